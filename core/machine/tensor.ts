@@ -1,0 +1,51 @@
+// Typed handles to memory of one rank. A handle has a shape and a place; whether data stands behind it is the
+// machine's business. Knows nothing of ops, lanes or time.
+
+export type Dtype = "float32" | "bfloat16" | "float16" | "float8" | "float4" | "int8" | "int32"
+
+/** Bits of one element. */
+export const dtypeBits: Readonly<Record<Dtype, number>> = {
+  float32: 32,
+  bfloat16: 16,
+  float16: 16,
+  float8: 8,
+  float4: 4,
+  int8: 8,
+  int32: 32
+}
+
+/** Which memory of its rank a tensor lives in. */
+export type Place = "device" | "host"
+
+export interface TensorSpec {
+  readonly name: string
+  readonly shape: ReadonlyArray<number>
+  readonly dtype: Dtype
+  /** Default "device". */
+  readonly place?: Place
+}
+
+/** A handle; made by `Machine.alloc` and meaningful only to the machine that made it. */
+export interface Tensor {
+  /** Dense per rank, in order of allocation; never reused. */
+  readonly id: number
+  readonly name: string
+  readonly shape: ReadonlyArray<number>
+  readonly dtype: Dtype
+  readonly place: Place
+  readonly elements: number
+  readonly sizeBytes: number
+}
+
+/** Values behind a tensor: float dtypes are held as float32 rounded to the dtype, integer dtypes as int32. */
+export type TensorData = Float32Array | Int32Array
+
+/** Number of elements of a shape; the empty shape is a scalar. */
+export const elementsOf = (shape: ReadonlyArray<number>): number => {
+  let elements = 1
+  for (const extent of shape) elements *= extent
+  return elements
+}
+
+/** Bytes of `elements` of `dtype`, sub-byte dtypes packed and rounded up to whole bytes. */
+export const sizeBytesOf = (elements: number, dtype: Dtype): number => Math.ceil((elements * dtypeBits[dtype]) / 8)
