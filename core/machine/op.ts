@@ -1,0 +1,74 @@
+// One asynchronous unit of work: a kernel launch, a copy or a collective, with the tensors it reads and writes.
+// An op says nothing of when it runs: edges come from dependencies.ts, time from the machine.
+import type { Attributes, Kernel } from "../kernels/kernel.ts"
+import type { Group } from "../world.ts"
+import { dtypeBits, type Dtype, type Tensor } from "./tensor.ts"
+import type { Lane } from "./lane.ts"
+
+/**
+ * Immutable, and meant to be built once and submitted every step: machines may cache what an op costs under its identity.
+ */
+export interface Op {
+  /** What a person sees in a timeline: "forward h.3.mlp", "all-reduce bucket 2". */
+  readonly label: string
+  readonly kernel: Kernel
+  readonly attributes: Attributes
+  readonly lane: Lane
+  readonly reads: ReadonlyArray<Tensor>
+  readonly writes: ReadonlyArray<Tensor>
+  /** The ranks that take part; for collectives only. */
+  readonly group: Group | undefined
+  /** Bytes one rank puts in: of what a collective sends, a copy moves, or all inputs of a kernel. */
+  readonly sizeBytes: number
+}
+
+/** Position of an op in its rank's program order, from 0. */
+export type OpId = number
+
+const bytesOf = (tensors: ReadonlyArray<Tensor>): number => {
+  let sizeBytes = 0
+  for (const tensor of tensors) sizeBytes += tensor.sizeBytes
+  return sizeBytes
+}
+
+/** A kernel or copy on one rank. */
+export const launch = (
+  label: string,
+  kernel: Kernel,
+  lane: Lane,
+  reads: ReadonlyArray<Tensor>,
+  writes: ReadonlyArray<Tensor>,
+  attributes: Attributes = {}
+): Op => ({ label, kernel, attributes, lane, reads, writes, group: undefined, sizeBytes: bytesOf(reads) })
+
+/**
+ * A collective over `group`. Several tensors travel as one message (a DDP bucket). With `wire`, values are rounded to
+ * that dtype for the journey (bf16 gradients, FP4 pseudo-gradients), and `sizeBytes` counts the rounded bytes.
+ */
+export const collective = (
+  label: string,
+  kernel: Kernel,
+  lane: Lane,
+  group: Group,
+  reads: ReadonlyArray<Tensor>,
+  writes: ReadonlyArray<Tensor>,
+  options: { readonly attributes?: Attributes; readonly wire?: Dtype } = {}
+): Op => {
+  const { wire, attributes = {} } = options
+  let sizeBytes = bytesOf(reads)
+  if (wire !== undefined) {
+    let elements = 0
+    for (const tensor of reads) elements += tensor.elements
+    sizeBytes = Math.ceil((elements * dtypeBits[wire]) / 8)
+  }
+  return {
+    label,
+    kernel,
+    attributes: wire === undefined ? attributes : { ...attributes, wire },
+    lane,
+    reads,
+    writes,
+    group,
+    sizeBytes
+  }
+}

@@ -1,0 +1,39 @@
+// When each op started and ended, in columns: the same for a simulated and a measured run.
+// Knows nothing of files (traces/timeline writes it) nor of what made it.
+
+/** One row per op and rank. */
+export interface Timeline {
+  readonly rank: Int32Array
+  /** Position in the rank's program order. */
+  readonly op: Int32Array
+  readonly lane: Uint8Array
+  readonly step: Int32Array
+  /** Index into `labels`. */
+  readonly label: Int32Array
+  readonly labels: ReadonlyArray<string>
+  readonly kernel: Int32Array
+  readonly kernels: ReadonlyArray<string>
+  readonly startSeconds: Float64Array
+  readonly endSeconds: Float64Array
+  readonly sizeBytes: Float64Array
+  /** Row of the op whose end let this one start, -1 where none did: the edge a critical path follows. */
+  readonly cause: Int32Array
+}
+
+/** The edges of every op of one rank, as derived at submission: what two machines must agree on. */
+export interface OpLog {
+  readonly rank: number
+  readonly entries: ReadonlyArray<OpLogEntry>
+}
+
+export interface OpLogEntry {
+  readonly op: number
+  readonly label: string
+  readonly kernel: string
+  readonly lane: number
+  readonly step: number
+  readonly group: string | undefined
+  readonly sizeBytes: number
+  /** Ops of the same rank on other lanes that must end first, beside those this lane already waited for. */
+  readonly after: ReadonlyArray<number>
+}

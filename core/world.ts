@@ -1,0 +1,91 @@
+// All ranks, their grouping into nodes and sites, and the links between them. Says what is joined to what and how fast;
+// how bytes share a link is the simulator's business, how they are sent the executor's.
+// Knows nothing of models, programs or time.
+
+/** One direction of a link. */
+export interface LinkSpec {
+  readonly bytesPerSecond: number
+  /** One-way delay of crossing it, seconds. */
+  readonly latencySeconds: number
+}
+
+export interface Site {
+  readonly name: string
+  /** Ranks on each node of the site. */
+  readonly nodes: ReadonlyArray<number>
+}
+
+/**
+ * Three tiers, each full duplex. `intra`: every rank's port into its node (NVLink, PCIe). `inter`: every node's network
+ * interface, shared by the node's ranks. `wan`: what leaves a site, either one uplink per site or one link per pair.
+ */
+export interface Links {
+  readonly intra: LinkSpec
+  readonly inter: LinkSpec
+  readonly wan: LinkSpec | WanPairs | undefined
+}
+
+/** A link of its own for each pair of sites. */
+export interface WanPairs {
+  readonly pairs: ReadonlyArray<{ readonly from: string; readonly to: string; readonly link: LinkSpec }>
+}
+
+/** An ordered set of ranks that communicate with each other: a communicator. */
+export interface Group {
+  readonly name: string
+  readonly ranks: ReadonlyArray<number>
+}
+
+export interface World {
+  readonly size: number
+  readonly sites: ReadonlyArray<Site>
+  readonly links: Links
+  /** Node of each rank, counted over the whole world. */
+  readonly nodeOf: Int32Array
+  /** Site of each rank, an index into `sites`. */
+  readonly siteOf: Int32Array
+  /** Every rank, in order: site by site, node by node. */
+  readonly all: Group
+}
+
+/** Ranks are numbered site by site and, inside a site, node by node. */
+export const makeWorld = (sites: ReadonlyArray<Site>, links: Links): World => {
+  let size = 0
+  for (const site of sites) for (const ranks of site.nodes) size += ranks
+  const nodeOf = new Int32Array(size)
+  const siteOf = new Int32Array(size)
+  let rank = 0
+  let node = 0
+  sites.forEach((site, siteIndex) => {
+    for (const ranks of site.nodes) {
+      for (let i = 0; i < ranks; i++, rank++) {
+        nodeOf[rank] = node
+        siteOf[rank] = siteIndex
+      }
+      node++
+    }
+  })
+  const all: Group = { name: "world", ranks: Array.from({ length: size }, (_, i) => i) }
+  return { size, sites, links, nodeOf, siteOf, all }
+}
+
+/** Every rank on the same node as `rank`. */
+export const nodeGroup = (world: World, rank: number): Group => {
+  const node = world.nodeOf[rank]!
+  return { name: `node ${node}`, ranks: world.all.ranks.filter((other) => world.nodeOf[other] === node) }
+}
+
+/** The ranks that hold the same position on their node as `rank` does on its own: one per node. */
+export const acrossNodesGroup = (world: World, rank: number): Group => {
+  const position = positionOnNode(world, rank)
+  return {
+    name: `across nodes ${position}`,
+    ranks: world.all.ranks.filter((other) => positionOnNode(world, other) === position)
+  }
+}
+
+const positionOnNode = (world: World, rank: number): number => {
+  let first = rank
+  while (first > 0 && world.nodeOf[first - 1] === world.nodeOf[rank]) first--
+  return rank - first
+}

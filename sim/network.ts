@@ -1,0 +1,263 @@
+// The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
+// every link it crosses. Knows nothing of programs or layers.
+import type { Group, LinkSpec, World } from "../core/world.ts"
+import type { Classes, Symmetry } from "./symmetry.ts"
+
+/** How a collective is laid out on the wire. */
+export type CollectiveAlgorithm = "ring" | "tree" | "hierarchical"
+
+/** Interchangeable links, of which the first is simulated. */
+export interface LinkClass {
+  readonly name: string
+  readonly tier: "intra" | "inter" | "wan"
+  /** Direction as seen from the rank, node or site that owns it. */
+  readonly direction: "out" | "in"
+  readonly spec: LinkSpec
+  /** How many links of the world it stands for. */
+  readonly count: number
+}
+
+/** One stretch of a collective: pay the latency, then move `unitsPerByte * sizeBytes` through every link at once. */
+export interface Phase {
+  readonly latencySeconds: number
+  /** Flow bytes per byte of the op's `sizeBytes`. */
+  readonly unitsPerByte: number
+  /** Link classes crossed, and on the busiest link of each class the bytes per flow byte. */
+  readonly links: Int32Array
+  readonly weights: Float64Array
+  /** Per entry of `links`: bytes per flow byte summed over all links of the class, for exact accounting. */
+  readonly totals: Float64Array
+}
+
+/** Where one tier's links begin among all links of the world, per direction. */
+interface Tier {
+  readonly out: number
+  readonly in: number
+}
+
+export class Network {
+  readonly links: ReadonlyArray<LinkClass>
+  readonly #world: World
+  /** Class of every single link of the world. */
+  readonly #classOf: Int32Array
+  readonly #intra: Tier
+  readonly #inter: Tier
+  readonly #wan: Tier | undefined
+  readonly #pairs: ReadonlyMap<string, number> | undefined
+
+  constructor(world: World, symmetry: Symmetry) {
+    this.#world = world
+    const links: Array<LinkClass> = []
+    const classOf: Array<number> = []
+    const tier = (name: LinkClass["tier"], owner: string, classes: Classes, spec: LinkSpec): Tier => {
+      const begin = { out: 0, in: 0 }
+      for (const direction of ["out", "in"] as const) {
+        const first = links.length
+        classes.representatives.forEach((representative, id) => {
+          const single = classes.sizes.length === 1 ? "" : ` ${owner} ${representative}`
+          links.push({ name: `${name} ${direction}${single}`, tier: name, direction, spec, count: classes.sizes[id]! })
+        })
+        begin[direction] = classOf.length
+        for (const id of classes.classOf) classOf.push(first + id)
+      }
+      return begin
+    }
+    this.#intra = tier("intra", "rank", symmetry.ranks, world.links.intra)
+    this.#inter = tier("inter", "node", symmetry.nodes, world.links.inter)
+    const wan = world.links.wan
+    let uplinks: Tier | undefined
+    let pairs: Map<string, number> | undefined
+    if (wan !== undefined && world.sites.length > 1) {
+      if ("pairs" in wan) {
+        pairs = new Map()
+        const siteIndex = new Map(world.sites.map((site, index) => [site.name, index]))
+        for (const { from, to, link } of wan.pairs) {
+          const a = siteIndex.get(from)
+          const b = siteIndex.get(to)
+          if (a === undefined || b === undefined) continue
+          for (const [x, y, name] of [
+            [a, b, `wan ${from} to ${to}`],
+            [b, a, `wan ${to} to ${from}`]
+          ] as const) {
+            pairs.set(`${x} ${y}`, classOf.length)
+            classOf.push(links.length)
+            links.push({ name, tier: "wan", direction: "out", spec: link, count: 1 })
+          }
+        }
+      } else {
+        uplinks = tier("wan", "site", symmetry.sites, wan)
+      }
+    }
+    this.#wan = uplinks
+    this.#pairs = pairs
+    this.links = links
+    this.#classOf = Int32Array.from(classOf)
+  }
+
+  /** Single links, by their index in `#classOf`, that a message from rank `a` to rank `b` crosses. */
+  #path(a: number, b: number): ReadonlyArray<number> {
+    if (a === b) return []
+    const world = this.#world
+    const nodeA = world.nodeOf[a]!
+    const nodeB = world.nodeOf[b]!
+    if (nodeA === nodeB) return [this.#intra.out + a, this.#intra.in + b]
+    const out = this.#inter.out + nodeA
+    const into = this.#inter.in + nodeB
+    const siteA = world.siteOf[a]!
+    const siteB = world.siteOf[b]!
+    if (siteA === siteB) return [out, into]
+    const pair = this.#pairs?.get(`${siteA} ${siteB}`)
+    if (pair !== undefined) return [out, pair, into]
+    if (this.#wan !== undefined) return [out, this.#wan.out + siteA, this.#wan.in + siteB, into]
+    return [out, into]
+  }
+
+  /** Link classes that a message from rank `a` to rank `b` crosses, in order. */
+  path(a: number, b: number): ReadonlyArray<number> {
+    return this.#path(a, b).map((link) => this.#classOf[link]!)
+  }
+
+  /** One-way delay from rank `a` to rank `b`: that of each tier crossed, counted once. */
+  latencySeconds(a: number, b: number): number {
+    let latencySeconds = 0
+    for (const link of this.path(a, b)) {
+      const { direction, spec } = this.links[link]!
+      // A tier's delay is that of the whole crossing, so its far end adds nothing.
+      if (direction === "out") latencySeconds += spec.latencySeconds
+    }
+    return latencySeconds
+  }
+
+  /**
+   * What a collective moves. `kernel` is the collective's name; `sizeBytes` of the op is one rank's input.
+   *
+   * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
+   * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
+   * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
+   * node, all-reduce of the shards between nodes, all-gather inside each node. All-to-all: every pair at once.
+   */
+  phases(kernel: string, algorithm: CollectiveAlgorithm, group: Group): ReadonlyArray<Phase> {
+    const ranks = group.ranks
+    const n = ranks.length
+    if (n < 2) return []
+    switch (kernel) {
+      case "all_reduce": {
+        if (algorithm === "hierarchical") return this.#hierarchical(ranks)
+        if (algorithm === "tree") return [this.#tree(ranks)]
+        return [this.#ring(ranks, (2 * (n - 1)) / n, 2 * (n - 1))]
+      }
+      case "reduce_scatter":
+        return [this.#ring(ranks, (n - 1) / n, n - 1)]
+      case "all_gather":
+        return [this.#ring(ranks, n - 1, n - 1)]
+      case "broadcast":
+        return [this.#chain(ranks)]
+      case "all_to_all":
+        return [this.#allToAll(ranks)]
+      case "send_recv":
+        return [this.#hops([[ranks[0]!, ranks[1]!]], 1, 1)]
+      default:
+        throw new RangeError(`no wire model for collective "${kernel}"`)
+    }
+  }
+
+  #ring(ranks: ReadonlyArray<number>, unitsPerByte: number, steps: number): Phase {
+    return this.#hops(
+      ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!]),
+      unitsPerByte,
+      steps
+    )
+  }
+
+  #chain(ranks: ReadonlyArray<number>): Phase {
+    const hops = ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
+    return this.#hops(hops, 1, hops.length)
+  }
+
+  /**
+   * Two complementary binary trees, each carrying half the message up and down. Tree 2 is tree 1 shifted by one rank,
+   * which makes the leaves of one the inner ranks of the other (Sanders, Speck and Traeff, 2009).
+   */
+  #tree(ranks: ReadonlyArray<number>): Phase {
+    const n = ranks.length
+    const hops: Array<readonly [number, number]> = []
+    for (const shift of [0, 1]) {
+      for (let i = 1; i < n; i++) {
+        const child = ranks[(i + shift) % n]!
+        const parent = ranks[(inOrderParent(i, n) + shift) % n]!
+        hops.push([child, parent], [parent, child])
+      }
+    }
+    return this.#hops(hops, 0.5, 2 * Math.ceil(Math.log2(n)))
+  }
+
+  #hierarchical(ranks: ReadonlyArray<number>): ReadonlyArray<Phase> {
+    const byNode = new Map<number, Array<number>>()
+    for (const rank of ranks) {
+      const node = this.#world.nodeOf[rank]!
+      const members = byNode.get(node)
+      if (members === undefined) byNode.set(node, [rank])
+      else members.push(rank)
+    }
+    const nodes = [...byNode.values()]
+    const width = nodes[0]!.length
+    if (nodes.length === 1 || width === 1 || nodes.some((members) => members.length !== width)) {
+      // One node, one rank a node, or uneven nodes: no second level to use.
+      return [this.#ring(ranks, (2 * (ranks.length - 1)) / ranks.length, 2 * (ranks.length - 1))]
+    }
+    const ringsInside = nodes.flatMap((members) =>
+      members.map((rank, i): readonly [number, number] => [rank, members[(i + 1) % width]!])
+    )
+    const m = nodes.length
+    const ringsAcross = Array.from({ length: width }, (_, position) =>
+      nodes.map((members, i): readonly [number, number] => [members[position]!, nodes[(i + 1) % m]![position]!])
+    ).flat()
+    const inside = this.#hops(ringsInside, (width - 1) / width, width - 1)
+    const across = this.#hops(ringsAcross, (2 * (m - 1)) / m / width, 2 * (m - 1))
+    return [inside, across, inside]
+  }
+
+  #allToAll(ranks: ReadonlyArray<number>): Phase {
+    const hops: Array<readonly [number, number]> = []
+    for (const a of ranks) for (const b of ranks) if (a !== b) hops.push([a, b])
+    return this.#hops(hops, 1 / ranks.length, 1)
+  }
+
+  /** A coupled flow over all hops: each carries the flow's bytes once. */
+  #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
+    const crossings = new Float64Array(this.#classOf.length)
+    let latencySeconds = 0
+    for (const [a, b] of hops) {
+      latencySeconds = Math.max(latencySeconds, this.latencySeconds(a, b))
+      for (const link of this.#path(a, b)) crossings[link]! += 1
+    }
+    const busiest = new Float64Array(this.links.length)
+    const totals = new Float64Array(this.links.length)
+    crossings.forEach((count, link) => {
+      const id = this.#classOf[link]!
+      totals[id]! += count
+      if (count > busiest[id]!) busiest[id] = count
+    })
+    const links: Array<number> = []
+    totals.forEach((total, id) => {
+      if (total > 0) links.push(id)
+    })
+    return {
+      latencySeconds: latencySeconds * steps,
+      unitsPerByte,
+      links: Int32Array.from(links),
+      weights: Float64Array.from(links, (id) => busiest[id]!),
+      totals: Float64Array.from(links, (id) => totals[id]!)
+    }
+  }
+}
+
+/**
+ * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next
+ * one if the result stays below n (the layout of NCCL's ncclGetBtree).
+ */
+const inOrderParent = (i: number, n: number): number => {
+  const bit = i & -i
+  const up = (i ^ bit) | (bit << 1)
+  return up < n ? up : i ^ bit
+}
