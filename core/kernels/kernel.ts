@@ -1,9 +1,27 @@
 // What it means to be a kernel: one declaration (attributes, shape rule, cost, clear reference), many implementations.
 // The catalogue's entries live beside this file, one file per family. Knows nothing of machines, lanes or time.
-import type { TensorData } from "../machine/tensor.ts"
+import { elementsOf, sizeBytesOf, type Dtype, type TensorData } from "../machine/tensor.ts"
+import { bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
+
+export type AttributeValue = number | string | boolean
 
 /** Numbers, strings and flags that select what a kernel computes; kept flat so that they can key a profile's table. */
-export type Attributes = Readonly<Record<string, number | string | boolean>>
+export type Attributes = Readonly<Record<string, AttributeValue>>
+
+/** Declaration of one attribute; without a fallback it must be given. */
+export interface Attribute<T extends AttributeValue = AttributeValue> {
+  readonly type: "number" | "string" | "boolean"
+  readonly fallback: T | undefined
+}
+
+export const number = (fallback?: number): Attribute<number> => ({ type: "number", fallback })
+export const text = (fallback?: string): Attribute<string> => ({ type: "string", fallback })
+export const flag = (fallback?: boolean): Attribute<boolean> => ({ type: "boolean", fallback })
+
+type AttributeSchema = Readonly<Record<string, Attribute>>
+export type Values<S extends AttributeSchema> = {
+  readonly [K in keyof S]: S[K] extends Attribute<infer T> ? T : never
+}
 
 /** Work of one launch, from which a roofline estimate follows when nothing was measured. */
 export interface Work {
@@ -12,31 +30,226 @@ export interface Work {
   readonly writtenBytes: number
 }
 
-/** The shape part of a tensor, all that shape rules and costs may look at. */
+export type Shape = ReadonlyArray<number>
+
+/** The part of a tensor that shape rules and costs may look at; a `Tensor` is one. */
 export interface Operand {
-  readonly shape: ReadonlyArray<number>
+  readonly shape: Shape
+  readonly dtype: Dtype
   readonly elements: number
   readonly sizeBytes: number
 }
 
+/** An operand from its shape and dtype. */
+export const operand = (shape: Shape, dtype: Dtype): Operand => {
+  const elements = elementsOf(shape)
+  return { shape, dtype, elements, sizeBytes: sizeBytesOf(elements, dtype) }
+}
+
+export interface CallShapes {
+  readonly inputs: ReadonlyArray<Shape>
+  readonly outputs: ReadonlyArray<Shape>
+}
+
 /**
  * One unit of device work. `copy` kernels move bytes between places of one rank; `collective` kernels move bytes
- * between ranks and have no per-rank reference (see core/kernels/collectives.ts for their value semantics).
+ * between ranks and have no per-rank reference: see `Collective` in core/kernels/collectives.ts.
  */
-export interface Kernel {
-  readonly name: string
+export interface Kernel<Name extends string = string> {
+  readonly name: Name
   readonly kind: "compute" | "copy" | "collective"
-  /** Shapes of the outputs, given the inputs; throws RangeError when the inputs do not fit together. */
-  shapes(inputs: ReadonlyArray<Operand>, attributes: Attributes): ReadonlyArray<ReadonlyArray<number>>
+  /** The shape rule as a person reads it: operands in order, with their extents. */
+  readonly signature: string
+  readonly attributes: AttributeSchema
+  /** Dtypes that inputs or outputs must have, by position; undefined or beyond the end: any. */
+  readonly inputDtypes: ReadonlyArray<Dtype | undefined>
+  readonly outputDtypes: ReadonlyArray<Dtype | undefined>
+  /**
+   * Shapes of the outputs, given the inputs; undefined when they are the caller's choice. Throws RangeError when the
+   * inputs do not fit together, or an attribute is missing, unknown or of the wrong type.
+   */
+  shapes(inputs: ReadonlyArray<Operand>, attributes: Attributes): ReadonlyArray<Shape> | undefined
+  /**
+   * Floating-point operations (an add, multiply, divide, comparison, square root or exponential counts one; matrix
+   * products count two per multiply-add) and the bytes that must cross memory once.
+   */
   work(inputs: ReadonlyArray<Operand>, outputs: ReadonlyArray<Operand>, attributes: Attributes): Work
   /**
    * Clear, slow, float64-accumulating definition of the values. Reads `inputs`, overwrites `outputs`; an operand that
-   * is both (in place) appears in both lists. Absent for kernels whose values only a profile or a trace can give.
+   * is both (in place) appears in both lists as the same array. The outputs are not yet rounded to their dtype: that is
+   * `evaluate` in core/kernels/evaluate.ts. Absent for kernels whose values only a profile or a trace can give.
    */
   readonly reference?: (
     inputs: ReadonlyArray<TensorData>,
     outputs: ReadonlyArray<TensorData>,
     attributes: Attributes,
-    shapes: { readonly inputs: ReadonlyArray<ReadonlyArray<number>>; readonly outputs: ReadonlyArray<ReadonlyArray<number>> }
+    shapes: CallShapes
   ) => void
+}
+
+/** What the parts of a declaration see of a call: resolved attributes and bound extents. */
+export interface Call<S extends AttributeSchema> {
+  readonly a: Values<S>
+  /** Extent bound to a name of the signature. */
+  dim(name: string): number
+  /** Product of the extents that `...` stands for; 1 where there are none. */
+  readonly rows: number
+}
+
+/** A declaration has checked that the operands its signature names are there: destructure as many as it names. */
+export type Arrays = readonly [TensorData, TensorData, TensorData, TensorData, TensorData, ...TensorData[]]
+export type Operands = readonly [Operand, Operand, Operand, Operand, Operand, ...Operand[]]
+
+export interface Declaration<Name extends string, S extends AttributeSchema> {
+  readonly name: Name
+  readonly kind?: Kernel["kind"]
+  readonly signature: string
+  readonly attributes?: S
+  readonly inputDtypes?: ReadonlyArray<Dtype | undefined>
+  readonly outputDtypes?: ReadonlyArray<Dtype | undefined>
+  /** Extents that attributes fix. */
+  readonly extents?: (a: Values<S>) => Readonly<Record<string, number>>
+  /** A shape rule that a signature cannot say (any number of operands, say); the signature is then only read by people. */
+  readonly shapes?: (inputs: ReadonlyArray<Shape>, a: Values<S>) => ReadonlyArray<Shape>
+  readonly flops: (call: Call<S>, inputs: Operands, outputs: Operands) => number
+  /** Default: every input once. */
+  readonly readBytes?: (call: Call<S>, inputs: Operands, outputs: Operands) => number
+  /** Default: every output once. */
+  readonly writtenBytes?: (call: Call<S>, inputs: Operands, outputs: Operands) => number
+  readonly reference: (inputs: Arrays, outputs: Arrays, call: Call<S>) => void
+}
+
+/** Fills in fallbacks; throws RangeError for an attribute that is missing, unknown or of the wrong type. */
+export const resolveAttributes = <S extends AttributeSchema>(
+  kernel: string,
+  schema: S,
+  attributes: Attributes
+): Values<S> => {
+  const values: Record<string, AttributeValue> = {}
+  for (const [name, { type, fallback }] of Object.entries(schema)) {
+    const value = attributes[name] ?? fallback
+    if (value === undefined) throw new RangeError(`${kernel}: attribute "${name}" (${type}) is missing`)
+    if (typeof value !== type) {
+      throw new RangeError(`${kernel}: attribute "${name}" is ${JSON.stringify(value)}; expected a ${type}`)
+    }
+    values[name] = value
+  }
+  for (const name of Object.keys(attributes)) {
+    if (!(name in schema)) {
+      const known = Object.keys(schema).join(", ") || "none"
+      throw new RangeError(`${kernel}: unknown attribute "${name}"; known: ${known}`)
+    }
+  }
+  return values as Values<S>
+}
+
+/** `resolveAttributes` remembered per attributes object, for ops are built once and submitted every step. */
+export const cachedAttributes = <S extends AttributeSchema>(
+  kernel: string,
+  schema: S
+): ((attributes: Attributes) => Values<S>) => {
+  const cache = new WeakMap<Attributes, Values<S>>()
+  return (attributes) => {
+    const known = cache.get(attributes)
+    if (known !== undefined) return known
+    const values = resolveAttributes(kernel, schema, attributes)
+    cache.set(attributes, values)
+    return values
+  }
+}
+
+export const totalBytes = (operands: ReadonlyArray<Operand>): number => {
+  let sizeBytes = 0
+  for (const one of operands) sizeBytes += one.sizeBytes
+  return sizeBytes
+}
+
+const nothingBound: Bindings = { extents: new Map(), open: [] }
+
+/** Makes a kernel of a declaration whose shape rule is its signature. */
+export const defineKernel = <const Name extends string, S extends AttributeSchema = Record<never, Attribute>>(
+  declaration: Declaration<Name, S>
+): Kernel<Name> => {
+  const { name, flops, readBytes, writtenBytes, reference } = declaration
+  const signature = parseSignature(declaration.shapes === undefined ? declaration.signature : "->")
+  const schema = declaration.attributes ?? ({} as S)
+  const resolve = cachedAttributes(name, schema)
+  const rule = declaration.shapes
+  const bindTo = (shapes: ReadonlyArray<Shape>, a: Values<S>): Bindings =>
+    rule === undefined ? bind(name, signature, shapes, declaration.extents?.(a) ?? {}, a) : nothingBound
+  const callOf = (shapes: ReadonlyArray<Shape>, a: Values<S>): Call<S> => {
+    const { extents, open } = bindTo(shapes, a)
+    const dim = (extent: string): number => {
+      const value = extents.get(extent)
+      if (value === undefined) throw new RangeError(`${name}: nothing binds "${extent}"`)
+      return value
+    }
+    return { a, dim, rows: extents.get("rows") ?? elementsOf(open) }
+  }
+  const shapesOf = (inputs: ReadonlyArray<Operand>): ReadonlyArray<Shape> => inputs.map(({ shape }) => shape)
+  return {
+    name,
+    kind: declaration.kind ?? "compute",
+    signature: declaration.signature,
+    attributes: schema,
+    inputDtypes: declaration.inputDtypes ?? [],
+    outputDtypes: declaration.outputDtypes ?? [],
+    shapes(inputs, attributes) {
+      const a = resolve(attributes)
+      if (rule !== undefined) return rule(shapesOf(inputs), a)
+      return outputShapes(name, signature, bindTo(shapesOf(inputs), a), a)
+    },
+    work(inputs, outputs, attributes) {
+      const call = callOf(shapesOf(inputs), resolve(attributes))
+      const reads = inputs as Operands
+      const writes = outputs as Operands
+      return {
+        flops: flops(call, reads, writes),
+        readBytes: readBytes?.(call, reads, writes) ?? totalBytes(inputs),
+        writtenBytes: writtenBytes?.(call, reads, writes) ?? totalBytes(outputs)
+      }
+    },
+    reference: (inputs, outputs, attributes, shapes) =>
+      reference(inputs as Arrays, outputs as Arrays, callOf(shapes.inputs, resolve(attributes)))
+  }
+}
+
+/**
+ * Throws RangeError unless shapes, dtypes and attributes of a call fit its kernel: a broken precondition, so a defect
+ * of whoever built the call.
+ */
+export const checkCall = (
+  kernel: Kernel,
+  inputs: ReadonlyArray<Operand>,
+  outputs: ReadonlyArray<Operand>,
+  attributes: Attributes
+): void => {
+  const shapes = kernel.shapes(inputs, attributes)
+  if (shapes !== undefined) {
+    if (shapes.length !== outputs.length) {
+      throw new RangeError(`${kernel.name}: ${outputs.length} outputs given, ${shapes.length} expected`)
+    }
+    for (const [index, expected] of shapes.entries()) {
+      const actual = outputs[index]!.shape
+      if (actual.length !== expected.length || actual.some((extent, i) => extent !== expected[i])) {
+        throw new RangeError(
+          `${kernel.name}: output ${index} has shape ${printShape(actual)}; expected ${printShape(expected)}`
+        )
+      }
+    }
+  }
+  const checkDtypes = (
+    side: string,
+    operands: ReadonlyArray<Operand>,
+    dtypes: ReadonlyArray<Dtype | undefined>
+  ) => {
+    for (const [index, { dtype }] of operands.entries()) {
+      const expected = dtypes[index]
+      if (expected !== undefined && dtype !== expected) {
+        throw new RangeError(`${kernel.name}: ${side} ${index} is ${dtype}; expected ${expected}`)
+      }
+    }
+  }
+  checkDtypes("input", inputs, kernel.inputDtypes)
+  checkDtypes("output", outputs, kernel.outputDtypes)
 }

@@ -37,8 +37,11 @@ export interface Tensor {
   readonly sizeBytes: number
 }
 
-/** Values behind a tensor: float dtypes are held as float32 rounded to the dtype, integer dtypes as int32. */
-export type TensorData = Float32Array | Int32Array
+/**
+ * Values behind a tensor: float dtypes are held as float32 rounded to the dtype, integer dtypes as int32. Machines never
+ * make Float64Arrays; the reference kernels take them too, so that tests can difference them.
+ */
+export type TensorData = Float32Array | Float64Array | Int32Array
 
 /** Number of elements of a shape; the empty shape is a scalar. */
 export const elementsOf = (shape: ReadonlyArray<number>): number => {
@@ -48,4 +51,5 @@ export const elementsOf = (shape: ReadonlyArray<number>): number => {
 }
 
 /** Bytes of `elements` of `dtype`, sub-byte dtypes packed and rounded up to whole bytes. */
-export const sizeBytesOf = (elements: number, dtype: Dtype): number => Math.ceil((elements * dtypeBits[dtype]) / 8)
+export const sizeBytesOf = (elements: number, dtype: Dtype): number =>
+  Math.ceil((elements * dtypeBits[dtype]) / 8)

@@ -1,0 +1,132 @@
+// Optimizer steps with PyTorch's semantics, in place: every state operand stands among the inputs and the outputs.
+// Hyper-parameters are attributes, as is the number of the step (1 for the first).
+import { defineKernel, flag, number } from "./kernel.ts"
+
+/**
+ * torch.optim.SGD. g = grad + weightDecay * param; with momentum: buffer = momentum * buffer + (1 - dampening) * g, except
+ * buffer = g at step 1, and g = g + momentum * buffer (nesterov) or buffer; param -= learningRate * g.
+ * The buffer operand is there exactly when momentum is not 0.
+ */
+export const sgd = defineKernel({
+  name: "sgd",
+  signature: "params[...], grads[...], buffer[...]?momentum -> params[...], buffer[...]?momentum",
+  attributes: {
+    learningRate: number(),
+    momentum: number(0),
+    dampening: number(0),
+    weightDecay: number(0),
+    nesterov: flag(false),
+    /** Only tells the first step from the others; a buffer that starts at zero makes it matter for dampening alone. */
+    step: number(2)
+  },
+  flops: ({ rows, a }) =>
+    rows * (2 + (a.weightDecay === 0 ? 0 : 2) + (a.momentum === 0 ? 0 : 3 + (a.nesterov ? 2 : 0))),
+  reference: (inputs, outputs, { rows, a }) => {
+    const [params, grads, buffer] = inputs
+    const [newParams, newBuffer] = outputs
+    if (a.nesterov && (a.momentum === 0 || a.dampening !== 0)) {
+      throw new RangeError("sgd: nesterov needs a momentum and zero dampening")
+    }
+    for (let i = 0; i < rows; i++) {
+      let gradient = grads[i]! + a.weightDecay * params[i]!
+      if (a.momentum !== 0) {
+        const moment = a.step === 1 ? gradient : a.momentum * buffer[i]! + (1 - a.dampening) * gradient
+        newBuffer[i] = moment
+        gradient = a.nesterov ? gradient + a.momentum * moment : moment
+      }
+      newParams[i] = params[i]! - a.learningRate * gradient
+    }
+  }
+})
+
+/**
+ * torch.optim.AdamW (decoupled weight decay, arXiv:1711.05101): param *= 1 - learningRate * weightDecay;
+ * m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g^2;
+ * param -= learningRate * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + epsilon).
+ */
+export const adamw = defineKernel({
+  name: "adamw",
+  signature: "params[...], grads[...], m[...], v[...] -> params[...], m[...], v[...]",
+  attributes: {
+    learningRate: number(),
+    beta1: number(0.9),
+    beta2: number(0.999),
+    epsilon: number(1e-8),
+    weightDecay: number(0.01),
+    step: number()
+  },
+  flops: ({ rows }) => 15 * rows,
+  reference: ([params, grads, m, v], [newParams, newM, newV], { rows, a }) => {
+    const { learningRate, beta1, beta2, epsilon, weightDecay, step } = a
+    if (!(step >= 1)) throw new RangeError(`adamw: step is ${step}; the first step is 1`)
+    const correction1 = 1 - beta1 ** step
+    const correction2 = 1 - beta2 ** step
+    for (let i = 0; i < rows; i++) {
+      const gradient = grads[i]!
+      const first = beta1 * m[i]! + (1 - beta1) * gradient
+      const second = beta2 * v[i]! + (1 - beta2) * gradient * gradient
+      const decayed = params[i]! * (1 - learningRate * weightDecay)
+      const denominator = Math.sqrt(second / correction2) + epsilon
+      newM[i] = first
+      newV[i] = second
+      newParams[i] = decayed - (learningRate * (first / correction1)) / denominator
+    }
+  }
+})
+
+/**
+ * The outer step of DiLoCo (arXiv:2311.08105, algorithm 1): torch.optim.SGD with nesterov=True on the averaged
+ * pseudo-gradient delta = outer - inner. buffer = momentum * buffer + delta, from zero;
+ * params -= learningRate * (delta + momentum * buffer).
+ */
+export const outerNesterov = defineKernel({
+  name: "outer_nesterov",
+  signature: "params[...], buffer[...], delta[...] -> params[...], buffer[...]",
+  attributes: { learningRate: number(), momentum: number(0.9) },
+  flops: ({ rows }) => 6 * rows,
+  reference: ([params, buffer, delta], [newParams, newBuffer], { rows, a }) => {
+    for (let i = 0; i < rows; i++) {
+      const change = delta[i]!
+      const moment = a.momentum * buffer[i]! + change
+      newParams[i] = params[i]! - a.learningRate * (change + a.momentum * moment)
+      newBuffer[i] = moment
+    }
+  }
+})
+
+/** sum = sum of squares over all inputs, however many: the square of a global gradient norm. */
+export const squaredNorm = defineKernel({
+  name: "squared_norm",
+  signature: "grads[...] (one or more, any shapes) -> sum[]",
+  shapes: () => [[]],
+  outputDtypes: ["float32"],
+  flops: (_, inputs) => inputs.reduce((elements, { elements: more }) => elements + 2 * more, 0),
+  reference: (inputs, [sum]) => {
+    let total = 0
+    for (const inp of inputs) for (let i = 0; i < inp.length; i++) total += inp[i]! * inp[i]!
+    sum[0] = total
+  }
+})
+
+/**
+ * torch.nn.utils.clip_grad_norm_: every gradient times min(1, maxNorm / (norm + 1e-6)), norm = sqrt(sum). Unlike an `if`
+ * on the norm, this needs no `read` of it.
+ */
+export const clipByNorm = defineKernel({
+  name: "clip_by_norm",
+  signature: "sum[], grads[...] (one or more, any shapes) -> grads[...] (as many)",
+  attributes: { maxNorm: number() },
+  shapes: (inputs) => {
+    if (inputs[0]?.length !== 0) throw new RangeError("clip_by_norm: input 0 (sum) is not a scalar")
+    return inputs.slice(1)
+  },
+  inputDtypes: ["float32"],
+  flops: (_, inputs) => inputs.slice(1).reduce((elements, { elements: more }) => elements + more, 0),
+  reference: ([sum, ...grads], outputs, { a }) => {
+    const factor = Math.min(1, a.maxNorm / (Math.sqrt(sum[0]!) + 1e-6))
+    for (const [index, out] of outputs.entries()) {
+      const gradient = grads[index]!
+      for (let i = 0; i < out.length; i++) out[i] = factor * gradient[i]!
+    }
+  }
+})
