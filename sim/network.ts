@@ -29,6 +29,21 @@ export interface Phase {
   readonly totals: Float64Array
 }
 
+/** Bytes a ring puts on each link it crosses, per byte of one rank's input: the factor all ring models share. */
+export const wireUnits = (kernel: string, ranks: number): number => {
+  switch (kernel) {
+    case "all_reduce":
+      return (2 * (ranks - 1)) / ranks
+    case "reduce_scatter":
+    case "all_to_all":
+      return (ranks - 1) / ranks
+    case "all_gather":
+      return ranks - 1
+    default:
+      return 1
+  }
+}
+
 /** Where one tier's links begin among all links of the world, per direction. */
 interface Tier {
   readonly out: number
@@ -55,7 +70,13 @@ export class Network {
         const first = links.length
         classes.representatives.forEach((representative, id) => {
           const single = classes.sizes.length === 1 ? "" : ` ${owner} ${representative}`
-          links.push({ name: `${name} ${direction}${single}`, tier: name, direction, spec, count: classes.sizes[id]! })
+          links.push({
+            name: `${name} ${direction}${single}`,
+            tier: name,
+            direction,
+            spec,
+            count: classes.sizes[id]!
+          })
         })
         begin[direction] = classOf.length
         for (const id of classes.classOf) classOf.push(first + id)
@@ -112,6 +133,15 @@ export class Network {
     return [out, into]
   }
 
+  /** Link classes of a tier, both directions: of one rank, node or site, or all. */
+  linksOf(tier: LinkClass["tier"], owner: number | undefined): ReadonlyArray<number> {
+    const begin = { intra: this.#intra, inter: this.#inter, wan: this.#wan }[tier]
+    if (owner === undefined || begin === undefined) {
+      return this.links.flatMap((link, id) => (link.tier === tier ? [id] : []))
+    }
+    return [...new Set([this.#classOf[begin.out + owner]!, this.#classOf[begin.in + owner]!])]
+  }
+
   /** Link classes that a message from rank `a` to rank `b` crosses, in order. */
   path(a: number, b: number): ReadonlyArray<number> {
     return this.#path(a, b).map((link) => this.#classOf[link]!)
@@ -144,12 +174,11 @@ export class Network {
       case "all_reduce": {
         if (algorithm === "hierarchical") return this.#hierarchical(ranks)
         if (algorithm === "tree") return [this.#tree(ranks)]
-        return [this.#ring(ranks, (2 * (n - 1)) / n, 2 * (n - 1))]
+        return [this.#ring(ranks, wireUnits(kernel, n), 2 * (n - 1))]
       }
       case "reduce_scatter":
-        return [this.#ring(ranks, (n - 1) / n, n - 1)]
       case "all_gather":
-        return [this.#ring(ranks, n - 1, n - 1)]
+        return [this.#ring(ranks, wireUnits(kernel, n), n - 1)]
       case "broadcast":
         return [this.#chain(ranks)]
       case "all_to_all":
@@ -210,7 +239,10 @@ export class Network {
     )
     const m = nodes.length
     const ringsAcross = Array.from({ length: width }, (_, position) =>
-      nodes.map((members, i): readonly [number, number] => [members[position]!, nodes[(i + 1) % m]![position]!])
+      nodes.map((members, i): readonly [number, number] => [
+        members[position]!,
+        nodes[(i + 1) % m]![position]!
+      ])
     ).flat()
     const inside = this.#hops(ringsInside, (width - 1) / width, width - 1)
     const across = this.#hops(ringsAcross, (2 * (m - 1)) / m / width, 2 * (m - 1))

@@ -58,7 +58,7 @@ export const interchangeable = (world: World, distinctions: Distinctions): Symme
   }
   const rankKeys = Array.from({ length: world.size }, (_, rank) => distinctions.rank(rank))
   const nodeOwn = ranksOfNode.map((ranks, node) =>
-    JSON.stringify([distinctions.node(node), ranks.map((rank) => rankKeys[rank]!).sort()])
+    JSON.stringify([distinctions.node(node), ranks.map((rank) => rankKeys[rank]!).toSorted()])
   )
   const nodesOfSite: Array<Array<string>> = world.sites.map(() => [])
   siteOfNode.forEach((site, node) => nodesOfSite[site]!.push(nodeOwn[node]!))

@@ -1,0 +1,84 @@
+// Synchronous data-parallel SGD: every step, gradients are averaged over all ranks in buckets while the backward pass
+// still runs (PyTorch DistributedDataParallel; wait-free backpropagation). One bucket that is sent after the backward
+// pass is plain S-SGD.
+import * as Effect from "effect/Effect"
+import { kernels } from "../../kernels/catalogue.ts"
+import { Lane } from "../../machine/lane.ts"
+import { Machine, type Program } from "../../machine/machine.ts"
+import { collective, type Op } from "../../machine/op.ts"
+import type { Dtype, Tensor } from "../../machine/tensor.ts"
+import type { Deadline } from "./plan/cost.ts"
+import { waitFor, type TrainingModelBuilder } from "./training-model.ts"
+
+/** One parameter's gradient: a layer, and which of its parameters. */
+export interface GradientRef {
+  readonly layer: number
+  readonly parameter: number
+}
+
+export interface DdpPlan {
+  /** Gradients that travel together, in the order they become ready. Every gradient is in exactly one bucket. */
+  readonly buckets: ReadonlyArray<ReadonlyArray<GradientRef>>
+  /** False: buckets are sent after the whole backward pass. */
+  readonly overlap: boolean
+  /**
+   * `end-of-backward`: the optimizer waits for every bucket, as PyTorch's does. `next-use`: a layer's optimizer step is
+   * taken just before its next forward pass, so only its own bucket must have arrived by then.
+   */
+  readonly deadline: Deadline
+  /** Dtype of gradients on the wire; that of the gradients when absent. */
+  readonly wire?: Dtype | undefined
+}
+
+/** `steps` steps of data-parallel training. */
+export const distributedDataParallel = (
+  build: TrainingModelBuilder,
+  plan: DdpPlan,
+  steps: number
+): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { layers } = yield* build
+    const lastStep = steps - 1
+
+    // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
+    const sends: Array<Array<Op>> = layers.map(() => [])
+    const all: Array<Tensor> = []
+    // Buckets are sent in order, as DDP's reducer does: one waits for those before it.
+    let ready = layers.length - 1
+    plan.buckets.forEach((bucket, index) => {
+      const gradients = bucket.map(({ layer, parameter }) => layers[layer]!.gradients[parameter]!)
+      all.push(...gradients)
+      const op = collective(
+        `all-reduce bucket ${index}`,
+        kernels.all_reduce,
+        Lane.inter,
+        machine.world.all,
+        gradients,
+        gradients,
+        { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
+      )
+      ready = plan.overlap ? Math.min(ready, ...bucket.map(({ layer }) => layer)) : 0
+      sends[ready]!.push(op)
+    })
+    const allArrived = waitFor("wait for buckets", all)
+    const atNextUse = plan.deadline === "next-use"
+
+    for (let step = 0; step < steps; step++) {
+      for (let l = 0; l < layers.length; l++) {
+        const layer = layers[l]!
+        if (atNextUse && step > 0) for (const op of layer.update) machine.submit(op)
+        for (const op of layer.forward) machine.submit(op)
+      }
+      for (let l = layers.length - 1; l >= 0; l--) {
+        for (const op of layers[l]!.backward) machine.submit(op)
+        for (const op of sends[l]!) machine.submit(op)
+      }
+      if (!atNextUse) machine.submit(allArrived)
+      if (!atNextUse || step === lastStep) {
+        for (const layer of layers) for (const op of layer.update) machine.submit(op)
+      }
+      yield* machine.endStep
+    }
+    yield* machine.drain
+  })

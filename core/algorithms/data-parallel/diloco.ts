@@ -1,0 +1,144 @@
+// DiLoCo (arXiv:2311.08105) and Streaming DiLoCo (arXiv:2501.18512): ranks train on their own for H steps; then the
+// change of each fragment of layers (the pseudo-gradient) is averaged and an outer Nesterov optimizer steps on it.
+// DiLoCo is one fragment of all layers that is applied at once; Streaming DiLoCo sends P fragments at offsets, tau steps
+// before they are applied, and mixes the result with what the rank has learnt meanwhile.
+import * as Effect from "effect/Effect"
+import { kernels } from "../../kernels/catalogue.ts"
+import { Lane } from "../../machine/lane.ts"
+import { Machine, type Program } from "../../machine/machine.ts"
+import { collective, type Op } from "../../machine/op.ts"
+import type { Dtype, Tensor } from "../../machine/tensor.ts"
+import type { Deadline } from "./plan/cost.ts"
+import type { FragmentPlan } from "./plan/fragments.ts"
+import { elementwise, waitFor, type TrainingModelBuilder } from "./training-model.ts"
+
+export interface DilocoPlan {
+  /** Which layers are sent after which step, when they are applied, and how much of the local weights survives. */
+  readonly schedule: FragmentPlan
+  readonly outerLearningRate: number
+  readonly outerMomentum: number
+  /** With a delay of 0: `end-of-backward` lets the next step wait for everything, `next-use` only each layer. */
+  readonly deadline: Deadline
+  /** False: pseudo-gradients are sent after the whole step instead of as each layer's last backward pass ends. */
+  readonly overlap: boolean
+  /** Dtype of pseudo-gradients on the wire (FP4 in the paper); accumulation is in float32. */
+  readonly wire?: Dtype | undefined
+}
+
+interface OuterLayer {
+  readonly capture: ReadonlyArray<Op>
+  readonly send: Op
+  readonly apply: ReadonlyArray<Op>
+  readonly deltas: ReadonlyArray<Tensor>
+}
+
+/** `steps` inner steps of DiLoCo. */
+export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: number): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { layers } = yield* build
+    const { schedule } = plan
+    const outer: Array<OuterLayer | undefined> = []
+    for (const layer of layers) {
+      if (layer.parameters.length === 0) {
+        outer.push(undefined)
+        continue
+      }
+      const deltas: Array<Tensor> = []
+      const capture: Array<Op> = []
+      const apply: Array<Op> = []
+      for (const parameter of layer.parameters) {
+        const like = { shape: parameter.shape, dtype: "float32" as const }
+        const global = yield* machine.alloc({ ...like, name: `${parameter.name} outer` })
+        const momentum = yield* machine.alloc({ ...like, name: `${parameter.name} outer momentum` })
+        const delta = yield* machine.alloc({ ...like, name: `${parameter.name} pseudo-gradient` })
+        deltas.push(delta)
+        for (const op of elementwise(`copy ${parameter.name}`, kernels.copy, [
+          { reads: [parameter], writes: [global] }
+        ])) {
+          machine.submit(op)
+        }
+        capture.push(
+          ...elementwise(`pseudo-gradient ${layer.name}`, kernels.subtract, [
+            { reads: [global, parameter], writes: [delta] }
+          ])
+        )
+        apply.push(
+          ...elementwise(
+            `outer step ${layer.name}`,
+            kernels.outer_nesterov,
+            [{ reads: [global, momentum, delta], writes: [global, momentum] }],
+            { learningRate: plan.outerLearningRate, momentum: plan.outerMomentum }
+          ),
+          ...elementwise(
+            `apply ${layer.name}`,
+            kernels.lerp,
+            [{ reads: [global, parameter], writes: [parameter] }],
+            { weight: schedule.localShare }
+          )
+        )
+      }
+      const send = collective(
+        `average ${layer.name}`,
+        kernels.all_reduce,
+        Lane.inter,
+        machine.world.all,
+        deltas,
+        deltas,
+        { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
+      )
+      outer.push({ capture, send, apply, deltas })
+    }
+    const waits = schedule.fragments.map((fragment, p) =>
+      waitFor(
+        `wait for fragment ${p}`,
+        fragment.layers.flatMap((l) => outer[l]?.deltas ?? [])
+      )
+    )
+    // Per layer, the step after which its averaged pseudo-gradient is due; -1: nothing is on its way.
+    const due = new Int32Array(layers.length).fill(-1)
+    const sending = new Uint8Array(layers.length)
+
+    for (let step = 1; step <= steps; step++) {
+      for (let l = 0; l < layers.length; l++) {
+        if (due[l]! >= 0 && step > due[l]!) {
+          due[l] = -1
+          for (const op of outer[l]!.apply) machine.submit(op)
+        }
+        for (const op of layers[l]!.forward) machine.submit(op)
+      }
+      const leaving = schedule.fragments.filter(
+        ({ sendAfterStep }) => (step - sendAfterStep) % schedule.period === 0
+      )
+      sending.fill(0)
+      for (const fragment of leaving)
+        for (const l of fragment.layers) if (outer[l] !== undefined) sending[l] = 1
+      const send = (l: number): void => {
+        for (const op of outer[l]!.capture) machine.submit(op)
+        machine.submit(outer[l]!.send)
+        due[l] = step + schedule.delaySteps
+      }
+      for (let l = layers.length - 1; l >= 0; l--) {
+        const layer = layers[l]!
+        for (const op of layer.backward) machine.submit(op)
+        if (plan.overlap && sending[l] === 1) {
+          for (const op of layer.update) machine.submit(op)
+          send(l)
+        }
+      }
+      for (let l = 0; l < layers.length; l++) {
+        if (!plan.overlap || sending[l] === 0) for (const op of layers[l]!.update) machine.submit(op)
+      }
+      if (!plan.overlap) for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) send(l)
+      if (plan.deadline === "end-of-backward") {
+        // What must be applied after this step is waited for here rather than at each layer's next forward pass.
+        schedule.fragments.forEach((fragment, p) => {
+          if (fragment.layers.some((l) => due[l] === step)) machine.submit(waits[p]!)
+        })
+      }
+      yield* machine.endStep
+    }
+    for (let l = 0; l < layers.length; l++)
+      if (due[l]! >= 0) for (const op of outer[l]!.apply) machine.submit(op)
+    yield* machine.drain
+  })

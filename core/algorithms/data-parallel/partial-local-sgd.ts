@@ -1,0 +1,105 @@
+// Local SGD in which each step averages only some layers' parameters, so that over a period every layer is averaged
+// once (DreamDDP, arXiv:2502.11058; partial local SGD). Averaging every layer at the period's last step is Local SGD.
+import * as Effect from "effect/Effect"
+import { kernels } from "../../kernels/catalogue.ts"
+import { Lane } from "../../machine/lane.ts"
+import { Machine, type Program } from "../../machine/machine.ts"
+import { collective } from "../../machine/op.ts"
+import type { Dtype } from "../../machine/tensor.ts"
+import type { Deadline } from "./plan/cost.ts"
+import { waitFor, type TrainingModelBuilder } from "./training-model.ts"
+
+export interface PartialLocalSgdPlan {
+  /** For each step of the period, the layers (forward index) whose parameters are averaged. */
+  readonly sets: ReadonlyArray<ReadonlyArray<number>>
+  /**
+   * `average-then-step`: as the paper's code does, the parameters before the local step are averaged, each as soon as
+   * its layer's backward pass ends, and every rank then applies its own gradient; replicas differ after the step.
+   * `step-then-average`: the layer's local step comes first, and its result is averaged; replicas agree afterwards.
+   */
+  readonly order: "average-then-step" | "step-then-average"
+  /**
+   * When a layer's average must have arrived: `end-of-backward`, before the step ends (the paper's code waits for every
+   * handle before `optimizer.step()`); `next-use`, before the layer's next forward pass.
+   */
+  readonly deadline: Deadline
+  /** False: averaging begins after the whole step, and the next step waits for it (plain Local SGD). */
+  readonly overlap: boolean
+  /** Dtype of parameters on the wire; that of the parameters when absent. */
+  readonly wire?: Dtype | undefined
+}
+
+/** `steps` steps of partial local SGD. */
+export const partialLocalSgd = (
+  build: TrainingModelBuilder,
+  plan: PartialLocalSgdPlan,
+  steps: number
+): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { layers } = yield* build
+    const period = plan.sets.length
+    const averages = layers.map((layer) =>
+      layer.parameters.length === 0
+        ? undefined
+        : collective(
+            `average ${layer.name}`,
+            kernels.all_reduce,
+            Lane.inter,
+            machine.world.all,
+            layer.parameters,
+            layer.parameters,
+            { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
+          )
+    )
+    // isSynced[h * layers + l]: layer l is averaged at step h of the period.
+    const isSynced = new Uint8Array(period * layers.length)
+    plan.sets.forEach((set, h) => {
+      for (const l of set) if (averages[l] !== undefined) isSynced[h * layers.length + l] = 1
+    })
+    const arrivals = plan.sets.map((set, h) =>
+      waitFor(
+        `wait for averages ${h}`,
+        set.toSorted((a, b) => a - b).flatMap((l) => layers[l]!.parameters)
+      )
+    )
+    const stepFirst = plan.order === "step-then-average"
+    const atNextUse = plan.deadline === "next-use"
+    const lastStep = steps - 1
+    // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
+    const stepPending = new Uint8Array(layers.length)
+
+    for (let step = 0; step < steps; step++) {
+      const h = step % period
+      const base = h * layers.length
+      for (let l = 0; l < layers.length; l++) {
+        const layer = layers[l]!
+        if (stepPending[l] === 1) {
+          stepPending[l] = 0
+          for (const op of layer.update) machine.submit(op)
+        }
+        for (const op of layer.forward) machine.submit(op)
+      }
+      for (let l = layers.length - 1; l >= 0; l--) {
+        const layer = layers[l]!
+        for (const op of layer.backward) machine.submit(op)
+        if (!plan.overlap || isSynced[base + l] === 0) continue
+        if (stepFirst) for (const op of layer.update) machine.submit(op)
+        machine.submit(averages[l]!)
+      }
+      if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
+      for (let l = 0; l < layers.length; l++) {
+        if (plan.overlap && stepFirst && isSynced[base + l] === 1) continue
+        if (plan.overlap && !stepFirst && atNextUse && step !== lastStep) stepPending[l] = 1
+        else for (const op of layers[l]!.update) machine.submit(op)
+      }
+      if (!plan.overlap) {
+        for (let l = layers.length - 1; l >= 0; l--)
+          if (isSynced[base + l] === 1) machine.submit(averages[l]!)
+      }
+      // Stepping first, or without overlap, the averages themselves end the step.
+      if (!atNextUse && (stepFirst || !plan.overlap)) machine.submit(arrivals[h]!)
+      yield* machine.endStep
+    }
+    yield* machine.drain
+  })

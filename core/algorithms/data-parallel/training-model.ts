@@ -1,0 +1,102 @@
+// A model as data-parallel algorithms see it on one rank: layers with parameters, gradients and the ops of each phase.
+// What the ops are (one timed op per layer, or real kernels) is the builder's choice; the algorithms cannot tell.
+import * as Effect from "effect/Effect"
+import { barrier } from "../../kernels/barrier.ts"
+import { kernels } from "../../kernels/catalogue.ts"
+import type { Kernel } from "../../kernels/kernel.ts"
+import { Lane } from "../../machine/lane.ts"
+import { Machine, type OutOfMemory } from "../../machine/machine.ts"
+import { launch, type Op } from "../../machine/op.ts"
+import { elementsOf, type Dtype, type Tensor } from "../../machine/tensor.ts"
+import type { Profile } from "../../profile.ts"
+
+export interface TrainingLayer {
+  readonly name: string
+  readonly parameters: ReadonlyArray<Tensor>
+  /** One per parameter, same order and shape. */
+  readonly gradients: ReadonlyArray<Tensor>
+  readonly forward: ReadonlyArray<Op>
+  /** When the last of them ends, every gradient of the layer is ready. */
+  readonly backward: ReadonlyArray<Op>
+  /** The optimizer's step for this layer's parameters. */
+  readonly update: ReadonlyArray<Op>
+}
+
+export interface TrainingModel {
+  /** In forward order; the backward pass runs them in reverse. */
+  readonly layers: ReadonlyArray<TrainingLayer>
+}
+
+/** Allocates a rank's tensors and builds its ops. */
+export type TrainingModelBuilder = Effect.Effect<TrainingModel, OutOfMemory, Machine>
+
+/** The phases of a training step that a profile times for each layer. */
+export type ProfiledPhase = "forward" | "backward" | "optimizer"
+
+const scalar: ReadonlyArray<number> = []
+
+/**
+ * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
+ * only carry order (a profile does not say how large they are); parameters, gradients and AdamW's two moments have their
+ * true sizes.
+ */
+export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32"): TrainingModelBuilder =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const layers: Array<TrainingLayer> = []
+    let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
+    const inputs: Array<Tensor> = []
+    const outputs: Array<Tensor> = []
+    for (const layer of profile.layers) {
+      const output = yield* machine.alloc({ name: `${layer.name} output`, shape: scalar, dtype: "float32" })
+      inputs.push(input)
+      outputs.push(output)
+      input = output
+    }
+    const flow = yield* machine.alloc({ name: "gradient flow", shape: scalar, dtype: "float32" })
+    for (let index = 0; index < profile.layers.length; index++) {
+      const layer = profile.layers[index]!
+      const parameters: Array<Tensor> = []
+      const gradients: Array<Tensor> = []
+      const state: Array<Tensor> = []
+      for (const parameter of profile.parameters) {
+        if (parameter.layer !== index) continue
+        const name = `${layer.name} parameter ${parameters.length}`
+        const spec = { shape: parameter.shape, dtype: parameterDtype }
+        parameters.push(yield* machine.alloc({ ...spec, name }))
+        gradients.push(yield* machine.alloc({ ...spec, name: `${name} gradient` }))
+        const moments = [2 * elementsOf(parameter.shape)]
+        state.push(yield* machine.alloc({ name: `${name} moments`, shape: moments, dtype: "float32" }))
+      }
+      const timed = (phase: ProfiledPhase, reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>): Op =>
+        launch(`${phase} ${layer.name}`, kernels.profiled, Lane.compute, reads, writes, {
+          layer: index,
+          phase
+        })
+      layers.push({
+        name: layer.name,
+        parameters,
+        gradients,
+        forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
+        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
+        update:
+          parameters.length === 0 && layer.optimizer.spanSeconds === 0
+            ? []
+            : [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
+      })
+    }
+    return { layers }
+  })
+
+/** An op of the compute lane that waits for `tensors` and does nothing else. */
+export const waitFor = (label: string, tensors: ReadonlyArray<Tensor>): Op =>
+  launch(label, barrier, Lane.compute, tensors, [])
+
+/** An elementwise kernel over the parameters of a layer, one launch for each. */
+export const elementwise = (
+  label: string,
+  kernel: Kernel,
+  operands: ReadonlyArray<{ readonly reads: ReadonlyArray<Tensor>; readonly writes: ReadonlyArray<Tensor> }>,
+  attributes: Readonly<Record<string, number | string | boolean>> = {}
+): ReadonlyArray<Op> =>
+  operands.map(({ reads, writes }) => launch(label, kernel, Lane.compute, reads, writes, attributes))

@@ -1,0 +1,219 @@
+// Turns a collective into engine activities that every simulated member joins: one chain of phases, held until all have
+// come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
+import { CollectiveMismatch } from "../core/machine/machine.ts"
+import type { Op } from "../core/machine/op.ts"
+import type { Group } from "../core/world.ts"
+import type { CollectiveTable } from "./cost/collective-table.ts"
+import type { Estimate } from "./cost/cost-model.ts"
+import type { Activity, Engine, Route } from "./engine/engine.ts"
+import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
+import type { Classes } from "./symmetry.ts"
+
+export interface CollectiveOptions {
+  readonly algorithm: CollectiveAlgorithm
+  /** Measured times that bound how fast a collective can be, whatever the links. */
+  readonly table?: CollectiveTable | undefined
+}
+
+/** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
+export interface Joined {
+  readonly first: Activity
+  readonly last: Activity
+}
+
+/** One collective that some members have joined. */
+interface Meeting extends Joined {
+  readonly op: Op
+  readonly byRank: number
+  /** What each rank submitted; kept only where someone asks for it. */
+  readonly joined: Map<number, Op> | undefined
+  missing: number
+}
+
+/** A communicator: who of it is simulated, and the collectives not yet joined by all, in order. */
+interface Communicator {
+  readonly group: Group
+  readonly members: number
+  readonly phases: Map<string, ReadonlyArray<RoutedPhase>>
+  /** Collectives each simulated rank has submitted so far. */
+  readonly position: Map<number, number>
+  readonly open: Map<number, Meeting>
+}
+
+interface RoutedPhase {
+  readonly phase: Phase
+  readonly route: Route
+}
+
+interface Leg {
+  readonly route: Route
+  readonly phase: Phase
+  readonly bytes: number
+  readonly latencySeconds: number
+  readonly bytesPerSecondMax: number
+}
+
+export class Collectives {
+  readonly #engine: Engine
+  readonly #network: Network
+  readonly #ranks: Classes
+  readonly #options: CollectiveOptions
+  readonly #communicators = new Map<string, Communicator>()
+  readonly #legs = new Map<Op, ReadonlyArray<Leg>>()
+  readonly #notes = new Map<string, Estimate>()
+  /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
+  onMet: ((ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>, last: Activity) => void) | undefined
+  /** Bytes that crossed each link class so far, over all its links. */
+  readonly linkBytes: Float64Array
+
+  constructor(engine: Engine, network: Network, ranks: Classes, options: CollectiveOptions) {
+    this.#engine = engine
+    this.#network = network
+    this.#ranks = ranks
+    this.#options = options
+    this.linkBytes = new Float64Array(network.links.length)
+  }
+
+  get estimates(): ReadonlyArray<Estimate> {
+    return [...this.#notes.values()]
+  }
+
+  /** Collectives that some but not all members have submitted, for the message of a deadlock. */
+  get unmet(): ReadonlyArray<string> {
+    return [...this.#communicators.values()].flatMap(({ group, open, members }) =>
+      [...open].map(
+        ([position, { op, missing }]) =>
+          `collective ${position} of group "${group.name}" (${op.label}): ${members - missing} of ${members} simulated ranks joined`
+      )
+    )
+  }
+
+  /**
+   * `rank` joins its next collective on the op's group. The activities it gets are held once for it: it must release
+   * `first` when its own predecessors are in place.
+   */
+  join(rank: number, op: Op): Joined | CollectiveMismatch {
+    const communicator = this.#communicator(op.group!)
+    const position = communicator.position.get(rank) ?? 0
+    communicator.position.set(rank, position + 1)
+    let meeting = communicator.open.get(position)
+    if (meeting === undefined) {
+      meeting = {
+        ...this.#start(communicator, op),
+        op,
+        byRank: rank,
+        joined: this.onMet === undefined ? undefined : new Map(),
+        missing: communicator.members
+      }
+      // Born with one hold; every further member adds its own before anyone can release the last.
+      for (let i = 1; i < communicator.members; i++) this.#engine.hold(meeting.first)
+      if (communicator.members > 1) communicator.open.set(position, meeting)
+    } else if (meeting.op.kernel.name !== op.kernel.name || meeting.op.sizeBytes !== op.sizeBytes) {
+      return new CollectiveMismatch({
+        group: communicator.group.name,
+        position,
+        rank,
+        submitted: describe(op),
+        expected: describe(meeting.op),
+        expectedByRank: meeting.byRank
+      })
+    }
+    meeting.missing--
+    meeting.joined?.set(rank, op)
+    if (meeting.missing === 0) {
+      communicator.open.delete(position)
+      if (this.onMet !== undefined) {
+        const ranks = communicator.group.ranks.filter((member) => meeting.joined!.has(member))
+        this.onMet(
+          ranks,
+          ranks.map((member) => meeting.joined!.get(member)!),
+          meeting.last
+        )
+      }
+    }
+    return meeting
+  }
+
+  #communicator(group: Group): Communicator {
+    const known = this.#communicators.get(group.name)
+    if (known !== undefined) return known
+    const simulated = new Set(this.#ranks.representatives)
+    const communicator: Communicator = {
+      group,
+      members: group.ranks.filter((rank) => simulated.has(rank)).length,
+      phases: new Map(),
+      position: new Map(),
+      open: new Map()
+    }
+    this.#communicators.set(group.name, communicator)
+    return communicator
+  }
+
+  #start(communicator: Communicator, op: Op): Joined {
+    const legs = this.#legsOf(communicator, op)
+    const engine = this.#engine
+    if (legs.length === 0) {
+      const nothing = engine.work(0)
+      return { first: nothing, last: nothing }
+    }
+    let first = -1
+    let last = -1
+    for (const leg of legs) {
+      const { links, totals } = leg.phase
+      for (let i = 0; i < links.length; i++) this.linkBytes[links[i]!]! += totals[i]! * leg.bytes
+      const activity = engine.flow(leg.route, leg.bytes, leg.latencySeconds, leg.bytesPerSecondMax)
+      if (last < 0) first = activity
+      else {
+        engine.after(activity, last)
+        engine.release(activity)
+      }
+      last = activity
+    }
+    return { first, last }
+  }
+
+  /** Flows of a collective; the same for every submission of one op. */
+  #legsOf(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
+    const known = this.#legs.get(op)
+    if (known !== undefined) return known
+    const kernel = op.kernel.name
+    let phases = communicator.phases.get(kernel)
+    if (phases === undefined) {
+      phases = this.#network
+        .phases(kernel, this.#options.algorithm, communicator.group)
+        .map((phase) => ({ phase, route: this.#engine.route(phase.links, phase.weights) }))
+      communicator.phases.set(kernel, phases)
+    }
+    const ranks = communicator.group.ranks.length
+    const ceiling = this.#options.table?.ceiling(kernel, ranks, op.sizeBytes)
+    if (this.#options.table !== undefined && ceiling?.inside !== true && phases.length > 0) {
+      this.#notes.set(kernel, {
+        kernel,
+        source: "extrapolated",
+        detail:
+          ceiling === undefined
+            ? "not in the table of measured collectives: links alone bound it"
+            : `${ranks} ranks or a message of this size lie outside the table of measured collectives`
+      })
+    }
+    const legs = phases.map(({ phase, route }): Leg => {
+      const bytes = phase.unitsPerByte * op.sizeBytes
+      if (ceiling === undefined || phases.length > 1) {
+        return { route, phase, bytes, latencySeconds: phase.latencySeconds, bytesPerSecondMax: Infinity }
+      }
+      // Alone on unlimited links it takes exactly what was measured.
+      const flowing = ceiling.seconds - ceiling.latencySeconds
+      return {
+        route,
+        phase,
+        bytes,
+        latencySeconds: phase.latencySeconds + ceiling.latencySeconds,
+        bytesPerSecondMax: flowing > 0 ? bytes / flowing : Infinity
+      }
+    })
+    this.#legs.set(op, legs)
+    return legs
+  }
+}
+
+const describe = (op: Op): string => `${op.kernel.name} "${op.label}" of ${op.sizeBytes} B`

@@ -1,0 +1,99 @@
+// What goes wrong or changes during a run: ranks that are slow or away, links that change speed or drop. Turns a
+// scenario's list into speed profiles and timed link changes. Knows nothing of programs.
+import type { LinkSpec } from "../core/world.ts"
+import type { Engine, SpeedProfileId } from "./engine/engine.ts"
+import type { Network } from "./network.ts"
+
+/** A rank whose kernels run at `factor` of full speed for a while. Factor 0 is an outage: the rank is away. */
+export interface RankFault {
+  readonly kind: "rank"
+  readonly rank: number
+  readonly fromSeconds: number
+  /** Infinity: for good. */
+  readonly untilSeconds: number
+  readonly factor: number
+}
+
+/** Links of a tier that have another bandwidth or latency for a while. Bandwidth 0: they are down. */
+export interface LinkFault {
+  readonly kind: "link"
+  readonly tier: "intra" | "inter" | "wan"
+  /** Rank, node or site whose links these are, both directions; all of the tier when undefined. */
+  readonly owner: number | undefined
+  readonly fromSeconds: number
+  readonly untilSeconds: number
+  readonly change: Partial<LinkSpec>
+}
+
+export type Fault = RankFault | LinkFault
+
+export class Faults {
+  readonly #faults: ReadonlyArray<Fault>
+
+  constructor(faults: ReadonlyArray<Fault>) {
+    this.#faults = faults
+  }
+
+  /** What sets a rank apart from others; ranks with equal keys may be simulated as one. */
+  rankKey(rank: number): string {
+    return this.#keyOf("intra", rank) + JSON.stringify(this.#rankFaults(rank))
+  }
+
+  nodeKey(node: number): string {
+    return this.#keyOf("inter", node)
+  }
+
+  siteKey(site: number): string {
+    return this.#keyOf("wan", site)
+  }
+
+  /** Speed of the rank's compute lane; undefined when nothing happens to it. */
+  speedOf(rank: number, engine: Engine): SpeedProfileId | undefined {
+    const faults = this.#rankFaults(rank)
+    if (faults.length === 0) return undefined
+    const times = [...new Set(faults.flatMap((fault) => [fault.fromSeconds, fault.untilSeconds]))]
+      .filter((time) => time !== Infinity)
+      .toSorted((a, b) => a - b)
+    // Where faults overlap their factors multiply.
+    const factorAt = (time: number): number =>
+      faults
+        .filter((fault) => fault.fromSeconds <= time && time < fault.untilSeconds)
+        .reduce((factor, fault) => factor * fault.factor, 1)
+    return engine.speedProfile(times.map((atSeconds) => ({ atSeconds, factor: factorAt(atSeconds) })))
+  }
+
+  /** Schedules the link changes. Where faults overlap, the later in the list wins. */
+  install(engine: Engine, network: Network): void {
+    const faults = this.#faults.filter((fault): fault is LinkFault => fault.kind === "link")
+    if (faults.length === 0) return
+    const affected = faults.map(({ tier, owner }) => network.linksOf(tier, owner))
+    const times = [...new Set(faults.flatMap((fault) => [fault.fromSeconds, fault.untilSeconds]))]
+      .filter((time) => time !== Infinity)
+      .toSorted((a, b) => a - b)
+    engine.onTimer = (tag) => {
+      const now = times[tag]!
+      for (const link of new Set(affected.flat())) {
+        const spec = faults.reduce<LinkSpec>(
+          (current, fault, i) =>
+            affected[i]!.includes(link) && fault.fromSeconds <= now && now < fault.untilSeconds
+              ? { ...current, ...fault.change }
+              : current,
+          network.links[link]!.spec
+        )
+        engine.setLink(link, spec)
+      }
+    }
+    times.forEach((time, tag) => engine.at(time, tag))
+  }
+
+  #rankFaults(rank: number): ReadonlyArray<RankFault> {
+    return this.#faults.filter((fault): fault is RankFault => fault.kind === "rank" && fault.rank === rank)
+  }
+
+  #keyOf(tier: LinkFault["tier"], owner: number): string {
+    const own = this.#faults.filter(
+      (fault) => fault.kind === "link" && fault.tier === tier && fault.owner === owner
+    )
+    return own.length === 0 ? "" : JSON.stringify(own)
+  }
+}

@@ -1,0 +1,309 @@
+// Runs a program on simulated ranks: the virtual clock, the ranks' fibers and the engine in one synchronous loop.
+// Knows nothing of scenarios, files or which algorithm it runs.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Scheduler from "effect/Scheduler"
+import { Digest } from "../core/digest.ts"
+import { laneCount } from "../core/machine/lane.ts"
+import { Deadlock, Machine, type MachineError, type Program } from "../core/machine/machine.ts"
+import type { OpLog, Timeline } from "../core/machine/timeline.ts"
+import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
+import { Random } from "../core/random.ts"
+import type { World } from "../core/world.ts"
+import { Collectives, type CollectiveOptions } from "./collectives.ts"
+import type { CostModel, Estimate } from "./cost/cost-model.ts"
+import { Engine, type Activity } from "./engine/engine.ts"
+import type { Faults } from "./faults.ts"
+import { FiberQueue } from "./fibers.ts"
+import { RankMachine } from "./machine.ts"
+import { Network } from "./network.ts"
+import { Recorder } from "./recorder.ts"
+import { distinct, interchangeable } from "./symmetry.ts"
+import { Values, type InitialValues } from "./values.ts"
+
+export interface Simulation<A> {
+  readonly world: World
+  /** Run once for each simulated rank. */
+  readonly program: Program<A>
+  readonly costs: CostModel
+  readonly network: "fluid" | "alpha-beta"
+  readonly collectives: CollectiveOptions
+  readonly faults?: Faults | undefined
+  /** Relative standard deviation of every kernel's time. */
+  readonly jitter?: number
+  readonly seed?: number
+  /** Bytes of each rank's memories; unbounded where not given. */
+  readonly capacityBytes?: Partial<Readonly<Record<Place, number>>>
+  readonly lookAhead?: number
+  /** False when ranks behave differently for reasons the program knows: then each is simulated by itself. */
+  readonly symmetric?: boolean
+  readonly record?: boolean
+  /** Carry tensor values: every op's reference implementation runs. */
+  readonly values?: InitialValues | undefined
+  readonly source?: ((rank: number, tensor: Tensor) => TensorData | undefined) | undefined
+}
+
+export interface LinkResult {
+  readonly name: string
+  readonly tier: "intra" | "inter" | "wan"
+  /** Links of the world this row stands for. */
+  readonly count: number
+  /** Bytes over all of them, in the whole run; exact. */
+  readonly bytes: number
+  /** Time during which something was in flight on one of them. */
+  readonly busySeconds: number
+}
+
+/** A simulated rank and how many ranks it stands for. */
+export interface RankResult<A> {
+  readonly rank: number
+  readonly count: number
+  readonly value: A
+  readonly ops: number
+  /** When the compute lane finished each step. */
+  readonly stepEndSeconds: ReadonlyArray<number>
+  /** Compute-lane busy time up to each step's end. */
+  readonly stepBusySeconds: ReadonlyArray<number>
+  readonly laneBusySeconds: ReadonlyArray<number>
+  readonly peakBytes: Readonly<Record<Place, number>>
+}
+
+export interface SimulationResult<A> {
+  readonly makespanSeconds: number
+  readonly ranks: ReadonlyArray<RankResult<A>>
+  readonly links: ReadonlyArray<LinkResult>
+  readonly estimates: ReadonlyArray<Estimate>
+  /** Equal for equal runs, to the last bit of every time. */
+  readonly digest: string
+  readonly timeline: Timeline | undefined
+  readonly opLogs: ReadonlyArray<OpLog>
+  readonly values: Values | undefined
+}
+
+const defaultLookAhead = 2
+
+/** Simulates the program on every rank until all have finished. */
+export const simulate = <A>(simulation: Simulation<A>): Effect.Effect<SimulationResult<A>, MachineError> =>
+  Effect.suspend(() => {
+    const run = new Run(simulation)
+    return run.toEnd()
+  })
+
+class Run<A> {
+  readonly #simulation: Simulation<A>
+  readonly #engine: Engine
+  readonly #network: Network
+  readonly #collectives: Collectives
+  readonly #recorder: Recorder | undefined
+  readonly #values: Values | undefined
+  readonly #queue = new FiberQueue()
+  readonly #machines: Array<RankMachine> = []
+  readonly #counts: Array<number> = []
+  readonly #ranks: Array<number> = []
+  readonly #callbacks: Array<(() => void) | undefined> = []
+  readonly #freeCallbacks: Array<number> = []
+
+  constructor(simulation: Simulation<A>) {
+    this.#simulation = simulation
+    const { world, faults } = simulation
+    const jitter = simulation.jitter ?? 0
+    const alone = simulation.symmetric === false || simulation.values !== undefined || jitter > 0
+    const symmetry = alone
+      ? distinct(world)
+      : interchangeable(world, {
+          rank: (rank) => faults?.rankKey(rank) ?? "",
+          node: (node) => faults?.nodeKey(node) ?? "",
+          // With a link for each pair of sites no two sites are alike.
+          site: (site) =>
+            (world.links.wan !== undefined && "pairs" in world.links.wan ? `${site} ` : "") +
+            (faults?.siteKey(site) ?? "")
+        })
+    this.#network = new Network(world, symmetry)
+    this.#engine = new Engine({
+      network: simulation.network,
+      links: this.#network.links.map(({ name, spec }) => ({ name, ...spec }))
+    })
+    this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, simulation.collectives)
+    this.#recorder = simulation.record === true ? new Recorder() : undefined
+    this.#values = simulation.values === undefined ? undefined : new Values(simulation.values)
+    const recorder = this.#recorder
+    if (recorder !== undefined) this.#engine.recorder = recorder
+    const values = this.#values
+    if (values !== undefined) {
+      this.#collectives.onMet = (ranks, ops, last) =>
+        this.#whenEnded(last, () => values.runCollective(ranks, ops))
+    }
+    this.#engine.onEnd = (tag) => {
+      const then = this.#callbacks[tag]!
+      this.#callbacks[tag] = undefined
+      this.#freeCallbacks.push(tag)
+      then()
+    }
+    faults?.install(this.#engine, this.#network)
+
+    const random = new Random(simulation.seed ?? 0).split("kernel time")
+    const { capacityBytes, source } = simulation
+    symmetry.ranks.representatives.forEach((rank, index) => {
+      this.#ranks.push(rank)
+      this.#counts.push(symmetry.ranks.sizes[index]!)
+      this.#machines.push(
+        new RankMachine(
+          {
+            world,
+            engine: this.#engine,
+            collectives: this.#collectives,
+            recorder,
+            values,
+            lookAhead: simulation.lookAhead ?? defaultLookAhead,
+            whenEnded: this.#whenEnded
+          },
+          {
+            rank,
+            index,
+            costs: simulation.costs,
+            speed: faults?.speedOf(rank, this.#engine),
+            jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
+            capacityBytes: {
+              device: capacityBytes?.device ?? Infinity,
+              host: capacityBytes?.host ?? Infinity
+            },
+            source: source === undefined ? undefined : (tensor) => source(rank, tensor)
+          }
+        )
+      )
+    })
+  }
+
+  toEnd(): Effect.Effect<SimulationResult<A>, MachineError> {
+    const engine = this.#engine
+    const queue = this.#queue
+    let unfinished = this.#machines.length
+    let failure: Exit.Exit<A, MachineError> | undefined
+    const fibers: Array<Fiber.Fiber<A, MachineError>> = []
+    for (const machine of this.#machines) {
+      const context = Context.make(Machine, machine.service).pipe(
+        Context.add(Scheduler.Scheduler, queue),
+        Context.add(Scheduler.PreventSchedulerYield, true)
+      )
+      const fiber = Effect.runForkWith(context)(drained(this.#simulation.program))
+      fiber.addObserver((exit) => {
+        unfinished--
+        if (Exit.isFailure(exit)) failure ??= exit
+      })
+      fibers.push(fiber)
+    }
+    queue.drain()
+    while (unfinished > 0 && failure === undefined) {
+      if (!engine.step()) {
+        this.#failWith(this.#deadlock())
+        queue.drain()
+        break
+      }
+      queue.drain()
+    }
+    if (failure !== undefined) return failure as Exit.Exit<never, MachineError>
+    return Effect.succeed(this.#result(fibers.map((fiber) => valueOf(fiber))))
+  }
+
+  readonly #whenEnded = (activity: Activity, then: () => void): void => {
+    if (this.#engine.ended(activity)) {
+      then()
+      return
+    }
+    const tag = this.#freeCallbacks.pop() ?? this.#callbacks.length
+    this.#callbacks[tag] = then
+    this.#engine.watch(activity, tag)
+  }
+
+  #deadlock(): Deadlock {
+    const programs = this.#machines.flatMap((machine) => machine.waitingFor ?? [])
+    return new Deadlock({
+      atSeconds: this.#engine.now,
+      waiting: [...this.#collectives.unmet, ...this.#stalled(), ...programs]
+    })
+  }
+
+  /** Ops that nothing can move any more, for reasons other than a missing member. */
+  #stalled(): ReadonlyArray<string> {
+    const stalled = this.#engine.waiting()
+    return stalled.flatMap(({ kind, waitsFor, links }) => {
+      if (waitsFor === "links") return [`a transfer waits for ${links.join(", ")}: no bandwidth`]
+      if (waitsFor === "speed")
+        return [`a ${kind === "work" ? "kernel" : kind} waits for a rank that does not return`]
+      return []
+    })
+  }
+
+  #failWith(error: MachineError): void {
+    for (const machine of this.#machines) machine.interruptWith(error)
+  }
+
+  #result(values: ReadonlyArray<A>): SimulationResult<A> {
+    const engine = this.#engine
+    const digest = new Digest()
+    const ranks = this.#machines.map((machine, index): RankResult<A> => {
+      const laneBusySeconds = Array.from(
+        { length: laneCount },
+        (_, lane) => engine.meters[index * laneCount + lane] ?? 0
+      )
+      const result = {
+        rank: this.#ranks[index]!,
+        count: this.#counts[index]!,
+        value: values[index]!,
+        ops: machine.submitted,
+        stepEndSeconds: machine.stepEndSeconds,
+        stepBusySeconds: machine.stepBusySeconds,
+        laneBusySeconds,
+        peakBytes: machine.peakBytes
+      }
+      digest.number(result.rank)
+      digest.number(result.ops)
+      for (const seconds of result.stepEndSeconds) digest.number(seconds)
+      for (const seconds of result.stepBusySeconds) digest.number(seconds)
+      for (const seconds of laneBusySeconds) digest.number(seconds)
+      return result
+    })
+    const links = this.#network.links.map(({ name, tier, count }, id): LinkResult => ({
+      name,
+      tier,
+      count,
+      bytes: this.#collectives.linkBytes[id]!,
+      busySeconds: engine.linkBusySeconds(id)
+    }))
+    for (const link of links) {
+      digest.text(link.name)
+      digest.number(link.bytes)
+      digest.number(link.busySeconds)
+    }
+    digest.number(engine.endedCount)
+    digest.number(engine.now)
+    const timeline = this.#recorder?.timeline()
+    return {
+      makespanSeconds: engine.now,
+      ranks,
+      links,
+      estimates: [...this.#simulation.costs.estimates, ...this.#collectives.estimates],
+      digest: digest.hex,
+      timeline,
+      opLogs: this.#recorder?.opLogs() ?? [],
+      values: this.#values
+    }
+  }
+}
+
+/** A program is over when everything it submitted is. */
+const drained = <A>(program: Program<A>): Program<A> =>
+  Effect.gen(function* () {
+    const value = yield* program
+    const machine = yield* Machine
+    yield* machine.drain
+    return value
+  })
+
+const valueOf = <A>(fiber: Fiber.Fiber<A, MachineError>): A => {
+  const exit = fiber.pollUnsafe()
+  if (exit === undefined || !Exit.isSuccess(exit)) throw new Error("a finished program has no value")
+  return exit.value
+}

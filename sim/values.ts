@@ -1,0 +1,53 @@
+// The numbers behind tensors in a simulation that carries values: every op's reference runs at the virtual moment the op
+// ends. A missing edge then shows as a wrong number, just as it would on a device.
+import { collectives } from "../core/kernels/catalogue.ts"
+import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
+import type { Op } from "../core/machine/op.ts"
+import type { Tensor, TensorData } from "../core/machine/tensor.ts"
+
+/** Initial values of a tensor; undefined leaves it zero. */
+export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
+
+export class Values {
+  readonly #initial: InitialValues
+  readonly #tensors = new Map<number, Array<TensorData>>()
+
+  constructor(initial: InitialValues = () => undefined) {
+    this.#initial = initial
+  }
+
+  alloc(rank: number, tensor: Tensor): void {
+    let tensors = this.#tensors.get(rank)
+    if (tensors === undefined) this.#tensors.set(rank, (tensors = []))
+    const initial = this.#initial(rank, tensor)
+    tensors[tensor.id] =
+      initial?.slice() ??
+      (tensor.dtype === "int32" ? new Int32Array(tensor.elements) : new Float32Array(tensor.elements))
+  }
+
+  of(rank: number, tensor: Tensor): TensorData {
+    const data = this.#tensors.get(rank)?.[tensor.id]
+    if (data === undefined) throw new RangeError(`tensor "${tensor.name}" is not one of rank ${rank}`)
+    return data
+  }
+
+  run(rank: number, op: Op): void {
+    const data = (tensors: ReadonlyArray<Tensor>) => tensors.map((tensor) => this.of(rank, tensor))
+    evaluate(op.kernel, op.reads, data(op.reads), op.writes, data(op.writes), op.attributes)
+  }
+
+  /** `ops[i]` is what `ranks[i]` submitted; all members, in group order. */
+  runCollective(ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>): void {
+    const kernel = collectives[ops[0]!.kernel.name as keyof typeof collectives]
+    evaluateCollective(
+      kernel,
+      ops.map((op, i) => ({
+        inputs: op.reads,
+        inputData: op.reads.map((tensor) => this.of(ranks[i]!, tensor)),
+        outputs: op.writes,
+        outputData: op.writes.map((tensor) => this.of(ranks[i]!, tensor)),
+        attributes: op.attributes
+      }))
+    )
+  }
+}
