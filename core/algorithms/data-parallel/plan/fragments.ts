@@ -1,0 +1,116 @@
+// When DiLoCo and Streaming DiLoCo (arXiv:2501.18512) send and apply which layers. Knows layers as indices and time as
+// inner steps; nothing of tensors, optimizers or links.
+
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+
+export interface FragmentSettings {
+  /** L, layers that are synchronised (embeddings included if they are layers). */
+  readonly layers: number
+  /** H, inner steps between two synchronisations of the same fragment. */
+  readonly period: number
+  /** Layers per fragment: L for DiLoCo, 3 in the paper's streaming runs. */
+  readonly layersPerFragment: number
+  /** `strided` (the paper's default): fragment p has layers p, p+P, p+2P, ...; `sequential`: consecutive layers. */
+  readonly pattern: "strided" | "sequential"
+  /** `rounded`: after step round((p+1) H/P); `even`: the same, but P must divide H (torchft's rule). */
+  readonly offsets: "rounded" | "even"
+  /** tau, inner steps between sending a fragment and applying what comes back. 0: apply at once (it blocks). */
+  readonly delaySteps: number
+  /** alpha in theta <- alpha theta + (1 - alpha) theta_outer: the share of the local weights that survives. 0 for DiLoCo. */
+  readonly localShare: number
+}
+
+export interface Fragment {
+  /** Indices in forward order, ascending. */
+  readonly layers: ReadonlyArray<number>
+  /** In 1..H: sent when this many inner steps of a period are complete (H: at its very end). */
+  readonly sendAfterStep: number
+}
+
+export interface FragmentPlan {
+  readonly period: number
+  readonly delaySteps: number
+  readonly localShare: number
+  readonly fragments: ReadonlyArray<Fragment>
+  /** Most layers sent at one time over L: the peak bandwidth relative to DiLoCo's, for layers of equal size. */
+  readonly peakShare: number
+}
+
+/** A setting of a fragment plan that cannot be honoured. */
+export class FragmentSettingsError extends Schema.TaggedError<FragmentSettingsError>()(
+  "FragmentSettingsError",
+  {
+    field: Schema.String,
+    value: Schema.Number,
+    accepted: Schema.String
+  }
+) {
+  override get message(): string {
+    return `${this.field}: ${this.value} is not accepted; expected ${this.accepted}`
+  }
+}
+
+/**
+ * The fragments and their send times. P = ceil(L / layersPerFragment) fragments; fragment p (0-based) is sent after step
+ * t_p = round((p+1) H/P) of every period, so the last one at its end.
+ *
+ * Fails unless L, H >= 1 and 1 <= layersPerFragment <= L are integers; P <= H; P divides H for `even`; tau is an integer >= 0
+ * that is less than the shortest gap between two sends (H/P, rounded as the offsets are), so that at most one fragment
+ * is in flight; 0 <= alpha <= 1.
+ */
+export const planFragments = (
+  settings: FragmentSettings
+): Result.Result<FragmentPlan, FragmentSettingsError> => {
+  const { layers, period, layersPerFragment, delaySteps, localShare } = settings
+  const refuse = (field: keyof FragmentSettings, value: number, accepted: string) =>
+    Result.fail(new FragmentSettingsError({ field, value, accepted }))
+  if (!Number.isSafeInteger(layers) || layers < 1) return refuse("layers", layers, "a whole number >= 1")
+  if (!Number.isSafeInteger(period) || period < 1)
+    return refuse("period", period, "a whole number of steps >= 1")
+  if (!Number.isSafeInteger(layersPerFragment) || layersPerFragment < 1 || layersPerFragment > layers)
+    return refuse("layersPerFragment", layersPerFragment, `a whole number from 1 to the ${layers} layers`)
+  const count = Math.ceil(layers / layersPerFragment)
+  if (count > period)
+    return refuse("period", period, `at least ${count}, as there are ${count} fragments to send in a period`)
+  if (settings.offsets === "even" && period % count !== 0)
+    return refuse("period", period, `a multiple of the ${count} fragments, or offsets: rounded`)
+  if (!(localShare >= 0 && localShare <= 1)) return refuse("localShare", localShare, "a share from 0 to 1")
+
+  const fragments = Array.from({ length: count }, (_, p) => ({
+    layers:
+      settings.pattern === "strided"
+        ? Array.from({ length: Math.ceil((layers - p) / count) }, (_, k) => p + k * count)
+        : Array.from(
+            { length: Math.min(layersPerFragment, layers - p * layersPerFragment) },
+            (_, k) => p * layersPerFragment + k
+          ),
+    sendAfterStep: Math.round(((p + 1) * period) / count)
+  }))
+  // The gap before fragment 0 wraps around from the last fragment, sent at step H of the period before.
+  const gap = fragments.reduce(
+    (least, { sendAfterStep }, p) =>
+      Math.min(least, sendAfterStep - (p === 0 ? 0 : fragments[p - 1]!.sendAfterStep)),
+    period
+  )
+  if (!Number.isSafeInteger(delaySteps) || delaySteps < 0 || delaySteps >= gap)
+    return refuse(
+      "delaySteps",
+      delaySteps,
+      `a whole number from 0 to ${gap - 1}, less than the ${gap} steps between two sends`
+    )
+  const most = Math.max(...fragments.map((fragment) => fragment.layers.length))
+  return Result.succeed({ period, delaySteps, localShare, fragments, peakShare: most / layers })
+}
+
+/** Index of the fragment sent when `step` inner steps (1, 2, ...) are complete, or undefined. O(P). */
+export const fragmentSentAfter = (plan: FragmentPlan, step: number): number | undefined => {
+  if (step < 1) return undefined
+  const inPeriod = ((step - 1) % plan.period) + 1
+  const index = plan.fragments.findIndex(({ sendAfterStep }) => sendAfterStep === inPeriod)
+  return index < 0 ? undefined : index
+}
+
+/** Index of the fragment whose averaged update is applied when `step` inner steps are complete: sent tau steps before. */
+export const fragmentAppliedAfter = (plan: FragmentPlan, step: number): number | undefined =>
+  fragmentSentAfter(plan, step - plan.delaySteps)
