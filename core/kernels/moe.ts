@@ -239,13 +239,14 @@ const forEachRow = (
   rows: number,
   visit: (row: number, expert: number) => void
 ): void => {
-  let row = 0
-  for (let expert = 0; expert < counts.length; expert++) {
-    const end = row + counts[expert]!
-    if (counts[expert]! < 0 || end > rows) break
-    for (; row < end; row++) visit(row, expert)
+  const all = Array.from(counts)
+  if (all.some((count) => count < 0) || all.reduce((sum, count) => sum + count, 0) !== rows) {
+    throw new RangeError(`${kernel}: counts ${all.join(", ")} for ${rows} rows`)
   }
-  if (row !== rows) throw new RangeError(`${kernel}: counts ${[...counts].join(", ")} for ${rows} rows`)
+  let row = 0
+  for (const [expert, count] of all.entries()) {
+    for (const end = row + count; row < end; row++) visit(row, expert)
+  }
 }
 
 /** out[row] = weight[expert of row] inp[row]. FLOPs 2 * assignments * in * out, whoever gets them. */

@@ -1,0 +1,618 @@
+// Shape rules, attributes and work of the whole catalogue.
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { kernelNamed, kernels, type KernelName } from "../../core/kernels/catalogue.ts"
+import { evaluate } from "../../core/kernels/evaluate.ts"
+import { checkCall, operand, type Attributes, type Kernel, type Shape } from "../../core/kernels/kernel.ts"
+import { bind, outputShapes, parseSignature } from "../../core/kernels/signature.ts"
+
+describe("signatures", () => {
+  const shapes = (
+    text: string,
+    inputs: ReadonlyArray<Shape>,
+    given: Record<string, number> = {},
+    flags: Attributes = {}
+  ) => {
+    const signature = parseSignature(text)
+    return outputShapes("k", signature, bind("k", signature, inputs, given, flags), flags)
+  }
+
+  it("bind names, multiples, open extents and their product", () => {
+    expect(
+      shapes("a[..., n], w[m, n] -> out[..., m]", [
+        [2, 3, 4],
+        [5, 4]
+      ])
+    ).toEqual([[2, 3, 5]])
+    expect(shapes("a[2*n] -> out[n], rest[3, n]", [[6]])).toEqual([[3], [3, 3]])
+    expect(shapes("a[k*n] -> out[k, n]", [[6]], { k: 3 })).toEqual([[3, 2]])
+    expect(shapes("a[..., n] -> out[2*rows, n]", [[2, 3, 4]])).toEqual([[12, 4]])
+    expect(shapes("a[n, ..., m] -> out[..., n]", [[2, 3, 4, 5]])).toEqual([[3, 4, 2]])
+    expect(shapes("a[...] -> out[]", [[]])).toEqual([[]])
+  })
+
+  it("know optional and conditional operands", () => {
+    const text = "a[n], b[n]?, c[m]?x&!y -> out[n], more[m]?x&!y"
+    expect(shapes(text, [[2]])).toEqual([[2]])
+    expect(shapes("a[n], c[m]?x&!y -> out[n], more[m]?x&!y", [[2], [3]], {}, { x: true })).toEqual([[2], [3]])
+    expect(shapes("a[n], c[m]?x&!y -> out[n], more[m]?x&!y", [[2]], {}, { x: 1, y: true })).toEqual([[2]])
+    expect(() => shapes("a[n], c[m]?x -> out[n]", [[2]], {}, { x: 0.5 })).toThrow(/input 1 \(c\) is missing/)
+  })
+
+  it("reject misfits by name", () => {
+    expect(() => shapes("a[n], b[n] -> out[n]", [[2], [3]])).toThrow(
+      "k: input 1 (b) has shape [3]; expected [n] with n=2"
+    )
+    expect(() => shapes("a[2*n] -> out[n]", [[5]])).toThrow(/expected \[2\*n\]/)
+    expect(() => shapes("a[..., n] -> out[n]", [[]])).toThrow(/has shape \[\]/)
+    expect(() => shapes("a[...], b[...] -> out[...]", [[2, 3], [6]])).toThrow(/input 1/)
+    expect(() => shapes("a[n] -> out[n]", [[1], [1]])).toThrow(/2 inputs given, 1 expected/)
+    expect(() => shapes("a[n] -> out[m]", [[1]])).toThrow(/nothing binds "m"/)
+    expect(() => shapes("a[n] -> out[n]", [[1]], { n: 1.5 })).toThrow(/n is 1.5/)
+    expect(() => parseSignature("a[n]")).toThrow(/->/)
+    expect(() => parseSignature("a[n+1] -> b[n]")).toThrow(/n\+1/)
+  })
+})
+
+/** One call that fits for every kernel whose rule is not "anything goes": input shapes and attributes. */
+const calls: Readonly<
+  Record<
+    Exclude<KernelName, "profiled" | "barrier">,
+    readonly [inputs: ReadonlyArray<Shape>, attributes: Attributes, outputs: ReadonlyArray<Shape>]
+  >
+> = {
+  "embedding.forward": [
+    [
+      [2, 3],
+      [7, 4]
+    ],
+    {},
+    [[2, 3, 4]]
+  ],
+  "embedding.backward_weight": [
+    [
+      [2, 3, 4],
+      [2, 3]
+    ],
+    { vocabulary: 7 },
+    [[7, 4]]
+  ],
+  "position_add.forward": [
+    [
+      [2, 3, 4],
+      [5, 4]
+    ],
+    {},
+    [[2, 3, 4]]
+  ],
+  "position_add.backward_weight": [[[2, 3, 4]], { positions: 5 }, [[5, 4]]],
+  "layer_norm.forward": [
+    [[2, 3, 4], [4], [4]],
+    {},
+    [
+      [2, 3, 4],
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  "layer_norm.backward_input": [[[2, 3, 4], [2, 3, 4], [4], [2, 3], [2, 3]], {}, [[2, 3, 4]]],
+  "layer_norm.backward_weight": [
+    [
+      [2, 3, 4],
+      [2, 3, 4],
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[4], [4]]
+  ],
+  "rms_norm.forward": [
+    [[2, 3, 4], [4]],
+    {},
+    [
+      [2, 3, 4],
+      [2, 3]
+    ]
+  ],
+  "rms_norm.backward_input": [[[2, 3, 4], [2, 3, 4], [4], [2, 3]], {}, [[2, 3, 4]]],
+  "rms_norm.backward_weight": [
+    [
+      [2, 3, 4],
+      [2, 3, 4],
+      [2, 3]
+    ],
+    {},
+    [[4]]
+  ],
+  "linear.forward": [[[2, 3, 4], [5, 4], [5]], {}, [[2, 3, 5]]],
+  "linear.backward_input": [
+    [
+      [2, 3, 5],
+      [5, 4]
+    ],
+    {},
+    [[2, 3, 4]]
+  ],
+  "linear.backward_weight": [
+    [
+      [2, 3, 5],
+      [2, 3, 4]
+    ],
+    { bias: true },
+    [[5, 4], [5]]
+  ],
+  "rope.forward": [[[2, 3, 8]], { headWidth: 4 }, [[2, 3, 8]]],
+  "rope.backward": [[[2, 3, 8]], { headWidth: 4 }, [[2, 3, 8]]],
+  "attention.forward": [
+    [
+      [2, 3, 16],
+      [2, 5, 8],
+      [2, 5, 8]
+    ],
+    { heads: 4, kvHeads: 2, headWidth: 4 },
+    [
+      [2, 3, 16],
+      [2, 4, 3]
+    ]
+  ],
+  "attention.backward": [
+    [
+      [2, 3, 16],
+      [2, 3, 32],
+      [2, 3, 16],
+      [2, 4, 3]
+    ],
+    { heads: 4, kvHeads: 2, headWidth: 4, packed: true },
+    [[2, 3, 32]]
+  ],
+  "gelu.forward": [[[2, 3]], {}, [[2, 3]]],
+  "gelu.backward": [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  "swiglu.forward": [[[2, 6]], { packed: true }, [[2, 3]]],
+  "swiglu.backward": [
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  "residual.forward": [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  "residual.backward": [
+    [[2, 3]],
+    {},
+    [
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  "softmax.forward": [[[2, 3]], {}, [[2, 3]]],
+  "softmax.backward": [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  "softmax_cross_entropy.forward": [
+    [
+      [2, 3, 7],
+      [2, 3]
+    ],
+    {},
+    [[]]
+  ],
+  "softmax_cross_entropy.backward": [
+    [
+      [2, 3, 7],
+      [2, 3]
+    ],
+    {},
+    [[2, 3, 7]]
+  ],
+  "softmax_cross_entropy.fused": [
+    [
+      [2, 3, 7],
+      [2, 3]
+    ],
+    { scale: 2 },
+    [[], [2, 3, 7]]
+  ],
+  "topk_gate.forward": [
+    [[2, 3, 8]],
+    { topK: 2 },
+    [
+      [2, 3, 2],
+      [2, 3, 2],
+      [2, 3, 8]
+    ]
+  ],
+  "topk_gate.backward": [
+    [
+      [2, 3, 2],
+      [2, 3, 8],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[2, 3, 8]]
+  ],
+  moe_permutation: [[[2, 3, 2]], { experts: 8 }, [[2, 3, 2], [8]]],
+  "moe_dispatch.forward": [
+    [
+      [2, 3, 4],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[12, 4]]
+  ],
+  "moe_dispatch.backward": [
+    [
+      [12, 4],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[2, 3, 4]]
+  ],
+  "moe_combine.forward": [
+    [
+      [12, 4],
+      [2, 3, 2],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[2, 3, 4]]
+  ],
+  "moe_combine.backward_input": [
+    [
+      [2, 3, 4],
+      [2, 3, 2],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[12, 4]]
+  ],
+  "moe_combine.backward_gate": [
+    [
+      [2, 3, 4],
+      [12, 4],
+      [2, 3, 2]
+    ],
+    { topK: 2 },
+    [[2, 3, 2]]
+  ],
+  "grouped_linear.forward": [[[12, 4], [8, 5, 4], [8]], {}, [[12, 5]]],
+  "grouped_linear.backward_input": [[[12, 5], [8, 5, 4], [8]], {}, [[12, 4]]],
+  "grouped_linear.backward_weight": [[[12, 5], [12, 4], [8]], {}, [[8, 5, 4]]],
+  sgd: [
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ],
+    { learningRate: 1, momentum: 0.9 },
+    [
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  adamw: [
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ],
+    { learningRate: 1, step: 1 },
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  outer_nesterov: [
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ],
+    { learningRate: 1 },
+    [
+      [2, 3],
+      [2, 3]
+    ]
+  ],
+  squared_norm: [[[2, 3], [4]], {}, [[]]],
+  clip_by_norm: [[[], [2, 3], [4]], { maxNorm: 1 }, [[2, 3], [4]]],
+  copy: [[[2, 3]], {}, [[2, 3]]],
+  zero: [[[2, 3]], {}, [[2, 3]]],
+  add: [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  subtract: [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  scale: [[[2, 3]], { factor: 2 }, [[2, 3]]],
+  lerp: [
+    [
+      [2, 3],
+      [2, 3]
+    ],
+    { weight: 0.5 },
+    [[2, 3]]
+  ],
+  average: [
+    [
+      [2, 3],
+      [2, 3],
+      [2, 3]
+    ],
+    {},
+    [[2, 3]]
+  ],
+  "pack.float4": [[[2, 3]], { block: 4 }, [[2, 3], [2]]],
+  "unpack.float4": [[[2, 3], [2]], { block: 4 }, [[2, 3]]],
+  "pack.float8": [[[2, 3]], {}, [[2, 3], [1]]],
+  "unpack.float8": [[[2, 3], [1]], {}, [[2, 3]]],
+  "pack.int8": [[[2, 3]], { block: 1 }, [[2, 3], [6]]],
+  "unpack.int8": [[[2, 3], [6]], { block: 1 }, [[2, 3]]],
+  "pack.bfloat16": [[[2, 3]], {}, [[2, 3]]],
+  "unpack.bfloat16": [[[2, 3]], {}, [[2, 3]]],
+  h2d: [[[2, 3]], {}, [[2, 3]]],
+  d2h: [[[2, 3]], {}, [[2, 3]]],
+  d2d: [[[2, 3]], {}, [[2, 3]]],
+  all_reduce: [[[2, 3], [4]], { reduce: "avg" }, [[2, 3], [4]]],
+  all_gather: [[[2, 3]], { ranks: 4 }, [[8, 3]]],
+  reduce_scatter: [[[8, 3]], { ranks: 4 }, [[2, 3]]],
+  all_to_all: [[[5, 3]], { ranks: 2, sendCounts: "1,4", receiveCounts: "1,2" }, [[3, 3]]],
+  broadcast: [[[2, 3]], {}, [[2, 3]]],
+  send_recv: [[[2, 3]], { source: true }, []]
+}
+
+const operandsOf = (kernel: Kernel, shapes: ReadonlyArray<Shape>, side: "inputDtypes" | "outputDtypes") =>
+  shapes.map((shape, index) => operand(shape, kernel[side][index] ?? "bfloat16"))
+
+const entries = Object.entries(calls).map(
+  ([name, call]) => [kernels[name as KernelName] as Kernel, ...call] as const
+)
+
+describe("every kernel", () => {
+  it("is in the catalogue under its name", () => {
+    for (const [name, kernel] of Object.entries(kernels)) {
+      expect(kernel.name).toBe(name)
+      expect(kernelNamed(name)).toBe(kernel)
+      expect(kernel.signature).toContain("->")
+    }
+    expect(kernelNamed("constructor")).toBeUndefined()
+    expect(entries.length).toBe(Object.keys(kernels).length - 2)
+  })
+
+  it("has the output shapes of its rule, and work that is finite and not negative", () => {
+    for (const [kernel, inputs, attributes, outputs] of entries) {
+      const operands = operandsOf(kernel, inputs, "inputDtypes")
+      expect(kernel.shapes(operands, attributes), kernel.name).toEqual(outputs)
+      const results = operandsOf(kernel, outputs, "outputDtypes")
+      checkCall(kernel, operands, results, attributes)
+      const work = kernel.work(operands, results, attributes)
+      for (const amount of Object.values(work)) {
+        expect(Number.isFinite(amount) && amount >= 0, `${kernel.name} ${JSON.stringify(work)}`).toBe(true)
+      }
+      const written = results.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+      expect(work.writtenBytes, kernel.name).toBe(written)
+    }
+  })
+
+  it("rejects a missing, unknown or wrong attribute, too many inputs, and a wrong output", () => {
+    for (const [kernel, inputs, attributes, outputs] of entries) {
+      const operands = operandsOf(kernel, inputs, "inputDtypes")
+      const results = operandsOf(kernel, outputs, "outputDtypes")
+      expect(() => kernel.shapes(operands, { ...attributes, colour: 1 }), kernel.name).toThrow(
+        /unknown attribute "colour"/
+      )
+      for (const [name, { type, fallback }] of Object.entries(kernel.attributes)) {
+        const wrong = type === "number" ? "1" : 1
+        expect(() => kernel.shapes(operands, { ...attributes, [name]: wrong })).toThrow(/expected a/)
+        if (fallback !== undefined) continue
+        const rest = Object.fromEntries(Object.entries(attributes).filter(([key]) => key !== name))
+        expect(() => kernel.shapes(operands, rest), kernel.name).toThrow(/is missing/)
+      }
+      const wrong = [...results, operand([1], "float32")]
+      expect(() => checkCall(kernel, operands, wrong, attributes), kernel.name).toThrow(RangeError)
+    }
+  })
+
+  it("rejects inputs whose extents contradict each other", () => {
+    // these have one operand, or operands that share no extent with another: any shape is right
+    const free = new Set<string>([
+      "zero",
+      "copy",
+      "h2d",
+      "d2h",
+      "d2d",
+      "scale",
+      "gelu.forward",
+      "softmax.forward"
+    ])
+    for (const name of ["pack.float4", "pack.float8", "pack.int8", "pack.bfloat16", "unpack.bfloat16"])
+      free.add(name)
+    for (const name of [
+      "moe_permutation",
+      "topk_gate.forward",
+      "residual.backward",
+      "position_add.backward_weight"
+    ]) {
+      free.add(name)
+    }
+    for (const name of ["squared_norm", "clip_by_norm", "embedding.forward", "all_reduce", "all_gather"])
+      free.add(name)
+    for (const name of ["broadcast", "send_recv"]) free.add(name)
+    let rejected = 0
+    for (const [kernel, inputs, attributes] of entries) {
+      let own = 0
+      for (const [index, shape] of inputs.entries()) {
+        for (const axis of shape.keys()) {
+          const changed = shape.map((extent, i) => (i === axis ? extent + 1 : extent))
+          const shapes = inputs.map((one, i) => (i === index ? changed : one))
+          try {
+            kernel.shapes(operandsOf(kernel, shapes, "inputDtypes"), attributes)
+          } catch (error) {
+            expect(error).toBeInstanceOf(RangeError)
+            expect(String(error)).toContain(`${kernel.name}: `)
+            own++
+          }
+        }
+      }
+      rejected += own
+      expect(own > 0, `${kernel.name} rejected ${own}`).toBe(!free.has(kernel.name))
+    }
+    expect(rejected).toBeGreaterThan(150)
+  })
+
+  it("rejects wrong dtypes and lengths at evaluation", () => {
+    const tokens = operand([2], "float32")
+    const weight = operand([3, 4], "float32")
+    const out = operand([2, 4], "float32")
+    expect(() => checkCall(kernels["embedding.forward"], [tokens, weight], [out], {})).toThrow(
+      /input 0 is float32; expected int32/
+    )
+    const call = (length: number) =>
+      evaluate(kernels.copy, [out], [new Float32Array(length)], [out], [new Float32Array(8)], {})
+    expect(() => call(7)).toThrow(/7 values for 8 elements/)
+    expect(() => call(8)).not.toThrow()
+    expect(() => evaluate(kernels.profiled, [], [], [], [], { layer: 0, phase: "forward" })).toThrow(
+      /no reference/
+    )
+  })
+})
+
+describe("work", () => {
+  const size = fc.integer({ min: 1, max: 300 })
+  const work = (kernel: Kernel, inputs: ReadonlyArray<Shape>, attributes: Attributes = {}) => {
+    const operands = operandsOf(kernel, inputs, "inputDtypes")
+    return kernel.work(
+      operands,
+      operandsOf(kernel, kernel.shapes(operands, attributes)!, "outputDtypes"),
+      attributes
+    )
+  }
+
+  it("of the three linear products is 2 m n k, with every bfloat16 operand moved once", () => {
+    fc.assert(
+      fc.property(size, size, size, (m, n, k) => {
+        expect(
+          work(kernels["linear.forward"], [
+            [m, k],
+            [n, k]
+          ])
+        ).toEqual({
+          flops: 2 * m * n * k,
+          readBytes: 2 * (m * k + n * k),
+          writtenBytes: 2 * m * n
+        })
+        expect(
+          work(kernels["linear.backward_input"], [
+            [m, n],
+            [n, k]
+          ]).flops
+        ).toBe(2 * m * n * k)
+        expect(
+          work(kernels["linear.backward_weight"], [
+            [m, n],
+            [m, k]
+          ])
+        ).toEqual({
+          flops: 2 * m * n * k,
+          readBytes: 2 * (m * n + m * k),
+          writtenBytes: 2 * n * k
+        })
+        expect(work(kernels["grouped_linear.forward"], [[m, k], [3, n, k], [3]]).flops).toBe(2 * m * n * k)
+      })
+    )
+  })
+
+  it("of attention counts the pairs that the mask allows", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 0, max: 20 }),
+        fc.boolean(),
+        (time, earlier, causal) => {
+          const context = time + earlier
+          let pairs = 0
+          for (let t = 0; t < time; t++) {
+            for (let s = 0; s < context; s++) if (!causal || s <= earlier + t) pairs++
+          }
+          const attributes = { heads: 4, kvHeads: 2, headWidth: 8, causal }
+          const [q, kv] = [
+            [3, time, 32],
+            [3, context, 16]
+          ] as const
+          const forward = work(kernels["attention.forward"], [q, kv, kv], attributes)
+          expect(forward.flops).toBe(3 * 4 * pairs * 4 * 8)
+          const backward = work(kernels["attention.backward"], [q, q, kv, kv, q, [3, 4, time]], attributes)
+          expect(backward.flops).toBe(2.5 * forward.flops)
+        }
+      )
+    )
+  })
+
+  it("of an embedding reads only the rows it looks up", () => {
+    // 6 tokens of 4 B, 6 rows of 8 bfloat16
+    expect(
+      work(kernels["embedding.forward"], [
+        [2, 3],
+        [50_000, 8]
+      ])
+    ).toEqual({
+      flops: 0,
+      readBytes: 6 * 4 + 6 * 8 * 2,
+      writtenBytes: 6 * 8 * 2
+    })
+  })
+
+  it("of adamw reads four tensors and writes three", () => {
+    const four = [[10], [10], [10], [10]]
+    const { readBytes, writtenBytes } = work(kernels.adamw, four, { learningRate: 1, step: 1 })
+    expect([readBytes, writtenBytes]).toEqual([4 * 10 * 2, 3 * 10 * 2])
+  })
+
+  it("of profiled and barrier is none: their time comes from elsewhere", () => {
+    const none = { flops: 0, readBytes: 0, writtenBytes: 0 }
+    const any = [operand([2], "float32")]
+    const attributes = { layer: 3, phase: "forward" }
+    expect(kernels.profiled.shapes(any, attributes)).toBeUndefined()
+    expect(kernels.profiled.work(any, any, attributes)).toEqual(none)
+    expect(kernels.profiled.reference).toBeUndefined()
+    expect(() => kernels.profiled.shapes(any, { layer: 3 })).toThrow(/"phase"/)
+    checkCall(kernels.profiled, any, [...any, ...any], attributes)
+    expect(kernels.barrier.shapes(any, {})).toEqual([])
+    expect(kernels.barrier.work(any, [], {})).toEqual(none)
+  })
+})
