@@ -146,7 +146,8 @@ describe("against brute force", () => {
 })
 
 describe("on any instance", () => {
-  const within = (a: number, b: number) => expect(a).toBeLessThanOrEqual(b * (1 + 1e-9))
+  /** Times here are up to 60 layers of 30 s: sums of them are exact to far better than this. */
+  const within = (a: number, b: number) => expect(a).toBeLessThanOrEqual(b + 1e-8)
 
   it("the default planner is never worse than any other; every bound is below every plan", () => {
     let beatsEqual = 0
@@ -155,7 +156,7 @@ describe("on any instance", () => {
     fc.assert(
       fc.property(fc.oneof(instances({ layersMax: 40, periodMax: 12 }), largeInstances), (instance) => {
         const problem = problemOf(instance)
-        const plan = planAssignment(problem, { branchNodes: 500, localSearchVisits: 100_000 })
+        const plan = planAssignment(problem, { branchNodes: 200, localSearchVisits: 30_000 })
         expectEveryLayerOnce(problem, plan)
         const equal = planEqualNumber(problem)
         const contiguous = planContiguous(problem)
@@ -173,7 +174,7 @@ describe("on any instance", () => {
         if (plan.exposedSeconds < contiguous.exposedSeconds) beatsContiguous++
         if (plan.exposedSeconds > 0) exposed++
       }),
-      { numRuns: 3000 }
+      { numRuns: 2000 }
     )
     expect(beatsEqual).toBeGreaterThan(500)
     expect(beatsContiguous).toBeGreaterThan(100)

@@ -2,7 +2,7 @@
 // constructions and a local search; a proof of optimality by branch and bound where the instance is small enough.
 
 import { contiguousSets } from "./contiguous.ts"
-import { evaluateSets, exposedSecondsOf, type SyncProblem } from "./cost.ts"
+import { evaluateSets, exposedSecondsOf, roundingSeconds, type SyncProblem } from "./cost.ts"
 import { lowerBoundSeconds, suffixLowerBounds } from "./lower-bound.ts"
 import { makeSyncPlan, type SyncPlan } from "./sync-plan.ts"
 
@@ -15,8 +15,6 @@ export interface AssignmentOptions {
 
 /** Beyond this many communicating layers a complete search is hopeless, and is not begun. */
 const branchLayersMax = 48
-/** Sums that differ by less than this share of the total differ by rounding only. */
-const improvementTolerance = 1e-12
 
 type Sets = Array<Array<number>>
 
@@ -31,7 +29,8 @@ type Sets = Array<Array<number>>
  */
 export const planAssignment = (problem: SyncProblem, options: AssignmentOptions = {}): SyncPlan => {
   const bound = lowerBoundSeconds(problem)
-  const closed = (seconds: number) => seconds - bound <= improvementTolerance * seconds
+  const rounding = roundingSeconds(problem)
+  const closed = (seconds: number) => seconds - bound <= rounding
 
   const contiguous = contiguousSets(problem)
   let best: ReadonlyArray<ReadonlyArray<number>> = contiguous
@@ -56,7 +55,7 @@ export const planAssignment = (problem: SyncProblem, options: AssignmentOptions 
     const sets = starts[k]!
     visits = improve(problem, sets, visits)
     const seconds = evaluateSets(problem, sets).totalSeconds
-    if (seconds < bestSeconds * (1 - improvementTolerance)) {
+    if (seconds < bestSeconds - rounding) {
       bestSeconds = seconds
       best = sets
     }
@@ -226,7 +225,7 @@ const remove = (ascending: Array<number>, layer: number): void => {
 const improve = (problem: SyncProblem, sets: Sets, allowance: number): number => {
   const work = { left: allowance }
   const stall = sets.map((set) => exposedSecondsOf(problem, set))
-  const least = improvementTolerance * (1 + stall.reduce((sum, seconds) => sum + seconds, 0))
+  const least = roundingSeconds(problem)
   const apply = (from: number, to: number, layer: number, back: number): void => {
     remove(sets[from]!, layer)
     insert(sets[to]!, layer)
@@ -325,7 +324,7 @@ const branchAndBound = (
   let bestHome: Int32Array | undefined
   let nodes = 0
   let complete = true
-  const tolerance = improvementTolerance * upperSeconds
+  const tolerance = roundingSeconds(problem)
 
   const place = (j: number, used: number, cost: number, dues: number): void => {
     if (nodes++ >= nodesMax) {

@@ -126,6 +126,16 @@ export const exposedSecondsOf = (problem: SyncProblem, ascending: ReadonlyArray<
   return late > 0 ? late : 0
 }
 
+/**
+ * Differences of this many seconds are rounding: the objective subtracts sums of the size of the whole communication or
+ * backward phase from each other, so what should be 0 may come out as a few units in their last place.
+ */
+export const roundingSeconds = (problem: SyncProblem): number => {
+  const { communicationSeconds, backwardLeftSeconds, forwardLeftSeconds } = problem
+  const channel = communicationSeconds.reduce((sum, seconds) => sum + seconds, 0)
+  return 1e-12 * (channel + (backwardLeftSeconds.at(-1) ?? 0) + (forwardLeftSeconds.at(-1) ?? 0))
+}
+
 /** The cost of a whole period. */
 export interface SyncCost {
   /** W(S_h) per iteration h, seconds. Under next-use the stall falls into the forward phase of iteration h+1. */

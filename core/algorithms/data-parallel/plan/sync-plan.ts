@@ -1,6 +1,6 @@
 // What a scheduler of layer-wise synchronisations decides, and how it is put together from sets. Knows no search.
 
-import { evaluateSets, type SyncProblem } from "./cost.ts"
+import { evaluateSets, roundingSeconds, type SyncProblem } from "./cost.ts"
 import { lowerBoundSeconds } from "./lower-bound.ts"
 
 export type SyncMethod = "equal-number" | "published" | "contiguous" | "assignment"
@@ -26,9 +26,6 @@ export interface SyncPlan {
   readonly exact: boolean
 }
 
-/** Relative difference below which two sums of the same seconds in another order are taken to be equal. */
-const roundingTolerance = 1e-12
-
 /**
  * A plan from its sets (any order inside a set). `optimal` states that a search has proven them optimal; a plan that
  * meets its lower bound is exact anyway. Throws RangeError unless every layer is in exactly one set.
@@ -49,7 +46,7 @@ export const makeSyncPlan = (
     throw new RangeError("the sets of a plan must name every layer exactly once")
   const bound = lowerBoundSeconds(problem)
   const exposed = cost.totalSeconds
-  const met = exposed - bound <= roundingTolerance * exposed
+  const met = exposed - bound <= roundingSeconds(problem)
   return {
     period: problem.period,
     sets: full,
