@@ -1,0 +1,90 @@
+// A model as an ordered list of layers, each with its parameters and the kernel calls of its forward and backward pass, on
+// named values. Knows shapes and costs; knows nothing of machines, ranks, lanes or time.
+import { kernels, type KernelName } from "../kernels/catalogue.ts"
+import type { Attributes, Operand, Work } from "../kernels/kernel.ts"
+
+/** A tensor by name. Within a graph a name is written once, except by calls that accumulate into a tied gradient. */
+export interface Value extends Operand {
+  readonly name: string
+}
+
+export interface KernelCall {
+  readonly kernel: KernelName
+  readonly attributes: Attributes
+  readonly inputs: ReadonlyArray<Value>
+  readonly outputs: ReadonlyArray<Value>
+}
+
+export interface Layer {
+  /** The module's path as Hugging Face has it: "transformer.h.3.mlp.c_fc". */
+  readonly name: string
+  /** What it is part of: "transformer.h.3", or its own name outside of blocks. */
+  readonly block: string
+  /** A tied weight belongs to the layer whose backward pass completes its gradient: the embedding. */
+  readonly parameters: ReadonlyArray<Value>
+  readonly forward: ReadonlyArray<KernelCall>
+  /** Gradients of activations: what earlier layers wait for. */
+  readonly backwardInput: ReadonlyArray<KernelCall>
+  /** Gradients of parameters, each named `gradientName(parameter)`. Needs this layer's `backwardInput`; nothing but the optimizer (and a tied layer) waits for it. */
+  readonly backwardWeight: ReadonlyArray<KernelCall>
+}
+
+export interface LayerGraph {
+  readonly name: string
+  /** In forward order. The backward pass runs them in reverse, `backwardInput` before `backwardWeight`. */
+  readonly layers: ReadonlyArray<Layer>
+  /** What a batch supplies: token ids and target ids, int32. */
+  readonly inputs: ReadonlyArray<Value>
+  /** Mean cross-entropy, a scalar. */
+  readonly loss: Value
+}
+
+export const phases = ["forward", "backwardInput", "backwardWeight"] as const
+export type GraphPhase = (typeof phases)[number]
+
+/** Name of a parameter's gradient. */
+export const gradientName = (parameter: { readonly name: string }): string => `${parameter.name}.grad`
+
+/** Trainable numbers, tied weights once. */
+export const parameterCount = (graph: LayerGraph): number => {
+  let count = 0
+  for (const layer of graph.layers) for (const { elements } of layer.parameters) count += elements
+  return count
+}
+
+/** Work of several calls together. */
+export const workOf = (calls: ReadonlyArray<KernelCall>): Work => {
+  let [flops, readBytes, writtenBytes] = [0, 0, 0]
+  for (const { kernel, inputs, outputs, attributes } of calls) {
+    const work = kernels[kernel].work(inputs, outputs, attributes)
+    flops += work.flops
+    readBytes += work.readBytes
+    writtenBytes += work.writtenBytes
+  }
+  return { flops, readBytes, writtenBytes }
+}
+
+/** All calls of a phase in the order they run. */
+export const callsOf = (graph: LayerGraph, phase: GraphPhase): ReadonlyArray<KernelCall> => {
+  const layers = phase === "forward" ? graph.layers : graph.layers.toReversed()
+  return layers.flatMap((layer) => layer[phase])
+}
+
+/** The same model with one layer per block (a whole transformer block), for schedules that do not cut finer. */
+export const byBlock = (graph: LayerGraph): LayerGraph => {
+  const groups = new Map<string, Array<Layer>>()
+  for (const layer of graph.layers) {
+    const group = groups.get(layer.block)
+    if (group === undefined) groups.set(layer.block, [layer])
+    else group.push(layer)
+  }
+  const layers = [...groups].map(([block, members]): Layer => ({
+    name: block,
+    block,
+    parameters: members.flatMap(({ parameters }) => parameters),
+    forward: members.flatMap(({ forward }) => forward),
+    backwardInput: members.toReversed().flatMap(({ backwardInput }) => backwardInput),
+    backwardWeight: members.toReversed().flatMap(({ backwardWeight }) => backwardWeight)
+  }))
+  return { ...graph, layers }
+}

@@ -1,0 +1,33 @@
+// Mixtral-style models as Hugging Face's MixtralForCausalLM: Llama's attention, and in place of each feed-forward part a
+// softmax top-k gate over experts. Tokens are never dropped; the auxiliary load-balancing loss is left out.
+import type { LayerGraph } from "./layer-graph.ts"
+import { decoder, projection, type LlamaConfig } from "./llama.ts"
+import { checkSizes } from "./sizes.ts"
+
+export interface MixtralConfig extends LlamaConfig {
+  readonly experts: number
+  /** Experts per token. */
+  readonly topK: number
+}
+
+/**
+ * Mixtral's layers, one per leaf module: the router is `mlp.gate`, all experts of a block are `mlp.experts` with two
+ * parameters, gate_up_proj [experts, 2 ffnWidth, width] and down_proj [experts, width, ffnWidth]. ropeBase defaults to
+ * 1,000,000. Throws RangeError for sizes that are no positive whole numbers, do not divide, or topK > experts.
+ */
+export const mixtral = (config: MixtralConfig): LayerGraph => {
+  const { width, ffnWidth, experts, topK } = config
+  checkSizes("mixtral", { ffnWidth, experts, topK }, [])
+  if (topK > experts) throw new RangeError(`mixtral: topK ${topK} of only ${experts} experts`)
+  return decoder("mixtral", { ropeBase: 1_000_000, ...config }, (graph, x, block) => {
+    const logits = projection(graph, x, `${block}.mlp.gate`, block, experts)
+    const gate = graph.gate(logits, topK)
+    graph.layer(`${block}.mlp.experts`, block)
+    const gateUp = graph.parameter("gate_up_proj", [experts, 2 * ffnWidth, width])
+    const down = graph.parameter("down_proj", [experts, width, ffnWidth])
+    return graph.experts(x, gate, experts, (rows, counts) => {
+      const hidden = graph.swiglu([graph.groupedLinear(rows, gateUp, counts, "gate_up")], "hidden")
+      return graph.groupedLinear(hidden, down, counts, "down")
+    })
+  })
+}
