@@ -216,4 +216,26 @@ export class Collectives {
   }
 }
 
+/** Seconds of a collective of so many bytes with nothing else on the links: what planners reckon with. */
+export const aloneSeconds = (
+  network: Network,
+  kernel: string,
+  group: Group,
+  options: CollectiveOptions
+): ((sizeBytes: number) => number) => {
+  const phases = network.phases(kernel, options.algorithm, group)
+  return (sizeBytes) => {
+    const ceiling =
+      phases.length === 1 ? options.table?.ceiling(kernel, group.ranks.length, sizeBytes) : undefined
+    return phases.reduce((seconds, phase) => {
+      const bytes = phase.unitsPerByte * sizeBytes
+      let flowing = ceiling === undefined ? 0 : ceiling.seconds - ceiling.latencySeconds
+      phase.links.forEach((link, i) => {
+        flowing = Math.max(flowing, (bytes * phase.weights[i]!) / network.links[link]!.spec.bytesPerSecond)
+      })
+      return seconds + phase.latencySeconds + (ceiling?.latencySeconds ?? 0) + flowing
+    }, 0)
+  }
+}
+
 const describe = (op: Op): string => `${op.kernel.name} "${op.label}" of ${op.sizeBytes} B`

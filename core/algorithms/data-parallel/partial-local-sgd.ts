@@ -83,13 +83,14 @@ export const partialLocalSgd = (
       for (let l = layers.length - 1; l >= 0; l--) {
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
-        if (!plan.overlap || isSynced[base + l] === 0) continue
+        if (!plan.overlap) continue
+        // As soon as its gradient is there, a layer takes its local step, synchronised or not.
         if (stepFirst) for (const op of layer.update) machine.submit(op)
-        machine.submit(averages[l]!)
+        if (isSynced[base + l] === 1) machine.submit(averages[l]!)
       }
       if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
       for (let l = 0; l < layers.length; l++) {
-        if (plan.overlap && stepFirst && isSynced[base + l] === 1) continue
+        if (plan.overlap && stepFirst) continue
         if (plan.overlap && !stepFirst && atNextUse && step !== lastStep) stepPending[l] = 1
         else for (const op of layers[l]!.update) machine.submit(op)
       }
