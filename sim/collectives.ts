@@ -58,7 +58,9 @@ export class Collectives {
   readonly #network: Network
   readonly #ranks: Classes
   readonly #options: CollectiveOptions
+  // By name, since every rank makes its own group object; and by object, because that is found faster.
   readonly #communicators = new Map<string, Communicator>()
+  readonly #communicatorOf = new Map<Group, Communicator>()
   readonly #legs = new Map<Op, ReadonlyArray<Leg>>()
   readonly #notes = new Map<string, Estimate>()
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
@@ -93,7 +95,9 @@ export class Collectives {
    * `first` when its own predecessors are in place.
    */
   join(rank: number, op: Op): Joined | CollectiveMismatch {
-    const communicator = this.#communicator(op.group!)
+    const communicator = this.#communicatorOf.get(op.group!) ?? this.#communicator(op.group!)
+    // One rank that stands for all members meets nobody.
+    if (communicator.members === 1 && this.onMet === undefined) return this.#start(communicator, op)
     const position = communicator.position.get(rank) ?? 0
     communicator.position.set(rank, position + 1)
     let meeting = communicator.open.get(position)
@@ -136,7 +140,10 @@ export class Collectives {
 
   #communicator(group: Group): Communicator {
     const known = this.#communicators.get(group.name)
-    if (known !== undefined) return known
+    if (known !== undefined) {
+      this.#communicatorOf.set(group, known)
+      return known
+    }
     const simulated = new Set(this.#ranks.representatives)
     const communicator: Communicator = {
       group,
@@ -146,6 +153,7 @@ export class Collectives {
       open: new Map()
     }
     this.#communicators.set(group.name, communicator)
+    this.#communicatorOf.set(group, communicator)
     return communicator
   }
 

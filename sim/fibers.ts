@@ -25,6 +25,11 @@ export class FiberQueue implements Scheduler.Scheduler {
     return false
   }
 
+  /** Is nothing runnable? */
+  get idle(): boolean {
+    return this.#tasks.length === 0
+  }
+
   /** Runs everything runnable, including what becomes runnable meanwhile. */
   drain(): void {
     while (this.#head < this.#tasks.length) {

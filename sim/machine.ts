@@ -64,6 +64,10 @@ interface Waiting {
 export class RankMachine {
   readonly #shared: Shared
   readonly #options: RankOptions
+  // What `submit` needs of them, at hand.
+  readonly #engine: Engine
+  readonly #firstMeter: number
+  readonly #observed: boolean
   readonly #dependencies = new Dependencies()
   readonly #costs = new Map<Op, number>()
   // The activity at the end of each lane; -1 while nothing was submitted.
@@ -87,6 +91,9 @@ export class RankMachine {
   constructor(shared: Shared, options: RankOptions) {
     this.#shared = shared
     this.#options = options
+    this.#engine = shared.engine
+    this.#firstMeter = options.index * laneCount
+    this.#observed = shared.recorder !== undefined || shared.values !== undefined
     this.#marks = new Float64Array(shared.lookAhead).fill(-1)
   }
 
@@ -154,12 +161,13 @@ export class RankMachine {
     this.#peakBytes[place] = Math.max(this.#peakBytes[place], this.#usedBytes[place])
     const { name, shape, dtype } = spec
     const tensor: Tensor = { id: this.#nextTensor++, name, shape, dtype, place, elements, sizeBytes }
+    this.#dependencies.allocated(tensor)
     this.#shared.values?.alloc(rank, tensor)
     return Effect.succeed(tensor)
   }
 
   #submit(op: Op): OpId {
-    const { engine, collectives, recorder, values } = this.#shared
+    const engine = this.#engine
     const id = this.#nextOp++
     const lane = op.lane
     const dependencies = this.#dependencies
@@ -170,11 +178,11 @@ export class RankMachine {
     if (op.group === undefined) {
       first = last = engine.work(
         this.#seconds(op),
-        this.#options.index * laneCount + lane,
+        this.#firstMeter + lane,
         lane === Lane.compute ? this.#options.speed : undefined
       )
     } else {
-      const joined = collectives.join(this.#options.rank, op)
+      const joined = this.#shared.collectives.join(this.#options.rank, op)
       if ("_tag" in joined) {
         this.#fault ??= joined
         return id
@@ -190,12 +198,16 @@ export class RankMachine {
     }
     this.#tails[lane] = last
     this.#remember(id, last)
-    recorder?.submitted(this.#options.rank, id, this.#step, op, dependencies, first, last)
-    if (values !== undefined && op.group === undefined) {
-      this.#shared.whenEnded(last, () => values.run(this.#options.rank, op))
-    }
+    if (this.#observed) this.#observe(id, op, first, last)
     engine.release(first)
     return id
+  }
+
+  #observe(id: OpId, op: Op, first: Activity, last: Activity): void {
+    const { recorder, values, whenEnded } = this.#shared
+    const rank = this.#options.rank
+    recorder?.submitted(rank, id, this.#step, op, this.#dependencies, first, last)
+    if (values !== undefined && op.group === undefined) whenEnded(last, () => values.run(rank, op))
   }
 
   #seconds(op: Op): number {
@@ -237,7 +249,7 @@ export class RankMachine {
     const step = this.#step++
     whenEnded(mark, () => {
       this.stepEndSeconds[step] = engine.now
-      this.stepBusySeconds[step] = engine.meters[this.#options.index * laneCount + Lane.compute] ?? 0
+      this.stepBusySeconds[step] = engine.meters[this.#firstMeter + Lane.compute] ?? 0
     })
     engine.release(mark)
     const slot = step % lookAhead

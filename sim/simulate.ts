@@ -201,7 +201,7 @@ class Run<A> {
         queue.drain()
         break
       }
-      queue.drain()
+      if (!queue.idle) queue.drain()
     }
     if (failure !== undefined) return failure as Exit.Exit<never, MachineError>
     return Effect.succeed(this.#result(fibers.map((fiber) => valueOf(fiber))))

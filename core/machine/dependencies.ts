@@ -19,64 +19,83 @@ export class Dependencies {
   readonly edges = new Int32Array(laneCount)
   edgeCount = 0
 
-  // Per tensor: the op that wrote it last, that op's lane, and per lane the last op that read it since.
+  // Per tensor: the op that wrote it last and that op's lane; the lanes that read it since, as bits, and the last op of
+  // each that did.
   #writer = new Int32Array(64).fill(none)
   #writerLane = new Uint8Array(64)
-  #readers = new Int32Array(64 * laneCount).fill(none)
+  #readerLanes = new Uint8Array(64)
+  #readers = new Int32Array(64 * laneCount)
   // seen[a * laneCount + b]: the latest op of lane b that some op of lane a already waits for.
   readonly #seen = new Int32Array(laneCount * laneCount).fill(none)
   readonly #need = new Int32Array(laneCount)
 
+  /** Must be told of every tensor before an op names it. */
+  allocated(tensor: Tensor): void {
+    if (tensor.id >= this.#writer.length) this.#grow(tensor.id)
+  }
+
   /** Computes the edges of `op` on `lane` into `edges`, and records what the op reads and writes. */
   derive(op: OpId, lane: Lane, reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>): void {
+    const writer = this.#writer
+    const writerLane = this.#writerLane
+    const readers = this.#readers
+    const readerLanes = this.#readerLanes
     const need = this.#need
-    need.fill(none)
+    const own = 1 << lane
+    // Lanes, as bits, that hold an op to wait for; `need` is meaningful for those only.
+    let needed = 0
     for (let i = 0; i < reads.length; i++) {
       const id = reads[i]!.id
-      if (id >= this.#writer.length) this.#grow(id)
-      this.#needWriter(id)
+      const on = writerLane[id]!
+      if (on === lane || writer[id]! < 0) continue
+      if ((needed & (1 << on)) === 0 || writer[id]! > need[on]!) need[on] = writer[id]!
+      needed |= 1 << on
     }
     for (let i = 0; i < writes.length; i++) {
       const id = writes[i]!.id
-      if (id >= this.#writer.length) this.#grow(id)
-      this.#needWriter(id)
-      const base = id * laneCount
+      const on = writerLane[id]!
+      if (on !== lane && writer[id]! >= 0) {
+        if ((needed & (1 << on)) === 0 || writer[id]! > need[on]!) need[on] = writer[id]!
+        needed |= 1 << on
+      }
+      let lanes = readerLanes[id]! & ~own
+      while (lanes !== 0) {
+        const other = 31 - Math.clz32(lanes)
+        const reader = readers[id * laneCount + other]!
+        if ((needed & (1 << other)) === 0 || reader > need[other]!) need[other] = reader
+        needed |= 1 << other
+        lanes ^= 1 << other
+      }
+    }
+
+    let count = 0
+    if (needed !== 0) {
+      const seen = this.#seen
+      const seenBase = lane * laneCount
       for (let other = 0; other < laneCount; other++) {
-        const reader = this.#readers[base + other]!
-        if (reader > need[other]!) need[other] = reader
+        if ((needed & (1 << other)) === 0 || need[other]! <= seen[seenBase + other]!) continue
+        seen[seenBase + other] = need[other]!
+        this.edges[count++] = need[other]!
       }
     }
+    this.edgeCount = count
 
-    this.edgeCount = 0
-    const seenBase = lane * laneCount
-    for (let other = 0; other < laneCount; other++) {
-      if (other === lane) continue
-      const predecessor = need[other]!
-      if (predecessor > this.#seen[seenBase + other]!) {
-        this.#seen[seenBase + other] = predecessor
-        this.edges[this.edgeCount++] = predecessor
-      }
+    for (let i = 0; i < reads.length; i++) {
+      const id = reads[i]!.id
+      readers[id * laneCount + lane] = op
+      readerLanes[id]! |= own
     }
-
-    for (let i = 0; i < reads.length; i++) this.#readers[reads[i]!.id * laneCount + lane] = op
     for (let i = 0; i < writes.length; i++) {
       const id = writes[i]!.id
-      this.#writer[id] = op
-      this.#writerLane[id] = lane
-      this.#readers.fill(none, id * laneCount, (id + 1) * laneCount)
+      writer[id] = op
+      writerLane[id] = lane
+      readerLanes[id] = 0
     }
   }
 
   /** The op whose end makes the tensor's present value available, or -1 when nothing wrote it. */
   writerOf(tensor: Tensor): OpId {
-    return tensor.id < this.#writer.length ? this.#writer[tensor.id]! : none
-  }
-
-  #needWriter(id: number): void {
-    const writer = this.#writer[id]!
-    if (writer === none) return
-    const lane = this.#writerLane[id]!
-    if (writer > this.#need[lane]!) this.#need[lane] = writer
+    return this.#writer[tensor.id]!
   }
 
   #grow(id: number): void {
@@ -86,10 +105,13 @@ export class Dependencies {
     writer.set(this.#writer)
     const writerLane = new Uint8Array(capacity)
     writerLane.set(this.#writerLane)
-    const readers = new Int32Array(capacity * laneCount).fill(none)
+    const readerLanes = new Uint8Array(capacity)
+    readerLanes.set(this.#readerLanes)
+    const readers = new Int32Array(capacity * laneCount)
     readers.set(this.#readers)
     this.#writer = writer
     this.#writerLane = writerLane
+    this.#readerLanes = readerLanes
     this.#readers = readers
   }
 }
