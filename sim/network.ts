@@ -164,7 +164,7 @@ export class Network {
    * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
-   * node, all-reduce of the shards between nodes, all-gather inside each node. All-to-all: every pair at once.
+   * node, then inside each site, all-reduce of the shards across, and back. All-to-all: every pair at once.
    */
   phases(kernel: string, algorithm: CollectiveAlgorithm, group: Group): ReadonlyArray<Phase> {
     const ranks = group.ranks
@@ -191,11 +191,7 @@ export class Network {
   }
 
   #ring(ranks: ReadonlyArray<number>, unitsPerByte: number, steps: number): Phase {
-    return this.#hops(
-      ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!]),
-      unitsPerByte,
-      steps
-    )
+    return this.#hops(ringOver(ranks), unitsPerByte, steps)
   }
 
   #chain(ranks: ReadonlyArray<number>): Phase {
@@ -221,41 +217,63 @@ export class Network {
   }
 
   #hierarchical(ranks: ReadonlyArray<number>): ReadonlyArray<Phase> {
-    const byNode = new Map<number, Array<number>>()
-    for (const rank of ranks) {
-      const node = this.#world.nodeOf[rank]!
-      const members = byNode.get(node)
-      if (members === undefined) byNode.set(node, [rank])
-      else members.push(rank)
+    // Teams hold the same shard of the message and have yet to combine it; at first all ranks hold all of it.
+    let teams: ReadonlyArray<ReadonlyArray<number>> = [ranks]
+    let share = 1
+    const inwards: Array<Phase> = []
+    for (const unitOf of [this.#world.nodeOf, this.#world.siteOf]) {
+      const units = teams.map((team) => [...Map.groupBy(team, (rank) => unitOf[rank]!).values()])
+      const width = units[0]![0]!.length
+      const even = units.every((team) => team.length > 1 && team.every((unit) => unit.length === width))
+      // One unit, one rank in each, or uneven units: no level to use.
+      if (!even || width === 1) continue
+      inwards.push(this.#hops(units.flat().flatMap(ringOver), (share * (width - 1)) / width, width - 1))
+      teams = units.flatMap((team) => team[0]!.map((_, position) => team.map((unit) => unit[position]!)))
+      share /= width
     }
-    const nodes = [...byNode.values()]
-    const width = nodes[0]!.length
-    if (nodes.length === 1 || width === 1 || nodes.some((members) => members.length !== width)) {
-      // One node, one rank a node, or uneven nodes: no second level to use.
-      return [this.#ring(ranks, (2 * (ranks.length - 1)) / ranks.length, 2 * (ranks.length - 1))]
-    }
-    const ringsInside = nodes.flatMap((members) =>
-      members.map((rank, i): readonly [number, number] => [rank, members[(i + 1) % width]!])
-    )
-    const m = nodes.length
-    const ringsAcross = Array.from({ length: width }, (_, position) =>
-      nodes.map((members, i): readonly [number, number] => [
-        members[position]!,
-        nodes[(i + 1) % m]![position]!
-      ])
-    ).flat()
-    const inside = this.#hops(ringsInside, (width - 1) / width, width - 1)
-    const across = this.#hops(ringsAcross, (2 * (m - 1)) / m / width, 2 * (m - 1))
-    return [inside, across, inside]
+    const n = teams[0]!.length
+    const across = this.#hops(teams.flatMap(ringOver), (share * 2 * (n - 1)) / n, 2 * (n - 1))
+    return [...inwards, across, ...inwards.toReversed()]
   }
 
+  /** Every pair at once, counted per link rather than listed: there are n(n-1) of them. */
   #allToAll(ranks: ReadonlyArray<number>): Phase {
-    const hops: Array<readonly [number, number]> = []
-    for (const a of ranks) for (const b of ranks) if (a !== b) hops.push([a, b])
-    return this.#hops(hops, 1 / ranks.length, 1)
+    const world = this.#world
+    const n = ranks.length
+    const crossings = new Float64Array(this.#classOf.length)
+    const cross = (tier: Tier | undefined, owner: number, pairs: number): void => {
+      if (tier === undefined) return
+      crossings[tier.out + owner]! += pairs
+      crossings[tier.in + owner]! += pairs
+    }
+    const sites = Map.groupBy(ranks, (rank) => world.siteOf[rank]!)
+    const nodes = Map.groupBy(ranks, (rank) => world.nodeOf[rank]!)
+    for (const [node, members] of nodes) {
+      for (const rank of members) cross(this.#intra, rank, members.length - 1)
+      cross(this.#inter, node, members.length * (n - members.length))
+    }
+    for (const [site, members] of sites) {
+      cross(this.#wan, site, members.length * (n - members.length))
+      for (const [other, others] of sites) {
+        const pair = this.#pairs?.get(`${site} ${other}`)
+        if (pair !== undefined) crossings[pair]! += members.length * others.length
+      }
+    }
+    // The farthest pair is one on a node, one in a site or one across sites: the heads of each show them all.
+    const heads = [nodes, sites].flatMap((units) => [...units.values()].slice(0, 1))
+    const candidates = [
+      ...heads.map((members) => [members[0]!, members.at(-1)!]),
+      [...sites.values()].map(([head]) => head!)
+    ]
+    let latencySeconds = 0
+    for (const among of candidates) {
+      for (const a of among)
+        for (const b of among) latencySeconds = Math.max(latencySeconds, this.latencySeconds(a, b))
+    }
+    return this.#phase(crossings, 1 / n, latencySeconds)
   }
 
-  /** A coupled flow over all hops: each carries the flow's bytes once. */
+  /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
   #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     let latencySeconds = 0
@@ -263,6 +281,11 @@ export class Network {
       latencySeconds = Math.max(latencySeconds, this.latencySeconds(a, b))
       for (const link of this.#path(a, b)) crossings[link]! += 1
     }
+    return this.#phase(crossings, unitsPerByte, latencySeconds * steps)
+  }
+
+  /** A phase from how often a byte of the flow crosses each single link of the world. */
+  #phase(crossings: Float64Array, unitsPerByte: number, latencySeconds: number): Phase {
     const busiest = new Float64Array(this.links.length)
     const totals = new Float64Array(this.links.length)
     crossings.forEach((count, link) => {
@@ -275,7 +298,7 @@ export class Network {
       if (total > 0) links.push(id)
     })
     return {
-      latencySeconds: latencySeconds * steps,
+      latencySeconds,
       unitsPerByte,
       links: Int32Array.from(links),
       weights: Float64Array.from(links, (id) => busiest[id]!),
@@ -283,6 +306,9 @@ export class Network {
     }
   }
 }
+
+const ringOver = (ranks: ReadonlyArray<number>): ReadonlyArray<readonly [number, number]> =>
+  ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!])
 
 /**
  * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next
