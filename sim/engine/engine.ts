@@ -1,0 +1,548 @@
+// The discrete-event engine: a clock, activities that wait for each other, and a network of links.
+// Knows time, activities, links and flows; nothing of ranks, layers, tensors or programs.
+//
+// Activities live in slots of typed arrays and are recycled when they end, so memory is bounded by what is in flight.
+// Events leave the queue by (time, order of creation), so a run is determined by the calls that built it.
+
+import { AlphaBetaNetwork } from "./alpha-beta-network.ts"
+import { EventQueue } from "./event-queue.ts"
+import { FluidNetwork } from "./fluid-network.ts"
+import { SIMULTANEOUS, type Link, type Network } from "./network.ts"
+import { SpeedProfile, type SpeedChange } from "./speed-profile.ts"
+
+export type { Link } from "./network.ts"
+export type { SpeedChange } from "./speed-profile.ts"
+
+/** Handle of an activity: its slot, and how often the slot was used before. Stale handles read as ended. */
+export type Activity = number
+/** An interned route; see `Engine.route`. */
+export type Route = number
+/** A processor's speed over time; see `Engine.speedProfile`. */
+export type SpeedProfileId = number
+
+/** Hears of every start and end. Absent by default, and then costs one comparison per event. */
+export interface Recorder {
+  /** `cause` is the activity that ended last and so let this one start; -1 if it was released or born free. */
+  started(activity: Activity, timeSeconds: number, cause: Activity): void
+  ended(activity: Activity, timeSeconds: number): void
+}
+
+/** An activity that has not ended when nothing can happen any more, and what it waits for. */
+export interface Waiting {
+  readonly activity: Activity
+  readonly kind: "work" | "flow"
+  /** "holds" and "predecessors": it has not started; "links": it moves no bytes; "speed": its processor stopped. */
+  readonly waitsFor: "holds" | "predecessors" | "links" | "speed"
+  readonly holds: number
+  readonly predecessors: ReadonlyArray<Activity>
+  /** Names of links that are down, or (alpha-beta) that serve another flow first. */
+  readonly links: ReadonlyArray<string>
+}
+
+export interface EngineOptions {
+  /** `fluid`: max-min fair sharing (SimGrid's CM02); `alpha-beta`: one flow per link at a time, first come first served. */
+  readonly network: "fluid" | "alpha-beta"
+  readonly links: ReadonlyArray<Link>
+}
+
+/** At most this many activities in flight: 2^24 slots, so that handles have 29 bits for reuse. */
+const SLOTS_MAX = 2 ** 24
+const SLOT_MASK = SLOTS_MAX - 1
+const REUSES_MAX = 2 ** 29 - 1
+const NONE = -1
+
+const FREE = 0
+const WORK = 1 // not yet started
+const FLOW = 2
+const WORK_RUNNING = 3
+const FLOW_LATENCY = 4 // paying its latency
+const FLOW_JOINED = 5 // in the network
+const FLOW_ENDING = 6 // out of the network, in the queue for its turn
+const TIMER = 7
+
+export class Engine {
+  /** Called when a watched activity has ended, after its successors were started. May call back into the engine. */
+  onEnd: ((tag: number, activity: Activity) => void) | undefined
+  /** Called at the time of an `at`. */
+  onTimer: ((tag: number) => void) | undefined
+  recorder: Recorder | undefined
+  /** Seconds spent by the works that named a meter, by meter. Grows as meters are used. */
+  meters = new Float64Array(16)
+  /** Activities not yet ended (timers do not count). */
+  pending = 0
+  /** Activities that have ended. */
+  endedCount = 0
+
+  #now = 0
+  readonly #links: Array<Link>
+  readonly #network: Network
+  readonly #fluid: boolean
+  readonly #queue = new EventQueue()
+  #networkChanged = false
+  #sequence = 0
+
+  // Per slot.
+  #slots = 0
+  #freeSlot = NONE
+  #states = new Uint8Array(64)
+  #waits = new Int32Array(64) // predecessors and holds still to go; of a free slot: the next free slot
+  #reuses = new Int32Array(64)
+  #sequences = new Float64Array(64)
+  #heads = new Int32Array(64) // successors and watchers, in the order they were added
+  #tails = new Int32Array(64)
+  #amounts = new Float64Array(64) // work: seconds; flow: bytes
+  #extras = new Float64Array(64) // work: start once running; flow: latency, NaN = that of the route
+  #kinds = new Int32Array(64) // work: meter; flow: channel; timer: tag
+  #details = new Int32Array(64) // work: speed profile; flow: route
+
+  // Edges to successors (>= 0: slot) and watchers (< 0: ~tag), in lists through #edgeNexts.
+  #edgeTargets = new Int32Array(64)
+  #edgeNexts = new Int32Array(64)
+  #edges = 0
+  #freeEdge = NONE
+
+  readonly #routes: Array<{ links: Array<number>; weights: Array<number>; capped: Map<number, number> }> = []
+  readonly #routeIds = new Map<string, Route>()
+  readonly #routeChannels: Array<number> = [] // uncapped channel by route
+  readonly #profiles: Array<SpeedProfile> = []
+
+  constructor(options: EngineOptions) {
+    for (const link of options.links) {
+      requireAtLeastZero(`bandwidth of link ${link.name}`, link.bytesPerSecond)
+      requireDuration(`latency of link ${link.name}`, link.latencySeconds)
+    }
+    this.#links = [...options.links]
+    this.#fluid = options.network === "fluid"
+    this.#network = this.#fluid ? new FluidNetwork(this.#links) : new AlphaBetaNetwork(this.#links)
+  }
+
+  /** The clock, in seconds. */
+  get now(): number {
+    return this.#now
+  }
+
+  /**
+   * A route over links (numbers in the order given to the constructor). One flow of rate x uses weights[i] * x of
+   * links[i] (default 1 each): more than 1 for a flow that crosses a link several times, or that stands for several.
+   * Equal routes are one; a link that appears twice counts with the sum of its weights. May be empty: never shared.
+   */
+  route(links: ArrayLike<number>, weights?: ArrayLike<number>): Route {
+    const distinct: Array<number> = []
+    const sums: Array<number> = []
+    for (let i = 0; i < links.length; i++) {
+      const link = links[i]!
+      const weight = weights === undefined ? 1 : weights[i]!
+      if (this.#links[link] === undefined)
+        throw new RangeError(`route over link ${link}: there is no such link`)
+      if (!(weight > 0 && weight < Infinity)) throw new RangeError(`route weight ${weight}: must be positive`)
+      const at = distinct.indexOf(link)
+      if (at >= 0) sums[at]! += weight
+      else {
+        distinct.push(link)
+        sums.push(weight)
+      }
+    }
+    const key = `${distinct.join()};${sums.join()}`
+    const known = this.#routeIds.get(key)
+    if (known !== undefined) return known
+    const route = { links: distinct, weights: sums, capped: new Map<number, number>() }
+    const id = this.#routes.push(route) - 1
+    this.#routeIds.set(key, id)
+    this.#routeChannels.push(this.#network.channel(route, Infinity))
+    return id
+  }
+
+  /** Sum of the latencies of a route's links as they are now, in seconds. */
+  routeLatencySeconds(route: Route): number {
+    let sum = 0
+    for (const link of this.#routes[route]!.links) sum += this.#links[link]!.latencySeconds
+    return sum
+  }
+
+  /** A processor's speed over time, for `work`. Speed is 1 before the first change; times ascend; factors are 0 or more. */
+  speedProfile(changes: ReadonlyArray<SpeedChange>): SpeedProfileId {
+    return this.#profiles.push(new SpeedProfile(changes)) - 1
+  }
+
+  /**
+   * Work of so many seconds at full speed. Like every activity it is born with one hold, so that its predecessors can
+   * be named before `release` lets it start. `meter` (0, 1, ...) adds its duration to that meter.
+   */
+  work(seconds: number, meter: number = NONE, speed: SpeedProfileId = NONE): Activity {
+    if (!(seconds >= 0 && seconds < Infinity)) requireDuration("work", seconds)
+    if (meter >= this.meters.length) this.#growMeters(meter)
+    const slot = this.#allocate(WORK)
+    this.#amounts[slot] = seconds
+    this.#kinds[slot] = meter
+    this.#details[slot] = speed
+    this.pending++
+    return this.#handle(slot)
+  }
+
+  /**
+   * A flow of bytes over a route, at most `bytesPerSecondMax` fast. Its latency (default: that of the route's links when
+   * it starts) is paid first; then it joins the network.
+   */
+  flow(route: Route, bytes: number, latencySeconds = NaN, bytesPerSecondMax = Infinity): Activity {
+    if (!(bytes >= 0 && bytes < Infinity))
+      throw new RangeError(`flow of ${bytes} bytes: must be finite, 0 or more`)
+    if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds))
+      requireDuration("flow latency", latencySeconds)
+    const channel =
+      bytesPerSecondMax === Infinity
+        ? this.#routeChannels[route]!
+        : this.#cappedChannel(route, bytesPerSecondMax)
+    const slot = this.#allocate(FLOW)
+    this.#amounts[slot] = bytes
+    this.#extras[slot] = latencySeconds
+    this.#kinds[slot] = channel
+    this.#details[slot] = route
+    this.pending++
+    return this.#handle(slot)
+  }
+
+  /** `activity`, which must not have started, waits for `predecessor` to end; nothing to wait for if it already has. */
+  after(activity: Activity, predecessor: Activity): void {
+    const before = this.#slotOf(predecessor)
+    if (before === NONE) return
+    const slot = this.#waitingSlot(activity)
+    this.#waits[slot]!++
+    this.#link(before, slot)
+  }
+
+  /** One more `release` is needed before the activity can start: how several parties meet in one activity. */
+  hold(activity: Activity): void {
+    this.#waits[this.#waitingSlot(activity)]!++
+  }
+
+  /** Gives up one hold. The activity starts, now, with the last of its holds and predecessors. */
+  release(activity: Activity): void {
+    const slot = this.#waitingSlot(activity)
+    if (--this.#waits[slot]! === 0) this.#start(slot, NONE)
+  }
+
+  /** Reports `tag` (an integer, 0 to 2^31-1) to `onEnd` when the activity ends. False, and no report, if it already has. */
+  watch(activity: Activity, tag: number): boolean {
+    const slot = this.#slotOf(activity)
+    if (slot === NONE) return false
+    this.#link(slot, ~tag)
+    return true
+  }
+
+  /** Has the activity ended? True for good, also after its slot went to another. */
+  ended(activity: Activity): boolean {
+    return this.#slotOf(activity) === NONE
+  }
+
+  /** Reports `tag` (a 32-bit integer) to `onTimer` at a time not before now. */
+  at(timeSeconds: number, tag: number): void {
+    if (!(timeSeconds >= this.#now && timeSeconds < Infinity))
+      throw new RangeError(`timer at ${timeSeconds} s: must be finite and not before now, ${this.#now} s`)
+    const slot = this.#allocate(TIMER)
+    this.#kinds[slot] = tag
+    this.#queue.push(timeSeconds, this.#sequences[slot]!, slot)
+  }
+
+  /**
+   * Changes a link from now on: flows in the network get their new shares at once; a latency counts for flows that
+   * start later. Bandwidth 0 is a link that is down: its flows stall until it returns.
+   */
+  setLink(
+    link: number,
+    change: { readonly bytesPerSecond?: number; readonly latencySeconds?: number }
+  ): void {
+    const before = this.#links[link]
+    if (before === undefined) throw new RangeError(`there is no link ${link}`)
+    if (change.bytesPerSecond !== undefined)
+      requireAtLeastZero(`bandwidth of ${before.name}`, change.bytesPerSecond)
+    if (change.latencySeconds !== undefined)
+      requireDuration(`latency of ${before.name}`, change.latencySeconds)
+    this.#links[link] = { ...before, ...change }
+    if (change.bytesPerSecond === undefined) return
+    this.#network.setBandwidth(link, change.bytesPerSecond, this.#now)
+    this.#networkChanged = true
+  }
+
+  /**
+   * Goes to the next time at which something happens and does all that happens then: everything that ends, what that
+   * starts and ends at the same time, and one new solution of the network. False when nothing will happen any more;
+   * activities still `pending` are then in deadlock, see `waiting`.
+   */
+  step(): boolean {
+    const queue = this.#queue
+    if (this.#networkChanged) this.#settle()
+    const networkSeconds = this.#network.nextEndSeconds()
+    const queueSeconds = queue.nextSeconds()
+    const now = networkSeconds < queueSeconds ? networkSeconds : queueSeconds
+    if (now === Infinity) return false
+    this.#now = now
+    if (networkSeconds <= now * SIMULTANEOUS) this.#takeFromNetwork()
+    while (queue.nextSeconds() <= now) this.#handleEvent(queue.pop())
+    if (this.#networkChanged) this.#settle()
+    return true
+  }
+
+  /** Steps until nothing happens any more; the time of the last event. */
+  run(): number {
+    while (this.step());
+    return this.#now
+  }
+
+  /** Bytes that have crossed a link, weights included, counted when their flow ends. */
+  linkBytes(link: number): number {
+    return this.#network.linkBytes(link)
+  }
+
+  /** Seconds during which the link carried at least one flow, up to now. */
+  linkBusySeconds(link: number): number {
+    return this.#network.linkBusySeconds(link, this.#now)
+  }
+
+  /** Every activity that has not ended and does not move, and why. For when `step` says false; takes O(in flight). */
+  waiting(): ReadonlyArray<Waiting> {
+    const predecessors = new Map<number, Array<Activity>>()
+    for (let slot = 0; slot < this.#slots; slot++) {
+      if (this.#states[slot] === FREE || this.#states[slot] === TIMER) continue
+      for (let e = this.#heads[slot]!; e !== NONE; e = this.#edgeNexts[e]!) {
+        const target = this.#edgeTargets[e]!
+        if (target < 0) continue
+        const list = predecessors.get(target) ?? []
+        list.push(this.#handle(slot))
+        predecessors.set(target, list)
+      }
+    }
+    const found: Array<Waiting> = []
+    for (let slot = 0; slot < this.#slots; slot++) {
+      const state = this.#states[slot]!
+      const activity = this.#handle(slot)
+      if (state === WORK || state === FLOW) {
+        const before = predecessors.get(slot) ?? []
+        const holds = this.#waits[slot]! - before.length
+        found.push({
+          activity,
+          kind: state === WORK ? "work" : "flow",
+          waitsFor: before.length > 0 ? "predecessors" : "holds",
+          holds,
+          predecessors: before,
+          links: []
+        })
+      } else if (state === WORK_RUNNING && this.#workEnd(slot) === Infinity) {
+        found.push({ activity, kind: "work", waitsFor: "speed", holds: 0, predecessors: [], links: [] })
+      } else if (state === FLOW_JOINED) {
+        const links = this.#network.stalledBy(slot).map((link) => this.#links[link]!.name)
+        if (links.length > 0)
+          found.push({ activity, kind: "flow", waitsFor: "links", holds: 0, predecessors: [], links })
+      }
+    }
+    return found
+  }
+
+  #settle(): void {
+    this.#networkChanged = false
+    this.#network.settle(this.#now)
+  }
+
+  /** Queues the flows that end now, so that they take their turn among the simultaneous events. */
+  #takeFromNetwork(): void {
+    const count = this.#network.takeEnded(this.#now)
+    this.#networkChanged = true
+    const ended = this.#network.ended
+    for (let i = 0; i < count; i++) {
+      const slot = ended[i]!
+      this.#states[slot] = FLOW_ENDING
+      this.#queue.push(this.#now, this.#sequences[slot]!, slot)
+    }
+  }
+
+  #handleEvent(slot: number): void {
+    const state = this.#states[slot]!
+    if (state === WORK_RUNNING) {
+      const meter = this.#kinds[slot]!
+      if (meter >= 0) this.meters[meter]! += this.#now - this.#extras[slot]!
+      this.#end(slot)
+    } else if (state === FLOW_ENDING) this.#end(slot)
+    else if (state === FLOW_LATENCY) this.#join(slot, 0)
+    else {
+      const tag = this.#kinds[slot]!
+      this.#free(slot)
+      this.onTimer?.(tag)
+    }
+  }
+
+  #start(slot: number, cause: Activity): void {
+    const now = this.#now
+    if (this.recorder !== undefined) this.recorder.started(this.#handle(slot), now, cause)
+    if (this.#states[slot] === WORK) {
+      this.#states[slot] = WORK_RUNNING
+      this.#extras[slot] = now
+      const end = this.#details[slot]! < 0 ? now + this.#amounts[slot]! : this.#workEnd(slot)
+      if (end !== Infinity) this.#queue.push(end, this.#sequences[slot]!, slot)
+      return
+    }
+    let latency = this.#extras[slot]!
+    if (Number.isNaN(latency)) latency = this.routeLatencySeconds(this.#details[slot]!)
+    if (this.#fluid && latency > 0) {
+      this.#states[slot] = FLOW_LATENCY
+      this.#queue.push(now + latency, this.#sequences[slot]!, slot)
+    } else this.#join(slot, latency)
+  }
+
+  #join(slot: number, latencySeconds: number): void {
+    this.#states[slot] = FLOW_JOINED
+    this.#network.join(slot, this.#kinds[slot]!, this.#amounts[slot]!, latencySeconds, this.#now)
+    this.#networkChanged = true
+  }
+
+  #workEnd(slot: number): number {
+    const profile = this.#details[slot]!
+    if (profile < 0) return this.#extras[slot]! + this.#amounts[slot]!
+    return this.#profiles[profile]!.endSeconds(this.#extras[slot]!, this.#amounts[slot]!)
+  }
+
+  /** The activity ends now: its successors may start, its watchers are told. */
+  #end(slot: number): void {
+    const handle = this.#handle(slot)
+    this.pending--
+    this.endedCount++
+    if (this.recorder !== undefined) this.recorder.ended(handle, this.#now)
+    const first = this.#heads[slot]!
+    this.#free(slot)
+    let watched = false
+    for (let e = first; e !== NONE; e = this.#edgeNexts[e]!) {
+      const target = this.#edgeTargets[e]!
+      if (target < 0) watched = true
+      else if (--this.#waits[target]! === 0) this.#start(target, handle)
+    }
+    if (!watched) {
+      if (first !== NONE) this.#freeEdges(first)
+      return
+    }
+    // Watchers come last, when the engine is consistent again: they may add activities, and so edges.
+    let e = first
+    while (e !== NONE) {
+      const target = this.#edgeTargets[e]!
+      const next = this.#edgeNexts[e]!
+      this.#edgeNexts[e] = this.#freeEdge
+      this.#freeEdge = e
+      if (target < 0) this.onEnd?.(~target, handle)
+      e = next
+    }
+  }
+
+  #freeEdges(first: number): void {
+    let e = first
+    while (e !== NONE) {
+      const next = this.#edgeNexts[e]!
+      this.#edgeNexts[e] = this.#freeEdge
+      this.#freeEdge = e
+      e = next
+    }
+  }
+
+  #handle(slot: number): Activity {
+    return this.#reuses[slot]! * SLOTS_MAX + slot
+  }
+
+  /** The slot of a handle, -1 if its activity has ended. */
+  #slotOf(activity: Activity): number {
+    const slot = activity & SLOT_MASK
+    return this.#reuses[slot] === (activity - slot) / SLOTS_MAX && this.#states[slot] !== FREE ? slot : NONE
+  }
+
+  #waitingSlot(activity: Activity): number {
+    const slot = this.#slotOf(activity)
+    const state = slot === NONE ? FREE : this.#states[slot]!
+    if (state !== WORK && state !== FLOW) throw new RangeError(`activity ${activity} has already started`)
+    return slot
+  }
+
+  #link(slot: number, target: number): void {
+    let e = this.#freeEdge
+    if (e !== NONE) this.#freeEdge = this.#edgeNexts[e]!
+    else {
+      if (this.#edges === this.#edgeTargets.length) {
+        this.#edgeTargets = longer(Int32Array, this.#edgeTargets)
+        this.#edgeNexts = longer(Int32Array, this.#edgeNexts)
+      }
+      e = this.#edges++
+    }
+    this.#edgeTargets[e] = target
+    this.#edgeNexts[e] = NONE
+    if (this.#heads[slot] === NONE) this.#heads[slot] = e
+    else this.#edgeNexts[this.#tails[slot]!] = e
+    this.#tails[slot] = e
+  }
+
+  #allocate(state: number): number {
+    let slot = this.#freeSlot
+    if (slot !== NONE) this.#freeSlot = this.#waits[slot]!
+    else {
+      slot = this.#slots++
+      if (slot === this.#states.length) this.#growSlots()
+    }
+    this.#states[slot] = state
+    this.#waits[slot] = 1
+    this.#heads[slot] = NONE
+    this.#sequences[slot] = this.#sequence++
+    return slot
+  }
+
+  #free(slot: number): void {
+    this.#states[slot] = FREE
+    // A slot that has used up its handles is retired rather than reused under an old name.
+    if (++this.#reuses[slot]! > REUSES_MAX) return
+    this.#waits[slot] = this.#freeSlot
+    this.#freeSlot = slot
+  }
+
+  #growSlots(): void {
+    if (this.#slots > SLOTS_MAX) throw new RangeError(`more than ${SLOTS_MAX} activities in flight`)
+    this.#states = longer(Uint8Array, this.#states)
+    this.#waits = longer(Int32Array, this.#waits)
+    this.#reuses = longer(Int32Array, this.#reuses)
+    this.#sequences = longer(Float64Array, this.#sequences)
+    this.#heads = longer(Int32Array, this.#heads)
+    this.#tails = longer(Int32Array, this.#tails)
+    this.#amounts = longer(Float64Array, this.#amounts)
+    this.#extras = longer(Float64Array, this.#extras)
+    this.#kinds = longer(Int32Array, this.#kinds)
+    this.#details = longer(Int32Array, this.#details)
+  }
+
+  #growMeters(meter: number): void {
+    const meters = new Float64Array(Math.max(meter + 1, this.meters.length * 2))
+    meters.set(this.meters)
+    this.meters = meters
+  }
+
+  #cappedChannel(route: Route, bytesPerSecondMax: number): number {
+    if (!(bytesPerSecondMax > 0))
+      throw new RangeError(`a flow's limit of ${bytesPerSecondMax} bytes/s: must be positive`)
+    const { capped } = this.#routes[route]!
+    let channel = capped.get(bytesPerSecondMax)
+    if (channel === undefined) {
+      channel = this.#network.channel(this.#routes[route]!, bytesPerSecondMax)
+      capped.set(bytesPerSecondMax, channel)
+    }
+    return channel
+  }
+}
+
+function requireAtLeastZero(what: string, value: number): void {
+  if (!(value >= 0)) throw new RangeError(`${what} is ${value}: must be 0 or more`)
+}
+
+function requireDuration(what: string, seconds: number): void {
+  if (!(seconds >= 0 && seconds < Infinity))
+    throw new RangeError(`${what} of ${seconds} s: must be finite, 0 or more`)
+}
+
+/** The same elements in an array twice as long. */
+function longer<A extends { readonly length: number; set(from: A): void }>(
+  make: new (length: number) => A,
+  array: A
+): A {
+  const copy = new make(array.length * 2)
+  copy.set(array)
+  return copy
+}
