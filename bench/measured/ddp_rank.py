@@ -11,9 +11,11 @@ import fcntl
 import gc
 import json
 import os
+import pathlib
 import socket
 import struct
 import sys
+import tempfile
 import time
 from array import array
 
@@ -22,8 +24,6 @@ import torch.distributed as dist
 from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel
-
-MEBIBYTE = 1 << 20
 
 
 def offloads(interface: str) -> dict[str, bool]:
@@ -173,46 +173,52 @@ class Rank:
         return {"seconds": self.timed_steps(step, warmup, steps), "logging": wrapped._get_ddp_logging_data()}
 
     def bucket_timeline(self, warmup: int, steps: int, bucket_cap_mb: float | None) -> dict:
-        """When each bucket's gradients were ready and when its all-reduce ended, on the device's clock, in seconds
-        from the start of the step. Seen through a communication hook that does what DDP does without one."""
+        """When each bucket's all-reduce ran on the device, in seconds from the first kernel of the step, as the
+        profiler saw it. (A communication hook with events would be simpler, but the extra streams of its futures
+        delay the backward pass behind the all-reduces when ranks share a GPU.)"""
         model, optimizer = self.fresh_model()
         wrapped = DistributedDataParallel(model, bucket_cap_mb=bucket_cap_mb, gradient_as_bucket_view=True,
                                           init_sync=False)
-        records = []
 
-        def hook(_, bucket):
-            row = {"index": bucket.index(), "bytes": bucket.buffer().numel() * 4, "ready": self.mark()}
-            records.append(row)
-            future = dist.all_reduce(bucket.buffer().div_(self.ranks), async_op=True).get_future()
-
-            def finished(done):
-                row["finished"] = self.mark()
-                return done.value()[0]
-
-            return future.then(finished)
-
-        wrapped.register_comm_hook(None, hook)
-        answer = []
-        for index in range(warmup + steps):
-            records.clear()
-            self.synchronize()
-            begin = self.mark()
-            loss = self.loss(wrapped)
-            forward = self.mark()
-            loss.backward()
-            backward = self.mark()
+        def step():
+            self.loss(wrapped).backward()
             optimizer.step()
             optimizer.zero_grad()
-            end = self.mark()
             self.synchronize()
-            if index >= warmup:
-                answer.append({
-                    "forward_end": self.between(begin, forward), "backward_end": self.between(begin, backward),
-                    "step_end": self.between(begin, end),
-                    "buckets": [{"index": row["index"], "bytes": row["bytes"],
-                                 "ready": self.between(begin, row["ready"]),
-                                 "finished": self.between(begin, row["finished"])} for row in records]})
-        return {"steps": answer}
+
+        for _ in range(warmup):
+            step()
+        answer = []
+        for index in range(1 + steps):  # the first profiled step pays for starting the profiler
+            self.align()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]
+                                        if not self.rehearse else None) as profile:
+                begin = time.perf_counter()
+                step()
+                seconds = time.perf_counter() - begin
+            if index > 0:
+                answer.append({"step_seconds": seconds, **self.device_spans(profile)})
+        sizes = wrapped._get_ddp_logging_data()["rebuilt_bucket_sizes"]
+        return {"bucket_bytes": [int(size) for size in sizes.split(",")], "steps": answer}
+
+    @staticmethod
+    def device_spans(profile) -> dict:
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            profile.export_chrome_trace(file.name)
+            events = json.loads(pathlib.Path(file.name).read_text())["traceEvents"]
+        kernels = sorted((event["ts"], event["ts"] + event["dur"], event["name"]) for event in events
+                         if event.get("cat") == "kernel")
+        if not kernels:
+            return {}
+        origin = kernels[0][0]
+        spans = {"all_reduce": [], "compute": [], "optimizer": []}
+        for begin, end, name in kernels:
+            kind = "all_reduce" if "ncclDevKernel" in name else "optimizer" if "dam" in name else "compute"
+            spans[kind].append(((begin - origin) / 1e6, (end - origin) / 1e6))
+        first_update = spans["optimizer"][0][0]
+        return {"all_reduce_spans": spans["all_reduce"],
+                "compute_busy_seconds": sum(end - begin for begin, end in spans["compute"] if begin < first_update),
+                "optimizer_start": first_update, "optimizer_end": spans["optimizer"][-1][1]}
 
     def local_sgd(self, period: int, rounds: int) -> dict:
         """Local SGD: every `period`-th step ends with a blocking average of all parameters, as one flat tensor."""

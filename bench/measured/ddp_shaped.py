@@ -126,9 +126,9 @@ def measure(network: ShapedNetwork, ranks: Ranks, rate: str, extras: bool) -> di
     row["local_step_mean_seconds_by_rank"] = [sum(a["seconds"]) / len(a["seconds"]) for a in local]
     ddp = ranks.ask("ddp", warmup=2, steps=2 if slow else 5, bucket_cap_mb=BUCKET_CAP_MB)
     row["ddp_step_seconds"] = ddp[0]["seconds"]
-    row["ddp_rebuilt_bucket_sizes"] = ddp[0]["logging"].get("rebuilt_bucket_sizes")
+    row["bucket_bytes"] = integers(ddp[0]["logging"]["rebuilt_bucket_sizes"])
     if not slow:
-        row["bucket_timeline"] = ranks.ask("bucket_timeline", warmup=2, steps=2, bucket_cap_mb=BUCKET_CAP_MB)[0]["steps"]
+        row["bucket_timeline"] = ranks.ask("bucket_timeline", warmup=2, steps=2, bucket_cap_mb=BUCKET_CAP_MB)[0]
     if extras:
         row["local_sgd"] = ranks.ask("local_sgd", period=4, rounds=2)[0]
         row["partial_local_sgd"] = ranks.ask("partial_local_sgd", period=4, rounds=2)[0]
@@ -136,12 +136,22 @@ def measure(network: ShapedNetwork, ranks: Ranks, rate: str, extras: bool) -> di
 
 
 def bucket_plans(ranks: Ranks) -> list[dict]:
-    """DDP's own account of its buckets, for several caps (None: PyTorch's default)."""
+    """DDP's own account of its buckets before and after it plans them anew, in the order they are reduced, for
+    several caps (None: PyTorch's default, whose first bucket has a cap of 1 MiB). `parameters` are indices into
+    `parameter_tensors`."""
     plans = []
     for cap in (BUCKET_CAP_MB, None, 1, 5, 100):
         logging = ranks.ask("ddp", warmup=2, steps=1, bucket_cap_mb=cap)[0]["logging"]
-        plans.append({"bucket_cap_mb": cap, "logging": logging})
+        plans.append({"bucket_cap_mb": cap,
+                      "initial_bytes": integers(logging["bucket_sizes"]),
+                      "rebuilt_bytes": integers(logging["rebuilt_bucket_sizes"]),
+                      "parameters": [integers(bucket, " ") for bucket
+                                     in logging["rebuilt_per_bucket_param_indices"].split(",")]})
     return plans
+
+
+def integers(text: str, separator: str = ",") -> list[int]:
+    return [int(part) for part in text.strip().split(separator)]
 
 
 def main():
