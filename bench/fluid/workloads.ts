@@ -159,7 +159,8 @@ function ring(b: Builder, { workers: n, layers, iterations }: Size): void {
 function allToAll(b: Builder, { workers: n, layers, iterations }: Size): void {
   const { engine } = b
   const routes: Array<Route> = []
-  for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) routes.push(i === j ? NONE : engine.route([i, n + j]))
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j < n; j++) routes.push(i === j ? NONE : engine.route([i, n + j]))
   const previous = new Float64Array(n).fill(NONE)
   const computes = new Float64Array(n)
   const incoming = new Float64Array(n * n).fill(NONE) // to j from i: [j * n + i]

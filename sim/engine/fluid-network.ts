@@ -137,7 +137,9 @@ export class FluidNetwork implements Network {
     const levels = this.#levels
     const firstFlows = this.#firstFlows
     const marks = this.#marks
-    for (let a = 0, n = solver.affectedCount; a < n; a++) this.#queueTimes[affected[a]!] = Infinity
+    // One entry at a time: the queue is in order whenever an entry moves.
+    for (let a = 0, n = solver.affectedCount; a < n; a++)
+      if (solver.levels[affected[a]!] === Infinity) this.#dequeue(affected[a]!)
     let start = 0
     for (let g = 0, groups = solver.groupCount; g < groups; g++) {
       const end = groupEnds[g]!
@@ -174,10 +176,9 @@ export class FluidNetwork implements Network {
         }
         if (at < first) first = at
       }
-      this.#queueTimes[link] = first
+      this.#requeue(link, first)
       start = end
     }
-    for (let a = 0, n = solver.affectedCount; a < n; a++) this.#requeue(affected[a]!)
     // A channel that lost as many flows as it gained was not solved again, but ends at another time.
     for (let i = 0; i < this.#touchedCount; i++) {
       const channel = this.#touched[i]!
@@ -287,17 +288,15 @@ export class FluidNetwork implements Network {
       const channel = onLink[i]!
       if (bottlenecks[channel] === link && this.#endsAt[channel]! < first) first = this.#endsAt[channel]!
     }
-    this.#queueTimes[link] = first
-    this.#requeue(link)
+    this.#requeue(link, first)
   }
 
-  #requeue(link: number): void {
-    if (this.#queueTimes[link] === Infinity) this.#dequeue(link)
-    else {
-      let at = this.#queuePositions[link]!
-      if (at === NONE) at = this.#queueSize++
-      this.#place(link, at)
-    }
+  #requeue(link: number, timeSeconds: number): void {
+    if (timeSeconds === Infinity) return this.#dequeue(link)
+    let at = this.#queuePositions[link]!
+    if (at === NONE) at = this.#queueSize++
+    this.#queueTimes[link] = timeSeconds
+    this.#place(link, at)
   }
 
   #dequeue(link: number): void {

@@ -23,6 +23,8 @@ export class MaxMin {
   /** bytes/s; Infinity never saturates; 0 stops its flows. Read-only to others: use `setCapacity`. */
   capacities = new Float64Array(16)
   linkCount = 0
+  /** Common rate of the flows the link limits after the last `solve`; Infinity when it limits none. */
+  levels = new Float64Array(16)
 
   /** Rate of one flow of the variable after the last `solve`, bytes/s. */
   rates = new Float64Array(16)
@@ -54,7 +56,6 @@ export class MaxMin {
   onLinkIdle: ((link: number) => void) | undefined
 
   // Per link.
-  #levels = new Float64Array(16)
   #memberLoads: Array<Float64Array<ArrayBuffer>> = [] // weight * count, beside members
   #rateMaxs = new Float64Array(16) // NaN: a real link; otherwise the private link of a capped variable
   #remaining = new Float64Array(16)
@@ -199,7 +200,7 @@ export class MaxMin {
       const before = this.#capacitiesBefore[link]!
       const now = this.capacities[link]!
       if (now === before || this.memberCounts[link] === 0) continue
-      const level = now > before ? this.#levels[link]! : this.#soloLevel(link)
+      const level = now > before ? this.levels[link]! : this.#soloLevel(link)
       if (level < threshold) threshold = level
       this.#affect(link)
     }
@@ -248,7 +249,7 @@ export class MaxMin {
     let count = this.affectedCount
     for (let a = 0; a < count; a++) {
       const link = affected[a]!
-      this.#levels[link] = Infinity
+      this.levels[link] = Infinity
       const n = this.memberCounts[link]!
       if (n === 0) continue
       const capacity = capacities[link]!
@@ -318,7 +319,7 @@ export class MaxMin {
       }
       this.#popLink()
       if (key > level) level = key
-      this.#levels[link] = level
+      this.levels[link] = level
       const members = this.members[link]!
       const n = this.memberCounts[link]!
       for (let i = 0; i < n; i++) {
@@ -445,7 +446,7 @@ export class MaxMin {
       this.groupLinks = doubled(this.groupLinks)
       this.groupEnds = doubled(this.groupEnds)
       this.affected = doubled(this.affected)
-      this.#levels = doubled(this.#levels)
+      this.levels = doubled(this.levels)
       this.#rateMaxs = doubled(this.#rateMaxs)
       this.#remaining = doubled(this.#remaining)
       this.#usage = doubled(this.#usage)
@@ -457,7 +458,7 @@ export class MaxMin {
     }
     this.capacities[link] = bytesPerSecond
     this.#rateMaxs[link] = rateMax
-    this.#levels[link] = Infinity
+    this.levels[link] = Infinity
     const initial = Number.isNaN(rateMax) ? 4 : 1
     this.members.push(new Int32Array(initial))
     this.#memberLoads.push(new Float64Array(initial))
