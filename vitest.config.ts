@@ -1,0 +1,21 @@
+// How the tests run: one pool of worker processes, as many as there are cores; properties seeded (test/setup).
+
+import { defineConfig } from "vitest/config"
+
+const soaking = (process.env["TANDEM_SOAK"] ?? "") !== ""
+/** Where to also write the result as JSON, for machines: .ci/run takes its last line from it. */
+const report = process.env["TANDEM_TEST_REPORT"]
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["**/node_modules/**", "**/dist/**"],
+    setupFiles: ["test/setup/properties.ts"],
+    pool: "forks",
+    maxWorkers: "100%",
+    // A worker's start, with Effect's schemas to load, is half a second: the limit is for hangs, not for slow machines.
+    testTimeout: soaking ? 3_600_000 : 60_000,
+    hookTimeout: 120_000,
+    reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]]
+  }
+})
