@@ -73,7 +73,9 @@ export type ModelSettings = typeof ModelSettings.Type
 export const LinkSettings = Schema.Struct({
   bandwidth: withDefault(Bandwidth, "unlimited"),
   /** One way. */
-  latency: withDefault(Seconds, 0)
+  latency: withDefault(Seconds, 0),
+  /** Largest IP packet of TCP over Ethernet, bytes: its headers take their share of the bandwidth. Default: none do. */
+  mtu: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 576, maximum: 65535 })))
 })
 
 /** Links between sites: one uplink per site, or a link for each pair of sites from a file of delays and bandwidths. */

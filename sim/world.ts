@@ -1,9 +1,15 @@
 // From what a scenario says of its ranks and links to a World.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { WorldSettings } from "../core/scenario.ts"
+import type { LinkSettings, WorldSettings } from "../core/scenario.ts"
 import { makeWorld, type LinkSpec, type Site, type World } from "../core/world.ts"
 import type { Loader } from "./load.ts"
+
+/**
+ * Share of an Ethernet link's bytes that TCP delivers: of each frame of mtu + 14 bytes, IPv4 (20), TCP (20) and its
+ * timestamps (12) are not payload.
+ */
+const payloadShare = (mtu: number): number => (mtu - 52) / (mtu + 14)
 
 export const resolveWorld = (
   settings: WorldSettings,
@@ -47,9 +53,9 @@ export const resolveWorld = (
       built.push({ name, nodes: Array.from({ length: own / ranksPerNode }, () => ranksPerNode) })
     }
 
-    const spec = (link: { readonly bandwidth: number; readonly latency: number }): LinkSpec => ({
-      bytesPerSecond: link.bandwidth,
-      latencySeconds: link.latency
+    const spec = ({ bandwidth, latency, mtu }: typeof LinkSettings.Type): LinkSpec => ({
+      bytesPerSecond: mtu === undefined ? bandwidth : bandwidth * payloadShare(mtu),
+      latencySeconds: latency
     })
     const wan = links.wan
     if (wan === undefined || !("pairs" in wan)) {
