@@ -1,0 +1,185 @@
+// Scenario files: read, overridden from the command line, checked and decoded, with errors that say where and what would
+// do. Files that a scenario names are not opened here.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import { InputError } from "../core/input-error.ts"
+import { Scenario, ScenarioFile } from "../core/scenario.ts"
+import { expand, problemsOf, type FieldPath, type Problem } from "./scenario/check.ts"
+import { inputErrors, InputErrors } from "./scenario/input-errors.ts"
+import { parseOverride, pathText, resolveField, setField } from "./scenario/override.ts"
+import { isRecord, shapeOf, type Shape } from "./scenario/shape.ts"
+import { readSource, type Source } from "./scenario/source.ts"
+
+/** The shape of a scenario or study file. */
+export const fileShape: Shape = shapeOf(ScenarioFile)
+
+/** Fields that a schema-blind reader can rely on: an object at the top. */
+export type RawScenario = Readonly<Record<string, unknown>>
+
+/** A `--set` whose field has been found. */
+export interface ResolvedOverride {
+  /** As given: "ranks=4". */
+  readonly text: string
+  readonly path: FieldPath
+  readonly value: unknown
+}
+
+/** A file as data, abbreviations written out; not yet checked. */
+export interface OpenedScenario {
+  readonly source: Source
+  readonly raw: RawScenario
+}
+
+export const openScenario = (file: string): Effect.Effect<OpenedScenario, InputErrors> =>
+  Effect.flatMap(readSource(file), (source) => {
+    const raw = expand(fileShape, source.value)
+    return isRecord(raw)
+      ? Effect.succeed({ source, raw })
+      : Effect.fail(
+          inputErrors(
+            new InputError({
+              file,
+              field: "",
+              value: raw === null || raw === undefined ? "an empty file" : "a file without fields",
+              accepted: "a scenario with the fields name, model, world and algorithm"
+            })
+          )
+        )
+  })
+
+/** Finds the field each `path=value` means. `alsoPresent`: fields that the file sets elsewhere, as a study's axes do. */
+export const resolveOverrides = (
+  raw: RawScenario,
+  overrides: ReadonlyArray<string>,
+  alsoPresent: ReadonlyArray<FieldPath> = []
+): Effect.Effect<ReadonlyArray<ResolvedOverride>, InputErrors> =>
+  Effect.suspend(() => {
+    const errors: Array<InputError> = []
+    const resolved: Array<ResolvedOverride> = []
+    let current: unknown = raw
+    for (const text of overrides) {
+      const file = `--set ${text}`
+      const parsed = parseOverride(text)
+      if (typeof parsed === "string") {
+        errors.push(new InputError({ file, field: "", accepted: parsed }))
+        continue
+      }
+      const found = resolveField(fileShape, withoutAxes(current), parsed.path, alsoPresent)
+      if ("path" in found) {
+        const { path } = found
+        current = expand(fileShape, setField(current, path, parsed.value))
+        resolved.push({ text, path, value: parsed.value })
+      } else errors.push(unresolved(file, parsed.path, found))
+    }
+    const [first, ...rest] = errors
+    return first === undefined
+      ? Effect.succeed(resolved)
+      : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+  })
+
+/** The names of a study's axes look like fields, and are none. */
+export const withoutAxes = (raw: unknown): unknown =>
+  isRecord(raw) && isRecord(raw["study"]) ? { ...raw, study: { ...raw["study"], axes: {} } } : raw
+
+/** The error for a path that means several fields, or none. */
+export const unresolved = (
+  file: string,
+  field: string,
+  found: { readonly candidates: ReadonlyArray<string> } | { readonly similar: ReadonlyArray<string> }
+): InputError => {
+  if ("candidates" in found) {
+    return new InputError({
+      file,
+      field,
+      value: "an ambiguous field",
+      accepted: `one of ${found.candidates.join(", ")}`
+    })
+  }
+  const near = found.similar
+  return new InputError({
+    file,
+    field,
+    value: "an unknown field",
+    accepted:
+      near.length === 0
+        ? "the path of a scenario field, such as world.links.inter.bandwidth"
+        : `the path of a scenario field; did you mean ${near.join(" or ")}?`
+  })
+}
+
+/** The data with the overrides in it. */
+export const withOverrides = (raw: RawScenario, overrides: ReadonlyArray<ResolvedOverride>): RawScenario => {
+  let current: unknown = raw
+  for (const { path, value } of overrides) current = expand(fileShape, setField(current, path, value))
+  return isRecord(current) ? current : raw
+}
+
+/** Where a field of the data came from: the file's line, or the option that set it. */
+export type Origin = (path: FieldPath, atKey: boolean) => string
+
+export const originOf =
+  (source: Source, overrides: ReadonlyArray<ResolvedOverride>): Origin =>
+  (path, atKey) => {
+    const name = pathText(path)
+    const setter = overrides.findLast(
+      ({ path: set }) => name === pathText(set) || name.startsWith(`${pathText(set)}.`)
+    )
+    return setter === undefined ? source.where(path, atKey) : `--set ${setter.text}`
+  }
+
+const asInputError = ({ path, atKey, value, accepted }: Problem, origin: Origin): InputError =>
+  new InputError({
+    file: origin(path, atKey),
+    field: pathText(path),
+    ...(value === undefined ? {} : { value }),
+    accepted
+  })
+
+const decode = Schema.decodeUnknownExit(Scenario, { onExcessProperty: "error" })
+
+/** Checks and decodes; a `study` section may be there, is checked and not part of the result. */
+export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<Scenario, InputErrors> =>
+  Effect.suspend(() => {
+    const [first, ...rest] = problemsOf(fileShape, raw).map((problem) => asInputError(problem, origin))
+    if (first !== undefined) return Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+    const { study: _, ...scenario } = raw
+    const exit = decode(scenario)
+    if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
+    // The shape accepted what the schema does not: its own words are the best there are.
+    const failure = Cause.squash(exit.cause)
+    const accepted = failure instanceof Error ? failure.message : String(failure)
+    return Effect.fail(inputErrors(new InputError({ file: origin([], false), field: "", accepted })))
+  })
+
+/** A scenario from a file, with `--set` overrides in order. */
+export const loadScenario = (
+  file: string,
+  overrides: ReadonlyArray<string> = []
+): Effect.Effect<Scenario, InputErrors> =>
+  Effect.gen(function* () {
+    const { source, raw } = yield* openScenario(file)
+    const resolved = yield* resolveOverrides(raw, overrides)
+    const changed = withOverrides(raw, resolved)
+    return yield* decodeScenario(changed, originOf(source, resolved)).pipe(
+      Effect.mapError((failure) => withAxisHints(failure, raw))
+    )
+  })
+
+/** A field that only the study's axes give must be chosen to run a single scenario. */
+const withAxisHints = (failure: InputErrors, { study }: RawScenario): InputErrors => {
+  const axes = isRecord(study) && isRecord(study["axes"]) ? Object.entries(study["axes"]) : []
+  const [first, ...rest] = failure.errors.map((error) => {
+    const axis = axes.find(([path]) => error.field === path || error.field.startsWith(`${path}.`))
+    const values = axis?.[1]
+    if (error.value !== undefined || axis === undefined || !Array.isArray(values)) return error
+    const example = typeof values[0] === "object" ? JSON.stringify(values[0]) : String(values[0])
+    return new InputError({
+      file: error.file,
+      field: error.field,
+      accepted: `${error.accepted}; it is an axis of this file's study: choose with --set ${axis[0]}=${example}`
+    })
+  })
+  return first === undefined ? failure : new InputErrors({ errors: [first, ...rest] })
+}

@@ -1,0 +1,150 @@
+// Changes to a scenario from outside it: `--set path=value`, a study's axes. Finds the field that a short path means,
+// and puts the value there. Works on plain data and shapes; knows nothing of files.
+import { meantOption, type FieldPath } from "./check.ts"
+import { parseInline } from "./source.ts"
+import { discriminatorOf, isRecord, type Shape } from "./shape.ts"
+import { similarTo } from "./similar.ts"
+
+export interface Override {
+  /** As given: "ranks=4". */
+  readonly text: string
+  readonly path: string
+  readonly value: unknown
+}
+
+/** "path=value" with the value as YAML; a string says what is wrong with it. */
+export const parseOverride = (text: string): Override | string => {
+  const equals = text.indexOf("=")
+  const path = text.slice(0, equals).trim()
+  if (equals < 0 || path === "") return "path=value, such as ranks=4 or world.links.inter.bandwidth=1Gbit/s"
+  const parsed = parseInline(text.slice(equals + 1))
+  if (parsed === undefined) return "path=value, with a value that is YAML, such as 4, 10gbit or {name: ddp}"
+  return { text, path, value: parsed.value }
+}
+
+export const pathText = (path: FieldPath): string => path.join(".")
+
+const segmentsOf = (text: string): ReadonlyArray<string> => text.replaceAll(/\[(\d+)\]/gu, ".$1").split(".")
+
+const endsWith = (path: FieldPath, suffix: ReadonlyArray<string>): boolean => {
+  const from = path.length - suffix.length
+  return from >= 0 && suffix.every((segment, i) => String(path[from + i]) === segment)
+}
+
+/** Paths of every field that the data has, inner and outer. */
+const presentPaths = (value: unknown, path: FieldPath = []): ReadonlyArray<FieldPath> => {
+  const below = Array.isArray(value)
+    ? value.flatMap((each: unknown, index) => presentPaths(each, [...path, index]))
+    : isRecord(value)
+      ? Object.entries(value).flatMap(([key, each]) => presentPaths(each, [...path, key]))
+      : []
+  return path.length === 0 ? below : [path, ...below]
+}
+
+/**
+ * Paths of every field that a shape has. With data, only those of the alternatives that the data has chosen; list entries
+ * are not enumerated: those that exist are present.
+ */
+const possiblePaths = (
+  shape: Shape,
+  value: unknown,
+  narrowed: boolean,
+  path: FieldPath = []
+): Array<FieldPath> => {
+  switch (shape.kind) {
+    case "value":
+    case "list":
+    case "record":
+      return []
+    case "fields":
+      return [...shape.fields].flatMap(([key, field]) => {
+        const inner = isRecord(value) ? value[key] : undefined
+        return [[...path, key], ...possiblePaths(field.shape, inner, narrowed, [...path, key])]
+      })
+    case "choice": {
+      const options = narrowed ? chosen(shape.options, value) : shape.options
+      return options.flatMap((option) => possiblePaths(option, value, narrowed, path))
+    }
+  }
+}
+
+const chosen = (options: ReadonlyArray<Shape>, value: unknown): ReadonlyArray<Shape> => {
+  if (value === undefined) return options
+  const discriminator = discriminatorOf(options)
+  const meant =
+    discriminator !== undefined && isRecord(value)
+      ? discriminator.byValue.get(String(value[discriminator.field]))
+      : meantOption(options, value)
+  return meant === undefined ? options : [meant]
+}
+
+const unique = (paths: ReadonlyArray<FieldPath>): ReadonlyArray<FieldPath> => [
+  ...new Map(paths.map((path) => [pathText(path), path])).values()
+]
+
+export type Resolution =
+  | { readonly path: FieldPath }
+  | { readonly candidates: ReadonlyArray<string> }
+  | { readonly similar: ReadonlyArray<string> }
+
+/**
+ * The field that a path, or the end of one, means: an exact path; else the one field that is there and ends so; else the
+ * one that could be added beside fields that are there; else the one the schema has. Several: `candidates`. None: `similar`.
+ */
+export const resolveField = (
+  shape: Shape,
+  value: unknown,
+  text: string,
+  alsoPresent: ReadonlyArray<FieldPath> = []
+): Resolution => {
+  const suffix = segmentsOf(text)
+  const present = unique([...presentPaths(value), ...alsoPresent])
+  const presentNames = new Set(present.map(pathText))
+  const narrowed = unique(possiblePaths(shape, value, true))
+  const possible = unique(possiblePaths(shape, undefined, false))
+  const exact = [...present, ...narrowed, ...possible].find(
+    (path) => path.length === suffix.length && endsWith(path, suffix)
+  )
+  if (exact !== undefined) return { path: exact }
+  const beside = narrowed.filter((path) => path.length === 1 || presentNames.has(pathText(path.slice(0, -1))))
+  for (const tier of [present, beside, narrowed, possible]) {
+    const candidates = tier.filter((path) => endsWith(path, suffix))
+    if (candidates.length === 1) return { path: candidates[0]! }
+    if (candidates.length > 1) return { candidates: candidates.map(pathText) }
+  }
+  const last = suffix.at(-1)!
+  const known = [...present, ...possible]
+  const near = new Set(
+    similarTo(
+      last,
+      known.map((path) => String(path.at(-1)))
+    ).slice(0, 3)
+  )
+  return {
+    similar: [...new Set(known.filter((path) => near.has(String(path.at(-1)))).map(pathText))].slice(0, 6)
+  }
+}
+
+/** The data with `path` set to `set`; what is on the way there and not a container is replaced by one. */
+export const setField = (value: unknown, path: FieldPath, set: unknown): unknown => {
+  const [key, ...rest] = path
+  if (key === undefined) return set
+  if (Array.isArray(value)) {
+    const copy: Array<unknown> = [...value]
+    copy[Number(key)] = setField(copy[Number(key)], rest, set)
+    return copy
+  }
+  const fields = isRecord(value) ? value : {}
+  return { ...fields, [key]: setField(fields[key], rest, set) }
+}
+
+/** The value at `path`; undefined when something on the way is missing. */
+export const getField = (value: unknown, path: FieldPath): unknown => {
+  let at = value
+  for (const key of path) {
+    if (Array.isArray(at)) at = at[Number(key)]
+    else if (isRecord(at)) at = at[key]
+    else return undefined
+  }
+  return at
+}

@@ -1,0 +1,111 @@
+// A YAML (or JSON) file as plain data that still knows where each field stands. Knows nothing of scenarios.
+import * as Effect from "effect/Effect"
+import { readFileSync } from "node:fs"
+import { isMap, isNode, isPair, isScalar, isSeq, LineCounter, parseDocument, type Document } from "yaml"
+import { InputError } from "../../core/input-error.ts"
+import type { FieldPath } from "./check.ts"
+import { inputErrors, InputErrors } from "./input-errors.ts"
+
+export interface Source {
+  /** As the person named it. */
+  readonly file: string
+  readonly value: unknown
+  /** "file:line:column" of a field, or of the nearest part of its path that is there. */
+  readonly where: (path: FieldPath, atKey: boolean) => string
+}
+
+const accepted = "a readable YAML or JSON file"
+
+/** Reads and parses; fails with every syntax error of the file. */
+export const readSource = (file: string): Effect.Effect<Source, InputErrors> =>
+  Effect.flatMap(
+    Effect.try({
+      try: () => readFileSync(file, "utf8"),
+      catch: (cause) => inputErrors(new InputError({ file, field: "", value: reasonOf(cause), accepted }))
+    }),
+    (text) => parseSource(file, text)
+  )
+
+/** As `readSource`, of text that is already here. */
+export const parseSource = (file: string, text: string): Effect.Effect<Source, InputErrors> =>
+  Effect.suspend(() => {
+    const lines = new LineCounter()
+    const place = (offset: number): string => {
+      const { line, col } = lines.linePos(offset)
+      return `${file}:${line}:${col}`
+    }
+    const broken = (offset: number | undefined, value: string) =>
+      new InputError({
+        file: offset === undefined ? file : place(offset),
+        field: "",
+        value,
+        accepted: "YAML"
+      })
+    try {
+      const document = parseDocument(text, {
+        lineCounter: lines,
+        prettyErrors: false,
+        stringKeys: true,
+        logLevel: "silent"
+      })
+      const errors = document.errors.map(({ pos, message }) => broken(pos[0], firstLine(message)))
+      const [first, ...rest] = errors
+      if (first !== undefined) return Effect.fail(inputErrors(first, ...rest))
+      const value: unknown = document.toJS({ maxAliasCount: 100 })
+      const where = (path: FieldPath, atKey: boolean): string => {
+        const offset = offsetOf(document, path, atKey)
+        return offset === undefined ? file : place(offset)
+      }
+      return Effect.succeed({ file, value, where })
+    } catch (cause) {
+      // Nested too deep to walk, or aliases that multiply beyond bounds.
+      return Effect.fail(inputErrors(broken(undefined, `${reasonOf(cause)}: this`)))
+    }
+  })
+
+/** The value of a YAML scalar or flow collection, as on a command line. Undefined when it is not YAML. */
+export const parseInline = (text: string): { readonly value: unknown } | undefined => {
+  try {
+    const document = parseDocument(text, { prettyErrors: false, stringKeys: true, logLevel: "silent" })
+    return document.errors.length > 0
+      ? undefined
+      : { value: document.toJS({ maxAliasCount: 100 }) as unknown }
+  } catch {
+    return undefined
+  }
+}
+
+const firstLine = (text: string): string => text.split("\n", 1)[0] ?? text
+
+/** What an operating system or parser says, without its stack. */
+export const reasonOf = (cause: unknown): string => {
+  if (!(cause instanceof Error)) return String(cause)
+  const code = "code" in cause ? String(cause.code) : undefined
+  if (code === "ENOENT") return "a file that does not exist"
+  if (code === "EISDIR") return "a folder"
+  if (code === "EACCES" || code === "EPERM") return `a file without permission (${code})`
+  return firstLine(cause.message)
+}
+
+const offsetOf = (document: Document, path: FieldPath, atKey: boolean): number | undefined => {
+  let node: unknown = document.contents
+  let offset = startOf(node)
+  for (const [depth, key] of path.entries()) {
+    if (isMap(node)) {
+      const pair = node.items.find(
+        (item) => isPair(item) && isScalar(item.key) && item.key.value === String(key)
+      )
+      if (pair === undefined) break
+      const last = depth === path.length - 1
+      const at = startOf(last && !atKey && isNode(pair.value) ? pair.value : pair.key)
+      offset = at ?? offset
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(key)]
+      offset = startOf(node) ?? offset
+    } else break
+  }
+  return offset
+}
+
+const startOf = (node: unknown): number | undefined => (isNode(node) ? node.range?.[0] : undefined)

@@ -1,0 +1,92 @@
+// The rows of a study as a table of columns: the one description that study.csv and study.arrow share. Knows nothing of
+// files.
+import type { StudyHeader, StudyRow } from "./result.ts"
+
+export interface StudyColumn {
+  readonly name: string
+  readonly kind: "int32" | "float64" | "text"
+  readonly description: string
+  /** Null: no value in this row. */
+  readonly of: (row: StudyRow) => string | number | null
+}
+
+/** A value of an axis as it would be written in a scenario. */
+export const writtenText = (value: unknown): string =>
+  typeof value === "string" ? value : JSON.stringify(value)
+
+const textOrNull = (value: unknown): string | null =>
+  value === null || value === undefined ? null : writtenText(value)
+
+const numberOrNull = (value: unknown): number | null => (typeof value === "number" ? value : null)
+
+/** A quantity: what it decodes to is not what was written. */
+const isQuantity = (written: unknown, decoded: unknown): boolean =>
+  typeof decoded === "number" && written !== decoded
+
+/** Columns of a study's table: its axes first, each quantity as written and in SI units, then the result. */
+export const studyColumns = (
+  header: StudyHeader,
+  rows: ReadonlyArray<StudyRow>
+): ReadonlyArray<StudyColumn> => {
+  const text = (name: string, description: string, of: StudyColumn["of"]): StudyColumn => ({
+    name,
+    kind: "text",
+    description,
+    of
+  })
+  const number = (name: string, description: string, of: StudyColumn["of"]): StudyColumn => ({
+    name,
+    kind: "float64",
+    description,
+    of
+  })
+  const whole = (name: string, description: string, of: StudyColumn["of"]): StudyColumn => ({
+    name,
+    kind: "int32",
+    description,
+    of
+  })
+  const axes = header.axes.flatMap(({ path }) => {
+    const written = text(path, "axis value as written", (row) => textOrNull(row.axes[path]))
+    const si = number(`${path} (SI)`, "the same in SI units", (row) => numberOrNull(row.values[path]))
+    return rows.some((row) => isQuantity(row.axes[path], row.values[path])) ? [written, si] : [written]
+  })
+  const { search } = header
+  const find =
+    search === null
+      ? []
+      : [
+          number("find.target", `target of ${search.metric}`, (row) => numberOrNull(row.find?.target)),
+          text(`find.${search.vary}`, "largest value at which the metric is at most the target", (row) =>
+            textOrNull(row.find?.value)
+          ),
+          number(`find.${search.vary} (SI)`, "the same in SI units", (row) => numberOrNull(row.find?.decoded))
+        ]
+  return [
+    whole("point", "index of the point in the study", (row) => row.point),
+    ...axes,
+    ...find,
+    text("name", "name of the algorithm", (row) => row.algorithm),
+    whole("ranks", "number of ranks", (row) => row.ranks),
+    text("network", "network model", (row) => row.network),
+    text("collectives", "how collectives are expanded", (row) => row.collectives),
+    whole("steps", "steps measured", (row) => row.steps),
+    whole("warmupSteps", "steps before them", (row) => row.warmupSteps),
+    number("stepSeconds", "mean time of a step, s", (row) => row.stepSeconds),
+    number("computeSeconds", "mean compute time of a step and rank, s", (row) => row.computeSeconds),
+    number("computeUtilisation", "computeSeconds / stepSeconds", (row) => row.computeUtilisation),
+    number(
+      "exposedCommunicationSeconds",
+      "stepSeconds - computeSeconds, s",
+      (row) => row.exposedCommunicationSeconds
+    ),
+    number("makespanSeconds", "whole run, warm-up included, s", (row) => row.makespanSeconds),
+    number("ops", "operations of all ranks", (row) => row.ops),
+    text("links", "traffic of each link as JSON: name, tier, count, bytes, busySeconds", (row) =>
+      JSON.stringify(row.links)
+    ),
+    text("estimates", "costs that were not measured, as JSON", (row) => JSON.stringify(row.estimates)),
+    text("warnings", "warnings as JSON", (row) => JSON.stringify(row.warnings)),
+    text("digest", "digest of the point's run", (row) => row.digest)
+  ]
+}

@@ -1,0 +1,455 @@
+// What a study is: the axes it sweeps, the points they span, each a scenario of its own, and an identity by which shards,
+// journals and resumed runs recognise one another. Runs nothing.
+import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
+import { readFileSync } from "node:fs"
+import { dirname, resolve } from "node:path"
+import { InputError } from "../../core/input-error.ts"
+import type { Scenario } from "../../core/scenario.ts"
+import { parseBandwidth } from "../../core/units.ts"
+import * as Result from "effect/Result"
+import {
+  decodeScenario,
+  fileShape,
+  openScenario,
+  originOf,
+  resolveOverrides,
+  unresolved,
+  withOverrides,
+  withoutAxes,
+  type Origin,
+  type RawScenario,
+  type ResolvedOverride
+} from "../scenario-file.ts"
+import { expand, problemsOf, show, type FieldPath } from "../scenario/check.ts"
+import { inputErrors, InputErrors } from "../scenario/input-errors.ts"
+import { getField, pathText, resolveField, setField } from "../scenario/override.ts"
+import { isRecord } from "../scenario/shape.ts"
+import type { Source } from "../scenario/source.ts"
+
+/** A field and the values it takes, as written. */
+export interface Axis {
+  readonly path: string
+  readonly values: ReadonlyArray<unknown>
+}
+
+/** One value of the field that a search varies. */
+export interface GridPoint {
+  readonly value: unknown
+  readonly scenario: Scenario
+}
+
+export interface Search {
+  readonly vary: string
+  readonly metric: "computeUtilisation"
+  readonly targets: ReadonlyArray<number>
+}
+
+export interface StudyPoint {
+  readonly index: number
+  /** Value of each axis as written; null where the point's other values leave the field no meaning. */
+  readonly axes: Readonly<Record<string, unknown>>
+  /** The same, decoded: SI numbers where they are quantities. */
+  readonly values: Readonly<Record<string, unknown>>
+  /** One scenario; for a study with a search, one for each grid value, ascending. */
+  readonly grid: ReadonlyArray<GridPoint>
+}
+
+export interface StudyDefinition {
+  readonly name: string
+  /** Path of the study file: files that its scenarios name are relative to it. */
+  readonly file: string
+  /** Equal for equal studies: same scenario, axes, overrides and input files. */
+  readonly identity: string
+  readonly axes: ReadonlyArray<Axis>
+  readonly search: Search | undefined
+  readonly points: ReadonlyArray<StudyPoint>
+  /** The scenario as it is run, overrides included, without the study section. */
+  readonly scenario: RawScenario
+  /** What the person should know about how the options were understood. */
+  readonly notes: ReadonlyArray<string>
+}
+
+const maximumPoints = 1_000_000
+const maximumErrors = 20
+
+/** Reads a study file and spells out its points. Every point is checked: what a study accepts, it can run. */
+export const loadStudy = (
+  file: string,
+  overrides: ReadonlyArray<string> = []
+): Effect.Effect<StudyDefinition, InputErrors> =>
+  Effect.gen(function* () {
+    const { source, raw } = yield* openScenario(file)
+    const written = yield* studySection(source, raw)
+    const axisPaths = yield* resolveAxes(source, raw, Object.keys(written.axes))
+    const resolved = yield* resolveOverrides(raw, overrides, axisPaths)
+    const { base, fixed, perPoint, notes } = sortOverrides(resolved, axisPaths)
+    const changed = withOverrides(raw, base)
+    const section = yield* studySection(source, changed)
+    const axes = axisPaths.map((path, index): Axis & { readonly at: FieldPath } => {
+      const override = fixed.get(pathText(path))
+      const key = Object.keys(written.axes)[index]!
+      const values = override === undefined ? (section.axes[key] ?? []) : [override.value]
+      return { path: pathText(path), at: path, values: values.map((value) => expandAt(path, value)) }
+    })
+    const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
+    const count = axes.reduce((product, { values }) => product * values.length, 1)
+    if (count * (grid?.values.length ?? 1) > maximumPoints) {
+      return yield* inputErrors(
+        new InputError({
+          file: source.where(["study", "axes"], false),
+          field: "study.axes",
+          value: `${count * (grid?.values.length ?? 1)} scenarios`,
+          accepted: `at most ${maximumPoints}`
+        })
+      )
+    }
+    const { study: _, ...scenario } = changed
+    const parts: Parts = {
+      source,
+      scenario,
+      axes,
+      axisKeys: Object.keys(written.axes),
+      grid,
+      overrides: resolved,
+      perPoint
+    }
+    const points = yield* expandPoints(parts)
+    const search = section.find
+    const named = scenario["name"]
+    return {
+      name: typeof named === "string" ? named : file,
+      file,
+      identity: identityOf(file, parts, search?.targets),
+      axes: axes.map(({ path, values }) => ({ path, values })),
+      search:
+        search === undefined || grid === undefined
+          ? undefined
+          : { vary: pathText(grid.path), metric: search.metric, targets: search.targets },
+      points,
+      scenario,
+      notes
+    }
+  })
+
+interface Section {
+  readonly axes: Readonly<Record<string, ReadonlyArray<unknown>>>
+  readonly find:
+    | {
+        readonly vary: string
+        readonly over: unknown
+        readonly metric: "computeUtilisation"
+        readonly targets: ReadonlyArray<number>
+      }
+    | undefined
+}
+
+/** The study section, checked against its schema. */
+const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, InputErrors> =>
+  Effect.suspend(() => {
+    const { study } = raw
+    if (study === undefined) {
+      return Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.file,
+            field: "study",
+            accepted:
+              "a study section, such as study: {axes: {algorithm: [ddp, dreamddp]}}; for one scenario, use sim run"
+          })
+        )
+      )
+    }
+    const shape = fileShape.kind === "fields" ? fileShape.fields.get("study")?.shape : undefined
+    const problems = shape === undefined ? [] : problemsOf(shape, study, ["study"])
+    const [first, ...rest] = problems.map(
+      ({ path, atKey, value, accepted }) =>
+        new InputError({
+          file: source.where(path, atKey),
+          field: pathText(path),
+          ...(value === undefined ? {} : { value }),
+          accepted
+        })
+    )
+    if (first !== undefined) return Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+    // What the checks above have established; the axes' own values are checked point by point.
+    const section = study as Section
+    if (Object.keys(section.axes).length === 0 && section.find === undefined) {
+      return Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.where(["study", "axes"], false),
+            field: "study.axes",
+            value: "{}",
+            accepted: "at least one axis, such as {algorithm: [ddp, dreamddp]}, or a find section"
+          })
+        )
+      )
+    }
+    return Effect.succeed(section)
+  })
+
+/** The field that each axis means. */
+const resolveAxes = (
+  source: Source,
+  raw: RawScenario,
+  keys: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<FieldPath>, InputErrors> =>
+  Effect.suspend(() => {
+    const errors: Array<InputError> = []
+    const paths: Array<FieldPath> = []
+    for (const key of keys) {
+      const found = resolveField(fileShape, withoutAxes(raw), key)
+      const where = source.where(["study", "axes", key], true)
+      if (!("path" in found)) errors.push(unresolved(where, key, found))
+      else if (paths.some((path) => pathText(path) === pathText(found.path))) {
+        const accepted = "each field on one axis only"
+        errors.push(new InputError({ file: where, field: key, value: pathText(found.path), accepted }))
+      } else paths.push(found.path)
+    }
+    const [first, ...rest] = errors
+    return first === undefined
+      ? Effect.succeed(paths)
+      : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+  })
+
+/** Which overrides change the scenario, which replace an axis, which apply below an axis, point by point. */
+const sortOverrides = (overrides: ReadonlyArray<ResolvedOverride>, axes: ReadonlyArray<FieldPath>) => {
+  const base: Array<ResolvedOverride> = []
+  const fixed = new Map<string, ResolvedOverride>()
+  const perPoint: Array<ResolvedOverride> = []
+  const notes: Array<string> = []
+  for (const override of overrides) {
+    const path = pathText(override.path)
+    if (axes.some((axis) => pathText(axis) === path)) {
+      fixed.set(path, override)
+      notes.push(`--set ${override.text} replaces the axis ${path} by this one value`)
+    } else if (axes.some((axis) => path.startsWith(`${pathText(axis)}.`))) {
+      perPoint.push(override)
+      notes.push(
+        `--set ${override.text} applies to the points whose ${pathText(override.path.slice(0, -1))} has this field`
+      )
+    } else base.push(override)
+  }
+  return { base, fixed, perPoint, notes }
+}
+
+/** A value written out as it would be at its place in the file. */
+const expandAt = (path: FieldPath, value: unknown): unknown =>
+  getField(expand(fileShape, setField({}, path, value)), path)
+
+interface Grid {
+  readonly path: FieldPath
+  readonly values: ReadonlyArray<unknown>
+}
+
+const searchGrid = (
+  source: Source,
+  raw: RawScenario,
+  find: NonNullable<Section["find"]>
+): Effect.Effect<Grid, InputErrors> =>
+  Effect.suspend(() => {
+    const found = resolveField(fileShape, withoutAxes(raw), find.vary)
+    const where = source.where(["study", "find", "vary"], false)
+    if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
+    const listed: ReadonlyArray<unknown> | undefined = Array.isArray(find.over) ? find.over : undefined
+    if (listed !== undefined) return Effect.succeed<Grid>({ path: found.path, values: listed })
+    const over = isRecord(find.over) ? find.over : {}
+    const [from, to] = [over["from"], over["to"]].map((bound) => {
+      const parsed =
+        typeof bound === "string" || typeof bound === "number" ? parseBandwidth(bound) : undefined
+      return parsed !== undefined && Result.isSuccess(parsed) ? parsed.success : Number.NaN
+    })
+    const points = Number(over["points"])
+    if (from === undefined || to === undefined || !(from > 0 && to > from && to < Number.POSITIVE_INFINITY)) {
+      return Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.where(["study", "find", "over"], false),
+            field: "study.find.over",
+            value: show(find.over),
+            accepted: "from and to with 0 < from < to, both limited"
+          })
+        )
+      )
+    }
+    return Effect.succeed<Grid>({ path: found.path, values: logarithmicGrid(from, to, points) })
+  })
+
+/**
+ * Bandwidths from one to the other in equal ratios, as text. Twelve digits: the last of the sixteen depends on how an
+ * engine computes powers, and must not decide a result.
+ */
+const logarithmicGrid = (from: number, to: number, points: number): ReadonlyArray<string> =>
+  Array.from({ length: points }, (_, i) => {
+    const bytesPerSecond = points === 1 ? from : from * (to / from) ** (i / (points - 1))
+    return `${Number(((bytesPerSecond * 8) / 1e9).toPrecision(12))}Gbit/s`
+  })
+
+interface Parts {
+  readonly source: Source
+  readonly scenario: RawScenario
+  readonly axes: ReadonlyArray<Axis & { readonly at: FieldPath }>
+  /** As the file spells the axes, for where their values stand. */
+  readonly axisKeys: ReadonlyArray<string>
+  readonly grid: Grid | undefined
+  readonly overrides: ReadonlyArray<ResolvedOverride>
+  readonly perPoint: ReadonlyArray<ResolvedOverride>
+}
+
+/** The product of the axes, the first axis slowest. Points that differ only in fields without meaning are one. */
+const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, InputErrors> =>
+  Effect.gen(function* () {
+    const { axes, grid, perPoint } = parts
+    const points: Array<StudyPoint> = []
+    const errors = new Map<string, InputError>()
+    const seen = new Set<string>()
+    const applied = new Set<ResolvedOverride>()
+    // Outer fields first, so that an axis below another finds the alternative the other has chosen.
+    const order = axes.map((_, i) => i).toSorted((a, b) => axes[a]!.at.length - axes[b]!.at.length)
+    for (const choice of choices(axes)) {
+      let raw: RawScenario = parts.scenario
+      const written: Record<string, unknown> = {}
+      for (const i of order) {
+        const { at, path, values } = axes[i]!
+        const value = values[choice[i]!]
+        const nested = axes.some((other) => other.at.length < at.length && path.startsWith(`${other.path}.`))
+        if (nested && !hasField(raw, at)) written[path] = null
+        else {
+          raw = withOverrides(raw, [{ text: "", path: at, value }])
+          written[path] = value
+        }
+      }
+      for (const override of perPoint) {
+        if (!hasField(raw, override.path)) continue
+        applied.add(override)
+        raw = withOverrides(raw, [override])
+      }
+      const shown = Object.fromEntries(axes.map(({ path }) => [path, shorten(written[path])]))
+      const key = JSON.stringify(shown)
+      if (seen.has(key)) continue
+      seen.add(key)
+      const origin = originOfPoint(parts, choice)
+      const scenarios: Array<GridPoint> = []
+      for (const value of grid?.values ?? [undefined]) {
+        const full = grid === undefined ? raw : withOverrides(raw, [{ text: "", path: grid.path, value }])
+        const decoded = yield* Effect.result(decodeScenario(full, origin))
+        if (Result.isSuccess(decoded)) scenarios.push({ value, scenario: decoded.success })
+        else for (const error of decoded.failure.errors) errors.set(error.message, error)
+      }
+      if (errors.size >= maximumErrors) break
+      const first = scenarios[0]
+      if (first === undefined) continue
+      const values = Object.fromEntries(
+        axes.map(({ path, at }) => [
+          path,
+          written[path] === null ? null : decodedAt(first.scenario, at, shown[path])
+        ])
+      )
+      points.push({ index: points.length, axes: shown, values, grid: scenarios })
+    }
+    for (const override of perPoint) {
+      if (applied.has(override) || errors.size > 0) continue
+      const field = pathText(override.path)
+      const accepted = "a field that at least one point of the study has"
+      const error = new InputError({
+        file: `--set ${override.text}`,
+        field,
+        value: "an unknown field",
+        accepted
+      })
+      errors.set(error.message, error)
+    }
+    const [first, ...rest] = [...errors.values()].slice(0, maximumErrors)
+    if (first !== undefined) return yield* new InputErrors({ errors: [first, ...rest] })
+    return points
+  })
+
+function* choices(axes: ReadonlyArray<Axis>): Generator<ReadonlyArray<number>, void, void> {
+  const choice = axes.map(() => 0)
+  for (;;) {
+    yield choice
+    let i = axes.length - 1
+    while (i >= 0 && ++choice[i]! === axes[i]!.values.length) choice[i--] = 0
+    if (i < 0) return
+  }
+}
+
+/** Whether the field means something where it is, given the alternatives that the data chooses. */
+const hasField = (raw: RawScenario, path: FieldPath): boolean => {
+  const found = resolveField(fileShape, raw, pathText(path), [])
+  if (!("path" in found)) return false
+  const name = pathText(path)
+  return !problemsOf(fileShape, setField(raw, path, getField(raw, path) ?? null)).some(
+    (problem) => problem.atKey && pathText(problem.path) === name
+  )
+}
+
+/** {name: ddp} as ddp: the short form a table shows. */
+const shorten = (value: unknown): unknown =>
+  isRecord(value) && Object.keys(value).length === 1 && typeof value["name"] === "string"
+    ? value["name"]
+    : value
+
+/** The decoded value of a field, where it is a number; as written otherwise. */
+const decodedAt = (scenario: Scenario, path: FieldPath, written: unknown): unknown => {
+  const value = getField(scenario, path)
+  return typeof value === "number" ? value : written
+}
+
+/** Where a field of a point came from: an axis value's own place in the file, where it is from one. */
+const originOfPoint = (
+  { source, axes, axisKeys, grid, overrides }: Parts,
+  choice: ReadonlyArray<number>
+): Origin => {
+  const chosen = [...choice]
+  const outer = originOf(source, overrides)
+  return (path, atKey) => {
+    const name = pathText(path)
+    const isUnder = (at: string) => name === at || name.startsWith(`${at}.`)
+    if (overrides.some((override) => isUnder(pathText(override.path)))) return outer(path, atKey)
+    const axis = axes.findIndex((candidate) => isUnder(candidate.path))
+    if (axis >= 0) {
+      const inner = path.slice(axes[axis]!.at.length)
+      return source.where(
+        ["study", "axes", axisKeys[axis]!, chosen[axis]!, ...inner],
+        atKey && inner.length > 0
+      )
+    }
+    if (grid !== undefined && isUnder(pathText(grid.path)))
+      return source.where(["study", "find", "over"], false)
+    return outer(path, atKey)
+  }
+}
+
+/** Names everything a study's results depend on: the scenario, the axes and the contents of the files it names. */
+const identityOf = (file: string, parts: Parts, targets: ReadonlyArray<number> | undefined): string => {
+  const { scenario, axes, grid, perPoint } = parts
+  const hash = createHash("sha256")
+  hash.update(
+    JSON.stringify([
+      scenario,
+      axes.map(({ path, values }) => [path, values]),
+      grid === undefined ? null : [pathText(grid.path), grid.values, targets],
+      perPoint.map(({ path, value }) => [pathText(path), value])
+    ])
+  )
+  for (const named of new Set([scenario, ...axes.flatMap(({ values }) => values)].flatMap(textsIn))) {
+    // Whatever text of the scenario is the name of a file beside it counts with its content.
+    if (!/\.[a-z]+$/iu.test(named)) continue
+    try {
+      const content = readFileSync(resolve(dirname(file), named))
+      hash.update(named)
+      hash.update(content)
+    } catch {
+      continue
+    }
+  }
+  return hash.digest("hex").slice(0, 32)
+}
+
+const textsIn = (value: unknown): ReadonlyArray<string> => {
+  if (typeof value === "string") return [value]
+  if (Array.isArray(value)) return value.flatMap(textsIn)
+  return isRecord(value) ? Object.values(value).flatMap(textsIn) : []
+}

@@ -1,0 +1,104 @@
+// One point of a study: runs its scenario, or searches its grid. The same in this process and in a worker.
+import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
+import type { Scenario } from "../../core/scenario.ts"
+import type { Loader } from "../load.ts"
+import type { RunResult } from "../result.ts"
+import { runScenario } from "../run.ts"
+import { withIgnoredFields } from "../scenario/ignored.ts"
+import { relocated } from "../scenario/input-errors.ts"
+import { getField } from "../scenario/override.ts"
+import type { GridPoint, Search, StudyPoint } from "./definition.ts"
+import type { Found, StudyRow } from "./result.ts"
+
+export interface Evaluation {
+  readonly file: string
+  readonly search: Search | undefined
+  readonly loader: Loader
+}
+
+/** The rows of one point: one, or one for each target. Input errors name the point they came from. */
+export const evaluatePoint = (
+  point: StudyPoint,
+  { file, search, loader }: Evaluation
+): Effect.Effect<ReadonlyArray<StudyRow>, InputError | MachineError> => {
+  const run = (scenario: Scenario) =>
+    Effect.map(runScenario(scenario, file, { loader }), ({ result }) => withIgnoredFields(result, scenario))
+  const rows =
+    search === undefined
+      ? Effect.map(run(point.grid[0]!.scenario), (result) => [rowOf(point, result)])
+      : searchGrid(point, search, run)
+  return rows.pipe(
+    Effect.map(plain),
+    Effect.mapError((error) =>
+      error instanceof InputError ? relocated(error, `${error.file}${at(point)}`) : error
+    )
+  )
+}
+
+const rowOf = (point: StudyPoint, result: RunResult, find?: Found): StudyRow => ({
+  point: point.index,
+  axes: point.axes,
+  values: point.values,
+  ...(find === undefined ? {} : { find }),
+  ...result
+})
+
+/** " (at algorithm=ddp, ...)", to tell points apart in messages. */
+export const at = (point: StudyPoint): string => {
+  const values = Object.entries(point.axes)
+    .filter(([, value]) => value !== null)
+    .map(
+      ([path, value]) =>
+        `${path.split(".").at(-1)}=${typeof value === "string" ? value : JSON.stringify(value)}`
+    )
+  return values.length === 0 ? "" : ` (at ${values.join(", ")})`
+}
+
+/** For each target, the largest grid value whose metric is at most it. The metric rises along the grid: bisection. */
+const searchGrid = (
+  point: StudyPoint,
+  search: Search,
+  run: (scenario: Scenario) => Effect.Effect<RunResult, InputError | MachineError>
+) =>
+  Effect.gen(function* () {
+    const { grid } = point
+    const known = new Map<number, RunResult>()
+    const resultAt = (index: number) =>
+      Effect.suspend(() => {
+        const result = known.get(index)
+        if (result !== undefined) return Effect.succeed(result)
+        return Effect.tap(run(grid[index]!.scenario), (fresh) => Effect.sync(() => known.set(index, fresh)))
+      })
+    const rows: Array<StudyRow> = []
+    for (const target of search.targets) {
+      // Invariant: the metric at `low` is at most the target (-1: below the grid), at `high` above it (or past the grid).
+      let low = -1
+      let high = grid.length
+      while (high - low > 1) {
+        const middle = (low + high) >> 1
+        const result = yield* resultAt(middle)
+        if (result[search.metric] <= target) low = middle
+        else high = middle
+      }
+      const result = yield* resultAt(Math.max(low, 0))
+      rows.push(rowOf(point, result, foundAt(search, target, low < 0 ? undefined : grid[low])))
+    }
+    return rows
+  })
+
+const foundAt = ({ vary, metric }: Search, target: number, point: GridPoint | undefined): Found => {
+  const decoded = point === undefined ? null : getField(point.scenario, vary.split("."))
+  return {
+    vary,
+    metric,
+    target,
+    value: point?.value ?? null,
+    decoded: typeof decoded === "number" ? decoded : (point?.value ?? null)
+  }
+}
+
+/** As it is after a journey through JSON: a row read back from a file equals one just computed. */
+const plain = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<StudyRow> =>
+  JSON.parse(JSON.stringify(rows)) as ReadonlyArray<StudyRow>

@@ -1,0 +1,78 @@
+// Worker threads that share the points of a study. Which thread computes a point never shows in its rows.
+import * as Effect from "effect/Effect"
+import { Worker } from "node:worker_threads"
+import { InputError } from "../../core/input-error.ts"
+import type { StudyPoint } from "./definition.ts"
+import { PointError } from "./point-error.ts"
+import type { StudyRow } from "./result.ts"
+import type { WorkerAnswer, WorkerStart } from "./worker.ts"
+
+/** Beside this module, with the same ending: sources run as they are, the package as emitted JavaScript. */
+const workerFile = new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js", import.meta.url)
+
+/**
+ * Computes `points` on `threads` threads and hands each one's rows to `finished` as it ends. The first failure stops the
+ * rest; threads are gone when this ends, however it ends.
+ */
+export const computeOnThreads = <E, R>(
+  points: ReadonlyArray<StudyPoint>,
+  threads: number,
+  start: WorkerStart,
+  finished: (rows: ReadonlyArray<StudyRow>) => Effect.Effect<void, E, R>
+): Effect.Effect<void, E | InputError | PointError, R> => {
+  let next = 0
+  const thread = Effect.acquireUseRelease(
+    Effect.sync(() => new Worker(workerFile, { workerData: start })),
+    (worker) =>
+      Effect.gen(function* () {
+        while (next < points.length) {
+          const point = points[next++]!
+          yield* finished(yield* ask(worker, point))
+        }
+      }),
+    (worker) =>
+      Effect.callback<void>((resume) => {
+        void worker.terminate().then(() => resume(Effect.void))
+      })
+  )
+  const count = Math.min(threads, points.length)
+  return Effect.forEach(Array.from({ length: count }), () => thread, {
+    concurrency: "unbounded",
+    discard: true
+  })
+}
+
+const ask = (
+  worker: Worker,
+  point: StudyPoint
+): Effect.Effect<ReadonlyArray<StudyRow>, InputError | PointError> =>
+  Effect.callback((resume) => {
+    const onMessage = (answer: WorkerAnswer): void => {
+      worker.off("error", onError)
+      resume(rowsOf(answer, point))
+    }
+    const onError = (error: Error): void => {
+      worker.off("message", onMessage)
+      resume(Effect.die(error))
+    }
+    worker.once("message", onMessage)
+    worker.once("error", onError)
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
+    worker.postMessage(point)
+    return Effect.sync(() => {
+      worker.off("message", onMessage)
+      worker.off("error", onError)
+    })
+  })
+
+const rowsOf = (
+  answer: WorkerAnswer,
+  point: StudyPoint
+): Effect.Effect<ReadonlyArray<StudyRow>, InputError | PointError> => {
+  if ("rows" in answer) return Effect.succeed(answer.rows)
+  if ("defect" in answer) return Effect.die(new Error(answer.defect))
+  const { tag, message, input } = answer.error
+  if (input === undefined) return Effect.fail(new PointError({ point: point.index, tag, reason: message }))
+  const { file, field, value, accepted } = input
+  return Effect.fail(new InputError({ file, field, ...(value === undefined ? {} : { value }), accepted }))
+}

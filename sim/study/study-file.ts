@@ -1,0 +1,140 @@
+// Studies on disk: study.arrow (and a shard's, which is the same with fewer points) and study.csv. Every file appears
+// whole or not at all.
+import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
+import { writeFileAtomically } from "../../traces/atomic-file.ts"
+import {
+  foldColumnFile,
+  writeColumnFile,
+  type Batch,
+  type Column,
+  type ColumnData,
+  type Format
+} from "../../traces/columns.ts"
+import type { TraceError } from "../../traces/trace-error.ts"
+import { isRecord } from "../scenario/shape.ts"
+import { studyColumns, type StudyColumn } from "./columns.ts"
+import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
+
+const formatName = "study"
+const formatVersion = 1
+const headerKey = "tandem.study"
+
+/** The column that holds a row's every field, from which a study is read back. */
+const rowColumn: Column = {
+  name: "row",
+  kind: "text",
+  nullable: false,
+  min: Number.NEGATIVE_INFINITY,
+  description: "the whole row as JSON, fields as sim study --json gives them"
+}
+
+const columnOf = ({ name, kind, description }: StudyColumn): Column => ({
+  name,
+  kind,
+  nullable: true,
+  min: Number.NEGATIVE_INFINITY,
+  description
+})
+
+/** Writes rows, all of a study's or some, as one uncompressed Arrow file. */
+export const writeStudyArrow = (
+  path: string,
+  { header, rows }: StudyResult
+): Effect.Effect<void, TraceError> => {
+  const columns = studyColumns(header, rows)
+  const format: Format = {
+    name: formatName,
+    version: formatVersion,
+    columns: [...columns.map(columnOf), rowColumn]
+  }
+  const batch: Batch = {
+    rows: rows.length,
+    columns: [
+      ...columns.map((column) => dataOf(column, rows)),
+      textData(rows.map((row) => JSON.stringify(row)))
+    ]
+  }
+  return writeColumnFile(path, format, { [headerKey]: JSON.stringify(header) }, (write) => write(batch))
+}
+
+const dataOf = ({ kind, of }: StudyColumn, rows: ReadonlyArray<StudyRow>): ColumnData => {
+  const values = rows.map(of)
+  if (kind === "int32") return Int32Array.from(values, (value) => (typeof value === "number" ? value : -1))
+  if (kind === "float64") {
+    return Float64Array.from(values, (value) => (typeof value === "number" ? value : Number.NaN))
+  }
+  return textData(values.map((value) => (value === null ? null : String(value))))
+}
+
+const textData = (values: ReadonlyArray<string | null>): ColumnData => {
+  const codes = new Map<string, number>()
+  return {
+    codes: Int32Array.from(values, (value) => {
+      if (value === null) return -1
+      const code = codes.get(value) ?? codes.size
+      codes.set(value, code)
+      return code
+    }),
+    dictionary: [...codes.keys()]
+  }
+}
+
+/** Reads what `writeStudyArrow` wrote. */
+export const readStudyArrow = (path: string): Effect.Effect<StudyResult, TraceError | InputError> =>
+  Effect.gen(function* () {
+    const format: Format = { name: formatName, version: formatVersion, columns: [rowColumn] }
+    const read = yield* foldColumnFile(
+      path,
+      format,
+      (metadata): { readonly header: string | undefined; readonly rows: Array<string> } => ({
+        header: metadata.get(headerKey),
+        rows: []
+      }),
+      (state, batch) => {
+        const data = batch.columns[0]
+        if (data !== undefined && "codes" in data)
+          for (let i = 0; i < batch.rows; i++) state.rows.push(data.dictionary[data.codes[i]!]!)
+        return state
+      }
+    )
+    const broken = (field: string, value: string) =>
+      new InputError({ file: path, field, value, accepted: "a study file as sim study writes it" })
+    return yield* Effect.try({
+      try: (): StudyResult => {
+        const header: unknown = JSON.parse(read.header ?? "null")
+        if (!isHeader(header)) throw new TypeError("no header")
+        const rows = read.rows.map((text) => JSON.parse(text) as StudyRow)
+        if (rows.some((row) => !Number.isInteger(row.point))) throw new TypeError("a row is of no point")
+        return { header, rows }
+      },
+      catch: (cause) => broken("metadata", cause instanceof Error ? cause.message : String(cause))
+    })
+  })
+
+const isHeader = (value: unknown): value is StudyHeader =>
+  isRecord(value) &&
+  typeof value["identity"] === "string" &&
+  Number.isInteger(value["points"]) &&
+  Array.isArray(value["axes"]) &&
+  isRecord(value["scenario"])
+
+/** RFC 4180: CRLF line ends, quotes around fields that need them, doubled inside. */
+export const studyCsv = ({ header, rows }: StudyResult): string => {
+  const columns = studyColumns(header, rows)
+  const lines = [
+    columns.map(({ name }) => name),
+    ...rows.map((row) =>
+      columns.map(({ of }) => {
+        const value = of(row)
+        return value === null ? "" : String(value)
+      })
+    )
+  ]
+  return lines.map((line) => `${line.map(csvField).join(",")}\r\n`).join("")
+}
+
+const csvField = (text: string): string => (/[",\r\n]/u.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
+
+export const writeStudyCsv = (path: string, study: StudyResult): Effect.Effect<void, TraceError> =>
+  writeFileAtomically(path, (sink) => Effect.sync(() => sink.write(studyCsv(study))))
