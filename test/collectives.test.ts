@@ -1,0 +1,191 @@
+// A collective as one coupled flow against the same collective spelled out, hop by hop and step by step, on the engine.
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { makeWorld, type LinkSpec, type World } from "../core/world.ts"
+import { aloneSeconds } from "../sim/collectives.ts"
+import { Engine, type Activity } from "../sim/engine/engine.ts"
+import { Network } from "../sim/network.ts"
+import { distinct, interchangeable } from "../sim/symmetry.ts"
+
+const alike = { rank: () => "", node: () => "", site: () => "" }
+
+/** Finish time of a ring all-reduce of `sizeBytes` in which every message of every step is a flow of its own. */
+const spelledOutRing = (world: World, sizeBytes: number): number => {
+  const network = new Network(world, distinct(world))
+  // Latency is that of each hop, paid by each message; the links themselves have none.
+  const engine = new Engine({
+    network: "fluid",
+    links: network.links.map(({ name, spec }) => ({
+      name,
+      bytesPerSecond: spec.bytesPerSecond,
+      latencySeconds: 0
+    }))
+  })
+  const n = world.size
+  let before: ReadonlyArray<Activity> = []
+  for (let step = 0; step < 2 * (n - 1); step++) {
+    const sends = Array.from({ length: n }, (_, rank) => {
+      const next = (rank + 1) % n
+      const flow = engine.flow(
+        engine.route(network.path(rank, next)),
+        sizeBytes / n,
+        network.latencySeconds(rank, next)
+      )
+      if (step > 0) {
+        engine.after(flow, before[rank]!) // its own previous send
+        engine.after(flow, before[(rank + n - 1) % n]!) // the chunk it passes on
+      }
+      return flow
+    })
+    for (const flow of sends) engine.release(flow)
+    before = sends
+  }
+  return engine.run()
+}
+
+const link = (bytesPerSecond: number, latencySeconds: number): LinkSpec => ({
+  bytesPerSecond,
+  latencySeconds
+})
+
+const worldOf = (sites: number, nodes: number, perNode: number, links: World["links"]): World =>
+  makeWorld(
+    Array.from({ length: sites }, (_, i) => ({
+      name: `site ${i}`,
+      nodes: Array.from({ length: nodes }, () => perNode)
+    })),
+    links
+  )
+
+const worlds = fc
+  .record({
+    sites: fc.integer({ min: 1, max: 3 }),
+    nodes: fc.integer({ min: 1, max: 3 }),
+    perNode: fc.integer({ min: 1, max: 3 }),
+    intra: fc.record({ gigabytes: fc.integer({ min: 1, max: 400 }), micros: fc.nat(50) }),
+    inter: fc.record({ gigabytes: fc.integer({ min: 1, max: 50 }), micros: fc.nat(500) }),
+    wan: fc.record({ gigabytes: fc.integer({ min: 1, max: 10 }), micros: fc.nat(50_000) })
+  })
+  .filter(({ sites, nodes, perNode }) => sites * nodes * perNode > 1)
+  .map(({ sites, nodes, perNode, intra, inter, wan }) =>
+    worldOf(sites, nodes, perNode, {
+      intra: link(intra.gigabytes * 1e9, intra.micros * 1e-6),
+      inter: link(inter.gigabytes * 1e9, inter.micros * 1e-6),
+      wan: link(wan.gigabytes * 1e9, wan.micros * 1e-6)
+    })
+  )
+
+describe("ring all-reduce", () => {
+  it("as a coupled flow equals the spelled-out ring where all hops are alike", () => {
+    for (const n of [2, 3, 4, 8, 16]) {
+      const world = worldOf(1, n, 1, { intra: link(1e12, 0), inter: link(1.25e8, 3e-4), wan: undefined })
+      const coupled = aloneSeconds(
+        new Network(world, interchangeable(world, alike)),
+        "all_reduce",
+        world.all,
+        {
+          algorithm: "ring"
+        }
+      )(1e8)
+      // Patarasuk and Yuan: 2(n-1) steps of latency + size/n at full bandwidth.
+      expect(coupled).toBeCloseTo(2 * (n - 1) * (3e-4 + 1e8 / n / 1.25e8), 9)
+      expect(spelledOutRing(world, 1e8)).toBeCloseTo(coupled, 9)
+    }
+  })
+
+  it("where hops differ, is slower than the spelled-out ring by at most what fills and drains it", () => {
+    let uneven = 0
+    fc.assert(
+      fc.property(worlds, fc.integer({ min: 1, max: 1000 }), (world, megabytes) => {
+        const sizeBytes = megabytes * 1e6
+        const network = new Network(world, interchangeable(world, alike))
+        const coupled = aloneSeconds(network, "all_reduce", world.all, { algorithm: "ring" })(sizeBytes)
+        const exact = spelledOutRing(world, sizeBytes)
+        // The coupled flow lets every step wait for the slowest hop; spelled out, fast hops may run ahead.
+        expect(exact).toBeLessThanOrEqual(coupled * (1 + 1e-9))
+        // But the slowest hop still carries every chunk once each step.
+        const n = world.size
+        const slowest = Math.max(
+          ...world.all.ranks.map((rank) => {
+            const next = (rank + 1) % n
+            const rate = Math.min(
+              ...network.path(rank, next).map((id) => network.links[id]!.spec.bytesPerSecond)
+            )
+            return network.latencySeconds(rank, next) + sizeBytes / n / rate
+          })
+        )
+        expect(exact).toBeGreaterThanOrEqual(2 * (n - 1) * slowest * (1 - 1e-9))
+        if (exact < coupled * (1 - 1e-6)) uneven++
+      })
+    )
+    expect(uneven).toBeGreaterThan(5)
+  })
+})
+
+describe("bytes on links", () => {
+  it("are the same whether interchangeable links are counted once or each by itself", () => {
+    fc.assert(
+      fc.property(
+        worlds,
+        fc.constantFrom("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"),
+        fc.constantFrom("ring", "tree", "hierarchical"),
+        (world, kernel, algorithm) => {
+          const tierTotals = (network: Network) => {
+            const totals = new Map<string, number>()
+            for (const phase of network.phases(kernel, algorithm, world.all)) {
+              phase.links.forEach((id, i) => {
+                const { tier, direction } = network.links[id]!
+                const key = `${tier} ${direction}`
+                totals.set(key, (totals.get(key) ?? 0) + phase.totals[i]! * phase.unitsPerByte)
+              })
+            }
+            return [...totals].toSorted(([a], [b]) => a.localeCompare(b))
+          }
+          const once = tierTotals(new Network(world, interchangeable(world, alike)))
+          const each = tierTotals(new Network(world, distinct(world)))
+          expect(once.map(([key]) => key)).toEqual(each.map(([key]) => key))
+          once.forEach(([, total], i) => expect(total).toBeCloseTo(each[i]![1], 9))
+        }
+      )
+    )
+  })
+
+  it("of an all-to-all equal those of its pairs, listed one by one", () => {
+    fc.assert(
+      fc.property(worlds, (world) => {
+        const network = new Network(world, distinct(world))
+        const listed = new Float64Array(network.links.length)
+        let latencySeconds = 0
+        for (const a of world.all.ranks) {
+          for (const b of world.all.ranks) {
+            for (const id of network.path(a, b)) listed[id]! += 1
+            latencySeconds = Math.max(latencySeconds, network.latencySeconds(a, b))
+          }
+        }
+        const [phase] = network.phases("all_to_all", "ring", world.all)
+        const counted = new Float64Array(network.links.length)
+        phase!.links.forEach((id, i) => (counted[id] = phase!.totals[i]!))
+        expect([...counted]).toEqual([...listed])
+        expect(phase!.latencySeconds).toBe(latencySeconds)
+      })
+    )
+  })
+
+  it("of a hierarchical all-reduce leave each node and site once in each direction", () => {
+    // 2 sites of 3 nodes of 4 ranks; 24 ranks, message of 1 byte.
+    const world = worldOf(2, 3, 4, { intra: link(1, 0), inter: link(1, 0), wan: link(1, 0) })
+    const network = new Network(world, interchangeable(world, alike))
+    const bytes = new Map<string, number>()
+    for (const phase of network.phases("all_reduce", "hierarchical", world.all)) {
+      phase.links.forEach((id, i) => {
+        const { name, count } = network.links[id]!
+        bytes.set(name, (bytes.get(name) ?? 0) + (phase.totals[i]! * phase.unitsPerByte) / count)
+      })
+    }
+    // Inside a node 2 * 3/4; a node's interface carries the site's ring 2 * 2/3 and the site's exchange 2 * 1/2 / 3; a
+    // site's uplink 2 * 1/2.
+    expect(bytes.get("intra out")).toBeCloseTo(1.5, 12)
+    expect(bytes.get("inter out")).toBeCloseTo(4 / 3 + 1 / 3, 12)
+    expect(bytes.get("wan out")).toBeCloseTo(1, 12)
+  })
+})
