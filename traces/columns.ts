@@ -34,6 +34,21 @@ export interface Column {
   readonly description: string
 }
 
+/** A column; a number's smallest value is 0 unless said otherwise. */
+export const column = (
+  name: string,
+  kind: Column["kind"],
+  description: string,
+  nullable = false,
+  min = 0
+): Column => ({
+  name,
+  kind,
+  nullable,
+  min: kind === "text" ? -Infinity : min,
+  description
+})
+
 export interface Format {
   /** Stored as `tandem.format`; a reader refuses other formats. */
   readonly name: string

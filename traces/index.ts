@@ -3,5 +3,17 @@ export { TraceError } from "./trace-error.ts"
 export { writeFileAtomically, type FileSink } from "./atomic-file.ts"
 export { decodeProfile, encodeProfile, profileFormat, readProfile, writeProfile } from "./profile-file.ts"
 export { rescaleHostGaps, totalSeconds } from "./rescale.ts"
+export {
+  foldTimeline,
+  readTimeline,
+  timelineFormat,
+  writeTimeline,
+  writeTimelineParts
+} from "./timeline-file.ts"
+export { opLogFormat, readOpLogs, writeOpLogs } from "./op-log-file.ts"
+export { foldRouting, routingFormat, writeRouting, writeRoutingParts, type Routing } from "./routing-file.ts"
 export type { ImportReport } from "./import-report.ts"
+export type { TableOptions } from "./table-profile.ts"
 export { importKineto, importKinetoFile, type KinetoOptions } from "./kineto/import.ts"
+export { importCsv, importCsvFile } from "./csv.ts"
+export { importNcclTests, importNcclTestsFile, type NcclTestsOptions } from "./nccl-tests.ts"

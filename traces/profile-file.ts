@@ -11,6 +11,7 @@ import type {
   ProfiledParameter
 } from "../core/profile.ts"
 import {
+  column,
   decodeColumns,
   encodeColumns,
   writeColumnFile,
@@ -24,48 +25,35 @@ import {
 } from "./columns.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
-const column = (
-  name: string,
-  kind: Column["kind"],
-  description: string,
-  nullable = true,
-  min = 0
-): Column => ({
-  name,
-  kind,
-  nullable,
-  min: kind === "text" ? -Infinity : min,
-  description
-})
-
 export const profileFormat: Format = {
   name: "profile",
   version: 1,
   columns: [
-    column("section", "text", "what the row is: layer, parameter, op or collective", false),
-    column(
-      "index",
-      "int32",
-      "position within its section, from 0; the three phases of a layer share one",
-      false
-    ),
-    column("name", "text", "layer name, op name or collective name; null for a parameter"),
-    column("phase", "text", "layer rows: forward, backward or optimizer"),
-    column("busy_seconds", "float64", "layer rows: union of kernel time per step, s"),
+    column("section", "text", "what the row is: layer, parameter, op or collective"),
+    column("index", "int32", "position within its section, from 0; the three phases of a layer share one"),
+    column("name", "text", "layer name, op name or collective name; null for a parameter", true),
+    column("phase", "text", "layer rows: forward, backward or optimizer", true),
+    column("busy_seconds", "float64", "layer rows: union of kernel time per step, s", true),
     column(
       "span_seconds",
       "float64",
-      "layer rows: busy time and the gaps after it, s; all spans add up to the step"
+      "layer rows: busy time and the gaps after it, s; all spans add up to the step",
+      true
     ),
-    column("layer", "int32", "parameter rows: index of the layer whose backward makes the gradient ready"),
-    column("shape", "int32-list", "parameter rows: extents; empty otherwise and for a scalar", false),
-    column("elements", "float64", "parameter rows: product of the extents"),
-    column("dtype", "text", "parameter rows: float32, bfloat16, ..."),
-    column("attributes", "text", 'op rows: JSON object of numbers, {"m":1,"k":768}'),
-    column("ranks", "int32", "collective rows: ranks that took part"),
-    column("size_bytes", "float64", "collective rows: one rank's input (reduce_scatter: output), B"),
-    column("link", "text", "collective rows: how the links were limited"),
-    column("median_seconds", "float64", "op and collective rows: s")
+    column(
+      "layer",
+      "int32",
+      "parameter rows: index of the layer whose backward makes the gradient ready",
+      true
+    ),
+    column("shape", "int32-list", "parameter rows: extents; empty otherwise and for a scalar"),
+    column("elements", "float64", "parameter rows: product of the extents", true),
+    column("dtype", "text", "parameter rows: float32, bfloat16, ...", true),
+    column("attributes", "text", 'op rows: JSON object of numbers, {"m":1,"k":768}', true),
+    column("ranks", "int32", "collective rows: ranks that took part", true),
+    column("size_bytes", "float64", "collective rows: one rank's input (reduce_scatter: output), B", true),
+    column("link", "text", "collective rows: how the links were limited", true),
+    column("median_seconds", "float64", "op and collective rows: s", true)
   ]
 }
 

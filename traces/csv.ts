@@ -1,0 +1,222 @@
+// Tables of timings that people make themselves: ops (`op,attributes,median_seconds`) and collectives
+// (`op,ranks,bytes,median_seconds,link`). Knows nothing of other tools.
+import * as Effect from "effect/Effect"
+import { readFile } from "node:fs/promises"
+import type { CollectiveCost, OpCost } from "../core/profile.ts"
+import type { ImportReport } from "./import-report.ts"
+import { tableProfile, type TableOptions } from "./table-profile.ts"
+import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
+
+const collectiveOps: ReadonlyArray<CollectiveCost["op"]> = [
+  "all_reduce",
+  "all_gather",
+  "reduce_scatter",
+  "all_to_all",
+  "broadcast",
+  "send_recv"
+]
+
+interface Line {
+  /** From 1, as editors count. */
+  readonly number: number
+  readonly cells: ReadonlyArray<string>
+}
+
+/** Splits text into lines of cells: quotes as in RFC 4180, LF or CRLF, blank lines skipped. */
+const parseLines = (file: string, text: string): ReadonlyArray<Line> => {
+  const lines: Array<Line> = []
+  let cells: Array<string> = []
+  let cell = ""
+  let quoted = false
+  let number = 1
+  let first = 1
+  const endLine = (): void => {
+    cells.push(cell.trim())
+    if (cells.length > 1 || cells[0] !== "") lines.push({ number: first, cells })
+    cells = []
+    cell = ""
+  }
+  for (let i = text.charCodeAt(0) === 0xfeff ? 1 : 0; i < text.length; i++) {
+    const char = text[i]!
+    if (char === "\n") number++
+    if (quoted) {
+      if (char !== '"') cell += char
+      else if (text[i + 1] === '"') {
+        cell += '"'
+        i++
+      } else quoted = false
+    } else if (char === '"' && cell.trim() === "") {
+      quoted = true
+      cell = ""
+    } else if (char === ",") {
+      cells.push(cell.trim())
+      cell = ""
+    } else if (char === "\n") {
+      endLine()
+      first = number
+    } else cell += char
+  }
+  if (quoted) {
+    throw new TraceError({
+      file,
+      field: `line ${first}`,
+      value: "a quote that never closes",
+      accepted: "a closing quote"
+    })
+  }
+  endLine()
+  return lines
+}
+
+const seconds = ["median_seconds", "mean_seconds"] as const
+const opColumns = "op,attributes,median_seconds"
+const collectiveColumns = "op,ranks,bytes,median_seconds,link"
+
+/**
+ * Imports a table of timings; its first line says which. Ops: `op,attributes,median_seconds`, attributes as
+ * `k=v;k=v` with numbers. Collectives: `op,ranks,bytes,median_seconds,link` (link may be left out; "unshaped" then).
+ * Columns may come in any order; `mean_seconds` is taken too, with a warning. Errors name line, column and value.
+ */
+export const importCsv = (
+  text: string,
+  options: TableOptions = {}
+): Effect.Effect<ImportReport, TraceError> => {
+  const file = options.file ?? "table.csv"
+  return attempt(file, "a table of timings in CSV", () => {
+    const [head, ...lines] = parseLines(file, text)
+    const accepted = `the columns ${opColumns} or ${collectiveColumns}`
+    if (head === undefined) throw new TraceError({ file, field: "content", value: "empty", accepted })
+    const position = new Map<string, number>()
+    for (const [index, name] of head.cells.entries()) {
+      if (position.has(name)) {
+        throw new TraceError({ file, field: `line ${head.number}, header`, value: `${name} twice`, accepted })
+      }
+      position.set(name, index)
+    }
+    const time = seconds.find((name) => position.has(name))
+    const isOps = position.has("attributes")
+    const known = isOps ? ["op", "attributes", time] : ["op", "ranks", "bytes", time]
+    const missing = known.some((name) => name === undefined || !position.has(name))
+    const extra = [...position.keys()].some((name) => !known.includes(name) && (isOps || name !== "link"))
+    if (missing || extra) {
+      throw new TraceError({
+        file,
+        field: `line ${head.number}, header`,
+        value: head.cells.join(","),
+        accepted
+      })
+    }
+    const warnings: Array<string> = []
+    if (time === "mean_seconds")
+      warnings.push("the table holds means; they are used where medians are expected")
+    if (lines.length === 0) {
+      throw new TraceError({
+        file,
+        field: "content",
+        value: "a header without rows",
+        accepted: "at least one row"
+      })
+    }
+    const rows = lines.map((line) => rowOf(file, line, position, head.cells.length))
+    if (isOps) {
+      const ops = rows.map((row): OpCost => ({
+        op: row.text("op"),
+        attributes: attributesOf(row),
+        medianSeconds: row.number(time!, "a time in seconds of at least 0, such as 2.5e-05", false, 0)
+      }))
+      return { profile: tableProfile("table", options, { ops }), unattributed: [], warnings }
+    }
+    const collectives = rows.map((row): CollectiveCost => ({
+      op: collectiveOf(row),
+      ranks: row.number("ranks", "a whole number of ranks, at least 1", true, 1),
+      sizeBytes: row.number("bytes", "a whole number of bytes, at least 0", true, 0),
+      medianSeconds: row.number(time!, "a time in seconds of at least 0, such as 2.5e-05", false, 0),
+      link: position.has("link") ? row.text("link") : "unshaped"
+    }))
+    return { profile: tableProfile("table", options, { collectives }), unattributed: [], warnings }
+  })
+}
+
+/** As `importCsv`, from a file. */
+export const importCsvFile = (
+  path: string,
+  options: TableOptions = {}
+): Effect.Effect<ImportReport, TraceError> =>
+  Effect.flatMap(
+    attemptAsync(path, "the path of a table in CSV", () => readFile(path, "utf8")),
+    (text) => importCsv(text, { file: path, ...options })
+  )
+
+interface Row {
+  bad(column: string, value: string, accepted: string): TraceError
+  text(column: string): string
+  number(column: string, accepted: string, whole: boolean, min: number): number
+}
+
+const decimal = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/u
+
+const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, width: number): Row => {
+  const bad = (column: string, value: string, accepted: string) =>
+    new TraceError({
+      file,
+      field: `line ${line.number}, column ${column}`,
+      value: showValue(value),
+      accepted
+    })
+  if (line.cells.length !== width) {
+    const value = `${line.cells.length} cells (${showValue(line.cells.join(","))})`
+    throw new TraceError({
+      file,
+      field: `line ${line.number}`,
+      value,
+      accepted: `${width} cells, as in the header`
+    })
+  }
+  const cell = (column: string): string => line.cells[position.get(column)!]!
+  return {
+    bad,
+    text: (column) => {
+      const value = cell(column)
+      if (value === "") throw bad(column, value, "a text")
+      return value
+    },
+    number: (column, accepted, whole, min) => {
+      const text = cell(column)
+      const value = decimal.test(text) ? Number(text) : Number.NaN
+      const max = column === "ranks" ? 2 ** 31 - 1 : Number.MAX_VALUE
+      if (!(value >= min && value <= max) || (whole && !Number.isInteger(value)))
+        throw bad(column, text, accepted)
+      return value
+    }
+  }
+}
+
+const collectiveOf = (row: Row): CollectiveCost["op"] => {
+  const name = row.text("op")
+  const op = collectiveOps.find((known) => known === name)
+  if (op === undefined) throw row.bad("op", name, collectiveOps.join(", "))
+  return op
+}
+
+const attributesOf = (row: Row): Readonly<Record<string, number>> => {
+  const text = row.text("attributes")
+  const attributes = new Map<string, number>()
+  for (const part of text.split(";")) {
+    const [key = "", value = "", ...more] = part.split("=").map((side) => side.trim())
+    if (
+      key === "" ||
+      more.length > 0 ||
+      !decimal.test(value) ||
+      !Number.isFinite(Number(value)) ||
+      attributes.has(key)
+    ) {
+      throw row.bad(
+        "attributes",
+        text,
+        `numbers by name, each once, such as "m=16;k=768;n=3072" (not ${showValue(part)})`
+      )
+    }
+    attributes.set(key, Number(value))
+  }
+  return Object.fromEntries(attributes)
+}

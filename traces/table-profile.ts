@@ -1,0 +1,35 @@
+// A profile that is only a table of timed ops or collectives, as importers of such tables make it.
+import type { CollectiveCost, OpCost, Profile } from "../core/profile.ts"
+
+export interface TableOptions {
+  /** Name of the profile; default: the file's name without its extension. */
+  readonly name?: string
+  /** Device the times were measured on; default "unknown". */
+  readonly device?: string
+  /** Conditions of the measurement, added to the profile's `source`. */
+  readonly conditions?: string
+  /** Name of the input for messages; the functions that read files set it. */
+  readonly file?: string
+}
+
+export const tableProfile = (
+  kind: string,
+  options: TableOptions,
+  tables: { readonly ops?: ReadonlyArray<OpCost>; readonly collectives?: ReadonlyArray<CollectiveCost> }
+): Profile => {
+  const file = (options.file ?? kind).replace(/^.*[/\\]/u, "")
+  return {
+    name: options.name ?? file.replace(/\.[^.]*$/u, ""),
+    device: options.device ?? "unknown",
+    source: `${kind} ${file}${options.conditions === undefined ? "" : `; ${options.conditions}`}`,
+    steps: 0,
+    stepSeconds: 0,
+    unprofiledStepSeconds: undefined,
+    deviceBusySeconds: 0,
+    unattributedShare: 0,
+    layers: [],
+    parameters: [],
+    ops: tables.ops ?? [],
+    collectives: tables.collectives ?? []
+  }
+}
