@@ -1,6 +1,6 @@
 // Lanes as a column of names. Knows nothing of the files it stands in.
 import { laneNames } from "../core/machine/lane.ts"
-import type { TextColumn } from "./columns.ts"
+import type { TextColumn } from "./column-format.ts"
 import { showValue, TraceError } from "./trace-error.ts"
 
 /** Dictionary of a lane column: code = lane. */

@@ -1,15 +1,9 @@
 // Op logs as an Arrow file: what each rank submitted, with its dependency edges. docs/formats.md describes the columns.
 import * as Effect from "effect/Effect"
 import type { OpLog, OpLogEntry } from "../core/machine/timeline.ts"
-import {
-  batchRows,
-  column,
-  foldColumnFile,
-  writeColumnFile,
-  type Format,
-  type ListColumn,
-  type TextColumn
-} from "./columns.ts"
+import { batchRows, column, type Format, type ListColumn, type TextColumn } from "./column-format.ts"
+import { foldColumnFile } from "./column-reader.ts"
+import { writeColumnFile } from "./column-writer.ts"
 import { decodeLanes, lanes } from "./lane-column.ts"
 import type { TraceError } from "./trace-error.ts"
 
@@ -45,12 +39,20 @@ class Dictionary {
 }
 
 /** Writes the op logs of some ranks to one file. */
-export const writeOpLogs = (path: string, logs: Iterable<OpLog>): Effect.Effect<void, TraceError> =>
+export const writeOpLogs = (path: string, logs: ReadonlyArray<OpLog>): Effect.Effect<void, TraceError> =>
   writeColumnFile(path, opLogFormat, {}, (write) =>
     Effect.gen(function* () {
       const labels = new Dictionary()
       const kernels = new Dictionary()
       const groups = new Dictionary()
+      // All words before the first row: not every reader takes a dictionary that grows.
+      for (const { entries } of logs) {
+        for (const { label, kernel, group } of entries) {
+          labels.code(label)
+          kernels.code(kernel)
+          if (group !== undefined) groups.code(group)
+        }
+      }
       for (const { rank, entries } of logs) {
         for (let from = 0; from < entries.length; from += batchRows) {
           const part = entries.slice(from, from + batchRows)
@@ -66,13 +68,13 @@ export const writeOpLogs = (path: string, logs: Iterable<OpLog>): Effect.Effect<
             columns: [
               new Int32Array(part.length).fill(rank),
               Int32Array.from(part, (entry) => entry.op),
-              { codes: codes((entry) => labels.code(entry.label)), dictionary: labels.words.slice() },
-              { codes: codes((entry) => kernels.code(entry.kernel)), dictionary: kernels.words.slice() },
+              { codes: codes((entry) => labels.code(entry.label)), dictionary: labels.words },
+              { codes: codes((entry) => kernels.code(entry.kernel)), dictionary: kernels.words },
               { codes: codes((entry) => entry.lane), dictionary: lanes },
               Int32Array.from(part, (entry) => entry.step),
               {
                 codes: codes((entry) => (entry.group === undefined ? -1 : groups.code(entry.group))),
-                dictionary: groups.words.slice()
+                dictionary: groups.words
               },
               Float64Array.from(part, (entry) => entry.sizeBytes),
               { offsets, values: Int32Array.from(after) }

@@ -12,9 +12,6 @@ import type {
 } from "../core/profile.ts"
 import {
   column,
-  decodeColumns,
-  encodeColumns,
-  writeColumnFile,
   type Batch,
   type Column,
   type ColumnData,
@@ -22,7 +19,9 @@ import {
   type ListColumn,
   type Metadata,
   type TextColumn
-} from "./columns.ts"
+} from "./column-format.ts"
+import { decodeColumns } from "./column-reader.ts"
+import { encodeColumns, writeColumnFile } from "./column-writer.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 export const profileFormat: Format = {

@@ -1,6 +1,8 @@
 // Routings of MoE tokens as an Arrow file, written and read batch by batch. docs/formats.md describes the columns.
 import * as Effect from "effect/Effect"
-import { batchRows, column, foldColumnFile, writeColumnFile, type Format } from "./columns.ts"
+import { batchRows, column, type Format } from "./column-format.ts"
+import { foldColumnFile } from "./column-reader.ts"
+import { writeColumnFile } from "./column-writer.ts"
 import type { TraceError } from "./trace-error.ts"
 
 /** Which experts each token chose, one row per token and choice. */

@@ -2,15 +2,9 @@
 // machines or simulators.
 import * as Effect from "effect/Effect"
 import type { Timeline } from "../core/machine/timeline.ts"
-import {
-  batchRows,
-  column,
-  foldColumnFile,
-  writeColumnFile,
-  type Batch,
-  type Format,
-  type TextColumn
-} from "./columns.ts"
+import { batchRows, column, type Batch, type Format, type TextColumn } from "./column-format.ts"
+import { foldColumnFile } from "./column-reader.ts"
+import { writeColumnFile } from "./column-writer.ts"
 import { decodeLanes, lanes } from "./lane-column.ts"
 import { attempt, TraceError } from "./trace-error.ts"
 
@@ -65,7 +59,8 @@ const timelineBatch = (timeline: Timeline, from: number, to: number): Batch => {
 
 /**
  * Writes a timeline that arrives in pieces; memory is one piece. Over the pieces, `labels` and `kernels` may grow at
- * their end, never change, and `cause` counts rows of the whole file. Nothing appears at `path` unless `body` succeeds.
+ * their end, never change, and `cause` counts rows of the whole file. (Give all words with the first piece where they
+ * are known: polars does not read files whose dictionaries grow, pyarrow and DuckDB do.) Nothing appears at `path` unless `body` succeeds.
  */
 export const writeTimelineParts = <A, E, R>(
   path: string,

@@ -5,10 +5,14 @@ import type { CollectiveCost, LayerCost, ProfiledParameter } from "../../core/pr
 import { showValue, TraceError } from "../trace-error.ts"
 import { collectiveCosts, isCollective } from "./collectives.ts"
 import { deviceRegions, type Region } from "./device-regions.ts"
+import { forwardFinder, precedingNode } from "./forward-ops.ts"
 import { HostTree } from "./host-tree.ts"
 import { kernelGroup } from "./kernel-group.ts"
 import { Layers, type Anchor } from "./layers.ts"
-import { Host, linkKey, type KinetoTrace } from "./trace.ts"
+import { originFinder, type Origin, type Phase } from "./origins.ts"
+import { chooseParameters, gradientRows, type GradientRow } from "./parameters.ts"
+import { findSteps } from "./steps.ts"
+import { Host, type KinetoTrace } from "./trace.ts"
 
 export interface Attribution {
   readonly steps: number
@@ -20,18 +24,6 @@ export interface Attribution {
   /** Device time per step that no layer could be found for, largest first. */
   readonly unattributed: ReadonlyArray<{ readonly name: string; readonly seconds: number }>
   readonly warnings: ReadonlyArray<string>
-}
-
-type Phase = "forward" | "backward" | "optimizer"
-
-/** What a host row's surroundings say of the device work it launches. */
-interface Origin {
-  readonly row: number
-  readonly step: number
-  readonly phase: Phase
-  readonly frame: number
-  /** The autograd node it runs in, -1 for none. */
-  readonly node: number
 }
 
 interface Target {
@@ -284,53 +276,6 @@ const add = (sum: Sum, { busy, span }: Pick<Region, "busy" | "span">): void => {
   sum.span += span
 }
 
-interface Step {
-  readonly start: number
-  readonly end: number
-}
-
-/** Steps of the host: the profiler's own marks, else the optimizer's steps, else all is one step. */
-const findSteps = (tree: HostTree, warnings: Array<string>): ReadonlyArray<Step> => {
-  const marks: Array<Step> = []
-  const optimizers: Array<Step> = []
-  let first = Infinity
-  let last = -Infinity
-  for (const row of tree.order) {
-    const extent = { start: tree.start(row), end: tree.end(row) }
-    first = Math.min(first, extent.start)
-    last = Math.max(last, extent.end)
-    if (tree.isStep(row)) marks.push(extent)
-    else if (tree.name(row).startsWith("Optimizer.step")) optimizers.push(extent)
-  }
-  const byStart = (a: Step, b: Step) => a.start - b.start
-  if (marks.length > 0) {
-    const sorted = marks.toSorted(byStart)
-    return sorted.map(({ start, end }, i) => ({ start, end: sorted[i + 1]?.start ?? end }))
-  }
-  if (optimizers.length > 0) {
-    warnings.push(`no ProfilerStep marks: the ${optimizers.length} optimizer steps divide the trace`)
-    const sorted = optimizers.toSorted(byStart)
-    return sorted.map((_, i) => ({
-      start: i === 0 ? first : sorted[i - 1]!.end,
-      end: i === sorted.length - 1 ? last + 1 : sorted[i]!.end
-    }))
-  }
-  warnings.push("no ProfilerStep marks and no optimizer: the whole trace is taken for one step")
-  return [{ start: -Infinity, end: Math.max(last, -Infinity) + 1 }]
-}
-
-const stepAt = (steps: ReadonlyArray<Step>, time: number): number => {
-  let low = 0
-  let high = steps.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (steps[middle]!.start <= time) low = middle + 1
-    else high = middle
-  }
-  const step = low - 1
-  return step >= 0 && (time <= steps[step]!.end || step < steps.length - 1) ? step : -1
-}
-
 /** Rows of the busiest device, by start. */
 const chooseDevice = (trace: KinetoTrace, warnings: Array<string>): Int32Array => {
   const { start, end, device } = trace.device
@@ -350,217 +295,5 @@ const chooseDevice = (trace: KinetoTrace, warnings: Array<string>): Int32Array =
   return Int32Array.from(rows).toSorted((a, b) => start.values[a]! - start.values[b]! || a - b)
 }
 
-const originFinder = (
-  tree: HostTree,
-  steps: ReadonlyArray<Step>
-): ((kernel: number) => Origin | undefined) => {
-  const { host, device } = tree.trace
-  const launches = new Map<number, number>()
-  const ops = new Map<number, number>()
-  for (const row of tree.order) {
-    const correlation = host.correlation.values[row]!
-    if (correlation >= 0 && !launches.has(correlation)) launches.set(correlation, row)
-    const id = host.externalId.values[row]!
-    if (id >= 0) ops.set(id, row)
-  }
-  const known = new Map<number, Origin>()
-  return (kernel) => {
-    const row =
-      launches.get(device.correlation.values[kernel]!) ?? ops.get(device.externalId.values[kernel]!) ?? -1
-    if (row < 0) return undefined
-    let origin = known.get(row)
-    if (origin === undefined) known.set(row, (origin = classify(tree, steps, row)))
-    return origin
-  }
-}
-
-const classify = (tree: HostTree, steps: ReadonlyArray<Step>, row: number): Origin => {
-  const { kind } = tree.trace.host
-  const step = stepAt(steps, tree.start(row))
-  let frame = -1
-  let inBackwardCall = false
-  for (let at = row; at >= 0; at = tree.parent[at]!) {
-    if (tree.isOptimizer(at)) return { row, step, phase: "optimizer", frame, node: -1 }
-    if (tree.isNode(at)) return { row, step, phase: "backward", frame, node: at }
-    if (frame < 0 && tree.isFrame[at] === 1) frame = at
-    if (kind.values[at] === Host.backwardCall) inBackwardCall = true
-  }
-  const isModule = frame >= 0 && kind.values[frame] === Host.module
-  return { row, step, phase: inBackwardCall && !isModule ? "backward" : "forward", frame, node: -1 }
-}
-
-/** Autograd nodes of each thread by start, for "the node before this one". */
-const nodesByThread = (tree: HostTree): ReadonlyMap<number, ReadonlyArray<number>> => {
-  const nodes = new Map<number, Array<number>>()
-  for (const row of tree.order) {
-    if (!tree.isNode(row) || tree.sequence(row) < 0) continue
-    const thread = tree.trace.host.thread.values[row]!
-    const line = nodes.get(thread)
-    if (line === undefined) nodes.set(thread, [row])
-    else line.push(row)
-  }
-  return nodes
-}
-
-const precedingNodes = new WeakMap<HostTree, ReadonlyMap<number, ReadonlyArray<number>>>()
-
-/** The node with a sequence number that started last before `node` on its thread, or `node` itself; -1 for none. */
-const precedingNode = (tree: HostTree, node: number): number => {
-  let nodes = precedingNodes.get(tree)
-  if (nodes === undefined) precedingNodes.set(tree, (nodes = nodesByThread(tree)))
-  if (tree.sequence(node) >= 0) return node
-  const line = nodes.get(tree.trace.host.thread.values[node]!) ?? []
-  let low = 0
-  let high = line.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (tree.start(line[middle]!) <= tree.start(node)) low = middle + 1
-    else high = middle
-  }
-  return line[low - 1] ?? -1
-}
-
-/**
- * The forward op whose autograd node runs. An op's sequence number is the one the next node will get, so several ops
- * show it and the last to start made the node. AccumulateGrad has none: it follows the node that made its gradient.
- */
-const forwardFinder = (tree: HostTree): ((node: number) => number) => {
-  const { host, links } = tree.trace
-  const forward = new Map<number, Array<number>>()
-  const recomputed = new Map<number, Array<number>>()
-  const byStart = new Map<string, number>()
-  for (const row of tree.order) {
-    if (host.kind.values[row] !== Host.op || tree.isNode(row)) continue
-    byStart.set(linkKey(host.thread.values[row]!, tree.start(row)), row)
-    const sequence = tree.sequence(row)
-    if (sequence < 0) continue
-    const index = tree.inBackward[row] === 1 ? recomputed : forward
-    const rows = index.get(sequence)
-    if (rows === undefined) index.set(sequence, [row])
-    else rows.push(row)
-  }
-  const latest = (rows: ReadonlyArray<number> | undefined, before: number): number => {
-    let found = -1
-    for (const row of rows ?? []) {
-      if (tree.start(row) < before && (found < 0 || tree.start(row) >= tree.start(found))) found = row
-    }
-    return found
-  }
-  // The link starts where the node's own op does, just inside the engine's event around it.
-  const linked = new Map<number, number>()
-  for (const row of tree.order) {
-    if (host.kind.values[row] !== Host.op || tree.inBackward[row] === 0) continue
-    const link = links.get(linkKey(host.thread.values[row]!, tree.start(row)))
-    if (link === undefined) continue
-    const target = byStart.get(linkKey(link.thread, link.start))
-    if (target === undefined) continue
-    let node = row
-    while (node >= 0 && !tree.isNode(node)) node = tree.parent[node]!
-    for (let at = node; at >= 0 && tree.isNode(at); at = tree.parent[at]!) linked.set(at, target)
-  }
-  const known = new Map<number, number>()
-  const find = (node: number): number => {
-    const sequence = tree.sequence(node)
-    const start = tree.start(node)
-    const bySequence = sequence < 0 ? undefined : forward.get(sequence)
-    const threads = new Set(bySequence?.map((row) => host.thread.values[row]!))
-    const link = linked.get(node)
-    // Sequence numbers are per thread: where two threads ran forward ops, only the link tells them apart.
-    if (link !== undefined && (threads.size !== 1 || tree.start(link) >= start)) return link
-    const nested = tree.parent[node]! >= 0 && tree.inBackward[tree.parent[node]!] === 1
-    const again = sequence < 0 ? -1 : latest(recomputed.get(sequence), start)
-    if (nested && again >= 0) return again
-    const row = latest(bySequence, start)
-    if (row >= 0) return row
-    return again >= 0 ? again : (link ?? -1)
-  }
-  return (node) => {
-    const own = precedingNode(tree, node)
-    if (own < 0) return linked.get(node) ?? -1
-    let row = known.get(own)
-    if (row === undefined) known.set(own, (row = find(own)))
-    return row
-  }
-}
-
-interface GradientRow {
-  readonly row: number
-  readonly step: number
-  readonly node: number
-}
-
-/** AccumulateGrad ops with a shape, in the order they ran. */
-const gradientRows = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArray<GradientRow> =>
-  [...tree.trace.gradients.keys()]
-    .map((row) => {
-      let node = row
-      while (tree.parent[node]! >= 0 && !tree.isNode(node)) node = tree.parent[node]!
-      return { row, step: stepAt(steps, tree.start(row)), node: tree.isNode(node) ? node : row }
-    })
-    .filter(({ step }) => step >= 0)
-    .toSorted((a, b) => tree.start(a.row) - tree.start(b.row))
-
 const nodeTitle = (tree: HostTree, node: number): string =>
   tree.name(node).replace("autograd::engine::evaluate_function: ", "")
-
-const chooseParameters = (
-  trace: KinetoTrace,
-  layers: Layers,
-  perStep: ReadonlyArray<ReadonlyArray<GradientRow>>,
-  layerOf: (gradient: GradientRow) => number | undefined,
-  warnings: Array<string>
-): ReadonlyArray<ProfiledParameter> => {
-  const first = perStep.find((gradients) => gradients.length > 0)
-  if (first === undefined) {
-    if (trace.names.texts.some((name) => name.includes("AccumulateGrad"))) {
-      warnings.push(
-        "AccumulateGrad events have no shapes (record_shapes=False): the profile has no parameters"
-      )
-    }
-    return []
-  }
-  const shapeOf = ({ row }: GradientRow) => trace.gradients.get(row)!
-  const identity = (gradient: GradientRow): string => {
-    const layer = layerOf(gradient)
-    return `${layer === undefined ? "" : (layers.owners[layer] ?? layer)} ${shapeOf(gradient).shape.join("x")}`
-  }
-  const line = first.map(identity)
-  // Gradient accumulation runs the backward pass several times a step; each parameter counts once, as in the last.
-  const period = shortestPeriod(line)
-  const once = period < line.length && layers.owners.length > 0 ? first.slice(-period) : first
-  if (once.length < first.length) {
-    warnings.push(`${first.length / period} backward passes per step: parameters are those of one`)
-  }
-  for (const [step, gradients] of perStep.entries()) {
-    if (gradients === first || gradients.length === 0) continue
-    if (
-      gradients.length !== first.length ||
-      gradients.some((gradient, i) => identity(gradient) !== line[i])
-    ) {
-      warnings.push(`step ${step} makes gradients in another order than the first; the first step's is used`)
-      break
-    }
-  }
-  const parameters: Array<ProfiledParameter> = []
-  let orphans = 0
-  for (const gradient of once) {
-    let layer = layerOf(gradient)
-    if (layer === undefined) {
-      orphans++
-      layer = parameters.at(-1)?.layer ?? 0
-    }
-    parameters.push({ layer, ...shapeOf(gradient) })
-  }
-  if (orphans > 0)
-    warnings.push(`${orphans} parameters have no known layer and were given to the one before them`)
-  return parameters
-}
-
-/** Smallest p that divides the length such that the line repeats every p. */
-const shortestPeriod = (line: ReadonlyArray<string>): number => {
-  for (let period = 1; period < line.length; period++) {
-    if (line.length % period === 0 && line.every((item, i) => i < period || item === line[i - period]))
-      return period
-  }
-  return line.length
-}
