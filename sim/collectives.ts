@@ -5,7 +5,7 @@ import type { Op } from "../core/machine/op.ts"
 import type { Group } from "../core/world.ts"
 import type { CollectiveTable } from "./cost/collective-table.ts"
 import type { Estimate } from "./cost/cost-model.ts"
-import type { Activity, Engine, Route } from "./engine/engine.ts"
+import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
 import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
 import type { Classes } from "./symmetry.ts"
 
@@ -13,6 +13,8 @@ export interface CollectiveOptions {
   readonly algorithm: CollectiveAlgorithm
   /** Measured times that bound how fast a collective can be, whatever the links. */
   readonly table?: CollectiveTable | undefined
+  /** Latencies change during the run: each collective pays what holds when it starts. */
+  readonly latencyVaries?: boolean
 }
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
@@ -62,6 +64,7 @@ export class Collectives {
   readonly #communicators = new Map<string, Communicator>()
   readonly #communicatorOf = new Map<Group, Communicator>()
   readonly #legs = new Map<Op, ReadonlyArray<Leg>>()
+  readonly #latencies: Array<() => number> = []
   readonly #notes = new Map<string, Estimate>()
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
   onMet: ((ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>, last: Activity) => void) | undefined
@@ -74,6 +77,7 @@ export class Collectives {
     this.#ranks = ranks
     this.#options = options
     this.linkBytes = new Float64Array(network.links.length)
+    if (options.latencyVaries === true) engine.latencyOf = (key) => this.#latencies[key]!()
   }
 
   get estimates(): ReadonlyArray<Estimate> {
@@ -180,6 +184,12 @@ export class Collectives {
     return { first, last }
   }
 
+  #latency(phase: Phase, moreSeconds: number): number {
+    if (this.#options.latencyVaries !== true) return phase.latencySeconds + moreSeconds
+    this.#latencies.push(() => phase.latencyNowSeconds() + moreSeconds)
+    return latencyKey(this.#latencies.length - 1)
+  }
+
   /** Flows of a collective; the same for every submission of one op. */
   #legsOf(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
     const known = this.#legs.get(op)
@@ -207,7 +217,7 @@ export class Collectives {
     const legs = phases.map(({ phase, route }): Leg => {
       const bytes = phase.unitsPerByte * op.sizeBytes
       if (ceiling === undefined || phases.length > 1) {
-        return { route, phase, bytes, latencySeconds: phase.latencySeconds, bytesPerSecondMax: Infinity }
+        return { route, phase, bytes, latencySeconds: this.#latency(phase, 0), bytesPerSecondMax: Infinity }
       }
       // Alone on unlimited links it takes exactly what was measured.
       const flowing = ceiling.seconds - ceiling.latencySeconds
@@ -215,7 +225,7 @@ export class Collectives {
         route,
         phase,
         bytes,
-        latencySeconds: phase.latencySeconds + ceiling.latencySeconds,
+        latencySeconds: this.#latency(phase, ceiling.latencySeconds),
         bytesPerSecondMax: flowing > 0 ? bytes / flowing : Infinity
       }
     })

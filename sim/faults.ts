@@ -47,6 +47,11 @@ export class Faults {
     return this.#keyOf("wan", site)
   }
 
+  /** Does some link change its latency? */
+  get changeLatency(): boolean {
+    return this.#faults.some((fault) => fault.kind === "link" && fault.change.latencySeconds !== undefined)
+  }
+
   /** Speed of the rank's compute lane; undefined when nothing happens to it. */
   speedOf(rank: number, engine: Engine): SpeedProfileId | undefined {
     const faults = this.#rankFaults(rank)
@@ -80,7 +85,8 @@ export class Faults {
               : current,
           network.links[link]!.spec
         )
-        engine.setLink(link, spec)
+        engine.setLink(link, { bytesPerSecond: spec.bytesPerSecond })
+        network.setLatency(link, spec.latencySeconds)
       }
     }
     times.forEach((time, tag) => engine.at(time, tag))

@@ -20,6 +20,8 @@ export interface LinkClass {
 /** One stretch of a collective: pay the latency, then move `unitsPerByte * sizeBytes` through every link at once. */
 export interface Phase {
   readonly latencySeconds: number
+  /** The same with the links as they are now, after `setLatency`. */
+  readonly latencyNowSeconds: () => number
   /** Flow bytes per byte of the op's `sizeBytes`. */
   readonly unitsPerByte: number
   /** Link classes crossed, and on the busiest link of each class the bytes per flow byte. */
@@ -59,6 +61,8 @@ export class Network {
   readonly #inter: Tier
   readonly #wan: Tier | undefined
   readonly #pairs: ReadonlyMap<string, number> | undefined
+  /** Per link class, as changed by `setLatency`. */
+  readonly #latencies: Float64Array
 
   constructor(world: World, symmetry: Symmetry) {
     this.#world = world
@@ -112,6 +116,7 @@ export class Network {
     this.#wan = uplinks
     this.#pairs = pairs
     this.links = links
+    this.#latencies = Float64Array.from(links, ({ spec }) => spec.latencySeconds)
     this.#classOf = Int32Array.from(classOf)
   }
 
@@ -133,6 +138,11 @@ export class Network {
     return [out, into]
   }
 
+  /** From now on, a crossing of this class of links takes so long. */
+  setLatency(link: number, latencySeconds: number): void {
+    this.#latencies[link] = latencySeconds
+  }
+
   /** Link classes of a tier, both directions: of one rank, node or site, or all. */
   linksOf(tier: LinkClass["tier"], owner: number | undefined): ReadonlyArray<number> {
     const begin = { intra: this.#intra, inter: this.#inter, wan: this.#wan }[tier]
@@ -151,9 +161,8 @@ export class Network {
   latencySeconds(a: number, b: number): number {
     let latencySeconds = 0
     for (const link of this.path(a, b)) {
-      const { direction, spec } = this.links[link]!
       // A tier's delay is that of the whole crossing, so its far end adds nothing.
-      if (direction === "out") latencySeconds += spec.latencySeconds
+      if (this.links[link]!.direction === "out") latencySeconds += this.#latencies[link]!
     }
     return latencySeconds
   }
@@ -265,27 +274,24 @@ export class Network {
       ...heads.map((members) => [members[0]!, members.at(-1)!]),
       [...sites.values()].map(([head]) => head!)
     ]
-    let latencySeconds = 0
-    for (const among of candidates) {
-      for (const a of among)
-        for (const b of among) latencySeconds = Math.max(latencySeconds, this.latencySeconds(a, b))
-    }
-    return this.#phase(crossings, 1 / n, latencySeconds)
+    const farthest = (): number =>
+      Math.max(
+        ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
+      )
+    return this.#phase(crossings, 1 / n, farthest)
   }
 
   /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
   #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
     const crossings = new Float64Array(this.#classOf.length)
-    let latencySeconds = 0
-    for (const [a, b] of hops) {
-      latencySeconds = Math.max(latencySeconds, this.latencySeconds(a, b))
-      for (const link of this.#path(a, b)) crossings[link]! += 1
-    }
-    return this.#phase(crossings, unitsPerByte, latencySeconds * steps)
+    for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
+    const latency = (): number =>
+      steps * hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
+    return this.#phase(crossings, unitsPerByte, latency)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
-  #phase(crossings: Float64Array, unitsPerByte: number, latencySeconds: number): Phase {
+  #phase(crossings: Float64Array, unitsPerByte: number, latency: () => number): Phase {
     const busiest = new Float64Array(this.links.length)
     const totals = new Float64Array(this.links.length)
     crossings.forEach((count, link) => {
@@ -298,7 +304,8 @@ export class Network {
       if (total > 0) links.push(id)
     })
     return {
-      latencySeconds,
+      latencySeconds: latency(),
+      latencyNowSeconds: latency,
       unitsPerByte,
       links: Int32Array.from(links),
       weights: Float64Array.from(links, (id) => busiest[id]!),

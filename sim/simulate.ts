@@ -125,7 +125,10 @@ class Run<A> {
       network: simulation.network,
       links: this.#network.links.map(({ name, spec }) => ({ name, ...spec }))
     })
-    this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, simulation.collectives)
+    this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
+      ...simulation.collectives,
+      latencyVaries: faults?.changeLatency ?? false
+    })
     this.#recorder = simulation.record === true ? new Recorder() : undefined
     this.#values = simulation.values === undefined ? undefined : new Values(simulation.values)
     const recorder = this.#recorder

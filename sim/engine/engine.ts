@@ -60,12 +60,17 @@ const FLOW_JOINED = 5 // in the network
 const FLOW_ENDING = 6 // out of the network, in the queue for its turn
 const TIMER = 7
 
+/** What to give `flow` as a latency that `latencyOf(key)` will know when the flow starts; key is 0, 1, ... */
+export const latencyKey = (key: number): number => -1 - key
+
 export class Engine {
   /** Called when a watched activity has ended, after its successors were started. May call back into the engine. */
   onEnd: ((tag: number, activity: Activity) => void) | undefined
   /** Called at the time of an `at`. */
   onTimer: ((tag: number) => void) | undefined
   recorder: Recorder | undefined
+  /** Says, when it starts, the latency of a flow that was made with `latencyKey(key)`: for latencies that change. */
+  latencyOf: ((key: number) => number) | undefined
   /** Seconds spent by the works that named a meter, by meter. Grows as meters are used. */
   meters = new Float64Array(16)
   /** Activities not yet ended (timers do not count). */
@@ -181,7 +186,7 @@ export class Engine {
 
   /**
    * A flow of bytes over a route, at most `bytesPerSecondMax` fast. Its latency (default: that of the route's links when
-   * it starts) is paid first; then it joins the network.
+   * it starts; or a `latencyKey`) is paid first; then it joins the network.
    */
   flow(route: Route, bytes: number, latencySeconds = NaN, bytesPerSecondMax = Infinity): Activity {
     if (!(bytes >= 0 && bytes < Infinity))
@@ -381,6 +386,7 @@ export class Engine {
     }
     let latency = this.#extras[slot]!
     if (Number.isNaN(latency)) latency = this.routeLatencySeconds(this.#details[slot]!)
+    else if (latency < 0) latency = this.latencyOf!(-1 - latency)
     if (this.#fluid && latency > 0) {
       this.#states[slot] = FLOW_LATENCY
       this.#queue.push(now + latency, this.#sequences[slot]!, slot)

@@ -1,86 +1,86 @@
-// Max-min fair rates by progressive filling, re-solved only where a change can be felt.
-// Knows variables (how many equal flows, which links, with which weights) and link capacities;
-// nothing of time, bytes or activities.
+// Max-min fair rates, kept up to date by local repair.
+// Knows variables (how many equal flows, on which links, with which weights) and link capacities; nothing of time,
+// bytes or activities.
 //
-// A variable v stands for `count` flows that share one rate x each; on link l it uses weight * count * x. The max-min
-// fair allocation raises all rates together and freezes the flows of a link when it saturates: that link is then the
-// *bottleneck* of the flows it froze, at the *level* of their common rate.
+// A variable v stands for `count` flows that share one rate x each; on link l it uses weight * count * x. An allocation
+// is max-min fair exactly when every variable has a *bottleneck*: a saturated link on which no variable is faster
+// (Bertsekas & Gallager, Data Networks, 6.5.2). So the state is one *level* per link, Infinity while it limits nobody,
+// and one bottleneck per variable, whose rate is that link's level; and it is fair when
+//   (1) sum of load * rate = capacity on every link that limits somebody, and <= capacity on every other;
+//   (2) no variable is faster than the level of any of its links.
+// After a change the links it touches are looked at again, lowest level first. Each finds the level that satisfies (1)
+// with the others as they are, takes over the variables that break (2), and if its level moved passes the question on
+// to the other links of the variables it limits. Nothing else is looked at: most changes move levels and hardly any
+// bottleneck. When no question is left, (1) and (2) hold everywhere. Should that ever take too long (no case is known),
+// progressive filling from zero settles it.
 //
-// What a change can reach. Filling from zero runs exactly as before until the level where the change is first felt:
-// - a flow of rate x leaves: its links saturated at x or above, so rates below x stay;
-// - a flow joins, or a capacity shrinks: no sooner than the level at which one of its links would now saturate by
-//   itself, given the rates that stay;
-// - a capacity grows: that link's old level.
-// The least of these is the threshold. Rates below it stay; those at or above it are solved again, and of these only
-// the ones connected to the change through links they share.
+// A link that provably never saturates is left out: see `#admit`.
 
 const NONE = -1
-/** Rates this close to the threshold count as at it, so that ties separated by rounding are solved together. */
-const TIE = 1 - 1e-12
+/** A rate exceeds a level when it does so by more than rounding; levels this close are one. */
+const TOLERANCE = 1e-13
+const CEILING = 1 + TOLERANCE
+/** A level that moves by less than this, relatively, has not moved. */
+const STILL = 2 ** -50
 
 /** Incremental max-min solver. Links and variables are dense integers in order of creation. */
 export class MaxMin {
+  linkCount = 0
   /** bytes/s; Infinity never saturates; 0 stops its flows. Read-only to others: use `setCapacity`. */
   capacities = new Float64Array(16)
-  linkCount = 0
-  /** Common rate of the flows the link limits after the last `solve`; Infinity when it limits none. */
+  /** Rate of each flow that the link limits, after the last `solve`; Infinity when it limits none. */
   levels = new Float64Array(16)
 
-  /** Rate of one flow of the variable after the last `solve`, bytes/s. */
-  rates = new Float64Array(16)
-  /** The link that limits the variable after the last `solve`; -1 when nothing does (its rate is Infinity). */
-  bottlenecks = new Int32Array(16)
-  counts = new Int32Array(16)
   variableCount = 0
+  counts = new Int32Array(16)
+  /** The link that limits the variable after the last `solve`; -1 when it has no flows or nothing limits them. */
+  bottlenecks = new Int32Array(16)
   /** Variable v uses incidenceLinks[p] with incidenceWeights[p] for p in incidenceStarts[v] .. incidenceStarts[v + 1]. */
   incidenceStarts = new Int32Array(17)
   incidenceLinks = new Int32Array(32)
   incidenceWeights = new Float64Array(32)
 
-  /** Variables with flows on a link: `members[link][0 .. memberCounts[link])`. */
-  members: Array<Int32Array<ArrayBuffer>> = []
-  memberCounts = new Int32Array(16)
-
-  /** Result of the last `solve`: the variables solved again, in groups of one bottleneck each, levels ascending. */
-  solved = new Int32Array(16)
-  solvedCount = 0
-  /** Group g is solved[groupEnds[g-1] .. groupEnds[g]) and limited by groupLinks[g] (-1: by nothing). */
-  groupLinks = new Int32Array(17)
-  groupEnds = new Int32Array(17)
-  groupCount = 0
-  /** Links looked at by the last `solve`. Those that limit some variable have a group; the others limit none. */
-  affected = new Int32Array(16)
-  affectedCount = 0
-  /** Called inside `solve` when the first flow joins a link, and when the last one leaves it. */
-  onLinkBusy: ((link: number) => void) | undefined
-  onLinkIdle: ((link: number) => void) | undefined
+  /** Result of the last `solve`: links whose level changed, and variables whose bottleneck did. */
+  changedLinks = new Int32Array(16)
+  changedLinkCount = 0
+  movedVariables = new Int32Array(16)
+  movedCount = 0
+  /** How often `solve` fell back on filling from zero. */
+  refills = 0
+  /** Looks at one link, over all solves. */
+  evaluations = 0
 
   // Per link.
-  #memberLoads: Array<Float64Array<ArrayBuffer>> = [] // weight * count, beside members
-  #rateMaxs = new Float64Array(16) // NaN: a real link; otherwise the private link of a capped variable
-  #remaining = new Float64Array(16)
-  #usage = new Float64Array(16)
-  #unknown = new Int32Array(16)
-  #linkMarks = new Int32Array(16)
-  #keys = new Float64Array(16) // of the links in the heap below
-  #capacitiesBefore = new Float64Array(16)
-  #capacityChanged: Array<number> = []
+  #rateMaxs = new Float64Array(16) // NaN: a real link; otherwise the private link of a variable with a rate limit
+  #limiting = new Uint8Array(16) // may saturate, so takes part
+  #whole = new Uint8Array(16).fill(1) // all weights on it are integers, so that sums of loads are exact
+  #ownLoads = new Float64Array(16)
+  #own: Array<Int32Array<ArrayBuffer>> = [] // incidences of the variables it limits
+  #ownCounts = new Int32Array(16)
+  #cross: Array<Int32Array<ArrayBuffer>> = [] // incidences of the variables limited elsewhere
+  #crossLinks: Array<Int32Array<ArrayBuffer>> = [] // by which link
+  #crossLoads: Array<Float64Array<ArrayBuffer>> = [] // weight * count
+  #crossCounts = new Int32Array(16)
+  #incidences: Array<Array<number>> = [] // all that were ever registered
+  #demands: Array<Map<number, number>> = [] // see #admit
+  #changedMarks = new Uint8Array(16)
 
   // Per variable.
   #countsBefore = new Int32Array(16)
-  #variableMarks = new Int32Array(16)
+  #limitingEnds = new Int32Array(16) // incidences on limiting links come first
   #touchedMarks = new Uint8Array(16)
   #touched = new Int32Array(16)
   #touchedCount = 0
+  #movedMarks = new Uint8Array(16)
 
-  // Per incidence (variable, link).
-  #incidencePositions = new Int32Array(32) // place in members[link]
-  #memberIncidences: Array<Int32Array<ArrayBuffer>> = []
+  // Per incidence.
+  #incidenceVariables = new Int32Array(32)
+  #positions = new Int32Array(32) // in #own or #cross of its link
 
+  // Links to look at: a binary heap by (level, link).
   #heap = new Int32Array(16)
   #heapSize = 0
-  #epoch = 0
-  #threshold = Infinity
+  #queuedMarks = new Uint8Array(16)
 
   /** Adds a link of so many bytes/s. */
   addLink(bytesPerSecond: number): number {
@@ -93,399 +93,497 @@ export class MaxMin {
    */
   addVariable(links: ArrayLike<number>, weights: ArrayLike<number> | undefined, rateMax: number): number {
     const v = this.variableCount++
-    if (v === this.rates.length) {
-      this.rates = doubled(this.rates)
-      this.bottlenecks = doubled(this.bottlenecks)
-      this.counts = doubled(this.counts)
-      this.solved = doubled(this.solved)
-      this.#countsBefore = doubled(this.#countsBefore)
-      this.#variableMarks = doubled(this.#variableMarks)
-      this.#touchedMarks = doubled(this.#touchedMarks)
-      this.#touched = doubled(this.#touched)
-      const starts = new Int32Array(this.rates.length + 1)
-      starts.set(this.incidenceStarts)
-      this.incidenceStarts = starts
-    }
+    if (v === this.counts.length) this.#growVariables()
     this.bottlenecks[v] = NONE
     let end = this.incidenceStarts[v]!
-    for (let i = 0; i < links.length; i++) end = this.#addIncidence(end, links[i]!, weights?.[i] ?? 1)
+    this.#limitingEnds[v] = end
+    for (let i = 0; i < links.length; i++) this.#addIncidence(end++, v, links[i]!, weights?.[i] ?? 1)
     // A bound on the rate of each flow is a link of its own whose capacity follows the number of flows.
-    if (rateMax !== Infinity) end = this.#addIncidence(end, this.#addLink(0, rateMax), 1)
+    if (rateMax !== Infinity) this.#addIncidence(end++, v, this.#addLink(0, rateMax), 1)
     this.incidenceStarts[v + 1] = end
+    this.#admit(v)
     return v
   }
 
   /** Changes the number of flows of a variable by `by`; takes effect at the next `solve`. */
   addFlows(variable: number, by: number): void {
     this.counts[variable]! += by
-    if (this.#touchedMarks[variable] === 0) {
-      this.#touchedMarks[variable] = 1
-      this.#touched[this.#touchedCount++] = variable
-    }
+    if (this.#touchedMarks[variable] === 1) return
+    this.#touchedMarks[variable] = 1
+    this.#touched[this.#touchedCount++] = variable
   }
 
   /** Changes a link's capacity; takes effect at the next `solve`. */
   setCapacity(link: number, bytesPerSecond: number): void {
-    if (!this.#capacityChanged.includes(link)) {
-      this.#capacityChanged.push(link)
-      this.#capacitiesBefore[link] = this.capacities[link]!
-    }
     this.capacities[link] = bytesPerSecond
+    // What never saturates may now: from here on every link that shares a variable with this one takes part.
+    for (const incidence of this.#incidences[link]!) {
+      const v = this.#incidenceVariables[incidence]!
+      for (let p = this.incidenceStarts[v]!; p < this.incidenceStarts[v + 1]!; p++)
+        this.#takePart(this.incidenceLinks[p]!)
+    }
+    this.#enqueue(link)
   }
 
-  /** Did the last `solve` look at this link? If not, its level and the variables it limits are as before. */
-  isAffected(link: number): boolean {
-    return this.affectedCount > 0 && this.#linkMarks[link] === this.#epoch
+  /** Rate of one flow of the variable after the last `solve`, bytes/s; 0 when it has none. */
+  rate(variable: number): number {
+    const link = this.bottlenecks[variable]!
+    return link !== NONE ? this.levels[link]! : this.#countsBefore[variable] === 0 ? 0 : Infinity
   }
 
-  /** Brings `rates` and `bottlenecks` up to date with the changes since the last call, and says what was solved. */
+  /** Brings levels and bottlenecks up to date with the changes since the last call, and lists what moved. */
   solve(): void {
-    this.solvedCount = 0
-    this.groupCount = 0
-    this.affectedCount = 0
-    if (this.#touchedCount === 0 && this.#capacityChanged.length === 0) return
-    this.#epoch++
-    this.#threshold = Infinity
-    this.#applyChanges()
-    this.#spread()
-    this.#fill()
-    this.#freeUnlimited()
+    for (let i = 0; i < this.changedLinkCount; i++) this.#changedMarks[this.changedLinks[i]!] = 0
+    for (let i = 0; i < this.movedCount; i++) this.#movedMarks[this.movedVariables[i]!] = 0
+    this.changedLinkCount = 0
+    this.movedCount = 0
     for (let i = 0; i < this.#touchedCount; i++) {
       const v = this.#touched[i]!
-      this.#countsBefore[v] = this.counts[v]!
       this.#touchedMarks[v] = 0
+      if (this.counts[v] !== this.#countsBefore[v]) this.#applyCount(v)
     }
     this.#touchedCount = 0
-    this.#capacityChanged.length = 0
+    // A question asked of a link is settled in one look, rarely two; the bound is generous and cheap to have.
+    let left = 1000 + 50 * this.linkCount
+    while (this.#heapSize > 0) {
+      this.#evaluate(this.#dequeue())
+      if (--left === 0) return this.refill()
+    }
   }
 
-  /** Enters the changes into the members of links, marks the links they touch, and finds the threshold. */
-  #applyChanges(): void {
-    const touched = this.#touched
-    let threshold = Infinity
-    let anyJoined = false
-    for (let i = 0; i < this.#touchedCount; i++) {
-      const v = touched[i]!
-      const before = this.#countsBefore[v]!
-      const count = this.counts[v]!
-      if (count === before) continue
-      if (before === 0)
-        this.rates[v] = Infinity // unknown: at or above any threshold
-      else if (count < before && this.rates[v]! < threshold) threshold = this.rates[v]!
-      if (count > before) anyJoined = true
-      const end = this.incidenceStarts[v + 1]!
-      for (let p = this.incidenceStarts[v]!; p < end; p++) {
-        const link = this.incidenceLinks[p]!
-        if (count === 0) this.#removeMember(p, link)
-        else if (before === 0) this.#addMember(p, link, v, count)
-        else this.#memberLoads[link]![this.#incidencePositions[p]!] = this.incidenceWeights[p]! * count
-        const rateMax = this.#rateMaxs[link]!
-        if (!Number.isNaN(rateMax)) this.capacities[link] = rateMax * count
-        if (this.capacities[link] !== Infinity) this.#affect(link)
+  /** Solves everything by progressive filling from zero: the definition, slow, independent of the state. */
+  refill(): void {
+    this.refills++
+    while (this.#heapSize > 0) this.#dequeue()
+    const remaining = this.capacities.slice(0, this.linkCount)
+    const usage = new Float64Array(this.linkCount)
+    const unknown = new Int32Array(this.linkCount)
+    const target = new Int32Array(this.variableCount).fill(NONE)
+    const levels = new Float64Array(this.linkCount).fill(Infinity)
+    for (let v = 0; v < this.variableCount; v++) {
+      if (this.counts[v] === 0) continue
+      for (let p = this.incidenceStarts[v]!; p < this.#limitingEnds[v]!; p++) {
+        usage[this.incidenceLinks[p]!]! += this.incidenceWeights[p]! * this.counts[v]!
+        unknown[this.incidenceLinks[p]!]!++
       }
-      if (before === 0) this.#variableMarks[v] = this.#epoch // unknown even if no link can limit it
     }
-    if (anyJoined) {
-      for (let i = 0; i < this.#touchedCount; i++) {
-        const v = touched[i]!
-        if (this.counts[v]! <= this.#countsBefore[v]!) continue
-        const end = this.incidenceStarts[v + 1]!
-        for (let p = this.incidenceStarts[v]!; p < end; p++) {
-          const level = this.#soloLevel(this.incidenceLinks[p]!)
-          if (level < threshold) threshold = level
+    for (let level = 0; ; ) {
+      let link = NONE
+      let best = Infinity
+      for (let l = 0; l < this.linkCount; l++) {
+        if (unknown[l] === 0) continue
+        const fair = Math.max(level, remaining[l]! / usage[l]!)
+        if (fair < best) {
+          best = fair
+          link = l
+        }
+      }
+      if (link === NONE) break
+      level = best
+      levels[link] = level
+      for (const incidence of this.#incidences[link]!) {
+        const v = this.#incidenceVariables[incidence]!
+        if (target[v] !== NONE || this.counts[v] === 0) continue
+        target[v] = link
+        for (let p = this.incidenceStarts[v]!; p < this.#limitingEnds[v]!; p++) {
+          const load = this.incidenceWeights[p]! * this.counts[v]!
+          remaining[this.incidenceLinks[p]!]! -= load * level
+          usage[this.incidenceLinks[p]!]! -= load
+          unknown[this.incidenceLinks[p]!]!--
         }
       }
     }
-    for (const link of this.#capacityChanged) {
-      const before = this.#capacitiesBefore[link]!
-      const now = this.capacities[link]!
-      if (now === before || this.memberCounts[link] === 0) continue
-      const level = now > before ? this.levels[link]! : this.#soloLevel(link)
-      if (level < threshold) threshold = level
-      this.#affect(link)
+    for (let v = 0; v < this.variableCount; v++)
+      if (target[v] !== NONE && target[v] !== this.bottlenecks[v]) this.#move(v, target[v]!)
+    for (let l = 0; l < this.linkCount; l++) if (levels[l] !== this.levels[l]) this.#setLevel(l, levels[l]!)
+  }
+
+  /** Enters a changed number of flows into the links of the variable, which are all asked again. */
+  #applyCount(v: number): void {
+    const before = this.#countsBefore[v]!
+    const count = this.counts[v]!
+    this.#countsBefore[v] = count
+    const start = this.incidenceStarts[v]!
+    const end = this.#limitingEnds[v]!
+    if (before === 0) {
+      // For a start the variable goes to the link that now seems to limit it most.
+      let least = NONE
+      for (let p = start; p < end; p++) {
+        const link = this.incidenceLinks[p]!
+        if (least === NONE || this.levels[link]! < this.levels[least]!) least = link
+      }
+      this.#markMoved(v)
+      this.bottlenecks[v] = least
+      for (let p = start; p < end; p++) {
+        if (this.incidenceLinks[p] === least) this.#insertOwn(p)
+        else this.#insertCross(p, least)
+      }
+    } else if (count === 0) {
+      const bottleneck = this.bottlenecks[v]!
+      this.#markMoved(v)
+      this.bottlenecks[v] = NONE
+      for (let p = start; p < end; p++) {
+        if (this.incidenceLinks[p] === bottleneck) this.#removeOwn(p, before)
+        else this.#removeCross(p)
+      }
+    } else {
+      const bottleneck = this.bottlenecks[v]!
+      for (let p = start; p < end; p++) {
+        const link = this.incidenceLinks[p]!
+        const weight = this.incidenceWeights[p]!
+        if (link === bottleneck) this.#ownLoads[link]! += weight * (count - before)
+        else this.#crossLoads[link]![this.#positions[p]!] = weight * count
+      }
     }
-    this.#threshold = threshold * TIE
+    for (let p = start; p < end; p++) {
+      const link = this.incidenceLinks[p]!
+      const rateMax = this.#rateMaxs[link]!
+      if (!Number.isNaN(rateMax)) this.capacities[link] = rateMax * count
+      this.#enqueue(link)
+    }
+  }
+
+  /** Finds the level of a link, given those of the others. */
+  #evaluate(link: number): void {
+    this.evaluations++
+    const capacity = this.capacities[link]!
+    const n = this.#crossCounts[link]!
+    const loads = this.#crossLoads[link]!
+    const crossLinks = this.#crossLinks[link]!
+    const levels = this.levels
+    let elsewhere = 0
+    let fastest = 0
+    for (let i = 0; i < n; i++) {
+      const x = levels[crossLinks[i]!]!
+      elsewhere += loads[i]! * x
+      if (x > fastest) fastest = x
+    }
+    const before = levels[link]!
+    let level: number
+    const own = this.#ownLoad(link)
+    if (own === 0) {
+      if (elsewhere <= capacity * CEILING) {
+        if (before !== Infinity) this.#setLevel(link, Infinity)
+        return
+      }
+      level = 0
+    } else {
+      level = (capacity - elsewhere) / own
+      if (!(level > 0)) level = 0
+    }
+    let pulled = false
+    if (fastest > level * CEILING) {
+      // Solve own * level + sum of load * min(rate, level) = capacity. The left side is concave in the level, so
+      // Newton's steps come from below and end exactly when the set of slower variables no longer grows.
+      for (;;) {
+        let remaining = capacity
+        let usage = own
+        for (let i = 0; i < n; i++) {
+          const x = levels[crossLinks[i]!]!
+          if (x < level) remaining -= loads[i]! * x
+          else usage += loads[i]!
+        }
+        const next = remaining / usage
+        if (!(next > level)) break
+        level = next
+      }
+      const ceiling = level * CEILING
+      for (let i = n - 1; i >= 0; i--) {
+        if (levels[crossLinks[i]!]! <= ceiling) continue
+        const v = this.#incidenceVariables[this.#cross[link]![i]!]!
+        this.#enqueue(this.bottlenecks[v]!)
+        this.#move(v, link)
+        pulled = true
+      }
+    }
+    if (!pulled && Math.abs(level - before) <= level * STILL) return
+    this.#setLevel(link, level)
+    const variables = this.#incidenceVariables
+    const starts = this.incidenceStarts
+    const ends = this.#limitingEnds
+    const owned = this.#own[link]!
+    for (let i = 0, count = this.#ownCounts[link]!; i < count; i++) {
+      const v = variables[owned[i]!]!
+      for (let p = starts[v]!, end = ends[v]!; p < end; p++) {
+        const other = this.incidenceLinks[p]!
+        if (other !== link) this.#enqueue(other)
+      }
+    }
+  }
+
+  #setLevel(link: number, level: number): void {
+    this.levels[link] = level
+    if (this.#changedMarks[link] === 1) return
+    this.#changedMarks[link] = 1
+    this.changedLinks[this.changedLinkCount++] = link
+  }
+
+  #markMoved(v: number): void {
+    if (this.#movedMarks[v] === 1) return
+    this.#movedMarks[v] = 1
+    this.movedVariables[this.movedCount++] = v
+  }
+
+  /** Makes a link the bottleneck of an active variable. */
+  #move(v: number, link: number): void {
+    const before = this.bottlenecks[v]!
+    this.#markMoved(v)
+    this.bottlenecks[v] = link
+    for (let p = this.incidenceStarts[v]!, end = this.#limitingEnds[v]!; p < end; p++) {
+      const l = this.incidenceLinks[p]!
+      if (l === link) {
+        this.#removeCross(p)
+        this.#insertOwn(p)
+      } else if (l === before) {
+        this.#removeOwn(p, this.#countsBefore[v]!)
+        this.#insertCross(p, link)
+      } else this.#crossLinks[l]![this.#positions[p]!] = link
+    }
+  }
+
+  /** Sum of weight * count of the variables the link limits. */
+  #ownLoad(link: number): number {
+    const n = this.#ownCounts[link]!
+    if (n === 0) return 0
+    if (this.#whole[link] === 1) return this.#ownLoads[link]! // sums of integers: exact however they came about
+    let sum = 0
+    for (let i = 0; i < n; i++) {
+      const p = this.#own[link]![i]!
+      sum += this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+    }
+    return sum
+  }
+
+  #insertOwn(p: number): void {
+    const link = this.incidenceLinks[p]!
+    const n = this.#ownCounts[link]!++
+    if (n === this.#own[link]!.length) this.#own[link] = int32(this.#own[link]!, 2 * n)
+    this.#own[link]![n] = p
+    this.#positions[p] = n
+    this.#ownLoads[link]! += this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+  }
+
+  #removeOwn(p: number, count: number): void {
+    const link = this.incidenceLinks[p]!
+    const own = this.#own[link]!
+    const last = own[--this.#ownCounts[link]!]!
+    const at = this.#positions[p]!
+    own[at] = last
+    this.#positions[last] = at
+    this.#ownLoads[link]! -= this.incidenceWeights[p]! * count
+  }
+
+  #insertCross(p: number, bottleneck: number): void {
+    const link = this.incidenceLinks[p]!
+    const n = this.#crossCounts[link]!++
+    if (n === this.#cross[link]!.length) {
+      this.#cross[link] = int32(this.#cross[link]!, 2 * n)
+      this.#crossLinks[link] = int32(this.#crossLinks[link]!, 2 * n)
+      this.#crossLoads[link] = float64(this.#crossLoads[link]!, 2 * n)
+    }
+    this.#cross[link]![n] = p
+    this.#crossLinks[link]![n] = bottleneck
+    this.#crossLoads[link]![n] = this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+    this.#positions[p] = n
+  }
+
+  #removeCross(p: number): void {
+    const link = this.incidenceLinks[p]!
+    const n = --this.#crossCounts[link]!
+    const at = this.#positions[p]!
+    const last = this.#cross[link]![n]!
+    this.#cross[link]![at] = last
+    this.#crossLinks[link]![at] = this.#crossLinks[link]![n]!
+    this.#crossLoads[link]![at] = this.#crossLoads[link]![n]!
+    this.#positions[last] = at
   }
 
   /**
-   * A lower bound of the level at which the link saturates if no rate below that level changes: the solution of
-   * sum of load * min(rate, level) = capacity, approached from below.
+   * Decides which links of a new variable can ever limit anyone. The flows of a variable together pass at most
+   * min over its links k of capacity / weight; let k attain it. On another link l they then load at most
+   * capacity(k) * weight(l) / weight(k), and all variables with the same k together at most that with their largest
+   * ratio. A link whose loads so bounded sum to no more than its capacity is left out, typically network cards behind
+   * a slower shared link. Once a link takes part it stays.
    */
-  #soloLevel(link: number): number {
-    const capacity = this.capacities[link]!
-    const n = this.memberCounts[link]!
-    if (capacity === Infinity || n === 0) return Infinity
-    const members = this.members[link]!
-    const loads = this.#memberLoads[link]!
-    const rates = this.rates
-    let level = 0
-    for (let pass = 0; pass < 4; pass++) {
-      let remaining = capacity
-      let usage = 0
-      for (let i = 0; i < n; i++) {
-        const x = rates[members[i]!]!
-        if (x < level) remaining -= loads[i]! * x
-        else usage += loads[i]!
-      }
-      if (usage === 0) return Infinity // all of its flows are slower than it allows
-      const next = remaining / usage
-      if (!(next > level)) break
-      level = next
+  #admit(v: number): void {
+    const start = this.incidenceStarts[v]!
+    const end = this.incidenceStarts[v + 1]!
+    let tightest = NONE
+    let passing = Infinity
+    for (let p = start; p < end; p++) {
+      const link = this.incidenceLinks[p]!
+      const most = this.capacities[link]! / this.incidenceWeights[p]!
+      if (!Number.isNaN(this.#rateMaxs[link]!) || most >= passing) continue
+      passing = most
+      tightest = p
     }
-    return level
-  }
-
-  /** Finds the unknown variables: those at or above the threshold that are connected to the affected links. */
-  #spread(): void {
-    const { rates, capacities } = this
-    const starts = this.incidenceStarts
-    const links = this.incidenceLinks
-    const linkMarks = this.#linkMarks
-    const variableMarks = this.#variableMarks
-    const threshold = this.#threshold
-    const epoch = this.#epoch
-    this.#heapSize = 0
-    const affected = this.affected
-    let count = this.affectedCount
-    for (let a = 0; a < count; a++) {
-      const link = affected[a]!
-      this.levels[link] = Infinity
-      const n = this.memberCounts[link]!
-      if (n === 0) continue
-      const capacity = capacities[link]!
-      const members = this.members[link]!
-      const loads = this.#memberLoads[link]!
-      let remaining = capacity
-      let usage = 0
-      let unknown = 0
-      for (let i = 0; i < n; i++) {
-        const v = members[i]!
-        const x = rates[v]!
-        if (x < threshold) {
-          remaining -= loads[i]! * x
-          continue
-        }
-        usage += loads[i]!
-        unknown++
-        if (variableMarks[v] === epoch) continue
-        variableMarks[v] = epoch
-        const end = starts[v + 1]!
-        for (let p = starts[v]!; p < end; p++) {
-          const other = links[p]!
-          // A link that cannot saturate carries no influence from one flow to another.
-          if (linkMarks[other] === epoch || capacities[other] === Infinity) continue
-          linkMarks[other] = epoch
-          affected[count++] = other
-        }
+    for (let p = start; p < end; p++) {
+      const link = this.incidenceLinks[p]!
+      const rateMax = this.#rateMaxs[link]!
+      if (!Number.isNaN(rateMax)) {
+        if (rateMax < passing) this.#takePart(link)
+      } else if (this.#limiting[link] === 1 || p === tightest) this.#takePart(link)
+      else if (tightest !== NONE) {
+        const source = this.incidenceLinks[tightest]!
+        const demands = this.#demands[link]!
+        const load = passing * this.incidenceWeights[p]!
+        if (load > (demands.get(source) ?? 0)) demands.set(source, load)
+        let sum = 0
+        for (const demand of demands.values()) sum += demand
+        if (sum > this.capacities[link]!) this.#takePart(link)
       }
-      this.#remaining[link] = remaining
-      this.#usage[link] = usage
-      this.#unknown[link] = unknown
-      if (unknown > 0 && capacity !== Infinity) {
-        this.#keys[link] = remaining > 0 ? remaining / usage : 0
-        this.#heap[this.#heapSize++] = link
-      }
-    }
-    this.affectedCount = count
-  }
-
-  /** Progressive filling of the unknown variables. A link's fair level only grows, so its place in the heap is lazy. */
-  #fill(): void {
-    const { rates, bottlenecks, solved, groupLinks, groupEnds } = this
-    const starts = this.incidenceStarts
-    const links = this.incidenceLinks
-    const weights = this.incidenceWeights
-    const variableMarks = this.#variableMarks
-    const remaining = this.#remaining
-    const usage = this.#usage
-    const unknown = this.#unknown
-    const counts = this.counts
-    const epoch = this.#epoch
-    let solvedCount = this.solvedCount
-    let level = 0
-    for (let i = (this.#heapSize - 2) >> 1; i >= 0; i--) this.#siftDown(i)
-    while (this.#heapSize > 0) {
-      const link = this.#heap[0]!
-      if (unknown[link] === 0) {
-        this.#popLink()
-        continue
-      }
-      const r = remaining[link]!
-      const key = r > 0 ? r / usage[link]! : 0
-      if (key > this.#keys[link]!) {
-        this.#keys[link] = key
-        this.#siftDown(0)
-        continue
-      }
-      this.#popLink()
-      if (key > level) level = key
-      this.levels[link] = level
-      const members = this.members[link]!
-      const n = this.memberCounts[link]!
-      for (let i = 0; i < n; i++) {
-        const v = members[i]!
-        if (variableMarks[v] !== epoch) continue
-        variableMarks[v] = 0
-        rates[v] = level
-        bottlenecks[v] = link
-        solved[solvedCount++] = v
-        const flows = counts[v]!
-        const end = starts[v + 1]!
-        for (let p = starts[v]!; p < end; p++) {
-          const other = links[p]!
-          const load = weights[p]! * flows
-          remaining[other]! -= load * level
-          usage[other]! -= load
-          unknown[other]!--
-        }
-      }
-      groupLinks[this.groupCount] = link
-      groupEnds[this.groupCount++] = solvedCount
-    }
-    this.solvedCount = solvedCount
-  }
-
-  /** Unknown variables that no link froze are limited by nothing: only links of infinite capacity carry them. */
-  #freeUnlimited(): void {
-    const before = this.solvedCount
-    for (let i = 0; i < this.#touchedCount; i++) this.#freeIfUnknown(this.#touched[i]!)
-    for (const link of this.#capacityChanged) {
-      if (this.capacities[link] !== Infinity) continue
-      const members = this.members[link]!
-      for (let i = 0; i < this.memberCounts[link]!; i++) this.#freeIfUnknown(members[i]!)
-    }
-    if (this.solvedCount === before) return
-    this.groupLinks[this.groupCount] = NONE
-    this.groupEnds[this.groupCount++] = this.solvedCount
-  }
-
-  #freeIfUnknown(variable: number): void {
-    if (this.#variableMarks[variable] !== this.#epoch) return
-    this.#variableMarks[variable] = 0
-    if (this.counts[variable] === 0) return
-    this.rates[variable] = Infinity
-    this.bottlenecks[variable] = NONE
-    this.solved[this.solvedCount++] = variable
-  }
-
-  #popLink(): void {
-    const last = --this.#heapSize
-    if (last > 0) {
-      this.#heap[0] = this.#heap[last]!
-      this.#siftDown(0)
     }
   }
 
-  /** Binary heap by (key, link): ties go to the lower link, so that the order of filling is determined. */
-  #siftDown(start: number): void {
+  /** From now on the link takes part: its incidences join the limiting ones of their variables. */
+  #takePart(link: number): void {
+    this.#limiting[link] = 1
+    for (const incidence of this.#incidences[link]!) {
+      const v = this.#incidenceVariables[incidence]!
+      const at = this.#limitingEnds[v]!
+      // The incidence may have been swapped since it was registered: find it among those left out.
+      let p = at
+      while (p < this.incidenceStarts[v + 1]! && this.incidenceLinks[p] !== link) p++
+      if (p === this.incidenceStarts[v + 1]!) continue // takes part already
+      this.#limitingEnds[v] = at + 1
+      this.incidenceLinks[p] = this.incidenceLinks[at]!
+      this.incidenceLinks[at] = link
+      const weight = this.incidenceWeights[p]!
+      this.incidenceWeights[p] = this.incidenceWeights[at]!
+      this.incidenceWeights[at] = weight
+      if (this.#countsBefore[v] === 0) continue
+      if (this.bottlenecks[v] === NONE) {
+        this.bottlenecks[v] = link
+        this.#markMoved(v)
+        this.#insertOwn(at)
+      } else this.#insertCross(at, this.bottlenecks[v]!)
+      this.#enqueue(link)
+    }
+  }
+
+  #enqueue(link: number): void {
+    if (this.#queuedMarks[link] === 1 || this.#limiting[link] === 0) return
+    this.#queuedMarks[link] = 1
     const heap = this.#heap
-    const keys = this.#keys
-    const size = this.#heapSize
-    const link = heap[start]!
-    const key = keys[link]!
-    let i = start
-    for (;;) {
-      let child = 2 * i + 1
-      if (child >= size) break
-      let best = heap[child]!
-      let bestKey = keys[best]!
-      if (child + 1 < size) {
-        const right = heap[child + 1]!
-        const rightKey = keys[right]!
-        if (rightKey < bestKey || (rightKey === bestKey && right < best)) {
-          child++
-          best = right
-          bestKey = rightKey
-        }
-      }
-      if (key < bestKey || (key === bestKey && link < best)) break
-      heap[i] = best
-      i = child
+    const levels = this.levels
+    const level = levels[link]!
+    let i = this.#heapSize++
+    while (i > 0) {
+      const parent = (i - 1) >> 1
+      const other = heap[parent]!
+      const otherLevel = levels[other]!
+      if (otherLevel < level || (otherLevel === level && other < link)) break
+      heap[i] = other
+      i = parent
     }
     heap[i] = link
   }
 
-  #affect(link: number): void {
-    if (this.#linkMarks[link] === this.#epoch) return
-    this.#linkMarks[link] = this.#epoch
-    this.affected[this.affectedCount++] = link
-  }
-
-  #addMember(incidence: number, link: number, variable: number, count: number): void {
-    const n = this.memberCounts[link]!++
-    if (n === this.members[link]!.length) {
-      this.members[link] = doubled(this.members[link]!)
-      this.#memberLoads[link] = doubled(this.#memberLoads[link]!)
-      this.#memberIncidences[link] = doubled(this.#memberIncidences[link]!)
+  #dequeue(): number {
+    const heap = this.#heap
+    const levels = this.levels
+    const first = heap[0]!
+    this.#queuedMarks[first] = 0
+    const size = --this.#heapSize
+    const link = heap[size]!
+    const level = levels[link]!
+    let i = 0
+    for (;;) {
+      let child = 2 * i + 1
+      if (child >= size) break
+      let best = heap[child]!
+      let bestLevel = levels[best]!
+      if (child + 1 < size) {
+        const right = heap[child + 1]!
+        const rightLevel = levels[right]!
+        if (rightLevel < bestLevel || (rightLevel === bestLevel && right < best)) {
+          child++
+          best = right
+          bestLevel = rightLevel
+        }
+      }
+      if (level < bestLevel || (level === bestLevel && link < best)) break
+      heap[i] = best
+      i = child
     }
-    this.members[link]![n] = variable
-    this.#memberLoads[link]![n] = this.incidenceWeights[incidence]! * count
-    this.#memberIncidences[link]![n] = incidence
-    this.#incidencePositions[incidence] = n
-    if (n === 0) this.onLinkBusy?.(link)
-  }
-
-  #removeMember(incidence: number, link: number): void {
-    const at = this.#incidencePositions[incidence]!
-    const last = --this.memberCounts[link]!
-    if (at !== last) {
-      const moved = this.#memberIncidences[link]![last]!
-      this.members[link]![at] = this.members[link]![last]!
-      this.#memberLoads[link]![at] = this.#memberLoads[link]![last]!
-      this.#memberIncidences[link]![at] = moved
-      this.#incidencePositions[moved] = at
-    }
-    if (last === 0) this.onLinkIdle?.(link)
+    heap[i] = link
+    return first
   }
 
   #addLink(bytesPerSecond: number, rateMax: number): number {
     const link = this.linkCount++
     if (link === this.capacities.length) {
-      this.capacities = doubled(this.capacities)
-      this.memberCounts = doubled(this.memberCounts)
-      this.groupLinks = doubled(this.groupLinks)
-      this.groupEnds = doubled(this.groupEnds)
-      this.affected = doubled(this.affected)
-      this.levels = doubled(this.levels)
-      this.#rateMaxs = doubled(this.#rateMaxs)
-      this.#remaining = doubled(this.#remaining)
-      this.#usage = doubled(this.#usage)
-      this.#unknown = doubled(this.#unknown)
-      this.#linkMarks = doubled(this.#linkMarks)
-      this.#keys = doubled(this.#keys)
-      this.#capacitiesBefore = doubled(this.#capacitiesBefore)
-      this.#heap = doubled(this.#heap)
+      const length = 2 * link
+      this.capacities = float64(this.capacities, length)
+      this.levels = float64(this.levels, length)
+      this.changedLinks = int32(this.changedLinks, length)
+      this.#rateMaxs = float64(this.#rateMaxs, length)
+      this.#limiting = uint8(this.#limiting, length)
+      this.#whole = uint8(this.#whole, length)
+      this.#ownLoads = float64(this.#ownLoads, length)
+      this.#ownCounts = int32(this.#ownCounts, length)
+      this.#crossCounts = int32(this.#crossCounts, length)
+      this.#changedMarks = uint8(this.#changedMarks, length)
+      this.#heap = int32(this.#heap, length)
+      this.#queuedMarks = uint8(this.#queuedMarks, length)
     }
     this.capacities[link] = bytesPerSecond
-    this.#rateMaxs[link] = rateMax
     this.levels[link] = Infinity
+    this.#rateMaxs[link] = rateMax
+    this.#whole[link] = 1
     const initial = Number.isNaN(rateMax) ? 4 : 1
-    this.members.push(new Int32Array(initial))
-    this.#memberLoads.push(new Float64Array(initial))
-    this.#memberIncidences.push(new Int32Array(initial))
+    this.#own.push(new Int32Array(initial))
+    this.#cross.push(new Int32Array(initial))
+    this.#crossLinks.push(new Int32Array(initial))
+    this.#crossLoads.push(new Float64Array(initial))
+    this.#incidences.push([])
+    this.#demands.push(new Map())
     return link
   }
 
-  #addIncidence(at: number, link: number, weight: number): number {
+  #addIncidence(at: number, variable: number, link: number, weight: number): void {
     if (at === this.incidenceLinks.length) {
-      this.incidenceLinks = doubled(this.incidenceLinks)
-      this.incidenceWeights = doubled(this.incidenceWeights)
-      this.#incidencePositions = doubled(this.#incidencePositions)
+      const length = 2 * at
+      this.incidenceLinks = int32(this.incidenceLinks, length)
+      this.incidenceWeights = float64(this.incidenceWeights, length)
+      this.#incidenceVariables = int32(this.#incidenceVariables, length)
+      this.#positions = int32(this.#positions, length)
     }
     this.incidenceLinks[at] = link
     this.incidenceWeights[at] = weight
-    return at + 1
+    this.#incidenceVariables[at] = variable
+    this.#incidences[link]!.push(at)
+    if (!Number.isInteger(weight)) this.#whole[link] = 0
+  }
+
+  #growVariables(): void {
+    const length = 2 * this.counts.length
+    this.counts = int32(this.counts, length)
+    this.bottlenecks = int32(this.bottlenecks, length)
+    this.incidenceStarts = int32(this.incidenceStarts, length + 1)
+    this.movedVariables = int32(this.movedVariables, length)
+    this.#countsBefore = int32(this.#countsBefore, length)
+    this.#limitingEnds = int32(this.#limitingEnds, length)
+    this.#touchedMarks = uint8(this.#touchedMarks, length)
+    this.#touched = int32(this.#touched, length)
+    this.#movedMarks = uint8(this.#movedMarks, length)
   }
 }
 
-/** The same elements in an array twice as long. */
-function doubled(array: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer>
-function doubled(array: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer>
-function doubled(array: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>
-function doubled(
-  array: Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>
-): Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint8Array<ArrayBuffer> {
-  const longer = new (array.constructor as Float64ArrayConstructor)(array.length * 2)
-  longer.set(array as Float64Array<ArrayBuffer>)
+function float64(array: Float64Array, length: number): Float64Array<ArrayBuffer> {
+  const longer = new Float64Array(length)
+  longer.set(array)
+  return longer
+}
+
+function int32(array: Int32Array, length: number): Int32Array<ArrayBuffer> {
+  const longer = new Int32Array(length)
+  longer.set(array)
+  return longer
+}
+
+function uint8(array: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
+  const longer = new Uint8Array(length)
+  longer.set(array)
   return longer
 }
