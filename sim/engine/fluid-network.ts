@@ -1,12 +1,14 @@
 // Fluid network: flows share links max-min fairly, as in SimGrid's CM02 model with crosstraffic off and no TCP window.
 // Knows channels, flows and shares; nothing of what a flow is for.
 //
-// Flows of one channel always have one rate, so a channel keeps the bytes that each of its flows would have got so far
-// (a cumulative service curve) and its flows wait in a heap of the service level at which they end. All channels with
-// the same bottleneck link also have one rate; the earliest end among them is the link's entry in the queue of ends.
-// A change of rates therefore touches one number per channel and one queue entry per link, never a flow.
+// Three nested clocks make a change of rates cost one number per link that changed, however many flows it carries:
+// - all channels that a link limits have the same rate, so the link counts the bytes each of them would have got
+//   (its service, the integral of its level);
+// - a channel's own service is that of its bottleneck minus a base, which changes only when its bottleneck does;
+// - all flows of a channel have the same rate, so a flow ends when the channel's service reaches a fixed amount.
+// Flows wait in a heap per channel, channels in a heap per link that limits them, links in one heap by time.
 
-import { MaxMin } from "./max-min.ts"
+import { MaxMin } from "./max-min-old.ts"
 import { SIMULTANEOUS, type Link, type Network, type WeightedLinks } from "./network.ts"
 
 const NONE = -1
@@ -18,22 +20,42 @@ export class FluidNetwork implements Network {
   readonly #linkCount: number
   readonly #linkBytes: Float64Array
   readonly #busySeconds: Float64Array
-  readonly #busySince: Float64Array // NaN while idle
+  readonly #busySince: Float64Array
+  readonly #active: Int32Array // channels with flows on the link
   #nowSeconds = 0
 
   // Per channel.
-  #served = new Float64Array(16) // bytes each flow of the channel has got since the channel was last empty
-  #servedAt = new Float64Array(16) // when that was true
-  #speeds = new Float64Array(16) // rate in force since then
-  #endsAt = new Float64Array(16) // when the first of its flows ends
-  #firstFlows = new Int32Array(16).fill(NONE) // root of a pairing heap by level
   #flowCounts = new Int32Array(16)
-  #marks = new Uint8Array(16)
+  #countedActive = new Uint8Array(16) // in #active
+  #firstFlows = new Int32Array(16).fill(NONE) // root of a pairing heap by amount
+  #classes = new Int32Array(16).fill(NONE) // link in whose heap of channels it is
+  #positions = new Int32Array(16) // in that heap
+  #bases = new Float64Array(16) // service of that link - service of the channel
+  #endsAt = new Float64Array(16) // service of that link at which the channel's first flow ends
+  #served = new Float64Array(16) // service of the channel while it is in no heap
+  #touchedMarks = new Uint8Array(16)
   #touched = new Int32Array(16)
   #touchedCount = 0
+  #unlimited: Array<number> = [] // channels that nothing limits: their flows end at once
 
-  // Per flow in the network; slots are recycled through a free list.
-  #levels = new Float64Array(64)
+  // Per link, private links of limited channels included.
+  #services = new Float64Array(16)
+  #servicesAt = new Float64Array(16) // seconds
+  #speeds = new Float64Array(16) // level in force since then
+  #channels: Array<Int32Array<ArrayBuffer>> = [] // binary heap by #endsAt of the channels it limits
+  #channelCounts = new Int32Array(16)
+  #dirtyMarks = new Uint8Array(16)
+  #dirty = new Int32Array(16)
+  #dirtyCount = 0
+
+  // Links by the time of their first end: a binary heap with positions.
+  #queue = new Int32Array(16)
+  #queueSize = 0
+  #queuePositions = new Int32Array(16).fill(NONE)
+  #queueTimes = new Float64Array(16)
+
+  // Per flow in the network; recycled through a free list.
+  #amounts = new Float64Array(64) // service of its channel at which it ends
   #bytes = new Float64Array(64)
   #owners = new Int32Array(64)
   #children = new Int32Array(64)
@@ -41,86 +63,68 @@ export class FluidNetwork implements Network {
   #flowSlots = 0
   #freeFlow = NONE
 
-  // Queue of ends: a binary heap of links by the first end among the channels they limit.
-  #queue = new Int32Array(16)
-  #queueSize = 0
-  #queuePositions = new Int32Array(16).fill(NONE) // per link
-  #queueTimes = new Float64Array(16) // per link
-  #unlimited = 0 // channels limited by nothing: their flows end at once
-  #unlimitedChannels: Array<number> = []
-  #stale: Array<number> = [] // links whose first end must be found again unless the next solve does it
-
   constructor(links: ReadonlyArray<Link>) {
     for (const link of links) this.#solver.addLink(link.bytesPerSecond)
     this.#linkCount = links.length
     this.#linkBytes = new Float64Array(links.length)
     this.#busySeconds = new Float64Array(links.length)
-    this.#busySince = new Float64Array(links.length).fill(NaN)
+    this.#busySince = new Float64Array(links.length)
+    this.#active = new Int32Array(links.length)
     this.#growLinks()
-    this.#solver.onLinkBusy = (link) => {
-      if (link < this.#linkCount) this.#busySince[link] = this.#nowSeconds
-    }
-    this.#solver.onLinkIdle = (link) => {
-      if (link >= this.#linkCount) return
-      this.#busySeconds[link]! += this.#nowSeconds - this.#busySince[link]!
-      this.#busySince[link] = NaN
-    }
   }
 
   channel(route: WeightedLinks, bytesPerSecondMax: number): number {
     const channel = this.#solver.addVariable(route.links, route.weights, bytesPerSecondMax)
-    if (channel === this.#served.length) this.#growChannels()
+    if (channel === this.#flowCounts.length) this.#growChannels()
     this.#growLinks()
     return channel
   }
 
   join(flow: number, channel: number, bytes: number, _latencySeconds: number, nowSeconds: number): void {
-    if (this.#flowCounts[channel]!++ === 0) {
-      // Counting from zero in every busy period keeps the levels, and their rounding, small.
-      this.#served[channel] = 0
-      this.#servedAt[channel] = nowSeconds
-      this.#speeds[channel] = 0
-    } else this.#advance(channel, nowSeconds)
+    this.#touch(channel, nowSeconds)
+    // Counting from zero in every busy period keeps the amounts, and their rounding, small.
+    if (this.#flowCounts[channel]!++ === 0) this.#served[channel] = 0
     const f = this.#allocateFlow()
-    this.#levels[f] = this.#served[channel]! + bytes
+    this.#amounts[f] = this.#served[channel]! + bytes
     this.#bytes[f] = bytes
     this.#owners[f] = flow
     this.#children[f] = NONE
     this.#siblings[f] = NONE
     this.#firstFlows[channel] = this.#meld(this.#firstFlows[channel]!, f)
     this.#solver.addFlows(channel, 1)
-    this.#touch(channel)
   }
 
   nextEndSeconds(): number {
-    if (this.#unlimited > 0) return this.#nowSeconds
+    if (this.#unlimited.length > 0) return this.#nowSeconds
     return this.#queueSize === 0 ? Infinity : this.#queueTimes[this.#queue[0]!]!
   }
 
   takeEnded(nowSeconds: number): number {
-    const limit = nowSeconds * SIMULTANEOUS
     let count = 0
-    if (this.#unlimited > 0) {
-      for (const channel of this.#unlimitedChannels) {
-        if (this.#solver.rates[channel] === Infinity)
-          count = this.#takeFromChannel(channel, nowSeconds, Infinity, count)
-      }
-      this.#unlimited = 0
-      this.#unlimitedChannels.length = 0
+    for (const channel of this.#unlimited) {
+      this.#touch(channel, nowSeconds)
+      if (this.#flowCounts[channel]! > 0 && this.#solver.rate(channel) === Infinity)
+        count = this.#takeFlows(channel, Infinity, count)
     }
-    const { members, memberCounts, bottlenecks } = this.#solver
+    this.#unlimited.length = 0
+    const limit = nowSeconds * SIMULTANEOUS
     while (this.#queueSize > 0) {
       const link = this.#queue[0]!
       if (this.#queueTimes[link]! > limit) break
-      const onLink = members[link]!
-      const n = memberCounts[link]!
-      for (let i = 0; i < n; i++) {
-        const channel = onLink[i]!
-        if (bottlenecks[channel] === link && this.#endsAt[channel]! <= limit)
-          count = this.#takeFromChannel(channel, nowSeconds, limit - nowSeconds, count)
+      this.#advance(link, nowSeconds)
+      const channels = this.#channels[link]!
+      // The first of them ends now by definition: its amount, not the rounded integral, is what has been served.
+      const first = this.#endsAt[channels[0]!]!
+      if (this.#services[link]! < first) this.#services[link] = first
+      const slack = this.#speeds[link]! * (limit - nowSeconds)
+      const serviceMax = this.#services[link]! + slack
+      while (this.#channelCounts[link]! > 0 && this.#endsAt[channels[0]!]! <= serviceMax) {
+        const channel = channels[0]!
+        this.#touch(channel, nowSeconds)
+        count = this.#takeFlows(channel, Math.max(this.#served[channel]!, this.#firstAmount(channel)) + slack, count)
       }
       this.#dequeue(link)
-      this.#stale.push(link)
+      this.#markDirty(link)
     }
     return count
   }
@@ -129,79 +133,42 @@ export class FluidNetwork implements Network {
     this.#nowSeconds = nowSeconds
     const solver = this.#solver
     solver.solve()
-    const { rates, solved, groupLinks, groupEnds, affected } = solver
-    const endsAt = this.#endsAt
-    const speeds = this.#speeds
-    const served = this.#served
-    const servedAt = this.#servedAt
-    const levels = this.#levels
-    const firstFlows = this.#firstFlows
-    const marks = this.#marks
-    // One entry at a time: the queue is in order whenever an entry moves.
-    for (let a = 0, n = solver.affectedCount; a < n; a++)
-      if (solver.levels[affected[a]!] === Infinity) this.#dequeue(affected[a]!)
-    let start = 0
-    for (let g = 0, groups = solver.groupCount; g < groups; g++) {
-      const end = groupEnds[g]!
-      const link = groupLinks[g]!
-      if (link === NONE) {
-        for (let i = start; i < end; i++) {
-          this.#advance(solved[i]!, nowSeconds)
-          speeds[solved[i]!] = Infinity
-          this.#unlimitedChannels.push(solved[i]!)
-        }
-        this.#unlimited += end - start
-        start = end
-        continue
-      }
-      const rate = rates[solved[start]!]!
-      let first = Infinity
-      for (let i = start; i < end; i++) {
-        const channel = solved[i]!
-        const before = speeds[channel]!
-        let at: number
-        if (before === rate && marks[channel] === 0) at = endsAt[channel]!
-        else {
-          const since = servedAt[channel]!
-          let level = served[channel]!
-          if (since !== nowSeconds) {
-            level += before * (nowSeconds - since)
-            served[channel] = level
-            servedAt[channel] = nowSeconds
-          }
-          speeds[channel] = rate
-          const left = levels[firstFlows[channel]!]! - level
-          at = left <= 0 ? nowSeconds : nowSeconds + left / rate
-          endsAt[channel] = at
-        }
-        if (at < first) first = at
-      }
-      this.#requeue(link, first)
-      start = end
-    }
-    // A channel that lost as many flows as it gained was not solved again, but ends at another time.
-    for (let i = 0; i < this.#touchedCount; i++) {
+    const { bottlenecks, movedVariables, changedLinks, levels } = solver
+    for (let i = 0, n = solver.movedCount; i < n; i++) this.#touch(movedVariables[i]!, nowSeconds)
+    for (let i = 0, n = this.#touchedCount; i < n; i++) {
       const channel = this.#touched[i]!
-      marks[channel] = 0
-      if (this.#flowCounts[channel] === 0 || servedAt[channel] !== nowSeconds) continue
-      // A channel that was empty for an instant forgot its speed when it was joined again.
-      const rate = solver.rates[channel]!
-      speeds[channel] = rate
-      if (rate === Infinity) continue
-      const left = levels[firstFlows[channel]!]! - served[channel]!
-      const at = left <= 0 ? nowSeconds : nowSeconds + left / rate
-      if (at !== endsAt[channel]) {
-        endsAt[channel] = at
-        this.#stale.push(solver.bottlenecks[channel]!)
-      }
+      this.#touchedMarks[channel] = 0
+      const active = this.#flowCounts[channel]! > 0
+      if ((this.#countedActive[channel] === 1) !== active) this.#countActive(channel, active)
+      if (!active) continue
+      const link = bottlenecks[channel]!
+      if (link === NONE) this.#unlimited.push(channel)
+      else this.#insertChannel(channel, link, nowSeconds)
     }
     this.#touchedCount = 0
-    for (const link of this.#stale) if (!solver.isAffected(link)) this.#refresh(link)
-    this.#stale.length = 0
+    for (let i = 0, n = solver.changedLinkCount; i < n; i++) {
+      const link = changedLinks[i]!
+      this.#advance(link, nowSeconds)
+      this.#speeds[link] = levels[link]!
+      this.#markDirty(link)
+    }
+    for (let i = 0, n = this.#dirtyCount; i < n; i++) {
+      const link = this.#dirty[i]!
+      this.#dirtyMarks[link] = 0
+      if (this.#channelCounts[link] === 0) {
+        this.#dequeue(link)
+        continue
+      }
+      this.#advance(link, nowSeconds)
+      const left = this.#endsAt[this.#channels[link]![0]!]! - this.#services[link]!
+      this.#enqueue(link, left > 0 ? nowSeconds + left / this.#speeds[link]! : nowSeconds)
+    }
+    this.#dirtyCount = 0
   }
 
   setBandwidth(link: number, bytesPerSecond: number, _nowSeconds: number): void {
     this.#solver.setCapacity(link, bytesPerSecond)
+    this.#growLinks()
   }
 
   linkBytes(link: number): number {
@@ -209,14 +176,13 @@ export class FluidNetwork implements Network {
   }
 
   linkBusySeconds(link: number, nowSeconds: number): number {
-    const since = this.#busySince[link]!
-    return this.#busySeconds[link]! + (Number.isNaN(since) ? 0 : nowSeconds - since)
+    return this.#busySeconds[link]! + (this.#active[link] === 0 ? 0 : nowSeconds - this.#busySince[link]!)
   }
 
   stalledBy(flow: number): ReadonlyArray<number> {
-    const { variableCount, rates, capacities, incidenceStarts, incidenceLinks } = this.#solver
+    const { variableCount, capacities, incidenceStarts, incidenceLinks } = this.#solver
     for (let channel = 0; channel < variableCount; channel++) {
-      if (this.#flowCounts[channel] === 0 || rates[channel] !== 0) continue
+      if (this.#flowCounts[channel] === 0 || this.#solver.rate(channel) !== 0) continue
       if (!this.#holds(this.#firstFlows[channel]!, flow)) continue
       const links = incidenceLinks.slice(incidenceStarts[channel], incidenceStarts[channel + 1]!)
       return [...links].filter((link) => link < this.#linkCount && capacities[link] === 0)
@@ -231,72 +197,121 @@ export class FluidNetwork implements Network {
     return false
   }
 
-  /** Takes the flows of a channel that end within `slackSeconds` of now. */
-  #takeFromChannel(channel: number, nowSeconds: number, slackSeconds: number, endedCount: number): number {
-    const rate = this.#speeds[channel]!
+  /** Takes a channel whose flows or bottleneck change out of its link's heap, until `settle` puts it back. */
+  #touch(channel: number, nowSeconds: number): void {
+    if (this.#touchedMarks[channel] === 1) return
+    this.#touchedMarks[channel] = 1
+    this.#touched[this.#touchedCount++] = channel
+    const link = this.#classes[channel]!
+    if (link === NONE) return
+    this.#advance(link, nowSeconds)
+    this.#served[channel] = this.#services[link]! - this.#bases[channel]!
+    this.#removeChannel(channel, link)
+    this.#markDirty(link)
+  }
+
+  #firstAmount(channel: number): number {
+    return this.#amounts[this.#firstFlows[channel]!]!
+  }
+
+  /** Ends the flows of a touched channel whose amount is at most so much. */
+  #takeFlows(channel: number, amountMax: number, endedCount: number): number {
+    const { incidenceStarts, incidenceLinks, incidenceWeights } = this.#solver
     let first = this.#firstFlows[channel]!
-    this.#advance(channel, nowSeconds)
-    // The channel's first flow ends now by definition; its level, not the rounded integral, is what has been served.
-    if (rate !== Infinity && this.#served[channel]! < this.#levels[first]!)
-      this.#served[channel] = this.#levels[first]!
-    const levelMax = rate === Infinity ? Infinity : this.#served[channel]! + rate * slackSeconds
-    const { incidenceStarts: starts, incidenceLinks: links, incidenceWeights: weights } = this.#solver
     let count = endedCount
-    while (first !== NONE && this.#levels[first]! <= levelMax) {
-      if (count === this.ended.length) {
-        const longer = new Int32Array(count * 2)
-        longer.set(this.ended)
-        this.ended = longer
-      }
+    while (first !== NONE && this.#amounts[first]! <= amountMax) {
+      if (count === this.ended.length) this.ended = int32(this.ended, 2 * count)
       this.ended[count++] = this.#owners[first]!
       const bytes = this.#bytes[first]!
-      for (let p = starts[channel]!, end = starts[channel + 1]!; p < end; p++) {
-        const link = links[p]!
-        if (link < this.#linkCount) this.#linkBytes[link]! += weights[p]! * bytes
+      for (let p = incidenceStarts[channel]!, end = incidenceStarts[channel + 1]!; p < end; p++) {
+        const link = incidenceLinks[p]!
+        if (link < this.#linkCount) this.#linkBytes[link]! += incidenceWeights[p]! * bytes
       }
-      this.#flowCounts[channel]!--
-      this.#solver.addFlows(channel, -1)
       const next = this.#mergePairs(this.#children[first]!)
       this.#siblings[first] = this.#freeFlow
       this.#freeFlow = first
       first = next
     }
     this.#firstFlows[channel] = first
-    this.#touch(channel)
+    this.#flowCounts[channel]! -= count - endedCount
+    this.#solver.addFlows(channel, endedCount - count)
     return count
   }
 
-  #advance(channel: number, nowSeconds: number): void {
-    const since = this.#servedAt[channel]!
-    if (since === nowSeconds) return
-    this.#served[channel]! += this.#speeds[channel]! * (nowSeconds - since)
-    this.#servedAt[channel] = nowSeconds
-  }
-
-  #touch(channel: number): void {
-    if (this.#marks[channel] === 1) return
-    this.#marks[channel] = 1
-    this.#touched[this.#touchedCount++] = channel
-  }
-
-  /** Finds the first end among the channels a link limits. */
-  #refresh(link: number): void {
-    const { members, memberCounts, bottlenecks } = this.#solver
-    const onLink = members[link]!
-    let first = Infinity
-    for (let i = 0, n = memberCounts[link]!; i < n; i++) {
-      const channel = onLink[i]!
-      if (bottlenecks[channel] === link && this.#endsAt[channel]! < first) first = this.#endsAt[channel]!
+  #countActive(channel: number, active: boolean): void {
+    this.#countedActive[channel] = active ? 1 : 0
+    const { incidenceStarts, incidenceLinks } = this.#solver
+    for (let p = incidenceStarts[channel]!, end = incidenceStarts[channel + 1]!; p < end; p++) {
+      const link = incidenceLinks[p]!
+      if (link >= this.#linkCount) continue
+      if (active) {
+        if (this.#active[link]!++ === 0) this.#busySince[link] = this.#nowSeconds
+      } else if (--this.#active[link]! === 0)
+        this.#busySeconds[link]! += this.#nowSeconds - this.#busySince[link]!
     }
-    this.#requeue(link, first)
   }
 
-  #requeue(link: number, timeSeconds: number): void {
+  /** Brings a link's service up to date. */
+  #advance(link: number, nowSeconds: number): void {
+    const since = this.#servicesAt[link]!
+    if (since === nowSeconds) return
+    this.#servicesAt[link] = nowSeconds
+    if (this.#channelCounts[link]! > 0) this.#services[link]! += this.#speeds[link]! * (nowSeconds - since)
+  }
+
+  #insertChannel(channel: number, link: number, nowSeconds: number): void {
+    this.#advance(link, nowSeconds)
+    const n = this.#channelCounts[link]!++
+    if (n === 0) this.#services[link] = 0 // nobody refers to it: begin anew, with small numbers
+    if (n === this.#channels[link]!.length) this.#channels[link] = int32(this.#channels[link]!, 2 * n)
+    const base = this.#services[link]! - this.#served[channel]!
+    this.#classes[channel] = link
+    this.#bases[channel] = base
+    this.#endsAt[channel] = base + this.#firstAmount(channel)
+    this.#placeChannel(channel, link, n)
+    this.#markDirty(link)
+  }
+
+  #removeChannel(channel: number, link: number): void {
+    this.#classes[channel] = NONE
+    const n = --this.#channelCounts[link]!
+    const last = this.#channels[link]![n]!
+    if (last !== channel) this.#placeChannel(last, link, this.#positions[channel]!)
+  }
+
+  /** Puts a channel into its link's heap at or near a position that is free for it. */
+  #placeChannel(channel: number, link: number, position: number): void {
+    const heap = this.#channels[link]!
+    const positions = this.#positions
+    const ends = this.#endsAt
+    const size = this.#channelCounts[link]!
+    const end = ends[channel]!
+    let i = position
+    while (i > 0) {
+      const parent = (i - 1) >> 1
+      const other = heap[parent]!
+      if (ends[other]! <= end) break
+      heap[i] = other
+      positions[other] = i
+      i = parent
+    }
+    if (i === position) i = siftedDown(heap, positions, ends, size, i, end)
+    heap[i] = channel
+    positions[channel] = i
+  }
+
+  #markDirty(link: number): void {
+    if (this.#dirtyMarks[link] === 1) return
+    this.#dirtyMarks[link] = 1
+    this.#dirty[this.#dirtyCount++] = link
+  }
+
+  /** Enters the time of the first end among the channels a link limits, or changes it. */
+  #enqueue(link: number, timeSeconds: number): void {
     if (timeSeconds === Infinity) return this.#dequeue(link)
-    let at = this.#queuePositions[link]!
-    if (at === NONE) at = this.#queueSize++
     this.#queueTimes[link] = timeSeconds
-    this.#place(link, at)
+    const at = this.#queuePositions[link]!
+    this.#place(link, at === NONE ? this.#queueSize++ : at)
   }
 
   #dequeue(link: number): void {
@@ -307,12 +322,10 @@ export class FluidNetwork implements Network {
     if (last !== link) this.#place(last, at)
   }
 
-  /** Puts a link into the queue at or near a position that is free for it. */
   #place(link: number, position: number): void {
     const queue = this.#queue
     const positions = this.#queuePositions
     const times = this.#queueTimes
-    const size = this.#queueSize
     const time = times[link]!
     let i = position
     while (i > 0) {
@@ -323,18 +336,7 @@ export class FluidNetwork implements Network {
       positions[other] = i
       i = parent
     }
-    if (i === position) {
-      for (;;) {
-        let child = 2 * i + 1
-        if (child >= size) break
-        if (child + 1 < size && times[queue[child + 1]!]! < times[queue[child]!]!) child++
-        const other = queue[child]!
-        if (times[other]! >= time) break
-        queue[i] = other
-        positions[other] = i
-        i = child
-      }
-    }
+    if (i === position) i = siftedDown(queue, positions, times, this.#queueSize, i, time)
     queue[i] = link
     positions[link] = i
   }
@@ -342,7 +344,7 @@ export class FluidNetwork implements Network {
   #meld(a: number, b: number): number {
     if (a === NONE) return b
     if (b === NONE) return a
-    if (this.#levels[b]! < this.#levels[a]!) {
+    if (this.#amounts[b]! < this.#amounts[a]!) {
       this.#siblings[a] = this.#children[b]!
       this.#children[b] = a
       return b
@@ -382,50 +384,85 @@ export class FluidNetwork implements Network {
       this.#freeFlow = this.#siblings[f]!
       return f
     }
-    if (this.#flowSlots === this.#levels.length) {
+    if (this.#flowSlots === this.#amounts.length) {
       const length = this.#flowSlots * 2
-      this.#levels = grown64(this.#levels, length)
-      this.#bytes = grown64(this.#bytes, length)
-      this.#owners = grown32(this.#owners, length)
-      this.#children = grown32(this.#children, length)
-      this.#siblings = grown32(this.#siblings, length)
+      this.#amounts = float64(this.#amounts, length)
+      this.#bytes = float64(this.#bytes, length)
+      this.#owners = int32(this.#owners, length)
+      this.#children = int32(this.#children, length)
+      this.#siblings = int32(this.#siblings, length)
     }
     return this.#flowSlots++
   }
 
   #growChannels(): void {
-    const length = this.#served.length * 2
-    this.#served = grown64(this.#served, length)
-    this.#servedAt = grown64(this.#servedAt, length)
-    this.#speeds = grown64(this.#speeds, length)
-    this.#endsAt = grown64(this.#endsAt, length)
-    this.#firstFlows = grown32(this.#firstFlows, length, NONE)
-    this.#flowCounts = grown32(this.#flowCounts, length)
-    this.#touched = grown32(this.#touched, length)
-    const marks = new Uint8Array(length)
-    marks.set(this.#marks)
-    this.#marks = marks
+    const length = this.#flowCounts.length * 2
+    this.#flowCounts = int32(this.#flowCounts, length)
+    this.#countedActive = uint8(this.#countedActive, length)
+    this.#firstFlows = int32(this.#firstFlows, length, NONE)
+    this.#classes = int32(this.#classes, length, NONE)
+    this.#positions = int32(this.#positions, length)
+    this.#bases = float64(this.#bases, length)
+    this.#endsAt = float64(this.#endsAt, length)
+    this.#served = float64(this.#served, length)
+    this.#touchedMarks = uint8(this.#touchedMarks, length)
+    this.#touched = int32(this.#touched, length)
   }
 
   #growLinks(): void {
     const wanted = this.#solver.linkCount
+    while (this.#channels.length < wanted) this.#channels.push(new Int32Array(1))
     if (wanted <= this.#queue.length) return
     const length = Math.max(wanted, this.#queue.length * 2)
-    this.#queue = grown32(this.#queue, length)
-    this.#queuePositions = grown32(this.#queuePositions, length, NONE)
-    this.#queueTimes = grown64(this.#queueTimes, length)
+    this.#services = float64(this.#services, length)
+    this.#servicesAt = float64(this.#servicesAt, length)
+    this.#speeds = float64(this.#speeds, length)
+    this.#channelCounts = int32(this.#channelCounts, length)
+    this.#dirtyMarks = uint8(this.#dirtyMarks, length)
+    this.#dirty = int32(this.#dirty, length)
+    this.#queue = int32(this.#queue, length)
+    this.#queuePositions = int32(this.#queuePositions, length, NONE)
+    this.#queueTimes = float64(this.#queueTimes, length)
   }
 }
 
-function grown64(array: Float64Array<ArrayBuffer>, length: number): Float64Array<ArrayBuffer> {
+/** Moves entries of a binary heap up out of the way of one with `key` that sinks from `start`; returns its place. */
+function siftedDown(
+  heap: Int32Array,
+  positions: Int32Array,
+  keys: Float64Array,
+  size: number,
+  start: number,
+  key: number
+): number {
+  let i = start
+  for (;;) {
+    let child = 2 * i + 1
+    if (child >= size) return i
+    let other = heap[child]!
+    if (child + 1 < size && keys[heap[child + 1]!]! < keys[other]!) other = heap[++child]!
+    if (keys[other]! >= key) return i
+    heap[i] = other
+    positions[other] = i
+    i = child
+  }
+}
+
+function float64(array: Float64Array, length: number): Float64Array<ArrayBuffer> {
   const longer = new Float64Array(length)
   longer.set(array)
   return longer
 }
 
-function grown32(array: Int32Array<ArrayBuffer>, length: number, fill = 0): Int32Array<ArrayBuffer> {
+function int32(array: Int32Array, length: number, fill = 0): Int32Array<ArrayBuffer> {
   const longer = new Int32Array(length)
-  if (fill !== 0) longer.fill(fill)
+  if (fill !== 0) longer.fill(fill, array.length)
+  longer.set(array)
+  return longer
+}
+
+function uint8(array: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
+  const longer = new Uint8Array(length)
   longer.set(array)
   return longer
 }
