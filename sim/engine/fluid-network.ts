@@ -8,7 +8,7 @@
 // - all flows of a channel have the same rate, so a flow ends when the channel's service reaches a fixed amount.
 // Flows wait in a heap per channel, channels in a heap per link that limits them, links in one heap by time.
 
-import { MaxMin } from "./max-min-old.ts"
+import { MaxMin } from "./max-min.ts"
 import { SIMULTANEOUS, type Link, type Network, type WeightedLinks } from "./network.ts"
 
 const NONE = -1

@@ -66,12 +66,13 @@ export class MaxMin {
   #changedMarks = new Uint8Array(16)
 
   // Per variable.
-  #countsBefore = new Int32Array(16)
+  #applied = new Int32Array(16) // count as entered into the links
   #limitingEnds = new Int32Array(16) // incidences on limiting links come first
   #touchedMarks = new Uint8Array(16)
   #touched = new Int32Array(16)
   #touchedCount = 0
   #movedMarks = new Uint8Array(16)
+  #adopted: Array<number> = [] // had no bottleneck until one of their links took part
 
   // Per incidence.
   #incidenceVariables = new Int32Array(32)
@@ -128,7 +129,7 @@ export class MaxMin {
   /** Rate of one flow of the variable after the last `solve`, bytes/s; 0 when it has none. */
   rate(variable: number): number {
     const link = this.bottlenecks[variable]!
-    return link !== NONE ? this.levels[link]! : this.#countsBefore[variable] === 0 ? 0 : Infinity
+    return link !== NONE ? this.levels[link]! : this.#applied[variable] === 0 ? 0 : Infinity
   }
 
   /** Brings levels and bottlenecks up to date with the changes since the last call, and lists what moved. */
@@ -137,10 +138,12 @@ export class MaxMin {
     for (let i = 0; i < this.movedCount; i++) this.#movedMarks[this.movedVariables[i]!] = 0
     this.changedLinkCount = 0
     this.movedCount = 0
+    for (const v of this.#adopted) this.#markMoved(v)
+    this.#adopted.length = 0
     for (let i = 0; i < this.#touchedCount; i++) {
       const v = this.#touched[i]!
       this.#touchedMarks[v] = 0
-      if (this.counts[v] !== this.#countsBefore[v]) this.#applyCount(v)
+      if (this.counts[v] !== this.#applied[v]) this.#applyCount(v)
     }
     this.#touchedCount = 0
     // A question asked of a link is settled in one look, rarely two; the bound is generous and cheap to have.
@@ -200,9 +203,9 @@ export class MaxMin {
 
   /** Enters a changed number of flows into the links of the variable, which are all asked again. */
   #applyCount(v: number): void {
-    const before = this.#countsBefore[v]!
+    const before = this.#applied[v]!
     const count = this.counts[v]!
-    this.#countsBefore[v] = count
+    this.#applied[v] = count
     const start = this.incidenceStarts[v]!
     const end = this.#limitingEnds[v]!
     if (before === 0) {
@@ -235,7 +238,7 @@ export class MaxMin {
         else this.#crossLoads[link]![this.#positions[p]!] = weight * count
       }
     }
-    for (let p = start; p < end; p++) {
+    for (let p = start, last = this.incidenceStarts[v + 1]!; p < last; p++) {
       const link = this.incidenceLinks[p]!
       const rateMax = this.#rateMaxs[link]!
       if (!Number.isNaN(rateMax)) this.capacities[link] = rateMax * count
@@ -335,7 +338,7 @@ export class MaxMin {
         this.#removeCross(p)
         this.#insertOwn(p)
       } else if (l === before) {
-        this.#removeOwn(p, this.#countsBefore[v]!)
+        this.#removeOwn(p, this.#applied[v]!)
         this.#insertCross(p, link)
       } else this.#crossLinks[l]![this.#positions[p]!] = link
     }
@@ -349,7 +352,7 @@ export class MaxMin {
     let sum = 0
     for (let i = 0; i < n; i++) {
       const p = this.#own[link]![i]!
-      sum += this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+      sum += this.incidenceWeights[p]! * this.#applied[this.#incidenceVariables[p]!]!
     }
     return sum
   }
@@ -360,7 +363,7 @@ export class MaxMin {
     if (n === this.#own[link]!.length) this.#own[link] = int32(this.#own[link]!, 2 * n)
     this.#own[link]![n] = p
     this.#positions[p] = n
-    this.#ownLoads[link]! += this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+    this.#ownLoads[link]! += this.incidenceWeights[p]! * this.#applied[this.#incidenceVariables[p]!]!
   }
 
   #removeOwn(p: number, count: number): void {
@@ -383,7 +386,7 @@ export class MaxMin {
     }
     this.#cross[link]![n] = p
     this.#crossLinks[link]![n] = bottleneck
-    this.#crossLoads[link]![n] = this.incidenceWeights[p]! * this.counts[this.#incidenceVariables[p]!]!
+    this.#crossLoads[link]![n] = this.incidenceWeights[p]! * this.#applied[this.#incidenceVariables[p]!]!
     this.#positions[p] = n
   }
 
@@ -417,48 +420,55 @@ export class MaxMin {
       passing = most
       tightest = p
     }
+    // Taking part reorders the incidences: decide first, then do it.
+    const source = tightest === NONE ? NONE : this.incidenceLinks[tightest]!
+    const joining: Array<number> = []
     for (let p = start; p < end; p++) {
       const link = this.incidenceLinks[p]!
       const rateMax = this.#rateMaxs[link]!
       if (!Number.isNaN(rateMax)) {
-        if (rateMax < passing) this.#takePart(link)
-      } else if (this.#limiting[link] === 1 || p === tightest) this.#takePart(link)
-      else if (tightest !== NONE) {
-        const source = this.incidenceLinks[tightest]!
+        if (rateMax < passing) joining.push(link)
+      } else if (this.#limiting[link] === 1 || link === source) joining.push(link)
+      else if (source !== NONE) {
         const demands = this.#demands[link]!
         const load = passing * this.incidenceWeights[p]!
         if (load > (demands.get(source) ?? 0)) demands.set(source, load)
         let sum = 0
         for (const demand of demands.values()) sum += demand
-        if (sum > this.capacities[link]!) this.#takePart(link)
+        if (sum > this.capacities[link]!) joining.push(link)
       }
+    }
+    for (const link of joining) {
+      if (this.#limiting[link] === 1) this.#include(v, link)
+      else this.#takePart(link)
     }
   }
 
-  /** From now on the link takes part: its incidences join the limiting ones of their variables. */
+  /** From now on the link takes part. */
   #takePart(link: number): void {
+    if (this.#limiting[link] === 1) return
     this.#limiting[link] = 1
-    for (const incidence of this.#incidences[link]!) {
-      const v = this.#incidenceVariables[incidence]!
-      const at = this.#limitingEnds[v]!
-      // The incidence may have been swapped since it was registered: find it among those left out.
-      let p = at
-      while (p < this.incidenceStarts[v + 1]! && this.incidenceLinks[p] !== link) p++
-      if (p === this.incidenceStarts[v + 1]!) continue // takes part already
-      this.#limitingEnds[v] = at + 1
-      this.incidenceLinks[p] = this.incidenceLinks[at]!
-      this.incidenceLinks[at] = link
-      const weight = this.incidenceWeights[p]!
-      this.incidenceWeights[p] = this.incidenceWeights[at]!
-      this.incidenceWeights[at] = weight
-      if (this.#countsBefore[v] === 0) continue
-      if (this.bottlenecks[v] === NONE) {
-        this.bottlenecks[v] = link
-        this.#markMoved(v)
-        this.#insertOwn(at)
-      } else this.#insertCross(at, this.bottlenecks[v]!)
-      this.#enqueue(link)
-    }
+    for (const incidence of this.#incidences[link]!) this.#include(this.#incidenceVariables[incidence]!, link)
+  }
+
+  /** Moves the incidence of a variable on a link that takes part to the front, among the limiting ones. */
+  #include(v: number, link: number): void {
+    const at = this.#limitingEnds[v]!
+    let p = at
+    while (this.incidenceLinks[p] !== link) p++
+    this.#limitingEnds[v] = at + 1
+    this.incidenceLinks[p] = this.incidenceLinks[at]!
+    this.incidenceLinks[at] = link
+    const weight = this.incidenceWeights[p]!
+    this.incidenceWeights[p] = this.incidenceWeights[at]!
+    this.incidenceWeights[at] = weight
+    if (this.#applied[v] === 0) return
+    if (this.bottlenecks[v] === NONE) {
+      this.bottlenecks[v] = link
+      this.#adopted.push(v)
+      this.#insertOwn(at)
+    } else this.#insertCross(at, this.bottlenecks[v]!)
+    this.#enqueue(link)
   }
 
   #enqueue(link: number): void {
@@ -562,7 +572,7 @@ export class MaxMin {
     this.bottlenecks = int32(this.bottlenecks, length)
     this.incidenceStarts = int32(this.incidenceStarts, length + 1)
     this.movedVariables = int32(this.movedVariables, length)
-    this.#countsBefore = int32(this.#countsBefore, length)
+    this.#applied = int32(this.#applied, length)
     this.#limitingEnds = int32(this.#limitingEnds, length)
     this.#touchedMarks = uint8(this.#touchedMarks, length)
     this.#touched = int32(this.#touched, length)
