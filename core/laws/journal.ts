@@ -1,0 +1,66 @@
+// What a program asked of its machine, call by call: ops with their tensors, allocations, reads, ends of steps. Kept by
+// standing between program and machine, so it is the same for every machine and costs nothing where it is not asked for.
+import * as Effect from "effect/Effect"
+import { Machine, type Program } from "../machine/machine.ts"
+import type { Op, OpId } from "../machine/op.ts"
+import type { Tensor } from "../machine/tensor.ts"
+
+export type JournalEntry =
+  | { readonly kind: "op"; readonly id: OpId; readonly step: number; readonly op: Op }
+  | { readonly kind: "alloc"; readonly tensor: Tensor }
+  | { readonly kind: "free"; readonly tensor: Tensor }
+  /** The read has returned: from here on the program may know the tensor's values. `writer` is -1 if no op wrote it. */
+  | { readonly kind: "read"; readonly tensor: Tensor; readonly writer: OpId }
+  | { readonly kind: "endStep" | "drain" }
+
+/** One rank's calls in program order. */
+export interface Journal {
+  readonly rank: number
+  readonly entries: ReadonlyArray<JournalEntry>
+}
+
+/** The same program; what it asks of its machine is appended to `journals`, one journal for each rank that runs it. */
+export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Program<A> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const entries: Array<JournalEntry> = []
+    journals.push({ rank: machine.rank, entries })
+    const writers = new Map<Tensor, OpId>()
+    let step = 0
+    const service: Machine["Service"] = {
+      rank: machine.rank,
+      world: machine.world,
+      alloc: (spec) =>
+        Effect.tap(machine.alloc(spec), (tensor) =>
+          Effect.sync(() => entries.push({ kind: "alloc", tensor }))
+        ),
+      free: (tensor) => {
+        entries.push({ kind: "free", tensor })
+        machine.free(tensor)
+      },
+      freeBytes: (place) => machine.freeBytes(place),
+      submit: (op) => {
+        const id = machine.submit(op)
+        entries.push({ kind: "op", id, step, op })
+        for (const tensor of op.writes) writers.set(tensor, id)
+        return id
+      },
+      read: (tensor) =>
+        Effect.suspend(() => {
+          const writer = writers.get(tensor) ?? -1
+          return Effect.tap(machine.read(tensor), () =>
+            Effect.sync(() => entries.push({ kind: "read", tensor, writer }))
+          )
+        }),
+      endStep: Effect.suspend(() => {
+        step++
+        entries.push({ kind: "endStep" })
+        return machine.endStep
+      }),
+      drain: Effect.suspend(() => {
+        entries.push({ kind: "drain" })
+        return machine.drain
+      })
+    }
+    return yield* Effect.provideService(program, Machine, service)
+  })
