@@ -39,6 +39,8 @@ export interface Shared {
   readonly lookAhead: number
   /** Calls `then` when the activity ends; at once when it has. */
   readonly whenEnded: (activity: Activity, then: () => void) => void
+  /** Calls `task` at the same virtual time, when all that happens at this moment has happened. */
+  readonly later: (task: () => void) => void
 }
 
 export interface RankOptions {
@@ -276,10 +278,13 @@ export class RankMachine {
       if (handle < 0 || this.#shared.engine.ended(handle)) return Effect.void
       return Effect.callback<void, MachineError>((resume) => {
         this.#waiting = { what, resume }
-        this.#shared.whenEnded(handle, () => {
-          this.#waiting = undefined
-          resume(Exit.void)
-        })
+        // Not at once: other watchers of this end, such as those that compute values, may come after this one.
+        this.#shared.whenEnded(handle, () =>
+          this.#shared.later(() => {
+            this.#waiting = undefined
+            resume(Exit.void)
+          })
+        )
       })
     })
   }

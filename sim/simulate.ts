@@ -16,7 +16,7 @@ import { Collectives, type CollectiveOptions } from "./collectives.ts"
 import type { CostModel, Estimate } from "./cost/cost-model.ts"
 import { Engine, type Activity } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
-import { FiberQueue } from "./fibers.ts"
+import { FiberQueue, type Pick } from "./fibers.ts"
 import { RankMachine } from "./machine.ts"
 import { Network } from "./network.ts"
 import { Recorder } from "./recorder.ts"
@@ -43,6 +43,8 @@ export interface Simulation<A> {
   /** Carry tensor values: every op's reference implementation runs. */
   readonly values?: InitialValues | undefined
   readonly source?: ((rank: number, tensor: Tensor) => TensorData | undefined) | undefined
+  /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
+  readonly pick?: Pick | undefined
 }
 
 export interface LinkResult {
@@ -98,7 +100,7 @@ class Run<A> {
   readonly #collectives: Collectives
   readonly #recorder: Recorder | undefined
   readonly #values: Values | undefined
-  readonly #queue = new FiberQueue()
+  readonly #queue: FiberQueue
   readonly #machines: Array<RankMachine> = []
   readonly #counts: Array<number> = []
   readonly #ranks: Array<number> = []
@@ -107,6 +109,7 @@ class Run<A> {
 
   constructor(simulation: Simulation<A>) {
     this.#simulation = simulation
+    this.#queue = new FiberQueue(simulation.pick)
     const { world, faults } = simulation
     const jitter = simulation.jitter ?? 0
     const alone = simulation.symmetric === false || simulation.values !== undefined || jitter > 0
@@ -160,7 +163,8 @@ class Run<A> {
             recorder,
             values,
             lookAhead: simulation.lookAhead ?? defaultLookAhead,
-            whenEnded: this.#whenEnded
+            whenEnded: this.#whenEnded,
+            later: (task) => this.#queue.add(task)
           },
           {
             rank,
