@@ -148,6 +148,7 @@ export class Collectives {
       this.#communicatorOf.set(group, known)
       return known
     }
+    this.#requireWhole(group)
     const simulated = new Set(this.#ranks.representatives)
     const communicator: Communicator = {
       group,
@@ -159,6 +160,22 @@ export class Collectives {
     this.#communicators.set(group.name, communicator)
     this.#communicatorOf.set(group, communicator)
     return communicator
+  }
+
+  /**
+   * A rank that stands for others can only join a group that has all of them: their traffic on groups of their own (a group
+   * for each node, say) would be missing. Throws RangeError otherwise.
+   */
+  #requireWhole(group: Group): void {
+    const { classOf, sizes, representatives } = this.#ranks
+    const counts = new Map<number, number>()
+    for (const rank of group.ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
+    for (const [id, count] of counts) {
+      if (count === sizes[id]) continue
+      throw new RangeError(
+        `group "${group.name}" has ${count} of the ${sizes[id]} ranks that rank ${representatives[id]} stands for: simulate with symmetric: false`
+      )
+    }
   }
 
   #start(communicator: Communicator, op: Op): Joined {
