@@ -147,6 +147,12 @@ export class Network {
   linksOf(tier: LinkClass["tier"], owner: number | undefined): ReadonlyArray<number> {
     const begin = { intra: this.#intra, inter: this.#inter, wan: this.#wan }[tier]
     if (owner === undefined || begin === undefined) {
+      if (tier === "wan" && owner !== undefined && this.#pairs !== undefined) {
+        // A site's links are those of every pair it is one of.
+        return [...this.#pairs].flatMap(([pair, link]) =>
+          pair.split(" ").includes(String(owner)) ? [this.#classOf[link]!] : []
+        )
+      }
       return this.links.flatMap((link, id) => (link.tier === tier ? [id] : []))
     }
     return [...new Set([this.#classOf[begin.out + owner]!, this.#classOf[begin.in + owner]!])]
