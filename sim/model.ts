@@ -100,7 +100,7 @@ const uniformProfile = (model: Extract<ModelSettings, { layers: number }>): Prof
     parameters: Array.from({ length: layers }, (_, i) => {
       const layer = layers - 1 - i
       return { layer, shape: [base + (layer < rest ? 1 : 0)], dtype: "float32" }
-    }),
+    }).filter(({ shape }) => elementsOf(shape) > 0),
     ops: [],
     collectives: []
   }

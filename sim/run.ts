@@ -9,7 +9,7 @@ import {
 } from "../core/algorithms/data-parallel/algorithm.ts"
 import { profiledModel } from "../core/algorithms/data-parallel/training-model.ts"
 import { InputError } from "../core/input-error.ts"
-import type { MachineError } from "../core/machine/machine.ts"
+import type { MachineError, Program } from "../core/machine/machine.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
 import type { Profile } from "../core/profile.ts"
 import type { FaultSettings, Scenario } from "../core/scenario.ts"
@@ -31,6 +31,8 @@ export interface RunOptions {
   readonly loader: Loader
   /** Keep the timeline and op logs. */
   readonly record?: boolean
+  /** What every rank runs for that many steps in place of the scenario's own algorithm: a scheduler under test. */
+  readonly program?: ((plan: ScenarioPlan, steps: number) => Program<void>) | undefined
 }
 
 export interface ScenarioRun {
@@ -41,6 +43,8 @@ export interface ScenarioRun {
   /** The measured window on the timeline: from the end of the warm-up to the end of the last step. */
   readonly fromSeconds: number
   readonly toSeconds: number
+  readonly world: World
+  readonly simulated: SimulationResult<void>
 }
 
 /** What the algorithm decides for this scenario, without running it. */
@@ -58,13 +62,16 @@ export const runScenario = (
   options: RunOptions
 ): Effect.Effect<ScenarioRun, InputError | MachineError> =>
   Effect.gen(function* () {
-    const { planned, profile, world, model, table, device } = yield* prepare(scenario, file, options.loader)
+    const plan = yield* prepare(scenario, file, options.loader)
+    const { planned, profile, world, model, table, device } = plan
     const period = planned.periodSteps
     const steps = Math.ceil((scenario.steps ?? Math.max(leastSteps, period)) / period) * period
     const warmupSteps = planned.warmupSteps
     const simulated = yield* simulate({
       world,
-      program: planned.program(profiledModel(profile), warmupSteps + steps),
+      program:
+        options.program?.(plan, warmupSteps + steps) ??
+        planned.program(profiledModel(profile), warmupSteps + steps),
       costs: makeCostModel({ profile, hostTime: model.hostTime, ops: profile.ops, device }),
       network: scenario.network,
       collectives: { algorithm: scenario.collectives.algorithm, table },
@@ -112,7 +119,9 @@ export const runScenario = (
       planned,
       profile,
       fromSeconds: summary.fromSeconds,
-      toSeconds: summary.toSeconds
+      toSeconds: summary.toSeconds,
+      world,
+      simulated
     }
   })
 
