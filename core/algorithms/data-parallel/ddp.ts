@@ -39,7 +39,6 @@ export const distributedDataParallel = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const { layers } = yield* build
-    const lastStep = steps - 1
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -74,11 +73,13 @@ export const distributedDataParallel = (
         for (const op of layers[l]!.backward) machine.submit(op)
         for (const op of sends[l]!) machine.submit(op)
       }
-      if (!atNextUse) machine.submit(allArrived)
-      if (!atNextUse || step === lastStep) {
+      if (!atNextUse) {
+        machine.submit(allArrived)
         for (const layer of layers) for (const op of layer.update) machine.submit(op)
       }
       yield* machine.endStep
     }
+    // No forward pass follows to take the last step's updates; they are not part of that step, as of no other.
+    if (atNextUse) for (const layer of layers) for (const op of layer.update) machine.submit(op)
     yield* machine.drain
   })

@@ -65,7 +65,6 @@ export const partialLocalSgd = (
     )
     const stepFirst = plan.order === "step-then-average"
     const atNextUse = plan.deadline === "next-use"
-    const lastStep = steps - 1
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
     const stepPending = new Uint8Array(layers.length)
 
@@ -91,7 +90,7 @@ export const partialLocalSgd = (
       if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
       for (let l = 0; l < layers.length; l++) {
         if (plan.overlap && stepFirst) continue
-        if (plan.overlap && !stepFirst && atNextUse && step !== lastStep) stepPending[l] = 1
+        if (plan.overlap && !stepFirst && atNextUse) stepPending[l] = 1
         else for (const op of layers[l]!.update) machine.submit(op)
       }
       if (!plan.overlap) {
@@ -102,5 +101,8 @@ export const partialLocalSgd = (
       if (!atNextUse && (stepFirst || !plan.overlap)) machine.submit(arrivals[h]!)
       yield* machine.endStep
     }
+    // No forward pass follows to take the steps that are still due.
+    for (let l = 0; l < layers.length; l++)
+      if (stepPending[l] === 1) for (const op of layers[l]!.update) machine.submit(op)
     yield* machine.drain
   })
