@@ -11,7 +11,7 @@ import {
   type ColumnData,
   type Format
 } from "../../traces/columns.ts"
-import type { TraceError } from "../../traces/trace-error.ts"
+import { attempt, type TraceError } from "../../traces/trace-error.ts"
 import { isRecord } from "../scenario/shape.ts"
 import { studyColumns, type StudyColumn } from "./columns.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
@@ -137,4 +137,6 @@ export const studyCsv = ({ header, rows }: StudyResult): string => {
 const csvField = (text: string): string => (/[",\r\n]/u.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 
 export const writeStudyCsv = (path: string, study: StudyResult): Effect.Effect<void, TraceError> =>
-  writeFileAtomically(path, (sink) => Effect.sync(() => sink.write(studyCsv(study))))
+  writeFileAtomically(path, (sink) =>
+    attempt(path, "a path in a writable folder with free space", () => sink.write(studyCsv(study)))
+  )

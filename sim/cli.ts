@@ -1,0 +1,212 @@
+// The command line of the simulator; runs when imported. Only options are known here: what a command does is loaded when
+// it is used, so that help appears at once.
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { enableCompileCache } from "node:module"
+import type { CompareCommandOptions } from "./cli/compare-command.ts"
+import type { ExplainCommandOptions } from "./cli/explain-command.ts"
+import type { ImportCommandOptions } from "./cli/import-command.ts"
+import type { RunCommandOptions } from "./cli/run-command.ts"
+import type { ScheduleCommandOptions } from "./cli/schedule-command.ts"
+import type { MergeCommandOptions, StudyCommandOptions } from "./cli/study-command.ts"
+import { writeError } from "./cli/output.ts"
+import { version } from "./cli/version.ts"
+
+enableCompileCache()
+
+const badInput = 2
+
+const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [...before, value]
+
+const wholeNumber =
+  (least: number) =>
+  (value: string): number => {
+    const number = Number(value)
+    if (!/^\d+$/u.test(value) || number < least)
+      throw new InvalidArgumentError(`Expected a whole number, at least ${least}.`)
+    return number
+  }
+
+const shard = (value: string): { readonly index: number; readonly count: number } => {
+  const match = /^(\d+)\/(\d+)$/u.exec(value)
+  const index = Number(match?.[1])
+  const count = Number(match?.[2])
+  if (match === null || count < 1 || index > count)
+    throw new InvalidArgumentError("Expected i/n, with i from 0 to n-1 or from 1 to n, such as 0/4.")
+  return { index, count }
+}
+
+const setOption = () =>
+  new Option("--set <path=value>", "change a field: its path, or the end of it (repeatable)")
+    .argParser(collect)
+    .default([], "none")
+const jsonOption = () => new Option("--json", "print the result as JSON (fields: docs/cli.md)")
+
+const sim = new Command("sim")
+  .description("What would training cost on your links? A simulator driven by profiles of real runs.")
+  .version(version(), "-V, --version", "print the version")
+  .exitOverride()
+  .enablePositionalOptions()
+  .helpCommand(false)
+  .showHelpAfterError(false)
+  .configureOutput({ writeErr: (text) => writeError(text.replace(/^error: /u, "sim: ")) })
+  .addHelpText(
+    "after",
+    `
+Examples:
+  sim import kineto trace.json.gz -o gpt2.arrow --step-time 40.4ms
+  sim run scenarios/geo-gpt2.yaml --set bandwidth=1Gbit/s
+  sim study scenarios/geo-gpt2-bandwidth.yaml --out out/
+  sim explain scenarios/geo-gpt2.yaml --set algorithm=ddp`
+  )
+
+let exitCode: number | undefined
+
+/** An action that ends with the exit code of its command. */
+const ending =
+  <Args extends ReadonlyArray<unknown>>(action: (...args: Args) => Promise<number>) =>
+  async (...args: Args): Promise<void> => {
+    exitCode = await action(...args)
+  }
+
+sim
+  .command("run")
+  .description("simulate one scenario")
+  .argument("<scenario>", "scenario file (YAML or JSON)")
+  .addOption(setOption())
+  .addOption(jsonOption())
+  .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
+  .option("--record <file>", "write the timeline as Arrow")
+  .action(
+    ending(async (file: string, options: RunCommandOptions) =>
+      (await import("./cli/run-command.ts")).runCommand(file, options)
+    )
+  )
+
+sim
+  .command("study")
+  .description("simulate every point of a study: the axes of a scenario file's study section")
+  .argument("<study>", "study file (YAML or JSON)")
+  .addOption(setOption())
+  .option("--out <folder>", "write study.arrow, study.csv and report.html there")
+  .option("--jobs <n>", "threads (default: as many as pay)", wholeNumber(1))
+  .option("--shard <i/n>", "compute only this part, for sim merge", shard)
+  .option("--resume", "continue what was interrupted in the same --out")
+  .addOption(jsonOption())
+  .action(
+    ending(async (file: string, options: StudyCommandOptions) =>
+      (await import("./cli/study-command.ts")).studyCommand(file, options)
+    )
+  )
+
+sim
+  .command("merge")
+  .description("put the shards of a study together")
+  .argument("<shard...>", "shard files of sim study --shard")
+  .requiredOption("-o, --out <folder>", "write study.arrow, study.csv and report.html there")
+  .addOption(jsonOption())
+  .action(
+    ending(async (files: ReadonlyArray<string>, options: MergeCommandOptions) =>
+      (await import("./cli/study-command.ts")).mergeCommand(files, options)
+    )
+  )
+
+sim
+  .command("explain")
+  .description("say why a step takes as long as it does")
+  .argument("<scenario>", "scenario file")
+  .addOption(setOption())
+  .option("--rank <n>", "as this rank sees it (default: the one that ends last)", wholeNumber(0))
+  .addOption(jsonOption())
+  .action(
+    ending(async (file: string, options: ExplainCommandOptions) =>
+      (await import("./cli/explain-command.ts")).explainCommand(file, options)
+    )
+  )
+
+sim
+  .command("schedule")
+  .description("show what the algorithm's planner decides, and what other planners would")
+  .argument("<scenario>", "scenario file")
+  .addOption(setOption())
+  .addOption(jsonOption())
+  .action(
+    ending(async (file: string, options: ScheduleCommandOptions) =>
+      (await import("./cli/schedule-command.ts")).scheduleCommand(file, options)
+    )
+  )
+
+sim
+  .command("compare")
+  .description(
+    "show results side by side: scenarios, results, studies, or one scenario and --set alternatives"
+  )
+  .argument("<file...>", "scenario files, saved --json results or study.arrow files")
+  .option(
+    "--set <path=value>",
+    "with one file: an alternative (fields joined by ;); with several: a change to all (repeatable)",
+    collect,
+    []
+  )
+  .addOption(jsonOption())
+  .action(
+    ending(async (files: ReadonlyArray<string>, options: CompareCommandOptions) =>
+      (await import("./cli/compare-command.ts")).compareCommand(files, options)
+    )
+  )
+
+const importer = sim.command("import").description("make a profile of another tool's measurements")
+
+const importOptions = (command: Command): Command =>
+  command
+    .requiredOption("-o, --out <file>", "profile to write (.arrow)")
+    .option("--name <text>", "name of the profile (default: of the file)")
+    .option("--device <text>", "device it was measured on")
+    .option("--conditions <text>", "conditions of the measurement, for reports")
+    .addOption(jsonOption())
+
+importOptions(importer.command("kineto"))
+  .description("a torch.profiler trace")
+  .argument("<trace>", "trace file (.json or .json.gz)")
+  .option("--step-time <time>", "step time without the profiler, such as 40.4ms")
+  .addOption(new Option("--timestamps <unit>", "unit of times in the trace").choices(["auto", "us", "ns"]))
+  .action(
+    ending(async (file: string, options: ImportCommandOptions) =>
+      (await import("./cli/import-command.ts")).importCommand("kineto", file, options)
+    )
+  )
+
+importOptions(importer.command("nccl-tests"))
+  .description("the text output of a nccl-tests program")
+  .argument("<text>", "output file")
+  .option("--op <name>", "which test it was, where the text does not say")
+  .option("--ranks <n>", "number of ranks, where the text does not say", wholeNumber(1))
+  .option("--in-place", "take the in-place times")
+  .option("--link <text>", "how the links were limited (default: unshaped)")
+  .action(
+    ending(async (file: string, options: ImportCommandOptions) =>
+      (await import("./cli/import-command.ts")).importCommand("nccl-tests", file, options)
+    )
+  )
+
+importOptions(importer.command("csv"))
+  .description("a table of op or collective timings")
+  .argument("<csv>", "table file")
+  .action(
+    ending(async (file: string, options: ImportCommandOptions) =>
+      (await import("./cli/import-command.ts")).importCommand("csv", file, options)
+    )
+  )
+
+try {
+  await sim.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) exitCode = error.exitCode === 0 ? 0 : badInput
+  else {
+    // Not an error of the input: those end as exit codes. One line, and no stack, for the person in front.
+    writeError(
+      `sim: an error in tandem itself: ${error instanceof Error ? error.message : String(error)}. Please report it.\n`
+    )
+    exitCode = 70
+  }
+}
+process.exitCode = exitCode ?? 0

@@ -1,0 +1,80 @@
+// Runs a command's effect to its exit code: 0, 1 when the result says no, 2 for bad input, 70 for a defect of this
+// program, 130 after Ctrl-C. Every command ends here, so that every error looks alike.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import { OutputError, writeError, writeOut } from "./output.ts"
+
+/** What a command prints to standard output, and whether its result is a yes. */
+export interface Outcome {
+  readonly text: string
+  readonly ok: boolean
+}
+
+export const said = (text: string): Outcome => ({ text, ok: true })
+
+export const json = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`
+
+/** Errors by their tag that are not the input's fault: the simulation itself came to no end. */
+const refusals = new Set(["Deadlock", "OutOfMemory", "PointError"])
+
+/**
+ * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one ends the process.
+ */
+export const execute = async (command: Effect.Effect<Outcome, Error>): Promise<number> => {
+  let signalled: NodeJS.Signals | undefined
+  const fiber = Effect.runFork(command)
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (signalled !== undefined) process.exit(signalCodes[signal] ?? 1)
+    signalled = signal
+    Effect.runFork(Fiber.interrupt(fiber))
+  }
+  const signals = Object.keys(signalCodes) as Array<NodeJS.Signals>
+  for (const signal of signals) process.on(signal, onSignal)
+  const exit = await Effect.runPromise(Fiber.await(fiber))
+  for (const signal of signals) process.off(signal, onSignal)
+  if (signalled !== undefined) return signalCodes[signalled] ?? 1
+  return Exit.isSuccess(exit) ? print(exit.value) : report(exit.cause)
+}
+
+const signalCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
+
+const print = ({ text, ok }: Outcome): number => {
+  try {
+    writeOut(text)
+  } catch (cause) {
+    return outputFailure(cause)
+  }
+  return ok ? 0 : 1
+}
+
+/** A reader that has seen enough is no failure; a full disk is. */
+const outputFailure = (cause: unknown): number => {
+  if (!(cause instanceof OutputError)) return defect(cause)
+  if (cause.code === "EPIPE") return 0
+  writeError(`sim: ${cause.message}: expected a file or pipe with space\n`)
+  return 2
+}
+
+const report = (cause: Cause.Cause<Error>): number => {
+  const failure = cause.reasons.find(Cause.isFailReason)?.error
+  if (failure === undefined) return defect(Cause.squash(cause))
+  writeError(
+    failure.message
+      .split("\n")
+      .map((line) => `sim: ${line}\n`)
+      .join("")
+  )
+  return refusals.has(failure.name) ? 1 : 2
+}
+
+const defect = (cause: unknown): number => {
+  const what = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause)
+  const line = what.split("\n", 1)[0] ?? what
+  writeError(
+    `sim: an error in tandem itself: ${line}. Please report it with the command and its files; SIM_DEBUG=1 shows where.\n`
+  )
+  if ((process.env["SIM_DEBUG"] ?? "") !== "" && cause instanceof Error) writeError(`${cause.stack}\n`)
+  return 70
+}

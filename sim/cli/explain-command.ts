@@ -1,0 +1,55 @@
+// sim explain: why a scenario's step takes as long as it does, from the timeline of a run.
+import * as Effect from "effect/Effect"
+import type { Timeline } from "../../core/machine/timeline.ts"
+import { InputError } from "../../core/input-error.ts"
+import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
+import { printExplanation } from "../explain/print.ts"
+import { Loader } from "../load.ts"
+import { runScenario } from "../run.ts"
+import { loadScenario } from "../scenario-file.ts"
+import { execute, json, said } from "./execute.ts"
+
+export interface ExplainCommandOptions {
+  readonly set: ReadonlyArray<string>
+  readonly rank?: number
+  readonly json?: boolean
+}
+
+export const explainCommand = (file: string, options: ExplainCommandOptions): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const scenario = yield* loadScenario(file, options.set)
+      const { result, timeline } = yield* runScenario(scenario, file, { loader: new Loader(), record: true })
+      if (timeline === undefined) return yield* Effect.die(new Error("a recorded run has no timeline"))
+      const known = [...new Set(timeline.rank)].toSorted((a, b) => a - b)
+      const rank = options.rank ?? lastToEnd(timeline)
+      const steps = stepsOf(timeline, rank).filter((step) => step >= result.warmupSteps)
+      const window =
+        steps.length === 0
+          ? undefined
+          : stepWindow(timeline, rank, steps[0]!, result.warmupSteps + result.steps - 1)
+      if (window === undefined) {
+        return yield* new InputError({
+          file: "--rank",
+          field: "",
+          value: String(rank),
+          accepted: `a rank that was simulated by itself: ${known.slice(0, 16).join(", ")}${known.length > 16 ? ", ..." : ""}`
+        })
+      }
+      const explanation = explain(timeline, window)
+      const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
+      const columns = process.stdout.isTTY ? process.stdout.columns : undefined
+      return said(
+        options.json === true
+          ? json(explanation)
+          : `${printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) })}\n`
+      )
+    })
+  )
+
+/** The rank whose last op ends last: the one whose time the step's is. */
+const lastToEnd = ({ rank, endSeconds }: Timeline): number => {
+  let row = 0
+  for (let i = 1; i < rank.length; i++) if (endSeconds[i]! > endSeconds[row]!) row = i
+  return rank[row] ?? 0
+}

@@ -1,0 +1,147 @@
+// sim import: other tools' measurements as a profile, and what of them could not be used.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { InputError } from "../../core/input-error.ts"
+import { formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
+import type { ImportReport } from "../../traces/import-report.ts"
+import { writeProfile } from "../../traces/profile-file.ts"
+import { inputErrors } from "../scenario/input-errors.ts"
+import { execute, json, said } from "./execute.ts"
+import { alignColumns } from "./table.ts"
+
+export interface ImportCommandOptions {
+  readonly out: string
+  readonly name?: string
+  readonly device?: string
+  readonly conditions?: string
+  readonly json?: boolean
+  readonly stepTime?: string
+  readonly timestamps?: "auto" | "us" | "ns"
+  readonly op?: string
+  readonly ranks?: number
+  readonly inPlace?: boolean
+  readonly link?: string
+}
+
+export type ImportSource = "kineto" | "nccl-tests" | "csv"
+
+export const importCommand = (
+  source: ImportSource,
+  file: string,
+  options: ImportCommandOptions
+): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const report = yield* imported(source, file, options)
+      yield* writeProfile(options.out, report.profile)
+      return said(options.json === true ? json(summary(report, options.out)) : print(report, options.out))
+    })
+  )
+
+const imported = (source: ImportSource, file: string, options: ImportCommandOptions) =>
+  Effect.gen(function* () {
+    const { name, device, conditions } = options
+    const common = {
+      ...(name === undefined ? {} : { name }),
+      ...(device === undefined ? {} : { device }),
+      ...(conditions === undefined ? {} : { conditions })
+    }
+    if (source === "kineto") {
+      const unprofiledStepSeconds = yield* stepTime(options.stepTime)
+      const { importKinetoFile } = yield* Effect.promise(() => import("../../traces/kineto/import.ts"))
+      return yield* importKinetoFile(file, {
+        ...common,
+        ...(unprofiledStepSeconds === undefined ? {} : { unprofiledStepSeconds }),
+        ...(options.timestamps === undefined ? {} : { timestampUnit: options.timestamps })
+      })
+    }
+    if (source === "nccl-tests") {
+      const { op, ranks, inPlace, link } = options
+      const { importNcclTestsFile } = yield* Effect.promise(() => import("../../traces/nccl-tests.ts"))
+      return yield* importNcclTestsFile(file, {
+        ...common,
+        ...(op === undefined ? {} : { op }),
+        ...(ranks === undefined ? {} : { ranks }),
+        ...(inPlace === undefined ? {} : { inPlace }),
+        ...(link === undefined ? {} : { link })
+      })
+    }
+    const { importCsvFile } = yield* Effect.promise(() => import("../../traces/csv.ts"))
+    return yield* importCsvFile(file, common)
+  })
+
+const stepTime = (text: string | undefined) =>
+  Effect.suspend(() => {
+    if (text === undefined) return Effect.succeed(undefined)
+    const parsed = parseSeconds(/^[\d.]+$/u.test(text) ? Number(text) : text)
+    if (Result.isSuccess(parsed) && parsed.success > 0) return Effect.succeed(parsed.success)
+    const [value, accepted] = Result.isSuccess(parsed)
+      ? [text, "a time greater than 0"]
+      : [`${parsed.failure.value} (${parsed.failure.reason})`, parsed.failure.accepted]
+    return Effect.fail(inputErrors(new InputError({ file: "--step-time", field: "", value, accepted })))
+  })
+
+const parameterCount = ({ profile }: ImportReport): number =>
+  profile.parameters.reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0)
+
+const summary = (report: ImportReport, out: string) => {
+  const { profile, unattributed, warnings } = report
+  return {
+    out,
+    name: profile.name,
+    device: profile.device,
+    source: profile.source,
+    steps: profile.steps,
+    stepSeconds: profile.stepSeconds,
+    unprofiledStepSeconds: profile.unprofiledStepSeconds ?? null,
+    deviceBusySeconds: profile.deviceBusySeconds,
+    layers: profile.layers.length,
+    parameters: parameterCount(report),
+    parameterTensors: profile.parameters.length,
+    ops: profile.ops.length,
+    collectives: profile.collectives.length,
+    unattributedShare: profile.unattributedShare,
+    unattributed,
+    warnings
+  }
+}
+
+const print = (report: ImportReport, out: string): string => {
+  const { profile, unattributed, warnings } = report
+  const { steps, layers, ops, collectives } = profile
+  const phases = (["forward", "backward", "optimizer"] as const).map((phase) => {
+    const busy = layers.reduce((sum, layer) => sum + layer[phase].busySeconds, 0)
+    const span = layers.reduce((sum, layer) => sum + layer[phase].spanSeconds, 0)
+    return [`  ${phase}`, formatSeconds(busy), formatSeconds(span)]
+  })
+  const training =
+    layers.length === 0
+      ? []
+      : [
+          `${layers.length} layers, ${parameterCount(report)} parameters in ${profile.parameters.length} tensors, mean of ${steps} steps`,
+          ...alignColumns([
+            ["", "device busy", "with host gaps"],
+            ["step", formatSeconds(profile.deviceBusySeconds), formatSeconds(profile.stepSeconds)],
+            ...phases
+          ]),
+          ...(profile.unprofiledStepSeconds === undefined
+            ? []
+            : [
+                `without the profiler a step takes ${formatSeconds(profile.unprofiledStepSeconds)}: host gaps are scaled to it`
+              ]),
+          `attributed to layers: ${formatShare(1 - profile.unattributedShare)} of the device's busy time`
+        ]
+  const left = unattributed
+    .slice(0, 10)
+    .map(({ name, seconds, share }) => [`  ${name}`, formatSeconds(seconds), formatShare(share)])
+  return [
+    `${profile.name} on ${profile.device}`,
+    ...training,
+    ...(left.length === 0 ? [] : ["not attributed", ...alignColumns(left)]),
+    ...(ops.length === 0 ? [] : [`${ops.length} timed ops`]),
+    ...(collectives.length === 0 ? [] : [`${collectives.length} timed collectives`]),
+    ...warnings.map((warning) => `warning: ${warning}`),
+    `wrote ${out}`,
+    ""
+  ].join("\n")
+}

@@ -1,0 +1,39 @@
+// Text to standard output and standard error, whole and at once, so that a full disk or a reader that has gone is noticed.
+import { writeSync } from "node:fs"
+
+/** Standard output cannot be written to. */
+export class OutputError extends Error {
+  readonly code: string
+
+  constructor(code: string) {
+    super(`cannot write to standard output (${code})`)
+    this.code = code
+  }
+}
+
+const pause = new Int32Array(new SharedArrayBuffer(4))
+
+/** Throws `OutputError`; a reader that has closed the pipe (EPIPE) included. */
+export const writeOut = (text: string): void => {
+  const bytes = Buffer.from(text)
+  let offset = 0
+  while (offset < bytes.length) {
+    try {
+      offset += writeSync(1, bytes, offset)
+    } catch (cause) {
+      const code = cause instanceof Error && "code" in cause ? String(cause.code) : "unknown"
+      // A pipe that another process has made non-blocking is full: wait for its reader.
+      if (code === "EAGAIN") Atomics.wait(pause, 0, 0, 1)
+      else throw new OutputError(code)
+    }
+  }
+}
+
+/** To standard error; nothing is left to tell when that fails. */
+export const writeError = (text: string): void => {
+  try {
+    writeSync(2, text)
+  } catch {
+    return
+  }
+}

@@ -1,0 +1,132 @@
+// A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
+// line marked. Further axes make a table each.
+import { formatSeconds, formatShare } from "../../core/units.ts"
+import type { StudyResult, StudyRow } from "../study/result.ts"
+import { alignColumns } from "./table.ts"
+
+export const printStudy = ({ header, rows }: StudyResult): string => {
+  const body =
+    header.search === null
+      ? pivots(
+          header.axes.map(({ path }) => path),
+          rows
+        )
+      : found(header, rows)
+  return [`${header.name}: ${describe(header, rows)}`, "", ...body, ...notes(rows), ""].join("\n")
+}
+
+const describe = (header: StudyResult["header"], rows: ReadonlyArray<StudyRow>): string => {
+  const points = new Set(rows.map(({ point }) => point)).size
+  const over = header.axes.map(({ path, values }) => `${values.length} x ${lastName(path)}`).join(", ")
+  const part = points === header.points ? `${points} points` : `${points} of ${header.points} points`
+  return over === "" ? part : `${part} (${over})`
+}
+
+const lastName = (path: string): string => path.split(".").at(-1) ?? path
+
+/** "dreamddp (period 5)": an alternative with its settings. */
+export const labelOf = (value: unknown): string => {
+  if (value === null || value === undefined) return "-"
+  if (typeof value !== "object" || Array.isArray(value)) return String(value)
+  const entries = Object.entries(value)
+  const name = entries.find(([key]) => key === "name")?.[1]
+  const rest = entries
+    .filter(([key]) => key !== "name" || typeof name !== "string")
+    .map(([key, each]) => `${key} ${typeof each === "object" ? JSON.stringify(each) : String(each)}`)
+  if (typeof name !== "string") return rest.join(", ")
+  return rest.length === 0 ? name : `${name} (${rest.join(", ")})`
+}
+
+const pivots = (paths: ReadonlyArray<string>, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const across = paths.find((path) => path === "algorithm") ?? paths.at(-1)
+  if (across === undefined) return []
+  const others = paths.filter((path) => path !== across)
+  // The numeric axis with most values goes down; what remains makes a table for each combination.
+  const down = others.toSorted((a, b) => distinct(rows, b).length - distinct(rows, a).length)[0]
+  if (down === undefined) return list(across, rows)
+  const outer = others.filter((path) => path !== down)
+  const groups = Map.groupBy(rows, (row) =>
+    outer.map((path) => `${lastName(path)} ${labelOf(row.axes[path])}`).join(", ")
+  )
+  return [...groups].flatMap(([title, group], index) => [
+    ...(index === 0 ? [] : [""]),
+    ...(title === "" ? [] : [title]),
+    ...pivot(down, across, group)
+  ])
+}
+
+const distinct = (rows: ReadonlyArray<StudyRow>, path: string): ReadonlyArray<string> => [
+  ...new Set(rows.map((row) => labelOf(row.axes[path])))
+]
+
+const pivot = (down: string, across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const columns = distinct(rows, across)
+  const lines = distinct(rows, down).map((value) => {
+    const own = rows.filter((row) => labelOf(row.axes[down]) === value)
+    const best = Math.min(...own.map(({ stepSeconds }) => stepSeconds))
+    return [
+      value,
+      ...columns.map((column) => {
+        const row = own.find((candidate) => labelOf(candidate.axes[across]) === column)
+        if (row === undefined) return "  "
+        return `${formatSeconds(row.stepSeconds)}${own.length > 1 && row.stepSeconds === best ? " *" : "  "}`
+      })
+    ]
+  })
+  const head = [lastName(down), ...columns.map((column) => `${column}  `)]
+  return [
+    `step time by ${lastName(down)} and ${lastName(across)}; * is the shortest of a line`,
+    ...alignColumns([head, ...lines])
+  ]
+}
+
+const list = (across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> =>
+  alignColumns([
+    [lastName(across), "step", "compute", "waiting", "utilisation"],
+    ...rows.map((row) => [
+      labelOf(row.axes[across]),
+      formatSeconds(row.stepSeconds),
+      formatSeconds(row.computeSeconds),
+      formatSeconds(row.exposedCommunicationSeconds),
+      formatShare(row.computeUtilisation)
+    ])
+  ])
+
+/** What each point of a search needs for each target. */
+const found = (
+  { search, axes }: StudyResult["header"],
+  rows: ReadonlyArray<StudyRow>
+): ReadonlyArray<string> => {
+  if (search === null) return []
+  const label = (row: StudyRow) => axes.map(({ path }) => labelOf(row.axes[path])).join(", ")
+  const groups = Map.groupBy(rows, ({ point }) => point)
+  const lines = [...groups.values()].map((group) => [
+    label(group[0]!),
+    ...search.targets.map((target) => {
+      const row = group.find(({ find }) => find?.target === target)
+      const value = row?.find?.value
+      return value === null || value === undefined ? "< grid" : String(value)
+    })
+  ])
+  const head = [
+    axes.map(({ path }) => lastName(path)).join(", "),
+    ...search.targets.map((target) => formatShare(target))
+  ]
+  return [
+    `largest ${lastName(search.vary)} of the grid at which ${search.metric} is at most`,
+    ...alignColumns([head, ...lines])
+  ]
+}
+
+/** Warnings and estimates once each, not once for every point. */
+const notes = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const warnings = new Set(rows.flatMap((row) => row.warnings))
+  const estimates = new Set(
+    rows.flatMap((row) =>
+      row.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
+    )
+  )
+  const section = (title: string, lines: ReadonlySet<string>) =>
+    lines.size === 0 ? [] : ["", title, ...[...lines].slice(0, 12).map((line) => `  ${line}`)]
+  return [...section("not measured", estimates), ...section("warnings", warnings)]
+}

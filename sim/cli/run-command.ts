@@ -1,0 +1,40 @@
+// sim run: one scenario, its result, and its timeline where asked for.
+import * as Effect from "effect/Effect"
+import { loadScenario } from "../scenario-file.ts"
+import { withIgnoredFields } from "../scenario/ignored.ts"
+import { Loader } from "../load.ts"
+import { runScenario } from "../run.ts"
+import { execute, json, said } from "./execute.ts"
+import { printRun } from "./print-run.ts"
+import { writeError } from "./output.ts"
+import { writeTextFile } from "./text-file.ts"
+
+export interface RunCommandOptions {
+  readonly set: ReadonlyArray<string>
+  readonly json?: boolean
+  readonly timeline?: string
+  readonly record?: string
+}
+
+export const runCommand = (file: string, options: RunCommandOptions): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const scenario = yield* loadScenario(file, options.set)
+      const record = options.timeline !== undefined || options.record !== undefined
+      const run = yield* runScenario(scenario, file, { loader: new Loader(), record })
+      const result = withIgnoredFields(run.result, scenario)
+      const { timeline } = run
+      if (timeline !== undefined && options.timeline !== undefined) {
+        const path = options.timeline
+        const { chromeTrace } = yield* Effect.promise(() => import("../perfetto.ts"))
+        yield* writeTextFile(path, chromeTrace(timeline))
+        writeError(`sim: wrote ${path}; open it in https://ui.perfetto.dev\n`)
+      }
+      if (timeline !== undefined && options.record !== undefined) {
+        const { writeTimeline } = yield* Effect.promise(() => import("../../traces/timeline-file.ts"))
+        yield* writeTimeline(options.record, timeline)
+        writeError(`sim: wrote ${options.record}\n`)
+      }
+      return said(options.json === true ? json(result) : printRun(result))
+    })
+  )

@@ -1,0 +1,152 @@
+// sim study and sim merge: computes the points of a study, whole or in shards, and writes what they come to.
+import * as Effect from "effect/Effect"
+import { mkdirSync, rmdirSync } from "node:fs"
+import { join } from "node:path"
+import { InputError } from "../../core/input-error.ts"
+import { inputErrors } from "../scenario/input-errors.ts"
+import { reasonOf } from "../scenario/source.ts"
+import { loadStudy, type StudyDefinition } from "../study/definition.ts"
+import { readJournal, withJournal, type Finished, type Journal } from "../study/journal.ts"
+import { mergeShards } from "../study/merge.ts"
+import { digestOfRows, headerOf, inOrder, type StudyResult } from "../study/result.ts"
+import { pointsOfShard, runPoints, type Shard } from "../study/run-study.ts"
+import { execute, json, said, type Outcome } from "./execute.ts"
+import { writeError } from "./output.ts"
+import { printStudy } from "./print-study.ts"
+import { terminalProgress } from "./progress.ts"
+
+export interface StudyCommandOptions {
+  readonly set: ReadonlyArray<string>
+  readonly out?: string
+  readonly jobs?: number
+  readonly shard?: Shard
+  readonly resume?: boolean
+  readonly json?: boolean
+}
+
+export const studyCommand = (file: string, options: StudyCommandOptions): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      if (options.resume === true && options.out === undefined && options.shard === undefined)
+        return yield* optionError("--resume", "--out with the folder that has the journal")
+      const definition = yield* loadStudy(file, options.set)
+      for (const note of definition.notes) writeError(`sim: ${note}\n`)
+      const { shard } = options
+      const folder = options.out ?? (shard === undefined ? undefined : ".")
+      return yield* folder === undefined
+        ? compute(definition, new Map(), options)
+        : inFolder(folder, computeIn(folder, definition, options))
+    })
+  )
+
+const optionError = (file: string, accepted: string) =>
+  inputErrors(new InputError({ file, field: "", accepted }))
+
+/** Runs with the folder there; a folder made for nothing is removed again. */
+const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect<A, E | InputError> =>
+  Effect.acquireUseRelease(
+    Effect.try({
+      try: () => mkdirSync(folder, { recursive: true }),
+      catch: (cause) =>
+        new InputError({
+          file: folder,
+          field: "--out",
+          value: reasonOf(cause),
+          accepted: "a folder that can be written to"
+        })
+    }),
+    () => use,
+    (made) =>
+      Effect.sync(() => {
+        if (made === undefined) return
+        try {
+          rmdirSync(folder)
+        } catch {
+          return // Something is in it: it is what the person wants.
+        }
+      })
+  )
+
+const nameOf = (shard: Shard | undefined, name: string): string =>
+  shard === undefined ? name : `${name}-${shard.index % shard.count}-of-${shard.count}`
+
+const computeIn = (folder: string, definition: StudyDefinition, options: StudyCommandOptions) =>
+  Effect.gen(function* () {
+    const { shard } = options
+    const header = headerOf(definition)
+    const journalFile = join(folder, `${nameOf(shard, "journal")}.jsonl`)
+    const finished: Finished = options.resume === true ? yield* readJournal(journalFile, header) : new Map()
+    const keep = Effect.suspend(() => {
+      const rows = inOrder(finished)
+      if (rows.length === 0) return Effect.void
+      const total = pointsOfShard(definition.points, shard).length
+      writeError(`sim: ${finished.size} of ${total} points are finished; continue with --resume\n`)
+      return Effect.ignore(writeStudy(folder, shard, { header, rows }))
+    })
+    const result = yield* withJournal(journalFile, header, finished, (journal) =>
+      Effect.onInterrupt(computeRows(definition, finished, options, journal), () => keep)
+    )
+    yield* writeStudy(folder, shard, result)
+    return outcome(result, options)
+  })
+
+const compute = (definition: StudyDefinition, finished: Finished, options: StudyCommandOptions) =>
+  Effect.map(computeRows(definition, finished, options), (result) => outcome(result, options))
+
+const computeRows = (
+  definition: StudyDefinition,
+  finished: Finished,
+  options: StudyCommandOptions,
+  journal?: Journal
+) => {
+  const progress = terminalProgress(definition.name)
+  return runPoints(definition, finished, {
+    jobs: options.jobs,
+    shard: options.shard,
+    journal,
+    onProgress: progress.update
+  }).pipe(
+    Effect.ensuring(Effect.sync(progress.end)),
+    Effect.map((): StudyResult => ({ header: headerOf(definition), rows: inOrder(finished) }))
+  )
+}
+
+const outcome = (result: StudyResult, options: { readonly json?: boolean }): Outcome =>
+  said(
+    options.json === true
+      ? json({ digest: digestOfRows(result.rows), axes: result.header.axes, rows: result.rows })
+      : `${printStudy(result)}\ndigest ${digestOfRows(result.rows)}\n`
+  )
+
+/** A shard's rows for merging; a whole study's for people and programs. */
+const writeStudy = (folder: string, shard: Shard | undefined, result: StudyResult) =>
+  Effect.gen(function* () {
+    const { writeStudyArrow, writeStudyCsv } = yield* Effect.promise(() => import("../study/study-file.ts"))
+    if (shard !== undefined) {
+      const path = join(folder, `${nameOf(shard, "shard")}.arrow`)
+      yield* writeStudyArrow(path, result)
+      writeError(`sim: wrote ${path}; put the shards together with sim merge\n`)
+      return
+    }
+    yield* writeStudyArrow(join(folder, "study.arrow"), result)
+    yield* writeStudyCsv(join(folder, "study.csv"), result)
+    writeError(`sim: wrote study.arrow and study.csv to ${folder}\n`)
+  })
+
+export interface MergeCommandOptions {
+  readonly out: string
+  readonly json?: boolean
+}
+
+export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommandOptions): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const { readStudyArrow } = yield* Effect.promise(() => import("../study/study-file.ts"))
+      const parts = yield* Effect.forEach(files, (file) =>
+        Effect.map(readStudyArrow(file), (study) => ({ file, study }))
+      )
+      const result = yield* mergeShards(parts)
+      yield* inFolder(options.out, writeStudy(options.out, undefined, result))
+      return outcome(result, options)
+    })
+  )
