@@ -11,7 +11,7 @@ import { partialLocalSgd, type PartialLocalSgdPlan } from "./partial-local-sgd.t
 import { ddpBuckets, perLayerBuckets, singleBucket, type Bucket } from "./plan/buckets.ts"
 import { syncProblem, type Deadline, type SyncProblem, type UpdateOrder } from "./plan/cost.ts"
 import { fillBubbles } from "./plan/dreamddp.ts"
-import { planFragments, type FragmentSettingsError } from "./plan/fragments.ts"
+import { FragmentSettingsError, planFragments } from "./plan/fragments.ts"
 import { planSync } from "./plan/planners.ts"
 import type { SyncPlan } from "./plan/sync-plan.ts"
 import type { DataParallelSettings } from "./settings.ts"
@@ -196,21 +196,47 @@ const planLocalSgd = (
   }
 }
 
+const defaultFragments = 8
+
 const planDiloco = (
   settings: Extract<DataParallelSettings, { name: "diloco" | "streaming-diloco" }>,
   { profile }: PlanningFacts
 ): Result.Result<PlannedAlgorithm, FragmentSettingsError> => {
   const streaming = settings.name === "streaming-diloco"
   const layers = profile.layers.length
-  const schedule = planFragments({
-    layers,
-    period: settings.period,
-    layersPerFragment: streaming ? Math.min(settings.layersPerFragment, layers) : layers,
-    pattern: streaming ? settings.pattern : "sequential",
-    offsets: streaming ? settings.offsets : "rounded",
-    delaySteps: streaming ? settings.delaySteps : 0,
-    localShare: streaming ? settings.localShare : 0
-  })
+  if (streaming && settings.fragments !== undefined && settings.layersPerFragment !== undefined) {
+    return Result.fail(
+      new FragmentSettingsError({
+        field: "fragments",
+        value: settings.fragments,
+        accepted: "either fragments or layersPerFragment"
+      })
+    )
+  }
+  const schedule = planFragments(
+    streaming
+      ? {
+          layers,
+          period: settings.period,
+          layersPerFragment: Math.min(
+            settings.layersPerFragment ?? Math.ceil(layers / (settings.fragments ?? defaultFragments)),
+            layers
+          ),
+          pattern: settings.pattern,
+          offsets: settings.offsets,
+          delaySteps: settings.delaySteps,
+          localShare: settings.localShare
+        }
+      : {
+          layers,
+          period: settings.period,
+          layersPerFragment: layers,
+          pattern: "sequential",
+          offsets: "rounded",
+          delaySteps: 0,
+          localShare: 0
+        }
+  )
   return Result.map(schedule, (fragments): PlannedAlgorithm => {
     const details: DilocoPlan = {
       schedule: fragments,

@@ -75,7 +75,10 @@ export const Diloco = Schema.Struct({
 export const StreamingDiloco = Schema.Struct({
   name: Schema.Literal("streaming-diloco"),
   period: withDefault(Period, 100),
-  layersPerFragment: withDefault(Schema.Int.check(Schema.isGreaterThan(0)), 3),
+  /** How many fragments the layers are divided into; default 8, as the paper's 24 layers by 3. */
+  fragments: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** The same, said by the layers in each: not with `fragments`. */
+  layersPerFragment: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
   pattern: withDefault(Schema.Literals(["strided", "sequential"]), "strided"),
   offsets: withDefault(Schema.Literals(["rounded", "even"]), "rounded"),
   /** tau. */
