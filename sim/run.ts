@@ -33,6 +33,8 @@ export interface RunOptions {
   readonly record?: boolean
   /** What every rank runs for that many steps in place of the scenario's own algorithm: a scheduler under test. */
   readonly program?: ((plan: ScenarioPlan, steps: number) => Program<void>) | undefined
+  /** False: simulate every rank by itself, for a program that may do different things on like ranks. */
+  readonly symmetric?: boolean
 }
 
 export interface ScenarioRun {
@@ -40,6 +42,8 @@ export interface ScenarioRun {
   readonly timeline: Timeline | undefined
   readonly planned: PlannedAlgorithm
   readonly profile: Profile
+  /** Ranks that were simulated; each stands for those like it. */
+  readonly simulatedRanks: number
   /** The measured window on the timeline: from the end of the warm-up to the end of the last step. */
   readonly fromSeconds: number
   readonly toSeconds: number
@@ -81,6 +85,7 @@ export const runScenario = (
           : new Faults(yield* resolveFaults(scenario.faults, world, file)),
       jitter: scenario.jitter,
       seed: scenario.seed,
+      symmetric: options.symmetric ?? true,
       record: options.record ?? false
     })
     const warnings = [...model.warnings]
@@ -118,6 +123,7 @@ export const runScenario = (
       timeline: simulated.timeline,
       planned,
       profile,
+      simulatedRanks: simulated.ranks.length,
       fromSeconds: summary.fromSeconds,
       toSeconds: summary.toSeconds,
       world,
