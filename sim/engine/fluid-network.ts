@@ -101,12 +101,14 @@ export class FluidNetwork implements Network {
 
   takeEnded(nowSeconds: number): number {
     let count = 0
-    for (const channel of this.#unlimited) {
-      this.#touch(channel, nowSeconds)
-      if (this.#flowCounts[channel]! > 0 && this.#solver.rate(channel) === Infinity)
-        count = this.#takeFlows(channel, Infinity, count)
+    if (this.#unlimited.length > 0) {
+      for (const channel of this.#unlimited) {
+        this.#touch(channel, nowSeconds)
+        if (this.#flowCounts[channel]! > 0 && this.#solver.rate(channel) === Infinity)
+          count = this.#takeFlows(channel, Infinity, count)
+      }
+      this.#unlimited.length = 0
     }
-    this.#unlimited.length = 0
     const limit = nowSeconds * SIMULTANEOUS
     while (this.#queueSize > 0) {
       const link = this.#queue[0]!
@@ -121,7 +123,11 @@ export class FluidNetwork implements Network {
       while (this.#channelCounts[link]! > 0 && this.#endsAt[channels[0]!]! <= serviceMax) {
         const channel = channels[0]!
         this.#touch(channel, nowSeconds)
-        count = this.#takeFlows(channel, Math.max(this.#served[channel]!, this.#firstAmount(channel)) + slack, count)
+        count = this.#takeFlows(
+          channel,
+          Math.max(this.#served[channel]!, this.#firstAmount(channel)) + slack,
+          count
+        )
       }
       this.#dequeue(link)
       this.#markDirty(link)

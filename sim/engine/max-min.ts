@@ -17,9 +17,12 @@
 // A link that provably never saturates is left out: see `#admit`.
 
 const NONE = -1
+const SEVERAL = -2
 /** A rate exceeds a level when it does so by more than rounding; levels this close are one. */
 const TOLERANCE = 1e-13
 const CEILING = 1 + TOLERANCE
+/** Share of the capacity up to which a running total, which gathers rounding, proves that a link is not full. */
+const NEARLY_FULL = 1 - 1e-9
 /** A level that moves by less than this, relatively, has not moved. */
 const STILL = 2 ** -50
 
@@ -55,7 +58,11 @@ export class MaxMin {
   #limiting = new Uint8Array(16) // may saturate, so takes part
   #whole = new Uint8Array(16).fill(1) // all weights on it are integers, so that sums of loads are exact
   #ownLoads = new Float64Array(16)
+  #spreadCounts = new Int32Array(16) // of the variables it limits: how many have other limiting links
+  #totals = new Float64Array(16) // of a link that limits nobody: load * rate of all, to within rounding
   #own: Array<Int32Array<ArrayBuffer>> = [] // incidences of the variables it limits
+  #ownOthers: Array<Int32Array<ArrayBuffer>> = [] // beside #own: the variable's one other limiting link, or NONE, SEVERAL
+  #ownOtherLoads: Array<Float64Array<ArrayBuffer>> = [] // its weight * count there
   #ownCounts = new Int32Array(16)
   #cross: Array<Int32Array<ArrayBuffer>> = [] // incidences of the variables limited elsewhere
   #crossLinks: Array<Int32Array<ArrayBuffer>> = [] // by which link
@@ -138,8 +145,10 @@ export class MaxMin {
     for (let i = 0; i < this.movedCount; i++) this.#movedMarks[this.movedVariables[i]!] = 0
     this.changedLinkCount = 0
     this.movedCount = 0
-    for (const v of this.#adopted) this.#markMoved(v)
-    this.#adopted.length = 0
+    if (this.#adopted.length > 0) {
+      for (const v of this.#adopted) this.#markMoved(v)
+      this.#adopted.length = 0
+    }
     for (let i = 0; i < this.#touchedCount; i++) {
       const v = this.#touched[i]!
       this.#touchedMarks[v] = 0
@@ -170,7 +179,7 @@ export class MaxMin {
         unknown[this.incidenceLinks[p]!]!++
       }
     }
-    for (let level = 0; ; ) {
+    for (let level = 0; ;) {
       let link = NONE
       let best = Infinity
       for (let l = 0; l < this.linkCount; l++) {
@@ -198,7 +207,11 @@ export class MaxMin {
     }
     for (let v = 0; v < this.variableCount; v++)
       if (target[v] !== NONE && target[v] !== this.bottlenecks[v]) this.#move(v, target[v]!)
-    for (let l = 0; l < this.linkCount; l++) if (levels[l] !== this.levels[l]) this.#setLevel(l, levels[l]!)
+    while (this.#heapSize > 0) this.#dequeue()
+    for (let l = 0; l < this.linkCount; l++) {
+      if (levels[l] !== this.levels[l]) this.#setLevel(l, levels[l]!)
+      this.#totals[l] = this.capacities[l]! - remaining[l]!
+    }
   }
 
   /** Enters a changed number of flows into the links of the variable, which are all asked again. */
@@ -226,23 +239,33 @@ export class MaxMin {
       this.#markMoved(v)
       this.bottlenecks[v] = NONE
       for (let p = start; p < end; p++) {
-        if (this.incidenceLinks[p] === bottleneck) this.#removeOwn(p, before)
-        else this.#removeCross(p)
+        const link = this.incidenceLinks[p]!
+        if (link === bottleneck) this.#removeOwn(p, before)
+        else {
+          this.#removeCross(p)
+          // A link that was not full without need of this flow is not full without it.
+          if (this.levels[link] === Infinity)
+            this.#totals[link]! -= this.incidenceWeights[p]! * before * this.levels[bottleneck]!
+          else this.#enqueue(link)
+        }
       }
+      if (bottleneck !== NONE) this.#enqueue(bottleneck)
     } else {
       const bottleneck = this.bottlenecks[v]!
       for (let p = start; p < end; p++) {
         const link = this.incidenceLinks[p]!
         const weight = this.incidenceWeights[p]!
-        if (link === bottleneck) this.#ownLoads[link]! += weight * (count - before)
-        else this.#crossLoads[link]![this.#positions[p]!] = weight * count
+        if (link === bottleneck) {
+          this.#ownLoads[link]! += weight * (count - before)
+          this.#noteOther(p)
+        } else this.#crossLoads[link]![this.#positions[p]!] = weight * count
       }
     }
     for (let p = start, last = this.incidenceStarts[v + 1]!; p < last; p++) {
       const link = this.incidenceLinks[p]!
       const rateMax = this.#rateMaxs[link]!
       if (!Number.isNaN(rateMax)) this.capacities[link] = rateMax * count
-      this.#enqueue(link)
+      if (count > 0) this.#enqueue(link)
     }
   }
 
@@ -266,6 +289,7 @@ export class MaxMin {
     const own = this.#ownLoad(link)
     if (own === 0) {
       if (elsewhere <= capacity * CEILING) {
+        this.#totals[link] = elsewhere
         if (before !== Infinity) this.#setLevel(link, Infinity)
         return
       }
@@ -301,17 +325,42 @@ export class MaxMin {
     }
     if (!pulled && Math.abs(level - before) <= level * STILL) return
     this.#setLevel(link, level)
-    const variables = this.#incidenceVariables
-    const starts = this.incidenceStarts
-    const ends = this.#limitingEnds
-    const owned = this.#own[link]!
+    if (this.#spreadCounts[link] === 0) return
+    const change = level - before
+    const others = this.#ownOthers[link]!
+    const otherLoads = this.#ownOtherLoads[link]!
+    const queued = this.#queuedMarks
+    const totals = this.#totals
+    const capacities = this.capacities
     for (let i = 0, count = this.#ownCounts[link]!; i < count; i++) {
-      const v = variables[owned[i]!]!
-      for (let p = starts[v]!, end = ends[v]!; p < end; p++) {
-        const other = this.incidenceLinks[p]!
-        if (other !== link) this.#enqueue(other)
+      const other = others[i]!
+      if (other < 0) {
+        if (other === SEVERAL) this.#tellOthers(this.#incidenceVariables[this.#own[link]![i]!]!, link, change)
+      } else if (levels[other] !== Infinity || before === Infinity) {
+        if (queued[other] === 0) this.#enqueue(other)
+      } else {
+        const total = totals[other]! + otherLoads[i]! * change
+        totals[other] = total
+        if (!(total < capacities[other]! * NEARLY_FULL) && queued[other] === 0) this.#enqueue(other)
       }
     }
+  }
+
+  /** The rate of a variable, limited by `link`, has changed: what that means for its other links. */
+  #tellOthers(v: number, link: number, change: number): void {
+    for (let p = this.incidenceStarts[v]!, end = this.#limitingEnds[v]!; p < end; p++) {
+      const other = this.incidenceLinks[p]!
+      if (other === link) continue
+      if (this.levels[other] !== Infinity || !(change > -Infinity)) this.#enqueue(other)
+      else this.#addToTotal(other, this.incidenceWeights[p]! * this.#applied[v]! * change)
+    }
+  }
+
+  /** Keeps account of a link that limits nobody; only when it may be full does it have to be looked at. */
+  #addToTotal(link: number, change: number): void {
+    const total = this.#totals[link]! + change
+    this.#totals[link] = total
+    if (!(total < this.capacities[link]! * NEARLY_FULL)) this.#enqueue(link)
   }
 
   #setLevel(link: number, level: number): void {
@@ -340,7 +389,14 @@ export class MaxMin {
       } else if (l === before) {
         this.#removeOwn(p, this.#applied[v]!)
         this.#insertCross(p, link)
-      } else this.#crossLinks[l]![this.#positions[p]!] = link
+      } else {
+        this.#crossLinks[l]![this.#positions[p]!] = link
+        if (this.levels[l] === Infinity)
+          this.#addToTotal(
+            l,
+            this.incidenceWeights[p]! * this.#applied[v]! * (this.levels[link]! - this.levels[before]!)
+          )
+      }
     }
   }
 
@@ -360,20 +416,47 @@ export class MaxMin {
   #insertOwn(p: number): void {
     const link = this.incidenceLinks[p]!
     const n = this.#ownCounts[link]!++
-    if (n === this.#own[link]!.length) this.#own[link] = int32(this.#own[link]!, 2 * n)
+    if (n === this.#own[link]!.length) {
+      this.#own[link] = int32(this.#own[link]!, 2 * n)
+      this.#ownOthers[link] = int32(this.#ownOthers[link]!, 2 * n)
+      this.#ownOtherLoads[link] = float64(this.#ownOtherLoads[link]!, 2 * n)
+    }
+    const v = this.#incidenceVariables[p]!
     this.#own[link]![n] = p
     this.#positions[p] = n
-    this.#ownLoads[link]! += this.incidenceWeights[p]! * this.#applied[this.#incidenceVariables[p]!]!
+    this.#ownLoads[link]! += this.incidenceWeights[p]! * this.#applied[v]!
+    this.#noteOther(p)
+    if (this.#limitingEnds[v]! - this.incidenceStarts[v]! > 1) this.#spreadCounts[link]!++
+  }
+
+  /** Beside a variable in its bottleneck's list: where else its flows count, and with what load. */
+  #noteOther(p: number): void {
+    const v = this.#incidenceVariables[p]!
+    const start = this.incidenceStarts[v]!
+    const others = this.#limitingEnds[v]! - start - 1
+    const at = this.#positions[p]!
+    const own = this.incidenceLinks[p]!
+    if (others !== 1) {
+      this.#ownOthers[own]![at] = others === 0 ? NONE : SEVERAL
+      return
+    }
+    const q = p === start ? start + 1 : start
+    this.#ownOthers[own]![at] = this.incidenceLinks[q]!
+    this.#ownOtherLoads[own]![at] = this.incidenceWeights[q]! * this.#applied[v]!
   }
 
   #removeOwn(p: number, count: number): void {
     const link = this.incidenceLinks[p]!
-    const own = this.#own[link]!
-    const last = own[--this.#ownCounts[link]!]!
+    const n = --this.#ownCounts[link]!
     const at = this.#positions[p]!
-    own[at] = last
+    const last = this.#own[link]![n]!
+    this.#own[link]![at] = last
+    this.#ownOthers[link]![at] = this.#ownOthers[link]![n]!
+    this.#ownOtherLoads[link]![at] = this.#ownOtherLoads[link]![n]!
     this.#positions[last] = at
     this.#ownLoads[link]! -= this.incidenceWeights[p]! * count
+    const v = this.#incidenceVariables[p]!
+    if (this.#limitingEnds[v]! - this.incidenceStarts[v]! > 1) this.#spreadCounts[link]!--
   }
 
   #insertCross(p: number, bottleneck: number): void {
@@ -416,7 +499,8 @@ export class MaxMin {
     for (let p = start; p < end; p++) {
       const link = this.incidenceLinks[p]!
       const most = this.capacities[link]! / this.incidenceWeights[p]!
-      if (!Number.isNaN(this.#rateMaxs[link]!) || most >= passing) continue
+      if (!Number.isNaN(this.#rateMaxs[link]!) || most > passing || most === Infinity) continue
+      if (most === passing && this.#limiting[link] === 0) continue // of equals, one that takes part already
       passing = most
       tightest = p
     }
@@ -467,7 +551,14 @@ export class MaxMin {
       this.bottlenecks[v] = link
       this.#adopted.push(v)
       this.#insertOwn(at)
-    } else this.#insertCross(at, this.bottlenecks[v]!)
+    } else {
+      const bottleneck = this.bottlenecks[v]!
+      let own = this.incidenceStarts[v]!
+      if (at - own === 1) this.#spreadCounts[bottleneck]!++
+      while (this.incidenceLinks[own] !== bottleneck) own++
+      this.#noteOther(own)
+      this.#insertCross(at, bottleneck)
+    }
     this.#enqueue(link)
   }
 
@@ -531,6 +622,8 @@ export class MaxMin {
       this.#limiting = uint8(this.#limiting, length)
       this.#whole = uint8(this.#whole, length)
       this.#ownLoads = float64(this.#ownLoads, length)
+      this.#spreadCounts = int32(this.#spreadCounts, length)
+      this.#totals = float64(this.#totals, length)
       this.#ownCounts = int32(this.#ownCounts, length)
       this.#crossCounts = int32(this.#crossCounts, length)
       this.#changedMarks = uint8(this.#changedMarks, length)
@@ -543,6 +636,8 @@ export class MaxMin {
     this.#whole[link] = 1
     const initial = Number.isNaN(rateMax) ? 4 : 1
     this.#own.push(new Int32Array(initial))
+    this.#ownOthers.push(new Int32Array(initial))
+    this.#ownOtherLoads.push(new Float64Array(initial))
     this.#cross.push(new Int32Array(initial))
     this.#crossLinks.push(new Int32Array(initial))
     this.#crossLoads.push(new Float64Array(initial))
