@@ -6,7 +6,10 @@ import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "n
 import { basename, dirname, join } from "node:path"
 import { TraceError, traceErrorFrom } from "./trace-error.ts"
 
-/** Appends bytes or text (as UTF-8). Throws the operating system's error; `writeFileAtomically` turns it into a `TraceError`. */
+/**
+ * Appends bytes or text (as UTF-8). Throws a `TraceError` when the disk refuses; inside `writeFileAtomically` that becomes
+ * its failure, wherever it was thrown.
+ */
 export interface FileSink {
   write(chunk: Uint8Array | string): void
 }
@@ -59,16 +62,19 @@ export const writeFileAtomically = <A, E, R>(
     }),
     (file) =>
       Effect.flatMap(
-        Effect.suspend(() =>
-          body({
-            write: (chunk) => {
-              try {
-                append(file.descriptor, typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk)
-              } catch (cause) {
-                throw failed(cause)
+        Effect.catchDefect(
+          Effect.suspend(() =>
+            body({
+              write: (chunk) => {
+                try {
+                  append(file.descriptor, typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk)
+                } catch (cause) {
+                  throw failed(cause)
+                }
               }
-            }
-          })
+            })
+          ),
+          (defect) => (defect instanceof TraceError ? Effect.fail(defect) : Effect.die(defect))
         ),
         (result) =>
           Effect.try({

@@ -47,7 +47,7 @@ export const importNcclTests = (
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "nccl-tests"
   return attempt(file, "the output of a nccl-tests program", () => {
-    const ranksSeen = new Set<string>()
+    const ranksSeen = new Set<number>()
     let named = options.op
     let device = options.device
     let header: ReadonlyArray<string> | undefined
@@ -62,7 +62,14 @@ export const importNcclTests = (
       if (line.trimStart().startsWith("#")) {
         const rank = rankLine.exec(line.trimStart())
         if (rank !== null) {
-          ranksSeen.add(rank[1]!)
+          const number = Number(rank[1])
+          if (ranksSeen.has(number)) {
+            // Built without MPI but started by mpirun: every process measures itself alone.
+            const field = `line ${index + 1}`
+            const accepted = "one list of ranks (nccl-tests built without MPI=1 run as separate programs)"
+            throw new TraceError({ file, field, value: `rank ${number} a second time`, accepted })
+          }
+          ranksSeen.add(number)
           device ??= deviceName.exec(line)?.[1]
         }
         named ??= anyTest.exec(line)?.[1]
@@ -89,6 +96,10 @@ export const importNcclTests = (
         ranks === 0 ? "not in the text" : ranks,
         "lines `#  Rank 0 ...`, or the option ranks of at least 1"
       )
+    }
+    if (options.ranks === undefined && Math.max(...ranksSeen) !== ranks - 1) {
+      const accepted = "every rank from 0, or the option ranks"
+      throw bad("ranks", `${ranks} listed, up to rank ${Math.max(...ranksSeen)}`, accepted)
     }
     const times = header.flatMap((word, column) => (word === "time" ? [column] : []))
     const wanted = options.inPlace === true ? times[1] : times[0]
