@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { DataParallelSettings, dataParallelNames } from "./algorithms/data-parallel/settings.ts"
-import { Bandwidth, Count, Flops, Seconds } from "./units.ts"
+import { Bandwidth, Bytes, Count, Flops, Seconds } from "./units.ts"
 
 const withDefault = <S extends Schema.Constraint>(schema: S, value: S["Encoded"]) =>
   Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema)
@@ -154,6 +154,10 @@ export const Scenario = Schema.Struct({
   network: withDefault(Schema.Literals(["fluid", "alpha-beta"]), "fluid"),
   collectives: withDefault(CollectiveSettings, {}),
   device: Schema.optionalKey(DeviceSettings),
+  /** What each rank's memories hold; unbounded where not said. Parameters, gradients and optimizer state count, activations do not. */
+  memory: Schema.optionalKey(
+    Schema.Struct({ device: Schema.optionalKey(Bytes), host: Schema.optionalKey(Bytes) })
+  ),
   /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */
   steps: Schema.optionalKey(Positive),
   faults: withDefault(Schema.Array(FaultSettings), []),

@@ -22,6 +22,8 @@ export interface RunResult {
   readonly exposedCommunicationSeconds: number
   /** Whole run, warm-up included. */
   readonly makespanSeconds: number
+  /** Most a rank's memories held at once: parameters, gradients, optimizer state, outer state. Not activations. */
+  readonly peakBytes: { readonly device: number; readonly host: number }
   readonly ops: number
   readonly links: ReadonlyArray<LinkResult>
   /** Costs that were not measured, and what stands for them. */

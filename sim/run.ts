@@ -85,6 +85,7 @@ export const runScenario = (
           : new Faults(yield* resolveFaults(scenario.faults, world, file)),
       jitter: scenario.jitter,
       seed: scenario.seed,
+      capacityBytes: scenario.memory ?? {},
       symmetric: options.symmetric ?? true,
       record: options.record ?? false
     })
@@ -115,6 +116,10 @@ export const runScenario = (
         warmupSteps,
         ...summary.figures,
         makespanSeconds: simulated.makespanSeconds,
+        peakBytes: {
+          device: Math.max(...simulated.ranks.map(({ peakBytes }) => peakBytes.device)),
+          host: Math.max(...simulated.ranks.map(({ peakBytes }) => peakBytes.host))
+        },
         ops: simulated.ranks.reduce((sum, { ops, count }) => sum + ops * count, 0),
         links: simulated.links,
         estimates,
