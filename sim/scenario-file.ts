@@ -4,11 +4,13 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import { existsSync } from "node:fs"
+import { dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
 import { Scenario, ScenarioFile } from "../core/scenario.ts"
 import { expand, problemsOf, type FieldPath, type Problem } from "./scenario/check.ts"
 import { inputErrors, InputErrors } from "./scenario/input-errors.ts"
-import { parseOverride, pathText, resolveField, setField } from "./scenario/override.ts"
+import { getField, parseOverride, pathText, resolveField, setField } from "./scenario/override.ts"
 import { isRecord, shapeOf, type Shape } from "./scenario/shape.ts"
 import { readSource, type Source } from "./scenario/source.ts"
 
@@ -51,7 +53,7 @@ export const openScenario = (file: string): Effect.Effect<OpenedScenario, InputE
 
 /** Finds the field each `path=value` means. `alsoPresent`: fields that the file sets elsewhere, as a study's axes do. */
 export const resolveOverrides = (
-  raw: RawScenario,
+  { source, raw }: OpenedScenario,
   overrides: ReadonlyArray<string>,
   alsoPresent: ReadonlyArray<FieldPath> = []
 ): Effect.Effect<ReadonlyArray<ResolvedOverride>, InputErrors> =>
@@ -70,7 +72,7 @@ export const resolveOverrides = (
       if ("path" in found) {
         const { path } = found
         current = expand(fileShape, setField(current, path, parsed.value))
-        resolved.push({ text, path, value: parsed.value })
+        resolved.push({ text, path, value: withLocalFiles(source.file, path, parsed.value) })
       } else errors.push(unresolved(file, parsed.path, found))
     }
     const [first, ...rest] = errors
@@ -78,6 +80,26 @@ export const resolveOverrides = (
       ? Effect.succeed(resolved)
       : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
   })
+
+/** Fields that name files. */
+const fileFields: ReadonlyArray<FieldPath> = [
+  ["model", "profile"],
+  ["collectives", "measured"],
+  ["world", "links", "wan", "pairs"]
+]
+
+/**
+ * A scenario's files are relative to its folder, but on the command line a person names them from where they are: such a
+ * name is rewritten when there is a file there.
+ */
+const withLocalFiles = (file: string, path: FieldPath, value: unknown): unknown =>
+  fileFields.reduce((changed, field) => {
+    if (!pathText(field).startsWith(pathText(path))) return changed
+    const inner = field.slice(path.length)
+    const named = getField(changed, inner)
+    if (typeof named !== "string" || isAbsolute(named) || !existsSync(named)) return changed
+    return setField(changed, inner, relative(dirname(file), named))
+  }, value)
 
 /** The names of a study's axes look like fields, and are none. */
 export const withoutAxes = (raw: unknown): unknown =>
@@ -159,8 +181,9 @@ export const loadScenario = (
   overrides: ReadonlyArray<string> = []
 ): Effect.Effect<Scenario, InputErrors> =>
   Effect.gen(function* () {
-    const { source, raw } = yield* openScenario(file)
-    const resolved = yield* resolveOverrides(raw, overrides)
+    const opened = yield* openScenario(file)
+    const { source, raw } = opened
+    const resolved = yield* resolveOverrides(opened, overrides)
     const changed = withOverrides(raw, resolved)
     return yield* decodeScenario(changed, originOf(source, resolved)).pipe(
       Effect.mapError((failure) => withAxisHints(failure, raw))

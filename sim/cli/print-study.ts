@@ -1,6 +1,6 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { formatSeconds, formatShare } from "../../core/units.ts"
+import { formatBandwidth, formatSeconds, formatShare } from "../../core/units.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { alignColumns } from "./table.ts"
 
@@ -17,17 +17,31 @@ export const printStudy = ({ header, rows }: StudyResult): string => {
 
 const describe = (header: StudyResult["header"], rows: ReadonlyArray<StudyRow>): string => {
   const points = new Set(rows.map(({ point }) => point)).size
-  const over = header.axes.map(({ path, values }) => `${values.length} x ${lastName(path)}`).join(", ")
+  const name = shortNames(header.axes.map(({ path }) => path))
+  const over = header.axes.map(({ path, values }) => `${values.length} x ${name(path)}`).join(", ")
   const part = points === header.points ? `${points} points` : `${points} of ${header.points} points`
   return over === "" ? part : `${part} (${over})`
 }
 
 const lastName = (path: string): string => path.split(".").at(-1) ?? path
 
+/** The end of each path that tells it from the others: "bandwidth", "collectives.algorithm". */
+export const shortNames = (paths: ReadonlyArray<string>): ((path: string) => string) => {
+  const suffix = (path: string, length: number) => path.split(".").slice(-length).join(".")
+  return (path) => {
+    let length = 1
+    const clashes = () =>
+      paths.some((other) => other !== path && suffix(other, length) === suffix(path, length))
+    while (length < path.split(".").length && clashes()) length++
+    return suffix(path, length)
+  }
+}
+
 /** "dreamddp (period 5)": an alternative with its settings. */
 export const labelOf = (value: unknown): string => {
   if (value === null || value === undefined) return "-"
-  if (typeof value !== "object" || Array.isArray(value)) return String(value)
+  if (Array.isArray(value)) return value.length === 0 ? "none" : value.map(labelOf).join("; ")
+  if (typeof value !== "object") return String(value)
   const entries = Object.entries(value)
   const name = entries.find(([key]) => key === "name")?.[1]
   const rest = entries
@@ -38,20 +52,21 @@ export const labelOf = (value: unknown): string => {
 }
 
 const pivots = (paths: ReadonlyArray<string>, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const name = shortNames(paths)
   const across = paths.find((path) => path === "algorithm") ?? paths.at(-1)
   if (across === undefined) return []
   const others = paths.filter((path) => path !== across)
   // The numeric axis with most values goes down; what remains makes a table for each combination.
   const down = others.toSorted((a, b) => distinct(rows, b).length - distinct(rows, a).length)[0]
-  if (down === undefined) return list(across, rows)
+  if (down === undefined) return list(name(across), across, rows)
   const outer = others.filter((path) => path !== down)
   const groups = Map.groupBy(rows, (row) =>
-    outer.map((path) => `${lastName(path)} ${labelOf(row.axes[path])}`).join(", ")
+    outer.map((path) => `${name(path)} ${labelOf(row.axes[path])}`).join(", ")
   )
   return [...groups].flatMap(([title, group], index) => [
     ...(index === 0 ? [] : [""]),
     ...(title === "" ? [] : [title]),
-    ...pivot(down, across, group)
+    ...pivot(down, across, group, name)
   ])
 }
 
@@ -59,7 +74,12 @@ const distinct = (rows: ReadonlyArray<StudyRow>, path: string): ReadonlyArray<st
   ...new Set(rows.map((row) => labelOf(row.axes[path])))
 ]
 
-const pivot = (down: string, across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+const pivot = (
+  down: string,
+  across: string,
+  rows: ReadonlyArray<StudyRow>,
+  name: (path: string) => string
+): ReadonlyArray<string> => {
   const columns = distinct(rows, across)
   const lines = distinct(rows, down).map((value) => {
     const own = rows.filter((row) => labelOf(row.axes[down]) === value)
@@ -73,16 +93,16 @@ const pivot = (down: string, across: string, rows: ReadonlyArray<StudyRow>): Rea
       })
     ]
   })
-  const head = [lastName(down), ...columns.map((column) => `${column}  `)]
+  const head = [name(down), ...columns.map((column) => `${column}  `)]
   return [
-    `step time by ${lastName(down)} and ${lastName(across)}; * is the shortest of a line`,
+    `step time by ${name(down)} and ${name(across)}; * is the shortest of a line`,
     ...alignColumns([head, ...lines])
   ]
 }
 
-const list = (across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> =>
+const list = (title: string, across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> =>
   alignColumns([
-    [lastName(across), "step", "compute", "waiting", "utilisation"],
+    [title, "step", "compute", "waiting", "utilisation"],
     ...rows.map((row) => [
       labelOf(row.axes[across]),
       formatSeconds(row.stepSeconds),
@@ -104,8 +124,7 @@ const found = (
     label(group[0]!),
     ...search.targets.map((target) => {
       const row = group.find(({ find }) => find?.target === target)
-      const value = row?.find?.value
-      return value === null || value === undefined ? "< grid" : String(value)
+      return foundText(row)
     })
   ])
   const head = [
@@ -116,6 +135,16 @@ const found = (
     `largest ${lastName(search.vary)} of the grid at which ${search.metric} is at most`,
     ...alignColumns([head, ...lines])
   ]
+}
+
+/** The value found, rounded as a person reads it; a grid's own values have more digits than they deserve. */
+const foundText = (row: StudyRow | undefined): string => {
+  const value = row?.find?.value
+  const decoded = row?.find?.decoded
+  if (value === null || value === undefined) return "< grid"
+  return typeof decoded === "number" && String(value).endsWith("bit/s")
+    ? formatBandwidth(decoded)
+    : String(value)
 }
 
 /** Warnings and estimates once each, not once for every point. */

@@ -79,10 +79,11 @@ export const loadStudy = (
   overrides: ReadonlyArray<string> = []
 ): Effect.Effect<StudyDefinition, InputErrors> =>
   Effect.gen(function* () {
-    const { source, raw } = yield* openScenario(file)
+    const opened = yield* openScenario(file)
+    const { source, raw } = opened
     const written = yield* studySection(source, raw)
     const axisPaths = yield* resolveAxes(source, raw, Object.keys(written.axes))
-    const resolved = yield* resolveOverrides(raw, overrides, axisPaths)
+    const resolved = yield* resolveOverrides(opened, overrides, axisPaths)
     const { base, fixed, perPoint, notes } = sortOverrides(resolved, axisPaths)
     const changed = withOverrides(raw, base)
     const section = yield* studySection(source, changed)
