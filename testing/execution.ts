@@ -1,0 +1,51 @@
+// A simulated run as the laws see it.
+import type { Execution } from "../core/laws/execution.ts"
+import type { Journal } from "../core/laws/journal.ts"
+import type { World } from "../core/world.ts"
+import type { SimulationResult } from "../sim/simulate.ts"
+import { tierBytes, type Tier } from "./traffic.ts"
+
+/**
+ * What a simulation recorded (`record: true`), with its programs' journals: everything that a law can judge. Bytes are
+ * compared by tier of links with an account made from the world alone, where there is one.
+ */
+export const executionOf = <A>(
+  simulated: SimulationResult<A>,
+  journals: ReadonlyArray<Journal>,
+  world: World,
+  algorithm: "ring" | "tree" | "hierarchical",
+  lookAheadSteps = 2
+): Execution => {
+  const { timeline, opLogs, ranks, links } = simulated
+  if (timeline === undefined) throw new RangeError("the simulation was not recorded: pass record: true")
+  const groups = new Map<string, ReadonlyArray<number>>()
+  for (const { entries } of journals) {
+    for (const entry of entries)
+      if (entry.kind === "op" && entry.op.group !== undefined)
+        groups.set(entry.op.group.name, entry.op.group.ranks)
+  }
+  const tiers = new Map<Tier, number>()
+  for (const { tier, bytes } of links) tiers.set(tier, (tiers.get(tier) ?? 0) + bytes)
+  const known = opLogs.every(({ entries }) =>
+    entries.every(
+      ({ group, kernel }) =>
+        group === undefined || tierBytes(world, algorithm, kernel, groups.get(group) ?? [], 1) !== undefined
+    )
+  )
+  return {
+    timeline,
+    opLogs,
+    journals,
+    makespanSeconds: simulated.makespanSeconds,
+    stepEnds: ranks.map(({ rank, stepEndSeconds }) => ({ rank, seconds: stepEndSeconds })),
+    peakBytes: ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
+    lookAheadSteps,
+    traffic: known
+      ? {
+          links: [...tiers].map(([name, bytes]) => ({ name, bytes })),
+          carried: ({ kernel, group, sizeBytes }) =>
+            tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes) ?? []
+        }
+      : undefined
+  }
+}

@@ -1,0 +1,31 @@
+// `tandem/testing`: for people who test their own schedulers and programs. Arbitraries and options follow fast-check.
+export { algorithmSettings } from "./algorithm.ts"
+export type { AlgorithmConstraints, AlgorithmInput, AlgorithmName } from "./algorithm.ts"
+export { assertScheduler, checkScheduler, runCase, runScheduler } from "./check-scheduler.ts"
+export type {
+  Scheduler,
+  SchedulerContext,
+  SchedulerDetails,
+  SchedulerParameters,
+  SchedulerProperty,
+  SchedulerRun
+} from "./check-scheduler.ts"
+export { saveCounterexample } from "./counterexample.ts"
+export { executionOf } from "./execution.ts"
+export { fault } from "./fault.ts"
+export type { FaultInput, FaultTargets } from "./fault.ts"
+export { profile, profileOf } from "./profile.ts"
+export type { ProfileConstraints } from "./profile.ts"
+export { neverSlowerThan, synchronisesEveryLayer } from "./properties.ts"
+export { decodeScenario, scenario } from "./scenario.ts"
+export type { ScenarioCase, ScenarioConstraints, ScenarioInput } from "./scenario.ts"
+export { tierBytes } from "./traffic.ts"
+export type { Tier, TierBytes } from "./traffic.ts"
+export { link, world } from "./world.ts"
+export type { WorldConstraints } from "./world.ts"
+
+export type { Execution, Violation } from "../core/laws/execution.ts"
+export { journaled } from "../core/laws/journal.ts"
+export type { Journal, JournalEntry } from "../core/laws/journal.ts"
+export { assertLaws, checkLaws, laws } from "../core/laws/laws.ts"
+export type { Law, LawName } from "../core/laws/laws.ts"

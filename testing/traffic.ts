@@ -1,0 +1,113 @@
+// Which bytes a collective puts on which tier of links, counted hop by hop from the world alone: an independent account to
+// hold a machine's own against. Knows nothing of time, nor of how the simulator lays collectives out.
+import type { World } from "../core/world.ts"
+
+export type Tier = "intra" | "inter" | "wan"
+/** Bytes on all links of a tier, both directions. */
+export type TierBytes = ReadonlyArray<readonly [Tier, number]>
+
+type Hop = readonly [from: number, to: number]
+
+const ring = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> =>
+  ranks.length < 2 ? [] : ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!])
+
+/** Both of NCCL's binary trees, every edge in both directions. In tree order, node i > 0 with lowest set bit b hangs below
+ * that neighbour at distance b whose lowest set bit is 2b, or below i - b where that lies outside. */
+const doubleTree = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> => {
+  const n = ranks.length
+  const hops: Array<Hop> = []
+  for (const shift of [0, 1]) {
+    for (let i = 1; i < n; i++) {
+      let bit = 1
+      while ((i / bit) % 2 === 0) bit *= 2
+      const above = [i - bit, i + bit].find((j) => (j / bit) % 4 === 2) ?? n
+      const parent = above < n ? above : i - bit
+      const [a, b] = [ranks[(i + shift) % n]!, ranks[(parent + shift) % n]!]
+      hops.push([a, b], [b, a])
+    }
+  }
+  return hops
+}
+
+/** Bytes that cross each tier when every hop carries so many. */
+const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): TierBytes => {
+  let [intra, inter, wan] = [0, 0, 0]
+  const { wan: between } = world.links
+  for (const [a, b] of hops) {
+    if (a === b) continue
+    if (world.nodeOf[a] === world.nodeOf[b]) {
+      intra += 2
+      continue
+    }
+    inter += 2
+    const [from, to] = [world.siteOf[a]!, world.siteOf[b]!]
+    if (from === to || between === undefined) continue
+    // A pair of sites has one link in each direction; without pairs, one site's uplink and another's downlink are crossed.
+    wan += "pairs" in between ? 1 : 2
+  }
+  return [
+    ["intra", intra * bytesPerHop],
+    ["inter", inter * bytesPerHop],
+    ["wan", wan * bytesPerHop]
+  ]
+}
+
+/**
+ * Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for a hierarchical all-reduce over a group that
+ * is not the whole of a world of equal nodes and sites, which has no simple account.
+ */
+export const tierBytes = (
+  world: World,
+  algorithm: "ring" | "tree" | "hierarchical",
+  kernel: string,
+  ranks: ReadonlyArray<number>,
+  sizeBytes: number
+): TierBytes | undefined => {
+  const n = ranks.length
+  if (n < 2) return []
+  switch (kernel) {
+    case "all_reduce":
+      if (algorithm === "tree") return over(world, doubleTree(ranks), sizeBytes / 2)
+      if (algorithm === "hierarchical") return hierarchical(world, ranks, sizeBytes)
+      return over(world, ring(ranks), (2 * (n - 1) * sizeBytes) / n)
+    case "reduce_scatter":
+      return over(world, ring(ranks), ((n - 1) * sizeBytes) / n)
+    case "all_gather":
+      return over(world, ring(ranks), (n - 1) * sizeBytes)
+    case "broadcast":
+      return over(world, ring(ranks).slice(0, -1), sizeBytes)
+    case "all_to_all":
+      return over(
+        world,
+        ranks.flatMap((a) => ranks.map((b): Hop => [a, b])),
+        sizeBytes / n
+      )
+    case "send_recv":
+      return over(world, [[ranks[0]!, ranks[1]!]], sizeBytes)
+    default:
+      return undefined
+  }
+}
+
+const hierarchical = (
+  world: World,
+  ranks: ReadonlyArray<number>,
+  sizeBytes: number
+): TierBytes | undefined => {
+  const sites = world.sites
+  const perNode = sites[0]!.nodes[0]!
+  const nodes = sites[0]!.nodes.length
+  const even = sites.every((site) => site.nodes.length === nodes && site.nodes.every((n) => n === perNode))
+  if (!even || ranks.length !== world.size) return undefined
+  const n = world.size
+  // In each of three rings every rank sends its shard to the next: inside the node, across a site's nodes, across sites.
+  const sent = (members: number, shard: number): number => (2 * (members - 1) * shard * n) / members
+  const inSites = sent(nodes, sizeBytes / perNode)
+  const across = sent(sites.length, sizeBytes / perNode / nodes)
+  const between = world.links.wan
+  return [
+    ["intra", 2 * sent(perNode, sizeBytes)],
+    ["inter", 2 * (inSites + across)],
+    ["wan", between === undefined ? 0 : across * ("pairs" in between ? 1 : 2)]
+  ]
+}
