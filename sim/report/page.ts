@@ -1,0 +1,276 @@
+// A study as one HTML page that needs nothing else: no network, no fonts, no server. Puts the figures in order and says
+// what they rest on.
+import { Digest } from "../../core/digest.ts"
+import { answerOf, comparisonOf, rowAt } from "./answer.ts"
+import { barChart, type Bar } from "./bar-chart.ts"
+import { clientScript } from "./client.ts"
+import { formatAbout, formatAxisValue, formatTime } from "./format.ts"
+import { displayName, gridOf, type Grid, type Panel } from "./grid.ts"
+import { lineChart, marksOf, stepTime, utilisation, type Mark } from "./line-chart.ts"
+import { markup, trusted, type Markup } from "./markup.ts"
+import { assignSlots, palette } from "./palette.ts"
+import { styleSheet } from "./style.ts"
+import type { ReportRow, StudyReport } from "./study-report.ts"
+import { table } from "./table.ts"
+import { timelineFigure } from "./timeline-figure.ts"
+
+/** The page, as text to be written to a file. Deterministic: equal studies give equal pages. */
+export const renderReport = (report: StudyReport): string => {
+  const grid = gridOf(report)
+  const comparison = comparisonOf(grid, report.focus)
+  const all = grid.panels.flatMap(({ series }) => series)
+  const keys = new Map(all.map((series) => [series.key, series]))
+  const slots = assignSlots([...keys.values()])
+  const answer = answerOf(grid, comparison)
+  const baseline = comparison.baseline
+
+  const page = markup`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<title>${report.title}</title>
+<style>${trusted(styleSheet(palette))}</style>
+</head>
+<body>
+<header>
+<div class="bar-top"><p class="kicker">Simulated study</p><button type="button" id="theme" hidden>Theme</button></div>
+<h1>${report.title}</h1>
+<p class="answer">${answer}</p>
+${report.description !== undefined && markup`<p class="lead">${report.description}</p>`}
+${facts(report, grid)}
+${notices(report)}
+</header>
+<main>
+${charts(grid, slots, baseline?.key)}
+${bars(grid, comparison, slots)}
+${timelines(report, grid, slots)}
+${basis(report)}
+<section id="points"><h2>All points</h2>${table(report, grid, baseline?.algorithm)}</section>
+${scenario(report)}
+</main>
+<footer><p>${report.version ?? "tandem"}. Made by a simulator: every number here is predicted, not measured.</p></footer>
+<div id="tip" role="status" aria-live="polite" hidden></div>
+<script>${trusted(clientScript)}</script>
+</body>
+</html>
+`
+  return page.html
+}
+
+/** What holds for the whole study, in a line of small facts. */
+const facts = ({ rows, axes }: StudyReport, { fixed }: Grid): Markup => {
+  const distinct = <T>(of: (row: ReportRow) => T): ReadonlyArray<T> => [...new Set(rows.map(of))]
+  const ranks = distinct((row) => row.ranks).toSorted((a, b) => a - b)
+  const entries: Array<readonly [string, string]> = [
+    ["scenario", distinct((row) => row.scenario).join(", ")],
+    [
+      "ranks",
+      ranks.length > 3
+        ? `${ranks[0]} to ${ranks.at(-1)}`
+        : ranks.map((n) => n.toLocaleString("en")).join(", ")
+    ],
+    ...fixed
+      .filter(({ axis }) => axis.path !== "algorithm")
+      .map(({ axis, value }) => [axis.label, formatAxisValue(value, axis.unit)] as const),
+    ["points", pointsOf(rows, axes)],
+    ["simulated ops", rows.reduce((sum, { ops }) => sum + ops, 0).toLocaleString("en")]
+  ]
+  return markup`<dl class="facts">${entries
+    .filter(([, value]) => value !== "")
+    .map(([name, value]) => markup`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`
+}
+
+const pointsOf = (rows: ReadonlyArray<ReportRow>, axes: StudyReport["axes"]): string => {
+  const promised = axes.reduce((product, { values }) => product * values.length, 1)
+  return rows.length < promised
+    ? `${rows.length} of ${promised}: the study is not complete`
+    : String(rows.length)
+}
+
+/** What a reader must know before trusting a number; details stand further down. */
+const notices = ({ rows }: StudyReport): Markup | undefined => {
+  const warnings = new Set(rows.flatMap(({ warnings }) => warnings)).size
+  const estimates = new Set(
+    rows.flatMap(({ estimates }) => estimates.map(({ kernel, source }) => `${kernel} ${source}`))
+  ).size
+  if (warnings + estimates === 0) return undefined
+  const parts = [
+    ...(estimates > 0
+      ? [`${estimates} ${estimates === 1 ? "kind of cost was" : "kinds of cost were"} not measured`]
+      : []),
+    ...(warnings > 0 ? [`${warnings} ${warnings === 1 ? "warning" : "warnings"}`] : [])
+  ]
+  return markup`<p class="notice"><a href="#basis">${parts.join("; ")}</a></p>`
+}
+
+const charts = (
+  grid: Grid,
+  slots: ReadonlyMap<string, number>,
+  baseline: string | undefined
+): Markup | undefined => {
+  const axis = grid.xAxis
+  if (axis === undefined) return undefined
+  const scaleRows = grid.panels.flatMap(({ series }) =>
+    series.flatMap(({ points }) => points.map(({ row }) => row))
+  )
+  return markup`<section id="charts"><h2>Over ${axis.label}</h2>
+${grid.panels.map((panel) => {
+  const { marks, omitted } = marksOf(panel.series, baseline)
+  const draw = (metric: typeof stepTime): Markup =>
+    lineChart({
+      metric,
+      axis,
+      series: panel.series,
+      slots,
+      marks,
+      scaleRows,
+      label: `${metric.title} over ${axis.label}${panel.title === "" ? "" : `, ${panel.title}`}: ${panel.series.map(({ name }) => name).join(", ")}. Arrow keys move along the axis.`
+    })
+  return markup`<div class="panel">${panel.title !== "" && markup`<h3>${panel.title}</h3>`}<div class="pair">${draw(stepTime)}${draw(utilisation)}</div>${crossings(marks, omitted, axis.unit, slots)}</div>`
+})}
+</section>`
+}
+
+const crossings = (
+  marks: ReadonlyArray<Mark>,
+  omitted: number,
+  unit: Parameters<typeof formatAbout>[1],
+  slots: ReadonlyMap<string, number>
+): Markup | undefined => {
+  if (marks.length === 0) return undefined
+  const name = ({ key, name }: { readonly key: string; readonly name: string }): Markup =>
+    markup`<b style="color:var(--s${slots.get(key) ?? 0})">${name}</b>`
+  return markup`<ol class="crossings">${marks.map(
+    ({ x, y, fasterBefore, fasterAfter }) =>
+      markup`<li><span>at ${formatAbout(x, unit)}</span> ${name(fasterAfter)} overtakes ${name(fasterBefore)} <span>(${formatTime(Number(y.toPrecision(2)))} a step)</span></li>`
+  )}</ol>${omitted > 0 && markup`<p class="note">${omitted} more ${omitted === 1 ? "crossing" : "crossings"} among slower algorithms not numbered.</p>`}`
+}
+
+const bars = (
+  grid: Grid,
+  { focus, where, baseline }: ReturnType<typeof comparisonOf>,
+  slots: ReadonlyMap<string, number>
+): Markup | undefined => {
+  const of = ({ series }: Panel): ReadonlyArray<Bar> =>
+    series.flatMap((one) => {
+      const row = rowAt(one, focus)
+      return row === undefined ? [] : [{ key: one.key, name: one.name, slot: slots.get(one.key) ?? 0, row }]
+    })
+  const panels = grid.panels
+    .map((panel) => ({ panel, bars: of(panel) }))
+    .filter(({ bars }) => bars.length > 0)
+  // One bar compares nothing; the charts have its number.
+  if (panels.length === 0 || (grid.xAxis !== undefined && panels.every(({ bars }) => bars.length < 2)))
+    return undefined
+  const longestSeconds = Math.max(...panels.flatMap(({ bars }) => bars.map(({ row }) => row.stepSeconds)))
+  return markup`<section id="comparison"><h2>${where === "" ? "Step times" : where}</h2>
+${panels.map(({ panel, bars }) =>
+  barChart({
+    title: panel.title === "" ? "Fastest first" : panel.title,
+    bars,
+    baseline: bars.find(({ key }) => key === baseline?.key),
+    longestSeconds
+  })
+)}
+${
+  new Set(panels.flatMap(({ bars }) => bars.map(({ row }) => row.algorithm))).size > 1 &&
+  markup`<p class="note">Times are of one step. Algorithms that average less often may need more steps to the same loss; that is not simulated.</p>`
+}</section>`
+}
+
+const timelines = (
+  report: StudyReport,
+  grid: Grid,
+  slots: ReadonlyMap<string, number>
+): Markup | undefined => {
+  if (report.timelines.length === 0) return undefined
+  const series = grid.panels.flatMap((panel) => panel.series)
+  const longestSeconds = Math.max(
+    ...report.timelines.map(({ fromSeconds, toSeconds }) => toSeconds - fromSeconds)
+  )
+  return markup`<section id="timelines"><h2>What a step looks like</h2>
+<p class="legend"><span><i class="key compute"></i>computing</span><span><i class="key communication"></i>communication, hidden</span><span><i class="key exposed"></i>communication, exposed: the rank waits</span>${
+    report.timelines.length > 1 &&
+    markup`<label hidden><input type="checkbox" id="same-scale"> same time scale</label>`
+  }</p>
+${report.timelines.map((timeline) => {
+  const own = series.find(({ key }) => key === timeline.algorithm)
+  const match = own ?? series.find(({ algorithm }) => algorithm === timeline.algorithm)
+  return timelineFigure({
+    ...timeline,
+    name: match?.name ?? displayName(timeline.algorithm),
+    slot: match === undefined ? 0 : (slots.get(match.key) ?? 0),
+    longestSeconds
+  })
+})}</section>`
+}
+
+const networks: Readonly<Record<ReportRow["network"], string>> = {
+  fluid:
+    "Fluid: messages under way at the same time share every link max-min fairly, and rates change whenever one starts or ends; a message pays the latency of its route before its first byte.",
+  "alpha-beta":
+    "Alpha-beta: a link carries one message at a time, first come first served; a message takes latency plus bytes over bandwidth."
+}
+
+const collectiveAlgorithms: Readonly<Record<ReportRow["collectives"], string>> = {
+  ring: "Ring collectives: an all-reduce over n ranks sends 2 (n - 1) / n of its bytes over every rank's link.",
+  tree: "Tree collectives: a reduction to one rank and a broadcast from it, along a binary tree.",
+  hierarchical: "Hierarchical collectives: inside each node, then between nodes, then inside again."
+}
+
+/** What the numbers rest on: which costs were not measured, what was warned of, which models were in force. */
+const basis = ({ rows }: StudyReport): Markup => {
+  const tally = <T>(of: (row: ReportRow) => ReadonlyArray<T>, key: (item: T) => string) => {
+    const counts = new Map<string, { item: T; runs: number }>()
+    for (const row of rows) {
+      for (const [name, item] of new Map(of(row).map((item) => [key(item), item]))) {
+        const known = counts.get(name)
+        if (known === undefined) counts.set(name, { item, runs: 1 })
+        else known.runs++
+      }
+    }
+    return [...counts.values()].toSorted((a, b) => b.runs - a.runs)
+  }
+  const estimates = tally(
+    ({ estimates }) => estimates,
+    ({ kernel, source, detail }) => `${kernel}\n${source}\n${detail}`
+  )
+  const warnings = tally(
+    ({ warnings }) => warnings,
+    (warning) => warning
+  )
+  const runs = (count: number): string =>
+    count === rows.length ? "all points" : `${count} of ${rows.length} points`
+  const models = [...new Set(rows.map(({ network }) => network))].map((network) => networks[network])
+  const algorithms = [...new Set(rows.map(({ collectives }) => collectives))].map(
+    (algorithm) => collectiveAlgorithms[algorithm]
+  )
+  return markup`<section id="basis"><h2>What this rests on</h2>
+<div class="columns"><div><h3>Costs that were not measured</h3>${
+    estimates.length === 0
+      ? markup`<p>None: every kernel's time was in the profile.</p>`
+      : markup`<ul>${estimates.map(
+          ({ item, runs: count }) =>
+            markup`<li><b>${item.kernel}</b> ${item.source}: ${item.detail} <span>(${runs(count)})</span></li>`
+        )}</ul>`
+  }<h3>Warnings</h3>${
+    warnings.length === 0
+      ? markup`<p>None.</p>`
+      : markup`<ul>${warnings.map(({ item, runs: count }) => markup`<li>${item} <span>(${runs(count)})</span></li>`)}</ul>`
+  }</div><div><h3>Network model</h3>${[...models, ...algorithms].map((text) => markup`<p>${text}</p>`)}</div></div>
+</section>`
+}
+
+const scenario = ({ rows, scenarioText, command }: StudyReport): Markup => {
+  const digest = new Digest()
+  for (const row of rows) digest.text(row.digest)
+  return markup`<section id="reproduce"><h2>How to get this again</h2>
+<p>The same scenario, seed and version give the same numbers to the last bit. Digest of all points: <code>${digest.hex}</code></p>
+<div class="code"><button type="button" class="copy" hidden>Copy</button><pre>${command}</pre></div>
+<h3>Scenario</h3>
+<div class="code"><button type="button" class="copy" hidden>Copy</button><pre>${scenarioText}</pre></div>
+</section>`
+}
