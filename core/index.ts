@@ -1,0 +1,74 @@
+// `tandem`: the words everything speaks (machine, ops, tensors, worlds, kernels), models, algorithms with their planners,
+// and laws. Everything here runs without a simulator or a device.
+export * from "./machine/lane.ts"
+export * from "./machine/machine.ts"
+export * from "./machine/op.ts"
+export * from "./machine/tensor.ts"
+export type * from "./machine/timeline.ts"
+export { Dependencies } from "./machine/dependencies.ts"
+export * from "./world.ts"
+export type * from "./profile.ts"
+export { Random } from "./random.ts"
+export { Digest } from "./digest.ts"
+export { InputError } from "./input-error.ts"
+
+export { collectiveNamed, collectives, kernelNamed, kernels } from "./kernels/catalogue.ts"
+export type { KernelName } from "./kernels/catalogue.ts"
+export type { Collective } from "./kernels/collectives.ts"
+export { evaluate, evaluateCollective } from "./kernels/evaluate.ts"
+export { defineKernel, flag, number, operand, text } from "./kernels/kernel.ts"
+export type { Attributes, Declaration, Kernel, Operand, Work } from "./kernels/kernel.ts"
+
+export { byBlock, callsOf, parameterCount, workOf } from "./models/layer-graph.ts"
+export type { KernelCall, Layer, LayerGraph, Value } from "./models/layer-graph.ts"
+export { GraphBuilder } from "./models/graph-builder.ts"
+export { gpt2 } from "./models/gpt2.ts"
+export type { Gpt2Config } from "./models/gpt2.ts"
+export { llama } from "./models/llama.ts"
+export type { LlamaConfig } from "./models/llama.ts"
+export { mixtral } from "./models/mixtral.ts"
+export type { MixtralConfig } from "./models/mixtral.ts"
+
+export { planDataParallel } from "./algorithms/data-parallel/algorithm.ts"
+export type { PlannedAlgorithm, PlanningFacts } from "./algorithms/data-parallel/algorithm.ts"
+export { distributedDataParallel } from "./algorithms/data-parallel/ddp.ts"
+export type { DdpPlan, GradientRef } from "./algorithms/data-parallel/ddp.ts"
+export { diloco } from "./algorithms/data-parallel/diloco.ts"
+export type { DilocoPlan } from "./algorithms/data-parallel/diloco.ts"
+export { partialLocalSgd } from "./algorithms/data-parallel/partial-local-sgd.ts"
+export type { PartialLocalSgdPlan } from "./algorithms/data-parallel/partial-local-sgd.ts"
+export { DataParallelSettings, dataParallelNames } from "./algorithms/data-parallel/settings.ts"
+export { elementwise, profiledModel, waitFor } from "./algorithms/data-parallel/training-model.ts"
+export type {
+  TrainingLayer,
+  TrainingModel,
+  TrainingModelBuilder
+} from "./algorithms/data-parallel/training-model.ts"
+
+export { ddpBuckets, perLayerBuckets, singleBucket } from "./algorithms/data-parallel/plan/buckets.ts"
+export type { Bucket, BucketLimits, GradientSize } from "./algorithms/data-parallel/plan/buckets.ts"
+export { evaluateSets, exposedSecondsOf, syncProblem } from "./algorithms/data-parallel/plan/cost.ts"
+export type {
+  Deadline,
+  LayerTimes,
+  SyncCost,
+  SyncProblem,
+  SyncRules,
+  UpdateOrder
+} from "./algorithms/data-parallel/plan/cost.ts"
+export { fillBubbles } from "./algorithms/data-parallel/plan/dreamddp.ts"
+export { FragmentSettingsError, planFragments } from "./algorithms/data-parallel/plan/fragments.ts"
+export type { Fragment, FragmentPlan, FragmentSettings } from "./algorithms/data-parallel/plan/fragments.ts"
+export { lowerBoundSeconds } from "./algorithms/data-parallel/plan/lower-bound.ts"
+export { planSync, syncPlanners } from "./algorithms/data-parallel/plan/planners.ts"
+export { makeSyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
+export type { SyncMethod, SyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
+
+export { Scenario, ScenarioFile, Study } from "./scenario.ts"
+export * from "./units.ts"
+
+export type { Execution, RankBytes, StepEnds, Traffic, Violation } from "./laws/execution.ts"
+export { journaled } from "./laws/journal.ts"
+export type { Journal, JournalEntry } from "./laws/journal.ts"
+export { assertLaws, checkLaws, laws } from "./laws/laws.ts"
+export type { Law, LawName } from "./laws/laws.ts"
