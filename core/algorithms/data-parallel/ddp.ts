@@ -8,7 +8,7 @@ import { Machine, type Program } from "../../machine/machine.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
-import { waitFor, type TrainingModelBuilder } from "./training-model.ts"
+import { waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
 
 /** One parameter's gradient: a layer, and which of its parameters. */
 export interface GradientRef {
@@ -61,6 +61,7 @@ export const distributedDataParallel = (
       sends[ready]!.push(op)
     })
     const allArrived = waitFor("wait for buckets", all)
+    const backwardDone = waitForStep(layers)
     const atNextUse = plan.deadline === "next-use"
 
     for (let step = 0; step < steps; step++) {
@@ -71,6 +72,7 @@ export const distributedDataParallel = (
       }
       for (let l = layers.length - 1; l >= 0; l--) {
         for (const op of layers[l]!.backward) machine.submit(op)
+        if (l === 0 && !plan.overlap) machine.submit(backwardDone)
         for (const op of sends[l]!) machine.submit(op)
       }
       if (!atNextUse) {

@@ -7,7 +7,7 @@ import { Machine, type Program } from "../../machine/machine.ts"
 import { collective } from "../../machine/op.ts"
 import type { Dtype } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
-import { waitFor, type TrainingModelBuilder } from "./training-model.ts"
+import { waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
 
 export interface PartialLocalSgdPlan {
   /** For each step of the period, the layers (forward index) whose parameters are averaged. */
@@ -63,6 +63,7 @@ export const partialLocalSgd = (
         set.toSorted((a, b) => a - b).flatMap((l) => layers[l]!.parameters)
       )
     )
+    const stepDone = waitForStep(layers)
     const stepFirst = plan.order === "step-then-average"
     const atNextUse = plan.deadline === "next-use"
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
@@ -94,6 +95,7 @@ export const partialLocalSgd = (
         else for (const op of layers[l]!.update) machine.submit(op)
       }
       if (!plan.overlap) {
+        machine.submit(stepDone)
         for (let l = layers.length - 1; l >= 0; l--)
           if (isSynced[base + l] === 1) machine.submit(averages[l]!)
       }

@@ -79,18 +79,29 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
         gradients,
         forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
         backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
+        // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
         update:
-          parameters.length === 0 && layer.optimizer.spanSeconds === 0
-            ? []
-            : [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
+          parameters.length > 0
+            ? [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
+            : layer.optimizer.spanSeconds > 0
+              ? [timed("optimizer", [flow], [flow])]
+              : []
       })
     }
     return { layers }
   })
 
-/** An op of the compute lane that waits for `tensors` and does nothing else. */
-export const waitFor = (label: string, tensors: ReadonlyArray<Tensor>): Op =>
-  launch(label, barrier, Lane.compute, tensors, [])
+/** An op that waits for `tensors` and does nothing else; its lane goes on when they are ready. */
+export const waitFor = (label: string, tensors: ReadonlyArray<Tensor>, lane: Lane = Lane.compute): Op =>
+  launch(label, barrier, lane, tensors, [])
+
+/** An op of the communication lane that waits for all of a step's ops submitted so far: what follows overlaps none of it. */
+export const waitForStep = (layers: ReadonlyArray<TrainingLayer>): Op => {
+  const written = layers.flatMap(({ backward, update }) =>
+    [...backward, ...update].flatMap(({ writes }) => writes)
+  )
+  return waitFor("wait for the step", [...new Set(written)], Lane.inter)
+}
 
 /** An elementwise kernel over the parameters of a layer, one launch for each. */
 export const elementwise = (
