@@ -191,7 +191,8 @@ export class Engine {
   flow(route: Route, bytes: number, latencySeconds = NaN, bytesPerSecondMax = Infinity): Activity {
     if (!(bytes >= 0 && bytes < Infinity))
       throw new RangeError(`flow of ${bytes} bytes: must be finite, 0 or more`)
-    if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds))
+    // Negative whole numbers are keys.
+    if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds) && this.latencyOf === undefined)
       requireDuration("flow latency", latencySeconds)
     const channel =
       bytesPerSecondMax === Infinity
