@@ -1,5 +1,5 @@
 // A collective as one coupled flow against the same collective spelled out, hop by hop and step by step, on the engine.
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { makeWorld, type LinkSpec, type World } from "../core/world.ts"
 import { aloneSeconds } from "../sim/collectives.ts"
