@@ -1,12 +1,25 @@
 // Reads files of columns from Arrow IPC (the file format), whole or one record batch at a time. Whatever the bytes are,
 // the answer is columns that fit their format or a `TraceError`.
-import { DataType, RecordBatchReader, Vector, type RecordBatch, type Schema } from "apache-arrow"
+import {
+  DataType,
+  RecordBatchReader,
+  type Data,
+  type RecordBatch,
+  type Schema,
+  type Vector
+} from "apache-arrow"
 import type * as Effect from "effect/Effect"
 import { open } from "node:fs/promises"
-import { checkColumn, type Batch, type Column, type ColumnData, type Format } from "./column-format.ts"
+import { arrowFile, checkArrowFile } from "./arrow-check.ts"
+import {
+  checkColumn,
+  type Batch,
+  type Column,
+  type ColumnData,
+  type Format,
+  type TextColumn
+} from "./column-format.ts"
 import { attemptAsync, showValue, TraceError } from "./trace-error.ts"
-
-const arrowFile = "an uncompressed Arrow IPC file written by tandem (or with the same columns)"
 
 /** Checks that a schema is that of `format` and gives, per column, its position in the file. */
 const matchSchema = (file: string, format: Format, schema: Schema): ReadonlyArray<number> => {
@@ -44,7 +57,10 @@ const isKind = (column: Column, type: DataType): boolean => {
       return DataType.isFloat(type) && type.precision === 2
     case "text":
       // Other writers may have unpacked the dictionary.
-      return DataType.isUtf8(type) || (DataType.isDictionary(type) && DataType.isUtf8(type.dictionary))
+      return (
+        DataType.isUtf8(type) ||
+        (DataType.isDictionary(type) && DataType.isUtf8(type.dictionary) && type.indices.bitWidth <= 32)
+      )
     case "int32-list":
       return (
         DataType.isList(type) &&
@@ -54,15 +70,19 @@ const isKind = (column: Column, type: DataType): boolean => {
   }
 }
 
-/** Copies out of Arrow, so that a batch outlives the buffer it was read into, and nulls become this module's marks. */
+/** Copies out of Arrow, so that a batch outlives the buffer it was read into, and nulls become the marks for "no value". */
 const decodeColumn = (file: string, column: Column, vector: Vector | null, rows: number): ColumnData => {
   const broken = (value: string): TraceError =>
     new TraceError({ file, field: `column ${column.name}`, value, accepted: arrowFile })
-  if (vector === null || vector.length !== rows) throw broken(`${vector?.length ?? 0} of ${rows} rows`)
-  const nulls = vector.nullCount > 0
-  if (nulls && !column.nullable) {
+  const [data] = vector?.data ?? []
+  // A column of a record batch is one piece.
+  if (vector === null || data === undefined || vector.data.length !== 1 || data.length !== rows) {
+    throw broken(`${vector?.length ?? 0} values for ${rows} rows`)
+  }
+  const isNull = nullsOf(data, rows)
+  if (isNull !== undefined && !column.nullable) {
     for (let row = 0; row < rows; row++) {
-      if (vector.isValid(row)) continue
+      if (!isNull(row)) continue
       throw new TraceError({
         file,
         field: `column ${column.name}, row ${row}`,
@@ -71,53 +91,88 @@ const decodeColumn = (file: string, column: Column, vector: Vector | null, rows:
       })
     }
   }
-  if (column.kind === "int32" || column.kind === "float64") {
-    const values = column.kind === "int32" ? new Int32Array(rows) : new Float64Array(rows)
-    const absent = column.kind === "int32" ? -1 : Number.NaN
-    let row = 0
-    for (const data of vector.data) {
+  switch (column.kind) {
+    case "int32":
+    case "float64": {
       const source: unknown = data.values
       const typed = source instanceof Int32Array || source instanceof Float64Array
-      if (!typed || source.length < data.length) throw broken("cut short")
-      values.set(source.subarray(0, data.length), row)
-      row += data.length
-    }
-    if (nulls) for (let i = 0; i < rows; i++) if (!vector.isValid(i)) values[i] = absent
-    return values
-  }
-  if (column.kind === "text") {
-    const codes = new Int32Array(rows)
-    const index = new Map<string, number>()
-    const dictionary: Array<string> = []
-    for (let row = 0; row < rows; row++) {
-      const word: unknown = vector.isValid(row) ? vector.get(row) : null
-      if (word === null && column.nullable) {
-        codes[row] = -1
-        continue
+      if (!typed || source.length < rows) throw broken("cut short")
+      const values = column.kind === "int32" ? new Int32Array(rows) : new Float64Array(rows)
+      values.set(source.subarray(0, rows))
+      if (isNull !== undefined) {
+        const absent = column.kind === "int32" ? -1 : Number.NaN
+        for (let row = 0; row < rows; row++) if (isNull(row)) values[row] = absent
       }
-      if (typeof word !== "string") throw broken(`row ${row} outside its dictionary`)
-      let code = index.get(word)
-      if (code === undefined) {
-        code = dictionary.length
-        index.set(word, code)
-        dictionary.push(word)
-      }
-      codes[row] = code
+      return values
     }
-    return { codes, dictionary }
-  }
-  const offsets = new Int32Array(rows + 1)
-  const values: Array<number> = []
-  for (let row = 0; row < rows; row++) {
-    const list: unknown = vector.get(row)
-    if (!(list instanceof Vector)) throw broken(`row ${row} is not a list`)
-    for (const value of list) {
-      if (typeof value !== "number") throw broken(`row ${row} holds ${showValue(value)}`)
-      values.push(value)
+    case "text":
+      return data.dictionary === undefined
+        ? plainText(vector, isNull, broken)
+        : dictionaryText(data, isNull, broken)
+    case "int32-list": {
+      const child: Data | undefined = data.children[0]
+      const offsets: unknown = data.valueOffsets
+      const source: unknown = child?.values
+      if (!(offsets instanceof Int32Array) || offsets.length < rows + 1) throw broken("cut short")
+      if (!(source instanceof Int32Array) || child === undefined || child.nullCount > 0)
+        throw broken("lists with nulls")
+      return { offsets: offsets.slice(0, rows + 1), values: source.slice(0, child.length) }
     }
-    offsets[row + 1] = values.length
   }
-  return { offsets, values: Int32Array.from(values) }
+}
+
+/** Which rows have no value; undefined when all have one. */
+const nullsOf = (data: Data, rows: number): ((row: number) => boolean) | undefined => {
+  const bits: unknown = data.nullBitmap
+  // Without nulls Arrow may leave the bitmap out.
+  if (!(bits instanceof Uint8Array) || bits.length * 8 < rows || data.nullCount === 0) return undefined
+  return (row) => (bits[row >> 3]! & (1 << (row & 7))) === 0
+}
+
+type Broken = (value: string) => TraceError
+type IsNull = ((row: number) => boolean) | undefined
+
+const dictionaryText = (data: Data, isNull: IsNull, broken: Broken): TextColumn => {
+  const source: unknown = data.values
+  const small =
+    source instanceof Int32Array ||
+    source instanceof Int16Array ||
+    source instanceof Int8Array ||
+    source instanceof Uint32Array ||
+    source instanceof Uint16Array ||
+    source instanceof Uint8Array
+  if (!small || source.length < data.length) throw broken("cut short")
+  const dictionary: Array<string> = []
+  for (const word of data.dictionary ?? []) {
+    if (typeof word !== "string") throw broken("a dictionary with nulls")
+    dictionary.push(word)
+  }
+  const codes = Int32Array.from(source.subarray(0, data.length))
+  for (let row = 0; row < codes.length; row++) {
+    if (isNull?.(row) === true) codes[row] = -1
+    // checkColumn takes -1 for "no value"; a damaged code must not pass for that.
+    else if (!(codes[row]! >= 0 && codes[row]! < dictionary.length))
+      throw broken(`row ${row} outside its dictionary`)
+  }
+  return { codes, dictionary }
+}
+
+/** Text whose dictionary another writer unpacked. */
+const plainText = (vector: Vector, isNull: IsNull, broken: Broken): TextColumn => {
+  const codes = new Int32Array(vector.length)
+  const known = new Map<string, number>()
+  for (let row = 0; row < codes.length; row++) {
+    const word: unknown = isNull?.(row) === true ? null : vector.get(row)
+    if (word === null) {
+      codes[row] = -1
+      continue
+    }
+    if (typeof word !== "string") throw broken(`row ${row} is not a text`)
+    let code = known.get(word)
+    if (code === undefined) known.set(word, (code = known.size))
+    codes[row] = code
+  }
+  return { codes, dictionary: [...known.keys()] }
 }
 
 const decodeBatch = (
@@ -134,30 +189,17 @@ const decodeBatch = (
   return { rows, columns }
 }
 
-const magic = "ARROW1"
-
-const checkMagic = (file: string, head: Uint8Array, tail: Uint8Array): void => {
-  const text = (bytes: Uint8Array) => new TextDecoder("latin1").decode(bytes)
-  if (text(head) !== magic) {
-    throw new TraceError({
-      file,
-      field: "content",
-      value: `not an Arrow file (begins ${showValue(text(head))})`,
-      accepted: arrowFile
-    })
-  }
-  if (text(tail) !== magic) {
-    throw new TraceError({ file, field: "content", value: "an Arrow file cut short", accepted: arrowFile })
-  }
-}
-
 /** All batches of a file in memory. Throws `TraceError`, and only that. */
 export const decodeColumns = (
   file: string,
   format: Format,
   bytes: Uint8Array
 ): { readonly metadata: ReadonlyMap<string, string>; readonly batches: ReadonlyArray<Batch> } => {
-  checkMagic(file, bytes.subarray(0, magic.length), bytes.subarray(Math.max(0, bytes.length - magic.length)))
+  const check = checkArrowFile(file, bytes.length)
+  for (let next = check.next(); next.done !== true;) {
+    const { offset, length } = next.value
+    next = check.next(bytes.subarray(offset, offset + length))
+  }
   try {
     const reader = RecordBatchReader.from(bytes)
     reader.open()
@@ -191,11 +233,12 @@ export const foldColumnFile = <A>(
     const handle = await open(path, "r")
     try {
       const { size } = await handle.stat()
-      const head = new Uint8Array(magic.length)
-      const tail = new Uint8Array(magic.length)
-      await handle.read(head, 0, head.length, 0)
-      await handle.read(tail, 0, tail.length, Math.max(0, size - tail.length))
-      checkMagic(path, head, tail)
+      const check = checkArrowFile(path, size)
+      for (let next = check.next(); next.done !== true;) {
+        const bytes = new Uint8Array(next.value.length)
+        await handle.read(bytes, 0, bytes.length, next.value.offset)
+        next = check.next(bytes)
+      }
       const reader = await RecordBatchReader.from(handle)
       await reader.open()
       const positions = matchSchema(path, format, reader.schema)

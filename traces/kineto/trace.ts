@@ -147,6 +147,8 @@ const dtypeOf = (name: string): string => dtypes[name.toLowerCase()] ?? name.toL
 
 // Above this, a float64 of microseconds no longer holds whole nanoseconds.
 const exactBelow = 2 ** 42
+// Nanoseconds since 1970 are 2e18; anything larger is no time, and sums of it would lose their meaning.
+const largestTime = 1e20
 const timestamp = /"ts"\s*:\s*"?(\d+)(\.\d+)?/u
 
 const deviceCategories = new Set(["kernel", "gpu_memcpy", "gpu_memset"])
@@ -221,7 +223,7 @@ class Collector {
       const given = value[field]
       if (given === undefined) continue
       const parsed = number(given)
-      if (parsed === undefined || !Number.isFinite(parsed)) throw bad(field, given, "a number")
+      if (parsed === undefined || !(Math.abs(parsed) <= largestTime)) throw bad(field, given, "a number")
       if (field === "dur" && parsed < 0) throw bad(field, given, "a duration of at least 0")
       if (isDevice && !Number.isInteger(parsed)) this.fractions++
     }
@@ -290,6 +292,7 @@ class Collector {
       if (typeof extent !== "number" || !Number.isInteger(extent) || extent < 0 || extent >= 2 ** 31) return
       shape.push(extent)
     }
+    if (shape.reduce((product, extent) => product * extent, 1) > Number.MAX_SAFE_INTEGER) return
     const types = args["Input type"]
     const type: unknown = Array.isArray(types) ? types[0] : undefined
     // An undefined gradient has neither shape nor type; a scalar has a type.
