@@ -118,7 +118,7 @@ export class FluidNetwork implements Network {
       // The first of them ends now by definition: its amount, not the rounded integral, is what has been served.
       const first = this.#endsAt[channels[0]!]!
       if (this.#services[link]! < first) this.#services[link] = first
-      const slack = this.#speeds[link]! * (limit - nowSeconds)
+      const slack = limit > nowSeconds ? this.#speeds[link]! * (limit - nowSeconds) : 0
       const serviceMax = this.#services[link]! + slack
       while (this.#channelCounts[link]! > 0 && this.#endsAt[channels[0]!]! <= serviceMax) {
         const channel = channels[0]!

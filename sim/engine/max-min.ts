@@ -323,7 +323,7 @@ export class MaxMin {
         pulled = true
       }
     }
-    if (!pulled && Math.abs(level - before) <= level * STILL) return
+    if (!pulled && (level === before || Math.abs(level - before) < level * STILL)) return
     this.#setLevel(link, level)
     if (this.#spreadCounts[link] === 0) return
     const change = level - before
