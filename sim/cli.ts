@@ -8,6 +8,7 @@ import type { ImportCommandOptions } from "./cli/import-command.ts"
 import type { RunCommandOptions } from "./cli/run-command.ts"
 import type { ScheduleCommandOptions } from "./cli/schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./cli/study-command.ts"
+import type { ValidateCommandOptions } from "./cli/validate-command.ts"
 import { writeError } from "./cli/output.ts"
 import { version } from "./cli/version.ts"
 
@@ -54,7 +55,7 @@ const sim = new Command("sim")
     `
 Examples:
   sim import kineto trace.json.gz -o gpt2.arrow --step-time 40.4ms
-  sim run scenarios/geo-gpt2.yaml --set bandwidth=1Gbit/s
+  sim run scenarios/geo-gpt2.yaml --set wan.bandwidth=10Gbit/s
   sim study scenarios/geo-gpt2-bandwidth.yaml --out out/
   sim explain scenarios/geo-gpt2.yaml --set algorithm=ddp`
   )
@@ -132,6 +133,17 @@ sim
   .action(
     ending(async (file: string, options: ScheduleCommandOptions) =>
       (await import("./cli/schedule-command.ts")).scheduleCommand(file, options)
+    )
+  )
+
+sim
+  .command("validate")
+  .description("hold the simulator to published tables and to measurements, number by number")
+  .argument("[section...]", "sections to check (default: all)")
+  .addOption(jsonOption())
+  .action(
+    ending(async (names: ReadonlyArray<string>, options: ValidateCommandOptions) =>
+      (await import("./cli/validate-command.ts")).validateCommand(names, options)
     )
   )
 

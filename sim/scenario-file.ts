@@ -9,8 +9,8 @@ import { dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
 import { Scenario, ScenarioFile } from "../core/scenario.ts"
 import { expand, problemsOf, type FieldPath, type Problem } from "./scenario/check.ts"
-import { inputErrors, InputErrors } from "./scenario/input-errors.ts"
-import { getField, parseOverride, pathText, resolveField, setField } from "./scenario/override.ts"
+import { inputErrors, InputErrors, relocated } from "./scenario/input-errors.ts"
+import { getField, parseOverride, pathText, resolveField, segmentsOf, setField } from "./scenario/override.ts"
 import { isRecord, shapeOf, type Shape } from "./scenario/shape.ts"
 import { readSource, type Source } from "./scenario/source.ts"
 
@@ -175,19 +175,32 @@ export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<
     return Effect.fail(inputErrors(new InputError({ file: origin([], false), field: "", accepted })))
   })
 
+export interface LoadedScenario {
+  readonly scenario: Scenario
+  /** Gives an error that a run found in a field the field's place: line and column, or the option that set it. */
+  readonly locate: (error: InputError) => InputError
+}
+
 /** A scenario from a file, with `--set` overrides in order. */
 export const loadScenario = (
   file: string,
   overrides: ReadonlyArray<string> = []
-): Effect.Effect<Scenario, InputErrors> =>
+): Effect.Effect<LoadedScenario, InputErrors> =>
   Effect.gen(function* () {
     const opened = yield* openScenario(file)
     const { source, raw } = opened
     const resolved = yield* resolveOverrides(opened, overrides)
-    const changed = withOverrides(raw, resolved)
-    return yield* decodeScenario(changed, originOf(source, resolved)).pipe(
+    const origin = originOf(source, resolved)
+    const scenario = yield* decodeScenario(withOverrides(raw, resolved), origin).pipe(
       Effect.mapError((failure) => withAxisHints(failure, raw))
     )
+    return {
+      scenario,
+      locate: (error) =>
+        error.file === file && error.field !== ""
+          ? relocated(error, origin(segmentsOf(error.field), false))
+          : error
+    }
   })
 
 /** A field that only the study's axes give must be chosen to run a single scenario. */

@@ -10,8 +10,8 @@ import { withIgnoredFields } from "../scenario/ignored.ts"
 import { inputErrors } from "../scenario/input-errors.ts"
 import { isRecord } from "../scenario/shape.ts"
 import { readSource } from "../scenario/source.ts"
+import { labelOf } from "../study/label.ts"
 import { execute, json, said } from "./execute.ts"
-import { labelOf } from "./print-study.ts"
 import { alignColumns } from "./table.ts"
 
 export interface CompareCommandOptions {
@@ -56,8 +56,10 @@ const alternatives = (file: string, sets: ReadonlyArray<string>) =>
 
 const runFile = (file: string, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
-    const scenario = yield* loadScenario(file, sets)
-    const { result } = yield* runScenario(scenario, file, { loader: new Loader() })
+    const { scenario, locate } = yield* loadScenario(file, sets)
+    const { result } = yield* runScenario(scenario, file, { loader: new Loader() }).pipe(
+      Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+    )
     return withIgnoredFields(result, scenario)
   })
 

@@ -18,8 +18,11 @@ export interface ExplainCommandOptions {
 export const explainCommand = (file: string, options: ExplainCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const scenario = yield* loadScenario(file, options.set)
-      const { result, timeline } = yield* runScenario(scenario, file, { loader: new Loader(), record: true })
+      const { scenario, locate } = yield* loadScenario(file, options.set)
+      const { result, timeline } = yield* runScenario(scenario, file, {
+        loader: new Loader(),
+        record: true
+      }).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
       if (timeline === undefined) return yield* Effect.die(new Error("a recorded run has no timeline"))
       const known = [...new Set(timeline.rank)].toSorted((a, b) => a - b)
       const rank = options.rank ?? lastToEnd(timeline)

@@ -2,6 +2,7 @@
 // line marked. Further axes make a table each.
 import { formatBandwidth, formatSeconds, formatShare } from "../../core/units.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
+import { labelOf, lastName, shortNames } from "../study/label.ts"
 import { alignColumns } from "./table.ts"
 
 export const printStudy = ({ header, rows }: StudyResult): string => {
@@ -21,34 +22,6 @@ const describe = (header: StudyResult["header"], rows: ReadonlyArray<StudyRow>):
   const over = header.axes.map(({ path, values }) => `${values.length} x ${name(path)}`).join(", ")
   const part = points === header.points ? `${points} points` : `${points} of ${header.points} points`
   return over === "" ? part : `${part} (${over})`
-}
-
-const lastName = (path: string): string => path.split(".").at(-1) ?? path
-
-/** The end of each path that tells it from the others: "bandwidth", "collectives.algorithm". */
-export const shortNames = (paths: ReadonlyArray<string>): ((path: string) => string) => {
-  const suffix = (path: string, length: number) => path.split(".").slice(-length).join(".")
-  return (path) => {
-    let length = 1
-    const clashes = () =>
-      paths.some((other) => other !== path && suffix(other, length) === suffix(path, length))
-    while (length < path.split(".").length && clashes()) length++
-    return suffix(path, length)
-  }
-}
-
-/** "dreamddp (period 5)": an alternative with its settings. */
-export const labelOf = (value: unknown): string => {
-  if (value === null || value === undefined) return "-"
-  if (Array.isArray(value)) return value.length === 0 ? "none" : value.map(labelOf).join("; ")
-  if (typeof value !== "object") return String(value)
-  const entries = Object.entries(value)
-  const name = entries.find(([key]) => key === "name")?.[1]
-  const rest = entries
-    .filter(([key]) => key !== "name" || typeof name !== "string")
-    .map(([key, each]) => `${key} ${typeof each === "object" ? JSON.stringify(each) : String(each)}`)
-  if (typeof name !== "string") return rest.join(", ")
-  return rest.length === 0 ? name : `${name} (${rest.join(", ")})`
 }
 
 const pivots = (paths: ReadonlyArray<string>, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {

@@ -1,5 +1,6 @@
 // sim schedule: what the algorithm's planner decides for a scenario, and what other planners would have decided.
 import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
 import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
 import type { SyncProblem } from "../../core/algorithms/data-parallel/plan/cost.ts"
 import { planSync } from "../../core/algorithms/data-parallel/plan/planners.ts"
@@ -20,8 +21,10 @@ export interface ScheduleCommandOptions {
 export const scheduleCommand = (file: string, options: ScheduleCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const scenario = yield* loadScenario(file, options.set)
-      const plan = yield* planScenario(scenario, file, new Loader())
+      const { scenario, locate } = yield* loadScenario(file, options.set)
+      const plan = yield* planScenario(scenario, file, new Loader()).pipe(
+        Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+      )
       const schedule = scheduleOf(plan)
       const head = `${scenario.name}: ${schedule.algorithm} on ${plan.world.size} ranks, ${plan.profile.layers.length} layers`
       return said(

@@ -14,6 +14,8 @@ import { execute, json, said, type Outcome } from "./execute.ts"
 import { writeError } from "./output.ts"
 import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "./progress.ts"
+import { writeTextFile } from "./text-file.ts"
+import { version } from "./version.ts"
 
 export interface StudyCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -87,6 +89,7 @@ const computeIn = (folder: string, definition: StudyDefinition, options: StudyCo
       Effect.onInterrupt(computeRows(definition, finished, options, journal), () => keep)
     )
     yield* writeStudy(folder, shard, result)
+    if (shard === undefined) yield* writeReport(folder, result, definition, options)
     return outcome(result, options)
   })
 
@@ -133,6 +136,29 @@ const writeStudy = (folder: string, shard: Shard | undefined, result: StudyResul
     writeError(`sim: wrote study.arrow and study.csv to ${folder}\n`)
   })
 
+/** The HTML report; a study that searches has no chart to show. Timelines need the scenarios, which shards do not carry. */
+const writeReport = (
+  folder: string,
+  result: StudyResult,
+  definition: StudyDefinition | undefined,
+  options: { readonly set?: ReadonlyArray<string> }
+) =>
+  Effect.gen(function* () {
+    if (result.header.search !== null) return
+    const { recordTimelines, reportOf } = yield* Effect.promise(() => import("../study/report-of.ts"))
+    const { renderReport } = yield* Effect.promise(() => import("../report/page.ts"))
+    const timelines = definition === undefined ? [] : yield* recordTimelines(definition)
+    const sets = (options.set ?? []).map((set) => ` --set ${quoted(set)}`).join("")
+    const command = `sim study ${quoted(definition?.file ?? "study.yaml")}${sets} --out out`
+    const path = join(folder, "report.html")
+    yield* writeTextFile(path, [renderReport(reportOf(result, { command, version: version(), timelines }))])
+    writeError(`sim: wrote ${path}\n`)
+  })
+
+/** As a shell would want it. */
+const quoted = (text: string): string =>
+  /^[\w./=:@%+-]+$/u.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+
 export interface MergeCommandOptions {
   readonly out: string
   readonly json?: boolean
@@ -146,7 +172,13 @@ export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommand
         Effect.map(readStudyArrow(file), (study) => ({ file, study }))
       )
       const result = yield* mergeShards(parts)
-      yield* inFolder(options.out, writeStudy(options.out, undefined, result))
+      yield* inFolder(
+        options.out,
+        Effect.andThen(
+          writeStudy(options.out, undefined, result),
+          writeReport(options.out, result, undefined, {})
+        )
+      )
       return outcome(result, options)
     })
   )

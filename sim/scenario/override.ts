@@ -24,7 +24,9 @@ export const parseOverride = (text: string): Override | string => {
 
 export const pathText = (path: FieldPath): string => path.join(".")
 
-const segmentsOf = (text: string): ReadonlyArray<string> => text.replaceAll(/\[(\d+)\]/gu, ".$1").split(".")
+/** The steps of a path, written with dots or brackets: "faults[0].of". */
+export const segmentsOf = (text: string): ReadonlyArray<string> =>
+  text.replaceAll(/\[(\d+)\]/gu, ".$1").split(".")
 
 const endsWith = (path: FieldPath, suffix: ReadonlyArray<string>): boolean => {
   const from = path.length - suffix.length

@@ -392,10 +392,10 @@ const shorten = (value: unknown): unknown =>
     ? value["name"]
     : value
 
-/** The decoded value of a field, where it is a number; as written otherwise. */
+/** The decoded value of a field, where it is a finite number (JSON has no other); as written otherwise. */
 const decodedAt = (scenario: Scenario, path: FieldPath, written: unknown): unknown => {
   const value = getField(scenario, path)
-  return typeof value === "number" ? value : written
+  return Number.isFinite(value) ? value : written
 }
 
 /** Where a field of a point came from: an axis value's own place in the file, where it is from one. */

@@ -15,7 +15,7 @@ interface Fixture {
   >
 }
 const fixture = JSON.parse(
-  readFileSync(new URL("../fixtures/dreamddp-resnet18-8-workers.json", import.meta.url), "utf8")
+  readFileSync(new URL("../../scenarios/validate/dreamddp-resnet18.published.json", import.meta.url), "utf8")
 ) as Fixture
 const layers = fixture.layers.map(([, backward, communication]) => ({
   forwardSeconds: 0,

@@ -1,0 +1,116 @@
+// sim validate: holds the simulator to published tables and to measurements, number by number. A section is one table;
+// its claims are sentences about it that are checked every time. Knows how sections are run and printed, not what is in them.
+import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
+import { Loader } from "../load.ts"
+import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
+import { measuredSteps } from "./measured-steps.ts"
+import { publishedSchedule } from "./published-schedule.ts"
+import type { Checked, Section, ValidationError } from "./section.ts"
+
+/** In the order they are printed. */
+export const sections: ReadonlyArray<Section> = [
+  streamingDiloco,
+  scalingLaws,
+  publishedSchedule,
+  measuredSteps
+]
+
+export interface ValidateOptions {
+  /** Called as simulated points finish. */
+  readonly onProgress?: (done: number, total: number) => void
+}
+
+/** `sim validate --json`. */
+export interface ValidationJson {
+  /** Every claim of every section holds. */
+  readonly ok: boolean
+  readonly sections: ReadonlyArray<SectionJson>
+}
+
+export interface SectionJson extends Omit<Checked, "lines"> {
+  readonly name: string
+  readonly title: string
+  readonly ok: boolean
+}
+
+export interface Validation {
+  readonly ok: boolean
+  readonly text: string
+  readonly json: ValidationJson
+}
+
+/** Checks the named sections, all when none is named. */
+export const validate = (
+  names: ReadonlyArray<string>,
+  options: ValidateOptions = {}
+): Effect.Effect<Validation, ValidationError> =>
+  Effect.gen(function* () {
+    const unknown = names.find((name) => !sections.some((section) => section.name === name))
+    if (unknown !== undefined) {
+      return yield* new InputError({
+        file: "sim validate",
+        field: "name",
+        value: unknown,
+        accepted: `one of ${sections.map(({ name }) => name).join(", ")}`
+      })
+    }
+    const chosen = names.length === 0 ? sections : sections.filter(({ name }) => names.includes(name))
+    const opened = yield* Effect.forEach(chosen, (section) =>
+      Effect.map(section.open, (table) => ({ section, table }))
+    )
+    const total = opened.reduce((sum, { table }) => sum + table.points, 0)
+    let done = 0
+    options.onProgress?.(done, total)
+    const loader = new Loader()
+    const results = yield* Effect.forEach(opened, ({ section, table }) =>
+      Effect.map(
+        table.check(loader, () => options.onProgress?.(++done, total)),
+        (checked) => ({ section, checked })
+      )
+    )
+    const json = results.map(({ section, checked }): SectionJson => {
+      const { source, claims, notes, values } = checked
+      const { name, title } = section
+      return { name, title, ok: claims.every(({ holds }) => holds), source, claims, notes, values }
+    })
+    const ok = json.every((section) => section.ok)
+    return { ok, text: printed(results), json: { ok, sections: json } }
+  })
+
+const printed = (
+  results: ReadonlyArray<{ readonly section: Section; readonly checked: Checked }>
+): string => {
+  const claims = results.flatMap(({ checked }) => checked.claims)
+  const failing = claims.filter((claim) => !claim.holds).length
+  const verdict = failing === 0 ? "all hold" : `${failing} ${failing === 1 ? "does not hold" : "do not hold"}`
+  return [
+    ...results.flatMap(({ section, checked }) => [
+      `${section.name}: ${section.title}`,
+      ...wrapped(checked.source),
+      "",
+      ...checked.lines,
+      ...checked.claims.map((claim) => `${claim.holds ? "holds" : "FAILS"}  ${claim.claim}: ${claim.found}`),
+      ...checked.notes.flatMap((note) => ["", ...wrapped(note)]),
+      "",
+      ""
+    ]),
+    `${claims.length} ${claims.length === 1 ? "claim" : "claims"}: ${verdict}`,
+    ""
+  ].join("\n")
+}
+
+const lineWidth = 110
+
+const wrapped = (paragraph: string): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let line = ""
+  for (const word of paragraph.split(" ")) {
+    if (line.length + word.length + 1 > lineWidth) {
+      lines.push(line)
+      line = ""
+    }
+    line = line === "" ? `  ${word}` : `${line} ${word}`
+  }
+  return [...lines, line]
+}
