@@ -3,7 +3,7 @@
 import { formatAbout, formatAxisValue, formatPercent, formatRatio, formatTime } from "./format.ts"
 import { reaches, type Curve } from "./crossover.ts"
 import type { Grid, Panel, Series } from "./grid.ts"
-import type { ReportAxis, ReportRow } from "./study-report.ts"
+import { targetPath, type ReportAxis, type ReportRow, type ReportSearch } from "./study-report.ts"
 
 /** Where algorithms are compared, and which one the others are compared with. */
 export interface Comparison {
@@ -34,8 +34,13 @@ export const comparisonOf = (grid: Grid, wanted: number | undefined): Comparison
   const candidates = [...counts.keys()]
     .filter((x) => counts.get(x) === most && x > 0 && x < Infinity)
     .toSorted((a, b) => a - b)
-  const target =
-    wanted ?? (axis.unit === "bytesPerSecond" ? gigabit : candidates[(candidates.length - 1) >> 1])
+  const usual =
+    axis.path === targetPath
+      ? 0.9
+      : axis.unit === "bytesPerSecond"
+        ? gigabit
+        : candidates[(candidates.length - 1) >> 1]
+  const target = wanted ?? usual
   const focus = candidates.toSorted(
     (a, b) => Math.abs(Math.log(a / target!)) - Math.abs(Math.log(b / target!))
   )[0]
@@ -67,9 +72,10 @@ export const stepCurve = ({ points }: Series): Curve => ({
 /** Step times nearer than this are the same, for what a sentence claims. */
 const SAME = 1.005
 
-export const answerOf = (grid: Grid, comparison: Comparison): string => {
+export const answerOf = (grid: Grid, comparison: Comparison, search?: ReportSearch): string => {
   const panel = grid.panels[0]
   if (panel === undefined) return "No point of the study has finished."
+  if (search !== undefined) return foundAnswer(grid, panel, comparison, search)
   const { focus, where, baseline } = comparison
   const among = grid.panels.length > 1 ? ` (${panel.title})` : ""
   const known = panel.series
@@ -95,6 +101,31 @@ export const answerOf = (grid: Grid, comparison: Comparison): string => {
   const ratio = formatRatio(base.row.stepSeconds / best.row.stepSeconds)
   const claim = `${place}${best.series.name} trains ${ratio} faster than ${base.series.name}`
   return `${claim}${matching(grid.xAxis, base.series, best.row.stepSeconds)}.`
+}
+
+/** Who needs least for the target in focus, and what the baseline needs for it. */
+const foundAnswer = (
+  grid: Grid,
+  panel: Panel,
+  { focus, baseline }: Comparison,
+  { label, unit }: ReportSearch
+): string => {
+  const target = focus ?? grid.fixed.find(({ axis }) => axis.path === targetPath)?.value
+  const among = grid.panels.length > 1 ? ` (${panel.title})` : ""
+  const known = panel.series
+    .flatMap((series) => {
+      const found = rowAt(series, focus)?.found
+      return found === undefined ? [] : [{ series, found }]
+    })
+    .toSorted((a, b) => a.found - b.found)
+  const best = known[0]
+  const what = `${typeof target === "number" ? `${formatPercent(target)} ` : ""}compute utilisation${among}`
+  if (best === undefined) return `No ${label} tried gives ${what}.`
+  const base = known.find(({ series }) => series.key === baseline?.key)
+  const needs = `${best.series.name} needs ${formatAbout(best.found, unit)}`
+  return base === undefined || base === best
+    ? `For ${what} ${needs}.`
+    : `For ${what} ${needs}, ${base.series.name} ${formatAbout(base.found, unit)}.`
 }
 
 /** What more bandwidth the slower one would need for the same step time. */

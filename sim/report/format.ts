@@ -31,9 +31,11 @@ export const formatPercent = (share: number): string => {
   return `${percent.toFixed(digits)} %`
 }
 
-/** "4.1\u00d7": two significant digits up to 100. */
+/** "4.1\u00d7", "0.35\u00d7", "110\u00d7": two significant digits. */
 export const formatRatio = (ratio: number): string =>
-  ratio >= 99.5 ? `${Math.round(ratio).toLocaleString("en")}\u00d7` : `${Number(ratio.toPrecision(2))}\u00d7`
+  ratio >= 9.95
+    ? `${Number(ratio.toPrecision(2)).toLocaleString("en")}\u00d7`
+    : `${ratio.toPrecision(2)}\u00d7`
 
 /** A value of an axis, with its unit. */
 export const formatAxisValue = (value: AxisValue, unit: AxisUnit): string => {

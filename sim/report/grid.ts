@@ -1,7 +1,13 @@
 // Which axis of a study becomes what: the x axis of its charts, the lines in them, the small multiples beside each other.
 // Knows nothing of pixels.
 import { formatAxisValue } from "./format.ts"
-import type { AxisValue, ReportAxis, ReportRow, StudyReport } from "./study-report.ts"
+import {
+  targetPath,
+  type AxisValue,
+  type ReportAxis,
+  type ReportRow,
+  type StudyReport
+} from "./study-report.ts"
 
 export interface Point {
   readonly x: AxisValue
@@ -43,8 +49,12 @@ const names: Readonly<Record<string, string>> = {
   "streaming-diloco": "Streaming DiLoCo"
 }
 
-/** What an algorithm is called in papers; other names stay as they are. */
-export const displayName = (name: string): string => (Object.hasOwn(names, name) ? names[name]! : name)
+/** What an algorithm is called in papers, settings in parentheses kept; other names stay as they are. */
+export const displayName = (name: string): string => {
+  const end = name.indexOf(" (")
+  const first = end < 0 ? name : name.slice(0, end)
+  return Object.hasOwn(names, first) ? names[first]! + name.slice(first.length) : name
+}
 
 /** Lines in one chart; axes with more values get a small multiple for each. */
 const SERIES_MAX = 10
@@ -58,9 +68,9 @@ const present = (axis: ReportAxis, rows: ReadonlyArray<ReportRow>): ReadonlyArra
   return [...new Set(axis.values)].filter((value) => taken.has(value))
 }
 
-/** Bandwidth before time before anything else numeric: what studies are mostly about. */
-const xPreference = ({ unit }: ReportAxis): number =>
-  unit === "bytesPerSecond" ? 0 : unit === "seconds" ? 1 : 2
+/** Bandwidth before time before anything else numeric: what studies are mostly about. A search is about its targets. */
+const xPreference = ({ path, unit }: ReportAxis): number =>
+  path === targetPath ? 0 : unit === "bytesPerSecond" ? 1 : unit === "seconds" ? 2 : 3
 
 export const gridOf = ({ axes, rows }: StudyReport): Grid => {
   const known = axes.map((axis) => ({ axis, values: present(axis, rows) }))

@@ -5,7 +5,7 @@ import { formatAxisValue, formatPercent, formatTick, formatTime, tickUnit } from
 import type { Series } from "./grid.ts"
 import { jsonData, markup, px, type Markup } from "./markup.ts"
 import { linearScale, logScale, type Scale } from "./scale.ts"
-import type { AxisUnit, ReportAxis, ReportRow } from "./study-report.ts"
+import type { AxisUnit, ReportAxis, ReportRow, ReportSearch } from "./study-report.ts"
 
 /** A number of a row that charts show. */
 export interface Metric {
@@ -34,6 +34,16 @@ export const utilisation: Metric = {
   scale: "share",
   of: ({ computeUtilisation }) => computeUtilisation
 }
+
+/** What a study that searches found. Rows that found nothing have no place in its chart. */
+export const foundValue = ({ label, unit }: ReportSearch): Metric => ({
+  key: "found",
+  title: `Needed: ${label}`,
+  note: "lower is better; log scale",
+  unit,
+  scale: "log",
+  of: ({ found }) => found ?? NaN
+})
 
 /** Two lines that change places; numbered alike in all charts of a panel. */
 export interface Mark {
@@ -117,7 +127,10 @@ const formatMetric = (value: number, { unit }: Metric): string =>
       : formatAxisValue(value, unit)
 
 export const lineChart = (chart: LineChart): Markup => {
-  const { metric, axis, series, slots, label } = chart
+  const { metric, axis, slots, label } = chart
+  const series = chart.series
+    .map((one) => ({ ...one, points: one.points.filter(({ row }) => !Number.isNaN(metric.of(row))) }))
+    .filter(({ points }) => points.length > 0)
   const labelSide = Math.min(170, 20 + 6.6 * Math.max(4, ...series.map(({ name }) => name.length)))
   const y = yScale(chart)
   const side = labelledSide(series, metric, y)
@@ -137,7 +150,7 @@ ${gridLines(frame, metric, axis, axisTitle)}
 <g class="marks">${markRings(chart, frame)}</g>
 <g class="names">${endLabels(series, metric, frame, slots)}</g>
 <line class="cross" y1="${TOP}" y2="${HEIGHT - BOTTOM}" x1="0" x2="0"/><g class="dots"></g>
-</svg>${hoverData(chart, frame)}</div>
+</svg>${hoverData({ ...chart, series }, frame)}</div>
 </figure>`
 }
 
@@ -152,7 +165,12 @@ interface Frame {
 const yScale = ({ metric, scaleRows }: LineChart): Scale => {
   const bottom = HEIGHT - BOTTOM
   if (metric.scale === "share") return linearScale(0, 1, bottom - 6, TOP + 4, 5)
-  return logScale(scaleRows.map(metric.of), bottom - 6, TOP + 4, { margin: 1.12, tickCount: 8 })
+  return logScale(
+    scaleRows.map(metric.of).filter((value) => !Number.isNaN(value)),
+    bottom - 6,
+    TOP + 4,
+    { margin: 1.12, tickCount: 8 }
+  )
 }
 
 /** Logarithmic where values span enough of it to need it. */

@@ -6,7 +6,15 @@ import { barChart, type Bar } from "./bar-chart.ts"
 import { clientScript } from "./client.ts"
 import { formatAbout, formatAxisValue, formatTime } from "./format.ts"
 import { displayName, gridOf, type Grid, type Panel } from "./grid.ts"
-import { lineChart, marksOf, stepTime, utilisation, type Mark } from "./line-chart.ts"
+import {
+  foundValue,
+  lineChart,
+  marksOf,
+  stepTime,
+  utilisation,
+  type Mark,
+  type Metric
+} from "./line-chart.ts"
 import { markup, trusted, type Markup } from "./markup.ts"
 import { assignSlots, palette } from "./palette.ts"
 import { styleSheet } from "./style.ts"
@@ -21,7 +29,7 @@ export const renderReport = (report: StudyReport): string => {
   const all = grid.panels.flatMap(({ series }) => series)
   const keys = new Map(all.map((series) => [series.key, series]))
   const slots = assignSlots([...keys.values()])
-  const answer = answerOf(grid, comparison)
+  const answer = answerOf(grid, comparison, report.search)
   const baseline = comparison.baseline
 
   const page = markup`<!doctype html>
@@ -44,8 +52,8 @@ ${facts(report, grid)}
 ${notices(report)}
 </header>
 <main>
-${charts(grid, slots, baseline?.key)}
-${bars(grid, comparison, slots)}
+${charts(report, grid, slots, baseline?.key)}
+${report.search === undefined && bars(grid, comparison, slots)}
 ${timelines(report, grid, slots)}
 ${basis(report)}
 <section id="points"><h2>All points</h2>${table(report, grid, baseline?.algorithm)}</section>
@@ -107,6 +115,7 @@ const notices = ({ rows }: StudyReport): Markup | undefined => {
 }
 
 const charts = (
+  { search }: StudyReport,
   grid: Grid,
   slots: ReadonlyMap<string, number>,
   baseline: string | undefined
@@ -116,10 +125,12 @@ const charts = (
   const scaleRows = grid.panels.flatMap(({ series }) =>
     series.flatMap(({ points }) => points.map(({ row }) => row))
   )
+  const metrics = search === undefined ? [stepTime, utilisation] : [foundValue(search)]
   return markup`<section id="charts"><h2>Over ${axis.label}</h2>
 ${grid.panels.map((panel) => {
-  const { marks, omitted } = marksOf(panel.series, baseline)
-  const draw = (metric: typeof stepTime): Markup =>
+  const { marks, omitted } =
+    search === undefined ? marksOf(panel.series, baseline) : { marks: [], omitted: 0 }
+  const draw = (metric: Metric): Markup =>
     lineChart({
       metric,
       axis,
@@ -129,7 +140,7 @@ ${grid.panels.map((panel) => {
       scaleRows,
       label: `${metric.title} over ${axis.label}${panel.title === "" ? "" : `, ${panel.title}`}: ${panel.series.map(({ name }) => name).join(", ")}. Arrow keys move along the axis.`
     })
-  return markup`<div class="panel">${panel.title !== "" && markup`<h3>${panel.title}</h3>`}<div class="pair">${draw(stepTime)}${draw(utilisation)}</div>${crossings(marks, omitted, axis.unit, slots)}</div>`
+  return markup`<div class="panel">${panel.title !== "" && markup`<h3>${panel.title}</h3>`}<div class="pair">${metrics.map(draw)}</div>${crossings(marks, omitted, axis.unit, slots)}</div>`
 })}
 </section>`
 }

@@ -52,7 +52,8 @@ export const logScale = (
   const regular = values.filter((value) => value > 0 && value < Infinity)
   let low = Math.min(...regular) / margin
   let high = Math.max(...regular) * margin
-  if (!(high > low)) {
+  // Values that differ by rounding alone, or a single one, still get an axis.
+  if (!(high > low * 1.001)) {
     low = regular.length === 0 ? 0.1 : low / 2
     high = regular.length === 0 ? 10 : high * 2
   }

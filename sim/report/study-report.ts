@@ -23,6 +23,18 @@ export interface ReportAxis {
 export interface ReportRow extends RunResult {
   /** Value of each axis, by its path. */
   readonly at: Readonly<Record<string, AxisValue>>
+  /** In a study that searches: the value found; absent where none reaches the target. */
+  readonly found?: number | undefined
+}
+
+/** Path of the axis of targets that a study which searches has beside its own axes. */
+export const targetPath = "find.target"
+
+/** What a study that searches looked for: the value of one field at which compute utilisation is near a target. */
+export interface ReportSearch {
+  /** The field searched: "bandwidth between sites". */
+  readonly label: string
+  readonly unit: AxisUnit
 }
 
 export interface ReportTimeline {
@@ -45,6 +57,8 @@ export interface StudyReport {
   /** One per point that was run; a study that was interrupted has fewer than its axes promise. */
   readonly rows: ReadonlyArray<ReportRow>
   readonly timelines: ReadonlyArray<ReportTimeline>
+  /** With it, rows carry `found`, one of the axes is `targetPath`, and the report is about what was found. */
+  readonly search?: ReportSearch | undefined
   /** Command lines that run the study again. */
   readonly command: string
   /** Program and version: "tandem 0.1.0". */

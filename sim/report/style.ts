@@ -5,7 +5,7 @@ const variables = (palette: ReadonlyArray<Colour>, scheme: "light" | "dark"): st
   palette.map((colour, slot) => `--s${slot}:${colour[scheme]}`).join(";")
 
 const light = `color-scheme:light;--paper:#fff;--raised:#f7f8f9;--ink:#16191d;--soft:#59616b;--faint:#8b939d;--hair:#e6e9ec;--hair2:#f1f3f5;--compute:#8796a8;--hidden:#b9c3dd;--exposed:#c8324f;--track:#f1f3f5;--warn:#8a5a00`
-const dark = `color-scheme:dark;--paper:#14171b;--raised:#1c2025;--ink:#e8ebee;--soft:#a4acb6;--faint:#747d88;--hair:#2a2f36;--hair2:#21262b;--compute:#76879b;--hidden:#4a5673;--exposed:#ff6b81;--track:#1f2429;--warn:#e3b341`
+const dark = `color-scheme:dark;--paper:#14171b;--raised:#1c2025;--ink:#e8ebee;--soft:#a4acb6;--faint:#747d88;--hair:#2a2f36;--hair2:#21262b;--compute:#76879b;--hidden:#4a5673;--exposed:#e25570;--track:#1f2429;--warn:#e3b341`
 
 export const styleSheet = (palette: ReadonlyArray<Colour>): string => `
 :root{${light};${variables(palette, "light")}}
@@ -91,8 +91,8 @@ i.compute{background:var(--compute)}i.exposed{background:var(--exposed)}i.commun
 .steps{position:absolute;left:74px;right:0;top:0;bottom:17px;pointer-events:none}
 .steps i{position:absolute;top:0;bottom:0;border-left:1px dashed var(--soft);opacity:.6}
 .times{position:relative;margin-left:74px;height:0;font-size:12px;color:var(--soft)}
-.times span{position:absolute;top:2px;transform:translateX(-50%)}
-.times span:first-child{transform:none}
+.times span{position:absolute;top:2px;white-space:nowrap;transform:translateX(-50%)}
+.times span:first-child{transform:none}.times .last{transform:translateX(-100%)}
 .same .lane,.same .steps,.same .times{--w:calc((100% - 74px)*var(--share))}
 .same .lane{grid-template-columns:74px var(--w)}
 .same .steps{right:auto;width:var(--w)}

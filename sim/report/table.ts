@@ -34,7 +34,7 @@ const axisColumn = ({ path, label, unit }: ReportAxis): Column => {
 }
 
 export const table = (
-  { rows, axes }: StudyReport,
+  { rows, axes, search }: StudyReport,
   { fixed }: Grid,
   baselineAlgorithm: string | undefined
 ): Markup => {
@@ -60,6 +60,16 @@ export const table = (
           }
         ]),
     ...varying.map(axisColumn),
+    ...(search === undefined
+      ? []
+      : [
+          number(
+            search.label,
+            "largest value tried at which compute utilisation is at most the target",
+            ({ found }) => found ?? NaN,
+            (found) => (Number.isNaN(found) ? "none tried" : formatAxisValue(found, search.unit))
+          )
+        ]),
     number("step", "mean time of a measured step", ({ stepSeconds }) => stepSeconds, formatTime),
     ...(baselineAlgorithm === undefined || baselines.size === 0
       ? []
@@ -128,7 +138,7 @@ export const table = (
 }
 
 const short = (value: number | string): string =>
-  typeof value === "number" ? String(Number(value.toPrecision(9))) : value
+  typeof value === "string" ? value : Number.isNaN(value) ? "" : String(Number(value.toPrecision(9)))
 
 const number = (
   title: string,

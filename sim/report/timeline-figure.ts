@@ -175,7 +175,7 @@ export const timelineFigure = (figure: TimelineFigure): Markup => {
       .map((end) => markup`<i style="left:${((100 * (end - fromSeconds)) / seconds).toFixed(3)}%"></i>`)
   }</div><div class="times">${ticks.ticks.map(
     (tick) =>
-      markup`<span style="left:${ticks.at(tick).toFixed(3)}%">${tick === 0 ? "0" : formatTick(tick, "seconds")}</span>`
+      markup`<span${ticks.at(tick) > 96 && markup` class="last"`} style="left:${ticks.at(tick).toFixed(3)}%">${tick === 0 ? "0" : formatTick(tick, "seconds")}</span>`
   )}</div></div>${jsonData("labels", { texts: labels.texts, secondsPerUnit: 1 / scale })}${hidden}
 </figure>`
 }
