@@ -185,6 +185,13 @@ export interface LoadedScenario {
 export const loadScenario = (
   file: string,
   overrides: ReadonlyArray<string> = []
+): Effect.Effect<Scenario, InputErrors> =>
+  Effect.map(loadLocatedScenario(file, overrides), ({ scenario }) => scenario)
+
+/** As `loadScenario`, with what places errors that only running it finds. */
+export const loadLocatedScenario = (
+  file: string,
+  overrides: ReadonlyArray<string> = []
 ): Effect.Effect<LoadedScenario, InputErrors> =>
   Effect.gen(function* () {
     const opened = yield* openScenario(file)

@@ -107,7 +107,7 @@ export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<Sc
         maxFaults === 0
           ? fc.constant(undefined)
           : fc.option(fc.array(faultChoice(), { minLength: 1, maxLength: maxFaults }), {
-              freq: 1,
+              freq: 2,
               nil: undefined
             }),
       jitter: jitter

@@ -5,7 +5,7 @@ import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
 import { Loader } from "../load.ts"
 import type { RunResult } from "../result.ts"
 import { runScenario } from "../run.ts"
-import { loadScenario } from "../scenario-file.ts"
+import { loadLocatedScenario } from "../scenario-file.ts"
 import { withIgnoredFields } from "../scenario/ignored.ts"
 import { inputErrors } from "../scenario/input-errors.ts"
 import { isRecord } from "../scenario/shape.ts"
@@ -56,7 +56,7 @@ const alternatives = (file: string, sets: ReadonlyArray<string>) =>
 
 const runFile = (file: string, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
-    const { scenario, locate } = yield* loadScenario(file, sets)
+    const { scenario, locate } = yield* loadLocatedScenario(file, sets)
     const { result } = yield* runScenario(scenario, file, { loader: new Loader() }).pipe(
       Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
     )

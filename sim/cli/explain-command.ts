@@ -6,7 +6,7 @@ import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { printExplanation } from "../explain/print.ts"
 import { Loader } from "../load.ts"
 import { runScenario } from "../run.ts"
-import { loadScenario } from "../scenario-file.ts"
+import { loadLocatedScenario } from "../scenario-file.ts"
 import { execute, json, said } from "./execute.ts"
 
 export interface ExplainCommandOptions {
@@ -18,7 +18,7 @@ export interface ExplainCommandOptions {
 export const explainCommand = (file: string, options: ExplainCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const { scenario, locate } = yield* loadScenario(file, options.set)
+      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       const { result, timeline } = yield* runScenario(scenario, file, {
         loader: new Loader(),
         record: true

@@ -1,7 +1,7 @@
 // sim run: one scenario, its result, and its timeline where asked for.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { loadScenario } from "../scenario-file.ts"
+import { loadLocatedScenario } from "../scenario-file.ts"
 import { withIgnoredFields } from "../scenario/ignored.ts"
 import { Loader } from "../load.ts"
 import { runScenario } from "../run.ts"
@@ -20,7 +20,7 @@ export interface RunCommandOptions {
 export const runCommand = (file: string, options: RunCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const { scenario, locate } = yield* loadScenario(file, options.set)
+      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       const record = options.timeline !== undefined || options.record !== undefined
       const run = yield* runScenario(scenario, file, { loader: new Loader(), record }).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))

@@ -9,7 +9,7 @@ import { sizeBytesOf, elementsOf } from "../../core/machine/tensor.ts"
 import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
 import { Loader } from "../load.ts"
 import { planScenario, type ScenarioPlan } from "../run.ts"
-import { loadScenario } from "../scenario-file.ts"
+import { loadLocatedScenario } from "../scenario-file.ts"
 import { execute, json, said } from "./execute.ts"
 import { alignColumns } from "./table.ts"
 
@@ -21,7 +21,7 @@ export interface ScheduleCommandOptions {
 export const scheduleCommand = (file: string, options: ScheduleCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const { scenario, locate } = yield* loadScenario(file, options.set)
+      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       const plan = yield* planScenario(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )

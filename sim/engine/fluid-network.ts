@@ -148,7 +148,8 @@ export class FluidNetwork implements Network {
       if ((this.#countedActive[channel] === 1) !== active) this.#countActive(channel, active)
       if (!active) continue
       const link = bottlenecks[channel]!
-      if (link === NONE) this.#unlimited.push(channel)
+      // A link that became unlimited may still stand as the one that would limit the channel.
+      if (link === NONE || levels[link] === Infinity) this.#unlimited.push(channel)
       else this.#insertChannel(channel, link, nowSeconds)
     }
     this.#touchedCount = 0
