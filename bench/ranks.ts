@@ -19,7 +19,7 @@ const point = async (
   let ops = 0
   for (let run = 0; run <= runs; run++) {
     const begin = performance.now()
-    const { scenario } = await Effect.runPromise(loadScenario(file, overrides))
+    const scenario = await Effect.runPromise(loadScenario(file, overrides))
     const { result, simulatedRanks } = await Effect.runPromise(runScenario(scenario, file, { loader }))
     // The first run compiles and loads the profile.
     if (run > 0) times.push((performance.now() - begin) / 1000)

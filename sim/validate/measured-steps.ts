@@ -92,7 +92,7 @@ interface Compared {
 const predict = (file: string, ranks: number, linkRate: string, loader: Loader) =>
   Effect.gen(function* () {
     const bandwidth = linkRate === "unshaped" ? "unlimited" : linkRate
-    const { scenario } = yield* loadScenario(file, [
+    const scenario = yield* loadScenario(file, [
       `world.ranks=${ranks}`,
       `world.links.inter.bandwidth=${bandwidth}`
     ])
