@@ -19,14 +19,18 @@ export const totalSeconds = (layers: ReadonlyArray<LayerCost>): PhaseCost => {
  * `unprofiledStepSeconds` is kept. Throws RangeError when `stepSeconds` is less than the busy time: no host is that fast.
  */
 export const rescaleHostGaps = (profile: Profile, stepSeconds: number): Profile => {
-  const { busySeconds, spanSeconds } = totalSeconds(profile.layers)
+  const { busySeconds } = totalSeconds(profile.layers)
   // Sums of many small numbers: a step that is exactly the busy time must pass.
   const slack = busySeconds * 1e-12
   if (!(stepSeconds >= busySeconds - slack) || stepSeconds === Infinity) {
     throw new RangeError(`a step of ${stepSeconds} s cannot hold ${busySeconds} s of device work`)
   }
   const missing = Math.max(0, stepSeconds - busySeconds)
-  const gaps = spanSeconds - busySeconds
+  // Gap by gap: the difference of two large sums would lose what small gaps hold.
+  let gaps = 0
+  for (const { forward, backward, optimizer } of profile.layers) {
+    for (const phase of [forward, backward, optimizer]) gaps += phase.spanSeconds - phase.busySeconds
+  }
   const scale = gaps > slack ? missing / gaps : undefined
   const share = busySeconds > 0 ? missing / busySeconds : 0
   const rescaled = ({ busySeconds: busy, spanSeconds: span }: PhaseCost): PhaseCost => ({
