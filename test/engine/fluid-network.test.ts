@@ -1,7 +1,7 @@
 // Whole fluid simulations against an independent one that is written from the definition: at every event it computes
 // all rates anew by brute progressive filling and moves every flow's remaining bytes forward.
 
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { Engine } from "../../sim/engine/engine.ts"
 
@@ -73,14 +73,14 @@ function bruteForce(
     )
     let next = Infinity
     active.forEach((f, i) => {
-      const at = left[f]! === 0 || rates[i] === Infinity ? now : now + left[f]! / rates[i]!
+      const at = 0 === left[f] || rates[i] === Infinity ? now : now + left[f]! / rates[i]!
       next = Math.min(next, at)
     })
     for (const f of flows.keys()) if (joins[f]! > now) next = Math.min(next, joins[f]!)
     for (const change of todo) next = Math.min(next, change.atSeconds)
     if (next === Infinity) return ends
     active.forEach((f, i) => {
-      const at = left[f]! === 0 || rates[i] === Infinity ? now : now + left[f]! / rates[i]!
+      const at = 0 === left[f] || rates[i] === Infinity ? now : now + left[f]! / rates[i]!
       if (at <= next * (1 + 1e-14)) {
         left[f] = 0
         ends[f] = next

@@ -1,0 +1,108 @@
+// The command line as a user meets it: results on standard output, bad input named with exit code 2 and nothing left behind.
+import { spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe, expect, it } from "vitest"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const sim = (...args: ReadonlyArray<string>) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, "bin/sim.js"), ...args], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  return { status, stdout, stderr }
+}
+const folder = (): string => fs.mkdtempSync(path.join(os.tmpdir(), "sim-cli-"))
+const scenario = "scenarios/geo-gpt2.yaml"
+
+describe("sim run", () => {
+  it("prints the documented fields, the same twice", () => {
+    const first = sim("run", scenario, "--json")
+    expect(first.status).toBe(0)
+    expect(sim("run", scenario, "--json").stdout).toBe(first.stdout)
+    expect(Object.keys(JSON.parse(first.stdout) as object)).toEqual(
+      expect.arrayContaining([
+        "digest",
+        "algorithm",
+        "ranks",
+        "stepSeconds",
+        "computeSeconds",
+        "computeUtilisation",
+        "exposedCommunicationSeconds",
+        "links",
+        "estimates",
+        "warnings"
+      ])
+    )
+  })
+})
+
+describe("sim study", () => {
+  it("comes out the same whatever the number of jobs", () => {
+    const digests = [1, 2, 4].map((jobs) => {
+      const { status, stdout } = sim(
+        "study",
+        "scenarios/geo-gpt2-bandwidth.yaml",
+        "--jobs",
+        String(jobs),
+        "--json"
+      )
+      expect(status).toBe(0)
+      return (JSON.parse(stdout) as { digest: string }).digest
+    })
+    expect(new Set(digests).size).toBe(1)
+  })
+
+  it("writes table, Arrow and report", () => {
+    const out = folder()
+    expect(sim("study", "scenarios/geo-gpt2-bandwidth.yaml", "--out", out).status).toBe(0)
+    expect(fs.readdirSync(out)).toEqual(expect.arrayContaining(["study.arrow", "study.csv", "report.html"]))
+  })
+})
+
+describe("bad input", () => {
+  const write = (text: string): string => {
+    const file = path.join(folder(), "s.yaml")
+    fs.writeFileSync(file, text)
+    return file
+  }
+  const good = fs
+    .readFileSync(path.join(root, scenario), "utf8")
+    .replace("../traces", path.join(root, "traces"))
+
+  it.each([
+    ["malformed YAML", write("name: [x"), []],
+    ["unknown field", write(`${good}\ncolour: red\n`), []],
+    ["wrong unit", write(good), ["--set", "wan.bandwidth=1parsec"]],
+    ["negative bandwidth", write(good), ["--set", "wan.bandwidth=-1Gbit/s"]],
+    ["unknown override", write(good), ["--set", "bandwith=1Gbit/s"]],
+    ["missing profile", write(good.replace("gpt2-h200", "nothing")), []],
+    ["missing file", "/nowhere/s.yaml", []]
+  ])("%s: exit code 2, one message, no stack trace", (_, file, more) => {
+    const { status, stdout, stderr } = sim("run", file, ...more)
+    expect(status).toBe(2)
+    expect(stdout).toBe("")
+    expect(stderr).toMatch(/expected|accepted/u)
+    expect(stderr).not.toMatch(/^\s+at /mu)
+  })
+
+  it("a truncated profile is refused and nothing is written", () => {
+    const out = folder()
+    const profile = path.join(out, "cut.arrow")
+    const whole = fs.readFileSync(path.join(root, "traces/profiles/gpt2-h200.arrow"))
+    fs.writeFileSync(profile, whole.subarray(0, whole.length >> 1))
+    const target = path.join(out, "result")
+    const { status } = sim(
+      "study",
+      "scenarios/geo-gpt2-bandwidth.yaml",
+      "--set",
+      `profile=${profile}`,
+      "--out",
+      target
+    )
+    expect(status).toBe(2)
+    expect(fs.existsSync(path.join(target, "study.arrow"))).toBe(false)
+  })
+})
