@@ -47,6 +47,7 @@ export const renderReport = (report: StudyReport): string => {
 <div class="bar-top"><p class="kicker">Simulated study</p><button type="button" id="theme" hidden>Theme</button></div>
 <h1>${report.title}</h1>
 <p class="answer">${answer}</p>
+${perStep(report)}
 ${report.description !== undefined && markup`<p class="lead">${report.description}</p>`}
 ${facts(report, grid)}
 ${notices(report)}
@@ -67,6 +68,12 @@ ${scenario(report)}
 `
   return page.html
 }
+
+/** The answer compares steps; that is not all there is to compare. */
+const perStep = ({ rows, search }: StudyReport): Markup | undefined =>
+  search === undefined && new Set(rows.map(({ algorithm }) => algorithm)).size > 1
+    ? markup`<p class="note">Time per step. Algorithms that average less often may need more steps to the same loss; that is not simulated.</p>`
+    : undefined
 
 /** What holds for the whole study, in a line of small facts. */
 const facts = ({ rows, axes }: StudyReport, { fixed }: Grid): Markup => {
@@ -185,11 +192,7 @@ ${panels.map(({ panel, bars }) =>
     baseline: bars.find(({ key }) => key === baseline?.key),
     longestSeconds
   })
-)}
-${
-  new Set(panels.flatMap(({ bars }) => bars.map(({ row }) => row.algorithm))).size > 1 &&
-  markup`<p class="note">Times are of one step. Algorithms that average less often may need more steps to the same loss; that is not simulated.</p>`
-}</section>`
+)}</section>`
 }
 
 const timelines = (
