@@ -21,6 +21,10 @@ import {
 } from "./column-format.ts"
 import { attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
+/** A key or value left out of a file comes as null, whatever the library's types say. */
+const metadataOf = (schema: Schema): ReadonlyMap<string, string> =>
+  new Map([...schema.metadata].filter(([key, value]) => typeof key === "string" && typeof value === "string"))
+
 /** Checks that a schema is that of `format` and gives, per column, its position in the file. */
 const matchSchema = (file: string, format: Format, schema: Schema): ReadonlyArray<number> => {
   const name = schema.metadata.get("tandem.format")
@@ -204,7 +208,7 @@ export const decodeColumns = (
     const reader = RecordBatchReader.from(bytes)
     reader.open()
     const positions = matchSchema(file, format, reader.schema)
-    const metadata = new Map(reader.schema.metadata)
+    const metadata = metadataOf(reader.schema)
     const batches: Array<Batch> = []
     for (const batch of reader) batches.push(decodeBatch(file, format, positions, batch))
     return { metadata, batches }
@@ -242,7 +246,7 @@ export const foldColumnFile = <A>(
       const reader = await RecordBatchReader.from(handle)
       await reader.open()
       const positions = matchSchema(path, format, reader.schema)
-      let state = initial(new Map(reader.schema.metadata))
+      let state = initial(metadataOf(reader.schema))
       for await (const batch of reader) {
         signal.throwIfAborted()
         state = step(state, decodeBatch(path, format, positions, batch))
