@@ -1,0 +1,42 @@
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { ignoredFields } from "../../sim/scenario/ignored.ts"
+import { loadScenario } from "../../sim/scenario-file.ts"
+import { scenarioFile, small } from "./files.ts"
+
+const facts = { estimates: [], makespanSeconds: 10 }
+
+const warningsOf = (...sets: ReadonlyArray<string>): ReadonlyArray<string> =>
+  ignoredFields(Effect.runSync(loadScenario(scenarioFile(small), sets)), facts)
+
+describe("fields without effect", () => {
+  it("are none in a plain scenario", () => expect(warningsOf()).toEqual([]))
+
+  it.each([
+    [["intra.bandwidth=1GB/s"], /^world\.links\.intra has no effect/u],
+    [["wan.bandwidth=1GB/s"], /^world\.links\.wan has no effect: there is one site/u],
+    [["ranksPerNode=2"], /^world\.links\.inter has no effect: all ranks are on one node/u],
+    [["ranks=1"], /^world\.links\.inter has no effect: there is one rank/u],
+    [["collectives.algorithm=hierarchical"], /"hierarchical" is "ring" here/u],
+    [["device=NVIDIA H200"], /^device has no effect/u],
+    [["seed=3"], /^seed has no effect/u],
+    [["buckets=single", "bucketBytes=1MiB"], /^algorithm\.bucketBytes has no effect: buckets is single/u],
+    [
+      ["algorithm={name: streaming-diloco, localShare: 0.1}"],
+      /^algorithm\.localShare changes what is learnt/u
+    ],
+    [["faults=[{link: inter}]"], /^faults\[0\] has no effect: it changes neither/u],
+    [["faults=[{link: wan, latency: 1s}]"], /^faults\[0\] has no effect: there is one site/u],
+    [["faults=[{outage: 1, from: 11s}]"], /^faults\[0\] has no effect: it begins after the run/u]
+  ])("%j", (sets, message) => {
+    const warnings = warningsOf(...sets)
+    expect(warnings).toHaveLength(1)
+    expect(warnings[0]).toMatch(message)
+  })
+
+  it("are not what the scenario turns on elsewhere", () => {
+    expect(warningsOf("seed=3", "jitter=0.1")).toEqual([])
+    expect(warningsOf("ranks=4", "ranksPerNode=2", "intra.bandwidth=1GB/s")).toEqual([])
+    expect(warningsOf("sites=2", "wan.bandwidth=1GB/s", "collectives.algorithm=hierarchical")).toEqual([])
+  })
+})
