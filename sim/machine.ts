@@ -137,7 +137,13 @@ export class RankMachine {
           () => this.#valuesOf(tensor)
         ),
       endStep: Effect.suspend(() => this.#endStep()),
-      drain: this.#drain()
+      drain: this.#drain(),
+      ready: (tensor) => {
+        const activity = this.#activityOf(this.#dependencies.writerOf(tensor))
+        return activity < 0 || this.#engine.ended(activity)
+      },
+      now: Effect.sync(() => this.#engine.now),
+      sleepUntil: (seconds) => this.#sleepUntil(seconds)
     }
   }
 
@@ -267,6 +273,20 @@ export class RankMachine {
       for (const tail of this.#tails) if (tail >= 0) engine.after(all, tail)
       engine.release(all)
       return this.#wait("everything submitted", () => all)
+    })
+  }
+
+  #sleepUntil(seconds: number): Effect.Effect<void, MachineError> {
+    return Effect.suspend(() => {
+      const engine = this.#engine
+      if (!(seconds > engine.now)) return Effect.void
+      const alarm = engine.work(seconds - engine.now)
+      engine.release(alarm)
+      // Once more, if the sum fell short of the moment by a rounding.
+      return Effect.andThen(
+        this.#wait(`${seconds} s`, () => alarm),
+        this.#sleepUntil(seconds)
+      )
     })
   }
 

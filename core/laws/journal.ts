@@ -60,7 +60,10 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
       drain: Effect.suspend(() => {
         entries.push({ kind: "drain" })
         return machine.drain
-      })
+      }),
+      ready: (tensor) => machine.ready(tensor),
+      now: machine.now,
+      sleepUntil: (seconds) => machine.sleepUntil(seconds)
     }
     return yield* Effect.provideService(program, Machine, service)
   })
