@@ -1,0 +1,123 @@
+// Finds and loads the native addon, and declares its surface exactly as C++ exports it: integers and typed arrays in,
+// integers out. Knows nothing of what the calls are for; exec/native.ts makes them pleasant.
+import { existsSync } from "node:fs"
+import { createRequire } from "node:module"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { TensorData } from "../core/machine/tensor.ts"
+
+/** One backend, as `exec info` prints it. */
+export interface BackendInfo {
+  readonly name: string
+  readonly devices: ReadonlyArray<string>
+  /** What is missing and how to get it; empty when nothing is. */
+  readonly missing: ReadonlyArray<string>
+}
+
+export interface AddonInfo {
+  readonly backends: ReadonlyArray<BackendInfo>
+  /** Matrix products: "own", or "openblas" and the file it was loaded from. */
+  readonly blas: string
+  /** Widest vector instructions that this processor and this build share: "avx512f", "avx2", "baseline". */
+  readonly simd: string
+  readonly compiler: string
+  /** Kernels of the cpu backend, by the catalogue's names. */
+  readonly kernels: ReadonlyArray<string>
+}
+
+/** An operation as it is prepared; operands are the ids that `alloc` was given. */
+export interface AddonOp {
+  readonly kernel: string
+  readonly lane: number
+  readonly attributes: Readonly<Record<string, number | string | boolean>>
+  readonly reads: ReadonlyArray<number>
+  readonly writes: ReadonlyArray<number>
+  /** Collectives: the communicator and its members, in order; undefined elsewhere. */
+  readonly group: string | undefined
+  readonly members: ReadonlyArray<number> | undefined
+  /** Shortest time that the op may take, seconds. */
+  readonly seconds: number
+  /** Links that a collective's bytes cross: link, bytes, link, bytes, ... */
+  readonly loads: ReadonlyArray<number>
+  readonly latencySeconds: number
+}
+
+export interface AddonRank {
+  alloc(id: number, place: number, dtype: number, shape: ReadonlyArray<number>): boolean
+  free(id: number): void
+  freeBytes(place: number): number
+  write(id: number, data: TensorData): void
+  read(id: number, data: TensorData): void
+  prepare(op: AddonOp): number
+  release(op: number): void
+  submit(op: number, edgeCount: number): number
+  ended(lane: number): number
+  submitted(lane: number): number
+  watch(lane: number, op: number): boolean
+  writerOf(id: number): number
+  takeTimes(): Float64Array
+}
+
+export interface AddonSession {
+  /** `edges[0 .. edgeCount)` is what `submit` of that rank takes its edges from. */
+  rank(rank: number, edges: Int32Array): AddonRank
+  fault(): string | undefined
+  nowNanoseconds(): number
+  close(): void
+}
+
+export interface AddonSessionOptions {
+  readonly ranks: number
+  readonly deviceBytes: number
+  readonly hostBytes: number
+  /** Bytes per second and latency of copies to and from the device; Infinity and 0 where they go as fast as they can. */
+  readonly h2d: readonly [bytesPerSecond: number, latencySeconds: number]
+  readonly d2h: readonly [bytesPerSecond: number, latencySeconds: number]
+  readonly linkBytesPerSecond: ReadonlyArray<number>
+  readonly timed: boolean
+  readonly onProgress: () => void
+}
+
+export interface Addon {
+  info(): AddonInfo
+  /** "own", "openblas" or a path; returns what is in force, and throws when the library cannot be loaded. */
+  useBlas(name: string): string
+  openSession(options: AddonSessionOptions): AddonSession
+}
+
+/** Why there is no addon, and what to do about it. */
+export interface NoAddon {
+  readonly missing: string
+}
+
+/** The addon where it was built; from the sources and from dist/ alike. */
+export const addonPath = (): string => {
+  let folder = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder)
+  return join(folder, "native", "build", "Release", "tandem.node")
+}
+
+let loaded: Addon | NoAddon | undefined
+
+/** Loads the addon once. */
+export const loadAddon = (): Addon | NoAddon => {
+  if (loaded !== undefined) return loaded
+  const path = addonPath()
+  if (!existsSync(path)) {
+    loaded = {
+      missing:
+        `the native addon is not built (${path} is not there). ` +
+        'Building needs a C++17 compiler (g++ or clang++; on Debian "apt-get install g++"); then run "npm run build:native"'
+    }
+    return loaded
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as Addon
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    loaded = {
+      missing: `the native addon does not load: ${reason}. Build it again with "npm run build:native"`
+    }
+  }
+  return loaded
+}
