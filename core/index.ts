@@ -26,6 +26,7 @@ export { gpt2 } from "./models/gpt2.ts"
 export type { Gpt2Config } from "./models/gpt2.ts"
 export { llama } from "./models/llama.ts"
 export type { LlamaConfig } from "./models/llama.ts"
+export { initialParameters } from "./models/initial-values.ts"
 export { mixtral } from "./models/mixtral.ts"
 export type { MixtralConfig } from "./models/mixtral.ts"
 
@@ -38,6 +39,16 @@ export type { DilocoPlan } from "./algorithms/data-parallel/diloco.ts"
 export { partialLocalSgd } from "./algorithms/data-parallel/partial-local-sgd.ts"
 export type { PartialLocalSgdPlan } from "./algorithms/data-parallel/partial-local-sgd.ts"
 export { DataParallelSettings, dataParallelNames } from "./algorithms/data-parallel/settings.ts"
+export { kernelModel } from "./algorithms/data-parallel/kernel-model.ts"
+export type {
+  KernelModel,
+  KernelModelBuilder,
+  KernelModelOptions
+} from "./algorithms/data-parallel/kernel-model.ts"
+export { observed } from "./algorithms/data-parallel/observe.ts"
+export type { Observation } from "./algorithms/data-parallel/observe.ts"
+export { learningRateAt, optimizerStep } from "./algorithms/data-parallel/optimizer.ts"
+export type { Optimizer, RateSchedule } from "./algorithms/data-parallel/optimizer.ts"
 export { elementwise, profiledModel, waitFor } from "./algorithms/data-parallel/training-model.ts"
 export type {
   TrainingLayer,

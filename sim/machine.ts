@@ -170,7 +170,7 @@ export class RankMachine {
     const { name, shape, dtype } = spec
     const tensor: Tensor = { id: this.#nextTensor++, name, shape, dtype, place, elements, sizeBytes }
     this.#dependencies.allocated(tensor)
-    this.#shared.values?.alloc(rank, tensor)
+    this.#shared.values?.alloc(rank, tensor, spec.initial)
     return Effect.succeed(tensor)
   }
 

@@ -3,9 +3,9 @@
 import { collectives } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import type { Op } from "../core/machine/op.ts"
-import type { Tensor, TensorData } from "../core/machine/tensor.ts"
+import type { Tensor, TensorData, TensorSpec } from "../core/machine/tensor.ts"
 
-/** Initial values of a tensor; undefined leaves it zero. */
+/** Initial values of a tensor, instead of its own; undefined leaves it those. */
 export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
 
 export class Values {
@@ -16,10 +16,15 @@ export class Values {
     this.#initial = initial
   }
 
-  alloc(rank: number, tensor: Tensor): void {
+  alloc(rank: number, tensor: Tensor, own?: TensorSpec["initial"]): void {
     let tensors = this.#tensors.get(rank)
     if (tensors === undefined) this.#tensors.set(rank, (tensors = []))
-    const initial = this.#initial(rank, tensor)
+    const initial = this.#initial(rank, tensor) ?? own?.()
+    if (initial !== undefined && initial.length !== tensor.elements) {
+      throw new RangeError(
+        `tensor "${tensor.name}" has ${tensor.elements} elements and ${initial.length} initial values`
+      )
+    }
     tensors[tensor.id] =
       initial?.slice() ??
       (tensor.dtype === "int32" ? new Int32Array(tensor.elements) : new Float32Array(tensor.elements))

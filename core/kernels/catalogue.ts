@@ -69,6 +69,7 @@ import {
 } from "./packing.ts"
 import { profiled } from "./profiled.ts"
 import { ropeBackward, ropeForward } from "./rope.ts"
+import { tokenWindows } from "./token-windows.ts"
 
 const allCollectives = [allReduce, allGather, reduceScatter, allToAll, broadcast, sendRecv] as const
 
@@ -113,6 +114,7 @@ const all = [
   groupedLinearForward,
   groupedLinearBackwardInput,
   groupedLinearBackwardWeight,
+  tokenWindows,
   // optimizer
   sgd,
   adamw,

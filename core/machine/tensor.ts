@@ -23,6 +23,8 @@ export interface TensorSpec {
   readonly dtype: Dtype
   /** Default "device". */
   readonly place?: Place
+  /** What it holds at first; zeros by default. Asked for by machines that carry values, and by no others. */
+  readonly initial?: (() => TensorData) | undefined
 }
 
 /** A handle; made by `Machine.alloc` and meaningful only to the machine that made it. */

@@ -393,7 +393,15 @@ const calls: Readonly<
   reduce_scatter: [[[8, 3]], { ranks: 4 }, [[2, 3]]],
   all_to_all: [[[5, 3]], { ranks: 2, sendCounts: "1,4", receiveCounts: "1,2" }, [[3, 3]]],
   broadcast: [[[2, 3]], {}, [[2, 3]]],
-  send_recv: [[[2, 3]], { source: true }, []]
+  send_recv: [[[2, 3]], { source: true }, []],
+  token_windows: [
+    [[9]],
+    { batch: 2, time: 3, seed: 1, step: 0 },
+    [
+      [2, 3],
+      [2, 3]
+    ]
+  ]
 }
 
 const operandsOf = (kernel: Kernel, shapes: ReadonlyArray<Shape>, side: "inputDtypes" | "outputDtypes") =>
@@ -466,7 +474,8 @@ describe("every kernel", () => {
       "moe_permutation",
       "topk_gate.forward",
       "residual.backward",
-      "position_add.backward_weight"
+      "position_add.backward_weight",
+      "token_windows"
     ]) {
       free.add(name)
     }

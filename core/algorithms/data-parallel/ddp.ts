@@ -38,7 +38,7 @@ export const distributedDataParallel = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers } = yield* build
+    const { layers, begin } = yield* build
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -65,9 +65,10 @@ export const distributedDataParallel = (
     const atNextUse = plan.deadline === "next-use"
 
     for (let step = 0; step < steps; step++) {
+      for (const op of begin(step)) machine.submit(op)
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!
-        if (atNextUse && step > 0) for (const op of layer.update) machine.submit(op)
+        if (atNextUse && step > 0) for (const op of layer.update(step - 1)) machine.submit(op)
         for (const op of layer.forward) machine.submit(op)
       }
       for (let l = layers.length - 1; l >= 0; l--) {
@@ -77,11 +78,12 @@ export const distributedDataParallel = (
       }
       if (!atNextUse) {
         machine.submit(allArrived)
-        for (const layer of layers) for (const op of layer.update) machine.submit(op)
+        for (const layer of layers) for (const op of layer.update(step)) machine.submit(op)
       }
       yield* machine.endStep
     }
     // No forward pass follows to take the last step's updates; they are not part of that step, as of no other.
-    if (atNextUse) for (const layer of layers) for (const op of layer.update) machine.submit(op)
+    if (atNextUse && steps > 0)
+      for (const layer of layers) for (const op of layer.update(steps - 1)) machine.submit(op)
     yield* machine.drain
   })

@@ -36,7 +36,7 @@ interface OuterLayer {
 export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: number): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers } = yield* build
+    const { layers, begin } = yield* build
     const { schedule } = plan
     const outer: Array<OuterLayer | undefined> = []
     for (const layer of layers) {
@@ -100,6 +100,7 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
     const sending = new Uint8Array(layers.length)
 
     for (let step = 1; step <= steps; step++) {
+      for (const op of begin(step - 1)) machine.submit(op)
       for (let l = 0; l < layers.length; l++) {
         if (due[l]! >= 0 && step > due[l]!) {
           due[l] = -1
@@ -122,12 +123,13 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
         if (plan.overlap && sending[l] === 1) {
-          for (const op of layer.update) machine.submit(op)
+          for (const op of layer.update(step - 1)) machine.submit(op)
           send(l)
         }
       }
       for (let l = 0; l < layers.length; l++) {
-        if (!plan.overlap || sending[l] === 0) for (const op of layers[l]!.update) machine.submit(op)
+        if (!plan.overlap || sending[l] === 0)
+          for (const op of layers[l]!.update(step - 1)) machine.submit(op)
       }
       if (!plan.overlap) for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) send(l)
       if (plan.deadline === "end-of-backward") {

@@ -37,7 +37,7 @@ export const partialLocalSgd = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers } = yield* build
+    const { layers, begin } = yield* build
     const period = plan.sets.length
     const averages = layers.map((layer) =>
       layer.parameters.length === 0
@@ -72,11 +72,12 @@ export const partialLocalSgd = (
     for (let step = 0; step < steps; step++) {
       const h = step % period
       const base = h * layers.length
+      for (const op of begin(step)) machine.submit(op)
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!
         if (stepPending[l] === 1) {
           stepPending[l] = 0
-          for (const op of layer.update) machine.submit(op)
+          for (const op of layer.update(step - 1)) machine.submit(op)
         }
         for (const op of layer.forward) machine.submit(op)
       }
@@ -85,14 +86,14 @@ export const partialLocalSgd = (
         for (const op of layer.backward) machine.submit(op)
         if (!plan.overlap) continue
         // As soon as its gradient is there, a layer takes its local step, synchronised or not.
-        if (stepFirst) for (const op of layer.update) machine.submit(op)
+        if (stepFirst) for (const op of layer.update(step)) machine.submit(op)
         if (isSynced[base + l] === 1) machine.submit(averages[l]!)
       }
       if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
       for (let l = 0; l < layers.length; l++) {
         if (plan.overlap && stepFirst) continue
         if (plan.overlap && !stepFirst && atNextUse) stepPending[l] = 1
-        else for (const op of layers[l]!.update) machine.submit(op)
+        else for (const op of layers[l]!.update(step)) machine.submit(op)
       }
       if (!plan.overlap) {
         machine.submit(stepDone)
@@ -105,6 +106,6 @@ export const partialLocalSgd = (
     }
     // No forward pass follows to take the steps that are still due.
     for (let l = 0; l < layers.length; l++)
-      if (stepPending[l] === 1) for (const op of layers[l]!.update) machine.submit(op)
+      if (stepPending[l] === 1) for (const op of layers[l]!.update(steps - 1)) machine.submit(op)
     yield* machine.drain
   })

@@ -18,13 +18,18 @@ export interface TrainingLayer {
   readonly forward: ReadonlyArray<Op>
   /** When the last of them ends, every gradient of the layer is ready. */
   readonly backward: ReadonlyArray<Op>
-  /** The optimizer's step for this layer's parameters. */
-  readonly update: ReadonlyArray<Op>
+  /**
+   * The optimizer's step for this layer's parameters, after the backward pass of that step (0 for the first). Its rate and
+   * its corrections may depend on the step; what it reads and writes does not.
+   */
+  readonly update: (step: number) => ReadonlyArray<Op>
 }
 
 export interface TrainingModel {
   /** In forward order; the backward pass runs them in reverse. */
   readonly layers: ReadonlyArray<TrainingLayer>
+  /** Brings a step's batch, before its forward pass. */
+  readonly begin: (step: number) => ReadonlyArray<Op>
 }
 
 /** Allocates a rank's tensors and builds its ops. */
@@ -73,22 +78,23 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
           layer: index,
           phase
         })
+      // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
+      const update =
+        parameters.length > 0
+          ? [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
+          : layer.optimizer.spanSeconds > 0
+            ? [timed("optimizer", [flow], [flow])]
+            : []
       layers.push({
         name: layer.name,
         parameters,
         gradients,
         forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
         backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
-        // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
-        update:
-          parameters.length > 0
-            ? [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
-            : layer.optimizer.spanSeconds > 0
-              ? [timed("optimizer", [flow], [flow])]
-              : []
+        update: () => update
       })
     }
-    return { layers }
+    return { layers, begin: () => [] }
   })
 
 /** An op that waits for `tensors` and does nothing else; its lane goes on when they are ready. */
@@ -98,7 +104,7 @@ export const waitFor = (label: string, tensors: ReadonlyArray<Tensor>, lane: Lan
 /** An op of the communication lane that waits for all of a step's ops submitted so far: what follows overlaps none of it. */
 export const waitForStep = (layers: ReadonlyArray<TrainingLayer>): Op => {
   const written = layers.flatMap(({ backward, update }) =>
-    [...backward, ...update].flatMap(({ writes }) => writes)
+    [...backward, ...update(0)].flatMap(({ writes }) => writes)
   )
   return waitFor("wait for the step", [...new Set(written)], Lane.inter)
 }

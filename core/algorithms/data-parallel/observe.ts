@@ -1,0 +1,48 @@
+// Watches a training run from outside: reads the loss at ends of steps, and evaluates on held-out batches now and then. The
+// program is what it was; what is asked of the machine in addition is the same on every machine.
+import * as Effect from "effect/Effect"
+import { Machine, type Program } from "../../machine/machine.ts"
+import type { KernelModel, KernelModelBuilder } from "./kernel-model.ts"
+import type { TrainingModelBuilder } from "./training-model.ts"
+
+export interface Observation {
+  /** After how many steps the training loss is read each time; a read waits for that step's forward pass. */
+  readonly everySteps: number
+  readonly onLoss: (rank: number, step: number, loss: number) => void
+  /** Mean loss over `batches` held-out batches after every so many steps, of each rank's own parameters. */
+  readonly evaluation?:
+    | {
+        readonly everySteps: number
+        readonly batches: number
+        readonly onLoss: (rank: number, step: number, loss: number) => void
+      }
+    | undefined
+}
+
+/** `program` of the model, observed. Steps count from 1: what is reported with n comes after n steps. */
+export const observed = (
+  build: KernelModelBuilder,
+  program: (build: TrainingModelBuilder) => Program<void>,
+  { everySteps, onLoss, evaluation }: Observation
+): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    let model: KernelModel | undefined
+    let step = 0
+    const lossOf = ({ loss }: KernelModel) => Effect.map(machine.read(loss), (values) => values[0]!)
+    const after = Effect.gen(function* () {
+      step++
+      if (model === undefined) return
+      if (step % everySteps === 0) onLoss(machine.rank, step, yield* lossOf(model))
+      if (evaluation === undefined || step % evaluation.everySteps !== 0) return
+      let sum = 0
+      for (let index = 0; index < evaluation.batches; index++) {
+        for (const op of model.evaluate(index)) machine.submit(op)
+        sum += yield* lossOf(model)
+      }
+      evaluation.onLoss(machine.rank, step, sum / evaluation.batches)
+    })
+    const watched: Machine["Service"] = { ...machine, endStep: Effect.andThen(machine.endStep, after) }
+    const watching = Effect.tap(build, (built) => Effect.sync(() => (model = built)))
+    return yield* Effect.provideService(program(watching), Machine, watched)
+  })

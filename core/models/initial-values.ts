@@ -1,0 +1,35 @@
+// What a model's parameters hold before training: drawn from a seed and the parameter's own name, so that every rank begins
+// alike and no parameter depends on how many others there are.
+import type { TensorData } from "../machine/tensor.ts"
+import { Random } from "../random.ts"
+import type { LayerGraph, Value } from "./layer-graph.ts"
+
+const deviation = 0.02
+
+/**
+ * GPT-2's rule (Radford et al. 2019, section 2.3; Hugging Face's `_init_weights`): norms start at 1, biases at 0, all else
+ * normal with deviation 0.02, and the last matrix of each layer that adds to the residual stream divided by the square root
+ * of the number of such layers.
+ */
+export const initialParameters = (graph: LayerGraph, seed: number): ((parameter: Value) => TensorData) => {
+  const random = new Random(seed).split("parameters")
+  const norms = new Set<string>()
+  const residual = new Set<string>()
+  for (const { forward, parameters } of graph.layers) {
+    for (const { kernel, inputs } of forward) {
+      if (kernel === "layer_norm.forward" || kernel === "rms_norm.forward") norms.add(inputs[1]!.name)
+      if (kernel !== "residual.forward") continue
+      const last = parameters.findLast(({ shape }) => shape.length > 1)
+      if (last !== undefined) residual.add(last.name)
+    }
+  }
+  return ({ name, shape, elements }) => {
+    const values = new Float32Array(elements)
+    if (norms.has(name)) return values.fill(1)
+    if (shape.length < 2) return values
+    const own = random.split(name)
+    const scale = residual.has(name) ? deviation / Math.sqrt(residual.size) : deviation
+    for (let i = 0; i < elements; i++) values[i] = scale * own.normal()
+    return values
+  }
+}
