@@ -6,6 +6,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { gunzipSync } from "node:zlib"
 import { describe, expect, it } from "vitest"
+import { worstDifference } from "../../bench/fluid/finish-times.ts"
 import { build, type Workload } from "../../bench/fluid/workloads.ts"
 
 const directory = new URL("../fixtures/simgrid-fluid/", import.meta.url)
@@ -19,11 +20,7 @@ describe("fluid network against SimGrid", () => {
   for (const file of files) {
     it(file, () => {
       const [workload, n, l, i, latency] = file.replace(".csv.gz", "").split("-")
-      const rows = gunzipSync(readFileSync(new URL(file, directory)))
-        .toString()
-        .trimEnd()
-        .split("\n")
-        .slice(1)
+      const golden = gunzipSync(readFileSync(new URL(file, directory))).toString()
       const names: Array<string> = []
       const handles: Array<number> = []
       const engine = build(
@@ -46,14 +43,29 @@ describe("fluid network against SimGrid", () => {
       }
       engine.run()
       expect(engine.pending).toBe(0)
-      expect(names).toEqual(rows.map((row) => row.slice(0, row.lastIndexOf(","))))
-      let worst = 0
-      rows.forEach((row, index) => {
-        const golden = Number(row.slice(row.lastIndexOf(",") + 1))
-        expect(golden).toBeGreaterThan(0)
-        worst = Math.max(worst, Math.abs(ends[index]! - golden) / golden)
-      })
-      expect(worst).toBeLessThanOrEqual(1e-9)
+      const rows = names.map((name, index) => `${name},${ends[index]}\n`)
+      expect(ends.every((seconds) => seconds > 0)).toBe(true)
+      expect(worstDifference(`kind,name,finish\n${rows.join("")}`, golden).worst).toBeLessThanOrEqual(1e-9)
     })
   }
+})
+
+describe("the comparison", () => {
+  const list = (...rows: ReadonlyArray<string>) => ["kind,name,finish", ...rows, ""].join("\n")
+  const golden = list("exec,F i0,0", "comm,P i0,0.5", "comm,P i1,2")
+
+  it.each([
+    ["equal", list("exec,F i0,0", "comm,P i0,0.5", "comm,P i1,2"), 0, ""],
+    ["a little late", list("exec,F i0,0", "comm,P i0,0.50000005", "comm,P i1,2"), 1e-7, "comm,P i0"],
+    ["not from zero", list("exec,F i0,1", "comm,P i0,0.5", "comm,P i1,2"), Infinity, "exec,F i0"],
+    ["never", list("exec,F i0,0", "comm,P i0,undefined", "comm,P i1,2"), Infinity, "comm,P i0"],
+    ["others", list("exec,F i0,0", "comm,P i1,2", "comm,P i0,0.5"), Infinity, "comm,P i1 for comm,P i0"],
+    ["missing", list("exec,F i0,0", "comm,P i0,0.5"), Infinity, "nothing for comm,P i1"],
+    ["more", `${golden}comm,P i2,3\n`, Infinity, "comm,P i2 for nothing"]
+  ])("%s", (_, ours, worst, activity) => {
+    const difference = worstDifference(ours, golden)
+    expect(difference.activity).toBe(activity)
+    if (worst === Infinity) expect(difference.worst).toBe(Infinity)
+    else expect(difference.worst).toBeCloseTo(worst, 12)
+  })
 })

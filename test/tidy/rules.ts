@@ -1,0 +1,302 @@
+// The rules that a machine can hold the sources to, each with what to write instead. Judges one file at a time; which
+// files there are is the test's business.
+import { posix } from "node:path"
+import { dotted, isReference, type Node, type Source } from "./source.ts"
+
+export interface Finding {
+  readonly line: number
+  readonly what: string
+}
+
+export interface Rule {
+  readonly name: string
+  readonly instead: string
+  /** Paths from the root that it holds for. */
+  readonly holdsFor: (path: string) => boolean
+  readonly check: (source: Source) => ReadonlyArray<Finding>
+}
+
+const under =
+  (...folders: ReadonlyArray<string>) =>
+  (path: string): boolean =>
+    folders.some((folder) => path === folder || path.startsWith(`${folder}/`))
+
+/** What each folder may import of ours. The composition roots see everything. */
+const layers: Readonly<Record<string, ReadonlyArray<string>>> = {
+  core: [],
+  traces: ["core"],
+  sim: ["core", "traces"],
+  exec: ["core", "traces"],
+  testing: ["core", "traces", "sim", "exec"],
+  docs: ["core", "traces", "sim", "exec", "testing"],
+  bench: ["core", "traces", "sim", "exec", "testing"],
+  test: ["core", "traces", "sim", "exec", "testing", "bench", "docs"]
+}
+
+/** `exec agree` hands both machines to the checker in core. */
+const seesSimToo = "exec/cli"
+
+const simulated = under("core", "sim")
+/** Where the simulator meets people and threads, which live in real time. */
+const inRealTime = under(
+  "sim/cli.ts",
+  "sim/cli",
+  "sim/study/pool.ts",
+  "sim/study/run-study.ts",
+  "sim/study/worker.ts"
+)
+const inVirtualTime = (path: string): boolean => simulated(path) && !inRealTime(path)
+const shipped = under("core", "sim", "exec", "traces", "testing")
+const everywhere = (): boolean => true
+
+const linesMax = 500
+/** Longer ones, with their own limit and the reason. */
+export const longFiles: Readonly<Record<string, { readonly linesMax: number; readonly because: string }>> = {
+  "sim/engine/engine.ts": {
+    linesMax: 600,
+    because: "one event loop over shared typed arrays; a split would share all of its state"
+  },
+  "sim/engine/max-min.ts": {
+    linesMax: 750,
+    because: "one incremental solver; its parts are only correct together"
+  },
+  "test/kernels/declarations.test.ts": {
+    linesMax: 700,
+    because: "one table with a line for every kernel of the catalogue"
+  }
+}
+
+const importsOf = (source: Source, banned: (specifier: string) => boolean): ReadonlyArray<Finding> =>
+  source.imports
+    .filter(({ specifier }) => banned(specifier))
+    .map(({ specifier, line }) => ({ line, what: `import of "${specifier}"` }))
+
+const nodesOf = (
+  source: Source,
+  what: (node: Node, parent: Node | undefined) => string | undefined
+): ReadonlyArray<Finding> =>
+  source.nodes.flatMap(({ node, parent }) => {
+    const found = what(node, parent)
+    return found === undefined ? [] : [{ line: source.lineOf(node), what: found }]
+  })
+
+/** Uses of names, whole or as the end of a longer one: `Math.random` is also found in `globalThis.Math.random`. */
+const namesOf = (source: Source, banned: ReadonlySet<string>): ReadonlyArray<Finding> =>
+  nodesOf(source, (node, parent) => {
+    if (!isReference(node, parent)) return undefined
+    const name = dotted(node)?.replace(/^(?:globalThis|global)\./u, "")
+    return name !== undefined && banned.has(name) ? name : undefined
+  })
+
+const matchesOf = (source: Source, pattern: RegExp): ReadonlyArray<Finding> =>
+  source.text.split("\n").flatMap((text, index) => {
+    const match = pattern.exec(text)
+    return match === null ? [] : [{ line: index + 1, what: match[0] }]
+  })
+
+const clocks = new Set([
+  "Date",
+  "Date.now",
+  "performance",
+  "performance.now",
+  "process.hrtime",
+  "process.hrtime.bigint",
+  "process.uptime"
+])
+const chance = new Set(["Math.random", "crypto.randomUUID", "crypto.getRandomValues", "crypto.randomBytes"])
+const timers = new Set(["setTimeout", "setInterval", "setImmediate", "queueMicrotask", "process.nextTick"])
+const realTimeModules = new Set([
+  "node:perf_hooks",
+  "node:timers",
+  "node:timers/promises",
+  "effect/Clock",
+  "effect/Random",
+  "effect/DateTime"
+])
+const asynchronous = new Set([
+  "Promise",
+  "Effect.promise",
+  "Effect.tryPromise",
+  "Effect.runPromise",
+  "Effect.runPromiseExit",
+  "Effect.sleep"
+])
+const modifiers = new Set(["skip", "only", "todo", "fails", "skipIf", "runIf"])
+
+export const rules: ReadonlyArray<Rule> = [
+  {
+    name: "layers",
+    instead:
+      "core imports nothing of ours, traces imports core, sim and exec import core and traces and never each other; what " +
+      "needs both belongs into test, bench, testing or exec/cli, and what both need into core",
+    holdsFor: everywhere,
+    check: ({ path, imports }) => {
+      const from = path.split("/")[0]!
+      const allowed = [from, ...(layers[from] ?? []), ...(under(seesSimToo)(path) ? ["sim"] : [])]
+      return imports.flatMap(({ specifier, line }) => {
+        if (!specifier.startsWith(".")) return []
+        const to = posix.join(posix.dirname(path), specifier).split("/")
+        return to.length === 1 || allowed.includes(to[0]!)
+          ? []
+          : [{ line, what: `${from} imports ${to.join("/")}` }]
+      })
+    }
+  },
+  {
+    name: "core stands alone",
+    instead: "take what comes from the outside as an argument: core runs without files, processes or devices",
+    holdsFor: under("core"),
+    check: (source) =>
+      importsOf(source, (specifier) => !specifier.startsWith(".") && !specifier.startsWith("effect/"))
+  },
+  {
+    name: "no clock",
+    instead: "virtual time: Engine.now; what a person waits for is timed in sim/cli",
+    holdsFor: inVirtualTime,
+    check: (source) => [
+      ...namesOf(source, clocks),
+      ...importsOf(source, (specifier) => realTimeModules.has(specifier))
+    ]
+  },
+  {
+    name: "no chance",
+    instead: "a Random of core/random.ts, split by name from the scenario's seed",
+    holdsFor: simulated,
+    check: (source) => namesOf(source, chance)
+  },
+  {
+    name: "no timer",
+    instead: "Engine.at for virtual time, `later` of the simulated machine for after this moment",
+    holdsFor: inVirtualTime,
+    check: (source) => namesOf(source, timers)
+  },
+  {
+    name: "no promise",
+    instead:
+      "synchronous code, or an Effect that the simulator's own queue runs (Effect.callback to wait); files are read in sim/cli",
+    holdsFor: inVirtualTime,
+    check: (source) => [
+      ...namesOf(source, asynchronous),
+      ...nodesOf(source, (node) => {
+        if (node["async"] === true) return "async function"
+        if (node.type === "AwaitExpression") return "await"
+        if (node.type === "ForOfStatement" && node["await"] === true) return "for await"
+        return node.type === "ImportExpression" ? "import()" : undefined
+      })
+    ]
+  },
+  {
+    name: "no span in the simulator",
+    instead: "Effect.gen or Effect.fnUntraced: a named Effect.fn or a span costs microseconds a call",
+    holdsFor: simulated,
+    check: (source) => namesOf(source, new Set(["Effect.fn", "Effect.withSpan", "Effect.useSpan"]))
+  },
+  {
+    name: "no barrel of effect",
+    instead:
+      'the module itself: import * as Effect from "effect/Effect"; the barrel takes longer to load than a run',
+    holdsFor: everywhere,
+    check: (source) => importsOf(source, (specifier) => specifier === "effect")
+  },
+  {
+    name: "no loose types",
+    instead: "unknown and a check for any; a union of literals for an enum; a module for a namespace",
+    holdsFor: everywhere,
+    check: (source) => [
+      ...nodesOf(source, (node) => {
+        if (node.type === "TSAnyKeyword") return "any"
+        if (node.type === "TSEnumDeclaration") return "enum"
+        return node.type === "TSModuleDeclaration" && node["kind"] !== "global" ? "namespace" : undefined
+      }),
+      ...matchesOf(source, /@ts-(?:ignore|expect-error|nocheck)\b/u)
+    ]
+  },
+  {
+    name: "imports name files",
+    instead: "the file with its ending .ts: Node runs the sources as they are",
+    holdsFor: everywhere,
+    check: (source) =>
+      importsOf(source, (specifier) => specifier.startsWith(".") && !/\.(?:ts|json)$/u.test(specifier))
+  },
+  {
+    name: "one concept a file",
+    instead: `at most ${linesMax} lines; split by concept, or give it a limit and a reason in longFiles`,
+    holdsFor: everywhere,
+    check: ({ path, text }) => {
+      const most = longFiles[path]?.linesMax ?? linesMax
+      const lines = text.trimEnd().split("\n").length
+      return lines <= most ? [] : [{ line: most + 1, what: `${lines} lines, at most ${most}` }]
+    }
+  },
+  {
+    name: "files say what they are for",
+    instead: "a first line of comment: what the file is for and what it must not know",
+    holdsFor: under("core", "sim", "exec", "traces", "testing", "bench", "docs"),
+    check: ({ text }) =>
+      /^(?:#!.*\n)?\/\//u.test(text) ? [] : [{ line: 1, what: "no comment at its beginning" }]
+  },
+  {
+    name: "names of files",
+    instead: "the concept that the module is about",
+    holdsFor: everywhere,
+    check: ({ path }) =>
+      /(?:^|\/)(?:utils?|helpers?|types|common|misc)(?:\/|\.ts$)/u.test(path)
+        ? [{ line: 1, what: "a file named for no concept" }]
+        : []
+  },
+  {
+    name: "results leave by one door",
+    instead: "sim/cli/output.ts, which notices a full disk and a reader that has gone",
+    holdsFor: shipped,
+    check: (source) =>
+      nodesOf(source, (node, parent) => {
+        const name = isReference(node, parent) ? dotted(node) : undefined
+        return name !== undefined && /^console\.\w+$/u.test(name) ? name : undefined
+      })
+  },
+  {
+    name: "every test runs",
+    instead:
+      "a test that runs always; what needs a program that may be absent skips with its reason at run time",
+    holdsFor: (path) => path.endsWith(".test.ts"),
+    check: (source) =>
+      nodesOf(source, (node) => {
+        if (node.type !== "MemberExpression") return undefined
+        const [name, ...rest] = (dotted(node) ?? "").split(".")
+        const modified = rest.some((part) => modifiers.has(part))
+        return modified && /^(?:it|test|describe|suite|bench)$/u.test(name!) ? dotted(node) : undefined
+      })
+  },
+  {
+    name: "nothing left to do",
+    instead: "do it, or say in the docs what is not there",
+    holdsFor: (path) => !path.startsWith("test/tidy"),
+    check: (source) => matchesOf(source, /\b(?:TODO|FIXME|XXX)\b/u)
+  }
+]
+
+/** Modules loaded before the module at `path` runs, itself included; packages by their specifier. */
+export const loadedBy = (path: string, sourceOf: (path: string) => Source): ReadonlySet<string> => {
+  const loaded = new Set<string>()
+  const load = (module: string): void => {
+    if (loaded.has(module)) return
+    loaded.add(module)
+    for (const { specifier, typeOnly, dynamic } of sourceOf(module).imports) {
+      if (typeOnly || dynamic) continue
+      if (specifier.startsWith(".")) load(posix.join(posix.dirname(module), specifier))
+      else loaded.add(specifier)
+    }
+  }
+  load(path)
+  return loaded
+}
+
+/** Addresses that an install would ask instead of the registry it is set up with. */
+export const addressesIn = (lockfile: string): ReadonlyArray<string> =>
+  [...lockfile.matchAll(/"resolved":\s*"(https?:[^"]+)"/gu)].map((match) => match[1]!)
+
+/** Links of a Markdown page to files, without their anchors. */
+export const fileLinksIn = (markdown: string): ReadonlyArray<string> =>
+  [...markdown.matchAll(/\]\(([^)#\s]+)[^)]*\)/gu)]
+    .map((match) => match[1]!)
+    .filter((link) => !/^[a-z]+:/u.test(link))
