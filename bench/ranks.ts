@@ -17,13 +17,13 @@ const point = async (
   const times: Array<number> = []
   let simulated = 0
   let ops = 0
-  for (let run = 0; run <= runs; run++) {
+  for (let round = 0; round <= runs; round++) {
     const begin = performance.now()
     const scenario = await Effect.runPromise(loadScenario(file, overrides))
-    const { result, simulatedRanks } = await Effect.runPromise(runScenario(scenario, file, { loader }))
+    const { result, simulated: run } = await Effect.runPromise(runScenario(scenario, file, { loader }))
     // The first run compiles and loads the profile.
-    if (run > 0) times.push((performance.now() - begin) / 1000)
-    simulated = simulatedRanks
+    if (round > 0) times.push((performance.now() - begin) / 1000)
+    simulated = run.ranks.length
     ops = result.ops
   }
   return { seconds: times.toSorted((a, b) => a - b)[runs >> 1]!, simulated, ops }

@@ -75,7 +75,9 @@ export { planSync, syncPlanners } from "./algorithms/data-parallel/plan/planners
 export { makeSyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
 export type { SyncMethod, SyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
 
-export { Scenario, ScenarioFile, Study } from "./scenario.ts"
+export { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
+export { defaultTask, isTask, scenarioSchemas, Study } from "./scenario.ts"
+export type { Scenario, Task } from "./scenario.ts"
 export * from "./units.ts"
 
 export type { Execution, RankBytes, StepEnds, Traffic, Violation } from "./laws/execution.ts"

@@ -5,9 +5,18 @@ export type { LinkResult, RankResult, Simulation, SimulationResult } from "./sim
 export { loadScenario } from "./scenario-file.ts"
 export { InputErrors } from "./scenario/input-errors.ts"
 export { Loader } from "./load.ts"
-export { planScenario, runScenario } from "./run.ts"
-export type { RunOptions, ScenarioPlan, ScenarioRun } from "./run.ts"
+export { runScenario } from "./run.ts"
+export { familyOf, families } from "./families.ts"
+export type { Family, FamilyRun, Metric, RunFacts, RunOptions, Told } from "./family.ts"
+export { metricOf } from "./result.ts"
 export type { RunResult } from "./result.ts"
+export { planScenario, runDataParallel } from "./families/data-parallel/run.ts"
+export type {
+  DataParallelOptions,
+  DataParallelResult,
+  DataParallelRun,
+  ScenarioPlan
+} from "./families/data-parallel/run.ts"
 
 export { makeCostModel } from "./cost/cost-model.ts"
 export type { CostModel, CostOptions, Estimate, HostTime } from "./cost/cost-model.ts"

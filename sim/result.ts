@@ -1,32 +1,36 @@
-// What one simulated scenario comes to: the fields of `sim run --json` and of a study's rows. Documented in docs/cli.md.
+// What one simulated scenario comes to: the fields of `sim run --json` and of a study's rows that every family has. Each
+// family adds its metrics beside them. Documented in docs/cli.md.
+import type { Task } from "../core/scenario.ts"
 import type { Estimate } from "./cost/cost-model.ts"
 import type { LinkResult } from "./simulate.ts"
 
 export interface RunResult {
   readonly digest: string
   readonly scenario: string
+  readonly task: Task
   readonly algorithm: string
   readonly ranks: number
-  readonly network: "fluid" | "alpha-beta"
-  readonly collectives: "ring" | "tree" | "hierarchical"
-  /** Steps measured, after `warmupSteps` that are not. */
-  readonly steps: number
-  readonly warmupSteps: number
-  /** Mean time of a measured step: that of the rank that finishes last. */
-  readonly stepSeconds: number
-  /** Mean per step and rank of the time its compute lane is busy. */
-  readonly computeSeconds: number
-  /** computeSeconds / stepSeconds. */
-  readonly computeUtilisation: number
-  /** stepSeconds - computeSeconds: what a step waits for communication, and for slower ranks. */
-  readonly exposedCommunicationSeconds: number
+  /** How messages share links, and how collectives use them; where the task has messages. */
+  readonly network?: "fluid" | "alpha-beta"
+  readonly collectives?: "ring" | "tree" | "hierarchical"
+  /** Steps measured, after `warmupSteps` that are not; where the task has steps. */
+  readonly steps?: number
+  readonly warmupSteps?: number
   /** Whole run, warm-up included. */
   readonly makespanSeconds: number
-  /** Most a rank's memories held at once: parameters, gradients, optimizer state, outer state. Not activations. */
+  /** Most a rank's memories held at once. */
   readonly peakBytes: { readonly device: number; readonly host: number }
   readonly ops: number
   readonly links: ReadonlyArray<LinkResult>
   /** Costs that were not measured, and what stands for them. */
   readonly estimates: ReadonlyArray<Estimate>
   readonly warnings: ReadonlyArray<string>
+  /** What is not a single number. */
+  readonly details?: Readonly<Record<string, unknown>>
+}
+
+/** A metric of a result by its name; NaN where the result has none. */
+export const metricOf = (result: RunResult, name: string): number => {
+  const value: unknown = Reflect.get(result, name)
+  return typeof value === "number" ? value : Number.NaN
 }

@@ -7,15 +7,40 @@ import * as Schema from "effect/Schema"
 import { existsSync } from "node:fs"
 import { dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
-import { Scenario, ScenarioFile } from "../core/scenario.ts"
+import { defaultTask, isTask, type Scenario, scenarioSchemas, Study, type Task } from "../core/scenario.ts"
+import { families } from "./families.ts"
 import { expand, problemsOf, type FieldPath, type Problem } from "./scenario/check.ts"
 import { inputErrors, InputErrors, relocated } from "./scenario/input-errors.ts"
 import { getField, parseOverride, pathText, resolveField, segmentsOf, setField } from "./scenario/override.ts"
 import { isRecord, shapeOf, type Shape } from "./scenario/shape.ts"
 import { readSource, type Source } from "./scenario/source.ts"
 
-/** The shape of a scenario or study file. */
-export const fileShape: Shape = shapeOf(ScenarioFile)
+/** The task that the data is of: what it says, if it is one, else the usual one. */
+export const taskOf = (raw: unknown): Task => {
+  const task = isRecord(raw) ? raw["task"] : undefined
+  return typeof task === "string" && isTask(task) ? task : defaultTask
+}
+
+const shapes = new Map<Task, Shape>()
+const studyShape = shapeOf(Study)
+
+/** The shape of a scenario or study file of the data's task. */
+export const shapeFor = (raw: unknown): Shape => {
+  const task = taskOf(raw)
+  const known = shapes.get(task)
+  if (known !== undefined) return known
+  const scenario = shapeOf(scenarioSchemas[task])
+  if (scenario.kind !== "fields") throw new RangeError(`scenarios of ${task} have no fields`)
+  const fields = new Map(scenario.fields)
+  fields.set("task", { shape: taskShape, required: task !== defaultTask })
+  fields.set("study", { shape: studyShape, required: false })
+  const shape: Shape = { kind: "fields", fields }
+  shapes.set(task, shape)
+  return shape
+}
+
+/** A task that is none of them is said so with all of them, not with the usual one. */
+const taskShape: Shape = shapeOf(Schema.Literals(Object.keys(scenarioSchemas) as Array<Task>))
 
 /** Fields that a schema-blind reader can rely on: an object at the top. */
 export type RawScenario = Readonly<Record<string, unknown>>
@@ -36,7 +61,7 @@ export interface OpenedScenario {
 
 export const openScenario = (file: string): Effect.Effect<OpenedScenario, InputErrors> =>
   Effect.flatMap(readSource(file), (source) => {
-    const raw = expand(fileShape, source.value)
+    const raw = expand(shapeFor(source.value), source.value)
     return isRecord(raw)
       ? Effect.succeed({ source, raw })
       : Effect.fail(
@@ -45,7 +70,8 @@ export const openScenario = (file: string): Effect.Effect<OpenedScenario, InputE
               file,
               field: "",
               value: raw === null || raw === undefined ? "an empty file" : "a file without fields",
-              accepted: "a scenario with the fields name, model, world and algorithm"
+              accepted:
+                "a scenario with the fields name, model, world and algorithm, or with a task and its fields"
             })
           )
         )
@@ -68,11 +94,11 @@ export const resolveOverrides = (
         errors.push(new InputError({ file, field: "", accepted: parsed }))
         continue
       }
-      const found = resolveField(fileShape, withoutAxes(current), parsed.path, alsoPresent)
+      const found = resolveField(shapeFor(current), withoutAxes(current), parsed.path, alsoPresent)
       if ("path" in found) {
         const { path } = found
-        current = expand(fileShape, setField(current, path, parsed.value))
-        resolved.push({ text, path, value: withLocalFiles(source.file, path, parsed.value) })
+        current = written(setField(current, path, parsed.value))
+        resolved.push({ text, path, value: withLocalFiles(source.file, taskOf(current), path, parsed.value) })
       } else errors.push(unresolved(file, parsed.path, found))
     }
     const [first, ...rest] = errors
@@ -81,25 +107,21 @@ export const resolveOverrides = (
       : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
   })
 
-/** Fields that name files. */
-const fileFields: ReadonlyArray<FieldPath> = [
-  ["model", "profile"],
-  ["collectives", "measured"],
-  ["world", "links", "wan", "pairs"]
-]
-
 /**
  * A scenario's files are relative to its folder, but on the command line a person names them from where they are: such a
  * name is rewritten when there is a file there.
  */
-const withLocalFiles = (file: string, path: FieldPath, value: unknown): unknown =>
-  fileFields.reduce((changed, field) => {
+const withLocalFiles = (file: string, task: Task, path: FieldPath, value: unknown): unknown =>
+  families[task].fileFields.reduce((changed, field) => {
     if (!pathText(field).startsWith(pathText(path))) return changed
     const inner = field.slice(path.length)
     const named = getField(changed, inner)
     if (typeof named !== "string" || isAbsolute(named) || !existsSync(named)) return changed
     return setField(changed, inner, relative(dirname(file), named))
   }, value)
+
+/** The data with abbreviations written out. */
+const written = (raw: unknown): unknown => expand(shapeFor(raw), raw)
 
 /** The names of a study's axes look like fields, and are none. */
 export const withoutAxes = (raw: unknown): unknown =>
@@ -134,7 +156,7 @@ export const unresolved = (
 /** The data with the overrides in it. */
 export const withOverrides = (raw: RawScenario, overrides: ReadonlyArray<ResolvedOverride>): RawScenario => {
   let current: unknown = raw
-  for (const { path, value } of overrides) current = expand(fileShape, setField(current, path, value))
+  for (const { path, value } of overrides) current = written(setField(current, path, value))
   return isRecord(current) ? current : raw
 }
 
@@ -159,15 +181,16 @@ const asInputError = ({ path, atKey, value, accepted }: Problem, origin: Origin)
     accepted
   })
 
-const decode = Schema.decodeUnknownExit(Scenario, { onExcessProperty: "error" })
+const decode = (task: Task, scenario: unknown): Exit.Exit<Scenario, Schema.SchemaError> =>
+  Schema.decodeUnknownExit(scenarioSchemas[task], { onExcessProperty: "error" })(scenario)
 
 /** Checks and decodes; a `study` section may be there, is checked and not part of the result. */
 export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<Scenario, InputErrors> =>
   Effect.suspend(() => {
-    const [first, ...rest] = problemsOf(fileShape, raw).map((problem) => asInputError(problem, origin))
+    const [first, ...rest] = problemsOf(shapeFor(raw), raw).map((problem) => asInputError(problem, origin))
     if (first !== undefined) return Effect.fail(new InputErrors({ errors: [first, ...rest] }))
     const { study: _, ...scenario } = raw
-    const exit = decode(scenario)
+    const exit = decode(taskOf(raw), scenario)
     if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
     // The shape accepted what the schema does not: its own words are the best there are.
     const failure = Cause.squash(exit.cause)

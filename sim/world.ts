@@ -1,7 +1,7 @@
 // From what a scenario says of its ranks and links to a World.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { LinkSettings, WorldSettings } from "../core/scenario.ts"
+import type { LinkSettings, WorldSettings } from "../core/scenario-sections.ts"
 import { makeWorld, type LinkSpec, type Site, type World } from "../core/world.ts"
 import type { Loader } from "./load.ts"
 

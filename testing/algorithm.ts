@@ -1,10 +1,10 @@
 // Generated settings of every data-parallel algorithm, as a scenario writes them, such that a plan exists.
 import * as fc from "fast-check"
 import { dataParallelNames, type DataParallelSettings } from "../core/algorithms/data-parallel/settings.ts"
-import type { Scenario } from "../core/scenario.ts"
+import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
 
 /** `algorithm` of a scenario file. */
-export type AlgorithmInput = (typeof Scenario.Encoded)["algorithm"]
+export type AlgorithmInput = (typeof DataParallelScenario.Encoded)["algorithm"]
 export type AlgorithmName = DataParallelSettings["name"]
 
 export interface AlgorithmConstraints {

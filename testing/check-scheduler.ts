@@ -10,10 +10,14 @@ import { journaled, type Journal } from "../core/laws/journal.ts"
 import { checkLaws } from "../core/laws/laws.ts"
 import type { Program } from "../core/machine/machine.ts"
 import type { Profile } from "../core/profile.ts"
-import type { Scenario } from "../core/scenario.ts"
+import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
 import { Loader } from "../sim/load.ts"
-import type { RunResult } from "../sim/result.ts"
-import { runScenario, type ScenarioPlan, type ScenarioRun } from "../sim/run.ts"
+import {
+  runDataParallel,
+  type DataParallelResult,
+  type DataParallelRun,
+  type ScenarioPlan
+} from "../sim/families/data-parallel/run.ts"
 import type { AlgorithmInput } from "./algorithm.ts"
 import { saveCounterexample } from "./counterexample.ts"
 import { executionOf } from "./execution.ts"
@@ -21,7 +25,7 @@ import { decodeScenario, generatedProfile, scenario, type ScenarioCase } from ".
 
 /** What a scheduler is told: the scenario and its world, the model's costs, and what the scenario's own algorithm planned. */
 export interface SchedulerContext extends ScenarioPlan {
-  readonly scenario: Scenario
+  readonly scenario: DataParallelScenario
   /** Builds the model's tensors and ops on a rank's machine. */
   readonly model: TrainingModelBuilder
   /** Steps the program is to run: warm-up and measured steps, whole periods of the scenario's own algorithm. */
@@ -34,11 +38,11 @@ export type Scheduler = (context: SchedulerContext) => Program<void>
 /** One run of the scheduler, for properties to judge. */
 export interface SchedulerRun {
   readonly context: SchedulerContext
-  readonly result: RunResult
+  readonly result: DataParallelResult
   /** Timeline, op logs and journals of every rank. */
   readonly execution: Execution
   /** The same scenario with another algorithm, the scenario's own by default. */
-  readonly withAlgorithm: (algorithm?: AlgorithmInput) => RunResult
+  readonly withAlgorithm: (algorithm?: AlgorithmInput) => DataParallelResult
 }
 
 /** Says in a sentence what is wrong, or nothing. A property may also throw, as assertions do. */
@@ -92,8 +96,8 @@ class GeneratedProfile extends Loader {
 }
 
 /** Runs the scenario with its own algorithm. Throws the typed error of what could not be run. */
-export const runCase = ({ scenario: input, profile }: ScenarioCase): ScenarioRun =>
-  Effect.runSync(runScenario(decodeScenario(input), nowhere, { loader: new GeneratedProfile(profile) }))
+export const runCase = ({ scenario: input, profile }: ScenarioCase): DataParallelRun =>
+  Effect.runSync(runDataParallel(decodeScenario(input), nowhere, { loader: new GeneratedProfile(profile) }))
 
 /** Runs the scheduler in one scenario, every rank by itself. Throws the typed error of what could not be run. */
 export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): SchedulerRun => {
@@ -101,7 +105,7 @@ export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): Sch
   const journals: Array<Journal> = []
   let context: SchedulerContext | undefined
   const exit = Effect.runSyncExit(
-    runScenario(decoded, nowhere, {
+    runDataParallel(decoded, nowhere, {
       loader: new GeneratedProfile(generated.profile),
       record: true,
       symmetric: false,

@@ -1,9 +1,9 @@
 // Generated faults, as a scenario writes them: slow ranks, ranks that go and return, links that change or drop for a while.
 import * as fc from "fast-check"
-import type { Scenario } from "../core/scenario.ts"
+import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
 
 /** One of `faults` of a scenario file. */
-export type FaultInput = NonNullable<(typeof Scenario.Encoded)["faults"]>[number]
+export type FaultInput = NonNullable<(typeof DataParallelScenario.Encoded)["faults"]>[number]
 
 /** What there is in the world for things to happen to. */
 export interface FaultTargets {

@@ -2,14 +2,14 @@
 import * as fc from "fast-check"
 import * as Schema from "effect/Schema"
 import type { Profile } from "../core/profile.ts"
-import { Scenario } from "../core/scenario.ts"
+import { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
 import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
 import { faultChoice, type FaultInput } from "./fault.ts"
 import { profile } from "./profile.ts"
 import { bandwidths, latencies } from "./world.ts"
 
 /** A scenario as its file says it. */
-export type ScenarioInput = typeof Scenario.Encoded
+export type ScenarioInput = typeof DataParallelScenario.Encoded
 
 /** A scenario file, and the profile that its `model.profile` names, if it names one. */
 export interface ScenarioCase {
@@ -167,7 +167,7 @@ const modelOf = (
     ? { input: { profile: generatedProfile }, profile: model, layers: model.layers.length }
     : { input: model, profile: undefined, layers: model.layers }
 
-const decode = Schema.decodeUnknownSync(Scenario, { onExcessProperty: "error" })
+const decode = Schema.decodeUnknownSync(DataParallelScenario, { onExcessProperty: "error" })
 
 /** The scenario with its units parsed and its defaults in place. Throws what Schema throws for one that is not valid. */
-export const decodeScenario = (input: ScenarioInput): Scenario => decode(input)
+export const decodeScenario = (input: ScenarioInput): DataParallelScenario => decode(input)

@@ -1,18 +1,22 @@
 // sim compare: results side by side, with ratios to the first: scenarios, saved results, studies, or one scenario changed.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
+import { defaultTask, isTask } from "../../core/scenario.ts"
+import { formatBytes } from "../../core/units.ts"
+import { families, withIgnoredFields } from "../families.ts"
+import type { Family } from "../family.ts"
 import { Loader } from "../load.ts"
-import type { RunResult } from "../result.ts"
+import { formatMetric } from "../metric.ts"
+import { metricOf, type RunResult } from "../result.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../scenario-file.ts"
-import { withIgnoredFields } from "../scenario/ignored.ts"
+
 import { inputErrors } from "../scenario/input-errors.ts"
 import { isRecord } from "../scenario/shape.ts"
 import { readSource } from "../scenario/source.ts"
 import { labelOf } from "../study/label.ts"
 import { execute, json, said } from "./execute.ts"
-import { alignColumns } from "./table.ts"
+import { alignColumns } from "../table.ts"
 
 export interface CompareCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -40,6 +44,19 @@ export const compareCommand = (
         const accepted =
           "two files to compare, or one scenario and --set alternatives, such as --set algorithm=dreamddp"
         return yield* inputErrors(new InputError({ file: files.join(" "), field: "", accepted }))
+      }
+      const other = compared.find(
+        ({ result }) => familyOfResult(result) !== familyOfResult(compared[0]!.result)
+      )
+      if (other !== undefined) {
+        return yield* inputErrors(
+          new InputError({
+            file: other.label,
+            field: "task",
+            value: other.result.task,
+            accepted: `${familyOfResult(compared[0]!.result).task}, as ${compared[0]!.label}: results of different tasks have nothing to compare`
+          })
+        )
       }
       return said(options.json === true ? json(asJson(compared)) : print(compared))
     })
@@ -89,64 +106,82 @@ const load = (file: string, sets: ReadonlyArray<string>) =>
 const rowLabel = (axes: Readonly<Record<string, unknown>>): string =>
   Object.values(axes).map(labelOf).join(", ")
 
-const numbers = [
-  "stepSeconds",
-  "computeSeconds",
-  "computeUtilisation",
-  "exposedCommunicationSeconds"
-] as const
+/** A result saved before results said their task is one of the usual task. */
+const isResult = (value: unknown): value is RunResult => {
+  if (!isRecord(value)) return false
+  const task = value["task"] ?? defaultTask
+  return (
+    typeof task === "string" &&
+    isTask(task) &&
+    typeof value["digest"] === "string" &&
+    typeof value["algorithm"] === "string" &&
+    families[task].metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
+    Array.isArray(value["links"]) &&
+    value["links"].every((link: unknown) => isRecord(link) && typeof link["bytes"] === "number")
+  )
+}
 
-const isResult = (value: unknown): value is RunResult =>
-  isRecord(value) &&
-  typeof value["digest"] === "string" &&
-  typeof value["algorithm"] === "string" &&
-  numbers.every((field) => typeof value[field] === "number") &&
-  Array.isArray(value["links"]) &&
-  value["links"].every((link: unknown) => isRecord(link) && typeof link["bytes"] === "number")
+const familyOfResult = (result: RunResult): Family => families[result.task ?? defaultTask]
 
-const bytesOf = ({ links }: RunResult): number => links.reduce((sum, { bytes }) => sum + bytes, 0)
+/** Bytes over all links for each step of the run; undefined where there are no steps. */
+const bytesPerStep = ({ links, steps, warmupSteps = 0 }: RunResult): number | undefined =>
+  steps === undefined ? undefined : links.reduce((sum, { bytes }) => sum + bytes, 0) / (steps + warmupSteps)
 
-/** Bytes over all links for each step of the run. */
-const bytesPerStep = (result: RunResult): number => bytesOf(result) / (result.steps + result.warmupSteps)
+const ratio = (value: number, to: number): number | null => {
+  if (Number.isNaN(value) || Number.isNaN(to)) return null
+  return to === 0 ? (value === 0 ? 1 : null) : value / to
+}
 
-const ratio = (value: number, to: number): number | null => (to === 0 ? (value === 0 ? 1 : null) : value / to)
-
-const asJson = (compared: ReadonlyArray<Compared>) => ({
-  results: compared.map(({ label, result }) => ({
-    label,
-    ratio: {
-      stepSeconds: ratio(result.stepSeconds, compared[0]!.result.stepSeconds),
-      computeSeconds: ratio(result.computeSeconds, compared[0]!.result.computeSeconds),
-      exposedCommunicationSeconds: ratio(
-        result.exposedCommunicationSeconds,
-        compared[0]!.result.exposedCommunicationSeconds
-      ),
-      linkBytesPerStep: ratio(bytesPerStep(result), bytesPerStep(compared[0]!.result))
-    },
-    linkBytesPerStep: bytesPerStep(result),
-    result
-  }))
-})
+const asJson = (compared: ReadonlyArray<Compared>) => {
+  const first = compared[0]!.result
+  const { metrics } = familyOfResult(first)
+  return {
+    results: compared.map(({ label, result }) => {
+      const linkBytesPerStep = bytesPerStep(result)
+      return {
+        label,
+        ratio: {
+          ...Object.fromEntries(
+            metrics.map(({ name }) => [name, ratio(metricOf(result, name), metricOf(first, name))])
+          ),
+          ...(linkBytesPerStep === undefined
+            ? {}
+            : { linkBytesPerStep: ratio(linkBytesPerStep, bytesPerStep(first) ?? Number.NaN) })
+        },
+        ...(linkBytesPerStep === undefined ? {} : { linkBytesPerStep }),
+        result
+      }
+    })
+  }
+}
 
 const print = (compared: ReadonlyArray<Compared>): string => {
   const first = compared[0]!.result
+  const { metrics } = familyOfResult(first)
   const times = (value: number, to: number): string => {
     const quotient = ratio(value, to)
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`
   }
+  const sent = bytesPerStep(first)
   const lines = alignColumns([
-    ["", "algorithm", "ranks", "step", "", "compute", "utilisation", "waiting", "link bytes a step", ""],
+    [
+      "",
+      "algorithm",
+      "ranks",
+      ...metrics.flatMap(({ label }, index) => (index === 0 ? [label, ""] : [label])),
+      ...(sent === undefined ? [] : ["link bytes a step", ""])
+    ],
     ...compared.map(({ label, result }) => [
       label,
       result.algorithm,
       String(result.ranks),
-      formatSeconds(result.stepSeconds),
-      times(result.stepSeconds, first.stepSeconds),
-      formatSeconds(result.computeSeconds),
-      formatShare(result.computeUtilisation),
-      formatSeconds(result.exposedCommunicationSeconds),
-      formatBytes(bytesPerStep(result)),
-      times(bytesPerStep(result), bytesPerStep(first))
+      ...metrics.flatMap(({ name, unit }, index) => {
+        const text = formatMetric(metricOf(result, name), unit)
+        return index === 0 ? [text, times(metricOf(result, name), metricOf(first, name))] : [text]
+      }),
+      ...(sent === undefined
+        ? []
+        : [formatBytes(bytesPerStep(result) ?? 0), times(bytesPerStep(result) ?? Number.NaN, sent)])
     ])
   ])
   const warnings = new Set(

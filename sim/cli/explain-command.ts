@@ -4,6 +4,7 @@ import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { printExplanation } from "../explain/print.ts"
+import { familyOf } from "../families.ts"
 import { Loader } from "../load.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../scenario-file.ts"
@@ -19,18 +20,18 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const { result, timeline } = yield* runScenario(scenario, file, {
+      const run = yield* runScenario(scenario, file, {
         loader: new Loader(),
         record: true
       }).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
+      const { result, timeline } = run
       if (timeline === undefined) return yield* Effect.die(new Error("a recorded run has no timeline"))
       const known = [...new Set(timeline.rank)].toSorted((a, b) => a - b)
       const rank = options.rank ?? lastToEnd(timeline)
-      const steps = stepsOf(timeline, rank).filter((step) => step >= result.warmupSteps)
-      const window =
-        steps.length === 0
-          ? undefined
-          : stepWindow(timeline, rank, steps[0]!, result.warmupSteps + result.steps - 1)
+      const warmupSteps = result.warmupSteps ?? 0
+      const steps = stepsOf(timeline, rank).filter((step) => step >= warmupSteps)
+      const last = result.steps === undefined ? (steps.at(-1) ?? 0) : warmupSteps + result.steps - 1
+      const window = steps.length === 0 ? undefined : stepWindow(timeline, rank, steps[0]!, last)
       if (window === undefined) {
         return yield* new InputError({
           file: "--rank",
@@ -40,12 +41,16 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
         })
       }
       const explanation = explain(timeline, window)
+      const more = familyOf(scenario).explain?.(scenario, run)
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(
         options.json === true
-          ? json(explanation)
-          : `${printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) })}\n`
+          ? json(more === undefined ? explanation : { ...explanation, family: more.json })
+          : `${[
+              printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) }),
+              ...(more === undefined ? [] : ["", ...more.lines])
+            ].join("\n")}\n`
       )
     })
   )

@@ -7,7 +7,7 @@ import type { ImportReport } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { inputErrors } from "../scenario/input-errors.ts"
 import { execute, json, said } from "./execute.ts"
-import { alignColumns } from "./table.ts"
+import { alignColumns } from "../table.ts"
 
 export interface ImportCommandOptions {
   readonly out: string

@@ -1,9 +1,13 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { formatBandwidth, formatSeconds, formatShare } from "../../core/units.ts"
+import { formatBandwidth, formatShare } from "../../core/units.ts"
+import { familyOf } from "../families.ts"
+import type { Metric } from "../family.ts"
+import { formatMetric } from "../metric.ts"
+import { metricOf } from "../result.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { labelOf, lastName, shortNames } from "../study/label.ts"
-import { alignColumns } from "./table.ts"
+import { alignColumns } from "../table.ts"
 
 export const printStudy = ({ header, rows }: StudyResult): string => {
   const body =
@@ -53,37 +57,57 @@ const pivot = (
   rows: ReadonlyArray<StudyRow>,
   name: (path: string) => string
 ): ReadonlyArray<string> => {
+  const headline = headlineOf(rows)
   const columns = distinct(rows, across)
   const lines = distinct(rows, down).map((value) => {
     const own = rows.filter((row) => labelOf(row.axes[down]) === value)
-    const best = Math.min(...own.map(({ stepSeconds }) => stepSeconds))
+    const values = own.map((row) => metricOf(row, headline.name)).filter((found) => !Number.isNaN(found))
+    const best = headline.better === "lower" ? Math.min(...values) : Math.max(...values)
     return [
       value,
       ...columns.map((column) => {
         const row = own.find((candidate) => labelOf(candidate.axes[across]) === column)
         if (row === undefined) return "  "
-        return `${formatSeconds(row.stepSeconds)}${own.length > 1 && row.stepSeconds === best ? " *" : "  "}`
+        const found = metricOf(row, headline.name)
+        return `${formatMetric(found, headline.unit)}${own.length > 1 && found === best ? " *" : "  "}`
       })
     ]
   })
   const head = [name(down), ...columns.map((column) => `${column}  `)]
+  const superlative =
+    headline.unit === "seconds"
+      ? headline.better === "lower"
+        ? "shortest"
+        : "longest"
+      : headline.better === "lower"
+        ? "lowest"
+        : "highest"
   return [
-    `step time by ${name(down)} and ${name(across)}; * is the shortest of a line`,
+    `${headline.label} by ${name(down)} and ${name(across)}; * is the ${superlative} of a line`,
     ...alignColumns([head, ...lines])
   ]
 }
 
-const list = (title: string, across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> =>
-  alignColumns([
-    [title, "step", "compute", "waiting", "utilisation"],
+const list = (title: string, across: string, rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const metrics = metricsOf(rows)
+  return alignColumns([
+    [title, ...metrics.map(({ label }) => label)],
     ...rows.map((row) => [
       labelOf(row.axes[across]),
-      formatSeconds(row.stepSeconds),
-      formatSeconds(row.computeSeconds),
-      formatSeconds(row.exposedCommunicationSeconds),
-      formatShare(row.computeUtilisation)
+      ...metrics.map(({ name, unit }) => formatMetric(metricOf(row, name), unit))
     ])
   ])
+}
+
+/** The metrics of the rows' task. */
+const metricsOf = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<Metric> =>
+  rows[0] === undefined ? [] : familyOf(rows[0]).metrics
+
+const headlineOf = (rows: ReadonlyArray<StudyRow>): Metric => {
+  const [headline] = metricsOf(rows)
+  if (headline === undefined) throw new RangeError("a family has at least one metric")
+  return headline
+}
 
 /** What each point of a search needs for each target. */
 const found = (

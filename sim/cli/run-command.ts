@@ -2,7 +2,8 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { loadLocatedScenario } from "../scenario-file.ts"
-import { withIgnoredFields } from "../scenario/ignored.ts"
+
+import { withIgnoredFields } from "../families.ts"
 import { Loader } from "../load.ts"
 import { runScenario } from "../run.ts"
 import { execute, json, said } from "./execute.ts"

@@ -51,6 +51,8 @@ export const formatAxisValue = (value: AxisValue, unit: AxisUnit): string => {
       return `${withPrefix(value)}FLOP/s`
     case "share":
       return formatPercent(value)
+    case "perSecond":
+      return `${withPrefix(value)}/s`
     case "count":
       return Number.isFinite(value) ? value.toLocaleString("en") : "\u221e"
     case "number":
@@ -85,4 +87,14 @@ export const formatTick = (value: number, unit: AxisUnit): string => {
 
 /** The unit of ticks, for an axis title; empty where ticks carry their own or there is none. */
 export const tickUnit = (unit: AxisUnit): string =>
-  unit === "bytesPerSecond" ? "bit/s" : unit === "bytes" ? "B" : unit === "flops" ? "FLOP/s" : ""
+  unit === "bytesPerSecond"
+    ? "bit/s"
+    : unit === "bytes"
+      ? "B"
+      : unit === "flops"
+        ? "FLOP/s"
+        : unit === "perSecond"
+          ? "1/s"
+          : ""
+
+export const capitalized = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1)

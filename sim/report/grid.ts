@@ -39,18 +39,10 @@ export interface Grid {
   readonly fixed: ReadonlyArray<{ readonly axis: ReportAxis; readonly value: AxisValue }>
 }
 
-const names: Readonly<Record<string, string>> = {
-  "s-sgd": "S-SGD",
-  ddp: "DDP",
-  "local-sgd": "Local SGD",
-  "partial-local-sgd": "Partial local SGD",
-  dreamddp: "DreamDDP",
-  diloco: "DiLoCo",
-  "streaming-diloco": "Streaming DiLoCo"
-}
+export type Names = Readonly<Record<string, string>>
 
 /** What an algorithm is called in papers, settings in parentheses kept; other names stay as they are. */
-export const displayName = (name: string): string => {
+export const displayName = (names: Names, name: string): string => {
   const end = name.indexOf(" (")
   const first = end < 0 ? name : name.slice(0, end)
   return Object.hasOwn(names, first) ? names[first]! + name.slice(first.length) : name
@@ -72,7 +64,7 @@ const present = (axis: ReportAxis, rows: ReadonlyArray<ReportRow>): ReadonlyArra
 const xPreference = ({ path, unit }: ReportAxis): number =>
   path === targetPath ? 0 : unit === "bytesPerSecond" ? 1 : unit === "seconds" ? 2 : 3
 
-export const gridOf = ({ axes, rows }: StudyReport): Grid => {
+export const gridOf = ({ axes, rows, family }: StudyReport): Grid => {
   const known = axes.map((axis) => ({ axis, values: present(axis, rows) }))
   const fixed = known
     .filter(({ values }) => values.length === 1)
@@ -104,13 +96,14 @@ export const gridOf = ({ axes, rows }: StudyReport): Grid => {
     fixed,
     panels: [...panels.values()].map(({ title, rows }) => ({
       title,
-      series: seriesOf(rows, x?.axis, series?.axis, series?.values)
+      series: seriesOf(rows, family.displayNames, x?.axis, series?.axis, series?.values)
     }))
   }
 }
 
 const seriesOf = (
   rows: ReadonlyArray<ReportRow>,
+  names: Names,
   x: ReportAxis | undefined,
   axis: ReportAxis | undefined,
   values: ReadonlyArray<AxisValue> = []
@@ -129,12 +122,14 @@ const seriesOf = (
       const points = group.map((row): Point => ({ x: x === undefined ? 0 : row.at[x.path]!, row }))
       return {
         key: String(value),
-        name: axis === undefined ? displayName(String(value)) : seriesName(axis, value),
+        name: axis === undefined ? displayName(names, String(value)) : seriesName(names, axis, value),
         algorithm: group[0]!.algorithm,
         points: points.toSorted((a, b) => Number(a.x) - Number(b.x))
       }
     })
 }
 
-const seriesName = (axis: ReportAxis, value: AxisValue): string =>
-  axis.unit === "text" ? displayName(String(value)) : `${axis.label} ${formatAxisValue(value, axis.unit)}`
+const seriesName = (names: Names, axis: ReportAxis, value: AxisValue): string =>
+  axis.unit === "text"
+    ? displayName(names, String(value))
+    : `${axis.label} ${formatAxisValue(value, axis.unit)}`

@@ -1,43 +1,39 @@
 // A line per algorithm over a numeric axis, as SVG that is complete without the page's script: names stand at the lines'
 // ends, crossings are numbered rings. The script adds the crosshair from the data beside it.
-import { crossings, valueAt, type Curve } from "./crossover.ts"
-import { formatAxisValue, formatPercent, formatTick, formatTime, tickUnit } from "./format.ts"
+import type { Metric } from "../family.ts"
+import { metricOf } from "../result.ts"
+import { costCurve } from "./answer.ts"
+import { crossings, valueAt } from "./crossover.ts"
+import { capitalized, formatAxisValue, formatPercent, formatTick, formatTime, tickUnit } from "./format.ts"
 import type { Series } from "./grid.ts"
 import { jsonData, markup, px, type Markup } from "./markup.ts"
 import { linearScale, logScale, type Scale } from "./scale.ts"
 import type { AxisUnit, ReportAxis, ReportRow, ReportSearch } from "./study-report.ts"
 
 /** A number of a row that charts show. */
-export interface Metric {
-  readonly key: string
+export interface Plotted {
   readonly title: string
   readonly note: string
   readonly unit: AxisUnit
-  readonly scale: "log" | "share"
+  readonly scale: "log" | "linear" | "share"
   readonly of: (row: ReportRow) => number
 }
 
-export const stepTime: Metric = {
-  key: "step",
-  title: "Step time",
-  note: "lower is better; log scale",
-  unit: "seconds",
-  scale: "log",
-  of: ({ stepSeconds }) => stepSeconds
-}
-
-export const utilisation: Metric = {
-  key: "utilisation",
-  title: "Compute utilisation",
-  note: "share of a step spent computing; higher is better",
-  unit: "share",
-  scale: "share",
-  of: ({ computeUtilisation }) => computeUtilisation
+/** A metric as a chart: shares from 0 to 1, what can be 0 linearly, anything else on a log scale. */
+export const plotted = (metric: Metric, rows: ReadonlyArray<ReportRow>): Plotted => {
+  const of = (row: ReportRow): number => metricOf(row, metric.name)
+  const scale = metric.unit === "share" ? "share" : rows.some((row) => of(row) <= 0) ? "linear" : "log"
+  return {
+    title: capitalized(metric.label),
+    note: `${metric.unit === "share" ? `${metric.description}; ` : ""}${metric.better} is better${scale === "log" ? "; log scale" : ""}`,
+    unit: metric.unit,
+    scale,
+    of
+  }
 }
 
 /** What a study that searches found. Rows that found nothing have no place in its chart. */
-export const foundValue = ({ label, unit }: ReportSearch): Metric => ({
-  key: "found",
+export const foundValue = ({ label, unit }: ReportSearch): Plotted => ({
   title: `Needed: ${label}`,
   note: "lower is better; log scale",
   unit,
@@ -50,39 +46,40 @@ export interface Mark {
   readonly number: number
   readonly first: Series
   readonly second: Series
-  /** Of the step time, by interpolation. */
+  /** Of the headline metric, by interpolation. */
   readonly x: number
   readonly y: number
-  readonly fasterBefore: Series
-  readonly fasterAfter: Series
+  readonly betterBefore: Series
+  readonly betterAfter: Series
 }
 
 const MARKS_MAX = 9
 
 /**
- * Crossings of step times between all pairs, x ascending; at most nine: those at which the fastest algorithm changes
+ * Crossings of the headline metric between all pairs, x ascending; at most nine: those at which the best algorithm changes
  * come first, then those of the baseline. `omitted` counts the rest.
  */
 export const marksOf = (
   series: ReadonlyArray<Series>,
+  headline: Metric,
   baseline: string | undefined
 ): { readonly marks: ReadonlyArray<Mark>; readonly omitted: number } => {
-  const curves = series.map((one) => curveOf(one, stepTime))
+  const curves = series.map((one) => costCurve(one, headline))
   const found: Array<Omit<Mark, "number"> & { readonly rank: number }> = []
   series.forEach((first, i) => {
     series.forEach((second, j) => {
       if (j <= i) return
       for (const { x, y, firstIsLowerBefore } of crossings(curves[i]!, curves[j]!)) {
-        const isFastest = curves.every((curve) => (valueAt(curve, x) ?? Infinity) >= y * (1 - 1e-6))
+        const isBest = curves.every((curve) => (valueAt(curve, x) ?? Infinity) >= y * (1 - 1e-6))
         const hasBaseline = first.key === baseline || second.key === baseline
         found.push({
           first,
           second,
           x,
-          y,
-          fasterBefore: firstIsLowerBefore ? first : second,
-          fasterAfter: firstIsLowerBefore ? second : first,
-          rank: isFastest ? 0 : hasBaseline ? 1 : 2
+          y: headline.better === "lower" ? y : 1 / y,
+          betterBefore: firstIsLowerBefore ? first : second,
+          betterAfter: firstIsLowerBefore ? second : first,
+          rank: isBest ? 0 : hasBaseline ? 1 : 2
         })
       }
     })
@@ -96,13 +93,8 @@ export const marksOf = (
   }
 }
 
-const curveOf = ({ points }: Series, metric: Metric): Curve => ({
-  x: points.map(({ x }) => Number(x)),
-  y: points.map(({ row }) => metric.of(row))
-})
-
 export interface LineChart {
-  readonly metric: Metric
+  readonly metric: Plotted
   readonly axis: ReportAxis
   readonly series: ReadonlyArray<Series>
   readonly slots: ReadonlyMap<string, number>
@@ -119,7 +111,7 @@ const BOTTOM = 46
 const AXIS_SIDE = 58
 const LABEL_LINE = 15
 
-const formatMetric = (value: number, { unit }: Metric): string =>
+const formatMetric = (value: number, { unit }: Plotted): string =>
   unit === "share"
     ? formatPercent(value)
     : unit === "seconds"
@@ -165,12 +157,9 @@ interface Frame {
 const yScale = ({ metric, scaleRows }: LineChart): Scale => {
   const bottom = HEIGHT - BOTTOM
   if (metric.scale === "share") return linearScale(0, 1, bottom - 6, TOP + 4, 5)
-  return logScale(
-    scaleRows.map(metric.of).filter((value) => !Number.isNaN(value)),
-    bottom - 6,
-    TOP + 4,
-    { margin: 1.12, tickCount: 8 }
-  )
+  const values = scaleRows.map(metric.of).filter((value) => !Number.isNaN(value))
+  if (metric.scale === "linear") return linearScale(0, Math.max(...values), bottom - 6, TOP + 4, 5)
+  return logScale(values, bottom - 6, TOP + 4, { margin: 1.12, tickCount: 8 })
 }
 
 /** Logarithmic where values span enough of it to need it. */
@@ -186,7 +175,7 @@ const xScale = (values: ReadonlyArray<number>, unit: AxisUnit, from: number, to:
 }
 
 /** The side on which the lines' ends lie further apart. */
-const labelledSide = (series: ReadonlyArray<Series>, metric: Metric, y: Scale): "left" | "right" => {
+const labelledSide = (series: ReadonlyArray<Series>, metric: Plotted, y: Scale): "left" | "right" => {
   const crowding = (end: 0 | -1): number => {
     const ends = series.map(({ points }) => y.at(metric.of(points.at(end)!.row))).toSorted((a, b) => a - b)
     return spread(ends).reduce((sum, placed, i) => sum + Math.abs(placed - ends[i]!), 0)
@@ -220,7 +209,7 @@ const spread = (wanted: ReadonlyArray<number>): ReadonlyArray<number> => {
 
 const gridLines = (
   { x, y, left, right, side }: Frame,
-  metric: Metric,
+  metric: Plotted,
   axis: ReportAxis,
   axisTitle: string
 ): Markup => {
@@ -246,7 +235,7 @@ const gridLines = (
   )}<path class="base" d="M${left} ${bottom}H${right}"/><text class="title" x="${px((left + right) / 2)}" y="${HEIGHT - 6}" text-anchor="middle">${axisTitle}</text></g>`
 }
 
-const line = ({ points, key }: Series, metric: Metric, { x, y }: Frame, slot: number): Markup => {
+const line = ({ points, key }: Series, metric: Plotted, { x, y }: Frame, slot: number): Markup => {
   let path = ""
   const dots: Array<Markup> = []
   points.forEach(({ x: value, row }, index) => {
@@ -260,7 +249,7 @@ const line = ({ points, key }: Series, metric: Metric, { x, y }: Frame, slot: nu
 
 const endLabels = (
   series: ReadonlyArray<Series>,
-  metric: Metric,
+  metric: Plotted,
   { x, y, side, left, right }: Frame,
   slots: ReadonlyMap<string, number>
 ): ReadonlyArray<Markup> => {
@@ -307,13 +296,13 @@ const markRings = ({ metric, marks }: LineChart, { x, y }: Frame): ReadonlyArray
     const inside = ([, atY]: readonly [number, number]): boolean => atY > TOP + 8 && atY < HEIGHT - BOTTOM - 6
     const spot = around.find((candidate) => inside(candidate) && free(candidate)) ?? around[0]!
     placed.push(spot)
-    return markup`<g class="mark"><title>${mark.fasterBefore.name} is faster before, ${mark.fasterAfter.name} after</title><circle class="ring" cx="${px(cx)}" cy="${px(cy)}" r="3.6"/><circle class="badge" cx="${px(spot[0])}" cy="${px(spot[1])}" r="7"/><text x="${px(spot[0])}" y="${px(spot[1] + 3.6)}" text-anchor="middle">${mark.number}</text></g>`
+    return markup`<g class="mark"><title>${mark.betterBefore.name} is better before, ${mark.betterAfter.name} after</title><circle class="ring" cx="${px(cx)}" cy="${px(cy)}" r="3.6"/><circle class="badge" cx="${px(spot[0])}" cy="${px(spot[1])}" r="7"/><text x="${px(spot[0])}" y="${px(spot[1] + 3.6)}" text-anchor="middle">${mark.number}</text></g>`
   })
 }
 
 /**
  * Where two drawn lines cross, in pixels: of several places the one nearest to `nearX`. On a chart that is not log-log,
- * and of another metric, it is not quite where the step times cross.
+ * and of another metric, it is not quite where the headline metric's lines cross.
  */
 const meeting = (
   first: ReadonlyMap<number, number>,

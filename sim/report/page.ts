@@ -1,20 +1,14 @@
 // A study as one HTML page that needs nothing else: no network, no fonts, no server. Puts the figures in order and says
 // what they rest on.
 import { Digest } from "../../core/digest.ts"
-import { answerOf, comparisonOf, rowAt } from "./answer.ts"
-import { barChart, type Bar } from "./bar-chart.ts"
+import type { Metric } from "../family.ts"
+import { metricOf } from "../result.ts"
+import { answerOf, comparisonOf, headlineOf, rowAt } from "./answer.ts"
+import { barChart, type Bar, type CompareWords } from "./bar-chart.ts"
 import { clientScript } from "./client.ts"
-import { formatAbout, formatAxisValue, formatTime } from "./format.ts"
+import { capitalized, formatAbout, formatAxisValue } from "./format.ts"
 import { displayName, gridOf, type Grid, type Panel } from "./grid.ts"
-import {
-  foundValue,
-  lineChart,
-  marksOf,
-  stepTime,
-  utilisation,
-  type Mark,
-  type Metric
-} from "./line-chart.ts"
+import { foundValue, lineChart, marksOf, plotted, type Mark, type Plotted } from "./line-chart.ts"
 import { markup, trusted, type Markup } from "./markup.ts"
 import { assignSlots, palette } from "./palette.ts"
 import { styleSheet } from "./style.ts"
@@ -24,12 +18,13 @@ import { timelineFigure } from "./timeline-figure.ts"
 
 /** The page, as text to be written to a file. Deterministic: equal studies give equal pages. */
 export const renderReport = (report: StudyReport): string => {
+  const { family } = report
   const grid = gridOf(report)
-  const comparison = comparisonOf(grid, report.focus)
+  const comparison = comparisonOf(grid, family, report.focus)
   const all = grid.panels.flatMap(({ series }) => series)
   const keys = new Map(all.map((series) => [series.key, series]))
   const slots = assignSlots([...keys.values()])
-  const answer = answerOf(grid, comparison, report.search)
+  const answer = answerOf(grid, family, comparison, report.search)
   const baseline = comparison.baseline
 
   const page = markup`<!doctype html>
@@ -47,14 +42,14 @@ export const renderReport = (report: StudyReport): string => {
 <div class="bar-top"><p class="kicker">Simulated study</p><button type="button" id="theme" hidden>Theme</button></div>
 <h1>${report.title}</h1>
 <p class="answer">${answer}</p>
-${perStep(report)}
+${caveat(report)}
 ${report.description !== undefined && markup`<p class="lead">${report.description}</p>`}
 ${facts(report, grid)}
 ${notices(report)}
 </header>
 <main>
 ${charts(report, grid, slots, baseline?.key)}
-${report.search === undefined && bars(grid, comparison, slots)}
+${report.search === undefined && bars(grid, report, comparison, slots)}
 ${timelines(report, grid, slots)}
 ${basis(report)}
 <section id="points"><h2>All points</h2>${table(report, grid, baseline?.algorithm)}</section>
@@ -69,10 +64,10 @@ ${scenario(report)}
   return page.html
 }
 
-/** The answer compares steps; that is not all there is to compare. */
-const perStep = ({ rows, search }: StudyReport): Markup | undefined =>
-  search === undefined && new Set(rows.map(({ algorithm }) => algorithm)).size > 1
-    ? markup`<p class="note">Time per step. Algorithms that average less often may need more steps to the same loss; that is not simulated.</p>`
+/** The answer compares by one number; that is not all there is to compare. */
+const caveat = ({ rows, search, family }: StudyReport): Markup | undefined =>
+  search === undefined && family.caveat !== "" && new Set(rows.map(({ algorithm }) => algorithm)).size > 1
+    ? markup`<p class="note">${family.caveat}</p>`
     : undefined
 
 /** What holds for the whole study, in a line of small facts. */
@@ -122,7 +117,7 @@ const notices = ({ rows }: StudyReport): Markup | undefined => {
 }
 
 const charts = (
-  { search }: StudyReport,
+  { search, family }: StudyReport,
   grid: Grid,
   slots: ReadonlyMap<string, number>,
   baseline: string | undefined
@@ -132,12 +127,15 @@ const charts = (
   const scaleRows = grid.panels.flatMap(({ series }) =>
     series.flatMap(({ points }) => points.map(({ row }) => row))
   )
-  const metrics = search === undefined ? [stepTime, utilisation] : [foundValue(search)]
+  const headline = headlineOf(family.metrics)
+  const drawn = family.metrics.filter((metric) => metric === headline || metric.chart === true)
+  const metrics =
+    search === undefined ? drawn.map((metric) => plotted(metric, scaleRows)) : [foundValue(search)]
   return markup`<section id="charts"><h2>Over ${axis.label}</h2>
 ${grid.panels.map((panel) => {
   const { marks, omitted } =
-    search === undefined ? marksOf(panel.series, baseline) : { marks: [], omitted: 0 }
-  const draw = (metric: Metric): Markup =>
+    search === undefined ? marksOf(panel.series, headline, baseline) : { marks: [], omitted: 0 }
+  const draw = (metric: Plotted): Markup =>
     lineChart({
       metric,
       axis,
@@ -147,7 +145,7 @@ ${grid.panels.map((panel) => {
       scaleRows,
       label: `${metric.title} over ${axis.label}${panel.title === "" ? "" : `, ${panel.title}`}: ${panel.series.map(({ name }) => name).join(", ")}. Arrow keys move along the axis.`
     })
-  return markup`<div class="panel">${panel.title !== "" && markup`<h3>${panel.title}</h3>`}<div class="pair">${metrics.map(draw)}</div>${crossings(marks, omitted, axis.unit, slots)}</div>`
+  return markup`<div class="panel">${panel.title !== "" && markup`<h3>${panel.title}</h3>`}<div class="pair">${metrics.map(draw)}</div>${crossings(marks, omitted, headline, axis.unit, slots)}</div>`
 })}
 </section>`
 }
@@ -155,6 +153,7 @@ ${grid.panels.map((panel) => {
 const crossings = (
   marks: ReadonlyArray<Mark>,
   omitted: number,
+  headline: Metric,
   unit: Parameters<typeof formatAbout>[1],
   slots: ReadonlyMap<string, number>
 ): Markup | undefined => {
@@ -162,13 +161,14 @@ const crossings = (
   const name = ({ key, name }: { readonly key: string; readonly name: string }): Markup =>
     markup`<b style="color:var(--s${slots.get(key) ?? 0})">${name}</b>`
   return markup`<ol class="crossings">${marks.map(
-    ({ x, y, fasterBefore, fasterAfter }) =>
-      markup`<li><span>at ${formatAbout(x, unit)}</span> ${name(fasterAfter)} overtakes ${name(fasterBefore)} <span>(${formatTime(Number(y.toPrecision(2)))} a step)</span></li>`
-  )}</ol>${omitted > 0 && markup`<p class="note">${omitted} more ${omitted === 1 ? "crossing" : "crossings"} among slower algorithms not numbered.</p>`}`
+    ({ x, y, betterBefore, betterAfter }) =>
+      markup`<li><span>at ${formatAbout(x, unit)}</span> ${name(betterAfter)} overtakes ${name(betterBefore)} <span>(${formatAbout(y, headline.unit)}${headline.name === "stepSeconds" ? " a step" : ""})</span></li>`
+  )}</ol>${omitted > 0 && markup`<p class="note">${omitted} more ${omitted === 1 ? "crossing" : "crossings"} among algorithms that are not the best there not numbered.</p>`}`
 }
 
 const bars = (
   grid: Grid,
+  { family }: StudyReport,
   { focus, where, baseline }: ReturnType<typeof comparisonOf>,
   slots: ReadonlyMap<string, number>
 ): Markup | undefined => {
@@ -183,17 +183,31 @@ const bars = (
   // One bar compares nothing; the charts have its number.
   if (panels.length === 0 || (grid.xAxis !== undefined && panels.every(({ bars }) => bars.length < 2)))
     return undefined
-  const longestSeconds = Math.max(...panels.flatMap(({ bars }) => bars.map(({ row }) => row.stepSeconds)))
-  return markup`<section id="comparison"><h2>${where === "" ? "Step times" : where}</h2>
+  const headline = headlineOf(family.metrics)
+  const longest = Math.max(
+    ...panels.flatMap(({ bars }) => bars.map(({ row }) => metricOf(row, headline.name)))
+  )
+  const words = family.verb === undefined ? valueWords(headline) : speedWords
+  return markup`<section id="comparison"><h2>${where === "" ? capitalized(`${headline.label}s`) : where}</h2>
 ${panels.map(({ panel, bars }) =>
   barChart({
-    title: panel.title === "" ? "Fastest first" : panel.title,
+    title: panel.title === "" ? (family.verb === undefined ? "Best first" : "Fastest first") : panel.title,
     bars,
     baseline: bars.find(({ key }) => key === baseline?.key),
-    longestSeconds
+    headline,
+    longest,
+    words
   })
 )}</section>`
 }
+
+const speedWords: CompareWords = { better: "faster", worse: "slower", same: "as fast as" }
+
+const valueWords = ({ better }: Metric): CompareWords => ({
+  better,
+  worse: better === "lower" ? "higher" : "lower",
+  same: "as"
+})
 
 const timelines = (
   report: StudyReport,
@@ -205,7 +219,7 @@ const timelines = (
   const longestSeconds = Math.max(
     ...report.timelines.map(({ fromSeconds, toSeconds }) => toSeconds - fromSeconds)
   )
-  return markup`<section id="timelines"><h2>What a step looks like</h2>
+  return markup`<section id="timelines"><h2>${report.family.verb === undefined ? "What a run looks like" : "What a step looks like"}</h2>
 <p class="legend"><span><i class="key compute"></i>computing</span><span><i class="key communication"></i>communication, hidden</span><span><i class="key exposed"></i>communication, exposed: the rank waits</span>${
     report.timelines.length > 1 &&
     markup`<label hidden><input type="checkbox" id="same-scale"> same time scale</label>`
@@ -215,21 +229,21 @@ ${report.timelines.map((timeline) => {
   const match = own ?? series.find(({ algorithm }) => algorithm === timeline.algorithm)
   return timelineFigure({
     ...timeline,
-    name: match?.name ?? displayName(timeline.algorithm),
+    name: match?.name ?? displayName(report.family.displayNames, timeline.algorithm),
     slot: match === undefined ? 0 : (slots.get(match.key) ?? 0),
     longestSeconds
   })
 })}</section>`
 }
 
-const networks: Readonly<Record<ReportRow["network"], string>> = {
+const networks: Readonly<Record<NonNullable<ReportRow["network"]>, string>> = {
   fluid:
     "Fluid: messages under way at the same time share every link max-min fairly, and rates change whenever one starts or ends; a message pays the latency of its route before its first byte.",
   "alpha-beta":
     "Alpha-beta: a link carries one message at a time, first come first served; a message takes latency plus bytes over bandwidth."
 }
 
-const collectiveAlgorithms: Readonly<Record<ReportRow["collectives"], string>> = {
+const collectiveAlgorithms: Readonly<Record<NonNullable<ReportRow["collectives"]>, string>> = {
   ring: "Ring collectives: an all-reduce over n ranks sends 2 (n - 1) / n of its bytes over every rank's link.",
   tree: "Tree collectives: a reduction to one rank and a broadcast from it, along a binary tree.",
   hierarchical: "Hierarchical collectives: inside each node, then between nodes, then inside again."
@@ -258,8 +272,10 @@ const basis = ({ rows }: StudyReport): Markup => {
   )
   const runs = (count: number): string =>
     count === rows.length ? "all points" : `${count} of ${rows.length} points`
-  const models = [...new Set(rows.map(({ network }) => network))].map((network) => networks[network])
-  const algorithms = [...new Set(rows.map(({ collectives }) => collectives))].map(
+  const models = [...new Set(rows.flatMap(({ network }) => network ?? []))].map(
+    (network) => networks[network]
+  )
+  const algorithms = [...new Set(rows.flatMap(({ collectives }) => collectives ?? []))].map(
     (algorithm) => collectiveAlgorithms[algorithm]
   )
   return markup`<section id="basis"><h2>What this rests on</h2>

@@ -1,11 +1,12 @@
 // What a report is made from: a study's axes and rows, a few timelines, and how to get them again. Whoever ran the study
 // fills it in; nothing here reads files or runs anything.
 import type { Timeline } from "../../core/machine/timeline.ts"
+import type { Family } from "../family.ts"
 import type { RunResult } from "../result.ts"
 
-/** SI units of an axis; `text` for choices. Says how values are printed and whether they can be on a scale. */
+/** SI units of an axis or metric; `text` for choices. Says how values are printed and whether they can be on a scale. */
 export type AxisUnit =
-  "bytesPerSecond" | "seconds" | "bytes" | "flops" | "count" | "share" | "number" | "text"
+  "bytesPerSecond" | "seconds" | "bytes" | "flops" | "count" | "perSecond" | "share" | "number" | "text"
 
 /** SI numbers on numeric axes (Infinity: unlimited), a short name for anything else. */
 export type AxisValue = number | string
@@ -30,11 +31,13 @@ export interface ReportRow extends RunResult {
 /** Path of the axis of targets that a study which searches has beside its own axes. */
 export const targetPath = "find.target"
 
-/** What a study that searches looked for: the value of one field at which compute utilisation is near a target. */
+/** What a study that searches looked for: the value of one field at which a metric is near a target. */
 export interface ReportSearch {
   /** The field searched: "bandwidth between sites". */
   readonly label: string
   readonly unit: AxisUnit
+  /** What has the targets: "compute utilisation". */
+  readonly metric: string
 }
 
 export interface ReportTimeline {
@@ -48,11 +51,15 @@ export interface ReportTimeline {
   readonly toSeconds: number
 }
 
+/** What a report must know of the family whose algorithms it compares. */
+export type Presentation = Pick<Family, "metrics" | "displayNames" | "baselines" | "caveat" | "verb">
+
 export interface StudyReport {
   readonly title: string
   readonly description?: string | undefined
   /** The scenario file as it was run. */
   readonly scenarioText: string
+  readonly family: Presentation
   readonly axes: ReadonlyArray<ReportAxis>
   /** One per point that was run; a study that was interrupted has fewer than its axes promise. */
   readonly rows: ReadonlyArray<ReportRow>

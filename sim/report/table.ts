@@ -1,6 +1,9 @@
 // All rows of a study as a table that the page's script can sort. Plain without it.
-import { formatAxisValue, formatPercent, formatRatio, formatSize, formatTime } from "./format.ts"
-import { displayName, type Grid } from "./grid.ts"
+import type { Metric } from "../family.ts"
+import { metricOf } from "../result.ts"
+import { costOf, headlineOf } from "./answer.ts"
+import { formatAxisValue, formatRatio, formatSize } from "./format.ts"
+import { displayName, type Grid, type Names } from "./grid.ts"
 import { markup, type Markup } from "./markup.ts"
 import type { ReportAxis, ReportRow, StudyReport } from "./study-report.ts"
 
@@ -17,9 +20,10 @@ interface Column {
 
 /** Bytes one link of the busiest kind carries in a step. */
 const bytesPerStep = ({ links, steps, warmupSteps }: ReportRow): number =>
-  Math.max(0, ...links.map(({ bytes, count }) => bytes / count)) / (steps + warmupSteps)
+  Math.max(0, ...links.map(({ bytes, count }) => bytes / count)) /
+  ((steps ?? Number.NaN) + (warmupSteps ?? 0))
 
-const axisColumn = ({ path, label, unit }: ReportAxis): Column => {
+const axisColumn = (names: Names, { path, label, unit }: ReportAxis): Column => {
   const numeric = unit !== "text"
   return {
     title: label,
@@ -28,26 +32,27 @@ const axisColumn = ({ path, label, unit }: ReportAxis): Column => {
     text: ({ at }) => {
       const value = at[path]
       if (value === undefined) return ""
-      return path === "algorithm" ? displayName(String(value)) : formatAxisValue(value, unit)
+      return path === "algorithm" ? displayName(names, String(value)) : formatAxisValue(value, unit)
     }
   }
 }
 
 export const table = (
-  { rows, axes, search }: StudyReport,
+  { rows, axes, search, family }: StudyReport,
   { fixed }: Grid,
   baselineAlgorithm: string | undefined
 ): Markup => {
+  const names = family.displayNames
+  const headline = headlineOf(family.metrics)
+  const cost = costOf(headline)
   const varying = axes.filter((axis) => !fixed.some((other) => other.axis === axis))
   const others = varying.filter(({ path }) => path !== "algorithm")
   // Rows that differ from each other in the algorithm alone share their other values.
   const placeOf = ({ at }: ReportRow): string => JSON.stringify(others.map(({ path }) => at[path]))
   const baselines = new Map(
-    rows
-      .filter(({ algorithm }) => algorithm === baselineAlgorithm)
-      .map((row) => [placeOf(row), row.stepSeconds])
+    rows.filter(({ algorithm }) => algorithm === baselineAlgorithm).map((row) => [placeOf(row), cost(row)])
   )
-  const speedup = (row: ReportRow): number => (baselines.get(placeOf(row)) ?? NaN) / row.stepSeconds
+  const speedup = (row: ReportRow): number => (baselines.get(placeOf(row)) ?? NaN) / cost(row)
   const columns: ReadonlyArray<Column> = [
     ...(varying.some(({ path }) => path === "algorithm")
       ? []
@@ -56,50 +61,42 @@ export const table = (
             title: "algorithm",
             numeric: false,
             sortBy: ({ algorithm }: ReportRow) => algorithm,
-            text: ({ algorithm }: ReportRow) => displayName(algorithm)
+            text: ({ algorithm }: ReportRow) => displayName(names, algorithm)
           }
         ]),
-    ...varying.map(axisColumn),
+    ...varying.map((axis) => axisColumn(names, axis)),
     ...(search === undefined
       ? []
       : [
           number(
             search.label,
-            "largest value tried at which compute utilisation is at most the target",
+            `largest value tried at which ${search.metric} is at most the target`,
             ({ found }) => found ?? NaN,
             (found) => (Number.isNaN(found) ? "none tried" : formatAxisValue(found, search.unit))
           )
         ]),
-    number("step", "mean time of a measured step", ({ stepSeconds }) => stepSeconds, formatTime),
+    metricColumn(headline),
     ...(baselineAlgorithm === undefined || baselines.size === 0
       ? []
       : [
           number(
-            `vs ${displayName(baselineAlgorithm)}`,
-            `step time of ${displayName(baselineAlgorithm)} at the same point, divided by this one's`,
+            `vs ${displayName(names, baselineAlgorithm)}`,
+            `how many times as good as ${displayName(names, baselineAlgorithm)} at the same point`,
             speedup,
             (ratio) => (Number.isNaN(ratio) ? "" : formatRatio(ratio))
           )
         ]),
-    number(
-      "computing",
-      "compute time of a step, mean over ranks",
-      ({ computeSeconds }) => computeSeconds,
-      formatTime
-    ),
-    number(
-      "waiting",
-      "step minus computing: exposed communication and waits for slower ranks",
-      ({ exposedCommunicationSeconds }) => exposedCommunicationSeconds,
-      formatTime
-    ),
-    number("utilisation", "computing / step", ({ computeUtilisation }) => computeUtilisation, formatPercent),
-    number(
-      "sent per step",
-      "bytes that one link of the busiest kind carries in a step",
-      bytesPerStep,
-      formatSize
-    ),
+    ...family.metrics.slice(1).map(metricColumn),
+    ...(rows.some(({ steps }) => steps !== undefined)
+      ? [
+          number(
+            "sent per step",
+            "bytes that one link of the busiest kind carries in a step",
+            bytesPerStep,
+            (bytes) => (Number.isNaN(bytes) ? "" : formatSize(bytes))
+          )
+        ]
+      : []),
     number(
       "ranks",
       "",
@@ -136,6 +133,14 @@ export const table = (
     markup`<p class="note">The first ${shown.length} of ${rows.length} rows; the study's CSV and Arrow files have all.</p>`
   }`
 }
+
+const metricColumn = ({ name, label, unit, description }: Metric): Column =>
+  number(
+    label,
+    description,
+    (row) => metricOf(row, name),
+    (value) => (Number.isNaN(value) ? "" : formatAxisValue(value, unit))
+  )
 
 const short = (value: number | string): string =>
   typeof value === "string" ? value : Number.isNaN(value) ? "" : String(Number(value.toPrecision(9)))

@@ -1,5 +1,7 @@
 // The rows of a study as a table of columns: the one description that study.csv and study.arrow share. Knows nothing of
 // files.
+import { familyOf } from "../families.ts"
+import { metricOf } from "../result.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 export interface StudyColumn {
@@ -17,7 +19,8 @@ export const writtenText = (value: unknown): string =>
 const textOrNull = (value: unknown): string | null =>
   value === null || value === undefined ? null : writtenText(value)
 
-const numberOrNull = (value: unknown): number | null => (typeof value === "number" ? value : null)
+const numberOrNull = (value: unknown): number | null =>
+  typeof value === "number" && !Number.isNaN(value) ? value : null
 
 /** A quantity: what it decodes to is not what was written. */
 const isQuantity = (written: unknown, decoded: unknown): boolean =>
@@ -68,20 +71,32 @@ export const studyColumns = (
     ...find,
     text("name", "name of the algorithm", (row) => row.algorithm),
     whole("ranks", "number of ranks", (row) => row.ranks),
-    text("network", "network model", (row) => row.network),
-    text("collectives", "how collectives are expanded", (row) => row.collectives),
-    whole("steps", "steps measured", (row) => row.steps),
-    whole("warmupSteps", "steps before them", (row) => row.warmupSteps),
-    number("stepSeconds", "mean time of a step, s", (row) => row.stepSeconds),
-    number("computeSeconds", "mean compute time of a step and rank, s", (row) => row.computeSeconds),
-    number("computeUtilisation", "computeSeconds / stepSeconds", (row) => row.computeUtilisation),
-    number(
-      "exposedCommunicationSeconds",
-      "stepSeconds - computeSeconds, s",
-      (row) => row.exposedCommunicationSeconds
+    ...(rows.some((row) => row.network !== undefined)
+      ? [text("network", "network model", (row) => row.network ?? null)]
+      : []),
+    ...(rows.some((row) => row.collectives !== undefined)
+      ? [text("collectives", "how collectives are expanded", (row) => row.collectives ?? null)]
+      : []),
+    ...(rows.some((row) => row.steps !== undefined)
+      ? [
+          whole("steps", "steps measured", (row) => row.steps ?? null),
+          whole("warmupSteps", "steps before them", (row) => row.warmupSteps ?? null)
+        ]
+      : []),
+    ...(rows[0] === undefined ? [] : familyOf(rows[0]).metrics).map(({ name, description, unit }) =>
+      number(name, unit === "seconds" ? `${description}, s` : description, (row) =>
+        numberOrNull(metricOf(row, name))
+      )
     ),
     number("makespanSeconds", "whole run, warm-up included, s", (row) => row.makespanSeconds),
     number("ops", "operations of all ranks", (row) => row.ops),
+    ...(rows.some((row) => row.details !== undefined)
+      ? [
+          text("details", "what is not a single number, as JSON", (row) =>
+            JSON.stringify(row.details ?? null)
+          )
+        ]
+      : []),
     text("links", "traffic of each link as JSON: name, tier, count, bytes, busySeconds", (row) =>
       JSON.stringify(row.links)
     ),

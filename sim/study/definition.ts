@@ -10,10 +10,11 @@ import { parseBandwidth } from "../../core/units.ts"
 import * as Result from "effect/Result"
 import {
   decodeScenario,
-  fileShape,
   openScenario,
   originOf,
   resolveOverrides,
+  shapeFor,
+  taskOf,
   unresolved,
   withOverrides,
   withoutAxes,
@@ -21,10 +22,12 @@ import {
   type RawScenario,
   type ResolvedOverride
 } from "../scenario-file.ts"
+import { families } from "../families.ts"
 import { expand, problemsOf, show, type FieldPath } from "../scenario/check.ts"
 import { inputErrors, InputErrors } from "../scenario/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../scenario/override.ts"
-import { isRecord } from "../scenario/shape.ts"
+import { isRecord, oneOf } from "../scenario/shape.ts"
+import { didYouMean } from "../scenario/similar.ts"
 import type { Source } from "../scenario/source.ts"
 
 /** A field and the values it takes, as written. */
@@ -41,7 +44,7 @@ export interface GridPoint {
 
 export interface Search {
   readonly vary: string
-  readonly metric: "computeUtilisation"
+  readonly metric: string
   readonly targets: ReadonlyArray<number>
 }
 
@@ -91,8 +94,9 @@ export const loadStudy = (
       const override = fixed.get(pathText(path))
       const key = Object.keys(written.axes)[index]!
       const values = override === undefined ? (section.axes[key] ?? []) : [override.value]
-      return { path: pathText(path), at: path, values: values.map((value) => expandAt(path, value)) }
+      return { path: pathText(path), at: path, values: values.map((value) => expandAt(changed, path, value)) }
     })
+    if (section.find !== undefined) yield* checkMetric(source, changed, section.find.metric)
     const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
     const count = axes.reduce((product, { values }) => product * values.length, 1)
     if (count * (grid?.values.length ?? 1) > maximumPoints) {
@@ -139,7 +143,7 @@ interface Section {
     | {
         readonly vary: string
         readonly over: unknown
-        readonly metric: "computeUtilisation"
+        readonly metric: string
         readonly targets: ReadonlyArray<number>
       }
     | undefined
@@ -161,7 +165,8 @@ const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, 
         )
       )
     }
-    const shape = fileShape.kind === "fields" ? fileShape.fields.get("study")?.shape : undefined
+    const file = shapeFor(raw)
+    const shape = file.kind === "fields" ? file.fields.get("study")?.shape : undefined
     const problems = shape === undefined ? [] : problemsOf(shape, study, ["study"])
     const [first, ...rest] = problems.map(
       ({ path, atKey, value, accepted }) =>
@@ -200,10 +205,13 @@ const resolveAxes = (
     const errors: Array<InputError> = []
     const paths: Array<FieldPath> = []
     for (const key of keys) {
-      const found = resolveField(fileShape, withoutAxes(raw), key)
+      const found = resolveField(shapeFor(raw), withoutAxes(raw), key)
       const where = source.where(["study", "axes", key], true)
       if (!("path" in found)) errors.push(unresolved(where, key, found))
-      else if (paths.some((path) => pathText(path) === pathText(found.path))) {
+      else if (pathText(found.path) === "task") {
+        const accepted = "a field of one task's scenarios: results of different tasks have nothing to compare"
+        errors.push(new InputError({ file: where, field: key, accepted }))
+      } else if (paths.some((path) => pathText(path) === pathText(found.path))) {
         const accepted = "each field on one axis only"
         errors.push(new InputError({ file: where, field: key, value: pathText(found.path), accepted }))
       } else paths.push(found.path)
@@ -236,8 +244,25 @@ const sortOverrides = (overrides: ReadonlyArray<ResolvedOverride>, axes: Readonl
 }
 
 /** A value written out as it would be at its place in the file. */
-const expandAt = (path: FieldPath, value: unknown): unknown =>
-  getField(expand(fileShape, setField({}, path, value)), path)
+const expandAt = (raw: RawScenario, path: FieldPath, value: unknown): unknown =>
+  getField(expand(shapeFor(raw), setField({}, path, value)), path)
+
+/** A search is for a metric that the task has. */
+const checkMetric = (source: Source, raw: RawScenario, metric: string): Effect.Effect<void, InputErrors> => {
+  const names = families[taskOf(raw)].metrics.map(({ name }) => name)
+  return names.includes(metric)
+    ? Effect.void
+    : Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.where(["study", "find", "metric"], false),
+            field: "study.find.metric",
+            value: show(metric),
+            accepted: `${oneOf(names)}${didYouMean(metric, names)}`
+          })
+        )
+      )
+}
 
 interface Grid {
   readonly path: FieldPath
@@ -250,7 +275,7 @@ const searchGrid = (
   find: NonNullable<Section["find"]>
 ): Effect.Effect<Grid, InputErrors> =>
   Effect.suspend(() => {
-    const found = resolveField(fileShape, withoutAxes(raw), find.vary)
+    const found = resolveField(shapeFor(raw), withoutAxes(raw), find.vary)
     const where = source.where(["study", "find", "vary"], false)
     if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
     const listed: ReadonlyArray<unknown> | undefined = Array.isArray(find.over) ? find.over : undefined
@@ -378,10 +403,10 @@ function* choices(axes: ReadonlyArray<Axis>): Generator<ReadonlyArray<number>, v
 
 /** Whether the field means something where it is, given the alternatives that the data chooses. */
 const hasField = (raw: RawScenario, path: FieldPath): boolean => {
-  const found = resolveField(fileShape, raw, pathText(path), [])
+  const found = resolveField(shapeFor(raw), raw, pathText(path), [])
   if (!("path" in found)) return false
   const name = pathText(path)
-  return !problemsOf(fileShape, setField(raw, path, getField(raw, path) ?? null)).some(
+  return !problemsOf(shapeFor(raw), setField(raw, path, getField(raw, path) ?? null)).some(
     (problem) => problem.atKey && pathText(problem.path) === name
   )
 }

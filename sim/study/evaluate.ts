@@ -3,10 +3,11 @@ import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Scenario } from "../../core/scenario.ts"
+import { withIgnoredFields } from "../families.ts"
 import type { Loader } from "../load.ts"
-import type { RunResult } from "../result.ts"
+import { metricOf, type RunResult } from "../result.ts"
 import { runScenario } from "../run.ts"
-import { withIgnoredFields } from "../scenario/ignored.ts"
+
 import { relocated } from "../scenario/input-errors.ts"
 import { getField } from "../scenario/override.ts"
 import type { GridPoint, Search, StudyPoint } from "./definition.ts"
@@ -79,7 +80,7 @@ const searchGrid = (
       while (high - low > 1) {
         const middle = (low + high) >> 1
         const result = yield* resultAt(middle)
-        if (result[search.metric] <= target) low = middle
+        if (metricOf(result, search.metric) <= target) low = middle
         else high = middle
       }
       const result = yield* resultAt(Math.max(low, 0))

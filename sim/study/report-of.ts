@@ -4,7 +4,9 @@ import * as Effect from "effect/Effect"
 import { stringify } from "yaml"
 import type { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
+import { defaultTask, isTask } from "../../core/scenario.ts"
 import { stepWindow } from "../explain/explain.ts"
+import { families } from "../families.ts"
 import { Loader } from "../load.ts"
 import type { AxisUnit, AxisValue, ReportAxis, ReportTimeline, StudyReport } from "../report/study-report.ts"
 import { runScenario } from "../run.ts"
@@ -63,11 +65,13 @@ export const reportOf = ({ header, rows }: StudyResult, context: ReportContext):
     const values = [...new Set(rows.map((row) => placeOf(row, path)))]
     return { path, label: labels[path] ?? short(path), unit: unitOf(path, values), values }
   })
-  const { description } = header.scenario
+  const { description, task } = header.scenario
+  const family = families[typeof task === "string" && isTask(task) ? task : defaultTask]
   return {
     title: header.name,
     description: typeof description === "string" ? description : undefined,
     scenarioText: scenarioText(header),
+    family,
     axes,
     rows: rows.map((row) => ({
       ...row,
@@ -109,9 +113,10 @@ export const recordTimelines = (
       const run = yield* runScenario(scenario, file, { loader, record: true })
       const { timeline, result } = run
       if (timeline === undefined) continue
-      const last = result.warmupSteps + result.steps - 1
-      const first = result.steps <= stepsMost ? result.warmupSteps : last - stepsShown + 1
-      const window = stepWindow(timeline, timeline.rank[0] ?? 0, first, last)
+      const { steps = 0, warmupSteps = 0 } = result
+      const last = warmupSteps + steps - 1
+      const first = steps <= stepsMost ? warmupSteps : last - stepsShown + 1
+      const window = steps === 0 ? undefined : stepWindow(timeline, timeline.rank[0] ?? 0, first, last)
       timelines.push({
         algorithm: "algorithm" in point.axes ? labelOf(point.axes["algorithm"]) : result.algorithm,
         label: placeLabel(point),

@@ -3,9 +3,9 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
-import type { Scenario } from "../../core/scenario.ts"
+import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
 import { formatShare } from "../../core/units.ts"
-import { alignColumns } from "../cli/table.ts"
+import { alignColumns } from "../table.ts"
 import type { Loader } from "../load.ts"
 import { getField } from "../scenario/override.ts"
 import { loadStudy, type Search, type StudyDefinition, type StudyPoint } from "../study/definition.ts"
@@ -37,7 +37,7 @@ type PublishedTable = typeof PublishedTable.Type
 /** A way to read the table: which utilisation of the simulator's steady state answers to a target of the table. */
 export interface Reading {
   readonly name: string
-  readonly steadyTarget: (target: number, scenario: Scenario) => number
+  readonly steadyTarget: (target: number, scenario: DataParallelScenario) => number
   /** Every cell is within this many grid cells. */
   readonly withinCells: number
   /** At least this share of the cells is equal; no claim when absent. */
@@ -171,12 +171,15 @@ const rowCells = (
   published: ReadonlyArray<number>
 ) =>
   Effect.gen(function* () {
+    const { scenario } = point.grid[0]!
+    if (scenario.task !== "data-parallel")
+      throw new RangeError("the table's study is of data-parallel training")
     const wanted = options.readings.flatMap((reading) =>
       table.targets.map((target, column) => ({
         reading,
         target,
         published: published[column]!,
-        steadyTarget: reading.steadyTarget(target, point.grid[0]!.scenario)
+        steadyTarget: reading.steadyTarget(target, scenario)
       }))
     )
     const rows = yield* evaluatePoint(point, {

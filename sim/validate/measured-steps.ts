@@ -4,8 +4,9 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { formatSeconds } from "../../core/units.ts"
-import { alignColumns } from "../cli/table.ts"
+import { alignColumns } from "../table.ts"
 import type { Loader } from "../load.ts"
+import { metricOf } from "../result.ts"
 import { runScenario } from "../run.ts"
 import { loadScenario } from "../scenario-file.ts"
 import { readTable, shipped, type Section } from "./section.ts"
@@ -97,7 +98,7 @@ const predict = (file: string, ranks: number, linkRate: string, loader: Loader) 
       `world.links.inter.bandwidth=${bandwidth}`
     ])
     const { result } = yield* runScenario(scenario, file, { loader })
-    return result.stepSeconds
+    return metricOf(result, "stepSeconds")
   })
 
 const percent = (share: number): string => `${(share * 100).toFixed(1)} %`

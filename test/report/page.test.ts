@@ -1,5 +1,6 @@
 import * as fc from "fast-check"
 import { beforeAll, describe, expect, it } from "vitest"
+import { dataParallel } from "../../sim/families/data-parallel/family.ts"
 import { clientScript } from "../../sim/report/client.ts"
 import { renderReport } from "../../sim/report/page.ts"
 import type { ReportTimeline, StudyReport } from "../../sim/report/study-report.ts"
@@ -162,7 +163,7 @@ describe("renderReport", () => {
     const base = study([algorithmAxis(["ddp", "dreamddp"]), targets])
     const report: StudyReport = {
       ...base,
-      search: { label: "bandwidth", unit: "bytesPerSecond" },
+      search: { label: "bandwidth", unit: "bytesPerSecond", metric: "compute utilisation" },
       rows: base.rows.map((row) => {
         const target = Number(row.at["find.target"])
         const found = row.algorithm === "ddp" && target === 0.99 ? undefined : needed(row.algorithm, target)
@@ -226,6 +227,7 @@ const textStudy = (text: string, timelines: ReadonlyArray<ReportTimeline>): Stud
     scenarioText: text,
     command: text,
     version: text,
+    family: dataParallel,
     axes: [
       { path: "algorithm", label: text, unit: "text", values: ["ddp", text] },
       { ...bandwidthAxis, label: text, values: bandwidths.slice(0, 3) }

@@ -3,7 +3,9 @@
 // from the simulator.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Scenario } from "../../core/scenario.ts"
+import { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
+import { dataParallel } from "../../sim/families/data-parallel/family.ts"
+import { runDataParallel, type DataParallelResult } from "../../sim/families/data-parallel/run.ts"
 import { Loader } from "../../sim/load.ts"
 import type {
   AxisValue,
@@ -12,7 +14,6 @@ import type {
   ReportTimeline,
   StudyReport
 } from "../../sim/report/study-report.ts"
-import { runScenario } from "../../sim/run.ts"
 
 export interface Shape {
   readonly computeSeconds: number
@@ -46,11 +47,12 @@ export const rowOf = (
   stepSeconds: number,
   at: Readonly<Record<string, AxisValue>>,
   changes: Partial<ReportRow> = {}
-): ReportRow => {
+): ReportRow & DataParallelResult => {
   const { computeSeconds, bytes } = shapes[algorithm]!
   return {
     digest: `${algorithm.length}${Math.round(stepSeconds * 1e6)}`.padStart(16, "0"),
     scenario: "GPT-2 124M",
+    task: "data-parallel",
     algorithm,
     ranks: 8,
     network: "fluid",
@@ -103,6 +105,7 @@ export const study = (
   return {
     title: "GPT-2 124M on eight sites",
     scenarioText: "name: GPT-2 124M\nalgorithm: ddp\n",
+    family: dataParallel,
     axes,
     rows: points.map((at) => {
       const algorithm = String(at["algorithm"] ?? "ddp")
@@ -123,14 +126,14 @@ export const recordTimelines = async (
 ): Promise<ReadonlyArray<ReportTimeline>> =>
   Promise.all(
     names.map(async (algorithm): Promise<ReportTimeline> => {
-      const scenario = Schema.decodeUnknownSync(Scenario)({
+      const scenario = Schema.decodeUnknownSync(DataParallelScenario)({
         name: "twelve layers",
         model: { layers: 12, parameters: "124M", stepSeconds: "32.3ms" },
         world: { ranks: 8, links: { inter: { bandwidth: "1Gbit/s", latency: "1ms" } } },
         algorithm: { name: algorithm }
       })
       const run = await Effect.runPromise(
-        runScenario(scenario, "scenario.yaml", { loader: new Loader(), record: true })
+        runDataParallel(scenario, "scenario.yaml", { loader: new Loader(), record: true })
       )
       const { timeline, fromSeconds, toSeconds } = run
       return { algorithm, label: "1 Gbit/s", timeline: timeline!, fromSeconds, toSeconds }

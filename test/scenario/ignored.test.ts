@@ -1,13 +1,15 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { ignoredFields } from "../../sim/scenario/ignored.ts"
+import { familyOf } from "../../sim/families.ts"
 import { loadScenario } from "../../sim/scenario-file.ts"
 import { scenarioFile, small } from "./files.ts"
 
 const facts = { estimates: [], makespanSeconds: 10 }
 
-const warningsOf = (...sets: ReadonlyArray<string>): ReadonlyArray<string> =>
-  ignoredFields(Effect.runSync(loadScenario(scenarioFile(small), sets)), facts)
+const warningsOf = (...sets: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const scenario = Effect.runSync(loadScenario(scenarioFile(small), sets))
+  return familyOf(scenario).ignored(scenario, facts)
+}
 
 describe("fields without effect", () => {
   it("are none in a plain scenario", () => expect(warningsOf()).toEqual([]))

@@ -5,6 +5,7 @@ import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { decodeScenario } from "../../sim/scenario-file.ts"
 import { Loader } from "../../sim/load.ts"
+import { metricOf } from "../../sim/result.ts"
 import { runScenario } from "../../sim/run.ts"
 import { utilisation, type Job, type Method } from "./utilisation-model.ts"
 
@@ -28,7 +29,7 @@ const simulated = (job: Job, method: Method, network: string, asDdp: boolean): n
   const run = Effect.gen(function* () {
     const scenario = yield* decodeScenario(raw, () => "generated")
     const { result } = yield* runScenario(scenario, "generated.yaml", { loader: new Loader() })
-    return result.computeUtilisation
+    return metricOf(result, "computeUtilisation")
   })
   return Effect.runSync(run)
 }

@@ -1,0 +1,17 @@
+// The families of algorithms that the simulator runs, by task.
+import type { Scenario, Task } from "../core/scenario.ts"
+import { dataParallel } from "./families/data-parallel/family.ts"
+import type { Family } from "./family.ts"
+import type { RunResult } from "./result.ts"
+
+export const families: Readonly<Record<Task, Family>> = {
+  "data-parallel": dataParallel
+}
+
+export const familyOf = ({ task }: { readonly task: Task }): Family => families[task]
+
+/** The result with the warnings about its scenario's fields among its own. */
+export const withIgnoredFields = (result: RunResult, scenario: Scenario): RunResult => {
+  const warnings = [...new Set([...result.warnings, ...familyOf(scenario).ignored(scenario, result)])]
+  return { ...result, warnings }
+}

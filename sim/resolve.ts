@@ -1,0 +1,58 @@
+// Small sections of a scenario, resolved: the device that costs are estimated for, and what goes wrong when.
+import * as Effect from "effect/Effect"
+import { InputError } from "../core/input-error.ts"
+import type { DeviceSettings, FaultSettings } from "../core/scenario-sections.ts"
+import type { World } from "../core/world.ts"
+import { devices, type Device } from "./cost/roofline.ts"
+import type { Fault } from "./faults.ts"
+
+/** The device whose peak rates estimate what nobody measured. */
+export const resolveDevice = (device: DeviceSettings | undefined): Device | undefined => {
+  if (device === undefined) return undefined
+  if (typeof device === "string") return devices.find(({ name }) => name === device)
+  return { name: device.name, flopsPerSecond: device.flops, memoryBytesPerSecond: device.memoryBandwidth }
+}
+
+/** Faults of this world; each that names a rank, node or site that is not there is an error. */
+export const resolveFaults = (
+  settings: ReadonlyArray<FaultSettings>,
+  world: World,
+  file: string
+): Effect.Effect<ReadonlyArray<Fault>, InputError> =>
+  Effect.forEach(settings, (fault, index) => {
+    const fromSeconds = fault.from
+    const untilSeconds = fault.for === undefined ? Infinity : fromSeconds + fault.for
+    const refuse = (field: string, value: number, count: number, what: string) =>
+      Effect.fail(
+        new InputError({
+          file,
+          field: `faults[${index}].${field}`,
+          value: String(value),
+          accepted: `a ${what} of this world, 0 to ${count - 1}`
+        })
+      )
+    if ("link" in fault) {
+      const nodes = (world.nodeOf.at(-1) ?? 0) + 1
+      const count = { intra: world.size, inter: nodes, wan: world.sites.length }[fault.link]
+      if (fault.of !== undefined && !(fault.of >= 0 && fault.of < count)) {
+        return refuse("of", fault.of, count, { intra: "rank", inter: "node", wan: "site" }[fault.link])
+      }
+      return Effect.succeed<Fault>({
+        kind: "link",
+        tier: fault.link,
+        owner: fault.of,
+        fromSeconds,
+        untilSeconds,
+        change: {
+          ...(fault.bandwidth === undefined ? {} : { bytesPerSecond: fault.bandwidth }),
+          ...(fault.latency === undefined ? {} : { latencySeconds: fault.latency })
+        }
+      })
+    }
+    const [field, rank, factor] =
+      "outage" in fault
+        ? (["outage", fault.outage, 0] as const)
+        : (["straggler", fault.straggler, fault.speed] as const)
+    if (!(rank >= 0 && rank < world.size)) return refuse(field, rank, world.size, "rank")
+    return Effect.succeed<Fault>({ kind: "rank", rank, fromSeconds, untilSeconds, factor })
+  })
