@@ -34,10 +34,16 @@ export class Recorder {
   readonly #cause: Array<number> = []
   readonly #labels = new Dictionary()
   readonly #kernels = new Dictionary()
-  readonly #logs = new Map<number, Array<OpLogEntry>>()
+  // By rank; also of a rank that submits nothing.
+  readonly #logs: ReadonlyMap<number, Array<OpLogEntry>>
   // A collective is one chain of activities and a row for each simulated member.
   readonly #rowsByFirst = new Map<Activity, Array<number>>()
   readonly #rowsByLast = new Map<Activity, Array<number>>()
+
+  /** For a run that simulates these ranks. */
+  constructor(ranks: ReadonlyArray<number>) {
+    this.#logs = new Map(ranks.map((rank) => [rank, []]))
+  }
 
   submitted(
     rank: number,
@@ -61,9 +67,7 @@ export class Recorder {
     this.#cause.push(-1)
     append(this.#rowsByFirst, first, row)
     append(this.#rowsByLast, last, row)
-    let log = this.#logs.get(rank)
-    if (log === undefined) this.#logs.set(rank, (log = []))
-    log.push({
+    this.#logs.get(rank)!.push({
       op: id,
       label: op.label,
       kernel: op.kernel.name,

@@ -132,7 +132,7 @@ class Run<A> {
       ...simulation.collectives,
       latencyVaries: faults?.changeLatency ?? false
     })
-    this.#recorder = simulation.record === true ? new Recorder() : undefined
+    this.#recorder = simulation.record === true ? new Recorder(symmetry.ranks.representatives) : undefined
     this.#values = simulation.values === undefined ? undefined : new Values(simulation.values)
     const recorder = this.#recorder
     if (recorder !== undefined) this.#engine.recorder = recorder
