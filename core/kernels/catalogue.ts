@@ -27,6 +27,9 @@ import {
   positionAddForward
 } from "./embedding.ts"
 import type { Kernel } from "./kernel.ts"
+import { kvAppend, kvAttention, kvEvict, kvGather } from "./kv-cache.ts"
+import { kvChunkScores, kvPoolScores, kvShotScores, kvWindowScores } from "./kv-scores.ts"
+import { kvSinkTokens, kvTopChunks, kvTopShots, kvTopTokens } from "./kv-select.ts"
 import { linearBackwardInput, linearBackwardWeight, linearForward } from "./linear.ts"
 import {
   softmaxBackward,
@@ -68,7 +71,8 @@ import {
   unpackInt8
 } from "./packing.ts"
 import { profiled } from "./profiled.ts"
-import { ropeBackward, ropeForward } from "./rope.ts"
+import { ropeBackward, ropeForward, ropeRows } from "./rope.ts"
+import { argmax, concatRows, lastToken, splitRows } from "./rows.ts"
 import { tokenWindows } from "./token-windows.ts"
 
 const allCollectives = [allReduce, allGather, reduceScatter, allToAll, broadcast, sendRecv] as const
@@ -115,6 +119,24 @@ const all = [
   groupedLinearBackwardInput,
   groupedLinearBackwardWeight,
   tokenWindows,
+  // generation
+  ropeRows,
+  lastToken,
+  argmax,
+  concatRows,
+  splitRows,
+  kvAppend,
+  kvAttention,
+  kvEvict,
+  kvGather,
+  kvWindowScores,
+  kvPoolScores,
+  kvChunkScores,
+  kvShotScores,
+  kvTopTokens,
+  kvSinkTokens,
+  kvTopChunks,
+  kvTopShots,
   // optimizer
   sgd,
   adamw,

@@ -94,6 +94,8 @@ export interface Call<S extends AttributeSchema> {
   dim(name: string): number
   /** Product of the extents that `...` stands for; 1 where there are none. */
   readonly rows: number
+  /** Shapes of the inputs, for rules that no signature can say. */
+  readonly shapes: ReadonlyArray<Shape>
 }
 
 /** A declaration has checked that the operands its signature names are there: destructure as many as it names. */
@@ -184,7 +186,7 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
       if (value === undefined) throw new RangeError(`${name}: nothing binds "${extent}"`)
       return value
     }
-    return { a, dim, rows: extents.get("rows") ?? elementsOf(open) }
+    return { a, dim, rows: extents.get("rows") ?? elementsOf(open), shapes }
   }
   const shapesOf = (inputs: ReadonlyArray<Operand>): ReadonlyArray<Shape> => inputs.map(({ shape }) => shape)
   return {

@@ -301,6 +301,83 @@ const calls: Readonly<
   "grouped_linear.forward": [[[12, 4], [8, 5, 4], [8]], {}, [[12, 5]]],
   "grouped_linear.backward_input": [[[12, 5], [8, 5, 4], [8]], {}, [[12, 4]]],
   "grouped_linear.backward_weight": [[[12, 5], [12, 4], [8]], {}, [[8, 5, 4]]],
+  "rope.rows": [[[3, 8]], { headWidth: 4, positions: "7,0" }, [[3, 8]]],
+  last_token: [[[2, 3, 4]], {}, [[2, 4]]],
+  argmax: [[[2, 3, 7]], {}, [[2, 3]]],
+  concat_rows: [
+    [
+      [1, 3],
+      [1, 3]
+    ],
+    { rows: 2 },
+    [[2, 3]]
+  ],
+  split_rows: [
+    [[4, 3]],
+    { counts: "1,2" },
+    [
+      [1, 3],
+      [2, 3]
+    ]
+  ],
+  "kv.append": [
+    [
+      [3, 8],
+      [3, 8],
+      [2, 5, 8],
+      [2, 4, 8]
+    ],
+    { positions: "4,0" },
+    [
+      [2, 5, 8],
+      [2, 4, 8]
+    ]
+  ],
+  "kv.attention": [
+    [
+      [3, 16],
+      [2, 5, 8],
+      [2, 4, 8]
+    ],
+    { heads: 4, kvHeads: 2, headWidth: 4, lengths: "5,1" },
+    [[3, 16]]
+  ],
+  "kv.evict": [
+    [
+      [3, 16],
+      [2, 5, 8],
+      [2, 4, 8]
+    ],
+    { heads: 4, kvHeads: 2, headWidth: 4, lengths: "5,1", from: "2,-1" },
+    [
+      [2, 5, 8],
+      [2, 4, 8]
+    ]
+  ],
+  "kv.gather": [
+    [
+      [1, 6, 8],
+      [1, 6, 8],
+      [2, 3]
+    ],
+    { kvHeads: 2, capacity: 5 },
+    [[2, 5, 8]]
+  ],
+  "kv.window_scores": [
+    [
+      [1, 6, 16],
+      [1, 6, 8]
+    ],
+    { heads: 4, kvHeads: 2, headWidth: 4, window: 2 },
+    [[2, 6]]
+  ],
+  "kv.pool_scores": [[[2, 6]], { window: 2, kernel: 3 }, [[2, 6]]],
+  "kv.chunk_scores": [[[2, 7]], { chunk: 3 }, [[3]]],
+  "kv.shot_scores": [[[2, 7]], { starts: "0,2,3" }, [[3]]],
+  "kv.top_tokens": [[[2, 7]], { count: 3 }, [[2, 3]]],
+  "kv.sink_tokens": [[], { time: 9, count: 6 }, [[1, 6]]],
+  "kv.top_chunks": [[[3]], { time: 8, chunk: 3, count: 2, limit: 5, window: 2 }, [[1, 7]]],
+  "kv.top_shots": [[[3]], { time: 7, starts: "0,2,3", budget: 4 }, [[1, 4]]],
   sgd: [
     [
       [2, 3],
@@ -433,7 +510,10 @@ describe("every kernel", () => {
         expect(Number.isFinite(amount) && amount >= 0, `${kernel.name} ${JSON.stringify(work)}`).toBe(true)
       }
       const written = results.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
-      expect(work.writtenBytes, kernel.name).toBe(written)
+      // these write some rows of a cache that is far larger
+      if (["kv.append", "kv.evict", "kv.gather"].includes(kernel.name))
+        expect(work.writtenBytes, kernel.name).toBeLessThan(written)
+      else expect(work.writtenBytes, kernel.name).toBe(written)
     }
   })
 
@@ -482,6 +562,9 @@ describe("every kernel", () => {
     for (const name of ["squared_norm", "clip_by_norm", "embedding.forward", "all_reduce", "all_gather"])
       free.add(name)
     for (const name of ["broadcast", "send_recv"]) free.add(name)
+    for (const name of ["last_token", "argmax", "split_rows", "kv.sink_tokens", "kv.top_tokens"])
+      free.add(name)
+    for (const name of ["kv.pool_scores", "kv.chunk_scores", "kv.shot_scores"]) free.add(name)
     let rejected = 0
     for (const [kernel, inputs, attributes] of entries) {
       let own = 0
