@@ -40,7 +40,7 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
           accepted: `a rank that was simulated by itself: ${known.slice(0, 16).join(", ")}${known.length > 16 ? ", ..." : ""}`
         })
       }
-      const explanation = explain(timeline, window)
+      const explanation = explain(timeline, window, { opLogs: run.simulated.opLogs })
       const more = familyOf(scenario).explain?.(scenario, run)
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined

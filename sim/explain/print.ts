@@ -158,9 +158,21 @@ const reasons = (explanation: Explanation): ReadonlyArray<string> => {
       `For ${formatSeconds(exposed.otherRanksSeconds)} it waited for other ranks that had not yet joined a collective.`
     )
   }
-  const worst = collectives.toSorted((a, b) => b.exposedSeconds - a.exposedSeconds).slice(0, 3)
-  for (const collective of worst)
-    if (collective.exposedSeconds > 0.01 * seconds) sentences.push(why(collective))
+  // The same collective of several steps is told once, by the step in which it was exposed longest.
+  const exposedOf = Map.groupBy(
+    collectives.toSorted((a, b) => b.exposedSeconds - a.exposedSeconds),
+    ({ label }) => label
+  )
+  const totalOf = (group: ReadonlyArray<CollectiveExplanation>): number =>
+    group.reduce((sum, { exposedSeconds }) => sum + exposedSeconds, 0)
+  const worst = [...exposedOf.values()].toSorted((a, b) => totalOf(b) - totalOf(a)).slice(0, 3)
+  for (const group of worst) {
+    const total = totalOf(group)
+    if (total <= 0.01 * seconds) continue
+    const repeats = group.filter(({ exposedSeconds }) => exposedSeconds > 0).length
+    const often = repeats > 1 ? ` So ${repeats} times, ${formatSeconds(total)} in all.` : ""
+    sentences.push(`${why(group[0]!)}${often}`)
+  }
   return sentences
 }
 
