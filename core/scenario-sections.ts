@@ -72,7 +72,8 @@ export const ModelSettings = Schema.Union([ProfiledModel, UniformModel, Gpt2Mode
 export type ModelSettings = typeof ModelSettings.Type
 
 export const LinkSettings = Schema.Struct({
-  bandwidth: withDefault(Bandwidth, "unlimited"),
+  /** A link that is down for a while is a fault. */
+  bandwidth: withDefault(Bandwidth.check(Schema.isGreaterThan(0)), "unlimited"),
   /** One way. */
   latency: withDefault(Seconds, 0),
   /** Largest IP packet of TCP over Ethernet, bytes: its headers take their share of the bandwidth. Default: none do. */
@@ -117,7 +118,11 @@ export type CollectiveSettings = typeof CollectiveSettings.Type
 /** Peak rates, for costs that nothing measured. */
 export const DeviceSettings = Schema.Union([
   Schema.Literals(["NVIDIA H200", "NVIDIA H100", "NVIDIA A100", "NVIDIA A40"]),
-  Schema.Struct({ name: withDefault(Schema.String, "device"), flops: Flops, memoryBandwidth: Bandwidth })
+  Schema.Struct({
+    name: withDefault(Schema.String, "device"),
+    flops: Flops.check(Schema.isGreaterThan(0)),
+    memoryBandwidth: Bandwidth.check(Schema.isGreaterThan(0))
+  })
 ])
 
 export type DeviceSettings = typeof DeviceSettings.Type
@@ -130,7 +135,11 @@ const during = {
 
 export const FaultSettings = Schema.Union([
   /** Kernels of a rank run at `speed` (0.5: half) for a while. */
-  Schema.Struct({ straggler: Schema.Int, speed: Schema.Number.check(Schema.isGreaterThan(0)), ...during }),
+  Schema.Struct({
+    straggler: Schema.Int,
+    speed: Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 })),
+    ...during
+  }),
   /** A rank is away, then goes on where it stopped. */
   Schema.Struct({ outage: Schema.Int, ...during }),
   /** Links have another bandwidth or latency for a while; bandwidth 0 takes them down. */

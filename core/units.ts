@@ -45,6 +45,10 @@ const numberAndUnit = /^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)$/u
 const show = (input: string | number): string =>
   typeof input === "number" ? String(input) : JSON.stringify(input)
 
+// What is no quantity of any machine. Within these bounds no sum or quotient of quantities overflows to infinity.
+const least = 1e-30
+const most = 1e30
+
 /** A parser of one quantity: splits number from unit, leaves the unit to `scale`, refuses what no quantity can be. */
 const parser =
   (quantity: Quantity, scale: (amount: number, unit: string) => number | string) =>
@@ -66,6 +70,8 @@ const parser =
     const scaled = scale(amount, unit)
     if (typeof scaled === "string") return fail(scaled)
     if (!Number.isFinite(scaled)) return fail("it is not finite")
+    if (scaled !== 0 && !(scaled >= least && scaled <= most))
+      return fail(`it is not between ${least} and ${most}`)
     // -0 would survive every test above and print as "-0".
     return Result.succeed(scaled === 0 ? 0 : scaled)
   }

@@ -48,6 +48,8 @@ export const resolveModel = (
       return yield* scaleProfile(measured, model, ranks, file)
     }
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
+    const wrong = misfit(model)
+    if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
     const graph = graphOf(model)
     if (device === undefined) {
       return yield* new InputError({
@@ -64,9 +66,36 @@ export const resolveModel = (
     }
   })
 
-const graphOf = (
-  model: Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
-): LayerGraph => {
+type Architecture = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
+
+/** The first size that does not go with another; each by itself is a positive whole number already. */
+const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "accepted"> | undefined => {
+  const refuse = (field: string, value: number, accepted: string) => ({
+    field: `model.${field}`,
+    value: String(value),
+    accepted
+  })
+  const [name, sizes] =
+    "gpt2" in model
+      ? (["gpt2", model.gpt2] as const)
+      : "llama" in model
+        ? (["llama", model.llama] as const)
+        : (["mixtral", model.mixtral] as const)
+  const { width, heads } = sizes
+  if (width % heads !== 0) return refuse(`${name}.heads`, heads, `a divisor of the width of ${width}`)
+  if (!("ffnWidth" in sizes)) return undefined
+  if ((width / heads) % 2 !== 0) {
+    const accepted = `a width for each head that is even, for its rotary positions; here it is ${width / heads}`
+    return refuse(`${name}.width`, width, accepted)
+  }
+  if (sizes.kvHeads !== undefined && heads % sizes.kvHeads !== 0)
+    return refuse(`${name}.kvHeads`, sizes.kvHeads, `a divisor of the ${heads} heads`)
+  if ("topK" in sizes && sizes.topK > sizes.experts)
+    return refuse(`${name}.topK`, sizes.topK, `at most the number of experts, ${sizes.experts}`)
+  return undefined
+}
+
+const graphOf = (model: Architecture): LayerGraph => {
   if ("gpt2" in model) return gpt2(model.gpt2)
   if ("llama" in model) return llama({ kvHeads: model.llama.heads, ...model.llama })
   return mixtral({ kvHeads: model.mixtral.heads, ...model.mixtral })

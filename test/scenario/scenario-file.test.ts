@@ -84,7 +84,10 @@ jitter: .nan
   })
 
   it.each([
-    ["[{ straggler: 1 }]", /faults\.0\.speed: expected a number, greater than 0 \(it is missing\)/u],
+    [
+      "[{ straggler: 1 }]",
+      /faults\.0\.speed: expected a number, from 0\.000001 to 1000000 \(it is missing\)/u
+    ],
     [
       "[{ outage: 1, speed: 2 }]",
       /faults\.0\.speed: an unknown field.*"speed" goes with the fields straggler and speed/u
