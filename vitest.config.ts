@@ -6,7 +6,21 @@ const soaking = (process.env["TANDEM_SOAK"] ?? "") !== ""
 /** Where to also write the result as JSON, for machines: .ci/run takes its last line from it. */
 const report = process.env["TANDEM_TEST_REPORT"]
 
+/** Examples in docs/ import the package by its name; here that is the sources. As in tsconfig.json. */
+const entryPoints = {
+  tandem: "core",
+  "tandem/sim": "sim",
+  "tandem/traces": "traces",
+  "tandem/testing": "testing"
+}
+
 export default defineConfig({
+  resolve: {
+    alias: Object.entries(entryPoints).map(([name, folder]) => ({
+      find: new RegExp(`^${name}$`, "u"),
+      replacement: `${import.meta.dirname}/${folder}/index.ts`
+    }))
+  },
   test: {
     include: ["test/**/*.test.ts"],
     exclude: ["**/node_modules/**", "**/dist/**"],

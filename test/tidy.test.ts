@@ -41,7 +41,9 @@ const examples: Readonly<
       ["exec/machine.ts", 'import { Engine } from "../sim/engine/engine.ts"'],
       ["sim/a.ts", 'import { world } from "../testing/world.ts"'],
       ["testing/a.ts", 'import { it } from "../test/setup/settings.ts"'],
-      ["bench/a.ts", 'import "../test/setup/settings.ts"']
+      ["bench/a.ts", 'import "../test/setup/settings.ts"'],
+      ["core/a.ts", 'import { simulate } from "tandem/sim"'],
+      ["testing/a.ts", 'import { kernels } from "tandem"']
     ],
     keeps: [
       ["core/a.ts", 'import { parse } from "./sim/units.ts"'],
@@ -49,7 +51,8 @@ const examples: Readonly<
       ["sim/a.ts", 'import { readProfile } from "../traces/profile-file.ts"'],
       ["exec/cli/agree-command.ts", 'import { simulate } from "../../sim/simulate.ts"'],
       ["testing/a.ts", 'import { simulate } from "../sim/simulate.ts"'],
-      ["test/a.test.ts", 'import { build } from "../bench/fluid/workloads.ts"']
+      ["test/a.test.ts", 'import { build } from "../bench/fluid/workloads.ts"'],
+      ["docs/examples/a.ts", 'import { kernels } from "tandem"']
     ]
   },
   "core stands alone": {

@@ -134,6 +134,9 @@ export const rules: ReadonlyArray<Rule> = [
       const from = path.split("/")[0]!
       const allowed = [from, ...(layers[from] ?? []), ...(under(seesSimToo)(path) ? ["sim"] : [])]
       return imports.flatMap(({ specifier, line }) => {
+        // By its name the package is what others see of it: examples are written as they would write them.
+        if (/^tandem(?:\/|$)/u.test(specifier) && from !== "docs")
+          return [{ line, what: `${from} imports ${specifier}` }]
         if (!specifier.startsWith(".")) return []
         const to = posix.join(posix.dirname(path), specifier).split("/")
         return to.length === 1 || allowed.includes(to[0]!)

@@ -1,0 +1,71 @@
+// The example of docs/testing.md: a scheduler of one's own, and what it is checked for.
+// #region scheduler
+import * as Effect from "effect/Effect"
+import { collective, kernels, Lane, Machine } from "tandem"
+import type { Scheduler } from "tandem/testing"
+
+/** Whose turn it is: is this layer averaged after this step? */
+type Turn = (layer: number, step: number, period: number) => boolean
+
+/** Local SGD whose communication is spread out: a few layers after each step, every layer once in each period. */
+const staggered =
+  (turn: Turn): Scheduler =>
+  ({ model, planned, steps }) =>
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const { layers } = yield* model
+      for (let step = 0; step < steps; step++) {
+        for (const { forward } of layers) for (const op of forward) machine.submit(op)
+        for (const { backward } of layers.toReversed()) for (const op of backward) machine.submit(op)
+        for (const { update } of layers) for (const op of update(step)) machine.submit(op)
+        for (const [index, { name, parameters }] of layers.entries()) {
+          if (parameters.length === 0 || !turn(index, step, planned.periodSteps)) continue
+          const everyone = machine.world.all
+          const average = { attributes: { reduce: "avg" } }
+          machine.submit(
+            collective(
+              `average ${name}`,
+              kernels.all_reduce,
+              Lane.inter,
+              everyone,
+              parameters,
+              parameters,
+              average
+            )
+          )
+        }
+        yield* machine.endStep
+      }
+    })
+
+export const firstAttempt = staggered((layer, step, period) => layer === step % period)
+// #endregion
+
+// #region check
+import { checkScheduler, neverSlowerThan, scenario, synchronisesEveryLayer } from "tandem/testing"
+
+export const check = (scheduler: Scheduler, saveTo: string) =>
+  checkScheduler(scheduler, {
+    name: "staggered",
+    scenarios: scenario({ algorithms: ["local-sgd"], maxFaults: 0, jitter: false }),
+    properties: {
+      synchronisesEveryLayer: synchronisesEveryLayer(),
+      neverSlowerThanLocalSgd: (run) =>
+        neverSlowerThan({ name: "local-sgd", period: run.context.planned.periodSteps })(run)
+    },
+    numRuns: 200,
+    seed: 1, // so that this page can show what comes out
+    saveTo
+  })
+// #endregion
+
+// #region corrected
+export const corrected = staggered((layer, step, period) => layer % period === step % period)
+// #endregion
+
+// #region test
+import { assertScheduler } from "tandem/testing"
+
+/** The body of a test, for any test runner. */
+export const keepsTheLaws = () => assertScheduler(corrected, { numRuns: 50 })
+// #endregion
