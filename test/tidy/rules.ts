@@ -61,8 +61,8 @@ export const longFiles: Readonly<Record<string, { readonly linesMax: number; rea
     because: "one incremental solver; its parts are only correct together"
   },
   "test/kernels/declarations.test.ts": {
-    linesMax: 700,
-    because: "one table with a line for every kernel of the catalogue"
+    linesMax: 1200,
+    because: "one table with an entry for every kernel of the catalogue; it grows with it"
   }
 }
 
