@@ -57,7 +57,7 @@ describe("signatures", () => {
 /** One call that fits for every kernel whose rule is not "anything goes": input shapes and attributes. */
 const calls: Readonly<
   Record<
-    Exclude<KernelName, "profiled" | "barrier">,
+    Exclude<KernelName, "profiled" | "barrier" | "repack">,
     readonly [inputs: ReadonlyArray<Shape>, attributes: Attributes, outputs: ReadonlyArray<Shape>]
   >
 > = {
@@ -298,6 +298,151 @@ const calls: Readonly<
     { topK: 2 },
     [[2, 3, 2]]
   ],
+  random_normal: [[], { rows: 3, width: 4, seed: 1 }, [[3, 4]]],
+  "noisy_logits.forward": [
+    [
+      [2, 3, 8],
+      [2, 3, 8],
+      [2, 3, 8]
+    ],
+    {},
+    [[2, 3, 8]]
+  ],
+  "noisy_logits.backward": [
+    [
+      [2, 3, 8],
+      [2, 3, 8],
+      [2, 3, 8]
+    ],
+    {},
+    [[2, 3, 8]]
+  ],
+  "sigmoid_gate.forward": [
+    [[2, 3, 8]],
+    { topK: 2 },
+    [
+      [2, 3, 2],
+      [2, 3, 2]
+    ]
+  ],
+  "sigmoid_gate.backward": [
+    [
+      [2, 3, 2],
+      [2, 3, 2],
+      [2, 3, 2],
+      [2, 3, 8]
+    ],
+    { topK: 2 },
+    [[2, 3, 8]]
+  ],
+  "cosine_scores.forward": [
+    [
+      [2, 3, 4],
+      [8, 4]
+    ],
+    {},
+    [[2, 3, 8]]
+  ],
+  "cosine_scores.backward_input": [
+    [
+      [2, 3, 8],
+      [2, 3, 4],
+      [8, 4],
+      [2, 3, 8]
+    ],
+    {},
+    [[2, 3, 4]]
+  ],
+  "cosine_scores.backward_weight": [
+    [
+      [2, 3, 8],
+      [2, 3, 4],
+      [8, 4],
+      [2, 3, 8]
+    ],
+    {},
+    [[8, 4]]
+  ],
+  "expert_choice.forward": [
+    [[6, 4]],
+    { capacity: 3 },
+    [
+      [4, 3],
+      [4, 3]
+    ]
+  ],
+  "expert_choice.backward": [
+    [
+      [4, 3],
+      [4, 3],
+      [4, 3],
+      [6, 4]
+    ],
+    { capacity: 3 },
+    [[6, 4]]
+  ],
+  "soft_gate.forward": [
+    [[6, 4]],
+    {},
+    [
+      [6, 4],
+      [6, 4]
+    ]
+  ],
+  "soft_gate.backward": [
+    [
+      [6, 4],
+      [6, 4],
+      [6, 4],
+      [6, 4]
+    ],
+    {},
+    [[6, 4]]
+  ],
+  moe_layout: [[[6, 2]], { experts: 4, ranks: 2, chunks: 2, capacity: 4, topK: 2 }, [[16], [16], [4]]],
+  expert_choice_layout: [[[4, 6]], { experts: 4, ranks: 2, chunks: 3, capacity: 6 }, [[24], [24]]],
+  soft_layout: [[], { experts: 4, ranks: 2, chunks: 1, capacity: 3 }, [[12]]],
+  "moe_order.forward": [
+    [[6, 5], [7]],
+    { rows: "3,4" },
+    [
+      [3, 5],
+      [4, 5]
+    ]
+  ],
+  "moe_order.backward": [[[7], [3, 5], [4, 5]], { inputs: 6 }, [[6, 5]]],
+  "moe_inverse_order.forward": [[[6, 2], [7], [7], [3, 5], [4, 5]], { outputs: 6 }, [[6, 5]]],
+  "moe_inverse_order.backward_input": [
+    [[6, 5], [6, 2], [7], [7]],
+    { rows: "3,4" },
+    [
+      [3, 5],
+      [4, 5]
+    ]
+  ],
+  "moe_inverse_order.backward_gate": [[[6, 5], [6, 2], [7], [7], [3, 5], [4, 5]], {}, [[6, 2]]],
+  "soft_order.forward": [
+    [[6, 5], [6, 8], [7]],
+    { rows: "3,4" },
+    [
+      [3, 5],
+      [4, 5]
+    ]
+  ],
+  "soft_inverse_order.forward": [[[6, 8], [7], [3, 5], [4, 5]], {}, [[6, 5]]],
+  "soft_order.backward_mix": [[[6, 5], [6, 8], [7], [3, 5], [4, 5]], {}, [[6, 8]]],
+  moe_rechunk: [
+    [
+      [3, 5],
+      [4, 5]
+    ],
+    { blocks: "2,5", chunks: 3 },
+    [
+      [1, 5],
+      [3, 5],
+      [3, 5]
+    ]
+  ],
   "grouped_linear.forward": [[[12, 4], [8, 5, 4], [8]], {}, [[12, 5]]],
   "grouped_linear.backward_input": [[[12, 5], [8, 5, 4], [8]], {}, [[12, 4]]],
   "grouped_linear.backward_weight": [[[12, 5], [12, 4], [8]], {}, [[8, 5, 4]]],
@@ -496,7 +641,7 @@ describe("every kernel", () => {
       expect(kernel.signature).toContain("->")
     }
     expect(kernelNamed("constructor")).toBeUndefined()
-    expect(entries.length).toBe(Object.keys(kernels).length - 2)
+    expect(entries.length).toBe(Object.keys(kernels).length - 3)
   })
 
   it("has the output shapes of its rule, and work that is finite and not negative", () => {
@@ -553,6 +698,11 @@ describe("every kernel", () => {
     for (const name of [
       "moe_permutation",
       "topk_gate.forward",
+      "sigmoid_gate.forward",
+      "expert_choice.forward",
+      "soft_gate.forward",
+      "random_normal",
+      "soft_layout",
       "residual.backward",
       "position_add.backward_weight",
       "token_windows"
