@@ -35,9 +35,9 @@ export const collectiveOrder = (execution: Execution): Violation | undefined => 
   return undefined
 }
 
-/** No member leaves a collective before the last has come, and they leave together. */
+/** No member leaves a collective before the last has come, and they leave together (unless they may `leaveApart`). */
 export const collectivesMeet = (execution: Execution): Violation | undefined => {
-  const { timeline, opLogs, toleranceSeconds = 0 } = execution
+  const { timeline, opLogs, toleranceSeconds = 0, leaveApart = false } = execution
   const ranks = rowsByRank(timeline)
   const meetings = new Map<string, Array<number>>()
   for (const log of opLogs) {
@@ -62,7 +62,7 @@ export const collectivesMeet = (execution: Execution): Violation | undefined => 
       const early =
         endSeconds[row]! < startSeconds[lastStart]! - toleranceSeconds
           ? ([lastStart, "starts"] as const)
-          : endSeconds[row]! < endSeconds[lastEnd]! - toleranceSeconds
+          : !leaveApart && endSeconds[row]! < endSeconds[lastEnd]! - toleranceSeconds
             ? ([lastEnd, "ends"] as const)
             : undefined
       if (early === undefined) continue

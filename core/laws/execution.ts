@@ -24,6 +24,8 @@ export interface Execution {
   readonly traffic?: Traffic | undefined
   /** By how much clocks of different lanes and ranks may disagree, seconds. 0 for a simulation, which is exact. */
   readonly toleranceSeconds?: number | undefined
+  /** Members of a collective may leave it one after the other, once the last has come: true of real machines. */
+  readonly leaveApart?: boolean | undefined
 }
 
 export interface StepEnds {

@@ -3,14 +3,17 @@
 import * as Effect from "effect/Effect"
 import { Machine, type Program } from "../machine/machine.ts"
 import type { Op, OpId } from "../machine/op.ts"
-import type { Tensor } from "../machine/tensor.ts"
+import type { Tensor, TensorData } from "../machine/tensor.ts"
 
 export type JournalEntry =
   | { readonly kind: "op"; readonly id: OpId; readonly step: number; readonly op: Op }
   | { readonly kind: "alloc"; readonly tensor: Tensor }
   | { readonly kind: "free"; readonly tensor: Tensor }
-  /** The read has returned: from here on the program may know the tensor's values. `writer` is -1 if no op wrote it. */
-  | { readonly kind: "read"; readonly tensor: Tensor; readonly writer: OpId }
+  /** The read has returned: from here on the program knows these values. `writer` is -1 if no op wrote the tensor. */
+  | { readonly kind: "read"; readonly tensor: Tensor; readonly writer: OpId; readonly values: TensorData }
+  /** What the program was told of time; it depends on the machine. */
+  | { readonly kind: "ready"; readonly tensor: Tensor; readonly ready: boolean }
+  | { readonly kind: "now"; readonly seconds: number }
   | { readonly kind: "endStep" | "drain" }
 
 /** One rank's calls in program order. */
@@ -48,8 +51,8 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
       read: (tensor) =>
         Effect.suspend(() => {
           const writer = writers.get(tensor) ?? -1
-          return Effect.tap(machine.read(tensor), () =>
-            Effect.sync(() => entries.push({ kind: "read", tensor, writer }))
+          return Effect.tap(machine.read(tensor), (values) =>
+            Effect.sync(() => entries.push({ kind: "read", tensor, writer, values: values.slice() }))
           )
         }),
       endStep: Effect.suspend(() => {
@@ -61,8 +64,12 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
         entries.push({ kind: "drain" })
         return machine.drain
       }),
-      ready: (tensor) => machine.ready(tensor),
-      now: machine.now,
+      ready: (tensor) => {
+        const ready = machine.ready(tensor)
+        entries.push({ kind: "ready", tensor, ready })
+        return ready
+      },
+      now: Effect.tap(machine.now, (seconds) => Effect.sync(() => entries.push({ kind: "now", seconds }))),
       sleepUntil: (seconds) => machine.sleepUntil(seconds)
     }
     return yield* Effect.provideService(program, Machine, service)

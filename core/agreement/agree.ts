@@ -1,0 +1,71 @@
+// Holds a real run to a simulated one of the same program: the same decisions, the same values, a legal order, and how far
+// the simulated time is off. Knows neither machine: both are executions.
+import { makespanOf, type Execution } from "../laws/execution.ts"
+import { checkLaws } from "../laws/laws.ts"
+import { compareJournals, compareOpLogs } from "./decisions.ts"
+import type { Disagreement } from "./disagreement.ts"
+import { compareFinal, compareReads, defaultTolerance, type Tolerance, type ValuesOf } from "./values.ts"
+
+export interface AgreementRun {
+  readonly execution: Execution
+  /** Absent for a run without values: then values are not compared. */
+  readonly valuesOf?: ValuesOf | undefined
+}
+
+export interface Agreement {
+  readonly decisions: boolean
+  /** Undefined when one of the runs has no values. */
+  readonly values: boolean | undefined
+  /** Tensors compared at the end, over all ranks. */
+  readonly comparedTensors: number
+  /** The real run obeys every law that its records allow to judge. */
+  readonly order: boolean
+  /** Simulated makespan over real makespan, less 1: above 0, the simulation is slower than the machine. */
+  readonly timeError: number
+  /** Decisions before values before order: what comes first explains what follows. */
+  readonly firstDisagreement: Disagreement | undefined
+}
+
+/** Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. */
+export const agree = (
+  simulated: AgreementRun,
+  executed: AgreementRun,
+  tolerance: Tolerance = defaultTolerance
+): Agreement => {
+  const [ours, theirs] = [simulated.execution.journals ?? [], executed.execution.journals ?? []]
+  const decisions =
+    compareOpLogs(simulated.execution.opLogs, executed.execution.opLogs) ??
+    (ours.length > 0 && theirs.length > 0 ? compareJournals(ours, theirs) : undefined)
+
+  let values: Disagreement | undefined
+  let comparedTensors = 0
+  const carried = simulated.valuesOf !== undefined && executed.valuesOf !== undefined
+  if (carried) {
+    values = compareReads(ours, theirs, tolerance)
+    // Runs that took different decisions have different tensors: nothing to compare.
+    if (decisions === undefined) {
+      const final = compareFinal(ours, simulated.valuesOf, executed.valuesOf, tolerance)
+      comparedTensors = final.compared
+      values ??= final.disagreement
+    }
+  }
+
+  const violation = checkLaws(executed.execution)
+  const order: Disagreement | undefined = violation && {
+    kind: "order",
+    ...(violation.rank === undefined ? {} : { rank: violation.rank }),
+    ...(violation.ops === undefined ? {} : { op: violation.ops.at(-1)! }),
+    message: `law ${violation.law}: ${violation.message}`
+  }
+  return {
+    decisions: decisions === undefined,
+    values: carried ? values === undefined && decisions === undefined : undefined,
+    comparedTensors,
+    order: order === undefined,
+    timeError: makespanOf(simulated.execution) / makespanOf(executed.execution) - 1,
+    firstDisagreement: decisions ?? values ?? order
+  }
+}
+
+/** Do the two runs agree in everything but time? */
+export const agrees = ({ firstDisagreement }: Agreement): boolean => firstDisagreement === undefined
