@@ -1,25 +1,10 @@
 // Keeps what a run did: a timeline row for each op and rank, and each rank's op log with its edges. Only runs that ask
 // for it pay for it.
+import { Dictionary } from "../core/dictionary.ts"
 import type { Dependencies } from "../core/machine/dependencies.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
 import type { OpLog, OpLogEntry, Timeline } from "../core/machine/timeline.ts"
 import type { Activity } from "./engine/engine.ts"
-
-/** Numbers strings in the order they first appear. */
-class Dictionary {
-  readonly values: Array<string> = []
-  readonly #codes = new Map<string, number>()
-
-  code(value: string): number {
-    let code = this.#codes.get(value)
-    if (code === undefined) {
-      code = this.values.length
-      this.values.push(value)
-      this.#codes.set(value, code)
-    }
-    return code
-  }
-}
 
 export class Recorder {
   readonly #rank: Array<number> = []

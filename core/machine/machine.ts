@@ -55,7 +55,17 @@ export class NoValues extends Schema.TaggedError<NoValues>()("NoValues", {
   }
 }
 
-export type MachineError = OutOfMemory | CollectiveMismatch | Deadlock | NoValues
+/** An op failed on its device: a token outside its vocabulary, a link that went away. */
+export class DeviceFault extends Schema.TaggedError<DeviceFault>()("DeviceFault", {
+  rank: Schema.Number,
+  fault: Schema.String
+}) {
+  override get message(): string {
+    return `rank ${this.rank}: ${this.fault}`
+  }
+}
+
+export type MachineError = OutOfMemory | CollectiveMismatch | Deadlock | NoValues | DeviceFault
 
 export class Machine extends Context.Service<
   Machine,

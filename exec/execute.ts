@@ -1,0 +1,196 @@
+// Runs a program for real on every rank of this process, until all have finished: one fiber per rank, one native session.
+// The counterpart of sim/simulate.ts; knows nothing of scenarios, files or which algorithm it runs.
+import * as Effect from "effect/Effect"
+import { Deadlock, Machine, type MachineError, type Program } from "../core/machine/machine.ts"
+import type { Op } from "../core/machine/op.ts"
+import type { OpLog, Timeline } from "../core/machine/timeline.ts"
+import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
+import type { World } from "../core/world.ts"
+import { CollectiveOrder } from "./collective-order.ts"
+import { meetingKey, stuckForGood } from "./deadlock.ts"
+import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
+import { RankMachine, type InitialValues, type Shared } from "./rank-machine.ts"
+import { Recorder } from "./recorder.ts"
+
+export interface Execution<A> {
+  readonly world: World
+  /** Run once for each rank. */
+  readonly program: Program<A>
+  /** Bytes of each rank's memories; unbounded where not given. */
+  readonly capacityBytes?: Partial<Readonly<Record<Place, number>>> | undefined
+  readonly lookAhead?: number
+  /** Keep op logs and times. */
+  readonly record?: boolean
+  readonly initial?: InitialValues | undefined
+  /** Copies between host and device go at most so fast. */
+  readonly h2d?: Bus | undefined
+  readonly d2h?: Bus | undefined
+  /** Bytes per second of emulated links, which `prepare` may send collectives across. */
+  readonly linkBytesPerSecond?: ReadonlyArray<number> | undefined
+  /** What an op is told beyond its kernel. */
+  readonly prepare?: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
+  /** Opens the native session; for tests that break it. */
+  readonly open?: ((options: SessionOptions) => NativeSession) | undefined
+}
+
+export interface ExecutedRank<A> {
+  readonly rank: number
+  readonly value: A
+  readonly ops: number
+  readonly steps: number
+  readonly peakBytes: Readonly<Record<Place, number>>
+}
+
+export interface ExecutionResult<A> {
+  readonly ranks: ReadonlyArray<ExecutedRank<A>>
+  /** From the first op's submission to the end of the last. */
+  readonly makespanSeconds: number
+  readonly timeline: Timeline | undefined
+  readonly opLogs: ReadonlyArray<OpLog>
+}
+
+/** A run that has ended, while its tensors still hold their values. */
+export interface Ended<A> extends ExecutionResult<A> {
+  readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
+}
+
+const defaultLookAhead = 2
+
+/** How often to look whether everything waits for something that cannot come. */
+const deadlockCheckMillis = 200
+
+/** Runs the program on every rank until all have finished. */
+export const execute = <A>(execution: Execution<A>): Effect.Effect<ExecutionResult<A>, MachineError> =>
+  executeThen(execution, ({ ranks, makespanSeconds, timeline, opLogs }) => ({
+    ranks,
+    makespanSeconds,
+    timeline,
+    opLogs
+  }))
+
+/**
+ * As `execute`; `then` sees the run while its tensors can still be looked at.
+ * Throws Error with reason and remedy when the native addon is missing.
+ */
+export const executeThen = <A, B>(
+  execution: Execution<A>,
+  then: (ended: Ended<A>) => B
+): Effect.Effect<B, MachineError> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => new Run(execution)),
+    (run) => Effect.map(run.toEnd, then),
+    (run) => Effect.sync(() => run.close())
+  )
+
+class Run<A> {
+  readonly #execution: Execution<A>
+  readonly #session: NativeSession
+  readonly #collectives = new CollectiveOrder()
+  readonly #recorder: Recorder | undefined
+  readonly #machines: ReadonlyArray<RankMachine>
+  #originSeconds: number | undefined
+
+  constructor(execution: Execution<A>) {
+    this.#execution = execution
+    const { world, capacityBytes, h2d, d2h, record = false, linkBytesPerSecond } = execution
+    const capacity = { device: capacityBytes?.device ?? Infinity, host: capacityBytes?.host ?? Infinity }
+    this.#session = (execution.open ?? NativeSession.open)({
+      ranks: world.size,
+      deviceBytes: capacity.device,
+      hostBytes: capacity.host,
+      ...(h2d === undefined ? {} : { h2d }),
+      ...(d2h === undefined ? {} : { d2h }),
+      ...(linkBytesPerSecond === undefined ? {} : { linkBytesPerSecond }),
+      timed: record
+    })
+    this.#recorder = record ? new Recorder(world.all.ranks) : undefined
+    const shared: Shared = {
+      world,
+      session: this.#session,
+      collectives: this.#collectives,
+      recorder: this.#recorder,
+      lookAhead: execution.lookAhead ?? defaultLookAhead,
+      initial: execution.initial,
+      prepare: execution.prepare,
+      capacityBytes: capacity,
+      clock: { now: () => this.#nowSeconds(), begin: () => void this.#nowSeconds() }
+    }
+    this.#machines = world.all.ranks.map((rank) => new RankMachine(shared, rank))
+  }
+
+  get toEnd(): Effect.Effect<Ended<A>, MachineError> {
+    const programs = this.#machines.map((machine) =>
+      Effect.provideService(drained(this.#execution.program), Machine, machine.service).pipe(
+        Effect.tap(() => Effect.sync(() => (machine.finished = true)))
+      )
+    )
+    return Effect.all(programs, { concurrency: "unbounded" }).pipe(
+      // Whoever finds the deadlock interrupts the others.
+      Effect.raceFirst(this.#watchForDeadlock),
+      Effect.map((values) => this.#result(values))
+    )
+  }
+
+  close(): void {
+    this.#session.close()
+  }
+
+  get #watchForDeadlock(): Effect.Effect<never, Deadlock> {
+    const look = Effect.suspend(() => {
+      const unmet = this.#collectives.unmet
+      const keys = new Set(unmet.map(({ group, position }) => meetingKey(group.name, position)))
+      const stuck = stuckForGood(
+        this.#machines.map(({ state }) => state),
+        keys
+      )
+      if (stuck === undefined) return Effect.void
+      return new Deadlock({
+        atSeconds: this.#nowSeconds(),
+        waiting: [
+          ...unmet.map(
+            ({ group, position, label, ranks }) =>
+              `collective ${position} of group "${group.name}" (${label}): ${ranks.size} of ${group.ranks.length} ranks joined`
+          ),
+          ...this.#machines.flatMap(({ waitingFor }) => waitingFor ?? [])
+        ]
+      })
+    })
+    return Effect.forever(Effect.andThen(Effect.sleep(deadlockCheckMillis), look))
+  }
+
+  #nowSeconds(): number {
+    const now = this.#session.nowSeconds
+    this.#originSeconds ??= now
+    return now - this.#originSeconds
+  }
+
+  #result(values: ReadonlyArray<A>): Ended<A> {
+    const makespanSeconds = this.#nowSeconds()
+    for (const [rank, native] of this.#session.ranks.entries())
+      this.#recorder?.ended(rank, native.takeTimes())
+    const timeline = this.#recorder?.timeline(this.#originSeconds ?? 0)
+    return {
+      ranks: this.#machines.map(({ submitted, steps, peakBytes }, rank) => ({
+        rank,
+        value: values[rank]!,
+        ops: submitted,
+        steps,
+        peakBytes
+      })),
+      makespanSeconds:
+        timeline === undefined ? makespanSeconds : timeline.endSeconds.reduce((a, b) => Math.max(a, b), 0),
+      timeline,
+      opLogs: this.#recorder?.opLogs() ?? [],
+      valuesOf: (rank, tensor) => this.#machines[rank]!.valuesOf(tensor)
+    }
+  }
+}
+
+/** A program is over when everything it submitted is. */
+const drained = <A>(program: Program<A>): Program<A> =>
+  Effect.gen(function* () {
+    const value = yield* program
+    const machine = yield* Machine
+    yield* machine.drain
+    return value
+  })
