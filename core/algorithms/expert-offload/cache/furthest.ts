@@ -1,0 +1,81 @@
+// Belady's choice on a demand that is known in advance: whoever is needed furthest in the future leaves. With equal sizes
+// and whole layer calls as requests it makes the fewest loads that any schedule can, prefetching included.
+import type { Demand, ExpertId, LayerCall } from "../demand.ts"
+import type { Decision, MayLeave, ReplacementPolicy } from "./policy.ts"
+
+/** The calls that use each expert, as ascending indices into the demand's calls. */
+export type Future = ReadonlyArray<ReadonlyArray<number>>
+
+export const futureOf = ({ shape, calls }: Demand): Future => {
+  const uses: Array<Array<number>> = Array.from({ length: shape.layers * shape.experts }, () => [])
+  calls.forEach(({ needed }, index) => needed.forEach((id) => uses[id]!.push(index)))
+  return uses
+}
+
+/**
+ * `forced`: every expert that is loaded takes a slot of the cache. `bypass`: one that would be needed last of all passes
+ * through a staging slot, so that nobody leaves for it.
+ */
+export type Admission = "forced" | "bypass"
+
+export class Furthest implements ReplacementPolicy {
+  readonly #future: Future
+  readonly #admission: Admission
+  // How many of an expert's uses have been announced.
+  readonly #past: Int32Array
+  readonly #residents = new Set<ExpertId>()
+
+  /** `called` must be told of the demand's calls in order. */
+  constructor(future: Future, admission: Admission) {
+    this.#future = future
+    this.#admission = admission
+    this.#past = new Int32Array(future.length)
+  }
+
+  called({ needed }: LayerCall): void {
+    for (const id of needed) this.#past[id]!++
+  }
+
+  hit(): void {}
+
+  replace(incoming: ExpertId, mayLeave: MayLeave): Decision {
+    let furthest: ExpertId | undefined
+    for (const id of this.#residents) {
+      const further = furthest === undefined ? 1 : this.#compare(id, furthest)
+      // Among equals one that may leave now.
+      if (further > 0 || (further === 0 && mayLeave(id) && !mayLeave(furthest!))) furthest = id
+    }
+    if (this.#admission === "bypass") {
+      if (furthest === undefined || this.#compare(incoming, furthest) >= 0) return "bypass"
+    }
+    return furthest !== undefined && mayLeave(furthest) ? furthest : "wait"
+  }
+
+  loaded(id: ExpertId): void {
+    this.#residents.add(id)
+  }
+
+  evicted(id: ExpertId): void {
+    this.#residents.delete(id)
+  }
+
+  /** Who should leave first comes first: whoever is loaded last is sure to stay, so that should be the one to keep. */
+  order(misses: ReadonlyArray<ExpertId>): ReadonlyArray<ExpertId> {
+    return misses.toSorted((a, b) => this.#compare(b, a) || a - b)
+  }
+
+  /**
+   * Positive when `a` should rather leave than `b`: its next use lies further ahead. When one call needs both, one of them
+   * will be loaded for it, and under forced admission a loaded expert stays: so the one that should stay after that call
+   * should leave now; and so on, turn about.
+   */
+  #compare(a: ExpertId, b: ExpertId): number {
+    const [usesOfA, usesOfB] = [this.#future[a]!, this.#future[b]!]
+    for (let depth = 0; ; depth++) {
+      const nextOfA = usesOfA[this.#past[a]! + depth] ?? Infinity
+      const nextOfB = usesOfB[this.#past[b]! + depth] ?? Infinity
+      if (nextOfA !== nextOfB) return nextOfA > nextOfB === (depth % 2 === 0) ? 1 : -1
+      if (nextOfA === Infinity) return 0
+    }
+  }
+}

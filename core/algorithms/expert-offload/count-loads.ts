@@ -1,0 +1,39 @@
+// How often a strategy loads on a given demand, without a machine: the quick answer to "what would this policy do?". Whether
+// a prefetch is in time only a machine can say; here every prefetch is.
+import type { Demand } from "./demand.ts"
+import type { Strategy } from "./strategy.ts"
+
+export interface LoadCount {
+  /** Needs of an expert by a layer call. */
+  readonly needs: number
+  /** Needs whose expert was in a slot, or on its way there. */
+  readonly hits: number
+  /** All copies from the host. */
+  readonly loads: number
+  /** Those made ahead of their use. */
+  readonly prefetches: number
+  /** Prefetches whose expert left unused, or was unused at the end. */
+  readonly uselessPrefetches: number
+}
+
+export const countLoads = (demand: Demand, strategy: Strategy): LoadCount => {
+  const { cache } = strategy
+  let [needs, hits, loads, prefetches] = [0, 0, 0, 0]
+  const sink = {
+    load: (_: number, __: number, ___: number | undefined, ahead: boolean) => {
+      loads++
+      if (ahead) prefetches++
+    },
+    use: (_: number, __: number, found: "resident" | "missing") => {
+      needs++
+      if (found === "resident") hits++
+    }
+  }
+  let step: number | undefined
+  for (const call of demand.calls) {
+    if (call.step !== step) strategy.begin(call.step, sink)
+    step = call.step
+    strategy.serve(call, sink)
+  }
+  return { needs, hits, loads, prefetches, uselessPrefetches: cache.uselessPrefetches() }
+}
