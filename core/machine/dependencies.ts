@@ -44,21 +44,35 @@ export class Dependencies {
     const own = 1 << lane
     // Lanes, as bits, that hold an op to wait for; `need` is meaningful for those only.
     let needed = 0
+    // What the op itself reads or writes is on its own lane, which it never waits for: each tensor can be looked at and
+    // recorded in one go.
     for (let i = 0; i < reads.length; i++) {
       const id = reads[i]!.id
       const on = writerLane[id]!
-      if (on === lane || writer[id]! < 0) continue
-      if ((needed & (1 << on)) === 0 || writer[id]! > need[on]!) need[on] = writer[id]!
-      needed |= 1 << on
+      if (on !== lane) {
+        const written = writer[id]!
+        if (written >= 0) {
+          if ((needed & (1 << on)) === 0 || written > need[on]!) need[on] = written
+          needed |= 1 << on
+        }
+      }
+      readers[id * laneCount + lane] = op
+      readerLanes[id]! |= own
     }
     for (let i = 0; i < writes.length; i++) {
       const id = writes[i]!.id
       const on = writerLane[id]!
-      if (on !== lane && writer[id]! >= 0) {
-        if ((needed & (1 << on)) === 0 || writer[id]! > need[on]!) need[on] = writer[id]!
-        needed |= 1 << on
+      if (on !== lane) {
+        const written = writer[id]!
+        if (written >= 0) {
+          if ((needed & (1 << on)) === 0 || written > need[on]!) need[on] = written
+          needed |= 1 << on
+        }
+        writerLane[id] = lane
       }
+      writer[id] = op
       let lanes = readerLanes[id]! & ~own
+      readerLanes[id] = 0
       while (lanes !== 0) {
         const other = 31 - Math.clz32(lanes)
         const reader = readers[id * laneCount + other]!
@@ -79,18 +93,6 @@ export class Dependencies {
       }
     }
     this.edgeCount = count
-
-    for (let i = 0; i < reads.length; i++) {
-      const id = reads[i]!.id
-      readers[id * laneCount + lane] = op
-      readerLanes[id]! |= own
-    }
-    for (let i = 0; i < writes.length; i++) {
-      const id = writes[i]!.id
-      writer[id] = op
-      writerLane[id] = lane
-      readerLanes[id] = 0
-    }
   }
 
   /** The op whose end makes the tensor's present value available, or -1 when nothing wrote it. */

@@ -91,7 +91,7 @@ export class Engine {
   #freeSlot = NONE
   #states = new Uint8Array(64)
   #waits = new Int32Array(64) // predecessors and holds still to go; of a free slot: the next free slot
-  #reuses = new Int32Array(64)
+  #reuses = new Float64Array(64) // doubles: a handle soon has more bits than a small integer
   #sequences = new Float64Array(64)
   #heads = new Int32Array(64) // successors and watchers, in the order they were added
   #tails = new Int32Array(64)
@@ -506,7 +506,7 @@ export class Engine {
     if (this.#slots > SLOTS_MAX) throw new RangeError(`more than ${SLOTS_MAX} activities in flight`)
     this.#states = longer(Uint8Array, this.#states)
     this.#waits = longer(Int32Array, this.#waits)
-    this.#reuses = longer(Int32Array, this.#reuses)
+    this.#reuses = longer(Float64Array, this.#reuses)
     this.#sequences = longer(Float64Array, this.#sequences)
     this.#heads = longer(Int32Array, this.#heads)
     this.#tails = longer(Int32Array, this.#tails)
