@@ -34,6 +34,11 @@ export interface WanPairs {
 export interface Group {
   readonly name: string
   readonly ranks: ReadonlyArray<number>
+  /**
+   * Groups that do the same at the same time, this one among them: a group for each node, say. Where ranks are
+   * interchangeable, one of the groups stands for all; otherwise they change nothing.
+   */
+  readonly alike?: ReadonlyArray<ReadonlyArray<number>> | undefined
 }
 
 export interface World {

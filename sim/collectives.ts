@@ -2,6 +2,7 @@
 // come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
+import { sizeBytesOf, type Dtype } from "../core/machine/tensor.ts"
 import type { Group } from "../core/world.ts"
 import type { CollectiveTable } from "./cost/collective-table.ts"
 import type { Estimate } from "./cost/cost-model.ts"
@@ -15,6 +16,11 @@ export interface CollectiveOptions {
   readonly table?: CollectiveTable | undefined
   /** Latencies change during the run: each collective pays what holds when it starts. */
   readonly latencyVaries?: boolean
+  /**
+   * Share of a rank's own port (its slot on the host, the multiprocessors that move its bytes) that a collective takes at
+   * its full speed. Above one half, two collectives of a rank that run at once slow each other. Default: none.
+   */
+  readonly portShare?: number | undefined
 }
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
@@ -35,6 +41,8 @@ interface Meeting extends Joined {
 /** A communicator: who of it is simulated, and the collectives not yet joined by all, in order. */
 interface Communicator {
   readonly group: Group
+  /** The groups that its flows stand for: those alike where ranks stand for others, itself alone otherwise. */
+  readonly together: ReadonlyArray<ReadonlyArray<number>>
   readonly members: number
   readonly phases: Map<string, ReadonlyArray<RoutedPhase>>
   /** Collectives each simulated rank has submitted so far. */
@@ -116,7 +124,7 @@ export class Collectives {
       // Born with one hold; every further member adds its own before anyone can release the last.
       for (let i = 1; i < communicator.members; i++) this.#engine.hold(meeting.first)
       if (communicator.members > 1) communicator.open.set(position, meeting)
-    } else if (meeting.op.kernel.name !== op.kernel.name || meeting.op.sizeBytes !== op.sizeBytes) {
+    } else if (!fits(meeting.op, op)) {
       return new CollectiveMismatch({
         group: communicator.group.name,
         position,
@@ -148,10 +156,14 @@ export class Collectives {
       this.#communicatorOf.set(group, known)
       return known
     }
-    this.#requireWhole(group)
-    const simulated = new Set(this.#ranks.representatives)
+    const { classOf, sizes, representatives } = this.#ranks
+    const simulated = new Set(representatives)
+    const shared = group.ranks.some((rank) => sizes[classOf[rank]!]! > 1)
+    const together = (shared ? group.alike : undefined) ?? [group.ranks]
+    this.#requireWhole(group, together)
     const communicator: Communicator = {
       group,
+      together,
       members: group.ranks.filter((rank) => simulated.has(rank)).length,
       phases: new Map(),
       position: new Map(),
@@ -163,15 +175,23 @@ export class Collectives {
   }
 
   /**
-   * A rank that stands for others can only join a group that has all of them: their traffic on groups of their own (a group
-   * for each node, say) would be missing. Throws RangeError otherwise.
+   * A rank that stands for others can only join a group that has all of them, itself or together with groups alike that have
+   * as many of each kind: other traffic of groups of their own would be missing. Throws RangeError otherwise.
    */
-  #requireWhole(group: Group): void {
+  #requireWhole(group: Group, together: ReadonlyArray<ReadonlyArray<number>>): void {
     const { classOf, sizes, representatives } = this.#ranks
-    const counts = new Map<number, number>()
-    for (const rank of group.ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
-    for (const [id, count] of counts) {
-      if (count === sizes[id]) continue
+    const countsOf = (ranks: ReadonlyArray<number>): ReadonlyMap<number, number> => {
+      const counts = new Map<number, number>()
+      for (const rank of ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
+      return counts
+    }
+    const own = countsOf(group.ranks)
+    const even = together.every((ranks) => {
+      const counts = countsOf(ranks)
+      return counts.size === own.size && [...counts].every(([id, count]) => own.get(id) === count)
+    })
+    for (const [id, count] of own) {
+      if (even && count * together.length === sizes[id]) continue
       throw new RangeError(
         `group "${group.name}" has ${count} of the ${sizes[id]} ranks that rank ${representatives[id]} stands for: simulate with symmetric: false`
       )
@@ -211,16 +231,21 @@ export class Collectives {
   #legsOf(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
     const known = this.#legs.get(op)
     if (known !== undefined) return known
+    const legs = this.#makeLegs(communicator, op)
+    this.#legs.set(op, legs)
+    return legs
+  }
+
+  #makeLegs(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
+    const { group, together } = communicator
     const kernel = op.kernel.name
-    let phases = communicator.phases.get(kernel)
-    if (phases === undefined) {
-      phases = this.#network
-        .phases(kernel, this.#options.algorithm, communicator.group)
-        .map((phase) => ({ phase, route: this.#engine.route(phase.links, phase.weights) }))
-      communicator.phases.set(kernel, phases)
-    }
-    const ranks = communicator.group.ranks.length
-    const ceiling = this.#options.table?.ceiling(kernel, ranks, op.sizeBytes)
+    const uneven = unevenRows(op)
+    const phases =
+      uneven === undefined
+        ? this.#phasesOf(communicator, kernel)
+        : [this.#routed(this.#network.unevenPhase(kernel, group.ranks, uneven.rows))]
+    const message = uneven?.messageBytes ?? op.sizeBytes
+    const ceiling = this.#options.table?.ceiling(kernel, group.ranks.length, message)
     if (this.#options.table !== undefined && ceiling?.inside !== true && phases.length > 0) {
       this.#notes.set(kernel, {
         kernel,
@@ -228,46 +253,119 @@ export class Collectives {
         detail:
           ceiling === undefined
             ? "not in the table of measured collectives: links alone bound it"
-            : `${ranks} ranks or a message of this size lie outside the table of measured collectives`
+            : `${group.ranks.length} ranks or a message of this size lie outside the table of measured collectives`
       })
     }
-    const legs = phases.map(({ phase, route }): Leg => {
-      const bytes = phase.unitsPerByte * op.sizeBytes
-      if (ceiling === undefined || phases.length > 1) {
-        return { route, phase, bytes, latencySeconds: this.#latency(phase, 0), bytesPerSecondMax: Infinity }
+    return phases.map(({ phase, route }): Leg => {
+      const bytes = uneven?.rowBytes ?? phase.unitsPerByte * op.sizeBytes
+      let latencySeconds = this.#latency(phase, 0)
+      let bytesPerSecondMax = Infinity
+      if (ceiling !== undefined && phases.length === 1) {
+        // Alone on unlimited links it takes exactly what was measured.
+        const flowing = ceiling.seconds - ceiling.latencySeconds
+        latencySeconds = this.#latency(phase, ceiling.latencySeconds)
+        bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
       }
-      // Alone on unlimited links it takes exactly what was measured.
-      const flowing = ceiling.seconds - ceiling.latencySeconds
+      const share = this.#options.portShare
+      if (share === undefined) return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
+      // How fast it is at full speed, those alike beside it on the same links.
+      const all =
+        uneven !== undefined || together.length > 1 || group.alike === undefined
+          ? phase
+          : this.#network.phases(kernel, this.#options.algorithm, group.alike)[
+              phases.findIndex((one) => one.phase === phase)
+            ]!
+      const fullRate = Math.min(bytesPerSecondMax, linkRate(this.#network, all))
       return {
-        route,
+        route: this.#withPorts(phase, group.ranks, share / fullRate),
         phase,
         bytes,
-        latencySeconds: this.#latency(phase, ceiling.latencySeconds),
-        bytesPerSecondMax: flowing > 0 ? bytes / flowing : Infinity
+        latencySeconds,
+        bytesPerSecondMax
       }
     })
-    this.#legs.set(op, legs)
-    return legs
+  }
+
+  #phasesOf({ phases, together }: Communicator, kernel: string): ReadonlyArray<RoutedPhase> {
+    let known = phases.get(kernel)
+    if (known === undefined) {
+      known = this.#network
+        .phases(kernel, this.#options.algorithm, together)
+        .map((phase) => this.#routed(phase))
+      phases.set(kernel, known)
+    }
+    return known
+  }
+
+  #routed(phase: Phase): RoutedPhase {
+    return { phase, route: this.#engine.route(phase.links, phase.weights) }
+  }
+
+  /** The phase's links and the ports of all members, of which a byte of the flow takes so much. */
+  #withPorts({ links, weights }: Phase, ranks: ReadonlyArray<number>, portPerByte: number): Route {
+    const ports = [...new Set(ranks.map((rank) => this.#ranks.classOf[rank]!))]
+    return this.#engine.route(
+      Int32Array.of(...links, ...ports.map((port) => this.#network.links.length + port)),
+      Float64Array.of(...weights, ...ports.map(() => portPerByte))
+    )
   }
 }
 
-/** Seconds of a collective of so many bytes with nothing else on the links: what planners reckon with. */
+/** Flow bytes per second of a phase that has its links to itself. */
+const linkRate = (network: Network, { links, weights }: Phase): number => {
+  let rate = Infinity
+  links.forEach((link, i) => {
+    rate = Math.min(rate, network.links[link]!.spec.bytesPerSecond / weights[i]!)
+  })
+  return rate
+}
+
+/** Members submitted parts of one collective: the same kernel and size, or the same rows of an uneven one. */
+const fits = (one: Op, other: Op): boolean => {
+  if (one.kernel.name !== other.kernel.name) return false
+  const [a, b] = [rowsText(one), rowsText(other)]
+  return a === b && (a !== "" || one.sizeBytes === other.sizeBytes)
+}
+
+const rowsText = ({ attributes }: Op): string => String(attributes["matrix"] ?? attributes["counts"] ?? "")
+
+/** What an uneven collective moves; undefined for one whose members all put in as much. */
+const unevenRows = (op: Op) => {
+  const text = rowsText(op)
+  if (text === "") return undefined
+  const rows = text.split(";").map((row) => row.split(",").map(Number))
+  const tensor = op.reads[0]!
+  const wire = op.attributes["wire"]
+  const width = tensor.shape.slice(1).reduce((product, extent) => product * extent, 1)
+  const rowBytes = sizeBytesOf(width, wire === undefined ? tensor.dtype : (wire as Dtype))
+  const sum = (counts: ReadonlyArray<number>): number => counts.reduce((total, count) => total + count, 0)
+  // The size to look up among measured, even ones: what the busiest member of an all-to-all sends or gets; around a ring,
+  // where all blocks pass everyone, the mean, which for a reduce-scatter counts on all members.
+  const total = sum(rows[0]!)
+  const most =
+    op.kernel.name === "all_to_all"
+      ? Math.max(...rows.map((row) => sum(row)), ...rows.map((_, to) => sum(rows.map((row) => row[to]!))))
+      : op.kernel.name === "all_gather"
+        ? total / rows[0]!.length
+        : total
+  return { rows, rowBytes, messageBytes: most * rowBytes }
+}
+
+/** Seconds of a collective of so many bytes with only its like on the links: what planners reckon with. */
 export const aloneSeconds = (
   network: Network,
   kernel: string,
   group: Group,
   options: CollectiveOptions
 ): ((sizeBytes: number) => number) => {
-  const phases = network.phases(kernel, options.algorithm, group)
+  const phases = network.phases(kernel, options.algorithm, group.alike ?? [group.ranks])
   return (sizeBytes) => {
     const ceiling =
       phases.length === 1 ? options.table?.ceiling(kernel, group.ranks.length, sizeBytes) : undefined
     return phases.reduce((seconds, phase) => {
       const bytes = phase.unitsPerByte * sizeBytes
-      let flowing = ceiling === undefined ? 0 : ceiling.seconds - ceiling.latencySeconds
-      phase.links.forEach((link, i) => {
-        flowing = Math.max(flowing, (bytes * phase.weights[i]!) / network.links[link]!.spec.bytesPerSecond)
-      })
+      const measured = ceiling === undefined ? 0 : ceiling.seconds - ceiling.latencySeconds
+      const flowing = Math.max(measured, bytes / linkRate(network, phase))
       return seconds + phase.latencySeconds + (ceiling?.latencySeconds ?? 0) + flowing
     }, 0)
   }

@@ -1,6 +1,6 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
-import type { Group, LinkSpec, World } from "../core/world.ts"
+import type { LinkSpec, World } from "../core/world.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
@@ -180,60 +180,110 @@ export class Network {
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. All-to-all: every pair at once.
+   *
+   * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
    */
-  phases(kernel: string, algorithm: CollectiveAlgorithm, group: Group): ReadonlyArray<Phase> {
-    const ranks = group.ranks
-    const n = ranks.length
+  phases(
+    kernel: string,
+    algorithm: CollectiveAlgorithm,
+    groups: ReadonlyArray<ReadonlyArray<number>>
+  ): ReadonlyArray<Phase> {
+    const n = groups[0]!.length
     if (n < 2) return []
     switch (kernel) {
       case "all_reduce": {
-        if (algorithm === "hierarchical") return this.#hierarchical(ranks)
-        if (algorithm === "tree") return [this.#tree(ranks)]
-        return [this.#ring(ranks, wireUnits(kernel, n), 2 * (n - 1))]
+        if (algorithm === "hierarchical") return this.#hierarchical(groups)
+        if (algorithm === "tree") return [this.#tree(groups)]
+        return [this.#ring(groups, wireUnits(kernel, n), 2 * (n - 1))]
       }
       case "reduce_scatter":
       case "all_gather":
-        return [this.#ring(ranks, wireUnits(kernel, n), n - 1)]
+        return [this.#ring(groups, wireUnits(kernel, n), n - 1)]
       case "broadcast":
-        return [this.#chain(ranks)]
+        return [this.#chain(groups)]
       case "all_to_all":
-        return [this.#allToAll(ranks)]
+        return [this.#allToAll(groups)]
       case "send_recv":
-        return [this.#hops([[ranks[0]!, ranks[1]!]], 1, 1)]
+        return [
+          this.#hops(
+            groups.map((ranks) => [ranks[0]!, ranks[1]!]),
+            1,
+            1
+          )
+        ]
       default:
         throw new RangeError(`no wire model for collective "${kernel}"`)
     }
   }
 
-  #ring(ranks: ReadonlyArray<number>, unitsPerByte: number, steps: number): Phase {
-    return this.#hops(ringOver(ranks), unitsPerByte, steps)
+  /**
+   * A collective whose members put in, or get, different numbers of rows. `rows`: for an all-to-all what each member sends
+   * to each, otherwise what each has. The flow's bytes are those of one row.
+   */
+  unevenPhase(
+    kernel: string,
+    ranks: ReadonlyArray<number>,
+    rows: ReadonlyArray<ReadonlyArray<number>>
+  ): Phase {
+    const n = ranks.length
+    const crossings = new Float64Array(this.#classOf.length)
+    const hops: Array<readonly [number, number]> = []
+    const carry = (from: number, to: number, amount: number): void => {
+      if (amount === 0) return
+      hops.push([ranks[from]!, ranks[to]!])
+      for (const link of this.#path(ranks[from]!, ranks[to]!)) crossings[link]! += amount
+    }
+    if (kernel === "all_to_all") {
+      rows.forEach((row, from) => row.forEach((amount, to) => carry(from, to, amount)))
+      return this.#phase(crossings, 1, () => this.#farthest(hops))
+    }
+    const counts = rows[0]!
+    const total = counts.reduce((sum, count) => sum + count, 0)
+    for (let i = 0; i < n; i++) {
+      // Around a ring every block crosses every hop but the one into the rank that holds it (all-gather), or out of it.
+      const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
+      if (n > 1) carry(i, (i + 1) % n, total - own)
+    }
+    return this.#phase(crossings, 1, () => (n - 1) * this.#farthest(hops))
   }
 
-  #chain(ranks: ReadonlyArray<number>): Phase {
-    const hops = ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
-    return this.#hops(hops, 1, hops.length)
+  #farthest(hops: ReadonlyArray<readonly [number, number]>): number {
+    return hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
+  }
+
+  #ring(groups: ReadonlyArray<ReadonlyArray<number>>, unitsPerByte: number, steps: number): Phase {
+    return this.#hops(groups.flatMap(ringOver), unitsPerByte, steps)
+  }
+
+  #chain(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+    const hops = groups.flatMap((ranks) =>
+      ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
+    )
+    return this.#hops(hops, 1, groups[0]!.length - 1)
   }
 
   /**
    * Two complementary binary trees, each carrying half the message up and down. Tree 2 is tree 1 shifted by one rank,
    * which makes the leaves of one the inner ranks of the other (Sanders, Speck and Traeff, 2009).
    */
-  #tree(ranks: ReadonlyArray<number>): Phase {
-    const n = ranks.length
+  #tree(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+    const n = groups[0]!.length
     const hops: Array<readonly [number, number]> = []
-    for (const shift of [0, 1]) {
-      for (let i = 1; i < n; i++) {
-        const child = ranks[(i + shift) % n]!
-        const parent = ranks[(inOrderParent(i, n) + shift) % n]!
-        hops.push([child, parent], [parent, child])
+    for (const ranks of groups) {
+      for (const shift of [0, 1]) {
+        for (let i = 1; i < n; i++) {
+          const child = ranks[(i + shift) % n]!
+          const parent = ranks[(inOrderParent(i, n) + shift) % n]!
+          hops.push([child, parent], [parent, child])
+        }
       }
     }
     return this.#hops(hops, 0.5, 2 * Math.ceil(Math.log2(n)))
   }
 
-  #hierarchical(ranks: ReadonlyArray<number>): ReadonlyArray<Phase> {
-    // Teams hold the same shard of the message and have yet to combine it; at first all ranks hold all of it.
-    let teams: ReadonlyArray<ReadonlyArray<number>> = [ranks]
+  #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {
+    // Teams hold the same shard of the message and have yet to combine it; at first all ranks of a group hold all of it.
+    let teams = groups
     let share = 1
     const inwards: Array<Phase> = []
     for (const unitOf of [this.#world.nodeOf, this.#world.siteOf]) {
@@ -252,34 +302,37 @@ export class Network {
   }
 
   /** Every pair at once, counted per link rather than listed: there are n(n-1) of them. */
-  #allToAll(ranks: ReadonlyArray<number>): Phase {
+  #allToAll(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
     const world = this.#world
-    const n = ranks.length
+    const n = groups[0]!.length
     const crossings = new Float64Array(this.#classOf.length)
     const cross = (tier: Tier | undefined, owner: number, pairs: number): void => {
       if (tier === undefined) return
       crossings[tier.out + owner]! += pairs
       crossings[tier.in + owner]! += pairs
     }
-    const sites = Map.groupBy(ranks, (rank) => world.siteOf[rank]!)
-    const nodes = Map.groupBy(ranks, (rank) => world.nodeOf[rank]!)
-    for (const [node, members] of nodes) {
-      for (const rank of members) cross(this.#intra, rank, members.length - 1)
-      cross(this.#inter, node, members.length * (n - members.length))
-    }
-    for (const [site, members] of sites) {
-      cross(this.#wan, site, members.length * (n - members.length))
-      for (const [other, others] of sites) {
-        const pair = this.#pairs?.get(`${site} ${other}`)
-        if (pair !== undefined) crossings[pair]! += members.length * others.length
+    const candidates: Array<ReadonlyArray<number>> = []
+    for (const ranks of groups) {
+      const sites = Map.groupBy(ranks, (rank) => world.siteOf[rank]!)
+      const nodes = Map.groupBy(ranks, (rank) => world.nodeOf[rank]!)
+      for (const [node, members] of nodes) {
+        for (const rank of members) cross(this.#intra, rank, members.length - 1)
+        cross(this.#inter, node, members.length * (n - members.length))
       }
+      for (const [site, members] of sites) {
+        cross(this.#wan, site, members.length * (n - members.length))
+        for (const [other, others] of sites) {
+          const pair = this.#pairs?.get(`${site} ${other}`)
+          if (pair !== undefined) crossings[pair]! += members.length * others.length
+        }
+      }
+      // The farthest pair is one on a node, one in a site or one across sites: the heads of each show them all.
+      const heads = [nodes, sites].flatMap((units) => [...units.values()].slice(0, 1))
+      candidates.push(
+        ...heads.map((members) => [members[0]!, members.at(-1)!]),
+        [...sites.values()].map(([head]) => head!)
+      )
     }
-    // The farthest pair is one on a node, one in a site or one across sites: the heads of each show them all.
-    const heads = [nodes, sites].flatMap((units) => [...units.values()].slice(0, 1))
-    const candidates = [
-      ...heads.map((members) => [members[0]!, members.at(-1)!]),
-      [...sites.values()].map(([head]) => head!)
-    ]
     const farthest = (): number =>
       Math.max(
         ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
@@ -291,9 +344,7 @@ export class Network {
   #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    const latency = (): number =>
-      steps * hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
-    return this.#phase(crossings, unitsPerByte, latency)
+    return this.#phase(crossings, unitsPerByte, () => steps * this.#farthest(hops))
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */

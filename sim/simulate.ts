@@ -126,7 +126,13 @@ class Run<A> {
     this.#network = new Network(world, symmetry)
     this.#engine = new Engine({
       network: simulation.network,
-      links: this.#network.links.map(({ name, spec }) => ({ name, ...spec }))
+      links: [
+        ...this.#network.links.map(({ name, spec }) => ({ name, ...spec })),
+        // Each rank's own port, as a whole of 1: what a collective takes of it depends on its full speed.
+        ...(simulation.collectives.portShare === undefined ? [] : symmetry.ranks.representatives).map(
+          (rank) => ({ name: `port of rank ${rank}`, bytesPerSecond: 1, latencySeconds: 0 })
+        )
+      ]
     })
     this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
       ...simulation.collectives,

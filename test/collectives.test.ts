@@ -132,7 +132,7 @@ describe("bytes on links", () => {
         (world, kernel, algorithm) => {
           const tierTotals = (network: Network) => {
             const totals = new Map<string, number>()
-            for (const phase of network.phases(kernel, algorithm, world.all)) {
+            for (const phase of network.phases(kernel, algorithm, [world.all.ranks])) {
               phase.links.forEach((id, i) => {
                 const { tier, direction } = network.links[id]!
                 const key = `${tier} ${direction}`
@@ -162,7 +162,7 @@ describe("bytes on links", () => {
             latencySeconds = Math.max(latencySeconds, network.latencySeconds(a, b))
           }
         }
-        const [phase] = network.phases("all_to_all", "ring", world.all)
+        const [phase] = network.phases("all_to_all", "ring", [world.all.ranks])
         const counted = new Float64Array(network.links.length)
         phase!.links.forEach((id, i) => (counted[id] = phase!.totals[i]!))
         expect([...counted]).toEqual([...listed])
@@ -176,7 +176,7 @@ describe("bytes on links", () => {
     const world = worldOf(2, 3, 4, { intra: link(1, 0), inter: link(1, 0), wan: link(1, 0) })
     const network = new Network(world, interchangeable(world, alike))
     const bytes = new Map<string, number>()
-    for (const phase of network.phases("all_reduce", "hierarchical", world.all)) {
+    for (const phase of network.phases("all_reduce", "hierarchical", [world.all.ranks])) {
       phase.links.forEach((id, i) => {
         const { name, count } = network.links[id]!
         bytes.set(name, (bytes.get(name) ?? 0) + (phase.totals[i]! * phase.unitsPerByte) / count)

@@ -211,48 +211,6 @@ export const allReduce = defineCollective({
   }
 })
 
-/** Every member gets all members' tensors, in rank order along the first axis. */
-export const allGather = defineCollective({
-  name: "all_gather",
-  signature: "inp[rows, ...] (one or more) -> out[ranks*rows, ...] (as many)",
-  attributes: { ...wire, ranks: number() },
-  shapes: (inputs, { ranks }) => inputs.map((shape) => resizeFirst("all_gather", shape, ranks, "times")),
-  combine: (sent, outputs, perRank) => {
-    for (const { ranks } of perRank) checkRanks("all_gather", ranks, sent.length)
-    for (let index = 0; index < sent[0]!.length; index++) {
-      const all = messages("all_gather", sent, index)
-      for (const out of outputs)
-        for (const [rank, data] of all.entries()) out[index]!.set(data, rank * data.length)
-    }
-  }
-})
-
-/** Member r gets part r (along the first axis) of the sum or mean of all members' tensors. */
-export const reduceScatter = defineCollective({
-  name: "reduce_scatter",
-  signature: "inp[ranks*rows, ...] (one or more) -> out[rows, ...] (as many)",
-  attributes: { ...reduction, ranks: number() },
-  shapes: (inputs, { ranks }) => inputs.map((shape) => resizeFirst("reduce_scatter", shape, ranks, "by")),
-  combine: (sent, outputs, perRank) => {
-    for (const { ranks } of perRank) checkRanks("reduce_scatter", ranks, sent.length)
-    const over = divisor(
-      "reduce_scatter",
-      agreed(
-        "reduce_scatter",
-        perRank.map(({ reduce }) => reduce)
-      ),
-      sent.length
-    )
-    for (let index = 0; index < sent[0]!.length; index++) {
-      const all = messages("reduce_scatter", sent, index)
-      for (const [rank, out] of outputs.entries()) {
-        const part = out[index]!
-        for (let i = 0; i < part.length; i++) part[i] = reduceAt(all, rank * part.length + i, over)
-      }
-    }
-  }
-})
-
 /** Counts as an attribute holds them: "3,0,5" is 3 rows for rank 0, none for rank 1, 5 for rank 2. */
 export const printCounts = (counts: ReadonlyArray<number>): string => counts.join(",")
 
@@ -275,6 +233,107 @@ const offsets = (counts: ReadonlyArray<number>): ReadonlyArray<number> => {
   })
 }
 
+/** Rows of each member of an uneven collective; checks that there are as many counts as ranks and `member` is one. */
+const countsOf = (name: string, counts: string, ranks: number, member: number): ReadonlyArray<number> => {
+  const parsed = parseCounts(name, counts)
+  if (parsed.length !== ranks) throw new RangeError(`${name}: ${parsed.length} counts for ${ranks} ranks`)
+  if (!(member >= 0 && member < ranks)) throw new RangeError(`${name}: member ${member} of ${ranks}`)
+  return parsed
+}
+
+const unevenAttributes = {
+  /** Rows of each member, the same text on all: "3,0,5". Even, as the shapes say, where it is empty. */
+  counts: text(""),
+  /** Which of the members this is; for uneven ones only. */
+  member: number(0)
+}
+
+/**
+ * Every member gets all members' tensors, in rank order along the first axis. Members may have different numbers of rows,
+ * which `counts` then says.
+ */
+export const allGather = defineCollective({
+  name: "all_gather",
+  signature: "inp[rows, ...] (one or more) -> out[ranks*rows, ...] (as many)",
+  attributes: { ...wire, ranks: number(), ...unevenAttributes },
+  shapes: (inputs, { ranks, counts, member }) => {
+    if (counts === "") return inputs.map((shape) => resizeFirst("all_gather", shape, ranks, "times"))
+    const rows = countsOf("all_gather", counts, ranks, member)
+    return inputs.map(([first, ...rest]) => {
+      if (first !== rows[member]) {
+        throw new RangeError(`all_gather: ${String(first)} rows of member ${member}; counts "${counts}"`)
+      }
+      return [total(rows), ...rest]
+    })
+  },
+  combine: (sent, outputs, perRank) => {
+    for (const { ranks } of perRank) checkRanks("all_gather", ranks, sent.length)
+    const counts = agreed(
+      "all_gather: counts",
+      perRank.map((values) => values.counts)
+    )
+    for (let index = 0; index < sent[0]!.length; index++) {
+      if (counts !== "") {
+        for (const out of outputs) {
+          let at = 0
+          for (const inputs of sent) {
+            out[index]!.set(inputs[index]!, at)
+            at += inputs[index]!.length
+          }
+        }
+        continue
+      }
+      const all = messages("all_gather", sent, index)
+      for (const out of outputs)
+        for (const [rank, data] of all.entries()) out[index]!.set(data, rank * data.length)
+    }
+  }
+})
+
+/**
+ * Member r gets part r (along the first axis) of the sum or mean of all members' tensors. Parts may have different numbers
+ * of rows, which `counts` then says.
+ */
+export const reduceScatter = defineCollective({
+  name: "reduce_scatter",
+  signature: "inp[ranks*rows, ...] (one or more) -> out[rows, ...] (as many)",
+  attributes: { ...reduction, ranks: number(), ...unevenAttributes },
+  shapes: (inputs, { ranks, counts, member }) => {
+    if (counts === "") return inputs.map((shape) => resizeFirst("reduce_scatter", shape, ranks, "by"))
+    const rows = countsOf("reduce_scatter", counts, ranks, member)
+    return inputs.map(([first, ...rest]) => {
+      if (first !== total(rows)) {
+        throw new RangeError(`reduce_scatter: ${String(first)} rows to scatter; counts "${counts}"`)
+      }
+      return [rows[member]!, ...rest]
+    })
+  },
+  combine: (sent, outputs, perRank) => {
+    for (const { ranks } of perRank) checkRanks("reduce_scatter", ranks, sent.length)
+    const over = divisor(
+      "reduce_scatter",
+      agreed(
+        "reduce_scatter",
+        perRank.map(({ reduce }) => reduce)
+      ),
+      sent.length
+    )
+    agreed(
+      "reduce_scatter: counts",
+      perRank.map(({ counts }) => counts)
+    )
+    for (let index = 0; index < sent[0]!.length; index++) {
+      const all = messages("reduce_scatter", sent, index)
+      let at = 0
+      for (const out of outputs) {
+        const part = out[index]!
+        for (let i = 0; i < part.length; i++) part[i] = reduceAt(all, at + i, over)
+        at += part.length
+      }
+    }
+  }
+})
+
 /**
  * Member r sends part p of its tensor (along the first axis) to member p, and gets the parts meant for it in rank order.
  * Even by default. Uneven with `sendCounts` and `receiveCounts`, each member's own: rows for each peer ("3,0,5"); what r
@@ -283,7 +342,14 @@ const offsets = (counts: ReadonlyArray<number>): ReadonlyArray<number> => {
 export const allToAll = defineCollective({
   name: "all_to_all",
   signature: "inp[sent, ...] (one or more) -> out[received, ...] (as many)",
-  attributes: { ...wire, ranks: number(), sendCounts: text(""), receiveCounts: text("") },
+  attributes: {
+    ...wire,
+    ranks: number(),
+    sendCounts: text(""),
+    receiveCounts: text(""),
+    /** With counts: what every member sends to every other, the same text on all ("3,0;1,2"), for whoever models the wire. */
+    matrix: text("")
+  },
   shapes: (inputs, { ranks, sendCounts, receiveCounts }) => {
     if (sendCounts === "" && receiveCounts === "") {
       for (const shape of inputs) resizeFirst("all_to_all", shape, ranks, "by")
