@@ -26,6 +26,7 @@ import {
   positionAddBackwardWeight,
   positionAddForward
 } from "./embedding.ts"
+import { expertFfnForward } from "./expert-ffn.ts"
 import type { Kernel } from "./kernel.ts"
 import { kvAppend, kvAttention, kvEvict, kvGather } from "./kv-cache.ts"
 import { kvChunkScores, kvPoolScores, kvShotScores, kvWindowScores } from "./kv-scores.ts"
@@ -147,6 +148,7 @@ const all = [
   groupedLinearForward,
   groupedLinearBackwardInput,
   groupedLinearBackwardWeight,
+  expertFfnForward,
   tokenWindows,
   // generation
   ropeRows,

@@ -446,6 +446,19 @@ const calls: Readonly<
   "grouped_linear.forward": [[[12, 4], [8, 5, 4], [8]], {}, [[12, 5]]],
   "grouped_linear.backward_input": [[[12, 5], [8, 5, 4], [8]], {}, [[12, 4]]],
   "grouped_linear.backward_weight": [[[12, 5], [12, 4], [8]], {}, [[8, 5, 4]]],
+  "expert_ffn.forward": [
+    [
+      [12, 4],
+      [15, 4],
+      [12, 10],
+      [12, 4]
+    ],
+    { first: 0, count: 12 },
+    [
+      [12, 10],
+      [12, 4]
+    ]
+  ],
   "rope.rows": [[[3, 8]], { headWidth: 4, positions: "7,0" }, [[3, 8]]],
   last_token: [[[2, 3, 4]], {}, [[2, 4]]],
   argmax: [[[2, 3, 7]], {}, [[2, 3]]],

@@ -1,0 +1,164 @@
+// A mixture-of-experts decoder as generation sees it: sizes, and the tensors that hold its weights. Every layer is a MoE
+// layer. Knows nothing of where experts lie or when they come.
+import { sizeBytesOf, type Dtype, type TensorData, type TensorSpec } from "../../machine/tensor.ts"
+import { Random } from "../../random.ts"
+import type { ExpertShape } from "./demand.ts"
+
+export interface MoeModel extends ExpertShape {
+  readonly width: number
+  readonly heads: number
+  readonly kvHeads: number
+  /** Of one expert. */
+  readonly ffnWidth: number
+  /** Experts of each token. */
+  readonly topK: number
+  /** SwiGLU experts of three matrices (Mixtral), or ReLU experts of two (Switch). */
+  readonly gated: boolean
+  /** The chosen experts' weights add up to 1 (Mixtral), or are the router's probabilities (Switch). */
+  readonly normalize: boolean
+  readonly vocabulary: number
+  /** Of weights, activations and cache. */
+  readonly dtype: Dtype
+}
+
+/** Sizes as published; the sources are in docs/expert-offload.md. */
+export const moeModels = {
+  "mixtral-8x7b": {
+    layers: 32,
+    experts: 8,
+    topK: 2,
+    width: 4096,
+    ffnWidth: 14336,
+    heads: 32,
+    kvHeads: 8,
+    gated: true,
+    normalize: true,
+    vocabulary: 32000,
+    dtype: "bfloat16"
+  },
+  /** The model of the recorded training step that ships: Mixtral's architecture, small. */
+  "mixtral-small": {
+    layers: 4,
+    experts: 8,
+    topK: 2,
+    width: 1024,
+    ffnWidth: 3584,
+    heads: 16,
+    kvHeads: 4,
+    gated: true,
+    normalize: true,
+    vocabulary: 50257,
+    dtype: "bfloat16"
+  },
+  "qwen1.5-moe": {
+    layers: 24,
+    experts: 60,
+    topK: 4,
+    width: 2048,
+    ffnWidth: 1408,
+    heads: 16,
+    kvHeads: 16,
+    gated: true,
+    normalize: false,
+    vocabulary: 151936,
+    dtype: "bfloat16"
+  },
+  "deepseek-moe": {
+    layers: 27,
+    experts: 64,
+    topK: 6,
+    width: 2048,
+    ffnWidth: 1408,
+    heads: 16,
+    kvHeads: 16,
+    gated: true,
+    normalize: false,
+    vocabulary: 102400,
+    dtype: "bfloat16"
+  },
+  "switch-base-32": switchBase(32),
+  "switch-base-64": switchBase(64),
+  "switch-base-128": switchBase(128)
+} as const satisfies Readonly<Record<string, MoeModel>>
+
+export type MoeModelName = keyof typeof moeModels
+
+/** Its 12 MoE layers as one stack: encoder and decoder are not told apart. */
+function switchBase(experts: number) {
+  return {
+    layers: 12,
+    experts,
+    topK: 1,
+    width: 768,
+    ffnWidth: 3072,
+    heads: 12,
+    kvHeads: 12,
+    gated: false,
+    normalize: false,
+    vocabulary: 32128,
+    dtype: "bfloat16"
+  } as const
+}
+
+export const headWidthOf = ({ width, heads }: MoeModel): number => width / heads
+
+export const kvWidthOf = (model: MoeModel): number => model.kvHeads * headWidthOf(model)
+
+/** An expert is one tensor, so that one copy loads it: up projection (and gate), then down projection. */
+const expertExtents = ({ width, ffnWidth, gated }: MoeModel): ReadonlyArray<number> => [
+  (gated ? 3 : 2) * ffnWidth,
+  width
+]
+
+export const expertSpec = (model: MoeModel, name: string, place: "device" | "host"): TensorSpec => ({
+  name,
+  shape: expertExtents(model),
+  dtype: model.dtype,
+  place
+})
+
+export const expertName = (layer: number, expert: number): string => `layers.${layer}.experts.${expert}`
+
+export const expertBytes = (model: MoeModel): number => {
+  const [rows, width] = expertExtents(model)
+  return sizeBytesOf(rows! * width!, model.dtype)
+}
+
+/** Weights that always lie on the device, of one layer. */
+export const layerWeightSpecs = (model: MoeModel, layer: number) => {
+  const { width, experts, dtype } = model
+  const kv = kvWidthOf(model)
+  const spec = (name: string, ...shape: ReadonlyArray<number>): TensorSpec => ({
+    name: `layers.${layer}.${name}`,
+    shape,
+    dtype
+  })
+  return {
+    attentionNorm: spec("input_layernorm", width),
+    q: spec("self_attn.q_proj", width, width),
+    k: spec("self_attn.k_proj", kv, width),
+    v: spec("self_attn.v_proj", kv, width),
+    o: spec("self_attn.o_proj", width, width),
+    moeNorm: spec("post_attention_layernorm", width),
+    router: spec("router", experts, width)
+  }
+}
+
+/** Weights outside the layers. */
+export const outerWeightSpecs = ({ width, vocabulary, dtype }: MoeModel) => ({
+  embedding: { name: "embed_tokens", shape: [vocabulary, width], dtype },
+  norm: { name: "norm", shape: [width], dtype },
+  output: { name: "lm_head", shape: [vocabulary, width], dtype }
+})
+
+const deviation = 0.02
+
+/** Values of a weight before any training: norms 1, matrices normal with deviation 0.02, each from its own name. */
+export const initialWeight = (spec: TensorSpec, seed: number): TensorData => {
+  const elements = spec.shape.reduce((product, extent) => product * extent, 1)
+  const values = new Float32Array(elements)
+  if (spec.shape.length < 2) return values.fill(1)
+  const random = new Random(seed).split(spec.name)
+  for (let i = 0; i < elements; i++) values[i] = deviation * random.normal()
+  return values
+}

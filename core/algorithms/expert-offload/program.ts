@@ -1,0 +1,192 @@
+// Generation with a mixture-of-experts model whose experts live in host memory: what a strategy decides, layer by layer, as
+// copies and kernels. Written against Machine alone, with every tensor there is: a device that holds but a few experts
+// computes the same as one that holds them all.
+import * as Effect from "effect/Effect"
+import { kernels } from "../../kernels/catalogue.ts"
+import { Lane } from "../../machine/lane.ts"
+import { Machine, type Program } from "../../machine/machine.ts"
+import { launch, type OpId } from "../../machine/op.ts"
+import type { Tensor } from "../../machine/tensor.ts"
+import { allocDecoder, makeStepOps, type StepOps } from "./decoder.ts"
+import { layerCall, type ExpertId, type LayerCall } from "./demand.ts"
+import { expertName, expertSpec, initialWeight, type MoeModel } from "./model.ts"
+import type { Strategy } from "./strategy.ts"
+import { stepsOf, type Workload, type WorkloadStep } from "./workload.ts"
+
+export interface OffloadPlan {
+  readonly model: MoeModel
+  readonly workload: Workload
+  /** A fresh one for each run: strategies have memory. */
+  readonly strategy: () => Strategy
+  /** Copy an expert back to the host when it leaves its slot, as caches without a copy in host memory must. */
+  readonly writeBack: boolean
+  /** Of the weights' values, where a machine carries values. */
+  readonly seed: number
+}
+
+/**
+ * How an expert that a layer needs was found at the moment the layer's choices were known. `ready`: in its slot. `late`: its
+ * copy had been submitted ahead of its use, but had not ended. `missing`: its copy was submitted then.
+ */
+export type Readiness = "ready" | "late" | "missing"
+
+/** An expert that a layer call needed. */
+export interface Need {
+  readonly step: number
+  readonly layer: number
+  readonly id: ExpertId
+  readonly found: Readiness
+  /** The kernel that computed it, and the copy that brought it. */
+  readonly use: OpId
+  readonly load: OpId
+  /** The copy of the router's choices to the host: when it ends, the need is known. */
+  readonly choice: OpId
+}
+
+export interface OffloadLog {
+  readonly needs: ReadonlyArray<Need>
+  readonly calls: ReadonlyArray<LayerCall>
+  /** Copies of experts to the device, by the step in which they were submitted. */
+  readonly loads: ReadonlyArray<number>
+  /** Those of them that were submitted before the expert's layer asked for it. */
+  readonly prefetches: ReadonlyArray<number>
+  /** Prefetched experts that left their slot unused, up to the end of each step; whoever lies there unused counts too. */
+  readonly uselessPrefetches: number
+  /** What generation leaves behind: the newest token of each sequence, and all caches. */
+  readonly results: ReadonlyArray<Tensor>
+}
+
+/** Name of the host tensor that holds a layer's choices [..., topK]: where a simulation without values looks them up. */
+export const choicesName = (step: number, layer: number): string => `choices ${step}.${layer}`
+
+export const expertOffload = ({
+  model,
+  workload,
+  strategy,
+  writeBack,
+  seed
+}: OffloadPlan): Program<OffloadLog> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const decoder = yield* allocDecoder(machine, model, workload, seed)
+    const serving = strategy()
+    const experts: Array<Tensor> = []
+    for (let layer = 0; layer < model.layers; layer++) {
+      for (let expert = 0; expert < model.experts; expert++) {
+        const spec = expertSpec(model, expertName(layer, expert), "host")
+        experts.push(yield* machine.alloc({ ...spec, initial: () => initialWeight(spec, seed) }))
+      }
+    }
+    const slots: Array<Tensor> = []
+    for (let slot = 0; slot < serving.cache.slots; slot++) {
+      slots.push(yield* machine.alloc(expertSpec(model, `slot ${slot}`, "device")))
+    }
+
+    const needs: Array<Need> = []
+    const calls: Array<LayerCall> = []
+    const loads: Array<number> = []
+    const prefetches: Array<number> = []
+    const loadedBy = new Int32Array(slots.length)
+
+    /** Submits what the strategy decides. */
+    const sinkOf = (
+      step: number,
+      call?: { readonly rows: Rows; readonly ops: StepOps; readonly choice: OpId }
+    ) => ({
+      load: (id: ExpertId, slot: number, evicted: ExpertId | undefined, ahead: boolean) => {
+        const held = slots[slot]!
+        if (writeBack && evicted !== undefined) {
+          machine.submit(
+            launch(`store ${nameOf(evicted)}`, kernels.d2h, Lane.d2h, [held], [experts[evicted]!])
+          )
+        }
+        const what = ahead ? "prefetch" : "load"
+        loadedBy[slot] = machine.submit(
+          launch(`${what} ${nameOf(id)}`, kernels.h2d, Lane.h2d, [experts[id]!], [held])
+        )
+        loads[step]!++
+        if (ahead) prefetches[step]!++
+      },
+      use: (id: ExpertId, slot: number, found: "resident" | "missing") => {
+        if (call === undefined) throw new Error("an expert is computed outside a layer's call")
+        const held = slots[slot]!
+        const readiness = found === "missing" ? "missing" : machine.ready(held) ? "ready" : "late"
+        const { rows: inputs, hidden, outputs } = call.ops.space
+        const [layer, expert] = [Math.floor(id / model.experts), id % model.experts]
+        const attributes = { ...call.rows[expert]!, gated: model.gated }
+        const use = machine.submit(
+          launch(
+            `expert ${nameOf(id)}`,
+            kernels["expert_ffn.forward"],
+            Lane.compute,
+            [inputs, held, hidden, outputs],
+            [hidden, outputs],
+            attributes
+          )
+        )
+        needs.push({ step, layer, id, found: readiness, use, load: loadedBy[slot]!, choice: call.choice })
+      }
+    })
+    const nameOf = (id: ExpertId): string => `${Math.floor(id / model.experts)}.${id % model.experts}`
+
+    const runStep = ({ step, position }: WorkloadStep, ops: StepOps) =>
+      Effect.gen(function* () {
+        loads[step] = prefetches[step] = 0
+        serving.begin(step, sinkOf(step))
+        for (const op of ops.embed) machine.submit(op)
+        for (let layer = 0; layer < model.layers; layer++) {
+          const choices = yield* machine.alloc({
+            name: choicesName(step, layer),
+            shape: ops.space.chosen.shape,
+            dtype: "int32",
+            place: "host"
+          })
+          for (const op of ops.route(layer, position)) machine.submit(op)
+          const choice = machine.submit(
+            launch(`layer ${layer} choices`, kernels.d2h, Lane.d2h, [ops.space.chosen], [choices])
+          )
+          for (const op of ops.dispatch(layer)) machine.submit(op)
+          const chosen = yield* machine.read(choices)
+          machine.free(choices)
+          const call = layerCall(model, step, layer, chosen)
+          calls.push(call)
+          serving.serve(call, sinkOf(step, { rows: rowsOf(chosen, model.experts), ops, choice }))
+          for (const op of ops.after(layer)) machine.submit(op)
+        }
+        for (const op of ops.finish) machine.submit(op)
+        yield* machine.endStep
+      })
+
+    let ops: StepOps | undefined
+    let phase: WorkloadStep["phase"] | undefined
+    for (const step of stepsOf(workload)) {
+      if (step.phase !== phase) {
+        ops?.free()
+        ops = yield* makeStepOps(decoder, step.phase)
+        phase = step.phase
+      }
+      yield* runStep(step, ops!)
+    }
+    return {
+      needs,
+      calls,
+      loads,
+      prefetches,
+      uselessPrefetches: serving.cache.uselessPrefetches(),
+      results: [decoder.token, ...decoder.caches.flat()]
+    }
+  })
+
+/** The rows of each expert once tokens are sorted by expert. */
+type Rows = ReadonlyArray<{ readonly first: number; readonly count: number }>
+
+const rowsOf = (chosen: ArrayLike<number>, experts: number): Rows => {
+  const counts = new Int32Array(experts)
+  for (let i = 0; i < chosen.length; i++) counts[chosen[i]!]!++
+  let first = 0
+  return Array.from(counts, (count) => {
+    const rows = { first, count }
+    first += count
+    return rows
+  })
+}

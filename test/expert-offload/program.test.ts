@@ -1,0 +1,173 @@
+// The program on simulated machines, with values: a device that holds few experts computes what one that holds all does,
+// under every strategy; and it obeys the laws of any execution.
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { countLoads } from "../../core/algorithms/expert-offload/count-loads.ts"
+import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
+import { expertBytes, type MoeModel } from "../../core/algorithms/expert-offload/model.ts"
+import { fewestLoads } from "../../core/algorithms/expert-offload/optimum.ts"
+import { expertOffload, type OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
+import type { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/settings.ts"
+import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
+import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
+import { assertLaws } from "../../core/laws/laws.ts"
+import { OutOfMemory } from "../../core/machine/machine.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { Random } from "../../core/random.ts"
+import { offloadSettings } from "../../testing/expert-offload.ts"
+import { execute, failureOf, flatWorld, run } from "../simulate/simulated.ts"
+import { factsOf } from "./facts.ts"
+
+const model: MoeModel = {
+  layers: 3,
+  experts: 5,
+  topK: 2,
+  width: 8,
+  ffnWidth: 6,
+  heads: 2,
+  kvHeads: 1,
+  gated: true,
+  normalize: true,
+  vocabulary: 13,
+  dtype: "float32"
+}
+
+/** Large enough that routes differ from token to token. */
+const initial = (_: number, tensor: Tensor) => {
+  if (tensor.dtype !== "float32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/.test(tensor.name))
+    return
+  const random = new Random(3).split(tensor.name)
+  return Float32Array.from({ length: tensor.elements }, () => random.normal() / 2)
+}
+
+/** Copies are slow, kernels are not: a missing edge would let a kernel read an expert that is not there yet. */
+const costs = {
+  seconds: ({ kernel }: { readonly kernel: { readonly name: string } }) =>
+    kernel.name === "h2d" ? 1 : kernel.name === "d2h" ? 0.1 : 0.01,
+  estimates: []
+}
+
+const planOf = (
+  settings: ExpertOffloadSettings,
+  demand: Demand,
+  slots: number,
+  workload: Workload,
+  of: MoeModel = model
+) => ({
+  model: of,
+  workload,
+  strategy: () =>
+    makeStrategy(settings, factsOf(demand, { slots, scope: fixedScope(settings) ?? "per-layer" })),
+  writeBack: slots % 2 === 0,
+  seed: 1
+})
+
+const nothing: Demand = { shape: model, calls: [] }
+
+const valuesOf = (options: Parameters<typeof run<OffloadLog>>[0]) => {
+  const simulated = run({ ...options, values: initial })
+  const { value } = simulated.ranks[0]!
+  return { log: value, results: value.results.map((tensor) => [...simulated.values!.of(0, tensor)]) }
+}
+
+const workloads = fc.record({
+  batch: fc.integer({ min: 1, max: 3 }),
+  promptTokens: fc.integer({ min: 1, max: 3 }),
+  prefill: fc.boolean(),
+  decodeTokens: fc.integer({ min: 1, max: 4 })
+})
+
+describe("with values", () => {
+  it("computes the same with few slots as with all experts on the device, under every strategy", () => {
+    const seen = new Map<string, number>()
+    let [late, ready, varied] = [0, 0, 0]
+    fc.assert(
+      fc.property(
+        workloads,
+        offloadSettings(),
+        fc.integer({ min: 1, max: 4 }),
+        (workload, settings, slots) => {
+          const world = flatWorld(1)
+          const all = planOf({ name: "lru" }, nothing, model.experts, workload)
+          const whole = valuesOf({ world, program: expertOffload(all), costs })
+          const demand: Demand = { shape: model, calls: whole.log.calls }
+          const plan = planOf(settings, demand, slots, workload)
+          const capped = valuesOf({ world, program: expertOffload(plan), costs })
+          expect(capped.results).toEqual(whole.results)
+          expect(capped.log.calls).toEqual(whole.log.calls)
+          // The machine's loads are the counter's.
+          const counted = countLoads(demand, plan.strategy())
+          const loads = capped.log.loads.reduce((sum, count) => sum + count, 0)
+          expect(loads).toBe(counted.loads)
+          expect(capped.log.uselessPrefetches).toBe(counted.uselessPrefetches)
+          const scope = fixedScope(settings) ?? "per-layer"
+          expect(loads).toBeGreaterThanOrEqual(fewestLoads(demand, slots, scope))
+          for (const { found } of capped.log.needs) {
+            if (found === "late") late++
+            if (found === "ready") ready++
+          }
+          seen.set(settings.name, 1)
+          const routes = new Set(
+            demand.calls.map(({ needed }) => needed.map((id) => id % model.experts).join())
+          )
+          if (routes.size > 3) varied++
+        }
+      ),
+      { numRuns: 150 }
+    )
+    expect(seen.size).toBeGreaterThan(10)
+    expect(late).toBeGreaterThan(50)
+    expect(ready).toBeGreaterThan(200)
+    expect(varied).toBeGreaterThan(50)
+  })
+
+  it("ReLU experts with the router's own probabilities, too", () => {
+    const relu = { ...model, gated: false, normalize: false, topK: 1 }
+    const workload = { batch: 2, promptTokens: 2, prefill: true, decodeTokens: 5 }
+    const generate = (slots: number) =>
+      valuesOf({
+        world: flatWorld(1),
+        program: expertOffload(planOf({ name: "lru" }, nothing, slots, workload, relu)),
+        costs
+      })
+    expect(generate(1).results).toEqual(generate(5).results)
+    expect(generate(1).log.loads).not.toEqual(generate(5).log.loads)
+  })
+})
+
+describe("in bounded memory", () => {
+  const workload = { batch: 2, promptTokens: 2, prefill: true, decodeTokens: 6 }
+  const program = (slots: number) => expertOffload(planOf({ name: "lru" }, nothing, slots, workload))
+
+  it("runs where all experts would not fit", () => {
+    const world = flatWorld(1)
+    const peak = (slots: number) =>
+      run({ world, program: program(slots), costs, values: initial }).ranks[0]!.peakBytes.device
+    const capped = peak(2)
+    expect(peak(5) - capped).toBe(3 * model.layers * expertBytes(model))
+    const capacityBytes = { device: capped }
+    const bounded = run({ world, program: program(2), costs, values: initial, capacityBytes })
+    expect(bounded.ranks[0]!.peakBytes.device).toBe(capped)
+    expect(failureOf({ world, program: program(5), costs, values: initial, capacityBytes })).toBeInstanceOf(
+      OutOfMemory
+    )
+  })
+
+  it("obeys the laws of any execution", () => {
+    fc.assert(
+      fc.property(offloadSettings(), fc.integer({ min: 1, max: 4 }), (settings, slots) => {
+        const world = flatWorld(1)
+        const whole = valuesOf({ world, program: program(5), costs })
+        const demand: Demand = { shape: model, calls: whole.log.calls }
+        const { execution } = execute({
+          world,
+          program: expertOffload(planOf(settings, demand, slots, workload)),
+          costs,
+          values: initial
+        })
+        assertLaws(execution)
+      }),
+      { numRuns: 40 }
+    )
+  })
+})
