@@ -1,0 +1,147 @@
+// A model small enough to calculate by hand, whose every gradient depends on the batch, on the parameters as they are when
+// they are used and on what the other layers pass on: an op that runs too early or too late changes a number.
+// Vectors of one length: x_0 = batch; x_(l+1) = (1 - 0.3) x_l + 0.3 w_l0, plus each further parameter of the layer; a layer
+// without parameters halves and negates. Backward, from g = x_L - batch: the gradient of w_lp is (1 - c) g + c w_lp + x_l
+// with c = (p + 1) / 5; then g becomes 0.6 g + 0.4 x_l.
+import * as Effect from "effect/Effect"
+import type {
+  TrainingLayer,
+  TrainingModelBuilder
+} from "../../core/algorithms/data-parallel/training-model.ts"
+import { optimizerStep } from "../../core/algorithms/data-parallel/optimizer.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { launch, type Op } from "../../core/machine/op.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import type { LayerCost, Profile } from "../../core/profile.ts"
+import { Random } from "../../core/random.ts"
+
+export interface Toy {
+  /** How many parameters each layer has. */
+  readonly layers: ReadonlyArray<number>
+  /** Elements of every vector. */
+  readonly width: number
+  readonly learningRate: number
+  readonly momentum: number
+  readonly seed: number
+}
+
+export const weightOfActivation = 0.3
+export const weightOfParameter = (p: number): number => (p + 1) / 5
+export const weightOfInput = 0.4
+
+const vector = (random: Random, width: number): Float32Array =>
+  Float32Array.from({ length: width }, () => random.normal())
+
+/** Alike on all ranks at first, as replicas are. */
+export const firstParameters = ({ layers, width, seed }: Toy): ReadonlyArray<ReadonlyArray<Float32Array>> => {
+  const random = new Random(seed).split("parameters")
+  return layers.map((count) => Array.from({ length: count }, () => vector(random, width)))
+}
+
+/** What a rank learns from in a step. */
+export const batchOf = ({ width, seed }: Toy, rank: number, step: number): Float32Array =>
+  vector(new Random(seed).split(`batch ${rank} ${step}`), width)
+
+export const nameOf = (layer: number, parameter: number): string => `w ${layer} ${parameter}`
+
+/** The toy on a machine, with batches for so many steps. */
+export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const alloc = (name: string, initial?: () => Float32Array) =>
+      machine.alloc({ name, shape: [toy.width], dtype: "float32", initial })
+    const work = (
+      kernel: "add" | "copy" | "lerp" | "scale" | "subtract",
+      label: string,
+      reads: ReadonlyArray<Tensor>,
+      write: Tensor,
+      attributes: Readonly<Record<string, number>> = {}
+    ): Op => launch(label, kernels[kernel], Lane.compute, reads, [write], attributes)
+
+    const batch = yield* alloc("batch")
+    const batches: Array<Tensor> = []
+    for (let step = 0; step < steps; step++)
+      batches.push(yield* alloc(`batch ${step}`, () => batchOf(toy, machine.rank, step)))
+    const first = firstParameters(toy)
+    const flow = yield* alloc("gradient flow")
+    const layers: Array<TrainingLayer> = []
+    let input = batch
+    for (const [l, count] of toy.layers.entries()) {
+      const output = yield* alloc(`x ${l + 1}`)
+      const parameters: Array<Tensor> = []
+      const gradients: Array<Tensor> = []
+      const updates: Array<(step: number) => Op> = []
+      for (let p = 0; p < count; p++) {
+        const parameter = yield* alloc(nameOf(l, p), () => first[l]![p]!)
+        const gradient = yield* alloc(`${nameOf(l, p)} gradient`)
+        parameters.push(parameter)
+        gradients.push(gradient)
+        const { learningRate, momentum } = toy
+        const settings = { name: "sgd", learningRate, momentum } as const
+        updates.push(yield* optimizerStep(settings, `update ${l}`, parameter, gradient))
+      }
+      const [head, ...more] = parameters
+      layers.push({
+        name: `layer ${l}`,
+        parameters,
+        gradients,
+        forward:
+          head === undefined
+            ? [work("scale", `forward ${l}`, [input], output, { factor: -0.5 })]
+            : [
+                work("lerp", `forward ${l}`, [input, head], output, { weight: weightOfActivation }),
+                ...more.map((one) => work("add", `forward ${l}`, [output, one], output))
+              ],
+        backward: [
+          ...(l === toy.layers.length - 1 ? [work("subtract", "loss", [output, batch], flow)] : []),
+          ...parameters.flatMap((one, p) => [
+            work("lerp", `backward ${l}`, [flow, one], gradients[p]!, { weight: weightOfParameter(p) }),
+            work("add", `backward ${l}`, [gradients[p]!, input], gradients[p]!)
+          ]),
+          work("lerp", `backward ${l}`, [flow, input], flow, { weight: weightOfInput })
+        ],
+        update: (step) => updates.map((at) => at(step))
+      })
+      input = output
+    }
+    return { layers, begin: (step) => [work("copy", "begin", [batches[step]!], batch)] }
+  })
+
+const phase = (seconds: number) => ({ busySeconds: seconds, spanSeconds: seconds })
+
+/** What a planner is told of the toy: each layer's times are whatever the seed says. */
+export const toyProfile = ({ layers, width, seed }: Toy): Profile => {
+  const random = new Random(seed).split("times")
+  const costs = layers.map((_, l): LayerCost => ({
+    name: `layer ${l}`,
+    forward: phase(random.uniform()),
+    backward: phase(2 * random.uniform()),
+    optimizer: phase(random.uniform() / 4)
+  }))
+  const stepSeconds = costs.reduce(
+    (sum, { forward, backward, optimizer }) =>
+      sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
+    0
+  )
+  return {
+    name: "toy",
+    device: "",
+    source: "",
+    steps: 1,
+    stepSeconds,
+    unprofiledStepSeconds: undefined,
+    deviceBusySeconds: stepSeconds,
+    unattributedShare: 0,
+    layers: costs,
+    // In the order in which gradients become ready.
+    parameters: layers
+      .flatMap((count, layer) =>
+        Array.from({ length: count }, () => ({ layer, shape: [width], dtype: "float32" }))
+      )
+      .toReversed(),
+    ops: [],
+    collectives: []
+  }
+}
