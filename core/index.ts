@@ -75,6 +75,18 @@ export { planSync, syncPlanners } from "./algorithms/data-parallel/plan/planners
 export { makeSyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
 export type { SyncMethod, SyncPlan } from "./algorithms/data-parallel/plan/sync-plan.ts"
 
+export { CachePlans, largestBatch } from "./algorithms/kv-serving/admission.ts"
+export type { CachePlan } from "./algorithms/kv-serving/admission.ts"
+export { keptGenerated, keptTokens, planChoices, roomsOf } from "./algorithms/kv-serving/choice.ts"
+export type { ChoiceCall, LayerChoice } from "./algorithms/kv-serving/choice.ts"
+export { disaggregated } from "./algorithms/kv-serving/disaggregated.ts"
+export { cacheBytes, weightBytes } from "./algorithms/kv-serving/model.ts"
+export type { DecoderModel } from "./algorithms/kv-serving/model.ts"
+export type { Sequence, ServingRequest } from "./algorithms/kv-serving/sequence.ts"
+export { serve, serveThroughHost } from "./algorithms/kv-serving/serve.ts"
+export type { ServingOutcome, ServingPlan } from "./algorithms/kv-serving/server.ts"
+export { CacheSettings, cacheMethods } from "./algorithms/kv-serving/settings.ts"
+
 export { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
 export { defaultTask, isTask, scenarioSchemas, Study } from "./scenario.ts"
 export type { Scenario, Task } from "./scenario.ts"

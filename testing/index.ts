@@ -10,6 +10,8 @@ export type {
   SchedulerProperty,
   SchedulerRun
 } from "./check-scheduler.ts"
+export { cacheSettings } from "./cache-settings.ts"
+export type { CacheConstraints } from "./cache-settings.ts"
 export { saveCounterexample } from "./counterexample.ts"
 export { executionOf } from "./execution.ts"
 export { fault } from "./fault.ts"

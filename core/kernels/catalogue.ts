@@ -28,7 +28,7 @@ import {
 } from "./embedding.ts"
 import { expertFfnForward } from "./expert-ffn.ts"
 import type { Kernel } from "./kernel.ts"
-import { kvAppend, kvAttention, kvEvict, kvGather } from "./kv-cache.ts"
+import { kvAppend, kvAttention, kvEvict, kvGather, kvPlace } from "./kv-cache.ts"
 import { kvChunkScores, kvPoolScores, kvShotScores, kvWindowScores } from "./kv-scores.ts"
 import { kvSinkTokens, kvTopChunks, kvTopShots, kvTopTokens } from "./kv-select.ts"
 import { linearBackwardInput, linearBackwardWeight, linearForward } from "./linear.ts"
@@ -160,6 +160,7 @@ const all = [
   kvAttention,
   kvEvict,
   kvGather,
+  kvPlace,
   kvWindowScores,
   kvPoolScores,
   kvChunkScores,

@@ -278,3 +278,21 @@ export const kvGather = defineKernel({
 
 const rowsBytes = (k: Operand, time: number, rows: number): number =>
   time === 0 ? 0 : (k.sizeBytes / time) * rows
+
+/** A cache that came from elsewhere, into one with room for generated tokens: its rows are the first ones there. */
+export const kvPlace = defineKernel({
+  name: "kv.place",
+  signature: "inp[2, rows, kv] -> cache[2, capacity, kv]",
+  attributes: { capacity: number() },
+  extents: ({ capacity }) => ({ capacity }),
+  flops: () => 0,
+  // the rows that came, not the room for more
+  writtenBytes: (_, [inp]) => inp.sizeBytes,
+  reference: ([inp], [cache], { a, shapes }) => {
+    const width = shapes[0]![2]!
+    const half = shapes[0]![1]! * width
+    within("kv.place", "rows", shapes[0]![1]!, a.capacity)
+    cache.set(inp.subarray(0, half), 0)
+    cache.set(inp.subarray(half, 2 * half), a.capacity * width)
+  }
+})

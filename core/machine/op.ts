@@ -55,10 +55,12 @@ export const collective = (
   options: { readonly attributes?: Attributes; readonly wire?: Dtype } = {}
 ): Op => {
   const { wire, attributes = {} } = options
-  let sizeBytes = bytesOf(reads)
+  // The destination of a point-to-point message puts nothing in: there it is what comes out.
+  const message = reads.length > 0 ? reads : writes
+  let sizeBytes = bytesOf(message)
   if (wire !== undefined) {
     let elements = 0
-    for (const tensor of reads) elements += tensor.elements
+    for (const tensor of message) elements += tensor.elements
     sizeBytes = Math.ceil((elements * dtypeBits[wire]) / 8)
   }
   return {

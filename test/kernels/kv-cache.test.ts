@@ -153,6 +153,14 @@ describe("scores and choices", () => {
     ).toThrow(/row 2 of 2/)
   })
 
+  it("place keeps keys and values together where there is more room", () => {
+    const placed = run(kernels["kv.place"], [floats([2, 1, 2], [1, 2, 3, 4])], { capacity: 2 })[0]!
+    expect(placed.shape).toEqual([2, 2, 2])
+    expect([...placed.data].filter((value) => !Number.isNaN(value))).toEqual([1, 2, 3, 4])
+    expect([placed.data[0], placed.data[4]]).toEqual([1, 3])
+    expect(() => run(kernels["kv.place"], [floats([2, 1, 1], [1, 2])], { capacity: 0 })).toThrow(/rows 1/)
+  })
+
   it("window scores of all queries add up to 1 over the prompt", () => {
     fc.assert(
       fc.property(seed, fc.integer({ min: 1, max: 8 }), fc.nat(), (seed, time, cut) => {
