@@ -278,7 +278,8 @@ export class Network {
         }
       }
     }
-    return this.#hops(hops, 0.5, 2 * Math.ceil(Math.log2(n)))
+    // log2(n), rounded up, without a logarithm: engines differ in the last bit of one.
+    return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)))
   }
 
   #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {
