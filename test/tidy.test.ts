@@ -122,6 +122,16 @@ const examples: Readonly<
       ["sim/a.ts", "const promise = Effect.runSync(effect)"]
     ]
   },
+  "times to the last bit": {
+    breaks: [
+      ["sim/engine/a.ts", "const levels = Math.ceil(Math.log2(n))"],
+      ["core/random.ts", "const { sqrt } = Math, normal = Math.cos(2 * Math.PI * u)"]
+    ],
+    keeps: [
+      ["sim/engine/a.ts", "const norm = Math.sqrt(Math.max(x, y)) / 2"],
+      ["sim/report/scale.ts", "const decade = Math.log10(x)"]
+    ]
+  },
   "no span in the simulator": {
     breaks: [
       ["sim/a.ts", 'const run = Effect.fn("run")(function* () {})'],

@@ -125,6 +125,26 @@ const asynchronous = new Set([
   "Effect.runPromiseExit",
   "Effect.sleep"
 ])
+/** Functions that engines and versions of Node may round differently; Math.sqrt is exact everywhere. */
+const inexact = new Set(
+  [
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "exp",
+    "expm1",
+    "pow",
+    "sin",
+    "cos",
+    "tan",
+    "atan",
+    "atan2",
+    "tanh",
+    "cbrt",
+    "hypot"
+  ].map((name) => `Math.${name}`)
+)
 const modifiers = new Set(["skip", "only", "todo", "fails"])
 
 export const rules: ReadonlyArray<Rule> = [
@@ -191,6 +211,22 @@ export const rules: ReadonlyArray<Rule> = [
         return node.type === "ImportExpression" ? "import()" : undefined
       })
     ]
+  },
+  {
+    name: "times to the last bit",
+    instead:
+      "arithmetic that every machine rounds alike: the four operations, comparisons, Math.sqrt, integers",
+    holdsFor: under(
+      "sim/engine",
+      "sim/collectives.ts",
+      "sim/network.ts",
+      "sim/machine.ts",
+      "sim/simulate.ts",
+      "core/algorithms/data-parallel",
+      "core/machine",
+      "core/random.ts"
+    ),
+    check: (source) => namesOf(source, inexact)
   },
   {
     name: "no span in the simulator",
