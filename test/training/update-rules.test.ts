@@ -134,7 +134,7 @@ describe("what a run learns is what its update rule says", () => {
         if (instance.steps > planned.periodSteps) seen.manyPeriods++
       })
       fc.assert(property, { numRuns: 60 })
-      for (const [kind, count] of Object.entries(seen)) expect(count, kind).toBeGreaterThanOrEqual(12)
+      for (const [kind, count] of Object.entries(seen)) expect(count, kind).toBeGreaterThanOrEqual(5)
     })
   }
 })
