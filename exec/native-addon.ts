@@ -63,6 +63,8 @@ export interface AddonSession {
   rank(rank: number, edges: Int32Array): AddonRank
   fault(): string | undefined
   nowNanoseconds(): number
+  /** Whether the process stays alive for the sake of `onProgress`. */
+  hold(alive: boolean): void
   close(): void
 }
 

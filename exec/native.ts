@@ -157,6 +157,7 @@ export class NativeSession {
   }
 
   #watch(watch: Watch): void {
+    if (this.#watches.length === 0) this.#session.hold(true)
     this.#watches.push(watch)
   }
 
@@ -169,6 +170,7 @@ export class NativeSession {
       if (watch.rank.watch(watch.lane, watch.op)) due.push(watch.due)
       else this.#watches.push(watch)
     }
+    if (this.#watches.length === 0) this.#session.hold(false)
     for (const then of due) then()
   }
 }

@@ -1,0 +1,38 @@
+// Attributes of a call, by name and type. JavaScript has filled in the fallbacks: a missing one is a defect.
+#include <cmath>
+
+#include "backend.h"
+
+namespace tandem {
+
+namespace {
+
+const Attribute& find(const Call& call, const char* name) {
+  const auto found = call.attributes.find(name);
+  if (found == call.attributes.end()) throw BadCall(call.kernel + ": attribute \"" + name + "\" is missing");
+  return found->second;
+}
+
+template <class T>
+const T& as(const Call& call, const char* name, const char* type) {
+  if (const T* value = std::get_if<T>(&find(call, name))) return *value;
+  throw BadCall(call.kernel + ": attribute \"" + name + "\" is not a " + type);
+}
+
+}  // namespace
+
+double Call::number(const char* name) const { return as<double>(*this, name, "number"); }
+
+int64_t Call::integer(const char* name) const {
+  const double value = number(name);
+  if (value != std::floor(value) || std::fabs(value) > 9e15) {
+    throw BadCall(kernel + ": attribute \"" + name + "\" is " + std::to_string(value) + "; expected a whole number");
+  }
+  return static_cast<int64_t>(value);
+}
+
+bool Call::flag(const char* name) const { return as<bool>(*this, name, "boolean"); }
+
+const std::string& Call::text(const char* name) const { return as<std::string>(*this, name, "string"); }
+
+}  // namespace tandem

@@ -1,0 +1,69 @@
+// Collectives between ranks of one process, as core/kernels/collectives.ts defines them: reductions add in float64 in group
+// order, so their result is the reference's bit for bit, whatever the timing.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "communicator.h"
+#include "worker.h"
+
+namespace tandem {
+
+/** How one member takes part. */
+class CollectiveTask : public CpuTask {
+ public:
+  CollectiveTask(const Call& call, std::shared_ptr<Communicator> communicator, size_t member,
+                 std::vector<std::unique_ptr<Link>>& links);
+
+  void run(Run& run) override;
+  int64_t nextPosition() override { return communicator_->nextPosition(member_); }
+
+ private:
+  /** A tensor as it is sent: the values themselves, or a copy rounded for the wire. */
+  struct Sent {
+    const void* data;
+    Dtype dtype;
+    int64_t elements;
+  };
+
+  void begin(Meeting& meeting, int64_t now);
+  /** Makes `sent_` of the inputs: after that and a barrier, others may read them. */
+  void send();
+  void receive(const Meeting& meeting);
+  void allReduce(const Meeting& meeting);
+  void allGather(const Meeting& meeting);
+  void reduceScatter(const Meeting& meeting);
+  void allToAll(const Meeting& meeting);
+  void broadcast(const Meeting& meeting);
+  void sendRecv(const Meeting& meeting);
+  void reduceInto(const Meeting& meeting, size_t index, int64_t from, int64_t count,
+                  const std::vector<void*>& outs, Dtype dtype);
+  void checkAgainst(const CollectiveTask& first) const;
+  bool inPlace() const;
+
+  const std::string kernel_;
+  const std::vector<Operand> inputs_;
+  const std::vector<Operand> outputs_;
+  const std::shared_ptr<Communicator> communicator_;
+  const size_t member_;
+  std::vector<std::unique_ptr<Link>>& links_;
+  const std::vector<Load> loads_;
+  const int64_t latency_;
+  std::string wire_;
+  bool average_ = false;
+  int64_t root_ = 0;
+  bool source_ = false;
+  std::vector<int64_t> sendCounts_;
+  std::vector<int64_t> receiveCounts_;
+  std::vector<Sent> sent_;
+  std::vector<std::vector<float>> staged_;
+};
+
+/** True for the names of collectives. */
+bool isCollective(const std::string& kernel);
+/** The collectives' names. */
+extern const std::vector<std::string> collectiveNames;
+
+}  // namespace tandem

@@ -1,0 +1,169 @@
+// Optimizer steps; argument order as core/kernels/optimizer.ts. In float64 per element, as the reference: a step is bound by
+// memory, and equal bits on every backend keep replicas equal.
+#include <cmath>
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace tandem {
+
+namespace {
+
+struct Sgd {
+  double learningRate, momentum, dampening, weightDecay;
+  bool nesterov, first;
+};
+
+TANDEM_SIMD void sgdStep(const Sgd& a, int64_t count, const float* params, const float* grads, const float* buffer,
+                         float* newParams, float* newBuffer) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; i++) {
+    const double gradient = static_cast<double>(grads[i]) + a.weightDecay * static_cast<double>(params[i]);
+    const double moment =
+        a.first ? gradient : a.momentum * static_cast<double>(buffer[i]) + (1 - a.dampening) * gradient;
+    newBuffer[i] = static_cast<float>(moment);
+    const double change = a.nesterov ? gradient + a.momentum * moment : moment;
+    newParams[i] = static_cast<float>(static_cast<double>(params[i]) - a.learningRate * change);
+  }
+}
+
+TANDEM_SIMD void plainSgdStep(const Sgd& a, int64_t count, const float* params, const float* grads, float* newParams) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; i++) {
+    const double gradient = static_cast<double>(grads[i]) + a.weightDecay * static_cast<double>(params[i]);
+    newParams[i] = static_cast<float>(static_cast<double>(params[i]) - a.learningRate * gradient);
+  }
+}
+
+Work sgd(const Call& call) {
+  const Sgd a = {call.number("learningRate"), call.number("momentum"), call.number("dampening"),
+                 call.number("weightDecay"),  call.flag("nesterov"),   call.number("step") == 1};
+  if (a.nesterov && (a.momentum == 0 || a.dampening != 0)) {
+    throw BadCall("sgd: nesterov needs a momentum and zero dampening");
+  }
+  const float* params = floatsIn(call, 0);
+  const float* grads = floatsIn(call, 1);
+  float* newParams = floatsOut(call, 0);
+  const int64_t count = input(call, 0).elements;
+  if (a.momentum == 0) return [=] { plainSgdStep(a, count, params, grads, newParams); };
+  const float* buffer = floatsIn(call, 2);
+  float* newBuffer = floatsOut(call, 1);
+  return [=] { sgdStep(a, count, params, grads, buffer, newParams, newBuffer); };
+}
+
+struct Adamw {
+  double learningRate, beta1, beta2, epsilon, weightDecay, correction1, correction2;
+};
+
+TANDEM_SIMD void adamwStep(const Adamw& a, int64_t count, const float* params, const float* grads, const float* m,
+                           const float* v, float* newParams, float* newM, float* newV) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; i++) {
+    const auto gradient = static_cast<double>(grads[i]);
+    const double first = a.beta1 * static_cast<double>(m[i]) + (1 - a.beta1) * gradient;
+    const double second = a.beta2 * static_cast<double>(v[i]) + (1 - a.beta2) * gradient * gradient;
+    const double decayed = static_cast<double>(params[i]) * (1 - a.learningRate * a.weightDecay);
+    const double denominator = std::sqrt(second / a.correction2) + a.epsilon;
+    newM[i] = static_cast<float>(first);
+    newV[i] = static_cast<float>(second);
+    newParams[i] = static_cast<float>(decayed - (a.learningRate * (first / a.correction1)) / denominator);
+  }
+}
+
+Work adamw(const Call& call) {
+  const double step = call.number("step");
+  if (!(step >= 1)) throw BadCall("adamw: step is " + std::to_string(step) + "; the first step is 1");
+  Adamw a{};
+  a.learningRate = call.number("learningRate");
+  a.beta1 = call.number("beta1");
+  a.beta2 = call.number("beta2");
+  a.epsilon = call.number("epsilon");
+  a.weightDecay = call.number("weightDecay");
+  a.correction1 = 1 - std::pow(a.beta1, step);
+  a.correction2 = 1 - std::pow(a.beta2, step);
+  const float* params = floatsIn(call, 0);
+  const float* grads = floatsIn(call, 1);
+  const float* m = floatsIn(call, 2);
+  const float* v = floatsIn(call, 3);
+  float* newParams = floatsOut(call, 0);
+  float* newM = floatsOut(call, 1);
+  float* newV = floatsOut(call, 2);
+  const int64_t count = input(call, 0).elements;
+  return [=] { adamwStep(a, count, params, grads, m, v, newParams, newM, newV); };
+}
+
+TANDEM_SIMD void nesterovStep(double learningRate, double momentum, int64_t count, const float* params,
+                              const float* buffer, const float* delta, float* newParams, float* newBuffer) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; i++) {
+    const auto change = static_cast<double>(delta[i]);
+    const double moment = momentum * static_cast<double>(buffer[i]) + change;
+    newParams[i] = static_cast<float>(static_cast<double>(params[i]) - learningRate * (change + momentum * moment));
+    newBuffer[i] = static_cast<float>(moment);
+  }
+}
+
+Work outerNesterov(const Call& call) {
+  const double learningRate = call.number("learningRate");
+  const double momentum = call.number("momentum");
+  const float* params = floatsIn(call, 0);
+  const float* buffer = floatsIn(call, 1);
+  const float* delta = floatsIn(call, 2);
+  float* newParams = floatsOut(call, 0);
+  float* newBuffer = floatsOut(call, 1);
+  const int64_t count = input(call, 0).elements;
+  return [=] { nesterovStep(learningRate, momentum, count, params, buffer, delta, newParams, newBuffer); };
+}
+
+struct Slice {
+  const float* from;
+  float* to;
+  int64_t count;
+};
+
+TANDEM_SIMD double squares(const float* values, int64_t count) {
+  return sumOf(count, [=](int64_t i) { return static_cast<double>(values[i]) * static_cast<double>(values[i]); });
+}
+
+Work squaredNorm(const Call& call) {
+  std::vector<Slice> slices;
+  for (size_t i = 0; i < call.inputs.size(); i++) slices.push_back({floatsIn(call, i), nullptr, call.inputs[i].elements});
+  float* sum = floatsOut(call, 0);
+  return [=] {
+    double total = 0;
+    for (const Slice& slice : slices) total += squares(slice.from, slice.count);
+    sum[0] = static_cast<float>(total);
+  };
+}
+
+TANDEM_SIMD void scaleBy(double factor, const Slice& slice) {
+  const float* from = slice.from;
+  float* to = slice.to;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < slice.count; i++) to[i] = static_cast<float>(factor * static_cast<double>(from[i]));
+}
+
+Work clipByNorm(const Call& call) {
+  const double maxNorm = call.number("maxNorm");
+  const float* sum = floatsIn(call, 0);
+  std::vector<Slice> slices;
+  for (size_t i = 0; i < call.outputs.size(); i++) {
+    slices.push_back({floatsIn(call, i + 1), floatsOut(call, i), call.outputs[i].elements});
+  }
+  return [=] {
+    // Math.min: NaN if the norm is
+    const double ratio = maxNorm / (std::sqrt(static_cast<double>(sum[0])) + 1e-6);
+    const double factor = std::isnan(ratio) ? ratio : ratio < 1 ? ratio : 1;
+    for (const Slice& slice : slices) scaleBy(factor, slice);
+  };
+}
+
+}  // namespace
+
+const KernelTable optimizerKernels = {{"sgd", sgd},
+                                      {"adamw", adamw},
+                                      {"outer_nesterov", outerNesterov},
+                                      {"squared_norm", squaredNorm},
+                                      {"clip_by_norm", clipByNorm}};
+
+}  // namespace tandem

@@ -1,0 +1,35 @@
+// Rounding to the grid of each dtype, as core/kernels/rounding.ts defines it: to nearest, ties to even, bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "../backend.h"
+
+namespace tandem {
+
+/** Nearest number of the dtype's grid. Floats overflow to infinity (bfloat16, float16) or saturate (float8, float4). */
+double roundTo(Dtype dtype, double x);
+
+/** Rounds every element of a float tensor; float32 is left as it is. */
+void roundInPlace(float* data, int64_t count, Dtype dtype);
+/** Saturates to int8, if that is what the dtype is. */
+void roundInPlace(int32_t* data, int64_t count, Dtype dtype);
+
+/** What JavaScript does when it stores a number in an Int32Array: drop the fraction, wrap. */
+int32_t toInt32(double x);
+
+enum class Scaled { float4, float8, int8 };
+
+/**
+ * Scale of a block: largest magnitude over the largest grid number, in float32; 0 for a block of zeros, NaN where there is
+ * a NaN or an infinity.
+ */
+float scaleOf(const float* values, int64_t count, Scaled format);
+/** The grid number of a value under that scale. */
+double codeOf(double value, float scale, Scaled format);
+
+/** The dtype of that name. */
+Dtype dtypeNamed(const std::string& name);
+
+}  // namespace tandem
