@@ -65,6 +65,7 @@ export interface AddonSession {
   nowNanoseconds(): number
   /** Whether the process stays alive for the sake of `onProgress`. */
   hold(alive: boolean): void
+  open(): boolean
   close(): void
 }
 

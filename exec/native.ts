@@ -189,7 +189,10 @@ export class NativeRank {
     this.#index = rank
     this.#watch = watch
     this.#rank = session.rank(rank, new Int32Array(laneCount))
-    const released = (handle: number): void => this.#rank.release(handle)
+    // Garbage may outlive its session, which has let go of everything.
+    const released = (handle: number): void => {
+      if (session.open()) this.#rank.release(handle)
+    }
     this.#released = new FinalizationRegistry(released)
   }
 
@@ -199,7 +202,7 @@ export class NativeRank {
   }
 
   /**
-   * Gives a tensor memory under its id; its values are whatever was there. False when it does not fit into what is left of its place; nothing
+   * Gives a tensor memory under its id, all zeros. False when it does not fit into what is left of its place; nothing
    * is then allocated. Accounted in program order by the tensor's `sizeBytes`; the real bytes of a freed tensor return once
    * the last op that names it has ended.
    */
@@ -266,7 +269,7 @@ export class NativeRank {
     if (handle === undefined) return
     this.#handles.delete(op)
     this.#released.unregister(op)
-    this.#rank.release(handle)
+    if (this.#session.open()) this.#rank.release(handle)
   }
 
   /**

@@ -329,6 +329,9 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
                  }
                  return info.Env().Undefined();
                }));
+    object.Set("open", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
+                 return Napi::Boolean::New(info.Env(), session->machine != nullptr);
+               }));
     object.Set("close", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  session->close();
                  info.Env().GetInstanceData<Sessions>()->open.erase(session);

@@ -103,7 +103,7 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  /** Memory for that many elements; null when there is none. */
+  /** Memory for that many elements, all zeros; null when there is none. */
   virtual void* allocate(Place place, Dtype dtype, int64_t elements) = 0;
   /** Stream-ordered: the memory may be used again once all events are reached. */
   virtual void deallocate(Place place, void* data, const Events& after) = 0;

@@ -180,7 +180,10 @@ class CpuMachine : public Machine {
 
 void* CpuDevice::allocate(Place place, Dtype, int64_t elements) {
   // Every dtype is stored in four bytes: float32 on the dtype's grid, or int32.
-  return memories_[static_cast<size_t>(place)].allocate(static_cast<size_t>(elements) * 4, reached());
+  const auto bytes = static_cast<size_t>(elements) * 4;
+  void* block = memories_[static_cast<size_t>(place)].allocate(bytes, reached());
+  if (block != nullptr && bytes > 0) std::memset(block, 0, bytes);
+  return block;
 }
 
 void CpuDevice::deallocate(Place place, void* data, const Events& after) {

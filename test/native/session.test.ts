@@ -132,6 +132,17 @@ describeNative("lanes and events", () => {
 })
 
 describeNative("memory", () => {
+  it("is zero at first, also where it was used before", async () => {
+    await withSession({ ranks: 1 }, async (_, rank) => {
+      for (let i = 0; i < 3; i++) {
+        const a = tensorOn(rank!, [1000])
+        expect(new Set(rank!.read(a))).toEqual(new Set([0]))
+        rank!.write(a, new Float32Array(1000).fill(7))
+        rank!.free(a)
+      }
+    })
+  })
+
   it("has a capacity per rank and place, counted in program order by dtype", async () => {
     await withSession({ ranks: 2, deviceBytes: 1000, hostBytes: 100 }, async (_, rank, other) => {
       const a = tensorOn(rank!, [400], "bfloat16")
