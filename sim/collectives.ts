@@ -1,5 +1,6 @@
 // Turns a collective into engine activities that every simulated member joins: one chain of phases, held until all have
 // come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
+import { memberRows } from "../core/kernels/collectives.ts"
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
 import { sizeBytesOf, type Dtype } from "../core/machine/tensor.ts"
@@ -323,15 +324,13 @@ const linkRate = (network: Network, { links, weights }: Phase): number => {
 /** Members submitted parts of one collective: the same kernel and size, or the same rows of an uneven one. */
 const fits = (one: Op, other: Op): boolean => {
   if (one.kernel.name !== other.kernel.name) return false
-  const [a, b] = [rowsText(one), rowsText(other)]
+  const [a, b] = [memberRows(one.attributes), memberRows(other.attributes)]
   return a === b && (a !== "" || one.sizeBytes === other.sizeBytes)
 }
 
-const rowsText = ({ attributes }: Op): string => String(attributes["matrix"] ?? attributes["counts"] ?? "")
-
 /** What an uneven collective moves; undefined for one whose members all put in as much. */
 const unevenRows = (op: Op) => {
-  const text = rowsText(op)
+  const text = memberRows(op.attributes)
   if (text === "") return undefined
   const rows = text.split(";").map((row) => row.split(",").map(Number))
   const tensor = op.reads[0]!

@@ -1,5 +1,6 @@
 // Keeps what a run did: a timeline row for each op and rank, and each rank's op log with its edges. Only runs that ask
 // for it pay for it.
+import { memberRows } from "../core/kernels/collectives.ts"
 import { Dictionary } from "../core/dictionary.ts"
 import type { Dependencies } from "../core/machine/dependencies.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
@@ -52,6 +53,7 @@ export class Recorder {
     this.#cause.push(-1)
     append(this.#rowsByFirst, first, row)
     append(this.#rowsByLast, last, row)
+    const rows = op.group === undefined ? "" : memberRows(op.attributes)
     this.#logs.get(rank)!.push({
       op: id,
       label: op.label,
@@ -60,6 +62,7 @@ export class Recorder {
       step,
       group: op.group?.name,
       sizeBytes: op.sizeBytes,
+      ...(rows === "" ? {} : { rows }),
       after: Array.from(dependencies.edges.subarray(0, dependencies.edgeCount))
     })
   }

@@ -28,8 +28,10 @@ export const executionOf = <A>(
   for (const { tier, bytes } of links) tiers.set(tier, (tiers.get(tier) ?? 0) + bytes)
   const known = opLogs.every(({ entries }) =>
     entries.every(
-      ({ group, kernel }) =>
-        group === undefined || tierBytes(world, algorithm, kernel, groups.get(group) ?? [], 1) !== undefined
+      ({ group, kernel, rows }) =>
+        group === undefined ||
+        // The account knows members that all put in as much.
+        (rows === undefined && tierBytes(world, algorithm, kernel, groups.get(group) ?? [], 1) !== undefined)
     )
   )
   return {

@@ -409,6 +409,13 @@ export const allToAll = defineCollective({
   }
 })
 
+/**
+ * Rows that each member of a collective puts in, or sends to each other, as its attributes say: the same text on all
+ * members. Empty where all put in as much.
+ */
+export const memberRows = (attributes: Attributes): string =>
+  String(attributes["matrix"] ?? attributes["counts"] ?? "")
+
 /** Every member gets the root's tensors; `root` counts in the group. Other members' inputs only give the shape. */
 export const broadcast = defineCollective({
   name: "broadcast",

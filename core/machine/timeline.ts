@@ -34,6 +34,8 @@ export interface OpLogEntry {
   readonly step: number
   readonly group: string | undefined
   readonly sizeBytes: number
+  /** Of a collective whose members put in different amounts: how much each does, the same on all (`memberRows`). */
+  readonly rows?: string | undefined
   /** Ops of the same rank on other lanes that must end first, beside those this lane already waited for. */
   readonly after: ReadonlyArray<number>
 }

@@ -1,0 +1,126 @@
+// Dispatch and Combine: the messages of one chunk between nodes (EP) and inside them (ESP), and how many rows each has.
+// Even where experts have a capacity; where nothing is dropped, as uneven as the routing, with every member knowing all
+// counts. Knows nothing of what rows hold.
+import { kernels } from "../../kernels/catalogue.ts"
+import type { Attributes } from "../../kernels/kernel.ts"
+import { chunkStart } from "../../kernels/moe-order.ts"
+import type { Lane } from "../../machine/lane.ts"
+import { collective, type Op } from "../../machine/op.ts"
+import type { Tensor } from "../../machine/tensor.ts"
+import type { MoeGroups } from "./groups.ts"
+
+/** Rows that the rank at `position` of `node` sends to `expert`, over all chunks. */
+export type RowCounts = (node: number, position: number, expert: number) => number
+
+export interface Exchange {
+  readonly groups: MoeGroups
+  readonly localExperts: number
+  readonly counts: RowCounts
+  /** All ranks send as much to all: collectives need not say how much. */
+  readonly even: boolean
+  readonly chunks: number
+  readonly inter: Lane
+  readonly intra: Lane
+}
+
+const sum = (values: ReadonlyArray<number>): number => values.reduce((total, value) => total + value, 0)
+
+/** Rows of one chunk that go from a rank at `position` of node `from` to local expert `j` of node `to`. */
+const rowsOf = (
+  { counts, localExperts, chunks }: Exchange,
+  chunk: number,
+  j: number,
+  position: number,
+  from: number,
+  to: number
+): number => {
+  const all = counts(from, position, to * localExperts + j)
+  return chunkStart(all, chunk + 1, chunks) - chunkStart(all, chunk, chunks)
+}
+
+const nodesOf = ({ groups }: Exchange) => Array.from({ length: groups.nodes }, (_, node) => node)
+const positionsOf = ({ groups }: Exchange) =>
+  Array.from({ length: groups.perNode }, (_, position) => position)
+
+/** Rows that this rank sends for local expert `j` of every node. */
+export const sentRows = (exchange: Exchange, chunk: number, j: number): number => {
+  const { node, position } = exchange.groups
+  return sum(nodesOf(exchange).map((to) => rowsOf(exchange, chunk, j, position, node, to)))
+}
+
+/** Rows that the rank at `position` of this node receives for its expert `j`. */
+export const receivedRows = (
+  exchange: Exchange,
+  chunk: number,
+  j: number,
+  position = exchange.groups.position
+): number => {
+  const { node } = exchange.groups
+  return sum(nodesOf(exchange).map((from) => rowsOf(exchange, chunk, j, position, from, node)))
+}
+
+/** Rows that the whole node receives for its expert `j`. */
+export const gatheredRows = (exchange: Exchange, chunk: number, j: number): number =>
+  sum(positionsOf(exchange).map((position) => receivedRows(exchange, chunk, j, position)))
+
+/** All rows of the node's expert `j`, by where they came from, in the order they lie in once gathered. */
+export const gatheredBlocks = (exchange: Exchange, j: number): ReadonlyArray<number> => {
+  const { node } = exchange.groups
+  return positionsOf(exchange).flatMap((position) =>
+    nodesOf(exchange).map((from) => exchange.counts(from, position, node * exchange.localExperts + j))
+  )
+}
+
+/**
+ * One all-to-all across nodes per chunk: a tensor for each local expert, from `from` to `to`. Uneven ones are a message per
+ * expert. `back`: from the experts' nodes to the tokens'.
+ */
+export const acrossNodes = (
+  exchange: Exchange,
+  label: string,
+  chunk: number,
+  from: ReadonlyArray<Tensor>,
+  to: ReadonlyArray<Tensor>,
+  back: boolean
+): ReadonlyArray<Op> => {
+  const { groups, even, inter } = exchange
+  const ranks = groups.nodes
+  if (even) {
+    return [collective(label, kernels.all_to_all, inter, groups.across, from, to, { attributes: { ranks } })]
+  }
+  return from.map((tensor, j) => {
+    const nodes = nodesOf(exchange)
+    const rows = (a: number, b: number): number => rowsOf(exchange, chunk, j, groups.position, a, b)
+    const matrix = nodes.map((a) => nodes.map((b) => (back ? rows(b, a) : rows(a, b))))
+    const attributes = {
+      ranks,
+      sendCounts: matrix[groups.node]!.join(),
+      receiveCounts: matrix.map((row) => row[groups.node]!).join(),
+      matrix: matrix.map((row) => row.join()).join(";")
+    }
+    return collective(label, kernels.all_to_all, inter, groups.across, [tensor], [to[j]!], { attributes })
+  })
+}
+
+/** One gather or scatter inside the node per chunk; none on a node of one rank. */
+export const insideNode = (
+  exchange: Exchange,
+  kernel: "all_gather" | "reduce_scatter",
+  label: string,
+  chunk: number,
+  from: ReadonlyArray<Tensor>,
+  to: ReadonlyArray<Tensor>
+): ReadonlyArray<Op> => {
+  const { groups, even, intra } = exchange
+  const ranks = groups.perNode
+  if (ranks === 1) return []
+  const submit = (reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>, more: Attributes): Op =>
+    collective(label, kernels[kernel], intra, groups.inNode, reads, writes, {
+      attributes: { ranks, ...more }
+    })
+  if (even) return [submit(from, to, {})]
+  return from.map((tensor, j) => {
+    const counts = positionsOf(exchange).map((position) => receivedRows(exchange, chunk, j, position))
+    return submit([tensor], [to[j]!], { counts: counts.join(), member: groups.position })
+  })
+}

@@ -1,0 +1,111 @@
+// Allocation of a rank's tensors, parameters with their gradients and initial values among them. A parameter's values are
+// those of the same places of the whole, undivided parameter, whoever holds which part of it.
+import * as Effect from "effect/Effect"
+import type { Machine, OutOfMemory } from "../../machine/machine.ts"
+import type { Dtype, Tensor, TensorData } from "../../machine/tensor.ts"
+import { Random } from "../../random.ts"
+
+export interface Parameter {
+  readonly name: string
+  readonly tensor: Tensor
+  readonly gradient: Tensor
+}
+
+/** Rows and columns of a whole matrix that a rank holds; rows may be several stretches. */
+export interface Part {
+  readonly rows: ReadonlyArray<readonly [from: number, to: number]>
+  readonly columns: readonly [from: number, to: number]
+}
+
+/** Values of a whole matrix [rows, columns], row by row: uniform, with the usual scale of 1/sqrt(columns). */
+export const wholeMatrix = (seed: number, name: string, rows: number, columns: number): Float32Array => {
+  const random = new Random(seed).split(name)
+  const scale = Math.sqrt(3 / columns)
+  return Float32Array.from({ length: rows * columns }, () => scale * (2 * random.uniform() - 1))
+}
+
+/** Weights of a normalisation: near 1. */
+export const wholeScale = (seed: number, name: string, width: number): Float32Array => {
+  const random = new Random(seed).split(name)
+  return Float32Array.from({ length: width }, () => 0.75 + 0.5 * random.uniform())
+}
+
+const cut = (whole: Float32Array, columns: number, part: Part): Float32Array => {
+  const [from, to] = part.columns
+  const rows = part.rows.flatMap(([first, end]) => Array.from({ length: end - first }, (_, i) => first + i))
+  const values = new Float32Array(rows.length * (to - from))
+  rows.forEach((row, i) =>
+    values.set(whole.subarray(row * columns + from, row * columns + to), i * (to - from))
+  )
+  return values
+}
+
+/** One rank's tensors of one dtype; what was made for one step only is freed together. */
+export class Tensors {
+  readonly #machine: Machine["Service"]
+  readonly #dtype: Dtype
+  readonly #seed: number
+  #made: Array<Tensor> = []
+
+  constructor(machine: Machine["Service"], dtype: Dtype, seed: number) {
+    this.#machine = machine
+    this.#dtype = dtype
+    this.#seed = seed
+  }
+
+  make(
+    name: string,
+    shape: ReadonlyArray<number>,
+    dtype: Dtype = this.#dtype,
+    initial?: () => TensorData
+  ): Effect.Effect<Tensor, OutOfMemory> {
+    return Effect.tap(this.#machine.alloc({ name, shape, dtype, initial }), (tensor) =>
+      Effect.sync(() => this.#made.push(tensor))
+    )
+  }
+
+  /** A tensor for each shape. */
+  several(
+    name: string,
+    shapes: ReadonlyArray<ReadonlyArray<number>>
+  ): Effect.Effect<ReadonlyArray<Tensor>, OutOfMemory> {
+    return Effect.forEach(shapes, (shape, i) => this.make(`${name} ${i}`, shape))
+  }
+
+  /** A part of a matrix [rows, columns]. */
+  matrix(
+    name: string,
+    rows: number,
+    columns: number,
+    part: Part = { rows: [[0, rows]], columns: [0, columns] }
+  ): Effect.Effect<Parameter, OutOfMemory> {
+    const held = part.rows.reduce((sum, [from, to]) => sum + to - from, 0)
+    return this.#parameter(name, [held, part.columns[1] - part.columns[0]], () =>
+      cut(wholeMatrix(this.#seed, name, rows, columns), columns, part)
+    )
+  }
+
+  scale(name: string, width: number): Effect.Effect<Parameter, OutOfMemory> {
+    return this.#parameter(name, [width], () => wholeScale(this.#seed, name, width))
+  }
+
+  #parameter(
+    name: string,
+    shape: ReadonlyArray<number>,
+    initial: () => TensorData
+  ): Effect.Effect<Parameter, OutOfMemory> {
+    return Effect.map(
+      Effect.all([
+        this.make(name, shape, this.#dtype, initial),
+        this.make(`${name} gradient`, shape, this.#dtype)
+      ]),
+      ([tensor, gradient]) => ({ name, tensor, gradient })
+    )
+  }
+
+  /** Gives back everything made so far. */
+  freeAll(): void {
+    for (const tensor of this.#made) this.#machine.free(tensor)
+    this.#made = []
+  }
+}

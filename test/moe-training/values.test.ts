@@ -1,0 +1,182 @@
+// Schedules must not change values: every baseline, degree, gate and way to cut gradients, run on several ranks with values,
+// equals one process without a schedule, forward and backward.
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { gateNames, capacityOf, sharesOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
+import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
+import { moeTraining, type MoePlan } from "../../core/algorithms/moe-training/program.ts"
+import { makeWorld } from "../../core/world.ts"
+import { checkLaws } from "../../core/laws/laws.ts"
+import { execute } from "../simulate/simulated.ts"
+import { Reference } from "./reference.ts"
+
+interface Case {
+  readonly model: MoeModel
+  readonly nodes: number
+  readonly perNode: number
+  readonly plan: MoePlan
+}
+
+const cases: fc.Arbitrary<Case> = fc
+  .record({
+    nodes: fc.integer({ min: 1, max: 3 }),
+    perNode: fc.integer({ min: 1, max: 2 }),
+    local: fc.integer({ min: 1, max: 2 }),
+    layers: fc.integer({ min: 1, max: 2 }),
+    gate: fc.constantFrom(...gateNames),
+    ffn: fc.constantFrom("gpt" as const, "mixtral" as const),
+    factor: fc.constantFrom(0.5, 1, 2, "dropless" as const),
+    lanes: fc.constantFrom(...laneCounts),
+    degrees: fc.array(fc.constantFrom(1, 2, 3), { minLength: 4, maxLength: 4 }),
+    shares: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
+    seed: fc.integer({ min: 0, max: 1000 })
+  })
+  .map(({ nodes, perNode, local, layers, gate, ffn, factor, lanes, degrees, shares, seed }): Case => {
+    const tokenChoice = gate !== "expert-choice" && gate !== "soft-moe"
+    const width = 4
+    const model: MoeModel = {
+      layers,
+      width,
+      hidden: 6,
+      heads: 2,
+      sequence: 4,
+      batch: 2,
+      experts: nodes * local,
+      topK: Math.min(2, nodes * local),
+      // Padding to both degrees must leave no more rows than tokens where experts choose.
+      capacityFactor: tokenChoice ? factor : 0.25,
+      ffn,
+      gate,
+      gateWidth: 3,
+      dtype: "float32",
+      learningRate: undefined,
+      seed
+    }
+    const of = (pass: number): ReadonlyArray<number> =>
+      Array.from({ length: layers }, (_, layer) => (tokenChoice ? degrees[2 * layer + pass]! : 1))
+    // Any cut that sends nothing before it is ready.
+    const elements = (4 * width * width) / perNode
+    const first = Math.floor(shares[0]! * elements)
+    const second = Math.floor(shares[1]! * (elements - first))
+    const sent = layers === 1 ? [0, 0] : [first, second]
+    return {
+      model,
+      nodes,
+      perNode,
+      plan: {
+        lanes,
+        forwardDegrees: of(0),
+        backwardDegrees: of(1),
+        gradients: {
+          moe: layers === 1 ? [0] : [0, sent[0]!],
+          dense: layers === 1 ? [0] : [0, sent[1]!],
+          rest: layers * elements - sent[0]! - sent[1]!,
+          messageElements: shares[2]! > 0.5 ? 1 + Math.floor(shares[3]! * elements) : undefined
+        }
+      }
+    }
+  })
+
+const worldOf = ({ nodes, perNode }: Case) =>
+  makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
+    intra: { bytesPerSecond: 1e6, latencySeconds: 1e-6 },
+    inter: { bytesPerSecond: 1e5, latencySeconds: 1e-5 },
+    wan: undefined
+  })
+
+/** Place in the whole parameter of element `index` of the part that a rank at `position` of its node holds. */
+const placeOf = (
+  name: string,
+  index: number,
+  columns: number,
+  position: number,
+  { model, perNode }: Case
+): number => {
+  const [row, column] = [Math.floor(index / columns), index % columns]
+  const part = model.width / perNode
+  const hidden = model.hidden / perNode
+  if (name.endsWith("qkv")) {
+    const block = Math.floor(row / part)
+    return (block * model.width + position * part + (row % part)) * model.width + column
+  }
+  if (name.endsWith("gate projection") || name.endsWith("gate weight")) return index
+  if (name.endsWith("projection")) return row * model.width + position * part + column
+  if (/expert \d+ (up|gate)$/u.test(name)) return (position * hidden + row) * model.width + column
+  if (name.endsWith("down")) return row * model.hidden + position * hidden + column
+  return index
+}
+
+const near = (actual: number, expected: number, scale: number): boolean =>
+  Math.abs(actual - expected) <= 2e-4 * Math.max(scale, 1e-2)
+
+describe("a training step over ranks", () => {
+  it("computes what one process computes, whatever the schedule, and obeys the laws", () => {
+    const seen: Record<string, number> = { uneven: 0, recut: 0, pieces: 0, dropped: 0, dropless: 0 }
+    for (const gate of gateNames) seen[gate] = 0
+    fc.assert(
+      fc.property(cases, (input) => {
+        const { model, plan, nodes, perNode } = input
+        const shares = sharesOf(model, nodes, perNode)
+        const capacity = capacityOf(
+          model,
+          shares,
+          Math.max(...plan.forwardDegrees),
+          Math.max(...plan.backwardDegrees)
+        )
+        // Layers of different degrees pad differently; the reference has one capacity.
+        const capacities = plan.forwardDegrees.map((degree, i) =>
+          capacityOf(model, shares, degree, plan.backwardDegrees[i]!)
+        )
+        fc.pre(capacities.every((one) => one === capacity))
+        fc.pre(model.gate !== "expert-choice" || capacity <= shares.tokens)
+        const world = worldOf(input)
+        const { simulated, execution } = execute({
+          world,
+          program: moeTraining({ model, plan, steps: 1 }),
+          costs: { seconds: (op) => 1e-4 * (1 + (op.label.length % 7)), estimates: [] },
+          values: () => undefined
+        })
+        expect(checkLaws(execution)).toBeUndefined()
+        const reference = new Reference(model, nodes, perNode, capacity)
+        const outputs = reference.forward()
+        if (reference.dropped > 0) seen["dropped"]!++
+        const values = simulated.values!
+        for (const { rank, value } of simulated.ranks) {
+          const node = world.nodeOf[rank]!
+          const position = rank % perNode
+          const mine = outputs[node]!.slice(position * shares.tokens, (position + 1) * shares.tokens).flat()
+          const got = values.of(rank, value.output)
+          mine.forEach((expected, i) =>
+            expect(near(got[i]!, expected, 1), `${got[i]} for ${expected}`).toBe(true)
+          )
+          // A few elements of every gradient, differenced.
+          for (const { name, gradient } of value.parameters) {
+            const data = values.of(rank, gradient)
+            const columns = gradient.shape.at(-1)!
+            const scale = Math.max(...Array.from(data, Math.abs))
+            const index = (model.seed * 7 + rank * 3) % data.length
+            const place = placeOf(name, index, columns, position, input)
+            const expected = reference.gradient(name, place)
+            expect(
+              near(data[index]!, expected, scale),
+              `${name}[${index}]: ${data[index]} for ${expected}`
+            ).toBe(true)
+          }
+          const dinput = values.of(rank, value.inputGradient)
+          const index = (model.seed * 5) % dinput.length
+          const place = (node * shares.nodeTokens + position * shares.tokens) * model.width + index
+          const expected = reference.gradient("input", place)
+          expect(near(dinput[index]!, expected, Math.max(...Array.from(dinput, Math.abs)))).toBe(true)
+        }
+        seen[model.gate]!++
+        if (plan.forwardDegrees.some((degree, i) => degree !== plan.backwardDegrees[i])) seen["recut"]!++
+        if (model.capacityFactor === "dropless") seen["dropless"]!++
+        if (model.capacityFactor === "dropless" && nodes * perNode > 1) seen["uneven"]!++
+        if (plan.gradients.messageElements !== undefined || plan.gradients.moe.some((sent) => sent > 0))
+          seen["pieces"]!++
+      }),
+      { numRuns: 60 }
+    )
+    for (const [kind, count] of Object.entries(seen)) expect(count, kind).toBeGreaterThan(2)
+  })
+})
