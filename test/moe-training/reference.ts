@@ -181,7 +181,7 @@ export class Reference {
     for (let k = 0; k < topK; k++) {
       tokens.forEach((token, t) => {
         const e = choices[t]![k]!
-        if (room[e]! === 0) {
+        if (!(room[e]! > 0)) {
           this.dropped++
           return
         }

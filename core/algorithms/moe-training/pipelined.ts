@@ -22,7 +22,7 @@ export interface Between {
 }
 
 /**
- * Submits the chunks. With one lane for all communication (`two` or `one`), a chunk's combine follows its scatter at once,
+ * Submits the chunks. With one lane for all communication, a chunk's combine follows its scatter at once,
  * for a combine behind later scatters would only wait.
  */
 export const submitPipelined = (

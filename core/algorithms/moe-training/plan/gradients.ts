@@ -254,17 +254,13 @@ export const partitionBoundSeconds = (problem: GradientProblem, secondsPerElemen
     exposed = Math.max(exposed, elementsAfter * secondsPerElement - idleAfter)
     const seconds = moeChoice(problem, layer, 0).seconds
     base += seconds + layer.denseSeconds
-    // The link carries both all-to-alls of every chunk whatever the degree; one lane has no idle time to give.
-    let busy = seconds
-    if (problem.lanes !== "one") {
-      busy = Math.min(
-        ...problem.degrees.map((degree) => {
-          const { allToAll, allGather, reduceScatter } = layer.costs(degree)
-          const own = problem.lanes === "two" ? allGather + reduceScatter : 0
-          return degree * (2 * allToAll + own)
-        })
-      )
-    }
+    // The link carries both all-to-alls of every chunk, whatever the degree.
+    const busy = Math.min(
+      ...problem.degrees.map((degree) => {
+        const { allToAll, allGather, reduceScatter } = layer.costs(degree)
+        return degree * (2 * allToAll + (problem.lanes === "two" ? allGather + reduceScatter : 0))
+      })
+    )
     idleAfter += Math.max(0, seconds - busy) + layer.denseSeconds
   }
   return base + exposed

@@ -14,9 +14,9 @@ export type ChunkCosts = (degree: number) => ChunkTimes
 
 /**
  * What communication may overlap. `three`: inter-node and intra-node collectives have a lane each, and overlap each other
- * and the experts. `two`: one lane for all communication. `one`: nothing overlaps anything.
+ * and the experts. `two`: one lane for all communication, beside the experts'. Without chunks nothing overlaps on either.
  */
-export const laneCounts = ["one", "two", "three"] as const
+export const laneCounts = ["two", "three"] as const
 export type LaneUse = (typeof laneCounts)[number]
 
 /** Which resource a pipelined MoE layer is bound by. */
@@ -87,7 +87,6 @@ export const longestChainSeconds = (times: ChunkTimes, degree: number, gradient 
  */
 export const laneSeconds = (times: ChunkTimes, degree: number, gradient: number, lanes: LaneUse): number => {
   const { allToAll: a, allGather: ag, reduceScatter: rs, expert: e } = times
-  if (lanes === "one") return degree * (2 * a + ag + rs + e) + gradient
   let inter = 0
   let intra = 0
   let compute = 0
