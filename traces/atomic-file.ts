@@ -1,8 +1,17 @@
-// A file that exists whole or not at all: written beside its place under another name, synced, then renamed.
-// Knows nothing of what is in it.
+// A file that exists whole or not at all: written beside its place under another name, synced, then renamed. What is no
+// regular file (a pipe, /dev/stdout) cannot be replaced and is written to as it is. Knows nothing of what is in it.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync
+} from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { TraceError, traceErrorFrom } from "./trace-error.ts"
 
@@ -37,9 +46,36 @@ const syncFolder = (folder: string): void => {
   }
 }
 
+interface OpenFile {
+  readonly descriptor: number
+  /** Where it is written and where it belongs; undefined when it is written in its place. */
+  readonly moved: { readonly from: string; readonly to: string } | undefined
+  open: boolean
+}
+
+const openFor = (path: string): OpenFile => {
+  const existing = statSync(path, { throwIfNoEntry: false })
+  if (existing !== undefined && !existing.isFile())
+    return { descriptor: openSync(path, "w"), moved: undefined, open: true }
+  // A link stays a link: what it points to is replaced.
+  const to = existing === undefined ? path : realpathSync(path)
+  const from = join(dirname(to), `.${basename(to)}.${process.pid}.${unique++}.tmp`)
+  return { descriptor: openSync(from, "wx"), moved: { from, to }, open: true }
+}
+
+const finish = (file: OpenFile): void => {
+  const { descriptor, moved } = file
+  if (moved !== undefined) fsyncSync(descriptor)
+  closeSync(descriptor)
+  file.open = false
+  if (moved === undefined) return
+  renameSync(moved.from, moved.to)
+  syncFolder(dirname(moved.to))
+}
+
 /**
  * Runs `body` with a sink; when it succeeds, the file at `path` is replaced in one step by what was written. When it
- * fails or is interrupted, `path` is untouched and nothing is left behind.
+ * fails or is interrupted, `path` is untouched and nothing is left behind; a pipe or device keeps what it was sent.
  */
 export const writeFileAtomically = <A, E, R>(
   path: string,
@@ -48,10 +84,7 @@ export const writeFileAtomically = <A, E, R>(
   const failed = (cause: unknown) => traceErrorFrom(path, "file", writable, cause)
   return Effect.acquireUseRelease(
     Effect.try({
-      try: () => {
-        const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${unique++}.tmp`)
-        return { temporary, descriptor: openSync(temporary, "wx"), open: true }
-      },
+      try: () => openFor(path),
       catch: (cause) =>
         new TraceError({
           file: path,
@@ -79,11 +112,7 @@ export const writeFileAtomically = <A, E, R>(
         (result) =>
           Effect.try({
             try: () => {
-              fsyncSync(file.descriptor)
-              closeSync(file.descriptor)
-              file.open = false
-              renameSync(file.temporary, path)
-              syncFolder(dirname(path))
+              finish(file)
               return result
             },
             catch: failed
@@ -92,7 +121,7 @@ export const writeFileAtomically = <A, E, R>(
     (file, exit) =>
       Effect.sync(() => {
         if (file.open) closeSync(file.descriptor)
-        if (Exit.isFailure(exit)) rmSync(file.temporary, { force: true })
+        if (Exit.isFailure(exit) && file.moved !== undefined) rmSync(file.moved.from, { force: true })
       })
   )
 }

@@ -1,12 +1,21 @@
 // The files of the trace layer: what is written is read back, what is wrong is refused with its place, nothing half
 // written is left behind.
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import * as fc from "fast-check"
 import { tableFromIPC } from "apache-arrow"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -339,6 +348,27 @@ describe("writing a file", () => {
     expect(others()).toHaveLength(1)
     await run(Fiber.interrupt(fiber))
     expect(readFileSync(target, "utf8")).toBe("first")
+    expect(others()).toEqual([])
+  })
+
+  it("keeps a link a link, and what is no regular file as it is", async () => {
+    const link = join(folder, "link")
+    symlinkSync(target, link)
+    await run(writeFileAtomically(link, (sink) => Effect.sync(() => sink.write("through a link"))))
+    expect(readFileSync(target, "utf8")).toBe("through a link")
+    expect(readlinkSync(link)).toBe(target)
+    await run(writeFileAtomically(link, (sink) => Effect.sync(() => sink.write("first"))))
+
+    const pipe = join(folder, "pipe")
+    expect(spawnSync("mkfifo", [pipe]).status).toBe(0)
+    const reader = spawn("cat", [pipe])
+    const heard: Array<string> = []
+    reader.stdout.on("data", (chunk) => heard.push(String(chunk)))
+    const ended = new Promise((resolve) => reader.stdout.on("end", resolve))
+    await run(writeFileAtomically(pipe, (sink) => Effect.sync(() => sink.write("through a pipe"))))
+    await ended
+    expect(heard.join("")).toBe("through a pipe")
+    expect(statSync(pipe).isFIFO()).toBe(true)
     expect(others()).toEqual([])
   })
 
