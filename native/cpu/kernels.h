@@ -26,6 +26,7 @@ extern const KernelTable normalizationKernels;
 extern const KernelTable optimizerKernels;
 extern const KernelTable packingKernels;
 extern const KernelTable ropeKernels;
+extern const KernelTable tokenWindowKernels;
 
 /** The entry of that name; null when there is none. */
 Prepare kernelNamed(const std::string& name);

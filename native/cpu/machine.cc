@@ -282,7 +282,7 @@ namespace {
 std::vector<const KernelTable*> tables() {
   return {&activationKernels, &attentionKernels, &elementwiseKernels, &embeddingKernels,
           &linearKernels,     &lossKernels,      &moeKernels,         &normalizationKernels,
-          &optimizerKernels,  &packingKernels,   &ropeKernels};
+          &optimizerKernels,  &packingKernels,   &ropeKernels,       &tokenWindowKernels};
 }
 
 }  // namespace

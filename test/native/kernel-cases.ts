@@ -395,7 +395,17 @@ export const kernelCases: Partial<Readonly<Record<KernelName, (draw: Draw) => Ke
   "unpack.float8": (draw) => packed(draw, "float8", () => 448 * draw.float()),
   "unpack.int8": (draw) => packed(draw, "int8", () => draw.integer(-127, 127)),
   "pack.bfloat16": elementwise(1),
-  "unpack.bfloat16": (draw) => ({ inputs: [{ shape: [...leading(draw), width(draw)], dtype: "bfloat16" }] })
+  "unpack.bfloat16": (draw) => ({ inputs: [{ shape: [...leading(draw), width(draw)], dtype: "bfloat16" }] }),
+  token_windows: (draw) => {
+    const [batch, time] = [draw.integer(1, 5), draw.integer(1, 9)]
+    const corpus = { ...indices(draw, [time + draw.integer(1, 200)], 64), value: (index: number) => index }
+    // as far as a scenario's seed may go, and the stream that no rank has
+    const seed = draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52)
+    return {
+      inputs: [corpus],
+      attributes: { batch, time, seed, stream: draw.integer(-1, 4), step: draw.integer(0, 1e6) }
+    }
+  }
 }
 
 const rope = (draw: Draw): KernelCase => {
