@@ -87,6 +87,7 @@ export { serve, serveThroughHost } from "./algorithms/kv-serving/serve.ts"
 export type { ServingOutcome, ServingPlan } from "./algorithms/kv-serving/server.ts"
 export { CacheSettings, cacheMethods } from "./algorithms/kv-serving/settings.ts"
 
+export { KvServingScenario } from "./algorithms/kv-serving/scenario.ts"
 export { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
 export { defaultTask, isTask, scenarioSchemas, Study } from "./scenario.ts"
 export type { Scenario, Task } from "./scenario.ts"

@@ -2,12 +2,14 @@
 // it. A study file is a scenario with a `study` section.
 import * as Schema from "effect/Schema"
 import { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
+import { KvServingScenario } from "./algorithms/kv-serving/scenario.ts"
 import { Positive } from "./scenario-sections.ts"
 import { Bandwidth } from "./units.ts"
 
 /** The tasks that scenarios can be of, each with the schema of its scenarios. */
 export const scenarioSchemas = {
-  "data-parallel": DataParallelScenario
+  "data-parallel": DataParallelScenario,
+  "kv-serving": KvServingScenario
 } as const
 
 export type Task = keyof typeof scenarioSchemas

@@ -1,11 +1,13 @@
 // The families of algorithms that the simulator runs, by task.
 import type { Scenario, Task } from "../core/scenario.ts"
 import { dataParallel } from "./families/data-parallel/family.ts"
+import { kvServing } from "./families/kv-serving/family.ts"
 import type { Family } from "./family.ts"
 import type { RunResult } from "./result.ts"
 
 export const families: Readonly<Record<Task, Family>> = {
-  "data-parallel": dataParallel
+  "data-parallel": dataParallel,
+  "kv-serving": kvServing
 }
 
 export const familyOf = ({ task }: { readonly task: Task }): Family => families[task]

@@ -1,5 +1,5 @@
-// Files that scenarios name, read once each: profiles and tables of site-to-site links. Paths are relative to the
-// scenario's folder; those under "traces/" that are not there are looked for in the package.
+// Files that scenarios name, read once each: profiles, tables of site-to-site links, traces of requests. Paths are relative
+// to the scenario's folder; those under "traces/" that are not there are looked for in the package.
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -8,6 +8,9 @@ import { InputError } from "../core/input-error.ts"
 import type { Profile } from "../core/profile.ts"
 import type { WanPairs } from "../core/world.ts"
 import { readProfile } from "../traces/profile-file.ts"
+import { parseRequestTrace } from "../traces/requests/request-trace.ts"
+import type { RequestTrace } from "../traces/requests/traced.ts"
+import { attempt } from "../traces/trace-error.ts"
 
 /** Bits per second in one Gbit/s, as bytes. */
 const gigabitBytes = 1e9 / 8
@@ -15,6 +18,7 @@ const gigabitBytes = 1e9 / 8
 export class Loader {
   readonly #profiles = new Map<string, Profile>()
   readonly #pairs = new Map<string, WanPairs>()
+  readonly #requests = new Map<string, RequestTrace>()
 
   /** `field` of `file` names the profile at `named`. */
   profile(file: string, field: string, named: string): Effect.Effect<Profile, InputError> {
@@ -54,6 +58,26 @@ export class Loader {
       try: () => parsePairs(JSON.parse(fs.readFileSync(found, "utf8"))),
       catch: (cause) => refuse(cause instanceof Error ? cause.message : String(cause))
     }).pipe(Effect.tap((pairs) => Effect.sync(() => this.#pairs.set(found, pairs))))
+  }
+
+  /** A trace of requests: Mooncake's JSON lines or Azure's CSV. */
+  requests(file: string, field: string, named: string): Effect.Effect<RequestTrace, InputError> {
+    const found = locate(file, named)
+    const known = this.#requests.get(found)
+    if (known !== undefined) return Effect.succeed(known)
+    const accepted = "a trace of requests"
+    return attempt(found, accepted, () => parseRequestTrace(found, fs.readFileSync(found, "utf8"))).pipe(
+      Effect.mapError(
+        (error) =>
+          new InputError({
+            file,
+            field,
+            value: `${named} (${error.field}: ${error.value})`,
+            accepted: `${accepted}; here ${error.accepted}`
+          })
+      ),
+      Effect.tap((trace) => Effect.sync(() => this.#requests.set(found, trace)))
+    )
   }
 }
 

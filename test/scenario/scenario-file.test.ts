@@ -3,20 +3,26 @@ import * as Result from "effect/Result"
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { describe, expect, it } from "vitest"
+import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
 import type { Scenario } from "../../core/scenario.ts"
 import { loadScenario } from "../../sim/scenario-file.ts"
 import { scenarioFile, small, temporaryFolder } from "./files.ts"
 
-/** The scenario, or its errors with the file's name cut off. */
-const load = (text: string, ...sets: ReadonlyArray<string>): Scenario | ReadonlyArray<string> => {
-  const file = scenarioFile(text)
-  const result = Effect.runSync(Effect.result(loadScenario(file, sets)))
-  return Result.isSuccess(result)
-    ? result.success
-    : result.failure.errors.map(({ message }) => message.replace(file, "FILE"))
+/** The scenario as one of data-parallel training, which those of this file are. */
+const dataParallel = (scenario: Scenario): DataParallelScenario => {
+  if (scenario.task !== "data-parallel") throw new Error(`unexpected task ${scenario.task}`)
+  return scenario
 }
 
-const scenarioOf = (text: string, ...sets: ReadonlyArray<string>): Scenario => {
+/** The scenario, or its errors with the file's name cut off. */
+const load = (text: string, ...sets: ReadonlyArray<string>): DataParallelScenario | ReadonlyArray<string> => {
+  const file = scenarioFile(text)
+  const result = Effect.runSync(Effect.result(loadScenario(file, sets)))
+  if (Result.isSuccess(result)) return dataParallel(result.success)
+  return result.failure.errors.map(({ message }) => message.replace(file, "FILE"))
+}
+
+const scenarioOf = (text: string, ...sets: ReadonlyArray<string>): DataParallelScenario => {
   const loaded = load(text, ...sets)
   if (!("name" in loaded)) throw new Error(loaded.join("\n"))
   return loaded
@@ -196,7 +202,7 @@ describe("--set", () => {
     const here = relative(process.cwd(), join(folder, "mine.arrow"))
     writeFileSync(here, "")
     const profileOf = (set: string) => {
-      const { model } = Effect.runSync(loadScenario(file, [set]))
+      const { model } = dataParallel(Effect.runSync(loadScenario(file, [set])))
       return "profile" in model ? model.profile : undefined
     }
     expect(profileOf(`profile=${here}`)).toBe("../mine.arrow")

@@ -1,0 +1,49 @@
+// What handing a cache over to another node takes, layer by layer, and from which bandwidth on choosing what to keep costs
+// more time than sending less saves. Pure: times of one request alone, as a run has them.
+
+/** One request's prefill, and what of it must be sent, in order. */
+export interface Handoff {
+  /** For each message: when it is there to be sent, its bytes, and what the other side does with it before the next. */
+  readonly messages: ReadonlyArray<{
+    readonly readySeconds: number
+    readonly sizeBytes: number
+    readonly placeSeconds: number
+  }>
+}
+
+/** When the last message has arrived and been put in its place. */
+export const handoffSeconds = (
+  { messages }: Handoff,
+  link: { readonly bytesPerSecond: number; readonly latencySeconds: number }
+): number => {
+  let seconds = 0
+  for (const { readySeconds, sizeBytes, placeSeconds } of messages)
+    seconds =
+      Math.max(seconds, readySeconds) + link.latencySeconds + sizeBytes / link.bytesPerSecond + placeSeconds
+  return seconds
+}
+
+/** Bandwidths that are tried, bytes per second: from below any modem to beyond any link, 80 Tbit/s. */
+const slowest = 1
+export const fastestBytesPerSecond = 1e13
+
+/**
+ * The bandwidth, bytes per second, below which `compressed` is handed over sooner than `full` and above which it is not.
+ * `fastestBytesPerSecond` where it is sooner at any bandwidth, 0 where at none.
+ */
+export const breakEvenBandwidth = (full: Handoff, compressed: Handoff, latencySeconds: number): number => {
+  const sooner = (bytesPerSecond: number): boolean => {
+    const link = { bytesPerSecond, latencySeconds }
+    return handoffSeconds(compressed, link) < handoffSeconds(full, link)
+  }
+  if (!sooner(slowest)) return 0
+  if (sooner(fastestBytesPerSecond)) return fastestBytesPerSecond
+  let [below, above] = [slowest, fastestBytesPerSecond]
+  // Halving the ratio: 60 times is more than a number's digits tell apart.
+  for (let round = 0; round < 60; round++) {
+    const middle = Math.sqrt(below * above)
+    if (sooner(middle)) below = middle
+    else above = middle
+  }
+  return below
+}

@@ -1,0 +1,47 @@
+// Which tokens a choice keeps when no values are carried: the choice's own reference kernels on scores drawn evenly. Time and
+// memory depend on how many tokens stay, hardly on which.
+import { planChoices } from "../../../core/algorithms/kv-serving/choice.ts"
+import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
+import { kernels } from "../../../core/kernels/catalogue.ts"
+import { evaluate } from "../../../core/kernels/evaluate.ts"
+import { operand, type Operand } from "../../../core/kernels/kernel.ts"
+import type { Tensor, TensorData } from "../../../core/machine/tensor.ts"
+import { Random } from "../../../core/random.ts"
+
+/** Values of the tensors that serving reads: lists of kept tokens, and generated tokens, all of which are token 0. */
+export const keptSource = (
+  { model, settings, requests }: ServingPlan,
+  seed: number
+): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
+  const random = new Random(seed).split("scores")
+  const known = new Map<string, TensorData>()
+  return (_rank, { name, dtype, elements }) => {
+    const match = /^request (\d+) layer (\d+) kept$/u.exec(name)
+    if (match === null) return dtype === "int32" ? new Int32Array(elements) : undefined
+    const { promptTokens, shots } = requests[Number(match[1])]!
+    const key = `${promptTokens} ${shots?.join(",") ?? ""}`
+    let kept = known.get(key)
+    if (kept === undefined) {
+      const choices = planChoices(settings, model, promptTokens, shots)
+      const scores = operand([model.kvHeads, promptTokens], "float32")
+      const own = random.split(key)
+      let [data, before]: [TensorData, Operand] = [
+        Float32Array.from({ length: scores.elements }, () => own.uniform()),
+        scores
+      ]
+      const choice = choices[Number(match[2])]!
+      for (const { kernel, attributes, reads } of choice.kind === "choose" ? choice.calls : []) {
+        // Drawn in place of what queries and keys would give.
+        if (reads !== "previous") continue
+        const shape = kernels[kernel].shapes([before], attributes)![0]!
+        const output = operand(shape, kernels[kernel].outputDtypes[0]!)
+        const result =
+          output.dtype === "int32" ? new Int32Array(output.elements) : new Float32Array(output.elements)
+        evaluate(kernels[kernel], [before], [data], [output], [result], attributes)
+        ;[data, before] = [result, output]
+      }
+      known.set(key, (kept = data))
+    }
+    return kept
+  }
+}
