@@ -14,8 +14,11 @@ type Parameters = ReadonlyArray<ReadonlyArray<Float32Array>>
 
 export interface Replica {
   readonly parameters: Parameters
+  /** SGD's momentum, or AdamW's first moment. */
   readonly momenta: Parameters
-  /** How many local steps each layer's momenta have seen. */
+  /** AdamW's. */
+  readonly secondMoments: Parameters
+  /** How many local steps the moments have seen. */
   updates: number
 }
 
@@ -27,7 +30,7 @@ const zeros = (like: Parameters): Parameters => each(like, ({ length }) => new F
 export const replicasOf = (toy: Toy, ranks: number): ReadonlyArray<Replica> =>
   Array.from({ length: ranks }, () => {
     const parameters = firstParameters(toy)
-    return { parameters, momenta: zeros(parameters), updates: 0 }
+    return { parameters, momenta: zeros(parameters), secondMoments: zeros(parameters), updates: 0 }
   })
 
 /** Gradients of the toy's loss, as toy-model.ts defines them. */
@@ -58,20 +61,54 @@ export const gradientsOf = (parameters: Parameters, batch: Float32Array): Parame
   return gradients
 }
 
-/** PyTorch's SGD with momentum: the buffer begins as the first gradient. */
-const localStep = ({ learningRate, momentum }: Toy, replica: Replica, gradients: Parameters): void => {
+const localStep = ({ optimizer }: Toy, replica: Replica, gradients: Parameters): void => {
+  replica.updates++
   for (const [l, layer] of replica.parameters.entries()) {
     for (const [p, parameter] of layer.entries()) {
-      const buffer = replica.momenta[l]![p]!
-      for (let i = 0; i < parameter.length; i++) {
-        const gradient = gradients[l]![p]![i]!
-        const moment = momentum === 0 || replica.updates === 0 ? gradient : momentum * buffer[i]! + gradient
-        buffer[i] = moment
-        parameter[i] = parameter[i]! - learningRate * moment
-      }
+      const own = [parameter, gradients[l]![p]!, replica.momenta[l]![p]!] as const
+      if (optimizer.name === "sgd") momentumStep(optimizer, replica.updates, ...own)
+      else adamwStep(optimizer, replica.updates, ...own, replica.secondMoments[l]![p]!)
     }
   }
-  replica.updates++
+}
+
+/** PyTorch's SGD with momentum: the buffer begins as the first gradient. */
+const momentumStep = (
+  { learningRate, momentum = 0 }: Extract<Toy["optimizer"], { name: "sgd" }>,
+  step: number,
+  parameter: Float32Array,
+  gradients: Float32Array,
+  buffer: Float32Array
+): void => {
+  for (let i = 0; i < parameter.length; i++) {
+    const gradient = gradients[i]!
+    const moment = momentum === 0 || step === 1 ? gradient : momentum * buffer[i]! + gradient
+    buffer[i] = moment
+    parameter[i] = parameter[i]! - learningRate * moment
+  }
+}
+
+/** AdamW (arXiv:1711.05101, algorithm 2, with the learning rate as PyTorch has it in the decay). */
+const adamwStep = (
+  optimizer: Extract<Toy["optimizer"], { name: "adamw" }>,
+  step: number,
+  parameter: Float32Array,
+  gradients: Float32Array,
+  firstMoments: Float32Array,
+  secondMoments: Float32Array
+): void => {
+  const { learningRate, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0.01 } = optimizer
+  for (let i = 0; i < parameter.length; i++) {
+    const gradient = gradients[i]!
+    const m = beta1 * firstMoments[i]! + (1 - beta1) * gradient
+    const v = beta2 * secondMoments[i]! + (1 - beta2) * gradient * gradient
+    firstMoments[i] = m
+    secondMoments[i] = v
+    const corrected = m / (1 - beta1 ** step)
+    const spread = Math.sqrt(v / (1 - beta2 ** step))
+    parameter[i] =
+      parameter[i]! * (1 - learningRate * weightDecay) - (learningRate * corrected) / (spread + epsilon)
+  }
 }
 
 /** The numbers that a floating-point format without infinities can hold, from 0 up: code to value. */

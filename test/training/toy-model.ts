@@ -8,7 +8,7 @@ import type {
   TrainingLayer,
   TrainingModelBuilder
 } from "../../core/algorithms/data-parallel/training-model.ts"
-import { optimizerStep } from "../../core/algorithms/data-parallel/optimizer.ts"
+import { optimizerStep, type Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
@@ -22,8 +22,8 @@ export interface Toy {
   readonly layers: ReadonlyArray<number>
   /** Elements of every vector. */
   readonly width: number
-  readonly learningRate: number
-  readonly momentum: number
+  /** What every rank steps with on its own. */
+  readonly optimizer: Optimizer
   readonly seed: number
 }
 
@@ -78,9 +78,7 @@ export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
         const gradient = yield* alloc(`${nameOf(l, p)} gradient`)
         parameters.push(parameter)
         gradients.push(gradient)
-        const { learningRate, momentum } = toy
-        const settings = { name: "sgd", learningRate, momentum } as const
-        updates.push(yield* optimizerStep(settings, `update ${l}`, parameter, gradient))
+        updates.push(yield* optimizerStep(toy.optimizer, `update ${l}`, parameter, gradient))
       }
       const [head, ...more] = parameters
       layers.push({
