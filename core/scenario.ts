@@ -3,13 +3,15 @@
 import * as Schema from "effect/Schema"
 import { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
 import { KvServingScenario } from "./algorithms/kv-serving/scenario.ts"
+import { ExpertOffloadScenario } from "./algorithms/expert-offload/scenario.ts"
 import { Positive } from "./scenario-sections.ts"
 import { Bandwidth } from "./units.ts"
 
 /** The tasks that scenarios can be of, each with the schema of its scenarios. */
 export const scenarioSchemas = {
   "data-parallel": DataParallelScenario,
-  "kv-serving": KvServingScenario
+  "kv-serving": KvServingScenario,
+  "expert-offload": ExpertOffloadScenario
 } as const
 
 export type Task = keyof typeof scenarioSchemas

@@ -20,6 +20,11 @@ export class Loader {
   readonly #pairs = new Map<string, WanPairs>()
   readonly #requests = new Map<string, RequestTrace>()
 
+  /** Where the file lies that `file` names. */
+  path(file: string, named: string): string {
+    return locate(file, named)
+  }
+
   /** `field` of `file` names the profile at `named`. */
   profile(file: string, field: string, named: string): Effect.Effect<Profile, InputError> {
     const found = locate(file, named)

@@ -87,7 +87,7 @@ describe("predictors", () => {
 
   it("training learns what the routing holds, and beats the previous token on routing it has not seen", () => {
     const weights = trainPredictor([generated("llama4", { layers: 4, experts: 32 }, 1, 8, 200, 11)], "test")
-    const trained = measureAccuracy(demand, new Trained(demand.shape, weights, 0.4))
+    const trained = measureAccuracy(demand, new Trained(demand.shape, weights, 1))
     const token = measureAccuracy(demand, new PreviousToken(demand.shape))
     expect(trained.recall).toBeGreaterThan(token.recall)
     expect(trained.precision).toBeGreaterThan(token.precision)
@@ -103,14 +103,9 @@ describe("predictors", () => {
       [0, 1, 2].map((layer) => ({ step, layer, needed: [layer * 16 + ((kind * (2 * layer + 3)) % 16)] }))
     )
     const linked = { shape, calls }
-    const { recall, precision } = measureAccuracy(
-      linked,
-      new Trained(shape, trainPredictor([linked], "test"), 0.4),
-      200
-    )
-    // The first layer has nothing to go by; the other two are certain once every kind has been seen.
-    expect(recall).toBeGreaterThan(0.6)
-    expect(precision).toBeGreaterThan(0.9)
+    const { recall } = measureAccuracy(linked, new Trained(shape, trainPredictor([linked], "test"), 1), 200)
+    // The first layer has nothing to go by (1 in 16); the other two are certain once every kind has been seen.
+    expect(recall).toBeGreaterThan(0.66)
   })
 })
 

@@ -24,8 +24,8 @@ export const TrainedPredictor = Schema.Struct({
   name: Schema.Literal("trained"),
   /** A file of weights; default: those that ship. */
   weights: Schema.optionalKey(Schema.NonEmptyString),
-  /** Experts at least this likely are predicted. */
-  threshold: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 0.001, maximum: 0.999 })), 0.4)
+  /** How many experts are predicted, as a multiple of what the layer needed on average so far. */
+  breadth: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 0.1, maximum: 10 })), 1)
 })
 
 export const PredictorSettings = Schema.Union([

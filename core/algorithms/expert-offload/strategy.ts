@@ -151,6 +151,6 @@ export const makePredictor = (settings: PredictorSettings, facts: StrategyFacts)
     case "previous-layer":
       return new PreviousLayer(demand.shape)
     case "trained":
-      return new Trained(demand.shape, weights, settings.threshold)
+      return new Trained(demand.shape, weights, settings.breadth)
   }
 }

@@ -66,6 +66,14 @@ export class Features {
     this.#before = call
   }
 
+  /** Experts that a call of the layer needed, mean of those seen; 0 before the first. */
+  usualNeed(layer: number): number {
+    const { experts } = this.shape
+    let uses = 0
+    for (let id = layer * experts; id < (layer + 1) * experts; id++) uses += this.#uses[id]!
+    return uses / Math.max(1, this.#steps[layer]!)
+  }
+
   /** Writes the features of one expert to `into`. */
   of(step: number, layer: number, expert: number, into: Float64Array): void {
     const { experts } = this.shape
@@ -93,19 +101,19 @@ export class Features {
   }
 }
 
-/** Predicts every expert whose log-odds exceed those of `threshold`. */
+/** Predicts the likeliest experts: as many as the layer needed on average so far, times `breadth`, and at least one. */
 export class Trained implements Predictor {
   readonly #features: Features
   readonly #weights: ReadonlyArray<number>
-  readonly #least: number
+  readonly #breadth: number
   readonly #row = new Float64Array(featureCount)
 
-  constructor(shape: ExpertShape, { weights }: PredictorWeights, threshold: number) {
+  constructor(shape: ExpertShape, { weights }: PredictorWeights, breadth: number) {
     if (weights.length !== featureCount)
       throw new RangeError(`${weights.length} weights for ${featureCount} features`)
     this.#features = new Features(shape)
     this.#weights = weights
-    this.#least = Math.log(threshold / (1 - threshold))
+    this.#breadth = breadth
   }
 
   observe(call: LayerCall): void {
@@ -114,13 +122,16 @@ export class Trained implements Predictor {
 
   predict(step: number, layer: number): ReadonlyArray<ExpertId> {
     const { experts } = this.#features.shape
-    const likely: Array<{ readonly id: ExpertId; readonly score: number }> = []
-    for (let expert = 0; expert < experts; expert++) {
+    const usual = this.#features.usualNeed(layer)
+    if (usual === 0) return []
+    const scores = Float64Array.from({ length: experts }, (_, expert) => {
       this.#features.of(step, layer, expert, this.#row)
-      const score = logit(this.#weights, this.#row)
-      if (score >= this.#least) likely.push({ id: layer * experts + expert, score })
-    }
-    return likely.toSorted((a, b) => b.score - a.score || a.id - b.id).map(({ id }) => id)
+      return logit(this.#weights, this.#row)
+    })
+    return Array.from(scores.keys())
+      .toSorted((a, b) => scores[b]! - scores[a]! || a - b)
+      .slice(0, Math.max(1, Math.round(this.#breadth * usual)))
+      .map((expert) => layer * experts + expert)
   }
 }
 

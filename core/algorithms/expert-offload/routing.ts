@@ -1,0 +1,108 @@
+// Which experts every token of a workload chooses, step by step and layer by layer: what a simulation without values has in
+// place of routers. Made from a recorded trace (traces/) or from statistics; turned into the demand that caches see.
+import type { Random } from "../../random.ts"
+import { layerCall, type Demand, type ExpertShape } from "./demand.ts"
+import { RoutingGenerator, type RoutingStatistics } from "./routing-generator.ts"
+import { scheduleTokens } from "./token-scheduler.ts"
+import { stepsOf, type Workload } from "./workload.ts"
+
+export interface RoutedSteps {
+  readonly shape: ExpertShape
+  readonly topK: number
+  /** `choices[step][layer]` is [tokens, topK], row by row. */
+  readonly choices: ReadonlyArray<ReadonlyArray<Int32Array>>
+}
+
+export const demandOf = ({ shape, choices }: RoutedSteps): Demand => ({
+  shape,
+  calls: choices.flatMap((layers, step) =>
+    layers.map((chosen, layer) => layerCall(shape, step, layer, chosen))
+  )
+})
+
+/** Tokens of each step. */
+export const tokensOf = ({ topK, choices }: RoutedSteps): ReadonlyArray<number> =>
+  choices.map((layers) => (layers[0]?.length ?? 0) / topK)
+
+/** How tokens of several batches are put together. */
+export interface Batching {
+  /** Batches that take turns: with two, decoding steps alternate between them. */
+  readonly batches: number
+  /** Divide the tokens of the two batches anew for each step, by the experts they use. */
+  readonly tokenScheduler: boolean
+}
+
+/** Routing of a workload, drawn from statistics. */
+export const generateRouting = (
+  shape: ExpertShape,
+  topK: number,
+  workload: Workload,
+  statistics: RoutingStatistics,
+  random: Random,
+  { batches, tokenScheduler }: Batching = { batches: 1, tokenScheduler: false }
+): RoutedSteps => {
+  const { batch } = workload
+  const generator = new RoutingGenerator(shape, topK, batch * batches, statistics, random)
+  const regroup = random.split("token scheduler")
+  let waiting: ReadonlyArray<ReadonlyArray<Int32Array>> = []
+  const choices = stepsOf(workload).map(({ phase, tokens }) => {
+    if (phase === "prefill") return drawStep(generator, shape, topK, batch, tokens / batch)
+    if (waiting.length === 0) {
+      const drawn = drawStep(generator, shape, topK, batch * batches, 1)
+      waiting = tokenScheduler
+        ? regrouped(drawn, shape, topK, batch, regroup)
+        : Array.from({ length: batches }, (_, index) =>
+            drawn.map((layer) => layer.subarray(index * batch * topK, (index + 1) * batch * topK))
+          )
+    }
+    const [now, ...rest] = waiting
+    waiting = rest
+    return now!
+  })
+  return { shape, topK, choices }
+}
+
+/** `each` further tokens of every sequence, sequence by sequence, at every layer. */
+const drawStep = (
+  generator: RoutingGenerator,
+  { layers }: ExpertShape,
+  topK: number,
+  sequences: number,
+  each: number
+): ReadonlyArray<Int32Array> =>
+  Array.from({ length: layers }, (_, layer) => {
+    const chosen = new Int32Array(sequences * each * topK)
+    for (let sequence = 0; sequence < sequences; sequence++) {
+      for (let token = 0; token < each; token++) {
+        generator.next(sequence, layer, chosen, (sequence * each + token) * topK)
+      }
+    }
+    return chosen
+  })
+
+/** The same tokens in two batches of equal size that share as many experts as the scheduler finds. */
+const regrouped = (
+  drawn: ReadonlyArray<Int32Array>,
+  { layers, experts }: ExpertShape,
+  topK: number,
+  batch: number,
+  random: Random
+): ReadonlyArray<ReadonlyArray<Int32Array>> => {
+  const patterns = Array.from({ length: 2 * batch }, (_, token) => {
+    const pattern = new Uint8Array(layers * experts)
+    for (let layer = 0; layer < layers; layer++) {
+      for (let k = 0; k < topK; k++) pattern[layer * experts + drawn[layer]![token * topK + k]!] = 1
+    }
+    return pattern
+  })
+  const { first, second } = scheduleTokens(patterns, random)
+  return [first, second].map((tokens) =>
+    drawn.map((layer) =>
+      Int32Array.from(tokens.flatMap((token) => [...layer.subarray(token * topK, (token + 1) * topK)]))
+    )
+  )
+}
+
+/** Experts of the union of all calls of a step: what the token scheduler means to keep small. */
+export const activatedExperts = ({ calls }: Demand): number =>
+  calls.reduce((sum, { needed }) => sum + needed.length, 0)

@@ -1,0 +1,155 @@
+// Scenarios of offloaded experts from file to figures: what adds up, what repeats, what is refused.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { describe, expect, it } from "vitest"
+import type { ExpertOffloadScenario } from "../../core/algorithms/expert-offload/scenario.ts"
+import { expertOffloadNames } from "../../core/algorithms/expert-offload/settings.ts"
+import { metrics } from "../../sim/families/expert-offload/metrics.ts"
+import { ignored } from "../../sim/families/expert-offload/ignored.ts"
+import { runExpertOffload, type ExpertOffloadResult } from "../../sim/families/expert-offload/run.ts"
+import { Loader } from "../../sim/load.ts"
+import { metricOf } from "../../sim/result.ts"
+import { loadScenario } from "../../sim/scenario-file.ts"
+import { scenarioFile } from "../scenario/files.ts"
+
+const small = `
+task: expert-offload
+name: small
+model: { like: mixtral-small, vocabulary: 1000 }
+routing: { preset: mixtral }
+workload: { batch: 2, promptTokens: 4, decodeTokens: 10, warmupSteps: 2 }
+cache: { slotsPerLayer: 4 }
+algorithm: lru
+`
+
+const loader = new Loader()
+
+const attempt = (...sets: ReadonlyArray<string>) => {
+  const file = scenarioFile(small)
+  return Effect.runPromise(
+    Effect.result(
+      Effect.gen(function* () {
+        const scenario = yield* loadScenario(file, sets)
+        if (scenario.task !== "expert-offload") throw new Error(scenario.task)
+        const { result } = yield* runExpertOffload(scenario, file, { loader })
+        return { scenario, result }
+      })
+    )
+  )
+}
+
+const ran = async (
+  ...sets: ReadonlyArray<string>
+): Promise<{ readonly scenario: ExpertOffloadScenario; readonly result: ExpertOffloadResult }> => {
+  const result = await attempt(...sets)
+  if (Result.isFailure(result)) throw new Error(result.failure.message)
+  return result.success
+}
+
+const run = async (...sets: ReadonlyArray<string>): Promise<ExpertOffloadResult> =>
+  (await ran(...sets)).result
+
+const refusal = async (...sets: ReadonlyArray<string>): Promise<string> => {
+  const result = await attempt(...sets)
+  if (Result.isSuccess(result)) throw new Error("the scenario ran")
+  return result.failure.message
+}
+
+describe("a run", () => {
+  it.each(expertOffloadNames)("%s: shares add up, loads respect the bound, and it repeats", async (name) => {
+    const result = await run(`algorithm=${name}`)
+    expect(result.readyShare + result.lateShare + result.missShare).toBeCloseTo(1, 12)
+    expect(result.loads).toBeGreaterThanOrEqual(result.fewestLoads)
+    expect(result.fewestForcedLoads).toBeGreaterThanOrEqual(result.fewestLoads)
+    expect(result.uselessPrefetches).toBeLessThanOrEqual(result.prefetches)
+    expect(result.stallSeconds).toBeLessThan(result.decodeStepSeconds)
+    expect(result.hostLinkUtilisation).toBeLessThanOrEqual(1)
+    expect(result.tokensPerSecond * result.decodeStepSeconds).toBeCloseTo(2, 9)
+    for (const { name: metric } of metrics) expect(metricOf(result, metric), metric).not.toBeNaN()
+    expect((await run(`algorithm=${name}`)).digest).toBe(result.digest)
+  })
+
+  it("with room for all experts loads nothing once warm, and stalls no more", async () => {
+    const result = await run("cache.slotsPerLayer=8", "workload.promptTokens=64")
+    expect(result.loadsPerStep).toBe(0)
+    expect(result.stallSeconds).toBe(0)
+    expect(result.readyShare).toBe(1)
+    expect(result.loads).toBe(4 * 8)
+  })
+
+  it("is bound by a slow link: a step takes what its loads take on it", async () => {
+    // Each copy 1 ms beside its latency of none: nothing else comes near.
+    const { decodeStepSeconds, loadsPerStep, hostLinkUtilisation, details } = await run(
+      "hostLink={bandwidth: 22.020096GB/s, latency: 0s}",
+      "algorithm=on-demand"
+    )
+    expect(details).toMatchObject({ expertBytes: 3 * 3584 * 1024 * 2 })
+    expect(decodeStepSeconds).toBeGreaterThan(loadsPerStep * 1e-3)
+    expect(decodeStepSeconds).toBeLessThan(loadsPerStep * 1e-3 * 1.35)
+    expect(hostLinkUtilisation).toBeGreaterThan(0.75)
+  })
+
+  it("a perfect predictor hides copies that a fast link makes in time", async () => {
+    const fast = "hostLink={bandwidth: 2000GB/s, latency: 0s}"
+    const lru = await run(fast)
+    const ahead = await run(fast, "algorithm={name: predict-next, window: 16}")
+    expect(lru.readyShare).toBeLessThan(0.9)
+    expect(ahead.readyShare).toBe(1)
+    expect(ahead.stallSeconds).toBe(0)
+    expect(ahead.decodeStepSeconds).toBeLessThan(lru.decodeStepSeconds)
+  })
+
+  it("bytes of room are slots of all layers, fewer where each has its own", async () => {
+    const bytes = 10 * 3 * 3584 * 1024 * 2 + 5
+    expect((await run(`cache={bytes: ${bytes}}`)).details).toMatchObject({ slots: 8, scope: "per-layer" })
+    expect((await run(`cache={bytes: ${bytes}, scope: shared}`)).details).toMatchObject({
+      slots: 10,
+      scope: "shared"
+    })
+  })
+
+  it("the token scheduler lets two batches need fewer experts", async () => {
+    const two = ["workload={batch: 8, prefill: false, batches: 2, decodeTokens: 40}", "model.experts=64"]
+    const apart = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two)
+    const together = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two, "tokenScheduler=true")
+    expect(together.needsPerStep).toBeLessThan(apart.needsPerStep)
+  })
+})
+
+describe("what does not go together", () => {
+  it("is refused with the field and what would do", async () => {
+    expect(await refusal("workload.warmupSteps=10")).toMatch(
+      /workload.warmupSteps: 10 .*less than the 10 decoding steps/
+    )
+    expect(await refusal("cache={slotsPerLayer: 4, bytes: 1GB}")).toMatch(
+      /cache: both .*one of slotsPerLayer and bytes/
+    )
+    expect(await refusal("cache={}")).toMatch(/cache: neither/)
+    expect(await refusal("cache.slotsPerLayer=9")).toMatch(/at most the 8 experts/)
+    expect(await refusal("cache={bytes: 1MB}")).toMatch(
+      /cache.bytes: 1000000 .*22020096 B for each of 4 layers/
+    )
+    expect(await refusal("model.topK=9")).toMatch(/model.topK: 9/)
+    expect(await refusal("model.heads=3")).toMatch(/model.heads: 3 .*divides the width 1024/)
+    expect(await refusal("model.kvHeads=3")).toMatch(/model.kvHeads: 3/)
+    expect(await refusal("workload.batches=2")).toMatch(/prefill: false/)
+    expect(await refusal("tokenScheduler=true")).toMatch(/batches: 2/)
+    expect(await refusal("routing={trace: nowhere.arrow}")).toMatch(/routing.trace: nowhere.arrow/)
+    expect(
+      await refusal("algorithm={name: expertflow, predictor: {name: trained, weights: nowhere.json}}")
+    ).toMatch(/algorithm.predictor.weights: nowhere.json/)
+    expect(await refusal("memory={device: 100MB}")).toMatch(/device memory/)
+  })
+
+  it("is said where it has no effect", async () => {
+    const warnings = async (...sets: ReadonlyArray<string>) => ignored((await ran(...sets)).scenario)
+    expect(await warnings("cache.stagingSlots=2")).toEqual([
+      expect.stringMatching(/cache.stagingSlots has no effect/)
+    ])
+    expect(await warnings("cache.scope=shared", "algorithm={name: expertflow, slots: fixed-quota}")).toEqual([
+      expect.stringMatching(/cache.scope has no effect: the slots of expertflow are per-layer/)
+    ])
+    expect(await warnings("cache.writeBack=true", "algorithm=on-demand")).toHaveLength(1)
+    expect(await warnings("cache.writeBack=true")).toEqual([])
+  })
+})
