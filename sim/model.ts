@@ -169,6 +169,14 @@ const scaleProfile = (
           : forward.busySeconds + backward.busySeconds + optimizer.busySeconds),
       0
     )
+    if (own === 0) {
+      return yield* new InputError({
+        file,
+        field: "model.profile",
+        value: `${model.profile} (its layers take no time)`,
+        accepted: "a profile whose layers take some time, to be scaled to model.stepSeconds"
+      })
+    }
     return { profile: scaled(base, wanted / own), hostTime, estimated: false, warnings }
   })
 

@@ -1,10 +1,13 @@
-// Small sections of a scenario, resolved: the device that costs are estimated for, and what goes wrong when.
+// Small sections of a scenario, resolved: the device that costs are estimated for, the table of measured collectives, and
+// what goes wrong when.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import type { DeviceSettings, FaultSettings } from "../core/scenario-sections.ts"
 import type { World } from "../core/world.ts"
+import { CollectiveTable } from "./cost/collective-table.ts"
 import { devices, type Device } from "./cost/roofline.ts"
 import type { Fault } from "./faults.ts"
+import type { Loader } from "./load.ts"
 
 /** The device whose peak rates estimate what nobody measured. */
 export const resolveDevice = (device: DeviceSettings | undefined): Device | undefined => {
@@ -12,6 +15,27 @@ export const resolveDevice = (device: DeviceSettings | undefined): Device | unde
   if (typeof device === "string") return devices.find(({ name }) => name === device)
   return { name: device.name, flopsPerSecond: device.flops, memoryBytesPerSecond: device.memoryBandwidth }
 }
+
+/** The table that `collectives.measured` names; one that lacks `op`, which the program needs, would change nothing. */
+export const resolveCollectiveTable = (
+  measured: string | undefined,
+  op: string,
+  file: string,
+  loader: Loader
+): Effect.Effect<CollectiveTable | undefined, InputError> =>
+  Effect.gen(function* () {
+    if (measured === undefined) return undefined
+    const field = "collectives.measured"
+    const table = new CollectiveTable((yield* loader.profile(file, field, measured)).collectives)
+    if (table.ops.includes(op)) return table
+    const found = table.ops.length === 0 ? "no collectives on unshaped links" : `only ${table.ops.join(", ")}`
+    return yield* new InputError({
+      file,
+      field,
+      value: `${measured} (${found})`,
+      accepted: `a profile with ${op} measured on unshaped links, as \`sim import nccl-tests\` makes`
+    })
+  })
 
 /** Faults of this world; each that names a rank, node or site that is not there is an error. */
 export const resolveFaults = (

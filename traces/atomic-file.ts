@@ -89,7 +89,8 @@ export const writeFileAtomically = <A, E, R>(
         new TraceError({
           file: path,
           field: "file",
-          value: cause instanceof Error ? cause.message : String(cause),
+          // Without the path: it is that of the file beside its place.
+          value: cause instanceof Error ? cause.message.replace(/, open '.*$/u, "") : String(cause),
           accepted: writable
         })
     }),

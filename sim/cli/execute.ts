@@ -24,14 +24,19 @@ const refusals = new Set(["Deadlock", "OutOfMemory", "PointError"])
  */
 export const execute = async (command: Effect.Effect<Outcome, Error>): Promise<number> => {
   let signalled: NodeJS.Signals | undefined
-  const fiber = Effect.runFork(command)
+  let interrupt = (): void => {}
   const onSignal = (signal: NodeJS.Signals): void => {
     if (signalled !== undefined) process.exit(signalCodes[signal] ?? 1)
     signalled = signal
-    Effect.runFork(Fiber.interrupt(fiber))
+    interrupt()
   }
+  // Before anything runs: what comes while it runs without a pause is heard at its first.
   const signals = Object.keys(signalCodes) as Array<NodeJS.Signals>
   for (const signal of signals) process.on(signal, onSignal)
+  const fiber = Effect.runFork(command)
+  interrupt = () => {
+    Effect.runFork(Fiber.interrupt(fiber))
+  }
   const exit = await Effect.runPromise(Fiber.await(fiber))
   for (const signal of signals) process.off(signal, onSignal)
   if (signalled !== undefined) return signalCodes[signalled] ?? 1

@@ -78,15 +78,20 @@ const computeIn = (folder: string, definition: StudyDefinition, options: StudyCo
     const header = headerOf(definition)
     const journalFile = join(folder, `${nameOf(shard, "journal")}.jsonl`)
     const finished: Finished = options.resume === true ? yield* readJournal(journalFile, header) : new Map()
+    const sayFinished = Effect.sync(() => {
+      const total = pointsOfShard(definition.points, shard).length
+      if (finished.size > 0)
+        writeError(`sim: ${finished.size} of ${total} points are finished; continue with --resume\n`)
+    })
     const keep = Effect.suspend(() => {
       const rows = inOrder(finished)
-      if (rows.length === 0) return Effect.void
-      const total = pointsOfShard(definition.points, shard).length
-      writeError(`sim: ${finished.size} of ${total} points are finished; continue with --resume\n`)
-      return Effect.ignore(writeStudy(folder, shard, { header, rows }))
+      return rows.length === 0 ? Effect.void : Effect.ignore(writeStudy(folder, shard, { header, rows }))
     })
     const result = yield* withJournal(journalFile, header, finished, (journal) =>
-      Effect.onInterrupt(computeRows(definition, finished, options, journal), () => keep)
+      computeRows(definition, finished, options, journal).pipe(
+        Effect.onInterrupt(() => keep),
+        Effect.onError(() => sayFinished)
+      )
     )
     yield* writeStudy(folder, shard, result)
     if (shard === undefined) yield* writeReport(folder, result, definition, options)

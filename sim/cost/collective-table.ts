@@ -46,6 +46,11 @@ export class CollectiveTable {
     }
   }
 
+  /** Kinds of collectives that were measured, on links that were no limit. */
+  get ops(): ReadonlyArray<string> {
+    return [...this.#curves.keys()]
+  }
+
   /**
    * Piecewise linear over bytes at each measured number of ranks; between those, linear in ranks after dividing by the
    * bytes that a ring puts on each link, so that 2(n-1)/n is not interpolated. Undefined when the op was not measured.

@@ -14,7 +14,6 @@ import type { Profile } from "../../../core/profile.ts"
 import type { DataParallelScenario } from "../../../core/algorithms/data-parallel/scenario.ts"
 import type { World } from "../../../core/world.ts"
 import { aloneSeconds } from "../../collectives.ts"
-import { CollectiveTable } from "../../cost/collective-table.ts"
 import { makeCostModel } from "../../cost/cost-model.ts"
 import { devices } from "../../cost/roofline.ts"
 import type { FamilyRun, RunOptions } from "../../family.ts"
@@ -22,7 +21,7 @@ import { Faults } from "../../faults.ts"
 import type { Loader } from "../../load.ts"
 import { resolveModel } from "../../model.ts"
 import { Network } from "../../network.ts"
-import { resolveDevice, resolveFaults } from "../../resolve.ts"
+import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
 import type { RunResult } from "../../result.ts"
 import { simulate, type SimulationResult } from "../../simulate.ts"
 import { interchangeable } from "../../symmetry.ts"
@@ -163,11 +162,7 @@ const prepare = (scenario: DataParallelScenario, file: string, loader: Loader) =
     const model = yield* resolveModel(scenario.model, world.size, chosen, file, loader)
     const { profile } = model
     const device = chosen ?? devices.find(({ name }) => name === profile.device)
-    const measured = scenario.collectives.measured
-    const table =
-      measured === undefined
-        ? undefined
-        : new CollectiveTable((yield* loader.profile(file, "collectives.measured", measured)).collectives)
+    const table = yield* resolveCollectiveTable(scenario.collectives.measured, "all_reduce", file, loader)
     const facts: PlanningFacts = {
       profile,
       phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
