@@ -1,0 +1,169 @@
+// What ends a command early: Ctrl-C, a full disk. Finished points stay usable and --resume goes on from them; files appear
+// whole or not at all; the exit code says which it was.
+import { spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { readStudyArrow } from "../../sim/study/study-file.ts"
+import { begin, filesIn, folder, root, sim, simInShell } from "./launch.ts"
+
+const here = folder()
+const fresh = (name: string): string => path.join(here, name)
+
+/** A study of so many points, each of a fraction of a second when `ranks` is many. */
+const study = (name: string, points: number, ranks: number): string => {
+  const file = fresh(`${name}.yaml`)
+  const text = `name: ${name}
+model: { layers: 24, parameters: 1e6, stepSeconds: 10ms }
+world: { ranks: ${ranks}, links: { inter: { bandwidth: 1Gbit/s } } }
+algorithm: { name: dreamddp, period: 5 }
+jitter: 0.1
+steps: 40
+study: { axes: { seed: [${Array.from({ length: points }, (_, i) => i + 1).join(", ")}] } }
+`
+  fs.writeFileSync(file, text)
+  return file
+}
+
+interface StudyJson {
+  readonly digest: string
+  readonly rows: ReadonlyArray<{ readonly point: number }>
+}
+const parsed = (stdout: string): StudyJson => JSON.parse(stdout) as StudyJson
+
+/** Resolves when a journal has so many finished points. */
+const journalHas = async (journal: string, points: number): Promise<void> => {
+  for (;;) {
+    const lines = fs.existsSync(journal) ? fs.readFileSync(journal, "utf8").split("\n").length - 2 : -1
+    if (lines >= points) return
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+describe("Ctrl-C during a study", () => {
+  const slow = study("slow", 30, 10)
+  const whole = parsed(sim("study", slow, "--json", "--jobs", "1").stdout)
+
+  it.each([
+    ["one thread", "SIGINT", 130, ["--jobs", "1"]],
+    ["two threads", "SIGINT", 130, ["--jobs", "2"]],
+    ["a shard", "SIGTERM", 143, ["--jobs", "1", "--shard", "1/2"]]
+  ] as const)(
+    "on %s (%s) leaves finished points usable, and --resume continues",
+    async (name, signal, code, args) => {
+      const out = fresh(`interrupted ${name}`)
+      const sharded = args.length > 2
+      const { child, ended } = begin("study", slow, "--out", out, ...args)
+      await journalHas(path.join(out, sharded ? "journal-1-of-2.jsonl" : "journal.jsonl"), 3)
+      child.kill(signal)
+      const { status, stdout, stderr } = await ended
+      expect({ status, stdout }).toEqual({ status: code, stdout: "" })
+      const [, finished, total] =
+        /^sim: (\d+) of (\d+) points are finished; continue with --resume$/mu.exec(stderr) ?? []
+      expect(Number(total)).toBe(sharded ? 15 : 30)
+      expect(Number(finished)).toBeGreaterThanOrEqual(3)
+      expect(Number(finished)).toBeLessThan(Number(total))
+
+      // What is there is whole, and says what a run to the end says of the same points.
+      const files = filesIn(out).filter((file) => !file.startsWith("journal"))
+      expect(files).toEqual(sharded ? ["shard-1-of-2.arrow"] : ["study.arrow", "study.csv"])
+      const partial = await Effect.runPromise(readStudyArrow(path.join(out, files[0]!)))
+      expect(partial.rows).toHaveLength(Number(finished))
+      for (const row of partial.rows) expect(row).toEqual(whole.rows[row.point])
+
+      const resumed = sim("study", slow, "--out", out, ...args, "--resume", "--json")
+      expect(resumed.status).toBe(0)
+      if (sharded)
+        expect(parsed(resumed.stdout).rows).toEqual(whole.rows.filter(({ point }) => point % 2 === 1))
+      else expect(parsed(resumed.stdout)).toEqual(whole)
+    }
+  )
+
+  it("before any point is finished leaves nothing", async () => {
+    const one = study("one slow point", 1, 400)
+    const out = fresh("nothing")
+    const { child, ended } = begin("study", one, "--out", out, "--jobs", "2")
+    await journalHas(path.join(out, "journal.jsonl"), 0)
+    child.kill("SIGINT")
+    expect(await ended).toMatchObject({ status: 130, stdout: "" })
+    expect(fs.existsSync(out)).toBe(false)
+  })
+})
+
+// A process that may write files of so many blocks of 512 bytes and no larger: to it the disk is full, on any machine.
+const limited = (blocks: number): string => `trap '' XFSZ; ulimit -f ${blocks}; exec $SIM "$@"`
+
+describe("a disk that takes no more", () => {
+  const many = study("many", 40, 2)
+  const whole = parsed(sim("study", many, "--json").stdout)
+  const full =
+    /^sim: [^\n]+(?:is|:) E(?:FBIG|NOSPC): [^\n]+; ?expected a (?:file|path) in an? [^\n]*writable folder with free space\n$/mu
+
+  it("for a study's journal keeps what is finished; --resume goes on from there", () => {
+    const out = fresh("full journal")
+    const { status, stdout, stderr } = simInShell(limited(40), "study", many, "--out", out, "--jobs", "1")
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
+    expect(stderr).toContain(`${path.join(out, "journal.jsonl")}: EFBIG`)
+    expect(stderr).toMatch(/^sim: \d+ of 40 points are finished; continue with --resume$/mu)
+    expect(filesIn(out)).toEqual(["journal.jsonl"])
+    const resumed = sim("study", many, "--out", out, "--resume", "--json")
+    expect(resumed.status).toBe(0)
+    expect(parsed(resumed.stdout)).toEqual(whole)
+  })
+
+  it.each([
+    ["a timeline", ["run", "scenarios/geo-gpt2.yaml", "--timeline"], "timeline.json"],
+    ["a recorded timeline", ["run", "scenarios/geo-gpt2.yaml", "--record"], "timeline.arrow"],
+    [
+      "a profile",
+      ["import", "kineto", "test/fixtures/traces/resnet18-h200.pt.trace.json.gz", "-o"],
+      "profile.arrow"
+    ]
+  ] as const)("for %s leaves the file that was there", (_, args, name) => {
+    const out = fresh(`full ${name}`)
+    fs.mkdirSync(out)
+    const target = path.join(out, name)
+    fs.writeFileSync(target, "what was there")
+    const { status, stdout, stderr } = simInShell(limited(8), ...args, target)
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
+    expect(stderr).toMatch(full)
+    expect(stderr).toContain(target)
+    expect(filesIn(out)).toEqual([name])
+    expect(fs.readFileSync(target, "utf8")).toBe("what was there")
+  })
+
+  it("for standard output is said", () => {
+    const { status, stderr } = simInShell('exec $SIM "$@" > /dev/full', "run", "scenarios/geo-gpt2.yaml")
+    expect({ status, stderr }).toEqual({
+      status: 2,
+      stderr: "sim: cannot write to standard output (ENOSPC): expected a file or pipe with space\n"
+    })
+    // Nor does a device cease to be one.
+    const timeline = sim("run", "scenarios/geo-gpt2.yaml", "--timeline", "/dev/full")
+    expect(timeline.status).toBe(2)
+    expect(fs.statSync("/dev/full").isCharacterDevice()).toBe(true)
+  })
+
+  it("but a reader that has seen enough is no failure", () => {
+    const { status, stdout } = simInShell('$SIM "$@" --json | head -c 10', "run", "scenarios/geo-gpt2.yaml")
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '{\n  "diges' })
+  })
+
+  // A small file system of its own needs a namespace, which not every machine gives.
+  const mounted = 'mount -t tmpfs -o size=48k tmpfs "$0" && '
+  const mayMount = spawnSync("unshare", ["-rm", "sh", "-c", `${mounted} true`, here]).status === 0
+  it.skipIf(!mayMount)("as a real one does, keeps its word", () => {
+    const out = fresh("small disk")
+    fs.mkdirSync(out)
+    const script = `${mounted} { $SIM study "$1" --out "$0/out" --jobs 1; echo "status $?"; ls "$0/out"; }`
+    const { stdout, stderr } = spawnSync("unshare", ["-rm", "sh", "-c", script, out, many], {
+      cwd: root,
+      encoding: "utf8",
+      env: { ...process.env, SIM: `${process.execPath} ${path.join(root, "bin/sim.js")}` }
+    })
+    expect(stderr).toMatch(/^sim: [^\n]*: ENOSPC: no space left on device[^\n]*free space$/mu)
+    expect(stderr).toContain("continue with --resume")
+    expect(stdout).toBe("status 2\njournal.jsonl\n")
+  })
+})

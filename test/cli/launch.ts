@@ -1,0 +1,65 @@
+// The command line of the simulator in a process of its own, for tests.
+import { spawn, spawnSync, type ChildProcess } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll } from "vitest"
+
+export const root = fileURLToPath(new URL("../..", import.meta.url))
+const launcher = path.join(root, "bin/sim.js")
+
+export interface Ended {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export const sim = (...args: ReadonlyArray<string>): Ended => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [launcher, ...args], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  return { status, stdout, stderr }
+}
+
+/** Through a shell, which may limit the process first: `$SIM` is the command. */
+export const simInShell = (script: string, ...args: ReadonlyArray<string>): Ended => {
+  const { status, stdout, stderr } = spawnSync("sh", ["-c", script, "sh", ...args], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, SIM: `${process.execPath} ${launcher}` }
+  })
+  return { status, stdout, stderr }
+}
+
+/** Begins, and is not waited for. */
+export const begin = (
+  ...args: ReadonlyArray<string>
+): { readonly child: ChildProcess; readonly ended: Promise<Ended> } => {
+  const child = spawn(process.execPath, [launcher, ...args], { cwd: root })
+  const out: Array<string> = []
+  const err: Array<string> = []
+  child.stdout.on("data", (chunk) => out.push(String(chunk)))
+  child.stderr.on("data", (chunk) => err.push(String(chunk)))
+  const ended = new Promise<Ended>((resolve) =>
+    child.on("close", (status) => resolve({ status, stdout: out.join(""), stderr: err.join("") }))
+  )
+  return { child, ended }
+}
+
+const folders: Array<string> = []
+afterAll(() => {
+  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true })
+})
+
+/** A folder that is gone after the tests of the file. */
+export const folder = (): string => {
+  const made = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-cli-"))
+  folders.push(made)
+  return made
+}
+
+/** Names of what is in a folder, that of one which is not there being nothing. */
+export const filesIn = (where: string): ReadonlyArray<string> =>
+  fs.existsSync(where) ? fs.readdirSync(where).toSorted() : []
