@@ -75,6 +75,8 @@ struct Call {
   int64_t integer(const char* name) const;
   bool flag(const char* name) const;
   const std::string& text(const char* name) const;
+  /** Whole numbers in a text, "3,0,-1"; none in "". */
+  std::vector<int64_t> integers(const char* name) const;
 };
 
 /**

@@ -1,5 +1,6 @@
 // Attributes of a call, by name and type. JavaScript has filled in the fallbacks: a missing one is a defect.
 #include <cmath>
+#include <cstdlib>
 
 #include "backend.h"
 
@@ -34,5 +35,22 @@ int64_t Call::integer(const char* name) const {
 bool Call::flag(const char* name) const { return as<bool>(*this, name, "boolean"); }
 
 const std::string& Call::text(const char* name) const { return as<std::string>(*this, name, "string"); }
+
+std::vector<int64_t> Call::integers(const char* name) const {
+  const std::string& list = text(name);
+  std::vector<int64_t> values;
+  size_t at = 0;
+  while (at < list.size()) {
+    char* end = nullptr;
+    const long long value = std::strtoll(list.c_str() + at, &end, 10);
+    const auto next = static_cast<size_t>(end - list.c_str());
+    if (next == at || (next < list.size() && list[next] != ',')) {
+      throw BadCall(kernel + ": " + name + " is \"" + list + "\"; expected whole numbers like \"3,0,5\"");
+    }
+    values.push_back(value);
+    at = next + 1;
+  }
+  return values;
+}
 
 }  // namespace tandem

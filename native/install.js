@@ -17,6 +17,7 @@ const native = dirname(fileURLToPath(import.meta.url))
 const build = join(native, "build")
 const addon = join(build, "Release", "tandem.node")
 const stamp = join(build, "stamp.txt")
+const origin = join(build, "origin.txt")
 const required = process.argv.includes("--require")
 
 const say = (message) => process.stderr.write(`tandem native addon: ${message}\n`)
@@ -162,9 +163,13 @@ const main = async () => {
   const print = fingerprint(compiler, how)
   if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, "utf8") === print) return undefined
 
-  // A build folder of the other way, or of another place, must not leak into this one.
-  rmSync(build, { recursive: true, force: true })
+  // What CMake has built it builds on, unless its folder was made elsewhere or is of the other way.
+  const made = `${how} in ${native}`
+  if (!existsSync(origin) || readFileSync(origin, "utf8") !== made)
+    rmSync(build, { recursive: true, force: true })
   mkdirSync(build, { recursive: true })
+  rmSync(stamp, { force: true })
+  writeFileSync(origin, made)
   const started = Date.now()
   say(`building with ${how === "cmake" ? "CMake and " : ""}${compiler.version}`)
   let failure = cmakeJs === undefined ? undefined : buildWithCmake(cmakeJs, compiler)

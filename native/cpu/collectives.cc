@@ -17,17 +17,6 @@ bool isCollective(const std::string& kernel) {
 
 namespace {
 
-/** "3,0,5": rows for each peer. */
-std::vector<int64_t> countsOf(const std::string& text) {
-  std::vector<int64_t> counts;
-  for (size_t at = 0; at < text.size();) {
-    size_t used = 0;
-    counts.push_back(std::stoll(text.substr(at), &used));
-    at += used + 1;
-  }
-  return counts;
-}
-
 int64_t sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
 
 /** Values cross from float to integer tensors only by mistake. */
@@ -80,9 +69,10 @@ CollectiveTask::CollectiveTask(const Call& call, std::shared_ptr<Communicator> c
     throw BadCall(kernel_ + ": attribute \"ranks\" is " + std::to_string(call.integer("ranks")) + " in a group of " +
                   std::to_string(members));
   }
+  if (kernel_ == "all_gather" || kernel_ == "reduce_scatter") counts_ = call.text("counts");
   if (kernel_ == "all_to_all") {
-    sendCounts_ = countsOf(call.text("sendCounts"));
-    receiveCounts_ = countsOf(call.text("receiveCounts"));
+    sendCounts_ = call.integers("sendCounts");
+    receiveCounts_ = call.integers("receiveCounts");
     if (sendCounts_.empty() != receiveCounts_.empty()) {
       throw BadCall("all_to_all: both or neither of sendCounts and receiveCounts");
     }
@@ -176,7 +166,8 @@ void CollectiveTask::checkAgainst(const CollectiveTask& first) const {
     return;
   }
   if (inputs_.size() != first.inputs_.size()) clash("has another number of tensors than member 0");
-  if (kernel_ == "all_to_all") return;
+  if (counts_ != first.counts_) clash("has other counts than member 0");
+  if (kernel_ == "all_to_all" || (kernel_ == "all_gather" && !counts_.empty())) return;
   for (size_t i = 0; i < inputs_.size(); i++) {
     if (inputs_[i].elements == first.inputs_[i].elements) continue;
     clash("has " + std::to_string(inputs_[i].elements) + " values at operand " + std::to_string(i) + ", member 0 " +
@@ -293,7 +284,10 @@ void CollectiveTask::allReduce(const Meeting& meeting) {
 void CollectiveTask::reduceScatter(const Meeting& meeting) {
   for (size_t index = 0; index < outputs_.size(); index++) {
     const Operand& out = outputs_[index];
-    reduceInto(meeting, index, static_cast<int64_t>(member_) * out.elements, out.elements, {out.data}, out.dtype);
+    int64_t from = 0;
+    for (size_t member = 0; member < member_; member++) from += meeting.tasks[member]->outputs_[index].elements;
+    if (from + out.elements > inputs_[index].elements) throw BadCall("more values to scatter than there are");
+    reduceInto(meeting, index, from, out.elements, {out.data}, out.dtype);
   }
 }
 
@@ -302,6 +296,7 @@ void CollectiveTask::allGather(const Meeting& meeting) {
     int64_t at = 0;
     for (const CollectiveTask* task : meeting.tasks) {
       const Sent& sent = task->sent_[index];
+      if (at + sent.elements > outputs_[index].elements) throw BadCall("more values than the output holds");
       move(offset(outputs_[index].data, at), outputs_[index].dtype, sent.data, sent.dtype, sent.elements);
       at += sent.elements;
     }

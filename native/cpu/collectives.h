@@ -55,6 +55,8 @@ class CollectiveTask : public CpuTask {
   bool average_ = false;
   int64_t root_ = 0;
   bool source_ = false;
+  /** Text of the counts that all members must agree on; empty where parts are even. */
+  std::string counts_;
   std::vector<int64_t> sendCounts_;
   std::vector<int64_t> receiveCounts_;
   std::vector<Sent> sent_;

@@ -3,31 +3,11 @@
 #include <cstring>
 
 #include "kernels.h"
-#include "rounding.h"
 #include "simd.h"
 
 namespace tandem {
 
 namespace {
-
-/** A tensor of either storage, read and written as the reference does: numbers in, truncated to integers out. */
-struct Values {
-  void* data;
-  bool integers;
-
-  double get(int64_t i) const {
-    return integers ? static_cast<const int32_t*>(data)[i] : static_cast<double>(static_cast<const float*>(data)[i]);
-  }
-  void set(int64_t i, double x) const {
-    if (integers) {
-      static_cast<int32_t*>(data)[i] = toInt32(x);
-    } else {
-      static_cast<float*>(data)[i] = static_cast<float>(x);
-    }
-  }
-};
-
-Values valuesOf(const Operand& operand) { return {operand.data, isInteger(operand.dtype)}; }
 
 Work copyValues(const Call& call) {
   const Values from = valuesOf(input(call, 0));

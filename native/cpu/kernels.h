@@ -4,32 +4,47 @@
 
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "../backend.h"
+#include "rounding.h"
 
 namespace tandem {
 
 using Work = std::function<void()>;
 using Prepare = Work (*)(const Call&);
-using KernelTable = std::vector<std::pair<const char*, Prepare>>;
+
+struct Kernel {
+  const char* name;
+  Prepare prepare;
+  /** The work writes few elements of large outputs, and rounds what it writes; otherwise whole outputs are rounded after it. */
+  bool roundsItself = false;
+};
+
+using KernelTable = std::vector<Kernel>;
 
 extern const KernelTable activationKernels;
 extern const KernelTable attentionKernels;
 extern const KernelTable elementwiseKernels;
 extern const KernelTable embeddingKernels;
+extern const KernelTable expertFfnKernels;
+extern const KernelTable kvCacheKernels;
+extern const KernelTable kvScoreKernels;
+extern const KernelTable kvSelectKernels;
 extern const KernelTable linearKernels;
 extern const KernelTable lossKernels;
+extern const KernelTable moeGateKernels;
 extern const KernelTable moeKernels;
+extern const KernelTable moeOrderKernels;
 extern const KernelTable normalizationKernels;
 extern const KernelTable optimizerKernels;
 extern const KernelTable packingKernels;
 extern const KernelTable ropeKernels;
+extern const KernelTable rowKernels;
 extern const KernelTable tokenWindowKernels;
 
 /** The entry of that name; null when there is none. */
-Prepare kernelNamed(const std::string& name);
+const Kernel* kernelNamed(const std::string& name);
 
 inline const Operand& input(const Call& call, size_t index) {
   if (index < call.inputs.size()) return call.inputs[index];
@@ -57,6 +72,25 @@ inline int32_t* integersOf(const Call& call, const Operand& operand) {
 
 inline const int32_t* integersIn(const Call& call, size_t index) { return integersOf(call, input(call, index)); }
 inline int32_t* integersOut(const Call& call, size_t index) { return integersOf(call, output(call, index)); }
+
+/** A tensor of either storage, read and written as the references do: numbers in, truncated to integers out. */
+struct Values {
+  void* data;
+  bool integers;
+
+  double get(int64_t i) const {
+    return integers ? static_cast<const int32_t*>(data)[i] : static_cast<double>(static_cast<const float*>(data)[i]);
+  }
+  void set(int64_t i, double x) const {
+    if (integers) {
+      static_cast<int32_t*>(data)[i] = toInt32(x);
+    } else {
+      static_cast<float*>(data)[i] = static_cast<float>(x);
+    }
+  }
+};
+
+inline Values valuesOf(const Operand& operand) { return {operand.data, isInteger(operand.dtype)}; }
 
 /** Extent of the last axis. */
 inline int64_t widthOf(const Operand& operand) { return operand.shape.empty() ? 1 : operand.shape.back(); }

@@ -20,10 +20,10 @@ namespace {
 /** A kernel: work, then the outputs rounded to their dtypes. */
 class KernelTask : public CpuTask {
  public:
-  KernelTask(const Call& call, Work work)
+  KernelTask(const Call& call, Work work, bool roundsItself)
       : work_(std::move(work)), nanoseconds_(static_cast<int64_t>(call.seconds * 1e9)) {
     for (const Operand& out : call.outputs) {
-      if (out.dtype != Dtype::float32 && out.dtype != Dtype::int32) rounded_.push_back(out);
+      if (!roundsItself && out.dtype != Dtype::float32 && out.dtype != Dtype::int32) rounded_.push_back(out);
     }
   }
 
@@ -218,7 +218,7 @@ void CpuDevice::checkPlaces(const Call& call) const {
 }
 
 std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
-  if (call.kernel == "barrier" || call.kernel == "profiled") return std::make_unique<KernelTask>(call, nullptr);
+  if (call.kernel == "barrier" || call.kernel == "profiled") return std::make_unique<KernelTask>(call, nullptr, true);
   if (isCollective(call.kernel)) {
     if (!call.group) throw BadCall(call.kernel + ": no group");
     const auto& members = call.group->members;
@@ -239,9 +239,9 @@ std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
   if (call.kernel == "h2d") return std::make_unique<CopyTask>(call, h2d_.get());
   if (call.kernel == "d2h") return std::make_unique<CopyTask>(call, d2h_.get());
   if (call.kernel == "d2d") return std::make_unique<CopyTask>(call, nullptr);
-  const Prepare entry = kernelNamed(call.kernel);
-  if (entry == nullptr) throw BadCall(call.kernel + ": the cpu backend has no such kernel");
-  return std::make_unique<KernelTask>(call, entry(call));
+  const Kernel* kernel = kernelNamed(call.kernel);
+  if (kernel == nullptr) throw BadCall(call.kernel + ": the cpu backend has no such kernel");
+  return std::make_unique<KernelTask>(call, kernel->prepare(call), kernel->roundsItself);
 }
 
 Worker& CpuDevice::worker(int lane) {
@@ -280,9 +280,10 @@ std::unique_ptr<Machine> openCpu(MachineOptions options) {
 namespace {
 
 std::vector<const KernelTable*> tables() {
-  return {&activationKernels, &attentionKernels, &elementwiseKernels, &embeddingKernels,
-          &linearKernels,     &lossKernels,      &moeKernels,         &normalizationKernels,
-          &optimizerKernels,  &packingKernels,   &ropeKernels,       &tokenWindowKernels};
+  return {&activationKernels, &attentionKernels,  &elementwiseKernels, &embeddingKernels,     &expertFfnKernels,
+          &kvCacheKernels,    &kvScoreKernels,    &kvSelectKernels,    &linearKernels,        &lossKernels,
+          &moeGateKernels,    &moeKernels,        &moeOrderKernels,    &normalizationKernels, &optimizerKernels,
+          &packingKernels,    &ropeKernels,       &rowKernels,         &tokenWindowKernels};
 }
 
 }  // namespace
@@ -291,16 +292,16 @@ std::vector<std::string> cpuKernels() {
   std::vector<std::string> names = collectiveNames;
   for (const char* name : {"h2d", "d2h", "d2d", "barrier", "profiled"}) names.emplace_back(name);
   for (const KernelTable* table : tables()) {
-    for (const auto& [name, prepare] : *table) names.emplace_back(name);
+    for (const Kernel& kernel : *table) names.emplace_back(kernel.name);
   }
   return names;
 }
 
-Prepare kernelNamed(const std::string& name) {
-  static const std::map<std::string, Prepare> byName = [] {
-    std::map<std::string, Prepare> entries;
+const Kernel* kernelNamed(const std::string& name) {
+  static const std::map<std::string, const Kernel*> byName = [] {
+    std::map<std::string, const Kernel*> entries;
     for (const KernelTable* table : tables()) {
-      for (const auto& [known, prepare] : *table) entries.emplace(known, prepare);
+      for (const Kernel& kernel : *table) entries.emplace(kernel.name, &kernel);
     }
     return entries;
   }();

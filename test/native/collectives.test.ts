@@ -96,6 +96,27 @@ const call: fc.Arbitrary<Call> = fc.oneof(
         mayBeInPlace: false
       }
     }),
+  fc
+    .record({
+      members: group,
+      shapes,
+      wire,
+      gather: fc.boolean(),
+      rows: fc.array(extent, { minLength: 4, maxLength: 4 })
+    })
+    .map(({ members, shapes, wire, gather, rows }) => {
+      const counts = members.map((_, member) => rows[member]!)
+      const total = counts.reduce((sum, count) => sum + count, 0)
+      return {
+        kernel: gather ? collectives.all_gather : collectives.reduce_scatter,
+        members,
+        perMember: members.map((_, member) => ({
+          attributes: { wire, ranks: members.length, counts: printCounts(counts), member },
+          inputs: shapes.map((shape) => [gather ? counts[member]! : total, ...shape])
+        })),
+        mayBeInPlace: false
+      }
+    }),
   fc.record({ members: group, shapes, wire, root: fc.nat() }).map(({ members, shapes, wire, root }) => ({
     kernel: collectives.broadcast,
     members,
@@ -142,7 +163,8 @@ describeNative("native collectives", () => {
         fc.constantFrom(Lane.inter, Lane.intra),
         async ({ kernel, members, perMember, mayBeInPlace }, dtype, values, wanted, order, lane) => {
           const inPlace = wanted && mayBeInPlace
-          const key = `${kernel.name}${perMember[0]!.attributes["sendCounts"] === undefined ? "" : " uneven"}`
+          const { sendCounts, counts } = perMember[0]!.attributes
+          const key = `${kernel.name}${sendCounts === undefined && counts === undefined ? "" : " uneven"}`
           seen.set(key, (seen.get(key) ?? 0) + 1)
           let next = 0
           const array = (elements: number) => {
@@ -205,10 +227,10 @@ describeNative("native collectives", () => {
           }
         }
       ),
-      { numRuns: 400 }
+      { numRuns: 500 }
     )
     for (const [, count] of seen) expect(count).toBeGreaterThan(20)
-    expect(seen.size).toBe(7)
+    expect(seen.size).toBe(9)
   })
 })
 

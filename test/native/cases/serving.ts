@@ -1,0 +1,208 @@
+// Calls of the kernels of generation: rows that come and go, the key/value cache, what is kept of it.
+import { printIntegers } from "../../../core/kernels/integer-list.ts"
+import {
+  floats,
+  leading,
+  width,
+  type CaseInput,
+  type Draw,
+  type KernelCase,
+  type KernelCases
+} from "./draw.ts"
+
+const heads = (draw: Draw) => {
+  const kvHeads = draw.integer(1, 3)
+  return { kvHeads, heads: kvHeads * draw.integer(1, 3), headWidth: draw.integer(1, 12) }
+}
+
+/** A batch with caches for its first sequences, each with some rows in use. */
+const decoding = (draw: Draw, rowsLeast: number) => {
+  const of = heads(draw)
+  const batch = draw.integer(1, 4)
+  const kv = of.kvHeads * of.headWidth
+  const capacities = Array.from({ length: draw.integer(0, batch) }, () => draw.integer(rowsLeast, 40))
+  const lengths = capacities.map((capacity) => draw.integer(rowsLeast, capacity))
+  return {
+    of,
+    batch,
+    kv,
+    lengths,
+    q: floats([batch, of.heads * of.headWidth]),
+    caches: capacities.map((capacity): CaseInput => ({
+      shape: [2, capacity, kv],
+      dtype: draw.flag() ? "float32" : "bfloat16"
+    }))
+  }
+}
+
+/** Scores with many ties, so that the rule for ties matters; each exact in float32. */
+const scores = (draw: Draw, shape: ReadonlyArray<number>): CaseInput => ({
+  shape,
+  dtype: "float32",
+  value: () => draw.integer(-4, 4) / 4
+})
+
+/** Increasing starts from 0, below `time`. */
+const starts = (draw: Draw, time: number): ReadonlyArray<number> => {
+  const list = [0]
+  for (let t = 1; t < time; t++) if (draw.integer(0, 3) === 0) list.push(t)
+  return list
+}
+
+const repack = (draw: Draw): KernelCase => {
+  const cut = (total: number): Array<number> => {
+    const parts: Array<number> = []
+    for (let left = total; left > 0;) {
+      const part = draw.integer(0, left)
+      parts.push(part)
+      left -= part
+    }
+    return parts.length === 0 ? [0] : parts
+  }
+  const total = draw.integer(0, 60)
+  return { inputs: cut(total).map((part) => floats([part])), outputs: cut(total).map((part) => [part]) }
+}
+
+export const servingCases: KernelCases = {
+  token_windows: (draw) => {
+    const [batch, time] = [draw.integer(1, 5), draw.integer(1, 9)]
+    const corpus = { shape: [time + draw.integer(1, 200)], dtype: "int32", value: (i: number) => i } as const
+    // as far as a scenario's seed may go, and the stream that no rank has
+    const seed = draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52)
+    return {
+      inputs: [corpus],
+      attributes: { batch, time, seed, stream: draw.integer(-1, 4), step: draw.integer(0, 1e6) }
+    }
+  },
+  concat_rows: (draw) => {
+    const [rest, counts] = [
+      leading(draw),
+      Array.from({ length: draw.integer(1, 4) }, () => draw.integer(0, 4))
+    ]
+    const dtype = draw.flag() ? "float32" : "int32"
+    const rows = counts.reduce((sum, count) => sum + count, 0) + draw.integer(0, 3)
+    return {
+      inputs: counts.map((count) => ({ shape: [count, ...rest], dtype, value: () => draw.integer(-99, 99) })),
+      attributes: { rows },
+      outputDtype: dtype
+    }
+  },
+  split_rows: (draw) => {
+    const counts = Array.from({ length: draw.integer(1, 4) }, () => draw.integer(0, 4))
+    const rows = counts.reduce((sum, count) => sum + count, 0) + draw.integer(0, 3)
+    return { inputs: [floats([rows, ...leading(draw)])], attributes: { counts: printIntegers(counts) } }
+  },
+  last_token: (draw) => ({ inputs: [floats([draw.integer(1, 3), draw.integer(1, 5), width(draw)])] }),
+  argmax: (draw) => ({ inputs: [scores(draw, [...leading(draw), width(draw)])] }),
+  repack,
+  "rope.rows": (draw) => {
+    const headWidth = 2 * draw.integer(1, 8)
+    const batch = draw.integer(1, 4)
+    const positions = Array.from({ length: draw.integer(0, batch) }, () => draw.integer(0, 200))
+    return {
+      inputs: [floats([batch, headWidth * draw.integer(1, 3)])],
+      attributes: { headWidth, positions: printIntegers(positions) },
+      inPlace: [draw.flag() ? 0 : undefined]
+    }
+  },
+  "kv.append": (draw) => {
+    const { batch, kv, lengths, caches } = decoding(draw, 1)
+    return {
+      inputs: [floats([batch, kv]), floats([batch, kv]), ...caches],
+      attributes: { positions: printIntegers(lengths.map((length) => length - 1)) },
+      inPlace: caches.map((_, i) => i + 2)
+    }
+  },
+  "kv.attention": (draw) => {
+    const { of, q, lengths, caches } = decoding(draw, 1)
+    return { inputs: [q, ...caches], attributes: { ...of, lengths: printIntegers(lengths) } }
+  },
+  "kv.evict": (draw) => {
+    const { of, q, lengths, caches } = decoding(draw, 2)
+    const from = lengths.map((length) => draw.integer(-1, length - 2))
+    return {
+      inputs: [q, ...caches],
+      attributes: { ...of, lengths: printIntegers(lengths), from: printIntegers(from) },
+      inPlace: caches.map((_, i) => i + 1)
+    }
+  },
+  "kv.gather": (draw) => {
+    const { kvHeads, headWidth } = heads(draw)
+    const time = draw.integer(1, 20)
+    const keys = floats([1, time, kvHeads * headWidth])
+    const list = draw.flag()
+    const count = draw.integer(1, time)
+    const used = draw.integer(0, count)
+    const kept: CaseInput = {
+      shape: [draw.flag() ? 1 : kvHeads, count],
+      dtype: "int32",
+      value: (i) => (i % count < used ? draw.integer(0, time - 1) : -1)
+    }
+    const capacity = (list ? count : time) + draw.integer(0, 5)
+    return { inputs: list ? [keys, keys, kept] : [keys, keys], attributes: { kvHeads, capacity } }
+  },
+  "kv.place": (draw) => {
+    const [rows, kv] = [draw.integer(1, 9), width(draw)]
+    return { inputs: [floats([2, rows, kv])], attributes: { capacity: rows + draw.integer(0, 5) } }
+  },
+  "kv.window_scores": (draw) => {
+    const of = heads(draw)
+    const time = draw.integer(1, 30)
+    return {
+      inputs: [floats([1, time, of.heads * of.headWidth]), floats([1, time, of.kvHeads * of.headWidth])],
+      attributes: { ...of, window: draw.integer(1, time), softmax: draw.flag() }
+    }
+  },
+  "kv.pool_scores": (draw) => {
+    const [lists, time] = [draw.integer(1, 3), draw.integer(1, 30)]
+    return {
+      inputs: [floats([lists, time])],
+      attributes: {
+        window: draw.integer(0, time),
+        kernel: 2 * draw.integer(0, 4) + 1,
+        mode: draw.flag() ? "avg" : "max"
+      }
+    }
+  },
+  "kv.chunk_scores": (draw) => ({
+    inputs: [floats([draw.integer(1, 3), draw.integer(1, 30)])],
+    attributes: { chunk: draw.integer(1, 12), reduce: draw.flag() ? "sum" : "mean" }
+  }),
+  "kv.shot_scores": (draw) => {
+    const time = draw.integer(1, 30)
+    return {
+      inputs: [floats([draw.integer(1, 3), time])],
+      attributes: { starts: printIntegers(starts(draw, time)) }
+    }
+  },
+  "kv.top_tokens": (draw) => {
+    const time = draw.integer(1, 30)
+    return {
+      inputs: [scores(draw, [draw.integer(1, 3), time])],
+      attributes: { count: draw.integer(1, time) }
+    }
+  },
+  "kv.sink_tokens": (draw) => {
+    const time = draw.integer(1, 30)
+    return { inputs: [], attributes: { time, sinks: draw.integer(0, 6), count: draw.integer(1, time) } }
+  },
+  "kv.top_chunks": (draw) => {
+    const [time, chunk] = [draw.integer(1, 40), draw.integer(1, 9)]
+    const chunks = Math.ceil(time / chunk)
+    const count = draw.integer(1, chunks)
+    const attributes = {
+      time,
+      chunk,
+      count,
+      limit: draw.integer(1, count * chunk),
+      window: draw.integer(0, time)
+    }
+    return { inputs: [scores(draw, [chunks])], attributes }
+  },
+  "kv.top_shots": (draw) => {
+    const time = draw.integer(1, 40)
+    const list = starts(draw, time)
+    const attributes = { time, starts: printIntegers(list), budget: draw.integer(1, time) }
+    return { inputs: [scores(draw, [list.length])], attributes }
+  }
+}
