@@ -12,7 +12,7 @@ import { gpt2 } from "../core/models/gpt2.ts"
 import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
 import { llama } from "../core/models/llama.ts"
 import { mixtral } from "../core/models/mixtral.ts"
-import { rescaleHostGaps } from "../traces/rescale.ts"
+import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
 import { interpolate } from "./cost/cost-model.ts"
 import { rooflineSeconds, type Device } from "./cost/roofline.ts"
 import type { Loader } from "./load.ts"
@@ -24,6 +24,9 @@ export interface ResolvedModel {
   readonly estimated: boolean
   readonly warnings: ReadonlyArray<string>
 }
+
+/** Seconds beyond which sums might overflow; as for quantities in a scenario. */
+const longest = 1e30
 
 const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
 
@@ -43,6 +46,17 @@ export const resolveModel = (
           field: "model.profile",
           value: `${model.profile} (a table of ops, without layers)`,
           accepted: "a profile of a training step, as `sim import kineto` makes from a torch.profiler trace"
+        })
+      }
+      const unlikely = measured.layers.find(({ forward, backward, optimizer }) =>
+        [forward, backward, optimizer].some((cost) => Math.max(cost.busySeconds, cost.spanSeconds) > longest)
+      )
+      if (unlikely !== undefined) {
+        return yield* new InputError({
+          file,
+          field: "model.profile",
+          value: `${model.profile} (layer "${unlikely.name}" takes more than ${longest} s)`,
+          accepted: "a profile of layers that end"
         })
       }
       return yield* scaleProfile(measured, model, ranks, file)
@@ -145,11 +159,15 @@ const scaleProfile = (
     const warnings: Array<string> = []
     const { hostTime } = model
     // The profiler slows the host down: where the undisturbed step is known, the host's gaps are scaled to it.
+    const unprofiled = measured.unprofiledStepSeconds
+    const busy = Math.max(measured.deviceBusySeconds, totalSeconds(measured.layers).busySeconds)
+    if (unprofiled !== undefined && unprofiled < busy) {
+      warnings.push(
+        `the profile's step without the profiler (${formatSeconds(unprofiled)}) cannot hold its ${formatSeconds(busy)} of device work and is not used`
+      )
+    }
     const base =
-      measured.unprofiledStepSeconds === undefined ||
-      measured.unprofiledStepSeconds < measured.deviceBusySeconds
-        ? measured
-        : rescaleHostGaps(measured, measured.unprofiledStepSeconds)
+      unprofiled === undefined || unprofiled < busy ? measured : rescaleHostGaps(measured, unprofiled)
     if (
       measured.unprofiledStepSeconds === undefined &&
       hostTime === "span" &&
@@ -169,7 +187,8 @@ const scaleProfile = (
           : forward.busySeconds + backward.busySeconds + optimizer.busySeconds),
       0
     )
-    if (own === 0) {
+    // So short that scaling it up might overflow.
+    if (own < 1 / longest) {
       return yield* new InputError({
         file,
         field: "model.profile",
