@@ -8,11 +8,9 @@ import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
 import type { ModelSettings } from "../core/scenario-sections.ts"
 import { elementsOf } from "../core/machine/tensor.ts"
 import { formatSeconds } from "../core/units.ts"
-import { gpt2 } from "../core/models/gpt2.ts"
 import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
-import { llama } from "../core/models/llama.ts"
-import { mixtral } from "../core/models/mixtral.ts"
-import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
+import { modelGraph } from "../core/models/model-graph.ts"
+import { rescaleHostGaps } from "../traces/rescale.ts"
 import { interpolate } from "./cost/cost-model.ts"
 import { rooflineSeconds, type Device } from "./cost/roofline.ts"
 import type { Loader } from "./load.ts"
@@ -24,9 +22,6 @@ export interface ResolvedModel {
   readonly estimated: boolean
   readonly warnings: ReadonlyArray<string>
 }
-
-/** Seconds beyond which sums might overflow; as for quantities in a scenario. */
-const longest = 1e30
 
 const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
 
@@ -48,23 +43,12 @@ export const resolveModel = (
           accepted: "a profile of a training step, as `sim import kineto` makes from a torch.profiler trace"
         })
       }
-      const unlikely = measured.layers.find(({ forward, backward, optimizer }) =>
-        [forward, backward, optimizer].some((cost) => Math.max(cost.busySeconds, cost.spanSeconds) > longest)
-      )
-      if (unlikely !== undefined) {
-        return yield* new InputError({
-          file,
-          field: "model.profile",
-          value: `${model.profile} (layer "${unlikely.name}" takes more than ${longest} s)`,
-          accepted: "a profile of layers that end"
-        })
-      }
       return yield* scaleProfile(measured, model, ranks, file)
     }
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
-    const graph = graphOf(model)
+    const graph = modelGraph(model)
     if (device === undefined) {
       return yield* new InputError({
         file,
@@ -107,12 +91,6 @@ const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "acce
   if ("topK" in sizes && sizes.topK > sizes.experts)
     return refuse(`${name}.topK`, sizes.topK, `at most the number of experts, ${sizes.experts}`)
   return undefined
-}
-
-const graphOf = (model: Architecture): LayerGraph => {
-  if ("gpt2" in model) return gpt2(model.gpt2)
-  if ("llama" in model) return llama({ kvHeads: model.llama.heads, ...model.llama })
-  return mixtral({ kvHeads: model.mixtral.heads, ...model.mixtral })
 }
 
 const exact = { hostTime: "span", estimated: false, warnings: [] } as const
@@ -159,15 +137,11 @@ const scaleProfile = (
     const warnings: Array<string> = []
     const { hostTime } = model
     // The profiler slows the host down: where the undisturbed step is known, the host's gaps are scaled to it.
-    const unprofiled = measured.unprofiledStepSeconds
-    const busy = Math.max(measured.deviceBusySeconds, totalSeconds(measured.layers).busySeconds)
-    if (unprofiled !== undefined && unprofiled < busy) {
-      warnings.push(
-        `the profile's step without the profiler (${formatSeconds(unprofiled)}) cannot hold its ${formatSeconds(busy)} of device work and is not used`
-      )
-    }
     const base =
-      unprofiled === undefined || unprofiled < busy ? measured : rescaleHostGaps(measured, unprofiled)
+      measured.unprofiledStepSeconds === undefined ||
+      measured.unprofiledStepSeconds < measured.deviceBusySeconds
+        ? measured
+        : rescaleHostGaps(measured, measured.unprofiledStepSeconds)
     if (
       measured.unprofiledStepSeconds === undefined &&
       hostTime === "span" &&
@@ -187,8 +161,7 @@ const scaleProfile = (
           : forward.busySeconds + backward.busySeconds + optimizer.busySeconds),
       0
     )
-    // So short that scaling it up might overflow.
-    if (own < 1 / longest) {
+    if (own === 0) {
       return yield* new InputError({
         file,
         field: "model.profile",

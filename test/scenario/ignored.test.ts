@@ -27,6 +27,7 @@ describe("fields without effect", () => {
       ["algorithm={name: streaming-diloco, localShare: 0.1}"],
       /^algorithm\.localShare changes what is learnt/u
     ],
+    [["training={optimizer: sgd}"], /^training says what is learnt/u],
     [["faults=[{link: inter}]"], /^faults\[0\] has no effect: it changes neither/u],
     [["faults=[{link: wan, latency: 1s}]"], /^faults\[0\] has no effect: there is one site/u],
     [["faults=[{outage: 1, from: 11s}]"], /^faults\[0\] has no effect: it begins after the run/u]

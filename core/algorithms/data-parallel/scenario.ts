@@ -14,6 +14,7 @@ import {
   WorldSettings
 } from "../../scenario-sections.ts"
 import { DataParallelSettings } from "./settings.ts"
+import { TrainingSettings } from "./training-settings.ts"
 
 export const DataParallelScenario = Schema.Struct({
   task: withDefault(Schema.Literal("data-parallel"), "data-parallel"),
@@ -30,6 +31,8 @@ export const DataParallelScenario = Schema.Struct({
   /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */
   steps: Schema.optionalKey(Positive),
   faults: withDefault(Schema.Array(FaultSettings), []),
-  jitter: Jitter
+  jitter: Jitter,
+  /** What is learnt and how, when the model is really trained. */
+  training: Schema.optionalKey(TrainingSettings)
 })
 export type DataParallelScenario = typeof DataParallelScenario.Type

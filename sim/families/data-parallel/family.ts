@@ -42,6 +42,7 @@ export const dataParallel: Family<DataParallelScenario> = {
   fileFields: [
     ["model", "profile"],
     ["collectives", "measured"],
+    ["training", "text"],
     ["world", "links", "wan", "pairs"]
   ],
   displayNames: {

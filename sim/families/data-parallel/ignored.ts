@@ -8,6 +8,9 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...worldWarnings(scenario.world, scenario.collectives),
   ...algorithmWarnings(scenario),
   ...faultWarnings(scenario.faults, scenario.world, facts),
+  ...(scenario.training === undefined
+    ? []
+    : ["training says what is learnt, not how long it takes: `exec train` and `exec agree` go by it"]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
 

@@ -1,0 +1,61 @@
+// Text as token ids, one for each character: small enough a vocabulary for small models, and nothing to download.
+// Knows nothing of models; whether a vocabulary is large enough is asked by whoever has one.
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+import { InputError } from "../core/input-error.ts"
+
+export interface Corpus {
+  /** The characters of the text, by token id: in order of code point. */
+  readonly characters: ReadonlyArray<string>
+  readonly train: Int32Array
+  /** The end of the text, which no step trains on. */
+  readonly heldOut: Int32Array
+}
+
+/** The Psalms in the King James Version (1611), a verse a line: 223,732 characters, 63 different ones. Public domain. */
+export const shippedText = fileURLToPath(new URL("./texts/psalms.txt", import.meta.url))
+
+/** A text cut into training and held-out tokens. `heldOut` is the share of it, at its end, that is held out. */
+export const corpusOf = (text: string, heldOut: number): Corpus => {
+  const all = [...text]
+  const characters = [...new Set(all)].toSorted((a, b) => a.codePointAt(0)! - b.codePointAt(0)!)
+  const ids = new Map(characters.map((character, id) => [character, id]))
+  const tokens = Int32Array.from(all, (character) => ids.get(character)!)
+  const cut = Math.round(tokens.length * (1 - heldOut))
+  return { characters, train: tokens.slice(0, cut), heldOut: tokens.slice(cut) }
+}
+
+/**
+ * The text of a file for a model with windows of `context` tokens and so large a vocabulary. Fails with an InputError on
+ * `field` of `file` when the text cannot be read, is too short, or has too many different characters.
+ */
+export const loadCorpus = (
+  path: string,
+  heldOut: number,
+  model: { readonly context: number; readonly vocabulary: number },
+  [file, field]: readonly [file: string, field: string]
+): Effect.Effect<Corpus, InputError> =>
+  Effect.gen(function* () {
+    const refuse = (value: string, accepted: string) => new InputError({ file, field, value, accepted })
+    const text = yield* Effect.try({
+      try: () => readFileSync(path, "utf8"),
+      catch: (cause) =>
+        refuse(`${path} (${cause instanceof Error ? cause.message : String(cause)})`, "a text file")
+    })
+    const corpus = corpusOf(text, heldOut)
+    const { context, vocabulary } = model
+    if (corpus.train.length <= context) {
+      return yield* refuse(
+        `${path} (${corpus.train.length} characters to train on)`,
+        `a text with more characters than the ${context} of a window`
+      )
+    }
+    if (corpus.characters.length > vocabulary) {
+      return yield* refuse(
+        `${path} (${corpus.characters.length} different characters)`,
+        `a text with at most as many different characters as the model's vocabulary of ${vocabulary}, or a larger vocabulary`
+      )
+    }
+    return corpus
+  })
