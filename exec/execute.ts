@@ -11,6 +11,7 @@ import { meetingKey, stuckForGood } from "./deadlock.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
 import { RankMachine, type InitialValues, type Shared } from "./rank-machine.ts"
 import { Recorder } from "./recorder.ts"
+import { StartGate } from "./start-gate.ts"
 
 export interface Execution<A> {
   readonly world: World
@@ -43,7 +44,7 @@ export interface ExecutedRank<A> {
 
 export interface ExecutionResult<A> {
   readonly ranks: ReadonlyArray<ExecutedRank<A>>
-  /** From the first op's submission to the end of the last. */
+  /** From the moment when all ranks begin to the end of the last op. */
   readonly makespanSeconds: number
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>
@@ -104,6 +105,8 @@ class Run<A> {
       timed: record
     })
     this.#recorder = record ? new Recorder(world.all.ranks) : undefined
+    const gate = new StartGate(world.size)
+    gate.whenOpen(() => (this.#originSeconds = this.#session.nowSeconds))
     const shared: Shared = {
       world,
       session: this.#session,
@@ -113,7 +116,8 @@ class Run<A> {
       initial: execution.initial,
       prepare: execution.prepare,
       capacityBytes: capacity,
-      clock: { now: () => this.#nowSeconds(), begin: () => void this.#nowSeconds() }
+      gate,
+      nowSeconds: () => this.#nowSeconds()
     }
     this.#machines = world.all.ranks.map((rank) => new RankMachine(shared, rank))
   }
@@ -121,7 +125,7 @@ class Run<A> {
   get toEnd(): Effect.Effect<Ended<A>, MachineError> {
     const programs = this.#machines.map((machine) =>
       Effect.provideService(drained(this.#execution.program), Machine, machine.service).pipe(
-        Effect.tap(() => Effect.sync(() => (machine.finished = true)))
+        Effect.tap(() => Effect.sync(() => machine.finish()))
       )
     )
     return Effect.all(programs, { concurrency: "unbounded" }).pipe(
@@ -159,9 +163,7 @@ class Run<A> {
   }
 
   #nowSeconds(): number {
-    const now = this.#session.nowSeconds
-    this.#originSeconds ??= now
-    return now - this.#originSeconds
+    return this.#originSeconds === undefined ? 0 : this.#session.nowSeconds - this.#originSeconds
   }
 
   #result(values: ReadonlyArray<A>): Ended<A> {

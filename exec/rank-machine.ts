@@ -21,6 +21,7 @@ import type { WaitingRank } from "./deadlock.ts"
 import type { NativeRank, NativeSession, PrepareOptions } from "./native.ts"
 import { Pending } from "./pending.ts"
 import type { Recorder } from "./recorder.ts"
+import type { StartGate } from "./start-gate.ts"
 
 /** Initial values of a tensor, instead of its own; undefined leaves it those. */
 export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -37,8 +38,9 @@ export interface Shared {
   /** What an op is told beyond its kernel: links that it crosses, a time that it takes at least. */
   readonly prepare: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
   readonly capacityBytes: Readonly<Record<Place, number>>
-  /** Seconds since the run began, on the native clock; the first to ask sets the beginning. */
-  readonly clock: { readonly now: () => number; readonly begin: () => void }
+  readonly gate: StartGate
+  /** Seconds since the gate opened; 0 before. */
+  readonly nowSeconds: () => number
 }
 
 interface Waiting {
@@ -56,15 +58,15 @@ export class RankMachine {
   readonly #known = new WeakSet<Op>()
   readonly #usedBytes: Record<Place, number> = { device: 0, host: 0 }
   readonly #peakBytes: Record<Place, number> = { device: 0, host: 0 }
-  // Tensors, by id, that hold nothing yet: the first op to read one finds zeros.
-  #blank = new Uint8Array(64)
   #nextTensor = 0
+  /** The last op of each lane. */
+  readonly #tails = new Int32Array(laneCount).fill(-1)
   #step = 0
   #fault: MachineError | undefined
   #waiting: Waiting | undefined
   // The compute lane's last op at the ends of steps, by step modulo look-ahead.
   readonly #marks: Int32Array
-  finished = false
+  #finished = false
 
   constructor(shared: Shared, rank: number) {
     this.#shared = shared
@@ -97,25 +99,31 @@ export class RankMachine {
       rank: this.#rank,
       pending: this.#pending.open(),
       waitsFor: this.#waiting?.ops,
-      finished: this.finished
+      finished: this.#finished
     }
+  }
+
+  /** The program has ended. */
+  finish(): void {
+    this.#finished = true
+    this.#shared.gate.arrive(this.#rank)
   }
 
   /** The values of a tensor that is not freed and that nothing is writing any more. */
   valuesOf(tensor: Tensor): TensorData {
-    return this.#blank[tensor.id] === 1 ? zeros(tensor) : this.#native.read(tensor)
+    return this.#native.read(tensor)
   }
 
   /** The service, as programs see it. */
   get service(): Machine["Service"] {
-    const { capacityBytes, clock } = this.#shared
+    const { capacityBytes, gate, nowSeconds } = this.#shared
     return {
       rank: this.#rank,
       world: this.#shared.world,
       alloc: (spec) => Effect.suspend(() => this.#alloc(spec)),
       free: (tensor) => {
         this.#usedBytes[tensor.place] -= tensor.sizeBytes
-        this.#native.free(tensor)
+        gate.whenOpen(() => this.#native.free(tensor))
       },
       freeBytes: (place) => capacityBytes[place] - this.#usedBytes[place],
       submit: (op) => this.#submit(op),
@@ -128,17 +136,20 @@ export class RankMachine {
           () => this.valuesOf(tensor)
         ),
       endStep: Effect.suspend(() => this.#endStep()),
-      drain: this.#wait("everything submitted", () => this.#tails()),
+      drain: this.#wait("everything submitted", () => [...this.#tails].filter((op) => op >= 0)),
       ready: (tensor) => {
         const writer = this.#dependencies.writerOf(tensor)
         return writer < 0 || this.#pending.hasEnded(writer)
       },
-      now: Effect.sync(() => clock.now()),
+      now: Effect.sync(nowSeconds),
       sleepUntil: (seconds) =>
-        Effect.suspend(() => {
-          const left = seconds - clock.now()
-          return left > 0 ? Effect.sleep(left * 1000) : Effect.void
-        })
+        Effect.andThen(
+          this.#begun,
+          Effect.suspend(() => {
+            const left = seconds - nowSeconds()
+            return left > 0 ? Effect.sleep(left * 1000) : Effect.void
+          })
+        )
     }
   }
 
@@ -149,7 +160,7 @@ export class RankMachine {
     const tensor: Tensor = { id: this.#nextTensor, name, shape, dtype, place, elements, sizeBytes }
     const capacityBytes = this.#shared.capacityBytes[place]
     const freeBytes = capacityBytes - this.#usedBytes[place]
-    if (sizeBytes > freeBytes || !this.#native.alloc(tensor)) {
+    if (sizeBytes > freeBytes || !this.#makeRoom(tensor)) {
       return Effect.fail(
         new OutOfMemory({
           rank: this.#rank,
@@ -165,14 +176,8 @@ export class RankMachine {
     this.#usedBytes[place] += sizeBytes
     this.#peakBytes[place] = Math.max(this.#peakBytes[place], this.#usedBytes[place])
     this.#dependencies.allocated(tensor)
-    if (tensor.id >= this.#blank.length) {
-      const blank = new Uint8Array(2 * this.#blank.length)
-      blank.set(this.#blank)
-      this.#blank = blank
-    }
     const values = this.#shared.initial?.(this.#rank, tensor) ?? initial?.()
-    if (values === undefined) this.#blank[tensor.id] = 1
-    else {
+    if (values !== undefined) {
       if (values.length !== elements)
         throw new RangeError(`tensor "${name}" has ${elements} elements and ${values.length} initial values`)
       this.#native.write(tensor, values)
@@ -180,8 +185,15 @@ export class RankMachine {
     return Effect.succeed(tensor)
   }
 
+  /** Memory that was freed before the gate opened is only there once it is open. */
+  #makeRoom(tensor: Tensor): boolean {
+    if (this.#native.alloc(tensor)) return true
+    this.#shared.gate.open()
+    return this.#native.alloc(tensor)
+  }
+
   #submit(op: Op): OpId {
-    const { recorder, collectives, clock } = this.#shared
+    const { recorder, collectives, gate } = this.#shared
     if (!this.#known.has(op)) this.#introduce(op)
     const id = this.#pending.next
     // After a fault nothing runs any more; the program hears of it where it next waits.
@@ -195,15 +207,13 @@ export class RankMachine {
       }
       position = joined
     }
-    if (id === 0) clock.begin()
     const { reads, writes, lane } = op
-    const blank = this.#blank
-    for (let i = 0; i < reads.length; i++) if (blank[reads[i]!.id] === 1) this.#clear(reads[i]!)
-    for (let i = 0; i < writes.length; i++) blank[writes[i]!.id] = 0
     const dependencies = this.#dependencies
     dependencies.derive(id, lane, reads, writes)
     const count = dependencies.edgeCount
-    this.#native.submit(op, count)
+    if (gate.isOpen) this.#native.submit(op, count)
+    else this.#hold(op, dependencies.edges.slice(0, count))
+    this.#tails[lane] = id
     this.#pending.add(lane, dependencies.edges, count, op.group?.name, position)
     recorder?.submitted(this.#rank, id, this.#step, op, dependencies)
     return id
@@ -217,25 +227,24 @@ export class RankMachine {
     this.#known.add(op)
   }
 
-  #clear(tensor: Tensor): void {
-    this.#blank[tensor.id] = 0
-    this.#native.write(tensor, zeros(tensor))
+  #hold(op: Op, edges: Int32Array): void {
+    this.#shared.gate.whenOpen(() => {
+      this.#dependencies.edges.set(edges)
+      this.#native.submit(op, edges.length)
+    })
   }
 
-  #tails(): ReadonlyArray<OpId> {
-    const tails: Array<OpId> = []
-    for (let lane = 0; lane < laneCount; lane++) {
-      const tail = this.#native.submitted(lane as Lane)
-      if (tail >= 0) tails.push(tail)
-    }
-    return tails
-  }
+  /** Waits until the gate is open. */
+  readonly #begun: Effect.Effect<void> = Effect.callback<void>((resume) => {
+    this.#shared.gate.whenOpen(() => resume(Effect.void))
+    this.#shared.gate.arrive(this.#rank)
+  })
 
   #endStep(): Effect.Effect<void, MachineError> {
     const step = this.#step++
     const slot = step % this.#shared.lookAhead
     const earlier = this.#marks[slot]!
-    this.#marks[slot] = this.#native.submitted(Lane.compute)
+    this.#marks[slot] = this.#tails[Lane.compute]!
     return this.#wait(`step ${step - this.#shared.lookAhead}`, () => (earlier < 0 ? [] : [earlier]))
   }
 
@@ -250,15 +259,18 @@ export class RankMachine {
         const waiting: Waiting = { what, ops, resume }
         this.#waiting = waiting
         let left = ops.length
-        for (const op of ops) {
-          this.#native.whenEnded(this.#pending.laneOf(op), op, () => {
-            left--
-            if (left > 0 || this.#waiting !== waiting) return
-            this.#waiting = undefined
-            const found = this.#faultSoFar()
-            resume(found === undefined ? Exit.void : Exit.fail(found))
-          })
+        const ended = (): void => {
+          left--
+          if (left > 0 || this.#waiting !== waiting) return
+          this.#waiting = undefined
+          const found = this.#faultSoFar()
+          resume(found === undefined ? Exit.void : Exit.fail(found))
         }
+        const { gate } = this.#shared
+        gate.whenOpen(() => {
+          for (const op of ops) this.#native.whenEnded(this.#pending.laneOf(op), op, ended)
+        })
+        gate.arrive(this.#rank)
       })
     })
   }
@@ -270,6 +282,3 @@ export class RankMachine {
     return this.#fault
   }
 }
-
-const zeros = ({ dtype, elements }: Tensor): TensorData =>
-  dtype === "int8" || dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)

@@ -1,0 +1,225 @@
+// Times kernels, copies and collectives of this machine, one at a time, as rows of a profile; and what it costs to submit an
+// op. Times are the native layer's own, from an op's start to its end.
+import * as Effect from "effect/Effect"
+import { kernels, type KernelName } from "../core/kernels/catalogue.ts"
+import { operand, type Attributes, type Kernel, type Operand } from "../core/kernels/kernel.ts"
+import { journaled, type Journal } from "../core/laws/journal.ts"
+import { Lane } from "../core/machine/lane.ts"
+import { Machine, type MachineError, type OutOfMemory, type Program } from "../core/machine/machine.ts"
+import { collective, launch } from "../core/machine/op.ts"
+import type { Place, Tensor } from "../core/machine/tensor.ts"
+import type { CollectiveCost, OpCost } from "../core/profile.ts"
+import { makeWorld, type World } from "../core/world.ts"
+import { execute } from "./execute.ts"
+import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
+
+const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
+
+/** So many ranks of one node, with nothing that limits them but the machine itself. */
+export const localWorld = (ranks: number): World =>
+  makeWorld([{ name: "here", nodes: [ranks] }], { intra: unlimited, inter: unlimited, wan: undefined })
+
+/** A timed op and its work. */
+export interface KernelTime extends OpCost {
+  readonly flops: number
+  readonly bytes: number
+}
+
+interface Case {
+  readonly kernel: Kernel
+  readonly lane: Lane
+  readonly inputs: ReadonlyArray<Operand>
+  readonly places: readonly [input: Place, output: Place]
+  readonly attributes: Attributes
+  /** How the profile's table names its sizes. */
+  readonly sizes: Readonly<Record<string, number>>
+}
+
+const compute = (
+  name: KernelName,
+  inputs: ReadonlyArray<readonly [shape: ReadonlyArray<number>, dtype?: Operand["dtype"]]>,
+  sizes: Case["sizes"],
+  attributes: Attributes = {}
+): Case => ({
+  kernel: kernels[name],
+  lane: Lane.compute,
+  inputs: inputs.map(([shape, dtype = "float32"]) => operand(shape, dtype)),
+  places: ["device", "device"],
+  attributes,
+  sizes
+})
+
+const linears = (m: number, k: number, n: number): ReadonlyArray<Case> => [
+  compute("linear.forward", [[[m, k]], [[n, k]]], { m, k, n }),
+  compute("linear.backward_input", [[[m, n]], [[n, k]]], { m, k, n }),
+  compute("linear.backward_weight", [[[m, n]], [[m, k]]], { m, k, n })
+]
+
+const attention = (time: number, heads: number, headWidth: number): Case =>
+  compute(
+    "attention.forward",
+    [[[1, time, 3 * heads * headWidth]]],
+    { tokens: time, heads, headWidth },
+    { heads, kvHeads: heads, headWidth, packed: true }
+  )
+
+/** Kernels of small and middling transformers. */
+const kernelCases: ReadonlyArray<Case> = [
+  ...linears(256, 256, 256),
+  ...linears(512, 768, 3072),
+  attention(256, 4, 64),
+  compute("layer_norm.forward", [[[512, 768]], [[768]], [[768]]], { tokens: 512, width: 768 }),
+  compute("gelu.forward", [[[512, 3072]]], { tokens: 512, width: 3072 }),
+  compute(
+    "adamw",
+    Array.from({ length: 4 }, () => [[1 << 20]] as const),
+    { elements: 1 << 20 },
+    {
+      learningRate: 1e-3,
+      step: 1
+    }
+  )
+]
+
+const copyCases = (bytes: number): ReadonlyArray<Case> =>
+  (
+    [
+      ["h2d", Lane.h2d, "host", "device"],
+      ["d2h", Lane.d2h, "device", "host"],
+      ["d2d", Lane.compute, "device", "device"]
+    ] as const
+  ).map(([name, lane, from, to]) => ({
+    kernel: kernels[name],
+    lane,
+    inputs: [operand([bytes / 4], "float32")],
+    places: [from, to],
+    attributes: {},
+    sizes: { bytes }
+  }))
+
+const timeCases = (
+  cases: ReadonlyArray<Case>,
+  repeats: number
+): Effect.Effect<ReadonlyArray<KernelTime>, MachineError> =>
+  Effect.gen(function* () {
+    const keys: Array<string> = []
+    const journals: Array<Journal> = []
+    const program = Effect.gen(function* () {
+      const machine = yield* Machine
+      for (const [index, { kernel, lane, inputs, places, attributes }] of cases.entries()) {
+        const reads: Array<Tensor> = []
+        for (const { shape, dtype } of inputs)
+          reads.push(yield* machine.alloc({ name: `input ${index}`, shape, dtype, place: places[0] }))
+        const writes: Array<Tensor> = []
+        // Optimizers work in place: their outputs are their inputs, but for the gradient.
+        const inPlace = kernel === kernels.adamw
+        const shapes = kernel.shapes(inputs, attributes) ?? []
+        for (const [output, shape] of shapes.entries()) {
+          const dtype = kernel.outputDtypes[output] ?? "float32"
+          writes.push(
+            inPlace
+              ? reads[output === 0 ? 0 : output + 1]!
+              : yield* machine.alloc({ name: `output ${index}`, shape, dtype, place: places[1] })
+          )
+        }
+        const op = launch(`case ${index}`, kernel, lane, reads, writes, attributes)
+        keys.push(opKey(op))
+        for (let i = 0; i < repeats; i++) machine.submit(op)
+        yield* machine.drain
+        for (const tensor of new Set([...reads, ...writes])) machine.free(tensor)
+      }
+    })
+    const { timeline, opLogs } = yield* execute({
+      world: localWorld(1),
+      program: journaled(program, journals),
+      record: true
+    })
+    const seconds = recordedSeconds({ timeline: timeline!, opLogs, journals }, forBenchmark)
+    return cases.map(({ kernel, inputs, attributes, sizes }, index) => {
+      const outputs = (kernel.shapes(inputs, attributes) ?? []).map((shape) => operand(shape, "float32"))
+      const work = kernel.work(inputs, outputs, attributes)
+      return {
+        op: kernel.name,
+        attributes: sizes,
+        medianSeconds: seconds.get(keys[index]!)!,
+        flops: work.flops,
+        bytes: kernel.kind === "copy" ? inputs[0]!.sizeBytes : work.readBytes + work.writtenBytes
+      }
+    })
+  })
+
+/** Median times of kernels, alone on the machine. */
+export const timeKernels = timeCases(kernelCases, 9)
+
+/** Median times of copies between host and device memory, and inside device memory. */
+export const timeCopies = timeCases([1 << 16, 1 << 20, 1 << 24].flatMap(copyCases), 9)
+
+const collectiveKinds = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"] as const
+
+const attributesOf = (kind: (typeof collectiveKinds)[number], ranks: number): Attributes => {
+  if (kind === "broadcast") return {}
+  if (kind === "all_reduce") return { reduce: "avg" }
+  return kind === "reduce_scatter" ? { reduce: "avg", ranks } : { ranks }
+}
+
+/** Median times of collectives among `ranks` threads, nothing else running, no links emulated. */
+export const timeCollectives = (
+  ranks: number,
+  sizesBytes: ReadonlyArray<number>,
+  repeats = 9
+): Effect.Effect<ReadonlyArray<CollectiveCost>, MachineError> =>
+  Effect.gen(function* () {
+    const journals: Array<Journal> = []
+    const tensor = (name: string, elements: number): Effect.Effect<Tensor, OutOfMemory, Machine> =>
+      Effect.flatMap(Machine, (machine) => machine.alloc({ name, shape: [elements], dtype: "float32" }))
+    const program: Program<void> = Effect.gen(function* () {
+      const machine = yield* Machine
+      const { all } = machine.world
+      for (const size of sizesBytes) {
+        // A whole share for each rank.
+        const elements = Math.max(1, Math.round(size / 4 / ranks)) * ranks
+        const input = yield* tensor("input", elements)
+        for (const kind of collectiveKinds) {
+          const output = yield* tensor("output", outputElements(kind, elements, ranks))
+          const op = collective(kind, kernels[kind], Lane.inter, all, [input], [output], {
+            attributes: attributesOf(kind, ranks)
+          })
+          for (let i = 0; i < repeats; i++) machine.submit(op)
+          yield* machine.drain
+          machine.free(output)
+        }
+        machine.free(input)
+      }
+    })
+    const { timeline, opLogs } = yield* execute({
+      world: localWorld(ranks),
+      program: journaled(program, journals),
+      record: true
+    })
+    return recordedCollectives({ timeline: timeline!, opLogs, journals }, forBenchmark)
+  })
+
+const outputElements = (kind: (typeof collectiveKinds)[number], elements: number, ranks: number): number =>
+  kind === "all_gather" ? elements * ranks : kind === "reduce_scatter" ? elements / ranks : elements
+
+/** Seconds to submit one op from TypeScript to the native queue: median over blocks of 1,000. */
+export const timeSubmission = (blocks = 50): Effect.Effect<number, MachineError> =>
+  Effect.gen(function* () {
+    const program: Program<ReadonlyArray<number>> = Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
+      const y = yield* machine.alloc({ name: "y", shape: [1], dtype: "float32" })
+      const op = launch("copy", kernels.copy, Lane.compute, [x], [y])
+      const each: Array<number> = []
+      for (let block = 0; block < blocks; block++) {
+        const began = performance.now()
+        for (let i = 0; i < 1000; i++) machine.submit(op)
+        each.push((performance.now() - began) / 1e6)
+        yield* machine.drain
+      }
+      return each
+    })
+    const { ranks } = yield* execute({ world: localWorld(1), program })
+    const sorted = ranks[0]!.value.toSorted((a, b) => a - b)
+    return sorted[sorted.length >> 1]!
+  })

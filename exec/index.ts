@@ -1,0 +1,12 @@
+// `tandem/exec`: runs programs for real. The simulator's counterpart of `simulate` is `execute`.
+export { execute, executeThen } from "./execute.ts"
+export type { Ended, ExecutedRank, Execution, ExecutionResult } from "./execute.ts"
+export type { InitialValues } from "./rank-machine.ts"
+export { nativeInfo, useBlas } from "./native.ts"
+export type { Bus, PrepareOptions, Transport } from "./native.ts"
+export { layerTimes } from "./layer-times.ts"
+export type { LayerTimes } from "./layer-times.ts"
+export { forBenchmark, forSimulation, recordedCollectives, recordedSeconds } from "./recorded.ts"
+export type { RecordedRun, Reckoning } from "./recorded.ts"
+export { corpusOf, shippedText } from "./text.ts"
+export type { Corpus } from "./text.ts"

@@ -1,0 +1,77 @@
+// How long each layer's phases took in a real run, from its timeline: what a profile says of a model. Knows ops by the labels
+// that a model of real kernels gives them: phase and layer.
+import { rowsByRank } from "../core/laws/execution.ts"
+import { Lane } from "../core/machine/lane.ts"
+import type { Timeline } from "../core/machine/timeline.ts"
+import type { LayerCost, PhaseCost } from "../core/profile.ts"
+
+const phases = ["forward", "backward", "optimizer"] as const
+
+export interface LayerTimes {
+  readonly layers: ReadonlyArray<LayerCost>
+  /** Compute time per step, mean over ranks. */
+  readonly busySeconds: number
+  /** Share of it that belongs to no layer's phase. */
+  readonly unattributedShare: number
+}
+
+/**
+ * Means over ranks and the steps from `fromStep` on. A phase's span is its busy time and the gaps behind its ops, as far as
+ * the next op had nothing else to wait for.
+ */
+export const layerTimes = (
+  timeline: Timeline,
+  names: ReadonlyArray<string>,
+  fromStep: number,
+  steps: number
+): LayerTimes => {
+  // Phase times of each layer: busy and span.
+  const sums = new Float64Array(names.length * phases.length * 2)
+  const slots = new Map<string, number>()
+  for (const [layer, name] of names.entries())
+    for (const [phase, what] of phases.entries())
+      slots.set(`${what} ${name}`, 2 * (layer * phases.length + phase))
+  // Bringing a batch is a part of the first layer's forward pass.
+  slots.set("batch", 0)
+  const slotOf = timeline.labels.map((label) => slots.get(label) ?? -1)
+
+  let busySeconds = 0
+  let unattributed = 0
+  const ranks = rowsByRank(timeline)
+  for (const rows of ranks.values()) {
+    const lane = rows.filter((row) => row >= 0 && timeline.lane[row] === Lane.compute)
+    for (const [index, row] of lane.entries()) {
+      const step = timeline.step[row]!
+      if (step < fromStep || step >= fromStep + steps) continue
+      const busy = timeline.endSeconds[row]! - timeline.startSeconds[row]!
+      busySeconds += busy
+      const slot = slotOf[timeline.label[row]!]!
+      if (slot < 0) {
+        unattributed += busy
+        continue
+      }
+      const next = lane[index + 1]
+      const gap =
+        next === undefined || timeline.cause[next] !== row || timeline.step[next] !== step
+          ? 0
+          : timeline.startSeconds[next]! - timeline.endSeconds[row]!
+      sums[slot]! += busy
+      sums[slot + 1]! += busy + gap
+    }
+  }
+  const count = Math.max(1, ranks.size * steps)
+  const cost = (layer: number, phase: number): PhaseCost => {
+    const slot = 2 * (layer * phases.length + phase)
+    return { busySeconds: sums[slot]! / count, spanSeconds: sums[slot + 1]! / count }
+  }
+  return {
+    layers: names.map((name, layer) => ({
+      name,
+      forward: cost(layer, 0),
+      backward: cost(layer, 1),
+      optimizer: cost(layer, 2)
+    })),
+    busySeconds: busySeconds / count,
+    unattributedShare: busySeconds > 0 ? unattributed / busySeconds : 0
+  }
+}

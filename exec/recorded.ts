@@ -1,0 +1,146 @@
+// What a real run's ops took, from its timeline: as costs for a simulation of the same run, or as figures of a benchmark.
+import type { Journal } from "../core/laws/journal.ts"
+import { collectivesOf, rowsByRank } from "../core/laws/execution.ts"
+import { laneCount } from "../core/machine/lane.ts"
+import type { Op } from "../core/machine/op.ts"
+import type { OpLog, Timeline } from "../core/machine/timeline.ts"
+import type { CollectiveCost } from "../core/profile.ts"
+
+/** What a recorded run left. */
+export interface RecordedRun {
+  readonly timeline: Timeline
+  readonly opLogs: ReadonlyArray<OpLog>
+  readonly journals: ReadonlyArray<Journal>
+}
+
+/** What tells ops apart, whichever rank and step runs them. Attributes do not: some only number the step. */
+export const opKey = ({ label, kernel, reads, writes }: Op): string =>
+  `${kernel.name} ${label} ${[...reads, ...writes].map(({ shape }) => shape.join("x")).join(" ")}`
+
+/** Which stretch of time is an op's own, and what stands for many of them. */
+export interface Reckoning {
+  /** `span`: from the end of the last op it waits for; `run`: from its own start. Both to its end. */
+  readonly of: "span" | "run"
+  readonly statistic: (values: ReadonlyArray<number>) => number
+}
+
+export const mean = (values: ReadonlyArray<number>): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length
+
+export const median = (values: ReadonlyArray<number>): number => {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+/**
+ * For simulations: a host that submits late and a thread that wakes up late are part of the op, since a simulation has
+ * neither; and means, for what ops take together is what a makespan is made of.
+ */
+export const forSimulation: Reckoning = { of: "span", statistic: mean }
+
+/** For benchmarks: an op alone, undisturbed. */
+export const forBenchmark: Reckoning = { of: "run", statistic: median }
+
+/** When each op's time begins, by row of the timeline: its start, or when its predecessors, by lane and edges, had ended. */
+const beginSeconds = ({ timeline, opLogs }: RecordedRun, of: Reckoning["of"]): Float64Array => {
+  if (of === "run") return timeline.startSeconds
+  const begin = new Float64Array(timeline.op.length)
+  const rows = rowsByRank(timeline)
+  for (const { rank, entries } of opLogs) {
+    const own = rows.get(rank) ?? []
+    const tails = new Float64Array(laneCount)
+    for (const { op, lane, after } of entries) {
+      const row = own[op] ?? -1
+      if (row < 0) continue
+      let seconds = tails[lane]!
+      for (const predecessor of after) {
+        const before = own[predecessor] ?? -1
+        if (before >= 0) seconds = Math.max(seconds, timeline.endSeconds[before]!)
+      }
+      begin[row] = seconds
+      tails[lane] = timeline.endSeconds[row]!
+    }
+  }
+  return begin
+}
+
+/** Seconds of every op that is no collective, by `opKey`. */
+export const recordedSeconds = (
+  run: RecordedRun,
+  { of, statistic }: Reckoning
+): ReadonlyMap<string, number> => {
+  const { timeline, journals } = run
+  const begin = beginSeconds(run, of)
+  const rows = rowsByRank(timeline)
+  const times = new Map<string, Array<number>>()
+  for (const { rank, entries } of journals) {
+    const own = rows.get(rank) ?? []
+    for (const entry of entries) {
+      if (entry.kind !== "op" || entry.op.group !== undefined) continue
+      const row = own[entry.id] ?? -1
+      if (row < 0) continue
+      const key = opKey(entry.op)
+      const list = times.get(key)
+      const seconds = tookSeconds(begin[row]!, timeline.endSeconds[row]!)
+      if (seconds === undefined) continue
+      if (list === undefined) times.set(key, [seconds])
+      else list.push(seconds)
+    }
+  }
+  return new Map([...times].map(([key, list]) => [key, statistic(list)]))
+}
+
+/**
+ * A broken machine may have ended an op before what it waits for, or not at all: that is for the laws to judge, and gives no
+ * time here.
+ */
+const tookSeconds = (begin: number, end: number): number | undefined =>
+  Number.isNaN(end - begin) ? undefined : Math.max(0, end - begin)
+
+interface Meeting {
+  readonly op: string
+  readonly sizeBytes: number
+  readonly begins: Array<number>
+  readonly ends: Array<number>
+}
+
+/**
+ * Seconds of the collectives by kind, ranks and size, each counted from when the last of its members began to its members'
+ * mean end: what it takes once everybody is there.
+ */
+export const recordedCollectives = (
+  run: RecordedRun,
+  { of, statistic }: Reckoning
+): ReadonlyArray<CollectiveCost> => {
+  const { timeline, opLogs } = run
+  const begin = beginSeconds(run, of)
+  const rows = rowsByRank(timeline)
+  const meetings = new Map<string, Meeting>()
+  for (const log of opLogs) {
+    const own = rows.get(log.rank) ?? []
+    for (const [group, entries] of collectivesOf(log)) {
+      for (const [position, { op, kernel, sizeBytes }] of entries.entries()) {
+        const row = own[op] ?? -1
+        if (row < 0 || tookSeconds(begin[row]!, timeline.endSeconds[row]!) === undefined) continue
+        const key = `${position} ${group}`
+        let meeting = meetings.get(key)
+        if (meeting === undefined)
+          meetings.set(key, (meeting = { op: kernel, sizeBytes, begins: [], ends: [] }))
+        meeting.begins.push(begin[row]!)
+        meeting.ends.push(timeline.endSeconds[row]!)
+      }
+    }
+  }
+  const alike = Map.groupBy(
+    meetings.values(),
+    ({ op, ends, sizeBytes }) => `${op} ${ends.length} ${sizeBytes}`
+  )
+  return [...alike.values()].map((list) => ({
+    op: list[0]!.op as CollectiveCost["op"],
+    ranks: list[0]!.ends.length,
+    sizeBytes: list[0]!.sizeBytes,
+    medianSeconds: statistic(list.map(({ begins, ends }) => Math.max(0, mean(ends) - Math.max(...begins)))),
+    link: "unshaped"
+  }))
+}
