@@ -19,9 +19,12 @@ const categories: Readonly<Record<Lane, string>> = {
  * other. Times are whole nanoseconds, printed in microseconds as the format wants; start and end are rounded each by
  * itself, so ops that follow each other without a gap still do.
  *
- * Rows that never started or ended (NaN) are left out.
+ * Rows that never started or ended (NaN) are left out. `nameOf` names a rank's process.
  */
-export function* chromeTrace(timeline: Timeline): Generator<string, void, void> {
+export function* chromeTrace(
+  timeline: Timeline,
+  nameOf: (rank: number) => string = (rank) => `rank ${rank}`
+): Generator<string, void, void> {
   const { rank, op, lane, step, label, kernel, startSeconds, endSeconds, sizeBytes, cause } = timeline
   const labels = timeline.labels.map((text) => JSON.stringify(text))
   const kernels = timeline.kernels.map((text) => JSON.stringify(text))
@@ -29,7 +32,7 @@ export function* chromeTrace(timeline: Timeline): Generator<string, void, void> 
 
   let piece = '{"displayTimeUnit":"ns","traceEvents":[\n'
   let separator = ""
-  for (const line of trackNames(timeline)) {
+  for (const line of trackNames(timeline, nameOf)) {
     piece += separator + line
     separator = ",\n"
   }
@@ -67,7 +70,7 @@ export function* chromeTrace(timeline: Timeline): Generator<string, void, void> 
 }
 
 /** Names and order of the tracks in use. */
-const trackNames = (timeline: Timeline): ReadonlyArray<string> => {
+const trackNames = (timeline: Timeline, nameOf: (rank: number) => string): ReadonlyArray<string> => {
   const used = new Set<number>()
   for (let row = 0; row < timeline.rank.length; row++) {
     used.add(timeline.rank[row]! * laneCount + timeline.lane[row]!)
@@ -81,7 +84,7 @@ const trackNames = (timeline: Timeline): ReadonlyArray<string> => {
     if (rank !== named) {
       named = rank
       lines.push(
-        `{"ph":"M","name":"process_name",${ids},"args":{"name":"rank ${rank}"}}`,
+        `{"ph":"M","name":"process_name",${ids},"args":{"name":${JSON.stringify(nameOf(rank))}}}`,
         `{"ph":"M","name":"process_sort_index",${ids},"args":{"sort_index":${rank}}}`
       )
     }

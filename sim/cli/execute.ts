@@ -17,12 +17,12 @@ export const said = (text: string): Outcome => ({ text, ok: true })
 export const json = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`
 
 /** Errors by their tag that are not the input's fault: the simulation itself came to no end. */
-const refusals = new Set(["Deadlock", "OutOfMemory", "PointError"])
+const refusals = new Set(["Deadlock", "OutOfMemory", "PointError", "CollectiveMismatch", "DeviceFault"])
 
 /**
  * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one ends the process.
  */
-export const execute = async (command: Effect.Effect<Outcome, Error>): Promise<number> => {
+export const execute = async (command: Effect.Effect<Outcome, Error>, program = "sim"): Promise<number> => {
   let signalled: NodeJS.Signals | undefined
   let interrupt = (): void => {}
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -40,46 +40,47 @@ export const execute = async (command: Effect.Effect<Outcome, Error>): Promise<n
   const exit = await Effect.runPromise(Fiber.await(fiber))
   for (const signal of signals) process.off(signal, onSignal)
   if (signalled !== undefined) return signalCodes[signalled] ?? 1
-  return Exit.isSuccess(exit) ? print(exit.value) : report(exit.cause)
+  return Exit.isSuccess(exit) ? print(exit.value, program) : report(exit.cause, program)
 }
 
 const signalCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
 
-const print = ({ text, ok }: Outcome): number => {
+const print = ({ text, ok }: Outcome, program: string): number => {
   try {
     writeOut(text)
   } catch (cause) {
-    return outputFailure(cause)
+    return outputFailure(cause, program)
   }
   return ok ? 0 : 1
 }
 
 /** A reader that has seen enough is no failure; a full disk is. */
-const outputFailure = (cause: unknown): number => {
-  if (!(cause instanceof OutputError)) return defect(cause)
+const outputFailure = (cause: unknown, program: string): number => {
+  if (!(cause instanceof OutputError)) return defect(cause, program)
   if (cause.code === "EPIPE") return 0
-  writeError(`sim: ${cause.message}: expected a file or pipe with space\n`)
+  writeError(`${program}: ${cause.message}: expected a file or pipe with space\n`)
   return 2
 }
 
-const report = (cause: Cause.Cause<Error>): number => {
+const report = (cause: Cause.Cause<Error>, program: string): number => {
   const failure = cause.reasons.find(Cause.isFailReason)?.error
-  if (failure === undefined) return defect(Cause.squash(cause))
+  if (failure === undefined) return defect(Cause.squash(cause), program)
   writeError(
     failure.message
       .split("\n")
-      .map((line) => `sim: ${line}\n`)
+      .map((line) => `${program}: ${line}\n`)
       .join("")
   )
   return refusals.has(failure.name) ? 1 : 2
 }
 
-const defect = (cause: unknown): number => {
+const defect = (cause: unknown, program: string): number => {
+  const debug = `${program.toUpperCase()}_DEBUG`
   const what = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause)
   const line = what.split("\n", 1)[0] ?? what
   writeError(
-    `sim: an error in tandem itself: ${line}. Please report it with the command and its files; SIM_DEBUG=1 shows where.\n`
+    `${program}: an error in tandem itself: ${line}. Please report it with the command and its files; ${debug}=1 shows where.\n`
   )
-  if ((process.env["SIM_DEBUG"] ?? "") !== "" && cause instanceof Error) writeError(`${cause.stack}\n`)
+  if ((process.env[debug] ?? "") !== "" && cause instanceof Error) writeError(`${cause.stack}\n`)
   return 70
 }

@@ -2,7 +2,8 @@
 import { writeError } from "./output.ts"
 
 export interface Progress {
-  readonly update: (done: number, total: number) => void
+  /** `note` stands behind the bar. */
+  readonly update: (done: number, total: number, note?: string) => void
   readonly end: () => void
 }
 
@@ -15,7 +16,7 @@ export const terminalProgress = (what: string): Progress => {
   let shownAt = 0
   let shown = false
   return {
-    update(done, total) {
+    update(done, total, note = "") {
       const now = performance.now()
       began ??= { at: now, done }
       if (now - shownAt < leastMillis && done < total) return
@@ -26,7 +27,7 @@ export const terminalProgress = (what: string): Progress => {
       const own = done - began.done
       const left = own === 0 ? "" : ` ${clock(((now - began.at) / own / 1000) * (total - done))} left`
       writeError(
-        `\r\u001b[K${what} ${"█".repeat(full)}${"░".repeat(barWidth - full)} ${done}/${total}${left}`
+        `\r\u001b[K${what} ${"█".repeat(full)}${"░".repeat(barWidth - full)} ${done}/${total}${left}${note === "" ? "" : `  ${note}`}`
       )
     },
     end() {

@@ -3,8 +3,6 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { Loader } from "../load.ts"
-import { cacheLatency } from "./cache-latency.ts"
-import { cacheMemory } from "./cache-memory.ts"
 import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
@@ -15,9 +13,7 @@ export const sections: ReadonlyArray<Section> = [
   streamingDiloco,
   scalingLaws,
   publishedSchedule,
-  measuredSteps,
-  cacheLatency,
-  cacheMemory
+  measuredSteps
 ]
 
 export interface ValidateOptions {

@@ -1,0 +1,5 @@
+#!/usr/bin/env node
+// Starts the executor.
+import { launch } from "./launch.js"
+
+await launch("exec", import.meta.url)

@@ -1,0 +1,53 @@
+// exec bench: kernels, copies, collectives and the submission of ops on this machine.
+import * as Effect from "effect/Effect"
+import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
+import { json, said } from "../../sim/cli/execute.ts"
+import { alignColumns } from "../../sim/table.ts"
+import { timeCollectives, timeCopies, timeKernels, timeSubmission, type KernelTime } from "../bench.ts"
+import { requireDevice, runCommand } from "./command.ts"
+
+export interface BenchCommandOptions {
+  readonly ranks: number
+  readonly json?: boolean
+}
+
+const sizesBytes = [1 << 12, 1 << 16, 1 << 20, 1 << 22]
+
+export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
+  runCommand(
+    Effect.gen(function* () {
+      yield* requireDevice
+      const submissionSeconds = yield* timeSubmission()
+      const kernels = yield* timeKernels
+      const copies = yield* timeCopies
+      const collectives = yield* timeCollectives(options.ranks, sizesBytes)
+      if (options.json === true) return said(json({ submissionSeconds, kernels, copies, collectives }))
+      const rate = ({ flops, bytes, medianSeconds }: KernelTime): string =>
+        flops > 2 * bytes
+          ? `${(flops / medianSeconds / 1e9).toFixed(1)} GFLOP/s`
+          : formatBandwidth(bytes / medianSeconds)
+      const sizes = (attributes: Readonly<Record<string, number>>): string =>
+        Object.entries(attributes)
+          .map(([name, size]) => `${name}=${size}`)
+          .join(" ")
+      const rows = [
+        ...[...kernels, ...copies].map((row) => [
+          row.op,
+          sizes(row.attributes),
+          formatSeconds(row.medianSeconds),
+          rate(row)
+        ]),
+        ...collectives.map(({ op, ranks, sizeBytes, medianSeconds }) => [
+          op,
+          `${ranks} ranks, ${formatBytes(sizeBytes)}`,
+          formatSeconds(medianSeconds),
+          formatBandwidth(sizeBytes / medianSeconds)
+        ])
+      ]
+      const lines = [
+        `submitting an op  ${formatSeconds(submissionSeconds)}`,
+        ...alignColumns(rows, (column) => column >= 2)
+      ]
+      return said(`${lines.join("\n")}\n`)
+    })
+  )

@@ -1,0 +1,160 @@
+// Runs one program on both machines: for real first, then simulated with the costs that the real run recorded, with values
+// on both sides; and hands the two to the agreement checker.
+import * as Effect from "effect/Effect"
+import { agree, type Agreement } from "../../core/agreement/agree.ts"
+import { defaultTolerance, type Tolerance } from "../../core/agreement/values.ts"
+import type { Execution as Judged } from "../../core/laws/execution.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
+import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { Place, Tensor, TensorData } from "../../core/machine/tensor.ts"
+import type { CollectiveCost } from "../../core/profile.ts"
+import type { World } from "../../core/world.ts"
+import { aloneSeconds } from "../../sim/collectives.ts"
+import { CollectiveTable } from "../../sim/cost/collective-table.ts"
+import type { CostModel } from "../../sim/cost/cost-model.ts"
+import { Network, type CollectiveAlgorithm } from "../../sim/network.ts"
+import { simulate, type SimulationResult } from "../../sim/simulate.ts"
+import { distinct } from "../../sim/symmetry.ts"
+import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
+import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
+import { emulatedLinks } from "./links.ts"
+
+export interface BothOptions<A> {
+  readonly world: World
+  /** Made once for each machine, so that nothing the program keeps is shared. */
+  readonly program: () => Program<A>
+  readonly collectives?: CollectiveAlgorithm
+  readonly network?: "fluid" | "alpha-beta"
+  readonly capacityBytes?: Partial<Readonly<Record<Place, number>>> | undefined
+  readonly tolerance?: Tolerance
+  /** More for the real run: tests open sessions that break things. */
+  readonly execution?: Partial<Execution<A>>
+}
+
+export interface Both<A> {
+  readonly agreement: Agreement
+  readonly simulated: SimulationResult<A>
+  readonly executed: ExecutionResult<A>
+  readonly simulatedRun: Judged
+  readonly executedRun: Judged
+}
+
+const lookAhead = 2
+
+export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, MachineError> =>
+  Effect.gen(function* () {
+    const { world, program, collectives = "ring", network = "fluid", capacityBytes } = options
+    const real: Array<Journal> = []
+    const { executed, valuesOf } = yield* executeThen(
+      {
+        world,
+        program: journaled(program(), real),
+        capacityBytes,
+        lookAhead,
+        record: true,
+        ...emulatedLinks(world, collectives),
+        ...options.execution
+      },
+      ({ valuesOf, ...executed }) => ({ executed, valuesOf: keepFinal(real, valuesOf) })
+    )
+    const timeline = executed.timeline!
+    const recorded = { timeline, opLogs: executed.opLogs, journals: real }
+    const costs = recordedCosts(recorded)
+    const virtual: Array<Journal> = []
+    const simulated = yield* simulate({
+      world,
+      program: journaled(program(), virtual),
+      costs,
+      network,
+      collectives: {
+        algorithm: collectives,
+        table: new CollectiveTable(
+          beyondLinks(recordedCollectives(recorded, forSimulation), world, collectives)
+        )
+      },
+      capacityBytes: capacityBytes ?? {},
+      lookAhead,
+      record: true,
+      values: () => undefined
+    })
+    const simulatedRun: Judged = {
+      timeline: simulated.timeline!,
+      opLogs: simulated.opLogs,
+      journals: virtual,
+      makespanSeconds: simulated.makespanSeconds,
+      stepEnds: simulated.ranks.map(({ rank, stepEndSeconds }) => ({ rank, seconds: stepEndSeconds })),
+      peakBytes: simulated.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
+      capacityBytes,
+      lookAheadSteps: lookAhead
+    }
+    const executedRun: Judged = {
+      timeline,
+      opLogs: executed.opLogs,
+      journals: real,
+      makespanSeconds: executed.makespanSeconds,
+      peakBytes: executed.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
+      capacityBytes,
+      lookAheadSteps: lookAhead,
+      leaveApart: true
+    }
+    const agreement = agree(
+      { execution: simulatedRun, valuesOf: (rank, tensor) => simulated.values?.of(rank, tensor) },
+      { execution: executedRun, valuesOf },
+      options.tolerance ?? defaultTolerance
+    )
+    return { agreement, simulated, executed, simulatedRun, executedRun }
+  })
+
+/** What live tensors hold when a run has ended: later there is no session to ask. */
+const keepFinal = (
+  journals: ReadonlyArray<Journal>,
+  valuesOf: (rank: number, tensor: Tensor) => TensorData
+): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
+  const kept = new Map<number, Map<number, TensorData>>()
+  for (const { rank, entries } of journals) {
+    const live = new Set<Tensor>()
+    for (const entry of entries) {
+      if (entry.kind === "alloc") live.add(entry.tensor)
+      if (entry.kind === "free") live.delete(entry.tensor)
+    }
+    kept.set(rank, new Map([...live].map((tensor) => [tensor.id, valuesOf(rank, tensor)])))
+  }
+  return (rank, { id }) => kept.get(rank)?.get(id)
+}
+
+/**
+ * What collectives took beyond the time that the emulated links cost, which the simulation counts itself: memory, threads, and
+ * waking up.
+ */
+const beyondLinks = (
+  rows: ReadonlyArray<CollectiveCost>,
+  world: World,
+  algorithm: CollectiveAlgorithm
+): ReadonlyArray<CollectiveCost> => {
+  const network = new Network(world, distinct(world))
+  return rows.map((row) => {
+    const ranks = world.all.ranks.slice(0, row.ranks)
+    const onLinks = aloneSeconds(network, row.op, { name: row.op, ranks }, { algorithm })(row.sizeBytes)
+    return { ...row, medianSeconds: Math.max(0, row.medianSeconds - onLinks) }
+  })
+}
+
+/** Each op at its recorded mean; what was never run is free, and noted. */
+const recordedCosts = (run: RecordedRun): CostModel => {
+  const seconds = recordedSeconds(run, forSimulation)
+  const unknown = new Set<string>()
+  return {
+    seconds: (op) => {
+      const known = seconds.get(opKey(op))
+      if (known === undefined) unknown.add(op.kernel.name)
+      return known ?? 0
+    },
+    get estimates() {
+      return [...unknown].map((kernel) => ({
+        kernel,
+        source: "free" as const,
+        detail: "the real run did not run this op"
+      }))
+    }
+  }
+}

@@ -1,0 +1,59 @@
+// exec info: backends, devices and libraries; what is missing, and how to get it.
+import { availableParallelism, cpus, totalmem } from "node:os"
+import * as Effect from "effect/Effect"
+import { formatBytes } from "../../core/units.ts"
+import { json, said } from "../../sim/cli/execute.ts"
+import { version } from "../../sim/cli/version.ts"
+import { nativeInfo } from "../native.ts"
+import { runCommand } from "./command.ts"
+
+export interface InfoCommandOptions {
+  readonly json?: boolean
+}
+
+export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
+  runCommand(
+    Effect.sync(() => {
+      const native = nativeInfo()
+      const host = {
+        processor: cpus()[0]?.model ?? "unknown",
+        cores: availableParallelism(),
+        memoryBytes: totalmem(),
+        node: process.versions.node
+      }
+      const built = !("missing" in native)
+      if (options.json === true) {
+        return {
+          text: json({
+            version: version(),
+            host,
+            native: built
+              ? {
+                  built,
+                  backends: native.backends,
+                  blas: native.blas,
+                  simd: native.simd,
+                  compiler: native.compiler
+                }
+              : { built, missing: native.missing }
+          }),
+          ok: built
+        }
+      }
+      const lines = [
+        `tandem ${version()}, Node ${host.node}`,
+        `host      ${host.processor}, ${host.cores} cores, ${formatBytes(host.memoryBytes)}`
+      ]
+      if (!built)
+        return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }
+      lines.push(
+        `native    ${native.kernels.length} kernels, ${native.simd}, built by ${native.compiler}`,
+        `matrices  ${native.blas}`
+      )
+      for (const { name, devices, missing } of native.backends) {
+        lines.push(`${name.padEnd(9)} ${devices.length === 0 ? "no device" : devices.join(", ")}`)
+        for (const what of missing) lines.push(`          ${what}`)
+      }
+      return said(`${lines.join("\n")}\n`)
+    })
+  )

@@ -1,0 +1,48 @@
+// The links of a scenario's world, emulated for a real run: what each collective puts on each link, and the latency it pays,
+// as the simulator's network model has it. Without links that limit anything, collectives go as fast as memory is.
+import type { Op } from "../../core/machine/op.ts"
+import type { World } from "../../core/world.ts"
+import { Network, type CollectiveAlgorithm } from "../../sim/network.ts"
+import { distinct } from "../../sim/symmetry.ts"
+import type { Execution } from "../execute.ts"
+import type { Transport } from "../native.ts"
+
+/** Options of `execute` that make collectives cross the world's links. */
+export const emulatedLinks = (
+  world: World,
+  algorithm: CollectiveAlgorithm
+): Pick<Execution<unknown>, "linkBytesPerSecond" | "prepare"> => {
+  const network = new Network(world, distinct(world))
+  // Links without a limit are not emulated: they would only cost time.
+  const number = new Map<number, number>()
+  const rates: Array<number> = []
+  for (const [id, { spec }] of network.links.entries()) {
+    if (spec.bytesPerSecond === Infinity) continue
+    number.set(id, rates.length)
+    rates.push(spec.bytesPerSecond)
+  }
+  const transportOf = (op: Op): Transport | undefined => {
+    const phases = network.phases(op.kernel.name, algorithm, [op.group!.ranks])
+    const bytesOn = new Map<number, number>()
+    let latencySeconds = 0
+    for (const phase of phases) {
+      latencySeconds += phase.latencySeconds
+      phase.links.forEach((id, i) => {
+        const link = number.get(id)
+        if (link === undefined) return
+        const bytes = phase.weights[i]! * phase.unitsPerByte * op.sizeBytes
+        bytesOn.set(link, (bytesOn.get(link) ?? 0) + bytes)
+      })
+    }
+    if (latencySeconds === 0 && bytesOn.size === 0) return undefined
+    return { latencySeconds, loads: [...bytesOn].map(([link, bytes]) => ({ link, bytes })) }
+  }
+  return {
+    linkBytesPerSecond: rates,
+    prepare: (_, op) => {
+      if (op.group === undefined) return undefined
+      const transport = transportOf(op)
+      return transport === undefined ? undefined : { transport }
+    }
+  }
+}

@@ -1,0 +1,111 @@
+// From a scenario of data-parallel training to what both machines run: the world, the plan, and a model of real kernels with
+// its text. The plan is made once, from estimates or a given profile, so that both machines are handed the same one.
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import { kernelModel, type KernelModelBuilder } from "../../core/algorithms/data-parallel/kernel-model.ts"
+import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
+import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
+import { optimizerOf, TrainingSettings } from "../../core/algorithms/data-parallel/training-settings.ts"
+import { InputError } from "../../core/input-error.ts"
+import type { LayerGraph } from "../../core/models/layer-graph.ts"
+import { isArchitecture, modelGraph, vocabularyOf } from "../../core/models/model-graph.ts"
+import type { Profile } from "../../core/profile.ts"
+import type { DeviceSettings } from "../../core/scenario-sections.ts"
+import type { World } from "../../core/world.ts"
+import * as Schema from "effect/Schema"
+import { planScenario } from "../../sim/families/data-parallel/run.ts"
+import type { Loader } from "../../sim/load.ts"
+import { loadCorpus, shippedText, type Corpus } from "../text.ts"
+
+export interface PreparedTraining {
+  readonly scenario: DataParallelScenario
+  readonly world: World
+  readonly planned: PlannedAlgorithm
+  /** What the plan was made of. */
+  readonly profile: Profile
+  readonly graph: LayerGraph
+  readonly corpus: Corpus
+  readonly build: KernelModelBuilder
+  /** Tokens of one rank's batch. */
+  readonly batchTokens: number
+  /** Warm-up and measured steps, whole periods of the algorithm's schedule. */
+  readonly steps: number
+}
+
+/** Rates of one processor core, for plans where the scenario names no device: the right order of magnitude. */
+const core: DeviceSettings = { name: "processor core", flops: 2e10, memoryBandwidth: 1e10 }
+
+const defaultTraining = Schema.decodeUnknownSync(TrainingSettings)({})
+
+/** `file` is the scenario's path; `planFrom` names a profile of the same model to plan with instead of estimates. */
+export const prepareTraining = (
+  scenario: DataParallelScenario,
+  file: string,
+  loader: Loader,
+  planFrom?: string
+): Effect.Effect<PreparedTraining, InputError> =>
+  Effect.gen(function* () {
+    const { model, training = defaultTraining } = scenario
+    if (!isArchitecture(model)) {
+      return yield* new InputError({
+        file,
+        field: "model",
+        value: "profile" in model ? `{profile: ${model.profile}}` : "{layers, parameters, stepSeconds}",
+        accepted: "an architecture, whose kernels can be run: {gpt2}, {llama} or {mixtral} with its sizes"
+      })
+    }
+    const graph = yield* Effect.try({
+      try: () => modelGraph(model, "float32"),
+      catch: (cause) =>
+        new InputError({
+          file,
+          field: "model",
+          value: cause instanceof Error ? cause.message : String(cause),
+          accepted: "sizes that divide"
+        })
+    })
+    const { planned, profile, world } = yield* planScenario(
+      planFrom === undefined
+        ? { ...scenario, device: scenario.device ?? core }
+        : { ...scenario, model: { profile: planFrom, hostTime: "span" } },
+      planFrom === undefined ? file : path.resolve("scenario.yaml"),
+      loader
+    )
+    if (planFrom !== undefined && !sameLayers(profile, graph)) {
+      return yield* new InputError({
+        file: planFrom,
+        field: "",
+        value: `a profile of ${profile.name} with ${profile.layers.length} layers`,
+        accepted: `a profile of the scenario's ${graph.name} with its ${graph.layers.length} layers, as \`exec profile\` writes it`
+      })
+    }
+    const [batch, context] = graph.inputs[0]!.shape as readonly [number, number]
+    const corpus = yield* loadCorpus(
+      training.text === undefined ? shippedText : path.resolve(path.dirname(file), training.text),
+      training.heldOut,
+      { context, vocabulary: vocabularyOf(model) },
+      [file, "training.text"]
+    )
+    const period = planned.periodSteps
+    return {
+      scenario,
+      world,
+      planned,
+      profile,
+      graph,
+      corpus,
+      build: kernelModel({
+        graph,
+        optimizer: optimizerOf(training.optimizer),
+        corpus: corpus.train,
+        heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
+        seed: scenario.seed
+      }),
+      batchTokens: batch * context,
+      steps: planned.warmupSteps + Math.ceil((scenario.steps ?? Math.max(8, period)) / period) * period
+    }
+  })
+
+const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
+  profile.layers.length === graph.layers.length &&
+  profile.layers.every(({ name }, index) => name === graph.layers[index]!.name)

@@ -1,0 +1,166 @@
+// The exec command end to end: results as JSON with the fields that docs/exec.md has, exit codes, and errors of bad input.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, it } from "vitest"
+import { describeNative } from "../native/addon.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const page = readFileSync(path.join(root, "docs/exec.md"), "utf8")
+const folder = mkdtempSync(path.join(tmpdir(), "exec-cli-"))
+
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const exec = (...args: ReadonlyArray<string>) => {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, "bin/exec.js"), ...args], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  return { status, stdout, stderr }
+}
+const sim = (...args: ReadonlyArray<string>) =>
+  spawnSync(process.execPath, [path.join(root, "bin/sim.js"), ...args], { cwd: root, encoding: "utf8" })
+
+const scenario = "scenarios/agree/data-parallel.yaml"
+
+/** Fields of the table under a command's heading. */
+const documented = (command: string): ReadonlySet<string> => {
+  const begin = page.indexOf(`## \`exec ${command}`)
+  expect(begin, command).toBeGreaterThan(0)
+  const end = page.indexOf("\n## ", begin)
+  const section = page.slice(begin, end < 0 ? undefined : end)
+  return new Set(
+    section
+      .split("\n")
+      .filter((line) => line.startsWith("| `"))
+      .flatMap((line) => [...line.split("|")[1]!.matchAll(/`(\w+)/gu)].map((match) => match[1]!))
+  )
+}
+const json = (command: string, ...args: ReadonlyArray<string>): Record<string, unknown> => {
+  const { status, stdout, stderr } = exec(command, ...args, "--json")
+  expect(status, stderr).toBe(0)
+  expect(stderr).toBe("")
+  const result = JSON.parse(stdout) as Record<string, unknown>
+  const fields = documented(command)
+  expect(Object.keys(result).filter((field) => !fields.has(field))).toEqual([])
+  return result
+}
+
+describe("exec", () => {
+  it("has every command on its page", () => {
+    const { status, stdout } = exec("--help")
+    expect(status).toBe(0)
+    const commands = [...stdout.matchAll(/^ {2}(\w+) (?:\[options\] )?(?:<| {2})/gmu)].map(
+      (match) => match[1]!
+    )
+    expect(commands).toEqual(expect.arrayContaining(["info", "train", "profile", "bench", "agree"]))
+    for (const command of commands) expect(page).toContain(`## \`exec ${command}`)
+  })
+
+  it.each([
+    [["train", "nowhere.yaml"], /^exec: nowhere\.yaml: /u],
+    [["train", scenario, "--steps", "0"], /^exec: .*--steps.*at least 1/u],
+    [["train", scenario, "--set", "batch=x"], /^exec: --set batch=x: model\.gpt2\.batch: /u],
+    [["train", scenario, "--text", "nowhere.txt"], /training\.text: nowhere\.txt|training\.text/u],
+    [["train", "scenarios/geo-gpt2.yaml"], /model: .*expected an architecture, whose kernels can be run/u],
+    [["train", scenario, "--set", "vocabulary=40"], /63 different characters.*vocabulary of 40/u],
+    [["train", scenario, "--set", "heads=3"], /width 16 is not a multiple of heads 3/u],
+    [["agree", scenario, "--what"], /^exec: unknown option/u],
+    [["fly"], /^exec: unknown command/u]
+  ])("refuses %j", (args, message) => {
+    const { status, stdout, stderr } = exec(...args)
+    expect(stderr).toMatch(message)
+    expect(stderr).not.toMatch(/\n {4}at /u)
+    expect(stdout).toBe("")
+    expect(status).toBe(2)
+  })
+})
+
+describeNative("exec on this machine", () => {
+  it("tells what there is", () => {
+    const { status, stdout } = exec("info", "--json")
+    expect(status).toBe(0)
+    const { host, native } = JSON.parse(stdout) as Record<string, Record<string, unknown>>
+    expect(host!["cores"]).toBeGreaterThan(0)
+    expect(native!["built"]).toBe(true)
+    expect(exec("info").stdout).toContain("kernels")
+  })
+
+  it("trains, and its loss falls", () => {
+    writeFileSync(path.join(folder, "ab.txt"), "abcabcabd".repeat(200))
+    const result = json(
+      "train",
+      scenario,
+      "--set",
+      "optimizer={name: adamw, learningRate: 0.01}",
+      "--set",
+      "algorithm=ddp",
+      "--steps",
+      "60",
+      "--evaluate-every",
+      "30",
+      "--text",
+      path.join(folder, "ab.txt")
+    )
+    const losses = result["losses"] as ReadonlyArray<{ step: number; loss: number }>
+    expect(losses.map(({ step }) => step)).toEqual(Array.from({ length: 60 }, (_, i) => i + 1))
+    expect(losses[0]!.loss).toBeCloseTo(Math.log(64), 0)
+    expect(losses.at(-1)!.loss).toBeLessThan(1.5)
+    const heldOut = result["heldOutLosses"] as typeof losses
+    expect(heldOut.map(({ step }) => step)).toEqual([30, 60])
+    expect(heldOut[1]!.loss).toBeLessThan(heldOut[0]!.loss)
+    expect(result["tokens"]).toBe(60 * 2 * 2 * 16)
+  })
+
+  it("agrees with the simulator, and writes both timelines", () => {
+    const timeline = path.join(folder, "both.json")
+    const { status, stdout, stderr } = exec("agree", scenario, "--json", "--timeline", timeline)
+    expect(status, stdout).toBe(0)
+    expect(stderr).toContain(`wrote ${timeline}`)
+    const result = JSON.parse(stdout) as Record<string, unknown>
+    expect(result).toMatchObject({ decisions: true, values: true, order: true, firstDisagreement: null })
+    expect(result["timeError"]).toBeTypeOf("number")
+    const trace = JSON.parse(readFileSync(timeline, "utf8")) as {
+      traceEvents: ReadonlyArray<{ name: string; args?: { name?: string } }>
+    }
+    const processes = trace.traceEvents
+      .filter(({ name }) => name === "process_name")
+      .map(({ args }) => args?.name)
+    expect(processes).toEqual(["simulated rank 0", "simulated rank 1", "executed rank 0", "executed rank 1"])
+    expect(exec("agree", "scenarios/agree/streaming-diloco.yaml").stdout).toMatch(/decisions {2}agree/u)
+    json("agree", scenario)
+  })
+
+  it("runs out of memory with a sentence and exit code 1", () => {
+    const { status, stderr } = exec("train", scenario, "--set", "memory={device: 100kB}")
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/^exec: rank \d: tensor ".*" needs \d+ B of device memory/u)
+  })
+
+  it("profiles what the simulator then reads and plans with", () => {
+    const profile = path.join(folder, "tiny.arrow")
+    const result = json("profile", scenario, "-o", profile, "--steps", "3")
+    expect(result["layers"]).toBeGreaterThan(5)
+    expect(result["stepSeconds"]).toBeGreaterThan(0)
+    const { status, stdout, stderr } = sim(
+      "run",
+      scenario,
+      "--set",
+      `model={profile: ${profile}}`,
+      "--set",
+      `collectives.measured=${profile}`,
+      "--json"
+    )
+    expect(status, stderr).toBe(0)
+    const simulated = JSON.parse(stdout) as { computeSeconds: number }
+    expect(simulated.computeSeconds / (result["stepSeconds"] as number)).toBeCloseTo(1, 6)
+    expect(exec("train", scenario, "--plan-from", profile, "--steps", "2").status).toBe(0)
+    expect(exec("train", scenario, "--set", "layers=2", "--plan-from", profile).stderr).toMatch(
+      /expected a profile of the scenario's gpt2 with its \d+ layers/u
+    )
+  })
+})
