@@ -19,6 +19,10 @@ interface Curve {
   readonly seconds: ReadonlyArray<number>
 }
 
+/** Bytes that one rank puts in, which is how ops count; a reduce-scatter is measured by what a rank gets. */
+const inputBytes = ({ op, ranks, sizeBytes }: CollectiveCost): number =>
+  op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
+
 /** Times of one kind of collective over message sizes and ranks. */
 export class CollectiveTable {
   readonly #curves = new Map<string, ReadonlyArray<Curve>>()
@@ -35,7 +39,7 @@ export class CollectiveTable {
         const sorted = points.toSorted((a, b) => a.sizeBytes - b.sizeBytes)
         return {
           ranks,
-          sizes: sorted.map((row) => row.sizeBytes),
+          sizes: sorted.map((row) => inputBytes(row)),
           seconds: sorted.map((row) => row.medianSeconds)
         }
       })

@@ -389,12 +389,13 @@ describe("cost lines", () => {
 
   it("take sizes in their own unit and scope", () => {
     const gathered = { unit: "elements", dtype: "float32", scope: "gathered" } as const
-    expect(sizeIn(meaning, 10, 4, "all_to_all")).toBe(40)
-    expect(sizeIn(gathered, 10, 4, "all_gather")).toBe(40)
-    expect(sizeIn({ ...gathered, scope: "input" }, 10, 4, "all_gather")).toBe(10)
-    expect(sizeIn(gathered, 40, 4, "reduce_scatter")).toBe(40)
-    expect(sizeIn({ ...gathered, scope: "input" }, 40, 4, "reduce_scatter")).toBe(10)
-    expect(() => sizeIn({ ...meaning, unit: "MAC" }, 1, 1, "all_reduce")).toThrow(/no MACs/)
+    expect(sizeIn(meaning, 10, 4, 8, "all_to_all")).toBe(40)
+    expect(sizeIn(gathered, 10, 4, 8, "all_gather")).toBe(40)
+    expect(sizeIn({ ...gathered, scope: "input" }, 10, 4, 8, "all_gather")).toBe(10)
+    expect(sizeIn(gathered, 40, 4, 8, "reduce_scatter")).toBe(40)
+    expect(sizeIn({ ...gathered, scope: "input" }, 40, 4, 8, "reduce_scatter")).toBe(10)
+    expect(sizeIn({ ...gathered, scope: "node" }, 10, 4, 8, "all_to_all")).toBe(80)
+    expect(() => sizeIn({ ...meaning, unit: "MAC" }, 1, 1, 1, "all_reduce")).toThrow(/no MACs/)
   })
 })
 

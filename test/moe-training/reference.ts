@@ -106,10 +106,11 @@ export class Reference {
   }
 
   #attention(layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
-    const { width, heads, sequence } = this.model
+    const { width, heads, kvHeads, sequence } = this.model
     const headWidth = width / heads
+    const kvWidth = kvHeads * headWidth
     const norm = this.#scale(`layer ${layer} norm`)
-    const qkv = this.#matrix(`layer ${layer} qkv`, 3 * width, width)
+    const qkv = this.#matrix(`layer ${layer} qkv`, width + 2 * kvWidth, width)
     const projection = this.#matrix(`layer ${layer} projection`, width, width)
     const all = x.map((token) => times(qkv, rms(token, norm)))
     return x.map((token, t) => {
@@ -117,11 +118,12 @@ export class Reference {
       const attended: Array<number> = []
       for (let head = 0; head < heads; head++) {
         const at = head * headWidth
+        const kvAt = width + Math.floor((head * kvHeads) / heads) * headWidth
         const query = all[t]!.slice(at, at + headWidth)
         const keys = all.slice(start, t + 1)
-        const weights = softmax(keys.map((key) => dot(key, width + at, query) / Math.sqrt(headWidth)))
+        const weights = softmax(keys.map((key) => dot(key, kvAt, query) / Math.sqrt(headWidth)))
         for (let i = 0; i < headWidth; i++) {
-          attended.push(keys.reduce((sum, key, s) => sum + weights[s]! * key[2 * width + at + i]!, 0))
+          attended.push(keys.reduce((sum, key, s) => sum + weights[s]! * key[kvAt + kvWidth + i]!, 0))
         }
       }
       return plus(token, times(projection, attended))

@@ -28,54 +28,58 @@ const cases: fc.Arbitrary<Case> = fc
     factor: fc.constantFrom(0.5, 1, 2, "dropless" as const),
     lanes: fc.constantFrom(...laneCounts),
     degrees: fc.array(fc.constantFrom(1, 2, 3), { minLength: 4, maxLength: 4 }),
+    kvHeads: fc.constantFrom(2, 4),
     shares: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
     seed: fc.integer({ min: 0, max: 1000 })
   })
-  .map(({ nodes, perNode, local, layers, gate, ffn, factor, lanes, degrees, shares, seed }): Case => {
-    const tokenChoice = gate !== "expert-choice" && gate !== "soft-moe"
-    const width = 4
-    const model: MoeModel = {
-      layers,
-      width,
-      hidden: 6,
-      heads: 2,
-      sequence: 4,
-      batch: 2,
-      experts: nodes * local,
-      topK: Math.min(2, nodes * local),
-      // Padding to both degrees must leave no more rows than tokens where experts choose.
-      capacityFactor: tokenChoice ? factor : 0.25,
-      ffn,
-      gate,
-      gateWidth: 3,
-      dtype: "float32",
-      learningRate: undefined,
-      seed
-    }
-    const of = (pass: number): ReadonlyArray<number> =>
-      Array.from({ length: layers }, (_, layer) => (tokenChoice ? degrees[2 * layer + pass]! : 1))
-    // Any cut that sends nothing before it is ready.
-    const elements = (4 * width * width) / perNode
-    const first = Math.floor(shares[0]! * elements)
-    const second = Math.floor(shares[1]! * (elements - first))
-    const sent = layers === 1 ? [0, 0] : [first, second]
-    return {
-      model,
-      nodes,
-      perNode,
-      plan: {
-        lanes,
-        forwardDegrees: of(0),
-        backwardDegrees: of(1),
-        gradients: {
-          moe: layers === 1 ? [0] : [0, sent[0]!],
-          dense: layers === 1 ? [0] : [0, sent[1]!],
-          rest: layers * elements - sent[0]! - sent[1]!,
-          messageElements: shares[2]! > 0.5 ? 1 + Math.floor(shares[3]! * elements) : undefined
+  .map(
+    ({ nodes, perNode, local, layers, gate, ffn, factor, lanes, degrees, kvHeads, shares, seed }): Case => {
+      const tokenChoice = gate !== "expert-choice" && gate !== "soft-moe"
+      const width = 8
+      const model: MoeModel = {
+        layers,
+        width,
+        hidden: 4,
+        heads: 4,
+        kvHeads,
+        sequence: 4,
+        batch: 2,
+        experts: nodes * local,
+        topK: Math.min(2, nodes * local),
+        // Padding to both degrees must leave no more rows than tokens where experts choose.
+        capacityFactor: tokenChoice ? factor : 0.25,
+        ffn,
+        gate,
+        gateWidth: 3,
+        dtype: "float32",
+        learningRate: undefined,
+        seed
+      }
+      const of = (pass: number): ReadonlyArray<number> =>
+        Array.from({ length: layers }, (_, layer) => (tokenChoice ? degrees[2 * layer + pass]! : 1))
+      // Any cut that sends nothing before it is ready.
+      const elements = (2 * width * (width + (width / 4) * kvHeads)) / perNode
+      const first = Math.floor(shares[0]! * elements)
+      const second = Math.floor(shares[1]! * (elements - first))
+      const sent = layers === 1 ? [0, 0] : [first, second]
+      return {
+        model,
+        nodes,
+        perNode,
+        plan: {
+          lanes,
+          forwardDegrees: of(0),
+          backwardDegrees: of(1),
+          gradients: {
+            moe: layers === 1 ? [0] : [0, sent[0]!],
+            dense: layers === 1 ? [0] : [0, sent[1]!],
+            rest: layers * elements - sent[0]! - sent[1]!,
+            messageElements: shares[2]! > 0.5 ? 1 + Math.floor(shares[3]! * elements) : undefined
+          }
         }
       }
     }
-  })
+  )
 
 const worldOf = ({ nodes, perNode }: Case) =>
   makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
@@ -96,8 +100,15 @@ const placeOf = (
   const part = model.width / perNode
   const hidden = model.hidden / perNode
   if (name.endsWith("qkv")) {
-    const block = Math.floor(row / part)
-    return (block * model.width + position * part + (row % part)) * model.width + column
+    const kvPart = (part / model.heads) * model.kvHeads
+    const place =
+      row < part
+        ? position * part + row
+        : model.width +
+          Math.floor((row - part) / kvPart) * kvPart * perNode +
+          position * kvPart +
+          ((row - part) % kvPart)
+    return place * model.width + column
   }
   if (name.endsWith("gate projection") || name.endsWith("gate weight")) return index
   if (name.endsWith("projection")) return row * model.width + position * part + column

@@ -47,17 +47,26 @@ export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutO
   Effect.gen(function* () {
     const { tensors, label, model, shares, groups, intra, input } = building
     const { width, batch, sequence, heads: allHeads } = model
-    const { perNode, nodeTokens, tokens, heads } = shares
-    const part = width / perNode
+    const { perNode, nodeTokens, tokens, heads, kvHeads } = shares
+    const headWidth = width / allHeads
+    // Of queries, and of keys or values, on this rank.
+    const [part, kvPart] = [heads * headWidth, kvHeads * headWidth]
+    const packed = part + 2 * kvPart
+    const kvWidth = kvPart * perNode
     const { position } = groups
     const stretch = [position * part, (position + 1) * part] as const
-    const headWidth = width / allHeads
-    const attention = { heads, kvHeads: heads, headWidth, packed: true }
+    const attention = { heads, kvHeads, headWidth, packed: true }
 
     const norm = yield* tensors.scale(`${label} norm`, width)
     // Queries, keys and values of this rank's heads.
-    const qkv = yield* tensors.matrix(`${label} qkv`, 3 * width, width, {
-      rows: [0, 1, 2].map((i) => [i * width + stretch[0], i * width + stretch[1]] as const),
+    const qkv = yield* tensors.matrix(`${label} qkv`, width + 2 * kvWidth, width, {
+      rows: [
+        stretch,
+        ...[0, 1].map((i) => {
+          const from = width + i * kvWidth + position * kvPart
+          return [from, from + kvPart] as const
+        })
+      ],
       columns: [0, width]
     })
     const projection = yield* tensors.matrix(`${label} projection`, width, width, {
@@ -106,8 +115,8 @@ export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutO
     const normed = yield* make("normed", tokens, width)
     const rstd = yield* tensors.make(`${label} rstd`, [tokens], "float32")
     const whole = yield* gathered("gathered", normed)
-    const projected = yield* make("qkv out", nodeTokens, 3 * part)
-    const shaped = yield* tensors.make(`${label} qkv by sequence`, [batch, sequence, 3 * part])
+    const projected = yield* make("qkv out", nodeTokens, packed)
+    const shaped = yield* tensors.make(`${label} qkv by sequence`, [batch, sequence, packed])
     const attended = yield* tensors.make(`${label} attended`, [batch, sequence, part])
     const lse = yield* tensors.make(`${label} lse`, [batch, heads, sequence], "float32")
     const flat = yield* make("attended by token", nodeTokens, part)
@@ -119,8 +128,8 @@ export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutO
     const dwhole = yield* tensors.make(`${label} projected gradient`, [nodeTokens, width])
     const dflat = yield* make("attended by token gradient", nodeTokens, part)
     const dattended = yield* tensors.make(`${label} attended gradient`, [batch, sequence, part])
-    const dshaped = yield* tensors.make(`${label} qkv by sequence gradient`, [batch, sequence, 3 * part])
-    const dprojected = yield* make("qkv out gradient", nodeTokens, 3 * part)
+    const dshaped = yield* tensors.make(`${label} qkv by sequence gradient`, [batch, sequence, packed])
+    const dprojected = yield* make("qkv out gradient", nodeTokens, packed)
     const dgathered = yield* make("gathered gradient", nodeTokens, width)
     const dnormed = yield* scattered("normed gradient", dgathered)
     const dinput = yield* make("input gradient", tokens, width)

@@ -14,6 +14,8 @@ export interface MoeModel {
   /** H, of one expert. */
   readonly hidden: number
   readonly heads: number
+  /** Heads of keys and values, which several query heads share. */
+  readonly kvHeads: number
   /** L. */
   readonly sequence: number
   /** B: sequences of one node, which its ranks share. */
@@ -52,6 +54,7 @@ export interface Shares {
   readonly hidden: number
   /** Heads of a rank. */
   readonly heads: number
+  readonly kvHeads: number
 }
 
 /** A size that does not go with others; `field` is of the model. */
@@ -77,6 +80,8 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
   check(model.topK <= model.experts, "topK", `at most the ${model.experts} experts`)
   check(model.hidden % perNode === 0, "hidden", `a multiple of the ${perNode} ranks of a node`)
   check(model.heads % perNode === 0, "heads", `a multiple of the ${perNode} ranks of a node`)
+  check(model.kvHeads % perNode === 0, "kvHeads", `a multiple of the ${perNode} ranks of a node`)
+  check(model.heads % model.kvHeads === 0, "kvHeads", `a divisor of the ${model.heads} heads`)
   check(model.width % model.heads === 0, "width", `a multiple of the ${model.heads} heads`)
   check(
     nodeTokens % perNode === 0,
@@ -90,7 +95,8 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
     nodeTokens,
     localExperts: model.experts / nodes,
     hidden: model.hidden / perNode,
-    heads: model.heads / perNode
+    heads: model.heads / perNode,
+    kvHeads: model.kvHeads / perNode
   }
 }
 
@@ -114,5 +120,5 @@ export const capacityOf = (
 export const productsOf = ({ ffn }: Pick<MoeModel, "ffn">): number => (ffn === "gpt" ? 2 : 3)
 
 /** Elements of the dense gradients that one rank all-reduces over nodes, in each layer: its part of QKV and projection. */
-export const denseElementsOf = ({ width }: MoeModel, { perNode }: Shares): number =>
-  (4 * width * width) / perNode
+export const denseElementsOf = ({ width, heads, kvHeads }: MoeModel, { perNode }: Shares): number =>
+  (2 * width * (width + (width / heads) * kvHeads)) / perNode

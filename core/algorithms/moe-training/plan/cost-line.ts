@@ -14,9 +14,9 @@ export type CostUnit = (typeof costUnits)[number]
 
 /**
  * Which end of an operation a size is of. `input`: what one rank puts in. `gathered`: what the group holds together, the
- * output of an all-gather and the input of a reduce-scatter.
+ * output of an all-gather and the input of a reduce-scatter. `node`: what the ranks of one node put in together.
  */
-export const costScopes = ["input", "gathered"] as const
+export const costScopes = ["input", "gathered", "node"] as const
 export type CostScope = (typeof costScopes)[number]
 
 export interface SizeMeaning {
@@ -100,18 +100,24 @@ const constrained = (measurements: ReadonlyArray<Measurement>, weighting: Weight
   return { fixedSeconds: fixed, secondsPerUnit: slope }
 }
 
-/** Size in a fit's own unit and scope of an operation whose one rank puts in `inputElements`. */
+/**
+ * Size in a fit's own unit and scope of a collective of which one rank puts in `inputElements`; of a reduce-scatter, whose
+ * input is already the whole, `input` means a rank's share of it.
+ */
 export const sizeIn = (
   { unit, dtype, scope }: SizeMeaning,
   inputElements: number,
   ranks: number,
+  perNode: number,
   op: "all_to_all" | "all_reduce" | "all_gather" | "reduce_scatter"
 ): number => {
-  // What one rank puts in is the whole of a reduce-scatter and a share of an all-gather.
-  const share = op === "all_gather" ? ranks : 1
-  const gathered = inputElements * share
-  const elements =
-    scope === "gathered" ? gathered : op === "reduce_scatter" ? gathered / ranks : inputElements
   if (unit === "MAC") throw new RangeError(`${op}: a collective has no MACs`)
+  const own = op === "reduce_scatter" ? inputElements / ranks : inputElements
+  const factor = {
+    input: 1,
+    gathered: op === "all_gather" || op === "reduce_scatter" ? ranks : 1,
+    node: perNode
+  }
+  const elements = own * factor[scope]
   return unit === "bytes" ? (elements * dtypeBits[dtype]) / 8 : elements
 }

@@ -1,0 +1,168 @@
+// From settings to a plan: degrees and gradient cuts by the pure planners, from what a layer's ops cost. The same for both
+// machines; what an op costs is asked of whoever knows.
+import { dtypeBits } from "../../machine/tensor.ts"
+import type { World } from "../../world.ts"
+import type { MoeModel } from "./model.ts"
+import { chooseDegree, type DegreeModel, type DegreeProblem, type PipelineSeconds } from "./plan/degree.ts"
+import {
+  allAtEnd,
+  besideDense,
+  exactPartition,
+  fixedChunks,
+  greedyPartition,
+  partitionBoundSeconds,
+  planOf,
+  type GradientPlan,
+  type GradientProblem
+} from "./plan/gradients.ts"
+import type { LaneUse } from "./plan/pipeline.ts"
+import type { MoePlan } from "./program.ts"
+import { layerCosts, type LayerCosts, type OpSeconds } from "./rehearsal.ts"
+import type { MoeTrainingSettings } from "./settings.ts"
+
+/** A simulation (or a run) of one layer's pipelined part, for `planner: simulation`. */
+export type PipelineOracle = (pass: "forward" | "backward", lanes: LaneUse) => PipelineSeconds
+
+export interface PlannedMoe {
+  readonly settings: MoeTrainingSettings
+  readonly plan: MoePlan
+  readonly costs: LayerCosts
+  /** What the model says: of all layers, and for the backward pass at least. */
+  readonly predicted: {
+    readonly forwardSeconds: number
+    readonly backwardSeconds: number
+    readonly backwardBoundSeconds: number
+  }
+  readonly gradients: GradientPlan
+}
+
+/** Degrees an algorithm may use. */
+const degreesOf = (settings: MoeTrainingSettings, pass: "forward" | "backward"): ReadonlyArray<number> => {
+  if (settings.name === "deepspeed-moe") return [1]
+  const fixed = pass === "forward" ? settings.forwardDegree : settings.backwardDegree
+  return fixed === undefined ? settings.degrees : [fixed]
+}
+
+export const lanesOf = ({ name }: MoeTrainingSettings): LaneUse => (name === "fsmoe" ? "three" : "two")
+
+/** Every degree that any of the algorithms may use: what costs are needed for. */
+export const allDegrees = (settings: ReadonlyArray<MoeTrainingSettings>): ReadonlyArray<number> =>
+  [
+    ...new Set(settings.flatMap((one) => [...degreesOf(one, "forward"), ...degreesOf(one, "backward")]))
+  ].toSorted((a, b) => a - b)
+
+/** Plans an algorithm for a model in a world. Throws ModelSizeError when the model does not divide over the ranks. */
+export const planMoe = (
+  settings: MoeTrainingSettings,
+  model: MoeModel,
+  world: World,
+  opSeconds: OpSeconds,
+  oracle?: PipelineOracle
+): PlannedMoe =>
+  planWith(settings, model, layerCosts(model, world, allDegrees([settings]), opSeconds), oracle)
+
+/** The same from costs already known, for several algorithms on one model. */
+export const planWith = (
+  settings: MoeTrainingSettings,
+  model: MoeModel,
+  costs: LayerCosts,
+  oracle?: PipelineOracle
+): PlannedMoe => {
+  const lanes = lanesOf(settings)
+  const planner = settings.name === "deepspeed-moe" ? "lanes" : settings.planner
+  const by = (pass: "forward" | "backward"): DegreeModel => {
+    if (planner === "simulation") {
+      if (oracle === undefined) throw new RangeError("planner: simulation without anything to simulate with")
+      return oracle(pass, lanes)
+    }
+    return planner === "cases" ? "model" : "lanes"
+  }
+  const forwardProblem: DegreeProblem = {
+    costs: costs.forward,
+    lanes,
+    degrees: degreesOf(settings, "forward"),
+    by: by("forward")
+  }
+  const forward = chooseDegree(forwardProblem)
+  const layers = Array.from({ length: model.layers }, () => ({
+    elements: costs.gradientElements,
+    denseSeconds: costs.denseBackwardSeconds,
+    costs: costs.backward
+  }))
+  const problem: GradientProblem = {
+    layers,
+    allReduceSeconds: costs.allReduceSeconds,
+    lanes,
+    degrees: degreesOf(settings, "backward"),
+    by: by("backward")
+  }
+  const gradients = partitioned(settings, model, problem)
+  const { gradientElements: each, allReduceSeconds } = costs
+  const bytes = dtypeBits[model.dtype] / 8
+  return {
+    settings,
+    costs,
+    gradients,
+    plan: {
+      lanes,
+      forwardDegrees: layers.map(() => forward.degree),
+      // Plans are in the order of the backward pass.
+      backwardDegrees: gradients.degrees.toReversed(),
+      gradients: {
+        moe: gradients.moe,
+        dense: gradients.dense,
+        rest: gradients.rest,
+        messageElements: settings.name === "pipemoe-lina" ? settings.chunkBytes / bytes : undefined
+      }
+    },
+    predicted: {
+      forwardSeconds: model.layers * (forward.seconds + costs.denseForwardSeconds),
+      backwardSeconds: gradients.seconds,
+      backwardBoundSeconds: partitionBoundSeconds(
+        problem,
+        each === 0 ? 0 : (allReduceSeconds(2 * each) - allReduceSeconds(each)) / each
+      )
+    }
+  }
+}
+
+const partitioned = (
+  settings: MoeTrainingSettings,
+  model: MoeModel,
+  problem: GradientProblem
+): GradientPlan => {
+  switch (settings.name) {
+    case "deepspeed-moe":
+    case "tutel":
+      return allAtEnd(problem)
+    case "tutel-improved":
+      return besideDense(problem)
+    case "pipemoe-lina":
+      return fixedChunks(problem, (settings.chunkBytes * 8) / dtypeBits[model.dtype])
+    case "fsmoe":
+    case "fsmoe-no-iio": {
+      const plan = settings.partition === "greedy" ? greedyPartition(problem) : exactPartition(problem)
+      return wholeElements(problem, plan)
+    }
+  }
+}
+
+/** Cuts between elements, never inside one: each place's end is rounded down. */
+const wholeElements = (problem: GradientProblem, plan: GradientPlan): GradientPlan => {
+  let exact = 0
+  let whole = 0
+  const cut = (elements: number): number => {
+    exact += elements
+    const end = Math.floor(exact + 1e-6)
+    const own = end - whole
+    whole = end
+    return own
+  }
+  const moe: Array<number> = []
+  const dense: Array<number> = []
+  plan.moe.forEach((elements, index) => {
+    moe.push(cut(elements))
+    dense.push(cut(plan.dense[index]!))
+  })
+  return planOf(problem, moe, dense)
+}

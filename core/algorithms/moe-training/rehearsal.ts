@@ -1,0 +1,131 @@
+// What a layer's ops are, without a machine to run them on: so that a planner can ask what each costs. The ops are those the
+// program builds, so a plan and a run cannot disagree on them.
+import * as Effect from "effect/Effect"
+import { Lane } from "../../machine/lane.ts"
+import type { Machine } from "../../machine/machine.ts"
+import { collective, type Op } from "../../machine/op.ts"
+import { kernels } from "../../kernels/catalogue.ts"
+import { elementsOf, sizeBytesOf, type Tensor, type TensorSpec } from "../../machine/tensor.ts"
+import type { World } from "../../world.ts"
+import { makeDensePart } from "./attention.ts"
+import { moeGroups } from "./groups.ts"
+import { capacityOf, denseElementsOf, sharesOf, type MoeModel, type Shares } from "./model.ts"
+import { makeMoePart, type Pass } from "./moe-part.ts"
+import type { ChunkCosts, ChunkTimes } from "./plan/pipeline.ts"
+import { Tensors } from "./tensors.ts"
+
+/** Seconds of an op with nothing in its way. */
+export type OpSeconds = (op: Op) => number
+
+/** What one layer takes: the pipelined part by degree, and everything else. */
+export interface LayerCosts {
+  readonly shares: Shares
+  readonly forward: ChunkCosts
+  readonly backward: ChunkCosts
+  /** All ops outside the pipelined part. */
+  readonly denseForwardSeconds: number
+  readonly denseBackwardSeconds: number
+  /** Dense gradients of a layer, on one rank. */
+  readonly gradientElements: number
+  readonly allReduceSeconds: (elements: number) => number
+}
+
+/** Only `alloc` is asked of it. */
+const paper = (world: World): Machine["Service"] => {
+  let id = 0
+  const alloc = ({ name, shape, dtype, place = "device" }: TensorSpec): Effect.Effect<Tensor> => {
+    const elements = elementsOf(shape)
+    const sizeBytes = sizeBytesOf(elements, dtype)
+    return Effect.sync(() => ({ id: id++, name, shape, dtype, place, elements, sizeBytes }))
+  }
+  const never = (): never => {
+    throw new Error("a rehearsal runs nothing")
+  }
+  return {
+    rank: 0,
+    world,
+    alloc,
+    free: never,
+    freeBytes: () => Infinity,
+    submit: never,
+    read: never,
+    endStep: Effect.die("a rehearsal runs nothing"),
+    drain: Effect.die("a rehearsal runs nothing"),
+    ready: never,
+    now: Effect.die("a rehearsal runs nothing"),
+    sleepUntil: never
+  }
+}
+
+/** Costs of rank 0's layer at each degree. Where nothing is dropped, experts are reckoned to be chosen equally often. */
+export const layerCosts = (
+  model: MoeModel,
+  world: World,
+  degrees: ReadonlyArray<number>,
+  opSeconds: OpSeconds
+): LayerCosts => {
+  const machine = paper(world)
+  const groups = moeGroups(world, 0)
+  const shares = sharesOf(model, groups.nodes, groups.perNode)
+  const sum = (ops: ReadonlyArray<Op>): number => ops.reduce((seconds, op) => seconds + opSeconds(op), 0)
+  const tensors = new Tensors(machine, model.dtype, model.seed)
+  const built = (degree: number) =>
+    Effect.runSync(
+      Effect.gen(function* () {
+        const input = yield* tensors.make("input", [shares.tokens, model.width])
+        const doutput = yield* tensors.make("output gradient", [shares.tokens, model.width])
+        const common = { tensors, model, shares, groups, intra: Lane.intra }
+        const dense = yield* makeDensePart({ ...common, label: "layer 0", input })
+        const both = { forward: degree, backward: degree }
+        const moe = yield* makeMoePart({
+          ...common,
+          layer: 0,
+          inter: Lane.inter,
+          degrees: both,
+          input: dense.output
+        })
+        const capacity = capacityOf(model, shares, degree, degree)
+        const rows = capacity > 0 ? capacity : Math.ceil((shares.tokens * model.topK) / model.experts)
+        return { dense, moe, passes: yield* moe.passes(tensors, () => rows, doutput), doutput }
+      })
+    )
+  const timesOf = ({ chunks }: Pass): ChunkTimes => {
+    // Chunks differ by a row at most; the first is the smallest, the last the largest.
+    const { dispatch, gather, expert, scatter } = chunks.at(-1)!
+    return {
+      allToAll: sum(dispatch),
+      allGather: sum(gather),
+      reduceScatter: sum(scatter),
+      expert: sum(expert)
+    }
+  }
+  const byDegree = new Map(
+    degrees.map((degree) => {
+      const { passes } = built(degree)
+      return [degree, { forward: timesOf(passes.forward), backward: timesOf(passes.backward) }] as const
+    })
+  )
+  const { dense, moe, passes, doutput } = built(1)
+  const { gather, rest } = dense.backward(doutput)
+  const around = ({ before, after }: Pass): number => sum(before) + sum(after)
+  const messages = new Map<number, number>()
+  return {
+    shares,
+    forward: (degree) => byDegree.get(degree)!.forward,
+    backward: (degree) => byDegree.get(degree)!.backward,
+    denseForwardSeconds: sum(dense.forward) + sum(moe.gateForward) + around(passes.forward),
+    denseBackwardSeconds: sum(gather) + sum(rest) + around(passes.backward),
+    gradientElements: denseElementsOf(model, shares),
+    allReduceSeconds: (elements) => {
+      const whole = Math.round(elements)
+      if (whole <= 0 || groups.nodes === 1) return 0
+      let seconds = messages.get(whole)
+      if (seconds === undefined) {
+        const tensor = Effect.runSync(machine.alloc({ name: "gradient", shape: [whole], dtype: model.dtype }))
+        const op = collective("gradient", kernels.all_reduce, Lane.inter, groups.across, [tensor], [tensor])
+        messages.set(whole, (seconds = opSeconds(op)))
+      }
+      return seconds
+    }
+  }
+}
