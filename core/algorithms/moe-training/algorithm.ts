@@ -3,7 +3,13 @@
 import { dtypeBits } from "../../machine/tensor.ts"
 import type { World } from "../../world.ts"
 import type { MoeModel } from "./model.ts"
-import { chooseDegree, type DegreeModel, type DegreeProblem, type PipelineSeconds } from "./plan/degree.ts"
+import {
+  chooseDegree,
+  pipelineSeconds,
+  type DegreeModel,
+  type DegreeProblem,
+  type PipelineSeconds
+} from "./plan/degree.ts"
 import {
   allAtEnd,
   besideDense,
@@ -83,18 +89,27 @@ export const planWith = (
     degrees: degreesOf(settings, "forward"),
     by: by("forward")
   }
-  const forward = chooseDegree(forwardProblem)
+  const free = chooseDegree(forwardProblem)
   const layers = Array.from({ length: model.layers }, () => ({
     elements: costs.gradientElements,
     denseSeconds: costs.denseBackwardSeconds,
     costs: costs.backward
   }))
+  const backwardProblem: DegreeProblem = {
+    costs: costs.backward,
+    lanes,
+    degrees: degreesOf(settings, "backward"),
+    by: by("backward")
+  }
+  const both = oneDegree(settings, forwardProblem, backwardProblem)
+  const forward =
+    both === undefined ? free : { degree: both, seconds: pipelineSeconds(forwardProblem)(both, 0) }
   const problem: GradientProblem = {
     layers,
     allReduceSeconds: costs.allReduceSeconds,
     lanes,
-    degrees: degreesOf(settings, "backward"),
-    by: by("backward")
+    degrees: both === undefined ? backwardProblem.degrees : [both],
+    by: backwardProblem.by
   }
   const gradients = partitioned(settings, model, problem)
   const { gradientElements: each, allReduceSeconds } = costs
@@ -124,6 +139,26 @@ export const planWith = (
       )
     }
   }
+}
+
+/**
+ * FSMoE chooses a degree for each pass; the others have one for both, that with the shortest sum. Undefined where passes
+ * choose for themselves, or a scenario has said.
+ */
+const oneDegree = (
+  settings: MoeTrainingSettings,
+  forward: DegreeProblem,
+  backward: DegreeProblem
+): number | undefined => {
+  if (settings.name === "fsmoe" || settings.name === "fsmoe-no-iio" || settings.name === "deepspeed-moe") {
+    return undefined
+  }
+  if (settings.forwardDegree !== undefined || settings.backwardDegree !== undefined) return undefined
+  const [there, back] = [pipelineSeconds(forward), pipelineSeconds(backward)]
+  return chooseDegree({
+    ...forward,
+    by: (degree, gradient) => there(degree, gradient) + back(degree, gradient)
+  }).degree
 }
 
 const partitioned = (

@@ -44,7 +44,8 @@ const positionsOf = ({ groups }: Exchange) =>
 
 /** Rows that this rank sends for local expert `j` of every node. */
 export const sentRows = (exchange: Exchange, chunk: number, j: number): number => {
-  const { node, position } = exchange.groups
+  const { node, position, nodes } = exchange.groups
+  if (exchange.even) return nodes * rowsOf(exchange, chunk, j, position, node, 0)
   return sum(nodesOf(exchange).map((to) => rowsOf(exchange, chunk, j, position, node, to)))
 }
 
@@ -55,13 +56,16 @@ export const receivedRows = (
   j: number,
   position = exchange.groups.position
 ): number => {
-  const { node } = exchange.groups
+  const { node, nodes } = exchange.groups
+  if (exchange.even) return nodes * rowsOf(exchange, chunk, j, position, 0, node)
   return sum(nodesOf(exchange).map((from) => rowsOf(exchange, chunk, j, position, from, node)))
 }
 
 /** Rows that the whole node receives for its expert `j`. */
 export const gatheredRows = (exchange: Exchange, chunk: number, j: number): number =>
-  sum(positionsOf(exchange).map((position) => receivedRows(exchange, chunk, j, position)))
+  exchange.even
+    ? exchange.groups.perNode * receivedRows(exchange, chunk, j)
+    : sum(positionsOf(exchange).map((position) => receivedRows(exchange, chunk, j, position)))
 
 /** All rows of the node's expert `j`, by where they came from, in the order they lie in once gathered. */
 export const gatheredBlocks = (exchange: Exchange, j: number): ReadonlyArray<number> => {

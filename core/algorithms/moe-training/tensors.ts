@@ -59,9 +59,10 @@ export class Tensors {
     dtype: Dtype = this.#dtype,
     initial?: () => TensorData
   ): Effect.Effect<Tensor, OutOfMemory> {
-    return Effect.tap(this.#machine.alloc({ name, shape, dtype, initial }), (tensor) =>
-      Effect.sync(() => this.#made.push(tensor))
-    )
+    return Effect.map(this.#machine.alloc({ name, shape, dtype, initial }), (tensor) => {
+      this.#made.push(tensor)
+      return tensor
+    })
   }
 
   /** A tensor for each shape. */

@@ -192,17 +192,10 @@ export const exactPartition = (problem: GradientProblem, pieces?: number): Gradi
   const stage = (limit: number, seconds: (elements: number) => number): void => {
     const next = new Float64Array(total + 1).fill(Infinity)
     const from = new Int32Array(total + 1).fill(-1)
-    const known = new Map<number, number>()
-    const secondsOf = (elements: number): number => {
-      const key = Math.round(elements)
-      let value = known.get(key)
-      if (value === undefined) known.set(key, (value = seconds(elements)))
-      return value
-    }
     for (let sent = 0; sent <= limit; sent++) {
       if (best[sent] === Infinity) continue
       for (let after = sent; after <= limit; after++) {
-        const value = best[sent]! + secondsOf(sum(sent, after))
+        const value = best[sent]! + seconds(sum(sent, after))
         if (value < next[after]!) {
           next[after] = value
           from[after] = sent
@@ -212,9 +205,25 @@ export const exactPartition = (problem: GradientProblem, pieces?: number): Gradi
     best = next
     sentBefore.push(from)
   }
+  // Layers with the same costs take the same time with the same gradient; sums of fractions differ in their last digits.
+  const known = new Map<unknown, Map<number, number>>()
+  const remembered =
+    (what: unknown, seconds: (elements: number) => number) =>
+    (elements: number): number => {
+      let times = known.get(what)
+      if (times === undefined) known.set(what, (times = new Map()))
+      const key = Math.round(elements * 1e6)
+      let value = times.get(key)
+      if (value === undefined) times.set(key, (value = seconds(elements)))
+      return value
+    }
+  const exposed = remembered(problem, (elements) => exposedSeconds(problem, elements))
   layers.forEach((layer, index) => {
-    stage(ready[index]!, (elements) => moeChoice(problem, layer, elements).seconds)
-    stage(ready[index]!, (elements) => Math.max(layer.denseSeconds, exposedSeconds(problem, elements)))
+    stage(
+      ready[index]!,
+      remembered(layer.costs, (elements) => moeChoice(problem, layer, elements).seconds)
+    )
+    stage(ready[index]!, (elements) => Math.max(layer.denseSeconds, exposed(elements)))
   })
   let last = 0
   let least = Infinity
