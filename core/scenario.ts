@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema"
 import { DataParallelScenario } from "./algorithms/data-parallel/scenario.ts"
 import { KvServingScenario } from "./algorithms/kv-serving/scenario.ts"
 import { ExpertOffloadScenario } from "./algorithms/expert-offload/scenario.ts"
+import { MoeTrainingScenario } from "./algorithms/moe-training/scenario.ts"
 import { Positive } from "./scenario-sections.ts"
 import { Bandwidth } from "./units.ts"
 
@@ -11,7 +12,8 @@ import { Bandwidth } from "./units.ts"
 export const scenarioSchemas = {
   "data-parallel": DataParallelScenario,
   "kv-serving": KvServingScenario,
-  "expert-offload": ExpertOffloadScenario
+  "expert-offload": ExpertOffloadScenario,
+  "moe-training": MoeTrainingScenario
 } as const
 
 export type Task = keyof typeof scenarioSchemas

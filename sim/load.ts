@@ -113,7 +113,7 @@ const parsePairs = (json: unknown): WanPairs => {
 }
 
 /** The file a scenario means: beside it or, for files that ship, in this package. */
-const locate = (file: string, named: string): string => {
+export const locate = (file: string, named: string): string => {
   const beside = path.resolve(path.dirname(file), named)
   if (fs.existsSync(beside)) return beside
   const shipped = named.indexOf("traces/")
