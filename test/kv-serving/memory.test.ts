@@ -4,13 +4,14 @@ import { describe, expect, it } from "vitest"
 import { CachePlans, largestBatch, rowsOfGenerated } from "../../core/algorithms/kv-serving/admission.ts"
 import { decodeBytes } from "../../core/algorithms/kv-serving/decode.ts"
 import { cacheBytes, weightBytes, type DecoderModel } from "../../core/algorithms/kv-serving/model.ts"
-import type { ServingRequest } from "../../core/algorithms/kv-serving/sequence.ts"
 import { OutOfMemory } from "../../core/machine/machine.ts"
 import { Random } from "../../core/random.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
+import { checkServing } from "../../core/laws/serving.ts"
 import { cacheSettings } from "../../testing/cache-settings.ts"
+import { servingRequests } from "../../testing/serving.ts"
 import { execute, failureOf, flatWorld } from "../simulate/simulated.ts"
-import { finishedOf, places, programs, simulated } from "./served.ts"
+import { places, programs, simulated } from "./served.ts"
 import { tinyModel } from "./tiny-llama.ts"
 
 /** Llama-3.1-8B: 32 layers, 8 key/value heads of 128, bfloat16. */
@@ -29,25 +30,6 @@ const llama8B: DecoderModel = {
 /** Every list full: what a choice keeps at most. Routing of no consequence to time or memory beyond that. */
 const lists = (_rank: number, { dtype, elements }: { readonly dtype: string; readonly elements: number }) =>
   dtype === "int32" ? Int32Array.from({ length: elements }, (_, i) => i) : undefined
-
-const anyRequests = fc.array(
-  fc.record({
-    promptTokens: fc.integer({ min: 1, max: 60 }),
-    outputTokens: fc.integer({ min: 1, max: 9 }),
-    gap: fc.constantFrom(0, 0, 1)
-  }),
-  { minLength: 1, maxLength: 6 }
-)
-
-const arriving = (
-  drawn: ReadonlyArray<{ readonly promptTokens: number; readonly outputTokens: number; readonly gap: number }>
-): ReadonlyArray<ServingRequest> => {
-  let arrivalSeconds = 0
-  return drawn.map(({ promptTokens, outputTokens, gap }, id) => {
-    arrivalSeconds += gap
-    return { id, arrivalSeconds, promptTokens, outputTokens }
-  })
-}
 
 describe("memory of a cache", () => {
   it("of Llama-3.1-8B is 131,072 bytes a token, as the library's own measurements have it", () => {
@@ -122,18 +104,17 @@ describe("memory of a cache", () => {
 const everyLayer = (tokens: number) => Array.from({ length: llama8B.layers }, () => tokens)
 
 describe("a bounded memory", () => {
-  it("is never exceeded, and everything is served all the same; every law of a machine holds", () => {
+  it("is never exceeded, and everything is served all the same; every law of machine and serving holds", () => {
     const seen = { alone: 0, together: 0 }
     fc.assert(
       fc.property(
         cacheSettings(),
         fc.constantFrom(...places),
-        anyRequests,
+        servingRequests({ maxGapSeconds: 1 }),
         fc.integer({ min: 1, max: 4 }),
         fc.integer({ min: 0, max: 6000 }),
-        (settings, place, drawn, maxBatch, more) => {
+        (settings, place, requests, maxBatch, more) => {
           const model = tinyModel()
-          const requests = arriving(drawn)
           const plans = new CachePlans(settings, model)
           const needed = requests.map((request) => {
             const { totalBytes, prefillBytes, comingBytes } = plans.of(request)
@@ -157,7 +138,8 @@ describe("a bounded memory", () => {
             source: lists
           })
           assertLaws({ ...execution, capacityBytes: { device } })
-          expect(finishedOf(simulated).length).toBe(requests.length)
+          const outcomes = simulated.ranks.map(({ value }) => value)
+          expect(checkServing({ model, settings, requests, maxBatch }, outcomes)).toBeUndefined()
           const { largestBatch } = simulated.ranks.at(-1)!.value
           expect(largestBatch).toBeLessThanOrEqual(maxBatch)
           if (largestBatch > 1) seen.together++
