@@ -1,4 +1,4 @@
-// Generated tokens, with values through every op: equal to a decoder without any cache, whatever is kept, wherever the cache
+// Generated tokens, with values through every op: equal to a decoder without any cache, whatever is kept and given up, wherever the cache
 // waits or goes, and however requests share the batch.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
@@ -43,10 +43,10 @@ const promptsOf = (random: Random, requests: ReadonlyArray<{ readonly promptToke
 
 describe("generation", () => {
   it("equals a decoder without a cache that sees what each method keeps", () => {
-    const seen = { compared: 0, close: 0, cut: new Set<string>(), places: new Set<string>() }
+    const seen = { compared: 0, close: 0, givenUp: 0, cut: new Set<string>(), places: new Set<string>() }
     fc.assert(
       fc.property(
-        cacheSettings({ decodeEviction: false }),
+        cacheSettings(),
         fc.constantFrom(...places),
         fc.integer({ min: 1, max: 3 }),
         fc.integer({ min: 1, max: 4 }),
@@ -66,7 +66,8 @@ describe("generation", () => {
               weights,
               prompts[id]!,
               outputTokens,
-              keepBy(settings, model.layers)
+              keepBy(settings, model.layers),
+              (fedBack) => keptGenerated(settings, fedBack)
             )
             // Two tokens as good as each other, or nearly: rounding may choose either.
             if (expected.margin < 1e-4) {
@@ -76,6 +77,7 @@ describe("generation", () => {
             expect(tokens).toEqual(expected.tokens)
             seen.compared++
             seen.places.add(place)
+            if (keptGenerated(settings, outputTokens - 1) < outputTokens - 1) seen.givenUp++
             const rows = result.ranks
               .flatMap(({ value }) => value.begun)
               .find(({ request }) => request.id === id)
@@ -86,7 +88,8 @@ describe("generation", () => {
       { numRuns: 70 }
     )
     expect(seen.compared).toBeGreaterThan(100)
-    expect(seen.close).toBeLessThan(10)
+    expect(seen.close).toBeLessThan(seen.compared / 10)
+    expect(seen.givenUp).toBeGreaterThan(3)
     expect([...seen.places].toSorted()).toEqual([...places].toSorted())
     expect([...seen.cut].toSorted()).toEqual(cacheMethods.filter((name) => name !== "full").toSorted())
   })

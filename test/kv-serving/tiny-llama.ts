@@ -62,34 +62,55 @@ export const turned = (rows: Rows, headWidth: number, base: number): Rows =>
     return out
   })
 
-/** Whether the query at `position` sees the key at `key` in this layer and key/value head. */
-export type Visible = (layer: number, kvHead: number, position: number, key: number) => boolean
-
 /** Which tokens of the prompt a layer keeps in each key/value head, given its turned queries and keys. */
 export type Keep = (layer: number, q: Rows, k: Rows) => ReadonlyArray<ReadonlySet<number>>
 
+/** How many generated tokens stay once so many have been fed back; see ShotKV. */
+export type Stay = (fedBack: number) => number
+
 /**
- * Greedy tokens after `prompt`. Queries of the prompt see every earlier token; later ones see what `keep` left of the
- * prompt (everything, without it) and every generated token.
+ * Greedy tokens after `prompt`. Queries of the prompt see every earlier token. Later ones see what `keep` left of the prompt
+ * (everything, without it) and the generated tokens that are left: where one more is there than `stay` allows, the one that
+ * the newest query attended to least, over all heads, is given up; never the newest itself.
  */
 export const generate = (
   model: DecoderModel,
   weights: Weights,
   prompt: ReadonlyArray<number>,
   outputTokens: number,
-  keep?: Keep
+  keep?: Keep,
+  stay: Stay = (fedBack) => fedBack
 ): { readonly tokens: ReadonlyArray<number>; readonly margin: number } => {
   const tokens = [...prompt]
   let margin = Infinity
   const kept: Array<ReadonlyArray<ReadonlySet<number>>> = []
+  // By layer: positions of generated tokens that are left, and what each generated token saw of them.
+  const left = Array.from({ length: model.layers }, () => new Set<number>())
+  const saw = Array.from({ length: model.layers }, () => new Map<number, ReadonlySet<number>>())
   while (tokens.length < prompt.length + outputTokens) {
-    const logits = forward(model, weights, tokens, (layer, q, k) => {
-      if (tokens.length === prompt.length && keep !== undefined) kept[layer] = keep(layer, q, k)
-      return (kvHead, position, key) =>
-        position < prompt.length ||
-        key >= prompt.length ||
-        keep === undefined ||
-        kept[layer]![kvHead]!.has(key)
+    const newest = tokens.length - 1
+    const fedBack = tokens.length - prompt.length
+    const logits = forward(model, weights, tokens, {
+      seen: (layer, q, k) => {
+        if (fedBack === 0) kept[layer] = keep?.(layer, q, k) ?? []
+        else {
+          left[layer]!.add(newest)
+          saw[layer]!.set(newest, new Set(left[layer]))
+        }
+        return (kvHead, position, key) => {
+          if (position < prompt.length) return true
+          if (key >= prompt.length) return saw[layer]!.get(position)!.has(key)
+          return keep === undefined || kept[layer]![kvHead]!.has(key)
+        }
+      },
+      attended: (layer, attention) => {
+        if (left[layer]!.size <= stay(fedBack)) return
+        const others = [...left[layer]!].filter((position) => position !== newest)
+        const ordered = others.toSorted((a, b) => attention.get(a)! - attention.get(b)!)
+        if (ordered.length > 1)
+          margin = Math.min(margin, attention.get(ordered[1]!)! - attention.get(ordered[0]!)!)
+        left[layer]!.delete(ordered[0]!)
+      }
     })
     const ordered = [...logits].toSorted((a, b) => b - a)
     margin = Math.min(margin, ordered[0]! - ordered[1]!)
@@ -100,12 +121,19 @@ export const generate = (
 
 type Sees = (kvHead: number, position: number, key: number) => boolean
 
+interface Watch {
+  /** Before a layer's attention: who sees whom. */
+  seen(layer: number, q: Rows, k: Rows): Sees
+  /** After it: the last query's attention to each key it saw, summed over heads. */
+  attended(layer: number, attention: ReadonlyMap<number, number>): void
+}
+
 /** Logits after the last of `tokens`. */
 const forward = (
   model: DecoderModel,
   weights: Weights,
   tokens: ReadonlyArray<number>,
-  seen: (layer: number, q: Rows, k: Rows) => Sees
+  watch: Watch
 ): Float64Array => {
   const { width, heads, kvHeads, ffnWidth, vocabulary } = model
   const headWidth = headWidthOf(model)
@@ -122,7 +150,8 @@ const forward = (
     const q = turned(linear(y, own("self_attn.q_proj"), width), headWidth, model.ropeBase)
     const k = turned(linear(y, own("self_attn.k_proj"), kvHeads * headWidth), headWidth, model.ropeBase)
     const v = linear(y, own("self_attn.v_proj"), kvHeads * headWidth)
-    const sees = seen(layer, q, k)
+    const sees = watch.seen(layer, q, k)
+    const attention = new Map<number, number>()
     const mixed = q.map((query, position) => {
       const out = new Float64Array(width)
       for (let h = 0; h < heads; h++) {
@@ -135,6 +164,9 @@ const forward = (
           return Math.exp(dot / Math.sqrt(headWidth))
         })
         const total = scores.reduce((sum, score) => sum + score, 0)
+        if (position === tokens.length - 1)
+          for (const [s, key] of keys.entries())
+            attention.set(key, (attention.get(key) ?? 0) + scores[s]! / total)
         for (let i = 0; i < headWidth; i++) {
           let sum = 0
           for (const [s, key] of keys.entries())
@@ -144,6 +176,7 @@ const forward = (
       }
       return out
     })
+    watch.attended(layer, attention)
     x = add(x, linear(mixed, own("self_attn.o_proj"), width))
     const z = norm(x, own("post_attention_layernorm"))
     const gate = linear(z, own("mlp.gate_proj"), ffnWidth)
