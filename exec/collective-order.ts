@@ -1,5 +1,6 @@
 // Holds the ranks of one process to one order of collectives per group, at submission: a mismatch is reported where it is
 // made, before any thread waits for a partner that never comes. Knows nothing of lanes, bytes or time.
+import { fitsCollective } from "../core/machine/collective-fit.ts"
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
 import type { Group } from "../core/world.ts"
@@ -43,7 +44,7 @@ export class CollectiveOrder {
       if (group.ranks.length > 1) open.set(position, { op, byRank: rank, ranks: new Set([rank]) })
       return position
     }
-    if (meeting.op.kernel.name !== op.kernel.name || meeting.op.sizeBytes !== op.sizeBytes) {
+    if (!fitsCollective(meeting.op, op)) {
       return new CollectiveMismatch({
         group: group.name,
         position,

@@ -100,7 +100,8 @@ const tookSeconds = (begin: number, end: number): number | undefined =>
 
 interface Meeting {
   readonly op: string
-  readonly sizeBytes: number
+  /** Of the member that puts in most. */
+  sizeBytes: number
   readonly begins: Array<number>
   readonly ends: Array<number>
 }
@@ -127,6 +128,7 @@ export const recordedCollectives = (
         let meeting = meetings.get(key)
         if (meeting === undefined)
           meetings.set(key, (meeting = { op: kernel, sizeBytes, begins: [], ends: [] }))
+        meeting.sizeBytes = Math.max(meeting.sizeBytes, sizeBytes)
         meeting.begins.push(begin[row]!)
         meeting.ends.push(timeline.endSeconds[row]!)
       }

@@ -1,6 +1,7 @@
 // Keeps what a real run did: each rank's op log with its edges as derived at submission, and, from the times that the native
 // layer took, the timeline. The same two records as a simulation makes.
 import { Dictionary } from "../core/dictionary.ts"
+import { memberRows } from "../core/kernels/collectives.ts"
 import type { Dependencies } from "../core/machine/dependencies.ts"
 import { laneCount } from "../core/machine/lane.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
@@ -21,6 +22,7 @@ export class Recorder {
   }
 
   submitted(rank: number, id: OpId, step: number, op: Op, dependencies: Dependencies): void {
+    const rows = op.group === undefined ? "" : memberRows(op.attributes)
     this.#ranks.get(rank)!.entries.push({
       op: id,
       label: op.label,
@@ -29,6 +31,7 @@ export class Recorder {
       step,
       group: op.group?.name,
       sizeBytes: op.sizeBytes,
+      ...(rows === "" ? {} : { rows }),
       after: Array.from(dependencies.edges.subarray(0, dependencies.edgeCount))
     })
   }

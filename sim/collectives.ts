@@ -1,6 +1,7 @@
 // Turns a collective into engine activities that every simulated member joins: one chain of phases, held until all have
 // come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
 import { memberRows } from "../core/kernels/collectives.ts"
+import { fitsCollective } from "../core/machine/collective-fit.ts"
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
 import { sizeBytesOf, type Dtype } from "../core/machine/tensor.ts"
@@ -125,7 +126,7 @@ export class Collectives {
       // Born with one hold; every further member adds its own before anyone can release the last.
       for (let i = 1; i < communicator.members; i++) this.#engine.hold(meeting.first)
       if (communicator.members > 1) communicator.open.set(position, meeting)
-    } else if (!fits(meeting.op, op)) {
+    } else if (!fitsCollective(meeting.op, op)) {
       return new CollectiveMismatch({
         group: communicator.group.name,
         position,
@@ -321,15 +322,8 @@ const linkRate = (network: Network, { links, weights }: Phase): number => {
   return rate
 }
 
-/** Members submitted parts of one collective: the same kernel and size, or the same rows of an uneven one. */
-const fits = (one: Op, other: Op): boolean => {
-  if (one.kernel.name !== other.kernel.name) return false
-  const [a, b] = [memberRows(one.attributes), memberRows(other.attributes)]
-  return a === b && (a !== "" || one.sizeBytes === other.sizeBytes)
-}
-
 /** What an uneven collective moves; undefined for one whose members all put in as much. */
-const unevenRows = (op: Op) => {
+export const unevenRows = (op: Op) => {
   const text = memberRows(op.attributes)
   if (text === "") return undefined
   const rows = text.split(";").map((row) => row.split(",").map(Number))

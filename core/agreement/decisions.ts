@@ -27,6 +27,7 @@ const sameEntry = (one: OpLogEntry | undefined, other: OpLogEntry | undefined): 
   one.step === other.step &&
   one.group === other.group &&
   one.sizeBytes === other.sizeBytes &&
+  one.rows === other.rows &&
   sameNumbers(one.after, other.after)
 
 const byRank = <T extends { readonly rank: number }>(all: ReadonlyArray<T>): ReadonlyMap<number, T> =>

@@ -2,6 +2,7 @@
 // on both sides; and hands the two to the agreement checker.
 import * as Effect from "effect/Effect"
 import { agree, type Agreement } from "../../core/agreement/agree.ts"
+import { replaying } from "../../core/agreement/replay.ts"
 import { defaultTolerance, type Tolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
@@ -17,6 +18,8 @@ import { simulate, type SimulationResult } from "../../sim/simulate.ts"
 import { distinct } from "../../sim/symmetry.ts"
 import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
+import type { Bus } from "../native.ts"
+import type { InitialValues } from "../rank-machine.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface BothOptions<A> {
@@ -27,6 +30,11 @@ export interface BothOptions<A> {
   readonly network?: "fluid" | "alpha-beta"
   readonly capacityBytes?: Partial<Readonly<Record<Place, number>>> | undefined
   readonly tolerance?: Tolerance
+  /** Initial values of tensors, instead of those that the program gives them. */
+  readonly initial?: InitialValues | undefined
+  /** Copies between host and device go at most so fast. */
+  readonly h2d?: Bus | undefined
+  readonly d2h?: Bus | undefined
   /** More for the real run: tests open sessions that break things. */
   readonly execution?: Partial<Execution<A>>
 }
@@ -52,6 +60,9 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
         capacityBytes,
         lookAhead,
         record: true,
+        initial: options.initial,
+        h2d: options.h2d,
+        d2h: options.d2h,
         ...emulatedLinks(world, collectives),
         ...options.execution
       },
@@ -63,7 +74,7 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
     const virtual: Array<Journal> = []
     const simulated = yield* simulate({
       world,
-      program: journaled(program(), virtual),
+      program: journaled(replaying(program(), real), virtual),
       costs,
       network,
       collectives: {
@@ -75,7 +86,7 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
       capacityBytes: capacityBytes ?? {},
       lookAhead,
       record: true,
-      values: () => undefined
+      values: options.initial ?? (() => undefined)
     })
     const simulatedRun: Judged = {
       timeline: simulated.timeline!,

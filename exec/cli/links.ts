@@ -2,6 +2,7 @@
 // as the simulator's network model has it. Without links that limit anything, collectives go as fast as memory is.
 import type { Op } from "../../core/machine/op.ts"
 import type { World } from "../../core/world.ts"
+import { unevenRows } from "../../sim/collectives.ts"
 import { Network, type CollectiveAlgorithm } from "../../sim/network.ts"
 import { distinct } from "../../sim/symmetry.ts"
 import type { Execution } from "../execute.ts"
@@ -22,7 +23,12 @@ export const emulatedLinks = (
     rates.push(spec.bytesPerSecond)
   }
   const transportOf = (op: Op): Transport | undefined => {
-    const phases = network.phases(op.kernel.name, algorithm, [op.group!.ranks])
+    const { ranks } = op.group!
+    const uneven = unevenRows(op)
+    const phases =
+      uneven === undefined
+        ? network.phases(op.kernel.name, algorithm, [ranks])
+        : [network.unevenPhase(op.kernel.name, ranks, uneven.rows)]
     const bytesOn = new Map<number, number>()
     let latencySeconds = 0
     for (const phase of phases) {
@@ -30,7 +36,7 @@ export const emulatedLinks = (
       phase.links.forEach((id, i) => {
         const link = number.get(id)
         if (link === undefined) return
-        const bytes = phase.weights[i]! * phase.unitsPerByte * op.sizeBytes
+        const bytes = phase.weights[i]! * (uneven?.rowBytes ?? phase.unitsPerByte * op.sizeBytes)
         bytesOn.set(link, (bytesOn.get(link) ?? 0) + bytes)
       })
     }
