@@ -10,3 +10,6 @@ export { forBenchmark, forSimulation, recordedCollectives, recordedSeconds } fro
 export type { RecordedRun, Reckoning } from "./recorded.ts"
 export { corpusOf, shippedText } from "./text.ts"
 export type { Corpus } from "./text.ts"
+export { training } from "./train/train.ts"
+export type { Learnt, Training, TrainingOptions } from "./train/train.ts"
+export type { CurvePoint } from "./train/curve.ts"

@@ -74,12 +74,14 @@ Examples:
       "--text <file>",
       "text to learn, a token for each character (default: the scenario's, or the one that ships)"
     )
+    .option("--seed <n>", "of initial parameters and batches (default: the scenario's)", wholeNumber(0))
     .option(
       "--evaluate-every <n>",
       "steps between evaluations on held-out text (default: at the end)",
       wholeNumber(1)
     )
     .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
+    .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
     .addOption(jsonOption())
     .action(

@@ -9,10 +9,11 @@ export interface Observation {
   /** After how many steps the training loss is read each time; a read waits for that step's forward pass. */
   readonly everySteps: number
   readonly onLoss: (rank: number, step: number, loss: number) => void
-  /** Mean loss over `batches` held-out batches after every so many steps, of each rank's own parameters. */
+  /** Mean loss over `batches` held-out batches after every so many steps and after `lastStep`, of each rank's own parameters. */
   readonly evaluation?:
     | {
         readonly everySteps: number
+        readonly lastStep?: number | undefined
         readonly batches: number
         readonly onLoss: (rank: number, step: number, loss: number) => void
       }
@@ -34,7 +35,8 @@ export const observed = (
       step++
       if (model === undefined) return
       if (step % everySteps === 0) onLoss(machine.rank, step, yield* lossOf(model))
-      if (evaluation === undefined || step % evaluation.everySteps !== 0) return
+      if (evaluation === undefined) return
+      if (step % evaluation.everySteps !== 0 && step !== evaluation.lastStep) return
       let sum = 0
       for (let index = 0; index < evaluation.batches; index++) {
         for (const op of model.evaluate(index)) machine.submit(op)

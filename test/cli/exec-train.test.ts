@@ -1,0 +1,133 @@
+// `exec train` as a user meets it: what it prints, what repeats, what Ctrl-C leaves, and how bad input is refused.
+import { spawn, spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, it } from "vitest"
+import type { TrainResult } from "../../exec/cli/train-command.ts"
+import { describeNative } from "../native/addon.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const launcher = path.join(root, "bin/exec.js")
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "exec-train-"))
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
+
+const exec = (...args: ReadonlyArray<string>) =>
+  spawnSync(process.execPath, [launcher, "train", ...args], { cwd: root, encoding: "utf8" })
+
+const scenario = path.join(folder, "tiny.yaml")
+fs.writeFileSync(
+  scenario,
+  `name: tiny
+model:
+  gpt2: { layers: 1, width: 16, heads: 2, vocabulary: 64, context: 16, batch: 2 }
+world: { ranks: 2 }
+algorithm: { name: streaming-diloco, period: 6, fragments: 3 }
+`
+)
+
+describeNative("exec train", () => {
+  const json = (...args: ReadonlyArray<string>): TrainResult => {
+    const { status, stdout, stderr } = exec(scenario, "--json", ...args)
+    expect(stderr).toBe("")
+    expect(status).toBe(0)
+    return JSON.parse(stdout) as TrainResult
+  }
+  /** All that does not depend on how fast the machine is. */
+  const learnt = (result: TrainResult) => ({ ...result, seconds: 0, tokensPerSecond: 0 })
+
+  it("tells what was learnt, the same bits with the same seed", () => {
+    const once = json("--steps", "12", "--seed", "5", "--evaluate-every", "5")
+    expect(once).toMatchObject({ scenario: "tiny", algorithm: "streaming-diloco", ranks: 2, seed: 5 })
+    expect(once).toMatchObject({ steps: 12, stepsDone: 12, tokens: 12 * 2 * 2 * 16 })
+    expect(once.losses.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1))
+    expect(once.heldOutLosses.map(({ step }) => step)).toEqual([5, 10, 12])
+    expect(once.tokensPerSecond).toBeCloseTo(once.tokens / once.seconds, 3)
+    expect(learnt(json("--steps", "12", "--seed", "5", "--evaluate-every", "5"))).toEqual(learnt(once))
+    expect(json("--steps", "12", "--seed", "6").losses).not.toEqual(once.losses)
+  })
+
+  it("learns a text of one's own, named as the shell sees it", () => {
+    const text = path.join(folder, "mine.txt")
+    fs.writeFileSync(text, "abcdefgh".repeat(100))
+    const relative = path.relative(root, text)
+    const result = json("--steps", "3", "--text", relative)
+    expect(result.text).toEqual({ trainTokens: 720, heldOutTokens: 80 })
+    const { status, stdout } = exec(scenario, "--steps", "3", "--text", relative)
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/^tiny: streaming-diloco on 2 ranks, \d+ parameters, seed 0\n3 steps in /u)
+    expect(stdout).toMatch(/held-out loss \d\.\d{3} after 3 steps/u)
+  })
+
+  it("keeps what is done when it is interrupted, whole", async () => {
+    const out = path.join(folder, "kept.json")
+    // However slow the machine, some wait is long enough for a first step.
+    for (let waitMillis = 1500; waitMillis <= 48_000 && !fs.existsSync(out); waitMillis *= 2) {
+      const args = [launcher, "train", scenario, "--steps", "10000000", "--json", "--out", out]
+      const child = spawn(process.execPath, args, { cwd: root })
+      let stdout = ""
+      child.stdout.on("data", (piece: Buffer) => (stdout += piece.toString()))
+      const ended = new Promise<number | null>((resolve) => child.on("close", resolve))
+      await sleep(waitMillis)
+      child.kill("SIGINT")
+      const status = await ended
+      if (!fs.existsSync(out)) continue
+      expect(status).toBe(130)
+      const kept = fs.readFileSync(out, "utf8")
+      expect(stdout).toBe(kept)
+      const { steps, stepsDone, losses, peakBytes } = JSON.parse(kept) as TrainResult
+      expect(steps).toBe(10_000_000)
+      expect(stepsDone).toBeGreaterThan(0)
+      expect(losses.length).toBe(stepsDone)
+      expect(peakBytes).toBeNull()
+    }
+    expect(fs.existsSync(out)).toBe(true)
+    expect(fs.readdirSync(folder).filter((name) => name.includes(".tmp"))).toEqual([])
+  })
+
+  it("ends with 1 when a rank's memory does not hold the model", () => {
+    const { status, stderr } = exec(scenario, "--set", "memory.device=10KiB", "--steps", "3")
+    expect(status).toBe(1)
+    expect(stderr).toMatch(/^exec: rank \d: tensor ".+" needs \d+ B of device memory/u)
+  })
+})
+
+describe("exec train refuses", () => {
+  const short = path.join(folder, "short.txt")
+  fs.writeFileSync(short, "abc")
+  const wide = path.join(folder, "wide.txt")
+  fs.writeFileSync(wide, String.fromCodePoint(...Array.from({ length: 500 }, (_, i) => 0x4e00 + i)))
+  const cases: ReadonlyArray<readonly [string, ReadonlyArray<string>, RegExp]> = [
+    ["a text that is not there", ["--text", "/nowhere.txt"], /ENOENT.*expected a text file/u],
+    ["a text too short for a window", ["--text", short], /3 characters to train on.*the 16 of a window/u],
+    ["a text with too many characters", ["--text", wide], /500 different characters.*vocabulary of 64/u],
+    [
+      "an algorithm that is none",
+      ["--set", "algorithm=magic"],
+      /"magic" is not accepted; expected s-sgd, ddp/u
+    ],
+    ["no steps", ["--steps", "0"], /'--steps <n>' argument '0' is invalid/u],
+    ["a seed that is no number", ["--seed", "x"], /'--seed <n>' argument 'x' is invalid/u],
+    ["a result that cannot be written", ["--out", "/nowhere/a.json"], /\/nowhere\/a\.json: --out/u],
+    ["a result in place of a folder", ["--out", folder], /--out.*a folder.*expected a file/u],
+    ["a held-out part below a window", ["--set", "training.heldOut=0.00001"], /characters held out.*or 0/u]
+  ]
+  for (const [what, args, message] of cases) {
+    it(what, () => {
+      const before = fs.readdirSync(folder)
+      const { status, stdout, stderr } = exec(scenario, ...args)
+      expect(stderr).toMatch(message)
+      expect(stderr).not.toMatch(/\n\s+at /u)
+      expect([status, stdout]).toEqual([2, ""])
+      expect(fs.readdirSync(folder)).toEqual(before)
+    })
+  }
+
+  it("a model that only a profile describes", () => {
+    const { status, stderr } = exec("scenarios/geo-gpt2.yaml")
+    expect(stderr).toMatch(/model: .* expected an architecture, whose kernels can be run/u)
+    expect(status).toBe(2)
+  })
+})
