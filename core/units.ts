@@ -45,9 +45,9 @@ const numberAndUnit = /^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)$/u
 const show = (input: string | number): string =>
   typeof input === "number" ? String(input) : JSON.stringify(input)
 
-// What is no quantity of any machine. Within these bounds no sum or quotient of quantities overflows to infinity.
-const least = 1e-30
-const most = 1e30
+/** Beyond it is no quantity of any machine, in SI units; up to it no sum or quotient of quantities overflows to infinity. */
+export const largestQuantity = 1e30
+const smallestQuantity = 1e-30
 
 /** A parser of one quantity: splits number from unit, leaves the unit to `scale`, refuses what no quantity can be. */
 const parser =
@@ -70,8 +70,8 @@ const parser =
     const scaled = scale(amount, unit)
     if (typeof scaled === "string") return fail(scaled)
     if (!Number.isFinite(scaled)) return fail("it is not finite")
-    if (scaled !== 0 && !(scaled >= least && scaled <= most))
-      return fail(`it is not between ${least} and ${most}`)
+    if (scaled !== 0 && !(scaled >= smallestQuantity && scaled <= largestQuantity))
+      return fail(`it is not between ${smallestQuantity} and ${largestQuantity}`)
     // -0 would survive every test above and print as "-0".
     return Result.succeed(scaled === 0 ? 0 : scaled)
   }

@@ -7,10 +7,10 @@ import { InputError } from "../core/input-error.ts"
 import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
 import type { ModelSettings } from "../core/scenario-sections.ts"
 import { elementsOf } from "../core/machine/tensor.ts"
-import { formatSeconds } from "../core/units.ts"
+import { formatSeconds, largestQuantity } from "../core/units.ts"
 import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
 import { modelGraph } from "../core/models/model-graph.ts"
-import { rescaleHostGaps } from "../traces/rescale.ts"
+import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
 import { interpolate } from "./cost/cost-model.ts"
 import { rooflineSeconds, type Device } from "./cost/roofline.ts"
 import type { Loader } from "./load.ts"
@@ -41,6 +41,15 @@ export const resolveModel = (
           field: "model.profile",
           value: `${model.profile} (a table of ops, without layers)`,
           accepted: "a profile of a training step, as `sim import kineto` makes from a torch.profiler trace"
+        })
+      }
+      const endless = endlessPart(measured)
+      if (endless !== undefined) {
+        return yield* new InputError({
+          file,
+          field: "model.profile",
+          value: `${model.profile} (${endless} takes more than ${largestQuantity} s)`,
+          accepted: "a profile of a step that ends"
         })
       }
       return yield* scaleProfile(measured, model, ranks, file)
@@ -93,6 +102,17 @@ const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "acce
   return undefined
 }
 
+/** What of a profile takes so long that sums of it would overflow. */
+const endlessPart = ({ layers, unprofiledStepSeconds = 0 }: Profile): string | undefined => {
+  if (unprofiledStepSeconds > largestQuantity) return "a step without the profiler"
+  const layer = layers.find(({ forward, backward, optimizer }) =>
+    [forward, backward, optimizer].some(
+      ({ busySeconds, spanSeconds }) => Math.max(busySeconds, spanSeconds) > largestQuantity
+    )
+  )
+  return layer === undefined ? undefined : `layer "${layer.name}"`
+}
+
 const exact = { hostTime: "span", estimated: false, warnings: [] } as const
 
 /** Every layer alike; a step of 3L-1 equal nodes: L forward, L-1 backward-activation, L backward-parameter. */
@@ -137,11 +157,15 @@ const scaleProfile = (
     const warnings: Array<string> = []
     const { hostTime } = model
     // The profiler slows the host down: where the undisturbed step is known, the host's gaps are scaled to it.
+    const unprofiled = measured.unprofiledStepSeconds
+    const busy = Math.max(measured.deviceBusySeconds, totalSeconds(measured.layers).busySeconds)
+    if (unprofiled !== undefined && unprofiled < busy) {
+      warnings.push(
+        `the profile's step without the profiler (${formatSeconds(unprofiled)}) cannot hold its ${formatSeconds(busy)} of device work and is not used`
+      )
+    }
     const base =
-      measured.unprofiledStepSeconds === undefined ||
-      measured.unprofiledStepSeconds < measured.deviceBusySeconds
-        ? measured
-        : rescaleHostGaps(measured, measured.unprofiledStepSeconds)
+      unprofiled === undefined || unprofiled < busy ? measured : rescaleHostGaps(measured, unprofiled)
     if (
       measured.unprofiledStepSeconds === undefined &&
       hostTime === "span" &&
@@ -161,7 +185,8 @@ const scaleProfile = (
           : forward.busySeconds + backward.busySeconds + optimizer.busySeconds),
       0
     )
-    if (own === 0) {
+    // So short that scaling it up might overflow.
+    if (own < 1 / largestQuantity) {
       return yield* new InputError({
         file,
         field: "model.profile",

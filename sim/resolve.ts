@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import type { DeviceSettings, FaultSettings } from "../core/scenario-sections.ts"
+import { largestQuantity } from "../core/units.ts"
 import type { World } from "../core/world.ts"
 import { CollectiveTable } from "./cost/collective-table.ts"
 import { devices, type Device } from "./cost/roofline.ts"
@@ -26,7 +27,17 @@ export const resolveCollectiveTable = (
   Effect.gen(function* () {
     if (measured === undefined) return undefined
     const field = "collectives.measured"
-    const table = new CollectiveTable((yield* loader.profile(file, field, measured)).collectives)
+    const { collectives } = yield* loader.profile(file, field, measured)
+    const endless = collectives.find(({ medianSeconds }) => medianSeconds > largestQuantity)
+    if (endless !== undefined) {
+      return yield* new InputError({
+        file,
+        field,
+        value: `${measured} (${endless.op} of ${endless.sizeBytes} B takes more than ${largestQuantity} s)`,
+        accepted: "a profile of collectives that end"
+      })
+    }
+    const table = new CollectiveTable(collectives)
     if (table.ops.includes(op)) return table
     const found = table.ops.length === 0 ? "no collectives on unshaped links" : `only ${table.ops.join(", ")}`
     return yield* new InputError({
