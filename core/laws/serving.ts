@@ -27,14 +27,24 @@ const tokensAsAsked: ServingLaw = (_plan, outcomes) => {
   return undefined
 }
 
-/** Arrival, first token, second, last; the last of one token is the first. */
+/**
+ * Arrival, first token, second, last; the last of one token is the first. Only what one rank saw is compared: another rank
+ * may see the second token before the one that prefilled has looked at the first.
+ */
 const timesInOrder: ServingLaw = (_plan, outcomes) => {
-  const first = firstTimes(outcomes)
-  for (const { request, secondSeconds, lastSeconds } of outcomes.flatMap(({ finished }) => finished)) {
-    const { id, arrivalSeconds, outputTokens } = request
-    const times = [arrivalSeconds, first.get(id)!, ...(outputTokens > 1 ? [secondSeconds] : []), lastSeconds]
-    const late = times.findIndex((seconds, index) => index > 0 && !(seconds >= times[index - 1]!))
-    if (late >= 0) return `request ${id} has a time before the one it follows: ${times.join(", ")} s`
+  for (const outcome of outcomes) {
+    const first = firstTimes([outcome])
+    for (const { request, secondSeconds, lastSeconds } of outcome.finished) {
+      const { id, arrivalSeconds, outputTokens } = request
+      const times = [
+        arrivalSeconds,
+        ...(first.has(id) ? [first.get(id)!] : []),
+        ...(outputTokens > 1 ? [secondSeconds] : []),
+        lastSeconds
+      ]
+      const late = times.findIndex((seconds, index) => index > 0 && !(seconds >= times[index - 1]!))
+      if (late >= 0) return `request ${id} has a time before the one it follows: ${times.join(", ")} s`
+    }
   }
   return undefined
 }

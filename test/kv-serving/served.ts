@@ -2,7 +2,7 @@
 import { disaggregated } from "../../core/algorithms/kv-serving/disaggregated.ts"
 import { serve, serveThroughHost } from "../../core/algorithms/kv-serving/serve.ts"
 import type { Finished, ServingOutcome, ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
-import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
 import type { Simulation, SimulationResult } from "../../sim/simulate.ts"
 import { flatWorld, run } from "../simulate/simulated.ts"
 import type { Weights } from "./tiny-llama.ts"
@@ -15,9 +15,9 @@ export const programs = { here: serve, host: serveThroughHost, node: disaggregat
 /** Initial values of weights and prompts. */
 export const valuesOf =
   (weights: Weights, prompts: ReadonlyArray<ReadonlyArray<number>>) =>
-  (_rank: number, tensor: Tensor): TensorData | undefined => {
-    const id = /^request (\d+) prompt$/.exec(tensor.name)?.[1]
-    return id === undefined ? weights.get(tensor.name) : Int32Array.from(prompts[Number(id)]!)
+  (_rank: number, { name }: { readonly name: string }): TensorData | undefined => {
+    const id = /^request (\d+) prompt$/.exec(name)?.[1]
+    return id === undefined ? weights.get(name) : Int32Array.from(prompts[Number(id)]!)
   }
 
 export const simulated = (
