@@ -1,16 +1,18 @@
 // The command line of the simulator; runs when imported. Only options are known here: what a command does is loaded when
 // it is used, so that help appears at once.
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander"
 import { enableCompileCache } from "node:module"
 import type { CompareCommandOptions } from "./cli/compare-command.ts"
 import type { ExplainCommandOptions } from "./cli/explain-command.ts"
 import type { ImportCommandOptions } from "./cli/import-command.ts"
+import type { ImportRoutingOptions } from "./cli/import-routing-command.ts"
 import type { RunCommandOptions } from "./cli/run-command.ts"
 import type { ScheduleCommandOptions } from "./cli/schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./cli/study-command.ts"
 import type { ValidateCommandOptions } from "./cli/validate-command.ts"
 import { writeError } from "./cli/output.ts"
 import { version } from "./cli/version.ts"
+import type { RoutingSource } from "../traces/routing/formats.ts"
 
 enableCompileCache()
 
@@ -197,6 +199,24 @@ importOptions(importer.command("nccl-tests"))
   .action(
     ending(async (file: string, options: ImportCommandOptions) =>
       (await import("./cli/import-command.ts")).importCommand("nccl-tests", file, options)
+    )
+  )
+
+importer
+  .command("routing")
+  .description("which experts the tokens of a mixture-of-experts model chose")
+  .addArgument(
+    new Argument("<source>", "tool that recorded it").choices(["vllm", "megatron", "llama-cpp", "json"])
+  )
+  .argument("<file>", "recording (vllm: .npy or JSON; megatron: JSON lines; llama-cpp: CSV; json: per layer)")
+  .requiredOption("-o, --out <file>", "routing to write (.arrow)")
+  .option("--prompt-tokens <n>", "tokens at the beginning that are one step, the prefill", wholeNumber(1))
+  .option("--top-k <n>", "experts of a token, where the recording does not say", wholeNumber(1))
+  .option("--keep-warmup", "keep long runs of tokens that chose the same at every layer")
+  .addOption(jsonOption())
+  .action(
+    ending(async (source: RoutingSource, file: string, options: ImportRoutingOptions) =>
+      (await import("./cli/import-routing-command.ts")).importRoutingCommand(source, file, options)
     )
   )
 

@@ -1,0 +1,53 @@
+// sim import routing: which experts another tool's tokens chose, as a routing file.
+import * as Effect from "effect/Effect"
+import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
+import type { RoutingSource } from "../../traces/routing/formats.ts"
+import { importRoutingFile, routingRows } from "../../traces/routing/import.ts"
+import { writeRouting } from "../../traces/routing-file.ts"
+import { execute, json, said } from "./execute.ts"
+
+export interface ImportRoutingOptions {
+  readonly out: string
+  readonly promptTokens?: number
+  readonly topK?: number
+  readonly keepWarmup?: boolean
+  readonly json?: boolean
+}
+
+export const importRoutingCommand = (
+  source: RoutingSource,
+  file: string,
+  { out, promptTokens, topK, keepWarmup, json: asJson }: ImportRoutingOptions
+): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const { routing, layers, warmupTokens, warnings } = yield* importRoutingFile(source, file, {
+        ...(promptTokens === undefined ? {} : { promptTokens }),
+        ...(topK === undefined ? {} : { topK }),
+        ...(keepWarmup === undefined ? {} : { keepWarmup })
+      })
+      yield* writeRouting(out, routingRows(routing))
+      const tokens = tokensOf(routing)
+      const count = tokens.reduce((sum, each) => sum + each, 0)
+      const summary = {
+        out,
+        steps: tokens.length,
+        tokens: count,
+        layers: routing.shape.layers,
+        sourceLayers: layers,
+        topK: routing.topK,
+        experts: routing.shape.experts,
+        warmupTokens,
+        warnings
+      }
+      if (asJson === true) return said(json(summary))
+      return said(
+        [
+          `${count} tokens in ${tokens.length} steps, ${layers.length} layers, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`,
+          ...warnings.map((warning) => `warning: ${warning}`),
+          `wrote ${out}`,
+          ""
+        ].join("\n")
+      )
+    })
+  )
