@@ -3,6 +3,8 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { Loader } from "../load.ts"
+import { expertCaches } from "./expert-caches.ts"
+import { expertflow } from "./expertflow.ts"
 import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
@@ -13,7 +15,9 @@ export const sections: ReadonlyArray<Section> = [
   streamingDiloco,
   scalingLaws,
   publishedSchedule,
-  measuredSteps
+  measuredSteps,
+  expertCaches,
+  expertflow
 ]
 
 export interface ValidateOptions {

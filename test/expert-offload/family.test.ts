@@ -149,7 +149,7 @@ describe("what does not go together", () => {
     expect(await warnings("cache.scope=shared", "algorithm={name: expertflow, slots: fixed-quota}")).toEqual([
       expect.stringMatching(/cache.scope has no effect: the slots of expertflow are per-layer/)
     ])
-    expect(await warnings("cache.writeBack=true", "algorithm=on-demand")).toHaveLength(1)
-    expect(await warnings("cache.writeBack=true")).toEqual([])
+    expect(await warnings("cache.writeBack=own-stream", "algorithm=on-demand")).toHaveLength(1)
+    expect(await warnings("cache.writeBack=own-stream")).toEqual([])
   })
 })

@@ -58,7 +58,7 @@ const planOf = (
   workload,
   strategy: () =>
     makeStrategy(settings, factsOf(demand, { slots, scope: fixedScope(settings) ?? "per-layer" })),
-  writeBack: slots % 2 === 0,
+  writeBack: (["none", "same-stream", "own-stream"] as const)[slots % 3]!,
   seed: 1
 })
 

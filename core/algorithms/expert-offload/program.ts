@@ -18,8 +18,8 @@ export interface OffloadPlan {
   readonly workload: Workload
   /** A fresh one for each run: strategies have memory. */
   readonly strategy: () => Strategy
-  /** Copy an expert back to the host when it leaves its slot, as caches without a copy in host memory must. */
-  readonly writeBack: boolean
+  /** Copy an expert back to the host when it leaves its slot: in the queue of the loads, or in one of its own. */
+  readonly writeBack: "none" | "same-stream" | "own-stream"
   /** Of the weights' values, where a machine carries values. */
   readonly seed: number
 }
@@ -95,10 +95,9 @@ export const expertOffload = ({
     ) => ({
       load: (id: ExpertId, slot: number, evicted: ExpertId | undefined, ahead: boolean) => {
         const held = slots[slot]!
-        if (writeBack && evicted !== undefined) {
-          machine.submit(
-            launch(`store ${nameOf(evicted)}`, kernels.d2h, Lane.d2h, [held], [experts[evicted]!])
-          )
+        if (writeBack !== "none" && evicted !== undefined) {
+          const lane = writeBack === "same-stream" ? Lane.h2d : Lane.d2h
+          machine.submit(launch(`store ${nameOf(evicted)}`, kernels.d2h, lane, [held], [experts[evicted]!]))
         }
         const what = ahead ? "prefetch" : "load"
         loadedBy[slot] = machine.submit(

@@ -90,8 +90,11 @@ export const ExpertOffloadScenario = Schema.Struct({
     scope: withDefault(Schema.Literals(["per-layer", "shared"]), "per-layer"),
     /** Beside those, for algorithms that let experts pass through. */
     stagingSlots: withDefault(Positive, 1),
-    /** Copy an expert back to the host when it leaves: caches that keep no copy there must. */
-    writeBack: withDefault(Schema.Boolean, false)
+    /**
+     * Copy an expert back to the host when it leaves, as caches that keep no copy there must: before the load that takes its
+     * slot on one stream, or on a stream of its own, beside other loads.
+     */
+    writeBack: withDefault(Schema.Literals(["none", "same-stream", "own-stream"]), "none")
   }),
   /** Copies between host and device; default: as measured. */
   hostLink: Schema.optionalKey(

@@ -72,7 +72,7 @@ export const PredictNext = Schema.Struct({
   ...window
 })
 
-/** Streams all experts of the next layers round a ring of slots, as SE-MoE. */
+/** Streams all experts of the next layers round a ring of slots, as SE-MoE; by default as many at once as a layer has. */
 export const LayerRing = Schema.Struct({ name: Schema.Literal("layer-ring"), ...window })
 
 /** Evicts by past use weighted by distance, prefetches what the most similar step so far used. */

@@ -115,7 +115,7 @@ export const makeStrategy = (settings: ExpertOffloadSettings, facts: StrategyFac
     }
     case "layer-ring": {
       const outlook = new Outlook(shape)
-      const prefetcher = new WholeStep(new Everything(shape), outlook, window)
+      const prefetcher = new WholeStep(new Everything(shape), outlook, settings.window ?? shape.experts)
       return build(scope, () => new PredictedUse(outlook), prefetcher)
     }
     case "moe-infinity": {

@@ -12,7 +12,7 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(`cache.scope has no effect: the slots of ${algorithm.name} are ${scope}`)
   if (cache.stagingSlots !== 1 && !usesStaging(algorithm))
     warnings.push(`cache.stagingSlots has no effect: with ${algorithm.name} every loaded expert takes a slot`)
-  if (cache.writeBack && algorithm.name === "on-demand")
+  if (cache.writeBack !== "none" && algorithm.name === "on-demand")
     warnings.push(
       "cache.writeBack has no effect: with on-demand no expert is kept, so none leaves for another"
     )
