@@ -1,7 +1,12 @@
 // Scenarios of offloaded experts from file to figures: what adds up, what repeats, what is refused.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { describe, expect, it } from "vitest"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe, expect, it } from "vitest"
+import { generateRouting } from "../../core/algorithms/expert-offload/routing.ts"
+import { routingPresets } from "../../core/algorithms/expert-offload/routing-generator.ts"
 import type { ExpertOffloadScenario } from "../../core/algorithms/expert-offload/scenario.ts"
 import { expertOffloadNames } from "../../core/algorithms/expert-offload/settings.ts"
 import { metrics } from "../../sim/families/expert-offload/metrics.ts"
@@ -10,7 +15,13 @@ import { runExpertOffload, type ExpertOffloadResult } from "../../sim/families/e
 import { Loader } from "../../sim/load.ts"
 import { metricOf } from "../../sim/result.ts"
 import { loadScenario } from "../../sim/scenario-file.ts"
+import { Random } from "../../core/random.ts"
+import { routingRows } from "../../traces/routing/import.ts"
+import { writeRouting } from "../../traces/routing-file.ts"
 import { scenarioFile } from "../scenario/files.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "offload-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const small = `
 task: expert-offload
@@ -113,6 +124,28 @@ describe("a run", () => {
     const apart = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two)
     const together = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two, "tokenScheduler=true")
     expect(together.needsPerStep).toBeLessThan(apart.needsPerStep)
+  })
+})
+
+describe("a routing file", () => {
+  it("runs as the routing it holds, with and without its prefill", async () => {
+    const shape = { layers: 4, experts: 8 }
+    const workload = { batch: 2, promptTokens: 4, prefill: true, decodeTokens: 10 }
+    const random = new Random(0).split("routing")
+    const routed = generateRouting(shape, 2, workload, routingPresets.mixtral, random)
+    const trace = join(folder, "routing.arrow")
+    await Effect.runPromise(writeRouting(trace, routingRows(routed)))
+    const sets = [`routing={trace: ${trace}}`, "algorithm=expertflow"]
+    expect((await run(...sets)).digest).toBe((await run("algorithm=expertflow")).digest)
+    const decoding = await run(...sets, "workload.prefill=false")
+    expect(decoding.prefillSeconds).toBe(0)
+    expect(decoding.loads).toBeGreaterThan(0)
+    expect(await refusal(...sets, "workload.decodeTokens=11")).toMatch(
+      /workload: 12 steps of 8 and 2 tokens .*the trace has: 11 steps, of 8, then 10 of 2 tokens/
+    )
+    expect(await refusal(...sets, "model.layers=3")).toMatch(
+      /a trace of the model: 3 layers, top 2 of 8 experts/
+    )
   })
 })
 

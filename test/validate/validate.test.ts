@@ -23,10 +23,10 @@ const exact = (cells: ReadonlyArray<Cell>): number => cells.filter((cell) => cel
 
 describe("all sections", () => {
   let progress: ReadonlyArray<readonly [number, number]> = []
-  const began = performance.now()
+  const began = process.cpuUsage()
   const all = Effect.runPromise(
     validate([], { onProgress: (done, total) => (progress = [...progress, [done, total]]) })
-  ).then((result) => ({ ...result, seconds: (performance.now() - began) / 1000 }))
+  ).then((result) => ({ ...result, seconds: process.cpuUsage(began).user / 1e6 }))
 
   it("every claim holds", async () => {
     const { ok, json, text } = await all
