@@ -36,7 +36,8 @@ const npm = (cwd: string, ...args: ReadonlyArray<string>): void => {
     cwd,
     stdio: ["ignore", "ignore", "pipe"],
     // A cache of its own: what a machine happens to have cached must not make the difference.
-    env: { ...process.env, npm_config_cache: join(folder, "cache") }
+    // The addon's build takes long, and has its own tests.
+    env: { ...process.env, npm_config_cache: join(folder, "cache"), TANDEM_NATIVE: "skip" }
   })
 }
 
@@ -88,6 +89,20 @@ describe("the package", () => {
       expect(existsSync(join(installed, file.replace(/\.d\.ts$/u, ".js"))), file).toBe(true)
   })
 
+  it("holds all that the native addon is built from, and nothing that was built", () => {
+    const native = (folder: string) =>
+      readdirSync(join(folder, "native"), { recursive: true, encoding: "utf8" })
+        .filter(
+          (file) => !/^(?:build|test)(?:\/|$)/u.test(file) && !file.endsWith(".md") && file.includes(".")
+        )
+        .toSorted()
+    expect(native(installed)).toEqual(native(root))
+    expect(native(installed)).toEqual(
+      expect.arrayContaining(["CMakeLists.txt", "addon.cc", "cpu/gemm.fma.cc"])
+    )
+    expect(existsSync(join(installed, "native", "build"))).toBe(false)
+  })
+
   it("runs a scenario that ships with it, to the same digest as the sources", () => {
     const { status, stdout, stderr } = sim("run", inPackage("scenarios/geo-gpt2.yaml"), "--json")
     expect(stderr).toBe("")
@@ -127,7 +142,7 @@ describe("the package", () => {
 })
 
 describe("the entry points", () => {
-  const entries = ["tandem", "tandem/sim", "tandem/traces", "tandem/testing"]
+  const entries = ["tandem", "tandem/sim", "tandem/exec", "tandem/traces", "tandem/testing"]
 
   it("are those of the manifest", () => {
     const named = Object.keys(manifest.exports).map((name) => name.replace(/^\./u, "tandem"))

@@ -48,15 +48,17 @@ TANDEM_SIMD void packColumns(const float* b, int64_t row, int64_t column, int64_
   }
 }
 
-typedef float Vector __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float Vector __attribute__((vector_size(32)));
+/** The same anywhere in memory; for loads and stores only, since a variable of this type would not be aligned. */
+typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
 
 /** tile += a panel (k x 6) times b panel (k x 16). */
 TANDEM_SIMD void multiplyTile(int64_t k, const float* a, const float* b, float* tile) {
   Vector sums[tileRows][2];
   for (auto& row : sums) row[0] = row[1] = Vector{0, 0, 0, 0, 0, 0, 0, 0};
   for (int64_t p = 0; p < k; p++) {
-    const Vector left = *reinterpret_cast<const Vector*>(b);
-    const Vector right = *reinterpret_cast<const Vector*>(b + 8);
+    const Vector left = *reinterpret_cast<const Unaligned*>(b);
+    const Vector right = *reinterpret_cast<const Unaligned*>(b + 8);
 #pragma GCC unroll 6
     for (int64_t r = 0; r < tileRows; r++) {
       sums[r][0] += a[r] * left;
@@ -66,8 +68,8 @@ TANDEM_SIMD void multiplyTile(int64_t k, const float* a, const float* b, float* 
     b += tileColumns;
   }
   for (int64_t r = 0; r < tileRows; r++) {
-    *reinterpret_cast<Vector*>(tile + r * tileColumns) = sums[r][0];
-    *reinterpret_cast<Vector*>(tile + r * tileColumns + 8) = sums[r][1];
+    *reinterpret_cast<Unaligned*>(tile + r * tileColumns) = sums[r][0];
+    *reinterpret_cast<Unaligned*>(tile + r * tileColumns + 8) = sums[r][1];
   }
 }
 

@@ -113,7 +113,7 @@ int32_t toInt32(double x) {
 
 namespace {
 
-constexpr double maxOf[] = {16, 448, 127};
+constexpr double gridMax[] = {16, 448, 127};
 constexpr Dtype gridOf[] = {Dtype::float4, Dtype::float8, Dtype::int8};
 
 }  // namespace
@@ -128,12 +128,12 @@ float scaleOf(const float* values, int64_t count, Scaled format) {
     largest = magnitude > largest ? magnitude : largest;
   }
   if (nan || std::isinf(largest)) return std::nanf("");
-  return static_cast<float>(static_cast<double>(largest) / maxOf[static_cast<int>(format)]);
+  return static_cast<float>(static_cast<double>(largest) / gridMax[static_cast<int>(format)]);
 }
 
 double codeOf(double value, float scale, Scaled format) {
   if (!(scale > 0)) return 0;
-  const double max = maxOf[static_cast<int>(format)];
+  const double max = gridMax[static_cast<int>(format)];
   const double code = roundTo(gridOf[static_cast<int>(format)], value / static_cast<double>(scale));
   return code < -max ? -max : code > max ? max : code;
 }

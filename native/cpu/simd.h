@@ -8,7 +8,7 @@
 // Clones of a function for wider vectors. Sanitizers cannot run the code that chooses (it runs before they are set up).
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && \
     !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define TANDEM_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define TANDEM_SIMD __attribute__((target_clones("arch=x86-64-v3", "default")))
 #define TANDEM_SIMD_CLONES 1
 #else
 #define TANDEM_SIMD
@@ -21,7 +21,6 @@ namespace tandem {
 /** Widest vector instructions that this processor and this build share. */
 inline const char* simdName() {
 #if TANDEM_SIMD_CLONES
-  if (__builtin_cpu_supports("x86-64-v4")) return "avx512f";
   if (__builtin_cpu_supports("x86-64-v3")) return "avx2";
 #endif
   return "baseline";

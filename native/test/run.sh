@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds the native layer without Node under sanitizers, with its test program, and runs it.
+#   native/test/run.sh address    AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
+#   native/test/run.sh thread     ThreadSanitizer
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+address) sanitizers="address,undefined" ;;
+thread) sanitizers="thread" ;;
+*)
+  echo "usage: native/test/run.sh address|thread" >&2
+  exit 2
+  ;;
+esac
+
+build="build/$1"
+mkdir -p "$build/test" "$build/cpu"
+flags=(-std=gnu++17 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -Wall -Wextra -Wno-psabi -pthread
+  "-fsanitize=$sanitizers" -fno-sanitize-recover=all)
+sources=(test/main.cc call.cc rank.cc cpu/*.cc)
+
+# One job per core; xargs fails when a compilation does.
+printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -I{} "${CXX:-g++}" "${flags[@]}" -c {} -o "$build/{}.o"
+objects=("${sources[@]/#/$build/}")
+"${CXX:-g++}" "${flags[@]}" -o "$build/main" "${objects[@]/%/.o}" -ldl
+"$build/main"
