@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { agrees } from "../../core/agreement/agree.ts"
 import type { Disagreement } from "../../core/agreement/disagreement.ts"
+import { InputError } from "../../core/input-error.ts"
 import { formatSeconds } from "../../core/units.ts"
 import { json } from "../../sim/cli/execute.ts"
 import { writeError } from "../../sim/cli/output.ts"
@@ -43,8 +44,10 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
   runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const runnable = yield* programOf(scenario, file, new Loader()).pipe(Effect.mapError(locate))
       yield* requireDevice
+      const runnable = yield* programOf(scenario, file, new Loader()).pipe(
+        Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+      )
       const { agreement, simulated, executed } = yield* runOnBoth(runnable)
       if (options.timeline !== undefined) {
         const both = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)

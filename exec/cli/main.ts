@@ -4,6 +4,7 @@ import { writeError } from "../../sim/cli/output.ts"
 import { version } from "../../sim/cli/version.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
+import type { GenerateCommandOptions } from "./generate-command.ts"
 import type { InfoCommandOptions } from "./info-command.ts"
 import type { ProfileCommandOptions } from "./profile-command.ts"
 import type { TrainCommandOptions } from "./train-command.ts"
@@ -53,6 +54,7 @@ Examples:
   exec info
   exec train scenarios/train-tiny.yaml --set algorithm=diloco
   exec profile scenarios/train-tiny.yaml -o tiny.arrow
+  exec generate scenarios/agree/expert-offload.yaml --verify
   exec agree scenarios/agree/data-parallel.yaml --timeline both.json`
     )
 
@@ -101,6 +103,21 @@ Examples:
     .action(
       ending(async (file: string, options: ProfileCommandOptions) =>
         (await import("./profile-command.ts")).profileCommand(file, options)
+      )
+    )
+
+  exec
+    .command("generate")
+    .description(
+      "generate tokens with offloaded experts or a compressed key/value cache, with random weights"
+    )
+    .argument("<scenario>", "scenario file (YAML or JSON) of the task expert-offload or kv-serving")
+    .addOption(setOption())
+    .option("--verify", "exit with 1 unless the output is that with all experts on the device")
+    .addOption(jsonOption())
+    .action(
+      ending(async (file: string, options: GenerateCommandOptions) =>
+        (await import("./generate-command.ts")).generateCommand(file, options)
       )
     )
 

@@ -135,6 +135,30 @@ describeNative("exec on this machine", () => {
     json("agree", scenario)
   })
 
+  it("generates with few experts on the device what it does with all, and serves with a compressed cache", () => {
+    const offload = "scenarios/agree/expert-offload.yaml"
+    const result = json("generate", offload, "--verify", "--set", "slotsPerLayer=1", "--set", "algorithm=lru")
+    expect(result["identical"]).toBe(true)
+    expect(result["missing"]).toBeGreaterThan(10)
+    const peak = (field: string) => (result[field] as { device: number }).device
+    expect(peak("peakBytes")).toBeLessThan(peak("uncappedPeakBytes"))
+    const served = json("generate", "scenarios/agree/kv-serving.yaml")
+    const requests = served["requests"] as ReadonlyArray<{
+      promptTokens: number
+      keptRows: ReadonlyArray<number>
+    }>
+    expect(requests).toHaveLength(5)
+    for (const { promptTokens, keptRows } of requests)
+      for (const rows of keptRows) expect(rows).toBeLessThan(promptTokens)
+    expect(exec("generate", scenario).stderr).toMatch(/a task that generates: expert-offload or kv-serving/u)
+  })
+
+  it.each(["expert-offload", "kv-serving", "moe-training"])("agrees on %s", (task) => {
+    const { status, stdout } = exec("agree", `scenarios/agree/${task}.yaml`)
+    expect(stdout).toMatch(/decisions {2}agree\nvalues {5}agree .*\norder {6}legal/u)
+    expect(status).toBe(0)
+  })
+
   it("runs out of memory with a sentence and exit code 1", () => {
     const { status, stderr } = exec("train", scenario, "--set", "memory={device: 100kB}")
     expect(status).toBe(1)

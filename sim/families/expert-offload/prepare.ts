@@ -36,8 +36,8 @@ export interface Prepared {
   readonly slots: number
   readonly scope: SlotScope
   readonly costs: OffloadCosts
-  /** A fresh strategy of this scenario's algorithm, or of another under the same conditions. */
-  readonly strategy: (settings?: ExpertOffloadSettings) => Strategy
+  /** A fresh strategy of this scenario's algorithm, or of another under the same conditions, or for another demand. */
+  readonly strategy: (settings?: ExpertOffloadSettings, demand?: Demand) => Strategy
   /** Slots that an algorithm gets: in all where they are shared, of each layer where they are not. */
   readonly slotsOf: (settings: ExpertOffloadSettings) => { readonly slots: number; readonly scope: SlotScope }
 }
@@ -104,9 +104,9 @@ export const prepare = (
       ...own,
       costs,
       slotsOf,
-      strategy: (settings = scenario.algorithm) =>
+      strategy: (settings = scenario.algorithm, known = demand) =>
         makeStrategy(settings, {
-          demand,
+          demand: known,
           ...slotsOf(settings),
           stagingSlots: scenario.cache.stagingSlots,
           window,
