@@ -86,6 +86,10 @@ export class Loader {
   }
 }
 
+// Beyond these no message between sites ends in any time worth simulating.
+const mostMs = 1e15
+const leastGigabits = 1e-15
+
 const parsePairs = (json: unknown): WanPairs => {
   const pairs = typeof json === "object" && json !== null && "pairs" in json ? json.pairs : undefined
   if (typeof pairs !== "object" || pairs === null) throw new TypeError('no "pairs"')
@@ -98,8 +102,9 @@ const parsePairs = (json: unknown): WanPairs => {
       if (!(
         typeof roundTripMs === "number" &&
         roundTripMs >= 0 &&
+        roundTripMs <= mostMs &&
         typeof gigabits === "number" &&
-        gigabits > 0
+        gigabits >= leastGigabits
       )) {
         throw new TypeError(`${name}: ${JSON.stringify(value)}`)
       }

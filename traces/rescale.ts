@@ -13,6 +13,9 @@ export const totalSeconds = (layers: ReadonlyArray<LayerCost>): PhaseCost => {
   return { busySeconds, spanSeconds }
 }
 
+/** Time in which the device waited; none where kernels of other layers reach into the span. */
+const gapOf = ({ busySeconds, spanSeconds }: PhaseCost): number => Math.max(0, spanSeconds - busySeconds)
+
 /**
  * The same profile with every gap (span - busy) scaled by one factor so that all spans add up to `stepSeconds`. A
  * profile without gaps has the missing time spread in proportion to busy time. `stepSeconds` becomes the given one;
@@ -29,13 +32,13 @@ export const rescaleHostGaps = (profile: Profile, stepSeconds: number): Profile 
   // Gap by gap: the difference of two large sums would lose what small gaps hold.
   let gaps = 0
   for (const { forward, backward, optimizer } of profile.layers) {
-    for (const phase of [forward, backward, optimizer]) gaps += phase.spanSeconds - phase.busySeconds
+    for (const phase of [forward, backward, optimizer]) gaps += gapOf(phase)
   }
   const scale = gaps > slack ? missing / gaps : undefined
   const share = busySeconds > 0 ? missing / busySeconds : 0
-  const rescaled = ({ busySeconds: busy, spanSeconds: span }: PhaseCost): PhaseCost => ({
-    busySeconds: busy,
-    spanSeconds: busy + (scale === undefined ? busy * share : (span - busy) * scale)
+  const rescaled = (cost: PhaseCost): PhaseCost => ({
+    busySeconds: cost.busySeconds,
+    spanSeconds: cost.busySeconds + (scale === undefined ? cost.busySeconds * share : gapOf(cost) * scale)
   })
   return {
     ...profile,

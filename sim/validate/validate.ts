@@ -5,6 +5,8 @@ import { InputError } from "../../core/input-error.ts"
 import { Loader } from "../load.ts"
 import { expertCaches } from "./expert-caches.ts"
 import { expertflow } from "./expertflow.ts"
+import { cacheLatency } from "./cache-latency.ts"
+import { cacheMemory } from "./cache-memory.ts"
 import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
@@ -17,7 +19,9 @@ export const sections: ReadonlyArray<Section> = [
   publishedSchedule,
   measuredSteps,
   expertCaches,
-  expertflow
+  expertflow,
+  cacheLatency,
+  cacheMemory
 ]
 
 export interface ValidateOptions {

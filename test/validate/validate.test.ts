@@ -115,7 +115,7 @@ it("checks one section by name, and refuses an unknown one with the names there 
   const error = await Effect.runPromise(Effect.flip(validate(["streaming"])))
   expect(error).toBeInstanceOf(InputError)
   expect(error.message).toBe(
-    "sim validate: name: streaming is not accepted; expected one of streaming-diloco, scaling-laws, dreamddp-resnet18, ddp-gpt2-h200"
+    `sim validate: name: streaming is not accepted; expected one of ${sections.map(({ name }) => name).join(", ")}`
   )
 })
 

@@ -6,7 +6,7 @@ import { tokenCount, type Line, type RequestTrace, type TracedRequest } from "./
 
 export const mooncakeRequests = (file: string, lines: ReadonlyArray<Line>): RequestTrace => {
   let sharedPrefixes = false
-  const requests = lines.map((line): TracedRequest => {
+  const timed = lines.map((line) => {
     const row = objectOf(file, line)
     const [time, timeField] = pick(row, ["timestamp", "created_time"])
     if (!(typeof time === "number" && Number.isFinite(time) && time >= 0)) {
@@ -21,11 +21,17 @@ export const mooncakeRequests = (file: string, lines: ReadonlyArray<Line>): Requ
     const [output, outputField] = pick(row, ["output_length", "output_tokens"])
     sharedPrefixes ||= Array.isArray(row["hash_ids"]) && row["hash_ids"].length > 0
     return {
-      arrivalSeconds: time / 1000,
+      milliseconds: time,
       promptTokens: tokenCount(file, line, inputField, input),
       outputTokens: tokenCount(file, line, outputField, output)
     }
   })
+  // Before the division, which would round both.
+  const first = timed.reduce((least, { milliseconds }) => Math.min(least, milliseconds), Infinity)
+  const requests = timed.map(({ milliseconds, ...tokens }): TracedRequest => ({
+    arrivalSeconds: (milliseconds - first) / 1000,
+    ...tokens
+  }))
   return { format: "mooncake", requests, sharedPrefixes }
 }
 

@@ -1,0 +1,190 @@
+// Serving scenarios as people run them: files, figures, warnings, errors.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { percentile } from "../../sim/families/kv-serving/outcome.ts"
+import { familyOf, withIgnoredFields } from "../../sim/families.ts"
+import { Loader } from "../../sim/load.ts"
+import { metricOf } from "../../sim/result.ts"
+import { loadScenario } from "../../sim/scenario-file.ts"
+import { scenarioFile } from "../scenario/files.ts"
+
+const tiny = "{ layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 100 }"
+
+const small = `task: kv-serving
+name: small
+model: ${tiny}
+algorithm: full
+requests: { count: 6, prompt: 40, output: 5, perSecond: 1000, arrivals: even }
+`
+
+const attempt = (text: string, ...sets: ReadonlyArray<string>) => {
+  const file = scenarioFile(text)
+  return Effect.runPromise(
+    Effect.result(
+      Effect.gen(function* () {
+        const scenario = yield* loadScenario(file, sets)
+        const family = familyOf(scenario)
+        const { result } = yield* family.run(scenario, file, { loader: new Loader() })
+        const told = yield* family.schedule(scenario, file, new Loader())
+        return { result: withIgnoredFields(result, scenario), lines: family.print(result), told, family }
+      }).pipe(
+        Effect.mapError((error) =>
+          ("errors" in error
+            ? error.errors.map(({ message }) => message).join("\n")
+            : error.message
+          ).replaceAll(file, "FILE")
+        )
+      )
+    )
+  )
+}
+
+const run = async (text: string, ...sets: ReadonlyArray<string>) =>
+  Result.getOrThrow(await attempt(text, ...sets))
+
+const errorOf = async (text: string, ...sets: ReadonlyArray<string>): Promise<string> => {
+  const result = await attempt(text, ...sets)
+  if (Result.isSuccess(result)) throw new Error("expected an error")
+  return String(result.failure)
+}
+
+interface RequestJson {
+  readonly arrivalSeconds: number
+  readonly ttftSeconds: number
+  readonly tpotSeconds: number | null
+  readonly requestSeconds: number
+  readonly outputTokens: number
+}
+
+describe("a serving scenario", () => {
+  it("has every metric of its family as a number, and the same digest twice", async () => {
+    for (const transfer of ["none", "host", "node"]) {
+      const one = await run(small, "algorithm=chunkkv", "algorithm.window=4", `transfer.to=${transfer}`)
+      for (const { name } of one.family.metrics) {
+        const expected = name !== "breakEvenBytesPerSecond" || transfer === "node"
+        expect(Number.isFinite(metricOf(one.result, name)), `${name}, ${transfer}`).toBe(expected)
+      }
+      const other = await run(small, "algorithm=chunkkv", "algorithm.window=4", `transfer.to=${transfer}`)
+      expect(other.result.digest).toBe(one.result.digest)
+      expect(one.lines.join("\n")).toContain("6 requests")
+    }
+  })
+
+  it("adds up: a request is its first token and the others, figures are means of requests", async () => {
+    const { result } = await run(small, "prompt={from: 10, to: 90}", "output={from: 1, to: 9}", "seed=3")
+    const requests = (result.details as { readonly requests: ReadonlyArray<RequestJson> }).requests
+    for (const { ttftSeconds, tpotSeconds, requestSeconds, outputTokens } of requests) {
+      expect(requestSeconds).toBeCloseTo(ttftSeconds + (outputTokens - 1) * (tpotSeconds ?? 0), 12)
+    }
+    const mean = requests.reduce((sum, { requestSeconds }) => sum + requestSeconds, 0) / requests.length
+    expect(metricOf(result, "requestSeconds")).toBeCloseTo(mean, 12)
+    const tokens = requests.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
+    expect(metricOf(result, "tokensPerSecond")).toBeCloseTo(tokens / result.makespanSeconds, 9)
+  })
+
+  it("counts for goodput what keeps both objectives", async () => {
+    const { result } = await run(small)
+    const ttfts = (result.details as { readonly requests: ReadonlyArray<RequestJson> }).requests.map(
+      ({ ttftSeconds }) => ttftSeconds
+    )
+    const limit = percentile(ttfts, 0.5)
+    const half = (await run(small, `objective.ttft=${limit}`)).result
+    expect(metricOf(half, "objectiveShare")).toBe(ttfts.filter((ttft) => ttft <= limit).length / 6)
+    expect(metricOf((await run(small, "objective.tpot=1ns")).result, "goodputPerSecond")).toBe(0)
+  })
+
+  it("serves no slower with more memory, and batches less with less", async () => {
+    const json = (await run(small)).told.json as Readonly<
+      Record<"weightBytes" | "decodeBytes" | "prefillBytes" | "cacheBytes", number>
+    >
+    // Beside what is always there, room for two and a half caches.
+    const bytes = json.weightBytes + json.decodeBytes + json.prefillBytes + 2.5 * json.cacheBytes
+    const at = async (memory: number) => (await run(small, "perSecond=1e6", `memory.device=${memory}`)).result
+    const [tight, wide] = [await at(bytes), await at(10 * bytes)]
+    expect(metricOf(tight, "largestBatch")).toBe(2)
+    expect(metricOf(wide, "largestBatch")).toBe(6)
+    expect(metricOf(tight, "requestSeconds")).toBeGreaterThan(metricOf(wide, "requestSeconds"))
+  })
+
+  it("takes traces, and says what of them it leaves out", async () => {
+    const trace = new URL("../fixtures/requests/mooncake.jsonl", import.meta.url).pathname
+    const { result } = await run(small, `requests={trace: "${trace}"}`)
+    const requests = (result.details as { readonly requests: ReadonlyArray<RequestJson> }).requests
+    expect(requests.map(({ arrivalSeconds }) => arrivalSeconds)).toEqual([0, 0, 3.052, 6])
+    expect(result.warnings).toEqual([
+      "1 requests of the trace ask for no tokens: left out",
+      "the trace says which prompts begin alike; every prompt is prefilled in full here"
+    ])
+    const faster = (await run(small, `requests={trace: "${trace}", limit: 3, speed: 2}`)).result.details
+    expect(
+      (faster as { readonly requests: ReadonlyArray<RequestJson> }).requests.at(-1)!.arrivalSeconds
+    ).toBe(1.526)
+  })
+
+  it("warns of fields without effect", async () => {
+    const warnings = async (...sets: ReadonlyArray<string>) => (await run(small, ...sets)).result.warnings
+    expect(await warnings()).toEqual([])
+    expect(
+      await warnings("transfer.bandwidth=1Gbit/s", "seed=5", "memory.host=1GB", "transfer.latency=1ms")
+    ).toEqual([
+      "transfer.bandwidth has no effect: caches stay where they are (transfer.to: none)",
+      "transfer.latency has no effect: there is no link between nodes (transfer.to)",
+      "memory.host has no effect: nothing is in host memory (transfer.to)",
+      "seed has no effect: neither requests nor times nor what is kept are drawn"
+    ])
+    expect(await warnings("algorithm={name: chunkkv, kernel: 3}")).toEqual([
+      "algorithm.kernel has no effect: the paper's rule does not pool scores"
+    ])
+  })
+
+  it("says what is wrong with which field", async () => {
+    expect(await errorOf(small, "algorithm={name: snapkv, keep: 0.1, budget: 5}")).toBe(
+      "FILE: algorithm.budget: 5 is not accepted; expected keep or budget, not both"
+    )
+    expect(await errorOf(small, "algorithm={name: snapkv, kernel: 4}")).toMatch(
+      /algorithm.kernel: 4 .* an odd number/
+    )
+    expect(await errorOf(small, "model.kvHeads=3")).toMatch(/model.kvHeads: 3 .* a divisor of the 4 heads/)
+    expect(await errorOf(small, "model.heads=5")).toMatch(/model.heads: 5/)
+    expect(await errorOf(small, "prompt={from: 9, to: 3}")).toMatch(/requests.prompt.from: 9 .* at most 3/)
+    expect(await errorOf(small, "algorithm={name: snapkv, keep: 0}")).toMatch(/algorithm.keep/)
+    expect(await errorOf(small, "algorithm=snapkw")).toMatch(/snapkv/)
+    expect(await errorOf(small, "requests={trace: nowhere.jsonl}")).toMatch(
+      /requests.trace: nowhere.jsonl .*missing/
+    )
+    expect(await errorOf(small, "memory.device=100kB")).toMatch(/needs \d+ B of device memory/)
+  })
+
+  it("schedules: rows of each layer, and as many requests together as fit", async () => {
+    const { told } = await run(small, "algorithm={name: chunkkv, keep: 0.5, reuse: 2}", "memory.device=1MB")
+    const json = told.json as {
+      readonly layers: ReadonlyArray<{ readonly choice: unknown; readonly rows: number }>
+      readonly largestBatch: number
+    }
+    expect(json.layers.map(({ choice, rows }) => [choice, rows])).toEqual([
+      ["choose", 20],
+      [0, 20]
+    ])
+    expect(json.largestBatch).toBeGreaterThan(1)
+    expect(told.lines.join("\n")).toContain("kv.window_scores, kv.chunk_scores, kv.top_chunks")
+  })
+})
+
+describe("a percentile", () => {
+  it("is the least value that so many do not exceed", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 50 }), { minLength: 1 }),
+        fc.constantFrom(0.01, 0.5, 0.99, 1),
+        (values, share) => {
+          const found = percentile(values, share)
+          const atMost = (limit: number) => values.filter((value) => value <= limit).length / values.length
+          expect(atMost(found)).toBeGreaterThanOrEqual(share)
+          for (const value of values) if (value < found) expect(atMost(value)).toBeLessThan(share)
+        }
+      )
+    )
+  })
+})

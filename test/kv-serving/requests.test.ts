@@ -1,0 +1,147 @@
+// Where requests come from: recorded traces, and a seeded process.
+import * as fc from "fast-check"
+import { readFileSync } from "node:fs"
+import { describe, expect, it } from "vitest"
+import { drawRequests, exponential } from "../../core/algorithms/kv-serving/arrivals.ts"
+import { Random } from "../../core/random.ts"
+import { parseRequestTrace } from "../../traces/requests/request-trace.ts"
+import { TraceError } from "../../traces/trace-error.ts"
+
+const fixture = (name: string) => {
+  const file = new URL(`../fixtures/requests/${name}`, import.meta.url).pathname
+  return parseRequestTrace(name, readFileSync(file, "utf8"))
+}
+
+const refusal = (text: string): string => {
+  try {
+    parseRequestTrace("trace", text)
+  } catch (error) {
+    if (error instanceof TraceError) return error.message
+    throw error
+  }
+  throw new Error("expected a refusal")
+}
+
+describe("a request trace", () => {
+  it("of Mooncake has milliseconds and lengths, and says that prompts begin alike", () => {
+    expect(fixture("mooncake.jsonl")).toEqual({
+      format: "mooncake",
+      sharedPrefixes: true,
+      requests: [
+        { arrivalSeconds: 0, promptTokens: 6755, outputTokens: 5 },
+        { arrivalSeconds: 0, promptTokens: 7322, outputTokens: 4 },
+        { arrivalSeconds: 3.052, promptTokens: 1200, outputTokens: 6 },
+        { arrivalSeconds: 6, promptTokens: 2048, outputTokens: 3 },
+        { arrivalSeconds: 9.001, promptTokens: 512, outputTokens: 0 }
+      ]
+    })
+  })
+
+  it("of Azure has times of day, taken from the first request on to their last digit", () => {
+    const { format, requests, sharedPrefixes } = fixture("azure.csv")
+    expect([format, sharedPrefixes]).toEqual(["azure", false])
+    expect(requests.map(({ promptTokens, outputTokens }) => [promptTokens, outputTokens])).toEqual([
+      [4808, 10],
+      [3180, 8],
+      [110, 27],
+      [7433, 14]
+    ])
+    const arrivals = requests.map(({ arrivalSeconds }) => arrivalSeconds)
+    for (const [index, seconds] of [0, 0.052, 0.098189, 60].entries())
+      expect(arrivals[index]).toBeCloseTo(seconds, 12)
+  })
+
+  it("takes what tools write: other names, other columns, time zones, CRLF and a byte order mark", () => {
+    const aliases =
+      '{"created_time": 5, "input_tokens": 3, "output_tokens": 2}\r\n\r\n{"timestamp": 15, "input_length": 1, "output_length": 1}\r\n'
+    expect(parseRequestTrace("t", aliases).requests).toEqual([
+      { arrivalSeconds: 0, promptTokens: 3, outputTokens: 2 },
+      { arrivalSeconds: 0.01, promptTokens: 1, outputTokens: 1 }
+    ])
+    const columns =
+      "\uFEFFTIMESTAMP,NumImages,GeneratedTokens,ContextTokens\n2024-05-10 00:00:00+00:00,1,7,9\n2024-05-10T01:00:01Z,0,1,1\n2024-05-10 02:00:01+01:00,0,2,2\n"
+    expect(parseRequestTrace("t", columns).requests).toEqual([
+      { arrivalSeconds: 0, promptTokens: 9, outputTokens: 7 },
+      { arrivalSeconds: 3601, promptTokens: 1, outputTokens: 1 },
+      { arrivalSeconds: 3601, promptTokens: 2, outputTokens: 2 }
+    ])
+  })
+
+  it("that is none says in which line and what would do", () => {
+    expect(refusal("")).toMatch(/line 1 is nothing; expected a Mooncake trace/)
+    expect(refusal("a,b,c\n1,2,3")).toMatch(/line 1 is "a,b,c"/)
+    expect(refusal('{"timestamp": 0, "input_length": 1, "output_length": 1}\n{"timestamp"')).toMatch(
+      /line 2 is/
+    )
+    expect(refusal('{"timestamp": "x", "input_length": 1, "output_length": 1}')).toMatch(
+      /line 1, timestamp is "x"; expected milliseconds/
+    )
+    expect(refusal('{"timestamp": 0, "input_length": 1.5, "output_length": 1}')).toMatch(
+      /line 1, input_length is 1.5/
+    )
+    expect(refusal('{"timestamp": 0, "input_length": 1}')).toMatch(/line 1, output_length is missing/)
+    const azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    expect(refusal(`${azure}yesterday,1,1`)).toMatch(/line 2, TIMESTAMP is "yesterday"/)
+    expect(refusal(`${azure}2023-11-16 18:17:03,1`)).toMatch(/line 2 is 2 cells; expected 3 cells/)
+    expect(refusal(`${azure}2023-11-16 18:17:03,1,-1`)).toMatch(/line 2, GeneratedTokens is "-1"/)
+  })
+})
+
+describe("drawn requests", () => {
+  const settings = {
+    count: 20_000,
+    prompt: { from: 10, to: 19 },
+    output: 5,
+    perSecond: 4,
+    arrivals: "poisson"
+  } as const
+
+  it("come as a Poisson process does: gaps are exponential", () => {
+    const requests = drawRequests(settings, new Random(1))
+    const gaps = requests
+      .slice(1)
+      .map(({ arrivalSeconds }, i) => arrivalSeconds - requests[i]!.arrivalSeconds)
+    const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length
+    // Standard errors: 0.25 / sqrt(20,000), and sqrt(p (1 - p) / 20,000); four of each.
+    expect(Math.abs(mean - 0.25)).toBeLessThan(0.0071)
+    for (const multiple of [0.5, 1, 2, 3]) {
+      const share = gaps.filter((gap) => gap > multiple * 0.25).length / gaps.length
+      const expected = Math.exp(-multiple)
+      expect(Math.abs(share - expected)).toBeLessThan(
+        4 * Math.sqrt((expected * (1 - expected)) / gaps.length)
+      )
+    }
+  })
+
+  it("have lengths drawn evenly, ends included", () => {
+    const counts = new Map<number, number>()
+    for (const { promptTokens, outputTokens } of drawRequests(settings, new Random(2))) {
+      counts.set(promptTokens, (counts.get(promptTokens) ?? 0) + 1)
+      expect(outputTokens).toBe(5)
+    }
+    expect([...counts.keys()].toSorted((a, b) => a - b)).toEqual([10, 11, 12, 13, 14, 15, 16, 17, 18, 19])
+    for (const count of counts.values())
+      expect(Math.abs(count - 2000)).toBeLessThan(4 * Math.sqrt(2000 * 0.9))
+  })
+
+  it("are the same for a seed, and lengths do not depend on the rate", () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.constantFrom(1, 10, Infinity), (seed, perSecond) => {
+        const some = { ...settings, count: 10 }
+        const one = drawRequests({ ...some, perSecond }, new Random(seed))
+        expect(drawRequests({ ...some, perSecond }, new Random(seed))).toEqual(one)
+        const other = drawRequests({ ...some, perSecond: 3 }, new Random(seed))
+        expect(other.map(({ promptTokens }) => promptTokens)).toEqual(
+          one.map(({ promptTokens }) => promptTokens)
+        )
+        if (perSecond === Infinity) expect(one.every(({ arrivalSeconds }) => arrivalSeconds === 0)).toBe(true)
+      })
+    )
+    expect(exponential(new Random(3))).toBe(exponential(new Random(3)))
+  })
+
+  it("come evenly where asked to", () => {
+    const requests = drawRequests({ ...settings, count: 4, arrivals: "even" }, new Random(1))
+    expect(requests.map(({ arrivalSeconds }) => arrivalSeconds)).toEqual([0, 0.25, 0.5, 0.75])
+  })
+})
