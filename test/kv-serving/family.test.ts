@@ -108,6 +108,21 @@ describe("a serving scenario", () => {
     expect(metricOf(tight, "requestSeconds")).toBeGreaterThan(metricOf(wide, "requestSeconds"))
   })
 
+  it("waits in host memory for as long as the copies there and back take", async () => {
+    // One request: its cache goes while prefill works on the next layer, and comes back before decoding begins.
+    const at = async (bandwidth: string) =>
+      (await run(small, "count=1", "transfer.to=host", `transfer.bandwidth=${bandwidth}`)).result
+    const [slow, slower] = [await at("1MB/s"), await at("500kB/s")]
+    const bytes = metricOf(slow, "promptCacheBytes")
+    // Tokens, layers, keys and values, key/value heads of 16, bfloat16.
+    expect(bytes).toBe(40 * 2 * 2 * 2 * 16 * 2)
+    const more = metricOf(slower, "decodeStartSeconds") - metricOf(slow, "decodeStartSeconds")
+    const oneWay = bytes / 1e6
+    expect(more).toBeGreaterThan(oneWay)
+    expect(more).toBeLessThanOrEqual(2 * oneWay + 1e-9)
+    expect(slow.peakBytes.host).toBe(bytes)
+  })
+
   it("takes traces, and says what of them it leaves out", async () => {
     const trace = new URL("../fixtures/requests/mooncake.jsonl", import.meta.url).pathname
     const { result } = await run(small, `requests={trace: "${trace}"}`)
