@@ -8,7 +8,7 @@ import type { Op } from "../../core/machine/op.ts"
 import { makeWorld, type World } from "../../core/world.ts"
 import type { CostModel } from "../cost/cost-model.ts"
 import { CollectiveTable } from "../cost/collective-table.ts"
-import { macsOf, moeCostModel, rowsOfLine, type CollectiveOp } from "../families/moe-training/costs.ts"
+import { moeCostModel, rowsOfLine, type CollectiveOp } from "../families/moe-training/costs.ts"
 import { readTable } from "./section.ts"
 
 const PublishedLine = Schema.Struct({
@@ -203,5 +203,3 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
     device: undefined
   })
 }
-
-export { macsOf }

@@ -44,6 +44,8 @@ export interface OpenedSection {
 export interface Section {
   readonly name: string
   readonly title: string
+  /** How long it takes, where that is long: it is checked only when named. */
+  readonly slow?: string
   readonly open: Effect.Effect<OpenedSection, ValidationError>
 }
 

@@ -8,6 +8,9 @@ import { expertflow } from "./expertflow.ts"
 import { cacheLatency } from "./cache-latency.ts"
 import { cacheMemory } from "./cache-memory.ts"
 import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
+import { fsmoeGrid } from "./fsmoe-grid.ts"
+import { fsmoeModel } from "./fsmoe-model.ts"
+import { fsmoeOps } from "./fsmoe-ops.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
 import type { Checked, Section, ValidationError } from "./section.ts"
@@ -21,7 +24,10 @@ export const sections: ReadonlyArray<Section> = [
   expertCaches,
   expertflow,
   cacheLatency,
-  cacheMemory
+  cacheMemory,
+  fsmoeModel,
+  fsmoeOps,
+  fsmoeGrid
 ]
 
 export interface ValidateOptions {
@@ -34,6 +40,8 @@ export interface ValidationJson {
   /** Every claim of every section holds. */
   readonly ok: boolean
   readonly sections: ReadonlyArray<SectionJson>
+  /** Sections that take long and were not named. */
+  readonly notChecked: ReadonlyArray<string>
 }
 
 export interface SectionJson extends Omit<Checked, "lines"> {
@@ -48,7 +56,7 @@ export interface Validation {
   readonly json: ValidationJson
 }
 
-/** Checks the named sections, all when none is named. */
+/** Checks the named sections; when none is named, all but the slow ones. */
 export const validate = (
   names: ReadonlyArray<string>,
   options: ValidateOptions = {}
@@ -63,7 +71,10 @@ export const validate = (
         accepted: `one of ${sections.map(({ name }) => name).join(", ")}`
       })
     }
-    const chosen = names.length === 0 ? sections : sections.filter(({ name }) => names.includes(name))
+    const chosen =
+      names.length === 0
+        ? sections.filter(({ slow }) => slow === undefined)
+        : sections.filter(({ name }) => names.includes(name))
     const opened = yield* Effect.forEach(chosen, (section) =>
       Effect.map(section.open, (table) => ({ section, table }))
     )
@@ -83,11 +94,14 @@ export const validate = (
       return { name, title, ok: claims.every(({ holds }) => holds), source, claims, notes, values }
     })
     const ok = json.every((section) => section.ok)
-    return { ok, text: printed(results), json: { ok, sections: json } }
+    const left = names.length === 0 ? sections.filter(({ slow }) => slow !== undefined) : []
+    const text = printed(results, left)
+    return { ok, text, json: { ok, sections: json, notChecked: left.map(({ name }) => name) } }
   })
 
 const printed = (
-  results: ReadonlyArray<{ readonly section: Section; readonly checked: Checked }>
+  results: ReadonlyArray<{ readonly section: Section; readonly checked: Checked }>,
+  left: ReadonlyArray<Section>
 ): string => {
   const claims = results.flatMap(({ checked }) => checked.claims)
   const failing = claims.filter((claim) => !claim.holds).length
@@ -103,6 +117,7 @@ const printed = (
       "",
       ""
     ]),
+    ...left.map(({ name, title, slow }) => `not checked: sim validate ${name} (${title}; ${slow ?? ""})`),
     `${claims.length} ${claims.length === 1 ? "claim" : "claims"}: ${verdict}`,
     ""
   ].join("\n")

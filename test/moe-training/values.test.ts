@@ -2,86 +2,15 @@
 // equals one process without a schedule, forward and backward.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { gateNames, capacityOf, sharesOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
-import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
-import { moeTraining, type MoePlan } from "../../core/algorithms/moe-training/program.ts"
+import { capacityOf, gateNames, sharesOf } from "../../core/algorithms/moe-training/model.ts"
+import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
 import { makeWorld } from "../../core/world.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
 import { execute } from "../simulate/simulated.ts"
+import { moeCase, pipelineOrder, type MoeCase } from "../../testing/moe-training.ts"
 import { Reference } from "./reference.ts"
 
-interface Case {
-  readonly model: MoeModel
-  readonly nodes: number
-  readonly perNode: number
-  readonly plan: MoePlan
-}
-
-const cases: fc.Arbitrary<Case> = fc
-  .record({
-    nodes: fc.integer({ min: 1, max: 3 }),
-    perNode: fc.integer({ min: 1, max: 2 }),
-    local: fc.integer({ min: 1, max: 2 }),
-    layers: fc.integer({ min: 1, max: 2 }),
-    gate: fc.constantFrom(...gateNames),
-    ffn: fc.constantFrom("gpt" as const, "mixtral" as const),
-    factor: fc.constantFrom(0.5, 1, 2, "dropless" as const),
-    lanes: fc.constantFrom(...laneCounts),
-    degrees: fc.array(fc.constantFrom(1, 2, 3), { minLength: 4, maxLength: 4 }),
-    kvHeads: fc.constantFrom(2, 4),
-    shares: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
-    seed: fc.integer({ min: 0, max: 1000 })
-  })
-  .map(
-    ({ nodes, perNode, local, layers, gate, ffn, factor, lanes, degrees, kvHeads, shares, seed }): Case => {
-      const tokenChoice = gate !== "expert-choice" && gate !== "soft-moe"
-      const width = 8
-      const model: MoeModel = {
-        layers,
-        width,
-        hidden: 4,
-        heads: 4,
-        kvHeads,
-        sequence: 4,
-        batch: 2,
-        experts: nodes * local,
-        topK: Math.min(2, nodes * local),
-        // Padding to both degrees must leave no more rows than tokens where experts choose.
-        capacityFactor: tokenChoice ? factor : 0.25,
-        ffn,
-        gate,
-        gateWidth: 3,
-        dtype: "float32",
-        learningRate: undefined,
-        seed
-      }
-      const of = (pass: number): ReadonlyArray<number> =>
-        Array.from({ length: layers }, (_, layer) => (tokenChoice ? degrees[2 * layer + pass]! : 1))
-      // Any cut that sends nothing before it is ready.
-      const elements = (2 * width * (width + (width / 4) * kvHeads)) / perNode
-      const first = Math.floor(shares[0]! * elements)
-      const second = Math.floor(shares[1]! * (elements - first))
-      const sent = layers === 1 ? [0, 0] : [first, second]
-      return {
-        model,
-        nodes,
-        perNode,
-        plan: {
-          lanes,
-          forwardDegrees: of(0),
-          backwardDegrees: of(1),
-          gradients: {
-            moe: layers === 1 ? [0] : [0, sent[0]!],
-            dense: layers === 1 ? [0] : [0, sent[1]!],
-            rest: layers * elements - sent[0]! - sent[1]!,
-            messageElements: shares[2]! > 0.5 ? 1 + Math.floor(shares[3]! * elements) : undefined
-          }
-        }
-      }
-    }
-  )
-
-const worldOf = ({ nodes, perNode }: Case) =>
+const worldOf = ({ nodes, perNode }: MoeCase) =>
   makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
     intra: { bytesPerSecond: 1e6, latencySeconds: 1e-6 },
     inter: { bytesPerSecond: 1e5, latencySeconds: 1e-5 },
@@ -94,7 +23,7 @@ const placeOf = (
   index: number,
   columns: number,
   position: number,
-  { model, perNode }: Case
+  { model, perNode }: MoeCase
 ): number => {
   const [row, column] = [Math.floor(index / columns), index % columns]
   const part = model.width / perNode
@@ -125,7 +54,7 @@ describe("a training step over ranks", () => {
     const seen: Record<string, number> = { uneven: 0, recut: 0, pieces: 0, dropped: 0, dropless: 0 }
     for (const gate of gateNames) seen[gate] = 0
     fc.assert(
-      fc.property(cases, (input) => {
+      fc.property(moeCase(), (input) => {
         const { model, plan, nodes, perNode } = input
         const shares = sharesOf(model, nodes, perNode)
         const capacity = capacityOf(
@@ -148,6 +77,7 @@ describe("a training step over ranks", () => {
           values: () => undefined
         })
         expect(checkLaws(execution)).toBeUndefined()
+        if (plan.lanes === "three") expect(pipelineOrder(execution.opLogs)).toBeUndefined()
         const reference = new Reference(model, nodes, perNode, capacity)
         const outputs = reference.forward()
         if (reference.dropped > 0) seen["dropped"]!++

@@ -99,13 +99,14 @@ export const layerCosts = (
       expert: sum(expert)
     }
   }
+  const layers = degrees.map((degree) => ({ degree, layer: built(degree) }))
   const byDegree = new Map(
-    degrees.map((degree) => {
-      const { passes } = built(degree)
+    layers.map(({ degree, layer: { passes } }) => {
       return [degree, { forward: timesOf(passes.forward), backward: timesOf(passes.backward) }] as const
     })
   )
-  const { dense, moe, passes, doutput } = built(1)
+  // What is around the pipelined part does the same whatever the degree.
+  const { dense, moe, passes, doutput } = layers[0]!.layer
   const { gather, rest } = dense.backward(doutput)
   const around = ({ before, after }: Pass): number => sum(before) + sum(after)
   const messages = new Map<number, number>()

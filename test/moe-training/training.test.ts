@@ -1,0 +1,270 @@
+// MoE training as scenarios run it: every rank or one for all, hooks, routings, planners, what is said of it, bad input.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { describe, expect, it } from "vitest"
+import { moeTrainingNames } from "../../core/algorithms/moe-training/settings.ts"
+import {
+  hookPoints,
+  moeTraining,
+  type HookContext,
+  type MoeHooks
+} from "../../core/algorithms/moe-training/program.ts"
+import { countChoices, drawChoices, expertImbalance } from "../../core/algorithms/moe-training/routing.ts"
+import type { MoeTrainingScenario } from "../../core/algorithms/moe-training/scenario.ts"
+import type { OpLog } from "../../core/machine/timeline.ts"
+import { moeTrainingFamily } from "../../sim/families/moe-training/family.ts"
+import { runMoeTraining } from "../../sim/families/moe-training/run.ts"
+import { Loader } from "../../sim/load.ts"
+import { loadScenario } from "../../sim/scenario-file.ts"
+import { makeWorld } from "../../core/world.ts"
+import { moeCase, pipelineOrder } from "../../testing/moe-training.ts"
+import { writeRouting } from "../../traces/routing-file.ts"
+import { close, run, unlimited } from "../simulate/simulated.ts"
+
+const file = "scenarios/moe-training.yaml"
+const loader = new Loader()
+
+/** The shipped scenario, smaller, with fields changed. */
+const scenarioWith = (overrides: ReadonlyArray<string>): MoeTrainingScenario => {
+  const small = ["model.layers=2", "model.sequence=512", "world.ranks=16", "world.ranksPerNode=4"]
+  return Effect.runSync(loadScenario(file, [...small, ...overrides])) as MoeTrainingScenario
+}
+const simulate = (overrides: ReadonlyArray<string>) =>
+  Effect.runPromise(runMoeTraining(scenarioWith(overrides), file, { loader, record: true }))
+const failure = async (overrides: ReadonlyArray<string>): Promise<string> =>
+  String(await Effect.runPromise(Effect.flip(runMoeTraining(scenarioWith(overrides), file, { loader }))))
+
+describe("simulated training", () => {
+  it("is the same for one rank that stands for all and for every rank", () => {
+    let shared = 0
+    fc.assert(
+      fc.property(moeCase(), ({ model, plan, nodes, perNode }) => {
+        fc.pre(model.capacityFactor !== "dropless")
+        const world = makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
+          intra: { bytesPerSecond: 1e6, latencySeconds: 1e-6 },
+          inter: { bytesPerSecond: 1e5, latencySeconds: 1e-5 },
+          wan: undefined
+        })
+        const [once, each] = [true, false].map((symmetric) =>
+          run({
+            world,
+            program: moeTraining({ model, plan, steps: 2 }),
+            costs: { seconds: (op) => 1e-4 * (1 + (op.label.length % 7)), estimates: [] },
+            collectives: { algorithm: "ring", portShare: 0.7 },
+            symmetric
+          })
+        )
+        expect(once!.ranks).toHaveLength(1)
+        expect(close(once!.makespanSeconds, each!.makespanSeconds)).toBe(true)
+        const bytes = [once!, each!].map(({ links }) => links.reduce((sum, link) => sum + link.bytes, 0))
+        expect(close(bytes[0]!, bytes[1]!)).toBe(true)
+        if (nodes > 1 && perNode > 1) shared++
+      }),
+      { numRuns: 40 }
+    )
+    expect(shared).toBeGreaterThan(5)
+  })
+
+  it("orders lanes as FSMoE does, and the law notices when not", async () => {
+    const { simulated } = await simulate(["algorithm.degrees=[4]"])
+    expect(pipelineOrder(simulated.opLogs)).toBeUndefined()
+    const broken = simulated.opLogs.map((log): OpLog => {
+      const entries = [...log.entries]
+      const at = (label: string) => entries.findIndex((entry) => entry.label === label)
+      const [dispatch, combine] = [at("forward layer 0 dispatch 3"), at("forward layer 0 combine 0")]
+      expect(dispatch).toBeGreaterThanOrEqual(0)
+      ;[entries[dispatch], entries[combine]] = [entries[combine]!, entries[dispatch]!]
+      return { ...log, entries }
+    })
+    expect(pipelineOrder(broken)?.message).toMatch(
+      /"forward layer 0 .*" (comes after a later stage|begins its stage|follows chunk)/u
+    )
+  })
+
+  it("calls the six hooks in order, in every layer and pass", () => {
+    const called: Array<string> = []
+    const hooks: MoeHooks = Object.fromEntries(
+      hookPoints.map((point) => [
+        point,
+        ({ layer, pass }: HookContext) => {
+          called.push(`${pass} ${layer} ${point}`)
+        }
+      ])
+    )
+    const [one] = fc.sample(
+      moeCase().filter(({ model }) => model.layers === 2),
+      { numRuns: 1, seed: 3 }
+    )
+    const { model, plan, nodes, perNode } = one!
+    run({
+      world: makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
+        intra: unlimited,
+        inter: unlimited,
+        wan: undefined
+      }),
+      program: moeTraining({ model: { ...model, capacityFactor: 1, gate: "softmax" }, plan, steps: 1, hooks })
+    })
+    const expected = ["forward 0", "forward 1", "backward 1", "backward 0"].flatMap((pass) =>
+      hookPoints.map((point) => `${pass} ${point}`)
+    )
+    expect(called).toEqual(expected)
+  })
+
+  it("takes what the planner reckoned where nothing else shares its lanes", async () => {
+    for (const algorithm of moeTrainingNames) {
+      const { result } = await simulate([`algorithm=${algorithm}`, "model.layers=4"])
+      const ratio = result.predictedSeconds / result.stepSeconds
+      expect(ratio, algorithm).toBeGreaterThan(0.9)
+      expect(ratio, algorithm).toBeLessThan(1.02)
+    }
+  })
+
+  it("plans alike by lanes and by simulation, where the lanes are all there is", async () => {
+    const degrees = async (planner: string) => {
+      const { planned } = (await simulate([`algorithm.planner=${planner}`])).prepared
+      return [planned.plan.forwardDegrees, planned.plan.backwardDegrees, planned.predicted]
+    }
+    const [lanes, simulation] = [await degrees("lanes"), await degrees("simulation")] as const
+    expect(simulation[0]).toEqual(lanes[0])
+    expect(simulation[1]).toEqual(lanes[1])
+    const [a, b] = [lanes[2], simulation[2]] as ReadonlyArray<{ readonly backwardSeconds: number }>
+    expect(Math.abs(a!.backwardSeconds / b!.backwardSeconds - 1)).toBeLessThan(1e-6)
+  })
+
+  it("is slower where ports are shared, and FSMoE most of all", async () => {
+    const slowdown = async (algorithm: string): Promise<number> => {
+      const [shared, free] = [
+        await simulate([`algorithm=${algorithm}`, "costs.portShare=0.9"]),
+        await simulate([`algorithm=${algorithm}`])
+      ]
+      return shared.result.stepSeconds / free.result.stepSeconds
+    }
+    expect(await slowdown("tutel")).toBeCloseTo(1, 9)
+    expect(await slowdown("fsmoe")).toBeGreaterThan(1.01)
+  })
+})
+
+const dropless = ["model.capacityFactor=dropless", "model.experts=8", "model.sequence=256"]
+
+describe("routing", () => {
+  const sizes = { ranks: 4, tokens: 48, experts: 8, topK: 2 }
+  it("counts every choice once; skew makes some experts hot, the same ones in every step", () => {
+    fc.assert(
+      fc.property(fc.nat(1000), fc.constantFrom(0, 0.5, 3), (seed, skew) => {
+        const [one, two] = [0, 1].map((step) => drawChoices(sizes, skew, seed, 1, step))
+        for (let rank = 0; rank < 4; rank++) {
+          expect(one!.slice(rank * 8, rank * 8 + 8).reduce((sum, count) => sum + count, 0)).toBe(96)
+        }
+        expect(Array.from(one!)).toEqual(Array.from(drawChoices(sizes, skew, seed, 1, 0)))
+        if (skew === 0) expect(expertImbalance(one!, 8)).toBe(1)
+        if (skew < 3) return
+        expect(expertImbalance(one!, 8)).toBeGreaterThan(1.5)
+        const hottest = (counts: Int32Array): number => {
+          const loads = Array.from({ length: 8 }, (_, e) =>
+            [0, 1, 2, 3].reduce((sum, rank) => sum + counts[rank * 8 + e]!, 0)
+          )
+          return loads.indexOf(Math.max(...loads))
+        }
+        expect(hottest(one!)).toBe(hottest(two!))
+      })
+    )
+    expect(Array.from(countChoices({ ranks: 2, tokens: 2, experts: 3, topK: 1 }, [[0], [2], [1]]))).toEqual([
+      1, 0, 1, 1, 1, 0
+    ])
+    expect(() => countChoices(sizes, [])).toThrow(/without tokens/)
+  })
+
+  it("slows training the more it is skewed, and says by how much", async () => {
+    const results = await Promise.all(
+      [0, 1, 10].map(async (skew) => (await simulate([...dropless, `routing.skew=${skew}`])).result)
+    )
+    expect(results[0]!.expertImbalance).toBe(1)
+    expect(results[1]!.expertImbalance).toBeGreaterThan(1.3)
+    expect(results[2]!.expertImbalance).toBeGreaterThan(results[1]!.expertImbalance)
+    expect(results[1]!.stepSeconds).toBeGreaterThan(results[0]!.stepSeconds)
+    expect(results[2]!.stepSeconds).toBeGreaterThan(results[1]!.stepSeconds)
+  })
+
+  it("comes from a file where one is named", async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-routing-"))
+    const trace = path.join(folder, "hot.arrow")
+    // Every token chooses experts 0 and 1.
+    const tokens = 16
+    const each = <T>(make: (token: number, choice: number) => T): ReadonlyArray<T> =>
+      Array.from({ length: tokens }, (_, token) => [make(token, 0), make(token, 1)]).flat()
+    await Effect.runPromise(
+      writeRouting(trace, {
+        step: new Int32Array(2 * tokens),
+        layer: new Int32Array(2 * tokens),
+        token: Int32Array.from(each((token) => token)),
+        choice: Int32Array.from(each((_, choice) => choice)),
+        expert: Int32Array.from(each((_, choice) => choice)),
+        weight: new Float64Array(2 * tokens).fill(0.5)
+      })
+    )
+    const read = (overrides: ReadonlyArray<string>) =>
+      Effect.runPromise(
+        runMoeTraining(scenarioWith([...dropless, `routing.trace=${trace}`, ...overrides]), file, { loader })
+      )
+    const { result } = await read([])
+    expect(result.expertImbalance).toBe(4)
+    await expect(read(["model.topK=1"])).rejects.toThrow(/model.topK/)
+    await expect(
+      Effect.runPromise(
+        runMoeTraining(scenarioWith([...dropless, "routing.trace=nowhere.arrow"]), file, { loader })
+      )
+    ).rejects.toThrow(/routing.trace/)
+    fs.rmSync(folder, { recursive: true })
+  })
+})
+
+describe("what is said", () => {
+  it("tells why communication is not hidden", async () => {
+    const told = async (overrides: ReadonlyArray<string>): Promise<string> => {
+      const scenario = scenarioWith(overrides)
+      const ran = await Effect.runPromise(runMoeTraining(scenario, file, { loader, record: true }))
+      return moeTrainingFamily.explain!(scenario, ran).lines.join("\n")
+    }
+    expect(await told(["algorithm=deepspeed-moe"])).toMatch(
+      /one chunk: nothing can overlap; this algorithm does not pipeline/
+    )
+    expect(await told(["algorithm={name: tutel, degrees: [4]}"])).toMatch(/all communication shares one lane/)
+    expect(await told(["algorithm.degrees=[4]", "world.links.inter.bandwidth=10Gbit/s"])).toMatch(
+      /bound by (all-to-all|inter-node)[\s\S]*experts r e = .* <= .* = 2 \(r - 1\) a of all-to-alls/
+    )
+    expect(await told(["algorithm.degrees=[4]", "world.links.inter.bandwidth=100000Gbit/s"])).toMatch(
+      /bound by (expert|intra-node)/
+    )
+  })
+
+  it("warns of fields without effect", () => {
+    const warnings = (overrides: ReadonlyArray<string>) => moeTrainingFamily.ignored(scenarioWith(overrides))
+    expect(warnings([])).toEqual([])
+    expect(warnings(["routing.skew=1"])[0]).toMatch(/routing has no effect/)
+    expect(warnings(["model.gateWidth=8"])[0]).toMatch(/gateWidth has no effect: the gate is softmax/)
+    expect(warnings(["seed=3"])[0]).toMatch(/seed has no effect/)
+  })
+
+  it("refuses sizes that do not divide, ops that are not there and what gates cannot do, by field", async () => {
+    for (const [override, expected] of [
+      ["model.experts=5", /model.experts.*multiple of the 4 nodes/],
+      ["model.heads=6", /model.heads.*multiple of the 4 ranks/],
+      ["model.kvHeads=3", /model.kvHeads/],
+      ["model.topK=9", /model.topK.*at most the 4 experts/],
+      ["costs.products={profile: traces/profiles/h200-ops.arrow, op: nope}", /costs.products.op.*gemm_bf16/],
+      ["costs.inside.all_reduce={fixed: 1us, perUnit: 1e-9, unit: bytes}", /costs.inside.all_reduce/],
+      ["costs.inside.all_gather={fixed: 1us, perUnit: 1e-9, unit: MAC}", /costs.inside.all_gather.unit/]
+    ] as const) {
+      expect(await failure([override]), override).toMatch(expected)
+    }
+    expect(await failure(["model.gate=soft-moe", "model.capacityFactor=dropless"])).toMatch(
+      /model.capacityFactor/
+    )
+    expect(await failure(["model.gate=expert-choice", "model.experts=4", "model.capacityFactor=4"])).toMatch(
+      /cannot choose more/
+    )
+  })
+})
