@@ -278,6 +278,9 @@ export class Collectives {
               phases.findIndex((one) => one.phase === phase)
             ]!
       const fullRate = Math.min(bytesPerSecondMax, linkRate(this.#network, all))
+      // What takes no time takes nothing of a port.
+      if (!(fullRate > 0 && fullRate < Infinity))
+        return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
       return {
         route: this.#withPorts(phase, group.ranks, share / fullRate),
         phase,

@@ -99,6 +99,36 @@ const bases: ReadonlyArray<unknown> = [
     hostLink: { bandwidth: "10GB/s", latency: "10us" },
     algorithm: { name: "lru" },
     seed: 3
+  },
+  {
+    task: "moe-training",
+    name: "g",
+    model: {
+      layers: 2,
+      width: 16,
+      hidden: 16,
+      heads: 2,
+      kvHeads: 2,
+      sequence: 8,
+      batch: 2,
+      experts: 4,
+      topK: 2,
+      capacityFactor: "dropless",
+      ffn: "mixtral",
+      gate: "gshard"
+    },
+    world: { ranks: 4, ranksPerNode: 2, links: { inter: { bandwidth: "10Gbit/s", latency: "5us" } } },
+    costs: {
+      products: { fixed: "1us", perUnit: 1e-12, unit: "MAC" },
+      between: { all_to_all: { fixed: "5us", perUnit: 1e-9, unit: "bytes", scope: "node" } },
+      inside: {},
+      portShare: 0.7
+    },
+    routing: { skew: 1 },
+    algorithm: { name: "fsmoe", degrees: [1, 2], planner: "simulation", partition: "greedy" },
+    faults: [{ straggler: 1, speed: 0.5 }],
+    seed: 3,
+    steps: 1
   }
 ]
 
