@@ -1,4 +1,9 @@
 // Predictors, the generator of routings and the token scheduler against what they promise.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
@@ -143,4 +148,20 @@ describe("the token scheduler", () => {
     const { first, second } = scheduleTokens([a, b, a, b, a, b], new Random(1))
     expect([first, second].map(String).toSorted()).toEqual(["0,2,4", "1,3,5"])
   })
+})
+
+it("the weights that ship are those that the documented command makes", () => {
+  const root = fileURLToPath(new URL("../..", import.meta.url))
+  const folder = mkdtempSync(join(tmpdir(), "predictor-"))
+  try {
+    const out = join(folder, "weights.json")
+    const { status, stderr } = spawnSync(process.execPath, ["bench/expert-predictor.ts", "-o", out], {
+      cwd: root,
+      encoding: "utf8"
+    })
+    expect(status, stderr).toBe(0)
+    expect(readFileSync(out, "utf8")).toBe(readFileSync(join(root, "traces/expert-predictor.json"), "utf8"))
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 })
