@@ -23,6 +23,15 @@ export const defaultTolerance: Tolerance = {
   absolute: 1e-6
 }
 
+/**
+ * For values that were rounded on the wire: where they differ in the last bit before, they differ by a step of the wire's grid
+ * after.
+ */
+export const toleranceOnWire = (wire: Dtype): Tolerance => {
+  const step = wire === "float4" ? 1 : defaultTolerance.relative(wire)
+  return { ...defaultTolerance, relative: (dtype) => Math.max(step, defaultTolerance.relative(dtype)) }
+}
+
 const isInteger = (dtype: Dtype): boolean => dtype === "int8" || dtype === "int32"
 
 /** The first element that differs too much, as a phrase; undefined when none does. */

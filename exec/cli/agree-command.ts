@@ -13,10 +13,12 @@ import { loadLocatedScenario } from "../../sim/scenario-file.ts"
 import { runOnBoth } from "./both-machines.ts"
 import { programOf } from "./programs.ts"
 import { requireDevice, runCommand } from "./command.ts"
+import { emulatedDevice } from "./emulated-device.ts"
 import { sideBySide } from "./side-by-side.ts"
 
 export interface AgreeCommandOptions {
   readonly set: ReadonlyArray<string>
+  readonly emulateDevice?: boolean
   readonly timeline?: string
   readonly json?: boolean
 }
@@ -48,7 +50,11 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
       const runnable = yield* programOf(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
-      const { agreement, simulated, executed } = yield* runOnBoth(runnable)
+      const leastSeconds =
+        options.emulateDevice === true
+          ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
+          : undefined
+      const { agreement, simulated, executed } = yield* runOnBoth({ ...runnable, leastSeconds })
       if (options.timeline !== undefined) {
         const both = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)
         yield* writeTextFile(options.timeline, chromeTrace(both.timeline, both.nameOf))

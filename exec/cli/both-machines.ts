@@ -7,6 +7,7 @@ import { defaultTolerance, type Tolerance } from "../../core/agreement/values.ts
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { Op } from "../../core/machine/op.ts"
 import type { Place, Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import type { World } from "../../core/world.ts"
@@ -35,14 +36,25 @@ export interface BothOptions<A> {
   /** Copies between host and device go at most so fast. */
   readonly h2d?: Bus | undefined
   readonly d2h?: Bus | undefined
+  /** Least time of an op in the real run, seconds: to emulate a device. */
+  readonly leastSeconds?: ((op: Op) => number) | undefined
+  /** Costs for the simulation from another run, of another world perhaps. Default: this run's own. */
+  readonly costsFrom?: Recording | undefined
   /** More for the real run: tests open sessions that break things. */
   readonly execution?: Partial<Execution<A>>
+}
+
+/** What a run took, and the world it took it in. */
+export interface Recording extends RecordedRun {
+  readonly world: World
+  readonly collectives: CollectiveAlgorithm
 }
 
 export interface Both<A> {
   readonly agreement: Agreement
   readonly simulated: SimulationResult<A>
   readonly executed: ExecutionResult<A>
+  readonly recording: Recording
   readonly simulatedRun: Judged
   readonly executedRun: Judged
 }
@@ -63,25 +75,23 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
         initial: options.initial,
         h2d: options.h2d,
         d2h: options.d2h,
-        ...emulatedLinks(world, collectives),
+        ...emulated(world, collectives, options.leastSeconds),
         ...options.execution
       },
       ({ valuesOf, ...executed }) => ({ executed, valuesOf: keepFinal(real, valuesOf) })
     )
     const timeline = executed.timeline!
-    const recorded = { timeline, opLogs: executed.opLogs, journals: real }
-    const costs = recordedCosts(recorded)
+    const recording: Recording = { timeline, opLogs: executed.opLogs, journals: real, world, collectives }
+    const costsFrom = options.costsFrom ?? recording
     const virtual: Array<Journal> = []
     const simulated = yield* simulate({
       world,
       program: journaled(replaying(program(), real), virtual),
-      costs,
+      costs: recordedCosts(costsFrom),
       network,
       collectives: {
         algorithm: collectives,
-        table: new CollectiveTable(
-          beyondLinks(recordedCollectives(recorded, forSimulation), world, collectives)
-        )
+        table: new CollectiveTable(beyondLinks(costsFrom))
       },
       capacityBytes: capacityBytes ?? {},
       lookAhead,
@@ -113,8 +123,23 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
       { execution: executedRun, valuesOf },
       options.tolerance ?? defaultTolerance
     )
-    return { agreement, simulated, executed, simulatedRun, executedRun }
+    return { agreement, simulated, executed, recording, simulatedRun, executedRun }
   })
+
+/** The world's links, and a device that is not faster than it should be. */
+const emulated = (
+  world: World,
+  algorithm: CollectiveAlgorithm,
+  leastSeconds: BothOptions<unknown>["leastSeconds"]
+): Pick<Execution<unknown>, "linkBytesPerSecond" | "prepare"> => {
+  const links = emulatedLinks(world, algorithm)
+  if (leastSeconds === undefined) return links
+  return {
+    ...links,
+    prepare: (rank, op) =>
+      op.group === undefined ? { seconds: leastSeconds(op) } : links.prepare?.(rank, op)
+  }
+}
 
 /** What live tensors hold when a run has ended: later there is no session to ask. */
 const keepFinal = (
@@ -137,11 +162,9 @@ const keepFinal = (
  * What collectives took beyond the time that the emulated links cost, which the simulation counts itself: memory, threads, and
  * waking up.
  */
-const beyondLinks = (
-  rows: ReadonlyArray<CollectiveCost>,
-  world: World,
-  algorithm: CollectiveAlgorithm
-): ReadonlyArray<CollectiveCost> => {
+const beyondLinks = (recording: Recording): ReadonlyArray<CollectiveCost> => {
+  const { world, collectives: algorithm } = recording
+  const rows = recordedCollectives(recording, forSimulation)
   const network = new Network(world, distinct(world))
   return rows.map((row) => {
     const ranks = world.all.ranks.slice(0, row.ranks)

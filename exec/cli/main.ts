@@ -137,6 +137,7 @@ Examples:
     .description("run a scenario on both machines and compare decisions, values, order and time")
     .argument("<scenario>", "scenario file (YAML or JSON)")
     .addOption(setOption())
+    .option("--emulate-device", "kernels take at least what the scenario's device needs, by its peak rates")
     .option("--timeline <file>", "write both timelines into one file for Perfetto (JSON)")
     .addOption(jsonOption())
     .action(

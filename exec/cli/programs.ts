@@ -12,6 +12,7 @@ import type { MoeTrainingScenario } from "../../core/algorithms/moe-training/sce
 import type { LayerCall } from "../../core/algorithms/expert-offload/demand.ts"
 import type { InputError } from "../../core/input-error.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
+import { toleranceOnWire } from "../../core/agreement/values.ts"
 import type { Scenario } from "../../core/scenario.ts"
 import { makeWorld } from "../../core/world.ts"
 import { prepare as prepareOffload } from "../../sim/families/expert-offload/prepare.ts"
@@ -55,6 +56,7 @@ const trainingProgram = (
     // Each step's loss is read: a value that both machines must agree on, and a wait that both must keep.
     program: () =>
       observed(build, (model) => planned.program(model, steps), { everySteps: 1, onLoss: () => undefined }),
+    tolerance: toleranceOnWire(planned.settings.wire),
     collectives: scenario.collectives.algorithm,
     network: scenario.network,
     capacityBytes: scenario.memory

@@ -5,7 +5,7 @@ import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
-import { defaultTolerance } from "../../core/agreement/values.ts"
+import { toleranceOnWire } from "../../core/agreement/values.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
 import { runOnBoth, type Both, type BothOptions } from "../../exec/cli/both-machines.ts"
 import { algorithmChoice } from "../../testing/algorithm.ts"
@@ -13,16 +13,6 @@ import { describeNative } from "../native/addon.ts"
 import { flatWorld, plan } from "../simulate/simulated.ts"
 import { tinyGraphs, tinyModel, tinyProfile } from "../training/tiny.ts"
 import { generatedProgram, programOf } from "./generated-programs.ts"
-
-/** Values that are rounded on the wire differ by a step of that grid where they differ in the last bit before. */
-const stepOf = {
-  float32: 1e-3,
-  bfloat16: 2 ** -6,
-  float16: 2 ** -6,
-  float8: 2 ** -2,
-  int8: 2 ** -2,
-  float4: 1
-} as const
 
 const both = async <A>(options: BothOptions<A>): Promise<Both<A>> => {
   const result = await Effect.runPromise(runOnBoth(options))
@@ -79,7 +69,7 @@ describeNative("both machines agree", () => {
           })
           await both({
             world,
-            tolerance: { ...defaultTolerance, relative: () => stepOf[wire] },
+            tolerance: toleranceOnWire(wire),
             program: () =>
               observed(kernelModel(model), (build) => planned.program(build, 3), {
                 everySteps: 1,

@@ -1,0 +1,32 @@
+// A device emulated on this machine: every kernel takes at least what its roofline on that device comes to, asleep for the
+// rest. Ranks then overlap as they would on devices of their own, however few cores they share, as long as the device is
+// slower than the cores are.
+import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
+import type { Op } from "../../core/machine/op.ts"
+import type { Scenario } from "../../core/scenario.ts"
+import { rooflineSeconds, type Device } from "../../sim/cost/roofline.ts"
+import { resolveDevice } from "../../sim/resolve.ts"
+
+/** Least seconds of an op on a device. */
+export const leastSecondsOn =
+  (device: Device) =>
+  ({ kernel, reads, writes, attributes }: Op): number =>
+    kernel.kind === "compute" ? rooflineSeconds(kernel.work(reads, writes, attributes), device) : 0
+
+/** That of the device which the scenario names. */
+export const emulatedDevice = (
+  scenario: Scenario,
+  file: string
+): Effect.Effect<(op: Op) => number, InputError> => {
+  const device = "device" in scenario ? resolveDevice(scenario.device) : undefined
+  return device === undefined
+    ? Effect.fail(
+        new InputError({
+          file,
+          field: "device",
+          accepted: "a device to emulate: {flops, memoryBandwidth}, slower than this machine"
+        })
+      )
+    : Effect.succeed(leastSecondsOn(device))
+}
