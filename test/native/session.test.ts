@@ -193,13 +193,16 @@ describeNative("memory", () => {
       const down = launch("down", kernels.d2h, Lane.d2h, [device], [back])
       const first = submitAfter(rank!, up)
       submitAfter(rank!, down, [first])
+      for (let i = 0; i < 9; i++) rank!.submit(down, 0)
       await drained(rank!)
       expect(rank!.read(back)).toEqual(values)
-      const [slow, fast] = rank!.takeTimes()
-      // 20 kB at 1 MB/s, and the latency
-      expect(slow!.endSeconds - slow!.startSeconds).toBeGreaterThan(0.0249)
-      expect(slow!.endSeconds - slow!.startSeconds).toBeLessThan(0.1)
-      expect(fast!.endSeconds - fast!.startSeconds).toBeLessThan(0.01)
+      const [slow, ...fast] = rank!
+        .takeTimes()
+        .map(({ startSeconds, endSeconds }) => endSeconds - startSeconds)
+      // 20 kB at 1 MB/s, and the latency; the other way nothing holds a copy up, but a busy machine may
+      expect(slow).toBeGreaterThan(0.0249)
+      expect(fast).toHaveLength(10)
+      expect(Math.min(...fast)).toBeLessThan(0.005)
     })
   })
 
