@@ -2,10 +2,10 @@
 // every step, the loss on held-out text, tokens per second. Knows nothing of scenarios, files or which algorithm it runs.
 import * as Effect from "effect/Effect"
 import type { KernelModelBuilder } from "../../core/algorithms/data-parallel/kernel-model.ts"
-import { observed } from "../../core/algorithms/data-parallel/observe.ts"
+import { observed, type Observation } from "../../core/algorithms/data-parallel/observe.ts"
 import type { TrainingModelBuilder } from "../../core/algorithms/data-parallel/training-model.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
-import { execute, type Execution, type ExecutionResult } from "../execute.ts"
+import { executeThen, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
 import { Curve, type CurvePoint } from "./curve.ts"
 
 export interface TrainingOptions extends Omit<Execution<void>, "program"> {
@@ -18,6 +18,8 @@ export interface TrainingOptions extends Omit<Execution<void>, "program"> {
   readonly evaluation?: { readonly everySteps: number; readonly batches: number } | undefined
   /** Told of every step that all ranks have taken. */
   readonly onStep?: ((point: CurvePoint) => void) | undefined
+  /** Sees the run when it has ended, while its tensors can still be looked at. */
+  readonly atEnd?: ((ended: Ended<void>) => void) | undefined
 }
 
 /** What has been learnt so far. */
@@ -42,7 +44,7 @@ export interface Training {
 
 /** A training run that has not begun. */
 export const training = (options: TrainingOptions): Training => {
-  const { build, program, steps, batchTokens, evaluation, onStep, ...execution } = options
+  const { build, program, steps, batchTokens, evaluation, onStep, atEnd, ...execution } = options
   const ranks = execution.world.size
   const losses = new Curve(ranks)
   const heldOut = new Curve(ranks)
@@ -50,23 +52,28 @@ export const training = (options: TrainingOptions): Training => {
   let endedAt = startedAt
   const run = Effect.suspend(() => {
     startedAt = endedAt = performance.now()
-    return execute({
-      ...execution,
-      program: observed(build, (model) => program(model, steps), {
-        everySteps: 1,
-        onLoss: (rank, step, loss) => {
-          const mean = losses.add(rank, step, loss)
-          if (mean === undefined) return
-          endedAt = performance.now()
-          onStep?.({ step, loss: mean })
-        },
-        evaluation: evaluation && {
-          ...evaluation,
-          lastStep: steps,
-          onLoss: (rank, step, loss) => void heldOut.add(rank, step, loss)
-        }
-      })
-    })
+    const observation: Observation = {
+      everySteps: 1,
+      onLoss: (rank, step, loss) => {
+        const mean = losses.add(rank, step, loss)
+        if (mean === undefined) return
+        endedAt = performance.now()
+        onStep?.({ step, loss: mean })
+      },
+      evaluation: evaluation && {
+        ...evaluation,
+        lastStep: steps,
+        onLoss: (rank, step, loss) => void heldOut.add(rank, step, loss)
+      }
+    }
+    return executeThen(
+      { ...execution, program: observed(build, (model) => program(model, steps), observation) },
+      (ended) => {
+        atEnd?.(ended)
+        const { ranks, makespanSeconds, timeline, opLogs } = ended
+        return { ranks, makespanSeconds, timeline, opLogs }
+      }
+    )
   })
   return {
     run,
