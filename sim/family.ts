@@ -63,6 +63,8 @@ export interface Family<S extends Scenario = Scenario> {
   readonly displayNames: Readonly<Record<string, string>>
   /** Algorithms that others are compared with where a study has them, first choice first. */
   readonly baselines: ReadonlyArray<string>
+  /** Algorithms that know the future: shown as bounds, never named the best. */
+  readonly hindsight?: ReadonlyArray<string>
   /** What the algorithms do faster or slower than each other ("trains"), where the headline is a time. */
   readonly verb: string | undefined
   /** A sentence under a report's answer: what the headline leaves out. Empty: nothing. */

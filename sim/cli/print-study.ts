@@ -58,10 +58,14 @@ const pivot = (
   name: (path: string) => string
 ): ReadonlyArray<string> => {
   const headline = headlineOf(rows)
+  const hindsight = rows[0] === undefined ? [] : (familyOf(rows[0]).hindsight ?? [])
   const columns = distinct(rows, across)
   const lines = distinct(rows, down).map((value) => {
     const own = rows.filter((row) => labelOf(row.axes[down]) === value)
-    const values = own.map((row) => metricOf(row, headline.name)).filter((found) => !Number.isNaN(found))
+    const values = own
+      .filter(({ algorithm }) => !hindsight.includes(algorithm))
+      .map((row) => metricOf(row, headline.name))
+      .filter((found) => !Number.isNaN(found))
     const best = headline.better === "lower" ? Math.min(...values) : Math.max(...values)
     return [
       value,
@@ -69,7 +73,8 @@ const pivot = (
         const row = own.find((candidate) => labelOf(candidate.axes[across]) === column)
         if (row === undefined) return "  "
         const found = metricOf(row, headline.name)
-        return `${formatMetric(found, headline.unit)}${own.length > 1 && found === best ? " *" : "  "}`
+        const isBest = own.length > 1 && found === best && !hindsight.includes(row.algorithm)
+        return `${formatMetric(found, headline.unit)}${isBest ? " *" : "  "}`
       })
     ]
   })

@@ -3,7 +3,7 @@
 import type { Metric } from "../family.ts"
 import { metricOf } from "../result.ts"
 import { reaches, type Curve } from "./crossover.ts"
-import { formatAbout, formatAxisValue, formatPercent, formatRatio } from "./format.ts"
+import { formatAbout, formatAxisValue, formatMore, formatPercent, formatRatio } from "./format.ts"
 import type { Grid, Panel, Series } from "./grid.ts"
 import {
   targetPath,
@@ -24,7 +24,7 @@ export interface Comparison {
 
 const gigabit = 1e9 / 8
 
-/** The value nearest to 1 Gbit/s on a bandwidth axis, else the middle one, among those every series has. */
+/** The value nearest to 1 Gbit/s on a bandwidth axis that spans it, else the middle one, among those every series has. */
 export const comparisonOf = (
   grid: Grid,
   { metrics, baselines }: Presentation,
@@ -46,12 +46,8 @@ export const comparisonOf = (
   const candidates = [...counts.keys()]
     .filter((x) => counts.get(x) === most && x > 0 && x < Infinity)
     .toSorted((a, b) => a - b)
-  const usual =
-    axis.path === targetPath
-      ? 0.9
-      : axis.unit === "bytesPerSecond"
-        ? gigabit
-        : candidates[(candidates.length - 1) >> 1]
+  const among = axis.unit === "bytesPerSecond" && candidates[0]! <= gigabit && candidates.at(-1)! >= gigabit
+  const usual = axis.path === targetPath ? 0.9 : among ? gigabit : candidates[(candidates.length - 1) >> 1]
   const target = wanted ?? usual
   const focus = candidates.toSorted(
     (a, b) => Math.abs(Math.log(a / target!)) - Math.abs(Math.log(b / target!))
@@ -108,10 +104,12 @@ export const answerOf = (
   const headline = headlineOf(family.metrics)
   const cost = costOf(headline)
   const among = grid.panels.length > 1 ? ` (${panel.title})` : ""
-  const known = panel.series
+  const all = panel.series
     .map((series) => ({ series, row: rowAt(series, focus) }))
     .filter((entry): entry is { series: Series; row: ReportRow } => entry.row !== undefined)
     .toSorted((a, b) => cost(a.row) - cost(b.row))
+  const causal = all.filter(({ series }) => !(family.hindsight ?? []).includes(series.algorithm))
+  const known = causal.length > 0 ? causal : all
   const best = known[0]
   if (best === undefined) return "No point of the study has finished."
   const place = where === "" ? "" : `${where}${among} `
@@ -129,9 +127,9 @@ export const answerOf = (
     const ratio = cost(behind.row) / cost(best.row)
     return !(ratio > SAME)
       ? `${place}${best.series.name} and ${behind.series.name} are equally ${words.good}: ${words.value(value)}.`
-      : `${place}${best.series.name} is the ${words.best} with ${words.value(value)}, ${words.asGood(formatRatio(ratio), behind.series.name)}.`
+      : `${place}${best.series.name} is the ${words.best} with ${words.value(value)}, ${words.asGood(ratio, behind.series.name)}.`
   }
-  const claim = `${place}${best.series.name} ${words.beats(formatRatio(cost(base.row) / cost(best.row)), base.series.name)}`
+  const claim = `${place}${best.series.name} ${words.beats(formatMore(cost(base.row) / cost(best.row)), base.series.name)}`
   return `${claim}${matching(grid.xAxis, headline, base.series, cost(best.row))}.`
 }
 
@@ -143,7 +141,8 @@ const wordsOf = ({ label, better }: Metric, verb: string | undefined) =>
         best: better === "lower" ? "lowest" : "highest",
         has: (value: string) => `has ${label} ${value}`,
         value: (value: string) => `${label} ${value}`,
-        asGood: (ratio: string, name: string) => `${ratio} ${better === "lower" ? "below" : "above"} ${name}`,
+        asGood: (ratio: number, name: string) =>
+          `${formatMore(ratio)} ${better === "lower" ? "below" : "above"} ${name}`,
         beats: (ratio: string, name: string) => `has ${ratio} ${better} ${label} than ${name}`
       }
     : {
@@ -151,7 +150,10 @@ const wordsOf = ({ label, better }: Metric, verb: string | undefined) =>
         best: "fastest",
         has: (value: string) => `takes ${value} a step`,
         value: (value: string) => `${value} a step`,
-        asGood: (ratio: string, name: string) => `${ratio} as fast as ${name}`,
+        asGood: (ratio: number, name: string) =>
+          ratio < 1.095
+            ? `${formatMore(ratio)} faster than ${name}`
+            : `${formatRatio(ratio)} as fast as ${name}`,
         beats: (ratio: string, name: string) => `${verb} ${ratio} faster than ${name}`
       }
 

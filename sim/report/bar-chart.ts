@@ -3,7 +3,7 @@
 import type { Metric } from "../family.ts"
 import { metricOf } from "../result.ts"
 import { costOf } from "./answer.ts"
-import { formatAxisValue, formatPercent, formatRatio, formatTime } from "./format.ts"
+import { formatAxisValue, formatMore, formatPercent, formatTime } from "./format.ts"
 import { markup, type Markup } from "./markup.ts"
 import type { ReportRow } from "./study-report.ts"
 
@@ -76,5 +76,5 @@ const comparedTo = (ratio: number, { better, worse, same }: CompareWords): strin
   const larger = Math.max(ratio, 1 / ratio)
   const word = `${ratio >= 1 ? better : worse} than`
   if (larger < 1.005) return same
-  return larger < 1.095 ? `${Math.round((larger - 1) * 100)} % ${word}` : `${formatRatio(larger)} ${word}`
+  return `${formatMore(larger)} ${word}`
 }

@@ -37,6 +37,10 @@ export const formatRatio = (ratio: number): string =>
     ? `${Number(ratio.toPrecision(2)).toLocaleString("en")}\u00d7`
     : `${ratio.toPrecision(2)}\u00d7`
 
+/** How much more a ratio above 1 is: "3 %" while that is less than a tenth, else "1.4\u00d7". */
+export const formatMore = (ratio: number): string =>
+  ratio < 1.095 ? `${Math.round((ratio - 1) * 100)} %` : formatRatio(ratio)
+
 /** A value of an axis, with its unit. */
 export const formatAxisValue = (value: AxisValue, unit: AxisUnit): string => {
   if (typeof value === "string") return value

@@ -52,7 +52,10 @@ export interface ReportTimeline {
 }
 
 /** What a report must know of the family whose algorithms it compares. */
-export type Presentation = Pick<Family, "metrics" | "displayNames" | "baselines" | "caveat" | "verb">
+export type Presentation = Pick<
+  Family,
+  "metrics" | "displayNames" | "baselines" | "hindsight" | "caveat" | "verb"
+>
 
 export interface StudyReport {
   readonly title: string

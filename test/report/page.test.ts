@@ -149,6 +149,19 @@ describe("renderReport", () => {
     expect(measured).not.toContain('class="notice"')
   })
 
+  it("compares in the middle of a bandwidth axis that does not span 1 Gbit/s", () => {
+    const fast = { ...bandwidthAxis, values: [25, 50, 100, 200, 400].map((rate) => rate * gigabit) }
+    const html = renderReport(study([algorithmAxis(["ddp", "diloco"]), fast]))
+    expect(answerIn(html)).toMatch(/^On 100 Gbit\/s DiLoCo trains 6\.7\u00d7 faster than DDP/u)
+  })
+
+  it("never names an algorithm the best that knows the future", () => {
+    const base = study([algorithmAxis(["ddp", "dreamddp", "streaming-diloco"])])
+    const report = { ...base, family: { ...dataParallel, hindsight: ["streaming-diloco"] } }
+    expect(answerIn(renderReport(base))).toMatch(/^Streaming DiLoCo trains/u)
+    expect(answerIn(renderReport(report))).toMatch(/^DreamDDP trains/u)
+  })
+
   it("shows what a search found instead of step times", () => {
     const targets = {
       path: "find.target",

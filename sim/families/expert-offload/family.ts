@@ -14,6 +14,7 @@ export const expertOffload: Family<ExpertOffloadScenario> = {
   fileFields: [["routing", "trace"], ["costs"], ["algorithm", "predictor", "weights"]],
   displayNames,
   baselines: ["lru", "on-demand"],
+  hindsight: ["optimum", "static-popular"],
   verb: "decodes",
   caveat: "Time per decoding step of the whole batch, after the warm-up; prefill is a metric of its own.",
   run: runExpertOffload,
