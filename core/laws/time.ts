@@ -47,7 +47,11 @@ export const makespanCoversLanes = (execution: Execution): Violation | undefined
  * Seconds of the longest chain of ops, each waiting for the one before by an edge, by lane order or by meeting in a
  * collective; undefined if they wait for each other in a circle.
  */
-export const criticalPathSeconds = ({ timeline, opLogs }: Execution): number | undefined => {
+export const criticalPathSeconds = ({
+  timeline,
+  opLogs,
+  leaveApart = false
+}: Execution): number | undefined => {
   const ranks = rowsByRank(timeline)
   // A node is an op, or a collective with all its members' rows.
   const nodeOf = new Int32Array(timeline.op.length).fill(-1)
@@ -60,11 +64,13 @@ export const criticalPathSeconds = ({ timeline, opLogs }: Execution): number | u
       let node = key === undefined ? undefined : meetings.get(key)
       if (node === undefined) {
         node = starts.push(-Infinity) - 1
-        ends.push(-Infinity)
+        ends.push(leaveApart ? Infinity : -Infinity)
         if (key !== undefined) meetings.set(key, node)
       }
       starts[node] = Math.max(starts[node]!, timeline.startSeconds[row]!)
-      ends[node] = Math.max(ends[node]!, timeline.endSeconds[row]!)
+      // Who leaves first may go on while others are still leaving: only up to there is everybody bound.
+      const end = timeline.endSeconds[row]!
+      ends[node] = leaveApart ? Math.min(ends[node]!, end) : Math.max(ends[node]!, end)
       nodeOf[row] = node
     }
     for (const [group, entries] of collectivesOf(log))

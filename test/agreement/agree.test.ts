@@ -178,4 +178,22 @@ describe("an order that is not legal is found", () => {
     expect(agree(runOf(), { ...run, execution }).firstDisagreement!.message).toContain("law collectivesMeet")
     expect(agrees(agree(runOf(), { ...run, execution: { ...execution, leaveApart: true } }))).toBe(true)
   })
+
+  it("and who leaves first may go on at once: the critical path counts no more than that", () => {
+    const run = runOf()
+    const { timeline } = run.execution
+    const [startSeconds, endSeconds] = [timeline.startSeconds.slice(), timeline.endSeconds.slice()]
+    // Rank 1 is the last to leave the average, 3 s after rank 0, whose next op has ended by then.
+    endSeconds[rowOf(timeline, 1, 1)]! += 3
+    startSeconds[rowOf(timeline, 1, 2)] = endSeconds[rowOf(timeline, 1, 1)]!
+    endSeconds[rowOf(timeline, 1, 2)] = endSeconds[rowOf(timeline, 1, 1)]!
+    const execution = {
+      ...run.execution,
+      timeline: { ...timeline, startSeconds, endSeconds },
+      makespanSeconds: undefined,
+      stepEnds: undefined,
+      leaveApart: true
+    }
+    expect(agrees(agree(runOf(), { ...run, execution }))).toBe(true)
+  })
 })
