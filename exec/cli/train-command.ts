@@ -1,19 +1,26 @@
-// exec train: trains a scenario's model for real, with any data-parallel algorithm, on ranks that are threads of this process.
+// exec train: trains a scenario's model for real, with any data-parallel algorithm or MoE schedule, on ranks that are threads of
+// this process.
 import { accessSync, constants, statSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
+import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
+import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
+import type { MoeTrainingScenario } from "../../core/algorithms/moe-training/scenario.ts"
 import { InputError } from "../../core/input-error.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
+import type { Scenario } from "../../core/scenario.ts"
 import { formatBytes, formatSeconds } from "../../core/units.ts"
 import { json, said } from "../../sim/cli/execute.ts"
 import { writeError, writeOut } from "../../sim/cli/output.ts"
 import { terminalProgress } from "../../sim/cli/progress.ts"
 import { writeTextFile } from "../../sim/cli/text-file.ts"
+import { prepareMoe } from "../../sim/families/moe-training/prepare.ts"
 import { Loader } from "../../sim/load.ts"
 import { chromeTrace } from "../../sim/perfetto.ts"
 import { loadLocatedScenario } from "../../sim/scenario-file.ts"
-import { training, type Learnt } from "../train/train.ts"
-import { dataParallelOnly, requireDevice, runCommand } from "./command.ts"
+import type { CurvePoint } from "../train/curve.ts"
+import { moeLayerTraining, training, type Learnt, type Training } from "../train/train.ts"
+import { requireDevice, runCommand } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 import { prepareTraining, type PreparedTraining } from "./prepare.ts"
 
@@ -35,13 +42,24 @@ export interface TrainResult extends Learnt {
   readonly algorithm: string
   readonly ranks: number
   readonly seed: number
-  readonly parameters: number
+  /** Trainable numbers, tied weights once; of a model that learns a text. */
+  readonly parameters?: number
   /** Steps asked for; fewer are done when the run was interrupted. */
   readonly steps: number
-  /** Tokens to train on, and held out. */
-  readonly text: { readonly trainTokens: number; readonly heldOutTokens: number }
+  /** Tokens to train on, and held out; where a text is learnt. */
+  readonly text?: { readonly trainTokens: number; readonly heldOutTokens: number }
   /** The most that a rank's tensors took; null when the run was interrupted. */
   readonly peakBytes: { readonly device: number; readonly host: number } | null
+}
+
+/** A scenario made ready to be trained for so many steps. */
+interface Trainable {
+  readonly facts: Pick<TrainResult, "scenario" | "algorithm" | "ranks" | "seed" | "parameters" | "text">
+  readonly steps: number
+  readonly begin: (options: {
+    readonly record: boolean
+    readonly onStep: (point: CurvePoint) => void
+  }) => Training
 }
 
 /** Held-out batches in an evaluation. */
@@ -50,41 +68,19 @@ const heldOutBatches = 16
 export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
-      const loaded = yield* loadLocatedScenario(file, overrides(options))
-      const scenario = yield* dataParallelOnly(loaded.scenario, file)
-      const prepared = yield* prepareTraining(scenario, file, new Loader(), options.planFrom).pipe(
-        Effect.mapError(loaded.locate)
-      )
+      const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
+      const { facts, steps, begin } = yield* trainable(scenario, file, options).pipe(Effect.mapError(locate))
       if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
-      const steps = options.steps ?? scenario.steps ?? prepared.steps
-      const evaluation = yield* evaluationOf(prepared, file, options.evaluateEvery ?? steps)
       yield* requireDevice
-      const { world, planned } = prepared
       const progress = terminalProgress("train")
-      const { run, learnt } = training({
-        world,
-        build: prepared.build,
-        program: planned.program,
-        steps,
-        batchTokens: prepared.batchTokens,
-        evaluation,
-        onStep: ({ step, loss }) => progress.update(step, steps, `loss ${loss.toFixed(3)}`),
-        capacityBytes: scenario.memory,
+      const { run, learnt } = begin({
         record: options.timeline !== undefined,
-        ...emulatedLinks(world, scenario.collectives.algorithm)
+        onStep: ({ step, loss }) => progress.update(step, steps, `loss ${loss.toFixed(3)}`)
       })
       const told = (peakBytes: TrainResult["peakBytes"]): TrainResult => ({
-        scenario: scenario.name,
-        algorithm: scenario.algorithm.name,
-        ranks: world.size,
-        seed: scenario.seed,
-        parameters: parameterCount(prepared.graph),
+        ...facts,
         steps,
-        text: {
-          trainTokens: prepared.corpus.train.length,
-          heldOutTokens: prepared.corpus.heldOut.length
-        },
         peakBytes,
         ...learnt()
       })
@@ -119,6 +115,106 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
       return said(text(result))
     })
   )
+
+const trainable = (
+  scenario: Scenario,
+  file: string,
+  options: TrainCommandOptions
+): Effect.Effect<Trainable, InputError> => {
+  switch (scenario.task) {
+    case "data-parallel":
+      return ofText(scenario, file, options)
+    case "moe-training":
+      return ofMoeLayers(scenario, file, options)
+    default:
+      return Effect.fail(
+        new InputError({
+          file,
+          field: "task",
+          value: scenario.task,
+          accepted: "data-parallel or moe-training; exec generate runs the others"
+        })
+      )
+  }
+}
+
+/** A model that learns a text, with a data-parallel algorithm. */
+const ofText = (scenario: DataParallelScenario, file: string, options: TrainCommandOptions) =>
+  Effect.gen(function* () {
+    const prepared = yield* prepareTraining(scenario, file, new Loader(), options.planFrom)
+    const { world, planned, build, batchTokens, corpus, graph } = prepared
+    const steps = options.steps ?? scenario.steps ?? prepared.steps
+    const evaluation = yield* evaluationOf(prepared, file, options.evaluateEvery ?? steps)
+    const trainable: Trainable = {
+      facts: {
+        scenario: scenario.name,
+        algorithm: scenario.algorithm.name,
+        ranks: world.size,
+        seed: scenario.seed,
+        parameters: parameterCount(graph),
+        text: { trainTokens: corpus.train.length, heldOutTokens: corpus.heldOut.length }
+      },
+      steps,
+      begin: ({ record, onStep }) =>
+        training({
+          world,
+          build,
+          program: planned.program,
+          steps,
+          batchTokens,
+          evaluation,
+          onStep,
+          capacityBytes: scenario.memory,
+          record,
+          ...emulatedLinks(world, scenario.collectives.algorithm)
+        })
+    }
+    return trainable
+  })
+
+/** SGD's rate where the scenario says none. */
+const defaultMoeRate = 0.1
+
+/** A stack of layers of experts, with an MoE schedule. */
+const ofMoeLayers = (scenario: MoeTrainingScenario, file: string, options: TrainCommandOptions) =>
+  Effect.gen(function* () {
+    for (const [option, value] of [
+      ["--evaluate-every", options.evaluateEvery],
+      ["--plan-from", options.planFrom]
+    ] as const) {
+      if (value === undefined) continue
+      const accepted = "a scenario of data-parallel training: layers of experts alone learn no text"
+      return yield* new InputError({ file: option, field: "", value: String(value), accepted })
+    }
+    const { world, model, planned } = yield* prepareMoe(scenario, file, new Loader())
+    const steps = options.steps ?? scenario.steps
+    const real: MoeModel = {
+      ...model,
+      dtype: "float32",
+      learningRate: model.learningRate ?? defaultMoeRate
+    }
+    const trainable: Trainable = {
+      facts: {
+        scenario: scenario.name,
+        algorithm: scenario.algorithm.name,
+        ranks: world.size,
+        seed: scenario.seed
+      },
+      steps,
+      begin: ({ record, onStep }) =>
+        moeLayerTraining({
+          world,
+          model: real,
+          plan: planned.plan,
+          steps,
+          onStep,
+          capacityBytes: scenario.memory,
+          record,
+          ...emulatedLinks(world, "ring")
+        })
+    }
+    return trainable
+  })
 
 /** `--text` and `--seed` are fields of the scenario; a text is named as files on a command line are. */
 const overrides = ({ set, text, seed }: TrainCommandOptions): ReadonlyArray<string> => [
@@ -168,9 +264,10 @@ const evaluationOf = (
 const print = (result: TrainResult): string => {
   const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes } = result
   const [first, last] = [losses[0], losses.at(-1)]
+  const parameters = result.parameters === undefined ? "" : `, ${result.parameters} parameters`
   const done = stepsDone === steps ? String(steps) : `${stepsDone} of ${steps}`
   const lines = [
-    `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks, ${result.parameters} parameters, seed ${result.seed}`,
+    `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks${parameters}, seed ${result.seed}`,
     `${done} steps in ${formatSeconds(seconds)}, ${formatSeconds(seconds / stepsDone)} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
     `training loss ${first?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}`
   ]

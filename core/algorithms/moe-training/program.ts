@@ -51,6 +51,8 @@ export interface MoeTraining {
   readonly plan: MoePlan
   readonly steps: number
   readonly hooks?: MoeHooks
+  /** Runs between steps: to read what the step left, say. */
+  readonly afterStep?: (step: number, trained: MoeTrained) => Effect.Effect<void, MachineError>
 }
 
 /** What a rank is left with: for tests and for whoever goes on from here. */
@@ -78,7 +80,13 @@ interface Choices {
 }
 
 /** Everything of a rank that lasts. Throws RangeError for a model that does not divide over the world's ranks. */
-export const moeTraining = ({ model, plan, steps, hooks = {} }: MoeTraining): Program<MoeTrained> =>
+export const moeTraining = ({
+  model,
+  plan,
+  steps,
+  hooks = {},
+  afterStep
+}: MoeTraining): Program<MoeTrained> =>
   Effect.gen(function* () {
     const machine = yield* Machine
     const groups = moeGroups(machine.world, machine.rank)
@@ -112,6 +120,12 @@ export const moeTraining = ({ model, plan, steps, hooks = {} }: MoeTraining): Pr
       call("beforeMoeEnd", layer, pass)
     }
 
+    const trained: MoeTrained = {
+      input,
+      inputGradient: layers[0]!.dense.dinput,
+      output: layers.at(-1)!.moe.output,
+      parameters: lasting.parameters
+    }
     for (let step = 0; step < steps; step++) {
       const stepTensors = new Tensors(machine, model.dtype, model.seed)
       const backwards: Array<Pass> = []
@@ -144,15 +158,11 @@ export const moeTraining = ({ model, plan, steps, hooks = {} }: MoeTraining): Pr
       submit(together)
       submit(update)
       yield* machine.endStep
+      if (afterStep !== undefined) yield* afterStep(step, trained)
       stepTensors.freeAll()
     }
     yield* machine.drain
-    return {
-      input,
-      inputGradient: layers[0]!.dense.dinput,
-      output: layers.at(-1)!.moe.output,
-      parameters: lasting.parameters
-    }
+    return trained
   })
 
 const build = (tensors: Tensors, model: MoeModel, plan: MoePlan, groups: MoeGroups, shares: Shares) =>

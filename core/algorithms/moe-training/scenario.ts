@@ -123,8 +123,10 @@ export const MoeTrainingScenario = Schema.Struct({
   network: NetworkModel,
   /** What is neither a matrix product nor a collective is estimated for it. */
   device: withDefault(DeviceSettings, "NVIDIA H200"),
-  /** Parameters, gradients and activations count; an optimizer has none. */
+  /** Parameters, gradients and activations count; SGD has no state. */
   memory: Schema.optionalKey(MemorySettings),
+  /** Of plain SGD; without it parameters stay as they are, and a step has no update. */
+  learningRate: Schema.optionalKey(Schema.Number.check(Schema.isGreaterThan(0))),
   /** Steps measured, after one of warm-up. */
   steps: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })), 2),
   faults: withDefault(Schema.Array(FaultSettings), []),

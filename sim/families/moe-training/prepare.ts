@@ -37,7 +37,7 @@ export const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel 
     ...model,
     kvHeads: model.kvHeads ?? model.heads,
     experts: model.experts ?? nodes,
-    learningRate: undefined,
+    learningRate: scenario.learningRate,
     seed: scenario.seed
   }
 }
