@@ -9,7 +9,7 @@ import type { TraceError } from "./trace-error.ts"
 
 export const opLogFormat: Format = {
   name: "oplog",
-  version: 1,
+  version: 2,
   columns: [
     column("rank", "int32", "rank, from 0"),
     column("op", "int32", "position in the rank's program order, from 0"),
@@ -19,7 +19,13 @@ export const opLogFormat: Format = {
     column("step", "int32", "training step or iteration, from 0"),
     column("group", "text", "communicator; null for work of one rank", true),
     column("size_bytes", "float64", "bytes one rank puts in, B"),
-    column("after", "int32-list", "ops of the same rank on other lanes that must end first")
+    column("after", "int32-list", "ops of the same rank on other lanes that must end first"),
+    column(
+      "rows",
+      "text",
+      "rows of an uneven collective: each member's, or its matrix; null for any other op",
+      true
+    )
   ]
 }
 
@@ -45,12 +51,14 @@ export const writeOpLogs = (path: string, logs: ReadonlyArray<OpLog>): Effect.Ef
       const labels = new Dictionary()
       const kernels = new Dictionary()
       const groups = new Dictionary()
+      const rowCounts = new Dictionary()
       // All words before the first row: not every reader takes a dictionary that grows.
       for (const { entries } of logs) {
-        for (const { label, kernel, group } of entries) {
+        for (const { label, kernel, group, rows } of entries) {
           labels.code(label)
           kernels.code(kernel)
           if (group !== undefined) groups.code(group)
+          if (rows !== undefined) rowCounts.code(rows)
         }
       }
       for (const { rank, entries } of logs) {
@@ -77,7 +85,11 @@ export const writeOpLogs = (path: string, logs: ReadonlyArray<OpLog>): Effect.Ef
                 dictionary: groups.words
               },
               Float64Array.from(part, (entry) => entry.sizeBytes),
-              { offsets, values: Int32Array.from(after) }
+              { offsets, values: Int32Array.from(after) },
+              {
+                codes: codes((entry) => (entry.rows === undefined ? -1 : rowCounts.code(entry.rows))),
+                dictionary: rowCounts.words
+              }
             ]
           })
         }
@@ -112,7 +124,8 @@ export const readOpLogs = (path: string): Effect.Effect<ReadonlyArray<OpLog>, Tr
             step: ints(5)[row]!,
             group: word(6, row),
             sizeBytes: (batch.columns[7] as Float64Array)[row]!,
-            after: Array.from(after.values.subarray(after.offsets[row]!, after.offsets[row + 1]!))
+            after: Array.from(after.values.subarray(after.offsets[row]!, after.offsets[row + 1]!)),
+            rows: word(9, row)
           })
         }
         state.rows += batch.rows

@@ -122,7 +122,8 @@ export const opLogs: fc.Arbitrary<ReadonlyArray<OpLog>> = fc
         step: int31,
         group: fc.option(words, { nil: undefined }),
         sizeBytes: seconds,
-        after: fc.array(int31, { maxLength: 4 })
+        after: fc.array(int31, { maxLength: 4 }),
+        rows: fc.option(words, { nil: undefined })
       }),
       { minLength: 1, maxLength: 10 }
     ),
