@@ -1,13 +1,13 @@
-// What a file of plain columns looks like: int32, float64, text by dictionary, lists of int32. One description of a
+// What a file of plain columns looks like: int32, float64, text by dictionary, lists of int32 or float32. One description of a
 // format serves writer, reader and checks. Knows nothing of Arrow nor of what the columns mean.
 import { showValue, TraceError } from "./trace-error.ts"
 
 export interface Column {
   readonly name: string
-  readonly kind: "int32" | "float64" | "text" | "int32-list"
+  readonly kind: "int32" | "float64" | "text" | "int32-list" | "float32-list"
   /** A nullable column writes null for: -1 (int32), NaN (float64), code -1 (text). Other columns refuse these. */
   readonly nullable: boolean
-  /** Smallest value accepted in an int32 or float64 column; -Infinity for no bound. */
+  /** Smallest number accepted, in lists too; -Infinity for no bound. */
   readonly min: number
   /** Unit and meaning, kept in the file beside the column. */
   readonly description: string
@@ -43,12 +43,16 @@ export interface TextColumn {
 }
 
 /** Row i holds `values[offsets[i] .. offsets[i + 1]]`. */
-export interface ListColumn {
+export interface ListColumn<Values extends Int32Array | Float32Array = Int32Array> {
   readonly offsets: Int32Array
-  readonly values: Int32Array
+  readonly values: Values
 }
 
-export type ColumnData = Int32Array | Float64Array | TextColumn | ListColumn
+export type ColumnData = Int32Array | Float64Array | TextColumn | ListColumn | ListColumn<Float32Array>
+
+/** What a column of these lists is called. */
+const listKind = ({ values }: ListColumn | ListColumn<Float32Array>): Column["kind"] =>
+  values instanceof Int32Array ? "int32-list" : "float32-list"
 
 /** Rows as columns, in the order of `Format.columns`. */
 export interface Batch {
@@ -65,7 +69,7 @@ export const batchRows = 65_536
 export const checkColumn = (file: string, column: Column, data: ColumnData, rows: number): void => {
   const bad = (row: number, value: unknown, accepted: string): TraceError =>
     new TraceError({ file, field: `column ${column.name}, row ${row}`, value: showValue(value), accepted })
-  const number = column.kind === "int32" ? "a whole number" : "a finite number"
+  const number = column.kind.startsWith("int32") ? "a whole number" : "a finite number"
   const atLeast = column.min === -Infinity ? number : `${number} of at least ${column.min}`
   if (column.kind === "int32" && data instanceof Int32Array) {
     for (let row = 0; row < rows; row++) {
@@ -90,7 +94,7 @@ export const checkColumn = (file: string, column: Column, data: ColumnData, rows
         `a text (${data.dictionary.length} in the dictionary)`
       )
     }
-  } else if (column.kind === "int32-list" && "offsets" in data) {
+  } else if ("offsets" in data && column.kind === listKind(data)) {
     for (let row = 0; row < rows; row++) {
       const from = data.offsets[row]!
       const to = data.offsets[row + 1]!
@@ -98,7 +102,8 @@ export const checkColumn = (file: string, column: Column, data: ColumnData, rows
         throw bad(row, `offsets ${from}..${to}`, `offsets that rise, up to ${data.values.length}`)
       }
       for (let i = from; i < to; i++) {
-        if (data.values[i]! < column.min) throw bad(row, data.values[i], atLeast)
+        const value = data.values[i]!
+        if (!(Number.isFinite(value) && value >= column.min)) throw bad(row, value, atLeast)
       }
     }
   } else {

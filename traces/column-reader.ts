@@ -71,6 +71,12 @@ const isKind = (column: Column, type: DataType): boolean => {
         DataType.isInt(type.children[0]!.type) &&
         type.children[0]!.type.bitWidth === 32
       )
+    case "float32-list":
+      return (
+        DataType.isList(type) &&
+        DataType.isFloat(type.children[0]!.type) &&
+        type.children[0]!.type.precision === 1
+      )
   }
 }
 
@@ -113,14 +119,18 @@ const decodeColumn = (file: string, column: Column, vector: Vector | null, rows:
       return data.dictionary === undefined
         ? plainText(vector, isNull, broken)
         : dictionaryText(data, isNull, broken)
-    case "int32-list": {
+    case "int32-list":
+    case "float32-list": {
       const child: Data | undefined = data.children[0]
       const offsets: unknown = data.valueOffsets
       const source: unknown = child?.values
       if (!(offsets instanceof Int32Array) || offsets.length < rows + 1) throw broken("cut short")
-      if (!(source instanceof Int32Array) || child === undefined || child.nullCount > 0)
-        throw broken("lists with nulls")
-      return { offsets: offsets.slice(0, rows + 1), values: source.slice(0, child.length) }
+      const lists = source instanceof Int32Array || source instanceof Float32Array
+      if (!lists || child === undefined || child.nullCount > 0) throw broken("lists with nulls")
+      const rowOffsets = offsets.slice(0, rows + 1)
+      return source instanceof Int32Array
+        ? { offsets: rowOffsets, values: source.slice(0, child.length) }
+        : { offsets: rowOffsets, values: source.slice(0, child.length) }
     }
   }
 }

@@ -3,6 +3,7 @@ import {
   DataType,
   Dictionary,
   Field,
+  Float32,
   Float64,
   Int32,
   List,
@@ -39,6 +40,8 @@ const typeOf = (column: Column, id: number): DataType => {
       return new Dictionary(new Utf8(), new Int32(), id)
     case "int32-list":
       return new List(new Field("item", new Int32(), false))
+    case "float32-list":
+      return new List(new Field("item", new Float32(), false))
   }
 }
 
@@ -139,7 +142,8 @@ class BatchEncoder {
         if (column.kind === "int32") return new Int32Array(0)
         if (column.kind === "float64") return new Float64Array(0)
         if (column.kind === "text") return { codes: new Int32Array(0), dictionary: [] }
-        return { offsets: new Int32Array(1), values: new Int32Array(0) }
+        const values = column.kind === "int32-list" ? new Int32Array(0) : new Float32Array(0)
+        return { offsets: new Int32Array(1), values } as ColumnData
       })
       this.write({ rows: 0, columns: empty })
     }
@@ -184,9 +188,13 @@ class BatchEncoder {
     const from = data.offsets[0] ?? 0
     const to = data.offsets[rows] ?? from
     const values = data.values.subarray(from, to)
-    const child = makeData({ type: new Int32(), length: values.length, nullCount: 0, data: values })
+    const filled = { length: values.length, nullCount: 0 }
+    const child: Data =
+      values instanceof Int32Array
+        ? makeData({ type: new Int32(), ...filled, data: values })
+        : makeData({ type: new Float32(), ...filled, data: values })
     const valueOffsets = data.offsets.subarray(0, rows + 1).map((offset) => offset - from)
-    return makeData({ type: type as List<Int32>, length: rows, nullCount: 0, valueOffsets, child })
+    return makeData({ type: type as List, length: rows, nullCount: 0, valueOffsets, child })
   }
 
   #dictionary(index: number, words: ReadonlyArray<string>): Vector<Utf8> {

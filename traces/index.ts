@@ -12,6 +12,15 @@ export {
 } from "./timeline-file.ts"
 export { opLogFormat, readOpLogs, writeOpLogs } from "./op-log-file.ts"
 export { foldRouting, routingFormat, writeRouting, writeRoutingParts, type Routing } from "./routing-file.ts"
+export {
+  decodeWeights,
+  encodeWeights,
+  readWeights,
+  weightsFormat,
+  writeWeights,
+  type SavedParameter,
+  type SavedWeights
+} from "./weights-file.ts"
 export type { ImportReport } from "./import-report.ts"
 export type { TableOptions } from "./table-profile.ts"
 export { importKineto, importKinetoFile, type KinetoOptions } from "./kineto/import.ts"

@@ -17,13 +17,16 @@ export interface LlamaConfig {
   readonly batch: number
   /** The output layer shares the embedding's weight. */
   readonly tied: boolean
-  /** Default 10,000. */
+  /** Default `llamaRopeBase`. */
   readonly ropeBase?: number
   /** Default bfloat16. */
   readonly activationDtype?: Dtype
   /** Default float32. */
   readonly parameterDtype?: Dtype
 }
+
+/** Base of the rotary angles where a model says none. */
+export const llamaRopeBase = 10_000
 
 /** Everything of a decoder but its feed-forward part, which Llama and Mixtral differ in. */
 export const decoder = (
@@ -91,7 +94,7 @@ export const projection = (
 export const llama = (config: LlamaConfig): LayerGraph => {
   const { ffnWidth } = config
   checkSizes("llama", { ffnWidth }, [])
-  return decoder("llama", { ropeBase: 10_000, ...config }, (graph, x, block) => {
+  return decoder("llama", { ropeBase: llamaRopeBase, ...config }, (graph, x, block) => {
     const gate = projection(graph, x, `${block}.mlp.gate_proj`, block, ffnWidth)
     const up = projection(graph, x, `${block}.mlp.up_proj`, block, ffnWidth)
     graph.layer(`${block}.mlp.act_fn`, block)

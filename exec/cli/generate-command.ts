@@ -1,5 +1,5 @@
-// exec generate: generates with a model of random weights, for real: with experts in host memory under any cache policy, or
-// serving requests with any key/value cache method.
+// exec generate: generates for real: with experts in host memory under any cache policy, or serving requests with any key/value
+// cache method. Weights are random, or for serving those that `exec train` saved.
 import * as Effect from "effect/Effect"
 import type { OffloadLog, Readiness } from "../../core/algorithms/expert-offload/program.ts"
 import type { ExpertOffloadScenario } from "../../core/algorithms/expert-offload/scenario.ts"
@@ -15,10 +15,13 @@ import { execute, executeThen } from "../execute.ts"
 import { requireDevice, runCommand } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 import { offloadPrograms, servingProgram } from "./programs.ts"
+import { loadTrained, textOf } from "./trained-serving.ts"
 
 export interface GenerateCommandOptions {
   readonly set: ReadonlyArray<string>
   readonly verify?: boolean
+  readonly weights?: string
+  readonly text?: string
   readonly json?: boolean
 }
 
@@ -26,6 +29,10 @@ export const generateCommand = (file: string, options: GenerateCommandOptions): 
   runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      if (options.text !== undefined && options.weights === undefined) {
+        const accepted = "a text together with --weights: random weights continue random tokens"
+        return yield* new InputError({ file: "--text", field: "", value: options.text, accepted })
+      }
       yield* requireDevice
       const told = (command: Effect.Effect<Outcome, InputError | MachineError>) =>
         Effect.mapError(command, (error) => (error instanceof InputError ? locate(error) : error))
@@ -62,6 +69,10 @@ const generateOffloaded = (
   options: GenerateCommandOptions
 ): Effect.Effect<Outcome, InputError | MachineError> =>
   Effect.gen(function* () {
+    if (options.weights !== undefined) {
+      const accepted = "kv-serving with --weights; experts are offloaded with random weights"
+      return yield* new InputError({ file, field: "task", value: scenario.task, accepted })
+    }
     const { uncapped, knowing, ...common } = yield* offloadPrograms(scenario, file, new Loader())
     const run = (of: Pick<typeof common, "program" | "capacityBytes">) =>
       executeThen(
@@ -113,6 +124,11 @@ const generateOffloaded = (
     return { text: `${lines.join("\n")}\n`, ok }
   })
 
+/** How much of what is generated is printed; `--json` has all. */
+const shownRequests = 8
+const shownCharacters = 40
+const show = (text: string): string => JSON.stringify(text)
+
 const generateServing = (
   scenario: KvServingScenario,
   file: string,
@@ -127,10 +143,13 @@ const generateServing = (
         accepted: "expert-offload with --verify; `exec agree` holds serving to the simulator"
       })
     }
+    const trained =
+      options.weights === undefined ? undefined : yield* loadTrained(options.weights, options.text)
     const { world, program, capacityBytes, initial, h2d, d2h, plan } = yield* servingProgram(
       scenario,
       file,
-      new Loader()
+      new Loader(),
+      trained
     )
     const { ranks, makespanSeconds } = yield* execute({
       world,
@@ -157,11 +176,18 @@ const generateServing = (
       tokensPerSecond: tokens / makespanSeconds,
       peakBytes: { device: most("device"), host: most("host") },
       peakCacheBytes: Math.max(...ranks.map(({ value }) => value.peakCacheBytes)),
-      requests: finished.map(({ request, tokens }) => ({
-        id: request.id,
-        promptTokens: request.promptTokens,
-        keptRows: begun.find((one) => one.request.id === request.id)?.promptRows ?? [],
-        tokens
+      ...(trained === undefined ? {} : { weights: trained.weights.name }),
+      requests: finished.map(({ request: { id, promptTokens }, tokens }) => ({
+        id,
+        promptTokens,
+        keptRows: begun.find(({ request }) => request.id === id)?.promptRows ?? [],
+        tokens,
+        ...(trained === undefined
+          ? {}
+          : {
+              prompt: textOf(trained, trained.prompt(id, promptTokens, scenario.seed)),
+              text: textOf(trained, tokens)
+            })
       }))
     }
     if (options.json === true) return { text: json(result), ok: true }
@@ -170,7 +196,14 @@ const generateServing = (
     const lines = [
       `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks, ${finished.length} requests`,
       `${tokens} tokens in ${formatSeconds(makespanSeconds)}, ${result.tokensPerSecond.toFixed(1)} tokens/s`,
-      `cache      ${formatShare(kept / prompts)} of the prompts' rows kept; ${formatBytes(result.peakCacheBytes)} at most`
+      `cache      ${formatShare(kept / prompts)} of the prompts' rows kept; ${formatBytes(result.peakCacheBytes)} at most`,
+      ...result.requests
+        .slice(0, shownRequests)
+        .flatMap(({ id, prompt, text }) =>
+          prompt === undefined || text === undefined
+            ? []
+            : [`request ${id}  …${show(prompt.slice(-shownCharacters))} + ${show(text)}`]
+        )
     ]
     return { text: `${lines.join("\n")}\n`, ok: true }
   })

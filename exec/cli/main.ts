@@ -55,6 +55,7 @@ Examples:
   exec train scenarios/train-tiny.yaml --set algorithm=diloco
   exec profile scenarios/train-tiny.yaml -o tiny.arrow
   exec generate scenarios/agree/expert-offload.yaml --verify
+  exec generate scenarios/serve-tiny.yaml --weights tiny.arrow
   exec agree scenarios/agree/data-parallel.yaml --timeline both.json`
     )
 
@@ -85,6 +86,7 @@ Examples:
     .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
     .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
+    .option("--save <file>", "write what rank 0 has learnt, for exec generate --weights (.arrow)")
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: TrainCommandOptions) =>
@@ -109,10 +111,15 @@ Examples:
   exec
     .command("generate")
     .description(
-      "generate tokens with offloaded experts or a compressed key/value cache, with random weights"
+      "generate tokens with offloaded experts or a compressed key/value cache, with random or trained weights"
     )
     .argument("<scenario>", "scenario file (YAML or JSON) of the task expert-offload or kv-serving")
     .addOption(setOption())
+    .option("--weights <file>", "serve with weights that exec train --save wrote (default: random ones)")
+    .option(
+      "--text <file>",
+      "text that was learnt; prompts are of its held-out end (default: the one that ships)"
+    )
     .option("--verify", "exit with 1 unless the output is that with all experts on the device")
     .addOption(jsonOption())
     .action(

@@ -15,6 +15,8 @@ import type { World } from "../../core/world.ts"
 import * as Schema from "effect/Schema"
 import { planScenario } from "../../sim/families/data-parallel/run.ts"
 import type { Loader } from "../../sim/load.ts"
+import type { SavedWeights } from "../../traces/weights-file.ts"
+import { architectureOf } from "../train/final-weights.ts"
 import { loadCorpus, shippedText, type Corpus } from "../text.ts"
 
 export interface PreparedTraining {
@@ -26,6 +28,8 @@ export interface PreparedTraining {
   readonly graph: LayerGraph
   readonly corpus: Corpus
   readonly build: KernelModelBuilder
+  /** What a file of its weights says beside them. */
+  readonly learns: Omit<SavedWeights, "parameters">
   /** Tokens of one rank's batch. */
   readonly batchTokens: number
   /** Warm-up and measured steps, whole periods of the algorithm's schedule. */
@@ -101,6 +105,12 @@ export const prepareTraining = (
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
         seed: scenario.seed
       }),
+      learns: {
+        name: scenario.name,
+        ...architectureOf(model),
+        characters: corpus.characters,
+        heldOut: training.heldOut
+      },
       batchTokens: batch * context,
       steps: planned.warmupSteps + Math.ceil((scenario.steps ?? Math.max(8, period)) / period) * period
     }

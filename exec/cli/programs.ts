@@ -20,9 +20,11 @@ import { programs as servingPrograms, resolveServing } from "../../sim/families/
 import { prepareMoe } from "../../sim/families/moe-training/prepare.ts"
 import type { Loader } from "../../sim/load.ts"
 import { execute } from "../execute.ts"
+import type { InitialValues } from "../rank-machine.ts"
 import type { BothOptions } from "./both-machines.ts"
 import { prepareTraining } from "./prepare.ts"
 import { servingValues } from "./serving-values.ts"
+import { trainedServing, type Trained } from "./trained-serving.ts"
 
 /** What a scenario comes to on both machines. `file` is its path: files it names are relative to its folder. */
 export const programOf = (
@@ -131,20 +133,33 @@ export const offloadPrograms = (
     }
   })
 
+/** A scenario's serving. */
+export interface ServingProgram extends BothOptions<ServingOutcome> {
+  readonly plan: ServingPlan
+  readonly initial: InitialValues
+}
+
+/** `trained`: weights and a text for prompts, instead of random ones. */
 export const servingProgram = (
   scenario: KvServingScenario,
   file: string,
-  loader: Loader
-): Effect.Effect<BothOptions<ServingOutcome> & { readonly plan: ServingPlan }, InputError> =>
-  Effect.map(resolveServing(scenario, file, loader), ({ plan: resolved, world }) => {
-    const plan = { ...resolved, model: { ...resolved.model, dtype: "float32" as const } }
+  loader: Loader,
+  trained?: Trained
+): Effect.Effect<ServingProgram, InputError> =>
+  Effect.gen(function* () {
+    const { plan: resolved, world } = yield* resolveServing(scenario, file, loader)
+    const real: ServingPlan = { ...resolved, model: { ...resolved.model, dtype: "float32" } }
+    const { plan, initial } =
+      trained === undefined
+        ? { plan: real, initial: servingValues(real, scenario.seed) }
+        : yield* trainedServing(real, scenario.seed, trained, file)
     const { to, bandwidth = Infinity, latency } = scenario.transfer
     const bus = { bytesPerSecond: bandwidth, latencySeconds: latency }
     return {
       plan,
       world,
       program: () => servingPrograms[to](plan),
-      initial: servingValues(plan, scenario.seed),
+      initial,
       network: scenario.network,
       capacityBytes: scenario.memory,
       ...(to === "host" ? { h2d: bus, d2h: bus } : {})

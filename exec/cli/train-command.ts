@@ -18,7 +18,10 @@ import { prepareMoe } from "../../sim/families/moe-training/prepare.ts"
 import { Loader } from "../../sim/load.ts"
 import { chromeTrace } from "../../sim/perfetto.ts"
 import { loadLocatedScenario } from "../../sim/scenario-file.ts"
+import type { TraceError } from "../../traces/trace-error.ts"
+import { writeWeights } from "../../traces/weights-file.ts"
 import type { CurvePoint } from "../train/curve.ts"
+import { FinalWeights } from "../train/final-weights.ts"
 import { moeLayerTraining, training, type Learnt, type Training } from "../train/train.ts"
 import { requireDevice, runCommand } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
@@ -33,6 +36,7 @@ export interface TrainCommandOptions {
   readonly planFrom?: string
   readonly out?: string
   readonly timeline?: string
+  readonly save?: string
   readonly json?: boolean
 }
 
@@ -60,6 +64,8 @@ interface Trainable {
     readonly record: boolean
     readonly onStep: (point: CurvePoint) => void
   }) => Training
+  /** Writes what rank 0 has learnt when the run has ended; of a model that learns a text. */
+  readonly save?: (file: string) => Effect.Effect<void, TraceError>
 }
 
 /** Held-out batches in an evaluation. */
@@ -69,9 +75,12 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
   runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
-      const { facts, steps, begin } = yield* trainable(scenario, file, options).pipe(Effect.mapError(locate))
+      const { facts, steps, begin, save } = yield* trainable(scenario, file, options).pipe(
+        Effect.mapError(locate)
+      )
       if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
+      if (options.save !== undefined) yield* requireWritable(options.save, "--save")
       yield* requireDevice
       const progress = terminalProgress("train")
       const { run, learnt } = begin({
@@ -108,6 +117,7 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
         yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
         writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
       }
+      if (options.save !== undefined && save !== undefined) yield* save(options.save)
       const most = (place: "device" | "host") =>
         Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
       const result = told({ device: most("device"), host: most("host") })
@@ -145,6 +155,7 @@ const ofText = (scenario: DataParallelScenario, file: string, options: TrainComm
     const { world, planned, build, batchTokens, corpus, graph } = prepared
     const steps = options.steps ?? scenario.steps ?? prepared.steps
     const evaluation = yield* evaluationOf(prepared, file, options.evaluateEvery ?? steps)
+    const final = new FinalWeights()
     const trainable: Trainable = {
       facts: {
         scenario: scenario.name,
@@ -158,16 +169,18 @@ const ofText = (scenario: DataParallelScenario, file: string, options: TrainComm
       begin: ({ record, onStep }) =>
         training({
           world,
-          build,
+          build: final.watched(build),
           program: planned.program,
           steps,
           batchTokens,
           evaluation,
           onStep,
+          atEnd: options.save === undefined ? undefined : (ended) => final.take(ended),
           capacityBytes: scenario.memory,
           record,
           ...emulatedLinks(world, scenario.collectives.algorithm)
-        })
+        }),
+      save: (path) => writeWeights(path, { ...prepared.learns, parameters: final.parameters })
     }
     return trainable
   })
@@ -180,7 +193,8 @@ const ofMoeLayers = (scenario: MoeTrainingScenario, file: string, options: Train
   Effect.gen(function* () {
     for (const [option, value] of [
       ["--evaluate-every", options.evaluateEvery],
-      ["--plan-from", options.planFrom]
+      ["--plan-from", options.planFrom],
+      ["--save", options.save]
     ] as const) {
       if (value === undefined) continue
       const accepted = "a scenario of data-parallel training: layers of experts alone learn no text"

@@ -1,0 +1,184 @@
+// Parameters of a trained model as an Arrow file: a row each, what the model is and its vocabulary in the schema's metadata.
+// docs/formats.md describes it. Knows nothing of how they were learnt or what runs them.
+import * as Effect from "effect/Effect"
+import { readFile } from "node:fs/promises"
+import { elementsOf } from "../core/machine/tensor.ts"
+import {
+  column,
+  type Batch,
+  type Format,
+  type ListColumn,
+  type Metadata,
+  type TextColumn
+} from "./column-format.ts"
+import { decodeColumns } from "./column-reader.ts"
+import { encodeColumns, writeColumnFile } from "./column-writer.ts"
+import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
+
+export interface SavedParameter {
+  /** As the layer graph has it: "model.layers.0.mlp.up_proj.weight". */
+  readonly name: string
+  readonly shape: ReadonlyArray<number>
+  /** In C order, of dtype float32. */
+  readonly values: Float32Array
+}
+
+export interface SavedWeights {
+  /** Name of the run that learnt them. */
+  readonly name: string
+  /** Architecture: "llama". */
+  readonly model: string
+  /** Its sizes and switches, which shapes alone do not tell: {"heads": 4, "tied": false, ...}. */
+  readonly sizes: Readonly<Record<string, number | boolean>>
+  /** The characters that token ids from 0 stand for. */
+  readonly characters: ReadonlyArray<string>
+  /** Share at the end of its text that the model has not seen. */
+  readonly heldOut: number
+  readonly parameters: ReadonlyArray<SavedParameter>
+}
+
+export const weightsFormat: Format = {
+  name: "weights",
+  version: 1,
+  columns: [
+    column("name", "text", "parameter, as the layer graph names it"),
+    column("shape", "int32-list", "extents; empty for a scalar"),
+    column("dtype", "text", "float32"),
+    column("values", "float32-list", "in C order: the last extent varies fastest", false, -Infinity)
+  ]
+}
+
+const dtype = "float32"
+
+const metadataOf = ({ name, model, sizes, characters, heldOut }: SavedWeights): Metadata => ({
+  name,
+  model,
+  sizes: JSON.stringify(sizes),
+  characters: characters.join(""),
+  held_out: String(heldOut)
+})
+
+const offsetsOf = (lists: ReadonlyArray<{ readonly length: number }>): Int32Array => {
+  const offsets = new Int32Array(lists.length + 1)
+  for (const [row, { length }] of lists.entries()) offsets[row + 1] = offsets[row]! + length
+  return offsets
+}
+
+const batchOf = (parameters: ReadonlyArray<SavedParameter>): Batch => {
+  const values = new Float32Array(parameters.reduce((sum, one) => sum + one.values.length, 0))
+  const valueOffsets = offsetsOf(parameters.map((one) => one.values))
+  for (const [row, one] of parameters.entries()) values.set(one.values, valueOffsets[row])
+  return {
+    rows: parameters.length,
+    columns: [
+      { codes: Int32Array.from(parameters, (_, row) => row), dictionary: parameters.map(({ name }) => name) },
+      {
+        offsets: offsetsOf(parameters.map(({ shape }) => shape)),
+        values: Int32Array.from(parameters.flatMap(({ shape }) => shape))
+      },
+      { codes: new Int32Array(parameters.length), dictionary: [dtype] },
+      { offsets: valueOffsets, values }
+    ]
+  }
+}
+
+/** What the reader would refuse, refused before writing. */
+const checked = (file: string, weights: SavedWeights): Batch => {
+  const batch = batchOf(weights.parameters)
+  parse(file, new Map(Object.entries(metadataOf(weights))), [batch])
+  return batch
+}
+
+/** Writes weights to `path`, whole or not at all. Errors: numbers that are not finite, the disk. */
+export const writeWeights = (path: string, weights: SavedWeights): Effect.Effect<void, TraceError> =>
+  Effect.gen(function* () {
+    const batch = yield* attempt(path, "weights", () => checked(path, weights))
+    yield* writeColumnFile(path, weightsFormat, metadataOf(weights), (write) => write(batch))
+  })
+
+/** The bytes of the file `writeWeights` writes. Throws `TraceError`. */
+export const encodeWeights = (file: string, weights: SavedWeights): Uint8Array =>
+  encodeColumns(file, weightsFormat, metadataOf(weights), [checked(file, weights)])
+
+/** Reads weights. Errors: a missing, truncated or foreign file; what does not fit its shape; with its place. */
+export const readWeights = (path: string): Effect.Effect<SavedWeights, TraceError> =>
+  Effect.flatMap(
+    attemptAsync(path, "the path of a file of weights (.arrow)", () => readFile(path)),
+    (bytes) => attempt(path, "a file of weights (.arrow)", () => decodeWeights(path, bytes))
+  )
+
+/** Weights from the bytes of their file; `file` is for messages. Throws `TraceError`, and only that. */
+export const decodeWeights = (file: string, bytes: Uint8Array): SavedWeights => {
+  const { metadata, batches } = decodeColumns(file, weightsFormat, bytes)
+  return parse(file, metadata, batches)
+}
+
+const parse = (
+  file: string,
+  metadata: ReadonlyMap<string, string>,
+  batches: ReadonlyArray<Batch>
+): SavedWeights => {
+  const bad = (field: string, value: unknown, accepted: string): TraceError =>
+    new TraceError({ file, field, value: showValue(value), accepted })
+  const text = (key: string): string => {
+    const value = metadata.get(key)
+    if (value === undefined) throw bad(`metadata ${key}`, value, "a text")
+    return value
+  }
+  const heldOut = Number(text("held_out"))
+  if (!(heldOut >= 0 && heldOut < 1)) throw bad("metadata held_out", text("held_out"), "a share below 1")
+  const characters = [...text("characters")]
+  if (new Set(characters).size !== characters.length)
+    throw bad("metadata characters", text("characters"), "each character once")
+  const parameters: Array<SavedParameter> = []
+  const known = new Set<string>()
+  for (const { rows, columns } of batches) {
+    const words = (index: number, row: number): string => {
+      const { codes, dictionary } = columns[index] as TextColumn
+      return dictionary[codes[row]!]!
+    }
+    const [shapes, values] = [columns[1] as ListColumn, columns[3] as ListColumn<Float32Array>]
+    for (let row = 0; row < rows; row++) {
+      const at = `row ${parameters.length}`
+      const name = words(0, row)
+      if (known.has(name)) throw bad(`column name, ${at}`, name, "each parameter once")
+      known.add(name)
+      if (words(2, row) !== dtype) throw bad(`column dtype, ${at}`, words(2, row), dtype)
+      const shape = Array.from(shapes.values.subarray(shapes.offsets[row]!, shapes.offsets[row + 1]!))
+      const own = values.values.slice(values.offsets[row]!, values.offsets[row + 1]!)
+      if (own.length !== elementsOf(shape))
+        throw bad(
+          `column values, ${at}`,
+          `${own.length} numbers`,
+          `${elementsOf(shape)}, the product of shape`
+        )
+      parameters.push({ name, shape, values: own })
+    }
+  }
+  return {
+    name: text("name"),
+    model: text("model"),
+    sizes: parseSizes(text("sizes"), bad),
+    characters,
+    heldOut,
+    parameters
+  }
+}
+
+const parseSizes = (
+  text: string,
+  bad: (field: string, value: unknown, accepted: string) => TraceError
+): Readonly<Record<string, number | boolean>> => {
+  const refused = () => bad("metadata sizes", text, 'a JSON object such as {"layers":2,"tied":false}')
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch {
+    throw refused()
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw refused()
+  const sizes = parsed as Readonly<Record<string, unknown>>
+  if (!Object.values(sizes).every((size) => typeof size === "number" || typeof size === "boolean"))
+    throw refused()
+  return sizes as Readonly<Record<string, number | boolean>>
+}
