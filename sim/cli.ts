@@ -1,6 +1,6 @@
 // The command line of the simulator; runs when imported. Only options are known here: what a command does is loaded when
 // it is used, so that help appears at once.
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { Argument, type Command, InvalidArgumentError, Option } from "commander"
 import { enableCompileCache } from "node:module"
 import type { CompareCommandOptions } from "./cli/compare-command.ts"
 import type { ExplainCommandOptions } from "./cli/explain-command.ts"
@@ -10,24 +10,18 @@ import type { RunCommandOptions } from "./cli/run-command.ts"
 import type { ScheduleCommandOptions } from "./cli/schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./cli/study-command.ts"
 import type { ValidateCommandOptions } from "./cli/validate-command.ts"
-import { writeError } from "./cli/output.ts"
-import { version } from "./cli/version.ts"
+import {
+  collect,
+  Ending,
+  jsonOption as jsonFields,
+  programNamed,
+  runProgram,
+  setOption,
+  wholeNumber
+} from "./cli/command-line.ts"
 import type { RoutingSource } from "../traces/routing/formats.ts"
 
 enableCompileCache()
-
-const badInput = 2
-
-const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [...before, value]
-
-const wholeNumber =
-  (least: number) =>
-  (value: string): number => {
-    const number = Number(value)
-    if (!/^\d+$/u.test(value) || number < least)
-      throw new InvalidArgumentError(`Expected a whole number, at least ${least}.`)
-    return number
-  }
 
 const shard = (value: string): { readonly index: number; readonly count: number } => {
   const match = /^(\d+)\/(\d+)$/u.exec(value)
@@ -38,38 +32,23 @@ const shard = (value: string): { readonly index: number; readonly count: number 
   return { index, count }
 }
 
-const setOption = () =>
-  new Option("--set <path=value>", "change a field: its path, or the end of it (repeatable)")
-    .argParser(collect)
-    .default([], "none")
-const jsonOption = () => new Option("--json", "print the result as JSON (fields: docs/cli.md)")
+const jsonOption = () => jsonFields("docs/cli.md")
 
-const sim = new Command("sim")
-  .description("What would training cost on your links? A simulator driven by profiles of real runs.")
-  .version(version(), "-V, --version", "print the version")
-  .exitOverride()
-  .enablePositionalOptions()
-  .helpCommand(false)
-  .showHelpAfterError(false)
-  .configureOutput({ writeErr: (text) => writeError(text.replace(/^error: /u, "sim: ")) })
-  .addHelpText(
-    "after",
-    `
+const sim = programNamed(
+  "sim",
+  "What would training cost on your links? A simulator driven by profiles of real runs."
+).addHelpText(
+  "after",
+  `
 Examples:
   sim import kineto trace.json.gz -o gpt2.arrow --step-time 40.4ms
   sim run scenarios/geo-gpt2.yaml --set wan.bandwidth=10Gbit/s
   sim study scenarios/geo-gpt2-bandwidth.yaml --out out/
   sim explain scenarios/geo-gpt2.yaml --set algorithm=ddp`
-  )
+)
 
-let exitCode: number | undefined
-
-/** An action that ends with the exit code of its command. */
-const ending =
-  <Args extends ReadonlyArray<unknown>>(action: (...args: Args) => Promise<number>) =>
-  async (...args: Args): Promise<void> => {
-    exitCode = await action(...args)
-  }
+const ended = new Ending()
+const ending = ended.with
 
 sim
   .command("run")
@@ -229,16 +208,4 @@ importOptions(importer.command("csv"))
     )
   )
 
-try {
-  await sim.parseAsync()
-} catch (error) {
-  if (error instanceof CommanderError) exitCode = error.exitCode === 0 ? 0 : badInput
-  else {
-    // Not an error of the input: those end as exit codes. One line, and no stack, for the person in front.
-    writeError(
-      `sim: an error in tandem itself: ${error instanceof Error ? error.message : String(error)}. Please report it.\n`
-    )
-    exitCode = 70
-  }
-}
-process.exitCode = exitCode ?? 0
+process.exitCode = await runProgram(sim, ended)

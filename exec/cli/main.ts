@@ -1,7 +1,12 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
-import { writeError } from "../../sim/cli/output.ts"
-import { version } from "../../sim/cli/version.ts"
+import {
+  Ending,
+  jsonOption as jsonFields,
+  programNamed,
+  runProgram,
+  setOption,
+  wholeNumber
+} from "../../sim/cli/command-line.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"
@@ -9,47 +14,19 @@ import type { InfoCommandOptions } from "./info-command.ts"
 import type { ProfileCommandOptions } from "./profile-command.ts"
 import type { TrainCommandOptions } from "./train-command.ts"
 
-const badInput = 2
-const ownDefect = 70
-
-const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [...before, value]
-
-const wholeNumber =
-  (least: number) =>
-  (value: string): number => {
-    const number = Number(value)
-    if (!/^\d+$/u.test(value) || number < least)
-      throw new InvalidArgumentError(`Expected a whole number, at least ${least}.`)
-    return number
-  }
-
-const setOption = () =>
-  new Option("--set <path=value>", "change a field: its path, or the end of it (repeatable)")
-    .argParser(collect)
-    .default([], "none")
-const jsonOption = () => new Option("--json", "print the result as JSON (fields: docs/exec.md)")
+const jsonOption = () => jsonFields("docs/exec.md")
 
 /** The exit code of a command line. */
 export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
-  let exitCode = 0
-  /** An action that ends with the exit code of its command. */
-  const ending =
-    <Args extends ReadonlyArray<unknown>>(action: (...args: Args) => Promise<number>) =>
-    async (...args: Args): Promise<void> => {
-      exitCode = await action(...args)
-    }
+  const ended = new Ending()
+  const ending = ended.with
 
-  const exec = new Command("exec")
-    .description("Runs the programs that sim simulates, for real: on processor threads, in one process.")
-    .version(version(), "-V, --version", "print the version")
-    .exitOverride()
-    .enablePositionalOptions()
-    .helpCommand(false)
-    .showHelpAfterError(false)
-    .configureOutput({ writeErr: (text) => writeError(text.replace(/^error: /u, "exec: ")) })
-    .addHelpText(
-      "after",
-      `
+  const exec = programNamed(
+    "exec",
+    "Runs the programs that sim simulates, for real: on processor threads, in one process."
+  ).addHelpText(
+    "after",
+    `
 Examples:
   exec info
   exec train scenarios/train-tiny.yaml --set algorithm=diloco
@@ -57,7 +34,7 @@ Examples:
   exec generate scenarios/agree/expert-offload.yaml --verify
   exec generate scenarios/serve-tiny.yaml --weights tiny.arrow
   exec agree scenarios/agree/data-parallel.yaml --timeline both.json`
-    )
+  )
 
   exec
     .command("info")
@@ -153,15 +130,5 @@ Examples:
       )
     )
 
-  try {
-    await exec.parseAsync(argv)
-  } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : badInput
-    // Not an error of the input: those end as exit codes. One line, and no stack, for the person in front.
-    writeError(
-      `exec: an error in tandem itself: ${error instanceof Error ? error.message : String(error)}. Please report it.\n`
-    )
-    return ownDefect
-  }
-  return exitCode
+  return runProgram(exec, ended, argv)
 }

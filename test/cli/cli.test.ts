@@ -17,6 +17,16 @@ const sim = (...args: ReadonlyArray<string>) => {
 const folder = (): string => fs.mkdtempSync(path.join(os.tmpdir(), "sim-cli-"))
 const scenario = "scenarios/geo-gpt2.yaml"
 
+describe("help", () => {
+  it.each(["sim", "exec"])("of %s ends quietly when its reader has seen enough", (name) => {
+    const program = `"${process.execPath}" "${path.join(root, "bin", `${name}.js`)}"`
+    const { status, stderr } = spawnSync("bash", ["-c", `set -o pipefail; ${program} --help | true`], {
+      encoding: "utf8"
+    })
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" })
+  })
+})
+
 describe("sim run", () => {
   it("prints the documented fields, the same twice", () => {
     const first = sim("run", scenario, "--json")

@@ -25,22 +25,15 @@ import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../reso
 import type { RunResult } from "../../result.ts"
 import { simulate, type SimulationResult } from "../../simulate.ts"
 import { interchangeable } from "../../symmetry.ts"
+import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 
 /** `sim run --json` of data-parallel training. */
-export interface DataParallelResult extends RunResult {
+export interface DataParallelResult extends RunResult, StepFigures {
   readonly network: "fluid" | "alpha-beta"
   readonly collectives: "ring" | "tree" | "hierarchical"
   readonly steps: number
   readonly warmupSteps: number
-  /** Mean time of a measured step: that of the rank that finishes last. */
-  readonly stepSeconds: number
-  /** Mean per step and rank of the time its compute lane is busy. */
-  readonly computeSeconds: number
-  /** computeSeconds / stepSeconds. */
-  readonly computeUtilisation: number
-  /** stepSeconds - computeSeconds: what a step waits for communication, and for slower ranks. */
-  readonly exposedCommunicationSeconds: number
 }
 
 export interface DataParallelOptions extends RunOptions {
@@ -100,7 +93,7 @@ export const runDataParallel = (
     if (steps !== scenario.steps && scenario.steps !== undefined) {
       warnings.push(`steps: ${scenario.steps} rounded up to ${steps}, whole periods of ${period} steps`)
     }
-    const summary = summarise(simulated, warmupSteps, steps)
+    const summary = measuredSteps(simulated, warmupSteps, steps)
     const estimates = model.estimated
       ? [
           {
@@ -183,30 +176,3 @@ const prepare = (scenario: DataParallelScenario, file: string, loader: Loader) =
     }
     return { world, model, profile, device, table, facts, planned: planned.success }
   })
-
-/** Means over the measured steps, each simulated rank counted as often as it stands for. */
-const summarise = <A>(simulated: SimulationResult<A>, warmupSteps: number, steps: number) => {
-  let fromSeconds = 0
-  let toSeconds = 0
-  let busySeconds = 0
-  let count = 0
-  const last = warmupSteps + steps - 1
-  for (const rank of simulated.ranks) {
-    fromSeconds = Math.max(fromSeconds, rank.stepEndSeconds[warmupSteps - 1]!)
-    toSeconds = Math.max(toSeconds, rank.stepEndSeconds[last]!)
-    busySeconds += rank.count * (rank.stepBusySeconds[last]! - rank.stepBusySeconds[warmupSteps - 1]!)
-    count += rank.count
-  }
-  const stepSeconds = (toSeconds - fromSeconds) / steps
-  const computeSeconds = busySeconds / count / steps
-  return {
-    fromSeconds,
-    toSeconds,
-    figures: {
-      stepSeconds,
-      computeSeconds,
-      computeUtilisation: stepSeconds > 0 ? computeSeconds / stepSeconds : 1,
-      exposedCommunicationSeconds: Math.max(0, stepSeconds - computeSeconds)
-    }
-  }
-}

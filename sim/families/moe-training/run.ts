@@ -8,19 +8,15 @@ import { Faults } from "../../faults.ts"
 import type { FamilyRun, RunOptions } from "../../family.ts"
 import { resolveFaults } from "../../resolve.ts"
 import type { RunResult } from "../../result.ts"
-import { simulate, type SimulationResult } from "../../simulate.ts"
+import { simulate } from "../../simulate.ts"
+import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { diagnose } from "./diagnosis.ts"
 import { prepareMoe, type PreparedMoe } from "./prepare.ts"
 import { drawn, recorded, routingSource } from "./routing-source.ts"
 
 /** `sim run --json` of MoE training; `details` has the plan, the fits and a diagnosis of each pass. */
-export interface MoeTrainingResult extends RunResult {
-  readonly stepSeconds: number
+export interface MoeTrainingResult extends RunResult, StepFigures {
   readonly tokensPerSecond: number
-  readonly computeSeconds: number
-  readonly exposedCommunicationSeconds: number
-  /** computeSeconds / stepSeconds. */
-  readonly computeUtilisation: number
   /** What the planner reckoned a step takes. */
   readonly predictedSeconds: number
   readonly expertImbalance: number
@@ -71,7 +67,7 @@ export const runMoeTraining = (
       source: source.source,
       record: options.record ?? false
     })
-    const summary = summarise(simulated, steps)
+    const summary = measuredSteps(simulated, warmupSteps, steps)
     const tokens = world.size * planned.costs.shares.tokens
     const { predicted } = planned
     return {
@@ -113,30 +109,3 @@ export const runMoeTraining = (
       simulated
     }
   })
-
-/** Means over the measured steps, each simulated rank counted as often as it stands for. */
-const summarise = <A>(simulated: SimulationResult<A>, steps: number) => {
-  let fromSeconds = 0
-  let toSeconds = 0
-  let busySeconds = 0
-  let count = 0
-  const last = warmupSteps + steps - 1
-  for (const rank of simulated.ranks) {
-    fromSeconds = Math.max(fromSeconds, rank.stepEndSeconds[warmupSteps - 1]!)
-    toSeconds = Math.max(toSeconds, rank.stepEndSeconds[last]!)
-    busySeconds += rank.count * (rank.stepBusySeconds[last]! - rank.stepBusySeconds[warmupSteps - 1]!)
-    count += rank.count
-  }
-  const stepSeconds = (toSeconds - fromSeconds) / steps
-  const computeSeconds = busySeconds / count / steps
-  return {
-    fromSeconds,
-    toSeconds,
-    figures: {
-      stepSeconds,
-      computeSeconds,
-      computeUtilisation: stepSeconds > 0 ? computeSeconds / stepSeconds : 1,
-      exposedCommunicationSeconds: Math.max(0, stepSeconds - computeSeconds)
-    }
-  }
-}
