@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import { existsSync } from "node:fs"
-import { dirname, isAbsolute, relative } from "node:path"
+import { basename, dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
 import { defaultTask, isTask, type Scenario, scenarioSchemas, Study, type Task } from "../core/scenario.ts"
 import { families } from "./families.ts"
@@ -153,11 +153,16 @@ export const unresolved = (
   })
 }
 
-/** The data with the overrides in it. */
+/** The data with the overrides in it; named for the model that it was given from outside, if it was. */
 export const withOverrides = (raw: RawScenario, overrides: ReadonlyArray<ResolvedOverride>): RawScenario => {
   let current: unknown = raw
   for (const { path, value } of overrides) current = written(setField(current, path, value))
-  return isRecord(current) ? current : raw
+  if (!isRecord(current)) return raw
+  const swapped = overrides.find(({ text, path }) => text !== "" && pathText(path) === "model.profile")
+  const isNamed = overrides.some(({ path }) => pathText(path) === "name")
+  return swapped === undefined || isNamed
+    ? current
+    : { ...current, name: `${String(current["name"])}, but with ${basename(String(swapped.value))}` }
 }
 
 /** Where a field of the data came from: the file's line, or the option that set it. */

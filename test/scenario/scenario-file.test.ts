@@ -194,6 +194,13 @@ describe("--set", () => {
     ])
   })
 
+  it("does not keep the name of a model that another profile replaces, unless it is named anew", () => {
+    const text = small.replace(/^model:.*$/mu, "model: { profile: gpt2.arrow }")
+    expect(scenarioOf(text).name).toBe("small")
+    expect(scenarioOf(text, "model.profile=mine/llama.arrow").name).toBe("small, but with llama.arrow")
+    expect(scenarioOf(text, "model.profile=llama.arrow", "name=Mine").name).toBe("Mine")
+  })
+
   it("takes file names from where the person is, and leaves others to the scenario's folder", () => {
     const folder = temporaryFolder()
     mkdirSync(join(folder, "sub"))
