@@ -275,15 +275,12 @@ describeNative("collectives between ranks", () => {
         })
       )
       await drained(...both)
-      const ends = both[0]!
-        .takeTimes()
-        .map(({ endSeconds }) => endSeconds)
-        .toSorted((x, y) => x - y)
-      const starts = both[0]!.takeTimes()
-      expect(ends).toHaveLength(2)
-      expect(starts).toHaveLength(0)
-      // each takes 20 ms of the link
-      expect(ends[1]! - ends[0]!).toBeGreaterThan(0.0195)
+      const times = both[0]!.takeTimes()
+      expect(times).toHaveLength(2)
+      // Each takes 20 ms of the link. Threads may wake late, so it is the two together that cannot be shorter.
+      const first = Math.min(...times.map(({ startSeconds }) => startSeconds))
+      const last = Math.max(...times.map(({ endSeconds }) => endSeconds))
+      expect(last - first).toBeGreaterThan(0.0395)
       expect(kept).toHaveLength(4)
     })
   })
