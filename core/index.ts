@@ -14,6 +14,7 @@ export { InputError } from "./input-error.ts"
 
 export { collectiveNamed, collectives, kernelNamed, kernels } from "./kernels/catalogue.ts"
 export type { KernelName } from "./kernels/catalogue.ts"
+export type { Scalars } from "./kernels/scalars.ts"
 export type { Collective } from "./kernels/collectives.ts"
 export { evaluate, evaluateCollective } from "./kernels/evaluate.ts"
 export { defineKernel, flag, number, operand, text } from "./kernels/kernel.ts"

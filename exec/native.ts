@@ -1,6 +1,7 @@
 // The typed binding of the native layer: sessions, ranks, prepared ops, completion. It speaks the words of core (Tensor, Op,
 // Lane) and adds no policy: who derives edges, waits, or turns a fault into a typed error is the executor's machine.
-import type { Op, OpId } from "../core/machine/op.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
+import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import { laneCount, type Lane } from "../core/machine/lane.ts"
 import type { Dtype, Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import {
@@ -274,9 +275,10 @@ export class NativeRank {
 
   /**
    * Puts an op into its lane and returns at once: its position in this rank's program order. It starts when everything
-   * before it in its lane and the ops `edges[0 .. edgeCount)` have ended.
+   * before it in its lane and the ops `edges[0 .. edgeCount)` have ended. `scalars` are this launch's, copied.
    */
-  submit(op: Op, edgeCount: number): OpId {
+  submit(op: Op, edgeCount: number, scalars?: Scalars): OpId {
+    if (scalars !== undefined) return this.submit(launchedWith(op, scalars), edgeCount)
     let handle = this.#handles.get(op)
     if (handle === undefined) {
       this.prepare(op)

@@ -3,10 +3,11 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { checkCall } from "../core/kernels/kernel.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
 import { Dependencies } from "../core/machine/dependencies.ts"
 import { Lane, laneCount } from "../core/machine/lane.ts"
 import { DeviceFault, OutOfMemory, type Machine, type MachineError } from "../core/machine/machine.ts"
-import type { Op, OpId } from "../core/machine/op.ts"
+import { checkScalars, type Op, type OpId } from "../core/machine/op.ts"
 import {
   elementsOf,
   sizeBytesOf,
@@ -126,7 +127,7 @@ export class RankMachine {
         gate.whenOpen(() => this.#native.free(tensor))
       },
       freeBytes: (place) => capacityBytes[place] - this.#usedBytes[place],
-      submit: (op) => this.#submit(op),
+      submit: (op, scalars) => this.#submit(op, scalars),
       read: (tensor) =>
         Effect.map(
           this.#wait(`tensor "${tensor.name}"`, () => {
@@ -192,8 +193,9 @@ export class RankMachine {
     return this.#native.alloc(tensor)
   }
 
-  #submit(op: Op): OpId {
+  #submit(op: Op, scalars: Scalars | undefined): OpId {
     const { recorder, collectives, gate } = this.#shared
+    if (scalars !== undefined || op.kernel.scalars.length > 0) checkScalars(op, scalars)
     if (!this.#known.has(op)) this.#introduce(op)
     const id = this.#pending.next
     // After a fault nothing runs any more; the program hears of it where it next waits.
@@ -211,11 +213,11 @@ export class RankMachine {
     const dependencies = this.#dependencies
     dependencies.derive(id, lane, reads, writes)
     const count = dependencies.edgeCount
-    if (gate.isOpen) this.#native.submit(op, count)
-    else this.#hold(op, dependencies.edges.slice(0, count))
+    if (gate.isOpen) this.#native.submit(op, count, scalars)
+    else this.#hold(op, dependencies.edges.slice(0, count), scalars?.slice())
     this.#tails[lane] = id
     this.#pending.add(lane, dependencies.edges, count, op.group?.name, position)
-    recorder?.submitted(this.#rank, id, this.#step, op, dependencies)
+    recorder?.submitted(this.#rank, id, this.#step, op, scalars, dependencies)
     return id
   }
 
@@ -227,10 +229,10 @@ export class RankMachine {
     this.#known.add(op)
   }
 
-  #hold(op: Op, edges: Int32Array): void {
+  #hold(op: Op, edges: Int32Array, scalars: Scalars | undefined): void {
     this.#shared.gate.whenOpen(() => {
       this.#dependencies.edges.set(edges)
-      this.#native.submit(op, edges.length)
+      this.#native.submit(op, edges.length, scalars)
     })
   }
 

@@ -2,6 +2,7 @@
 // layer took, the timeline. The same two records as a simulation makes.
 import { Dictionary } from "../core/dictionary.ts"
 import { memberRows } from "../core/kernels/collectives.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
 import type { Dependencies } from "../core/machine/dependencies.ts"
 import { laneCount } from "../core/machine/lane.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
@@ -21,7 +22,14 @@ export class Recorder {
     this.#ranks = new Map(ranks.map((rank) => [rank, { entries: [], times: [] }]))
   }
 
-  submitted(rank: number, id: OpId, step: number, op: Op, dependencies: Dependencies): void {
+  submitted(
+    rank: number,
+    id: OpId,
+    step: number,
+    op: Op,
+    scalars: Scalars | undefined,
+    dependencies: Dependencies
+  ): void {
     const rows = op.group === undefined ? "" : memberRows(op.attributes)
     this.#ranks.get(rank)!.entries.push({
       op: id,
@@ -32,6 +40,7 @@ export class Recorder {
       group: op.group?.name,
       sizeBytes: op.sizeBytes,
       ...(rows === "" ? {} : { rows }),
+      ...(scalars === undefined || scalars.length === 0 ? {} : { scalars: [...scalars] }),
       after: Array.from(dependencies.edges.subarray(0, dependencies.edgeCount))
     })
   }

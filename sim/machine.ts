@@ -11,7 +11,7 @@ import {
   NoValues,
   OutOfMemory
 } from "../core/machine/machine.ts"
-import type { Op, OpId } from "../core/machine/op.ts"
+import { checkScalars, launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import {
   elementsOf,
   sizeBytesOf,
@@ -20,6 +20,7 @@ import {
   type TensorData,
   type TensorSpec
 } from "../core/machine/tensor.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
 import type { Random } from "../core/random.ts"
 import type { World } from "../core/world.ts"
 import type { Collectives } from "./collectives.ts"
@@ -130,7 +131,7 @@ export class RankMachine {
         this.#usedBytes[tensor.place] -= tensor.sizeBytes
       },
       freeBytes: (place) => capacityBytes[place] - this.#usedBytes[place],
-      submit: (op) => this.#submit(op),
+      submit: (op, scalars) => this.#submit(op, scalars),
       read: (tensor) =>
         Effect.flatMap(
           this.#wait(`tensor "${tensor.name}"`, () => this.#activityOf(this.#dependencies.writerOf(tensor))),
@@ -174,7 +175,8 @@ export class RankMachine {
     return Effect.succeed(tensor)
   }
 
-  #submit(op: Op): OpId {
+  #submit(op: Op, scalars: Scalars | undefined): OpId {
+    if (scalars !== undefined || op.kernel.scalars.length > 0) checkScalars(op, scalars)
     const engine = this.#engine
     const id = this.#nextOp++
     const lane = op.lane
@@ -185,7 +187,7 @@ export class RankMachine {
     let last: Activity
     if (op.group === undefined) {
       first = last = engine.work(
-        this.#seconds(op),
+        this.#seconds(op, scalars),
         this.#firstMeter + lane,
         lane === Lane.compute ? this.#options.speed : undefined
       )
@@ -206,22 +208,26 @@ export class RankMachine {
     }
     this.#tails[lane] = last
     this.#remember(id, last)
-    if (this.#observed) this.#observe(id, op, first, last)
+    if (this.#observed) this.#observe(id, op, scalars, first, last)
     engine.release(first)
     return id
   }
 
-  #observe(id: OpId, op: Op, first: Activity, last: Activity): void {
+  #observe(id: OpId, op: Op, scalars: Scalars | undefined, first: Activity, last: Activity): void {
     const { recorder, values, whenEnded } = this.#shared
     const rank = this.#options.rank
-    recorder?.submitted(rank, id, this.#step, op, this.#dependencies, first, last)
-    if (values !== undefined && op.group === undefined) whenEnded(last, () => values.run(rank, op))
+    recorder?.submitted(rank, id, this.#step, op, scalars, this.#dependencies, first, last)
+    if (values === undefined || op.group !== undefined) return
+    const launched = launchedWith(op, scalars)
+    whenEnded(last, () => values.run(rank, launched))
   }
 
-  #seconds(op: Op): number {
+  #seconds(op: Op, scalars: Scalars | undefined): number {
+    const { costs } = this.#options
     let seconds = this.#costs.get(op)
-    if (seconds === undefined) {
-      seconds = this.#options.costs.seconds(op)
+    if (op.kernel.costFollowsScalars) seconds = costs.seconds(launchedWith(op, scalars))
+    else if (seconds === undefined) {
+      seconds = costs.seconds(op)
       this.#costs.set(op, seconds)
     }
     const jitter = this.#options.jitter

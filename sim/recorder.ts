@@ -1,6 +1,7 @@
 // Keeps what a run did: a timeline row for each op and rank, and each rank's op log with its edges. Only runs that ask
 // for it pay for it.
 import { memberRows } from "../core/kernels/collectives.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
 import { Dictionary } from "../core/dictionary.ts"
 import type { Dependencies } from "../core/machine/dependencies.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
@@ -36,6 +37,7 @@ export class Recorder {
     id: OpId,
     step: number,
     op: Op,
+    scalars: Scalars | undefined,
     dependencies: Dependencies,
     first: Activity,
     last: Activity
@@ -63,6 +65,7 @@ export class Recorder {
       group: op.group?.name,
       sizeBytes: op.sizeBytes,
       ...(rows === "" ? {} : { rows }),
+      ...(scalars === undefined || scalars.length === 0 ? {} : { scalars: [...scalars] }),
       after: Array.from(dependencies.edges.subarray(0, dependencies.edgeCount))
     })
   }

@@ -9,7 +9,7 @@ import type { TraceError } from "./trace-error.ts"
 
 export const opLogFormat: Format = {
   name: "oplog",
-  version: 2,
+  version: 3,
   columns: [
     column("rank", "int32", "rank, from 0"),
     column("op", "int32", "position in the rank's program order, from 0"),
@@ -25,7 +25,8 @@ export const opLogFormat: Format = {
       "text",
       "rows of an uneven collective: each member's, or its matrix; null for any other op",
       true
-    )
+    ),
+    column("scalars", "text", "values given at this launch, as in 0.001,17; null where there are none", true)
   ]
 }
 
@@ -52,13 +53,15 @@ export const writeOpLogs = (path: string, logs: ReadonlyArray<OpLog>): Effect.Ef
       const kernels = new Dictionary()
       const groups = new Dictionary()
       const rowCounts = new Dictionary()
+      const launches = new Dictionary()
       // All words before the first row: not every reader takes a dictionary that grows.
       for (const { entries } of logs) {
-        for (const { label, kernel, group, rows } of entries) {
+        for (const { label, kernel, group, rows, scalars } of entries) {
           labels.code(label)
           kernels.code(kernel)
           if (group !== undefined) groups.code(group)
           if (rows !== undefined) rowCounts.code(rows)
+          if (scalars !== undefined) launches.code(scalars.join(","))
         }
       }
       for (const { rank, entries } of logs) {
@@ -89,6 +92,12 @@ export const writeOpLogs = (path: string, logs: ReadonlyArray<OpLog>): Effect.Ef
               {
                 codes: codes((entry) => (entry.rows === undefined ? -1 : rowCounts.code(entry.rows))),
                 dictionary: rowCounts.words
+              },
+              {
+                codes: codes(({ scalars }) =>
+                  scalars === undefined ? -1 : launches.code(scalars.join(","))
+                ),
+                dictionary: launches.words
               }
             ]
           })
@@ -125,7 +134,8 @@ export const readOpLogs = (path: string): Effect.Effect<ReadonlyArray<OpLog>, Tr
             group: word(6, row),
             sizeBytes: (batch.columns[7] as Float64Array)[row]!,
             after: Array.from(after.values.subarray(after.offsets[row]!, after.offsets[row + 1]!)),
-            rows: word(9, row)
+            rows: word(9, row),
+            scalars: word(10, row)?.split(",").map(Number)
           })
         }
         state.rows += batch.rows

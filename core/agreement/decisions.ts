@@ -2,16 +2,18 @@
 // call: which op on which tensors with which attributes, what was allocated, freed and read. Knows nothing of time or values.
 import type { Journal, JournalEntry } from "../laws/journal.ts"
 import { laneNames } from "../machine/lane.ts"
-import type { Op } from "../machine/op.ts"
+import type { Scalars } from "../kernels/scalars.ts"
+import { launchedWith, type Op } from "../machine/op.ts"
 import type { Tensor } from "../machine/tensor.ts"
 import type { OpLog, OpLogEntry } from "../machine/timeline.ts"
 import type { Disagreement } from "./disagreement.ts"
 
 const describeEntry = (entry: OpLogEntry | undefined): string => {
   if (entry === undefined) return "nothing"
-  const { kernel, label, lane, step, group, sizeBytes, after } = entry
+  const { kernel, label, lane, step, group, sizeBytes, scalars = [], after } = entry
+  const given = scalars.length === 0 ? "" : ` with ${scalars.join(", ")}`
   const where = group === undefined ? "" : ` in group "${group}"`
-  return `${kernel} "${label}" of ${sizeBytes} B on the ${laneNames[lane]} lane${where}, step ${step}, after [${after.join(", ")}]`
+  return `${kernel} "${label}" of ${sizeBytes} B${given} on the ${laneNames[lane]} lane${where}, step ${step}, after [${after.join(", ")}]`
 }
 
 const sameNumbers = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean =>
@@ -28,6 +30,7 @@ const sameEntry = (one: OpLogEntry | undefined, other: OpLogEntry | undefined): 
   one.group === other.group &&
   one.sizeBytes === other.sizeBytes &&
   one.rows === other.rows &&
+  sameNumbers(one.scalars ?? [], other.scalars ?? []) &&
   sameNumbers(one.after, other.after)
 
 const byRank = <T extends { readonly rank: number }>(all: ReadonlyArray<T>): ReadonlyMap<number, T> =>
@@ -62,7 +65,8 @@ export const compareOpLogs = (
 const describeTensor = ({ id, name, dtype, shape, place }: Tensor): string =>
   `tensor ${id} "${name}" (${dtype} [${shape.join(", ")}] in ${place} memory)`
 
-const describeOp = ({ kernel, label, attributes, reads, writes }: Op): string => {
+const describeOp = (op: Op, scalars: Scalars | undefined): string => {
+  const { kernel, label, attributes, reads, writes } = launchedWith(op, scalars)
   const names = (tensors: ReadonlyArray<Tensor>) =>
     tensors.map(({ id, name }) => `${id} "${name}"`).join(", ")
   return `${kernel.name} "${label}" ${JSON.stringify(attributes)} of [${names(reads)}] into [${names(writes)}]`
@@ -72,7 +76,7 @@ const describeCall = (entry: JournalEntry | undefined): string => {
   if (entry === undefined) return "nothing"
   switch (entry.kind) {
     case "op":
-      return describeOp(entry.op)
+      return describeOp(entry.op, entry.scalars)
     case "alloc":
     case "free":
     case "read":
@@ -102,8 +106,9 @@ const sameAttributes = (one: Op["attributes"], other: Op["attributes"]): boolean
 const sameCall = (one: JournalEntry | undefined, other: JournalEntry | undefined): boolean => {
   if (one === undefined || other === undefined || one.kind !== other.kind) return one === other
   if (one.kind === "op") {
-    const that = (other as typeof one).op
+    const { op: that, scalars = [] } = other as typeof one
     return (
+      sameNumbers(one.scalars ?? [], scalars) &&
       one.op.kernel.name === that.kernel.name &&
       one.op.label === that.label &&
       sameAttributes(one.op.attributes, that.attributes) &&

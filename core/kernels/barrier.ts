@@ -10,6 +10,8 @@ export const barrier: Kernel<"barrier"> = {
   kind: "compute",
   signature: "any number of operands ->",
   attributes: {},
+  scalars: [],
+  costFollowsScalars: false,
   inputDtypes: [],
   outputDtypes: [],
   shapes: () => [],

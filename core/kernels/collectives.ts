@@ -96,6 +96,8 @@ const defineCollective = <
     kind: "collective",
     signature: declaration.signature,
     attributes: schema,
+    scalars: [],
+    costFollowsScalars: false,
     inputDtypes: [],
     outputDtypes: [],
     shapes: (inputs, attributes) =>

@@ -23,6 +23,11 @@ export type Values<S extends AttributeSchema> = {
   readonly [K in keyof S]: S[K] extends Attribute<infer T> ? T : never
 }
 
+/** Names of a schema's number attributes. */
+type NumberName<S extends AttributeSchema> = {
+  [K in keyof S & string]: S[K] extends Attribute<number> ? K : never
+}[keyof S & string]
+
 /** Work of one launch, from which a roofline estimate follows when nothing was measured. */
 export interface Work {
   readonly flops: number
@@ -61,17 +66,25 @@ export interface Kernel<Name extends string = string> {
   /** The shape rule as a person reads it: operands in order, with their extents. */
   readonly signature: string
   readonly attributes: AttributeSchema
+  /**
+   * Number attributes whose values a program may leave out of an op and give at each launch instead (`Machine.submit`), in
+   * the order in which it gives them: the step, a learning rate, a position. So one op serves all steps. See scalars.ts.
+   */
+  readonly scalars: ReadonlyArray<string>
+  /** `work` depends on a scalar: then each launch has a cost of its own. Elsewhere all launches of an op cost the same. */
+  readonly costFollowsScalars: boolean
   /** Dtypes that inputs or outputs must have, by position; undefined or beyond the end: any. */
   readonly inputDtypes: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes: ReadonlyArray<Dtype | undefined>
   /**
    * Shapes of the outputs, given the inputs; undefined when they are the caller's choice. Throws RangeError when the
-   * inputs do not fit together, or an attribute is missing, unknown or of the wrong type.
+   * inputs do not fit together, or an attribute is missing, unknown or of the wrong type. Scalars may be missing.
    */
   shapes(inputs: ReadonlyArray<Operand>, attributes: Attributes): ReadonlyArray<Shape> | undefined
   /**
    * Floating-point operations (an add, multiply, divide, comparison, square root or exponential counts one; matrix
-   * products count two per multiply-add) and the bytes that must cross memory once.
+   * products count two per multiply-add) and the bytes that must cross memory once. Scalars may be missing unless
+   * `costFollowsScalars`.
    */
   work(inputs: ReadonlyArray<Operand>, outputs: ReadonlyArray<Operand>, attributes: Attributes): Work
   /**
@@ -107,6 +120,9 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly kind?: Kernel["kind"]
   readonly signature: string
   readonly attributes?: S
+  /** See `Kernel.scalars`. No shape rule may depend on one, and no cost unless `costFollowsScalars` says so. */
+  readonly scalars?: ReadonlyArray<NumberName<S>>
+  readonly costFollowsScalars?: boolean
   readonly inputDtypes?: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes?: ReadonlyArray<Dtype | undefined>
   /** Extents that attributes fix. */
@@ -121,15 +137,19 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly reference: (inputs: Arrays, outputs: Arrays, call: Call<S>) => void
 }
 
-/** Fills in fallbacks; throws RangeError for an attribute that is missing, unknown or of the wrong type. */
+/**
+ * Fills in fallbacks; throws RangeError for an attribute that is missing, unknown or of the wrong type. One of `later`,
+ * which is given at launch, is not a number where it is missing.
+ */
 export const resolveAttributes = <S extends AttributeSchema>(
   kernel: string,
   schema: S,
-  attributes: Attributes
+  attributes: Attributes,
+  later: ReadonlyArray<string> = []
 ): Values<S> => {
   const values: Record<string, AttributeValue> = {}
   for (const [name, { type, fallback }] of Object.entries(schema)) {
-    const value = attributes[name] ?? fallback
+    const value = attributes[name] ?? fallback ?? (later.includes(name) ? NaN : undefined)
     if (value === undefined) throw new RangeError(`${kernel}: attribute "${name}" (${type}) is missing`)
     if (typeof value !== type) {
       throw new RangeError(`${kernel}: attribute "${name}" is ${JSON.stringify(value)}; expected a ${type}`)
@@ -148,13 +168,14 @@ export const resolveAttributes = <S extends AttributeSchema>(
 /** `resolveAttributes` remembered per attributes object, for ops are built once and submitted every step. */
 export const cachedAttributes = <S extends AttributeSchema>(
   kernel: string,
-  schema: S
+  schema: S,
+  later?: ReadonlyArray<string>
 ): ((attributes: Attributes) => Values<S>) => {
   const cache = new WeakMap<Attributes, Values<S>>()
   return (attributes) => {
     const known = cache.get(attributes)
     if (known !== undefined) return known
-    const values = resolveAttributes(kernel, schema, attributes)
+    const values = resolveAttributes(kernel, schema, attributes, later)
     cache.set(attributes, values)
     return values
   }
@@ -173,9 +194,11 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
   declaration: Declaration<Name, S>
 ): Kernel<Name> => {
   const { name, flops, readBytes, writtenBytes, reference } = declaration
+  const scalars: ReadonlyArray<string> = declaration.scalars ?? []
   const signature = parseSignature(declaration.shapes === undefined ? declaration.signature : "->")
   const schema = declaration.attributes ?? ({} as S)
   const resolve = cachedAttributes(name, schema)
+  const resolveBeforeLaunch = scalars.length === 0 ? resolve : cachedAttributes(name, schema, scalars)
   const rule = declaration.shapes
   const bindTo = (shapes: ReadonlyArray<Shape>, a: Values<S>): Bindings =>
     rule === undefined ? bind(name, signature, shapes, declaration.extents?.(a) ?? {}, a) : nothingBound
@@ -194,15 +217,17 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
     kind: declaration.kind ?? "compute",
     signature: declaration.signature,
     attributes: schema,
+    scalars,
+    costFollowsScalars: declaration.costFollowsScalars ?? false,
     inputDtypes: declaration.inputDtypes ?? [],
     outputDtypes: declaration.outputDtypes ?? [],
     shapes(inputs, attributes) {
-      const a = resolve(attributes)
+      const a = resolveBeforeLaunch(attributes)
       if (rule !== undefined) return rule(shapesOf(inputs), a)
       return outputShapes(name, signature, bindTo(shapesOf(inputs), a), a)
     },
     work(inputs, outputs, attributes) {
-      const call = callOf(shapesOf(inputs), resolve(attributes))
+      const call = callOf(shapesOf(inputs), resolveBeforeLaunch(attributes))
       const reads = inputs as Operands
       const writes = outputs as Operands
       return {

@@ -493,6 +493,8 @@ export const repack: Kernel<"repack"> = {
   kind: "compute",
   signature: "inp[...] (one or more) -> out[...] (one or more, as many elements)",
   attributes: {},
+  scalars: [],
+  costFollowsScalars: false,
   inputDtypes: [],
   outputDtypes: [],
   shapes: (_inputs, attributes) => {

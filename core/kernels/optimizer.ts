@@ -1,5 +1,6 @@
 // Optimizer steps with PyTorch's semantics, in place: every state operand stands among the inputs and the outputs.
-// Hyper-parameters are attributes, as is the number of the step (1 for the first).
+// Hyper-parameters are attributes, as is the number of the step (1 for the first); what changes from step to step may be given
+// at each launch.
 import { defineKernel, flag, number } from "./kernel.ts"
 
 /**
@@ -19,6 +20,7 @@ export const sgd = defineKernel({
     /** Only tells the first step from the others; a buffer that starts at zero makes it matter for dampening alone. */
     step: number(2)
   },
+  scalars: ["learningRate", "step"],
   flops: ({ rows, a }) =>
     rows * (2 + (a.weightDecay === 0 ? 0 : 2) + (a.momentum === 0 ? 0 : 3 + (a.nesterov ? 2 : 0))),
   reference: (inputs, outputs, { rows, a }) => {
@@ -55,6 +57,7 @@ export const adamw = defineKernel({
     weightDecay: number(0.01),
     step: number()
   },
+  scalars: ["learningRate", "step"],
   flops: ({ rows }) => 15 * rows,
   reference: ([params, grads, m, v], [newParams, newM, newV], { rows, a }) => {
     const { learningRate, beta1, beta2, epsilon, weightDecay, step } = a
@@ -83,6 +86,7 @@ export const outerNesterov = defineKernel({
   name: "outer_nesterov",
   signature: "params[...], buffer[...], delta[...] -> params[...], buffer[...]",
   attributes: { learningRate: number(), momentum: number(0.9) },
+  scalars: ["learningRate"],
   flops: ({ rows }) => 6 * rows,
   reference: ([params, buffer, delta], [newParams, newBuffer], { rows, a }) => {
     for (let i = 0; i < rows; i++) {

@@ -15,6 +15,8 @@ export const profiled: Kernel<"profiled"> = {
   kind: "compute",
   signature: "any number of operands -> any number of operands",
   attributes,
+  scalars: [],
+  costFollowsScalars: false,
   inputDtypes: [],
   outputDtypes: [],
   shapes: (_, given) => {

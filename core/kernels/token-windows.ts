@@ -26,6 +26,7 @@ export const tokenWindows = defineKernel({
   name: "token_windows",
   signature: "corpus[length] -> tokens[batch, time], targets[batch, time]",
   attributes: { batch: number(), time: number(), seed: number(), stream: number(0), step: number() },
+  scalars: ["step"],
   inputDtypes: ["int32"],
   outputDtypes: ["int32", "int32"],
   extents: ({ batch, time }) => ({ batch, time }),

@@ -1,12 +1,19 @@
 // What a program asked of its machine, call by call: ops with their tensors, allocations, reads, ends of steps. Kept by
 // standing between program and machine, so it is the same for every machine and costs nothing where it is not asked for.
 import * as Effect from "effect/Effect"
+import type { Scalars } from "../kernels/scalars.ts"
 import { Machine, type Program } from "../machine/machine.ts"
 import type { Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 
 export type JournalEntry =
-  | { readonly kind: "op"; readonly id: OpId; readonly step: number; readonly op: Op }
+  | {
+      readonly kind: "op"
+      readonly id: OpId
+      readonly step: number
+      readonly op: Op
+      readonly scalars?: Scalars | undefined
+    }
   | { readonly kind: "alloc"; readonly tensor: Tensor }
   | { readonly kind: "free"; readonly tensor: Tensor }
   /** The read has returned: from here on the program knows these values. `writer` is -1 if no op wrote the tensor. */
@@ -42,9 +49,15 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
         machine.free(tensor)
       },
       freeBytes: (place) => machine.freeBytes(place),
-      submit: (op) => {
-        const id = machine.submit(op)
-        entries.push({ kind: "op", id, step, op })
+      submit: (op, scalars) => {
+        const id = machine.submit(op, scalars)
+        entries.push({
+          kind: "op",
+          id,
+          step,
+          op,
+          ...(scalars === undefined ? {} : { scalars: [...scalars] })
+        })
         for (const tensor of op.writes) writers.set(tensor, id)
         return id
       },

@@ -3,6 +3,7 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { Scalars } from "../kernels/scalars.ts"
 import type { World } from "../world.ts"
 import type { Op, OpId } from "./op.ts"
 import type { Place, Tensor, TensorData, TensorSpec } from "./tensor.ts"
@@ -84,8 +85,9 @@ export class Machine extends Context.Service<
     /**
      * Puts an op into its lane and returns at once. A fault found here (a collective out of order, say) is kept and
      * fails the next `read`, `endStep` or `drain`, as errors of asynchronous devices do.
+     * `scalars` are this launch's values of the kernel's scalars, for an op that leaves them out of its attributes.
      */
-    submit(op: Op): OpId
+    submit(op: Op, scalars?: Scalars): OpId
     /** Waits until the op that last wrote the tensor has ended, and returns its values. */
     read(tensor: Tensor): Effect.Effect<TensorData, MachineError>
     /**

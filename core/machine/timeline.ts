@@ -36,6 +36,8 @@ export interface OpLogEntry {
   readonly sizeBytes: number
   /** Of a collective whose members put in different amounts: how much each does, the same on all (`memberRows`). */
   readonly rows?: string | undefined
+  /** Values given at this launch, in the order of the kernel's `scalars`. */
+  readonly scalars?: ReadonlyArray<number> | undefined
   /** Ops of the same rank on other lanes that must end first, beside those this lane already waited for. */
   readonly after: ReadonlyArray<number>
 }

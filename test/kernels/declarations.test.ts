@@ -676,6 +676,27 @@ describe("every kernel", () => {
     }
   })
 
+  it("has the same work at every launch, unless it says that its cost follows its scalars", () => {
+    let withScalars = 0
+    for (const [kernel, inputs, attributes, outputs] of entries) {
+      if (kernel.scalars.length === 0) continue
+      withScalars++
+      for (const name of kernel.scalars) expect(kernel.attributes[name]?.type, kernel.name).toBe("number")
+      const operands = operandsOf(kernel, inputs, "inputDtypes")
+      const results = operandsOf(kernel, outputs, "outputDtypes")
+      const left = Object.fromEntries(
+        Object.entries(attributes).filter(([name]) => !kernel.scalars.includes(name))
+      )
+      checkCall(kernel, operands, results, left)
+      if (kernel.costFollowsScalars) continue
+      expect(kernel.work(operands, results, left), kernel.name).toEqual(
+        kernel.work(operands, results, attributes)
+      )
+      expect(() => kernel.reference!([], [], left, { inputs, outputs }), kernel.name).toThrow(/is missing/)
+    }
+    expect(withScalars).toBeGreaterThan(3)
+  })
+
   it("rejects a missing, unknown or wrong attribute, too many inputs, and a wrong output", () => {
     for (const [kernel, inputs, attributes, outputs] of entries) {
       const operands = operandsOf(kernel, inputs, "inputDtypes")
@@ -686,7 +707,7 @@ describe("every kernel", () => {
       for (const [name, { type, fallback }] of Object.entries(kernel.attributes)) {
         const wrong = type === "number" ? "1" : 1
         expect(() => kernel.shapes(operands, { ...attributes, [name]: wrong })).toThrow(/expected a/)
-        if (fallback !== undefined) continue
+        if (fallback !== undefined || kernel.scalars.includes(name)) continue
         const rest = Object.fromEntries(Object.entries(attributes).filter(([key]) => key !== name))
         expect(() => kernel.shapes(operands, rest), kernel.name).toThrow(/is missing/)
       }

@@ -123,7 +123,17 @@ export const opLogs: fc.Arbitrary<ReadonlyArray<OpLog>> = fc
         group: fc.option(words, { nil: undefined }),
         sizeBytes: seconds,
         after: fc.array(int31, { maxLength: 4 }),
-        rows: fc.option(words, { nil: undefined })
+        rows: fc.option(words, { nil: undefined }),
+        scalars: fc.option(
+          fc.array(
+            fc.double({ noNaN: true, noDefaultInfinity: true }).map((value) => value + 0),
+            {
+              minLength: 1,
+              maxLength: 3
+            }
+          ),
+          { nil: undefined }
+        )
       }),
       { minLength: 1, maxLength: 10 }
     ),

@@ -1,0 +1,89 @@
+// The machines that the contract holds for, each behind one function: run a program on every rank, and say what came of it.
+// Another machine is one more entry; TANDEM_BACKEND adds a backend of the executor.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { describe } from "vitest"
+import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
+import type { Place } from "../../core/machine/tensor.ts"
+import { execute } from "../../exec/execute.ts"
+import { simulate } from "../../sim/simulate.ts"
+import { describeNative } from "../native/addon.ts"
+import { flatWorld, freeKernels } from "../simulate/simulated.ts"
+
+export interface RunOptions {
+  readonly capacityBytes?: Partial<Readonly<Record<Place, number>>>
+  readonly lookAhead?: number
+}
+
+/** What is the same on every machine when a run has ended. */
+export interface Ran<A> {
+  readonly ranks: ReadonlyArray<{
+    readonly rank: number
+    readonly value: A
+    readonly ops: number
+    readonly peakBytes: Readonly<Record<Place, number>>
+  }>
+  readonly timeline: Timeline | undefined
+  readonly opLogs: ReadonlyArray<OpLog>
+}
+
+export interface ContractMachine {
+  readonly name: string
+  readonly run: <A>(
+    ranks: number,
+    program: Program<A>,
+    options?: RunOptions
+  ) => Effect.Effect<Ran<A>, MachineError>
+  readonly describe: (name: string, body: () => void) => void
+}
+
+const simulator: ContractMachine = {
+  name: "the simulator",
+  run: (ranks, program, options) =>
+    simulate({
+      world: flatWorld(ranks),
+      program,
+      costs: freeKernels,
+      network: "fluid",
+      collectives: { algorithm: "ring" },
+      values: () => undefined,
+      record: true,
+      ...options
+    }),
+  describe
+}
+
+const executor: ContractMachine = {
+  name: "the executor's cpu backend",
+  run: (ranks, program, options) => execute({ world: flatWorld(ranks), program, record: true, ...options }),
+  describe: describeNative
+}
+
+const machines: ReadonlyArray<ContractMachine> = [simulator, executor]
+
+/** One part of the contract, on every machine. */
+export const describeContract = (name: string, body: (machine: ContractMachine) => void): void => {
+  for (const machine of machines) machine.describe(`${machine.name}: ${name}`, () => body(machine))
+}
+
+/** What the run gave; throws what it failed with. */
+export const runOn = <A>(
+  machine: ContractMachine,
+  ranks: number,
+  program: Program<A>,
+  options?: RunOptions
+): Promise<Ran<A>> => Effect.runPromise(machine.run(ranks, program, options))
+
+/** What the run failed with, a typed error or a defect; throws when it succeeded. */
+export const failureOn = async <A>(
+  machine: ContractMachine,
+  ranks: number,
+  program: Program<A>,
+  options?: RunOptions
+): Promise<unknown> => {
+  const exit = await Effect.runPromiseExit(machine.run(ranks, program, options))
+  if (Exit.isSuccess(exit)) throw new Error(`${machine.name} accepted it`)
+  return Cause.squash(exit.cause)
+}
