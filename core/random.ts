@@ -60,4 +60,17 @@ export class Random {
     for (let i = 0; i < 12; i++) sum += this.uniform()
     return sum
   }
+
+  /**
+   * Never negative, mean 1 and the given standard deviation, 0 to 1: the square of a normal variable, so close to a normal
+   * distribution where the deviation is small, and skewed to the right where it is large, as times are.
+   *
+   * X = (a + b N)^2 with N = `normal()`, whose fourth moment is 2.9: E X = a^2 + b^2 = 1, and
+   * Var X = 4 a^2 b^2 + 1.9 b^4 = 4 b^2 - 2.1 b^4 = deviation^2. Square roots are exact on every machine; exp and log are not.
+   */
+  positive(deviation: number): number {
+    const square = (4 - Math.sqrt(16 - 8.4 * deviation * deviation)) / 4.2
+    const root = Math.sqrt(1 - square) + Math.sqrt(square) * this.normal()
+    return root * root
+  }
 }

@@ -232,7 +232,7 @@ export class RankMachine {
     }
     const jitter = this.#options.jitter
     if (jitter === undefined) return seconds
-    return seconds * Math.max(0, 1 + jitter.deviation * jitter.random.normal())
+    return seconds * jitter.random.positive(jitter.deviation)
   }
 
   /** The activity of an op, or -1 when it ended so long ago that its place was reused. */
