@@ -309,10 +309,38 @@ describe("bubble filling", () => {
 
 describe("plans", () => {
   it("the equal-number partition takes ceil(L/H) layers from the back", () => {
-    expect(equalNumberSets(7, 3)).toEqual([[6, 5, 4], [3, 2, 1], [0]])
-    expect(equalNumberSets(5, 4)).toEqual([[4, 3], [2, 1], [0], []])
-    expect(equalNumberSets(2, 4)).toEqual([[1], [0], [], []])
-    expect(equalNumberSets(4, 1)).toEqual([[3, 2, 1, 0]])
+    const sets = (layers: number, period: number) =>
+      equalNumberSets({ period, hasParameters: Array.from({ length: layers }, () => true) })
+    expect(sets(7, 3)).toEqual([[6, 5, 4], [3, 2, 1], [0]])
+    expect(sets(5, 4)).toEqual([[4, 3], [2, 1], [0], []])
+    expect(sets(2, 4)).toEqual([[1], [0], [], []])
+    expect(sets(4, 1)).toEqual([[3, 2, 1, 0]])
+  })
+
+  it("the equal-number partition counts only layers that have parameters", () => {
+    const hasParameters = [false, true, false, true, true, false, true, false]
+    expect(equalNumberSets({ period: 2, hasParameters })).toEqual([
+      [7, 6, 5, 4],
+      [3, 2, 1, 0]
+    ])
+    fc.assert(
+      fc.property(
+        fc.array(fc.boolean(), { maxLength: 12 }),
+        fc.integer({ min: 1, max: 5 }),
+        (some, period) => {
+          const partition = equalNumberSets({ period, hasParameters: some })
+          expect(partition).toHaveLength(period)
+          expect(partition.flat()).toEqual([...some.keys()].toReversed())
+          const counted = partition.map((set) => set.filter((layer) => some[layer]!).length)
+          const total = some.filter(Boolean).length
+          const most = Math.ceil(total / period)
+          // As the artefact: full sets first, then what is left, then nothing.
+          expect(counted).toEqual(
+            Array.from({ length: period }, (_, h) => Math.max(0, Math.min(most, total - h * most)))
+          )
+        }
+      )
+    )
   })
 
   it("by name, the default being the assignment planner", () => {

@@ -141,7 +141,8 @@ const problemOf = (
       forwardSeconds: phaseSeconds(forward),
       backwardSeconds: phaseSeconds(backward),
       updateSeconds: phaseSeconds(optimizer),
-      communicationSeconds: bytes[index] === 0 ? 0 : allReduceSeconds(bytes[index]!)
+      communicationSeconds: bytes[index] === 0 ? 0 : allReduceSeconds(bytes[index]!),
+      hasParameters: bytes[index] !== 0
     })),
     { period, deadline, order }
   )
@@ -176,7 +177,6 @@ const planLocalSgd = (
   facts: PlanningFacts
 ): PlannedAlgorithm => {
   const { period, wire } = settings
-  const problem = problemOf(facts, period, wire, "end-of-backward", "step-then-average")
   const layers = facts.profile.layers.map((_, index) => facts.profile.layers.length - 1 - index)
   const sets = Array.from({ length: period }, (_, h) => (h === period - 1 ? layers : []))
   const details: PartialLocalSgdPlan = {
@@ -186,7 +186,9 @@ const planLocalSgd = (
     overlap: false,
     wire: wireOf(wire)
   }
-  const exposedSeconds = problem.communicationSeconds.reduce((sum, seconds) => sum + seconds, 0)
+  const exposedSeconds = facts.allReduceSeconds(
+    layerBytes(facts.profile, wire).reduce((sum, bytes) => sum + bytes, 0)
+  )
   return {
     settings,
     periodSteps: period,

@@ -34,7 +34,7 @@ export const contiguousSets = (problem: SyncProblem): ReadonlyArray<ReadonlyArra
     cost[h] = 0
     lateness[h] = Number.NEGATIVE_INFINITY
   }
-  const known = equalNumberSets(layers, problem.period).reduce(
+  const known = equalNumberSets(problem).reduce(
     (sum, set) => sum + Math.max(0, latenessSeconds(problem, set.toReversed())),
     0
   )

@@ -44,6 +44,8 @@ export interface LayerTimes {
   readonly backwardSeconds: number
   readonly updateSeconds: number
   readonly communicationSeconds: number
+  /** Default: those whose communication takes time. Differs where links are free. */
+  readonly hasParameters?: boolean
 }
 
 export type Deadline = "end-of-backward" | "next-use"
@@ -60,6 +62,8 @@ export interface SyncProblem {
   readonly backwardLeftSeconds: Float64Array
   /** D_l, seconds of the forward phase before l is due; non-decreasing in l, all 0 for end-of-backward. */
   readonly forwardLeftSeconds: Float64Array
+  /** No part of the cost; the equal-number partition counts these layers. */
+  readonly hasParameters: ReadonlyArray<boolean>
 }
 
 export interface SyncRules {
@@ -97,7 +101,14 @@ export const syncProblem = (layers: ReadonlyArray<LayerTimes>, rules: SyncRules)
     backward += layer.backwardSeconds + (updateInBackward ? layer.updateSeconds : 0)
     forward += layer.forwardSeconds + (updateInBackward ? 0 : layer.updateSeconds)
   }
-  return { period: rules.period, communicationSeconds, backwardLeftSeconds, forwardLeftSeconds }
+  const hasParameters = layers.map((layer) => layer.hasParameters ?? layer.communicationSeconds > 0)
+  return {
+    period: rules.period,
+    communicationSeconds,
+    backwardLeftSeconds,
+    forwardLeftSeconds,
+    hasParameters
+  }
 }
 
 /**

@@ -8,7 +8,7 @@ import { planEqualNumber } from "./partition.ts"
 import type { SyncMethod, SyncPlan } from "./sync-plan.ts"
 
 /**
- * - `equal-number`: ceil(L/H) layers per iteration, blind to cost (partial local SGD's baseline).
+ * - `equal-number`: ceil(L/H) layers that have parameters per iteration, blind to cost (partial local SGD's baseline).
  * - `published`: DreamDDP's depth-first search over consecutive layers.
  * - `contiguous`: the exact optimum over consecutive layers by dynamic programme; the same cost as `published`, and among
  *   schedules of that cost the one with most time to spare.
