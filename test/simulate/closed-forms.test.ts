@@ -110,7 +110,7 @@ describe("synchronous algorithms", () => {
     fc.assert(property)
   })
 
-  it("Local SGD: H steps of compute, then one all-reduce of each layer", () => {
+  it("Local SGD: H steps of compute, then one all-reduce of all layers", () => {
     const property = fc.property(
       profile(),
       fc.integer({ min: 1, max: 4 }),
@@ -124,10 +124,8 @@ describe("synchronous algorithms", () => {
           program: planned.program(profiledModel(model), 2 * period),
           costs
         })
-        const communication = bytesOfLayers(model).reduce(
-          (sum, bytes) => sum + (bytes === 0 || ranks === 1 ? 0 : allReduceSeconds(bytes, ranks, link)),
-          0
-        )
+        const bytes = bytesOfLayers(model).reduce((sum, size) => sum + size, 0)
+        const communication = bytes === 0 || ranks === 1 ? 0 : allReduceSeconds(bytes, ranks, link)
         const ends = simulated[0]!.stepEndSeconds
         const steady = ends[2 * period - 1]! - ends[period - 1]!
         expect(close(steady, period * computeSecondsOf(model) + communication)).toBe(true)

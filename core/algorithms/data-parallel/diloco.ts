@@ -19,7 +19,7 @@ export interface DilocoPlan {
   readonly outerMomentum: number
   /** With a delay of 0: `end-of-backward` lets the next step wait for everything, `next-use` only each layer. */
   readonly deadline: Deadline
-  /** False: pseudo-gradients are sent after the whole step instead of as each layer's last backward pass ends. */
+  /** False: pseudo-gradients are sent after the whole step, a fragment as one message, instead of as each layer's last backward pass ends. */
   readonly overlap: boolean
   /** Dtype of pseudo-gradients on the wire (FP4 in the paper); accumulation is in float32. */
   readonly wire?: Dtype | undefined
@@ -27,7 +27,6 @@ export interface DilocoPlan {
 
 interface OuterLayer {
   readonly capture: ReadonlyArray<Op>
-  readonly send: Op
   readonly apply: ReadonlyArray<Op>
   readonly deltas: ReadonlyArray<Tensor>
 }
@@ -78,17 +77,21 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
           )
         )
       }
-      const send = collective(
-        `average ${layer.name}`,
-        kernels.all_reduce,
-        Lane.inter,
-        machine.world.all,
-        deltas,
-        deltas,
-        { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
-      )
-      outer.push({ capture, send, apply, deltas })
+      outer.push({ capture, apply, deltas })
     }
+    const average = (what: string, deltas: ReadonlyArray<Tensor>): Op =>
+      collective(`average ${what}`, kernels.all_reduce, Lane.inter, machine.world.all, deltas, deltas, {
+        attributes: { reduce: "avg" },
+        ...(plan.wire === undefined ? {} : { wire: plan.wire })
+      })
+    // Layer by layer where that hides them behind the backward pass; otherwise a fragment is one message.
+    const sendLayer = layers.map(({ name }, l) =>
+      plan.overlap && outer[l] !== undefined ? average(name, outer[l].deltas) : undefined
+    )
+    const sendFragment = schedule.fragments.map((fragment, p) => {
+      const deltas = fragment.layers.toReversed().flatMap((l) => outer[l]?.deltas ?? [])
+      return plan.overlap || deltas.length === 0 ? undefined : average(`fragment ${p}`, deltas)
+    })
     const waits = schedule.fragments.map((fragment, p) =>
       waitFor(
         `wait for fragment ${p}`,
@@ -108,15 +111,15 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         }
         for (const op of layers[l]!.forward) machine.submit(op)
       }
-      const leaving = schedule.fragments.filter(
+      const leaves = schedule.fragments.map(
         ({ sendAfterStep }) => (step - sendAfterStep) % schedule.period === 0
       )
       sending.fill(0)
-      for (const fragment of leaving)
-        for (const l of fragment.layers) if (outer[l] !== undefined) sending[l] = 1
-      const send = (l: number): void => {
+      schedule.fragments.forEach((fragment, p) => {
+        if (leaves[p]) for (const l of fragment.layers) if (outer[l] !== undefined) sending[l] = 1
+      })
+      const capture = (l: number): void => {
         for (const op of outer[l]!.capture) machine.submit(op)
-        machine.submit(outer[l]!.send)
         due[l] = step + schedule.delaySteps
       }
       for (let l = layers.length - 1; l >= 0; l--) {
@@ -124,14 +127,19 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         for (const op of layer.backward) machine.submit(op)
         if (plan.overlap && sending[l] === 1) {
           for (const op of layer.update(step - 1)) machine.submit(op)
-          send(l)
+          capture(l)
+          machine.submit(sendLayer[l]!)
         }
       }
       for (let l = 0; l < layers.length; l++) {
         if (!plan.overlap || sending[l] === 0)
           for (const op of layers[l]!.update(step - 1)) machine.submit(op)
       }
-      if (!plan.overlap) for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) send(l)
+      if (!plan.overlap) {
+        for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) capture(l)
+        for (const [p, send] of sendFragment.entries())
+          if (leaves[p] && send !== undefined) machine.submit(send)
+      }
       if (plan.deadline === "end-of-backward") {
         // What must be applied after this step is waited for here rather than at each layer's next forward pass.
         schedule.fragments.forEach((fragment, p) => {

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type Program } from "../../machine/machine.ts"
-import { collective } from "../../machine/op.ts"
-import type { Dtype } from "../../machine/tensor.ts"
+import { collective, type Op } from "../../machine/op.ts"
+import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
 import { waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
 
@@ -23,7 +23,7 @@ export interface PartialLocalSgdPlan {
    * handle before `optimizer.step()`); `next-use`, before the layer's next forward pass.
    */
   readonly deadline: Deadline
-  /** False: averaging begins after the whole step, and the next step waits for it (plain Local SGD). */
+  /** False: averaging begins after the whole step, as one message, and the next step waits for it (plain Local SGD). */
   readonly overlap: boolean
   /** Dtype of parameters on the wire; that of the parameters when absent. */
   readonly wire?: Dtype | undefined
@@ -39,18 +39,25 @@ export const partialLocalSgd = (
     const machine = yield* Machine
     const { layers, begin } = yield* build
     const period = plan.sets.length
-    const averages = layers.map((layer) =>
-      layer.parameters.length === 0
+    const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
+      parameters.length === 0
         ? undefined
         : collective(
-            `average ${layer.name}`,
+            `average ${what}`,
             kernels.all_reduce,
             Lane.inter,
             machine.world.all,
-            layer.parameters,
-            layer.parameters,
+            parameters,
+            parameters,
             { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
           )
+    const averages = layers.map(({ name, parameters }) => average(name, parameters))
+    // What is not sent layer by layer, to hide behind the backward pass, travels as one message.
+    const wholes = plan.sets.map((set, h) =>
+      average(
+        period === 1 || set.length === layers.length ? "all layers" : `set ${h}`,
+        set.toSorted((a, b) => b - a).flatMap((l) => layers[l]!.parameters)
+      )
     )
     // isSynced[h * layers + l]: layer l is averaged at step h of the period.
     const isSynced = new Uint8Array(period * layers.length)
@@ -97,8 +104,8 @@ export const partialLocalSgd = (
       }
       if (!plan.overlap) {
         machine.submit(stepDone)
-        for (let l = layers.length - 1; l >= 0; l--)
-          if (isSynced[base + l] === 1) machine.submit(averages[l]!)
+        const whole = wholes[h]
+        if (whole !== undefined) machine.submit(whole)
       }
       // Stepping first, or without overlap, the averages themselves end the step.
       if (!atNextUse && (stepFirst || !plan.overlap)) machine.submit(arrivals[h]!)
