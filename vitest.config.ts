@@ -11,6 +11,7 @@ const entryPoints = {
   tandem: "core",
   "tandem/sim": "sim",
   "tandem/traces": "traces",
+  "tandem/scenarios": "scenarios",
   "tandem/testing": "testing"
 }
 

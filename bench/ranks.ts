@@ -3,9 +3,9 @@
 //   node bench/ranks.ts [runs]
 import * as Effect from "effect/Effect"
 import { fileURLToPath } from "node:url"
-import { Loader } from "../sim/load.ts"
+import { Loader } from "../scenarios/load.ts"
 import { runScenario } from "../sim/run.ts"
-import { loadScenario } from "../sim/scenario-file.ts"
+import { loadScenario } from "../scenarios/scenario-file.ts"
 
 const runs = Number(process.argv[2] ?? 5)
 const file = fileURLToPath(new URL("../scenarios/geo-gpt2.yaml", import.meta.url))

@@ -8,7 +8,7 @@ import { DataParallelSettings } from "../core/algorithms/data-parallel/settings.
 import { profiledModel } from "../core/algorithms/data-parallel/training-model.ts"
 import { makeWorld } from "../core/world.ts"
 import * as Schema from "effect/Schema"
-import { makeCostModel } from "../sim/cost/cost-model.ts"
+import { makeCostModel } from "../core/cost/cost-model.ts"
 import { simulate } from "../sim/simulate.ts"
 import { readProfile } from "../traces/profile-file.ts"
 

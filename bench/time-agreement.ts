@@ -5,11 +5,11 @@
 import * as Effect from "effect/Effect"
 import { availableParallelism, loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
-import { runOnBoth, type Both, type BothOptions } from "../exec/cli/both-machines.ts"
+import { pipelineOracle, runOnBoth, type Both, type BothOptions } from "../exec/cli/both-machines.ts"
 import { leastSecondsOn } from "../exec/cli/emulated-device.ts"
 import { programOf } from "../exec/cli/programs.ts"
-import { Loader } from "../sim/load.ts"
-import { loadScenario } from "../sim/scenario-file.ts"
+import { Loader } from "../scenarios/load.ts"
+import { loadScenario } from "../scenarios/scenario-file.ts"
 
 const scenario = fileURLToPath(new URL("../scenarios/agree/data-parallel.yaml", import.meta.url))
 
@@ -37,7 +37,9 @@ interface Row {
 
 const optionsOf = async (sets: ReadonlyArray<string>): Promise<BothOptions<unknown>> =>
   Effect.runPromise(
-    Effect.flatMap(loadScenario(scenario, sets), (loaded) => programOf(loaded, scenario, new Loader()))
+    Effect.flatMap(loadScenario(scenario, sets), (loaded) =>
+      programOf(loaded, scenario, new Loader(), pipelineOracle)
+    )
   )
 
 const rowOf = (part: string, algorithm: string, world: string, both: Both<unknown>): Row => ({

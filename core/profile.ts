@@ -1,5 +1,5 @@
 // What a profile says once it is in memory: measured costs of one model on one device, and of collectives.
-// Knows nothing of the file it came from (traces/) nor of how a cost is chosen (sim/cost).
+// Knows nothing of the file it came from (traces/) nor of how a cost is chosen (core/cost).
 
 /** Device time of one layer in one phase of a training step, seconds, mean over the profiled steps. */
 export interface PhaseCost {

@@ -18,7 +18,7 @@ import {
   runProgram,
   setOption,
   wholeNumber
-} from "./cli/command-line.ts"
+} from "../scenarios/cli/command-line.ts"
 import type { RoutingSource } from "../traces/routing/formats.ts"
 
 enableCompileCache()

@@ -1,29 +1,15 @@
 // Turns a collective into engine activities that every simulated member joins: one chain of phases, held until all have
 // come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
-import { memberRows } from "../core/kernels/collectives.ts"
 import { fitsCollective } from "../core/machine/collective-fit.ts"
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
-import { sizeBytesOf, type Dtype } from "../core/machine/tensor.ts"
+import { linkRate, type CollectiveOptions } from "../core/wire/alone.ts"
+import { unevenRows } from "../core/wire/uneven.ts"
 import type { Group } from "../core/world.ts"
-import type { CollectiveTable } from "./cost/collective-table.ts"
-import type { Estimate } from "./cost/cost-model.ts"
+import type { Estimate } from "../core/cost/cost-model.ts"
 import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
-import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
-import type { Classes } from "./symmetry.ts"
-
-export interface CollectiveOptions {
-  readonly algorithm: CollectiveAlgorithm
-  /** Measured times that bound how fast a collective can be, whatever the links. */
-  readonly table?: CollectiveTable | undefined
-  /** Latencies change during the run: each collective pays what holds when it starts. */
-  readonly latencyVaries?: boolean
-  /**
-   * Share of a rank's own port (its slot on the host, the multiprocessors that move its bytes) that a collective takes at
-   * its full speed. Above one half, two collectives of a rank that run at once slow each other. Default: none.
-   */
-  readonly portShare?: number | undefined
-}
+import type { Network, Phase } from "../core/wire/network.ts"
+import type { Classes } from "../core/wire/symmetry.ts"
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
 export interface Joined {
@@ -313,57 +299,6 @@ export class Collectives {
       Int32Array.of(...links, ...ports.map((port) => this.#network.links.length + port)),
       Float64Array.of(...weights, ...ports.map(() => portPerByte))
     )
-  }
-}
-
-/** Flow bytes per second of a phase that has its links to itself. */
-const linkRate = (network: Network, { links, weights }: Phase): number => {
-  let rate = Infinity
-  links.forEach((link, i) => {
-    rate = Math.min(rate, network.links[link]!.spec.bytesPerSecond / weights[i]!)
-  })
-  return rate
-}
-
-/** What an uneven collective moves; undefined for one whose members all put in as much. */
-export const unevenRows = (op: Op) => {
-  const text = memberRows(op.attributes)
-  if (text === "") return undefined
-  const rows = text.split(";").map((row) => row.split(",").map(Number))
-  const tensor = op.reads[0]!
-  const wire = op.attributes["wire"]
-  const width = tensor.shape.slice(1).reduce((product, extent) => product * extent, 1)
-  const rowBytes = sizeBytesOf(width, wire === undefined ? tensor.dtype : (wire as Dtype))
-  const sum = (counts: ReadonlyArray<number>): number => counts.reduce((total, count) => total + count, 0)
-  // The size to look up among measured, even ones: what the busiest member of an all-to-all sends or gets; around a ring,
-  // where all blocks pass everyone, the mean, which for a reduce-scatter counts on all members.
-  const total = sum(rows[0]!)
-  const most =
-    op.kernel.name === "all_to_all"
-      ? Math.max(...rows.map((row) => sum(row)), ...rows.map((_, to) => sum(rows.map((row) => row[to]!))))
-      : op.kernel.name === "all_gather"
-        ? total / rows[0]!.length
-        : total
-  return { rows, rowBytes, messageBytes: most * rowBytes }
-}
-
-/** Seconds of a collective of so many bytes with only its like on the links: what planners reckon with. */
-export const aloneSeconds = (
-  network: Network,
-  kernel: string,
-  group: Group,
-  options: CollectiveOptions
-): ((sizeBytes: number) => number) => {
-  const phases = network.phases(kernel, options.algorithm, group.alike ?? [group.ranks])
-  return (sizeBytes) => {
-    const ceiling =
-      phases.length === 1 ? options.table?.ceiling(kernel, group.ranks.length, sizeBytes) : undefined
-    return phases.reduce((seconds, phase) => {
-      const bytes = phase.unitsPerByte * sizeBytes
-      const measured = ceiling === undefined ? 0 : ceiling.seconds - ceiling.latencySeconds
-      const flowing = Math.max(measured, bytes / linkRate(network, phase))
-      return seconds + phase.latencySeconds + (ceiling?.latencySeconds ?? 0) + flowing
-    }, 0)
   }
 }
 

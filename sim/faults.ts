@@ -1,31 +1,9 @@
 // What goes wrong or changes during a run: ranks that are slow or away, links that change speed or drop. Turns a
 // scenario's list into speed profiles and timed link changes. Knows nothing of programs.
+import type { Fault, LinkFault, RankFault } from "../core/fault.ts"
 import type { LinkSpec } from "../core/world.ts"
 import type { Engine, SpeedProfileId } from "./engine/engine.ts"
-import type { Network } from "./network.ts"
-
-/** A rank whose kernels run at `factor` of full speed for a while. Factor 0 is an outage: the rank is away. */
-export interface RankFault {
-  readonly kind: "rank"
-  readonly rank: number
-  readonly fromSeconds: number
-  /** Infinity: for good. */
-  readonly untilSeconds: number
-  readonly factor: number
-}
-
-/** Links of a tier that have another bandwidth or latency for a while. Bandwidth 0: they are down. */
-export interface LinkFault {
-  readonly kind: "link"
-  readonly tier: "intra" | "inter" | "wan"
-  /** Rank, node or site whose links these are, both directions; all of the tier when undefined. */
-  readonly owner: number | undefined
-  readonly fromSeconds: number
-  readonly untilSeconds: number
-  readonly change: Partial<LinkSpec>
-}
-
-export type Fault = RankFault | LinkFault
+import type { Network } from "../core/wire/network.ts"
 
 export class Faults {
   readonly #faults: ReadonlyArray<Fault>

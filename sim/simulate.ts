@@ -12,15 +12,16 @@ import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import { Random } from "../core/random.ts"
 import type { World } from "../core/world.ts"
-import { Collectives, type CollectiveOptions } from "./collectives.ts"
-import type { CostModel, Estimate } from "./cost/cost-model.ts"
+import type { CollectiveOptions } from "../core/wire/alone.ts"
+import { Collectives } from "./collectives.ts"
+import type { CostModel, Estimate } from "../core/cost/cost-model.ts"
 import { Engine, type Activity } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { RankMachine } from "./machine.ts"
-import { Network } from "./network.ts"
+import { Network, type LinkResult } from "../core/wire/network.ts"
 import { Recorder } from "./recorder.ts"
-import { distinct, interchangeable } from "./symmetry.ts"
+import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 import { Values, type InitialValues } from "./values.ts"
 
 export interface Simulation<A> {
@@ -45,17 +46,6 @@ export interface Simulation<A> {
   readonly source?: ((rank: number, tensor: Tensor) => TensorData | undefined) | undefined
   /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
   readonly pick?: Pick | undefined
-}
-
-export interface LinkResult {
-  readonly name: string
-  readonly tier: "intra" | "inter" | "wan"
-  /** Links of the world this row stands for. */
-  readonly count: number
-  /** Bytes over all of them, in the whole run; exact. */
-  readonly bytes: number
-  /** Time during which something was in flight on one of them. */
-  readonly busySeconds: number
 }
 
 /** A simulated rank and how many ranks it stands for. */

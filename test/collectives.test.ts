@@ -2,10 +2,10 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { makeWorld, type LinkSpec, type World } from "../core/world.ts"
-import { aloneSeconds } from "../sim/collectives.ts"
+import { aloneSeconds } from "../core/wire/alone.ts"
 import { Engine, type Activity } from "../sim/engine/engine.ts"
-import { Network } from "../sim/network.ts"
-import { distinct, interchangeable } from "../sim/symmetry.ts"
+import { Network } from "../core/wire/network.ts"
+import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 
 const alike = { rank: () => "", node: () => "", site: () => "" }
 

@@ -142,7 +142,14 @@ describe("the package", () => {
 })
 
 describe("the entry points", () => {
-  const entries = ["tandem", "tandem/sim", "tandem/exec", "tandem/traces", "tandem/testing"]
+  const entries = [
+    "tandem",
+    "tandem/sim",
+    "tandem/exec",
+    "tandem/traces",
+    "tandem/scenarios",
+    "tandem/testing"
+  ]
 
   it("are those of the manifest", () => {
     const named = Object.keys(manifest.exports).map((name) => name.replace(/^\./u, "tandem"))
@@ -199,7 +206,8 @@ const compilerOptions = {
 
 /** What someone writes who uses the package: every entry point, the types of each. */
 const use = `import { kernels, Machine } from "tandem"
-import { Loader, loadScenario, runScenario } from "tandem/sim"
+import { Loader, loadScenario } from "tandem/scenarios"
+import { runScenario } from "tandem/sim"
 import { checkScheduler, scenario, synchronisesEveryLayer, type Scheduler } from "tandem/testing"
 import { readProfile } from "tandem/traces"
 import * as Effect from "effect/Effect"

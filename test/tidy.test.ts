@@ -11,7 +11,7 @@ const read = (path: string): string => readFileSync(join(root, path), "utf8")
 const files = (pattern: string): ReadonlyArray<string> =>
   globSync(pattern, { cwd: root }).map((path) => path.replaceAll("\\", "/"))
 
-const folders = ["core", "sim", "exec", "traces", "testing", "test", "bench", "docs"]
+const folders = ["core", "scenarios", "sim", "exec", "traces", "testing", "test", "bench", "docs"]
 const sources = new Map(
   folders
     .flatMap((folder) => files(`${folder}/**/*.ts`))
@@ -39,6 +39,9 @@ const examples: Readonly<
       ["sim/a.ts", 'type Lane = import("../exec/lane.ts").Lane'],
       ["sim/cli/a.ts", 'const exec = () => import("../../exec/cli.ts")'],
       ["exec/machine.ts", 'import { Engine } from "../sim/engine/engine.ts"'],
+      ["exec/cli/a.ts", 'import { table } from "../../sim/table.ts"'],
+      ["scenarios/a.ts", 'import { simulate } from "../sim/simulate.ts"'],
+      ["core/a.ts", 'import { Loader } from "../scenarios/load.ts"'],
       ["sim/a.ts", 'import { world } from "../testing/world.ts"'],
       ["testing/a.ts", 'import { it } from "../test/setup/settings.ts"'],
       ["bench/a.ts", 'import "../test/setup/settings.ts"'],
@@ -49,7 +52,8 @@ const examples: Readonly<
       ["core/a.ts", 'import { parse } from "./sim/units.ts"'],
       ["traces/a.ts", 'import { InputError } from "../core/input-error.ts"'],
       ["sim/a.ts", 'import { readProfile } from "../traces/profile-file.ts"'],
-      ["exec/cli/agree-command.ts", 'import { simulate } from "../../sim/simulate.ts"'],
+      ["exec/cli/both-machines.ts", 'import { simulate } from "../../sim/simulate.ts"'],
+      ["exec/a.ts", 'import { Loader } from "../scenarios/load.ts"'],
       ["testing/a.ts", 'import { simulate } from "../sim/simulate.ts"'],
       ["test/a.test.ts", 'import { build } from "../bench/fluid/workloads.ts"'],
       ["docs/examples/a.ts", 'import { kernels } from "tandem"']
@@ -76,7 +80,7 @@ const examples: Readonly<
       ["sim/a.ts", 'import * as Clock from "effect/Clock"']
     ],
     keeps: [
-      ["sim/cli/progress.ts", "const at = performance.now()"],
+      ["scenarios/cli/progress.ts", "const at = performance.now()"],
       ["sim/a.ts", 'const text = "Date.now()" // not performance.now()'],
       ["sim/a.ts", "const at = record.Date"],
       ["traces/a.ts", "const at = Date.now()"]
@@ -224,7 +228,7 @@ const examples: Readonly<
 describe("every source", () => {
   it("is looked at", () => {
     expect(sources.size).toBeGreaterThan(200)
-    for (const folder of ["core", "sim", "traces", "testing", "test", "bench"])
+    for (const folder of ["core", "scenarios", "sim", "traces", "testing", "test", "bench"])
       expect([...sources.keys()].some((path) => path.startsWith(`${folder}/`))).toBe(true)
   })
 

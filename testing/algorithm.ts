@@ -1,7 +1,7 @@
 // Generated settings of every data-parallel algorithm, as a scenario writes them, such that a plan exists.
 import * as fc from "fast-check"
 import { dataParallelNames, type DataParallelSettings } from "../core/algorithms/data-parallel/settings.ts"
-import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
+import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
 
 /** `algorithm` of a scenario file. */
 export type AlgorithmInput = (typeof DataParallelScenario.Encoded)["algorithm"]

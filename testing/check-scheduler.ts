@@ -10,13 +10,13 @@ import { journaled, type Journal } from "../core/laws/journal.ts"
 import { checkLaws } from "../core/laws/laws.ts"
 import type { Program } from "../core/machine/machine.ts"
 import type { Profile } from "../core/profile.ts"
-import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
-import { Loader } from "../sim/load.ts"
+import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
+import { Loader } from "../scenarios/load.ts"
+import { type ScenarioPlan } from "../scenarios/families/data-parallel/prepare.ts"
 import {
   runDataParallel,
   type DataParallelResult,
-  type DataParallelRun,
-  type ScenarioPlan
+  type DataParallelRun
 } from "../sim/families/data-parallel/run.ts"
 import type { AlgorithmInput } from "./algorithm.ts"
 import { saveCounterexample } from "./counterexample.ts"

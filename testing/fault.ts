@@ -1,6 +1,6 @@
 // Generated faults, as a scenario writes them: slow ranks, ranks that go and return, links that change or drop for a while.
 import * as fc from "fast-check"
-import type { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
+import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
 
 /** One of `faults` of a scenario file. */
 export type FaultInput = NonNullable<(typeof DataParallelScenario.Encoded)["faults"]>[number]

@@ -2,7 +2,7 @@
 import * as fc from "fast-check"
 import * as Schema from "effect/Schema"
 import type { Profile } from "../core/profile.ts"
-import { DataParallelScenario } from "../core/algorithms/data-parallel/scenario.ts"
+import { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
 import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
 import { faultChoice, type FaultInput } from "./fault.ts"
 import { profile } from "./profile.ts"

@@ -10,6 +10,7 @@ export {
   writeTimeline,
   writeTimelineParts
 } from "./timeline-file.ts"
+export { chromeTrace } from "./perfetto.ts"
 export { opLogFormat, readOpLogs, writeOpLogs } from "./op-log-file.ts"
 export { foldRouting, routingFormat, writeRouting, writeRoutingParts, type Routing } from "./routing-file.ts"
 export {

@@ -4,13 +4,13 @@ import { agrees } from "../../core/agreement/agree.ts"
 import type { Disagreement } from "../../core/agreement/disagreement.ts"
 import { InputError } from "../../core/input-error.ts"
 import { formatSeconds } from "../../core/units.ts"
-import { json } from "../../sim/cli/execute.ts"
-import { writeError } from "../../sim/cli/output.ts"
-import { writeTextFile } from "../../sim/cli/text-file.ts"
-import { Loader } from "../../sim/load.ts"
-import { chromeTrace } from "../../sim/perfetto.ts"
-import { loadLocatedScenario } from "../../sim/scenario-file.ts"
-import { runOnBoth } from "./both-machines.ts"
+import { json } from "../../scenarios/cli/execute.ts"
+import { writeError } from "../../scenarios/cli/output.ts"
+import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { chromeTrace } from "../../traces/perfetto.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { pipelineOracle, runOnBoth } from "./both-machines.ts"
 import { programOf } from "./programs.ts"
 import { requireDevice, runCommand } from "./command.ts"
 import { emulatedDevice } from "./emulated-device.ts"
@@ -47,7 +47,7 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireDevice
-      const runnable = yield* programOf(scenario, file, new Loader()).pipe(
+      const runnable = yield* programOf(scenario, file, new Loader(), pipelineOracle).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
       const leastSeconds =

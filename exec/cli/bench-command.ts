@@ -1,8 +1,8 @@
 // exec bench: kernels, copies, collectives and the submission of ops on this machine.
 import * as Effect from "effect/Effect"
 import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
-import { json, said } from "../../sim/cli/execute.ts"
-import { alignColumns } from "../../sim/table.ts"
+import { json, said } from "../../scenarios/cli/execute.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import { timeCollectives, timeCopies, timeKernels, timeSubmission, type KernelTime } from "../bench.ts"
 import { requireDevice, runCommand } from "./command.ts"
 

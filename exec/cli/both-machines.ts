@@ -11,17 +11,20 @@ import type { Op } from "../../core/machine/op.ts"
 import type { Place, Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import type { World } from "../../core/world.ts"
-import { aloneSeconds } from "../../sim/collectives.ts"
-import { CollectiveTable } from "../../sim/cost/collective-table.ts"
-import type { CostModel } from "../../sim/cost/cost-model.ts"
-import { Network, type CollectiveAlgorithm } from "../../sim/network.ts"
+import { aloneSeconds } from "../../core/wire/alone.ts"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
+import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { simulate, type SimulationResult } from "../../sim/simulate.ts"
-import { distinct } from "../../sim/symmetry.ts"
+import { distinct } from "../../core/wire/symmetry.ts"
 import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
 import type { Bus } from "../native.ts"
 import type { InitialValues } from "../rank-machine.ts"
 import { emulatedLinks } from "./links.ts"
+
+/** Planners that simulate may do so here. */
+export { pipelineOracle } from "../../sim/families/moe-training/oracle.ts"
 
 export interface BothOptions<A> {
   readonly world: World

@@ -1,10 +1,10 @@
 // What the commands of `exec` share: their end, a scenario of a task they can run, and a machine to run it on.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
 import { InputError } from "../../core/input-error.ts"
-import type { Scenario } from "../../core/scenario.ts"
-import { execute, type Outcome } from "../../sim/cli/execute.ts"
+import type { Scenario } from "../../scenarios/scenario.ts"
+import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
 import { nativeInfo } from "../native.ts"
 
 /** The native addon is missing: reason and remedy. */

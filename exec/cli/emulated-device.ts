@@ -4,9 +4,9 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { Op } from "../../core/machine/op.ts"
-import type { Scenario } from "../../core/scenario.ts"
-import { rooflineSeconds, type Device } from "../../sim/cost/roofline.ts"
-import { resolveDevice } from "../../sim/resolve.ts"
+import type { Scenario } from "../../scenarios/scenario.ts"
+import { rooflineSeconds, type Device } from "../../core/cost/roofline.ts"
+import { resolveDevice } from "../../scenarios/resolve.ts"
 
 /** Least seconds of an op on a device. */
 export const leastSecondsOn =

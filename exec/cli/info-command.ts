@@ -2,8 +2,8 @@
 import { availableParallelism, cpus, totalmem } from "node:os"
 import * as Effect from "effect/Effect"
 import { formatBytes } from "../../core/units.ts"
-import { json, said } from "../../sim/cli/execute.ts"
-import { version } from "../../sim/cli/version.ts"
+import { json, said } from "../../scenarios/cli/execute.ts"
+import { version } from "../../scenarios/cli/version.ts"
 import { nativeInfo } from "../native.ts"
 import { runCommand } from "./command.ts"
 

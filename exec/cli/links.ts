@@ -2,9 +2,9 @@
 // as the simulator's network model has it. Without links that limit anything, collectives go as fast as memory is.
 import type { Op } from "../../core/machine/op.ts"
 import type { World } from "../../core/world.ts"
-import { unevenRows } from "../../sim/collectives.ts"
-import { Network, type CollectiveAlgorithm } from "../../sim/network.ts"
-import { distinct } from "../../sim/symmetry.ts"
+import { unevenRows } from "../../core/wire/uneven.ts"
+import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
+import { distinct } from "../../core/wire/symmetry.ts"
 import type { Execution } from "../execute.ts"
 import type { Transport } from "../native.ts"
 

@@ -6,7 +6,7 @@ import {
   runProgram,
   setOption,
   wholeNumber
-} from "../../sim/cli/command-line.ts"
+} from "../../scenarios/cli/command-line.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"

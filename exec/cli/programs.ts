@@ -2,23 +2,23 @@
 // whatever the scenario's model says: the processor computes with no other floats.
 import * as Effect from "effect/Effect"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
-import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
 import { expertOffload, type OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
-import type { ExpertOffloadScenario } from "../../core/algorithms/expert-offload/scenario.ts"
-import type { KvServingScenario } from "../../core/algorithms/kv-serving/scenario.ts"
+import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
+import type { KvServingScenario } from "../../scenarios/families/kv-serving/scenario.ts"
 import type { ServingOutcome, ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
-import type { MoeTrainingScenario } from "../../core/algorithms/moe-training/scenario.ts"
+import type { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import type { LayerCall } from "../../core/algorithms/expert-offload/demand.ts"
 import type { InputError } from "../../core/input-error.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
 import { toleranceOnWire } from "../../core/agreement/values.ts"
-import type { Scenario } from "../../core/scenario.ts"
+import type { Scenario } from "../../scenarios/scenario.ts"
 import { makeWorld } from "../../core/world.ts"
-import { prepare as prepareOffload } from "../../sim/families/expert-offload/prepare.ts"
-import { programs as servingPrograms, resolveServing } from "../../sim/families/kv-serving/resolve.ts"
-import { prepareMoe } from "../../sim/families/moe-training/prepare.ts"
-import type { Loader } from "../../sim/load.ts"
+import { prepare as prepareOffload } from "../../scenarios/families/expert-offload/prepare.ts"
+import { programs as servingPrograms, resolveServing } from "../../scenarios/families/kv-serving/resolve.ts"
+import { prepareMoe, type PipelineSimulator } from "../../scenarios/families/moe-training/prepare.ts"
+import type { Loader } from "../../scenarios/load.ts"
 import { execute } from "../execute.ts"
 import type { InitialValues } from "../rank-machine.ts"
 import type { BothOptions } from "./both-machines.ts"
@@ -30,13 +30,14 @@ import { trainedServing, type Trained } from "./trained-serving.ts"
 export const programOf = (
   scenario: Scenario,
   file: string,
-  loader: Loader
+  loader: Loader,
+  simulated: PipelineSimulator
 ): Effect.Effect<BothOptions<unknown>, InputError | MachineError> => {
   switch (scenario.task) {
     case "data-parallel":
       return trainingProgram(scenario, file, loader)
     case "moe-training":
-      return moeProgram(scenario, file, loader)
+      return moeProgram(scenario, file, loader, simulated)
     case "expert-offload":
       return Effect.flatMap(offloadPrograms(scenario, file, loader), ({ uncapped, knowing, ...common }) =>
         Effect.map(execute({ ...common, program: uncapped(), capacityBytes: undefined }), ({ ranks }) =>
@@ -67,9 +68,10 @@ const trainingProgram = (
 const moeProgram = (
   scenario: MoeTrainingScenario,
   file: string,
-  loader: Loader
+  loader: Loader,
+  simulated: PipelineSimulator
 ): Effect.Effect<BothOptions<unknown>, InputError> =>
-  Effect.map(prepareMoe(scenario, file, loader), ({ world, model, planned }) => ({
+  Effect.map(prepareMoe(scenario, file, loader, simulated), ({ world, model, planned }) => ({
     world,
     program: () =>
       moeTraining({ model: { ...model, dtype: "float32" }, plan: planned.plan, steps: 1 + scenario.steps }),

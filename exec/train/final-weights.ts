@@ -5,7 +5,7 @@ import type { KernelModelBuilder } from "../../core/algorithms/data-parallel/ker
 import { Machine } from "../../core/machine/machine.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
 import { llamaRopeBase } from "../../core/models/llama.ts"
-import type { ArchitectureSettings } from "../../core/models/model-graph.ts"
+import type { ArchitectureSettings } from "../../scenarios/model-graph.ts"
 import type { SavedParameter, SavedWeights } from "../../traces/weights-file.ts"
 import type { Ended } from "../execute.ts"
 

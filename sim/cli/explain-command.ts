@@ -4,11 +4,10 @@ import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { printExplanation } from "../explain/print.ts"
-import { familyOf } from "../families.ts"
-import { Loader } from "../load.ts"
-import { runScenario } from "../run.ts"
-import { loadLocatedScenario } from "../scenario-file.ts"
-import { execute, json, said } from "./execute.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { explainRun, runScenario } from "../run.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ExplainCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -41,7 +40,7 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
         })
       }
       const explanation = explain(timeline, window, { opLogs: run.simulated.opLogs })
-      const more = familyOf(scenario).explain?.(scenario, run)
+      const more = explainRun(scenario, run)
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(

@@ -5,9 +5,9 @@ import { InputError } from "../../core/input-error.ts"
 import { formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
 import type { ImportReport } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
-import { inputErrors } from "../scenario/input-errors.ts"
-import { execute, json, said } from "./execute.ts"
-import { alignColumns } from "../table.ts"
+import { inputErrors } from "../../scenarios/file/input-errors.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 
 export interface ImportCommandOptions {
   readonly out: string

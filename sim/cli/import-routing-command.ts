@@ -4,7 +4,7 @@ import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
 import type { RoutingSource } from "../../traces/routing/formats.ts"
 import { importRoutingFile, routingRows } from "../../traces/routing/import.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
-import { execute, json, said } from "./execute.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ImportRoutingOptions {
   readonly out: string

@@ -1,8 +1,8 @@
 // A run's result for a person: its family's figures, what was sent, and what to be careful about.
 import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
-import { familyOf } from "../families.ts"
-import type { RunResult } from "../result.ts"
-import { alignColumns } from "../table.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import type { RunResult } from "../../scenarios/result.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 
 const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`
 

@@ -1,13 +1,13 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
 import { formatBandwidth, formatShare } from "../../core/units.ts"
-import { familyOf } from "../families.ts"
-import type { Metric } from "../family.ts"
-import { formatMetric } from "../metric.ts"
-import { metricOf } from "../result.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { formatMetric } from "../../scenarios/metric.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { labelOf, lastName, shortNames } from "../study/label.ts"
-import { alignColumns } from "../table.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 
 export const printStudy = ({ header, rows }: StudyResult): string => {
   const body =

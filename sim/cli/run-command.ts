@@ -1,15 +1,15 @@
 // sim run: one scenario, its result, and its timeline where asked for.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { loadLocatedScenario } from "../scenario-file.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 
-import { withIgnoredFields } from "../families.ts"
-import { Loader } from "../load.ts"
+import { withIgnoredFields } from "../../scenarios/families.ts"
+import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
-import { execute, json, said } from "./execute.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { printRun } from "./print-run.ts"
-import { writeError } from "./output.ts"
-import { writeTextFile } from "./text-file.ts"
+import { writeError } from "../../scenarios/cli/output.ts"
+import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 
 export interface RunCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -30,7 +30,7 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
       const { timeline } = run
       if (timeline !== undefined && options.timeline !== undefined) {
         const path = options.timeline
-        const { chromeTrace } = yield* Effect.promise(() => import("../perfetto.ts"))
+        const { chromeTrace } = yield* Effect.promise(() => import("../../traces/perfetto.ts"))
         yield* writeTextFile(path, chromeTrace(timeline))
         writeError(`sim: wrote ${path}; open it in https://ui.perfetto.dev\n`)
       }

@@ -1,9 +1,10 @@
 // sim schedule: what the algorithm's planner decides for a scenario, and what other planners would have decided.
 import * as Effect from "effect/Effect"
-import { familyOf } from "../families.ts"
-import { Loader } from "../load.ts"
-import { loadLocatedScenario } from "../scenario-file.ts"
-import { execute, json, said } from "./execute.ts"
+import { pipelineOracle } from "../families/moe-training/oracle.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ScheduleCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -14,7 +15,10 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const told = yield* Effect.mapError(familyOf(scenario).schedule(scenario, file, new Loader()), locate)
+      const told = yield* Effect.mapError(
+        familyOf(scenario).schedule(scenario, file, new Loader(), pipelineOracle),
+        locate
+      )
       return said(options.json === true ? json(told.json) : `${told.lines.join("\n")}\n`)
     })
   )

@@ -1,8 +1,8 @@
 // sim validate: published tables and measurements, number by number.
 import * as Effect from "effect/Effect"
 import { validate } from "../validate/validate.ts"
-import { execute, json } from "./execute.ts"
-import { terminalProgress } from "./progress.ts"
+import { execute, json } from "../../scenarios/cli/execute.ts"
+import { terminalProgress } from "../../scenarios/cli/progress.ts"
 
 export interface ValidateCommandOptions {
   readonly json?: boolean

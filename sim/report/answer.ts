@@ -1,7 +1,7 @@
 // What a study says, in a sentence: who is best where it matters, by how much, and what the baseline would need to
 // match it. Numbers and words only; page.ts shows them.
-import type { Metric } from "../family.ts"
-import { metricOf } from "../result.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { reaches, type Curve } from "./crossover.ts"
 import { formatAbout, formatAxisValue, formatMore, formatPercent, formatRatio } from "./format.ts"
 import type { Grid, Panel, Series } from "./grid.ts"

@@ -1,7 +1,7 @@
 // The headline metric as bars, a step's time split into what it computes and what it waits: for one point of a numeric
 // axis, or for a study that has none.
-import type { Metric } from "../family.ts"
-import { metricOf } from "../result.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { costOf } from "./answer.ts"
 import { formatAxisValue, formatMore, formatPercent, formatTime } from "./format.ts"
 import { markup, type Markup } from "./markup.ts"

@@ -1,7 +1,7 @@
 // A line per algorithm over a numeric axis, as SVG that is complete without the page's script: names stand at the lines'
 // ends, crossings are numbered rings. The script adds the crosshair from the data beside it.
-import type { Metric } from "../family.ts"
-import { metricOf } from "../result.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { costCurve } from "./answer.ts"
 import { crossings, valueAt } from "./crossover.ts"
 import { capitalized, formatAxisValue, formatPercent, formatTick, formatTime, tickUnit } from "./format.ts"

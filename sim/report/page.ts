@@ -1,8 +1,8 @@
 // A study as one HTML page that needs nothing else: no network, no fonts, no server. Puts the figures in order and says
 // what they rest on.
 import { Digest } from "../../core/digest.ts"
-import type { Metric } from "../family.ts"
-import { metricOf } from "../result.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { answerOf, comparisonOf, headlineOf, rowAt } from "./answer.ts"
 import { barChart, type Bar, type CompareWords } from "./bar-chart.ts"
 import { clientScript } from "./client.ts"

@@ -1,8 +1,8 @@
 // What a report is made from: a study's axes and rows, a few timelines, and how to get them again. Whoever ran the study
 // fills it in; nothing here reads files or runs anything.
 import type { Timeline } from "../../core/machine/timeline.ts"
-import type { Family } from "../family.ts"
-import type { RunResult } from "../result.ts"
+import type { Family } from "../../scenarios/family.ts"
+import type { RunResult } from "../../scenarios/result.ts"
 
 /** SI units of an axis or metric; `text` for choices. Says how values are printed and whether they can be on a scale. */
 export type AxisUnit =

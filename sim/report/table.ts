@@ -1,6 +1,6 @@
 // All rows of a study as a table that the page's script can sort. Plain without it.
-import type { Metric } from "../family.ts"
-import { metricOf } from "../result.ts"
+import type { Metric } from "../../scenarios/family.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { costOf, headlineOf } from "./answer.ts"
 import { formatAxisValue, formatRatio, formatSize } from "./format.ts"
 import { displayName, type Grid, type Names } from "./grid.ts"

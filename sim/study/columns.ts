@@ -1,7 +1,7 @@
 // The rows of a study as a table of columns: the one description that study.csv and study.arrow share. Knows nothing of
 // files.
-import { familyOf } from "../families.ts"
-import { metricOf } from "../result.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 export interface StudyColumn {

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
-import type { Scenario } from "../../core/scenario.ts"
+import type { Scenario } from "../../scenarios/scenario.ts"
 import { parseBandwidth } from "../../core/units.ts"
 import * as Result from "effect/Result"
 import {
@@ -21,14 +21,14 @@ import {
   type Origin,
   type RawScenario,
   type ResolvedOverride
-} from "../scenario-file.ts"
-import { families } from "../families.ts"
-import { expand, problemsOf, show, type FieldPath } from "../scenario/check.ts"
-import { inputErrors, InputErrors } from "../scenario/input-errors.ts"
-import { getField, pathText, resolveField, setField } from "../scenario/override.ts"
-import { isRecord, oneOf } from "../scenario/shape.ts"
-import { didYouMean } from "../scenario/similar.ts"
-import type { Source } from "../scenario/source.ts"
+} from "../../scenarios/scenario-file.ts"
+import { families } from "../../scenarios/families.ts"
+import { expand, problemsOf, show, type FieldPath } from "../../scenarios/file/check.ts"
+import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
+import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
+import { isRecord, oneOf } from "../../scenarios/file/shape.ts"
+import { didYouMean } from "../../scenarios/file/similar.ts"
+import type { Source } from "../../scenarios/file/source.ts"
 
 /** A field and the values it takes, as written. */
 export interface Axis {

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
 import { Digest } from "../../core/digest.ts"
 import { InputError } from "../../core/input-error.ts"
-import { isRecord } from "../scenario/shape.ts"
-import { reasonOf } from "../scenario/source.ts"
+import { isRecord } from "../../scenarios/file/shape.ts"
+import { reasonOf } from "../../scenarios/file/source.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 export type Finished = Map<number, ReadonlyArray<StudyRow>>

@@ -1,7 +1,7 @@
 // What a study comes to: one row per point (and target of a search), in the order of the points, whoever computed it.
 // Knows nothing of how rows are stored or shown.
 import { Digest } from "../../core/digest.ts"
-import type { RunResult } from "../result.ts"
+import type { RunResult } from "../../scenarios/result.ts"
 import type { Axis, Search, StudyDefinition } from "./definition.ts"
 
 export interface Found {

@@ -12,7 +12,7 @@ import {
   type Format
 } from "../../traces/columns.ts"
 import { attempt, type TraceError } from "../../traces/trace-error.ts"
-import { isRecord } from "../scenario/shape.ts"
+import { isRecord } from "../../scenarios/file/shape.ts"
 import { studyColumns, type StudyColumn } from "./columns.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
 

@@ -2,10 +2,10 @@
 // with them. What a line in the number of cached tokens cannot explain is said so, row by row.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { KvServingScenario } from "../../core/algorithms/kv-serving/scenario.ts"
+import { KvServingScenario } from "../../scenarios/families/kv-serving/scenario.ts"
 import { runKvServing } from "../families/kv-serving/run.ts"
-import type { Loader } from "../load.ts"
-import { alignColumns } from "../table.ts"
+import type { Loader } from "../../scenarios/load.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import { readTable, type Section } from "./section.ts"
 
 const Method = Schema.Literals(["full", "chunkkv", "chunkkv-reuse", "shotkv"])

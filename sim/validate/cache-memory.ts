@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { CachePlans } from "../../core/algorithms/kv-serving/admission.ts"
 import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
-import { namedModels } from "../../core/algorithms/kv-serving/scenario.ts"
-import { alignColumns } from "../table.ts"
+import { namedModels } from "../../scenarios/families/kv-serving/scenario.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import { readTable, type Section } from "./section.ts"
 
 const BatchRow = Schema.Struct({

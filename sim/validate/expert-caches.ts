@@ -13,7 +13,7 @@ import { ExpertOffloadSettings, expertOffloadNames } from "../../core/algorithms
 import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
 import { Random } from "../../core/random.ts"
 import { formatShare } from "../../core/units.ts"
-import { alignColumns } from "../table.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import type { Section } from "./section.ts"
 
 const references = 60_000

@@ -17,7 +17,7 @@ import { launch } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
 import { makeWorld } from "../../core/world.ts"
 import { simulate } from "../simulate.ts"
-import { alignColumns } from "../table.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import type { Section } from "./section.ts"
 
 /** Milliseconds of a chunk at a degree: the authors' tools/optim.py, B 4, L 1024, M 4096, H 14336, F 2.4, 8 ranks a node. */

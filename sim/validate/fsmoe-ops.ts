@@ -7,9 +7,9 @@ import type { Op } from "../../core/machine/op.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { moeGroups } from "../../core/algorithms/moe-training/groups.ts"
 import { sizeIn, secondsAt } from "../../core/algorithms/moe-training/plan/cost-line.ts"
-import { opSecondsIn } from "../families/moe-training/costs.ts"
+import { opSecondsIn } from "../../scenarios/families/moe-training/costs.ts"
 import { simulate } from "../simulate.ts"
-import { alignColumns } from "../table.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import {
   collectiveOps,
   collectiveTableOf,

@@ -6,9 +6,9 @@ import { costScopes, costUnits, type FittedCost } from "../../core/algorithms/mo
 import { productsOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import type { Op } from "../../core/machine/op.ts"
 import { makeWorld, type World } from "../../core/world.ts"
-import type { CostModel } from "../cost/cost-model.ts"
-import { CollectiveTable } from "../cost/collective-table.ts"
-import { moeCostModel, rowsOfLine, type CollectiveOp } from "../families/moe-training/costs.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
+import { moeCostModel, rowsOfLine, type CollectiveOp } from "../../scenarios/families/moe-training/costs.ts"
 import { readTable } from "./section.ts"
 
 const PublishedLine = Schema.Struct({

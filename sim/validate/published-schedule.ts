@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { syncProblem } from "../../core/algorithms/data-parallel/plan/cost.ts"
 import { planSync } from "../../core/algorithms/data-parallel/plan/planners.ts"
-import { alignColumns } from "../table.ts"
+import { alignColumns } from "../../scenarios/table.ts"
 import { readTable, type Section } from "./section.ts"
 
 const PublishedSchedule = Schema.Struct({

@@ -8,8 +8,8 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
-import type { Loader } from "../load.ts"
-import type { InputErrors } from "../scenario/input-errors.ts"
+import type { Loader } from "../../scenarios/load.ts"
+import type { InputErrors } from "../../scenarios/file/input-errors.ts"
 
 export type ValidationError = InputError | InputErrors | MachineError
 

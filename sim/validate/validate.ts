@@ -2,7 +2,7 @@
 // its claims are sentences about it that are checked every time. Knows how sections are run and printed, not what is in them.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { Loader } from "../load.ts"
+import { Loader } from "../../scenarios/load.ts"
 import { expertCaches } from "./expert-caches.ts"
 import { expertflow } from "./expertflow.ts"
 import { cacheLatency } from "./cache-latency.ts"

@@ -8,7 +8,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
-import type { CostModel } from "../../sim/cost/cost-model.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
 import { execute, flatWorld } from "../simulate/simulated.ts"
 
 interface Settings {

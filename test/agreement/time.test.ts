@@ -3,11 +3,11 @@
 import * as Effect from "effect/Effect"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
-import { runOnBoth } from "../../exec/cli/both-machines.ts"
+import { pipelineOracle, runOnBoth } from "../../exec/cli/both-machines.ts"
 import { leastSecondsOn } from "../../exec/cli/emulated-device.ts"
 import { programOf } from "../../exec/cli/programs.ts"
-import { Loader } from "../../sim/load.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { describeNative } from "../native/addon.ts"
 
 const scenario = fileURLToPath(new URL("../../scenarios/agree/data-parallel.yaml", import.meta.url))
@@ -22,7 +22,7 @@ describeNative("simulated and real time", () => {
     ]) {
       const options = await Effect.runPromise(
         Effect.flatMap(loadScenario(scenario, ["steps=3", ...sets]), (loaded) =>
-          programOf(loaded, scenario, new Loader())
+          programOf(loaded, scenario, new Loader(), pipelineOracle)
         )
       )
       const device = { name: "slow", flopsPerSecond: 1e7, memoryBytesPerSecond: 1e8 }

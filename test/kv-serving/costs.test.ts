@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { MeasuredOps } from "../../sim/families/kv-serving/measured-ops.ts"
+import { MeasuredOps } from "../../scenarios/families/kv-serving/measured-ops.ts"
 import { readProfile } from "../../traces/profile-file.ts"
 
 const table = await Effect.runPromise(

@@ -3,11 +3,12 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { percentile } from "../../sim/families/kv-serving/outcome.ts"
-import { familyOf, withIgnoredFields } from "../../sim/families.ts"
-import { Loader } from "../../sim/load.ts"
-import { metricOf } from "../../sim/result.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import { percentile } from "../../scenarios/families/kv-serving/outcome.ts"
+import { familyOf, withIgnoredFields } from "../../scenarios/families.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { metricOf } from "../../scenarios/result.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { runScenario } from "../../sim/run.ts"
 import { scenarioFile } from "../scenario/files.ts"
 
 const tiny = "{ layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 100 }"
@@ -26,7 +27,7 @@ const attempt = (text: string, ...sets: ReadonlyArray<string>) => {
       Effect.gen(function* () {
         const scenario = yield* loadScenario(file, sets)
         const family = familyOf(scenario)
-        const { result } = yield* family.run(scenario, file, { loader: new Loader() })
+        const { result } = yield* runScenario(scenario, file, { loader: new Loader() })
         const told = yield* family.schedule(scenario, file, new Loader())
         return { result: withIgnoredFields(result, scenario), lines: family.print(result), told, family }
       }).pipe(

@@ -13,12 +13,12 @@ import {
   type MoeHooks
 } from "../../core/algorithms/moe-training/program.ts"
 import { countChoices, drawChoices, expertImbalance } from "../../core/algorithms/moe-training/routing.ts"
-import type { MoeTrainingScenario } from "../../core/algorithms/moe-training/scenario.ts"
+import type { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import type { OpLog } from "../../core/machine/timeline.ts"
-import { moeTrainingFamily } from "../../sim/families/moe-training/family.ts"
-import { runMoeTraining } from "../../sim/families/moe-training/run.ts"
-import { Loader } from "../../sim/load.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import { moeTrainingFamily } from "../../scenarios/families/moe-training/family.ts"
+import { explainMoeTraining, runMoeTraining } from "../../sim/families/moe-training/run.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { makeWorld } from "../../core/world.ts"
 import { moeCase, pipelineOrder } from "../../testing/moe-training.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
@@ -226,7 +226,7 @@ describe("what is said", () => {
     const told = async (overrides: ReadonlyArray<string>): Promise<string> => {
       const scenario = scenarioWith(overrides)
       const ran = await Effect.runPromise(runMoeTraining(scenario, file, { loader, record: true }))
-      return moeTrainingFamily.explain!(scenario, ran).lines.join("\n")
+      return explainMoeTraining(scenario, ran).lines.join("\n")
     }
     expect(await told(["algorithm=deepspeed-moe"])).toMatch(
       /one chunk: nothing can overlap; this algorithm does not pipeline/

@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { expect, it } from "vitest"
 import { moeTrainingNames } from "../../core/algorithms/moe-training/settings.ts"
-import { MoeTrainingScenario } from "../../core/algorithms/moe-training/scenario.ts"
+import { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import { moeLayerTraining, type Learnt } from "../../exec/train/train.ts"
-import { prepareMoe } from "../../sim/families/moe-training/prepare.ts"
-import { Loader } from "../../sim/load.ts"
+import { prepareMoe } from "../../scenarios/families/moe-training/prepare.ts"
+import { Loader } from "../../scenarios/load.ts"
 import { describeNative } from "./addon.ts"
 
 const steps = 25

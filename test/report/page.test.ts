@@ -1,6 +1,6 @@
 import * as fc from "fast-check"
 import { beforeAll, describe, expect, it } from "vitest"
-import { dataParallel } from "../../sim/families/data-parallel/family.ts"
+import { dataParallel } from "../../scenarios/families/data-parallel/family.ts"
 import { clientScript } from "../../sim/report/client.ts"
 import { renderReport } from "../../sim/report/page.ts"
 import type { ReportTimeline, StudyReport } from "../../sim/report/study-report.ts"

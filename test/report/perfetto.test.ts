@@ -2,7 +2,7 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { Lane, laneNames } from "../../core/machine/lane.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
-import { chromeTrace } from "../../sim/perfetto.ts"
+import { chromeTrace } from "../../traces/perfetto.ts"
 import { legalRun, timelineOf } from "./timelines.ts"
 
 interface TraceEvent {

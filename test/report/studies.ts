@@ -3,10 +3,10 @@
 // from the simulator.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
-import { dataParallel } from "../../sim/families/data-parallel/family.ts"
+import { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
+import { dataParallel } from "../../scenarios/families/data-parallel/family.ts"
 import { runDataParallel, type DataParallelResult } from "../../sim/families/data-parallel/run.ts"
-import { Loader } from "../../sim/load.ts"
+import { Loader } from "../../scenarios/load.ts"
 import type {
   AxisValue,
   ReportAxis,

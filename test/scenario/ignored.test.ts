@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { familyOf } from "../../sim/families.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { scenarioFile, small } from "./files.ts"
 
 const facts = { estimates: [], makespanSeconds: 10 }

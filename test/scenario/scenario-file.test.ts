@@ -3,9 +3,9 @@ import * as Result from "effect/Result"
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { describe, expect, it } from "vitest"
-import type { DataParallelScenario } from "../../core/algorithms/data-parallel/scenario.ts"
-import type { Scenario } from "../../core/scenario.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
+import type { Scenario } from "../../scenarios/scenario.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { scenarioFile, small, temporaryFolder } from "./files.ts"
 
 /** The scenario as one of data-parallel training, which those of this file are. */

@@ -7,7 +7,7 @@ import { Lane, laneCount } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
-import type { CostModel } from "../../sim/cost/cost-model.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
 
 export type Step =
   | { readonly kind: "copy"; readonly lane: Lane; readonly from: number; readonly to: number }

@@ -9,7 +9,7 @@ import { profiledModel } from "../../core/algorithms/data-parallel/training-mode
 import { elementsOf } from "../../core/machine/tensor.ts"
 import type { Profile } from "../../core/profile.ts"
 import type { LinkSpec } from "../../core/world.ts"
-import { makeCostModel } from "../../sim/cost/cost-model.ts"
+import { makeCostModel } from "../../core/cost/cost-model.ts"
 import { runCase } from "../../testing/check-scheduler.ts"
 import { profile } from "../../testing/profile.ts"
 import { scenario } from "../../testing/scenario.ts"

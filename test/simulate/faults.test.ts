@@ -8,7 +8,8 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
 import { makeWorld, type World } from "../../core/world.ts"
-import { Faults, type Fault } from "../../sim/faults.ts"
+import type { Fault } from "../../core/fault.ts"
+import { Faults } from "../../sim/faults.ts"
 import { close, flatWorld, run, unlimited } from "./simulated.ts"
 
 /** One kernel of `computeSeconds`, then an all-reduce of `bytes`. */

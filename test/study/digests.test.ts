@@ -9,9 +9,9 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { Loader } from "../../sim/load.ts"
+import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../../sim/run.ts"
-import { loadScenario } from "../../sim/scenario-file.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const record = path.join(root, "test/fixtures/digests.json")

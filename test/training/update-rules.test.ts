@@ -6,7 +6,7 @@ import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.
 import { assertLaws } from "../../core/laws/laws.ts"
 import type { Op } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
-import type { CostModel } from "../../sim/cost/cost-model.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
 import { execute } from "../simulate/simulated.ts"
 import { instances, parametersOf, prepared, RuleCheck } from "./rule-instances.ts"
 

@@ -3,9 +3,9 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
-import { decodeScenario } from "../../sim/scenario-file.ts"
-import { Loader } from "../../sim/load.ts"
-import { metricOf } from "../../sim/result.ts"
+import { decodeScenario } from "../../scenarios/scenario-file.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { runScenario } from "../../sim/run.ts"
 import { utilisation, type Job, type Method } from "./utilisation-model.ts"
 

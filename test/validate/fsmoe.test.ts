@@ -1,7 +1,7 @@
 // FSMoE's tables: a sample of the grid of Table 5 keeps the order and the distance that the whole of it is claimed to have.
 import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
-import { Loader } from "../../sim/load.ts"
+import { Loader } from "../../scenarios/load.ts"
 import { gridSection } from "../../sim/validate/fsmoe-grid.ts"
 
 it("a sample of Table 5's layers has its order and is near its means", async () => {

@@ -1,11 +1,8 @@
 // What a scenario may say about a data-parallel algorithm: one schema per algorithm, every field with its default.
 // How a plan is made of them is algorithm.ts's business.
-import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { withDefault } from "../../fields.ts"
 import { Bytes } from "../../units.ts"
-
-const withDefault = <S extends Schema.Constraint>(schema: S, value: S["Encoded"]) =>
-  Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema)
 
 const Period = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))
 const WireDtype = Schema.Literals(["float32", "bfloat16", "float16", "float8", "float4", "int8"])

@@ -1,10 +1,7 @@
 // What a scenario may say about how experts are kept and fetched: one schema per algorithm, every field with its default.
 // How a strategy is made of them is strategy.ts's business.
-import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-
-const withDefault = <S extends Schema.Constraint>(schema: S, value: S["Encoded"]) =>
-  Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema)
+import { withDefault } from "../../fields.ts"
 
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const Positive = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))

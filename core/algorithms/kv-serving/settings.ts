@@ -1,7 +1,7 @@
 // What a scenario may say about how the key/value cache is kept: one schema per method, every field with its default.
 // What a method keeps of a prompt is choice.ts's business.
 import * as Schema from "effect/Schema"
-import { Positive, withDefault } from "../../scenario-sections.ts"
+import { Positive, withDefault } from "../../fields.ts"
 
 const Share = Schema.Number.check(Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(1))
 const OddKernel = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1001 }))

@@ -1,6 +1,6 @@
 // What a scenario may say about an algorithm of MoE training: FSMoE and the systems it is compared with.
 import * as Schema from "effect/Schema"
-import { withDefault } from "../../scenario-sections.ts"
+import { withDefault } from "../../fields.ts"
 import { Bytes } from "../../units.ts"
 
 const Degree = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 64 }))

@@ -8,17 +8,17 @@ import {
   type OffloadLog
 } from "../../../core/algorithms/expert-offload/program.ts"
 import type { RoutedSteps } from "../../../core/algorithms/expert-offload/routing.ts"
-import type { ExpertOffloadScenario } from "../../../core/algorithms/expert-offload/scenario.ts"
+import type { ExpertOffloadScenario } from "../../../scenarios/families/expert-offload/scenario.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { MachineError } from "../../../core/machine/machine.ts"
 import type { Tensor, TensorData } from "../../../core/machine/tensor.ts"
 import { makeWorld } from "../../../core/world.ts"
-import type { FamilyRun, RunOptions } from "../../family.ts"
-import type { RunResult } from "../../result.ts"
+import type { FamilyRun, RunOptions } from "../../run.ts"
+import type { RunResult } from "../../../scenarios/result.ts"
 import { simulate } from "../../simulate.ts"
-import { offloadCosts } from "./costs.ts"
-import { figuresOf, type Figures } from "./figures.ts"
-import { prepare } from "./prepare.ts"
+import { offloadCosts } from "../../../scenarios/families/expert-offload/costs.ts"
+import { figuresOf, type Figures } from "../../../scenarios/families/expert-offload/figures.ts"
+import { prepare } from "../../../scenarios/families/expert-offload/prepare.ts"
 
 /** `sim run --json` of generation with offloaded experts. */
 export interface ExpertOffloadResult extends RunResult, Figures {

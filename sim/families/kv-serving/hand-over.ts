@@ -7,9 +7,9 @@ import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { MachineError } from "../../../core/machine/machine.ts"
 import type { Timeline } from "../../../core/machine/timeline.ts"
 import { makeWorld } from "../../../core/world.ts"
-import type { CostModel } from "../../cost/cost-model.ts"
+import type { CostModel } from "../../../core/cost/cost-model.ts"
 import { simulate } from "../../simulate.ts"
-import { keptSource } from "./kept-source.ts"
+import { keptSource } from "../../../scenarios/families/kv-serving/kept-source.ts"
 
 const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
 

@@ -1,18 +1,24 @@
 // One scenario of serving, from its settings to its result.
 import * as Effect from "effect/Effect"
-import type { KvServingScenario } from "../../../core/algorithms/kv-serving/scenario.ts"
+import type { KvServingScenario } from "../../../scenarios/families/kv-serving/scenario.ts"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { MachineError } from "../../../core/machine/machine.ts"
-import type { FamilyRun, RunOptions } from "../../family.ts"
+import type { FamilyRun, RunOptions } from "../../run.ts"
 import { Faults } from "../../faults.ts"
-import { resolveFaults } from "../../resolve.ts"
-import type { RunResult } from "../../result.ts"
+import { resolveFaults } from "../../../scenarios/resolve.ts"
+import type { RunResult } from "../../../scenarios/result.ts"
 import { simulate, type SimulationResult } from "../../simulate.ts"
 import { breakEvenOf } from "./hand-over.ts"
-import { keptSource } from "./kept-source.ts"
-import { requestTimes, servingFigures, tpotOf, ttftOf, type RequestTimes } from "./outcome.ts"
-import { programs, resolveServing } from "./resolve.ts"
+import { keptSource } from "../../../scenarios/families/kv-serving/kept-source.ts"
+import {
+  requestTimes,
+  servingFigures,
+  tpotOf,
+  ttftOf,
+  type RequestTimes
+} from "../../../scenarios/families/kv-serving/outcome.ts"
+import { programs, resolveServing } from "../../../scenarios/families/kv-serving/resolve.ts"
 
 /** `sim run --json` of serving. The figures are defined in family.ts. */
 export interface KvServingResult extends RunResult, ReturnType<typeof servingFigures> {

@@ -1,7 +1,7 @@
 // The simulator as a planner's oracle: the pipelined part of one layer, simulated for a degree and a gradient's time, links,
 // ports and all.
 import * as Effect from "effect/Effect"
-import type { PipelineOracle } from "../../../core/algorithms/moe-training/algorithm.ts"
+import type { PipelineSimulator } from "../../../scenarios/families/moe-training/prepare.ts"
 import { makeDensePart } from "../../../core/algorithms/moe-training/attention.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { capacityOf, sharesOf, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
@@ -13,18 +13,7 @@ import { barrier } from "../../../core/kernels/barrier.ts"
 import { Lane } from "../../../core/machine/lane.ts"
 import { Machine, type Program } from "../../../core/machine/machine.ts"
 import { launch } from "../../../core/machine/op.ts"
-import type { World } from "../../../core/world.ts"
-import type { CollectiveOptions } from "../../collectives.ts"
-import type { CostModel } from "../../cost/cost-model.ts"
 import { simulate } from "../../simulate.ts"
-
-export interface OracleOptions {
-  readonly model: MoeModel
-  readonly world: World
-  readonly costs: CostModel
-  readonly collectives: CollectiveOptions
-  readonly network: "fluid" | "alpha-beta"
-}
 
 const gradientLabel = "gradient of the oracle"
 
@@ -61,13 +50,7 @@ const pipelinePart = (
     yield* machine.drain
   })
 
-export const pipelineOracle = ({
-  model,
-  world,
-  costs,
-  collectives,
-  network
-}: OracleOptions): PipelineOracle => {
+export const pipelineOracle: PipelineSimulator = ({ model, world, costs, collectives, network }) => {
   const known = new Map<string, number>()
   return (pass, lanes) => (degree, gradientSeconds) => {
     const key = `${pass} ${lanes} ${degree} ${gradientSeconds}`

@@ -1,18 +1,21 @@
 // One scenario of MoE training, from its settings to its result.
 import * as Effect from "effect/Effect"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
-import type { MoeTrainingScenario } from "../../../core/algorithms/moe-training/scenario.ts"
+import type { MoeTrainingScenario } from "../../../scenarios/families/moe-training/scenario.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { MachineError } from "../../../core/machine/machine.ts"
 import { Faults } from "../../faults.ts"
-import type { FamilyRun, RunOptions } from "../../family.ts"
-import { resolveFaults } from "../../resolve.ts"
-import type { RunResult } from "../../result.ts"
+import type { FamilyRun, RunOptions } from "../../run.ts"
+import type { Told } from "../../../scenarios/family.ts"
+import { diagnosisLines } from "../../../scenarios/families/moe-training/family.ts"
+import { pipelineOracle } from "./oracle.ts"
+import { resolveFaults } from "../../../scenarios/resolve.ts"
+import type { RunResult } from "../../../scenarios/result.ts"
 import { simulate } from "../../simulate.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
-import { diagnose } from "./diagnosis.ts"
-import { prepareMoe, type PreparedMoe } from "./prepare.ts"
-import { drawn, recorded, routingSource } from "./routing-source.ts"
+import { diagnose } from "../../../scenarios/families/moe-training/diagnosis.ts"
+import { prepareMoe, type PreparedMoe } from "../../../scenarios/families/moe-training/prepare.ts"
+import { drawn, recorded, routingSource } from "../../../scenarios/families/moe-training/routing-source.ts"
 
 /** `sim run --json` of MoE training; `details` has the plan, the fits and a diagnosis of each pass. */
 export interface MoeTrainingResult extends RunResult, StepFigures {
@@ -35,7 +38,7 @@ export const runMoeTraining = (
   options: RunOptions
 ): Effect.Effect<MoeTrainingRun, InputError | MachineError> =>
   Effect.gen(function* () {
-    const prepared = yield* prepareMoe(scenario, file, options.loader)
+    const prepared = yield* prepareMoe(scenario, file, options.loader, pipelineOracle)
     const { world, model, costs, collectives, planned } = prepared
     const { steps } = scenario
     const dropless = model.capacityFactor === "dropless"
@@ -109,3 +112,10 @@ export const runMoeTraining = (
       simulated
     }
   })
+
+/** What bounds each pass, as planned. */
+export const explainMoeTraining = (_scenario: MoeTrainingScenario, run: FamilyRun): Told => {
+  const { planned } = (run as MoeTrainingRun).prepared
+  const passes = diagnose(planned)
+  return { json: { passes }, lines: ["the pipelined part, as planned", ...diagnosisLines(passes)] }
+}

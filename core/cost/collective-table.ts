@@ -1,0 +1,83 @@
+// Measured collectives as a ceiling: what the software and hardware of the machine they were measured on can do when no
+// link is in the way. Links of the scenario may slow a collective down further, never speed it up.
+import { wireUnits } from "../wire/network.ts"
+import type { CollectiveCost } from "../profile.ts"
+import { interpolate } from "./cost-model.ts"
+
+export interface CollectiveCeiling {
+  /** Time before bytes flow: that of the smallest message measured, seconds. */
+  readonly latencySeconds: number
+  /** Time of the whole collective on unlimited links, seconds; at least `latencySeconds`. */
+  readonly seconds: number
+  /** False where the message or the number of ranks lies outside what was measured. */
+  readonly inside: boolean
+}
+
+interface Curve {
+  readonly ranks: number
+  readonly sizes: ReadonlyArray<number>
+  readonly seconds: ReadonlyArray<number>
+}
+
+/** Bytes that one rank puts in, which is how ops count; a reduce-scatter is measured by what a rank gets. */
+const inputBytes = ({ op, ranks, sizeBytes }: CollectiveCost): number =>
+  op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
+
+/** Times of one kind of collective over message sizes and ranks. */
+export class CollectiveTable {
+  readonly #curves = new Map<string, ReadonlyArray<Curve>>()
+
+  /** Rows measured on limited links are left out. */
+  constructor(rows: ReadonlyArray<CollectiveCost>, link = "unshaped") {
+    const byOp = Map.groupBy(
+      rows.filter((row) => row.link === link),
+      (row) => row.op
+    )
+    for (const [op, all] of byOp) {
+      const byRanks = Map.groupBy(all, (row) => row.ranks)
+      const curves = [...byRanks].map(([ranks, points]) => {
+        const sorted = points.toSorted((a, b) => a.sizeBytes - b.sizeBytes)
+        return {
+          ranks,
+          sizes: sorted.map((row) => inputBytes(row)),
+          seconds: sorted.map((row) => row.medianSeconds)
+        }
+      })
+      this.#curves.set(
+        op,
+        curves.toSorted((a, b) => a.ranks - b.ranks)
+      )
+    }
+  }
+
+  /** Kinds of collectives that were measured, on links that were no limit. */
+  get ops(): ReadonlyArray<string> {
+    return [...this.#curves.keys()]
+  }
+
+  /**
+   * Piecewise linear over bytes at each measured number of ranks; between those, linear in ranks after dividing by the
+   * bytes that a ring puts on each link, so that 2(n-1)/n is not interpolated. Undefined when the op was not measured.
+   */
+  ceiling(op: string, ranks: number, sizeBytes: number): CollectiveCeiling | undefined {
+    const curves = this.#curves.get(op)
+    if (curves === undefined || curves.length === 0) return undefined
+    let inside = true
+    const at: Array<number> = []
+    const perUnit: Array<number> = []
+    const latencies: Array<number> = []
+    for (const curve of curves) {
+      const { value, inside: sizeInside } = interpolate(curve.sizes, curve.seconds, sizeBytes)
+      // Beyond the largest message the last piece's slope holds; below the smallest, its time.
+      if (!sizeInside && sizeBytes < curve.sizes[0]!) inside = false
+      at.push(curve.ranks)
+      perUnit.push(value / wireUnits(op, curve.ranks))
+      latencies.push(curve.seconds[0]!)
+    }
+    const units = interpolate(at, perUnit, ranks)
+    const latency = interpolate(at, latencies, ranks)
+    const latencySeconds = latency.value
+    const seconds = Math.max(latencySeconds, units.value * wireUnits(op, ranks))
+    return { latencySeconds, seconds, inside: inside && units.inside }
+  }
+}

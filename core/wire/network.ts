@@ -1,0 +1,397 @@
+// The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
+// every link it crosses. Knows nothing of programs or layers.
+import type { LinkSpec, World } from "../world.ts"
+import type { Classes, Symmetry } from "./symmetry.ts"
+
+/** How a collective is laid out on the wire. */
+export type CollectiveAlgorithm = "ring" | "tree" | "hierarchical"
+
+/** Interchangeable links, of which the first is simulated. */
+export interface LinkClass {
+  readonly name: string
+  readonly tier: "intra" | "inter" | "wan"
+  /** Direction as seen from the rank, node or site that owns it. */
+  readonly direction: "out" | "in"
+  readonly spec: LinkSpec
+  /** How many links of the world it stands for. */
+  readonly count: number
+}
+
+export interface LinkResult {
+  readonly name: string
+  readonly tier: "intra" | "inter" | "wan"
+  /** Links of the world this row stands for. */
+  readonly count: number
+  /** Bytes over all of them, in the whole run; exact. */
+  readonly bytes: number
+  /** Time during which something was in flight on one of them. */
+  readonly busySeconds: number
+}
+
+/** One stretch of a collective: pay the latency, then move `unitsPerByte * sizeBytes` through every link at once. */
+export interface Phase {
+  readonly latencySeconds: number
+  /** The same with the links as they are now, after `setLatency`. */
+  readonly latencyNowSeconds: () => number
+  /** Flow bytes per byte of the op's `sizeBytes`. */
+  readonly unitsPerByte: number
+  /** Link classes crossed, and on the busiest link of each class the bytes per flow byte. */
+  readonly links: Int32Array
+  readonly weights: Float64Array
+  /** Per entry of `links`: bytes per flow byte summed over all links of the class, for exact accounting. */
+  readonly totals: Float64Array
+}
+
+/** Bytes a ring puts on each link it crosses, per byte of one rank's input: the factor all ring models share. */
+export const wireUnits = (kernel: string, ranks: number): number => {
+  switch (kernel) {
+    case "all_reduce":
+      return (2 * (ranks - 1)) / ranks
+    case "reduce_scatter":
+    case "all_to_all":
+      return (ranks - 1) / ranks
+    case "all_gather":
+      return ranks - 1
+    default:
+      return 1
+  }
+}
+
+/** Where one tier's links begin among all links of the world, per direction. */
+interface Tier {
+  readonly out: number
+  readonly in: number
+}
+
+export class Network {
+  readonly links: ReadonlyArray<LinkClass>
+  readonly #world: World
+  /** Class of every single link of the world. */
+  readonly #classOf: Int32Array
+  readonly #intra: Tier
+  readonly #inter: Tier
+  readonly #wan: Tier | undefined
+  readonly #pairs: ReadonlyMap<string, number> | undefined
+  /** Per link class, as changed by `setLatency`. */
+  readonly #latencies: Float64Array
+
+  constructor(world: World, symmetry: Symmetry) {
+    this.#world = world
+    const links: Array<LinkClass> = []
+    const classOf: Array<number> = []
+    const tier = (name: LinkClass["tier"], owner: string, classes: Classes, spec: LinkSpec): Tier => {
+      const begin = { out: 0, in: 0 }
+      for (const direction of ["out", "in"] as const) {
+        const first = links.length
+        classes.representatives.forEach((representative, id) => {
+          const single = classes.sizes.length === 1 ? "" : ` ${owner} ${representative}`
+          links.push({
+            name: `${name} ${direction}${single}`,
+            tier: name,
+            direction,
+            spec,
+            count: classes.sizes[id]!
+          })
+        })
+        begin[direction] = classOf.length
+        for (const id of classes.classOf) classOf.push(first + id)
+      }
+      return begin
+    }
+    this.#intra = tier("intra", "rank", symmetry.ranks, world.links.intra)
+    this.#inter = tier("inter", "node", symmetry.nodes, world.links.inter)
+    const wan = world.links.wan
+    let uplinks: Tier | undefined
+    let pairs: Map<string, number> | undefined
+    if (wan !== undefined && world.sites.length > 1) {
+      if ("pairs" in wan) {
+        pairs = new Map()
+        const siteIndex = new Map(world.sites.map((site, index) => [site.name, index]))
+        for (const { from, to, link } of wan.pairs) {
+          const a = siteIndex.get(from)
+          const b = siteIndex.get(to)
+          if (a === undefined || b === undefined) continue
+          for (const [x, y, name] of [
+            [a, b, `wan ${from} to ${to}`],
+            [b, a, `wan ${to} to ${from}`]
+          ] as const) {
+            pairs.set(`${x} ${y}`, classOf.length)
+            classOf.push(links.length)
+            links.push({ name, tier: "wan", direction: "out", spec: link, count: 1 })
+          }
+        }
+      } else {
+        uplinks = tier("wan", "site", symmetry.sites, wan)
+      }
+    }
+    this.#wan = uplinks
+    this.#pairs = pairs
+    this.links = links
+    this.#latencies = Float64Array.from(links, ({ spec }) => spec.latencySeconds)
+    this.#classOf = Int32Array.from(classOf)
+  }
+
+  /** Single links, by their index in `#classOf`, that a message from rank `a` to rank `b` crosses. */
+  #path(a: number, b: number): ReadonlyArray<number> {
+    if (a === b) return []
+    const world = this.#world
+    const nodeA = world.nodeOf[a]!
+    const nodeB = world.nodeOf[b]!
+    if (nodeA === nodeB) return [this.#intra.out + a, this.#intra.in + b]
+    const out = this.#inter.out + nodeA
+    const into = this.#inter.in + nodeB
+    const siteA = world.siteOf[a]!
+    const siteB = world.siteOf[b]!
+    if (siteA === siteB) return [out, into]
+    const pair = this.#pairs?.get(`${siteA} ${siteB}`)
+    if (pair !== undefined) return [out, pair, into]
+    if (this.#wan !== undefined) return [out, this.#wan.out + siteA, this.#wan.in + siteB, into]
+    return [out, into]
+  }
+
+  /** From now on, a crossing of this class of links takes so long. */
+  setLatency(link: number, latencySeconds: number): void {
+    this.#latencies[link] = latencySeconds
+  }
+
+  /** Link classes of a tier, both directions: of one rank, node or site, or all. */
+  linksOf(tier: LinkClass["tier"], owner: number | undefined): ReadonlyArray<number> {
+    const begin = { intra: this.#intra, inter: this.#inter, wan: this.#wan }[tier]
+    if (owner === undefined || begin === undefined) {
+      if (tier === "wan" && owner !== undefined && this.#pairs !== undefined) {
+        // A site's links are those of every pair it is one of.
+        return [...this.#pairs].flatMap(([pair, link]) =>
+          pair.split(" ").includes(String(owner)) ? [this.#classOf[link]!] : []
+        )
+      }
+      return this.links.flatMap((link, id) => (link.tier === tier ? [id] : []))
+    }
+    return [...new Set([this.#classOf[begin.out + owner]!, this.#classOf[begin.in + owner]!])]
+  }
+
+  /** Link classes that a message from rank `a` to rank `b` crosses, in order. */
+  path(a: number, b: number): ReadonlyArray<number> {
+    return this.#path(a, b).map((link) => this.#classOf[link]!)
+  }
+
+  /** One-way delay from rank `a` to rank `b`: that of each tier crossed, counted once. */
+  latencySeconds(a: number, b: number): number {
+    let latencySeconds = 0
+    for (const link of this.path(a, b)) {
+      // A tier's delay is that of the whole crossing, so its far end adds nothing.
+      if (this.links[link]!.direction === "out") latencySeconds += this.#latencies[link]!
+    }
+    return latencySeconds
+  }
+
+  /**
+   * What a collective moves. `kernel` is the collective's name; `sizeBytes` of the op is one rank's input.
+   *
+   * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
+   * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
+   * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
+   * node, then inside each site, all-reduce of the shards across, and back. All-to-all: every pair at once.
+   *
+   * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
+   */
+  phases(
+    kernel: string,
+    algorithm: CollectiveAlgorithm,
+    groups: ReadonlyArray<ReadonlyArray<number>>
+  ): ReadonlyArray<Phase> {
+    const n = groups[0]!.length
+    if (n < 2) return []
+    switch (kernel) {
+      case "all_reduce": {
+        if (algorithm === "hierarchical") return this.#hierarchical(groups)
+        if (algorithm === "tree") return [this.#tree(groups)]
+        return [this.#ring(groups, wireUnits(kernel, n), 2 * (n - 1))]
+      }
+      case "reduce_scatter":
+      case "all_gather":
+        return [this.#ring(groups, wireUnits(kernel, n), n - 1)]
+      case "broadcast":
+        return [this.#chain(groups)]
+      case "all_to_all":
+        return [this.#allToAll(groups)]
+      case "send_recv":
+        return [
+          this.#hops(
+            groups.map((ranks) => [ranks[0]!, ranks[1]!]),
+            1,
+            1
+          )
+        ]
+      default:
+        throw new RangeError(`no wire model for collective "${kernel}"`)
+    }
+  }
+
+  /**
+   * A collective whose members put in, or get, different numbers of rows. `rows`: for an all-to-all what each member sends
+   * to each, otherwise what each has. The flow's bytes are those of one row.
+   */
+  unevenPhase(
+    kernel: string,
+    ranks: ReadonlyArray<number>,
+    rows: ReadonlyArray<ReadonlyArray<number>>
+  ): Phase {
+    const n = ranks.length
+    const crossings = new Float64Array(this.#classOf.length)
+    const hops: Array<readonly [number, number]> = []
+    const carry = (from: number, to: number, amount: number): void => {
+      if (amount === 0) return
+      hops.push([ranks[from]!, ranks[to]!])
+      for (const link of this.#path(ranks[from]!, ranks[to]!)) crossings[link]! += amount
+    }
+    if (kernel === "all_to_all") {
+      rows.forEach((row, from) => row.forEach((amount, to) => carry(from, to, amount)))
+      return this.#phase(crossings, 1, () => this.#farthest(hops))
+    }
+    const counts = rows[0]!
+    const total = counts.reduce((sum, count) => sum + count, 0)
+    for (let i = 0; i < n; i++) {
+      // Around a ring every block crosses every hop but the one into the rank that holds it (all-gather), or out of it.
+      const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
+      if (n > 1) carry(i, (i + 1) % n, total - own)
+    }
+    return this.#phase(crossings, 1, () => (n - 1) * this.#farthest(hops))
+  }
+
+  #farthest(hops: ReadonlyArray<readonly [number, number]>): number {
+    return hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
+  }
+
+  #ring(groups: ReadonlyArray<ReadonlyArray<number>>, unitsPerByte: number, steps: number): Phase {
+    return this.#hops(groups.flatMap(ringOver), unitsPerByte, steps)
+  }
+
+  #chain(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+    const hops = groups.flatMap((ranks) =>
+      ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
+    )
+    return this.#hops(hops, 1, groups[0]!.length - 1)
+  }
+
+  /**
+   * Two complementary binary trees, each carrying half the message up and down. Tree 2 is tree 1 shifted by one rank,
+   * which makes the leaves of one the inner ranks of the other (Sanders, Speck and Traeff, 2009).
+   */
+  #tree(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+    const n = groups[0]!.length
+    const hops: Array<readonly [number, number]> = []
+    for (const ranks of groups) {
+      for (const shift of [0, 1]) {
+        for (let i = 1; i < n; i++) {
+          const child = ranks[(i + shift) % n]!
+          const parent = ranks[(inOrderParent(i, n) + shift) % n]!
+          hops.push([child, parent], [parent, child])
+        }
+      }
+    }
+    // log2(n), rounded up, without a logarithm: engines differ in the last bit of one.
+    return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)))
+  }
+
+  #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {
+    // Teams hold the same shard of the message and have yet to combine it; at first all ranks of a group hold all of it.
+    let teams = groups
+    let share = 1
+    const inwards: Array<Phase> = []
+    for (const unitOf of [this.#world.nodeOf, this.#world.siteOf]) {
+      const units = teams.map((team) => [...Map.groupBy(team, (rank) => unitOf[rank]!).values()])
+      const width = units[0]![0]!.length
+      const even = units.every((team) => team.length > 1 && team.every((unit) => unit.length === width))
+      // One unit, one rank in each, or uneven units: no level to use.
+      if (!even || width === 1) continue
+      inwards.push(this.#hops(units.flat().flatMap(ringOver), (share * (width - 1)) / width, width - 1))
+      teams = units.flatMap((team) => team[0]!.map((_, position) => team.map((unit) => unit[position]!)))
+      share /= width
+    }
+    const n = teams[0]!.length
+    const across = this.#hops(teams.flatMap(ringOver), (share * 2 * (n - 1)) / n, 2 * (n - 1))
+    return [...inwards, across, ...inwards.toReversed()]
+  }
+
+  /** Every pair at once, counted per link rather than listed: there are n(n-1) of them. */
+  #allToAll(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+    const world = this.#world
+    const n = groups[0]!.length
+    const crossings = new Float64Array(this.#classOf.length)
+    const cross = (tier: Tier | undefined, owner: number, pairs: number): void => {
+      if (tier === undefined) return
+      crossings[tier.out + owner]! += pairs
+      crossings[tier.in + owner]! += pairs
+    }
+    const candidates: Array<ReadonlyArray<number>> = []
+    for (const ranks of groups) {
+      const sites = Map.groupBy(ranks, (rank) => world.siteOf[rank]!)
+      const nodes = Map.groupBy(ranks, (rank) => world.nodeOf[rank]!)
+      for (const [node, members] of nodes) {
+        for (const rank of members) cross(this.#intra, rank, members.length - 1)
+        cross(this.#inter, node, members.length * (n - members.length))
+      }
+      for (const [site, members] of sites) {
+        cross(this.#wan, site, members.length * (n - members.length))
+        for (const [other, others] of sites) {
+          const pair = this.#pairs?.get(`${site} ${other}`)
+          if (pair !== undefined) crossings[pair]! += members.length * others.length
+        }
+      }
+      // The farthest pair is one on a node, one in a site or one across sites: the heads of each show them all.
+      const heads = [nodes, sites].flatMap((units) => [...units.values()].slice(0, 1))
+      candidates.push(
+        ...heads.map((members) => [members[0]!, members.at(-1)!]),
+        [...sites.values()].map(([head]) => head!)
+      )
+    }
+    const farthest = (): number =>
+      Math.max(
+        ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
+      )
+    return this.#phase(crossings, 1 / n, farthest)
+  }
+
+  /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
+  #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
+    const crossings = new Float64Array(this.#classOf.length)
+    for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
+    return this.#phase(crossings, unitsPerByte, () => steps * this.#farthest(hops))
+  }
+
+  /** A phase from how often a byte of the flow crosses each single link of the world. */
+  #phase(crossings: Float64Array, unitsPerByte: number, latency: () => number): Phase {
+    const busiest = new Float64Array(this.links.length)
+    const totals = new Float64Array(this.links.length)
+    crossings.forEach((count, link) => {
+      const id = this.#classOf[link]!
+      totals[id]! += count
+      if (count > busiest[id]!) busiest[id] = count
+    })
+    const links: Array<number> = []
+    totals.forEach((total, id) => {
+      if (total > 0) links.push(id)
+    })
+    return {
+      latencySeconds: latency(),
+      latencyNowSeconds: latency,
+      unitsPerByte,
+      links: Int32Array.from(links),
+      weights: Float64Array.from(links, (id) => busiest[id]!),
+      totals: Float64Array.from(links, (id) => totals[id]!)
+    }
+  }
+}
+
+const ringOver = (ranks: ReadonlyArray<number>): ReadonlyArray<readonly [number, number]> =>
+  ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!])
+
+/**
+ * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next
+ * one if the result stays below n (the layout of NCCL's ncclGetBtree).
+ */
+const inOrderParent = (i: number, n: number): number => {
+  const bit = i & -i
+  const up = (i ^ bit) | (bit << 1)
+  return up < n ? up : i ^ bit
+}

@@ -1,0 +1,63 @@
+// Data-parallel training as a family: its metrics and words.
+import type { DataParallelScenario } from "./scenario.ts"
+import type { Family } from "../../family.ts"
+import { ignored } from "./ignored.ts"
+import { print } from "./print.ts"
+import { schedule } from "./schedule.ts"
+
+export const dataParallel: Family<DataParallelScenario> = {
+  task: "data-parallel",
+  metrics: [
+    {
+      name: "stepSeconds",
+      label: "step time",
+      unit: "seconds",
+      better: "lower",
+      description: "mean time of a measured step: that of the rank that finishes last"
+    },
+    {
+      name: "computeUtilisation",
+      label: "compute utilisation",
+      unit: "share",
+      better: "higher",
+      description: "share of a step spent computing",
+      chart: true
+    },
+    {
+      name: "computeSeconds",
+      label: "computing",
+      unit: "seconds",
+      better: "lower",
+      description: "compute time of a step, mean over ranks"
+    },
+    {
+      name: "exposedCommunicationSeconds",
+      label: "waiting",
+      unit: "seconds",
+      better: "lower",
+      description: "step minus computing: exposed communication and waits for slower ranks"
+    }
+  ],
+  fileFields: [
+    ["model", "profile"],
+    ["collectives", "measured"],
+    ["training", "text"],
+    ["world", "links", "wan", "pairs"]
+  ],
+  displayNames: {
+    "s-sgd": "S-SGD",
+    ddp: "DDP",
+    "local-sgd": "Local SGD",
+    "partial-local-sgd": "Partial local SGD",
+    dreamddp: "DreamDDP",
+    diloco: "DiLoCo",
+    "streaming-diloco": "Streaming DiLoCo"
+  },
+  baselines: ["ddp", "s-sgd"],
+  verb: "trains",
+  caveat:
+    "Time per step. Algorithms that average less often may need more steps to the same loss; that is not simulated.",
+  ignored,
+  print,
+  schedule
+}

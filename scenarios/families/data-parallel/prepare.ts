@@ -1,0 +1,75 @@
+// A scenario of data-parallel training, resolved and planned, before anything runs: its world, its model's profile, what
+// collectives cost, and what the algorithm decides.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import {
+  planDataParallel,
+  type PlannedAlgorithm,
+  type PlanningFacts
+} from "../../../core/algorithms/data-parallel/algorithm.ts"
+import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
+import { devices, type Device } from "../../../core/cost/roofline.ts"
+import { InputError } from "../../../core/input-error.ts"
+import type { Profile } from "../../../core/profile.ts"
+import { aloneSeconds } from "../../../core/wire/alone.ts"
+import { Network } from "../../../core/wire/network.ts"
+import { interchangeable } from "../../../core/wire/symmetry.ts"
+import type { World } from "../../../core/world.ts"
+import type { Loader } from "../../load.ts"
+import { resolveModel, type ResolvedModel } from "../../model.ts"
+import { resolveCollectiveTable, resolveDevice } from "../../resolve.ts"
+import { resolveWorld } from "../../world.ts"
+import type { DataParallelScenario } from "./scenario.ts"
+
+/** What the algorithm decides for this scenario, without running it. */
+export interface ScenarioPlan {
+  readonly planned: PlannedAlgorithm
+  readonly profile: Profile
+  readonly world: World
+  readonly facts: PlanningFacts
+}
+
+/** The same with what costs come from. */
+export interface PreparedDataParallel extends ScenarioPlan {
+  readonly model: ResolvedModel
+  /** Whose peak rates estimate what nobody measured. */
+  readonly device: Device | undefined
+  readonly table: CollectiveTable | undefined
+}
+
+// Planning reckons with the world as stated, before anything goes wrong.
+const alike = { rank: () => "", node: () => "", site: String }
+
+/** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
+export const planScenario = (
+  scenario: DataParallelScenario,
+  file: string,
+  loader: Loader
+): Effect.Effect<PreparedDataParallel, InputError> =>
+  Effect.gen(function* () {
+    const world = yield* resolveWorld(scenario.world, file, loader)
+    const chosen = resolveDevice(scenario.device)
+    const model = yield* resolveModel(scenario.model, world.size, chosen, file, loader)
+    const { profile } = model
+    const device = chosen ?? devices.find(({ name }) => name === profile.device)
+    const table = yield* resolveCollectiveTable(scenario.collectives.measured, "all_reduce", file, loader)
+    const facts: PlanningFacts = {
+      profile,
+      phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
+      allReduceSeconds: aloneSeconds(
+        new Network(world, interchangeable(world, alike)),
+        "all_reduce",
+        world.all,
+        {
+          algorithm: scenario.collectives.algorithm,
+          table
+        }
+      )
+    }
+    const planned = planDataParallel(scenario.algorithm, facts)
+    if (Result.isFailure(planned)) {
+      const { field, value, accepted } = planned.failure
+      return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
+    }
+    return { world, model, profile, device, table, facts, planned: planned.success }
+  })

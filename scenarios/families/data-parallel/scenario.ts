@@ -1,0 +1,37 @@
+// What a scenario of data-parallel training says: the task every scenario has that names no other.
+import * as Schema from "effect/Schema"
+import { Positive, withDefault } from "../../../core/fields.ts"
+import {
+  CollectiveSettings,
+  commonFields,
+  DeviceSettings,
+  FaultSettings,
+  Jitter,
+  MemorySettings,
+  ModelSettings,
+  NetworkModel,
+  WorldSettings
+} from "../../sections.ts"
+import { DataParallelSettings } from "../../../core/algorithms/data-parallel/settings.ts"
+import { TrainingSettings } from "./training-settings.ts"
+
+export const DataParallelScenario = Schema.Struct({
+  task: withDefault(Schema.Literal("data-parallel"), "data-parallel"),
+  ...commonFields,
+  model: ModelSettings,
+  world: WorldSettings,
+  /** `algorithm: ddp` is short for `algorithm: {name: ddp}`. */
+  algorithm: DataParallelSettings,
+  network: NetworkModel,
+  collectives: withDefault(CollectiveSettings, {}),
+  device: Schema.optionalKey(DeviceSettings),
+  /** Parameters, gradients and optimizer state count, activations do not. */
+  memory: Schema.optionalKey(MemorySettings),
+  /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */
+  steps: Schema.optionalKey(Positive),
+  faults: withDefault(Schema.Array(FaultSettings), []),
+  jitter: Jitter,
+  /** What is learnt and how, when the model is really trained. */
+  training: Schema.optionalKey(TrainingSettings)
+})
+export type DataParallelScenario = typeof DataParallelScenario.Type

@@ -1,0 +1,53 @@
+// What a scenario may say about training for real: the text and the inner optimizer. None of it changes how long a step
+// takes, but for the optimizer's own kernels.
+import * as Schema from "effect/Schema"
+import { withDefault } from "../../../core/fields.ts"
+import { Path } from "../../sections.ts"
+import type { Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
+
+const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
+const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const Steps = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+const schedule = {
+  /** Steps in which the rate rises from 0 to `learningRate`. */
+  warmupSteps: withDefault(Steps, 0),
+  /** Step by which the rate has fallen, in a straight line, to `finalShare` of `learningRate`. Default: it does not fall. */
+  decayUntilStep: Schema.optionalKey(Steps),
+  finalShare: withDefault(Share, 0.1)
+}
+
+export const SgdSettings = Schema.Struct({
+  name: Schema.Literal("sgd"),
+  learningRate: withDefault(Rate, 0.1),
+  momentum: withDefault(Share, 0),
+  weightDecay: withDefault(Rate, 0),
+  ...schedule
+})
+
+export const AdamwSettings = Schema.Struct({
+  name: Schema.Literal("adamw"),
+  learningRate: withDefault(Rate, 1e-3),
+  beta1: withDefault(Share, 0.9),
+  beta2: withDefault(Share, 0.99),
+  epsilon: withDefault(Rate, 1e-8),
+  weightDecay: withDefault(Rate, 0.01),
+  ...schedule
+})
+
+export const TrainingSettings = Schema.Struct({
+  /** A text file; its characters are the tokens. Default: the text that ships. */
+  text: Schema.optionalKey(Path),
+  /** Share of the text, at its end, that is held out for evaluation. */
+  heldOut: withDefault(Share, 0.1),
+  /** `optimizer: sgd` is short for `optimizer: {name: sgd}`. */
+  optimizer: withDefault(Schema.Union([AdamwSettings, SgdSettings]), { name: "adamw" })
+})
+export type TrainingSettings = typeof TrainingSettings.Type
+
+/** The optimizer that the settings describe. */
+export const optimizerOf = (settings: TrainingSettings["optimizer"]): Optimizer => {
+  const { warmupSteps, decayUntilStep, finalShare, ...optimizer } = settings
+  if (warmupSteps === 0 && decayUntilStep === undefined) return optimizer
+  return { ...optimizer, schedule: { warmupSteps, decayUntilStep: decayUntilStep ?? Infinity, finalShare } }
+}

@@ -1,0 +1,26 @@
+// Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
+import type { ExpertOffloadScenario } from "./scenario.ts"
+import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
+import type { RunFacts } from "../../family.ts"
+import { deviceWarnings, seedWarnings } from "../../ignored.ts"
+
+export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
+  const { algorithm, cache, routing, jitter, seed, device } = scenario
+  const warnings: Array<string> = []
+  const scope = fixedScope(algorithm)
+  if (scope !== undefined && scope !== cache.scope && cache.scope !== "per-layer")
+    warnings.push(`cache.scope has no effect: the slots of ${algorithm.name} are ${scope}`)
+  if (cache.stagingSlots !== 1 && !usesStaging(algorithm))
+    warnings.push(`cache.stagingSlots has no effect: with ${algorithm.name} every loaded expert takes a slot`)
+  if (cache.writeBack !== "none" && algorithm.name === "on-demand")
+    warnings.push(
+      "cache.writeBack has no effect: with on-demand no expert is kept, so none leaves for another"
+    )
+  const random =
+    !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
+  return [
+    ...warnings,
+    ...deviceWarnings(device, "measured", facts),
+    ...seedWarnings(seed, random, "the routing comes from a trace, and nothing else is random")
+  ]
+}

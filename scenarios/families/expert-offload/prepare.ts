@@ -1,0 +1,293 @@
+// A scenario of offloaded experts, resolved: model, routing, workload, slots and costs. Fields that do not go together are
+// found here; nothing is simulated.
+import * as fs from "node:fs"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import {
+  demandOf,
+  generateRouting,
+  tokensOf,
+  type RoutedSteps
+} from "../../../core/algorithms/expert-offload/routing.ts"
+import type { Demand } from "../../../core/algorithms/expert-offload/demand.ts"
+import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
+import type { SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
+import { featureNames, PredictorWeights } from "../../../core/algorithms/expert-offload/predictor/trained.ts"
+import { routingPresets } from "../../../core/algorithms/expert-offload/routing-generator.ts"
+import type { ExpertOffloadScenario } from "./scenario.ts"
+import type { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/settings.ts"
+import { fixedScope, makeStrategy, type Strategy } from "../../../core/algorithms/expert-offload/strategy.ts"
+import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { Random } from "../../../core/random.ts"
+import { readRoutedSteps } from "../../../traces/routing-trace.ts"
+import { devices, type Device } from "../../../core/cost/roofline.ts"
+import type { Loader } from "../../load.ts"
+import { resolveDevice } from "../../resolve.ts"
+import { loadSeconds, type OffloadCosts } from "./costs.ts"
+
+export interface Prepared {
+  readonly model: MoeModel
+  readonly workload: Workload
+  readonly routing: RoutedSteps
+  readonly demand: Demand
+  /** Slots in all, or of each layer: as `scope` says. */
+  readonly slots: number
+  readonly scope: SlotScope
+  readonly costs: OffloadCosts
+  /** A fresh strategy of this scenario's algorithm, or of another under the same conditions, or for another demand. */
+  readonly strategy: (settings?: ExpertOffloadSettings, demand?: Demand) => Strategy
+  /** Slots that an algorithm gets: in all where they are shared, of each layer where they are not. */
+  readonly slotsOf: (settings: ExpertOffloadSettings) => { readonly slots: number; readonly scope: SlotScope }
+}
+
+const shippedWeights = "traces/expert-predictor.json"
+
+export const prepare = (
+  scenario: ExpertOffloadScenario,
+  file: string,
+  loader: Loader
+): Effect.Effect<Prepared, InputError> =>
+  Effect.gen(function* () {
+    const refuse = (field: string, value: unknown, accepted: string) =>
+      new InputError({ file, field, value: String(value), accepted })
+    const model = yield* resolveModel(scenario, refuse)
+    const random = new Random(scenario.seed)
+    const { routing, workload } = yield* resolveRouting(scenario, model, file, loader, random, refuse)
+    if (scenario.workload.warmupSteps >= workload.decodeTokens) {
+      return yield* refuse(
+        "workload.warmupSteps",
+        scenario.workload.warmupSteps,
+        `less than the ${workload.decodeTokens} decoding steps, so that some are measured`
+      )
+    }
+    const demand = demandOf(routing)
+    const profile = yield* loader.profile(file, "costs", scenario.costs)
+    const stated = resolveDevice(scenario.device)
+    const device: Device | undefined = stated ?? devices.find(({ name }) => name === profile.device)
+    if (device === undefined) {
+      return yield* refuse("device", "not given", `a device, since ${profile.device} is not a known one`)
+    }
+    const { hostLink } = scenario
+    const costs: OffloadCosts = {
+      ops: profile.ops,
+      sameDevice: device.name === profile.device,
+      device,
+      hostLink:
+        hostLink === undefined
+          ? undefined
+          : { bytesPerSecond: hostLink.bandwidth, latencySeconds: hostLink.latency }
+    }
+    const perLayer = yield* resolveSlots(scenario, model, refuse)
+    const slotsOf = (settings: ExpertOffloadSettings) => {
+      const scope = fixedScope(settings) ?? scenario.cache.scope
+      return scope === "shared"
+        ? { slots: Math.floor(perLayer * model.layers), scope }
+        : { slots: Math.floor(perLayer), scope }
+    }
+    const own = slotsOf(scenario.algorithm)
+    if (own.slots < 1) {
+      return yield* refuse(
+        "cache.bytes",
+        scenario.cache.bytes,
+        `at least ${model.layers * expertBytes(model)} B: an expert of ${expertBytes(model)} B for each of ${model.layers} layers`
+      )
+    }
+    const weights = yield* resolveWeights(scenario, file, loader, refuse)
+    const window = defaultWindow(model, demand, costs)
+    return {
+      model,
+      workload,
+      routing,
+      demand,
+      ...own,
+      costs,
+      slotsOf,
+      strategy: (settings = scenario.algorithm, known = demand) =>
+        makeStrategy(settings, {
+          demand: known,
+          ...slotsOf(settings),
+          stagingSlots: scenario.cache.stagingSlots,
+          window,
+          weights,
+          random: random.split("predictor")
+        })
+    }
+  })
+
+type Refuse = (field: string, value: unknown, accepted: string) => InputError
+
+const resolveModel = (
+  { model }: ExpertOffloadScenario,
+  refuse: Refuse
+): Effect.Effect<MoeModel, InputError> =>
+  Effect.gen(function* () {
+    const { like, ...own } = model
+    const resolved: MoeModel = { ...moeModels[like], ...own }
+    const { width, heads, kvHeads, topK, experts } = resolved
+    if (topK > experts) return yield* refuse("model.topK", topK, `at most the ${experts} experts of a layer`)
+    if (width % heads !== 0 || (width / heads) % 2 !== 0) {
+      return yield* refuse("model.heads", heads, `a number that divides the width ${width} into even parts`)
+    }
+    if (heads % kvHeads !== 0)
+      return yield* refuse("model.kvHeads", kvHeads, `a divisor of the ${heads} heads`)
+    return resolved
+  })
+
+const resolveSlots = (
+  { cache }: ExpertOffloadScenario,
+  model: MoeModel,
+  refuse: Refuse
+): Effect.Effect<number, InputError> =>
+  Effect.gen(function* () {
+    const { slotsPerLayer, bytes } = cache
+    if ((slotsPerLayer === undefined) === (bytes === undefined)) {
+      const given =
+        slotsPerLayer === undefined ? "neither slotsPerLayer nor bytes" : "both slotsPerLayer and bytes"
+      return yield* refuse("cache", given, "one of slotsPerLayer and bytes")
+    }
+    if (slotsPerLayer !== undefined) {
+      if (slotsPerLayer <= model.experts) return slotsPerLayer
+      return yield* refuse(
+        "cache.slotsPerLayer",
+        slotsPerLayer,
+        `at most the ${model.experts} experts of a layer`
+      )
+    }
+    return Math.min(model.experts, Math.floor(bytes! / expertBytes(model)) / model.layers)
+  })
+
+const resolveRouting = (
+  { routing, workload: given }: ExpertOffloadScenario,
+  model: MoeModel,
+  file: string,
+  loader: Loader,
+  random: Random,
+  refuse: Refuse
+): Effect.Effect<{ readonly routing: RoutedSteps; readonly workload: Workload }, InputError> =>
+  Effect.gen(function* () {
+    const { batch, promptTokens, prefill, decodeTokens, batches, tokenScheduler } = given
+    const workload: Workload = { batch, promptTokens, prefill, decodeTokens }
+    const shape = { layers: model.layers, experts: model.experts }
+    if (batches === 2 && prefill) {
+      return yield* refuse("workload.batches", 2, "1, or prefill: false: only decoding steps take turns")
+    }
+    if (tokenScheduler && batches === 1) {
+      return yield* refuse(
+        "workload.tokenScheduler",
+        true,
+        "false, or batches: 2: it divides the tokens of two batches"
+      )
+    }
+    if (!("trace" in routing)) {
+      const statistics =
+        "preset" in routing
+          ? routingPresets[routing.preset]
+          : { ...routing.statistics, repeat: [routing.statistics.repeat] }
+      return {
+        workload,
+        routing: generateRouting(shape, model.topK, workload, statistics, random.split("routing"), {
+          batches,
+          tokenScheduler
+        })
+      }
+    }
+    if (batches === 2)
+      return yield* refuse("workload.batches", 2, "1 with a trace: its steps are what they are")
+    const path = loader.path(file, routing.trace)
+    const traced = yield* Effect.mapError(readRoutedSteps(path), (error) =>
+      refuse(
+        "routing.trace",
+        `${routing.trace} (${error.field}: ${error.value})`,
+        `a routing file; here ${error.accepted}`
+      )
+    )
+    if (
+      traced.shape.layers !== model.layers ||
+      traced.topK !== model.topK ||
+      traced.shape.experts > model.experts
+    ) {
+      const { layers, experts } = traced.shape
+      return yield* refuse(
+        "routing.trace",
+        `${routing.trace} (${layers} layers, top ${traced.topK}, experts up to ${experts - 1})`,
+        `a trace of the model: ${model.layers} layers, top ${model.topK} of ${model.experts} experts`
+      )
+    }
+    const tokens = tokensOf(traced)
+    const skipped = !prefill && tokens[0] !== batch ? 1 : 0
+    const wanted = stepsOf(workload).map((step) => step.tokens)
+    const fits = wanted.every((count, step) => tokens[step + skipped] === count)
+    if (!fits) {
+      return yield* refuse(
+        "workload",
+        `${wanted.length} steps of ${[...new Set(wanted)].join(" and ")} tokens`,
+        `steps that the trace has: ${tokens.length} steps, of ${summary(tokens)} tokens`
+      )
+    }
+    return {
+      workload,
+      routing: { ...traced, shape, choices: traced.choices.slice(skipped, skipped + wanted.length) }
+    }
+  })
+
+/** "37, then 63 of 1": runs of equal numbers. */
+const summary = (counts: ReadonlyArray<number>): string => {
+  const runs: Array<{ readonly count: number; times: number }> = []
+  for (const count of counts) {
+    const last = runs.at(-1)
+    if (last?.count === count) last.times++
+    else runs.push({ count, times: 1 })
+  }
+  const told = runs
+    .slice(0, 4)
+    .map(({ count, times }) => (times === 1 ? String(count) : `${times} of ${count}`))
+  return told.join(", then ") + (runs.length > 4 ? ", ..." : "")
+}
+
+const resolveWeights = (
+  { algorithm }: ExpertOffloadScenario,
+  file: string,
+  loader: Loader,
+  refuse: Refuse
+): Effect.Effect<PredictorWeights, InputError> => {
+  const named =
+    "predictor" in algorithm && algorithm.predictor.name === "trained"
+      ? algorithm.predictor.weights
+      : undefined
+  const path = loader.path(file, named ?? shippedWeights)
+  return Effect.suspend(() => {
+    const wrong = (what: string) =>
+      Effect.fail(
+        refuse(
+          "algorithm.predictor.weights",
+          `${named ?? shippedWeights} (${what})`,
+          `a file of weights with source, features [${featureNames.join(", ")}] and as many weights`
+        )
+      )
+    let json: unknown
+    try {
+      json = JSON.parse(fs.readFileSync(path, "utf8"))
+    } catch (cause) {
+      return wrong(cause instanceof Error ? cause.message : String(cause))
+    }
+    const decoded = Schema.decodeUnknownExit(PredictorWeights)(json)
+    if (Exit.isFailure(decoded)) return wrong("another form")
+    const { features, weights } = decoded.value
+    if (features.join() !== featureNames.join() || weights.length !== features.length)
+      return wrong("other features")
+    return Effect.succeed(decoded.value)
+  })
+}
+
+/**
+ * Prefetches submitted at once: as many as copies take no longer than a layer computes, and at least one. On a link that
+ * is the bottleneck that is one: a load on demand then waits for at most one guess.
+ */
+const defaultWindow = (model: MoeModel, { calls }: Demand, costs: OffloadCosts): number => {
+  const perCall = calls.reduce((sum, { needed }) => sum + needed.length, 0) / calls.length
+  // Each expert's weights must at least cross the device's memory once.
+  const computeSeconds = (perCall * expertBytes(model)) / costs.device.memoryBytesPerSecond
+  return Math.max(1, Math.round(computeSeconds / loadSeconds(costs, expertBytes(model))))
+}

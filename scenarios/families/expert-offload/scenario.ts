@@ -1,0 +1,109 @@
+// What a scenario of generation with offloaded experts says.
+import * as Schema from "effect/Schema"
+import { Positive, withDefault } from "../../../core/fields.ts"
+import { commonFields, DeviceSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
+import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
+import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/settings.ts"
+
+const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+
+const sizes = {
+  layers: Schema.optionalKey(Positive),
+  experts: Schema.optionalKey(Positive),
+  topK: Schema.optionalKey(Positive),
+  width: Schema.optionalKey(Positive),
+  heads: Schema.optionalKey(Positive),
+  kvHeads: Schema.optionalKey(Positive),
+  /** Of one expert. */
+  ffnWidth: Schema.optionalKey(Positive),
+  vocabulary: Schema.optionalKey(Positive)
+}
+
+/** A published model, with sizes of its own where given. */
+const ModelSettings = Schema.Struct({
+  like: Schema.Literals([
+    "mixtral-8x7b",
+    "mixtral-small",
+    "qwen1.5-moe",
+    "deepseek-moe",
+    "switch-base-32",
+    "switch-base-64",
+    "switch-base-128"
+  ]),
+  ...sizes
+})
+
+const Statistics = Schema.Struct({
+  /** Exponent of the popularity of experts; 0: all alike. */
+  zipf: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 4 })), 0),
+  /** Share of a token's experts that the sequence's next token uses again. */
+  repeat: withDefault(Share, 0),
+  /** Kinds of sequences, each with favourites of its own. */
+  topics: withDefault(Positive, 1)
+})
+
+const RoutingSettings = Schema.Union([
+  /** Drawn from published statistics. */
+  Schema.Struct({
+    preset: Schema.Literals(["llama4", "deepseek-v2-lite", "mixtral", "switch", "uniform"])
+  }),
+  /** Drawn from statistics given here. */
+  Schema.Struct({ statistics: Statistics }),
+  /** A routing file, as `sim import routing` writes. */
+  Schema.Struct({ trace: Path })
+])
+
+export const ExpertOffloadScenario = Schema.Struct({
+  task: Schema.Literal("expert-offload"),
+  ...commonFields,
+  model: ModelSettings,
+  routing: RoutingSettings,
+  workload: withDefault(
+    Schema.Struct({
+      /** Sequences generated together. */
+      batch: withDefault(Positive, 8),
+      promptTokens: withDefault(Positive, 64),
+      /** False: the prompt's keys and values are taken as there, and generation begins at once. */
+      prefill: withDefault(Schema.Boolean, true),
+      decodeTokens: withDefault(Positive, 64),
+      /** Decoding steps at the beginning that are not measured. */
+      warmupSteps: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 })), 8),
+      /** Batches that take turns, step by step; without prefill only. */
+      batches: withDefault(Schema.Literals([1, 2]), 1),
+      /** Divide the tokens of two batches anew for each step, by the experts they use. */
+      tokenScheduler: withDefault(Schema.Boolean, false)
+    }),
+    {}
+  ),
+  cache: Schema.Struct({
+    /** Room for experts: slots of each layer on average, or bytes of all. */
+    slotsPerLayer: Schema.optionalKey(Positive),
+    bytes: Schema.optionalKey(Bytes),
+    /** Whether each layer has its own slots. Some algorithms decide that themselves. */
+    scope: withDefault(Schema.Literals(["per-layer", "shared"]), "per-layer"),
+    /** Beside those, for algorithms that let experts pass through. */
+    stagingSlots: withDefault(Positive, 1),
+    /**
+     * Copy an expert back to the host when it leaves, as caches that keep no copy there must: before the load that takes its
+     * slot on one stream, or on a stream of its own, beside other loads.
+     */
+    writeBack: withDefault(Schema.Literals(["none", "same-stream", "own-stream"]), "none")
+  }),
+  /** Copies between host and device; default: as measured. */
+  hostLink: Schema.optionalKey(
+    Schema.Struct({
+      bandwidth: Bandwidth.check(Schema.isGreaterThan(0)),
+      /** Before the first byte of a copy. */
+      latency: withDefault(Seconds, "10us")
+    })
+  ),
+  /** `algorithm: lru` is short for `algorithm: {name: lru}`. */
+  algorithm: ExpertOffloadSettings,
+  /** A profile with timed GEMMs, copies and attention. */
+  costs: withDefault(Path, "traces/profiles/h200-ops.arrow"),
+  /** For what the profile lacks; default: the profile's. Another device than the profile's has nothing but estimates. */
+  device: Schema.optionalKey(DeviceSettings),
+  memory: Schema.optionalKey(MemorySettings),
+  jitter: Jitter
+})
+export type ExpertOffloadScenario = typeof ExpertOffloadScenario.Type

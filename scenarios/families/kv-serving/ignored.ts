@@ -1,0 +1,72 @@
+// Fields of a serving scenario that change nothing for what it chooses.
+import type { KvServingScenario } from "./scenario.ts"
+import type { RunFacts } from "../../family.ts"
+import { deviceWarnings, faultWarnings } from "../../ignored.ts"
+
+export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
+  ...algorithmWarnings(scenario),
+  ...requestWarnings(scenario),
+  ...transferWarnings(scenario),
+  ...deviceWarnings(scenario.device, "measured", facts),
+  ...costWarnings(scenario),
+  ...faultWarnings(scenario.faults, worldOf(scenario), facts),
+  ...seedWarnings(scenario)
+]
+
+const algorithmWarnings = ({ algorithm }: KvServingScenario): ReadonlyArray<string> => {
+  if (algorithm.name !== "chunkkv" || algorithm.rule !== "paper") return []
+  const warnings: Array<string> = []
+  if (algorithm.kernel !== 5)
+    warnings.push("algorithm.kernel has no effect: the paper's rule does not pool scores")
+  if (algorithm.pooling !== "avg")
+    warnings.push("algorithm.pooling has no effect: the paper's rule does not pool scores")
+  return warnings
+}
+
+const requestWarnings = ({ requests }: KvServingScenario): ReadonlyArray<string> =>
+  "count" in requests && requests.perSecond === undefined && requests.arrivals !== "poisson"
+    ? ["requests.arrivals has no effect: without requests.perSecond all come at once"]
+    : []
+
+const transferWarnings = ({ transfer, memory, network, costs }: KvServingScenario): ReadonlyArray<string> => {
+  const { to, bandwidth, latency } = transfer
+  const warnings: Array<string> = []
+  if (to === "none" && bandwidth !== undefined)
+    warnings.push("transfer.bandwidth has no effect: caches stay where they are (transfer.to: none)")
+  if (to === "host" && bandwidth !== undefined && costs !== undefined && "step" in costs)
+    warnings.push("transfer.bandwidth has no effect: fitted costs have no copies")
+  if (to !== "node" && latency > 0)
+    warnings.push("transfer.latency has no effect: there is no link between nodes (transfer.to)")
+  if (to !== "host" && memory?.host !== undefined)
+    warnings.push("memory.host has no effect: nothing is in host memory (transfer.to)")
+  if (to !== "node" && network !== "fluid")
+    warnings.push("network has no effect: there is no link between nodes (transfer.to)")
+  return warnings
+}
+
+const costWarnings = ({ costs, device }: KvServingScenario): ReadonlyArray<string> =>
+  device !== undefined && costs !== undefined && "step" in costs
+    ? ["device has no effect: the costs are a fitted step time"]
+    : []
+
+const worldOf = ({ transfer }: KvServingScenario) => {
+  const link = { bandwidth: Infinity, latency: 0 }
+  return {
+    ranks: transfer.to === "node" ? 2 : 1,
+    ranksPerNode: 1,
+    sites: 1,
+    links: { intra: link, inter: link }
+  }
+}
+
+const seedWarnings = ({ seed, requests, jitter, algorithm }: KvServingScenario): ReadonlyArray<string> => {
+  const drawn =
+    !("trace" in requests) &&
+    (typeof requests.prompt !== "number" ||
+      typeof requests.output !== "number" ||
+      (requests.perSecond !== undefined && requests.arrivals === "poisson"))
+  const kept = algorithm.name === "chunkkv" || algorithm.name === "shotkv"
+  return seed !== 0 && !drawn && jitter === 0 && !kept
+    ? ["seed has no effect: neither requests nor times nor what is kept are drawn"]
+    : []
+}

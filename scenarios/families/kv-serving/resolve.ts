@@ -1,0 +1,153 @@
+// A serving scenario resolved: its model, requests, costs and world, with the files it names read.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
+import { checkSettings } from "../../../core/algorithms/kv-serving/choice.ts"
+import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
+import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
+import { namedModels, type KvServingScenario, type ServingModel } from "./scenario.ts"
+import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequence.ts"
+import { serve, serveThroughHost } from "../../../core/algorithms/kv-serving/serve.ts"
+import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { Random } from "../../../core/random.ts"
+import { makeWorld, type World } from "../../../core/world.ts"
+import type { CostModel } from "../../../core/cost/cost-model.ts"
+import { devices } from "../../../core/cost/roofline.ts"
+import type { Loader } from "../../load.ts"
+import { resolveDevice } from "../../resolve.ts"
+import { fittedCosts, measuredCosts } from "./costs.ts"
+import { MeasuredOps } from "./measured-ops.ts"
+
+export interface ResolvedServing {
+  readonly plan: ServingPlan
+  readonly world: World
+  /** A model of costs; each simulation wants its own, for each lists its own estimates. */
+  readonly costs: () => CostModel
+  readonly warnings: ReadonlyArray<string>
+}
+
+export const programs = { none: serve, host: serveThroughHost, node: disaggregated } as const
+
+/** The kernels that ship: an H200's. */
+const shippedOps = "traces/profiles/h200-ops.arrow"
+const shippedDevice = "NVIDIA H200"
+
+export const resolveServing = (
+  scenario: KvServingScenario,
+  file: string,
+  loader: Loader
+): Effect.Effect<ResolvedServing, InputError> =>
+  Effect.gen(function* () {
+    const refuse = (field: string, value: unknown, accepted: string) =>
+      new InputError({ file, field, value: String(value), accepted })
+    const model = yield* resolveModel(scenario.model, refuse)
+    const checked = checkSettings(scenario.algorithm)
+    if (Result.isFailure(checked)) {
+      const { field, value, accepted } = checked.failure
+      return yield* refuse(`algorithm.${field}`, value, accepted)
+    }
+    const warnings: Array<string> = []
+    const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
+    const { to, bandwidth = Infinity, latency } = scenario.transfer
+    const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
+    const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
+      intra: unlimited,
+      inter: to === "node" ? { bytesPerSecond: bandwidth, latencySeconds: latency } : unlimited,
+      wan: undefined
+    })
+    const costs = yield* resolveCosts(scenario, model, file, loader)
+    const { maxBatch, algorithm: settings } = scenario
+    return { plan: { model, settings, requests, maxBatch }, world, costs, warnings }
+  })
+
+type Refuse = (field: string, value: unknown, accepted: string) => InputError
+
+const resolveModel = (model: ServingModel, refuse: Refuse): Effect.Effect<DecoderModel, InputError> => {
+  if (typeof model === "string") return Effect.succeed(namedModels[model])
+  const { width, heads, kvHeads = heads } = model
+  if (width % heads !== 0 || (width / heads) % 2 !== 0)
+    return Effect.fail(
+      refuse("model.heads", heads, `a divisor of the width ${width} that leaves an even head width`)
+    )
+  if (heads % kvHeads !== 0)
+    return Effect.fail(refuse("model.kvHeads", kvHeads, `a divisor of the ${heads} heads`))
+  return Effect.succeed({ ropeBase: 500_000, ...model, kvHeads })
+}
+
+const resolveRequests = (
+  { requests, seed }: KvServingScenario,
+  file: string,
+  loader: Loader,
+  refuse: Refuse,
+  warnings: Array<string>
+): Effect.Effect<ReadonlyArray<ServingRequest>, InputError> =>
+  Effect.gen(function* () {
+    if ("trace" in requests) {
+      const { trace, limit, speed } = requests
+      const traced = yield* loader.requests(file, "requests.trace", trace)
+      // A request without a prompt or without tokens to generate asks for nothing.
+      const asking = traced.requests.filter(
+        ({ promptTokens, outputTokens }) => promptTokens > 0 && outputTokens > 0
+      )
+      if (asking.length < traced.requests.length)
+        warnings.push(
+          `${traced.requests.length - asking.length} requests of the trace ask for no tokens: left out`
+        )
+      if (traced.sharedPrefixes)
+        warnings.push("the trace says which prompts begin alike; every prompt is prefilled in full here")
+      if (asking.length === 0)
+        return yield* refuse("requests.trace", trace, "a trace with at least one request")
+      return asking
+        .slice(0, limit)
+        .map((request, id) => ({ ...request, id, arrivalSeconds: request.arrivalSeconds / speed }))
+    }
+    const { count, prompt, output, perSecond = Infinity, arrivals } = requests
+    for (const [name, length] of Object.entries({ prompt, output })) {
+      if (typeof length !== "number" && length.from > length.to)
+        return yield* refuse(
+          `requests.${name}.from`,
+          length.from,
+          `at most ${length.to}, which it goes up to`
+        )
+    }
+    return drawRequests({ count, prompt, output, perSecond, arrivals }, new Random(seed).split("requests"))
+  })
+
+const resolveCosts = (
+  { costs, device: settings, transfer }: KvServingScenario,
+  model: DecoderModel,
+  file: string,
+  loader: Loader
+): Effect.Effect<() => CostModel, InputError> =>
+  Effect.gen(function* () {
+    if (costs !== undefined && "step" in costs) {
+      const { step, token, prefill } = costs
+      return () =>
+        fittedCosts({
+          stepSeconds: step,
+          tokenSeconds: token,
+          prefillFlopsPerSecond: prefill,
+          layers: model.layers
+        })
+    }
+    const device = resolveDevice(settings) ?? devices.find(({ name }) => name === shippedDevice)!
+    const named = costs?.ops ?? (device.name === shippedDevice ? shippedOps : undefined)
+    const profile = named === undefined ? undefined : yield* loader.profile(file, "costs.ops", named)
+    if (profile !== undefined && profile.ops.length === 0) {
+      return yield* new InputError({
+        file,
+        field: "costs.ops",
+        value: `${named} (no timed kernels)`,
+        accepted: "a profile of timed kernels, as `sim import csv` makes from a table of them"
+      })
+    }
+    const ops = profile === undefined ? undefined : new MeasuredOps(profile.ops)
+    return () =>
+      measuredCosts({
+        ops,
+        device,
+        launchSeconds: costs?.launch ?? ops?.launchSeconds ?? 0,
+        hostBytesPerSecond: transfer.to === "host" ? transfer.bandwidth : undefined
+      })
+  })

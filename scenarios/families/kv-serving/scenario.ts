@@ -1,0 +1,133 @@
+// What a scenario of serving with a key/value cache says: the model, the requests, what is kept of their caches, and where
+// the caches go.
+import * as Schema from "effect/Schema"
+import { Positive, withDefault } from "../../../core/fields.ts"
+import {
+  commonFields,
+  DeviceSettings,
+  FaultSettings,
+  Jitter,
+  MemorySettings,
+  NetworkModel,
+  Path,
+  PositiveSeconds
+} from "../../sections.ts"
+import { Bandwidth, Flops, Seconds } from "../../../core/units.ts"
+import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
+import { CacheSettings } from "../../../core/algorithms/kv-serving/settings.ts"
+
+const llama31 = { vocabulary: 128_256, tied: false, ropeBase: 500_000, dtype: "bfloat16" } as const
+
+/** Published architectures by name. */
+export const namedModels = {
+  "llama-3.1-8b": { layers: 32, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14336, ...llama31 },
+  "llama-3.1-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
+  "llama-2-7b": {
+    layers: 32,
+    width: 4096,
+    heads: 32,
+    kvHeads: 32,
+    ffnWidth: 11008,
+    vocabulary: 32_000,
+    tied: false,
+    ropeBase: 10_000,
+    dtype: "bfloat16"
+  }
+} as const satisfies Readonly<Record<string, DecoderModel>>
+
+/** A Llama-style decoder by its sizes. */
+const DescribedModel = Schema.Struct({
+  layers: Positive,
+  width: Positive,
+  heads: Positive,
+  /** Default: as many as heads. */
+  kvHeads: Schema.optionalKey(Positive),
+  ffnWidth: Positive,
+  vocabulary: withDefault(Positive, 128_256),
+  tied: withDefault(Schema.Boolean, false),
+  /** Of weights, activations and cache. */
+  dtype: withDefault(Schema.Literals(["bfloat16", "float16", "float32"]), "bfloat16")
+})
+
+export const ServingModel = Schema.Union([
+  Schema.Literals(["llama-3.1-8b", "llama-3.1-70b", "llama-2-7b"]),
+  DescribedModel
+])
+export type ServingModel = typeof ServingModel.Type
+
+const Lengths = Schema.Union([Positive, Schema.Struct({ from: Positive, to: Positive })])
+
+/** A seeded process. */
+const DrawnRequests = Schema.Struct({
+  count: withDefault(Positive, 64),
+  /** Tokens of a prompt: a number, or a range to draw from evenly. */
+  prompt: Lengths,
+  output: Lengths,
+  /** Mean requests per second; without one all come at once. */
+  perSecond: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 }))),
+  arrivals: withDefault(Schema.Literals(["poisson", "even"]), "poisson")
+})
+
+/** A recorded trace: Mooncake's JSON lines or Azure's CSV. */
+const TracedRequests = Schema.Struct({
+  trace: Path,
+  /** The first so many requests; default all. */
+  limit: Schema.optionalKey(Positive),
+  /** Twice as fast: 2. */
+  speed: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 })), 1)
+})
+
+export const RequestSettings = Schema.Union([TracedRequests, DrawnRequests])
+export type RequestSettings = typeof RequestSettings.Type
+
+/** Where a cache goes between prefill and decoding. */
+const TransferSettings = Schema.Struct({
+  /** `none`: one device does both. `host`: it waits in host memory. `node`: another device decodes, over a link. */
+  to: withDefault(Schema.Literals(["none", "host", "node"]), "none"),
+  /** Of the link between nodes (default unlimited), or of the copies to and from host memory (default as measured). */
+  bandwidth: Schema.optionalKey(Bandwidth.check(Schema.isGreaterThan(0))),
+  /** Of the link between nodes, one way. */
+  latency: withDefault(Seconds, 0)
+})
+
+/** Kernels from a table of measured ones. */
+const MeasuredOpCosts = Schema.Struct({
+  ops: Path,
+  /** Least time of a kernel that the table lacks; default: the shortest copy in it. */
+  launch: Schema.optionalKey(Seconds)
+})
+
+/** A line through published latencies: so much a step, so much more for each cached token of the batch. */
+const FittedStepCosts = Schema.Struct({
+  step: PositiveSeconds,
+  token: Seconds,
+  /** Rate at which prefill gets through its arithmetic. */
+  prefill: Flops.check(Schema.isGreaterThan(0))
+})
+
+export const KvServingScenario = Schema.Struct({
+  task: Schema.Literal("kv-serving"),
+  ...commonFields,
+  model: withDefault(ServingModel, "llama-3.1-8b"),
+  /** `algorithm: snapkv` is short for `algorithm: {name: snapkv}`. */
+  algorithm: CacheSettings,
+  requests: RequestSettings,
+  /** Most sequences that decode together. */
+  maxBatch: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4096 })), 64),
+  transfer: withDefault(TransferSettings, {}),
+  /** What a request must keep to count for goodput: its first token within `ttft`, the others `tpot` apart on average. */
+  objective: withDefault(
+    Schema.Struct({ ttft: withDefault(PositiveSeconds, "2s"), tpot: withDefault(PositiveSeconds, "100ms") }),
+    {}
+  ),
+  network: NetworkModel,
+  /** Default: NVIDIA H200. */
+  device: Schema.optionalKey(DeviceSettings),
+  /** Default: kernels measured on an NVIDIA H200, where that is the device; otherwise the device's peak rates. */
+  costs: Schema.optionalKey(Schema.Union([MeasuredOpCosts, FittedStepCosts])),
+  /** Weights, activations and caches count. */
+  memory: Schema.optionalKey(MemorySettings),
+  faults: withDefault(Schema.Array(FaultSettings), []),
+  jitter: Jitter
+})
+export type KvServingScenario = typeof KvServingScenario.Type

@@ -1,0 +1,209 @@
+// MoE training as a family: its metrics and words.
+import * as Effect from "effect/Effect"
+import type { MoeTrainingScenario } from "./scenario.ts"
+import { formatSeconds, formatShare } from "../../../core/units.ts"
+import type { Family, Told } from "../../family.ts"
+import { metricOf, type RunResult } from "../../result.ts"
+import { faultWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
+import { alignColumns } from "../../table.ts"
+import { diagnose, type PassDiagnosis } from "./diagnosis.ts"
+import { prepareMoe } from "./prepare.ts"
+
+const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
+  const { model, routing, seed, jitter, world } = scenario
+  const dropless = model.capacityFactor === "dropless"
+  const drawn = dropless && routing !== undefined && "skew" in routing && routing.skew > 0
+  const warnings: Array<string> = [
+    ...worldWarnings(world, { algorithm: "ring" }),
+    ...faultWarnings(scenario.faults, world, facts)
+  ]
+  if (routing !== undefined && !dropless) {
+    warnings.push(
+      "routing has no effect: every expert has a capacity, and rows are padded to it (model.capacityFactor)"
+    )
+  }
+  if (model.gate !== "x-moe" && model.gateWidth !== 16) {
+    warnings.push(`model.gateWidth has no effect: the gate is ${model.gate}`)
+  }
+  if (world.ranksPerNode === 1 && scenario.costs.portShare !== undefined) {
+    warnings.push("costs.portShare has no effect: there is one rank on each node, so no collective inside it")
+  }
+  warnings.push(
+    ...seedWarnings(seed, drawn || jitter > 0, "nothing is random while jitter is 0 and no routing is drawn")
+  )
+  return warnings
+}
+
+const print = (result: RunResult): ReadonlyArray<string> => {
+  const stepSeconds = metricOf(result, "stepSeconds")
+  const line = (title: string, metric: string, note: string): ReadonlyArray<string> => {
+    const seconds = metricOf(result, metric)
+    return [title, formatSeconds(seconds), formatShare(stepSeconds > 0 ? seconds / stepSeconds : 0), note]
+  }
+  const imbalance = metricOf(result, "expertImbalance")
+  const details = result.details as
+    | { readonly forwardDegrees: ReadonlyArray<number>; readonly backwardDegrees: ReadonlyArray<number> }
+    | undefined
+  const degrees = (all: ReadonlyArray<number> | undefined): string => [...new Set(all)].join(", ")
+  return [
+    ...alignColumns(
+      [
+        [
+          "step",
+          formatSeconds(stepSeconds),
+          "",
+          `mean of ${result.steps ?? 0} after ${result.warmupSteps ?? 0} of warm-up`
+        ],
+        line("  compute", "computeSeconds", "mean of the ranks"),
+        line("  waiting", "exposedCommunicationSeconds", "for communication and busier ranks"),
+        ["planned", formatSeconds(metricOf(result, "predictedSeconds")), "", "what the planner reckoned"]
+      ],
+      (column) => column === 1 || column === 2
+    ),
+    `${Math.round(metricOf(result, "tokensPerSecond")).toLocaleString("en")} tokens/s; pipeline degree ${degrees(details?.forwardDegrees)} forward, ${degrees(details?.backwardDegrees)} backward`,
+    ...(imbalance > 1 ? [`the busiest expert has ${imbalance.toFixed(2)} times the mean of all`] : [])
+  ]
+}
+
+const layersText = (layers: ReadonlyArray<number>): string =>
+  layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers[0]} to ${layers.at(-1)}`
+
+export const diagnosisLines = (passes: ReadonlyArray<PassDiagnosis>): ReadonlyArray<string> =>
+  passes.flatMap(
+    ({
+      pass,
+      layers,
+      degree,
+      case: which,
+      boundBy,
+      chunkSeconds,
+      pipelinedSeconds,
+      exposedSeconds,
+      reasons
+    }) => [
+      `${pass}, ${layersText(layers)}: degree ${degree}, bound by ${boundBy}${which === undefined ? "" : ` (case ${which})`}; ${formatSeconds(pipelinedSeconds)}, of which ${formatSeconds(exposedSeconds)} not behind experts`,
+      `  a chunk: all-to-all ${formatSeconds(chunkSeconds.allToAll)}, gather ${formatSeconds(chunkSeconds.allGather)}, expert ${formatSeconds(chunkSeconds.expert)}, scatter ${formatSeconds(chunkSeconds.reduceScatter)}`,
+      ...reasons.map((reason) => `  ${reason}`)
+    ]
+  )
+
+const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, loader, simulated) =>
+  Effect.map(prepareMoe(scenario, file, loader, simulated), ({ planned, fits, world }): Told => {
+    const { plan, predicted, gradients, costs } = planned
+    const passes = diagnose(planned)
+    const json = {
+      algorithm: scenario.algorithm.name,
+      lanes: plan.lanes,
+      forwardDegrees: plan.forwardDegrees,
+      backwardDegrees: plan.backwardDegrees,
+      /** Elements of dense gradient sent at each place, layers in the order of the backward pass. */
+      gradients: { moe: gradients.moe, dense: gradients.dense, rest: gradients.rest },
+      predicted,
+      denseForwardSeconds: costs.denseForwardSeconds,
+      denseBackwardSeconds: costs.denseBackwardSeconds,
+      passes,
+      fits
+    }
+    const total = costs.gradientElements * plan.forwardDegrees.length
+    const share = (elements: ReadonlyArray<number>): string =>
+      formatShare(total === 0 ? 0 : elements.reduce((sum, one) => sum + one, 0) / total)
+    return {
+      json,
+      lines: [
+        `${scenario.name}: ${scenario.algorithm.name} on ${world.size} ranks, ${plan.forwardDegrees.length} layers`,
+        "",
+        `planned: forward ${formatSeconds(predicted.forwardSeconds)}, backward ${formatSeconds(predicted.backwardSeconds)} (no plan under ${formatSeconds(predicted.backwardBoundSeconds)})`,
+        `dense gradients: ${share(gradients.moe)} inside MoE layers, ${share(gradients.dense)} beside dense ops, ${share([gradients.rest])} after the backward pass`,
+        "",
+        ...diagnosisLines(passes),
+        ...(fits.length === 0
+          ? []
+          : ["", "cost lines fitted to measurements (tables are used as they are where they are asked for)"]),
+        ...fits.map(
+          ({ op, unit, dtype, scope, fixedSeconds, secondsPerUnit, meanError, maxError, points }) =>
+            `  ${op}: ${formatSeconds(fixedSeconds)} + ${secondsPerUnit.toPrecision(4)} s per ${unit.replace(/s$/u, "")} (${dtype}, ${scope})${points === 0 ? "" : `; off by ${formatShare(meanError)} on the mean of ${points}, at most ${formatShare(maxError)}`}`
+        )
+      ]
+    }
+  })
+
+export const moeTrainingFamily: Family<MoeTrainingScenario> = {
+  task: "moe-training",
+  metrics: [
+    {
+      name: "stepSeconds",
+      label: "step time",
+      unit: "seconds",
+      better: "lower",
+      description:
+        "mean time of a measured step, forward and backward through all layers: that of the rank that finishes last"
+    },
+    {
+      name: "tokensPerSecond",
+      label: "throughput",
+      unit: "perSecond",
+      better: "higher",
+      description: "tokens of all ranks in a step over stepSeconds",
+      chart: true
+    },
+    {
+      name: "computeUtilisation",
+      label: "compute utilisation",
+      unit: "share",
+      better: "higher",
+      description: "share of a step that the compute lane is busy, mean over ranks",
+      chart: true
+    },
+    {
+      name: "computeSeconds",
+      label: "computing",
+      unit: "seconds",
+      better: "lower",
+      description: "compute time of a step, mean over ranks"
+    },
+    {
+      name: "exposedCommunicationSeconds",
+      label: "waiting",
+      unit: "seconds",
+      better: "lower",
+      description: "step minus computing: exposed communication and waits for ranks with more to do"
+    },
+    {
+      name: "predictedSeconds",
+      label: "planned",
+      unit: "seconds",
+      better: "lower",
+      description:
+        "what the planner reckoned a step takes, with experts chosen equally often and no contention"
+    },
+    {
+      name: "expertImbalance",
+      label: "imbalance",
+      unit: "number",
+      better: "lower",
+      description:
+        "tokens of a layer's busiest expert over the mean of its experts, averaged over layers and steps; 1 where rows are padded to a capacity"
+    }
+  ],
+  fileFields: [
+    ["costs", "products", "profile"],
+    ["costs", "between", "profile"],
+    ["costs", "inside", "profile"],
+    ["routing", "trace"],
+    ["world", "links", "wan", "pairs"]
+  ],
+  displayNames: {
+    "deepspeed-moe": "DeepSpeed-MoE",
+    tutel: "Tutel",
+    "tutel-improved": "Tutel-Improved",
+    "pipemoe-lina": "PipeMoE+Lina",
+    "fsmoe-no-iio": "FSMoE-No-IIO",
+    fsmoe: "FSMoE"
+  },
+  baselines: ["tutel", "deepspeed-moe"],
+  verb: "trains",
+  caveat: "Time of the MoE layers alone: embedding, loss and optimizer are left out.",
+  ignored,
+  print,
+  schedule
+}

@@ -1,0 +1,268 @@
+// A scenario of MoE training, resolved: world, model, costs and routing, before anything is planned or run.
+import * as Effect from "effect/Effect"
+import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
+import {
+  allDegrees,
+  planWith,
+  type PipelineOracle,
+  type PlannedMoe
+} from "../../../core/algorithms/moe-training/algorithm.ts"
+import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
+import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
+import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
+import type { MoeTrainingScenario } from "./scenario.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { dtypeBits } from "../../../core/machine/tensor.ts"
+import type { CollectiveCost, Profile } from "../../../core/profile.ts"
+import type { World } from "../../../core/world.ts"
+import type { CollectiveOptions } from "../../../core/wire/alone.ts"
+import { CollectiveTable } from "../../../core/cost/collective-table.ts"
+import type { CostModel } from "../../../core/cost/cost-model.ts"
+import type { Loader } from "../../load.ts"
+import { resolveDevice } from "../../resolve.ts"
+import { resolveWorld } from "../../world.ts"
+import { moeCostModel, opSecondsIn, rowsOfLine, type CollectiveOp } from "./costs.ts"
+import { productTable } from "./product-table.ts"
+
+export interface PreparedMoe {
+  readonly world: World
+  readonly model: MoeModel
+  readonly costs: CostModel
+  readonly collectives: CollectiveOptions
+  readonly planned: PlannedMoe
+  /** Lines that costs come from, with their errors. */
+  readonly fits: ReadonlyArray<FittedCost>
+  readonly warnings: ReadonlyArray<string>
+}
+
+/** What `planner: simulation` simulates with. */
+export interface OracleOptions {
+  readonly model: MoeModel
+  readonly world: World
+  readonly costs: CostModel
+  readonly collectives: CollectiveOptions
+  readonly network: "fluid" | "alpha-beta"
+}
+
+/** Makes an oracle that simulates: handed in, since reading scenarios knows no machine. */
+export type PipelineSimulator = (options: OracleOptions) => PipelineOracle
+
+export const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel => {
+  const { model } = scenario
+  return {
+    ...model,
+    kvHeads: model.kvHeads ?? model.heads,
+    experts: model.experts ?? nodes,
+    learningRate: scenario.learningRate,
+    seed: scenario.seed
+  }
+}
+
+export const prepareMoe = (
+  scenario: MoeTrainingScenario,
+  file: string,
+  loader: Loader,
+  simulated?: PipelineSimulator
+): Effect.Effect<PreparedMoe, InputError> =>
+  Effect.gen(function* () {
+    const world = yield* resolveWorld(scenario.world, file, loader)
+    const refuse = (field: string, value: unknown, accepted: string) =>
+      new InputError({ file, field, value: String(value), accepted })
+    const nodes = Map.groupBy(world.all.ranks, (rank) => world.nodeOf[rank]!)
+    const perNodes = new Set([...nodes.values()].map((ranks) => ranks.length))
+    if (perNodes.size > 1) return yield* refuse("world", "uneven nodes", "as many ranks on each node")
+    const groups = moeGroups(world, 0)
+    const model = modelOf(scenario, groups.nodes)
+    const tokenChoice = model.gate !== "expert-choice" && model.gate !== "soft-moe"
+    if (model.capacityFactor === "dropless" && !tokenChoice) {
+      return yield* refuse(
+        "model.capacityFactor",
+        "dropless",
+        `a number: with the gate ${model.gate} rows are fixed`
+      )
+    }
+    const fits: Array<FittedCost> = []
+    const costs = yield* resolveProducts(scenario, file, loader, fits)
+    const rows = yield* resolveCollectives(scenario, file, loader, world, fits)
+    const collectives: CollectiveOptions = {
+      algorithm: "ring",
+      table: rows.length === 0 ? undefined : new CollectiveTable(rows),
+      portShare: scenario.costs.portShare
+    }
+    const { algorithm } = scenario
+    if ("planner" in algorithm && algorithm.planner === "simulation" && simulated === undefined) {
+      return yield* refuse(
+        "algorithm.planner",
+        "simulation",
+        "cases or lanes, or the degrees that `sim schedule` finds as forwardDegree and backwardDegree: nothing simulates here"
+      )
+    }
+    const planned = yield* Effect.try({
+      try: () => {
+        const known = layerCosts(
+          model,
+          world,
+          allDegrees([algorithm]),
+          opSecondsIn(world, costs, collectives)
+        )
+        const oracle = simulated?.({ model, world, costs, collectives, network: scenario.network })
+        return planWith(algorithm, model, known, oracle)
+      },
+      catch: (cause) => {
+        if (cause instanceof ModelSizeError)
+          return refuse(`model.${cause.field}`, cause.value, cause.accepted)
+        throw cause
+      }
+    })
+    if (model.gate === "expert-choice" && model.capacityFactor !== "dropless") {
+      const most = Math.max(...planned.plan.forwardDegrees, ...planned.plan.backwardDegrees)
+      const { tokens } = planned.costs.shares
+      const wanted = (model.topK * model.capacityFactor * tokens) / model.experts + most
+      if (wanted > tokens) {
+        return yield* refuse(
+          "model.capacityFactor",
+          model.capacityFactor,
+          `less: an expert cannot choose more than a rank's ${tokens} tokens`
+        )
+      }
+    }
+    return { world, model, costs, collectives, planned, fits, warnings: [] }
+  })
+
+const resolveProducts = (
+  scenario: MoeTrainingScenario,
+  file: string,
+  loader: Loader,
+  fits: Array<FittedCost>
+): Effect.Effect<CostModel, InputError> =>
+  Effect.gen(function* () {
+    const { products } = scenario.costs
+    const device = resolveDevice(scenario.device)
+    if (!("profile" in products)) {
+      const line = lineOf("products", products)
+      fits.push(line)
+      return moeCostModel({ productSeconds: (m, k, n) => secondsAt(line, m * k * n), device })
+    }
+    const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
+    const rows = profile.ops.filter(
+      ({ op, attributes }) =>
+        op === products.op && ["m", "k", "n"].every((key) => attributes[key] !== undefined)
+    )
+    if (rows.length < 2) {
+      const known = [
+        ...new Set(profile.ops.filter(({ attributes }) => attributes["k"] !== undefined).map(({ op }) => op))
+      ]
+      return yield* new InputError({
+        file,
+        field: "costs.products.op",
+        value: products.op,
+        accepted: `an op that ${products.profile} has with m, k and n: ${known.join(", ") || "it has none"}`
+      })
+    }
+    const macs = ({ attributes }: (typeof rows)[number]): number =>
+      attributes["m"]! * attributes["k"]! * attributes["n"]!
+    const line = fitLine(
+      products.op,
+      { unit: "MAC", dtype: "bfloat16", scope: "input" },
+      rows.map((row) => ({ size: macs(row), seconds: row.medianSeconds })),
+      // Sizes span orders of magnitude; the small ones would not count otherwise.
+      "relative"
+    )
+    fits.push(line)
+    if (products.method === "line") {
+      return moeCostModel({ productSeconds: (m, k, n) => secondsAt(line, m * k * n), device })
+    }
+    return moeCostModel({ productSeconds: productTable(rows), device })
+  })
+
+const lineOf = (
+  op: string,
+  line: Extract<MoeTrainingScenario["costs"]["products"], { fixed: number }>
+): FittedCost => ({
+  op,
+  unit: line.unit,
+  dtype: line.dtype,
+  scope: line.scope,
+  fixedSeconds: line.fixed,
+  secondsPerUnit: line.perUnit,
+  meanError: 0,
+  maxError: 0,
+  points: 0
+})
+
+const tiers = [
+  ["between", ["all_to_all", "all_reduce"]],
+  ["inside", ["all_gather", "reduce_scatter"]]
+] as const
+
+const resolveCollectives = (
+  scenario: MoeTrainingScenario,
+  file: string,
+  loader: Loader,
+  world: World,
+  fits: Array<FittedCost>
+): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
+  Effect.gen(function* () {
+    const { nodes, perNode } = moeGroups(world, 0)
+    const all: Array<CollectiveCost> = []
+    for (const [tier, ops] of tiers) {
+      const settings = scenario.costs[tier]
+      const ranks = tier === "between" ? nodes : perNode
+      if (!("profile" in settings)) {
+        for (const [op, given] of Object.entries(settings)) {
+          if (given === undefined) continue
+          if (!(ops as ReadonlyArray<string>).includes(op)) {
+            return yield* new InputError({
+              file,
+              field: `costs.${tier}.${op}`,
+              value: op,
+              accepted: `${ops.join(" or ")}: the others are not used ${tier} nodes`
+            })
+          }
+          if (given.unit === "MAC") {
+            return yield* new InputError({
+              file,
+              field: `costs.${tier}.${op}.unit`,
+              value: "MAC",
+              accepted: "elements or bytes"
+            })
+          }
+          const line = lineOf(op, given)
+          fits.push(line)
+          all.push(...rowsOfLine(op as CollectiveOp, line, ranks, perNode))
+        }
+        continue
+      }
+      const profile: Profile = yield* loader.profile(file, `costs.${tier}.profile`, settings.profile)
+      for (const op of ops) {
+        const rows = profile.collectives.filter((row) => row.op === op && row.link === "unshaped")
+        if (rows.length === 0) continue
+        for (const [measuredRanks, points] of Map.groupBy(rows, (row) => row.ranks)) {
+          // Sizes are of what one rank puts in; of a reduce-scatter, of what it gets.
+          const line = fitLine(
+            `${op}, ${measuredRanks} ranks`,
+            { unit: "bytes", dtype: "float32", scope: "input" },
+            points.map((row) => ({ size: row.sizeBytes, seconds: row.medianSeconds })),
+            "relative"
+          )
+          fits.push(line)
+          if (settings.method === "table") all.push(...points)
+          else {
+            for (const sizeBytes of [0, 2 ** 40]) {
+              all.push({
+                op,
+                ranks: measuredRanks,
+                sizeBytes,
+                medianSeconds: secondsAt(line, sizeBytes),
+                link: "unshaped"
+              })
+            }
+          }
+        }
+      }
+    }
+    return all
+  })
+
+/** Bytes of one element of the model's dtype. */
+export const elementBytes = ({ dtype }: MoeModel): number => dtypeBits[dtype] / 8

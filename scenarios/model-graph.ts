@@ -1,0 +1,28 @@
+// The layer graph of an architecture as a scenario describes it.
+import type { Dtype } from "../core/machine/tensor.ts"
+import type { ModelSettings } from "./sections.ts"
+import { gpt2 } from "../core/models/gpt2.ts"
+import type { LayerGraph } from "../core/models/layer-graph.ts"
+import { llama } from "../core/models/llama.ts"
+import { mixtral } from "../core/models/mixtral.ts"
+
+/** Settings that say what the model is made of, rather than what it costs. */
+export type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
+
+/** Whether a model is described by its architecture. */
+export const isArchitecture = (model: ModelSettings): model is ArchitectureSettings =>
+  "gpt2" in model || "llama" in model || "mixtral" in model
+
+/** Throws RangeError for sizes that do not divide. */
+export const modelGraph = (model: ArchitectureSettings, activationDtype?: Dtype): LayerGraph => {
+  const dtype = activationDtype === undefined ? {} : { activationDtype }
+  if ("gpt2" in model) return gpt2({ ...model.gpt2, ...dtype })
+  if ("llama" in model) return llama({ kvHeads: model.llama.heads, ...model.llama, ...dtype })
+  return mixtral({ kvHeads: model.mixtral.heads, ...model.mixtral, ...dtype })
+}
+
+/** Token ids are below it. */
+export const vocabularyOf = (model: ArchitectureSettings): number => {
+  if ("gpt2" in model) return model.gpt2.vocabulary
+  return "llama" in model ? model.llama.vocabulary : model.mixtral.vocabulary
+}

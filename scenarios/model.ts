@@ -1,0 +1,295 @@
+// From what a scenario says of its model to the times of its layers: a measured profile, scaled; equal layers; or an
+// architecture whose every kernel is estimated. Whatever it is, the rest of the simulator sees a Profile.
+import * as Effect from "effect/Effect"
+import { kernels } from "../core/kernels/catalogue.ts"
+import { operand } from "../core/kernels/kernel.ts"
+import { InputError } from "../core/input-error.ts"
+import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
+import type { ModelSettings } from "./sections.ts"
+import { elementsOf } from "../core/machine/tensor.ts"
+import { formatSeconds, largestQuantity } from "../core/units.ts"
+import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
+import { modelGraph } from "./model-graph.ts"
+import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
+import { interpolate } from "../core/cost/cost-model.ts"
+import { rooflineSeconds, type Device } from "../core/cost/roofline.ts"
+import type { Loader } from "./load.ts"
+
+export interface ResolvedModel {
+  readonly profile: Profile
+  readonly hostTime: "span" | "busy"
+  /** Layer times are roofline estimates, not measurements. */
+  readonly estimated: boolean
+  readonly warnings: ReadonlyArray<string>
+}
+
+const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
+
+export const resolveModel = (
+  model: ModelSettings,
+  ranks: number,
+  device: Device | undefined,
+  file: string,
+  loader: Loader
+): Effect.Effect<ResolvedModel, InputError> =>
+  Effect.gen(function* () {
+    if ("profile" in model) {
+      const measured = yield* loader.profile(file, "model.profile", model.profile)
+      if (measured.layers.length === 0) {
+        return yield* new InputError({
+          file,
+          field: "model.profile",
+          value: `${model.profile} (a table of ops, without layers)`,
+          accepted: "a profile of a training step, as `sim import kineto` makes from a torch.profiler trace"
+        })
+      }
+      const endless = endlessPart(measured)
+      if (endless !== undefined) {
+        return yield* new InputError({
+          file,
+          field: "model.profile",
+          value: `${model.profile} (${endless} takes more than ${largestQuantity} s)`,
+          accepted: "a profile of a step that ends"
+        })
+      }
+      return yield* scaleProfile(measured, model, ranks, file)
+    }
+    if ("layers" in model) return { profile: uniformProfile(model), ...exact }
+    const wrong = misfit(model)
+    if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
+    const graph = modelGraph(model)
+    if (device === undefined) {
+      return yield* new InputError({
+        file,
+        field: "device",
+        accepted: `a device whose peak rates estimate the kernels of ${graph.name}: a name such as "NVIDIA H200", or {flops, memoryBandwidth}`
+      })
+    }
+    return {
+      profile: estimateProfile(graph, device),
+      hostTime: "span" as const,
+      estimated: true,
+      warnings: []
+    }
+  })
+
+type Architecture = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
+
+/** The first size that does not go with another; each by itself is a positive whole number already. */
+const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "accepted"> | undefined => {
+  const refuse = (field: string, value: number, accepted: string) => ({
+    field: `model.${field}`,
+    value: String(value),
+    accepted
+  })
+  const [name, sizes] =
+    "gpt2" in model
+      ? (["gpt2", model.gpt2] as const)
+      : "llama" in model
+        ? (["llama", model.llama] as const)
+        : (["mixtral", model.mixtral] as const)
+  const { width, heads } = sizes
+  if (width % heads !== 0) return refuse(`${name}.heads`, heads, `a divisor of the width of ${width}`)
+  if (!("ffnWidth" in sizes)) return undefined
+  if ((width / heads) % 2 !== 0) {
+    const accepted = `a width for each head that is even, for its rotary positions; here it is ${width / heads}`
+    return refuse(`${name}.width`, width, accepted)
+  }
+  if (sizes.kvHeads !== undefined && heads % sizes.kvHeads !== 0)
+    return refuse(`${name}.kvHeads`, sizes.kvHeads, `a divisor of the ${heads} heads`)
+  if ("topK" in sizes && sizes.topK > sizes.experts)
+    return refuse(`${name}.topK`, sizes.topK, `at most the number of experts, ${sizes.experts}`)
+  return undefined
+}
+
+/** What of a profile takes so long that sums of it would overflow. */
+const endlessPart = ({ layers, unprofiledStepSeconds = 0 }: Profile): string | undefined => {
+  if (unprofiledStepSeconds > largestQuantity) return "a step without the profiler"
+  const layer = layers.find(({ forward, backward, optimizer }) =>
+    [forward, backward, optimizer].some(
+      ({ busySeconds, spanSeconds }) => Math.max(busySeconds, spanSeconds) > largestQuantity
+    )
+  )
+  return layer === undefined ? undefined : `layer "${layer.name}"`
+}
+
+const exact = { hostTime: "span", estimated: false, warnings: [] } as const
+
+/** Every layer alike; a step of 3L-1 equal nodes: L forward, L-1 backward-activation, L backward-parameter. */
+const uniformProfile = (model: Extract<ModelSettings, { layers: number }>): Profile => {
+  const { layers, parameters, stepSeconds } = model
+  const node = stepSeconds / (3 * layers - 1)
+  // Parameters that do not divide go to the first layers, one each.
+  const base = Math.floor(parameters / layers)
+  const rest = parameters - base * layers
+  return {
+    name: `${layers} equal layers`,
+    device: "",
+    source: "stated in the scenario",
+    steps: 0,
+    stepSeconds,
+    unprofiledStepSeconds: undefined,
+    deviceBusySeconds: stepSeconds,
+    unattributedShare: 0,
+    layers: Array.from({ length: layers }, (_, index): LayerCost => ({
+      name: `layer ${index}`,
+      forward: phase(node),
+      // The first layer has no activation gradient to pass on.
+      backward: phase(index === 0 ? node : 2 * node),
+      optimizer: phase(0)
+    })),
+    parameters: Array.from({ length: layers }, (_, i) => {
+      const layer = layers - 1 - i
+      return { layer, shape: [base + (layer < rest ? 1 : 0)], dtype: "float32" }
+    }).filter(({ shape }) => elementsOf(shape) > 0),
+    ops: [],
+    collectives: []
+  }
+}
+
+const scaleProfile = (
+  measured: Profile,
+  model: Extract<ModelSettings, { profile: string }>,
+  ranks: number,
+  file: string
+): Effect.Effect<ResolvedModel, InputError> =>
+  Effect.gen(function* () {
+    const warnings: Array<string> = []
+    const { hostTime } = model
+    // The profiler slows the host down: where the undisturbed step is known, the host's gaps are scaled to it.
+    const unprofiled = measured.unprofiledStepSeconds
+    const busy = Math.max(measured.deviceBusySeconds, totalSeconds(measured.layers).busySeconds)
+    if (unprofiled !== undefined && unprofiled < busy) {
+      warnings.push(
+        `the profile's step without the profiler (${formatSeconds(unprofiled)}) cannot hold its ${formatSeconds(busy)} of device work and is not used`
+      )
+    }
+    const base =
+      unprofiled === undefined || unprofiled < busy ? measured : rescaleHostGaps(measured, unprofiled)
+    if (
+      measured.unprofiledStepSeconds === undefined &&
+      hostTime === "span" &&
+      model.stepSeconds === undefined
+    ) {
+      warnings.push(
+        `the profile does not say how long a step takes without the profiler; its ${formatSeconds(measured.stepSeconds)} step includes the profiler's own cost on the host`
+      )
+    }
+    if (model.stepSeconds === undefined) return { profile: base, hostTime, estimated: false, warnings }
+    const wanted = yield* stepSecondsAt(model.stepSeconds, ranks, file, warnings)
+    const own = base.layers.reduce(
+      (sum, { forward, backward, optimizer }) =>
+        sum +
+        (hostTime === "span"
+          ? forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds
+          : forward.busySeconds + backward.busySeconds + optimizer.busySeconds),
+      0
+    )
+    // So short that scaling it up might overflow.
+    if (own < 1 / largestQuantity) {
+      return yield* new InputError({
+        file,
+        field: "model.profile",
+        value: `${model.profile} (its layers take no time)`,
+        accepted: "a profile whose layers take some time, to be scaled to model.stepSeconds"
+      })
+    }
+    return { profile: scaled(base, wanted / own), hostTime, estimated: false, warnings }
+  })
+
+const stepSecondsAt = (
+  setting: NonNullable<Extract<ModelSettings, { profile: string }>["stepSeconds"]>,
+  ranks: number,
+  file: string,
+  warnings: Array<string>
+): Effect.Effect<number, InputError> => {
+  if (typeof setting === "number") return Effect.succeed(setting)
+  const points = Object.entries(setting)
+    .map(([key, seconds]) => ({ ranks: Number(key), seconds }))
+    .toSorted((a, b) => a.ranks - b.ranks)
+  const bad = points.find((point) => !Number.isInteger(point.ranks) || point.ranks < 1)
+  if (bad !== undefined || points.length === 0) {
+    return Effect.fail(
+      new InputError({
+        file,
+        field: "model.stepSeconds",
+        value: JSON.stringify(setting),
+        accepted: "a time, or times by number of ranks: {2: 60ms, 4: 113ms}"
+      })
+    )
+  }
+  const { value, inside } = interpolate(
+    points.map((point) => point.ranks),
+    points.map((point) => point.seconds),
+    ranks
+  )
+  if (!inside) {
+    warnings.push(
+      `model.stepSeconds is given for ${points.map((point) => point.ranks).join(", ")} ranks; ${formatSeconds(value)} at ${ranks} is extrapolated`
+    )
+  }
+  return Effect.succeed(value)
+}
+
+const scaled = (profile: Profile, factor: number): Profile => {
+  const scale = ({ busySeconds, spanSeconds }: PhaseCost): PhaseCost => ({
+    busySeconds: busySeconds * factor,
+    spanSeconds: spanSeconds * factor
+  })
+  return {
+    ...profile,
+    stepSeconds: profile.stepSeconds * factor,
+    deviceBusySeconds: profile.deviceBusySeconds * factor,
+    layers: profile.layers.map((layer) => ({
+      ...layer,
+      forward: scale(layer.forward),
+      backward: scale(layer.backward),
+      optimizer: scale(layer.optimizer)
+    }))
+  }
+}
+
+/** Layer times from each kernel's roofline; AdamW over each layer's parameters. */
+const estimateProfile = (graph: LayerGraph, device: Device): Profile => {
+  const callSeconds = ({ kernel, inputs, outputs, attributes }: KernelCall): number =>
+    rooflineSeconds(kernels[kernel].work(inputs, outputs, attributes), device)
+  const sum = (calls: ReadonlyArray<KernelCall>) =>
+    calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
+  const layers = graph.layers.map((layer): LayerCost => {
+    const update = layer.parameters.reduce((seconds, { shape }) => {
+      const state = operand(shape, "float32")
+      const work = kernels.adamw.work([state, state, state, state], [state, state, state], adamwAttributes)
+      return seconds + rooflineSeconds(work, device)
+    }, 0)
+    return {
+      name: layer.name,
+      forward: phase(sum(layer.forward)),
+      backward: phase(sum(layer.backwardInput) + sum(layer.backwardWeight)),
+      optimizer: phase(update)
+    }
+  })
+  const parameters = graph.layers.flatMap((layer, index) =>
+    layer.parameters.map(({ shape }) => ({ layer: index, shape, dtype: "float32" }))
+  )
+  const total = layers.reduce(
+    (seconds, { forward, backward, optimizer }) =>
+      seconds + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
+    0
+  )
+  return {
+    name: graph.name,
+    device: device.name,
+    source: `roofline estimate (${device.name})`,
+    steps: 0,
+    stepSeconds: total,
+    unprofiledStepSeconds: undefined,
+    deviceBusySeconds: total,
+    unattributedShare: 0,
+    layers,
+    parameters: parameters.toReversed().filter(({ shape }) => elementsOf(shape) > 0),
+    ops: [],
+    collectives: []
+  }
+}
+
+const adamwAttributes = { learningRate: 1e-3, step: 1 }

@@ -1,0 +1,93 @@
+// Small sections of a scenario, resolved: the device that costs are estimated for, the table of measured collectives, and
+// what goes wrong when.
+import * as Effect from "effect/Effect"
+import { InputError } from "../core/input-error.ts"
+import type { DeviceSettings, FaultSettings } from "./sections.ts"
+import { largestQuantity } from "../core/units.ts"
+import type { World } from "../core/world.ts"
+import { CollectiveTable } from "../core/cost/collective-table.ts"
+import { devices, type Device } from "../core/cost/roofline.ts"
+import type { Fault } from "../core/fault.ts"
+import type { Loader } from "./load.ts"
+
+/** The device whose peak rates estimate what nobody measured. */
+export const resolveDevice = (device: DeviceSettings | undefined): Device | undefined => {
+  if (device === undefined) return undefined
+  if (typeof device === "string") return devices.find(({ name }) => name === device)
+  return { name: device.name, flopsPerSecond: device.flops, memoryBytesPerSecond: device.memoryBandwidth }
+}
+
+/** The table that `collectives.measured` names; one that lacks `op`, which the program needs, would change nothing. */
+export const resolveCollectiveTable = (
+  measured: string | undefined,
+  op: string,
+  file: string,
+  loader: Loader
+): Effect.Effect<CollectiveTable | undefined, InputError> =>
+  Effect.gen(function* () {
+    if (measured === undefined) return undefined
+    const field = "collectives.measured"
+    const { collectives } = yield* loader.profile(file, field, measured)
+    const endless = collectives.find(({ medianSeconds }) => medianSeconds > largestQuantity)
+    if (endless !== undefined) {
+      return yield* new InputError({
+        file,
+        field,
+        value: `${measured} (${endless.op} of ${endless.sizeBytes} B takes more than ${largestQuantity} s)`,
+        accepted: "a profile of collectives that end"
+      })
+    }
+    const table = new CollectiveTable(collectives)
+    if (table.ops.includes(op)) return table
+    const found = table.ops.length === 0 ? "no collectives on unshaped links" : `only ${table.ops.join(", ")}`
+    return yield* new InputError({
+      file,
+      field,
+      value: `${measured} (${found})`,
+      accepted: `a profile with ${op} measured on unshaped links, as \`sim import nccl-tests\` makes`
+    })
+  })
+
+/** Faults of this world; each that names a rank, node or site that is not there is an error. */
+export const resolveFaults = (
+  settings: ReadonlyArray<FaultSettings>,
+  world: World,
+  file: string
+): Effect.Effect<ReadonlyArray<Fault>, InputError> =>
+  Effect.forEach(settings, (fault, index) => {
+    const fromSeconds = fault.from
+    const untilSeconds = fault.for === undefined ? Infinity : fromSeconds + fault.for
+    const refuse = (field: string, value: number, count: number, what: string) =>
+      Effect.fail(
+        new InputError({
+          file,
+          field: `faults[${index}].${field}`,
+          value: String(value),
+          accepted: `a ${what} of this world, 0 to ${count - 1}`
+        })
+      )
+    if ("link" in fault) {
+      const nodes = (world.nodeOf.at(-1) ?? 0) + 1
+      const count = { intra: world.size, inter: nodes, wan: world.sites.length }[fault.link]
+      if (fault.of !== undefined && !(fault.of >= 0 && fault.of < count)) {
+        return refuse("of", fault.of, count, { intra: "rank", inter: "node", wan: "site" }[fault.link])
+      }
+      return Effect.succeed<Fault>({
+        kind: "link",
+        tier: fault.link,
+        owner: fault.of,
+        fromSeconds,
+        untilSeconds,
+        change: {
+          ...(fault.bandwidth === undefined ? {} : { bytesPerSecond: fault.bandwidth }),
+          ...(fault.latency === undefined ? {} : { latencySeconds: fault.latency })
+        }
+      })
+    }
+    const [field, rank, factor] =
+      "outage" in fault
+        ? (["outage", fault.outage, 0] as const)
+        : (["straggler", fault.straggler, fault.speed] as const)
+    if (!(rank >= 0 && rank < world.size)) return refuse(field, rank, world.size, "rank")
+    return Effect.succeed<Fault>({ kind: "rank", rank, fromSeconds, untilSeconds, factor })
+  })

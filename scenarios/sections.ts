@@ -1,0 +1,167 @@
+// The sections that scenarios of several tasks share: model, world, links, device, what goes wrong. Only shapes and defaults
+// are here; files are resolved and ranges that span fields checked by whoever runs a scenario. Knows no algorithm.
+import * as Schema from "effect/Schema"
+import { Positive, withDefault } from "../core/fields.ts"
+import { Bandwidth, Bytes, Count, Flops, Seconds } from "../core/units.ts"
+
+export const PositiveSeconds = Seconds.check(Schema.isGreaterThan(0))
+
+/** A file, relative to the scenario's folder. */
+export const Path = Schema.NonEmptyString
+
+/** Step time by number of ranks, for ranks that share one device: {2: 60.6ms, 4: 113ms}; linear between. */
+const StepSecondsByRanks = Schema.Record(Schema.String, PositiveSeconds)
+
+/** A model whose layers and costs were measured. */
+export const ProfiledModel = Schema.Struct({
+  profile: Path,
+  /** `span`: device time and the host's launch gaps. `busy`: device time alone, as if the host were never late. */
+  hostTime: withDefault(Schema.Literals(["span", "busy"]), "span"),
+  /**
+   * Scale the profile so that one local step takes this long: first the host's gaps shrink or grow; if the step is
+   * shorter than the device's own time, or `scale` says so, everything does. Default: the un-profiled step time that the
+   * profile carries, if any.
+   */
+  stepSeconds: Schema.optionalKey(Schema.Union([PositiveSeconds, StepSecondsByRanks]))
+})
+
+/** A model of equal layers, as published tables describe one: forward 1/3, backward 2/3 of the step. */
+export const UniformModel = Schema.Struct({
+  layers: Positive,
+  parameters: Count.check(Schema.isGreaterThan(0)),
+  stepSeconds: PositiveSeconds
+})
+
+const transformer = {
+  layers: Positive,
+  width: Positive,
+  heads: Positive,
+  vocabulary: withDefault(Positive, 50257),
+  context: withDefault(Positive, 1024),
+  batch: withDefault(Positive, 4)
+}
+
+/** A model described by its architecture; costs are roofline estimates of the scenario's device. */
+export const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer) })
+export const LlamaModel = Schema.Struct({
+  llama: Schema.Struct({
+    ...transformer,
+    kvHeads: Schema.optionalKey(Positive),
+    ffnWidth: Positive,
+    tied: withDefault(Schema.Boolean, false)
+  })
+})
+export const MixtralModel = Schema.Struct({
+  mixtral: Schema.Struct({
+    ...transformer,
+    kvHeads: Schema.optionalKey(Positive),
+    ffnWidth: Positive,
+    experts: withDefault(Positive, 8),
+    topK: withDefault(Positive, 2),
+    tied: withDefault(Schema.Boolean, false)
+  })
+})
+
+export const ModelSettings = Schema.Union([ProfiledModel, UniformModel, Gpt2Model, LlamaModel, MixtralModel])
+export type ModelSettings = typeof ModelSettings.Type
+
+export const LinkSettings = Schema.Struct({
+  /** A link that is down for a while is a fault. */
+  bandwidth: withDefault(Bandwidth.check(Schema.isGreaterThan(0)), "unlimited"),
+  /** One way. */
+  latency: withDefault(Seconds, 0),
+  /** Largest IP packet of TCP over Ethernet, bytes: its headers take their share of the bandwidth. Default: none do. */
+  mtu: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 576, maximum: 65535 })))
+})
+
+/** Links between sites: one uplink per site, or a link for each pair of sites from a file of delays and bandwidths. */
+export const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
+
+export const SiteSettings = Schema.Struct({
+  name: Schema.NonEmptyString,
+  ranks: Positive
+})
+
+export const WorldSettings = Schema.Struct({
+  /** All ranks; over several sites they are divided equally. Not with a list of sites, which says it itself. */
+  ranks: Schema.optionalKey(Positive),
+  ranksPerNode: withDefault(Positive, 1),
+  /** How many equal sites, or what each is. */
+  sites: withDefault(Schema.Union([Positive, Schema.Array(SiteSettings).check(Schema.isMinLength(1))]), 1),
+  links: withDefault(
+    Schema.Struct({
+      /** Every rank's port inside its node. */
+      intra: withDefault(LinkSettings, {}),
+      /** Every node's network interface. */
+      inter: withDefault(LinkSettings, {}),
+      wan: Schema.optionalKey(WanSettings)
+    }),
+    {}
+  )
+})
+export type WorldSettings = typeof WorldSettings.Type
+
+export const CollectiveSettings = Schema.Struct({
+  algorithm: withDefault(Schema.Literals(["ring", "tree", "hierarchical"]), "ring"),
+  /** A profile with collectives measured on links that were no limit: what the software can do at best. */
+  measured: Schema.optionalKey(Path)
+})
+
+export type CollectiveSettings = typeof CollectiveSettings.Type
+
+/** Peak rates, for costs that nothing measured. */
+export const DeviceSettings = Schema.Union([
+  Schema.Literals(["NVIDIA H200", "NVIDIA H100", "NVIDIA A100", "NVIDIA A40"]),
+  Schema.Struct({
+    name: withDefault(Schema.String, "device"),
+    flops: Flops.check(Schema.isGreaterThan(0)),
+    memoryBandwidth: Bandwidth.check(Schema.isGreaterThan(0))
+  })
+])
+
+export type DeviceSettings = typeof DeviceSettings.Type
+
+const during = {
+  from: withDefault(Seconds, 0),
+  /** Default: for good. */
+  for: Schema.optionalKey(PositiveSeconds)
+}
+
+export const FaultSettings = Schema.Union([
+  /** Kernels of a rank run at `speed` (0.5: half) for a while. */
+  Schema.Struct({
+    straggler: Schema.Int,
+    speed: Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 })),
+    ...during
+  }),
+  /** A rank is away, then goes on where it stopped. */
+  Schema.Struct({ outage: Schema.Int, ...during }),
+  /** Links have another bandwidth or latency for a while; bandwidth 0 takes them down. */
+  Schema.Struct({
+    link: Schema.Literals(["intra", "inter", "wan"]),
+    /** Rank, node or site whose links these are; all of the tier by default. */
+    of: Schema.optionalKey(Schema.Int),
+    bandwidth: Schema.optionalKey(Bandwidth),
+    latency: Schema.optionalKey(Seconds),
+    ...during
+  })
+])
+export type FaultSettings = typeof FaultSettings.Type
+
+/** What each rank's memories hold; unbounded where not said. */
+export const MemorySettings = Schema.Struct({
+  device: Schema.optionalKey(Bytes),
+  host: Schema.optionalKey(Bytes)
+})
+
+/** Fields of every scenario, whatever its task. */
+export const commonFields = {
+  name: Schema.NonEmptyString,
+  description: Schema.optionalKey(Schema.String),
+  seed: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 52 })), 0)
+}
+
+/** Relative standard deviation of every kernel's time. */
+export const Jitter = withDefault(Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 })), 0)
+
+export const NetworkModel = withDefault(Schema.Literals(["fluid", "alpha-beta"]), "fluid")
