@@ -49,7 +49,7 @@ export type {
 } from "./algorithms/data-parallel/kernel-model.ts"
 export { observed } from "./algorithms/data-parallel/observe.ts"
 export type { Observation } from "./algorithms/data-parallel/observe.ts"
-export { learningRateAt, optimizerStep } from "./algorithms/data-parallel/optimizer.ts"
+export { learningRateAt, optimizerState, optimizerUpdate } from "./algorithms/data-parallel/optimizer.ts"
 export type { Optimizer, RateSchedule } from "./algorithms/data-parallel/optimizer.ts"
 export { elementwise, profiledModel, waitFor } from "./algorithms/data-parallel/training-model.ts"
 export type {

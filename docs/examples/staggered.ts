@@ -13,11 +13,12 @@ const staggered =
   ({ model, planned, steps }) =>
     Effect.gen(function* () {
       const machine = yield* Machine
-      const { layers } = yield* model
+      const { layers, update } = yield* model
+      const takeStep = update([...layers.keys()])
       for (let step = 0; step < steps; step++) {
         for (const { forward } of layers) for (const op of forward) machine.submit(op)
         for (const { backward } of layers.toReversed()) for (const op of backward) machine.submit(op)
-        for (const { update } of layers) for (const op of update(step)) machine.submit(op)
+        for (const { op, scalars } of takeStep(step)) machine.submit(op, scalars)
         const due = layers.filter((_, index) => turn(index, step, planned.periodSteps))
         const parameters = due.flatMap((layer) => layer.parameters)
         if (parameters.length > 0) {

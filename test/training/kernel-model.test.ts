@@ -9,6 +9,7 @@ import {
   type KernelModelOptions
 } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
+import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { learningRateAt } from "../../core/algorithms/data-parallel/optimizer.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import { Machine } from "../../core/machine/machine.ts"
@@ -27,7 +28,7 @@ const gradientsOf = (options: KernelModelOptions, values: ReadonlyMap<string, Te
     program: Effect.gen(function* () {
       const machine = yield* Machine
       const model = yield* kernelModel(options)
-      for (const op of model.begin(0)) machine.submit(op)
+      submitAll(machine, model.begin(0))
       for (const { forward } of model.layers) for (const op of forward) machine.submit(op)
       for (const { backward } of model.layers.toReversed()) for (const op of backward) machine.submit(op)
       for (const { parameters, gradients: own } of model.layers) {

@@ -8,7 +8,12 @@ import type {
   TrainingLayer,
   TrainingModelBuilder
 } from "../../core/algorithms/data-parallel/training-model.ts"
-import { optimizerStep, type Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
+import {
+  optimizerState,
+  optimizerUpdate,
+  type Optimized,
+  type Optimizer
+} from "../../core/algorithms/data-parallel/optimizer.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
@@ -67,18 +72,19 @@ export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
     const first = firstParameters(toy)
     const flow = yield* alloc("gradient flow")
     const layers: Array<TrainingLayer> = []
+    const optimized: Array<ReadonlyArray<Optimized>> = []
     let input = batch
     for (const [l, count] of toy.layers.entries()) {
       const output = yield* alloc(`x ${l + 1}`)
       const parameters: Array<Tensor> = []
       const gradients: Array<Tensor> = []
-      const updates: Array<(step: number) => Op> = []
+      const updates: Array<Optimized> = []
       for (let p = 0; p < count; p++) {
         const parameter = yield* alloc(nameOf(l, p), () => first[l]![p]!)
         const gradient = yield* alloc(`${nameOf(l, p)} gradient`)
         parameters.push(parameter)
         gradients.push(gradient)
-        updates.push(yield* optimizerStep(toy.optimizer, `update ${l}`, parameter, gradient))
+        updates.push(yield* optimizerState(toy.optimizer, parameter, gradient))
       }
       const [head, ...more] = parameters
       layers.push({
@@ -99,12 +105,21 @@ export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
             work("add", `backward ${l}`, [gradients[p]!, input], gradients[p]!)
           ]),
           work("lerp", `backward ${l}`, [flow, input], flow, { weight: weightOfInput })
-        ],
-        update: (step) => updates.map((at) => at(step))
+        ]
       })
+      optimized.push(updates)
       input = output
     }
-    return { layers, begin: (step) => [work("copy", "begin", [batches[step]!], batch)] }
+    return {
+      layers,
+      begin: (step) => [{ op: work("copy", "begin", [batches[step]!], batch) }],
+      update: (indices) =>
+        optimizerUpdate(
+          toy.optimizer,
+          `update ${indices.join(" ")}`,
+          indices.flatMap((l) => optimized[l]!)
+        )
+    }
   })
 
 const phase = (seconds: number) => ({ busySeconds: seconds, spanSeconds: seconds })

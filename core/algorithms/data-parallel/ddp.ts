@@ -8,7 +8,7 @@ import { Machine, type Program } from "../../machine/machine.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
-import { waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
+import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
 
 /** One parameter's gradient: a layer, and which of its parameters. */
 export interface GradientRef {
@@ -38,7 +38,8 @@ export const distributedDataParallel = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin } = yield* build
+    const model = yield* build
+    const { layers, begin } = model
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -61,14 +62,16 @@ export const distributedDataParallel = (
       sends[ready]!.push(op)
     })
     const allArrived = waitFor("wait for buckets", all)
-    const backwardDone = waitForStep(layers)
+    const backwardDone = waitForStep(model)
     const atNextUse = plan.deadline === "next-use"
+    const updateAll = model.update([...layers.keys()])
+    const updates = layers.map((_, l) => model.update([l]))
 
     for (let step = 0; step < steps; step++) {
-      for (const op of begin(step)) machine.submit(op)
+      submitAll(machine, begin(step))
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!
-        if (atNextUse && step > 0) for (const op of layer.update(step - 1)) machine.submit(op)
+        if (atNextUse && step > 0) submitAll(machine, updates[l]!(step - 1))
         for (const op of layer.forward) machine.submit(op)
       }
       for (let l = layers.length - 1; l >= 0; l--) {
@@ -78,12 +81,11 @@ export const distributedDataParallel = (
       }
       if (!atNextUse) {
         machine.submit(allArrived)
-        for (const layer of layers) for (const op of layer.update(step)) machine.submit(op)
+        submitAll(machine, updateAll(step))
       }
       yield* machine.endStep
     }
     // No forward pass follows to take the last step's updates; they are not part of that step, as of no other.
-    if (atNextUse && steps > 0)
-      for (const layer of layers) for (const op of layer.update(steps - 1)) machine.submit(op)
+    if (atNextUse && steps > 0) submitAll(machine, updateAll(steps - 1))
     yield* machine.drain
   })

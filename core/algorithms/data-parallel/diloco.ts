@@ -10,7 +10,7 @@ import { collective, type Op } from "../../machine/op.ts"
 import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
 import type { FragmentPlan } from "./plan/fragments.ts"
-import { elementwise, waitFor, type TrainingModelBuilder } from "./training-model.ts"
+import { elementwise, submitAll, waitFor, type TrainingModelBuilder } from "./training-model.ts"
 
 export interface DilocoPlan {
   /** Which layers are sent after which step, when they are applied, and how much of the local weights survives. */
@@ -35,7 +35,7 @@ interface OuterLayer {
 export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: number): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin } = yield* build
+    const { layers, begin, update } = yield* build
     const { schedule } = plan
     const outer: Array<OuterLayer | undefined> = []
     for (const layer of layers) {
@@ -98,12 +98,19 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         fragment.layers.flatMap((l) => outer[l]?.deltas ?? [])
       )
     )
+    const all = [...layers.keys()]
+    const updateAll = update(all)
+    const updates = layers.map((_, l) => update([l]))
+    // With overlap, layers that leave have taken their step before; no two fragments leave after the same step.
+    const updateWithout = schedule.fragments.map((fragment) =>
+      update(all.filter((l) => outer[l] === undefined || !fragment.layers.includes(l)))
+    )
     // Per layer, the step after which its averaged pseudo-gradient is due; -1: nothing is on its way.
     const due = new Int32Array(layers.length).fill(-1)
     const sending = new Uint8Array(layers.length)
 
     for (let step = 1; step <= steps; step++) {
-      for (const op of begin(step - 1)) machine.submit(op)
+      submitAll(machine, begin(step - 1))
       for (let l = 0; l < layers.length; l++) {
         if (due[l]! >= 0 && step > due[l]!) {
           due[l] = -1
@@ -126,15 +133,13 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
         if (plan.overlap && sending[l] === 1) {
-          for (const op of layer.update(step - 1)) machine.submit(op)
+          submitAll(machine, updates[l]!(step - 1))
           capture(l)
           machine.submit(sendLayer[l]!)
         }
       }
-      for (let l = 0; l < layers.length; l++) {
-        if (!plan.overlap || sending[l] === 0)
-          for (const op of layers[l]!.update(step - 1)) machine.submit(op)
-      }
+      const early = plan.overlap ? leaves.indexOf(true) : -1
+      submitAll(machine, (early < 0 ? updateAll : updateWithout[early]!)(step - 1))
       if (!plan.overlap) {
         for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) capture(l)
         for (const [p, send] of sendFragment.entries())

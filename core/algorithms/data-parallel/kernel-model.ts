@@ -15,8 +15,8 @@ import {
   type LayerGraph,
   type Value
 } from "../../models/layer-graph.ts"
-import { optimizerStep, type Optimizer } from "./optimizer.ts"
-import type { TrainingLayer, TrainingModel } from "./training-model.ts"
+import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
+import type { StepSubmissions, Submission, TrainingLayer, TrainingModel } from "./training-model.ts"
 
 export interface KernelModelOptions {
   readonly graph: LayerGraph
@@ -33,7 +33,7 @@ export interface KernelModel extends TrainingModel {
   /** Mean cross-entropy of the last forward pass, a scalar. */
   readonly loss: Tensor
   /** A forward pass over batch `index` of the held-out tokens, the same on every rank; leaves its loss in `loss`. */
-  readonly evaluate: (index: number) => ReadonlyArray<Op>
+  readonly evaluate: StepSubmissions
 }
 
 export type KernelModelBuilder = Effect.Effect<KernelModel, OutOfMemory, Machine>
@@ -90,18 +90,13 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     }
 
     const draw = (name: string, ids: Int32Array, stream: number) =>
-      Effect.map(
-        machine.alloc({ name, shape: [ids.length], dtype: "int32", initial: () => ids }),
-        (corpus) =>
-          (step: number): Op =>
-            launch(
-              name,
-              kernels.token_windows,
-              Lane.compute,
-              [corpus],
-              [tensorOf(tokens!), tensorOf(targets)],
-              { batch, time, seed, stream, step }
-            )
+      Effect.map(machine.alloc({ name, shape: [ids.length], dtype: "int32", initial: () => ids }), (corpus) =>
+        launch(name, kernels.token_windows, Lane.compute, [corpus], [tensorOf(tokens!), tensorOf(targets)], {
+          batch,
+          time,
+          seed,
+          stream
+        })
       )
     const train = yield* draw("batch", options.corpus, machine.rank)
     const test =
@@ -110,13 +105,14 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         : yield* draw("held-out batch", options.heldOut, heldOutStream)
 
     const layers: Array<TrainingLayer> = []
+    const optimized: Array<ReadonlyArray<Optimized>> = []
     for (const layer of graph.layers) {
       const parameters = layer.parameters.map(tensorOf)
       const gradients = layer.parameters.map((parameter) => tensors.get(gradientName(parameter))!)
-      const steps: Array<(step: number) => Op> = []
-      for (const [index, parameter] of parameters.entries()) {
-        steps.push(yield* optimizerStep(optimizer, `optimizer ${layer.name}`, parameter, gradients[index]!))
-      }
+      const own: Array<Optimized> = []
+      for (const [index, parameter] of parameters.entries())
+        own.push(yield* optimizerState(optimizer, parameter, gradients[index]!))
+      optimized.push(own)
       layers.push({
         name: layer.name,
         parameters,
@@ -124,18 +120,23 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         forward: layer.forward.map((call) => opOf(layer.name, "forward", call)),
         backward: [...layer.backwardInput, ...layer.backwardWeight].map((call) =>
           opOf(layer.name, "backward", call)
-        ),
-        update: (step) => steps.map((at) => at(step))
+        )
       })
     }
-    const forward = layers.flatMap((layer) => layer.forward)
+    const forward = layers.flatMap((layer) => layer.forward).map((op): Submission => ({ op }))
     return {
       layers,
-      begin: (step) => [train(step)],
+      begin: (step) => [{ op: train, scalars: [step] }],
+      update: (indices) => {
+        const updates = indices.map((index) =>
+          optimizerUpdate(optimizer, `optimizer ${layers[index]!.name}`, optimized[index]!)
+        )
+        return (step) => updates.flatMap((update) => update(step))
+      },
       loss: tensorOf(graph.loss),
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)
-        return [test(index), ...forward]
+        return [{ op: test, scalars: [index] }, ...forward]
       }
     }
   })

@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import { Machine, type Program } from "../../machine/machine.ts"
 import type { KernelModel, KernelModelBuilder } from "./kernel-model.ts"
-import type { TrainingModelBuilder } from "./training-model.ts"
+import { submitAll, type TrainingModelBuilder } from "./training-model.ts"
 
 export interface Observation {
   /** After how many steps the training loss is read each time; a read waits for that step's forward pass. */
@@ -39,7 +39,7 @@ export const observed = (
       if (step % evaluation.everySteps !== 0 && step !== evaluation.lastStep) return
       let sum = 0
       for (let index = 0; index < evaluation.batches; index++) {
-        for (const op of model.evaluate(index)) machine.submit(op)
+        submitAll(machine, model.evaluate(index))
         sum += yield* lossOf(model)
       }
       evaluation.onLoss(machine.rank, step, sum / evaluation.batches)

@@ -1,10 +1,11 @@
-// The inner optimizer of a training run: its settings, its state beside a parameter, and the op that takes a step.
+// The inner optimizer of a training run: its settings, its state beside a parameter, and the ops that take a step.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
-import { launch, type Op } from "../../machine/op.ts"
+import { launch } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
+import type { StepSubmissions } from "./training-model.ts"
 
 /** Linear warm-up from 0 to the peak, then linear decay to a share of it. */
 export interface RateSchedule {
@@ -44,42 +45,55 @@ export const learningRateAt = ({ learningRate, schedule }: Optimizer, step: numb
   return learningRate * (finalShare + (1 - finalShare) * left)
 }
 
-/** Allocates what the optimizer keeps of `parameter`; the op of each step (0 for the first) follows. */
-export const optimizerStep = (
+/** A parameter with what its optimizer reads and writes beside it. */
+export interface Optimized {
+  readonly parameter: Tensor
+  readonly gradient: Tensor
+  /** AdamW's two moments, SGD's momentum. */
+  readonly state: ReadonlyArray<Tensor>
+}
+
+/** Allocates what the optimizer keeps of `parameter`. */
+export const optimizerState = (
   optimizer: Optimizer,
-  label: string,
   parameter: Tensor,
   gradient: Tensor
-): Effect.Effect<(step: number) => Op, OutOfMemory, Machine> =>
+): Effect.Effect<Optimized, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const state: Array<Tensor> = []
     const names =
       optimizer.name === "adamw"
         ? ["first moment", "second moment"]
         : (optimizer.momentum ?? 0) === 0
           ? []
           : ["momentum"]
+    const state: Array<Tensor> = []
     for (const name of names) {
-      state.push(
-        yield* machine.alloc({
-          name: `${parameter.name} ${name}`,
-          shape: parameter.shape,
-          dtype: "float32"
-        })
-      )
+      const own = `${parameter.name} ${name}`
+      state.push(yield* machine.alloc({ name: own, shape: parameter.shape, dtype: "float32" }))
     }
-    const { name, schedule, ...attributes } = optimizer
-    const reads = [parameter, gradient, ...state]
-    const writes = [parameter, ...state]
-    const at = (step: number): Op =>
-      launch(label, kernels[name], Lane.compute, reads, writes, {
-        ...attributes,
-        learningRate: learningRateAt(optimizer, step),
-        step: step + 1
-      })
-    // SGD is the same op every step, but for the first of a momentum buffer.
-    if (name === "adamw" || schedule !== undefined) return at
-    const [first, later] = [at(0), at(1)]
-    return (step) => (step === 0 ? first : later)
+    return { parameter, gradient, state }
   })
+
+/** The optimizer's step for these parameters: built once, told its rate and its number (1 for the first) at each launch. */
+export const optimizerUpdate = (
+  optimizer: Optimizer,
+  label: string,
+  parameters: ReadonlyArray<Optimized>
+): StepSubmissions => {
+  const { name, schedule: _, learningRate: __, ...attributes } = optimizer
+  const ops = parameters.map(({ parameter, gradient, state }) =>
+    launch(
+      label,
+      kernels[name],
+      Lane.compute,
+      [parameter, gradient, ...state],
+      [parameter, ...state],
+      attributes
+    )
+  )
+  return (step) => {
+    const scalars = [learningRateAt(optimizer, step), step + 1]
+    return ops.map((op) => ({ op, scalars }))
+  }
+}

@@ -7,7 +7,7 @@ import { Machine, type Program } from "../../machine/machine.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Deadline } from "./plan/cost.ts"
-import { waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
+import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
 
 export interface PartialLocalSgdPlan {
   /** For each step of the period, the layers (forward index) whose parameters are averaged. */
@@ -37,7 +37,8 @@ export const partialLocalSgd = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin } = yield* build
+    const model = yield* build
+    const { layers, begin } = model
     const period = plan.sets.length
     const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
       parameters.length === 0
@@ -70,7 +71,9 @@ export const partialLocalSgd = (
         set.toSorted((a, b) => a - b).flatMap((l) => layers[l]!.parameters)
       )
     )
-    const stepDone = waitForStep(layers)
+    const stepDone = waitForStep(model)
+    const updateAll = model.update([...layers.keys()])
+    const updates = layers.map((_, l) => model.update([l]))
     const stepFirst = plan.order === "step-then-average"
     const atNextUse = plan.deadline === "next-use"
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
@@ -79,12 +82,12 @@ export const partialLocalSgd = (
     for (let step = 0; step < steps; step++) {
       const h = step % period
       const base = h * layers.length
-      for (const op of begin(step)) machine.submit(op)
+      submitAll(machine, begin(step))
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!
         if (stepPending[l] === 1) {
           stepPending[l] = 0
-          for (const op of layer.update(step - 1)) machine.submit(op)
+          submitAll(machine, updates[l]!(step - 1))
         }
         for (const op of layer.forward) machine.submit(op)
       }
@@ -93,15 +96,12 @@ export const partialLocalSgd = (
         for (const op of layer.backward) machine.submit(op)
         if (!plan.overlap) continue
         // As soon as its gradient is there, a layer takes its local step, synchronised or not.
-        if (stepFirst) for (const op of layer.update(step)) machine.submit(op)
+        if (stepFirst) submitAll(machine, updates[l]!(step))
         if (isSynced[base + l] === 1) machine.submit(averages[l]!)
       }
       if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
-      for (let l = 0; l < layers.length; l++) {
-        if (plan.overlap && stepFirst) continue
-        if (plan.overlap && !stepFirst && atNextUse) stepPending[l] = 1
-        else for (const op of layers[l]!.update(step)) machine.submit(op)
-      }
+      if (!plan.overlap || (!stepFirst && !atNextUse)) submitAll(machine, updateAll(step))
+      else if (!stepFirst) stepPending.fill(1)
       if (!plan.overlap) {
         machine.submit(stepDone)
         const whole = wholes[h]
@@ -113,6 +113,6 @@ export const partialLocalSgd = (
     }
     // No forward pass follows to take the steps that are still due.
     for (let l = 0; l < layers.length; l++)
-      if (stepPending[l] === 1) for (const op of layers[l]!.update(steps - 1)) machine.submit(op)
+      if (stepPending[l] === 1) submitAll(machine, updates[l]!(steps - 1))
     yield* machine.drain
   })

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import { barrier } from "../../kernels/barrier.ts"
 import { kernels } from "../../kernels/catalogue.ts"
 import type { Kernel } from "../../kernels/kernel.ts"
+import type { Scalars } from "../../kernels/scalars.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
@@ -18,18 +19,31 @@ export interface TrainingLayer {
   readonly forward: ReadonlyArray<Op>
   /** When the last of them ends, every gradient of the layer is ready. */
   readonly backward: ReadonlyArray<Op>
-  /**
-   * The optimizer's step for this layer's parameters, after the backward pass of that step (0 for the first). Its rate and
-   * its corrections may depend on the step; what it reads and writes does not.
-   */
-  readonly update: (step: number) => ReadonlyArray<Op>
 }
+
+/** One submission of an op that was built before; what changes from one to the next are its scalars. */
+export interface Submission {
+  readonly op: Op
+  readonly scalars?: Scalars
+}
+
+/** What is submitted in a step, 0 for the first. The ops are the same in every step. */
+export type StepSubmissions = (step: number) => ReadonlyArray<Submission>
 
 export interface TrainingModel {
   /** In forward order; the backward pass runs them in reverse. */
   readonly layers: ReadonlyArray<TrainingLayer>
   /** Brings a step's batch, before its forward pass. */
-  readonly begin: (step: number) => ReadonlyArray<Op>
+  readonly begin: StepSubmissions
+  /**
+   * The optimizer's step for the parameters of these layers (indices), after their backward passes. To be asked for once for
+   * each set of layers, before the first step: it builds the ops.
+   */
+  readonly update: (layers: ReadonlyArray<number>) => StepSubmissions
+}
+
+export const submitAll = (machine: Machine["Service"], submissions: ReadonlyArray<Submission>): void => {
+  for (const { op, scalars } of submissions) machine.submit(op, scalars)
 }
 
 /** Allocates a rank's tensors and builds its ops. */
@@ -49,6 +63,7 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
   Effect.gen(function* () {
     const machine = yield* Machine
     const layers: Array<TrainingLayer> = []
+    const updates: Array<ReadonlyArray<Submission>> = []
     let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
     const inputs: Array<Tensor> = []
     const outputs: Array<Tensor> = []
@@ -79,22 +94,26 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
           phase
         })
       // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
-      const update =
-        parameters.length > 0
-          ? [timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])]
-          : layer.optimizer.spanSeconds > 0
-            ? [timed("optimizer", [flow], [flow])]
-            : []
+      if (parameters.length > 0) {
+        const op = timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])
+        updates.push([{ op }])
+      } else updates.push(layer.optimizer.spanSeconds > 0 ? [{ op: timed("optimizer", [flow], [flow]) }] : [])
       layers.push({
         name: layer.name,
         parameters,
         gradients,
         forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
-        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
-        update: () => update
+        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])]
       })
     }
-    return { layers, begin: () => [] }
+    return {
+      layers,
+      begin: () => [],
+      update: (indices) => {
+        const submissions = indices.flatMap((index) => updates[index]!)
+        return () => submissions
+      }
+    }
   })
 
 /** An op that waits for `tensors` and does nothing else; its lane goes on when they are ready. */
@@ -102,10 +121,9 @@ export const waitFor = (label: string, tensors: ReadonlyArray<Tensor>, lane: Lan
   launch(label, barrier, lane, tensors, [])
 
 /** An op of the communication lane that waits for all of a step's ops submitted so far: what follows overlaps none of it. */
-export const waitForStep = (layers: ReadonlyArray<TrainingLayer>): Op => {
-  const written = layers.flatMap(({ backward, update }) =>
-    [...backward, ...update(0)].flatMap(({ writes }) => writes)
-  )
+export const waitForStep = ({ layers, update }: TrainingModel): Op => {
+  const updates = update([...layers.keys()])(0).map(({ op }) => op)
+  const written = [...layers.flatMap(({ backward }) => backward), ...updates].flatMap(({ writes }) => writes)
   return waitFor("wait for the step", [...new Set(written)], Lane.inter)
 }
 
