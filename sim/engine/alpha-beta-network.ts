@@ -107,6 +107,13 @@ export class AlphaBetaNetwork implements Network {
     this.#ends.move(flow, this.#endOf(record))
   }
 
+  advance(seconds: number): void {
+    this.#ends.advance(seconds)
+    for (const flow of this.#flows) if (flow !== undefined) flow.movingSince -= seconds
+    const since = this.#busySince
+    for (let link = 0; link < since.length; link++) since[link]! -= seconds
+  }
+
   linkBytes(link: number): number {
     return this.#linkBytes[link]!
   }

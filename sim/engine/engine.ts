@@ -50,6 +50,8 @@ const SLOTS_MAX = 2 ** 24
 const SLOT_MASK = SLOTS_MAX - 1
 const REUSES_MAX = 2 ** 29 - 1
 const NONE = -1
+/** Steps between two moves of the clock's epoch: seldom enough to cost nothing. */
+const EPOCH_STEPS = 256
 
 const FREE = 0
 const WORK = 1 // not yet started
@@ -78,7 +80,12 @@ export class Engine {
   /** Activities that have ended. */
   endedCount = 0
 
+  // The clock reads #now, which is counted from #epoch and kept small: see #advanceEpoch. Between steps no time is
+  // earlier than #clock, their sum.
   #now = 0
+  #epoch = 0
+  #clock = 0
+  #stepsLeft = EPOCH_STEPS
   readonly #links: Array<Link>
   readonly #network: Network
   readonly #fluid: boolean
@@ -123,7 +130,7 @@ export class Engine {
 
   /** The clock, in seconds. */
   get now(): number {
-    return this.#now
+    return this.#clock
   }
 
   /**
@@ -242,11 +249,11 @@ export class Engine {
 
   /** Reports `tag` (a 32-bit integer) to `onTimer` at a time not before now. */
   at(timeSeconds: number, tag: number): void {
-    if (!(timeSeconds >= this.#now && timeSeconds < Infinity))
-      throw new RangeError(`timer at ${timeSeconds} s: must be finite and not before now, ${this.#now} s`)
+    if (!(timeSeconds >= this.#clock && timeSeconds < Infinity))
+      throw new RangeError(`timer at ${timeSeconds} s: must be finite and not before now, ${this.#clock} s`)
     const slot = this.#allocate(TIMER)
     this.#kinds[slot] = tag
-    this.#queue.push(timeSeconds, this.#sequences[slot]!, slot)
+    this.#queue.push(Math.max(this.#now, timeSeconds - this.#epoch), this.#sequences[slot]!, slot)
   }
 
   /**
@@ -277,11 +284,14 @@ export class Engine {
   step(): boolean {
     const queue = this.#queue
     if (this.#networkChanged) this.#settle()
+    if (--this.#stepsLeft === 0) this.#advanceEpoch()
     const networkSeconds = this.#network.nextEndSeconds()
     const queueSeconds = queue.nextSeconds()
     const now = networkSeconds < queueSeconds ? networkSeconds : queueSeconds
     if (now === Infinity) return false
     this.#now = now
+    const clock = this.#epoch + now
+    if (clock > this.#clock) this.#clock = clock
     if (networkSeconds <= now * SIMULTANEOUS) this.#takeFromNetwork()
     while (queue.nextSeconds() <= now) this.#handleEvent(queue.pop())
     if (this.#networkChanged) this.#settle()
@@ -291,7 +301,7 @@ export class Engine {
   /** Steps until nothing happens any more; the time of the last event. */
   run(): number {
     while (this.step());
-    return this.#now
+    return this.#clock
   }
 
   /** Bytes that have crossed a link, weights included, counted when their flow ends. */
@@ -343,6 +353,26 @@ export class Engine {
     return found
   }
 
+  /**
+   * Puts the clock back. A time is rounded to a step of the floats around it, and what matters of a time is how far it is
+   * from others: counted from zero, a minute into a run, 1 ms is known to 12 digits only, and contention amplifies what
+   * is lost. Half of the reading stays, so that the clock's reading follows the pace of events. The epoch is a float of
+   * 24 bits: then what is moved into it, and so every time that is still of interest, is moved without rounding.
+   */
+  #advanceEpoch(): void {
+    this.#stepsLeft = EPOCH_STEPS
+    const epoch = Math.fround(this.#epoch + this.#now / 2)
+    const by = epoch - this.#epoch
+    if (!(by > 0 && by <= this.#now)) return
+    this.#epoch = epoch
+    this.#now -= by
+    this.#queue.forEach((slot) => {
+      if (this.#states[slot] === WORK_RUNNING) this.#extras[slot]! -= by
+    })
+    this.#queue.advance(by)
+    this.#network.advance(by)
+  }
+
   #settle(): void {
     this.#networkChanged = false
     this.#network.settle(this.#now)
@@ -377,7 +407,7 @@ export class Engine {
 
   #start(slot: number, cause: Activity): void {
     const now = this.#now
-    if (this.recorder !== undefined) this.recorder.started(this.#handle(slot), now, cause)
+    if (this.recorder !== undefined) this.recorder.started(this.#handle(slot), this.#clock, cause)
     if (this.#states[slot] === WORK) {
       this.#states[slot] = WORK_RUNNING
       this.#extras[slot] = now
@@ -403,7 +433,7 @@ export class Engine {
   #workEnd(slot: number): number {
     const profile = this.#details[slot]!
     if (profile < 0) return this.#extras[slot]! + this.#amounts[slot]!
-    return this.#profiles[profile]!.endSeconds(this.#extras[slot]!, this.#amounts[slot]!)
+    return this.#profiles[profile]!.endSeconds(this.#extras[slot]!, this.#amounts[slot]!, this.#epoch)
   }
 
   /** The activity ends now: its successors may start, its watchers are told. */
@@ -411,7 +441,7 @@ export class Engine {
     const handle = this.#handle(slot)
     this.pending--
     this.endedCount++
-    if (this.recorder !== undefined) this.recorder.ended(handle, this.#now)
+    if (this.recorder !== undefined) this.recorder.ended(handle, this.#clock)
     const first = this.#heads[slot]!
     this.#free(slot)
     let watched = false

@@ -58,6 +58,19 @@ export class EventQueue {
     return false
   }
 
+  /** All times become less by so many seconds, at least 0: O(n). Keeps the order: what was earlier is not later. */
+  advance(seconds: number): void {
+    if (this.#hole) this.#close()
+    const times = this.#times
+    for (let i = 0; i < this.size; i++) times[i]! -= seconds
+  }
+
+  /** Calls `visit` with every event in the queue, in no special order. */
+  forEach(visit: (event: number) => void): void {
+    if (this.#hole) this.#close()
+    for (let i = 0; i < this.size; i++) visit(this.#events[i]!)
+  }
+
   #close(): void {
     this.#hole = false
     const last = --this.size

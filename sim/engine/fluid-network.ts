@@ -178,6 +178,27 @@ export class FluidNetwork implements Network {
     this.#growLinks()
   }
 
+  advance(seconds: number): void {
+    this.#nowSeconds -= seconds
+    for (let link = 0; link < this.#busySince.length; link++) this.#busySince[link]! -= seconds
+    for (let link = 0, n = this.#solver.linkCount; link < n; link++) {
+      this.#servicesAt[link]! -= seconds
+      this.#queueTimes[link]! -= seconds
+      if (this.#channelCounts[link]! > 0) this.#advanceService(link)
+    }
+  }
+
+  /** Makes a link's service half of what it is, and that of the channels it limits, so that both are counted finely. */
+  #advanceService(link: number): void {
+    const half = this.#services[link]! / 2
+    this.#services[link]! -= half
+    for (let i = 0, n = this.#channelCounts[link]!; i < n; i++) {
+      const channel = this.#channels[link]![i]!
+      this.#endsAt[channel]! -= half
+      this.#bases[channel]! -= half
+    }
+  }
+
   linkBytes(link: number): number {
     return this.#linkBytes[link]!
   }

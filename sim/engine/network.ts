@@ -32,6 +32,8 @@ export interface Network {
   /** Brings the shares up to date after joins, ends and changes of links, all at `nowSeconds`. */
   settle(nowSeconds: number): void
   setBandwidth(link: number, bytesPerSecond: number, nowSeconds: number): void
+  /** The clock is put back by so many seconds: every time the model keeps is to become less by as much. */
+  advance(seconds: number): void
   /** Bytes that crossed the link, weights included, counted when a flow ends. */
   linkBytes(link: number): number
   /** Seconds until `nowSeconds` with at least one flow on the link. */
@@ -41,7 +43,7 @@ export interface Network {
 }
 
 /**
- * Ends this close to each other (relative to the clock, 2^-48) are one event: only rounding separates them, and each
+ * Ends this close to each other (relative to the clock's reading, 2^-48) are one event: only rounding separates them, and each
  * separate event would cost a solve.
  */
 export const SIMULTANEOUS = 1 + 2 ** -48

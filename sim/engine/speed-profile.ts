@@ -25,22 +25,25 @@ export class SpeedProfile {
     this.#factors = Float64Array.from(changes, (change) => change.factor)
   }
 
-  /** When `seconds` of work begun at `startSeconds` end: the t with integral of speed from start to t = seconds. */
-  endSeconds(startSeconds: number, seconds: number): number {
+  /**
+   * When `seconds` of work begun at `startSeconds` end: the t with integral of speed from start to t = seconds. Both are
+   * readings of a clock that started at `epochSeconds`.
+   */
+  endSeconds(startSeconds: number, seconds: number, epochSeconds = 0): number {
     if (seconds === 0) return startSeconds
     const times = this.#times
     let low = 0 // the first change after the start
     let high = times.length
     while (low < high) {
       const middle = (low + high) >> 1
-      if (times[middle]! <= startSeconds) low = middle + 1
+      if (times[middle]! - epochSeconds <= startSeconds) low = middle + 1
       else high = middle
     }
     let at = startSeconds
     let left = seconds
     for (;;) {
       const factor = low === 0 ? 1 : this.#factors[low - 1]!
-      const until = low === times.length ? Infinity : times[low]!
+      const until = low === times.length ? Infinity : times[low]! - epochSeconds
       const done = factor === 0 ? 0 : factor * (until - at)
       if (done >= left) return at + left / factor
       if (until === Infinity) return Infinity // stopped for good
