@@ -20,6 +20,7 @@ export const geluForward = defineKernel({
 export const geluBackward = defineKernel({
   name: "gelu.backward",
   signature: "inp[...], dout[...] -> dinp[...]",
+  inPlace: [[1, 0]],
   flops: ({ rows }) => 16 * rows,
   reference: ([inp, dout], [dinp], { rows }) => {
     for (let i = 0; i < rows; i++) {

@@ -27,6 +27,7 @@ import {
   positionAddForward
 } from "./embedding.ts"
 import { expertFfnForward } from "./expert-ffn.ts"
+import { composites } from "./fused.ts"
 import type { Kernel } from "./kernel.ts"
 import { kvAppend, kvAttention, kvEvict, kvGather, kvPlace } from "./kv-cache.ts"
 import { kvChunkScores, kvPoolScores, kvShotScores, kvWindowScores } from "./kv-scores.ts"
@@ -36,7 +37,6 @@ import {
   softmaxBackward,
   softmaxCrossEntropyBackward,
   softmaxCrossEntropyForward,
-  softmaxCrossEntropyFused,
   softmaxForward
 } from "./loss.ts"
 import {
@@ -136,7 +136,6 @@ const all = [
   softmaxBackward,
   softmaxCrossEntropyForward,
   softmaxCrossEntropyBackward,
-  softmaxCrossEntropyFused,
   topkGateForward,
   topkGateBackward,
   moePermutation,
@@ -150,6 +149,7 @@ const all = [
   groupedLinearBackwardWeight,
   expertFfnForward,
   tokenWindows,
+  ...composites,
   // generation
   ropeRows,
   lastToken,

@@ -26,6 +26,10 @@ export const zero = defineKernel({
 export const add = defineKernel({
   name: "add",
   signature: "inp1[...], inp2[...] -> out[...]",
+  inPlace: [
+    [0, 0],
+    [1, 0]
+  ],
   flops: ({ rows }) => rows,
   reference: ([inp1, inp2], [out], { rows }) => {
     for (let i = 0; i < rows; i++) out[i] = inp1[i]! + inp2[i]!

@@ -1,6 +1,7 @@
 // What it means to be a kernel: one declaration (attributes, shape rule, cost, clear reference), many implementations.
 // The catalogue's entries live beside this file, one file per family. Knows nothing of machines, lanes or time.
 import { elementsOf, sizeBytesOf, type Dtype, type TensorData } from "../machine/tensor.ts"
+import type { Expansion } from "./composite.ts"
 import { bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
 
 export type AttributeValue = number | string | boolean
@@ -76,6 +77,14 @@ export interface Kernel<Name extends string = string> {
   /** Dtypes that inputs or outputs must have, by position; undefined or beyond the end: any. */
   readonly inputDtypes: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes: ReadonlyArray<Dtype | undefined>
+  /** Outputs that may take the memory of an input, by position. Others must not overlap what the kernel reads. */
+  readonly inPlace?: ReadonlyArray<readonly [input: number, output: number]>
+  /** Of a kernel made of others: what they are, for backends that have no kernel of its own (composite.ts). */
+  readonly expand?: (
+    inputs: ReadonlyArray<Operand>,
+    outputs: ReadonlyArray<Operand>,
+    attributes: Attributes
+  ) => Expansion
   /**
    * Shapes of the outputs, given the inputs; undefined when they are the caller's choice. Throws RangeError when the
    * inputs do not fit together, or an attribute is missing, unknown or of the wrong type. Scalars may be missing.
@@ -125,6 +134,7 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly costFollowsScalars?: boolean
   readonly inputDtypes?: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes?: ReadonlyArray<Dtype | undefined>
+  readonly inPlace?: Kernel["inPlace"]
   /** Extents that attributes fix. */
   readonly extents?: (a: Values<S>) => Readonly<Record<string, number>>
   /** A shape rule that a signature cannot say (any number of operands, say); the signature is then only read by people. */
@@ -221,6 +231,7 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
     costFollowsScalars: declaration.costFollowsScalars ?? false,
     inputDtypes: declaration.inputDtypes ?? [],
     outputDtypes: declaration.outputDtypes ?? [],
+    ...(declaration.inPlace === undefined ? {} : { inPlace: declaration.inPlace }),
     shapes(inputs, attributes) {
       const a = resolveBeforeLaunch(attributes)
       if (rule !== undefined) return rule(shapesOf(inputs), a)

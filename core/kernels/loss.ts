@@ -1,7 +1,7 @@
-// Softmax over the last axis, and the mean cross-entropy of logits against target classes. `fused` does forward and
-// backward in one pass over the logits, in place if wished, as llm.c's fused classifier does.
+// Softmax over the last axis, and the mean cross-entropy of logits against target classes. Fused into one launch,
+// in place if wished, as llm.c's fused classifier: core/kernels/fused.ts.
 import type { TensorData } from "../machine/tensor.ts"
-import { defineKernel, number } from "./kernel.ts"
+import { defineKernel, number, type Call } from "./kernel.ts"
 
 /** probs = exp(inp - max) / sum. */
 export const softmaxForward = defineKernel({
@@ -45,7 +45,26 @@ const softmaxScale = (inp: TensorData, at: number, width: number): readonly [max
 
 const attributes = {
   /** Targets with this class do not count, as torch.nn.functional.cross_entropy's ignore_index. */
-  ignoreIndex: number(-100)
+  ignoreIndex: number(-100),
+  /**
+   * How many of the logits are classes; 0: all. Those behind only pad the vocabulary to a size that products are fast at:
+   * no probability, no gradient.
+   */
+  classes: number(0)
+}
+
+interface Rows {
+  readonly rows: number
+  /** Logits of a row, padding included. */
+  readonly width: number
+  readonly classes: number
+}
+
+const rowsOf = ({ a, rows, dim }: Call<typeof attributes>): Rows => {
+  const width = dim("vocabulary")
+  if (!(Number.isInteger(a.classes) && a.classes >= 0 && a.classes <= width))
+    throw new RangeError(`softmax_cross_entropy: ${a.classes} classes of ${width} logits`)
+  return { rows, width, classes: a.classes === 0 ? width : a.classes }
 }
 
 /** Rows that count; throws RangeError for a class outside the vocabulary. */
@@ -67,23 +86,23 @@ const crossEntropy = (
   logits: TensorData,
   targets: TensorData,
   dlogits: TensorData | undefined,
-  shape: { readonly rows: number; readonly vocabulary: number },
+  { rows, width, classes }: Rows,
   { ignoreIndex, scale }: { readonly ignoreIndex: number; readonly scale: number }
 ): number => {
-  const { rows, vocabulary } = shape
-  const counted = countedRows(targets, rows, vocabulary, ignoreIndex)
+  const counted = countedRows(targets, rows, classes, ignoreIndex)
   let loss = 0
   for (let row = 0; row < rows; row++) {
-    const at = row * vocabulary
+    const at = row * width
     const target = targets[row]!
     if (target === ignoreIndex) {
-      dlogits?.fill(0, at, at + vocabulary)
+      dlogits?.fill(0, at, at + width)
       continue
     }
-    const [max, sum] = softmaxScale(logits, at, vocabulary)
+    const [max, sum] = softmaxScale(logits, at, classes)
     loss += max + Math.log(sum) - logits[at + target]!
     if (dlogits === undefined) continue
-    for (let c = 0; c < vocabulary; c++) {
+    dlogits.fill(0, at + classes, at + width)
+    for (let c = 0; c < classes; c++) {
       const probability = Math.exp(logits[at + c]! - max) / sum
       dlogits[at + c] = ((probability - (c === target ? 1 : 0)) * scale) / counted
     }
@@ -98,14 +117,8 @@ export const softmaxCrossEntropyForward = defineKernel({
   attributes,
   inputDtypes: [undefined, "int32"],
   flops: ({ rows, dim }) => 4 * rows * dim("vocabulary"),
-  reference: ([logits, targets], [loss], { a, rows, dim }) => {
-    loss[0] = crossEntropy(
-      logits,
-      targets,
-      undefined,
-      { rows, vocabulary: dim("vocabulary") },
-      { ...a, scale: 1 }
-    )
+  reference: ([logits, targets], [loss], call) => {
+    loss[0] = crossEntropy(logits, targets, undefined, rowsOf(call), { ...call.a, scale: 1 })
   }
 })
 
@@ -116,19 +129,7 @@ export const softmaxCrossEntropyBackward = defineKernel({
   attributes: { ...attributes, scale: number(1) },
   inputDtypes: [undefined, "int32"],
   flops: ({ rows, dim }) => 6 * rows * dim("vocabulary"),
-  reference: ([logits, targets], [dlogits], { a, rows, dim }) => {
-    crossEntropy(logits, targets, dlogits, { rows, vocabulary: dim("vocabulary") }, a)
-  }
-})
-
-/** Loss and dlogits together. */
-export const softmaxCrossEntropyFused = defineKernel({
-  name: "softmax_cross_entropy.fused",
-  signature: "logits[..., vocabulary], targets[...] -> loss[], dlogits[..., vocabulary]",
-  attributes: { ...attributes, scale: number(1) },
-  inputDtypes: [undefined, "int32"],
-  flops: ({ rows, dim }) => 6 * rows * dim("vocabulary"),
-  reference: ([logits, targets], [loss, dlogits], { a, rows, dim }) => {
-    loss[0] = crossEntropy(logits, targets, dlogits, { rows, vocabulary: dim("vocabulary") }, a)
+  reference: ([logits, targets], [dlogits], call) => {
+    crossEntropy(logits, targets, dlogits, rowsOf(call), call.a)
   }
 })

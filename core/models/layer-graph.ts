@@ -6,6 +6,8 @@ import type { Attributes, Operand, Work } from "../kernels/kernel.ts"
 /** A tensor by name. Within a graph a name is written once, except by calls that accumulate into a tied gradient. */
 export interface Value extends Operand {
   readonly name: string
+  /** Of a padded table: rows in use. Those behind are zeros, and stay so. */
+  readonly usedRows?: number
 }
 
 export interface KernelCall {
@@ -69,6 +71,12 @@ export const callsOf = (graph: LayerGraph, phase: GraphPhase): ReadonlyArray<Ker
   const layers = phase === "forward" ? graph.layers : graph.layers.toReversed()
   return layers.flatMap((layer) => layer[phase])
 }
+
+/** All calls of a training step in the order they run: forward, then layer by layer from the last both halves of the backward pass. */
+export const stepCalls = ({ layers }: LayerGraph): ReadonlyArray<KernelCall> => [
+  ...layers.flatMap(({ forward }) => forward),
+  ...layers.toReversed().flatMap(({ backwardInput, backwardWeight }) => [...backwardInput, ...backwardWeight])
+]
 
 /** The same model with one layer per block (a whole transformer block), for schedules that do not cut finer. */
 export const byBlock = (graph: LayerGraph): LayerGraph => {

@@ -63,7 +63,8 @@ struct CrossEntropy {
   const float* logits;
   const int32_t* targets;
   float* dlogits;
-  int64_t rows, vocabulary;
+  /** `width` logits in a row, of which the first `classes` count; the others pad the vocabulary. */
+  int64_t rows, width, classes;
   int64_t ignoreIndex;
   double scale;
 };
@@ -80,41 +81,51 @@ double crossEntropy(const CrossEntropy& e) {
   for (int64_t row = 0; row < e.rows; row++) {
     const int32_t target = e.targets[row];
     if (target == e.ignoreIndex) continue;
-    if (target < 0 || target >= e.vocabulary) {
+    if (target < 0 || target >= e.classes) {
       throw BadCall("softmax_cross_entropy: target " + std::to_string(target) + " outside the vocabulary of " +
-                    std::to_string(e.vocabulary));
+                    std::to_string(e.classes));
     }
     counted++;
   }
   thread_local std::vector<float> scratch;
-  if (e.dlogits == nullptr) scratch.resize(static_cast<size_t>(e.vocabulary));
+  if (e.dlogits == nullptr) scratch.resize(static_cast<size_t>(e.classes));
   double loss = 0;
   for (int64_t row = 0; row < e.rows; row++) {
-    const float* x = e.logits + row * e.vocabulary;
-    float* p = e.dlogits == nullptr ? scratch.data() : e.dlogits + row * e.vocabulary;
+    const float* x = e.logits + row * e.width;
+    float* p = e.dlogits == nullptr ? scratch.data() : e.dlogits + row * e.width;
     const int32_t target = e.targets[row];
     if (target == e.ignoreIndex) {
-      for (int64_t c = 0; e.dlogits != nullptr && c < e.vocabulary; c++) p[c] = 0;
+      for (int64_t c = 0; e.dlogits != nullptr && c < e.width; c++) p[c] = 0;
       continue;
     }
-    const float max = largest(e.vocabulary, x);
+    const float max = largest(e.classes, x);
     const auto atTarget = static_cast<double>(x[target]);
-    const double sum = exponentials(e.vocabulary, x, max, p);
+    const double sum = exponentials(e.classes, x, max, p);
     loss += static_cast<double>(max) + std::log(sum) - atTarget;
     if (e.dlogits == nullptr) continue;
     const double factor = e.scale / static_cast<double>(counted);
     // the target's own gradient is a difference, which must not lose its digits
     const double own = (static_cast<double>(p[target]) / sum - 1) * factor;
-    gradientRow(e.vocabulary, p, factor / sum);
+    gradientRow(e.classes, p, factor / sum);
     p[target] = static_cast<float>(own);
+    for (int64_t c = e.classes; c < e.width; c++) p[c] = 0;
   }
   return loss / static_cast<double>(counted);
 }
 
 CrossEntropy of(const Call& call, float* dlogits) {
-  return {floatsIn(call, 0),           integersIn(call, 1),
-          dlogits,                     input(call, 1).elements,
-          widthOf(input(call, 0)),     call.integer("ignoreIndex"),
+  const int64_t width = widthOf(input(call, 0));
+  const int64_t classes = call.integer("classes");
+  if (classes < 0 || classes > width) {
+    throw BadCall(call.kernel + ": " + std::to_string(classes) + " classes of " + std::to_string(width) + " logits");
+  }
+  return {floatsIn(call, 0),
+          integersIn(call, 1),
+          dlogits,
+          input(call, 1).elements,
+          width,
+          classes == 0 ? width : classes,
+          call.integer("ignoreIndex"),
           dlogits == nullptr ? 1 : call.number("scale")};
 }
 

@@ -52,10 +52,11 @@ const crossEntropy = (
 ): KernelCase => {
   const lead = leading(draw)
   const vocabulary = draw.integer(1, 60)
+  const padding = draw.flag() ? draw.integer(1, 9) : 0
   const size = draw.integer(0, 3) === 0 ? 30 : 2
   return {
     inputs: [
-      { shape: [...lead, vocabulary], value: () => size * draw.float() },
+      { shape: [...lead, vocabulary + padding], value: () => size * draw.float() },
       {
         shape: lead,
         dtype: "int32",
@@ -63,7 +64,10 @@ const crossEntropy = (
         value: (i) => (i > 0 && draw.integer(0, 4) === 0 ? -100 : draw.integer(0, vocabulary - 1))
       }
     ],
-    attributes: scaled ? { scale: 1 + draw.float() / 2 } : {},
+    attributes: {
+      ...(padding > 0 ? { classes: vocabulary } : {}),
+      ...(scaled ? { scale: 1 + draw.float() / 2 } : {})
+    },
     inPlace
   }
 }
