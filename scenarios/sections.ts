@@ -37,6 +37,8 @@ const transformer = {
   width: Positive,
   heads: Positive,
   vocabulary: withDefault(Positive, 50257),
+  /** Embedding rows and logits are padded to a multiple of it, 64 or 128 for GPUs; values stay the same. */
+  vocabularyMultiple: withDefault(Positive, 1),
   context: withDefault(Positive, 1024),
   batch: withDefault(Positive, 4)
 }

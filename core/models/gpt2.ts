@@ -2,13 +2,15 @@
 import type { Dtype } from "../machine/tensor.ts"
 import { GraphBuilder } from "./graph-builder.ts"
 import type { LayerGraph, Value } from "./layer-graph.ts"
-import { checkSizes } from "./sizes.ts"
+import { checkSizes, paddedVocabulary } from "./sizes.ts"
 
 export interface Gpt2Config {
   readonly layers: number
   readonly width: number
   readonly heads: number
   readonly vocabulary: number
+  /** Pads embedding rows and logits to a multiple of it; values stay the same. Default 1: no padding. */
+  readonly vocabularyMultiple?: number
   /** Tokens per sequence, and learned positions. */
   readonly context: number
   /** Sequences per rank and step. */
@@ -26,8 +28,10 @@ export interface Gpt2Config {
  * Throws RangeError for sizes that are no positive whole numbers, or heads that do not divide the width.
  */
 export const gpt2 = (config: Gpt2Config): LayerGraph => {
-  const { layers, width, heads, vocabulary, context, batch } = config
-  checkSizes("gpt2", { layers, width, heads, vocabulary, context, batch }, [["width", "heads"]])
+  const { layers, width, heads, vocabulary, context, batch, vocabularyMultiple = 1 } = config
+  checkSizes("gpt2", { layers, width, heads, vocabulary, context, batch, vocabularyMultiple }, [
+    ["width", "heads"]
+  ])
   const graph = new GraphBuilder("gpt2", {
     activations: config.activationDtype ?? "bfloat16",
     parameters: config.parameterDtype ?? "float32"
@@ -49,7 +53,11 @@ export const gpt2 = (config: Gpt2Config): LayerGraph => {
   const tokens = graph.input("tokens", [batch, context])
   const targets = graph.input("targets", [batch, context])
   graph.layer("transformer.wte")
-  const embedding = graph.parameter("weight", [vocabulary, width])
+  const embedding = graph.parameter(
+    "weight",
+    [paddedVocabulary(vocabulary, vocabularyMultiple), width],
+    vocabulary
+  )
   let x = graph.embedding(tokens, embedding)
   graph.layer("transformer.wpe")
   x = graph.positions(x, graph.parameter("weight", [context, width]))
@@ -70,5 +78,5 @@ export const gpt2 = (config: Gpt2Config): LayerGraph => {
   }
   x = norm(x, "transformer.ln_f")
   graph.layer("lm_head")
-  return graph.finish(graph.linear(x, embedding), targets)
+  return graph.finish(graph.linear(x, embedding), targets, vocabulary)
 }

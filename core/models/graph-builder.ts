@@ -64,10 +64,14 @@ export class GraphBuilder {
     return value
   }
 
-  /** A trainable tensor of the current layer. */
-  parameter(name: string, shape: Shape): Value {
+  /** A trainable tensor of the current layer. Of a padded table only the first `usedRows` rows are in use. */
+  parameter(name: string, shape: Shape, usedRows = shape[0]): Value {
     const layer = this.#layer
-    const value = { name: `${layer.name}.${name}`, ...operand(shape, this.#dtypes.parameters) }
+    const value: Value = {
+      name: `${layer.name}.${name}`,
+      ...operand(shape, this.#dtypes.parameters),
+      ...(usedRows === undefined || usedRows === shape[0] ? {} : { usedRows })
+    }
     layer.parameters.push(value)
     this.#parameters.add(value.name)
     return value
@@ -226,12 +230,16 @@ export class GraphBuilder {
     return out
   }
 
-  /** Ends the model with the mean cross-entropy of `logits`, and writes the backward pass down. */
-  finish(logits: Value, targets: Value): LayerGraph {
+  /**
+   * Ends the model with the mean cross-entropy of `logits`, and writes the backward pass down. Logits beyond the vocabulary
+   * are padding.
+   */
+  finish(logits: Value, targets: Value, vocabulary: number): LayerGraph {
     this.layer("loss")
     const operands = [logits, targets]
-    const [loss] = this.#forward("softmax_cross_entropy.forward", {}, operands, [["out", "float32"]])
-    this.#note(() => this.#toInputs("softmax_cross_entropy.backward", {}, operands, [logits]))
+    const attributes = logits.shape.at(-1) === vocabulary ? {} : { classes: vocabulary }
+    const [loss] = this.#forward("softmax_cross_entropy.forward", attributes, operands, [["out", "float32"]])
+    this.#note(() => this.#toInputs("softmax_cross_entropy.backward", attributes, operands, [logits]))
     for (const { layer, backward } of this.#tape.toReversed()) {
       this.#current = layer
       backward()

@@ -23,13 +23,14 @@ export const initialParameters = (graph: LayerGraph, seed: number): ((parameter:
       if (last !== undefined) residual.add(last.name)
     }
   }
-  return ({ name, shape, elements }) => {
+  return ({ name, shape, elements, usedRows = shape[0] ?? 1 }) => {
     const values = new Float32Array(elements)
     if (norms.has(name)) return values.fill(1)
     if (shape.length < 2) return values
     const own = random.split(name)
     const scale = residual.has(name) ? deviation / Math.sqrt(residual.size) : deviation
-    for (let i = 0; i < elements; i++) values[i] = scale * own.normal()
+    const used = (elements / (shape[0] ?? 1)) * usedRows
+    for (let i = 0; i < used; i++) values[i] = scale * own.normal()
     return values
   }
 }

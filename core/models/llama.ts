@@ -2,7 +2,7 @@
 import type { Dtype } from "../machine/tensor.ts"
 import { GraphBuilder } from "./graph-builder.ts"
 import type { LayerGraph, Value } from "./layer-graph.ts"
-import { checkSizes } from "./sizes.ts"
+import { checkSizes, paddedVocabulary } from "./sizes.ts"
 
 export interface LlamaConfig {
   readonly layers: number
@@ -11,6 +11,8 @@ export interface LlamaConfig {
   readonly kvHeads: number
   readonly ffnWidth: number
   readonly vocabulary: number
+  /** Pads embedding rows and logits to a multiple of it; values stay the same. Default 1: no padding. */
+  readonly vocabularyMultiple?: number
   /** Tokens per sequence. */
   readonly context: number
   /** Sequences per rank and step. */
@@ -34,8 +36,19 @@ export const decoder = (
   config: Omit<LlamaConfig, "ffnWidth"> & { readonly ropeBase: number },
   feedForward: (graph: GraphBuilder, x: Value, block: string) => Value
 ): LayerGraph => {
-  const { layers, width, heads, kvHeads, vocabulary, context, batch, tied, ropeBase } = config
-  checkSizes(name, { layers, width, heads, kvHeads, vocabulary, context, batch }, [
+  const {
+    layers,
+    width,
+    heads,
+    kvHeads,
+    vocabulary,
+    context,
+    batch,
+    tied,
+    ropeBase,
+    vocabularyMultiple = 1
+  } = config
+  checkSizes(name, { layers, width, heads, kvHeads, vocabulary, context, batch, vocabularyMultiple }, [
     ["width", "heads"],
     ["heads", "kvHeads"]
   ])
@@ -44,6 +57,7 @@ export const decoder = (
     parameters: config.parameterDtype ?? "float32"
   })
   const headWidth = width / heads
+  const table = [paddedVocabulary(vocabulary, vocabularyMultiple), width]
   const kvWidth = kvHeads * headWidth
   const norm = (x: Value, name: string, block?: string): Value => {
     graph.layer(name, block)
@@ -53,7 +67,7 @@ export const decoder = (
   const tokens = graph.input("tokens", [batch, context])
   const targets = graph.input("targets", [batch, context])
   graph.layer("model.embed_tokens")
-  const embedding = graph.parameter("weight", [vocabulary, width])
+  const embedding = graph.parameter("weight", table, vocabulary)
   let x = graph.embedding(tokens, embedding)
   for (let l = 0; l < layers; l++) {
     const block = `model.layers.${l}`
@@ -70,8 +84,8 @@ export const decoder = (
   }
   x = norm(x, "model.norm")
   graph.layer("lm_head")
-  const output = tied ? embedding : graph.parameter("weight", [vocabulary, width])
-  return graph.finish(graph.linear(x, output), targets)
+  const output = tied ? embedding : graph.parameter("weight", table, vocabulary)
+  return graph.finish(graph.linear(x, output), targets, vocabulary)
 }
 
 /** A layer that is one linear map without bias. */

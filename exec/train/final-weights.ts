@@ -11,6 +11,8 @@ import type { Ended } from "../execute.ts"
 
 export class FinalWeights {
   #tensors: ReadonlyArray<Tensor> = []
+  /** Of padded tables; the padding is not saved. */
+  #usedRows: ReadonlyMap<string, number> = new Map()
   #parameters: ReadonlyArray<SavedParameter> = []
 
   /** The model as it was, its parameters remembered. */
@@ -18,18 +20,25 @@ export class FinalWeights {
     return Effect.gen({ self: this }, function* () {
       const model = yield* build
       const { rank } = yield* Machine
-      if (rank === 0) this.#tensors = model.layers.flatMap(({ parameters }) => parameters)
+      if (rank !== 0) return model
+      this.#tensors = model.layers.flatMap(({ parameters }) => parameters)
+      this.#usedRows = model.usedRows
       return model
     })
   }
 
   /** Copies the values out of a run that is about to give up its memory. */
   take({ valuesOf }: Ended<unknown>): void {
-    this.#parameters = this.#tensors.map((tensor) => ({
-      name: tensor.name,
-      shape: tensor.shape,
-      values: Float32Array.from(valuesOf(0, tensor))
-    }))
+    this.#parameters = this.#tensors.map((tensor) => {
+      const { name, shape, elements } = tensor
+      const rows = this.#usedRows.get(name) ?? shape[0] ?? 1
+      const used = (elements / (shape[0] ?? 1)) * rows
+      return {
+        name,
+        shape: shape.length === 0 ? shape : [rows, ...shape.slice(1)],
+        values: Float32Array.from(valuesOf(0, tensor).subarray(0, used))
+      }
+    })
   }
 
   /** Of the run that ended; none before. */
@@ -41,13 +50,13 @@ export class FinalWeights {
 /** An architecture's name and sizes, defaults filled in. Sequences in a batch are the run's, not the model's. */
 export const architectureOf = (model: ArchitectureSettings): Pick<SavedWeights, "model" | "sizes"> => {
   if ("llama" in model) {
-    const { batch: _, ...sizes } = model.llama
+    const { batch: _, vocabularyMultiple: __, ...sizes } = model.llama
     return { model: "llama", sizes: { kvHeads: sizes.heads, ropeBase: llamaRopeBase, ...sizes } }
   }
   if ("gpt2" in model) {
-    const { batch: _, ...sizes } = model.gpt2
+    const { batch: _, vocabularyMultiple: __, ...sizes } = model.gpt2
     return { model: "gpt2", sizes: { ...sizes } }
   }
-  const { batch: _, ...sizes } = model.mixtral
+  const { batch: _, vocabularyMultiple: __, ...sizes } = model.mixtral
   return { model: "mixtral", sizes: { kvHeads: sizes.heads, ...sizes } }
 }

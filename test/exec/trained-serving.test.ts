@@ -36,7 +36,7 @@ const graphOf = (tied: boolean, context: number): LayerGraph =>
 /** Weights so large that tokens differ, norms included: as the training graph names and shapes its parameters. */
 const weightsOf = (tied: boolean, seed: number): SavedWeights => {
   const random = new Random(seed)
-  const settings = { llama: { ...sizes, tied, context: 64, batch: 4 } }
+  const settings = { llama: { ...sizes, tied, context: 64, batch: 4, vocabularyMultiple: 1 } }
   return {
     name: "made up",
     ...architectureOf(settings),

@@ -30,6 +30,8 @@ export interface KernelModelOptions {
 }
 
 export interface KernelModel extends TrainingModel {
+  /** Of parameters that are padded tables, by name: the rows in use. */
+  readonly usedRows: ReadonlyMap<string, number>
   /** Mean cross-entropy of the last forward pass, a scalar. */
   readonly loss: Tensor
   /** A forward pass over batch `index` of the held-out tokens, the same on every rank; leaves its loss in `loss`. */
@@ -133,6 +135,13 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         )
         return (step) => updates.flatMap((update) => update(step))
       },
+      usedRows: new Map(
+        graph.layers.flatMap(({ parameters }) =>
+          parameters.flatMap(({ name, usedRows }) =>
+            usedRows === undefined ? [] : [[name, usedRows] as const]
+          )
+        )
+      ),
       loss: tensorOf(graph.loss),
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)
