@@ -158,13 +158,13 @@ const importOptions = (command: Command): Command =>
     .addOption(jsonOption())
 
 importOptions(importer.command("kineto"))
-  .description("a torch.profiler trace")
-  .argument("<trace>", "trace file (.json or .json.gz)")
+  .description("a torch.profiler trace, or those of several ranks of one job")
+  .argument("<trace...>", "trace files (.json or .json.gz)")
   .option("--step-time <time>", "step time without the profiler, such as 40.4ms")
   .addOption(new Option("--timestamps <unit>", "unit of times in the trace").choices(["auto", "us", "ns"]))
   .action(
-    ending(async (file: string, options: ImportCommandOptions) =>
-      (await import("./cli/import-command.ts")).importCommand("kineto", file, options)
+    ending(async (files: [string, ...Array<string>], options: ImportCommandOptions) =>
+      (await import("./cli/import-command.ts")).importCommand("kineto", files, options)
     )
   )
 
@@ -177,7 +177,7 @@ importOptions(importer.command("nccl-tests"))
   .option("--link <text>", "how the links were limited (default: unshaped)")
   .action(
     ending(async (file: string, options: ImportCommandOptions) =>
-      (await import("./cli/import-command.ts")).importCommand("nccl-tests", file, options)
+      (await import("./cli/import-command.ts")).importCommand("nccl-tests", [file], options)
     )
   )
 
@@ -204,7 +204,7 @@ importOptions(importer.command("csv"))
   .argument("<csv>", "table file")
   .action(
     ending(async (file: string, options: ImportCommandOptions) =>
-      (await import("./cli/import-command.ts")).importCommand("csv", file, options)
+      (await import("./cli/import-command.ts")).importCommand("csv", [file], options)
     )
   )
 

@@ -24,7 +24,7 @@ export {
 } from "./weights-file.ts"
 export type { ImportReport } from "./import-report.ts"
 export type { TableOptions } from "./table-profile.ts"
-export { importKineto, importKinetoFile, type KinetoOptions } from "./kineto/import.ts"
+export { importKineto, importKinetoFile, importKinetoFiles, type KinetoOptions } from "./kineto/import.ts"
 export { importCsv, importCsvFile } from "./csv.ts"
 export { importNcclTests, importNcclTestsFile, type NcclTestsOptions } from "./nccl-tests.ts"
 export { parseRequestTrace } from "./requests/request-trace.ts"

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
 import { formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
-import type { ImportReport } from "../../traces/import-report.ts"
+import type { CommunicationTimes, ImportReport, RankTimes } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
@@ -27,19 +27,24 @@ export type ImportSource = "kineto" | "nccl-tests" | "csv"
 
 export const importCommand = (
   source: ImportSource,
-  file: string,
+  files: readonly [string, ...Array<string>],
   options: ImportCommandOptions
 ): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const report = yield* imported(source, file, options)
+      const report = yield* imported(source, files, options)
       yield* writeProfile(options.out, report.profile)
       return said(options.json === true ? json(summary(report, options.out)) : print(report, options.out))
     })
   )
 
-const imported = (source: ImportSource, file: string, options: ImportCommandOptions) =>
+const imported = (
+  source: ImportSource,
+  files: readonly [string, ...Array<string>],
+  options: ImportCommandOptions
+) =>
   Effect.gen(function* () {
+    const [file] = files
     const { name, device, conditions } = options
     const common = {
       ...(name === undefined ? {} : { name }),
@@ -48,8 +53,8 @@ const imported = (source: ImportSource, file: string, options: ImportCommandOpti
     }
     if (source === "kineto") {
       const unprofiledStepSeconds = yield* stepTime(options.stepTime)
-      const { importKinetoFile } = yield* Effect.promise(() => import("../../traces/kineto/import.ts"))
-      return yield* importKinetoFile(file, {
+      const { importKinetoFiles } = yield* Effect.promise(() => import("../../traces/kineto/import.ts"))
+      return yield* importKinetoFiles(files, {
         ...common,
         ...(unprofiledStepSeconds === undefined ? {} : { unprofiledStepSeconds }),
         ...(options.timestamps === undefined ? {} : { timestampUnit: options.timestamps })
@@ -85,7 +90,7 @@ const parameterCount = ({ profile }: ImportReport): number =>
   profile.parameters.reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0)
 
 const summary = (report: ImportReport, out: string) => {
-  const { profile, unattributed, warnings } = report
+  const { profile, unattributed, communication, ranks, parallelism, warnings } = report
   return {
     out,
     name: profile.name,
@@ -102,12 +107,15 @@ const summary = (report: ImportReport, out: string) => {
     collectives: profile.collectives.length,
     unattributedShare: profile.unattributedShare,
     unattributed,
+    communication: communication ?? null,
+    ranks: ranks ?? [],
+    parallelism: parallelism ?? [],
     warnings
   }
 }
 
 const print = (report: ImportReport, out: string): string => {
-  const { profile, unattributed, warnings } = report
+  const { profile, unattributed, communication, ranks = [], warnings } = report
   const { steps, layers, ops, collectives } = profile
   const phases = (["forward", "backward", "optimizer"] as const).map((phase) => {
     const busy = layers.reduce((sum, layer) => sum + layer[phase].busySeconds, 0)
@@ -137,6 +145,8 @@ const print = (report: ImportReport, out: string): string => {
   return [
     `${profile.name} on ${profile.device}`,
     ...training,
+    ...(communication === undefined || communication.kernels === 0 ? [] : communicationLines(communication)),
+    ...(ranks.length === 0 ? [] : rankLines(ranks)),
     ...(left.length === 0 ? [] : ["not attributed", ...alignColumns(left)]),
     ...(ops.length === 0 ? [] : [`${ops.length} timed ops`]),
     ...(collectives.length === 0 ? [] : [`${collectives.length} timed collectives`]),
@@ -144,4 +154,35 @@ const print = (report: ImportReport, out: string): string => {
     `wrote ${out}`,
     ""
   ].join("\n")
+}
+
+const communicationLines = ({
+  computeSeconds,
+  unionSeconds,
+  overlappedSeconds,
+  exposedSeconds
+}: CommunicationTimes): ReadonlyArray<string> =>
+  alignColumns([
+    ["per step", ""],
+    ["  kernels compute", formatSeconds(computeSeconds)],
+    ["  collectives run", formatSeconds(unionSeconds)],
+    ["    beside compute", formatSeconds(overlappedSeconds)],
+    ["    exposed", formatSeconds(exposedSeconds)]
+  ])
+
+const rankLines = (ranks: ReadonlyArray<RankTimes>): ReadonlyArray<string> => {
+  const signed = (seconds: number | undefined): string =>
+    seconds === undefined ? "-" : `${seconds < 0 ? "-" : ""}${formatSeconds(Math.abs(seconds))}`
+  return alignColumns([
+    ["rank", "step", "device busy", "collectives", "exposed", "clock ahead", "late to them"],
+    ...ranks.map((each) => [
+      `${each.rank}`,
+      formatSeconds(each.stepSeconds),
+      formatSeconds(each.deviceBusySeconds),
+      formatSeconds(each.communication.unionSeconds),
+      formatSeconds(each.communication.exposedSeconds),
+      signed(each.clockOffsetSeconds),
+      signed(each.lateSeconds)
+    ])
+  ])
 }

@@ -80,7 +80,7 @@ describe("a whole step", () => {
   it("does not count a kernel that runs under another twice", async () => {
     // 4 us of the 10 of another stream's copy lie under gemm_b (27..57); 6 after it, over the 2 of the loss (58..60).
     const trace = smallStep(new ChromeTrace(), 0, 50)
-    trace.kernel("Memcpy", 21, 53, 10)
+    trace.kernel("Memcpy", 21, 53, 10, 1, { stream: 8 })
     const { profile } = await run(trace.bytes)
     expect(busy(profile)["Block_0.Linear_1"]![0]).toBe(36)
     expect(busy(profile).loss).toEqual([0, 2, 0])
@@ -232,10 +232,28 @@ describe("less telling traces", () => {
     expect(profile.layers.map((layer) => layer.name)).toEqual(["embed", "head", "loss"])
   })
 
-  it("groups kernels by family where there is neither", async () => {
+  it("makes layers of ops with a backward pass where there are neither, phases and the optimizer apart", async () => {
     const trace = smallStep(new ChromeTrace(), 0, 50)
     const events = trace.events.filter((event) => !String(event.name).startsWith("nn.Module"))
-    const { profile, warnings } = await run(encode(JSON.stringify({ traceEvents: events })))
+    trace.host("user_annotation", "## forward ##", 2, 45)
+    trace.host("user_annotation", "[pl][profile]run_training_batch", 1, 190)
+    const { profile, warnings } = await run(
+      encode(JSON.stringify({ traceEvents: [...events, ...trace.events.slice(-2)] }))
+    )
+    expect(busy(profile)).toEqual({
+      "aten::linear": [10, 20, us((12e-6 * 72) / 104)],
+      "aten::add": [5, 0, 0],
+      "aten::linear#2": [30, 40, us((12e-6 * 32) / 104)],
+      "aten::cross_entropy_loss": [2, 3, 0]
+    })
+    expect(warnings.join()).toContain("no modules were recorded")
+  })
+
+  it("groups kernels by family where ops say nothing of the backward pass either", async () => {
+    const trace = smallStep(new ChromeTrace(), 0, 50)
+    const events = trace.events.filter((event) => !String(event.name).startsWith("nn.Module"))
+    const stripped = JSON.stringify({ traceEvents: events }).replace(/"Sequence number":\d+,?/gu, "")
+    const { profile, warnings } = await run(encode(stripped))
     expect(busy(profile)).toMatchObject({ gemm: [40, 60, expect.any(Number) as number], loss: [2, 0, 0] })
     expect(us(spanOf(profile))).toBe(us(profile.stepSeconds))
     expect(us(profile.deviceBusySeconds)).toBe(122)
@@ -274,7 +292,18 @@ describe("less telling traces", () => {
     const trace = smallStep(new ChromeTrace().kernel("warm_up", 1, 2, 5), 50, 50)
     const { profile, warnings } = await run(trace.bytes)
     expect(busy(profile)).toEqual(smallBusy)
-    expect(warnings).toEqual(["1 device events were launched outside the profiled steps and were left out"])
+    expect(warnings).toEqual(["1 device events were launched before the profiled steps and were left out"])
+  })
+
+  it("calls nothing an optimizer where there is none", async () => {
+    // Forward work after the last backward node, as pipelines have it.
+    const trace = smallStep(new ChromeTrace(), 0, 50)
+    const events = trace.events.filter((event) => !String(event.name).startsWith("Optimizer"))
+    const without = JSON.stringify({ traceEvents: events }).replaceAll("multi_tensor_apply_kernel", "gemm_e")
+    const { profile } = await run(encode(without))
+    const phases = Object.values(busy(profile))
+    expect(phases.reduce((sum, [, , optimizer]) => sum + optimizer!, 0)).toBe(0)
+    expect(phases.reduce((sum, [forward]) => sum + forward!, 0)).toBe(47 + 12)
   })
 
   it("counts parameters once under gradient accumulation", async () => {
@@ -283,7 +312,8 @@ describe("less telling traces", () => {
     smallStep(trace, 200, 60)
     const marks = trace.events.filter((event) => String(event.name).startsWith("ProfilerStep"))
     marks[0]!.dur = 400
-    trace.events.splice(trace.events.indexOf(marks[1]!), 1)
+    const optimizer = trace.events.find((event) => String(event.name).startsWith("Optimizer"))!
+    for (const gone of [marks[1]!, optimizer]) trace.events.splice(trace.events.indexOf(gone), 1)
     const { profile, warnings } = await run(trace.bytes)
     expect(profile.steps).toBe(1)
     expect(profile.parameters).toHaveLength(3)
@@ -340,20 +370,6 @@ describe("bad input", () => {
     ["no JSON", encode("<html>"), "content", "<"],
     ["another JSON", encode('{"a": 1}'), "traceEvents", "missing"],
     ["events that are no array", encode('{"traceEvents": 3}'), "traceEvents", "3"],
-    ["an event that is no object", withEvent(7), last, "7"],
-    [
-      "a time that is no number",
-      withEvent({ ph: "X", cat: "kernel", ts: "now", dur: 1 }),
-      `${last}.ts`,
-      "now"
-    ],
-    ["a negative duration", withEvent({ ph: "X", cat: "kernel", ts: 1, dur: -2 }), `${last}.dur`, "-2"],
-    [
-      "arguments that are no object",
-      withEvent({ ph: "X", cat: "cpu_op", ts: 1, args: [] }),
-      `${last}.args`,
-      "[]"
-    ],
     ["broken JSON inside", encode('{"traceEvents": [{"a": tru}]}'), "traceEvents[0]", "tru"],
     [
       "a file cut inside an event",
@@ -369,6 +385,26 @@ describe("bad input", () => {
     expect(error).toMatchObject({ file: "t.json", field })
     expect(error.value).toContain(value)
     expect(error.message).not.toContain("\n")
+  })
+
+  it.each([
+    ["an event that is no object", 7, `${last} is 7, not an object`],
+    ["a time that is no number", { ph: "X", cat: "kernel", ts: "now", dur: 1 }, `${last}.ts is now`],
+    ["a negative duration", { ph: "X", cat: "kernel", ts: 1, dur: -2 }, `${last}.dur is -2`],
+    ["arguments that are no object", { ph: "X", cat: "cpu_op", ts: 1, args: [] }, `${last}.args is []`]
+  ])("%s is left out, and told", async (_, event, told) => {
+    const { profile, warnings } = await run(withEvent(event))
+    expect(busy(profile)).toEqual(smallBusy)
+    expect(warnings.join()).toContain(
+      `1 events have a value that is none and were left out, the first: ${told}`
+    )
+  })
+
+  it("refuses a trace of which much is broken", async () => {
+    const text = trace.json.replace(/"dur":/gu, '"dur":-').replaceAll("-0.5", "0.5")
+    expect(await failure(encode(text))).toMatchObject({ field: "traceEvents[0].dur" })
+    const broken = trace.json.replace(/"name":"(?:gemm|aten)/gu, '"name":"x"y')
+    expect((await failure(encode(broken))).accepted).toContain("valid JSON")
   })
 
   it("refuses an un-profiled step shorter than the device's work", async () => {

@@ -1,17 +1,18 @@
 // From events to layers: which layer and phase each piece of device time belongs to, and which parameters each layer
 // has. Kernel -> launch (correlation id) -> enclosing module, or autograd node -> forward op (sequence number, or the
 // forward/backward link) -> module. Knows nothing of files.
-import type { CollectiveCost, LayerCost, ProfiledParameter } from "../../core/profile.ts"
-import { showValue, TraceError } from "../trace-error.ts"
-import { collectiveCosts, isCollective } from "./collectives.ts"
-import { deviceRegions, type Region } from "./device-regions.ts"
+import type { LayerCost, ProfiledParameter } from "../../core/profile.ts"
+import type { CommunicationTimes, Parallelism } from "../import-report.ts"
+import { collectiveCalls, type CollectiveCall } from "./collectives.ts"
+import { deviceRegions, communicationTimes, type Region } from "./device-regions.ts"
+import { deviceWork, type DeviceWork } from "./device-work.ts"
 import { forwardFinder, precedingNode } from "./forward-ops.ts"
 import { HostTree } from "./host-tree.ts"
 import { kernelGroup } from "./kernel-group.ts"
 import { Layers, type Anchor } from "./layers.ts"
-import { originFinder, type Origin, type Phase } from "./origins.ts"
+import type { Origin, Phase } from "./origins.ts"
+import { findParallelism } from "./parallelism.ts"
 import { chooseParameters, gradientRows, type GradientRow } from "./parameters.ts"
-import { findSteps } from "./steps.ts"
 import { Host, type KinetoTrace } from "./trace.ts"
 
 export interface Attribution {
@@ -20,7 +21,11 @@ export interface Attribution {
   readonly deviceBusySeconds: number
   readonly layers: ReadonlyArray<LayerCost>
   readonly parameters: ReadonlyArray<ProfiledParameter>
-  readonly collectives: ReadonlyArray<CollectiveCost>
+  /** Every collective of the steps, in the order in which the device ran them. */
+  readonly calls: ReadonlyArray<CollectiveCall>
+  /** Per step. */
+  readonly communication: CommunicationTimes
+  readonly parallelism: ReadonlyArray<Parallelism>
   /** Device time per step that no layer could be found for, largest first. */
   readonly unattributed: ReadonlyArray<{ readonly name: string; readonly seconds: number }>
   readonly warnings: ReadonlyArray<string>
@@ -38,29 +43,22 @@ const microseconds = 1e-6
 export const attribute = (trace: KinetoTrace): Attribution => {
   const warnings = [...trace.warnings]
   const tree = new HostTree(trace)
-  const steps = findSteps(tree, warnings)
-  const kernels = chooseDevice(trace, warnings)
-  const originOf = originFinder(tree, steps)
-  const origins = Array.from(kernels, originOf)
+  const work = deviceWork(trace, tree, warnings)
+  const { steps, kernels, origins, compute, collective } = work
   const gradients = gradientRows(tree, steps)
-  const hasFrames = tree.isFrame.some((is) => is === 1)
+  const hasFrames = tree.frames !== "none"
 
-  // A step's own optimizer and metrics follow its last backward node.
-  const lastNode = new Map<number, number>()
-  for (const origin of origins) {
-    if (origin === undefined || origin.node < 0) continue
-    lastNode.set(origin.step, Math.max(lastNode.get(origin.step) ?? -Infinity, tree.start(origin.node)))
-  }
-  const afterBackward = ({ row, step, frame, phase }: Origin): boolean =>
-    phase === "forward" &&
-    (frame < 0 || trace.host.kind.values[frame] !== Host.module) &&
-    tree.start(row) > (lastNode.get(step) ?? Infinity)
+  // Where there is an optimizer, a step's own and its metrics follow its last backward node.
+  const afterBackward = afterBackwardFinder(tree, work)
 
   const forwardOf = forwardFinder(tree)
   const anchors: Array<Anchor> = []
+  const anchored = new Uint8Array(trace.host.start.length)
   const anchorForward = (node: number, step: number): void => {
     const row = forwardOf(node)
-    if (row >= 0) anchors.push({ row, step, frame: tree.frameOf(row) })
+    if (row < 0 || anchored[row] === 1) return
+    anchored[row] = 1
+    anchors.push({ row, step, frame: tree.frameOf(row) })
   }
   if (hasFrames) {
     for (const origin of origins) {
@@ -83,11 +81,12 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     if (group === undefined) groups.set(name, (group = groups.size))
     return group
   }
+  // A module's name is its own; an op's is shared by all of its kind.
+  const ofFrame = (frame: number): number | undefined =>
+    frame < 0 || tree.frames === "ops" ? undefined : layers.ofOwner(tree.name(frame))
   const ofForward = (row: number): number | undefined => {
     const layer = layers.ofRow(row)
-    if (layer !== undefined || row < 0) return layer
-    const frame = tree.frameOf(row)
-    return frame < 0 ? undefined : layers.ofOwner(tree.name(frame))
+    return layer !== undefined || row < 0 ? layer : ofFrame(tree.frameOf(row))
   }
   const nodeGroup = new Map<number, number>()
   const targetOf = (kernel: number, origin: Origin | undefined): Target => {
@@ -113,43 +112,11 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       const layer = layers.at(origin.step, tree.start(origin.row))
       return { phase: "backward", layer, reason: `${name} (before the forward pass)` }
     }
-    const recomputed = origin.frame < 0 ? undefined : layers.ofOwner(tree.name(origin.frame))
-    const layer = recomputed ?? ofForward(forwardOf(origin.node))
+    const layer = ofFrame(origin.frame) ?? ofForward(forwardOf(origin.node))
     return { phase: "backward", layer, reason: `${nodeTitle(tree, origin.node)} (no forward op)` }
   }
 
   // ---- device time
-  const stepOf = new Int32Array(kernels.length).fill(-1)
-  const compute: Array<number> = []
-  const collective: Array<number> = []
-  let last = 0
-  let outside = 0
-  for (const [index, kernel] of kernels.entries()) {
-    const origin = origins[index]
-    // Work without a launch record belongs to the step the device is in.
-    const step = origin?.step ?? last
-    if (step < 0) {
-      outside++
-      continue
-    }
-    stepOf[index] = last = step
-    if (isCollective(trace, kernel)) collective.push(index)
-    else compute.push(index)
-  }
-  if (outside > 0) {
-    warnings.push(`${outside} device events were launched outside the profiled steps and were left out`)
-  }
-  if (compute.length === 0) {
-    throw new TraceError({
-      file: trace.file,
-      field: "traceEvents",
-      value:
-        kernels.length === 0
-          ? "no device events (kernel, gpu_memcpy, gpu_memset)"
-          : "no kernels inside a step",
-      accepted: "a trace recorded with ProfilerActivity.CUDA"
-    })
-  }
   const regions = deviceRegions(trace, kernels, compute, collective, steps.at(-1)!.end)
 
   const names = hasFrames ? [...layers.names] : []
@@ -185,7 +152,14 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
   if (!hasFrames) {
     names.push(...groups.keys())
-    warnings.push("the trace has neither modules nor annotations: layers are families of kernels")
+    warnings.push(
+      "the trace has neither modules, annotations nor autograd nodes: layers are families of kernels"
+    )
+  }
+  if (tree.frames === "ops") {
+    warnings.push(
+      "no modules were recorded: layers are the ops whose backward pass ran (with_modules=True names modules)"
+    )
   }
   if (regions.exposedCollective > 0) {
     const milliseconds = ((regions.exposedCollective / steps.length) * 1e-3).toPrecision(3)
@@ -195,7 +169,8 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
 
   // ---- parameters
-  const perStep = steps.map((_, step) => gradients.filter((gradient) => gradient.step === step))
+  const perStep = steps.map((): Array<GradientRow> => [])
+  for (const gradient of gradients) perStep[gradient.step]!.push(gradient)
   const layerOfGradient = ({ node }: GradientRow): number | undefined =>
     hasFrames ? ofForward(forwardOf(node)) : nodeGroup.get(precedingNode(tree, node))
   const parameters = chooseParameters(trace, layers, perStep, layerOfGradient, warnings)
@@ -214,6 +189,15 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       add(sumsOf(layer).optimizer, { busy: optimizer.busy * share, span: optimizer.span * share })
     }
   }
+
+  const holding = elements.size
+  if (holding === 1 || (holding === 2 && parameters.length > 4)) {
+    warnings.push(
+      `all parameters are in ${holding === 1 ? "one layer" : "two layers"}: nothing of their communication can overlap the backward pass as it does in a model of many layers`
+    )
+  }
+
+  const calls = collectiveCalls(trace, tree, work)
 
   // ---- layers
   const perStepSeconds = microseconds / steps.length
@@ -239,19 +223,22 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     keep(names[layer]!, own ?? newSums())
   }
   if (allElements === 0 && optimizer.span > 0) keep("optimizer", { ...newSums(), optimizer })
-  if (reasons.size > 0) keep("unattributed", lost)
+  // A parameter of no layer that ran has no other place either.
+  const homeless = parameters.some(({ layer }) => !newIndex.has(layer))
+  const nowhere = kept.length
+  if (reasons.size > 0 || homeless) keep("unattributed", lost)
   return {
     steps: steps.length,
     stepSeconds: stepTotal * perStepSeconds,
     deviceBusySeconds: busyTotal * perStepSeconds,
     layers: kept,
-    parameters: parameters.map((parameter) => ({ ...parameter, layer: newIndex.get(parameter.layer)! })),
-    collectives: collectiveCosts(
-      trace,
-      tree,
-      collective.map((index) => ({ kernel: kernels[index]!, row: origins[index]?.row ?? -1 })),
-      warnings
-    ),
+    parameters: parameters.map((parameter) => ({
+      ...parameter,
+      layer: newIndex.get(parameter.layer) ?? nowhere
+    })),
+    parallelism: findParallelism(trace, calls, steps.length),
+    calls,
+    communication: communicationTimes(trace, work),
     unattributed: [...reasons]
       .map(([name, busy]) => ({ name, seconds: busy * perStepSeconds }))
       .toSorted((a, b) => b.seconds - a.seconds),
@@ -276,23 +263,30 @@ const add = (sum: Sum, { busy, span }: Pick<Region, "busy" | "span">): void => {
   sum.span += span
 }
 
-/** Rows of the busiest device, by start. */
-const chooseDevice = (trace: KinetoTrace, warnings: Array<string>): Int32Array => {
-  const { start, end, device } = trace.device
-  const busy = new Map<number, number>()
-  for (let row = 0; row < start.length; row++) {
-    const id = device.values[row]!
-    busy.set(id, (busy.get(id) ?? 0) + end.values[row]! - start.values[row]!)
+/** Whether host work of the forward phase is the optimizer's: after a step's last backward node, where it has an optimizer. */
+const afterBackwardFinder = (
+  tree: HostTree,
+  { origins, kernels }: DeviceWork
+): ((origin: Origin) => boolean) => {
+  const { trace } = tree
+  const lastNode = new Map<number, number>()
+  for (const origin of origins) {
+    if (origin === undefined || origin.node < 0) continue
+    lastNode.set(origin.step, Math.max(lastNode.get(origin.step) ?? -Infinity, tree.start(origin.node)))
   }
-  const [chosen, ...others] = [...busy].toSorted((a, b) => b[1] - a[1] || a[0] - b[0])
-  if (others.length > 0) {
-    warnings.push(
-      `the trace has ${busy.size} devices; only device ${showValue(chosen![0])}, the busiest, is used`
-    )
+  const follows = ({ step, start }: Origin): boolean => start > (lastNode.get(step) ?? Infinity)
+  const optimizes = new Set<number>()
+  for (const [index, origin] of origins.entries()) {
+    if (origin === undefined || optimizes.has(origin.step)) continue
+    const name = trace.names.texts[trace.device.name.values[kernels[index]!]!]!
+    if (origin.phase === "optimizer" || (follows(origin) && kernelGroup(name) === "optimizer"))
+      optimizes.add(origin.step)
   }
-  const rows: Array<number> = []
-  for (let row = 0; row < start.length; row++) if (device.values[row] === chosen![0]) rows.push(row)
-  return Int32Array.from(rows).toSorted((a, b) => start.values[a]! - start.values[b]! || a - b)
+  return (origin) =>
+    origin.phase === "forward" &&
+    (origin.frame < 0 || trace.host.kind.values[origin.frame] !== Host.module) &&
+    optimizes.has(origin.step) &&
+    follows(origin)
 }
 
 const nodeTitle = (tree: HostTree, node: number): string =>

@@ -1,5 +1,7 @@
 // Divides a device's time among its kernels without gap or overlap: each moment belongs to the kernel that was running
 // (the first to start, where several run at once) or, when none was, to the one before. Knows only intervals.
+import type { CommunicationTimes } from "../import-report.ts"
+import type { DeviceWork } from "./device-work.ts"
 import type { KinetoTrace } from "./trace.ts"
 
 export interface Region {
@@ -71,4 +73,38 @@ export const deviceRegions = (
   }
   if (current !== undefined) close(Math.max(current.end, Number.isFinite(end) ? end : current.end))
   return { regions, exposedCollective }
+}
+
+/** Communication per step: the union of its kernels, and how much of that ran beside the union of compute kernels. */
+export const communicationTimes = (
+  trace: KinetoTrace,
+  { kernels, pure, collective, steps }: DeviceWork
+): CommunicationTimes => {
+  const intervals = (indexes: ReadonlyArray<number>): ReadonlyArray<Interval> =>
+    union(
+      indexes.map((index) => ({
+        start: trace.device.start.values[kernels[index]!]!,
+        end: trace.device.end.values[kernels[index]!]!
+      }))
+    )
+  const communicating = intervals(collective)
+  const computing = intervals(pure)
+  let all = 0
+  let beside = 0
+  let at = 0
+  for (const { start, end } of communicating) {
+    all += end - start
+    while (at < computing.length && computing[at]!.end <= start) at++
+    for (let i = at; i < computing.length && computing[i]!.start < end; i++) {
+      beside += Math.min(end, computing[i]!.end) - Math.max(start, computing[i]!.start)
+    }
+  }
+  const perStep = 1e-6 / steps.length
+  return {
+    kernels: collective.length / steps.length,
+    computeSeconds: computing.reduce((sum, { start, end }) => sum + end - start, 0) * perStep,
+    unionSeconds: all * perStep,
+    overlappedSeconds: beside * perStep,
+    exposedSeconds: (all - beside) * perStep
+  }
 }

@@ -39,29 +39,43 @@ export const precedingNode = (tree: HostTree, node: number): number => {
  */
 export const forwardFinder = (tree: HostTree): ((node: number) => number) => {
   const { host, links } = tree.trace
-  const forward = new Map<number, Array<number>>()
-  const recomputed = new Map<number, Array<number>>()
+  // Rows of one sequence number as a chain: its first row here, the next of each in `next`.
+  const forward = new Map<number, number>()
+  const recomputed = new Map<number, number>()
+  const next = new Int32Array(host.start.length).fill(-1)
+  const linkStarts = new Set<number>()
+  for (const { start } of links.values()) linkStarts.add(start)
   const byStart = new Map<string, number>()
-  for (const row of tree.order) {
+  for (let at = tree.order.length - 1; at >= 0; at--) {
+    const row = tree.order[at]!
     if (host.kind.values[row] !== Host.op || tree.isNode(row)) continue
-    byStart.set(linkKey(host.thread.values[row]!, tree.start(row)), row)
+    if (linkStarts.has(tree.start(row))) {
+      const key = linkKey(host.thread.values[row]!, tree.start(row))
+      // Of several ops with one start the innermost, which is the last in order.
+      if (!byStart.has(key)) byStart.set(key, row)
+    }
     const sequence = tree.sequence(row)
     if (sequence < 0) continue
     const index = tree.inBackward[row] === 1 ? recomputed : forward
-    const rows = index.get(sequence)
-    if (rows === undefined) index.set(sequence, [row])
-    else rows.push(row)
+    next[row] = index.get(sequence) ?? -1
+    index.set(sequence, row)
   }
-  const latest = (rows: ReadonlyArray<number> | undefined, before: number): number => {
+  const latest = (first: number, before: number): number => {
     let found = -1
-    for (const row of rows ?? []) {
+    for (let row = first; row >= 0; row = next[row]!) {
       if (tree.start(row) < before && (found < 0 || tree.start(row) >= tree.start(found))) found = row
     }
     return found
   }
+  const onOneThread = (first: number): boolean => {
+    if (first < 0) return false
+    for (let row = first; row >= 0; row = next[row]!)
+      if (host.thread.values[row] !== host.thread.values[first]) return false
+    return true
+  }
   // The link starts where the node's own op does, just inside the engine's event around it.
   const linked = new Map<number, number>()
-  for (const row of tree.order) {
+  for (const row of links.size === 0 ? [] : tree.order) {
     if (host.kind.values[row] !== Host.op || tree.inBackward[row] === 0) continue
     const link = links.get(linkKey(host.thread.values[row]!, tree.start(row)))
     if (link === undefined) continue
@@ -75,13 +89,12 @@ export const forwardFinder = (tree: HostTree): ((node: number) => number) => {
   const find = (node: number): number => {
     const sequence = tree.sequence(node)
     const start = tree.start(node)
-    const bySequence = sequence < 0 ? undefined : forward.get(sequence)
-    const threads = new Set(bySequence?.map((row) => host.thread.values[row]!))
+    const bySequence = sequence < 0 ? -1 : (forward.get(sequence) ?? -1)
     const link = linked.get(node)
     // Sequence numbers are per thread: where two threads ran forward ops, only the link tells them apart.
-    if (link !== undefined && (threads.size !== 1 || tree.start(link) >= start)) return link
+    if (link !== undefined && (!onOneThread(bySequence) || tree.start(link) >= start)) return link
     const nested = tree.parent[node]! >= 0 && tree.inBackward[tree.parent[node]!] === 1
-    const again = sequence < 0 ? -1 : latest(recomputed.get(sequence), start)
+    const again = sequence < 0 ? -1 : latest(recomputed.get(sequence) ?? -1, start)
     if (nested && again >= 0) return again
     const row = latest(bySequence, start)
     if (row >= 0) return row

@@ -1,12 +1,17 @@
 // A PyTorch profiler trace becomes a Profile. The public face of this folder.
 import * as Effect from "effect/Effect"
 import { basename } from "node:path"
-import type { Profile } from "../../core/profile.ts"
+import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
 import type { ImportReport } from "../import-report.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
-import { attribute } from "./attribute.ts"
+import { withoutAbsurdTimes } from "./absurd-times.ts"
+import { attribute, type Attribution } from "./attribute.ts"
 import { fileBytes, type ByteSource } from "./bytes.ts"
-import { readKineto, type ReadOptions } from "./trace.ts"
+import { collectiveCosts } from "./collectives.ts"
+import { jobOf, type RankTrace } from "./job.ts"
+import { parallelismWarning } from "./parallelism.ts"
+import { processTraces } from "./ranks.ts"
+import { readKineto, type ReadOptions } from "./read-trace.ts"
 
 export interface KinetoOptions extends ReadOptions {
   /** Name of the profile; default: the file's name without its extensions. */
@@ -24,7 +29,8 @@ export interface KinetoOptions extends ReadOptions {
 /**
  * Imports a trace recorded by `torch.profiler` (with_modules, record_shapes and with_stack make it most telling; none
  * is needed). Bytes may be gzip-compressed. Memory grows with the events kept, not with the text. All device time of a
- * step ends up in some layer: see docs/formats.md for the rules. Errors: `TraceError`.
+ * step ends up in some layer: see docs/formats.md for the rules. A trace of several processes gives one profile, as
+ * `importKinetoFiles` does. Errors: `TraceError`.
  */
 export const importKineto = (
   source: ByteSource,
@@ -32,50 +38,8 @@ export const importKineto = (
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "trace"
   return attemptAsync(file, "a PyTorch profiler trace", async (signal) => {
-    const trace = await readKineto(file, source, options, signal)
-    const found = attribute(trace)
-    const { unprofiledStepSeconds } = options
-    const busy = found.deviceBusySeconds
-    if (
-      unprofiledStepSeconds !== undefined &&
-      !(unprofiledStepSeconds >= busy && unprofiledStepSeconds < Infinity)
-    ) {
-      throw new TraceError({
-        file,
-        field: "unprofiled step time",
-        value: `${unprofiledStepSeconds} s`,
-        accepted: `at least the ${busy} s the device is busy in a step`
-      })
-    }
-    const lost = found.unattributed.reduce((sum, { seconds }) => sum + seconds, 0)
-    const share = (seconds: number) => (busy > 0 ? Math.min(1, seconds / busy) : 0)
-    const conditions = options.conditions === undefined ? "" : `; ${options.conditions}`
-    const profile: Profile = {
-      name:
-        options.name ??
-        basename(file)
-          .replace(/\.gz$/u, "")
-          .replace(/\.json$/u, "")
-          .replace(/\.trace$/u, "")
-          .replace(/\.pt$/u, ""),
-      device: options.device ?? trace.deviceName ?? "unknown",
-      source: `torch.profiler trace ${basename(file)}${conditions}`,
-      steps: found.steps,
-      stepSeconds: found.stepSeconds,
-      unprofiledStepSeconds,
-      deviceBusySeconds: busy,
-      unattributedShare: share(lost),
-      layers: found.layers,
-      parameters: found.parameters,
-      ops: [],
-      collectives: found.collectives
-    }
-    const unattributed = found.unattributed.map(({ name, seconds }) => ({
-      name,
-      seconds,
-      share: share(seconds)
-    }))
-    return { profile, unattributed, warnings: found.warnings }
+    const warnings: Array<string> = []
+    return reportOf(await rankTraces(file, source, options, signal, warnings), warnings, options)
   })
 }
 
@@ -85,3 +49,148 @@ export const importKinetoFile = (
   options: KinetoOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.suspend(() => importKineto(fileBytes(path), { file: path, ...options }))
+
+/**
+ * Traces of several ranks of one job as one profile: means over the ranks where their layers agree, collectives from when
+ * the last rank came to them, and what each rank took. Errors: `TraceError`, also where two are of one rank.
+ */
+export const importKinetoFiles = (
+  paths: readonly [string, ...Array<string>],
+  options: KinetoOptions = {}
+): Effect.Effect<ImportReport, TraceError> =>
+  paths.length === 1
+    ? importKinetoFile(paths[0], options)
+    : attemptAsync(paths[0], "PyTorch profiler traces", async (signal) => {
+        const warnings: Array<string> = []
+        const traces: Array<RankTrace> = []
+        for (const path of paths)
+          traces.push(...(await rankTraces(path, fileBytes(path), options, signal, warnings)))
+        return reportOf(traces, warnings, { file: paths[0], ...options })
+      })
+
+/** The ranks that one file holds, attributed one by one. What concerns the whole file is added to `warnings`. */
+const rankTraces = async (
+  file: string,
+  source: ByteSource,
+  options: KinetoOptions,
+  signal: AbortSignal,
+  warnings: Array<string>
+): Promise<ReadonlyArray<RankTrace>> => {
+  const whole = await readKineto(file, source, options, signal)
+  const several: Array<string> = []
+  const parts = processTraces(whole, several)
+  if (parts.length > 1) {
+    warnings.push(`${file} holds traces of ${parts.length} processes, taken for ranks of one job`)
+    warnings.push(...whole.warnings, ...several)
+  }
+  return parts.map((part): RankTrace => {
+    const own = [...part.warnings]
+    const found = attribute(withoutAbsurdTimes({ ...part, warnings: [] }, own))
+    return {
+      file,
+      rank: parts.length > 1 ? undefined : part.rank,
+      worldSize: part.worldSize,
+      deviceName: part.deviceName,
+      base: part.base,
+      found: { ...found, warnings: [...own, ...found.warnings] }
+    }
+  })
+}
+
+/** One rank's trace as a report, or several ranks' as one. */
+const reportOf = (
+  traces: ReadonlyArray<RankTrace>,
+  ofFiles: ReadonlyArray<string>,
+  options: KinetoOptions
+): ImportReport => {
+  const [first] = traces
+  if (traces.length === 1) {
+    const { found } = first!
+    const warnings = [...ofFiles, ...found.warnings]
+    const collectives = collectiveCosts(found.calls, warnings)
+    return finished(first!, found.layers, collectives, warnings, options)
+  }
+  const job = jobOf(traces)
+  const warnings = [...ofFiles, ...shared(traces), ...job.warnings]
+  const typical = traces[job.typical]!
+  const report = finished(typical, job.layers, job.collectives, warnings, options)
+  const mean = (of: (found: Attribution) => number) =>
+    traces.reduce((sum, { found }) => sum + of(found) / traces.length, 0)
+  const alike = job.layers !== typical.found.layers
+  return {
+    ...report,
+    profile: alike
+      ? {
+          ...report.profile,
+          stepSeconds: mean((found) => found.stepSeconds),
+          deviceBusySeconds: mean((found) => found.deviceBusySeconds)
+        }
+      : report.profile,
+    ranks: job.ranks
+  }
+}
+
+/** What all ranks' traces are warned of once; what only some are, with the number of them. */
+const shared = (traces: ReadonlyArray<RankTrace>): ReadonlyArray<string> => {
+  const counts = new Map<string, number>()
+  for (const { found } of traces)
+    for (const warning of new Set(found.warnings)) counts.set(warning, (counts.get(warning) ?? 0) + 1)
+  return [...counts].map(([warning, count]) =>
+    count === traces.length ? warning : `${count} of ${traces.length} ranks: ${warning}`
+  )
+}
+
+const finished = (
+  { file, deviceName, found }: RankTrace,
+  layers: ReadonlyArray<LayerCost>,
+  collectives: ReadonlyArray<CollectiveCost>,
+  warnings: Array<string>,
+  options: KinetoOptions
+): ImportReport => {
+  const { unprofiledStepSeconds } = options
+  const busy = found.deviceBusySeconds
+  if (
+    unprofiledStepSeconds !== undefined &&
+    !(unprofiledStepSeconds >= busy && unprofiledStepSeconds < Infinity)
+  ) {
+    throw new TraceError({
+      file,
+      field: "unprofiled step time",
+      value: `${unprofiledStepSeconds} s`,
+      accepted: `at least the ${busy} s the device is busy in a step`
+    })
+  }
+  const parallel = parallelismWarning(found.parallelism)
+  if (parallel !== undefined) warnings.push(parallel)
+  const lost = found.unattributed.reduce((sum, { seconds }) => sum + seconds, 0)
+  const share = (seconds: number) => (busy > 0 ? Math.min(1, seconds / busy) : 0)
+  const named = basename(options.file ?? file)
+  const conditions = options.conditions === undefined ? "" : `; ${options.conditions}`
+  const profile: Profile = {
+    name:
+      options.name ??
+      named
+        .replace(/\.gz$/u, "")
+        .replace(/\.json$/u, "")
+        .replace(/\.trace$/u, "")
+        .replace(/\.pt$/u, ""),
+    device: options.device ?? deviceName ?? "unknown",
+    source: `torch.profiler trace ${named}${conditions}`,
+    steps: found.steps,
+    stepSeconds: found.stepSeconds,
+    unprofiledStepSeconds,
+    deviceBusySeconds: busy,
+    unattributedShare: share(lost),
+    layers,
+    parameters: found.parameters,
+    ops: [],
+    collectives
+  }
+  return {
+    profile,
+    unattributed: found.unattributed.map(({ name, seconds }) => ({ name, seconds, share: share(seconds) })),
+    communication: found.communication,
+    parallelism: found.parallelism,
+    warnings
+  }
+}

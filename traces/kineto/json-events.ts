@@ -1,20 +1,34 @@
 // Takes a Chrome trace apart as its bytes arrive: the elements of `traceEvents` one by one, and the few small members
-// beside it. Memory is one element, however large the file. Knows nothing of what the events mean.
+// beside it. Memory is one element, however large the file. What is no JSON is left out and counted, and the rest read.
+// Knows nothing of what the events mean.
 import { showValue, TraceError } from "../trace-error.ts"
+import { isTooMuch } from "./left-out.ts"
+import { EventScanner, incomplete, malformed, nextEvent, nextMember } from "./event-scanner.ts"
 
 export interface TraceReceiver {
-  /** One element of `traceEvents`: its number, its parsed value and the text it was parsed from. */
-  event(index: number, value: unknown, text: string): void
-  /** Any other member of the top-level object that is not larger than `largestMember`. */
+  /** One element of `traceEvents`: its number, and the scanner that has just walked over it. */
+  event(index: number, fields: EventScanner): void
+  /** Any other member of the top-level object. */
   member(name: string, value: unknown): void
 }
 
-/** Bytes above which a member beside `traceEvents`, or one event, is not kept: neither is ever that large in a trace. */
+/** What of a file was no JSON. */
+export interface BrokenParts {
+  /** Events left out. */
+  readonly events: number
+  /** Where the first was, and what began there; undefined for none. */
+  readonly first: { readonly field: string; readonly value: string } | undefined
+  /** Members left out. */
+  readonly members: ReadonlyArray<string>
+  /** Events with nan, inf or control characters, which are no JSON either, but were read. */
+  readonly irregular: number
+}
+
+/** Bytes above which a member beside `traceEvents` is not kept, and above which an event is refused: none is ever so large. */
 const largestMember = 1 << 20
 const largestEvent = 16 << 20
 
 const quote = 0x22
-const backslash = 0x5c
 const openBrace = 0x7b
 const closeBrace = 0x7d
 const openBracket = 0x5b
@@ -22,35 +36,37 @@ const closeBracket = 0x5d
 const comma = 0x2c
 const colon = 0x3a
 
-const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
-
 const accepted = "a PyTorch profiler trace in JSON (Chrome trace format), gzip-compressed or not"
 
-// Where the scanner stands between values; inside a value it is always "value".
-type State = "start" | "key" | "colon" | "value" | "afterMember" | "events" | "event" | "afterEvent" | "end"
+// What the scanner expects next. Inside "events", `#separated` says whether a comma stands before what follows.
+type State = "start" | "member" | "events" | "end"
 
 /**
  * Feed it the bytes of a file (already decompressed) with `push`, then call `finish`. Accepts the object form
  * (`{"traceEvents": [...], ...}`) and the bare array form, which may lack its closing bracket, as Chrome permits.
- * Throws `TraceError` on anything that is not that, or ends early.
+ * Throws `TraceError` on anything that is not that, ends early, or is broken in more than one part of ten.
  */
 export class JsonEvents {
   readonly #file: string
   readonly #receiver: TraceReceiver
+  readonly #scanner = new EventScanner()
   #state: State = "start"
   #bareArray = false
   #sawEvents = false
+  #separated = true
   #index = 0
-  #member = ""
-  // The value under way: its bytes so far, how deep it is nested, and whether the scanner is inside a string.
-  #pending = new Uint8Array(1 << 16)
-  #length = 0
-  #dropped = false
-  #depth = 0
-  #inString = false
-  #escaped = false
-  #scalar = false
+  #broken = 0
+  #firstBroken: { field: string; value: string } | undefined
+  readonly #brokenMembers: Array<string> = []
+  #irregular = 0
+  /** Bytes not yet taken: `#buffer[#from, #to)`. */
+  #buffer = new Uint8Array(1 << 19)
+  #from = 0
+  #to = 0
+  /** How many bytes must be there before it is worth looking again. */
+  #wanted = 1
   #first = true
+  #recovering = false
 
   constructor(file: string, receiver: TraceReceiver) {
     this.#file = file
@@ -61,220 +77,213 @@ export class JsonEvents {
     return this.#index
   }
 
+  get broken(): BrokenParts {
+    return {
+      events: this.#broken,
+      first: this.#firstBroken,
+      members: this.#brokenMembers,
+      irregular: this.#irregular
+    }
+  }
+
   push(chunk: Uint8Array): void {
-    let i = 0
+    let part = chunk
     if (this.#first && chunk.length > 0) {
       // A byte order mark, if any, comes in one piece with the first chunk of any file.
       this.#first = false
-      if (chunk[0] === 0xef && chunk[1] === 0xbb && chunk[2] === 0xbf) i = 3
+      if (chunk[0] === 0xef && chunk[1] === 0xbb && chunk[2] === 0xbf) part = chunk.subarray(3)
     }
-    while (i < chunk.length) {
-      if (this.#state === "value" || this.#state === "event") {
-        i = this.#continueValue(chunk, i)
-        continue
-      }
-      const byte = chunk[i]!
-      if (isSpace(byte)) {
-        i++
-        continue
-      }
-      i = this.#between(byte, i)
-    }
+    this.#append(part)
+    if (this.#to - this.#from >= this.#wanted) this.#take(false)
   }
 
   finish(): void {
-    // A bare number, true or null at the very end has no byte after it to end it.
-    if (this.#scalar && (this.#state === "value" || this.#state === "event")) this.#endValue()
-    if (this.#state === "end") {
-      if (!this.#sawEvents) throw this.#bad("traceEvents", "missing", accepted)
-      return
-    }
-    if (this.#bareArray && (this.#state === "afterEvent" || this.#state === "events")) return
+    this.#take(true)
     if (this.#state === "start") throw this.#bad("content", "empty", accepted)
-    const field = this.#sawEvents ? `traceEvents[${this.#index}]` : "content"
-    throw this.#bad(field, "cut short: the file ends here", "a complete file")
-  }
-
-  #bad(field: string, value: string, accepted: string): TraceError {
-    return new TraceError({ file: this.#file, field, value, accepted })
-  }
-
-  /** One byte outside any value: structure of the top-level object and of the event array. Returns where to go on. */
-  #between(byte: number, at: number): number {
-    switch (this.#state) {
-      case "start":
-        if (byte === openBrace) this.#state = "key"
-        else if (byte === openBracket) {
-          this.#bareArray = true
-          this.#sawEvents = true
-          this.#state = "events"
-        } else throw this.#unexpected(byte)
-        return at + 1
-      case "key":
-        if (byte === closeBrace) {
-          this.#state = "end"
-          return at + 1
-        }
-        if (byte !== quote) throw this.#unexpected(byte)
-        this.#member = ""
-        return this.#begin("value", at)
-      case "colon":
-        if (byte !== colon) throw this.#unexpected(byte)
-        this.#state = "afterMember"
-        return at + 1
-      case "afterMember":
-        // After a colon comes a value; after a value, a comma or the end. `#member` tells which.
-        if (this.#member !== "") {
-          if (this.#member === "traceEvents" && byte === openBracket) {
-            this.#sawEvents = true
-            this.#member = ""
-            this.#state = "events"
-            return at + 1
-          }
-          return this.#begin("value", at)
-        }
-        if (byte === comma) this.#state = "key"
-        else if (byte === closeBrace) this.#state = "end"
-        else throw this.#unexpected(byte)
-        return at + 1
-      case "events":
-        if (byte === closeBracket) {
-          this.#state = this.#bareArray ? "end" : "afterMember"
-          return at + 1
-        }
-        return this.#begin("event", at)
-      case "afterEvent":
-        if (byte === comma) this.#state = "events"
-        else if (byte === closeBracket) this.#state = this.#bareArray ? "end" : "afterMember"
-        else throw this.#unexpected(byte)
-        return at + 1
-      default:
-        throw this.#unexpected(byte)
+    const ended = this.#state === "end" || (this.#bareArray && this.#from >= this.#to)
+    if (!ended) {
+      const field = this.#sawEvents ? `traceEvents[${this.#index}]` : "content"
+      throw this.#bad(field, "cut short: the file ends here", "a complete file")
+    }
+    if (!this.#sawEvents) throw this.#bad("traceEvents", "missing", accepted)
+    if (isTooMuch(this.#broken, this.#index)) {
+      const { field, value } = this.#firstBroken!
+      throw this.#bad(field, value, `valid JSON (${this.#broken} of ${this.#index} events are none)`)
     }
   }
 
-  #unexpected(byte: number): TraceError {
+  #append(part: Uint8Array): void {
+    const kept = this.#to - this.#from
+    if (this.#to + part.length > this.#buffer.length) {
+      // Behind what is left, or in twice the room where that does not suffice.
+      const room =
+        kept + part.length > this.#buffer.length ? new Uint8Array(2 * (kept + part.length)) : this.#buffer
+      room.set(this.#buffer.subarray(this.#from, this.#to))
+      this.#buffer = room
+      this.#from = 0
+      this.#to = kept
+    }
+    this.#buffer.set(part, this.#to)
+    this.#to += part.length
+  }
+
+  #bad(field: string, value: string, accepts: string): TraceError {
+    return new TraceError({ file: this.#file, field, value, accepted: accepts })
+  }
+
+  #unexpected(at: number): TraceError {
     const field = this.#sawEvents ? `after traceEvents[${this.#index - 1}]` : "content"
-    return this.#bad(field, showValue(String.fromCharCode(byte)), accepted)
+    const { length } = this.#scanner
+    return this.#bad(field, showValue(this.#scanner.slice(at, Math.min(length, at + 1))), accepted)
   }
 
-  #begin(state: "value" | "event", at: number): number {
-    this.#state = state
-    this.#length = 0
-    this.#dropped = false
-    this.#depth = 0
-    this.#inString = false
-    this.#escaped = false
-    this.#scalar = false
-    return at
-  }
-
-  /** Consumes bytes of the value under way up to its end or the chunk's. */
-  #continueValue(chunk: Uint8Array, from: number): number {
-    let i = from
-    let depth = this.#depth
-    let inString = this.#inString
-    let escaped = this.#escaped
-    let ended = false
-    for (; i < chunk.length; i++) {
-      const byte = chunk[i]!
-      if (inString) {
-        if (escaped) escaped = false
-        else if (byte === backslash) escaped = true
-        else if (byte === quote) {
-          inString = false
-          if (depth === 0) {
-            ended = true
-            i++
-            break
-          }
-        }
-        continue
-      }
-      if (byte === quote) inString = true
-      else if (byte === openBrace || byte === openBracket) depth++
-      else if (byte === closeBrace || byte === closeBracket) {
-        if (depth === 0) {
-          // Ends a bare scalar; the bracket belongs to what surrounds it.
-          ended = true
-          break
-        }
-        if (--depth === 0) {
-          ended = true
-          i++
-          break
-        }
-      } else if (depth === 0) {
-        if (byte === comma || isSpace(byte)) {
-          ended = true
-          break
-        }
-        this.#scalar = true
-      }
+  /** Takes all that is whole. `whole`: no more bytes come. */
+  #take(whole: boolean): void {
+    const scanner = this.#scanner
+    scanner.bytes = this.#buffer
+    scanner.length = this.#to
+    for (;;) {
+      const at = scanner.skipSpace(this.#from)
+      this.#from = at
+      if (at >= this.#to) break
+      const next = this.#one(at, whole)
+      if (next === incomplete) break
+      this.#from = next
     }
-    this.#keep(chunk, from, i)
-    this.#depth = depth
-    this.#inString = inString
-    this.#escaped = escaped
-    if (ended) this.#endValue()
-    return i
-  }
-
-  #keep(chunk: Uint8Array, from: number, to: number): void {
-    const length = this.#length + (to - from)
-    if (this.#dropped) return
-    if (this.#state === "event" && length > largestEvent) {
+    // A value that has not ended is looked at again when there is twice as much of it: so all of them take linear time.
+    const left = this.#to - this.#from
+    this.#wanted = left < 1 << 16 ? left + 1 : 2 * left
+    if (left > largestEvent && this.#state === "events") {
       throw this.#bad(
         `traceEvents[${this.#index}]`,
         `more than ${largestEvent} bytes`,
         "events of a profiler trace"
       )
     }
-    if (this.#state === "value" && length > largestMember) {
-      this.#dropped = true
-      return
-    }
-    if (length > this.#pending.length) {
-      const grown = new Uint8Array(Math.max(length, this.#pending.length * 2))
-      grown.set(this.#pending.subarray(0, this.#length))
-      this.#pending = grown
-    }
-    this.#pending.set(chunk.subarray(from, to), this.#length)
-    this.#length = length
   }
 
-  #endValue(): void {
-    this.#scalar = false
-    // Buffer's decoder is several times faster than TextDecoder on pieces this short.
-    const text = Buffer.from(this.#pending.buffer, 0, this.#length).toString("utf8")
-    if (this.#state === "event") {
-      const field = `traceEvents[${this.#index}]`
-      const value = this.#parse(field, text)
-      this.#receiver.event(this.#index++, value, text)
-      this.#state = "afterEvent"
-      return
+  /** What begins at `at`, a byte that is no space: where it ends, or `incomplete`. */
+  #one(at: number, whole: boolean): number {
+    const byte = this.#buffer[at]!
+    switch (this.#state) {
+      case "start":
+        if (byte === openBracket) {
+          this.#bareArray = this.#sawEvents = true
+          this.#state = "events"
+        } else if (byte === openBrace) this.#state = "member"
+        else throw this.#unexpected(at)
+        this.#separated = true
+        return at + 1
+      case "member":
+        return this.#memberAt(at, byte, whole)
+      case "events":
+        return this.#eventAt(at, byte, whole)
+      case "end":
+        throw this.#unexpected(at)
     }
-    if (this.#member === "") {
-      const key = this.#parse("content", text)
-      if (typeof key !== "string") throw this.#bad("content", showValue(text), accepted)
-      // A nameless member cannot be told from "between members"; no trace has one.
-      if (key === "") throw this.#bad("content", 'a member named ""', accepted)
-      this.#member = key
-      this.#state = "colon"
-      return
+  }
+
+  #eventAt(at: number, byte: number, whole: boolean): number {
+    const scanner = this.#scanner
+    if (this.#recovering) {
+      const next = nextEvent(this.#buffer, this.#to, at, whole)
+      if (next === incomplete) return incomplete
+      this.#recovering = false
+      this.#separated = true
+      return next
     }
-    const name = this.#member
+    if (byte === closeBracket) {
+      this.#state = this.#bareArray ? "end" : "member"
+      this.#separated = false
+      return at + 1
+    }
+    if (byte === comma && !this.#separated) {
+      this.#separated = true
+      return at + 1
+    }
+    const end = this.#separated ? scanner.event(at) : malformed
+    if (end === incomplete && !whole) return incomplete
+    if (end < 0) {
+      if (end === incomplete) return incomplete
+      const field = this.#separated ? `traceEvents[${this.#index}]` : `after traceEvents[${this.#index - 1}]`
+      this.#firstBroken ??= { field, value: showValue(scanner.slice(at, Math.min(this.#to, at + 160))) }
+      this.#broken++
+      this.#index++
+      this.#recovering = true
+      return at
+    }
+    if (scanner.irregular > 0) this.#irregular++
+    this.#receiver.event(this.#index++, scanner)
+    this.#separated = false
+    return end
+  }
+
+  #memberAt(at: number, byte: number, whole: boolean): number {
+    const scanner = this.#scanner
+    if (byte === closeBrace && (!this.#separated || !this.#sawEvents)) {
+      this.#state = "end"
+      return at + 1
+    }
+    if (byte === comma && !this.#separated) {
+      this.#separated = true
+      return at + 1
+    }
+    if (byte !== quote || !this.#separated) throw this.#unexpected(at)
+    const keyEnd = scanner.value(at)
+    if (keyEnd < 0) return incomplete
+    const after = scanner.skipSpace(keyEnd)
+    if (after >= this.#to) return incomplete
+    if (this.#buffer[after] !== colon) throw this.#unexpected(after)
+    const from = scanner.skipSpace(after + 1)
+    if (from >= this.#to) return incomplete
+    const name = parsed(scanner.slice(at, keyEnd))
+    if (typeof name !== "string") throw this.#bad("content", showValue(scanner.slice(at, keyEnd)), accepted)
+    if (name === "traceEvents" && this.#buffer[from] === openBracket) {
+      this.#sawEvents = true
+      this.#state = "events"
+      this.#separated = true
+      return from + 1
+    }
+    const end = scanner.value(from)
+    if (end === incomplete) return incomplete
+    if (end === malformed) return this.#withoutMember(name, at, from, whole)
+    const text = scanner.slice(from, end)
     if (name === "traceEvents") throw this.#bad("traceEvents", showValue(text), "an array of events")
-    this.#member = ""
-    this.#state = "afterMember"
-    if (!this.#dropped) this.#receiver.member(name, this.#parse(name, text))
+    this.#separated = false
+    if (end - from > largestMember) return end
+    const value = parsed(text)
+    if (value === undefined) this.#brokenMembers.push(name)
+    else this.#receiver.member(name, value)
+    return end
   }
 
-  #parse(field: string, text: string): unknown {
-    try {
-      return JSON.parse(text)
-    } catch {
-      throw this.#bad(field, showValue(text), "valid JSON")
+  /** A member that is no JSON is left out where the one after it can be found. */
+  #withoutMember(name: string, at: number, from: number, whole: boolean): number {
+    const next = nextMember(this.#buffer, this.#to, from)
+    if (next === incomplete && !whole) return incomplete
+    if (next === incomplete && !this.#sawEvents) {
+      throw this.#bad(
+        name,
+        showValue(this.#scanner.slice(from, Math.min(this.#to, from + 160))),
+        "valid JSON"
+      )
     }
+    this.#brokenMembers.push(name)
+    if (next === incomplete) {
+      // Nothing known follows, and the events are in: the rest of the file is this member.
+      this.#state = "end"
+      return this.#to
+    }
+    this.#separated = true
+    return Math.max(next, at + 1)
+  }
+}
+
+/** The value of a text that has been walked over; undefined where it is none by JSON's letter. */
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
   }
 }

@@ -26,9 +26,9 @@ export class Layers {
     const keys: Array<string> = []
     const known = new Map<string, { readonly title: string; readonly owner: string }>()
     const keyOfRow = new Map<number, string>()
-    const inOrder = [...new Map(anchors.map((anchor) => [anchor.row, anchor])).values()].toSorted(
-      (a, b) => a.step - b.step || tree.start(a.row) - tree.start(b.row) || a.row - b.row
-    )
+    const inOrder = anchors
+      .toSorted((a, b) => a.step - b.step || tree.start(a.row) - tree.start(b.row) || a.row - b.row)
+      .filter(({ row }, at, sorted) => at === 0 || row !== sorted[at - 1]!.row)
     let at = 0
     while (at < inOrder.length) {
       const first = inOrder[at]!
@@ -144,14 +144,32 @@ class Calls {
   childrenBefore({ row, frame, step }: Anchor): number {
     const from = frame < 0 ? this.#stepStarts[step]! : -Infinity
     const time = this.#tree.start(row)
-    let count = 0
-    for (const start of this.#children.get(frame) ?? []) if (start >= from && start <= time) count++
-    return count
+    const starts = this.#children.get(frame) ?? []
+    return countUpTo(starts, time) - (from === -Infinity ? 0 : countBefore(starts, from))
   }
 
   isLeaf(frame: number): boolean {
     return !this.#children.has(frame)
   }
+}
+
+/** How many of ascending times are at most `time`. */
+const countUpTo = (times: ReadonlyArray<number>, time: number): number => {
+  let low = 0
+  let high = times.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (times[middle]! <= time) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** How many of ascending times are less than `time`. */
+const countBefore = (times: ReadonlyArray<number>, time: number): number => {
+  let count = countUpTo(times, time)
+  while (count > 0 && times[count - 1] === time) count--
+  return count
 }
 
 /** "GPT2Block_0.GPT2Attention_0.Conv1D_1", "loss", or the op's name for work outside all modules. */
@@ -179,6 +197,6 @@ const computesLoss = (tree: HostTree, { row, frame }: Anchor): boolean => {
 
 const outermostOp = (tree: HostTree, row: number): string => {
   let outermost = row
-  for (let at = tree.parent[row]!; at >= 0; at = tree.parent[at]!) if (!tree.isStep(at)) outermost = at
+  for (let at = tree.parent[row]!; at >= 0; at = tree.parent[at]!) if (!tree.isMachinery(at)) outermost = at
   return tree.name(outermost)
 }

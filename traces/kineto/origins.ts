@@ -9,6 +9,8 @@ export type Phase = "forward" | "backward" | "optimizer"
 /** What a host row's surroundings say of the device work it launches. */
 export interface Origin {
   readonly row: number
+  /** When the host launched it. */
+  readonly start: number
   readonly step: number
   readonly phase: Phase
   readonly frame: number
@@ -16,11 +18,8 @@ export interface Origin {
   readonly node: number
 }
 
-/** Finds the origin of a device row by its correlation id, else by its external id; undefined where neither is known. */
-export const originFinder = (
-  tree: HostTree,
-  steps: ReadonlyArray<Step>
-): ((kernel: number) => Origin | undefined) => {
+/** The host row that launched each of `kernels`, by its correlation id, else by its external id; -1 where neither is known. */
+export const launchRows = (tree: HostTree, kernels: Int32Array): Int32Array => {
   const { host, device } = tree.trace
   const launches = new Map<number, number>()
   const ops = new Map<number, number>()
@@ -30,11 +29,16 @@ export const originFinder = (
     const id = host.externalId.values[row]!
     if (id >= 0) ops.set(id, row)
   }
-  const known = new Map<number, Origin>()
-  return (kernel) => {
-    const row =
+  return kernels.map(
+    (kernel) =>
       launches.get(device.correlation.values[kernel]!) ?? ops.get(device.externalId.values[kernel]!) ?? -1
-    if (row < 0) return undefined
+  )
+}
+
+/** Finds what surrounds the host row that launched a piece of device work. */
+export const originFinder = (tree: HostTree, steps: ReadonlyArray<Step>): ((row: number) => Origin) => {
+  const known = new Map<number, Origin>()
+  return (row) => {
     let origin = known.get(row)
     if (origin === undefined) known.set(row, (origin = classify(tree, steps, row)))
     return origin
@@ -43,15 +47,16 @@ export const originFinder = (
 
 const classify = (tree: HostTree, steps: ReadonlyArray<Step>, row: number): Origin => {
   const { kind } = tree.trace.host
-  const step = stepAt(steps, tree.start(row))
+  const start = tree.start(row)
+  const step = stepAt(steps, start)
   let frame = -1
   let inBackwardCall = false
   for (let at = row; at >= 0; at = tree.parent[at]!) {
-    if (tree.isOptimizer(at)) return { row, step, phase: "optimizer", frame, node: -1 }
-    if (tree.isNode(at)) return { row, step, phase: "backward", frame, node: at }
+    if (tree.isOptimizer(at)) return { row, start, step, phase: "optimizer", frame, node: -1 }
+    if (tree.isNode(at)) return { row, start, step, phase: "backward", frame, node: at }
     if (frame < 0 && tree.isFrame[at] === 1) frame = at
     if (kind.values[at] === Host.backwardCall) inBackwardCall = true
   }
   const isModule = frame >= 0 && kind.values[frame] === Host.module
-  return { row, step, phase: inBackwardCall && !isModule ? "backward" : "forward", frame, node: -1 }
+  return { row, start, step, phase: inBackwardCall && !isModule ? "backward" : "forward", frame, node: -1 }
 }

@@ -34,11 +34,11 @@ export const chooseParameters = (
 ): ReadonlyArray<ProfiledParameter> => {
   const first = perStep.find((gradients) => gradients.length > 0)
   if (first === undefined) {
-    if (trace.names.texts.some((name) => name.includes("AccumulateGrad"))) {
-      warnings.push(
-        "AccumulateGrad events have no shapes (record_shapes=False): the profile has no parameters"
-      )
-    }
+    warnings.push(
+      trace.names.texts.some((name) => name.includes("AccumulateGrad"))
+        ? "AccumulateGrad events have no shapes (record_shapes=False): the profile has no parameters"
+        : "no gradients were recorded (no backward pass, or no host events): the profile has no parameters"
+    )
     return []
   }
   const shapeOf = ({ row }: GradientRow) => trace.gradients.get(row)!

@@ -6,10 +6,21 @@ export interface Step {
   readonly end: number
 }
 
-/** Steps of the host: the profiler's own marks, else the optimizer's steps, else all is one step. */
-export const findSteps = (tree: HostTree, warnings: Array<string>): ReadonlyArray<Step> => {
+const byStart = (a: Step, b: Step): number => a.start - b.start
+
+/**
+ * Steps of the host: the profiler's own marks, else the optimizer's steps, else all is one step. A mark that launches
+ * nothing is no step; one around several whole training steps is as many. `launches`: when device work was launched, in
+ * any order.
+ */
+export const findSteps = (
+  tree: HostTree,
+  launches: ReadonlyArray<number>,
+  warnings: Array<string>
+): ReadonlyArray<Step> => {
   const marks: Array<Step> = []
   const optimizers: Array<Step> = []
+  const nodes: Array<number> = []
   let first = Infinity
   let last = -Infinity
   for (const row of tree.order) {
@@ -18,22 +29,123 @@ export const findSteps = (tree: HostTree, warnings: Array<string>): ReadonlyArra
     last = Math.max(last, extent.end)
     if (tree.isStep(row)) marks.push(extent)
     else if (tree.name(row).startsWith("Optimizer.step")) optimizers.push(extent)
+    else if (tree.isNode(row)) nodes.push(extent.start)
   }
-  const byStart = (a: Step, b: Step) => a.start - b.start
+  optimizers.sort(byStart)
+  const times = {
+    launches: Float64Array.from(launches).toSorted(),
+    nodes: Float64Array.from(nodes).toSorted()
+  }
   if (marks.length > 0) {
-    const sorted = marks.toSorted(byStart)
-    return sorted.map(({ start, end }, i) => ({ start, end: sorted[i + 1]?.start ?? end }))
+    const filled = withoutEmpty(marks.toSorted(byStart), times, warnings)
+    if (filled.length > 0) return filled.flatMap((mark) => parted(mark, optimizers, times.nodes, warnings))
+    warnings.push(`none of the ${marks.length} ProfilerStep marks launches device work: they are not used`)
   }
   if (optimizers.length > 0) {
     warnings.push(`no ProfilerStep marks: the ${optimizers.length} optimizer steps divide the trace`)
-    const sorted = optimizers.toSorted(byStart)
-    return sorted.map((_, i) => ({
-      start: i === 0 ? first : sorted[i - 1]!.end,
-      end: i === sorted.length - 1 ? last + 1 : sorted[i]!.end
+    return optimizers.map((_, i) => ({
+      start: i === 0 ? first : optimizers[i - 1]!.end,
+      end: i === optimizers.length - 1 ? last + 1 : optimizers[i]!.end
     }))
   }
   warnings.push("no ProfilerStep marks and no optimizer: the whole trace is taken for one step")
   return [{ start: -Infinity, end: Math.max(last, -Infinity) + 1 }]
+}
+
+/** How many of ascending times lie in [from, to). */
+const countIn = (times: Float64Array, from: number, to: number): number =>
+  firstFrom(times, to) - firstFrom(times, from)
+
+const firstFrom = (times: Float64Array, at: number): number => {
+  let low = 0
+  let high = times.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (times[middle]! < at) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+interface Times {
+  readonly launches: Float64Array
+  readonly nodes: Float64Array
+}
+
+/** A last mark with less than this share of the others' launches, and without a backward pass, is no whole step. */
+const stubShare = 0.1
+
+/** Each mark up to the next; marks without device work left out, as `profile()` without a schedule leaves one at the end. */
+const withoutEmpty = (
+  marks: ReadonlyArray<Step>,
+  { launches, nodes }: Times,
+  warnings: Array<string>
+): ReadonlyArray<Step> => {
+  const extents = marks.map(({ start, end }, i) => ({ start, end: marks[i + 1]?.start ?? end }))
+  // Where no launch was recorded nothing tells an empty mark.
+  if (launches.length === 0) return extents
+  const counts = extents.map(({ start, end }) => countIn(launches, start, end))
+  const filled = extents.filter((_, i) => counts[i]! > 0)
+  if (filled.length < extents.length) {
+    const empty = extents.length - filled.length
+    warnings.push(
+      empty === 1
+        ? "an empty ProfilerStep mark (nothing was launched in it) was left out: it is no step"
+        : `${empty} empty ProfilerStep marks (nothing was launched in them) were left out: they are no steps`
+    )
+  }
+  const stub = filled.at(-1)
+  const others = filled.slice(0, -1)
+  if (stub === undefined || others.length === 0) return filled
+  const least = others.reduce((min, { start, end }) => Math.min(min, countIn(launches, start, end)), Infinity)
+  const isStub =
+    countIn(launches, stub.start, stub.end) < least * stubShare &&
+    countIn(nodes, stub.start, stub.end) === 0 &&
+    others.every(({ start, end }) => countIn(nodes, start, end) > 0)
+  if (!isStub) return filled
+  warnings.push(
+    `the last ProfilerStep mark (${countIn(launches, stub.start, stub.end)} launches, no backward pass) was left out: it is no whole step`
+  )
+  return others
+}
+
+/** Backward passes of training steps that repeat differ by less than this. */
+const alike = 1.2
+
+/** One mark as the training steps in it: one, or as many as optimizer steps with a backward pass of their own. */
+const parted = (
+  mark: Step,
+  optimizers: ReadonlyArray<Step>,
+  nodes: Float64Array,
+  warnings: Array<string>
+): ReadonlyArray<Step> => {
+  const ends: Array<number> = []
+  const passes: Array<number> = []
+  let from = mark.start
+  for (const { start, end } of optimizers) {
+    if (start < mark.start || start >= mark.end) continue
+    const pass = countIn(nodes, from, start)
+    // Several optimizers over parts of one model step after the same backward pass.
+    if (pass === 0 && ends.length > 0) ends[ends.length - 1] = end
+    else {
+      ends.push(end)
+      passes.push(pass)
+    }
+    from = end
+  }
+  if (ends.length < 2) return [mark]
+  const smallest = Math.min(...passes)
+  if (smallest === 0 || Math.max(...passes) > smallest * alike) {
+    warnings.push(
+      `a ProfilerStep mark holds ${ends.length} optimizer steps with different backward passes: taken as one step`
+    )
+    return [mark]
+  }
+  warnings.push(`a ProfilerStep mark holds ${ends.length} optimizer steps: it was divided at them`)
+  return ends.map((end, i) => ({
+    start: i === 0 ? mark.start : ends[i - 1]!,
+    end: i === ends.length - 1 ? mark.end : end
+  }))
 }
 
 /** The step under way at a host time, -1 outside all. */
@@ -46,5 +158,8 @@ export const stepAt = (steps: ReadonlyArray<Step>, time: number): number => {
     else high = middle
   }
   const step = low - 1
-  return step >= 0 && (time <= steps[step]!.end || step < steps.length - 1) ? step : -1
+  if (step < 0) return -1
+  const { end } = steps[step]!
+  // The next step begins where this one ends, save where marks between them were left out.
+  return time <= end ? step : -1
 }

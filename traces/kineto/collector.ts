@@ -1,0 +1,411 @@
+// Events as they stream past, into the columns of a KinetoTrace. Knows which fields an import needs, and nothing of layers.
+import { ByteTexts } from "./byte-texts.ts"
+import { EventScanner, Field } from "./event-scanner.ts"
+import {
+  Host,
+  Numbers,
+  type CollectiveRecord,
+  type DeviceEvents,
+  type GradientShape,
+  type HostEvents
+} from "./trace.ts"
+
+export type Json = Readonly<Record<string, unknown>>
+
+export const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+export const text = (value: unknown): string | undefined =>
+  typeof value === "string" ? value : typeof value === "number" ? String(value) : undefined
+
+/** A number, also when it was written as a text; undefined for anything else. */
+export const number = (value: unknown): number | undefined => {
+  if (typeof value === "number") return value
+  if (typeof value === "string" && value.trim() !== "") {
+    const parsed = Number(value)
+    return Number.isNaN(parsed) ? undefined : parsed
+  }
+  return undefined
+}
+
+const dtypes: Readonly<Record<string, string>> = {
+  float: "float32",
+  "c10::bfloat16": "bfloat16",
+  bfloat16: "bfloat16",
+  "c10::half": "float16",
+  half: "float16",
+  double: "float64",
+  "long int": "int64",
+  long: "int64",
+  int: "int32"
+}
+
+const dtypeOf = (name: string): string => dtypes[name.toLowerCase()] ?? name.toLowerCase()
+
+// Above this, a float64 of microseconds no longer holds whole nanoseconds.
+const exactBelow = 2 ** 42
+// Nanoseconds since 1970 are 2e18; anything larger is no time, and sums of it would lose their meaning.
+const largestTime = 1e20
+
+/** What a category's events are here; flow arrows and Python frames have numbers of their own beside `Host`'s. */
+const Category = { none: -1, device: 10, python: 11, flow: 12 } as const
+
+const categories: ReadonlyMap<string, number> = new Map([
+  ["kernel", Category.device],
+  ["gpu_memcpy", Category.device],
+  ["gpu_memset", Category.device],
+  ["memcpy", Category.device],
+  ["memset", Category.device],
+  ["user_annotation", Host.annotation],
+  ["cpu_op", Host.op],
+  ["operator", Host.op],
+  ["python_function", Category.python],
+  ["python function", Category.python],
+  ["python_func", Category.python],
+  ["fwdbwd", Category.flow]
+])
+
+const categoryOf = (name: string): number => {
+  const known = categories.get(name.toLowerCase())
+  if (known !== undefined) return known
+  // cuda_runtime, cuda_driver, hip_runtime, xpu_driver, privateuse1_runtime, and Runtime of the first versions.
+  return /(?:^|_)(?:runtime|driver)$/iu.test(name) ? Host.launch : Category.none
+}
+
+const oldCategories = new Set(["Operator", "Kernel", "Memcpy", "Memset", "Runtime"])
+const modulePrefix = new TextEncoder().encode("nn.Module: ")
+const backwardSuffix = new TextEncoder().encode(": backward")
+const backwardFrame = /(?:autograd\/__init__|_tensor)\.py\(\d+\): backward$/u
+const gradientOp = /^(?:struct )?(?:torch::autograd::)?AccumulateGrad$/u
+const commsAnnotation = /^(?:nccl|rccl|gloo|hccl|xccl|ucc|mpi):/u
+
+const emptyText = new Uint8Array(0)
+
+/** Collects the columns while events stream past. */
+export class Collector {
+  readonly names = new ByteTexts()
+  readonly processes = new ByteTexts()
+  readonly processOfThread: Array<number> = []
+  readonly host: HostEvents = {
+    kind: new Numbers(),
+    name: new Numbers(),
+    start: new Numbers(),
+    end: new Numbers(),
+    thread: new Numbers(),
+    sequence: new Numbers(),
+    correlation: new Numbers(),
+    externalId: new Numbers()
+  }
+  readonly device: DeviceEvents = {
+    name: new Numbers(),
+    start: new Numbers(),
+    end: new Numbers(),
+    device: new Numbers(),
+    stream: new Numbers(),
+    process: new Numbers(),
+    correlation: new Numbers(),
+    externalId: new Numbers()
+  }
+  readonly gradients = new Map<number, GradientShape>()
+  readonly hostCollectives = new Map<number, CollectiveRecord>()
+  readonly deviceCollectives = new Map<number, CollectiveRecord>()
+  readonly flowStarts = new Map<string, { thread: number; start: number }>()
+  readonly flowEnds = new Map<string, { thread: number; start: number }>()
+  readonly members = new Map<string, unknown>()
+  kernelsWithoutTime = 0
+  fractions = 0
+  /** Events with a value that is none: how many, and the first. */
+  odd = 0
+  firstOdd: { readonly field: string; readonly value: string; readonly accepted: string } | undefined
+  isOld = false
+  readonly #categories = new ByteTexts()
+  readonly #kindOfCategory: Array<number> = []
+  readonly #kindOfName: Array<number> = []
+  readonly #threadTexts = new ByteTexts()
+  readonly #threads = new Map<number, number>()
+  #base: number | undefined
+
+  /** What times count from. */
+  get base(): number {
+    return this.#base ?? 0
+  }
+
+  event(index: number, fields: EventScanner): void {
+    if (!fields.isText(Field.ph) && !fields.has(Field.ts) && !fields.has(Field.args)) {
+      // Metadata may lack anything, but an element that is no object is no event.
+      if (fields.starts.every((start) => start < 0)) this.#noteScalar(index, fields)
+      return
+    }
+    if (!fields.isText(Field.cat)) return
+    const category = this.#categories.code(
+      fields.bytes,
+      fields.starts[Field.cat]! + 1,
+      fields.ends[Field.cat]! - 1
+    )
+    let kind = this.#kindOfCategory[category]
+    if (kind === undefined) {
+      const name = this.#categories.texts[category]!
+      this.#kindOfCategory[category] = kind = categoryOf(name)
+      if (kind !== Category.none && oldCategories.has(name)) this.isOld = true
+    }
+    if (kind === Category.none) return
+    const ph = fields.initial(Field.ph)
+    if (kind === Category.flow) {
+      if (ph !== 0x73 && ph !== 0x66) return
+      const start = this.#time(fields)
+      const id = fields.source(Field.id).replaceAll('"', "")
+      if (id !== "" && !Number.isNaN(start)) {
+        const ends = ph === 0x73 ? this.flowStarts : this.flowEnds
+        ends.set(id, { thread: this.#thread(fields), start })
+      }
+      return
+    }
+    if (ph !== 0x58) return
+    if (kind === Category.python) {
+      kind = pythonKind(fields)
+      if (kind === Category.none) return
+    }
+    const isDevice = kind === Category.device
+    if (fields.has(Field.args) && !fields.isObject(Field.args)) {
+      this.#note(`traceEvents[${index}].args`, fields.source(Field.args), "an object")
+      return
+    }
+    let start = Number.NaN
+    let duration = Number.NaN
+    if (fields.has(Field.ts)) {
+      const parsed = fields.number(Field.ts)
+      if (!(Math.abs(parsed) <= largestTime)) {
+        this.#note(`traceEvents[${index}].ts`, fields.source(Field.ts), "a number")
+        return
+      }
+      start = this.#after(parsed, fields.whole, fields.rest)
+      if (isDevice && !Number.isInteger(parsed)) this.fractions++
+    }
+    if (fields.has(Field.dur)) {
+      duration = fields.number(Field.dur)
+      if (!(duration >= 0 && duration <= largestTime)) {
+        this.#note(`traceEvents[${index}].dur`, fields.source(Field.dur), "a duration of at least 0")
+        return
+      }
+      if (isDevice && !Number.isInteger(duration)) this.fractions++
+    }
+    if (Number.isNaN(start) || (isDevice && Number.isNaN(duration))) {
+      if (isDevice) this.kernelsWithoutTime++
+      return
+    }
+    const end = start + (Number.isNaN(duration) ? 0 : duration)
+    if (isDevice) this.#addDevice(fields, start, end)
+    else this.#addHost(fields, kind, start, end)
+  }
+
+  member(name: string, value: unknown): void {
+    this.members.set(name, value)
+  }
+
+  #addDevice(fields: EventScanner, start: number, end: number): void {
+    const { device } = this
+    const row = device.start.length
+    device.name.push(this.#name(fields, 0))
+    device.start.push(start)
+    device.end.push(end)
+    device.device.push(orElse(fields.number(Field.device), orElse(fields.number(Field.pid), 0)))
+    device.stream.push(orElse(fields.number(Field.stream), orElse(fields.number(Field.tid), -1)))
+    device.process.push(textCode(this.processes, fields, Field.pid))
+    // Correlation 0 is CUPTI's "none".
+    const correlation = orElse(fields.number(Field.correlation), -1)
+    device.correlation.push(correlation === 0 ? -1 : correlation)
+    device.externalId.push(orElse(fields.number(Field.externalId), -1))
+    if (fields.has(Field.collective)) this.deviceCollectives.set(row, collectiveRecord(argsOf(fields)))
+  }
+
+  #addHost(fields: EventScanner, kind: number, start: number, end: number): void {
+    const { host } = this
+    const row = host.start.length
+    const name = this.#name(fields, kind === Host.module ? modulePrefix.length : 0)
+    host.kind.push(kind)
+    host.name.push(name)
+    host.start.push(start)
+    host.end.push(end)
+    host.thread.push(this.#thread(fields))
+    host.sequence.push(kind === Host.op ? orElse(fields.number(Field.sequence), -1) : -1)
+    host.correlation.push(kind === Host.launch ? orElse(fields.number(Field.correlation), -1) : -1)
+    host.externalId.push(kind === Host.op ? orElse(fields.number(Field.externalId), -1) : -1)
+    let special = this.#kindOfName[name]
+    if (special === undefined) this.#kindOfName[name] = special = specialName(this.names.texts[name]!)
+    if (special === Special.gradient) {
+      if (kind === Host.op) this.#gradient(row, argsOf(fields))
+    } else if (special === Special.comms) this.hostCollectives.set(row, collectiveRecord(argsOf(fields)))
+    else if (special === Special.annotation) {
+      this.hostCollectives.set(row, annotationRecord(this.names.texts[name]!, argsOf(fields)))
+    }
+  }
+
+  #note(field: string, value: string, accepted: string): void {
+    this.odd++
+    this.firstOdd ??= { field, value: shown(value), accepted }
+  }
+
+  #noteScalar(index: number, fields: EventScanner): void {
+    const value = fields.scanned()
+    if (!value.startsWith("{")) this.#note(`traceEvents[${index}]`, value, "an object")
+  }
+
+  #name(fields: EventScanner, skip: number): number {
+    const code = textCode(this.names, fields, Field.name, skip)
+    return code >= 0 ? code : textCode(this.names, noName, Field.name)
+  }
+
+  #thread(fields: EventScanner): number {
+    const process = textCode(this.processes, fields, Field.pid)
+    const thread = textCode(this.#threadTexts, fields, Field.tid)
+    const key = process * 2 ** 24 + thread
+    let code = this.#threads.get(key)
+    if (code === undefined) {
+      this.#threads.set(key, (code = this.#threads.size))
+      this.processOfThread.push(process)
+    }
+    return code
+  }
+
+  #time(fields: EventScanner): number {
+    const parsed = fields.number(Field.ts)
+    return this.#after(parsed, fields.whole, fields.rest)
+  }
+
+  /** Microseconds after the first event, to the nanosecond also when counted from 1970. */
+  #after(parsed: number, whole: number, rest: number): number {
+    if (Number.isNaN(parsed)) return parsed
+    this.#base ??= Math.floor(parsed)
+    return parsed > exactBelow && rest > 0 ? whole - this.#base + rest : parsed - this.#base
+  }
+
+  #gradient(row: number, args: Json): void {
+    const dims = args["Input Dims"] ?? args["Input dims"]
+    const first: unknown = Array.isArray(dims) ? dims[0] : undefined
+    if (!Array.isArray(first)) return
+    const shape: Array<number> = []
+    for (const extent of first) {
+      if (typeof extent !== "number" || !Number.isInteger(extent) || extent < 0 || extent >= 2 ** 31) return
+      shape.push(extent)
+    }
+    if (shape.reduce((product, extent) => product * extent, 1) > Number.MAX_SAFE_INTEGER) return
+    const types = args["Input type"]
+    const type: unknown = Array.isArray(types) ? types[0] : undefined
+    // An undefined gradient has neither shape nor type; a scalar has a type.
+    if (shape.length === 0 && (type === undefined || type === "")) return
+    this.gradients.set(row, {
+      shape,
+      dtype: typeof type === "string" && type !== "" ? dtypeOf(type) : "float32"
+    })
+  }
+}
+
+/** What a field holds, without its quotes, as short as messages have it. */
+const shown = (source: string): string => {
+  const text = source.replace(/^"(.*)"$/su, "$1").replace(/\s+/gu, " ")
+  return text.length > 120 ? `${text.slice(0, 120)}...` : text
+}
+
+const orElse = (value: number, other: number): number => (Number.isNaN(value) ? other : value)
+
+const noName = ((): EventScanner => {
+  const scanner = new EventScanner()
+  scanner.bytes = new TextEncoder().encode('{"name":"(no name)"}')
+  scanner.length = scanner.bytes.length
+  scanner.event(0)
+  return scanner
+})()
+
+/** Code of a field's text (a number counts as its digits), less its first `skip` bytes; -1 where there is none. */
+const textCode = (texts: ByteTexts, fields: EventScanner, field: number, skip = 0): number => {
+  const start = fields.starts[field]!
+  if (start < 0) return field === Field.name ? -1 : texts.code(emptyText, 0, 0)
+  const quoted = fields.bytes[start] === 0x22
+  if (quoted) return texts.code(fields.bytes, start + 1 + skip, fields.ends[field]! - 1)
+  if (field === Field.name && Number.isNaN(fields.number(field))) return -1
+  return texts.code(fields.bytes, start, fields.ends[field]!)
+}
+
+const Special = { none: 0, gradient: 1, comms: 2, annotation: 3 } as const
+
+const specialName = (name: string): number => {
+  if (gradientOp.test(name)) return Special.gradient
+  if (name === "record_param_comms") return Special.comms
+  return commsAnnotation.test(name) ? Special.annotation : Special.none
+}
+
+const holds = (bytes: Uint8Array, at: number, part: Uint8Array): boolean => {
+  for (let i = 0; i < part.length; i++) if (bytes[at + i] !== part[i]) return false
+  return true
+}
+
+/** Of the many Python frames, only calls of modules and of the backward pass say anything of layers. */
+const pythonKind = (fields: EventScanner): number => {
+  if (!fields.isText(Field.name)) return Category.none
+  const start = fields.starts[Field.name]! + 1
+  const end = fields.ends[Field.name]! - 1
+  if (end - start >= modulePrefix.length && holds(fields.bytes, start, modulePrefix)) return Host.module
+  if (
+    end - start < backwardSuffix.length ||
+    !holds(fields.bytes, end - backwardSuffix.length, backwardSuffix)
+  )
+    return Category.none
+  return backwardFrame.test(fields.slice(start, end)) ? Host.backwardCall : Category.none
+}
+
+/** The arguments of an event as values; what JSON does not know in them is null. */
+const argsOf = (fields: EventScanner): Json => {
+  const source = fields.source(Field.args)
+  if (source === "") return {}
+  for (const attempt of [source, withoutIrregular(source)]) {
+    try {
+      const value: unknown = JSON.parse(attempt)
+      if (isObject(value)) return value
+    } catch {
+      // The next attempt, or none of it.
+    }
+  }
+  return {}
+}
+
+const withoutIrregular = (source: string): string =>
+  source
+    // eslint-disable-next-line no-control-regex
+    .replace(/[\u0000-\u001f]/gu, " ")
+    .replace(/([:[,]\s*)[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?)(?=\s*[,\]}])/giu, "$1null")
+
+const collectiveRecord = (args: Json): CollectiveRecord => ({
+  name: text(args["Collective name"]),
+  group: text(args["Process Group Ranks"]) ?? text(args["Process Group Name"]) ?? "",
+  inputElements: number(args["In msg nelems"]),
+  outputElements: number(args["Out msg nelems"]),
+  dtype: text(args.dtype),
+  ranks: number(args["Group size"])
+})
+
+/** PyTorch up to 2.2: what was put in is the annotation's input, and everybody of the job takes part. */
+const annotationRecord = (name: string, args: Json): CollectiveRecord => {
+  const dims = args["Input Dims"] ?? args["Input dims"]
+  const types = args["Input type"]
+  const type: unknown = Array.isArray(types) ? types[0] : undefined
+  return {
+    name: name.slice(name.indexOf(":") + 1),
+    group: "",
+    inputElements: Array.isArray(dims) ? elementsOf(dims[0]) : undefined,
+    outputElements: undefined,
+    dtype: typeof type === "string" ? dtypeOf(type) : undefined,
+    ranks: undefined
+  }
+}
+
+/** Elements of a shape, or of a list of shapes. */
+const elementsOf = (dims: unknown): number | undefined => {
+  if (!Array.isArray(dims) || dims.length === 0) return undefined
+  if (dims.every(Array.isArray)) {
+    const each = dims.map(elementsOf)
+    return each.every((elements) => elements !== undefined) ? each.reduce((a, b) => a + b, 0) : undefined
+  }
+  return dims.every((extent) => typeof extent === "number" && Number.isInteger(extent) && extent >= 0)
+    ? (dims as ReadonlyArray<number>).reduce((product, extent) => product * extent, 1)
+    : undefined
+}

@@ -1,0 +1,133 @@
+// What one device did in the profiled steps: which work, launched by which host row, in which step, and whether it
+// computes or communicates. Knows nothing of layers.
+import { showValue, TraceError } from "../trace-error.ts"
+import { findCommunication } from "./communication.ts"
+import type { HostTree } from "./host-tree.ts"
+import { launchRows, originFinder, type Origin } from "./origins.ts"
+import { findSteps, stepAt, type Step } from "./steps.ts"
+import type { KinetoTrace } from "./trace.ts"
+
+export interface DeviceWork {
+  readonly steps: ReadonlyArray<Step>
+  /** Device rows by start. Positions in this list are what the others speak of. */
+  readonly kernels: Int32Array
+  /** The host row that launched each, -1 where none is known. */
+  readonly rows: Int32Array
+  /** What surrounds that row; undefined where none is known. */
+  readonly origins: ReadonlyArray<Origin | undefined>
+  /** Positions of what computes and of what communicates within the steps, ascending. */
+  readonly compute: ReadonlyArray<number>
+  readonly collective: ReadonlyArray<number>
+  /** Of `compute`, what is neither a copy nor a fill nor on a stream that communicates. */
+  readonly pure: ReadonlyArray<number>
+}
+
+/** Throws `TraceError` where no step has device work. */
+export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<string>): DeviceWork => {
+  const kernels = chooseDevice(trace, warnings)
+  const rows = launchRows(tree, kernels)
+  const launches: Array<number> = []
+  for (const row of rows) if (row >= 0) launches.push(tree.start(row))
+  const steps = findSteps(tree, launches, warnings)
+  const originOf = originFinder(tree, steps)
+  const origins = Array.from(rows, (row) => (row < 0 ? undefined : originOf(row)))
+  const communication = findCommunication(trace, tree, kernels, rows)
+  if (communication.suspects.length > 0) {
+    const named = communication.suspects.slice(0, 5).map(({ name, microseconds }) => {
+      const milliseconds = (microseconds * 1e-3).toPrecision(3)
+      return `${name.length > 80 ? `${name.slice(0, 80)}...` : name} (${milliseconds} ms)`
+    })
+    const more = communication.suspects.length - named.length
+    warnings.push(
+      `kernels that may communicate were taken for compute: ${named.join(", ")}${more > 0 ? ` and ${more} more` : ""}`
+    )
+  }
+  const compute: Array<number> = []
+  const collective: Array<number> = []
+  const stepOf = stepFinder(trace, kernels, origins, steps, launches.length)
+  let before = 0
+  let outside = 0
+  for (const index of kernels.keys()) {
+    const step = stepOf(index)
+    if (step === earlier) before++
+    else if (step < 0) outside++
+    else if (communication.is[index] === 1) collective.push(index)
+    else compute.push(index)
+  }
+  if (before > 0) {
+    warnings.push(`${before} device events were launched before the profiled steps and were left out`)
+  }
+  if (outside > 0) {
+    warnings.push(`${outside} device events were launched outside the profiled steps and were left out`)
+  }
+  if (compute.length === 0) {
+    const nothing = trace.isOld
+      ? "no device events (Kernel, Memcpy, Memset) that a step launched"
+      : "no device events (kernel, gpu_memcpy, gpu_memset)"
+    throw new TraceError({
+      file: trace.file,
+      field: "traceEvents",
+      value: kernels.length === 0 ? nothing : "no kernels inside a step",
+      accepted: "a trace recorded with ProfilerActivity.CUDA"
+    })
+  }
+  const pure = compute.filter((index) => communication.computes[index] === 1)
+  return { steps, kernels, rows, origins, compute, collective, pure }
+}
+
+const earlier = -2
+
+/**
+ * The step of each kernel, asked in order; `earlier` for work of before the steps, -1 for other work outside them. Launch
+ * records begin with the recording, so on each stream what comes before the first recorded launch was launched before.
+ * Later work without a record belongs to the step the device is in.
+ */
+const stepFinder = (
+  trace: KinetoTrace,
+  kernels: Int32Array,
+  origins: ReadonlyArray<Origin | undefined>,
+  steps: ReadonlyArray<Step>,
+  launches: number
+): ((index: number) => number) => {
+  const { start, stream } = trace.device
+  if (launches === 0) {
+    return steps.length === 1 ? () => 0 : (index) => stepAt(steps, start.values[kernels[index]!]!)
+  }
+  const everRecorded = new Set<number>()
+  for (const [index, kernel] of kernels.entries()) {
+    if ((origins[index]?.step ?? -1) >= 0) everRecorded.add(stream.values[kernel]!)
+  }
+  const recorded = new Set<number>()
+  const first = steps[0]!.start
+  let last = -1
+  return (index) => {
+    const origin = origins[index]
+    const line = stream.values[kernels[index]!]!
+    if (origin === undefined) {
+      if (last < 0) return earlier
+      return recorded.has(line) || !everRecorded.has(line) ? last : earlier
+    }
+    if (origin.step < 0) return origin.start < first ? earlier : -1
+    recorded.add(line)
+    return (last = origin.step)
+  }
+}
+
+/** Rows of the busiest device, by start. */
+const chooseDevice = (trace: KinetoTrace, warnings: Array<string>): Int32Array => {
+  const { start, end, device } = trace.device
+  const busy = new Map<number, number>()
+  for (let row = 0; row < start.length; row++) {
+    const id = device.values[row]!
+    busy.set(id, (busy.get(id) ?? 0) + end.values[row]! - start.values[row]!)
+  }
+  const [chosen, ...others] = [...busy].toSorted((a, b) => b[1] - a[1] || a[0] - b[0])
+  if (others.length > 0) {
+    warnings.push(
+      `one process used ${busy.size} devices; only device ${showValue(chosen![0])}, the busiest, is used`
+    )
+  }
+  const rows: Array<number> = []
+  for (let row = 0; row < start.length; row++) if (device.values[row] === chosen![0]) rows.push(row)
+  return Int32Array.from(rows).toSorted((a, b) => start.values[a]! - start.values[b]! || a - b)
+}

@@ -1,0 +1,51 @@
+// How a recorded run was parallel beyond data, from what its ranks say to each other and when. Knows nothing of layers.
+import type { Parallelism } from "../import-report.ts"
+import type { CollectiveCall } from "./collectives.ts"
+import type { KinetoTrace } from "./trace.ts"
+
+/** Bytes above which an exchange is of activations or parameters, not of a loss or a norm. */
+const substantial = 1 << 16
+
+const sharded = /^(?:FSDP::|FullyShardedDataParallel)/u
+
+/** In the order fsdp, tensor, pipeline, expert. */
+export const findParallelism = (
+  trace: KinetoTrace,
+  calls: ReadonlyArray<CollectiveCall>,
+  steps: number
+): ReadonlyArray<Parallelism> => {
+  /** Calls per step of one kind in one phase (any, where none is given). */
+  const count = (op: CollectiveCall["op"], phase?: CollectiveCall["phase"]): number =>
+    calls.filter(
+      (call) =>
+        call.op === op &&
+        (phase === undefined || call.phase === phase) &&
+        (call.sizeBytes === undefined || call.sizeBytes >= substantial)
+    ).length / steps
+  const scattersForward = count("reduce_scatter", "forward")
+  const gathers = count("all_gather", "forward") + count("all_gather", "backward")
+  const found: Array<Parallelism> = []
+  const isSharded =
+    trace.names.texts.some((name) => sharded.test(name)) ||
+    (gathers >= 1 && count("reduce_scatter", "backward") >= 1 && scattersForward < 2)
+  if (isSharded) found.push("fsdp")
+  // The scatter of a sharded run's root is launched when the backward pass has ended.
+  if (count("all_reduce", "forward") >= 1 || (!isSharded && scattersForward >= 1)) found.push("tensor")
+  if (count("send_recv") > 0) found.push("pipeline")
+  if (count("all_to_all") > 0) found.push("expert")
+  return found
+}
+
+const told: Readonly<Record<Parallelism, string>> = {
+  fsdp: "its parameters were sharded (FSDP): gathering and scattering them is part of its step, and the shapes of its gradients may be those of shards",
+  tensor: "its layers were divided among ranks (tensor parallel): it computed one rank's share of each",
+  pipeline:
+    "its layers were divided into stages (pipeline parallel): it ran one stage, and waits for others are in its gaps",
+  expert: "its experts were divided among ranks (expert parallel): it computed one rank's experts"
+}
+
+/** What a user must know of a trace of such a run; undefined for plain data parallelism. */
+export const parallelismWarning = (found: ReadonlyArray<Parallelism>): string | undefined =>
+  found.length === 0
+    ? undefined
+    : `the run was not plain data-parallel: ${found.map((kind) => told[kind]).join("; ")}. For data-parallel training of the whole model record it on one device, or under DDP`

@@ -1,0 +1,116 @@
+// From a file's bytes to a KinetoTrace: what was broken is told, and times get their unit. Knows nothing of layers.
+import { TraceError } from "../trace-error.ts"
+import { decompressed, type ByteSource } from "./bytes.ts"
+import { Collector, isObject, number, text } from "./collector.ts"
+import { isTooMuch } from "./left-out.ts"
+import { JsonEvents } from "./json-events.ts"
+import { linkKey, type KinetoTrace } from "./trace.ts"
+
+export interface ReadOptions {
+  /** Unit of `ts` and `dur`. Default "auto": microseconds, as the format says, unless all signs point to nanoseconds. */
+  readonly timestampUnit?: "auto" | "us" | "ns"
+}
+
+/** Reads a whole trace. Throws `TraceError`; what its caller must still read of `source` is read. */
+export const readKineto = async (
+  file: string,
+  source: ByteSource,
+  options: ReadOptions = {},
+  signal?: AbortSignal
+): Promise<KinetoTrace> => {
+  const collector = new Collector()
+  const scanner = new JsonEvents(file, collector)
+  for await (const chunk of decompressed(file, source)) {
+    signal?.throwIfAborted()
+    scanner.push(chunk)
+  }
+  scanner.finish()
+  const warnings = brokenParts(file, scanner, collector)
+  const unit = unitOf(collector, options.timestampUnit ?? "auto", warnings)
+  if (unit === "ns") {
+    const { host, device, flowStarts, flowEnds } = collector
+    for (const column of [host.start, host.end, device.start, device.end]) {
+      for (let i = 0; i < column.length; i++) column.values[i]! /= 1000
+    }
+    for (const flow of [...flowStarts.values(), ...flowEnds.values()]) flow.start /= 1000
+  }
+  const links = new Map<string, { thread: number; start: number }>()
+  for (const [id, end] of collector.flowEnds) {
+    const start = collector.flowStarts.get(id)
+    if (start !== undefined) links.set(linkKey(end.thread, end.start), start)
+  }
+  const { members } = collector
+  const properties = members.get("deviceProperties")
+  const first: unknown = Array.isArray(properties) ? properties[0] : undefined
+  const distributed = members.get("distributedInfo")
+  const deviceName = isObject(first) ? text(first.name)?.trim() : undefined
+  return {
+    file,
+    names: collector.names,
+    processes: collector.processes,
+    processOfThread: collector.processOfThread,
+    host: collector.host,
+    device: collector.device,
+    gradients: collector.gradients,
+    hostCollectives: collector.hostCollectives,
+    deviceCollectives: collector.deviceCollectives,
+    links,
+    deviceName: deviceName === "" ? undefined : deviceName,
+    worldSize: isObject(distributed) ? number(distributed.world_size) : undefined,
+    rank: isObject(distributed) ? number(distributed.rank) : undefined,
+    base: unit === "ns" ? collector.base / 1000 : collector.base,
+    isOld: collector.isOld,
+    warnings
+  }
+}
+
+/** Says what was left out; refuses a file of which more than one part in ten is. */
+const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): Array<string> => {
+  const warnings: Array<string> = []
+  const { events, first, members, irregular } = scanner.broken
+  if (first !== undefined) {
+    warnings.push(`${events} events are no JSON and were left out, the first ${first.field}: ${first.value}`)
+  }
+  if (members.length > 0) warnings.push(`${members.join(", ")} beside the events is no JSON and was left out`)
+  if (irregular > 0) {
+    warnings.push(
+      `${irregular} events hold what JSON does not know (nan, inf, control characters): read without it`
+    )
+  }
+  const { odd, firstOdd, host, device } = collector
+  if (firstOdd !== undefined) {
+    const { field, value, accepted } = firstOdd
+    const all = host.start.length + device.start.length + odd
+    if (isTooMuch(odd, all)) {
+      const many = odd > 1 ? ` (${odd} of ${all} events have no such value)` : ""
+      throw new TraceError({ file, field, value, accepted: `${accepted}${many}` })
+    }
+    warnings.push(
+      `${odd} events have a value that is none and were left out, the first: ${field} is ${value}, not ${accepted}`
+    )
+  }
+  if (collector.kernelsWithoutTime > 0) {
+    warnings.push(`${collector.kernelsWithoutTime} device events have no ts or dur and were left out`)
+  }
+  return warnings
+}
+
+/**
+ * The Chrome format counts in microseconds whatever `displayTimeUnit` says, and so does PyTorch. Some exporters write
+ * nanoseconds and say so there; then every time is whole, which microseconds from a GPU's clock never all are.
+ */
+const unitOf = (collector: Collector, unit: "auto" | "us" | "ns", warnings: Array<string>): "us" | "ns" => {
+  if (unit !== "auto") return unit
+  if (collector.members.get("displayTimeUnit") !== "ns" || collector.fractions > 0) return "us"
+  const { start, end } = collector.device
+  const durations = Array.from(
+    end.values.subarray(0, end.length),
+    (value, i) => value - start.values[i]!
+  ).toSorted((a, b) => a - b)
+  // A median kernel of 0.5 ms is far longer than any real model's, one of 0.5 microseconds far shorter.
+  if ((durations[durations.length >> 1] ?? 0) < 500) return "us"
+  warnings.push(
+    'displayTimeUnit is "ns" and all device times are whole numbers: read as nanoseconds (the option timestampUnit says otherwise)'
+  )
+  return "ns"
+}
