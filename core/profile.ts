@@ -31,6 +31,8 @@ export interface OpCost {
   /** For example {m: 4096, k: 1024, n: 3584}. Sizes in the unit the key names (`bytes`, tokens, ...). */
   readonly attributes: Readonly<Record<string, number>>
   readonly medianSeconds: number
+  /** Of its operands, where known: "float32", "bfloat16", ...; an op's name may say it too ("gemm_bf16"). */
+  readonly dtype?: string
 }
 
 /** A timed collective. */

@@ -47,7 +47,7 @@ export const profileFormat: Format = {
     ),
     column("shape", "int32-list", "parameter rows: extents; empty otherwise and for a scalar"),
     column("elements", "float64", "parameter rows: product of the extents", true),
-    column("dtype", "text", "parameter rows: float32, bfloat16, ...", true),
+    column("dtype", "text", "parameter rows, and op rows where known: float32, bfloat16, ...", true),
     column("attributes", "text", 'op rows: JSON object of numbers, {"m":1,"k":768}', true),
     column("ranks", "int32", "collective rows: ranks that took part", true),
     column("size_bytes", "float64", "collective rows: one rank's input (reduce_scatter: output), B", true),
@@ -154,9 +154,10 @@ const batchOf = (file: string, profile: Profile): Batch => {
   for (const [index, { layer, shape, dtype }] of profile.parameters.entries()) {
     rows.push({ section: "parameter", index, layer, shape, elements: elementsOf(shape), dtype })
   }
-  for (const [index, { op, attributes, medianSeconds }] of profile.ops.entries()) {
+  for (const [index, { op, attributes, medianSeconds, dtype }] of profile.ops.entries()) {
     const json = JSON.stringify(attributes)
-    rows.push({ section: "op", index, name: op, attributes: json, median_seconds: medianSeconds })
+    const known = dtype === undefined ? {} : { dtype }
+    rows.push({ section: "op", index, name: op, attributes: json, median_seconds: medianSeconds, ...known })
   }
   for (const [index, cost] of profile.collectives.entries()) {
     const { op, ranks, sizeBytes, link, medianSeconds } = cost
@@ -268,6 +269,11 @@ class Row {
     if (value === undefined) throw this.bad(name, "null", "a text")
     return value
   }
+  /** Undefined for null. */
+  optionalText(name: string): string | undefined {
+    const { codes } = this.#column(name) as TextColumn
+    return codes[this.row] === -1 ? undefined : this.text(name)
+  }
   oneOf<const A extends string>(name: string, accepted: ReadonlyArray<A>): A {
     const value = this.text(name)
     const found = accepted.find((known) => known === value)
@@ -346,7 +352,13 @@ const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profi
       } else if (section === "op") {
         next(ops)
         const medianSeconds = row.number("median_seconds")
-        ops.push({ op: row.text("name"), attributes: parseAttributes(row), medianSeconds })
+        const dtype = row.optionalText("dtype")
+        ops.push({
+          op: row.text("name"),
+          attributes: parseAttributes(row),
+          medianSeconds,
+          ...(dtype === undefined ? {} : { dtype })
+        })
       } else {
         next(collectives)
         collectives.push({

@@ -3,6 +3,7 @@
 // (llm.c keeps the whole matrix; the order of arguments is otherwise its own).
 import type { TensorData } from "../machine/tensor.ts"
 import { defineKernel, flag, number, type Call } from "./kernel.ts"
+import type { Sizes } from "./measure.ts"
 
 const attributes = {
   heads: number(),
@@ -85,6 +86,14 @@ const pairs = (call: AttentionCall): number => {
   return batch * call.a.heads * perHead
 }
 
+const attentionSizes = ({ a: { heads, kvHeads, headWidth }, dim }: AttentionCall): Sizes => ({
+  batch: dim("batch"),
+  tokens: dim("time"),
+  heads,
+  kvHeads,
+  headWidth
+})
+
 /**
  * out = softmax(q k^T / sqrt(headWidth)) v per head; lse[b, h, t] = log of the row's sum of exponentials.
  * FLOPs: two products, 4 * headWidth per pair that the mask allows; the softmax is not counted.
@@ -96,6 +105,8 @@ export const attentionForward = defineKernel({
   extents,
   outputDtypes: [undefined, "float32"],
   flops: (call) => 4 * call.a.headWidth * pairs(call),
+  measure: "prefill_attention",
+  sizes: attentionSizes,
   reference: (inputs, [out, lse], call) => {
     const { heads, kvHeads, headWidth, packed, causal } = call.a
     const layout = layoutOf(call)
@@ -146,6 +157,8 @@ export const attentionBackward = defineKernel({
   attributes,
   extents,
   flops: (call) => 10 * call.a.headWidth * pairs(call),
+  measure: "prefill_attention",
+  sizes: attentionSizes,
   reference: (inputs, outputs, call) => {
     const { heads, kvHeads, headWidth, packed, causal } = call.a
     const layout = layoutOf(call)

@@ -16,5 +16,7 @@ export const barrier: Kernel<"barrier"> = {
   outputDtypes: [],
   shapes: () => [],
   work: () => ({ flops: 0, readBytes: 0, writtenBytes: 0 }),
+  measure: "traffic",
+  sizes: () => ({ bytes: 0 }),
   reference: () => {}
 }

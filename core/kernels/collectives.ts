@@ -111,6 +111,8 @@ const defineCollective = <
       readBytes: totalBytes(inputs),
       writtenBytes: totalBytes(outputs)
     }),
+    measure: "traffic",
+    sizes: (inputs) => ({ bytes: totalBytes(inputs) }),
     combine(inputsPerRank, outputsPerRank, attributesPerRank) {
       const perRank = attributesPerRank.map((attributes) => resolve(attributes))
       const written = new Set(outputsPerRank.flat())

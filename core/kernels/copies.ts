@@ -1,12 +1,14 @@
 // Copies between the memories of one rank. The value never changes; what differs is the way the bytes take.
 import { defineKernel } from "./kernel.ts"
 
-const declareCopy = <const Name extends string>(name: Name) =>
+const declareCopy = <const Name extends "h2d" | "d2h" | "d2d">(name: Name) =>
   defineKernel({
     name,
     kind: "copy",
     signature: "inp[...] -> out[...]",
     flops: () => 0,
+    measure: name === "d2d" ? "copy" : name,
+    sizes: (_, [inp]) => ({ bytes: inp.sizeBytes }),
     reference: ([inp], [out]) => out.set(inp)
   })
 

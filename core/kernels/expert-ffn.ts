@@ -18,6 +18,10 @@ export const expertFfnForward = defineKernel({
   flops: ({ a, dim }) => a.count * dim("ffn") * (2 * dim("width") * (a.gated ? 3 : 2) + (a.gated ? 5 : 1)),
   readBytes: ({ a }, [inp, weights]) => weights.sizeBytes + rowBytes(inp, a.count),
   writtenBytes: ({ a }, _, [hidden, out]) => rowBytes(hidden, a.count) + rowBytes(out, a.count),
+  // As so many products of its own: up (and gate), then down.
+  parts: ({ a, dim }) => [
+    { measure: "product", sizes: { m: a.count, k: dim("width"), n: dim("ffn") }, times: a.gated ? 3 : 2 }
+  ],
   reference: ([inp, weights], [hidden, out], { a, dim }) => {
     const [width, ffn, assignments] = [dim("width"), dim("ffn"), dim("assignments")]
     const { first, count, gated } = a

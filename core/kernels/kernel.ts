@@ -2,6 +2,7 @@
 // The catalogue's entries live beside this file, one file per family. Knows nothing of machines, lanes or time.
 import { elementsOf, sizeBytesOf, type Dtype, type TensorData } from "../machine/tensor.ts"
 import type { Expansion } from "./composite.ts"
+import type { Measure, Part, Sizes } from "./measure.ts"
 import { bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
 
 export type AttributeValue = number | string | boolean
@@ -93,9 +94,22 @@ export interface Kernel<Name extends string = string> {
   /**
    * Floating-point operations (an add, multiply, divide, comparison, square root or exponential counts one; matrix
    * products count two per multiply-add) and the bytes that must cross memory once. Scalars may be missing unless
-   * `costFollowsScalars`.
+   * `costFollowsScalars`; so they may for `sizes` and `parts`.
    */
   work(inputs: ReadonlyArray<Operand>, outputs: ReadonlyArray<Operand>, attributes: Attributes): Work
+  /** Which kind of measurement its cost is: rows of a table with its name have that kind's sizes. */
+  readonly measure: Measure
+  /** The sizes that its cost depends on, those of its `measure`. */
+  sizes(inputs: ReadonlyArray<Operand>, outputs: ReadonlyArray<Operand>, attributes: Attributes): Sizes
+  /**
+   * For a launch of several pieces, each of which may have been measured by itself: what they are. A table's rows with the
+   * kernel's own name come before them.
+   */
+  parts?(
+    inputs: ReadonlyArray<Operand>,
+    outputs: ReadonlyArray<Operand>,
+    attributes: Attributes
+  ): ReadonlyArray<Part>
   /**
    * Clear, slow, float64-accumulating definition of the values. Reads `inputs`, overwrites `outputs`; an operand that
    * is both (in place) appears in both lists as the same array. The outputs are not yet rounded to their dtype: that is
@@ -144,6 +158,11 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly readBytes?: (call: Call<S>, inputs: Operands, outputs: Operands) => number
   /** Default: every output once. */
   readonly writtenBytes?: (call: Call<S>, inputs: Operands, outputs: Operands) => number
+  /** Default: `traffic`, whose sizes follow from the bytes read and written. */
+  readonly measure?: Measure
+  /** Sizes of the `measure`; to be given with one that is not `traffic`. */
+  readonly sizes?: (call: Call<S>, inputs: Operands, outputs: Operands) => Sizes
+  readonly parts?: (call: Call<S>, inputs: Operands, outputs: Operands) => ReadonlyArray<Part>
   readonly reference: (inputs: Arrays, outputs: Arrays, call: Call<S>) => void
 }
 
@@ -197,6 +216,9 @@ export const totalBytes = (operands: ReadonlyArray<Operand>): number => {
   return sizeBytes
 }
 
+/** Sizes of a launch that is as long as its bytes take to cross memory. */
+export const trafficOf = ({ readBytes, writtenBytes }: Work): Sizes => ({ bytes: readBytes + writtenBytes })
+
 const nothingBound: Bindings = { extents: new Map(), open: [] }
 
 /** Makes a kernel of a declaration whose shape rule is its signature. */
@@ -222,6 +244,19 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
     return { a, dim, rows: extents.get("rows") ?? elementsOf(open), shapes }
   }
   const shapesOf = (inputs: ReadonlyArray<Operand>): ReadonlyArray<Shape> => inputs.map(({ shape }) => shape)
+  const work: Kernel["work"] = (inputs, outputs, attributes) => {
+    const call = callOf(shapesOf(inputs), resolveBeforeLaunch(attributes))
+    const reads = inputs as Operands
+    const writes = outputs as Operands
+    return {
+      flops: flops(call, reads, writes),
+      readBytes: readBytes?.(call, reads, writes) ?? totalBytes(inputs),
+      writtenBytes: writtenBytes?.(call, reads, writes) ?? totalBytes(outputs)
+    }
+  }
+  const { measure = "traffic", sizes, parts } = declaration
+  if (measure !== "traffic" && sizes === undefined)
+    throw new RangeError(`${name}: a kernel measured as ${measure} must say its sizes`)
   return {
     name,
     kind: declaration.kind ?? "compute",
@@ -237,16 +272,19 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
       if (rule !== undefined) return rule(shapesOf(inputs), a)
       return outputShapes(name, signature, bindTo(shapesOf(inputs), a), a)
     },
-    work(inputs, outputs, attributes) {
+    work,
+    measure,
+    sizes(inputs, outputs, attributes) {
+      if (sizes === undefined) return trafficOf(work(inputs, outputs, attributes))
       const call = callOf(shapesOf(inputs), resolveBeforeLaunch(attributes))
-      const reads = inputs as Operands
-      const writes = outputs as Operands
-      return {
-        flops: flops(call, reads, writes),
-        readBytes: readBytes?.(call, reads, writes) ?? totalBytes(inputs),
-        writtenBytes: writtenBytes?.(call, reads, writes) ?? totalBytes(outputs)
-      }
+      return sizes(call, inputs as Operands, outputs as Operands)
     },
+    ...(parts === undefined
+      ? {}
+      : {
+          parts: (inputs, outputs, attributes) =>
+            parts(callOf(shapesOf(inputs), resolveBeforeLaunch(attributes)), inputs as Operands, outputs as Operands)
+        }),
     reference: (inputs, outputs, attributes, shapes) =>
       reference(inputs as Arrays, outputs as Arrays, callOf(shapes.inputs, resolve(attributes)))
   }

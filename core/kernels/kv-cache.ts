@@ -152,6 +152,11 @@ export const kvAttention = defineKernel({
   // the rows in use, not whole caches
   readBytes: ({ a }, [q, cache]) =>
     q.sizeBytes + rowBytes(sum(parseIntegers("kv.attention", "lengths", a.lengths)), a, cache),
+  measure: "decode_attention",
+  sizes: ({ a: { heads, kvHeads, headWidth, lengths } }) => {
+    const each = parseIntegers("kv.attention", "lengths", lengths)
+    return { batch: each.length, kv: sum(each) / each.length, heads, kvHeads, headWidth }
+  },
   reference: ([q, ...caches], [out], { a }) => {
     const { heads, kvHeads, headWidth } = a
     const lengths = parseIntegers("kv.attention", "lengths", a.lengths)

@@ -7,6 +7,8 @@ export const linearForward = defineKernel({
   name: "linear.forward",
   signature: "inp[..., in], weight[out, in], bias[out]? -> out[..., out]",
   flops: ({ rows, dim }) => 2 * rows * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ rows, dim }) => ({ m: rows, k: dim("in"), n: dim("out") }),
   reference: (inputs, [out], { rows, dim }) => {
     const [inp, weight] = inputs
     const bias = inputs.length > 2 ? inputs[2] : undefined
@@ -26,6 +28,8 @@ export const linearBackwardInput = defineKernel({
   name: "linear.backward_input",
   signature: "dout[..., out], weight[out, in] -> dinp[..., in]",
   flops: ({ rows, dim }) => 2 * rows * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ rows, dim }) => ({ m: rows, k: dim("out"), n: dim("in") }),
   reference: ([dout, weight], [dinp], { rows, dim }) => {
     const [width, outWidth] = [dim("in"), dim("out")]
     for (let row = 0; row < rows; row++) {
@@ -46,6 +50,8 @@ export const linearBackwardWeight = defineKernel({
     " -> dweight[out, in], dbias[out]?bias",
   attributes: { bias: flag(false), accumulate: flag(false) },
   flops: ({ rows, dim }) => 2 * rows * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ rows, dim }) => ({ m: dim("out"), k: rows, n: dim("in") }),
   reference: (inputs, [dweight, dbias], { rows, dim, a }) => {
     const [dout, inp] = inputs
     const [width, outWidth] = [dim("in"), dim("out")]

@@ -506,6 +506,8 @@ export const repack: Kernel<"repack"> = {
     readBytes: totalBytes(inputs),
     writtenBytes: totalBytes(outputs)
   }),
+  measure: "traffic",
+  sizes: (inputs, outputs) => ({ bytes: totalBytes(inputs) + totalBytes(outputs) }),
   reference: (inputs, outputs) => {
     const all = inputs.flatMap((data) => Array.from(data))
     const wanted = outputs.reduce((sum, data) => sum + data.length, 0)

@@ -255,6 +255,8 @@ export const groupedLinearForward = defineKernel({
   signature: "inp[assignments, in], weight[experts, out, in], counts[experts] -> out[assignments, out]",
   inputDtypes: [undefined, undefined, "int32"],
   flops: ({ dim }) => 2 * dim("assignments") * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ dim }) => ({ m: dim("assignments"), k: dim("in"), n: dim("out") }),
   reference: ([inp, weight, counts], [out], { dim }) => {
     const [width, outWidth] = [dim("in"), dim("out")]
     forEachRow("grouped_linear.forward", counts, dim("assignments"), (row, expert) => {
@@ -273,6 +275,8 @@ export const groupedLinearBackwardInput = defineKernel({
   signature: "dout[assignments, out], weight[experts, out, in], counts[experts] -> dinp[assignments, in]",
   inputDtypes: [undefined, undefined, "int32"],
   flops: ({ dim }) => 2 * dim("assignments") * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ dim }) => ({ m: dim("assignments"), k: dim("out"), n: dim("in") }),
   reference: ([dout, weight, counts], [dinp], { dim }) => {
     const [width, outWidth] = [dim("in"), dim("out")]
     forEachRow("grouped_linear.backward_input", counts, dim("assignments"), (row, expert) => {
@@ -296,6 +300,8 @@ export const groupedLinearBackwardWeight = defineKernel({
   attributes: { accumulate: flag(false) },
   inputDtypes: [undefined, undefined, "int32"],
   flops: ({ dim }) => 2 * dim("assignments") * dim("in") * dim("out"),
+  measure: "product",
+  sizes: ({ dim }) => ({ m: dim("out"), k: dim("assignments"), n: dim("in") }),
   reference: ([dout, inp, counts, before], [dweight], { a, dim }) => {
     const [width, outWidth] = [dim("in"), dim("out")]
     const sum = a.accumulate ? Float64Array.from(before) : new Float64Array(dweight.length)

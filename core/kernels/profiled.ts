@@ -23,5 +23,7 @@ export const profiled: Kernel<"profiled"> = {
     check(given)
     return undefined
   },
-  work: () => ({ flops: 0, readBytes: 0, writtenBytes: 0 })
+  work: () => ({ flops: 0, readBytes: 0, writtenBytes: 0 }),
+  measure: "traffic",
+  sizes: () => ({ bytes: 0 })
 }

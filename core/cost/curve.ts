@@ -1,0 +1,71 @@
+// Times between measured points: straight lines, which is what a fixed cost and a rate make. Knows nothing of what is measured.
+
+/** Piecewise linear through the points; the first and last pieces extend beyond them, and never below zero. */
+export const interpolate = (
+  at: ReadonlyArray<number>,
+  values: ReadonlyArray<number>,
+  x: number
+): { readonly value: number; readonly inside: boolean } => {
+  const last = at.length - 1
+  if (last === 0) return { value: values[0]!, inside: x === at[0] }
+  let i = 1
+  while (i < last && at[i]! < x) i++
+  const share = (x - at[i - 1]!) / (at[i]! - at[i - 1]!)
+  const value = values[i - 1]! + share * (values[i]! - values[i - 1]!)
+  return { value: Math.max(0, value), inside: x >= at[0]! && x <= at[last]! }
+}
+
+/** Where a curve was asked for a time. */
+export type Where = "point" | "between" | "below" | "above"
+
+/** Measured seconds over work, where work is the seconds it would take at the best rates measured. */
+export class WorkCurve {
+  readonly at: ReadonlyArray<number>
+  readonly seconds: ReadonlyArray<number>
+  readonly #least: number
+
+  /** Points of the same work are taken at their mean. `least`: no launch takes less. */
+  constructor(points: ReadonlyArray<{ readonly work: number; readonly seconds: number }>, least: number) {
+    const at: Array<number> = []
+    const sums: Array<{ seconds: number; count: number }> = []
+    for (const { work, seconds } of points.toSorted((a, b) => a.work - b.work)) {
+      const last = at.at(-1)
+      if (last !== undefined && work - last <= 1e-9 * work) {
+        const sum = sums.at(-1)!
+        sum.seconds += seconds
+        sum.count++
+      } else {
+        at.push(work)
+        sums.push({ seconds, count: 1 })
+      }
+    }
+    this.at = at
+    this.seconds = sums.map(({ seconds, count }) => seconds / count)
+    this.#least = least
+  }
+
+  /**
+   * Between points by straight lines. Below the first along the first piece (of a single point in proportion), but no less
+   * than `least`; above the last at the rate of the last piece, which is no better than the best measured and no worse than
+   * the last point's mean.
+   */
+  secondsAt(work: number): { readonly seconds: number; readonly where: Where } {
+    const { at, seconds } = this
+    const last = at.length - 1
+    if (work < at[0]! * (1 - 1e-9)) {
+      const first = seconds[0]!
+      const slope = last === 0 ? first / at[0]! : Math.max(0, (seconds[1]! - first) / (at[1]! - at[0]!))
+      const along = first - slope * (at[0]! - work)
+      return { seconds: Math.max(Math.min(this.#least, first), along), where: "below" }
+    }
+    if (work > at[last]! * (1 + 1e-9)) {
+      const mean = seconds[last]! / at[last]!
+      const slope = last === 0 ? mean : (seconds[last]! - seconds[last - 1]!) / (at[last]! - at[last - 1]!)
+      const rate = Math.min(Math.max(slope, 1), Math.max(mean, 1))
+      return { seconds: seconds[last]! + (work - at[last]!) * rate, where: "above" }
+    }
+    const point = at.findIndex((one) => Math.abs(one - work) <= 1e-9 * one)
+    if (point >= 0) return { seconds: seconds[point]!, where: "point" }
+    return { seconds: interpolate(at, seconds, work).value, where: "between" }
+  }
+}

@@ -1,0 +1,166 @@
+// Devices by name: peak rates from their makers' data sheets, which estimate what nobody measured and carry measurements from
+// one device to another. Every number has its source.
+import type { Work } from "../kernels/kernel.ts"
+
+/** Peak rates of a device. */
+export interface Device {
+  readonly name: string
+  /** Dense 16-bit matrix rate (no sparsity, sums in 32 bits), FLOP/s. */
+  readonly flopsPerSecond: number
+  readonly memoryBytesPerSecond: number
+}
+
+/** A device that a scenario may name. */
+export interface NamedDevice extends Device {
+  readonly source: string
+  /** Other names of it: what tools call it, and what a shorter name means. */
+  readonly alsoKnownAs?: ReadonlyArray<string>
+}
+
+/**
+ * Peak rates as published. Where a data sheet states sparse rates only, half of them. GeForce cards halve their rate where
+ * sums are kept in 32 bits, as training does.
+ */
+export const devices = [
+  {
+    name: "NVIDIA V100",
+    flopsPerSecond: 125e12,
+    memoryBytesPerSecond: 900e9,
+    source: "NVIDIA V100 data sheet: SXM2, 125 TFLOPS tensor, 900 GB/s",
+    alsoKnownAs: ["Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"]
+  },
+  {
+    name: "NVIDIA T4",
+    flopsPerSecond: 65e12,
+    memoryBytesPerSecond: 320e9,
+    source: "NVIDIA T4 data sheet: 65 TFLOPS mixed precision, 320 GB/s",
+    alsoKnownAs: ["Tesla T4"]
+  },
+  {
+    name: "NVIDIA L4",
+    flopsPerSecond: 121e12,
+    memoryBytesPerSecond: 300e9,
+    source: "NVIDIA L4 data sheet: 242 TFLOPS bf16 with sparsity, 300 GB/s"
+  },
+  {
+    name: "NVIDIA A10",
+    flopsPerSecond: 125e12,
+    memoryBytesPerSecond: 600e9,
+    source: "NVIDIA A10 data sheet: 125 TFLOPS bf16, 600 GB/s"
+  },
+  {
+    name: "NVIDIA A40",
+    flopsPerSecond: 149.7e12,
+    memoryBytesPerSecond: 696e9,
+    source: "NVIDIA A40 data sheet: 149.7 TFLOPS bf16, 696 GB/s"
+  },
+  {
+    name: "NVIDIA L40S",
+    flopsPerSecond: 362.05e12,
+    memoryBytesPerSecond: 864e9,
+    source: "NVIDIA L40S data sheet: 362.05 TFLOPS bf16, 864 GB/s"
+  },
+  {
+    name: "NVIDIA RTX 3090",
+    flopsPerSecond: 71e12,
+    memoryBytesPerSecond: 936e9,
+    source: "NVIDIA GA102 whitepaper: 71 TFLOPS bf16, 936 GB/s",
+    alsoKnownAs: ["NVIDIA GeForce RTX 3090"]
+  },
+  {
+    name: "NVIDIA RTX 4090",
+    flopsPerSecond: 165.2e12,
+    memoryBytesPerSecond: 1008e9,
+    source: "NVIDIA Ada whitepaper: 165.2 TFLOPS bf16, 1008 GB/s",
+    alsoKnownAs: ["NVIDIA GeForce RTX 4090"]
+  },
+  {
+    name: "NVIDIA RTX 5090",
+    flopsPerSecond: 209.5e12,
+    memoryBytesPerSecond: 1792e9,
+    source: "NVIDIA RTX Blackwell whitepaper: 209.5 TFLOPS bf16, 1792 GB/s",
+    alsoKnownAs: ["NVIDIA GeForce RTX 5090"]
+  },
+  {
+    name: "NVIDIA A100 40GB",
+    flopsPerSecond: 312e12,
+    memoryBytesPerSecond: 1555e9,
+    source: "NVIDIA A100 data sheet: 312 TFLOPS bf16, 1,555 GB/s",
+    alsoKnownAs: ["NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"]
+  },
+  {
+    name: "NVIDIA A100",
+    flopsPerSecond: 312e12,
+    memoryBytesPerSecond: 2.039e12,
+    source: "NVIDIA A100 data sheet: 80 GB SXM, 312 TFLOPS bf16, 2,039 GB/s",
+    alsoKnownAs: ["NVIDIA A100 80GB", "NVIDIA A100-SXM4-80GB"]
+  },
+  {
+    name: "NVIDIA H100",
+    flopsPerSecond: 989e12,
+    memoryBytesPerSecond: 3.35e12,
+    source: "NVIDIA H100 data sheet: SXM, 1,979 TFLOPS bf16 with sparsity, 3.35 TB/s",
+    alsoKnownAs: ["NVIDIA H100 SXM", "NVIDIA H100 80GB HBM3"]
+  },
+  {
+    name: "NVIDIA H100 PCIe",
+    flopsPerSecond: 756e12,
+    memoryBytesPerSecond: 2e12,
+    source: "NVIDIA H100 data sheet: PCIe, 1,513 TFLOPS bf16 with sparsity, 2 TB/s"
+  },
+  {
+    name: "NVIDIA H100 NVL",
+    flopsPerSecond: 835.5e12,
+    memoryBytesPerSecond: 3.9e12,
+    source: "NVIDIA H100 data sheet: NVL, 1,671 TFLOPS bf16 with sparsity, 3.9 TB/s"
+  },
+  {
+    name: "NVIDIA H200",
+    flopsPerSecond: 989e12,
+    memoryBytesPerSecond: 4.8e12,
+    source: "NVIDIA H200 data sheet: SXM, 1,979 TFLOPS bf16 with sparsity, 4.8 TB/s"
+  },
+  {
+    name: "NVIDIA B200",
+    flopsPerSecond: 2.25e15,
+    memoryBytesPerSecond: 8e12,
+    source: "NVIDIA HGX B200 data sheet: 4.5 PFLOPS bf16 with sparsity, 8 TB/s a GPU"
+  },
+  {
+    name: "AMD MI250",
+    flopsPerSecond: 362.1e12,
+    memoryBytesPerSecond: 3.2768e12,
+    source: "AMD Instinct MI250 data sheet: both dies, 362.1 TFLOPS bf16, 3,276.8 GB/s",
+    alsoKnownAs: ["AMD Instinct MI250"]
+  },
+  {
+    name: "AMD MI300X",
+    flopsPerSecond: 1.3074e15,
+    memoryBytesPerSecond: 5.3e12,
+    source: "AMD Instinct MI300X data sheet: 1,307.4 TFLOPS bf16, 5.3 TB/s",
+    alsoKnownAs: ["AMD Instinct MI300X"]
+  }
+] as const satisfies ReadonlyArray<NamedDevice>
+
+export type DeviceName = (typeof devices)[number]["name"]
+
+/** The device of that name or one that it is also known by, whatever the case, with or without its maker. */
+export const deviceNamed = (name: string): NamedDevice | undefined => {
+  const wanted = plainName(name)
+  return (devices as ReadonlyArray<NamedDevice>).find((device) =>
+    [device.name, ...(device.alsoKnownAs ?? [])].some((known) => plainName(known) === wanted)
+  )
+}
+
+const plainName = (name: string): string =>
+  name
+    .trim()
+    .toLowerCase()
+    .replace(/^(?:nvidia|amd) /u, "")
+
+/** Williams, Waterman and Patterson (2009): the slower of arithmetic and memory traffic, seconds. */
+export const rooflineSeconds = (work: Work, device: Device): number =>
+  Math.max(
+    work.flops / device.flopsPerSecond,
+    (work.readBytes + work.writtenBytes) / device.memoryBytesPerSecond
+  )

@@ -1,0 +1,51 @@
+// Where a cost comes from, said of every cost that is not a measurement of exactly that op, so that a report can say so.
+// Knows nothing of tables or devices.
+
+/**
+ * - `exact`: a measured row of this kernel, these sizes, this dtype and device.
+ * - `interpolated`: between measured rows of the same shape, or by a line that the scenario names.
+ * - `extrapolated`: beyond everything measured of its kind.
+ * - `scaled`: from rows of another shape, kernel, dtype or device, by the work they have in common.
+ * - `roofline`: from peak rates of a device; a lower bound.
+ * - `free`: nothing is known; counted as 0 s.
+ */
+export type Provenance = "exact" | "interpolated" | "extrapolated" | "scaled" | "roofline" | "free"
+
+/** Seconds of a launch, and how they were come by. */
+export interface Cost {
+  readonly seconds: number
+  readonly provenance: Provenance
+  /** What stands for the measurement, as a phrase; "" for `exact`. */
+  readonly detail: string
+}
+
+/** A kind of op whose cost was not measured, and what stands for it. */
+export interface Estimate {
+  readonly kernel: string
+  readonly source: Exclude<Provenance, "exact">
+  readonly detail: string
+}
+
+/** What was not measured so far: one entry for each kernel and provenance, with the first detail and how many others. */
+export class Estimates {
+  readonly #notes = new Map<string, { readonly estimate: Estimate; readonly details: Set<string> }>()
+
+  /** `detail` may be long to make and is asked for only until enough is known. */
+  note(kernel: string, provenance: Provenance, detail: string): void {
+    if (provenance === "exact") return
+    const key = `${kernel} ${provenance}`
+    const known = this.#notes.get(key)
+    if (known === undefined) {
+      const estimate = { kernel, source: provenance, detail }
+      this.#notes.set(key, { estimate, details: new Set([detail]) })
+    } else known.details.add(detail)
+  }
+
+  get list(): ReadonlyArray<Estimate> {
+    return [...this.#notes.values()].map(({ estimate, details }) =>
+      details.size === 1
+        ? estimate
+        : { ...estimate, detail: `${estimate.detail}; and ${details.size - 1} more like it` }
+    )
+  }
+}
