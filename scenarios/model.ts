@@ -6,29 +6,40 @@ import { operand } from "../core/kernels/kernel.ts"
 import { InputError } from "../core/input-error.ts"
 import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
 import type { ModelSettings } from "./sections.ts"
-import { elementsOf } from "../core/machine/tensor.ts"
+import { elementsOf, type Dtype } from "../core/machine/tensor.ts"
 import { formatSeconds, largestQuantity } from "../core/units.ts"
 import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
 import { modelGraph } from "./model-graph.ts"
 import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
-import { interpolate } from "../core/cost/cost-model.ts"
-import { rooflineSeconds, type Device } from "../core/cost/roofline.ts"
+import { makeCostModel, type TracedCostModel } from "../core/cost/cost-model.ts"
+import { interpolate } from "../core/cost/curve.ts"
+import type { Device } from "../core/cost/devices.ts"
+import type { OpTable } from "../core/cost/op-table.ts"
+import type { Estimate } from "../core/cost/provenance.ts"
 import type { Loader } from "./load.ts"
 
 export interface ResolvedModel {
   readonly profile: Profile
   readonly hostTime: "span" | "busy"
-  /** Layer times are roofline estimates, not measurements. */
-  readonly estimated: boolean
+  /** What of the layers' times was not measured. */
+  readonly estimates: ReadonlyArray<Estimate>
   readonly warnings: ReadonlyArray<string>
 }
 
 const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
 
+/** What a described model's kernels are costed by. */
+export interface KernelCosts {
+  readonly device: Device | undefined
+  readonly ops: OpTable | undefined
+  /** What products and attention are computed in. */
+  readonly computeDtype: Dtype
+}
+
 export const resolveModel = (
   model: ModelSettings,
   ranks: number,
-  device: Device | undefined,
+  { device, ops, computeDtype }: KernelCosts,
   file: string,
   loader: Loader
 ): Effect.Effect<ResolvedModel, InputError> =>
@@ -58,17 +69,22 @@ export const resolveModel = (
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
     const graph = modelGraph(model)
-    if (device === undefined) {
+    if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,
         field: "device",
-        accepted: `a device whose peak rates estimate the kernels of ${graph.name}: a name such as "NVIDIA H200", or {flops, memoryBandwidth}`
+        accepted: `a device that the kernels of ${graph.name} are estimated for: a name such as "NVIDIA H200", or {flops, memoryBandwidth}`
       })
     }
+    const costs = makeCostModel({
+      sources: ops === undefined ? [] : [ops],
+      device,
+      computeDtype
+    })
     return {
-      profile: estimateProfile(graph, device),
+      profile: estimateProfile(graph, costs, device?.name ?? "the costs' device"),
       hostTime: "span" as const,
-      estimated: true,
+      estimates: costs.estimates,
       warnings: []
     }
   })
@@ -113,7 +129,7 @@ const endlessPart = ({ layers, unprofiledStepSeconds = 0 }: Profile): string | u
   return layer === undefined ? undefined : `layer "${layer.name}"`
 }
 
-const exact = { hostTime: "span", estimated: false, warnings: [] } as const
+const exact = { hostTime: "span", estimates: [], warnings: [] } as const
 
 /** Every layer alike; a step of 3L-1 equal nodes: L forward, L-1 backward-activation, L backward-parameter. */
 const uniformProfile = (model: Extract<ModelSettings, { layers: number }>): Profile => {
@@ -175,7 +191,7 @@ const scaleProfile = (
         `the profile does not say how long a step takes without the profiler; its ${formatSeconds(measured.stepSeconds)} step includes the profiler's own cost on the host`
       )
     }
-    if (model.stepSeconds === undefined) return { profile: base, hostTime, estimated: false, warnings }
+    if (model.stepSeconds === undefined) return { profile: base, hostTime, estimates: [], warnings }
     const wanted = yield* stepSecondsAt(model.stepSeconds, ranks, file, warnings)
     const own = base.layers.reduce(
       (sum, { forward, backward, optimizer }) =>
@@ -194,7 +210,7 @@ const scaleProfile = (
         accepted: "a profile whose layers take some time, to be scaled to model.stepSeconds"
       })
     }
-    return { profile: scaled(base, wanted / own), hostTime, estimated: false, warnings }
+    return { profile: scaled(base, wanted / own), hostTime, estimates: [], warnings }
   })
 
 const stepSecondsAt = (
@@ -249,17 +265,22 @@ const scaled = (profile: Profile, factor: number): Profile => {
   }
 }
 
-/** Layer times from each kernel's roofline; AdamW over each layer's parameters. */
-const estimateProfile = (graph: LayerGraph, device: Device): Profile => {
+/** Layer times as the sum of their kernels' costs; AdamW over each layer's parameters. */
+const estimateProfile = (graph: LayerGraph, costs: TracedCostModel, device: string): Profile => {
   const callSeconds = ({ kernel, inputs, outputs, attributes }: KernelCall): number =>
-    rooflineSeconds(kernels[kernel].work(inputs, outputs, attributes), device)
+    costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
   const sum = (calls: ReadonlyArray<KernelCall>) =>
     calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
   const layers = graph.layers.map((layer): LayerCost => {
     const update = layer.parameters.reduce((seconds, { shape }) => {
       const state = operand(shape, "float32")
-      const work = kernels.adamw.work([state, state, state, state], [state, state, state], adamwAttributes)
-      return seconds + rooflineSeconds(work, device)
+      const call = {
+        kernel: kernels.adamw,
+        reads: [state, state, state, state],
+        writes: [state, state, state],
+        attributes: adamwAttributes
+      }
+      return seconds + costs.cost(call).seconds
     }, 0)
     return {
       name: layer.name,
@@ -278,8 +299,8 @@ const estimateProfile = (graph: LayerGraph, device: Device): Profile => {
   )
   return {
     name: graph.name,
-    device: device.name,
-    source: `roofline estimate (${device.name})`,
+    device,
+    source: `estimated from its kernels (${device})`,
     steps: 0,
     stepSeconds: total,
     unprofiledStepSeconds: undefined,

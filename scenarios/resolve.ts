@@ -6,15 +6,21 @@ import type { DeviceSettings, FaultSettings } from "./sections.ts"
 import { largestQuantity } from "../core/units.ts"
 import type { World } from "../core/world.ts"
 import { CollectiveTable } from "../core/cost/collective-table.ts"
-import { devices, type Device } from "../core/cost/roofline.ts"
+import { deviceNamed, type Device } from "../core/cost/devices.ts"
 import type { Fault } from "../core/fault.ts"
 import type { Loader } from "./load.ts"
 
 /** The device whose peak rates estimate what nobody measured. */
 export const resolveDevice = (device: DeviceSettings | undefined): Device | undefined => {
   if (device === undefined) return undefined
-  if (typeof device === "string") return devices.find(({ name }) => name === device)
-  return { name: device.name, flopsPerSecond: device.flops, memoryBytesPerSecond: device.memoryBandwidth }
+  if (typeof device === "string") return deviceNamed(device)
+  const { name, flops, memoryBandwidth, efficiency } = device
+  return {
+    name,
+    flopsPerSecond: flops,
+    memoryBytesPerSecond: memoryBandwidth,
+    ...(efficiency === undefined ? {} : { efficiency })
+  }
 }
 
 /** The table that `collectives.measured` names; one that lacks `op`, which the program needs, would change nothing. */

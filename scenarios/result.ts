@@ -2,7 +2,7 @@
 // family adds its metrics beside them. Documented in docs/cli.md.
 import type { Task } from "./scenario.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
-import type { LinkResult } from "../core/wire/network.ts"
+import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
 
 export interface RunResult {
   readonly digest: string
@@ -12,7 +12,7 @@ export interface RunResult {
   readonly ranks: number
   /** How messages share links, and how collectives use them; where the task has messages. */
   readonly network?: "fluid" | "alpha-beta"
-  readonly collectives?: "ring" | "tree" | "hierarchical"
+  readonly collectives?: CollectiveAlgorithm
   /** Steps measured, after `warmupSteps` that are not; where the task has steps. */
   readonly steps?: number
   readonly warmupSteps?: number

@@ -1,7 +1,9 @@
 // The sections that scenarios of several tasks share: model, world, links, device, what goes wrong. Only shapes and defaults
 // are here; files are resolved and ranges that span fields checked by whoever runs a scenario. Knows no algorithm.
 import * as Schema from "effect/Schema"
+import { deviceNames } from "../core/cost/devices.ts"
 import { Positive, withDefault } from "../core/fields.ts"
+import { collectiveAlgorithms } from "../core/wire/network.ts"
 import { Bandwidth, Bytes, Count, Flops, Seconds } from "../core/units.ts"
 
 export const PositiveSeconds = Seconds.check(Schema.isGreaterThan(0))
@@ -104,7 +106,7 @@ export const WorldSettings = Schema.Struct({
 export type WorldSettings = typeof WorldSettings.Type
 
 export const CollectiveSettings = Schema.Struct({
-  algorithm: withDefault(Schema.Literals(["ring", "tree", "hierarchical"]), "ring"),
+  algorithm: withDefault(Schema.Literals(collectiveAlgorithms), "ring"),
   /** A profile with collectives measured on links that were no limit: what the software can do at best. */
   measured: Schema.optionalKey(Path)
 })
@@ -113,11 +115,13 @@ export type CollectiveSettings = typeof CollectiveSettings.Type
 
 /** Peak rates, for costs that nothing measured. */
 export const DeviceSettings = Schema.Union([
-  Schema.Literals(["NVIDIA H200", "NVIDIA H100", "NVIDIA A100", "NVIDIA A40"]),
+  Schema.Literals(deviceNames),
   Schema.Struct({
     name: withDefault(Schema.String, "device"),
     flops: Flops.check(Schema.isGreaterThan(0)),
-    memoryBandwidth: Bandwidth.check(Schema.isGreaterThan(0))
+    memoryBandwidth: Bandwidth.check(Schema.isGreaterThan(0)),
+    /** Share of those rates that kernels reach: what a measured step is of an estimated one. Default: all. */
+    efficiency: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 0.001, maximum: 1 })))
   })
 ])
 

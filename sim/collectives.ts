@@ -3,8 +3,7 @@
 import { fitsCollective } from "../core/machine/collective-fit.ts"
 import { CollectiveMismatch } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
-import { linkRate, type CollectiveOptions } from "../core/wire/alone.ts"
-import { unevenRows } from "../core/wire/uneven.ts"
+import { legsOf, messageOf, type CollectiveOptions } from "../core/wire/legs.ts"
 import type { Group } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
@@ -32,18 +31,12 @@ interface Communicator {
   /** The groups that its flows stand for: those alike where ranks stand for others, itself alone otherwise. */
   readonly together: ReadonlyArray<ReadonlyArray<number>>
   readonly members: number
-  readonly phases: Map<string, ReadonlyArray<RoutedPhase>>
   /** Collectives each simulated rank has submitted so far. */
   readonly position: Map<number, number>
   readonly open: Map<number, Meeting>
 }
 
-interface RoutedPhase {
-  readonly phase: Phase
-  readonly route: Route
-}
-
-interface Leg {
+interface RoutedLeg {
   readonly route: Route
   readonly phase: Phase
   readonly bytes: number
@@ -59,7 +52,8 @@ export class Collectives {
   // By name, since every rank makes its own group object; and by object, because that is found faster.
   readonly #communicators = new Map<string, Communicator>()
   readonly #communicatorOf = new Map<Group, Communicator>()
-  readonly #legs = new Map<Op, ReadonlyArray<Leg>>()
+  readonly #legs = new Map<Op, ReadonlyArray<RoutedLeg>>()
+  readonly #routes = new Map<Phase, Route>()
   readonly #latencies: Array<() => number> = []
   readonly #notes = new Map<string, Estimate>()
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
@@ -97,13 +91,13 @@ export class Collectives {
   join(rank: number, op: Op): Joined | CollectiveMismatch {
     const communicator = this.#communicatorOf.get(op.group!) ?? this.#communicator(op.group!)
     // One rank that stands for all members meets nobody.
-    if (communicator.members === 1 && this.onMet === undefined) return this.#start(communicator, op)
+    if (communicator.members === 1 && this.onMet === undefined) return this.#start(communicator, op, rank)
     const position = communicator.position.get(rank) ?? 0
     communicator.position.set(rank, position + 1)
     let meeting = communicator.open.get(position)
     if (meeting === undefined) {
       meeting = {
-        ...this.#start(communicator, op),
+        ...this.#start(communicator, op, rank),
         op,
         byRank: rank,
         joined: this.onMet === undefined ? undefined : new Map(),
@@ -153,7 +147,6 @@ export class Collectives {
       group,
       together,
       members: group.ranks.filter((rank) => simulated.has(rank)).length,
-      phases: new Map(),
       position: new Map(),
       open: new Map()
     }
@@ -186,8 +179,8 @@ export class Collectives {
     }
   }
 
-  #start(communicator: Communicator, op: Op): Joined {
-    const legs = this.#legsOf(communicator, op)
+  #start(communicator: Communicator, op: Op, rank: number): Joined {
+    const legs = this.#legsOf(communicator, op, rank)
     const engine = this.#engine
     if (legs.length === 0) {
       const nothing = engine.work(0)
@@ -216,80 +209,37 @@ export class Collectives {
   }
 
   /** Flows of a collective; the same for every submission of one op. */
-  #legsOf(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
+  #legsOf(communicator: Communicator, op: Op, rank: number): ReadonlyArray<RoutedLeg> {
     const known = this.#legs.get(op)
     if (known !== undefined) return known
-    const legs = this.#makeLegs(communicator, op)
+    const legs = this.#makeLegs(communicator, op, rank)
     this.#legs.set(op, legs)
     return legs
   }
 
-  #makeLegs(communicator: Communicator, op: Op): ReadonlyArray<Leg> {
-    const { group, together } = communicator
-    const kernel = op.kernel.name
-    const uneven = unevenRows(op)
-    const phases =
-      uneven === undefined
-        ? this.#phasesOf(communicator, kernel)
-        : [this.#routed(this.#network.unevenPhase(kernel, group.ranks, uneven.rows))]
-    const message = uneven?.messageBytes ?? op.sizeBytes
-    const ceiling = this.#options.table?.ceiling(kernel, group.ranks.length, message)
-    if (this.#options.table !== undefined && ceiling?.inside !== true && phases.length > 0) {
-      this.#notes.set(kernel, {
-        kernel,
-        source: "extrapolated",
-        detail:
-          ceiling === undefined
-            ? "not in the table of measured collectives: links alone bound it"
-            : `${group.ranks.length} ranks or a message of this size lie outside the table of measured collectives`
-      })
-    }
-    return phases.map(({ phase, route }): Leg => {
-      const bytes = uneven?.rowBytes ?? phase.unitsPerByte * op.sizeBytes
-      let latencySeconds = this.#latency(phase, 0)
-      let bytesPerSecondMax = Infinity
-      if (ceiling !== undefined && phases.length === 1) {
-        // Alone on unlimited links it takes exactly what was measured.
-        const flowing = ceiling.seconds - ceiling.latencySeconds
-        latencySeconds = this.#latency(phase, ceiling.latencySeconds)
-        bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
-      }
-      const share = this.#options.portShare
-      if (share === undefined) return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
-      // How fast it is at full speed, those alike beside it on the same links.
-      const all =
-        uneven !== undefined || together.length > 1 || group.alike === undefined
-          ? phase
-          : this.#network.phases(kernel, this.#options.algorithm, group.alike)[
-              phases.findIndex((one) => one.phase === phase)
-            ]!
-      const fullRate = Math.min(bytesPerSecondMax, linkRate(this.#network, all))
+  #makeLegs({ group, together }: Communicator, op: Op, rank: number): ReadonlyArray<RoutedLeg> {
+    const message = messageOf(op, rank)
+    // Beside groups of their own that do the same, on the same links.
+    const alike = together.length > 1 || group.alike === undefined ? together : group.alike
+    const { legs, estimate } = legsOf(this.#network, message, together, alike, this.#options)
+    if (estimate !== undefined) this.#notes.set(`${estimate.kernel} ${estimate.detail}`, estimate)
+    const { portShare } = this.#options
+    return legs.map((leg): RoutedLeg => {
+      const { phase, bytes, softwareSeconds, bytesPerSecondMax, aloneBytesPerSecond } = leg
+      const latencySeconds = this.#latency(phase, softwareSeconds)
       // What takes no time takes nothing of a port.
-      if (!(fullRate > 0 && fullRate < Infinity))
-        return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
-      return {
-        route: this.#withPorts(phase, group.ranks, share / fullRate),
-        phase,
-        bytes,
-        latencySeconds,
-        bytesPerSecondMax
-      }
+      const ported = portShare !== undefined && aloneBytesPerSecond > 0 && aloneBytesPerSecond < Infinity
+      const route = ported
+        ? this.#withPorts(phase, group.ranks, portShare / aloneBytesPerSecond)
+        : this.#routed(phase)
+      return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
     })
   }
 
-  #phasesOf({ phases, together }: Communicator, kernel: string): ReadonlyArray<RoutedPhase> {
-    let known = phases.get(kernel)
-    if (known === undefined) {
-      known = this.#network
-        .phases(kernel, this.#options.algorithm, together)
-        .map((phase) => this.#routed(phase))
-      phases.set(kernel, known)
-    }
-    return known
-  }
-
-  #routed(phase: Phase): RoutedPhase {
-    return { phase, route: this.#engine.route(phase.links, phase.weights) }
+  #routed(phase: Phase): Route {
+    let route = this.#routes.get(phase)
+    if (route === undefined) this.#routes.set(phase, (route = this.#engine.route(phase.links, phase.weights)))
+    return route
   }
 
   /** The phase's links and the ports of all members, of which a byte of the flow takes so much. */

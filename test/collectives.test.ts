@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest"
 import { makeWorld, type LinkSpec, type World } from "../core/world.ts"
 import { aloneSeconds } from "../core/wire/alone.ts"
 import { Engine, type Activity } from "../sim/engine/engine.ts"
-import { Network } from "../core/wire/network.ts"
+import { collectiveAlgorithms, Network } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 
 const alike = { rank: () => "", node: () => "", site: () => "" }
@@ -128,7 +128,7 @@ describe("bytes on links", () => {
       fc.property(
         worlds,
         fc.constantFrom("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"),
-        fc.constantFrom("ring", "tree", "hierarchical"),
+        fc.constantFrom(...collectiveAlgorithms),
         (world, kernel, algorithm) => {
           const tierTotals = (network: Network) => {
             const totals = new Map<string, number>()

@@ -1,6 +1,7 @@
 // A simulated run as the laws see it.
 import type { Execution } from "../core/laws/execution.ts"
 import type { Journal } from "../core/laws/journal.ts"
+import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 import type { SimulationResult } from "../sim/simulate.ts"
 import { tierBytes, type Tier } from "./traffic.ts"
@@ -13,7 +14,7 @@ export const executionOf = <A>(
   simulated: SimulationResult<A>,
   journals: ReadonlyArray<Journal>,
   world: World,
-  algorithm: "ring" | "tree" | "hierarchical",
+  algorithm: CollectiveAlgorithm,
   lookAheadSteps = 2
 ): Execution => {
   const { timeline, opLogs, ranks, links } = simulated

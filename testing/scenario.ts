@@ -6,6 +6,7 @@ import { DataParallelScenario } from "../scenarios/families/data-parallel/scenar
 import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
 import { faultChoice, type FaultInput } from "./fault.ts"
 import { profile } from "./profile.ts"
+import { collectiveAlgorithms, type CollectiveAlgorithm } from "../core/wire/network.ts"
 import { bandwidths, latencies } from "./world.ts"
 
 /** A scenario as its file says it. */
@@ -38,7 +39,7 @@ export interface ScenarioConstraints extends AlgorithmConstraints {
   /** Default: both. */
   readonly networks?: ReadonlyArray<"fluid" | "alpha-beta">
   /** Default: all. */
-  readonly collectives?: ReadonlyArray<"ring" | "tree" | "hierarchical">
+  readonly collectives?: ReadonlyArray<CollectiveAlgorithm>
   /** Most steps to measure, before rounding up to whole periods. Default 3. */
   readonly maxSteps?: number
 }
@@ -76,7 +77,7 @@ export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<Sc
     maxFaults = 2,
     jitter = true,
     networks = ["fluid", "alpha-beta"],
-    collectives = ["ring", "tree", "hierarchical"],
+    collectives = collectiveAlgorithms,
     maxSteps = 3
   } = constraints
   const model = fc.oneof(

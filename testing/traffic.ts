@@ -1,5 +1,6 @@
 // Which bytes a collective puts on which tier of links, counted hop by hop from the world alone: an independent account to
 // hold a machine's own against. Knows nothing of time, nor of how the simulator lays collectives out.
+import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 
 export type Tier = "intra" | "inter" | "wan"
@@ -58,7 +59,7 @@ const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): Tier
  */
 export const tierBytes = (
   world: World,
-  algorithm: "ring" | "tree" | "hierarchical",
+  algorithm: CollectiveAlgorithm,
   kernel: string,
   ranks: ReadonlyArray<number>,
   sizeBytes: number

@@ -2,10 +2,10 @@
 // link is in the way. Links of the scenario may slow a collective down further, never speed it up.
 import { wireUnits } from "../wire/network.ts"
 import type { CollectiveCost } from "../profile.ts"
-import { interpolate } from "./cost-model.ts"
+import { interpolate } from "./curve.ts"
 
 export interface CollectiveCeiling {
-  /** Time before bytes flow: that of the smallest message measured, seconds. */
+  /** What a message of any size takes at least: the shortest time measured, seconds. */
   readonly latencySeconds: number
   /** Time of the whole collective on unlimited links, seconds; at least `latencySeconds`. */
   readonly seconds: number
@@ -69,10 +69,10 @@ export class CollectiveTable {
     for (const curve of curves) {
       const { value, inside: sizeInside } = interpolate(curve.sizes, curve.seconds, sizeBytes)
       // Beyond the largest message the last piece's slope holds; below the smallest, its time.
-      if (!sizeInside && sizeBytes < curve.sizes[0]!) inside = false
+      inside &&= sizeInside
       at.push(curve.ranks)
       perUnit.push(value / wireUnits(op, curve.ranks))
-      latencies.push(curve.seconds[0]!)
+      latencies.push(Math.min(...curve.seconds))
     }
     const units = interpolate(at, perUnit, ranks)
     const latency = interpolate(at, latencies, ranks)

@@ -1,19 +1,21 @@
-// What an op costs on one rank: measured where the profile has it, otherwise interpolated, otherwise a roofline
-// estimate. Whatever is not measured is noted, so that the report can say so. Collectives are the network's business.
+// What an op costs on one rank: by what the scenario states, by tables of measured ops, by a device's peak rates, or nothing.
+// The one place where a family's costs come together; whatever is not measured is noted, so that the report can say so.
+// Collectives are the network's business.
 import type { ProfiledPhase } from "../algorithms/data-parallel/training-model.ts"
+import { totalBytes, type Attributes, type Kernel, type Operand } from "../kernels/kernel.ts"
+import type { Measure, Part } from "../kernels/measure.ts"
 import type { Op } from "../machine/op.ts"
-import type { OpCost, Profile } from "../profile.ts"
-import { rooflineSeconds, type Device } from "./roofline.ts"
+import { dtypeBits, type Dtype } from "../machine/tensor.ts"
+import type { Profile } from "../profile.ts"
+import { rooflineSeconds, type Device } from "./devices.ts"
+import { countsBits, loadOf } from "./measures.ts"
+import type { CostSource, Launch } from "./op-table.ts"
+import { Estimates, type Cost, type Estimate } from "./provenance.ts"
+
+export type { Estimate } from "./provenance.ts"
 
 /** `span`: device time plus the host's launch gaps. `busy`: device time alone, as if the host were never late. */
 export type HostTime = "span" | "busy"
-
-/** A kind of op whose cost was not measured, and what stands for it. */
-export interface Estimate {
-  readonly kernel: string
-  readonly source: "interpolated" | "extrapolated" | "roofline" | "free"
-  readonly detail: string
-}
 
 export interface CostModel {
   /** Seconds of `op` on a rank at full speed. */
@@ -21,125 +23,161 @@ export interface CostModel {
   readonly estimates: ReadonlyArray<Estimate>
 }
 
+/** What of an op its cost may depend on; a call of a layer graph is one, before anything was allocated. */
+export interface Costed {
+  readonly kernel: Kernel
+  readonly attributes: Attributes
+  readonly reads: ReadonlyArray<Operand>
+  readonly writes: ReadonlyArray<Operand>
+}
+
+/** A cost model that says of each op how its time was come by. */
+export interface TracedCostModel extends CostModel {
+  cost(op: Costed): Cost
+}
+
 export interface CostOptions {
   /** Layer times of a training step. */
   readonly profile?: Profile | undefined
   /** Which of a layer's two times counts. Default "span". */
   readonly hostTime?: HostTime
-  /** Timed kernels and copies outside the layer structure. */
-  readonly ops?: ReadonlyArray<OpCost>
-  /** For what no table has; without one, such ops are free, and noted. */
+  /** Asked in order; the first that knows an op's kind tells its time. */
+  readonly sources?: ReadonlyArray<CostSource>
+  /** For what no source knows; without one, such ops are free, and noted. */
   readonly device?: Device | undefined
+  /** What an unmeasured kernel takes at least. Default: the shortest launch that any source knows. */
+  readonly launchSeconds?: number | undefined
+  /** What products and attention of float32 operands are computed in (autocast). Default: as stored. */
+  readonly computeDtype?: Dtype | undefined
 }
 
-const sizeKeys = ["m", "tokens", "kv", "bytes", "batch"] as const
+const exactly = (seconds: number): Cost => ({ seconds, provenance: "exact", detail: "" })
 
-/** Rows of one op that agree in every attribute but one, by that attribute. */
-interface Series {
-  readonly at: ReadonlyArray<number>
-  readonly seconds: ReadonlyArray<number>
-}
+/** Of the operand that the arithmetic is done in: the first that is no list of integers. */
+const dtypeOf = (operands: ReadonlyArray<Operand>): Dtype =>
+  operands.find(({ dtype }) => dtype !== "int32")?.dtype ?? "int32"
 
-const seriesKey = (op: string, attributes: OpCost["attributes"], free: string): string => {
-  const rest = Object.keys(attributes)
-    .filter((key) => key !== free)
-    .toSorted()
-    .map((key) => `${key}=${attributes[key]}`)
-  return `${op} ${free} ${rest.join(" ")}`
-}
+export const makeCostModel = (options: CostOptions): TracedCostModel => {
+  const { profile, device, hostTime = "span", sources = [], computeDtype } = options
+  const launchSeconds =
+    options.launchSeconds ?? sources.find((source) => source.shortestSeconds > 0)?.shortestSeconds ?? 0
+  const estimates = new Estimates()
 
-const buildSeries = (rows: ReadonlyArray<OpCost>): ReadonlyMap<string, Series> => {
-  const points = new Map<string, Array<{ at: number; seconds: number }>>()
-  for (const { op, attributes, medianSeconds } of rows) {
-    for (const free of sizeKeys) {
-      const at = attributes[free]
-      if (at === undefined) continue
-      const key = seriesKey(op, attributes, free)
-      const list = points.get(key)
-      if (list === undefined) points.set(key, [{ at, seconds: medianSeconds }])
-      else list.push({ at, seconds: medianSeconds })
-    }
-  }
-  const series = new Map<string, Series>()
-  for (const [key, list] of points) {
-    const sorted = list.toSorted((a, b) => a.at - b.at)
-    series.set(key, { at: sorted.map(({ at }) => at), seconds: sorted.map(({ seconds }) => seconds) })
-  }
-  return series
-}
-
-/** Piecewise linear through the points; the first and last pieces extend beyond them, and never below zero. */
-export const interpolate = (
-  at: ReadonlyArray<number>,
-  values: ReadonlyArray<number>,
-  x: number
-): { readonly value: number; readonly inside: boolean } => {
-  const last = at.length - 1
-  if (last === 0) return { value: values[0]!, inside: x === at[0] }
-  let i = 1
-  while (i < last && at[i]! < x) i++
-  const share = (x - at[i - 1]!) / (at[i]! - at[i - 1]!)
-  const value = values[i - 1]! + share * (values[i]! - values[i - 1]!)
-  return { value: Math.max(0, value), inside: x >= at[0]! && x <= at[last]! }
-}
-
-export const makeCostModel = (options: CostOptions): CostModel => {
-  const { profile, device, hostTime = "span" } = options
-  const series = buildSeries(options.ops ?? [])
-  const notes = new Map<string, Estimate>()
-  const note = (kernel: string, source: Estimate["source"], detail: string): void => {
-    const key = `${kernel} ${source}`
-    if (!notes.has(key)) notes.set(key, { kernel, source, detail })
-  }
-
-  const fromTable = (op: Op): number | undefined => {
-    const name = op.kernel.name
-    const attributes: Record<string, number> = {}
-    for (const [key, value] of Object.entries(op.attributes)) {
-      if (typeof value === "number") attributes[key] = value
-    }
-    if (op.kernel.kind === "copy") attributes["bytes"] = op.sizeBytes
-    for (const free of sizeKeys) {
-      const x = attributes[free]
-      if (x === undefined) continue
-      const known = series.get(seriesKey(name, attributes, free))
-      if (known === undefined) continue
-      const exact = known.at.indexOf(x)
-      if (exact >= 0) return known.seconds[exact]!
-      if (known.at.length < 2) continue
-      const { value, inside } = interpolate(known.at, known.seconds, x)
-      note(
-        name,
-        inside ? "interpolated" : "extrapolated",
-        `${free}=${x} from ${known.at.length} measured points, ${known.at[0]} to ${known.at.at(-1)}`
-      )
-      return value
+  const fromSources = (launch: Launch): Cost | undefined => {
+    for (const source of sources) {
+      const cost = source.cost(launch)
+      if (cost !== undefined) return cost
     }
     return undefined
   }
 
+  /** The sum of what the pieces take; undefined unless every piece is known. */
+  const fromParts = (parts: ReadonlyArray<Part>, dtype: Dtype): Cost | undefined => {
+    let sum = exactly(0)
+    for (const { measure, sizes, times } of parts) {
+      const { flops16, bytes } = loadOf(measure, sizes, dtypeBits[dtype])
+      const work = { flops: (flops16 * 16) / dtypeBits[dtype], readBytes: bytes, writtenBytes: 0 }
+      const cost = fromSources({ kernel: { name: "" }, measure, sizes, dtype, work })
+      if (cost === undefined) return undefined
+      const told = sum.provenance === "exact" ? cost : sum
+      sum = { ...told, seconds: sum.seconds + times * cost.seconds }
+    }
+    return sum
+  }
+
+  const reckon = (op: Costed): Cost => {
+    const { kernel, attributes, reads, writes } = op
+    const stored = dtypeOf([...reads, ...writes])
+    const cast = computeDtype !== undefined && stored === "float32" && countsBits(kernel.measure)
+    const dtype = cast ? computeDtype : stored
+    const whole = kernel.work(reads, writes, attributes)
+    const share = dtypeBits[dtype] / dtypeBits[stored]
+    const work = cast
+      ? { ...whole, readBytes: whole.readBytes * share, writtenBytes: whole.writtenBytes * share }
+      : whole
+    const sizes = kernel.sizes(reads, writes, attributes)
+    // Nothing to compute or move.
+    if (Object.values(sizes).some((size) => size === 0)) return exactly(0)
+    const launch: Launch = { kernel, measure: kernel.measure, sizes, dtype, work }
+    const parts = kernel.parts?.(reads, writes, attributes)
+    const known =
+      parts === undefined || sources.some((source) => source.knows(kernel.name))
+        ? fromSources(launch)
+        : (fromParts(parts, dtype) ?? fromSources(launch))
+    if (known !== undefined) return known
+    if (device === undefined) {
+      return { seconds: 0, provenance: "free", detail: "no measurement and no device: counted as 0 s" }
+    }
+    const least =
+      launchSeconds > 0 ? `, at least the ${(launchSeconds * 1e6).toPrecision(3)} us of a launch` : ""
+    const peak =
+      device.efficiency === undefined ? "peak rates, so a lower bound" : "peak rates times efficiency"
+    return {
+      seconds: Math.max(launchSeconds, rooflineSeconds(work, device)),
+      provenance: "roofline",
+      detail: `${device.name}: ${peak}${least}`
+    }
+  }
+
+  // Ops with texts in their attributes (lengths, positions) are made anew at each step, with attributes that layers share;
+  // reading the texts is what takes time.
+  const known = new WeakMap<Attributes, Map<string, Cost>>()
+  const reckonOnce = (op: Costed): Cost => {
+    const { attributes, kernel, reads, writes } = op
+    if (!Object.values(attributes).some((value) => typeof value === "string" && value.length > 8))
+      return reckon(op)
+    let same = known.get(attributes)
+    if (same === undefined) known.set(attributes, (same = new Map()))
+    const key = `${kernel.name} ${totalBytes(reads)} ${reads[0]?.elements} ${writes[0]?.elements}`
+    let cost = same.get(key)
+    if (cost === undefined) same.set(key, (cost = reckon(op)))
+    return cost
+  }
+
+  const cost = (op: Costed): Cost => {
+    const { kernel, attributes } = op
+    if (kernel.name === "barrier") return exactly(0)
+    if (kernel.name === "profiled") {
+      const layer = profile?.layers[attributes["layer"] as number]
+      if (layer === undefined) throw new RangeError(`layer ${attributes["layer"]} is none of the profile's`)
+      const phase = layer[attributes["phase"] as ProfiledPhase]
+      return exactly(hostTime === "span" ? phase.spanSeconds : phase.busySeconds)
+    }
+    const told = reckonOnce(op)
+    estimates.note(kernel.name, told.provenance, told.detail)
+    return told
+  }
+
   return {
-    seconds(op) {
-      const { kernel, attributes } = op
-      if (kernel.name === "barrier") return 0
-      if (kernel.name === "profiled") {
-        const layer = profile?.layers[attributes["layer"] as number]
-        if (layer === undefined) throw new RangeError(`op "${op.label}" names a layer that the profile lacks`)
-        const cost = layer[attributes["phase"] as ProfiledPhase]
-        return hostTime === "span" ? cost.spanSeconds : cost.busySeconds
-      }
-      const measured = fromTable(op)
-      if (measured !== undefined) return measured
-      if (device === undefined) {
-        note(kernel.name, "free", "no measurement and no device: counted as 0 s")
-        return 0
-      }
-      const work = kernel.work(op.reads, op.writes, attributes)
-      note(kernel.name, "roofline", `${device.name}: peak rates, so a lower bound`)
-      return rooflineSeconds(work, device)
-    },
+    cost,
+    seconds: (op) => cost(op).seconds,
     get estimates() {
-      return [...notes.values()]
+      return estimates.list
     }
   }
 }
+
+/** Copies between host and device as a link that the scenario states would make them. */
+export const hostLinkSource = (link: {
+  readonly bytesPerSecond: number
+  readonly latencySeconds: number
+}): CostSource => ({
+  shortestSeconds: 0,
+  knows: (name) => name === "h2d" || name === "d2h",
+  cost: ({ measure, sizes }) =>
+    measure === "h2d" || measure === "d2h"
+      ? exactly(link.latencySeconds + sizes["bytes"]! / link.bytesPerSecond)
+      : undefined
+})
+
+/** Launches of one kind by a function of their sizes, as a fitted or published line states it. */
+export const statedSource = (
+  measure: Measure,
+  detail: string,
+  seconds: (launch: Launch) => number
+): CostSource => ({
+  shortestSeconds: 0,
+  knows: () => false,
+  cost: (launch) =>
+    launch.measure === measure ? { seconds: seconds(launch), provenance: "interpolated", detail } : undefined
+})

@@ -8,6 +8,8 @@ export interface Device {
   /** Dense 16-bit matrix rate (no sparsity, sums in 32 bits), FLOP/s. */
   readonly flopsPerSecond: number
   readonly memoryBytesPerSecond: number
+  /** Share of the peak rates that kernels reach, above 0 and at most 1, where calibrated; default: all of them. */
+  readonly efficiency?: number
 }
 
 /** A device that a scenario may name. */
@@ -142,7 +144,10 @@ export const devices = [
   }
 ] as const satisfies ReadonlyArray<NamedDevice>
 
-export type DeviceName = (typeof devices)[number]["name"]
+/** Every name that a scenario may give a device. */
+export const deviceNames: ReadonlyArray<string> = (devices as ReadonlyArray<NamedDevice>).flatMap(
+  ({ name, alsoKnownAs }) => [name, ...(alsoKnownAs ?? [])]
+)
 
 /** The device of that name or one that it is also known by, whatever the case, with or without its maker. */
 export const deviceNamed = (name: string): NamedDevice | undefined => {
@@ -163,4 +168,4 @@ export const rooflineSeconds = (work: Work, device: Device): number =>
   Math.max(
     work.flops / device.flopsPerSecond,
     (work.readBytes + work.writtenBytes) / device.memoryBytesPerSecond
-  )
+  ) / (device.efficiency ?? 1)

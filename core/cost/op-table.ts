@@ -7,6 +7,7 @@ import type { OpCost } from "../profile.ts"
 import { WorkCurve, type Where } from "./curve.ts"
 import type { Device } from "./devices.ts"
 import {
+  countsBits,
   loadOf,
   measuredRow,
   shapeOf,
@@ -31,6 +32,8 @@ export interface Launch {
 export interface CostSource {
   /** Undefined where it knows nothing of this kind. */
   cost(launch: Launch): Cost | undefined
+  /** Whether it has times of the kernel of that name itself, not only of its kind. */
+  knows(kernel: string): boolean
   /** The shortest launch measured, seconds: what is not measured at all takes no less. 0 where none is known. */
   readonly shortestSeconds: number
 }
@@ -138,9 +141,8 @@ export class OpTable implements CostSource {
     return this.#rows.length === 0
   }
 
-  /** Whether launches of this kind are told from its own rows. */
-  has(measure: Measure): boolean {
-    return this.#rows.some((rows) => rows.measure === measure)
+  knows(kernel: string): boolean {
+    return this.#rows.some(({ name }) => name === kernel)
   }
 
   #rates(measure: Measure): Rates {
@@ -177,7 +179,7 @@ export class OpTable implements CostSource {
     const { flops, readBytes, writtenBytes } = launch.work
     const actual: Load = { flops16: (flops * bits) / 16, bytes: readBytes + writtenBytes }
     const plain = rows.measure === launch.measure ? loadOf(launch.measure, launch.sizes, bits) : undefined
-    const alike = plain !== undefined && (own || isLike(plain, actual))
+    const alike = plain !== undefined && (own || !countsBits(launch.measure) || isLike(plain, actual))
     const sameDtype =
       plain === undefined || !countsBits(launch.measure) || (dtype ?? unsaidDtype) === launch.dtype
     const moved = toHost.has(launch.measure) ? undefined : this.#otherDevice
@@ -198,22 +200,22 @@ export class OpTable implements CostSource {
     )
     const { seconds, where, shape } = secondsOf(rows, launch, work)
     const scaling = [
-      alike ? "" : `, as ${rows.name} of as much work`,
+      alike ? "" : ", by the work they have in common",
       sameDtype ? "" : `, from ${dtype ?? unsaidDtype} to ${launch.dtype} by bits`,
       moved ?? ""
     ].join("")
-    const outside =
-      where === "above" ? "beyond the largest" : where === "below" ? "below the smallest" : undefined
+    const measured = {
+      own: `rows of ${rows.name}`,
+      turned: `rows of ${rows.name} with sides exchanged`,
+      others: `${rows.series.length} other shapes of ${rows.name}, the nearest counting most`
+    }[shape]
     const provenance =
-      outside !== undefined ? "extrapolated" : scaling !== "" || shape !== "own" ? "scaled" : "interpolated"
-    const count = rows.series.reduce((sum, one) => sum + one.rows, 0)
-    const from =
-      shape === "own" ? "measured rows" : `${rows.series.length} measured shapes, the nearest counting most,`
-    return {
-      seconds,
-      provenance,
-      detail: `${outside ?? "between"} ${outside === undefined ? from : `of ${from}`} of ${rows.name} (${count} rows)${scaling}`
-    }
+      where === "above" || where === "below"
+        ? "extrapolated"
+        : scaling !== "" || shape !== "own"
+          ? "scaled"
+          : "interpolated"
+    return { seconds, provenance, detail: `${places[where]} ${measured}${scaling}` }
   }
 
   /** Its own rows before those of its kind, its own dtype before others; copies for what only moves bytes. */
@@ -235,9 +237,12 @@ export class OpTable implements CostSource {
   }
 }
 
-/** Kinds whose sizes count numbers, not bytes. */
-const countsBits = (measure: Measure): boolean =>
-  measure === "product" || measure === "decode_attention" || measure === "prefill_attention"
+const places: Readonly<Record<Where, string>> = {
+  point: "as",
+  between: "between",
+  below: "below all",
+  above: "beyond all"
+}
 
 /** Whether a launch does what the plain kernel of its kind does: a bias more or less, but no second pass. */
 const isLike = (plain: Load, actual: Load): boolean =>

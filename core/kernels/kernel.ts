@@ -283,7 +283,11 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
       ? {}
       : {
           parts: (inputs, outputs, attributes) =>
-            parts(callOf(shapesOf(inputs), resolveBeforeLaunch(attributes)), inputs as Operands, outputs as Operands)
+            parts(
+              callOf(shapesOf(inputs), resolveBeforeLaunch(attributes)),
+              inputs as Operands,
+              outputs as Operands
+            )
         }),
     reference: (inputs, outputs, attributes, shapes) =>
       reference(inputs as Arrays, outputs as Arrays, callOf(shapes.inputs, resolve(attributes)))

@@ -4,7 +4,8 @@ import type { LinkSpec, World } from "../world.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
-export type CollectiveAlgorithm = "ring" | "tree" | "hierarchical"
+export const collectiveAlgorithms = ["ring", "tree", "hierarchical", "direct"] as const
+export type CollectiveAlgorithm = (typeof collectiveAlgorithms)[number]
 
 /** Interchangeable links, of which the first is simulated. */
 export interface LinkClass {
@@ -40,6 +41,14 @@ export interface Phase {
   readonly weights: Float64Array
   /** Per entry of `links`: bytes per flow byte summed over all links of the class, for exact accounting. */
   readonly totals: Float64Array
+  /** Which collective it is by itself, of how many ranks, and what share of the op's bytes one of them puts in. */
+  readonly like: PhaseKind
+}
+
+export interface PhaseKind {
+  readonly kernel: string
+  readonly ranks: number
+  readonly share: number
 }
 
 /** Bytes a ring puts on each link it crosses, per byte of one rank's input: the factor all ring models share. */
@@ -74,6 +83,7 @@ export class Network {
   readonly #pairs: ReadonlyMap<string, number> | undefined
   /** Per link class, as changed by `setLatency`. */
   readonly #latencies: Float64Array
+  readonly #known = new WeakMap<object, Map<string, ReadonlyArray<Phase>>>()
 
   constructor(world: World, symmetry: Symmetry) {
     this.#world = world
@@ -190,36 +200,73 @@ export class Network {
    * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
-   * node, then inside each site, all-reduce of the shards across, and back. All-to-all: every pair at once.
+   * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
+   * of reduce-scatter and all-gather. All-to-all: every pair at once.
+   *
+   * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
    *
    * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
+   * @param from position in each group of the member whose bytes the others get, for a broadcast and a message
    */
   phases(
     kernel: string,
     algorithm: CollectiveAlgorithm,
-    groups: ReadonlyArray<ReadonlyArray<number>>
+    groups: ReadonlyArray<ReadonlyArray<number>>,
+    from = 0
+  ): ReadonlyArray<Phase> {
+    let known = this.#known.get(groups)
+    if (known === undefined) this.#known.set(groups, (known = new Map()))
+    const key = `${kernel} ${algorithm} ${from}`
+    let phases = known.get(key)
+    if (phases === undefined) known.set(key, (phases = this.#makePhases(kernel, algorithm, groups, from)))
+    return phases
+  }
+
+  #makePhases(
+    kernel: string,
+    algorithm: CollectiveAlgorithm,
+    groups: ReadonlyArray<ReadonlyArray<number>>,
+    from: number
   ): ReadonlyArray<Phase> {
     const n = groups[0]!.length
     if (n < 2) return []
+    const whole = { kernel, ranks: n, share: 1 }
     switch (kernel) {
       case "all_reduce": {
         if (algorithm === "hierarchical") return this.#hierarchical(groups)
         if (algorithm === "tree") return [this.#tree(groups)]
-        return [this.#ring(groups, wireUnits(kernel, n), 2 * (n - 1))]
+        if (algorithm === "direct") {
+          return [
+            this.#pairwise(groups, 1 / n, { kernel: "reduce_scatter", ranks: n, share: 1 }),
+            this.#pairwise(groups, 1 / n, { kernel: "all_gather", ranks: n, share: 1 / n })
+          ]
+        }
+        return [this.#ring(groups, wireUnits(kernel, n), 2 * (n - 1), whole)]
       }
       case "reduce_scatter":
       case "all_gather":
-        return [this.#ring(groups, wireUnits(kernel, n), n - 1)]
-      case "broadcast":
-        return [this.#chain(groups)]
+        if (algorithm === "direct")
+          return [this.#pairwise(groups, kernel === "all_gather" ? 1 : 1 / n, whole)]
+        return [this.#ring(groups, wireUnits(kernel, n), n - 1, whole)]
+      case "broadcast": {
+        const ordered = groups.map((ranks) => [...ranks.slice(from), ...ranks.slice(0, from)])
+        if (algorithm === "direct") {
+          const hops = ordered.flatMap(([root, ...others]) =>
+            others.map((rank): readonly [number, number] => [root!, rank])
+          )
+          return [this.#hops(hops, 1, 1, whole)]
+        }
+        return [this.#chain(ordered, whole)]
+      }
       case "all_to_all":
-        return [this.#allToAll(groups)]
+        return [this.#pairwise(groups, 1 / n, whole)]
       case "send_recv":
         return [
           this.#hops(
-            groups.map((ranks) => [ranks[0]!, ranks[1]!]),
+            groups.map((ranks) => [ranks[from]!, ranks[1 - from]!]),
             1,
-            1
+            1,
+            whole
           )
         ]
       default:
@@ -237,6 +284,7 @@ export class Network {
     rows: ReadonlyArray<ReadonlyArray<number>>
   ): Phase {
     const n = ranks.length
+    const like = { kernel, ranks: n, share: 1 }
     const crossings = new Float64Array(this.#classOf.length)
     const hops: Array<readonly [number, number]> = []
     const carry = (from: number, to: number, amount: number): void => {
@@ -246,7 +294,7 @@ export class Network {
     }
     if (kernel === "all_to_all") {
       rows.forEach((row, from) => row.forEach((amount, to) => carry(from, to, amount)))
-      return this.#phase(crossings, 1, () => this.#farthest(hops))
+      return this.#phase(crossings, 1, () => this.#farthest(hops), like)
     }
     const counts = rows[0]!
     const total = counts.reduce((sum, count) => sum + count, 0)
@@ -255,22 +303,28 @@ export class Network {
       const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
       if (n > 1) carry(i, (i + 1) % n, total - own)
     }
-    return this.#phase(crossings, 1, () => (n - 1) * this.#farthest(hops))
+    return this.#phase(crossings, 1, () => (n - 1) * this.#farthest(hops), like)
   }
 
   #farthest(hops: ReadonlyArray<readonly [number, number]>): number {
     return hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
   }
 
-  #ring(groups: ReadonlyArray<ReadonlyArray<number>>, unitsPerByte: number, steps: number): Phase {
-    return this.#hops(groups.flatMap(ringOver), unitsPerByte, steps)
+  #ring(
+    groups: ReadonlyArray<ReadonlyArray<number>>,
+    unitsPerByte: number,
+    steps: number,
+    like: PhaseKind
+  ): Phase {
+    return this.#hops(groups.flatMap(ringOver), unitsPerByte, steps, like)
   }
 
-  #chain(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+  /** The first of each group is where the bytes come from. */
+  #chain(groups: ReadonlyArray<ReadonlyArray<number>>, like: PhaseKind): Phase {
     const hops = groups.flatMap((ranks) =>
       ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
     )
-    return this.#hops(hops, 1, groups[0]!.length - 1)
+    return this.#hops(hops, 1, groups[0]!.length - 1, like)
   }
 
   /**
@@ -290,7 +344,7 @@ export class Network {
       }
     }
     // log2(n), rounded up, without a logarithm: engines differ in the last bit of one.
-    return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)))
+    return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)), { kernel: "all_reduce", ranks: n, share: 1 })
   }
 
   #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {
@@ -298,23 +352,34 @@ export class Network {
     let teams = groups
     let share = 1
     const inwards: Array<Phase> = []
+    const outwards: Array<Phase> = []
     for (const unitOf of [this.#world.nodeOf, this.#world.siteOf]) {
       const units = teams.map((team) => [...Map.groupBy(team, (rank) => unitOf[rank]!).values()])
       const width = units[0]![0]!.length
       const even = units.every((team) => team.length > 1 && team.every((unit) => unit.length === width))
       // One unit, one rank in each, or uneven units: no level to use.
       if (!even || width === 1) continue
-      inwards.push(this.#hops(units.flat().flatMap(ringOver), (share * (width - 1)) / width, width - 1))
+      const inside = this.#hops(units.flat().flatMap(ringOver), (share * (width - 1)) / width, width - 1, {
+        kernel: "reduce_scatter",
+        ranks: width,
+        share
+      })
+      inwards.push(inside)
+      outwards.unshift({ ...inside, like: { kernel: "all_gather", ranks: width, share: share / width } })
       teams = units.flatMap((team) => team[0]!.map((_, position) => team.map((unit) => unit[position]!)))
       share /= width
     }
     const n = teams[0]!.length
-    const across = this.#hops(teams.flatMap(ringOver), (share * 2 * (n - 1)) / n, 2 * (n - 1))
-    return [...inwards, across, ...inwards.toReversed()]
+    const across = this.#hops(teams.flatMap(ringOver), (share * 2 * (n - 1)) / n, 2 * (n - 1), {
+      kernel: "all_reduce",
+      ranks: n,
+      share
+    })
+    return [...inwards, across, ...outwards]
   }
 
-  /** Every pair at once, counted per link rather than listed: there are n(n-1) of them. */
-  #allToAll(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
+  /** Every pair at once, each with its flow, counted per link rather than listed: there are n(n-1) of them. */
+  #pairwise(groups: ReadonlyArray<ReadonlyArray<number>>, unitsPerByte: number, like: PhaseKind): Phase {
     const world = this.#world
     const n = groups[0]!.length
     const crossings = new Float64Array(this.#classOf.length)
@@ -349,18 +414,23 @@ export class Network {
       Math.max(
         ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
       )
-    return this.#phase(crossings, 1 / n, farthest)
+    return this.#phase(crossings, unitsPerByte, farthest, like)
   }
 
   /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
-  #hops(hops: ReadonlyArray<readonly [number, number]>, unitsPerByte: number, steps: number): Phase {
+  #hops(
+    hops: ReadonlyArray<readonly [number, number]>,
+    unitsPerByte: number,
+    steps: number,
+    like: PhaseKind
+  ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    return this.#phase(crossings, unitsPerByte, () => steps * this.#farthest(hops))
+    return this.#phase(crossings, unitsPerByte, () => steps * this.#farthest(hops), like)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
-  #phase(crossings: Float64Array, unitsPerByte: number, latency: () => number): Phase {
+  #phase(crossings: Float64Array, unitsPerByte: number, latency: () => number, like: PhaseKind): Phase {
     const busiest = new Float64Array(this.links.length)
     const totals = new Float64Array(this.links.length)
     crossings.forEach((count, link) => {
@@ -376,6 +446,7 @@ export class Network {
       latencySeconds: latency(),
       latencyNowSeconds: latency,
       unitsPerByte,
+      like,
       links: Int32Array.from(links),
       weights: Float64Array.from(links, (id) => busiest[id]!),
       totals: Float64Array.from(links, (id) => totals[id]!)

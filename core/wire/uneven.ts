@@ -3,8 +3,17 @@ import { memberRows } from "../kernels/collectives.ts"
 import type { Op } from "../machine/op.ts"
 import { sizeBytesOf, type Dtype } from "../machine/tensor.ts"
 
-/** What an uneven collective moves; undefined for one whose members all put in as much. */
-export const unevenRows = (op: Op) => {
+/** What an uneven collective moves. */
+export interface UnevenRows {
+  /** For an all-to-all what each member sends to each, otherwise what each has. */
+  readonly rows: ReadonlyArray<ReadonlyArray<number>>
+  readonly rowBytes: number
+  /** Of the even message that takes as long. */
+  readonly messageBytes: number
+}
+
+/** Undefined for a collective whose members all put in as much. */
+export const unevenRows = (op: Op): UnevenRows | undefined => {
   const text = memberRows(op.attributes)
   if (text === "") return undefined
   const rows = text.split(";").map((row) => row.split(",").map(Number))

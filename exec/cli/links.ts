@@ -2,7 +2,7 @@
 // as the simulator's network model has it. Without links that limit anything, collectives go as fast as memory is.
 import type { Op } from "../../core/machine/op.ts"
 import type { World } from "../../core/world.ts"
-import { unevenRows } from "../../core/wire/uneven.ts"
+import { legsOf, messageOf } from "../../core/wire/legs.ts"
 import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
 import type { Execution } from "../execute.ts"
@@ -22,22 +22,16 @@ export const emulatedLinks = (
     number.set(id, rates.length)
     rates.push(spec.bytesPerSecond)
   }
-  const transportOf = (op: Op): Transport | undefined => {
-    const { ranks } = op.group!
-    const uneven = unevenRows(op)
-    const phases =
-      uneven === undefined
-        ? network.phases(op.kernel.name, algorithm, [ranks])
-        : [network.unevenPhase(op.kernel.name, ranks, uneven.rows)]
+  const transportOf = (op: Op, rank: number): Transport | undefined => {
+    const groups = [op.group!.ranks]
+    const { legs } = legsOf(network, messageOf(op, rank), groups, groups, { algorithm })
     const bytesOn = new Map<number, number>()
     let latencySeconds = 0
-    for (const phase of phases) {
+    for (const { phase, bytes } of legs) {
       latencySeconds += phase.latencySeconds
       phase.links.forEach((id, i) => {
         const link = number.get(id)
-        if (link === undefined) return
-        const bytes = phase.weights[i]! * (uneven?.rowBytes ?? phase.unitsPerByte * op.sizeBytes)
-        bytesOn.set(link, (bytesOn.get(link) ?? 0) + bytes)
+        if (link !== undefined) bytesOn.set(link, (bytesOn.get(link) ?? 0) + phase.weights[i]! * bytes)
       })
     }
     if (latencySeconds === 0 && bytesOn.size === 0) return undefined
@@ -45,9 +39,9 @@ export const emulatedLinks = (
   }
   return {
     linkBytesPerSecond: rates,
-    prepare: (_, op) => {
+    prepare: (rank, op) => {
       if (op.group === undefined) return undefined
-      const transport = transportOf(op)
+      const transport = transportOf(op, rank)
       return transport === undefined ? undefined : { transport }
     }
   }

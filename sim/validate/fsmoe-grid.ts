@@ -9,7 +9,7 @@ import { layerCosts, type LayerCosts } from "../../core/algorithms/moe-training/
 import { moeTrainingNames, MoeTrainingSettings } from "../../core/algorithms/moe-training/settings.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
-import type { CollectiveOptions } from "../../core/wire/alone.ts"
+import type { CollectiveOptions } from "../../core/wire/legs.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { opSecondsIn } from "../../scenarios/families/moe-training/costs.ts"
 import { simulate } from "../simulate.ts"

@@ -7,8 +7,8 @@ import { productsOf, type MoeModel } from "../../core/algorithms/moe-training/mo
 import type { Op } from "../../core/machine/op.ts"
 import { makeWorld, type World } from "../../core/world.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
+import { rowsOfLine, type CollectiveOp } from "../../scenarios/families/moe-training/costs.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
-import { moeCostModel, rowsOfLine, type CollectiveOp } from "../../scenarios/families/moe-training/costs.ts"
 import { readTable } from "./section.ts"
 
 const PublishedLine = Schema.Struct({
@@ -168,10 +168,15 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
         : table2.mixtral.forward["expert"]! / 1000 / expertMacs({ ...large, ...sizes }, 2.4, perNode)
   }
   const isExpert = (op: Op): boolean => op.label.endsWith(" expert")
-  return moeCostModel({
-    // Projections count with attention.
-    productSeconds: (m, k, n, op) => (isExpert(op) ? product.fixed + product.slope * m * k * n : 0),
-    otherSeconds: (op) => {
+  return {
+    estimates: [],
+    seconds: (op) => {
+      if (op.kernel.measure === "product") {
+        const { m, k, n } = op.kernel.sizes(op.reads, op.writes, op.attributes)
+        const macs = m! * k! * n!
+        // Projections count with attention.
+        return isExpert(op) && macs > 0 ? product.fixed + product.slope * macs : 0
+      }
       const pass = op.label.startsWith("backward") ? "backward" : "forward"
       switch (op.kernel.name) {
         case "attention.forward":
@@ -199,7 +204,6 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
         default:
           return 0
       }
-    },
-    device: undefined
-  })
+    }
+  }
 }

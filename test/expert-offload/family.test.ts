@@ -101,7 +101,7 @@ describe("a run", () => {
   })
 
   it("a perfect predictor hides copies that a fast link makes in time", async () => {
-    const fast = "hostLink={bandwidth: 2000GB/s, latency: 0s}"
+    const fast = "hostLink={bandwidth: 300GB/s, latency: 0s}"
     const lru = await run(fast)
     const ahead = await run(fast, "algorithm={name: predict-next, window: 16}")
     expect(lru.readyShare).toBeLessThan(0.9)

@@ -14,7 +14,7 @@ import type { Profile } from "../../core/profile.ts"
 import { makeWorld, type LinkSpec, type World } from "../../core/world.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
 import { makeCostModel, type CostModel } from "../../core/cost/cost-model.ts"
-import { Network } from "../../core/wire/network.ts"
+import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { simulate, type Simulation, type SimulationResult } from "../../sim/simulate.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
 import { executionOf } from "../../testing/execution.ts"
@@ -70,7 +70,7 @@ export const plan = (
   input: AlgorithmInput,
   profile: Profile,
   world: World,
-  collectives: "ring" | "tree" | "hierarchical" = "ring"
+  collectives: CollectiveAlgorithm = "ring"
 ): { readonly planned: PlannedAlgorithm; readonly costs: CostModel } => ({
   planned: Result.getOrThrow(
     planDataParallel(Schema.decodeUnknownSync(DataParallelSettings)(input), {

@@ -8,7 +8,8 @@ import {
   type PlanningFacts
 } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
-import { devices, type Device } from "../../../core/cost/roofline.ts"
+import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
+import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { Profile } from "../../../core/profile.ts"
 import { aloneSeconds } from "../../../core/wire/alone.ts"
@@ -17,6 +18,7 @@ import { interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Loader } from "../../load.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
+import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveCollectiveTable, resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
@@ -35,6 +37,8 @@ export interface PreparedDataParallel extends ScenarioPlan {
   /** Whose peak rates estimate what nobody measured. */
   readonly device: Device | undefined
   readonly table: CollectiveTable | undefined
+  /** Timed kernels, for what is no layer of a profile. */
+  readonly ops: OpTable | undefined
 }
 
 // Planning reckons with the world as stated, before anything goes wrong.
@@ -49,9 +53,19 @@ export const planScenario = (
   Effect.gen(function* () {
     const world = yield* resolveWorld(scenario.world, file, loader)
     const chosen = resolveDevice(scenario.device)
-    const model = yield* resolveModel(scenario.model, world.size, chosen, file, loader)
+    const described = yield* resolveOpTable(scenario.costs, chosen, "costs", file, loader)
+    const model = yield* resolveModel(
+      scenario.model,
+      world.size,
+      { device: chosen, ops: described, computeDtype: scenario.precision },
+      file,
+      loader
+    )
     const { profile } = model
-    const device = chosen ?? devices.find(({ name }) => name === profile.device)
+    const device = chosen ?? deviceNamed(profile.device)
+    const own =
+      profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined
+    const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
     const table = yield* resolveCollectiveTable(scenario.collectives.measured, "all_reduce", file, loader)
     const facts: PlanningFacts = {
       profile,
@@ -71,5 +85,5 @@ export const planScenario = (
       const { field, value, accepted } = planned.failure
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
     }
-    return { world, model, profile, device, table, facts, planned: planned.success }
+    return { world, model, profile, device, table, ops, facts, planned: planned.success }
   })

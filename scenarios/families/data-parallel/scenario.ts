@@ -10,6 +10,7 @@ import {
   MemorySettings,
   ModelSettings,
   NetworkModel,
+  Path,
   WorldSettings
 } from "../../sections.ts"
 import { DataParallelSettings } from "../../../core/algorithms/data-parallel/settings.ts"
@@ -25,6 +26,13 @@ export const DataParallelScenario = Schema.Struct({
   network: NetworkModel,
   collectives: withDefault(CollectiveSettings, {}),
   device: Schema.optionalKey(DeviceSettings),
+  /** What products and attention of a described model are computed in (autocast); all else counts four bytes a number. */
+  precision: withDefault(Schema.Literals(["bfloat16", "float16", "float32"]), "bfloat16"),
+  /**
+   * A profile with timed kernels, for a described model and for what is no layer of a profile. Default: those of the model's
+   * profile; otherwise, for a device that has a name, the shipped ones of an H200, carried over by peak rates.
+   */
+  costs: Schema.optionalKey(Path),
   /** Parameters, gradients and optimizer state count, activations do not. */
   memory: Schema.optionalKey(MemorySettings),
   /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */

@@ -22,8 +22,9 @@ import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
 import { readRoutedSteps } from "../../../traces/routing-trace.ts"
-import { devices, type Device } from "../../../core/cost/roofline.ts"
+import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
+import { opTableOf } from "../../op-table.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { loadSeconds, type OffloadCosts } from "./costs.ts"
 
@@ -65,14 +66,13 @@ export const prepare = (
     const demand = demandOf(routing)
     const profile = yield* loader.profile(file, "costs", scenario.costs)
     const stated = resolveDevice(scenario.device)
-    const device: Device | undefined = stated ?? devices.find(({ name }) => name === profile.device)
+    const device: Device | undefined = stated ?? deviceNamed(profile.device)
     if (device === undefined) {
       return yield* refuse("device", "not given", `a device, since ${profile.device} is not a known one`)
     }
     const { hostLink } = scenario
     const costs: OffloadCosts = {
-      ops: profile.ops,
-      sameDevice: device.name === profile.device,
+      ops: opTableOf(profile, device),
       device,
       hostLink:
         hostLink === undefined

@@ -12,12 +12,12 @@ import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
 import { makeWorld, type World } from "../../../core/world.ts"
-import type { CostModel } from "../../../core/cost/cost-model.ts"
-import { devices } from "../../../core/cost/roofline.ts"
+import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
+import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { resolveDevice } from "../../resolve.ts"
-import { fittedCosts, measuredCosts } from "./costs.ts"
-import { MeasuredOps } from "./measured-ops.ts"
+import { resolveOpTable } from "../../op-table.ts"
+import { fittedCosts } from "./costs.ts"
 
 export interface ResolvedServing {
   readonly plan: ServingPlan
@@ -29,9 +29,7 @@ export interface ResolvedServing {
 
 export const programs = { none: serve, host: serveThroughHost, node: disaggregated } as const
 
-/** The kernels that ship: an H200's. */
-const shippedOps = "traces/profiles/h200-ops.arrow"
-const shippedDevice = "NVIDIA H200"
+const defaultDevice = "NVIDIA H200"
 
 export const resolveServing = (
   scenario: KvServingScenario,
@@ -131,23 +129,16 @@ const resolveCosts = (
           layers: model.layers
         })
     }
-    const device = resolveDevice(settings) ?? devices.find(({ name }) => name === shippedDevice)!
-    const named = costs?.ops ?? (device.name === shippedDevice ? shippedOps : undefined)
-    const profile = named === undefined ? undefined : yield* loader.profile(file, "costs.ops", named)
-    if (profile !== undefined && profile.ops.length === 0) {
-      return yield* new InputError({
-        file,
-        field: "costs.ops",
-        value: `${named} (no timed kernels)`,
-        accepted: "a profile of timed kernels, as `sim import csv` makes from a table of them"
-      })
-    }
-    const ops = profile === undefined ? undefined : new MeasuredOps(profile.ops)
+    const device = resolveDevice(settings) ?? deviceNamed(defaultDevice)!
+    const ops = yield* resolveOpTable(costs?.ops, device, "costs.ops", file, loader)
+    const link =
+      transfer.to === "host" && transfer.bandwidth !== undefined
+        ? [hostLinkSource({ bytesPerSecond: transfer.bandwidth, latencySeconds: 0 })]
+        : []
     return () =>
-      measuredCosts({
-        ops,
+      makeCostModel({
+        sources: ops === undefined ? link : [...link, ops],
         device,
-        launchSeconds: costs?.launch ?? ops?.launchSeconds ?? 0,
-        hostBytesPerSecond: transfer.to === "host" ? transfer.bandwidth : undefined
+        launchSeconds: costs?.launch
       })
   })

@@ -13,16 +13,17 @@ import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
 import type { MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
-import type { CollectiveCost, Profile } from "../../../core/profile.ts"
+import type { CollectiveCost, OpCost, Profile } from "../../../core/profile.ts"
 import type { World } from "../../../core/world.ts"
-import type { CollectiveOptions } from "../../../core/wire/alone.ts"
+import type { CollectiveOptions } from "../../../core/wire/legs.ts"
 import { CollectiveTable } from "../../../core/cost/collective-table.ts"
-import type { CostModel } from "../../../core/cost/cost-model.ts"
+import { makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
+import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Loader } from "../../load.ts"
+import { opTableOf } from "../../op-table.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
-import { moeCostModel, opSecondsIn, rowsOfLine, type CollectiveOp } from "./costs.ts"
-import { productTable } from "./product-table.ts"
+import { opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
 
 export interface PreparedMoe {
   readonly world: World
@@ -141,38 +142,39 @@ const resolveProducts = (
     if (!("profile" in products)) {
       const line = lineOf("products", products)
       fits.push(line)
-      return moeCostModel({ productSeconds: (m, k, n) => secondsAt(line, m * k * n), device })
+      return makeCostModel({ sources: [productLine(line)], device })
     }
     const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
-    const rows = profile.ops.filter(
-      ({ op, attributes }) =>
-        op === products.op && ["m", "k", "n"].every((key) => attributes[key] !== undefined)
-    )
-    if (rows.length < 2) {
-      const known = [
-        ...new Set(profile.ops.filter(({ attributes }) => attributes["k"] !== undefined).map(({ op }) => op))
-      ]
+    const isProduct = ({ attributes }: OpCost): boolean =>
+      ["m", "k", "n"].every((key) => attributes[key] !== undefined)
+    const names = [...new Set(profile.ops.filter(isProduct).map(({ op }) => op))]
+    const chosen = products.op ?? names[0]
+    const rows = profile.ops.filter((row) => isProduct(row) && row.op === chosen)
+    if (chosen === undefined || rows.length < 2) {
       return yield* new InputError({
         file,
-        field: "costs.products.op",
-        value: products.op,
-        accepted: `an op that ${products.profile} has with m, k and n: ${known.join(", ") || "it has none"}`
+        field: `costs.products.${products.op === undefined ? "profile" : "op"}`,
+        value: products.op ?? products.profile,
+        accepted: `an op that the profile has with m, k and n: ${names.join(", ") || "it has none"}`
       })
     }
-    const macs = ({ attributes }: (typeof rows)[number]): number =>
-      attributes["m"]! * attributes["k"]! * attributes["n"]!
     const line = fitLine(
-      products.op,
-      { unit: "MAC", dtype: "bfloat16", scope: "input" },
-      rows.map((row) => ({ size: macs(row), seconds: row.medianSeconds })),
+      chosen,
+      { unit: "MAC", dtype: dtypeOfRow(rows[0]!), scope: "input" },
+      rows.map(({ attributes, medianSeconds }) => ({
+        size: attributes["m"]! * attributes["k"]! * attributes["n"]!,
+        seconds: medianSeconds
+      })),
       // Sizes span orders of magnitude; the small ones would not count otherwise.
       "relative"
     )
     fits.push(line)
-    if (products.method === "line") {
-      return moeCostModel({ productSeconds: (m, k, n) => secondsAt(line, m * k * n), device })
-    }
-    return moeCostModel({ productSeconds: productTable(rows), device })
+    // Other kernels than products are looked up in the same profile.
+    const others = profile.ops.filter((row) => !isProduct(row))
+    const kept = products.op === undefined ? profile.ops : [...rows, ...others]
+    const table = opTableOf({ ...profile, ops: kept }, device)
+    const sources = products.method === "line" ? [productLine(line), table] : [table]
+    return makeCostModel({ sources, device })
   })
 
 const lineOf = (

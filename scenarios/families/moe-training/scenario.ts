@@ -81,7 +81,8 @@ export const MoeCostSettings = Schema.Struct({
     Schema.Union([
       Schema.Struct({
         profile: Path,
-        op: withDefault(Schema.NonEmptyString, "gemm_bf16"),
+        /** Products of this name alone. Default: whatever the profile has. */
+        op: Schema.optionalKey(Schema.NonEmptyString),
         method: withDefault(Method, "table")
       }),
       LineSettings

@@ -6,6 +6,7 @@ import type { InputError } from "../../../core/input-error.ts"
 import type { MachineError, Program } from "../../../core/machine/machine.ts"
 import type { Profile } from "../../../core/profile.ts"
 import type { DataParallelScenario } from "../../../scenarios/families/data-parallel/scenario.ts"
+import type { CollectiveAlgorithm } from "../../../core/wire/network.ts"
 import type { World } from "../../../core/world.ts"
 import { makeCostModel } from "../../../core/cost/cost-model.ts"
 import type { FamilyRun, RunOptions } from "../../run.ts"
@@ -19,7 +20,7 @@ import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 /** `sim run --json` of data-parallel training. */
 export interface DataParallelResult extends RunResult, StepFigures {
   readonly network: "fluid" | "alpha-beta"
-  readonly collectives: "ring" | "tree" | "hierarchical"
+  readonly collectives: CollectiveAlgorithm
   readonly steps: number
   readonly warmupSteps: number
 }
@@ -47,7 +48,7 @@ export const runDataParallel = (
 ): Effect.Effect<DataParallelRun, InputError | MachineError> =>
   Effect.gen(function* () {
     const plan = yield* planScenario(scenario, file, options.loader)
-    const { planned, profile, world, model, table, device } = plan
+    const { planned, profile, world, model, table, device, ops } = plan
     const period = planned.periodSteps
     const steps = Math.ceil((scenario.steps ?? Math.max(leastSteps, period)) / period) * period
     const warmupSteps = planned.warmupSteps
@@ -56,7 +57,12 @@ export const runDataParallel = (
       program:
         options.program?.(plan, warmupSteps + steps) ??
         planned.program(profiledModel(profile), warmupSteps + steps),
-      costs: makeCostModel({ profile, hostTime: model.hostTime, ops: profile.ops, device }),
+      costs: makeCostModel({
+        profile,
+        hostTime: model.hostTime,
+        sources: ops === undefined ? [] : [ops],
+        device
+      }),
       network: scenario.network,
       collectives: { algorithm: scenario.collectives.algorithm, table },
       faults:
@@ -74,16 +80,7 @@ export const runDataParallel = (
       warnings.push(`steps: ${scenario.steps} rounded up to ${steps}, whole periods of ${period} steps`)
     }
     const summary = measuredSteps(simulated, warmupSteps, steps)
-    const estimates = model.estimated
-      ? [
-          {
-            kernel: "layers",
-            source: "roofline" as const,
-            detail: `${profile.source}: peak rates, so a lower bound`
-          },
-          ...simulated.estimates
-        ]
-      : simulated.estimates
+    const estimates = [...model.estimates, ...simulated.estimates]
     return {
       result: {
         digest: simulated.digest,

@@ -1,0 +1,144 @@
+// What a collective puts on the wire: its legs one after another, each with the links it crosses, its bytes, and how slow the
+// software that was measured makes it. The simulator, the executor's emulated links and closed forms all read it from here.
+// Knows no clock and no other traffic.
+import type { CollectiveTable } from "../cost/collective-table.ts"
+import type { Estimate } from "../cost/provenance.ts"
+import type { Op } from "../machine/op.ts"
+import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
+import { unevenRows, type UnevenRows } from "./uneven.ts"
+
+export interface CollectiveOptions {
+  readonly algorithm: CollectiveAlgorithm
+  /** Measured times that bound how fast a collective can be, whatever the links. */
+  readonly table?: CollectiveTable | undefined
+  /** Latencies change during the run: each collective pays what holds when it starts. */
+  readonly latencyVaries?: boolean
+  /**
+   * Share of a rank's own port (its slot on the host, the multiprocessors that move its bytes) that a collective takes at
+   * its full speed. Above one half, two collectives of a rank that run at once slow each other. Default: none.
+   */
+  readonly portShare?: number | undefined
+}
+
+/** A collective as the wire sees it. */
+export interface Message {
+  readonly kernel: string
+  /** Bytes that one rank puts in. */
+  readonly sizeBytes: number
+  /** Position in the group of the member whose bytes the others get: of a broadcast's root, of a message's source. */
+  readonly from: number
+  /** Where members put in different numbers of rows. */
+  readonly uneven?: UnevenRows | undefined
+}
+
+/** What `rank` says of a collective that it takes part in; the other members say the same. */
+export const messageOf = (op: Op, rank: number): Message => ({
+  kernel: op.kernel.name,
+  sizeBytes: op.sizeBytes,
+  from: senderOf(op, rank),
+  uneven: unevenRows(op)
+})
+
+const senderOf = ({ kernel, attributes, group }: Op, rank: number): number => {
+  if (kernel.name === "broadcast") return Number(attributes["root"] ?? 0)
+  if (kernel.name !== "send_recv") return 0
+  const own = group!.ranks.indexOf(rank)
+  return attributes["source"] === true ? own : 1 - own
+}
+
+/** One stretch of a collective: pay the phase's latency and the software's, then move the bytes through every link at once. */
+export interface Leg {
+  readonly phase: Phase
+  readonly bytes: number
+  /** Of the software, where measured: the part of its time in which no byte needs to flow at the links' full speed. */
+  readonly softwareSeconds: number
+  /** The software's rate, flow bytes per second; Infinity where nothing was measured. */
+  readonly bytesPerSecondMax: number
+  /** How fast the bytes flow with only this collective, and those alike, on the links. */
+  readonly aloneBytesPerSecond: number
+}
+
+export interface Legs {
+  readonly legs: ReadonlyArray<Leg>
+  /** What the table of measured collectives does not have, and what stands for it. */
+  readonly estimate: Estimate | undefined
+}
+
+/** Flow bytes per second of a phase that has its links to itself. */
+export const linkRate = (network: Network, { links, weights }: Phase): number => {
+  let rate = Infinity
+  links.forEach((link, i) => {
+    rate = Math.min(rate, network.links[link]!.spec.bytesPerSecond / weights[i]!)
+  })
+  return rate
+}
+
+/**
+ * A measured leg takes the longer of its measured time and its time on the wire, after the latency of the links: the software
+ * sends while it computes, so the two do not add up. At contended links the bytes flow slower, after the same start.
+ *
+ * @param together groups whose traffic is one flow: those that the simulated ranks stand for
+ * @param alike all groups that do the same at the same time; on their links this one has its share
+ */
+export const legsOf = (
+  network: Network,
+  { kernel, sizeBytes, from, uneven }: Message,
+  together: ReadonlyArray<ReadonlyArray<number>>,
+  alike: ReadonlyArray<ReadonlyArray<number>>,
+  { algorithm, table }: CollectiveOptions
+): Legs => {
+  const ranks = together[0]!
+  const phases =
+    uneven === undefined
+      ? network.phases(kernel, algorithm, together, from)
+      : [network.unevenPhase(kernel, ranks, uneven.rows)]
+  const beside =
+    uneven !== undefined || alike === together ? phases : network.phases(kernel, algorithm, alike, from)
+  const lacking = new Set<string>()
+  let outside = false
+  const legs = phases.map((phase, index): Leg => {
+    const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
+    const wireRate = linkRate(network, beside[index]!)
+    const { like } = phase
+    const message = uneven?.messageBytes ?? like.share * sizeBytes
+    const ceiling = table?.ceiling(like.kernel, like.ranks, message)
+    if (ceiling === undefined) {
+      if (table !== undefined) lacking.add(like.kernel)
+      return { phase, bytes, softwareSeconds: 0, bytesPerSecondMax: Infinity, aloneBytesPerSecond: wireRate }
+    }
+    outside ||= !ceiling.inside
+    const flowing = ceiling.seconds - ceiling.latencySeconds
+    const bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
+    const wireSeconds = wireRate === Infinity ? 0 : bytes / wireRate
+    return {
+      phase,
+      bytes,
+      softwareSeconds: Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - wireSeconds)),
+      bytesPerSecondMax,
+      aloneBytesPerSecond: Math.min(bytesPerSecondMax, wireRate)
+    }
+  })
+  const parts =
+    phases.length > 1 ? `${phases.map(({ like }) => `${like.kernel} of ${like.ranks}`).join(", ")}: ` : ""
+  const estimate: Estimate | undefined =
+    lacking.size > 0
+      ? {
+          kernel,
+          source: "extrapolated",
+          detail: `${parts}${[...lacking].join(", ")} not in the table of measured collectives: links alone bound it`
+        }
+      : outside
+        ? {
+            kernel,
+            source: "extrapolated",
+            detail: `${parts}ranks or a message of this size lie outside the table of measured collectives`
+          }
+        : undefined
+  return { legs, estimate }
+}
+
+/** Seconds of one leg alone on its links. */
+export const legSeconds = ({ phase, bytes, softwareSeconds, aloneBytesPerSecond }: Leg): number =>
+  phase.latencySeconds +
+  softwareSeconds +
+  (aloneBytesPerSecond === Infinity || bytes === 0 ? 0 : bytes / aloneBytesPerSecond)
