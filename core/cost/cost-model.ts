@@ -3,12 +3,12 @@
 // Collectives are the network's business.
 import type { ProfiledPhase } from "../algorithms/data-parallel/training-model.ts"
 import { totalBytes, type Attributes, type Kernel, type Operand } from "../kernels/kernel.ts"
-import type { Measure, Part } from "../kernels/measure.ts"
+import { countsArithmetic, type Measure, type Part } from "../kernels/measure.ts"
 import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
-import { countsBits, loadOf } from "./measures.ts"
+import { loadOf } from "./measures.ts"
 import type { CostSource, Launch } from "./op-table.ts"
 import { Estimates, type Cost, type Estimate } from "./provenance.ts"
 
@@ -88,7 +88,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   const reckon = (op: Costed): Cost => {
     const { kernel, attributes, reads, writes } = op
     const stored = dtypeOf([...reads, ...writes])
-    const cast = computeDtype !== undefined && stored === "float32" && countsBits(kernel.measure)
+    const cast = computeDtype !== undefined && stored === "float32" && countsArithmetic(kernel.measure)
     const dtype = cast ? computeDtype : stored
     const whole = kernel.work(reads, writes, attributes)
     const share = dtypeBits[dtype] / dtypeBits[stored]

@@ -171,10 +171,6 @@ export const measuredRow = ({
 /** What a row is taken to be in that says nothing of its dtype. */
 export const unsaidDtype: Dtype = "bfloat16"
 
-/** Kinds whose sizes count numbers, not bytes. */
-export const countsBits = (measure: Measure): boolean =>
-  measure === "product" || measure === "decode_attention" || measure === "prefill_attention"
-
 /** The dtype a row was measured in, as far as it says. */
 export const dtypeOfRow = ({ op, dtype }: Pick<OpCost, "op" | "dtype">): Dtype =>
   (dtype !== undefined && isDtype(dtype) ? dtype : splitName(op).dtype) ?? unsaidDtype

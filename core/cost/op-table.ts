@@ -1,13 +1,12 @@
 // Timed ops as one table, and the one lookup: how long a launch takes by rows of its kernel, of its kind, of its shape or of
 // others, on the device they were measured on or another. Always says how it was come by. Knows nothing of programs.
 import type { Kernel, Work } from "../kernels/kernel.ts"
-import { measureSizes, type Measure, type Sizes } from "../kernels/measure.ts"
+import { countsArithmetic, measureSizes, type Measure, type Sizes } from "../kernels/measure.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { OpCost } from "../profile.ts"
 import { WorkCurve, type Where } from "./curve.ts"
 import type { Device } from "./devices.ts"
 import {
-  countsBits,
   loadOf,
   measuredRow,
   shapeOf,
@@ -179,9 +178,9 @@ export class OpTable implements CostSource {
     const { flops, readBytes, writtenBytes } = launch.work
     const actual: Load = { flops16: (flops * bits) / 16, bytes: readBytes + writtenBytes }
     const plain = rows.measure === launch.measure ? loadOf(launch.measure, launch.sizes, bits) : undefined
-    const alike = plain !== undefined && (own || !countsBits(launch.measure) || isLike(plain, actual))
+    const alike = plain !== undefined && (own || !countsArithmetic(launch.measure) || isLike(plain, actual))
     const sameDtype =
-      plain === undefined || !countsBits(launch.measure) || (dtype ?? unsaidDtype) === launch.dtype
+      plain === undefined || !countsArithmetic(launch.measure) || (dtype ?? unsaidDtype) === launch.dtype
     const moved = toHost.has(launch.measure) ? undefined : this.#otherDevice
     if (alike && sameDtype && moved === undefined) {
       const seconds = rows.exact.get(keyOf(launch.measure, launch.sizes))

@@ -6,6 +6,7 @@ import {
   operand,
   resolveAttributes,
   totalBytes,
+  trafficOf,
   type Attribute,
   type Attributes,
   type AttributeValue,
@@ -13,6 +14,7 @@ import {
   type Operand,
   type Shape
 } from "./kernel.ts"
+import { countsArithmetic, type Sizes } from "./measure.ts"
 
 /** A kernel inside another. Operands are places among the inputs of the whole, its outputs, then its inner values. */
 export interface PartCall {
@@ -188,6 +190,25 @@ export const defineComposite = <const Name extends string>(
     return undefined
   }
 
+  const work: Kernel["work"] = (inputs, outputs, attributes) => ({
+    flops: flopsOf(expand(inputs, outputs, attributes), inputs, outputs),
+    readBytes: totalBytes(inputs),
+    writtenBytes: totalBytes(outputs)
+  })
+
+  // What takes the time of a fused kernel is its product or attention: it is measured as that.
+  const heavy = parts.filter(({ kernel }) => countsArithmetic(kernel.measure))
+  const sizesOfHeavy = (
+    ...[inputs, outputs, attributes]: Parameters<Kernel["sizes"]>
+  ): ReadonlyArray<Sizes> => {
+    const { calls, inner } = expand(inputs, outputs, attributes)
+    const all = [...inputs, ...outputs, ...inner]
+    const of = (places: ReadonlyArray<number>) => places.map((place) => all[place]!)
+    return calls
+      .filter(({ kernel }) => countsArithmetic(kernel.measure))
+      .map((call) => call.kernel.sizes(of(call.inputs), of(call.outputs), call.attributes))
+  }
+
   return {
     name,
     kind: "compute",
@@ -206,13 +227,22 @@ export const defineComposite = <const Name extends string>(
       const { values } = whole(inputs, attributes)
       return declaration.outputs.map((output) => values.get(output)!.shape)
     },
-    work(inputs, outputs, attributes) {
-      return {
-        flops: flopsOf(expand(inputs, outputs, attributes), inputs, outputs),
-        readBytes: totalBytes(inputs),
-        writtenBytes: totalBytes(outputs)
-      }
-    },
+    work,
+    measure: heavy.length === 1 ? heavy[0]!.kernel.measure : "traffic",
+    sizes: (inputs, outputs, attributes) =>
+      heavy.length === 1
+        ? sizesOfHeavy(inputs, outputs, attributes)[0]!
+        : trafficOf(work(inputs, outputs, attributes)),
+    ...(heavy.length < 2
+      ? {}
+      : {
+          parts: (inputs, outputs, attributes) =>
+            sizesOfHeavy(inputs, outputs, attributes).map((sizes, index) => ({
+              measure: heavy[index]!.kernel.measure,
+              sizes,
+              times: 1
+            }))
+        }),
     expand,
     reference: (inputs, outputs, attributes, shapes) => {
       const [reads, writes] = [operandsOf(inputs, shapes.inputs), operandsOf(outputs, shapes.outputs)]

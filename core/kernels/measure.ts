@@ -32,3 +32,7 @@ export interface Part {
   readonly sizes: Sizes
   readonly times: number
 }
+
+/** Kinds that compute, by sizes that count numbers; the others only move the bytes they say. */
+export const countsArithmetic = (measure: Measure): boolean =>
+  measure === "product" || measure === "decode_attention" || measure === "prefill_attention"

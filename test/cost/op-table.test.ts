@@ -3,10 +3,13 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { makeCostModel } from "../../core/cost/cost-model.ts"
 import { deviceNamed, type Device } from "../../core/cost/devices.ts"
 import { loadOf, measuredRow, type MeasuredRow } from "../../core/cost/measures.ts"
 import { OpTable } from "../../core/cost/op-table.ts"
 import type { Cost } from "../../core/cost/provenance.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { operand } from "../../core/kernels/kernel.ts"
 import type { Measure, Sizes } from "../../core/kernels/measure.ts"
 import { dtypeBits, type Dtype } from "../../core/machine/tensor.ts"
 import type { OpCost } from "../../core/profile.ts"
@@ -217,5 +220,33 @@ describe("a table of timed ops", () => {
       seconds: 1
     })
     expect(ask(mixed, "product", product(8, 8, 8), "bfloat16", "gemm")!.seconds).toBeLessThan(1e-4)
+  })
+})
+
+describe("a fused kernel", () => {
+  it("costs what its product does, plus the work that comes with it", () => {
+    const costs = makeCostModel({ sources: [table] })
+    const fused = Object.values(kernels).filter(
+      (kernel) => kernel.expand !== undefined && kernel.measure === "product"
+    )
+    expect(fused.length).toBeGreaterThan(0)
+    const [rows, width, out] = [16_384, 4096, 14_336]
+    const product = costs.cost({
+      kernel: kernels["linear.forward"],
+      reads: [operand([rows, width], "bfloat16"), operand([out, width], "bfloat16")],
+      writes: [operand([rows, out], "bfloat16")],
+      attributes: {}
+    })
+    const kernel = kernels["linear_gelu.forward"]
+    const reads = [
+      operand([rows, width], "bfloat16"),
+      operand([out, width], "bfloat16"),
+      operand([out], "bfloat16")
+    ]
+    const writes = kernel.shapes(reads, {})!.map((shape) => operand(shape, "bfloat16"))
+    expect(kernel.sizes(reads, writes, {})).toEqual({ m: rows, k: width, n: out })
+    const whole = costs.cost({ kernel, reads, writes, attributes: {} })
+    expect(whole.seconds).toBeGreaterThanOrEqual(product.seconds)
+    expect(whole.seconds).toBeLessThan(1.2 * product.seconds)
   })
 })
