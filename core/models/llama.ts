@@ -1,5 +1,14 @@
 // Llama-style models as Hugging Face's LlamaForCausalLM: RMSNorm, rotary positions, grouped queries, SwiGLU, no biases.
 import type { Dtype } from "../machine/tensor.ts"
+import {
+  attentionShape,
+  attentionWeightShapes,
+  decoderLayer,
+  denseFeedForward,
+  denseWeightShapes,
+  normEpsilon,
+  type ProjectionName
+} from "./decoder-layer.ts"
 import { GraphBuilder } from "./graph-builder.ts"
 import type { LayerGraph, Value } from "./layer-graph.ts"
 import { checkSizes, paddedVocabulary } from "./sizes.ts"
@@ -30,11 +39,19 @@ export interface LlamaConfig {
 /** Base of the rotary angles where a model says none. */
 export const llamaRopeBase = 10_000
 
+/** A layer's feed-forward part: emits it, and returns its output. `project` is a layer that is one of its linear maps. */
+type FeedForward = (
+  graph: GraphBuilder,
+  x: Value,
+  block: string,
+  project: (x: Value, name: ProjectionName) => Value
+) => Value
+
 /** Everything of a decoder but its feed-forward part, which Llama and Mixtral differ in. */
 export const decoder = (
   name: string,
-  config: Omit<LlamaConfig, "ffnWidth"> & { readonly ropeBase: number },
-  feedForward: (graph: GraphBuilder, x: Value, block: string) => Value
+  config: LlamaConfig & { readonly ropeBase: number },
+  feedForward: FeedForward
 ): LayerGraph => {
   const {
     layers,
@@ -56,12 +73,12 @@ export const decoder = (
     activations: config.activationDtype ?? "bfloat16",
     parameters: config.parameterDtype ?? "float32"
   })
-  const headWidth = width / heads
+  const shape = attentionShape(config)
   const table = [paddedVocabulary(vocabulary, vocabularyMultiple), width]
-  const kvWidth = kvHeads * headWidth
-  const norm = (x: Value, name: string, block?: string): Value => {
-    graph.layer(name, block)
-    return graph.rmsNorm(x, graph.parameter("weight", [width]), 1e-5)
+  const shapes = { ...attentionWeightShapes(config), ...denseWeightShapes(config) }
+  const norm = (x: Value, layer: string, block?: string): Value => {
+    graph.layer(layer, block)
+    return graph.rmsNorm(x, graph.parameter("weight", [width]), normEpsilon)
   }
 
   const tokens = graph.input("tokens", [batch, context])
@@ -71,16 +88,23 @@ export const decoder = (
   let x = graph.embedding(tokens, embedding)
   for (let l = 0; l < layers; l++) {
     const block = `model.layers.${l}`
-    const y = norm(x, `${block}.input_layernorm`, block)
-    const q = projection(graph, y, `${block}.self_attn.q_proj`, block, width)
-    const k = projection(graph, y, `${block}.self_attn.k_proj`, block, kvWidth)
-    const v = projection(graph, y, `${block}.self_attn.v_proj`, block, kvWidth)
-    graph.layer(`${block}.self_attn`, block)
-    const turned = [graph.rope(q, headWidth, ropeBase, "q"), graph.rope(k, headWidth, ropeBase, "k")]
-    const mixed = graph.attention([...turned, v], { heads, kvHeads, headWidth })
-    x = graph.residual(x, projection(graph, mixed, `${block}.self_attn.o_proj`, block, width))
-    const z = norm(x, `${block}.post_attention_layernorm`, block)
-    x = graph.residual(x, feedForward(graph, z, block))
+    const project = (from: Value, own: ProjectionName): Value =>
+      projection(graph, from, `${block}.${own}`, block, shapes[own][0])
+    x = decoderLayer<Value>(
+      {
+        norm: (from, own) => norm(from, `${block}.${own}`, block),
+        project,
+        attention: (q, k, v) => {
+          graph.layer(`${block}.self_attn`, block)
+          const { headWidth } = shape
+          const turned = [graph.rope(q, headWidth, ropeBase, "q"), graph.rope(k, headWidth, ropeBase, "k")]
+          return graph.attention([...turned, v], shape)
+        },
+        residual: (from, change) => graph.residual(from, change),
+        feedForward: (from) => feedForward(graph, from, block, project)
+      },
+      x
+    )
   }
   x = norm(x, "model.norm")
   graph.layer("lm_head")
@@ -108,11 +132,14 @@ export const projection = (
 export const llama = (config: LlamaConfig): LayerGraph => {
   const { ffnWidth } = config
   checkSizes("llama", { ffnWidth }, [])
-  return decoder("llama", { ropeBase: llamaRopeBase, ...config }, (graph, x, block) => {
-    const gate = projection(graph, x, `${block}.mlp.gate_proj`, block, ffnWidth)
-    const up = projection(graph, x, `${block}.mlp.up_proj`, block, ffnWidth)
-    graph.layer(`${block}.mlp.act_fn`, block)
-    const y = graph.swiglu([gate, up])
-    return projection(graph, y, `${block}.mlp.down_proj`, block, config.width)
-  })
+  return decoder("llama", { ropeBase: llamaRopeBase, ...config }, (graph, x, block, project) =>
+    denseFeedForward<Value>(
+      { project },
+      (gate, up) => {
+        graph.layer(`${block}.mlp.act_fn`, block)
+        return graph.swiglu([gate, up])
+      },
+      x
+    )
+  )
 }

@@ -1,6 +1,7 @@
 // A small Llama-style decoder worked out afresh for every token, over all tokens so far and without any cache: what
 // generation with a cache is held to. Plain loops of its own; shares nothing with the kernels but the weights.
-import { headWidthOf, weightSpecs, type DecoderModel } from "../../core/algorithms/kv-serving/model.ts"
+import { weightSpecs, type DecoderModel } from "../../core/algorithms/kv-serving/model.ts"
+import { headWidthOf } from "../../core/models/decoder-layer.ts"
 import { Random } from "../../core/random.ts"
 
 export type Weights = ReadonlyMap<string, Float32Array>

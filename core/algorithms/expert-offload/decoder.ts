@@ -1,36 +1,30 @@
 // The ops of a mixture-of-experts decoder around its experts: attention with its cache, the router, and the way of the
 // tokens to the experts' rows and back. Built once for each number of tokens. Knows nothing of loads, slots or strategies.
 import * as Effect from "effect/Effect"
-import { kernels, type KernelName } from "../../kernels/catalogue.ts"
 import { printIntegers } from "../../kernels/integer-list.ts"
-import type { Attributes } from "../../kernels/kernel.ts"
-import { Lane } from "../../machine/lane.ts"
 import type { Machine, OutOfMemory } from "../../machine/machine.ts"
-import { launch, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor, TensorSpec } from "../../machine/tensor.ts"
+import type { Op } from "../../machine/op.ts"
+import type { Tensor, TensorSpec } from "../../machine/tensor.ts"
+import { attentionShape, kvWidthOf } from "../../models/decoder-layer.ts"
 import {
-  headWidthOf,
+  activationSpec,
+  allocAll,
+  attentionSpecs,
+  chooseNext,
+  compute,
+  headSpecs,
+  layerOps
+} from "../../models/decoder-ops.ts"
+import {
   initialWeight,
-  kvWidthOf,
   layerWeightSpecs,
   outerWeightSpecs,
-  type MoeModel
+  type MoeModel,
+  type ResidentWeight
 } from "./model.ts"
 import type { Workload } from "./workload.ts"
 
 type MachineService = Machine["Service"]
-
-/** Makes every tensor of a record of specs. */
-const allocAll = <Name extends string>(
-  machine: MachineService,
-  specs: Readonly<Record<Name, TensorSpec>>
-): Effect.Effect<Readonly<Record<Name, Tensor>>, OutOfMemory> =>
-  Effect.map(
-    Effect.forEach(Object.entries<TensorSpec>(specs), ([name, spec]) =>
-      Effect.map(machine.alloc(spec), (tensor) => [name, tensor] as const)
-    ),
-    (tensors) => Object.fromEntries(tensors) as Record<Name, Tensor>
-  )
 
 /** A machine that notes which tensors it made. */
 const noting = (machine: MachineService, made: Array<Tensor>): MachineService => ({
@@ -38,15 +32,7 @@ const noting = (machine: MachineService, made: Array<Tensor>): MachineService =>
   alloc: (spec) => Effect.tap(machine.alloc(spec), (tensor) => Effect.sync(() => made.push(tensor)))
 })
 
-const compute = (
-  label: string,
-  kernel: KernelName,
-  reads: ReadonlyArray<Tensor>,
-  writes: ReadonlyArray<Tensor>,
-  attributes?: Attributes
-): Op => launch(label, kernels[kernel], Lane.compute, reads, writes, attributes)
-
-type LayerWeights = Readonly<Record<keyof ReturnType<typeof layerWeightSpecs>, Tensor>>
+type LayerWeights = Readonly<Record<ResidentWeight, Tensor>>
 
 export interface Decoder {
   readonly machine: MachineService
@@ -99,27 +85,11 @@ export const allocDecoder = (
 
 const spaceSpecs = (name: string, model: MoeModel, tokens: ReadonlyArray<number>, count: number) => {
   const { width, ffnWidth, experts, topK, gated, dtype } = model
-  const kv = kvWidthOf(model)
-  const spec = (part: string, own: ReadonlyArray<number>, of: Dtype = dtype): TensorSpec => ({
-    name: `${name} ${part}`,
-    shape: [...tokens, ...own],
-    dtype: of
-  })
-  const flat = (part: string, shape: ReadonlyArray<number>, of: Dtype = dtype): TensorSpec => ({
-    name: `${name} ${part}`,
-    shape,
-    dtype: of
-  })
+  const spec = activationSpec(name, tokens, dtype)
+  const flat = activationSpec(name, [], dtype)
   const rows = topK * count
   return {
-    x: spec("x", [width]),
-    normed: spec("normed", [width]),
-    rstd: spec("rstd", [], "float32"),
-    q: spec("q", [width]),
-    k: spec("k", [kv]),
-    v: spec("v", [kv]),
-    mixed: spec("mixed", [width]),
-    projected: spec("projected", [width]),
+    ...attentionSpecs(spec, model),
     logits: spec("router logits", [experts]),
     weights: spec("weights", [topK], "float32"),
     chosen: spec("chosen", [topK], "int32"),
@@ -152,7 +122,6 @@ export interface StepOps {
   readonly free: () => void
 }
 
-const epsilon = 1e-5
 const ropeBase = 1_000_000
 
 /** Ops of the prefill of all prompts (`phase`: "prefill") or of a decoding step. */
@@ -165,13 +134,13 @@ export const makeStepOps = (
     const made: Array<Tensor> = []
     const machine = noting(decoder.machine, made)
     const { batch, promptTokens } = workload
-    const { heads, kvHeads, topK, experts, normalize } = model
+    const { topK, experts, normalize } = model
     const prefill = phase === "prefill"
     const tokens = prefill ? [batch, promptTokens] : [batch]
     const count = prefill ? batch * promptTokens : batch
     const space = yield* allocAll(machine, spaceSpecs(phase, model, tokens, count))
-    const headAttributes = { heads, kvHeads, headWidth: headWidthOf(model) }
-    const rope = { headWidth: headWidthOf(model), base: ropeBase }
+    const headAttributes = attentionShape(model)
+    const rope = { headWidth: headAttributes.headWidth, base: ropeBase }
     const attention = prefill
       ? yield* prefillAttention({ ...decoder, machine }, space)
       : (layer: number, position: number): ReadonlyArray<Op> => {
@@ -187,54 +156,44 @@ export const makeStepOps = (
             compute(`${at} attention`, "kv.attention", [q, ...own], [mixed], { ...headAttributes, lengths })
           ]
         }
-    const { x, normed, rstd, q, k, v, mixed, projected } = space
-    const { logits, weights, chosen, probabilities, places, counts, rows, outputs } = space
-    const project = layers.map((own, layer) => [
-      compute(`layer ${layer} norm`, "rms_norm.forward", [x, own.attentionNorm], [normed, rstd], { epsilon }),
-      compute(`layer ${layer} q`, "linear.forward", [normed, own.q], [q]),
-      compute(`layer ${layer} k`, "linear.forward", [normed, own.k], [k]),
-      compute(`layer ${layer} v`, "linear.forward", [normed, own.v], [v])
-    ])
-    const route = layers.map((own, layer) => [
-      compute(`layer ${layer} o`, "linear.forward", [mixed, own.o], [projected]),
-      compute(`layer ${layer} residual`, "residual.forward", [x, projected], [x]),
-      compute(`layer ${layer} norm`, "rms_norm.forward", [x, own.moeNorm], [normed, rstd], { epsilon }),
-      compute(`layer ${layer} router`, "linear.forward", [normed, own.router], [logits]),
-      compute(`layer ${layer} gate`, "topk_gate.forward", [logits], [weights, chosen, probabilities], {
-        topK,
-        normalize
+    const { x, projected, logits, weights, chosen, probabilities, places, counts, rows, outputs } = space
+    // Up to attention; up to the router's choices; up to the experts' rows; and from their outputs on.
+    const parts = layers.map((own, layer) =>
+      layerOps({
+        at: `layer ${layer}`,
+        space,
+        weight: (name) => own[name as ResidentWeight],
+        feedForward: (emit, normed) => {
+          emit.op("router", "linear.forward", [normed, own.router], [logits])
+          emit.op("gate", "topk_gate.forward", [logits], [weights, chosen, probabilities], {
+            topK,
+            normalize
+          })
+          emit.cut()
+          emit.op("permute", "moe_permutation", [chosen], [places, counts], { experts })
+          emit.op("dispatch", "moe_dispatch.forward", [normed, places], [rows], { topK })
+          emit.cut()
+          emit.op("combine", "moe_combine.forward", [outputs, weights, places], [projected], { topK })
+          return projected
+        }
       })
-    ])
-    const dispatch = layers.map((_, layer) => [
-      compute(`layer ${layer} permute`, "moe_permutation", [chosen], [places, counts], { experts }),
-      compute(`layer ${layer} dispatch`, "moe_dispatch.forward", [normed, places], [rows], { topK })
-    ])
-    const after = layers.map((_, layer) => [
-      compute(`layer ${layer} combine`, "moe_combine.forward", [outputs, weights, places], [projected], {
-        topK
-      }),
-      compute(`layer ${layer} residual`, "residual.forward", [x, projected], [x])
-    ])
+    )
+    const part = (layer: number, index: 0 | 1 | 2 | 3): ReadonlyArray<Op> => parts[layer]![index]!
     const input = prefill ? yield* machine.alloc(promptSpec(decoder)) : token
     const last = prefill
       ? yield* machine.alloc({ name: "last", shape: [batch, model.width], dtype: model.dtype })
       : x
-    const head = yield* allocAll(machine, {
-      normed: { name: `${phase} last normed`, shape: [batch, model.width], dtype: model.dtype },
-      rstd: { name: `${phase} last rstd`, shape: [batch], dtype: "float32" },
-      logits: { name: `${phase} logits`, shape: [batch, model.vocabulary], dtype: model.dtype }
-    })
+    const { last: _, next: __, ...headOwn } = headSpecs(phase, model, batch)
+    const head = { ...(yield* allocAll(machine, headOwn)), last, next: token }
     return {
       space,
       embed: [compute("embed", "embedding.forward", [input, outer.embedding], [x])],
-      route: (layer, position) => [...project[layer]!, ...attention(layer, position), ...route[layer]!],
-      dispatch: (layer) => dispatch[layer]!,
-      after: (layer) => after[layer]!,
+      route: (layer, position) => [...part(layer, 0), ...attention(layer, position), ...part(layer, 1)],
+      dispatch: (layer) => part(layer, 2),
+      after: (layer) => part(layer, 3),
       finish: [
         ...(prefill ? [compute("last token", "last_token", [x], [last])] : []),
-        compute("norm", "rms_norm.forward", [last, outer.norm], [head.normed, head.rstd], { epsilon }),
-        compute("lm_head", "linear.forward", [head.normed, outer.output], [head.logits]),
-        compute("argmax", "argmax", [head.logits], [token])
+        ...chooseNext(outer, head)
       ],
       free: () => made.forEach((tensor) => decoder.machine.free(tensor))
     }
@@ -270,8 +229,8 @@ const prefillAttention = ({ machine, model, workload, caches }: Decoder, space: 
       ])
     }
     const counts = printIntegers(parts.map(() => 1))
-    const rope = { headWidth: headWidthOf(model), base: ropeBase }
-    const attributes = { heads, kvHeads, headWidth: headWidthOf(model) }
+    const attributes = attentionShape(model)
+    const rope = { headWidth: attributes.headWidth, base: ropeBase }
     const capacity = promptTokens + workload.decodeTokens
     const { q, k, v, mixed } = space
     return (layer: number): ReadonlyArray<Op> => {

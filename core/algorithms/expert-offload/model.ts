@@ -1,13 +1,11 @@
 // A mixture-of-experts decoder as generation sees it: sizes, and the tensors that hold its weights. Every layer is a MoE
 // layer. Knows nothing of where experts lie or when they come.
 import { sizeBytesOf, type Dtype, type TensorData, type TensorSpec } from "../../machine/tensor.ts"
+import { attentionWeightShapes, type DecoderSizes } from "../../models/decoder-layer.ts"
 import { Random } from "../../random.ts"
 import type { ExpertShape } from "./demand.ts"
 
-export interface MoeModel extends ExpertShape {
-  readonly width: number
-  readonly heads: number
-  readonly kvHeads: number
+export interface MoeModel extends ExpertShape, DecoderSizes {
   /** Of one expert. */
   readonly ffnWidth: number
   /** Experts of each token. */
@@ -100,10 +98,6 @@ function switchBase(experts: number) {
   } as const
 }
 
-export const headWidthOf = ({ width, heads }: MoeModel): number => width / heads
-
-export const kvWidthOf = (model: MoeModel): number => model.kvHeads * headWidthOf(model)
-
 /** An expert is one tensor, so that one copy loads it: up projection (and gate), then down projection. */
 const expertExtents = ({ width, ffnWidth, gated }: MoeModel): ReadonlyArray<number> => [
   (gated ? 3 : 2) * ffnWidth,
@@ -124,25 +118,27 @@ export const expertBytes = (model: MoeModel): number => {
   return sizeBytesOf(rows! * width!, model.dtype)
 }
 
+/** Shapes of the weights of one layer that always lie on the device. */
+const residentWeightShapes = (model: MoeModel) => ({
+  ...attentionWeightShapes(model),
+  router: [model.experts, model.width]
+})
+
+export type ResidentWeight = keyof ReturnType<typeof residentWeightShapes>
+
 /** Weights that always lie on the device, of one layer. */
-export const layerWeightSpecs = (model: MoeModel, layer: number) => {
-  const { width, experts, dtype } = model
-  const kv = kvWidthOf(model)
-  const spec = (name: string, ...shape: ReadonlyArray<number>): TensorSpec => ({
-    name: `layers.${layer}.${name}`,
-    shape,
-    dtype
-  })
-  return {
-    attentionNorm: spec("input_layernorm", width),
-    q: spec("self_attn.q_proj", width, width),
-    k: spec("self_attn.k_proj", kv, width),
-    v: spec("self_attn.v_proj", kv, width),
-    o: spec("self_attn.o_proj", width, width),
-    moeNorm: spec("post_attention_layernorm", width),
-    router: spec("router", experts, width)
-  }
-}
+export const layerWeightSpecs = (
+  model: MoeModel,
+  layer: number
+): Readonly<Record<ResidentWeight, TensorSpec>> =>
+  Object.fromEntries(
+    Object.entries<ReadonlyArray<number>>(residentWeightShapes(model)).map(
+      ([name, shape]): readonly [string, TensorSpec] => [
+        name,
+        { name: `layers.${layer}.${name}`, shape, dtype: model.dtype }
+      ]
+    )
+  ) as Record<ResidentWeight, TensorSpec>
 
 /** Weights outside the layers. */
 export const outerWeightSpecs = ({ width, vocabulary, dtype }: MoeModel) => ({

@@ -4,7 +4,8 @@ import * as Result from "effect/Result"
 import type { KernelName } from "../../kernels/catalogue.ts"
 import { printIntegers } from "../../kernels/integer-list.ts"
 import type { Attributes } from "../../kernels/kernel.ts"
-import { headWidthOf, type DecoderModel } from "./model.ts"
+import { headWidthOf } from "../../models/decoder-layer.ts"
+import type { DecoderModel } from "./model.ts"
 import type { CacheSettings } from "./settings.ts"
 
 /** One kernel of a choice. The first reads the layer's queries and keys, or nothing; each other reads what came before. */

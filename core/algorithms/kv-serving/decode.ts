@@ -6,21 +6,10 @@ import type { MachineError, OutOfMemory } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import { keptGenerated } from "./choice.ts"
-import {
-  afterAttention,
-  allocHead,
-  allocSpace,
-  beforeAttention,
-  chooseNext,
-  compute,
-  headSpecs,
-  spaceSpecs,
-  submitAll,
-  type Decoder,
-  type Head,
-  type Space
-} from "./decoder.ts"
-import { bytesOfSpecs, headWidthOf, type DecoderModel } from "./model.ts"
+import { attentionShape, headWidthOf } from "../../models/decoder-layer.ts"
+import { allocAll, chooseNext, compute, headSpecs, type Head } from "../../models/decoder-ops.ts"
+import { aroundAttention, spaceSpecs, submitAll, type Decoder, type Space } from "./decoder.ts"
+import { bytesOfSpecs, type DecoderModel } from "./model.ts"
 import type { Sequence } from "./sequence.ts"
 import type { CacheSettings } from "./settings.ts"
 
@@ -115,7 +104,7 @@ export class DecodeBatch {
           running.map(({ sequence, tokens }) => sequence.request.promptTokens + tokens.length - 1)
         )
       }
-      const heads = { heads: model.heads, kvHeads: model.kvHeads, headWidth: headWidthOf(model) }
+      const heads = attentionShape(model)
       let known: LayerLengths | undefined
       for (let layer = 0; layer < model.layers; layer++) {
         const caches = members.caches[layer]!
@@ -196,18 +185,18 @@ const makeSize = (decoder: Decoder, batch: number): Effect.Effect<Size, OutOfMem
   Effect.gen(function* () {
     const { machine, model } = decoder
     const specs = specsOf(model, batch)
-    const space = yield* allocSpace(machine, specs.space)
-    const head = yield* allocHead(machine, specs.head)
+    const space = yield* allocAll(machine, specs.space)
+    const head = yield* allocAll(machine, specs.head)
     const tokens = yield* machine.alloc(specs.tokens)
-    const layers = Array.from({ length: model.layers }, (_, layer) => layer)
+    const layers = Array.from({ length: model.layers }, (_, layer) => aroundAttention(decoder, layer, space))
     return {
       batch,
       space,
       head,
       tokens,
       embed: compute("embed", "embedding.forward", [tokens, decoder.embedding], [space.x]),
-      before: layers.map((layer) => beforeAttention(decoder, layer, space)),
-      after: layers.map((layer) => afterAttention(decoder, layer, space)),
+      before: layers.map(({ before }) => before),
+      after: layers.map(({ after }) => after),
       finish: chooseNext(decoder, head)
     }
   })

@@ -1,12 +1,15 @@
 // A Llama-style decoder as generation sees it: sizes, the names and shapes of its weights, and what a token costs in cache.
 // Weights are named as Hugging Face names them, so that a checkpoint can be put behind them.
-import { sizeBytesOf, type Dtype, type TensorSpec } from "../../machine/tensor.ts"
+import { elementsOf, sizeBytesOf, type Dtype, type TensorSpec } from "../../machine/tensor.ts"
+import {
+  attentionWeightShapes,
+  denseWeightShapes,
+  kvWidthOf,
+  type DecoderSizes
+} from "../../models/decoder-layer.ts"
 
-export interface DecoderModel {
+export interface DecoderModel extends DecoderSizes {
   readonly layers: number
-  readonly width: number
-  readonly heads: number
-  readonly kvHeads: number
   readonly ffnWidth: number
   readonly vocabulary: number
   /** The output layer shares the embedding's weight. */
@@ -16,11 +19,6 @@ export interface DecoderModel {
   readonly dtype: Dtype
 }
 
-export const headWidthOf = ({ width, heads }: DecoderModel): number => width / heads
-
-/** Width of all keys (or values) of a token: GQA stores key/value heads, not query heads. */
-export const kvWidthOf = (model: DecoderModel): number => model.kvHeads * headWidthOf(model)
-
 /** Bytes of one token's keys and values in one layer. */
 export const tokenLayerBytes = (model: DecoderModel): number => 2 * sizeBytesOf(kvWidthOf(model), model.dtype)
 
@@ -29,21 +27,10 @@ export const cacheBytes = (model: DecoderModel, tokensByLayer: ReadonlyArray<num
   tokensByLayer.reduce((sum, tokens) => sum + tokens * tokenLayerBytes(model), 0)
 
 /** Shapes of one layer's weights, in the order of the forward pass. */
-export const layerWeightShapes = (model: DecoderModel) => {
-  const { width, ffnWidth } = model
-  const kv = kvWidthOf(model)
-  return {
-    input_layernorm: [width],
-    "self_attn.q_proj": [width, width],
-    "self_attn.k_proj": [kv, width],
-    "self_attn.v_proj": [kv, width],
-    "self_attn.o_proj": [width, width],
-    post_attention_layernorm: [width],
-    "mlp.gate_proj": [ffnWidth, width],
-    "mlp.up_proj": [ffnWidth, width],
-    "mlp.down_proj": [width, ffnWidth]
-  } as const
-}
+export const layerWeightShapes = (model: DecoderModel) => ({
+  ...attentionWeightShapes(model),
+  ...denseWeightShapes(model)
+})
 
 export type LayerWeight = keyof ReturnType<typeof layerWeightShapes>
 
@@ -72,12 +59,4 @@ export const weightBytes = (model: DecoderModel): number => bytesOfSpecs(weightS
 
 /** Bytes of tensors before they are made. */
 export const bytesOfSpecs = (specs: ReadonlyArray<TensorSpec>): number =>
-  specs.reduce(
-    (sum, { shape, dtype }) =>
-      sum +
-      sizeBytesOf(
-        shape.reduce((product, extent) => product * extent, 1),
-        dtype
-      ),
-    0
-  )
+  specs.reduce((sum, { shape, dtype }) => sum + sizeBytesOf(elementsOf(shape), dtype), 0)

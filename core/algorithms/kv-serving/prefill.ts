@@ -7,19 +7,10 @@ import type { MachineError } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Dtype, Tensor, TensorSpec } from "../../machine/tensor.ts"
 import type { ChoiceCall, LayerChoice } from "./choice.ts"
-import {
-  afterAttention,
-  allocHead,
-  allocSpace,
-  beforeAttention,
-  chooseNext,
-  compute,
-  headSpecs,
-  spaceSpecs,
-  submitAll,
-  type Decoder
-} from "./decoder.ts"
-import { bytesOfSpecs, headWidthOf, kvWidthOf, type DecoderModel } from "./model.ts"
+import { attentionShape, kvWidthOf } from "../../models/decoder-layer.ts"
+import { allocAll, chooseNext, compute, headSpecs } from "../../models/decoder-ops.ts"
+import { aroundAttention, spaceSpecs, submitAll, type Decoder } from "./decoder.ts"
+import { bytesOfSpecs, type DecoderModel } from "./model.ts"
 import type { Sequence, ServingRequest } from "./sequence.ts"
 
 export interface PrefillOptions {
@@ -58,23 +49,24 @@ export const prefill = (
     const made: Array<Tensor> = []
     const tokens = yield* machine.alloc(promptSpec(id, time))
     made.push(tokens)
-    const space = yield* allocSpace(machine, spaceSpecs(`prefill ${id}`, model, [1, time]))
+    const space = yield* allocAll(machine, spaceSpecs(`prefill ${id}`, model, [1, time]))
     made.push(...Object.values(space))
     const lse = yield* machine.alloc(lseSpec(id, model, time))
     made.push(lse)
-    const head = yield* allocHead(machine, headSpecs(`prefill ${id}`, model, 1))
+    const head = yield* allocAll(machine, headSpecs(`prefill ${id}`, model, 1))
     made.push(head.last, head.normed, head.rstd, head.logits, head.next)
 
     machine.submit(compute("embed", "embedding.forward", [tokens, decoder.embedding], [space.x]))
-    const rope = { headWidth: headWidthOf(model), base: model.ropeBase }
-    const attention = { heads: model.heads, kvHeads: model.kvHeads, headWidth: headWidthOf(model) }
+    const attention = attentionShape(model)
+    const rope = { headWidth: attention.headWidth, base: model.ropeBase }
     const caches: Array<Tensor> = []
     const promptRows: Array<number> = []
     const lists = new Map<number, { readonly kept: Tensor; readonly rows: number }>()
     for (const [layer, choice] of choices.entries()) {
       const { q, k, v } = space
       const at = `layer ${layer}`
-      submitAll(machine, beforeAttention(decoder, layer, space))
+      const { before, after } = aroundAttention(decoder, layer, space)
+      submitAll(machine, before)
       machine.submit(compute(`${at} turn q`, "rope.forward", [q], [q], rope))
       machine.submit(compute(`${at} turn k`, "rope.forward", [k], [k], rope))
       machine.submit(
@@ -93,7 +85,7 @@ export const prefill = (
       caches.push(cache)
       promptRows.push(rows)
       if (onLayer !== undefined) yield* onLayer(layer, cache)
-      submitAll(machine, afterAttention(decoder, layer, space))
+      submitAll(machine, after)
     }
     const token = yield* machine.alloc(tokenSpec(id))
     machine.submit(compute("last token", "last_token", [space.x], [head.last]))
