@@ -1,6 +1,7 @@
 // `tandem`: the words everything speaks (machine, ops, tensors, worlds, kernels), models, algorithms with their planners,
 // and laws. Everything here runs without a simulator or a device.
 export * from "./machine/lane.ts"
+export { interpose, interposing } from "./machine/interpose.ts"
 export * from "./machine/machine.ts"
 export * from "./machine/op.ts"
 export * from "./machine/tensor.ts"

@@ -1,16 +1,26 @@
 // Runs a program for real on every rank of this process, until all have finished: one fiber per rank, one native session.
 // The counterpart of sim/simulate.ts; knows nothing of scenarios, files or which algorithm it runs.
 import * as Effect from "effect/Effect"
-import { Deadlock, Machine, type MachineError, type Program } from "../core/machine/machine.ts"
+import { CollectiveOrder, describeUnmet } from "../core/machine/collective-order.ts"
+import {
+  Deadlock,
+  defaultLookAhead,
+  drained,
+  Machine,
+  type InitialValues,
+  type MachineError,
+  type Program,
+  type RankOutcome
+} from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
+import type { PendingOptions } from "../core/machine/pending.ts"
+import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { World } from "../core/world.ts"
-import { CollectiveOrder } from "./collective-order.ts"
-import { meetingKey, stuckForGood } from "./deadlock.ts"
+import { stuckForGood } from "./deadlock.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
-import { RankMachine, type InitialValues, type Shared } from "./rank-machine.ts"
-import { Recorder } from "./recorder.ts"
+import { ExecutedRank, type Shared } from "./rank-machine.ts"
 import { StartGate } from "./start-gate.ts"
 
 export interface Execution<A> {
@@ -32,18 +42,16 @@ export interface Execution<A> {
   readonly prepare?: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
   /** Opens the native session; for tests that break it. */
   readonly open?: ((options: SessionOptions) => NativeSession) | undefined
+  /** Places in each rank's ring of ops under way, at first. For tests. */
+  readonly ring?: PendingOptions["capacity"]
 }
 
-export interface ExecutedRank<A> {
-  readonly rank: number
-  readonly value: A
-  readonly ops: number
+export interface ExecutedOutcome<A> extends RankOutcome<A> {
   readonly steps: number
-  readonly peakBytes: Readonly<Record<Place, number>>
 }
 
 export interface ExecutionResult<A> {
-  readonly ranks: ReadonlyArray<ExecutedRank<A>>
+  readonly ranks: ReadonlyArray<ExecutedOutcome<A>>
   /** From the moment when all ranks begin to the end of the last op. */
   readonly makespanSeconds: number
   readonly timeline: Timeline | undefined
@@ -54,8 +62,6 @@ export interface ExecutionResult<A> {
 export interface Ended<A> extends ExecutionResult<A> {
   readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
 }
-
-const defaultLookAhead = 2
 
 /** How often to look whether everything waits for something that cannot come. */
 const deadlockCheckMillis = 200
@@ -88,7 +94,7 @@ class Run<A> {
   readonly #session: NativeSession
   readonly #collectives = new CollectiveOrder()
   readonly #recorder: Recorder | undefined
-  readonly #machines: ReadonlyArray<RankMachine>
+  readonly #machines: ReadonlyArray<ExecutedRank>
   #originSeconds: number | undefined
 
   constructor(execution: Execution<A>) {
@@ -108,23 +114,29 @@ class Run<A> {
     const gate = new StartGate(world.size)
     gate.whenOpen(() => (this.#originSeconds = this.#session.nowSeconds))
     const shared: Shared = {
-      world,
       session: this.#session,
-      collectives: this.#collectives,
-      recorder: this.#recorder,
-      lookAhead: execution.lookAhead ?? defaultLookAhead,
-      initial: execution.initial,
       prepare: execution.prepare,
-      capacityBytes: capacity,
       gate,
       nowSeconds: () => this.#nowSeconds()
     }
-    this.#machines = world.all.ranks.map((rank) => new RankMachine(shared, rank))
+    this.#machines = world.all.ranks.map(
+      (rank) =>
+        new ExecutedRank(shared, {
+          rank,
+          world,
+          order: this.#collectives,
+          recorder: this.#recorder,
+          lookAhead: execution.lookAhead ?? defaultLookAhead,
+          initial: execution.initial ?? (() => undefined),
+          capacityBytes: capacity,
+          pending: { capacity: execution.ring, keepsEdges: true }
+        })
+    )
   }
 
   get toEnd(): Effect.Effect<Ended<A>, MachineError> {
     const programs = this.#machines.map((machine) =>
-      Effect.provideService(drained(this.#execution.program), Machine, machine.service).pipe(
+      Effect.provideService(drained(this.#execution.program), Machine, machine.rank.service).pipe(
         Effect.tap(() => Effect.sync(() => machine.finish()))
       )
     )
@@ -142,21 +154,14 @@ class Run<A> {
   get #watchForDeadlock(): Effect.Effect<never, Deadlock> {
     const look = Effect.suspend(() => {
       const unmet = this.#collectives.unmet
-      const keys = new Set(unmet.map(({ group, position }) => meetingKey(group.name, position)))
       const stuck = stuckForGood(
         this.#machines.map(({ state }) => state),
-        keys
+        unmet
       )
       if (stuck === undefined) return Effect.void
       return new Deadlock({
         atSeconds: this.#nowSeconds(),
-        waiting: [
-          ...unmet.map(
-            ({ group, position, label, ranks }) =>
-              `collective ${position} of group "${group.name}" (${label}): ${ranks.size} of ${group.ranks.length} ranks joined`
-          ),
-          ...this.#machines.flatMap(({ waitingFor }) => waitingFor ?? [])
-        ]
+        waiting: [...unmet.map(describeUnmet), ...this.#machines.flatMap(({ rank }) => rank.waitingFor)]
       })
     })
     return Effect.forever(Effect.andThen(Effect.sleep(deadlockCheckMillis), look))
@@ -168,11 +173,17 @@ class Run<A> {
 
   #result(values: ReadonlyArray<A>): Ended<A> {
     const makespanSeconds = this.#nowSeconds()
-    for (const [rank, native] of this.#session.ranks.entries())
-      this.#recorder?.ended(rank, native.takeTimes())
-    const timeline = this.#recorder?.timeline(this.#originSeconds ?? 0)
+    const recorder = this.#recorder
+    const originSeconds = this.#originSeconds ?? 0
+    for (const [rank, native] of this.#session.ranks.entries()) {
+      for (const { op, startSeconds, endSeconds } of recorder === undefined ? [] : native.takeTimes()) {
+        recorder!.started(rank, op, startSeconds - originSeconds)
+        recorder!.ended(rank, op, endSeconds - originSeconds)
+      }
+    }
+    const timeline = recorder?.timeline("by-time")
     return {
-      ranks: this.#machines.map(({ submitted, steps, peakBytes }, rank) => ({
+      ranks: this.#machines.map(({ rank: { submitted, steps, peakBytes } }, rank) => ({
         rank,
         value: values[rank]!,
         ops: submitted,
@@ -187,12 +198,3 @@ class Run<A> {
     }
   }
 }
-
-/** A program is over when everything it submitted is. */
-const drained = <A>(program: Program<A>): Program<A> =>
-  Effect.gen(function* () {
-    const value = yield* program
-    const machine = yield* Machine
-    yield* machine.drain
-    return value
-  })

@@ -1,7 +1,6 @@
 // `tandem/exec`: runs programs for real. The simulator's counterpart of `simulate` is `execute`.
 export { execute, executeThen } from "./execute.ts"
-export type { Ended, ExecutedRank, Execution, ExecutionResult } from "./execute.ts"
-export type { InitialValues } from "./rank-machine.ts"
+export type { Ended, ExecutedOutcome, Execution, ExecutionResult } from "./execute.ts"
 export { nativeInfo, useBlas } from "./native.ts"
 export type { Bus, PrepareOptions, Transport } from "./native.ts"
 export { layerTimes } from "./layer-times.ts"

@@ -1,6 +1,6 @@
 // The typed binding of the native layer: sessions, ranks, prepared ops, completion. It speaks the words of core (Tensor, Op,
 // Lane) and adds no policy: who derives edges, waits, or turns a fault into a typed error is the executor's machine.
-import type { Scalars } from "../core/kernels/scalars.ts"
+import { scalarsMisfit, type Scalars } from "../core/kernels/scalars.ts"
 import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import { laneCount, type Lane } from "../core/machine/lane.ts"
 import type { Dtype, Place, Tensor, TensorData } from "../core/machine/tensor.ts"
@@ -183,6 +183,8 @@ export class NativeRank {
   readonly #index: number
   readonly #watch: (watch: Watch) => void
   readonly #handles = new WeakMap<Op, number>()
+  // Of ops that leave their scalars to each launch: each launch is prepared.
+  readonly #launchOptions = new WeakMap<Op, PrepareOptions>()
   readonly #released: FinalizationRegistry<number>
 
   constructor(session: AddonSession, rank: number, watch: (watch: Watch) => void) {
@@ -247,6 +249,10 @@ export class NativeRank {
    * Throws RangeError that names op and reason.
    */
   prepare(op: Op, options: PrepareOptions = {}): void {
+    if (scalarsMisfit(op.kernel, op.attributes, undefined) !== undefined) {
+      this.#launchOptions.set(op, options)
+      return
+    }
     const { transport, seconds = 0 } = options
     const handle = this.#rank.prepare({
       kernel: op.kernel.name,
@@ -278,7 +284,11 @@ export class NativeRank {
    * before it in its lane and the ops `edges[0 .. edgeCount)` have ended. `scalars` are this launch's, copied.
    */
   submit(op: Op, edgeCount: number, scalars?: Scalars): OpId {
-    if (scalars !== undefined) return this.submit(launchedWith(op, scalars), edgeCount)
+    if (scalars !== undefined) {
+      const launched = launchedWith(op, scalars)
+      this.prepare(launched, this.#launchOptions.get(op))
+      return this.submit(launched, edgeCount)
+    }
     let handle = this.#handles.get(op)
     if (handle === undefined) {
       this.prepare(op)

@@ -1,7 +1,6 @@
 // Turns a collective into engine activities that every simulated member joins: one chain of phases, held until all have
-// come. Checks that members agree on the order of collectives. Knows nothing of lanes or programs.
-import { fitsCollective } from "../core/machine/collective-fit.ts"
-import { CollectiveMismatch } from "../core/machine/machine.ts"
+// come. Who meets whom is core/machine/collective-order.ts's. Knows nothing of lanes or programs.
+import type { Communicator, Meeting } from "../core/machine/collective-order.ts"
 import type { Op } from "../core/machine/op.ts"
 import { legsOf, messageOf, type CollectiveOptions } from "../core/wire/legs.ts"
 import type { Group } from "../core/world.ts"
@@ -14,26 +13,6 @@ import type { Classes } from "../core/wire/symmetry.ts"
 export interface Joined {
   readonly first: Activity
   readonly last: Activity
-}
-
-/** One collective that some members have joined. */
-interface Meeting extends Joined {
-  readonly op: Op
-  readonly byRank: number
-  /** What each rank submitted; kept only where someone asks for it. */
-  readonly joined: Map<number, Op> | undefined
-  missing: number
-}
-
-/** A communicator: who of it is simulated, and the collectives not yet joined by all, in order. */
-interface Communicator {
-  readonly group: Group
-  /** The groups that its flows stand for: those alike where ranks stand for others, itself alone otherwise. */
-  readonly together: ReadonlyArray<ReadonlyArray<number>>
-  readonly members: number
-  /** Collectives each simulated rank has submitted so far. */
-  readonly position: Map<number, number>
-  readonly open: Map<number, Meeting>
 }
 
 interface RoutedLeg {
@@ -49,9 +28,10 @@ export class Collectives {
   readonly #network: Network
   readonly #ranks: Classes
   readonly #options: CollectiveOptions
-  // By name, since every rank makes its own group object; and by object, because that is found faster.
-  readonly #communicators = new Map<string, Communicator>()
-  readonly #communicatorOf = new Map<Group, Communicator>()
+  // The groups that a communicator's flows stand for: those alike where ranks stand for others, itself alone otherwise.
+  readonly #together = new Map<Communicator, ReadonlyArray<ReadonlyArray<number>>>()
+  // Collectives that some members have joined.
+  readonly #joined = new Map<Meeting, Joined>()
   readonly #legs = new Map<Op, ReadonlyArray<RoutedLeg>>()
   readonly #routes = new Map<Phase, Route>()
   readonly #latencies: Array<() => number> = []
@@ -74,85 +54,44 @@ export class Collectives {
     return [...this.#notes.values()]
   }
 
-  /** Collectives that some but not all members have submitted, for the message of a deadlock. */
-  get unmet(): ReadonlyArray<string> {
-    return [...this.#communicators.values()].flatMap(({ group, open, members }) =>
-      [...open].map(
-        ([position, { op, missing }]) =>
-          `collective ${position} of group "${group.name}" (${op.label}): ${members - missing} of ${members} simulated ranks joined`
-      )
-    )
-  }
-
   /**
-   * `rank` joins its next collective on the op's group. The activities it gets are held once for it: it must release
-   * `first` when its own predecessors are in place.
+   * A member comes to its collective, as the order of collectives found it. The activities it gets are held once for it: it
+   * must release `first` when its own predecessors are in place.
    */
-  join(rank: number, op: Op): Joined | CollectiveMismatch {
-    const communicator = this.#communicatorOf.get(op.group!) ?? this.#communicator(op.group!)
+  join(meeting: Meeting): Joined {
+    const { communicator, missing, ops } = meeting
     // One rank that stands for all members meets nobody.
-    if (communicator.members === 1 && this.onMet === undefined) return this.#start(communicator, op, rank)
-    const position = communicator.position.get(rank) ?? 0
-    communicator.position.set(rank, position + 1)
-    let meeting = communicator.open.get(position)
-    if (meeting === undefined) {
-      meeting = {
-        ...this.#start(communicator, op, rank),
-        op,
-        byRank: rank,
-        joined: this.onMet === undefined ? undefined : new Map(),
-        missing: communicator.members
-      }
+    const alone = communicator.members === 1
+    let joined = alone ? undefined : this.#joined.get(meeting)
+    if (joined === undefined) {
+      joined = this.#start(meeting)
       // Born with one hold; every further member adds its own before anyone can release the last.
-      for (let i = 1; i < communicator.members; i++) this.#engine.hold(meeting.first)
-      if (communicator.members > 1) communicator.open.set(position, meeting)
-    } else if (!fitsCollective(meeting.op, op)) {
-      return new CollectiveMismatch({
-        group: communicator.group.name,
-        position,
-        rank,
-        submitted: describe(op),
-        expected: describe(meeting.op),
-        expectedByRank: meeting.byRank
-      })
+      for (let i = 1; i < communicator.members; i++) this.#engine.hold(joined.first)
+      if (!alone) this.#joined.set(meeting, joined)
     }
-    meeting.missing--
-    meeting.joined?.set(rank, op)
-    if (meeting.missing === 0) {
-      communicator.open.delete(position)
-      if (this.onMet !== undefined) {
-        const ranks = communicator.group.ranks.filter((member) => meeting.joined!.has(member))
-        this.onMet(
-          ranks,
-          ranks.map((member) => meeting.joined!.get(member)!),
-          meeting.last
-        )
-      }
+    if (missing > 0) return joined
+    if (!alone) this.#joined.delete(meeting)
+    if (this.onMet !== undefined && ops !== undefined) {
+      const ranks = communicator.group.ranks.filter((member) => ops.has(member))
+      this.onMet(
+        ranks,
+        ranks.map((member) => ops.get(member)!),
+        joined.last
+      )
     }
-    return meeting
+    return joined
   }
 
-  #communicator(group: Group): Communicator {
-    const known = this.#communicators.get(group.name)
-    if (known !== undefined) {
-      this.#communicatorOf.set(group, known)
-      return known
-    }
-    const { classOf, sizes, representatives } = this.#ranks
-    const simulated = new Set(representatives)
+  #togetherOf(communicator: Communicator): ReadonlyArray<ReadonlyArray<number>> {
+    const known = this.#together.get(communicator)
+    if (known !== undefined) return known
+    const { group } = communicator
+    const { classOf, sizes } = this.#ranks
     const shared = group.ranks.some((rank) => sizes[classOf[rank]!]! > 1)
     const together = (shared ? group.alike : undefined) ?? [group.ranks]
     this.#requireWhole(group, together)
-    const communicator: Communicator = {
-      group,
-      together,
-      members: group.ranks.filter((rank) => simulated.has(rank)).length,
-      position: new Map(),
-      open: new Map()
-    }
-    this.#communicators.set(group.name, communicator)
-    this.#communicatorOf.set(group, communicator)
-    return communicator
+    this.#together.set(communicator, together)
+    return together
   }
 
   /**
@@ -179,8 +118,8 @@ export class Collectives {
     }
   }
 
-  #start(communicator: Communicator, op: Op, rank: number): Joined {
-    const legs = this.#legsOf(communicator, op, rank)
+  #start(meeting: Meeting): Joined {
+    const legs = this.#legsOf(meeting)
     const engine = this.#engine
     if (legs.length === 0) {
       const nothing = engine.work(0)
@@ -209,16 +148,19 @@ export class Collectives {
   }
 
   /** Flows of a collective; the same for every submission of one op. */
-  #legsOf(communicator: Communicator, op: Op, rank: number): ReadonlyArray<RoutedLeg> {
+  #legsOf(meeting: Meeting): ReadonlyArray<RoutedLeg> {
+    const { op } = meeting
     const known = this.#legs.get(op)
     if (known !== undefined) return known
-    const legs = this.#makeLegs(communicator, op, rank)
+    const legs = this.#makeLegs(meeting)
     this.#legs.set(op, legs)
     return legs
   }
 
-  #makeLegs({ group, together }: Communicator, op: Op, rank: number): ReadonlyArray<RoutedLeg> {
-    const message = messageOf(op, rank)
+  #makeLegs({ communicator, op, byRank }: Meeting): ReadonlyArray<RoutedLeg> {
+    const { group } = communicator
+    const together = this.#togetherOf(communicator)
+    const message = messageOf(op, byRank)
     // Beside groups of their own that do the same, on the same links.
     const alike = together.length > 1 || group.alike === undefined ? together : group.alike
     const { legs, estimate } = legsOf(this.#network, message, together, alike, this.#options)
@@ -251,5 +193,3 @@ export class Collectives {
     )
   }
 }
-
-const describe = (op: Op): string => `${op.kernel.name} "${op.label}" of ${op.sizeBytes} B`

@@ -11,4 +11,4 @@ export type {
   DataParallelRun
 } from "./families/data-parallel/run.ts"
 export { Faults } from "./faults.ts"
-export type { InitialValues, Values } from "./values.ts"
+export type { Values } from "./values.ts"

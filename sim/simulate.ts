@@ -7,22 +7,36 @@ import type * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import { Digest } from "../core/digest.ts"
 import { laneCount } from "../core/machine/lane.ts"
-import { Deadlock, Machine, type MachineError, type Program } from "../core/machine/machine.ts"
+import { CollectiveOrder, describeUnmet } from "../core/machine/collective-order.ts"
+import {
+  Deadlock,
+  defaultLookAhead,
+  drained,
+  Machine,
+  Misuse,
+  type InitialValues,
+  type MachineError,
+  type Program,
+  type RankOutcome
+} from "../core/machine/machine.ts"
+import type { PendingOptions } from "../core/machine/pending.ts"
+import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import { Random } from "../core/random.ts"
 import type { World } from "../core/world.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
+import { ActivityTimes } from "./activity-times.ts"
 import { Collectives } from "./collectives.ts"
 import type { CostModel, Estimate } from "../core/cost/cost-model.ts"
 import { Engine, type Activity } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
-import { RankMachine } from "./machine.ts"
+import { SimulatedRank } from "./machine.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
-import { Recorder } from "./recorder.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
-import { Values, type InitialValues } from "./values.ts"
+import { withVirtualClock } from "./virtual-clock.ts"
+import { Values } from "./values.ts"
 
 export interface Simulation<A> {
   readonly world: World
@@ -46,20 +60,18 @@ export interface Simulation<A> {
   readonly source?: ((rank: number, tensor: Tensor) => TensorData | undefined) | undefined
   /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
   readonly pick?: Pick | undefined
+  /** Places in each rank's ring of ops under way, at first. For tests. */
+  readonly ring?: PendingOptions["capacity"]
 }
 
 /** A simulated rank and how many ranks it stands for. */
-export interface RankResult<A> {
-  readonly rank: number
+export interface RankResult<A> extends RankOutcome<A> {
   readonly count: number
-  readonly value: A
-  readonly ops: number
   /** When the compute lane finished each step. */
   readonly stepEndSeconds: ReadonlyArray<number>
   /** Compute-lane busy time up to each step's end. */
   readonly stepBusySeconds: ReadonlyArray<number>
   readonly laneBusySeconds: ReadonlyArray<number>
-  readonly peakBytes: Readonly<Record<Place, number>>
 }
 
 export interface SimulationResult<A> {
@@ -73,8 +85,6 @@ export interface SimulationResult<A> {
   readonly opLogs: ReadonlyArray<OpLog>
   readonly values: Values | undefined
 }
-
-const defaultLookAhead = 2
 
 /** Simulates the program on every rank until all have finished. */
 export const simulate = <A>(simulation: Simulation<A>): Effect.Effect<SimulationResult<A>, MachineError> =>
@@ -91,7 +101,10 @@ class Run<A> {
   readonly #recorder: Recorder | undefined
   readonly #values: Values | undefined
   readonly #queue: FiberQueue
-  readonly #machines: Array<RankMachine> = []
+  readonly #order: CollectiveOrder
+  readonly #machines: Array<SimulatedRank> = []
+  // Programs that wait for nothing of their machine, and have not ended.
+  #running = 0
   readonly #counts: Array<number> = []
   readonly #ranks: Array<number> = []
   readonly #callbacks: Array<(() => void) | undefined> = []
@@ -128,10 +141,16 @@ class Run<A> {
       ...simulation.collectives,
       latencyVaries: faults?.changeLatency ?? false
     })
-    this.#recorder = simulation.record === true ? new Recorder(symmetry.ranks.representatives) : undefined
-    this.#values = simulation.values === undefined ? undefined : new Values(simulation.values)
-    const recorder = this.#recorder
-    if (recorder !== undefined) this.#engine.recorder = recorder
+    const { representatives } = symmetry.ranks
+    const present = new Set(representatives)
+    this.#order = new CollectiveOrder({
+      present: (rank) => present.has(rank),
+      keepsOps: simulation.values !== undefined
+    })
+    this.#recorder = simulation.record === true ? new Recorder(representatives) : undefined
+    this.#values = simulation.values === undefined ? undefined : new Values()
+    const times = this.#recorder === undefined ? undefined : new ActivityTimes(this.#recorder)
+    if (times !== undefined) this.#engine.recorder = times
     const values = this.#values
     if (values !== undefined) {
       this.#collectives.onMet = (ranks, ops, last) =>
@@ -147,24 +166,29 @@ class Run<A> {
 
     const random = new Random(simulation.seed ?? 0).split("kernel time")
     const { capacityBytes, source } = simulation
-    symmetry.ranks.representatives.forEach((rank, index) => {
+    representatives.forEach((rank, index) => {
       this.#ranks.push(rank)
       this.#counts.push(symmetry.ranks.sizes[index]!)
       this.#machines.push(
-        new RankMachine(
+        new SimulatedRank(
           {
-            world,
             engine: this.#engine,
             collectives: this.#collectives,
-            recorder,
+            times,
             values,
-            lookAhead: simulation.lookAhead ?? defaultLookAhead,
             whenEnded: this.#whenEnded,
-            later: (task) => this.#queue.add(task)
+            later: (task) => this.#queue.add(task),
+            onWaiting: (waiting) => (this.#running += waiting ? -1 : 1)
           },
           {
             rank,
             index,
+            world,
+            order: this.#order,
+            recorder: this.#recorder,
+            lookAhead: simulation.lookAhead ?? defaultLookAhead,
+            initial: simulation.values,
+            pending: { capacity: simulation.ring },
             costs: simulation.costs,
             speed: faults?.speedOf(rank, this.#engine),
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
@@ -183,22 +207,26 @@ class Run<A> {
     const engine = this.#engine
     const queue = this.#queue
     let unfinished = this.#machines.length
+    this.#running = unfinished
     let failure: Exit.Exit<A, MachineError> | undefined
     const fibers: Array<Fiber.Fiber<A, MachineError>> = []
-    for (const machine of this.#machines) {
-      const context = Context.make(Machine, machine.service).pipe(
+    for (const { rank } of this.#machines) {
+      const context = Context.make(Machine, rank.service).pipe(
         Context.add(Scheduler.Scheduler, queue),
-        Context.add(Scheduler.PreventSchedulerYield, true)
+        Context.add(Scheduler.PreventSchedulerYield, true),
+        withVirtualClock(rank.service, () => engine.now)
       )
       const fiber = Effect.runForkWith(context)(drained(this.#simulation.program))
       fiber.addObserver((exit) => {
         unfinished--
+        rank.finish()
         if (Exit.isFailure(exit)) failure ??= exit
       })
       fibers.push(fiber)
     }
     queue.drain()
     while (unfinished > 0 && failure === undefined) {
+      if (this.#running > 0) return Effect.die(this.#suspendedElsewhere())
       if (!engine.step()) {
         this.#failWith(this.#deadlock())
         queue.drain()
@@ -221,10 +249,22 @@ class Run<A> {
   }
 
   #deadlock(): Deadlock {
-    const programs = this.#machines.flatMap((machine) => machine.waitingFor ?? [])
+    const programs = this.#machines.flatMap(({ rank }) => rank.waitingFor)
     return new Deadlock({
       atSeconds: this.#engine.now,
-      waiting: [...this.#collectives.unmet, ...this.#stalled(), ...programs]
+      waiting: [...this.#order.unmet.map(describeUnmet), ...this.#stalled(), ...programs]
+    })
+  }
+
+  /** A program that waits, but for nothing of its machine: virtual time cannot pass meanwhile. */
+  #suspendedElsewhere(): Misuse {
+    const index = this.#machines.findIndex(({ rank }) => !rank.finished && rank.waitingFor.length === 0)
+    return new Misuse({
+      rank: this.#ranks[index]!,
+      call: "suspend",
+      subject: "program",
+      reason:
+        "waits for something outside of the simulation (a promise, a callback), for which virtual time cannot pass"
     })
   }
 
@@ -240,7 +280,7 @@ class Run<A> {
   }
 
   #failWith(error: MachineError): void {
-    for (const machine of this.#machines) machine.interruptWith(error)
+    for (const { rank } of this.#machines) rank.interruptWith(error)
   }
 
   #result(values: ReadonlyArray<A>): SimulationResult<A> {
@@ -255,11 +295,11 @@ class Run<A> {
         rank: this.#ranks[index]!,
         count: this.#counts[index]!,
         value: values[index]!,
-        ops: machine.submitted,
+        ops: machine.rank.submitted,
         stepEndSeconds: machine.stepEndSeconds,
         stepBusySeconds: machine.stepBusySeconds,
         laneBusySeconds,
-        peakBytes: machine.peakBytes
+        peakBytes: machine.rank.peakBytes
       }
       digest.number(result.rank)
       digest.number(result.ops)
@@ -282,7 +322,7 @@ class Run<A> {
     }
     digest.number(engine.endedCount)
     digest.number(engine.now)
-    const timeline = this.#recorder?.timeline()
+    const timeline = this.#recorder?.timeline("told")
     return {
       makespanSeconds: engine.now,
       ranks,
@@ -295,15 +335,6 @@ class Run<A> {
     }
   }
 }
-
-/** A program is over when everything it submitted is. */
-const drained = <A>(program: Program<A>): Program<A> =>
-  Effect.gen(function* () {
-    const value = yield* program
-    const machine = yield* Machine
-    yield* machine.drain
-    return value
-  })
 
 const valueOf = <A>(fiber: Fiber.Fiber<A, MachineError>): A => {
   const exit = fiber.pollUnsafe()

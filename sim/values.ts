@@ -3,30 +3,17 @@
 import { collectives } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import type { Op } from "../core/machine/op.ts"
-import type { Tensor, TensorData, TensorSpec } from "../core/machine/tensor.ts"
-
-/** Initial values of a tensor, instead of its own; undefined leaves it those. */
-export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
+import type { Tensor, TensorData } from "../core/machine/tensor.ts"
 
 export class Values {
-  readonly #initial: InitialValues
   readonly #tensors = new Map<number, Array<TensorData>>()
 
-  constructor(initial: InitialValues = () => undefined) {
-    this.#initial = initial
-  }
-
-  alloc(rank: number, tensor: Tensor, own?: TensorSpec["initial"]): void {
+  /** A tensor's first values; zeros where there are none. */
+  alloc(rank: number, tensor: Tensor, values?: TensorData): void {
     let tensors = this.#tensors.get(rank)
     if (tensors === undefined) this.#tensors.set(rank, (tensors = []))
-    const initial = this.#initial(rank, tensor) ?? own?.()
-    if (initial !== undefined && initial.length !== tensor.elements) {
-      throw new RangeError(
-        `tensor "${tensor.name}" has ${tensor.elements} elements and ${initial.length} initial values`
-      )
-    }
     tensors[tensor.id] =
-      initial?.slice() ??
+      values?.slice() ??
       (tensor.dtype === "int32" ? new Int32Array(tensor.elements) : new Float32Array(tensor.elements))
   }
 

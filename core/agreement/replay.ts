@@ -2,22 +2,21 @@
 // same decisions, the second is told what the first was told; all else it finds out by itself.
 import * as Effect from "effect/Effect"
 import type { Journal } from "../laws/journal.ts"
-import { Machine, type Program } from "../machine/machine.ts"
+import { interposing } from "../machine/interpose.ts"
+import type { Program } from "../machine/machine.ts"
 
 /**
  * The same program; answers of `now` and `ready` come, in order, from the journal of the same rank. Where that has no more
  * answers, or one to another question, the runs have parted: from there on the machine answers itself.
  */
 export const replaying = <A>(program: Program<A>, journals: ReadonlyArray<Journal>): Program<A> =>
-  Effect.gen(function* () {
-    const machine = yield* Machine
+  interposing(program, (machine) => {
     const answers = (journals.find(({ rank }) => rank === machine.rank)?.entries ?? []).filter(
       (entry) => entry.kind === "now" || entry.kind === "ready"
     )
     let next = 0
     let parted = false
-    const service: Machine["Service"] = {
-      ...machine,
+    return {
       ready: (tensor) => {
         const answer = answers[next++]
         parted ||= answer?.kind !== "ready" || answer.tensor.id !== tensor.id
@@ -29,5 +28,4 @@ export const replaying = <A>(program: Program<A>, journals: ReadonlyArray<Journa
         return parted || answer?.kind !== "now" ? machine.now : Effect.succeed(answer.seconds)
       })
     }
-    return yield* Effect.provideService(program, Machine, service)
   })

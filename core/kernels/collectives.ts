@@ -26,6 +26,8 @@ type PerRank<T> = ReadonlyArray<ReadonlyArray<T>>
  */
 export interface Collective<Name extends string = string> extends Kernel<Name> {
   readonly kind: "collective"
+  /** Attributes that all members must give alike; the others are each member's own. */
+  readonly shared: ReadonlyArray<string>
   /**
    * Values: overwrites `outputsPerRank[rank][i]` from all members' inputs. In place is allowed. Results are not yet rounded
    * to their dtype; that is `evaluateCollective`. Throws RangeError when members' calls contradict each other.
@@ -39,6 +41,8 @@ export interface Collective<Name extends string = string> extends Kernel<Name> {
     attributesPerRank: ReadonlyArray<Attributes>
   ): void
 }
+
+export const isCollective = (kernel: Kernel): kernel is Collective => kernel.kind === "collective"
 
 const wireDtypes: ReadonlyArray<string> = [
   "",
@@ -72,6 +76,8 @@ interface CollectiveDeclaration<Name extends string, S extends Readonly<Record<s
   readonly name: Name
   readonly signature: string
   readonly attributes: S
+  /** Attributes that say something of one member alone; members must share the others. */
+  readonly own?: ReadonlyArray<keyof S & string>
   readonly shapes: (inputs: ReadonlyArray<Shape>, a: Values<S>) => ReadonlyArray<Shape> | undefined
   /** `sent[rank][i]`: values as others receive them, safe to read while outputs are written. */
   readonly combine: (
@@ -89,11 +95,12 @@ const defineCollective = <
 >(
   declaration: CollectiveDeclaration<Name, S>
 ): Collective<Name> => {
-  const { name, combine, attributes: schema } = declaration
+  const { name, combine, attributes: schema, own = [] } = declaration
   const resolve = cachedAttributes(name, schema)
   return {
     name,
     kind: "collective",
+    shared: Object.keys(schema).filter((attribute) => !own.includes(attribute)),
     signature: declaration.signature,
     attributes: schema,
     scalars: [],
@@ -260,6 +267,7 @@ export const allGather = defineCollective({
   name: "all_gather",
   signature: "inp[rows, ...] (one or more) -> out[ranks*rows, ...] (as many)",
   attributes: { ...wire, ranks: number(), ...unevenAttributes },
+  own: ["member"],
   shapes: (inputs, { ranks, counts, member }) => {
     if (counts === "") return inputs.map((shape) => resizeFirst("all_gather", shape, ranks, "times"))
     const rows = countsOf("all_gather", counts, ranks, member)
@@ -302,6 +310,7 @@ export const reduceScatter = defineCollective({
   name: "reduce_scatter",
   signature: "inp[ranks*rows, ...] (one or more) -> out[rows, ...] (as many)",
   attributes: { ...reduction, ranks: number(), ...unevenAttributes },
+  own: ["member"],
   shapes: (inputs, { ranks, counts, member }) => {
     if (counts === "") return inputs.map((shape) => resizeFirst("reduce_scatter", shape, ranks, "by"))
     const rows = countsOf("reduce_scatter", counts, ranks, member)
@@ -354,6 +363,7 @@ export const allToAll = defineCollective({
     /** With counts: what every member sends to every other, the same text on all ("3,0;1,2"), for whoever models the wire. */
     matrix: text("")
   },
+  own: ["sendCounts", "receiveCounts"],
   shapes: (inputs, { ranks, sendCounts, receiveCounts }) => {
     if (sendCounts === "" && receiveCounts === "") {
       for (const shape of inputs) resizeFirst("all_to_all", shape, ranks, "by")
@@ -447,6 +457,7 @@ export const sendRecv = defineCollective({
   name: "send_recv",
   signature: "inp[...] (at the source) -> out[...] (at the destination)",
   attributes: { ...wire, source: flag() },
+  own: ["source"],
   shapes: (inputs, { source }) => {
     if (source) return []
     if (inputs.length > 0) throw new RangeError(`send_recv: the destination has ${inputs.length} inputs`)

@@ -2,7 +2,8 @@
 // standing between program and machine, so it is the same for every machine and costs nothing where it is not asked for.
 import * as Effect from "effect/Effect"
 import type { Scalars } from "../kernels/scalars.ts"
-import { Machine, type Program } from "../machine/machine.ts"
+import { interposing } from "../machine/interpose.ts"
+import type { Program } from "../machine/machine.ts"
 import type { Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 
@@ -31,15 +32,12 @@ export interface Journal {
 
 /** The same program; what it asks of its machine is appended to `journals`, one journal for each rank that runs it. */
 export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Program<A> =>
-  Effect.gen(function* () {
-    const machine = yield* Machine
+  interposing(program, (machine) => {
     const entries: Array<JournalEntry> = []
     journals.push({ rank: machine.rank, entries })
     const writers = new Map<Tensor, OpId>()
     let step = 0
-    const service: Machine["Service"] = {
-      rank: machine.rank,
-      world: machine.world,
+    return {
       alloc: (spec) =>
         Effect.tap(machine.alloc(spec), (tensor) =>
           Effect.sync(() => entries.push({ kind: "alloc", tensor }))
@@ -48,7 +46,6 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
         entries.push({ kind: "free", tensor })
         machine.free(tensor)
       },
-      freeBytes: (place) => machine.freeBytes(place),
       submit: (op, scalars) => {
         const id = machine.submit(op, scalars)
         entries.push({
@@ -82,8 +79,6 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
         entries.push({ kind: "ready", tensor, ready })
         return ready
       },
-      now: Effect.tap(machine.now, (seconds) => Effect.sync(() => entries.push({ kind: "now", seconds }))),
-      sleepUntil: (seconds) => machine.sleepUntil(seconds)
+      now: Effect.tap(machine.now, (seconds) => Effect.sync(() => entries.push({ kind: "now", seconds })))
     }
-    return yield* Effect.provideService(program, Machine, service)
   })

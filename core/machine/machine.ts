@@ -1,7 +1,7 @@
 // The service an algorithm talks to. Two implementations: the simulator's (sim/machine.ts) and the executor's.
 // A Program is SPMD, as in PyTorch: it is run once per rank, and sees its own rank's machine.
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Scalars } from "../kernels/scalars.ts"
 import type { World } from "../world.ts"
@@ -66,6 +66,23 @@ export class DeviceFault extends Schema.TaggedError<DeviceFault>()("DeviceFault"
   }
 }
 
+/**
+ * A program used its machine in a way that no machine can carry out: a tensor used after it was freed, an op that does not
+ * fit its kernel, a rank outside of its group. A defect of the program, so it is thrown or dies where it is made, and is no
+ * `MachineError`; but the same on every machine.
+ */
+export class Misuse extends Schema.TaggedError<Misuse>()("Misuse", {
+  rank: Schema.Number,
+  call: Schema.Literals(["alloc", "free", "submit", "read", "ready", "lookAhead", "suspend"]),
+  /** Name of the tensor or label of the op concerned. */
+  subject: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `rank ${this.rank}, ${this.call} of "${this.subject}": ${this.reason}`
+  }
+}
+
 export type MachineError = OutOfMemory | CollectiveMismatch | Deadlock | NoValues | DeviceFault
 
 export class Machine extends Context.Service<
@@ -74,25 +91,31 @@ export class Machine extends Context.Service<
     readonly rank: number
     readonly world: World
     /**
-     * Makes a tensor. Memory is accounted in program order, as a stream-ordered caching allocator does: a freed
+     * Makes a tensor. Extents are whole numbers of at least 0, and their product at most 2^53 - 1: all else is a `Misuse`.
+     * Memory is accounted in program order, as a stream-ordered caching allocator does: a freed
      * tensor's bytes are available to the next `alloc`, and the dependency edges keep the reuse safe.
      */
     alloc(spec: TensorSpec): Effect.Effect<Tensor, OutOfMemory>
-    /** Gives the memory back. Submitting an op that names the tensor afterwards is a defect. */
+    /** Gives the memory back. To name the tensor afterwards, in an op or a read or to free it again, is a `Misuse`. */
     free(tensor: Tensor): void
     /** Bytes left in a memory of this rank; Infinity where it is unbounded. */
     freeBytes(place: Place): number
     /**
      * Puts an op into its lane and returns at once. A fault found here (a collective out of order, say) is kept and
-     * fails the next `read`, `endStep` or `drain`, as errors of asynchronous devices do.
+     * fails the next `read`, `endStep` or `drain`, as errors of asynchronous devices do; nothing is launched after it.
+     * Throws `Misuse` for an op that cannot be: shapes, dtypes or attributes that do not fit its kernel, tensors freed,
+     * another rank's or in the wrong memory, a group without this rank.
      * `scalars` are this launch's values of the kernel's scalars, for an op that leaves them out of its attributes.
      */
     submit(op: Op, scalars?: Scalars): OpId
-    /** Waits until the op that last wrote the tensor has ended, and returns its values. */
+    /**
+     * Waits until the op that last wrote the tensor has ended, and returns its values. Several reads may be awaited at
+     * once, from fibers of the program.
+     */
     read(tensor: Tensor): Effect.Effect<TensorData, MachineError>
     /**
      * Ends a step (an iteration of training, a token of decoding). Waits while the program is more than the machine's
-     * look-ahead of steps ahead of the compute lane.
+     * look-ahead of steps ahead of the compute lane; with a look-ahead of 0, for the end of that very step.
      */
     readonly endStep: Effect.Effect<void, MachineError>
     /** Waits until everything submitted has ended. */
@@ -108,3 +131,28 @@ export class Machine extends Context.Service<
 
 /** An algorithm, written once: what one rank does. */
 export type Program<A> = Effect.Effect<A, MachineError, Machine>
+
+/** A program is over when everything it submitted is. */
+export const drained = <A>(program: Program<A>): Program<A> =>
+  Effect.gen(function* () {
+    const value = yield* program
+    const machine = yield* Machine
+    yield* machine.drain
+    return value
+  })
+
+/** What every machine says of a rank whose program has ended. */
+export interface RankOutcome<A> {
+  readonly rank: number
+  readonly value: A
+  /** Ops that it submitted. */
+  readonly ops: number
+  /** Most bytes that it held at a time. */
+  readonly peakBytes: Readonly<Record<Place, number>>
+}
+
+/** Steps that a program may be ahead of its compute lane, where nothing else is said. */
+export const defaultLookAhead = 2
+
+/** Initial values of a tensor, instead of its own; undefined leaves it those. */
+export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined

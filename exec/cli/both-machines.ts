@@ -20,7 +20,7 @@ import { distinct } from "../../core/wire/symmetry.ts"
 import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
 import type { Bus } from "../native.ts"
-import type { InitialValues } from "../rank-machine.ts"
+import type { InitialValues } from "../../core/machine/machine.ts"
 import { emulatedLinks } from "./links.ts"
 
 /** Planners that simulate may do so here. */

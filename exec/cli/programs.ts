@@ -20,7 +20,7 @@ import { programs as servingPrograms, resolveServing } from "../../scenarios/fam
 import { prepareMoe, type PipelineSimulator } from "../../scenarios/families/moe-training/prepare.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { execute } from "../execute.ts"
-import type { InitialValues } from "../rank-machine.ts"
+import type { InitialValues } from "../../core/machine/machine.ts"
 import type { BothOptions } from "./both-machines.ts"
 import { prepareTraining } from "./prepare.ts"
 import { servingValues } from "./serving-values.ts"

@@ -7,7 +7,7 @@ import type { ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../core/input-error.ts"
 import { Random } from "../../core/random.ts"
 import { readWeights, type SavedWeights } from "../../traces/weights-file.ts"
-import type { InitialValues } from "../rank-machine.ts"
+import type { InitialValues } from "../../core/machine/machine.ts"
 import { corpusOf, shippedText } from "../text.ts"
 
 /** Weights, and a text to continue in their token ids. */

@@ -10,7 +10,7 @@ import {
   type ChunkTimes
 } from "../../core/algorithms/moe-training/plan/pipeline.ts"
 import { placeExperts } from "../../core/algorithms/moe-training/plan/placement.ts"
-import { barrier } from "../../core/kernels/barrier.ts"
+import { repack } from "../../core/kernels/moe-order.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type MachineError, type Program } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
@@ -61,7 +61,7 @@ const pipeline = (degree: number, gradient: number): Program<void> =>
     for (let i = 0; i < degree; i++) {
       const made = yield* Effect.forEach(["a", "b", "c", "d", "e"], alloc)
       const stage = (label: keyof ChunkTimes, lane: Lane, from: number) => [
-        launch(label, barrier, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!])
+        launch(label, repack, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!])
       ]
       chunks.push({
         dispatch: stage("allToAll", Lane.inter, -1),
@@ -74,7 +74,7 @@ const pipeline = (degree: number, gradient: number): Program<void> =>
     const sent = yield* alloc("gradient")
     submitPipelined(machine, chunks, "three", {
       afterDispatch: () => {
-        if (gradient > 0) machine.submit(launch("gradient", barrier, Lane.inter, [sent], [sent]))
+        if (gradient > 0) machine.submit(launch("gradient", repack, Lane.inter, [sent], [sent]))
       },
       beforeCombine: () => undefined
     })

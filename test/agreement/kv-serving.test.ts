@@ -5,7 +5,8 @@ import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { cacheMethods } from "../../core/algorithms/kv-serving/settings.ts"
-import { Machine, type Program } from "../../core/machine/machine.ts"
+import { interposing } from "../../core/machine/interpose.ts"
+import type { Program } from "../../core/machine/machine.ts"
 import { checkServing } from "../../core/laws/serving.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
 import { Random } from "../../core/random.ts"
@@ -36,17 +37,12 @@ const drawn = (seed: number, count: number) => {
 
 /** The same program; what it allocates holds weights and prompts at first, on either machine. */
 const holding = <A>(program: Program<A>, values: ReturnType<typeof valuesOf>): Program<A> =>
-  Effect.gen(function* () {
-    const machine = yield* Machine
-    const service: Machine["Service"] = {
-      ...machine,
-      alloc: (spec) => {
-        const data = values(machine.rank, spec)
-        return machine.alloc(data === undefined ? spec : { ...spec, initial: () => data })
-      }
+  interposing(program, (machine) => ({
+    alloc: (spec) => {
+      const data = values(machine.rank, spec)
+      return machine.alloc(data === undefined ? spec : { ...spec, initial: () => data })
     }
-    return yield* Effect.provideService(program, Machine, service)
-  })
+  }))
 
 describeNative("serving", () => {
   it("is the same on both machines, op by op, where no decision depends on time", async () => {

@@ -4,27 +4,27 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { describe } from "vitest"
-import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { InitialValues, MachineError, Program, RankOutcome } from "../../core/machine/machine.ts"
 import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
 import type { Place } from "../../core/machine/tensor.ts"
 import { execute } from "../../exec/execute.ts"
 import { simulate } from "../../sim/simulate.ts"
 import { describeNative } from "../native/addon.ts"
-import { flatWorld, freeKernels } from "../simulate/simulated.ts"
+import { flatWorld } from "../simulate/simulated.ts"
 
 export interface RunOptions {
   readonly capacityBytes?: Partial<Readonly<Record<Place, number>>>
   readonly lookAhead?: number
+  readonly initial?: InitialValues
+  /** Places in each rank's ring of ops under way, at first. */
+  readonly ring?: number
+  /** Seconds that an op takes, at least, by its label. Default 0. */
+  readonly seconds?: (label: string) => number
 }
 
 /** What is the same on every machine when a run has ended. */
 export interface Ran<A> {
-  readonly ranks: ReadonlyArray<{
-    readonly rank: number
-    readonly value: A
-    readonly ops: number
-    readonly peakBytes: Readonly<Record<Place, number>>
-  }>
+  readonly ranks: ReadonlyArray<RankOutcome<A>>
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>
 }
@@ -37,28 +37,41 @@ export interface ContractMachine {
     options?: RunOptions
   ) => Effect.Effect<Ran<A>, MachineError>
   readonly describe: (name: string, body: () => void) => void
+  /** Promises and timers of the host pass while a program waits for them; where not, waiting for a promise is refused. */
+  readonly hostTime: boolean
 }
+
+const none = (): undefined => undefined
 
 const simulator: ContractMachine = {
   name: "the simulator",
-  run: (ranks, program, options) =>
+  run: (ranks, program, { seconds = () => 0, initial = none, ...options } = {}) =>
     simulate({
       world: flatWorld(ranks),
       program,
-      costs: freeKernels,
+      costs: { seconds: ({ label }) => seconds(label), estimates: [] },
       network: "fluid",
       collectives: { algorithm: "ring" },
-      values: () => undefined,
+      values: initial,
       record: true,
       ...options
     }),
-  describe
+  describe,
+  hostTime: false
 }
 
 const executor: ContractMachine = {
   name: "the executor's cpu backend",
-  run: (ranks, program, options) => execute({ world: flatWorld(ranks), program, record: true, ...options }),
-  describe: describeNative
+  run: (ranks, program, { seconds, ...options } = {}) =>
+    execute({
+      world: flatWorld(ranks),
+      program,
+      record: true,
+      ...(seconds === undefined ? {} : { prepare: (_, { label }) => ({ seconds: seconds(label) }) }),
+      ...options
+    }),
+  describe: describeNative,
+  hostTime: true
 }
 
 const machines: ReadonlyArray<ContractMachine> = [simulator, executor]

@@ -85,7 +85,8 @@ describeNative("the executor", () => {
     const error = await failureOf(
       2,
       Effect.gen(function* () {
-        const { rank, world, ...machine } = yield* Machine
+        const machine = yield* Machine
+        const { rank, world } = machine
         const x = yield* machine.alloc(vector("x", rank === 0 ? 4 : 5))
         machine.submit(collective("mean", kernels.all_reduce, Lane.inter, world.all, [x], [x]))
         yield* machine.drain
@@ -100,7 +101,8 @@ describeNative("the executor", () => {
     const error = await failureOf(
       3,
       Effect.gen(function* () {
-        const { rank, world, ...machine } = yield* Machine
+        const machine = yield* Machine
+        const { rank, world } = machine
         const x = yield* machine.alloc(vector("x"))
         if (rank !== 2)
           machine.submit(collective("lonely", kernels.all_reduce, Lane.inter, world.all, [x], [x]))
@@ -118,7 +120,8 @@ describeNative("the executor", () => {
     const error = await failureOf(
       2,
       Effect.gen(function* () {
-        const { rank, world, ...machine } = yield* Machine
+        const machine = yield* Machine
+        const { rank, world } = machine
         const x = yield* machine.alloc(vector("x"))
         const groups = ["one", "other"].map((name) => ({ name, ranks: world.all.ranks }))
         for (const group of rank === 0 ? groups : groups.toReversed()) {
@@ -135,7 +138,8 @@ describeNative("the executor", () => {
     const { ranks } = await run(
       2,
       Effect.gen(function* () {
-        const { rank, world, ...machine } = yield* Machine
+        const machine = yield* Machine
+        const { rank, world } = machine
         const x = yield* machine.alloc(vector("x"))
         if (rank === 1) {
           machine.submit(launch("slow", kernels.copy, Lane.compute, [x], [x]))
@@ -172,21 +176,6 @@ describeNative("the executor", () => {
     expect(String(error)).toContain("token 7 outside the vocabulary of 3")
   })
 
-  it("refuses an op that does not fit its kernel before any queue sees it", async () => {
-    const error = await failureOf(
-      1,
-      Effect.gen(function* () {
-        const machine = yield* Machine
-        const x = yield* machine.alloc(vector("x"))
-        const y = yield* machine.alloc(vector("y", 5))
-        machine.submit(launch("add", kernels.add, Lane.compute, [x, y], [x]))
-        yield* machine.drain
-      })
-    )
-    expect(error).toBeInstanceOf(RangeError)
-    expect(String(error)).toContain("add: input 1")
-  })
-
   it("lets a program be two steps ahead of its compute lane, and answers without waiting what is ready", async () => {
     const { ranks } = await run(
       1,
@@ -219,7 +208,8 @@ describeNative("the executor", () => {
     const { timeline } = await run(
       2,
       Effect.gen(function* () {
-        const { rank, ...machine } = yield* Machine
+        const machine = yield* Machine
+        const { rank } = machine
         const x = yield* machine.alloc(vector("x"))
         machine.submit(launch("first", kernels.copy, Lane.compute, [x], [x]))
         if (rank === 1) yield* Effect.sleep(300)
@@ -236,7 +226,8 @@ describeNative("the executor", () => {
     const journals: Array<Journal> = []
     const values: Array<TensorData> = []
     const program: Program<void> = Effect.gen(function* () {
-      const { rank, world, ...machine } = yield* Machine
+      const machine = yield* Machine
+      const { rank, world } = machine
       const far = yield* machine.alloc({
         ...vector("far"),
         place: "host",

@@ -31,7 +31,7 @@ import {
   type LaneUse
 } from "../../core/algorithms/moe-training/plan/pipeline.ts"
 import { imbalance, placeExperts } from "../../core/algorithms/moe-training/plan/placement.ts"
-import { barrier } from "../../core/kernels/barrier.ts"
+import { repack } from "../../core/kernels/moe-order.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
@@ -110,7 +110,7 @@ const pipelineProgram = (degree: number, withGradient: boolean, lanes: LaneUse):
       const names = ["a", "b", "c", "d", "e"]
       const made = yield* Effect.forEach(names, (name) => machine.alloc(spec(`${name} ${i}`)))
       const stage = (label: string, lane: Lane, from: number): ReadonlyArray<Op> => [
-        launch(label, barrier, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!])
+        launch(label, repack, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!])
       ]
       chunks.push({
         dispatch: stage("allToAll", Lane.inter, -1),
@@ -123,7 +123,7 @@ const pipelineProgram = (degree: number, withGradient: boolean, lanes: LaneUse):
     const gradient = yield* machine.alloc(spec("gradient"))
     submitPipelined(machine, chunks, lanes, {
       afterDispatch: () => {
-        if (withGradient) machine.submit(launch("gradient", barrier, Lane.inter, [gradient], [gradient]))
+        if (withGradient) machine.submit(launch("gradient", repack, Lane.inter, [gradient], [gradient]))
       },
       beforeCombine: () => undefined
     })

@@ -39,7 +39,7 @@ describe("deadlocks", () => {
     })
     expect(error).toBeInstanceOf(Deadlock)
     expect(String(error)).toContain(
-      'collective 0 of group "world" (all-reduce gradient): 1 of 2 simulated ranks joined'
+      'collective 0 of group "world" (all-reduce gradient): 1 of 2 ranks joined'
     )
     expect(String(error)).toContain("rank 0 waits for everything submitted")
   })
@@ -199,17 +199,19 @@ describe("reads", () => {
 describe("look-ahead", () => {
   it("lets a program run so many steps ahead of its compute lane and no further", () => {
     const property = fc.property(
-      fc.integer({ min: 1, max: 4 }),
+      fc.integer({ min: 0, max: 4 }),
       fc.array(fc.integer({ min: 0, max: 5 }), { minLength: 1, maxLength: 10 }),
       (lookAhead, steps) => {
+        // Costs are found by the op's label.
+        const secondsOf = (label: string): number => steps[Number(/^step (\d+)$/u.exec(label)?.[1])] ?? 0
         // A copy that waits for nothing starts when it is submitted: it shows how far the program has come.
         const program = Effect.gen(function* () {
           const machine = yield* Machine
           const x = yield* machine.alloc(vector("x", 1))
-          for (const [step, seconds] of steps.entries()) {
+          for (let step = 0; step < steps.length; step++) {
             const probe = yield* machine.alloc(vector("probe", 1))
             machine.submit(work("probe", Lane.h2d, probe))
-            machine.submit(launch(`step ${step}`, kernels.copy, Lane.compute, [x], [x], { seconds }))
+            machine.submit(work(`step ${step}`, Lane.compute, x))
             yield* machine.endStep
           }
         })
@@ -217,7 +219,7 @@ describe("look-ahead", () => {
           world: flatWorld(1),
           program,
           lookAhead,
-          costs: { seconds: ({ attributes }) => Number(attributes["seconds"] ?? 0), estimates: [] }
+          costs: { seconds: ({ label }) => secondsOf(label), estimates: [] }
         })
         const ends = steps.map((_, step) =>
           steps.slice(0, step + 1).reduce((sum, seconds) => sum + seconds, 0)

@@ -119,6 +119,9 @@ const realTimeModules = new Set([
   "effect/Random",
   "effect/DateTime"
 ])
+/** The one file that makes Effect's clock of virtual time. */
+const isVirtualClock = ({ path }: Source, specifier: string): boolean =>
+  path === "sim/virtual-clock.ts" && specifier === "effect/Clock"
 const asynchronous = new Set([
   "Promise",
   "Effect.promise",
@@ -184,7 +187,10 @@ export const rules: ReadonlyArray<Rule> = [
     holdsFor: inVirtualTime,
     check: (source) => [
       ...namesOf(source, clocks),
-      ...importsOf(source, (specifier) => realTimeModules.has(specifier))
+      ...importsOf(
+        source,
+        (specifier) => realTimeModules.has(specifier) && !isVirtualClock(source, specifier)
+      )
     ]
   },
   {

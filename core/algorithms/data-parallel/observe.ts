@@ -1,6 +1,7 @@
 // Watches a training run from outside: reads the loss at ends of steps, and evaluates on held-out batches now and then. The
 // program is what it was; what is asked of the machine in addition is the same on every machine.
 import * as Effect from "effect/Effect"
+import { interpose } from "../../machine/interpose.ts"
 import { Machine, type Program } from "../../machine/machine.ts"
 import type { KernelModel, KernelModelBuilder } from "./kernel-model.ts"
 import { submitAll, type TrainingModelBuilder } from "./training-model.ts"
@@ -44,7 +45,7 @@ export const observed = (
       }
       evaluation.onLoss(machine.rank, step, sum / evaluation.batches)
     })
-    const watched: Machine["Service"] = { ...machine, endStep: Effect.andThen(machine.endStep, after) }
+    const watched = interpose(machine, { endStep: Effect.andThen(machine.endStep, after) })
     const watching = Effect.tap(build, (built) => Effect.sync(() => (model = built)))
     return yield* Effect.provideService(program(watching), Machine, watched)
   })

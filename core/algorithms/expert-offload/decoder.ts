@@ -2,6 +2,7 @@
 // tokens to the experts' rows and back. Built once for each number of tokens. Knows nothing of loads, slots or strategies.
 import * as Effect from "effect/Effect"
 import { printIntegers } from "../../kernels/integer-list.ts"
+import { interpose } from "../../machine/interpose.ts"
 import type { Machine, OutOfMemory } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Tensor, TensorSpec } from "../../machine/tensor.ts"
@@ -27,10 +28,10 @@ import type { Workload } from "./workload.ts"
 type MachineService = Machine["Service"]
 
 /** A machine that notes which tensors it made. */
-const noting = (machine: MachineService, made: Array<Tensor>): MachineService => ({
-  ...machine,
-  alloc: (spec) => Effect.tap(machine.alloc(spec), (tensor) => Effect.sync(() => made.push(tensor)))
-})
+const noting = (machine: MachineService, made: Array<Tensor>): MachineService =>
+  interpose(machine, {
+    alloc: (spec) => Effect.tap(machine.alloc(spec), (tensor) => Effect.sync(() => made.push(tensor)))
+  })
 
 type LayerWeights = Readonly<Record<ResidentWeight, Tensor>>
 

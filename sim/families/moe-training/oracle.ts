@@ -9,7 +9,7 @@ import { makeMoePart } from "../../../core/algorithms/moe-training/moe-part.ts"
 import { submitPipelined } from "../../../core/algorithms/moe-training/pipelined.ts"
 import type { LaneUse } from "../../../core/algorithms/moe-training/plan/pipeline.ts"
 import { Tensors } from "../../../core/algorithms/moe-training/tensors.ts"
-import { barrier } from "../../../core/kernels/barrier.ts"
+import { repack } from "../../../core/kernels/moe-order.ts"
 import { Lane } from "../../../core/machine/lane.ts"
 import { Machine, type Program } from "../../../core/machine/machine.ts"
 import { launch } from "../../../core/machine/op.ts"
@@ -43,7 +43,7 @@ const pipelinePart = (
     const gradient = yield* tensors.make("gradient", [])
     submitPipelined(machine, passes[pass].chunks, lanes, {
       afterDispatch: () => {
-        if (withGradient) machine.submit(launch(gradientLabel, barrier, Lane.inter, [gradient], [gradient]))
+        if (withGradient) machine.submit(launch(gradientLabel, repack, Lane.inter, [gradient], [gradient]))
       },
       beforeCombine: () => undefined
     })
