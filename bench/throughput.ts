@@ -3,8 +3,7 @@
 //   node bench/throughput.ts [steps] [runs]
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { planDataParallel } from "../core/algorithms/data-parallel/algorithm.ts"
-import { DataParallelSettings } from "../core/algorithms/data-parallel/settings.ts"
+import { DataParallelSettings, planDataParallel } from "../core/algorithms/data-parallel/algorithms.ts"
 import { profiledModel } from "../core/algorithms/data-parallel/training-model.ts"
 import { makeWorld } from "../core/world.ts"
 import * as Schema from "effect/Schema"

@@ -33,15 +33,29 @@ export { initialParameters } from "./models/initial-values.ts"
 export { mixtral } from "./models/mixtral.ts"
 export type { MixtralConfig } from "./models/mixtral.ts"
 
-export { planDataParallel } from "./algorithms/data-parallel/algorithm.ts"
-export type { PlannedAlgorithm, PlanningFacts } from "./algorithms/data-parallel/algorithm.ts"
-export { distributedDataParallel } from "./algorithms/data-parallel/ddp.ts"
-export type { DdpPlan, GradientRef } from "./algorithms/data-parallel/ddp.ts"
-export { diloco } from "./algorithms/data-parallel/diloco.ts"
-export type { DilocoPlan } from "./algorithms/data-parallel/diloco.ts"
-export { partialLocalSgd } from "./algorithms/data-parallel/partial-local-sgd.ts"
-export type { PartialLocalSgdPlan } from "./algorithms/data-parallel/partial-local-sgd.ts"
-export { DataParallelSettings, dataParallelNames } from "./algorithms/data-parallel/settings.ts"
+export { arbitrary, defaultsOf, SettingsError } from "./algorithms/algorithm.ts"
+export type { Algorithm, Arbitrary, Draws } from "./algorithms/algorithm.ts"
+export { dataParallelAlgorithm } from "./algorithms/data-parallel/algorithm.ts"
+export type {
+  DataParallelAlgorithm,
+  PlanDescription,
+  PlannedAlgorithm,
+  PlanningFacts
+} from "./algorithms/data-parallel/algorithm.ts"
+export {
+  dataParallelAlgorithms,
+  dataParallelNamed,
+  dataParallelNames,
+  DataParallelSettings,
+  planDataParallel
+} from "./algorithms/data-parallel/algorithms.ts"
+export type { DataParallelName } from "./algorithms/data-parallel/algorithms.ts"
+export { distributedDataParallel } from "./algorithms/data-parallel/ddp/program.ts"
+export type { DdpPlan, GradientRef } from "./algorithms/data-parallel/ddp/program.ts"
+export { diloco } from "./algorithms/data-parallel/diloco/program.ts"
+export type { DilocoPlan } from "./algorithms/data-parallel/diloco/program.ts"
+export { partialLocalSgd } from "./algorithms/data-parallel/partial-local-sgd/program.ts"
+export type { PartialLocalSgdPlan } from "./algorithms/data-parallel/partial-local-sgd/program.ts"
 export { kernelModel } from "./algorithms/data-parallel/kernel-model.ts"
 export type {
   KernelModel,
@@ -71,7 +85,7 @@ export type {
   UpdateOrder
 } from "./algorithms/data-parallel/plan/cost.ts"
 export { fillBubbles } from "./algorithms/data-parallel/plan/dreamddp.ts"
-export { FragmentSettingsError, planFragments } from "./algorithms/data-parallel/plan/fragments.ts"
+export { planFragments } from "./algorithms/data-parallel/plan/fragments.ts"
 export type { Fragment, FragmentPlan, FragmentSettings } from "./algorithms/data-parallel/plan/fragments.ts"
 export { lowerBoundSeconds } from "./algorithms/data-parallel/plan/lower-bound.ts"
 export { planSync, syncPlanners } from "./algorithms/data-parallel/plan/planners.ts"
@@ -80,7 +94,8 @@ export type { SyncMethod, SyncPlan } from "./algorithms/data-parallel/plan/sync-
 
 export { CachePlans, largestBatch } from "./algorithms/kv-serving/admission.ts"
 export type { CachePlan } from "./algorithms/kv-serving/admission.ts"
-export { keptGenerated, keptTokens, planChoices, roomsOf } from "./algorithms/kv-serving/choice.ts"
+export { keptGenerated, keptTokens, planChoices } from "./algorithms/kv-serving/choices.ts"
+export { roomsOf } from "./algorithms/kv-serving/choice.ts"
 export type { ChoiceCall, LayerChoice } from "./algorithms/kv-serving/choice.ts"
 export { disaggregated } from "./algorithms/kv-serving/disaggregated.ts"
 export { cacheBytes, weightBytes } from "./algorithms/kv-serving/model.ts"
@@ -88,7 +103,7 @@ export type { DecoderModel } from "./algorithms/kv-serving/model.ts"
 export type { Sequence, ServingRequest } from "./algorithms/kv-serving/sequence.ts"
 export { serve, serveThroughHost } from "./algorithms/kv-serving/serve.ts"
 export type { ServingOutcome, ServingPlan } from "./algorithms/kv-serving/server.ts"
-export { CacheSettings, cacheMethods } from "./algorithms/kv-serving/settings.ts"
+export { CacheSettings, cacheMethods } from "./algorithms/kv-serving/methods.ts"
 
 export * from "./units.ts"
 
@@ -119,9 +134,14 @@ export type { Need, OffloadLog, OffloadPlan, Readiness } from "./algorithms/expe
 export { demandOf, generateRouting } from "./algorithms/expert-offload/routing.ts"
 export type { RoutedSteps } from "./algorithms/expert-offload/routing.ts"
 export { routingPresets } from "./algorithms/expert-offload/routing-generator.ts"
-export { ExpertOffloadSettings, expertOffloadNames } from "./algorithms/expert-offload/settings.ts"
+export {
+  ExpertOffloadSettings,
+  expertOffloadNames,
+  offloadAlgorithms
+} from "./algorithms/expert-offload/algorithms.ts"
 export { makeStrategy } from "./algorithms/expert-offload/strategy.ts"
-export type { Strategy, StrategyFacts } from "./algorithms/expert-offload/strategy.ts"
+export type { OffloadAlgorithm, StrategyFacts } from "./algorithms/expert-offload/algorithm.ts"
+export type { Strategy } from "./algorithms/expert-offload/strategy.ts"
 export { scheduleTokens, touched } from "./algorithms/expert-offload/token-scheduler.ts"
 export type { Workload } from "./algorithms/expert-offload/workload.ts"
 

@@ -2,7 +2,12 @@
 import * as fc from "fast-check"
 import * as Schema from "effect/Schema"
 import type { Demand, ExpertId, LayerCall } from "../core/algorithms/expert-offload/demand.ts"
-import { ExpertOffloadSettings, expertOffloadNames } from "../core/algorithms/expert-offload/settings.ts"
+import {
+  ExpertOffloadSettings,
+  expertOffloadNames,
+  offloadAlgorithmNamed
+} from "../core/algorithms/expert-offload/algorithms.ts"
+import { drawn } from "./draw.ts"
 import type { Strategy } from "../core/algorithms/expert-offload/strategy.ts"
 
 export interface DemandConstraints {
@@ -58,42 +63,8 @@ export const offloadSettings = (
   names: ReadonlyArray<ExpertOffloadSettings["name"]> = expertOffloadNames
 ): fc.Arbitrary<ExpertOffloadSettings> =>
   fc
-    .record({
-      name: fc.constantFrom(...names),
-      predictor: fc.oneof(
-        fc.record({
-          name: fc.constant("oracle"),
-          recall: fc.constantFrom(1, 0.9, 0.5, 0),
-          falsePositiveRate: fc.constantFrom(0, 0.1, 1)
-        }),
-        fc.record({ name: fc.constantFrom("previous-token", "previous-layer", "trained") })
-      ),
-      slots: fc.constantFrom("cross-layer", "fixed-quota"),
-      admission: fc.constantFrom("bypass", "forced"),
-      reach: fc.integer({ min: 1, max: 4 }),
-      window: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined })
-    })
-    .map(({ name, predictor, slots, admission, reach, window }) => {
-      const own = {
-        "previous-token": { reach },
-        "predict-next": { reach, predictor },
-        expertflow: { slots, predictor },
-        optimum: { admission }
-      }[name as string]
-      const windowed = [
-        "previous-token",
-        "previous-layer",
-        "predict-next",
-        "layer-ring",
-        "moe-infinity",
-        "expertflow"
-      ]
-      return Schema.decodeUnknownSync(ExpertOffloadSettings)({
-        name,
-        ...own,
-        ...(window !== undefined && windowed.includes(name) ? { window } : {})
-      })
-    })
+    .oneof(...names.map((name) => drawn(offloadAlgorithmNamed(name).arbitrary())))
+    .map((choose) => Schema.decodeUnknownSync(ExpertOffloadSettings)(choose(1)))
 
 /**
  * What is wrong with how a strategy serves a demand: an expert computed from a slot that holds another; a slot overwritten

@@ -1,5 +1,5 @@
 // What the learning bench records of its runs, in bench/learning/results.json.
-import type { DataParallelSettings } from "../../core/algorithms/data-parallel/settings.ts"
+import type { DataParallelSettings } from "../../core/algorithms/data-parallel/algorithms.ts"
 import type { CurvePoint } from "../../exec/train/curve.ts"
 
 /** What runs began with: random parameters, or those of 400 steps of S-SGD. */

@@ -1,5 +1,5 @@
 // The learning bench's results as a Markdown table: held-out loss at the end, and how far it is from S-SGD's of the same seed.
-import type { DataParallelSettings } from "../../core/algorithms/data-parallel/settings.ts"
+import type { DataParallelSettings } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { byLabel, finalLoss, mean, type RecordedRun } from "./results.ts"
 
 const bitsPerElement: Readonly<Record<string, number>> = {

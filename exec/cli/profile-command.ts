@@ -3,7 +3,7 @@
 // this machine as in a real run, and by nothing else.
 import { availableParallelism, cpus } from "node:os"
 import * as Effect from "effect/Effect"
-import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd.ts"
+import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"

@@ -59,7 +59,7 @@ const trainingProgram = (
     // Each step's loss is read: a value that both machines must agree on, and a wait that both must keep.
     program: () =>
       observed(build, (model) => planned.program(model, steps), { everySteps: 1, onLoss: () => undefined }),
-    tolerance: toleranceOnWire(planned.settings.wire),
+    tolerance: toleranceOnWire(planned.wire),
     collectives: scenario.collectives.algorithm,
     network: scenario.network,
     capacityBytes: scenario.memory

@@ -1,5 +1,6 @@
 // One colour for one algorithm, in every figure of every report. Hues that people name apart, with lightness and chroma
 // searched so that the seven algorithms' colours stay apart for every kind of colour vision; a test holds them to it.
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 
 export interface Colour {
   readonly light: string
@@ -20,16 +21,6 @@ export const palette: ReadonlyArray<Colour> = [
   { light: "#111418", dark: "#f2f4f7" } // ink
 ]
 
-const slots: Readonly<Record<string, number>> = {
-  "s-sgd": 0,
-  ddp: 1,
-  "local-sgd": 2,
-  "partial-local-sgd": 3,
-  dreamddp: 4,
-  diloco: 5,
-  "streaming-diloco": 6
-}
-
 /**
  * Slot of each series key: an algorithm's own where it is the first of its kind in the study, else the next free one.
  * More series than slots repeat them.
@@ -40,8 +31,8 @@ export const assignSlots = (
   const assigned = new Map<string, number>()
   const taken = new Set<number>()
   for (const { key, algorithm } of series) {
-    const own = slots[algorithm]
-    if (own === undefined || taken.has(own) || assigned.has(key)) continue
+    const own = dataParallelNames.findIndex((name) => name === algorithm)
+    if (own < 0 || own >= palette.length || taken.has(own) || assigned.has(key)) continue
     assigned.set(key, own)
     taken.add(own)
   }

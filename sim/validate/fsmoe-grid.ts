@@ -2,11 +2,11 @@
 // algorithm; what the paper leaves open is stated and the same for all of them.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { allDegrees, planWith } from "../../core/algorithms/moe-training/algorithm.ts"
+import { allDegrees, planWith } from "../../core/algorithms/moe-training/planning.ts"
 import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
 import { layerCosts, type LayerCosts } from "../../core/algorithms/moe-training/rehearsal.ts"
-import { moeTrainingNames, MoeTrainingSettings } from "../../core/algorithms/moe-training/settings.ts"
+import { moeTrainingNames, MoeTrainingSettings } from "../../core/algorithms/moe-training/algorithms.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
 import type { CollectiveOptions } from "../../core/wire/legs.ts"

@@ -61,8 +61,8 @@ describeNative("both machines agree", () => {
         fc.nat({ max: 1000 }),
         async (graph, choice, ranks, seed) => {
           const world = flatWorld(ranks)
-          const { planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
-          const { name, wire } = planned.settings
+          const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
+          const { name, wire } = settings
           const model = tinyModel(graph, {
             seed,
             optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
-import { cacheMethods } from "../../core/algorithms/kv-serving/settings.ts"
+import { cacheMethods } from "../../core/algorithms/kv-serving/methods.ts"
 import { interposing } from "../../core/machine/interpose.ts"
 import type { Program } from "../../core/machine/machine.ts"
 import { checkServing } from "../../core/laws/serving.ts"

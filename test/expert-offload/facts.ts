@@ -1,12 +1,9 @@
 // Strategies for tests, with everything that does not matter to them left at a default.
 import * as Schema from "effect/Schema"
 import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
-import { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/settings.ts"
-import {
-  makeStrategy,
-  type Strategy,
-  type StrategyFacts
-} from "../../core/algorithms/expert-offload/strategy.ts"
+import { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/algorithms.ts"
+import type { StrategyFacts } from "../../core/algorithms/expert-offload/algorithm.ts"
+import { makeStrategy, type Strategy } from "../../core/algorithms/expert-offload/strategy.ts"
 import { featureNames } from "../../core/algorithms/expert-offload/predictor/trained.ts"
 import { Random } from "../../core/random.ts"
 

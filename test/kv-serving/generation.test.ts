@@ -2,10 +2,10 @@
 // waits or goes, and however requests share the batch.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { keptGenerated } from "../../core/algorithms/kv-serving/choice.ts"
+import { keptGenerated } from "../../core/algorithms/kv-serving/choices.ts"
 import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
 import { headWidthOf } from "../../core/models/decoder-layer.ts"
-import { cacheMethods, type CacheSettings } from "../../core/algorithms/kv-serving/settings.ts"
+import { cacheMethods, type CacheSettings } from "../../core/algorithms/kv-serving/methods.ts"
 import { Random } from "../../core/random.ts"
 import { cacheSettings } from "../../testing/cache-settings.ts"
 import { keptBy } from "./kept-oracle.ts"

@@ -8,8 +8,9 @@ import {
   handoffSeconds,
   type Handoff
 } from "../../core/algorithms/kv-serving/handoff.ts"
-import type { CacheSettings } from "../../core/algorithms/kv-serving/settings.ts"
-import { roomsOf, planChoices } from "../../core/algorithms/kv-serving/choice.ts"
+import type { CacheSettings } from "../../core/algorithms/kv-serving/methods.ts"
+import { planChoices } from "../../core/algorithms/kv-serving/choices.ts"
+import { roomsOf } from "../../core/algorithms/kv-serving/choice.ts"
 import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { breakEvenOf, handoffOf } from "../../sim/families/kv-serving/hand-over.ts"

@@ -1,6 +1,6 @@
 // Which tokens each method keeps, written down from its definition: sets and sorts over whole matrices of attention, one
 // statement a step, no kernels. Scores are float32 where a step's results are stored, as the catalogue says they are.
-import type { CacheSettings } from "../../core/algorithms/kv-serving/settings.ts"
+import type { CacheSettings } from "../../core/algorithms/kv-serving/methods.ts"
 
 type Rows = ReadonlyArray<Float64Array>
 

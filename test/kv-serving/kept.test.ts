@@ -1,8 +1,9 @@
 // Which tokens are kept: every method's kernels against a straightforward reading of its definition, on generated attention.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { planChoices, roomsOf, type LayerChoice } from "../../core/algorithms/kv-serving/choice.ts"
-import { cacheMethods, type CacheSettings } from "../../core/algorithms/kv-serving/settings.ts"
+import { planChoices } from "../../core/algorithms/kv-serving/choices.ts"
+import { roomsOf, type LayerChoice } from "../../core/algorithms/kv-serving/choice.ts"
+import { cacheMethods, type CacheSettings } from "../../core/algorithms/kv-serving/methods.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { evaluate } from "../../core/kernels/evaluate.ts"
 import { operand, type Operand } from "../../core/kernels/kernel.ts"

@@ -5,7 +5,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { describe, expect, it } from "vitest"
-import { moeTrainingNames } from "../../core/algorithms/moe-training/settings.ts"
+import { moeTrainingNames } from "../../core/algorithms/moe-training/algorithms.ts"
 import {
   hookPoints,
   moeTraining,

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { expect, it } from "vitest"
-import { moeTrainingNames } from "../../core/algorithms/moe-training/settings.ts"
+import { moeTrainingNames } from "../../core/algorithms/moe-training/algorithms.ts"
 import { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import { moeLayerTraining, type Learnt } from "../../exec/train/train.ts"
 import { prepareMoe } from "../../scenarios/families/moe-training/prepare.ts"

@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.ts"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { executeThen } from "../../exec/execute.ts"
 import { instances, parametersOf, prepared, RuleCheck } from "../training/rule-instances.ts"
@@ -14,14 +14,14 @@ describeNative("what a real run learns is what its update rule says", () => {
     it(name, async () => {
       const rules = new RuleCheck()
       const property = fc.asyncProperty(instances(name), async (instance) => {
-        const { world, planned, program } = prepared(instance)
+        const { world, program, ...plan } = prepared(instance)
         const journals: Array<Journal> = []
         const parameters = await Effect.runPromise(
           executeThen({ world, program: journaled(program, journals) }, ({ valuesOf }) =>
             parametersOf(instance, journals, valuesOf)
           )
         )
-        rules.check(instance, planned, parameters)
+        rules.check(instance, plan, parameters)
       })
       await fc.assert(property, { numRuns: 40 })
       rules.expectSeen(8)

@@ -4,7 +4,7 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { evaluateSets, syncProblem } from "../../core/algorithms/data-parallel/plan/cost.ts"
-import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd.ts"
+import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { profiledModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { elementsOf } from "../../core/machine/tensor.ts"
 import type { Profile } from "../../core/profile.ts"

@@ -2,7 +2,7 @@
 //   TANDEM_SOAK=5 npm run soak -- test/simulate/generated-scenarios.test.ts
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.ts"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import { runScheduler } from "../../testing/check-scheduler.ts"
 import { scenario } from "../../testing/scenario.ts"

@@ -5,8 +5,8 @@ import * as Exit from "effect/Exit"
 import * as Cause from "effect/Cause"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { planDataParallel, type PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
-import { DataParallelSettings } from "../../core/algorithms/data-parallel/settings.ts"
+import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
+import { DataParallelSettings, planDataParallel } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { Execution } from "../../core/laws/execution.ts"
 import type { Program } from "../../core/machine/machine.ts"
@@ -65,24 +65,29 @@ export const execute = <A>(
   }
 }
 
-/** A generated algorithm planned for a profile in a world, and the program's costs. */
+/** A generated algorithm planned for a profile in a world, its settings decoded, and the program's costs. */
 export const plan = (
   input: AlgorithmInput,
   profile: Profile,
   world: World,
   collectives: CollectiveAlgorithm = "ring"
-): { readonly planned: PlannedAlgorithm; readonly costs: CostModel } => ({
-  planned: Result.getOrThrow(
-    planDataParallel(Schema.decodeUnknownSync(DataParallelSettings)(input), {
+): {
+  readonly settings: DataParallelSettings
+  readonly planned: PlannedAlgorithm
+  readonly costs: CostModel
+} => {
+  const settings = Schema.decodeUnknownSync(DataParallelSettings)(input)
+  const planned = Result.getOrThrow(
+    planDataParallel(settings, {
       profile,
       phaseSeconds: ({ spanSeconds }) => spanSeconds,
       allReduceSeconds: aloneSeconds(new Network(world, distinct(world)), "all_reduce", world.all, {
         algorithm: collectives
       })
     })
-  ),
-  costs: makeCostModel({ profile })
-})
+  )
+  return { settings, planned, costs: makeCostModel({ profile }) }
+}
 
 /** Compute seconds of one step: every phase of every layer. */
 export const computeSecondsOf = ({ layers }: Profile): number =>

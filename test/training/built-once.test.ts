@@ -2,7 +2,7 @@
 import { expect, it } from "vitest"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.ts"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { distinctOps } from "../simulate/distinct-ops.ts"
 import { flatWorld, plan } from "../simulate/simulated.ts"

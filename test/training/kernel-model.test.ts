@@ -2,7 +2,7 @@
 // data-parallel algorithm trains them.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.ts"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import {
   kernelModel,
   type KernelModel,

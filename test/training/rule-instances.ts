@@ -4,13 +4,19 @@ import * as fc from "fast-check"
 import { expect } from "vitest"
 import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
-import type { DataParallelSettings } from "../../core/algorithms/data-parallel/settings.ts"
+import type { DataParallelSettings } from "../../core/algorithms/data-parallel/algorithms.ts"
 import type { Journal } from "../../core/laws/journal.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { algorithmChoice, type AlgorithmChoice } from "../../testing/algorithm.ts"
 import { flatWorld, plan } from "../simulate/simulated.ts"
 import { partialLocalSgd, streamingDiloco, synchronousSgd, type Replica } from "./by-hand.ts"
 import { nameOf, toyModel, toyProfile, type Toy } from "./toy-model.ts"
+
+/** What an algorithm's settings were planned to. */
+interface Planned {
+  readonly settings: DataParallelSettings
+  readonly planned: PlannedAlgorithm
+}
 
 export interface Instance {
   readonly toy: Toy
@@ -74,8 +80,7 @@ const rulesOf = (
 }
 
 /** What the update rule says that every rank has learnt. */
-const byHand = ({ toy, ranks, steps }: Instance, planned: PlannedAlgorithm): ReadonlyArray<Replica> => {
-  const { settings, plan } = planned
+const byHand = ({ toy, ranks, steps }: Instance, { settings, planned }: Planned): ReadonlyArray<Replica> => {
   switch (settings.name) {
     case "s-sgd":
     case "ddp":
@@ -87,8 +92,14 @@ const byHand = ({ toy, ranks, steps }: Instance, planned: PlannedAlgorithm): Rea
     }
     case "partial-local-sgd":
     case "dreamddp":
-      if (plan.kind !== "partial-local-sgd") throw new Error(`a plan of kind ${plan.kind}`)
-      return partialLocalSgd(toy, ranks, steps, settings.wire, plan.details.sets, settings.order)
+      return partialLocalSgd(
+        toy,
+        ranks,
+        steps,
+        settings.wire,
+        planned.describe().steps!.map(({ layers }) => layers),
+        settings.order
+      )
     case "diloco":
     case "streaming-diloco":
       return streamingDiloco(toy, ranks, steps, settings.wire, rulesOf(settings, toy.layers.length))
@@ -98,8 +109,8 @@ const byHand = ({ toy, ranks, steps }: Instance, planned: PlannedAlgorithm): Rea
 /** The instance's world and its program, planned. */
 export const prepared = ({ toy, ranks, steps, choose, bytesPerSecond }: Instance) => {
   const world = flatWorld(ranks, { bytesPerSecond, latencySeconds: 0 })
-  const { planned } = plan(choose(toy.layers.length), toyProfile(toy), world)
-  return { world, planned, program: planned.program(toyModel(toy, steps), steps) }
+  const { settings, planned } = plan(choose(toy.layers.length), toyProfile(toy), world)
+  return { world, settings, planned, program: planned.program(toyModel(toy, steps), steps) }
 }
 
 /** Every rank's parameters, by layer, when the run that left the journals has ended. */
@@ -122,13 +133,14 @@ export const parametersOf = (
 export class RuleCheck {
   readonly #seen = { severalRanks: 0, rounded: 0, nextUse: 0, manyPeriods: 0, adamw: 0 }
 
-  check(instance: Instance, planned: PlannedAlgorithm, parameters: ReturnType<typeof parametersOf>): void {
+  check(instance: Instance, plan: Planned, parameters: ReturnType<typeof parametersOf>): void {
     expect(parameters.flat(2).every((tensor) => tensor.every((value) => Number.isFinite(value)))).toBe(true)
-    expect(parameters).toEqual(byHand(instance, planned).map((replica) => replica.parameters))
+    expect(parameters).toEqual(byHand(instance, plan).map((replica) => replica.parameters))
     const seen = this.#seen
+    const { settings, planned } = plan
     if (instance.ranks > 1) seen.severalRanks++
-    if (planned.settings.wire !== "float32") seen.rounded++
-    if (!("deadline" in planned.settings) || planned.settings.deadline === "next-use") seen.nextUse++
+    if (settings.wire !== "float32") seen.rounded++
+    if (!("deadline" in settings) || settings.deadline === "next-use") seen.nextUse++
     if (instance.steps > planned.periodSteps) seen.manyPeriods++
     if (instance.toy.optimizer.name === "adamw") seen.adamw++
   }

@@ -2,7 +2,7 @@
 // what its paper's update rule says, calculated by hand: after every number of steps, on every rank, to the last bit.
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/settings.ts"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import type { Op } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
@@ -29,7 +29,7 @@ describe("what a run learns is what its update rule says", () => {
     it(name, () => {
       const rules = new RuleCheck()
       const property = fc.property(instances(name), (instance) => {
-        const { world, planned, program } = prepared(instance)
+        const { world, program, ...plan } = prepared(instance)
         const { simulated, execution } = execute({
           world,
           program,
@@ -40,7 +40,7 @@ describe("what a run learns is what its update rule says", () => {
         const { journals } = execution
         rules.check(
           instance,
-          planned,
+          plan,
           parametersOf(instance, journals!, (rank, tensor) => simulated.values!.of(rank, tensor))
         )
       })

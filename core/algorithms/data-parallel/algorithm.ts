@@ -1,20 +1,17 @@
-// From settings to a program: makes the plan with the pure planners and says what it decided. The same for both
-// machines; what a message costs is asked of whoever knows the links.
-import * as Result from "effect/Result"
+// A data-parallel algorithm as a value: what it needs to know to plan, what a plan comes to, and how it is told. Knows none of
+// them; algorithms.ts lists them.
+import type * as Result from "effect/Result"
 import type { Program } from "../../machine/machine.ts"
-import { sizeBytesOf, type Dtype } from "../../machine/tensor.ts"
-import { elementsOf } from "../../machine/tensor.ts"
+import { elementsOf, sizeBytesOf, type Dtype } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
-import { distributedDataParallel, type DdpPlan, type GradientRef } from "./ddp.ts"
-import { diloco, type DilocoPlan } from "./diloco.ts"
-import { partialLocalSgd, type PartialLocalSgdPlan } from "./partial-local-sgd.ts"
-import { ddpBuckets, perLayerBuckets, singleBucket, type Bucket } from "./plan/buckets.ts"
-import { syncProblem, type Deadline, type SyncProblem, type UpdateOrder } from "./plan/cost.ts"
-import { fillBubbles } from "./plan/dreamddp.ts"
-import { FragmentSettingsError, planFragments } from "./plan/fragments.ts"
-import { planSync } from "./plan/planners.ts"
-import type { SyncPlan } from "./plan/sync-plan.ts"
-import type { DataParallelSettings } from "./settings.ts"
+import {
+  nameOf,
+  type Algorithm,
+  type Arbitrary,
+  type SettingsError,
+  type SettingsSchema
+} from "../algorithm.ts"
+import type { Bucket } from "./plan/buckets.ts"
 import type { TrainingModelBuilder } from "./training-model.ts"
 
 /** What planning needs to know of the model and the links. */
@@ -26,234 +23,82 @@ export interface PlanningFacts {
   readonly allReduceSeconds: (sizeBytes: number) => number
 }
 
+/** What a plan says, for people and programs; layers are indices in forward order. What does not apply is absent. */
+export interface PlanDescription {
+  /** Gradients that travel together, in the order they are sent. */
+  readonly buckets?: ReadonlyArray<Bucket>
+  /** For each step of the period: the layers averaged, and the stall that is reckoned with, seconds. */
+  readonly steps?: ReadonlyArray<{ readonly layers: ReadonlyArray<number>; readonly exposedSeconds: number }>
+  /** Stall of one period that the plan leaves, by its own reckoning, and what no plan can go below. */
+  readonly exposedSeconds?: number
+  readonly lowerBoundSeconds?: number
+  /** The planner in use, and what others would have come to. */
+  readonly planner?: string
+  readonly planners?: ReadonlyArray<{
+    readonly planner: string
+    readonly exposedSeconds: number
+    readonly lowerBoundSeconds: number
+    readonly optimal: boolean
+  }>
+  /** Layers that are sent after a step of the period and applied `delaySteps` later. */
+  readonly fragments?: ReadonlyArray<{
+    readonly layers: ReadonlyArray<number>
+    readonly sendAfterStep: number
+  }>
+  readonly delaySteps?: number
+  /** Share of a rank's own weights that survives when a fragment is applied. */
+  readonly localShare?: number
+}
+
 /** A planned algorithm, ready to run for any number of steps. */
 export interface PlannedAlgorithm {
-  readonly settings: DataParallelSettings
   /** The schedule repeats after this many steps; measure over a multiple of it. */
   readonly periodSteps: number
   /** Steps before the schedule is in its steady state. */
   readonly warmupSteps: number
-  readonly plan:
-    | { readonly kind: "ddp"; readonly buckets: ReadonlyArray<Bucket>; readonly details: DdpPlan }
-    | {
-        readonly kind: "partial-local-sgd"
-        readonly sync: SyncPlan
-        readonly problem: SyncProblem
-        readonly details: PartialLocalSgdPlan
-      }
-    | { readonly kind: "local-sgd"; readonly exposedSeconds: number; readonly details: PartialLocalSgdPlan }
-    | { readonly kind: "diloco"; readonly details: DilocoPlan }
+  /** Dtype of messages on the wire. */
+  readonly wire: Dtype
+  readonly describe: () => PlanDescription
   readonly program: (build: TrainingModelBuilder, steps: number) => Program<void>
 }
 
-/** Plans the algorithm; fails when settings do not fit the model's layers. */
-export const planDataParallel = (
-  settings: DataParallelSettings,
-  facts: PlanningFacts
-): Result.Result<PlannedAlgorithm, FragmentSettingsError> => {
-  switch (settings.name) {
-    case "s-sgd":
-      return Result.succeed(planDdp(settings, facts, "single", "end-of-backward", false))
-    case "ddp":
-      return Result.succeed(planDdp(settings, facts, settings.buckets, settings.deadline, true))
-    case "local-sgd":
-      return Result.succeed(planLocalSgd(settings, facts))
-    case "partial-local-sgd":
-    case "dreamddp":
-      return Result.succeed(planPartial(settings, facts))
-    case "diloco":
-    case "streaming-diloco":
-      return planDiloco(settings, facts)
-  }
+/** What a test may limit of drawn settings. */
+export interface DrawLimits {
+  /** Longest period of those that have one; but at least the number of fragments of a streaming plan. */
+  readonly maxPeriod: number
 }
 
-/** Index of each parameter among its layer's, in the profile's gradient-ready order. */
-const gradientRefs = (profile: Profile): ReadonlyArray<GradientRef> => {
-  const seen = new Map<number, number>()
-  return profile.parameters.map(({ layer }) => {
-    const parameter = seen.get(layer) ?? 0
-    seen.set(layer, parameter + 1)
-    return { layer, parameter }
-  })
+/** Methods, not properties: one of a list stands where any is wanted, and is asked about its own settings only. */
+export interface DataParallelAlgorithm<S extends SettingsSchema = SettingsSchema> extends Algorithm<S> {
+  /** Fails when settings do not fit the model's layers. */
+  plan(settings: S["Type"], facts: PlanningFacts): Result.Result<PlannedAlgorithm, SettingsError>
+  /** Settings that have no effect on time beside the others, a sentence each. */
+  ignored?(settings: S["Type"]): ReadonlyArray<string>
+  /** Settings that have a plan for any model. */
+  arbitrary(limits: DrawLimits): Arbitrary<S["Encoded"]>
 }
 
-const planDdp = (
-  settings: Extract<DataParallelSettings, { name: "s-sgd" | "ddp" }>,
-  { profile }: PlanningFacts,
-  bucketing: "sized" | "per-layer" | "single",
-  deadline: Deadline,
-  overlap: boolean
-): PlannedAlgorithm => {
-  // Limits count the gradients' own bytes, as PyTorch's do, whatever they are rounded to on the wire.
-  const sizes = profile.parameters.map(({ layer, shape, dtype }) => ({
-    layer,
-    sizeBytes: sizeBytesOf(elementsOf(shape), "float32"),
-    dtype
-  }))
-  const buckets =
-    bucketing === "single"
-      ? singleBucket(sizes)
-      : bucketing === "per-layer"
-        ? perLayerBuckets(sizes)
-        : settings.name === "ddp"
-          ? ddpBuckets(sizes, {
-              bucketBytes: settings.bucketBytes,
-              firstBucketBytes: settings.firstBucketBytes
-            })
-          : ddpBuckets(sizes)
-  const refs = gradientRefs(profile)
-  const details: DdpPlan = {
-    buckets: buckets.map(({ parameters }) => parameters.map((index) => refs[index]!)),
-    overlap,
-    deadline,
-    wire: wireOf(settings.wire)
-  }
-  return {
-    settings,
-    periodSteps: 1,
-    warmupSteps: 1,
-    plan: { kind: "ddp", buckets, details },
-    program: (build, steps) => distributedDataParallel(build, details, steps)
-  }
-}
+/** The value, named as its schema says. */
+export const dataParallelAlgorithm = <S extends SettingsSchema>(
+  parts: Omit<DataParallelAlgorithm<S>, "name">
+): DataParallelAlgorithm<S> => ({ name: nameOf(parts.settings), ...parts })
 
 /** Messages are of float32 tensors: rounding them to float32 on the wire is no rounding. */
-const wireOf = (wire: Dtype): Dtype | undefined => (wire === "float32" ? undefined : wire)
+export const wireOf = (wire: Dtype): Dtype | undefined => (wire === "float32" ? undefined : wire)
 
 /** Bytes of each layer's parameters in `wire`. */
-const layerBytes = (profile: Profile, wire: Dtype): ReadonlyArray<number> => {
+export const layerBytes = (profile: Profile, wire: Dtype): ReadonlyArray<number> => {
   const elements = profile.layers.map(() => 0)
   for (const { layer, shape } of profile.parameters) elements[layer]! += elementsOf(shape)
   return elements.map((count) => sizeBytesOf(count, wire))
 }
 
-const problemOf = (
-  facts: PlanningFacts,
-  period: number,
-  wire: Dtype,
-  deadline: Deadline,
-  order: UpdateOrder
-): SyncProblem => {
-  const { profile, phaseSeconds, allReduceSeconds } = facts
-  const bytes = layerBytes(profile, wire)
-  return syncProblem(
-    profile.layers.map(({ forward, backward, optimizer }, index) => ({
-      forwardSeconds: phaseSeconds(forward),
-      backwardSeconds: phaseSeconds(backward),
-      updateSeconds: phaseSeconds(optimizer),
-      communicationSeconds: bytes[index] === 0 ? 0 : allReduceSeconds(bytes[index]!),
-      hasParameters: bytes[index] !== 0
-    })),
-    { period, deadline, order }
-  )
-}
-
-const planPartial = (
-  settings: Extract<DataParallelSettings, { name: "partial-local-sgd" | "dreamddp" }>,
-  facts: PlanningFacts
-): PlannedAlgorithm => {
-  const { period, wire, deadline, order } = settings
-  const problem = problemOf(facts, period, wire, deadline, order)
-  const planned = planSync(problem, settings.name === "dreamddp" ? settings.planner : "equal-number")
-  const sync = settings.name === "dreamddp" && settings.fillBubbles ? fillBubbles(problem, planned) : planned
-  const details: PartialLocalSgdPlan = {
-    sets: sync.sets,
-    order,
-    deadline,
-    overlap: true,
-    wire: wireOf(wire)
-  }
-  return {
-    settings,
-    periodSteps: period,
-    warmupSteps: period,
-    plan: { kind: "partial-local-sgd", sync, problem, details },
-    program: (build, steps) => partialLocalSgd(build, details, steps)
-  }
-}
-
-const planLocalSgd = (
-  settings: Extract<DataParallelSettings, { name: "local-sgd" }>,
-  facts: PlanningFacts
-): PlannedAlgorithm => {
-  const { period, wire } = settings
-  const layers = facts.profile.layers.map((_, index) => facts.profile.layers.length - 1 - index)
-  const sets = Array.from({ length: period }, (_, h) => (h === period - 1 ? layers : []))
-  const details: PartialLocalSgdPlan = {
-    sets,
-    order: "step-then-average",
-    deadline: "end-of-backward",
-    overlap: false,
-    wire: wireOf(wire)
-  }
-  const exposedSeconds = facts.allReduceSeconds(
-    layerBytes(facts.profile, wire).reduce((sum, bytes) => sum + bytes, 0)
-  )
-  return {
-    settings,
-    periodSteps: period,
-    warmupSteps: period,
-    plan: { kind: "local-sgd", exposedSeconds, details },
-    program: (build, steps) => partialLocalSgd(build, details, steps)
-  }
-}
-
-const defaultFragments = 8
-
-const planDiloco = (
-  settings: Extract<DataParallelSettings, { name: "diloco" | "streaming-diloco" }>,
-  { profile }: PlanningFacts
-): Result.Result<PlannedAlgorithm, FragmentSettingsError> => {
-  const streaming = settings.name === "streaming-diloco"
-  const layers = profile.layers.length
-  if (streaming && settings.fragments !== undefined && settings.layersPerFragment !== undefined) {
-    return Result.fail(
-      new FragmentSettingsError({
-        field: "fragments",
-        value: settings.fragments,
-        accepted: "either fragments or layersPerFragment"
-      })
-    )
-  }
-  const schedule = planFragments(
-    streaming
-      ? {
-          layers,
-          period: settings.period,
-          layersPerFragment: Math.min(
-            settings.layersPerFragment ?? Math.ceil(layers / (settings.fragments ?? defaultFragments)),
-            layers
-          ),
-          pattern: settings.pattern,
-          offsets: settings.offsets,
-          delaySteps: settings.delaySteps,
-          localShare: settings.localShare
-        }
-      : {
-          layers,
-          period: settings.period,
-          layersPerFragment: layers,
-          pattern: "sequential",
-          offsets: "rounded",
-          delaySteps: 0,
-          localShare: 0
-        }
-  )
-  return Result.map(schedule, (fragments): PlannedAlgorithm => {
-    const details: DilocoPlan = {
-      schedule: fragments,
-      outerLearningRate: settings.outerLearningRate,
-      outerMomentum: settings.outerMomentum,
-      deadline: settings.deadline,
-      overlap: streaming ? true : settings.overlap,
-      wire: wireOf(settings.wire)
-    }
-    return {
-      settings,
-      periodSteps: settings.period,
-      warmupSteps: settings.period,
-      plan: { kind: "diloco", details },
-      program: (build, steps) => diloco(build, details, steps)
-    }
-  })
-}
+/** For `ignored`: settings that are not as the schema leaves them, of those that change what is learnt alone. */
+export const onlyLearnt = <T extends Readonly<Record<string, unknown>>>(
+  settings: T,
+  defaults: T,
+  fields: ReadonlyArray<keyof T & string>
+): ReadonlyArray<string> =>
+  fields
+    .filter((field) => settings[field] !== defaults[field])
+    .map((field) => `algorithm.${field} changes what is learnt, not how long it takes`)

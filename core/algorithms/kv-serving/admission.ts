@@ -1,11 +1,12 @@
 // What a request needs of memory, before it is let in: admission is by room for a request's whole life, so that nothing that
 // runs is ever evicted for want of memory.
-import { keptGenerated, planChoices, roomsOf, type LayerChoice } from "./choice.ts"
+import { keptGenerated, planChoices } from "./choices.ts"
+import { roomsOf, type LayerChoice } from "./choice.ts"
 import { decodeBytes } from "./decode.ts"
 import { bytesOfSpecs, cacheBytes, tokenLayerBytes, weightBytes, type DecoderModel } from "./model.ts"
 import { listBytes, prefillBytes, tokenSpec } from "./prefill.ts"
 import type { ServingRequest } from "./sequence.ts"
-import type { CacheSettings } from "./settings.ts"
+import type { CacheSettings } from "./methods.ts"
 
 /** Choices and sizes of a request's cache. */
 export interface CachePlan {

@@ -5,13 +5,13 @@ import { printIntegers } from "../../kernels/integer-list.ts"
 import type { MachineError, OutOfMemory } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
-import { keptGenerated } from "./choice.ts"
+import { keptGenerated } from "./choices.ts"
 import { attentionShape, headWidthOf } from "../../models/decoder-layer.ts"
 import { allocAll, chooseNext, compute, headSpecs, type Head } from "../../models/decoder-ops.ts"
 import { aroundAttention, spaceSpecs, submitAll, type Decoder, type Space } from "./decoder.ts"
 import { bytesOfSpecs, type DecoderModel } from "./model.ts"
 import type { Sequence } from "./sequence.ts"
-import type { CacheSettings } from "./settings.ts"
+import type { CacheSettings } from "./methods.ts"
 
 /** A sequence in the batch. */
 export interface Running {

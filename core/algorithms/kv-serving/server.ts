@@ -12,7 +12,7 @@ import { loadDecoder, type Decoder } from "./decoder.ts"
 import type { DecoderModel } from "./model.ts"
 import { cacheSpec } from "./prefill.ts"
 import type { Sequence, ServingRequest } from "./sequence.ts"
-import type { CacheSettings } from "./settings.ts"
+import type { CacheSettings } from "./methods.ts"
 
 export interface ServingPlan {
   readonly model: DecoderModel

@@ -1,203 +1,25 @@
-// From settings to a plan: degrees and gradient cuts by the pure planners, from what a layer's ops cost. The same for both
-// machines; what an op costs is asked of whoever knows.
-import { dtypeBits } from "../../machine/tensor.ts"
-import type { World } from "../../world.ts"
+// A schedule of MoE training as a value: how its lanes and degrees are chosen, and where gradients go. Knows none of them;
+// algorithms.ts lists them.
+import { nameOf, type Algorithm, type SettingsSchema } from "../algorithm.ts"
 import type { MoeModel } from "./model.ts"
-import {
-  chooseDegree,
-  pipelineSeconds,
-  type DegreeModel,
-  type DegreeProblem,
-  type PipelineSeconds
-} from "./plan/degree.ts"
-import {
-  allAtEnd,
-  besideDense,
-  exactPartition,
-  fixedChunks,
-  greedyPartition,
-  partitionBoundSeconds,
-  planOf,
-  type GradientPlan,
-  type GradientProblem
-} from "./plan/gradients.ts"
+import type { GradientPlan, GradientProblem } from "./plan/gradients.ts"
 import type { LaneUse } from "./plan/pipeline.ts"
-import type { MoePlan } from "./program.ts"
-import { layerCosts, type LayerCosts, type OpSeconds } from "./rehearsal.ts"
-import type { MoeTrainingSettings } from "./settings.ts"
 
-/** A simulation (or a run) of one layer's pipelined part, for `planner: simulation`. */
-export type PipelineOracle = (pass: "forward" | "backward", lanes: LaneUse) => PipelineSeconds
-
-export interface PlannedMoe {
-  readonly settings: MoeTrainingSettings
-  readonly plan: MoePlan
-  readonly costs: LayerCosts
-  /** What the model says: of all layers, and for the backward pass at least. */
-  readonly predicted: {
-    readonly forwardSeconds: number
-    readonly backwardSeconds: number
-    readonly backwardBoundSeconds: number
-  }
-  readonly gradients: GradientPlan
+/** Methods, not properties: one of a list stands where any is wanted, and is asked about its own settings only. */
+export interface MoeAlgorithm<S extends SettingsSchema = SettingsSchema> extends Algorithm<S> {
+  readonly lanes: LaneUse
+  /** Whether each pass has a degree of its own; otherwise both have that with the shortest sum. */
+  readonly degreePerPass: boolean
+  /** Where each part of the dense gradients is sent. */
+  gradients(settings: S["Type"], model: MoeModel, problem: GradientProblem): GradientPlan
+  /** Bytes of one message of gradients, where they are cut to a size. */
+  messageBytes?(settings: S["Type"]): number
 }
 
-/** Degrees an algorithm may use. */
-const degreesOf = (settings: MoeTrainingSettings, pass: "forward" | "backward"): ReadonlyArray<number> => {
-  if (settings.name === "deepspeed-moe") return [1]
-  const fixed = pass === "forward" ? settings.forwardDegree : settings.backwardDegree
-  return fixed === undefined ? settings.degrees : [fixed]
-}
-
-export const lanesOf = ({ name }: MoeTrainingSettings): LaneUse => (name === "fsmoe" ? "three" : "two")
-
-/** Every degree that any of the algorithms may use: what costs are needed for. */
-export const allDegrees = (settings: ReadonlyArray<MoeTrainingSettings>): ReadonlyArray<number> =>
-  [
-    ...new Set(settings.flatMap((one) => [...degreesOf(one, "forward"), ...degreesOf(one, "backward")]))
-  ].toSorted((a, b) => a - b)
-
-/** Plans an algorithm for a model in a world. Throws ModelSizeError when the model does not divide over the ranks. */
-export const planMoe = (
-  settings: MoeTrainingSettings,
-  model: MoeModel,
-  world: World,
-  opSeconds: OpSeconds,
-  oracle?: PipelineOracle
-): PlannedMoe =>
-  planWith(settings, model, layerCosts(model, world, allDegrees([settings]), opSeconds), oracle)
-
-/** The same from costs already known, for several algorithms on one model. */
-export const planWith = (
-  settings: MoeTrainingSettings,
-  model: MoeModel,
-  costs: LayerCosts,
-  oracle?: PipelineOracle
-): PlannedMoe => {
-  const lanes = lanesOf(settings)
-  const planner = settings.name === "deepspeed-moe" ? "lanes" : settings.planner
-  const by = (pass: "forward" | "backward"): DegreeModel => {
-    if (planner === "simulation") {
-      if (oracle === undefined) throw new RangeError("planner: simulation without anything to simulate with")
-      return oracle(pass, lanes)
-    }
-    return planner === "cases" ? "model" : "lanes"
-  }
-  const forwardProblem: DegreeProblem = {
-    costs: costs.forward,
-    lanes,
-    degrees: degreesOf(settings, "forward"),
-    by: by("forward")
-  }
-  const free = chooseDegree(forwardProblem)
-  const layers = Array.from({ length: model.layers }, () => ({
-    elements: costs.gradientElements,
-    denseSeconds: costs.denseBackwardSeconds,
-    costs: costs.backward
-  }))
-  const backwardProblem: DegreeProblem = {
-    costs: costs.backward,
-    lanes,
-    degrees: degreesOf(settings, "backward"),
-    by: by("backward")
-  }
-  const both = oneDegree(settings, forwardProblem, backwardProblem)
-  const forward =
-    both === undefined ? free : { degree: both, seconds: pipelineSeconds(forwardProblem)(both, 0) }
-  const problem: GradientProblem = {
-    layers,
-    allReduceSeconds: costs.allReduceSeconds,
-    lanes,
-    degrees: both === undefined ? backwardProblem.degrees : [both],
-    by: backwardProblem.by
-  }
-  const gradients = partitioned(settings, model, problem)
-  const { gradientElements: each, allReduceSeconds } = costs
-  const bytes = dtypeBits[model.dtype] / 8
-  return {
-    settings,
-    costs,
-    gradients,
-    plan: {
-      lanes,
-      forwardDegrees: layers.map(() => forward.degree),
-      // Plans are in the order of the backward pass.
-      backwardDegrees: gradients.degrees.toReversed(),
-      gradients: {
-        moe: gradients.moe,
-        dense: gradients.dense,
-        rest: gradients.rest,
-        messageElements: settings.name === "pipemoe-lina" ? settings.chunkBytes / bytes : undefined
-      }
-    },
-    predicted: {
-      forwardSeconds: model.layers * (forward.seconds + costs.denseForwardSeconds),
-      backwardSeconds: gradients.seconds,
-      backwardBoundSeconds: partitionBoundSeconds(
-        problem,
-        each === 0 ? 0 : (allReduceSeconds(2 * each) - allReduceSeconds(each)) / each
-      )
-    }
-  }
-}
-
-/**
- * FSMoE chooses a degree for each pass; the others have one for both, that with the shortest sum. Undefined where passes
- * choose for themselves, or a scenario has said.
- */
-const oneDegree = (
-  settings: MoeTrainingSettings,
-  forward: DegreeProblem,
-  backward: DegreeProblem
-): number | undefined => {
-  if (settings.name === "fsmoe" || settings.name === "fsmoe-no-iio" || settings.name === "deepspeed-moe") {
-    return undefined
-  }
-  if (settings.forwardDegree !== undefined || settings.backwardDegree !== undefined) return undefined
-  const [there, back] = [pipelineSeconds(forward), pipelineSeconds(backward)]
-  return chooseDegree({
-    ...forward,
-    by: (degree, gradient) => there(degree, gradient) + back(degree, gradient)
-  }).degree
-}
-
-const partitioned = (
-  settings: MoeTrainingSettings,
-  model: MoeModel,
-  problem: GradientProblem
-): GradientPlan => {
-  switch (settings.name) {
-    case "deepspeed-moe":
-    case "tutel":
-      return allAtEnd(problem)
-    case "tutel-improved":
-      return besideDense(problem)
-    case "pipemoe-lina":
-      return fixedChunks(problem, (settings.chunkBytes * 8) / dtypeBits[model.dtype])
-    case "fsmoe":
-    case "fsmoe-no-iio": {
-      const plan = settings.partition === "greedy" ? greedyPartition(problem) : exactPartition(problem)
-      return wholeElements(problem, plan)
-    }
-  }
-}
-
-/** Cuts between elements, never inside one: each place's end is rounded down. */
-const wholeElements = (problem: GradientProblem, plan: GradientPlan): GradientPlan => {
-  let exact = 0
-  let whole = 0
-  const cut = (elements: number): number => {
-    exact += elements
-    const end = Math.floor(exact + 1e-6)
-    const own = end - whole
-    whole = end
-    return own
-  }
-  const moe: Array<number> = []
-  const dense: Array<number> = []
-  plan.moe.forEach((elements, index) => {
-    moe.push(cut(elements))
-    dense.push(cut(plan.dense[index]!))
-  })
-  return planOf(problem, moe, dense)
-}
+/** The value, named as its schema says. */
+export const moeAlgorithm = <S extends SettingsSchema>(
+  parts: Omit<MoeAlgorithm<S>, "name">
+): MoeAlgorithm<S> => ({
+  name: nameOf(parts.settings),
+  ...parts
+})

@@ -1,4 +1,6 @@
 // Data-parallel training as a family: its metrics and words.
+import { titlesOf } from "../../../core/algorithms/algorithm.ts"
+import { dataParallelAlgorithms } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { ignored } from "./ignored.ts"
@@ -44,15 +46,7 @@ export const dataParallel: Family<DataParallelScenario> = {
     ["training", "text"],
     ["world", "links", "wan", "pairs"]
   ],
-  displayNames: {
-    "s-sgd": "S-SGD",
-    ddp: "DDP",
-    "local-sgd": "Local SGD",
-    "partial-local-sgd": "Partial local SGD",
-    dreamddp: "DreamDDP",
-    diloco: "DiLoCo",
-    "streaming-diloco": "Streaming DiLoCo"
-  },
+  displayNames: titlesOf(dataParallelAlgorithms),
   baselines: ["ddp", "s-sgd"],
   verb: "trains",
   caveat:

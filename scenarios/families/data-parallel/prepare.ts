@@ -2,11 +2,8 @@
 // collectives cost, and what the algorithm decides.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import {
-  planDataParallel,
-  type PlannedAlgorithm,
-  type PlanningFacts
-} from "../../../core/algorithms/data-parallel/algorithm.ts"
+import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"

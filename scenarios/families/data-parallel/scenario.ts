@@ -13,7 +13,7 @@ import {
   Path,
   WorldSettings
 } from "../../sections.ts"
-import { DataParallelSettings } from "../../../core/algorithms/data-parallel/settings.ts"
+import { DataParallelSettings } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import { TrainingSettings } from "./training-settings.ts"
 
 export const DataParallelScenario = Schema.Struct({

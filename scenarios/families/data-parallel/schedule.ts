@@ -1,12 +1,8 @@
 // What the algorithm's planner decides for a scenario of data-parallel training, and what other planners would have.
 import * as Effect from "effect/Effect"
 import type { InputError } from "../../../core/input-error.ts"
-import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import { layerBytes, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import type { DataParallelScenario } from "./scenario.ts"
-import type { SyncProblem } from "../../../core/algorithms/data-parallel/plan/cost.ts"
-import { planSync } from "../../../core/algorithms/data-parallel/plan/planners.ts"
-import type { SyncPlan } from "../../../core/algorithms/data-parallel/plan/sync-plan.ts"
-import { sizeBytesOf, elementsOf } from "../../../core/machine/tensor.ts"
 import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Told } from "../../family.ts"
 import type { Loader } from "../../load.ts"
@@ -20,7 +16,7 @@ export const schedule = (
   loader: Loader
 ): Effect.Effect<Told, InputError> =>
   Effect.map(planScenario(scenario, file, loader), (plan) => {
-    const json = scheduleOf(plan)
+    const json = scheduleOf(plan, scenario.algorithm.name)
     const head = `${scenario.name}: ${json.algorithm} on ${plan.world.size} ranks, ${plan.profile.layers.length} layers`
     return { json, lines: [head, "", ...printSchedule(json)] }
   })
@@ -40,13 +36,6 @@ interface StepJson {
   readonly exposedSeconds: number
 }
 
-interface PlannerJson {
-  readonly planner: string
-  readonly exposedSeconds: number
-  readonly lowerBoundSeconds: number
-  readonly optimal: boolean
-}
-
 interface FragmentJson {
   readonly layers: ReadonlyArray<string>
   readonly sizeBytes: number
@@ -54,87 +43,50 @@ interface FragmentJson {
   readonly applyAfterStep: number
 }
 
-interface ScheduleJson {
+interface ScheduleJson extends Omit<PlanDescription, "buckets" | "steps" | "fragments"> {
   readonly algorithm: string
-  readonly kind: PlannedAlgorithm["plan"]["kind"]
   readonly periodSteps: number
   readonly buckets?: ReadonlyArray<BucketJson>
   readonly steps?: ReadonlyArray<StepJson>
-  /** Stall of one period that the plan leaves, by the planner's own reckoning. */
-  readonly exposedSeconds?: number
-  readonly lowerBoundSeconds?: number
-  readonly planner?: string
-  readonly planners?: ReadonlyArray<PlannerJson>
   readonly fragments?: ReadonlyArray<FragmentJson>
-  readonly delaySteps?: number
-  readonly localShare?: number
 }
 
-const scheduleOf = ({ planned, profile, facts }: ScenarioPlan): ScheduleJson => {
-  const { plan, periodSteps, settings } = planned
+const scheduleOf = ({ planned, profile, facts }: ScenarioPlan, algorithm: string): ScheduleJson => {
+  const { periodSteps, wire } = planned
+  const { buckets, steps, fragments, ...figures } = planned.describe()
   const name = (layer: number): string => profile.layers[layer]?.name ?? String(layer)
-  const base = { algorithm: settings.name, kind: plan.kind, periodSteps }
-  switch (plan.kind) {
-    case "ddp":
-      return {
-        ...base,
-        buckets: plan.buckets.map(({ parameters, sizeBytes, dtype, readyAfter }) => ({
-          parameters: parameters.length,
-          sizeBytes,
-          dtype,
-          readyAfterLayer: name(profile.parameters[readyAfter]?.layer ?? 0),
-          allReduceSeconds: facts.allReduceSeconds(sizeBytes)
-        }))
-      }
-    case "partial-local-sgd":
-      return {
-        ...base,
-        planner: plan.sync.method,
-        steps: stepsOf(plan.sync, name),
-        exposedSeconds: plan.sync.exposedSeconds,
-        lowerBoundSeconds: plan.sync.lowerBoundSeconds,
-        planners: comparePlanners(plan.problem)
-      }
-    case "local-sgd":
-      return {
-        ...base,
-        exposedSeconds: plan.exposedSeconds,
-        steps: plan.details.sets.map((set, step) => ({
-          layers: set.map(name),
-          exposedSeconds: step === periodSteps - 1 ? plan.exposedSeconds : 0
-        }))
-      }
-    case "diloco": {
-      const { schedule } = plan.details
-      const wire = settings.wire
-      return {
-        ...base,
-        delaySteps: schedule.delaySteps,
-        localShare: schedule.localShare,
-        fragments: schedule.fragments.map(({ layers, sendAfterStep }) => ({
-          layers: layers.map(name),
-          sizeBytes: profile.parameters
-            .filter(({ layer }) => layers.includes(layer))
-            .reduce((sum, { shape }) => sum + sizeBytesOf(elementsOf(shape), wire), 0),
-          sendAfterStep,
-          applyAfterStep: sendAfterStep + schedule.delaySteps
-        }))
-      }
-    }
+  return {
+    algorithm,
+    periodSteps,
+    ...(buckets === undefined
+      ? {}
+      : {
+          buckets: buckets.map(({ parameters, sizeBytes, dtype, readyAfter }) => ({
+            parameters: parameters.length,
+            sizeBytes,
+            dtype,
+            readyAfterLayer: name(profile.parameters[readyAfter]?.layer ?? 0),
+            allReduceSeconds: facts.allReduceSeconds(sizeBytes)
+          }))
+        }),
+    ...figures,
+    ...(steps === undefined
+      ? {}
+      : {
+          steps: steps.map(({ layers, exposedSeconds }) => ({ layers: layers.map(name), exposedSeconds }))
+        }),
+    ...(fragments === undefined
+      ? {}
+      : {
+          fragments: fragments.map(({ layers, sendAfterStep }) => ({
+            layers: layers.map(name),
+            sizeBytes: layers.reduce((sum, layer) => sum + layerBytes(profile, wire)[layer]!, 0),
+            sendAfterStep,
+            applyAfterStep: sendAfterStep + (figures.delaySteps ?? 0)
+          }))
+        })
   }
 }
-
-const stepsOf = (sync: SyncPlan, name: (layer: number) => string): ReadonlyArray<StepJson> =>
-  sync.sets.map((set, step) => ({
-    layers: set.map(name),
-    exposedSeconds: sync.perIterationSeconds[step] ?? 0
-  }))
-
-const comparePlanners = (problem: SyncProblem): ReadonlyArray<PlannerJson> =>
-  (["equal-number", "published", "contiguous", "assignment"] as const).map((planner) => {
-    const { exposedSeconds, lowerBoundSeconds, exact } = planSync(problem, planner)
-    return { planner, exposedSeconds, lowerBoundSeconds, optimal: exact }
-  })
 
 const printSchedule = (schedule: ScheduleJson): ReadonlyArray<string> => [
   ...(schedule.buckets === undefined ? [] : printBuckets(schedule.buckets)),
@@ -201,7 +153,7 @@ const printSteps = (schedule: ScheduleJson, steps: ReadonlyArray<StepJson>): Rea
 }
 
 const printPlanners = (
-  planners: ReadonlyArray<PlannerJson>,
+  planners: NonNullable<PlanDescription["planners"]>,
   chosen: string | undefined
 ): ReadonlyArray<string> => {
   const bound = Math.max(...planners.map(({ lowerBoundSeconds }) => lowerBoundSeconds))

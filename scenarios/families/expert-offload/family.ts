@@ -1,9 +1,10 @@
 // Generation with offloaded experts as a family: its words.
+import { titlesOf } from "../../../core/algorithms/algorithm.ts"
+import { offloadAlgorithms } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { ignored } from "./ignored.ts"
 import { metrics } from "./metrics.ts"
-import { displayNames } from "./names.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
 
@@ -11,9 +12,9 @@ export const expertOffload: Family<ExpertOffloadScenario> = {
   task: "expert-offload",
   metrics,
   fileFields: [["routing", "trace"], ["costs"], ["algorithm", "predictor", "weights"]],
-  displayNames,
+  displayNames: titlesOf(offloadAlgorithms),
   baselines: ["lru", "on-demand"],
-  hindsight: ["optimum", "static-popular"],
+  hindsight: offloadAlgorithms.filter(({ hindsight }) => hindsight === true).map(({ name }) => name),
   verb: "decodes",
   caveat: "Time per decoding step of the whole batch, after the warm-up; prefill is a metric of its own.",
   ignored,

@@ -1,5 +1,6 @@
 // Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
 import type { ExpertOffloadScenario } from "./scenario.ts"
+import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
 import type { RunFacts } from "../../family.ts"
 import { deviceWarnings, seedWarnings } from "../../ignored.ts"
@@ -12,9 +13,9 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(`cache.scope has no effect: the slots of ${algorithm.name} are ${scope}`)
   if (cache.stagingSlots !== 1 && !usesStaging(algorithm))
     warnings.push(`cache.stagingSlots has no effect: with ${algorithm.name} every loaded expert takes a slot`)
-  if (cache.writeBack !== "none" && algorithm.name === "on-demand")
+  if (cache.writeBack !== "none" && !offloadAlgorithmNamed(algorithm.name).retains)
     warnings.push(
-      "cache.writeBack has no effect: with on-demand no expert is kept, so none leaves for another"
+      `cache.writeBack has no effect: with ${algorithm.name} no expert is kept, so none leaves for another`
     )
   const random =
     !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")

@@ -16,7 +16,7 @@ import type { SlotScope } from "../../../core/algorithms/expert-offload/optimum.
 import { featureNames, PredictorWeights } from "../../../core/algorithms/expert-offload/predictor/trained.ts"
 import { routingPresets } from "../../../core/algorithms/expert-offload/routing-generator.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
-import type { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/settings.ts"
+import type { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, makeStrategy, type Strategy } from "../../../core/algorithms/expert-offload/strategy.ts"
 import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
 import { InputError } from "../../../core/input-error.ts"

@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import { Positive, withDefault } from "../../../core/fields.ts"
 import { commonFields, DeviceSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
 import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
-import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/settings.ts"
+import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
 
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 

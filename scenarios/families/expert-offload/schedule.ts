@@ -7,14 +7,14 @@ import { fewestLoads } from "../../../core/algorithms/expert-offload/optimum.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 import {
   ExpertOffloadSettings,
-  expertOffloadNames
-} from "../../../core/algorithms/expert-offload/settings.ts"
+  expertOffloadNames,
+  offloadAlgorithmNamed
+} from "../../../core/algorithms/expert-offload/algorithms.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import { formatShare } from "../../../core/units.ts"
 import type { Told } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { alignColumns } from "../../table.ts"
-import { displayNames } from "./names.ts"
 import { prepare } from "./prepare.ts"
 
 export const schedule = (
@@ -49,7 +49,7 @@ export const schedule = (
           [
             ["", "slots", "loads", "prefetched", "useless", "in a slot", "fewest"],
             ...rows.map((row) => [
-              displayNames[row.algorithm] ?? row.algorithm,
+              offloadAlgorithmNamed(row.algorithm).title,
               row.scope,
               String(row.loads),
               String(row.prefetches),

@@ -1,4 +1,6 @@
 // Serving with a key/value cache as a family: its metrics and words.
+import { titlesOf } from "../../../core/algorithms/algorithm.ts"
+import { cacheMethodList } from "../../../core/algorithms/kv-serving/methods.ts"
 import type { KvServingScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { ignored } from "./ignored.ts"
@@ -118,15 +120,7 @@ export const kvServing: Family<KvServingScenario> = {
     ["requests", "trace"],
     ["costs", "ops"]
   ],
-  displayNames: {
-    full: "Full cache",
-    "streaming-llm": "StreamingLLM",
-    h2o: "H2O",
-    snapkv: "SnapKV",
-    pyramidkv: "PyramidKV",
-    chunkkv: "ChunkKV",
-    shotkv: "ShotKV"
-  },
+  displayNames: titlesOf(cacheMethodList),
   baselines: ["full"],
   verb: "serves",
   caveat:

@@ -1,10 +1,11 @@
 // Fields of a serving scenario that change nothing for what it chooses.
+import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts"
 import type { KvServingScenario } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
 import { deviceWarnings, faultWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
-  ...algorithmWarnings(scenario),
+  ...(cacheMethodNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...requestWarnings(scenario),
   ...transferWarnings(scenario),
   ...deviceWarnings(scenario.device, "measured", facts),
@@ -12,16 +13,6 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
   ...seedWarnings(scenario)
 ]
-
-const algorithmWarnings = ({ algorithm }: KvServingScenario): ReadonlyArray<string> => {
-  if (algorithm.name !== "chunkkv" || algorithm.rule !== "paper") return []
-  const warnings: Array<string> = []
-  if (algorithm.kernel !== 5)
-    warnings.push("algorithm.kernel has no effect: the paper's rule does not pool scores")
-  if (algorithm.pooling !== "avg")
-    warnings.push("algorithm.pooling has no effect: the paper's rule does not pool scores")
-  return warnings
-}
 
 const requestWarnings = ({ requests }: KvServingScenario): ReadonlyArray<string> =>
   "count" in requests && requests.perSecond === undefined && requests.arrivals !== "poisson"
@@ -65,7 +56,7 @@ const seedWarnings = ({ seed, requests, jitter, algorithm }: KvServingScenario):
     (typeof requests.prompt !== "number" ||
       typeof requests.output !== "number" ||
       (requests.perSecond !== undefined && requests.arrivals === "poisson"))
-  const kept = algorithm.name === "chunkkv" || algorithm.name === "shotkv"
+  const kept = cacheMethodNamed(algorithm.name).mustBeRead
   return seed !== 0 && !drawn && jitter === 0 && !kept
     ? ["seed has no effect: neither requests nor times nor what is kept are drawn"]
     : []

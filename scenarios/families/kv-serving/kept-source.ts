@@ -1,6 +1,6 @@
 // Which tokens a choice keeps when no values are carried: the choice's own reference kernels on scores drawn evenly. Time and
 // memory depend on how many tokens stay, hardly on which.
-import { planChoices } from "../../../core/algorithms/kv-serving/choice.ts"
+import { planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
 import { evaluate } from "../../../core/kernels/evaluate.ts"

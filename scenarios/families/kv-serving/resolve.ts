@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
-import { checkSettings } from "../../../core/algorithms/kv-serving/choice.ts"
+import { checkSettings } from "../../../core/algorithms/kv-serving/choices.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
 import { namedModels, type KvServingScenario, type ServingModel } from "./scenario.ts"

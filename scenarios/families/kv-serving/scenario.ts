@@ -14,7 +14,7 @@ import {
 } from "../../sections.ts"
 import { Bandwidth, Flops, Seconds } from "../../../core/units.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
-import { CacheSettings } from "../../../core/algorithms/kv-serving/settings.ts"
+import { CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 
 const llama31 = { vocabulary: 128_256, tied: false, ropeBase: 500_000, dtype: "bfloat16" } as const
 

@@ -1,6 +1,6 @@
 // Why the communication of an MoE layer is, or is not, hidden: which resource each pass is bound by at its degree, what stands
 // against what, and what would change it. From the plan alone; the timeline's side of the story is sim/explain's.
-import type { PlannedMoe } from "../../../core/algorithms/moe-training/algorithm.ts"
+import type { PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import {
   caseOf,
   laneSeconds,
@@ -83,7 +83,7 @@ const reasonsOf = (
   const reasons: Array<string> = []
   if (r === 1) {
     reasons.push(
-      settings.name === "deepspeed-moe"
+      !("degrees" in settings)
         ? "one chunk: nothing can overlap; this algorithm does not pipeline"
         : "one chunk: nothing can overlap; more chunks would pay more in fixed costs than they hide"
     )

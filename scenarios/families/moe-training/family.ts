@@ -1,5 +1,7 @@
 // MoE training as a family: its metrics and words.
 import * as Effect from "effect/Effect"
+import { titlesOf } from "../../../core/algorithms/algorithm.ts"
+import { moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
 import type { MoeTrainingScenario } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
@@ -192,14 +194,7 @@ export const moeTrainingFamily: Family<MoeTrainingScenario> = {
     ["routing", "trace"],
     ["world", "links", "wan", "pairs"]
   ],
-  displayNames: {
-    "deepspeed-moe": "DeepSpeed-MoE",
-    tutel: "Tutel",
-    "tutel-improved": "Tutel-Improved",
-    "pipemoe-lina": "PipeMoE+Lina",
-    "fsmoe-no-iio": "FSMoE-No-IIO",
-    fsmoe: "FSMoE"
-  },
+  displayNames: titlesOf(moeAlgorithms),
   baselines: ["tutel", "deepspeed-moe"],
   verb: "trains",
   caveat: "Time of the MoE layers alone: embedding, loss and optimizer are left out.",

@@ -6,7 +6,7 @@ import {
   planWith,
   type PipelineOracle,
   type PlannedMoe
-} from "../../../core/algorithms/moe-training/algorithm.ts"
+} from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"

@@ -14,7 +14,7 @@ import {
 import { Seconds } from "../../../core/units.ts"
 import { gateNames } from "../../../core/algorithms/moe-training/model.ts"
 import { costScopes, costUnits } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
-import { MoeTrainingSettings } from "../../../core/algorithms/moe-training/settings.ts"
+import { MoeTrainingSettings } from "../../../core/algorithms/moe-training/algorithms.ts"
 
 const NonNegative = Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))
 

@@ -1,5 +1,6 @@
 // One scenario of serving, from its settings to its result.
 import * as Effect from "effect/Effect"
+import { isSized } from "../../../core/algorithms/kv-serving/choices.ts"
 import type { KvServingScenario } from "../../../scenarios/families/kv-serving/scenario.ts"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { InputError } from "../../../core/input-error.ts"
@@ -60,7 +61,7 @@ export const runKvServing = (
     const outcomes = simulated.ranks.map(({ value }) => value)
     const times = requestTimes(outcomes, plan.model)
     const { makespanSeconds } = simulated
-    const sends = transfer.to === "node" && plan.settings.name !== "full"
+    const sends = transfer.to === "node" && isSized(plan.settings)
     const breakEven = sends ? yield* breakEvenOf(plan, costs, transfer.latency, seed) : undefined
     return {
       result: {

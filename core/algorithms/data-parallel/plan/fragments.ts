@@ -2,7 +2,7 @@
 // inner steps; nothing of tensors, optimizers or links.
 
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
+import { SettingsError } from "../../algorithm.ts"
 
 export interface FragmentSettings {
   /** L, layers that are synchronised (embeddings included if they are layers). */
@@ -37,20 +37,6 @@ export interface FragmentPlan {
   readonly peakShare: number
 }
 
-/** A setting of a fragment plan that cannot be honoured. */
-export class FragmentSettingsError extends Schema.TaggedError<FragmentSettingsError>()(
-  "FragmentSettingsError",
-  {
-    field: Schema.String,
-    value: Schema.Number,
-    accepted: Schema.String
-  }
-) {
-  override get message(): string {
-    return `${this.field}: ${this.value} is not accepted; expected ${this.accepted}`
-  }
-}
-
 /**
  * The fragments and their send times. P = ceil(L / layersPerFragment) fragments; fragment p (0-based) is sent after step
  * t_p = round((p+1) H/P) of every period, so the last one at its end.
@@ -59,12 +45,10 @@ export class FragmentSettingsError extends Schema.TaggedError<FragmentSettingsEr
  * that is less than the shortest gap between two sends (H/P, rounded as the offsets are), so that at most one fragment
  * is in flight; 0 <= alpha <= 1.
  */
-export const planFragments = (
-  settings: FragmentSettings
-): Result.Result<FragmentPlan, FragmentSettingsError> => {
+export const planFragments = (settings: FragmentSettings): Result.Result<FragmentPlan, SettingsError> => {
   const { layers, period, layersPerFragment, delaySteps, localShare } = settings
   const refuse = (field: keyof FragmentSettings, value: number, accepted: string) =>
-    Result.fail(new FragmentSettingsError({ field, value, accepted }))
+    Result.fail(new SettingsError({ field, value, accepted }))
   if (!Number.isSafeInteger(layers) || layers < 1) return refuse("layers", layers, "a whole number >= 1")
   if (!Number.isSafeInteger(period) || period < 1)
     return refuse("period", period, "a whole number of steps >= 1")

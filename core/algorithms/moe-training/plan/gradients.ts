@@ -274,3 +274,23 @@ export const partitionBoundSeconds = (problem: GradientProblem, secondsPerElemen
   }
   return base + exposed
 }
+
+/** Cuts between elements, never inside one: each place's end is rounded down. */
+export const wholeElements = (problem: GradientProblem, plan: GradientPlan): GradientPlan => {
+  let exact = 0
+  let whole = 0
+  const cut = (elements: number): number => {
+    exact += elements
+    const end = Math.floor(exact + 1e-6)
+    const own = end - whole
+    whole = end
+    return own
+  }
+  const moe: Array<number> = []
+  const dense: Array<number> = []
+  plan.moe.forEach((elements, index) => {
+    moe.push(cut(elements))
+    dense.push(cut(plan.dense[index]!))
+  })
+  return planOf(problem, moe, dense)
+}

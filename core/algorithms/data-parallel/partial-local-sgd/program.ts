@@ -1,13 +1,13 @@
 // Local SGD in which each step averages only some layers' parameters, so that over a period every layer is averaged
 // once (DreamDDP, arXiv:2502.11058; partial local SGD). Averaging every layer at the period's last step is Local SGD.
 import * as Effect from "effect/Effect"
-import { kernels } from "../../kernels/catalogue.ts"
-import { Lane } from "../../machine/lane.ts"
-import { Machine, type Program } from "../../machine/machine.ts"
-import { collective, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor } from "../../machine/tensor.ts"
-import type { Deadline } from "./plan/cost.ts"
-import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
+import { kernels } from "../../../kernels/catalogue.ts"
+import { Lane } from "../../../machine/lane.ts"
+import { Machine, type Program } from "../../../machine/machine.ts"
+import { collective, type Op } from "../../../machine/op.ts"
+import type { Dtype, Tensor } from "../../../machine/tensor.ts"
+import type { Deadline } from "../plan/cost.ts"
+import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "../training-model.ts"
 
 export interface PartialLocalSgdPlan {
   /** For each step of the period, the layers (forward index) whose parameters are averaged. */

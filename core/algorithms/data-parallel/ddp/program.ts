@@ -2,13 +2,13 @@
 // still runs (PyTorch DistributedDataParallel; wait-free backpropagation). One bucket that is sent after the backward
 // pass is plain S-SGD.
 import * as Effect from "effect/Effect"
-import { kernels } from "../../kernels/catalogue.ts"
-import { Lane } from "../../machine/lane.ts"
-import { Machine, type Program } from "../../machine/machine.ts"
-import { collective, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor } from "../../machine/tensor.ts"
-import type { Deadline } from "./plan/cost.ts"
-import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "./training-model.ts"
+import { kernels } from "../../../kernels/catalogue.ts"
+import { Lane } from "../../../machine/lane.ts"
+import { Machine, type Program } from "../../../machine/machine.ts"
+import { collective, type Op } from "../../../machine/op.ts"
+import type { Dtype, Tensor } from "../../../machine/tensor.ts"
+import type { Deadline } from "../plan/cost.ts"
+import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "../training-model.ts"
 
 /** One parameter's gradient: a layer, and which of its parameters. */
 export interface GradientRef {

@@ -3,14 +3,14 @@
 // DiLoCo is one fragment of all layers that is applied at once; Streaming DiLoCo sends P fragments at offsets, tau steps
 // before they are applied, and mixes the result with what the rank has learnt meanwhile.
 import * as Effect from "effect/Effect"
-import { kernels } from "../../kernels/catalogue.ts"
-import { Lane } from "../../machine/lane.ts"
-import { Machine, type Program } from "../../machine/machine.ts"
-import { collective, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor } from "../../machine/tensor.ts"
-import type { Deadline } from "./plan/cost.ts"
-import type { FragmentPlan } from "./plan/fragments.ts"
-import { elementwise, submitAll, waitFor, type TrainingModelBuilder } from "./training-model.ts"
+import { kernels } from "../../../kernels/catalogue.ts"
+import { Lane } from "../../../machine/lane.ts"
+import { Machine, type Program } from "../../../machine/machine.ts"
+import { collective, type Op } from "../../../machine/op.ts"
+import type { Dtype, Tensor } from "../../../machine/tensor.ts"
+import type { Deadline } from "../plan/cost.ts"
+import type { FragmentPlan } from "../plan/fragments.ts"
+import { elementwise, submitAll, waitFor, type TrainingModelBuilder } from "../training-model.ts"
 
 export interface DilocoPlan {
   /** Which layers are sent after which step, when they are applied, and how much of the local weights survives. */

@@ -1,0 +1,44 @@
+// Gradients in buckets, planned: what S-SGD and DDP share.
+import { elementsOf, sizeBytesOf, type Dtype } from "../../../machine/tensor.ts"
+import type { Profile } from "../../../profile.ts"
+import { wireOf, type PlannedAlgorithm } from "../algorithm.ts"
+import type { Bucket, GradientSize } from "../plan/buckets.ts"
+import { distributedDataParallel, type DdpPlan, type GradientRef } from "./program.ts"
+
+/** Limits count the gradients' own bytes, as PyTorch's do, whatever they are rounded to on the wire. */
+export const gradientSizes = (profile: Profile): ReadonlyArray<GradientSize> =>
+  profile.parameters.map(({ layer, shape, dtype }) => ({
+    layer,
+    sizeBytes: sizeBytesOf(elementsOf(shape), "float32"),
+    dtype
+  }))
+
+/** Index of each parameter among its layer's, in the profile's gradient-ready order. */
+const gradientRefs = (profile: Profile): ReadonlyArray<GradientRef> => {
+  const seen = new Map<number, number>()
+  return profile.parameters.map(({ layer }) => {
+    const parameter = seen.get(layer) ?? 0
+    seen.set(layer, parameter + 1)
+    return { layer, parameter }
+  })
+}
+
+export const planBuckets = (
+  profile: Profile,
+  buckets: ReadonlyArray<Bucket>,
+  { wire, ...how }: Pick<DdpPlan, "overlap" | "deadline"> & { readonly wire: Dtype }
+): PlannedAlgorithm => {
+  const refs = gradientRefs(profile)
+  const plan: DdpPlan = {
+    ...how,
+    buckets: buckets.map(({ parameters }) => parameters.map((index) => refs[index]!)),
+    wire: wireOf(wire)
+  }
+  return {
+    periodSteps: 1,
+    warmupSteps: 1,
+    wire,
+    describe: () => ({ buckets }),
+    program: (build, steps) => distributedDataParallel(build, plan, steps)
+  }
+}

@@ -1,0 +1,62 @@
+// A few layers averaged in each step, planned: what partial local SGD and DreamDDP share.
+import type { Dtype } from "../../../machine/tensor.ts"
+import { layerBytes, wireOf, type PlannedAlgorithm, type PlanningFacts } from "../algorithm.ts"
+import { syncProblem, type Deadline, type SyncProblem, type UpdateOrder } from "../plan/cost.ts"
+import { planSync, syncPlanners } from "../plan/planners.ts"
+import type { SyncMethod, SyncPlan } from "../plan/sync-plan.ts"
+import { partialLocalSgd, type PartialLocalSgdPlan } from "./program.ts"
+
+export interface PartialSettings {
+  readonly period: number
+  readonly wire: Dtype
+  readonly deadline: Deadline
+  readonly order: UpdateOrder
+}
+
+const problemOf = (
+  { profile, phaseSeconds, allReduceSeconds }: PlanningFacts,
+  { period, wire, deadline, order }: PartialSettings
+): SyncProblem => {
+  const bytes = layerBytes(profile, wire)
+  return syncProblem(
+    profile.layers.map(({ forward, backward, optimizer }, index) => ({
+      forwardSeconds: phaseSeconds(forward),
+      backwardSeconds: phaseSeconds(backward),
+      updateSeconds: phaseSeconds(optimizer),
+      communicationSeconds: bytes[index] === 0 ? 0 : allReduceSeconds(bytes[index]!),
+      hasParameters: bytes[index] !== 0
+    })),
+    { period, deadline, order }
+  )
+}
+
+/** The sets that `choose` finds for the problem that the model and the links pose. */
+export const planSets = (
+  settings: PartialSettings,
+  facts: PlanningFacts,
+  choose: (problem: SyncProblem) => SyncPlan
+): PlannedAlgorithm => {
+  const problem = problemOf(facts, settings)
+  const sync = choose(problem)
+  const { period, order, deadline, wire } = settings
+  const plan: PartialLocalSgdPlan = { sets: sync.sets, order, deadline, overlap: true, wire: wireOf(wire) }
+  return {
+    periodSteps: period,
+    warmupSteps: period,
+    wire,
+    describe: () => ({
+      planner: sync.method,
+      steps: sync.sets.map((layers, step) => ({
+        layers,
+        exposedSeconds: sync.perIterationSeconds[step] ?? 0
+      })),
+      exposedSeconds: sync.exposedSeconds,
+      lowerBoundSeconds: sync.lowerBoundSeconds,
+      planners: (Object.keys(syncPlanners) as ReadonlyArray<SyncMethod>).map((planner) => {
+        const { exposedSeconds, lowerBoundSeconds, exact } = planSync(problem, planner)
+        return { planner, exposedSeconds, lowerBoundSeconds, optimal: exact }
+      })
+    }),
+    program: (build, steps) => partialLocalSgd(build, plan, steps)
+  }
+}

@@ -1,0 +1,84 @@
+// Streaming DiLoCo: fragments of a few layers at staggered steps, applied `delaySteps` later.
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { withDefault } from "../../../fields.ts"
+import { arbitrary, defaultsOf, said, SettingsError } from "../../algorithm.ts"
+import { dataParallelAlgorithm, onlyLearnt } from "../algorithm.ts"
+import { planDiloco } from "../diloco/planned.ts"
+import { DeadlineSetting, drawnDeadline, drawnWire, Period, Share, WireDtype } from "../fields.ts"
+
+/** The paper's 24 layers by 3. */
+const usualFragments = 8
+
+const settings = Schema.Struct({
+  name: Schema.Literal("streaming-diloco"),
+  period: withDefault(Period, 100),
+  /** How many fragments the layers are divided into; default 8, as the paper's 24 layers by 3. */
+  fragments: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** The same, said by the layers in each: not with `fragments`. */
+  layersPerFragment: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  pattern: withDefault(Schema.Literals(["strided", "sequential"]), "strided"),
+  offsets: withDefault(Schema.Literals(["rounded", "even"]), "rounded"),
+  /** tau. */
+  delaySteps: withDefault(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), 1),
+  /** alpha: share of the rank's own weights that survives when the outer result is applied. */
+  localShare: withDefault(Share, 0.5),
+  outerLearningRate: withDefault(Schema.Number, 0.4),
+  outerMomentum: withDefault(Share, 0.9),
+  wire: withDefault(WireDtype, "float4"),
+  deadline: withDefault(DeadlineSetting, "next-use")
+})
+
+export const streamingDiloco = dataParallelAlgorithm({
+  title: "Streaming DiLoCo",
+  settings,
+  plan: (own, { profile }) => {
+    const layers = profile.layers.length
+    const { fragments, layersPerFragment } = own
+    if (fragments !== undefined && layersPerFragment !== undefined) {
+      const accepted = "either fragments or layersPerFragment"
+      return Result.fail(new SettingsError({ field: "fragments", value: fragments, accepted }))
+    }
+    const each = layersPerFragment ?? Math.ceil(layers / (fragments ?? usualFragments))
+    return planDiloco(
+      { ...own, layers, layersPerFragment: Math.min(each, layers) },
+      { ...own, overlap: true }
+    )
+  },
+  ignored: (own) =>
+    onlyLearnt(own, defaultsOf(settings), ["outerLearningRate", "outerMomentum", "localShare"]),
+  arbitrary: ({ maxPeriod }) =>
+    arbitrary(
+      {
+        period: { from: 1, to: maxPeriod },
+        wire: drawnWire,
+        deadline: drawnDeadline,
+        fragmentSize: { from: 0, to: 7 },
+        pattern: ["strided", "sequential"],
+        offsets: ["rounded", "even"],
+        delay: { from: 0, to: 5 },
+        localShare: [0.5, 0, 1, 0.25]
+      },
+      ({ period, fragmentSize, delay, pattern, offsets, localShare, ...drawn }, layers) => {
+        const layersPerFragment = 1 + (fragmentSize % layers)
+        const fragments = Math.ceil(layers / layersPerFragment)
+        // Every fragment needs a step of its own; even offsets need as many steps for each.
+        const own =
+          offsets === "even"
+            ? fragments * Math.max(1, Math.floor(period / fragments))
+            : Math.max(fragments, period)
+        // A fragment is back before the next leaves; rounding may shorten the gap by one step.
+        const gap = own % fragments === 0 ? own / fragments : Math.floor(own / fragments)
+        return {
+          name: "streaming-diloco" as const,
+          period: own,
+          layersPerFragment,
+          pattern,
+          offsets,
+          delaySteps: delay % Math.max(1, gap),
+          localShare,
+          ...said(drawn)
+        }
+      }
+    )
+})
