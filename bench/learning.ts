@@ -10,7 +10,8 @@ import * as os from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import { prepareTraining } from "../exec/cli/prepare.ts"
+import { observed } from "../core/algorithms/data-parallel/observe.ts"
+import { prepareTraining } from "../scenarios/families/data-parallel/kernels.ts"
 import { training } from "../exec/train/train.ts"
 import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
@@ -93,19 +94,34 @@ const train = (overrides: Overrides, from?: Parameters) =>
     const steps = scenario.steps!
     const parameters = new Map<string, TensorData>()
     let model: TrainingModel | undefined
-    const { run, learnt } = training({
-      world: prepared.world,
-      build: Effect.tap(prepared.build, (built) => Effect.sync(() => (model = built))),
-      program: prepared.planned.program,
-      steps,
-      batchTokens: prepared.batchTokens,
-      evaluation: { everySteps: Math.floor(steps / evaluations), batches: heldOutBatches },
-      initial: (_, { name }) => from?.get(name),
-      atEnd: ({ valuesOf }) => {
-        for (const parameter of model!.layers.flatMap((layer) => layer.parameters))
-          parameters.set(parameter.name, valuesOf(0, parameter))
+    const { run, learnt } = training(
+      {
+        world: prepared.world,
+        batchTokens: prepared.batchTokens,
+        program: ({ loss, heldOutLoss }) =>
+          observed(
+            Effect.tap(prepared.build, (built) => Effect.sync(() => (model = built))),
+            (build) => prepared.planned.program(build, steps),
+            {
+              everySteps: 1,
+              onLoss: loss,
+              evaluation: {
+                everySteps: Math.floor(steps / evaluations),
+                lastStep: steps,
+                batches: heldOutBatches,
+                onLoss: heldOutLoss
+              }
+            }
+          )
+      },
+      {
+        initial: (_, { name }) => from?.get(name),
+        atEnd: ({ valuesOf }) => {
+          for (const parameter of model!.layers.flatMap((layer) => layer.parameters))
+            parameters.set(parameter.name, valuesOf(0, parameter))
+        }
       }
-    })
+    )
     yield* run
     return { scenario, steps, parameters, ...learnt() }
   })

@@ -5,9 +5,8 @@
 import * as Effect from "effect/Effect"
 import { availableParallelism, loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
-import { pipelineOracle, runOnBoth, type Both, type BothOptions } from "../exec/cli/both-machines.ts"
+import { runnableOn, runOnBoth, type Both, type BothOptions } from "../exec/cli/both-machines.ts"
 import { leastSecondsOn } from "../exec/cli/emulated-device.ts"
-import { programOf } from "../exec/cli/programs.ts"
 import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
 
@@ -37,9 +36,7 @@ interface Row {
 
 const optionsOf = async (sets: ReadonlyArray<string>): Promise<BothOptions<unknown>> =>
   Effect.runPromise(
-    Effect.flatMap(loadScenario(scenario, sets), (loaded) =>
-      programOf(loaded, scenario, new Loader(), pipelineOracle)
-    )
+    Effect.flatMap(loadScenario(scenario, sets), (loaded) => runnableOn(loaded, scenario, new Loader()))
   )
 
 const rowOf = (part: string, algorithm: string, world: string, both: Both<unknown>): Row => ({

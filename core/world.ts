@@ -74,6 +74,13 @@ export const makeWorld = (sites: ReadonlyArray<Site>, links: Links): World => {
   return { size, sites, links, nodeOf, siteOf, all }
 }
 
+/** A link that takes no time, and links of which none does. */
+export const unlimited: LinkSpec = { bytesPerSecond: Infinity, latencySeconds: 0 }
+export const unlimitedLinks: Links = { intra: unlimited, inter: unlimited, wan: undefined }
+
+/** One rank, alone. */
+export const oneRank: World = makeWorld([{ name: "site", nodes: [1] }], unlimitedLinks)
+
 /** Every rank on the same node as `rank`. */
 export const nodeGroup = (world: World, rank: number): Group => {
   const node = world.nodeOf[rank]!

@@ -1,13 +1,17 @@
-// What is known of a family of algorithms without running it: which numbers a scenario of its task comes to, and how they
-// are told to a person. Studies, reports and the command line work through this alone.
+// A family of algorithms as a value: what a scenario of its task says, how it is made ready for each machine, which numbers a
+// finished run comes to, and how these are told. Studies, reports and both commands know families through this alone.
 import type * as Effect from "effect/Effect"
-import type { InputError } from "../core/input-error.ts"
-import type { Scenario } from "./scenario.ts"
+import type * as Schema from "effect/Schema"
 import type { Estimate } from "../core/cost/cost-model.ts"
-import type { Loader } from "./load.ts"
-import type { PipelineSimulator } from "./families/moe-training/prepare.ts"
-import type { RunResult } from "./result.ts"
+import type { InputError } from "../core/input-error.ts"
+import type { MachineError } from "../core/machine/machine.ts"
+import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { FieldPath } from "./file/check.ts"
+import type { Generating, GeneratingChoices } from "./generating.ts"
+import type { Loader } from "./load.ts"
+import type { RunResult } from "./result.ts"
+import type { Rehearsed, Runnable, Simulable, SimulatedEnd, Simulator } from "./runnable.ts"
+import type { Trainable, TrainingChoices } from "./trainable.ts"
 
 /** A number that every result of a family has. */
 export interface Metric {
@@ -35,9 +39,56 @@ export interface Told {
   readonly lines: ReadonlyArray<string>
 }
 
-/** Methods, not properties: a family of one task stands where any family is wanted, and is asked of its own task only. */
-export interface Family<S extends Scenario = Scenario> {
+/** What a scenario of any task says. */
+export interface AnyScenario {
+  readonly task: string
+  readonly name: string
+  readonly seed: number
+  readonly algorithm: { readonly name: string }
+}
+
+/** What preparing a scenario may use beside it. */
+export interface Host {
+  readonly loader: Loader
+  /** For planners that simulate; absent where there is no simulator, as in `exec train`. */
+  readonly simulator?: Simulator | undefined
+}
+
+/** What a finished simulation comes to. */
+export interface Summary<F extends object = object> {
+  readonly figures: F
+  /** The stretch of the timeline that the figures are of. */
+  readonly fromSeconds: number
+  readonly toSeconds: number
+  /** Steps measured, after `warmupSteps` that are not; where the task has steps. */
+  readonly steps?: number
+  readonly warmupSteps?: number
+  /** How messages share links, and how collectives use them; where the task has messages. */
+  readonly network?: "fluid" | "alpha-beta"
+  readonly collectives?: CollectiveAlgorithm
+  /** Costs that are estimated before anything runs. */
+  readonly estimates?: ReadonlyArray<Estimate>
+  readonly warnings: ReadonlyArray<string>
+  /** What is not a single number. */
+  readonly details?: Readonly<Record<string, unknown>>
+}
+
+/** A scenario ready for the simulator. Runs once: costs list their estimates as they are asked for. */
+export interface Prepared<A = unknown, F extends object = object> {
+  readonly simulable: Simulable<A>
+  /** Sums up a run of `simulable` that has finished. */
+  summarise(ended: SimulatedEnd<A>, simulator: Simulator): Effect.Effect<Summary<F>, MachineError>
+  /** Why the run took as long as it did, beyond what a timeline shows. */
+  explain?(): Told
+}
+
+/**
+ * Methods, not properties: a family of one task stands where any family is wanted, and is asked of its own task only.
+ * `file` is the scenario's path: files that it names are relative to its folder.
+ */
+export interface Family<S extends AnyScenario = AnyScenario, P extends Prepared = Prepared> {
   readonly task: S["task"]
+  readonly schema: Schema.Constraint & { readonly Type: S; readonly DecodingServices: never }
   /** The first is the headline: tables and charts compare by it. */
   readonly metrics: ReadonlyArray<Metric>
   /** Fields that name files. */
@@ -52,15 +103,28 @@ export interface Family<S extends Scenario = Scenario> {
   readonly verb: string | undefined
   /** A sentence under a report's answer: what the headline leaves out. Empty: nothing. */
   readonly caveat: string
-  /** One sentence for each field that has no effect, in the order of the file. */
+  /** For the simulator's clock, with the costs, dtypes and choices that the scenario says. */
+  prepare(scenario: S, file: string, host: Host): Effect.Effect<P, InputError | MachineError>
+  /** With real kernels in float32, as `exec` runs it and `exec agree` holds both machines to. */
+  kernels(scenario: S, file: string, host: Host): Effect.Effect<Runnable | Rehearsed, InputError>
+  /** For `exec train`; absent where nothing is learnt. */
+  train?(
+    scenario: S,
+    file: string,
+    host: Host,
+    choices: TrainingChoices
+  ): Effect.Effect<Trainable, InputError>
+  /** For `exec generate`; absent where nothing is generated. */
+  generate?(
+    scenario: S,
+    file: string,
+    host: Host,
+    choices: GeneratingChoices
+  ): Effect.Effect<Generating, InputError>
+  /** One sentence for each field that has no effect on the simulator, in the order of the file. */
   ignored(scenario: S, facts?: RunFacts): ReadonlyArray<string>
   /** The figures of a result. */
   print(result: RunResult): ReadonlyArray<string>
   /** What the planner decides, without a run. */
-  schedule(
-    scenario: S,
-    file: string,
-    loader: Loader,
-    simulated?: PipelineSimulator
-  ): Effect.Effect<Told, InputError>
+  schedule(scenario: S, file: string, host: Host): Effect.Effect<Told, InputError>
 }

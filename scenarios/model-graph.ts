@@ -3,8 +3,9 @@ import type { Dtype } from "../core/machine/tensor.ts"
 import type { ModelSettings } from "./sections.ts"
 import { gpt2 } from "../core/models/gpt2.ts"
 import type { LayerGraph } from "../core/models/layer-graph.ts"
-import { llama } from "../core/models/llama.ts"
+import { llama, llamaRopeBase } from "../core/models/llama.ts"
 import { mixtral } from "../core/models/mixtral.ts"
+import type { SavedWeights } from "../traces/weights-file.ts"
 
 /** Settings that say what the model is made of, rather than what it costs. */
 export type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
@@ -25,4 +26,18 @@ export const modelGraph = (model: ArchitectureSettings, activationDtype?: Dtype)
 export const vocabularyOf = (model: ArchitectureSettings): number => {
   if ("gpt2" in model) return model.gpt2.vocabulary
   return "llama" in model ? model.llama.vocabulary : model.mixtral.vocabulary
+}
+
+/** An architecture's name and sizes, defaults filled in. Sequences in a batch are the run's, not the model's. */
+export const architectureOf = (model: ArchitectureSettings): Pick<SavedWeights, "model" | "sizes"> => {
+  if ("llama" in model) {
+    const { batch: _, vocabularyMultiple: __, ...sizes } = model.llama
+    return { model: "llama", sizes: { kvHeads: sizes.heads, ropeBase: llamaRopeBase, ...sizes } }
+  }
+  if ("gpt2" in model) {
+    const { batch: _, vocabularyMultiple: __, ...sizes } = model.gpt2
+    return { model: "gpt2", sizes: { ...sizes } }
+  }
+  const { batch: _, vocabularyMultiple: __, ...sizes } = model.mixtral
+  return { model: "mixtral", sizes: { kvHeads: sizes.heads, ...sizes } }
 }

@@ -1,13 +1,12 @@
 // What one simulated scenario comes to: the fields of `sim run --json` and of a study's rows that every family has. Each
 // family adds its metrics beside them. Documented in docs/cli.md.
-import type { Task } from "./scenario.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
 
 export interface RunResult {
   readonly digest: string
   readonly scenario: string
-  readonly task: Task
+  readonly task: string
   readonly algorithm: string
   readonly ranks: number
   /** How messages share links, and how collectives use them; where the task has messages. */

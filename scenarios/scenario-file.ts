@@ -7,8 +7,8 @@ import * as Schema from "effect/Schema"
 import { existsSync } from "node:fs"
 import { basename, dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
-import { defaultTask, isTask, type Scenario, scenarioSchemas, Study, type Task } from "./scenario.ts"
-import { families } from "./families.ts"
+import { defaultTask, familyOf, isTask, schemaOf, tasks, type Scenario, type Task } from "./families.ts"
+import { Study } from "./study.ts"
 import { expand, problemsOf, type FieldPath, type Problem } from "./file/check.ts"
 import { inputErrors, InputErrors, relocated } from "./file/input-errors.ts"
 import { getField, parseOverride, pathText, resolveField, segmentsOf, setField } from "./file/override.ts"
@@ -29,7 +29,7 @@ export const shapeFor = (raw: unknown): Shape => {
   const task = taskOf(raw)
   const known = shapes.get(task)
   if (known !== undefined) return known
-  const scenario = shapeOf(scenarioSchemas[task])
+  const scenario = shapeOf(schemaOf(task))
   if (scenario.kind !== "fields") throw new RangeError(`scenarios of ${task} have no fields`)
   const fields = new Map(scenario.fields)
   fields.set("task", { shape: taskShape, required: task !== defaultTask })
@@ -40,7 +40,7 @@ export const shapeFor = (raw: unknown): Shape => {
 }
 
 /** A task that is none of them is said so with all of them, not with the usual one. */
-const taskShape: Shape = shapeOf(Schema.Literals(Object.keys(scenarioSchemas) as Array<Task>))
+const taskShape: Shape = shapeOf(Schema.Literals(tasks))
 
 /** Fields that a schema-blind reader can rely on: an object at the top. */
 export type RawScenario = Readonly<Record<string, unknown>>
@@ -112,7 +112,7 @@ export const resolveOverrides = (
  * name is rewritten when there is a file there.
  */
 const withLocalFiles = (file: string, task: Task, path: FieldPath, value: unknown): unknown =>
-  families[task].fileFields.reduce((changed, field) => {
+  familyOf({ task }).fileFields.reduce((changed, field) => {
     if (!pathText(field).startsWith(pathText(path))) return changed
     const inner = field.slice(path.length)
     const named = getField(changed, inner)
@@ -187,7 +187,7 @@ const asInputError = ({ path, atKey, value, accepted }: Problem, origin: Origin)
   })
 
 const decode = (task: Task, scenario: unknown): Exit.Exit<Scenario, Schema.SchemaError> =>
-  Schema.decodeUnknownExit(scenarioSchemas[task], { onExcessProperty: "error" })(scenario)
+  Schema.decodeUnknownExit(schemaOf(task), { onExcessProperty: "error" })(scenario)
 
 /** Checks and decodes; a `study` section may be there, is checked and not part of the result. */
 export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<Scenario, InputErrors> =>

@@ -2,13 +2,7 @@
 // with `runScenario`.
 export { simulate } from "./simulate.ts"
 export type { RankResult, Simulation, SimulationResult } from "./simulate.ts"
-export { explainRun, runScenario } from "./run.ts"
-export type { FamilyRun, RunOptions } from "./run.ts"
-export { runDataParallel } from "./families/data-parallel/run.ts"
-export type {
-  DataParallelOptions,
-  DataParallelResult,
-  DataParallelRun
-} from "./families/data-parallel/run.ts"
+export { hostOf, runFamily, runPrepared, runScenario, simulator } from "./run.ts"
+export type { Run, RunOptions } from "./run.ts"
 export { Faults } from "./faults.ts"
 export type { Values } from "./values.ts"

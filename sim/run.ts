@@ -1,17 +1,15 @@
-// One scenario, from its settings to its result, whatever its task.
-import type * as Effect from "effect/Effect"
+// One scenario, from its settings to its result, whatever its task: prepared by its family, simulated, summed up.
+import * as Effect from "effect/Effect"
 import type { InputError } from "../core/input-error.ts"
 import type { MachineError } from "../core/machine/machine.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
-import type { Told } from "../scenarios/family.ts"
+import { familyOf, type Scenario } from "../scenarios/families.ts"
+import type { AnyScenario, Family, Host, Prepared } from "../scenarios/family.ts"
 import type { Loader } from "../scenarios/load.ts"
 import type { RunResult } from "../scenarios/result.ts"
-import type { Scenario, Task } from "../scenarios/scenario.ts"
-import { runDataParallel } from "./families/data-parallel/run.ts"
-import { runExpertOffload } from "./families/expert-offload/run.ts"
-import { runKvServing } from "./families/kv-serving/run.ts"
-import { explainMoeTraining, runMoeTraining } from "./families/moe-training/run.ts"
-import type { SimulationResult } from "./simulate.ts"
+import type { Simulable } from "../scenarios/runnable.ts"
+import { Faults } from "./faults.ts"
+import { simulate, type SimulationResult } from "./simulate.ts"
 
 export interface RunOptions {
   readonly loader: Loader
@@ -19,38 +17,96 @@ export interface RunOptions {
   readonly record?: boolean
 }
 
-export interface FamilyRun {
-  readonly result: RunResult
+/** A scenario that has been run: its result with the family's figures, and what they were made of. */
+export interface Run<P extends Prepared = Prepared> {
+  readonly result: RunResult & FiguresOf<P>
+  readonly prepared: P
   readonly timeline: Timeline | undefined
   /** The stretch of the timeline that the metrics are of. */
   readonly fromSeconds: number
   readonly toSeconds: number
-  readonly simulated: SimulationResult<unknown>
+  readonly simulated: SimulationResult<ValueOf<P>>
 }
 
-/** Methods, not properties: that of one task stands where any is wanted, and is asked of its own task only. */
-interface Simulated<S extends Scenario = Scenario> {
-  run(scenario: S, file: string, options: RunOptions): Effect.Effect<FamilyRun, InputError | MachineError>
-  /** Why the run took as long as it did, beyond what a timeline shows. */
-  explain?(scenario: S, run: FamilyRun): Told
-}
+type FiguresOf<P extends Prepared> = Effect.Success<ReturnType<P["summarise"]>>["figures"]
+type ValueOf<P> = P extends { readonly simulable: Simulable<infer A> } ? A : unknown
 
-const simulated: Readonly<Record<Task, Simulated>> = {
-  "data-parallel": { run: runDataParallel },
-  "kv-serving": { run: runKvServing },
-  "expert-offload": { run: runExpertOffload },
-  "moe-training": { run: runMoeTraining, explain: explainMoeTraining }
-}
+/** Runs what a family has prepared. */
+export const simulator = <A>({
+  faults = [],
+  capacityBytes = {},
+  ...simulable
+}: Simulable<A>): Effect.Effect<SimulationResult<A>, MachineError> =>
+  simulate({
+    ...simulable,
+    symmetric: simulable.symmetric ?? true,
+    record: simulable.record ?? false,
+    jitter: simulable.jitter ?? 0,
+    seed: simulable.seed ?? 0,
+    capacityBytes,
+    faults: faults.length === 0 ? undefined : new Faults(faults)
+  })
 
-const simulatedOf = ({ task }: Scenario): Simulated => simulated[task]
+/** What a host with the simulator gives to families. */
+export const hostOf = (loader: Loader): Host => ({ loader, simulator })
 
-/** Simulates a scenario. `file` is the scenario's path: files it names are relative to its folder. */
+/** Simulates a prepared scenario and sums it up. */
+export const runPrepared = <A, F extends object, P extends Prepared<A, F>>(
+  { task, name, algorithm }: AnyScenario,
+  prepared: P & Prepared<A, F>,
+  record = false
+): Effect.Effect<Run<P>, MachineError> =>
+  Effect.gen(function* () {
+    const { simulable } = prepared
+    const simulated = yield* simulator({ ...simulable, record: record || simulable.record === true })
+    const summary = yield* prepared.summarise(simulated, simulator)
+    const { figures, fromSeconds, toSeconds, steps, warmupSteps, network, collectives } = summary
+    const { ranks } = simulated
+    const most = (place: "device" | "host") => Math.max(...ranks.map(({ peakBytes }) => peakBytes[place]))
+    const result: RunResult = {
+      digest: simulated.digest,
+      scenario: name,
+      task,
+      algorithm: algorithm.name,
+      ranks: simulable.world.size,
+      ...(network === undefined ? {} : { network }),
+      ...(collectives === undefined ? {} : { collectives }),
+      ...(steps === undefined ? {} : { steps }),
+      ...(warmupSteps === undefined ? {} : { warmupSteps }),
+      ...figures,
+      makespanSeconds: simulated.makespanSeconds,
+      peakBytes: { device: most("device"), host: most("host") },
+      ops: ranks.reduce((sum, { ops, count }) => sum + ops * count, 0),
+      links: network === undefined ? [] : simulated.links,
+      estimates: [...(summary.estimates ?? []), ...simulated.estimates],
+      warnings: summary.warnings,
+      ...(summary.details === undefined ? {} : { details: summary.details })
+    }
+    return {
+      // The family's figures are among its fields.
+      result: result as Run<P>["result"],
+      prepared,
+      timeline: record ? simulated.timeline : undefined,
+      fromSeconds,
+      toSeconds,
+      simulated: simulated as Run<P>["simulated"]
+    }
+  })
+
+/** Simulates a scenario of a family. `file` is the scenario's path: files it names are relative to its folder. */
+export const runFamily = <S extends AnyScenario, P extends Prepared>(
+  family: Family<S, P>,
+  scenario: S,
+  file: string,
+  { loader, record }: RunOptions
+): Effect.Effect<Run<P>, InputError | MachineError> =>
+  Effect.flatMap(family.prepare(scenario, file, hostOf(loader)), (prepared) =>
+    runPrepared(scenario, prepared, record)
+  )
+
+/** Simulates a scenario of any task. */
 export const runScenario = (
   scenario: Scenario,
   file: string,
   options: RunOptions
-): Effect.Effect<FamilyRun, InputError | MachineError> => simulatedOf(scenario).run(scenario, file, options)
-
-/** Why the run took as long as it did, beyond what a timeline shows; where the family knows more. */
-export const explainRun = (scenario: Scenario, run: FamilyRun): Told | undefined =>
-  simulatedOf(scenario).explain?.(scenario, run)
+): Effect.Effect<Run, InputError | MachineError> => runFamily(familyOf(scenario), scenario, file, options)

@@ -12,12 +12,13 @@ import type { Program } from "../core/machine/machine.ts"
 import type { Profile } from "../core/profile.ts"
 import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
 import { Loader } from "../scenarios/load.ts"
-import { type ScenarioPlan } from "../scenarios/families/data-parallel/prepare.ts"
 import {
-  runDataParallel,
-  type DataParallelResult,
-  type DataParallelRun
-} from "../sim/families/data-parallel/run.ts"
+  prepare,
+  type PreparedDataParallel,
+  type ScenarioPlan
+} from "../scenarios/families/data-parallel/prepare.ts"
+import { dataParallel } from "../scenarios/families/data-parallel/family.ts"
+import { hostOf, runFamily, runPrepared, type Run } from "../sim/run.ts"
 import type { AlgorithmInput } from "./algorithm.ts"
 import { saveCounterexample } from "./counterexample.ts"
 import { executionOf } from "./execution.ts"
@@ -44,6 +45,9 @@ export interface SchedulerRun {
   /** The same scenario with another algorithm, the scenario's own by default. */
   readonly withAlgorithm: (algorithm?: AlgorithmInput) => DataParallelResult
 }
+
+/** What a run of the scenario comes to: the fields of `sim run --json`. */
+export type DataParallelResult = Run<PreparedDataParallel>["result"]
 
 /** Says in a sentence what is wrong, or nothing. A property may also throw, as assertions do. */
 export type SchedulerProperty = (run: SchedulerRun) => string | undefined
@@ -96,31 +100,32 @@ class GeneratedProfile extends Loader {
 }
 
 /** Runs the scenario with its own algorithm. Throws the typed error of what could not be run. */
-export const runCase = ({ scenario: input, profile }: ScenarioCase): DataParallelRun =>
-  Effect.runSync(runDataParallel(decodeScenario(input), nowhere, { loader: new GeneratedProfile(profile) }))
+export const runCase = ({ scenario: input, profile }: ScenarioCase): Run<PreparedDataParallel> =>
+  Effect.runSync(
+    runFamily(dataParallel, decodeScenario(input), nowhere, { loader: new GeneratedProfile(profile) })
+  )
 
 /** Runs the scheduler in one scenario, every rank by itself. Throws the typed error of what could not be run. */
 export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): SchedulerRun => {
   const decoded = decodeScenario(generated.scenario)
   const journals: Array<Journal> = []
-  let context: SchedulerContext | undefined
   const exit = Effect.runSyncExit(
-    runDataParallel(decoded, nowhere, {
-      loader: new GeneratedProfile(generated.profile),
-      record: true,
-      symmetric: false,
-      program: (plan, steps) => {
-        context = { ...plan, scenario: decoded, model: profiledModel(plan.profile), steps }
-        return journaled(scheduler(context), journals)
-      }
+    Effect.gen(function* () {
+      const prepared = yield* prepare(decoded, nowhere, hostOf(new GeneratedProfile(generated.profile)))
+      const { simulable, totalSteps: steps, planned, profile, world, facts } = prepared
+      const model = profiledModel(profile)
+      const context: SchedulerContext = { planned, profile, world, facts, scenario: decoded, model, steps }
+      const program = journaled(scheduler(context), journals)
+      const scheduled = { ...prepared, simulable: { ...simulable, program, symmetric: false } }
+      return { context, ...(yield* runPrepared(decoded, scheduled, true)) }
     })
   )
   if (Exit.isFailure(exit)) throw Cause.squash(exit.cause)
-  const { result, simulated } = exit.value
+  const { context, result, simulated } = exit.value
   return {
-    context: context!,
+    context,
     result,
-    execution: executionOf(simulated, journals, context!.world, decoded.collectives.algorithm),
+    execution: executionOf(simulated, journals, context.world, decoded.collectives.algorithm),
     withAlgorithm: (algorithm = generated.scenario.algorithm) =>
       runCase({ ...generated, scenario: { ...generated.scenario, algorithm } }).result
   }

@@ -10,8 +10,7 @@ import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-import { pipelineOracle, runOnBoth } from "./both-machines.ts"
-import { programOf } from "./programs.ts"
+import { runnableOn, runOnBoth } from "./both-machines.ts"
 import { requireDevice, runCommand } from "./command.ts"
 import { emulatedDevice } from "./emulated-device.ts"
 import { sideBySide } from "./side-by-side.ts"
@@ -47,7 +46,7 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireDevice
-      const runnable = yield* programOf(scenario, file, new Loader(), pipelineOracle).pipe(
+      const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
       const leastSeconds =

@@ -3,42 +3,33 @@
 import * as Effect from "effect/Effect"
 import { agree, type Agreement } from "../../core/agreement/agree.ts"
 import { replaying } from "../../core/agreement/replay.ts"
-import { defaultTolerance, type Tolerance } from "../../core/agreement/values.ts"
+import { defaultTolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
-import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
 import type { Op } from "../../core/machine/op.ts"
-import type { Place, Tensor, TensorData } from "../../core/machine/tensor.ts"
+import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
+import { familyOf, type Scenario } from "../../scenarios/families.ts"
+import type { Loader } from "../../scenarios/load.ts"
+import { hostOf } from "../../sim/run.ts"
+import type { InputError } from "../../core/input-error.ts"
 import type { World } from "../../core/world.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
+import type { Runnable } from "../../scenarios/runnable.ts"
 import { simulate, type SimulationResult } from "../../sim/simulate.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
-import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
+import { execute, executeThen, type Execution, type ExecutionResult } from "../execute.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
-import type { Bus } from "../native.ts"
-import type { InitialValues } from "../../core/machine/machine.ts"
 import { emulatedLinks } from "./links.ts"
 
-/** Planners that simulate may do so here. */
-export { pipelineOracle } from "../../sim/families/moe-training/oracle.ts"
-
-export interface BothOptions<A> {
-  readonly world: World
-  /** Made once for each machine, so that nothing the program keeps is shared. */
-  readonly program: () => Program<A>
-  readonly collectives?: CollectiveAlgorithm
-  readonly network?: "fluid" | "alpha-beta"
-  readonly capacityBytes?: Partial<Readonly<Record<Place, number>>> | undefined
-  readonly tolerance?: Tolerance
-  /** Initial values of tensors, instead of those that the program gives them. */
-  readonly initial?: InitialValues | undefined
-  /** Copies between host and device go at most so fast. */
-  readonly h2d?: Bus | undefined
-  readonly d2h?: Bus | undefined
+export interface BothOptions<A>
+  extends
+    Omit<Runnable<A>, "network" | "collectives">,
+    Partial<Pick<Runnable<A>, "network" | "collectives">> {
   /** Least time of an op in the real run, seconds: to emulate a device. */
   readonly leastSeconds?: ((op: Op) => number) | undefined
   /** Costs for the simulation from another run, of another world perhaps. Default: this run's own. */
@@ -128,6 +119,23 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
     )
     return { agreement, simulated, executed, recording, simulatedRun, executedRun }
   })
+
+/** What a scenario comes to on both machines; what must be known of a rehearsal is known from a real one. */
+export const runnableOn = (
+  scenario: Scenario,
+  file: string,
+  loader: Loader
+): Effect.Effect<Runnable, InputError | MachineError> =>
+  Effect.flatMap(
+    familyOf(scenario).kernels(scenario, file, hostOf(loader)),
+    (runnable): Effect.Effect<Runnable, MachineError> => {
+      if (!("rehearsal" in runnable)) return Effect.succeed(runnable)
+      const { world, program, h2d, d2h, initial } = runnable.rehearsal
+      return Effect.map(execute({ world, program: program(), h2d, d2h, initial }), ({ ranks }) =>
+        runnable.performance(ranks.map(({ value }) => value))
+      )
+    }
+  )
 
 /** The world's links, and a device that is not faster than it should be. */
 const emulated = (

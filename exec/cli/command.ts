@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
 import { InputError } from "../../core/input-error.ts"
-import type { Scenario } from "../../scenarios/scenario.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
 import { nativeInfo } from "../native.ts"
 

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { Op } from "../../core/machine/op.ts"
-import type { Scenario } from "../../scenarios/scenario.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import { rooflineSeconds, type Device } from "../../core/cost/devices.ts"
 import { resolveDevice } from "../../scenarios/resolve.ts"
 

@@ -16,7 +16,7 @@ import { timeCollectives } from "../bench.ts"
 import { execute } from "../execute.ts"
 import { layerTimes } from "../layer-times.ts"
 import { dataParallelOnly, requireDevice, runCommand } from "./command.ts"
-import { prepareTraining } from "./prepare.ts"
+import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 
 export interface ProfileCommandOptions {
   readonly set: ReadonlyArray<string>

@@ -1,29 +1,23 @@
-// Trains a model of real kernels with any data-parallel program, or layers of experts with any MoE schedule, and keeps what can
-// be told of it at any moment: the loss of every step, the loss on held-out text, tokens per second. Knows nothing of
+// Trains a program of real kernels that tells its losses, and keeps what can be told of it at any moment: the loss of every step, the loss on held-out text, tokens per second. Knows nothing of
 // scenarios, files or which algorithm it runs.
 import * as Effect from "effect/Effect"
-import type { KernelModelBuilder } from "../../core/algorithms/data-parallel/kernel-model.ts"
-import { observed, type Observation } from "../../core/algorithms/data-parallel/observe.ts"
-import type { TrainingModelBuilder } from "../../core/algorithms/data-parallel/training-model.ts"
-import { moeGroups } from "../../core/algorithms/moe-training/groups.ts"
-import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
-import { moeTraining, type MoePlan } from "../../core/algorithms/moe-training/program.ts"
-import { Machine, type MachineError, type Program } from "../../core/machine/machine.ts"
-import { execute, executeThen, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
+import type { LossReport } from "../../core/algorithms/loss-report.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
+import type { Trainable } from "../../scenarios/trainable.ts"
+import { executeThen, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
 import { Curve, type CurvePoint } from "./curve.ts"
 
-export interface TrainingOptions extends Omit<Execution<void>, "program"> {
-  readonly build: KernelModelBuilder
-  readonly program: (build: TrainingModelBuilder, steps: number) => Program<void>
-  readonly steps: number
-  /** Tokens of one rank's batch. */
-  readonly batchTokens: number
-  /** Mean over so many held-out batches, after every so many steps and at the end. */
-  readonly evaluation?: { readonly everySteps: number; readonly batches: number } | undefined
+/** What is trained: of a scenario or made by hand. */
+export type Trained = Pick<Trainable, "world" | "capacityBytes" | "batchTokens" | "program">
+
+export interface TrainingOptions extends Pick<
+  Execution<unknown>,
+  "record" | "initial" | "linkBytesPerSecond" | "prepare" | "open"
+> {
   /** Told of every step that all ranks have taken. */
   readonly onStep?: ((point: CurvePoint) => void) | undefined
   /** Sees the run when it has ended, while its tensors can still be looked at. */
-  readonly atEnd?: ((ended: Ended<void>) => void) | undefined
+  readonly atEnd?: ((ended: Ended<unknown>) => void) | undefined
 }
 
 /** What has been learnt so far. */
@@ -41,73 +35,30 @@ export interface Learnt {
 }
 
 export interface Training {
-  readonly run: Effect.Effect<ExecutionResult<void>, MachineError>
+  readonly run: Effect.Effect<ExecutionResult<unknown>, MachineError>
   /** May be asked before, during and after the run, and after one that failed or was interrupted. */
   readonly learnt: () => Learnt
 }
 
-/** A data-parallel training run that has not begun. */
-export const training = (options: TrainingOptions): Training => {
-  const { build, program, steps, batchTokens, evaluation, onStep, atEnd, ...execution } = options
-  return learning(execution.world.size, batchTokens, onStep, (report) => {
-    const observation: Observation = {
-      everySteps: 1,
-      onLoss: report.loss,
-      evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: report.heldOutLoss }
-    }
-    return executeThen(
-      { ...execution, program: observed(build, (model) => program(model, steps), observation) },
-      (ended) => {
-        atEnd?.(ended)
-        const { ranks, makespanSeconds, timeline, opLogs } = ended
-        return { ranks, makespanSeconds, timeline, opLogs }
-      }
-    )
-  })
-}
-
-export interface MoeTrainingOptions extends Omit<Execution<unknown>, "program"> {
-  readonly model: MoeModel
-  readonly plan: MoePlan
-  readonly steps: number
-  readonly onStep?: ((point: CurvePoint) => void) | undefined
-}
-
-/** A training run of MoE layers that has not begun. Its loss is the program's: half the mean over tokens of the output's square. */
-export const moeLayerTraining = (options: MoeTrainingOptions): Training => {
-  const { model, plan, steps, onStep, ...execution } = options
-  const { size } = execution.world
-  const tokens = moeGroups(execution.world, 0).nodes * model.batch * model.sequence
-  return learning(size, tokens / size, onStep, (report) => {
-    const program = Effect.gen(function* () {
-      const machine = yield* Machine
-      yield* moeTraining({
-        model,
-        plan,
-        steps,
-        afterStep: (step, { output }) =>
-          Effect.map(machine.read(output), (values) => {
-            let sum = 0
-            for (const value of values) sum += value * value
-            report.loss(machine.rank, step + 1, sum / (2 * (output.elements / model.width)))
-          })
-      })
+/** A training run that has not begun. */
+export const training = (
+  { world, capacityBytes, batchTokens, program }: Trained,
+  { onStep, atEnd, ...execution }: TrainingOptions = {}
+): Training =>
+  learning(world.size, batchTokens, onStep, (report) =>
+    executeThen({ ...execution, world, capacityBytes, program: program(report) }, (ended) => {
+      atEnd?.(ended)
+      const { ranks, makespanSeconds, timeline, opLogs } = ended
+      return { ranks, makespanSeconds, timeline, opLogs }
     })
-    return execute({ ...execution, program })
-  })
-}
-
-interface Report {
-  readonly loss: (rank: number, step: number, loss: number) => void
-  readonly heldOutLoss: (rank: number, step: number, loss: number) => void
-}
+  )
 
 /** Keeps what a run reports. `batchTokens`: those of one rank in a step. */
 const learning = (
   ranks: number,
   batchTokens: number,
   onStep: ((point: CurvePoint) => void) | undefined,
-  begin: (report: Report) => Training["run"]
+  begin: (report: LossReport) => Training["run"]
 ): Training => {
   const losses = new Curve(ranks)
   const heldOut = new Curve(ranks)

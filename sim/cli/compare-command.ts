@@ -1,9 +1,8 @@
 // sim compare: results side by side, with ratios to the first: scenarios, saved results, studies, or one scenario changed.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { defaultTask, isTask } from "../../scenarios/scenario.ts"
 import { formatBytes } from "../../core/units.ts"
-import { families, withIgnoredFields } from "../../scenarios/families.ts"
+import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
 import type { Family } from "../../scenarios/family.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
@@ -115,13 +114,13 @@ const isResult = (value: unknown): value is RunResult => {
     isTask(task) &&
     typeof value["digest"] === "string" &&
     typeof value["algorithm"] === "string" &&
-    families[task].metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
+    familyOf({ task }).metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
     Array.isArray(value["links"]) &&
     value["links"].every((link: unknown) => isRecord(link) && typeof link["bytes"] === "number")
   )
 }
 
-const familyOfResult = (result: RunResult): Family => families[result.task ?? defaultTask]
+const familyOfResult = (result: RunResult): Family => familyOf({ task: result.task ?? defaultTask })
 
 /** Bytes over all links for each step of the run; undefined where there are no steps. */
 const bytesPerStep = ({ links, steps, warmupSteps = 0 }: RunResult): number | undefined =>

@@ -5,7 +5,7 @@ import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { printExplanation } from "../explain/print.ts"
 import { Loader } from "../../scenarios/load.ts"
-import { explainRun, runScenario } from "../run.ts"
+import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
@@ -40,7 +40,7 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
         })
       }
       const explanation = explain(timeline, window, { opLogs: run.simulated.opLogs })
-      const more = explainRun(scenario, run)
+      const more = run.prepared.explain?.()
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(

@@ -1,6 +1,6 @@
 // sim schedule: what the algorithm's planner decides for a scenario, and what other planners would have decided.
 import * as Effect from "effect/Effect"
-import { pipelineOracle } from "../families/moe-training/oracle.ts"
+import { hostOf } from "../run.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
@@ -16,7 +16,7 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       const told = yield* Effect.mapError(
-        familyOf(scenario).schedule(scenario, file, new Loader(), pipelineOracle),
+        familyOf(scenario).schedule(scenario, file, hostOf(new Loader())),
         locate
       )
       return said(options.json === true ? json(told.json) : `${told.lines.join("\n")}\n`)

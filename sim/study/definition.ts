@@ -5,7 +5,6 @@ import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
-import type { Scenario } from "../../scenarios/scenario.ts"
 import { parseBandwidth } from "../../core/units.ts"
 import * as Result from "effect/Result"
 import {
@@ -22,7 +21,7 @@ import {
   type RawScenario,
   type ResolvedOverride
 } from "../../scenarios/scenario-file.ts"
-import { families } from "../../scenarios/families.ts"
+import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { expand, problemsOf, show, type FieldPath } from "../../scenarios/file/check.ts"
 import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
@@ -249,7 +248,7 @@ const expandAt = (raw: RawScenario, path: FieldPath, value: unknown): unknown =>
 
 /** A search is for a metric that the task has. */
 const checkMetric = (source: Source, raw: RawScenario, metric: string): Effect.Effect<void, InputErrors> => {
-  const names = families[taskOf(raw)].metrics.map(({ name }) => name)
+  const names = familyOf({ task: taskOf(raw) }).metrics.map(({ name }) => name)
   return names.includes(metric)
     ? Effect.void
     : Effect.fail(

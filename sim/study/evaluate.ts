@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
-import type { Scenario } from "../../scenarios/scenario.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import { withIgnoredFields } from "../../scenarios/families.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { metricOf, type RunResult } from "../../scenarios/result.ts"

@@ -4,9 +4,8 @@ import * as Effect from "effect/Effect"
 import { stringify } from "yaml"
 import type { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
-import { defaultTask, isTask } from "../../scenarios/scenario.ts"
 import { stepWindow } from "../explain/explain.ts"
-import { families } from "../../scenarios/families.ts"
+import { defaultTask, familyOf, isTask } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { AxisUnit, AxisValue, ReportAxis, ReportTimeline, StudyReport } from "../report/study-report.ts"
 import { runScenario } from "../run.ts"
@@ -66,7 +65,7 @@ export const reportOf = ({ header, rows }: StudyResult, context: ReportContext):
     return { path, label: labels[path] ?? short(path), unit: unitOf(path, values), values }
   })
   const { description, task } = header.scenario
-  const family = families[typeof task === "string" && isTask(task) ? task : defaultTask]
+  const family = familyOf({ task: typeof task === "string" && isTask(task) ? task : defaultTask })
   return {
     title: header.name,
     description: typeof description === "string" ? description : undefined,

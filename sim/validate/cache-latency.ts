@@ -3,7 +3,8 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { KvServingScenario } from "../../scenarios/families/kv-serving/scenario.ts"
-import { runKvServing } from "../families/kv-serving/run.ts"
+import { kvServing } from "../../scenarios/families/kv-serving/family.ts"
+import { runFamily } from "../run.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { readTable, type Section } from "./section.ts"
@@ -78,7 +79,8 @@ const simulated = (
   loader: Loader
 ) =>
   Effect.map(
-    runKvServing(
+    runFamily(
+      kvServing,
       Schema.decodeUnknownSync(KvServingScenario)({
         task: "kv-serving",
         name: "published latency",

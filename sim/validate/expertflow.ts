@@ -8,8 +8,9 @@ import { expertBytes } from "../../core/algorithms/expert-offload/model.ts"
 import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
 import { InputError } from "../../core/input-error.ts"
 import { formatSeconds, formatShare } from "../../core/units.ts"
-import { prepare } from "../../scenarios/families/expert-offload/prepare.ts"
-import { runExpertOffload } from "../families/expert-offload/run.ts"
+import { planScenario } from "../../scenarios/families/expert-offload/prepare.ts"
+import { expertOffload } from "../../scenarios/families/expert-offload/family.ts"
+import { runFamily } from "../run.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { alignColumns } from "../../scenarios/table.ts"
@@ -53,14 +54,14 @@ const unpaced = "algorithm.window=1000"
 const hitShare = (file: string, loader: Loader, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     const scenario = yield* load(file, sets)
-    const { demand, strategy } = yield* prepare(scenario, file, loader)
+    const { demand, strategy } = yield* planScenario(scenario, file, loader)
     const { hits, needs } = countLoads(demand, strategy())
     return hits / needs
   })
 
 const stepSeconds = (file: string, loader: Loader, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
-    const { result } = yield* runExpertOffload(yield* load(file, sets), file, { loader })
+    const { result } = yield* runFamily(expertOffload, yield* load(file, sets), file, { loader })
     return result.decodeStepSeconds
   })
 
@@ -96,7 +97,7 @@ export const expertflow: Section = {
           Effect.gen(function* () {
             const model = `model.like=${published.model}`
             const { model: sizes } = yield* Effect.flatMap(load(file, [model]), (scenario) =>
-              prepare(scenario, file, loader)
+              planScenario(scenario, file, loader)
             )
             // A ring that holds two layers.
             const ring = `cache={bytes: ${2 * sizes.experts * expertBytes(sizes)}}`

@@ -3,9 +3,8 @@
 import * as Effect from "effect/Effect"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
-import { pipelineOracle, runOnBoth } from "../../exec/cli/both-machines.ts"
+import { runnableOn, runOnBoth } from "../../exec/cli/both-machines.ts"
 import { leastSecondsOn } from "../../exec/cli/emulated-device.ts"
-import { programOf } from "../../exec/cli/programs.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { describeNative } from "../native/addon.ts"
@@ -22,7 +21,7 @@ describeNative("simulated and real time", () => {
     ]) {
       const options = await Effect.runPromise(
         Effect.flatMap(loadScenario(scenario, ["steps=3", ...sets]), (loaded) =>
-          programOf(loaded, scenario, new Loader(), pipelineOracle)
+          runnableOn(loaded, scenario, new Loader())
         )
       )
       const device = { name: "slow", flopsPerSecond: 1e7, memoryBytesPerSecond: 1e8 }

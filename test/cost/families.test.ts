@@ -1,18 +1,15 @@
 // One op, one number: the same launch on the same table costs the same in every family, and each says as much of it.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { makeCostModel, type Costed, type TracedCostModel } from "../../core/cost/cost-model.ts"
+import type { Costed, TracedCostModel } from "../../core/cost/cost-model.ts"
 import type { Cost } from "../../core/cost/provenance.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { operand } from "../../core/kernels/kernel.ts"
 import type { Dtype } from "../../core/machine/tensor.ts"
-import { planScenario } from "../../scenarios/families/data-parallel/prepare.ts"
-import { offloadCosts } from "../../scenarios/families/expert-offload/costs.ts"
-import { prepare as prepareOffload } from "../../scenarios/families/expert-offload/prepare.ts"
-import { resolveServing } from "../../scenarios/families/kv-serving/resolve.ts"
-import { prepareMoe } from "../../scenarios/families/moe-training/prepare.ts"
+import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { hostOf } from "../../sim/run.ts"
 
 const folder = new URL("../../scenarios/", import.meta.url).pathname
 const loader = new Loader()
@@ -31,20 +28,8 @@ const modelsOn = (
     ] as const) {
       const path = `${folder}${file}`
       const scenario = yield* loadScenario(path, [...set, `device=${device}`])
-      const costs = yield* Effect.gen(function* () {
-        switch (scenario.task) {
-          case "data-parallel": {
-            const plan = yield* planScenario(scenario, path, loader)
-            return makeCostModel({ sources: plan.ops === undefined ? [] : [plan.ops], device: plan.device })
-          }
-          case "kv-serving":
-            return (yield* resolveServing(scenario, path, loader)).costs()
-          case "expert-offload":
-            return offloadCosts((yield* prepareOffload(scenario, path, loader)).costs)
-          default:
-            return (yield* prepareMoe(scenario, path, loader)).costs
-        }
-      })
+      const { simulable } = yield* familyOf(scenario).prepare(scenario, path, hostOf(loader))
+      const { costs } = simulable
       expect("cost" in costs, file).toBe(true)
       named.push([scenario.task, costs as TracedCostModel])
     }

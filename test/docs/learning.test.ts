@@ -22,7 +22,7 @@ const section = (heading: string): string => {
 
 /** Of the text's pairs of characters, in nats per character: what a model of the last character alone reaches at best. */
 const bigramEntropy = ((): number => {
-  const text = read("exec/texts/psalms.txt")
+  const text = read("scenarios/texts/psalms.txt")
   const pairs = new Map<string, number>()
   const firsts = new Map<string, number>()
   for (let i = 0; i + 1 < text.length; i++) {

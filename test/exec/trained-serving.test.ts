@@ -13,8 +13,13 @@ import type { TensorData } from "../../core/machine/tensor.ts"
 import { callsOf, type LayerGraph } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { Random } from "../../core/random.ts"
-import { loadTrained, textOf, trainedServing, type Trained } from "../../exec/cli/trained-serving.ts"
-import { architectureOf } from "../../exec/train/final-weights.ts"
+import {
+  loadTrained,
+  textOf,
+  trainedServing,
+  type Trained
+} from "../../scenarios/families/kv-serving/trained.ts"
+import { architectureOf } from "../../scenarios/model-graph.ts"
 import { encodeWeights, type SavedWeights } from "../../traces/index.ts"
 import { finishedOf, places, simulated } from "../kv-serving/served.ts"
 

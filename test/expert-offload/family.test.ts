@@ -11,7 +11,10 @@ import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offl
 import { expertOffloadNames } from "../../core/algorithms/expert-offload/algorithms.ts"
 import { metrics } from "../../scenarios/families/expert-offload/metrics.ts"
 import { ignored } from "../../scenarios/families/expert-offload/ignored.ts"
-import { runExpertOffload, type ExpertOffloadResult } from "../../sim/families/expert-offload/run.ts"
+import { expertOffload } from "../../scenarios/families/expert-offload/family.ts"
+import type { OffloadFigures } from "../../scenarios/families/expert-offload/simulated.ts"
+import type { RunResult } from "../../scenarios/result.ts"
+import { runFamily } from "../../sim/run.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { metricOf } from "../../scenarios/result.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -42,7 +45,7 @@ const attempt = (...sets: ReadonlyArray<string>) => {
       Effect.gen(function* () {
         const scenario = yield* loadScenario(file, sets)
         if (scenario.task !== "expert-offload") throw new Error(scenario.task)
-        const { result } = yield* runExpertOffload(scenario, file, { loader })
+        const { result } = yield* runFamily(expertOffload, scenario, file, { loader })
         return { scenario, result }
       })
     )
@@ -51,13 +54,13 @@ const attempt = (...sets: ReadonlyArray<string>) => {
 
 const ran = async (
   ...sets: ReadonlyArray<string>
-): Promise<{ readonly scenario: ExpertOffloadScenario; readonly result: ExpertOffloadResult }> => {
+): Promise<{ readonly scenario: ExpertOffloadScenario; readonly result: RunResult & OffloadFigures }> => {
   const result = await attempt(...sets)
   if (Result.isFailure(result)) throw new Error(result.failure.message)
   return result.success
 }
 
-const run = async (...sets: ReadonlyArray<string>): Promise<ExpertOffloadResult> =>
+const run = async (...sets: ReadonlyArray<string>): Promise<RunResult & OffloadFigures> =>
   (await ran(...sets)).result
 
 const refusal = async (...sets: ReadonlyArray<string>): Promise<string> => {

@@ -8,7 +8,7 @@ import { familyOf, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { metricOf } from "../../scenarios/result.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
-import { runScenario } from "../../sim/run.ts"
+import { hostOf, runScenario } from "../../sim/run.ts"
 import { scenarioFile } from "../scenario/files.ts"
 
 const tiny = "{ layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 100 }"
@@ -28,7 +28,7 @@ const attempt = (text: string, ...sets: ReadonlyArray<string>) => {
         const scenario = yield* loadScenario(file, sets)
         const family = familyOf(scenario)
         const { result } = yield* runScenario(scenario, file, { loader: new Loader() })
-        const told = yield* family.schedule(scenario, file, new Loader())
+        const told = yield* family.schedule(scenario, file, hostOf(new Loader()))
         return { result: withIgnoredFields(result, scenario), lines: family.print(result), told, family }
       }).pipe(
         Effect.mapError((error) =>

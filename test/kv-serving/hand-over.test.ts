@@ -13,7 +13,8 @@ import { planChoices } from "../../core/algorithms/kv-serving/choices.ts"
 import { roomsOf } from "../../core/algorithms/kv-serving/choice.ts"
 import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
-import { breakEvenOf, handoffOf } from "../../sim/families/kv-serving/hand-over.ts"
+import { simulator } from "../../sim/run.ts"
+import { breakEvenOf, handoffOf } from "../../scenarios/families/kv-serving/hand-over.ts"
 import { keptSource } from "../../scenarios/families/kv-serving/kept-source.ts"
 import { cacheSettings } from "../../testing/cache-settings.ts"
 import { flatWorld } from "../simulate/simulated.ts"
@@ -68,7 +69,7 @@ describe("a hand-over", () => {
         (settings, promptTokens, chooseSeconds, bytesPerSecond, latencySeconds) => {
           const link = { bytesPerSecond, latencySeconds }
           const plan = planOf(settings, promptTokens)
-          const handoff = Effect.runSync(handoffOf(plan, costs(chooseSeconds), 1))
+          const handoff = Effect.runSync(handoffOf(plan, costs(chooseSeconds), 1, simulator))
           const expected = arrivalOf(settings, promptTokens, chooseSeconds, link)
           expect(handoffSeconds(handoff, link)).toBeCloseTo(expected, 10)
         }
@@ -104,7 +105,13 @@ describe("a hand-over", () => {
         fc.constantFrom(0, 1e-5),
         (settings, promptTokens, chooseSeconds, latencySeconds) => {
           const breakEven = Effect.runSync(
-            breakEvenOf(planOf(settings, promptTokens), () => costs(chooseSeconds), latencySeconds, 1)
+            breakEvenOf(
+              planOf(settings, promptTokens),
+              () => costs(chooseSeconds),
+              latencySeconds,
+              1,
+              simulator
+            )
           )
           const sooner = (bytesPerSecond: number): boolean => {
             const link = { bytesPerSecond, latencySeconds }

@@ -16,7 +16,7 @@ import { countChoices, drawChoices, expertImbalance } from "../../core/algorithm
 import type { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import type { OpLog } from "../../core/machine/timeline.ts"
 import { moeTrainingFamily } from "../../scenarios/families/moe-training/family.ts"
-import { explainMoeTraining, runMoeTraining } from "../../sim/families/moe-training/run.ts"
+import { runFamily } from "../../sim/run.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { makeWorld } from "../../core/world.ts"
@@ -33,9 +33,13 @@ const scenarioWith = (overrides: ReadonlyArray<string>): MoeTrainingScenario => 
   return Effect.runSync(loadScenario(file, [...small, ...overrides])) as MoeTrainingScenario
 }
 const simulate = (overrides: ReadonlyArray<string>) =>
-  Effect.runPromise(runMoeTraining(scenarioWith(overrides), file, { loader, record: true }))
+  Effect.runPromise(runFamily(moeTrainingFamily, scenarioWith(overrides), file, { loader, record: true }))
 const failure = async (overrides: ReadonlyArray<string>): Promise<string> =>
-  String(await Effect.runPromise(Effect.flip(runMoeTraining(scenarioWith(overrides), file, { loader }))))
+  String(
+    await Effect.runPromise(
+      Effect.flip(runFamily(moeTrainingFamily, scenarioWith(overrides), file, { loader }))
+    )
+  )
 
 describe("simulated training", () => {
   it("is the same for one rank that stands for all and for every rank", () => {
@@ -124,7 +128,7 @@ describe("simulated training", () => {
 
   it("plans alike by lanes and by simulation, where the lanes are all there is", async () => {
     const degrees = async (planner: string) => {
-      const { planned } = (await simulate([`algorithm.planner=${planner}`])).prepared
+      const { planned } = (await simulate([`algorithm.planner=${planner}`])).prepared.planned
       return [planned.plan.forwardDegrees, planned.plan.backwardDegrees, planned.predicted]
     }
     const [lanes, simulation] = [await degrees("lanes"), await degrees("simulation")] as const
@@ -207,14 +211,21 @@ describe("routing", () => {
     )
     const read = (overrides: ReadonlyArray<string>) =>
       Effect.runPromise(
-        runMoeTraining(scenarioWith([...dropless, `routing.trace=${trace}`, ...overrides]), file, { loader })
+        runFamily(
+          moeTrainingFamily,
+          scenarioWith([...dropless, `routing.trace=${trace}`, ...overrides]),
+          file,
+          { loader }
+        )
       )
     const { result } = await read([])
     expect(result.expertImbalance).toBe(4)
     await expect(read(["model.topK=1"])).rejects.toThrow(/model.topK/)
     await expect(
       Effect.runPromise(
-        runMoeTraining(scenarioWith([...dropless, "routing.trace=nowhere.arrow"]), file, { loader })
+        runFamily(moeTrainingFamily, scenarioWith([...dropless, "routing.trace=nowhere.arrow"]), file, {
+          loader
+        })
       )
     ).rejects.toThrow(/routing.trace/)
     fs.rmSync(folder, { recursive: true })
@@ -225,8 +236,10 @@ describe("what is said", () => {
   it("tells why communication is not hidden", async () => {
     const told = async (overrides: ReadonlyArray<string>): Promise<string> => {
       const scenario = scenarioWith(overrides)
-      const ran = await Effect.runPromise(runMoeTraining(scenario, file, { loader, record: true }))
-      return explainMoeTraining(scenario, ran).lines.join("\n")
+      const ran = await Effect.runPromise(
+        runFamily(moeTrainingFamily, scenario, file, { loader, record: true })
+      )
+      return ran.prepared.explain!().lines.join("\n")
     }
     expect(await told(["algorithm=deepspeed-moe"])).toMatch(
       /one chunk: nothing can overlap; this algorithm does not pipeline/

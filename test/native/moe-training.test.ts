@@ -4,8 +4,8 @@ import * as Schema from "effect/Schema"
 import { expect, it } from "vitest"
 import { moeTrainingNames } from "../../core/algorithms/moe-training/algorithms.ts"
 import { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
-import { moeLayerTraining, type Learnt } from "../../exec/train/train.ts"
-import { prepareMoe } from "../../scenarios/families/moe-training/prepare.ts"
+import { training, type Learnt } from "../../exec/train/train.ts"
+import { trainable } from "../../scenarios/families/moe-training/kernels.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { describeNative } from "./addon.ts"
 
@@ -32,8 +32,8 @@ const train = (algorithm: string, capacityFactor: number | "dropless"): Promise<
   })
   return Effect.runPromise(
     Effect.gen(function* () {
-      const { world, model, planned } = yield* prepareMoe(scenario, "generated.yaml", new Loader())
-      const { run, learnt } = moeLayerTraining({ world, model, plan: planned.plan, steps })
+      const host = { loader: new Loader() }
+      const { run, learnt } = training(yield* trainable(scenario, "generated.yaml", host, { steps }))
       yield* run
       return learnt()
     })

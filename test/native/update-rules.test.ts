@@ -3,14 +3,13 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { executeThen } from "../../exec/execute.ts"
-import { instances, parametersOf, prepared, RuleCheck } from "../training/rule-instances.ts"
+import { instances, parametersOf, prepared, RuleCheck, ruledNames } from "../training/rule-instances.ts"
 import { describeNative } from "./addon.ts"
 
 describeNative("what a real run learns is what its update rule says", () => {
-  for (const name of dataParallelNames) {
+  for (const name of ruledNames) {
     it(name, async () => {
       const rules = new RuleCheck()
       const property = fc.asyncProperty(instances(name), async (instance) => {

@@ -2,10 +2,12 @@
 // bandwidth, plus messages times latency), so that a test can work out by hand what the report must say. Timelines come
 // from the simulator.
 import * as Effect from "effect/Effect"
+import type { RunResult } from "../../scenarios/result.ts"
+import type { StepFigures } from "../../scenarios/step-figures.ts"
 import * as Schema from "effect/Schema"
 import { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
 import { dataParallel } from "../../scenarios/families/data-parallel/family.ts"
-import { runDataParallel, type DataParallelResult } from "../../sim/families/data-parallel/run.ts"
+import { runFamily } from "../../sim/run.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type {
   AxisValue,
@@ -47,7 +49,7 @@ export const rowOf = (
   stepSeconds: number,
   at: Readonly<Record<string, AxisValue>>,
   changes: Partial<ReportRow> = {}
-): ReportRow & DataParallelResult => {
+): ReportRow & RunResult & StepFigures => {
   const { computeSeconds, bytes } = shapes[algorithm]!
   return {
     digest: `${algorithm.length}${Math.round(stepSeconds * 1e6)}`.padStart(16, "0"),
@@ -133,7 +135,7 @@ export const recordTimelines = async (
         algorithm: { name: algorithm }
       })
       const run = await Effect.runPromise(
-        runDataParallel(scenario, "scenario.yaml", { loader: new Loader(), record: true })
+        runFamily(dataParallel, scenario, "scenario.yaml", { loader: new Loader(), record: true })
       )
       const { timeline, fromSeconds, toSeconds } = run
       return { algorithm, label: "1 Gbit/s", timeline: timeline!, fromSeconds, toSeconds }

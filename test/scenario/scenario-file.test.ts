@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { describe, expect, it } from "vitest"
 import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
-import type { Scenario } from "../../scenarios/scenario.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { scenarioFile, small, temporaryFolder } from "./files.ts"
 

@@ -4,7 +4,10 @@ import * as fc from "fast-check"
 import { expect } from "vitest"
 import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
-import type { DataParallelSettings } from "../../core/algorithms/data-parallel/algorithms.ts"
+import type {
+  DataParallelName,
+  DataParallelSettings
+} from "../../core/algorithms/data-parallel/algorithms.ts"
 import type { Journal } from "../../core/laws/journal.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { algorithmChoice, type AlgorithmChoice } from "../../testing/algorithm.ts"
@@ -79,32 +82,51 @@ const rulesOf = (
   return { ...outer, fragments, sentAfter, delaySteps, localShare }
 }
 
-/** What the update rule says that every rank has learnt. */
-const byHand = ({ toy, ranks, steps }: Instance, { settings, planned }: Planned): ReadonlyArray<Replica> => {
-  switch (settings.name) {
-    case "s-sgd":
-    case "ddp":
-      return synchronousSgd(toy, ranks, steps, settings.wire)
-    case "local-sgd": {
-      const all = Array.from(toy.layers.keys())
-      const sets = Array.from({ length: settings.period }, (_, h) => (h === settings.period - 1 ? all : []))
-      return partialLocalSgd(toy, ranks, steps, settings.wire, sets, "step-then-average")
-    }
-    case "partial-local-sgd":
-    case "dreamddp":
-      return partialLocalSgd(
-        toy,
-        ranks,
-        steps,
-        settings.wire,
-        planned.describe().steps!.map(({ layers }) => layers),
-        settings.order
-      )
-    case "diloco":
-    case "streaming-diloco":
-      return streamingDiloco(toy, ranks, steps, settings.wire, rulesOf(settings, toy.layers.length))
-  }
+type Rule<S extends DataParallelSettings> = (
+  instance: Instance,
+  settings: S,
+  planned: PlannedAlgorithm
+) => ReadonlyArray<Replica>
+
+const synchronous: Rule<DataParallelSettings> = ({ toy, ranks, steps }, { wire }) =>
+  synchronousSgd(toy, ranks, steps, wire)
+
+const partial: Rule<Extract<DataParallelSettings, { order: unknown }>> = (
+  { toy, ranks, steps },
+  { wire, order },
+  planned
+) => {
+  const sets = planned.describe().steps!.map(({ layers }) => layers)
+  return partialLocalSgd(toy, ranks, steps, wire, sets, order)
 }
+
+const fragmented: Rule<Extract<DataParallelSettings, { outerMomentum: number }>> = (
+  { toy, ranks, steps },
+  settings
+) => streamingDiloco(toy, ranks, steps, settings.wire, rulesOf(settings, toy.layers.length))
+
+/** What the update rule of an algorithm says that every rank has learnt. */
+const rules: {
+  readonly [Name in DataParallelName]?: Rule<Extract<DataParallelSettings, { name: Name }>>
+} = {
+  "s-sgd": synchronous,
+  ddp: synchronous,
+  "local-sgd": ({ toy, ranks, steps }, { period, wire }) => {
+    const all = Array.from(toy.layers.keys())
+    const sets = Array.from({ length: period }, (_, h) => (h === period - 1 ? all : []))
+    return partialLocalSgd(toy, ranks, steps, wire, sets, "step-then-average")
+  },
+  "partial-local-sgd": partial,
+  dreamddp: partial,
+  diloco: fragmented,
+  "streaming-diloco": fragmented
+}
+
+/** Algorithms whose rule is written down here. */
+export const ruledNames = Object.keys(rules) as ReadonlyArray<DataParallelName>
+
+const byHand = (instance: Instance, { settings, planned }: Planned): ReadonlyArray<Replica> =>
+  (rules[settings.name] as Rule<DataParallelSettings>)(instance, settings, planned)
 
 /** The instance's world and its program, planned. */
 export const prepared = ({ toy, ranks, steps, choose, bytesPerSecond }: Instance) => {

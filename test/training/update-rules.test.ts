@@ -2,13 +2,12 @@
 // what its paper's update rule says, calculated by hand: after every number of steps, on every rank, to the last bit.
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
-import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import type { Op } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { execute } from "../simulate/simulated.ts"
-import { instances, parametersOf, prepared, RuleCheck } from "./rule-instances.ts"
+import { instances, parametersOf, prepared, RuleCheck, ruledNames } from "./rule-instances.ts"
 
 /** Any time for any op, so that whatever may overlap does, in some instance. */
 const costsOf = (seed: number): CostModel => {
@@ -25,7 +24,7 @@ const costsOf = (seed: number): CostModel => {
 }
 
 describe("what a run learns is what its update rule says", () => {
-  for (const name of dataParallelNames) {
+  for (const name of ruledNames) {
     it(name, () => {
       const rules = new RuleCheck()
       const property = fc.property(instances(name), (instance) => {

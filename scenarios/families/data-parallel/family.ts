@@ -1,14 +1,21 @@
 // Data-parallel training as a family: its metrics and words.
+import * as Effect from "effect/Effect"
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelAlgorithms } from "../../../core/algorithms/data-parallel/algorithms.ts"
-import type { DataParallelScenario } from "./scenario.ts"
+import { DataParallelScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
+import { prepareTraining, runnableOf } from "./kernels.ts"
 import { ignored } from "./ignored.ts"
+import { prepare, type PreparedDataParallel } from "./prepare.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
+import { trainable } from "./trainable.ts"
 
-export const dataParallel: Family<DataParallelScenario> = {
+export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & {
+  readonly schema: typeof DataParallelScenario
+} = {
   task: "data-parallel",
+  schema: DataParallelScenario,
   metrics: [
     {
       name: "stepSeconds",
@@ -51,6 +58,9 @@ export const dataParallel: Family<DataParallelScenario> = {
   verb: "trains",
   caveat:
     "Time per step. Algorithms that average less often may need more steps to the same loss; that is not simulated.",
+  prepare,
+  kernels: (scenario, file, host) => Effect.map(prepareTraining(scenario, file, host.loader), runnableOf),
+  train: trainable,
   ignored,
   print,
   schedule

@@ -1,10 +1,12 @@
-// A scenario of data-parallel training, resolved and planned, before anything runs: its world, its model's profile, what
-// collectives cost, and what the algorithm decides.
+// A scenario of data-parallel training, resolved, planned and made ready for the simulator: its world, its model's profile, what
+// collectives cost, and what the algorithm decides. Layers are ops that take what the profile says.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import { profiledModel } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
+import { makeCostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -13,10 +15,12 @@ import { aloneSeconds } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
 import { interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
+import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
-import { resolveCollectiveTable, resolveDevice } from "../../resolve.ts"
+import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
+import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 
@@ -29,13 +33,19 @@ export interface ScenarioPlan {
 }
 
 /** The same with what costs come from. */
-export interface PreparedDataParallel extends ScenarioPlan {
+interface PlannedScenario extends ScenarioPlan {
   readonly model: ResolvedModel
   /** Whose peak rates estimate what nobody measured. */
   readonly device: Device | undefined
   readonly table: CollectiveTable | undefined
   /** Timed kernels, for what is no layer of a profile. */
   readonly ops: OpTable | undefined
+}
+
+/** A plan ready for the simulator. */
+export interface PreparedDataParallel extends Prepared<void, StepFigures>, ScenarioPlan {
+  /** Warm-up and measured ones. */
+  readonly totalSteps: number
 }
 
 // Planning reckons with the world as stated, before anything goes wrong.
@@ -46,7 +56,7 @@ export const planScenario = (
   scenario: DataParallelScenario,
   file: string,
   loader: Loader
-): Effect.Effect<PreparedDataParallel, InputError> =>
+): Effect.Effect<PlannedScenario, InputError> =>
   Effect.gen(function* () {
     const world = yield* resolveWorld(scenario.world, file, loader)
     const chosen = resolveDevice(scenario.device)
@@ -83,4 +93,67 @@ export const planScenario = (
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
     }
     return { world, model, profile, device, table, ops, facts, planned: planned.success }
+  })
+
+const leastSteps = 8
+
+/** Warm-up and measured steps: whole periods of the schedule, so that figures are of its steady state. */
+export const stepsOf = ({ steps }: DataParallelScenario, { periodSteps, warmupSteps }: PlannedAlgorithm) => ({
+  warmupSteps,
+  steps: Math.ceil((steps ?? Math.max(leastSteps, periodSteps)) / periodSteps) * periodSteps
+})
+
+export const prepare = (
+  scenario: DataParallelScenario,
+  file: string,
+  { loader }: Host
+): Effect.Effect<PreparedDataParallel, InputError> =>
+  Effect.gen(function* () {
+    const plan = yield* planScenario(scenario, file, loader)
+    const { planned, profile, world, facts, model, table, device, ops } = plan
+    const { warmupSteps, steps } = stepsOf(scenario, planned)
+    const { network, collectives, jitter, seed, memory } = scenario
+    return {
+      planned,
+      profile,
+      world,
+      facts,
+      totalSteps: warmupSteps + steps,
+      simulable: {
+        world,
+        program: planned.program(profiledModel(profile), warmupSteps + steps),
+        costs: makeCostModel({
+          profile,
+          hostTime: model.hostTime,
+          sources: ops === undefined ? [] : [ops],
+          device
+        }),
+        network,
+        collectives: { algorithm: collectives.algorithm, table },
+        faults: yield* resolveFaults(scenario.faults, world, file),
+        jitter,
+        seed,
+        capacityBytes: memory
+      },
+      summarise: (ended) => {
+        const { figures, fromSeconds, toSeconds } = measuredSteps(ended, warmupSteps, steps)
+        const rounded =
+          scenario.steps === undefined || steps === scenario.steps
+            ? []
+            : [
+                `steps: ${scenario.steps} rounded up to ${steps}, whole periods of ${planned.periodSteps} steps`
+              ]
+        return Effect.succeed({
+          figures,
+          fromSeconds,
+          toSeconds,
+          steps,
+          warmupSteps,
+          network,
+          collectives: collectives.algorithm,
+          estimates: model.estimates,
+          warnings: [...model.warnings, ...rounded]
+        })
+      }
+    }
   })

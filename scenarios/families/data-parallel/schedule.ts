@@ -4,8 +4,7 @@ import type { InputError } from "../../../core/input-error.ts"
 import { layerBytes, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
-import type { Told } from "../../family.ts"
-import type { Loader } from "../../load.ts"
+import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
 import { planScenario, type ScenarioPlan } from "./prepare.ts"
 
@@ -13,7 +12,7 @@ import { planScenario, type ScenarioPlan } from "./prepare.ts"
 export const schedule = (
   scenario: DataParallelScenario,
   file: string,
-  loader: Loader
+  { loader }: Host
 ): Effect.Effect<Told, InputError> =>
   Effect.map(planScenario(scenario, file, loader), (plan) => {
     const json = scheduleOf(plan, scenario.algorithm.name)

@@ -1,15 +1,20 @@
 // Generation with offloaded experts as a family: its words.
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { offloadAlgorithms } from "../../../core/algorithms/expert-offload/algorithms.ts"
-import type { ExpertOffloadScenario } from "./scenario.ts"
+import { ExpertOffloadScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { ignored } from "./ignored.ts"
+import { generating, kernels } from "./kernels.ts"
 import { metrics } from "./metrics.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
+import { prepare, type PreparedOffload } from "./simulated.ts"
 
-export const expertOffload: Family<ExpertOffloadScenario> = {
+export const expertOffload: Family<ExpertOffloadScenario, PreparedOffload> & {
+  readonly schema: typeof ExpertOffloadScenario
+} = {
   task: "expert-offload",
+  schema: ExpertOffloadScenario,
   metrics,
   fileFields: [["routing", "trace"], ["costs"], ["algorithm", "predictor", "weights"]],
   displayNames: titlesOf(offloadAlgorithms),
@@ -17,6 +22,9 @@ export const expertOffload: Family<ExpertOffloadScenario> = {
   hindsight: offloadAlgorithms.filter(({ hindsight }) => hindsight === true).map(({ name }) => name),
   verb: "decodes",
   caveat: "Time per decoding step of the whole batch, after the warm-up; prefill is a metric of its own.",
+  prepare,
+  kernels,
+  generate: generating,
   ignored,
   print,
   schedule

@@ -28,7 +28,8 @@ import { opTableOf } from "../../op-table.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { loadSeconds, type OffloadCosts } from "./costs.ts"
 
-export interface Prepared {
+/** What a scenario says, resolved. */
+export interface PlannedScenario {
   readonly model: MoeModel
   readonly workload: Workload
   readonly routing: RoutedSteps
@@ -45,11 +46,11 @@ export interface Prepared {
 
 const shippedWeights = "traces/expert-predictor.json"
 
-export const prepare = (
+export const planScenario = (
   scenario: ExpertOffloadScenario,
   file: string,
   loader: Loader
-): Effect.Effect<Prepared, InputError> =>
+): Effect.Effect<PlannedScenario, InputError> =>
   Effect.gen(function* () {
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field, value: String(value), accepted })

@@ -12,17 +12,16 @@ import {
 } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import { formatShare } from "../../../core/units.ts"
-import type { Told } from "../../family.ts"
-import type { Loader } from "../../load.ts"
+import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
-import { prepare } from "./prepare.ts"
+import { planScenario } from "./prepare.ts"
 
 export const schedule = (
   scenario: ExpertOffloadScenario,
   file: string,
-  loader: Loader
+  { loader }: Host
 ): Effect.Effect<Told, InputError> =>
-  Effect.map(prepare(scenario, file, loader), (prepared) => {
+  Effect.map(planScenario(scenario, file, loader), (prepared) => {
     const { demand, strategy, slotsOf, model } = prepared
     const others = expertOffloadNames
       .filter((name) => name !== scenario.algorithm.name)

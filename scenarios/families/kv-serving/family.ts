@@ -1,14 +1,19 @@
 // Serving with a key/value cache as a family: its metrics and words.
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { cacheMethodList } from "../../../core/algorithms/kv-serving/methods.ts"
-import type { KvServingScenario } from "./scenario.ts"
+import { KvServingScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { ignored } from "./ignored.ts"
+import { generating, kernels } from "./kernels.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
+import { prepare, type PreparedServing } from "./simulated.ts"
 
-export const kvServing: Family<KvServingScenario> = {
+export const kvServing: Family<KvServingScenario, PreparedServing> & {
+  readonly schema: typeof KvServingScenario
+} = {
   task: "kv-serving",
+  schema: KvServingScenario,
   metrics: [
     {
       name: "requestSeconds",
@@ -125,6 +130,9 @@ export const kvServing: Family<KvServingScenario> = {
   verb: "serves",
   caveat:
     "Time and memory alone. Methods that keep less of a prompt may answer worse; that is not simulated.",
+  prepare,
+  kernels,
+  generate: generating,
   ignored,
   print,
   schedule

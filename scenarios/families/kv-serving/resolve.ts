@@ -11,7 +11,7 @@ import { serve, serveThroughHost } from "../../../core/algorithms/kv-serving/ser
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
-import { makeWorld, type World } from "../../../core/world.ts"
+import { makeWorld, unlimited, unlimitedLinks, type World } from "../../../core/world.ts"
 import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
@@ -48,11 +48,9 @@ export const resolveServing = (
     const warnings: Array<string> = []
     const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
     const { to, bandwidth = Infinity, latency } = scenario.transfer
-    const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
-      intra: unlimited,
-      inter: to === "node" ? { bytesPerSecond: bandwidth, latencySeconds: latency } : unlimited,
-      wan: undefined
+      ...unlimitedLinks,
+      inter: to === "node" ? { bytesPerSecond: bandwidth, latencySeconds: latency } : unlimited
     })
     const costs = yield* resolveCosts(scenario, model, file, loader)
     const { maxBatch, algorithm: settings } = scenario

@@ -8,8 +8,7 @@ import { tokenLayerBytes, weightBytes } from "../../../core/algorithms/kv-servin
 import type { KvServingScenario } from "./scenario.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import { formatBytes } from "../../../core/units.ts"
-import type { Told } from "../../family.ts"
-import type { Loader } from "../../load.ts"
+import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
 import { resolveServing } from "./resolve.ts"
 
@@ -28,7 +27,7 @@ interface LayerJson {
 export const schedule = (
   scenario: KvServingScenario,
   file: string,
-  loader: Loader
+  { loader }: Host
 ): Effect.Effect<Told, InputError> =>
   Effect.map(resolveServing(scenario, file, loader), ({ plan }) => {
     const { model, settings, requests, maxBatch } = plan

@@ -125,3 +125,25 @@ const reasonsOf = (
     reasons.push(`${s(rest)} of gradients are left for after the backward pass, where nothing hides them`)
   return reasons
 }
+
+const layersText = (layers: ReadonlyArray<number>): string =>
+  layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers[0]} to ${layers.at(-1)}`
+
+export const diagnosisLines = (passes: ReadonlyArray<PassDiagnosis>): ReadonlyArray<string> =>
+  passes.flatMap(
+    ({
+      pass,
+      layers,
+      degree,
+      case: which,
+      boundBy,
+      chunkSeconds,
+      pipelinedSeconds,
+      exposedSeconds,
+      reasons
+    }) => [
+      `${pass}, ${layersText(layers)}: degree ${degree}, bound by ${boundBy}${which === undefined ? "" : ` (case ${which})`}; ${formatSeconds(pipelinedSeconds)}, of which ${formatSeconds(exposedSeconds)} not behind experts`,
+      `  a chunk: all-to-all ${formatSeconds(chunkSeconds.allToAll)}, gather ${formatSeconds(chunkSeconds.allGather)}, expert ${formatSeconds(chunkSeconds.expert)}, scatter ${formatSeconds(chunkSeconds.reduceScatter)}`,
+      ...reasons.map((reason) => `  ${reason}`)
+    ]
+  )

@@ -2,14 +2,16 @@
 import * as Effect from "effect/Effect"
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
-import type { MoeTrainingScenario } from "./scenario.ts"
+import { MoeTrainingScenario } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { faultWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
 import { alignColumns } from "../../table.ts"
-import { diagnose, type PassDiagnosis } from "./diagnosis.ts"
-import { prepareMoe } from "./prepare.ts"
+import { diagnose, diagnosisLines } from "./diagnosis.ts"
+import { kernels, trainable } from "./kernels.ts"
+import { planScenario } from "./prepare.ts"
+import { prepare, type PreparedMoe } from "./simulated.ts"
 
 const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
   const { model, routing, seed, jitter, world } = scenario
@@ -67,30 +69,8 @@ const print = (result: RunResult): ReadonlyArray<string> => {
   ]
 }
 
-const layersText = (layers: ReadonlyArray<number>): string =>
-  layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers[0]} to ${layers.at(-1)}`
-
-export const diagnosisLines = (passes: ReadonlyArray<PassDiagnosis>): ReadonlyArray<string> =>
-  passes.flatMap(
-    ({
-      pass,
-      layers,
-      degree,
-      case: which,
-      boundBy,
-      chunkSeconds,
-      pipelinedSeconds,
-      exposedSeconds,
-      reasons
-    }) => [
-      `${pass}, ${layersText(layers)}: degree ${degree}, bound by ${boundBy}${which === undefined ? "" : ` (case ${which})`}; ${formatSeconds(pipelinedSeconds)}, of which ${formatSeconds(exposedSeconds)} not behind experts`,
-      `  a chunk: all-to-all ${formatSeconds(chunkSeconds.allToAll)}, gather ${formatSeconds(chunkSeconds.allGather)}, expert ${formatSeconds(chunkSeconds.expert)}, scatter ${formatSeconds(chunkSeconds.reduceScatter)}`,
-      ...reasons.map((reason) => `  ${reason}`)
-    ]
-  )
-
-const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, loader, simulated) =>
-  Effect.map(prepareMoe(scenario, file, loader, simulated), ({ planned, fits, world }): Told => {
+const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host) =>
+  Effect.map(planScenario(scenario, file, host), ({ planned, fits, world }): Told => {
     const { plan, predicted, gradients, costs } = planned
     const passes = diagnose(planned)
     const json = {
@@ -129,8 +109,11 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, loade
     }
   })
 
-export const moeTrainingFamily: Family<MoeTrainingScenario> = {
+export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
+  readonly schema: typeof MoeTrainingScenario
+} = {
   task: "moe-training",
+  schema: MoeTrainingScenario,
   metrics: [
     {
       name: "stepSeconds",
@@ -198,6 +181,9 @@ export const moeTrainingFamily: Family<MoeTrainingScenario> = {
   baselines: ["tutel", "deepspeed-moe"],
   verb: "trains",
   caveat: "Time of the MoE layers alone: embedding, loss and optimizer are left out.",
+  prepare,
+  kernels,
+  train: trainable,
   ignored,
   print,
   schedule

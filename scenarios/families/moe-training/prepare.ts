@@ -1,12 +1,7 @@
 // A scenario of MoE training, resolved: world, model, costs and routing, before anything is planned or run.
 import * as Effect from "effect/Effect"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
-import {
-  allDegrees,
-  planWith,
-  type PipelineOracle,
-  type PlannedMoe
-} from "../../../core/algorithms/moe-training/planning.ts"
+import { allDegrees, planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
@@ -19,13 +14,16 @@ import type { CollectiveOptions } from "../../../core/wire/legs.ts"
 import { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
 import { dtypeOfRow } from "../../../core/cost/measures.ts"
+import type { Host } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
 import { opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
+import { pipelineOracle } from "./oracle.ts"
 
-export interface PreparedMoe {
+/** What a scenario says, resolved and planned. */
+export interface PlannedScenario {
   readonly world: World
   readonly model: MoeModel
   readonly costs: CostModel
@@ -35,18 +33,6 @@ export interface PreparedMoe {
   readonly fits: ReadonlyArray<FittedCost>
   readonly warnings: ReadonlyArray<string>
 }
-
-/** What `planner: simulation` simulates with. */
-export interface OracleOptions {
-  readonly model: MoeModel
-  readonly world: World
-  readonly costs: CostModel
-  readonly collectives: CollectiveOptions
-  readonly network: "fluid" | "alpha-beta"
-}
-
-/** Makes an oracle that simulates: handed in, since reading scenarios knows no machine. */
-export type PipelineSimulator = (options: OracleOptions) => PipelineOracle
 
 export const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel => {
   const { model } = scenario
@@ -59,12 +45,11 @@ export const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel 
   }
 }
 
-export const prepareMoe = (
+export const planScenario = (
   scenario: MoeTrainingScenario,
   file: string,
-  loader: Loader,
-  simulated?: PipelineSimulator
-): Effect.Effect<PreparedMoe, InputError> =>
+  { loader, simulator }: Host
+): Effect.Effect<PlannedScenario, InputError> =>
   Effect.gen(function* () {
     const world = yield* resolveWorld(scenario.world, file, loader)
     const refuse = (field: string, value: unknown, accepted: string) =>
@@ -91,7 +76,7 @@ export const prepareMoe = (
       portShare: scenario.costs.portShare
     }
     const { algorithm } = scenario
-    if ("planner" in algorithm && algorithm.planner === "simulation" && simulated === undefined) {
+    if ("planner" in algorithm && algorithm.planner === "simulation" && simulator === undefined) {
       return yield* refuse(
         "algorithm.planner",
         "simulation",
@@ -106,7 +91,9 @@ export const prepareMoe = (
           allDegrees([algorithm]),
           opSecondsIn(world, costs, collectives)
         )
-        const oracle = simulated?.({ model, world, costs, collectives, network: scenario.network })
+        const oracle =
+          simulator &&
+          pipelineOracle(simulator, { model, world, costs, collectives, network: scenario.network })
         return planWith(algorithm, model, known, oracle)
       },
       catch: (cause) => {

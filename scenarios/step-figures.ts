@@ -1,5 +1,5 @@
 // What the steps of a training run come to: means over the measured ones, each simulated rank counted as often as it stands for.
-import type { SimulationResult } from "./simulate.ts"
+import type { SimulatedEnd } from "./runnable.ts"
 
 export interface StepFigures {
   /** Mean time of a measured step: that of the rank that finishes last. */
@@ -21,7 +21,7 @@ export interface MeasuredSteps {
 
 /** The `steps` steps after `warmupSteps` (at least one) that are not measured. */
 export const measuredSteps = <A>(
-  simulated: SimulationResult<A>,
+  simulated: SimulatedEnd<A>,
   warmupSteps: number,
   steps: number
 ): MeasuredSteps => {

@@ -2,13 +2,13 @@
 // text that the model has not seen. Names, shapes and layouts are the same in training and serving (Hugging Face's Llama).
 import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
-import { weightSpecs, type DecoderModel } from "../../core/algorithms/kv-serving/model.ts"
-import type { ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
-import { InputError } from "../../core/input-error.ts"
-import { Random } from "../../core/random.ts"
-import { readWeights, type SavedWeights } from "../../traces/weights-file.ts"
-import type { InitialValues } from "../../core/machine/machine.ts"
-import { corpusOf, shippedText } from "../text.ts"
+import { weightSpecs, type DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
+import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { Random } from "../../../core/random.ts"
+import { readWeights, type SavedWeights } from "../../../traces/weights-file.ts"
+import type { InitialValues } from "../../../core/machine/machine.ts"
+import { corpusOf, shippedText } from "../../text.ts"
 
 /** Weights, and a text to continue in their token ids. */
 export interface Trained {

@@ -1,9 +1,9 @@
 // Random weights and prompts of a serving scenario, from its seed: large enough that what is generated depends on the prompt.
-import { weightSpecs } from "../../core/algorithms/kv-serving/model.ts"
-import type { ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
-import type { Tensor } from "../../core/machine/tensor.ts"
-import { Random } from "../../core/random.ts"
-import type { InitialValues } from "../../core/machine/machine.ts"
+import { weightSpecs } from "../../../core/algorithms/kv-serving/model.ts"
+import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
+import type { Tensor } from "../../../core/machine/tensor.ts"
+import { Random } from "../../../core/random.ts"
+import type { InitialValues } from "../../../core/machine/machine.ts"
 
 /** Norms are 1; matrices normal with deviation 2 / sqrt(inputs). Tokens of prompts are drawn evenly from the vocabulary. */
 export const servingValues = ({ model, requests }: ServingPlan, seed: number): InitialValues => {

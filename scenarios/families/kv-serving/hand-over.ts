@@ -6,30 +6,25 @@ import { breakEvenBandwidth, type Handoff } from "../../../core/algorithms/kv-se
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { MachineError } from "../../../core/machine/machine.ts"
 import type { Timeline } from "../../../core/machine/timeline.ts"
-import { makeWorld } from "../../../core/world.ts"
+import { makeWorld, unlimitedLinks } from "../../../core/world.ts"
 import type { CostModel } from "../../../core/cost/cost-model.ts"
-import { simulate } from "../../simulate.ts"
-import { keptSource } from "../../../scenarios/families/kv-serving/kept-source.ts"
-
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
+import type { Simulator } from "../../runnable.ts"
+import { keptSource } from "./kept-source.ts"
 
 /** The hand-over of the plan's first request, alone. */
 export const handoffOf = (
   plan: ServingPlan,
   costs: CostModel,
-  seed: number
+  seed: number,
+  simulator: Simulator
 ): Effect.Effect<Handoff, MachineError> =>
   Effect.gen(function* () {
     const [first] = plan.requests
     const requests = [{ ...first!, id: 0, arrivalSeconds: 0, outputTokens: 2 }]
     const alone = { ...plan, requests, maxBatch: 1 }
     // Two nodes and a link that takes no time: each message leaves as soon as it is there.
-    const { timeline } = yield* simulate({
-      world: makeWorld([{ name: "site 0", nodes: [1, 1] }], {
-        intra: unlimited,
-        inter: unlimited,
-        wan: undefined
-      }),
+    const { timeline } = yield* simulator({
+      world: makeWorld([{ name: "site 0", nodes: [1, 1] }], unlimitedLinks),
       program: disaggregated(alone),
       costs,
       network: "fluid",
@@ -74,10 +69,11 @@ export const breakEvenOf = (
   plan: ServingPlan,
   costs: () => CostModel,
   latencySeconds: number,
-  seed: number
+  seed: number,
+  simulator: Simulator
 ): Effect.Effect<number, MachineError> =>
   Effect.gen(function* () {
-    const full = yield* handoffOf({ ...plan, settings: { name: "full" } }, costs(), seed)
-    const compressed = yield* handoffOf(plan, costs(), seed)
+    const full = yield* handoffOf({ ...plan, settings: { name: "full" } }, costs(), seed, simulator)
+    const compressed = yield* handoffOf(plan, costs(), seed, simulator)
     return breakEvenBandwidth(full, compressed, latencySeconds)
   })

@@ -1,7 +1,7 @@
 // The simulator as a planner's oracle: the pipelined part of one layer, simulated for a degree and a gradient's time, links,
 // ports and all.
 import * as Effect from "effect/Effect"
-import type { PipelineSimulator } from "../../../scenarios/families/moe-training/prepare.ts"
+import type { PipelineOracle } from "../../../core/algorithms/moe-training/planning.ts"
 import { makeDensePart } from "../../../core/algorithms/moe-training/attention.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { capacityOf, sharesOf, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
@@ -13,7 +13,19 @@ import { repack } from "../../../core/kernels/moe-order.ts"
 import { Lane } from "../../../core/machine/lane.ts"
 import { Machine, type Program } from "../../../core/machine/machine.ts"
 import { launch } from "../../../core/machine/op.ts"
-import { simulate } from "../../simulate.ts"
+import type { CostModel } from "../../../core/cost/cost-model.ts"
+import type { CollectiveOptions } from "../../../core/wire/legs.ts"
+import type { World } from "../../../core/world.ts"
+import type { Simulator } from "../../runnable.ts"
+
+/** What `planner: simulation` simulates with. */
+export interface OracleOptions {
+  readonly model: MoeModel
+  readonly world: World
+  readonly costs: CostModel
+  readonly collectives: CollectiveOptions
+  readonly network: "fluid" | "alpha-beta"
+}
 
 const gradientLabel = "gradient of the oracle"
 
@@ -50,14 +62,17 @@ const pipelinePart = (
     yield* machine.drain
   })
 
-export const pipelineOracle: PipelineSimulator = ({ model, world, costs, collectives, network }) => {
+export const pipelineOracle = (
+  simulator: Simulator,
+  { model, world, costs, collectives, network }: OracleOptions
+): PipelineOracle => {
   const known = new Map<string, number>()
   return (pass, lanes) => (degree, gradientSeconds) => {
     const key = `${pass} ${lanes} ${degree} ${gradientSeconds}`
     let seconds = known.get(key)
     if (seconds === undefined) {
       const even: MoeModel = model.capacityFactor === "dropless" ? { ...model, capacityFactor: 1 } : model
-      const run = simulate({
+      const run = simulator({
         world,
         program: pipelinePart(even, degree, pass, lanes, gradientSeconds > 0),
         costs: {

@@ -1,28 +1,7 @@
-// What a scenario file says: its task, and the fields that the task's schema has. Both the simulator and the executor read
-// it. A study file is a scenario with a `study` section.
+// What the `study` section of a scenario file says: axes to sweep, and what to look for.
 import * as Schema from "effect/Schema"
-import { DataParallelScenario } from "./families/data-parallel/scenario.ts"
-import { KvServingScenario } from "./families/kv-serving/scenario.ts"
-import { ExpertOffloadScenario } from "./families/expert-offload/scenario.ts"
-import { MoeTrainingScenario } from "./families/moe-training/scenario.ts"
 import { Positive } from "../core/fields.ts"
 import { Bandwidth } from "../core/units.ts"
-
-/** The tasks that scenarios can be of, each with the schema of its scenarios. */
-export const scenarioSchemas = {
-  "data-parallel": DataParallelScenario,
-  "kv-serving": KvServingScenario,
-  "expert-offload": ExpertOffloadScenario,
-  "moe-training": MoeTrainingScenario
-} as const
-
-export type Task = keyof typeof scenarioSchemas
-export const defaultTask: Task = "data-parallel"
-
-export type Scenario = (typeof scenarioSchemas)[Task]["Type"]
-
-/** Whether a text names a task. */
-export const isTask = (name: string): name is Task => Object.hasOwn(scenarioSchemas, name)
 
 /** What a study does with a scenario: sweeps axes, and looks for the value of one field that reaches a target. */
 export const Study = Schema.Struct({

@@ -2,22 +2,24 @@
 // its text. The plan is made once, from estimates or a given profile, so that both machines are handed the same one.
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
-import { kernelModel, type KernelModelBuilder } from "../../core/algorithms/data-parallel/kernel-model.ts"
-import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
-import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
-import { optimizerOf, TrainingSettings } from "../../scenarios/families/data-parallel/training-settings.ts"
-import { InputError } from "../../core/input-error.ts"
-import type { LayerGraph } from "../../core/models/layer-graph.ts"
-import { isArchitecture, modelGraph, vocabularyOf } from "../../scenarios/model-graph.ts"
-import type { Profile } from "../../core/profile.ts"
-import type { DeviceSettings } from "../../scenarios/sections.ts"
-import type { World } from "../../core/world.ts"
+import { toleranceOnWire } from "../../../core/agreement/values.ts"
+import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
+import { kernelModel, type KernelModelBuilder } from "../../../core/algorithms/data-parallel/kernel-model.ts"
+import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import type { DataParallelScenario } from "./scenario.ts"
+import { optimizerOf, TrainingSettings } from "./training-settings.ts"
+import { InputError } from "../../../core/input-error.ts"
+import type { LayerGraph } from "../../../core/models/layer-graph.ts"
+import { architectureOf, isArchitecture, modelGraph, vocabularyOf } from "../../model-graph.ts"
+import type { Profile } from "../../../core/profile.ts"
+import type { DeviceSettings } from "../../sections.ts"
+import type { World } from "../../../core/world.ts"
 import * as Schema from "effect/Schema"
-import { planScenario } from "../../scenarios/families/data-parallel/prepare.ts"
-import type { Loader } from "../../scenarios/load.ts"
-import type { SavedWeights } from "../../traces/weights-file.ts"
-import { architectureOf } from "../train/final-weights.ts"
-import { loadCorpus, shippedText, type Corpus } from "../text.ts"
+import { planScenario, stepsOf } from "./prepare.ts"
+import type { Runnable } from "../../runnable.ts"
+import type { Loader } from "../../load.ts"
+import type { SavedWeights } from "../../../traces/weights-file.ts"
+import { loadCorpus, shippedText, type Corpus } from "../../text.ts"
 
 export interface PreparedTraining {
   readonly scenario: DataParallelScenario
@@ -90,7 +92,7 @@ export const prepareTraining = (
       { context, vocabulary: vocabularyOf(model) },
       [file, "training.text"]
     )
-    const period = planned.periodSteps
+    const { warmupSteps, steps } = stepsOf(scenario, planned)
     return {
       scenario,
       world,
@@ -112,10 +114,21 @@ export const prepareTraining = (
         heldOut: training.heldOut
       },
       batchTokens: batch * context,
-      steps: planned.warmupSteps + Math.ceil((scenario.steps ?? Math.max(8, period)) / period) * period
+      steps: warmupSteps + steps
     }
   })
 
 const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
   profile.layers.length === graph.layers.length &&
   profile.layers.every(({ name }, index) => name === graph.layers[index]!.name)
+
+/** Each step's loss is read: a value that both machines must agree on, and a wait that both must keep. */
+export const runnableOf = ({ scenario, world, planned, build, steps }: PreparedTraining): Runnable<void> => ({
+  world,
+  program: () =>
+    observed(build, (model) => planned.program(model, steps), { everySteps: 1, onLoss: () => undefined }),
+  tolerance: toleranceOnWire(planned.wire),
+  collectives: scenario.collectives.algorithm,
+  network: scenario.network,
+  capacityBytes: scenario.memory
+})

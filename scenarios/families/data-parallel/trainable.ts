@@ -1,0 +1,62 @@
+// A scenario of data-parallel training for `exec train`: a model that learns a text.
+import * as Effect from "effect/Effect"
+import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { parameterCount } from "../../../core/models/layer-graph.ts"
+import type { Host } from "../../family.ts"
+import type { Trainable, TrainingChoices } from "../../trainable.ts"
+import { FinalWeights } from "./final-weights.ts"
+import { prepareTraining, type PreparedTraining } from "./kernels.ts"
+import type { DataParallelScenario } from "./scenario.ts"
+
+/** Held-out batches in an evaluation. */
+const heldOutBatches = 16
+
+export const trainable = (
+  scenario: DataParallelScenario,
+  file: string,
+  { loader }: Host,
+  choices: TrainingChoices
+): Effect.Effect<Trainable, InputError> =>
+  Effect.gen(function* () {
+    const prepared = yield* prepareTraining(scenario, file, loader, choices.planFrom)
+    const { world, planned, build, batchTokens, corpus, graph, learns } = prepared
+    const steps = choices.steps ?? scenario.steps ?? prepared.steps
+    const evaluation = yield* evaluationOf(prepared, file, choices.evaluateEvery ?? steps)
+    const final = new FinalWeights()
+    return {
+      world,
+      collectives: scenario.collectives.algorithm,
+      capacityBytes: scenario.memory,
+      steps,
+      batchTokens,
+      parameters: parameterCount(graph),
+      text: { trainTokens: corpus.train.length, heldOutTokens: corpus.heldOut.length },
+      program: ({ loss, heldOutLoss }) =>
+        observed(final.watched(build), (model) => planned.program(model, steps), {
+          everySteps: 1,
+          onLoss: loss,
+          evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: heldOutLoss }
+        }),
+      weights: (valuesOf) => ({ ...learns, parameters: final.of(valuesOf) })
+    }
+  })
+
+/** Without text held out there is nothing to evaluate on, unless it was asked for. */
+const evaluationOf = (
+  { corpus, graph }: PreparedTraining,
+  file: string,
+  everySteps: number
+): Effect.Effect<{ readonly everySteps: number; readonly batches: number } | undefined, InputError> => {
+  const context = graph.inputs[0]!.shape[1]!
+  if (corpus.heldOut.length > context) return Effect.succeed({ everySteps, batches: heldOutBatches })
+  if (corpus.heldOut.length === 0) return Effect.succeed(undefined)
+  return Effect.fail(
+    new InputError({
+      file,
+      field: "training.heldOut",
+      value: `${corpus.heldOut.length} characters held out`,
+      accepted: `a share that leaves more than the ${context} characters of a window, or 0 to evaluate on nothing`
+    })
+  )
+}

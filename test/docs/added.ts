@@ -1,0 +1,96 @@
+// A copy of the repository with the code of a how-to page in it: what the page adds is what is added, and nothing else.
+import { spawnSync } from "node:child_process"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+
+/** What a page shows: a file to write, or lines to change in one that is there. */
+interface Block {
+  readonly language: string
+  readonly path: string
+  readonly text: string
+}
+
+export class Added {
+  readonly folder = mkdtempSync(join(tmpdir(), "tandem-added-"))
+  readonly page: string
+  readonly blocks: ReadonlyArray<Block>
+
+  constructor(page: string) {
+    this.page = readFileSync(join(root, page), "utf8")
+    this.blocks = [...this.page.matchAll(/^```(\w+) (\S+)\n(.*?)^```$/gmsu)].map(
+      ([, language, path, text]) => ({
+        language: language!,
+        path: path!,
+        text: text!
+      })
+    )
+    for (const name of ["core", "traces", "scenarios", "sim", "exec", "testing", "bin", "test"])
+      cpSync(join(root, name), join(this.folder, name), {
+        recursive: true,
+        filter: (path) => !path.includes("/test/fixtures")
+      })
+    for (const name of ["package.json", "tsconfig.json", "vitest.config.ts"])
+      cpSync(join(root, name), join(this.folder, name))
+    for (const name of ["node_modules", "native", "docs", "bench"])
+      symlinkSync(join(root, name), join(this.folder, name))
+    for (const { language, path, text } of this.blocks) {
+      const to = join(this.folder, path)
+      if (language === "diff") writeFileSync(to, changed(readFileSync(to, "utf8"), text))
+      else {
+        if (existsSync(to)) throw new Error(`${path} is there already`)
+        mkdirSync(dirname(to), { recursive: true })
+        writeFileSync(to, text)
+      }
+    }
+  }
+
+  /** Folders that files are new in, and files that are changed. */
+  get touched(): { readonly folders: ReadonlyArray<string>; readonly changed: ReadonlyArray<string> } {
+    const code = this.blocks.filter(({ language }) => language === "ts")
+    return {
+      folders: [...new Set(code.map(({ path }) => dirname(path)))],
+      changed: this.blocks.filter(({ language }) => language === "diff").map(({ path }) => path)
+    }
+  }
+
+  /** Runs a command in the copy. */
+  run(...command: ReadonlyArray<string>): { readonly status: number | null; readonly output: string } {
+    const { status, stdout, stderr } = spawnSync(process.execPath, command, {
+      cwd: this.folder,
+      encoding: "utf8",
+      env: { ...process.env, NODE_OPTIONS: "" }
+    })
+    return { status, output: stdout + stderr }
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** The text with each hunk's removed lines replaced by the added ones, found by the lines around them. */
+const changed = (text: string, diff: string): string =>
+  diff.split(/^@@.*\n/mu).reduce((current, hunk) => {
+    const lines = hunk.split("\n").filter((line) => line !== "")
+    const side = (dropped: string) =>
+      lines
+        .filter((line) => !line.startsWith(dropped))
+        .map((line) => `${line.slice(1)}\n`)
+        .join("")
+    const [before, after] = [side("+"), side("-")]
+    if (current.split(before).length !== 2) throw new Error(`not once in the file:\n${before}`)
+    return current.replace(before, () => after)
+  }, text)
