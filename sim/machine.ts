@@ -51,6 +51,8 @@ export class SimulatedRank implements Driver<number> {
   readonly #engine: Engine
   readonly #firstMeter: number
   readonly #observed: boolean
+  readonly #speed: SpeedProfileId | undefined
+  readonly #jitter: SimulatedRankOptions["jitter"]
   readonly onWaiting: (waiting: boolean) => void
   /** When the compute lane finished each step, seconds. */
   readonly stepEndSeconds: Array<number> = []
@@ -62,11 +64,14 @@ export class SimulatedRank implements Driver<number> {
     this.#options = options
     this.#engine = shared.engine
     this.#firstMeter = options.index * laneCount
+    this.#speed = options.speed
+    this.#jitter = options.jitter
     this.#observed = shared.times !== undefined || shared.values !== undefined
     this.onWaiting = shared.onWaiting
     this.rank = new Rank(options, this)
   }
 
+  /** Its seconds, where every launch has the same. */
   prepare(op: Op): number {
     return op.group !== undefined || op.kernel.costFollowsScalars ? NaN : this.#options.costs.seconds(op)
   }
@@ -85,9 +90,9 @@ export class SimulatedRank implements Driver<number> {
     let last: Activity
     if (meeting === undefined) {
       first = last = engine.work(
-        this.#seconds(op, prepared, scalars),
+        this.#jitter === undefined && prepared >= 0 ? prepared : this.#seconds(op, prepared, scalars),
         this.#firstMeter + lane,
-        lane === Lane.compute ? this.#options.speed : undefined
+        lane === Lane.compute ? this.#speed : undefined
       )
     } else {
       const met = this.#shared.collectives.join(meeting)
@@ -115,7 +120,8 @@ export class SimulatedRank implements Driver<number> {
   }
 
   #seconds(op: Op, prepared: number, scalars: Scalars | undefined): number {
-    const { costs, jitter } = this.#options
+    const { costs } = this.#options
+    const jitter = this.#jitter
     const seconds = op.kernel.costFollowsScalars ? costs.seconds(launchedWith(op, scalars)) : prepared
     return jitter === undefined ? seconds : seconds * jitter.random.positive(jitter.deviation)
   }

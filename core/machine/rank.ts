@@ -96,6 +96,8 @@ interface Known<Prepared> {
   freed: number
   readonly seat: Seat | undefined
   readonly terms: string
+  /** Its kernel has scalars, which each launch is checked for. */
+  readonly scalars: boolean
 }
 
 interface Wait {
@@ -323,7 +325,7 @@ export class Rank<Prepared> implements Predecessors {
   #submit(op: Op, scalars: Scalars | undefined): OpId {
     let known = this.#known.get(op)
     if (known === undefined || known.freed !== this.#freed) known = this.#admit(op, known)
-    if (scalars !== undefined || op.kernel.scalars.length > 0) {
+    if (scalars !== undefined || known.scalars) {
       const misfit = scalarsMisfit(op.kernel, op.attributes, scalars)
       if (misfit !== undefined) throw this.#misuse("submit", op.label, `${op.kernel.name} ${misfit}`)
     }
@@ -372,7 +374,8 @@ export class Rank<Prepared> implements Predecessors {
       prepared: this.#driver.prepare(op),
       freed: this.#freed,
       seat,
-      terms: seat === undefined ? "" : termsOf(op)
+      terms: seat === undefined ? "" : termsOf(op),
+      scalars: kernel.scalars.length > 0
     }
     this.#known.set(op, known)
     return known
