@@ -3,12 +3,13 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { gunzipSync } from "node:zlib"
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import type { Profile } from "../core/profile.ts"
 import type { WanPairs } from "../core/world.ts"
 import { readProfile } from "../traces/profile-file.ts"
-import { parseRequestTrace } from "../traces/requests/request-trace.ts"
+import { parseRequestTraces } from "../traces/requests/request-trace.ts"
 import type { RequestTrace } from "../traces/requests/traced.ts"
 import { attempt } from "../traces/trace-error.ts"
 
@@ -65,25 +66,45 @@ export class Loader {
     }).pipe(Effect.tap((pairs) => Effect.sync(() => this.#pairs.set(found, pairs))))
   }
 
-  /** A trace of requests: Mooncake's JSON lines or Azure's CSV. */
-  requests(file: string, field: string, named: string): Effect.Effect<RequestTrace, InputError> {
-    const found = locate(file, named)
-    const known = this.#requests.get(found)
+  /** Traces of requests, as one: each a file (gzip-compressed or not) or a folder of files. */
+  requests(
+    file: string,
+    field: string,
+    named: string | ReadonlyArray<string>
+  ): Effect.Effect<RequestTrace, InputError> {
+    const found = [named].flat().map((each) => locate(file, each))
+    const key = found.join("\n")
+    const known = this.#requests.get(key)
     if (known !== undefined) return Effect.succeed(known)
     const accepted = "a trace of requests"
-    return attempt(found, accepted, () => parseRequestTrace(found, fs.readFileSync(found, "utf8"))).pipe(
+    return attempt(found[0]!, accepted, () => parseRequestTraces(found.flatMap(requestFiles))).pipe(
       Effect.mapError(
         (error) =>
           new InputError({
             file,
             field,
-            value: `${named} (${error.field}: ${error.value})`,
+            value: `${found.length === 1 ? [named].flat()[0]! : error.file} (${error.field}: ${error.value})`,
             accepted: `${accepted}; here ${error.accepted}`
           })
       ),
-      Effect.tap((trace) => Effect.sync(() => this.#requests.set(found, trace)))
+      Effect.tap((trace) => Effect.sync(() => this.#requests.set(key, trace)))
     )
   }
+}
+
+/** The text of a file, or of every file in a folder by name. */
+const requestFiles = (named: string): ReadonlyArray<{ readonly file: string; readonly text: string }> => {
+  if (!fs.statSync(named).isDirectory()) return [{ file: named, text: textOf(named) }]
+  return fs
+    .readdirSync(named)
+    .filter((name) => /\.(?:jsonl?|csv)(?:\.gz)?$/iu.test(name))
+    .toSorted()
+    .map((name) => ({ file: path.join(named, name), text: textOf(path.join(named, name)) }))
+}
+
+const textOf = (file: string): string => {
+  const bytes = fs.readFileSync(file)
+  return (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes).toString("utf8")
 }
 
 // Beyond these no message between sites ends in any time worth simulating.

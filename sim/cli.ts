@@ -185,17 +185,27 @@ importer
   .command("routing")
   .description("which experts the tokens of a mixture-of-experts model chose")
   .addArgument(
-    new Argument("<source>", "tool that recorded it").choices(["vllm", "megatron", "llama-cpp", "json"])
+    new Argument("<source>", "tool that recorded it").choices([
+      "vllm",
+      "sglang",
+      "megatron",
+      "llama-cpp",
+      "moe-beyond",
+      "json"
+    ])
   )
-  .argument("<file>", "recording (vllm: .npy or JSON; megatron: JSON lines; llama-cpp: CSV; json: per layer)")
+  .argument(
+    "<file...>",
+    "recordings; of several, requests one after the other (docs/formats.md says the forms)"
+  )
   .requiredOption("-o, --out <file>", "routing to write (.arrow)")
   .option("--prompt-tokens <n>", "tokens at the beginning that are one step, the prefill", wholeNumber(1))
   .option("--top-k <n>", "experts of a token, where the recording does not say", wholeNumber(1))
   .option("--keep-warmup", "keep long runs of tokens that chose the same at every layer")
   .addOption(jsonOption())
   .action(
-    ending(async (source: RoutingSource, file: string, options: ImportRoutingOptions) =>
-      (await import("./cli/import-routing-command.ts")).importRoutingCommand(source, file, options)
+    ending(async (source: RoutingSource, files: [string, ...Array<string>], options: ImportRoutingOptions) =>
+      (await import("./cli/import-routing-command.ts")).importRoutingCommand(source, files, options)
     )
   )
 

@@ -16,14 +16,14 @@ const collectiveOps: ReadonlyArray<CollectiveCost["op"]> = [
   "send_recv"
 ]
 
-interface Line {
+export interface Line {
   /** From 1, as editors count. */
   readonly number: number
   readonly cells: ReadonlyArray<string>
 }
 
 /** Splits text into lines of cells: quotes as in RFC 4180, LF or CRLF, blank lines skipped. */
-const parseLines = (file: string, text: string): ReadonlyArray<Line> => {
+export const parseLines = (file: string, text: string): ReadonlyArray<Line> => {
   const lines: Array<Line> = []
   let cells: Array<string> = []
   let cell = ""

@@ -1,8 +1,11 @@
-// The table that NVIDIA's nccl-tests print (all_reduce_perf, all_gather_perf, ...). Knows that text and nothing else.
+// What NVIDIA's nccl-tests print (all_reduce_perf, all_gather_perf, ...), as text or as their JSON report. Knows those two
+// and nothing else.
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import type { CollectiveCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
+import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
+import { runsOfText, type NcclRow, type NcclRun } from "./nccl-tests-text.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -30,16 +33,12 @@ const tests: ReadonlyMap<string, CollectiveCost["op"]> = new Map([
 
 const acceptedTests =
   "all_reduce_perf, all_gather_perf, reduce_scatter_perf, alltoall_perf, broadcast_perf or sendrecv_perf"
-const anyTest = /\b([a-z]+(?:_[a-z]+)*)_perf\b/u
-const rankLine = /^#\s+Rank\s+(\d+)\b/u
-const deviceName = /\[0x[0-9a-fA-F]+\]\s+(.*\S)/u
-const dataLine = /^\s*\d/u
-const inPlaceWords = "in-place"
 
 /**
- * Imports the text a nccl-tests program prints. Sizes become those of `CollectiveCost`: nccl-tests print the whole
- * buffer, so one rank's input of an all-gather and output of a reduce-scatter is that divided by the ranks. Times are
- * the program's means. Errors: `TraceError` with line and column.
+ * Imports the output of nccl-tests: any number of tests in one file, whatever launchers put before a line. Sizes become
+ * those of `CollectiveCost`: nccl-tests print the whole buffer, so one rank's input of an all-gather and output of a
+ * reduce-scatter is that divided by the ranks. Times are the program's means. Of rows that differ only in reduction or
+ * type one is taken, and said. Errors: `TraceError` with line and column.
  */
 export const importNcclTests = (
   text: string,
@@ -47,93 +46,141 @@ export const importNcclTests = (
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "nccl-tests"
   return attempt(file, "the output of a nccl-tests program", () => {
-    const ranksSeen = new Set<number>()
-    let named = options.op
-    let device = options.device
-    let header: ReadonlyArray<string> | undefined
-    let hasInPlace = false
-    const rows: Array<{ readonly line: number; readonly cells: ReadonlyArray<string> }> = []
-    for (const [index, raw] of text
-      .replace(/^\uFEFF/u, "")
-      .split(/\r?\n/u)
-      .entries()) {
-      // Under mpirun lines may carry a prefix such as "[1,0]<stdout>:".
-      const line = raw.replace(/^\[\d+,\d+\](?:<\w+>)?:\s?/u, "")
-      if (line.trimStart().startsWith("#")) {
-        const rank = rankLine.exec(line.trimStart())
-        if (rank !== null) {
-          const number = Number(rank[1])
-          if (ranksSeen.has(number)) {
-            // Built without MPI but started by mpirun: every process measures itself alone.
-            const field = `line ${index + 1}`
-            const accepted = "one list of ranks (nccl-tests built without MPI=1 run as separate programs)"
-            throw new TraceError({ file, field, value: `rank ${number} a second time`, accepted })
-          }
-          ranksSeen.add(number)
-          device ??= deviceName.exec(line)?.[1]
-        }
-        named ??= anyTest.exec(line)?.[1]
-        if (line.includes(inPlaceWords)) hasInPlace = true
-        const words = line.replace("#", "").trim().split(/\s+/u)
-        if (words[0] === "size" && words.includes("time")) header = words
-      } else if (dataLine.test(line)) {
-        rows.push({ line: index + 1, cells: line.trim().split(/\s+/u) })
-      } else named ??= anyTest.exec(line)?.[1]
-    }
+    const warnings = ["nccl-tests print means; they are used where medians are expected"]
     const bad = (field: string, value: unknown, accepted: string) =>
       new TraceError({ file, field, value: showValue(value), accepted })
-    if (header === undefined)
-      throw bad("header", undefined, "a line `# size count type ... time algbw busbw`")
-    if (rows.length === 0) throw bad("rows", undefined, "at least one line of sizes and times")
-    if (named === undefined)
-      throw bad("op", undefined, `the test's name in the text, or the option op: ${acceptedTests}`)
-    const op = tests.get(named.replace(/_perf$/u, ""))
-    if (op === undefined) throw bad("op", named, acceptedTests)
-    const ranks = options.ranks ?? ranksSeen.size
-    if (!Number.isInteger(ranks) || ranks < 1) {
-      throw bad(
-        "ranks",
-        ranks === 0 ? "not in the text" : ranks,
-        "lines `#  Rank 0 ...`, or the option ranks of at least 1"
-      )
-    }
-    if (options.ranks === undefined && Math.max(...ranksSeen) !== ranks - 1) {
-      const accepted = "every rank from 0, or the option ranks"
-      throw bad("ranks", `${ranks} listed, up to rank ${Math.max(...ranksSeen)}`, accepted)
-    }
-    const times = header.flatMap((word, column) => (word === "time" ? [column] : []))
-    const wanted = options.inPlace === true ? times[1] : times[0]
-    if (wanted === undefined || (options.inPlace === true && !hasInPlace)) {
-      throw bad("header", header.join(" "), "a second time column, in-place")
-    }
-    const divisor = op === "all_gather" || op === "reduce_scatter" ? ranks : 1
-    const number = (row: (typeof rows)[number], column: number, name: string, accepted: string): number => {
-      const cell = row.cells[column]
-      const value = cell !== undefined && /^\d+\.?\d*(?:e[+-]?\d+)?$/iu.test(cell) ? Number(cell) : Number.NaN
-      if (!Number.isFinite(value)) throw bad(`line ${row.line}, column ${name}`, cell, accepted)
-      return value
-    }
-    const collectives = rows.map((row): CollectiveCost => {
-      if (row.cells.length !== header.length) {
-        throw bad(`line ${row.line}`, row.cells.join(" "), `${header.length} columns, as in the header`)
+    const runs = isNcclJson(text) ? [runOfJson(file, text)] : runsOfText(file, text, warnings)
+    const collectives: Array<CollectiveCost> = []
+    const unknown: Array<string> = []
+    let device = options.device
+    for (const run of runs) {
+      if (run.header === undefined)
+        throw bad("header", undefined, "a line `# size count type ... time algbw busbw`")
+      if (run.rows.length === 0) throw bad("rows", undefined, "at least one line of sizes and times")
+      const named = run.test ?? options.op
+      if (named === undefined)
+        throw bad("op", undefined, `the test's name in the text, or the option op: ${acceptedTests}`)
+      const op = tests.get(named.replace(/_perf$/u, ""))
+      if (op === undefined) {
+        unknown.push(named)
+        continue
       }
-      const size = number(row, 0, "size", "a whole number of bytes")
-      const time = number(row, wanted, "time", "microseconds")
-      return {
-        op,
-        ranks,
-        sizeBytes: size / divisor,
-        medianSeconds: time * 1e-6,
-        link: options.link ?? "unshaped"
-      }
-    })
+      device ??= run.device
+      collectives.push(...costsOf(file, run, op, ranksOf(file, run, options), options, warnings))
+    }
+    if (collectives.length === 0) throw bad("op", unknown[0], acceptedTests)
+    if (unknown.length > 0) warnings.push(`${unknown.join(", ")}: not a test that is used, left out`)
     const profile = tableProfile(
       "nccl-tests",
       { ...options, ...(device === undefined ? {} : { device }) },
-      { collectives }
+      { collectives: merged(collectives, warnings) }
     )
-    const warnings = ["nccl-tests print means; they are used where medians are expected"]
     return { profile, unattributed: [], warnings }
+  })
+}
+
+const ranksOf = (file: string, run: NcclRun, options: NcclTestsOptions): number => {
+  const ranks = options.ranks ?? run.ranks.size
+  if (!Number.isInteger(ranks) || ranks < 1) {
+    throw new TraceError({
+      file,
+      field: "ranks",
+      value: ranks === 0 ? "not in the text" : String(ranks),
+      accepted: "lines `#  Rank 0 ...`, or the option ranks of at least 1"
+    })
+  }
+  const last = Math.max(...run.ranks)
+  if (options.ranks === undefined && last !== ranks - 1) {
+    const value = `${ranks} listed, up to rank ${last}`
+    throw new TraceError({ file, field: "ranks", value, accepted: "every rank from 0, or the option ranks" })
+  }
+  return ranks
+}
+
+const costsOf = (
+  file: string,
+  run: NcclRun,
+  op: CollectiveCost["op"],
+  ranks: number,
+  options: NcclTestsOptions,
+  warnings: Array<string>
+): ReadonlyArray<CollectiveCost> => {
+  const inPlace = options.inPlace === true
+  if (inPlace && !run.hasInPlace) {
+    throw new TraceError({
+      file,
+      field: "header",
+      value: run.header!.join(" "),
+      accepted: "a second time column, in-place"
+    })
+  }
+  const wrong = run.rows.filter(({ wrong: count }) => count > 0)
+  if (wrong.length > 0) {
+    warnings.push(
+      `${op}: ${wrong.length} rows have wrong results (#wrong up to ${Math.max(...wrong.map((row) => row.wrong))}): their times may be of a broken run`
+    )
+  }
+  if (run.failed !== undefined && wrong.length === 0) warnings.push(`${op}: the test says ${run.failed}`)
+  const kept = oneKind(op, run.rows, warnings)
+  const divisor = op === "all_gather" || op === "reduce_scatter" ? ranks : 1
+  return kept.map((row): CollectiveCost => {
+    const time = inPlace ? row.inPlace : row.outOfPlace
+    const microseconds =
+      time !== undefined && /^\d+\.?\d*(?:e[+-]?\d+)?$/iu.test(time) ? Number(time) : Number.NaN
+    if (!Number.isFinite(microseconds)) {
+      const field = `${row.place}, column time`
+      throw new TraceError({ file, field, value: showValue(time), accepted: "microseconds" })
+    }
+    return {
+      op,
+      ranks,
+      sizeBytes: row.sizeBytes / divisor,
+      medianSeconds: microseconds * 1e-6,
+      link: options.link ?? "unshaped"
+    }
+  })
+}
+
+/** Of rows with several reductions or types (`-o all`, `-d all`), those of one: sum and float where they are there. */
+const oneKind = (
+  op: string,
+  rows: ReadonlyArray<NcclRow>,
+  warnings: Array<string>
+): ReadonlyArray<NcclRow> => {
+  let kept = rows
+  for (const [key, preferred] of [
+    ["redop", "sum"],
+    ["type", "float"]
+  ] as const) {
+    const kinds = [...new Set(kept.map((row) => row[key]))]
+    if (kinds.length < 2) continue
+    const sizes = new Set(kept.map(({ sizeBytes }) => sizeBytes))
+    const covers = (kind: string) =>
+      new Set(kept.filter((row) => row[key] === kind).map(({ sizeBytes }) => sizeBytes)).size
+    const chosen =
+      kinds.find((kind) => kind === preferred && covers(kind) === sizes.size) ??
+      kinds.toSorted((a, b) => covers(b) - covers(a))[0]!
+    const others = kinds.filter((kind) => kind !== chosen)
+    warnings.push(`${op}: rows of ${key} ${chosen} are taken, those of ${others.join(", ")} left out`)
+    kept = kept.filter((row) => row[key] === chosen)
+  }
+  return kept
+}
+
+/** One row for each operation, ranks and size: of repeated ones, the median. */
+const merged = (
+  all: ReadonlyArray<CollectiveCost>,
+  warnings: Array<string>
+): ReadonlyArray<CollectiveCost> => {
+  const groups = Map.groupBy(all, ({ op, ranks, sizeBytes }) => `${op} ${ranks} ${sizeBytes}`)
+  if (groups.size < all.length) {
+    warnings.push(`${all.length - groups.size} rows repeat an operation, ranks and size: medians are taken`)
+  }
+  return [...groups.values()].map((rows) => {
+    const times = rows.map(({ medianSeconds }) => medianSeconds).toSorted((a, b) => a - b)
+    const middle = times.length >> 1
+    const medianSeconds = times.length % 2 === 1 ? times[middle]! : (times[middle - 1]! + times[middle]!) / 2
+    return { ...rows[0]!, medianSeconds }
   })
 }
 

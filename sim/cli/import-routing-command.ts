@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
 import type { RoutingSource } from "../../traces/routing/formats.ts"
-import { importRoutingFile, routingRows } from "../../traces/routing/import.ts"
+import { importRoutingFiles, routingRows } from "../../traces/routing/import.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
@@ -16,12 +16,12 @@ export interface ImportRoutingOptions {
 
 export const importRoutingCommand = (
   source: RoutingSource,
-  file: string,
+  files: readonly [string, ...Array<string>],
   { out, promptTokens, topK, keepWarmup, json: asJson }: ImportRoutingOptions
 ): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const { routing, layers, warmupTokens, warnings } = yield* importRoutingFile(source, file, {
+      const { routing, layers, warmupTokens, warnings } = yield* importRoutingFiles(source, files, {
         ...(promptTokens === undefined ? {} : { promptTokens }),
         ...(topK === undefined ? {} : { topK }),
         ...(keepWarmup === undefined ? {} : { keepWarmup })

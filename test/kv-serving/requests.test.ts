@@ -27,6 +27,7 @@ describe("a request trace", () => {
     expect(fixture("mooncake.jsonl")).toEqual({
       format: "mooncake",
       sharedPrefixes: true,
+      warnings: [],
       requests: [
         { arrivalSeconds: 0, promptTokens: 6755, outputTokens: 5 },
         { arrivalSeconds: 0, promptTokens: 7322, outputTokens: 4 },

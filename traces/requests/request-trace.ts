@@ -1,34 +1,69 @@
 // Recorded arrivals of requests to language models. Which format a file has is told from its first line. Knows nothing of
 // who serves the requests.
 import { showValue, TraceError } from "../trace-error.ts"
-import { azureRequests, isAzure } from "./azure.ts"
-import { mooncakeRequests } from "./mooncake.ts"
-import type { RequestTrace } from "./traced.ts"
+import { columnRequests, isColumns } from "./csv-columns.ts"
+import { jsonRequests } from "./json-requests.ts"
+import type { RequestTrace, TimedTrace } from "./traced.ts"
 
 /** Reads a trace from its text. Throws TraceError that names the line. */
-export const parseRequestTrace = (file: string, text: string): RequestTrace => {
+export const parseRequestTrace = (file: string, text: string): RequestTrace =>
+  ordered([timedTrace(file, text)])
+
+/** Several files as one trace, on one clock. Throws TraceError that names file and line. */
+export const parseRequestTraces = (
+  files: ReadonlyArray<{ readonly file: string; readonly text: string }>
+): RequestTrace => ordered(files.map(({ file, text }) => timedTrace(file, text)))
+
+const timedTrace = (file: string, text: string): TimedTrace => {
   const lines = text
+    .replace(/^\uFEFF/u, "")
     .split(/\r?\n/u)
     .map((line, index) => ({ number: index + 1, text: line.trim() }))
     .filter((line) => line.text !== "")
   const first = lines[0]
-  if (first?.text.startsWith("{") === true) return ordered(mooncakeRequests(file, lines))
-  if (first !== undefined && isAzure(first.text)) return ordered(azureRequests(file, lines))
+  if (first !== undefined && /^[[{]/u.test(first.text)) return jsonRequests(file, lines)
+  if (first !== undefined && isColumns(first.text)) return columnRequests(file, lines)
   throw new TraceError({
     file,
     field: "line 1",
     value: first === undefined ? "nothing" : showValue(first.text),
     accepted:
-      "a Mooncake trace (JSON lines with timestamp, input_length and output_length) or an Azure LLM inference trace (CSV with the columns TIMESTAMP, ContextTokens, GeneratedTokens)"
+      "a Mooncake trace (JSON lines with timestamp, input_length and output_length) or a CSV with columns of arrivals, prompt tokens and generated tokens, as the traces of Azure, BurstGPT, Vidur and Splitwise have"
   })
 }
 
 /** By arrival, from the first on. */
-const ordered = (trace: RequestTrace): RequestTrace => {
-  const requests = trace.requests.toSorted((a, b) => a.arrivalSeconds - b.arrivalSeconds)
-  const first = requests[0]?.arrivalSeconds ?? 0
+const ordered = (traces: ReadonlyArray<TimedTrace>): RequestTrace => {
+  const warnings = traces.flatMap((trace) => trace.warnings)
+  const formats = [...new Set(traces.map(({ format }) => format))]
+  if (formats.length > 1) warnings.push(`files of several formats as one trace: ${formats.join(", ")}`)
+  const starts = traces.map(({ timed, perSecond }) =>
+    timed.reduce((least, { whole, fraction }) => Math.min(least, (whole + fraction) / perSecond), Infinity)
+  )
+  if (traces.length > 1 && new Set(starts).size === 1)
+    warnings.push(`the ${traces.length} files all begin at one time: they are served side by side`)
+  // Whole units apart from fractions, and both before the division: the epoch takes digits that they need.
+  const units = traces.flatMap(({ timed, perSecond }) => timed.map((request) => ({ ...request, perSecond })))
+  const first = units.reduce<(typeof units)[number] | undefined>(
+    (least, each) =>
+      least === undefined ||
+      (each.whole + each.fraction) / each.perSecond < (least.whole + least.fraction) / least.perSecond
+        ? each
+        : least,
+    undefined
+  )
+  const requests = units.map(({ whole, fraction, perSecond, promptTokens, outputTokens }) => ({
+    arrivalSeconds:
+      perSecond === first!.perSecond
+        ? (whole - first!.whole + (fraction - first!.fraction)) / perSecond
+        : (whole + fraction) / perSecond - (first!.whole + first!.fraction) / first!.perSecond,
+    promptTokens,
+    outputTokens
+  }))
   return {
-    ...trace,
-    requests: requests.map((request) => ({ ...request, arrivalSeconds: request.arrivalSeconds - first }))
+    format: formats.join("+"),
+    requests: requests.toSorted((a, b) => a.arrivalSeconds - b.arrivalSeconds),
+    sharedPrefixes: traces.some(({ sharedPrefixes }) => sharedPrefixes),
+    warnings
   }
 }

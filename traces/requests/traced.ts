@@ -9,11 +9,28 @@ export interface TracedRequest {
 }
 
 export interface RequestTrace {
-  readonly format: "mooncake" | "azure"
+  /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt" or "table". */
+  readonly format: string
   /** In order of arrival. */
   readonly requests: ReadonlyArray<TracedRequest>
   /** Whether the trace says which prompts begin alike (Mooncake's block hashes). */
   readonly sharedPrefixes: boolean
+  /** What the user should know of how it was read. */
+  readonly warnings: ReadonlyArray<string>
+}
+
+/** A request whose moment is not yet counted from the first one's: whole units and the fraction of the next, apart. */
+export interface Timed {
+  readonly whole: number
+  readonly fraction: number
+  readonly promptTokens: number
+  readonly outputTokens: number
+}
+
+/** Requests before they are put in order: moments in units of which `perSecond` are a second. */
+export interface TimedTrace extends Omit<RequestTrace, "requests"> {
+  readonly timed: ReadonlyArray<Timed>
+  readonly perSecond: number
 }
 
 /** One line of a file that is not empty. */
@@ -22,13 +39,36 @@ export interface Line {
   readonly text: string
 }
 
-/** Tokens as a trace gives them; throws TraceError otherwise. */
-export const tokenCount = (file: string, { number }: Line, field: string, value: unknown): number => {
+/** Tokens as a trace gives them; throws TraceError otherwise. `place`: "line 3". */
+export const tokenCount = (file: string, place: string, field: string, value: unknown): number => {
   if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 100_000_000) return value
   throw new TraceError({
     file,
-    field: `line ${number}, ${field}`,
+    field: `${place}, ${field}`,
     value: showValue(value),
     accepted: "a whole number of tokens, from 0 to 100,000,000"
   })
+}
+
+/** What tools call the three things that a request has. Compared without case, spaces, dashes and underscores. */
+export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivaltimestamp", "arrivaltime", "arrival", "starts", "startseconds", "timestampms", "arrivaltimems", "time"] // prettier-ignore
+export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "promptlen", "inputlen", "isl"] // prettier-ignore
+export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "responsetokens", "numdecodetokens", "tokensize", "completiontokens", "outputlen", "osl"] // prettier-ignore
+
+export const plainName = (name: string): string => name.toLowerCase().replaceAll(/[\s_-]/gu, "")
+
+/** The first of `names` that is among `given`: its position; -1 for none. */
+export const positionOf = (given: ReadonlyArray<string>, names: ReadonlyArray<string>): number => {
+  const plain = given.map(plainName)
+  for (const name of names) {
+    const at = plain.indexOf(name)
+    if (at >= 0) return at
+  }
+  return -1
+}
+
+/** A number of the size that moments have, as whole and fraction. */
+export const momentOfNumber = (value: number): Pick<Timed, "whole" | "fraction"> => {
+  const whole = Math.floor(value)
+  return { whole, fraction: value - whole }
 }

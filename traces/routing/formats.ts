@@ -1,92 +1,15 @@
 // The forms in which other tools say which experts their tokens chose. docs/formats.md describes each.
 import { TraceError } from "../trace-error.ts"
-import { isNumpy, parseNumpy } from "./npy.ts"
-import { expertOf, tokensByLayer, type RoutingOptions, type TokenChoices } from "./tokens.ts"
+import { entry, isList, isRecord, jsonOf, rowsOf, textOf } from "./json-values.ts"
+import { moeBeyond } from "./moe-beyond.ts"
+import { sglang } from "./sglang.ts"
+import { expertOf, tokensByLayer, tokensOfSteps, type RoutingOptions, type TokenChoices } from "./tokens.ts"
+import { vllm } from "./vllm.ts"
 
-export const routingSources = ["vllm", "megatron", "llama-cpp", "json"] as const
+export const routingSources = ["vllm", "sglang", "megatron", "llama-cpp", "moe-beyond", "json"] as const
 export type RoutingSource = (typeof routingSources)[number]
 
 type Parser = (file: string, bytes: Uint8Array, options: RoutingOptions) => TokenChoices
-
-const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/^\uFEFF/, "")
-
-const jsonOf = (file: string, field: string, text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    const value = cause instanceof Error ? cause.message : String(cause)
-    throw new TraceError({ file, field, value, accepted: "JSON" })
-  }
-}
-
-const isList = (value: unknown): value is ReadonlyArray<unknown> => Array.isArray(value)
-
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !isList(value)
-
-const listOf = (file: string, field: string, value: unknown, accepted: string): ReadonlyArray<unknown> => {
-  if (isList(value)) return value
-  throw new TraceError({ file, field, value: JSON.stringify(value)?.slice(0, 80) ?? "missing", accepted })
-}
-
-/** [tokens, topK] of one layer. */
-const rowsOf = (file: string, field: string, value: unknown): ReadonlyArray<ReadonlyArray<number>> =>
-  listOf(file, field, value, "a list of tokens").map((row, token) =>
-    listOf(file, `${field}[${token}]`, row, "a list of experts").map((expert, k) =>
-      expertOf(file, `${field}[${token}][${k}]`, expert)
-    )
-  )
-
-/** `CompletionOutput.routed_experts`, [tokens, layers, topK], saved as .npy or as nested lists. */
-const vllm: Parser = (file, bytes) => {
-  if (isNumpy(bytes)) {
-    const { shape, data } = parseNumpy(file, bytes)
-    const [count, layers, topK] = shape
-    if (shape.length !== 3 || count === undefined || layers === undefined || topK === undefined) {
-      throw new TraceError({
-        file,
-        field: "shape",
-        value: `(${shape.join(", ")})`,
-        accepted: "(tokens, layers, top k)"
-      })
-    }
-    data.forEach((expert, i) => expertOf(file, `element ${i}`, expert))
-    const size = layers * topK
-    return {
-      layers: Array.from({ length: layers }, (_, layer) => layer),
-      topK,
-      tokens: Array.from({ length: count }, (_, token) => data.subarray(token * size, (token + 1) * size)),
-      steps: undefined
-    }
-  }
-  const parsed = jsonOf(file, "content", textOf(bytes))
-  const given = isRecord(parsed) ? parsed["routed_experts"] : parsed
-  const tokens = listOf(
-    file,
-    "routed_experts",
-    given,
-    "nested lists [tokens][layers][top k], or an .npy file"
-  )
-  const byLayer = new Map<number, Array<ReadonlyArray<number>>>()
-  const layerCount = tokens.length === 0 ? 0 : listOf(file, "[0]", tokens[0], "a list of layers").length
-  tokens.forEach((token, t) => {
-    const layers = rowsOf(file, `[${t}]`, token)
-    if (layers.length !== layerCount) {
-      throw new TraceError({
-        file,
-        field: `[${t}]`,
-        value: `${layers.length} layers`,
-        accepted: `${layerCount} layers`
-      })
-    }
-    layers.forEach((row, layer) => {
-      const own = byLayer.get(layer)
-      if (own === undefined) byLayer.set(layer, [row])
-      else own.push(row)
-    })
-  })
-  return { ...tokensByLayer(file, byLayer), steps: undefined }
-}
 
 /**
  * Megatron-Core's `--moe-routing-trace-path`: a JSON object a line with step, layer, rank and top_indices [tokens][topK].
@@ -108,50 +31,47 @@ const megatron: Parser = (file, bytes) => {
       const number = (name: string, fallback?: number): number =>
         expertOf(file, `${line}, ${name}`, record[name] ?? fallback)
       const layers = entry(steps, number("step"), () => new Map())
-      const parts = entry(layers, number("layer"), () => [])
+      const parts = entry(layers, layerNumber(number("layer"), record, number), () => [])
       parts.push({
         rank: number("rank", 0),
         rows: rowsOf(file, `${line}, top_indices`, record["top_indices"])
       })
     })
-  const choices: Array<Omit<TokenChoices, "steps">> = []
-  const stepOf: Array<number> = []
-  ;[...steps.keys()]
-    .toSorted((a, b) => a - b)
-    .forEach((step, index) => {
-      const byLayer = new Map(
-        [...steps.get(step)!].map(([layer, parts]) => [
-          layer,
-          parts.toSorted((a, b) => a.rank - b.rank).flatMap(({ rows }) => rows)
-        ])
-      )
-      const own = tokensByLayer(file, byLayer)
-      const first = choices[0] ?? own
-      if (own.layers.join() !== first.layers.join() || own.topK !== first.topK) {
-        throw new TraceError({
-          file,
-          field: `step ${step}`,
-          value: `layers ${own.layers.join(", ")}, top ${own.topK}`,
-          accepted: `layers ${first.layers.join(", ")}, top ${first.topK}, as the first step`
-        })
-      }
-      choices.push(own)
-      for (const _ of own.tokens) stepOf.push(index)
-    })
-  const first = choices[0]
-  return {
-    layers: first?.layers ?? [],
-    topK: first?.topK ?? 0,
-    tokens: choices.flatMap(({ tokens }) => tokens),
-    steps: stepOf
-  }
+  const found = tokensOfSteps(
+    file,
+    [...steps]
+      .toSorted((a, b) => a[0] - b[0])
+      .map(([step, layers]) => ({
+        name: `step ${step}`,
+        byLayer: new Map(
+          [...layers].map(([layer, parts]) => [
+            layer,
+            parts.toSorted((a, b) => a.rank - b.rank).flatMap(({ rows }) => rows)
+          ])
+        )
+      }))
+  )
+  return found.layers.some((layer) => layer >= besideModel)
+    ? { ...found, titles: found.layers.map(layerTitle) }
+    : found
 }
 
-const entry = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
-  let value = map.get(key)
-  if (value === undefined) map.set(key, (value = make()))
-  return value
+/** Blocks for multi-token prediction count their layers anew: theirs follow the model's, each block's in turn. */
+const besideModel = 2 ** 20
+
+const layerNumber = (
+  layer: number,
+  record: Readonly<Record<string, unknown>>,
+  number: (name: string, fallback?: number) => number
+): number => {
+  const { block } = record
+  if (block === undefined || block === "decoder") return layer
+  if (block === "mtp") return besideModel * (1 + number("mtp_idx", 0)) + layer
+  return besideModel * 1024 + layer
 }
+
+const layerTitle = (layer: number): string =>
+  layer < besideModel ? String(layer) : `mtp ${Math.floor(layer / besideModel) - 1}.${layer % besideModel}`
 
 /**
  * llama.cpp's moe-trace: CSV `layer,expert`, a row for each expert, layer after layer as they are computed. A new step
@@ -227,25 +147,10 @@ const llamaCpp: Parser = (file, bytes, options) => {
 const json: Parser = (file, bytes) => {
   const parsed = jsonOf(file, "content", textOf(bytes))
   if (isList(parsed) && parsed.length > 0 && parsed.every(isRecord)) {
-    const parts = parsed.map((step, index) => tokensByLayer(file, layersOf(file, `[${index}]`, step)))
-    const [first] = parts
-    const odd = parts.findIndex(
-      ({ layers, topK }) => layers.join() !== first!.layers.join() || topK !== first!.topK
+    return tokensOfSteps(
+      file,
+      parsed.map((step, index) => ({ name: `[${index}]`, byLayer: layersOf(file, `[${index}]`, step) }))
     )
-    if (odd >= 0) {
-      throw new TraceError({
-        file,
-        field: `[${odd}]`,
-        value: `layers ${parts[odd]!.layers.join(", ")}, top ${parts[odd]!.topK}`,
-        accepted: `layers ${first!.layers.join(", ")}, top ${first!.topK}, as the first step`
-      })
-    }
-    return {
-      layers: first!.layers,
-      topK: first!.topK,
-      tokens: parts.flatMap(({ tokens }) => tokens),
-      steps: parts.flatMap(({ tokens }, step) => tokens.map(() => step))
-    }
   }
   return { ...tokensByLayer(file, layersOf(file, "", parsed)), steps: undefined }
 }
@@ -274,7 +179,9 @@ const layersOf = (file: string, field: string, value: unknown) => {
 
 export const parsers: Readonly<Record<RoutingSource, Parser>> = {
   vllm,
+  sglang,
   megatron,
   "llama-cpp": llamaCpp,
+  "moe-beyond": moeBeyond,
   json
 }

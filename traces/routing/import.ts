@@ -5,7 +5,7 @@ import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.t
 import type { Routing } from "../routing-file.ts"
 import { attempt, attemptAsync, type TraceError } from "../trace-error.ts"
 import { parsers, type RoutingSource } from "./formats.ts"
-import { reportOf, type RoutingOptions, type RoutingReport } from "./tokens.ts"
+import { inTurn, reportOf, type RoutingOptions, type RoutingReport } from "./tokens.ts"
 
 /** Reads what `source` recorded. `file` is for messages. */
 export const importRouting = (
@@ -19,16 +19,33 @@ export const importRouting = (
   )
 }
 
-/** As `importRouting`, from a file. */
+/** As `importRouting`, from a file; of several, requests one after the other. */
+export const importRoutingFiles = (
+  source: RoutingSource,
+  paths: readonly [string, ...Array<string>],
+  options: RoutingOptions = {}
+): Effect.Effect<RoutingReport, TraceError> =>
+  Effect.flatMap(
+    Effect.forEach(paths, (path) =>
+      Effect.flatMap(
+        attemptAsync(path, "the path of a routing", () => readFile(path)),
+        (bytes) =>
+          attempt(path, `a routing of ${source}`, () => ({
+            file: path,
+            choices: parsers[source](path, bytes, options)
+          }))
+      )
+    ),
+    (requests) =>
+      attempt(paths[0], `routings of ${source}`, () => reportOf(paths[0], inTurn(requests, options), options))
+  )
+
+/** As `importRoutingFiles`, of one. */
 export const importRoutingFile = (
   source: RoutingSource,
   path: string,
   options: RoutingOptions = {}
-): Effect.Effect<RoutingReport, TraceError> =>
-  Effect.flatMap(
-    attemptAsync(path, "the path of a routing", () => readFile(path)),
-    (bytes) => importRouting(source, bytes, { file: path, ...options })
-  )
+): Effect.Effect<RoutingReport, TraceError> => importRoutingFiles(source, [path], options)
 
 /** As the rows of a routing file. Sources that give no weights have 1 / topK for each. */
 export const routingRows = ({ shape, topK, choices }: RoutedSteps): Routing => {

@@ -4,6 +4,8 @@ import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.t
 import { TraceError } from "../trace-error.ts"
 
 export interface TokenChoices {
+  /** What messages call the layers, where some stand beside the model's own (multi-token prediction). */
+  readonly titles?: ReadonlyArray<string>
   /** The layers' numbers in the source, ascending: layer i of the result is `layers[i]`. */
   readonly layers: ReadonlyArray<number>
   readonly topK: number
@@ -74,17 +76,15 @@ export const reportOf = (file: string, choices: TokenChoices, options: RoutingOp
   }
   if (choices.steps !== undefined && options.promptTokens !== undefined)
     warnings.push("--prompt-tokens has no effect: the source says which tokens are a step")
-  const steps =
-    choices.steps?.filter((_, token) => !marked[token]!) ??
-    tokens.map((_, token) => Math.max(0, token + 1 - Math.max(1, options.promptTokens ?? 1)))
+  const steps = choices.steps?.filter((_, token) => !marked[token]!) ?? stepsOfTokens(tokens.length, options)
   const groups: Array<Array<Int32Array>> = []
   tokens.forEach((token, index) => {
     if (index === 0 || steps[index] !== steps[index - 1]) groups.push([])
     groups.at(-1)!.push(token)
   })
-  if (layers.some((layer, index) => layer !== index))
+  if (choices.titles !== undefined || layers.some((layer, index) => layer !== index))
     warnings.push(
-      `layers ${layers.join(", ")} of the source are layers 0 to ${layers.length - 1} of the file`
+      `layers ${(choices.titles ?? layers).join(", ")} of the source are layers 0 to ${layers.length - 1} of the file`
     )
   const experts = tokens.reduce((most, token) => token.reduce((a, b) => Math.max(a, b + 1), most), 0)
   return {
@@ -100,6 +100,69 @@ export const reportOf = (file: string, choices: TokenChoices, options: RoutingOp
     layers,
     warmupTokens: left,
     warnings
+  }
+}
+
+/**
+ * Several requests one after the other. Of those whose source does not say which tokens are a step, the first
+ * `promptTokens` are one and every other token is a step, request by request. Throws TraceError where they differ in layers.
+ */
+export const inTurn = (
+  requests: ReadonlyArray<{ readonly file: string; readonly choices: TokenChoices }>,
+  options: RoutingOptions
+): TokenChoices => {
+  const [first] = requests
+  if (requests.length === 1) return first!.choices
+  const tokens: Array<Int32Array> = []
+  const steps: Array<number> = []
+  let step = 0
+  for (const { file, choices } of requests) {
+    sameLayers(file, "layers", choices, first!.choices, `in ${first!.file}`)
+    const own = choices.steps ?? stepsOfTokens(choices.tokens.length, options)
+    for (const [index, token] of choices.tokens.entries()) {
+      tokens.push(token)
+      steps.push(step + own[index]!)
+    }
+    step += (own.at(-1) ?? -1) + 1
+  }
+  return { ...first!.choices, tokens, steps }
+}
+
+const stepsOfTokens = (tokens: number, { promptTokens = 1 }: RoutingOptions): ReadonlyArray<number> =>
+  Array.from({ length: tokens }, (_, token) => Math.max(0, token + 1 - Math.max(1, promptTokens)))
+
+const sameLayers = (
+  file: string,
+  field: string,
+  { layers, topK }: Omit<TokenChoices, "steps">,
+  first: Omit<TokenChoices, "steps">,
+  where: string
+): void => {
+  if (layers.join() === first.layers.join() && topK === first.topK) return
+  throw new TraceError({
+    file,
+    field,
+    value: `layers ${layers.join(", ")}, top ${topK}`,
+    accepted: `layers ${first.layers.join(", ")}, top ${first.topK}, as ${where}`
+  })
+}
+
+/** The tokens of steps given layer by layer; all steps must have the same layers and top k. */
+export const tokensOfSteps = (
+  file: string,
+  steps: ReadonlyArray<{
+    readonly name: string
+    readonly byLayer: ReadonlyMap<number, ReadonlyArray<ReadonlyArray<number>>>
+  }>
+): TokenChoices => {
+  const choices = steps.map(({ byLayer }) => tokensByLayer(file, byLayer))
+  for (const [step, own] of choices.entries())
+    sameLayers(file, steps[step]!.name, own, choices[0]!, "the first step")
+  return {
+    layers: choices[0]?.layers ?? [],
+    topK: choices[0]?.topK ?? 0,
+    tokens: choices.flatMap(({ tokens }) => tokens),
+    steps: choices.flatMap(({ tokens }, step) => tokens.map(() => step))
   }
 }
 

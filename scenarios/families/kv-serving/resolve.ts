@@ -90,10 +90,11 @@ const resolveRequests = (
         warnings.push(
           `${traced.requests.length - asking.length} requests of the trace ask for no tokens: left out`
         )
+      warnings.push(...traced.warnings)
       if (traced.sharedPrefixes)
         warnings.push("the trace says which prompts begin alike; every prompt is prefilled in full here")
       if (asking.length === 0)
-        return yield* refuse("requests.trace", trace, "a trace with at least one request")
+        return yield* refuse("requests.trace", [trace].flat().join(", "), "a trace with at least one request")
       return asking
         .slice(0, limit)
         .map((request, id) => ({ ...request, id, arrivalSeconds: request.arrivalSeconds / speed }))

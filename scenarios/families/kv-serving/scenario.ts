@@ -68,9 +68,10 @@ const DrawnRequests = Schema.Struct({
   arrivals: withDefault(Schema.Literals(["poisson", "even"]), "poisson")
 })
 
-/** A recorded trace: Mooncake's JSON lines or Azure's CSV. */
+/** A recorded trace, or several on one clock: docs/formats.md says whose. */
 const TracedRequests = Schema.Struct({
-  trace: Path,
+  /** A file, a folder of them, or a list. */
+  trace: Schema.Union([Path, Schema.NonEmptyArray(Path)]),
   /** The first so many requests; default all. */
   limit: Schema.optionalKey(Positive),
   /** Twice as fast: 2. */

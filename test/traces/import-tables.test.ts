@@ -1,0 +1,284 @@
+// Small made-up tables, request files and routings, one for each kind of thing that public ones were seen to hold.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { describe, expect, it } from "vitest"
+import {
+  importNcclTests,
+  importNcclTestsFile,
+  importRouting,
+  importRoutingFiles,
+  parseRequestTrace,
+  parseRequestTraces,
+  TraceError,
+  type ImportReport
+} from "../../traces/index.ts"
+
+const fixture = (name: string): string =>
+  fileURLToPath(new URL(`../fixtures/import/${name}`, import.meta.url))
+const run = <A, E>(effect: Effect.Effect<A, E>): Promise<A> => Effect.runPromise(effect)
+const refusal = async <A>(effect: Effect.Effect<A, TraceError>): Promise<TraceError> => {
+  const result = await Effect.runPromise(Effect.result(effect))
+  if (!Result.isFailure(result)) throw new Error("imported without an error")
+  return result.failure
+}
+
+const rows = ({ profile }: ImportReport) =>
+  profile.collectives.map(({ op, ranks, sizeBytes, medianSeconds }) => [
+    op,
+    ranks,
+    sizeBytes,
+    Math.round(medianSeconds * 1e8) / 100
+  ])
+const both = [
+  ["all_reduce", 4, 4096, 11],
+  ["all_reduce", 4, 1_048_576, 99]
+]
+
+describe("output of nccl-tests", () => {
+  it.each([
+    ["nccl-a-launcher-prefix", both, ""],
+    ["nccl-b-srun-label", both, ""],
+    ["nccl-d-prte-tag", both, ""],
+    ["nccl-f-digit-host", both, ""],
+    ["nccl-h-two-tests", [...both, ["all_gather", 4, 1024, 11], ["all_gather", 4, 262_144, 99]], ""],
+    ["nccl-i-no-hash", both, ""],
+    ["nccl-j-all-ops", both, "rows of redop sum are taken, those of max left out"],
+    ["nccl-k-wrong", both, "1 rows have wrong results (#wrong up to 1234)"],
+    ["nccl-l-cut-row", both, "line 13 is cut short"],
+    ["nccl-m-bus-id", both, ""]
+  ])("%s", async (name, expected, warning) => {
+    const report = await run(importNcclTestsFile(fixture(`${name}.txt`)))
+    expect(rows(report)).toEqual(expected)
+    expect(report.profile.device).toBe("Example GPU")
+    expect(report.warnings.join("\n")).toContain(warning)
+  })
+
+  it("as JSON, with what the text says", async () => {
+    const row = (size: number, out: number, nwrong: number) => ({
+      size,
+      count: size / 4,
+      type: "float",
+      redop: "sum",
+      root: "-1",
+      out_of_place: { time: out, alg_bw: 1, bus_bw: 1, nwrong },
+      in_place: { time: out - 1, alg_bw: 1, bus_bw: 1, nwrong: 0 }
+    })
+    const json = {
+      version: 3,
+      args: ["./build/all_reduce_perf", "-b", "4K"],
+      config: {
+        devices: Array.from({ length: 4 }, (_, rank) => ({ rank, hostname: "a", device_info: "Example GPU" }))
+      },
+      results: [row(4096, 11, 0), row(1_048_576, 99, 7)],
+      out_of_bounds: { count: 1, okay: false }
+    }
+    const report = await run(importNcclTests(JSON.stringify(json)))
+    expect(rows(report)).toEqual(both)
+    expect(report.profile.device).toBe("Example GPU")
+    expect(report.warnings.join()).toContain("wrong results")
+    expect(rows(await run(importNcclTests(JSON.stringify(json), { inPlace: true })))[1]![3]).toBe(98)
+    expect((await refusal(importNcclTests('{"results": [{}]}'))).field).toBe("results[0].size")
+    expect((await refusal(importNcclTests('{"results": '))).field).toBe("content")
+  })
+
+  it("said twice is the median of both, and times before lines are no rows", async () => {
+    const text = readFileSync(fixture("nccl-b-srun-label.txt"), "utf8").replaceAll(
+      "0: ",
+      "2026-01-02T03:04:05.678Z pod-7 "
+    )
+    const again = text.replaceAll("11.00", "13.00")
+    const report = await run(importNcclTests(`${text}\n${again}`))
+    expect(rows(report)).toEqual([
+      ["all_reduce", 4, 4096, 12],
+      ["all_reduce", 4, 1_048_576, 99]
+    ])
+    expect(report.warnings.join()).toContain("medians are taken")
+  })
+})
+
+describe("a request file", () => {
+  const read = (name: string) => parseRequestTrace(name, readFileSync(fixture(name), "utf8"))
+  const told = ({ requests }: ReturnType<typeof read>) =>
+    requests.map(({ arrivalSeconds, promptTokens, outputTokens }) => [
+      arrivalSeconds,
+      promptTokens,
+      outputTokens
+    ])
+
+  it("of Qwen-Bailian counts seconds", () => {
+    const trace = read("req-a-seconds.jsonl")
+    expect(trace).toMatchObject({ format: "bailian", sharedPrefixes: true })
+    expect(told(trace)).toEqual([
+      [0, 100, 10],
+      [30.25, 200, 10]
+    ])
+  })
+
+  it("of BurstGPT, Vidur and Splitwise has its own columns", () => {
+    expect([read("req-b-burst.csv").format, told(read("req-b-burst.csv"))]).toEqual([
+      "burstgpt",
+      [
+        [0, 10, 2],
+        [2.5, 20, 4]
+      ]
+    ])
+    expect([read("req-c-prefill-decode.csv").format, told(read("req-c-prefill-decode.csv"))]).toEqual([
+      "vidur",
+      [
+        [0, 100, 10],
+        [1.5, 200, 20]
+      ]
+    ])
+    const splitwise =
+      "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n0,2,0,0.5,1,7,3\n1,2,0,2,1,9,4\n"
+    expect(told(parseRequestTrace("s", splitwise))).toEqual([
+      [0, 7, 3],
+      [1.5, 9, 4]
+    ])
+  })
+
+  it("whose times have fractions is read in seconds, and told to be", () => {
+    const trace = parseRequestTrace(
+      "t",
+      '{"timestamp": 1.5, "input_length": 3, "output_length": 2}\n{"timestamp": 4, "input_length": 1, "output_length": 1}'
+    )
+    expect(told(trace)[1]).toEqual([2.5, 1, 1])
+    expect(trace.warnings.join()).toContain("read as seconds")
+  })
+
+  it("of conversations has estimated tokens, and says so", () => {
+    const conversation = (turns: ReadonlyArray<readonly [string, string]>) => ({
+      id: "x",
+      conversations: turns.map(([from, value]) => ({ from, value }))
+    })
+    const trace = parseRequestTrace(
+      "t",
+      JSON.stringify([
+        conversation([
+          ["human", "12345678"],
+          ["gpt", "1234"],
+          ["human", "1234"],
+          ["gpt", "12345678"]
+        ])
+      ])
+    )
+    expect(told(trace)).toEqual([
+      [0, 2, 1],
+      [0, 4, 2]
+    ])
+    expect(trace.warnings.join()).toContain("an estimate")
+  })
+
+  it("may be several, on one clock", () => {
+    const part = (time: number) => `arrived_at,num_prefill_tokens,num_decode_tokens\n${time},1,1\n`
+    const traces = parseRequestTraces([
+      { file: "b", text: part(7) },
+      { file: "a", text: part(2) }
+    ])
+    expect(told(traces)).toEqual([
+      [0, 1, 1],
+      [5, 1, 1]
+    ])
+    const sessions = parseRequestTrace(
+      "s",
+      "session,start_s,input_tokens,output_tokens\n0,0,1,1\n0,9,2,1\n1,0,3,1\n"
+    )
+    expect(sessions).toMatchObject({ format: "sessions" })
+    expect(sessions.warnings.join()).toContain("2 sessions")
+  })
+
+  it("without arrivals is refused for that", () => {
+    expect(() => parseRequestTrace("t", "num_prefill_tokens,num_decode_tokens\n1,1\n")).toThrow(
+      /arrivals as well/u
+    )
+  })
+})
+
+describe("a routing", () => {
+  it("has MTP blocks apart from layers", async () => {
+    const report = await run(importRoutingFiles("megatron", [fixture("routing-a-mtp.jsonl")]))
+    expect(report.routing.shape.layers).toBe(3)
+    expect(report.routing.choices.map((layers) => layers.map((chosen) => chosen.length / 2))).toEqual([
+      [2, 2, 2]
+    ])
+    expect(report.warnings.join()).toContain("layers 1, 2, mtp 0.1 of the source are layers 0 to 2")
+  })
+
+  const bytes = (value: unknown): Uint8Array =>
+    new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value))
+  const choices = async (source: Parameters<typeof importRouting>[0], value: unknown) =>
+    (await run(importRouting(source, bytes(value)))).routing.choices.map((layers) =>
+      layers.map((chosen) => [...chosen])
+    )
+
+  it("of vLLM's answers has a step for each prompt and each token", async () => {
+    const answer = {
+      choices: [{ index: 0, routed_experts: [[[5], [6]]] }],
+      prompt_routed_experts: [
+        [[1], [2]],
+        [[3], [4]]
+      ]
+    }
+    const expected = [
+      [
+        [1, 3],
+        [2, 4]
+      ],
+      [[5], [6]]
+    ]
+    expect(await choices("vllm", answer)).toEqual(expected)
+    expect(await choices("vllm", [answer, answer])).toEqual([...expected, ...expected])
+    expect(await choices("vllm", `${JSON.stringify(answer)}\n${JSON.stringify(answer)}\n`)).toEqual([
+      ...expected,
+      ...expected
+    ])
+    const without = { ...answer, choices: [{ index: 0 }] }
+    expect((await refusal(importRouting("vllm", bytes(without)))).accepted).toContain(
+      "enable-return-routed-experts"
+    )
+  })
+
+  it("of SGLang's recorder has a step for each forward pass, without dense layers", async () => {
+    const pass = (id: number, rank: number, tokens: ReadonlyArray<number>) => ({
+      forward_pass_id: id,
+      rank,
+      topk_ids_of_layer: [
+        tokens.map(() => [-1]),
+        tokens.map((token) => [token]),
+        tokens.map((token) => [token + 1])
+      ]
+    })
+    const records = [pass(4, 1, [7]), pass(4, 0, [5, 6]), pass(3, 0, [1, 2])]
+    expect(await choices("sglang", { records })).toEqual([
+      [
+        [1, 2],
+        [2, 3]
+      ],
+      [
+        [5, 6, 7],
+        [6, 7, 8]
+      ]
+    ])
+    expect((await refusal(importRouting("sglang", bytes("PK\u0003\u0004")))).accepted).toContain("torch.load")
+  })
+
+  it("of moe-beyond has its layers and tokens", async () => {
+    const text =
+      'Layer ID,Batch Number,Token,Activated Expert IDs\n1,0,a,"[8, 26]"\n1,0,",","[9, 2]"\n2,0,a,"[3, 4]"\n2,0,",","[5, 6]"\n'
+    expect(await choices("moe-beyond", text)).toEqual([
+      [
+        [8, 26],
+        [3, 4]
+      ],
+      [
+        [9, 2],
+        [5, 6]
+      ]
+    ])
+    expect((await refusal(importRouting("moe-beyond", bytes(text.replace("[9, 2]", "9; 2"))))).field).toBe(
+      "line 3, Activated Expert IDs"
+    )
+  })
+})

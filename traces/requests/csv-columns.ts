@@ -1,0 +1,125 @@
+// Request traces in CSV, told apart by their columns: Azure's (TIMESTAMP "2023-11-16 18:17:03.9799600", ContextTokens,
+// GeneratedTokens), BurstGPT's (Timestamp, Request tokens, Response tokens), Vidur's (arrived_at, num_prefill_tokens,
+// num_decode_tokens), Splitwise's (arrival_timestamp, prompt_size, token_size), sessions (session, start_s, input_tokens,
+// output_tokens). Numbers are seconds unless the column says ms. Other columns are left aside.
+import { showValue, TraceError } from "../trace-error.ts"
+import {
+  arrivalNames,
+  momentOfNumber,
+  outputNames,
+  plainName,
+  positionOf,
+  promptNames,
+  tokenCount,
+  type Line,
+  type Timed,
+  type TimedTrace
+} from "./traced.ts"
+
+/** Cells of a line, quotes as in RFC 4180 (without line breaks in them). */
+const cellsOf = (text: string): ReadonlyArray<string> => {
+  const cells: Array<string> = []
+  let cell = ""
+  let quoted = false
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i]!
+    if (char === '"') {
+      if (quoted && text[i + 1] === '"') {
+        cell += '"'
+        i++
+      } else quoted = !quoted
+    } else if (char === "," && !quoted) {
+      cells.push(cell.trim())
+      cell = ""
+    } else cell += char
+  }
+  cells.push(cell.trim())
+  return cells
+}
+
+/** Whether a first line has the columns. */
+export const isColumns = (head: string): boolean => {
+  const names = cellsOf(head)
+  return positionOf(names, promptNames) >= 0 && positionOf(names, outputNames) >= 0
+}
+
+const formatOf = (names: ReadonlyArray<string>): string => {
+  const plain = names.map(plainName)
+  const has = (name: string) => plain.includes(name)
+  if (has("contexttokens")) return "azure"
+  if (has("requesttokens")) return "burstgpt"
+  if (has("numprefilltokens")) return "vidur"
+  if (has("promptsize")) return "splitwise"
+  return has("session") || has("sessionid") ? "sessions" : "table"
+}
+
+export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Line>): TimedTrace => {
+  const names = cellsOf(head!.text)
+  const time = positionOf(names, arrivalNames)
+  const prompt = positionOf(names, promptNames)
+  const output = positionOf(names, outputNames)
+  if (time < 0) {
+    throw new TraceError({
+      file,
+      field: `line ${head!.number}`,
+      value: showValue(head!.text),
+      accepted: "a column of arrivals as well: TIMESTAMP, Timestamp, arrived_at, arrival_timestamp or start_s"
+    })
+  }
+  const unit = /ms$/u.test(plainName(names[time]!)) ? "ms" : "s"
+  const session = positionOf(names, ["session", "sessionid"])
+  const format = formatOf(names)
+  const starts = new Map<string, number>()
+  const timed = lines.map((line): Timed => {
+    const place = `line ${line.number}`
+    const cells = cellsOf(line.text)
+    if (cells.length !== names.length) {
+      const value = `${cells.length} cells`
+      const accepted = `${names.length} cells, as in the header`
+      throw new TraceError({ file, field: place, value, accepted })
+    }
+    const moment = momentOf(file, place, names[time]!, cells[time]!)
+    if (session >= 0 && !starts.has(cells[session]!))
+      starts.set(cells[session]!, moment.whole + moment.fraction)
+    return {
+      ...moment,
+      promptTokens: tokenCount(file, place, names[prompt]!, numberOf(cells[prompt]!)),
+      outputTokens: tokenCount(file, place, names[output]!, numberOf(cells[output]!))
+    }
+  })
+  const warnings: Array<string> = []
+  if (starts.size > 1 && [...starts.values()].every((start) => start === 0)) {
+    warnings.push(`the ${starts.size} sessions of ${file} all begin at 0: they are served side by side`)
+  }
+  return { format, timed, perSecond: unit === "ms" ? 1000 : 1, sharedPrefixes: false, warnings }
+}
+
+const numberOf = (text: string): number | string => (/^\d+(?:\.0+)?$/u.test(text) ? Number(text) : text)
+
+const timestamp = /^(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):?(\d\d))?$/u
+
+/** A number as it is; of a date, whole seconds since 1970 and the fraction of the next. */
+const momentOf = (
+  file: string,
+  place: string,
+  name: string,
+  text: string
+): Pick<Timed, "whole" | "fraction"> => {
+  if (/^\d+(?:\.\d*)?(?:e[+-]?\d+)?$/iu.test(text)) {
+    const value = Number(text)
+    if (value <= Number.MAX_SAFE_INTEGER) return momentOfNumber(value)
+  }
+  const match = timestamp.exec(text)
+  const part = (index: number) => Number(match?.[index] ?? Number.NaN)
+  const seconds = Date.UTC(part(1), part(2) - 1, part(3), part(4), part(5), part(6)) / 1000
+  if (match === null || !Number.isFinite(seconds)) {
+    throw new TraceError({
+      file,
+      field: `${place}, ${name}`,
+      value: showValue(text),
+      accepted: 'a number of seconds, or a time such as "2023-11-16 18:17:03.9799600"'
+    })
+  }
+  const offset = (match[8] === "-" ? -1 : 1) * (Number(match[9] ?? 0) * 3600 + Number(match[10] ?? 0) * 60)
+  return { whole: seconds - offset, fraction: Number(match[7] ?? 0) }
+}

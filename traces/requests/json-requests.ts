@@ -1,0 +1,164 @@
+// Request traces in JSON, one object a line or a list of them. Mooncake's (FAST'25): {"timestamp": ms, "input_length",
+// "output_length", "hash_ids"}, also as input_tokens, output_tokens, created_time; Qwen-Bailian's, the same with chat_id and
+// seconds; conversations as ShareGPT has them, which say neither times nor tokens.
+import { showValue, TraceError } from "../trace-error.ts"
+import {
+  arrivalNames,
+  momentOfNumber,
+  outputNames,
+  positionOf,
+  promptNames,
+  tokenCount,
+  type Line,
+  type Timed,
+  type TimedTrace
+} from "./traced.ts"
+
+type Json = Readonly<Record<string, unknown>>
+
+interface Row {
+  readonly place: string
+  readonly value: Json
+}
+
+export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTrace => {
+  const rows = rowsOf(file, lines)
+  const [first] = rows
+  if (first !== undefined && Array.isArray(turnsOf(first.value))) return conversations(file, rows)
+  let sharedPrefixes = false
+  let isWhole = true
+  let latest = 0
+  const timed = rows.map(({ place, value }): Timed => {
+    const [time, timeField] = pick(value, arrivalNames, "timestamp")
+    if (!(typeof time === "number" && time >= 0 && time <= Number.MAX_SAFE_INTEGER)) {
+      throw new TraceError({
+        file,
+        field: `${place}, ${timeField}`,
+        value: showValue(time),
+        accepted:
+          "milliseconds (Mooncake) or seconds (Qwen-Bailian, and wherever times have fractions), at least 0"
+      })
+    }
+    const [input, inputField] = pick(value, promptNames, "input_length")
+    const [output, outputField] = pick(value, outputNames, "output_length")
+    const blocks = value["hash_ids"]
+    sharedPrefixes ||= Array.isArray(blocks) && blocks.length > 0
+    isWhole &&= Number.isInteger(time)
+    latest = Math.max(latest, time)
+    return {
+      ...momentOfNumber(time),
+      promptTokens: tokenCount(file, place, inputField, input),
+      outputTokens: tokenCount(file, place, outputField, output)
+    }
+  })
+  const warnings: Array<string> = []
+  const isBailian = first !== undefined && ["chat_id", "parent_chat_id"].some((name) => name in first.value)
+  const named = first === undefined ? "" : pick(first.value, arrivalNames, "timestamp")[1]
+  const saysMs = /_?ms$/iu.test(named)
+  // Counted from 1970 (10 digits are seconds, 13 milliseconds), a time says its unit itself.
+  const sinceEpoch = latest >= 1e9 ? (latest < 1e11 ? "s" : "ms") : undefined
+  const unit = isBailian ? "s" : saysMs ? "ms" : (sinceEpoch ?? (isWhole ? "ms" : "s"))
+  if (!isBailian && !saysMs && unit === "s") {
+    warnings.push(
+      `times of ${file} ${isWhole ? "are of the size of seconds since 1970" : "have fractions"}: they are read as seconds, not as Mooncake's milliseconds`
+    )
+  }
+  return {
+    format: isBailian ? "bailian" : "mooncake",
+    timed,
+    perSecond: unit === "ms" ? 1000 : 1,
+    sharedPrefixes,
+    warnings
+  }
+}
+
+/** Of text that nobody has counted: English has about four characters a token. */
+const charactersOfToken = 4
+
+const turnsOf = (value: Json): unknown => value["conversations"] ?? value["conversation"] ?? value["messages"]
+
+/** Each answer is a request, whose prompt is all before it. */
+const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
+  const timed: Array<Timed> = []
+  for (const { place, value } of rows) {
+    const turns = turnsOf(value)
+    if (!Array.isArray(turns)) {
+      throw new TraceError({
+        file,
+        field: place,
+        value: showValue(value),
+        accepted: "an object with conversations (or messages), as the first has"
+      })
+    }
+    let before = 0
+    for (const turn of turns as ReadonlyArray<unknown>) {
+      if (typeof turn !== "object" || turn === null) continue
+      const { from, role, value: said, content } = turn as Json
+      const text = said ?? content
+      const length = typeof text === "string" ? text.length : 0
+      const speaker = from ?? role
+      if (speaker === "gpt" || speaker === "assistant" || speaker === "model") {
+        timed.push({
+          whole: 0,
+          fraction: 0,
+          promptTokens: Math.ceil(before / charactersOfToken),
+          outputTokens: Math.ceil(length / charactersOfToken)
+        })
+      }
+      before += length
+    }
+  }
+  return {
+    format: "sharegpt",
+    timed,
+    perSecond: 1,
+    sharedPrefixes: false,
+    warnings: [
+      `${file} holds conversations without times or tokens: all requests come at once, and ${charactersOfToken} characters are taken for a token (an estimate)`
+    ]
+  }
+}
+
+const rowsOf = (file: string, lines: ReadonlyArray<Line>): ReadonlyArray<Row> => {
+  if (lines[0]?.text.startsWith("[") === true) {
+    let list: unknown
+    try {
+      list = JSON.parse(lines.map(({ text }) => text).join("\n"))
+    } catch (cause) {
+      throw new TraceError({
+        file,
+        field: "content",
+        value: showValue(cause),
+        accepted: "a list of requests in JSON"
+      })
+    }
+    return (list as ReadonlyArray<unknown>).map((value, index) => objectOf(file, `[${index}]`, value))
+  }
+  return lines.map(({ number, text }) => {
+    let value: unknown
+    try {
+      value = JSON.parse(text)
+    } catch {
+      value = undefined
+    }
+    return objectOf(file, `line ${number}`, value, text)
+  })
+}
+
+const objectOf = (file: string, place: string, value: unknown, text: unknown = value): Row => {
+  if (typeof value === "object" && value !== null && !Array.isArray(value))
+    return { place, value: value as Json }
+  throw new TraceError({
+    file,
+    field: place,
+    value: showValue(text),
+    accepted: 'a JSON object such as {"timestamp": 0, "input_length": 6755, "output_length": 500}'
+  })
+}
+
+/** The value under the first of several names that is there, and that name; `usual` where none is. */
+const pick = (row: Json, names: ReadonlyArray<string>, usual: string): readonly [unknown, string] => {
+  const keys = Object.keys(row).filter((key) => row[key] !== undefined && row[key] !== null)
+  const at = positionOf(keys, names)
+  return at < 0 ? [row[usual], usual] : [row[keys[at]!], keys[at]!]
+}

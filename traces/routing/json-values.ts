@@ -1,0 +1,45 @@
+// Values of JSON as importers of routings take them apart, with the place of what is not as it should be.
+import { TraceError } from "../trace-error.ts"
+import { expertOf } from "./tokens.ts"
+
+export type Rows = ReadonlyArray<ReadonlyArray<number>>
+
+export const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/^\uFEFF/, "")
+
+export const jsonOf = (file: string, field: string, text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    const value = cause instanceof Error ? cause.message : String(cause)
+    throw new TraceError({ file, field, value, accepted: "JSON" })
+  }
+}
+
+export const isList = (value: unknown): value is ReadonlyArray<unknown> => Array.isArray(value)
+
+export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !isList(value)
+
+export const listOf = (
+  file: string,
+  field: string,
+  value: unknown,
+  accepted: string
+): ReadonlyArray<unknown> => {
+  if (isList(value)) return value
+  throw new TraceError({ file, field, value: JSON.stringify(value)?.slice(0, 80) ?? "missing", accepted })
+}
+
+/** [tokens, topK] of one layer. */
+export const rowsOf = (file: string, field: string, value: unknown): Rows =>
+  listOf(file, field, value, "a list of tokens").map((row, token) =>
+    listOf(file, `${field}[${token}]`, row, "a list of experts").map((expert, k) =>
+      expertOf(file, `${field}[${token}][${k}]`, expert)
+    )
+  )
+
+export const entry = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+  let value = map.get(key)
+  if (value === undefined) map.set(key, (value = make()))
+  return value
+}
