@@ -63,7 +63,11 @@ export const resolveModel = (
           accepted: "a profile of a step that ends"
         })
       }
-      return yield* scaleProfile(measured, model, ranks, file)
+      const whole = yield* withParameters(measured, model, file)
+      const scaled = yield* scaleProfile(whole, model, ranks, file)
+      return model.parameters === undefined
+        ? scaled
+        : { ...scaled, warnings: [...scaled.warnings, spreadParameters] }
     }
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
@@ -88,6 +92,60 @@ export const resolveModel = (
       warnings: []
     }
   })
+
+const spreadParameters =
+  "model.parameters are spread over the profile's layers by their backward time: an estimate of when gradients are ready"
+
+/** A profile that has parameters, its own or stated ones: without any, nothing would be communicated. */
+const withParameters = (
+  profile: Profile,
+  { profile: named, parameters }: Extract<ModelSettings, { profile: string }>,
+  file: string
+): Effect.Effect<Profile, InputError> => {
+  const held = profile.parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
+  const weights = profile.layers.map(({ backward }) => backward.busySeconds)
+  const backwardSeconds = weights.reduce((sum, seconds) => sum + seconds, 0)
+  const refuse = (field: string, value: string, accepted: string) =>
+    Effect.fail(new InputError({ file, field, value, accepted }))
+  if (held > 0) {
+    return parameters === undefined
+      ? Effect.succeed(profile)
+      : refuse(
+          "model.parameters",
+          String(parameters),
+          `no such field: ${named} has its own ${held} parameters`
+        )
+  }
+  if (backwardSeconds === 0) {
+    return refuse(
+      "model.profile",
+      `${named} (no backward pass, no parameters)`,
+      "a profile of a training step: record forward, backward and optimizer, with record_shapes=True"
+    )
+  }
+  if (parameters === undefined) {
+    return refuse(
+      "model.profile",
+      `${named} (no parameters: its ranks would have nothing to communicate)`,
+      "a trace recorded with record_shapes=True and imported again, or model.parameters: how many the model has"
+    )
+  }
+  // Whole numbers that add up: each layer's share is the rise of the rounded running sum.
+  let passed = 0
+  let given = 0
+  const shares = weights.map((seconds) => {
+    passed += seconds
+    const upTo = Math.round((parameters * passed) / backwardSeconds)
+    const own = upTo - given
+    given = upTo
+    return own
+  })
+  const spread = shares
+    .map((share, layer) => ({ layer, shape: [share], dtype: "float32" }))
+    .filter(({ shape }) => shape[0]! > 0)
+    .toReversed()
+  return Effect.succeed({ ...profile, parameters: spread })
+}
 
 type Architecture = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
 

@@ -17,6 +17,11 @@ const StepSecondsByRanks = Schema.Record(Schema.String, PositiveSeconds)
 /** A model whose layers and costs were measured. */
 export const ProfiledModel = Schema.Struct({
   profile: Path,
+  /**
+   * Of a profile that has none, because its trace was recorded without shapes: how many parameters the model has. They are
+   * spread over the layers by their backward time.
+   */
+  parameters: Schema.optionalKey(Count.check(Schema.isGreaterThan(0))),
   /** `span`: device time and the host's launch gaps. `busy`: device time alone, as if the host were never late. */
   hostTime: withDefault(Schema.Literals(["span", "busy"]), "span"),
   /**

@@ -1,0 +1,59 @@
+// A profile without parameters has nothing to communicate: it is refused with what to do, or gets them by hand.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, it } from "vitest"
+import { Loader } from "../../scenarios/load.ts"
+import { resolveModel } from "../../scenarios/model.ts"
+import { importKinetoFile, writeProfile } from "../../traces/index.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "tandem-parameters-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+const resolved = async (name: string, parameters?: number) => {
+  const trace = fileURLToPath(new URL(`../fixtures/import/${name}.json`, import.meta.url))
+  const profile = join(folder, `${name}.arrow`)
+  await Effect.runPromise(
+    Effect.flatMap(importKinetoFile(trace), (report) => writeProfile(profile, report.profile))
+  )
+  const model = { profile, hostTime: "span" as const, ...(parameters === undefined ? {} : { parameters }) }
+  return Effect.runPromise(
+    Effect.result(resolveModel(model, 4, undefined, join(folder, "s.yaml"), new Loader()))
+  )
+}
+
+const refusal = async (name: string, parameters?: number) => {
+  const result = await resolved(name, parameters)
+  if (!Result.isFailure(result)) throw new Error("accepted")
+  return result.failure
+}
+
+describe("a profile without parameters", () => {
+  it("is refused, with what to do", async () => {
+    const error = await refusal("03-no-shapes")
+    expect(error).toMatchObject({ field: "model.profile" })
+    expect(error.accepted).toContain("record_shapes=True")
+    expect(error.accepted).toContain("model.parameters")
+  })
+
+  it("of inference is refused as such, also with parameters by hand", async () => {
+    expect((await refusal("04-inference")).value).toContain("no backward pass")
+    expect((await refusal("04-inference", 1000)).value).toContain("no backward pass")
+  })
+
+  it("takes those stated, where gradients are made, and tells so", async () => {
+    const result = await resolved("03-no-shapes", 1_000_003)
+    if (Result.isFailure(result)) throw result.failure
+    const { profile, warnings } = result.success
+    expect(profile.parameters).toEqual([{ layer: 0, shape: [1_000_003], dtype: "float32" }])
+    expect(warnings.join()).toContain("an estimate")
+  })
+
+  it("does not need them where it has its own", async () => {
+    expect(Result.isSuccess(await resolved("00-reference"))).toBe(true)
+    expect((await refusal("00-reference", 5)).accepted).toContain("its own 1000000 parameters")
+  })
+})
