@@ -43,14 +43,22 @@ export const resolveCollectiveTable = (
         accepted: "a profile of collectives that end"
       })
     }
-    const table = new CollectiveTable(collectives)
+    // Rows on unlimited links say most; a table that has one other kind only means that one.
+    const links = [...new Set(collectives.filter((row) => row.op === op).map(({ link }) => link))]
+    const link = links.includes("unshaped") || links.length !== 1 ? "unshaped" : links[0]
+    const table = new CollectiveTable(collectives, link)
     if (table.ops.includes(op)) return table
-    const found = table.ops.length === 0 ? "no collectives on unshaped links" : `only ${table.ops.join(", ")}`
+    const found =
+      links.length > 1
+        ? `${op} on links ${links.join(", ")}: more than one kind, and none without limit`
+        : table.ops.length === 0
+          ? "no collectives on unshaped links"
+          : `only ${table.ops.join(", ")}`
     return yield* new InputError({
       file,
       field,
       value: `${measured} (${found})`,
-      accepted: `a profile with ${op} measured on unshaped links, as \`sim import nccl-tests\` makes`
+      accepted: `a profile with ${op} measured on unshaped links or on one kind of others, as \`sim import nccl-tests\` makes`
     })
   })
 

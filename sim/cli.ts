@@ -3,6 +3,7 @@
 import { Argument, type Command, InvalidArgumentError, Option } from "commander"
 import { enableCompileCache } from "node:module"
 import type { CompareCommandOptions } from "./cli/compare-command.ts"
+import type { DoctorCommandOptions } from "./cli/doctor-command.ts"
 import type { ExplainCommandOptions } from "./cli/explain-command.ts"
 import type { ImportCommandOptions } from "./cli/import-command.ts"
 import type { ImportRoutingOptions } from "./cli/import-routing-command.ts"
@@ -215,6 +216,17 @@ importOptions(importer.command("csv"))
   .action(
     ending(async (file: string, options: ImportCommandOptions) =>
       (await import("./cli/import-command.ts")).importCommand("csv", [file], options)
+    )
+  )
+
+sim
+  .command("doctor")
+  .description("say what a file is, what is in it, what can be done with it, and what it lacks")
+  .argument("<file>", "any file")
+  .addOption(jsonOption())
+  .action(
+    ending(async (file: string, options: DoctorCommandOptions) =>
+      (await import("./cli/doctor-command.ts")).doctorCommand(file, options)
     )
   )
 

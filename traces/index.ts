@@ -33,3 +33,4 @@ export { importRouting, importRoutingFile, importRoutingFiles, routingRows } fro
 export { routingSources, type RoutingSource } from "./routing/formats.ts"
 export type { RoutingOptions, RoutingReport } from "./routing/tokens.ts"
 export { readRoutedSteps } from "./routing-trace.ts"
+export { diagnose, type Diagnosis } from "./doctor.ts"
