@@ -146,7 +146,7 @@ const foreignKind = (
   if (bytes[0] === 0x80 && bytes[1] !== undefined && bytes[1] <= 5)
     return ["pickle", "a Python pickle (a memory snapshot, or old torch.save)", [recordTrace]]
   if (/^\s*<(?:!doctype|html)/iu.test(text)) return ["html", "a web page, not the file it links to", []]
-  if (/^version https:\/\/git-lfs/u.test(text))
+  if (text.startsWith("version https://git-lfs"))
     return [
       "git-lfs",
       "a pointer of Git LFS: the file itself was not fetched",

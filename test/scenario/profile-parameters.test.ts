@@ -13,6 +13,9 @@ import { importKinetoFile, writeProfile } from "../../traces/index.ts"
 const folder = mkdtempSync(join(tmpdir(), "tandem-parameters-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
+/** A measured profile needs no estimates of kernels. */
+const measured = { device: undefined, ops: undefined, computeDtype: "float32" as const }
+
 const resolved = async (name: string, parameters?: number) => {
   const trace = fileURLToPath(new URL(`../fixtures/import/${name}.json`, import.meta.url))
   const profile = join(folder, `${name}.arrow`)
@@ -21,7 +24,7 @@ const resolved = async (name: string, parameters?: number) => {
   )
   const model = { profile, hostTime: "span" as const, ...(parameters === undefined ? {} : { parameters }) }
   return Effect.runPromise(
-    Effect.result(resolveModel(model, 4, undefined, join(folder, "s.yaml"), new Loader()))
+    Effect.result(resolveModel(model, 4, measured, join(folder, "s.yaml"), new Loader()))
   )
 }
 

@@ -66,7 +66,7 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
       accepted: "a column of arrivals as well: TIMESTAMP, Timestamp, arrived_at, arrival_timestamp or start_s"
     })
   }
-  const unit = /ms$/u.test(plainName(names[time]!)) ? "ms" : "s"
+  const unit = plainName(names[time]!).endsWith("ms") ? "ms" : "s"
   const session = positionOf(names, ["session", "sessionid"])
   const format = formatOf(names)
   const starts = new Map<string, number>()
