@@ -2,6 +2,7 @@
 // it is used, so that help appears at once.
 import { Argument, type Command, InvalidArgumentError, Option } from "commander"
 import { enableCompileCache } from "node:module"
+import type { CollectiveCommandOptions } from "./cli/collective-command.ts"
 import type { CompareCommandOptions } from "./cli/compare-command.ts"
 import type { DoctorCommandOptions } from "./cli/doctor-command.ts"
 import type { ExplainCommandOptions } from "./cli/explain-command.ts"
@@ -115,6 +116,56 @@ sim
   .action(
     ending(async (file: string, options: ScheduleCommandOptions) =>
       (await import("./cli/schedule-command.ts")).scheduleCommand(file, options)
+    )
+  )
+
+const list = (value: string): ReadonlyArray<string> =>
+  value
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "")
+
+sim
+  .command("collective")
+  .description("how long a collective takes on these ranks and links, by each algorithm")
+  .argument("[op...]", "all_reduce (default), all_gather, reduce_scatter, all_to_all, broadcast, send_recv")
+  .option("--bytes <sizes>", "one rank's input (of a reduce_scatter its output), a list", list, [
+    "4KiB",
+    "64KiB",
+    "1MiB",
+    "16MiB",
+    "64MiB"
+  ])
+  .option("--ranks <n>", "how many, a list", list, ["4"])
+  .option("--ranks-per-node <n>", "ranks that share a node", wholeNumber(1), 1)
+  .option("--sites <n>", "sites that the ranks are divided over", wholeNumber(1), 1)
+  .option("--algorithm <names>", "ring, tree, hierarchical, direct: a list", list, [
+    "ring",
+    "tree",
+    "hierarchical",
+    "direct"
+  ])
+  .option("--inter <bandwidth>", "of every node's network interface, a list", list, ["unlimited"])
+  .option("--inter-latency <time>", "one way, a list", list, ["0s"])
+  .option("--intra <bandwidth>", "of every rank's port inside its node", "unlimited")
+  .option("--intra-latency <time>", "one way", "0s")
+  .option("--wan <bandwidth>", "of every site's uplink")
+  .option("--wan-latency <time>", "one way")
+  .option(
+    "--mtu <bytes>",
+    "largest packet of TCP between nodes: its headers take their share",
+    wholeNumber(576)
+  )
+  .option("--measured <profile>", "what the software takes where no link is in the way")
+  .option("--compare <link>", "with --measured: show its rows of that link beside, such as 10gbit")
+  .option("--csv <file>", "write all rows")
+  .addOption(jsonOption())
+  .action(
+    ending(async (ops: ReadonlyArray<string>, options: CollectiveCommandOptions) =>
+      (await import("./cli/collective-command.ts")).collectiveCommand(
+        ops.length === 0 ? ["all_reduce"] : ops,
+        options
+      )
     )
   )
 

@@ -1,5 +1,6 @@
 // What a collective puts on the wire, as simulator, emulated links and planners share it: measured tables with every algorithm,
 // the longer of software and wire, who sends, and what lies outside the table.
+import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
@@ -97,6 +98,44 @@ describe("a measured collective", () => {
     expect(Math.abs(seconds(1048576) / 1266.8e-6 - 1)).toBeLessThan(0.01)
   })
 
+  it("is met by measurements over shaped links that nothing was fitted to", () => {
+    interface Measured {
+      readonly ranks: number
+      readonly link_rate: string
+      readonly all_reduce: ReadonlyArray<{ readonly bytes: number; readonly median_seconds: number }>
+    }
+    const { runs } = JSON.parse(
+      readFileSync(new URL("../bench/measured/ddp-gpt2-h200-heldout.json", import.meta.url), "utf8")
+    ) as { readonly runs: ReadonlyArray<Measured> }
+    // The software, as the same machine had it on links that were no limit.
+    const unshaped = new CollectiveTable(
+      runs
+        .filter(({ link_rate }) => link_rate === "unshaped")
+        .flatMap(({ ranks, all_reduce }) =>
+          all_reduce.map(({ bytes, median_seconds }) => ({
+            op: "all_reduce" as const,
+            ranks,
+            sizeBytes: bytes,
+            medianSeconds: median_seconds,
+            link: "unshaped"
+          }))
+        )
+    )
+    const errors = runs
+      .filter(({ ranks, link_rate }) => ranks === 4 && link_rate === "10gbit")
+      .flatMap(({ ranks, all_reduce }) => {
+        const world = nodes(
+          Array.from({ length: ranks }, () => 1),
+          { bytesPerSecond: 10 * gigabit, latencySeconds: 0 }
+        )
+        const seconds = closed(world, "all_reduce", { algorithm: "ring", table: unshaped })
+        return all_reduce.map(({ bytes, median_seconds }) => Math.abs(seconds(bytes) / median_seconds - 1))
+      })
+    expect(errors).toHaveLength(7)
+    expect(errors.reduce((sum, error) => sum + error, 0) / errors.length).toBeLessThan(0.02)
+    expect(Math.max(...errors)).toBeLessThan(0.05)
+  })
+
   it("costs a simulation what planners reckon with, whatever the algorithm and links", () => {
     let limited = 0
     let measured = 0
@@ -158,6 +197,9 @@ describe("a measured collective", () => {
     expect(told("all_reduce", 1500 * 2 ** 24)).toEqual([
       expect.stringMatching(/extrapolated: .*outside the table/u)
     ])
+    // The smallest measured of 2 ranks lies below the smallest of 4, which says nothing against it.
+    const [two, smallest] = [nodes([1, 1]), 2 * 1024]
+    expect(simulated(two, "reduce_scatter", smallest, { algorithm: "ring", table }).estimates).toEqual([])
     expect(told("all_reduce", 16)).toEqual([expect.stringMatching(/outside the table/u)])
     expect(told("broadcast", 2 ** 20)).toEqual([expect.stringMatching(/broadcast not in the table/u)])
     const onlyReduce = new CollectiveTable(profile.collectives.filter(({ op }) => op === "all_reduce"))

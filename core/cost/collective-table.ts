@@ -66,7 +66,9 @@ export class CollectiveTable {
     const at: Array<number> = []
     const perUnit: Array<number> = []
     const latencies: Array<number> = []
-    for (const curve of curves) {
+    // Other numbers of ranks matter only where this one was not measured.
+    const own = curves.filter((curve) => curve.ranks === ranks)
+    for (const curve of own.length > 0 ? own : curves) {
       const { value, inside: sizeInside } = interpolate(curve.sizes, curve.seconds, sizeBytes)
       // Beyond the largest message the last piece's slope holds; below the smallest, its time.
       inside &&= sizeInside

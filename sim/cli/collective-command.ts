@@ -1,0 +1,250 @@
+// sim collective: how long collectives of these bytes take on these ranks and links, by each algorithm, beside a measured table.
+// Every combination of what is listed is a row, so a question is a study too.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
+import { InputError } from "../../core/input-error.ts"
+import type { CollectiveCost } from "../../core/profile.ts"
+import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../core/units.ts"
+import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
+import { interchangeable } from "../../core/wire/symmetry.ts"
+import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { WorldSettings } from "../../scenarios/sections.ts"
+import { alignColumns } from "../../scenarios/table.ts"
+import { resolveWorld } from "../../scenarios/world.ts"
+import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import { answerCollective, type CollectiveAnswer } from "../collective-question.ts"
+
+export interface CollectiveCommandOptions {
+  readonly bytes: ReadonlyArray<string>
+  readonly ranks: ReadonlyArray<string>
+  readonly ranksPerNode: number
+  readonly sites: number
+  readonly algorithm: ReadonlyArray<string>
+  readonly inter: ReadonlyArray<string>
+  readonly interLatency: ReadonlyArray<string>
+  readonly intra: string
+  readonly intraLatency: string
+  readonly wan?: string
+  readonly wanLatency?: string
+  readonly mtu?: number
+  readonly measured?: string
+  readonly compare?: string
+  readonly csv?: string
+  readonly json?: boolean
+}
+
+export const collectiveOps = [
+  "all_reduce",
+  "all_gather",
+  "reduce_scatter",
+  "all_to_all",
+  "broadcast",
+  "send_recv"
+] as const
+
+const here = "the command line"
+
+const oneOf = <A extends string>(option: string, accepted: ReadonlyArray<A>, value: string) => {
+  const found = accepted.find((one) => one === value)
+  return found === undefined
+    ? Effect.fail(new InputError({ file: here, field: option, value, accepted: accepted.join(", ") }))
+    : Effect.succeed(found)
+}
+
+const decodeWorld = (encoded: unknown) =>
+  Schema.decodeUnknownEffect(WorldSettings)(encoded).pipe(
+    Effect.mapError(
+      (error) =>
+        new InputError({
+          file: here,
+          field: "ranks and links",
+          accepted: error.message.split("\n").join(" ")
+        })
+    )
+  )
+
+/** A row: the answer, and the link it was asked for. */
+interface Row extends CollectiveAnswer {
+  readonly inter: string
+  readonly interLatency: string
+  /** Bytes of the op times the ring's factor, over its time: what nccl-tests calls bus bandwidth, B/s. */
+  readonly busBytesPerSecond: number
+}
+
+const busFactor = (op: CollectiveCost["op"], ranks: number): number =>
+  ({
+    all_reduce: (2 * (ranks - 1)) / ranks,
+    all_gather: ranks - 1,
+    reduce_scatter: ranks - 1,
+    all_to_all: (ranks - 1) / ranks
+  })[op as string] ?? 1
+
+export const collectiveCommand = (
+  ops: ReadonlyArray<string>,
+  options: CollectiveCommandOptions
+): Promise<number> =>
+  execute(
+    Effect.gen(function* () {
+      const loader = new Loader()
+      const asked = yield* Effect.forEach(ops, (op) => oneOf("op", collectiveOps, op))
+      const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
+        oneOf("--algorithm", collectiveAlgorithms, name)
+      )
+      const sizes = yield* Effect.forEach(options.bytes, (text) => {
+        const parsed = parseBytes(text)
+        return Result.isSuccess(parsed) && parsed.success > 0
+          ? Effect.succeed(parsed.success)
+          : Effect.fail(
+              new InputError({
+                file: here,
+                field: "--bytes",
+                value: text,
+                accepted: 'sizes such as "1MiB" or "4KiB,64MiB"'
+              })
+            )
+      })
+      const profile =
+        options.measured === undefined
+          ? undefined
+          : yield* loader.profile("./command-line", "--measured", options.measured)
+      const table = profile === undefined ? undefined : new CollectiveTable(profile.collectives)
+      if (options.compare !== undefined && profile === undefined) {
+        return yield* new InputError({
+          file: here,
+          field: "--compare",
+          value: options.compare,
+          accepted: "--measured with it: the profile whose rows of that link are compared"
+        })
+      }
+      const compared = (profile?.collectives ?? []).filter(({ link }) => link === options.compare)
+      if (options.compare !== undefined && compared.length === 0) {
+        const links = [...new Set(profile!.collectives.map(({ link }) => link))].join(", ")
+        return yield* new InputError({
+          file: here,
+          field: "--compare",
+          value: options.compare,
+          accepted: `a link that ${options.measured} has rows of: ${links}`
+        })
+      }
+      const rows: Array<Row> = []
+      for (const ranks of options.ranks) {
+        for (const inter of options.inter) {
+          for (const interLatency of options.interLatency) {
+            const settings = yield* decodeWorld({
+              ranks: Number(ranks),
+              ranksPerNode: options.ranksPerNode,
+              sites: options.sites,
+              links: {
+                intra: { bandwidth: options.intra, latency: options.intraLatency },
+                inter: {
+                  bandwidth: inter,
+                  latency: interLatency,
+                  ...(options.mtu === undefined ? {} : { mtu: options.mtu })
+                },
+                ...(options.wan === undefined
+                  ? {}
+                  : { wan: { bandwidth: options.wan, latency: options.wanLatency ?? 0 } })
+              }
+            })
+            const world = yield* resolveWorld(settings, here, loader)
+            const network = new Network(
+              world,
+              interchangeable(world, { rank: () => "", node: () => "", site: () => "" })
+            )
+            for (const op of asked) {
+              for (const sizeBytes of sizes) {
+                for (const algorithm of algorithms) {
+                  const question = { op, sizeBytes, algorithm }
+                  const answer = answerCollective(question, world, network, table, compared)
+                  const busBytes = sizeBytes * busFactor(op, world.size)
+                  rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
+                }
+              }
+            }
+          }
+        }
+      }
+      if (options.csv !== undefined) yield* writeTextFile(options.csv, csvOf(rows))
+      if (options.json === true) return said(json({ measured: options.measured, rows: rows.map(plain) }))
+      return said(printed(rows))
+    })
+  )
+
+/** As JSON has it: no undefined, and no rate of what takes no time. */
+const plain = (row: Row) => ({
+  ...row,
+  busBytesPerSecond: Number.isFinite(row.busBytesPerSecond) ? row.busBytesPerSecond : undefined,
+  off: offOf(row)
+})
+
+const offOf = ({ seconds, measuredSeconds }: CollectiveAnswer): number | undefined =>
+  measuredSeconds === undefined ? undefined : seconds / measuredSeconds - 1
+
+const csvOf = (rows: ReadonlyArray<Row>): string => {
+  const fields = [
+    "op",
+    "ranks",
+    "sizeBytes",
+    "inter",
+    "interLatency",
+    "algorithm",
+    "by",
+    "seconds",
+    "latencySeconds",
+    "wireSeconds",
+    "measuredSeconds"
+  ] as const
+  const lines = rows.map((row) => fields.map((field) => row[field] ?? "").join(","))
+  return `${[fields.join(","), ...lines].join("\n")}\n`
+}
+
+/** One line for each op, size, world and link; a column for each algorithm, the fastest marked. */
+const printed = (rows: ReadonlyArray<Row>): string => {
+  const algorithms = [...new Set(rows.map(({ algorithm }) => algorithm))]
+  const groups = Map.groupBy(rows, (row) =>
+    [row.op, row.ranks, row.sizeBytes, row.inter, row.interLatency].join(" ")
+  )
+  const measured = rows.some(({ measuredSeconds }) => measuredSeconds !== undefined)
+  const manyLinks = new Set(rows.map((row) => `${row.inter} ${row.interLatency}`)).size > 1
+  const lines = [...groups.values()].map((group) => {
+    const [first] = group as [Row, ...Array<Row>]
+    const best = Math.min(...group.map(({ seconds }) => seconds))
+    const of = (algorithm: CollectiveAlgorithm): string => {
+      const row = group.find((one) => one.algorithm === algorithm)!
+      const several = new Set(group.map(({ seconds }) => seconds)).size > 1
+      return `${formatSeconds(row.seconds)}${several && row.seconds === best ? " *" : several ? "  " : ""}`
+    }
+    const ring = group.find(({ measuredSeconds }) => measuredSeconds !== undefined)
+    const off = ring === undefined ? undefined : offOf(ring)!
+    return [
+      first.op,
+      String(first.ranks),
+      formatBytes(first.sizeBytes),
+      ...(manyLinks ? [`${first.inter} ${first.interLatency}`] : []),
+      ...algorithms.map(of),
+      formatBandwidth(Math.max(...group.map(({ busBytesPerSecond }) => busBytesPerSecond))),
+      ...(measured
+        ? [
+            ring === undefined ? "" : formatSeconds(ring.measuredSeconds!),
+            off === undefined ? "" : `${off >= 0 ? "+" : ""}${(100 * off).toFixed(1)} %`
+          ]
+        : [])
+    ]
+  })
+  const head = [
+    "op",
+    "ranks",
+    "bytes",
+    ...(manyLinks ? ["inter"] : []),
+    ...algorithms,
+    "bus",
+    ...(measured ? ["measured", `${algorithms[0]} off`] : [])
+  ]
+  const told = [
+    ...new Set(rows.flatMap(({ op, estimate }) => (estimate === undefined ? [] : [`  ${op}: ${estimate}`])))
+  ]
+  return `${[...alignColumns([head, ...lines], (column) => column >= 1), ...(told.length > 0 ? ["", "not measured", ...told] : [])].join("\n")}\n`
+}

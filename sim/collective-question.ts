@@ -1,0 +1,83 @@
+// How long is this collective, of these bytes, on these ranks and links, by which algorithm? The answer in closed form, as
+// planners reckon it, beside what a table has of it. Knows no command line and no files.
+import type { CollectiveTable } from "../core/cost/collective-table.ts"
+import type { CollectiveCost } from "../core/profile.ts"
+import { legSeconds, legsOf } from "../core/wire/legs.ts"
+import type { CollectiveAlgorithm, Network } from "../core/wire/network.ts"
+import type { World } from "../core/world.ts"
+
+export interface CollectiveQuestion {
+  readonly op: CollectiveCost["op"]
+  /** One rank's input; of a reduce-scatter its output, as tables count. */
+  readonly sizeBytes: number
+  readonly algorithm: CollectiveAlgorithm
+}
+
+export interface CollectiveAnswer extends CollectiveQuestion {
+  readonly ranks: number
+  readonly seconds: number
+  /** Of it, what the links' latency takes. */
+  readonly latencySeconds: number
+  /** Of it, what the bytes take on the links alone, without any measured software. */
+  readonly wireSeconds: number
+  /** Bytes that leave the busiest link of each tier. */
+  readonly busiestBytes: Readonly<Partial<Record<"intra" | "inter" | "wan", number>>>
+  /** What the algorithm really is for this op: tree and hierarchical are ways of an all-reduce. */
+  readonly by: CollectiveAlgorithm | "chain" | "pairwise" | "message"
+  /** What stands for a measurement that the table lacks. */
+  readonly estimate: string | undefined
+  /** A row of a table for the same op, ranks and bytes, on the links asked for, and how far off the answer is. */
+  readonly measuredSeconds: number | undefined
+}
+
+const inputBytes = ({ op, sizeBytes }: CollectiveQuestion, ranks: number): number =>
+  op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
+
+/** How `Network.phases` lays an op out under an algorithm. */
+const really = (op: CollectiveCost["op"], algorithm: CollectiveAlgorithm): CollectiveAnswer["by"] => {
+  if (op === "send_recv") return "message"
+  if (op === "all_to_all") return "pairwise"
+  if (op === "broadcast") return algorithm === "direct" ? "direct" : "chain"
+  return op === "all_reduce" || algorithm === "direct" ? algorithm : "ring"
+}
+
+/** `measured`: rows to compare with, of the links that the world stands for. */
+export const answerCollective = (
+  question: CollectiveQuestion,
+  world: World,
+  network: Network,
+  table: CollectiveTable | undefined,
+  measured: ReadonlyArray<CollectiveCost>
+): CollectiveAnswer => {
+  const { op, algorithm, sizeBytes } = question
+  const ranks = world.size
+  const groups = [op === "send_recv" ? world.all.ranks.slice(0, 2) : world.all.ranks]
+  const message = { kernel: op, sizeBytes: inputBytes(question, ranks), from: 0 }
+  const { legs, estimate } = legsOf(network, message, groups, groups, { algorithm, table })
+  const bare = legsOf(network, message, groups, groups, { algorithm }).legs
+  const latencySeconds = legs.reduce((sum, { phase }) => sum + phase.latencySeconds, 0)
+  const busiest: Partial<Record<"intra" | "inter" | "wan", number>> = {}
+  for (const tier of ["intra", "inter", "wan"] as const) {
+    const perLink = new Map<number, number>()
+    for (const { phase, bytes } of legs) {
+      phase.links.forEach((id, i) => {
+        if (network.links[id]!.tier === tier)
+          perLink.set(id, (perLink.get(id) ?? 0) + phase.weights[i]! * bytes)
+      })
+    }
+    if (perLink.size > 0) busiest[tier] = Math.max(...perLink.values())
+  }
+  const rows = measured.filter((row) => row.op === op && row.ranks === ranks && row.sizeBytes === sizeBytes)
+  return {
+    ...question,
+    ranks,
+    seconds: legs.reduce((sum, leg) => sum + legSeconds(leg), 0),
+    latencySeconds,
+    wireSeconds: bare.reduce((sum, leg) => sum + legSeconds(leg), 0) - latencySeconds,
+    busiestBytes: busiest,
+    by: really(op, algorithm),
+    estimate: estimate?.detail,
+    measuredSeconds:
+      rows.length === 0 ? undefined : rows.reduce((sum, row) => sum + row.medianSeconds, 0) / rows.length
+  }
+}

@@ -1,0 +1,87 @@
+// sim collective end to end: closed forms that people know, a study of all combinations, a table beside, and what is refused.
+import * as path from "node:path"
+import { readFileSync } from "node:fs"
+import { describe, expect, it } from "vitest"
+import { folder, root, sim } from "./launch.ts"
+
+interface Row {
+  readonly op: string
+  readonly ranks: number
+  readonly sizeBytes: number
+  readonly algorithm: string
+  readonly by: string
+  readonly seconds: number
+  readonly latencySeconds: number
+  readonly wireSeconds: number
+  readonly busiestBytes: Readonly<Record<string, number>>
+  readonly busBytesPerSecond: number
+  readonly measuredSeconds?: number
+  readonly off?: number
+  readonly estimate?: string
+}
+
+const rows = (...args: ReadonlyArray<string>): ReadonlyArray<Row> => {
+  const { status, stdout, stderr } = sim("collective", ...args, "--json")
+  expect(status, stderr).toBe(0)
+  return (JSON.parse(stdout) as { readonly rows: ReadonlyArray<Row> }).rows
+}
+
+describe("sim collective", () => {
+  it("says what textbooks say, for every algorithm", () => {
+    const found = rows("--bytes", "100MB", "--ranks", "4", "--inter", "1gbit", "--inter-latency", "1ms")
+    const of = (algorithm: string) => found.find((row) => row.algorithm === algorithm)!
+    // 2 (n - 1) steps of latency and size / n each way.
+    expect(of("ring").seconds).toBeCloseTo(6 * (1e-3 + 25e6 / 1.25e8), 9)
+    expect(of("ring").busiestBytes).toEqual({ inter: 150e6 })
+    expect(of("direct").seconds).toBeCloseTo(2 * (1e-3 + 75e6 / 1.25e8), 9)
+    expect(of("tree").latencySeconds).toBeCloseTo(4e-3, 12)
+    expect(of("ring").busBytesPerSecond).toBeLessThan(1.25e8)
+    expect(found.map(({ by }) => by)).toEqual(["ring", "tree", "hierarchical", "direct"])
+  })
+
+  it("is a study of all combinations, as CSV too", () => {
+    const csv = path.join(folder(), "study.csv")
+    const found = rows(
+      ...["all_reduce", "all_to_all", "--bytes", "1MiB,64MiB", "--ranks", "2,4"],
+      ...["--inter", "1gbit,10gbit", "--algorithm", "ring,direct", "--csv", csv]
+    )
+    expect(found).toHaveLength(2 * 2 * 2 * 2 * 2)
+    expect(new Set(found.filter(({ op }) => op === "all_to_all").map(({ by }) => by))).toEqual(
+      new Set(["pairwise"])
+    )
+    const lines = readFileSync(csv, "utf8").trim().split("\n")
+    expect(lines).toHaveLength(33)
+    expect(lines[0]).toContain("sizeBytes,inter,interLatency,algorithm")
+  })
+
+  it("stands beside a measured table, within what two runs differ by", () => {
+    const found = rows(
+      ...["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "--bytes", "4MiB,16MiB,64MiB"],
+      ...["--ranks", "2", "--inter", "10gbit", "--mtu", "9000", "--algorithm", "ring"],
+      ...["--measured", path.join(root, "traces/profiles/nccl-h200-sockets.arrow"), "--compare", "10gbit"]
+    )
+    expect(found).toHaveLength(12)
+    for (const row of found) {
+      expect(Math.abs(row.off!), `${row.op} ${row.sizeBytes}`).toBeLessThan(0.06)
+      expect(row.off).toBeCloseTo(row.seconds / row.measuredSeconds! - 1, 12)
+      expect(row.estimate).toBeUndefined()
+    }
+  })
+
+  it("refuses what it cannot answer, and says what it could", () => {
+    for (const [args, message] of [
+      [["all_reduse"], /op: "?all_reduse"? .*all_reduce, all_gather/u],
+      [["--bytes", "1Mbit"], /--bytes/u],
+      [["--algorithm", "rings"], /--algorithm.*ring, tree, hierarchical, direct/u],
+      [["--ranks", "3", "--ranks-per-node", "2"], /ranksPerNode/u],
+      [["--ranks", "many"], /ranks and links/u],
+      [["--compare", "10gbit"], /--measured with it/u],
+      [["--measured", "nowhere.arrow"], /--measured/u]
+    ] as const) {
+      const { status, stderr } = sim("collective", ...args)
+      expect(status, stderr).toBe(2)
+      expect(stderr).toMatch(message)
+      expect(stderr).not.toMatch(/ {4}at /u)
+    }
+  })
+})
