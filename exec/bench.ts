@@ -1,5 +1,6 @@
 // Times kernels, copies and collectives of this machine, one at a time, as rows of a profile; and what it costs to submit an
 // op. Times are the native layer's own, from an op's start to its end.
+import { availableParallelism, cpus } from "node:os"
 import * as Effect from "effect/Effect"
 import { kernels, type KernelName } from "../core/kernels/catalogue.ts"
 import { operand, type Attributes, type Kernel, type Operand } from "../core/kernels/kernel.ts"
@@ -19,11 +20,22 @@ const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
 export const localWorld = (ranks: number): World =>
   makeWorld([{ name: "here", nodes: [ranks] }], { intra: unlimited, inter: unlimited, wan: undefined })
 
-/** A timed op and its work. */
+/** A timed op, with the sizes that its kernel declares, and its work. */
 export interface KernelTime extends OpCost {
   readonly flops: number
   readonly bytes: number
 }
+
+/** What a profile says of this machine. */
+export const thisDevice = (): string => `${cpus()[0]?.model ?? "processor"}, ${availableParallelism()} cores`
+
+/** As a profile has it. */
+export const rowOf = ({ op, attributes, medianSeconds, dtype }: OpCost): OpCost => ({
+  op,
+  attributes,
+  medianSeconds,
+  ...(dtype === undefined ? {} : { dtype })
+})
 
 interface Case {
   readonly kernel: Kernel
@@ -31,49 +43,49 @@ interface Case {
   readonly inputs: ReadonlyArray<Operand>
   readonly places: readonly [input: Place, output: Place]
   readonly attributes: Attributes
-  /** How the profile's table names its sizes. */
-  readonly sizes: Readonly<Record<string, number>>
 }
 
 const compute = (
   name: KernelName,
   inputs: ReadonlyArray<readonly [shape: ReadonlyArray<number>, dtype?: Operand["dtype"]]>,
-  sizes: Case["sizes"],
   attributes: Attributes = {}
 ): Case => ({
   kernel: kernels[name],
   lane: Lane.compute,
   inputs: inputs.map(([shape, dtype = "float32"]) => operand(shape, dtype)),
   places: ["device", "device"],
-  attributes,
-  sizes
+  attributes
 })
 
+/** The three products of a linear layer from `k` to `n` over `m` rows. */
 const linears = (m: number, k: number, n: number): ReadonlyArray<Case> => [
-  compute("linear.forward", [[[m, k]], [[n, k]]], { m, k, n }),
-  compute("linear.backward_input", [[[m, n]], [[n, k]]], { m, k, n }),
-  compute("linear.backward_weight", [[[m, n]], [[m, k]]], { m, k, n })
+  compute("linear.forward", [[[m, k]], [[n, k]]]),
+  compute("linear.backward_input", [[[m, n]], [[n, k]]]),
+  compute("linear.backward_weight", [[[m, n]], [[m, k]]])
 ]
 
-const attention = (time: number, heads: number, headWidth: number): Case =>
+const heads = { heads: 8, kvHeads: 2, headWidth: 64 }
+
+const prefill = (tokens: number): Case =>
+  compute("attention.forward", [[[1, tokens, 512]], [[1, tokens, 128]], [[1, tokens, 128]]], heads)
+
+const decode = (batch: number, cached: number): Case =>
   compute(
-    "attention.forward",
-    [[[1, time, 3 * heads * headWidth]]],
-    { tokens: time, heads, headWidth },
-    { heads, kvHeads: heads, headWidth, packed: true }
+    "kv.attention",
+    [[[batch, 512]], ...Array.from({ length: batch }, () => [[2, cached, 128]] as const)],
+    { ...heads, lengths: Array.from({ length: batch }, () => cached).join(",") }
   )
 
-/** Kernels of small and middling transformers. */
+/** Kernels of small and middling transformers, of few rows and many: what lies between is interpolated. */
 const kernelCases: ReadonlyArray<Case> = [
-  ...linears(256, 256, 256),
-  ...linears(512, 768, 3072),
-  attention(256, 4, 64),
-  compute("layer_norm.forward", [[[512, 768]], [[768]], [[768]]], { tokens: 512, width: 768 }),
-  compute("gelu.forward", [[[512, 3072]]], { tokens: 512, width: 3072 }),
+  ...[1, 16, 256].flatMap((m) => [...linears(m, 256, 256), ...linears(m, 768, 3072)]),
+  ...[64, 256].map(prefill),
+  ...[1, 4].flatMap((batch) => [decode(batch, 64), decode(batch, 1024)]),
+  compute("layer_norm.forward", [[[512, 768]], [[768]], [[768]]]),
+  compute("gelu.forward", [[[512, 3072]]]),
   compute(
     "adamw",
     Array.from({ length: 4 }, () => [[1 << 20]] as const),
-    { elements: 1 << 20 },
     {
       learningRate: 1e-3,
       step: 1
@@ -93,8 +105,7 @@ const copyCases = (bytes: number): ReadonlyArray<Case> =>
     lane,
     inputs: [operand([bytes / 4], "float32")],
     places: [from, to],
-    attributes: {},
-    sizes: { bytes }
+    attributes: {}
   }))
 
 const timeCases = (
@@ -135,13 +146,14 @@ const timeCases = (
       record: true
     })
     const seconds = recordedSeconds({ timeline: timeline!, opLogs, journals }, forBenchmark)
-    return cases.map(({ kernel, inputs, attributes, sizes }, index) => {
+    return cases.map(({ kernel, inputs, attributes }, index) => {
       const outputs = (kernel.shapes(inputs, attributes) ?? []).map((shape) => operand(shape, "float32"))
       const work = kernel.work(inputs, outputs, attributes)
       return {
         op: kernel.name,
-        attributes: sizes,
+        attributes: kernel.sizes(inputs, outputs, attributes),
         medianSeconds: seconds.get(keys[index]!)!,
+        dtype: "float32",
         flops: work.flops,
         bytes: kernel.kind === "copy" ? inputs[0]!.sizeBytes : work.readBytes + work.writtenBytes
       }

@@ -2,9 +2,10 @@
 import type { Journal } from "../core/laws/journal.ts"
 import { collectivesOf, rowsByRank } from "../core/laws/execution.ts"
 import { laneCount } from "../core/machine/lane.ts"
-import type { Op } from "../core/machine/op.ts"
+import { arithmeticDtype } from "../core/cost/cost-model.ts"
+import { launchedWith, type Op } from "../core/machine/op.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
-import type { CollectiveCost } from "../core/profile.ts"
+import type { CollectiveCost, OpCost } from "../core/profile.ts"
 
 /** What a recorded run left. */
 export interface RecordedRun {
@@ -92,6 +93,38 @@ export const recordedSeconds = (
 }
 
 /**
+ * Seconds of every kind of launch that is no collective, as rows of a profile: by kernel, the sizes that it declares, and dtype.
+ */
+export const recordedOps = (run: RecordedRun, { of, statistic }: Reckoning): ReadonlyArray<OpCost> => {
+  const { timeline, journals } = run
+  const begin = beginSeconds(run, of)
+  const rows = rowsByRank(timeline)
+  const known = new Map<
+    string,
+    { readonly row: Omit<OpCost, "medianSeconds">; readonly times: Array<number> }
+  >()
+  for (const { rank, entries } of journals) {
+    const own = rows.get(rank) ?? []
+    for (const entry of entries) {
+      if (entry.kind !== "op" || entry.op.group !== undefined || entry.op.kernel.name === "barrier") continue
+      const row = own[entry.id] ?? -1
+      const seconds = row < 0 ? undefined : tookSeconds(begin[row]!, timeline.endSeconds[row]!)
+      if (seconds === undefined || seconds === 0) continue
+      const { kernel, reads, writes, attributes } = launchedWith(entry.op, entry.scalars)
+      const sizes = kernel.sizes(reads, writes, attributes)
+      if (Object.values(sizes).some((size) => !(size > 0))) continue
+      const dtype = arithmeticDtype([...reads, ...writes])
+      const key = `${kernel.name} ${dtype} ${Object.values(sizes).join(" ")}`
+      const alike = known.get(key)
+      if (alike === undefined)
+        known.set(key, { row: { op: kernel.name, attributes: sizes, dtype }, times: [seconds] })
+      else alike.times.push(seconds)
+    }
+  }
+  return [...known.values()].map(({ row, times }) => ({ ...row, medianSeconds: statistic(times) }))
+}
+
+/**
  * A broken machine may have ended an op before what it waits for, or not at all: that is for the laws to judge, and gives no
  * time here.
  */
@@ -138,11 +171,17 @@ export const recordedCollectives = (
     meetings.values(),
     ({ op, ends, sizeBytes }) => `${op} ${ends.length} ${sizeBytes}`
   )
-  return [...alike.values()].map((list) => ({
-    op: list[0]!.op as CollectiveCost["op"],
-    ranks: list[0]!.ends.length,
-    sizeBytes: list[0]!.sizeBytes,
-    medianSeconds: statistic(list.map(({ begins, ends }) => Math.max(0, mean(ends) - Math.max(...begins)))),
-    link: "unshaped"
-  }))
+  return [...alike.values()].map((list) => {
+    const [{ op, ends, sizeBytes }] = list as [Meeting, ...Array<Meeting>]
+    return {
+      op: op as CollectiveCost["op"],
+      ranks: ends.length,
+      // Profiles count what a rank gets of a reduce-scatter.
+      sizeBytes: op === "reduce_scatter" ? sizeBytes / ends.length : sizeBytes,
+      medianSeconds: statistic(
+        list.map((meeting) => Math.max(0, mean(meeting.ends) - Math.max(...meeting.begins)))
+      ),
+      link: "unshaped"
+    }
+  })
 }

@@ -238,6 +238,12 @@ const scaleProfile = (
         `the profile's step without the profiler (${formatSeconds(unprofiled)}) cannot hold its ${formatSeconds(busy)} of device work and is not used`
       )
     }
+    // A profiler slows a step down, and never makes it shorter by much.
+    if (unprofiled !== undefined && measured.steps > 0 && unprofiled > 1.25 * measured.stepSeconds) {
+      warnings.push(
+        `the profile's step without the profiler (${formatSeconds(unprofiled)}) is longer than with it (${formatSeconds(measured.stepSeconds)}): it may be of another model or batch`
+      )
+    }
     const base =
       unprofiled === undefined || unprofiled < busy ? measured : rescaleHostGaps(measured, unprofiled)
     if (

@@ -54,7 +54,7 @@ export interface CostOptions {
 const exactly = (seconds: number): Cost => ({ seconds, provenance: "exact", detail: "" })
 
 /** Of the operand that the arithmetic is done in: the first that is no list of integers. */
-const dtypeOf = (operands: ReadonlyArray<Operand>): Dtype =>
+export const arithmeticDtype = (operands: ReadonlyArray<Operand>): Dtype =>
   operands.find(({ dtype }) => dtype !== "int32")?.dtype ?? "int32"
 
 export const makeCostModel = (options: CostOptions): TracedCostModel => {
@@ -87,7 +87,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
 
   const reckon = (op: Costed): Cost => {
     const { kernel, attributes, reads, writes } = op
-    const stored = dtypeOf([...reads, ...writes])
+    const stored = arithmeticDtype([...reads, ...writes])
     const cast = computeDtype !== undefined && stored === "float32" && countsArithmetic(kernel.measure)
     const dtype = cast ? computeDtype : stored
     const whole = kernel.work(reads, writes, attributes)

@@ -97,10 +97,13 @@ export class OpTable implements CostSource {
   readonly #faster: { readonly flops: number; readonly bytes: number }
   readonly #otherDevice: string | undefined
   readonly shortestSeconds: number
+  /** The device the rows were measured on, where its peak rates are known. */
+  readonly measuredOn: Device | undefined
   /** Names of rows that are of no known kind. */
   readonly unread: ReadonlyArray<string>
 
   constructor(ops: ReadonlyArray<OpCost>, { measuredOn, device }: OpTableOptions) {
+    this.measuredOn = measuredOn.device
     const rows: Array<MeasuredRow> = []
     const unread = new Set<string>()
     for (const op of ops) {

@@ -2,12 +2,25 @@
 import * as Effect from "effect/Effect"
 import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
+import { writeError } from "../../scenarios/cli/output.ts"
 import { alignColumns } from "../../scenarios/table.ts"
-import { timeCollectives, timeCopies, timeKernels, timeSubmission, type KernelTime } from "../bench.ts"
+import { writeProfile } from "../../traces/profile-file.ts"
+import { tableProfile } from "../../traces/table-profile.ts"
+import {
+  rowOf,
+  thisDevice,
+  timeCollectives,
+  timeCopies,
+  timeKernels,
+  timeSubmission,
+  type KernelTime
+} from "../bench.ts"
 import { requireDevice, runCommand } from "./command.ts"
 
 export interface BenchCommandOptions {
   readonly ranks: number
+  /** A profile to write, for `sim`. */
+  readonly out?: string
   readonly json?: boolean
 }
 
@@ -21,6 +34,14 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
       const kernels = yield* timeKernels
       const copies = yield* timeCopies
       const collectives = yield* timeCollectives(options.ranks, sizesBytes)
+      if (options.out !== undefined) {
+        const tables = { ops: [...kernels, ...copies].map(rowOf), collectives }
+        yield* writeProfile(
+          options.out,
+          tableProfile("exec bench", { name: "exec bench", device: thisDevice() }, tables)
+        )
+        writeError(`exec: wrote ${options.out}\n`)
+      }
       if (options.json === true) return said(json({ submissionSeconds, kernels, copies, collectives }))
       const rate = ({ flops, bytes, medianSeconds }: KernelTime): string =>
         flops > 2 * bytes

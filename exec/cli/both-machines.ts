@@ -85,7 +85,7 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
       network,
       collectives: {
         algorithm: collectives,
-        table: new CollectiveTable(beyondLinks(costsFrom))
+        table: new CollectiveTable(beyondLatency(costsFrom))
       },
       capacityBytes: capacityBytes ?? {},
       lookAhead,
@@ -170,17 +170,17 @@ const keepFinal = (
 }
 
 /**
- * What collectives took beyond the time that the emulated links cost, which the simulation counts itself: memory, threads, and
- * waking up.
+ * What collectives took beyond the latency of the emulated links, which the simulation counts itself. Their bytes it counts too,
+ * beside this: a collective takes the longer of what was recorded and its time on the wire.
  */
-const beyondLinks = (recording: Recording): ReadonlyArray<CollectiveCost> => {
+const beyondLatency = (recording: Recording): ReadonlyArray<CollectiveCost> => {
   const { world, collectives: algorithm } = recording
   const rows = recordedCollectives(recording, forSimulation)
   const network = new Network(world, distinct(world))
   return rows.map((row) => {
     const ranks = world.all.ranks.slice(0, row.ranks)
-    const onLinks = aloneSeconds(network, row.op, { name: row.op, ranks }, { algorithm })(row.sizeBytes)
-    return { ...row, medianSeconds: Math.max(0, row.medianSeconds - onLinks) }
+    const latency = aloneSeconds(network, row.op, { name: row.op, ranks }, { algorithm })(0)
+    return { ...row, medianSeconds: Math.max(0, row.medianSeconds - latency) }
   })
 }
 

@@ -109,6 +109,7 @@ Examples:
     .command("bench")
     .description("time kernels, copies, collectives and the submission of ops")
     .option("--ranks <n>", "ranks of the collectives", wholeNumber(2), 2)
+    .option("-o, --out <file>", "write them as a profile that drives sim (.arrow)")
     .addOption(jsonOption())
     .action(
       ending(async (options: BenchCommandOptions) =>

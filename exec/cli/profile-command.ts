@@ -1,7 +1,8 @@
-// exec profile: what a scenario's layers and collectives take on this machine, as the profile that `sim` reads. All ranks
-// compute at the same time, as they would in training, and none communicates: layers are slowed down by the other ranks of
-// this machine as in a real run, and by nothing else.
-import { availableParallelism, cpus } from "node:os"
+// exec profile: what a scenario takes on this machine, as the profile that `sim` reads. Of data-parallel training its layers,
+// kernels and collectives: all ranks compute at the same time, as they would in training, and none communicates, so layers are
+// slowed down by the other ranks of this machine as in a real run, and by nothing else. Of other tasks the kernels and collectives
+// of one run.
+import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
@@ -12,11 +13,17 @@ import { json, said } from "../../scenarios/cli/execute.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
-import { timeCollectives } from "../bench.ts"
+import { tableProfile } from "../../traces/table-profile.ts"
+import { InputError } from "../../core/input-error.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
+import type { Scenario } from "../../scenarios/families.ts"
+import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import { execute } from "../execute.ts"
 import { layerTimes } from "../layer-times.ts"
-import { dataParallelOnly, requireDevice, runCommand } from "./command.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
+import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
+import { runnableOn } from "./both-machines.ts"
+import { requireDevice, runCommand } from "./command.ts"
 
 export interface ProfileCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -38,23 +45,18 @@ const alone = {
 export const profileCommand = (file: string, options: ProfileCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
-      const { scenario: loaded, locate } = yield* loadLocatedScenario(file, options.set)
-      const scenario = yield* dataParallelOnly(loaded, file)
+      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      if (scenario.task !== "data-parallel") return yield* profileRun(scenario, file, locate, options)
       const { world, graph, build } = yield* prepareTraining(scenario, file, new Loader()).pipe(
         Effect.mapError(locate)
       )
       yield* requireDevice
       const { steps } = options
-      const run = (record: boolean, count: number) =>
-        execute({ world, program: partialLocalSgd(build, alone, count), record })
-      const recorded = yield* run(true, warmupSteps + steps)
+      const journals: Array<Journal> = []
+      const program = journaled(partialLocalSgd(build, alone, warmupSteps + steps), journals)
+      const { timeline, opLogs } = yield* execute({ world, program, record: true })
       const names = graph.layers.map(({ name }) => name)
-      const { layers, busySeconds, unattributedShare } = layerTimes(
-        recorded.timeline!,
-        names,
-        warmupSteps,
-        steps
-      )
+      const { layers, busySeconds, unattributedShare } = layerTimes(timeline!, names, warmupSteps, steps)
       const span = layers.reduce(
         (sum, { forward, backward, optimizer }) =>
           sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
@@ -66,7 +68,7 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
       const cores = availableParallelism()
       const profile: Profile = {
         name: graph.name,
-        device: `${cpus()[0]?.model ?? "processor"}, ${cores} cores`,
+        device: thisDevice(),
         source: `exec profile: ${world.size} ranks computing at the same time on ${cores} cores`,
         steps,
         stepSeconds: span,
@@ -79,10 +81,11 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
             parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
           )
           .toReversed(),
-        ops: [],
-        collectives: collectives.map((row) =>
-          row.op === "reduce_scatter" ? { ...row, sizeBytes: row.sizeBytes / row.ranks } : row
-        )
+        ops: [
+          ...recordedOps({ timeline: timeline!, opLogs, journals }, forBenchmark),
+          ...(yield* timeCopies).map(rowOf)
+        ],
+        collectives
       }
       yield* writeProfile(options.out, profile)
       const told = {
@@ -95,12 +98,58 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
         busySeconds,
         unattributedShare,
         layers: layers.length,
+        ops: profile.ops.length,
         collectives: collectives.length
       }
       if (options.json === true) return said(json(told))
       return said(
         `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${world.size} ranks on ${cores} cores ` +
-          `(${formatShare(busySeconds / span)} busy), and ${collectives.length} collectives\n`
+          `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
       )
     })
   )
+
+/** The kernels and collectives of one run of a scenario, as its program submits them. */
+const profileRun = (
+  scenario: Scenario,
+  file: string,
+  locate: (error: InputError) => InputError,
+  options: ProfileCommandOptions
+) =>
+  Effect.gen(function* () {
+    const { world, program, capacityBytes, initial, h2d, d2h } = yield* runnableOn(
+      scenario,
+      file,
+      new Loader()
+    ).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
+    yield* requireDevice
+    const journals: Array<Journal> = []
+    const { timeline, opLogs } = yield* execute({
+      world,
+      program: journaled(program(), journals),
+      capacityBytes,
+      initial,
+      h2d,
+      d2h,
+      record: true
+    })
+    const recorded = { timeline: timeline!, opLogs, journals }
+    const ops = [...recordedOps(recorded, forBenchmark), ...(yield* timeCopies).map(rowOf)]
+    const collectives = recordedCollectives(recorded, forBenchmark)
+    yield* writeProfile(
+      options.out,
+      tableProfile("exec profile", { name: scenario.name, device: thisDevice(), file }, { ops, collectives })
+    )
+    const told = {
+      profile: options.out,
+      task: scenario.task,
+      ranks: world.size,
+      cores: availableParallelism(),
+      ops: ops.length,
+      collectives: collectives.length
+    }
+    if (options.json === true) return said(json(told))
+    return said(
+      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n`
+    )
+  })

@@ -1,5 +1,10 @@
 // What generation with offloaded experts costs: a table of timed kernels and copies, and what it says of loading an expert.
-import { hostLinkSource, makeCostModel, type CostModel, type Costed } from "../../../core/cost/cost-model.ts"
+import {
+  hostLinkSource,
+  makeCostModel,
+  type Costed,
+  type TracedCostModel
+} from "../../../core/cost/cost-model.ts"
 import type { Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
@@ -13,19 +18,24 @@ export interface HostLink {
 export interface OffloadCosts {
   /** Products, copies and attention. */
   readonly ops: OpTable
-  readonly device: Device
+  readonly device: Device | undefined
   /** Copies as this link would make them; default: as measured. */
   readonly hostLink: HostLink | undefined
 }
 
 /** Each simulation wants its own, for each lists its own estimates. */
-export const offloadCosts = ({ ops, device, hostLink }: OffloadCosts): CostModel =>
+export const offloadCosts = ({ ops, device, hostLink }: OffloadCosts): TracedCostModel =>
   makeCostModel({ sources: hostLink === undefined ? [ops] : [hostLinkSource(hostLink), ops], device })
 
-/** One copy of so many bytes to the device. */
-export const loadSeconds = ({ ops, device, hostLink }: OffloadCosts, sizeBytes: number): number => {
+const costOf = (costs: OffloadCosts, kernel: "h2d" | "zero", sizeBytes: number): number => {
   const expert = operand([sizeBytes], "int8")
-  const load: Costed = { kernel: kernels.h2d, reads: [expert], writes: [expert], attributes: {} }
-  const sources = hostLink === undefined ? [ops] : [hostLinkSource(hostLink), ops]
-  return makeCostModel({ sources, device }).cost(load).seconds
+  const call: Costed = { kernel: kernels[kernel], reads: [expert], writes: [expert], attributes: {} }
+  return offloadCosts(costs).cost(call).seconds
 }
+
+/** One copy of so many bytes to the device. */
+export const loadSeconds = (costs: OffloadCosts, sizeBytes: number): number => costOf(costs, "h2d", sizeBytes)
+
+/** So many bytes crossing the device's memory once. */
+export const readSeconds = (costs: OffloadCosts, sizeBytes: number): number =>
+  costOf(costs, "zero", sizeBytes)

@@ -22,11 +22,11 @@ import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
 import { readRoutedSteps } from "../../../traces/routing-trace.ts"
-import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
+import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
 import { resolveDevice } from "../../resolve.ts"
-import { loadSeconds, type OffloadCosts } from "./costs.ts"
+import { loadSeconds, readSeconds, type OffloadCosts } from "./costs.ts"
 
 /** What a scenario says, resolved. */
 export interface PlannedScenario {
@@ -66,14 +66,18 @@ export const planScenario = (
     }
     const demand = demandOf(routing)
     const profile = yield* loader.profile(file, "costs", scenario.costs)
-    const stated = resolveDevice(scenario.device)
-    const device: Device | undefined = stated ?? deviceNamed(profile.device)
-    if (device === undefined) {
-      return yield* refuse("device", "not given", `a device, since ${profile.device} is not a known one`)
+    const device = resolveDevice(scenario.device) ?? deviceNamed(profile.device)
+    const ops = opTableOf(profile, device)
+    if (ops.isEmpty) {
+      return yield* refuse(
+        "costs",
+        `${scenario.costs} (no timed kernels that can be looked up)`,
+        "a profile of timed kernels, as `exec bench --out` or `sim import csv` makes"
+      )
     }
     const { hostLink } = scenario
     const costs: OffloadCosts = {
-      ops: opTableOf(profile, device),
+      ops,
       device,
       hostLink:
         hostLink === undefined
@@ -289,6 +293,6 @@ const resolveWeights = (
 const defaultWindow = (model: MoeModel, { calls }: Demand, costs: OffloadCosts): number => {
   const perCall = calls.reduce((sum, { needed }) => sum + needed.length, 0) / calls.length
   // Each expert's weights must at least cross the device's memory once.
-  const computeSeconds = (perCall * expertBytes(model)) / costs.device.memoryBytesPerSecond
+  const computeSeconds = perCall * readSeconds(costs, expertBytes(model))
   return Math.max(1, Math.round(computeSeconds / loadSeconds(costs, expertBytes(model))))
 }

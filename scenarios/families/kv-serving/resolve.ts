@@ -128,8 +128,11 @@ const resolveCosts = (
           layers: model.layers
         })
     }
-    const device = resolveDevice(settings) ?? deviceNamed(defaultDevice)!
-    const ops = yield* resolveOpTable(costs?.ops, device, "costs.ops", file, loader)
+    // A table that the scenario names is of the device it was measured on, known or not.
+    const stated =
+      resolveDevice(settings) ?? (costs?.ops === undefined ? deviceNamed(defaultDevice) : undefined)
+    const ops = yield* resolveOpTable(costs?.ops, stated, "costs.ops", file, loader)
+    const device = stated ?? ops?.measuredOn
     const link =
       transfer.to === "host" && transfer.bandwidth !== undefined
         ? [hostLinkSource({ bytesPerSecond: transfer.bandwidth, latencySeconds: 0 })]

@@ -13,6 +13,7 @@ import type { World } from "../../../core/world.ts"
 import type { CollectiveOptions } from "../../../core/wire/legs.ts"
 import { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
+import { deviceNamed } from "../../../core/cost/devices.ts"
 import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Host } from "../../family.ts"
 import type { Loader } from "../../load.ts"
@@ -125,11 +126,11 @@ const resolveProducts = (
 ): Effect.Effect<CostModel, InputError> =>
   Effect.gen(function* () {
     const { products } = scenario.costs
-    const device = resolveDevice(scenario.device)
+    const stated = resolveDevice(scenario.device)
     if (!("profile" in products)) {
       const line = lineOf("products", products)
       fits.push(line)
-      return makeCostModel({ sources: [productLine(line)], device })
+      return makeCostModel({ sources: [productLine(line)], device: stated ?? deviceNamed("NVIDIA H200") })
     }
     const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
     const isProduct = ({ attributes }: OpCost): boolean =>
@@ -159,9 +160,9 @@ const resolveProducts = (
     // Other kernels than products are looked up in the same profile.
     const others = profile.ops.filter((row) => !isProduct(row))
     const kept = products.op === undefined ? profile.ops : [...rows, ...others]
-    const table = opTableOf({ ...profile, ops: kept }, device)
+    const table = opTableOf({ ...profile, ops: kept }, stated)
     const sources = products.method === "line" ? [productLine(line), table] : [table]
-    return makeCostModel({ sources, device })
+    return makeCostModel({ sources, device: stated ?? table.measuredOn })
   })
 
 const lineOf = (

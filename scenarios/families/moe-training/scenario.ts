@@ -121,8 +121,8 @@ export const MoeTrainingScenario = Schema.Struct({
   /** `algorithm: fsmoe` is short for `algorithm: {name: fsmoe}`. */
   algorithm: MoeTrainingSettings,
   network: NetworkModel,
-  /** What is neither a matrix product nor a collective is estimated for it. */
-  device: withDefault(DeviceSettings, "NVIDIA H200"),
+  /** Default: what the products were measured on; an NVIDIA H200 where they are a line. */
+  device: Schema.optionalKey(DeviceSettings),
   /** Parameters, gradients and activations count; SGD has no state. */
   memory: Schema.optionalKey(MemorySettings),
   /** Of plain SGD; without it parameters stay as they are, and a step has no update. */

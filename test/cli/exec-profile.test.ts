@@ -1,0 +1,87 @@
+// A profile that exec makes drives every family in sim, end to end through both commands: what was timed here is what the
+// simulation says an op takes.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, expect, it } from "vitest"
+import { describeNative } from "../native/addon.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = mkdtempSync(path.join(tmpdir(), "exec-profile-"))
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true })
+})
+
+interface Run {
+  readonly estimates: ReadonlyArray<{
+    readonly kernel: string
+    readonly source: string
+    readonly detail: string
+  }>
+  readonly makespanSeconds: number
+}
+
+const json = (command: "exec" | "sim", ...args: ReadonlyArray<string>): Run => {
+  const launcher = path.join(root, `bin/${command}.js`)
+  const { status, stdout, stderr } = spawnSync(process.execPath, [launcher, ...args, "--json"], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  expect(status, `${command} ${args.join(" ")}: ${stderr}`).toBe(0)
+  return JSON.parse(stdout) as Run
+}
+
+/** Each family's scenario, and the setting that names its table of timed ops. */
+const families = {
+  "scenarios/agree/data-parallel.yaml": ["costs"],
+  "scenarios/agree/kv-serving.yaml": ["costs.ops"],
+  "scenarios/agree/expert-offload.yaml": ["costs"],
+  "scenarios/agree/moe-training.yaml": ["costs.products.profile"]
+} as const
+
+const simulate = (file: keyof typeof families, profile: string): Run => {
+  const [field, ...more] = families[file]
+  const sets = [`${field}=${profile}`, ...more].flatMap((set) => ["--set", set])
+  return json("sim", "run", file, ...sets)
+}
+
+const ofProducts = ({ estimates }: Run): ReadonlyArray<string> =>
+  estimates
+    .filter(({ kernel }) => /^(?:linear|attention|kv\.attention|expert_ffn|h2d)/u.test(kernel))
+    .map(({ source }) => source)
+
+describeNative("a profile that exec made", () => {
+  it("of a bench drives every family: nothing is free, and no peak rates are needed", () => {
+    const bench = path.join(folder, "bench.arrow")
+    json("exec", "bench", "-o", bench)
+    for (const file of Object.keys(families) as ReadonlyArray<keyof typeof families>) {
+      const run = simulate(file, bench)
+      expect(run.makespanSeconds, file).toBeGreaterThan(0)
+      const sources = new Set(run.estimates.map(({ source }) => source))
+      expect(sources.has("free"), file).toBe(false)
+      expect(sources.has("roofline"), file).toBe(false)
+      for (const { detail } of run.estimates) expect(detail, file).not.toMatch(/lower bound/u)
+    }
+  })
+
+  it("of a run has the very ops that its simulation asks for", () => {
+    for (const file of [
+      "scenarios/agree/kv-serving.yaml",
+      "scenarios/agree/expert-offload.yaml",
+      "scenarios/agree/moe-training.yaml"
+    ] as const) {
+      const profile = path.join(folder, `${path.basename(file, ".yaml")}.arrow`)
+      const told = json("exec", "profile", file, "-o", profile) as unknown as { readonly ops: number }
+      expect(told.ops).toBeGreaterThan(10)
+      const run = simulate(file, profile)
+      expect(run.makespanSeconds).toBeGreaterThan(0)
+      // Routing and arrivals differ from those of the real run, so some sizes do; nothing is unknown.
+      expect(new Set(ofProducts(run)).has("roofline"), file).toBe(false)
+      expect(new Set(ofProducts(run)).has("free"), file).toBe(false)
+      const exact = run.estimates.every(({ kernel }) => kernel !== "rms_norm.forward")
+      if (file.includes("moe-training")) expect(exact, file).toBe(true)
+    }
+  })
+})
