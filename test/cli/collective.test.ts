@@ -42,8 +42,18 @@ describe("sim collective", () => {
   it("is a study of all combinations, as CSV too", () => {
     const csv = path.join(folder(), "study.csv")
     const found = rows(
-      ...["all_reduce", "all_to_all", "--bytes", "1MiB,64MiB", "--ranks", "2,4"],
-      ...["--inter", "1gbit,10gbit", "--algorithm", "ring,direct", "--csv", csv]
+      "all_reduce",
+      "all_to_all",
+      "--bytes",
+      "1MiB,64MiB",
+      "--ranks",
+      "2,4",
+      "--inter",
+      "1gbit,10gbit",
+      "--algorithm",
+      "ring,direct",
+      "--csv",
+      csv
     )
     expect(found).toHaveLength(2 * 2 * 2 * 2 * 2)
     expect(new Set(found.filter(({ op }) => op === "all_to_all").map(({ by }) => by))).toEqual(
@@ -56,9 +66,24 @@ describe("sim collective", () => {
 
   it("stands beside a measured table, within what two runs differ by", () => {
     const found = rows(
-      ...["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "--bytes", "4MiB,16MiB,64MiB"],
-      ...["--ranks", "2", "--inter", "10gbit", "--mtu", "9000", "--algorithm", "ring"],
-      ...["--measured", path.join(root, "traces/profiles/nccl-h200-sockets.arrow"), "--compare", "10gbit"]
+      "all_reduce",
+      "all_gather",
+      "reduce_scatter",
+      "all_to_all",
+      "--bytes",
+      "4MiB,16MiB,64MiB",
+      "--ranks",
+      "2",
+      "--inter",
+      "10gbit",
+      "--mtu",
+      "9000",
+      "--algorithm",
+      "ring",
+      "--measured",
+      path.join(root, "traces/profiles/nccl-h200-sockets.arrow"),
+      "--compare",
+      "10gbit"
     )
     expect(found).toHaveLength(12)
     for (const row of found) {
