@@ -10,11 +10,18 @@ import {
   symlinkSync,
   writeFileSync
 } from "node:fs"
+import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
+
+const require = createRequire(import.meta.url)
+const packageOf = (name: string): string => dirname(require.resolve(`${name}/package.json`))
+
+/** A compiler or a test runner of its own, beside everything else that runs, takes so long at most. */
+export const compiling = 240_000
 
 /** What a page shows: a file to write, or lines to change in one that is there. */
 interface Block {
@@ -66,14 +73,34 @@ export class Added {
     }
   }
 
+  /** Commands of `sim` and `exec` that the page shows, each with what it shows of them. */
+  get shown(): ReadonlyArray<{ readonly command: ReadonlyArray<string>; readonly output: string }> {
+    return [...this.page.matchAll(/^```\n\$ (\w+) (.*)\n(.*?)^```$/gmsu)].map(
+      ([, program, rest, output]) => ({
+        command: [`bin/${program}.js`, ...rest!.split(" ")],
+        output: output!
+      })
+    )
+  }
+
   /** Runs a command in the copy. */
-  run(...command: ReadonlyArray<string>): { readonly status: number | null; readonly output: string } {
+  run(command: ReadonlyArray<string>): { readonly status: number | null; readonly output: string } {
     const { status, stdout, stderr } = spawnSync(process.execPath, command, {
       cwd: this.folder,
       encoding: "utf8",
       env: { ...process.env, NODE_OPTIONS: "" }
     })
     return { status, output: stdout + stderr }
+  }
+
+  /** Compiles the copy: what is wrong, if anything. */
+  compile(): string {
+    return this.run([join(packageOf("typescript"), "bin/tsc"), "-p", "."]).output
+  }
+
+  /** Runs its own test. */
+  test(path: string): { readonly status: number | null; readonly output: string } {
+    return this.run([join(packageOf("vitest"), "vitest.mjs"), "run", path, "--maxWorkers=1"])
   }
 
   remove(): void {

@@ -1,16 +1,9 @@
-// docs/adding-an-algorithm.md: its code makes an algorithm of one new folder and one line of a list, everywhere at once.
-import { createRequire } from "node:module"
-import { dirname, join } from "node:path"
+// docs/adding-an-algorithm.md: its code makes an algorithm of one new folder and one list, everywhere at once.
 import { afterAll, describe, expect, it } from "vitest"
 import { describeNative } from "../native/addon.ts"
-import { Added } from "./added.ts"
+import { Added, compiling } from "./added.ts"
 
 const added = new Added("docs/adding-an-algorithm.md")
-const require = createRequire(import.meta.url)
-const packageOf = (name: string): string => dirname(require.resolve(`${name}/package.json`))
-
-/** A compiler or a test runner of its own, beside everything else that runs. */
-const compiling = 240_000
 
 afterAll(() => added.remove())
 
@@ -22,40 +15,25 @@ describe("docs/adding-an-algorithm.md", () => {
     })
   })
 
-  it(
-    "compiles",
-    () => {
-      const { output, status } = added.run(join(packageOf("typescript"), "bin/tsc"), "-p", ".")
-      expect(output).toBe("")
-      expect(status).toBe(0)
-    },
-    compiling
-  )
+  it("compiles", () => expect(added.compile()).toBe(""), compiling)
 
-  it("shows what sim schedule says", () => {
-    const shown = /^```\n\$ sim schedule round-robin\.yaml\n(.*?)^```$/msu.exec(added.page)![1]!
-    const { output, status } = added.run("bin/sim.js", "schedule", "round-robin.yaml")
-    expect(output).toBe(shown)
-    expect(status).toBe(0)
+  it("shows what is said", () => {
+    expect(added.shown).toHaveLength(1)
+    for (const { command, output } of added.shown) expect(added.run(command)).toEqual({ status: 0, output })
   })
 
-  it("runs, warns and is compared by the name that papers have", () => {
-    const { output, status } = added.run("bin/sim.js", "run", "round-robin.yaml", "--json")
+  it("is simulated", () => {
+    const { output, status } = added.run(["bin/sim.js", "run", "round-robin.yaml", "--json"])
     expect(status, output).toBe(0)
     expect(JSON.parse(output)).toMatchObject({ algorithm: "round-robin", steps: 4, warmupSteps: 2 })
   })
 
   it(
-    "passes its test, and is drawn where every algorithm is",
+    "passes its test",
     () => {
-      const { output, status } = added.run(
-        join(packageOf("vitest"), "vitest.mjs"),
-        "run",
-        "test/data-parallel-plan/round-robin.test.ts",
-        "--maxWorkers=1"
-      )
+      const { output, status } = added.test("test/data-parallel-plan/round-robin.test.ts")
       expect(status, output).toBe(0)
-      expect(output).toMatch(/2 passed/u)
+      expect(output).toMatch(/\d passed/u)
     },
     compiling
   )
@@ -63,7 +41,7 @@ describe("docs/adding-an-algorithm.md", () => {
 
 describeNative("docs/adding-an-algorithm.md, for real", () => {
   it("agrees on both machines", () => {
-    const { output, status } = added.run("bin/exec.js", "agree", "round-robin.yaml", "--json")
+    const { output, status } = added.run(["bin/exec.js", "agree", "round-robin.yaml", "--json"])
     expect(status, output).toBe(0)
     expect(JSON.parse(output)).toMatchObject({ decisions: true, values: true, order: true })
   })
