@@ -8,3 +8,9 @@ export const withDefault = <S extends Schema.Constraint>(schema: S, value: S["En
 
 /** A whole number from 1. */
 export const Positive = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000_000 }))
+
+/** What a field is that a file leaves out. Throws where it may not be left out. */
+export const defaultOf = <S extends Schema.Constraint>(field: S): S["Type"] =>
+  Schema.decodeUnknownSync(
+    Schema.Struct({ field }) as unknown as Schema.Decoder<{ readonly field: S["Type"] }>
+  )({}).field

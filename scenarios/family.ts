@@ -123,6 +123,8 @@ export interface Family<S extends AnyScenario = AnyScenario, P extends Prepared 
   ): Effect.Effect<Generating, InputError>
   /** One sentence for each field that has no effect on the simulator, in the order of the file. */
   ignored(scenario: S, facts?: RunFacts): ReadonlyArray<string>
+  /** The same for a real run; `alsoSimulated`: the simulator runs the same program beside it. */
+  ignoredByExec(scenario: S, alsoSimulated: boolean): ReadonlyArray<string>
   /** The figures of a result. */
   print(result: RunResult): ReadonlyArray<string>
   /** What the planner decides, without a run. */

@@ -69,3 +69,26 @@ export const faultWarnings = (
       return [`${name} has no effect: it begins after the run of ${facts.makespanSeconds.toPrecision(3)} s`]
     return []
   })
+
+/** What a scenario may say that only the simulator goes by. */
+interface Simulated {
+  readonly jitter: number
+  readonly faults?: ReadonlyArray<FaultSettings>
+  readonly network?: "fluid" | "alpha-beta"
+  readonly collectives?: CollectiveSettings
+}
+
+/** Fields that change nothing for a real run; `alsoSimulated`: the simulator runs the same program beside it. */
+export const realWarnings = (
+  { jitter, faults = [], network = "fluid", collectives }: Simulated,
+  alsoSimulated: boolean
+): ReadonlyArray<string> => {
+  const warnings: Array<string> = []
+  if (faults.length > 0) warnings.push("faults have no effect: nothing goes wrong on purpose in a real run")
+  if (jitter > 0) warnings.push("jitter has no effect: a real run takes as long as it takes")
+  if (network !== "fluid" && !alsoSimulated)
+    warnings.push("network has no effect: it says how the simulator lets messages share links")
+  if (collectives?.measured !== undefined)
+    warnings.push("collectives.measured has no effect on a real run, but that algorithms plan with it")
+  return warnings
+}

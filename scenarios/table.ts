@@ -16,3 +16,7 @@ export const alignColumns = (
       .trimEnd()
   )
 }
+
+/** Lines under a title, set off from what comes before; nothing where there are none. */
+export const section = (title: string, lines: ReadonlyArray<string>): ReadonlyArray<string> =>
+  lines.length === 0 ? [] : ["", title, ...lines.map((line) => `  ${line}`)]

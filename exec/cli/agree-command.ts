@@ -11,7 +11,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { runnableOn, runOnBoth } from "./both-machines.ts"
-import { requireDevice, runCommand } from "./command.ts"
+import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedDevice } from "./emulated-device.ts"
 import { sideBySide } from "./side-by-side.ts"
 
@@ -39,6 +39,8 @@ export interface AgreeResult {
   readonly simulatedSeconds: number
   readonly executedSeconds: number
   readonly firstDisagreement: Disagreement | null
+  /** Fields of the scenario that have no effect, but on what is planned. */
+  readonly warnings: ReadonlyArray<string>
 }
 
 export const agreeCommand = (file: string, options: AgreeCommandOptions): Promise<number> =>
@@ -46,6 +48,7 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireDevice
+      const warnings = yield* warn(scenario, true)
       const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
@@ -72,7 +75,8 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
         timeError: agreement.timeError,
         simulatedSeconds: simulated.makespanSeconds,
         executedSeconds: executed.makespanSeconds,
-        firstDisagreement: agreement.firstDisagreement ?? null
+        firstDisagreement: agreement.firstDisagreement ?? null,
+        warnings
       }
       return { text: options.json === true ? json(result) : print(result), ok: agrees(agreement) }
     })

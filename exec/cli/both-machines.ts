@@ -10,7 +10,7 @@ import type { MachineError } from "../../core/machine/machine.ts"
 import type { Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
-import { familyOf, type Scenario } from "../../scenarios/families.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { hostOf } from "../../sim/run.ts"
 import type { InputError } from "../../core/input-error.ts"
@@ -22,9 +22,10 @@ import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { simulate, type SimulationResult } from "../../sim/simulate.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
-import { execute, executeThen, type Execution, type ExecutionResult } from "../execute.ts"
+import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
 import { emulatedLinks } from "./links.ts"
+import { runnableOf } from "./runnable.ts"
 
 export interface BothOptions<A>
   extends
@@ -120,22 +121,12 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
     return { agreement, simulated, executed, recording, simulatedRun, executedRun }
   })
 
-/** What a scenario comes to on both machines; what must be known of a rehearsal is known from a real one. */
+/** What a scenario comes to on both machines; planners that simulate may do so. */
 export const runnableOn = (
   scenario: Scenario,
   file: string,
   loader: Loader
-): Effect.Effect<Runnable, InputError | MachineError> =>
-  Effect.flatMap(
-    familyOf(scenario).kernels(scenario, file, hostOf(loader)),
-    (runnable): Effect.Effect<Runnable, MachineError> => {
-      if (!("rehearsal" in runnable)) return Effect.succeed(runnable)
-      const { world, program, h2d, d2h, initial } = runnable.rehearsal
-      return Effect.map(execute({ world, program: program(), h2d, d2h, initial }), ({ ranks }) =>
-        runnable.performance(ranks.map(({ value }) => value))
-      )
-    }
-  )
+): Effect.Effect<Runnable, InputError | MachineError> => runnableOf(scenario, file, hostOf(loader))
 
 /** The world's links, and a device that is not faster than it should be. */
 const emulated = (

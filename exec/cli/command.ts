@@ -1,8 +1,11 @@
 // What the commands of `exec` share: their end, and a machine to run on.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { InputError } from "../../core/input-error.ts"
+import { writeError } from "../../scenarios/cli/output.ts"
+import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
-import { nativeInfo } from "../native.ts"
+import { nativeInfo, useBlas } from "../native.ts"
 
 /** The native addon is missing: reason and remedy. */
 export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missing: Schema.String }) {
@@ -15,8 +18,31 @@ export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missi
 export const runCommand = (command: Effect.Effect<Outcome, Error>): Promise<number> =>
   execute(command, "exec")
 
-/** Fails where nothing can be run. */
-export const requireDevice: Effect.Effect<void, NoDevice> = Effect.suspend(() => {
-  const info = nativeInfo()
-  return "missing" in info ? new NoDevice({ missing: info.missing }) : Effect.void
-})
+/** Fails where nothing can be run, or not by the library that was asked for: another one would be slower or faster. */
+export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.suspend(
+  (): Effect.Effect<void, NoDevice | InputError> => {
+    const info = nativeInfo()
+    if ("missing" in info) return Effect.fail(new NoDevice({ missing: info.missing }))
+    const library = process.env["TANDEM_BLAS"] ?? ""
+    if (library === "") return Effect.void
+    return Effect.try({
+      try: () => void useBlas(library),
+      catch: (cause) =>
+        new InputError({
+          file: "TANDEM_BLAS",
+          field: "",
+          value: `${library} (${cause instanceof Error ? cause.message : String(cause)})`,
+          accepted:
+            "own, openblas where the system has it, the path of a library with the CBLAS interface, or nothing"
+        })
+    })
+  }
+)
+
+/** What the scenario says in vain, told at once: a run may take long. */
+export const warn = (scenario: Scenario, alsoSimulated = false): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.sync(() => {
+    const warnings = familyOf(scenario).ignoredByExec(scenario, alsoSimulated)
+    for (const warning of warnings) writeError(`exec: warning: ${warning}\n`)
+    return warnings
+  })

@@ -8,7 +8,7 @@ import { Loader } from "../../scenarios/load.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executeThen } from "../execute.ts"
-import { requireDevice, runCommand } from "./command.ts"
+import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface GenerateCommandOptions {
@@ -34,6 +34,7 @@ export const generateCommand = (file: string, options: GenerateCommandOptions): 
         const accepted = `a task that generates: ${able.join(" or ")}`
         return yield* locate(new InputError({ file, field: "task", value: scenario.task, accepted }))
       }
+      const warnings = yield* warn(scenario)
       const { runnable, keep, tell } = yield* family
         .generate(scenario, file, { loader: new Loader() }, options)
         .pipe(Effect.mapError(locate))
@@ -55,6 +56,10 @@ export const generateCommand = (file: string, options: GenerateCommandOptions): 
         "rehearsal" in runnable ? runnable.performance(rehearsal!.outcomes) : runnable
       )
       const told = tell(kept, rehearsal?.kept)
-      return { text: options.json === true ? json(told.json) : `${told.lines.join("\n")}\n`, ok: told.ok }
+      return {
+        text:
+          options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,
+        ok: told.ok
+      }
     })
   )

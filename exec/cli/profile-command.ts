@@ -22,8 +22,8 @@ import { execute } from "../execute.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
-import { runnableOn } from "./both-machines.ts"
-import { requireDevice, runCommand } from "./command.ts"
+import { requireDevice, runCommand, warn } from "./command.ts"
+import { runnableOf } from "./runnable.ts"
 
 export interface ProfileCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -51,6 +51,7 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
         Effect.mapError(locate)
       )
       yield* requireDevice
+      yield* warn(scenario)
       const { steps } = options
       const journals: Array<Journal> = []
       const program = journaled(partialLocalSgd(build, alone, warmupSteps + steps), journals)
@@ -117,12 +118,11 @@ const profileRun = (
   options: ProfileCommandOptions
 ) =>
   Effect.gen(function* () {
-    const { world, program, capacityBytes, initial, h2d, d2h } = yield* runnableOn(
-      scenario,
-      file,
-      new Loader()
-    ).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
+    const { world, program, capacityBytes, initial, h2d, d2h } = yield* runnableOf(scenario, file, {
+      loader: new Loader()
+    }).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
     yield* requireDevice
+    yield* warn(scenario)
     const journals: Array<Journal> = []
     const { timeline, opLogs } = yield* execute({
       world,

@@ -16,7 +16,7 @@ import type { Trainable } from "../../scenarios/trainable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import { training, type Learnt } from "../train/train.ts"
-import { requireDevice, runCommand } from "./command.ts"
+import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface TrainCommandOptions {
@@ -46,6 +46,8 @@ export interface TrainResult extends Learnt {
   readonly text?: { readonly trainTokens: number; readonly heldOutTokens: number }
   /** The most that a rank's tensors took; null when the run was interrupted. */
   readonly peakBytes: { readonly device: number; readonly host: number } | null
+  /** Fields of the scenario that have no effect on a real run. */
+  readonly warnings: ReadonlyArray<string>
 }
 
 export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> =>
@@ -58,6 +60,7 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
       if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
       if (options.save !== undefined) yield* requireWritable(options.save, "--save")
       yield* requireDevice
+      const warnings = yield* warn(scenario)
       const progress = terminalProgress("train")
       let weights: SavedWeights | undefined
       const { run, learnt: learning } = training(trainable, {
@@ -77,7 +80,8 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
         ...(learnt === undefined ? {} : { text: learnt }),
         steps,
         peakBytes,
-        ...learning()
+        ...learning(),
+        warnings
       })
       const kept = (result: TrainResult) =>
         options.out === undefined ? Effect.void : writeTextFile(options.out, [json(result)])

@@ -4,9 +4,11 @@ import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
 import { printExplanation } from "../explain/print.ts"
+import { withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { section } from "../../scenarios/table.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ExplainCommandOptions {
@@ -41,14 +43,16 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
       }
       const explanation = explain(timeline, window, { opLogs: run.simulated.opLogs })
       const more = run.prepared.explain?.()
+      const { warnings } = withIgnoredFields(result, scenario)
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(
         options.json === true
-          ? json(more === undefined ? explanation : { ...explanation, family: more.json })
+          ? json({ ...explanation, ...(more === undefined ? {} : { family: more.json }), warnings })
           : `${[
               printExplanation(explanation, { title, ...(columns === undefined ? {} : { columns }) }),
-              ...(more === undefined ? [] : ["", ...more.lines])
+              ...(more === undefined ? [] : ["", ...more.lines]),
+              ...section("warnings", warnings)
             ].join("\n")}\n`
       )
     })

@@ -2,7 +2,7 @@
 import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { RunResult } from "../../scenarios/result.ts"
-import { alignColumns } from "../../scenarios/table.ts"
+import { alignColumns, section } from "../../scenarios/table.ts"
 
 const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`
 
@@ -36,6 +36,3 @@ export const printRun = (result: RunResult): string => {
     ""
   ].join("\n")
 }
-
-const section = (title: string, lines: ReadonlyArray<string>): ReadonlyArray<string> =>
-  lines.length === 0 ? [] : ["", title, ...lines.map((line) => `  ${line}`)]

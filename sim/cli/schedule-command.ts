@@ -4,6 +4,7 @@ import { hostOf } from "../run.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { section } from "../../scenarios/table.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ScheduleCommandOptions {
@@ -15,10 +16,13 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const told = yield* Effect.mapError(
-        familyOf(scenario).schedule(scenario, file, hostOf(new Loader())),
-        locate
+      const family = familyOf(scenario)
+      const told = yield* Effect.mapError(family.schedule(scenario, file, hostOf(new Loader())), locate)
+      const warnings = family.ignored(scenario)
+      return said(
+        options.json === true
+          ? json({ ...(told.json as object), warnings })
+          : `${[...told.lines, ...section("warnings", warnings)].join("\n")}\n`
       )
-      return said(options.json === true ? json(told.json) : `${told.lines.join("\n")}\n`)
     })
   )

@@ -75,7 +75,7 @@ export class Added {
 
   /** Commands of `sim` and `exec` that the page shows, each with what it shows of them. */
   get shown(): ReadonlyArray<{ readonly command: ReadonlyArray<string>; readonly output: string }> {
-    return [...this.page.matchAll(/^```\n\$ (\w+) (.*)\n(.*?)^```$/gmsu)].map(
+    return [...this.page.matchAll(/^```\n\$ (\w+) ([^\n]*)\n(.*?)^```$/gmsu)].map(
       ([, program, rest, output]) => ({
         command: [`bin/${program}.js`, ...rest!.split(" ")],
         output: output!

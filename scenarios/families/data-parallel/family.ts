@@ -5,7 +5,7 @@ import { dataParallelAlgorithms } from "../../../core/algorithms/data-parallel/a
 import { DataParallelScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
 import { prepareTraining, runnableOf } from "./kernels.ts"
-import { ignored } from "./ignored.ts"
+import { ignored, ignoredByExec } from "./ignored.ts"
 import { prepare, type PreparedDataParallel } from "./prepare.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
@@ -62,6 +62,7 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
   kernels: (scenario, file, host) => Effect.map(prepareTraining(scenario, file, host.loader), runnableOf),
   train: trainable,
   ignored,
+  ignoredByExec,
   print,
   schedule
 }

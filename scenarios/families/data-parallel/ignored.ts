@@ -2,7 +2,7 @@
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, faultWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
+import { deviceWarnings, faultWarnings, realWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts),
@@ -14,3 +14,8 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     : ["training says what is learnt, not how long it takes: `exec train` and `exec agree` go by it"]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
+
+export const ignoredByExec = (
+  scenario: DataParallelScenario,
+  alsoSimulated: boolean
+): ReadonlyArray<string> => realWarnings(scenario, alsoSimulated)

@@ -3,7 +3,7 @@ import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { offloadAlgorithms } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { ExpertOffloadScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
-import { ignored } from "./ignored.ts"
+import { ignored, ignoredByExec } from "./ignored.ts"
 import { generating, kernels } from "./kernels.ts"
 import { metrics } from "./metrics.ts"
 import { print } from "./print.ts"
@@ -26,6 +26,7 @@ export const expertOffload: Family<ExpertOffloadScenario, PreparedOffload> & {
   kernels,
   generate: generating,
   ignored,
+  ignoredByExec,
   print,
   schedule
 }

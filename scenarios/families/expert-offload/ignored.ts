@@ -3,7 +3,7 @@ import type { ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, seedWarnings } from "../../ignored.ts"
+import { deviceWarnings, realWarnings, seedWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
   const { algorithm, cache, routing, jitter, seed, device } = scenario
@@ -24,4 +24,20 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     ...deviceWarnings(device, "measured", facts),
     ...seedWarnings(seed, random, "the routing comes from a trace, and nothing else is random")
   ]
+}
+
+export const ignoredByExec = (
+  { jitter, routing, workload, device, algorithm }: ExpertOffloadScenario,
+  alsoSimulated: boolean
+): ReadonlyArray<string> => {
+  const { batches, tokenScheduler } = workload
+  const warnings = [...realWarnings({ jitter }, alsoSimulated)]
+  if ("trace" in routing) warnings.push("routing has no effect: in a real run the routers choose")
+  if (batches !== 1) warnings.push("workload.batches has no effect: real batches do not take turns")
+  if (tokenScheduler)
+    warnings.push("workload.tokenScheduler has no effect: in a real run tokens stay in their batches")
+  const { settings } = offloadAlgorithmNamed(algorithm.name)
+  if (device !== undefined && !("window" in settings.fields && !("window" in algorithm)))
+    warnings.push("device has no effect: nothing that this algorithm does follows from its speed")
+  return warnings
 }

@@ -3,7 +3,7 @@ import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { cacheMethodList } from "../../../core/algorithms/kv-serving/methods.ts"
 import { KvServingScenario } from "./scenario.ts"
 import type { Family } from "../../family.ts"
-import { ignored } from "./ignored.ts"
+import { ignored, ignoredByExec } from "./ignored.ts"
 import { generating, kernels } from "./kernels.ts"
 import { print } from "./print.ts"
 import { schedule } from "./schedule.ts"
@@ -134,6 +134,7 @@ export const kvServing: Family<KvServingScenario, PreparedServing> & {
   kernels,
   generate: generating,
   ignored,
+  ignoredByExec,
   print,
   schedule
 }

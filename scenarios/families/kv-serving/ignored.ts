@@ -1,8 +1,9 @@
 // Fields of a serving scenario that change nothing for what it chooses.
 import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts"
-import type { KvServingScenario } from "./scenario.ts"
+import { defaultOf } from "../../../core/fields.ts"
+import { KvServingScenario } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, faultWarnings } from "../../ignored.ts"
+import { deviceWarnings, faultWarnings, realWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...(cacheMethodNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
@@ -60,4 +61,16 @@ const seedWarnings = ({ seed, requests, jitter, algorithm }: KvServingScenario):
   return seed !== 0 && !drawn && jitter === 0 && !kept
     ? ["seed has no effect: neither requests nor times nor what is kept are drawn"]
     : []
+}
+
+const usualObjective = defaultOf(KvServingScenario.fields.objective)
+
+export const ignoredByExec = (scenario: KvServingScenario, alsoSimulated: boolean): ReadonlyArray<string> => {
+  const { objective, costs, device } = scenario
+  const warnings = [...realWarnings(scenario, alsoSimulated)]
+  if (objective.ttft !== usualObjective.ttft || objective.tpot !== usualObjective.tpot)
+    warnings.push("objective has no effect: goodput is counted in the simulator alone")
+  if (costs !== undefined) warnings.push("costs have no effect: a real run takes as long as it takes")
+  if (device !== undefined) warnings.push("device has no effect: this machine is the device")
+  return warnings
 }

@@ -6,7 +6,7 @@ import { MoeTrainingScenario } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
-import { faultWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
+import { faultWarnings, realWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
 import { alignColumns } from "../../table.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
 import { kernels, trainable } from "./kernels.ts"
@@ -185,6 +185,10 @@ export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
   kernels,
   train: trainable,
   ignored,
+  ignoredByExec: (scenario, alsoSimulated) => [
+    ...realWarnings(scenario, alsoSimulated),
+    ...(scenario.routing === undefined ? [] : ["routing has no effect: in a real run the gates choose"])
+  ],
   print,
   schedule
 }

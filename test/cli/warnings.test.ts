@@ -1,0 +1,93 @@
+// No knob is turned in vain without a word: what exec, explain and schedule say of fields that have no effect.
+import { spawnSync } from "node:child_process"
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { familyOf } from "../../scenarios/families.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { describeNative } from "../native/addon.ts"
+import { root, sim } from "./launch.ts"
+
+const exec = (environment: Readonly<Record<string, string>>, ...args: ReadonlyArray<string>) =>
+  spawnSync(process.execPath, ["bin/exec.js", ...args], {
+    cwd: root,
+    encoding: "utf8",
+    env: { ...process.env, ...environment }
+  })
+
+/** Each field that a real run does not go by, what sets it, and whether the simulator beside it does. */
+const vain: ReadonlyArray<readonly [task: string, field: string, set: string, evenWhenSimulated: boolean]> = [
+  ["data-parallel", "faults", "faults=[{straggler: 0, speed: 0.5}]", true],
+  ["data-parallel", "jitter", "jitter=0.1", true],
+  ["data-parallel", "network", "network=alpha-beta", false],
+  ["data-parallel", "collectives.measured", "collectives.measured=x.arrow", true],
+  ["moe-training", "faults", "faults=[{outage: 0, from: 1s, for: 1s}]", true],
+  ["moe-training", "jitter", "jitter=0.1", true],
+  ["moe-training", "network", "network=alpha-beta", false],
+  ["moe-training", "routing", "routing={skew: 1}", true],
+  ["expert-offload", "jitter", "jitter=0.1", true],
+  ["expert-offload", "routing", "routing={trace: x.arrow}", true],
+  ["expert-offload", "workload.batches", "workload.batches=2", true],
+  ["expert-offload", "workload.tokenScheduler", "workload.tokenScheduler=true", true],
+  ["expert-offload", "device", "algorithm=lru;device=NVIDIA A100", true],
+  ["kv-serving", "faults", "faults=[{straggler: 0, speed: 0.5}]", true],
+  ["kv-serving", "jitter", "jitter=0.1", true],
+  ["kv-serving", "network", "network=alpha-beta", false],
+  ["kv-serving", "objective", "objective.ttft=1s", true],
+  ["kv-serving", "costs", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}", true],
+  ["kv-serving", "device", "device=NVIDIA A100", true]
+]
+
+describe("a real run", () => {
+  it.each(vain)("of %s says that %s has no effect", (task, field, set, evenWhenSimulated) => {
+    const warnings = (alsoSimulated: boolean, ...sets: ReadonlyArray<string>): ReadonlyArray<string> => {
+      const scenario = Effect.runSync(loadScenario(`${root}/scenarios/agree/${task}.yaml`, sets))
+      return familyOf(scenario).ignoredByExec(scenario, alsoSimulated)
+    }
+    const of = (told: ReadonlyArray<string>) => told.filter((warning) => warning.startsWith(`${field} `))
+    expect(of(warnings(false))).toEqual([])
+    expect(of(warnings(false, ...set.split(";")))).toHaveLength(1)
+    expect(of(warnings(true, ...set.split(";")))).toHaveLength(evenWhenSimulated ? 1 : 0)
+  })
+})
+
+describeNative("exec", () => {
+  const set = ["--set", "jitter=0.1", "--set", "faults=[{straggler: 0, speed: 0.5}]"]
+
+  it("warns at the start, and in its result", () => {
+    const { stdout, stderr, status } = exec(
+      {},
+      "agree",
+      "scenarios/agree/data-parallel.yaml",
+      "--json",
+      ...set
+    )
+    expect(status, stderr).toBe(0)
+    expect(stderr).toMatch(
+      /^exec: warning: faults have no effect: .*\nexec: warning: jitter has no effect: /u
+    )
+    expect((JSON.parse(stdout) as { warnings: ReadonlyArray<string> }).warnings).toHaveLength(2)
+  })
+
+  it("refuses a matrix library that cannot be loaded, rather than take another", () => {
+    const environment = { TANDEM_BLAS: "/nowhere/libblas.so" }
+    const { stderr, status } = exec(environment, "train", "scenarios/agree/data-parallel.yaml")
+    expect(stderr).toMatch(
+      /^exec: TANDEM_BLAS: .*\/nowhere\/libblas\.so.* is not accepted; expected own, openblas/u
+    )
+    expect(status).toBe(2)
+  })
+})
+
+describe("sim", () => {
+  const set = ["--set", "seed=3", "--set", "algorithm=ddp"]
+
+  it.each(["explain", "schedule"])("%s warns too", (command) => {
+    const warning = "seed has no effect: nothing is random while jitter is 0"
+    const file = "scenarios/agree/data-parallel.yaml"
+    expect(sim(command, file, ...set).stdout).toContain(`warnings\n  `)
+    const { warnings } = JSON.parse(sim(command, file, "--json", ...set).stdout) as {
+      readonly warnings: ReadonlyArray<string>
+    }
+    expect(warnings).toContain(warning)
+  })
+})
