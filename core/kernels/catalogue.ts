@@ -104,6 +104,7 @@ import { profiled } from "./profiled.ts"
 import { ropeBackward, ropeForward, ropeRows } from "./rope.ts"
 import { argmax, concatRows, lastToken, splitRows } from "./rows.ts"
 import { tokenWindows } from "./token-windows.ts"
+import { normalValues } from "./initial-values.ts"
 
 const allCollectives = [allReduce, allGather, reduceScatter, allToAll, broadcast, sendRecv] as const
 
@@ -150,6 +151,7 @@ const all = [
   expertFfnForward,
   tokenWindows,
   ...composites,
+  normalValues,
   // generation
   ropeRows,
   lastToken,

@@ -1,22 +1,14 @@
 // Batches of language modelling, drawn on the device from a corpus that lies there: no data comes from the host, and a
 // step's batch depends on its attributes alone, so a resumed run draws what an uninterrupted one would have.
+import { mix } from "./counter-hash.ts"
 import { defineKernel, number } from "./kernel.ts"
-
-/** 32-bit finalizer of MurmurHash3: every input bit moves every output bit. Integers only, so it is the same everywhere. */
-const mix = (word: number): number => {
-  let h = word ^ (word >>> 16)
-  h = Math.imul(h, 0x85ebca6b)
-  h ^= h >>> 13
-  h = Math.imul(h, 0xc2b2ae35)
-  return (h ^ (h >>> 16)) >>> 0
-}
 
 /** Where window `index` of a step's batch begins: mix(mix(mix(seed) + stream) + step) + index, mixed, mod places. */
 export const windowStart = (
   { seed, stream, step }: { readonly seed: number; readonly stream: number; readonly step: number },
   index: number,
   places: number
-): number => mix((mix((mix((mix(seed | 0) + stream) | 0) + step) | 0) + index) | 0) % places
+): number => mix(mix(mix(mix(seed) + stream) + step) + index) % places
 
 /**
  * `batch` windows of `time` tokens at places drawn evenly (seed, stream and step choose them; a stream is a rank's own), and

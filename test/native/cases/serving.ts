@@ -64,6 +64,15 @@ const repack = (draw: Draw): KernelCase => {
 }
 
 export const servingCases: KernelCases = {
+  normal_values: (draw) => ({
+    inputs: [floats([...leading(draw), draw.integer(0, 40)])],
+    attributes: {
+      // beyond 32 bits, and across the place where an index needs more of them
+      seed: draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52),
+      deviation: draw.flag() ? 1 : draw.integer(1, 99) / 1000,
+      first: draw.flag() ? 2 ** 32 - draw.integer(1, 20) : draw.integer(0, 2 ** 40)
+    }
+  }),
   token_windows: (draw) => {
     const [batch, time] = [draw.integer(1, 5), draw.integer(1, 9)]
     const corpus = { shape: [time + draw.integer(1, 200)], dtype: "int32", value: (i: number) => i } as const
