@@ -27,7 +27,10 @@ export interface Execution<A> {
   readonly world: World
   /** Run once for each rank. */
   readonly program: Program<A>
-  /** Bytes of each rank's memories; unbounded where not given. */
+  /** Name of the native backend, and settings of that backend alone; "cpu" by default. */
+  readonly backend?: string | undefined
+  readonly settings?: Readonly<Record<string, number>> | undefined
+  /** Bytes of each rank's memories; default, and at most, what the device has for it. */
   readonly capacityBytes?: Partial<Readonly<Record<Place, number>>> | undefined
   readonly lookAhead?: number
   /** Keep op logs and times. */
@@ -100,11 +103,12 @@ class Run<A> {
   constructor(execution: Execution<A>) {
     this.#execution = execution
     const { world, capacityBytes, h2d, d2h, record = false, linkBytesPerSecond } = execution
-    const capacity = { device: capacityBytes?.device ?? Infinity, host: capacityBytes?.host ?? Infinity }
     this.#session = (execution.open ?? NativeSession.open)({
       ranks: world.size,
-      deviceBytes: capacity.device,
-      hostBytes: capacity.host,
+      ...(execution.backend === undefined ? {} : { backend: execution.backend }),
+      ...(execution.settings === undefined ? {} : { settings: execution.settings }),
+      deviceBytes: capacityBytes?.device ?? Infinity,
+      hostBytes: capacityBytes?.host ?? Infinity,
       ...(h2d === undefined ? {} : { h2d }),
       ...(d2h === undefined ? {} : { d2h }),
       ...(linkBytesPerSecond === undefined ? {} : { linkBytesPerSecond }),
@@ -128,7 +132,10 @@ class Run<A> {
           recorder: this.#recorder,
           lookAhead: execution.lookAhead ?? defaultLookAhead,
           initial: execution.initial ?? (() => undefined),
-          capacityBytes: capacity,
+          capacityBytes: {
+            device: this.#session.ranks[rank]!.capacityBytes("device"),
+            host: this.#session.ranks[rank]!.capacityBytes("host")
+          },
           pending: { capacity: execution.ring, keepsEdges: true }
         })
     )

@@ -6,12 +6,17 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { TensorData } from "../core/machine/tensor.ts"
 
-/** One backend, as `exec info` prints it. */
+/** One backend of this build. */
 export interface BackendInfo {
   readonly name: string
+  readonly title: string
+  /** Whether it can be opened here; if not, `missing` says why. */
+  readonly available: boolean
   readonly devices: ReadonlyArray<string>
   /** What is missing and how to get it; empty when nothing is. */
   readonly missing: ReadonlyArray<string>
+  /** Its kernels, by the catalogue's names. */
+  readonly kernels: ReadonlyArray<string>
 }
 
 export interface AddonInfo {
@@ -21,8 +26,15 @@ export interface AddonInfo {
   /** Widest vector instructions that this processor and this build share: "avx512f", "avx2", "baseline". */
   readonly simd: string
   readonly compiler: string
-  /** Kernels of the cpu backend, by the catalogue's names. */
-  readonly kernels: ReadonlyArray<string>
+}
+
+/** What went wrong first; rank, op and peer are -1 where they are no one's. */
+export interface AddonFault {
+  readonly kind: "value" | "collective" | "memory" | "thread" | "device" | "peer" | "aborted" | "closed"
+  readonly rank: number
+  readonly op: number
+  readonly peer: number
+  readonly message: string
 }
 
 /** An operation as it is prepared; operands are the ids that `alloc` was given. */
@@ -30,6 +42,8 @@ export interface AddonOp {
   readonly kernel: string
   readonly lane: number
   readonly attributes: Readonly<Record<string, number | string | boolean>>
+  /** Number attributes that a submission may give anew, in order. */
+  readonly scalars: ReadonlyArray<string>
   readonly reads: ReadonlyArray<number>
   readonly writes: ReadonlyArray<number>
   /** Collectives: the communicator and its members, in order; undefined elsewhere. */
@@ -43,14 +57,31 @@ export interface AddonOp {
 }
 
 export interface AddonRank {
-  alloc(id: number, place: number, dtype: number, shape: ReadonlyArray<number>): boolean
+  alloc(id: number, place: number, dtype: number, shape: ReadonlyArray<number>, zeros: boolean): boolean
+  view(id: number, arena: number, offsetBytes: number, dtype: number, shape: ReadonlyArray<number>): void
   free(id: number): void
+  capacityBytes(place: number): number
   freeBytes(place: number): number
-  write(id: number, data: TensorData): void
+  workspaceBytes(): number
+  upload(id: number, data: TensorData): void
   read(id: number, data: TensorData): void
+  download(id: number): number
+  arrived(download: number): boolean
+  take(download: number, data: TensorData): void
   prepare(op: AddonOp): number
   release(op: number): void
-  submit(op: number, edgeCount: number): number
+  /** Edges beyond the count are not looked at; scalars are none, or those of the op. */
+  submit(
+    op: number,
+    edgeCount: number,
+    edge0: number | undefined,
+    edge1: number | undefined,
+    edge2: number | undefined,
+    edge3: number | undefined,
+    edge4: number | undefined,
+    ...scalars: ReadonlyArray<number>
+  ): number
+  endStep(): void
   ended(lane: number): number
   submitted(lane: number): number
   watch(lane: number, op: number): boolean
@@ -59,9 +90,10 @@ export interface AddonRank {
 }
 
 export interface AddonSession {
-  /** `edges[0 .. edgeCount)` is what `submit` of that rank takes its edges from. */
-  rank(rank: number, edges: Int32Array): AddonRank
-  fault(): string | undefined
+  rank(rank: number): AddonRank
+  fault(): AddonFault | undefined
+  /** Ends everything with a fault of that message, unless there is one already. */
+  abort(message: string): void
   nowNanoseconds(): number
   /** Whether the process stays alive for the sake of `onProgress`. */
   hold(alive: boolean): void
@@ -70,7 +102,10 @@ export interface AddonSession {
 }
 
 export interface AddonSessionOptions {
+  readonly backend: string
+  readonly settings: Readonly<Record<string, number>>
   readonly ranks: number
+  /** Infinity leaves it to the device. */
   readonly deviceBytes: number
   readonly hostBytes: number
   /** Bytes per second and latency of copies to and from the device; Infinity and 0 where they go as fast as they can. */

@@ -1,12 +1,13 @@
 // The typed binding of the native layer: sessions, ranks, prepared ops, completion. It speaks the words of core (Tensor, Op,
 // Lane) and adds no policy: who derives edges, waits, or turns a fault into a typed error is the executor's machine.
-import { scalarsMisfit, type Scalars } from "../core/kernels/scalars.ts"
-import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
+import type { Scalars } from "../core/kernels/scalars.ts"
+import type { Op, OpId } from "../core/machine/op.ts"
 import { laneCount, type Lane } from "../core/machine/lane.ts"
 import type { Dtype, Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import {
   loadAddon,
   type Addon,
+  type AddonFault,
   type AddonInfo,
   type AddonRank,
   type AddonSession,
@@ -50,9 +51,15 @@ export interface Bus {
   readonly latencySeconds: number
 }
 
+export type NativeFault = AddonFault
+
 export interface SessionOptions {
   readonly ranks: number
-  /** Memory of each rank; default unbounded. */
+  /** "cpu" by default; `nativeInfo` lists those of this build. */
+  readonly backend?: string
+  /** Settings of that backend alone: `seed` of "deferred". */
+  readonly settings?: Readonly<Record<string, number>>
+  /** Memory of each rank; default, and at most, what the device has for it. */
   readonly deviceBytes?: number
   readonly hostBytes?: number
   /** Default: as fast as memory is. */
@@ -91,14 +98,13 @@ export interface OpTime {
 }
 
 interface Watch {
-  readonly rank: AddonRank
-  readonly lane: number
-  readonly op: number
+  /** Whether it is due; if not, there will be another call once it is. */
+  readonly reached: () => boolean
   readonly due: () => void
 }
 
 /**
- * All ranks of one process, with their worker threads: one per rank and lane, started when the lane is first used.
+ * All ranks of one process on one backend.
  *
  * The first fault of any op (a token outside its vocabulary, collectives that contradict each other) is kept in `fault`.
  * From then on queued ops end without computing anything, so that nobody waits for ever.
@@ -116,20 +122,25 @@ export class NativeSession {
     )
   }
 
-  /** Opens a session. Throws Error with the reason and the remedy when the addon is missing, RangeError for bad options. */
+  /**
+   * Opens a session. Throws Error with the reason and the remedy when the addon is missing or the backend is not available,
+   * RangeError for bad options.
+   */
   static open(options: SessionOptions): NativeSession {
-    const { ranks, deviceBytes = Infinity, hostBytes = Infinity, h2d, d2h } = options
+    const { ranks, backend = "cpu", settings = {}, deviceBytes = Infinity, hostBytes = Infinity } = options
     const addon = requireAddon()
     const bus = ({ bytesPerSecond, latencySeconds }: Bus = { bytesPerSecond: Infinity, latencySeconds: 0 }) =>
       [bytesPerSecond, latencySeconds] as const
     return new NativeSession(
       (onProgress) =>
         addon.openSession({
+          backend,
+          settings,
           ranks,
           deviceBytes,
           hostBytes,
-          h2d: bus(h2d),
-          d2h: bus(d2h),
+          h2d: bus(options.h2d),
+          d2h: bus(options.d2h),
           linkBytesPerSecond: options.linkBytesPerSecond ?? [],
           timed: options.timed ?? false,
           onProgress
@@ -138,9 +149,14 @@ export class NativeSession {
     )
   }
 
-  /** The first fault of any op, as one line that names rank, op and reason. */
-  get fault(): string | undefined {
+  /** The first fault of any op: what happened, to which rank and op, and whose fault it was where that is another rank's. */
+  get fault(): NativeFault | undefined {
     return this.#session.fault()
+  }
+
+  /** Gives up: everything ends as after a fault, with this message, unless there was one before. */
+  abort(message: string): void {
+    this.#session.abort(message)
   }
 
   /** Seconds since the session was opened, on the clock of `OpTime`. */
@@ -149,7 +165,7 @@ export class NativeSession {
   }
 
   /**
-   * Ends all threads: an op that is running ends first, queued ops do not run. Frees all memory. Watches are dropped without
+   * Ends all lanes: an op that is running ends first, queued ops do not run. Frees all memory. Watches are dropped without
    * a call. Any later use of the session or its ranks throws Error; closing again does nothing.
    */
   close(): void {
@@ -167,8 +183,8 @@ export class NativeSession {
     this.#watches = []
     const due: Array<() => void> = []
     for (const watch of watches) {
-      // `watch` arms the notification again where the op has not ended
-      if (watch.rank.watch(watch.lane, watch.op)) due.push(watch.due)
+      // asking arms the notification again where it is not due
+      if (watch.reached()) due.push(watch.due)
       else this.#watches.push(watch)
     }
     if (this.#watches.length === 0) this.#session.hold(false)
@@ -178,20 +194,17 @@ export class NativeSession {
 
 /** One rank: its memory, its lanes, its program order. Not a Machine: it derives nothing and waits for nothing. */
 export class NativeRank {
-  #rank: AddonRank
+  readonly #rank: AddonRank
   readonly #session: AddonSession
-  readonly #index: number
   readonly #watch: (watch: Watch) => void
+  #edges: Int32Array = new Int32Array(laneCount)
   readonly #handles = new WeakMap<Op, number>()
-  // Of ops that leave their scalars to each launch: each launch is prepared.
-  readonly #launchOptions = new WeakMap<Op, PrepareOptions>()
   readonly #released: FinalizationRegistry<number>
 
   constructor(session: AddonSession, rank: number, watch: (watch: Watch) => void) {
     this.#session = session
-    this.#index = rank
     this.#watch = watch
-    this.#rank = session.rank(rank, new Int32Array(laneCount))
+    this.#rank = session.rank(rank)
     // Garbage may outlive its session, which has let go of everything.
     const released = (handle: number): void => {
       if (session.open()) this.#rank.release(handle)
@@ -201,34 +214,62 @@ export class NativeRank {
 
   /** From now on `submit` reads its edges from this array: pass `dependencies.edges` once. */
   takeEdgesFrom(edges: Int32Array): void {
-    this.#rank = this.#session.rank(this.#index, edges)
+    this.#edges = edges
   }
 
   /**
-   * Gives a tensor memory under its id, all zeros. False when it does not fit into what is left of its place; nothing
-   * is then allocated. Accounted in program order by the tensor's `sizeBytes`; the real bytes of a freed tensor return once
-   * the last op that names it has ended.
+   * Gives a tensor memory under its id, all zeros; with `zeros: false`, any content. False when it does not fit into what is
+   * left of its place; nothing is then allocated. Accounted in program order by the tensor's `sizeBytes`; the real bytes of
+   * a freed tensor return once the last op that names it has ended. Throws RangeError for a shape that cannot be.
    */
-  alloc(tensor: Tensor): boolean {
-    return this.#rank.alloc(tensor.id, placeCodes[tensor.place], dtypeCodes[tensor.dtype], tensor.shape)
+  alloc(tensor: Tensor, { zeros = true }: { readonly zeros?: boolean } = {}): boolean {
+    return this.#rank.alloc(
+      tensor.id,
+      placeCodes[tensor.place],
+      dtypeCodes[tensor.dtype],
+      tensor.shape,
+      zeros
+    )
   }
 
-  /** Gives the memory back. Submitting an op that names the tensor afterwards throws RangeError. */
+  /**
+   * Puts a tensor inside another one, its arena, so many bytes into it as `sizeBytes` counts them (a multiple of 256). It
+   * counts for nothing itself, has the content that lies there, and waits for earlier views that it overlaps. Its dtype must
+   * not be narrower than the arena's. Throws RangeError.
+   */
+  view(tensor: Tensor, arena: Tensor, offsetBytes: number): void {
+    this.#rank.view(tensor.id, arena.id, offsetBytes, dtypeCodes[tensor.dtype], tensor.shape)
+  }
+
+  /**
+   * Gives the memory back; an arena's after those of its views. Submitting an op that names the tensor afterwards throws
+   * RangeError.
+   */
   free(tensor: Tensor): void {
     this.#rank.free(tensor.id)
   }
 
-  /** Bytes left in a memory of this rank; Infinity where it is unbounded. */
+  /** Bytes of a memory of this rank: what the session was given, or what the device has for it. */
+  capacityBytes(place: Place): number {
+    return this.#rank.capacityBytes(placeCodes[place])
+  }
+
+  /** Bytes left in a memory of this rank. */
   freeBytes(place: Place): number {
     return this.#rank.freeBytes(placeCodes[place])
   }
 
+  /** Scratch that the device keeps for prepared ops, beside what tensors count for. */
+  get workspaceBytes(): number {
+    return this.#rank.workspaceBytes()
+  }
+
   /**
-   * Overwrites a tensor's values at once, from the program's thread, rounded to its dtype. Only while no op that names it is
-   * queued (initial values): otherwise throws RangeError.
+   * Overwrites a tensor's values, rounded to its dtype, after every op submitted before that names it and before every later
+   * one. The values are copied before the call returns.
    */
   write(tensor: Tensor, data: TensorData): void {
-    this.#rank.write(tensor.id, data)
+    this.#rank.upload(tensor.id, data)
   }
 
   /**
@@ -236,10 +277,25 @@ export class NativeRank {
    * RangeError.
    */
   read(tensor: Tensor): TensorData {
-    const { dtype, elements } = tensor
-    const data = dtype === "int8" || dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)
+    const data = storageOf(tensor)
     this.#rank.read(tensor.id, data)
     return data
+  }
+
+  /**
+   * Calls `then` with the values once the op that last wrote the tensor has ended; from within this call when it already has
+   * and the device's memory can be read at once. Later ops that overwrite the tensor wait for the values to be out. After a
+   * fault `then` is called with whatever there is: look at `session.fault`.
+   */
+  whenRead(tensor: Tensor, then: (data: TensorData) => void): void {
+    const download = this.#rank.download(tensor.id)
+    const taken = (): void => {
+      const data = storageOf(tensor)
+      this.#rank.take(download, data)
+      then(data)
+    }
+    if (this.#rank.arrived(download)) taken()
+    else this.#watch({ reached: () => this.#rank.arrived(download), due: taken })
   }
 
   /**
@@ -249,15 +305,12 @@ export class NativeRank {
    * Throws RangeError that names op and reason.
    */
   prepare(op: Op, options: PrepareOptions = {}): void {
-    if (scalarsMisfit(op.kernel, op.attributes, undefined) !== undefined) {
-      this.#launchOptions.set(op, options)
-      return
-    }
     const { transport, seconds = 0 } = options
     const handle = this.#rank.prepare({
       kernel: op.kernel.name,
       lane: op.lane,
       attributes: withFallbacks(op),
+      scalars: op.kernel.scalars,
       reads: op.reads.map(({ id }) => id),
       writes: op.writes.map(({ id }) => id),
       group: op.group?.name,
@@ -281,20 +334,26 @@ export class NativeRank {
 
   /**
    * Puts an op into its lane and returns at once: its position in this rank's program order. It starts when everything
-   * before it in its lane and the ops `edges[0 .. edgeCount)` have ended. `scalars` are this launch's, copied.
+   * before it in its lane and the first `edgeCount` of its edges (`takeEdgesFrom`) have ended. `scalars` are the values of
+   * the kernel's scalars for this launch, copied.
    */
   submit(op: Op, edgeCount: number, scalars?: Scalars): OpId {
-    if (scalars !== undefined) {
-      const launched = launchedWith(op, scalars)
-      this.prepare(launched, this.#launchOptions.get(op))
-      return this.submit(launched, edgeCount)
-    }
     let handle = this.#handles.get(op)
     if (handle === undefined) {
       this.prepare(op)
       handle = this.#handles.get(op)!
     }
-    return this.#rank.submit(handle, edgeCount)
+    const rank = this.#rank
+    const edges = this.#edges
+    if (scalars === undefined || scalars.length === 0) {
+      return rank.submit(handle, edgeCount, edges[0], edges[1], edges[2], edges[3], edges[4])
+    }
+    return rank.submit(handle, edgeCount, edges[0], edges[1], edges[2], edges[3], edges[4], ...scalars)
+  }
+
+  /** A step is submitted: where a backend may end a captured graph, and tidy its memory. */
+  endStep(): void {
+    this.#rank.endStep()
   }
 
   /** The op of that lane that ended last; -1 while none has. */
@@ -313,7 +372,7 @@ export class NativeRank {
    */
   whenEnded(lane: Lane, op: OpId, then: () => void): void {
     if (this.#rank.watch(lane, op)) then()
-    else this.#watch({ rank: this.#rank, lane, op, due: then })
+    else this.#watch({ reached: () => this.#rank.watch(lane, op), due: then })
   }
 
   /** Calls `then` when the op that last wrote the tensor has ended; from within this call when it already has. */
@@ -352,6 +411,9 @@ export class NativeRank {
     return times
   }
 }
+
+const storageOf = ({ dtype, elements }: Tensor): TensorData =>
+  dtype === "int8" || dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)
 
 /** The op's attributes with the kernel's fallbacks filled in: C++ has no second copy of them. */
 const withFallbacks = ({ kernel, attributes }: Op): AddonAttributes => {

@@ -96,6 +96,7 @@ export class ExecutedRank implements Driver<undefined> {
 
   /** A step has ended with the compute lane's last op. */
   endStep(_: number, computeTail: Token): Token {
+    this.#shared.gate.whenOpen(() => this.#native.endStep())
     return computeTail
   }
 
@@ -116,7 +117,17 @@ export class ExecutedRank implements Driver<undefined> {
     this.#shared.gate.whenOpen(() => this.#native.free(tensor))
   }
 
-  /** Of a tensor that nothing is writing any more. */
+  /** The values may still be on their way, behind others that wait: the program sleeps, and not this thread. */
+  read(tensor: Tensor): Effect.Effect<TensorData, MachineError> {
+    return Effect.callback((resume) => {
+      this.#native.whenRead(tensor, (data) => {
+        const fault = this.fault()
+        resume(fault === undefined ? Effect.succeed(data) : Effect.fail(fault))
+      })
+    })
+  }
+
+  /** Of a tensor that nothing is writing any more, when the run is over. */
   valuesOf(tensor: Tensor): TensorData {
     return this.#native.read(tensor)
   }
@@ -143,6 +154,11 @@ export class ExecutedRank implements Driver<undefined> {
 
   fault(): MachineError | undefined {
     const fault = this.#shared.session.fault
-    return fault === undefined ? undefined : new DeviceFault({ rank: this.#index, fault })
+    if (fault === undefined) return undefined
+    const { rank, op, message } = fault
+    return new DeviceFault({
+      rank: rank < 0 ? this.#index : rank,
+      fault: op < 0 ? message : `op ${op}: ${message}`
+    })
   }
 }

@@ -3,52 +3,90 @@
 #include <napi.h>
 
 #include <atomic>
-#include <limits>
-#include <set>
-#include <thread>
+#include <cmath>
+#include <memory>
 
 #include "cpu/gemm.h"
 #include "cpu/simd.h"
+#include "emulation.h"
 #include "rank.h"
 
 namespace {
 
 using namespace tandem;
 
-/** Everything of one session. Lives until the session is closed and no JavaScript function holds on to it. */
-struct Session {
-  std::unique_ptr<Machine> machine;
-  std::vector<std::unique_ptr<Rank>> ranks;
-  Napi::ThreadSafeFunction progress;
-  // Set while a call into JavaScript is on its way: progress in between needs no second one.
+/** Calls into JavaScript from any thread; progress while a call is on its way needs no second one. */
+struct Notifier {
+  napi_threadsafe_function call = nullptr;
   std::atomic<bool> told{false};
 
+  void tell() {
+    if (told.exchange(true)) return;
+    napi_call_threadsafe_function(call, nullptr, napi_tsfn_nonblocking);
+  }
+};
+
+using NotifierRef = std::shared_ptr<Notifier>;
+
+/** A queued call reaches us without an environment when that is going down: there is nobody to tell then. */
+void callOnProgress(napi_env env, napi_value function, void* context, void*) {
+  if (env == nullptr || function == nullptr) return;
+  (*static_cast<NotifierRef*>(context))->told.store(false);
+  napi_value receiver;
+  if (napi_get_undefined(env, &receiver) != napi_ok) return;
+  if (napi_call_function(env, receiver, function, 0, nullptr, nullptr) != napi_pending_exception) return;
+  napi_value error;
+  if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+}
+
+NotifierRef makeNotifier(Napi::Env env, const Napi::Function& onProgress) {
+  auto notifier = std::make_shared<Notifier>();
+  auto* const context = new NotifierRef(notifier);
+  const auto drop = [](napi_env, void*, void* context) { delete static_cast<NotifierRef*>(context); };
+  const napi_status status =
+      napi_create_threadsafe_function(env, onProgress, nullptr, Napi::String::New(env, "tandem progress"), 0, 1, nullptr,
+                                      drop, context, callOnProgress, &notifier->call);
+  if (status != napi_ok) {
+    delete context;
+    throw std::runtime_error("session: no threadsafe function");
+  }
+  // The process lives on for its sake while somebody watches, and only then.
+  napi_unref_threadsafe_function(env, notifier->call);
+  return notifier;
+}
+
+/** Everything of one session. Lives until the session is closed and no JavaScript function holds on to it. */
+struct Session {
+  Napi::Env env;
+  std::unique_ptr<Machine> machine;
+  std::vector<std::unique_ptr<Rank>> ranks;
+  NotifierRef notifier;
+  std::optional<Fault> fault;
+
+  explicit Session(Napi::Env env) : env(env) {}
+  ~Session() { close(); }
+
   void close() {
-    if (!machine) return;
+    if (!notifier) return;
     // Lanes first, for they use what ranks have prepared.
-    fault = machine->fault();
+    if (machine) fault = machine->fault();
     machine.reset();
     ranks.clear();
-    progress.Release();
+    napi_release_threadsafe_function(notifier->call, napi_tsfn_release);
+    notifier.reset();
+    napi_remove_env_cleanup_hook(env, closeAtEnd, this);
   }
 
-  std::optional<std::string> fault;
+  /** Threads must not outlive the environment (the process, or a worker of Node) that they report to. */
+  static void closeAtEnd(void* session) { static_cast<Session*>(session)->close(); }
 };
 
 using SessionRef = std::shared_ptr<Session>;
-
-/** Open sessions, so that all end before their environment (the process, or a worker of Node) does. */
-struct Sessions {
-  std::set<SessionRef> open;
-};
 
 /** A rank as its functions see it. */
 struct RankRef {
   SessionRef session;
   size_t rank;
-  Napi::Reference<Napi::TypedArray> edgesHeld;
-  const int32_t* edges;
-  size_t edgesLength;
 
   Rank& get() const {
     if (!session->machine) throw std::runtime_error("the session is closed");
@@ -96,6 +134,17 @@ Napi::Array stringsOf(Napi::Env env, const std::vector<std::string>& strings) {
   return array;
 }
 
+int64_t wholeOf(double value) {
+  if (std::floor(value) == value && std::fabs(value) <= 9007199254740992.0) return static_cast<int64_t>(value);
+  throw BadCall(std::to_string(value) + " is no whole number");
+}
+
+Shape shapeOf(const Napi::Value& value) {
+  Shape shape;
+  for (const double extent : numbersOf(value)) shape.push_back(wholeOf(extent));
+  return shape;
+}
+
 /** The values behind a Float32Array or an Int32Array. */
 struct Values {
   void* data;
@@ -109,8 +158,10 @@ Values valuesOf(const Napi::Value& value) {
   if (type != napi_float32_array && type != napi_int32_array) {
     throw BadCall("values: expected a Float32Array or an Int32Array");
   }
-  void* data = static_cast<char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-  return {data, static_cast<int64_t>(array.ElementLength()), type == napi_int32_array};
+  Napi::ArrayBuffer buffer = array.ArrayBuffer();
+  if (buffer.IsDetached()) throw BadCall("values: their buffer is detached");
+  return {static_cast<char*>(buffer.Data()) + array.ByteOffset(), static_cast<int64_t>(array.ElementLength()),
+          type == napi_int32_array};
 }
 
 Call callOf(const Napi::Object& op) {
@@ -127,6 +178,10 @@ Call callOf(const Napi::Object& op) {
     if (value.IsBoolean()) attribute = value.As<Napi::Boolean>().Value();
     if (value.IsString()) attribute = value.As<Napi::String>().Utf8Value();
   }
+  const auto scalars = Napi::Value(op.Get("scalars")).As<Napi::Array>();
+  for (uint32_t i = 0; i < scalars.Length(); i++) {
+    call.scalars.push_back(Napi::Value(scalars.Get(i)).As<Napi::String>().Utf8Value());
+  }
   const Napi::Value group = op.Get("group");
   if (group.IsString()) {
     call.group = Group{group.As<Napi::String>().Utf8Value(), {}};
@@ -140,26 +195,37 @@ Call callOf(const Napi::Object& op) {
 }
 
 /**
- * The one hot call: submit(op, edgeCount) -> position in program order. Plain N-API, integers in and out; edges lie in the
- * array that the rank was made with.
+ * The one hot call: submit(op, edgeCount, edge, edge, edge, edge, edge, ...scalars) -> position in program order. Plain N-API,
+ * numbers in and out; edges beyond the count are not looked at.
  */
 napi_value submit(napi_env env, napi_callback_info info) {
-  size_t count = 2;
-  napi_value arguments[2];
+  constexpr size_t edgesMax = programLanes;
+  constexpr size_t fixed = 2 + edgesMax;
+  size_t count = fixed + maxScalars + 1;
+  napi_value arguments[fixed + maxScalars + 1];
   void* data = nullptr;
   napi_get_cb_info(env, info, &count, arguments, nullptr, &data);
   int32_t op = -1;
-  int32_t edges = -1;
-  if (count < 2 || napi_get_value_int32(env, arguments[0], &op) != napi_ok ||
-      napi_get_value_int32(env, arguments[1], &edges) != napi_ok) {
-    napi_throw_type_error(env, nullptr, "submit: expected two integers");
+  int32_t edgeCount = -1;
+  int32_t edges[edgesMax];
+  double scalars[maxScalars];
+  bool fits = count >= fixed && count <= fixed + maxScalars &&
+              napi_get_value_int32(env, arguments[0], &op) == napi_ok &&
+              napi_get_value_int32(env, arguments[1], &edgeCount) == napi_ok && edgeCount >= 0 &&
+              static_cast<size_t>(edgeCount) <= edgesMax;
+  for (int32_t i = 0; fits && i < edgeCount; i++) fits = napi_get_value_int32(env, arguments[2 + i], &edges[i]) == napi_ok;
+  for (size_t i = fixed; fits && i < count; i++) {
+    fits = napi_get_value_double(env, arguments[i], &scalars[i - fixed]) == napi_ok;
+  }
+  if (!fits) {
+    napi_throw_type_error(env, nullptr, "submit: expected an op, a count of edges up to 5, 5 edges, and up to 8 scalars");
     return nullptr;
   }
   const auto& rank = *static_cast<RankRef*>(data);
   try {
-    if (edges < 0 || static_cast<size_t>(edges) > rank.edgesLength) throw BadCall("submit: more edges than the array holds");
     napi_value result;
-    napi_create_int32(env, rank.get().submit(op, rank.edges, edges), &result);
+    const int32_t id = rank.get().submit(op, edges, edgeCount, scalars, static_cast<int>(count - fixed));
+    napi_create_int32(env, id, &result);
     return result;
   } catch (const BadCall& error) {
     napi_throw_range_error(env, nullptr, error.what());
@@ -186,13 +252,6 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
   rank->session = session;
   rank->rank = static_cast<size_t>(integerOf(info[0]));
   if (rank->rank >= session->ranks.size()) throw BadCall("session: no rank " + std::to_string(rank->rank));
-  const auto edges = info[1].As<Napi::TypedArray>();
-  const Values values = valuesOf(edges);
-  if (!values.integers) throw BadCall("session: edges are not an Int32Array");
-  rank->edgesHeld = Napi::Persistent(edges);
-  rank->edges = static_cast<const int32_t*>(values.data);
-  rank->edgesLength = static_cast<size_t>(values.elements);
-
   auto object = Napi::Object::New(env);
   napi_value function;
   napi_create_function(env, "submit", NAPI_AUTO_LENGTH, submit, rank.get(), &function);
@@ -203,27 +262,51 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
       [](napi_env, void* held, void*) { delete static_cast<std::shared_ptr<RankRef>*>(held); }, nullptr, nullptr);
 
   define(env, object, "alloc", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
-    Shape shape;
-    for (const double extent : numbersOf(info[3])) shape.push_back(static_cast<int64_t>(extent));
-    const bool fits = rank.allocate(integerOf(info[0]), static_cast<Place>(integerOf(info[1])),
-                                    static_cast<Dtype>(integerOf(info[2])), std::move(shape));
+    const bool fits = rank.allocate(integerOf(info[0]), placeOf(integerOf(info[1])), dtypeOf(integerOf(info[2])),
+                                    shapeOf(info[3]), info[4].As<Napi::Boolean>().Value());
     return Napi::Boolean::New(info.Env(), fits);
+  });
+  define(env, object, "view", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    rank.view(integerOf(info[0]), integerOf(info[1]), wholeOf(info[2].As<Napi::Number>().DoubleValue()),
+              dtypeOf(integerOf(info[3])), shapeOf(info[4]));
+    return info.Env().Undefined();
   });
   define(env, object, "free", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     rank.free(integerOf(info[0]));
     return info.Env().Undefined();
   });
-  define(env, object, "freeBytes", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
-    return Napi::Number::New(info.Env(), rank.freeBytes(static_cast<Place>(integerOf(info[0]))));
+  define(env, object, "capacityBytes", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Number::New(info.Env(), rank.capacityBytes(placeOf(integerOf(info[0]))));
   });
-  define(env, object, "write", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+  define(env, object, "freeBytes", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Number::New(info.Env(), rank.freeBytes(placeOf(integerOf(info[0]))));
+  });
+  define(env, object, "workspaceBytes", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Number::New(info.Env(), static_cast<double>(rank.workspaceBytes()));
+  });
+  define(env, object, "upload", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     const Values values = valuesOf(info[1]);
-    rank.write(integerOf(info[0]), values.data, values.elements, values.integers);
+    rank.upload(integerOf(info[0]), values.data, values.elements, values.integers);
     return info.Env().Undefined();
   });
   define(env, object, "read", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     const Values values = valuesOf(info[1]);
     rank.read(integerOf(info[0]), values.data, values.elements, values.integers);
+    return info.Env().Undefined();
+  });
+  define(env, object, "download", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Number::New(info.Env(), rank.download(integerOf(info[0])));
+  });
+  define(env, object, "arrived", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), rank.arrived(integerOf(info[0])));
+  });
+  define(env, object, "take", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    const Values values = valuesOf(info[1]);
+    rank.take(integerOf(info[0]), values.data, values.elements, values.integers);
+    return info.Env().Undefined();
+  });
+  define(env, object, "endStep", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    rank.endStep();
     return info.Env().Undefined();
   });
   define(env, object, "prepare", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
@@ -236,7 +319,7 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
   });
   const auto lane = [](const Napi::Value& value) {
     const int32_t lane = integerOf(value);
-    if (lane < 0 || lane >= laneCount) throw BadCall("no lane " + std::to_string(lane));
+    if (lane < 0 || lane >= programLanes) throw BadCall("no lane " + std::to_string(lane));
     return lane;
   };
   define(env, object, "ended", rank, [lane](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
@@ -250,7 +333,7 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
   });
   define(env, object, "writerOf", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     const Writer writer = rank.writerOf(integerOf(info[0]));
-    const double code = writer.op < 0 ? -1 : static_cast<double>(writer.op) * laneCount + writer.lane;
+    const double code = writer.op < 0 ? -1 : static_cast<double>(writer.op) * programLanes + writer.lane;
     return Napi::Number::New(info.Env(), code);
   });
   define(env, object, "takeTimes", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
@@ -267,66 +350,69 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
   return object;
 }
 
+Napi::Value describe(Napi::Env env, const std::optional<Fault>& fault) {
+  if (!fault) return env.Undefined();
+  auto object = Napi::Object::New(env);
+  object.Set("kind", nameOf(fault->kind));
+  object.Set("rank", fault->rank);
+  object.Set("op", fault->op);
+  object.Set("peer", fault->peer);
+  object.Set("message", fault->message);
+  return object;
+}
+
 Napi::Value openSession(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
     const auto given = info[0].As<Napi::Object>();
-    auto session = std::make_shared<Session>();
+    const Backend& backend = backendNamed(Napi::Value(given.Get("backend")).As<Napi::String>().Utf8Value());
     MachineOptions options;
     options.ranks = integerOf(given.Get("ranks"));
-    const std::vector<double> h2d = numbersOf(given.Get("h2d"));
-    const std::vector<double> d2h = numbersOf(given.Get("d2h"));
-    options.h2dBytesPerSecond = h2d.at(0);
-    options.h2dLatencySeconds = h2d.at(1);
-    options.d2hBytesPerSecond = d2h.at(0);
-    options.d2hLatencySeconds = d2h.at(1);
-    options.linkBytesPerSecond = numbersOf(given.Get("linkBytesPerSecond"));
-    options.timed = Napi::Value(given.Get("timed")).As<Napi::Boolean>().Value();
-    for (const double rate : options.linkBytesPerSecond) {
-      if (!(rate > 0)) throw BadCall("session: a link of " + std::to_string(rate) + " bytes per second");
-    }
-    for (const auto& bus : {h2d, d2h}) {
-      if (!(bus[0] > 0) || !(bus[1] >= 0)) throw BadCall("session: a bus needs a positive rate and no negative latency");
-    }
     if (options.ranks < 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks; expected at least 1");
-
-    const auto onProgress = Napi::Value(given.Get("onProgress")).As<Napi::Function>();
-    session->progress = Napi::ThreadSafeFunction::New(env, onProgress, "tandem progress", 0, 1);
-    Session* const told = session.get();
-    // Lanes end before the session does, so the pointer holds.
-    options.onProgress = [told] {
-      if (told->told.exchange(true)) return;
-      told->progress.NonBlockingCall([told](Napi::Env, Napi::Function call) {
-        told->told.store(false);
-        call.Call({});
-      });
+    options.timed = Napi::Value(given.Get("timed")).As<Napi::Boolean>().Value();
+    const auto settings = Napi::Value(given.Get("settings")).As<Napi::Object>();
+    const Napi::Array names = settings.GetPropertyNames();
+    for (uint32_t i = 0; i < names.Length(); i++) {
+      const std::string name = Napi::Value(names.Get(i)).As<Napi::String>().Utf8Value();
+      options.settings[name] = numberOf(settings, name.c_str());
+    }
+    const auto bus = [&](const char* name) -> Bus {
+      const std::vector<double> numbers = numbersOf(given.Get(name));
+      return {numbers.at(0), numbers.at(1)};
     };
-    session->machine = openCpu(options);
+    const Emulation emulation = {bus("h2d"), bus("d2h"), numbersOf(given.Get("linkBytesPerSecond"))};
+
+    const auto session = std::make_shared<Session>(env);
+    // Whatever is thrown from here on, the session's destructor closes what was opened.
+    session->notifier = makeNotifier(env, Napi::Value(given.Get("onProgress")).As<Napi::Function>());
+    napi_add_env_cleanup_hook(env, Session::closeAtEnd, session.get());
+    options.onProgress = [notifier = session->notifier] { notifier->tell(); };
+    session->machine = openEmulated(backend, options, emulation);
     for (int rank = 0; rank < options.ranks; rank++) {
       session->ranks.push_back(std::make_unique<Rank>(session->machine->device(rank), numberOf(given, "deviceBytes"),
                                                       numberOf(given, "hostBytes")));
     }
-    env.GetInstanceData<Sessions>()->open.insert(session);
 
     auto object = Napi::Object::New(env);
     object.Set("rank", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  return guarded(info.Env(), [&] { return makeRank(info, session); });
                }));
     object.Set("fault", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
-                 const auto fault = session->machine ? session->machine->fault() : session->fault;
-                 return fault ? Napi::String::New(info.Env(), *fault) : info.Env().Undefined();
+                 return describe(info.Env(), session->machine ? session->machine->fault() : session->fault);
+               }));
+    object.Set("abort", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
+                 const std::string message = info[0].As<Napi::String>().Utf8Value();
+                 if (session->machine) session->machine->abort({FaultKind::aborted, -1, -1, -1, message});
+                 return info.Env().Undefined();
                }));
     object.Set("nowNanoseconds", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  const double now = session->machine ? static_cast<double>(session->machine->nowNanoseconds()) : 0;
                  return Napi::Number::New(info.Env(), now);
                }));
     object.Set("hold", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
-                 if (!session->machine) return info.Env().Undefined();
-                 if (info[0].As<Napi::Boolean>().Value()) {
-                   session->progress.Ref(info.Env());
-                 } else {
-                   session->progress.Unref(info.Env());
-                 }
+                 if (!session->notifier) return info.Env().Undefined();
+                 const bool alive = info[0].As<Napi::Boolean>().Value();
+                 (alive ? napi_ref_threadsafe_function : napi_unref_threadsafe_function)(info.Env(), session->notifier->call);
                  return info.Env().Undefined();
                }));
     object.Set("open", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
@@ -334,10 +420,8 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
                }));
     object.Set("close", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  session->close();
-                 info.Env().GetInstanceData<Sessions>()->open.erase(session);
                  return info.Env().Undefined();
                }));
-    session->progress.Unref(env);
     return object;
   });
 }
@@ -352,37 +436,30 @@ std::string compilerName() {
 #endif
 }
 
-Napi::Value describe(const Napi::CallbackInfo& info) {
+Napi::Value describeBuild(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  auto cpu = Napi::Object::New(env);
-  std::vector<std::string> missing;
-  if (!openBlasFound()) {
-    missing.emplace_back("OpenBLAS, for faster matrix products; on Debian \"apt-get install libopenblas0\"");
+  auto list = Napi::Array::New(env);
+  for (const Backend& backend : backends()) {
+    const Backend::Availability here = backend.probe();
+    auto one = Napi::Object::New(env);
+    one.Set("name", backend.name);
+    one.Set("title", backend.title);
+    one.Set("available", here.available);
+    one.Set("devices", stringsOf(env, here.devices));
+    one.Set("missing", stringsOf(env, here.missing));
+    one.Set("kernels", stringsOf(env, backend.kernels()));
+    list.Set(list.Length(), one);
   }
-  cpu.Set("name", "cpu");
-  cpu.Set("devices", stringsOf(env, {std::to_string(std::thread::hardware_concurrency()) + " hardware threads"}));
-  cpu.Set("missing", stringsOf(env, missing));
-  auto backends = Napi::Array::New(env, 1);
-  backends.Set(uint32_t{0}, cpu);
   auto object = Napi::Object::New(env);
-  object.Set("backends", backends);
+  object.Set("backends", list);
   object.Set("blas", blasInForce());
   object.Set("simd", simdName());
   object.Set("compiler", compilerName());
-  object.Set("kernels", stringsOf(env, cpuKernels()));
   return object;
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
-  env.SetInstanceData(new Sessions());
-  // Threads must not outlive the environment that they report to.
-  env.AddCleanupHook(
-      [](Sessions* sessions) {
-        for (const SessionRef& session : sessions->open) session->close();
-        sessions->open.clear();
-      },
-      env.GetInstanceData<Sessions>());
-  exports.Set("info", Napi::Function::New(env, describe));
+  exports.Set("info", Napi::Function::New(env, describeBuild));
   exports.Set("useBlas", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return guarded(info.Env(), [&]() -> Napi::Value {
                   return Napi::String::New(info.Env(), useBlas(info[0].As<Napi::String>().Utf8Value()));

@@ -1,10 +1,20 @@
-// Attributes of a call, by name and type. JavaScript has filled in the fallbacks: a missing one is a defect.
+// Codes and attributes of a call, by name and type. JavaScript has filled in the fallbacks: a missing one is a defect.
 #include <cmath>
 #include <cstdlib>
 
 #include "backend.h"
 
 namespace tandem {
+
+Dtype dtypeOf(int64_t code) {
+  if (code < 0 || code >= dtypeCount) throw BadCall("no dtype " + std::to_string(code));
+  return static_cast<Dtype>(code);
+}
+
+Place placeOf(int64_t code) {
+  if (code < 0 || code >= placeCount) throw BadCall("no place " + std::to_string(code));
+  return static_cast<Place>(code);
+}
 
 namespace {
 
@@ -35,6 +45,15 @@ int64_t Call::integer(const char* name) const {
 bool Call::flag(const char* name) const { return as<bool>(*this, name, "boolean"); }
 
 const std::string& Call::text(const char* name) const { return as<std::string>(*this, name, "string"); }
+
+Scalar Call::scalar(const char* name) const {
+  for (size_t i = 0; i < scalars.size(); i++) {
+    if (scalars[i] != name) continue;
+    const bool own = attributes.count(name) != 0;
+    return {static_cast<int>(i), own ? number(name) : 0};
+  }
+  return {-1, number(name)};
+}
 
 std::vector<int64_t> Call::integers(const char* name) const {
   const std::string& list = text(name);

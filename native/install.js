@@ -55,7 +55,7 @@ const fingerprint = (compiler, how) => {
   hash.update(`${compiler.version}\n${how}\n${process.platform} ${process.arch}\n`)
   const files = [".", "cpu"].flatMap((folder) =>
     readdirSync(join(native, folder))
-      .filter((name) => /\.(cc|h|txt)$|^compile\.js$/.test(name))
+      .filter((name) => /\.(cc|h|inc|txt)$|^compile\.js$/.test(name))
       .toSorted()
       .map((name) => join(native, folder, name))
   )

@@ -165,9 +165,10 @@ export class SimulatedRank implements Driver<number> {
     void tensor
   }
 
-  valuesOf(tensor: Tensor): TensorData | undefined {
+  read(tensor: Tensor): Effect.Effect<TensorData | undefined> {
     const { values } = this.#shared
-    return (values?.of(this.#options.rank, tensor) ?? this.#options.source?.(tensor))?.slice()
+    const data = values?.of(this.#options.rank, tensor) ?? this.#options.source?.(tensor)
+    return Effect.succeed(data?.slice())
   }
 
   nowSeconds(): number {

@@ -51,6 +51,7 @@ export const scale = defineKernel({
   name: "scale",
   signature: "inp[...] -> out[...]",
   attributes: { factor: number() },
+  scalars: ["factor"],
   flops: ({ rows }) => rows,
   reference: ([inp], [out], { rows, a }) => {
     for (let i = 0; i < rows; i++) out[i] = a.factor * inp[i]!
@@ -65,6 +66,7 @@ export const lerp = defineKernel({
   name: "lerp",
   signature: "start[...], end[...] -> out[...]",
   attributes: { weight: number() },
+  scalars: ["weight"],
   flops: ({ rows }) => 3 * rows,
   reference: ([start, end], [out], { rows, a }) => {
     for (let i = 0; i < rows; i++) out[i] = (1 - a.weight) * start[i]! + a.weight * end[i]!

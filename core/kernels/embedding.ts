@@ -51,6 +51,7 @@ export const positionAddForward = defineKernel({
   name: "position_add.forward",
   signature: "inp[batch, time, width], weight[positions, width] -> out[batch, time, width]",
   attributes: { offset: number(0) },
+  scalars: ["offset"],
   flops: ({ dim }) => dim("batch") * dim("time") * dim("width"),
   readBytes: ({ dim }, [inp, weight]) =>
     inp.sizeBytes + (dim("time") * dim("width") * weight.sizeBytes) / Math.max(1, weight.elements),
@@ -74,6 +75,7 @@ export const positionAddBackwardWeight = defineKernel({
   name: "position_add.backward_weight",
   signature: "dout[batch, time, width], dweight[positions, width]?accumulate -> dweight[positions, width]",
   attributes: { positions: number(), offset: number(0), accumulate: flag(false) },
+  scalars: ["offset"],
   extents: ({ positions }) => ({ positions }),
   flops: ({ dim }) => dim("batch") * dim("time") * dim("width"),
   reference: ([dout, before], [dweight], { dim, a }) => {

@@ -15,6 +15,8 @@ export const expertFfnForward = defineKernel({
     "hidden[assignments, 2*ffn]?gated, hidden[assignments, ffn]?!gated, out[assignments, width]" +
     " -> hidden[assignments, 2*ffn]?gated, hidden[assignments, ffn]?!gated, out[assignments, width]",
   attributes: { first: number(), count: number(), gated: flag(true) },
+  scalars: ["first", "count"],
+  costFollowsScalars: true,
   flops: ({ a, dim }) => a.count * dim("ffn") * (2 * dim("width") * (a.gated ? 3 : 2) + (a.gated ? 5 : 1)),
   readBytes: ({ a }, [inp, weights]) => weights.sizeBytes + rowBytes(inp, a.count),
   writtenBytes: ({ a }, _, [hidden, out]) => rowBytes(hidden, a.count) + rowBytes(out, a.count),

@@ -9,6 +9,7 @@ export const randomNormal = defineKernel({
   name: "random_normal",
   signature: "-> out[rows, width]",
   attributes: { rows: number(), width: number(), seed: number() },
+  scalars: ["seed"],
   shapes: (inputs, { rows, width }) => {
     if (inputs.length > 0) throw new RangeError(`random_normal: ${inputs.length} inputs given, 0 expected`)
     return [[rows, width]]

@@ -43,6 +43,7 @@ export const ropeForward = defineKernel({
   name: "rope.forward",
   signature: "inp[batch, time, headWidth*heads] -> out[batch, time, headWidth*heads]",
   attributes,
+  scalars: ["offset"],
   extents,
   flops: (_, [inp]) => 3 * inp.elements,
   reference: ([inp], [out], { a, dim }) => rotate(inp, out, [dim("batch"), dim("time"), dim("heads")], a, 1)
@@ -53,6 +54,7 @@ export const ropeBackward = defineKernel({
   name: "rope.backward",
   signature: "dout[batch, time, headWidth*heads] -> dinp[batch, time, headWidth*heads]",
   attributes,
+  scalars: ["offset"],
   extents,
   flops: (_, [dout]) => 3 * dout.elements,
   reference: ([dout], [dinp], { a, dim }) =>

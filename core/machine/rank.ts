@@ -55,8 +55,8 @@ export interface Driver<Prepared> {
   /** Memory behind a tensor, with its first values where it has any. False when there is none. */
   allocate(tensor: Tensor, values: TensorData | undefined): boolean
   free(tensor: Tensor): void
-  /** Undefined where the machine has none. */
-  valuesOf(tensor: Tensor): TensorData | undefined
+  /** Values of a tensor whose last writer has ended; undefined where the machine has none. */
+  read(tensor: Tensor): Effect.Effect<TensorData | undefined, MachineError>
   nowSeconds(): number
   sleepUntil(seconds: number): Effect.Effect<void, MachineError>
   /** What went wrong on the device so far. */
@@ -416,13 +416,16 @@ export class Rank<Prepared> implements Predecessors {
       const writer = this.#dependencies.writerOf(tensor)
       const token = writer < 0 ? -1 : this.#pending.tokenOf(writer)
       const lanes = token < 0 ? [] : [this.#pending.laneOf(writer)]
-      return Effect.flatMap(this.wait(`tensor "${tensor.name}"`, lanes, token < 0 ? [] : [token]), () => {
+      const written = this.wait(`tensor "${tensor.name}"`, lanes, token < 0 ? [] : [token])
+      const values = Effect.flatMap(written, () => {
         this.#requireLive("read", tensor.name, tensor)
-        const values = this.#driver.valuesOf(tensor)
-        return values === undefined
-          ? Effect.fail(new NoValues({ rank: this.#options.rank, tensor: tensor.name }))
-          : Effect.succeed(values)
+        return this.#driver.read(tensor)
       })
+      return Effect.flatMap(values, (data) =>
+        data === undefined
+          ? Effect.fail(new NoValues({ rank: this.#options.rank, tensor: tensor.name }))
+          : Effect.succeed(data)
+      )
     })
   }
 

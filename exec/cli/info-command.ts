@@ -30,7 +30,10 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
             native: built
               ? {
                   built,
-                  backends: native.backends,
+                  backends: native.backends.map((backend) => ({
+                    ...backend,
+                    kernels: backend.kernels.length
+                  })),
                   blas: native.blas,
                   simd: native.simd,
                   compiler: native.compiler
@@ -46,12 +49,12 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       ]
       if (!built)
         return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }
-      lines.push(
-        `native    ${native.kernels.length} kernels, ${native.simd}, built by ${native.compiler}`,
-        `matrices  ${native.blas}`
-      )
-      for (const { name, devices, missing } of native.backends) {
-        lines.push(`${name.padEnd(9)} ${devices.length === 0 ? "no device" : devices.join(", ")}`)
+      lines.push(`native    ${native.simd}, built by ${native.compiler}`, `matrices  ${native.blas}`)
+      for (const { name, title, available, devices, missing, kernels } of native.backends) {
+        const where = devices.length === 0 ? "no device" : devices.join(", ")
+        lines.push(
+          `${name.padEnd(9)} ${title}: ${available ? `${kernels.length} kernels, ${where}` : "not here"}`
+        )
         for (const what of missing) lines.push(`          ${what}`)
       }
       return said(`${lines.join("\n")}\n`)

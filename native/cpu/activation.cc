@@ -24,7 +24,7 @@ Work geluForward(const Call& call) {
   const float* inp = floatsIn(call, 0);
   float* out = floatsOut(call, 0);
   const int64_t count = input(call, 0).elements;
-  return [=] { gelu(count, inp, out); };
+  return [=](const double*) { gelu(count, inp, out); };
 }
 
 /** d/dx x s(2u) = s + 2 x s (1 - s) u', u' = root (1 + 3 cubic x^2). */
@@ -44,7 +44,7 @@ Work geluBackward(const Call& call) {
   const float* dout = floatsIn(call, 1);
   float* dinp = floatsOut(call, 0);
   const int64_t count = input(call, 0).elements;
-  return [=] { geluGradient(count, inp, dout, dinp); };
+  return [=](const double*) { geluGradient(count, inp, dout, dinp); };
 }
 
 /** Where a row's gate and up elements lie: side by side in one tensor, or in two. */
@@ -74,7 +74,7 @@ TANDEM_SIMD void swiglu(const GateUp& in, float* out) {
 Work swigluForward(const Call& call) {
   const GateUp in = gateUpOf(call, call.flag("packed"));
   float* out = floatsOut(call, 0);
-  return [=] { swiglu(in, out); };
+  return [=](const double*) { swiglu(in, out); };
 }
 
 TANDEM_SIMD void swigluGradient(const GateUp& in, const float* dout, float* dgate, float* dup) {
@@ -102,7 +102,7 @@ Work swigluBackward(const Call& call) {
   const float* dout = floatsIn(call, packed ? 1 : 2);
   float* dgate = floatsOut(call, 0);
   float* dup = packed ? dgate + in.width : floatsOut(call, 1);
-  return [=] { swigluGradient(in, dout, dgate, dup); };
+  return [=](const double*) { swigluGradient(in, dout, dgate, dup); };
 }
 
 }  // namespace

@@ -117,7 +117,7 @@ Work forward(const Call& call) {
   placeInputs(a, call, 0);
   float* out = floatsOut(call, 0);
   float* lse = floatsOut(call, 1);
-  return [=] { attend(a, out, lse); };
+  return [=](const double*) { attend(a, out, lse); };
 }
 
 /** From scores and dweights of one row: its weights, and the gradient of its scores (the scale included) in dweights. */
@@ -188,7 +188,7 @@ Work backward(const Call& call) {
   const float* lse = floatsIn(call, packed ? 3 : 5);
   Attention d = a;
   place(d, packed, floatsOut(call, 0), packed ? nullptr : floatsOut(call, 1), packed ? nullptr : floatsOut(call, 2));
-  return [=] { attendBackward(a, d, dout, out, lse); };
+  return [=](const double*) { attendBackward(a, d, dout, out, lse); };
 }
 
 }  // namespace

@@ -36,24 +36,14 @@ const void* offset(const void* data, int64_t elements) { return static_cast<cons
 
 }  // namespace
 
-CollectiveTask::CollectiveTask(const Call& call, std::shared_ptr<Communicator> communicator, size_t member,
-                               std::vector<std::unique_ptr<Link>>& links)
+CollectiveTask::CollectiveTask(const Call& call, std::shared_ptr<Communicator> communicator, size_t member)
     : kernel_(call.kernel),
       inputs_(call.inputs),
       outputs_(call.outputs),
       communicator_(std::move(communicator)),
       member_(member),
-      links_(links),
-      loads_(call.loads),
-      latency_(static_cast<int64_t>(call.latencySeconds * 1e9)),
       wire_(call.text("wire")) {
   const size_t members = communicator_->group().members.size();
-  for (const Load& load : loads_) {
-    if (load.link < 0 || static_cast<size_t>(load.link) >= links_.size()) {
-      throw BadCall(kernel_ + ": no link " + std::to_string(load.link) + "; the session has " +
-                    std::to_string(links_.size()));
-    }
-  }
   if (wire_ == "float32") wire_.clear();
   if (!wire_.empty() && isInteger(dtypeNamed(wire_)) && wire_ != "int8") {
     throw BadCall(kernel_ + ": wire is \"" + wire_ + "\"");
@@ -103,28 +93,36 @@ CollectiveTask::CollectiveTask(const Call& call, std::shared_ptr<Communicator> c
 }
 
 void CollectiveTask::run(Run& run) {
+  try {
+    take(run);
+  } catch (const BadCall& error) {
+    throw OpFault(FaultKind::collective, error.what());
+  }
+}
+
+void CollectiveTask::take(Run& run) {
   const std::shared_ptr<Meeting> meeting = communicator_->meet(
       run.position, member_, *this, [&](Meeting& all) { begin(all, run.shared.now()); });
   if (!meeting) return;
   run.start = meeting->start;
   // Whatever happens, a member that has met comes to both barriers.
+  std::string failed;
   try {
     send();
   } catch (const std::exception& error) {
     sent_.clear();
-    run.shared.fail(kernel_ + ": " + error.what());
+    failed = error.what();
   }
   meeting->barrier();
   try {
-    receive(*meeting);
+    if (failed.empty()) receive(*meeting);
   } catch (const std::exception& error) {
-    run.shared.fail(kernel_ + ": " + error.what());
+    failed = error.what();
   }
   // Nobody may overwrite what another still reads.
   meeting->barrier();
-  const int64_t deadline = meeting->deadline;
   communicator_->leave(run.position, *meeting);
-  if (deadline > run.shared.now()) run.shared.sleepUntil(deadline);
+  if (!failed.empty()) throw OpFault(FaultKind::collective, kernel_ + ": " + failed);
 }
 
 void CollectiveTask::begin(Meeting& meeting, int64_t now) {
@@ -140,12 +138,6 @@ void CollectiveTask::begin(Meeting& meeting, int64_t now) {
     }
   }
   meeting.start = now;
-  meeting.deadline = 0;
-  for (const Load& load : first.loads_) {
-    const int64_t passed = links_[static_cast<size_t>(load.link)]->reserve(load.bytes, now);
-    meeting.deadline = std::max(meeting.deadline, passed);
-  }
-  if (first.latency_ > 0 || !first.loads_.empty()) meeting.deadline = std::max(meeting.deadline, now) + first.latency_;
 }
 
 void CollectiveTask::checkAgainst(const CollectiveTask& first) const {

@@ -7,18 +7,19 @@
 #include <vector>
 
 #include "communicator.h"
-#include "worker.h"
+#include "lane.h"
 
 namespace tandem {
 
 /** How one member takes part. */
 class CollectiveTask : public CpuTask {
  public:
-  CollectiveTask(const Call& call, std::shared_ptr<Communicator> communicator, size_t member,
-                 std::vector<std::unique_ptr<Link>>& links);
+  CollectiveTask(const Call& call, std::shared_ptr<Communicator> communicator, size_t member);
 
   void run(Run& run) override;
   int64_t nextPosition() override { return communicator_->nextPosition(member_); }
+  const void* meets() const override { return communicator_.get(); }
+  size_t members() const override { return communicator_->group().members.size(); }
 
  private:
   /** A tensor as it is sent: the values themselves, or a copy rounded for the wire. */
@@ -28,6 +29,7 @@ class CollectiveTask : public CpuTask {
     int64_t elements;
   };
 
+  void take(Run& run);
   void begin(Meeting& meeting, int64_t now);
   /** Makes `sent_` of the inputs: after that and a barrier, others may read them. */
   void send();
@@ -48,9 +50,6 @@ class CollectiveTask : public CpuTask {
   const std::vector<Operand> outputs_;
   const std::shared_ptr<Communicator> communicator_;
   const size_t member_;
-  std::vector<std::unique_ptr<Link>>& links_;
-  const std::vector<Load> loads_;
-  const int64_t latency_;
   std::string wire_;
   bool average_ = false;
   int64_t root_ = 0;

@@ -25,9 +25,8 @@ class Meeting {
   void barrier();
 
   std::vector<CollectiveTask*> tasks;
-  /** When the last member came, and when emulated links have carried everything. */
+  /** When the last member came. */
   int64_t start = 0;
-  int64_t deadline = 0;
 
  private:
   friend class Communicator;

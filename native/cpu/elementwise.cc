@@ -13,7 +13,7 @@ Work copyValues(const Call& call) {
   const Values from = valuesOf(input(call, 0));
   const Values to = valuesOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     if (from.data == to.data || count == 0) return;
     if (from.integers == to.integers) {
       std::memcpy(to.data, from.data, static_cast<size_t>(count) * 4);
@@ -26,7 +26,7 @@ Work copyValues(const Call& call) {
 Work zero(const Call& call) {
   void* out = output(call, 0).data;
   const auto bytes = static_cast<size_t>(output(call, 0).elements) * 4;
-  return [=] {
+  return [=](const double*) {
     if (bytes > 0) std::memset(out, 0, bytes);
   };
 }
@@ -39,12 +39,15 @@ TANDEM_SIMD void combineFloats(int64_t count, double a, const float* x, double b
   }
 }
 
-Work combine(const Call& call, double a, double b) {
+/** out = a x + b y; what a launch says of a and b is asked for when it runs. */
+template <class Factors>
+Work combine(const Call& call, Factors factors) {
   const Values x = valuesOf(input(call, 0));
   const Values y = valuesOf(input(call, 1));
   const Values out = valuesOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
-  return [=] {
+  return [=](const double* scalars) {
+    const auto [a, b] = factors(scalars);
     if (!x.integers && !y.integers && !out.integers) {
       combineFloats(count, a, static_cast<const float*>(x.data), b, static_cast<const float*>(y.data),
                     static_cast<float*>(out.data));
@@ -54,9 +57,19 @@ Work combine(const Call& call, double a, double b) {
   };
 }
 
-Work add(const Call& call) { return combine(call, 1, 1); }
-Work subtract(const Call& call) { return combine(call, 1, -1); }
-Work lerp(const Call& call) { return combine(call, 1 - call.number("weight"), call.number("weight")); }
+using Pair = std::pair<double, double>;
+
+Work add(const Call& call) {
+  return combine(call, [](const double*) { return Pair{1, 1}; });
+}
+Work subtract(const Call& call) {
+  return combine(call, [](const double*) { return Pair{1, -1}; });
+}
+Work lerp(const Call& call) {
+  return combine(call, [weight = call.scalar("weight")](const double* scalars) {
+    return Pair{1 - weight(scalars), weight(scalars)};
+  });
+}
 
 TANDEM_SIMD void scaleFloats(int64_t count, double factor, const float* x, float* out) {
 #pragma GCC ivdep
@@ -64,11 +77,12 @@ TANDEM_SIMD void scaleFloats(int64_t count, double factor, const float* x, float
 }
 
 Work scale(const Call& call) {
-  const double factor = call.number("factor");
+  const Scalar given = call.scalar("factor");
   const Values x = valuesOf(input(call, 0));
   const Values out = valuesOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
-  return [=] {
+  return [=](const double* scalars) {
+    const double factor = given(scalars);
     if (!x.integers && !out.integers) {
       scaleFloats(count, factor, static_cast<const float*>(x.data), static_cast<float*>(out.data));
     } else {
@@ -82,7 +96,7 @@ Work average(const Call& call) {
   for (const Operand& operand : call.inputs) inputs.push_back(valuesOf(operand));
   const Values out = valuesOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     for (int64_t i = 0; i < count; i++) {
       double sum = 0;
       for (const Values& values : inputs) sum += values.get(i);
@@ -97,7 +111,7 @@ Work spread(const Call& call) {
   const Values first = valuesOf(output(call, 0));
   const Values second = valuesOf(output(call, 1));
   const int64_t count = input(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     for (int64_t i = 0; i < count; i++) {
       const double value = from.get(i);
       first.set(i, value);

@@ -33,13 +33,19 @@ Work expertFfn(const Call& call) {
   const bool gated = call.flag("gated");
   const int64_t assignments = input(call, 0).shape.at(0);
   const int64_t hiddenWidth = output(call, 0).shape.at(1);
-  const Expert e = {call.integer("first"), call.integer("count"), input(call, 0).shape.at(1),
-                    gated ? hiddenWidth / 2 : hiddenWidth, hiddenWidth, gated};
-  if (e.first < 0 || e.count < 0 || e.first + e.count > assignments) {
-    throw BadCall("expert_ffn.forward: rows " + std::to_string(e.first) + " to " + std::to_string(e.first + e.count) +
-                  " of " + std::to_string(assignments));
-  }
-  return [=] {
+  const Expert fixed = {0, 0, input(call, 0).shape.at(1), gated ? hiddenWidth / 2 : hiddenWidth, hiddenWidth, gated};
+  const Scalar first = call.scalar("first");
+  const Scalar count = call.scalar("count");
+  return [=](const double* scalars) {
+    Expert e = fixed;
+    const double begin = first(scalars);
+    const double end = begin + count(scalars);
+    if (!(begin >= 0 && end >= begin && end <= static_cast<double>(assignments))) {
+      throw BadCall("expert_ffn.forward: rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " +
+                    std::to_string(assignments));
+    }
+    e.first = static_cast<int64_t>(begin);
+    e.count = static_cast<int64_t>(end) - e.first;
     float* own = hidden + e.first * e.hiddenWidth;
     float* rows = out + e.first * e.width;
     multiply(e.count, e.hiddenWidth, e.width, {inp + e.first * e.width, e.width, 1}, {weights, 1, e.width}, own,

@@ -11,7 +11,8 @@
 
 namespace tandem {
 
-using Work = std::function<void()>;
+/** `scalars` is what the launch gave: for Scalar alone. */
+using Work = std::function<void(const double* scalars)>;
 using Prepare = Work (*)(const Call&);
 
 struct Kernel {
@@ -25,6 +26,7 @@ using KernelTable = std::vector<Kernel>;
 
 extern const KernelTable activationKernels;
 extern const KernelTable attentionKernels;
+extern const KernelTable drawnKernels;
 extern const KernelTable elementwiseKernels;
 extern const KernelTable embeddingKernels;
 extern const KernelTable expertFfnKernels;
@@ -41,10 +43,14 @@ extern const KernelTable optimizerKernels;
 extern const KernelTable packingKernels;
 extern const KernelTable ropeKernels;
 extern const KernelTable rowKernels;
-extern const KernelTable tokenWindowKernels;
 
 /** The entry of that name; null when there is none. */
 const Kernel* kernelNamed(const std::string& name);
+/** Names of the kernels that the cpu backends have, collectives and copies among them. */
+std::vector<std::string> cpuKernels();
+
+/** Bytes of memory that this process may have. */
+double memoryBytes();
 
 inline const Operand& input(const Call& call, size_t index) {
   if (index < call.inputs.size()) return call.inputs[index];

@@ -46,7 +46,7 @@ Work append(const Call& call) {
   const std::vector<int64_t> positions = call.integers("positions");
   if (positions.size() != caches.size()) throw BadCall("kv.append: as many positions as caches");
   for (size_t i = 0; i < caches.size(); i++) checkRow(call, positions[i] + 1, caches[i]);
-  return [=] {
+  return [=](const double*) {
     for (size_t i = 0; i < caches.size(); i++) {
       const Cache& cache = caches[i];
       const auto at = static_cast<int64_t>(i) * cache.width;
@@ -107,7 +107,7 @@ Work attention(const Call& call) {
   const Decoding d = decodingOf(call);
   float* out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     std::vector<double> weights(static_cast<size_t>(d.longest()));
     std::vector<double> sums(static_cast<size_t>(d.heads.headWidth));
     const int64_t headWidth = d.heads.headWidth;
@@ -128,7 +128,7 @@ Work evict(const Call& call) {
   const std::vector<Cache> outs = cachesOf(call, call.outputs, 0);
   const std::vector<int64_t> from = call.integers("from");
   if (from.size() != d.lengths.size()) throw BadCall("kv.evict: as many of \"from\" as of \"lengths\"");
-  return [=] {
+  return [=](const double*) {
     std::vector<double> weights(static_cast<size_t>(d.longest()));
     std::vector<double> scores(static_cast<size_t>(d.longest()));
     for (size_t i = 0; i < from.size(); i++) {
@@ -164,7 +164,7 @@ Work gather(const Call& call) {
   }
   const float* keys = sources[0];
   const float* values = sources[1];
-  return [=] {
+  return [=](const double*) {
     for (int64_t half = 0; half < 2; half++) {
       const float* source = half == 0 ? keys : values;
       for (int64_t h = 0; h < kvHeads; h++) {
@@ -188,7 +188,7 @@ Work place(const Call& call) {
   const Cache from = cacheOf(call, input(call, 0));
   const Cache to = cacheOf(call, output(call, 0));
   checkRow(call, from.capacity, to);
-  return [=] {
+  return [=](const double*) {
     putRow(from.key(0), to.key(0), from.capacity * from.width, to.dtype);
     putRow(from.value(0), to.value(0), from.capacity * from.width, to.dtype);
   };

@@ -30,7 +30,7 @@ Work windowScores(const Call& call) {
   if (w.window < 1 || w.window > w.time) {
     throw BadCall("kv.window_scores: a window of " + std::to_string(w.window) + " in a prompt of " + std::to_string(w.time));
   }
-  return [=] {
+  return [=](const double*) {
     std::vector<double> totals(static_cast<size_t>(w.kvHeads * w.time), 0.0);
     std::vector<double> row(static_cast<size_t>(w.time));
     const int64_t group = w.heads / w.kvHeads;
@@ -66,7 +66,7 @@ Work poolScores(const Call& call) {
                   std::to_string(time) + " tokens");
   }
   const bool average = mode == "avg";
-  return [=] {
+  return [=](const double*) {
     const int64_t prefix = time - window;
     const int64_t reach = (kernel - 1) / 2;
     double largest = prefix == 0 ? 0 : -HUGE_VAL;
@@ -115,7 +115,7 @@ Work chunkScores(const Call& call) {
     throw BadCall("kv.chunk_scores: reduce is \"" + reduce + "\"; expected \"sum\" or \"mean\"");
   }
   const bool mean = reduce == "mean";
-  return [=] {
+  return [=](const double*) {
     for (int64_t c = 0; c * chunk < scores.time; c++) {
       const int64_t end = std::min(scores.time, (c + 1) * chunk);
       const double total = scores.sum(c * chunk, end);
@@ -128,7 +128,7 @@ Work shotScores(const Call& call) {
   const Scores scores = scoresOf(call);
   float* shots = floatsOut(call, 0);
   const std::vector<int64_t> starts = call.integers("starts");
-  return [=] {
+  return [=](const double*) {
     for (size_t i = 0; i < starts.size(); i++) {
       const int64_t end = i + 1 < starts.size() ? starts[i + 1] : scores.time;
       shots[i] = static_cast<float>(scores.sum(starts[i], end) / static_cast<double>(end - starts[i]));

@@ -43,7 +43,7 @@ Work topTokens(const Call& call) {
   const int64_t time = input(call, 0).shape.at(1);
   const int64_t count = call.integer("count");
   checkCount(call, count, time);
-  return [=] {
+  return [=](const double*) {
     for (int64_t list = 0; list < lists; list++) {
       const std::vector<int64_t> tokens = largest(scores + list * time, time, count);
       for (int64_t i = 0; i < count; i++) kept[list * count + i] = static_cast<int32_t>(tokens[static_cast<size_t>(i)]);
@@ -57,7 +57,7 @@ Work sinkTokens(const Call& call) {
   const int64_t sinks = call.integer("sinks");
   const int64_t count = call.integer("count");
   checkCount(call, count, time);
-  return [=] {
+  return [=](const double*) {
     for (int64_t i = 0; i < count; i++) kept[i] = static_cast<int32_t>(i < sinks ? i : time - count + i);
   };
 }
@@ -73,7 +73,7 @@ Work topChunks(const Call& call) {
   const int64_t limit = call.integer("limit");
   const int64_t window = call.integer("window");
   checkCount(call, count, chunkCount);
-  return [=] {
+  return [=](const double*) {
     std::vector<int64_t> tokens;
     for (const int64_t c : largest(chunks, chunkCount, count)) {
       for (int64_t t = c * chunk; t < std::min(time, (c + 1) * chunk); t++) {
@@ -95,7 +95,7 @@ Work topShots(const Call& call) {
   const std::vector<int64_t> starts = call.integers("starts");
   const int64_t time = call.integer("time");
   const int64_t budget = call.integer("budget");
-  return [=] {
+  return [=](const double*) {
     std::vector<int64_t> tokens;
     for (const int64_t shot : ranked(shots, static_cast<int64_t>(starts.size()))) {
       const auto at = static_cast<size_t>(shot);

@@ -19,7 +19,7 @@ Work forward(const Call& call) {
   const int64_t width = input(call, 1).shape.at(1);
   const int64_t outWidth = input(call, 1).shape.at(0);
   const int64_t rows = rowsOf(output(call, 0));
-  return [=] {
+  return [=](const double*) {
     if (bias != nullptr) {
       for (int64_t row = 0; row < rows; row++) std::copy(bias, bias + outWidth, out + row * outWidth);
     }
@@ -35,7 +35,7 @@ Work backwardInput(const Call& call) {
   const int64_t width = input(call, 1).shape.at(1);
   const int64_t outWidth = input(call, 1).shape.at(0);
   const int64_t rows = rowsOf(input(call, 0));
-  return [=] { multiply(rows, width, outWidth, {dout, outWidth, 1}, {weight, width, 1}, dinp, width, false); };
+  return [=](const double*) { multiply(rows, width, outWidth, {dout, outWidth, 1}, {weight, width, 1}, dinp, width, false); };
 }
 
 TANDEM_SIMD void sumRows(const float* rows, int64_t count, int64_t width, const float* before, float* sums) {
@@ -65,7 +65,7 @@ Work backwardWeight(const Call& call) {
   const int64_t outWidth = output(call, 0).shape.at(0);
   const int64_t width = output(call, 0).shape.at(1);
   const int64_t rows = rowsOf(input(call, 0));
-  return [=] {
+  return [=](const double*) {
     if (accumulate && before != dweight) std::copy(before, before + outWidth * width, dweight);
     multiply(outWidth, width, rows, {dout, 1, outWidth}, {inp, width, 1}, dweight, width, accumulate);
     if (bias) sumRows(dout, rows, outWidth, beforeBias, dbias);

@@ -35,7 +35,7 @@ Work softmaxForward(const Call& call) {
   const float* inp = floatsIn(call, 0);
   float* probs = floatsOut(call, 0);
   const Rows s = {rowsOf(input(call, 0)), widthOf(input(call, 0))};
-  return [=] { softmaxRows(s, inp, probs); };
+  return [=](const double*) { softmaxRows(s, inp, probs); };
 }
 
 TANDEM_SIMD void softmaxBackwardRows(Rows s, const float* dout, const float* probs, float* dinp) {
@@ -56,7 +56,7 @@ Work softmaxBackward(const Call& call) {
   const float* probs = floatsIn(call, 1);
   float* dinp = floatsOut(call, 0);
   const Rows s = {rowsOf(input(call, 0)), widthOf(input(call, 0))};
-  return [=] { softmaxBackwardRows(s, dout, probs, dinp); };
+  return [=](const double*) { softmaxBackwardRows(s, dout, probs, dinp); };
 }
 
 struct CrossEntropy {
@@ -132,18 +132,18 @@ CrossEntropy of(const Call& call, float* dlogits) {
 Work crossEntropyForward(const Call& call) {
   float* loss = floatsOut(call, 0);
   const CrossEntropy e = of(call, nullptr);
-  return [=] { loss[0] = static_cast<float>(crossEntropy(e)); };
+  return [=](const double*) { loss[0] = static_cast<float>(crossEntropy(e)); };
 }
 
 Work crossEntropyBackward(const Call& call) {
   const CrossEntropy e = of(call, floatsOut(call, 0));
-  return [=] { crossEntropy(e); };
+  return [=](const double*) { crossEntropy(e); };
 }
 
 Work crossEntropyFused(const Call& call) {
   float* loss = floatsOut(call, 0);
   const CrossEntropy e = of(call, floatsOut(call, 1));
-  return [=] { loss[0] = static_cast<float>(crossEntropy(e)); };
+  return [=](const double*) { loss[0] = static_cast<float>(crossEntropy(e)); };
 }
 
 }  // namespace

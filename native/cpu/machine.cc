@@ -1,13 +1,18 @@
-// The cpu backend: a worker per rank and lane, memories from the heap, collectives between workers.
+// The cpu backend: lanes of threads, memories from the heap, collectives between threads. Every dtype is stored in four bytes:
+// float32 on the dtype's grid, or int32.
+#include "machine.h"
+
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <system_error>
+#include <thread>
 
 #include "collectives.h"
+#include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
 #include "rounding.h"
@@ -17,191 +22,233 @@ namespace tandem {
 
 namespace {
 
+size_t bytesOf(const Operand& operand) { return static_cast<size_t>(operand.elements) * 4; }
+
+void round(const Operand& operand) {
+  if (isInteger(operand.dtype)) {
+    roundInPlace(static_cast<int32_t*>(operand.data), operand.elements, operand.dtype);
+  } else {
+    roundInPlace(static_cast<float*>(operand.data), operand.elements, operand.dtype);
+  }
+}
+
 /** A kernel: work, then the outputs rounded to their dtypes. */
 class KernelTask : public CpuTask {
  public:
-  KernelTask(const Call& call, Work work, bool roundsItself)
-      : work_(std::move(work)), nanoseconds_(static_cast<int64_t>(call.seconds * 1e9)) {
+  KernelTask(const Call& call, Work work, bool roundsItself) : work_(std::move(work)) {
     for (const Operand& out : call.outputs) {
       if (!roundsItself && out.dtype != Dtype::float32 && out.dtype != Dtype::int32) rounded_.push_back(out);
     }
   }
 
   void run(Run& run) override {
-    const int64_t start = nanoseconds_ > 0 ? run.shared.now() : 0;
-    if (work_) work_();
-    for (const Operand& out : rounded_) {
-      if (isInteger(out.dtype)) {
-        roundInPlace(static_cast<int32_t*>(out.data), out.elements, out.dtype);
-      } else {
-        roundInPlace(static_cast<float*>(out.data), out.elements, out.dtype);
-      }
-    }
-    if (nanoseconds_ > 0) run.shared.sleepUntil(start + nanoseconds_);
+    work_(run.scalars);
+    for (const Operand& out : rounded_) round(out);
   }
 
  private:
   const Work work_;
-  const int64_t nanoseconds_;
   std::vector<Operand> rounded_;
-};
-
-/** A bus between the memories of one rank, and whether it is emulated. */
-struct Bus {
-  Bus(double bytesPerSecond, double latencySeconds)
-      : emulated(std::isfinite(bytesPerSecond) || latencySeconds > 0),
-        link(bytesPerSecond),
-        latency(static_cast<int64_t>(latencySeconds * 1e9)) {}
-
-  const bool emulated;
-  Link link;
-  const int64_t latency;
 };
 
 class CopyTask : public CpuTask {
  public:
-  CopyTask(const Call& call, Bus* bus) : bus_(bus), from_(input(call, 0)), to_(output(call, 0)) {
+  explicit CopyTask(const Call& call) : from_(input(call, 0)), to_(output(call, 0)) {
     if (isInteger(from_.dtype) != isInteger(to_.dtype)) {
       throw BadCall(call.kernel + ": integer and float tensors do not mix");
     }
+    if (from_.elements != to_.elements) {
+      throw BadCall(call.kernel + ": " + std::to_string(from_.elements) + " values into " + std::to_string(to_.elements));
+    }
   }
 
-  void run(Run& run) override {
-    const int64_t start = run.shared.now();
-    if (from_.elements > 0 && from_.data != to_.data) {
-      std::memcpy(to_.data, from_.data, static_cast<size_t>(from_.elements) * 4);
-    }
-    if (to_.dtype != from_.dtype) {
-      if (isInteger(to_.dtype)) {
-        roundInPlace(static_cast<int32_t*>(to_.data), to_.elements, to_.dtype);
-      } else {
-        roundInPlace(static_cast<float*>(to_.data), to_.elements, to_.dtype);
-      }
-    }
-    if (bus_ == nullptr || !bus_->emulated) return;
-    const int64_t passed = bus_->link.reserve(static_cast<double>(from_.sizeBytes), start);
-    run.shared.sleepUntil(passed + bus_->latency);
+  void run(Run&) override {
+    if (from_.elements > 0 && from_.data != to_.data) std::memmove(to_.data, from_.data, bytesOf(from_));
+    if (to_.dtype != from_.dtype) round(to_);
   }
 
  private:
-  Bus* const bus_;
   const Operand from_;
   const Operand to_;
+};
+
+/** Whatever the layer itself puts into a lane. */
+class BodyTask : public CpuTask {
+ public:
+  explicit BodyTask(std::function<void()> body) : body_(std::move(body)) {}
+  void run(Run&) override { body_(); }
+
+ private:
+  const std::function<void()> body_;
 };
 
 class CpuMachine;
 
 class CpuDevice : public Device {
  public:
-  CpuDevice(CpuMachine& machine, int rank) : machine_(machine), rank_(rank) {}
+  CpuDevice(CpuMachine& machine, int rank);
 
-  void* allocate(Place place, Dtype dtype, int64_t elements) override;
+  double capacityBytes(Place place) const override { return memories_[static_cast<size_t>(place)]->capacityBytes(); }
+  int64_t storageBytes(Dtype, int64_t elements) const override { return elements * 4; }
+  Block allocate(Place place, int64_t storageBytes, int lane) override;
   void deallocate(Place place, void* data, const Events& after) override;
-  void write(const Operand& to, const void* values) override;
-  void read(const Operand& from, void* values) override;
+  bool fill(int lane, const Operand& to, Point at, const Events& after) override;
+  bool upload(int lane, const Operand& to, const void* values, Point at, const Events& after) override;
+  bool download(int lane, const Operand& from, void* values, Point at, const Events& after) override;
   std::unique_ptr<Task> prepare(const Call& call) override;
-  void submit(int lane, Task& task, int32_t op, const Events& after) override;
-  int32_t ended(int lane) const override { return progress_[static_cast<size_t>(lane)].reached(); }
-  bool watch(int lane, int32_t op) override;
+  std::unique_ptr<Task> hostTask(std::function<void()> body) override { return std::make_unique<BodyTask>(std::move(body)); }
+  void submit(int lane, Task& task, Point at, const Events& after, const double* scalars, bool more) override;
+  Point ended(int lane) const override { return lanes_.progress[static_cast<size_t>(lane)].reached(); }
+  bool watch(int lane, Point point) override;
+  void wait(int lane, Point point) override;
   std::vector<OpTime> takeTimes() override;
+
+  void poison() {
+    for (const auto& memory : memories_) memory->poison(reached());
+  }
   /** Ends the lanes; they must not wait for one another any more, which a fault sees to. */
   void end() {
-    for (auto& worker : workers_) worker.reset();
+    for (auto& queue : queues_) queue.reset();
   }
 
  private:
   Events reached() const {
     Events ended;
-    for (int lane = 0; lane < laneCount; lane++) ended[static_cast<size_t>(lane)] = this->ended(lane);
+    for (size_t lane = 0; lane < laneCount; lane++) ended[lane] = lanes_.progress[lane].reached();
     return ended;
   }
+  bool free(int lane, const Events& after) const;
+  void put(int lane, Point at, const Events& after, std::function<void()> body);
   void checkPlaces(const Call& call) const;
-  Worker& worker(int lane);
+  Lane& queue(int lane);
 
   CpuMachine& machine_;
-  const int rank_;
-  std::array<Progress, laneCount> progress_;
-  std::array<Memory, 2> memories_;
-  std::unique_ptr<Bus> h2d_, d2h_;
+  RankLanes lanes_;
+  std::array<std::unique_ptr<Memory>, placeCount> memories_;
+  /** The last point that was put into each lane. */
+  Events tails_ = noEvents;
   // Last, so that threads end before what they use.
-  std::array<std::unique_ptr<Worker>, laneCount> workers_;
-
-  friend class CpuMachine;
+  std::array<std::unique_ptr<Lane>, laneCount> queues_;
 };
 
 class CpuMachine : public Machine {
  public:
-  explicit CpuMachine(MachineOptions options) : options_(std::move(options)) {
-    for (const double rate : options_.linkBytesPerSecond) links_.push_back(std::make_unique<Link>(rate));
-    for (int rank = 0; rank < options_.ranks; rank++) {
-      devices_.push_back(std::make_unique<CpuDevice>(*this, rank));
-      devices_.back()->h2d_ = std::make_unique<Bus>(options_.h2dBytesPerSecond, options_.h2dLatencySeconds);
-      devices_.back()->d2h_ = std::make_unique<Bus>(options_.d2hBytesPerSecond, options_.d2hLatencySeconds);
-    }
+  CpuMachine(const MachineOptions& options, std::unique_ptr<Discipline> discipline)
+      : options_(options), discipline_(std::move(discipline)) {
+    for (int rank = 0; rank < options_.ranks; rank++) devices_.push_back(std::make_unique<CpuDevice>(*this, rank));
+    discipline_->betweenOps = [this] {
+      for (auto& device : devices_) device->poison();
+    };
     shared_.onFault([this] {
       {
         const std::lock_guard lock(communicatorsMutex_);
-        for (const auto& [key, communicator] : communicators_) communicator->wake();
+        for (const auto& [group, communicator] : communicators_) communicator->wake();
       }
+      discipline_->failed();
       options_.onProgress();
     });
   }
 
   ~CpuMachine() override {
-    shared_.fail("the session was closed");
+    shared_.fail({FaultKind::closed, -1, -1, -1, "the session was closed"});
     for (auto& device : devices_) device->end();
   }
 
   Device& device(int rank) override { return *devices_.at(static_cast<size_t>(rank)); }
-  std::optional<std::string> fault() const override { return shared_.fault(); }
+  std::optional<Fault> fault() const override { return shared_.fault(); }
+  void abort(const Fault& fault) override { shared_.fail(fault); }
   int64_t nowNanoseconds() const override { return shared_.now(); }
 
   std::shared_ptr<Communicator> communicator(const Group& group) {
-    std::string key = group.name;
-    for (const int member : group.members) key += "," + std::to_string(member);
     const std::lock_guard lock(communicatorsMutex_);
-    auto& found = communicators_[key];
+    auto& found = communicators_[{group.name, group.members}];
     if (!found) found = std::make_shared<Communicator>(shared_, group);
     return found;
   }
 
   Shared& shared() { return shared_; }
   const MachineOptions& options() const { return options_; }
-  std::vector<std::unique_ptr<Link>>& links() { return links_; }
+  Discipline& discipline() { return *discipline_; }
 
  private:
   const MachineOptions options_;
   Shared shared_;
-  std::vector<std::unique_ptr<Link>> links_;
   std::mutex communicatorsMutex_;
-  std::map<std::string, std::shared_ptr<Communicator>> communicators_;
+  std::map<std::pair<std::string, std::vector<int>>, std::shared_ptr<Communicator>> communicators_;
+  const std::unique_ptr<Discipline> discipline_;
   std::vector<std::unique_ptr<CpuDevice>> devices_;
 };
 
-void* CpuDevice::allocate(Place place, Dtype, int64_t elements) {
-  // Every dtype is stored in four bytes: float32 on the dtype's grid, or int32.
-  const auto bytes = static_cast<size_t>(elements) * 4;
-  void* block = memories_[static_cast<size_t>(place)].allocate(bytes, reached());
-  if (block != nullptr && bytes > 0) std::memset(block, 0, bytes);
-  return block;
+CpuDevice::CpuDevice(CpuMachine& machine, int rank)
+    : machine_(machine), lanes_{machine.shared(), rank, machine.options().timed, {}} {
+  // Ranks share the memory of the process, and so do a rank's two places.
+  const double bytes = memoryBytes() / machine.options().ranks;
+  for (auto& memory : memories_) memory = std::make_unique<Memory>(!machine.discipline().prompt(), bytes);
+}
+
+Block CpuDevice::allocate(Place place, int64_t storageBytes, int) {
+  return memories_[static_cast<size_t>(place)]->allocate(static_cast<size_t>(storageBytes), reached());
 }
 
 void CpuDevice::deallocate(Place place, void* data, const Events& after) {
-  memories_[static_cast<size_t>(place)].deallocate(data, after, reached());
+  memories_[static_cast<size_t>(place)]->deallocate(data, after, reached());
 }
 
-void CpuDevice::write(const Operand& to, const void* values) {
-  if (to.elements == 0) return;
-  std::memcpy(to.data, values, static_cast<size_t>(to.elements) * 4);
-  if (isInteger(to.dtype)) {
-    roundInPlace(static_cast<int32_t*>(to.data), to.elements, to.dtype);
-  } else {
-    roundInPlace(static_cast<float*>(to.data), to.elements, to.dtype);
+/** Whether work of that lane may be done from here: everything before it has ended, and nobody delays it on purpose. */
+bool CpuDevice::free(int lane, const Events& after) const {
+  if (!machine_.discipline().prompt()) return false;
+  for (size_t other = 0; other < laneCount; other++) {
+    if (lanes_.progress[other].reached() < after[other]) return false;
   }
+  return lanes_.progress[static_cast<size_t>(lane)].reached() >= tails_[static_cast<size_t>(lane)];
 }
 
-void CpuDevice::read(const Operand& from, void* values) {
-  if (from.elements > 0) std::memcpy(values, from.data, static_cast<size_t>(from.elements) * 4);
+void CpuDevice::put(int lane, Point at, const Events& after, std::function<void()> body) {
+  Item item;
+  item.own = std::make_unique<BodyTask>(std::move(body));
+  item.task = item.own.get();
+  item.at = at;
+  item.after = after;
+  tails_[static_cast<size_t>(lane)] = at;
+  queue(lane).submit(std::move(item));
+}
+
+bool CpuDevice::fill(int lane, const Operand& to, Point at, const Events& after) {
+  // Large ones are the lane's work: this thread has others to serve.
+  constexpr size_t small = size_t{1} << 14;
+  const size_t bytes = bytesOf(to);
+  if (bytes <= small && free(lane, after)) {
+    std::memset(to.data, 0, bytes);
+    return true;
+  }
+  put(lane, at, after, [data = to.data, bytes] { std::memset(data, 0, bytes); });
+  return false;
+}
+
+bool CpuDevice::upload(int lane, const Operand& to, const void* values, Point at, const Events& after) {
+  const size_t bytes = bytesOf(to);
+  if (free(lane, after)) {
+    std::memcpy(to.data, values, bytes);
+    round(to);
+    return true;
+  }
+  std::shared_ptr<char[]> staged(new char[bytes]);
+  std::memcpy(staged.get(), values, bytes);
+  put(lane, at, after, [to, staged, bytes] {
+    std::memcpy(to.data, staged.get(), bytes);
+    round(to);
+  });
+  return false;
+}
+
+bool CpuDevice::download(int lane, const Operand& from, void* values, Point at, const Events& after) {
+  const size_t bytes = bytesOf(from);
+  if (free(lane, after)) {
+    std::memcpy(values, from.data, bytes);
+    return true;
+  }
+  put(lane, at, after, [from, values, bytes] { std::memcpy(values, from.data, bytes); });
+  return false;
 }
 
 void CpuDevice::checkPlaces(const Call& call) const {
@@ -218,13 +265,13 @@ void CpuDevice::checkPlaces(const Call& call) const {
 }
 
 std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
-  if (call.kernel == "barrier" || call.kernel == "profiled") return std::make_unique<KernelTask>(call, nullptr, true);
+  if (call.kernel == "barrier" || call.kernel == "profiled") return hostTask([] {});
   if (isCollective(call.kernel)) {
     if (!call.group) throw BadCall(call.kernel + ": no group");
     const auto& members = call.group->members;
-    const auto own = std::find(members.begin(), members.end(), rank_);
+    const auto own = std::find(members.begin(), members.end(), lanes_.rank);
     if (own == members.end()) {
-      throw BadCall(call.kernel + ": rank " + std::to_string(rank_) + " is not in group \"" + call.group->name + "\"");
+      throw BadCall(call.kernel + ": rank " + std::to_string(lanes_.rank) + " is not in group \"" + call.group->name + "\"");
     }
     for (const int member : members) {
       if (member < 0 || member >= machine_.options().ranks) {
@@ -233,80 +280,93 @@ std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
       }
     }
     return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group),
-                                            static_cast<size_t>(own - members.begin()), machine_.links());
+                                            static_cast<size_t>(own - members.begin()));
   }
   checkPlaces(call);
-  if (call.kernel == "h2d") return std::make_unique<CopyTask>(call, h2d_.get());
-  if (call.kernel == "d2h") return std::make_unique<CopyTask>(call, d2h_.get());
-  if (call.kernel == "d2d") return std::make_unique<CopyTask>(call, nullptr);
+  if (call.kernel == "h2d" || call.kernel == "d2h" || call.kernel == "d2d") return std::make_unique<CopyTask>(call);
   const Kernel* kernel = kernelNamed(call.kernel);
   if (kernel == nullptr) throw BadCall(call.kernel + ": the cpu backend has no such kernel");
-  return std::make_unique<KernelTask>(call, kernel->prepare(call), kernel->roundsItself);
+  auto task = std::make_unique<KernelTask>(call, kernel->prepare(call), kernel->roundsItself);
+  task->scalars = call.scalars.size();
+  return task;
 }
 
-Worker& CpuDevice::worker(int lane) {
-  auto& worker = workers_[static_cast<size_t>(lane)];
-  if (!worker) {
-    const MachineOptions& options = machine_.options();
-    worker = std::make_unique<Worker>(machine_.shared(), rank_, lane, progress_, options.timed, options.onProgress);
+Lane& CpuDevice::queue(int lane) {
+  auto& queue = queues_[static_cast<size_t>(lane)];
+  if (queue) return *queue;
+  try {
+    queue = machine_.discipline().lane(lanes_, lane, machine_.options().onProgress);
+  } catch (const std::system_error& error) {
+    queue = std::make_unique<DeadLane>(lanes_, lane);
+    machine_.abort({FaultKind::thread, lanes_.rank, -1, -1,
+                    std::string("no thread for a lane: ") + error.what() +
+                        "; fewer ranks, or a higher limit of processes (ulimit -u, pids.max), would do"});
   }
-  return *worker;
+  return *queue;
 }
 
-void CpuDevice::submit(int lane, Task& task, int32_t op, const Events& after) {
-  worker(lane).submit(static_cast<CpuTask&>(task), op, after);
+void CpuDevice::submit(int lane, Task& task, Point at, const Events& after, const double* scalars, bool more) {
+  Item item;
+  item.task = static_cast<CpuTask*>(&task);
+  item.at = at;
+  item.after = after;
+  item.position = item.task->nextPosition();
+  if (scalars != nullptr) {
+    item.scaled = true;
+    std::copy(scalars, scalars + item.task->scalars, item.scalars.begin());
+  }
+  item.more = more;
+  tails_[static_cast<size_t>(lane)] = at;
+  queue(lane).submit(std::move(item));
 }
 
-bool CpuDevice::watch(int lane, int32_t op) {
-  if (op < 0) return true;
-  return worker(lane).watch(op);
+bool CpuDevice::watch(int lane, Point point) {
+  if (ended(lane) >= point) return true;
+  return queue(lane).watch(point);
+}
+
+void CpuDevice::wait(int lane, Point point) {
+  if (ended(lane) >= point) return;
+  queue(lane).hurry();
+  lanes_.progress[static_cast<size_t>(lane)].wait(point);
 }
 
 std::vector<OpTime> CpuDevice::takeTimes() {
   std::vector<OpTime> times;
-  for (auto& worker : workers_) {
-    if (worker) worker->takeTimes(times);
+  for (auto& queue : queues_) {
+    if (queue) queue->takeTimes(times);
   }
   return times;
 }
 
-}  // namespace
-
-std::unique_ptr<Machine> openCpu(MachineOptions options) {
-  if (options.ranks < 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks; expected at least 1");
-  return std::make_unique<CpuMachine>(std::move(options));
-}
-
-namespace {
-
-std::vector<const KernelTable*> tables() {
-  return {&activationKernels, &attentionKernels,  &elementwiseKernels, &embeddingKernels,     &expertFfnKernels,
-          &kvCacheKernels,    &kvScoreKernels,    &kvSelectKernels,    &linearKernels,        &lossKernels,
-          &moeGateKernels,    &moeKernels,        &moeOrderKernels,    &normalizationKernels, &optimizerKernels,
-          &packingKernels,    &ropeKernels,       &rowKernels,         &tokenWindowKernels};
-}
-
-}  // namespace
-
-std::vector<std::string> cpuKernels() {
-  std::vector<std::string> names = collectiveNames;
-  for (const char* name : {"h2d", "d2h", "d2d", "barrier", "profiled"}) names.emplace_back(name);
-  for (const KernelTable* table : tables()) {
-    for (const Kernel& kernel : *table) names.emplace_back(kernel.name);
+class Threads : public Discipline {
+ public:
+  std::unique_ptr<Lane> lane(RankLanes& lanes, int lane, const std::function<void()>& onProgress) override {
+    return std::make_unique<Worker>(lanes, lane, onProgress);
   }
-  return names;
+};
+
+Backend::Availability probeCpu() {
+  Backend::Availability here;
+  here.devices.push_back(std::to_string(std::thread::hardware_concurrency()) + " hardware threads");
+  if (!openBlasFound()) {
+    here.missing.emplace_back("OpenBLAS, for faster matrix products; on Debian \"apt-get install libopenblas0\"");
+  }
+  return here;
 }
 
-const Kernel* kernelNamed(const std::string& name) {
-  static const std::map<std::string, const Kernel*> byName = [] {
-    std::map<std::string, const Kernel*> entries;
-    for (const KernelTable* table : tables()) {
-      for (const Kernel& kernel : *table) entries.emplace(kernel.name, &kernel);
-    }
-    return entries;
-  }();
-  const auto found = byName.find(name);
-  return found == byName.end() ? nullptr : found->second;
+}  // namespace
+
+std::unique_ptr<Machine> openThreads(const MachineOptions& options, std::unique_ptr<Discipline> discipline) {
+  if (options.ranks < 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks; expected at least 1");
+  return std::make_unique<CpuMachine>(options, std::move(discipline));
+}
+
+Backend cpuBackend() {
+  return {"cpu", "threads of this process", probeCpu, cpuKernels, [](const MachineOptions& options) {
+            for (const auto& [name, value] : options.settings) throw BadCall("cpu: no setting \"" + name + "\"");
+            return openThreads(options, std::make_unique<Threads>());
+          }};
 }
 
 }  // namespace tandem

@@ -42,9 +42,9 @@ class Random {
 Work randomNormal(const Call& call) {
   float* out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  const double seed = call.number("seed");
-  return [=] {
-    Random random(seed);
+  const Scalar seed = call.scalar("seed");
+  return [=](const double* scalars) {
+    Random random(seed(scalars));
     for (int64_t i = 0; i < elements; i++) out[i] = static_cast<float>(random.normal());
   };
 }
@@ -58,7 +58,7 @@ Work noisyLogitsForward(const Call& call) {
   const float* noise = floatsIn(call, 2);
   float* out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     for (int64_t i = 0; i < elements; i++) {
       out[i] = static_cast<float>(static_cast<double>(clean[i]) +
                                   static_cast<double>(noise[i]) * softplus(static_cast<double>(spread[i])));
@@ -72,7 +72,7 @@ Work noisyLogitsBackward(const Call& call) {
   const float* noise = floatsIn(call, 2);
   float* dspread = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     for (int64_t i = 0; i < elements; i++) {
       dspread[i] = static_cast<float>(static_cast<double>(dout[i]) * static_cast<double>(noise[i]) *
                                       sigmoid(static_cast<double>(spread[i])));
@@ -102,7 +102,7 @@ Work sigmoidGateForward(const Call& call) {
   if (topK > experts) {
     throw BadCall("sigmoid_gate.forward: top " + std::to_string(topK) + " of " + std::to_string(experts) + " experts");
   }
-  return [=] {
+  return [=](const double*) {
     std::vector<int32_t> order;
     for (int64_t row = 0; row < rows; row++) {
       const float* x = logits + row * experts;
@@ -130,7 +130,7 @@ Work sigmoidGateBackward(const Call& call) {
   const int64_t rows = rowsOf(output(call, 0));
   const int64_t experts = widthOf(output(call, 0));
   const int64_t topK = call.integer("topK");
-  return [=] {
+  return [=](const double*) {
     std::fill(dlogits, dlogits + rows * experts, 0.0f);
     for (int64_t at = 0; at < rows * topK; at++) {
       const auto weight = static_cast<double>(weights[at]);
@@ -171,7 +171,7 @@ Cosine cosineOf(const Call& call, size_t first) {
 Work cosineScoresForward(const Call& call) {
   const Cosine s = cosineOf(call, 0);
   float* scores = floatsOut(call, 0);
-  return [=] {
+  return [=](const double*) {
     const std::vector<double> norms = s.expertNorms();
     for (int64_t row = 0; row < s.rows; row++) {
       const float* x = s.row(row);
@@ -190,7 +190,7 @@ Work cosineScoresBackwardInput(const Call& call) {
   const Cosine s = cosineOf(call, 1);
   const float* scores = floatsIn(call, 3);
   float* dinp = floatsOut(call, 0);
-  return [=] {
+  return [=](const double*) {
     const std::vector<double> norms = s.expertNorms();
     std::vector<double> sum(static_cast<size_t>(s.width));
     for (int64_t row = 0; row < s.rows; row++) {
@@ -215,7 +215,7 @@ Work cosineScoresBackwardWeight(const Call& call) {
   const Cosine s = cosineOf(call, 1);
   const float* scores = floatsIn(call, 3);
   float* dweight = floatsOut(call, 0);
-  return [=] {
+  return [=](const double*) {
     const std::vector<double> norms = s.expertNorms();
     std::vector<double> sum(static_cast<size_t>(s.experts * s.width), 0.0);
     for (int64_t row = 0; row < s.rows; row++) {
@@ -245,7 +245,7 @@ Work expertChoiceForward(const Call& call) {
   if (capacity > tokens) {
     throw BadCall("expert_choice.forward: " + std::to_string(capacity) + " of only " + std::to_string(tokens) + " tokens");
   }
-  return [=] {
+  return [=](const double*) {
     std::vector<int32_t> order;
     for (int64_t e = 0; e < experts; e++) {
       const auto logit = [=](int32_t token) { return logits[token * experts + e]; };
@@ -270,7 +270,7 @@ Work expertChoiceBackward(const Call& call) {
   const int64_t tokens = output(call, 0).shape.at(0);
   const int64_t experts = output(call, 0).shape.at(1);
   const int64_t capacity = call.integer("capacity");
-  return [=] {
+  return [=](const double*) {
     std::fill(dlogits, dlogits + tokens * experts, 0.0f);
     for (int64_t e = 0; e < experts; e++) {
       double mean = 0;
@@ -302,7 +302,7 @@ Work softGateForward(const Call& call) {
   float* combine = floatsOut(call, 1);
   const int64_t tokens = input(call, 0).shape.at(0);
   const int64_t slots = input(call, 0).shape.at(1);
-  return [=] {
+  return [=](const double*) {
     for (int64_t slot = 0; slot < slots; slot++) softmaxLine(logits + slot, dispatch + slot, slots, tokens);
     for (int64_t token = 0; token < tokens; token++) {
       softmaxLine(logits + token * slots, combine + token * slots, 1, slots);
@@ -318,7 +318,7 @@ Work softGateBackward(const Call& call) {
   float* dlogits = floatsOut(call, 0);
   const int64_t tokens = output(call, 0).shape.at(0);
   const int64_t slots = output(call, 0).shape.at(1);
-  return [=] {
+  return [=](const double*) {
     std::vector<double> overTokens(static_cast<size_t>(slots), 0.0);
     std::vector<double> overSlots(static_cast<size_t>(tokens), 0.0);
     for (int64_t i = 0; i < tokens * slots; i++) {

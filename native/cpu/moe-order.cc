@@ -49,7 +49,7 @@ Work moeLayout(const Call& call) {
   int32_t* counts = integersOut(call, 2);
   const int64_t choices = input(call, 0).elements;
   const int64_t topK = call.integer("topK");
-  return [=] {
+  return [=](const double*) {
     std::fill(counts, counts + layout.experts, 0);
     std::vector<std::vector<int32_t>> taken(static_cast<size_t>(layout.experts));
     for (int64_t k = 0; k < topK; k++) {
@@ -77,7 +77,7 @@ Work expertChoiceLayout(const Call& call) {
   const int32_t* chosen = integersIn(call, 0);
   int32_t* tokens = integersOut(call, 0);
   int32_t* assignments = integersOut(call, 1);
-  return [=] {
+  return [=](const double*) {
     layout.each([&](int64_t) { return layout.capacity; },
                 [&](int64_t row, int64_t expert, int64_t position) {
                   const int64_t assignment = expert * layout.capacity + position;
@@ -90,7 +90,7 @@ Work expertChoiceLayout(const Call& call) {
 Work softLayout(const Call& call) {
   const Layout layout = layoutOf(call);
   int32_t* columns = integersOut(call, 0);
-  return [=] {
+  return [=](const double*) {
     layout.each([&](int64_t) { return layout.capacity; },
                 [&](int64_t row, int64_t expert, int64_t position) {
                   columns[row] = static_cast<int32_t>(expert * layout.capacity + position);
@@ -114,9 +114,15 @@ Rows rowsIn(const Call& call, const std::vector<Operand>& operands, size_t first
   return rows;
 }
 
-/** Throws when an index that came as data is none. */
-int64_t checked(const char* kernel, int32_t index, int64_t of) {
+/** An index that came as data, or a negative one for no row at all. */
+int64_t rowOrNone(const char* kernel, int32_t index, int64_t of) {
   if (index < of) return index;
+  throw BadCall(std::string(kernel) + ": row " + std::to_string(index) + " of " + std::to_string(of));
+}
+
+/** An index that came as data where there must be one. */
+int64_t rowOf(const char* kernel, int32_t index, int64_t of) {
+  if (index >= 0 && index < of) return index;
   throw BadCall(std::string(kernel) + ": row " + std::to_string(index) + " of " + std::to_string(of));
 }
 
@@ -125,9 +131,9 @@ Work orderForward(const Call& call) {
   const int32_t* tokens = integersIn(call, 1);
   const Rows out = rowsIn(call, call.outputs, 0);
   const int64_t inputs = input(call, 0).shape.at(0);
-  return [=] {
+  return [=](const double*) {
     for (size_t row = 0; row < out.at.size(); row++) {
-      const int64_t from = checked("moe_order.forward", tokens[row], inputs);
+      const int64_t from = rowOrNone("moe_order.forward", tokens[row], inputs);
       if (from < 0) {
         std::fill(out.at[row], out.at[row] + out.width, 0.0f);
       } else {
@@ -158,10 +164,10 @@ Work orderBackward(const Call& call) {
   float* dinp = floatsOut(call, 0);
   const int64_t inputs = output(call, 0).shape.at(0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     Sums sums(elements);
     for (size_t row = 0; row < dout.at.size(); row++) {
-      const int64_t to = checked("moe_order.backward", tokens[row], inputs);
+      const int64_t to = rowOrNone("moe_order.backward", tokens[row], inputs);
       if (to >= 0) sums.add(to, 1, dout.at[row], dout.width);
     }
     sums.store(dinp);
@@ -177,12 +183,12 @@ Work inverseOrderForward(const Call& call) {
   float* out = floatsOut(call, 0);
   const int64_t outputs = output(call, 0).shape.at(0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     Sums sums(elements);
     for (size_t row = 0; row < rows.at.size(); row++) {
-      const int64_t to = checked("moe_inverse_order.forward", tokens[row], outputs);
+      const int64_t to = rowOrNone("moe_inverse_order.forward", tokens[row], outputs);
       if (to < 0) continue;
-      const int64_t assignment = checked("moe_inverse_order.forward", assignments[row], weightCount);
+      const int64_t assignment = rowOf("moe_inverse_order.forward", assignments[row], weightCount);
       sums.add(to, static_cast<double>(weights[assignment]), rows.at[row], rows.width);
     }
     sums.store(out);
@@ -197,15 +203,15 @@ Work inverseOrderBackwardInput(const Call& call) {
   const int32_t* assignments = integersIn(call, 3);
   const Rows dinp = rowsIn(call, call.outputs, 0);
   const int64_t outputs = input(call, 0).shape.at(0);
-  return [=] {
+  return [=](const double*) {
     for (size_t row = 0; row < dinp.at.size(); row++) {
-      const int64_t from = checked("moe_inverse_order.backward_input", tokens[row], outputs);
+      const int64_t from = rowOrNone("moe_inverse_order.backward_input", tokens[row], outputs);
       float* to = dinp.at[row];
       if (from < 0) {
         std::fill(to, to + dinp.width, 0.0f);
         continue;
       }
-      const float weight = weights[checked("moe_inverse_order.backward_input", assignments[row], weightCount)];
+      const float weight = weights[rowOf("moe_inverse_order.backward_input", assignments[row], weightCount)];
       for (int64_t c = 0; c < dinp.width; c++) to[c] = weight * dout[from * dinp.width + c];
     }
   };
@@ -225,12 +231,12 @@ Work inverseOrderBackwardGate(const Call& call) {
   float* dweights = floatsOut(call, 0);
   const int64_t weightCount = output(call, 0).elements;
   const int64_t outputs = input(call, 0).shape.at(0);
-  return [=] {
+  return [=](const double*) {
     std::fill(dweights, dweights + weightCount, 0.0f);
     for (size_t row = 0; row < rows.at.size(); row++) {
-      const int64_t from = checked("moe_inverse_order.backward_gate", tokens[row], outputs);
+      const int64_t from = rowOrNone("moe_inverse_order.backward_gate", tokens[row], outputs);
       if (from < 0) continue;
-      dweights[checked("moe_inverse_order.backward_gate", assignments[row], weightCount)] =
+      dweights[rowOf("moe_inverse_order.backward_gate", assignments[row], weightCount)] =
           static_cast<float>(dot(dout + from * rows.width, rows.at[row], rows.width));
     }
   };
@@ -243,8 +249,7 @@ struct Mix {
   const int32_t* columns;
 
   int64_t column(const char* kernel, size_t row) const {
-    if (columns[row] < 0) throw BadCall(std::string(kernel) + ": column " + std::to_string(columns[row]));
-    return checked(kernel, columns[row], slots);
+    return rowOf(kernel, columns[row], slots);
   }
 };
 
@@ -257,7 +262,7 @@ Work softOrderForward(const Call& call) {
   const float* inp = floatsIn(call, 0);
   const Mix mix = mixOf(call, 1, 2);
   const Rows out = rowsIn(call, call.outputs, 0);
-  return [=] {
+  return [=](const double*) {
     std::vector<double> sums(static_cast<size_t>(out.width));
     for (size_t row = 0; row < out.at.size(); row++) {
       const int64_t column = mix.column("soft_order.forward", row);
@@ -278,7 +283,7 @@ Work softInverseOrderForward(const Call& call) {
   const Rows rows = rowsIn(call, call.inputs, 2);
   float* out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     Sums sums(elements);
     for (size_t row = 0; row < rows.at.size(); row++) {
       const int64_t column = mix.column("soft_inverse_order.forward", row);
@@ -296,7 +301,7 @@ Work softOrderBackwardMix(const Call& call) {
   const Rows rows = rowsIn(call, call.inputs, 3);
   float* dmix = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=] {
+  return [=](const double*) {
     std::fill(dmix, dmix + elements, 0.0f);
     for (size_t row = 0; row < rows.at.size(); row++) {
       const int64_t column = mix.column("soft_order.backward_mix", row);
@@ -336,7 +341,7 @@ Work rechunk(const Call& call) {
   }
   std::vector<const float*> source(fromPlaces.size());
   for (size_t row = 0; row < fromPlaces.size(); row++) source[static_cast<size_t>(fromPlaces[row])] = from.at[row];
-  return [=] {
+  return [=](const double*) {
     for (size_t row = 0; row < toPlaces.size(); row++) {
       const float* values = source[static_cast<size_t>(toPlaces[row])];
       std::copy(values, values + to.width, to.at[row]);

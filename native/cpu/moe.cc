@@ -28,7 +28,7 @@ Work topkGateForward(const Call& call) {
   if (g.topK > g.experts) {
     throw BadCall("topk_gate.forward: top " + std::to_string(g.topK) + " of " + std::to_string(g.experts) + " experts");
   }
-  return [=] {
+  return [=](const double*) {
     std::vector<double> probabilities(static_cast<size_t>(g.experts));
     for (int64_t row = 0; row < g.rows; row++) {
       const float* x = logits + row * g.experts;
@@ -66,12 +66,16 @@ Work topkGateBackward(const Call& call) {
   const int32_t* chosen = integersIn(call, 2);
   float* dlogits = floatsOut(call, 0);
   const Gate g = gateOf(call, input(call, 1));
-  return [=] {
+  return [=](const double*) {
     std::vector<double> dprobs(static_cast<size_t>(g.experts));
     for (int64_t row = 0; row < g.rows; row++) {
       const float* p = probs + row * g.experts;
       const int32_t* choice = chosen + row * g.topK;
       const float* dw = dweights + row * g.topK;
+      for (int64_t k = 0; k < g.topK; k++) {
+        if (choice[k] >= 0 && choice[k] < g.experts) continue;
+        throw BadCall("topk_gate.backward: expert " + std::to_string(choice[k]) + " of " + std::to_string(g.experts));
+      }
       double scale = 1;
       double shared = 0;
       if (g.normalize) {
@@ -101,7 +105,7 @@ Work permutation(const Call& call) {
   int32_t* counts = integersOut(call, 1);
   const int64_t assignments = input(call, 0).elements;
   const int64_t experts = output(call, 1).elements;
-  return [=] {
+  return [=](const double*) {
     std::fill(counts, counts + experts, 0);
     for (int64_t i = 0; i < assignments; i++) {
       if (chosen[i] < 0 || chosen[i] >= experts) {
@@ -136,7 +140,7 @@ Work dispatchForward(const Call& call) {
   const float* inp = floatsIn(call, 0);
   float* out = floatsOut(call, 0);
   const Routes r = routesOf(call, 1, widthOf(input(call, 0)), "moe_dispatch.forward");
-  return [=] {
+  return [=](const double*) {
     for (int64_t row = 0; row < r.rows; row++) {
       for (int64_t k = 0; k < r.topK; k++) {
         std::copy(inp + row * r.width, inp + (row + 1) * r.width, out + r.slot(row * r.topK + k) * r.width);
@@ -163,7 +167,7 @@ Work dispatchBackward(const Call& call) {
   const float* dout = floatsIn(call, 0);
   float* dinp = floatsOut(call, 0);
   const Routes r = routesOf(call, 1, widthOf(input(call, 0)), "moe_dispatch.backward");
-  return [=] { gather(r, dout, nullptr, dinp); };
+  return [=](const double*) { gather(r, dout, nullptr, dinp); };
 }
 
 Work combineForward(const Call& call) {
@@ -171,7 +175,7 @@ Work combineForward(const Call& call) {
   const float* weights = floatsIn(call, 1);
   float* out = floatsOut(call, 0);
   const Routes r = routesOf(call, 2, widthOf(input(call, 0)), "moe_combine.forward");
-  return [=] { gather(r, inp, weights, out); };
+  return [=](const double*) { gather(r, inp, weights, out); };
 }
 
 Work combineBackwardInput(const Call& call) {
@@ -179,7 +183,7 @@ Work combineBackwardInput(const Call& call) {
   const float* weights = floatsIn(call, 1);
   float* dinp = floatsOut(call, 0);
   const Routes r = routesOf(call, 2, widthOf(input(call, 0)), "moe_combine.backward_input");
-  return [=] {
+  return [=](const double*) {
     for (int64_t row = 0; row < r.rows; row++) {
       for (int64_t k = 0; k < r.topK; k++) {
         float* to = dinp + r.slot(row * r.topK + k) * r.width;
@@ -195,7 +199,7 @@ Work combineBackwardGate(const Call& call) {
   const float* inp = floatsIn(call, 1);
   float* dweights = floatsOut(call, 0);
   const Routes r = routesOf(call, 2, widthOf(input(call, 0)), "moe_combine.backward_gate");
-  return [=] {
+  return [=](const double*) {
     for (int64_t row = 0; row < r.rows; row++) {
       for (int64_t k = 0; k < r.topK; k++) {
         const float* from = inp + r.slot(row * r.topK + k) * r.width;
@@ -242,7 +246,7 @@ Work groupedForward(const Call& call) {
   const Shape& shape = input(call, 1).shape;
   const Experts e = {input(call, 0).shape.at(0), shape.at(0),         shape.at(2), shape.at(1),
                      integersIn(call, 2),        "grouped_linear.forward"};
-  return [=] {
+  return [=](const double*) {
     e.each([&](int64_t expert, int64_t row, int64_t rows) {
       multiply(rows, e.outWidth, e.width, {inp + row * e.width, e.width, 1},
                {weight + expert * e.outWidth * e.width, 1, e.width}, out + row * e.outWidth, e.outWidth, false);
@@ -257,7 +261,7 @@ Work groupedBackwardInput(const Call& call) {
   const Shape& shape = input(call, 1).shape;
   const Experts e = {input(call, 0).shape.at(0), shape.at(0),         shape.at(2), shape.at(1),
                      integersIn(call, 2),        "grouped_linear.backward_input"};
-  return [=] {
+  return [=](const double*) {
     e.each([&](int64_t expert, int64_t row, int64_t rows) {
       multiply(rows, e.width, e.outWidth, {dout + row * e.outWidth, e.outWidth, 1},
                {weight + expert * e.outWidth * e.width, e.width, 1}, dinp + row * e.width, e.width, false);
@@ -275,7 +279,7 @@ Work groupedBackwardWeight(const Call& call) {
   const int64_t elements = output(call, 0).elements;
   const Experts e = {input(call, 0).shape.at(0), shape.at(0),         shape.at(2), shape.at(1),
                      integersIn(call, 2),        "grouped_linear.backward_weight"};
-  return [=] {
+  return [=](const double*) {
     if (accumulate && before != dweight) std::copy(before, before + elements, dweight);
     e.each([&](int64_t expert, int64_t row, int64_t rows) {
       multiply(e.outWidth, e.width, rows, {dout + row * e.outWidth, 1, e.outWidth}, {inp + row * e.width, e.width, 1},

@@ -44,7 +44,7 @@ Work layerNormForward(const Call& call) {
   float* rstd = floatsOut(call, 2);
   const Rows s = rowsAndWidth(input(call, 0));
   const double epsilon = call.number("epsilon");
-  return [=] { layerNormRows(s, inp, weight, bias, out, mean, rstd, epsilon); };
+  return [=](const double*) { layerNormRows(s, inp, weight, bias, out, mean, rstd, epsilon); };
 }
 
 TANDEM_SIMD void layerNormBackwardRows(Rows s, const float* dout, const float* inp, const float* weight,
@@ -77,7 +77,7 @@ Work layerNormBackwardInput(const Call& call) {
   const float* rstd = floatsIn(call, 4);
   float* dinp = floatsOut(call, 0);
   const Rows s = rowsAndWidth(input(call, 0));
-  return [=] { layerNormBackwardRows(s, dout, inp, weight, mean, rstd, dinp); };
+  return [=](const double*) { layerNormBackwardRows(s, dout, inp, weight, mean, rstd, dinp); };
 }
 
 /** Sums over rows for a strip of columns at a time; `mean` and `dbias` are null for RMSNorm. */
@@ -116,7 +116,7 @@ Work layerNormBackwardWeight(const Call& call) {
   float* dweight = floatsOut(call, 0);
   float* dbias = floatsOut(call, 1);
   const Rows s = rowsAndWidth(input(call, 0));
-  return [=] { weightGradient(s, dout, inp, mean, rstd, before, beforeBias, dweight, dbias); };
+  return [=](const double*) { weightGradient(s, dout, inp, mean, rstd, before, beforeBias, dweight, dbias); };
 }
 
 TANDEM_SIMD void rmsNormRows(Rows s, const float* inp, const float* weight, float* out, float* rstd, double epsilon) {
@@ -141,7 +141,7 @@ Work rmsNormForward(const Call& call) {
   float* rstd = floatsOut(call, 1);
   const Rows s = rowsAndWidth(input(call, 0));
   const double epsilon = call.number("epsilon");
-  return [=] { rmsNormRows(s, inp, weight, out, rstd, epsilon); };
+  return [=](const double*) { rmsNormRows(s, inp, weight, out, rstd, epsilon); };
 }
 
 TANDEM_SIMD void rmsNormBackwardRows(Rows s, const float* dout, const float* inp, const float* weight,
@@ -170,7 +170,7 @@ Work rmsNormBackwardInput(const Call& call) {
   const float* rstd = floatsIn(call, 3);
   float* dinp = floatsOut(call, 0);
   const Rows s = rowsAndWidth(input(call, 0));
-  return [=] { rmsNormBackwardRows(s, dout, inp, weight, rstd, dinp); };
+  return [=](const double*) { rmsNormBackwardRows(s, dout, inp, weight, rstd, dinp); };
 }
 
 Work rmsNormBackwardWeight(const Call& call) {
@@ -180,7 +180,7 @@ Work rmsNormBackwardWeight(const Call& call) {
   const float* before = call.flag("accumulate") ? floatsIn(call, 3) : nullptr;
   float* dweight = floatsOut(call, 0);
   const Rows s = rowsAndWidth(input(call, 0));
-  return [=] { weightGradient(s, dout, inp, nullptr, rstd, before, nullptr, dweight, nullptr); };
+  return [=](const double*) { weightGradient(s, dout, inp, nullptr, rstd, before, nullptr, dweight, nullptr); };
 }
 
 }  // namespace

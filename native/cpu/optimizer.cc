@@ -36,19 +36,26 @@ TANDEM_SIMD void plainSgdStep(const Sgd& a, int64_t count, const float* params, 
 }
 
 Work sgd(const Call& call) {
-  const Sgd a = {call.number("learningRate"), call.number("momentum"), call.number("dampening"),
-                 call.number("weightDecay"),  call.flag("nesterov"),   call.number("step") == 1};
-  if (a.nesterov && (a.momentum == 0 || a.dampening != 0)) {
+  Sgd fixed{0, call.number("momentum"), call.number("dampening"), call.number("weightDecay"), call.flag("nesterov"), false};
+  const Scalar learningRate = call.scalar("learningRate");
+  const Scalar step = call.scalar("step");
+  const auto at = [=](const double* scalars) {
+    Sgd a = fixed;
+    a.learningRate = learningRate(scalars);
+    a.first = step(scalars) == 1;
+    return a;
+  };
+  if (fixed.nesterov && (fixed.momentum == 0 || fixed.dampening != 0)) {
     throw BadCall("sgd: nesterov needs a momentum and zero dampening");
   }
   const float* params = floatsIn(call, 0);
   const float* grads = floatsIn(call, 1);
   float* newParams = floatsOut(call, 0);
   const int64_t count = input(call, 0).elements;
-  if (a.momentum == 0) return [=] { plainSgdStep(a, count, params, grads, newParams); };
+  if (fixed.momentum == 0) return [=](const double* scalars) { plainSgdStep(at(scalars), count, params, grads, newParams); };
   const float* buffer = floatsIn(call, 2);
   float* newBuffer = floatsOut(call, 1);
-  return [=] { sgdStep(a, count, params, grads, buffer, newParams, newBuffer); };
+  return [=](const double* scalars) { sgdStep(at(scalars), count, params, grads, buffer, newParams, newBuffer); };
 }
 
 struct Adamw {
@@ -71,16 +78,13 @@ TANDEM_SIMD void adamwStep(const Adamw& a, int64_t count, const float* params, c
 }
 
 Work adamw(const Call& call) {
-  const double step = call.number("step");
-  if (!(step >= 1)) throw BadCall("adamw: step is " + std::to_string(step) + "; the first step is 1");
-  Adamw a{};
-  a.learningRate = call.number("learningRate");
-  a.beta1 = call.number("beta1");
-  a.beta2 = call.number("beta2");
-  a.epsilon = call.number("epsilon");
-  a.weightDecay = call.number("weightDecay");
-  a.correction1 = 1 - std::pow(a.beta1, step);
-  a.correction2 = 1 - std::pow(a.beta2, step);
+  Adamw fixed{};
+  fixed.beta1 = call.number("beta1");
+  fixed.beta2 = call.number("beta2");
+  fixed.epsilon = call.number("epsilon");
+  fixed.weightDecay = call.number("weightDecay");
+  const Scalar learningRate = call.scalar("learningRate");
+  const Scalar steps = call.scalar("step");
   const float* params = floatsIn(call, 0);
   const float* grads = floatsIn(call, 1);
   const float* m = floatsIn(call, 2);
@@ -89,7 +93,15 @@ Work adamw(const Call& call) {
   float* newM = floatsOut(call, 1);
   float* newV = floatsOut(call, 2);
   const int64_t count = input(call, 0).elements;
-  return [=] { adamwStep(a, count, params, grads, m, v, newParams, newM, newV); };
+  return [=](const double* scalars) {
+    const double step = steps(scalars);
+    if (!(step >= 1)) throw BadCall("adamw: step is " + std::to_string(step) + "; the first step is 1");
+    Adamw a = fixed;
+    a.learningRate = learningRate(scalars);
+    a.correction1 = 1 - std::pow(a.beta1, step);
+    a.correction2 = 1 - std::pow(a.beta2, step);
+    adamwStep(a, count, params, grads, m, v, newParams, newM, newV);
+  };
 }
 
 TANDEM_SIMD void nesterovStep(double learningRate, double momentum, int64_t count, const float* params,
@@ -104,7 +116,7 @@ TANDEM_SIMD void nesterovStep(double learningRate, double momentum, int64_t coun
 }
 
 Work outerNesterov(const Call& call) {
-  const double learningRate = call.number("learningRate");
+  const Scalar learningRate = call.scalar("learningRate");
   const double momentum = call.number("momentum");
   const float* params = floatsIn(call, 0);
   const float* buffer = floatsIn(call, 1);
@@ -112,7 +124,7 @@ Work outerNesterov(const Call& call) {
   float* newParams = floatsOut(call, 0);
   float* newBuffer = floatsOut(call, 1);
   const int64_t count = input(call, 0).elements;
-  return [=] { nesterovStep(learningRate, momentum, count, params, buffer, delta, newParams, newBuffer); };
+  return [=](const double* scalars) { nesterovStep(learningRate(scalars), momentum, count, params, buffer, delta, newParams, newBuffer); };
 }
 
 struct Slice {
@@ -129,7 +141,7 @@ Work squaredNorm(const Call& call) {
   std::vector<Slice> slices;
   for (size_t i = 0; i < call.inputs.size(); i++) slices.push_back({floatsIn(call, i), nullptr, call.inputs[i].elements});
   float* sum = floatsOut(call, 0);
-  return [=] {
+  return [=](const double*) {
     double total = 0;
     for (const Slice& slice : slices) total += squares(slice.from, slice.count);
     sum[0] = static_cast<float>(total);
@@ -150,7 +162,7 @@ Work clipByNorm(const Call& call) {
   for (size_t i = 0; i < call.outputs.size(); i++) {
     slices.push_back({floatsIn(call, i + 1), floatsOut(call, i), call.outputs[i].elements});
   }
-  return [=] {
+  return [=](const double*) {
     // Math.min: NaN if the norm is
     const double ratio = maxNorm / (std::sqrt(static_cast<double>(sum[0])) + 1e-6);
     const double factor = std::isnan(ratio) ? ratio : ratio < 1 ? ratio : 1;

@@ -31,10 +31,10 @@ Work pack(const Call& call) {
   const int64_t size = blockSize(call, elements);
   if constexpr (format == Scaled::int8) {
     int32_t* out = integersOut(call, 0);
-    return [=] { packBlocks(inp, out, scales, elements, size, format); };
+    return [=](const double*) { packBlocks(inp, out, scales, elements, size, format); };
   } else {
     float* out = floatsOut(call, 0);
-    return [=] { packBlocks(inp, out, scales, elements, size, format); };
+    return [=](const double*) { packBlocks(inp, out, scales, elements, size, format); };
   }
 }
 
@@ -55,10 +55,10 @@ Work unpack(const Call& call) {
   const int64_t size = blockSize(call, elements);
   if constexpr (format == Scaled::int8) {
     const int32_t* inp = integersIn(call, 0);
-    return [=] { unpackBlocks(inp, scales, out, elements, size); };
+    return [=](const double*) { unpackBlocks(inp, scales, out, elements, size); };
   } else {
     const float* inp = floatsIn(call, 0);
-    return [=] { unpackBlocks(inp, scales, out, elements, size); };
+    return [=](const double*) { unpackBlocks(inp, scales, out, elements, size); };
   }
 }
 
@@ -67,7 +67,7 @@ Work bfloat16(const Call& call) {
   const float* inp = floatsIn(call, 0);
   float* out = floatsOut(call, 0);
   const int64_t elements = input(call, 0).elements;
-  return [=] { std::copy(inp, inp + elements, out); };
+  return [=](const double*) { std::copy(inp, inp + elements, out); };
 }
 
 }  // namespace

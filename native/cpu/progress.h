@@ -22,9 +22,9 @@ constexpr int spins = 100;
 
 class Progress {
  public:
-  int32_t reached() const { return reached_.load(std::memory_order_seq_cst); }
+  int64_t reached() const { return reached_.load(std::memory_order_seq_cst); }
 
-  void raise(int32_t to) {
+  void raise(int64_t to) {
     reached_.store(to, std::memory_order_seq_cst);
     // Either this sees the waiter, or the waiter, which counts itself first, sees the new value.
     if (waiters_.load(std::memory_order_seq_cst) == 0) return;
@@ -32,7 +32,7 @@ class Progress {
     raised_.notify_all();
   }
 
-  void wait(int32_t until) {
+  void wait(int64_t until) {
     for (int i = 0; i < spins; i++) {
       if (reached() >= until) return;
       pause();
@@ -46,7 +46,7 @@ class Progress {
   }
 
  private:
-  std::atomic<int32_t> reached_{-1};
+  std::atomic<int64_t> reached_{0};
   std::atomic<int32_t> waiters_{0};
   std::mutex mutex_;
   std::condition_variable raised_;

@@ -45,9 +45,12 @@ Work rotate(const Call& call) {
   float* out = floatsOut(call, 0);
   const Shape& shape = input(call, 0).shape;
   const int64_t headWidth = call.integer("headWidth");
-  const Rotation r = {shape.at(0),   shape.at(1),           headWidth == 0 ? 0 : shape.at(2) / headWidth,
-                      headWidth / 2, call.integer("offset"), call.number("base")};
-  return [=] {
+  const Rotation fixed = {shape.at(0),   shape.at(1), headWidth == 0 ? 0 : shape.at(2) / headWidth,
+                          headWidth / 2, 0,           call.number("base")};
+  const Scalar offset = call.scalar("offset");
+  return [=](const double* scalars) {
+    Rotation r = fixed;
+    r.offset = static_cast<int64_t>(offset(scalars));
     std::vector<double> angles(static_cast<size_t>(2 * r.half));
     rotateTokens(r, inp, out, direction, angles.data(), angles.data() + r.half);
   };
@@ -63,7 +66,7 @@ Work rotateRows(const Call& call) {
   const double base = call.number("base");
   const std::vector<int64_t> positions = call.integers("positions");
   if (static_cast<int64_t>(positions.size()) > input(call, 0).shape.at(0)) throw BadCall("rope.rows: more positions than rows");
-  return [=] {
+  return [=](const double*) {
     std::vector<double> angles(static_cast<size_t>(headWidth));
     if (out != inp) std::copy(inp, inp + elements, out);
     for (size_t row = 0; row < positions.size(); row++) {

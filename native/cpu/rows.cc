@@ -31,7 +31,7 @@ Work concatRows(const Call& call) {
   const bool integers = isInteger(output(call, 0).dtype);
   const std::vector<Run> inputs = runsOf(call, call.inputs, integers);
   const Run out = runsOf(call, call.outputs, integers).at(0);
-  return [=] {
+  return [=](const double*) {
     int64_t at = 0;
     for (const Run& run : inputs) {
       copyElements(out.data + at * 4, run.data, run.elements);
@@ -45,7 +45,7 @@ Work splitRows(const Call& call) {
   const bool integers = isInteger(input(call, 0).dtype);
   const Run inp = runsOf(call, call.inputs, integers).at(0);
   const std::vector<Run> outputs = runsOf(call, call.outputs, integers);
-  return [=] {
+  return [=](const double*) {
     int64_t at = 0;
     for (const Run& run : outputs) {
       copyElements(run.data, inp.data + at * 4, run.elements);
@@ -60,7 +60,7 @@ Work lastToken(const Call& call) {
   const Run out = runsOf(call, call.outputs, integers).at(0);
   const Shape& shape = input(call, 0).shape;
   const int64_t batch = shape.at(0), time = shape.at(1), width = shape.at(2);
-  return [=] {
+  return [=](const double*) {
     for (int64_t b = 0; b < batch; b++) {
       copyElements(out.data + b * width * 4, inp.data + ((b + 1) * time - 1) * width * 4, width);
     }
@@ -72,7 +72,7 @@ Work argmax(const Call& call) {
   int32_t* out = integersOut(call, 0);
   const int64_t rows = rowsOf(input(call, 0));
   const int64_t width = widthOf(input(call, 0));
-  return [=] {
+  return [=](const double*) {
     for (int64_t row = 0; row < rows; row++) {
       int64_t best = 0;
       for (int64_t c = 1; c < width; c++) {
@@ -94,7 +94,7 @@ Work repack(const Call& call) {
   }
   const std::vector<Operand> inputs = call.inputs;
   const std::vector<Operand> outputs = call.outputs;
-  return [=] {
+  return [=](const double*) {
     size_t from = 0;
     int64_t used = 0;
     for (const Operand& out : outputs) {

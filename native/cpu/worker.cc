@@ -11,7 +11,7 @@ namespace tandem {
 
 namespace {
 
-const char* const laneNames[laneCount] = {"compute", "inter", "intra", "h2d", "d2h"};
+const char* const laneNames[laneCount] = {"compute", "inter", "intra", "h2d", "d2h", "values"};
 
 /** Names the thread for debuggers, and lets it sleep to the microsecond: emulated links need it. */
 void introduce(int rank, int lane) {
@@ -27,15 +27,8 @@ void introduce(int rank, int lane) {
 
 }  // namespace
 
-Worker::Worker(Shared& shared, int rank, int lane, std::array<Progress, laneCount>& peers, bool timed,
-               const std::function<void()>& onProgress)
-    : shared_(shared),
-      rank_(rank),
-      lane_(lane),
-      peers_(peers),
-      timed_(timed),
-      onProgress_(onProgress),
-      thread_([this] { loop(); }) {}
+Worker::Worker(RankLanes& lanes, int lane, const std::function<void()>& onProgress)
+    : lanes_(lanes), lane_(lane), onProgress_(onProgress), thread_([this] { loop(); }) {}
 
 Worker::~Worker() {
   {
@@ -46,12 +39,11 @@ Worker::~Worker() {
   thread_.join();
 }
 
-void Worker::submit(CpuTask& task, int32_t op, const Events& after) {
-  const int64_t position = task.nextPosition();
+void Worker::submit(Item item) {
   bool wake = false;
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back({&task, op, after, position});
+    queue_.push_back(std::move(item));
     queued_.store(queue_.size(), std::memory_order_release);
     wake = asleep_;
     asleep_ = false;
@@ -73,45 +65,42 @@ bool Worker::take(std::vector<Item>& batch) {
 }
 
 void Worker::loop() {
-  introduce(rank_, lane_);
+  introduce(lanes_.rank, lane_);
   std::vector<Item> batch;
   while (take(batch)) {
-    for (const Item& item : batch) runOne(item);
+    for (Item& item : batch) {
+      runOne(item);
+      item.own.reset();
+    }
     batch.clear();
   }
 }
 
 void Worker::runOne(const Item& item) {
-  for (int lane = 0; lane < laneCount; lane++) {
-    if (item.after[static_cast<size_t>(lane)] >= 0) peers_[static_cast<size_t>(lane)].wait(item.after[static_cast<size_t>(lane)]);
+  for (size_t lane = 0; lane < laneCount; lane++) {
+    if (item.after[lane] != noPoint) lanes_.progress[lane].wait(item.after[lane]);
   }
-  Run run{shared_, item.position, timed_ ? shared_.now() : 0};
-  if (!shared_.faulted()) {
-    try {
-      item.task->run(run);
-    } catch (const std::exception& error) {
-      shared_.fail("rank " + std::to_string(rank_) + ", op " + std::to_string(item.op) + ": " + error.what());
-    }
-  }
-  if (timed_) {
-    const int64_t end = shared_.now();
+  const int64_t start = runItem(item, lanes_);
+  if (item.more) return;
+  if (lanes_.timed && pointOf(opOf(item.at)) == item.at) {
+    const int64_t end = lanes_.shared.now();
     const std::lock_guard lock(timesMutex_);
-    times_.push_back({item.op, lane_, run.start, end});
+    times_.push_back({opOf(item.at), lane_, start, end});
   }
-  peers_[static_cast<size_t>(lane_)].raise(item.op);
+  lanes_.progress[static_cast<size_t>(lane_)].raise(item.at);
   // Whoever arms the watch looks at the progress afterwards: one of the two sees the other.
-  if (item.op >= watched_.load(std::memory_order_seq_cst)) {
+  if (item.at >= watched_.load(std::memory_order_seq_cst)) {
     watched_.store(nobody, std::memory_order_seq_cst);
     onProgress_();
   }
 }
 
-bool Worker::watch(int32_t op) {
-  const Progress& own = peers_[static_cast<size_t>(lane_)];
-  if (own.reached() >= op) return true;
+bool Worker::watch(Point point) {
+  const Progress& own = lanes_.progress[static_cast<size_t>(lane_)];
+  if (own.reached() >= point) return true;
   // A watch that is lost to the worker's reset was armed before its notification, which makes every watch be armed anew.
-  if (op < watched_.load(std::memory_order_seq_cst)) watched_.store(op, std::memory_order_seq_cst);
-  return own.reached() >= op;
+  if (point < watched_.load(std::memory_order_seq_cst)) watched_.store(point, std::memory_order_seq_cst);
+  return own.reached() >= point;
 }
 
 void Worker::takeTimes(std::vector<OpTime>& into) {

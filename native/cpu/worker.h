@@ -1,67 +1,37 @@
-// One lane: a thread that runs prepared ops first in, first out, each when its events are reached.
+// One lane with a thread of its own that runs prepared ops first in, first out, each when its events are reached.
 // Knows nothing of kernels, memory or other ranks.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <thread>
 #include <vector>
 
-#include "../backend.h"
-#include "progress.h"
-#include "shared.h"
+#include "lane.h"
 
 namespace tandem {
 
-/** What a running op may know and change of its run. */
-struct Run {
-  Shared& shared;
-  /** The op's place in its communicator's order; collectives only. */
-  int64_t position;
-  /** When the op started; a collective starts when all members are in place. */
-  int64_t start;
-};
-
-/** An op of the cpu backend. Throws for a fault that only values can show. */
-class CpuTask : public Task {
+class Worker : public Lane {
  public:
-  virtual void run(Run& run) = 0;
-  /** Called at submission, from the program's thread: the position that the run will be given. */
-  virtual int64_t nextPosition() { return 0; }
-};
-
-class Worker {
- public:
-  /** `peers` are all lanes of the rank, this one among them. */
-  Worker(Shared& shared, int rank, int lane, std::array<Progress, laneCount>& peers, bool timed,
-         const std::function<void()>& onProgress);
+  /** Throws std::system_error when the system gives no thread. */
+  Worker(RankLanes& lanes, int lane, const std::function<void()>& onProgress);
   /** Ends the thread once everything queued has passed: after a fault that is soon. */
-  ~Worker();
+  ~Worker() override;
 
-  void submit(CpuTask& task, int32_t op, const Events& after);
-  bool watch(int32_t op);
-  void takeTimes(std::vector<OpTime>& into);
+  void submit(Item item) override;
+  bool watch(Point point) override;
+  void takeTimes(std::vector<OpTime>& into) override;
 
  private:
-  struct Item {
-    CpuTask* task;
-    int32_t op;
-    Events after;
-    int64_t position;
-  };
-
   void loop();
   bool take(std::vector<Item>& batch);
   void runOne(const Item& item);
 
-  Shared& shared_;
-  const int rank_;
+  RankLanes& lanes_;
   const int lane_;
-  std::array<Progress, laneCount>& peers_;
-  const bool timed_;
   const std::function<void()>& onProgress_;
 
   std::mutex mutex_;
@@ -72,14 +42,28 @@ class Worker {
   bool asleep_ = false;
   bool ending_ = false;
 
-  static constexpr int32_t nobody = std::numeric_limits<int32_t>::max();
-  /** Whoever watches is told when the lane has ended this op. */
-  std::atomic<int32_t> watched_{nobody};
+  static constexpr Point nobody = std::numeric_limits<Point>::max();
+  /** Whoever watches is told when the lane has reached this point. */
+  std::atomic<Point> watched_{nobody};
 
   std::mutex timesMutex_;
   std::vector<OpTime> times_;
 
   std::thread thread_;
+};
+
+/** A lane that the system gave no thread: the machine has failed, and whatever is submitted has ended. */
+class DeadLane : public Lane {
+ public:
+  DeadLane(RankLanes& lanes, int lane) : progress_(lanes.progress[static_cast<size_t>(lane)]) {}
+  void submit(Item item) override {
+    if (!item.more) progress_.raise(item.at);
+  }
+  bool watch(Point) override { return true; }
+  void takeTimes(std::vector<OpTime>&) override {}
+
+ private:
+  Progress& progress_;
 };
 
 }  // namespace tandem

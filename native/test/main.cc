@@ -1,119 +1,21 @@
 // The native layer without Node, for sanitizers: drives ranks, lanes, collectives, faults and every kernel family through
 // rank.h, and checks results against plain loops. Exit code 1 when one is wrong.
 //   native/test/run.sh thread | address
-#include <atomic>
-#include <cmath>
-#include <condition_variable>
-#include <cstdio>
 #include <cstdlib>
-#include <mutex>
-#include <string>
 #include <thread>
 
 #include "../cpu/gemm.h"
-#include "../rank.h"
+#include "world.h"
 
 using namespace tandem;
 
+int tandem::failures = 0;
+
 namespace {
 
-int failures = 0;
-
-void expect(bool holds, const std::string& what) {
-  if (holds) return;
-  failures++;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-}
-
-/** Waits as JavaScript does: armed watches, and a call from any thread. */
-struct Waiter {
-  std::mutex mutex;
-  std::condition_variable told;
-  int calls = 0;
-
-  void progress() {
-    const std::lock_guard lock(mutex);
-    calls++;
-    told.notify_all();
-  }
-
-  void drain(std::vector<std::unique_ptr<Rank>>& ranks) {
-    for (auto& rank : ranks) {
-      for (int lane = 0; lane < laneCount; lane++) {
-        for (;;) {
-          std::unique_lock lock(mutex);
-          const int before = calls;
-          lock.unlock();
-          if (rank->watch(lane, rank->submitted(lane))) break;
-          lock.lock();
-          told.wait(lock, [&] { return calls != before; });
-        }
-      }
-    }
-  }
-};
-
-/** Machine and ranks; ranks end after the lanes that run what they prepared. */
-struct World {
-  Waiter waiter;
-  std::unique_ptr<Machine> machine;
-  std::vector<std::unique_ptr<Rank>> ranks;
-  int32_t nextTensor = 0;
-
-  explicit World(int count, std::vector<double> links = {}) {
-    MachineOptions options;
-    options.ranks = count;
-    options.h2dBytesPerSecond = options.d2hBytesPerSecond = HUGE_VAL;
-    options.linkBytesPerSecond = std::move(links);
-    options.timed = true;
-    options.onProgress = [this] { waiter.progress(); };
-    machine = openCpu(std::move(options));
-    for (int rank = 0; rank < count; rank++) {
-      ranks.push_back(std::make_unique<Rank>(machine->device(rank), HUGE_VAL, HUGE_VAL));
-    }
-  }
-  ~World() { machine.reset(); }
-
-  void drain() { waiter.drain(ranks); }
-
-  int32_t tensor(int rank, const Shape& shape, const std::vector<float>& values = {}, Dtype dtype = Dtype::float32,
-                 Place place = Place::device) {
-    const int32_t id = nextTensor++;
-    expect(ranks[static_cast<size_t>(rank)]->allocate(id, place, dtype, shape), "allocation");
-    if (!values.empty()) {
-      ranks[static_cast<size_t>(rank)]->write(id, values.data(), static_cast<int64_t>(values.size()), false);
-    }
-    return id;
-  }
-  int32_t integers(int rank, const Shape& shape, const std::vector<int32_t>& values) {
-    const int32_t id = tensor(rank, shape, {}, Dtype::int32);
-    ranks[static_cast<size_t>(rank)]->write(id, values.data(), static_cast<int64_t>(values.size()), true);
-    return id;
-  }
-  std::vector<float> values(int rank, int32_t id, size_t count) {
-    std::vector<float> result(count);
-    ranks[static_cast<size_t>(rank)]->read(id, result.data(), static_cast<int64_t>(count), false);
-    return result;
-  }
-};
-
-Call callOf(const char* kernel, int lane, std::map<std::string, Attribute> attributes = {}) {
-  Call call;
-  call.kernel = kernel;
-  call.lane = lane;
-  call.attributes = std::move(attributes);
-  return call;
-}
-
-std::vector<float> ramp(size_t count, float step = 0.01f) {
-  std::vector<float> values(count);
-  for (size_t i = 0; i < count; i++) values[i] = std::sin(static_cast<float>(i) * step);
-  return values;
-}
-
 /** Steps of a small training loop on every rank: products, an all-reduce on another lane, an update, copies to the host. */
-void training(int ranks, int steps) {
-  World world(ranks);
+void training(const On& on, int ranks, int steps) {
+  World world(on, ranks);
   std::vector<int> members;
   for (int rank = 0; rank < ranks; rank++) members.push_back(rank);
   struct State {
@@ -159,7 +61,7 @@ void training(int ranks, int steps) {
     if (step % 16 == 15) world.drain();
   }
   world.drain();
-  expect(!world.machine->fault().has_value(), world.machine->fault().value_or(""));
+  expect(!world.machine->fault().has_value(), world.fault());
   const auto first = world.values(0, states[0].weight, width * width);
   for (int rank = 1; rank < ranks; rank++) {
     const auto other = world.values(rank, states[static_cast<size_t>(rank)].weight, width * width);
@@ -173,9 +75,9 @@ void training(int ranks, int steps) {
 }
 
 /** All collectives, in several groups at once, on two lanes. */
-void collectives() {
+void collectives(const On& on) {
   constexpr int ranks = 4;
-  World world(ranks, {1e8});
+  World world(on, ranks, {1e8});
   const std::vector<int> members = {0, 1, 2, 3};
   const std::string none;
   for (int round = 0; round < 30; round++) {
@@ -217,15 +119,15 @@ void collectives() {
     own.submit(own.prepare(call, {last.back()}, {last.back()}), nullptr, 0);
   }
   world.drain();
-  expect(!world.machine->fault().has_value(), world.machine->fault().value_or(""));
+  expect(!world.machine->fault().has_value(), world.fault());
   for (int rank = 0; rank < ranks; rank++) {
     for (const float value : world.values(rank, last[static_cast<size_t>(rank)], 5)) expect(value == 10, "sum of ranks");
   }
 }
 
 /** A fault while others wait to meet, and a machine that ends with work queued. */
-void faults() {
-  World world(2);
+void faults(const On& on) {
+  World world(on, 2);
   Rank& first = *world.ranks[0];
   const int32_t tokens = world.integers(0, {2}, {0, 9});
   const int32_t weight = world.tensor(0, {3, 4}, ramp(12));
@@ -237,9 +139,9 @@ void faults() {
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   first.submit(first.prepare(callOf("embedding.forward", 0), {tokens, weight}, {out}), nullptr, 0);
   world.drain();
-  expect(world.machine->fault().value_or("").find("token 9") != std::string::npos, "the fault is the token's");
+  expect(world.fault().find("token 9") != std::string::npos, "the fault is the token's");
 
-  World left(2);
+  World left(on, 2);
   Rank& queued = *left.ranks[0];
   const int32_t x = left.tensor(0, {1000}, ramp(1000));
   const int32_t copy = queued.prepare(callOf("scale", 0, {{"factor", 0.5}}), {x}, {x});
@@ -249,8 +151,8 @@ void faults() {
 }
 
 /** Families with the most index arithmetic, at sizes that are no multiple of anything. */
-void kernels() {
-  World world(1);
+void kernels(const On& on) {
+  World world(on, 1);
   Rank& own = *world.ranks[0];
   const auto run = [&](Call call, std::vector<int32_t> reads, std::vector<int32_t> writes) {
     own.submit(own.prepare(std::move(call), reads, writes), nullptr, 0);
@@ -305,7 +207,7 @@ void kernels() {
   run(callOf("moe_dispatch.forward", 0, {{"topK", 2.0}}), {tokens, slots}, {sorted});
   run(callOf("grouped_linear.forward", 0), {sorted, experts, counts}, {hidden});
   world.drain();
-  expect(!world.machine->fault().has_value(), world.machine->fault().value_or(""));
+  expect(!world.machine->fault().has_value(), world.fault());
   const auto result = world.values(0, hidden, 80 * 7);
   for (const float value : result) expect(std::isfinite(value), "finite");
 }
@@ -313,10 +215,13 @@ void kernels() {
 }  // namespace
 
 int main() {
-  kernels();
-  training(3, 200);
-  collectives();
-  faults();
+  for (const On& on : {On{"cpu"}, On{"deferred", 1}}) {
+    kernels(on);
+    training(on, 3, on.backend == "cpu" ? 200 : 40);
+    collectives(on);
+    faults(on);
+  }
+  deferredPrograms();
   std::printf(failures == 0 ? "native: all checks hold\n" : "native: %d checks failed\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -171,6 +171,7 @@ const breakages: ReadonlyArray<{
           return Float32Array.of(0.5, 0.25, 0)
         }
       }
+      rank.whenRead = (tensor, then) => then(rank.read(tensor))
     },
     caught: { decisions: false },
     message: /load 3|call/
@@ -178,11 +179,11 @@ const breakages: ReadonlyArray<{
   {
     name: "a wrong eviction: the wrong slot makes room",
     breakage: (rank) => {
-      const read = rank.read.bind(rank)
-      rank.read = (tensor) => {
-        const values = read(tensor)
-        return tensor.name === "used" && values[0] === -1 ? Float32Array.of(1, 0, 0) : values
-      }
+      const whenRead = rank.whenRead.bind(rank)
+      rank.whenRead = (tensor, then) =>
+        whenRead(tensor, (values) =>
+          then(tensor.name === "used" && values[0] === -1 ? Float32Array.of(1, 0, 0) : values)
+        )
     },
     caught: { decisions: false },
     message: /load 3/

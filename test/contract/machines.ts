@@ -60,21 +60,25 @@ const simulator: ContractMachine = {
   hostTime: false
 }
 
-const executor: ContractMachine = {
-  name: "the executor's cpu backend",
+const executor = (backend: string): ContractMachine => ({
+  name: `the executor's ${backend} backend`,
   run: (ranks, program, { seconds, ...options } = {}) =>
     execute({
       world: flatWorld(ranks),
       program,
+      backend,
       record: true,
       ...(seconds === undefined ? {} : { prepare: (_, { label }) => ({ seconds: seconds(label) }) }),
       ...options
     }),
   describe: describeNative,
   hostTime: true
-}
+})
 
-const machines: ReadonlyArray<ContractMachine> = [simulator, executor]
+const added = process.env["TANDEM_BACKEND"] ?? ""
+const backends = ["cpu", "deferred", ...(added === "" ? [] : [added])]
+
+const machines: ReadonlyArray<ContractMachine> = [simulator, ...backends.map(executor)]
 
 /** One part of the contract, on every machine. */
 export const describeContract = (name: string, body: (machine: ContractMachine) => void): void => {

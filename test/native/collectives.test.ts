@@ -316,14 +316,16 @@ describeNative("collectives between ranks", () => {
         [collectives.all_reduce, {}, [4], [4]],
         [collectives.broadcast, {}, [4], [4]]
       )
-      expect(fault).toMatch(/group "world": member 1 submitted broadcast, member 0 all_reduce/)
+      expect(fault?.kind).toBe("collective")
+      expect(fault?.message).toMatch(/group "world": member 1 submitted broadcast, member 0 all_reduce/)
     })
     it("another size", async () => {
       const fault = await faultOf(
         [collectives.all_reduce, {}, [4], [4]],
         [collectives.all_reduce, {}, [5], [5]]
       )
-      expect(fault).toMatch(/member 1 has 5 values at operand 0, member 0 4/)
+      expect(fault?.kind).toBe("collective")
+      expect(fault?.message).toMatch(/member 1 has 5 values at operand 0, member 0 4/)
     })
     it("counts that do not match", async () => {
       const uneven = (sendCounts: string, receiveCounts: string): Attributes => ({
@@ -335,7 +337,8 @@ describeNative("collectives between ranks", () => {
         [collectives.all_to_all, uneven("1,2", "1,3"), [3], [4]],
         [collectives.all_to_all, uneven("4,0", "2,0"), [4], [2]]
       )
-      expect(fault).toMatch(/rank 1 sends 4 rows to rank 0, which expects 3/)
+      expect(fault?.kind).toBe("collective")
+      expect(fault?.message).toMatch(/rank 1 sends 4 rows to rank 0, which expects 3/)
     })
   })
 

@@ -48,7 +48,15 @@ const exact: ReadonlySet<string> = new Set<KernelName>([
   ...(["moe_inverse_order.backward_gate", "soft_order.forward", "soft_inverse_order.forward"] as const),
   ...(["soft_order.backward_mix", "cosine_scores.forward", "random_normal"] as const),
   ...(["cosine_scores.backward_input", "cosine_scores.backward_weight"] as const),
-  ...(["concat_rows", "split_rows", "last_token", "argmax", "repack", "token_windows"] as const),
+  ...([
+    "concat_rows",
+    "split_rows",
+    "last_token",
+    "argmax",
+    "repack",
+    "token_windows",
+    "normal_values"
+  ] as const),
   ...(["kv.append", "kv.evict", "kv.gather", "kv.place", "kv.pool_scores", "kv.chunk_scores"] as const),
   ...(["kv.shot_scores", "kv.top_tokens", "kv.sink_tokens", "kv.top_chunks", "kv.top_shots"] as const),
   ...(["sgd", "outer_nesterov", "clip_by_norm"] as const),
@@ -163,12 +171,15 @@ describeNative("native kernels", () => {
 
   it("are all of the catalogue, and there is a case for each", () => {
     const info = nativeInfo()
-    const native = "missing" in info ? [] : info.kernels
-    // A composite without a kernel of its own is its parts.
-    const apart = Object.values<Kernel>(kernels).filter(
-      ({ name, expand }) => expand === undefined || native.includes(name)
-    )
-    expect(native.toSorted()).toEqual(apart.map(({ name }) => name).toSorted())
+    const backends = "missing" in info ? [] : info.backends
+    for (const backend of backends) {
+      // A composite without a kernel of its own is its parts.
+      const apart = Object.values<Kernel>(kernels).filter(
+        ({ name, expand }) => expand === undefined || backend.kernels.includes(name)
+      )
+      expect(backend.kernels.toSorted()).toEqual(apart.map(({ name }) => name).toSorted())
+    }
+    const native = backends.find(({ name }) => name === "cpu")!.kernels
     const untested = native.filter((name) => !(name in kernelCases))
     expect(untested.toSorted()).toEqual(
       [...Object.keys(collectives), "barrier", "d2d", "d2h", "h2d", "profiled"].toSorted()

@@ -276,7 +276,13 @@ describeNative("faults", () => {
       }
       submitAfter(rank!, lonely, [0])
       await drained(rank!)
-      expect(session.fault).toBe("rank 0, op 0: embedding.forward: token 7 outside the vocabulary of 3")
+      expect(session.fault).toEqual({
+        kind: "value",
+        rank: 0,
+        op: 0,
+        peer: -1,
+        message: "embedding.forward: token 7 outside the vocabulary of 3"
+      })
     })
   })
 
