@@ -52,6 +52,10 @@ export interface Host {
   readonly loader: Loader
   /** For planners that simulate; absent where there is no simulator, as in `exec train`. */
   readonly simulator?: Simulator | undefined
+  /** Of what a schedule puts side by side, only these; all where absent. */
+  readonly only?: ReadonlyArray<string> | undefined
+  /** Told before each of several long parts. */
+  readonly progress?: ((done: number, all: number, next: string) => void) | undefined
 }
 
 /** What a finished simulation comes to. */

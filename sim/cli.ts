@@ -112,6 +112,7 @@ sim
   .description("show what the algorithm's planner decides, and what other planners would")
   .argument("<scenario>", "scenario file")
   .addOption(setOption())
+  .option("--algorithms <names>", "of offloaded experts: only these, such as lru,lfu,layer-ring")
   .addOption(jsonOption())
   .action(
     ending(async (file: string, options: ScheduleCommandOptions) =>

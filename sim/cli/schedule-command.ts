@@ -5,11 +5,14 @@ import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { section } from "../../scenarios/table.ts"
+import { InputError } from "../../core/input-error.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { terminalProgress } from "../../scenarios/cli/progress.ts"
 
 export interface ScheduleCommandOptions {
   readonly set: ReadonlyArray<string>
   readonly json?: boolean
+  readonly algorithms?: string
 }
 
 export const scheduleCommand = (file: string, options: ScheduleCommandOptions): Promise<number> =>
@@ -17,7 +20,25 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       const family = familyOf(scenario)
-      const told = yield* Effect.mapError(family.schedule(scenario, file, hostOf(new Loader())), locate)
+      if (options.algorithms !== undefined && scenario.task !== "expert-offload") {
+        return yield* new InputError({
+          file: "--algorithms",
+          field: "",
+          value: options.algorithms,
+          accepted:
+            "a scenario of task expert-offload: other schedules are of one algorithm, which --set algorithm names"
+        })
+      }
+      const progress = terminalProgress("schedule")
+      const host = {
+        ...hostOf(new Loader()),
+        only: options.algorithms?.split(",").map((name) => name.trim()),
+        progress: progress.update
+      }
+      const told = yield* Effect.ensuring(
+        Effect.mapError(family.schedule(scenario, file, host), locate),
+        Effect.sync(() => progress.end())
+      )
       const warnings = family.ignored(scenario)
       return said(
         options.json === true

@@ -101,6 +101,25 @@ const bypassSearch = (demand: Demand, slots: number): number => {
   })
 }
 
+/** What a call needs is there together; whoever else was there may stay. */
+const pinnedSearch = ({ shape, calls }: Demand, slots: number): number => {
+  const all = 2 ** (shape.layers * shape.experts)
+  let costs = new Map<number, number>([[0, 0]])
+  for (const { needed } of calls) {
+    const wanted = maskOf(needed)
+    const after = new Map<number, number>()
+    for (const [state, cost] of costs) {
+      const paid = cost + bits(wanted & ~state)
+      for (let next = 0; next < all; next++) {
+        if ((next & wanted) !== wanted || (next & ~(state | wanted)) !== 0 || bits(next) > slots) continue
+        after.set(next, Math.min(paid, after.get(next) ?? Infinity))
+      }
+    }
+    costs = after
+  }
+  return Math.min(...costs.values())
+}
+
 const small = fc.oneof(
   demand({ maxLayers: 2, maxExperts: 3, maxSteps: 4 }),
   demand({ maxLayers: 1, maxExperts: 5, maxSteps: 7 })
@@ -125,6 +144,25 @@ describe("the optimum", () => {
     )
     expect(contended).toBeGreaterThan(40)
     expect(apart).toBeGreaterThan(10)
+  })
+
+  it("equals exhaustive search where what a call needs stays until it has ended", () => {
+    let dearer = 0
+    let fitting = 0
+    fc.assert(
+      fc.property(small, slotCounts, (instance, slots) => {
+        const pinned = fewestLoads(instance, slots, "shared", "pinned")
+        const forced = fewestLoads(instance, slots, "shared", "forced")
+        const fits = instance.calls.every(({ needed }) => needed.length <= slots)
+        expect(pinned).toBe(fits ? pinnedSearch(instance, slots) : forced)
+        expect(pinned).toBeGreaterThanOrEqual(forced)
+        if (fits) fitting++
+        if (pinned > forced) dearer++
+      }),
+      { numRuns: 300 }
+    )
+    expect(fitting).toBeGreaterThan(100)
+    expect(dearer).toBeGreaterThan(5)
   })
 
   it("is what the strategy of that name loads", () => {

@@ -12,7 +12,9 @@ export type SlotScope = "shared" | "per-layer"
  *
  * `bypass` (the default): a slot's worth of staging beside them for experts that are used and forgotten. Since staging only
  * adds room, it bounds every schedule that has those slots for everything, prefetching ones included. `forced`: no
- * staging; each load takes a slot from an expert that the call has no more need of.
+ * staging; each load takes a slot from an expert that the call has no more need of, be it one that the call has computed
+ * already: every policy may do the same. `pinned`: forced, where what a call needs stays until the call has ended, which is
+ * how caches that serve a whole layer at once work; where a call needs more than the slots that cannot be, and it is forced.
  */
 export const fewestLoads = (
   demand: Demand,
@@ -29,7 +31,9 @@ export const fewestLoads = (
   return loads
 }
 
-const fewestOf = (demand: Demand, slots: number, admission: Admission): number => {
+const fewestOf = (demand: Demand, slots: number, wanted: Admission): number => {
+  const fits = demand.calls.every(({ needed }) => needed.length <= slots)
+  const admission = wanted === "pinned" && !fits ? "forced" : wanted
   const cache = new ExpertCache({
     shape: demand.shape,
     pools: [{ slots, policy: new Furthest(futureOf(demand), admission) }],

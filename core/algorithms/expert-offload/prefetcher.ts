@@ -145,11 +145,15 @@ export class SimilarStep implements Prefetcher {
 
   after(_: LayerCall, cache: ExpertCache, sink: CacheSink): void {
     let left = this.#window
+    const full = new Set<number>()
     for (const id of this.#matrices.expected()) {
       if (left === 0) return
-      if (cache.resident(id)) continue
+      const pool = cache.poolOf(id)
+      if (full.has(pool) || cache.resident(id)) continue
       const score = this.#matrices.score(id)
+      // Whom nobody makes room for has a higher score than those after it: nor will anybody for them, of the same slots.
       if (cache.prefetch(id, (other) => this.#matrices.score(other) >= score, sink)) left--
+      else full.add(pool)
     }
   }
 }

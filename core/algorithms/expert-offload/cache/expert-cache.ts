@@ -95,7 +95,7 @@ export class ExpertCache {
    */
   request(call: LayerCall, sink: CacheSink): void {
     const { needed, layer } = call
-    const pool = this.#poolOf(layer)
+    const pool = this.#poolOfLayer(layer)
     const { policy } = this.#pools[pool]!
     policy.called?.(call)
     const uses: Array<ExpertId> = []
@@ -141,7 +141,7 @@ export class ExpertCache {
    */
   prefetch(id: ExpertId, keep: MayLeave, sink: CacheSink): boolean {
     if (this.resident(id)) return false
-    const pool = this.#poolOf(Math.floor(id / this.shape.experts))
+    const pool = this.poolOf(id)
     const slot = this.#bring(
       id,
       pool,
@@ -155,7 +155,12 @@ export class ExpertCache {
 
   readonly #computed: MayLeave = (id) => this.#pending[id] === 0
 
-  #poolOf(layer: number): number {
+  /** Which slots an expert may lie in: the same number for those that share them. */
+  poolOf(id: ExpertId): number {
+    return this.#poolOfLayer(Math.floor(id / this.shape.experts))
+  }
+
+  #poolOfLayer(layer: number): number {
     return this.#pools.length === 1 ? 0 : layer
   }
 

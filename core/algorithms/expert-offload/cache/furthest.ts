@@ -14,15 +14,17 @@ export const futureOf = ({ shape, calls }: Demand): Future => {
 
 /**
  * `forced`: every expert that is loaded takes a slot of the cache. `bypass`: one that would be needed last of all passes
- * through a staging slot, so that nobody leaves for it.
+ * through a staging slot, so that nobody leaves for it. `pinned`: forced, and an expert that the present call needs does not
+ * leave before the call has ended; no call may need more experts than there are slots.
  */
-export type Admission = "forced" | "bypass"
+export type Admission = "forced" | "bypass" | "pinned"
 
 export class Furthest implements ReplacementPolicy {
   readonly #future: Future
   readonly #admission: Admission
   // How many of an expert's uses have been announced.
   readonly #past: Int32Array
+  #needed: ReadonlySet<ExpertId> = new Set()
   readonly #residents = new Set<ExpertId>()
 
   /** `called` must be told of the demand's calls in order. */
@@ -34,11 +36,13 @@ export class Furthest implements ReplacementPolicy {
 
   called({ needed }: LayerCall): void {
     for (const id of needed) this.#past[id]!++
+    if (this.#admission === "pinned") this.#needed = new Set(needed)
   }
 
   hit(): void {}
 
   replace(incoming: ExpertId, mayLeave: MayLeave): Decision {
+    if (this.#admission === "pinned") return this.#pinned()
     let furthest: ExpertId | undefined
     for (const id of this.#residents) {
       const further = furthest === undefined ? 1 : this.#compare(id, furthest)
@@ -49,6 +53,16 @@ export class Furthest implements ReplacementPolicy {
       if (furthest === undefined || this.#compare(incoming, furthest) >= 0) return "bypass"
     }
     return furthest !== undefined && mayLeave(furthest) ? furthest : "wait"
+  }
+
+  /** Belady's choice among those that the call does not need; there is one where the call's experts all have room. */
+  #pinned(): Decision {
+    const next = (id: ExpertId): number => this.#future[id]![this.#past[id]!] ?? Infinity
+    let furthest: ExpertId | undefined
+    for (const id of this.#residents) {
+      if (!this.#needed.has(id) && (furthest === undefined || next(id) > next(furthest))) furthest = id
+    }
+    return furthest ?? "wait"
   }
 
   loaded(id: ExpertId): void {

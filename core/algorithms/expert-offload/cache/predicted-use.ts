@@ -6,19 +6,34 @@ import type { MayLeave, ReplacementPolicy } from "./policy.ts"
 
 /** What is predicted of the rest of the present step, and how far the step has come. Shared by policy and prefetcher. */
 export class Outlook {
-  readonly #shape: ExpertShape
+  readonly shape: ExpertShape
   readonly #wanted: Uint8Array
   /** The layer whose call is being served; -1 before the first. */
   #layer = -1
+  #version = 0
 
   constructor(shape: ExpertShape) {
-    this.#shape = shape
+    this.shape = shape
     this.#wanted = new Uint8Array(shape.layers * shape.experts)
   }
 
   begin(): void {
     this.#layer = -1
+    this.#version++
     this.#wanted.fill(0)
+  }
+
+  get layer(): number {
+    return this.#layer
+  }
+
+  /** Another number whenever what is predicted has changed. */
+  get version(): number {
+    return this.#version
+  }
+
+  wants(id: ExpertId): boolean {
+    return this.#wanted[id] === 1
   }
 
   reached(layer: number): void {
@@ -26,7 +41,8 @@ export class Outlook {
   }
 
   expect(layer: number, predicted: ReadonlyArray<ExpertId>): void {
-    const { experts } = this.#shape
+    const { experts } = this.shape
+    this.#version++
     this.#wanted.fill(0, layer * experts, (layer + 1) * experts)
     for (const id of predicted) this.#wanted[id] = 1
   }
@@ -36,7 +52,7 @@ export class Outlook {
    * next at the earliest.
    */
   distance(id: ExpertId): number {
-    const { layers, experts } = this.#shape
+    const { layers, experts } = this.shape
     const ahead = Math.floor(id / experts) - this.#layer
     return ahead > 0 && this.#wanted[id] === 1 ? ahead : layers + ahead
   }
@@ -48,10 +64,16 @@ export class Outlook {
  */
 export class PredictedUse implements ReplacementPolicy {
   readonly #outlook: Outlook
-  readonly #lru = new Lru()
+  /** Residents of each layer, least recently used first: all of a layer are as far away, but for what is wanted. */
+  readonly #residents: ReadonlyArray<Lru>
+  /** Of each layer's residents, how many are not wanted; as of `#version`. */
+  readonly #unwanted: Int32Array
+  #version = -1
 
   constructor(outlook: Outlook) {
     this.#outlook = outlook
+    this.#residents = Array.from({ length: outlook.shape.layers }, () => new Lru())
+    this.#unwanted = new Int32Array(outlook.shape.layers)
   }
 
   called({ layer }: LayerCall): void {
@@ -59,28 +81,54 @@ export class PredictedUse implements ReplacementPolicy {
   }
 
   hit(id: ExpertId): void {
-    this.#lru.hit(id)
+    this.#of(id).hit(id)
   }
 
   replace(_: ExpertId, mayLeave: MayLeave): ExpertId | "wait" {
-    let victim: ExpertId | "wait" = "wait"
-    let furthest = -1
-    for (const id of this.#lru.residents) {
-      const distance = this.#outlook.distance(id)
-      if (distance > furthest && mayLeave(id)) {
-        victim = id
-        furthest = distance
+    const { layer: present, shape } = this.#outlook
+    this.#count()
+    // The last layer first: whoever is not wanted there comes in the next step, and that last of all.
+    for (let layer = shape.layers - 1; layer >= 0; layer--) {
+      if (layer > present && this.#unwanted[layer] === 0) continue
+      for (const id of this.#residents[layer]!.residents) {
+        if ((layer <= present || !this.#outlook.wants(id)) && mayLeave(id)) return id
       }
     }
-    return victim
+    for (let layer = shape.layers - 1; layer > present; layer--) {
+      for (const id of this.#residents[layer]!.residents) {
+        if (this.#outlook.wants(id) && mayLeave(id)) return id
+      }
+    }
+    return "wait"
   }
 
   loaded(id: ExpertId): void {
-    this.#lru.loaded(id)
+    this.#of(id).loaded(id)
+    if (!this.#outlook.wants(id)) this.#unwanted[this.#layerOf(id)]!++
   }
 
   evicted(id: ExpertId): void {
-    this.#lru.evicted(id)
+    this.#of(id).evicted(id)
+    if (!this.#outlook.wants(id)) this.#unwanted[this.#layerOf(id)]!--
+  }
+
+  #layerOf(id: ExpertId): number {
+    return Math.floor(id / this.#outlook.shape.experts)
+  }
+
+  #of(id: ExpertId): Lru {
+    return this.#residents[this.#layerOf(id)]!
+  }
+
+  /** Counts anew where what is wanted has changed. */
+  #count(): void {
+    if (this.#version === this.#outlook.version) return
+    this.#version = this.#outlook.version
+    for (const [layer, own] of this.#residents.entries()) {
+      let unwanted = 0
+      for (const id of own.residents) if (!this.#outlook.wants(id)) unwanted++
+      this.#unwanted[layer] = unwanted
+    }
   }
 }
 
