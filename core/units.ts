@@ -4,7 +4,8 @@
 // Case rules, for every quantity:
 // - `b` and `bit` are bits, `B` is bytes (8 bits). They are never guessed from one another.
 // - Decimal prefixes are powers of 1000: k (or K), M, G, T, P. Binary prefixes are powers of 1024: Ki, Mi, Gi, Ti, Pi.
-// - A lower-case m, g, t or p is read as mega, giga, ... only before the whole word `bit` (tc writes "10gbit"). `bps` is
+// - A lower-case m, g, t or p is read as mega, giga, ... only before the whole word `bit` (tc writes "10gbit") and before
+//   `flop`, which is read in any case. `bps` is
 //   bits per second, but "10gbps" is refused: tc reads it as gigabytes per second and network people as gigabits.
 // - Spaces around the unit do not matter. Numbers may have a fraction and an exponent ("1.5e-3 s").
 
@@ -159,13 +160,15 @@ export const parseSeconds: (input: string | number) => Result.Result<number, Uni
   }
 )
 
-/** FLOP per second of a rate: "990TFLOP/s", "19.5 TFLOPS"; a bare number is FLOP/s. */
+/** FLOP per second of a rate, in any case: "990TFLOP/s", "19.5 TFLOPS", "312 Tflop/s"; a bare number is FLOP/s. */
 export const parseFlops: (input: string | number) => Result.Result<number, UnitFailure> = parser(
   "flops",
   (amount, unit) => {
     if (unit === "") return amount
-    const match = /^([kKMGTP]?)(?:FLOPs?\/s|FLOPS)$/u.exec(unit)
-    const factor = match === null ? undefined : prefixFactor(match[1] ?? "")
+    // Before this word no prefix can be mistaken, whatever its case: nobody counts thousandths of operations.
+    const match = /^([kmgtp]?)flop(?:s?\/s|s)$/iu.exec(unit)
+    const prefix = (match?.[1] ?? "").toUpperCase()
+    const factor = match === null ? undefined : prefixFactor(prefix === "K" ? "k" : prefix)
     return factor === undefined ? unknownUnit(unit) : amount * factor
   }
 )

@@ -22,7 +22,9 @@ const dtypeCodes: Readonly<Record<Dtype, number>> = {
   float8: 3,
   float4: 4,
   int8: 5,
-  int32: 6
+  int32: 6,
+  // A size for simulations; the native layer knows no such code and refuses it.
+  mxfp4: 7
 }
 
 /** What is built in, or why the addon is missing and how to get it. Never throws. */

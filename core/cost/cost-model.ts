@@ -72,11 +72,17 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   }
 
   /** The sum of what the pieces take; undefined unless every piece is known. */
-  const fromParts = (parts: ReadonlyArray<Part>, dtype: Dtype): Cost | undefined => {
+  const fromParts = (parts: ReadonlyArray<Part>, dtype: Dtype, movedBytes: number): Cost | undefined => {
+    // Weights kept narrower than they are computed with move fewer bytes than the products by themselves would.
+    const plainBytes = parts.reduce(
+      (bytes, { measure, sizes, times }) => bytes + times * loadOf(measure, sizes, dtypeBits[dtype]).bytes,
+      0
+    )
+    const share = movedBytes < 0.9 * plainBytes ? movedBytes / plainBytes : 1
     let sum = exactly(0)
     for (const { measure, sizes, times } of parts) {
       const { flops16, bytes } = loadOf(measure, sizes, dtypeBits[dtype])
-      const work = { flops: (flops16 * 16) / dtypeBits[dtype], readBytes: bytes, writtenBytes: 0 }
+      const work = { flops: (flops16 * 16) / dtypeBits[dtype], readBytes: bytes * share, writtenBytes: 0 }
       const cost = fromSources({ kernel: { name: "" }, measure, sizes, dtype, work })
       if (cost === undefined) return undefined
       const told = sum.provenance === "exact" ? cost : sum
@@ -103,7 +109,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
     const known =
       parts === undefined || sources.some((source) => source.knows(kernel.name))
         ? fromSources(launch)
-        : (fromParts(parts, dtype) ?? fromSources(launch))
+        : (fromParts(parts, dtype, work.readBytes + work.writtenBytes) ?? fromSources(launch))
     if (known !== undefined) return known
     if (device === undefined) {
       return { seconds: 0, provenance: "free", detail: "no measurement and no device: counted as 0 s" }

@@ -84,6 +84,10 @@ export const round = (dtype: Dtype): ((x: number) => number) => {
       return (x) => roundInteger(x, -128, 127)
     case "int32":
       return (x) => roundInteger(x, -(2 ** 31), 2 ** 31 - 1)
+    case "mxfp4":
+      throw new RangeError(
+        "mxfp4: 32 numbers share a scale, so none is rounded by itself; sizes alone are known"
+      )
     default: {
       const format = formats[dtype]
       return (x) => roundFloat(x, format)

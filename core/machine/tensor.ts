@@ -1,7 +1,8 @@
 // Typed handles to memory of one rank. A handle has a shape and a place; whether data stands behind it is the
 // machine's business. Knows nothing of ops, lanes or time.
 
-export type Dtype = "float32" | "bfloat16" | "float16" | "float8" | "float4" | "int8" | "int32"
+/** `mxfp4`: four bits and, for each 32 numbers, a scale of eight (OCP Microscaling). */
+export type Dtype = "float32" | "bfloat16" | "float16" | "float8" | "float4" | "mxfp4" | "int8" | "int32"
 
 /** Bits of one element. */
 export const dtypeBits: Readonly<Record<Dtype, number>> = {
@@ -10,6 +11,7 @@ export const dtypeBits: Readonly<Record<Dtype, number>> = {
   float16: 16,
   float8: 8,
   float4: 4,
+  mxfp4: 4.25,
   int8: 8,
   int32: 32
 }

@@ -8,9 +8,18 @@ export interface DecoderSizes {
   readonly heads: number
   /** Heads of keys and values, which several query heads share. */
   readonly kvHeads: number
+  /** Default: width / heads. Many models' heads together are wider, or narrower, than the model. */
+  readonly headWidth?: number | undefined
 }
 
-export const headWidthOf = ({ width, heads }: Pick<DecoderSizes, "width" | "heads">): number => width / heads
+export const headWidthOf = ({
+  width,
+  heads,
+  headWidth = width / heads
+}: Pick<DecoderSizes, "width" | "heads" | "headWidth">): number => headWidth
+
+/** Width of all queries of a token. */
+export const queryWidthOf = (sizes: DecoderSizes): number => sizes.heads * headWidthOf(sizes)
 
 /** Width of all keys (or values) of a token: grouped queries store key/value heads, not query heads. */
 export const kvWidthOf = (sizes: DecoderSizes): number => sizes.kvHeads * headWidthOf(sizes)
@@ -27,13 +36,13 @@ export const normEpsilon = 1e-5
 /** Weights of a layer without its feed-forward part, in the order of the forward pass, named as Hugging Face names them. */
 export const attentionWeightShapes = (sizes: DecoderSizes) => {
   const { width } = sizes
-  const kv = kvWidthOf(sizes)
+  const [q, kv] = [queryWidthOf(sizes), kvWidthOf(sizes)]
   return {
     input_layernorm: [width],
-    "self_attn.q_proj": [width, width],
+    "self_attn.q_proj": [q, width],
     "self_attn.k_proj": [kv, width],
     "self_attn.v_proj": [kv, width],
-    "self_attn.o_proj": [width, width],
+    "self_attn.o_proj": [width, q],
     post_attention_layernorm: [width]
   } as const
 }

@@ -11,6 +11,7 @@ import {
   decoderLayer,
   kvWidthOf,
   normEpsilon,
+  queryWidthOf,
   type DecoderSizes,
   type NormName,
   type ProjectionName
@@ -49,15 +50,15 @@ export const activationSpec =
 /** Activations of a layer but for its feed-forward part. */
 export const attentionSpecs = (spec: ReturnType<typeof activationSpec>, sizes: DecoderSizes) => {
   const { width } = sizes
-  const kv = kvWidthOf(sizes)
+  const [query, kv] = [queryWidthOf(sizes), kvWidthOf(sizes)]
   return {
     x: spec("x", [width]),
     normed: spec("normed", [width]),
     rstd: spec("rstd", [], "float32"),
-    q: spec("q", [width]),
+    q: spec("q", [query]),
     k: spec("k", [kv]),
     v: spec("v", [kv]),
-    mixed: spec("mixed", [width]),
+    mixed: spec("mixed", [query]),
     projected: spec("projected", [width])
   }
 }

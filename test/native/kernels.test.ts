@@ -73,7 +73,9 @@ const gridStep: Readonly<Record<Dtype, number>> = {
   float8: 2 ** -3,
   float4: 1,
   int8: 0,
-  int32: 0
+  int32: 0,
+  // Computed with nowhere.
+  mxfp4: Number.NaN
 }
 const tolerance = 1e-5
 

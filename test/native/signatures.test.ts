@@ -17,7 +17,9 @@ const codes: Readonly<Record<Dtype, number>> = {
   float8: 3,
   float4: 4,
   int8: 5,
-  int32: 6
+  int32: 6,
+  // No kernel declares it.
+  mxfp4: 7
 }
 
 /** The catalogue as native/catalogue.cc includes it. */

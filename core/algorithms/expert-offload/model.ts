@@ -17,6 +17,8 @@ export interface MoeModel extends ExpertShape, DecoderSizes {
   readonly vocabulary: number
   /** Of weights, activations and cache. */
   readonly dtype: Dtype
+  /** Of the experts' weights, where they are kept narrower and widened as they are used. Default: `dtype`. */
+  readonly expertDtype?: Dtype | undefined
 }
 
 /** Sizes as published; the sources are in docs/expert-offload.md. */
@@ -46,6 +48,106 @@ export const moeModels = {
     gated: true,
     normalize: true,
     vocabulary: 50257,
+    dtype: "bfloat16"
+  },
+  "mixtral-8x22b": {
+    layers: 56,
+    experts: 8,
+    topK: 2,
+    width: 6144,
+    ffnWidth: 16384,
+    heads: 48,
+    kvHeads: 8,
+    gated: true,
+    normalize: true,
+    vocabulary: 32000,
+    dtype: "bfloat16"
+  },
+  "qwen3-30b-a3b": {
+    layers: 48,
+    experts: 128,
+    topK: 8,
+    width: 2048,
+    ffnWidth: 768,
+    heads: 32,
+    kvHeads: 4,
+    headWidth: 128,
+    gated: true,
+    normalize: true,
+    vocabulary: 151936,
+    dtype: "bfloat16"
+  },
+  "qwen3-235b-a22b": {
+    layers: 94,
+    experts: 128,
+    topK: 8,
+    width: 4096,
+    ffnWidth: 1536,
+    heads: 64,
+    kvHeads: 4,
+    headWidth: 128,
+    gated: true,
+    normalize: true,
+    vocabulary: 151936,
+    dtype: "bfloat16"
+  },
+  "gpt-oss-20b": gptOss(24, 32),
+  "gpt-oss-120b": gptOss(36, 128),
+  "deepseek-v2-lite": {
+    layers: 26,
+    experts: 64,
+    topK: 6,
+    width: 2048,
+    ffnWidth: 1408,
+    heads: 16,
+    kvHeads: 16,
+    headWidth: 128,
+    gated: true,
+    normalize: false,
+    vocabulary: 102400,
+    dtype: "bfloat16"
+  },
+  "deepseek-v3": {
+    layers: 58,
+    experts: 256,
+    topK: 8,
+    width: 7168,
+    ffnWidth: 2048,
+    heads: 128,
+    kvHeads: 128,
+    headWidth: 128,
+    gated: true,
+    normalize: true,
+    vocabulary: 129280,
+    dtype: "bfloat16",
+    expertDtype: "float8"
+  },
+  "llama-4-scout": {
+    layers: 48,
+    experts: 16,
+    topK: 1,
+    width: 5120,
+    ffnWidth: 8192,
+    heads: 40,
+    kvHeads: 8,
+    headWidth: 128,
+    gated: true,
+    normalize: false,
+    vocabulary: 202048,
+    dtype: "bfloat16"
+  },
+  "llama-4-maverick": {
+    layers: 24,
+    experts: 128,
+    topK: 1,
+    width: 5120,
+    ffnWidth: 8192,
+    heads: 40,
+    kvHeads: 8,
+    headWidth: 128,
+    gated: true,
+    normalize: false,
+    vocabulary: 202048,
     dtype: "bfloat16"
   },
   "qwen1.5-moe": {
@@ -81,6 +183,27 @@ export const moeModels = {
 
 export type MoeModelName = keyof typeof moeModels
 
+export const moeModelNames = Object.keys(moeModels) as ReadonlyArray<MoeModelName>
+
+/** Experts in MXFP4, as published. */
+function gptOss(layers: number, experts: number) {
+  return {
+    layers,
+    experts,
+    topK: 4,
+    width: 2880,
+    ffnWidth: 2880,
+    heads: 64,
+    kvHeads: 8,
+    headWidth: 64,
+    gated: true,
+    normalize: true,
+    vocabulary: 201088,
+    dtype: "bfloat16",
+    expertDtype: "mxfp4"
+  } as const
+}
+
 /** Its 12 MoE layers as one stack: encoder and decoder are not told apart. */
 function switchBase(experts: number) {
   return {
@@ -107,7 +230,7 @@ const expertExtents = ({ width, ffnWidth, gated }: MoeModel): ReadonlyArray<numb
 export const expertSpec = (model: MoeModel, name: string, place: "device" | "host"): TensorSpec => ({
   name,
   shape: expertExtents(model),
-  dtype: model.dtype,
+  dtype: model.expertDtype ?? model.dtype,
   place
 })
 
@@ -115,7 +238,7 @@ export const expertName = (layer: number, expert: number): string => `layers.${l
 
 export const expertBytes = (model: MoeModel): number => {
   const [rows, width] = expertExtents(model)
-  return sizeBytesOf(rows! * width!, model.dtype)
+  return sizeBytesOf(rows! * width!, model.expertDtype ?? model.dtype)
 }
 
 /** Shapes of the weights of one layer that always lie on the device. */

@@ -15,12 +15,14 @@ export interface DecoderModel extends DecoderSizes {
   /** The output layer shares the embedding's weight. */
   readonly tied: boolean
   readonly ropeBase: number
-  /** Of weights, activations and cache. */
+  /** Of weights, activations and, where not told apart, the cache. */
   readonly dtype: Dtype
+  readonly cacheDtype?: Dtype | undefined
 }
 
 /** Bytes of one token's keys and values in one layer. */
-export const tokenLayerBytes = (model: DecoderModel): number => 2 * sizeBytesOf(kvWidthOf(model), model.dtype)
+export const tokenLayerBytes = (model: DecoderModel): number =>
+  2 * sizeBytesOf(kvWidthOf(model), model.cacheDtype ?? model.dtype)
 
 /** Bytes of a cache that holds so many tokens in each layer: 2 * tokens * kvHeads * headWidth * bytes, summed over layers. */
 export const cacheBytes = (model: DecoderModel, tokensByLayer: ReadonlyArray<number>): number =>

@@ -7,7 +7,7 @@ import type { MachineError } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Dtype, Tensor, TensorSpec } from "../../machine/tensor.ts"
 import type { ChoiceCall, LayerChoice } from "./choice.ts"
-import { attentionShape, kvWidthOf } from "../../models/decoder-layer.ts"
+import { attentionShape, kvWidthOf, queryWidthOf } from "../../models/decoder-layer.ts"
 import { allocAll, chooseNext, compute, headSpecs } from "../../models/decoder-ops.ts"
 import { aroundAttention, spaceSpecs, submitAll, type Decoder } from "./decoder.ts"
 import { bytesOfSpecs, type DecoderModel } from "./model.ts"
@@ -131,7 +131,7 @@ const resultBytes = (choice: LayerChoice, model: DecoderModel, time: number): Re
 export const cacheSpec = (id: number, layer: number, model: DecoderModel, capacity: number): TensorSpec => ({
   name: `request ${id} layer ${layer} cache`,
   shape: [2, capacity, kvWidthOf(model)],
-  dtype: model.dtype
+  dtype: model.cacheDtype ?? model.dtype
 })
 
 /** A sequence's newest token. */
@@ -186,7 +186,7 @@ const gather = (
   )
 
 const queriesAndKeys = (model: DecoderModel, time: number): ReadonlyArray<Shape> => [
-  [1, time, model.width],
+  [1, time, queryWidthOf(model)],
   [1, time, kvWidthOf(model)]
 ]
 

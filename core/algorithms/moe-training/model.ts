@@ -80,7 +80,12 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
   check(model.topK <= model.experts, "topK", `at most the ${model.experts} experts`)
   check(model.hidden % perNode === 0, "hidden", `a multiple of the ${perNode} ranks of a node`)
   check(model.heads % perNode === 0, "heads", `a multiple of the ${perNode} ranks of a node`)
-  check(model.kvHeads % perNode === 0, "kvHeads", `a multiple of the ${perNode} ranks of a node`)
+  // Where there are fewer than ranks, ranks that share one hold copies of it.
+  check(
+    model.kvHeads % perNode === 0 || perNode % model.kvHeads === 0,
+    "kvHeads",
+    `a multiple of the ${perNode} ranks of a node, or a divisor`
+  )
   check(model.heads % model.kvHeads === 0, "kvHeads", `a divisor of the ${model.heads} heads`)
   check(model.width % model.heads === 0, "width", `a multiple of the ${model.heads} heads`)
   check(
@@ -96,7 +101,7 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
     localExperts: model.experts / nodes,
     hidden: model.hidden / perNode,
     heads: model.heads / perNode,
-    kvHeads: model.kvHeads / perNode
+    kvHeads: Math.max(1, model.kvHeads / perNode)
   }
 }
 
@@ -121,4 +126,4 @@ export const productsOf = ({ ffn }: Pick<MoeModel, "ffn">): number => (ffn === "
 
 /** Elements of the dense gradients that one rank all-reduces over nodes, in each layer: its part of QKV and projection. */
 export const denseElementsOf = ({ width, heads, kvHeads }: MoeModel, { perNode }: Shares): number =>
-  (2 * width * (width + (width / heads) * kvHeads)) / perNode
+  2 * width * (width / perNode + (width / heads) * Math.max(1, kvHeads / perNode))

@@ -31,7 +31,7 @@ export const kernels = (
       loader
     )
     const plan = {
-      model: { ...model, dtype: "float32" as const },
+      model: { ...model, dtype: "float32" as const, expertDtype: undefined },
       workload,
       writeBack: scenario.cache.writeBack,
       seed: scenario.seed

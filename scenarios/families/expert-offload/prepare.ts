@@ -22,6 +22,7 @@ import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
 import { readRoutedSteps } from "../../../traces/routing-trace.ts"
+import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
@@ -129,11 +130,18 @@ const resolveModel = (
 ): Effect.Effect<MoeModel, InputError> =>
   Effect.gen(function* () {
     const { like, ...own } = model
-    const resolved: MoeModel = { ...moeModels[like], ...own }
+    // Heads of another number or a model of another width are not as wide as the published ones.
+    const { headWidth: published, ...base }: MoeModel = moeModels[like]
+    const kept = own.width === undefined && own.heads === undefined ? published : undefined
+    const resolved: MoeModel = { ...base, headWidth: kept, ...own }
     const { width, heads, kvHeads, topK, experts } = resolved
     if (topK > experts) return yield* refuse("model.topK", topK, `at most the ${experts} experts of a layer`)
-    if (width % heads !== 0 || (width / heads) % 2 !== 0) {
-      return yield* refuse("model.heads", heads, `a number that divides the width ${width} into even parts`)
+    if (headWidthOf(resolved) % 2 !== 0) {
+      return yield* refuse(
+        "model.heads",
+        heads,
+        `a number that divides the width ${width} into even parts, or a headWidth that is even`
+      )
     }
     if (heads % kvHeads !== 0)
       return yield* refuse("model.kvHeads", kvHeads, `a divisor of the ${heads} heads`)

@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema"
 import { Positive, withDefault } from "../../../core/fields.ts"
 import { commonFields, DeviceSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
 import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
+import { moeModelNames } from "../../../core/algorithms/expert-offload/model.ts"
 import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
 
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
@@ -16,20 +17,16 @@ const sizes = {
   kvHeads: Schema.optionalKey(Positive),
   /** Of one expert. */
   ffnWidth: Schema.optionalKey(Positive),
-  vocabulary: Schema.optionalKey(Positive)
+  vocabulary: Schema.optionalKey(Positive),
+  /** Default: width / heads, or as published. */
+  headWidth: Schema.optionalKey(Positive),
+  /** Of the experts' weights, kept narrower than they are computed with. Default: as published. */
+  expertDtype: Schema.optionalKey(Schema.Literals(["bfloat16", "float8", "int8", "float4", "mxfp4"]))
 }
 
 /** A published model, with sizes of its own where given. */
 const ModelSettings = Schema.Struct({
-  like: Schema.Literals([
-    "mixtral-8x7b",
-    "mixtral-small",
-    "qwen1.5-moe",
-    "deepseek-moe",
-    "switch-base-32",
-    "switch-base-64",
-    "switch-base-128"
-  ]),
+  like: Schema.Literals(moeModelNames),
   ...sizes
 })
 

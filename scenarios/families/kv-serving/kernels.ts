@@ -26,7 +26,10 @@ const servingOf = (
 ): Effect.Effect<Serving, InputError> =>
   Effect.gen(function* () {
     const { plan: resolved, world } = yield* resolveServing(scenario, file, loader)
-    const real: ServingPlan = { ...resolved, model: { ...resolved.model, dtype: "float32" } }
+    const real: ServingPlan = {
+      ...resolved,
+      model: { ...resolved.model, dtype: "float32", cacheDtype: undefined }
+    }
     const { plan, initial } =
       trained === undefined
         ? { plan: real, initial: servingValues(real, scenario.seed) }

@@ -5,7 +5,7 @@ import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
 import { checkSettings } from "../../../core/algorithms/kv-serving/choices.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
-import { namedModels, type KvServingScenario, type ServingModel } from "./scenario.ts"
+import { namedModels, type KvServingScenario } from "./scenario.ts"
 import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequence.ts"
 import { serve, serveThroughHost } from "../../../core/algorithms/kv-serving/serve.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
@@ -14,6 +14,7 @@ import { Random } from "../../../core/random.ts"
 import { makeWorld, unlimited, unlimitedLinks, type World } from "../../../core/world.ts"
 import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
+import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import type { Loader } from "../../load.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveOpTable } from "../../op-table.ts"
@@ -39,7 +40,7 @@ export const resolveServing = (
   Effect.gen(function* () {
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field, value: String(value), accepted })
-    const model = yield* resolveModel(scenario.model, refuse)
+    const model = yield* resolveModel(scenario, refuse)
     const checked = checkSettings(scenario.algorithm)
     if (Result.isFailure(checked)) {
       const { field, value, accepted } = checked.failure
@@ -59,16 +60,24 @@ export const resolveServing = (
 
 type Refuse = (field: string, value: unknown, accepted: string) => InputError
 
-const resolveModel = (model: ServingModel, refuse: Refuse): Effect.Effect<DecoderModel, InputError> => {
-  if (typeof model === "string") return Effect.succeed(namedModels[model])
+const resolveModel = (
+  { model, cacheDtype }: KvServingScenario,
+  refuse: Refuse
+): Effect.Effect<DecoderModel, InputError> => {
+  const kept = cacheDtype === undefined ? {} : { cacheDtype }
+  if (typeof model === "string") return Effect.succeed({ ...namedModels[model], ...kept })
   const { width, heads, kvHeads = heads } = model
-  if (width % heads !== 0 || (width / heads) % 2 !== 0)
+  if (headWidthOf(model) % 2 !== 0)
     return Effect.fail(
-      refuse("model.heads", heads, `a divisor of the width ${width} that leaves an even head width`)
+      refuse(
+        "model.heads",
+        heads,
+        `a divisor of the width ${width} that leaves an even head width, or an even headWidth`
+      )
     )
   if (heads % kvHeads !== 0)
     return Effect.fail(refuse("model.kvHeads", kvHeads, `a divisor of the ${heads} heads`))
-  return Effect.succeed({ ropeBase: 500_000, ...model, kvHeads })
+  return Effect.succeed({ ropeBase: 500_000, ...model, ...kept, kvHeads })
 }
 
 const resolveRequests = (

@@ -18,10 +18,27 @@ import { CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 
 const llama31 = { vocabulary: 128_256, tied: false, ropeBase: 500_000, dtype: "bfloat16" } as const
 
-/** Published architectures by name. */
+const qwen3 = {
+  headWidth: 128,
+  vocabulary: 151_936,
+  tied: false,
+  ropeBase: 1_000_000,
+  dtype: "bfloat16"
+} as const
+
+/** Published architectures by name: the config.json of each on Hugging Face. */
 export const namedModels = {
   "llama-3.1-8b": { layers: 32, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14336, ...llama31 },
   "llama-3.1-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
+  "llama-3.1-405b": { layers: 126, width: 16384, heads: 128, kvHeads: 8, ffnWidth: 53248, ...llama31 },
+  "llama-3.2-1b": { layers: 16, width: 2048, heads: 32, kvHeads: 8, ffnWidth: 8192, ...llama31, tied: true },
+  "llama-3.2-3b": { layers: 28, width: 3072, heads: 24, kvHeads: 8, ffnWidth: 8192, ...llama31, tied: true },
+  "llama-3.3-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
+  "qwen3-1.7b": { layers: 28, width: 2048, heads: 16, kvHeads: 8, ffnWidth: 6144, ...qwen3, tied: true },
+  "qwen3-4b": { layers: 36, width: 2560, heads: 32, kvHeads: 8, ffnWidth: 9728, ...qwen3, tied: true },
+  "qwen3-8b": { layers: 36, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 12288, ...qwen3 },
+  "qwen3-14b": { layers: 40, width: 5120, heads: 40, kvHeads: 8, ffnWidth: 17408, ...qwen3 },
+  "qwen3-32b": { layers: 64, width: 5120, heads: 64, kvHeads: 8, ffnWidth: 25600, ...qwen3 },
   "llama-2-7b": {
     layers: 32,
     width: 4096,
@@ -42,6 +59,8 @@ const DescribedModel = Schema.Struct({
   heads: Positive,
   /** Default: as many as heads. */
   kvHeads: Schema.optionalKey(Positive),
+  /** Default: width / heads. */
+  headWidth: Schema.optionalKey(Positive),
   ffnWidth: Positive,
   vocabulary: withDefault(Positive, 128_256),
   tied: withDefault(Schema.Boolean, false),
@@ -50,7 +69,7 @@ const DescribedModel = Schema.Struct({
 })
 
 export const ServingModel = Schema.Union([
-  Schema.Literals(["llama-3.1-8b", "llama-3.1-70b", "llama-2-7b"]),
+  Schema.Literals(Object.keys(namedModels) as ReadonlyArray<keyof typeof namedModels>),
   DescribedModel
 ])
 export type ServingModel = typeof ServingModel.Type
@@ -110,6 +129,8 @@ export const KvServingScenario = Schema.Struct({
   task: Schema.Literal("kv-serving"),
   ...commonFields,
   model: withDefault(ServingModel, "llama-3.1-8b"),
+  /** Of keys and values, kept narrower than they are computed with. Default: the model's. */
+  cacheDtype: Schema.optionalKey(Schema.Literals(["bfloat16", "float8", "int8", "float4", "mxfp4"])),
   /** `algorithm: snapkv` is short for `algorithm: {name: snapkv}`. */
   algorithm: CacheSettings,
   requests: RequestSettings,

@@ -15,12 +15,26 @@ import { warmupSteps } from "./simulated.ts"
 
 const real = (model: MoeModel): MoeModel => ({ ...model, dtype: "float32" })
 
+/** Ranks that share a head of keys and values would each learn a copy of their own: nothing sums their gradients. */
+const planReal = (scenario: MoeTrainingScenario, file: string, host: Host) =>
+  Effect.gen(function* () {
+    const planned = yield* planScenario(scenario, file, host)
+    const { perNode } = moeGroups(planned.world, 0)
+    if (planned.model.kvHeads % perNode === 0) return planned
+    return yield* new InputError({
+      file,
+      field: "model.kvHeads",
+      value: String(planned.model.kvHeads),
+      accepted: `a multiple of the ${perNode} ranks of a node, for real kernels; fewer can be simulated`
+    })
+  })
+
 export const kernels = (
   scenario: MoeTrainingScenario,
   file: string,
   host: Host
 ): Effect.Effect<Runnable, InputError> =>
-  Effect.map(planScenario(scenario, file, host), ({ world, model, planned }) => ({
+  Effect.map(planReal(scenario, file, host), ({ world, model, planned }) => ({
     world,
     program: () =>
       moeTraining({ model: real(model), plan: planned.plan, steps: warmupSteps + scenario.steps }),
@@ -47,7 +61,7 @@ export const trainable = (
       const accepted = "a scenario of data-parallel training: layers of experts alone learn no text"
       return yield* new InputError({ file: option, field: "", value: String(value), accepted })
     }
-    const { world, model, planned } = yield* planScenario(scenario, file, host)
+    const { world, model, planned } = yield* planReal(scenario, file, host)
     const learning: MoeModel = { ...real(model), learningRate: model.learningRate ?? usualRate }
     const steps = choices.steps ?? scenario.steps
     return {
