@@ -129,10 +129,12 @@ const examples: Readonly<
   "times to the last bit": {
     breaks: [
       ["sim/engine/a.ts", "const levels = Math.ceil(Math.log2(n))"],
-      ["core/random.ts", "const { sqrt } = Math, normal = Math.cos(2 * Math.PI * u)"]
+      ["core/random.ts", "const { sqrt } = Math, normal = Math.cos(2 * Math.PI * u)"],
+      ["core/cost/a.ts", "const seconds = base ** exponent"]
     ],
     keeps: [
       ["sim/engine/a.ts", "const norm = Math.sqrt(Math.max(x, y)) / 2"],
+      ["core/cost/a.ts", "const step = 2 ** -bits"],
       ["sim/report/scale.ts", "const decade = Math.log10(x)"]
     ]
   },

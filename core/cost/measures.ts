@@ -1,5 +1,6 @@
 // How rows of a table of timed ops are read: which kind of measurement a row is, by which names its sizes go, and how much
 // work it stands for. Knows no particular table and no device.
+import { log } from "../elementary.ts"
 import { kernelNamed } from "../kernels/catalogue.ts"
 import { measureSizes, type Measure, type Sizes } from "../kernels/measure.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
@@ -113,7 +114,9 @@ export const shapeOf = (measure: Measure, sizes: Sizes): ReadonlyArray<number> =
   }
 }
 
-const squared = (one: number, other: number): number => Math.log(one / other) ** 2
+const square = (x: number): number => x * x
+
+const squared = (one: number, other: number): number => square(log(one / other))
 
 /**
  * How unlike a launch is to rows of `shape`: the squared distance of the logarithms; 0 for the same shape. A product's weight

@@ -1,6 +1,7 @@
 // Timed ops as one table, and the one lookup: how long a launch takes by rows of its kernel, of its kind, of its shape or of
 // others, on the device they were measured on or another. Always says how it was come by. Knows nothing of programs.
 import type { Kernel, Work } from "../kernels/kernel.ts"
+import { exp, log } from "../elementary.ts"
 import { countsArithmetic, measureSizes, type Measure, type Sizes } from "../kernels/measure.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { OpCost } from "../profile.ts"
@@ -276,13 +277,13 @@ const secondsOf = ({ measure, series }: Rows, launch: Launch, work: number): Tol
       const straight = shapeOf(measure, launch.sizes).every((value, i) => value === shape[i])
       return { ...at, shape: straight ? "own" : "turned" }
     }
-    logs += Math.log(at.seconds) / distance
+    logs += log(at.seconds) / distance
     weights += 1 / distance
     below &&= at.where === "below"
     above &&= at.where === "above"
   }
   return {
-    seconds: Math.exp(logs / weights),
+    seconds: exp(logs / weights),
     where: below ? "below" : above ? "above" : "between",
     shape: "others"
   }

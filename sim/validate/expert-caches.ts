@@ -2,7 +2,8 @@
 // strategy on routing with memory.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { cheHitRatio, topHitRatio, zipf } from "../../core/algorithms/expert-offload/closed-forms.ts"
+import { cheHitRatio, topHitRatio } from "../../core/algorithms/expert-offload/closed-forms.ts"
+import { zipf } from "../../core/algorithms/expert-offload/zipf.ts"
 import { countLoads } from "../../core/algorithms/expert-offload/count-loads.ts"
 import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
 import { fewestLoads } from "../../core/algorithms/expert-offload/optimum.ts"

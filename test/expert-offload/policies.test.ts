@@ -1,7 +1,8 @@
 // Replacement policies against caches written from their papers, and against closed forms under independent references.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { cheHitRatio, topHitRatio, zipf } from "../../core/algorithms/expert-offload/closed-forms.ts"
+import { cheHitRatio, topHitRatio } from "../../core/algorithms/expert-offload/closed-forms.ts"
+import { zipf } from "../../core/algorithms/expert-offload/zipf.ts"
 import { countLoads } from "../../core/algorithms/expert-offload/count-loads.ts"
 import { fewestLoads } from "../../core/algorithms/expert-offload/optimum.ts"
 import { Random } from "../../core/random.ts"

@@ -1,7 +1,7 @@
 // The rules that a machine can hold the sources to, each with what to write instead. Judges one file at a time; which
 // files there are is the test's business.
 import { posix } from "node:path"
-import { dotted, isReference, type Node, type Source } from "./source.ts"
+import { dotted, isNode, isReference, type Node, type Source } from "./source.ts"
 
 export interface Finding {
   readonly line: number
@@ -223,7 +223,8 @@ export const rules: ReadonlyArray<Rule> = [
   {
     name: "times to the last bit",
     instead:
-      "arithmetic that every machine rounds alike: the four operations, comparisons, Math.sqrt, integers",
+      "arithmetic that every machine rounds alike: the four operations, comparisons, Math.sqrt, integers, powers of a " +
+      "literal 2; or core/elementary.ts",
     holdsFor: under(
       "sim/engine",
       "core/wire",
@@ -231,10 +232,26 @@ export const rules: ReadonlyArray<Rule> = [
       "sim/machine.ts",
       "sim/simulate.ts",
       "core/algorithms/data-parallel",
+      "core/algorithms/moe-training",
+      "core/algorithms/kv-serving",
+      "core/algorithms/expert-offload/cache",
+      "core/algorithms/expert-offload/predictor/trained.ts",
+      "core/algorithms/expert-offload/prefetcher.ts",
+      "core/algorithms/expert-offload/routing-generator.ts",
+      "core/algorithms/expert-offload/zipf.ts",
+      "core/cost",
+      "core/elementary.ts",
       "core/machine",
       "core/random.ts"
     ),
-    check: (source) => namesOf(source, inexact)
+    check: (source) => [
+      ...namesOf(source, inexact),
+      ...nodesOf(source, (node) => {
+        if (node.type !== "BinaryExpression" || node["operator"] !== "**") return undefined
+        const base = node["left"]
+        return isNode(base) && base.type === "Literal" && base["value"] === 2 ? undefined : "**"
+      })
+    ]
   },
   {
     name: "no span in the simulator",

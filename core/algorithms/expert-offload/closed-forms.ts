@@ -1,13 +1,5 @@
 // Hit ratios under independent references (every request draws its expert anew, from fixed probabilities), in closed form.
 // What a simulation with routing that has no memory must come near to; real routing has memory, and hits more often.
-
-/** Zipf's law: the probability of the i-th most popular of n is proportional to 1 / i^s. */
-export const zipf = (n: number, s: number): Float64Array => {
-  const weights = Float64Array.from({ length: n }, (_, i) => (i + 1) ** -s)
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  return weights.map((weight) => weight / total)
-}
-
 /** LFU, and any fixed set of the most popular: the sum of the `slots` largest probabilities. */
 export const topHitRatio = (probabilities: ArrayLike<number>, slots: number): number =>
   Float64Array.from(probabilities)

@@ -2,7 +2,7 @@
 // an expert that the token before it went to, and how much sequences of different topics differ. Seeded; no model is run.
 import { Random } from "../../random.ts"
 import type { ExpertShape } from "./demand.ts"
-import { zipf } from "./closed-forms.ts"
+import { zipf } from "./zipf.ts"
 
 export interface RoutingStatistics {
   /** Exponent of the popularity of a layer's experts; 0: all equally popular. */
@@ -102,7 +102,8 @@ export class RoutingGenerator {
     if (this.#topK === 1) {
       let [sum, before] = [0, 0]
       for (const upTo of this.#cumulative) {
-        sum += ((upTo - before) / 2 ** 32) ** 2
+        const share = (upTo - before) / 2 ** 32
+        sum += share * share
         before = upTo
       }
       return sum
