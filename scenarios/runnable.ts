@@ -19,6 +19,8 @@ export interface Runnable<A = unknown> {
   readonly world: World
   /** Made anew for each machine, so that nothing the program keeps is shared. */
   program(): Program<A>
+  /** The same for so many steps in all, where a program has steps: to hold a long run to a horizon. */
+  upTo?(steps: number): Program<A>
   readonly network: "fluid" | "alpha-beta"
   readonly collectives: CollectiveAlgorithm
   readonly capacityBytes?: Capacity | undefined

@@ -1,6 +1,8 @@
 // `tandem/testing`: for people who test their own schedulers and programs. Arbitraries and options follow fast-check.
 export { algorithmSettings } from "./algorithm.ts"
 export type { AlgorithmConstraints, AlgorithmInput, AlgorithmName } from "./algorithm.ts"
+export { agreementScenario, checkAgreement } from "./check-agreement.ts"
+export type { AgreementConstraints, AgreementDetails, AgreementParameters } from "./check-agreement.ts"
 export { assertScheduler, checkScheduler, runCase, runScheduler } from "./check-scheduler.ts"
 export type {
   Scheduler,

@@ -1,85 +1,175 @@
-// Did two runs compute the same values? Integers must be equal; floats within a tolerance of their dtype, measured against
-// the largest magnitude of the tensor, since sums of large terms have rounding of that size wherever they end.
+// Did two runs compute the same values? Integers must be equal; floats are counted in steps of the tensor's own grid, more
+// loosely only where a narrower one lies upstream. Small elements count by their own size.
 import type { Journal } from "../laws/journal.ts"
-import { dtypeBits, type Dtype, type Tensor, type TensorData } from "../machine/tensor.ts"
+import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
+import { mantissaBits, narrowed, type Grid } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
 
 export interface Tolerance {
-  /** Relative to the tensor's largest magnitude, by dtype; integers have none. */
-  readonly relative: (dtype: Dtype) => number
+  /**
+   * How many steps of its grid an element of that dtype may be off, a step at x being |x| * 2^-(mantissa bits). An element
+   * smaller than the tensor's mean magnitude may be off by as many steps there: terms of a sum that cancel leave that much.
+   * Of elements counted at their own size alone, at most `smallMost` may be further off.
+   */
+  readonly steps: (dtype: Dtype) => number
+  readonly smallMost: number
   /** Below it all differences count as rounding. */
   readonly absolute: number
 }
 
 /**
- * Sums of some thousand float32 terms in another order, carried through some steps of training: 2^-24 of rounding each, and
- * room for how a network stretches it. Narrow dtypes may in addition round to a neighbour.
+ * 2^13 steps of float32, 1e-3: sums of some thousand terms in another order, carried through a few steps of training, where
+ * tiny models have shown up to 500 steps, and 7000 where AdamW divides a gradient that is all rounding by its own size. Narrow
+ * grids: a neighbour, or the one after. A third to a half of a tensor may be
+ * all cancellation (gradients of a key's bias, which are zero but for rounding).
  */
 export const defaultTolerance: Tolerance = {
-  relative: (dtype) => (dtypeBits[dtype] >= 32 ? 1e-3 : dtypeBits[dtype] >= 16 ? 2 ** -6 : 2 ** -2),
-  absolute: 1e-6
+  steps: (dtype) => (mantissaBits[dtype] >= 23 ? 8192 : 2),
+  smallMost: 0.75,
+  absolute: 1e-8
 }
 
 /**
- * For values that were rounded on the wire: where they differ in the last bit before, they differ by a step of the wire's grid
- * after.
+ * Downstream of a narrow grid: elements that two machines rounded to different sides may be a step of it apart (of a scale
+ * that the tensor's largest gives), but they are few: so much of a step, in the mean over the tensor.
  */
-export const toleranceOnWire = (wire: Dtype): Tolerance => {
-  const step = wire === "float4" ? 1 : defaultTolerance.relative(wire)
-  return { ...defaultTolerance, relative: (dtype) => Math.max(step, defaultTolerance.relative(dtype)) }
-}
+const flippedMean = 1 / 16
 
 const isInteger = (dtype: Dtype): boolean => dtype === "int8" || dtype === "int32"
 
-/** The first element that differs too much, as a phrase; undefined when none does. */
-const differing = (
+/** How far two tensors are apart: 1 is as far as they may be. */
+export interface Gap {
+  readonly ratio: number
+  /** Where they are furthest apart, as a phrase. */
+  readonly message: string
+}
+
+const equal: Gap = { ratio: 0, message: "equal" }
+
+const apart = (a: number, b: number): number => (Object.is(a, b) || a === b ? 0 : Math.abs(a - b))
+
+/** Compares values of one tensor; `grid` is the coarsest that they have passed. */
+export const gapBetween = (
   dtype: Dtype,
   expected: TensorData,
   actual: TensorData,
-  tolerance: Tolerance
-): string | undefined => {
-  if (expected.length !== actual.length) return `${expected.length} values; executed ${actual.length} values`
+  tolerance: Tolerance,
+  grid: Grid = "float32"
+): Gap => {
+  const n = expected.length
+  if (n !== actual.length)
+    return { ratio: Infinity, message: `${n} values; executed ${actual.length} values` }
+  const element = (i: number, allowed: number): string =>
+    `element ${i} is ${expected[i]}; executed ${actual[i]} (allowed difference ${allowed})`
+  if (isInteger(dtype)) {
+    const first = expected.findIndex((value, i) => value !== actual[i])
+    return first < 0 ? equal : { ratio: Infinity, message: element(first, 0) }
+  }
+  let sum = 0
+  let finite = 0
   let largest = 0
-  for (let i = 0; i < expected.length; i++) {
-    const magnitude = Math.abs(expected[i]!)
-    if (magnitude > largest && magnitude < Infinity) largest = magnitude
+  for (const value of expected) {
+    const magnitude = Math.abs(value)
+    if (!(magnitude < Infinity)) continue
+    sum += magnitude
+    finite++
+    if (magnitude > largest) largest = magnitude
   }
-  const allowed = isInteger(dtype) ? 0 : tolerance.absolute + tolerance.relative(dtype) * largest
-  for (let i = 0; i < expected.length; i++) {
-    if (Object.is(expected[i], actual[i]) || Math.abs(expected[i]! - actual[i]!) <= allowed) continue
-    return `element ${i} is ${expected[i]}; executed ${actual[i]} (allowed difference ${allowed})`
+  const mean = finite === 0 ? 0 : sum / finite
+  const step = tolerance.steps(dtype) * gridStep(dtype)
+  const narrow = mantissaBits[grid] < mantissaBits.float32
+  const flipped = narrow ? gridStep(grid) * largest : 0
+
+  let worst = equal
+  let total = 0
+  let small = 0
+  for (let i = 0; i < n; i++) {
+    const difference = apart(expected[i]!, actual[i]!)
+    if (difference === 0) continue
+    const size = Math.abs(expected[i]!)
+    const allowed = tolerance.absolute + Math.max(step * Math.max(size, mean), flipped)
+    const ratio = difference < Infinity ? difference / allowed : Infinity
+    if (ratio > worst.ratio) worst = { ratio, message: element(i, allowed) }
+    total += difference
+    if (difference > tolerance.absolute + step * size) small++
   }
-  return undefined
+  if (narrow) {
+    const allowed = tolerance.absolute + Math.max(step, gridStep(grid) * flippedMean) * mean
+    const ratio = total / n / allowed
+    if (ratio > worst.ratio)
+      worst = {
+        ratio,
+        message: `all ${n} elements: mean difference ${total / n}, allowed ${allowed} after ${grid}`
+      }
+  } else if (small > tolerance.smallMost * n && worst.ratio <= 1) {
+    const share = small / (tolerance.smallMost * n)
+    worst = {
+      ratio: share,
+      message: `${small} of ${n} elements differ by more than ${step} of themselves, ${worst.message}`
+    }
+  }
+  return worst
 }
+
+const gridStep = (dtype: Dtype): number => 1 / (1 << mantissaBits[dtype])
 
 const describe = (rank: number, { id, name, dtype }: Tensor): string =>
   `rank ${rank}, tensor ${id} "${name}" (${dtype})`
 
-/** What programs read, in the order they read it. */
+/** A read that both programs made, the n-th of its rank. */
+export interface ComparedRead {
+  readonly rank: number
+  /** Steps that the rank's program had ended. */
+  readonly step: number
+  readonly read: number
+  readonly writer: number
+  readonly tensor: Tensor
+  readonly gap: Gap
+}
+
+/** What programs read, rank by rank in the order they read it. */
+export const comparedReads = function* (
+  expected: ReadonlyArray<Journal>,
+  actual: ReadonlyArray<Journal>,
+  tolerance: Tolerance
+): Generator<ComparedRead> {
+  const grids = narrowed(expected)
+  for (const { rank, entries } of expected) {
+    const others = actual
+      .find((journal) => journal.rank === rank)
+      ?.entries.filter((entry) => entry.kind === "read")
+    let step = 0
+    let read = 0
+    for (const [at, entry] of entries.entries()) {
+      if (entry.kind === "endStep") step++
+      if (entry.kind !== "read") continue
+      const { tensor, values, writer } = entry
+      const other = others?.[read]
+      if (other !== undefined) {
+        const gap = gapBetween(tensor.dtype, values, other.values, tolerance, grids.atEntry(rank, at))
+        yield { rank, step, read, writer, tensor, gap }
+      }
+      read++
+    }
+  }
+}
+
+/** The first read that differs by more than it may. */
 export const compareReads = (
   expected: ReadonlyArray<Journal>,
   actual: ReadonlyArray<Journal>,
   tolerance: Tolerance
 ): Disagreement | undefined => {
-  for (const { rank, entries } of expected) {
-    const reads = entries.filter((entry) => entry.kind === "read")
-    const others = actual
-      .find((journal) => journal.rank === rank)
-      ?.entries.filter((entry) => entry.kind === "read")
-    for (const [index, { tensor, values, writer }] of reads.entries()) {
-      const other = others?.[index]
-      if (other === undefined) continue
-      const difference = differing(tensor.dtype, values, other.values, tolerance)
-      if (difference === undefined) continue
-      return {
-        kind: "values",
-        rank,
-        ...(writer < 0 ? {} : { op: writer }),
-        message: `${describe(rank, tensor)}, read ${index}: simulated ${difference}`
-      }
+  for (const { rank, read, writer, tensor, gap } of comparedReads(expected, actual, tolerance)) {
+    if (gap.ratio <= 1) continue
+    return {
+      kind: "values",
+      rank,
+      ...(writer < 0 ? {} : { op: writer }),
+      message: `${describe(rank, tensor)}, read ${read}: simulated ${gap.message}`
     }
   }
   return undefined
@@ -103,14 +193,15 @@ export const compareFinal = (
   tolerance: Tolerance
 ): { readonly compared: number; readonly disagreement: Disagreement | undefined } => {
   let compared = 0
+  const grids = narrowed(journals)
   for (const journal of journals) {
     for (const tensor of liveTensors(journal)) {
       const [one, other] = [expected(journal.rank, tensor), actual(journal.rank, tensor)]
       if (one === undefined || other === undefined) continue
       compared++
-      const difference = differing(tensor.dtype, one, other, tolerance)
-      if (difference === undefined) continue
-      const message = `${describe(journal.rank, tensor)} at the end: simulated ${difference}`
+      const gap = gapBetween(tensor.dtype, one, other, tolerance, grids.atEnd(journal.rank, tensor))
+      if (gap.ratio <= 1) continue
+      const message = `${describe(journal.rank, tensor)} at the end: simulated ${gap.message}`
       return { compared, disagreement: { kind: "values", rank: journal.rank, message } }
     }
   }

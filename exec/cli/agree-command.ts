@@ -13,6 +13,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { runnableOn, runOnBoth } from "./both-machines.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedDevice } from "./emulated-device.ts"
+import { horizonOf, type Horizon } from "./horizon.ts"
 import { sideBySide } from "./side-by-side.ts"
 
 export interface AgreeCommandOptions {
@@ -33,6 +34,18 @@ export interface AgreeResult {
   readonly values: boolean
   /** Tensors whose values at the end were compared. */
   readonly comparedTensors: number
+  /**
+   * Where values at the end differ because rounding grew: how far the two can be held to each other. Then `values` and
+   * `comparedTensors` are those after so many steps, and there is no disagreement. Null when values agree at the end, and when it
+   * is not rounding.
+   */
+  readonly horizon: {
+    readonly steps: number
+    /** The first step after which something that was watched is further apart than it may be. */
+    readonly firstBeyond: number
+    /** The largest factor by which a step widened the gap. */
+    readonly factor: number
+  } | null
   readonly order: boolean
   /** Simulated makespan over real makespan, less 1. */
   readonly timeError: number
@@ -56,10 +69,15 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
         options.emulateDevice === true
           ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
           : undefined
-      const { agreement, simulated, executed } = yield* runOnBoth({ ...runnable, leastSeconds })
+      const both = { ...runnable, leastSeconds }
+      const { agreement, simulated, executed } = yield* runOnBoth(both)
+      const { upTo } = runnable
+      const parted = agreement.firstDisagreement?.kind === "values"
+      const horizon = parted && upTo !== undefined ? yield* horizonOf(both, (steps) => upTo(steps)) : undefined
+      const held = horizon?.agreement
       if (options.timeline !== undefined) {
-        const both = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)
-        yield* writeTextFile(options.timeline, chromeTrace(both.timeline, both.nameOf))
+        const pair = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)
+        yield* writeTextFile(options.timeline, chromeTrace(pair.timeline, pair.nameOf))
         writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
       }
       const result: AgreeResult = {
@@ -69,30 +87,56 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
         ranks: runnable.world.size,
         ops: executed.ranks.reduce((sum, { ops }) => sum + ops, 0),
         decisions: agreement.decisions,
-        values: agreement.values ?? false,
-        comparedTensors: agreement.comparedTensors,
+        values: (held ?? agreement).values ?? false,
+        comparedTensors: (held ?? agreement).comparedTensors,
+        horizon:
+          horizon === undefined || held === undefined
+            ? null
+            : {
+                steps: horizon.steps,
+                firstBeyond: horizon.growth.firstBeyond,
+                factor: horizon.growth.steepest.factor
+              },
         order: agreement.order,
         timeError: agreement.timeError,
         simulatedSeconds: simulated.makespanSeconds,
         executedSeconds: executed.makespanSeconds,
-        firstDisagreement: agreement.firstDisagreement ?? null,
+        firstDisagreement: (held ?? agreement).firstDisagreement ?? null,
         warnings
       }
-      return { text: options.json === true ? json(result) : print(result), ok: agrees(agreement) }
+      return {
+        text: options.json === true ? json(result) : print(result, horizon),
+        ok: agrees(held ?? agreement)
+      }
     })
   )
 
-const print = (result: AgreeResult): string => {
-  const { firstDisagreement, timeError } = result
+const print = (result: AgreeResult, watched: Horizon | undefined): string => {
+  const { firstDisagreement, horizon, timeError } = result
   const mark = (ok: boolean): string => (ok ? "agree" : "DIFFER")
   const percent = `${timeError >= 0 ? "+" : ""}${(100 * timeError).toFixed(1)} %`
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks, ${result.ops} ops`,
     `decisions  ${mark(result.decisions)}`,
-    `values     ${mark(result.values)}  (${result.comparedTensors} tensors at the end, and everything read)`,
+    `values     ${mark(result.values)}  (${result.comparedTensors} tensors ${horizon === null ? "at the end" : `after ${horizon.steps} steps`}, and everything read)`,
+    ...(horizon === null
+      ? []
+      : [
+          `           ${horizon.steps} steps are as far as values can be compared: what one rounds otherwise than the other grows, at most ${horizon.factor.toFixed(1)} x a step, and is more than the tolerance after step ${horizon.firstBeyond}`
+        ]),
     `order      ${result.order ? "legal" : "ILLEGAL"}`,
     `time       ${percent}  (simulated ${formatSeconds(result.simulatedSeconds)}, executed ${formatSeconds(result.executedSeconds)})`
   ]
   if (firstDisagreement !== null) lines.push(`first disagreement: ${firstDisagreement.message}`)
+  if (firstDisagreement !== null && watched !== undefined) {
+    const { firstBeyond, ofRounding, steepest } = watched.growth
+    lines.push(
+      `values are further apart than they may be after step ${firstBeyond}; ${
+        ofRounding
+          ? "they part as rounding does, but agree after no number of steps"
+          : `not as rounding grows: step ${steepest.step} made the gap ${steepest.factor.toPrecision(2)} times as wide`
+      }`
+    )
+  }
   return `${lines.join("\n")}\n`
 }

@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { agree, agrees, type Agreement, type AgreementRun } from "../../core/agreement/agree.ts"
+import { defaultTolerance } from "../../core/agreement/values.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
@@ -135,7 +136,7 @@ describe("a value that differs is found", () => {
       valuesOf: (rank, tensor) => other.valuesOf!(rank, tensor)!.map((x) => x * (1 + 1e-6))
     }
     expect(agrees(agree(runOf(), rounded))).toBe(true)
-    expect(agrees(agree(runOf(), rounded, { relative: () => 1e-8, absolute: 0 }))).toBe(false)
+    expect(agrees(agree(runOf(), rounded, { ...defaultTolerance, steps: () => 1, absolute: 0 }))).toBe(false)
   })
 })
 

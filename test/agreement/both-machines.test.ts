@@ -5,7 +5,6 @@ import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
-import { toleranceOnWire } from "../../core/agreement/values.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
 import { runOnBoth, type Both, type BothOptions } from "../../exec/cli/both-machines.ts"
 import { algorithmChoice } from "../../testing/algorithm.ts"
@@ -62,14 +61,13 @@ describeNative("both machines agree", () => {
         async (graph, choice, ranks, seed) => {
           const world = flatWorld(ranks)
           const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
-          const { name, wire } = settings
+          const { name } = settings
           const model = tinyModel(graph, {
             seed,
             optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
           })
           await both({
             world,
-            tolerance: toleranceOnWire(wire),
             program: () =>
               observed(kernelModel(model), (build) => planned.program(build, 3), {
                 everySteps: 1,

@@ -135,6 +135,25 @@ describeNative("exec on this machine", () => {
     json("agree", scenario)
   })
 
+  it("says how far two machines can be held to each other where rounding grows", () => {
+    const long = [
+      "--set",
+      "steps=24",
+      "--set",
+      "algorithm=ddp",
+      "--set",
+      "training.optimizer={name: adamw, learningRate: 3e-3}"
+    ]
+    const result = json("agree", scenario, ...long)
+    expect(result).toMatchObject({ decisions: true, values: true, order: true, firstDisagreement: null })
+    const horizon = result["horizon"] as { steps: number; firstBeyond: number; factor: number }
+    expect(horizon.steps).toBeGreaterThan(0)
+    expect(horizon.steps).toBeLessThan(horizon.firstBeyond)
+    expect(horizon.firstBeyond).toBeLessThanOrEqual(24 + 8)
+    expect(horizon.factor).toBeGreaterThan(1)
+    expect(json("agree", scenario)["horizon"]).toBeNull()
+  })
+
   it("generates with few experts on the device what it does with all, and serves with a compressed cache", () => {
     const offload = "scenarios/agree/expert-offload.yaml"
     const result = json("generate", offload, "--verify", "--set", "slotsPerLayer=1", "--set", "algorithm=lru")

@@ -2,7 +2,6 @@
 // its text. The plan is made once, from estimates or a given profile, so that both machines are handed the same one.
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
-import { toleranceOnWire } from "../../../core/agreement/values.ts"
 import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
 import { kernelModel, type KernelModelBuilder } from "../../../core/algorithms/data-parallel/kernel-model.ts"
 import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
@@ -123,12 +122,15 @@ const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
   profile.layers.every(({ name }, index) => name === graph.layers[index]!.name)
 
 /** Each step's loss is read: a value that both machines must agree on, and a wait that both must keep. */
-export const runnableOf = ({ scenario, world, planned, build, steps }: PreparedTraining): Runnable<void> => ({
-  world,
-  program: () =>
-    observed(build, (model) => planned.program(model, steps), { everySteps: 1, onLoss: () => undefined }),
-  tolerance: toleranceOnWire(planned.wire),
-  collectives: scenario.collectives.algorithm,
-  network: scenario.network,
-  capacityBytes: scenario.memory
-})
+export const runnableOf = ({ scenario, world, planned, build, steps }: PreparedTraining): Runnable<void> => {
+  const upTo = (count: number) =>
+    observed(build, (model) => planned.program(model, count), { everySteps: 1, onLoss: () => undefined })
+  return {
+    world,
+    program: () => upTo(steps),
+    upTo,
+    collectives: scenario.collectives.algorithm,
+    network: scenario.network,
+    capacityBytes: scenario.memory
+  }
+}

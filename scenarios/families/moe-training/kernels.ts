@@ -34,14 +34,17 @@ export const kernels = (
   file: string,
   host: Host
 ): Effect.Effect<Runnable, InputError> =>
-  Effect.map(planReal(scenario, file, host), ({ world, model, planned }) => ({
-    world,
-    program: () =>
-      moeTraining({ model: real(model), plan: planned.plan, steps: warmupSteps + scenario.steps }),
-    network: scenario.network,
-    collectives: "ring" as const,
-    capacityBytes: scenario.memory
-  }))
+  Effect.map(planReal(scenario, file, host), ({ world, model, planned }) => {
+    const upTo = (steps: number) => moeTraining({ model: real(model), plan: planned.plan, steps })
+    return {
+      world,
+      program: () => upTo(warmupSteps + scenario.steps),
+      upTo,
+      network: scenario.network,
+      collectives: "ring" as const,
+      capacityBytes: scenario.memory
+    }
+  })
 
 /** SGD's rate where the scenario says none. */
 const usualRate = 0.1

@@ -1,0 +1,150 @@
+// What counts as equal: steps of the tensor's own grid, whatever lies beside an element; more loosely downstream of a narrow
+// wire, and there only. And what growth is rounding's.
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { agree, type Agreement, type AgreementRun } from "../../core/agreement/agree.ts"
+import { growthOf } from "../../core/agreement/growth.ts"
+import { defaultTolerance, gapBetween } from "../../core/agreement/values.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective, launch } from "../../core/machine/op.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
+import { execute, flatWorld } from "../simulate/simulated.ts"
+
+const ratio = (
+  expected: ReadonlyArray<number>,
+  actual: ReadonlyArray<number>,
+  grid?: "float4" | "bfloat16"
+): number =>
+  gapBetween("float32", Float32Array.from(expected), Float32Array.from(actual), defaultTolerance, grid).ratio
+
+const large = [1000, ...Array.from({ length: 999 }, (_, i) => 1e-3 * (1 + i / 999))]
+
+describe("values", () => {
+  it("are counted in steps of float32", () => {
+    const most = 8192 * 2 ** -23
+    expect(ratio([1, 1], [1, 1 + 0.99 * most])).toBeLessThan(1)
+    expect(ratio([1, 1], [1, 1 + 1.02 * most])).toBeGreaterThan(1)
+  })
+
+  it("are not hidden by a large one beside them", () => {
+    expect(ratio(large, [1000, ...large.slice(1).map(() => 0)])).toBeGreaterThan(1)
+    expect(ratio(large, [1000, ...large.slice(1).map((x) => 1.01 * x)])).toBeGreaterThan(1)
+    const shifted = large.slice()
+    shifted[500] = 0.01
+    expect(ratio(large, shifted)).toBeGreaterThan(1)
+    expect(
+      ratio(
+        large,
+        large.map((x) => x * (1 + 1e-6))
+      )
+    ).toBeLessThan(1)
+  })
+
+  it("may cancel to nothing here and there, but not everywhere", () => {
+    const some = [1, 1, 1, 1e-6]
+    expect(ratio(some, [1, 1, 1, -1e-6])).toBeLessThan(1)
+    expect(
+      ratio([1e4, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6], [1e4, -1e-6, -1e-6, -1e-6, -1e-6, -1e-6])
+    ).toBeGreaterThan(1)
+  })
+
+  it("may be a step of the narrowest grid upstream apart, but few", () => {
+    const values = Array.from({ length: 64 }, (_, i) => Math.sin(i + 1))
+    const flip = values.slice()
+    flip[3]! += 0.5
+    expect(ratio(values, flip)).toBeGreaterThan(1)
+    expect(ratio(values, flip, "float4")).toBeLessThan(1)
+    expect(ratio(values, flip, "bfloat16")).toBeGreaterThan(1)
+    for (const factor of [0, -1, 2, 1.1, 0.9])
+      expect(
+        ratio(
+          values,
+          values.map((x) => factor * x),
+          "float4"
+        ),
+        String(factor)
+      ).toBeGreaterThan(1)
+  })
+
+  it("that are no numbers are equal to themselves only", () => {
+    expect(ratio([NaN, Infinity, 1], [NaN, Infinity, 1])).toBe(0)
+    expect(ratio([NaN, 1], [0, 1])).toBe(Infinity)
+    expect(ratio([1, 1], [NaN, 1])).toBe(Infinity)
+    expect(ratio([Infinity, 1], [-Infinity, 1])).toBe(Infinity)
+  })
+})
+
+/** x travels over a float4 wire into y, which z is made of; w is made of x alone. */
+const run = (): AgreementRun => {
+  const { simulated, execution } = execute({
+    world: flatWorld(2),
+    program: Effect.gen(function* () {
+      const machine = yield* Machine
+      const like = { shape: [4], dtype: "float32" as const }
+      const x = yield* machine.alloc({
+        ...like,
+        name: "x",
+        initial: () => Float32Array.of(1, 2, 3, machine.rank + 1)
+      })
+      const y = yield* machine.alloc({ ...like, name: "y" })
+      const z = yield* machine.alloc({ ...like, name: "z" })
+      const w = yield* machine.alloc({ ...like, name: "w" })
+      machine.submit(
+        collective("narrow", kernels.all_reduce, Lane.inter, machine.world.all, [x], [y], {
+          attributes: { reduce: "avg", wire: "float4" }
+        })
+      )
+      machine.submit(launch("z", kernels.scale, Lane.compute, [y], [z], { factor: 2 }))
+      machine.submit(launch("w", kernels.scale, Lane.compute, [x], [w], { factor: 2 }))
+      yield* machine.drain
+    }),
+    costs: { seconds: () => 1, estimates: [] },
+    values: () => undefined
+  })
+  return { execution, valuesOf: (rank, tensor) => simulated.values!.of(rank, tensor) }
+}
+
+describe("downstream of a narrow wire", () => {
+  const one = run()
+  const against = (change: (name: string, values: TensorData) => TensorData): Agreement =>
+    agree(one, {
+      ...one,
+      valuesOf: (rank, tensor) => change(tensor.name, one.valuesOf!(rank, tensor)!)
+    })
+  const bent = (named: string) =>
+    against((name, values) => (name === named ? values.map((x, i) => (i === 1 ? 1.05 * x : x)) : values))
+
+  it("and only there the tolerance is loose", () => {
+    for (const name of ["y", "z"]) expect(bent(name).values, name).toBe(true)
+    for (const name of ["x", "w"]) expect(bent(name).firstDisagreement?.message, name).toContain(`"${name}"`)
+  })
+
+  it("zeros do not agree", () => {
+    for (const zero of ["x", "y", "z", "w"])
+      expect(against((name, values) => (name === zero ? values.map(() => 0) : values)).values, zero).toBe(
+        false
+      )
+  })
+})
+
+describe("growth", () => {
+  const gaps = (...ratios: ReadonlyArray<number>) => ratios.map((ratio, step) => ({ step, ratio }))
+
+  it("is rounding's when no step makes more of it than training does", () => {
+    expect(growthOf(gaps(0, 0.001, 0.01, 0.1, 0.9))).toBeUndefined()
+    expect(growthOf(gaps(0, 0.01, 0.1, 0.4, 2, 9, 4))).toMatchObject({ firstBeyond: 4, ofRounding: true })
+  })
+
+  it("is not where a step makes a thousand times as much", () => {
+    expect(growthOf(gaps(0, 0, 5, 5))).toMatchObject({
+      firstBeyond: 2,
+      ofRounding: false,
+      steepest: { step: 2 }
+    })
+    expect(growthOf(gaps(0, 0.01, 0.01, 40))).toMatchObject({ firstBeyond: 3, ofRounding: false })
+    // Also after the horizon.
+    expect(growthOf(gaps(0, 0.02, 0.4, 1.5, 900))).toMatchObject({ firstBeyond: 3, ofRounding: false })
+  })
+})
