@@ -1,10 +1,11 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { formatBandwidth, formatShare } from "../../core/units.ts"
+import { formatBandwidth } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { Metric } from "../../scenarios/family.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
 import { metricOf } from "../../scenarios/result.ts"
+import { shortFailure } from "../study/failure.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { labelOf, lastName, shortNames } from "../study/label.ts"
 import { alignColumns } from "../../scenarios/table.ts"
@@ -72,6 +73,7 @@ const pivot = (
       ...columns.map((column) => {
         const row = own.find((candidate) => labelOf(candidate.axes[across]) === column)
         if (row === undefined) return "  "
+        if (row.failure !== undefined) return `${shortFailure(row.failure)}  `
         const found = metricOf(row, headline.name)
         const isBest = own.length > 1 && found === best && !hindsight.includes(row.algorithm)
         return `${formatMetric(found, headline.unit)}${isBest ? " *" : "  "}`
@@ -99,7 +101,11 @@ const list = (title: string, across: string, rows: ReadonlyArray<StudyRow>): Rea
     [title, ...metrics.map(({ label }) => label)],
     ...rows.map((row) => [
       labelOf(row.axes[across]),
-      ...metrics.map(({ name, unit }) => formatMetric(metricOf(row, name), unit))
+      ...metrics.map(({ name, unit }, i) =>
+        i === 0 && row.failure !== undefined
+          ? shortFailure(row.failure)
+          : formatMetric(metricOf(row, name), unit)
+      )
     ])
   ])
 }
@@ -125,28 +131,50 @@ const found = (
   const lines = [...groups.values()].map((group) => [
     label(group[0]!),
     ...search.targets.map((target) => {
-      const row = group.find(({ find }) => find?.target === target)
+      const row = group.find(({ find, failure }) => failure !== undefined || find?.target === target)
       return foundText(row)
     })
   ])
+  const metric = metricsOf(rows).find(({ name }) => name === search.metric)
   const head = [
     axes.map(({ path }) => lastName(path)).join(", "),
-    ...search.targets.map((target) => formatShare(target))
+    ...search.targets.map((target) => formatMetric(target, metric?.unit ?? "number"))
   ]
+  const directions = new Set(rows.flatMap(({ find }) => (find === undefined ? [] : [find.direction])))
+  const which = directions.has("rises") ? (directions.has("falls") ? "last" : "largest") : "smallest"
   return [
-    `largest ${lastName(search.vary)} of the grid at which ${search.metric} is at most`,
-    ...alignColumns([head, ...lines])
+    `${which} ${lastName(search.vary)} of the grid at which ${search.metric} is at most`,
+    ...alignColumns([head, ...lines]),
+    ...(rows.some(({ find }) => find?.reached === "everywhere")
+      ? [
+          "",
+          `>= or <=: an end of the grid, up to which ${search.metric} is at most that; no crossing was found`
+        ]
+      : []),
+    ...(rows.some(({ find }) => find?.reached === "nowhere")
+      ? ["", `< grid, > grid: ${search.metric} is more than that on the whole grid`]
+      : []),
+    ...(rows.some(({ find }) => find?.reached === "unclear")
+      ? [
+          "",
+          `unclear: ${search.metric} neither rises nor falls along the grid; list its values on an axis instead`
+        ]
+      : [])
   ]
 }
 
 /** The value found, rounded as a person reads it; a grid's own values have more digits than they deserve. */
 const foundText = (row: StudyRow | undefined): string => {
-  const value = row?.find?.value
-  const decoded = row?.find?.decoded
-  if (value === null || value === undefined) return "< grid"
-  return typeof decoded === "number" && String(value).endsWith("bit/s")
-    ? formatBandwidth(decoded)
-    : String(value)
+  if (row?.failure !== undefined) return shortFailure(row.failure)
+  const find = row?.find
+  if (find === undefined) return "-"
+  const { value, decoded, reached, direction } = find
+  const rises = direction === "rises"
+  if (reached === "unclear") return "unclear"
+  if (reached === "nowhere") return rises ? "< grid" : "> grid"
+  const text =
+    typeof decoded === "number" && String(value).endsWith("bit/s") ? formatBandwidth(decoded) : String(value)
+  return reached === "everywhere" ? `${rises ? ">=" : "<="} ${text}` : text
 }
 
 /** Warnings and estimates once each, not once for every point. */
@@ -157,7 +185,23 @@ const notes = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
       row.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
     )
   )
+  const failures = new Set(
+    rows.flatMap(({ axes, failure }) =>
+      failure === undefined ? [] : [`${Object.values(axes).map(labelOf).join(", ")}: ${failure.reason}`]
+    )
+  )
   const section = (title: string, lines: ReadonlySet<string>) =>
-    lines.size === 0 ? [] : ["", title, ...[...lines].slice(0, 12).map((line) => `  ${line}`)]
-  return [...section("not measured", estimates), ...section("warnings", warnings)]
+    lines.size === 0
+      ? []
+      : [
+          "",
+          title,
+          ...[...lines].slice(0, 12).map((line) => `  ${line}`),
+          ...(lines.size > 12 ? [`  and ${lines.size - 12} more`] : [])
+        ]
+  return [
+    ...section("points that cannot run", failures),
+    ...section("not measured", estimates),
+    ...section("warnings", warnings)
+  ]
 }

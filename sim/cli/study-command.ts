@@ -10,7 +10,7 @@ import { readJournal, withJournal, type Finished, type Journal } from "../study/
 import { mergeShards } from "../study/merge.ts"
 import { digestOfRows, headerOf, inOrder, type StudyResult } from "../study/result.ts"
 import { pointsOfShard, runPoints, type Shard } from "../study/run-study.ts"
-import { execute, json, said, type Outcome } from "../../scenarios/cli/execute.ts"
+import { execute, json, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
@@ -120,11 +120,14 @@ const computeRows = (
 }
 
 const outcome = (result: StudyResult, options: { readonly json?: boolean }): Outcome =>
-  said(
-    options.json === true
-      ? json({ digest: digestOfRows(result.rows), axes: result.header.axes, rows: result.rows })
-      : `${printStudy(result)}\ndigest ${digestOfRows(result.rows)}\n`
-  )
+  // A study none of whose points can run says no.
+  ({
+    ok: result.rows.length === 0 || result.rows.some(({ failure }) => failure === undefined),
+    text:
+      options.json === true
+        ? json({ digest: digestOfRows(result.rows), axes: result.header.axes, rows: result.rows })
+        : `${printStudy(result)}\ndigest ${digestOfRows(result.rows)}\n`
+  })
 
 /** A shard's rows for merging; a whole study's for people and programs. */
 const writeStudy = (folder: string, shard: Shard | undefined, result: StudyResult) =>
@@ -149,10 +152,10 @@ const writeReport = (
   options: { readonly set?: ReadonlyArray<string> }
 ) =>
   Effect.gen(function* () {
-    if (result.header.search !== null) return
+    if (result.header.search !== null || result.rows.every(({ failure }) => failure !== undefined)) return
     const { recordTimelines, reportOf } = yield* Effect.promise(() => import("../study/report-of.ts"))
     const { renderReport } = yield* Effect.promise(() => import("../report/page.ts"))
-    const timelines = definition === undefined ? [] : yield* recordTimelines(definition)
+    const timelines = definition === undefined ? [] : yield* recordTimelines(definition, result.rows)
     const sets = (options.set ?? []).map((set) => ` --set ${quoted(set)}`).join("")
     const command = `sim study ${quoted(definition?.file ?? "study.yaml")}${sets} --out out`
     const path = join(folder, "report.html")

@@ -2,6 +2,7 @@
 // who waited for it. Pure: from a recorded timeline to plain data. print.ts makes text of it.
 import { Lane, type LaneName, laneNames } from "../../core/machine/lane.ts"
 import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
+import { kernelNamed } from "../../core/kernels/catalogue.ts"
 import { CriticalPath, kindOf, pathKinds } from "./critical-path.ts"
 import type { PathKind, PathSegment, WireLatency } from "./critical-path.ts"
 
@@ -165,7 +166,8 @@ export const explain = (
   const own = [...lanes[Lane.inter]!, ...lanes[Lane.intra]!]
   const under = own.filter(
     (row) =>
-      (timeline.endSeconds[row]! > fromSeconds && timeline.startSeconds[row]! < toSeconds) || waits.has(row)
+      moves(timeline, row) &&
+      ((timeline.endSeconds[row]! > fromSeconds && timeline.startSeconds[row]! < toSeconds) || waits.has(row))
   )
   const rows = [...new Set([...under, ...waits.keys()])].toSorted(
     (a, b) => timeline.startSeconds[a]! - timeline.startSeconds[b]! || a - b
@@ -174,28 +176,30 @@ export const explain = (
   const placeOf = new Map<number, number>()
   for (const lane of [lanes[Lane.inter]!, lanes[Lane.intra]!])
     lane.forEach((row, index) => placeOf.set(row, index))
-  const collectives = rows.map((row): CollectiveExplanation => {
-    const waiters = waits.get(row) ?? []
-    const from = Math.max(fromSeconds, timeline.startSeconds[row]!)
-    const to = Math.min(toSeconds, timeline.endSeconds[row]!)
-    const releasedSeconds = released(row)
-    return {
-      row,
-      rank: timeline.rank[row]!,
-      label: labelOf(timeline, row),
-      kernel: timeline.kernels[timeline.kernel[row]!]!,
-      step: timeline.step[row]!,
-      lane: laneNames[timeline.lane[row]!]!,
-      sizeBytes: timeline.sizeBytes[row]!,
-      releasedSeconds,
-      startedSeconds: timeline.startSeconds[row]!,
-      endedSeconds: timeline.endSeconds[row]!,
-      delay: delayOf(timeline, row, releasedSeconds, lanes, placeOf),
-      hiddenSeconds: overlap(busy, from, to),
-      exposedSeconds: waiters.reduce((sum, { seconds }) => sum + seconds, 0),
-      waiters
-    }
-  })
+  const collectives = rows
+    .filter((row) => moves(timeline, row))
+    .map((row): CollectiveExplanation => {
+      const waiters = waits.get(row) ?? []
+      const from = Math.max(fromSeconds, timeline.startSeconds[row]!)
+      const to = Math.min(toSeconds, timeline.endSeconds[row]!)
+      const releasedSeconds = released(row)
+      return {
+        row,
+        rank: timeline.rank[row]!,
+        label: labelOf(timeline, row),
+        kernel: timeline.kernels[timeline.kernel[row]!]!,
+        step: timeline.step[row]!,
+        lane: laneNames[timeline.lane[row]!]!,
+        sizeBytes: timeline.sizeBytes[row]!,
+        releasedSeconds,
+        startedSeconds: timeline.startSeconds[row]!,
+        endedSeconds: timeline.endSeconds[row]!,
+        delay: delayOf(timeline, row, releasedSeconds, lanes, placeOf),
+        hiddenSeconds: overlap(busy, from, to),
+        exposedSeconds: waiters.reduce((sum, { seconds }) => sum + seconds, 0),
+        waiters
+      }
+    })
 
   const last = compute.findLast(
     (row) => timeline.endSeconds[row]! <= toSeconds && timeline.endSeconds[row]! > fromSeconds
@@ -217,6 +221,12 @@ export const explain = (
     criticalPath: { segments, ...shares(timeline, segments) },
     collectives
   }
+}
+
+/** Barriers carry nothing, and what places a cache at its destination is a kernel: neither is a collective. */
+const moves = (timeline: Timeline, row: number): boolean => {
+  const kernel = kernelNamed(timeline.kernels[timeline.kernel[row]!]!)
+  return kernel === undefined || kernel.kind === "collective"
 }
 
 const labelOf = (timeline: Timeline, row: number): string =>

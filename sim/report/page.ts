@@ -51,6 +51,7 @@ ${notices(report)}
 ${charts(report, grid, slots, baseline?.key)}
 ${report.search === undefined && bars(grid, report, comparison, slots)}
 ${timelines(report, grid, slots)}
+${failures(report)}
 ${basis(report)}
 <section id="points"><h2>All points</h2>${table(report, grid, baseline?.algorithm)}</section>
 ${scenario(report)}
@@ -208,6 +209,14 @@ const valueWords = ({ better }: Metric): CompareWords => ({
   worse: better === "lower" ? "higher" : "lower",
   same: "as"
 })
+
+/** Points that have no place in a chart, and why. */
+const failures = ({ failures = [] }: StudyReport): Markup | undefined =>
+  failures.length === 0
+    ? undefined
+    : markup`<section id="failures"><h2>Points that cannot run</h2><ul>${failures.map(
+        ({ at, reason }) => markup`<li><b>${at}</b>: ${reason}</li>`
+      )}</ul></section>`
 
 const timelines = (
   report: StudyReport,

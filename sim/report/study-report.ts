@@ -46,6 +46,8 @@ export interface ReportTimeline {
   /** At which point of the study it was recorded: "1 Gbit/s". */
   readonly label: string
   readonly timeline: Timeline
+  /** Where it is not all that was measured, of how many steps it is a part, and what these took in the mean. */
+  readonly partOf?: { readonly steps: number; readonly meanSeconds: number } | undefined
   /** The stretch to show: whole steps in the steady state. */
   readonly fromSeconds: number
   readonly toSeconds: number
@@ -67,6 +69,8 @@ export interface StudyReport {
   /** One per point that was run; a study that was interrupted has fewer than its axes promise. */
   readonly rows: ReadonlyArray<ReportRow>
   readonly timelines: ReadonlyArray<ReportTimeline>
+  /** Points that could not run. */
+  readonly failures?: ReadonlyArray<{ readonly at: string; readonly reason: string }> | undefined
   /** With it, rows carry `found`, one of the axes is `targetPath`, and the report is about what was found. */
   readonly search?: ReportSearch | undefined
   /** Command lines that run the study again. */

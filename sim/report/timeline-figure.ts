@@ -122,7 +122,7 @@ export interface TimelineFigure extends ReportTimeline {
 }
 
 export const timelineFigure = (figure: TimelineFigure): Markup => {
-  const { timeline, fromSeconds, toSeconds, name, slot, label, longestSeconds } = figure
+  const { timeline, fromSeconds, toSeconds, name, slot, label, longestSeconds, partOf } = figure
   const seconds = toSeconds - fromSeconds
   const ranks = [...new Set(timeline.rank)].toSorted((a, b) => a - b)
   const shown = ranks.slice(0, RANKS_MAX)
@@ -160,8 +160,13 @@ export const timelineFigure = (figure: TimelineFigure): Markup => {
     })
   }
   const ticks = linearScale(0, seconds, 0, 100, 6)
+  // Steps of a period differ: a part of one is no mean step.
   const perStep =
-    steps.length > 1 ? `${steps.length} steps of ${formatTime(seconds / steps.length)}` : "1 step"
+    partOf !== undefined
+      ? `the last ${steps.length} of ${partOf.steps} steps: ${formatTime(seconds)}, where a step takes ${formatTime(partOf.meanSeconds)} in the mean`
+      : steps.length > 1
+        ? `${steps.length} steps of ${formatTime(seconds / steps.length)} in the mean`
+        : "1 step"
   const hidden =
     ranks.length > RANKS_MAX &&
     markup`<p class="note">${RANKS_MAX} of ${ranks.length} recorded ranks shown.</p>`

@@ -60,17 +60,29 @@ export const studyColumns = (
       ? []
       : [
           number("find.target", `target of ${search.metric}`, (row) => numberOrNull(row.find?.target)),
-          text(`find.${search.vary}`, "largest value at which the metric is at most the target", (row) =>
-            textOrNull(row.find?.value)
+          text(
+            `find.${search.vary}`,
+            "value next to the crossing at which the metric is at most the target",
+            (row) => textOrNull(row.find?.value)
           ),
-          number(`find.${search.vary} (SI)`, "the same in SI units", (row) => numberOrNull(row.find?.decoded))
+          number(`find.${search.vary} (SI)`, "the same in SI units", (row) =>
+            numberOrNull(row.find?.decoded)
+          ),
+          text(
+            "find.reached",
+            "inside the grid, everywhere on it, nowhere, or unclear",
+            (row) => row.find?.reached ?? null
+          ),
+          text(
+            "find.direction",
+            "whether the metric rises or falls along the grid",
+            (row) => row.find?.direction ?? null
+          )
         ]
-  return [
-    whole("point", "index of the point in the study", (row) => row.point),
-    ...axes,
-    ...find,
+  const taken = new Set([...axes, ...find].map(({ name }) => name))
+  const results = [
     text("name", "name of the algorithm", (row) => row.algorithm),
-    whole("ranks", "number of ranks", (row) => row.ranks),
+    whole("ranks", "number of ranks", (row) => numberOrNull(row.ranks)),
     ...(rows.some((row) => row.network !== undefined)
       ? [text("network", "network model", (row) => row.network ?? null)]
       : []),
@@ -88,8 +100,8 @@ export const studyColumns = (
         numberOrNull(metricOf(row, name))
       )
     ),
-    number("makespanSeconds", "whole run, warm-up included, s", (row) => row.makespanSeconds),
-    number("ops", "operations of all ranks", (row) => row.ops),
+    number("makespanSeconds", "whole run, warm-up included, s", (row) => numberOrNull(row.makespanSeconds)),
+    number("ops", "operations of all ranks", (row) => numberOrNull(row.ops)),
     ...(rows.some((row) => row.details !== undefined)
       ? [
           text("details", "what is not a single number, as JSON", (row) =>
@@ -102,6 +114,18 @@ export const studyColumns = (
     ),
     text("estimates", "costs that were not measured, as JSON", (row) => JSON.stringify(row.estimates)),
     text("warnings", "warnings as JSON", (row) => JSON.stringify(row.warnings)),
-    text("digest", "digest of the point's run", (row) => row.digest)
+    ...(rows.some((row) => row.failure !== undefined)
+      ? [text("failure", "why the point has no numbers", (row) => row.failure?.reason ?? null)]
+      : []),
+    text("digest", "digest of the point's run", (row) => (row.failure === undefined ? row.digest : null))
+  ]
+  return [
+    whole("point", "index of the point in the study", (row) => row.point),
+    ...axes,
+    ...find,
+    // An axis keeps the name of its field; a result that has the same one is told apart.
+    ...results.map((column) =>
+      taken.has(column.name) ? { ...column, name: `result.${column.name}` } : column
+    )
   ]
 }

@@ -1,11 +1,8 @@
 // What a study is: the axes it sweeps, the points they span, each a scenario of its own, and an identity by which shards,
 // journals and resumed runs recognise one another. Runs nothing.
 import * as Effect from "effect/Effect"
-import { createHash } from "node:crypto"
-import { readFileSync } from "node:fs"
-import { dirname, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
-import { parseBandwidth } from "../../core/units.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import * as Result from "effect/Result"
 import {
   decodeScenario,
@@ -13,7 +10,6 @@ import {
   originOf,
   resolveOverrides,
   shapeFor,
-  taskOf,
   unresolved,
   withOverrides,
   withoutAxes,
@@ -21,13 +17,13 @@ import {
   type RawScenario,
   type ResolvedOverride
 } from "../../scenarios/scenario-file.ts"
-import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { expand, problemsOf, show, type FieldPath } from "../../scenarios/file/check.ts"
 import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
-import { isRecord, oneOf } from "../../scenarios/file/shape.ts"
-import { didYouMean } from "../../scenarios/file/similar.ts"
+import { isRecord } from "../../scenarios/file/shape.ts"
 import type { Source } from "../../scenarios/file/source.ts"
+import { checkMetric, descending, searchGrid, type FindSection, type Grid } from "./grid.ts"
+import { identityOf } from "./identity.ts"
 
 /** A field and the values it takes, as written. */
 export interface Axis {
@@ -97,6 +93,7 @@ export const loadStudy = (
     })
     if (section.find !== undefined) yield* checkMetric(source, changed, section.find.metric)
     const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
+    yield* checkOverlaps(source, axes, Object.keys(written.axes), grid, resolved)
     const count = axes.reduce((product, { values }) => product * values.length, 1)
     if (count * (grid?.values.length ?? 1) > maximumPoints) {
       return yield* inputErrors(
@@ -124,7 +121,12 @@ export const loadStudy = (
     return {
       name: typeof named === "string" ? named : file,
       file,
-      identity: identityOf(file, parts, search?.targets),
+      identity: identityOf(file, [
+        scenario,
+        axes.map(({ path, values }) => [path, values]),
+        grid === undefined ? null : [pathText(grid.path), grid.values, search?.metric, search?.targets],
+        perPoint.map(({ path, value }) => [pathText(path), value])
+      ]),
       axes: axes.map(({ path, values }) => ({ path, values })),
       search:
         search === undefined || grid === undefined
@@ -138,14 +140,7 @@ export const loadStudy = (
 
 interface Section {
   readonly axes: Readonly<Record<string, ReadonlyArray<unknown>>>
-  readonly find:
-    | {
-        readonly vary: string
-        readonly over: unknown
-        readonly metric: string
-        readonly targets: ReadonlyArray<number>
-      }
-    | undefined
+  readonly find: FindSection | undefined
 }
 
 /** The study section, checked against its schema. */
@@ -246,70 +241,53 @@ const sortOverrides = (overrides: ReadonlyArray<ResolvedOverride>, axes: Readonl
 const expandAt = (raw: RawScenario, path: FieldPath, value: unknown): unknown =>
   getField(expand(shapeFor(raw), setField({}, path, value)), path)
 
-/** A search is for a metric that the task has. */
-const checkMetric = (source: Source, raw: RawScenario, metric: string): Effect.Effect<void, InputErrors> => {
-  const names = familyOf({ task: taskOf(raw) }).metrics.map(({ name }) => name)
-  return names.includes(metric)
-    ? Effect.void
-    : Effect.fail(
-        inputErrors(
-          new InputError({
-            file: source.where(["study", "find", "metric"], false),
-            field: "study.find.metric",
-            value: show(metric),
-            accepted: `${oneOf(names)}${didYouMean(metric, names)}`
-          })
-        )
-      )
-}
+/** Is one the other, or below it? */
+const isUnder = (path: FieldPath, outer: FieldPath): boolean =>
+  outer.length <= path.length && outer.every((name, i) => path[i] === name)
 
-interface Grid {
-  readonly path: FieldPath
-  readonly values: ReadonlyArray<unknown>
-}
-
-const searchGrid = (
+/** No field gets its value from two sides, of which one would silently have no effect. */
+const checkOverlaps = (
   source: Source,
-  raw: RawScenario,
-  find: NonNullable<Section["find"]>
-): Effect.Effect<Grid, InputErrors> =>
-  Effect.suspend(() => {
-    const found = resolveField(shapeFor(raw), withoutAxes(raw), find.vary)
-    const where = source.where(["study", "find", "vary"], false)
-    if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
-    const listed: ReadonlyArray<unknown> | undefined = Array.isArray(find.over) ? find.over : undefined
-    if (listed !== undefined) return Effect.succeed<Grid>({ path: found.path, values: listed })
-    const over = isRecord(find.over) ? find.over : {}
-    const [from, to] = [over["from"], over["to"]].map((bound) => {
-      const parsed =
-        typeof bound === "string" || typeof bound === "number" ? parseBandwidth(bound) : undefined
-      return parsed !== undefined && Result.isSuccess(parsed) ? parsed.success : Number.NaN
-    })
-    const points = Number(over["points"])
-    if (from === undefined || to === undefined || !(from > 0 && to > from && to < Number.POSITIVE_INFINITY)) {
-      return Effect.fail(
-        inputErrors(
-          new InputError({
-            file: source.where(["study", "find", "over"], false),
-            field: "study.find.over",
-            value: show(find.over),
-            accepted: "from and to with 0 < from < to, both limited"
-          })
-        )
+  axes: ReadonlyArray<Axis & { readonly at: FieldPath }>,
+  keys: ReadonlyArray<string>,
+  grid: Grid | undefined,
+  overrides: ReadonlyArray<ResolvedOverride>
+): Effect.Effect<void, InputErrors> => {
+  const errors: Array<InputError> = []
+  for (const inner of axes) {
+    for (const [index, outer] of axes.entries()) {
+      if (outer === inner || !isUnder(inner.at, outer.at)) continue
+      const below = inner.at.slice(outer.at.length)
+      const said = outer.values.findIndex((value) => getField(value, below) !== undefined)
+      if (said < 0) continue
+      const accepted = `values without ${pathText(below)}, which the axis ${inner.path} sets; or one of the two axes`
+      errors.push(
+        new InputError({
+          file: source.where(["study", "axes", keys[index]!, said], false),
+          field: outer.path,
+          value: show(outer.values[said]),
+          accepted
+        })
       )
     }
-    return Effect.succeed<Grid>({ path: found.path, values: logarithmicGrid(from, to, points) })
-  })
-
-/**
- * Bandwidths from one to the other in equal ratios, as text. Twelve digits: the last of the sixteen depends on how an
- * engine computes powers, and must not decide a result.
- */
-const logarithmicGrid = (from: number, to: number, points: number): ReadonlyArray<string> =>
-  Array.from({ length: points }, (_, i) => {
-    const bytesPerSecond = points === 1 ? from : from * (to / from) ** (i / (points - 1))
-    return `${Number(((bytesPerSecond * 8) / 1e9).toPrecision(12))}Gbit/s`
-  })
+  }
+  if (grid !== undefined) {
+    const vary = pathText(grid.path)
+    const axis = axes.find(({ at }) => isUnder(at, grid.path) || isUnder(grid.path, at))
+    if (axis !== undefined) {
+      const accepted = `a field that no axis sets: ${axis.path} is an axis`
+      const file = source.where(["study", "find", "vary"], false)
+      errors.push(new InputError({ file, field: "study.find.vary", value: vary, accepted }))
+    }
+    for (const { text, path } of overrides) {
+      if (!isUnder(path, grid.path) && !isUnder(grid.path, path)) continue
+      const accepted = `a field other than ${vary}, which the study searches over; study.find.over has its values`
+      errors.push(new InputError({ file: `--set ${text}`, field: pathText(path), accepted }))
+    }
+  }
+  const [first, ...rest] = errors
+  return first === undefined ? Effect.void : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+}
 
 interface Parts {
   readonly source: Source
@@ -361,6 +339,10 @@ const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, In
         const decoded = yield* Effect.result(decodeScenario(full, origin))
         if (Result.isSuccess(decoded)) scenarios.push({ value, scenario: decoded.success })
         else for (const error of decoded.failure.errors) errors.set(error.message, error)
+      }
+      if (grid !== undefined && errors.size === 0) {
+        const error = descending(parts.source, grid, scenarios)
+        if (error !== undefined) errors.set(error.message, error)
       }
       if (errors.size >= maximumErrors) break
       const first = scenarios[0]
@@ -445,36 +427,4 @@ const originOfPoint = (
       return source.where(["study", "find", "over"], false)
     return outer(path, atKey)
   }
-}
-
-/** Names everything a study's results depend on: the scenario, the axes and the contents of the files it names. */
-const identityOf = (file: string, parts: Parts, targets: ReadonlyArray<number> | undefined): string => {
-  const { scenario, axes, grid, perPoint } = parts
-  const hash = createHash("sha256")
-  hash.update(
-    JSON.stringify([
-      scenario,
-      axes.map(({ path, values }) => [path, values]),
-      grid === undefined ? null : [pathText(grid.path), grid.values, targets],
-      perPoint.map(({ path, value }) => [pathText(path), value])
-    ])
-  )
-  for (const named of new Set([scenario, ...axes.flatMap(({ values }) => values)].flatMap(textsIn))) {
-    // Whatever text of the scenario is the name of a file beside it counts with its content.
-    if (!/\.[a-z]+$/iu.test(named)) continue
-    try {
-      const content = readFileSync(resolve(dirname(file), named))
-      hash.update(named)
-      hash.update(content)
-    } catch {
-      continue
-    }
-  }
-  return hash.digest("hex").slice(0, 32)
-}
-
-const textsIn = (value: unknown): ReadonlyArray<string> => {
-  if (typeof value === "string") return [value]
-  if (Array.isArray(value)) return value.flatMap(textsIn)
-  return isRecord(value) ? Object.values(value).flatMap(textsIn) : []
 }

@@ -8,10 +8,13 @@ import type { Loader } from "../../scenarios/load.ts"
 import { metricOf, type RunResult } from "../../scenarios/result.ts"
 import { runScenario } from "../run.ts"
 
+import { resolveWorld } from "../../scenarios/world.ts"
 import { relocated } from "../../scenarios/file/input-errors.ts"
 import { getField } from "../../scenarios/file/override.ts"
 import type { GridPoint, Search, StudyPoint } from "./definition.ts"
+import { failedRow } from "./failure.ts"
 import type { Found, StudyRow } from "./result.ts"
+import { crossing, type Crossing } from "./search.ts"
 
 export interface Evaluation {
   readonly file: string
@@ -19,11 +22,11 @@ export interface Evaluation {
   readonly loader: Loader
 }
 
-/** The rows of one point: one, or one for each target. Input errors name the point they came from. */
+/** The rows of one point: one, or one for each target; one with the reason where it cannot run. */
 export const evaluatePoint = (
   point: StudyPoint,
   { file, search, loader }: Evaluation
-): Effect.Effect<ReadonlyArray<StudyRow>, InputError | MachineError> => {
+): Effect.Effect<ReadonlyArray<StudyRow>> => {
   const run = (scenario: Scenario) =>
     Effect.map(runScenario(scenario, file, { loader }), ({ result }) => withIgnoredFields(result, scenario))
   const rows =
@@ -31,12 +34,25 @@ export const evaluatePoint = (
       ? Effect.map(run(point.grid[0]!.scenario), (result) => [rowOf(point, result)])
       : searchGrid(point, search, run)
   return rows.pipe(
-    Effect.map(plain),
-    Effect.mapError((error) =>
-      error instanceof InputError ? relocated(error, `${error.file}${at(point)}`) : error
-    )
+    Effect.catch((error) => Effect.succeed([failedRow(point, error)])),
+    Effect.map(plain)
   )
 }
+
+/**
+ * Checks what can be checked of a point without running it: that its world can be, and, for the first point, that there is a
+ * plan and that the files are there. Errors name the point.
+ */
+export const checkPoint = (
+  point: StudyPoint,
+  { file, loader }: Pick<Evaluation, "file" | "loader">
+): Effect.Effect<void, InputError> =>
+  Effect.forEach(
+    point.grid,
+    ({ scenario }) =>
+      "world" in scenario ? Effect.asVoid(resolveWorld(scenario.world, file, loader)) : Effect.void,
+    { discard: true }
+  ).pipe(Effect.mapError((error) => relocated(error, `${error.file}${at(point)}`)))
 
 const rowOf = (point: StudyPoint, result: RunResult, find?: Found): StudyRow => ({
   point: point.index,
@@ -57,7 +73,7 @@ export const at = (point: StudyPoint): string => {
   return values.length === 0 ? "" : ` (at ${values.join(", ")})`
 }
 
-/** For each target, the largest grid value whose metric is at most it. The metric rises along the grid: bisection. */
+/** For each target, where the metric crosses it. */
 const searchGrid = (
   point: StudyPoint,
   search: Search,
@@ -74,29 +90,31 @@ const searchGrid = (
       })
     const rows: Array<StudyRow> = []
     for (const target of search.targets) {
-      // Invariant: the metric at `low` is at most the target (-1: below the grid), at `high` above it (or past the grid).
-      let low = -1
-      let high = grid.length
-      while (high - low > 1) {
-        const middle = (low + high) >> 1
-        const result = yield* resultAt(middle)
-        if (metricOf(result, search.metric) <= target) low = middle
-        else high = middle
-      }
-      const result = yield* resultAt(Math.max(low, 0))
-      rows.push(rowOf(point, result, foundAt(search, target, low < 0 ? undefined : grid[low])))
+      const found = yield* crossing(grid.length, target, (index) =>
+        Effect.map(resultAt(index), (result) => metricOf(result, search.metric))
+      )
+      const result = yield* resultAt(found.index ?? 0)
+      rows.push(rowOf(point, result, foundAt(search, target, found, grid)))
     }
     return rows
   })
 
-const foundAt = ({ vary, metric }: Search, target: number, point: GridPoint | undefined): Found => {
+const foundAt = (
+  { vary, metric }: Search,
+  target: number,
+  { index, reached, direction }: Crossing,
+  grid: ReadonlyArray<GridPoint>
+): Found => {
+  const point = index === undefined ? undefined : grid[index]
   const decoded = point === undefined ? null : getField(point.scenario, vary.split("."))
   return {
     vary,
     metric,
     target,
     value: point?.value ?? null,
-    decoded: typeof decoded === "number" ? decoded : (point?.value ?? null)
+    decoded: typeof decoded === "number" ? decoded : (point?.value ?? null),
+    reached,
+    direction
   }
 }
 

@@ -1,9 +1,7 @@
 // Worker threads that share the points of a study. Which thread computes a point never shows in its rows.
 import * as Effect from "effect/Effect"
 import { Worker } from "node:worker_threads"
-import { InputError } from "../../core/input-error.ts"
 import type { StudyPoint } from "./definition.ts"
-import { PointError } from "./point-error.ts"
 import type { StudyRow } from "./result.ts"
 import type { WorkerAnswer, WorkerStart } from "./worker.ts"
 
@@ -11,15 +9,14 @@ import type { WorkerAnswer, WorkerStart } from "./worker.ts"
 const workerFile = new URL(import.meta.url.endsWith(".ts") ? "./worker.ts" : "./worker.js", import.meta.url)
 
 /**
- * Computes `points` on `threads` threads and hands each one's rows to `finished` as it ends. The first failure stops the
- * rest; threads are gone when this ends, however it ends.
+ * Computes `points` on `threads` threads and hands each one's rows to `finished` as it ends. A defect stops the rest; threads are gone when this ends, however it ends.
  */
 export const computeOnThreads = <E, R>(
   points: ReadonlyArray<StudyPoint>,
   threads: number,
   start: WorkerStart,
   finished: (rows: ReadonlyArray<StudyRow>) => Effect.Effect<void, E, R>
-): Effect.Effect<void, E | InputError | PointError, R> => {
+): Effect.Effect<void, E, R> => {
   let next = 0
   const thread = Effect.acquireUseRelease(
     Effect.sync(() => new Worker(workerFile, { workerData: start })),
@@ -42,14 +39,11 @@ export const computeOnThreads = <E, R>(
   })
 }
 
-const ask = (
-  worker: Worker,
-  point: StudyPoint
-): Effect.Effect<ReadonlyArray<StudyRow>, InputError | PointError> =>
+const ask = (worker: Worker, point: StudyPoint): Effect.Effect<ReadonlyArray<StudyRow>> =>
   Effect.callback((resume) => {
     const onMessage = (answer: WorkerAnswer): void => {
       worker.off("error", onError)
-      resume(rowsOf(answer, point))
+      resume("rows" in answer ? Effect.succeed(answer.rows) : Effect.die(new Error(answer.defect)))
     }
     const onError = (error: Error): void => {
       worker.off("message", onMessage)
@@ -64,15 +58,3 @@ const ask = (
       worker.off("error", onError)
     })
   })
-
-const rowsOf = (
-  answer: WorkerAnswer,
-  point: StudyPoint
-): Effect.Effect<ReadonlyArray<StudyRow>, InputError | PointError> => {
-  if ("rows" in answer) return Effect.succeed(answer.rows)
-  if ("defect" in answer) return Effect.die(new Error(answer.defect))
-  const { tag, message, input } = answer.error
-  if (input === undefined) return Effect.fail(new PointError({ point: point.index, tag, reason: message }))
-  const { file, field, value, accepted } = input
-  return Effect.fail(new InputError({ file, field, ...(value === undefined ? {} : { value }), accepted }))
-}

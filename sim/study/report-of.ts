@@ -72,10 +72,22 @@ export const reportOf = ({ header, rows }: StudyResult, context: ReportContext):
     scenarioText: scenarioText(header),
     family,
     axes,
-    rows: rows.map((row) => ({
-      ...row,
-      at: Object.fromEntries(header.axes.map(({ path }) => [path, placeOf(row, path)]))
-    })),
+    rows: rows
+      .filter(({ failure }) => failure === undefined)
+      .map((row) => ({
+        ...row,
+        at: Object.fromEntries(header.axes.map(({ path }) => [path, placeOf(row, path)]))
+      })),
+    failures: rows.flatMap(({ axes: at, failure }) =>
+      failure === undefined
+        ? []
+        : [
+            {
+              at: header.axes.map(({ path }) => `${short(path)} ${labelOf(at[path])}`).join(", "),
+              reason: failure.reason
+            }
+          ]
+    ),
     timelines: context.timelines,
     command: context.command,
     version: `tandem ${context.version}`
@@ -99,11 +111,14 @@ const timelinesMost = 8
  * left out.
  */
 export const recordTimelines = (
-  definition: StudyDefinition
+  definition: StudyDefinition,
+  rows: ReadonlyArray<StudyRow>
 ): Effect.Effect<ReadonlyArray<ReportTimeline>, InputError | MachineError> =>
   Effect.gen(function* () {
     const loader = new Loader()
-    const { points, file } = definition
+    const { file } = definition
+    const ran = new Set(rows.flatMap(({ point, failure }) => (failure === undefined ? [point] : [])))
+    const points = definition.points.filter(({ index }) => ran.has(index))
     const byAlgorithm = Map.groupBy(points, ({ axes }) => labelOf(axes["algorithm"]))
     const timelines: Array<ReportTimeline> = []
     for (const group of [...byAlgorithm.values()].slice(0, timelinesMost)) {
@@ -120,6 +135,9 @@ export const recordTimelines = (
         algorithm: "algorithm" in point.axes ? labelOf(point.axes["algorithm"]) : result.algorithm,
         label: placeLabel(point),
         timeline,
+        ...(first > warmupSteps
+          ? { partOf: { steps, meanSeconds: (run.toSeconds - run.fromSeconds) / steps } }
+          : {}),
         fromSeconds: window?.fromSeconds ?? run.fromSeconds,
         toSeconds: window?.toSeconds ?? run.toSeconds
       })

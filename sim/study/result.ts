@@ -3,16 +3,23 @@
 import { Digest } from "../../core/digest.ts"
 import type { RunResult } from "../../scenarios/result.ts"
 import type { Axis, Search, StudyDefinition } from "./definition.ts"
+import type { Failure } from "./failure.ts"
+import type { Crossing, Reached } from "./search.ts"
 
 export interface Found {
   /** The field searched over. */
   readonly vary: string
   readonly metric: string
   readonly target: number
-  /** Largest grid value whose metric is at most the target, as written; null when already the smallest one's is above. */
+  /**
+   * Of the grid values whose metric is at most the target, as written, the one next to the crossing: the largest where the
+   * metric rises along the grid, the smallest where it falls. Null when there is none.
+   */
   readonly value: unknown
   /** The same, decoded. */
   readonly decoded: unknown
+  readonly reached: Reached
+  readonly direction: Crossing["direction"]
 }
 
 export interface StudyRow extends RunResult {
@@ -23,6 +30,8 @@ export interface StudyRow extends RunResult {
   readonly values: Readonly<Record<string, unknown>>
   /** Only in a study that searches. The result is that of the value found, or of the smallest when none was. */
   readonly find?: Found
+  /** Only where the run came to no end: then there are no numbers. */
+  readonly failure?: Failure
 }
 
 /** What a study was, without the scenarios of its points: what its files carry. */

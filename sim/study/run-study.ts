@@ -3,12 +3,11 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { availableParallelism } from "node:os"
-import { InputError } from "../../core/input-error.ts"
+import type { InputError } from "../../core/input-error.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { StudyDefinition, StudyPoint } from "./definition.ts"
-import { at, evaluatePoint } from "./evaluate.ts"
+import { checkPoint, evaluatePoint } from "./evaluate.ts"
 import type { Finished, Journal } from "./journal.ts"
-import { PointError } from "./point-error.ts"
 import { computeOnThreads } from "./pool.ts"
 import type { StudyRow } from "./result.ts"
 
@@ -40,19 +39,23 @@ const aloneMillis = 1000
 const syncMillis = 250
 
 /**
- * Computes every point that is not in `finished` and adds it there. When it fails or is interrupted, `finished` has all
+ * Computes every point that is not in `finished` and adds it there. A point whose run comes to no end is a row that says why.
+ * When it fails or is interrupted, `finished` has all
  * points that were done.
  */
 export const runPoints = (
   definition: StudyDefinition,
   finished: Finished,
   options: StudyRunOptions = {}
-): Effect.Effect<void, InputError | PointError> =>
+): Effect.Effect<void, InputError> =>
   Effect.gen(function* () {
     const { file, search } = definition
     const { journal, onProgress, jobs } = options
     const mine = pointsOfShard(definition.points, options.shard)
     const open = mine.filter(({ index }) => !finished.has(index))
+    // Before any is computed: what cannot be is refused now, not after half of the points.
+    const checking = new Loader()
+    for (const point of open) yield* checkPoint(point, { file, loader: checking })
     let done = mine.length - open.length
     onProgress?.(done, mine.length)
     let syncedAt = yield* Clock.currentTimeMillis
@@ -78,18 +81,7 @@ export const runPoints = (
       const beganAt = yield* Clock.currentTimeMillis
       let alone = 0
       for (const point of open) {
-        const rows = yield* evaluatePoint(point, { file, search, loader }).pipe(
-          Effect.mapError((error) =>
-            error instanceof InputError
-              ? error
-              : new PointError({
-                  point: point.index,
-                  tag: error.name,
-                  reason: `${error.message}${at(point)}`
-                })
-          )
-        )
-        yield* finish(rows)
+        yield* finish(yield* evaluatePoint(point, { file, search, loader }))
         alone++
         yield* eventLoopTurn
         if (threads > 1 && (yield* Clock.currentTimeMillis) - beganAt > aloneMillis) break

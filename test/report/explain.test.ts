@@ -114,6 +114,19 @@ describe("explain", () => {
     expect(printExplanation(fast)).toContain('rank 1 had finished "slow"')
   })
 
+  it("takes neither a barrier nor the placing of a cache for a collective", () => {
+    const timeline = timelineOf([
+      { lane: Lane.compute, label: "a", from: 0, to: 1 },
+      { lane: Lane.inter, label: "send", kernel: "send_recv", from: 1, to: 2, cause: 0 },
+      { lane: Lane.inter, label: "place", kernel: "kv.place", from: 2, to: 2.5, cause: 1 },
+      { lane: Lane.inter, label: "wait", kernel: "barrier", from: 2.5, to: 2.5, cause: 2 },
+      { lane: Lane.compute, label: "b", from: 2.5, to: 4, cause: 3 }
+    ])
+    const { collectives, communicationBusySeconds } = explain(timeline, stepWindow(timeline, 0, 0)!)
+    expect(collectives.map(({ label }) => label)).toEqual(["send"])
+    expect(communicationBusySeconds).toBe(1)
+  })
+
   it("calls a start that nothing let happen idle, and a late start latency", () => {
     const timeline = timelineOf([
       { lane: Lane.compute, label: "a", from: 0, to: 1 },

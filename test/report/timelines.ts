@@ -22,7 +22,9 @@ export interface Row {
 /** A timeline of rows in seconds; op numbers count up per rank unless given. */
 export const timelineOf = (rows: ReadonlyArray<Row>): Timeline => {
   const labels = [...new Set(rows.map(({ label }) => label))]
-  const kernels = [...new Set(rows.map(({ kernel = "profiled" }) => kernel))]
+  const kernelOf = ({ kernel, lane }: Row): string =>
+    kernel ?? (lane === Lane.inter || lane === Lane.intra ? "all_reduce" : "profiled")
+  const kernels = [...new Set(rows.map(kernelOf))]
   const next = new Map<number, number>()
   const ops = rows.map(({ rank = 0, op }) => {
     const own = op ?? next.get(rank) ?? 0
@@ -36,7 +38,7 @@ export const timelineOf = (rows: ReadonlyArray<Row>): Timeline => {
     step: Int32Array.from(rows, ({ step = 0 }) => step),
     label: Int32Array.from(rows, ({ label }) => labels.indexOf(label)),
     labels,
-    kernel: Int32Array.from(rows, ({ kernel = "profiled" }) => kernels.indexOf(kernel)),
+    kernel: Int32Array.from(rows, (row) => kernels.indexOf(kernelOf(row))),
     kernels,
     startSeconds: Float64Array.from(rows, ({ from }) => from),
     endSeconds: Float64Array.from(rows, ({ to }) => to),

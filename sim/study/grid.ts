@@ -1,0 +1,115 @@
+// What a study searches: a metric that its task has, along values of one field, listed or in equal ratios. Runs nothing.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { InputError } from "../../core/input-error.ts"
+import { parseBandwidth } from "../../core/units.ts"
+import { show, type FieldPath } from "../../scenarios/file/check.ts"
+import { inputErrors, type InputErrors } from "../../scenarios/file/input-errors.ts"
+import { getField, resolveField } from "../../scenarios/file/override.ts"
+import { isRecord, oneOf } from "../../scenarios/file/shape.ts"
+import { didYouMean } from "../../scenarios/file/similar.ts"
+import type { Source } from "../../scenarios/file/source.ts"
+import { familyOf } from "../../scenarios/families.ts"
+import { shapeFor, taskOf, unresolved, withoutAxes, type RawScenario } from "../../scenarios/scenario-file.ts"
+import type { GridPoint } from "./definition.ts"
+
+/** `find` of a study section. */
+export interface FindSection {
+  readonly vary: string
+  readonly over: unknown
+  readonly metric: string
+  readonly targets: ReadonlyArray<number>
+}
+
+/** The field that is varied, and its values as written. */
+export interface Grid {
+  readonly path: FieldPath
+  readonly values: ReadonlyArray<unknown>
+}
+
+export const searchGrid = (
+  source: Source,
+  raw: RawScenario,
+  find: FindSection
+): Effect.Effect<Grid, InputErrors> =>
+  Effect.suspend(() => {
+    const found = resolveField(shapeFor(raw), withoutAxes(raw), find.vary)
+    const where = source.where(["study", "find", "vary"], false)
+    if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
+    const listed: ReadonlyArray<unknown> | undefined = Array.isArray(find.over) ? find.over : undefined
+    if (listed !== undefined) return Effect.succeed<Grid>({ path: found.path, values: listed })
+    const over = isRecord(find.over) ? find.over : {}
+    const [from, to] = [over["from"], over["to"]].map((bound) => {
+      const parsed =
+        typeof bound === "string" || typeof bound === "number" ? parseBandwidth(bound) : undefined
+      return parsed !== undefined && Result.isSuccess(parsed) ? parsed.success : Number.NaN
+    })
+    const points = Number(over["points"])
+    if (from === undefined || to === undefined || !(from > 0 && to > from && to < Number.POSITIVE_INFINITY)) {
+      return Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.where(["study", "find", "over"], false),
+            field: "study.find.over",
+            value: show(find.over),
+            accepted: "from and to with 0 < from < to, both limited"
+          })
+        )
+      )
+    }
+    return Effect.succeed<Grid>({ path: found.path, values: logarithmicGrid(from, to, points) })
+  })
+
+/**
+ * Bandwidths from one to the other in equal ratios, as text. Twelve digits: the last of the sixteen depends on how an
+ * engine computes powers, and must not decide a result.
+ */
+const logarithmicGrid = (from: number, to: number, points: number): ReadonlyArray<string> =>
+  Array.from({ length: points }, (_, i) => {
+    const bytesPerSecond = points === 1 ? from : from * (to / from) ** (i / (points - 1))
+    return `${Number(((bytesPerSecond * 8) / 1e9).toPrecision(12))}Gbit/s`
+  })
+
+/** A search is for a metric that the task has. */
+export const checkMetric = (
+  source: Source,
+  raw: RawScenario,
+  metric: string
+): Effect.Effect<void, InputErrors> => {
+  const names = familyOf({ task: taskOf(raw) }).metrics.map(({ name }) => name)
+  return names.includes(metric)
+    ? Effect.void
+    : Effect.fail(
+        inputErrors(
+          new InputError({
+            file: source.where(["study", "find", "metric"], false),
+            field: "study.find.metric",
+            value: show(metric),
+            accepted: `${oneOf(names)}${didYouMean(metric, names)}`
+          })
+        )
+      )
+}
+
+/** A search bisects: its values must be quantities, each more than the one before. */
+export const descending = (
+  source: Source,
+  grid: Grid,
+  scenarios: ReadonlyArray<GridPoint>
+): InputError | undefined => {
+  let before = -Infinity
+  for (const { value, scenario } of scenarios) {
+    const decoded = getField(scenario, grid.path)
+    const quantity = typeof decoded === "number" ? decoded : Number.NaN
+    if (quantity > before) before = quantity
+    else {
+      return new InputError({
+        file: source.where(["study", "find", "over"], false),
+        field: "study.find.over",
+        value: show(value),
+        accepted: "quantities in ascending order, each once"
+      })
+    }
+  }
+  return undefined
+}
