@@ -225,17 +225,28 @@ class Run<A> {
       fibers.push(fiber)
     }
     queue.drain()
-    while (unfinished > 0 && failure === undefined) {
-      if (this.#running > 0) return Effect.die(this.#suspendedElsewhere())
-      if (!engine.step()) {
-        this.#failWith(this.#deadlock())
-        queue.drain()
-        break
+    const steps = this.#values === undefined ? stepsUnheard : stepsUnheardWithValues
+    /** Steps for a while; false when the run is over. */
+    const goOn = (): boolean => {
+      for (let left = steps; left > 0; left--) {
+        if (unfinished === 0 || failure !== undefined || this.#running > 0) return false
+        if (!engine.step()) {
+          this.#failWith(this.#deadlock())
+          queue.drain()
+          return false
+        }
+        if (!queue.idle) queue.drain()
       }
-      if (!queue.idle) queue.drain()
+      return true
     }
-    if (failure !== undefined) return failure as Exit.Exit<never, MachineError>
-    return Effect.succeed(this.#result(fibers.map((fiber) => valueOf(fiber))))
+    return Effect.gen({ self: this }, function* () {
+      // Between two stretches, and nowhere else, whoever runs the simulation is heard: an interruption ends it there.
+      while (goOn()) yield* Effect.yieldNow
+      if (unfinished > 0 && failure === undefined && this.#running > 0)
+        return yield* Effect.die(this.#suspendedElsewhere())
+      if (failure !== undefined) return yield* failure as Exit.Exit<never, MachineError>
+      return this.#result(fibers.map((fiber) => valueOf(fiber)))
+    })
   }
 
   readonly #whenEnded = (activity: Activity, then: () => void): void => {
@@ -335,6 +346,11 @@ class Run<A> {
     }
   }
 }
+
+/** Steps of the engine between two moments at which an interruption is heard: some tens of milliseconds. */
+const stepsUnheard = 2 ** 15
+/** With values, a step may compute a kernel. */
+const stepsUnheardWithValues = 16
 
 const valueOf = <A>(fiber: Fiber.Fiber<A, MachineError>): A => {
   const exit = fiber.pollUnsafe()

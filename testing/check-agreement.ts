@@ -3,8 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import type { Disagreement } from "../core/agreement/disagreement.ts"
-import { pipelineOracle, runOnBoth, type BothOptions } from "../exec/cli/both-machines.ts"
-import { programOf } from "../exec/cli/programs.ts"
+import { runOnBoth, runnableOn, type BothOptions } from "../exec/cli/both-machines.ts"
 import { Loader } from "../scenarios/load.ts"
 import { isArchitecture, modelGraph } from "../scenarios/model-graph.ts"
 import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
@@ -99,7 +98,7 @@ const disagreementIn = (
   Effect.runPromise(
     Effect.gen(function* () {
       const loader = new Loader()
-      const runnable = yield* programOf(decodeScenario(scenario), "agreement.yaml", loader, pipelineOracle)
+      const runnable = yield* runnableOn(decodeScenario(scenario), "agreement.yaml", loader)
       return (yield* runOnBoth({ ...runnable, ...both })).agreement.firstDisagreement
     })
   )

@@ -2,7 +2,8 @@
 // by how they part: what rounding makes is small at first and grows by a bounded factor; a mistake is there at once.
 import * as Effect from "effect/Effect"
 import type { Journal } from "../laws/journal.ts"
-import { Machine, type Program } from "../machine/machine.ts"
+import { interposing } from "../machine/interpose.ts"
+import type { Program } from "../machine/machine.ts"
 import type { Tensor } from "../machine/tensor.ts"
 import { comparedReads, type Tolerance } from "./values.ts"
 
@@ -58,11 +59,9 @@ export const growthOf = (gaps: ReadonlyArray<StepGap>): Growth | undefined => {
  * reads is in the journal of whoever stands outside; waiting for it changes when things happen, not what is computed.
  */
 export const watched = <A>(program: Program<A>, elementsMost: number): Program<A> =>
-  Effect.gen(function* () {
-    const machine = yield* Machine
+  interposing(program, (machine) => {
     const live = new Set<Tensor>()
-    const service: Machine["Service"] = {
-      ...machine,
+    return {
       alloc: (spec) =>
         Effect.tap(machine.alloc(spec), (tensor) =>
           Effect.sync(() => {
@@ -83,5 +82,4 @@ export const watched = <A>(program: Program<A>, elementsMost: number): Program<A
         }
       })
     }
-    return yield* Effect.provideService(program, Machine, service)
   })

@@ -73,7 +73,8 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
       const { agreement, simulated, executed } = yield* runOnBoth(both)
       const { upTo } = runnable
       const parted = agreement.firstDisagreement?.kind === "values"
-      const horizon = parted && upTo !== undefined ? yield* horizonOf(both, (steps) => upTo(steps)) : undefined
+      const horizon =
+        parted && upTo !== undefined ? yield* horizonOf(both, (steps) => upTo(steps)) : undefined
       const held = horizon?.agreement
       if (options.timeline !== undefined) {
         const pair = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)

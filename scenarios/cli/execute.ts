@@ -1,5 +1,5 @@
 // Runs a command's effect to its exit code: 0, 1 when the result says no, 2 for bad input, 70 for a defect of this
-// program, 130 after Ctrl-C. Every command ends here, so that every error looks alike.
+// program, 128 and its number after a signal (130: Ctrl-C). Every command ends here, so that every error looks alike.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -38,12 +38,14 @@ export const execute = async (command: Effect.Effect<Outcome, Error>, program = 
     Effect.runFork(Fiber.interrupt(fiber))
   }
   const exit = await Effect.runPromise(Fiber.await(fiber))
+  // A signal that came in the last stretch of work is heard in the next turn of the event loop.
+  await Effect.runPromise(Effect.yieldNow)
   for (const signal of signals) process.off(signal, onSignal)
   if (signalled !== undefined) return signalCodes[signalled] ?? 1
   return Exit.isSuccess(exit) ? print(exit.value, program) : report(exit.cause, program)
 }
 
-const signalCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
+const signalCodes: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }
 
 const print = ({ text, ok }: Outcome, program: string): number => {
   try {

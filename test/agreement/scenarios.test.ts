@@ -5,8 +5,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
-import { pipelineOracle, runOnBoth } from "../../exec/cli/both-machines.ts"
-import { programOf } from "../../exec/cli/programs.ts"
+import { runOnBoth, runnableOn } from "../../exec/cli/both-machines.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
@@ -51,7 +50,7 @@ describeNative("scenarios on both machines", () => {
     expect(result.scenario).toBe("broken")
     const { agreement } = await Effect.runPromise(
       Effect.gen(function* () {
-        const runnable = yield* programOf(yield* loadScenario(file, []), file, new Loader(), pipelineOracle)
+        const runnable = yield* runnableOn(yield* loadScenario(file, []), file, new Loader())
         return yield* runOnBoth(runnable)
       })
     )

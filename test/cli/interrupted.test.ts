@@ -91,6 +91,33 @@ describe("Ctrl-C during a study", () => {
   })
 })
 
+describe("a signal while one simulation runs", () => {
+  const long = fresh("long.yaml")
+  fs.writeFileSync(
+    long,
+    `name: long
+model: { profile: traces/profiles/gpt2-h200.arrow }
+world: { ranks: 8, links: { inter: { bandwidth: 1Gbit/s } } }
+algorithm: ddp
+jitter: 0.1
+steps: 100000
+`
+  )
+  it.each([
+    ["run", "SIGINT", 130],
+    ["explain", "SIGTERM", 143],
+    ["run", "SIGHUP", 129]
+  ] as const)("is heard by sim %s: %s", async (command, signal, code) => {
+    const { child, ended } = begin(command, long)
+    // Long enough to be under way; minutes would pass before its end.
+    await new Promise((resolve) => setTimeout(resolve, 4000))
+    const before = performance.now()
+    child.kill(signal)
+    expect(await ended).toEqual({ status: code, stdout: "", stderr: "" })
+    expect(performance.now() - before).toBeLessThan(10_000)
+  })
+})
+
 // A process that may write files of so many blocks of 512 bytes and no larger: to it the disk is full, on any machine.
 const limited = (blocks: number): string => `trap '' XFSZ; ulimit -f ${blocks}; exec $SIM "$@"`
 
