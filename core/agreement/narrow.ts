@@ -10,6 +10,7 @@ export const mantissaBits: Readonly<Record<Dtype, number>> = {
   bfloat16: 7,
   float8: 3,
   float4: 0,
+  mxfp4: 1,
   int8: 7,
   int32: 31
 }
