@@ -132,6 +132,22 @@ export const DeviceSettings = Schema.Union([
 
 export type DeviceSettings = typeof DeviceSettings.Type
 
+/** What the host spends on launches: by a usual kind of it, or as measured. Default: it is never late. */
+export const HostSettings = Schema.Union([
+  Schema.Literals(["eager", "compiled", "graph"]),
+  Schema.Struct({
+    /** Each kernel or copy. */
+    launch: withDefault(Seconds, 0),
+    /** Each call of a collective. */
+    collective: withDefault(Seconds, 0),
+    /** Each tensor that a collective carries. */
+    hook: withDefault(Seconds, 0),
+    /** Each read that the program waits for. */
+    read: withDefault(Seconds, 0)
+  })
+])
+export type HostSettings = typeof HostSettings.Type
+
 const during = {
   from: withDefault(Seconds, 0),
   /** Default: for good. */

@@ -12,7 +12,7 @@ import type { Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { Random } from "../core/random.ts"
 import type { ActivityTimes } from "./activity-times.ts"
 import type { Collectives } from "./collectives.ts"
-import type { CostModel } from "../core/cost/cost-model.ts"
+import type { CostModel, HostLane } from "../core/cost/cost-model.ts"
 import type { Activity, Engine, SpeedProfileId } from "./engine/engine.ts"
 import type { Values } from "./values.ts"
 
@@ -53,6 +53,9 @@ export class SimulatedRank implements Driver<number> {
   readonly #observed: boolean
   readonly #speed: SpeedProfileId | undefined
   readonly #jitter: SimulatedRankOptions["jitter"]
+  readonly #host: HostLane | undefined
+  /** The end of what the host's thread has been given so far; -1 while that is nothing. */
+  #hostTail: Activity = -1
   readonly onWaiting: (waiting: boolean) => void
   /** When the compute lane finished each step, seconds. */
   readonly stepEndSeconds: Array<number> = []
@@ -66,6 +69,7 @@ export class SimulatedRank implements Driver<number> {
     this.#firstMeter = options.index * laneCount
     this.#speed = options.speed
     this.#jitter = options.jitter
+    this.#host = options.costs.host
     this.#observed = shared.times !== undefined || shared.values !== undefined
     this.onWaiting = shared.onWaiting
     this.rank = new Rank(options, this)
@@ -105,9 +109,20 @@ export class SimulatedRank implements Driver<number> {
       const predecessor = before.tokenOf(before.edges[i]!)
       if (predecessor >= 0) engine.after(first, predecessor)
     }
+    if (this.#host !== undefined) engine.after(first, this.#busyHost(this.#host.seconds(op)))
     if (this.#observed) this.#observe(id, op, scalars, first, last)
     engine.release(first)
     return last
+  }
+
+  /** The host's thread spends so long, after all else it was given and not before now. */
+  #busyHost(seconds: number): Activity {
+    const engine = this.#engine
+    const busy = engine.work(seconds)
+    if (this.#hostTail >= 0) engine.after(busy, this.#hostTail)
+    engine.release(busy)
+    this.#hostTail = busy
+    return busy
   }
 
   #observe(id: OpId, op: Op, scalars: Scalars | undefined, first: Activity, last: Activity): void {
@@ -165,10 +180,12 @@ export class SimulatedRank implements Driver<number> {
     void tensor
   }
 
-  read(tensor: Tensor): Effect.Effect<TensorData | undefined> {
+  read(tensor: Tensor): Effect.Effect<TensorData | undefined, MachineError> {
     const { values } = this.#shared
     const data = values?.of(this.#options.rank, tensor) ?? this.#options.source?.(tensor)
-    return Effect.succeed(data?.slice())
+    const seconds = this.#host?.readSeconds ?? 0
+    if (seconds === 0) return Effect.succeed(data?.slice())
+    return Effect.as(this.rank.wait("the host", [Lane.compute], [this.#busyHost(seconds)]), data?.slice())
   }
 
   nowSeconds(): number {

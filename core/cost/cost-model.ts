@@ -8,6 +8,7 @@ import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
+import { hostSecondsOf, type HostCosts } from "./host.ts"
 import { loadOf } from "./measures.ts"
 import type { CostSource, Launch } from "./op-table.ts"
 import { Estimates, type Cost, type Estimate } from "./provenance.ts"
@@ -21,6 +22,13 @@ export interface CostModel {
   /** Seconds of `op` on a rank at full speed. */
   seconds(op: Op): number
   readonly estimates: ReadonlyArray<Estimate>
+  /** What the host's one thread spends, where it is modelled: on a launch, and on a read after the device's end of it. */
+  readonly host?: HostLane | undefined
+}
+
+export interface HostLane {
+  seconds(op: Op): number
+  readonly readSeconds: number
 }
 
 /** What of an op its cost may depend on; a call of a layer graph is one, before anything was allocated. */
@@ -47,8 +55,17 @@ export interface CostOptions {
   readonly device?: Device | undefined
   /** What an unmeasured kernel takes at least. Default: the shortest launch that any source knows. */
   readonly launchSeconds?: number | undefined
+  /** The host as a lane; default: it is never late, but for the gaps that a profile's spans hold. */
+  readonly host?: HostOptions | undefined
   /** What products and attention of float32 operands are computed in (autocast). Default: as stored. */
   readonly computeDtype?: Dtype | undefined
+}
+
+/** What a scenario says of the host. */
+export interface HostOptions {
+  readonly costs: HostCosts
+  /** Where its costs are assumed rather than stated, as a phrase. */
+  readonly assumed?: string | undefined
 }
 
 const exactly = (seconds: number): Cost => ({ seconds, provenance: "exact", detail: "" })
@@ -154,13 +171,43 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
     return told
   }
 
+  const { host } = options
+  if (host?.assumed !== undefined) estimates.note("host", "scaled", host.assumed)
+  // Where the profiled device waits for its host, layers are launched as slowly as their spans say; a device that is never idle
+  // says nothing of its host but that it keeps up.
+  const late = host !== undefined && profile !== undefined && hostTime === "span" && isHostBound(profile)
+  const profiled = (op: Op) =>
+    profile?.layers[op.attributes["layer"] as number]?.[op.attributes["phase"] as ProfiledPhase]
+
   return {
     cost,
-    seconds: (op) => cost(op).seconds,
+    seconds: (op) => (late && op.kernel.name === "profiled" ? profiled(op)!.busySeconds : cost(op).seconds),
+    ...(host === undefined
+      ? {}
+      : {
+          host: {
+            seconds: (op: Op) =>
+              late && op.kernel.name === "profiled"
+                ? profiled(op)!.spanSeconds
+                : hostSecondsOf(host.costs, op),
+            readSeconds: host.costs.readSeconds
+          }
+        }),
     get estimates() {
       return estimates.list
     }
   }
+}
+
+/** Whether the device of a profile waits for its host for more than a twentieth of the step. */
+const isHostBound = ({ layers }: Profile): boolean => {
+  let busy = 0
+  let span = 0
+  for (const { forward, backward, optimizer } of layers) {
+    busy += forward.busySeconds + backward.busySeconds + optimizer.busySeconds
+    span += forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds
+  }
+  return span > 1.05 * busy
 }
 
 /** Copies between host and device as a link that the scenario states would make them. */

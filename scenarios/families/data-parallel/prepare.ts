@@ -19,7 +19,7 @@ import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
-import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
+import { resolveCollectiveTable, resolveHost, resolveDevice, resolveFaults } from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
@@ -126,7 +126,8 @@ export const prepare = (
           profile,
           hostTime: model.hostTime,
           sources: ops === undefined ? [] : [ops],
-          device
+          device,
+          host: resolveHost(scenario.host)
         }),
         network,
         collectives: { algorithm: collectives.algorithm, table },

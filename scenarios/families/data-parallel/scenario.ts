@@ -6,6 +6,7 @@ import {
   commonFields,
   DeviceSettings,
   FaultSettings,
+  HostSettings,
   Jitter,
   MemorySettings,
   ModelSettings,
@@ -26,6 +27,8 @@ export const DataParallelScenario = Schema.Struct({
   network: NetworkModel,
   collectives: withDefault(CollectiveSettings, {}),
   device: Schema.optionalKey(DeviceSettings),
+  /** What launches, collectives and hooks cost the host, beside what a profile's spans hold. Default: nothing. */
+  host: Schema.optionalKey(HostSettings),
   /** What products and attention of a described model are computed in (autocast); all else counts four bytes a number. */
   precision: withDefault(Schema.Literals(["bfloat16", "float16", "float32"]), "bfloat16"),
   /**

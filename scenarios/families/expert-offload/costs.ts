@@ -2,6 +2,7 @@
 import {
   hostLinkSource,
   makeCostModel,
+  type HostOptions,
   type Costed,
   type TracedCostModel
 } from "../../../core/cost/cost-model.ts"
@@ -21,11 +22,12 @@ export interface OffloadCosts {
   readonly device: Device | undefined
   /** Copies as this link would make them; default: as measured. */
   readonly hostLink: HostLink | undefined
+  readonly host?: HostOptions | undefined
 }
 
 /** Each simulation wants its own, for each lists its own estimates. */
-export const offloadCosts = ({ ops, device, hostLink }: OffloadCosts): TracedCostModel =>
-  makeCostModel({ sources: hostLink === undefined ? [ops] : [hostLinkSource(hostLink), ops], device })
+export const offloadCosts = ({ ops, device, hostLink, host }: OffloadCosts): TracedCostModel =>
+  makeCostModel({ sources: hostLink === undefined ? [ops] : [hostLinkSource(hostLink), ops], device, host })
 
 const costOf = (costs: OffloadCosts, kernel: "h2d" | "zero", sizeBytes: number): number => {
   const expert = operand([sizeBytes], "int8")

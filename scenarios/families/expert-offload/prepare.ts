@@ -26,7 +26,7 @@ import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
-import { resolveDevice } from "../../resolve.ts"
+import { resolveDevice, resolveHost } from "../../resolve.ts"
 import { loadSeconds, readSeconds, type OffloadCosts } from "./costs.ts"
 
 /** What a scenario says, resolved. */
@@ -80,6 +80,7 @@ export const planScenario = (
     const costs: OffloadCosts = {
       ops,
       device,
+      host: resolveHost(scenario.host),
       hostLink:
         hostLink === undefined
           ? undefined

@@ -1,7 +1,7 @@
 // What a scenario of generation with offloaded experts says.
 import * as Schema from "effect/Schema"
 import { Positive, withDefault } from "../../../core/fields.ts"
-import { commonFields, DeviceSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
+import { commonFields, DeviceSettings, HostSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
 import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
 import { moeModelNames } from "../../../core/algorithms/expert-offload/model.ts"
 import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
@@ -94,6 +94,8 @@ export const ExpertOffloadScenario = Schema.Struct({
       latency: withDefault(Seconds, "10us")
     })
   ),
+  /** What launches and reads cost the host. Default: nothing. */
+  host: Schema.optionalKey(HostSettings),
   /** `algorithm: lru` is short for `algorithm: {name: lru}`. */
   algorithm: ExpertOffloadSettings,
   /** A profile with timed GEMMs, copies and attention. */

@@ -16,7 +16,7 @@ import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cos
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import type { Loader } from "../../load.ts"
-import { resolveDevice } from "../../resolve.ts"
+import { resolveDevice, resolveHost } from "../../resolve.ts"
 import { resolveOpTable } from "../../op-table.ts"
 import { fittedCosts } from "./costs.ts"
 
@@ -121,7 +121,7 @@ const resolveRequests = (
   })
 
 const resolveCosts = (
-  { costs, device: settings, transfer }: KvServingScenario,
+  { costs, device: settings, host, transfer }: KvServingScenario,
   model: DecoderModel,
   file: string,
   loader: Loader
@@ -150,6 +150,7 @@ const resolveCosts = (
       makeCostModel({
         sources: ops === undefined ? link : [...link, ops],
         device,
-        launchSeconds: costs?.launch
+        launchSeconds: costs?.launch,
+        host: resolveHost(host)
       })
   })

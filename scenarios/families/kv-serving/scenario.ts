@@ -6,6 +6,7 @@ import {
   commonFields,
   DeviceSettings,
   FaultSettings,
+  HostSettings,
   Jitter,
   MemorySettings,
   NetworkModel,
@@ -143,6 +144,8 @@ export const KvServingScenario = Schema.Struct({
     {}
   ),
   network: NetworkModel,
+  /** What launches and reads cost the host. Default: nothing. */
+  host: Schema.optionalKey(HostSettings),
   /** Default: NVIDIA H200. */
   device: Schema.optionalKey(DeviceSettings),
   /** Default: kernels measured on an NVIDIA H200, where that is the device; otherwise the device's peak rates. */

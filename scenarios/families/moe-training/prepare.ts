@@ -18,7 +18,7 @@ import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Host } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
-import { resolveDevice } from "../../resolve.ts"
+import { resolveDevice, resolveHost } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
 import { opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
 import { pipelineOracle } from "./oracle.ts"
@@ -127,10 +127,15 @@ const resolveProducts = (
   Effect.gen(function* () {
     const { products } = scenario.costs
     const stated = resolveDevice(scenario.device)
+    const host = resolveHost(scenario.host)
     if (!("profile" in products)) {
       const line = lineOf("products", products)
       fits.push(line)
-      return makeCostModel({ sources: [productLine(line)], device: stated ?? deviceNamed("NVIDIA H200") })
+      return makeCostModel({
+        sources: [productLine(line)],
+        device: stated ?? deviceNamed("NVIDIA H200"),
+        host
+      })
     }
     const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
     const isProduct = ({ attributes }: OpCost): boolean =>
@@ -162,7 +167,7 @@ const resolveProducts = (
     const kept = products.op === undefined ? profile.ops : [...rows, ...others]
     const table = opTableOf({ ...profile, ops: kept }, stated)
     const sources = products.method === "line" ? [productLine(line), table] : [table]
-    return makeCostModel({ sources, device: stated ?? table.measuredOn })
+    return makeCostModel({ sources, device: stated ?? table.measuredOn, host })
   })
 
 const lineOf = (

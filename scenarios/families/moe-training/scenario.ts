@@ -5,6 +5,7 @@ import {
   commonFields,
   DeviceSettings,
   FaultSettings,
+  HostSettings,
   Jitter,
   MemorySettings,
   NetworkModel,
@@ -123,6 +124,8 @@ export const MoeTrainingScenario = Schema.Struct({
   network: NetworkModel,
   /** Default: what the products were measured on; an NVIDIA H200 where they are a line. */
   device: Schema.optionalKey(DeviceSettings),
+  /** What launches, collectives and reads cost the host. Default: nothing. */
+  host: Schema.optionalKey(HostSettings),
   /** Parameters, gradients and activations count; SGD has no state. */
   memory: Schema.optionalKey(MemorySettings),
   /** Of plain SGD; without it parameters stay as they are, and a step has no update. */

@@ -1,0 +1,116 @@
+// The host as a lane: closed forms of launches, calls of collectives and reads; a host that costs nothing changes no bit; and none
+// makes anything faster.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import type { CostModel } from "../../core/cost/cost-model.ts"
+import { hostSecondsOf, type HostCosts } from "../../core/cost/host.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective, launch } from "../../core/machine/op.ts"
+import { makeWorld } from "../../core/world.ts"
+import { run } from "./simulated.ts"
+
+const free = { bytesPerSecond: Infinity, latencySeconds: 0 }
+const worldOf = (ranks: number) =>
+  makeWorld([{ name: "here", nodes: Array.from({ length: ranks }, () => 1) }], {
+    intra: free,
+    inter: free,
+    wan: undefined
+  })
+
+const none: HostCosts = { launchSeconds: 0, collectiveSeconds: 0, hookSeconds: 0, readSeconds: 0 }
+const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostModel => ({
+  seconds: () => deviceSeconds,
+  estimates: [],
+  ...(host === undefined
+    ? {}
+    : { host: { seconds: (op) => hostSecondsOf(host, op), readSeconds: host.readSeconds } })
+})
+
+/** So many kernels one after another, then an all-reduce of so many tensors, then a read; that several times. */
+const makespan = (
+  deviceSeconds: number,
+  host: HostCosts | undefined,
+  { ops, tensors, rounds, reads }: { ops: number; tensors: number; rounds: number; reads: boolean }
+): number =>
+  run({
+    world: worldOf(2),
+    costs: costsWith(deviceSeconds, host),
+    collectives: { algorithm: "ring" },
+    source: () => new Float32Array(1),
+    program: Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
+      const carried = []
+      for (let i = 0; i < tensors; i++)
+        carried.push(yield* machine.alloc({ name: `g${i}`, shape: [1], dtype: "float32" }))
+      for (let round = 0; round < rounds; round++) {
+        for (let i = 0; i < ops; i++)
+          machine.submit(launch("work", kernels.scale, Lane.compute, [x], [x], { factor: 1 }))
+        if (tensors > 0)
+          machine.submit(
+            collective("sum", kernels.all_reduce, Lane.inter, machine.world.all, [...carried], [...carried], {
+              attributes: { reduce: "sum" }
+            })
+          )
+        if (reads) yield* machine.read(x)
+      }
+      yield* machine.drain
+    })
+  }).makespanSeconds
+
+describe("the host", () => {
+  it("sets the pace where launches take longer than kernels, and is hidden where they do not", () => {
+    const shape = { ops: 10, tensors: 0, rounds: 1, reads: false }
+    const slow = { ...none, launchSeconds: 5e-6 }
+    expect(makespan(1e-6, slow, shape)).toBeCloseTo(10 * 5e-6 + 1e-6, 12)
+    expect(makespan(20e-6, slow, shape)).toBeCloseTo(5e-6 + 10 * 20e-6, 12)
+  })
+
+  it("calls a collective once, and hands it every tensor", () => {
+    const host = { ...none, collectiveSeconds: 1e-4, hookSeconds: 2e-5 }
+    expect(makespan(0, host, { ops: 0, tensors: 7, rounds: 1, reads: false })).toBeCloseTo(
+      1e-4 + 7 * 2e-5,
+      12
+    )
+  })
+
+  it("does nothing else while it takes a value, and begins when the device has it", () => {
+    const host = { ...none, launchSeconds: 1e-6, readSeconds: 3e-5 }
+    // Each round: its launches, the last kernel's end, the read.
+    const each = 1e-6 + 4 * 1e-5 + 3e-5
+    expect(makespan(1e-5, host, { ops: 4, tensors: 0, rounds: 3, reads: true })).toBeCloseTo(3 * each, 12)
+  })
+
+  it("that costs nothing changes no bit, and never makes anything faster", () => {
+    let later = 0
+    const micros = fc.integer({ min: 0, max: 50 }).map((n) => n * 1e-6)
+    fc.assert(
+      fc.property(
+        micros,
+        fc.record({
+          launchSeconds: micros,
+          collectiveSeconds: micros,
+          hookSeconds: micros,
+          readSeconds: micros
+        }),
+        fc.record({
+          ops: fc.integer({ min: 0, max: 6 }),
+          tensors: fc.integer({ min: 0, max: 3 }),
+          rounds: fc.integer({ min: 1, max: 4 }),
+          reads: fc.boolean()
+        }),
+        (device, host, shape) => {
+          const without = makespan(device, undefined, shape)
+          expect(makespan(device, none, shape)).toBe(without)
+          const withHost = makespan(device, host, shape)
+          expect(withHost).toBeGreaterThanOrEqual(without - 1e-15)
+          if (withHost > without) later++
+        }
+      )
+    )
+    expect(later).toBeGreaterThan(20)
+  })
+})
