@@ -101,7 +101,9 @@ export class ExecutedRank implements Driver<undefined> {
   }
 
   allocate(tensor: Tensor, values: TensorData | undefined): boolean {
-    if (!this.#makeRoom(tensor)) return false
+    const { within } = tensor
+    if (within !== undefined) this.#native.view(tensor, within.arena, within.offsetBytes)
+    else if (!this.#makeRoom(tensor)) return false
     if (values !== undefined) this.#native.write(tensor, values)
     return true
   }

@@ -3,7 +3,7 @@
 import { collectives } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import type { Op } from "../core/machine/op.ts"
-import type { Tensor, TensorData } from "../core/machine/tensor.ts"
+import { dtypeBits, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
@@ -12,9 +12,16 @@ export class Values {
   alloc(rank: number, tensor: Tensor, values?: TensorData): void {
     let tensors = this.#tensors.get(rank)
     if (tensors === undefined) this.#tensors.set(rank, (tensors = []))
-    tensors[tensor.id] =
-      values?.slice() ??
-      (tensor.dtype === "int32" ? new Int32Array(tensor.elements) : new Float32Array(tensor.elements))
+    tensors[tensor.id] = values?.slice() ?? this.#zeros(rank, tensor)
+  }
+
+  /** In an arena: the bytes there, at four for each element of the arena's dtype, so that what overlaps there overlaps here. */
+  #zeros(rank: number, { dtype, elements, within }: Tensor): TensorData {
+    const integers = dtype === "int32"
+    if (within === undefined) return integers ? new Int32Array(elements) : new Float32Array(elements)
+    const { buffer, byteOffset } = this.of(rank, within.arena)
+    const from = byteOffset + (4 * within.offsetBytes * 8) / dtypeBits[within.arena.dtype]
+    return integers ? new Int32Array(buffer, from, elements) : new Float32Array(buffer, from, elements)
   }
 
   of(rank: number, tensor: Tensor): TensorData {

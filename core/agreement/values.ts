@@ -175,14 +175,34 @@ export const compareReads = (
   return undefined
 }
 
-/** Tensors that a rank's program had not freed when it ended, in order of allocation. */
+/**
+ * Tensors that a rank's program had not freed when it ended, in order of allocation: without arenas, and without what lies in
+ * one and was overwritten there, by whatever took its place.
+ */
 const liveTensors = ({ entries }: Journal): ReadonlyArray<Tensor> => {
   const live = new Set<Tensor>()
-  for (const entry of entries) {
+  const written = new Map<Tensor, number>()
+  for (const [index, entry] of entries.entries()) {
     if (entry.kind === "alloc") live.add(entry.tensor)
     if (entry.kind === "free") live.delete(entry.tensor)
+    if (entry.kind === "op") for (const tensor of entry.op.writes) written.set(tensor, index)
   }
-  return [...live]
+  const inArenas = Map.groupBy(
+    [...written.keys()].filter(({ within }) => within !== undefined),
+    ({ within }) => within!.arena
+  )
+  const overwritten = (tensor: Tensor): boolean =>
+    (inArenas.get(tensor.within!.arena) ?? []).some(
+      (other) => written.get(other)! > (written.get(tensor) ?? -1) && overlap(tensor, other)
+    )
+  return [...live].filter((tensor) =>
+    tensor.within === undefined ? !inArenas.has(tensor) : !overwritten(tensor)
+  )
+}
+
+const overlap = (one: Tensor, other: Tensor): boolean => {
+  const [a, b] = [one.within!.offsetBytes, other.within!.offsetBytes]
+  return a < b + other.sizeBytes && b < a + one.sizeBytes
 }
 
 /** Every tensor that is alive at the end; how many were compared. */

@@ -1,5 +1,5 @@
 // Laws of memory, accounted in program order as a stream-ordered caching allocator does.
-import type { Place, Tensor } from "../machine/tensor.ts"
+import { ownBytes, type Place, type Tensor } from "../machine/tensor.ts"
 import type { Execution, Violation } from "./execution.ts"
 
 /** No rank holds more than its memories do, and the machine's own count of the most it held is right. */
@@ -10,10 +10,10 @@ export const memoryBounded = (execution: Execution): Violation | undefined => {
     const used: Record<Place, number> = { device: 0, host: 0 }
     const peak: Record<Place, number> = { device: 0, host: 0 }
     for (const entry of entries) {
-      if (entry.kind === "free") used[entry.tensor.place] -= entry.tensor.sizeBytes
+      if (entry.kind === "free") used[entry.tensor.place] -= ownBytes(entry.tensor)
       if (entry.kind !== "alloc") continue
-      const { place, name, sizeBytes } = entry.tensor
-      used[place] += sizeBytes
+      const { place, name } = entry.tensor
+      used[place] += ownBytes(entry.tensor)
       peak[place] = Math.max(peak[place], used[place])
       const capacity = capacityBytes[place] ?? Infinity
       if (used[place] > capacity) {

@@ -21,12 +21,16 @@ import type { Op, OpId } from "./op.ts"
 import { Pending, type PendingOp, type PendingOptions, type Token } from "./pending.ts"
 import type { Recorder } from "./recorder.ts"
 import {
+  dtypeBits,
   elementsOf,
+  ownBytes,
   sizeBytesOf,
+  viewAlignment,
   type Place,
   type Tensor,
   type TensorData,
-  type TensorSpec
+  type TensorSpec,
+  type Within
 } from "./tensor.ts"
 
 /** What a machine does for a rank. `Prepared` is what it keeps of an op from its first launch to the next. */
@@ -52,7 +56,7 @@ export interface Driver<Prepared> {
   endStep(step: number, computeTail: Token): Token
   /** One token for the end of all lanes as they are; undefined where each lane's own is asked for. */
   readonly all: ((tails: Float64Array) => Token) | undefined
-  /** Memory behind a tensor, with its first values where it has any. False when there is none. */
+  /** Memory behind a tensor, its own or in an arena, with its first values where it has any. False when there is none. */
   allocate(tensor: Tensor, values: TensorData | undefined): boolean
   free(tensor: Tensor): void
   /** Values of a tensor whose last writer has ended; undefined where the machine has none. */
@@ -98,6 +102,9 @@ interface Known<Prepared> {
   readonly terms: string
   /** Its kernel has scalars, which each launch is checked for. */
   readonly scalars: boolean
+  /** What it reads and writes, arenas that these lie in included: whoever touches a place in one keeps its turn. */
+  readonly reads: ReadonlyArray<Tensor>
+  readonly writes: ReadonlyArray<Tensor>
 }
 
 interface Wait {
@@ -106,6 +113,12 @@ interface Wait {
   readonly lanes: ReadonlyArray<Lane>
   readonly tokens: ReadonlyArray<Token>
   readonly resume: (exit: Exit.Exit<void, MachineError>) => void
+}
+
+/** Tensors and the arenas they lie in; the list itself where none does. */
+const withArenas = (tensors: ReadonlyArray<Tensor>): ReadonlyArray<Tensor> => {
+  const arenas = new Set(tensors.flatMap(({ within }) => (within === undefined ? [] : [within.arena])))
+  return arenas.size === 0 ? tensors : [...tensors, ...arenas]
 }
 
 export class Rank<Prepared> implements Predecessors {
@@ -120,6 +133,8 @@ export class Rank<Prepared> implements Predecessors {
   // By id; undefined once freed.
   readonly #tensors: Array<Tensor | undefined> = []
   #freed = 0
+  /** How many live tensors lie in an arena. */
+  readonly #views = new Map<Tensor, number>()
   readonly #usedBytes: Record<Place, number> = { device: 0, host: 0 }
   readonly #peakBytes: Record<Place, number> = { device: 0, host: 0 }
   // Ends of steps, by step modulo the length.
@@ -273,14 +288,19 @@ export class Rank<Prepared> implements Predecessors {
 
   #alloc(spec: TensorSpec): Effect.Effect<Tensor, OutOfMemory> {
     const { rank, capacityBytes, initial } = this.#options
-    const { name, shape, dtype, place = "device" } = spec
+    const { name, shape, dtype, within, place = within?.arena.place ?? "device" } = spec
     const elements = elementsOf(shape)
     if (!(shape.every((extent) => Number.isInteger(extent) && extent >= 0) && elements <= elementsMax)) {
       const reason = `shape [${shape.join(", ")}]; expected whole numbers from 0 with a product of at most 2^53 - 1`
       return Effect.die(this.#misuse("alloc", name, reason))
     }
     const sizeBytes = sizeBytesOf(elements, dtype)
-    const tensor: Tensor = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
+    const own = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
+    const tensor: Tensor = within === undefined ? own : { ...own, within }
+    if (within !== undefined) {
+      const misfit = this.#viewMisfit(tensor, within, spec)
+      if (misfit !== undefined) return Effect.die(this.#misuse("alloc", name, misfit))
+    }
     const freeBytes = capacityBytes[place] - this.#usedBytes[place]
     const tooLarge = (): Effect.Effect<never, OutOfMemory> =>
       Effect.fail(
@@ -293,15 +313,17 @@ export class Rank<Prepared> implements Predecessors {
           capacityBytes: capacityBytes[place]
         })
       )
-    if (sizeBytes > freeBytes) return tooLarge()
-    const values = initial === undefined ? undefined : (initial(rank, tensor) ?? spec.initial?.())
+    if (ownBytes(tensor) > freeBytes) return tooLarge()
+    const values =
+      initial === undefined || within !== undefined ? undefined : (initial(rank, tensor) ?? spec.initial?.())
     if (values !== undefined && values.length !== elements) {
       const reason = `${values.length} initial values for ${elements} elements`
       return Effect.die(this.#misuse("alloc", name, reason))
     }
     if (!this.#driver.allocate(tensor, values)) return tooLarge()
     this.#tensors.push(tensor)
-    this.#usedBytes[place] += sizeBytes
+    this.#usedBytes[place] += ownBytes(tensor)
+    if (within !== undefined) this.#views.set(within.arena, (this.#views.get(within.arena) ?? 0) + 1)
     this.#peakBytes[place] = Math.max(this.#peakBytes[place], this.#usedBytes[place])
     this.#dependencies.allocated(tensor)
     return Effect.succeed(tensor)
@@ -309,10 +331,34 @@ export class Rank<Prepared> implements Predecessors {
 
   #free(tensor: Tensor): void {
     this.#requireLive("free", tensor.name, tensor)
+    const views = this.#views.get(tensor) ?? 0
+    if (views > 0)
+      throw this.#misuse("free", tensor.name, `${views} tensors still lie in it; free them first`)
+    const { within } = tensor
+    if (within !== undefined) this.#views.set(within.arena, this.#views.get(within.arena)! - 1)
     this.#tensors[tensor.id] = undefined
     this.#freed++
-    this.#usedBytes[tensor.place] -= tensor.sizeBytes
+    this.#usedBytes[tensor.place] -= ownBytes(tensor)
     this.#driver.free(tensor)
+  }
+
+  /** What is wrong with a place in an arena, as a phrase. */
+  #viewMisfit(
+    { dtype, sizeBytes, place }: Tensor,
+    { arena, offsetBytes }: Within,
+    { initial }: TensorSpec
+  ): string | undefined {
+    this.#requireLive("alloc", arena.name, arena)
+    if (arena.within !== undefined) return `its arena "${arena.name}" lies in another tensor itself`
+    if (initial !== undefined) return "has initial values, and lies in an arena"
+    if (place !== arena.place) return `is for ${place} memory; its arena lies in ${arena.place} memory`
+    if (dtypeBits[dtype] < dtypeBits[arena.dtype])
+      return `is ${dtype}, narrower than its arena's ${arena.dtype}`
+    if (!(Number.isInteger(offsetBytes) && offsetBytes >= 0 && offsetBytes % viewAlignment === 0))
+      return `has an offset of ${offsetBytes} B; expected a multiple of ${viewAlignment}`
+    return offsetBytes + sizeBytes > arena.sizeBytes
+      ? `has ${sizeBytes} B at ${offsetBytes} of an arena of ${arena.sizeBytes} B`
+      : undefined
   }
 
   #requireLive(call: Misuse["call"], subject: string, tensor: Tensor): void {
@@ -343,7 +389,7 @@ export class Rank<Prepared> implements Predecessors {
     }
     const lane = op.lane
     const dependencies = this.#dependencies
-    dependencies.derive(id, lane, op.reads, op.writes)
+    dependencies.derive(id, lane, known.reads, known.writes)
     const { edges, edgeCount } = dependencies
     this.#recorder?.submitted(this.#options.rank, this.#step, op, scalars, edges, edgeCount)
     const token = this.#driver.launch(id, op, known.prepared, scalars, meeting, this)
@@ -375,7 +421,9 @@ export class Rank<Prepared> implements Predecessors {
       freed: this.#freed,
       seat,
       terms: seat === undefined ? "" : termsOf(op),
-      scalars: kernel.scalars.length > 0
+      scalars: kernel.scalars.length > 0,
+      reads: withArenas(reads),
+      writes: withArenas(writes)
     }
     this.#known.set(op, known)
     return known

@@ -25,9 +25,24 @@ export interface TensorSpec {
   readonly dtype: Dtype
   /** Default "device". */
   readonly place?: Place
+  /** Lie in another tensor's memory instead of in memory of its own. What it holds at first is what lies there. */
+  readonly within?: Within | undefined
   /** What it holds at first; zeros by default. Asked for by machines that carry values, and by no others. */
   readonly initial?: (() => TensorData) | undefined
 }
+
+/**
+ * A place in an arena, a tensor that is no view itself. Tensors in an arena may overlap: ops that name any of them keep the
+ * order in which they were submitted, and what one writes the others no longer hold.
+ */
+export interface Within {
+  readonly arena: Tensor
+  /** A multiple of `viewAlignment`, counted in the arena's own dtype. */
+  readonly offsetBytes: number
+}
+
+/** Bytes that offsets in an arena are multiples of: what vector loads and a GPU's products want. */
+export const viewAlignment = 256
 
 /** A handle; made by `Machine.alloc` and meaningful only to the machine that made it. */
 export interface Tensor {
@@ -39,7 +54,12 @@ export interface Tensor {
   readonly place: Place
   readonly elements: number
   readonly sizeBytes: number
+  /** Where it lies in another tensor's memory; it counts for nothing itself then. */
+  readonly within?: Within | undefined
 }
+
+/** Bytes of its own that a tensor takes. */
+export const ownBytes = ({ within, sizeBytes }: Tensor): number => (within === undefined ? sizeBytes : 0)
 
 /**
  * Values behind a tensor: float dtypes are held as float32 rounded to the dtype, integer dtypes as int32. Machines never

@@ -3,6 +3,7 @@
 // which calls run, shapes and dtypes; nothing of machines.
 import { kernels } from "../kernels/catalogue.ts"
 import type { Kernel } from "../kernels/kernel.ts"
+import { viewAlignment } from "../machine/tensor.ts"
 import { gradientName, stepCalls, type LayerGraph, type Value } from "./layer-graph.ts"
 
 export interface Placement {
@@ -10,7 +11,7 @@ export interface Placement {
   readonly sizeBytes: number
   /** In the order the values are first written. */
   readonly places: ReadonlyArray<Place>
-  /** The most bytes that are alive at once, each value rounded up to `alignment`: no placement needs less. */
+  /** The most bytes that are alive at once, each value rounded up to `viewAlignment`: no placement needs less. */
   readonly leastBytes: number
 }
 
@@ -24,10 +25,7 @@ export interface Place {
   readonly inPlaceOf: string | undefined
 }
 
-/** Bytes that offsets are multiples of: what vector loads and a GPU's products want. */
-export const alignment = 256
-
-const aligned = (sizeBytes: number): number => Math.ceil(sizeBytes / alignment) * alignment
+const aligned = (sizeBytes: number): number => Math.ceil(sizeBytes / viewAlignment) * viewAlignment
 
 interface Lifetime {
   readonly value: Value
