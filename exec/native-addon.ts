@@ -37,6 +37,13 @@ export interface AddonFault {
   readonly message: string
 }
 
+export interface AddonPart {
+  readonly kernel: string
+  readonly attributes: Readonly<Record<string, number | string | boolean>>
+  readonly inputs: ReadonlyArray<number>
+  readonly outputs: ReadonlyArray<number>
+}
+
 /** An operation as it is prepared; operands are the ids that `alloc` was given. */
 export interface AddonOp {
   readonly kernel: string
@@ -46,6 +53,9 @@ export interface AddonOp {
   readonly scalars: ReadonlyArray<string>
   readonly reads: ReadonlyArray<number>
   readonly writes: ReadonlyArray<number>
+  /** Of a composite kernel, its parts; operands are places among reads, then writes, then inner values. */
+  readonly parts: ReadonlyArray<AddonPart>
+  readonly inner: ReadonlyArray<{ readonly dtype: number; readonly shape: ReadonlyArray<number> }>
   /** Collectives: the communicator and its members, in order; undefined elsewhere. */
   readonly group: string | undefined
   readonly members: ReadonlyArray<number> | undefined

@@ -1,5 +1,6 @@
 // The typed binding of the native layer: sessions, ranks, prepared ops, completion. It speaks the words of core (Tensor, Op,
 // Lane) and adds no policy: who derives edges, waits, or turns a fault into a typed error is the executor's machine.
+import type { Attributes, AttributeValue, Kernel } from "../core/kernels/kernel.ts"
 import type { Scalars } from "../core/kernels/scalars.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
 import { laneCount, type Lane } from "../core/machine/lane.ts"
@@ -9,6 +10,7 @@ import {
   type Addon,
   type AddonFault,
   type AddonInfo,
+  type AddonOp,
   type AddonRank,
   type AddonSession,
   type NoAddon
@@ -311,10 +313,11 @@ export class NativeRank {
     const handle = this.#rank.prepare({
       kernel: op.kernel.name,
       lane: op.lane,
-      attributes: withFallbacks(op),
+      attributes: withFallbacks(op.kernel, op.attributes),
       scalars: op.kernel.scalars,
       reads: op.reads.map(({ id }) => id),
       writes: op.writes.map(({ id }) => id),
+      ...partsOf(op),
       group: op.group?.name,
       members: op.group?.ranks,
       seconds,
@@ -417,9 +420,9 @@ export class NativeRank {
 const storageOf = ({ dtype, elements }: Tensor): TensorData =>
   dtype === "int8" || dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)
 
-/** The op's attributes with the kernel's fallbacks filled in: C++ has no second copy of them. */
-const withFallbacks = ({ kernel, attributes }: Op): AddonAttributes => {
-  const values: Record<string, number | string | boolean> = {}
+/** Attributes with the kernel's fallbacks filled in: C++ has no second copy of them. */
+const withFallbacks = (kernel: Kernel, attributes: Attributes): Attributes => {
+  const values: Record<string, AttributeValue> = {}
   for (const [name, { fallback }] of Object.entries(kernel.attributes)) {
     const value = attributes[name] ?? fallback
     if (value !== undefined) values[name] = value
@@ -427,4 +430,21 @@ const withFallbacks = ({ kernel, attributes }: Op): AddonAttributes => {
   return values
 }
 
-type AddonAttributes = Readonly<Record<string, number | string | boolean>>
+/** What a composite kernel is made of, and one over a list of more than one tensor; nothing of any other. */
+const partsOf = ({ kernel, reads, writes, attributes }: Op): Pick<AddonOp, "parts" | "inner"> => {
+  const expansion = kernel.expand?.(reads, writes, attributes)
+  if (
+    expansion === undefined ||
+    (expansion.calls.length === 1 && expansion.calls[0]!.kernel.name === kernel.name)
+  )
+    return { parts: [], inner: [] }
+  return {
+    parts: expansion.calls.map((call) => ({
+      kernel: call.kernel.name,
+      attributes: withFallbacks(call.kernel, call.attributes),
+      inputs: call.inputs,
+      outputs: call.outputs
+    })),
+    inner: expansion.inner.map(({ dtype, shape }) => ({ dtype: dtypeCodes[dtype], shape }))
+  }
+}

@@ -164,20 +164,52 @@ Values valuesOf(const Napi::Value& value) {
           type == napi_int32_array};
 }
 
-Call callOf(const Napi::Object& op) {
-  Call call;
-  call.kernel = Napi::Value(op.Get("kernel")).As<Napi::String>().Utf8Value();
-  call.lane = integerOf(op.Get("lane"));
+std::map<std::string, Attribute> attributesOf(const Napi::Object& op) {
+  std::map<std::string, Attribute> all;
   const auto attributes = Napi::Value(op.Get("attributes")).As<Napi::Object>();
   const Napi::Array names = attributes.GetPropertyNames();
   for (uint32_t i = 0; i < names.Length(); i++) {
     const auto name = Napi::Value(names.Get(i)).As<Napi::String>();
     const Napi::Value value = attributes.Get(name);
-    Attribute& attribute = call.attributes[name.Utf8Value()];
+    Attribute& attribute = all[name.Utf8Value()];
     if (value.IsNumber()) attribute = value.As<Napi::Number>().DoubleValue();
     if (value.IsBoolean()) attribute = value.As<Napi::Boolean>().Value();
     if (value.IsString()) attribute = value.As<Napi::String>().Utf8Value();
   }
+  return all;
+}
+
+/** What a composite is made of: parts, and the shapes and dtypes of its inner values. */
+void takeParts(Call& call, const Napi::Object& op) {
+  const auto parts = Napi::Value(op.Get("parts")).As<Napi::Array>();
+  for (uint32_t i = 0; i < parts.Length(); i++) {
+    const auto from = Napi::Value(parts.Get(i)).As<Napi::Object>();
+    Part part;
+    part.kernel = Napi::Value(from.Get("kernel")).As<Napi::String>().Utf8Value();
+    part.attributes = attributesOf(from);
+    for (const int32_t place : integersOf(from.Get("inputs"))) part.inputs.push_back(place);
+    for (const int32_t place : integersOf(from.Get("outputs"))) part.outputs.push_back(place);
+    call.parts.push_back(std::move(part));
+  }
+  const auto inner = Napi::Value(op.Get("inner")).As<Napi::Array>();
+  for (uint32_t i = 0; i < inner.Length(); i++) {
+    const auto from = Napi::Value(inner.Get(i)).As<Napi::Object>();
+    Operand operand;
+    operand.dtype = dtypeOf(integerOf(from.Get("dtype")));
+    operand.shape = shapeOf(from.Get("shape"));
+    operand.elements = 1;
+    for (const int64_t extent : operand.shape) operand.elements *= extent;
+    operand.sizeBytes = operand.elements * 4;
+    call.inner.push_back(std::move(operand));
+  }
+}
+
+Call callOf(const Napi::Object& op) {
+  Call call;
+  call.kernel = Napi::Value(op.Get("kernel")).As<Napi::String>().Utf8Value();
+  call.lane = integerOf(op.Get("lane"));
+  call.attributes = attributesOf(op);
+  takeParts(call, op);
   const auto scalars = Napi::Value(op.Get("scalars")).As<Napi::Array>();
   for (uint32_t i = 0; i < scalars.Length(); i++) {
     call.scalars.push_back(Napi::Value(scalars.Get(i)).As<Napi::String>().Utf8Value());

@@ -127,6 +127,16 @@ struct Load {
   double bytes;
 };
 
+/**
+ * A kernel inside a composite one. Its operands are places among the inputs of the whole, then its outputs, then its inner
+ * values.
+ */
+struct Part {
+  std::string kernel;
+  std::map<std::string, Attribute> attributes;
+  std::vector<int> inputs, outputs;
+};
+
 struct Scalar;
 
 /** Everything about an op that does not change from one submission to the next. */
@@ -138,6 +148,12 @@ struct Call {
   std::vector<std::string> scalars;
   std::vector<Operand> inputs;
   std::vector<Operand> outputs;
+  /**
+   * Of a composite kernel, or of one over lists of tensors: what it is made of, in order, and the values that only pass between
+   * its parts, without memory. A backend that has no kernel for the whole runs the parts (`partOf`).
+   */
+  std::vector<Part> parts;
+  std::vector<Operand> inner;
   std::optional<Group> group;
   /** Emulation (emulation.h): the op takes at least `seconds`, and its bytes cross links. */
   double seconds = 0;
@@ -153,6 +169,9 @@ struct Call {
   /** An attribute that may change from launch to launch; fixed where the kernel declares it no scalar. */
   Scalar scalar(const char* name) const;
 };
+
+/** A part of a composite call as a call of its own, on the whole's lane and scalars; throws BadCall for a place that is none. */
+Call partOf(const Call& whole, const Part& part);
 
 /** A number attribute of one op: its own value, or that of the launch. */
 struct Scalar {

@@ -230,6 +230,10 @@ std::string textOf(const Shape& shape) {
 }
 
 void checkOperands(const Call& call) {
+  if (!call.parts.empty()) {
+    for (const Part& part : call.parts) checkOperands(partOf(call, part));
+    return;
+  }
   const Known* known = knownNamed(call.kernel);
   if (known == nullptr) return;
   checkDtypes(call, call.inputs, "input", known->entry->inputDtypes);

@@ -295,8 +295,8 @@ const runParts = (
   }
 }
 
-/** How many operands one element of a list has, given the attributes. */
-export type ListRule = (attributes: Attributes) => { readonly inputs: number; readonly outputs: number }
+/** How many inputs one tensor of a list brings, given the attributes. */
+export type ListRule = (attributes: Attributes) => { readonly inputs: number }
 
 /**
  * The same kernel over lists of tensors in one launch: all first inputs, then all second ones, and so on; outputs likewise.
@@ -331,6 +331,17 @@ export const overLists = <Name extends string>(kernel: Kernel<Name>, rule: ListR
       }))
     }
   }
+  const work: Kernel["work"] = (inputs, outputs, attributes) => {
+    const length = lengthOf(inputs, attributes)
+    const sum = { flops: 0, readBytes: 0, writtenBytes: 0 }
+    for (let index = 0; index < length; index++) {
+      const own = kernel.work(of(inputs, length, index), of(outputs, length, index), attributes)
+      sum.flops += own.flops
+      sum.readBytes += own.readBytes
+      sum.writtenBytes += own.writtenBytes
+    }
+    return sum
+  }
   return {
     ...kernel,
     signature: `${kernel.signature} (lists of tensors: all of one operand, then all of the next)`,
@@ -341,17 +352,9 @@ export const overLists = <Name extends string>(kernel: Kernel<Name>, rule: ListR
         each.map((shapes) => shapes[output]!)
       ).flat()
     },
-    work(inputs, outputs, attributes) {
-      const length = lengthOf(inputs, attributes)
-      const sum = { flops: 0, readBytes: 0, writtenBytes: 0 }
-      for (let index = 0; index < length; index++) {
-        const work = kernel.work(of(inputs, length, index), of(outputs, length, index), attributes)
-        sum.flops += work.flops
-        sum.readBytes += work.readBytes
-        sum.writtenBytes += work.writtenBytes
-      }
-      return sum
-    },
+    work,
+    measure: "traffic",
+    sizes: (inputs, outputs, attributes) => trafficOf(work(inputs, outputs, attributes)),
     expand,
     reference: (inputs, outputs, attributes, shapes) => {
       const length = lengthOf(inputs, attributes)

@@ -1,6 +1,8 @@
 // Optimizer steps with PyTorch's semantics, in place: every state operand stands among the inputs and the outputs.
 // Hyper-parameters are attributes, as is the number of the step (1 for the first); what changes from step to step may be given
-// at each launch.
+// at each launch. SGD and AdamW step on any number of parameters in one launch. With `shadow` they also write the new parameters
+// in a narrower dtype, which products read while the optimizer keeps the float32 ones.
+import { overLists } from "./composite.ts"
 import { defineKernel, flag, number } from "./kernel.ts"
 
 /**
@@ -8,15 +10,17 @@ import { defineKernel, flag, number } from "./kernel.ts"
  * buffer = g at step 1, and g = g + momentum * buffer (nesterov) or buffer; param -= learningRate * g.
  * The buffer operand is there exactly when momentum is not 0.
  */
-export const sgd = defineKernel({
+const sgdOne = defineKernel({
   name: "sgd",
-  signature: "params[...], grads[...], buffer[...]?momentum -> params[...], buffer[...]?momentum",
+  signature:
+    "params[...], grads[...], buffer[...]?momentum -> params[...], buffer[...]?momentum, shadow[...]?shadow",
   attributes: {
     learningRate: number(),
     momentum: number(0),
     dampening: number(0),
     weightDecay: number(0),
     nesterov: flag(false),
+    shadow: flag(false),
     /** Only tells the first step from the others; a buffer that starts at zero makes it matter for dampening alone. */
     step: number(2)
   },
@@ -26,6 +30,7 @@ export const sgd = defineKernel({
   reference: (inputs, outputs, { rows, a }) => {
     const [params, grads, buffer] = inputs
     const [newParams, newBuffer] = outputs
+    const shadow = a.shadow ? outputs[a.momentum === 0 ? 1 : 2] : undefined
     if (a.nesterov && (a.momentum === 0 || a.dampening !== 0)) {
       throw new RangeError("sgd: nesterov needs a momentum and zero dampening")
     }
@@ -36,30 +41,35 @@ export const sgd = defineKernel({
         newBuffer[i] = moment
         gradient = a.nesterov ? gradient + a.momentum * moment : moment
       }
-      newParams[i] = params[i]! - a.learningRate * gradient
+      const param = params[i]! - a.learningRate * gradient
+      newParams[i] = param
+      if (shadow !== undefined) shadow[i] = param
     }
   }
 })
+
+export const sgd = overLists(sgdOne, ({ momentum = 0 }) => ({ inputs: momentum === 0 ? 2 : 3 }))
 
 /**
  * torch.optim.AdamW (decoupled weight decay, arXiv:1711.05101): param *= 1 - learningRate * weightDecay;
  * m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g^2;
  * param -= learningRate * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + epsilon).
  */
-export const adamw = defineKernel({
+const adamwOne = defineKernel({
   name: "adamw",
-  signature: "params[...], grads[...], m[...], v[...] -> params[...], m[...], v[...]",
+  signature: "params[...], grads[...], m[...], v[...] -> params[...], m[...], v[...], shadow[...]?shadow",
   attributes: {
     learningRate: number(),
     beta1: number(0.9),
     beta2: number(0.999),
     epsilon: number(1e-8),
     weightDecay: number(0.01),
+    shadow: flag(false),
     step: number()
   },
   scalars: ["learningRate", "step"],
   flops: ({ rows }) => 15 * rows,
-  reference: ([params, grads, m, v], [newParams, newM, newV], { rows, a }) => {
+  reference: ([params, grads, m, v], [newParams, newM, newV, shadow], { rows, a }) => {
     const { learningRate, beta1, beta2, epsilon, weightDecay, step } = a
     if (!(step >= 1)) throw new RangeError(`adamw: step is ${step}; the first step is 1`)
     const correction1 = 1 - beta1 ** step
@@ -72,10 +82,14 @@ export const adamw = defineKernel({
       const denominator = Math.sqrt(second / correction2) + epsilon
       newM[i] = first
       newV[i] = second
-      newParams[i] = decayed - (learningRate * (first / correction1)) / denominator
+      const param = decayed - (learningRate * (first / correction1)) / denominator
+      newParams[i] = param
+      if (a.shadow) shadow[i] = param
     }
   }
 })
+
+export const adamw = overLists(adamwOne, () => ({ inputs: 4 }))
 
 /**
  * The outer step of DiLoCo (arXiv:2311.08105, algorithm 1): torch.optim.SGD with nesterov=True on the averaged

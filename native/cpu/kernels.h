@@ -46,6 +46,8 @@ extern const KernelTable rowKernels;
 
 /** The entry of that name; null when there is none. */
 const Kernel* kernelNamed(const std::string& name);
+/** The work of a composite kernel's parts. */
+Work compositeWork(const Call& call);
 /** Names of the kernels that the cpu backends have, collectives and copies among them. */
 std::vector<std::string> cpuKernels();
 

@@ -285,8 +285,12 @@ std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
   checkPlaces(call);
   if (call.kernel == "h2d" || call.kernel == "d2h" || call.kernel == "d2d") return std::make_unique<CopyTask>(call);
   const Kernel* kernel = kernelNamed(call.kernel);
-  if (kernel == nullptr) throw BadCall(call.kernel + ": the cpu backend has no such kernel");
-  auto task = std::make_unique<KernelTask>(call, kernel->prepare(call), kernel->roundsItself);
+  // A list of tensors is made of the kernel itself, which takes one at a time.
+  const bool isList = !call.parts.empty() && call.parts.front().kernel == call.kernel;
+  if (kernel == nullptr && call.parts.empty()) throw BadCall(call.kernel + ": the cpu backend has no such kernel");
+  auto task = kernel == nullptr || isList
+                  ? std::make_unique<KernelTask>(call, compositeWork(call), false)
+                  : std::make_unique<KernelTask>(call, kernel->prepare(call), kernel->roundsItself);
   task->scalars = call.scalars.size();
   return task;
 }

@@ -1,5 +1,6 @@
 // Optimizer steps; argument order as core/kernels/optimizer.ts. In float64 per element, as the reference: a step is bound by
 // memory, and equal bits on every backend keep replicas equal.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels.h"
@@ -8,6 +9,13 @@
 namespace tandem {
 
 namespace {
+
+/** The new parameters in a narrower dtype, where they are wanted; rounded as every output is. */
+float* shadowOf(const Call& call, size_t index) { return call.flag("shadow") ? floatsOut(call, index) : nullptr; }
+
+void cast(const float* params, int64_t count, float* shadow) {
+  if (shadow != nullptr) std::copy(params, params + count, shadow);
+}
 
 struct Sgd {
   double learningRate, momentum, dampening, weightDecay;
@@ -52,10 +60,19 @@ Work sgd(const Call& call) {
   const float* grads = floatsIn(call, 1);
   float* newParams = floatsOut(call, 0);
   const int64_t count = input(call, 0).elements;
-  if (fixed.momentum == 0) return [=](const double* scalars) { plainSgdStep(at(scalars), count, params, grads, newParams); };
+  float* shadow = shadowOf(call, fixed.momentum == 0 ? 1 : 2);
+  if (fixed.momentum == 0) {
+    return [=](const double* scalars) {
+      plainSgdStep(at(scalars), count, params, grads, newParams);
+      cast(newParams, count, shadow);
+    };
+  }
   const float* buffer = floatsIn(call, 2);
   float* newBuffer = floatsOut(call, 1);
-  return [=](const double* scalars) { sgdStep(at(scalars), count, params, grads, buffer, newParams, newBuffer); };
+  return [=](const double* scalars) {
+    sgdStep(at(scalars), count, params, grads, buffer, newParams, newBuffer);
+    cast(newParams, count, shadow);
+  };
 }
 
 struct Adamw {
@@ -92,6 +109,7 @@ Work adamw(const Call& call) {
   float* newParams = floatsOut(call, 0);
   float* newM = floatsOut(call, 1);
   float* newV = floatsOut(call, 2);
+  float* shadow = shadowOf(call, 3);
   const int64_t count = input(call, 0).elements;
   return [=](const double* scalars) {
     const double step = steps(scalars);
@@ -101,6 +119,7 @@ Work adamw(const Call& call) {
     a.correction1 = 1 - std::pow(a.beta1, step);
     a.correction2 = 1 - std::pow(a.beta2, step);
     adamwStep(a, count, params, grads, m, v, newParams, newM, newV);
+    cast(newParams, count, shadow);
   };
 }
 

@@ -13,6 +13,7 @@ import { numbers } from "../kernels/run.ts"
 import { describeNative, drained, tensorOn } from "./addon.ts"
 import type { Draw, KernelCase, KernelCases } from "./cases/draw.ts"
 import { expertCases } from "./cases/experts.ts"
+import { fusedCases } from "./cases/fused.ts"
 import { modelCases } from "./cases/model.ts"
 import { moeOrderCases } from "./cases/moe-order.ts"
 import { scheduleCases } from "./cases/schedule.ts"
@@ -21,6 +22,7 @@ import { servingCases } from "./cases/serving.ts"
 /** Collectives have their own tests; copies, barrier and profiled are tested with sessions. */
 const kernelCases: KernelCases = {
   ...modelCases,
+  ...fusedCases,
   ...expertCases,
   ...moeOrderCases,
   ...servingCases,

@@ -32,30 +32,44 @@ const pack = (draw: Draw): KernelCase => {
   }
 }
 
+/** Shapes of a list of tensors, one at times. */
+const lists = (draw: Draw) =>
+  Array.from({ length: draw.flag() ? 1 : draw.integer(2, 4) }, () => [...leading(draw), width(draw)])
+
 const powers = [0, 0.25, 0.5, 1, 2, 4, 8, 16]
 export const scheduleCases: KernelCases = {
   sgd: (draw) => {
     const momentum = draw.flag() ? 0.9 : 0
     const nesterov = momentum !== 0 && draw.flag()
-    return elementwise(
-      momentum === 0 ? 2 : 3,
-      () => ({
+    const shadow = draw.flag()
+    const shapes = lists(draw)
+    const operands = momentum === 0 ? 2 : 3
+    return {
+      inputs: Array.from({ length: operands }, () => shapes.map(floats)).flat(),
+      attributes: {
         learningRate: 0.1,
         momentum,
         nesterov,
         dampening: nesterov || draw.flag() ? 0 : 0.3,
         weightDecay: draw.flag() ? 0.01 : 0,
+        shadow,
         step: draw.integer(1, 3)
-      }),
-      momentum === 0 ? 1 : 2
-    )(draw)
+      },
+      inPlace: draw.flag()
+        ? [...shapes.keys(), ...(momentum === 0 ? [] : shapes.map((_, index) => 2 * shapes.length + index))]
+        : []
+    }
   },
   adamw: (draw) => {
-    const shape = [...leading(draw), width(draw)]
+    const shapes = lists(draw)
+    const own = (operand: number) => shapes.map((_, index) => operand * shapes.length + index)
     return {
-      inputs: [floats(shape), floats(shape), floats(shape), positive(draw, shape)],
-      attributes: { learningRate: 0.1, step: draw.integer(1, 1000) },
-      inPlace: draw.flag() ? [0, 2, 3] : []
+      inputs: [
+        ...[0, 1, 2].flatMap(() => shapes.map(floats)),
+        ...shapes.map((shape) => positive(draw, shape))
+      ],
+      attributes: { learningRate: 0.1, step: draw.integer(1, 1000), shadow: draw.flag() },
+      inPlace: draw.flag() ? [...own(0), ...own(2), ...own(3)] : []
     }
   },
   outer_nesterov: (draw) => {
