@@ -14,9 +14,9 @@ export type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | 
 export const isArchitecture = (model: ModelSettings): model is ArchitectureSettings =>
   "gpt2" in model || "llama" in model || "mixtral" in model
 
-/** Throws RangeError for sizes that do not divide. */
-export const modelGraph = (model: ArchitectureSettings, activationDtype?: Dtype): LayerGraph => {
-  const dtype = activationDtype === undefined ? {} : { activationDtype }
+/** `precision` of activations and parameters; default bfloat16 and float32. Throws RangeError for sizes that do not divide. */
+export const modelGraph = (model: ArchitectureSettings, precision?: Dtype): LayerGraph => {
+  const dtype = precision === undefined ? {} : { activationDtype: precision, parameterDtype: precision }
   if ("gpt2" in model) return gpt2({ ...model.gpt2, ...dtype })
   if ("llama" in model) return llama({ kvHeads: model.llama.heads, ...model.llama, ...dtype })
   return mixtral({ kvHeads: model.mixtral.heads, ...model.mixtral, ...dtype })

@@ -16,10 +16,14 @@ import { interpolate } from "../core/cost/curve.ts"
 import type { Device } from "../core/cost/devices.ts"
 import type { OpTable } from "../core/cost/op-table.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
+import { fuse } from "../core/models/fuse.ts"
+import { placement } from "../core/models/placement.ts"
 import type { Loader } from "./load.ts"
 
 export interface ResolvedModel {
   readonly profile: Profile
+  /** What a step's activations take of a rank's memory, where the model's architecture tells; else 0. */
+  readonly activationBytes: number
   readonly hostTime: "span" | "busy"
   /** What of the layers' times was not measured. */
   readonly estimates: ReadonlyArray<Estimate>
@@ -87,6 +91,7 @@ export const resolveModel = (
     })
     return {
       profile: estimateProfile(graph, costs, device?.name ?? "the costs' device"),
+      activationBytes: placement(fuse(graph)).sizeBytes,
       hostTime: "span" as const,
       estimates: costs.estimates,
       warnings: []
@@ -187,7 +192,7 @@ const endlessPart = ({ layers, unprofiledStepSeconds = 0 }: Profile): string | u
   return layer === undefined ? undefined : `layer "${layer.name}"`
 }
 
-const exact = { hostTime: "span", estimates: [], warnings: [] } as const
+const exact = { activationBytes: 0, hostTime: "span", estimates: [], warnings: [] } as const
 
 /** Every layer alike; a step of 3L-1 equal nodes: L forward, L-1 backward-activation, L backward-parameter. */
 const uniformProfile = (model: Extract<ModelSettings, { layers: number }>): Profile => {
@@ -255,7 +260,7 @@ const scaleProfile = (
         `the profile does not say how long a step takes without the profiler; its ${formatSeconds(measured.stepSeconds)} step includes the profiler's own cost on the host`
       )
     }
-    if (model.stepSeconds === undefined) return { profile: base, hostTime, estimates: [], warnings }
+    if (model.stepSeconds === undefined) return { ...exact, profile: base, hostTime, warnings }
     const wanted = yield* stepSecondsAt(model.stepSeconds, ranks, file, warnings)
     const own = base.layers.reduce(
       (sum, { forward, backward, optimizer }) =>
@@ -274,7 +279,7 @@ const scaleProfile = (
         accepted: "a profile whose layers take some time, to be scaled to model.stepSeconds"
       })
     }
-    return { profile: scaled(base, wanted / own), hostTime, estimates: [], warnings }
+    return { ...exact, profile: scaled(base, wanted / own), hostTime, warnings }
   })
 
 const stepSecondsAt = (

@@ -10,6 +10,7 @@ const deviation = 0.02
  * GPT-2's rule (Radford et al. 2019, section 2.3; Hugging Face's `_init_weights`): norms start at 1, biases at 0, all else
  * normal with deviation 0.02, and the last matrix of each layer that adds to the residual stream divided by the square root
  * of the number of such layers.
+ * Which is which shows in the calls of a graph that has not been fused.
  */
 export const initialParameters = (graph: LayerGraph, seed: number): ((parameter: Value) => TensorData) => {
   const random = new Random(seed).split("parameters")

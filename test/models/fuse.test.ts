@@ -10,7 +10,11 @@ import { gpt2 } from "../../core/models/gpt2.ts"
 import { gradientName, stepCalls, workOf, type LayerGraph } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
-import { alignment, placement } from "../../core/models/placement.ts"
+import { placement } from "../../core/models/placement.ts"
+import { viewAlignment } from "../../core/machine/tensor.ts"
+import { profiledModel } from "../../core/algorithms/data-parallel/training-model.ts"
+import { flatWorld, plan, run } from "../simulate/simulated.ts"
+import { tinyGraphs, tinyProfile } from "../training/tiny.ts"
 import { stepValues } from "./step-values.ts"
 
 const vocabulary = 7
@@ -166,7 +170,7 @@ describe("placement", () => {
           for (const { name } of outputs)
             expect(named.has(name) || staying.has(name) || name === own.loss.name).toBe(true)
         for (const [index, one] of places.entries()) {
-          expect(one.offsetBytes % alignment).toBe(0)
+          expect(one.offsetBytes % viewAlignment).toBe(0)
           expect(one.offsetBytes + one.value.sizeBytes).toBeLessThanOrEqual(sizeBytes)
           for (const other of places.slice(index + 1)) {
             const apart =
@@ -205,4 +209,16 @@ describe("placement", () => {
       expect(sizeBytes).toBe(leastBytes)
     }
   })
+})
+
+it("a described model's activations count in its peak, as its placement has them", () => {
+  const profile = tinyProfile(tinyGraphs.gpt2)
+  const world = flatWorld(1)
+  const { planned } = plan({ name: "s-sgd" }, profile, world)
+  const peak = (activationBytes: number) =>
+    run({ world, program: planned.program(profiledModel(profile, { activationBytes }), 2) }).ranks[0]!
+      .peakBytes.device
+  const { sizeBytes } = placement(fuse(tinyGraphs.gpt2))
+  expect(sizeBytes).toBeGreaterThan(0)
+  expect(peak(sizeBytes) - peak(0)).toBe(sizeBytes)
 })

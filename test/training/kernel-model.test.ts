@@ -14,7 +14,10 @@ import { learningRateAt } from "../../core/algorithms/data-parallel/optimizer.ts
 import { assertLaws } from "../../core/laws/laws.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { roundInPlace } from "../../core/kernels/rounding.ts"
+import { gpt2 } from "../../core/models/gpt2.ts"
 import type { LayerGraph } from "../../core/models/layer-graph.ts"
+import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { numbers } from "../kernels/run.ts"
 import { execute, flatWorld, plan, run } from "../simulate/simulated.ts"
 import { learnable, tinyGraphs, tinyModel, tinyProfile } from "./tiny.ts"
@@ -195,4 +198,59 @@ describe("the learning rate", () => {
     expect([0, 1, 3, 4, 8, 12, 99].map(rate)).toEqual([0.5, 1, 2, 2, 2 * (0.1 + 0.9 * 0.5), 0.2, 0.2])
     expect(learningRateAt({ name: "sgd", learningRate: 2 }, 7)).toBe(2)
   })
+})
+
+describe("parameters narrower than float32", () => {
+  const narrow = gpt2({
+    layers: 1,
+    width: 8,
+    heads: 2,
+    vocabulary: 11,
+    context: 5,
+    batch: 2,
+    activationDtype: "bfloat16",
+    parameterDtype: "bfloat16"
+  })
+  const variants = [
+    { name: "s-sgd" },
+    { name: "local-sgd", period: 2 },
+    { name: "dreamddp", period: 2, order: "step-then-average", deadline: "next-use" },
+    { name: "dreamddp", period: 2 },
+    { name: "diloco", period: 2 },
+    { name: "streaming-diloco", period: 4, fragments: 2, delaySteps: 1, wire: "float32" }
+  ] as const
+
+  for (const { name, ...settings } of variants) {
+    it(`are copies of what is learnt, in every forward pass: ${name} ${JSON.stringify(settings)}`, () => {
+      const world = flatWorld(2)
+      const { planned } = plan({ name, ...settings } as AlgorithmInput, tinyProfile(narrow), world)
+      const { simulated, execution } = execute({
+        world,
+        values: () => undefined,
+        program: planned.program(kernelModel(tinyModel(narrow)), 8)
+      })
+      assertLaws(execution)
+      let [copies, moved] = [0, 0]
+      for (const { rank, entries } of execution.journals ?? []) {
+        const tensors = new Map(
+          entries.flatMap((entry) =>
+            entry.kind === "alloc" ? [[entry.tensor.name, entry.tensor] as const] : []
+          )
+        )
+        for (const [own, shadow] of tensors) {
+          if (!own.endsWith(" bfloat16")) continue
+          const master = tensors.get(own.slice(0, -" bfloat16".length))!
+          expect(master.dtype).toBe("float32")
+          const values = simulated.values!.of(rank, master).slice()
+          if (values.some((value, i) => value !== simulated.values!.of(rank, shadow)[i])) moved++
+          roundInPlace(values, "bfloat16")
+          expect([...simulated.values!.of(rank, shadow)], own).toEqual([...values])
+          copies++
+        }
+      }
+      expect(copies).toBe(2 * narrow.layers.flatMap(({ parameters }) => parameters).length)
+      // Masters hold what bfloat16 cannot: small steps do not get lost.
+      expect(moved).toBeGreaterThan(copies / 2)
+    })
+  }
 })

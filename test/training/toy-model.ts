@@ -105,7 +105,8 @@ export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
             work("add", `backward ${l}`, [gradients[p]!, input], gradients[p]!)
           ]),
           work("lerp", `backward ${l}`, [flow, input], flow, { weight: weightOfInput })
-        ]
+        ],
+        refresh: []
       })
       optimized.push(updates)
       input = output

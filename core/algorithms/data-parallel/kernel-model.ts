@@ -5,22 +5,19 @@ import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import type { Tensor, TensorSpec } from "../../machine/tensor.ts"
+import { dtypeBits, type Dtype, type Tensor, type TensorSpec } from "../../machine/tensor.ts"
+import { fuse, type FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
-import {
-  callsOf,
-  gradientName,
-  phases,
-  type KernelCall,
-  type LayerGraph,
-  type Value
-} from "../../models/layer-graph.ts"
+import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
+import { placement } from "../../models/placement.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
 import type { StepSubmissions, Submission, TrainingLayer, TrainingModel } from "./training-model.ts"
 
 export interface KernelModelOptions {
   readonly graph: LayerGraph
   readonly optimizer: Optimizer
+  /** What is fused; default `trainingRules`. */
+  readonly rules?: ReadonlyArray<FuseRule>
   /** Token ids below the vocabulary, at least one more than a sequence has. */
   readonly corpus: Int32Array
   /** Held out for `evaluate`; none by default. */
@@ -43,14 +40,37 @@ export type KernelModelBuilder = Effect.Effect<KernelModel, OutOfMemory, Machine
 /** All ranks draw the held-out batches from this one stream, which no rank trains on. */
 const heldOutStream = -1
 
+/** Tensors for all values that come and go within a step, in one arena. */
+const allocatePlaced = (
+  graph: LayerGraph,
+  tensors: Map<string, Tensor>
+): Effect.Effect<void, OutOfMemory, Machine> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { places, sizeBytes } = placement(graph)
+    if (places.length === 0) return
+    const dtype = narrowest(places.map(({ value }) => value.dtype))
+    const elements = Math.ceil((8 * sizeBytes) / dtypeBits[dtype])
+    const arena = yield* machine.alloc({ name: "activations", shape: [elements], dtype })
+    for (const { value, offsetBytes } of places) {
+      const { name, shape, dtype: own } = value
+      const within = { arena, offsetBytes }
+      tensors.set(name, yield* machine.alloc({ name, shape, dtype: own, within }))
+    }
+  })
+
+const narrowest = (dtypes: ReadonlyArray<Dtype>): Dtype =>
+  dtypes.reduce((one, other) => (dtypeBits[other] < dtypeBits[one] ? other : one))
+
 /**
- * Throws RangeError for a graph whose inputs are not token ids and targets of one shape [batch, time].
- * Every value of the graph has a tensor of its own for the whole run.
+ * The graph, fused and placed. Throws RangeError for one whose inputs are not token ids and targets of one shape [batch, time].
+ * Parameters narrower than float32 have float32 masters, which are what is learnt, averaged and saved.
  */
 export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { graph, optimizer, seed } = options
+    const { optimizer, seed } = options
+    const graph = fuse(options.graph, options.rules)
     const [tokens, targets] = graph.inputs
     const [batch, time] = tokens?.shape ?? []
     if (targets === undefined || batch === undefined || time === undefined || tokens!.shape.length !== 2) {
@@ -78,18 +98,29 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       )
 
     for (const input of graph.inputs) yield* allocate(input)
-    const initial = initialParameters(graph, seed)
+    yield* allocate(graph.loss)
+    const initial = initialParameters(options.graph, seed)
+    // What is learnt, by name: float32, beside a narrower copy that the layers read where the graph's parameters are that.
+    const learnt = new Map<string, { readonly parameter: Tensor; readonly shadow: Tensor | undefined }>()
     for (const { parameters } of graph.layers) {
-      for (const parameter of parameters) {
-        yield* allocate(parameter, () => initial(parameter))
-        yield* allocate({ ...parameter, name: gradientName(parameter) })
+      for (const value of parameters) {
+        const { name, shape, dtype } = value
+        const parameter = yield* machine.alloc({
+          name,
+          shape,
+          dtype: "float32",
+          initial: () => initial(value)
+        })
+        yield* allocate({ ...value, name: gradientName(value) })
+        const shadow =
+          dtype === "float32"
+            ? undefined
+            : yield* machine.alloc({ name: `${name} ${dtype}`, shape, dtype, initial: () => initial(value) })
+        tensors.set(name, shadow ?? parameter)
+        learnt.set(name, { parameter, shadow })
       }
     }
-    // A tied gradient is written by two calls; every other value by one.
-    for (const phase of phases) {
-      for (const { outputs } of callsOf(graph, phase))
-        for (const value of outputs) if (!tensors.has(value.name)) yield* allocate(value)
-    }
+    yield* allocatePlaced(graph, tensors)
 
     const draw = (name: string, ids: Int32Array, stream: number) =>
       Effect.map(machine.alloc({ name, shape: [ids.length], dtype: "int32", initial: () => ids }), (corpus) =>
@@ -109,12 +140,13 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     const layers: Array<TrainingLayer> = []
     const optimized: Array<ReadonlyArray<Optimized>> = []
     for (const layer of graph.layers) {
-      const parameters = layer.parameters.map(tensorOf)
+      const own = layer.parameters.map(({ name }) => learnt.get(name)!)
+      const parameters = own.map(({ parameter }) => parameter)
       const gradients = layer.parameters.map((parameter) => tensors.get(gradientName(parameter))!)
-      const own: Array<Optimized> = []
-      for (const [index, parameter] of parameters.entries())
-        own.push(yield* optimizerState(optimizer, parameter, gradients[index]!))
-      optimized.push(own)
+      const states: Array<Optimized> = []
+      for (const [index, { parameter, shadow }] of own.entries())
+        states.push(yield* optimizerState(optimizer, parameter, gradients[index]!, shadow))
+      optimized.push(states)
       layers.push({
         name: layer.name,
         parameters,
@@ -122,18 +154,30 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         forward: layer.forward.map((call) => opOf(layer.name, "forward", call)),
         backward: [...layer.backwardInput, ...layer.backwardWeight].map((call) =>
           opOf(layer.name, "backward", call)
+        ),
+        refresh: own.flatMap(({ parameter, shadow }) =>
+          shadow === undefined
+            ? []
+            : [launch(`refresh ${layer.name}`, kernels.copy, Lane.compute, [parameter], [shadow])]
         )
       })
     }
-    const forward = layers.flatMap((layer) => layer.forward).map((op): Submission => ({ op }))
+    // Evaluation sees what is learnt, even where an average has not reached what the layers read.
+    const forward = [
+      ...layers.flatMap((layer) => layer.refresh),
+      ...layers.flatMap((layer) => layer.forward)
+    ].map((op): Submission => ({ op }))
     return {
       layers,
       begin: (step) => [{ op: train, scalars: [step] }],
       update: (indices) => {
-        const updates = indices.map((index) =>
-          optimizerUpdate(optimizer, `optimizer ${layers[index]!.name}`, optimized[index]!)
+        const learning = indices.filter((index) => optimized[index]!.length > 0)
+        const label = learning.length === 1 ? `optimizer ${layers[learning[0]!]!.name}` : "optimizer"
+        return optimizerUpdate(
+          optimizer,
+          label,
+          learning.flatMap((index) => optimized[index]!)
         )
-        return (step) => updates.flatMap((update) => update(step))
       },
       usedRows: new Map(
         graph.layers.flatMap(({ parameters }) =>

@@ -1,9 +1,10 @@
 // The inner optimizer of a training run: its settings, its state beside a parameter, and the ops that take a step.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
+import type { Attributes } from "../../kernels/kernel.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
-import { launch } from "../../machine/op.ts"
+import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { StepSubmissions } from "./training-model.ts"
 
@@ -18,7 +19,11 @@ export interface RateSchedule {
 }
 
 /** With PyTorch's names and defaults; see `sgd` and `adamw` of the kernel catalogue for the update rules. */
-export type Optimizer = { readonly schedule?: RateSchedule | undefined } & (
+export type Optimizer = {
+  readonly schedule?: RateSchedule | undefined
+  /** What weight decay acts on: all parameters, as in PyTorch, or matrices alone, sparing biases and norms. Default all. */
+  readonly decays?: "all" | "matrices" | undefined
+} & (
   | {
       readonly name: "sgd"
       readonly learningRate: number
@@ -47,17 +52,20 @@ export const learningRateAt = ({ learningRate, schedule }: Optimizer, step: numb
 
 /** A parameter with what its optimizer reads and writes beside it. */
 export interface Optimized {
+  /** What is learnt: float32 masters, where layers read a narrower `shadow`. */
   readonly parameter: Tensor
   readonly gradient: Tensor
   /** AdamW's two moments, SGD's momentum. */
   readonly state: ReadonlyArray<Tensor>
+  readonly shadow?: Tensor | undefined
 }
 
 /** Allocates what the optimizer keeps of `parameter`. */
 export const optimizerState = (
   optimizer: Optimizer,
   parameter: Tensor,
-  gradient: Tensor
+  gradient: Tensor,
+  shadow?: Tensor
 ): Effect.Effect<Optimized, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -72,28 +80,54 @@ export const optimizerState = (
       const own = `${parameter.name} ${name}`
       state.push(yield* machine.alloc({ name: own, shape: parameter.shape, dtype: "float32" }))
     }
-    return { parameter, gradient, state }
+    return { parameter, gradient, state, shadow }
   })
 
-/** The optimizer's step for these parameters: built once, told its rate and its number (1 for the first) at each launch. */
+/**
+ * The optimizer's step for these parameters: one op, or two where some are spared weight decay, built once and told its rate
+ * and its number (1 for the first) at each launch.
+ */
 export const optimizerUpdate = (
   optimizer: Optimizer,
   label: string,
   parameters: ReadonlyArray<Optimized>
 ): StepSubmissions => {
-  const { name, schedule: _, learningRate: __, ...attributes } = optimizer
-  const ops = parameters.map(({ parameter, gradient, state }) =>
-    launch(
-      label,
-      kernels[name],
-      Lane.compute,
-      [parameter, gradient, ...state],
-      [parameter, ...state],
-      attributes
-    )
-  )
+  const { name, schedule: _, learningRate: __, decays = "all", ...attributes } = optimizer
+  const matrices = parameters.filter(({ parameter }) => parameter.shape.length > 1)
+  const vectors = parameters.filter(({ parameter }) => parameter.shape.length <= 1)
+  const groups: ReadonlyArray<readonly [ReadonlyArray<Optimized>, Attributes]> =
+    decays === "all"
+      ? [[parameters, attributes]]
+      : [
+          [matrices, attributes],
+          [vectors, { ...attributes, weightDecay: 0 }]
+        ]
+  const ops = groups
+    .filter(([group]) => group.length > 0)
+    .map(([group, own]) => listOp(label, name, group, own))
   return (step) => {
     const scalars = [learningRateAt(optimizer, step), step + 1]
     return ops.map((op) => ({ op, scalars }))
   }
+}
+
+/** One launch for all of `parameters`, as the kernel takes lists: all of one operand, then all of the next. */
+const listOp = (
+  label: string,
+  kernel: Optimizer["name"],
+  parameters: ReadonlyArray<Optimized>,
+  attributes: Attributes
+): Op => {
+  const own = parameters.map(({ parameter }) => parameter)
+  const gradients = parameters.map(({ gradient }) => gradient)
+  const state = parameters[0]!.state.flatMap((_, index) => parameters.map((one) => one.state[index]!))
+  const shadows = parameters.flatMap(({ shadow }) => (shadow === undefined ? [] : [shadow]))
+  return launch(
+    label,
+    kernels[kernel],
+    Lane.compute,
+    [...own, ...gradients, ...state],
+    [...own, ...state, ...shadows],
+    shadows.length === 0 ? attributes : { ...attributes, shadow: true }
+  )
 }

@@ -8,7 +8,7 @@ import type { Scalars } from "../../kernels/scalars.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import { elementsOf, type Dtype, type Tensor } from "../../machine/tensor.ts"
+import { elementsOf, type Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 
 export interface TrainingLayer {
@@ -19,6 +19,11 @@ export interface TrainingLayer {
   readonly forward: ReadonlyArray<Op>
   /** When the last of them ends, every gradient of the layer is ready. */
   readonly backward: ReadonlyArray<Op>
+  /**
+   * To be submitted before the next forward pass when anything but the optimizer has changed `parameters`: brings what the
+   * layer reads, where that is a copy of them in a narrower dtype. Otherwise nothing.
+   */
+  readonly refresh: ReadonlyArray<Op>
 }
 
 /** One submission of an op that was built before; what changes from one to the next are its scalars. */
@@ -56,12 +61,17 @@ const scalar: ReadonlyArray<number> = []
 
 /**
  * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
- * only carry order (a profile does not say how large they are); parameters, gradients and AdamW's two moments have their
- * true sizes.
+ * only carry order (a profile does not say how large they are), beside one tensor of all their bytes where these are known;
+ * parameters, gradients and AdamW's two moments have their true sizes.
  */
-export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32"): TrainingModelBuilder =>
+export const profiledModel = (
+  profile: Profile,
+  { activationBytes = 0 }: { readonly activationBytes?: number } = {}
+): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
+    if (activationBytes > 0)
+      yield* machine.alloc({ name: "activations", shape: [activationBytes], dtype: "int8" })
     const layers: Array<TrainingLayer> = []
     const updates: Array<ReadonlyArray<Submission>> = []
     let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
@@ -82,7 +92,7 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
       for (const parameter of profile.parameters) {
         if (parameter.layer !== index) continue
         const name = `${layer.name} parameter ${parameters.length}`
-        const spec = { shape: parameter.shape, dtype: parameterDtype }
+        const spec = { shape: parameter.shape, dtype: "float32" as const }
         parameters.push(yield* machine.alloc({ ...spec, name }))
         gradients.push(yield* machine.alloc({ ...spec, name: `${name} gradient` }))
         const moments = [2 * elementsOf(parameter.shape)]
@@ -103,7 +113,8 @@ export const profiledModel = (profile: Profile, parameterDtype: Dtype = "float32
         parameters,
         gradients,
         forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
-        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])]
+        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
+        refresh: []
       })
     }
     return {

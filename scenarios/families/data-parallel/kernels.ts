@@ -60,7 +60,7 @@ export const prepareTraining = (
       })
     }
     const graph = yield* Effect.try({
-      try: () => modelGraph(model, "float32"),
+      try: () => modelGraph(model, training.precision),
       catch: (cause) =>
         new InputError({
           file,

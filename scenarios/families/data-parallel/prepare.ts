@@ -121,7 +121,10 @@ export const prepare = (
       totalSteps: warmupSteps + steps,
       simulable: {
         world,
-        program: planned.program(profiledModel(profile), warmupSteps + steps),
+        program: planned.program(
+          profiledModel(profile, { activationBytes: model.activationBytes }),
+          warmupSteps + steps
+        ),
         costs: makeCostModel({
           profile,
           hostTime: model.hostTime,

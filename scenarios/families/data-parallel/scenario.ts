@@ -36,7 +36,7 @@ export const DataParallelScenario = Schema.Struct({
    * profile; otherwise, for a device that has a name, the shipped ones of an H200, carried over by peak rates.
    */
   costs: Schema.optionalKey(Path),
-  /** Parameters, gradients and optimizer state count, activations do not. */
+  /** Parameters, gradients and optimizer state count, and activations of a model described by its architecture. */
   memory: Schema.optionalKey(MemorySettings),
   /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */
   steps: Schema.optionalKey(Positive),

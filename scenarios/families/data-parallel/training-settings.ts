@@ -9,6 +9,9 @@ const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 })
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const Steps = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
+/** `matrices`: weight decay spares biases and norms, as usual recipes have it; `all`: as PyTorch's optimizers do. */
+const Decays = withDefault(Schema.Literals(["all", "matrices"]), "all")
+
 const schedule = {
   /** Steps in which the rate rises from 0 to `learningRate`. */
   warmupSteps: withDefault(Steps, 0),
@@ -22,6 +25,7 @@ export const SgdSettings = Schema.Struct({
   learningRate: withDefault(Rate, 0.1),
   momentum: withDefault(Share, 0),
   weightDecay: withDefault(Rate, 0),
+  decays: Decays,
   ...schedule
 })
 
@@ -32,6 +36,7 @@ export const AdamwSettings = Schema.Struct({
   beta2: withDefault(Share, 0.99),
   epsilon: withDefault(Rate, 1e-8),
   weightDecay: withDefault(Rate, 0.01),
+  decays: Decays,
   ...schedule
 })
 
@@ -40,6 +45,11 @@ export const TrainingSettings = Schema.Struct({
   text: Schema.optionalKey(Path),
   /** Share of the text, at its end, that is held out for evaluation. */
   heldOut: withDefault(Share, 0.1),
+  /**
+   * Dtype of activations, of gradients, and of the parameters that products read. With `bfloat16` the optimizer keeps float32
+   * parameters beside them: these are learnt, averaged and saved.
+   */
+  precision: withDefault(Schema.Literals(["float32", "bfloat16"]), "float32"),
   /** `optimizer: sgd` is short for `optimizer: {name: sgd}`. */
   optimizer: withDefault(Schema.Union([AdamwSettings, SgdSettings]), { name: "adamw" })
 })

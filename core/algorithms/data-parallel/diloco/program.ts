@@ -77,6 +77,7 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
           )
         )
       }
+      apply.push(...layer.refresh)
       outer.push({ capture, apply, deltas })
     }
     const average = (what: string, deltas: ReadonlyArray<Tensor>): Op =>

@@ -76,6 +76,14 @@ export const partialLocalSgd = (
     const updates = layers.map((_, l) => model.update([l]))
     const stepFirst = plan.order === "step-then-average"
     const atNextUse = plan.deadline === "next-use"
+    // Where the average comes last, what a layer reads must be brought up to it before its next forward pass.
+    const averageIsLast = stepFirst || !plan.overlap
+    const stale = new Uint8Array(layers.length)
+    const refresh = (l: number) => {
+      if (stale[l] === 0) return
+      stale[l] = 0
+      for (const op of layers[l]!.refresh) machine.submit(op)
+    }
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
     const stepPending = new Uint8Array(layers.length)
 
@@ -89,6 +97,7 @@ export const partialLocalSgd = (
           stepPending[l] = 0
           submitAll(machine, updates[l]!(step - 1))
         }
+        refresh(l)
         for (const op of layer.forward) machine.submit(op)
       }
       for (let l = layers.length - 1; l >= 0; l--) {
@@ -108,11 +117,13 @@ export const partialLocalSgd = (
         if (whole !== undefined) machine.submit(whole)
       }
       // Stepping first, or without overlap, the averages themselves end the step.
-      if (!atNextUse && (stepFirst || !plan.overlap)) machine.submit(arrivals[h]!)
+      if (averageIsLast) for (let l = 0; l < layers.length; l++) stale[l]! |= isSynced[base + l]!
+      if (averageIsLast && !atNextUse) machine.submit(arrivals[h]!)
       yield* machine.endStep
     }
     // No forward pass follows to take the steps that are still due.
     for (let l = 0; l < layers.length; l++)
       if (stepPending[l] === 1) submitAll(machine, updates[l]!(steps - 1))
+    for (let l = 0; l < layers.length; l++) refresh(l)
     yield* machine.drain
   })
