@@ -21,17 +21,15 @@ import type { Op, OpId } from "./op.ts"
 import { Pending, type PendingOp, type PendingOptions, type Token } from "./pending.ts"
 import type { Recorder } from "./recorder.ts"
 import {
-  dtypeBits,
   elementsOf,
   ownBytes,
   sizeBytesOf,
-  viewAlignment,
   type Place,
   type Tensor,
   type TensorData,
-  type TensorSpec,
-  type Within
+  type TensorSpec
 } from "./tensor.ts"
+import { viewMisfit, withArenas } from "./views.ts"
 
 /** What a machine does for a rank. `Prepared` is what it keeps of an op from its first launch to the next. */
 export interface Driver<Prepared> {
@@ -113,12 +111,6 @@ interface Wait {
   readonly lanes: ReadonlyArray<Lane>
   readonly tokens: ReadonlyArray<Token>
   readonly resume: (exit: Exit.Exit<void, MachineError>) => void
-}
-
-/** Tensors and the arenas they lie in; the list itself where none does. */
-const withArenas = (tensors: ReadonlyArray<Tensor>): ReadonlyArray<Tensor> => {
-  const arenas = new Set(tensors.flatMap(({ within }) => (within === undefined ? [] : [within.arena])))
-  return arenas.size === 0 ? tensors : [...tensors, ...arenas]
 }
 
 export class Rank<Prepared> implements Predecessors {
@@ -298,7 +290,8 @@ export class Rank<Prepared> implements Predecessors {
     const own = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
     const tensor: Tensor = within === undefined ? own : { ...own, within }
     if (within !== undefined) {
-      const misfit = this.#viewMisfit(tensor, within, spec)
+      this.#requireLive("alloc", within.arena.name, within.arena)
+      const misfit = viewMisfit(tensor, within, spec)
       if (misfit !== undefined) return Effect.die(this.#misuse("alloc", name, misfit))
     }
     const freeBytes = capacityBytes[place] - this.#usedBytes[place]
@@ -340,25 +333,6 @@ export class Rank<Prepared> implements Predecessors {
     this.#freed++
     this.#usedBytes[tensor.place] -= ownBytes(tensor)
     this.#driver.free(tensor)
-  }
-
-  /** What is wrong with a place in an arena, as a phrase. */
-  #viewMisfit(
-    { dtype, sizeBytes, place }: Tensor,
-    { arena, offsetBytes }: Within,
-    { initial }: TensorSpec
-  ): string | undefined {
-    this.#requireLive("alloc", arena.name, arena)
-    if (arena.within !== undefined) return `its arena "${arena.name}" lies in another tensor itself`
-    if (initial !== undefined) return "has initial values, and lies in an arena"
-    if (place !== arena.place) return `is for ${place} memory; its arena lies in ${arena.place} memory`
-    if (dtypeBits[dtype] < dtypeBits[arena.dtype])
-      return `is ${dtype}, narrower than its arena's ${arena.dtype}`
-    if (!(Number.isInteger(offsetBytes) && offsetBytes >= 0 && offsetBytes % viewAlignment === 0))
-      return `has an offset of ${offsetBytes} B; expected a multiple of ${viewAlignment}`
-    return offsetBytes + sizeBytes > arena.sizeBytes
-      ? `has ${sizeBytes} B at ${offsetBytes} of an arena of ${arena.sizeBytes} B`
-      : undefined
   }
 
   #requireLive(call: Misuse["call"], subject: string, tensor: Tensor): void {
