@@ -1,9 +1,7 @@
 // Runs a program for real on every rank of this process, until all have finished: one fiber per rank, one native session.
 // The counterpart of sim/simulate.ts; knows nothing of scenarios, files or which algorithm it runs.
 import * as Effect from "effect/Effect"
-import { CollectiveOrder, describeUnmet } from "../core/machine/collective-order.ts"
 import {
-  Deadlock,
   defaultLookAhead,
   drained,
   Machine,
@@ -18,15 +16,17 @@ import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { World } from "../core/world.ts"
-import { stuckForGood } from "./deadlock.ts"
+import { InProcessJob } from "./job/in-process.ts"
+import type { Job, MakeJob } from "./job/job.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
 import { ExecutedRank, type Shared } from "./rank-machine.ts"
-import { StartGate } from "./start-gate.ts"
 
 export interface Execution<A> {
   readonly world: World
   /** Run once for each rank. */
   readonly program: Program<A>
+  /** Where the ranks are; default: all in this process. */
+  readonly job?: MakeJob | undefined
   /** Name of the native backend, and settings of that backend alone; "cpu" by default. */
   readonly backend?: string | undefined
   readonly settings?: Readonly<Record<string, number>> | undefined
@@ -59,6 +59,8 @@ export interface ExecutionResult<A> {
   readonly makespanSeconds: number
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>
+  /** Bytes of each rank's memories: what was asked for, or what the device has. */
+  readonly capacityBytes: Readonly<Record<Place, number>>
 }
 
 /** A run that has ended, while its tensors still hold their values. */
@@ -66,17 +68,15 @@ export interface Ended<A> extends ExecutionResult<A> {
   readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
 }
 
-/** How often to look whether everything waits for something that cannot come. */
-const deadlockCheckMillis = 200
-
 /** Runs the program on every rank until all have finished. */
 export const execute = <A>(execution: Execution<A>): Effect.Effect<ExecutionResult<A>, MachineError> =>
-  executeThen(execution, ({ ranks, makespanSeconds, timeline, opLogs }) => ({
-    ranks,
-    makespanSeconds,
-    timeline,
-    opLogs
-  }))
+  executeThen(execution, resultOf)
+
+/** What is left of a run when its tensors are gone. */
+export const resultOf = <A>(ended: Ended<A>): ExecutionResult<A> => {
+  const { ranks, makespanSeconds, timeline, opLogs, capacityBytes } = ended
+  return { ranks, makespanSeconds, timeline, opLogs, capacityBytes }
+}
 
 /**
  * As `execute`; `then` sees the run while its tensors can still be looked at.
@@ -87,7 +87,7 @@ export const executeThen = <A, B>(
   then: (ended: Ended<A>) => B
 ): Effect.Effect<B, MachineError> =>
   Effect.acquireUseRelease(
-    Effect.sync(() => new Run(execution)),
+    Effect.sync(() => Run.open(execution)),
     (run) => Effect.map(run.toEnd, then),
     (run) => Effect.sync(() => run.close())
   )
@@ -95,47 +95,63 @@ export const executeThen = <A, B>(
 class Run<A> {
   readonly #execution: Execution<A>
   readonly #session: NativeSession
-  readonly #collectives = new CollectiveOrder()
+  readonly #job: Job
   readonly #recorder: Recorder | undefined
   readonly #machines: ReadonlyArray<ExecutedRank>
+  readonly #capacityBytes: Readonly<Record<Place, number>>
   #originSeconds: number | undefined
 
-  constructor(execution: Execution<A>) {
-    this.#execution = execution
-    const { world, capacityBytes, h2d, d2h, record = false, linkBytesPerSecond } = execution
-    this.#session = (execution.open ?? NativeSession.open)({
-      ranks: world.size,
-      ...(execution.backend === undefined ? {} : { backend: execution.backend }),
-      ...(execution.settings === undefined ? {} : { settings: execution.settings }),
-      deviceBytes: capacityBytes?.device ?? Infinity,
-      hostBytes: capacityBytes?.host ?? Infinity,
+  /** Throws what opening throws, and leaves nothing open then. */
+  static open<A>(execution: Execution<A>): Run<A> {
+    const { world, capacityBytes = {}, backend, settings, h2d, d2h, linkBytesPerSecond } = execution
+    const job = execution.job?.(world) ?? new InProcessJob(world)
+    const session = (execution.open ?? NativeSession.open)({
+      ranks: job.ranks.length,
+      ...(backend === undefined ? {} : { backend }),
+      ...(settings === undefined ? {} : { settings }),
+      ...(capacityBytes.device === undefined ? {} : { deviceBytes: capacityBytes.device }),
+      ...(capacityBytes.host === undefined ? {} : { hostBytes: capacityBytes.host }),
       ...(h2d === undefined ? {} : { h2d }),
       ...(d2h === undefined ? {} : { d2h }),
       ...(linkBytesPerSecond === undefined ? {} : { linkBytesPerSecond }),
-      timed: record
+      timed: execution.record ?? false
     })
-    this.#recorder = record ? new Recorder(world.all.ranks) : undefined
-    const gate = new StartGate(world.size)
-    gate.whenOpen(() => (this.#originSeconds = this.#session.nowSeconds))
+    try {
+      return new Run(execution, job, session)
+    } catch (error) {
+      session.close()
+      throw error
+    }
+  }
+
+  private constructor(execution: Execution<A>, job: Job, session: NativeSession) {
+    const { world, record = false } = execution
+    this.#execution = execution
+    this.#job = job
+    this.#session = session
+    this.#recorder = record ? new Recorder(job.ranks) : undefined
+    job.gate.whenOpen(() => (this.#originSeconds = session.nowSeconds))
     const shared: Shared = {
-      session: this.#session,
+      session,
       prepare: execution.prepare,
-      gate,
+      gate: job.gate,
       nowSeconds: () => this.#nowSeconds()
     }
-    this.#machines = world.all.ranks.map(
-      (rank) =>
-        new ExecutedRank(shared, {
+    const native = session.ranks[0]!
+    this.#capacityBytes = {
+      device: native.capacityBytes("device"),
+      host: native.capacityBytes("host")
+    }
+    this.#machines = job.ranks.map(
+      (rank, index) =>
+        new ExecutedRank(shared, session.ranks[index]!, {
           rank,
           world,
-          order: this.#collectives,
+          order: job.order,
           recorder: this.#recorder,
           lookAhead: execution.lookAhead ?? defaultLookAhead,
           initial: execution.initial ?? (() => undefined),
-          capacityBytes: {
-            device: this.#session.ranks[rank]!.capacityBytes("device"),
-            host: this.#session.ranks[rank]!.capacityBytes("host")
-          },
+          capacityBytes: this.#capacityBytes,
           pending: { capacity: execution.ring, keepsEdges: true }
         })
     )
@@ -148,30 +164,19 @@ class Run<A> {
       )
     )
     return Effect.all(programs, { concurrency: "unbounded" }).pipe(
-      // Whoever finds the deadlock interrupts the others.
-      Effect.raceFirst(this.#watchForDeadlock),
+      // Whoever finds that they cannot go on interrupts them.
+      Effect.raceFirst(
+        this.#job.watch(
+          () => this.#machines.map(({ state }) => state),
+          () => this.#nowSeconds()
+        )
+      ),
       Effect.map((values) => this.#result(values))
     )
   }
 
   close(): void {
     this.#session.close()
-  }
-
-  get #watchForDeadlock(): Effect.Effect<never, Deadlock> {
-    const look = Effect.suspend(() => {
-      const unmet = this.#collectives.unmet
-      const stuck = stuckForGood(
-        this.#machines.map(({ state }) => state),
-        unmet
-      )
-      if (stuck === undefined) return Effect.void
-      return new Deadlock({
-        atSeconds: this.#nowSeconds(),
-        waiting: [...unmet.map(describeUnmet), ...this.#machines.flatMap(({ rank }) => rank.waitingFor)]
-      })
-    })
-    return Effect.forever(Effect.andThen(Effect.sleep(deadlockCheckMillis), look))
   }
 
   #nowSeconds(): number {
@@ -182,17 +187,19 @@ class Run<A> {
     const makespanSeconds = this.#nowSeconds()
     const recorder = this.#recorder
     const originSeconds = this.#originSeconds ?? 0
-    for (const [rank, native] of this.#session.ranks.entries()) {
-      for (const { op, startSeconds, endSeconds } of recorder === undefined ? [] : native.takeTimes()) {
-        recorder!.started(rank, op, startSeconds - originSeconds)
-        recorder!.ended(rank, op, endSeconds - originSeconds)
+    if (recorder !== undefined) {
+      for (const [index, rank] of this.#job.ranks.entries()) {
+        for (const { op, startSeconds, endSeconds } of this.#session.ranks[index]!.takeTimes()) {
+          recorder.started(rank, op, startSeconds - originSeconds)
+          recorder.ended(rank, op, endSeconds - originSeconds)
+        }
       }
     }
     const timeline = recorder?.timeline("by-time")
     return {
-      ranks: this.#machines.map(({ rank: { submitted, steps, peakBytes } }, rank) => ({
-        rank,
-        value: values[rank]!,
+      ranks: this.#machines.map(({ rank: { submitted, steps, peakBytes } }, index) => ({
+        rank: this.#job.ranks[index]!,
+        value: values[index]!,
         ops: submitted,
         steps,
         peakBytes
@@ -200,8 +207,9 @@ class Run<A> {
       makespanSeconds:
         timeline === undefined ? makespanSeconds : timeline.endSeconds.reduce((a, b) => Math.max(a, b), 0),
       timeline,
-      opLogs: this.#recorder?.opLogs() ?? [],
-      valuesOf: (rank, tensor) => this.#machines[rank]!.valuesOf(tensor)
+      opLogs: recorder?.opLogs() ?? [],
+      capacityBytes: this.#capacityBytes,
+      valuesOf: (rank, tensor) => this.#machines[this.#job.ranks.indexOf(rank)]!.valuesOf(tensor)
     }
   }
 }

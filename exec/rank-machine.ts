@@ -8,9 +8,9 @@ import type { Op, OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type Driver, type Predecessors, type RankOptions } from "../core/machine/rank.ts"
 import type { Tensor, TensorData } from "../core/machine/tensor.ts"
-import type { WaitingRank } from "./deadlock.ts"
+import type { RankState } from "./job/job.ts"
+import type { StartGate } from "./job/start-gate.ts"
 import type { NativeRank, NativeSession, PrepareOptions } from "./native.ts"
-import type { StartGate } from "./start-gate.ts"
 
 /** What all ranks of a run share. */
 export interface Shared {
@@ -33,20 +33,21 @@ export class ExecutedRank implements Driver<undefined> {
   /** Fibers that sleep until a moment: the program goes on without its ops. */
   #sleeping = 0
 
-  constructor(shared: Shared, options: RankOptions) {
+  constructor(shared: Shared, native: NativeRank, options: RankOptions) {
     this.#shared = shared
     this.#index = options.rank
-    this.#native = shared.session.ranks[options.rank]!
+    this.#native = native
     this.rank = new Rank(options, this)
     this.#native.takeEdgesFrom(this.rank.edges)
   }
 
-  get state(): WaitingRank {
-    const { open, waits, finished } = this.rank
+  get state(): RankState {
+    const { open, waits, waitingFor, finished } = this.rank
     return {
       rank: this.#index,
       pending: open,
       waits: this.#sleeping > 0 ? [] : waits.map(({ tokens }) => tokens),
+      waitingFor,
       finished
     }
   }
@@ -157,10 +158,7 @@ export class ExecutedRank implements Driver<undefined> {
   fault(): MachineError | undefined {
     const fault = this.#shared.session.fault
     if (fault === undefined) return undefined
-    const { rank, op, message } = fault
-    return new DeviceFault({
-      rank: rank < 0 ? this.#index : rank,
-      fault: op < 0 ? message : `op ${op}: ${message}`
-    })
+    const { message, ...where } = fault
+    return new DeviceFault({ ...where, fault: message })
   }
 }

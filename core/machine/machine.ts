@@ -56,13 +56,23 @@ export class NoValues extends Schema.TaggedError<NoValues>()("NoValues", {
   }
 }
 
-/** An op failed on its device: a token outside its vocabulary, a link that went away. */
+/**
+ * Something failed on a device: an op whose values its kernel cannot work with, memory or threads that the system does not
+ * give, another rank that is gone. Every rank of the run hears of the same, first one.
+ */
 export class DeviceFault extends Schema.TaggedError<DeviceFault>()("DeviceFault", {
+  kind: Schema.Literals(["value", "collective", "memory", "thread", "device", "peer", "aborted", "closed"]),
+  /** The rank that it happened to, and its op in program order; -1 where it is no one's. */
   rank: Schema.Number,
+  op: Schema.Number,
+  /** The rank that is to blame where that is another; else -1. */
+  peer: Schema.Number,
+  /** What happened, in words. */
   fault: Schema.String
 }) {
   override get message(): string {
-    return `rank ${this.rank}: ${this.fault}`
+    const op = this.op < 0 ? "" : `, op ${this.op}`
+    return this.rank < 0 ? this.fault : `rank ${this.rank}${op}: ${this.fault}`
   }
 }
 

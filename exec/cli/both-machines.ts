@@ -88,7 +88,8 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
         algorithm: collectives,
         table: new CollectiveTable(beyondLatency(costsFrom))
       },
-      capacityBytes: capacityBytes ?? {},
+      // The same memories, so that a program that asks for what is free hears the same.
+      capacityBytes: executed.capacityBytes,
       lookAhead,
       record: true,
       values: options.initial ?? (() => undefined)

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { LossReport } from "../../core/algorithms/loss-report.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
-import { executeThen, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
+import { executeThen, resultOf, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
 import { Curve, type CurvePoint } from "./curve.ts"
 
 /** What is trained: of a scenario or made by hand. */
@@ -48,8 +48,7 @@ export const training = (
   learning(world.size, batchTokens, onStep, (report) =>
     executeThen({ ...execution, world, capacityBytes, program: program(report) }, (ended) => {
       atEnd?.(ended)
-      const { ranks, makespanSeconds, timeline, opLogs } = ended
-      return { ranks, makespanSeconds, timeline, opLogs }
+      return resultOf(ended)
     })
   )
 

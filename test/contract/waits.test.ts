@@ -5,6 +5,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
 import { describeContract, failureOn, runOn } from "./machines.ts"
 
 type Service = Machine["Service"]
@@ -93,6 +94,27 @@ describeContract("waits", (machine) => {
       )
     }
   )
+
+  it("for the writers of more tensors than any table begins with", async () => {
+    const count = 700
+    const program = Effect.gen(function* () {
+      const service = yield* Machine
+      const tensors: Array<Tensor> = []
+      for (let i = 0; i < count; i++) tensors.push(yield* vector(service, `t${i}`, i % 13))
+      // Each takes the one before, from another lane.
+      for (let i = 1; i < count; i++) {
+        const [a, b] = [tensors[i - 1]!, tensors[i]!]
+        service.submit(launch(`add ${i}`, kernels.add, (i % 5) as Lane, [a, b], [b]))
+      }
+      const last = (yield* service.read(tensors.at(-1)!))[0]!
+      const middle = (yield* service.read(tensors[count / 2]!))[0]!
+      return [middle, last]
+    })
+    const sumTo = (end: number): number =>
+      Array.from({ length: end + 1 }, (_, i) => i % 13).reduce((a, b) => a + b, 0)
+    const { ranks } = await runOn(machine, 1, program, { ring: 4 })
+    expect(ranks[0]!.value).toEqual([sumTo(count / 2), sumTo(count - 1)])
+  })
 
   it("that are interrupted are forgotten", async () => {
     const program = Effect.gen(function* () {

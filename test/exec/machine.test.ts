@@ -1,5 +1,6 @@
 // The executor's machine by itself: typed errors, waits, look-ahead, memory in program order, the clock, and the records it
 // leaves.
+import { totalmem } from "node:os"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -172,8 +173,50 @@ describeNative("the executor", () => {
         yield* machine.drain
       })
     )
-    expect(error).toMatchObject({ _tag: "DeviceFault", rank: 0 })
+    expect(error).toMatchObject({ _tag: "DeviceFault", kind: "value", rank: 0, op: 0 })
     expect(String(error)).toContain("token 7 outside the vocabulary of 3")
+  })
+
+  it("names the rank and op at fault, not the rank that notices", async () => {
+    const error = await failureOf(
+      3,
+      Effect.gen(function* () {
+        const machine = yield* Machine
+        const { rank, world } = machine
+        const tokens = yield* machine.alloc({
+          name: "tokens",
+          shape: [1],
+          dtype: "int32",
+          initial: () => Int32Array.of(rank === 1 ? 9 : 0)
+        })
+        const weight = yield* machine.alloc({ name: "weight", shape: [3, 4], dtype: "float32" })
+        const out = yield* machine.alloc({ name: "out", shape: [1, 4], dtype: "float32" })
+        machine.submit(launch("slow", kernels.copy, Lane.compute, [out], [out]))
+        machine.submit(launch("look up", kernels["embedding.forward"], Lane.compute, [tokens, weight], [out]))
+        machine.submit(collective("sum", kernels.all_reduce, Lane.inter, world.all, [out], [out]))
+        // The rank at fault goes on to sleep; others wait for it.
+        if (rank === 1) yield* Effect.sleep(5000)
+        yield* machine.read(out)
+      }),
+      slowly(0.05)
+    )
+    expect(error).toMatchObject({ _tag: "DeviceFault", kind: "value", rank: 1, op: 1 })
+    expect(String(error)).toContain("rank 1, op 1: ")
+  })
+
+  it("has no more memory than the machine, where nothing else is said", async () => {
+    const { ranks, capacityBytes } = await run(
+      2,
+      Effect.map(Machine, (machine) => machine.freeBytes("device"))
+    )
+    expect(capacityBytes.device).toBeGreaterThan(2 ** 20)
+    expect(capacityBytes.device).toBeLessThanOrEqual(totalmem())
+    expect(ranks.map(({ value }) => value)).toEqual([capacityBytes.device, capacityBytes.device])
+    const error = await failureOf(
+      1,
+      Effect.flatMap(Machine, (machine) => machine.alloc(vector("vast", 2 ** 52)))
+    )
+    expect(error).toMatchObject({ _tag: "OutOfMemory", tensor: "vast" })
   })
 
   it("lets a program be two steps ahead of its compute lane, and answers without waiting what is ready", async () => {

@@ -1,8 +1,8 @@
 // Finds out whether anything can still happen: an op is stuck when it waits for a collective whose missing members cannot
 // come, and a program whose every wait is for a stuck op submits nothing more. Exact, from what each op waits for; no time-out.
-import type { Meeting } from "../core/machine/collective-order.ts"
-import type { OpId } from "../core/machine/op.ts"
-import type { PendingOp } from "../core/machine/pending.ts"
+import type { Meeting } from "../../core/machine/collective-order.ts"
+import type { OpId } from "../../core/machine/op.ts"
+import type { PendingOp } from "../../core/machine/pending.ts"
 
 export interface WaitingRank {
   readonly rank: number

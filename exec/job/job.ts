@@ -1,0 +1,31 @@
+// A job is where the ranks of a run are: all in this process, or one process for each. It lets them begin together, holds them
+// to one order of collectives, and finds out when they cannot go on. Knows nothing of kernels, queues or programs.
+import type * as Effect from "effect/Effect"
+import type { CollectiveOrder } from "../../core/machine/collective-order.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
+import type { World } from "../../core/world.ts"
+import type { WaitingRank } from "./deadlock.ts"
+import type { StartGate } from "./start-gate.ts"
+
+/** A rank of this process, as a job looks at it. */
+export interface RankState extends WaitingRank {
+  /** What its program waits for, in words. */
+  readonly waitingFor: ReadonlyArray<string>
+}
+
+export interface Job {
+  /** Ranks whose programs run in this process, ascending. */
+  readonly ranks: ReadonlyArray<number>
+  /** Told of every collective that a rank of this process submits. */
+  readonly order: CollectiveOrder
+  /** Opens when every rank of the job can begin; the run's clock starts there. */
+  readonly gate: StartGate
+  /**
+   * Fails when the job cannot go on: a deadlock, a rank that is gone. Never succeeds. `states` are those of this process's
+   * ranks; `nowSeconds` is the run's clock.
+   */
+  watch(states: () => ReadonlyArray<RankState>, nowSeconds: () => number): Effect.Effect<never, MachineError>
+}
+
+/** Makes the job that a run of this world is. */
+export type MakeJob = (world: World) => Job
