@@ -171,3 +171,26 @@ describe("in bounded memory", () => {
     )
   })
 })
+
+it("builds a copy and an expert's product once for each slot, however many tokens follow", () => {
+  const count = (decodeTokens: number) => {
+    const workload = { batch: 1, promptTokens: 1, prefill: false, decodeTokens }
+    const plan = planOf({ name: "lru" } as ExpertOffloadSettings, nothing, 6, workload)
+    const { execution } = execute({
+      world: flatWorld(1),
+      values: initial,
+      costs,
+      program: expertOffload(plan)
+    })
+    const ops = (execution.journals ?? [])
+      .flatMap(({ entries }) => entries)
+      .flatMap((entry) => (entry.kind === "op" ? [entry.op] : []))
+      .filter(({ kernel }) => kernel.name === "h2d" || kernel.name === "expert_ffn.forward")
+    return { submitted: ops.length, built: new Set(ops).size }
+  }
+  const [some, more] = [count(20), count(60)]
+  expect(more.submitted).toBeGreaterThan(2.5 * some.submitted)
+  // Each expert has the slots of its layer, at most: a copy ahead, a copy on demand, and its product.
+  expect(more.built).toBeLessThanOrEqual(3 * model.layers * model.experts * 6)
+  expect(more.built).toBeLessThan(more.submitted / 2)
+})

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type Program } from "../../machine/machine.ts"
-import { launch, type OpId } from "../../machine/op.ts"
+import { launch, type Op, type OpId } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import { allocDecoder, makeStepOps, type StepOps } from "./decoder.ts"
 import { layerCall, type ExpertId, type LayerCall } from "./demand.ts"
@@ -87,6 +87,13 @@ export const expertOffload = ({
     const loads: Array<number> = []
     const prefetches: Array<number> = []
     const loadedBy = new Int32Array(slots.length)
+    // Copies and experts' products are built once for each expert and slot that meet, and submitted whenever they do again.
+    const built = new Map<string, Op>()
+    const once = (key: string, build: () => Op): Op => {
+      let op = built.get(key)
+      if (op === undefined) built.set(key, (op = build()))
+      return op
+    }
 
     /** Submits what the strategy decides. */
     const sinkOf = (
@@ -97,11 +104,14 @@ export const expertOffload = ({
         const held = slots[slot]!
         if (writeBack !== "none" && evicted !== undefined) {
           const lane = writeBack === "same-stream" ? Lane.h2d : Lane.d2h
-          machine.submit(launch(`store ${nameOf(evicted)}`, kernels.d2h, lane, [held], [experts[evicted]!]))
+          const store = `store ${nameOf(evicted)}`
+          machine.submit(
+            once(`${store} ${slot}`, () => launch(store, kernels.d2h, lane, [held], [experts[evicted]!]))
+          )
         }
-        const what = ahead ? "prefetch" : "load"
+        const load = `${ahead ? "prefetch" : "load"} ${nameOf(id)}`
         loadedBy[slot] = machine.submit(
-          launch(`${what} ${nameOf(id)}`, kernels.h2d, Lane.h2d, [experts[id]!], [held])
+          once(`${load} ${slot}`, () => launch(load, kernels.h2d, Lane.h2d, [experts[id]!], [held]))
         )
         loads[step]!++
         if (ahead) prefetches[step]!++
@@ -112,17 +122,20 @@ export const expertOffload = ({
         const readiness = found === "missing" ? "missing" : machine.ready(held) ? "ready" : "late"
         const { rows: inputs, hidden, outputs } = call.ops.space
         const [layer, expert] = [Math.floor(id / model.experts), id % model.experts]
-        const attributes = { ...call.rows[expert]!, gated: model.gated }
-        const use = machine.submit(
+        const { first, count } = call.rows[expert]!
+        const label = `expert ${nameOf(id)}`
+        // Prefill and decoding have rows of their own.
+        const op = once(`${label} ${slot} ${inputs.id}`, () =>
           launch(
-            `expert ${nameOf(id)}`,
+            label,
             kernels["expert_ffn.forward"],
             Lane.compute,
             [inputs, held, hidden, outputs],
             [hidden, outputs],
-            attributes
+            { gated: model.gated }
           )
         )
+        const use = machine.submit(op, [first, count])
         needs.push({ step, layer, id, found: readiness, use, load: loadedBy[slot]!, choice: call.choice })
       }
     })
