@@ -16,6 +16,7 @@ import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { World } from "../core/world.ts"
+import { CurrentBackend } from "./backend.ts"
 import { InProcessJob } from "./job/in-process.ts"
 import type { Job, MakeJob } from "./job/job.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
@@ -27,7 +28,7 @@ export interface Execution<A> {
   readonly program: Program<A>
   /** Where the ranks are; default: all in this process. */
   readonly job?: MakeJob | undefined
-  /** Name of the native backend, and settings of that backend alone; "cpu" by default. */
+  /** Name of the native backend, and settings of that backend alone; by default `CurrentBackend`. */
   readonly backend?: string | undefined
   readonly settings?: Readonly<Record<string, number>> | undefined
   /** Bytes of each rank's memories; default, and at most, what the device has for it. */
@@ -86,10 +87,12 @@ export const executeThen = <A, B>(
   execution: Execution<A>,
   then: (ended: Ended<A>) => B
 ): Effect.Effect<B, MachineError> =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => Run.open(execution)),
-    (run) => Effect.map(run.toEnd, then),
-    (run) => Effect.sync(() => run.close())
+  Effect.flatMap(CurrentBackend, (backend) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => Run.open({ backend, ...execution })),
+      (run) => Effect.map(run.toEnd, then),
+      (run) => Effect.sync(() => run.close())
+    )
   )
 
 class Run<A> {

@@ -17,6 +17,7 @@ import { horizonOf, type Horizon } from "./horizon.ts"
 import { sideBySide } from "./side-by-side.ts"
 
 export interface AgreeCommandOptions {
+  readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly emulateDevice?: boolean
   readonly timeline?: string
@@ -109,7 +110,8 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
         text: options.json === true ? json(result) : print(result, horizon),
         ok: agrees(held ?? agreement)
       }
-    })
+    }),
+    options.backend
   )
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {

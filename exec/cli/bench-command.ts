@@ -18,6 +18,7 @@ import {
 import { requireDevice, runCommand } from "./command.ts"
 
 export interface BenchCommandOptions {
+  readonly backend?: string
   readonly ranks: number
   /** A profile to write, for `sim`. */
   readonly out?: string
@@ -70,5 +71,6 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
         ...alignColumns(rows, (column) => column >= 2)
       ]
       return said(`${lines.join("\n")}\n`)
-    })
+    }),
+    options.backend
   )

@@ -5,6 +5,7 @@ import { InputError } from "../../core/input-error.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
+import { chooseBackend, CurrentBackend } from "../backend.ts"
 import { nativeInfo, useBlas } from "../native.ts"
 
 /** The native addon is missing: reason and remedy. */
@@ -14,9 +15,12 @@ export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missi
   }
 }
 
-/** Runs a command to its exit code. */
-export const runCommand = (command: Effect.Effect<Outcome, Error>): Promise<number> =>
-  execute(command, "exec")
+/** Runs a command to its exit code, everything that it runs on that backend: see `chooseBackend`. */
+export const runCommand = (command: Effect.Effect<Outcome, Error>, backend = "auto"): Promise<number> =>
+  execute(
+    Effect.flatMap(chooseBackend(backend), (name) => Effect.provideService(command, CurrentBackend, name)),
+    "exec"
+  )
 
 /** Fails where nothing can be run, or not by the library that was asked for: another one would be slower or faster. */
 export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.suspend(

@@ -12,6 +12,7 @@ import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface GenerateCommandOptions {
+  readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly verify?: boolean
   readonly weights?: string
@@ -61,5 +62,6 @@ export const generateCommand = (file: string, options: GenerateCommandOptions): 
           options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,
         ok: told.ok
       }
-    })
+    }),
+    options.backend
   )

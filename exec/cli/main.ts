@@ -1,4 +1,5 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
+import { Option } from "commander"
 import {
   Ending,
   jsonOption as jsonFields,
@@ -15,6 +16,11 @@ import type { ProfileCommandOptions } from "./profile-command.ts"
 import type { TrainCommandOptions } from "./train-command.ts"
 
 const jsonOption = () => jsonFields("docs/exec.md")
+const backendOption = () =>
+  new Option(
+    "--backend <name>",
+    "what to run on: cpu, cuda, or auto, which takes a GPU where there is one"
+  ).default("auto")
 
 /** The exit code of a command line. */
 export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
@@ -64,6 +70,7 @@ Examples:
     .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
     .option("--save <file>", "write what rank 0 has learnt, for exec generate --weights (.arrow)")
+    .addOption(backendOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: TrainCommandOptions) =>
@@ -78,6 +85,7 @@ Examples:
     .requiredOption("-o, --out <file>", "profile to write (.arrow)")
     .addOption(setOption())
     .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
+    .addOption(backendOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: ProfileCommandOptions) =>
@@ -98,6 +106,7 @@ Examples:
       "text that was learnt; prompts are of its held-out end (default: the one that ships)"
     )
     .option("--verify", "exit with 1 unless the output is that with all experts on the device")
+    .addOption(backendOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: GenerateCommandOptions) =>
@@ -110,6 +119,7 @@ Examples:
     .description("time kernels, copies, collectives and the submission of ops")
     .option("--ranks <n>", "ranks of the collectives", wholeNumber(2), 2)
     .option("-o, --out <file>", "write them as a profile that drives sim (.arrow)")
+    .addOption(backendOption())
     .addOption(jsonOption())
     .action(
       ending(async (options: BenchCommandOptions) =>
@@ -124,6 +134,7 @@ Examples:
     .addOption(setOption())
     .option("--emulate-device", "kernels take at least what the scenario's device needs, by its peak rates")
     .option("--timeline <file>", "write both timelines into one file for Perfetto (JSON)")
+    .addOption(backendOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: AgreeCommandOptions) =>

@@ -26,6 +26,7 @@ import { requireDevice, runCommand, warn } from "./command.ts"
 import { runnableOf } from "./runnable.ts"
 
 export interface ProfileCommandOptions {
+  readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly out: string
   readonly steps: number
@@ -107,7 +108,8 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
         `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${world.size} ranks on ${cores} cores ` +
           `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
       )
-    })
+    }),
+    options.backend
   )
 
 /** The kernels and collectives of one run of a scenario, as its program submits them. */

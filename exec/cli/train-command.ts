@@ -20,6 +20,7 @@ import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface TrainCommandOptions {
+  readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly steps?: number
   readonly text?: string
@@ -113,7 +114,8 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
       const result = told({ device: most("device"), host: most("host") })
       yield* kept(result)
       return said(text(result))
-    })
+    }),
+    options.backend
   )
 
 /** What the scenario's family trains; saving needs weights that a file can hold. */

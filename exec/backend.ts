@@ -1,0 +1,32 @@
+// Which native backend a run goes by where its caller does not say: one choice for everything that a command runs.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import { InputError } from "../core/input-error.ts"
+import { nativeInfo } from "./native.ts"
+
+/** The backend of `execute` unless the execution names one; "cpu" by default. */
+export const CurrentBackend = Context.Reference<string>("tandem/exec/CurrentBackend", {
+  defaultValue: () => "cpu"
+})
+
+/**
+ * A backend that is here by its name, or "auto": a GPU's where there is one, else the processor's. Fails for a name that is not
+ * built in, and for a backend that cannot run here, with the reason.
+ */
+export const chooseBackend = (wish: string): Effect.Effect<string, InputError> =>
+  Effect.suspend(() => {
+    const info = nativeInfo()
+    const backends = "missing" in info ? [] : info.backends
+    if (wish === "auto") {
+      const gpu = backends.some(({ name, available }) => name === "cuda" && available)
+      return Effect.succeed(gpu ? "cuda" : "cpu")
+    }
+    // whoever runs something tells that the addon is missing
+    const found = "missing" in info ? undefined : backends.find(({ name }) => name === wish)
+    if ("missing" in info || found?.available === true) return Effect.succeed(wish)
+    const here = backends.filter(({ available }) => available).map(({ name }) => name)
+    const value = found === undefined ? wish : `${wish} (${found.missing.join("; ")})`
+    return Effect.fail(
+      new InputError({ file: "--backend", field: "", value, accepted: ["auto", ...here].join(", ") })
+    )
+  })
