@@ -2,6 +2,7 @@
 #include "backend.h"
 
 #include "cpu/machine.h"
+#include "cuda-library.h"
 
 namespace tandem {
 
@@ -20,7 +21,7 @@ const char* nameOf(FaultKind kind) {
 }
 
 const std::vector<Backend>& backends() {
-  static const std::vector<Backend> all = {cpuBackend(), deferredBackend()};
+  static const std::vector<Backend> all = {cpuBackend(), deferredBackend(), cudaBackend()};
   return all;
 }
 

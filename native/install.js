@@ -14,6 +14,7 @@ import { availableParallelism } from "node:os"
 import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { compileAddon } from "./compile.js"
+import { buildCuda, capabilitiesHere, findNvcc } from "./cuda/build.js"
 
 const native = dirname(fileURLToPath(import.meta.url))
 const build = join(native, "build")
@@ -124,7 +125,17 @@ const main = async () => {
   return undefined
 }
 
-const failure = await main().catch((error) => `could not be built: ${error.message}`)
+/** The library for GPUs, where there are a GPU and a compiler for it. Returns why it could not be built. */
+const forGpus = async () => {
+  if (wish === "skip" || capabilitiesHere().length === 0) return undefined
+  const nvcc = findNvcc()
+  if (nvcc === undefined)
+    return "skipped for GPUs, for there is no CUDA compiler: put nvcc into PATH, or its path into NVCC"
+  const failure = await buildCuda(nvcc)
+  return failure === undefined ? undefined : `could not be built for GPUs.\n${failure}`
+}
+
+const failure = (await main().catch((error) => `could not be built: ${error.message}`)) ?? (await forGpus())
 if (failure !== undefined) {
   say(failure)
   if (required) process.exitCode = 1

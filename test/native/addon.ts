@@ -15,6 +15,9 @@ const info = nativeInfo()
 const missing = "missing" in info ? info.missing : undefined
 const required = (process.env["TANDEM_REQUIRE_NATIVE"] ?? "") !== ""
 
+/** The backend that the tests of kernels, sessions and collectives run on: TANDEM_BACKEND, default "cpu". */
+export const backend = process.env["TANDEM_BACKEND"] ?? "cpu"
+
 /** `describe` where the addon was built. Without it: skipped with a message, or a failure with TANDEM_REQUIRE_NATIVE=1. */
 export const describeNative = (name: string, body: () => void): void => {
   if (missing === undefined) {
@@ -72,7 +75,7 @@ export const withSession = async <A>(
   options: SessionOptions,
   body: (session: NativeSession, ...ranks: ReadonlyArray<NativeRank>) => Promise<A>
 ): Promise<A> => {
-  const session = NativeSession.open(options)
+  const session = NativeSession.open({ backend, ...options })
   try {
     return await body(session, ...session.ranks)
   } finally {

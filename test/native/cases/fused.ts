@@ -1,52 +1,60 @@
-// Calls of composite kernels.
-import { floats, leading, positive, width, type CaseInput, type Draw, type KernelCases } from "./draw.ts"
+// Calls of composite kernels, which a backend may have as one kernel.
+import {
+  floats,
+  leading,
+  positive,
+  width,
+  type CaseInput,
+  type Draw,
+  type KernelCase,
+  type KernelCases
+} from "./draw.ts"
 
-/** dsum, dout and inp of a norm, its weight, and the statistics of its rows. */
-const normalised = (draw: Draw) => {
-  const lead = leading(draw)
-  const c = width(draw)
-  const statistics: CaseInput = { ...floats(lead), dtype: "float32" }
-  return {
-    rows: floats([...lead, c]),
-    weight: floats([c]),
-    mean: statistics,
-    rstd: positive(draw, lead, "float32")
-  }
+/** Rows of a norm: at times as wide as its columns fit the registers of a warp. */
+const rows = (draw: Draw) => {
+  const c = draw.flag() ? 8 * draw.integer(1, 128) : width(draw)
+  const lead = c > 100 ? [draw.integer(1, 30)] : leading(draw)
+  const rstd = positive(draw, lead, "float32")
+  const mean = { ...floats(lead), dtype: "float32" } as const
+  return { c, rows: floats([...lead, c]), rstd, mean, vector: floats([c]) }
 }
 
-const linear = (draw: Draw) => ({ lead: leading(draw), i: width(draw), o: width(draw) })
+const residualForward =
+  (centred: boolean) =>
+  (draw: Draw): KernelCase => {
+    const { rows: inp, vector } = rows(draw)
+    return { inputs: [inp, inp, vector, ...(centred ? [vector] : [])], attributes: { epsilon: 1e-3 } }
+  }
+
+const backward =
+  (centred: boolean, residual: boolean) =>
+  (draw: Draw): KernelCase => {
+    const { rows: inp, vector, mean, rstd } = rows(draw)
+    const statistics: ReadonlyArray<CaseInput> = centred ? [mean, rstd] : [rstd]
+    return {
+      inputs: [...(residual ? [inp] : []), inp, inp, vector, ...statistics],
+      inPlace: [residual && draw.flag() ? 0 : undefined]
+    }
+  }
+
+const linear = (draw: Draw) => {
+  const [lead, i, o] = [leading(draw), width(draw), draw.flag() ? 8 * draw.integer(1, 8) : width(draw)]
+  return { inp: floats([...lead, i]), out: floats([...lead, o]), weight: floats([o, i]), bias: floats([o]) }
+}
 
 export const fusedCases: KernelCases = {
-  "residual_layer_norm.forward": (draw) => {
-    const { rows, weight } = normalised(draw)
-    return { inputs: [rows, rows, weight, weight], attributes: { epsilon: 1e-3 } }
-  },
-  "residual_rms_norm.forward": (draw) => {
-    const { rows, weight } = normalised(draw)
-    return { inputs: [rows, rows, weight], attributes: { epsilon: 1e-3 } }
-  },
-  "residual_layer_norm.backward": (draw) => {
-    const { rows, weight, mean, rstd } = normalised(draw)
-    return { inputs: [rows, rows, rows, weight, mean, rstd], inPlace: [draw.flag() ? 0 : undefined] }
-  },
-  "residual_rms_norm.backward": (draw) => {
-    const { rows, weight, rstd } = normalised(draw)
-    return { inputs: [rows, rows, rows, weight, rstd], inPlace: [draw.flag() ? 0 : undefined] }
-  },
-  "layer_norm.backward": (draw) => {
-    const { rows, weight, mean, rstd } = normalised(draw)
-    return { inputs: [rows, rows, weight, mean, rstd] }
-  },
-  "rms_norm.backward": (draw) => {
-    const { rows, weight, rstd } = normalised(draw)
-    return { inputs: [rows, rows, weight, rstd] }
-  },
+  "residual_layer_norm.forward": residualForward(true),
+  "residual_rms_norm.forward": residualForward(false),
+  "layer_norm.backward": backward(true, false),
+  "rms_norm.backward": backward(false, false),
+  "residual_layer_norm.backward": backward(true, true),
+  "residual_rms_norm.backward": backward(false, true),
   "linear_gelu.forward": (draw) => {
-    const { lead, i, o } = linear(draw)
-    return { inputs: [floats([...lead, i]), floats([o, i]), ...(draw.flag() ? [floats([o])] : [])] }
+    const { inp, weight, bias } = linear(draw)
+    return { inputs: [inp, weight, ...(draw.flag() ? [bias] : [])] }
   },
   "gelu_linear.backward_input": (draw) => {
-    const { lead, i, o } = linear(draw)
-    return { inputs: [floats([...lead, o]), floats([o, i]), floats([...lead, i])] }
+    const { inp, out, weight } = linear(draw)
+    return { inputs: [out, weight, inp] }
   }
 }

@@ -1,0 +1,270 @@
+// How long the kernels of a training step of GPT-2 124M take on a backend, one after another in one lane, by its own clock.
+//   npx node bench/native/kernels.ts --backend cuda --batch 4
+import { parseArgs } from "node:util"
+import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
+import type { Attributes, Shape } from "../../core/kernels/kernel.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { launch } from "../../core/machine/op.ts"
+import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
+import { NativeSession } from "../../exec/native.ts"
+
+const { values } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    batch: { type: "string", default: "4" },
+    time: { type: "string", default: "1024" },
+    vocabulary: { type: "string", default: "50304" },
+    repeats: { type: "string", default: "30" }
+  }
+})
+const [batch, time, vocabulary] = [Number(values.batch), Number(values.time), Number(values.vocabulary)]
+const repeats = Number(values.repeats)
+const [width, heads] = [768, 12]
+
+const session = NativeSession.open({ ranks: 1, backend: values.backend, timed: true })
+const rank = session.ranks[0]!
+const drained = (): Promise<void> => new Promise((resolve) => rank.whenDrained(resolve))
+
+let seed = 1
+const random = (): number => {
+  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+  return seed / 2 ** 31 - 1
+}
+
+let nextId = 0
+const tensor = (dtype: Dtype, ...shape: Shape): Tensor => {
+  const elements = elementsOf(shape)
+  const id = nextId++
+  const made: Tensor = {
+    id,
+    name: `t${id}`,
+    shape,
+    dtype,
+    place: "device",
+    elements,
+    sizeBytes: sizeBytesOf(elements, dtype)
+  }
+  if (!rank.alloc(made)) throw new Error(`${made.sizeBytes} B do not fit`)
+  const data = dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)
+  // a stretch of random numbers again and again: drawing hundreds of millions would take longer than all kernels
+  const stretch = Math.min(elements, 1_000_003)
+  for (let i = 0; i < stretch; i++)
+    data[i] = dtype === "int32" ? Math.floor(((random() + 1) / 2) * 50_000) : random()
+  for (let at = stretch; at < elements; at += stretch)
+    data.set(data.subarray(0, Math.min(stretch, elements - at)), at)
+  rank.write(made, data)
+  return made
+}
+const half = (...shape: Shape): Tensor => tensor("bfloat16", ...shape)
+const single = (...shape: Shape): Tensor => tensor("float32", ...shape)
+
+interface Case {
+  readonly name: string
+  readonly kernel: KernelName
+  /** How often a step runs it. */
+  readonly count: number
+  readonly inputs: ReadonlyArray<Tensor>
+  readonly outputs: ReadonlyArray<Tensor>
+  readonly attributes?: Attributes
+}
+
+const linears = (
+  name: string,
+  count: number,
+  inWidth: number,
+  outWidth: number,
+  bias: boolean
+): Array<Case> => {
+  const [x, y] = [half(batch, time, inWidth), half(batch, time, outWidth)]
+  const weight = half(outWidth, inWidth)
+  const vector = half(outWidth)
+  return [
+    {
+      name: `${name} forward`,
+      kernel: "linear.forward",
+      count,
+      inputs: bias ? [x, weight, vector] : [x, weight],
+      outputs: [y]
+    },
+    { name: `${name} dinput`, kernel: "linear.backward_input", count, inputs: [y, weight], outputs: [x] },
+    {
+      name: `${name} dweight`,
+      kernel: "linear.backward_weight",
+      count,
+      inputs: [y, x],
+      outputs: bias ? [weight, vector] : [weight],
+      attributes: { bias }
+    }
+  ]
+}
+
+const rows = half(batch, time, width)
+const other = half(batch, time, width)
+const third = half(batch, time, width)
+const wide = half(batch, time, 4 * width)
+const wideOther = half(batch, time, 4 * width)
+const qkv = half(batch, time, 3 * width)
+const dqkv = half(batch, time, 3 * width)
+const lse = single(batch, heads, time)
+const [mean, rstd] = [single(batch, time), single(batch, time)]
+const [weight, bias] = [half(width), half(width)]
+const attributes = { heads, kvHeads: heads, headWidth: width / heads, packed: true, causal: true }
+const tokens = tensor("int32", batch, time)
+const table = half(vocabulary, width)
+const logits = half(batch, time, vocabulary)
+const loss = single()
+const parameters = 124_475_904
+const [master, gradient, m, v] = [
+  single(parameters),
+  half(parameters),
+  single(parameters),
+  single(parameters)
+]
+
+const cases: ReadonlyArray<Case> = [
+  ...linears("qkv", 12, width, 3 * width, true),
+  ...linears("attention output", 12, width, width, true),
+  ...linears("fc", 12, width, 4 * width, true),
+  ...linears("projection", 12, 4 * width, width, true),
+  ...linears("lm head", 1, width, vocabulary, false),
+  {
+    name: "attention forward",
+    kernel: "attention.forward",
+    count: 12,
+    inputs: [qkv],
+    outputs: [rows, lse],
+    attributes
+  },
+  {
+    name: "attention backward",
+    kernel: "attention.backward",
+    count: 12,
+    inputs: [other, qkv, rows, lse],
+    outputs: [dqkv],
+    attributes
+  },
+  {
+    name: "layer norm forward",
+    kernel: "layer_norm.forward",
+    count: 25,
+    inputs: [rows, weight, bias],
+    outputs: [other, mean, rstd]
+  },
+  {
+    name: "layer norm dinput",
+    kernel: "layer_norm.backward_input",
+    count: 25,
+    inputs: [other, rows, weight, mean, rstd],
+    outputs: [third]
+  },
+  {
+    name: "layer norm dweight",
+    kernel: "layer_norm.backward_weight",
+    count: 25,
+    inputs: [other, rows, mean, rstd],
+    outputs: [weight, bias]
+  },
+  { name: "gelu forward", kernel: "gelu.forward", count: 12, inputs: [wide], outputs: [wideOther] },
+  {
+    name: "gelu backward",
+    kernel: "gelu.backward",
+    count: 12,
+    inputs: [wide, wideOther],
+    outputs: [wideOther]
+  },
+  {
+    name: "residual + norm",
+    kernel: "residual_layer_norm.forward",
+    count: 24,
+    inputs: [rows, other, weight, bias],
+    outputs: [third, other, mean, rstd]
+  },
+  {
+    name: "norm backward",
+    kernel: "residual_layer_norm.backward",
+    count: 25,
+    inputs: [rows, other, third, weight, mean, rstd],
+    outputs: [rows, weight, bias]
+  },
+  {
+    name: "fc + gelu",
+    kernel: "linear_gelu.forward",
+    count: 12,
+    inputs: [rows, half(4 * width, width), half(4 * width)],
+    outputs: [wide, wideOther]
+  },
+  {
+    name: "projection dinput + gelu",
+    kernel: "gelu_linear.backward_input",
+    count: 12,
+    inputs: [rows, half(width, 4 * width), wide],
+    outputs: [wideOther]
+  },
+  { name: "residual", kernel: "residual.forward", count: 24, inputs: [rows, other], outputs: [third] },
+  { name: "add", kernel: "add", count: 24, inputs: [rows, other], outputs: [third] },
+  {
+    name: "embedding forward",
+    kernel: "embedding.forward",
+    count: 1,
+    inputs: [tokens, table],
+    outputs: [rows]
+  },
+  {
+    name: "embedding dweight",
+    kernel: "embedding.backward_weight",
+    count: 1,
+    inputs: [rows, tokens],
+    outputs: [table],
+    attributes: { vocabulary }
+  },
+  {
+    name: "cross-entropy",
+    kernel: "softmax_cross_entropy.fused",
+    count: 1,
+    inputs: [logits, tokens],
+    outputs: [loss, logits]
+  },
+  { name: "squared norm", kernel: "squared_norm", count: 1, inputs: [gradient], outputs: [loss] },
+  {
+    name: "adamw",
+    kernel: "adamw",
+    count: 1,
+    inputs: [master, gradient, m, v],
+    outputs: [master, m, v],
+    attributes: { learningRate: 1e-4, step: 10 }
+  }
+]
+
+const median = (numbers: ReadonlyArray<number>): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
+
+const line = (name: string, ...columns: ReadonlyArray<string>): void =>
+  console.log([name.padEnd(26), ...columns.map((column) => column.padStart(10))].join(""))
+
+line("", "us", "per step", "ms", "TFLOP/s", "GB/s")
+let total = 0
+for (const { name, kernel, count, inputs, outputs, attributes: given = {} } of cases) {
+  const declared = kernels[kernel]
+  const op = launch(name, declared, Lane.compute, inputs, outputs, given)
+  for (let i = 0; i < repeats; i++) rank.submit(op, 0)
+  await drained()
+  const seconds = median(
+    rank
+      .takeTimes()
+      .slice(5)
+      .map(({ startSeconds, endSeconds }) => endSeconds - startSeconds)
+  )
+  if (session.fault !== undefined) throw new Error(`${name}: ${JSON.stringify(session.fault)}`)
+  const { flops, readBytes, writtenBytes } = declared.work(inputs, outputs, given)
+  total += seconds * count
+  line(
+    name,
+    (seconds * 1e6).toFixed(1),
+    String(count),
+    (seconds * count * 1e3).toFixed(2),
+    (flops / seconds / 1e12).toFixed(1),
+    ((readBytes + writtenBytes) / seconds / 1e9).toFixed(0)
+  )
+}
+line("all", "", "", (total * 1e3).toFixed(2))
+session.close()

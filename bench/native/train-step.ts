@@ -1,0 +1,119 @@
+// A training step of GPT-2 124M at full speed: bfloat16 layers, float32 masters, AdamW, ops fused and submitted by the executor's
+// machine. Wall time of a step, the host's processor time in it, and the loss.
+//   npx node bench/native/train-step.ts --backend cuda --batch 4
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
+import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { gpt2 } from "../../core/models/gpt2.ts"
+import { makeWorld } from "../../core/world.ts"
+import { execute } from "../../exec/execute.ts"
+
+const { values } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    batch: { type: "string", default: "4" },
+    context: { type: "string", default: "1024" },
+    layers: { type: "string", default: "12" },
+    vocabulary: { type: "string", default: "50257" },
+    multiple: { type: "string", default: "64" },
+    rounds: { type: "string", default: "8" },
+    steps: { type: "string", default: "10" }
+  }
+})
+const [batch, context, layers, vocabulary] = [
+  Number(values.batch),
+  Number(values.context),
+  Number(values.layers),
+  Number(values.vocabulary)
+]
+const [rounds, steps] = [Number(values.rounds), Number(values.steps)]
+
+const graph = gpt2({
+  layers,
+  width: 768,
+  heads: 12,
+  vocabulary,
+  vocabularyMultiple: Number(values.multiple),
+  context,
+  batch,
+  activationDtype: "bfloat16",
+  parameterDtype: "bfloat16"
+})
+
+let seed = 1
+const corpus = Int32Array.from({ length: 1_000_000 }, () => {
+  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
+  return seed % vocabulary
+})
+
+const median = (numbers: ReadonlyArray<number>): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
+
+const cpuMicros = (): number => {
+  const { user, system } = process.threadCpuUsage()
+  return user + system
+}
+
+const program = Effect.gen(function* () {
+  const machine = yield* Machine
+  const model = yield* kernelModel({
+    graph,
+    optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
+    corpus,
+    seed: 1
+  })
+  const update = model.update([...model.layers.keys()])
+  const reversed = model.layers.toReversed()
+  let ops = 0
+  const submitStep = (step: number): void => {
+    const begin = model.begin(step)
+    submitAll(machine, begin)
+    for (const { forward } of model.layers) for (const op of forward) machine.submit(op)
+    for (const { backward } of reversed) for (const op of backward) machine.submit(op)
+    const updates = update(step)
+    submitAll(machine, updates)
+    ops =
+      begin.length +
+      updates.length +
+      model.layers.reduce((sum, { forward, backward }) => sum + forward.length + backward.length, 0)
+  }
+  const losses: Array<number> = []
+  const wall: Array<number> = []
+  const host: Array<number> = []
+  for (let round = -1; round < rounds; round++) {
+    const [started, begun] = [performance.now(), cpuMicros()]
+    for (let i = 0; i < steps; i++) {
+      submitStep((round + 1) * steps + i)
+      yield* machine.endStep
+    }
+    const submitted = cpuMicros() - begun
+    // reading the loss waits for the last step
+    losses.push((yield* machine.read(model.loss))[0]!)
+    yield* machine.drain
+    if (round < 0) continue
+    wall.push((performance.now() - started) / steps)
+    host.push(submitted / steps / 1e3)
+  }
+  return { ops, losses, wallMillis: median(wall), hostMillis: median(host) }
+})
+
+const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
+const world = makeWorld([{ name: "here", nodes: [1] }], {
+  intra: unlimited,
+  inter: unlimited,
+  wan: undefined
+})
+const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
+const { value, peakBytes } = ranks[0]!
+// 6 per parameter and token, and attention's products, half of them masked: Kaplan et al. 2020, PaLM's appendix B
+const parameters = layers * 12 * 768 ** 2 + 50257 * 768
+const flops = batch * context * (6 * parameters + 6 * layers * context * 768)
+console.log(
+  `batch ${batch} x ${context}, vocabulary ${vocabulary} padded to multiples of ${values.multiple}: ` +
+    `${value.wallMillis.toFixed(2)} ms a step, ${(flops / value.wallMillis / 1e9).toFixed(0)} TFLOP/s of the model, ` +
+    `${value.ops} ops, ${value.hostMillis.toFixed(2)} ms of host CPU, ` +
+    `${(peakBytes.device / 1e9).toFixed(1)} GB of tensors, ` +
+    `loss ${value.losses.map((loss) => loss.toFixed(3)).join(" ")}`
+)

@@ -1,0 +1,65 @@
+// The cuda backend as the addon sees it: a library beside the addon, opened when somebody asks for it. Without it, or without
+// a GPU, everything else works.
+#include "cuda-library.h"
+
+#include <dlfcn.h>
+
+#include <string>
+
+namespace tandem {
+
+namespace {
+
+struct Loaded {
+  const Backend* backend = nullptr;
+  std::string missing;
+};
+
+/** Looks in the folder of the binary that this function is in. */
+const Loaded& loaded() {
+  static const Loaded instance = [] {
+    Loaded found;
+    Dl_info own{};
+    std::string folder;
+    if (dladdr(reinterpret_cast<const void*>(&cudaBackend), &own) != 0 && own.dli_fname != nullptr) {
+      const std::string path = own.dli_fname;
+      folder = path.substr(0, path.find_last_of('/') + 1);
+    }
+    void* library = dlopen((folder + "libtandem_cuda.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      const char* const reason = dlerror();
+      found.missing = "the library of the cuda backend; \"node native/cuda/build.js\" builds it where nvcc is (" +
+                      std::string(reason == nullptr ? "not found" : reason) + ")";
+      return found;
+    }
+    const auto entry = reinterpret_cast<const Backend* (*)()>(dlsym(library, "tandemCudaBackend"));
+    if (entry == nullptr) {
+      found.missing = "the library of the cuda backend is of another version; \"node native/cuda/build.js\" builds it anew";
+    } else {
+      found.backend = entry();
+    }
+    return found;
+  }();
+  return instance;
+}
+
+Backend::Availability probe() {
+  if (loaded().backend != nullptr) return loaded().backend->probe();
+  return {false, {}, {loaded().missing}};
+}
+
+std::vector<std::string> kernels() {
+  return loaded().backend == nullptr ? std::vector<std::string>() : loaded().backend->kernels();
+}
+
+std::unique_ptr<Machine> open(const MachineOptions& options) {
+  const Backend::Availability found = probe();
+  if (found.available) return loaded().backend->open(options);
+  throw std::runtime_error("the cuda backend is not available: " + (found.missing.empty() ? std::string("no reason given") : found.missing[0]));
+}
+
+}  // namespace
+
+Backend cudaBackend() { return {"cuda", "NVIDIA GPUs: streams, own kernels, cuBLASLt", probe, kernels, open}; }
+
+}  // namespace tandem

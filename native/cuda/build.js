@@ -1,0 +1,162 @@
+#!/usr/bin/env node
+// Builds the library of the cuda backend, which the addon opens where it lies beside it. Needs CUDA's compiler (nvcc 12 or
+// later) and no GPU; the libraries that the backend uses besides are opened at run time. Plain JavaScript, as install.js.
+//   node native/cuda/build.js            builds what has changed
+//   node native/cuda/build.js --check    compiles every source as far as PTX and links nothing
+//   NVCC               the compiler; default: nvcc in PATH, then /usr/local/cuda/bin/nvcc
+//   TANDEM_CUDA_ARCHS  "80,90,100": compute capabilities to compile for, the last of them as PTX for later ones too; default:
+//                      that of the GPU that is there, else 80
+
+import { spawn, spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const cuda = dirname(fileURLToPath(import.meta.url))
+const native = dirname(cuda)
+const build = join(native, "build", "cuda")
+const library = join(native, "build", "Release", "libtandem_cuda.so")
+
+/** What a command that succeeds prints; undefined when it does not, or is not there. */
+const output = (command, args) => {
+  const result = spawnSync(command, args, { encoding: "utf8" })
+  return result.status === 0 ? (result.stdout ?? "") : undefined
+}
+
+/** The compiler and its version; undefined where there is none. */
+export const findNvcc = () => {
+  for (const command of [process.env.NVCC, "nvcc", "/usr/local/cuda/bin/nvcc"]) {
+    if (command === undefined || command === "") continue
+    const version = output(command, ["--version"])
+    if (version !== undefined) return { command, version: version.trim().split("\n").at(-1) }
+  }
+  return undefined
+}
+
+/** Compute capabilities of the GPUs of this machine, "90"; none without a GPU. */
+export const capabilitiesHere = () => {
+  const found = output("nvidia-smi", ["--query-gpu=compute_cap", "--format=csv,noheader"])
+  return [...new Set((found ?? "").split("\n").map((line) => line.trim().replace(".", "")))].filter((text) =>
+    /^\d+$/.test(text)
+  )
+}
+
+const architectures = () => {
+  const wished = (process.env.TANDEM_CUDA_ARCHS ?? "").split(",").filter((text) => text !== "")
+  const found = wished.length > 0 ? wished : capabilitiesHere()
+  return found.length > 0 ? found : ["80"]
+}
+
+const generate = (archs) => [
+  ...archs.flatMap((arch) => ["-gencode", `arch=compute_${arch},code=sm_${arch}`]),
+  "-gencode",
+  `arch=compute_${archs.at(-1)},code=compute_${archs.at(-1)}`
+]
+
+// Results must not depend on what the compiler fuses: products that may be are written as such.
+const flags = ["-std=c++17", "-O3", "--fmad=false", "-lineinfo"]
+const hostFlags = ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wno-psabi"]
+
+const sources = () => [
+  ...readdirSync(cuda)
+    .filter((name) => name.endsWith(".cu"))
+    .map((name) => join(cuda, name)),
+  join(native, "call.cc")
+]
+
+const headersDigest = () => {
+  const headers = [
+    join(native, "backend.h"),
+    join(native, "cpu", "shared.h"),
+    ...readdirSync(cuda)
+      .filter((name) => /\.(h|cuh)$/.test(name))
+      .map((name) => join(cuda, name))
+  ]
+  const hash = createHash("sha256")
+  for (const header of headers.toSorted()) hash.update(readFileSync(header))
+  return hash.digest("hex")
+}
+
+/** Runs a command; resolves to what it printed where it failed, to undefined where it did not. */
+const run = (command, args) =>
+  new Promise((resolve) => {
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] })
+    let text = ""
+    child.stdout.on("data", (chunk) => (text += chunk))
+    child.stderr.on("data", (chunk) => (text += chunk))
+    child.on("error", (error) => resolve(error.message))
+    child.on("close", (code) => resolve(code === 0 ? undefined : `${command} ${args.join(" ")}\n${text}`))
+  })
+
+/** Compiles what has changed since it was last compiled in the same way, one job per core. Returns what went wrong. */
+const compileAll = async (folder, nvcc, args, extension) => {
+  mkdirSync(folder, { recursive: true })
+  const headers = headersDigest()
+  const results = []
+  const queue = sources().map((source) => {
+    const result = join(folder, `${source.split("/").at(-1)}.${extension}`)
+    const print = createHash("sha256")
+      .update(`${nvcc.version}\n${args.join(" ")}\n${headers}\n`)
+      .update(readFileSync(source))
+      .digest("hex")
+    results.push(result)
+    return { source, result, print, stamp: `${result}.stamp` }
+  })
+  const changed = queue.filter(
+    ({ result, print, stamp }) =>
+      !existsSync(result) || !existsSync(stamp) || readFileSync(stamp, "utf8") !== print
+  )
+  const failures = []
+  const count = changed.length
+  const worker = async () => {
+    for (let next = changed.shift(); next !== undefined && failures.length === 0; next = changed.shift()) {
+      const failure = await run(nvcc.command, [...args, next.source, "-o", next.result])
+      if (failure !== undefined) failures.push(failure)
+      else writeFileSync(next.stamp, next.print)
+    }
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, worker))
+  return { results, changed: count, failure: failures[0] }
+}
+
+/** Compiles every source as far as PTX. Returns what went wrong. */
+export const checkCuda = async (nvcc) => {
+  // without optimization: three times as fast, and errors are the same
+  const args = [...flags, "-Xcicc", "-O0", "-arch=compute_80", "-x", "cu", "-ptx"]
+  return (await compileAll(join(build, "check"), nvcc, args, "ptx")).failure
+}
+
+/** Builds the library. Returns what went wrong. */
+export const buildCuda = async (nvcc) => {
+  const code = generate(architectures())
+  const args = [...flags, ...hostFlags, ...code, "-x", "cu", "-c"]
+  const { results, changed, failure } = await compileAll(join(build, "objects"), nvcc, args, "o")
+  if (failure !== undefined) return failure
+  if (changed === 0 && existsSync(library)) return undefined
+  mkdirSync(dirname(library), { recursive: true })
+  return run(nvcc.command, [
+    ...code,
+    "-shared",
+    "-cudart",
+    "static",
+    "-o",
+    library,
+    ...results,
+    "-ldl",
+    "-lpthread"
+  ])
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const nvcc = findNvcc()
+  const failure =
+    nvcc === undefined
+      ? "no CUDA compiler: put nvcc into PATH, or its path into NVCC"
+      : await (process.argv.includes("--check") ? checkCuda(nvcc) : buildCuda(nvcc))
+  if (failure !== undefined) {
+    process.stderr.write(`tandem cuda backend: ${failure}\n`)
+    process.exitCode = 1
+  }
+}

@@ -1,0 +1,210 @@
+// Token embedding and learned positions; argument order as core/kernels/embedding.ts. Gradients are summed in float64 in
+// order of position, as the reference, and without atomics: the block of a token's first position adds all of them.
+#include "map.cuh"
+#include "reduce.cuh"
+
+namespace tandem::cuda {
+
+namespace {
+
+struct Lookup {
+  View tokens, weight, out;
+  int64_t vocabulary, width;
+  bool whole;
+  Reporter reporter;
+};
+
+__global__ void __launch_bounds__(128) lookUp(Lookup a) {
+  const int64_t row = blockIdx.x;
+  const int32_t token = getInteger(a.tokens, row);
+  if (token < 0 || token >= a.vocabulary) {
+    if (threadIdx.x == 0) a.reporter.fail(Wrong::token, token, a.vocabulary);
+    return;
+  }
+  const View from = a.weight.at(token * a.width);
+  const View to = a.out.at(row * a.width);
+  for (int64_t c = threadIdx.x * pack; c < a.width; c += blockDim.x * pack) {
+    float values[pack];
+    getSome(from, c, a.width, a.whole, values);
+    setSome(to, c, a.width, a.whole, values);
+  }
+}
+
+Work embeddingForward(const Call& call) {
+  const int64_t width = input(call, 1).shape.at(1);
+  const Lookup a = {integersIn(call, 0), floatsIn(call, 1),  floatsOut(call, 0), input(call, 1).shape.at(0),
+                    width,               width % pack == 0, {}};
+  const int64_t rows = input(call, 0).elements;
+  return [=](const Launch& launch) {
+    if (rows == 0) return;
+    Lookup with = a;
+    with.reporter = launch.reporter;
+    lookUp<<<static_cast<unsigned>(rows), 128, 0, launch.stream>>>(with);
+  };
+}
+
+struct Scatter {
+  View dout, tokens, before, dweight;
+  int64_t rows, vocabulary, width;
+  bool accumulate;
+  Reporter reporter;
+};
+
+/** dweight without any position: what was there, or zeros. */
+struct ScatterStart {
+  Scatter a;
+  __device__ void operator()(int64_t i) const { set(a.dweight, i, a.accumulate ? get(a.before, i) : 0.0f); }
+};
+
+struct FirstStart {
+  int32_t* first;
+  __device__ void operator()(int64_t i) const { first[i] = 0x7fffffff; }
+};
+
+struct FirstOf {
+  Scatter a;
+  int32_t* first;
+  __device__ void operator()(int64_t i) const {
+    const int32_t token = getInteger(a.tokens, i);
+    if (token < 0 || token >= a.vocabulary) {
+      a.reporter.fail(Wrong::token, token, a.vocabulary);
+    } else {
+      atomicMin(&first[token], static_cast<int32_t>(i));
+    }
+  }
+};
+
+/** A block per position; those that are a token's first gather the positions of that token, a block's worth at a time. */
+__global__ void __launch_bounds__(256) scatterRows(Scatter a, const int32_t* first) {
+  __shared__ int32_t list[256];
+  const int64_t own = blockIdx.x;
+  const int32_t token = getInteger(a.tokens, own);
+  if (token < 0 || token >= a.vocabulary || first[token] != own) return;
+  const View to = a.dweight.at(token * a.width);
+  for (int64_t strip = 0; strip < a.width; strip += 1024) {
+    double sums[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int64_t c = strip + j * 256 + threadIdx.x;
+      sums[j] = a.accumulate && c < a.width ? static_cast<double>(get(a.before.at(token * a.width), c)) : 0;
+    }
+    for (int64_t start = own; start < a.rows; start += 256) {
+      const int64_t position = start + threadIdx.x;
+      const bool mine = position < a.rows && getInteger(a.tokens, position) == token;
+      int found;
+      const int at = blockPrefix(mine ? 1 : 0, found);
+      if (mine) list[at] = static_cast<int32_t>(position);
+      __syncthreads();
+      for (int k = 0; k < found; k++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          const int64_t c = strip + j * 256 + threadIdx.x;
+          if (c < a.width) sums[j] += static_cast<double>(get(a.dout.at(list[k] * a.width), c));
+        }
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int64_t c = strip + j * 256 + threadIdx.x;
+      if (c < a.width) set(to, c, static_cast<float>(sums[j]));
+    }
+  }
+}
+
+Work embeddingBackwardWeight(const Call& call) {
+  const bool accumulate = call.flag("accumulate");
+  const Operand& out = output(call, 0);
+  const Scatter a = {floatsIn(call, 0),
+                     integersIn(call, 1),
+                     accumulate ? floatsIn(call, 2) : View{},
+                     floatsOut(call, 0),
+                     input(call, 1).elements,
+                     out.shape.at(0),
+                     out.shape.at(1),
+                     accumulate,
+                     {}};
+  const bool inPlace = accumulate && a.before.data == a.dweight.data;
+  return [=](const Launch& launch) {
+    Scatter with = a;
+    with.reporter = launch.reporter;
+    const int64_t elements = a.vocabulary * a.width;
+    if (!accumulate) {
+      check(cudaMemsetAsync(a.dweight.data, 0, static_cast<size_t>(elements * storedBytes(a.dweight.dtype)), launch.stream),
+            "cudaMemsetAsync");
+    } else if (!inPlace) {
+      each(launch, elements, ScatterStart{with});
+    }
+    if (a.rows == 0) return;
+    const Scratch scratch(launch, static_cast<size_t>(a.vocabulary) * sizeof(int32_t));
+    auto* first = scratch.as<int32_t>();
+    each(launch, a.vocabulary, FirstStart{first});
+    each(launch, a.rows, FirstOf{with, first});
+    scatterRows<<<static_cast<unsigned>(a.rows), 256, 0, launch.stream>>>(with, first);
+  };
+}
+
+struct Positions {
+  View inp, weight, before, out;
+  int64_t batch, time, width, offset;
+  bool accumulate;
+};
+
+Positions positionsOf(const Call& call, const Shape& tokens, int64_t available) {
+  Positions p{};
+  p.batch = tokens.at(0);
+  p.time = tokens.at(1);
+  p.width = tokens.at(2);
+  p.offset = call.integer("offset");
+  if (p.offset < 0 || p.offset + p.time > available) {
+    throw BadCall(call.kernel + ": " + std::to_string(p.offset + p.time) + " positions of " + std::to_string(available));
+  }
+  return p;
+}
+
+struct PositionAdd {
+  Positions p;
+  __device__ void operator()(int64_t i) const {
+    const int64_t position = p.offset * p.width + i % (p.time * p.width);
+    set(p.out, i, get(p.inp, i) + get(p.weight, position));
+  }
+};
+
+Work positionAddForward(const Call& call) {
+  Positions p = positionsOf(call, input(call, 0).shape, input(call, 1).shape.at(0));
+  p.inp = floatsIn(call, 0);
+  p.weight = floatsIn(call, 1);
+  p.out = floatsOut(call, 0);
+  return [=](const Launch& launch) { each(launch, p.batch * p.time * p.width, PositionAdd{p}); };
+}
+
+struct PositionGradient {
+  Positions p;
+  __device__ void operator()(int64_t i) const {
+    double sum = p.accumulate ? static_cast<double>(get(p.before, i)) : 0;
+    const int64_t at = i - p.offset * p.width;
+    if (at >= 0 && at < p.time * p.width) {
+      for (int64_t b = 0; b < p.batch; b++) sum += static_cast<double>(get(p.inp, b * p.time * p.width + at));
+    }
+    set(p.out, i, static_cast<float>(sum));
+  }
+};
+
+Work positionAddBackwardWeight(const Call& call) {
+  Positions p = positionsOf(call, input(call, 0).shape, output(call, 0).shape.at(0));
+  p.accumulate = call.flag("accumulate");
+  p.inp = floatsIn(call, 0);
+  if (p.accumulate) p.before = floatsIn(call, 1);
+  p.out = floatsOut(call, 0);
+  const int64_t elements = output(call, 0).elements;
+  return [=](const Launch& launch) { each(launch, elements, PositionGradient{p}); };
+}
+
+}  // namespace
+
+const KernelTable embeddingKernels = {{"embedding.forward", embeddingForward},
+                                      {"embedding.backward_weight", embeddingBackwardWeight},
+                                      {"position_add.forward", positionAddForward},
+                                      {"position_add.backward_weight", positionAddBackwardWeight}};
+
+}  // namespace tandem::cuda

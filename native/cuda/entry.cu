@@ -1,0 +1,48 @@
+// What the addon finds in this library: one function, and through it whether there is a GPU and how to use it.
+#include "cublaslt.h"
+#include "kernels.h"
+#include "machine.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+Backend::Availability probe() {
+  Backend::Availability found;
+  int devices = 0;
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess || devices == 0) {
+    cudaGetLastError();
+    found.available = false;
+    found.missing.push_back(driver == 0
+                                ? "no CUDA driver (libcuda.so.1); install that of the GPU's maker"
+                                : "no GPU that CUDA can use: " + std::string(cudaGetErrorString(status)) + " (the driver has CUDA " +
+                                      version(driver) + ", this build " + version(runtime) + ")");
+    return found;
+  }
+  for (int device = 0; device < devices; device++) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, device) != cudaSuccess) continue;
+    found.devices.push_back(std::string(properties.name) + ", sm_" + std::to_string(properties.major) +
+                            std::to_string(properties.minor) + ", " + std::to_string(properties.totalGlobalMem >> 20) +
+                            " MiB, driver CUDA " + version(driver));
+  }
+  if (const std::string lt = ltMissing(); !lt.empty()) found.missing.push_back(lt);
+  return found;
+}
+
+}  // namespace
+
+}  // namespace tandem::cuda
+
+extern "C" __attribute__((visibility("default"))) const tandem::Backend* tandemCudaBackend() {
+  static const tandem::Backend backend = {"cuda", "NVIDIA GPUs: streams, own kernels, cuBLASLt", tandem::cuda::probe,
+                                          tandem::cuda::kernelNames, tandem::cuda::open};
+  return &backend;
+}

@@ -1,0 +1,46 @@
+// Matrix products: cuBLASLt's where it has one, else this project's own, which takes any dtypes, strides and sizes.
+#pragma once
+
+#include "kernels.h"
+
+namespace tandem::cuda {
+
+/** Element (i, j) at i * row + j * column. */
+struct Factor {
+  View view;
+  int64_t row, column;
+};
+
+/** c[m, n] = a[m, k] b[k, n] (+ add[m, n]) (+ bias[n]); rows of c and add are n apart. */
+struct Product {
+  int64_t m, n, k;
+  Factor a, b;
+  View c;
+  View add;
+  bool hasAdd;
+  View bias;
+  bool hasBias;
+};
+
+/** The project's own product. */
+void multiply(const Launch& launch, const Product& product);
+
+/**
+ * Products of the rows of each group, which lie one after another: `counts[group]` says how many each has.
+ * rows: a is [rows, k], c is [rows, n], b one matrix per group, `groupStride` elements apart.
+ * sums: c is one matrix per group, m by n, `groupStride` elements apart, summed over the group's rows of a and b.
+ */
+struct Grouped {
+  Product product;
+  View counts;
+  int64_t groups, rows, groupStride;
+  bool sums;
+};
+
+void multiplyGroups(const Launch& launch, const Grouped& grouped);
+
+/** out[rows, outs] = inp[rows, width] weight[outs, width]^T (+ bias). */
+Work linearProduct(const View& inp, const View& weight, const View* bias, const View& out, int64_t rows, int64_t width,
+                   int64_t outs);
+
+}  // namespace tandem::cuda

@@ -1,0 +1,272 @@
+// Window scores on tensor cores: how much all queries of the window, of all heads that share a key/value head, look at each
+// key. Keys are read twice and the matrix of weights is never written: once for the sum of each query's exponentials, once for
+// the weights themselves, summed over queries.
+#include "kv-window.h"
+
+#include <algorithm>
+
+#include "mma.cuh"
+#include "reduce.cuh"
+
+namespace tandem::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+constexpr int rowsPerWarp = 32;
+constexpr int rowsPerBlock = threads / 32 * rowsPerWarp;
+constexpr int keysPerTile = 64;
+constexpr int mostTiles = 16;
+constexpr float log2e = 1.4426950408889634f;
+
+struct Geometry {
+  Window w;
+  /** Queries that share a key/value head: its heads, one after another, with the window of each. */
+  int64_t rows;
+  /** Blocks along the keys, and tiles of keys of each. */
+  int64_t splits;
+  int tiles;
+
+  __device__ int64_t keysPerBlock() const { return static_cast<int64_t>(tiles) * keysPerTile; }
+
+  /** The last key that a row sees. */
+  __device__ int64_t lastKey(int64_t row) const { return w.time - w.window + row % w.window; }
+};
+
+template <int width>
+__device__ inline void copyQueries(uint32_t tile, const Geometry& g, int64_t kvHead, int64_t first) {
+  constexpr int pieces = width / 8;
+  const int64_t group = g.w.heads / g.w.kvHeads;
+  for (int i = threadIdx.x; i < rowsPerBlock * pieces; i += threads) {
+    const int64_t row = first + i / pieces;
+    const bool valid = row < g.rows;
+    const int64_t head = kvHead * group + (valid ? row / g.w.window : 0);
+    const int64_t token = valid ? g.lastKey(row) : 0;
+    const auto* from = static_cast<const uint16_t*>(g.w.q.data) + (token * g.w.heads + head) * width + i % pieces * 8;
+    copyLater(pieceAddress<width>(tile, i / pieces, i % pieces), from, valid);
+  }
+}
+
+/** visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. */
+template <class T, int width, class Visit>
+__device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHead, int64_t firstRow, Visit visit) {
+  const uint32_t queries = sharedAddress(memory);
+  const uint32_t keys = queries + rowsPerBlock * width * 2;
+  const int warp = threadIdx.x / 32;
+  const int64_t firstKey = blockIdx.x * g.keysPerBlock();
+  const int64_t stride = g.w.kvHeads * width;
+  const auto* base = static_cast<const uint16_t*>(g.w.k.data) + kvHead * width;
+  const auto tiles = static_cast<int>(min(int64_t{g.tiles}, (g.w.time - firstKey + keysPerTile - 1) / keysPerTile));
+  const auto copyKeys = [&](int tile) {
+    copyRows<threads, keysPerTile, width>(keys + tile % 2 * keysPerTile * width * 2, base, stride, firstKey + tile * keysPerTile,
+                                          g.w.time);
+    commitCopies();
+  };
+  copyQueries<width>(queries, g, kvHead, firstRow);
+  copyKeys(0);
+  for (int tile = 0; tile < tiles; tile++) {
+    if (tile + 1 < tiles) {
+      copyKeys(tile + 1);
+      awaitCopies<1>();
+    } else {
+      awaitCopies<0>();
+    }
+    __syncthreads();
+    float scores[2][keysPerTile / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < width / 16; k++) {
+      uint32_t left[2][4];
+      loadLeft<width>(queries, warp * rowsPerWarp, k, left[0]);
+      loadLeft<width>(queries, warp * rowsPerWarp + 16, k, left[1]);
+#pragma unroll
+      for (int n = 0; n < keysPerTile / 16; n++) {
+        uint32_t right[4];
+        loadRightRows<width>(keys + tile % 2 * keysPerTile * width * 2, n * 16, k, right);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          Mma<T>::add(scores[half][2 * n], left[half], right[0], right[1]);
+          Mma<T>::add(scores[half][2 * n + 1], left[half], right[2], right[3]);
+        }
+      }
+    }
+    visit(tile, firstKey + tile * keysPerTile, scores);
+    __syncthreads();
+  }
+}
+
+/** Of one split of the keys: each row's largest score and the sum of exponentials below it. */
+template <class T, int width>
+__global__ void __launch_bounds__(threads) windowSums(Geometry g, float2* partial) {
+  extern __shared__ __align__(128) uint8_t memory[];
+  const int64_t kvHead = blockIdx.y;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const float scale2 = rsqrtf(static_cast<float>(width)) * log2e;
+  for (int64_t first = 0; first < g.rows; first += rowsPerBlock) {
+    float max[4], sum[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      max[i] = -INFINITY;
+      sum[i] = 0;
+    }
+    const int64_t row = first + warp * rowsPerWarp + lane / 4;
+    eachTile<T, width>(g, memory, kvHead, first, [&](int, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+#pragma unroll
+      for (int part = 0; part < 4; part++) {
+        const int64_t own = row + part * 8;
+        // only the last keys are hidden from some rows
+        const int64_t seen = key + keysPerTile <= g.w.time - g.w.window + 1 ? keysPerTile : g.lastKey(own) + 1 - key;
+        float highest = max[part];
+#pragma unroll
+        for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            float& score = scores[part / 2][n][part % 2 * 2 + i];
+            if (n * 8 + lane % 4 * 2 + i >= seen) score = -INFINITY;
+            highest = fmaxf(highest, score);
+          }
+        }
+        const float base = highest == -INFINITY ? 0.0f : highest * scale2;
+        float total = sum[part] * exp2Fast(fmaf(max[part], scale2, -base));
+#pragma unroll
+        for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) total += exp2Fast(fmaf(scores[part / 2][n][part % 2 * 2 + i], scale2, -base));
+        }
+        sum[part] = total;
+        max[part] = highest;
+      }
+    });
+#pragma unroll
+    for (int part = 0; part < 4; part++) {
+      float highest = fmaxf(max[part], __shfl_xor_sync(allLanes, max[part], 1));
+      highest = fmaxf(highest, __shfl_xor_sync(allLanes, highest, 2));
+      const float base = highest == -INFINITY ? 0.0f : highest * scale2;
+      float total = sum[part] * exp2Fast(fmaf(max[part], scale2, -base));
+      total += __shfl_xor_sync(allLanes, total, 1);
+      total += __shfl_xor_sync(allLanes, total, 2);
+      const int64_t own = row + part * 8;
+      if (lane % 4 == 0 && own < g.rows) partial[(kvHead * g.splits + blockIdx.x) * g.rows + own] = make_float2(base, total);
+    }
+  }
+}
+
+/** The logarithm, of base two, of each row's sum over all keys. */
+__global__ void __launch_bounds__(128) windowTotals(Geometry g, const float2* partial, float* lse) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * 4 + threadIdx.x / 32;
+  if (index >= g.w.kvHeads * g.rows) return;
+  const int lane = threadIdx.x % 32;
+  const float2* own = partial + index / g.rows * g.splits * g.rows + index % g.rows;
+  float max = -INFINITY;
+  for (int64_t split = lane; split < g.splits; split += 32) {
+    if (own[split * g.rows].y > 0) max = fmaxf(max, own[split * g.rows].x);
+  }
+  max = warpReduce(max, Larger{});
+  float sum = 0;
+  for (int64_t split = lane; split < g.splits; split += 32) {
+    const float2 part = own[split * g.rows];
+    if (part.y > 0) sum += part.y * exp2f(part.x - max);
+  }
+  sum = warpReduce(sum, Add{});
+  if (lane == 0) lse[index] = max + log2f(sum);
+}
+
+/** Weights, summed over rows. */
+template <class T, int width>
+__global__ void __launch_bounds__(threads) windowWeights(Geometry g, const float* lse) {
+  extern __shared__ __align__(128) uint8_t memory[];
+  __shared__ float parts[threads / 32][keysPerTile];
+  __shared__ float totals[mostTiles * keysPerTile];
+  const int64_t kvHead = blockIdx.y;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const float scale2 = rsqrtf(static_cast<float>(width)) * log2e;
+  for (int64_t i = threadIdx.x; i < g.keysPerBlock(); i += threads) totals[i] = 0;
+  for (int64_t first = 0; first < g.rows; first += rowsPerBlock) {
+    const int64_t row = first + warp * rowsPerWarp + lane / 4;
+    float base[4];
+#pragma unroll
+    for (int part = 0; part < 4; part++) base[part] = row + part * 8 < g.rows ? lse[kvHead * g.rows + row + part * 8] : INFINITY;
+    eachTile<T, width>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+      float columns[keysPerTile / 8][2] = {};
+      const bool all = key + keysPerTile <= g.w.time - g.w.window + 1;
+#pragma unroll
+      for (int part = 0; part < 4; part++) {
+        const int64_t seen = all ? keysPerTile : g.lastKey(row + part * 8) + 1 - key;
+#pragma unroll
+        for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+          for (int i = 0; i < 2; i++) {
+            const float weight = exp2Fast(fmaf(scores[part / 2][n][part % 2 * 2 + i], scale2, -base[part]));
+            columns[n][i] += n * 8 + lane % 4 * 2 + i < seen ? weight : 0.0f;
+          }
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          float sum = columns[n][i];
+          sum += __shfl_xor_sync(allLanes, sum, 4);
+          sum += __shfl_xor_sync(allLanes, sum, 8);
+          sum += __shfl_xor_sync(allLanes, sum, 16);
+          if (lane < 4) parts[warp][n * 8 + lane * 2 + i] = sum;
+        }
+      }
+      __syncthreads();
+      if (threadIdx.x < keysPerTile) {
+        float sum = 0;
+#pragma unroll
+        for (int w = 0; w < threads / 32; w++) sum += parts[w][threadIdx.x];
+        totals[tile * keysPerTile + threadIdx.x] += sum;
+      }
+    });
+  }
+  __syncthreads();
+  const float over = static_cast<float>(g.rows);
+  for (int64_t i = threadIdx.x; i < g.keysPerBlock(); i += threads) {
+    const int64_t key = blockIdx.x * g.keysPerBlock() + i;
+    if (key < g.w.time) set(g.w.scores, kvHead * g.w.time + key, totals[i] / over);
+  }
+}
+
+template <class T, int width>
+Work windowWork(const Geometry& g) {
+  constexpr size_t shared = static_cast<size_t>(rowsPerBlock + 2 * keysPerTile) * width * 2;
+  for (const auto& status : {cudaFuncSetAttribute(windowSums<T, width>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+                             cudaFuncSetAttribute(windowWeights<T, width>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared)}) {
+    check(status, "cudaFuncSetAttribute");
+  }
+  return [=](const Launch& launch) {
+    const auto partials = static_cast<size_t>(g.w.kvHeads * g.splits * g.rows);
+    const auto rows = static_cast<size_t>(g.w.kvHeads * g.rows);
+    const Scratch scratch(launch, partials * sizeof(float2) + rows * sizeof(float));
+    auto* partial = scratch.as<float2>();
+    auto* lse = scratch.as<float>(partials * sizeof(float2));
+    const dim3 grid(static_cast<unsigned>(g.splits), static_cast<unsigned>(g.w.kvHeads));
+    windowSums<T, width><<<grid, threads, shared, launch.stream>>>(g, partial);
+    windowTotals<<<static_cast<unsigned>(ceilDiv(g.w.kvHeads * g.rows, 4)), 128, 0, launch.stream>>>(g, partial, lse);
+    windowWeights<T, width><<<grid, threads, shared, launch.stream>>>(g, lse);
+  };
+}
+
+}  // namespace
+
+bool windowOnTensorCores(const Window& w, Work& work) {
+  const Dtype dtype = w.q.dtype;
+  if (!w.softmax || dtype != w.k.dtype || (dtype != Dtype::bfloat16 && dtype != Dtype::float16)) return false;
+  if ((w.headWidth != 64 && w.headWidth != 128) || w.kvHeads == 0 || w.heads == 0) return false;
+  // long stretches of keys, as long as there are some blocks for every multiprocessor
+  const int64_t allTiles = ceilDiv(w.time, keysPerTile);
+  const int64_t tiles = std::clamp<int64_t>(allTiles * w.kvHeads / 512, 1, mostTiles);
+  const Geometry g = {w, w.window * (w.heads / w.kvHeads), ceilDiv(allTiles, tiles), static_cast<int>(tiles)};
+  const bool wide = w.headWidth == 128;
+  if (dtype == Dtype::bfloat16) {
+    work = wide ? windowWork<__nv_bfloat16, 128>(g) : windowWork<__nv_bfloat16, 64>(g);
+  } else {
+    work = wide ? windowWork<__half, 128>(g) : windowWork<__half, 64>(g);
+  }
+  return true;
+}
+
+}  // namespace tandem::cuda

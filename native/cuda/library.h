@@ -1,0 +1,42 @@
+// Libraries that are opened at run time: by the names under which systems and Python wheels keep them.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace tandem::cuda {
+
+class Library {
+ public:
+  /** The first of the names that can be opened; `variable` names an environment variable that holds a path to try first. */
+  Library(const char* variable, const std::vector<std::string>& names) {
+    std::vector<std::string> all;
+    if (const char* path = std::getenv(variable); path != nullptr && *path != 0) all.emplace_back(path);
+    all.insert(all.end(), names.begin(), names.end());
+    for (const std::string& name : all) {
+      handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+      if (handle_ != nullptr) return;
+      error_ = dlerror();
+    }
+  }
+
+  bool found() const { return handle_ != nullptr; }
+  const std::string& error() const { return error_; }
+
+  /** False when the library has no such function. */
+  template <class F>
+  bool bind(F& function, const char* name) const {
+    function = reinterpret_cast<F>(dlsym(handle_, name));
+    return function != nullptr;
+  }
+
+ private:
+  // Libraries stay open: their threads and handlers may outlive whoever opened them.
+  void* handle_ = nullptr;
+  std::string error_;
+};
+
+}  // namespace tandem::cuda

@@ -1,0 +1,243 @@
+// Softmax over the last axis, and the mean cross-entropy of logits; argument order as core/kernels/loss.ts. A block per row,
+// which reads the row twice: once for its maximum and sum together, once to write.
+#include "map.cuh"
+#include "reduce.cuh"
+
+namespace tandem::cuda {
+
+namespace {
+
+struct Rows {
+  int64_t rows, width;
+  bool whole;
+};
+
+Rows shapeOf(const Operand& operand) {
+  const int64_t width = widthOf(operand);
+  return {rowsOf(operand), width, width % pack == 0};
+}
+
+unsigned threadsFor(int64_t width) { return width <= 1024 ? 128 : width <= 8192 ? 256 : 1024; }
+
+/** e^x by way of 2^x: off by x / 2^24 at most, which shows only where e^x is next to nothing. */
+__device__ inline float expFast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+  return y;
+}
+
+struct Peak {
+  float max, sum;
+};
+
+/** Maximum, and sum of exponentials below it, of a row: the same in every thread. */
+__device__ Peak peakOf(const View& x, const Rows& s) {
+  float max = -INFINITY;
+  float sum = 0;
+  for (int64_t c = threadIdx.x * pack; c < s.width; c += blockDim.x * pack) {
+    float values[pack];
+    getSome(x, c, s.width, s.whole && c + pack <= s.width, values, -INFINITY);
+    float highest = max;
+    bool nan = false;
+#pragma unroll
+    for (int j = 0; j < pack; j++) {
+      highest = fmaxf(highest, values[j]);
+      nan |= values[j] != values[j];
+    }
+    if (nan) highest = NAN;
+    if (highest != max) {
+      sum *= expFast(max - highest);
+      max = highest;
+    }
+#pragma unroll
+    for (int j = 0; j < pack; j++) sum += expFast(values[j] - (max == -INFINITY ? 0.0f : max));
+  }
+  const float highest = blockReduce(max, Larger{}, -INFINITY);
+  return {highest, blockSum(max == -INFINITY ? 0.0f : sum * expFast(max - highest))};
+}
+
+__global__ void softmaxRows(Rows s, View inp, View probs) {
+  const View x = inp.at(blockIdx.x * s.width);
+  const View p = probs.at(blockIdx.x * s.width);
+  const Peak peak = peakOf(x, s);
+  const float over = 1.0f / peak.sum;
+  for (int64_t c = threadIdx.x * pack; c < s.width; c += blockDim.x * pack) {
+    float values[pack];
+    getSome(x, c, s.width, s.whole, values);
+#pragma unroll
+    for (int j = 0; j < pack; j++) values[j] = expFast(values[j] - peak.max) * over;
+    setSome(p, c, s.width, s.whole, values);
+  }
+}
+
+Work softmaxForward(const Call& call) {
+  const Rows s = shapeOf(input(call, 0));
+  const View inp = floatsIn(call, 0);
+  const View probs = floatsOut(call, 0);
+  return [=](const Launch& launch) {
+    if (s.rows > 0) softmaxRows<<<static_cast<unsigned>(s.rows), threadsFor(s.width), 0, launch.stream>>>(s, inp, probs);
+  };
+}
+
+__global__ void softmaxBackwardRows(Rows s, View dout, View probs, View dinp) {
+  const View dy = dout.at(blockIdx.x * s.width);
+  const View p = probs.at(blockIdx.x * s.width);
+  const View dx = dinp.at(blockIdx.x * s.width);
+  float gradient[pack], weight[pack];
+  float sum = 0;
+  for (int64_t c = threadIdx.x * pack; c < s.width; c += blockDim.x * pack) {
+    getSome(dy, c, s.width, s.whole, gradient);
+    getSome(p, c, s.width, s.whole, weight);
+#pragma unroll
+    for (int j = 0; j < pack; j++) sum += gradient[j] * weight[j];
+  }
+  const float mean = blockSum(sum);
+  for (int64_t c = threadIdx.x * pack; c < s.width; c += blockDim.x * pack) {
+    getSome(dy, c, s.width, s.whole, gradient);
+    getSome(p, c, s.width, s.whole, weight);
+#pragma unroll
+    for (int j = 0; j < pack; j++) gradient[j] = weight[j] * (gradient[j] - mean);
+    setSome(dx, c, s.width, s.whole, gradient);
+  }
+}
+
+Work softmaxBackward(const Call& call) {
+  const Rows s = shapeOf(input(call, 0));
+  const View dout = floatsIn(call, 0);
+  const View probs = floatsIn(call, 1);
+  const View dinp = floatsOut(call, 0);
+  return [=](const Launch& launch) {
+    if (s.rows == 0) return;
+    softmaxBackwardRows<<<static_cast<unsigned>(s.rows), threadsFor(s.width), 0, launch.stream>>>(s, dout, probs, dinp);
+  };
+}
+
+struct CrossEntropy {
+  /** `width` is how many logits of a row are classes; those behind them, up to `stride`, pad the vocabulary. */
+  Rows s;
+  int64_t stride;
+  View logits, targets, dlogits;
+  bool gradients;
+  int32_t ignoreIndex;
+  double scale;
+  Reporter reporter;
+};
+
+/** How many rows count. One block. */
+__global__ void countTargets(CrossEntropy e, int32_t* counted) {
+  int own = 0;
+  for (int64_t row = threadIdx.x; row < e.s.rows; row += blockDim.x) {
+    const int32_t target = getInteger(e.targets, row);
+    if (target == e.ignoreIndex) continue;
+    if (target < 0 || target >= e.s.width) {
+      e.reporter.fail(Wrong::target, target, e.s.width);
+    } else {
+      own++;
+    }
+  }
+  const int total = blockSum(own);
+  if (threadIdx.x == 0) *counted = total;
+}
+
+__global__ void crossEntropyRows(CrossEntropy e, const int32_t* counted, double* losses) {
+  const int64_t row = blockIdx.x;
+  const View x = e.logits.at(row * e.stride);
+  const View dx = e.dlogits.at(row * e.stride);
+  const int32_t target = getInteger(e.targets, row);
+  const bool counts = target != e.ignoreIndex && target >= 0 && target < e.s.width;
+  if (!counts) {
+    if (threadIdx.x == 0) losses[row] = 0;
+    const float zeros[pack] = {};
+    for (int64_t c = threadIdx.x * pack; e.gradients && c < e.stride; c += blockDim.x * pack) {
+      setSome(dx, c, e.stride, e.s.whole && c + pack <= e.stride, zeros);
+    }
+    return;
+  }
+  const float atTarget = get(x, target);
+  const Peak peak = peakOf(x, e.s);
+  if (threadIdx.x == 0) {
+    losses[row] = static_cast<double>(peak.max) + log(static_cast<double>(peak.sum)) - static_cast<double>(atTarget);
+  }
+  if (!e.gradients) return;
+  const double factor = e.scale / static_cast<double>(*counted);
+  const auto over = static_cast<float>(factor / static_cast<double>(peak.sum));
+  // the target's own gradient is a difference, which must not lose its digits
+  const auto own = static_cast<float>(
+      (static_cast<double>(expf(atTarget - peak.max)) / static_cast<double>(peak.sum) - 1) * factor);
+  for (int64_t c = threadIdx.x * pack; c < e.stride; c += blockDim.x * pack) {
+    const bool whole = e.s.whole && c + pack <= e.stride;
+    float values[pack];
+    getSome(x, c, e.stride, whole, values);
+#pragma unroll
+    for (int j = 0; j < pack; j++) {
+      const float gradient = c + j == target ? own : expFast(values[j] - peak.max) * over;
+      values[j] = c + j < e.s.width ? gradient : 0.0f;
+    }
+    setSome(dx, c, e.stride, whole, values);
+  }
+}
+
+/** The mean of the rows that count. One block. */
+__global__ void meanLoss(int64_t rows, const double* losses, const int32_t* counted, View loss) {
+  double own = 0;
+  for (int64_t row = threadIdx.x; row < rows; row += blockDim.x) own += losses[row];
+  const double total = blockSum(own);
+  if (threadIdx.x == 0) set(loss, 0, static_cast<float>(total / static_cast<double>(*counted)));
+}
+
+Work crossEntropy(const Call& call, const View* loss, const View* dlogits) {
+  CrossEntropy e{};
+  const int64_t width = widthOf(input(call, 0));
+  const int64_t classes = call.integer("classes");
+  if (classes < 0 || classes > width) {
+    throw BadCall(call.kernel + ": " + std::to_string(classes) + " classes of " + std::to_string(width) + " logits");
+  }
+  e.s = {input(call, 1).elements, classes == 0 ? width : classes, width % pack == 0};
+  e.stride = width;
+  e.logits = floatsIn(call, 0);
+  e.targets = integersIn(call, 1);
+  e.gradients = dlogits != nullptr;
+  if (e.gradients) e.dlogits = *dlogits;
+  e.ignoreIndex = static_cast<int32_t>(call.integer("ignoreIndex"));
+  e.scale = e.gradients ? call.number("scale") : 1;
+  const bool wanted = loss != nullptr;
+  const View to = wanted ? *loss : View{};
+  return [=](const Launch& launch) {
+    CrossEntropy with = e;
+    with.reporter = launch.reporter;
+    const Scratch scratch(launch, static_cast<size_t>(e.s.rows + 2) * sizeof(double));
+    auto* counted = scratch.as<int32_t>();
+    auto* losses = scratch.as<double>(sizeof(double));
+    countTargets<<<1, 1024, 0, launch.stream>>>(with, counted);
+    if (e.s.rows > 0) {
+      crossEntropyRows<<<static_cast<unsigned>(e.s.rows), threadsFor(width), 0, launch.stream>>>(with, counted, losses);
+    }
+    if (wanted) meanLoss<<<1, 1024, 0, launch.stream>>>(e.s.rows, losses, counted, to);
+  };
+}
+
+Work crossEntropyForward(const Call& call) {
+  const View loss = floatsOut(call, 0);
+  return crossEntropy(call, &loss, nullptr);
+}
+
+Work crossEntropyBackward(const Call& call) {
+  const View dlogits = floatsOut(call, 0);
+  return crossEntropy(call, nullptr, &dlogits);
+}
+
+Work crossEntropyFused(const Call& call) {
+  const View loss = floatsOut(call, 0);
+  const View dlogits = floatsOut(call, 1);
+  return crossEntropy(call, &loss, &dlogits);
+}
+
+}  // namespace
+
+const KernelTable lossKernels = {{"softmax.forward", softmaxForward},
+                                 {"softmax.backward", softmaxBackward},
+                                 {"softmax_cross_entropy.forward", crossEntropyForward},
+                                 {"softmax_cross_entropy.backward", crossEntropyBackward},
+                                 {"softmax_cross_entropy.fused", crossEntropyFused}};
+
+}  // namespace tandem::cuda

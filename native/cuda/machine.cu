@@ -1,0 +1,481 @@
+// The cuda backend: ranks on GPUs, each lane a stream, memory of the driver's, collectives between ranks of one process. What
+// other libraries of NVIDIA's give is opened at run time.
+#include "machine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include <unistd.h>
+
+#include "collectives.h"
+#include "cublaslt.h"
+#include "map.cuh"
+#include "memory.h"
+#include "stream.h"
+#include "times.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+class KernelTask : public CudaTask {
+ public:
+  KernelTask(const char* name, Work work) : name_(name), work_(std::move(work)) {}
+
+  void run(Run& run) override {
+    run.launch.reporter.kernel = name_;
+    work_(run.launch);
+  }
+
+ private:
+  const char* const name_;
+  const Work work_;
+};
+
+struct Convert {
+  View to, from;
+  __device__ void operator()(int64_t i) const { copyElement(to, i, from, i); }
+};
+
+/** Values from one memory to another: bytes as they are, or through the grid of the other dtype. */
+void transfer(const Launch& launch, const View& to, const View& from, int64_t elements) {
+  if (elements == 0 || to.data == from.data) return;
+  if (to.dtype != from.dtype) return each(launch, elements, Convert{to, from});
+  check(cudaMemcpyAsync(to.data, from.data, static_cast<size_t>(elements * storedBytes(to.dtype)), cudaMemcpyDefault, launch.stream),
+        "cudaMemcpyAsync");
+}
+
+class CopyTask : public CudaTask {
+ public:
+  explicit CopyTask(const Call& call) : from_(input(call, 0)), to_(output(call, 0)) {
+    if (isInteger(from_.dtype) != isInteger(to_.dtype)) {
+      throw BadCall(call.kernel + ": integer and float tensors do not mix");
+    }
+    if (from_.elements != to_.elements) {
+      throw BadCall(call.kernel + ": " + std::to_string(from_.elements) + " values into " + std::to_string(to_.elements));
+    }
+  }
+
+  void run(Run& run) override { transfer(run.launch, viewOf(to_), viewOf(from_), from_.elements); }
+
+ private:
+  const Operand from_;
+  const Operand to_;
+};
+
+/** Whatever the layer itself puts into a lane. */
+class BodyTask : public CudaTask {
+ public:
+  explicit BodyTask(std::function<void(const Launch&)> body) : body_(std::move(body)) {}
+  void run(Run& run) override { body_(run.launch); }
+
+ private:
+  const std::function<void(const Launch&)> body_;
+};
+
+/** Host values: float32, or int32 of integers. */
+Dtype valuesDtype(Dtype dtype) { return isInteger(dtype) ? Dtype::int32 : Dtype::float32; }
+
+class CudaMachine;
+
+class CudaDevice : public Device {
+ public:
+  CudaDevice(CudaMachine& machine, int rank, int device, double deviceBytes, double hostBytes);
+  ~CudaDevice() override;
+
+  double capacityBytes(Place place) const override { return capacities_[static_cast<size_t>(place)]; }
+  int64_t storageBytes(Dtype dtype, int64_t elements) const override { return elements * storedBytes(dtype); }
+  Block allocate(Place place, int64_t storageBytes, int lane) override;
+  void deallocate(Place place, void* data, const Events& after) override;
+  bool fill(int lane, const Operand& to, Point at, const Events& after) override;
+  bool upload(int lane, const Operand& to, const void* values, Point at, const Events& after) override;
+  bool download(int lane, const Operand& from, void* values, Point at, const Events& after) override;
+  std::unique_ptr<Task> prepare(const Call& call) override;
+  std::unique_ptr<Task> hostTask(std::function<void()> body) override;
+  void submit(int lane, Task& task, Point at, const Events& after, const double* scalars, bool more) override;
+  Point ended(int lane) const override;
+  bool watch(int lane, Point point) override;
+  void wait(int lane, Point point) override;
+  std::vector<OpTime> takeTimes() override;
+
+  void wake();
+  /** Ends the lanes; they must not wait for one another any more, which a fault sees to. */
+  void end();
+
+ private:
+  Events reached() const;
+  void put(int lane, Point at, const Events& after, std::function<void(const Launch&)> body);
+  void checkPlaces(const Call& call) const;
+  Lane& lane(int index);
+  void watchLoop();
+
+  CudaMachine& machine_;
+  RankState state_;
+  std::array<double, placeCount> capacities_{};
+  std::array<std::unique_ptr<Memory>, placeCount> memories_;
+
+  OrderedTimes times_;
+
+  std::mutex watchMutex_;
+  std::condition_variable watched_;
+  std::array<Point, laneCount> watches_{};
+  bool ending_ = false;
+  std::thread watcher_;
+};
+
+class CudaMachine : public Machine {
+ public:
+  explicit CudaMachine(const MachineOptions& options) : options_(options) {
+    if (options_.ranks < 1) throw BadCall("session: " + std::to_string(options_.ranks) + " ranks; expected at least 1");
+    if (!options_.settings.empty()) {
+      throw BadCall("session: the cuda backend has no setting \"" + options_.settings.begin()->first + "\"");
+    }
+    int devices = 0;
+    check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+    if (devices == 0) throw std::runtime_error("no GPU that CUDA can use");
+    const int used = std::min(devices, options_.ranks);
+    for (int device = 0; device < used; device++) prepareDevice(device, used);
+    const double hostBytes = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / 2;
+    for (int rank = 0; rank < options_.ranks; rank++) {
+      const int device = rank % used;
+      const int sharing = options_.ranks / used + (device < options_.ranks % used ? 1 : 0);
+      size_t free = 0;
+      size_t total = 0;
+      check(cudaSetDevice(device), "cudaSetDevice");
+      check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+      // a part stays for scratch and the libraries' own
+      devices_.push_back(std::make_unique<CudaDevice>(*this, rank, device, 0.9 * static_cast<double>(free) / sharing,
+                                                      hostBytes / options_.ranks));
+    }
+    shared_.onFault([this] {
+      for (auto& device : devices_) device->wake();
+      {
+        const std::lock_guard lock(communicatorsMutex_);
+        for (const auto& [members, communicator] : communicators_) communicator->wake();
+      }
+      options_.onProgress();
+    });
+  }
+
+  ~CudaMachine() override {
+    shared_.fail({FaultKind::closed, -1, -1, -1, "the session was closed"});
+    for (auto& device : devices_) device->end();
+  }
+
+  Device& device(int rank) override { return *devices_.at(static_cast<size_t>(rank)); }
+  std::optional<Fault> fault() const override { return shared_.fault(); }
+  void abort(const Fault& fault) override { shared_.fail(fault); }
+  int64_t nowNanoseconds() const override { return shared_.now(); }
+
+  std::shared_ptr<Communicator> communicator(const Group& group) {
+    const std::lock_guard lock(communicatorsMutex_);
+    auto& found = communicators_[group.members];
+    if (!found) found = std::make_shared<Communicator>(shared_, group);
+    return found;
+  }
+
+  Shared& shared() { return shared_; }
+  const MachineOptions& options() const { return options_; }
+
+ private:
+  /** Peers may read each other's memory, the pool's too, and the pool keeps what it has. */
+  static void prepareDevice(int device, int devices) {
+    check(cudaSetDevice(device), "cudaSetDevice");
+    cudaMemPool_t pool = nullptr;
+    check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+    uint64_t keep = ~uint64_t{0};
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+    for (int peer = 0; peer < devices; peer++) {
+      if (peer == device) continue;
+      int reachable = 0;
+      check(cudaDeviceCanAccessPeer(&reachable, device, peer), "cudaDeviceCanAccessPeer");
+      if (reachable == 0) {
+        throw std::runtime_error("GPU " + std::to_string(device) + " cannot reach the memory of GPU " + std::to_string(peer) +
+                                 "; ranks of one process need that");
+      }
+      const cudaError_t status = cudaDeviceEnablePeerAccess(peer, 0);
+      if (status == cudaErrorPeerAccessAlreadyEnabled) {
+        cudaGetLastError();
+      } else {
+        check(status, "cudaDeviceEnablePeerAccess");
+      }
+      cudaMemAccessDesc access{};
+      access.location.type = cudaMemLocationTypeDevice;
+      access.location.id = peer;
+      access.flags = cudaMemAccessFlagsProtReadWrite;
+      check(cudaMemPoolSetAccess(pool, &access, 1), "cudaMemPoolSetAccess");
+    }
+  }
+
+  const MachineOptions options_;
+  Shared shared_;
+  std::mutex communicatorsMutex_;
+  /** A group is its ranks, in order. */
+  std::map<std::vector<int>, std::shared_ptr<Communicator>> communicators_;
+  std::vector<std::unique_ptr<CudaDevice>> devices_;
+};
+
+CudaDevice::CudaDevice(CudaMachine& machine, int rank, int device, double deviceBytes, double hostBytes)
+    : machine_(machine),
+      state_{machine.shared(), rank, device, machine.options().timed, nullptr, {}, nullptr, 0},
+      capacities_{deviceBytes, hostBytes} {
+  check(cudaSetDevice(device), "cudaSetDevice");
+  void* slot = nullptr;
+  check(cudaHostAlloc(&slot, sizeof(FaultSlot), cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc");
+  state_.faults = new (slot) FaultSlot{};
+  memories_[0] = std::make_unique<Memory>(device, Place::device);
+  memories_[1] = std::make_unique<Memory>(device, Place::host);
+  if (state_.timed) {
+    check(cudaEventCreate(&state_.epoch), "cudaEventCreate");
+    check(cudaEventRecord(state_.epoch, nullptr), "cudaEventRecord");
+    check(cudaEventSynchronize(state_.epoch), "cudaEventSynchronize");
+    state_.epochNanoseconds = state_.shared.now();
+  }
+  watcher_ = std::thread([this] { watchLoop(); });
+}
+
+CudaDevice::~CudaDevice() {
+  end();
+  if (state_.epoch != nullptr) cudaEventDestroy(state_.epoch);
+  cudaFreeHost(state_.faults);
+}
+
+void CudaDevice::end() {
+  {
+    const std::lock_guard lock(watchMutex_);
+    ending_ = true;
+  }
+  watched_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
+  // all threads end before any stream goes, for lanes wait for each other's
+  for (auto& lane : state_.lanes) {
+    if (lane) lane->finish();
+  }
+  for (auto& lane : state_.lanes) lane.reset();
+}
+
+void CudaDevice::wake() {
+  for (auto& lane : state_.lanes) {
+    if (lane) lane->wake();
+  }
+  const std::lock_guard lock(watchMutex_);
+  watched_.notify_all();
+}
+
+Lane& CudaDevice::lane(int index) {
+  auto& lane = state_.lanes[static_cast<size_t>(index)];
+  if (!lane) lane = std::make_unique<Lane>(state_, index);
+  return *lane;
+}
+
+Events CudaDevice::reached() const {
+  Events events;
+  for (int lane = 0; lane < laneCount; lane++) events[static_cast<size_t>(lane)] = ended(lane);
+  return events;
+}
+
+Block CudaDevice::allocate(Place place, int64_t storageBytes, int) {
+  return memories_[static_cast<size_t>(place)]->allocate(static_cast<size_t>(storageBytes), reached());
+}
+
+void CudaDevice::deallocate(Place place, void* data, const Events& after) {
+  memories_[static_cast<size_t>(place)]->deallocate(data, after);
+}
+
+void CudaDevice::put(int index, Point at, const Events& after, std::function<void(const Launch&)> body) {
+  Item item;
+  item.own = std::make_unique<BodyTask>(std::move(body));
+  item.task = item.own.get();
+  item.at = at;
+  item.after = after;
+  lane(index).submit(std::move(item));
+}
+
+struct Zero {
+  View to;
+  __device__ void operator()(int64_t i) const { static_cast<uint8_t*>(to.data)[i] = 0; }
+};
+
+bool CudaDevice::fill(int index, const Operand& to, Point at, const Events& after) {
+  const View view = viewOf(to);
+  const int64_t bytes = storageBytes(to.dtype, to.elements);
+  const Place place = to.place;
+  put(index, at, after, [=](const Launch& launch) {
+    if (place == Place::host) return each(launch, bytes, Zero{view});
+    if (bytes > 0) check(cudaMemsetAsync(view.data, 0, static_cast<size_t>(bytes), launch.stream), "cudaMemsetAsync");
+  });
+  return false;
+}
+
+bool CudaDevice::upload(int index, const Operand& to, const void* values, Point at, const Events& after) {
+  // by way of pinned memory, which comes back when the lane has passed this point
+  const auto bytes = static_cast<size_t>(to.elements) * 4;
+  const Block staged = memories_[1]->allocate(bytes, reached());
+  if (staged.data == nullptr) {
+    machine_.abort({FaultKind::memory, state_.rank, -1, -1, "no pinned memory of the host for values to upload"});
+    return true;
+  }
+  for (int lane = 0; lane < laneCount; lane++) wait(lane, staged.readyAfter[static_cast<size_t>(lane)]);
+  if (bytes > 0) std::memcpy(staged.data, values, bytes);
+  const View view = viewOf(to);
+  const View from = {staged.data, valuesDtype(to.dtype)};
+  const int64_t elements = to.elements;
+  put(index, at, after, [=](const Launch& launch) { transfer(launch, view, from, elements); });
+  Events passed = noEvents;
+  passed[static_cast<size_t>(index)] = at;
+  memories_[1]->deallocate(staged.data, passed);
+  return false;
+}
+
+bool CudaDevice::download(int index, const Operand& from, void* values, Point at, const Events& after) {
+  const View view = viewOf(from);
+  const int64_t elements = from.elements;
+  put(index, at, after, [=](const Launch& launch) {
+    const auto bytes = static_cast<size_t>(elements) * 4;
+    if (bytes == 0) return;
+    const bool straight = view.dtype == valuesDtype(view.dtype);
+    const Scratch scratch(launch, straight ? 0 : bytes);
+    const View wide = straight ? view : View{scratch.as<void>(), valuesDtype(view.dtype)};
+    transfer(launch, wide, view, elements);
+    // into pageable memory: this thread waits for it
+    check(cudaMemcpyAsync(values, wide.data, bytes, cudaMemcpyDefault, launch.stream), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(launch.stream), "cudaStreamSynchronize");
+  });
+  return false;
+}
+
+void CudaDevice::checkPlaces(const Call& call) const {
+  const auto expect = [&](const std::vector<Operand>& operands, const char* side, Place place) {
+    for (size_t i = 0; i < operands.size(); i++) {
+      if (operands[i].place == place) continue;
+      throw BadCall(call.kernel + ": " + side + " " + std::to_string(i) + " lies in " +
+                    (place == Place::device ? "host" : "device") + " memory; expected " +
+                    (place == Place::device ? "device" : "host"));
+    }
+  };
+  expect(call.inputs, "input", call.kernel == "h2d" ? Place::host : Place::device);
+  expect(call.outputs, "output", call.kernel == "d2h" ? Place::host : Place::device);
+}
+
+std::unique_ptr<Task> CudaDevice::prepare(const Call& call) {
+  check(cudaSetDevice(state_.device), "cudaSetDevice");
+  if (call.kernel == "barrier" || call.kernel == "profiled") return std::make_unique<BodyTask>([](const Launch&) {});
+  if (isCollective(call.kernel)) {
+    if (!call.group) throw BadCall(call.kernel + ": no group");
+    const auto& members = call.group->members;
+    const auto own = std::find(members.begin(), members.end(), state_.rank);
+    if (own == members.end()) {
+      throw BadCall(call.kernel + ": rank " + std::to_string(state_.rank) + " is not in group \"" + call.group->name + "\"");
+    }
+    for (const int member : members) {
+      if (member < 0 || member >= machine_.options().ranks) {
+        throw BadCall(call.kernel + ": group \"" + call.group->name + "\" has rank " + std::to_string(member) +
+                      "; the session has " + std::to_string(machine_.options().ranks));
+      }
+    }
+    return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group),
+                                            static_cast<size_t>(own - members.begin()));
+  }
+  checkPlaces(call);
+  if (call.kernel == "h2d" || call.kernel == "d2h" || call.kernel == "d2d") return std::make_unique<CopyTask>(call);
+  const Kernel* kernel = kernelNamed(call.kernel);
+  if (kernel == nullptr) throw BadCall(call.kernel + ": the cuda backend has no such kernel");
+  auto task = std::make_unique<KernelTask>(kernel->name, kernel->prepare(call));
+  task->scalars = call.scalars.size();
+  return task;
+}
+
+std::unique_ptr<Task> CudaDevice::hostTask(std::function<void()> body) {
+  return std::make_unique<BodyTask>([body = std::move(body)](const Launch& launch) {
+    check(cudaStreamSynchronize(launch.stream), "cudaStreamSynchronize");
+    body();
+  });
+}
+
+void CudaDevice::submit(int index, Task& task, Point at, const Events& after, const double* scalars, bool more) {
+  Item item;
+  item.task = static_cast<CudaTask*>(&task);
+  item.at = at;
+  item.after = after;
+  item.position = item.task->nextPosition();
+  if (scalars != nullptr) {
+    item.scaled = true;
+    std::copy(scalars, scalars + item.task->scalars, item.scalars.begin());
+  }
+  item.more = more;
+  lane(index).submit(std::move(item));
+}
+
+Point CudaDevice::ended(int index) const {
+  Lane* lane = state_.lanes[static_cast<size_t>(index)].get();
+  return lane == nullptr ? noPoint : lane->ended();
+}
+
+bool CudaDevice::watch(int index, Point point) {
+  if (ended(index) >= point) return true;
+  {
+    const std::lock_guard lock(watchMutex_);
+    Point& watch = watches_[static_cast<size_t>(index)];
+    if (watch == noPoint || point < watch) watch = point;
+  }
+  watched_.notify_all();
+  return false;
+}
+
+/** Looks at watched lanes, less often the longer nothing comes, and sleeps while nobody watches. */
+void CudaDevice::watchLoop() {
+  cudaSetDevice(state_.device);
+  std::unique_lock lock(watchMutex_);
+  Pace pace;
+  while (!ending_) {
+    // without the lock: who looks may find a fault, and tell everyone
+    const std::array<Point, laneCount> asked = watches_;
+    lock.unlock();
+    std::array<Point, laneCount> now{};
+    for (int index = 0; index < laneCount; index++) {
+      if (asked[static_cast<size_t>(index)] != noPoint) now[static_cast<size_t>(index)] = ended(index);
+    }
+    lock.lock();
+    bool any = false;
+    bool due = false;
+    for (size_t index = 0; index < laneCount; index++) {
+      if (watches_[index] == noPoint) continue;
+      any = true;
+      if (now[index] < watches_[index]) continue;
+      watches_[index] = noPoint;
+      due = true;
+    }
+    if (due) {
+      lock.unlock();
+      machine_.options().onProgress();
+      lock.lock();
+      pace = {};
+    } else if (any) {
+      watched_.wait_for(lock, pace.next());
+    } else {
+      watched_.wait(lock);
+      pace = {};
+    }
+  }
+}
+
+void CudaDevice::wait(int index, Point point) {
+  if (ended(index) >= point) return;
+  lane(index).wait(point);
+}
+
+std::vector<OpTime> CudaDevice::takeTimes() {
+  std::vector<TimedOp> ops;
+  for (auto& lane : state_.lanes) {
+    if (lane) lane->takeTimes(ops);
+  }
+  return times_.inOrder(std::move(ops));
+}
+
+}  // namespace
+
+std::unique_ptr<Machine> open(const MachineOptions& options) { return std::make_unique<CudaMachine>(options); }
+
+}  // namespace tandem::cuda

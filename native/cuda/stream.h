@@ -1,0 +1,148 @@
+// One lane on a GPU: a stream, and a thread that launches prepared ops into it first in, first out. A mark is an event after
+// an op: what other lanes' streams wait for, and what tells the host how far the lane is.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "../cpu/shared.h"
+#include "kernels.h"
+
+namespace tandem::cuda {
+
+class Lane;
+
+/** How long to sleep before looking at the GPU again: a sixteenth of what has been slept, from 20 microseconds to half a millisecond. */
+class Pace {
+ public:
+  std::chrono::microseconds next() {
+    const auto sleep = std::chrono::microseconds(std::clamp<int64_t>(slept_ / 16, 20, 500));
+    slept_ += sleep.count();
+    return sleep;
+  }
+
+ private:
+  int64_t slept_ = 0;
+};
+
+/** What a task sees when its lane comes to it. */
+struct Run {
+  Lane& lane;
+  Launch launch;
+  /** Of a collective, among those of its communicator; counted where ops are submitted. */
+  int64_t position;
+};
+
+class CudaTask : public Task {
+ public:
+  virtual void run(Run& run) = 0;
+  /** Position of the next submission, for tasks that have one. */
+  virtual int64_t nextPosition() { return 0; }
+  /** Scalars that a launch may be given. */
+  size_t scalars = 0;
+};
+
+/** What all lanes of a rank share. */
+struct RankState {
+  Shared& shared;
+  int rank;
+  int device;
+  bool timed;
+  FaultSlot* faults;
+  std::array<std::unique_ptr<Lane>, laneCount> lanes;
+  /** A point on the GPU's clock, and when that was on the host's. */
+  cudaEvent_t epoch = nullptr;
+  int64_t epochNanoseconds = 0;
+
+  /** Turns what a kernel has reported into a fault of the machine. */
+  void look();
+};
+
+struct Item {
+  CudaTask* task = nullptr;
+  /** A task that the item owns. */
+  std::unique_ptr<CudaTask> own;
+  Point at = noPoint;
+  Events after = noEvents;
+  std::array<double, maxScalars> scalars{};
+  bool scaled = false;
+  int64_t position = 0;
+  /** Another task of the same op follows: nobody waits for this one. */
+  bool more = false;
+};
+
+/** When an op ran by the GPU's events, and what it waited for. */
+struct TimedOp {
+  OpTime time;
+  Events after;
+};
+
+class Lane {
+ public:
+  Lane(RankState& rank, int lane);
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+  /** Ends the thread once everything queued has passed, after a fault that is soon, and waits for what was launched. */
+  void finish();
+
+  void submit(Item item);
+  /** The point that the GPU has reached. From any thread. */
+  Point ended();
+  /** Sleeps until the GPU has reached the point. */
+  void wait(Point point);
+  /** Of ops that have ended since, with what they waited for. */
+  void takeTimes(std::vector<TimedOp>& into);
+
+  cudaStream_t stream() const { return stream_; }
+  RankState& rank() { return rank_; }
+  /** Makes `stream` wait for that point of this lane, once it is launched. */
+  void orderAfter(cudaStream_t stream, Point point);
+  /** Whoever waits for launches looks again: something failed. */
+  void wake();
+
+ private:
+  struct Mark {
+    Point at;
+    cudaEvent_t event;
+    /** Null where ops are not timed, or the mark is not an op's. */
+    cudaEvent_t start;
+    Events after;
+  };
+
+  void loop();
+  void runOne(const Item& item);
+  cudaEvent_t takeEvent();
+  void retire(const Mark& mark);
+  void awaitLaunch(Point point);
+
+  RankState& rank_;
+  const int lane_;
+  cudaStream_t stream_ = nullptr;
+
+  std::mutex queueMutex_;
+  std::condition_variable submitted_;
+  std::deque<Item> queue_;
+  bool ending_ = false;
+
+  std::mutex marksMutex_;
+  std::condition_variable launchedMore_;
+  std::deque<Mark> marks_;
+  std::vector<cudaEvent_t> spare_;
+  Point launched_ = noPoint;
+  Point reached_ = noPoint;
+  std::vector<TimedOp> times_;
+  /** Times are told from this event on, for they are told in milliseconds of float32; null: the rank's first. */
+  cudaEvent_t base_ = nullptr;
+  int64_t baseNanoseconds_ = 0;
+
+  std::thread thread_;
+};
+
+}  // namespace tandem::cuda

@@ -1,0 +1,266 @@
+// Kernels at sizes and dtypes where a backend takes another way than at the small ones of kernels.test.ts: tensor cores, rows
+// wider than a warp, lists longer than a block.
+import * as fc from "fast-check"
+import { afterAll, it } from "vitest"
+import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
+import type { Dtype } from "../../core/machine/tensor.ts"
+import { nativeInfo, NativeSession } from "../../exec/native.ts"
+import { backend, describeNative } from "./addon.ts"
+import { indices, type CaseInput, type Draw, type KernelCase } from "./cases/draw.ts"
+import { checkKernel, drawFrom } from "./check.ts"
+
+/** Tensor cores multiply weights that are rounded to 16 bits: a quarter of their step, and sums of several. */
+const narrowProducts = backend === "cuda" ? 2 ** -7 : 1e-5
+
+const of = (dtype: Dtype, ...shape: ReadonlyArray<number>): CaseInput => ({ shape, dtype })
+const narrow = (draw: Draw): Dtype => (draw.flag() ? "bfloat16" : "float16")
+
+const attention = (draw: Draw) => {
+  const dtype = narrow(draw)
+  const headWidth = draw.flag() ? 64 : 128
+  const kvHeads = draw.integer(1, 2)
+  const heads = kvHeads * draw.integer(1, 3)
+  const packed = draw.flag()
+  const causal = draw.flag()
+  const batch = draw.integer(1, 2)
+  const time = draw.integer(1, 150)
+  const context = packed ? time : causal ? time + draw.integer(0, 70) : draw.integer(1, 150)
+  const [q, kv] = [heads * headWidth, kvHeads * headWidth]
+  const operands = packed
+    ? [of(dtype, batch, time, q + 2 * kv)]
+    : [of(dtype, batch, time, q), of(dtype, batch, context, kv), of(dtype, batch, context, kv)]
+  const attributes = { heads, kvHeads, headWidth, packed, causal }
+  return { dtype, operands, q: of(dtype, batch, time, q), attributes }
+}
+
+const decoding = (draw: Draw): KernelCase => {
+  const headWidth = draw.flag() ? 64 : 128
+  const kvHeads = draw.integer(1, 2)
+  const heads = kvHeads * draw.integer(1, 4)
+  const dtype = draw.flag() ? narrow(draw) : "float32"
+  const sequences = draw.integer(1, 2)
+  const capacities = Array.from({ length: sequences }, () => draw.integer(1, 600))
+  return {
+    inputs: [
+      of(dtype, sequences + draw.integer(0, 1), heads * headWidth),
+      ...capacities.map((capacity) => of(dtype, 2, capacity, kvHeads * headWidth))
+    ],
+    attributes: {
+      heads,
+      kvHeads,
+      headWidth,
+      lengths: capacities.map((capacity) => draw.integer(1, capacity)).join(",")
+    }
+  }
+}
+
+interface LargeCase {
+  readonly make: (draw: Draw) => KernelCase
+  readonly products?: number
+}
+
+const cases: Partial<Record<KernelName, LargeCase>> = {
+  "attention.forward": {
+    make: (draw) => {
+      const { dtype, operands, attributes } = attention(draw)
+      return { inputs: operands, attributes, outputDtype: dtype }
+    },
+    products: narrowProducts
+  },
+  "attention.backward": {
+    make: (draw) => {
+      const { dtype, operands, q, attributes } = attention(draw)
+      const [batch, time] = q.shape as readonly [number, number]
+      // scores of wide heads reach some twenty: a log-sum-exp that leaves every weight below about one
+      const lse = {
+        ...of("float32", batch, attributes.heads, time),
+        value: () => 6 + draw.float()
+      }
+      return { inputs: [q, ...operands, q, lse], attributes, outputDtype: dtype }
+    },
+    products: narrowProducts
+  },
+  "linear.forward": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
+      const bias = draw.flag() ? [of(dtype, out)] : []
+      return {
+        inputs: [of(dtype, rows, width), of(dtype, out, width), ...bias],
+        outputDtype: draw.flag() ? dtype : "float32"
+      }
+    }
+  },
+  "linear.backward_input": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
+      return { inputs: [of(dtype, rows, out), of(dtype, out, width)], outputDtype: dtype }
+    }
+  },
+  "linear.backward_weight": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const to = draw.flag() ? dtype : "float32"
+      const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 20), 8 * draw.integer(1, 20)]
+      const [bias, accumulate] = [draw.flag(), draw.flag()]
+      const before = accumulate ? [of(to, out, width), ...(bias ? [of(to, out)] : [])] : []
+      return {
+        inputs: [of(dtype, rows, out), of(dtype, rows, width), ...before],
+        attributes: { bias, accumulate },
+        outputDtype: to
+      }
+    }
+  },
+  "layer_norm.forward": {
+    make: (draw) => {
+      const width = draw.integer(1000, 3000)
+      return { inputs: [of(narrow(draw), 3, width), of("float32", width), of("float32", width)] }
+    }
+  },
+  "rms_norm.backward_input": {
+    make: (draw) => {
+      const width = draw.integer(1000, 3000)
+      const rstd = { ...of("float32", 3), value: () => 1 + draw.float() / 2 }
+      return { inputs: [of(narrow(draw), 3, width), of("float32", 3, width), of("float32", width), rstd] }
+    }
+  },
+  "layer_norm.backward_weight": {
+    make: (draw) => {
+      const [rows, width] = [draw.integer(30, 300), draw.integer(200, 600)]
+      const rstd = { ...of("float32", rows), value: () => 1 + draw.float() / 2 }
+      return {
+        inputs: [of(narrow(draw), rows, width), of("bfloat16", rows, width), of("float32", rows), rstd]
+      }
+    }
+  },
+  "softmax_cross_entropy.fused": {
+    make: (draw) => {
+      const [rows, vocabulary] = [draw.integer(1, 6), draw.integer(1000, 9000)]
+      const targets = indices(draw, [rows], vocabulary)
+      return {
+        inputs: [of(narrow(draw), rows, vocabulary), targets],
+        inPlace: [undefined, draw.flag() ? 0 : undefined]
+      }
+    }
+  },
+  "embedding.backward_weight": {
+    make: (draw) => {
+      const [vocabulary, rows, width] = [draw.integer(1, 50), draw.integer(1, 700), draw.integer(1, 1100)]
+      return {
+        inputs: [of(narrow(draw), rows, width), indices(draw, [rows], vocabulary)],
+        attributes: { vocabulary }
+      }
+    }
+  },
+  "linear_gelu.forward": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
+      const bias = draw.flag() ? [of(dtype, out)] : []
+      return { inputs: [of(dtype, rows, width), of(dtype, out, width), ...bias], outputDtype: dtype }
+    },
+    // the library's own tanh
+    products: backend === "cuda" ? 2 ** -9 : 1e-5
+  },
+  "gelu_linear.backward_input": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
+      return {
+        inputs: [of(dtype, rows, out), of(dtype, out, width), of(dtype, rows, width)],
+        outputDtype: dtype
+      }
+    },
+    products: backend === "cuda" ? 2 ** -9 : 1e-5
+  },
+  adamw: {
+    make: (draw) => {
+      const shapes = [draw.integer(1, 40_000)]
+      const all = (dtype: Dtype, value?: () => number) =>
+        shapes.map((elements) => ({ ...of(dtype, elements), ...(value === undefined ? {} : { value }) }))
+      return {
+        inputs: [
+          ...all("float32"),
+          ...all(narrow(draw)),
+          ...all("float32"),
+          ...all("float32", () => draw.float() ** 2)
+        ],
+        attributes: { learningRate: 1e-2, step: draw.integer(1, 100) },
+        outputDtype: "float32"
+      }
+    }
+  },
+  squared_norm: {
+    make: (draw) => ({
+      inputs: [of("float32", draw.integer(1, 70_000)), of("bfloat16", draw.integer(1, 40_000))]
+    })
+  },
+  "pack.float8": {
+    make: (draw) => ({ inputs: [of("float32", draw.integer(16_000, 40_000))], attributes: { block: 0 } })
+  },
+  "kv.attention": { make: decoding },
+  "kv.window_scores": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const headWidth = draw.flag() ? 64 : 128
+      const kvHeads = draw.integer(1, 2)
+      const heads = kvHeads * draw.integer(1, 3)
+      // beyond one block of keys, and beyond one of queries
+      const time = draw.integer(200, 1300)
+      const window = draw.flag() ? draw.integer(1, 40) : draw.integer(90, 150)
+      return {
+        inputs: [of(dtype, 1, time, heads * headWidth), of(dtype, 1, time, kvHeads * headWidth)],
+        attributes: { heads, kvHeads, headWidth, window, softmax: true },
+        outputDtype: "float32"
+      }
+    }
+  },
+  "kv.top_tokens": {
+    make: (draw) => {
+      const time = draw.integer(900, 5000)
+      // ties, and both signs
+      const scores = { ...of("float32", 2, time), value: () => Math.round(50 * draw.float()) / 50 }
+      return { inputs: [scores], attributes: { count: draw.integer(1, time) } }
+    }
+  },
+  "kv.top_chunks": {
+    make: (draw) => {
+      const [time, chunk] = [draw.integer(2000, 9000), draw.integer(1, 20)]
+      const chunks = Math.ceil(time / chunk)
+      const [count, window] = [draw.integer(1, chunks), draw.integer(1, 64)]
+      const limit = draw.integer(1, time)
+      const scores = { ...of("float32", chunks), value: () => Math.round(50 * draw.float()) / 50 }
+      return {
+        inputs: [scores],
+        attributes: { time, chunk, count, limit, window }
+      }
+    }
+  },
+  moe_permutation: {
+    make: (draw) => {
+      const experts = draw.integer(1, 9)
+      return { inputs: [indices(draw, [draw.integer(900, 3000), 2], experts)], attributes: { experts } }
+    }
+  }
+}
+
+describeNative("native kernels beyond one block", () => {
+  const session = NativeSession.open({ ranks: 1, backend })
+  afterAll(() => session.close())
+
+  const info = nativeInfo()
+  const own = "missing" in info ? [] : info.backends.find(({ name }) => name === backend)?.kernels
+  for (const [name, { make, products }] of Object.entries(cases)) {
+    // a composite may be left to its parts
+    it.runIf(own?.includes(name))(`${name} equals its reference`, async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.integer({ min: 1, max: 1e9 }), async (seed) => {
+          const draw = drawFrom(seed)
+          await checkKernel(session, kernels[name as KernelName], make(draw), draw, products)
+        }),
+        { numRuns: 12 }
+      )
+    })
+  }
+})
