@@ -18,7 +18,7 @@ build="build/$1"
 mkdir -p "$build/test" "$build/cpu"
 flags=(-std=gnu++17 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -Wall -Wextra -Wno-psabi -pthread
   "-fsanitize=$sanitizers" -fno-sanitize-recover=all)
-sources=(test/*.cc backends.cc call.cc cuda-library.cc emulation.cc rank.cc cpu/*.cc)
+sources=(test/*.cc backends.cc call.cc catalogue.cc catalogue-rules.cc cuda-library.cc emulation.cc rank.cc cpu/*.cc)
 
 # One job per core; xargs fails when a compilation does.
 printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -I{} "${CXX:-g++}" "${flags[@]}" -c {} -o "$build/{}.o"
