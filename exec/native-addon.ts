@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 import type { TensorData } from "../core/machine/tensor.ts"
 
 /** One backend of this build. */
-export interface BackendInfo {
+interface BackendInfo {
   readonly name: string
   readonly title: string
   /** Whether it can be opened here; if not, `missing` says why. */
@@ -111,7 +111,7 @@ export interface AddonSession {
   close(): void
 }
 
-export interface AddonSessionOptions {
+interface AddonSessionOptions {
   readonly backend: string
   readonly settings: Readonly<Record<string, number>>
   readonly ranks: number
@@ -139,7 +139,7 @@ export interface NoAddon {
 }
 
 /** The addon where it was built; from the sources and from dist/ alike. */
-export const addonPath = (): string => {
+const addonPath = (): string => {
   let folder = dirname(fileURLToPath(import.meta.url))
   while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder)
   return join(folder, "native", "build", "Release", "tandem.node")

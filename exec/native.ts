@@ -55,7 +55,7 @@ export interface Bus {
   readonly latencySeconds: number
 }
 
-export type NativeFault = AddonFault
+type NativeFault = AddonFault
 
 export interface SessionOptions {
   readonly ranks: number
@@ -94,7 +94,7 @@ export interface PrepareOptions {
 }
 
 /** When an op ran, in seconds since the session was opened; one clock for all ranks. */
-export interface OpTime {
+interface OpTime {
   readonly op: OpId
   readonly lane: Lane
   readonly startSeconds: number

@@ -25,10 +25,10 @@ export interface Reckoning {
   readonly statistic: (values: ReadonlyArray<number>) => number
 }
 
-export const mean = (values: ReadonlyArray<number>): number =>
+const mean = (values: ReadonlyArray<number>): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length
 
-export const median = (values: ReadonlyArray<number>): number => {
+const median = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2

@@ -8,7 +8,7 @@ import { mixtral } from "../core/models/mixtral.ts"
 import type { SavedWeights } from "../traces/weights-file.ts"
 
 /** Settings that say what the model is made of, rather than what it costs. */
-export type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
+type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
 
 /** Whether a model is described by its architecture. */
 export const isArchitecture = (model: ModelSettings): model is ArchitectureSettings =>

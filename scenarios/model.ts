@@ -33,7 +33,7 @@ export interface ResolvedModel {
 const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
 
 /** What a described model's kernels are costed by. */
-export interface KernelCosts {
+interface KernelCosts {
   readonly device: Device | undefined
   readonly ops: OpTable | undefined
   /** What products and attention are computed in. */

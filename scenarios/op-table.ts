@@ -8,7 +8,7 @@ import type { Profile } from "../core/profile.ts"
 import type { Loader } from "./load.ts"
 
 /** Kernels that ship: an H200's. */
-export const shippedOps = "traces/profiles/h200-ops.arrow"
+const shippedOps = "traces/profiles/h200-ops.arrow"
 
 /** A profile's timed ops as `device` would take them; default: the device they were measured on. */
 export const opTableOf = (profile: Profile, device: Device | undefined): OpTable =>

@@ -54,7 +54,7 @@ export interface ResolvedOverride {
 }
 
 /** A file as data, abbreviations written out; not yet checked. */
-export interface OpenedScenario {
+interface OpenedScenario {
   readonly source: Source
   readonly raw: RawScenario
 }
@@ -203,7 +203,7 @@ export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<
     return Effect.fail(inputErrors(new InputError({ file: origin([], false), field: "", accepted })))
   })
 
-export interface LoadedScenario {
+interface LoadedScenario {
   readonly scenario: Scenario
   /** Gives an error that a run found in a field the field's place: line and column, or the option that set it. */
   readonly locate: (error: InputError) => InputError

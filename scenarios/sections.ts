@@ -15,7 +15,7 @@ export const Path = Schema.NonEmptyString
 const StepSecondsByRanks = Schema.Record(Schema.String, PositiveSeconds)
 
 /** A model whose layers and costs were measured. */
-export const ProfiledModel = Schema.Struct({
+const ProfiledModel = Schema.Struct({
   profile: Path,
   /**
    * Of a profile that has none, because its trace was recorded without shapes: how many parameters the model has. They are
@@ -33,7 +33,7 @@ export const ProfiledModel = Schema.Struct({
 })
 
 /** A model of equal layers, as published tables describe one: forward 1/3, backward 2/3 of the step. */
-export const UniformModel = Schema.Struct({
+const UniformModel = Schema.Struct({
   layers: Positive,
   parameters: Count.check(Schema.isGreaterThan(0)),
   stepSeconds: PositiveSeconds
@@ -51,8 +51,8 @@ const transformer = {
 }
 
 /** A model described by its architecture; costs are roofline estimates of the scenario's device. */
-export const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer) })
-export const LlamaModel = Schema.Struct({
+const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer) })
+const LlamaModel = Schema.Struct({
   llama: Schema.Struct({
     ...transformer,
     kvHeads: Schema.optionalKey(Positive),
@@ -60,7 +60,7 @@ export const LlamaModel = Schema.Struct({
     tied: withDefault(Schema.Boolean, false)
   })
 })
-export const MixtralModel = Schema.Struct({
+const MixtralModel = Schema.Struct({
   mixtral: Schema.Struct({
     ...transformer,
     kvHeads: Schema.optionalKey(Positive),
@@ -84,9 +84,9 @@ export const LinkSettings = Schema.Struct({
 })
 
 /** Links between sites: one uplink per site, or a link for each pair of sites from a file of delays and bandwidths. */
-export const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
+const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
 
-export const SiteSettings = Schema.Struct({
+const SiteSettings = Schema.Struct({
   name: Schema.NonEmptyString,
   ranks: Positive
 })

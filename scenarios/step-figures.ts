@@ -12,7 +12,7 @@ export interface StepFigures {
   readonly exposedCommunicationSeconds: number
 }
 
-export interface MeasuredSteps {
+interface MeasuredSteps {
   /** From the end of the warm-up to the end of the last step. */
   readonly fromSeconds: number
   readonly toSeconds: number

@@ -6,7 +6,7 @@ import { legSeconds, legsOf } from "../core/wire/legs.ts"
 import type { CollectiveAlgorithm, Network } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 
-export interface CollectiveQuestion {
+interface CollectiveQuestion {
   readonly op: CollectiveCost["op"]
   /** One rank's input; of a reduce-scatter its output, as tables count. */
   readonly sizeBytes: number

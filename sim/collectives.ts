@@ -10,7 +10,7 @@ import type { Network, Phase } from "../core/wire/network.ts"
 import type { Classes } from "../core/wire/symmetry.ts"
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
-export interface Joined {
+interface Joined {
   readonly first: Activity
   readonly last: Activity
 }

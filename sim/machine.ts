@@ -17,7 +17,7 @@ import type { Activity, Engine, SpeedProfileId } from "./engine/engine.ts"
 import type { Values } from "./values.ts"
 
 /** What all simulated ranks share. */
-export interface Shared {
+interface Shared {
   readonly engine: Engine
   readonly collectives: Collectives
   readonly times: ActivityTimes | undefined
@@ -30,7 +30,7 @@ export interface Shared {
   readonly onWaiting: (waiting: boolean) => void
 }
 
-export interface SimulatedRankOptions extends RankOptions {
+interface SimulatedRankOptions extends RankOptions {
   /** Position among the simulated ranks: its meters in the engine are `index * laneCount + lane`. */
   readonly index: number
   readonly costs: CostModel

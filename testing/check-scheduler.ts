@@ -47,7 +47,7 @@ export interface SchedulerRun {
 }
 
 /** What a run of the scenario comes to: the fields of `sim run --json`. */
-export type DataParallelResult = Run<PreparedDataParallel>["result"]
+type DataParallelResult = Run<PreparedDataParallel>["result"]
 
 /** Says in a sentence what is wrong, or nothing. A property may also throw, as assertions do. */
 export type SchedulerProperty = (run: SchedulerRun) => string | undefined

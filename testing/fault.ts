@@ -16,7 +16,7 @@ const moments = ["0s", "3ms", "20ms", "100ms", "1s"] as const
 const durations = ["5ms", "50ms", "500ms"] as const
 
 /** What happens, to targets still to be told. */
-export type FaultChoice = (targets: FaultTargets) => FaultInput
+type FaultChoice = (targets: FaultTargets) => FaultInput
 
 export const faultChoice = (): fc.Arbitrary<FaultChoice> =>
   fc

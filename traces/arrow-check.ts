@@ -4,7 +4,7 @@
 import { TraceError } from "./trace-error.ts"
 
 /** Bytes the check wants to see next: whoever drives it reads them from memory or from a file. */
-export interface Wanted {
+interface Wanted {
   readonly offset: number
   readonly length: number
 }

@@ -20,7 +20,7 @@ import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
 
 /** What to do with a file, as a command line or a field of a scenario. */
-export interface Use {
+interface Use {
   readonly what: string
   readonly how: string
 }

@@ -45,7 +45,7 @@ export type Draw = ReadonlyArray<DrawnValue> | { readonly from: number; readonly
 export type Draws = Readonly<Record<string, Draw>>
 
 /** One value for each. */
-export type Drawn<D extends Draws> = {
+type Drawn<D extends Draws> = {
   readonly [K in keyof D]: D[K] extends ReadonlyArray<infer V> ? V : number
 }
 

@@ -4,7 +4,7 @@ import { wireUnits } from "../wire/network.ts"
 import type { CollectiveCost } from "../profile.ts"
 import { interpolate } from "./curve.ts"
 
-export interface CollectiveCeiling {
+interface CollectiveCeiling {
   /** What a message of any size takes at least: the shortest time measured, seconds. */
   readonly latencySeconds: number
   /** Time of the whole collective on unlimited links, seconds; at least `latencySeconds`. */

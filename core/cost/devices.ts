@@ -13,7 +13,7 @@ export interface Device {
 }
 
 /** A device that a scenario may name. */
-export interface NamedDevice extends Device {
+interface NamedDevice extends Device {
   readonly source: string
   /** Other names of it: what tools call it, and what a shorter name means. */
   readonly alsoKnownAs?: ReadonlyArray<string>

@@ -51,7 +51,7 @@ const sizeAliases: Readonly<Record<string, string>> = {
 /** Sizes that a row may leave out, and what they are then. */
 const sizeDefaults: Sizes = { batch: 1 }
 
-export const isDtype = (name: string): name is Dtype => Object.hasOwn(dtypeBits, name)
+const isDtype = (name: string): name is Dtype => Object.hasOwn(dtypeBits, name)
 
 /** "gemm_bf16" is a gemm in bfloat16. */
 const splitName = (op: string): { readonly name: string; readonly dtype: Dtype | undefined } => {

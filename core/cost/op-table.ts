@@ -38,7 +38,7 @@ export interface CostSource {
   readonly shortestSeconds: number
 }
 
-export interface OpTableOptions {
+interface OpTableOptions {
   /** Device that the rows were measured on, as the profile names it; peak rates where it is a known one. */
   readonly measuredOn: { readonly name: string; readonly device: Device | undefined }
   /** Device to tell the times of; default: the one measured. */

@@ -17,7 +17,7 @@ import {
 import { countsArithmetic, type Sizes } from "./measure.ts"
 
 /** A kernel inside another. Operands are places among the inputs of the whole, its outputs, then its inner values. */
-export interface PartCall {
+interface PartCall {
   readonly kernel: Kernel
   readonly attributes: Attributes
   readonly inputs: ReadonlyArray<number>
@@ -39,7 +39,7 @@ export interface Part {
   readonly fixed?: Attributes
 }
 
-export interface CompositeDeclaration<Name extends string> {
+interface CompositeDeclaration<Name extends string> {
   readonly name: Name
   readonly parts: ReadonlyArray<Part>
   /** Outer operands in order; one that ends in "?" may be left out. Names that parts use and nobody lists are inner. */

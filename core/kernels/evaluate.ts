@@ -40,7 +40,7 @@ export const evaluate = (
 }
 
 /** One member's part of a collective call. */
-export interface Member {
+interface Member {
   readonly inputs: ReadonlyArray<Operand>
   readonly inputData: ReadonlyArray<TensorData>
   readonly outputs: ReadonlyArray<Operand>

@@ -53,7 +53,7 @@ export const operand = (shape: Shape, dtype: Dtype): Operand => {
   return { shape, dtype, elements, sizeBytes: sizeBytesOf(elements, dtype) }
 }
 
-export interface CallShapes {
+interface CallShapes {
   readonly inputs: ReadonlyArray<Shape>
   readonly outputs: ReadonlyArray<Shape>
 }
@@ -135,8 +135,8 @@ export interface Call<S extends AttributeSchema> {
 }
 
 /** A declaration has checked that the operands its signature names are there: destructure as many as it names. */
-export type Arrays = readonly [TensorData, TensorData, TensorData, TensorData, TensorData, ...TensorData[]]
-export type Operands = readonly [Operand, Operand, Operand, Operand, Operand, ...Operand[]]
+type Arrays = readonly [TensorData, TensorData, TensorData, TensorData, TensorData, ...TensorData[]]
+type Operands = readonly [Operand, Operand, Operand, Operand, Operand, ...Operand[]]
 
 export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly name: Name

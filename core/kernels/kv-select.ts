@@ -4,7 +4,7 @@ import { defineKernel, number, text } from "./kernel.ts"
 import { parseStarts } from "./kv-scores.ts"
 
 /** Indices of the `count` largest, ties to the lower index, in ascending order. */
-export const largest = (scores: ArrayLike<number>, count: number): ReadonlyArray<number> =>
+const largest = (scores: ArrayLike<number>, count: number): ReadonlyArray<number> =>
   ranked(scores)
     .slice(0, count)
     .toSorted((a, b) => a - b)

@@ -5,7 +5,7 @@ import { elementsOf, type TensorData } from "../machine/tensor.ts"
 import { defineKernel, number } from "./kernel.ts"
 import { maxOf, round } from "./rounding.ts"
 
-export type ScaledFormat = keyof typeof maxOf
+type ScaledFormat = keyof typeof maxOf
 
 /** Elements of block `index`: from `index * size` up to the next; a size of 0 means one block for everything. */
 const blockSize = (block: number, elements: number): number => (block === 0 ? Math.max(1, elements) : block)

@@ -44,7 +44,7 @@ const powerOfTwo = (exponent: number): number => {
 }
 
 /** Nearest whole number, ties to even; exact for |x| < 2^51. */
-export const roundHalfEven = (x: number): number => {
+const roundHalfEven = (x: number): number => {
   const magnitude = Math.abs(x)
   if (magnitude >= 2 ** 51) return x
   const rounded = magnitude + 2 ** 52 - 2 ** 52

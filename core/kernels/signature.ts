@@ -33,7 +33,7 @@ export interface Bindings {
 }
 
 /** A parsed signature. */
-export interface Signature {
+interface Signature {
   readonly text: string
   readonly inputs: ReadonlyArray<Pattern>
   readonly outputs: ReadonlyArray<Pattern>

@@ -42,7 +42,7 @@ export interface Seat {
   position: number
 }
 
-export interface CollectiveOrderOptions {
+interface CollectiveOrderOptions {
   /** Whether a rank's collectives are submitted here; default all. Others are not waited for. */
   readonly present?: ((rank: number) => boolean) | undefined
   /** Keep what each member submitted in `Meeting.ops`. Default false. */

@@ -67,7 +67,7 @@ export type ProjectionName =
   | keyof ReturnType<typeof denseWeightShapes>
 
 /** What a layer is made of, for one kind of value. */
-export interface DecoderParts<V> {
+interface DecoderParts<V> {
   /** RMSNorm with that weight. */
   norm(x: V, name: NormName): V
   /** A linear map without bias. */

@@ -63,9 +63,9 @@ export const attentionSpecs = (spec: ReturnType<typeof activationSpec>, sizes: D
   }
 }
 
-export type AttentionSpace = Readonly<Record<keyof ReturnType<typeof attentionSpecs>, Tensor>>
+type AttentionSpace = Readonly<Record<keyof ReturnType<typeof attentionSpecs>, Tensor>>
 
-export interface LayerOpsOptions {
+interface LayerOpsOptions {
   /** The layer's, in labels: "layer 3". */
   readonly at: string
   readonly space: AttentionSpace
@@ -76,7 +76,7 @@ export interface LayerOpsOptions {
   readonly feedForward: (emit: Emit, normed: Tensor) => Tensor
 }
 
-export interface Emit {
+interface Emit {
   /** An op of this layer. */
   op(
     what: string,

@@ -12,7 +12,7 @@ import {
   type Value
 } from "./layer-graph.ts"
 
-export interface GraphDtypes {
+interface GraphDtypes {
   /** Of activations and their gradients. Row statistics, gate weights and the loss are float32 always. */
   readonly activations: Dtype
   /** Of parameters and their gradients. */
@@ -28,7 +28,7 @@ type LayerUnderConstruction = {
 /** A name and, where it is not the activations', a dtype for each output of a call. */
 type Output = string | readonly [name: string, dtype: Dtype]
 
-export interface AttentionShape {
+interface AttentionShape {
   readonly heads: number
   readonly kvHeads: number
   readonly headWidth: number

@@ -15,7 +15,7 @@ export interface Placement {
   readonly leastBytes: number
 }
 
-export interface Place {
+interface Place {
   readonly value: Value
   readonly offsetBytes: number
   /** Alive from the call that writes it to the last that reads it, both included: places among the calls of a step. */

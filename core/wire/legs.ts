@@ -21,7 +21,7 @@ export interface CollectiveOptions {
 }
 
 /** A collective as the wire sees it. */
-export interface Message {
+interface Message {
   readonly kernel: string
   /** Bytes that one rank puts in. */
   readonly sizeBytes: number
@@ -47,7 +47,7 @@ const senderOf = ({ kernel, attributes, group }: Op, rank: number): number => {
 }
 
 /** One stretch of a collective: pay the phase's latency and the software's, then move the bytes through every link at once. */
-export interface Leg {
+interface Leg {
   readonly phase: Phase
   readonly bytes: number
   /** Of the software, where measured: the part of its time in which no byte needs to flow at the links' full speed. */
@@ -58,14 +58,14 @@ export interface Leg {
   readonly aloneBytesPerSecond: number
 }
 
-export interface Legs {
+interface Legs {
   readonly legs: ReadonlyArray<Leg>
   /** What the table of measured collectives does not have, and what stands for it. */
   readonly estimate: Estimate | undefined
 }
 
 /** Flow bytes per second of a phase that has its links to itself. */
-export const linkRate = (network: Network, { links, weights }: Phase): number => {
+const linkRate = (network: Network, { links, weights }: Phase): number => {
   let rate = Infinity
   links.forEach((link, i) => {
     rate = Math.min(rate, network.links[link]!.spec.bytesPerSecond / weights[i]!)

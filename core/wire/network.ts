@@ -8,7 +8,7 @@ export const collectiveAlgorithms = ["ring", "tree", "hierarchical", "direct"] a
 export type CollectiveAlgorithm = (typeof collectiveAlgorithms)[number]
 
 /** Interchangeable links, of which the first is simulated. */
-export interface LinkClass {
+interface LinkClass {
   readonly name: string
   readonly tier: "intra" | "inter" | "wan"
   /** Direction as seen from the rank, node or site that owns it. */
@@ -45,7 +45,7 @@ export interface Phase {
   readonly like: PhaseKind
 }
 
-export interface PhaseKind {
+interface PhaseKind {
   readonly kernel: string
   readonly ranks: number
   readonly share: number

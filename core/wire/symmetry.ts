@@ -17,7 +17,7 @@ export interface Symmetry {
 }
 
 /** What makes a rank, a node's interface or a site's uplink differ from its like; equal keys mean interchangeable. */
-export interface Distinctions {
+interface Distinctions {
   readonly rank: (rank: number) => string
   readonly node: (node: number) => string
   readonly site: (site: number) => string

@@ -40,7 +40,7 @@ export interface BothOptions<A>
 }
 
 /** What a run took, and the world it took it in. */
-export interface Recording extends RecordedRun {
+interface Recording extends RecordedRun {
   readonly world: World
   readonly collectives: CollectiveAlgorithm
 }

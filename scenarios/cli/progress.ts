@@ -1,7 +1,7 @@
 // A line on a terminal that says how far a study is. Nothing when standard error is no terminal.
 import { writeError } from "./output.ts"
 
-export interface Progress {
+interface Progress {
   /** `note` stands behind the bar. */
   readonly update: (done: number, total: number, note?: string) => void
   readonly end: () => void

@@ -147,7 +147,7 @@ const agreement = (option: FieldsShape, keys: ReadonlyArray<string>): number => 
 }
 
 /** What a shape accepts, in a phrase. */
-export const describe = (shape: Shape): string => {
+const describe = (shape: Shape): string => {
   switch (shape.kind) {
     case "value":
       return shape.accepted

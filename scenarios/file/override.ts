@@ -5,7 +5,7 @@ import { parseInline } from "./source.ts"
 import { discriminatorOf, isRecord, type Shape } from "./shape.ts"
 import { similarTo } from "./similar.ts"
 
-export interface Override {
+interface Override {
   /** As given: "ranks=4". */
   readonly text: string
   readonly path: string
@@ -84,7 +84,7 @@ const unique = (paths: ReadonlyArray<FieldPath>): ReadonlyArray<FieldPath> => [
   ...new Map(paths.map((path) => [pathText(path), path])).values()
 ]
 
-export type Resolution =
+type Resolution =
   | { readonly path: FieldPath }
   | { readonly candidates: ReadonlyArray<string> }
   | { readonly similar: ReadonlyArray<string> }

@@ -6,7 +6,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 
-export interface FieldShape {
+interface FieldShape {
   readonly shape: Shape
   readonly required: boolean
 }
@@ -16,7 +16,7 @@ export interface FieldsShape {
   readonly fields: ReadonlyMap<string, FieldShape>
 }
 
-export interface ValueShape {
+interface ValueShape {
   readonly kind: "value"
   /** What would be accepted, as a phrase. */
   readonly accepted: string

@@ -28,7 +28,7 @@ export interface Recorder {
 }
 
 /** An activity that has not ended when nothing can happen any more, and what it waits for. */
-export interface Waiting {
+interface Waiting {
   readonly activity: Activity
   readonly kind: "work" | "flow"
   /** "holds" and "predecessors": it has not started; "links": it moves no bytes; "speed": its processor stopped. */
@@ -39,7 +39,7 @@ export interface Waiting {
   readonly links: ReadonlyArray<string>
 }
 
-export interface EngineOptions {
+interface EngineOptions {
   /** `fluid`: max-min fair sharing (SimGrid's CM02); `alpha-beta`: one flow per link at a time, first come first served. */
   readonly network: "fluid" | "alpha-beta"
   readonly links: ReadonlyArray<Link>

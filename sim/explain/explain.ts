@@ -7,7 +7,7 @@ import { CriticalPath, kindOf, pathKinds } from "./critical-path.ts"
 import type { PathKind, PathSegment, WireLatency } from "./critical-path.ts"
 
 /** Whole steps of one rank: from the end of the step before to the end of the last, on its compute lane. */
-export interface StepWindow {
+interface StepWindow {
   readonly rank: number
   readonly firstStep: number
   readonly lastStep: number
@@ -15,7 +15,7 @@ export interface StepWindow {
   readonly toSeconds: number
 }
 
-export interface ExplainOptions {
+interface ExplainOptions {
   /** With them, it is known when a queued collective's data were ready. */
   readonly opLogs?: ReadonlyArray<OpLog>
   /** Latency inside a collective's time; without it that time counts as communication. */
@@ -51,7 +51,7 @@ export interface Explanation {
   readonly collectives: ReadonlyArray<CollectiveExplanation>
 }
 
-export interface LabelShare {
+interface LabelShare {
   readonly label: string
   readonly kind: PathKind
   readonly seconds: number
@@ -79,7 +79,7 @@ export interface CollectiveExplanation {
 }
 
 /** Why a collective started later than its data were ready. */
-export type Delay =
+type Delay =
   | { readonly kind: "none" }
   /** Earlier collectives of its lane were still under way, in the order they ran. */
   | {

@@ -3,7 +3,7 @@ import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
 import type { CollectiveExplanation, Explanation } from "./explain.ts"
 import { pathKinds } from "./critical-path.ts"
 
-export interface PrintOptions {
+interface PrintOptions {
   /** What was run, for the heading: "ddp on 8 ranks". */
   readonly title?: string
   /** Columns of the terminal; at least 80 are used, at most 100. */

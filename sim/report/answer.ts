@@ -14,7 +14,7 @@ import {
 } from "./study-report.ts"
 
 /** Where algorithms are compared, and which one the others are compared with. */
-export interface Comparison {
+interface Comparison {
   /** Value of the x axis; undefined where there is none. */
   readonly focus: number | undefined
   /** "On 1 Gbit/s", "With 16 ranks"; empty without an x axis. */

@@ -14,7 +14,7 @@ export interface Bar {
   readonly row: ReportRow
 }
 
-export interface BarChart {
+interface BarChart {
   /** "On 1 Gbit/s", or the panel's title. */
   readonly title: string
   readonly bars: ReadonlyArray<Bar>

@@ -7,7 +7,7 @@ export interface Curve {
   readonly y: ReadonlyArray<number>
 }
 
-export interface Crossing {
+interface Crossing {
   readonly x: number
   readonly y: number
   /** Whether the first curve is the lower one before (left of) the crossing. */

@@ -9,7 +9,7 @@ import {
   type StudyReport
 } from "./study-report.ts"
 
-export interface Point {
+interface Point {
   readonly x: AxisValue
   readonly row: ReportRow
 }

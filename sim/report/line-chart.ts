@@ -93,7 +93,7 @@ export const marksOf = (
   }
 }
 
-export interface LineChart {
+interface LineChart {
   readonly metric: Plotted
   readonly axis: ReportAxis
   readonly series: ReadonlyArray<Series>

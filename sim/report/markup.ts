@@ -5,7 +5,7 @@ export interface Markup {
 }
 
 /** `undefined` and `false` become nothing; lists are joined. */
-export type MarkupValue = string | number | Markup | undefined | false | ReadonlyArray<MarkupValue>
+type MarkupValue = string | number | Markup | undefined | false | ReadonlyArray<MarkupValue>
 
 const entities: Readonly<Record<string, string>> = {
   "&": "&amp;",
@@ -16,7 +16,7 @@ const entities: Readonly<Record<string, string>> = {
 }
 
 /** Safe in text and in quoted attributes. Control characters, which HTML does not allow, are replaced. */
-export const escapeText = (text: string): string =>
+const escapeText = (text: string): string =>
   text
     // oxlint-disable-next-line no-control-regex -- these are what is looked for
     .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/gu, "\ufffd")

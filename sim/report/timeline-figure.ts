@@ -22,7 +22,7 @@ const rowNames: Readonly<Record<LaneName, string>> = {
 }
 
 /** One drawn bar: an op, or neighbours merged into one. Times in seconds from the start of the stretch. */
-export interface LaneBar {
+interface LaneBar {
   readonly from: number
   readonly to: number
   readonly firstRow: number
@@ -114,7 +114,7 @@ const uncovered = (
   return left
 }
 
-export interface TimelineFigure extends ReportTimeline {
+interface TimelineFigure extends ReportTimeline {
   readonly name: string
   readonly slot: number
   /** Length of the longest stretch shown beside it, for drawing all to one scale. */

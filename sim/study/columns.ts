@@ -13,8 +13,7 @@ export interface StudyColumn {
 }
 
 /** A value of an axis as it would be written in a scenario. */
-export const writtenText = (value: unknown): string =>
-  typeof value === "string" ? value : JSON.stringify(value)
+const writtenText = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value))
 
 const textOrNull = (value: unknown): string | null =>
   value === null || value === undefined ? null : writtenText(value)

@@ -16,7 +16,7 @@ import { failedRow } from "./failure.ts"
 import type { Found, StudyRow } from "./result.ts"
 import { crossing, type Crossing } from "./search.ts"
 
-export interface Evaluation {
+interface Evaluation {
   readonly file: string
   readonly search: Search | undefined
   readonly loader: Loader

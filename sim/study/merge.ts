@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { StudyResult, StudyRow } from "./result.ts"
 
-export interface NamedStudy {
+interface NamedStudy {
   readonly file: string
   readonly study: StudyResult
 }

@@ -25,7 +25,7 @@ export const pointsOfShard = (
     ? points
     : points.filter(({ index }) => index % shard.count === shard.index % shard.count)
 
-export interface StudyRunOptions {
+interface StudyRunOptions {
   /** Threads; when not given, this process begins alone and starts threads only if that pays. */
   readonly jobs?: number | undefined
   readonly shard?: Shard | undefined

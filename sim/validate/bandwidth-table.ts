@@ -35,7 +35,7 @@ const PublishedTable = Schema.Struct({
 type PublishedTable = typeof PublishedTable.Type
 
 /** A way to read the table: which utilisation of the simulator's steady state answers to a target of the table. */
-export interface Reading {
+interface Reading {
   readonly name: string
   readonly steadyTarget: (target: number, scenario: DataParallelScenario) => number
   /** Every cell is within this many grid cells. */
@@ -70,7 +70,7 @@ export const finiteRun = (
   ...tolerance
 })
 
-export interface BandwidthTableOptions {
+interface BandwidthTableOptions {
   readonly name: string
   readonly title: string
   /** The published table's file. */

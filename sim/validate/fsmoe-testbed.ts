@@ -41,7 +41,7 @@ const TestbedTable = Schema.Struct({
 })
 export type TestbedTable = typeof TestbedTable.Type
 
-export const FsmoeTable = Schema.Struct({
+const FsmoeTable = Schema.Struct({
   source: Schema.String,
   experts: Schema.String,
   testbeds: Schema.Array(TestbedTable)

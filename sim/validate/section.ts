@@ -35,7 +35,7 @@ export interface Checked {
 }
 
 /** A section whose table has been read: how much there is to simulate, and how. */
-export interface OpenedSection {
+interface OpenedSection {
   readonly points: number
   /** Calls `done` after each point. */
   readonly check: (loader: Loader, done: () => void) => Effect.Effect<Checked, ValidationError>

@@ -30,13 +30,13 @@ export const sections: ReadonlyArray<Section> = [
   fsmoeGrid
 ]
 
-export interface ValidateOptions {
+interface ValidateOptions {
   /** Called as simulated points finish. */
   readonly onProgress?: (done: number, total: number) => void
 }
 
 /** `sim validate --json`. */
-export interface ValidationJson {
+interface ValidationJson {
   /** Every claim of every section holds. */
   readonly ok: boolean
   readonly sections: ReadonlyArray<SectionJson>
@@ -44,13 +44,13 @@ export interface ValidationJson {
   readonly notChecked: ReadonlyArray<string>
 }
 
-export interface SectionJson extends Omit<Checked, "lines"> {
+interface SectionJson extends Omit<Checked, "lines"> {
   readonly name: string
   readonly title: string
   readonly ok: boolean
 }
 
-export interface Validation {
+interface Validation {
   readonly ok: boolean
   readonly text: string
   readonly json: ValidationJson

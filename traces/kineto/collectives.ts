@@ -19,7 +19,7 @@ const operations: ReadonlyArray<readonly [RegExp, CollectiveCost["op"]]> = [
 ]
 
 /** The operation a name speaks of: "ncclDevKernel_AllReduce_Sum_f32_RING_LL", "allreduce_coalesced", "all_reduce_perf". */
-export const collectiveOperation = (name: string): CollectiveCost["op"] | undefined =>
+const collectiveOperation = (name: string): CollectiveCost["op"] | undefined =>
   operations.find(([pattern]) => pattern.test(name))?.[1]
 
 const elementBytes: Readonly<Record<string, number>> = {

@@ -24,7 +24,7 @@ const copies = /^mem(?:cpy|set)/iu
 /** Share of a stream's time that must be known to communicate before the rest of it is taken to. */
 const onlyCommunicates = 0.9
 
-export interface Communication {
+interface Communication {
   /** 1 for what communicates, by position in the list of kernels given. */
   readonly is: Uint8Array
   /** 1 for what computes: neither that, nor a copy or fill, nor on a stream that communicates. */

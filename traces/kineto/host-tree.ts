@@ -29,7 +29,7 @@ const fewAnnotations = 2
 const fewOps = 16
 
 /** What the layers of a trace are made of. */
-export type FrameKind = "modules" | "annotations" | "ops" | "none"
+type FrameKind = "modules" | "annotations" | "ops" | "none"
 
 /** The host events of a trace as a forest. Rows are those of `trace.host`. */
 export class HostTree {

@@ -17,7 +17,7 @@ export interface RankTrace {
   readonly found: Attribution
 }
 
-export interface Job {
+interface Job {
   readonly ranks: ReadonlyArray<RankTimes>
   /** Position of the rank whose compute is the median. */
   readonly typical: number

@@ -5,7 +5,7 @@ import { showValue, TraceError } from "../trace-error.ts"
 import { isTooMuch } from "./left-out.ts"
 import { EventScanner, incomplete, malformed, nextEvent, nextMember } from "./event-scanner.ts"
 
-export interface TraceReceiver {
+interface TraceReceiver {
   /** One element of `traceEvents`: its number, and the scanner that has just walked over it. */
   event(index: number, fields: EventScanner): void
   /** Any other member of the top-level object. */
@@ -13,7 +13,7 @@ export interface TraceReceiver {
 }
 
 /** What of a file was no JSON. */
-export interface BrokenParts {
+interface BrokenParts {
   /** Events left out. */
   readonly events: number
   /** Where the first was, and what began there; undefined for none. */

@@ -1,7 +1,7 @@
 // NumPy's .npy files of whole numbers: a header in the syntax of Python, then the elements.
 import { TraceError } from "../trace-error.ts"
 
-export interface NumpyArray {
+interface NumpyArray {
   readonly shape: ReadonlyArray<number>
   readonly data: Int32Array
 }

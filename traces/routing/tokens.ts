@@ -37,10 +37,10 @@ export interface RoutingReport {
  * Requests made up to warm a server up route alike at every layer; of real tokens not even a handful in a row does, save
  * where a log has one layer whose router is stuck. Logs of vLLM have been seen to be 31 to 87 % such rows.
  */
-export const shortestRun = 16
+const shortestRun = 16
 
 /** Which tokens belong to runs of at least `shortestRun` equal ones. */
-export const warmupTokens = (tokens: ReadonlyArray<Int32Array>): ReadonlyArray<boolean> => {
+const warmupTokens = (tokens: ReadonlyArray<Int32Array>): ReadonlyArray<boolean> => {
   const marked = tokens.map(() => false)
   for (let first = 0; first < tokens.length;) {
     let end = first + 1

@@ -63,7 +63,7 @@ export interface PlannedAlgorithm {
 }
 
 /** What a test may limit of drawn settings. */
-export interface DrawLimits {
+interface DrawLimits {
   /** Longest period of those that have one; but at least the number of fragments of a streaming plan. */
   readonly maxPeriod: number
 }

@@ -6,7 +6,7 @@ export const Period = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1
 /** Dtype of messages on the wire. */
 export const WireDtype = Schema.Literals(["float32", "bfloat16", "float16", "float8", "float4", "int8"])
 export const DeadlineSetting = Schema.Literals(["end-of-backward", "next-use"])
-export const UpdateOrderSetting = Schema.Literals(["average-then-step", "step-then-average"])
+const UpdateOrderSetting = Schema.Literals(["average-then-step", "step-then-average"])
 export const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 
 /** Ranks train on their own and average every layer once in a period. */

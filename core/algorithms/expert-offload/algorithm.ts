@@ -22,7 +22,7 @@ export interface StrategyFacts {
 }
 
 /** What a strategy is made of. */
-export interface StrategyParts {
+interface StrategyParts {
   /** The policy of one pool: `slots` of it, for the experts of `layers`. */
   readonly policyOf: (slots: number, layers: ReadonlyArray<number>) => ReplacementPolicy
   readonly prefetcher?: Prefetcher

@@ -35,7 +35,7 @@ const noting = (machine: MachineService, made: Array<Tensor>): MachineService =>
 
 type LayerWeights = Readonly<Record<ResidentWeight, Tensor>>
 
-export interface Decoder {
+interface Decoder {
   readonly machine: MachineService
   readonly model: MoeModel
   readonly workload: Workload
@@ -104,7 +104,7 @@ const spaceSpecs = (name: string, model: MoeModel, tokens: ReadonlyArray<number>
 }
 
 /** Activations of one layer for the tokens of a step; every layer uses the same. */
-export type Space = Readonly<Record<keyof ReturnType<typeof spaceSpecs>, Tensor>>
+type Space = Readonly<Record<keyof ReturnType<typeof spaceSpecs>, Tensor>>
 
 /** The ops of a step that do not depend on what the router chooses. */
 export interface StepOps {

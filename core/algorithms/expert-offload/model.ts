@@ -181,7 +181,7 @@ export const moeModels = {
   "switch-base-128": switchBase(128)
 } as const satisfies Readonly<Record<string, MoeModel>>
 
-export type MoeModelName = keyof typeof moeModels
+type MoeModelName = keyof typeof moeModels
 
 export const moeModelNames = Object.keys(moeModels) as ReadonlyArray<MoeModelName>
 

@@ -25,7 +25,7 @@ export const tokensOf = ({ topK, choices }: RoutedSteps): ReadonlyArray<number> 
   choices.map((layers) => (layers[0]?.length ?? 0) / topK)
 
 /** How tokens of several batches are put together. */
-export interface Batching {
+interface Batching {
   /** Batches that take turns: with two, decoding steps alternate between them. */
   readonly batches: number
   /** Divide the tokens of the two batches anew for each step, by the experts they use. */
@@ -102,7 +102,3 @@ const regrouped = (
     )
   )
 }
-
-/** Experts of the union of all calls of a step: what the token scheduler means to keep small. */
-export const activatedExperts = ({ calls }: Demand): number =>
-  calls.reduce((sum, { needed }) => sum + needed.length, 0)

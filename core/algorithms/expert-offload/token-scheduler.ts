@@ -4,9 +4,9 @@
 import type { Random } from "../../random.ts"
 
 /** Experts a token is expected to use: 1 where it is, over [layers * experts]. */
-export type TokenPattern = Uint8Array
+type TokenPattern = Uint8Array
 
-export interface TokenGroups {
+interface TokenGroups {
   readonly first: ReadonlyArray<number>
   readonly second: ReadonlyArray<number>
 }

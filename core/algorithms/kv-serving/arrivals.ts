@@ -4,9 +4,9 @@ import type { Random } from "../../random.ts"
 import type { ServingRequest } from "./sequence.ts"
 
 /** A number, or one drawn evenly from a range, both ends included. */
-export type Lengths = number | { readonly from: number; readonly to: number }
+type Lengths = number | { readonly from: number; readonly to: number }
 
-export interface ArrivalProcess {
+interface ArrivalProcess {
   readonly count: number
   readonly prompt: Lengths
   readonly output: Lengths

@@ -21,7 +21,7 @@ export interface Running {
 }
 
 /** Sizes that batches are padded to: powers of two, and the largest batch itself. */
-export const batchSizes = (maxBatch: number): ReadonlyArray<number> => {
+const batchSizes = (maxBatch: number): ReadonlyArray<number> => {
   const sizes: Array<number> = []
   for (let size = 1; size < maxBatch; size *= 2) sizes.push(size)
   return [...sizes, maxBatch]

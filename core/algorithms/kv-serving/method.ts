@@ -4,7 +4,7 @@ import type { LayerChoice } from "./choice.ts"
 import type { DecoderModel } from "./model.ts"
 
 /** A prompt of `time` tokens of which at most `limit` are to stay. */
-export interface Prompt {
+interface Prompt {
   readonly time: number
   readonly limit: number
   /** Where its examples begin, if it says so. */
@@ -12,7 +12,7 @@ export interface Prompt {
 }
 
 /** What a test may limit of drawn settings. */
-export interface DrawLimits {
+interface DrawLimits {
   /** Largest window, chunk and shot, in tokens. */
   readonly maxTokens: number
   /** Whether generated tokens may be given up. */

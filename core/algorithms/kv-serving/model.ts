@@ -29,7 +29,7 @@ export const cacheBytes = (model: DecoderModel, tokensByLayer: ReadonlyArray<num
   tokensByLayer.reduce((sum, tokens) => sum + tokens * tokenLayerBytes(model), 0)
 
 /** Shapes of one layer's weights, in the order of the forward pass. */
-export const layerWeightShapes = (model: DecoderModel) => ({
+const layerWeightShapes = (model: DecoderModel) => ({
   ...attentionWeightShapes(model),
   ...denseWeightShapes(model)
 })

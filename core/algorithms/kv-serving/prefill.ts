@@ -13,7 +13,7 @@ import { aroundAttention, spaceSpecs, submitAll, type Decoder } from "./decoder.
 import { bytesOfSpecs, type DecoderModel } from "./model.ts"
 import type { Sequence, ServingRequest } from "./sequence.ts"
 
-export interface PrefillOptions {
+interface PrefillOptions {
   /** Rows that each layer's cache has for generated tokens. */
   readonly room: number
   /**
@@ -25,7 +25,7 @@ export interface PrefillOptions {
   readonly onLayer?: (layer: number, cache: Tensor) => Effect.Effect<void, MachineError>
 }
 
-export interface Prefilled extends Sequence {
+interface Prefilled extends Sequence {
   /** Of a padded prefill: the tokens that each choosing layer kept. The caller's to free. */
   readonly lists: ReadonlyMap<number, Tensor>
 }

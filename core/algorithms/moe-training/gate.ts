@@ -11,7 +11,7 @@ import type { MoeModel, Shares } from "./model.ts"
 import type { Parameter, Tensors } from "./tensors.ts"
 
 /** Which row is whose, for one number of chunks. */
-export interface Layout {
+interface Layout {
   readonly chunks: number
   /** Token of each row; none where a row is a mix of all. */
   readonly tokens: Tensor | undefined

@@ -18,7 +18,7 @@ export interface SentElements {
   readonly messageElements?: number | undefined
 }
 
-export interface GradientMessages {
+interface GradientMessages {
   /** Per layer, to be run when its gradients are ready: copies into pieces. */
   readonly pack: ReadonlyArray<ReadonlyArray<Op>>
   readonly moe: ReadonlyArray<ReadonlyArray<Op>>

@@ -5,7 +5,7 @@ import type { Dtype } from "../../machine/tensor.ts"
 import { leastCommonMultiple } from "./plan/degree.ts"
 
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
-export type GateName = (typeof gateNames)[number]
+type GateName = (typeof gateNames)[number]
 
 export interface MoeModel {
   readonly layers: number

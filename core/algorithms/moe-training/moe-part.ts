@@ -57,7 +57,7 @@ export interface MoePart {
   ) => Effect.Effect<{ readonly forward: Pass; readonly backward: Pass }, OutOfMemory>
 }
 
-export interface MoeBuilding {
+interface MoeBuilding {
   readonly tensors: Tensors
   readonly layer: number
   readonly model: MoeModel

@@ -15,7 +15,7 @@ export interface ChunkOps {
 }
 
 /** What a caller puts between: each is called once, when what comes before it has been submitted. */
-export interface Between {
+interface Between {
   /** After the last dispatch: the gradient all-reduce, among others. */
   readonly afterDispatch: () => void
   readonly beforeCombine: () => void

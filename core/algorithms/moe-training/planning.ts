@@ -1,7 +1,6 @@
 // From settings to a plan: degrees and gradient cuts by the pure planners, from what a layer's ops cost. The same for both
 // machines; what an op costs is asked of whoever knows.
 import { dtypeBits } from "../../machine/tensor.ts"
-import type { World } from "../../world.ts"
 import type { MoeModel } from "./model.ts"
 import {
   chooseDegree,
@@ -13,7 +12,7 @@ import {
 import { partitionBoundSeconds, type GradientPlan, type GradientProblem } from "./plan/gradients.ts"
 import type { LaneUse } from "./plan/pipeline.ts"
 import type { MoePlan } from "./program.ts"
-import { layerCosts, type LayerCosts, type OpSeconds } from "./rehearsal.ts"
+import type { LayerCosts } from "./rehearsal.ts"
 import { moeAlgorithmNamed, type MoeTrainingSettings } from "./algorithms.ts"
 
 /** A simulation (or a run) of one layer's pipelined part, for `planner: simulation`. */
@@ -45,17 +44,7 @@ export const allDegrees = (settings: ReadonlyArray<MoeTrainingSettings>): Readon
     ...new Set(settings.flatMap((one) => [...degreesOf(one, "forward"), ...degreesOf(one, "backward")]))
   ].toSorted((a, b) => a - b)
 
-/** Plans an algorithm for a model in a world. Throws ModelSizeError when the model does not divide over the ranks. */
-export const planMoe = (
-  settings: MoeTrainingSettings,
-  model: MoeModel,
-  world: World,
-  opSeconds: OpSeconds,
-  oracle?: PipelineOracle
-): PlannedMoe =>
-  planWith(settings, model, layerCosts(model, world, allDegrees([settings]), opSeconds), oracle)
-
-/** The same from costs already known, for several algorithms on one model. */
+/** Plans an algorithm for a model from what a layer's ops cost, for several algorithms on one model. */
 export const planWith = (
   settings: MoeTrainingSettings,
   model: MoeModel,

@@ -36,7 +36,7 @@ export const hookPoints = [
   "afterCombine",
   "beforeMoeEnd"
 ] as const
-export type HookPoint = (typeof hookPoints)[number]
+type HookPoint = (typeof hookPoints)[number]
 
 export interface HookContext {
   readonly machine: Machine["Service"]
@@ -46,7 +46,7 @@ export interface HookContext {
 
 export type MoeHooks = Partial<Readonly<Record<HookPoint, (context: HookContext) => void>>>
 
-export interface MoeTraining {
+interface MoeTraining {
   readonly model: MoeModel
   readonly plan: MoePlan
   readonly steps: number
@@ -56,7 +56,7 @@ export interface MoeTraining {
 }
 
 /** What a rank is left with: for tests and for whoever goes on from here. */
-export interface MoeTrained {
+interface MoeTrained {
   readonly input: Tensor
   readonly inputGradient: Tensor
   readonly output: Tensor

@@ -15,7 +15,7 @@ import type { ChunkCosts, ChunkTimes } from "./plan/pipeline.ts"
 import { Tensors } from "./tensors.ts"
 
 /** Seconds of an op with nothing in its way. */
-export type OpSeconds = (op: Op) => number
+type OpSeconds = (op: Op) => number
 
 /** What one layer takes: the pipelined part by degree, and everything else. */
 export interface LayerCosts {

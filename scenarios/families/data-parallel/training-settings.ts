@@ -20,7 +20,7 @@ const schedule = {
   finalShare: withDefault(Share, 0.1)
 }
 
-export const SgdSettings = Schema.Struct({
+const SgdSettings = Schema.Struct({
   name: Schema.Literal("sgd"),
   learningRate: withDefault(Rate, 0.1),
   momentum: withDefault(Share, 0),
@@ -29,7 +29,7 @@ export const SgdSettings = Schema.Struct({
   ...schedule
 })
 
-export const AdamwSettings = Schema.Struct({
+const AdamwSettings = Schema.Struct({
   name: Schema.Literal("adamw"),
   learningRate: withDefault(Rate, 1e-3),
   beta1: withDefault(Share, 0.9),

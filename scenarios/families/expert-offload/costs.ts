@@ -11,7 +11,7 @@ import type { OpTable } from "../../../core/cost/op-table.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
 import { operand } from "../../../core/kernels/kernel.ts"
 
-export interface HostLink {
+interface HostLink {
   readonly bytesPerSecond: number
   readonly latencySeconds: number
 }

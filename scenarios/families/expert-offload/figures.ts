@@ -21,7 +21,7 @@ export interface Figures {
   readonly uselessPrefetches: number
 }
 
-export interface Window {
+interface Window {
   /** First measured step, and the one after the last. */
   readonly fromStep: number
   readonly toStep: number

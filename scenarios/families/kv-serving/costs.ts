@@ -9,7 +9,7 @@ const lengthsOf = ({ kernel, attributes }: Op): ReadonlyArray<number> =>
 const sumOf = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0)
 
 /** A step time as published tables allow to fit it: so much for each step, so much more for each cached token. */
-export interface FittedCosts {
+interface FittedCosts {
   readonly stepSeconds: number
   readonly tokenSeconds: number
   /** Rate at which prefill gets through its arithmetic. */

@@ -4,7 +4,7 @@ import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequenc
 import type { ServingOutcome } from "../../../core/algorithms/kv-serving/server.ts"
 
 /** One request, served. */
-export interface RequestTimes {
+interface RequestTimes {
   readonly request: ServingRequest
   readonly firstSeconds: number
   /** NaN where one token was asked for. */
@@ -29,7 +29,7 @@ export const requestTimes = (
     .toSorted((a, b) => a.request.id - b.request.id)
 }
 
-export interface Objective {
+interface Objective {
   readonly ttft: number
   readonly tpot: number
 }

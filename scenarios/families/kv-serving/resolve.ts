@@ -20,7 +20,7 @@ import { resolveDevice, resolveHost } from "../../resolve.ts"
 import { resolveOpTable } from "../../op-table.ts"
 import { fittedCosts } from "./costs.ts"
 
-export interface ResolvedServing {
+interface ResolvedServing {
   readonly plan: ServingPlan
   readonly world: World
   /** A model of costs; each simulation wants its own, for each lists its own estimates. */

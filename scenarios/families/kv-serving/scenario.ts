@@ -98,8 +98,8 @@ const TracedRequests = Schema.Struct({
   speed: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 })), 1)
 })
 
-export const RequestSettings = Schema.Union([TracedRequests, DrawnRequests])
-export type RequestSettings = typeof RequestSettings.Type
+const RequestSettings = Schema.Union([TracedRequests, DrawnRequests])
+type RequestSettings = typeof RequestSettings.Type
 
 /** Where a cache goes between prefill and decoding. */
 const TransferSettings = Schema.Struct({

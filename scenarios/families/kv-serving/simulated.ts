@@ -11,7 +11,7 @@ import { requestTimes, servingFigures, tpotOf, ttftOf } from "./outcome.ts"
 import { programs, resolveServing } from "./resolve.ts"
 import type { KvServingScenario } from "./scenario.ts"
 
-export interface KvServingFigures extends ReturnType<typeof servingFigures> {
+interface KvServingFigures extends ReturnType<typeof servingFigures> {
   /** Only where caches go to another node, and not of the full cache. */
   readonly breakEvenBytesPerSecond?: number
 }

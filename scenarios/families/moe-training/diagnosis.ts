@@ -9,7 +9,7 @@ import {
 } from "../../../core/algorithms/moe-training/plan/pipeline.ts"
 import { formatSeconds } from "../../../core/units.ts"
 
-export interface PassDiagnosis {
+interface PassDiagnosis {
   readonly pass: "forward" | "backward"
   /** Layers of this degree and gradient, in forward order. */
   readonly layers: ReadonlyArray<number>

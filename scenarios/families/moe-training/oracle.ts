@@ -19,7 +19,7 @@ import type { World } from "../../../core/world.ts"
 import type { Simulator } from "../../runnable.ts"
 
 /** What `planner: simulation` simulates with. */
-export interface OracleOptions {
+interface OracleOptions {
   readonly model: MoeModel
   readonly world: World
   readonly costs: CostModel

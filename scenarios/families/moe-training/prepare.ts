@@ -7,7 +7,6 @@ import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-trai
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
 import type { MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
-import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost, Profile } from "../../../core/profile.ts"
 import type { World } from "../../../core/world.ts"
 import type { CollectiveOptions } from "../../../core/wire/legs.ts"
@@ -35,7 +34,7 @@ export interface PlannedScenario {
   readonly warnings: ReadonlyArray<string>
 }
 
-export const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel => {
+const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel => {
   const { model } = scenario
   return {
     ...model,
@@ -258,6 +257,3 @@ const resolveCollectives = (
     }
     return all
   })
-
-/** Bytes of one element of the model's dtype. */
-export const elementBytes = ({ dtype }: MoeModel): number => dtypeBits[dtype] / 8

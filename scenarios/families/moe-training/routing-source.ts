@@ -15,7 +15,7 @@ import type { Tensor, TensorData } from "../../../core/machine/tensor.ts"
 import { foldRouting } from "../../../traces/routing-file.ts"
 import { locate } from "../../load.ts"
 
-export interface RoutingSource {
+interface RoutingSource {
   /** What the program reads; counts up each rank's reads of a layer to know the step. */
   readonly source: (rank: number, tensor: Tensor) => TensorData | undefined
   /** Busiest expert over the mean, averaged over layers and steps so far. */

@@ -20,7 +20,7 @@ import { MoeTrainingSettings } from "../../../core/algorithms/moe-training/algor
 const NonNegative = Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** A stack of layers of attention and experts; nothing before or after them. */
-export const MoeModelSettings = Schema.Struct({
+const MoeModelSettings = Schema.Struct({
   layers: Positive,
   /** M. */
   width: Positive,
@@ -53,7 +53,7 @@ export const MoeModelSettings = Schema.Struct({
 })
 
 /** A cost that someone else has fitted: fixed + perUnit * size. */
-export const LineSettings = Schema.Struct({
+const LineSettings = Schema.Struct({
   fixed: Seconds,
   /** Seconds for each unit of size. */
   perUnit: NonNegative,
@@ -66,7 +66,7 @@ export const LineSettings = Schema.Struct({
 const Method = Schema.Literals(["line", "table"])
 
 /** Collectives of a tier, from a profile, or as lines. */
-export const CollectiveCosts = Schema.Union([
+const CollectiveCosts = Schema.Union([
   Schema.Struct({ profile: Path, method: withDefault(Method, "table") }),
   Schema.Struct({
     all_to_all: Schema.optionalKey(LineSettings),
@@ -76,7 +76,7 @@ export const CollectiveCosts = Schema.Union([
   })
 ])
 
-export const MoeCostSettings = Schema.Struct({
+const MoeCostSettings = Schema.Struct({
   /** Matrix products: rows of a profile with attributes m, k and n, or a line over multiply-accumulates. */
   products: withDefault(
     Schema.Union([
@@ -102,7 +102,7 @@ export const MoeCostSettings = Schema.Struct({
 })
 
 /** Which experts tokens choose, where none is dropped. */
-export const RoutingSettings = Schema.Union([
+const RoutingSettings = Schema.Union([
   /**
    * Drawn: expert number i of a layer's own order is 1 / (1 + skew i) as likely as its first. 0: all alike.
    */

@@ -11,7 +11,7 @@ import { drawn, recorded, routingSource } from "./routing-source.ts"
 import type { MoeTrainingScenario } from "./scenario.ts"
 
 /** `sim run --json` of MoE training; `details` has the plan, the fits and a diagnosis of each pass. */
-export interface MoeFigures extends StepFigures {
+interface MoeFigures extends StepFigures {
   readonly tokensPerSecond: number
   /** What the planner reckoned a step takes. */
   readonly predictedSeconds: number

@@ -6,7 +6,7 @@ import { planSync, syncPlanners } from "../plan/planners.ts"
 import type { SyncMethod, SyncPlan } from "../plan/sync-plan.ts"
 import { partialLocalSgd, type PartialLocalSgdPlan } from "./program.ts"
 
-export interface PartialSettings {
+interface PartialSettings {
   readonly period: number
   readonly wire: Dtype
   readonly deadline: Deadline

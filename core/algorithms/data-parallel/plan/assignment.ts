@@ -6,7 +6,7 @@ import { evaluateSets, exposedSecondsOf, roundingSeconds, type SyncProblem } fro
 import { lowerBoundSeconds, suffixLowerBounds } from "./lower-bound.ts"
 import { makeSyncPlan, type SyncPlan } from "./sync-plan.ts"
 
-export interface AssignmentOptions {
+interface AssignmentOptions {
   /** Work allowed to the local search, in layers visited while evaluating sets. Default 20 million (about 0.1 s). */
   readonly localSearchVisits?: number
   /** Nodes allowed to the branch and bound; 0 turns it off. Default 200,000 (about 0.1 s). */

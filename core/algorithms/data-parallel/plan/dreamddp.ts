@@ -4,13 +4,13 @@
 import type { SyncProblem } from "./cost.ts"
 import { makeSyncPlan, type SyncPlan } from "./sync-plan.ts"
 
-export interface PublishedSearch {
+interface PublishedSearch {
   readonly sets: ReadonlyArray<ReadonlyArray<number>>
   /** Calls of the recursion: what the published bound counts. */
   readonly calls: number
 }
 
-export interface PublishedSearchOptions {
+interface PublishedSearchOptions {
   /**
    * Remember the result per (first layer, iterations left), which is all a call depends on: the same schedule from at most
    * L*H calls. Default true; false is the search as published, exponential in H.

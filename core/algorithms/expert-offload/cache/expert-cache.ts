@@ -4,7 +4,7 @@ import type { ExpertId, ExpertShape, LayerCall } from "../demand.ts"
 import type { MayLeave, ReplacementPolicy } from "./policy.ts"
 
 /** How an expert that a layer needs was found when the layer's choices became known. */
-export type Found = "resident" | "missing"
+type Found = "resident" | "missing"
 
 /** Who carries the decisions out, in order. */
 export interface CacheSink {

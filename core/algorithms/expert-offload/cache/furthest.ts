@@ -4,7 +4,7 @@ import type { Demand, ExpertId, LayerCall } from "../demand.ts"
 import type { Decision, MayLeave, ReplacementPolicy } from "./policy.ts"
 
 /** The calls that use each expert, as ascending indices into the demand's calls. */
-export type Future = ReadonlyArray<ReadonlyArray<number>>
+type Future = ReadonlyArray<ReadonlyArray<number>>
 
 export const futureOf = ({ shape, calls }: Demand): Future => {
   const uses: Array<Array<number>> = Array.from({ length: shape.layers * shape.experts }, () => [])

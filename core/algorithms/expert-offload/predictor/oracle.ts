@@ -3,7 +3,7 @@ import { Random } from "../../../random.ts"
 import type { Demand, ExpertId } from "../demand.ts"
 import type { Predictor } from "./predictor.ts"
 
-export interface OracleQuality {
+interface OracleQuality {
   /** Probability that a needed expert is predicted: the set recall. */
   readonly recall: number
   /** Probability that an expert which is not needed is predicted. */

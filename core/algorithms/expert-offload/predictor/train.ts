@@ -3,7 +3,7 @@ import type { Demand } from "../demand.ts"
 import type { Accuracy, Predictor } from "./predictor.ts"
 import { featureCount, featureNames, Features, logit, type PredictorWeights } from "./trained.ts"
 
-export interface TrainingOptions {
+interface TrainingOptions {
   /** Passes over all demands. */
   readonly epochs?: number
   readonly learningRate?: number

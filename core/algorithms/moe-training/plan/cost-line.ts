@@ -3,23 +3,23 @@
 import { dtypeBits, type Dtype } from "../../../machine/tensor.ts"
 
 /** t(n) = fixedSeconds + n * secondsPerUnit. The papers' alpha and beta. */
-export interface Line {
+interface Line {
   readonly fixedSeconds: number
   readonly secondsPerUnit: number
 }
 
 /** What a size counts. `MAC`: multiply-accumulates of a matrix product. */
 export const costUnits = ["elements", "bytes", "MAC"] as const
-export type CostUnit = (typeof costUnits)[number]
+type CostUnit = (typeof costUnits)[number]
 
 /**
  * Which end of an operation a size is of. `input`: what one rank puts in. `gathered`: what the group holds together, the
  * output of an all-gather and the input of a reduce-scatter. `node`: what the ranks of one node put in together.
  */
 export const costScopes = ["input", "gathered", "node"] as const
-export type CostScope = (typeof costScopes)[number]
+type CostScope = (typeof costScopes)[number]
 
-export interface SizeMeaning {
+interface SizeMeaning {
   readonly unit: CostUnit
   readonly dtype: Dtype
   readonly scope: CostScope
@@ -34,7 +34,7 @@ export interface FittedCost extends Line, SizeMeaning {
   readonly points: number
 }
 
-export interface Measurement {
+interface Measurement {
   readonly size: number
   readonly seconds: number
 }
@@ -45,17 +45,11 @@ export const secondsAt = (line: Line, size: number): number => line.fixedSeconds
 export const sizeWithin = (line: Line, seconds: number): number =>
   seconds <= line.fixedSeconds ? 0 : (seconds - line.fixedSeconds) / line.secondsPerUnit
 
-/** The line of `parts` operations of equal size together, over the size of all: n operations pay n fixed costs. */
-export const repeated = (line: Line, parts: number): Line => ({
-  fixedSeconds: line.fixedSeconds * parts,
-  secondsPerUnit: line.secondsPerUnit
-})
-
 /**
  * `absolute`: least squares of seconds, as FSMoE (section 4.1) fits its models; large sizes decide. `relative`: least
  * squares of relative errors, for measurements that span orders of magnitude.
  */
-export type Weighting = "absolute" | "relative"
+type Weighting = "absolute" | "relative"
 
 /**
  * Fits a line. A slope or a fixed cost below zero has no meaning: the better of the two constrained fits is taken then.

@@ -5,7 +5,7 @@ import type { ChunkCosts, LaneUse } from "./pipeline.ts"
 import { chooseDegree, pipelineSeconds, type DegreeChoice, type DegreeModel } from "./degree.ts"
 
 /** One MoE layer with the dense ops before it, as the backward pass meets them: the MoE part first. */
-export interface GradientLayer {
+interface GradientLayer {
   /** Gradient elements of the dense part; all ready when its backward pass ends. */
   readonly elements: number
   /** Backward seconds of all that is not the pipelined part. */

@@ -20,7 +20,7 @@ export const laneCounts = ["two", "three"] as const
 export type LaneUse = (typeof laneCounts)[number]
 
 /** Which resource a pipelined MoE layer is bound by. */
-export type PipelineCase = "inter-node" | "expert" | "all-to-all" | "intra-node"
+type PipelineCase = "inter-node" | "expert" | "all-to-all" | "intra-node"
 
 /** Names by the paper's numbers: case 1 is `pipelineCases[0]`. */
 export const pipelineCases: ReadonlyArray<PipelineCase> = ["inter-node", "expert", "all-to-all", "intra-node"]
@@ -48,12 +48,7 @@ export const caseOf = (times: ChunkTimes, degree: number, gradient: number): 1 |
 }
 
 /** The paper's formula of each case. */
-export const caseSeconds = (
-  which: 1 | 2 | 3 | 4,
-  times: ChunkTimes,
-  degree: number,
-  gradient: number
-): number => {
+const caseSeconds = (which: 1 | 2 | 3 | 4, times: ChunkTimes, degree: number, gradient: number): number => {
   const { allToAll: a, allGather: ag, reduceScatter: rs, expert: e } = times
   switch (which) {
     case 1:

@@ -1,13 +1,13 @@
 // Where experts go: which are replicated and which device holds which, so that devices carry equal load. DeepSeek's
 // expert-parallel load balancer (github.com/deepseek-ai/EPLB, MIT licence), as an independent implementation. Pure.
 
-export interface PlacementWorld {
+interface PlacementWorld {
   readonly nodes: number
   /** Devices over all nodes; a multiple of `nodes`. */
   readonly devices: number
 }
 
-export interface Placement {
+interface Placement {
   /** Expert held at each physical place; places of one device are adjacent. */
   readonly expertOf: ReadonlyArray<number>
   /** Places that hold each expert. */
