@@ -5,11 +5,11 @@
 export class ByteTexts {
   readonly texts: Array<string> = []
   /** Code + 1 by hash, 0 where free. */
-  #table = new Int32Array(1 << 12)
-  #hashes = new Int32Array(1 << 11)
+  #table = new Int32Array(1 << 7)
+  #hashes = new Int32Array(1 << 6)
   /** The bytes of all texts, one after the other; text `code` ends at `#ends[code]`. */
-  #store = new Uint8Array(1 << 16)
-  #ends = new Int32Array(1 << 11)
+  #store = new Uint8Array(1 << 10)
+  #ends = new Int32Array(1 << 6)
 
   /** The code of `bytes[start, end)`, which are UTF-8; `escaped` says how to read them where they have a backslash. */
   code(bytes: Uint8Array, start: number, end: number): number {

@@ -9,7 +9,7 @@ import type { KinetoTrace } from "./trace.ts"
  * PyTorch's symmetric memory, vLLM, SGLang, TensorRT-LLM, flashinfer and aiter; userbuffers of Transformer Engine; pplx.
  */
 const communicates =
-  /[nrh]ccl|mscclpp|msccl|oneccl|xccl|nvshmem|rocshmem|deep_?ep|(?:^|[^a-z0-9_])ep::|\b(?:intra|inter)node(?:_ll)?::|cross_device_reduce|(?:one|two)_?shot_?(?:all_?)?reduce|multimem|nvls|lamport|all_?reduce|all_?gather_?(?:into|base|kernel|_|$|<|\()|reduce_?scatter|all_?to_?all|all2all|userbuffers|symm_?mem|memcpy ptop|quick_?reduce|pplx::/iu
+  /[nrh]ccl|mscclpp|msccl|oneccl|xccl|nvshmem|rocshmem|deep_?ep|(?:^|[^a-z0-9_])ep::|\b(?:intra|inter)node(?:_ll)?::|cross_device_reduce|multimem|nvls|lamport|(?<!(?:warp|block|cta|wave|thread)s?_?)all_?reduce|all_?gather_?(?:into|base|kernel|_|$|<|\()|reduce_?scatter|all_?to_?all|all2all|userbuffers|symm_?mem|memcpy ptop|quick_?reduce|pplx::/iu
 
 /** Generated kernels are named for the ops they fuse, one of which may be a collective; PyTorch's own never communicate. */
 const computes =
@@ -23,6 +23,17 @@ const innocent =
 const copies = /^mem(?:cpy|set)/iu
 /** Share of a stream's time that must be known to communicate before the rest of it is taken to. */
 const onlyCommunicates = 0.9
+
+const withoutArguments = (name: string): string => {
+  let plain = name
+    .replaceAll("(anonymous namespace)", "")
+    .replaceAll(/\((?:Device|Host|Pinned|Pageable)[^)]*\)/gu, "")
+  for (let inner = ""; inner !== plain;) {
+    inner = plain
+    plain = plain.replaceAll(/<[^<>]*>|\([^()]*\)/gu, "")
+  }
+  return plain
+}
 
 interface Communication {
   /** 1 for what communicates, by position in the list of kernels given. */
@@ -47,7 +58,8 @@ export const findCommunication = (
   const named = (code: number): boolean => {
     let known = isNamed.get(code)
     if (known === undefined) {
-      const text = texts[code]!
+      // What a template or a function is given says what it works on, not what it does.
+      const text = withoutArguments(texts[code]!)
       isComputing.set(code, computes.test(text))
       isNamed.set(code, (known = communicates.test(text) && !isComputing.get(code)!))
     }

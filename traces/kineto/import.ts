@@ -92,7 +92,7 @@ const rankTraces = async (
       worldSize: part.worldSize,
       deviceName: part.deviceName,
       base: part.base,
-      found: { ...found, warnings: [...own, ...found.warnings] }
+      found: { ...found, warnings: [...new Set([...own, ...found.warnings])] }
     }
   })
 }

@@ -60,7 +60,7 @@ export class JsonEvents {
   readonly #brokenMembers: Array<string> = []
   #irregular = 0
   /** Bytes not yet taken: `#buffer[#from, #to)`. */
-  #buffer = new Uint8Array(1 << 19)
+  #buffer = new Uint8Array(1 << 12)
   #from = 0
   #to = 0
   /** How many bytes must be there before it is worth looking again. */

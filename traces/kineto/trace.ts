@@ -17,7 +17,7 @@ export const Host = {
 
 /** A growable column of float64. */
 export class Numbers {
-  values = new Float64Array(1024)
+  values = new Float64Array(64)
   length = 0
   push(value: number): void {
     if (this.length === this.values.length) {
