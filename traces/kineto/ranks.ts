@@ -13,6 +13,12 @@ const clockSkew = 1000
  */
 export const processTraces = (trace: KinetoTrace, warnings: Array<string>): ReadonlyArray<KinetoTrace> => {
   const { host, device, processOfThread } = trace
+  const launching = new Set<number>()
+  for (let row = 0; row < host.start.length; row++) {
+    if (host.kind.values[row] === Host.launch && host.correlation.values[row]! >= 0)
+      launching.add(processOfThread[host.thread.values[row]!]!)
+  }
+  if (launching.size < 2) return [trace]
   const launches = new Map<number, Map<number, number>>()
   for (let row = 0; row < host.start.length; row++) {
     if (host.kind.values[row] !== Host.launch || host.correlation.values[row]! < 0) continue
@@ -21,7 +27,6 @@ export const processTraces = (trace: KinetoTrace, warnings: Array<string>): Read
     if (own === undefined) launches.set(process, (own = new Map()))
     own.set(host.correlation.values[row]!, host.start.values[row]!)
   }
-  if (launches.size < 2) return [trace]
   const groupOf = (row: number): string => `${device.process.values[row]!} ${device.device.values[row]!}`
   const couldLaunch = (process: number, row: number): boolean => {
     const at = launches.get(process)!.get(device.correlation.values[row]!)
