@@ -3,7 +3,7 @@ import { existsSync, globSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import { addressesIn, fileLinksIn, loadedBy, longFiles, rules } from "./tidy/rules.ts"
+import { addressesIn, fileLinksIn, filesNamedIn, loadedBy, longFiles, rules } from "./tidy/rules.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -310,6 +310,18 @@ describe("the documentation", () => {
   it("links to files that exist", () => {
     expect(pages).toContain("README.md")
     expect(pages.flatMap((page) => broken(page, read(page)).map((link) => `${page}: ${link}`))).toEqual([])
+  })
+
+  it("names files that exist", () => {
+    for (const page of ["docs/map.md", "docs/architecture.md"]) {
+      const named = filesNamedIn(read(page))
+      expect(named.length, page).toBeGreaterThan(20)
+      expect(
+        named.filter((path) => !existsSync(join(root, path))),
+        page
+      ).toEqual([])
+    }
+    expect(filesNamedIn("`core/a.ts`, `sim/*/b.ts`, `npm run x`, `docs`")).toEqual(["core/a.ts"])
   })
 
   it("would be found out", () => {

@@ -14,6 +14,8 @@ export type {
 } from "./check-scheduler.ts"
 export { cacheSettings } from "./cache-settings.ts"
 export type { CacheConstraints } from "./cache-settings.ts"
+export { runOnBoth } from "../exec/cli/both-machines.ts"
+export type { Both, BothOptions } from "../exec/cli/both-machines.ts"
 export { saveCounterexample } from "./counterexample.ts"
 export { executionOf } from "./execution.ts"
 export { demand, offloadSettings, violationsOf } from "./expert-offload.ts"

@@ -368,3 +368,9 @@ export const fileLinksIn = (markdown: string): ReadonlyArray<string> =>
   [...markdown.matchAll(/\]\(([^)#\s]+)[^)]*\)/gu)]
     .map((match) => match[1]!)
     .filter((link) => !/^[a-z]+:/u.test(link))
+
+/** Files and folders of ours that a page names: `core/machine/op.ts`, and not a pattern. */
+export const filesNamedIn = (markdown: string): ReadonlyArray<string> =>
+  [
+    ...markdown.matchAll(/`((?:core|traces|scenarios|sim|exec|native|testing|test|bench|docs)\/[\w./-]+)`/gu)
+  ].map((match) => match[1]!)
