@@ -1,7 +1,13 @@
 // Fields of a scenario that change nothing for the model, algorithm and world it chooses: each is a warning, so that no
 // one turns a knob that is not connected. Judges decoded sections; what a run has shown comes in as facts. What only one
 // task has is judged by its family.
-import type { CollectiveSettings, DeviceSettings, FaultSettings, WorldSettings } from "./sections.ts"
+import type {
+  CollectiveSettings,
+  DeviceSettings,
+  FaultSettings,
+  MemorySettings,
+  WorldSettings
+} from "./sections.ts"
 import type { RunFacts } from "./family.ts"
 
 /** `known`: what is not estimated is "measured" or "stated". */
@@ -15,13 +21,25 @@ export const deviceWarnings = (
   return [`device has no effect: every cost that this scenario needs is ${known}`]
 }
 
+/** `efficiency` is of peak rates: what is measured, or carried over from another device's measurements, has its own. */
+export const efficiencyWarnings = (
+  device: DeviceSettings | undefined,
+  facts: RunFacts | undefined
+): ReadonlyArray<string> =>
+  typeof device === "object" &&
+  device.efficiency !== undefined &&
+  facts !== undefined &&
+  !facts.estimates.some(({ source }) => source === "roofline")
+    ? ["device.efficiency has no effect: no cost is an estimate from peak rates"]
+    : []
+
 export const seedWarnings = (seed: number, random: boolean, why: string): ReadonlyArray<string> =>
   seed !== 0 && !random ? [`seed has no effect: ${why}`] : []
 
 const limits = (link: { readonly bandwidth: number; readonly latency: number }): boolean =>
   link.bandwidth !== Number.POSITIVE_INFINITY || link.latency > 0
 
-const rankCount = (world: WorldSettings): number =>
+export const rankCount = (world: WorldSettings): number =>
   typeof world.sites === "number"
     ? (world.ranks ?? 1)
     : world.sites.reduce((sum, site) => sum + site.ranks, 0)
@@ -46,10 +64,27 @@ export const worldWarnings = (
     warnings.push("world.links.intra has no effect: there is one rank on each node (ranksPerNode: 1)")
   if (links.wan !== undefined && sites === 1)
     warnings.push("world.links.wan has no effect: there is one site")
-  if (collectives.algorithm === "hierarchical" && ranksPerNode === 1 && sites === 1)
-    warnings.push('collectives.algorithm "hierarchical" is "ring" here: one rank on each node, one site')
+  if (ranks === 1 && collectives.algorithm !== "ring")
+    warnings.push("collectives.algorithm has no effect: there is one rank")
+  else if (collectives.algorithm === "hierarchical" && ranksPerNode === 1 && (sites === 1 || sites === ranks))
+    warnings.push(
+      `collectives.algorithm "hierarchical" is "ring" here: one rank on each node, ${sites === 1 ? "one site" : "one node at each site"}`
+    )
+  else if (collectives.algorithm === "hierarchical" && ranks === ranksPerNode)
+    warnings.push('collectives.algorithm "hierarchical" is "ring" here: all ranks are on one node')
+  if (sites > 1 && links.wan === undefined)
+    warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
+  for (const tier of ["intra", "inter", "wan"] as const) {
+    const link = links[tier]
+    if (link !== undefined && "mtu" in link && link.mtu !== undefined && link.bandwidth === Infinity)
+      warnings.push(`world.links.${tier}.mtu has no effect: that link's bandwidth is unlimited`)
+  }
   return warnings
 }
+
+/** For tasks that keep nothing in host memory. */
+export const hostMemoryWarnings = (memory: typeof MemorySettings.Type | undefined): ReadonlyArray<string> =>
+  memory?.host === undefined ? [] : ["memory.host has no effect: nothing of this task is in host memory"]
 
 export const faultWarnings = (
   faults: ReadonlyArray<FaultSettings>,
@@ -64,6 +99,8 @@ export const faultWarnings = (
       return [`${name} has no effect: there is one site, so no wan link`]
     if ("link" in fault && fault.link === "intra" && world.ranksPerNode === 1)
       return [`${name} has no effect: there is one rank on each node, so no traffic inside it`]
+    if ("link" in fault && fault.link === "inter" && rankCount(world) === world.ranksPerNode)
+      return [`${name} has no effect: all ranks are on one node, so nothing crosses that link`]
     if ("straggler" in fault && fault.speed === 1) return [`${name} has no effect: its speed is 1`]
     if (facts !== undefined && fault.from >= facts.makespanSeconds)
       return [`${name} has no effect: it begins after the run of ${facts.makespanSeconds.toPrecision(3)} s`]

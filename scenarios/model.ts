@@ -76,7 +76,7 @@ export const resolveModel = (
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
-    const graph = modelGraph(model)
+    const graph = modelGraph(model, computeDtype)
     if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,

@@ -43,6 +43,16 @@ const drawnPool = { kernel: [1, 3, 5, 7], pooling: Pooling.literals } as const
 
 const tokens = (maxTokens: number) => ({ from: 1, to: maxTokens }) as const
 
+/** Settings, other than usual, that decide which tokens stay and not how many: time does not depend on them. */
+const onlyWhich = <T extends Readonly<Record<string, unknown>>>(
+  settings: T,
+  usual: T,
+  fields: ReadonlyArray<keyof T & string>
+): ReadonlyArray<string> =>
+  fields
+    .filter((field) => settings[field] !== usual[field])
+    .map((field) => `algorithm.${field} decides which tokens stay, not how long anything takes`)
+
 /** The same in every layer. */
 const inAllLayers = ({ layers }: DecoderModel, choice: LayerChoice): ReadonlyArray<LayerChoice> =>
   Array.from({ length: layers }, () => choice)
@@ -56,13 +66,16 @@ const fullCache = cacheMethod({
 })
 
 /** The first `sinks` tokens and the newest (Xiao et al., arXiv:2309.17453). */
+const sinkSettings = Schema.Struct({
+  name: Schema.Literal("streaming-llm"),
+  ...size,
+  sinks: withDefault(Positive, 4)
+})
+
 const streamingLlm = cacheMethod({
   title: "StreamingLLM",
-  settings: Schema.Struct({
-    name: Schema.Literal("streaming-llm"),
-    ...size,
-    sinks: withDefault(Positive, 4)
-  }),
+  settings: sinkSettings,
+  ignored: (own) => onlyWhich(own, defaultsOf(sinkSettings), ["sinks"]),
   choices: ({ sinks }, model, { time, limit }) => {
     const attributes = { time, sinks: Math.min(sinks, limit), count: limit }
     const call: ChoiceCall = { kernel: "kv.sink_tokens", attributes, reads: "nothing" }
@@ -77,9 +90,12 @@ const streamingLlm = cacheMethod({
 })
 
 /** Heavy hitters: attention accumulated over the whole prompt, and the last `window` tokens (arXiv:2306.14048). */
+const h2oSettings = Schema.Struct({ name: Schema.Literal("h2o"), ...size, window: withDefault(Positive, 32) })
+
 const h2o = cacheMethod({
   title: "H2O",
-  settings: Schema.Struct({ name: Schema.Literal("h2o"), ...size, window: withDefault(Positive, 32) }),
+  settings: h2oSettings,
+  ignored: (own) => onlyWhich(own, defaultsOf(h2oSettings), ["window"]),
   choices: ({ window }, model, { time, limit }) => {
     // Attention accumulated over every query: a window of the whole prompt.
     const scores = windowScores(model, time, true)
@@ -104,9 +120,12 @@ const observing = {
 }
 
 /** What the prompt's last tokens attend to (arXiv:2404.14469). */
+const snapSettings = Schema.Struct({ name: Schema.Literal("snapkv"), ...observing })
+
 const snapKv = cacheMethod({
   title: "SnapKV",
-  settings: Schema.Struct({ name: Schema.Literal("snapkv"), ...observing }),
+  settings: snapSettings,
+  ignored: (own) => onlyWhich(own, defaultsOf(snapSettings), ["kernel", "pooling"]),
   choices: (settings, model, { limit }) => inAllLayers(model, observed(settings, model, limit)),
   arbitrary: ({ maxTokens }) =>
     arbitrary(
@@ -122,14 +141,17 @@ const snapKv = cacheMethod({
 })
 
 /** SnapKV with more room in low layers than in high ones (arXiv:2406.02069). */
+const pyramidSettings = Schema.Struct({
+  name: Schema.Literal("pyramidkv"),
+  ...observing,
+  /** The top layer's share of the room is 1 / beta of the mean. */
+  beta: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })), 20)
+})
+
 const pyramidKv = cacheMethod({
   title: "PyramidKV",
-  settings: Schema.Struct({
-    name: Schema.Literal("pyramidkv"),
-    ...observing,
-    /** The top layer's share of the room is 1 / beta of the mean. */
-    beta: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })), 20)
-  }),
+  settings: pyramidSettings,
+  ignored: (own) => onlyWhich(own, defaultsOf(pyramidSettings), ["kernel", "pooling"]),
   choices: (settings, model, { time, limit }) =>
     pyramidRooms(settings, model.layers, time, limit).map((room) =>
       room >= time ? { kind: "all" } : observed(settings, model, room)
@@ -200,8 +222,8 @@ const chunkKv = cacheMethod({
     })
   },
   ignored: (settings) => {
-    if (settings.rule !== "paper") return []
     const usual = defaultsOf(chunkSettings)
+    if (settings.rule !== "paper") return onlyWhich(settings, usual, ["kernel", "pooling"])
     return (["kernel", "pooling"] as const)
       .filter((field) => settings[field] !== usual[field])
       .map((field) => `algorithm.${field} has no effect: the paper's rule does not pool scores`)

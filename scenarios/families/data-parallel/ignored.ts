@@ -1,13 +1,29 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
+import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, faultWarnings, realWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
+import {
+  deviceWarnings,
+  faultWarnings,
+  hostMemoryWarnings,
+  rankCount,
+  realWarnings,
+  seedWarnings,
+  worldWarnings
+} from "../../ignored.ts"
+
+const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
+  Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts),
   ...worldWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
+  ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
+    ? ["algorithm.wire has no effect: there is one rank"]
+    : []),
+  ...hostMemoryWarnings(scenario.memory),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
     ? []

@@ -1,4 +1,5 @@
 // Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
+import { moeModels } from "../../../core/algorithms/expert-offload/model.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
@@ -17,6 +18,21 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(
       `cache.writeBack has no effect: with ${algorithm.name} no expert is kept, so none leaves for another`
     )
+  if ((cache.slotsPerLayer ?? 0) >= (scenario.model.experts ?? moeModels[scenario.model.like].experts)) {
+    if (cache.scope !== "per-layer") warnings.push("cache.scope has no effect: every expert has a slot")
+    if (cache.writeBack !== "none")
+      warnings.push("cache.writeBack has no effect: every expert has a slot, so none leaves")
+  }
+  if (algorithm.name === "previous-token" && cache.scope === "per-layer") {
+    for (const [field, usual] of [
+      ["reach", 1],
+      ["window", undefined]
+    ] as const)
+      if (algorithm[field] !== usual)
+        warnings.push(
+          `algorithm.${field} has no effect: with slots of its own, a layer keeps what its last token used`
+        )
+  }
   const random =
     !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
   return [

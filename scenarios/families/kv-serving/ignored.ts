@@ -11,6 +11,7 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...transferWarnings(scenario),
   ...deviceWarnings(scenario.device, "measured", facts),
   ...costWarnings(scenario),
+  ...launchWarnings(scenario, facts),
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
   ...seedWarnings(scenario)
 ]
@@ -35,6 +36,15 @@ const transferWarnings = ({ transfer, memory, network, costs }: KvServingScenari
     warnings.push("network has no effect: there is no link between nodes (transfer.to)")
   return warnings
 }
+
+const launchWarnings = ({ costs }: KvServingScenario, facts: RunFacts | undefined): ReadonlyArray<string> =>
+  costs !== undefined &&
+  "ops" in costs &&
+  costs.launch !== undefined &&
+  facts !== undefined &&
+  !facts.estimates.some(({ source }) => source === "roofline")
+    ? ["costs.launch has no effect: every kernel's cost is from the table"]
+    : []
 
 const costWarnings = ({ costs, device }: KvServingScenario): ReadonlyArray<string> =>
   device !== undefined && costs !== undefined && "step" in costs

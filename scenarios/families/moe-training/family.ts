@@ -6,7 +6,15 @@ import { MoeTrainingScenario } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
-import { faultWarnings, realWarnings, seedWarnings, worldWarnings } from "../../ignored.ts"
+import {
+  efficiencyWarnings,
+  faultWarnings,
+  hostMemoryWarnings,
+  rankCount,
+  realWarnings,
+  seedWarnings,
+  worldWarnings
+} from "../../ignored.ts"
 import { alignColumns } from "../../table.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
 import { kernels, trainable } from "./kernels.ts"
@@ -32,6 +40,27 @@ const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
   if (world.ranksPerNode === 1 && scenario.costs.portShare !== undefined) {
     warnings.push("costs.portShare has no effect: there is one rank on each node, so no collective inside it")
   }
+  const { costs, algorithm, learningRate } = scenario
+  const nodes = rankCount(world) / world.ranksPerNode
+  if (nodes === 1 && Object.keys(costs.between).length > 0 && !("profile" in costs.between))
+    warnings.push("costs.between has no effect: there is one node")
+  if (world.ranksPerNode === 1 && Object.keys(costs.inside).length > 0)
+    warnings.push("costs.inside has no effect: there is one rank on each node")
+  if (
+    "degrees" in algorithm &&
+    algorithm.forwardDegree !== undefined &&
+    algorithm.backwardDegree !== undefined
+  ) {
+    if (algorithm.degrees.join() !== "1,2,4,8")
+      warnings.push("algorithm.degrees has no effect: both degrees are given")
+    if (algorithm.planner !== "cases")
+      warnings.push("algorithm.planner has no effect: both degrees are given")
+  }
+  if (learningRate !== undefined)
+    warnings.push(
+      "learningRate changes what is learnt, not how long it takes: with any, a step has an update"
+    )
+  warnings.push(...hostMemoryWarnings(scenario.memory), ...efficiencyWarnings(scenario.device, facts))
   warnings.push(
     ...seedWarnings(seed, drawn || jitter > 0, "nothing is random while jitter is 0 and no routing is drawn")
   )
