@@ -3,7 +3,15 @@ import { existsSync, globSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import { addressesIn, fileLinksIn, filesNamedIn, loadedBy, longFiles, rules } from "./tidy/rules.ts"
+import {
+  addressesIn,
+  fileLinksIn,
+  filesNamedIn,
+  loadedBy,
+  longFiles,
+  mergeMarkersIn,
+  rules
+} from "./tidy/rules.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -300,6 +308,28 @@ describe("package-lock.json", () => {
     expect(addressesIn(lockfile), "Instead: npm install with this folder's .npmrc").toEqual([])
     const named = lockfile.replace('"version":', '"resolved": "https://registry.npmjs.org/a.tgz", "version":')
     expect(addressesIn(named)).toEqual(["https://registry.npmjs.org/a.tgz"])
+  })
+})
+
+describe("a merge", () => {
+  it("is finished: nobody's markers are left", () => {
+    const texts = [
+      ...pages,
+      ...sources.keys(),
+      ...files("scenarios/**/*.yaml"),
+      ...files("native/**/*.{cc,h,cu}")
+    ]
+    const marked = texts.filter((path) => mergeMarkersIn(read(path)).length > 0)
+    expect(marked, "Instead: what both sides mean, without the markers").toEqual([])
+    const left = [
+      "<".repeat(7) + " HEAD",
+      "one",
+      "=".repeat(7),
+      "other",
+      ">".repeat(7) + " 913b252 (Document)"
+    ]
+    expect(mergeMarkersIn(left.join("\n"))).toEqual([left[0], left[2], left[4]])
+    expect(mergeMarkersIn("a heading\n=========\n")).toEqual([])
   })
 })
 

@@ -72,6 +72,7 @@ export const finiteRun = (
 
 interface BandwidthTableOptions {
   readonly name: string
+  readonly calibrated?: boolean
   readonly title: string
   /** The published table's file. */
   readonly table: string
@@ -96,6 +97,7 @@ export interface Cell {
 
 export const bandwidthTable = (options: BandwidthTableOptions): Section => ({
   name: options.name,
+  calibrated: options.calibrated ?? false,
   title: options.title,
   open: Effect.map(readTable(options.table, PublishedTable), (table) => ({
     points: table.models.length * table.rows.length,

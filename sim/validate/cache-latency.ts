@@ -123,6 +123,7 @@ const worst = (errors: ReadonlyArray<number>): number => Math.max(...errors.map(
 
 export const cacheLatency: Section = {
   name: "chunkkv-latency",
+  calibrated: true,
   title: "Latency with full and compressed caches, LLaMA-3-8B on an A40",
   open: Effect.map(readTable("chunkkv-latency.published.json", PublishedLatency), (table) => ({
     points: table.rows.length + 2,

@@ -52,6 +52,7 @@ const median = (values: ReadonlyArray<number>): number => {
 
 export const cacheMemory: Section = {
   name: "kv-memory",
+  calibrated: true,
   title: "Memory of caches of Llama-3.1-8B, and largest batches",
   open: Effect.map(readTable("kv-memory.published.json", PublishedMemory), (table) => ({
     points: 1,

@@ -61,6 +61,7 @@ const independent = (experts: number, exponent: number): Demand => {
 
 export const expertCaches: Section = {
   name: "expert-caches",
+  calibrated: true,
   title: "Expert caches against closed forms and the offline optimum",
   open: Effect.succeed({
     points: forms.length + traces.length,

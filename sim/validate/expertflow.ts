@@ -67,6 +67,7 @@ const stepSeconds = (file: string, loader: Loader, sets: ReadonlyArray<string>) 
 
 export const expertflow: Section = {
   name: "expertflow",
+  calibrated: true,
   title: "ExpertFlow on Switch, Mixtral, Qwen1.5-MoE and DeepSeek-MoE: hit ratios and speed-ups, in shape",
   open: Effect.map(readTable("expertflow.published.json", Published), (table) => ({
     points: 3 * (table.hits.length + table.overLayerRing.length + table.overLru.length),

@@ -164,6 +164,7 @@ const compared = ["tutel-improved", "fsmoe-no-iio", "fsmoe"] as const
 /** Every `stride`-th layer of the grid: all of them, or a sample for a quick look. */
 export const gridSection = (stride: number): Section => ({
   name: "fsmoe-grid",
+  calibrated: true,
   title: "FSMoE, Table 5: mean speed-up over Tutel of 1458 layers",
   slow: "about a minute",
   open: Effect.map(readFsmoe, (table) => ({

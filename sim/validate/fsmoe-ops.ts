@@ -38,6 +38,7 @@ const known = new Set(["B mixtral backward all_reduce", "B mixtral backward all_
 
 export const fsmoeOps: Section = {
   name: "fsmoe-ops",
+  calibrated: true,
   title: "FSMoE, Table 2: communication of one MoE layer, op by op",
   open: Effect.map(readFsmoe, (table) => ({
     points: table.testbeds.length * 2,

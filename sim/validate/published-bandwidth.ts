@@ -3,6 +3,7 @@ import { bandwidthTable, finiteRun, steadyState } from "./bandwidth-table.ts"
 
 export const streamingDiloco = bandwidthTable({
   name: "streaming-diloco",
+  calibrated: true,
   title: "bandwidth for a compute utilisation, Streaming DiLoCo",
   table: "streaming-diloco.published.json",
   readings: [steadyState({ withinCells: 1, exactShare: 0.8 })],
@@ -17,6 +18,7 @@ const scalingLawsSteps = 1000
 
 export const scalingLawsOptions = {
   name: "scaling-laws",
+  calibrated: true,
   title: "bandwidth for a compute utilisation, DiLoCo by period",
   table: "scaling-laws.published.json",
   readings: [

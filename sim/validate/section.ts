@@ -46,6 +46,11 @@ export interface Section {
   readonly title: string
   /** How long it takes, where that is long: it is checked only when named. */
   readonly slow?: string
+  /**
+   * Its bounds were set after seeing what the simulator gives, or numbers of it fitted to the table: that it holds says that
+   * nothing has moved, not that it was foretold.
+   */
+  readonly calibrated?: boolean
   readonly open: Effect.Effect<OpenedSection, ValidationError>
 }
 

@@ -47,6 +47,7 @@ interface ValidationJson {
 interface SectionJson extends Omit<Checked, "lines"> {
   readonly name: string
   readonly title: string
+  readonly calibrated: boolean
   readonly ok: boolean
 }
 
@@ -91,7 +92,17 @@ export const validate = (
     const json = results.map(({ section, checked }): SectionJson => {
       const { source, claims, notes, values } = checked
       const { name, title } = section
-      return { name, title, ok: claims.every(({ holds }) => holds), source, claims, notes, values }
+      const { calibrated = false } = section
+      return {
+        name,
+        title,
+        calibrated,
+        ok: claims.every(({ holds }) => holds),
+        source,
+        claims,
+        notes,
+        values
+      }
     })
     const ok = json.every((section) => section.ok)
     const left = names.length === 0 ? sections.filter(({ slow }) => slow !== undefined) : []
@@ -108,7 +119,7 @@ const printed = (
   const verdict = failing === 0 ? "all hold" : `${failing} ${failing === 1 ? "does not hold" : "do not hold"}`
   return [
     ...results.flatMap(({ section, checked }) => [
-      `${section.name}: ${section.title}`,
+      `${section.name}: ${section.title}${section.calibrated === true ? " (calibrated)" : ""}`,
       ...wrapped(checked.source),
       "",
       ...checked.lines,
@@ -118,6 +129,9 @@ const printed = (
       ""
     ]),
     ...left.map(({ name, title, slow }) => `not checked: sim validate ${name} (${title}; ${slow ?? ""})`),
+    ...(results.some(({ section }) => section.calibrated === true)
+      ? ["calibrated: bounds were set after seeing the result, or numbers fitted to the table"]
+      : []),
     `${claims.length} ${claims.length === 1 ? "claim" : "claims"}: ${verdict}`,
     ""
   ].join("\n")

@@ -363,6 +363,10 @@ export const loadedBy = (path: string, sourceOf: (path: string) => Source): Read
 export const addressesIn = (lockfile: string): ReadonlyArray<string> =>
   [...lockfile.matchAll(/"resolved":\s*"(https?:[^"]+)"/gu)].map((match) => match[1]!)
 
+/** Lines that a merge left for somebody to decide. */
+export const mergeMarkersIn = (text: string): ReadonlyArray<string> =>
+  text.split("\n").filter((line) => /^(?:<{7} |={7}$|>{7} |\|{7} )/u.test(line))
+
 /** Links of a Markdown page to files, without their anchors. */
 export const fileLinksIn = (markdown: string): ReadonlyArray<string> =>
   [...markdown.matchAll(/\]\(([^)#\s]+)[^)]*\)/gu)]
