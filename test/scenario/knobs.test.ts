@@ -11,7 +11,8 @@ import type { Shape } from "../../scenarios/file/shape.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario, shapeFor } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
-import { bases, elsewhere, knobs, labels, refused, type Knob } from "./knobs.ts"
+import { bases, elsewhere, labels, refused } from "./knob-bases.ts"
+import { knobs, type Knob } from "./knobs.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "knobs-"))
