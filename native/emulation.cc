@@ -1,6 +1,7 @@
 #include "emulation.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -116,6 +117,8 @@ class EmulatedDevice : public Device {
   std::mutex startsMutex_;
   /** When ops really began whose time the inner device takes from their last part. */
   std::map<int32_t, int64_t> starts_;
+  /** When each lane's last op ended whose time was taken. */
+  std::array<int64_t, laneCount> laneEnds_{};
 };
 
 class EmulatedMachine : public Machine {
@@ -285,10 +288,15 @@ std::vector<OpTime> EmulatedDevice::takeTimes() {
   std::vector<OpTime> times = inner_.takeTimes();
   const std::lock_guard lock(startsMutex_);
   for (OpTime& time : times) {
+    int64_t& laneEnd = laneEnds_[static_cast<size_t>(time.lane)];
     const auto start = starts_.find(time.op);
-    if (start == starts_.end()) continue;
-    time.start = start->second;
-    starts_.erase(start);
+    if (start != starts_.end()) {
+      // by the host's clock, which a device's own may differ from by a fraction of a microsecond
+      time.start = std::max(start->second, laneEnd);
+      time.end = std::max(time.end, time.start);
+      starts_.erase(start);
+    }
+    laneEnd = time.end;
   }
   return times;
 }

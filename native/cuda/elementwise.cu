@@ -60,24 +60,37 @@ struct CombineNumbers {
   __device__ void operator()(int64_t i) const { setNumber(out, i, a * getNumber(x, i) + b * getNumber(y, i)); }
 };
 
-Work combine(const Call& call, double a, double b) {
+/** `factors(scalars)`: a and b of a launch. */
+template <class Factors>
+Work combineBy(const Call& call, Factors factors) {
   const View x = viewOf(input(call, 0));
   const View y = viewOf(input(call, 1));
   const View out = viewOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
   if (anyInteger(call)) {
-    return [=](const Launch& launch) { each(launch, count, CombineNumbers{a, b, x, y, out}); };
+    return [=](const Launch& launch) {
+      const Combine by = factors(launch.scalars);
+      each(launch, count, CombineNumbers{by.a, by.b, x, y, out});
+    };
   }
   const MapViews<2, 1> views = {{x, y}, {out}};
-  if (a == 1 && (b == 1 || b == -1)) {
-    return [=](const Launch& launch) { map(launch, views, count, Sum{static_cast<float>(b)}); };
-  }
-  return [=](const Launch& launch) { map(launch, views, count, Combine{a, b}); };
+  return [=](const Launch& launch) { map(launch, views, count, factors(launch.scalars)); };
 }
 
-Work add(const Call& call) { return combine(call, 1, 1); }
-Work subtract(const Call& call) { return combine(call, 1, -1); }
-Work lerp(const Call& call) { return combine(call, 1 - call.number("weight"), call.number("weight")); }
+/** x + y, or x - y. */
+Work combine(const Call& call, double sign) {
+  if (anyInteger(call)) return combineBy(call, [=](const double*) { return Combine{1, sign}; });
+  const MapViews<2, 1> views = {{viewOf(input(call, 0)), viewOf(input(call, 1))}, {viewOf(output(call, 0))}};
+  const int64_t count = output(call, 0).elements;
+  return [=](const Launch& launch) { map(launch, views, count, Sum{static_cast<float>(sign)}); };
+}
+
+Work add(const Call& call) { return combine(call, 1); }
+Work subtract(const Call& call) { return combine(call, -1); }
+Work lerp(const Call& call) {
+  const Scalar weight = call.scalar("weight");
+  return combineBy(call, [=](const double* scalars) { return Combine{1 - weight(scalars), weight(scalars)}; });
+}
 
 struct Scale {
   double factor;
@@ -93,13 +106,15 @@ struct ScaleNumbers {
 };
 
 Work scale(const Call& call) {
-  const double factor = call.number("factor");
+  const Scalar factor = call.scalar("factor");
   const View x = viewOf(input(call, 0));
   const View out = viewOf(output(call, 0));
   const int64_t count = output(call, 0).elements;
-  if (anyInteger(call)) return [=](const Launch& launch) { each(launch, count, ScaleNumbers{factor, x, out}); };
+  if (anyInteger(call)) {
+    return [=](const Launch& launch) { each(launch, count, ScaleNumbers{factor(launch.scalars), x, out}); };
+  }
   const MapViews<1, 1> views = {{x}, {out}};
-  return [=](const Launch& launch) { map(launch, views, count, Scale{factor}); };
+  return [=](const Launch& launch) { map(launch, views, count, Scale{factor(launch.scalars)}); };
 }
 
 struct AverageEach {

@@ -150,14 +150,19 @@ struct Positions {
   bool accumulate;
 };
 
-Positions positionsOf(const Call& call, const Shape& tokens, int64_t available) {
+Positions positionsOf(const Shape& tokens) {
   Positions p{};
   p.batch = tokens.at(0);
   p.time = tokens.at(1);
   p.width = tokens.at(2);
-  p.offset = call.integer("offset");
+  return p;
+}
+
+/** From the offset of a launch on; throws BadCall beyond the `available` positions. */
+Positions positionsAt(Positions p, double offset, int64_t available, const char* kernel) {
+  p.offset = static_cast<int64_t>(offset);
   if (p.offset < 0 || p.offset + p.time > available) {
-    throw BadCall(call.kernel + ": " + std::to_string(p.offset + p.time) + " positions of " + std::to_string(available));
+    throw BadCall(std::string(kernel) + ": " + std::to_string(p.offset + p.time) + " positions of " + std::to_string(available));
   }
   return p;
 }
@@ -171,11 +176,17 @@ struct PositionAdd {
 };
 
 Work positionAddForward(const Call& call) {
-  Positions p = positionsOf(call, input(call, 0).shape, input(call, 1).shape.at(0));
+  Positions p = positionsOf(input(call, 0).shape);
+  const int64_t available = input(call, 1).shape.at(0);
+  const Scalar offset = call.scalar("offset");
   p.inp = floatsIn(call, 0);
   p.weight = floatsIn(call, 1);
   p.out = floatsOut(call, 0);
-  return [=](const Launch& launch) { each(launch, p.batch * p.time * p.width, PositionAdd{p}); };
+  if (offset.index < 0) positionsAt(p, offset.fixed, available, "position_add.forward");
+  return [=](const Launch& launch) {
+    const Positions at = positionsAt(p, offset(launch.scalars), available, "position_add.forward");
+    each(launch, p.batch * p.time * p.width, PositionAdd{at});
+  };
 }
 
 struct PositionGradient {
@@ -191,13 +202,19 @@ struct PositionGradient {
 };
 
 Work positionAddBackwardWeight(const Call& call) {
-  Positions p = positionsOf(call, input(call, 0).shape, output(call, 0).shape.at(0));
+  Positions p = positionsOf(input(call, 0).shape);
+  const int64_t available = output(call, 0).shape.at(0);
+  const Scalar offset = call.scalar("offset");
   p.accumulate = call.flag("accumulate");
   p.inp = floatsIn(call, 0);
   if (p.accumulate) p.before = floatsIn(call, 1);
   p.out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=](const Launch& launch) { each(launch, elements, PositionGradient{p}); };
+  if (offset.index < 0) positionsAt(p, offset.fixed, available, "position_add.backward_weight");
+  return [=](const Launch& launch) {
+    const Positions at = positionsAt(p, offset(launch.scalars), available, "position_add.backward_weight");
+    each(launch, elements, PositionGradient{at});
+  };
 }
 
 }  // namespace

@@ -30,31 +30,29 @@ Work expertFfn(const Call& call) {
   const int64_t width = input(call, 0).shape.at(1);
   const int64_t hiddenWidth = output(call, 0).shape.at(1);
   const int64_t ffn = gated ? hiddenWidth / 2 : hiddenWidth;
-  const int64_t first = call.integer("first");
-  const int64_t count = call.integer("count");
-  if (first < 0 || count < 0 || first + count > assignments) {
-    throw BadCall("expert_ffn.forward: rows " + std::to_string(first) + " to " + std::to_string(first + count) + " of " +
-                  std::to_string(assignments));
-  }
-  const View inp = floatsIn(call, 0).at(first * width);
+  const Scalar firstRow = call.scalar("first");
+  const Scalar rowCount = call.scalar("count");
+  const View inp = floatsIn(call, 0);
   const View weights = floatsIn(call, 1);
-  const View hidden = floatsOut(call, 0).at(first * hiddenWidth);
-  const View out = floatsOut(call, 1).at(first * width);
-  // Both products sum in float32 and what lies between them is rounded once, where it is stored.
-  const Product up = {count, hiddenWidth, width, {inp, width, 1}, {weights, 1, width}, {}, {}, false, {}, false};
-  const Product down = {count, width, ffn, {}, {weights.at(hiddenWidth * width), 1, ffn}, out, {}, false, {}, false};
+  const View hidden = floatsOut(call, 0);
+  const View out = floatsOut(call, 1);
   return [=](const Launch& launch) {
+    const auto first = static_cast<int64_t>(firstRow(launch.scalars));
+    const auto count = static_cast<int64_t>(rowCount(launch.scalars));
+    if (first < 0 || count < 0 || first + count > assignments) {
+      throw BadCall("expert_ffn.forward: rows " + std::to_string(first) + " to " + std::to_string(first + count) + " of " +
+                    std::to_string(assignments));
+    }
     if (count == 0) return;
+    // Both products sum in float32 and what lies between them is rounded once, where it is stored.
     const Scratch scratch(launch, static_cast<size_t>(count * hiddenWidth) * sizeof(float));
     const View sums = {scratch.as<float>(), Dtype::float32};
-    Product first = up;
-    first.c = sums;
-    multiply(launch, first);
+    const View rows = inp.at(first * width);
+    multiply(launch, {count, hiddenWidth, width, {rows, width, 1}, {weights, 1, width}, sums, {}, false, {}, false});
     each(launch, count * ffn, Activate{sums, ffn, hiddenWidth, gated});
-    each(launch, count * hiddenWidth, Keep{sums, hidden});
-    Product second = down;
-    second.a = {sums, hiddenWidth, 1};
-    multiply(launch, second);
+    each(launch, count * hiddenWidth, Keep{sums, hidden.at(first * hiddenWidth)});
+    const View down = weights.at(hiddenWidth * width);
+    multiply(launch, {count, width, ffn, {sums, hiddenWidth, 1}, {down, 1, ffn}, out.at(first * width), {}, false, {}, false});
   };
 }
 

@@ -101,8 +101,8 @@ class CudaDevice : public Device {
   std::vector<OpTime> takeTimes() override;
 
   void wake();
-  /** Ends the lanes; they must not wait for one another any more, which a fault sees to. */
-  void end();
+  /** Ends all threads; lanes must not wait for one another any more, which a fault sees to. */
+  void stop();
 
  private:
   Events reached() const;
@@ -161,7 +161,8 @@ class CudaMachine : public Machine {
 
   ~CudaMachine() override {
     shared_.fail({FaultKind::closed, -1, -1, -1, "the session was closed"});
-    for (auto& device : devices_) device->end();
+    // all threads of all ranks end before anything goes: whoever finds a fault meanwhile tells everyone
+    for (auto& device : devices_) device->stop();
   }
 
   Device& device(int rank) override { return *devices_.at(static_cast<size_t>(rank)); }
@@ -229,31 +230,32 @@ CudaDevice::CudaDevice(CudaMachine& machine, int rank, int device, double device
   memories_[1] = std::make_unique<Memory>(device, Place::host);
   if (state_.timed) {
     check(cudaEventCreate(&state_.epoch), "cudaEventCreate");
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    // read before, so that the GPU's times are never later than the host's
+    state_.epochNanoseconds = state_.shared.now();
     check(cudaEventRecord(state_.epoch, nullptr), "cudaEventRecord");
     check(cudaEventSynchronize(state_.epoch), "cudaEventSynchronize");
-    state_.epochNanoseconds = state_.shared.now();
   }
   watcher_ = std::thread([this] { watchLoop(); });
 }
 
 CudaDevice::~CudaDevice() {
-  end();
+  stop();
+  for (auto& lane : state_.lanes) lane.reset();
   if (state_.epoch != nullptr) cudaEventDestroy(state_.epoch);
   cudaFreeHost(state_.faults);
 }
 
-void CudaDevice::end() {
+void CudaDevice::stop() {
   {
     const std::lock_guard lock(watchMutex_);
     ending_ = true;
   }
   watched_.notify_all();
   if (watcher_.joinable()) watcher_.join();
-  // all threads end before any stream goes, for lanes wait for each other's
   for (auto& lane : state_.lanes) {
     if (lane) lane->finish();
   }
-  for (auto& lane : state_.lanes) lane.reset();
 }
 
 void CudaDevice::wake() {
