@@ -99,7 +99,7 @@ void Lane::loop() {
 
 void Lane::runOne(const Item& item) {
   const bool timed = rank_.timed && !item.more && pointOf(opOf(item.at)) == item.at;
-  Mark mark = {item.at, nullptr, nullptr, item.after};
+  Mark mark = {item.at, nullptr, nullptr, item.after, 0};
   try {
     for (size_t other = 0; other < laneCount; other++) {
       if (item.after[other] == noPoint || static_cast<int>(other) == lane_) continue;
@@ -109,6 +109,7 @@ void Lane::runOne(const Item& item) {
     rank_.look();
     if (timed && !rank_.shared.faulted()) {
       mark.start = takeEvent();
+      mark.launched = rank_.shared.now();
       check(cudaEventRecord(mark.start, stream_), "cudaEventRecord");
     }
     if (!rank_.shared.faulted()) {
@@ -186,7 +187,8 @@ void Lane::retire(const Mark& mark) {
     const int64_t from = base_ == nullptr ? rank_.epochNanoseconds : baseNanoseconds_;
     return from + static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6);
   };
-  const OpTime time = {opOf(mark.at), lane_, since(mark.start), since(mark.event)};
+  const int64_t start = std::max(since(mark.start), mark.launched);
+  const OpTime time = {opOf(mark.at), lane_, start, std::max(since(mark.event), start)};
   times_.push_back({time, mark.after});
   spare_.push_back(mark.start);
   if (time.end - (base_ == nullptr ? rank_.epochNanoseconds : baseNanoseconds_) < 50'000'000) {

@@ -114,6 +114,8 @@ class Lane {
     /** Null where ops are not timed, or the mark is not an op's. */
     cudaEvent_t start;
     Events after;
+    /** When the host launched it: no op starts before. */
+    int64_t launched;
   };
 
   void loop();
