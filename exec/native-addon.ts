@@ -37,7 +37,7 @@ export interface AddonFault {
   readonly message: string
 }
 
-export interface AddonPart {
+interface AddonPart {
   readonly kernel: string
   readonly attributes: Readonly<Record<string, number | string | boolean>>
   readonly inputs: ReadonlyArray<number>

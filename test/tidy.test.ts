@@ -5,12 +5,14 @@ import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import {
   addressesIn,
+  deadExports,
   fileLinksIn,
   filesNamedIn,
   loadedBy,
   longFiles,
   mergeMarkersIn,
-  rules
+  rules,
+  shipped
 } from "./tidy/rules.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
@@ -299,6 +301,26 @@ describe("the command line", () => {
     }
     const loaded = loadedBy("a.ts", (path) => parse(path, made[path]!))
     expect([...loaded]).toEqual(["a.ts", "b.ts", "effect/Effect"])
+  })
+})
+
+describe("what is exported", () => {
+  it("is imported somewhere, or by whoever takes the package", () => {
+    const found = deadExports([...sources.values()], shipped)
+    expect(found, "Instead: no export, or no such thing").toEqual([])
+  })
+
+  it("would be found out", () => {
+    const made = [
+      parse(
+        "core/a.ts",
+        "export const one = 1, two = 2\nexport interface Three {}\nconst four = 4\nexport { four }"
+      ),
+      parse("core/index.ts", 'export { two } from "./a.ts"\nexport const five = 5'),
+      parse("core/b.ts", 'import type { Three } from "./a.ts"\nexport class Six {}'),
+      parse("core/c.ts", 'const all = () => import("./b.ts")')
+    ]
+    expect(deadExports(made, shipped)).toEqual(["core/a.ts: one", "core/a.ts: four"])
   })
 })
 

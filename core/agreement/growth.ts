@@ -8,7 +8,7 @@ import type { Tensor } from "../machine/tensor.ts"
 import { comparedReads, type Tolerance } from "./values.ts"
 
 /** How far apart two runs were at most in what their programs had read when they had ended so many steps. */
-export interface StepGap {
+interface StepGap {
   readonly step: number
   /** 1 is as far as values may be. */
   readonly ratio: number

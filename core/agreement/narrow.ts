@@ -32,7 +32,7 @@ const gridOf = ({ op }: OpEntry): Grid => {
 }
 
 /** For each rank's journal, entry by entry, the grid of what an op wrote or a read returned; and at the end, by tensor. */
-export interface Grids {
+interface Grids {
   readonly atEntry: (rank: number, entry: number) => Grid
   readonly atEnd: (rank: number, tensor: Tensor) => Grid
 }

@@ -41,7 +41,7 @@ const flippedMean = 1 / 16
 const isInteger = (dtype: Dtype): boolean => dtype === "int8" || dtype === "int32"
 
 /** How far two tensors are apart: 1 is as far as they may be. */
-export interface Gap {
+interface Gap {
   readonly ratio: number
   /** Where they are furthest apart, as a phrase. */
   readonly message: string
@@ -120,7 +120,7 @@ const describe = (rank: number, { id, name, dtype }: Tensor): string =>
   `rank ${rank}, tensor ${id} "${name}" (${dtype})`
 
 /** A read that both programs made, the n-th of its rank. */
-export interface ComparedRead {
+interface ComparedRead {
   readonly rank: number
   /** Steps that the rank's program had ended. */
   readonly step: number

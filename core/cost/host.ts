@@ -24,8 +24,6 @@ export const usualHosts = {
   graph: { launchSeconds: 0, collectiveSeconds: 0, hookSeconds: 0, readSeconds: 20e-6 }
 } as const satisfies Readonly<Record<string, HostCosts>>
 
-export type HostMode = keyof typeof usualHosts
-
 /** Seconds of the host for one launch of `op`; a layer of a profile has the host's time in its span. */
 export const hostSecondsOf = (
   { launchSeconds, collectiveSeconds, hookSeconds }: HostCosts,

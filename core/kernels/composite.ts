@@ -296,7 +296,7 @@ const runParts = (
 }
 
 /** How many inputs one tensor of a list brings, given the attributes. */
-export type ListRule = (attributes: Attributes) => { readonly inputs: number }
+type ListRule = (attributes: Attributes) => { readonly inputs: number }
 
 /**
  * The same kernel over lists of tensors in one launch: all first inputs, then all second ones, and so on; outputs likewise.

@@ -63,7 +63,7 @@ const rowOf = (point: StudyPoint, result: RunResult, find?: Found): StudyRow => 
 })
 
 /** " (at algorithm=ddp, ...)", to tell points apart in messages. */
-export const at = (point: StudyPoint): string => {
+const at = (point: StudyPoint): string => {
   const values = Object.entries(point.axes)
     .filter(([, value]) => value !== null)
     .map(

@@ -1,7 +1,7 @@
 // The rules that a machine can hold the sources to, each with what to write instead. Judges one file at a time; which
 // files there are is the test's business.
 import { posix } from "node:path"
-import { dotted, isNode, isReference, type Node, type Source } from "./source.ts"
+import { dotted, isNode, isReference, literal, type Node, type Source } from "./source.ts"
 
 export interface Finding {
   readonly line: number
@@ -48,7 +48,7 @@ const inRealTime = under(
   "sim/study/worker.ts"
 )
 const inVirtualTime = (path: string): boolean => simulated(path) && !inRealTime(path)
-const shipped = under("core", "scenarios", "sim", "exec", "traces", "testing")
+export const shipped = under("core", "scenarios", "sim", "exec", "traces", "testing")
 const everywhere = (): boolean => true
 
 const linesMax = 500
@@ -378,3 +378,57 @@ export const filesNamedIn = (markdown: string): ReadonlyArray<string> =>
   [
     ...markdown.matchAll(/`((?:core|traces|scenarios|sim|exec|native|testing|test|bench|docs)\/[\w./-]+)`/gu)
   ].map((match) => match[1]!)
+
+/** Modules whose exports are for others: what a reader of the package imports by its name. */
+const entryPoints = /^(?:core|traces|scenarios|sim|exec|testing)\/index\.ts$/u
+
+/** Names that a declaration exports: `export const a`, `export interface B`, `export { c }`. */
+const exportedBy = (node: Node): ReadonlyArray<string> => {
+  if (node.type !== "ExportNamedDeclaration" || literal(node["source"]) !== undefined) return []
+  const declaration = node["declaration"]
+  if (!isNode(declaration)) {
+    return (node["specifiers"] as ReadonlyArray<Node>).flatMap(({ exported }) => dotted(exported) ?? [])
+  }
+  const declared = (declaration["declarations"] ?? [declaration]) as ReadonlyArray<Node>
+  return declared.flatMap(({ id }) => dotted(id) ?? [])
+}
+
+/** Names that a statement takes from another module; "*" where it takes everything. */
+const takenBy = (node: Node): ReadonlyArray<string> => {
+  switch (node.type) {
+    case "ImportDeclaration":
+      return (node["specifiers"] as ReadonlyArray<Node>).map((one) => dotted(one["imported"]) ?? "*")
+    case "ExportNamedDeclaration":
+      return (node["specifiers"] as ReadonlyArray<Node>).map((one) => dotted(one["local"]) ?? "*")
+    default:
+      return ["*"]
+  }
+}
+
+/** Exports that no other module imports, but for those of entry points; files in the folders of `of`. */
+export const deadExports = (
+  sources: ReadonlyArray<Source>,
+  of: (path: string) => boolean
+): ReadonlyArray<string> => {
+  const taken = new Map<string, Set<string>>()
+  for (const { path, nodes } of sources) {
+    for (const { node } of nodes) {
+      const specifier = literal(node["source"])
+      if (specifier === undefined || !specifier.startsWith(".")) continue
+      const module = posix.join(posix.dirname(path), specifier)
+      const names = taken.get(module) ?? new Set()
+      for (const name of takenBy(node)) names.add(name)
+      taken.set(module, names)
+    }
+  }
+  return sources
+    .filter(({ path }) => of(path) && !entryPoints.test(path))
+    .flatMap(({ path, nodes }) => {
+      const names = taken.get(path)
+      if (names?.has("*") === true) return []
+      return nodes
+        .flatMap(({ node }) => exportedBy(node))
+        .filter((name) => names?.has(name) !== true)
+        .map((name) => `${path}: ${name}`)
+    })
+}

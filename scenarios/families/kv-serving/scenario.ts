@@ -69,11 +69,11 @@ const DescribedModel = Schema.Struct({
   dtype: withDefault(Schema.Literals(["bfloat16", "float16", "float32"]), "bfloat16")
 })
 
-export const ServingModel = Schema.Union([
+const ServingModel = Schema.Union([
   Schema.Literals(Object.keys(namedModels) as ReadonlyArray<keyof typeof namedModels>),
   DescribedModel
 ])
-export type ServingModel = typeof ServingModel.Type
+type ServingModel = typeof ServingModel.Type
 
 const Lengths = Schema.Union([Positive, Schema.Struct({ from: Positive, to: Positive })])
 
