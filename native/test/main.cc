@@ -35,7 +35,7 @@ void training(const On& on, int ranks, int steps) {
     Call reduce = callOf("all_reduce", 1, {{"wire", std::string("bfloat16")}, {"reduce", std::string("avg")}});
     reduce.group = Group{"world", members};
     s.reduce = own.prepare(reduce, {s.gradient}, {s.gradient});
-    s.update = own.prepare(callOf("sgd", 0, {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"step", 2.0}}),
+    s.update = own.prepare(callOf("sgd", 0, {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"shadow", false}, {"step", 2.0}}),
                            {s.weight, s.gradient}, {s.weight});
     s.down = own.prepare(callOf("d2h", 4), {s.weight}, {s.host});
     s.up = own.prepare(callOf("h2d", 3), {s.host}, {s.weight});
