@@ -14,9 +14,19 @@ type ArchitectureSettings = Exclude<ModelSettings, { profile: string } | { stepS
 export const isArchitecture = (model: ModelSettings): model is ArchitectureSettings =>
   "gpt2" in model || "llama" in model || "mixtral" in model
 
-/** `precision` of activations and parameters; default bfloat16 and float32. Throws RangeError for sizes that do not divide. */
-export const modelGraph = (model: ArchitectureSettings, precision?: Dtype): LayerGraph => {
-  const dtype = precision === undefined ? {} : { activationDtype: precision, parameterDtype: precision }
+/**
+ * `precision` of activations and, where they have none of their own, parameters; default bfloat16 and float32. Throws
+ * RangeError for sizes that do not divide.
+ */
+export const modelGraph = (
+  model: ArchitectureSettings,
+  precision?: Dtype,
+  parameterDtype = precision
+): LayerGraph => {
+  const dtype =
+    precision === undefined || parameterDtype === undefined
+      ? {}
+      : { activationDtype: precision, parameterDtype }
   if ("gpt2" in model) return gpt2({ ...model.gpt2, ...dtype })
   if ("llama" in model) return llama({ kvHeads: model.llama.heads, ...model.llama, ...dtype })
   return mixtral({ kvHeads: model.mixtral.heads, ...model.mixtral, ...dtype })

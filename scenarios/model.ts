@@ -76,7 +76,8 @@ export const resolveModel = (
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
-    const graph = modelGraph(model, computeDtype)
+    // Autocast: activations as products are computed, parameters as they are kept.
+    const graph = modelGraph(model, computeDtype, "float32")
     if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,

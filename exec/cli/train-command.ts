@@ -104,15 +104,21 @@ export const trainCommand = (file: string, options: TrainCommandOptions): Promis
           })
         )
       )
-      if (options.timeline !== undefined && ended.timeline !== undefined) {
-        yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
-        writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
-      }
-      if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
       const most = (place: "device" | "host") =>
         Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
       const result = told({ device: most("device"), host: most("host") })
+      const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
+      if (diverged !== undefined)
+        writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
+      // What was learnt is told whatever becomes of the other files.
       yield* kept(result)
+      yield* Effect.gen(function* () {
+        if (options.timeline !== undefined && ended.timeline !== undefined) {
+          yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
+          writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
+        }
+        if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
+      }).pipe(Effect.tapError(() => Effect.sync(() => writeOut(text(result)))))
       return said(text(result))
     }),
     options.backend
