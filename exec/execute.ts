@@ -8,17 +8,18 @@ import {
   type InitialValues,
   type MachineError,
   type Program,
+  type RankLost,
   type RankOutcome
 } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
 import type { PendingOptions } from "../core/machine/pending.ts"
 import { Recorder } from "../core/machine/recorder.ts"
-import type { OpLog, Timeline } from "../core/machine/timeline.ts"
+import { joinTimelines, type OpLog, type Timeline } from "../core/machine/timeline.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { World } from "../core/world.ts"
 import { CurrentBackend } from "./backend.ts"
 import { InProcessJob } from "./job/in-process.ts"
-import type { Job, MakeJob } from "./job/job.ts"
+import type { Job, Links, MakeJob } from "./job/job.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
 import { ExecutedRank, type Shared } from "./rank-machine.ts"
 
@@ -54,6 +55,7 @@ export interface ExecutedOutcome<A> extends RankOutcome<A> {
   readonly steps: number
 }
 
+/** In a job of processes: of all ranks at rank 0, of its own elsewhere. */
 export interface ExecutionResult<A> {
   readonly ranks: ReadonlyArray<ExecutedOutcome<A>>
   /** From the moment when all ranks begin to the end of the last op. */
@@ -107,9 +109,10 @@ class Run<A> {
   /** Throws what opening throws, and leaves nothing open then. */
   static open<A>(execution: Execution<A>): Run<A> {
     const { world, capacityBytes = {}, backend, settings, h2d, d2h, linkBytesPerSecond } = execution
-    const job = execution.job?.(world) ?? new InProcessJob(world)
+    const job: Job = execution.job?.(world) ?? new InProcessJob(world)
     const session = (execution.open ?? NativeSession.open)({
       ranks: job.ranks.length,
+      mesh: job.links?.mesh,
       ...(backend === undefined ? {} : { backend }),
       ...(settings === undefined ? {} : { settings }),
       ...(capacityBytes.device === undefined ? {} : { deviceBytes: capacityBytes.device }),
@@ -174,8 +177,37 @@ class Run<A> {
           () => this.#nowSeconds()
         )
       ),
-      Effect.map((values) => this.#result(values))
+      Effect.map((values) => this.#result(values)),
+      Effect.flatMap((ended) => {
+        const { links } = this.#job
+        return links === undefined ? Effect.succeed(ended) : this.#gathered(links, ended)
+      })
     )
+  }
+
+  /** What all processes did, at rank 0, on its clock. */
+  #gathered(links: Links, ended: Ended<A>): Effect.Effect<Ended<A>, RankLost> {
+    const { ranks, makespanSeconds, timeline, opLogs } = ended
+    return Effect.gen({ self: this }, function* () {
+      const { seconds: offset } = yield* links.clockOffset
+      const begunSeconds = links.mesh.nowNanoseconds * 1e-9 + offset - this.#nowSeconds()
+      const parts = yield* links.gather({ begunSeconds, ranks, makespanSeconds, timeline, opLogs })
+      if (parts === undefined) return ended
+      const shifts = parts.map((part) => part.begunSeconds - begunSeconds)
+      const timelines = parts.flatMap((part, i) => {
+        if (part.timeline === undefined) return []
+        const shifted = (column: Float64Array): Float64Array => column.map((time) => time + shifts[i]!)
+        const { startSeconds, endSeconds } = part.timeline
+        return [{ ...part.timeline, startSeconds: shifted(startSeconds), endSeconds: shifted(endSeconds) }]
+      })
+      return {
+        ...ended,
+        ranks: parts.flatMap((part) => part.ranks),
+        makespanSeconds: Math.max(...parts.map((part, i) => part.makespanSeconds + shifts[i]!)),
+        timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines),
+        opLogs: parts.flatMap((part) => part.opLogs)
+      }
+    })
   }
 
   close(): void {

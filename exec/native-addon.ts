@@ -111,6 +111,42 @@ export interface AddonSession {
   close(): void
 }
 
+interface AddonMeshFault {
+  readonly kind: "lost" | "told" | "mismatch" | "protocol"
+  readonly rank: number
+  readonly message: string
+}
+
+interface AddonMeshOptions {
+  readonly rank: number
+  readonly size: number
+  readonly streams: number
+  readonly host: string
+  readonly heartbeatSeconds: number
+  readonly lostAfterSeconds: number
+}
+
+export interface AddonMesh {
+  /** For `AddonSessionOptions.mesh`. */
+  readonly handle: unknown
+  readonly port: number
+  connect(
+    addresses: ReadonlyArray<{ readonly host: string; readonly port: number }>,
+    key: string,
+    timeoutSeconds: number
+  ): Promise<void>
+  note(peer: number, bytes: Uint8Array): void
+  /** Peer -1: the mesh has failed. */
+  onNote(handler: (peer: number, bytes: Uint8Array) => void): void
+  /** Whether the process stays alive for the sake of notes. */
+  hold(alive: boolean): void
+  fault(): AddonMeshFault | undefined
+  fail(message: string): void
+  traffic(peer: number): { readonly sent: number; readonly received: number }
+  nowNanoseconds(): number
+  close(): void
+}
+
 interface AddonSessionOptions {
   readonly backend: string
   readonly settings: Readonly<Record<string, number>>
@@ -124,6 +160,8 @@ interface AddonSessionOptions {
   readonly linkBytesPerSecond: ReadonlyArray<number>
   readonly timed: boolean
   readonly onProgress: () => void
+  /** The session is of one rank, and reaches the others over this; undefined where all are here. */
+  readonly mesh?: unknown
 }
 
 export interface Addon {
@@ -131,6 +169,8 @@ export interface Addon {
   /** "own", "openblas" or a path; returns what is in force, and throws when the library cannot be loaded. */
   useBlas(name: string): string
   openSession(options: AddonSessionOptions): AddonSession
+  /** Listens for the other processes of a job. */
+  openMesh(options: AddonMeshOptions): AddonMesh
 }
 
 /** Why there is no addon, and what to do about it. */

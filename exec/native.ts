@@ -74,6 +74,8 @@ export interface SessionOptions {
    * those of another. Default none: collectives go as fast as memory is.
    */
   readonly linkBytesPerSecond?: ReadonlyArray<number>
+  /** Connections to ranks of other processes: the session is of the mesh's rank alone. */
+  readonly mesh?: { readonly handle: unknown } | undefined
   /** Record when each op started and ended; take it with `NativeRank.takeTimes`. Default false. */
   readonly timed?: boolean
 }
@@ -147,6 +149,7 @@ export class NativeSession {
           d2h: bus(options.d2h),
           linkBytesPerSecond: options.linkBytesPerSecond ?? [],
           timed: options.timed ?? false,
+          mesh: options.mesh?.handle,
           onProgress
         }),
       ranks

@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import type { Scalars } from "../core/kernels/scalars.ts"
 import { type Lane } from "../core/machine/lane.ts"
-import { DeviceFault, type MachineError } from "../core/machine/machine.ts"
+import { DeviceFault, RankLost, type MachineError } from "../core/machine/machine.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type Driver, type Predecessors, type RankOptions } from "../core/machine/rank.ts"
@@ -159,6 +159,7 @@ export class ExecutedRank implements Driver<undefined> {
     const fault = this.#shared.session.fault
     if (fault === undefined) return undefined
     const { message, ...where } = fault
+    if (fault.kind === "peer") return new RankLost({ rank: this.#index, lost: fault.peer, reason: message })
     return new DeviceFault({ ...where, fault: message })
   }
 }

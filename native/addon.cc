@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 #include "cpu/simd.h"
 #include "emulation.h"
+#include "mesh-addon.h"
 #include "rank.h"
 
 namespace {
@@ -62,6 +63,8 @@ struct Session {
   std::vector<std::unique_ptr<Rank>> ranks;
   NotifierRef notifier;
   std::optional<Fault> fault;
+  /** Connections to other processes, kept while the machine runs on them. */
+  MeshRef mesh;
 
   explicit Session(Napi::Env env) : env(env) {}
   ~Session() { close(); }
@@ -71,6 +74,7 @@ struct Session {
     // Lanes first, for they use what ranks have prepared.
     if (machine) fault = machine->fault();
     machine.reset();
+    mesh.reset();
     ranks.clear();
     napi_release_threadsafe_function(notifier->call, napi_tsfn_release);
     notifier.reset();
@@ -419,6 +423,13 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
     session->notifier = makeNotifier(env, Napi::Value(given.Get("onProgress")).As<Napi::Function>());
     napi_add_env_cleanup_hook(env, Session::closeAtEnd, session.get());
     options.onProgress = [notifier = session->notifier] { notifier->tell(); };
+    const Napi::Value mesh = given.Get("mesh");
+    if (!mesh.IsUndefined()) {
+      session->mesh = *mesh.As<Napi::External<MeshRef>>().Data();
+      options.mesh = &session->mesh->get();
+      options.firstRank = options.mesh->rank();
+      if (options.ranks != 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks on a mesh; expected 1");
+    }
     session->machine = openEmulated(backend, options, emulation);
     for (int rank = 0; rank < options.ranks; rank++) {
       session->ranks.push_back(std::make_unique<Rank>(session->machine->device(rank), numberOf(given, "deviceBytes"),
@@ -498,6 +509,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
                 });
               }));
   exports.Set("openSession", Napi::Function::New(env, openSession));
+  exports.Set("openMesh", Napi::Function::New(env, openMesh));
   return exports;
 }
 

@@ -260,9 +260,14 @@ class Device {
   virtual std::vector<OpTime> takeTimes() = 0;
 };
 
+class Mesh;
+
 struct MachineOptions {
-  /** Ranks of this process: 0 to ranks - 1. */
+  /** Ranks of this process; device 0 is rank `firstRank` of the world. */
   int ranks = 1;
+  int firstRank = 0;
+  /** Connections to the processes of the world's other ranks; null where all are here. Outlives the machine. */
+  Mesh* mesh = nullptr;
   bool timed = false;
   /** Settings of one backend alone, by name; a backend refuses those it does not know. */
   std::map<std::string, double> settings;

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path"
 
 /** The sources, longest first, so that no core is left with the longest at the end. */
 export const sourcesOf = (native) =>
-  [".", "cpu"]
+  [".", "cpu", "transport"]
     .flatMap((folder) => readdirSync(join(native, folder)).map((name) => join(folder, name)))
     .filter((name) => name.endsWith(".cc"))
     .toSorted((a, b) => statSync(join(native, b)).size - statSync(join(native, a)).size)

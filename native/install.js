@@ -54,7 +54,7 @@ const findCompiler = () => {
 const fingerprint = (compiler, how) => {
   const hash = createHash("sha256")
   hash.update(`${compiler.version}\n${how}\n${process.platform} ${process.arch}\n`)
-  const files = [".", "cpu"].flatMap((folder) =>
+  const files = [".", "cpu", "transport"].flatMap((folder) =>
     readdirSync(join(native, folder))
       .filter((name) => /\.(cc|h|inc|txt)$|^compile\.js$/.test(name))
       .toSorted()

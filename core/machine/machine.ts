@@ -76,6 +76,18 @@ export class DeviceFault extends Schema.TaggedError<DeviceFault>()("DeviceFault"
   }
 }
 
+/** Another process of the job is gone, or does not answer; or it ended the job and says why. */
+export class RankLost extends Schema.TaggedError<RankLost>()("RankLost", {
+  rank: Schema.Number,
+  /** Who is gone. */
+  lost: Schema.Number,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `rank ${this.rank}: lost rank ${this.lost}: ${this.reason}`
+  }
+}
+
 /**
  * A program used its machine in a way that no machine can carry out: a tensor used after it was freed, an op that does not
  * fit its kernel, a rank outside of its group. A defect of the program, so it is thrown or dies where it is made, and is no
@@ -93,7 +105,7 @@ export class Misuse extends Schema.TaggedError<Misuse>()("Misuse", {
   }
 }
 
-export type MachineError = OutOfMemory | CollectiveMismatch | Deadlock | NoValues | DeviceFault
+export type MachineError = OutOfMemory | CollectiveMismatch | Deadlock | NoValues | DeviceFault | RankLost
 
 export class Machine extends Context.Service<
   Machine,

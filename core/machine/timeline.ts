@@ -1,6 +1,8 @@
 // When each op started and ended, in columns: the same for a simulated and a measured run.
 // Knows nothing of files (traces/timeline writes it) nor of what made it.
 
+import { Dictionary } from "../dictionary.ts"
+
 /** One row per op and rank. */
 export interface Timeline {
   readonly rank: Int32Array
@@ -40,4 +42,35 @@ export interface OpLogEntry {
   readonly scalars?: ReadonlyArray<number> | undefined
   /** Ops of the same rank on other lanes that must end first, beside those this lane already waited for. */
   readonly after: ReadonlyArray<number>
+}
+
+/** Timelines of different ranks as one, in the order given. */
+export const joinTimelines = (parts: ReadonlyArray<Timeline>): Timeline => {
+  const rows = parts.reduce((sum, { op }) => sum + op.length, 0)
+  const labels = new Dictionary()
+  const kernels = new Dictionary()
+  const joined = {
+    rank: new Int32Array(rows),
+    op: new Int32Array(rows),
+    lane: new Uint8Array(rows),
+    step: new Int32Array(rows),
+    label: new Int32Array(rows),
+    labels: labels.values,
+    kernel: new Int32Array(rows),
+    kernels: kernels.values,
+    startSeconds: new Float64Array(rows),
+    endSeconds: new Float64Array(rows),
+    sizeBytes: new Float64Array(rows),
+    cause: new Int32Array(rows)
+  }
+  let first = 0
+  for (const part of parts) {
+    for (const column of ["rank", "op", "lane", "step", "startSeconds", "endSeconds", "sizeBytes"] as const)
+      joined[column].set(part[column], first)
+    part.label.forEach((label, row) => (joined.label[first + row] = labels.code(part.labels[label]!)))
+    part.kernel.forEach((kernel, row) => (joined.kernel[first + row] = kernels.code(part.kernels[kernel]!)))
+    part.cause.forEach((cause, row) => (joined.cause[first + row] = cause < 0 ? cause : first + cause))
+    first += part.op.length
+  }
+  return joined
 }

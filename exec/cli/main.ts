@@ -29,13 +29,14 @@ export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
 
   const exec = programNamed(
     "exec",
-    "Runs the programs that sim simulates, for real: on processor threads, in one process."
+    "Runs the programs that sim simulates, for real: on processor threads, in one process or one for each rank."
   ).addHelpText(
     "after",
     `
 Examples:
   exec info
   exec train scenarios/train-tiny.yaml --set algorithm=diloco
+  exec train scenarios/train-tiny.yaml --processes 4
   exec profile scenarios/train-tiny.yaml -o tiny.arrow
   exec generate scenarios/agree/expert-offload.yaml --verify
   exec generate scenarios/serve-tiny.yaml --weights tiny.arrow
@@ -71,6 +72,13 @@ Examples:
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
     .option("--save <file>", "write what rank 0 has learnt, for exec generate --weights (.arrow)")
     .addOption(backendOption())
+    .option("--processes <n>", "start so many processes on this host, one for each rank", wholeNumber(2))
+    .option(
+      "--rendezvous-timeout <seconds>",
+      "how long to wait for the job's other processes",
+      wholeNumber(1),
+      60
+    )
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: TrainCommandOptions) =>

@@ -1,5 +1,5 @@
 // exec train: trains a scenario's model for real, with any data-parallel algorithm or MoE schedule, on ranks that are threads of
-// this process.
+// this process or processes of their own.
 import { accessSync, constants, statSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
@@ -9,6 +9,7 @@ import { json, said } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import type { World } from "../../core/world.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
@@ -16,10 +17,12 @@ import type { Trainable } from "../../scenarios/trainable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import { training, type Learnt } from "../train/train.ts"
+import type { ProcessJob } from "../job/processes.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
+import { inJob, placeHere, requireSize, startedHere, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
-export interface TrainCommandOptions {
+export interface TrainCommandOptions extends JobOptions {
   readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly steps?: number
@@ -51,78 +54,107 @@ export interface TrainResult extends Learnt {
   readonly warnings: ReadonlyArray<string>
 }
 
-export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> =>
-  runCommand(
+export const trainCommand = async (file: string, options: TrainCommandOptions): Promise<number> => {
+  const code = await Effect.runPromise(startedHere(options))
+  if (code !== undefined) return code
+  return runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
       const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
-      const { world, steps, parameters, text: learnt } = trainable
-      if (options.out !== undefined) yield* requireWritable(options.out, "--out")
-      if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
-      if (options.save !== undefined) yield* requireWritable(options.save, "--save")
-      yield* requireDevice
-      const warnings = yield* warn(scenario)
-      const progress = terminalProgress("train")
-      let weights: SavedWeights | undefined
-      const { run, learnt: learning } = training(trainable, {
-        record: options.timeline !== undefined,
-        onStep: ({ step, loss }) => progress.update(step, steps, `loss ${loss.toFixed(3)}`),
-        atEnd: ({ valuesOf }) => {
-          if (options.save !== undefined) weights = trainable.weights?.(valuesOf)
-        },
-        ...emulatedLinks(world, trainable.collectives)
-      })
-      const told = (peakBytes: TrainResult["peakBytes"]): TrainResult => ({
-        scenario: scenario.name,
-        algorithm: scenario.algorithm.name,
-        ranks: world.size,
-        seed: scenario.seed,
-        ...(parameters === undefined ? {} : { parameters }),
-        ...(learnt === undefined ? {} : { text: learnt }),
-        steps,
-        peakBytes,
-        ...learning(),
-        warnings
-      })
-      const kept = (result: TrainResult) =>
-        options.out === undefined ? Effect.void : writeTextFile(options.out, [json(result)])
-      const text = (result: TrainResult) => (options.json === true ? json(result) : print(result))
-
-      const ended = yield* run.pipe(
-        Effect.ensuring(Effect.sync(progress.end)),
-        Effect.onInterrupt(() =>
-          Effect.suspend(() => {
-            const result = told(null)
-            if (result.stepsDone === 0) return Effect.void
-            writeError(`exec: interrupted after ${result.stepsDone} of ${steps} steps\n`)
-            return Effect.ignore(
-              Effect.andThen(
-                kept(result),
-                Effect.sync(() => writeOut(text(result)))
-              )
-            )
-          })
-        )
-      )
-      const most = (place: "device" | "host") =>
-        Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
-      const result = told({ device: most("device"), host: most("host") })
-      const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
-      if (diverged !== undefined)
-        writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
-      // What was learnt is told whatever becomes of the other files.
-      yield* kept(result)
-      yield* Effect.gen(function* () {
-        if (options.timeline !== undefined && ended.timeline !== undefined) {
-          yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
-          writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
-        }
-        if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
-      }).pipe(Effect.tapError(() => Effect.sync(() => writeOut(text(result)))))
-      return said(text(result))
+      const place = yield* placeHere
+      if (place === undefined) return yield* trained(scenario, trainable, options, undefined)
+      yield* requireSize(place, trainable.world.size, file)
+      const { steps, evaluateEvery } = options
+      const plan = { scenario, steps, evaluateEvery }
+      return yield* inJob(place, options, plan, (job) => trained(scenario, trainable, options, job))
     }),
     options.backend
   )
+}
+
+/** Trains, and tells the result; in a job of processes, that is rank 0's to do. */
+const trained = (
+  scenario: Scenario,
+  trainable: Trainable,
+  options: TrainCommandOptions,
+  job: ProcessJob | undefined
+) =>
+  Effect.gen(function* () {
+    const { world, steps, parameters, text: learnt } = trainable
+    const isFirst = job === undefined || job.rank === 0
+    if (options.out !== undefined) yield* requireWritable(options.out, "--out")
+    if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
+    if (options.save !== undefined) yield* requireWritable(options.save, "--save")
+    yield* requireDevice
+    const warnings = isFirst ? yield* warn(scenario) : []
+    if (job !== undefined && isFirst) warnOfLinks(world)
+    const progress = terminalProgress("train")
+    let weights: SavedWeights | undefined
+    const { run, learnt: learning } = training(trainable, {
+      record: options.timeline !== undefined,
+      onStep: ({ step, loss }) => progress.update(step, steps, `loss ${loss.toFixed(3)}`),
+      atEnd: ({ valuesOf }) => {
+        if (options.save !== undefined && isFirst) weights = trainable.weights?.(valuesOf)
+      },
+      ...(job === undefined ? emulatedLinks(world, trainable.collectives) : { processes: job })
+    })
+    const told = (peakBytes: TrainResult["peakBytes"]): TrainResult => ({
+      scenario: scenario.name,
+      algorithm: scenario.algorithm.name,
+      ranks: world.size,
+      seed: scenario.seed,
+      ...(parameters === undefined ? {} : { parameters }),
+      ...(learnt === undefined ? {} : { text: learnt }),
+      steps,
+      peakBytes,
+      ...learning(),
+      warnings
+    })
+    const kept = (result: TrainResult) =>
+      options.out === undefined ? Effect.void : writeTextFile(options.out, [json(result)])
+    const text = (result: TrainResult) => (options.json === true ? json(result) : print(result))
+
+    const ended = yield* run.pipe(
+      Effect.ensuring(Effect.sync(progress.end)),
+      Effect.onInterrupt(() =>
+        Effect.suspend(() => {
+          const result = told(null)
+          if (result.stepsDone === 0 || !isFirst) return Effect.void
+          writeError(`exec: interrupted after ${result.stepsDone} of ${steps} steps\n`)
+          return Effect.ignore(
+            Effect.andThen(
+              kept(result),
+              Effect.sync(() => writeOut(text(result)))
+            )
+          )
+        })
+      )
+    )
+    if (!isFirst) return said("")
+    const most = (place: "device" | "host") =>
+      Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
+    const result = told({ device: most("device"), host: most("host") })
+    const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
+    if (diverged !== undefined)
+      writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
+    // What was learnt is told whatever becomes of the other files.
+    yield* kept(result)
+    yield* Effect.gen(function* () {
+      if (options.timeline !== undefined && ended.timeline !== undefined) {
+        yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
+        writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
+      }
+      if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
+    }).pipe(Effect.tapError(() => Effect.sync(() => writeOut(text(result)))))
+    return said(text(result))
+  })
+
+/** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
+const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
+  const wans = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
+  if ([intra, inter, ...wans].some((link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0))
+    writeError("exec: warning: links have no effect between processes: real ones are as fast as they are\n")
+}
 
 /** What the scenario's family trains; saving needs weights that a file can hold. */
 const trainableOf = (

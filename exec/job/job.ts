@@ -2,7 +2,7 @@
 // to one order of collectives, and finds out when they cannot go on. Knows nothing of kernels, queues or programs.
 import type * as Effect from "effect/Effect"
 import type { CollectiveOrder } from "../../core/machine/collective-order.ts"
-import type { MachineError } from "../../core/machine/machine.ts"
+import type { MachineError, RankLost } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
 import type { WaitingRank } from "./deadlock.ts"
 import type { StartGate } from "./start-gate.ts"
@@ -13,6 +13,20 @@ export interface RankState extends WaitingRank {
   readonly waitingFor: ReadonlyArray<string>
 }
 
+/** What links the processes of a job. */
+export interface Links {
+  /** What a native session runs on to reach the other ranks. */
+  readonly mesh: { readonly handle: unknown; readonly nowNanoseconds: number }
+  /** Seconds to add to this process's clock for that of rank 0. All ranks ask together. */
+  readonly clockOffset: Effect.Effect<{ readonly seconds: number }, RankLost>
+  /** Every rank's value at rank 0, by rank; undefined at the others, who go on when all have come. */
+  gather<A>(value: A): Effect.Effect<ReadonlyArray<A> | undefined, RankLost>
+  /** Tells the program of a rank something. */
+  tell(peer: number, about: string, value: unknown): void
+  /** Calls `handler` with what is told about this, and with what was. */
+  onTold(about: string, handler: (peer: number, value: unknown) => void): void
+}
+
 export interface Job {
   /** Ranks whose programs run in this process, ascending. */
   readonly ranks: ReadonlyArray<number>
@@ -20,6 +34,8 @@ export interface Job {
   readonly order: CollectiveOrder
   /** Opens when every rank of the job can begin; the run's clock starts there. */
   readonly gate: StartGate
+  /** To the ranks of other processes; undefined where all are here. */
+  readonly links?: Links | undefined
   /**
    * Fails when the job cannot go on: a deadlock, a rank that is gone. Never succeeds. `states` are those of this process's
    * ranks; `nowSeconds` is the run's clock.

@@ -5,6 +5,7 @@ import type { LossReport } from "../../core/algorithms/loss-report.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { executeThen, resultOf, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
+import type { ProcessJob } from "../job/processes.ts"
 import { Curve, type CurvePoint } from "./curve.ts"
 
 /** What is trained: of a scenario or made by hand. */
@@ -14,6 +15,8 @@ export interface TrainingOptions extends Pick<
   Execution<unknown>,
   "record" | "initial" | "linkBytesPerSecond" | "prepare" | "open"
 > {
+  /** The job of which this process is one rank; by default all ranks are here. */
+  readonly processes?: ProcessJob | undefined
   /** Told of every step that all ranks have taken. */
   readonly onStep?: ((point: CurvePoint) => void) | undefined
   /** Sees the run when it has ended, while its tensors can still be looked at. */
@@ -43,14 +46,39 @@ export interface Training {
 /** A training run that has not begun. */
 export const training = (
   { world, capacityBytes, batchTokens, program }: Trained,
-  { onStep, atEnd, ...execution }: TrainingOptions = {}
+  { onStep, atEnd, processes, ...execution }: TrainingOptions = {}
 ): Training =>
   learning(world.size, batchTokens, onStep, (report) =>
-    executeThen({ ...execution, world, capacityBytes, program: program(report) }, (ended) => {
-      atEnd?.(ended)
-      return resultOf(ended)
-    })
+    executeThen(
+      {
+        ...execution,
+        job: processes === undefined ? undefined : () => processes.run,
+        world,
+        capacityBytes,
+        program: program(heard(report, processes))
+      },
+      (ended) => {
+        atEnd?.(ended)
+        return resultOf(ended)
+      }
+    )
   )
+
+/** In a job of processes, rank 0 hears of all ranks' losses; the others of none. */
+const heard = (report: LossReport, links: ProcessJob | undefined): LossReport => {
+  if (links === undefined) return report
+  if (links.rank !== 0) {
+    return {
+      loss: (...loss) => links.tell(0, "loss", loss),
+      heldOutLoss: (...loss) => links.tell(0, "held-out loss", loss)
+    }
+  }
+  links.onTold("loss", (_, loss) => report.loss(...(loss as Parameters<LossReport["loss"]>)))
+  links.onTold("held-out loss", (_, loss) =>
+    report.heldOutLoss(...(loss as Parameters<LossReport["heldOutLoss"]>))
+  )
+  return report
+}
 
 /** Keeps what a run reports. `batchTokens`: those of one rank in a step. */
 const learning = (

@@ -15,6 +15,7 @@
 #include "gemm.h"
 #include "kernels.h"
 #include "memory.h"
+#include "remote-task.h"
 #include "rounding.h"
 #include "worker.h"
 
@@ -139,6 +140,7 @@ class CpuMachine : public Machine {
     discipline_->betweenOps = [this] {
       for (auto& device : devices_) device->poison();
     };
+    if (options_.mesh != nullptr) remote_ = std::make_unique<RemoteRanks>(shared_, *options_.mesh);
     shared_.onFault([this] {
       {
         const std::lock_guard lock(communicatorsMutex_);
@@ -169,6 +171,8 @@ class CpuMachine : public Machine {
   Shared& shared() { return shared_; }
   const MachineOptions& options() const { return options_; }
   Discipline& discipline() { return *discipline_; }
+  /** Ranks of other processes; null where there are none. */
+  RemoteRanks* remote() { return remote_.get(); }
 
  private:
   const MachineOptions options_;
@@ -176,11 +180,12 @@ class CpuMachine : public Machine {
   std::mutex communicatorsMutex_;
   std::map<std::pair<std::string, std::vector<int>>, std::shared_ptr<Communicator>> communicators_;
   const std::unique_ptr<Discipline> discipline_;
+  std::unique_ptr<RemoteRanks> remote_;
   std::vector<std::unique_ptr<CpuDevice>> devices_;
 };
 
 CpuDevice::CpuDevice(CpuMachine& machine, int rank)
-    : machine_(machine), lanes_{machine.shared(), rank, machine.options().timed, {}} {
+    : machine_(machine), lanes_{machine.shared(), machine.options().firstRank + rank, machine.options().timed, {}} {
   // Ranks share the memory of the process, and so do a rank's two places.
   const double bytes = memoryBytes() / machine.options().ranks;
   for (auto& memory : memories_) memory = std::make_unique<Memory>(!machine.discipline().prompt(), bytes);
@@ -273,11 +278,15 @@ std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
     if (own == members.end()) {
       throw BadCall(call.kernel + ": rank " + std::to_string(lanes_.rank) + " is not in group \"" + call.group->name + "\"");
     }
+    const int ranks = machine_.remote() == nullptr ? machine_.options().ranks : machine_.remote()->size();
     for (const int member : members) {
-      if (member < 0 || member >= machine_.options().ranks) {
+      if (member < 0 || member >= ranks) {
         throw BadCall(call.kernel + ": group \"" + call.group->name + "\" has rank " + std::to_string(member) +
-                      "; the session has " + std::to_string(machine_.options().ranks));
+                      "; the session has " + std::to_string(ranks));
       }
+    }
+    if (machine_.remote() != nullptr && members.size() > 1) {
+      return machine_.remote()->collective(call, static_cast<size_t>(own - members.begin()));
     }
     return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group),
                                             static_cast<size_t>(own - members.begin()));

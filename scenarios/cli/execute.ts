@@ -17,7 +17,14 @@ export const said = (text: string): Outcome => ({ text, ok: true })
 export const json = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`
 
 /** Errors by their tag that are not the input's fault: the simulation itself came to no end. */
-const refusals = new Set(["Deadlock", "OutOfMemory", "CollectiveMismatch", "DeviceFault"])
+const refusals = new Set([
+  "Deadlock",
+  "OutOfMemory",
+  "CollectiveMismatch",
+  "DeviceFault",
+  "RankLost",
+  "NoRendezvous"
+])
 
 /**
  * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one ends the process.

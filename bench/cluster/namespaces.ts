@@ -1,0 +1,141 @@
+// A cluster on one Linux machine: a network namespace for each rank, joined by a bridge, with a token bucket on each direction of
+// each rank's link. Real sockets, real shaping; needs root and iproute2. Knows nothing of what runs in it.
+import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from "node:child_process"
+
+/** Bytes per second that a rank may send and receive; Infinity where nothing is shaped. */
+export interface Rates {
+  readonly up: number
+  readonly down: number
+}
+
+/** Runs a command of iproute2. Throws Error with what it said. */
+const run = (...command: ReadonlyArray<string>): void => {
+  const { status, stderr, error } = spawnSync(command[0]!, command.slice(1), { encoding: "utf8" })
+  if (error !== undefined)
+    throw new Error(`${command[0]}: ${error.message}; on Debian "apt-get install iproute2"`)
+  if (status !== 0) throw new Error(`${command.join(" ")}: ${stderr.trim()}`)
+}
+
+/** Why no cluster can be made here; undefined where one can. */
+export const whyNoCluster = (): string | undefined => {
+  const name = `tandem-try-${process.pid}`
+  try {
+    run("ip", "netns", "add", name)
+    run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", "tbf", ...bucket(1e8))
+    return undefined
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause)
+  } finally {
+    spawnSync("ip", ["netns", "del", name])
+  }
+}
+
+/**
+ * A token bucket of that rate. What it lets pass at once is 4 ms worth, or two large packets; what it cannot send it holds for
+ * up to 200 ms before it drops.
+ */
+const bucket = (bytesPerSecond: number): ReadonlyArray<string> => [
+  "rate",
+  `${Math.round(bytesPerSecond * 8)}bit`,
+  "burst",
+  String(Math.round(Math.max(131_072, bytesPerSecond * 0.004))),
+  "latency",
+  "200ms"
+]
+
+export class Cluster {
+  readonly #name = `tdm${process.pid}`
+  readonly #ranks: number
+
+  /** `rates` by rank. Throws Error where namespaces cannot be made; nothing is left then. */
+  constructor(rates: ReadonlyArray<Rates>) {
+    this.#ranks = rates.length
+    try {
+      run("ip", "netns", "add", this.#hub)
+      run("ip", "-n", this.#hub, "link", "add", "br0", "mtu", "9000", "type", "bridge")
+      run("ip", "-n", this.#hub, "link", "set", "br0", "up")
+      rates.forEach(({ up, down }, rank) => {
+        const [space, port] = [this.#space(rank), this.#port(rank)]
+        run("ip", "netns", "add", space)
+        const pair = [
+          "mtu",
+          "9000",
+          "netns",
+          this.#hub,
+          "type",
+          "veth",
+          "peer",
+          "name",
+          "eth0",
+          "mtu",
+          "9000"
+        ]
+        run("ip", "link", "add", port, ...pair, "netns", space)
+        run("ip", "-n", this.#hub, "link", "set", port, "master", "br0", "up")
+        run("ip", "-n", space, "addr", "add", `${this.addressOf(rank)}/16`, "dev", "eth0")
+        run("ip", "-n", space, "link", "set", "eth0", "up")
+        run("ip", "-n", space, "link", "set", "lo", "up")
+        if (up < Infinity) this.#shape("add", space, "eth0", up)
+        if (down < Infinity) this.#shape("add", this.#hub, port, down)
+      })
+    } catch (cause) {
+      this.close()
+      throw cause
+    }
+  }
+
+  addressOf(rank: number): string {
+    return `10.213.${Math.floor(rank / 250)}.${(rank % 250) + 1}`
+  }
+
+  /** Starts a command on a rank. */
+  spawn(rank: number, command: ReadonlyArray<string>, options: SpawnOptions): ChildProcess {
+    return spawn("ip", ["netns", "exec", this.#space(rank), ...command], options)
+  }
+
+  /** Changes the rates of a rank that were shaped from the start. */
+  setRates(rank: number, { up, down }: Rates): void {
+    if (up < Infinity) this.#shape("change", this.#space(rank), "eth0", up)
+    if (down < Infinity) this.#shape("change", this.#hub, this.#port(rank), down)
+  }
+
+  /** Takes a rank's link down, or up again. */
+  setLink(rank: number, state: "up" | "down"): void {
+    run("ip", "-n", this.#hub, "link", "set", this.#port(rank), state)
+  }
+
+  /** Removes everything; what still runs in it loses its network. */
+  close(): void {
+    for (let rank = 0; rank < this.#ranks; rank++) spawnSync("ip", ["netns", "del", this.#space(rank)])
+    spawnSync("ip", ["netns", "del", this.#hub])
+  }
+
+  get #hub(): string {
+    return `${this.#name}-hub`
+  }
+
+  #space(rank: number): string {
+    return `${this.#name}-r${rank}`
+  }
+
+  #port(rank: number): string {
+    return `port${rank}`
+  }
+
+  #shape(how: "add" | "change", space: string, device: string, bytesPerSecond: number): void {
+    run(
+      "ip",
+      "netns",
+      "exec",
+      space,
+      "tc",
+      "qdisc",
+      how,
+      "dev",
+      device,
+      "root",
+      "tbf",
+      ...bucket(bytesPerSecond)
+    )
+  }
+}

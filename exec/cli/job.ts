@@ -1,0 +1,91 @@
+// How commands of `exec` run as a job of several processes: started here, or one of those that a launcher has started.
+import { createHash } from "node:crypto"
+import { networkInterfaces } from "node:os"
+import * as Effect from "effect/Effect"
+import { InputError } from "../../core/input-error.ts"
+import { writeError, writeOut } from "../../scenarios/cli/output.ts"
+import { version } from "../../scenarios/cli/version.ts"
+import { placeIn, type Place } from "../job/environment.ts"
+import { ProcessJob } from "../job/processes.ts"
+import type { NoRendezvous } from "../job/rendezvous.ts"
+import { secretIn } from "../job/secret.ts"
+import { spawnJob } from "../job/spawn.ts"
+
+export interface JobOptions {
+  /** Start so many processes of this command on this host. */
+  readonly processes?: number
+  /** Seconds to wait for the others. */
+  readonly rendezvousTimeout: number
+}
+
+/** Starts the job's processes, if that is what the command line asks for; their exit code. */
+export const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined> =>
+  processes === undefined
+    ? Effect.succeed(undefined)
+    : spawnJob({
+        processes,
+        command: withoutProcesses(process.argv.slice(1)),
+        variables: process.env,
+        write: (stream, text) => (stream === "out" ? writeOut(text) : writeError(text))
+      })
+
+/** The command line of one of the processes. */
+const withoutProcesses = (argv: ReadonlyArray<string>): ReadonlyArray<string> =>
+  argv.filter((word, i) => !/^--processes(?:=|$)/u.test(word) && argv[i - 1] !== "--processes")
+
+/** The place of this process in a job that a launcher has started; undefined where it is alone. */
+export const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(
+  placeIn(process.env),
+  (place) => (place === undefined || place.size === 1 ? undefined : place)
+)
+
+/** Runs `use` as one process of the job; `plan` is what must be the same in all. */
+export const inJob = <A, E>(
+  place: Place,
+  { rendezvousTimeout }: JobOptions,
+  plan: unknown,
+  use: (job: ProcessJob) => Effect.Effect<A, E>
+): Effect.Effect<A, E | InputError | NoRendezvous> =>
+  Effect.gen(function* () {
+    const secret = yield* secretIn(process.env)
+    const host = yield* hostIn(process.env["TANDEM_INTERFACE"])
+    const alike = { version: version(), plan: digestOf(plan) }
+    return yield* ProcessJob.use({ place, secret, alike, host, timeoutSeconds: rendezvousTimeout }, (job) => {
+      if (job.rank === 0) writeError(`exec: a job of ${job.size} processes, started by ${place.launcher}\n`)
+      return use(job)
+    })
+  })
+
+const digestOf = (plan: unknown): string =>
+  createHash("sha256").update(JSON.stringify(plan)).digest("hex").slice(0, 16)
+
+/** An address of this host: as it is, or the first of an interface. */
+const hostIn = (wanted: string | undefined): Effect.Effect<string | undefined, InputError> =>
+  Effect.suspend(() => {
+    if (wanted === undefined || wanted === "") return Effect.succeed(undefined)
+    const interfaces = networkInterfaces()
+    const all = Object.values(interfaces).flatMap((addresses) => addresses ?? [])
+    const own = all.find(({ address }) => address === wanted) ?? interfaces[wanted]?.[0]
+    if (own !== undefined) return Effect.succeed(own.address)
+    return Effect.fail(
+      new InputError({
+        file: "environment",
+        field: "TANDEM_INTERFACE",
+        value: wanted,
+        accepted: `an address of this host or one of its interfaces: ${Object.keys(interfaces).join(", ")}`
+      })
+    )
+  })
+
+/** Fails where the job has not as many processes as the scenario ranks. */
+export const requireSize = (place: Place, ranks: number, file: string): Effect.Effect<void, InputError> =>
+  place.size === ranks
+    ? Effect.void
+    : Effect.fail(
+        new InputError({
+          file,
+          field: "ranks",
+          value: String(ranks),
+          accepted: `${place.size}, for ${place.launcher} has started ${place.size} processes, one for each rank`
+        })
+      )

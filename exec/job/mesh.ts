@@ -1,0 +1,119 @@
+// The typed binding of the native mesh: connections to the other processes of a job, and messages between their programs.
+// Silence of a peer is noticed by the native threads, whatever this thread is doing. Knows nothing of what is said.
+import { deserialize, serialize } from "node:v8"
+import * as Effect from "effect/Effect"
+import { loadAddon, type AddonMesh } from "../native-addon.ts"
+import { NoRendezvous, type Meeting } from "./rendezvous.ts"
+
+export interface MeshOptions {
+  readonly rank: number
+  readonly size: number
+  /** Address to listen on and to connect from. */
+  readonly host: string
+  /** Data connections to each peer. */
+  readonly streams?: number
+  /** A peer that sends nothing for so long is lost. */
+  readonly lostAfterSeconds?: number
+}
+
+/** Why a mesh ended, and which rank is to blame. */
+export interface MeshFault {
+  readonly kind: "lost" | "told" | "mismatch" | "protocol"
+  readonly rank: number
+  readonly message: string
+}
+
+const defaultStreams = 2
+const defaultLostAfterSeconds = 6
+
+export class Mesh {
+  readonly rank: number
+  readonly size: number
+  readonly #native: AddonMesh
+
+  /** Listens. Throws Error where it cannot, or the addon is missing. */
+  constructor(options: MeshOptions) {
+    const { rank, size, host, streams = defaultStreams } = options
+    const addon = loadAddon()
+    if ("missing" in addon) throw new Error(addon.missing)
+    const lostAfterSeconds = options.lostAfterSeconds ?? defaultLostAfterSeconds
+    this.rank = rank
+    this.size = size
+    this.#native = addon.openMesh({
+      rank,
+      size,
+      host,
+      streams,
+      lostAfterSeconds,
+      // Two may be late before a peer is given up.
+      heartbeatSeconds: Math.min(0.5, lostAfterSeconds / 4)
+    })
+  }
+
+  get port(): number {
+    return this.#native.port
+  }
+
+  /** What a session is given to run on. */
+  get handle(): unknown {
+    return this.#native.handle
+  }
+
+  /** Connects to all others. Whoever connects must know the key, which is never sent. */
+  connect(
+    addresses: Meeting["addresses"],
+    key: string,
+    timeoutSeconds: number
+  ): Effect.Effect<void, NoRendezvous> {
+    return Effect.tryPromise({
+      try: () => this.#native.connect(addresses, key, timeoutSeconds),
+      catch: (cause) =>
+        new NoRendezvous({ rank: this.rank, reason: cause instanceof Error ? cause.message : String(cause) })
+    })
+  }
+
+  /** Sends a value that can be cloned (numbers, texts, typed arrays, lists, records) to the program of another rank. */
+  tell(peer: number, value: unknown): void {
+    this.#native.note(peer, serialize(value))
+  }
+
+  /**
+   * Calls `handler` with what others tell, one after the other, and with what they told before; `onFault` when the mesh fails.
+   * Keeps the process alive.
+   */
+  onTold(handler: (peer: number, value: unknown) => void, onFault: (fault: MeshFault) => void): void {
+    this.#native.onNote((peer, bytes) => {
+      if (peer >= 0) handler(peer, deserialize(bytes))
+      else onFault(this.#native.fault()!)
+    })
+  }
+
+  /** Whether the process stays alive for the sake of `onTold`. */
+  hold(alive: boolean): void {
+    this.#native.hold(alive)
+  }
+
+  get fault(): MeshFault | undefined {
+    return this.#native.fault()
+  }
+
+  /** Ends the job for everybody: all ranks learn why. */
+  fail(reason: string): void {
+    this.#native.fail(reason)
+  }
+
+  /** Nanoseconds of a clock that all processes of a host share. */
+  get nowNanoseconds(): number {
+    return this.#native.nowNanoseconds()
+  }
+
+  /** Bytes of collectives to and from a peer so far. */
+  traffic(peer: number): { readonly sent: number; readonly received: number } {
+    return this.#native.traffic(peer)
+  }
+
+  /** Says goodbye. What is said afterwards throws. */
+  close(): void {
+    this.#native.close()
+  }
+}

@@ -1,0 +1,271 @@
+// A job of one process per rank: how a process joins it, and how the programs of its processes speak to each other beside their
+// collectives (a common start, clocks, what each has done). Knows nothing of machines or scenarios.
+import { readFileSync } from "node:fs"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { CollectiveOrder } from "../../core/machine/collective-order.ts"
+import { RankLost } from "../../core/machine/machine.ts"
+import type { Place } from "./environment.ts"
+import { Mesh, type MeshFault } from "./mesh.ts"
+import type { Job, Links } from "./job.ts"
+import { rendezvous, type NoRendezvous } from "./rendezvous.ts"
+import { StartGate } from "./start-gate.ts"
+
+export interface JoinOptions {
+  readonly place: Place
+  readonly secret: string
+  /** What must be the same everywhere, by name. */
+  readonly alike: Readonly<Record<string, string>>
+  /** Address of the interface to use; by default that from which rank 0 is reached. */
+  readonly host?: string | undefined
+  readonly streams?: number | undefined
+  readonly lostAfterSeconds?: number | undefined
+  readonly timeoutSeconds: number
+}
+
+/** A message between programs: what it is about, and a value that can be cloned. */
+interface Told {
+  readonly about: string
+  readonly value: unknown
+}
+
+/** Seconds to add to this process's clock for that of rank 0, and by how much that may be off. */
+export interface ClockOffset {
+  readonly seconds: number
+  readonly errorSeconds: number
+}
+
+const pings = 32
+
+export class ProcessJob implements Links {
+  readonly rank: number
+  readonly size: number
+  readonly mesh: Mesh
+  readonly #handlers = new Map<string, (peer: number, value: unknown) => void>()
+  readonly #early = new Map<string, Array<readonly [number, unknown]>>()
+  readonly #waiting = new Set<(fault: RankLost) => void>()
+  readonly #close: () => void
+  #exchanges = 0
+
+  private constructor(mesh: Mesh, close: () => void) {
+    this.mesh = mesh
+    this.rank = mesh.rank
+    this.size = mesh.size
+    this.#close = close
+    mesh.onTold(
+      (peer, value) => this.#told(peer, value as Told),
+      (fault) => {
+        const lost = this.#lostBy(fault)
+        for (const tell of this.#waiting) tell(lost)
+      }
+    )
+    mesh.hold(false)
+  }
+
+  /** Comes together with the other processes. The job ends with the scope of `use`. */
+  static use<A, E>(
+    options: JoinOptions,
+    use: (job: ProcessJob) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E | NoRendezvous> {
+    return Effect.acquireUseRelease(ProcessJob.#join(options), use, (job) => Effect.sync(() => job.#close()))
+  }
+
+  static #join({
+    place,
+    secret,
+    alike,
+    host,
+    streams,
+    lostAfterSeconds,
+    timeoutSeconds
+  }: JoinOptions): Effect.Effect<ProcessJob, NoRendezvous> {
+    const { rank, size, master } = place
+    return Effect.suspend(() => {
+      let mesh: Mesh | undefined
+      const listen = (address: string): number => {
+        mesh?.close()
+        mesh = new Mesh({
+          rank,
+          size,
+          host: address,
+          ...(streams === undefined ? {} : { streams }),
+          ...(lostAfterSeconds === undefined ? {} : { lostAfterSeconds })
+        })
+        return mesh.port
+      }
+      return rendezvous({ rank, size, master, secret, alike, host, listen, timeoutSeconds }).pipe(
+        Effect.flatMap(({ addresses, key, close }) =>
+          Effect.as(mesh!.connect(addresses, key, timeoutSeconds), () => {
+            close()
+            mesh!.close()
+          })
+        ),
+        Effect.map((close) => new ProcessJob(mesh!, close)),
+        Effect.onError(() => Effect.sync(() => mesh?.close()))
+      )
+    })
+  }
+
+  /** A run of this process's rank, among the others'. */
+  get run(): Job {
+    const { rank } = this
+    const order = new CollectiveOrder({ present: (other) => other === rank })
+    const gate = new StartGate(1, (open) => {
+      // When it fails, so does `watch`.
+      Effect.runFork(this.barrier).addObserver((exit) => {
+        if (Exit.isSuccess(exit)) open()
+      })
+    })
+    const lost = this.#heard<never>("nothing", () => {})
+    return { ranks: [rank], order, gate, links: this, watch: () => lost }
+  }
+
+  /** Tells the program of a rank something; of this one too. */
+  tell(peer: number, about: string, value: unknown): void {
+    if (peer === this.rank) this.#told(peer, { about, value })
+    else this.mesh.tell(peer, { about, value } satisfies Told)
+  }
+
+  /** Calls `handler` with what is told about this, and with what was. */
+  onTold(about: string, handler: (peer: number, value: unknown) => void): void {
+    this.#handlers.set(about, handler)
+    for (const [peer, value] of this.#early.get(about) ?? []) handler(peer, value)
+    this.#early.delete(about)
+  }
+
+  /** Every rank's value, by rank, once all ranks have come to this point. Ranks call it in the same order. */
+  exchange<A>(value: A): Effect.Effect<ReadonlyArray<A>, RankLost> {
+    const about = `exchange ${this.#exchanges++}`
+    if (this.rank !== 0) {
+      return this.#heard<ReadonlyArray<A>>(`${about} done`, (resolve) => {
+        this.onTold(`${about} done`, (_, all) => resolve(all as ReadonlyArray<A>))
+        this.tell(0, about, value)
+      })
+    }
+    return this.#heard<ReadonlyArray<A>>(about, (resolve) =>
+      this.#collect(about, value, (all) => {
+        for (let peer = 1; peer < this.size; peer++) this.tell(peer, `${about} done`, all)
+        resolve(all)
+      })
+    )
+  }
+
+  /** Every rank's value at rank 0, by rank; undefined at the others, who go on when all have come. */
+  gather<A>(value: A): Effect.Effect<ReadonlyArray<A> | undefined, RankLost> {
+    const about = `gather ${this.#exchanges++}`
+    if (this.rank !== 0) this.tell(0, about, value)
+    const all =
+      this.rank !== 0
+        ? Effect.succeed(undefined)
+        : this.#heard<ReadonlyArray<A>>(about, (resolve) => this.#collect(about, value, resolve))
+    return Effect.tap(all, () => this.barrier)
+  }
+
+  /** At rank 0: resolves with the values that all others tell about this, and its own. */
+  #collect<A>(about: string, own: A, resolve: (values: ReadonlyArray<A>) => void): void {
+    const values = new Map<number, A>([[0, own]])
+    const look = (): void => {
+      if (values.size === this.size)
+        resolve(Array.from({ length: this.size }, (_, rank) => values.get(rank)!))
+    }
+    this.onTold(about, (peer, theirs) => {
+      values.set(peer, theirs as A)
+      look()
+    })
+    look()
+  }
+
+  /** All ranks leave it when the last has come. */
+  get barrier(): Effect.Effect<void, RankLost> {
+    return Effect.asVoid(this.exchange(undefined))
+  }
+
+  /**
+   * How far rank 0's clock is from this process's: none on one host, whose processes share a clock; elsewhere from the quickest
+   * of a few round trips (Cristian's algorithm). All ranks call it together.
+   */
+  get clockOffset(): Effect.Effect<ClockOffset, RankLost> {
+    return Effect.flatMap(this.exchange(hostId()), (hosts) => {
+      if (this.rank === 0) {
+        this.onTold("time?", (peer) => this.tell(peer, "time", this.mesh.nowNanoseconds))
+        return Effect.as(this.barrier, { seconds: 0, errorSeconds: 0 })
+      }
+      const measured: Effect.Effect<ClockOffset, RankLost> =
+        hosts[this.rank] === hosts[0] ? Effect.succeed({ seconds: 0, errorSeconds: 0 }) : this.#askTime()
+      return Effect.tap(measured, () => this.barrier)
+    })
+  }
+
+  #askTime(): Effect.Effect<ClockOffset, RankLost> {
+    return this.#heard("time", (resolve) => {
+      let best: ClockOffset = { seconds: 0, errorSeconds: Infinity }
+      let left = pings
+      let asked = 0
+      const ask = (): void => {
+        asked = this.mesh.nowNanoseconds
+        this.tell(0, "time?", undefined)
+      }
+      this.onTold("time", (_, theirs) => {
+        const now = this.mesh.nowNanoseconds
+        const errorSeconds = (now - asked) * 0.5e-9
+        if (errorSeconds < best.errorSeconds)
+          best = { seconds: ((theirs as number) - (asked + now) / 2) * 1e-9, errorSeconds }
+        left--
+        if (left > 0) ask()
+        else resolve(best)
+      })
+      ask()
+    })
+  }
+
+  /** Waits for something to be heard, or for the mesh to fail. */
+  #heard<A>(about: string, begin: (resolve: (value: A) => void) => void): Effect.Effect<A, RankLost> {
+    return Effect.callback<A, RankLost>((resume) => {
+      const fail = (lost: RankLost): void => {
+        end()
+        resume(Effect.fail(lost))
+      }
+      const end = (): void => {
+        this.#waiting.delete(fail)
+        this.#handlers.delete(about)
+        if (this.#waiting.size === 0) this.mesh.hold(false)
+      }
+      const fault = this.mesh.fault
+      if (fault !== undefined) {
+        resume(Effect.fail(this.#lostBy(fault)))
+        return
+      }
+      this.#waiting.add(fail)
+      this.mesh.hold(true)
+      begin((value) => {
+        end()
+        resume(Effect.succeed(value))
+      })
+      return Effect.sync(end)
+    })
+  }
+
+  #told(peer: number, { about, value }: Told): void {
+    const handler = this.#handlers.get(about)
+    if (handler !== undefined) {
+      handler(peer, value)
+      return
+    }
+    const early = this.#early.get(about)
+    if (early === undefined) this.#early.set(about, [[peer, value]])
+    else early.push([peer, value])
+  }
+
+  #lostBy(fault: MeshFault): RankLost {
+    return new RankLost({ rank: this.rank, lost: fault.rank, reason: fault.message })
+  }
+}
+
+/** The same for all processes of a running system, namespaces and containers included. */
+const hostId = (): string => {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+  } catch {
+    return `process ${process.pid}`
+  }
+}

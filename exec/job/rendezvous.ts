@@ -1,0 +1,366 @@
+// Where the processes of a job find each other: rank 0 listens, the others come, both sides prove that they know the secret,
+// and all learn where all are. Whoever is late, foreign, a second of its rank, or of another run is told so, and nobody waits
+// for ever. Knows nothing of what the processes will do.
+import { createConnection, createServer, type Server, type Socket } from "node:net"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { freshNonce, proofOf, sameProof } from "./secret.ts"
+
+/** The processes did not come together; the message says who is missing, or what is wrong with whom. */
+export class NoRendezvous extends Schema.TaggedError<NoRendezvous>()("NoRendezvous", {
+  rank: Schema.Number,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `rank ${this.rank}: ${this.reason}`
+  }
+}
+
+export interface RendezvousOptions {
+  readonly rank: number
+  readonly size: number
+  readonly master: { readonly host: string; readonly port: number }
+  readonly secret: string
+  /** What must be the same everywhere, by name: {version, plan}. */
+  readonly alike: Readonly<Record<string, string>>
+  /** Address that this process is reached at; by default that from which it reaches rank 0. */
+  readonly host?: string | undefined
+  /** Opens what others will connect to, on that address; its port. */
+  readonly listen: (host: string) => number
+  readonly timeoutSeconds: number
+}
+
+export interface Meeting {
+  /** By rank. */
+  readonly addresses: ReadonlyArray<{ readonly host: string; readonly port: number }>
+  /** A key that the processes of this meeting share, and of no other. */
+  readonly key: string
+  /** Turns away whoever still comes; ends with the job. */
+  readonly close: () => void
+}
+
+const protocol = "tandem-rendezvous-1"
+const lineBytesMax = 1 << 20
+/** Whoever connects has so long to prove itself. */
+const patienceMillis = 5000
+const retryMillis = 100
+
+/** Meets the other processes of the job. */
+export const rendezvous = (options: RendezvousOptions): Effect.Effect<Meeting, NoRendezvous> =>
+  Effect.callback<Meeting, NoRendezvous>((resume) => {
+    const { rank } = options
+    let ended = false
+    const end = (result: Effect.Effect<Meeting, NoRendezvous>): void => {
+      if (ended) return
+      ended = true
+      resume(result)
+    }
+    const fail = (reason: string): void => end(Effect.fail(new NoRendezvous({ rank, reason })))
+    const stop = rank === 0 ? host(options, end, fail) : join(options, end, fail)
+    return Effect.sync(() => {
+      ended = true
+      stop()
+    })
+  })
+
+type End = (result: Effect.Effect<Meeting, NoRendezvous>) => void
+type Fail = (reason: string) => void
+
+/** One JSON value a line, of whoever is at the other end. Garbage ends the connection. */
+class Lines {
+  readonly socket: Socket
+  #text = ""
+  #wanted: ((message: Readonly<Record<string, unknown>>) => void) | undefined
+  readonly #read: Array<Readonly<Record<string, unknown>>> = []
+
+  constructor(socket: Socket) {
+    this.socket = socket
+    socket.setNoDelay(true)
+    socket.setEncoding("utf8")
+    socket.on("data", (text: string) => this.#heard(text))
+    socket.on("error", () => socket.destroy())
+  }
+
+  say(message: Readonly<Record<string, unknown>>): void {
+    if (!this.socket.destroyed) this.socket.write(`${JSON.stringify(message)}\n`)
+  }
+
+  /** Says it and hangs up. */
+  part(message: Readonly<Record<string, unknown>>): void {
+    if (!this.socket.destroyed) this.socket.end(`${JSON.stringify(message)}\n`)
+  }
+
+  next(then: (message: Readonly<Record<string, unknown>>) => void): void {
+    const message = this.#read.shift()
+    if (message === undefined) this.#wanted = then
+    else then(message)
+  }
+
+  #heard(text: string): void {
+    this.#text += text
+    for (;;) {
+      const end = this.#text.indexOf("\n")
+      if (end < 0) break
+      const message = parse(this.#text.slice(0, end))
+      this.#text = this.#text.slice(end + 1)
+      if (message === undefined) {
+        this.socket.destroy()
+        return
+      }
+      const wanted = this.#wanted
+      this.#wanted = undefined
+      if (wanted === undefined) this.#read.push(message)
+      else wanted(message)
+    }
+    if (this.#text.length > lineBytesMax || this.#read.length > 8) this.socket.destroy()
+  }
+}
+
+const parse = (line: string): Readonly<Record<string, unknown>> | undefined => {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** What a process says of itself, in one text that its proof covers. */
+interface Card {
+  readonly rank: number
+  readonly size: number
+  readonly alike: Readonly<Record<string, string>>
+  readonly host: string
+  readonly port: number
+}
+
+const Card = Schema.Struct({
+  rank: Schema.Number,
+  size: Schema.Number,
+  alike: Schema.Record(Schema.String, Schema.String),
+  host: Schema.String,
+  port: Schema.Number
+})
+
+const cardIn = (text: unknown): Card | undefined => {
+  if (typeof text !== "string") return undefined
+  const value = parse(text)
+  return Schema.is(Card)(value) ? value : undefined
+}
+
+const keyOf = (secret: string, job: string): string => proofOf(secret, "key", job)
+
+// Rank 0
+
+const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) => {
+  const { size, secret, master } = options
+  const members = new Map<number, { readonly card: Card; readonly lines: Lines }>()
+  const open = new Set<Socket>()
+  let own: Card | undefined
+  let begun = false
+  const close = (): void => {
+    clearTimeout(timer)
+    server.close()
+    for (const socket of open) socket.destroy()
+  }
+  const giveUp = (reason: string): void => {
+    clearTimeout(timer)
+    for (const { lines } of members.values()) lines.part({ refused: reason })
+    server.close()
+    fail(reason)
+  }
+  const complete = (): void => {
+    if (own === undefined || members.size < size - 1) return
+    begun = true
+    clearTimeout(timer)
+    const job = freshNonce()
+    const cards = [own, ...Array.from({ length: size - 1 }, (_, i) => members.get(i + 1)!.card)]
+    const addresses = cards.map((card) => ({ host: card.host, port: card.port }))
+    const text = JSON.stringify({ job, addresses })
+    for (const { lines } of members.values()) lines.part({ met: text, proof: proofOf(secret, "met", text) })
+    // From now on only to tell who is late that they are; not a reason to live on.
+    server.unref()
+    end(Effect.succeed({ addresses, key: keyOf(secret, job), close }))
+  }
+
+  /** Reads who has come; a reason to refuse them, and whether nobody can go on. */
+  const judge = (card: Card): { readonly refused: string; readonly all: boolean } | undefined => {
+    if (begun) return { refused: `rank ${card.rank} comes too late: the job has begun`, all: false }
+    if (card.size !== size) {
+      return {
+        refused: `rank ${card.rank} says the job has ${card.size} processes, rank 0 says ${size}`,
+        all: true
+      }
+    }
+    if (!Number.isInteger(card.rank) || card.rank < 1 || card.rank >= size) {
+      return { refused: `rank ${card.rank} is not one of 1 to ${size - 1}`, all: false }
+    }
+    for (const [name, value] of Object.entries(options.alike)) {
+      const theirs = card.alike[name]
+      if (theirs === value) continue
+      return {
+        refused: `${name} of rank ${card.rank} is ${theirs ?? "missing"}, that of rank 0 is ${value}`,
+        all: true
+      }
+    }
+    const first = members.get(card.rank)
+    if (first === undefined) return undefined
+    return { refused: `a second process says that it is rank ${card.rank}`, all: false }
+  }
+
+  const receive = (socket: Socket): void => {
+    open.add(socket)
+    socket.unref()
+    const lines = new Lines(socket)
+    const patience = setTimeout(() => socket.destroy(), patienceMillis)
+    let card: Card | undefined
+    socket.on("close", () => {
+      clearTimeout(patience)
+      open.delete(socket)
+      // Who hangs up before all have met may come again.
+      if (!begun && card !== undefined && members.get(card.rank)?.lines === lines) members.delete(card.rank)
+    })
+    lines.next((hello) => {
+      const theirs = hello["nonce"]
+      if (hello["protocol"] !== protocol || typeof theirs !== "string" || theirs.length > 64)
+        return socket.destroy()
+      const nonce = freshNonce()
+      lines.say({ nonce, proof: proofOf(secret, "host", theirs, nonce) })
+      lines.next((answer) => {
+        const text = answer["card"]
+        const known =
+          typeof text === "string" &&
+          sameProof(proofOf(secret, "member", nonce, theirs, text), answer["proof"])
+        const come = known ? cardIn(text) : undefined
+        if (!known) return lines.part({ refused: "it does not know the job's secret" })
+        if (come === undefined) return lines.part({ refused: "it does not say who it is" })
+        clearTimeout(patience)
+        const verdict = judge(come)
+        if (verdict !== undefined) {
+          lines.part({ refused: verdict.refused })
+          if (verdict.all) giveUp(verdict.refused)
+          return
+        }
+        card = come
+        members.set(come.rank, { card: come, lines })
+        complete()
+      })
+    })
+  }
+
+  const server: Server = createServer(receive)
+  const timer = setTimeout(() => {
+    const absent = Array.from({ length: size - 1 }, (_, i) => i + 1).filter((rank) => !members.has(rank))
+    giveUp(`${ranksAre(absent)} not come to ${master.host}:${master.port} within ${options.timeoutSeconds} s`)
+  }, options.timeoutSeconds * 1000)
+  server.on("error", (error: NodeJS.ErrnoException) => {
+    clearTimeout(timer)
+    const port = `${master.host}:${master.port}`
+    fail(
+      error.code === "EADDRINUSE"
+        ? `${port} is taken: another program, or another job, listens there; choose another MASTER_PORT`
+        : `cannot listen on ${port}: ${error.message}`
+    )
+  })
+  server.listen({ host: master.host, port: master.port }, () => {
+    try {
+      const address = options.host ?? master.host
+      const { rank, alike } = options
+      own = { rank, size, alike, host: address, port: options.listen(address) }
+      complete()
+    } catch (cause) {
+      giveUp(reasonOf(cause))
+    }
+  })
+  return () => {
+    clearTimeout(timer)
+    close()
+  }
+}
+
+const ranksAre = (ranks: ReadonlyArray<number>): string =>
+  ranks.length === 1 ? `rank ${ranks[0]} has` : `ranks ${ranks.join(", ")} have`
+
+const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+// The others
+
+const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) => {
+  const { rank, size, alike, secret, master } = options
+  const where = `${master.host}:${master.port}`
+  let problem = "nobody listens there"
+  let over = false
+  let socket: Socket | undefined
+  let listening: { readonly host: string; readonly port: number } | undefined
+  const give = (result: () => void): void => {
+    if (over) return
+    over = true
+    clearTimeout(timer)
+    socket?.destroy()
+    result()
+  }
+  const again = (reason: string): void => {
+    if (over) return
+    problem = reason
+    setTimeout(attempt, retryMillis)
+  }
+
+  const attempt = (): void => {
+    if (over) return
+    const connection = createConnection(master.port, master.host)
+    socket = connection
+    const lines = new Lines(connection)
+    let reason = "nobody listens there"
+    connection.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "ECONNREFUSED" && reason === "nobody listens there") reason = error.message
+    })
+    connection.on("close", () => again(reason))
+    connection.on("connect", () => {
+      reason = "whoever listens there does not answer as rank 0 of a job"
+      const nonce = freshNonce()
+      lines.say({ protocol, nonce })
+      lines.next((answer) => {
+        const theirs = answer["nonce"]
+        if (
+          typeof theirs !== "string" ||
+          !sameProof(proofOf(secret, "host", nonce, theirs), answer["proof"])
+        ) {
+          reason = "whoever listens there does not know this job's secret"
+          connection.destroy()
+          return
+        }
+        try {
+          const address = options.host ?? connection.localAddress ?? "127.0.0.1"
+          if (listening?.host !== address) listening = { host: address, port: options.listen(address) }
+        } catch (cause) {
+          give(() => fail(reasonOf(cause)))
+          return
+        }
+        const card = JSON.stringify({ rank, size, alike, ...listening } satisfies Card)
+        lines.say({ card, proof: proofOf(secret, "member", theirs, nonce, card) })
+        reason = "rank 0 hung up before all had come"
+        lines.next((last) => finish(last))
+      })
+    })
+  }
+
+  const finish = (message: Readonly<Record<string, unknown>>): void => {
+    const { refused, met, proof } = message
+    if (typeof refused === "string") return give(() => fail(`refused by ${where}: ${refused}`))
+    const text = typeof met === "string" && sameProof(proofOf(secret, "met", met), proof) ? met : undefined
+    const meeting = text === undefined ? undefined : parse(text)
+    if (meeting === undefined) {
+      socket?.destroy()
+      return
+    }
+    const { job, addresses } = meeting as { readonly job: string; readonly addresses: Meeting["addresses"] }
+    give(() => end(Effect.succeed({ addresses, key: keyOf(secret, job), close: () => {} })))
+  }
+
+  const timer = setTimeout(
+    () => give(() => fail(`no rendezvous at ${where} within ${options.timeoutSeconds} s: ${problem}`)),
+    options.timeoutSeconds * 1000
+  )
+  attempt()
+  return () => give(() => {})
+}

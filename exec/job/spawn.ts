@@ -1,0 +1,95 @@
+// `--processes N`: the processes of a job on this host, started, told apart, and never left behind. Each is the same command
+// with a place of its own. Knows nothing of what they do.
+import { spawn, type ChildProcess } from "node:child_process"
+import { createServer, type Socket } from "node:net"
+import { constants } from "node:os"
+import { createInterface } from "node:readline"
+import * as Effect from "effect/Effect"
+import type { Variables } from "./environment.ts"
+import { lifeline } from "./lifeline.ts"
+import { freshSecret } from "./secret.ts"
+
+/** When one has failed, the others have so long to notice, and then again as long to tidy up. */
+const graceMillis = 10_000
+
+export interface SpawnOptions {
+  readonly processes: number
+  /** What each runs, after the interpreter: the script and its arguments. */
+  readonly command: ReadonlyArray<string>
+  readonly variables: Variables
+  readonly write: (stream: "out" | "error", text: string) => void
+}
+
+/** Runs the job to its end; its exit code is that of the process that ended first of those that failed, else 0. */
+export const spawnJob = ({ processes, command, variables, write }: SpawnOptions): Effect.Effect<number> =>
+  Effect.flatMap(freePort, (port) =>
+    Effect.callback<number>((resume) => {
+      const secret = freshSecret()
+      const children: Array<ChildProcess> = []
+      let code = 0
+      let left = processes
+      let grace: NodeJS.Timeout | undefined
+      const ended = (rank: number, exit: number | null, signal: NodeJS.Signals | null): void => {
+        left--
+        const own = exit ?? 128 + (signal === null ? 0 : constants.signals[signal])
+        if (own !== 0 && code === 0) {
+          code = own
+          if (signal !== null) write("error", `[${rank}] ended by ${signal}\n`)
+          grace = setTimeout(() => {
+            forward("SIGTERM")
+            grace = setTimeout(() => forward("SIGKILL"), graceMillis)
+          }, graceMillis)
+        }
+        if (left > 0) return
+        clearTimeout(grace)
+        for (const name of forwarded) process.off(name, forward)
+        resume(Effect.succeed(code))
+      }
+      const forward = (signal: NodeJS.Signals): void => {
+        for (const child of children)
+          if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      }
+      for (const name of forwarded) process.on(name, forward)
+      for (let rank = 0; rank < processes; rank++) {
+        const child = spawn(process.execPath, [...process.execArgv, ...command], {
+          // A group of its own: a Ctrl-C reaches it once, from here.
+          detached: true,
+          stdio: ["ignore", rank === 0 ? "inherit" : "pipe", rank === 0 ? "inherit" : "pipe", "pipe"],
+          env: {
+            ...variables,
+            TANDEM_RANK: String(rank),
+            TANDEM_LOCAL_RANK: String(rank),
+            TANDEM_WORLD_SIZE: String(processes),
+            TANDEM_SECRET_FD: String(lifeline),
+            MASTER_ADDR: "127.0.0.1",
+            MASTER_PORT: String(port)
+          }
+        })
+        children.push(child)
+        const line = child.stdio[lifeline] as Socket
+        // The pipe stays open as long as this process lives.
+        line.on("error", () => {})
+        line.write(`${secret}\n`)
+        for (const [stream, from] of [["out", child.stdout] as const, ["error", child.stderr] as const]) {
+          if (from !== null)
+            createInterface({ input: from }).on("line", (text) => write(stream, `[${rank}] ${text}\n`))
+        }
+        child.on("error", (error) => {
+          write("error", `[${rank}] cannot be started: ${error.message}\n`)
+          ended(rank, 1, null)
+        })
+        child.on("close", (exit, signal) => ended(rank, exit, signal))
+      }
+      return Effect.sync(() => forward("SIGTERM"))
+    })
+  )
+
+const forwarded: ReadonlyArray<NodeJS.Signals> = ["SIGINT", "SIGTERM", "SIGHUP"]
+
+/** One that nobody listens on now. */
+const freePort: Effect.Effect<number> = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as { readonly port: number }
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})

@@ -1,0 +1,22 @@
+// Connections between the processes of a job: both ends prove that they know the job's key, by challenge and response, before
+// anything else is said. Whoever cannot, or is slow about it, is turned away without holding up the others.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mesh.h"
+
+namespace tandem {
+
+/** Listens on `host`, any port; tells which. Throws NoMesh. */
+int listenOn(const std::string& host, int& port);
+
+/**
+ * Connects to every lower rank and takes connections from every higher one, `connections` of each. Returns file descriptors by
+ * peer and connection, non-blocking; none for the rank itself. Closes the listener. Throws NoMesh, with nothing left open.
+ */
+std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options, const std::string& key, int connections,
+                                        const std::vector<Address>& addresses, double timeoutSeconds);
+
+}  // namespace tandem

@@ -1,0 +1,369 @@
+#include "mesh.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "handshake.h"
+#include "mesh-parts.h"
+
+namespace tandem {
+
+/** Data are cut so, to be spread over a peer's connections. */
+constexpr size_t segmentBytes = size_t{512} << 10;
+
+// Exchange
+
+Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning)
+    : mesh_(mesh),
+      communicator_(communicator),
+      position_(position),
+      meaning_(std::move(meaning)),
+      there_(static_cast<size_t>(mesh.size()), false),
+      met_(monotonicNanoseconds()) {
+  std::vector<std::pair<int, Meaning>> early;
+  {
+    const std::lock_guard lock(mesh_.mutex_);
+    mesh_.exchanges_[{communicator_, position_}] = this;
+    for (const auto& [at, ready] : mesh_.readies_) {
+      if (at.second.communicator != communicator_ || at.second.position != position_) continue;
+      there_[static_cast<size_t>(at.first)] = true;
+      early.emplace_back(at.first, ready.second);
+    }
+  }
+  for (const auto& [peer, theirs] : early) mesh_.check(peer, {communicator_, position_, 0}, meaning_, theirs);
+}
+
+Exchange::~Exchange() {
+  waitAll();
+  mesh_.forget(*this);
+}
+
+int64_t Exchange::metNanoseconds() const {
+  const std::lock_guard lock(mesh_.mutex_);
+  return met_;
+}
+
+std::optional<MeshFault> Exchange::fault() const { return mesh_.fault(); }
+
+void Exchange::add(size_t tally) {
+  const std::lock_guard lock(mutex_);
+  if (tally >= open_.size()) open_.resize(tally + 1, 0);
+  open_[tally]++;
+  openInAll_++;
+}
+
+void Exchange::ended(size_t tally) {
+  // Under the lock to the end: whoever waits may destroy this as soon as it is let go.
+  const std::lock_guard lock(mutex_);
+  open_[tally]--;
+  openInAll_--;
+  if (open_[tally] == 0) changed_.notify_all();
+}
+
+void Exchange::send(int peer, uint32_t part, const void* data, size_t bytes, size_t tally) {
+  if (bytes > 0) mesh_.post(*this, peer, part, data, bytes, tally);
+}
+
+void Exchange::receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
+  if (bytes > 0) mesh_.expect(*this, peer, part, data, bytes, tally);
+}
+
+bool Exchange::wait(size_t tally) {
+  std::unique_lock lock(mutex_);
+  if (tally >= open_.size()) return !mesh_.failed();
+  changed_.wait(lock, [&] { return open_[tally] == 0 || (mesh_.failed() && mesh_.running_ == 0); });
+  return open_[tally] == 0;
+}
+
+bool Exchange::waitAll() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return openInAll_ == 0 || (mesh_.failed() && mesh_.running_ == 0); });
+  return openInAll_ == 0;
+}
+
+// Mesh: making and ending
+
+Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
+  if (options_.size < 1 || options_.rank < 0 || options_.rank >= options_.size) {
+    throw NoMesh("rank " + std::to_string(options_.rank) + " of " + std::to_string(options_.size));
+  }
+  if (options_.streams < 1 || options_.streams > 64) {
+    throw NoMesh("streams is " + std::to_string(options_.streams) + "; expected 1 to 64");
+  }
+  if (options_.size > 1) listener_ = listenOn(options_.host, port_);
+}
+
+void Mesh::connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds) {
+  for (int peer = 0; peer < options_.size; peer++) peers_.push_back(std::make_unique<Peer>());
+  if (options_.size == 1) return;
+  const int listener = std::exchange(listener_, -1);
+  const auto fds = joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds);
+  for (int i = 0; i <= options_.streams; i++) {
+    auto reactor = std::make_unique<Reactor>();
+    reactor->control = i == 0;
+    reactor->epoll = ::epoll_create1(EPOLL_CLOEXEC);
+    reactor->wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (reactor->epoll < 0 || reactor->wake < 0) throw NoMesh(std::string("no event queue: ") + std::strerror(errno));
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.ptr = nullptr;
+    ::epoll_ctl(reactor->epoll, EPOLL_CTL_ADD, reactor->wake, &event);
+    reactors_.push_back(std::move(reactor));
+  }
+  const int64_t now = monotonicNanoseconds();
+  for (int peer = 0; peer < options_.size; peer++) {
+    Peer& one = *peers_[static_cast<size_t>(peer)];
+    one.heard = now;
+    for (size_t i = 0; i < fds[static_cast<size_t>(peer)].size(); i++) {
+      auto socket = std::make_unique<Socket>();
+      socket->fd = fds[static_cast<size_t>(peer)][i];
+      socket->peer = peer;
+      socket->control = i == 0;
+      socket->reactor = reactors_[i].get();
+      epoll_event event{};
+      event.events = EPOLLIN;
+      event.data.ptr = socket.get();
+      ::epoll_ctl(socket->reactor->epoll, EPOLL_CTL_ADD, socket->fd, &event);
+      socket->reactor->sockets.push_back(socket.get());
+      one.sockets.push_back(std::move(socket));
+    }
+  }
+  running_ = options_.streams;
+  try {
+    for (auto& reactor : reactors_) reactor->thread = std::thread([this, one = reactor.get()] { run(*one); });
+  } catch (const std::exception& error) {
+    ending_ = true;
+    failed_ = true;
+    for (auto& reactor : reactors_) {
+      reactor->poke();
+      if (reactor->thread.joinable()) reactor->thread.join();
+    }
+    throw NoMesh(std::string("no thread for the transport: ") + error.what());
+  }
+}
+
+Mesh::~Mesh() {
+  if (listener_ >= 0) ::close(listener_);
+  if (!failed() && !reactors_.empty()) {
+    for (int peer = 0; peer < options_.size; peer++) {
+      Frame bye;
+      bye.type = byeFrame;
+      if (peer != options_.rank) control(peer, bye, "");
+    }
+  }
+  ending_ = true;
+  for (auto& reactor : reactors_) reactor->poke();
+  for (auto& reactor : reactors_) {
+    if (reactor->thread.joinable()) reactor->thread.join();
+  }
+}
+
+int64_t Mesh::nowNanoseconds() { return monotonicNanoseconds(); }
+
+// Transfers
+
+void Mesh::post(Exchange& exchange, int peer, uint32_t part, const void* data, size_t bytes, size_t tally) {
+  exchange.add(tally);
+  const TransferKey key{exchange.communicator_, exchange.position_, part};
+  auto outgoing = std::make_shared<Outgoing>(&exchange, static_cast<const char*>(data), bytes, tally);
+  std::optional<uint64_t> awaited;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto ready = readies_.find({peer, key});
+    if (ready == readies_.end()) {
+      outgoing_[{peer, key}] = outgoing;
+    } else {
+      awaited = ready->second.first;
+      readies_.erase(ready);
+    }
+  }
+  if (awaited) {
+    start(peer, key, outgoing, *awaited);
+  } else if (peers_[static_cast<size_t>(peer)]->left) {
+    lose(peer, "has ended");
+  }
+}
+
+void Mesh::expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
+  exchange.add(tally);
+  const TransferKey key{exchange.communicator_, exchange.position_, part};
+  {
+    const std::lock_guard lock(mutex_);
+    incoming_[{peer, key}] = std::make_shared<Incoming>(&exchange, static_cast<char*>(data), bytes, tally);
+  }
+  if (peers_[static_cast<size_t>(peer)]->left) {
+    lose(peer, "has ended");
+    return;
+  }
+  Frame frame;
+  frame.type = readyFrame;
+  frame.key = key;
+  frame.offset = exchange.meaning_.digest;
+  frame.length = bytes;
+  control(peer, frame, exchange.meaning_.text);
+}
+
+/** Hands a message to the peer's data connections, in segments. */
+void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited) {
+  if (awaited != outgoing->bytes) {
+    fail({MeshFault::Kind::mismatch, peer,
+          "part " + std::to_string(key.part) + " of " + outgoing->exchange->meaning_.text + ": rank " +
+              std::to_string(options_.rank) + " sends " + std::to_string(outgoing->bytes) + " B, rank " +
+              std::to_string(peer) + " awaits " + std::to_string(awaited) + " B"});
+    return;
+  }
+  auto& sockets = peers_[static_cast<size_t>(peer)]->sockets;
+  const size_t streams = sockets.size() - 1;
+  size_t stream = (key.position + key.part) % streams;
+  for (size_t at = 0; at < outgoing->bytes; at += segmentBytes) {
+    Frame frame;
+    frame.type = dataFrame;
+    frame.key = key;
+    frame.offset = at;
+    frame.length = std::min(segmentBytes, outgoing->bytes - at);
+    enqueue(*sockets[1 + stream], frame, "", outgoing->data + at, outgoing);
+    stream = (stream + 1) % streams;
+  }
+}
+
+/** A peer's memory is ready. */
+void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
+  const Meaning theirs{frame.offset, text};
+  std::shared_ptr<Outgoing> outgoing;
+  std::optional<Meaning> own;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto open = exchanges_.find({frame.key.communicator, frame.key.position});
+    if (open != exchanges_.end()) {
+      Exchange& exchange = *open->second;
+      own = exchange.meaning_;
+      if (!exchange.there_[static_cast<size_t>(peer)]) exchange.met_ = monotonicNanoseconds();
+      exchange.there_[static_cast<size_t>(peer)] = true;
+    }
+    const auto found = outgoing_.find({peer, frame.key});
+    if (found == outgoing_.end()) {
+      readies_[{peer, frame.key}] = {frame.length, theirs};
+    } else {
+      outgoing = found->second;
+      outgoing_.erase(found);
+    }
+  }
+  if (own && !check(peer, frame.key, *own, theirs)) return;
+  if (outgoing) start(peer, frame.key, outgoing, frame.length);
+}
+
+bool Mesh::check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs) {
+  if (own.digest == theirs.digest) return true;
+  fail({MeshFault::Kind::mismatch, peer,
+        "collective " + std::to_string(key.position) + ": rank " + std::to_string(peer) + " submitted " + theirs.text +
+            ", rank " + std::to_string(options_.rank) + " submitted " + own.text});
+  return false;
+}
+
+void Mesh::forget(Exchange& exchange) {
+  const std::lock_guard lock(mutex_);
+  exchanges_.erase({exchange.communicator_, exchange.position_});
+  const auto drop = [&](auto& transfers) {
+    for (auto one = transfers.begin(); one != transfers.end();) {
+      one = one->second->exchange == &exchange ? transfers.erase(one) : std::next(one);
+    }
+  };
+  // All have ended, unless the mesh has failed.
+  if (!failed()) return;
+  drop(outgoing_);
+  drop(incoming_);
+}
+
+// Notes and faults
+
+void Mesh::note(int peer, const std::string& text) {
+  if (peer == options_.rank) {
+    deliver(peer, text);
+    return;
+  }
+  Frame frame;
+  frame.type = noteFrame;
+  control(peer, frame, text);
+}
+
+void Mesh::onNote(std::function<void(int, std::string)> handler) {
+  const std::lock_guard lock(notesMutex_);
+  noteHandler_ = std::move(handler);
+  for (auto& [peer, text] : std::exchange(earlyNotes_, {})) noteHandler_(peer, std::move(text));
+}
+
+void Mesh::deliver(int peer, std::string text) {
+  const std::lock_guard lock(notesMutex_);
+  if (noteHandler_) {
+    noteHandler_(peer, std::move(text));
+  } else {
+    earlyNotes_.emplace_back(peer, std::move(text));
+  }
+}
+
+std::optional<MeshFault> Mesh::fault() const {
+  const std::lock_guard lock(faultMutex_);
+  return fault_;
+}
+
+int Mesh::onFault(std::function<void(const MeshFault&)> handler) {
+  const std::lock_guard lock(handlersMutex_);
+  const int id = nextHandler_++;
+  if (failed()) {
+    handler(*fault());
+  } else {
+    faultHandlers_[id] = std::move(handler);
+  }
+  return id;
+}
+
+void Mesh::forgetFault(int handler) {
+  const std::lock_guard lock(handlersMutex_);
+  faultHandlers_.erase(handler);
+}
+
+void Mesh::fail(MeshFault fault, bool tell) {
+  {
+    const std::lock_guard lock(faultMutex_);
+    if (fault_) return;
+    fault_ = fault;
+  }
+  if (tell) {
+    Frame frame;
+    frame.type = faultFrame;
+    frame.kind = static_cast<uint8_t>(fault.kind);
+    frame.offset = static_cast<uint64_t>(fault.rank);
+    for (int peer = 0; peer < static_cast<int>(peers_.size()); peer++) {
+      if (peer != options_.rank) control(peer, frame, fault.message);
+    }
+  }
+  failed_.store(true, std::memory_order_release);
+  for (auto& reactor : reactors_) reactor->poke();
+  if (running_ == 0) settle();
+  const std::lock_guard lock(handlersMutex_);
+  for (const auto& [id, handler] : faultHandlers_) handler(fault);
+}
+
+void Mesh::lose(int peer, const std::string& why) {
+  fail({MeshFault::Kind::lost, peer, "rank " + std::to_string(peer) + " " + why});
+}
+
+/** Wakes all who wait, once no thread touches their memory any more. */
+void Mesh::settle() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [at, exchange] : exchanges_) {
+    const std::lock_guard inner(exchange->mutex_);
+    exchange->changed_.notify_all();
+  }
+}
+
+uint64_t Mesh::sentBytes(int peer) const { return peers_.at(static_cast<size_t>(peer))->sentBytes; }
+uint64_t Mesh::receivedBytes(int peer) const { return peers_.at(static_cast<size_t>(peer))->receivedBytes; }
+
+}  // namespace tandem

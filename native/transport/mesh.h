@@ -1,0 +1,214 @@
+// Point to point between the processes of a job, over TCP: for each peer a control connection and several data connections,
+// each served by a thread that sleeps until there is something to do. Transfers are matched by name, never buffered: a sender
+// starts when the receiver has said that its memory is ready. Silence is noticed here, whatever the program's thread is doing.
+// Knows nothing of kernels, tensors or what the bytes mean.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+namespace tandem {
+
+struct Address {
+  std::string host;
+  int port = 0;
+};
+
+struct MeshOptions {
+  int rank = 0;
+  int size = 1;
+  /** Data connections to each peer. */
+  int streams = 2;
+  /** Address to listen on and to connect from. */
+  std::string host = "127.0.0.1";
+  double heartbeatSeconds = 0.5;
+  /** A peer that sends nothing for so long is lost. */
+  double lostAfterSeconds = 6;
+};
+
+/** Why a mesh ended: a peer that went away or fell silent, or a fault that some rank told of. */
+struct MeshFault {
+  enum class Kind { lost, told, mismatch, protocol };
+  Kind kind = Kind::lost;
+  /** Who is at fault. */
+  int rank = -1;
+  std::string message;
+};
+
+/** The mesh could not be made; the message names the peer and what was tried. */
+class NoMesh : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/** Names one transfer between two ranks: a communicator, a collective of it, a part of that. */
+struct TransferKey {
+  uint32_t communicator = 0;
+  uint32_t position = 0;
+  uint32_t part = 0;
+  bool operator<(const TransferKey& other) const {
+    return std::tie(communicator, position, part) < std::tie(other.communicator, other.position, other.part);
+  }
+};
+
+/** What a rank says of the collective that a transfer belongs to; both ends must say the same. */
+struct Meaning {
+  uint64_t digest = 0;
+  /** For people: "all_reduce \"bucket 2\" of 4096 B". */
+  std::string text;
+};
+
+class Mesh;
+
+/** Transfers that one thread waits for. Memory handed to `send` and `receive` must live until `wait` has returned. */
+class Exchange {
+ public:
+  Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning);
+  ~Exchange();
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  /** Each part is sent to a peer once. `tally` groups transfers that are waited for together. */
+  void send(int peer, uint32_t part, const void* data, size_t bytes, size_t tally);
+  void receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally);
+  /** True when all transfers of the tally have ended; false when the mesh has failed: then nobody touches their memory any more. */
+  bool wait(size_t tally);
+  bool waitAll();
+  /** When every peer that was heard of had come, or this member, whoever was last; monotonic nanoseconds. */
+  int64_t metNanoseconds() const;
+  std::optional<MeshFault> fault() const;
+
+ private:
+  friend class Mesh;
+  void add(size_t tally);
+  void ended(size_t tally);
+
+  Mesh& mesh_;
+  const uint32_t communicator_;
+  const uint32_t position_;
+  const Meaning meaning_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<size_t> open_;
+  size_t openInAll_ = 0;
+  /** Peers that have said that they are there. */
+  std::vector<bool> there_;
+  int64_t met_;
+};
+
+class Mesh {
+ public:
+  /** Listens; throws NoMesh where it cannot. */
+  explicit Mesh(MeshOptions options);
+  /** Says goodbye and ends all threads. */
+  ~Mesh();
+  Mesh(const Mesh&) = delete;
+  Mesh& operator=(const Mesh&) = delete;
+
+  /** The clock of `Exchange::metNanoseconds`. */
+  static int64_t nowNanoseconds();
+  int port() const { return port_; }
+  int rank() const { return options_.rank; }
+  int size() const { return options_.size; }
+
+  /**
+   * Connects to all peers, `addresses` by rank. Whoever connects must know the key, which is never sent. Throws NoMesh when one
+   * cannot be reached or does not come in time.
+   */
+  void connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds);
+
+  /** A message for the program of another rank, whole and in order. */
+  void note(int peer, const std::string& text);
+  /** Calls `handler` for every note, from any thread, one at a time. Notes that came before are handed over now. */
+  void onNote(std::function<void(int peer, std::string text)> handler);
+
+  /** The first fault; from then on nothing moves. */
+  std::optional<MeshFault> fault() const;
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
+  /** Calls `handler` once, from any thread, when the mesh fails; at once when it has. Returns what `forgetFault` takes. */
+  int onFault(std::function<void(const MeshFault&)> handler);
+  /** When this returns, the handler is not being called and will not be. */
+  void forgetFault(int handler);
+  /** Ends the mesh for everybody: peers learn of the fault. */
+  void fail(MeshFault fault, bool tell = true);
+
+  /** Bytes of data sent to and received from each peer so far, without frames. */
+  uint64_t sentBytes(int peer) const;
+  uint64_t receivedBytes(int peer) const;
+
+ private:
+  friend class Exchange;
+  struct Frame;
+  template <typename Byte>
+  struct Transfer;
+  using Outgoing = Transfer<const char>;
+  using Incoming = Transfer<char>;
+  struct Socket;
+  struct Reactor;
+  struct Peer;
+
+  // Transfers (mesh.cc)
+  void post(Exchange& exchange, int peer, uint32_t part, const void* data, size_t bytes, size_t tally);
+  void expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally);
+  void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited);
+  void ready(int peer, const Frame& frame, const std::string& text);
+  bool check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs);
+  void forget(Exchange& exchange);
+  void deliver(int peer, std::string text);
+  void lose(int peer, const std::string& why);
+  void settle();
+
+  // Connections (mesh-io.cc)
+  void control(int peer, const Frame& frame, const std::string& text);
+  void enqueue(Socket& socket, const Frame& frame, std::string text, const char* data,
+               const std::shared_ptr<Outgoing>& of);
+  void run(Reactor& reactor);
+  void serve(Reactor& reactor, Socket& socket, uint32_t events, bool& more);
+  bool readFrom(Socket& socket, bool& more);
+  bool begin(Socket& socket);
+  void arrived(Socket& socket);
+  bool writeTo(Socket& socket, bool& more);
+  void gone(Socket& socket, const std::string& why);
+  void watchPeers();
+
+  const MeshOptions options_;
+  int listener_ = -1;
+  int port_ = 0;
+  std::vector<std::unique_ptr<Peer>> peers_;
+  std::vector<std::unique_ptr<Reactor>> reactors_;
+
+  mutable std::mutex mutex_;
+  std::map<std::pair<int, TransferKey>, std::shared_ptr<Outgoing>> outgoing_;
+  std::map<std::pair<int, TransferKey>, std::shared_ptr<Incoming>> incoming_;
+  /** Receivers that are ready before their sender is. */
+  std::map<std::pair<int, TransferKey>, std::pair<uint64_t, Meaning>> readies_;
+  /** Open collectives, by communicator and position. */
+  std::map<std::pair<uint32_t, uint32_t>, Exchange*> exchanges_;
+
+  std::mutex notesMutex_;
+  std::function<void(int, std::string)> noteHandler_;
+  std::vector<std::pair<int, std::string>> earlyNotes_;
+
+  mutable std::mutex faultMutex_;
+  std::optional<MeshFault> fault_;
+  std::mutex handlersMutex_;
+  std::map<int, std::function<void(const MeshFault&)>> faultHandlers_;
+  int nextHandler_ = 0;
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> ending_{false};
+  std::atomic<int> running_{0};
+};
+
+}  // namespace tandem

@@ -1,0 +1,97 @@
+// Launchers' variables, as each documents them.
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { firstHost, placeIn, type Variables } from "../../exec/job/environment.ts"
+
+const place = (variables: Variables) => Effect.runSync(placeIn(variables))
+const refusal = (variables: Variables) => Effect.runSync(Effect.flip(placeIn(variables))).message
+
+describe("the place of a process in its job", () => {
+  it("is read from what launchers set", () => {
+    const master = { MASTER_ADDR: "gpu1", MASTER_PORT: "29500" }
+    expect(place({ RANK: "3", WORLD_SIZE: "8", LOCAL_RANK: "1", ...master })).toEqual({
+      rank: 3,
+      size: 8,
+      localRank: 1,
+      master: { host: "gpu1", port: 29500 },
+      launcher: "torchrun"
+    })
+    expect(
+      place({ RANK: "0", WORLD_SIZE: "2", TORCHELASTIC_USE_AGENT_STORE: "True", ...master })?.master.port
+    ).toBe(29501)
+    expect(
+      place({
+        SLURM_PROCID: "5",
+        SLURM_NTASKS: "6",
+        SLURM_LOCALID: "1",
+        SLURM_STEP_NODELIST: "node[07-09],big2",
+        SLURM_JOB_ID: "1234",
+        SLURM_STEP_ID: "2"
+      })
+    ).toEqual({
+      rank: 5,
+      size: 6,
+      localRank: 1,
+      master: { host: "node07", port: 20_000 + ((1234 * 16 + 2) % 20_000) },
+      launcher: "Slurm"
+    })
+    expect(
+      place({
+        OMPI_COMM_WORLD_RANK: "1",
+        OMPI_COMM_WORLD_SIZE: "2",
+        OMPI_COMM_WORLD_LOCAL_RANK: "1",
+        ...master
+      })?.launcher
+    ).toBe("Open MPI")
+    expect(place({ PMI_RANK: "1", PMI_SIZE: "2", ...master })?.launcher).toBe("MPI (PMI)")
+    expect(place({ JOB_COMPLETION_INDEX: "2", JOB_COMPLETIONS: "4", ...master })).toMatchObject({
+      rank: 2,
+      size: 4,
+      launcher: "Kubernetes"
+    })
+    expect(place({ PATH: "/bin" })).toBeUndefined()
+  })
+
+  it("prefers torchrun's variables where Slurm started torchrun", () => {
+    const both = {
+      SLURM_PROCID: "0",
+      SLURM_NTASKS: "2",
+      RANK: "5",
+      WORLD_SIZE: "16",
+      MASTER_ADDR: "a",
+      MASTER_PORT: "1"
+    }
+    expect(place(both)).toMatchObject({ rank: 5, size: 16, launcher: "torchrun" })
+  })
+
+  it("is refused where half of it is missing or makes no sense", () => {
+    expect(refusal({ RANK: "0" })).toBe(
+      "environment: WORLD_SIZE: expected WORLD_SIZE, for RANK says that torchrun has started this"
+    )
+    expect(refusal({ RANK: "0", WORLD_SIZE: "2" })).toMatch(
+      /MASTER_ADDR: expected MASTER_ADDR and MASTER_PORT/
+    )
+    expect(refusal({ RANK: "2", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "1" })).toMatch(
+      /RANK: "2" is not accepted; expected a rank from 0 to 1/
+    )
+    expect(refusal({ RANK: "-1", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "1" })).toMatch(/RANK: "-1"/)
+    expect(refusal({ RANK: "0", WORLD_SIZE: "two", MASTER_ADDR: "a", MASTER_PORT: "1" })).toMatch(
+      /WORLD_SIZE: "two"/
+    )
+    expect(refusal({ RANK: "0", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "99999" })).toMatch(
+      /a port from 1/
+    )
+    expect(refusal({ OMPI_COMM_WORLD_RANK: "0", OMPI_COMM_WORLD_SIZE: "2" })).toMatch(/mpirun -x MASTER_ADDR/)
+    expect(refusal({ JOB_COMPLETION_INDEX: "0" })).toMatch(/JOB_COMPLETIONS or WORLD_SIZE/)
+  })
+
+  it.each([
+    ["node1", "node1"],
+    ["node[003-006,9],gpu1", "node003"],
+    ["a,b", "a"],
+    ["rack1-n[2,4]-ib", "rack1-n2-ib"],
+    ["", undefined]
+  ])("the first host of %s is %s", (list, first) => {
+    expect(firstHost(list)).toBe(first)
+  })
+})

@@ -1,0 +1,198 @@
+// Processes that find each other, and everything that can be wrong with whoever comes. All in one process here: a rendezvous
+// does not know the difference.
+import { createConnection, createServer, type Socket } from "node:net"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import { afterEach, describe, expect, it } from "vitest"
+import { rendezvous, type Meeting, type RendezvousOptions } from "../../exec/job/rendezvous.ts"
+import { freshSecret } from "../../exec/job/secret.ts"
+
+const secret = freshSecret()
+const sockets: Array<Socket> = []
+const meetings: Array<Meeting> = []
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy()
+  for (const meeting of meetings.splice(0)) meeting.close()
+})
+
+/** A port that nobody listens on. */
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { readonly port: number }
+      server.close(() => resolve(port))
+    })
+  })
+
+const options = (
+  port: number,
+  rank: number,
+  size: number,
+  change: Partial<RendezvousOptions> = {}
+): RendezvousOptions => ({
+  rank,
+  size,
+  master: { host: "127.0.0.1", port },
+  secret,
+  alike: { version: "1.0.0", plan: "abc" },
+  listen: () => 1000 + rank,
+  timeoutSeconds: 20,
+  ...change
+})
+
+const meet = (given: RendezvousOptions): Promise<Meeting> =>
+  Effect.runPromise(rendezvous(given)).then((meeting) => {
+    meetings.push(meeting)
+    return meeting
+  })
+
+/** What ends an attempt that must not succeed. */
+const refusal = (given: RendezvousOptions): Promise<string> =>
+  Effect.runPromise(Effect.flip(rendezvous(given))).then(({ message }) => message)
+
+const addresses = (size: number) =>
+  Array.from({ length: size }, (_, rank) => ({ host: "127.0.0.1", port: 1000 + rank }))
+
+describe("a rendezvous", () => {
+  it("brings all together, in whatever order they come", async () => {
+    const port = await freePort()
+    const late = [3, 1, 0, 2].map(
+      (rank, i) =>
+        new Promise<Meeting>((resolve, reject) => {
+          setTimeout(() => meet(options(port, rank, 4)).then(resolve, reject), 150 * i)
+        })
+    )
+    const all = await Promise.all(late)
+    for (const meeting of all) expect(meeting.addresses).toEqual(addresses(4))
+    expect(new Set(all.map(({ key }) => key)).size).toBe(1)
+    expect(all[0]!.key).not.toContain(secret)
+  })
+
+  it("makes another key each time", async () => {
+    const port = await freePort()
+    const first = await meet(options(port, 0, 1))
+    first.close()
+    const second = await meet(options(await freePort(), 0, 1))
+    expect(second.key).not.toBe(first.key)
+  })
+
+  it("tells who has not come, at every end", async () => {
+    const port = await freePort()
+    const quick = { timeoutSeconds: 0.5 }
+    const [host, member] = await Promise.all([
+      refusal(options(port, 0, 4, quick)),
+      refusal(options(port, 2, 4))
+    ])
+    expect(host).toBe(`rank 0: ranks 1, 3 have not come to 127.0.0.1:${port} within 0.5 s`)
+    expect(member).toContain(host.slice("rank 0: ".length))
+    expect(await refusal(options(port, 1, 2, quick))).toMatch(
+      /no rendezvous at .* within 0.5 s: nobody listens there/
+    )
+  })
+
+  it("does not take who does not know the secret, and goes on without them", async () => {
+    const port = await freePort()
+    const all = Promise.all([meet(options(port, 0, 2)), new Promise((go) => setTimeout(go, 400))])
+    const stranger = await refusal(options(port, 1, 2, { secret: freshSecret(), timeoutSeconds: 0.6 }))
+    expect(stranger).toMatch(/does not know this job's secret/)
+    await meet(options(port, 1, 2))
+    await all
+  })
+
+  it.each([
+    ["another size", { size: 3 }, /rank 1 says the job has 3 processes, rank 0 says 2/],
+    [
+      "another version",
+      { alike: { version: "1.0.1", plan: "abc" } },
+      /version of rank 1 is 1.0.1, that of rank 0 is 1.0.0/
+    ],
+    [
+      "another plan",
+      { alike: { version: "1.0.0", plan: "xyz" } },
+      /plan of rank 1 is xyz, that of rank 0 is abc/
+    ]
+  ])("ends everywhere when one comes with %s", async (_, change, said) => {
+    const port = await freePort()
+    const [host, member] = await Promise.all([
+      refusal(options(port, 0, 2)),
+      refusal(options(port, 1, 2, change as Partial<RendezvousOptions>))
+    ])
+    expect(host).toMatch(said)
+    expect(member).toMatch(said)
+  })
+
+  it("turns away a second of a rank, and one who comes late", async () => {
+    const port = await freePort()
+    const host = meet(options(port, 0, 3))
+    const one = meet(options(port, 1, 3))
+    await new Promise((go) => setTimeout(go, 300))
+    expect(await refusal(options(port, 1, 3))).toMatch(/a second process says that it is rank 1/)
+    await Promise.all([host, one, meet(options(port, 2, 3))])
+    expect(await refusal(options(port, 2, 3))).toMatch(/rank 2 comes too late: the job has begun/)
+  })
+
+  it("says when its port is taken, or nothing can be listened on", async () => {
+    const port = await freePort()
+    await meet(options(port, 0, 1))
+    expect(await refusal(options(port, 0, 2))).toMatch(/is taken: another program, or another job/)
+    const nowhere = options(port, 0, 2, {
+      listen: () => {
+        throw new Error("cannot listen on 10.1.2.3: no such address")
+      },
+      master: { host: "127.0.0.1", port: await freePort() }
+    })
+    expect(await refusal(nowhere)).toBe("rank 0: cannot listen on 10.1.2.3: no such address")
+  })
+
+  it("ends when it is interrupted", async () => {
+    const port = await freePort()
+    const fiber = Effect.runFork(rendezvous(options(port, 0, 2)))
+    await new Promise((go) => setTimeout(go, 100))
+    await Effect.runPromise(Fiber.interrupt(fiber))
+    await meet(options(port, 0, 1))
+  })
+
+  // A soak of 10,000: TANDEM_SOAK=5 npm run soak -- test/job/rendezvous.test.ts
+  it("outlives whatever is sent to its port", async () => {
+    const soak = Number(process.env["TANDEM_SOAK"] ?? 0)
+    const attempts = soak > 0 ? 2000 * soak : 200
+    const port = await freePort()
+    const host = meet(options(port, 0, 2, { timeoutSeconds: 600 }))
+    await new Promise((go) => setTimeout(go, 100))
+    let seed = 1
+    const draw = (below: number): number => {
+      seed = (seed * 48271) % 2147483647
+      return seed % below
+    }
+    const hello = `{"protocol":"tandem-rendezvous-1","nonce":"00"}\n`
+    const card = `{"card":"{\\"rank\\":1,\\"size\\":2}","proof":"00"}\n`
+    const kinds = { cut: 0, changed: 0, noise: 0, silent: 0 }
+    for (let i = 0; i < attempts; i++) {
+      const kind = (["cut", "changed", "noise", "silent"] as const)[draw(4)]!
+      kinds[kind]++
+      const whole = draw(2) === 0 ? hello : hello + card
+      const bytes = Buffer.from(kind === "noise" ? Buffer.alloc(draw(300)) : whole)
+      for (let at = 0; kind === "noise" && at < bytes.length; at++) bytes[at] = draw(256)
+      if (kind === "changed") bytes[draw(bytes.length)] = draw(256)
+      await new Promise<void>((done) => {
+        const socket = createConnection(port, "127.0.0.1", () => {
+          if (kind === "silent") {
+            // One that holds its connection and says nothing.
+            if (sockets.length < 50) sockets.push(socket)
+            else socket.destroy()
+            return done()
+          }
+          socket.write(kind === "cut" ? bytes.subarray(0, draw(bytes.length)) : bytes)
+          if (draw(2) === 0) socket.end()
+          else setTimeout(() => socket.destroy(), 1)
+        })
+        socket.on("error", () => {})
+        socket.on("close", () => done())
+        socket.resume()
+      })
+    }
+    for (const count of Object.values(kinds)) expect(count).toBeGreaterThan(10)
+    const [one, two] = await Promise.all([host, meet(options(port, 1, 2))])
+    expect(one.addresses).toEqual(two.addresses)
+  })
+})

@@ -1,0 +1,123 @@
+// exec train as a job of processes, through the command line: what is learnt is what threads of one process learn, to the bit,
+// whoever starts the processes; and nobody is left behind when one is killed.
+import { spawn, spawnSync, type ChildProcess } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, expect, it } from "vitest"
+import { freshSecret } from "../../exec/job/secret.ts"
+import { describeNative } from "../native/addon.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = mkdtempSync(path.join(tmpdir(), "exec-job-"))
+const children: Array<ChildProcess> = []
+afterAll(() => {
+  for (const child of children) child.kill("SIGKILL")
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const command = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [
+  path.join(root, "bin/exec.js"),
+  "train",
+  "scenarios/train-tiny.yaml",
+  ...args
+]
+
+const run = (...args: ReadonlyArray<string>): Record<string, unknown> => {
+  const out = path.join(folder, `${args.length}-${args.join("").replaceAll(/\W/gu, "")}.json`)
+  const { status, stderr } = spawnSync(process.execPath, [...command(...args), "--out", out], {
+    cwd: root,
+    encoding: "utf8"
+  })
+  expect(status, stderr).toBe(0)
+  return JSON.parse(readFileSync(out, "utf8")) as Record<string, unknown>
+}
+
+const learnt = ({ losses, heldOutLosses, stepsDone }: Record<string, unknown>) => ({
+  losses,
+  heldOutLosses,
+  stepsDone
+})
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { readonly port: number }
+      server.close(() => resolve(port))
+    })
+  })
+
+describeNative("exec train over processes", () => {
+  it.each([
+    ["s-sgd", []],
+    ["diloco", ["--set", "algorithm={name: diloco, period: 3}"]],
+    [
+      "streaming-diloco",
+      ["--set", "algorithm={name: streaming-diloco, period: 4, fragments: 2, delaySteps: 1, wire: float4}"]
+    ]
+  ])("learns with %s what one process learns, to the bit", (_, algorithm) => {
+    const common = ["--steps", "6", "--set", "world.ranks=2", ...algorithm]
+    const apart = run(...common, "--processes", "2")
+    expect(learnt(apart)).toEqual(learnt(run(...common)))
+    expect((apart["losses"] as ReadonlyArray<unknown>).length).toBeGreaterThanOrEqual(6)
+  })
+
+  it("joins processes that a launcher has started, and refuses a job of another size", async () => {
+    const port = await freePort()
+    const secret = freshSecret()
+    const out = path.join(folder, "launched.json")
+    const start = (rank: number, ranks: number) => {
+      const args = ["--steps", "3", "--set", `world.ranks=${ranks}`, "--out", out]
+      const child = spawn(process.execPath, command(...args), {
+        cwd: root,
+        env: {
+          ...process.env,
+          RANK: String(rank),
+          WORLD_SIZE: "2",
+          MASTER_ADDR: "127.0.0.1",
+          MASTER_PORT: String(port),
+          TANDEM_SECRET: secret
+        },
+        stdio: ["ignore", "ignore", "pipe"]
+      })
+      children.push(child)
+      let text = ""
+      child.stderr.on("data", (more) => (text += String(more)))
+      return new Promise<{ readonly code: number | null; readonly text: string }>((resolve) =>
+        child.on("close", (code) => resolve({ code, text }))
+      )
+    }
+    for (const { code, text } of await Promise.all([start(0, 2), start(1, 2)])) expect(code, text).toBe(0)
+    expect(JSON.parse(readFileSync(out, "utf8"))).toMatchObject({ ranks: 2, stepsDone: 3 })
+    const { code, text } = await start(0, 3)
+    expect(code).toBe(2)
+    expect(text).toContain("ranks: 3 is not accepted; expected 2, for torchrun has started 2 processes")
+  })
+
+  it("ends everywhere, with the name of the rank, when one is killed", async () => {
+    const child = spawn(
+      process.execPath,
+      command("--steps", "100000", "--set", "world.ranks=3", "--processes", "3"),
+      { cwd: root, stdio: ["ignore", "ignore", "pipe"] }
+    )
+    children.push(child)
+    let text = ""
+    child.stderr!.on("data", (more) => (text += String(more)))
+    const victims = (): ReadonlyArray<number> =>
+      spawnSync("pgrep", ["-P", String(child.pid)], { encoding: "utf8" })
+        .stdout.split("\n")
+        .filter((line) => line !== "")
+        .map(Number)
+    while (!text.includes("a job of 3 processes")) await new Promise((go) => setTimeout(go, 50))
+    await new Promise((go) => setTimeout(go, 1000))
+    const killedAt = performance.now()
+    process.kill(victims()[1]!, "SIGKILL")
+    const code = await new Promise((resolve) => child.on("close", resolve))
+    expect(performance.now() - killedAt).toBeLessThan(15_000)
+    expect(code).not.toBe(0)
+    expect(text).toMatch(/lost rank 1|ended by SIGKILL/u)
+    expect(victims()).toEqual([])
+  })
+})
