@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import { loadAddon, type AddonMesh } from "../native-addon.ts"
 import { NoRendezvous, type Meeting } from "./rendezvous.ts"
 
-export interface MeshOptions {
+interface MeshOptions {
   readonly rank: number
   readonly size: number
   /** Address to listen on and to connect from. */

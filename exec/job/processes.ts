@@ -11,7 +11,7 @@ import type { Job, Links } from "./job.ts"
 import { rendezvous, type NoRendezvous } from "./rendezvous.ts"
 import { StartGate } from "./start-gate.ts"
 
-export interface JoinOptions {
+interface JoinOptions {
   readonly place: Place
   readonly secret: string
   /** What must be the same everywhere, by name. */
@@ -30,7 +30,7 @@ interface Told {
 }
 
 /** Seconds to add to this process's clock for that of rank 0, and by how much that may be off. */
-export interface ClockOffset {
+interface ClockOffset {
   readonly seconds: number
   readonly errorSeconds: number
 }

@@ -12,7 +12,7 @@ import { freshSecret } from "./secret.ts"
 /** When one has failed, the others have so long to notice, and then again as long to tidy up. */
 const graceMillis = 10_000
 
-export interface SpawnOptions {
+interface SpawnOptions {
   readonly processes: number
   /** What each runs, after the interpreter: the script and its arguments. */
   readonly command: ReadonlyArray<string>
