@@ -33,20 +33,24 @@ export const profile = (constraints: ProfileConstraints = {}): fc.Arbitrary<Prof
     optimizer: phase(4),
     shapes: fc.array(shape, { maxLength: 3 })
   })
-  return fc
-    .record({
-      layers: fc.array(layer, { minLength: minLayers, maxLength: maxLayers }),
-      huge: fc.option(fc.nat(), { freq: 5, nil: undefined })
-    })
-    .map(({ layers, huge }) =>
-      profileOf(
-        layers.map(({ shapes, ...times }, index) => ({
-          ...times,
-          name: `layer ${index}`,
-          shapes: huge !== undefined && index === huge % layers.length ? [...shapes, [50257, 768]] : shapes
-        }))
+  return (
+    fc
+      .record({
+        layers: fc.array(layer, { minLength: minLayers, maxLength: maxLayers }),
+        huge: fc.option(fc.nat(), { freq: 5, nil: undefined })
+      })
+      // A model without any parameter is none: nothing would be learnt, or communicated.
+      .filter(({ layers, huge }) => huge !== undefined || layers.some(({ shapes }) => shapes.length > 0))
+      .map(({ layers, huge }) =>
+        profileOf(
+          layers.map(({ shapes, ...times }, index) => ({
+            ...times,
+            name: `layer ${index}`,
+            shapes: huge !== undefined && index === huge % layers.length ? [...shapes, [50257, 768]] : shapes
+          }))
+        )
       )
-    )
+  )
 }
 
 /** A profile of the given layers and nothing else. */

@@ -66,23 +66,29 @@ export const tierBytes = (
 ): TierBytes | undefined => {
   const n = ranks.length
   if (n < 2) return []
+  // Everyone to everyone, without a way round: a byte crosses from its source to where it is wanted.
+  const pairs = ranks.flatMap((a) => ranks.map((b): Hop => [a, b]))
+  const direct = algorithm === "direct"
   switch (kernel) {
     case "all_reduce":
+      if (direct) return over(world, pairs, (2 * sizeBytes) / n)
       if (algorithm === "tree") return over(world, doubleTree(ranks), sizeBytes / 2)
       if (algorithm === "hierarchical") return hierarchical(world, ranks, sizeBytes)
       return over(world, ring(ranks), (2 * (n - 1) * sizeBytes) / n)
     case "reduce_scatter":
+      if (direct) return over(world, pairs, sizeBytes / n)
       return over(world, ring(ranks), ((n - 1) * sizeBytes) / n)
     case "all_gather":
+      if (direct) return over(world, pairs, sizeBytes)
       return over(world, ring(ranks), (n - 1) * sizeBytes)
     case "broadcast":
+      if (direct) {
+        const hops = ranks.slice(1).map((rank): Hop => [ranks[0]!, rank])
+        return over(world, hops, sizeBytes)
+      }
       return over(world, ring(ranks).slice(0, -1), sizeBytes)
     case "all_to_all":
-      return over(
-        world,
-        ranks.flatMap((a) => ranks.map((b): Hop => [a, b])),
-        sizeBytes / n
-      )
+      return over(world, pairs, sizeBytes / n)
     case "send_recv":
       return over(world, [[ranks[0]!, ranks[1]!]], sizeBytes)
     default:

@@ -63,7 +63,7 @@ jitter: .nan
     const errors = errorsOf(text)
     expect(errors).toHaveLength(6)
     expect(errors[0]).toBe(
-      'FILE:2:28: model.hostTimes: an unknown field is not accepted; expected one of profile, hostTime, stepSeconds; did you mean "hostTime"?'
+      'FILE:2:28: model.hostTimes: an unknown field is not accepted; expected one of profile, parameters, hostTime, stepSeconds; did you mean "hostTime"?'
     )
     expect(errors[1]).toMatch(
       /^FILE:6:25: world\.links\.inter\.bandwidth: 10 \(it has no unit \(bits or bytes\?\)\) is not accepted; expected a bandwidth with its unit/u

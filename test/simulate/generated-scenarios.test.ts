@@ -17,6 +17,7 @@ describe("a generated scenario", () => {
       "alpha-beta": 0,
       tree: 0,
       hierarchical: 0,
+      direct: 0,
       "a measured model": 0,
       ...Object.fromEntries(dataParallelNames.map((name) => [name, 0]))
     }
