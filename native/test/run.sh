@@ -18,9 +18,9 @@ build="build/$1"
 mkdir -p "$build/test/transport" "$build/cpu" "$build/transport"
 flags=(-std=gnu++17 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -Wall -Wextra -Wno-psabi -pthread
   "-fsanitize=$sanitizers" -fno-sanitize-recover=all)
-# everything but the surface for Node
+# everything but the surfaces for Node
 shopt -s extglob
-layer=(!(addon).cc cpu/*.cc transport/*.cc)
+layer=(!(*addon).cc cpu/*.cc transport/*.cc)
 sources=(test/*.cc test/transport/*.cc "${layer[@]}")
 
 # One job per core; xargs fails when a compilation does.
