@@ -70,7 +70,7 @@ export const finiteRun = (
   ...tolerance
 })
 
-interface BandwidthTableOptions {
+export interface BandwidthTableOptions {
   readonly name: string
   readonly calibrated?: boolean
   readonly title: string

@@ -1,5 +1,5 @@
 // The two published tables of bandwidth by utilisation: how each is read, what is claimed, and why cells deviate.
-import { bandwidthTable, finiteRun, steadyState } from "./bandwidth-table.ts"
+import { bandwidthTable, finiteRun, steadyState, type BandwidthTableOptions } from "./bandwidth-table.ts"
 
 export const streamingDiloco = bandwidthTable({
   name: "streaming-diloco",
@@ -16,7 +16,7 @@ export const streamingDiloco = bandwidthTable({
 /** Steps of a run that explains the table best; the paper does not say how many were simulated. */
 const scalingLawsSteps = 1000
 
-export const scalingLawsOptions = {
+export const scalingLawsOptions: BandwidthTableOptions = {
   name: "scaling-laws",
   calibrated: true,
   title: "bandwidth for a compute utilisation, DiLoCo by period",
@@ -29,6 +29,6 @@ export const scalingLawsOptions = {
     "Same grid and same 10B as the Streaming DiLoCo table, yet H = 100 at 10B is not that table's DiLoCo row (it is its 1B row), so some input differs that is not stated. Read as a steady state, nearly all cells with H > 1 are one cell (21 %) high: the table counts fewer synchronisations than steps/H.",
     "A run of 1,000 steps whose last synchronisation nobody waits for has 9 of them at H = 100 rather than 10, 3 at H = 300 rather than 3.33: so read, no cell is more than one off. What remains is as if a step took 0.88 s at 10B and 26.5 s at 405B (printed: 0.8 and 26): with these, 43 of 50 are equal. Of the seven left, five are at H = 50, one cell high; for those we have no explanation."
   ]
-} as const
+}
 
 export const scalingLaws = bandwidthTable(scalingLawsOptions)
