@@ -738,7 +738,12 @@ describe("every kernel", () => {
         kernel.work(operands, results, attributes)
       )
       if (kernel.scalars.every((name) => kernel.attributes[name]!.fallback !== undefined)) continue
-      expect(() => kernel.reference!([], [], left, { inputs, outputs }), kernel.name).toThrow(/is missing/)
+      const values = (all: ReadonlyArray<{ readonly elements: number }>) =>
+        all.map(({ elements }) => new Float32Array(elements))
+      expect(
+        () => kernel.reference!(values(operands), values(results), left, { inputs, outputs }),
+        kernel.name
+      ).toThrow(/is missing/)
     }
     expect(withScalars).toBeGreaterThan(3)
   })
