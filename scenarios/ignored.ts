@@ -5,6 +5,7 @@ import type {
   CollectiveSettings,
   DeviceSettings,
   FaultSettings,
+  HostSettings,
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
@@ -81,6 +82,17 @@ export const worldWarnings = (
   }
   return warnings
 }
+
+/** `never`: what programs of the scenario do not do. */
+export const hostWarnings = (
+  host: HostSettings | undefined,
+  never: ReadonlyArray<"collective" | "hook" | "read">
+): ReadonlyArray<string> =>
+  typeof host === "object"
+    ? never
+        .filter((what) => host[what] > 0)
+        .map((what) => `host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`)
+    : []
 
 /** For tasks that keep nothing in host memory. */
 export const hostMemoryWarnings = (memory: typeof MemorySettings.Type | undefined): ReadonlyArray<string> =>

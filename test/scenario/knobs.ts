@@ -41,6 +41,8 @@ const optimizers = ["sgd", "adamw"] as const
 const training: ReadonlyArray<Knob> = [
   ["training.text", "README.md", "LICENSE"],
   ["training.heldOut", "0.1", "0.2"],
+  ["training.precision", "float32", "bfloat16"],
+  ["training.optimizer.decays", "all", "matrices", "training.optimizer={name: sgd}"],
   ["training.optimizer.name", ...optimizers],
   ...["learningRate", "weightDecay", "finalShare"].map((field): Knob => [
     `training.optimizer.${field}`,
@@ -71,6 +73,14 @@ const devices = (...needs: ReadonlyArray<string>): ReadonlyArray<Knob> => [
 ]
 
 const faults: Knob = ["faults", "[]", "[{straggler: 0, speed: 0.5}]"]
+
+const hosts: ReadonlyArray<Knob> = [
+  ["host", "eager", "graph"],
+  ["host.launch", "0", "100ms", "host={launch: 0}"],
+  ["host.collective", "0", "100ms", "host={launch: 0}"],
+  ["host.hook", "0", "100ms", "host={launch: 0}"],
+  ["host.read", "0", "100ms", "host={launch: 0}"]
+]
 
 /** In every task, and without effect but by what studies do with it. */
 export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
@@ -184,6 +194,7 @@ export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
     ],
     ["costs", "traces/profiles/h200-ops.arrow", slowOps, gpt2, "device=NVIDIA H200"],
     ["memory.device", "100MB", "1kB"],
+    ...hosts.map((knob): Knob => [...knob, "world={ranks: 2}", diloco]),
     ["memory.host", "100MB", "1kB"],
     ["steps", "2", "4"],
     faults,
@@ -314,6 +325,7 @@ export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
     ["network", "fluid", "alpha-beta"],
     ...devices(),
     ["memory.device", "10GB", "1kB"],
+    ...hosts,
     ["memory.host", "10GB", "1kB"],
     ["learningRate", "0.1", "0.2"],
     ["steps", "2", "4"],
@@ -383,6 +395,7 @@ export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
     ["costs", "traces/profiles/h200-ops.arrow", slowOps],
     ...devices(),
     ["memory.device", "80GB", "1GB"],
+    ...hosts,
     ["memory.host", "800GB", "1GB"],
     ["jitter", "0", "0.1"]
   ],
@@ -455,6 +468,7 @@ export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
     ["costs.token", "1us", "2us", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}"],
     ["costs.prefill", "1TFLOP/s", "2TFLOP/s", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}"],
     ["memory.device", "80GB", "1MB"],
+    ...hosts,
     ["memory.host", "80GB", "1kB", "transfer.to=host"],
     faults,
     ["jitter", "0", "0.1"]

@@ -6,6 +6,7 @@ import type { RunFacts } from "../../family.ts"
 import {
   deviceWarnings,
   faultWarnings,
+  hostWarnings,
   hostMemoryWarnings,
   rankCount,
   realWarnings,
@@ -24,6 +25,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),
   ...hostMemoryWarnings(scenario.memory),
+  ...hostWarnings(scenario.host, ["read"]),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
     ? []

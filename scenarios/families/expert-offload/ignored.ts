@@ -4,7 +4,7 @@ import type { ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, realWarnings, seedWarnings } from "../../ignored.ts"
+import { deviceWarnings, hostWarnings, realWarnings, seedWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
   const { algorithm, cache, routing, jitter, seed, device } = scenario
@@ -37,6 +37,7 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
   return [
     ...warnings,
+    ...hostWarnings(scenario.host, ["collective", "hook"]),
     ...deviceWarnings(device, "measured", facts),
     ...seedWarnings(seed, random, "the routing comes from a trace, and nothing else is random")
   ]

@@ -3,7 +3,7 @@ import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts
 import { defaultOf } from "../../../core/fields.ts"
 import { KvServingScenario } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, faultWarnings, realWarnings } from "../../ignored.ts"
+import { deviceWarnings, faultWarnings, hostWarnings, realWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...(cacheMethodNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
@@ -12,6 +12,7 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...deviceWarnings(scenario.device, "measured", facts),
   ...costWarnings(scenario),
   ...launchWarnings(scenario, facts),
+  ...hostWarnings(scenario.host, scenario.transfer.to === "node" ? [] : ["collective", "hook"]),
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
   ...seedWarnings(scenario)
 ]

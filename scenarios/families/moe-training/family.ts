@@ -10,6 +10,7 @@ import {
   efficiencyWarnings,
   faultWarnings,
   hostMemoryWarnings,
+  hostWarnings,
   rankCount,
   realWarnings,
   seedWarnings,
@@ -60,7 +61,11 @@ const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
     warnings.push(
       "learningRate changes what is learnt, not how long it takes: with any, a step has an update"
     )
-  warnings.push(...hostMemoryWarnings(scenario.memory), ...efficiencyWarnings(scenario.device, facts))
+  warnings.push(
+    ...hostMemoryWarnings(scenario.memory),
+    ...hostWarnings(scenario.host, dropless ? [] : ["read"]),
+    ...efficiencyWarnings(scenario.device, facts)
+  )
   warnings.push(
     ...seedWarnings(seed, drawn || jitter > 0, "nothing is random while jitter is 0 and no routing is drawn")
   )
