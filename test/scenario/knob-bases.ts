@@ -1,5 +1,4 @@
 // Scenarios in which documented fields should matter, one for each task; and the fields that are not turned there.
-import type { Task } from "../../scenarios/families.ts"
 
 /** Fields that name something, and say nothing of it. */
 export const labels: ReadonlyArray<string> = ["task", "name", "description", "device.name"]
@@ -19,7 +18,7 @@ export const refused: ReadonlyArray<string> = [
   "costs.inside.all_reduce."
 ]
 
-export const bases: Readonly<Record<Task, string>> = {
+export const bases: Readonly<Record<string, string>> = {
   "data-parallel": `
 name: knobs
 model: { layers: 6, parameters: 6e6, stepSeconds: 10ms }

@@ -21,7 +21,7 @@ const loader = new Loader()
 
 const fileOf = (task: Task): string => {
   const file = path.join(folder, `${task}.yaml`)
-  fs.writeFileSync(file, bases[task])
+  fs.writeFileSync(file, bases[task] ?? "")
   // Files that knobs name lie in the repository.
   for (const name of ["traces", "test"]) {
     const link = path.join(folder, name)
@@ -66,7 +66,7 @@ const names = (warning: string, field: string): boolean => {
 
 describe.each(tasks)("%s", (task) => {
   it("has every documented field among the knobs", () => {
-    const known = new Set([...labels, ...elsewhere, ...knobs[task].map(([field]) => field)])
+    const known = new Set([...labels, ...elsewhere, ...(knobs[task] ?? []).map(([field]) => field)])
     const missing = new Set(
       fieldsOf(shapeFor({ task })).filter(
         (field) => !known.has(field) && !["study.", ...refused].some((section) => field.startsWith(section))
@@ -79,7 +79,7 @@ describe.each(tasks)("%s", (task) => {
     const file = fileOf(task)
     expect((await told(file, [])).refused).toBe(false)
     const dead: Array<Knob> = []
-    for (const knob of knobs[task]) {
+    for (const knob of knobs[task] ?? []) {
       const [field, one, other, ...needs] = knob
       const [a, b] = [
         await told(file, [...needs, `${field}=${one}`]),

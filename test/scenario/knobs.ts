@@ -1,6 +1,5 @@
 // Every documented field of every task, two values each, in a base where it should matter. What a field needs beside the base
 // to matter at all is said with it.
-import type { Task } from "../../scenarios/families.ts"
 
 /** Field, two values as YAML, and what the base must be besides. */
 export type Knob = readonly [path: string, one: string, other: string, ...needs: ReadonlyArray<string>]
@@ -83,7 +82,7 @@ const hosts: ReadonlyArray<Knob> = [
 ]
 
 /** In every task, and without effect but by what studies do with it. */
-export const knobs: Readonly<Record<Task, ReadonlyArray<Knob>>> = {
+export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
   "data-parallel": [
     ["seed", "1", "2", "jitter=0.1"],
     ["model.profile", "traces/profiles/gpt2-h200.arrow", "traces/profiles/resnet18-h200.arrow", profile],
