@@ -1,15 +1,12 @@
 // One point of a study: runs its scenario, or searches its grid. The same in this process and in a worker.
 import * as Effect from "effect/Effect"
-import { InputError } from "../../core/input-error.ts"
+import type { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { withIgnoredFields } from "../../scenarios/families.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { metricOf, type RunResult } from "../../scenarios/result.ts"
 import { runScenario } from "../run.ts"
-
-import { resolveWorld } from "../../scenarios/world.ts"
-import { relocated } from "../../scenarios/file/input-errors.ts"
 import { getField } from "../../scenarios/file/override.ts"
 import type { GridPoint, Search, StudyPoint } from "./definition.ts"
 import { failedRow } from "./failure.ts"
@@ -39,21 +36,6 @@ export const evaluatePoint = (
   )
 }
 
-/**
- * Checks what can be checked of a point without running it: that its world can be, and, for the first point, that there is a
- * plan and that the files are there. Errors name the point.
- */
-export const checkPoint = (
-  point: StudyPoint,
-  { file, loader }: Pick<Evaluation, "file" | "loader">
-): Effect.Effect<void, InputError> =>
-  Effect.forEach(
-    point.grid,
-    ({ scenario }) =>
-      "world" in scenario ? Effect.asVoid(resolveWorld(scenario.world, file, loader)) : Effect.void,
-    { discard: true }
-  ).pipe(Effect.mapError((error) => relocated(error, `${error.file}${at(point)}`)))
-
 const rowOf = (point: StudyPoint, result: RunResult, find?: Found): StudyRow => ({
   point: point.index,
   axes: point.axes,
@@ -61,17 +43,6 @@ const rowOf = (point: StudyPoint, result: RunResult, find?: Found): StudyRow => 
   ...(find === undefined ? {} : { find }),
   ...result
 })
-
-/** " (at algorithm=ddp, ...)", to tell points apart in messages. */
-const at = (point: StudyPoint): string => {
-  const values = Object.entries(point.axes)
-    .filter(([, value]) => value !== null)
-    .map(
-      ([path, value]) =>
-        `${path.split(".").at(-1)}=${typeof value === "string" ? value : JSON.stringify(value)}`
-    )
-  return values.length === 0 ? "" : ` (at ${values.join(", ")})`
-}
 
 /** For each target, where the metric crosses it. */
 const searchGrid = (

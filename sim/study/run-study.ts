@@ -5,8 +5,9 @@ import * as Effect from "effect/Effect"
 import { availableParallelism } from "node:os"
 import type { InputError } from "../../core/input-error.ts"
 import { Loader } from "../../scenarios/load.ts"
+import { checkPoints } from "./check-points.ts"
 import type { StudyDefinition, StudyPoint } from "./definition.ts"
-import { checkPoint, evaluatePoint } from "./evaluate.ts"
+import { evaluatePoint } from "./evaluate.ts"
 import type { Finished, Journal } from "./journal.ts"
 import { computeOnThreads } from "./pool.ts"
 import type { StudyRow } from "./result.ts"
@@ -54,8 +55,8 @@ export const runPoints = (
     const mine = pointsOfShard(definition.points, options.shard)
     const open = mine.filter(({ index }) => !finished.has(index))
     // Before any is computed: what cannot be is refused now, not after half of the points.
-    const checking = new Loader()
-    for (const point of open) yield* checkPoint(point, { file, loader: checking })
+    const loader = new Loader()
+    yield* checkPoints(definition.points, open, file, loader)
     let done = mine.length - open.length
     onProgress?.(done, mine.length)
     let syncedAt = yield* Clock.currentTimeMillis
@@ -77,7 +78,6 @@ export const runPoints = (
     const threads = jobs ?? Math.max(1, availableParallelism() - 1)
     let rest: ReadonlyArray<StudyPoint> = open
     if (jobs === undefined || jobs === 1) {
-      const loader = new Loader()
       const beganAt = yield* Clock.currentTimeMillis
       let alone = 0
       for (const point of open) {

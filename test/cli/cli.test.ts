@@ -98,13 +98,13 @@ describe("bad input", () => {
     expect(stderr).not.toMatch(/^\s+at /mu)
   })
 
-  it("a truncated profile is told at every point, and the study says no", () => {
+  it("a truncated profile is refused and nothing is written", () => {
     const out = folder()
     const profile = path.join(out, "cut.arrow")
     const whole = fs.readFileSync(path.join(root, "traces/profiles/gpt2-h200.arrow"))
     fs.writeFileSync(profile, whole.subarray(0, whole.length >> 1))
     const target = path.join(out, "result")
-    const { status, stdout } = sim(
+    const { status } = sim(
       "study",
       "scenarios/geo-gpt2-bandwidth.yaml",
       "--set",
@@ -112,7 +112,7 @@ describe("bad input", () => {
       "--out",
       target
     )
-    expect(status).toBe(1)
-    expect(stdout).toMatch(/model\.profile: .*cut\.arrow \(content: an Arrow file cut short\)/u)
+    expect(status).toBe(2)
+    expect(fs.existsSync(path.join(target, "study.arrow"))).toBe(false)
   })
 })

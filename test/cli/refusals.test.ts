@@ -114,7 +114,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
     ]
   },
   "a profile cut short": {
-    args: ["run", scenario, "--set", `model.profile=${cutArrow}`],
+    args: ["study", study, "--set", `model.profile=${cutArrow}`, "--out", path.join(here, "out")],
     says: [
       `model.profile: ${cutArrow} (content: an Arrow file cut short) is not accepted`,
       "expected a profile file"

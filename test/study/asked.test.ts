@@ -7,7 +7,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { afterAll, describe, expect, it } from "vitest"
-import { stringify } from "yaml"
+import { parse, stringify } from "yaml"
 import { printStudy } from "../../sim/cli/print-study.ts"
 import { loadStudy } from "../../sim/study/definition.ts"
 import { headerOf, inOrder, type StudyResult, type StudyRow } from "../../sim/study/result.ts"
@@ -188,6 +188,52 @@ describe("points that cannot run", () => {
     )
     expect(error.message).toMatch(/\(at ranks=6\).*ranksPerNode/u)
     expect(computed).toBe(0)
+  })
+})
+
+describe("input that no point can read", () => {
+  const scenarios = path.resolve(import.meta.dirname, "../../scenarios")
+  const shipped = path.resolve(scenarios, "../traces/profiles")
+  const whole = path.join(shipped, "gpt2-h200.arrow")
+  const refused = async (study: unknown, more: Readonly<Record<string, unknown>>) => {
+    const definition = Effect.runSync(loadStudy(write(study, more)))
+    let computed = 0
+    const run = runPoints(definition, new Map(), { jobs: 1, onProgress: (done) => (computed = done) })
+    const error = await Effect.runPromise(Effect.flip(run))
+    expect(computed).toBe(0)
+    return error.message
+  }
+
+  it("is refused before the first is computed, of some points or of all", async () => {
+    const cut = path.join(folder, "cut.arrow")
+    fs.writeFileSync(cut, fs.readFileSync(whole).subarray(0, 3000))
+    const one = { axes: { "model.profile": [whole, cut], algorithm: ["ddp", "diloco"] } }
+    expect(await refused(one, { model: { profile: whole } })).toMatch(/\(at profile=.*cut short/u)
+    // All is well with the file, but it is not what they need.
+    const all = { axes: { algorithm: ["ddp", "diloco"] } }
+    const table = path.join(shipped, "h200-ops.arrow")
+    expect(await refused(all, { model: { profile: table } })).toMatch(/^[^(]*model\.profile.*without layers/u)
+  })
+
+  it("is not what one point alone refuses, nor what is left of a study that has begun", async () => {
+    const shippedMoe = parse(
+      fs.readFileSync(path.join(scenarios, "agree/moe-training.yaml"), "utf8")
+    ) as object
+    const study = { axes: { "model.gate": ["expert-choice", "gshard"] } }
+    const file = path.join(folder, "moe.yaml")
+    const model = {
+      ...("model" in shippedMoe ? (shippedMoe.model as object) : {}),
+      capacityFactor: "dropless"
+    }
+    fs.writeFileSync(file, stringify({ ...shippedMoe, model, study }))
+    const definition = Effect.runSync(loadStudy(file))
+    const finished = new Map<number, ReadonlyArray<StudyRow>>()
+    await Effect.runPromise(runPoints(definition, finished, { jobs: 1 }))
+    const failures = () => [...finished.values()].map(([row]) => row!.failure?.kind)
+    expect(failures()).toEqual(["InputError", undefined])
+    finished.delete(0)
+    await Effect.runPromise(runPoints(definition, finished, { jobs: 1 }))
+    expect(failures()).toEqual([undefined, "InputError"])
   })
 })
 
