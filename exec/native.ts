@@ -195,7 +195,11 @@ export class NativeSession {
       else this.#watches.push(watch)
     }
     if (this.#watches.length === 0) this.#session.hold(false)
-    for (const then of due) then()
+    for (const then of due) {
+      // One of them may have ended the run, and what is closed has no values to give.
+      if (!this.#session.open()) return
+      then()
+    }
   }
 }
 

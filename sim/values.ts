@@ -2,17 +2,20 @@
 // ends. A missing edge then shows as a wrong number, just as it would on a device.
 import { collectives } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
+import { roundInPlace } from "../core/kernels/rounding.ts"
 import type { Op } from "../core/machine/op.ts"
 import { dtypeBits, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
 
-  /** A tensor's first values; zeros where there are none. */
+  /** A tensor's first values, rounded to its dtype as a device stores them; zeros where there are none. */
   alloc(rank: number, tensor: Tensor, values?: TensorData): void {
     let tensors = this.#tensors.get(rank)
     if (tensors === undefined) this.#tensors.set(rank, (tensors = []))
-    tensors[tensor.id] = values?.slice() ?? this.#zeros(rank, tensor)
+    const own = values?.slice()
+    if (own !== undefined) roundInPlace(own, tensor.dtype)
+    tensors[tensor.id] = own ?? this.#zeros(rank, tensor)
   }
 
   /** In an arena: the bytes there, at four for each element of the arena's dtype, so that what overlaps there overlaps here. */

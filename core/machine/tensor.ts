@@ -29,6 +29,11 @@ export interface TensorSpec {
   readonly within?: Within | undefined
   /** What it holds at first; zeros by default. Asked for by machines that carry values, and by no others. */
   readonly initial?: (() => TensorData) | undefined
+  /**
+   * Outlives a step: whoever goes on from the end of one must find its values again. `copyOf`: these are another persistent
+   * tensor's, rounded to its own dtype. Persistent tensors of a rank have names of their own.
+   */
+  readonly persistent?: true | { readonly copyOf: Tensor } | undefined
 }
 
 /**

@@ -7,6 +7,7 @@ import { describe } from "vitest"
 import type { InitialValues, MachineError, Program, RankOutcome } from "../../core/machine/machine.ts"
 import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
 import type { Place } from "../../core/machine/tensor.ts"
+import type { World } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { simulate } from "../../sim/simulate.ts"
 import { describeNative } from "../native/addon.ts"
@@ -32,7 +33,7 @@ export interface Ran<A> {
 export interface ContractMachine {
   readonly name: string
   readonly run: <A>(
-    ranks: number,
+    ranks: number | World,
     program: Program<A>,
     options?: RunOptions
   ) => Effect.Effect<Ran<A>, MachineError>
@@ -42,12 +43,13 @@ export interface ContractMachine {
 }
 
 const none = (): undefined => undefined
+const worldOf = (ranks: number | World): World => (typeof ranks === "number" ? flatWorld(ranks) : ranks)
 
 const simulator: ContractMachine = {
   name: "the simulator",
   run: (ranks, program, { seconds = () => 0, initial = none, ...options } = {}) =>
     simulate({
-      world: flatWorld(ranks),
+      world: worldOf(ranks),
       program,
       costs: { seconds: ({ label }) => seconds(label), estimates: [] },
       network: "fluid",
@@ -64,7 +66,7 @@ const executor = (backend: string): ContractMachine => ({
   name: `the executor's ${backend} backend`,
   run: (ranks, program, { seconds, ...options } = {}) =>
     execute({
-      world: flatWorld(ranks),
+      world: worldOf(ranks),
       program,
       backend,
       record: true,
@@ -88,7 +90,7 @@ export const describeContract = (name: string, body: (machine: ContractMachine) 
 /** What the run gave; throws what it failed with. */
 export const runOn = <A>(
   machine: ContractMachine,
-  ranks: number,
+  ranks: number | World,
   program: Program<A>,
   options?: RunOptions
 ): Promise<Ran<A>> => Effect.runPromise(machine.run(ranks, program, options))

@@ -15,12 +15,11 @@ import { assertLaws } from "../../core/laws/laws.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
 import { roundInPlace } from "../../core/kernels/rounding.ts"
-import { gpt2 } from "../../core/models/gpt2.ts"
 import type { LayerGraph } from "../../core/models/layer-graph.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { numbers } from "../kernels/run.ts"
 import { execute, flatWorld, plan, run } from "../simulate/simulated.ts"
-import { learnable, tinyGraphs, tinyModel, tinyProfile } from "./tiny.ts"
+import { learnable, narrowGraph, tinyGraphs, tinyModel, tinyProfile } from "./tiny.ts"
 
 /** Loss and gradients of one forward and backward pass, by parameter. */
 const gradientsOf = (options: KernelModelOptions, values: ReadonlyMap<string, TensorData>) => {
@@ -201,16 +200,6 @@ describe("the learning rate", () => {
 })
 
 describe("parameters narrower than float32", () => {
-  const narrow = gpt2({
-    layers: 1,
-    width: 8,
-    heads: 2,
-    vocabulary: 11,
-    context: 5,
-    batch: 2,
-    activationDtype: "bfloat16",
-    parameterDtype: "bfloat16"
-  })
   const variants = [
     { name: "s-sgd" },
     { name: "local-sgd", period: 2 },
@@ -223,11 +212,11 @@ describe("parameters narrower than float32", () => {
   for (const { name, ...settings } of variants) {
     it(`are copies of what is learnt, in every forward pass: ${name} ${JSON.stringify(settings)}`, () => {
       const world = flatWorld(2)
-      const { planned } = plan({ name, ...settings } as AlgorithmInput, tinyProfile(narrow), world)
+      const { planned } = plan({ name, ...settings } as AlgorithmInput, tinyProfile(narrowGraph), world)
       const { simulated, execution } = execute({
         world,
         values: () => undefined,
-        program: planned.program(kernelModel(tinyModel(narrow)), 8)
+        program: planned.program(kernelModel(tinyModel(narrowGraph)), 8)
       })
       assertLaws(execution)
       let [copies, moved] = [0, 0]
@@ -248,7 +237,7 @@ describe("parameters narrower than float32", () => {
           copies++
         }
       }
-      expect(copies).toBe(2 * narrow.layers.flatMap(({ parameters }) => parameters).length)
+      expect(copies).toBe(2 * narrowGraph.layers.flatMap(({ parameters }) => parameters).length)
       // Masters hold what bfloat16 cannot: small steps do not get lost.
       expect(moved).toBeGreaterThan(copies / 2)
     })

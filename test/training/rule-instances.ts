@@ -128,11 +128,18 @@ export const ruledNames = Object.keys(rules) as ReadonlyArray<DataParallelName>
 const byHand = (instance: Instance, { settings, planned }: Planned): ReadonlyArray<Replica> =>
   (rules[settings.name] as Rule<DataParallelSettings>)(instance, settings, planned)
 
-/** The instance's world and its program, planned. */
-export const prepared = ({ toy, ranks, steps, choose, bytesPerSecond }: Instance) => {
+/** The instance's world, and its algorithm planned for it. */
+export const plannedFor = ({ toy, ranks, choose, bytesPerSecond }: Instance) => {
   const world = flatWorld(ranks, { bytesPerSecond, latencySeconds: 0 })
   const { settings, planned } = plan(choose(toy.layers.length), toyProfile(toy), world)
-  return { world, settings, planned, program: planned.program(toyModel(toy, steps), steps) }
+  return { world, settings, planned }
+}
+
+/** The instance's world and its program, planned. */
+export const prepared = (instance: Instance) => {
+  const { toy, steps } = instance
+  const ready = plannedFor(instance)
+  return { ...ready, program: ready.planned.program(toyModel(toy, steps), steps) }
 }
 
 /** Every rank's parameters, by layer, when the run that left the journals has ended. */

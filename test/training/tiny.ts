@@ -24,6 +24,13 @@ export const tinyGraphs: Readonly<Record<"gpt2" | "llama" | "llamaTied" | "mixtr
   mixtral: mixtral({ ...sizes, kvHeads: 1, ffnWidth: 6, experts: 3, topK: 2, tied: false })
 }
 
+/** The GPT-2 of `tinyGraphs` whose parameters have float32 masters. */
+export const narrowGraph: LayerGraph = gpt2({
+  ...sizes,
+  activationDtype: "bfloat16",
+  parameterDtype: "bfloat16"
+})
+
 /** A text that a model can learn: each token mostly decides the next. */
 export const learnable = (length: number, vocabulary: number, seed: number): Int32Array => {
   const random = new Random(seed)

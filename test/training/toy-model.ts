@@ -52,11 +52,11 @@ export const batchOf = ({ width, seed }: Toy, rank: number, step: number): Float
 export const nameOf = (layer: number, parameter: number): string => `w ${layer} ${parameter}`
 
 /** The toy on a machine, with batches for so many steps. */
-export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
+export const toyModel = (toy: Toy, steps: number, gradientsLast = false): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const alloc = (name: string, initial?: () => Float32Array) =>
-      machine.alloc({ name, shape: [toy.width], dtype: "float32", initial })
+    const alloc = (name: string, initial?: () => Float32Array, persistent?: true) =>
+      machine.alloc({ name, shape: [toy.width], dtype: "float32", initial, persistent })
     const work = (
       kernel: "add" | "copy" | "lerp" | "scale" | "subtract",
       label: string,
@@ -80,8 +80,8 @@ export const toyModel = (toy: Toy, steps: number): TrainingModelBuilder =>
       const gradients: Array<Tensor> = []
       const updates: Array<Optimized> = []
       for (let p = 0; p < count; p++) {
-        const parameter = yield* alloc(nameOf(l, p), () => first[l]![p]!)
-        const gradient = yield* alloc(`${nameOf(l, p)} gradient`)
+        const parameter = yield* alloc(nameOf(l, p), () => first[l]![p]!, true)
+        const gradient = yield* alloc(`${nameOf(l, p)} gradient`, undefined, gradientsLast || undefined)
         parameters.push(parameter)
         gradients.push(gradient)
         updates.push(yield* optimizerState(toy.optimizer, parameter, gradient))

@@ -59,7 +59,10 @@ export interface PlannedAlgorithm {
   /** Dtype of messages on the wire. */
   readonly wire: Dtype
   readonly describe: () => PlanDescription
-  readonly program: (build: TrainingModelBuilder, steps: number) => Program<void>
+  /** From step `from` (default 0) to `steps`; what earlier steps left is in the model's and its own persistent tensors. */
+  readonly program: (build: TrainingModelBuilder, steps: number, from?: number) => Program<void>
+  /** A step's gradients are used in the next one, so that a model must keep them. */
+  readonly gradientsLast?: boolean
 }
 
 /** What a test may limit of drawn settings. */

@@ -5,7 +5,7 @@ import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import { dtypeBits, type Dtype, type Tensor, type TensorSpec } from "../../machine/tensor.ts"
+import { dtypeBits, type Dtype, type Tensor } from "../../machine/tensor.ts"
 import { fuse, type FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
@@ -24,6 +24,8 @@ export interface KernelModelOptions {
   readonly heldOut?: Int32Array | undefined
   /** Of initial parameters, and of each rank's batches. */
   readonly seed: number
+  /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
+  readonly gradientsLast?: boolean | undefined
 }
 
 export interface KernelModel extends TrainingModel {
@@ -78,14 +80,11 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     }
 
     const tensors = new Map<string, Tensor>()
-    const allocate = (value: Value, initial?: TensorSpec["initial"]) =>
-      Effect.map(
-        machine.alloc({ name: value.name, shape: value.shape, dtype: value.dtype, initial }),
-        (tensor) => {
-          tensors.set(value.name, tensor)
-          return tensor
-        }
-      )
+    const allocate = ({ name, shape, dtype }: Value, persistent?: true) =>
+      Effect.map(machine.alloc({ name, shape, dtype, persistent }), (tensor) => {
+        tensors.set(name, tensor)
+        return tensor
+      })
     const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!
     const opOf = (layer: string, phase: string, { kernel, inputs, outputs, attributes }: KernelCall): Op =>
       launch(
@@ -109,13 +108,20 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
           name,
           shape,
           dtype: "float32",
-          initial: () => initial(value)
+          initial: () => initial(value),
+          persistent: true
         })
-        yield* allocate({ ...value, name: gradientName(value) })
+        yield* allocate({ ...value, name: gradientName(value) }, options.gradientsLast === true || undefined)
         const shadow =
           dtype === "float32"
             ? undefined
-            : yield* machine.alloc({ name: `${name} ${dtype}`, shape, dtype, initial: () => initial(value) })
+            : yield* machine.alloc({
+                name: `${name} ${dtype}`,
+                shape,
+                dtype,
+                initial: () => initial(value),
+                persistent: { copyOf: parameter }
+              })
         tensors.set(name, shadow ?? parameter)
         learnt.set(name, { parameter, shadow })
       }

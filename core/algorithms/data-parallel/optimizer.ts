@@ -78,7 +78,8 @@ export const optimizerState = (
     const state: Array<Tensor> = []
     for (const name of names) {
       const own = `${parameter.name} ${name}`
-      state.push(yield* machine.alloc({ name: own, shape: parameter.shape, dtype: "float32" }))
+      const { shape } = parameter
+      state.push(yield* machine.alloc({ name: own, shape, dtype: "float32", persistent: true }))
     }
     return { parameter, gradient, state, shadow }
   })

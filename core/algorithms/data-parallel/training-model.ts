@@ -66,7 +66,10 @@ const scalar: ReadonlyArray<number> = []
  */
 export const profiledModel = (
   profile: Profile,
-  { activationBytes = 0 }: { readonly activationBytes?: number } = {}
+  {
+    activationBytes = 0,
+    gradientsLast = false
+  }: { readonly activationBytes?: number; readonly gradientsLast?: boolean | undefined } = {}
 ): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -93,10 +96,13 @@ export const profiledModel = (
         if (parameter.layer !== index) continue
         const name = `${layer.name} parameter ${parameters.length}`
         const spec = { shape: parameter.shape, dtype: "float32" as const }
-        parameters.push(yield* machine.alloc({ ...spec, name }))
-        gradients.push(yield* machine.alloc({ ...spec, name: `${name} gradient` }))
+        parameters.push(yield* machine.alloc({ ...spec, name, persistent: true }))
+        const lasting = gradientsLast ? true : undefined
+        gradients.push(yield* machine.alloc({ ...spec, name: `${name} gradient`, persistent: lasting }))
         const moments = [2 * elementsOf(parameter.shape)]
-        state.push(yield* machine.alloc({ name: `${name} moments`, shape: moments, dtype: "float32" }))
+        state.push(
+          yield* machine.alloc({ ...spec, name: `${name} moments`, shape: moments, persistent: true })
+        )
       }
       const timed = (phase: ProfiledPhase, reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>): Op =>
         launch(`${phase} ${layer.name}`, kernels.profiled, Lane.compute, reads, writes, {

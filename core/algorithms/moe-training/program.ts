@@ -50,8 +50,10 @@ interface MoeTraining {
   readonly model: MoeModel
   readonly plan: MoePlan
   readonly steps: number
+  /** Steps that were taken before; default none. */
+  readonly from?: number | undefined
   readonly hooks?: MoeHooks
-  /** Runs between steps: to read what the step left, say. */
+  /** Runs before a step ends: to read what it left, say. */
   readonly afterStep?: (step: number, trained: MoeTrained) => Effect.Effect<void, MachineError>
 }
 
@@ -84,6 +86,7 @@ export const moeTraining = ({
   model,
   plan,
   steps,
+  from = 0,
   hooks = {},
   afterStep
 }: MoeTraining): Program<MoeTrained> =>
@@ -126,7 +129,7 @@ export const moeTraining = ({
       output: layers.at(-1)!.moe.output,
       parameters: lasting.parameters
     }
-    for (let step = 0; step < steps; step++) {
+    for (let step = from; step < steps; step++) {
       const stepTensors = new Tensors(machine, model.dtype, model.seed)
       const backwards: Array<Pass> = []
       for (const [index, { dense, moe, fixed, choices, doutput }] of layers.entries()) {
@@ -157,8 +160,8 @@ export const moeTraining = ({
       submit(messages.unpack)
       submit(together)
       submit(update)
-      yield* machine.endStep
       if (afterStep !== undefined) yield* afterStep(step, trained)
+      yield* machine.endStep
       stepTensors.freeAll()
     }
     yield* machine.drain

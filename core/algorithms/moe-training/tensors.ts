@@ -57,9 +57,10 @@ export class Tensors {
     name: string,
     shape: ReadonlyArray<number>,
     dtype: Dtype = this.#dtype,
-    initial?: () => TensorData
+    initial?: () => TensorData,
+    persistent?: true
   ): Effect.Effect<Tensor, OutOfMemory> {
-    return Effect.map(this.#machine.alloc({ name, shape, dtype, initial }), (tensor) => {
+    return Effect.map(this.#machine.alloc({ name, shape, dtype, initial, persistent }), (tensor) => {
       this.#made.push(tensor)
       return tensor
     })
@@ -97,7 +98,7 @@ export class Tensors {
   ): Effect.Effect<Parameter, OutOfMemory> {
     return Effect.map(
       Effect.all([
-        this.make(name, shape, this.#dtype, initial),
+        this.make(name, shape, this.#dtype, initial, true),
         this.make(`${name} gradient`, shape, this.#dtype)
       ]),
       ([tensor, gradient]) => ({ name, tensor, gradient })

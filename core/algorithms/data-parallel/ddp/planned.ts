@@ -39,6 +39,7 @@ export const planBuckets = (
     warmupSteps: 1,
     wire,
     describe: () => ({ buckets }),
-    program: (build, steps) => distributedDataParallel(build, plan, steps)
+    program: (build, steps, from) => distributedDataParallel(build, plan, steps, from),
+    gradientsLast: plan.deadline === "next-use"
   }
 }

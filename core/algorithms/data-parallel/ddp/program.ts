@@ -30,11 +30,12 @@ export interface DdpPlan {
   readonly wire?: Dtype | undefined
 }
 
-/** `steps` steps of data-parallel training. */
+/** Steps `from` to `steps` of data-parallel training. */
 export const distributedDataParallel = (
   build: TrainingModelBuilder,
   plan: DdpPlan,
-  steps: number
+  steps: number,
+  from = 0
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -67,7 +68,7 @@ export const distributedDataParallel = (
     const updateAll = model.update([...layers.keys()])
     const updates = layers.map((_, l) => model.update([l]))
 
-    for (let step = 0; step < steps; step++) {
+    for (let step = from; step < steps; step++) {
       submitAll(machine, begin(step))
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!

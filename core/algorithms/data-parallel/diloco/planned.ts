@@ -26,6 +26,6 @@ export const planDiloco = (
       warmupSteps: fragments.period,
       wire,
       describe: () => ({ delaySteps, localShare, fragments: schedule.fragments }),
-      program: (build, steps) => diloco(build, plan, steps)
+      program: (build, steps, from) => diloco(build, plan, steps, from)
     }
   })

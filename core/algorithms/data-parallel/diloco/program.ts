@@ -9,7 +9,7 @@ import { Machine, type Program } from "../../../machine/machine.ts"
 import { collective, type Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
-import type { FragmentPlan } from "../plan/fragments.ts"
+import type { Fragment, FragmentPlan } from "../plan/fragments.ts"
 import { elementwise, submitAll, waitFor, type TrainingModelBuilder } from "../training-model.ts"
 
 export interface DilocoPlan {
@@ -31,8 +31,13 @@ interface OuterLayer {
   readonly deltas: ReadonlyArray<Tensor>
 }
 
-/** `steps` inner steps of DiLoCo. */
-export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: number): Program<void> =>
+/** Inner steps of DiLoCo, as many as `steps` less the `from` that were taken before. */
+export const diloco = (
+  build: TrainingModelBuilder,
+  plan: DilocoPlan,
+  steps: number,
+  from = 0
+): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
     const { layers, begin, update } = yield* build
@@ -47,15 +52,17 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
       const capture: Array<Op> = []
       const apply: Array<Op> = []
       for (const parameter of layer.parameters) {
-        const like = { shape: parameter.shape, dtype: "float32" as const }
+        const like = { shape: parameter.shape, dtype: "float32", persistent: true } as const
         const global = yield* machine.alloc({ ...like, name: `${parameter.name} outer` })
         const momentum = yield* machine.alloc({ ...like, name: `${parameter.name} outer momentum` })
         const delta = yield* machine.alloc({ ...like, name: `${parameter.name} pseudo-gradient` })
         deltas.push(delta)
-        for (const op of elementwise(`copy ${parameter.name}`, kernels.copy, [
-          { reads: [parameter], writes: [global] }
-        ])) {
-          machine.submit(op)
+        if (from === 0) {
+          for (const op of elementwise(`copy ${parameter.name}`, kernels.copy, [
+            { reads: [parameter], writes: [global] }
+          ])) {
+            machine.submit(op)
+          }
         }
         capture.push(
           ...elementwise(`pseudo-gradient ${layer.name}`, kernels.subtract, [
@@ -109,8 +116,17 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
     // Per layer, the step after which its averaged pseudo-gradient is due; -1: nothing is on its way.
     const due = new Int32Array(layers.length).fill(-1)
     const sending = new Uint8Array(layers.length)
+    const leavesAfter = ({ sendAfterStep }: Fragment, step: number): boolean =>
+      (step - sendAfterStep) % schedule.period === 0
+    // What was sent before and is not applied yet.
+    for (let step = Math.max(1, from - schedule.delaySteps); step <= from; step++) {
+      for (const fragment of schedule.fragments) {
+        if (!leavesAfter(fragment, step)) continue
+        for (const l of fragment.layers) if (outer[l] !== undefined) due[l] = step + schedule.delaySteps
+      }
+    }
 
-    for (let step = 1; step <= steps; step++) {
+    for (let step = from + 1; step <= steps; step++) {
       submitAll(machine, begin(step - 1))
       for (let l = 0; l < layers.length; l++) {
         if (due[l]! >= 0 && step > due[l]!) {
@@ -119,9 +135,7 @@ export const diloco = (build: TrainingModelBuilder, plan: DilocoPlan, steps: num
         }
         for (const op of layers[l]!.forward) machine.submit(op)
       }
-      const leaves = schedule.fragments.map(
-        ({ sendAfterStep }) => (step - sendAfterStep) % schedule.period === 0
-      )
+      const leaves = schedule.fragments.map((fragment) => leavesAfter(fragment, step))
       sending.fill(0)
       schedule.fragments.forEach((fragment, p) => {
         if (leaves[p]) for (const l of fragment.layers) if (outer[l] !== undefined) sending[l] = 1

@@ -37,7 +37,7 @@ export const localSgd = dataParallelAlgorithm({
           }))
         }
       },
-      program: (build, steps) => partialLocalSgd(build, plan, steps)
+      program: (build, steps, from) => partialLocalSgd(build, plan, steps, from)
     })
   },
   arbitrary: ({ maxPeriod }) =>

@@ -57,6 +57,7 @@ export const planSets = (
         return { planner, exposedSeconds, lowerBoundSeconds, optimal: exact }
       })
     }),
-    program: (build, steps) => partialLocalSgd(build, plan, steps)
+    program: (build, steps, from) => partialLocalSgd(build, plan, steps, from),
+    gradientsLast: order === "average-then-step" && deadline === "next-use"
   }
 }

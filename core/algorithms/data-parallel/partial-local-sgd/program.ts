@@ -29,11 +29,12 @@ export interface PartialLocalSgdPlan {
   readonly wire?: Dtype | undefined
 }
 
-/** `steps` steps of partial local SGD. */
+/** Steps `from` to `steps` of partial local SGD. */
 export const partialLocalSgd = (
   build: TrainingModelBuilder,
   plan: PartialLocalSgdPlan,
-  steps: number
+  steps: number,
+  from = 0
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -79,6 +80,11 @@ export const partialLocalSgd = (
     // Where the average comes last, what a layer reads must be brought up to it before its next forward pass.
     const averageIsLast = stepFirst || !plan.overlap
     const stale = new Uint8Array(layers.length)
+    const averagedIn = (step: number): void => {
+      if (!averageIsLast) return
+      const base = (step % period) * layers.length
+      for (let l = 0; l < layers.length; l++) stale[l]! |= isSynced[base + l]!
+    }
     const refresh = (l: number) => {
       if (stale[l] === 0) return
       stale[l] = 0
@@ -86,8 +92,13 @@ export const partialLocalSgd = (
     }
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
     const stepPending = new Uint8Array(layers.length)
+    const isPending = plan.overlap && !stepFirst && atNextUse
+    if (from > 0) {
+      if (isPending) stepPending.fill(1)
+      averagedIn(from - 1)
+    }
 
-    for (let step = 0; step < steps; step++) {
+    for (let step = from; step < steps; step++) {
       const h = step % period
       const base = h * layers.length
       submitAll(machine, begin(step))
@@ -110,14 +121,14 @@ export const partialLocalSgd = (
       }
       if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
       if (!plan.overlap || (!stepFirst && !atNextUse)) submitAll(machine, updateAll(step))
-      else if (!stepFirst) stepPending.fill(1)
+      else if (isPending) stepPending.fill(1)
       if (!plan.overlap) {
         machine.submit(stepDone)
         const whole = wholes[h]
         if (whole !== undefined) machine.submit(whole)
       }
       // Stepping first, or without overlap, the averages themselves end the step.
-      if (averageIsLast) for (let l = 0; l < layers.length; l++) stale[l]! |= isSynced[base + l]!
+      averagedIn(step)
       if (averageIsLast && !atNextUse) machine.submit(arrivals[h]!)
       yield* machine.endStep
     }
