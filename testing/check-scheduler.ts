@@ -112,9 +112,18 @@ export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): Sch
   const exit = Effect.runSyncExit(
     Effect.gen(function* () {
       const prepared = yield* prepare(decoded, nowhere, hostOf(new GeneratedProfile(generated.profile)))
-      const { simulable, totalSteps: steps, planned, profile, world, facts } = prepared
-      const model = profiledModel(profile)
-      const context: SchedulerContext = { planned, profile, world, facts, scenario: decoded, model, steps }
+      const { simulable, totalSteps: steps, planned, profile, world, shard, facts } = prepared
+      const model = profiledModel(profile, { shard })
+      const context: SchedulerContext = {
+        planned,
+        profile,
+        world,
+        shard,
+        facts,
+        scenario: decoded,
+        model,
+        steps
+      }
       const program = journaled(scheduler(context), journals)
       const scheduled = { ...prepared, simulable: { ...simulable, program, symmetric: false } }
       return { context, ...(yield* runPrepared(decoded, scheduled, true)) }

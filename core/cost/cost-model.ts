@@ -6,7 +6,7 @@ import { totalBytes, type Attributes, type Kernel, type Operand } from "../kerne
 import { countsArithmetic, type Measure, type Part } from "../kernels/measure.ts"
 import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
-import type { Profile } from "../profile.ts"
+import type { PhaseCost, Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
 import { hostSecondsOf, type HostCosts } from "./host.ts"
 import { loadOf } from "./measures.ts"
@@ -164,7 +164,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
       const layer = profile?.layers[attributes["layer"] as number]
       if (layer === undefined) throw new RangeError(`layer ${attributes["layer"]} is none of the profile's`)
       const phase = layer[attributes["phase"] as ProfiledPhase]
-      return exactly(hostTime === "span" ? phase.spanSeconds : phase.busySeconds)
+      return exactly(hostTime === "span" ? spanOf(phase, attributes) : busyOf(phase, attributes))
     }
     const told = reckonOnce(op)
     estimates.note(kernel.name, told.provenance, told.detail)
@@ -181,14 +181,15 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
 
   return {
     cost,
-    seconds: (op) => (late && op.kernel.name === "profiled" ? profiled(op)!.busySeconds : cost(op).seconds),
+    seconds: (op) =>
+      late && op.kernel.name === "profiled" ? busyOf(profiled(op)!, op.attributes) : cost(op).seconds,
     ...(host === undefined
       ? {}
       : {
           host: {
             seconds: (op: Op) =>
               late && op.kernel.name === "profiled"
-                ? profiled(op)!.spanSeconds
+                ? spanOf(profiled(op)!, op.attributes)
                 : hostSecondsOf(host.costs, op),
             readSeconds: host.costs.readSeconds
           }
@@ -198,6 +199,13 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
     }
   }
 }
+
+/** Device time of a rank that does its share of a layer. */
+const busyOf = ({ busySeconds }: PhaseCost, { share = 1 }: Attributes): number => Number(share) * busySeconds
+
+/** The host's gaps stay as they are, however little the device has to do. */
+const spanOf = (phase: PhaseCost, attributes: Attributes): number =>
+  phase.spanSeconds - (phase.busySeconds - busyOf(phase, attributes))
 
 /** Whether the device of a profile waits for its host for more than a twentieth of the step. */
 const isHostBound = ({ layers }: Profile): boolean => {

@@ -5,7 +5,9 @@ import { cachedAttributes, number, text, type Kernel } from "./kernel.ts"
 const attributes = {
   /** Index into the profile's layers. */
   layer: number(),
-  phase: text()
+  phase: text(),
+  /** Of the device's time: what a rank does that has a part of the layer. */
+  share: number(1)
 }
 
 const check = cachedAttributes("profiled", attributes)

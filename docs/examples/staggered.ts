@@ -13,7 +13,7 @@ const staggered =
   ({ model, planned, steps }) =>
     Effect.gen(function* () {
       const machine = yield* Machine
-      const { layers, update } = yield* model
+      const { layers, update, peers } = yield* model
       const takeStep = update([...layers.keys()])
       for (let step = 0; step < steps; step++) {
         for (const { forward } of layers) for (const op of forward) machine.submit(op)
@@ -22,10 +22,9 @@ const staggered =
         const due = layers.filter((_, index) => turn(index, step, planned.periodSteps))
         const parameters = due.flatMap((layer) => layer.parameters)
         if (parameters.length > 0) {
-          const everyone = machine.world.all
           const average = { attributes: { reduce: "avg" } }
           machine.submit(
-            collective("average", kernels.all_reduce, Lane.inter, everyone, parameters, parameters, average)
+            collective("average", kernels.all_reduce, Lane.inter, peers, parameters, parameters, average)
           )
         }
         yield* machine.endStep

@@ -91,8 +91,9 @@ describeContract("a run goes on from a snapshot", (machine) => {
         const program = (from: number) =>
           Effect.gen(function* () {
             let model: TrainingModel | undefined
-            const build = Effect.tap(toyModel(toy, steps, planned.gradientsLast), (built) =>
-              Effect.sync(() => (model = built))
+            const build = Effect.tap(
+              toyModel(toy, steps, { gradientsLast: planned.gradientsLast }),
+              (built) => Effect.sync(() => (model = built))
             )
             yield* planned.program(build, steps, from)
             return yield* valuesOf(model!.layers.flatMap(({ parameters }) => parameters))

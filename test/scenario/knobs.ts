@@ -60,6 +60,7 @@ const training: ReadonlyArray<Knob> = [
   ["training.optimizer.decayUntilStep", "10", "20", "training.optimizer={name: sgd}"]
 ]
 
+const slowInside = "world.links.intra.bandwidth=1GB/s"
 const dreamddp = "algorithm={name: dreamddp, period: 4}"
 const diloco = "algorithm={name: diloco, period: 4}"
 const streaming = "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 1, delaySteps: 0}"
@@ -138,6 +139,18 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model={profile: traces/profiles/resnet50-h200.arrow}",
       "world={ranks: 4, links: {inter: {bandwidth: 20Gbit/s}}}"
     ],
+    ["shard.within", "node", "site", "shard={}"],
+    ["shard.parameters", "true", "false", "shard={}"],
+    ["shard.gradients", "true", "false", "shard={parameters: false}"],
+    ["shard.optimizer", "true", "false", "shard={}"],
+    ["shard.reshardAfterForward", "true", "false", "shard={}"],
+    ["shard.reshardAfterForward", "true", "false", "shard={parameters: false}"],
+    ["shard.prefetch", "0", "1", "shard={}", slowInside],
+    ["shard.prefetch", "0", "1", "shard={reshardAfterForward: false}"],
+    ["shard.units", "block", "model", "shard={}"],
+    ["shard.parameterDtype", "float32", "bfloat16", "shard={}"],
+    ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
+    ["shard.within", "site", "world", "shard={}", "world.sites=1"],
     ["algorithm.outerLearningRate", "0.5", "0.7", diloco],
     ["algorithm.outerMomentum", "0.5", "0.9", diloco],
     ["algorithm.overlap", "false", "true", diloco],

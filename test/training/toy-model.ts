@@ -4,10 +4,10 @@
 // without parameters halves and negates. Backward, from g = x_L - batch: the gradient of w_lp is (1 - c) g + c w_lp + x_l
 // with c = (p + 1) / 5; then g becomes 0.6 g + 0.4 x_l.
 import * as Effect from "effect/Effect"
-import type {
-  TrainingLayer,
-  TrainingModelBuilder
-} from "../../core/algorithms/data-parallel/training-model.ts"
+import type { ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
+import { storageOf } from "../../core/algorithms/data-parallel/shard/storage.ts"
+import type { LayerOps, LayerSpec } from "../../core/algorithms/data-parallel/storage.ts"
+import type { TrainingModelBuilder } from "../../core/algorithms/data-parallel/training-model.ts"
 import {
   optimizerState,
   optimizerUpdate,
@@ -51,12 +51,24 @@ export const batchOf = ({ width, seed }: Toy, rank: number, step: number): Float
 
 export const nameOf = (layer: number, parameter: number): string => `w ${layer} ${parameter}`
 
+interface ToyOptions {
+  /** How it is divided; whole on every rank where absent. */
+  readonly shard?: ShardPlan
+  /** Whose batches a rank learns from; its own by default. */
+  readonly batchesOf?: (rank: number) => number
+  readonly gradientsLast?: boolean | undefined
+}
+
 /** The toy on a machine, with batches for so many steps. */
-export const toyModel = (toy: Toy, steps: number, gradientsLast = false): TrainingModelBuilder =>
+export const toyModel = (
+  toy: Toy,
+  steps: number,
+  { shard, batchesOf = (rank) => rank, gradientsLast }: ToyOptions = {}
+): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const alloc = (name: string, initial?: () => Float32Array, persistent?: true) =>
-      machine.alloc({ name, shape: [toy.width], dtype: "float32", initial, persistent })
+    const alloc = (name: string, initial?: () => Float32Array) =>
+      machine.alloc({ name, shape: [toy.width], dtype: "float32", initial })
     const work = (
       kernel: "add" | "copy" | "lerp" | "scale" | "subtract",
       label: string,
@@ -68,29 +80,33 @@ export const toyModel = (toy: Toy, steps: number, gradientsLast = false): Traini
     const batch = yield* alloc("batch")
     const batches: Array<Tensor> = []
     for (let step = 0; step < steps; step++)
-      batches.push(yield* alloc(`batch ${step}`, () => batchOf(toy, machine.rank, step)))
+      batches.push(yield* alloc(`batch ${step}`, () => batchOf(toy, batchesOf(machine.rank), step)))
     const first = firstParameters(toy)
     const flow = yield* alloc("gradient flow")
-    const layers: Array<TrainingLayer> = []
+    const specs = toy.layers.map((count, l): LayerSpec => ({
+      name: `layer ${l}`,
+      parameters: Array.from({ length: count }, (_, p) => ({
+        name: nameOf(l, p),
+        gradientName: `${nameOf(l, p)} gradient`,
+        shape: [toy.width],
+        dtype: "float32",
+        initial: () => first[l]![p]!
+      }))
+    }))
+    const storage = yield* storageOf(specs, { gradientsLast, shard })
+    const ops: Array<LayerOps> = []
     const optimized: Array<ReadonlyArray<Optimized>> = []
-    let input = batch
-    for (const [l, count] of toy.layers.entries()) {
-      const output = yield* alloc(`x ${l + 1}`)
-      const parameters: Array<Tensor> = []
-      const gradients: Array<Tensor> = []
+    for (const { learnt } of storage.stored) {
       const updates: Array<Optimized> = []
-      for (let p = 0; p < count; p++) {
-        const parameter = yield* alloc(nameOf(l, p), () => first[l]![p]!, true)
-        const gradient = yield* alloc(`${nameOf(l, p)} gradient`, undefined, gradientsLast || undefined)
-        parameters.push(parameter)
-        gradients.push(gradient)
+      for (const { parameter, gradient } of learnt)
         updates.push(yield* optimizerState(toy.optimizer, parameter, gradient))
-      }
+      optimized.push(updates)
+    }
+    let input = batch
+    for (const [l, { parameters, gradients }] of storage.whole.entries()) {
+      const output = yield* alloc(`x ${l + 1}`)
       const [head, ...more] = parameters
-      layers.push({
-        name: `layer ${l}`,
-        parameters,
-        gradients,
+      ops.push({
         forward:
           head === undefined
             ? [work("scale", `forward ${l}`, [input], output, { factor: -0.5 })]
@@ -105,14 +121,13 @@ export const toyModel = (toy: Toy, steps: number, gradientsLast = false): Traini
             work("add", `backward ${l}`, [gradients[p]!, input], gradients[p]!)
           ]),
           work("lerp", `backward ${l}`, [flow, input], flow, { weight: weightOfInput })
-        ],
-        refresh: []
+        ]
       })
-      optimized.push(updates)
       input = output
     }
     return {
-      layers,
+      layers: storage.layers(ops),
+      peers: storage.peers,
       begin: (step) => [{ op: work("copy", "begin", [batches[step]!], batch) }],
       update: (indices) =>
         optimizerUpdate(

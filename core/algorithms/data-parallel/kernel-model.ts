@@ -11,7 +11,10 @@ import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
 import { placement } from "../../models/placement.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
-import type { StepSubmissions, Submission, TrainingLayer, TrainingModel } from "./training-model.ts"
+import type { ShardPlan } from "./shard/plan.ts"
+import { storageOf } from "./shard/storage.ts"
+import type { LayerSpec } from "./storage.ts"
+import type { StepSubmissions, Submission, TrainingModel } from "./training-model.ts"
 
 export interface KernelModelOptions {
   readonly graph: LayerGraph
@@ -26,6 +29,8 @@ export interface KernelModelOptions {
   readonly seed: number
   /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
   readonly gradientsLast?: boolean | undefined
+  /** How the model is divided; whole on every rank where absent. */
+  readonly shard?: ShardPlan | undefined
 }
 
 export interface KernelModel extends TrainingModel {
@@ -80,8 +85,8 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     }
 
     const tensors = new Map<string, Tensor>()
-    const allocate = ({ name, shape, dtype }: Value, persistent?: true) =>
-      Effect.map(machine.alloc({ name, shape, dtype, persistent }), (tensor) => {
+    const allocate = ({ name, shape, dtype }: Value) =>
+      Effect.map(machine.alloc({ name, shape, dtype }), (tensor) => {
         tensors.set(name, tensor)
         return tensor
       })
@@ -99,32 +104,22 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     for (const input of graph.inputs) yield* allocate(input)
     yield* allocate(graph.loss)
     const initial = initialParameters(options.graph, seed)
-    // What is learnt, by name: float32, beside a narrower copy that the layers read where the graph's parameters are that.
-    const learnt = new Map<string, { readonly parameter: Tensor; readonly shadow: Tensor | undefined }>()
-    for (const { parameters } of graph.layers) {
-      for (const value of parameters) {
-        const { name, shape, dtype } = value
-        const parameter = yield* machine.alloc({
-          name,
-          shape,
-          dtype: "float32",
-          initial: () => initial(value),
-          persistent: true
-        })
-        yield* allocate({ ...value, name: gradientName(value) }, options.gradientsLast === true || undefined)
-        const shadow =
-          dtype === "float32"
-            ? undefined
-            : yield* machine.alloc({
-                name: `${name} ${dtype}`,
-                shape,
-                dtype,
-                initial: () => initial(value),
-                persistent: { copyOf: parameter }
-              })
-        tensors.set(name, shadow ?? parameter)
-        learnt.set(name, { parameter, shadow })
-      }
+    const specs = graph.layers.map(({ name, parameters }): LayerSpec => ({
+      name,
+      parameters: parameters.map((value) => ({
+        name: value.name,
+        gradientName: gradientName(value),
+        shape: value.shape,
+        dtype: value.dtype,
+        initial: () => initial(value)
+      }))
+    }))
+    const storage = yield* storageOf(specs, options)
+    for (const [index, { parameters, gradients }] of storage.whole.entries()) {
+      graph.layers[index]!.parameters.forEach((value, i) => {
+        tensors.set(value.name, parameters[i]!)
+        tensors.set(gradientName(value), gradients[i]!)
+      })
     }
     yield* allocatePlaced(graph, tensors)
 
@@ -143,31 +138,19 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         ? undefined
         : yield* draw("held-out batch", options.heldOut, heldOutStream)
 
-    const layers: Array<TrainingLayer> = []
     const optimized: Array<ReadonlyArray<Optimized>> = []
-    for (const layer of graph.layers) {
-      const own = layer.parameters.map(({ name }) => learnt.get(name)!)
-      const parameters = own.map(({ parameter }) => parameter)
-      const gradients = layer.parameters.map((parameter) => tensors.get(gradientName(parameter))!)
+    for (const { learnt } of storage.stored) {
       const states: Array<Optimized> = []
-      for (const [index, { parameter, shadow }] of own.entries())
-        states.push(yield* optimizerState(optimizer, parameter, gradients[index]!, shadow))
+      for (const { parameter, gradient, shadow } of learnt)
+        states.push(yield* optimizerState(optimizer, parameter, gradient, shadow))
       optimized.push(states)
-      layers.push({
-        name: layer.name,
-        parameters,
-        gradients,
-        forward: layer.forward.map((call) => opOf(layer.name, "forward", call)),
-        backward: [...layer.backwardInput, ...layer.backwardWeight].map((call) =>
-          opOf(layer.name, "backward", call)
-        ),
-        refresh: own.flatMap(({ parameter, shadow }) =>
-          shadow === undefined
-            ? []
-            : [launch(`refresh ${layer.name}`, kernels.copy, Lane.compute, [parameter], [shadow])]
-        )
-      })
     }
+    const layers = storage.layers(
+      graph.layers.map(({ name, forward, backwardInput, backwardWeight }) => ({
+        forward: forward.map((call) => opOf(name, "forward", call)),
+        backward: [...backwardInput, ...backwardWeight].map((call) => opOf(name, "backward", call))
+      }))
+    )
     // Evaluation sees what is learnt, even where an average has not reached what the layers read.
     const forward = [
       ...layers.flatMap((layer) => layer.refresh),
@@ -192,6 +175,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
           )
         )
       ),
+      peers: storage.peers,
       loss: tensorOf(graph.loss),
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)

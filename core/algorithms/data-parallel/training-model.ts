@@ -8,8 +8,12 @@ import type { Scalars } from "../../kernels/scalars.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import { elementsOf, type Tensor } from "../../machine/tensor.ts"
+import type { Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
+import type { Group } from "../../world.ts"
+import type { ShardPlan } from "./shard/plan.ts"
+import { storageOf } from "./shard/storage.ts"
+import type { LayerSpec } from "./storage.ts"
 
 export interface TrainingLayer {
   readonly name: string
@@ -45,6 +49,8 @@ export interface TrainingModel {
    * each set of layers, before the first step: it builds the ops.
    */
   readonly update: (layers: ReadonlyArray<number>) => StepSubmissions
+  /** With whom this rank averages what it learns: all ranks, or, of a model in parts, all that learn the same part. */
+  readonly peers: Group
 }
 
 export const submitAll = (machine: Machine["Service"], submissions: ReadonlyArray<Submission>): void => {
@@ -59,6 +65,14 @@ export type ProfiledPhase = "forward" | "backward" | "optimizer"
 
 const scalar: ReadonlyArray<number> = []
 
+interface ProfiledOptions {
+  readonly activationBytes?: number
+  /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
+  readonly gradientsLast?: boolean | undefined
+  /** How the model is divided; whole on every rank where absent. */
+  readonly shard?: ShardPlan | undefined
+}
+
 /**
  * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
  * only carry order (a profile does not say how large they are), beside one tensor of all their bytes where these are known;
@@ -66,17 +80,12 @@ const scalar: ReadonlyArray<number> = []
  */
 export const profiledModel = (
   profile: Profile,
-  {
-    activationBytes = 0,
-    gradientsLast = false
-  }: { readonly activationBytes?: number; readonly gradientsLast?: boolean | undefined } = {}
+  { activationBytes = 0, gradientsLast = false, shard }: ProfiledOptions = {}
 ): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
     if (activationBytes > 0)
       yield* machine.alloc({ name: "activations", shape: [activationBytes], dtype: "int8" })
-    const layers: Array<TrainingLayer> = []
-    const updates: Array<ReadonlyArray<Submission>> = []
     let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
     const inputs: Array<Tensor> = []
     const outputs: Array<Tensor> = []
@@ -87,49 +96,75 @@ export const profiledModel = (
       input = output
     }
     const flow = yield* machine.alloc({ name: "gradient flow", shape: scalar, dtype: "float32" })
-    for (let index = 0; index < profile.layers.length; index++) {
-      const layer = profile.layers[index]!
-      const parameters: Array<Tensor> = []
-      const gradients: Array<Tensor> = []
-      const state: Array<Tensor> = []
-      for (const parameter of profile.parameters) {
-        if (parameter.layer !== index) continue
-        const name = `${layer.name} parameter ${parameters.length}`
-        const spec = { shape: parameter.shape, dtype: "float32" as const }
-        parameters.push(yield* machine.alloc({ ...spec, name, persistent: true }))
-        const lasting = gradientsLast ? true : undefined
-        gradients.push(yield* machine.alloc({ ...spec, name: `${name} gradient`, persistent: lasting }))
-        const moments = [2 * elementsOf(parameter.shape)]
-        state.push(
-          yield* machine.alloc({ ...spec, name: `${name} moments`, shape: moments, persistent: true })
-        )
-      }
-      const timed = (phase: ProfiledPhase, reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>): Op =>
-        launch(`${phase} ${layer.name}`, kernels.profiled, Lane.compute, reads, writes, {
-          layer: index,
-          phase
+    const specs = profile.layers.map(({ name }, index): LayerSpec => ({
+      name,
+      parameters: profile.parameters
+        .filter(({ layer }) => layer === index)
+        .map(({ shape }, parameter) => {
+          const own = `${name} parameter ${parameter}`
+          return {
+            name: own,
+            gradientName: `${own} gradient`,
+            shape,
+            dtype: shard?.parameterDtype ?? "float32"
+          }
         })
-      // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
-      if (parameters.length > 0) {
-        const op = timed("optimizer", [...gradients, ...parameters, ...state], [...parameters, ...state])
-        updates.push([{ op }])
-      } else updates.push(layer.optimizer.spanSeconds > 0 ? [{ op: timed("optimizer", [flow], [flow]) }] : [])
-      layers.push({
-        name: layer.name,
-        parameters,
-        gradients,
-        forward: [timed("forward", [inputs[index]!, ...parameters], [outputs[index]!])],
-        backward: [timed("backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])],
-        refresh: []
+    }))
+    const storage = yield* storageOf(specs, { gradientsLast, shard })
+    const timed = (
+      index: number,
+      phase: ProfiledPhase,
+      reads: ReadonlyArray<Tensor>,
+      writes: ReadonlyArray<Tensor>,
+      share = 1
+    ): Op =>
+      launch(`${phase} ${profile.layers[index]!.name}`, kernels.profiled, Lane.compute, reads, writes, {
+        layer: index,
+        phase,
+        ...(share === 1 ? {} : { share })
       })
+    const updates: Array<ReadonlyArray<Submission>> = []
+    for (const { learnt, learns } of storage.stored) {
+      const parameters = learnt.map(({ parameter }) => parameter)
+      const gradients = learnt.map(({ gradient }) => gradient)
+      const state: Array<Tensor> = []
+      for (const { name, elements } of parameters)
+        state.push(
+          yield* machine.alloc({
+            name: `${name} moments`,
+            shape: [2 * elements],
+            dtype: "float32",
+            persistent: true
+          })
+        )
+      const reads = [...gradients, ...parameters, ...state]
+      const writes = [...parameters, ...state]
+      // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
+      updates.push(
+        learns
+          .filter(
+            (index) => specs[index]!.parameters.length > 0 || profile.layers[index]!.optimizer.spanSeconds > 0
+          )
+          .map((index) => ({
+            op:
+              parameters.length > 0
+                ? timed(index, "optimizer", reads, writes, 1 / (shard?.ranks ?? 1))
+                : timed(index, "optimizer", [flow], [flow])
+          }))
+      )
     }
+    const ops = storage.whole.map(({ parameters, gradients }, index) => ({
+      forward: [timed(index, "forward", [inputs[index]!, ...parameters], [outputs[index]!])],
+      backward: [timed(index, "backward", [flow, inputs[index]!, ...parameters], [flow, ...gradients])]
+    }))
     return {
-      layers,
+      layers: storage.layers(ops),
       begin: () => [],
       update: (indices) => {
         const submissions = indices.flatMap((index) => updates[index]!)
         return () => submissions
-      }
+      },
+      peers: storage.peers
     }
   })
 

@@ -1,7 +1,9 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import * as Schema from "effect/Schema"
 import type { DataParallelScenario } from "./scenario.ts"
+import { ShardSettings } from "./shard-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import {
   deviceWarnings,
@@ -17,10 +19,42 @@ import {
 const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
   Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
 
+/** What changes nothing of a model in parts. */
+const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<string> => {
+  if (shard === undefined) return []
+  const { within, parameters, reshardAfterForward, prefetch, units } = shard
+  const usual = defaultsOfShards
+  const warnings: Array<string> = []
+  const none = (field: string, why: string) => warnings.push(`shard.${field} has no effect: ${why}`)
+  const ranks = rankCount(world)
+  const sites = typeof world.sites === "number" ? world.sites : world.sites.length
+  const each = within === "world" ? ranks : within === "node" ? world.ranksPerNode : ranks / sites
+  if (each === 1)
+    warnings.push(
+      `shard has no effect: there is one rank ${within === "world" ? "" : `in each ${within}`}`.trim()
+    )
+  else if (each === ranks)
+    warnings.push("shard.within leaves the algorithm nothing to average: all ranks hold one model together")
+  const unused = !parameters
+    ? "parameters are whole on every rank"
+    : units === "model"
+      ? "the whole model is one unit"
+      : reshardAfterForward
+        ? undefined
+        : "parameters stay gathered"
+  if (unused === undefined) return warnings
+  if (prefetch !== usual.prefetch) none("prefetch", unused)
+  if (!reshardAfterForward && (!parameters || units === "model")) none("reshardAfterForward", unused)
+  return warnings
+}
+
+const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
+
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts),
   ...worldWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
+  ...shardWarnings(scenario),
   ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),

@@ -69,7 +69,7 @@ export const prepareTraining = (
           accepted: "sizes that divide"
         })
     })
-    const { planned, profile, world } = yield* planScenario(
+    const { planned, profile, world, shard } = yield* planScenario(
       planFrom === undefined
         ? { ...scenario, device: scenario.device ?? core }
         : { ...scenario, model: { profile: planFrom, hostTime: "span" } },
@@ -104,7 +104,8 @@ export const prepareTraining = (
         optimizer: optimizerOf(training.optimizer),
         corpus: corpus.train,
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
-        seed: scenario.seed
+        seed: scenario.seed,
+        shard
       }),
       learns: {
         name: scenario.name,

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { makeCostModel } from "../../../core/cost/cost-model.ts"
@@ -23,12 +24,16 @@ import { resolveCollectiveTable, resolveHost, resolveDevice, resolveFaults } fro
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
+import { resolveShards } from "./shard-settings.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
 export interface ScenarioPlan {
   readonly planned: PlannedAlgorithm
   readonly profile: Profile
   readonly world: World
+  /** How the model is divided; whole on every rank where absent. */
+  readonly shard: ShardPlan | undefined
+  /** What the algorithm planned with: the model as it sees it, of which `profile`'s layers may be parts. */
   readonly facts: PlanningFacts
 }
 
@@ -74,13 +79,24 @@ export const planScenario = (
       profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined
     const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
     const table = yield* resolveCollectiveTable(scenario.collectives.measured, "all_reduce", file, loader)
+    const shard =
+      scenario.shard === undefined
+        ? undefined
+        : yield* Effect.fromResult(
+            resolveShards(
+              scenario.shard,
+              world,
+              profile.layers.map(({ name }) => name),
+              file
+            )
+          )
     const facts: PlanningFacts = {
-      profile,
+      profile: shard === undefined ? profile : dividedProfile(profile, shard),
       phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
       allReduceSeconds: aloneSeconds(
         new Network(world, interchangeable(world, alike)),
         "all_reduce",
-        world.all,
+        shard?.placeOf(0).peers ?? world.all,
         {
           algorithm: scenario.collectives.algorithm,
           table
@@ -92,7 +108,7 @@ export const planScenario = (
       const { field, value, accepted } = planned.failure
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
     }
-    return { world, model, profile, device, table, ops, facts, planned: planned.success }
+    return { world, shard, model, profile, device, table, ops, facts, planned: planned.success }
   })
 
 const leastSteps = 8
@@ -110,19 +126,20 @@ export const prepare = (
 ): Effect.Effect<PreparedDataParallel, InputError> =>
   Effect.gen(function* () {
     const plan = yield* planScenario(scenario, file, loader)
-    const { planned, profile, world, facts, model, table, device, ops } = plan
+    const { planned, profile, world, shard, facts, model, table, device, ops } = plan
     const { warmupSteps, steps } = stepsOf(scenario, planned)
     const { network, collectives, jitter, seed, memory } = scenario
     return {
       planned,
       profile,
       world,
+      shard,
       facts,
       totalSteps: warmupSteps + steps,
       simulable: {
         world,
         program: planned.program(
-          profiledModel(profile, { activationBytes: model.activationBytes }),
+          profiledModel(profile, { activationBytes: model.activationBytes, shard }),
           warmupSteps + steps
         ),
         costs: makeCostModel({

@@ -15,6 +15,7 @@ import {
   WorldSettings
 } from "../../sections.ts"
 import { DataParallelSettings } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import { ShardSettings } from "./shard-settings.ts"
 import { TrainingSettings } from "./training-settings.ts"
 
 export const DataParallelScenario = Schema.Struct({
@@ -24,6 +25,8 @@ export const DataParallelScenario = Schema.Struct({
   world: WorldSettings,
   /** `algorithm: ddp` is short for `algorithm: {name: ddp}`. */
   algorithm: DataParallelSettings,
+  /** The model in parts over the ranks of a node, a site or the world; the algorithm is then between those who hold the same part. */
+  shard: Schema.optionalKey(ShardSettings),
   network: NetworkModel,
   collectives: withDefault(CollectiveSettings, {}),
   device: Schema.optionalKey(DeviceSettings),

@@ -16,9 +16,13 @@ export const schedule = (
 ): Effect.Effect<Told, InputError> =>
   Effect.map(planScenario(scenario, file, loader), (plan) => {
     const json = scheduleOf(plan, scenario.algorithm.name)
-    const head = `${scenario.name}: ${json.algorithm} on ${plan.world.size} ranks, ${plan.profile.layers.length} layers`
+    const head = `${scenario.name}: ${json.algorithm} on ${plan.world.size} ranks, ${plan.profile.layers.length} layers${inParts(plan)}`
     return { json, lines: [head, "", ...printSchedule(json)] }
   })
+
+/** A divided model is planned by its units, whose layers' parts travel together. */
+const inParts = ({ shard }: ScenarioPlan): string =>
+  shard === undefined ? "" : ` in ${shard.division.length} units, each in ${shard.ranks} parts`
 
 interface BucketJson {
   readonly parameters: number
@@ -50,8 +54,9 @@ interface ScheduleJson extends Omit<PlanDescription, "buckets" | "steps" | "frag
   readonly fragments?: ReadonlyArray<FragmentJson>
 }
 
-const scheduleOf = ({ planned, profile, facts }: ScenarioPlan, algorithm: string): ScheduleJson => {
+const scheduleOf = ({ planned, facts }: ScenarioPlan, algorithm: string): ScheduleJson => {
   const { periodSteps, wire } = planned
+  const { profile } = facts
   const { buckets, steps, fragments, ...figures } = planned.describe()
   const name = (layer: number): string => profile.layers[layer]?.name ?? String(layer)
   return {

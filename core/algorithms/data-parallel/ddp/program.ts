@@ -40,7 +40,7 @@ export const distributedDataParallel = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin } = model
+    const { layers, begin, peers } = model
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -54,7 +54,7 @@ export const distributedDataParallel = (
         `all-reduce bucket ${index}`,
         kernels.all_reduce,
         Lane.inter,
-        machine.world.all,
+        peers,
         gradients,
         gradients,
         { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }

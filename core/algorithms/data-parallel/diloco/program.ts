@@ -40,7 +40,7 @@ export const diloco = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin, update } = yield* build
+    const { layers, begin, update, peers } = yield* build
     const { schedule } = plan
     const outer: Array<OuterLayer | undefined> = []
     for (const layer of layers) {
@@ -88,7 +88,7 @@ export const diloco = (
       outer.push({ capture, apply, deltas })
     }
     const average = (what: string, deltas: ReadonlyArray<Tensor>): Op =>
-      collective(`average ${what}`, kernels.all_reduce, Lane.inter, machine.world.all, deltas, deltas, {
+      collective(`average ${what}`, kernels.all_reduce, Lane.inter, peers, deltas, deltas, {
         attributes: { reduce: "avg" },
         ...(plan.wire === undefined ? {} : { wire: plan.wire })
       })

@@ -39,20 +39,15 @@ export const partialLocalSgd = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin } = model
+    const { layers, begin, peers } = model
     const period = plan.sets.length
     const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
       parameters.length === 0
         ? undefined
-        : collective(
-            `average ${what}`,
-            kernels.all_reduce,
-            Lane.inter,
-            machine.world.all,
-            parameters,
-            parameters,
-            { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
-          )
+        : collective(`average ${what}`, kernels.all_reduce, Lane.inter, peers, parameters, parameters, {
+            attributes: { reduce: "avg" },
+            ...(plan.wire === undefined ? {} : { wire: plan.wire })
+          })
     const averages = layers.map(({ name, parameters }) => average(name, parameters))
     // What is not sent layer by layer, to hide behind the backward pass, travels as one message.
     const wholes = plan.sets.map((set, h) =>

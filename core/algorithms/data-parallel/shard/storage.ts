@@ -1,0 +1,353 @@
+// A model in parts: each rank of a division learns its part of every unit, gathers whole parameters when a unit's turn comes, and
+// gets its part of the summed gradients back (ZeRO, arXiv:1910.02054; PyTorch FSDP, arXiv:2304.11277, as its second version
+// does it). Memory for gathered parameters and whole gradients is used again by one unit after another, and the edges that
+// follow from that hold back whoever would run ahead of it. Knows no kernel of any model, and no algorithm.
+import * as Effect from "effect/Effect"
+import { kernels } from "../../../kernels/catalogue.ts"
+import { Lane } from "../../../machine/lane.ts"
+import { Machine, type OutOfMemory } from "../../../machine/machine.ts"
+import { collective, launch, type Op } from "../../../machine/op.ts"
+import { dtypeBits, type Dtype, type Tensor, type TensorData } from "../../../machine/tensor.ts"
+import {
+  wholeStorage,
+  type LayerSpec,
+  type Learnt,
+  type ParameterSpec,
+  type Storage,
+  type StorageOptions,
+  type StoredLayer,
+  type WholeTensors
+} from "../storage.ts"
+import type { TrainingLayer } from "../training-model.ts"
+import { layOut, type Flat } from "./layout.ts"
+import type { ShardPlan } from "./plan.ts"
+import type { Unit } from "./units.ts"
+
+/** Only a narrower dtype changes what travels. */
+const wireFor = (dtype: Dtype, stored: Dtype): { readonly wire?: Dtype } =>
+  dtypeBits[dtype] < dtypeBits[stored] ? { wire: dtype } : {}
+
+/** One unit on one rank. */
+interface StoredUnit {
+  readonly learnt: ReadonlyArray<Learnt>
+  /** Brings its whole parameters. */
+  readonly gather: ReadonlyArray<Op>
+  /** Sums its gradients over the division. */
+  readonly reduce: ReadonlyArray<Op>
+}
+
+/** Tensors that several units use one after the other, made when one is first asked for. */
+class Pool {
+  readonly #made = new Map<string, Array<ReadonlyArray<Tensor>>>()
+  readonly #asked = new Map<string, number>()
+
+  /** `slots` sets of tensors at most for all who ask with the same key, in turn. */
+  take<E, R>(
+    key: string,
+    slots: number,
+    make: (slot: number) => Effect.Effect<ReadonlyArray<Tensor>, E, R>
+  ): Effect.Effect<ReadonlyArray<Tensor>, E, R> {
+    const made = this.#made.get(key) ?? []
+    this.#made.set(key, made)
+    const turn = this.#asked.get(key) ?? 0
+    this.#asked.set(key, turn + 1)
+    const slot = turn % slots
+    const known = made[slot]
+    if (known !== undefined) return Effect.succeed(known)
+    return Effect.map(make(slot), (tensors) => (made[slot] = tensors))
+  }
+}
+
+/** First values of a flat tensor, padded with zeros. */
+const flatValues =
+  (flat: Flat, parameters: ReadonlyArray<ParameterSpec>, ranks: number) => (): TensorData => {
+    const values = new Float32Array(ranks * flat.partElements)
+    for (const { parameter, offset } of flat.members) {
+      const own = parameters[parameter]!.initial?.()
+      if (own !== undefined) values.set(own, offset)
+    }
+    return values
+  }
+
+/** The model whole on every rank, or divided as `shard` says. */
+export const storageOf = (
+  specs: ReadonlyArray<LayerSpec>,
+  { shard, ...options }: StorageOptions & { readonly shard?: ShardPlan | undefined }
+): Effect.Effect<Storage, OutOfMemory, Machine> =>
+  shard === undefined ? wholeStorage(specs, options) : shardedStorage(specs, shard, options)
+
+/** The model divided as planned. Throws RangeError for parameters gathered in a wider dtype than layers read. */
+const shardedStorage = (
+  specs: ReadonlyArray<LayerSpec>,
+  plan: ShardPlan,
+  { gradientsLast }: StorageOptions
+): Effect.Effect<Storage, OutOfMemory, Machine> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { ranks, division, runs, prefetch } = plan
+    const { shard, position, peers } = plan.placeOf(machine.rank)
+    const pool = new Pool()
+    const lasting = gradientsLast === true || undefined
+    const whole: Array<WholeTensors> = []
+    const bytesOf = (dtype: Dtype, elements: number): number => (elements * dtypeBits[dtype]) / 8
+
+    /** Tensors of one kind for all flats of a unit: its own, or those of the pool's turn. */
+    const tensorsOf = (
+      what: string,
+      unit: Unit,
+      flats: ReadonlyArray<Flat>,
+      slots: number | undefined,
+      spec: (flat: Flat) => {
+        readonly shape: ReadonlyArray<number>
+        readonly dtype: Dtype
+        readonly initial?: () => TensorData
+        readonly persistent?: true | undefined
+      }
+    ): Effect.Effect<ReadonlyArray<Tensor>, OutOfMemory> => {
+      const make = (owner: string) =>
+        Effect.forEach(flats, (flat, i) => machine.alloc({ name: `${owner} ${what} ${i}`, ...spec(flat) }))
+      if (slots === undefined) return make(unit.name)
+      const key = JSON.stringify([what, flats.map((flat) => [spec(flat).dtype, flat.members, flat.shape])])
+      return pool.take(key, slots, (slot) => make(`slot ${slot}`))
+    }
+
+    const partOf = (name: string, flat: Flat, tensor: Tensor): Effect.Effect<Tensor, OutOfMemory> => {
+      const { dtype } = tensor
+      const offsetBytes = bytesOf(dtype, position * flat.partElements)
+      return machine.alloc({ name, shape: flat.partShape, dtype, within: { arena: tensor, offsetBytes } })
+    }
+
+    const storeUnit = (unit: Unit): Effect.Effect<StoredUnit, OutOfMemory> =>
+      Effect.gen(function* () {
+        const parameters = unit.layers.flatMap((layer) => specs[layer]!.parameters)
+        const flats = layOut(parameters, ranks)
+        const gathered = plan.parameterDtype
+        if (gathered !== undefined && flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[gathered]))
+          throw new RangeError(
+            `${unit.name}: parameters that layers read as ${flats[0]!.dtype} are not gathered as ${gathered}`
+          )
+
+        // Whole parameters, and the rank's part of them as it is sent.
+        const passing = plan.parameters && plan.reshardAfterForward && !unit.root
+        const slots = passing ? prefetch + 1 : undefined
+        const own = !plan.parameters
+        const full = yield* tensorsOf("parameters", unit, flats, slots, (flat) => ({
+          shape: flat.shape,
+          dtype: flat.dtype,
+          // Where the rank's part lies in it, it is what must be found again.
+          persistent: (own && flat.dtype === "float32") || undefined,
+          ...(own ? { initial: flatValues(flat, parameters, ranks) } : {})
+        }))
+        const sent: Array<Tensor> = []
+        const masters: Array<Tensor> = []
+        const casts: Array<Op> = []
+        const narrow = yield* tensorsOf(
+          "sent part",
+          unit,
+          own ? [] : flats.filter(({ dtype }) => dtype !== "float32"),
+          slots,
+          (flat) => ({
+            shape: flat.partShape,
+            dtype: flat.dtype
+          })
+        )
+        let narrowed = 0
+        for (const [i, flat] of flats.entries()) {
+          const name = `${unit.name} part ${i}`
+          const inPlace = own ? yield* partOf(`${name} in place`, flat, full[i]!) : undefined
+          if (flat.dtype === "float32" && inPlace !== undefined) {
+            masters.push(inPlace)
+            sent.push(inPlace)
+            continue
+          }
+          const initial = flatValues(flat, parameters, ranks)
+          const from = position * flat.partElements
+          const master = yield* machine.alloc({
+            name,
+            shape: flat.partShape,
+            dtype: "float32",
+            persistent: true,
+            initial: () => initial().slice(from, from + flat.partElements)
+          })
+          masters.push(master)
+          if (flat.dtype === "float32") {
+            sent.push(master)
+            continue
+          }
+          const part = inPlace ?? narrow[narrowed++]!
+          sent.push(part)
+          casts.push(launch(`cast ${unit.name}`, kernels.copy, Lane.intra, [master], [part]))
+        }
+
+        // Whole gradients, what of them is summed, and the rank's part of the sum.
+        const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
+        const gradients = yield* tensorsOf(
+          "gradients",
+          unit,
+          flats,
+          plan.gradients ? (wider ? 1 : 2) : undefined,
+          (flat) => ({
+            shape: flat.shape,
+            dtype: flat.dtype,
+            persistent: plan.gradients || wider ? undefined : lasting
+          })
+        )
+        const summed = wider
+          ? yield* tensorsOf("summed gradients", unit, flats, plan.gradients ? 1 : undefined, (flat) => ({
+              shape: flat.shape,
+              dtype: plan.reduceDtype,
+              persistent: plan.gradients ? undefined : lasting
+            }))
+          : gradients
+        const reduce: Array<Op> = wider
+          ? flats.map((_, i) =>
+              launch(`cast gradients ${unit.name}`, kernels.copy, Lane.compute, [gradients[i]!], [summed[i]!])
+            )
+          : []
+        const parts: Array<Tensor> = []
+        for (const [i, flat] of flats.entries()) {
+          const name = `${unit.name} part ${i} gradient`
+          parts.push(
+            plan.gradients
+              ? yield* machine.alloc({
+                  name,
+                  shape: flat.partShape,
+                  dtype: summed[i]!.dtype,
+                  persistent: lasting
+                })
+              : yield* partOf(name, flat, summed[i]!)
+          )
+        }
+        if (flats.length > 0) {
+          const wire = wireFor(plan.reduceDtype, summed[0]!.dtype)
+          const attributes = { reduce: "avg" }
+          reduce.push(
+            plan.gradients
+              ? collective(
+                  `reduce-scatter ${unit.name}`,
+                  kernels.reduce_scatter,
+                  Lane.intra,
+                  shard,
+                  summed,
+                  parts,
+                  {
+                    ...wire,
+                    attributes: { ...attributes, ranks }
+                  }
+                )
+              : collective(`all-reduce ${unit.name}`, kernels.all_reduce, Lane.intra, shard, summed, summed, {
+                  ...wire,
+                  attributes
+                })
+          )
+        }
+        const gather =
+          flats.length === 0
+            ? []
+            : [
+                ...casts,
+                collective(`all-gather ${unit.name}`, kernels.all_gather, Lane.intra, shard, sent, full, {
+                  ...(gathered === undefined ? {} : wireFor(gathered, full[0]!.dtype)),
+                  attributes: { ranks }
+                })
+              ]
+
+        // The places of single parameters in them.
+        const views = (tensors: ReadonlyArray<Tensor>, nameOf: (parameter: ParameterSpec) => string) =>
+          Effect.gen(function* () {
+            const placed: Array<Tensor> = []
+            for (const [i, flat] of flats.entries()) {
+              for (const { parameter, offset } of flat.members) {
+                const spec = parameters[parameter]!
+                const within = { arena: tensors[i]!, offsetBytes: bytesOf(flat.dtype, offset) }
+                placed[parameter] = yield* machine.alloc({
+                  name: nameOf(spec),
+                  shape: spec.shape,
+                  dtype: spec.dtype,
+                  within
+                })
+              }
+            }
+            return placed
+          })
+        const placed = yield* views(full, ({ name }) => name)
+        const placedGradients = yield* views(gradients, ({ gradientName }) => gradientName)
+        let next = 0
+        for (const layer of unit.layers) {
+          const count = specs[layer]!.parameters.length
+          whole[layer] = {
+            parameters: placed.slice(next, next + count),
+            gradients: placedGradients.slice(next, next + count)
+          }
+          next += count
+        }
+        return {
+          learnt: masters.map((parameter, i): Learnt => ({
+            parameter,
+            gradient: parts[i]!,
+            shadow: undefined
+          })),
+          gather,
+          reduce
+        }
+      })
+
+    const units = yield* Effect.forEach(division, storeUnit)
+    const stored = runs.map(({ unit, first }): StoredLayer =>
+      first ? { learnt: units[unit]!.learnt, learns: division[unit]!.layers } : { learnt: [], learns: [] }
+    )
+    const gathers = gatherOrder(plan)
+    return {
+      whole,
+      stored,
+      peers,
+      layers: (ops) =>
+        runs.map((run, index): TrainingLayer => {
+          const { learnt } = stored[index]!
+          const gathered = (order: ReadonlyArray<ReadonlyArray<number>>) =>
+            order[index]!.flatMap((unit) => units[unit]!.gather)
+          const { name } = division[run.unit]!
+          return {
+            name: run.first ? name : `${name}, ${specs[run.layers[0]!]!.name}`,
+            parameters: learnt.map(({ parameter }) => parameter),
+            gradients: learnt.map(({ gradient }) => gradient),
+            forward: [...gathered(gathers.forward), ...run.layers.flatMap((layer) => ops[layer]!.forward)],
+            backward: [
+              ...gathered(gathers.backward),
+              ...run.layers.toReversed().flatMap((layer) => ops[layer]!.backward),
+              ...(run.first ? units[run.unit]!.reduce : [])
+            ],
+            refresh: []
+          }
+        })
+    }
+  })
+
+/**
+ * Which units each run gathers before it computes, forward and backward: its own, where no earlier run has, and in the backward
+ * pass the `prefetch` that come next. In the forward pass the program, which runs ahead of the device, asks for a unit when its
+ * turn comes, after whatever changes its parameters before their next use; how far that is ahead on the device follows from the
+ * memory there is. Units that stay gathered are gathered once.
+ */
+const gatherOrder = ({ runs, division, parameters, reshardAfterForward, prefetch }: ShardPlan) => {
+  const inOrder = (order: ReadonlyArray<number>, ahead: number, gathered: (unit: number) => boolean) => {
+    const units = [...new Set(order.map((index) => runs[index]!.unit))].filter(gathered)
+    const before: Array<ReadonlyArray<number>> = runs.map(() => [])
+    let done = 0
+    let reached = 0
+    for (const index of order) {
+      const at = units.indexOf(runs[index]!.unit)
+      if (at >= 0) reached = Math.max(reached, at + 1)
+      const upTo = Math.min(units.length, reached + ahead)
+      before[index] = units.slice(done, upTo)
+      done = Math.max(done, upTo)
+    }
+    return before
+  }
+  const order = [...runs.keys()]
+  const again = (unit: number) => parameters && reshardAfterForward && !division[unit]!.root
+  return {
+    forward: inOrder(order, 0, () => true),
+    backward: inOrder(order.toReversed(), prefetch, again)
+  }
+}

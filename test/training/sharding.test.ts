@@ -1,0 +1,420 @@
+// A model in parts learns what the whole model learns, bit for bit where its sums are exact, whatever is divided and whichever
+// algorithm is across; no parameter is used before it was gathered, and every link carries what the closed form says.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { layOut } from "../../core/algorithms/data-parallel/shard/layout.ts"
+import { divide, type Division } from "../../core/algorithms/data-parallel/shard/groups.ts"
+import {
+  dividedProfile,
+  planShards,
+  type ShardChoices,
+  type ShardPlan
+} from "../../core/algorithms/data-parallel/shard/plan.ts"
+import { blocksOf, unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
+import { profiledModel, type TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { makeCostModel } from "../../core/cost/cost-model.ts"
+import type { Profile } from "../../core/profile.ts"
+import { makeWorld, type World } from "../../core/world.ts"
+import { algorithmChoice } from "../../testing/algorithm.ts"
+import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
+import { checkLaws } from "../../testing/index.ts"
+import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
+
+const sitesOf = (sites: number, ranks: number, wan = unlimited): World =>
+  makeWorld(
+    Array.from({ length: sites }, (_, site) => ({ name: `site ${site}`, nodes: [ranks] })),
+    { intra: unlimited, inter: wan, wan }
+  )
+
+const divided = (world: World, within: "node" | "site" | "world"): Division => {
+  const division = divide(world, within)
+  if ("sizes" in division) throw new Error("uneven")
+  return division
+}
+
+/** Module paths for a toy: blocks of two layers between an embedding and a head, which are the root. */
+const namesOf = ({ layers }: Toy): ReadonlyArray<string> =>
+  layers.map((_, l) =>
+    l === 0 ? "m.embed" : l === layers.length - 1 ? "m.head" : `m.h.${(l - 1) >> 1}.${l % 2 ? "a" : "b"}`
+  )
+
+const stages: fc.Arbitrary<Pick<ShardChoices, "parameters" | "gradients">> = fc.constantFrom(
+  { parameters: true, gradients: true },
+  { parameters: false, gradients: true },
+  { parameters: false, gradients: false }
+)
+
+const choices: fc.Arbitrary<ShardChoices> = fc
+  .record({
+    stage: stages,
+    units: fc.constantFrom("block", "layer", "model"),
+    reshardAfterForward: fc.boolean(),
+    prefetch: fc.integer({ min: 0, max: 3 })
+  })
+  .map(({ stage, ...more }) => ({ ...stage, ...more, reduceDtype: "float32" as const }))
+
+const toys: fc.Arbitrary<Toy> = fc.record({
+  layers: fc
+    .array(fc.constantFrom(1, 2, 0), { minLength: 1, maxLength: 7 })
+    .filter((counts) => counts.some((count) => count > 0)),
+  width: fc.integer({ min: 1, max: 5 }),
+  optimizer: fc.constantFrom(
+    { name: "sgd" as const, learningRate: 0.1, momentum: 0.9 },
+    { name: "adamw" as const, learningRate: 0.1, beta1: 0.5, beta2: 0.75, weightDecay: 0.1 }
+  ),
+  seed: fc.nat({ max: 1e6 })
+})
+
+/** Parameters of the toy as the ranks of one division hold them, by name. */
+const assembled = (
+  toy: Toy,
+  shards: ShardPlan,
+  models: ReadonlyMap<number, TrainingModel>,
+  members: ReadonlyArray<number>,
+  valuesOf: (rank: number, tensor: Tensor) => ArrayLike<number>
+): ReadonlyArray<ReadonlyArray<number>> => {
+  const found: Array<ReadonlyArray<number>> = []
+  shards.runs.forEach(({ unit, first }, index) => {
+    if (!first) return
+    const owners = shards.division[unit]!.layers.flatMap((l) =>
+      Array.from({ length: toy.layers[l]! }, () => l)
+    )
+    const flats = layOut(
+      owners.map(() => ({ shape: [toy.width], dtype: "float32" as const })),
+      shards.ranks
+    )
+    flats.forEach((flat, i) => {
+      const values = members.flatMap((rank) =>
+        Array.from(valuesOf(rank, models.get(rank)!.layers[index]!.parameters[i]!))
+      )
+      for (const { parameter, offset } of flat.members)
+        found.push([owners[parameter]!, ...values.slice(offset, offset + toy.width)])
+    })
+  })
+  return found.toSorted((a, b) => a[0]! - b[0]!)
+}
+
+describe("a model in parts", () => {
+  it("learns what whole replicas learn, one for each division, to the bit", () => {
+    const seen = { across: 0, several: 0, gathered: 0, stages: new Set<string>(), names: new Set<string>() }
+    fc.assert(
+      fc.property(
+        fc.record({
+          toy: toys,
+          choices,
+          choose: algorithmChoice({ maxPeriod: 4 }),
+          sites: fc.integer({ min: 1, max: 3 }),
+          ranks: fc.integer({ min: 1, max: 4 }),
+          steps: fc.integer({ min: 1, max: 9 }),
+          bytesPerSecond: fc.constantFrom(Infinity, 1000, 50)
+        }),
+        ({ toy, choices, choose, sites, ranks, steps, bytesPerSecond }) => {
+          const world = sitesOf(sites, ranks, { bytesPerSecond, latencySeconds: 0 })
+          const shards = planShards(namesOf(toy), divided(world, "site"), choices)
+          const profile = dividedProfile(toyProfile(toy), shards)
+          const chosen = choose(profile.layers.length)
+          // Scaled dtypes have one scale for each tensor: parts have others than the whole.
+          const plain = ["float32", "bfloat16", "float16"].includes(chosen.wire ?? "")
+          const settings = plain ? chosen : { ...chosen, wire: "bfloat16" as const }
+          // Ranks of a site learn from the same batches, whose mean is exact.
+          const batchesOf = (rank: number) => world.siteOf[rank]!
+          const models = new Map<number, TrainingModel>()
+          const build = Effect.tap(toyModel(toy, steps, { shard: shards, batchesOf }), (model) =>
+            Effect.sync(() => models.set(models.size, model))
+          )
+          const { planned } = plan(settings, profile, world)
+          const { simulated, execution } = execute({
+            world,
+            program: planned.program(build, steps),
+            values: () => undefined
+          })
+          expect(checkLaws(execution)).toBeUndefined()
+
+          // The same algorithm over one whole replica for each site, planned with the same layers.
+          const replicas = sitesOf(sites, 1, { bytesPerSecond, latencySeconds: 0 })
+          const whole = planShards(namesOf(toy), divided(replicas, "site"), choices)
+          const wholeModels = new Map<number, TrainingModel>()
+          const alone = run({
+            world: replicas,
+            program: planned.program(
+              Effect.tap(toyModel(toy, steps, { shard: whole }), (model) =>
+                Effect.sync(() => wholeModels.set(wholeModels.size, model))
+              ),
+              steps
+            ),
+            values: () => undefined
+          })
+          for (let site = 0; site < sites; site++) {
+            const members = Array.from({ length: ranks }, (_, r) => site * ranks + r)
+            const parts = assembled(toy, shards, models, members, (r, t) => simulated.values!.of(r, t))
+            const one = assembled(toy, whole, wholeModels, [site], (r, t) => alone.values!.of(r, t))
+            expect(parts.flat().every((value) => Number.isFinite(value))).toBe(true)
+            expect(parts).toEqual(one)
+          }
+          if (sites > 1) seen.across++
+          if (ranks > 1) seen.several++
+          if (choices.parameters && choices.reshardAfterForward && shards.division.length > 2) seen.gathered++
+          seen.stages.add(`${choices.parameters} ${choices.gradients}`)
+          seen.names.add(settings.name)
+        }
+      ),
+      { numRuns: 60 }
+    )
+    expect(seen.across).toBeGreaterThan(10)
+    expect(seen.several).toBeGreaterThan(10)
+    expect(seen.gathered).toBeGreaterThan(3)
+    expect(seen.stages.size).toBe(3)
+    expect(seen.names.size).toBeGreaterThan(4)
+  })
+
+  it("learns what the toy learns whole, unit by unit or not", () => {
+    // One rank by itself: nothing is averaged, so sharded and whole must be the same arithmetic.
+    const toy: Toy = {
+      layers: [1, 2, 1, 2, 0, 1],
+      width: 3,
+      optimizer: { name: "adamw", learningRate: 0.1, beta1: 0.5, beta2: 0.75, weightDecay: 0.1 },
+      seed: 7
+    }
+    const steps = 4
+    const world = sitesOf(1, 3)
+    const { planned } = plan({ name: "s-sgd" }, toyProfile(toy), world)
+    const models = new Map<number, TrainingModel>()
+    const ranksAlike = { batchesOf: () => 0 }
+    const whole = run({
+      world,
+      program: planned.program(
+        Effect.tap(toyModel(toy, steps, ranksAlike), (model) =>
+          Effect.sync(() => models.set(models.size, model))
+        ),
+        steps
+      ),
+      values: () => undefined
+    })
+    const expected = models
+      .get(0)!
+      .layers.flatMap(({ parameters }, l) => parameters.map((one) => [l, ...whole.values!.of(0, one)]))
+    for (const parameters of [true, false]) {
+      for (const prefetch of [0, 1, 2]) {
+        const shards = planShards(namesOf(toy), divided(world, "world"), {
+          units: "block",
+          parameters,
+          gradients: true,
+          reshardAfterForward: true,
+          prefetch,
+          reduceDtype: "float32"
+        })
+        const inParts = new Map<number, TrainingModel>()
+        const profile = dividedProfile(toyProfile(toy), shards)
+        const simulated = run({
+          world,
+          program: plan({ name: "s-sgd" }, profile, world).planned.program(
+            Effect.tap(toyModel(toy, steps, { shard: shards, ...ranksAlike }), (model) =>
+              Effect.sync(() => inParts.set(inParts.size, model))
+            ),
+            steps
+          ),
+          values: () => undefined
+        })
+        expect(assembled(toy, shards, inParts, [0, 1, 2], (r, t) => simulated.values!.of(r, t))).toEqual(
+          expected
+        )
+      }
+    }
+  })
+})
+
+/** A transformer-like profile: embedding, blocks of two layers, a head. */
+const profileOf = (blocks: number, width: number): Profile => {
+  const phase = { busySeconds: 1e-3, spanSeconds: 1e-3 }
+  const names = [
+    "m.embed",
+    ...Array.from({ length: blocks }, (_, b) => [`m.h.${b}.attn`, `m.h.${b}.mlp`]).flat(),
+    "m.head"
+  ]
+  return {
+    name: "profile",
+    device: "",
+    source: "",
+    steps: 1,
+    stepSeconds: 1,
+    unprofiledStepSeconds: undefined,
+    deviceBusySeconds: 1,
+    unattributedShare: 0,
+    layers: names.map((name) => ({ name, forward: phase, backward: phase, optimizer: phase })),
+    parameters: names
+      .flatMap((_, layer) => [
+        { layer, shape: [width, width + layer], dtype: "float32" },
+        { layer, shape: [width], dtype: "float32" }
+      ])
+      .toReversed(),
+    ops: [],
+    collectives: []
+  }
+}
+
+describe("what a model in parts asks of its machine", () => {
+  it("is that no parameter is used before it was gathered, and that its memory is used again", () => {
+    fc.assert(
+      fc.property(choices, fc.integer({ min: 1, max: 5 }), (choices, blocks) => {
+        const world = sitesOf(2, 2, { bytesPerSecond: 1e6, latencySeconds: 0 })
+        const profile = profileOf(blocks, 16)
+        const shards = planShards(
+          profile.layers.map(({ name }) => name),
+          divided(world, "site"),
+          choices
+        )
+        const journals: Array<Journal> = []
+        const { planned } = plan({ name: "ddp" }, dividedProfile(profile, shards), world)
+        const result = run({
+          world,
+          costs: makeCostModel({ profile }),
+          program: journaled(planned.program(profiledModel(profile, { shard: shards }), 3), journals),
+          record: true,
+          symmetric: false
+        })
+        const { timeline } = result
+        for (const { rank, entries } of journals) {
+          const rows = [...timeline!.op.keys()].filter((row) => timeline!.rank[row] === rank)
+          const gathers = new Map<Tensor, { readonly id: number; readonly unit: string }>()
+          const used = new Set<string>()
+          let checked = 0
+          for (const entry of entries) {
+            if (entry.kind !== "op") continue
+            const { op, id } = entry
+            if (op.kernel.name === "all_gather")
+              for (const tensor of op.writes)
+                gathers.set(tensor, { id, unit: op.reads[0]!.name.split(" part")[0]! })
+            const phase = op.attributes["phase"]
+            if (op.kernel.name !== "profiled" || (phase !== "forward" && phase !== "backward")) continue
+            const layer = op.attributes["layer"] as number
+            const unit = shards.division.find(({ layers }) => layers.includes(layer))!
+            for (const { within, name } of op.reads) {
+              if (within === undefined || !name.includes("parameter")) continue
+              const gather = gathers.get(within.arena)
+              expect(gather?.unit).toBe(unit.name)
+              expect(timeline!.endSeconds[rows[gather!.id]!]).toBeLessThanOrEqual(
+                timeline!.startSeconds[rows[id]!]!
+              )
+              if (!unit.root && choices.parameters && choices.reshardAfterForward) {
+                // Gathered anew for this pass: what its forward pass used is not what its backward pass does.
+                used.add(`${unit.name} ${phase} ${entry.step} ${gather!.id}`)
+              }
+              checked++
+            }
+          }
+          expect(checked).toBeGreaterThan(0)
+          const gatherIds = new Set([...used].map((key) => key.split(" ").at(-1)))
+          expect(gatherIds.size).toBe(
+            new Set([...used].map((key) => key.split(" ").slice(0, -1).join(" "))).size
+          )
+        }
+      }),
+      { numRuns: 25 }
+    )
+  })
+
+  it("is that each link carries what the closed form says, exactly", () => {
+    let gathered = 0
+    fc.assert(
+      fc.property(
+        fc.record({
+          choices,
+          dtype: fc.constantFrom(undefined, "bfloat16" as const),
+          reduceDtype: fc.constantFrom("float32" as const, "bfloat16" as const),
+          blocks: fc.integer({ min: 0, max: 4 }),
+          sites: fc.integer({ min: 1, max: 3 }),
+          ranks: fc.integer({ min: 1, max: 8 }),
+          steps: fc.integer({ min: 1, max: 3 })
+        }),
+        ({ choices, dtype, reduceDtype, blocks, sites, ranks, steps }) => {
+          const world = sitesOf(sites, ranks)
+          const profile = profileOf(blocks, 24)
+          const shards = planShards(
+            profile.layers.map(({ name }) => name),
+            divided(world, "site"),
+            { ...choices, parameterDtype: dtype, reduceDtype }
+          )
+          const { planned } = plan({ name: "ddp" }, dividedProfile(profile, shards), world)
+          const { links } = run({
+            world,
+            costs: makeCostModel({ profile }),
+            program: planned.program(profiledModel(profile, { shard: shards }), steps)
+          })
+          // Bytes of one rank's part of each unit, padded as documented: places to 128 numbers, and parts too.
+          const partOf = (layers: ReadonlyArray<number>): number => {
+            const up = (count: number) => 128 * Math.ceil(count / 128)
+            const shapes = profile.parameters.filter(({ layer }) => layers.includes(layer))
+            const sum = (matrices: boolean) =>
+              shapes
+                .filter(({ shape }) => shape.length > 1 === matrices)
+                .reduce((count, { shape }) => count + up(shape.reduce((a, b) => a * b, 1)), 0)
+            return up(Math.ceil(sum(true) / ranks)) + up(Math.ceil(sum(false) / ranks))
+          }
+          let all = 0
+          let again = 0
+          for (const { layers, root } of shards.division) {
+            all += partOf(layers)
+            if (!root) again += partOf(layers)
+          }
+          const wide = dtype === undefined ? 4 : 2
+          const twice = choices.parameters && choices.reshardAfterForward ? again : 0
+          const gatherBytes = wide * (ranks - 1) * (all + twice)
+          const summed = reduceDtype === "float32" ? 4 : 2
+          const scatterBytes = summed * (ranks - 1) * all
+          const inside = gatherBytes + (choices.gradients ? scatterBytes : 2 * scatterBytes)
+          // The sum lies in float32 unless gradients and their sum are both narrower.
+          const held = Math.max(wide, summed)
+          const across = (2 * (sites - 1) * held * all) / sites
+          const bytes = (tier: string) =>
+            links.filter((link) => link.tier === tier).reduce((sum, one) => sum + one.bytes, 0)
+          // Both directions, every rank of every site; across, all ranks of a site share its node's interface.
+          expect(bytes("intra")).toBeCloseTo(2 * steps * sites * ranks * inside, 3)
+          expect(bytes("inter")).toBeCloseTo(2 * steps * sites * ranks * across, 3)
+          if (twice > 0 && ranks > 1) gathered++
+        }
+      ),
+      { numRuns: 60 }
+    )
+    expect(gathered).toBeGreaterThan(5)
+  })
+})
+
+describe("units", () => {
+  it("are blocks, and the root for what is in none", () => {
+    const traced = [
+      "GPT2Model_0.Embedding_0",
+      "GPT2Model_0.Embedding_1",
+      "GPT2Model_0",
+      "GPT2Model_0.GPT2Block_0.LayerNorm_0",
+      "GPT2Model_0.GPT2Block_0.GPT2Attention_0.Conv1D_0",
+      "GPT2Model_0.GPT2Block_0",
+      "GPT2Model_0.GPT2Block_1.LayerNorm_2",
+      "GPT2Model_0.GPT2Block_1#2",
+      "GPT2Model_0.LayerNorm_24",
+      "Linear_0"
+    ]
+    expect(blocksOf(traced)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      "GPT2Model_0.GPT2Block_0",
+      "GPT2Model_0.GPT2Block_0",
+      "GPT2Model_0.GPT2Block_0",
+      "GPT2Model_0.GPT2Block_1",
+      "GPT2Model_0.GPT2Block_1",
+      undefined,
+      undefined
+    ])
+    expect(
+      unitsOf(["transformer.wte", "transformer.h.0.attn", "transformer.h.1.attn", "lm_head"], "block")
+    ).toEqual([
+      { name: "root", layers: [0, 3], root: true },
+      { name: "transformer.h.0", layers: [1], root: false },
+      { name: "transformer.h.1", layers: [2], root: false }
+    ])
+    expect(unitsOf(["layer 0", "layer 1"], "block").map(({ name }) => name)).toEqual(["layer 0", "layer 1"])
+  })
+})
