@@ -1,5 +1,6 @@
 // Text as token ids, one for each character: small enough a vocabulary for small models, and nothing to download.
 // Knows nothing of models; whether a vocabulary is large enough is asked by whoever has one.
+import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
@@ -24,6 +25,14 @@ export const corpusOf = (text: string, heldOut: number): Corpus => {
   const tokens = Int32Array.from(all, (character) => ids.get(character)!)
   const cut = Math.round(tokens.length * (1 - heldOut))
   return { characters, train: tokens.slice(0, cut), heldOut: tokens.slice(cut) }
+}
+
+/** Tells one text from another: how many tokens there are, and a digest of them. */
+export const sourceOf = ({ characters, train, heldOut }: Corpus): unknown => {
+  const hash = createHash("sha256").update(characters.join(""))
+  for (const { buffer, byteOffset, byteLength } of [train, heldOut])
+    hash.update(new Uint8Array(buffer, byteOffset, byteLength))
+  return { trainTokens: train.length, heldOutTokens: heldOut.length, sha256: hash.digest("hex") }
 }
 
 /**

@@ -4,6 +4,7 @@ import type { Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 import type { SavedWeights } from "../traces/weights-file.ts"
+import type { Snapshots } from "../core/machine/snapshots.ts"
 import type { LossReport } from "../core/algorithms/loss-report.ts"
 import type { Capacity } from "./runnable.ts"
 
@@ -17,6 +18,18 @@ export interface TrainingChoices {
   readonly planFrom?: string | undefined
 }
 
+/** What a run that goes on from another's checkpoint must have in common with it. */
+export interface Continuation {
+  /** What decides what is learnt, as the scenario has it, but for what the next two tell. */
+  readonly run: Readonly<Record<string, unknown>>
+  /** What the algorithm has planned. */
+  readonly plan: unknown
+  /** Where batches come from: enough to tell another text from this one. */
+  readonly data: unknown
+  /** Why another number of ranks cannot go on from it; undefined: it can. */
+  readonly fixedRanks: string | undefined
+}
+
 export interface Trainable {
   readonly world: World
   readonly collectives: CollectiveAlgorithm
@@ -28,7 +41,9 @@ export interface Trainable {
   readonly parameters?: number
   /** Tokens to train on, and held out; where a text is learnt. */
   readonly text?: { readonly trainTokens: number; readonly heldOutTokens: number }
-  program(report: LossReport): Program<unknown>
+  /** Told of losses; where `snapshots` are given, it goes on from where they say, and hands them what it must find again. */
+  program(report: LossReport, snapshots?: Snapshots): Program<unknown>
+  readonly continuation: Continuation
   /** What rank 0 has learnt, looked at when the run has ended and its tensors still hold their values. */
   weights?(valuesOf: (rank: number, tensor: Tensor) => TensorData): SavedWeights
 }

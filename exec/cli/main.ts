@@ -71,6 +71,16 @@ Examples:
     .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
     .option("--save <file>", "write what rank 0 has learnt, for exec generate --weights (.arrow)")
+    .option(
+      "--checkpoint <folder>",
+      "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"
+    )
+    .option("--checkpoint-every <n>", "steps from one to the next (default: 100)", wholeNumber(1))
+    .option("--keep <n>", "how many of the newest checkpoints stay (default: 2)", wholeNumber(1))
+    .option(
+      "--resume [checkpoint]",
+      "go on from the newest of --checkpoint, if there is one, or from this one"
+    )
     .addOption(backendOption())
     .option("--processes <n>", "start so many processes on this host, one for each rank", wholeNumber(2))
     .option(

@@ -3,9 +3,10 @@
 import { accessSync, constants, statSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds } from "../../core/units.ts"
-import { json, said } from "../../scenarios/cli/execute.ts"
+import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
@@ -15,14 +16,17 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
+import { TraceError } from "../../traces/trace-error.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
+import type { Checkpoints } from "../checkpoint/checkpoints.ts"
 import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
+import { askedFor, openCheckpoints, type Asked, type CheckpointCommandOptions } from "./checkpoints.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
 import { inJob, placeHere, requireSize, startedHere, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
-export interface TrainCommandOptions extends JobOptions {
+export interface TrainCommandOptions extends JobOptions, CheckpointCommandOptions {
   readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly steps?: number
@@ -44,6 +48,10 @@ export interface TrainResult extends Learnt {
   readonly seed: number
   /** Trainable numbers, tied weights once; of a model that learns a text. */
   readonly parameters?: number
+  /** Steps that were taken before, by the run that this one goes on from. */
+  readonly resumedAfter?: number
+  /** The last checkpoint that was written; null where none was. */
+  readonly checkpoint?: string | null
   /** Steps asked for; fewer are done when the run was interrupted. */
   readonly steps: number
   /** Tokens to train on, and held out; where a text is learnt. */
@@ -61,12 +69,16 @@ export const trainCommand = async (file: string, options: TrainCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
       const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
+      const asked = yield* askedFor(options, trainable)
       const place = yield* placeHere
-      if (place === undefined) return yield* trained(scenario, trainable, options, undefined)
+      const train = (job: ProcessJob | undefined) =>
+        Effect.scoped(trained(scenario, trainable, options, asked, job))
+      if (place === undefined) return yield* train(undefined)
       yield* requireSize(place, trainable.world.size, file)
       const { steps, evaluateEvery } = options
-      const plan = { scenario, steps, evaluateEvery }
-      return yield* inJob(place, options, plan, (job) => trained(scenario, trainable, options, job))
+      const from = asked?.predecessor?.manifest.step
+      const plan = { scenario, steps, evaluateEvery, every: asked?.every, from }
+      return yield* inJob(place, options, plan, train)
     }),
     options.backend
   )
@@ -77,6 +89,7 @@ const trained = (
   scenario: Scenario,
   trainable: Trainable,
   options: TrainCommandOptions,
+  asked: Asked | undefined,
   job: ProcessJob | undefined
 ) =>
   Effect.gen(function* () {
@@ -88,13 +101,23 @@ const trained = (
     yield* requireDevice
     const warnings = isFirst ? yield* warn(scenario) : []
     if (job !== undefined && isFirst) warnOfLinks(world)
+    const checkpoints =
+      asked === undefined
+        ? undefined
+        : yield* openCheckpoints(asked, trainable, {
+            seed: scenario.seed,
+            job,
+            tell: (line) => writeError(`exec: ${line}\n`)
+          })
     const progress = terminalProgress("train")
     let weights: SavedWeights | undefined
     const { run, learnt: learning } = training(trainable, {
       record: options.timeline !== undefined,
+      snapshots: checkpoints,
       onStep: ({ step, loss }) => progress.update(step, steps, `loss ${loss.toFixed(3)}`),
       atEnd: ({ valuesOf }) => {
-        if (options.save !== undefined && isFirst) weights = trainable.weights?.(valuesOf)
+        if (options.save !== undefined && isFirst && checkpoints?.stopsAfter === undefined)
+          weights = trainable.weights?.(valuesOf)
       },
       ...(job === undefined ? emulatedLinks(world, trainable.collectives) : { processes: job })
     })
@@ -105,6 +128,9 @@ const trained = (
       seed: scenario.seed,
       ...(parameters === undefined ? {} : { parameters }),
       ...(learnt === undefined ? {} : { text: learnt }),
+      ...(checkpoints === undefined
+        ? {}
+        : { resumedAfter: checkpoints.from, checkpoint: checkpoints.newest ?? null }),
       steps,
       peakBytes,
       ...learning(),
@@ -114,7 +140,7 @@ const trained = (
       options.out === undefined ? Effect.void : writeTextFile(options.out, [json(result)])
     const text = (result: TrainResult) => (options.json === true ? json(result) : print(result))
 
-    const ended = yield* run.pipe(
+    const ended = yield* endingAtCheckpoint(run, checkpoints).pipe(
       Effect.ensuring(Effect.sync(progress.end)),
       Effect.onInterrupt(() =>
         Effect.suspend(() => {
@@ -130,7 +156,11 @@ const trained = (
         })
       )
     )
-    if (!isFirst) return said("")
+    const stoppedAfter = checkpoints?.stopsAfter
+    if (!isFirst) return { text: "", ok: stoppedAfter === undefined }
+    if (stoppedAfter !== undefined)
+      writeError(`exec: stopped after ${stoppedAfter} of ${steps} steps: a process of the job was asked to
+`)
     const most = (place: "device" | "host") =>
       Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
     const result = told({ device: most("device"), host: most("host") })
@@ -146,8 +176,28 @@ const trained = (
       }
       if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
     }).pipe(Effect.tapError(() => Effect.sync(() => writeOut(text(result)))))
-    return said(text(result))
+    return { text: text(result), ok: stoppedAfter === undefined && checkpoints?.last?.failure === undefined }
   })
+
+/** The run; asked to end, it ends after a step that all ranks can still reach, with a checkpoint of it. */
+const endingAtCheckpoint = <A, E>(
+  run: Effect.Effect<A, E>,
+  checkpoints: Checkpoints | undefined
+): Effect.Effect<A, E | InputError | TraceError> => {
+  if (checkpoints === undefined) return run
+  // What a checkpoint's files do not hold is found when a tensor is made of them.
+  const unreadable = Effect.catchDefect(run, (defect) =>
+    defect instanceof InputError || defect instanceof TraceError ? Effect.fail(defect) : Effect.die(defect)
+  )
+  return Effect.flatMap(Effect.forkDetach(unreadable), (fiber) =>
+    Effect.onInterrupt(Fiber.join(fiber), () =>
+      Effect.suspend(() => {
+        checkpoints.requestStop()
+        return Fiber.await(fiber)
+      })
+    )
+  )
+}
 
 /** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
 const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
@@ -204,13 +254,13 @@ const requireWritable = (file: string, option: string): Effect.Effect<void, Inpu
   })
 
 const print = (result: TrainResult): string => {
-  const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes } = result
+  const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes, resumedAfter = 0 } = result
   const [first, last] = [losses[0], losses.at(-1)]
   const parameters = result.parameters === undefined ? "" : `, ${result.parameters} parameters`
   const done = stepsDone === steps ? String(steps) : `${stepsDone} of ${steps}`
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks${parameters}, seed ${result.seed}`,
-    `${done} steps in ${formatSeconds(seconds)}, ${formatSeconds(seconds / stepsDone)} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
+    `${done} steps${resumedAfter === 0 ? "" : `, ${stepsDone - resumedAfter} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / (stepsDone - resumedAfter))} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
     `training loss ${first?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}`
   ]
   for (const { step, loss } of heldOutLosses)

@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import type { LossReport } from "../../core/algorithms/loss-report.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
+import type { Snapshots } from "../../core/machine/snapshots.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { executeThen, resultOf, type Ended, type Execution, type ExecutionResult } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
@@ -17,6 +18,8 @@ export interface TrainingOptions extends Pick<
 > {
   /** The job of which this process is one rank; by default all ranks are here. */
   readonly processes?: ProcessJob | undefined
+  /** Where the run goes on from an earlier one, or is to be gone on from. */
+  readonly snapshots?: Snapshots | undefined
   /** Told of every step that all ranks have taken. */
   readonly onStep?: ((point: CurvePoint) => void) | undefined
   /** Sees the run when it has ended, while its tensors can still be looked at. */
@@ -25,8 +28,9 @@ export interface TrainingOptions extends Pick<
 
 /** What has been learnt so far. */
 export interface Learnt {
-  /** Steps that every rank has taken. */
+  /** Steps that every rank has taken, those before the run that this one goes on from included. */
   readonly stepsDone: number
+  /** In this run, as all that follows. */
   readonly tokens: number
   /** From the first rank's beginning to the last of these steps, evaluations included. */
   readonly seconds: number
@@ -46,16 +50,16 @@ export interface Training {
 /** A training run that has not begun. */
 export const training = (
   { world, capacityBytes, batchTokens, program }: Trained,
-  { onStep, atEnd, processes, ...execution }: TrainingOptions = {}
+  { onStep, atEnd, processes, snapshots, ...execution }: TrainingOptions = {}
 ): Training =>
-  learning(world.size, batchTokens, onStep, (report) =>
+  learning(world.size, batchTokens, snapshots?.from ?? 0, onStep, (report) =>
     executeThen(
       {
         ...execution,
         job: processes === undefined ? undefined : () => processes.run,
         world,
         capacityBytes,
-        program: program(heard(report, processes))
+        program: program(heard(report, processes), snapshots)
       },
       (ended) => {
         atEnd?.(ended)
@@ -84,6 +88,7 @@ const heard = (report: LossReport, links: ProcessJob | undefined): LossReport =>
 const learning = (
   ranks: number,
   batchTokens: number,
+  from: number,
   onStep: ((point: CurvePoint) => void) | undefined,
   begin: (report: LossReport) => Training["run"]
 ): Training => {
@@ -107,8 +112,8 @@ const learning = (
     run,
     learnt: () => {
       const means = [...losses.means]
-      const stepsDone = means.length
-      const tokens = stepsDone * batchTokens * ranks
+      const stepsDone = from + means.length
+      const tokens = means.length * batchTokens * ranks
       const seconds = (endedAt - startedAt) / 1000
       return {
         stepsDone,

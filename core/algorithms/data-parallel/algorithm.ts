@@ -63,6 +63,8 @@ export interface PlannedAlgorithm {
   readonly program: (build: TrainingModelBuilder, steps: number, from?: number) => Program<void>
   /** A step's gradients are used in the next one, so that a model must keep them. */
   readonly gradientsLast?: boolean
+  /** Why another number of ranks cannot go on from what these have learnt; absent where it can. */
+  readonly fixedRanks?: string
 }
 
 /** What a test may limit of drawn settings. */

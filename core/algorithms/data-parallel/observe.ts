@@ -7,6 +7,8 @@ import type { KernelModel, KernelModelBuilder } from "./kernel-model.ts"
 import { submitAll, type TrainingModelBuilder } from "./training-model.ts"
 
 export interface Observation {
+  /** Steps that were taken before; default none. */
+  readonly from?: number | undefined
   /** After how many steps the training loss is read each time; a read waits for that step's forward pass. */
   readonly everySteps: number
   readonly onLoss: (rank: number, step: number, loss: number) => void
@@ -25,12 +27,12 @@ export interface Observation {
 export const observed = (
   build: KernelModelBuilder,
   program: (build: TrainingModelBuilder) => Program<void>,
-  { everySteps, onLoss, evaluation }: Observation
+  { from = 0, everySteps, onLoss, evaluation }: Observation
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
     let model: KernelModel | undefined
-    let step = 0
+    let step = from
     const lossOf = ({ loss }: KernelModel) => Effect.map(machine.read(loss), (values) => values[0]!)
     const after = Effect.gen(function* () {
       step++

@@ -16,9 +16,10 @@ import type { World } from "../../../core/world.ts"
 import * as Schema from "effect/Schema"
 import { planScenario, stepsOf } from "./prepare.ts"
 import type { Runnable } from "../../runnable.ts"
+import type { Continuation } from "../../trainable.ts"
 import type { Loader } from "../../load.ts"
 import type { SavedWeights } from "../../../traces/weights-file.ts"
-import { loadCorpus, shippedText, type Corpus } from "../../text.ts"
+import { loadCorpus, shippedText, sourceOf, type Corpus } from "../../text.ts"
 
 export interface PreparedTraining {
   readonly scenario: DataParallelScenario
@@ -31,6 +32,7 @@ export interface PreparedTraining {
   readonly build: KernelModelBuilder
   /** What a file of its weights says beside them. */
   readonly learns: Omit<SavedWeights, "parameters">
+  readonly continuation: Continuation
   /** Tokens of one rank's batch. */
   readonly batchTokens: number
   /** Warm-up and measured steps, whole periods of the algorithm's schedule. */
@@ -105,6 +107,7 @@ export const prepareTraining = (
         corpus: corpus.train,
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
         seed: scenario.seed,
+        gradientsLast: planned.gradientsLast,
         shard
       }),
       learns: {
@@ -113,10 +116,27 @@ export const prepareTraining = (
         characters: corpus.characters,
         heldOut: training.heldOut
       },
+      continuation: continuationOf(scenario, training, planned, corpus),
       batchTokens: batch * context,
       steps: warmupSteps + steps
     }
   })
+
+/** Links, devices and faults decide when things happen, not what is learnt; of the text, its tokens do. */
+const continuationOf = (
+  { task, model, algorithm, seed, shard }: DataParallelScenario,
+  training: TrainingSettings,
+  planned: PlannedAlgorithm,
+  corpus: Corpus
+): Continuation => {
+  const { text: _, ...learning } = training
+  return {
+    run: { task, model, algorithm, shard: shard ?? null, seed, training: learning },
+    plan: planned.describe(),
+    data: sourceOf(corpus),
+    fixedRanks: shard === undefined ? planned.fixedRanks : "each rank holds a part of the model of its own"
+  }
+}
 
 const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
   profile.layers.length === graph.layers.length &&

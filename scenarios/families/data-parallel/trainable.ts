@@ -1,6 +1,7 @@
 // A scenario of data-parallel training for `exec train`: a model that learns a text.
 import * as Effect from "effect/Effect"
 import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
+import { withSnapshots } from "../../../core/machine/snapshots.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { parameterCount } from "../../../core/models/layer-graph.ts"
 import type { Host } from "../../family.ts"
@@ -20,7 +21,7 @@ export const trainable = (
 ): Effect.Effect<Trainable, InputError> =>
   Effect.gen(function* () {
     const prepared = yield* prepareTraining(scenario, file, loader, choices.planFrom)
-    const { world, planned, build, batchTokens, corpus, graph, learns } = prepared
+    const { world, planned, build, batchTokens, corpus, graph, learns, continuation } = prepared
     const steps = choices.steps ?? scenario.steps ?? prepared.steps
     const evaluation = yield* evaluationOf(prepared, file, choices.evaluateEvery ?? steps)
     const final = new FinalWeights()
@@ -32,12 +33,21 @@ export const trainable = (
       batchTokens,
       parameters: parameterCount(graph),
       text: { trainTokens: corpus.train.length, heldOutTokens: corpus.heldOut.length },
-      program: ({ loss, heldOutLoss }) =>
-        observed(final.watched(build), (model) => planned.program(model, steps), {
-          everySteps: 1,
-          onLoss: loss,
-          evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: heldOutLoss }
-        }),
+      continuation,
+      program: ({ loss, heldOutLoss }, snapshots) =>
+        observed(
+          final.watched(build),
+          (model) => {
+            if (snapshots === undefined) return planned.program(model, steps)
+            return withSnapshots(planned.program(model, steps, snapshots.from), snapshots)
+          },
+          {
+            from: snapshots?.from,
+            everySteps: 1,
+            onLoss: loss,
+            evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: heldOutLoss }
+          }
+        ),
       weights: (valuesOf) => ({ ...learns, parameters: final.of(valuesOf) })
     }
   })

@@ -6,6 +6,7 @@ import type { MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Machine } from "../../../core/machine/machine.ts"
+import { withSnapshots } from "../../../core/machine/snapshots.ts"
 import type { Host } from "../../family.ts"
 import type { Runnable } from "../../runnable.ts"
 import type { Trainable, TrainingChoices } from "../../trainable.ts"
@@ -73,13 +74,20 @@ export const trainable = (
       capacityBytes: scenario.memory,
       steps,
       batchTokens: (moeGroups(world, 0).nodes * model.batch * model.sequence) / world.size,
-      program: ({ loss }) =>
-        Effect.gen(function* () {
+      continuation: {
+        run: { task: scenario.task, model: learning, algorithm: scenario.algorithm },
+        plan: planned.plan,
+        data: { input: "drawn once, from the seed" },
+        fixedRanks: "each rank holds experts and parts of layers of its own"
+      },
+      program: ({ loss }, snapshots) => {
+        const program = Effect.gen(function* () {
           const machine = yield* Machine
           yield* moeTraining({
             model: learning,
             plan: planned.plan,
             steps,
+            from: snapshots?.from,
             afterStep: (step, { output }) =>
               Effect.map(machine.read(output), (values) => {
                 let sum = 0
@@ -88,5 +96,7 @@ export const trainable = (
               })
           })
         })
+        return snapshots === undefined ? program : withSnapshots(program, snapshots)
+      }
     }
   })

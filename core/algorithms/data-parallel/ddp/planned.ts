@@ -40,6 +40,7 @@ export const planBuckets = (
     wire,
     describe: () => ({ buckets }),
     program: (build, steps, from) => distributedDataParallel(build, plan, steps, from),
-    gradientsLast: plan.deadline === "next-use"
+    gradientsLast: plan.deadline === "next-use",
+    fixedRanks: "a step's batch is that of all ranks together, so with more or fewer it would be another run"
   }
 }

@@ -1,0 +1,91 @@
+// The folder in which a run keeps its checkpoints: one folder for each, named for its step, which is there whole or not at all.
+// What is being written is in a hidden folder beside it. Knows nothing of what is in a checkpoint.
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeSync
+} from "node:fs"
+import * as path from "node:path"
+
+interface KeptStep {
+  readonly step: number
+  readonly folder: string
+}
+
+const nameOf = (step: number): string => `step-${String(step).padStart(10, "0")}`
+const named = /^step-(\d{10})$/u
+const partial = /^\.step-\d{10}\.partial$/u
+
+/** Where the checkpoint of a step is while it is written. */
+export const partialFolder = (folder: string, step: number): string =>
+  path.join(folder, `.${nameOf(step)}.partial`)
+
+/** Checkpoints that are whole, oldest first; none where there is no such folder. Throws what the system does. */
+export const checkpointsIn = (folder: string): ReadonlyArray<KeptStep> =>
+  existsSync(folder)
+    ? readdirSync(folder)
+        .flatMap((name) => {
+          const match = named.exec(name)
+          return match === null ? [] : [{ step: Number(match[1]), folder: path.join(folder, name) }]
+        })
+        .toSorted((a, b) => a.step - b.step)
+    : []
+
+/** Makes the folder where it is missing, and removes what a run that was killed left half written. Throws what the system does. */
+export const prepareFolder = (folder: string): void => {
+  mkdirSync(folder, { recursive: true })
+  for (const name of readdirSync(folder))
+    if (partial.test(name)) rmSync(path.join(folder, name), { recursive: true, force: true })
+}
+
+/**
+ * Completes the checkpoint of a step, whose other files are in its partial folder and synced: writes the manifest, and gives the
+ * folder its name, after which it survives a loss of power. Its path. Throws what the system does.
+ */
+export const complete = (folder: string, step: number, manifest: string): string => {
+  const from = partialFolder(folder, step)
+  const to = path.join(folder, nameOf(step))
+  const descriptor = openSync(path.join(from, manifestName), "wx")
+  try {
+    writeSync(descriptor, manifest)
+    fsyncSync(descriptor)
+  } finally {
+    closeSync(descriptor)
+  }
+  sync(from)
+  renameSync(from, to)
+  sync(folder)
+  return to
+}
+
+export const manifestName = "manifest.json"
+
+/** Removes what was written of a checkpoint that does not come about. */
+export const abandon = (folder: string, step: number): void =>
+  rmSync(partialFolder(folder, step), { recursive: true, force: true })
+
+/** Removes all but the newest. A folder loses its name first, so that none is ever there in part. Throws what the system does. */
+export const keepNewest = (folder: string, count: number): void => {
+  for (const { step, folder: old } of checkpointsIn(folder).slice(0, -count)) {
+    const hidden = partialFolder(folder, step)
+    renameSync(old, hidden)
+    rmSync(hidden, { recursive: true, force: true })
+  }
+}
+
+const sync = (folder: string): void => {
+  const descriptor = openSync(folder, "r")
+  try {
+    fsyncSync(descriptor)
+  } catch {
+    // Some file systems refuse to sync a folder; what is in it is synced.
+  } finally {
+    closeSync(descriptor)
+  }
+}

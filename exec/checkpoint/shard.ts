@@ -1,0 +1,79 @@
+// One rank's part of a checkpoint: a file of safetensors, written as its values come, with the digest of its bytes.
+import { createHash } from "node:crypto"
+import { mkdir, open, type FileHandle } from "node:fs/promises"
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import type { MachineError } from "../../core/machine/machine.ts"
+import type { Kept } from "../../core/machine/snapshots.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
+import { encodeHeader, encodeValues } from "../../traces/safetensors.ts"
+import { showValue, TraceError } from "../../traces/trace-error.ts"
+
+/** Of a rank: what a manifest says of its file. */
+export interface ShardEntry {
+  readonly rank: number
+  /** Its name in the checkpoint's folder. */
+  readonly file: string
+  readonly bytes: number
+  /** In hexadecimal digits. */
+  readonly sha256: string
+}
+
+export const shardName = (rank: number, ranks: number): string => {
+  const digits = (n: number) => String(n).padStart(5, "0")
+  return `rank-${digits(rank)}-of-${digits(ranks)}.safetensors`
+}
+
+/** Between chunks other work of this thread goes on: submitting ops, above all. */
+const chunkBytes = 4 * 2 ** 20
+
+/** Writes the tensors of a rank, each as soon as its values are there, and syncs the file. Errors: the machine, the disk. */
+export const writeShard = (
+  file: string,
+  tensors: ReadonlyArray<Kept>,
+  valuesOf: (tensor: Kept) => Effect.Effect<TensorData, MachineError>
+): Effect.Effect<Pick<ShardEntry, "bytes" | "sha256">, MachineError | TraceError> => {
+  const onDisk = <A>(work: () => Promise<A>) =>
+    Effect.tryPromise({
+      try: work,
+      catch: (cause) =>
+        new TraceError({
+          file,
+          field: "file",
+          value: showValue(cause),
+          accepted: "a writable folder with free space"
+        })
+    })
+  const opened = onDisk(async () => {
+    await mkdir(path.dirname(file), { recursive: true })
+    return open(file, "w")
+  })
+  return Effect.acquireUseRelease(
+    opened,
+    (handle) =>
+      Effect.gen(function* () {
+        const hash = createHash("sha256")
+        let count = 0
+        const append = (bytes: Uint8Array) =>
+          onDisk(async () => {
+            for (let from = 0; from < bytes.length; from += chunkBytes) {
+              const chunk = bytes.subarray(from, from + chunkBytes)
+              hash.update(chunk)
+              await writeWhole(handle, chunk)
+            }
+            count += bytes.length
+          })
+        yield* append(encodeHeader(tensors, { format: "tandem-checkpoint" }))
+        for (const tensor of tensors) yield* append(encodeValues(yield* valuesOf(tensor), tensor.dtype))
+        yield* onDisk(() => handle.sync())
+        return { bytes: count, sha256: hash.digest("hex") }
+      }),
+    (handle) => Effect.promise(() => handle.close())
+  )
+}
+
+/** A disk that is nearly full takes a part, and says so at the next. */
+const writeWhole = async (handle: FileHandle, bytes: Uint8Array): Promise<void> => {
+  let done = 0
+  while (done < bytes.length) done += (await handle.write(bytes, done)).bytesWritten
+}

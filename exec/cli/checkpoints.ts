@@ -1,0 +1,192 @@
+// `--checkpoint`, `--checkpoint-every`, `--keep` and `--resume` of a training run: what they ask for, and the checkpoints that come
+// of it.
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { InputError } from "../../core/input-error.ts"
+import { version } from "../../scenarios/cli/version.ts"
+import type { Trainable } from "../../scenarios/trainable.ts"
+import type { TraceError } from "../../traces/trace-error.ts"
+import { CurrentBackend } from "../backend.ts"
+import { Checkpoints } from "../checkpoint/checkpoints.ts"
+import { checkpointsIn, prepareFolder } from "../checkpoint/folder.ts"
+import { jsonOf, sha256Of, type Manifest } from "../checkpoint/manifest.ts"
+import { checkPredecessor, RestoredShards, type Predecessor } from "../checkpoint/resume.ts"
+import type { ShardEntry } from "../checkpoint/shard.ts"
+import type { ProcessJob } from "../job/processes.ts"
+
+export interface CheckpointCommandOptions {
+  readonly checkpoint?: string
+  readonly checkpointEvery?: number
+  readonly keep?: number
+  /** The newest of `checkpoint`, or a checkpoint's folder. */
+  readonly resume?: string | true
+}
+
+/** What is asked for, and the checkpoint that the run goes on from, if any. */
+export interface Asked {
+  readonly folder: string
+  readonly every: number
+  readonly keep: number
+  readonly predecessor: Predecessor | undefined
+}
+
+const usualEvery = 100
+const usualKeep = 2
+
+/**
+ * Fails for options that need another one; for a folder with checkpoints that nobody wants to go on from, and which this run's
+ * would mix with; for a checkpoint that is not this run's.
+ */
+export const askedFor = (
+  { checkpoint, checkpointEvery, keep, resume }: CheckpointCommandOptions,
+  { world, steps, continuation }: Trainable
+): Effect.Effect<Asked | undefined, InputError> =>
+  Effect.gen(function* () {
+    if (checkpoint === undefined) {
+      for (const [option, value] of [
+        ["--checkpoint-every", checkpointEvery],
+        ["--keep", keep],
+        ["--resume", resume === true ? "" : resume]
+      ] as const) {
+        if (value === undefined) continue
+        const accepted = "--checkpoint <folder> beside it, where checkpoints are kept"
+        return yield* new InputError({ file: option, field: "", value: `"${value}" alone`, accepted })
+      }
+      return undefined
+    }
+    const there = yield* Effect.try({
+      try: () => checkpointsIn(checkpoint),
+      catch: (cause) => refusedFolder(checkpoint, cause)
+    })
+    const newest = there.at(-1)
+    const asked = { folder: checkpoint, every: checkpointEvery ?? usualEvery, keep: keep ?? usualKeep }
+    if (resume === undefined) {
+      if (newest === undefined) return { ...asked, predecessor: undefined }
+      return yield* new InputError({
+        file: "--checkpoint",
+        field: "",
+        value: `${checkpoint}, which has a checkpoint of step ${newest.step},`,
+        accepted: "--resume beside it to go on from there, or a folder without checkpoints"
+      })
+    }
+    const from = resume === true ? newest?.folder : resume
+    if (from === undefined) return { ...asked, predecessor: undefined }
+    if (newest !== undefined && path.resolve(from) !== path.resolve(newest.folder)) {
+      return yield* new InputError({
+        file: "--resume",
+        field: "",
+        value: from,
+        accepted: `${newest.folder}, the newest of --checkpoint; or another --checkpoint folder, whose checkpoints this run's are not to mix with`
+      })
+    }
+    const successor = { tandem: version(), ranks: world.size, steps, continuation }
+    return { ...asked, predecessor: yield* checkPredecessor(from, successor) }
+  })
+
+const refusedFolder = (folder: string, cause: unknown): InputError =>
+  new InputError({
+    file: "--checkpoint",
+    field: "",
+    value: `${folder} (${cause instanceof Error ? cause.message : String(cause)})`,
+    accepted: "a folder that can be read and written, or made"
+  })
+
+interface Surroundings {
+  readonly seed: number
+  /** The job of which this process is one rank; undefined where all ranks are here. */
+  readonly job: ProcessJob | undefined
+  /** For people: what is saved, and what could not be. */
+  readonly tell: (line: string) => void
+}
+
+/** The checkpoints of a run of this process's ranks, all ranks of a job having come here. */
+export const openCheckpoints = (
+  { folder, every, keep, predecessor }: Asked,
+  { world, steps, continuation }: Trainable,
+  { seed, job, tell }: Surroundings
+): Effect.Effect<Checkpoints, Error, Scope.Scope> =>
+  Effect.gen(function* () {
+    const isFirst = job === undefined || job.rank === 0
+    if (isFirst) {
+      yield* Effect.try({
+        try: () => prepareFolder(folder),
+        catch: (cause) => refusedFolder(folder, cause)
+      })
+    }
+    const here = job === undefined ? world.all.ranks : [job.rank]
+    const shards = predecessor === undefined ? undefined : yield* restored(predecessor, here)
+    // Nobody writes before what an earlier run left there is gone.
+    if (job !== undefined) yield* job.barrier
+    const backend = yield* CurrentBackend
+    if (predecessor !== undefined && isFirst)
+      for (const line of resumption(predecessor, world.size, backend)) tell(line)
+    const common = {
+      format: "tandem-checkpoint",
+      formatVersion: 1,
+      tandem: version(),
+      backend,
+      run: jsonOf(continuation.run) as Manifest["run"],
+      plan: { sha256: sha256Of(continuation.plan), described: jsonOf(continuation.plan) as null }
+    } as const
+    const source = jsonOf(continuation.data) as null
+    return new Checkpoints({
+      folder,
+      every,
+      keep,
+      ranks: world.size,
+      here,
+      links: job,
+      steps,
+      ...(shards === undefined
+        ? {}
+        : {
+            resumed: {
+              from: predecessor!.manifest.step,
+              restored: (rank, tensor) => shards.valuesOf(rank, tensor)
+            }
+          }),
+      manifestAfter: (step: number, parts: ReadonlyArray<ShardEntry>) => ({
+        ...common,
+        step,
+        ranks: world.size,
+        data: { source, position: step },
+        random: { seed, position: step },
+        shards: parts
+      }),
+      onWritten: ({ step, folder: written, failure }) =>
+        tell(
+          failure === undefined
+            ? `saved ${written ?? ""}`
+            : `the checkpoint of step ${step} could not be written, and what was there stays: ${failure}`
+        )
+    })
+  })
+
+const restored = (
+  predecessor: Predecessor,
+  here: ReadonlyArray<number>
+): Effect.Effect<RestoredShards, InputError | TraceError, Scope.Scope> =>
+  Effect.acquireRelease(RestoredShards.open(predecessor, here), (shards) => Effect.sync(() => shards.close()))
+
+/** What people are to know of where the run goes on from. */
+const resumption = (
+  { folder, manifest }: Predecessor,
+  ranks: number,
+  backend: string
+): ReadonlyArray<string> => {
+  const lines = [`goes on after step ${manifest.step}, from ${folder}`]
+  if (manifest.backend !== backend)
+    lines.push(
+      `warning: the checkpoint was written on ${manifest.backend}: ${backend} goes on, but not bit for bit as that would have`
+    )
+  if (manifest.ranks > ranks)
+    lines.push(
+      `warning: ${manifest.ranks} ranks wrote the checkpoint: what ranks from ${ranks} have learnt since they last averaged is left behind`
+    )
+  if (manifest.ranks < ranks)
+    lines.push(
+      `warning: ${manifest.ranks} ranks wrote the checkpoint: ranks from ${manifest.ranks} begin as copies of the first ones`
+    )
+  return lines
+}

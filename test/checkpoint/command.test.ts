@@ -1,0 +1,135 @@
+// `exec train --checkpoint` as a user and a cluster meet it: told to end, killed in part, refused.
+import { spawn, spawnSync } from "node:child_process"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { fileURLToPath } from "node:url"
+import { afterAll, expect, it } from "vitest"
+import type { TrainResult } from "../../exec/cli/train-command.ts"
+import { describeNative } from "../native/addon.ts"
+import { newest, stateIn, whole } from "./training.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = mkdtempSync(path.join(tmpdir(), "checkpoint-command-"))
+const running = new Set<ReturnType<typeof spawn>>()
+afterAll(() => {
+  for (const child of running) child.kill("SIGKILL")
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const command = (...args: ReadonlyArray<string>): ReadonlyArray<string> => [
+  path.join(root, "bin/exec.js"),
+  "train",
+  path.join(import.meta.dirname, "tiny.yaml"),
+  ...args
+]
+
+const exec = (...args: ReadonlyArray<string>) =>
+  spawnSync(process.execPath, command(...args), { cwd: root, encoding: "utf8" })
+
+/** Begins a run of many steps, and does something to it once it has a checkpoint; how it ended. */
+const interrupted = async (
+  checkpoint: string,
+  args: ReadonlyArray<string>,
+  then: (child: ReturnType<typeof spawn>) => void
+) => {
+  const asked = ["--steps", "1000000", "--checkpoint", checkpoint, "--checkpoint-every", "5"]
+  const child = spawn(process.execPath, command(...args, ...asked), {
+    cwd: root,
+    stdio: ["ignore", "ignore", "pipe"]
+  })
+  running.add(child)
+  let stderr = ""
+  child.stderr!.on("data", (more) => (stderr += String(more)))
+  const ended = new Promise<number | null>((resolve) => child.on("close", resolve))
+  while (child.exitCode === null && (newest(checkpoint)?.step ?? 0) < 5) await sleep(20)
+  then(child)
+  const code = await ended
+  running.delete(child)
+  return { code, stderr }
+}
+
+const diloco = ["--set", "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 2}"]
+
+/** Goes on for a few steps, and holds what comes of it to a run without a pause. */
+const goesOn = async (checkpoint: string, args: ReadonlyArray<string>): Promise<void> => {
+  const { step } = newest(checkpoint)!
+  const steps = step + 4
+  const out = `${checkpoint}.json`
+  const asked = ["--steps", String(steps), "--checkpoint", checkpoint, "--resume", "--out", out]
+  const { status, stderr } = exec(...args, ...asked)
+  expect(status, stderr).toBe(0)
+  expect(stderr).toContain(`exec: goes on after step ${step}, from `)
+  const result = JSON.parse(readFileSync(out, "utf8")) as TrainResult
+  expect(result).toMatchObject({
+    stepsDone: steps,
+    resumedAfter: step,
+    checkpoint: newest(checkpoint)!.folder
+  })
+  const uninterrupted = await whole("streaming-diloco", steps, `${checkpoint}-whole`)
+  expect(result.losses).toEqual(uninterrupted.learnt.losses.slice(step))
+  expect(await stateIn(checkpoint)).toEqual(uninterrupted.state)
+}
+
+describeNative("exec train --checkpoint", () => {
+  it("ends on SIGTERM with a checkpoint of the step, from which it goes on", async () => {
+    const checkpoint = path.join(folder, "terminated")
+    const { code, stderr } = await interrupted(checkpoint, diloco, (child) => child.kill("SIGTERM"))
+    expect(code).toBe(143)
+    const { step } = newest(checkpoint)!
+    expect(stderr).toContain(`exec: interrupted after ${step} of 1000000 steps`)
+    await goesOn(checkpoint, diloco)
+  })
+
+  it("of processes: all end together when one of them is told to", async () => {
+    const checkpoint = path.join(folder, "processes")
+    const args = [...diloco, "--processes", "2"]
+    const { code, stderr } = await interrupted(checkpoint, args, (child) => {
+      process.kill(childrenOf(child.pid!)[1]!, "SIGTERM")
+    })
+    expect(code, stderr).not.toBe(0)
+    const { step } = newest(checkpoint)!
+    expect(stderr).toContain(
+      `exec: stopped after ${step} of 1000000 steps: a process of the job was asked to`
+    )
+    await goesOn(checkpoint, args)
+  })
+
+  it("of processes: a killed one costs the steps since the last checkpoint", async () => {
+    const checkpoint = path.join(folder, "killed")
+    const args = [...diloco, "--processes", "2"]
+    const { code, stderr } = await interrupted(checkpoint, args, (child) => {
+      process.kill(childrenOf(child.pid!)[1]!, "SIGKILL")
+    })
+    expect(code).not.toBe(0)
+    expect(stderr).toMatch(/lost rank 1|ended by SIGKILL/u)
+    expect(newest(checkpoint)!.step % 5).toBe(0)
+    await goesOn(checkpoint, args)
+    expect(readdirSync(checkpoint).filter((name) => name.startsWith("."))).toEqual([])
+  })
+
+  it("refuses with exit code 2 what it cannot go on from, and options that need a folder", () => {
+    const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+      [["--resume"], /^exec: --resume: .*expected --checkpoint <folder> beside it/mu],
+      [["--keep", "3"], /^exec: --keep: .*expected --checkpoint <folder> beside it/mu],
+      [["--checkpoint", "/dev/null/there"], /^exec: --checkpoint: \/dev\/null\/there \(ENOTDIR/mu],
+      [
+        ["--checkpoint", path.join(folder, "new"), "--resume", "/nowhere"],
+        /^exec: \/nowhere\/manifest\.json: ENOENT.* expected the manifest of a checkpoint/mu
+      ]
+    ]
+    for (const [args, message] of cases) {
+      const { status, stderr, stdout } = exec("--steps", "2", ...args)
+      expect(stderr).toMatch(message)
+      expect([status, stdout]).toEqual([2, ""])
+    }
+    expect(existsSync(path.join(folder, "new"))).toBe(false)
+  })
+})
+
+const childrenOf = (pid: number): ReadonlyArray<number> =>
+  spawnSync("pgrep", ["-P", String(pid)], { encoding: "utf8" })
+    .stdout.split("\n")
+    .filter((line) => line !== "")
+    .map(Number)
