@@ -8,7 +8,7 @@ import { journaled, type Journal } from "../core/laws/journal.ts"
 import { Lane } from "../core/machine/lane.ts"
 import { Machine, type MachineError, type OutOfMemory, type Program } from "../core/machine/machine.ts"
 import { collective, launch } from "../core/machine/op.ts"
-import type { Place, Tensor } from "../core/machine/tensor.ts"
+import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import { makeWorld, type World } from "../core/world.ts"
 import { execute } from "./execute.ts"
@@ -41,18 +41,23 @@ interface Case {
   readonly kernel: Kernel
   readonly lane: Lane
   readonly inputs: ReadonlyArray<Operand>
+  /** What inputs hold, by position, where zeros will not do. */
+  readonly values?: ReadonlyArray<(() => TensorData) | undefined>
   readonly places: readonly [input: Place, output: Place]
   readonly attributes: Attributes
 }
 
 const compute = (
   name: KernelName,
-  inputs: ReadonlyArray<readonly [shape: ReadonlyArray<number>, dtype?: Operand["dtype"]]>,
+  inputs: ReadonlyArray<
+    readonly [shape: ReadonlyArray<number>, dtype?: Operand["dtype"], values?: () => TensorData]
+  >,
   attributes: Attributes = {}
 ): Case => ({
   kernel: kernels[name],
   lane: Lane.compute,
   inputs: inputs.map(([shape, dtype = "float32"]) => operand(shape, dtype)),
+  values: inputs.map(([, , values]) => values),
   places: ["device", "device"],
   attributes
 })
@@ -72,8 +77,12 @@ const prefill = (tokens: number): Case =>
 const decode = (batch: number, cached: number): Case =>
   compute(
     "kv.attention",
-    [[[batch, 512]], ...Array.from({ length: batch }, () => [[2, cached, 128]] as const)],
-    { ...heads, lengths: Array.from({ length: batch }, () => cached).join(",") }
+    [
+      [[batch, 512]],
+      [[1, batch], "int32", () => new Int32Array(batch).fill(cached - 1)],
+      ...Array.from({ length: batch }, () => [[2, cached, 128]] as const)
+    ],
+    { ...heads, cached: batch * cached, longest: cached }
   )
 
 /** Kernels of small and middling transformers, of few rows and many: what lies between is interpolated. */
@@ -117,10 +126,14 @@ const timeCases = (
     const journals: Array<Journal> = []
     const program = Effect.gen(function* () {
       const machine = yield* Machine
-      for (const [index, { kernel, lane, inputs, places, attributes }] of cases.entries()) {
+      for (const [index, { kernel, lane, inputs, values, places, attributes }] of cases.entries()) {
         const reads: Array<Tensor> = []
-        for (const { shape, dtype } of inputs)
-          reads.push(yield* machine.alloc({ name: `input ${index}`, shape, dtype, place: places[0] }))
+        for (const [input, { shape, dtype }] of inputs.entries()) {
+          const initial = values?.[input]
+          reads.push(
+            yield* machine.alloc({ name: `input ${index}`, shape, dtype, place: places[0], initial })
+          )
+        }
         const writes: Array<Tensor> = []
         // Optimizers work in place: their outputs are their inputs, but for the gradient.
         const inPlace = kernel === kernels.adamw

@@ -155,53 +155,45 @@ void splitRows(const Operands& o) {
   for (size_t i = 0; i < counts.size(); i++) o.out(i, withRows(counts[i], o.in(0)));
 }
 
-/** Caches from `first` on among the inputs, of rows so wide; each has at least as many rows as its entry of `rows`. */
-void caches(const Operands& o, size_t first, int64_t batch, int64_t width, const std::vector<int64_t>& rows) {
+/** Places of a batch at input `at`, and caches from input `first` on, of rows so wide, for its first sequences. */
+void caches(const Operands& o, size_t at, size_t first, int64_t batch, int64_t width) {
   const size_t count = o.call.inputs.size() - first;
-  if (count != rows.size() || static_cast<int64_t>(count) > batch) {
-    o.refuse(std::to_string(count) + " caches for " + std::to_string(rows.size()) + " listed sequences and " +
-             std::to_string(batch) + " rows");
+  const int64_t lists = o.in(at, {any, batch})[0], list = o.call.integer("list");
+  if (list < 0 || list >= lists) o.refuse("list " + std::to_string(list) + " of " + std::to_string(lists));
+  if (static_cast<int64_t>(count) > batch) {
+    o.refuse(std::to_string(count) + " caches for " + std::to_string(batch) + " sequences");
   }
-  for (size_t i = 0; i < count; i++) {
-    const int64_t capacity = o.in(first + i, {2, any, width})[1];
-    if (rows[i] > capacity) o.refuse("row " + std::to_string(rows[i]) + " of a cache of " + std::to_string(capacity));
-  }
+  for (size_t i = 0; i < count; i++) o.in(first + i, {2, any, width});
 }
 
 void kvAppend(const Operands& o) {
-  o.atLeast(2, 0);
-  o.count(o.call.inputs.size(), o.call.inputs.size() - 2);
+  o.atLeast(3, 0);
+  o.count(o.call.inputs.size(), o.call.inputs.size() - 3);
   const Shape& k = o.in(0, {any, any});
   o.in(1, k);
-  std::vector<int64_t> rows = atLeast(o, "positions", 0);
-  for (int64_t& row : rows) row++;
-  caches(o, 2, k[0], k[1], rows);
-  for (size_t i = 0; i < o.call.outputs.size(); i++) o.out(i, o.in(i + 2));
+  caches(o, 2, 3, k[0], k[1]);
+  for (size_t i = 0; i < o.call.outputs.size(); i++) o.out(i, o.in(i + 3));
 }
 
-std::vector<int64_t> decoding(const Operands& o) {
-  o.atLeast(1, 0);
+void decoding(const Operands& o, size_t first) {
+  o.atLeast(first, 0);
   const int64_t heads = positive(o, "heads"), kvHeads = positive(o, "kvHeads"), headWidth = positive(o, "headWidth");
   if (heads % kvHeads != 0) o.refuse(std::to_string(heads) + " heads cannot share " + std::to_string(kvHeads));
-  std::vector<int64_t> lengths = atLeast(o, "lengths", 1);
-  caches(o, 1, o.in(0, {any, heads * headWidth})[0], kvHeads * headWidth, lengths);
-  return lengths;
+  caches(o, 1, first, o.in(0, {any, heads * headWidth})[0], kvHeads * headWidth);
 }
 
 void kvAttention(const Operands& o) {
-  decoding(o);
+  decoding(o, 2);
   o.count(o.call.inputs.size(), 1);
   o.out(0, o.in(0));
 }
 
 void kvEvict(const Operands& o) {
-  const std::vector<int64_t> lengths = decoding(o);
-  o.count(o.call.inputs.size(), o.call.inputs.size() - 1);
-  const std::vector<int64_t> from = atLeast(o, "from", -1);
-  bool fits = from.size() == lengths.size();
-  for (size_t i = 0; fits && i < from.size(); i++) fits = from[i] < 0 || from[i] <= lengths[i] - 2;
-  if (!fits) o.refuse("from \"" + o.call.text("from") + "\" does not fit lengths \"" + o.call.text("lengths") + "\"");
-  for (size_t i = 0; i < o.call.outputs.size(); i++) o.out(i, o.in(i + 1));
+  decoding(o, 4);
+  o.count(o.call.inputs.size(), o.call.inputs.size() - 4);
+  o.in(2, o.in(1));
+  o.in(3, {o.in(0)[0]});
+  for (size_t i = 0; i < o.call.outputs.size(); i++) o.out(i, o.in(i + 4));
 }
 
 void chunkScores(const Operands& o) {

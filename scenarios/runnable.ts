@@ -4,7 +4,7 @@ import type * as Effect from "effect/Effect"
 import type { Tolerance } from "../core/agreement/values.ts"
 import type { CostModel, Estimate } from "../core/cost/cost-model.ts"
 import type { Fault } from "../core/fault.ts"
-import type { InitialValues, MachineError, Program } from "../core/machine/machine.ts"
+import type { InitialValues, MachineError, Program, ReadSource } from "../core/machine/machine.ts"
 import type { Place } from "../core/machine/tensor.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
@@ -57,7 +57,7 @@ export interface Simulable<A = unknown> {
   /** Keep the timeline and the op logs. */
   readonly record?: boolean | undefined
   /** What reads give, where no values are calculated. */
-  readonly source?: InitialValues | undefined
+  readonly source?: ReadSource | undefined
 }
 
 /** A simulated rank that has finished, and how many ranks it stands for. */

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { Scalars } from "../core/kernels/scalars.ts"
 import type { Meeting } from "../core/machine/collective-order.ts"
 import { Lane, laneCount } from "../core/machine/lane.ts"
-import type { MachineError } from "../core/machine/machine.ts"
+import type { MachineError, ReadSource } from "../core/machine/machine.ts"
 import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type Driver, type Predecessors, type RankOptions } from "../core/machine/rank.ts"
@@ -39,7 +39,7 @@ interface SimulatedRankOptions extends RankOptions {
   /** Relative standard deviation of each kernel's time, and where it is drawn from. */
   readonly jitter: { readonly deviation: number; readonly random: Random } | undefined
   /** Values of tensors that only a trace or a generator can give (routing decisions, say), without `values`. */
-  readonly source: ((tensor: Tensor) => TensorData | undefined) | undefined
+  readonly source: ReadSource | undefined
 }
 
 /** Launches a rank's ops as activities of the engine: an op's token is its last activity; what is kept of an op, its seconds. */
@@ -56,6 +56,7 @@ export class SimulatedRank implements Driver<number> {
   readonly #host: HostLane | undefined
   /** The end of what the host's thread has been given so far; -1 while that is nothing. */
   #hostTail: Activity = -1
+  readonly #readsOf = new WeakMap<Tensor, number>()
   readonly onWaiting: (waiting: boolean) => void
   /** When the compute lane finished each step, seconds. */
   readonly stepEndSeconds: Array<number> = []
@@ -182,10 +183,18 @@ export class SimulatedRank implements Driver<number> {
 
   read(tensor: Tensor): Effect.Effect<TensorData | undefined, MachineError> {
     const { values } = this.#shared
-    const data = values?.of(this.#options.rank, tensor) ?? this.#options.source?.(tensor)
+    const { rank, source } = this.#options
+    const data = values?.of(rank, tensor) ?? source?.(rank, tensor, this.#reads(tensor))
     const seconds = this.#host?.readSeconds ?? 0
     if (seconds === 0) return Effect.succeed(data?.slice())
     return Effect.as(this.rank.wait("the host", [Lane.compute], [this.#busyHost(seconds)]), data?.slice())
+  }
+
+  /** Counts a read of the tensor; how many there were before. */
+  #reads(tensor: Tensor): number {
+    const before = this.#readsOf.get(tensor) ?? 0
+    this.#readsOf.set(tensor, before + 1)
+    return before
   }
 
   nowSeconds(): number {

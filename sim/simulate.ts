@@ -17,12 +17,13 @@ import {
   type InitialValues,
   type MachineError,
   type Program,
-  type RankOutcome
+  type RankOutcome,
+  type ReadSource
 } from "../core/machine/machine.ts"
 import type { PendingOptions } from "../core/machine/pending.ts"
 import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
-import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
+import type { Place } from "../core/machine/tensor.ts"
 import { Random } from "../core/random.ts"
 import type { World } from "../core/world.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
@@ -57,7 +58,8 @@ export interface Simulation<A> {
   readonly record?: boolean
   /** Carry tensor values: every op's reference implementation runs. */
   readonly values?: InitialValues | undefined
-  readonly source?: ((rank: number, tensor: Tensor) => TensorData | undefined) | undefined
+  /** What reads give, without `values`. */
+  readonly source?: ReadSource | undefined
   /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
   readonly pick?: Pick | undefined
   /** Places in each rank's ring of ops under way, at first. For tests. */
@@ -196,7 +198,7 @@ class Run<A> {
               device: capacityBytes?.device ?? Infinity,
               host: capacityBytes?.host ?? Infinity
             },
-            source: source === undefined ? undefined : (tensor) => source(rank, tensor)
+            source
           }
         )
       )

@@ -2,7 +2,7 @@
 // The one place where a family's costs come together; whatever is not measured is noted, so that the report can say so.
 // Collectives are the network's business.
 import type { ProfiledPhase } from "../algorithms/data-parallel/training-model.ts"
-import { totalBytes, type Attributes, type Kernel, type Operand } from "../kernels/kernel.ts"
+import { type Attributes, type Kernel, type Operand } from "../kernels/kernel.ts"
 import { countsArithmetic, type Measure, type Part } from "../kernels/measure.ts"
 import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
@@ -142,21 +142,6 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
     }
   }
 
-  // Ops with texts in their attributes (lengths, positions) are made anew at each step, with attributes that layers share;
-  // reading the texts is what takes time.
-  const known = new WeakMap<Attributes, Map<string, Cost>>()
-  const reckonOnce = (op: Costed): Cost => {
-    const { attributes, kernel, reads, writes } = op
-    if (!Object.values(attributes).some((value) => typeof value === "string" && value.length > 8))
-      return reckon(op)
-    let same = known.get(attributes)
-    if (same === undefined) known.set(attributes, (same = new Map()))
-    const key = `${kernel.name} ${totalBytes(reads)} ${reads[0]?.elements} ${writes[0]?.elements}`
-    let cost = same.get(key)
-    if (cost === undefined) same.set(key, (cost = reckon(op)))
-    return cost
-  }
-
   const cost = (op: Costed): Cost => {
     const { kernel, attributes } = op
     if (kernel.name === "barrier") return exactly(0)
@@ -166,7 +151,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
       const phase = layer[attributes["phase"] as ProfiledPhase]
       return exactly(hostTime === "span" ? spanOf(phase, attributes) : busyOf(phase, attributes))
     }
-    const told = reckonOnce(op)
+    const told = reckon(op)
     estimates.note(kernel.name, told.provenance, told.detail)
     return told
   }

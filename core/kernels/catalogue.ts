@@ -29,7 +29,7 @@ import {
 import { expertFfnForward } from "./expert-ffn.ts"
 import { composites } from "./fused.ts"
 import type { Kernel } from "./kernel.ts"
-import { kvAppend, kvAttention, kvEvict, kvGather, kvPlace } from "./kv-cache.ts"
+import { kvAdvance, kvAppend, kvAttention, kvEvict, kvGather, kvPlace } from "./kv-cache.ts"
 import { kvChunkScores, kvPoolScores, kvShotScores, kvWindowScores } from "./kv-scores.ts"
 import { kvSinkTokens, kvTopChunks, kvTopShots, kvTopTokens } from "./kv-select.ts"
 import { linearBackwardInput, linearBackwardWeight, linearForward } from "./linear.ts"
@@ -158,6 +158,7 @@ const all = [
   argmax,
   concatRows,
   splitRows,
+  kvAdvance,
   kvAppend,
   kvAttention,
   kvEvict,

@@ -1,17 +1,15 @@
-// Whole numbers as a kernel's attribute holds them: "3,0,5". For what the host knows and a launch must be told (lengths,
-// positions, counts), where a tensor would have to be written first.
+// Whole numbers as a kernel's attribute holds them: "3,0,5". For what decides shapes or never
+// changes (counts of rows, starts of shots); what changes from launch to launch is a scalar or a tensor.
 
 export const printIntegers = (values: ReadonlyArray<number>): string => values.join(",")
 
 /** Throws RangeError for anything but whole numbers from `least` on, separated by commas; "" is no number. */
-export const parseIntegers = (kernel: string, attribute: string, list: string, least = 0): Array<number> => {
+export const parseIntegers = (kernel: string, attribute: string, list: string): Array<number> => {
   if (list === "") return []
   return list.split(",").map((part) => {
     const value = Number(part)
-    if (!/^-?\d+$/.test(part) || value < least)
-      throw new RangeError(
-        `${kernel}: ${attribute} is "${list}"; expected whole numbers of at least ${least}, like "3,0,5"`
-      )
+    if (!/^-?\d+$/.test(part) || value < 0)
+      throw new RangeError(`${kernel}: ${attribute} is "${list}"; expected whole numbers, like "3,0,5"`)
     return value
   })
 }

@@ -1,8 +1,7 @@
 // Rotary position embedding in the "rotate half" layout of Llama checkpoints: element i of a head is paired with element
 // i + headWidth / 2 (not with its neighbour). Angle of pair i at position p: p * base^(-2 i / headWidth).
 import type { TensorData } from "../machine/tensor.ts"
-import { parseIntegers } from "./integer-list.ts"
-import { defineKernel, number, text } from "./kernel.ts"
+import { defineKernel, number } from "./kernel.ts"
 
 const attributes = { headWidth: number(), base: number(10_000), offset: number(0) }
 
@@ -61,23 +60,19 @@ export const ropeBackward = defineKernel({
     rotate(dout, dinp, [dim("batch"), dim("time"), dim("heads")], a, -1)
 })
 
-/** Decoding: one token of each sequence, each at its own position. Rows beyond `positions` pad the batch; they stay as they are. */
+/** Decoding: one token of each sequence, each at its own position. */
 export const ropeRows = defineKernel({
   name: "rope.rows",
-  signature: "inp[batch, headWidth*heads] -> out[batch, headWidth*heads]",
-  attributes: {
-    headWidth: attributes.headWidth,
-    base: attributes.base,
-    /** "17,4": the position of each row's token. */
-    positions: text()
-  },
+  signature: "inp[batch, headWidth*heads], positions[batch] -> out[batch, headWidth*heads]",
+  attributes: { headWidth: attributes.headWidth, base: attributes.base },
+  inputDtypes: [undefined, "int32"],
   extents,
   flops: (_, [inp]) => 3 * inp.elements,
-  reference: ([inp], [out], { a, dim }) => {
+  reference: ([inp, positions], [out], { a, dim }) => {
     const width = dim("heads") * a.headWidth
-    out.set(inp)
-    for (const [row, offset] of parseIntegers("rope.rows", "positions", a.positions).entries()) {
+    for (let row = 0; row < dim("batch"); row++) {
       const at = [row * width, (row + 1) * width] as const
+      const offset = positions[row]!
       rotate(inp.subarray(...at), out.subarray(...at), [1, 1, dim("heads")], { ...a, offset }, 1)
     }
   }

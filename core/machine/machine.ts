@@ -178,3 +178,6 @@ export const defaultLookAhead = 2
 
 /** Initial values of a tensor, instead of its own; undefined leaves it those. */
 export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
+
+/** What a read gives where no values are calculated; `read` counts the reads of that tensor before it. */
+export type ReadSource = (rank: number, tensor: Tensor, read: number) => TensorData | undefined

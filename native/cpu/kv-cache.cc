@@ -1,7 +1,9 @@
 // The key/value cache of generation; argument order as core/kernels/kv-cache.ts. A cache is [2, capacity, width]: keys, then
 // values. Kernels that touch few rows of it write and round those alone.
 #include <algorithm>
+#include <numeric>
 
+#include "../share.h"
 #include "attend.h"
 #include "kernels.h"
 
@@ -33,25 +35,59 @@ void putRow(const float* from, float* to, int64_t width, Dtype dtype) {
   roundInPlace(to, width, dtype);
 }
 
-void checkRow(const Call& call, int64_t row, const Cache& cache) {
-  if (row < 0 || row > cache.capacity) {
-    throw BadCall(call.kernel + ": row " + std::to_string(row) + " of a cache of " + std::to_string(cache.capacity));
+[[noreturn]] void refuseRow(const char* kernel, int64_t row, const Cache& cache) {
+  throw BadCall(std::string(kernel) + ": row " + std::to_string(row) + " of a cache of " + std::to_string(cache.capacity));
+}
+
+/** Where the newest tokens of a batch stand in its caches: one list of `rows`, an int32 tensor [lists, batch]. */
+struct Places {
+  const char* kernel;
+  const int32_t* rows;
+  std::vector<Cache> caches;
+
+  int64_t row(size_t i) const {
+    const int64_t row = rows[i];
+    if (row < 0 || row >= caches[i].capacity) refuseRow(kernel, row, caches[i]);
+    return row;
   }
+};
+
+const int32_t* listOf(const Call& call, size_t index) {
+  return integersIn(call, index) + call.integer("list") * input(call, index).shape.at(1);
+}
+
+Work advance(const Call& call) {
+  const int32_t* generated = integersIn(call, 0);
+  const int32_t* prompt = integersIn(call, 1);
+  const int32_t* first = integersIn(call, 2);
+  int32_t* counted = integersOut(call, 0);
+  int32_t* positions = integersOut(call, 1);
+  int32_t* rows = integersOut(call, 2);
+  const int64_t lists = input(call, 2).shape.at(0);
+  const int64_t batch = input(call, 2).shape.at(1);
+  const double keep = call.number("keep");
+  return [=](const double*) {
+    for (int64_t i = 0; i < batch; i++) {
+      const int32_t before = generated[i];
+      const auto kept = static_cast<int32_t>(shareOf(keep, before));
+      positions[i] = prompt[i] + before;
+      for (int64_t l = 0; l < lists; l++) rows[l * batch + i] = first[l * batch + i] + kept;
+      counted[i] = before + 1;
+    }
+  };
 }
 
 Work append(const Call& call) {
   const float* k = floatsIn(call, 0);
   const float* v = floatsIn(call, 1);
-  const std::vector<Cache> caches = cachesOf(call, call.outputs, 0);
-  const std::vector<int64_t> positions = call.integers("positions");
-  if (positions.size() != caches.size()) throw BadCall("kv.append: as many positions as caches");
-  for (size_t i = 0; i < caches.size(); i++) checkRow(call, positions[i] + 1, caches[i]);
+  const Places places = {"kv.append", listOf(call, 2), cachesOf(call, call.outputs, 0)};
   return [=](const double*) {
-    for (size_t i = 0; i < caches.size(); i++) {
-      const Cache& cache = caches[i];
+    for (size_t i = 0; i < places.caches.size(); i++) {
+      const Cache& cache = places.caches[i];
+      const int64_t row = places.row(i);
       const auto at = static_cast<int64_t>(i) * cache.width;
-      putRow(k + at, cache.key(positions[i]), cache.width, cache.dtype);
-      putRow(v + at, cache.value(positions[i]), cache.width, cache.dtype);
+      putRow(k + at, cache.key(row), cache.width, cache.dtype);
+      putRow(v + at, cache.value(row), cache.width, cache.dtype);
     }
   };
 }
@@ -65,30 +101,39 @@ struct Heads {
 struct Decoding {
   Heads heads;
   const float* q;
-  std::vector<Cache> caches;
-  std::vector<int64_t> lengths;
+  Places places;
+  Scalar cached, longest;
 
-  int64_t longest() const { return lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end()); }
+  /** Rows in use of each sequence's cache; as many at most as the launch was told. */
+  std::vector<int64_t> lengths(const double* scalars) const {
+    std::vector<int64_t> all(places.caches.size());
+    int64_t most = 0;
+    for (size_t i = 0; i < all.size(); i++) most = std::max(most, all[i] = places.row(i) + 1);
+    told("longest", longest(scalars), most);
+    return all;
+  }
+  void told(const char* what, double number, int64_t counted) const {
+    if (number == static_cast<double>(counted)) return;
+    throw BadCall(std::string(places.kernel) + ": " + what + " is " + std::to_string(number) + "; it is " +
+                  std::to_string(counted));
+  }
 };
 
-Decoding decodingOf(const Call& call) {
-  Decoding d;
-  d.heads = {call.integer("heads"), call.integer("kvHeads"), call.integer("headWidth")};
-  d.q = floatsIn(call, 0);
-  d.caches = cachesOf(call, call.inputs, 1);
-  d.lengths = call.integers("lengths");
-  if (d.lengths.size() != d.caches.size()) throw BadCall(call.kernel + ": as many lengths as caches");
-  for (size_t i = 0; i < d.caches.size(); i++) checkRow(call, d.lengths[i], d.caches[i]);
-  return d;
+Decoding decodingOf(const char* kernel, const Call& call, size_t firstCache) {
+  return {{call.integer("heads"), call.integer("kvHeads"), call.integer("headWidth")},
+          floatsIn(call, 0),
+          {kernel, listOf(call, 1), cachesOf(call, call.inputs, firstCache)},
+          call.scalar("cached"),
+          call.scalar("longest")};
 }
 
-/** weights[s] = how much head `head` of sequence `i` looks at row s of its cache. */
-TANDEM_SIMD void weigh(const Decoding& d, size_t i, int64_t head, double* weights) {
+/** weights[s] = how much head `head` of sequence `i` looks at row s of its cache, of so many. */
+TANDEM_SIMD void weigh(const Decoding& d, size_t i, int64_t length, int64_t head, double* weights) {
   const int64_t headWidth = d.heads.headWidth;
   const float* q = d.q + (static_cast<int64_t>(i) * d.heads.heads + head) * headWidth;
-  const Cache& cache = d.caches[i];
-  dotKeys(q, cache.data + d.heads.kvHead(head) * headWidth, cache.width, d.lengths[i], headWidth, weights);
-  softmaxScores(weights, d.lengths[i], 1 / std::sqrt(static_cast<double>(headWidth)));
+  const Cache& cache = d.places.caches[i];
+  dotKeys(q, cache.data + d.heads.kvHead(head) * headWidth, cache.width, length, headWidth, weights);
+  softmaxScores(weights, length, 1 / std::sqrt(static_cast<double>(headWidth)));
 }
 
 /** out = sum over rows of weights[s] * value s, in order of rows. */
@@ -104,19 +149,22 @@ TANDEM_SIMD void mixValues(const double* weights, const float* values, int64_t s
 }
 
 Work attention(const Call& call) {
-  const Decoding d = decodingOf(call);
+  const Decoding d = decodingOf("kv.attention", call, 2);
   float* out = floatsOut(call, 0);
   const int64_t elements = output(call, 0).elements;
-  return [=](const double*) {
-    std::vector<double> weights(static_cast<size_t>(d.longest()));
+  return [=](const double* scalars) {
+    const std::vector<int64_t> lengths = d.lengths(scalars);
+    d.told("cached", d.cached(scalars), std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+    std::vector<double> weights(static_cast<size_t>(d.longest(scalars)));
     std::vector<double> sums(static_cast<size_t>(d.heads.headWidth));
     const int64_t headWidth = d.heads.headWidth;
-    const auto used = static_cast<int64_t>(d.lengths.size()) * d.heads.heads * headWidth;
-    for (size_t i = 0; i < d.lengths.size(); i++) {
+    const auto used = static_cast<int64_t>(lengths.size()) * d.heads.heads * headWidth;
+    for (size_t i = 0; i < lengths.size(); i++) {
+      const Cache& cache = d.places.caches[i];
       for (int64_t h = 0; h < d.heads.heads; h++) {
-        weigh(d, i, h, weights.data());
-        mixValues(weights.data(), d.caches[i].value(0) + d.heads.kvHead(h) * headWidth, d.caches[i].width, d.lengths[i],
-                  headWidth, sums.data(), out + (static_cast<int64_t>(i) * d.heads.heads + h) * headWidth);
+        weigh(d, i, lengths[i], h, weights.data());
+        mixValues(weights.data(), cache.value(0) + d.heads.kvHead(h) * headWidth, cache.width, lengths[i], headWidth,
+                  sums.data(), out + (static_cast<int64_t>(i) * d.heads.heads + h) * headWidth);
       }
     }
     std::fill(out + used, out + elements, 0.0f);
@@ -124,26 +172,38 @@ Work attention(const Call& call) {
 }
 
 Work evict(const Call& call) {
-  const Decoding d = decodingOf(call);
+  const Decoding d = decodingOf("kv.evict", call, 4);
+  const int32_t* first = listOf(call, 2);
+  const int32_t* generated = integersIn(call, 3);
   const std::vector<Cache> outs = cachesOf(call, call.outputs, 0);
-  const std::vector<int64_t> from = call.integers("from");
-  if (from.size() != d.lengths.size()) throw BadCall("kv.evict: as many of \"from\" as of \"lengths\"");
-  return [=](const double*) {
-    std::vector<double> weights(static_cast<size_t>(d.longest()));
-    std::vector<double> scores(static_cast<size_t>(d.longest()));
-    for (size_t i = 0; i < from.size(); i++) {
-      if (from[i] < 0) continue;
-      const int64_t length = d.lengths[i];
+  const double keep = call.number("keep");
+  const Scalar evicting = call.scalar("evicting");
+  return [=](const double* scalars) {
+    const std::vector<int64_t> lengths = d.lengths(scalars);
+    std::vector<size_t> sequences;
+    int64_t looked = 0;
+    for (size_t i = 0; i < lengths.size(); i++) {
+      if (lengths[i] - first[i] <= shareOf(keep, generated[i])) continue;
+      if (first[i] < 0 || first[i] > lengths[i] - 2) refuseRow("kv.evict", first[i], d.places.caches[i]);
+      sequences.push_back(i);
+      looked += lengths[i];
+    }
+    d.told("evicting", evicting(scalars), static_cast<int64_t>(sequences.size()));
+    d.told("cached", d.cached(scalars), looked);
+    std::vector<double> weights(static_cast<size_t>(d.longest(scalars)));
+    std::vector<double> scores(static_cast<size_t>(d.longest(scalars)));
+    for (const size_t i : sequences) {
+      const int64_t length = lengths[i];
       std::fill(scores.begin(), scores.end(), 0.0);
       for (int64_t h = 0; h < d.heads.heads; h++) {
-        weigh(d, i, h, weights.data());
+        weigh(d, i, length, h, weights.data());
         for (int64_t s = 0; s < length; s++) scores[static_cast<size_t>(s)] += weights[static_cast<size_t>(s)];
       }
-      int64_t lowest = from[i];
-      for (int64_t s = from[i]; s < length - 1; s++) {
+      int64_t lowest = first[i];
+      for (int64_t s = lowest; s < length - 1; s++) {
         if (scores[static_cast<size_t>(s)] <= scores[static_cast<size_t>(lowest)]) lowest = s;
       }
-      const Cache& cache = d.caches[i];
+      const Cache& cache = d.places.caches[i];
       putRow(cache.key(length - 1), outs[i].key(lowest), cache.width, outs[i].dtype);
       putRow(cache.value(length - 1), outs[i].value(lowest), cache.width, outs[i].dtype);
     }
@@ -187,7 +247,7 @@ Work gather(const Call& call) {
 Work place(const Call& call) {
   const Cache from = cacheOf(call, input(call, 0));
   const Cache to = cacheOf(call, output(call, 0));
-  checkRow(call, from.capacity, to);
+  if (from.capacity > to.capacity) refuseRow("kv.place", from.capacity - 1, to);
   return [=](const double*) {
     putRow(from.key(0), to.key(0), from.capacity * from.width, to.dtype);
     putRow(from.value(0), to.value(0), from.capacity * from.width, to.dtype);
@@ -196,7 +256,8 @@ Work place(const Call& call) {
 
 }  // namespace
 
-const KernelTable kvCacheKernels = {{"kv.append", append, true},
+const KernelTable kvCacheKernels = {{"kv.advance", advance},
+                                    {"kv.append", append, true},
                                     {"kv.attention", attention},
                                     {"kv.evict", evict, true},
                                     {"kv.gather", gather, true},

@@ -1,5 +1,4 @@
 // Rotary position embedding, "rotate half"; argument order as core/kernels/rope.ts.
-#include <algorithm>
 #include <cmath>
 
 #include "kernels.h"
@@ -56,22 +55,20 @@ Work rotate(const Call& call) {
   };
 }
 
-/** Decoding: each row's token at its own position; rows beyond the positions stay as they are. */
+/** Decoding: each row's token at its own position. */
 Work rotateRows(const Call& call) {
   const float* inp = floatsIn(call, 0);
   float* out = floatsOut(call, 0);
   const int64_t width = input(call, 0).shape.at(1);
-  const int64_t elements = input(call, 0).elements;
+  const int64_t rows = input(call, 0).shape.at(0);
   const int64_t headWidth = call.integer("headWidth");
   const double base = call.number("base");
-  const std::vector<int64_t> positions = call.integers("positions");
-  if (static_cast<int64_t>(positions.size()) > input(call, 0).shape.at(0)) throw BadCall("rope.rows: more positions than rows");
+  const int32_t* positions = integersIn(call, 1);
   return [=](const double*) {
     std::vector<double> angles(static_cast<size_t>(headWidth));
-    if (out != inp) std::copy(inp, inp + elements, out);
-    for (size_t row = 0; row < positions.size(); row++) {
+    for (int64_t row = 0; row < rows; row++) {
       const Rotation r = {1, 1, headWidth == 0 ? 0 : width / headWidth, headWidth / 2, positions[row], base};
-      const int64_t at = static_cast<int64_t>(row) * width;
+      const int64_t at = row * width;
       rotateTokens(r, inp + at, out + at, 1, angles.data(), angles.data() + r.half);
     }
   };

@@ -69,6 +69,7 @@ const sources = () => [
 const headersDigest = () => {
   const headers = [
     join(native, "backend.h"),
+    join(native, "share.h"),
     join(native, "cpu", "shared.h"),
     ...readdirSync(cuda)
       .filter((name) => /\.(h|cuh)$/.test(name))

@@ -1,5 +1,6 @@
 // The key/value cache of generation; argument order as core/kernels/kv-cache.ts. A cache is [2, capacity, width]: keys, then
 // values. Weights are computed in float64, for what is given up is decided by them.
+#include "../share.h"
 #include "attend.cuh"
 #include "map.cuh"
 
@@ -31,61 +32,74 @@ void checkRow(const Call& call, int64_t row, const Cache& cache) {
   }
 }
 
+/** One list of a batch's places in its caches, of an int32 tensor [lists, batch]. */
+View listOf(const Call& call, size_t index) {
+  return integersIn(call, index).at(call.integer("list") * input(call, index).shape.at(1));
+}
+
+/** A sequence each: its token's position, and its row in every list. */
+struct Advance {
+  View generated, prompt, first, counted, positions, rows;
+  int64_t lists, batch;
+  double keep;
+  __device__ void operator()(int64_t i) const {
+    const int32_t before = getInteger(generated, i);
+    const auto kept = static_cast<int32_t>(shareOf(keep, before));
+    setInteger(positions, i, getInteger(prompt, i) + before);
+    for (int64_t l = 0; l < lists; l++) setInteger(rows, l * batch + i, getInteger(first, l * batch + i) + kept);
+    setInteger(counted, i, before + 1);
+  }
+};
+
+Work advance(const Call& call) {
+  const Shape& lists = input(call, 2).shape;
+  const Advance a = {integersIn(call, 0),  integersIn(call, 1), integersIn(call, 2), integersOut(call, 0), integersOut(call, 1),
+                     integersOut(call, 2), lists.at(0),         lists.at(1),         call.number("keep")};
+  return [=](const Launch& launch) { each(launch, a.batch, a); };
+}
+
 struct Append {
   View k, v;
   const Cache* caches;
-  const int64_t* positions;
+  View rows;
   int64_t width;
+  Reporter reporter;
   __device__ void operator()(int64_t i) const {
     const int64_t sequence = i / width;
     const int64_t c = i % width;
     const Cache& cache = caches[sequence];
-    set(cache.key(positions[sequence]), c, get(k, i));
-    set(cache.value(positions[sequence]), c, get(v, i));
+    const int64_t row = getInteger(rows, sequence);
+    if (row < 0 || row >= cache.capacity) {
+      reporter.fail(Wrong::row, row, cache.capacity);
+      return;
+    }
+    set(cache.key(row), c, get(k, i));
+    set(cache.value(row), c, get(v, i));
   }
 };
 
 Work append(const Call& call) {
-  const std::vector<Cache> caches = cachesOf(call, call.outputs, 0);
-  const std::vector<int64_t> positions = call.integers("positions");
-  if (positions.size() != caches.size()) throw BadCall("kv.append: as many positions as caches");
-  for (size_t i = 0; i < caches.size(); i++) checkRow(call, positions[i] + 1, caches[i]);
-  const Table<Cache> cacheTable(caches);
-  const Table<int64_t> positionTable(positions);
+  const Table<Cache> caches(cachesOf(call, call.outputs, 0));
   const View k = floatsIn(call, 0);
   const View v = floatsIn(call, 1);
+  const View rows = listOf(call, 2);
   const int64_t width = widthOf(input(call, 0));
   return [=](const Launch& launch) {
-    each(launch, cacheTable.count * width, Append{k, v, cacheTable.data, positionTable.data, width});
+    each(launch, caches.count * width, Append{k, v, caches.data, rows, width, launch.reporter});
   };
 }
 
 struct Decoding {
-  int64_t heads, kvHeads, headWidth, sequences, longest;
-  View q;
+  int64_t heads, kvHeads, headWidth, sequences;
+  View q, rows;
   Table<Cache> caches;
-  Table<int64_t> lengths;
-  std::vector<int64_t> hostLengths;
+  Scalar longest;
 };
 
-Decoding decodingOf(const Call& call) {
-  const std::vector<Cache> caches = cachesOf(call, call.inputs, 1);
-  const std::vector<int64_t> lengths = call.integers("lengths");
-  if (lengths.size() != caches.size()) throw BadCall(call.kernel + ": as many lengths as caches");
-  int64_t longest = 0;
-  for (size_t i = 0; i < caches.size(); i++) {
-    checkRow(call, lengths[i], caches[i]);
-    longest = std::max(longest, lengths[i]);
-  }
-  return {call.integer("heads"),
-          call.integer("kvHeads"),
-          call.integer("headWidth"),
-          static_cast<int64_t>(caches.size()),
-          longest,
-          floatsIn(call, 0),
-          Table<Cache>(caches),
-          Table<int64_t>(lengths),
-          lengths};
+Decoding decodingOf(const Call& call, size_t firstCache) {
+  const Table<Cache> caches(cachesOf(call, call.inputs, firstCache));
+  return {call.integer("heads"), call.integer("kvHeads"), call.integer("headWidth"), caches.count,
+          floatsIn(call, 0),     listOf(call, 1),         caches,                    call.scalar("longest")};
 }
 
 /** What a kernel sees of a decoding call. */
@@ -93,11 +107,22 @@ struct Queries {
   int64_t heads, kvHeads, headWidth, longest;
   View q;
   const Cache* caches;
-  const int64_t* lengths;
+  View rows;
+  Reporter reporter;
+
+  /** Rows in use of a sequence's cache; none, and reported, where there is no room for them or the launch was told of fewer. */
+  __device__ int64_t length(int64_t sequence) const {
+    const int64_t row = getInteger(rows, sequence);
+    const int64_t limit = min(caches[sequence].capacity, longest);
+    if (row >= 0 && row < limit) return row + 1;
+    reporter.fail(Wrong::row, row, limit);
+    return 0;
+  }
 };
 
-Queries queriesOf(const Decoding& d) {
-  return {d.heads, d.kvHeads, d.headWidth, d.longest, d.q, d.caches.data, d.lengths.data};
+Queries queriesOf(const Decoding& d, const Launch& launch) {
+  const auto longest = static_cast<int64_t>(d.longest(launch.scalars));
+  return {d.heads, d.kvHeads, d.headWidth, longest, d.q, d.caches.data, d.rows, launch.reporter};
 }
 
 /** weights[sequence, head, s]: a block per head of a sequence. */
@@ -105,7 +130,7 @@ __global__ void __launch_bounds__(256) weigh(Queries d, double* weights) {
   const int64_t head = blockIdx.x;
   const int64_t sequence = blockIdx.y;
   const Cache cache = d.caches[sequence];
-  const int64_t length = d.lengths[sequence];
+  const int64_t length = d.length(sequence);
   const int64_t kvHead = head / (d.heads / d.kvHeads);
   const View q = d.q.at((sequence * d.heads + head) * d.headWidth);
   double* row = weights + (sequence * d.heads + head) * d.longest;
@@ -122,10 +147,11 @@ __global__ void mixValues(Queries d, const double* weights, View out) {
   const int64_t sequence = blockIdx.y;
   const Cache cache = d.caches[sequence];
   const int64_t kvHead = head / (d.heads / d.kvHeads);
+  const int64_t length = d.length(sequence);
   const double* row = weights + (sequence * d.heads + head) * d.longest;
   for (int64_t c = threadIdx.x; c < d.headWidth; c += blockDim.x) {
     double sum = 0;
-    for (int64_t s = 0; s < d.lengths[sequence]; s++) {
+    for (int64_t s = 0; s < length; s++) {
       sum += row[s] * static_cast<double>(get(cache.value(s), kvHead * d.headWidth + c));
     }
     set(out, (sequence * d.heads + head) * d.headWidth + c, static_cast<float>(sum));
@@ -142,7 +168,7 @@ __global__ void __launch_bounds__(128) decodePart(Queries d, int64_t parts, floa
   const int64_t part = blockIdx.x;
   const int64_t kvHead = blockIdx.y;
   const int64_t sequence = blockIdx.z;
-  const int64_t length = d.lengths[sequence];
+  const int64_t length = d.length(sequence);
   const int64_t first = part * splitRows;
   if (first >= length) return;
   const auto rows = static_cast<int>(min(static_cast<int64_t>(splitRows), length - first));
@@ -206,7 +232,7 @@ __global__ void decodeTotal(Queries d, int64_t parts, const float* partial, View
   const int64_t head = blockIdx.x;
   const int64_t sequence = blockIdx.y;
   const int64_t group = d.heads / d.kvHeads;
-  const int64_t used = (d.lengths[sequence] + splitRows - 1) / splitRows;
+  const int64_t used = (d.length(sequence) + splitRows - 1) / splitRows;
   const int64_t stride = group * (d.headWidth + 2);
   const float* own = partial + (sequence * d.kvHeads + head / group) * parts * stride + head % group * (d.headWidth + 2);
   float max = -INFINITY;
@@ -221,27 +247,27 @@ __global__ void decodeTotal(Queries d, int64_t parts, const float* partial, View
 }
 
 Work attention(const Call& call) {
-  const Decoding d = decodingOf(call);
+  const Decoding d = decodingOf(call, 2);
   const View out = floatsOut(call, 0);
   const int64_t used = d.sequences * d.heads * d.headWidth;
   const View rest = out.at(used);
   const auto restBytes = static_cast<size_t>((output(call, 0).elements - used) * storedBytes(out.dtype));
   const int64_t group = d.kvHeads == 0 ? 0 : d.heads / d.kvHeads;
-  const bool split = (d.headWidth == 64 || d.headWidth == 128) && group <= mostShared && d.longest > 0;
+  const bool split = (d.headWidth == 64 || d.headWidth == 128) && group <= mostShared;
   const auto grid = dim3(static_cast<unsigned>(d.heads), static_cast<unsigned>(d.sequences));
   return [=](const Launch& launch) {
     if (restBytes > 0) check(cudaMemsetAsync(rest.data, 0, restBytes, launch.stream), "cudaMemsetAsync");
     if (used == 0) return;
-    const Queries q = queriesOf(d);
-    if (split) {
-      const int64_t parts = ceilDiv(d.longest, splitRows);
+    const Queries q = queriesOf(d, launch);
+    if (split && q.longest > 0) {
+      const int64_t parts = ceilDiv(q.longest, splitRows);
       const Scratch scratch(launch, static_cast<size_t>(d.sequences * d.heads * parts * (d.headWidth + 2)) * sizeof(float));
       const dim3 blocks(static_cast<unsigned>(parts), static_cast<unsigned>(d.kvHeads), static_cast<unsigned>(d.sequences));
       decodePart<<<blocks, 128, 0, launch.stream>>>(q, parts, scratch.as<float>());
       decodeTotal<<<grid, 128, 0, launch.stream>>>(q, parts, scratch.as<float>(), out);
       return;
     }
-    const Scratch scratch(launch, static_cast<size_t>(d.sequences * d.heads * d.longest + 1) * sizeof(double));
+    const Scratch scratch(launch, static_cast<size_t>(d.sequences * d.heads * q.longest + 1) * sizeof(double));
     weigh<<<grid, 256, 0, launch.stream>>>(q, scratch.as<double>());
     mixValues<<<grid, 128, 0, launch.stream>>>(q, scratch.as<double>(), out);
   };
@@ -250,7 +276,8 @@ Work attention(const Call& call) {
 struct Evicting {
   Queries d;
   const Cache* outs;
-  const int64_t* from;
+  View first, generated;
+  double keep;
 };
 
 /** A block per sequence: the row that all heads together look at least, from `from` on, gives way to the newest. */
@@ -258,9 +285,13 @@ __global__ void __launch_bounds__(256) evictRow(Evicting e, const double* weight
   __shared__ double lows[256];
   __shared__ int64_t places[256];
   const int64_t sequence = blockIdx.x;
-  const int64_t from = e.from[sequence];
-  if (from < 0) return;
-  const int64_t length = e.d.lengths[sequence];
+  const int64_t length = e.d.length(sequence);
+  const int64_t from = getInteger(e.first, sequence);
+  if (length - from <= shareOf(e.keep, getInteger(e.generated, sequence))) return;
+  if (from < 0 || from > length - 2) {
+    if (threadIdx.x == 0) e.d.reporter.fail(Wrong::row, from, length);
+    return;
+  }
   double low = INFINITY;
   int64_t place = from;
   for (int64_t s = from + threadIdx.x; s < length - 1; s += 256) {
@@ -296,18 +327,19 @@ __global__ void __launch_bounds__(256) evictRow(Evicting e, const double* weight
 }
 
 Work evict(const Call& call) {
-  const Decoding d = decodingOf(call);
+  const Decoding d = decodingOf(call, 4);
   const Table<Cache> outs(cachesOf(call, call.outputs, 0));
-  const std::vector<int64_t> from = call.integers("from");
-  if (from.size() != d.hostLengths.size()) throw BadCall("kv.evict: as many of \"from\" as of \"lengths\"");
-  const Table<int64_t> fromTable(from);
+  const View first = listOf(call, 2);
+  const View generated = integersIn(call, 3);
+  const double keep = call.number("keep");
   return [=](const Launch& launch) {
     if (d.sequences == 0 || d.heads == 0) return;
-    const Scratch scratch(launch, static_cast<size_t>(d.sequences * d.heads * d.longest + 1) * sizeof(double));
+    const Queries q = queriesOf(d, launch);
+    const Scratch scratch(launch, static_cast<size_t>(d.sequences * d.heads * q.longest + 1) * sizeof(double));
     auto* weights = scratch.as<double>();
     const auto grid = dim3(static_cast<unsigned>(d.heads), static_cast<unsigned>(d.sequences));
-    weigh<<<grid, 256, 0, launch.stream>>>(queriesOf(d), weights);
-    evictRow<<<static_cast<unsigned>(d.sequences), 256, 0, launch.stream>>>({queriesOf(d), outs.data, fromTable.data}, weights);
+    weigh<<<grid, 256, 0, launch.stream>>>(q, weights);
+    evictRow<<<static_cast<unsigned>(d.sequences), 256, 0, launch.stream>>>({q, outs.data, first, generated, keep}, weights);
   };
 }
 
@@ -414,7 +446,8 @@ Work place(const Call& call) {
 
 }  // namespace
 
-const KernelTable kvCacheKernels = {{"kv.append", append},
+const KernelTable kvCacheKernels = {{"kv.advance", advance},
+                                    {"kv.append", append},
                                     {"kv.attention", attention},
                                     {"kv.evict", evict},
                                     {"kv.gather", gather},

@@ -53,33 +53,24 @@ Work rotate(const Call& call) {
 
 struct RotateRows {
   Rotate r;
-  const int64_t* positions;
-  int64_t rows;
+  View positions;
 
   __device__ void operator()(int64_t index) const {
     const int64_t i = index % r.half;
     const int64_t at = index / r.half * 2 * r.half + i;
-    const int64_t row = index / r.half / r.heads;
-    if (row < rows) {
-      r.rotate(at, i, static_cast<double>(positions[row]));
-    } else {
-      set(r.out, at, get(r.inp, at));
-      set(r.out, at + r.half, get(r.inp, at + r.half));
-    }
+    r.rotate(at, i, static_cast<double>(getInteger(positions, index / r.half / r.heads)));
   }
 };
 
-/** Decoding: each row's token at its own position; rows beyond the positions stay as they are. */
+/** Decoding: each row's token at its own position. */
 Work rotateRows(const Call& call) {
   const int64_t width = input(call, 0).shape.at(1);
   const int64_t headWidth = call.integer("headWidth");
-  const std::vector<int64_t> positions = call.integers("positions");
-  if (static_cast<int64_t>(positions.size()) > input(call, 0).shape.at(0)) throw BadCall("rope.rows: more positions than rows");
-  const Table<int64_t> table(positions);
   const Rotate r = {floatsIn(call, 0), floatsOut(call, 0), 1, headWidth == 0 ? 0 : width / headWidth, headWidth / 2, 0,
                     call.number("base"), 1};
   const int64_t pairs = input(call, 0).shape.at(0) * r.heads * r.half;
-  return [=](const Launch& launch) { each(launch, pairs, RotateRows{r, table.data, table.count}); };
+  const View positions = integersIn(call, 1);
+  return [=](const Launch& launch) { each(launch, pairs, RotateRows{r, positions}); };
 }
 
 }  // namespace

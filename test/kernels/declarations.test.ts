@@ -503,7 +503,7 @@ const calls: Readonly<
       [12, 4]
     ]
   ],
-  "rope.rows": [[[3, 8]], { headWidth: 4, positions: "7,0" }, [[3, 8]]],
+  "rope.rows": [[[3, 8], [3]], { headWidth: 4 }, [[3, 8]]],
   last_token: [[[2, 3, 4]], {}, [[2, 4]]],
   argmax: [[[2, 3, 7]], {}, [[2, 3]]],
   concat_rows: [
@@ -522,14 +522,16 @@ const calls: Readonly<
       [2, 3]
     ]
   ],
+  "kv.advance": [[[3], [3], [2, 3]], { keep: 0.5 }, [[3], [3], [2, 3]]],
   "kv.append": [
     [
       [3, 8],
       [3, 8],
+      [2, 3],
       [2, 5, 8],
       [2, 4, 8]
     ],
-    { positions: "4,0" },
+    { list: 1 },
     [
       [2, 5, 8],
       [2, 4, 8]
@@ -538,19 +540,16 @@ const calls: Readonly<
   "kv.attention": [
     [
       [3, 16],
+      [2, 3],
       [2, 5, 8],
       [2, 4, 8]
     ],
-    { heads: 4, kvHeads: 2, headWidth: 4, lengths: "5,1" },
+    { heads: 4, kvHeads: 2, headWidth: 4, list: 1, cached: 6, longest: 5 },
     [[3, 16]]
   ],
   "kv.evict": [
-    [
-      [3, 16],
-      [2, 5, 8],
-      [2, 4, 8]
-    ],
-    { heads: 4, kvHeads: 2, headWidth: 4, lengths: "5,1", from: "2,-1" },
+    [[3, 16], [2, 3], [2, 3], [3], [2, 5, 8], [2, 4, 8]],
+    { heads: 4, kvHeads: 2, headWidth: 4, list: 1, keep: 0.5, evicting: 1, cached: 5, longest: 5 },
     [
       [2, 5, 8],
       [2, 4, 8]

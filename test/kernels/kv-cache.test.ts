@@ -58,8 +58,17 @@ describe("decoding one token", () => {
                 capacity: length + room
               })[0]!
           )
-          const attributes = { ...shape, lengths: lengths.join(",") }
-          const out = run(kernels["kv.attention"], [q, ...caches], attributes)[0]!
+          const total = lengths.reduce((sum, length) => sum + length, 0)
+          const attributes = { ...shape, list: 1, cached: total, longest: Math.max(...lengths) }
+          const newest = lengths.map((length) => length - 1)
+          const pad = Array.from({ length: padding }, () => 99)
+          // the second of two lists is theirs
+          const places = integers([2, lengths.length + padding], [...lengths, ...pad, ...newest, ...pad])
+          const out = run(kernels["kv.attention"], [q, places, ...caches], attributes)[0]!
+          for (const told of [{ cached: total + 1 }, { longest: attributes.longest + 1 }])
+            expect(() =>
+              run(kernels["kv.attention"], [q, places, ...caches], { ...attributes, ...told })
+            ).toThrow(/it looks at|the longest sequence has/)
           for (const i of lengths.keys()) {
             const query = reshaped(rows(q, i, i + 1), [1, 1, width])
             const expected = run(kernels["attention.forward"], [query, k[i]!, v[i]!], shape)[0]!
@@ -80,16 +89,14 @@ describe("decoding one token", () => {
         seed,
         fc.array(fc.nat({ max: 5000 }), { minLength: 1, maxLength: 4 }),
         (seed, positions) => {
-          const inp = random(numbers(seed), [positions.length + 1, width])
-          const out = run(kernels["rope.rows"], [inp], { headWidth: 4, positions: positions.join(",") })[0]!
+          const inp = random(numbers(seed), [positions.length, width])
+          const at = integers([positions.length], positions)
+          const out = run(kernels["rope.rows"], [inp, at], { headWidth: 4 })[0]!
           for (const [i, offset] of positions.entries()) {
             const row = reshaped(rows(inp, i, i + 1), [1, 1, width])
             const expected = run(kernels["rope.forward"], [row], { headWidth: 4, offset })[0]!
             expect([...rows(out, i, i + 1).data]).toEqual([...expected.data])
           }
-          expect([...rows(out, positions.length, positions.length + 1).data]).toEqual([
-            ...rows(inp, positions.length, positions.length + 1).data
-          ])
         }
       )
     )
@@ -111,9 +118,14 @@ describe("decoding one token", () => {
           let caches: ReadonlyArray<Value> = run(kernels["kv.gather"], [cut(k), cut(v)], gather)
           for (let t = prompt; t < time; t++) {
             const row = (value: Value) => rows(reshaped(value, [time, kvWidth]), t, t + 1)
-            caches = inPlace("kv.append", [row(k), row(v)], caches, { positions: String(t) })
+            caches = inPlace("kv.append", [row(k), row(v), integers([1, 1], [t])], caches, {})
           }
           expect([...caches[0]!.data]).toEqual([...run(kernels["kv.gather"], [k, v], gather)[0]!.data])
+          for (const beyond of [-1, time]) {
+            const at = integers([1, 1], [beyond])
+            const one = rows(reshaped(k, [time, kvWidth]), 0, 1)
+            expect(() => inPlace("kv.append", [one, one, at], caches, {})).toThrow(/row .* of a cache of/)
+          }
         }
       )
     )
@@ -122,17 +134,61 @@ describe("decoding one token", () => {
   it("gives up the generated token with the least attention, of equals the last", () => {
     // One head of width 1 and a query of 1: attention rises with the key. Rows 0 and 1 are the prompt's.
     const one = { heads: 1, kvHeads: 1, headWidth: 1 }
-    const evict = (keys: ReadonlyArray<number>, from: number) => [
-      ...inPlace(
-        "kv.evict",
-        [floats([1, 1], [1])],
-        [floats([2, 6, 1], [...keys, ...keys.map((key) => 10 * key)])],
-        { ...one, lengths: "6", from: String(from) }
-      )[0]!.data
-    ]
-    expect(evict([-9, -8, 3, 1, 2, 4], 2)).toEqual([-9, -8, 3, 4, 2, 4, -90, -80, 30, 40, 20, 40])
-    expect(evict([-9, -8, 1, 1, 2, 0], 2)).toEqual([-9, -8, 1, 0, 2, 0, -90, -80, 10, 0, 20, 0])
-    expect(evict([-9, -8, 1, 1, 2, 0], -1)).toEqual([-9, -8, 1, 1, 2, 0, -90, -80, 10, 10, 20, 0])
+    // Of eight generated tokens three may stay; here are four, the newest in row 5.
+    const evict = (keys: ReadonlyArray<number>, generated: number) => {
+      const given = generated === 8 ? 1 : 0
+      return [
+        ...inPlace(
+          "kv.evict",
+          [floats([1, 1], [1]), integers([1, 1], [5]), integers([1, 1], [2]), integers([1], [generated])],
+          [floats([2, 6, 1], [...keys, ...keys.map((key) => 10 * key)])],
+          { ...one, keep: 0.4, evicting: given, cached: 6 * given, longest: 6 }
+        )[0]!.data
+      ]
+    }
+    expect(evict([-9, -8, 3, 1, 2, 4], 8)).toEqual([-9, -8, 3, 4, 2, 4, -90, -80, 30, 40, 20, 40])
+    expect(evict([-9, -8, 1, 1, 2, 0], 8)).toEqual([-9, -8, 1, 0, 2, 0, -90, -80, 10, 0, 20, 0])
+    // four of ten may stay
+    expect(evict([-9, -8, 1, 1, 2, 0], 10)).toEqual([-9, -8, 1, 1, 2, 0, -90, -80, 10, 10, 20, 0])
+  })
+
+  it("counts positions and rows token by token, and no generated token stays beyond its share", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ prompt: fc.nat({ max: 50 }), dropped: fc.nat({ max: 50 }) }), {
+          minLength: 1,
+          maxLength: 4
+        }),
+        fc.constantFrom(1, 0.7, 0.5, 0.2),
+        (sequences, keep) => {
+          const batch = sequences.length
+          const prompt = integers(
+            [batch],
+            sequences.map(({ prompt }) => prompt)
+          )
+          const first = [1, 2].flatMap((list) =>
+            sequences.map(({ prompt, dropped }) => Math.max(0, prompt - list * dropped))
+          )
+          let generated = integers(
+            [batch],
+            sequences.map(() => 0)
+          )
+          for (let token = 0; token < 20; token++) {
+            const [counted, positions, places] = run(
+              kernels["kv.advance"],
+              [generated, prompt, integers([2, batch], first)],
+              { keep }
+            )
+            expect([...positions!.data]).toEqual(sequences.map((one) => one.prompt + token))
+            const kept = token === 0 ? 0 : Math.max(1, Math.floor(keep * token + 1e-9))
+            expect([...places!.data]).toEqual(first.map((row) => row + kept))
+            expect([...counted!.data]).toEqual(sequences.map(() => token + 1))
+            generated = counted!
+          }
+        }
+      ),
+      { numRuns: 20 }
+    )
   })
 })
 

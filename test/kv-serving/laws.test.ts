@@ -1,6 +1,7 @@
 // Every law of serving catches an outcome that breaks it, and no other.
 import { describe, expect, it } from "vitest"
 import type { ServingOutcome, ServingPlan } from "../../core/algorithms/kv-serving/server.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
 import { checkServing, servingLaws } from "../../core/laws/serving.ts"
 import { simulated } from "./served.ts"
 import { tinyModel } from "./tiny-llama.ts"
@@ -17,7 +18,7 @@ const plan: ServingPlan = {
 
 const outcome = simulated(plan, "here", {
   costs: { seconds: () => 1 / 64, estimates: [] },
-  source: (_, { elements }) => new Int32Array(elements)
+  source: (_: number, { elements }: Tensor) => new Int32Array(elements)
 }).ranks[0]!.value
 
 const { begun, finished } = outcome

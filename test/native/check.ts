@@ -42,7 +42,15 @@ const exact: ReadonlySet<string> = new Set<KernelName>([
     "token_windows",
     "normal_values"
   ] as const),
-  ...(["kv.append", "kv.evict", "kv.gather", "kv.place", "kv.pool_scores", "kv.chunk_scores"] as const),
+  ...([
+    "kv.advance",
+    "kv.append",
+    "kv.evict",
+    "kv.gather",
+    "kv.place",
+    "kv.pool_scores",
+    "kv.chunk_scores"
+  ] as const),
   ...(["kv.shot_scores", "kv.top_tokens", "kv.sink_tokens", "kv.top_chunks", "kv.top_shots"] as const),
   ...(["sgd", "outer_nesterov", "clip_by_norm"] as const),
   ...(["copy", "zero", "add", "subtract", "scale", "lerp", "average"] as const),

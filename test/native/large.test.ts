@@ -40,16 +40,20 @@ const decoding = (draw: Draw): KernelCase => {
   const dtype = draw.flag() ? narrow(draw) : "float32"
   const sequences = draw.integer(1, 2)
   const capacities = Array.from({ length: sequences }, () => draw.integer(1, 600))
+  const lengths = capacities.map((capacity) => draw.integer(1, capacity))
+  const batch = sequences + draw.integer(0, 1)
   return {
     inputs: [
-      of(dtype, sequences + draw.integer(0, 1), heads * headWidth),
+      of(dtype, batch, heads * headWidth),
+      { ...of("int32", 1, batch), value: (i) => (lengths[i] ?? 1) - 1 },
       ...capacities.map((capacity) => of(dtype, 2, capacity, kvHeads * headWidth))
     ],
     attributes: {
       heads,
       kvHeads,
       headWidth,
-      lengths: capacities.map((capacity) => draw.integer(1, capacity)).join(",")
+      cached: lengths.reduce((sum, length) => sum + length, 0),
+      longest: Math.max(...lengths)
     }
   }
 }

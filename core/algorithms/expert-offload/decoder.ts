@@ -1,11 +1,14 @@
 // The ops of a mixture-of-experts decoder around its experts: attention with its cache, the router, and the way of the
 // tokens to the experts' rows and back. Built once for each number of tokens. Knows nothing of loads, slots or strategies.
 import * as Effect from "effect/Effect"
+import { kernels } from "../../kernels/catalogue.ts"
 import { printIntegers } from "../../kernels/integer-list.ts"
 import { interpose } from "../../machine/interpose.ts"
+import { Lane } from "../../machine/lane.ts"
 import type { Machine, OutOfMemory } from "../../machine/machine.ts"
-import type { Op } from "../../machine/op.ts"
+import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor, TensorSpec } from "../../machine/tensor.ts"
+import { DecodeAttention } from "../../models/decode-attention.ts"
 import { attentionShape, kvWidthOf } from "../../models/decoder-layer.ts"
 import {
   activationSpec,
@@ -23,7 +26,7 @@ import {
   type MoeModel,
   type ResidentWeight
 } from "./model.ts"
-import type { Workload } from "./workload.ts"
+import type { Workload, WorkloadStep } from "./workload.ts"
 
 type MachineService = Machine["Service"]
 
@@ -106,32 +109,38 @@ const spaceSpecs = (name: string, model: MoeModel, tokens: ReadonlyArray<number>
 /** Activations of one layer for the tokens of a step; every layer uses the same. */
 type Space = Readonly<Record<keyof ReturnType<typeof spaceSpecs>, Tensor>>
 
-/** The ops of a step that do not depend on what the router chooses. */
+/** A step as far as it does not depend on what the router chooses. */
 export interface StepOps {
   readonly space: Space
+  /** Where the router's choices of each layer go on the host, and the copy that takes them there. */
+  readonly choices: ReadonlyArray<{ readonly host: Tensor; readonly copy: Op }>
   /** From the tokens to the first layer. */
-  readonly embed: ReadonlyArray<Op>
+  readonly begin: () => void
   /** Of one layer, up to the router's choices. */
-  readonly route: (layer: number, position: number) => ReadonlyArray<Op>
+  readonly route: (layer: number) => void
   /** Of one layer, from the choices to the experts' rows. */
-  readonly dispatch: (layer: number) => ReadonlyArray<Op>
+  readonly dispatch: (layer: number) => void
   /** Of one layer, from the experts' outputs to the next layer. */
-  readonly after: (layer: number) => ReadonlyArray<Op>
+  readonly after: (layer: number) => void
   /** From the last layer to the next token of each sequence. */
-  readonly finish: ReadonlyArray<Op>
+  readonly finish: () => void
   /** Gives the activations back. */
   readonly free: () => void
 }
 
+/** Name of the host tensor that holds a layer's choices [..., topK]: where a simulation without values looks them up. */
+export const choicesName = (phase: WorkloadStep["phase"], layer: number): string =>
+  `${phase} choices ${layer}`
+
 const ropeBase = 1_000_000
 
-/** Ops of the prefill of all prompts (`phase`: "prefill") or of a decoding step. */
+/** What every step of a phase submits: the prefill of all prompts, or a step of decoding. */
 export const makeStepOps = (
   decoder: Decoder,
-  phase: "prefill" | "decode"
+  phase: WorkloadStep["phase"]
 ): Effect.Effect<StepOps, OutOfMemory> =>
   Effect.gen(function* () {
-    const { model, workload, outer, layers, caches, token } = decoder
+    const { model, workload, outer, layers, token } = decoder
     const made: Array<Tensor> = []
     const machine = noting(decoder.machine, made)
     const { batch, promptTokens } = workload
@@ -140,23 +149,16 @@ export const makeStepOps = (
     const tokens = prefill ? [batch, promptTokens] : [batch]
     const count = prefill ? batch * promptTokens : batch
     const space = yield* allocAll(machine, spaceSpecs(phase, model, tokens, count))
-    const headAttributes = attentionShape(model)
-    const rope = { headWidth: headAttributes.headWidth, base: ropeBase }
-    const attention = prefill
+    const attend = prefill
       ? yield* prefillAttention({ ...decoder, machine }, space)
-      : (layer: number, position: number): ReadonlyArray<Op> => {
-          const { q, k, v, mixed } = space
-          const own = caches[layer]!
-          const positions = printIntegers(own.map(() => position))
-          const lengths = printIntegers(own.map(() => position + 1))
-          const at = `layer ${layer}`
-          return [
-            compute(`${at} turn q`, "rope.rows", [q], [q], { ...rope, positions }),
-            compute(`${at} turn k`, "rope.rows", [k], [k], { ...rope, positions }),
-            compute(`${at} append`, "kv.append", [k, v, ...own], own, { positions }),
-            compute(`${at} attention`, "kv.attention", [q, ...own], [mixed], { ...headAttributes, lengths })
-          ]
-        }
+      : yield* decodeAttention({ ...decoder, machine }, space)
+    const choices: Array<{ readonly host: Tensor; readonly copy: Op }> = []
+    for (let layer = 0; layer < model.layers; layer++) {
+      const { shape, dtype } = space.chosen
+      const host = yield* machine.alloc({ name: choicesName(phase, layer), shape, dtype, place: "host" })
+      const copy = launch(`layer ${layer} choices`, kernels.d2h, Lane.d2h, [space.chosen], [host])
+      choices.push({ host, copy })
+    }
     const { x, projected, logits, weights, chosen, probabilities, places, counts, rows, outputs } = space
     // Up to attention; up to the router's choices; up to the experts' rows; and from their outputs on.
     const parts = layers.map((own, layer) =>
@@ -179,26 +181,67 @@ export const makeStepOps = (
         }
       })
     )
-    const part = (layer: number, index: 0 | 1 | 2 | 3): ReadonlyArray<Op> => parts[layer]![index]!
+    const submit = (ops: ReadonlyArray<Op>): void => {
+      for (const op of ops) machine.submit(op)
+    }
+    const part = (layer: number, index: 0 | 1 | 2 | 3): void => submit(parts[layer]![index]!)
     const input = prefill ? yield* machine.alloc(promptSpec(decoder)) : token
     const last = prefill
       ? yield* machine.alloc({ name: "last", shape: [batch, model.width], dtype: model.dtype })
       : x
     const { last: _, next: __, ...headOwn } = headSpecs(phase, model, batch)
     const head = { ...(yield* allocAll(machine, headOwn)), last, next: token }
+    const embed = compute("embed", "embedding.forward", [input, outer.embedding], [x])
+    const finish = [
+      ...(prefill ? [compute("last token", "last_token", [x], [last])] : []),
+      ...chooseNext(outer, head)
+    ]
     return {
       space,
-      embed: [compute("embed", "embedding.forward", [input, outer.embedding], [x])],
-      route: (layer, position) => [...part(layer, 0), ...attention(layer, position), ...part(layer, 1)],
+      choices,
+      begin: () => {
+        machine.submit(embed)
+        attend.begin()
+      },
+      route: (layer) => {
+        part(layer, 0)
+        attend.layer(layer)
+        part(layer, 1)
+      },
       dispatch: (layer) => part(layer, 2),
       after: (layer) => part(layer, 3),
-      finish: [
-        ...(prefill ? [compute("last token", "last_token", [x], [last])] : []),
-        ...chooseNext(outer, head)
-      ],
+      finish: () => submit(finish),
       free: () => made.forEach((tensor) => decoder.machine.free(tensor))
     }
   })
+
+/** Attention of a phase: what begins a step, and what each layer submits. */
+interface PhaseAttention {
+  readonly begin: () => void
+  readonly layer: (layer: number) => void
+}
+
+/** Attention of one new token of each sequence, which all stand at the same position. */
+const decodeAttention = (
+  { machine, model, workload, caches }: Decoder,
+  space: Space
+): Effect.Effect<PhaseAttention, OutOfMemory> => {
+  const { batch, promptTokens } = workload
+  const standing = { promptTokens, promptRows: [promptTokens], appended: 0 }
+  const options = {
+    name: "decode",
+    batch,
+    lists: 1,
+    standings: Array.from({ length: batch }, () => standing),
+    sizes: model,
+    ropeBase,
+    keep: 1
+  }
+  return Effect.map(DecodeAttention.make(machine, options), (attention) => {
+    const layers = caches.map((own, layer) => attention.layer(`layer ${layer}`, 0, space, own))
+    return { begin: () => attention.begin(), layer: (layer) => attention.submit(layers[layer]!) }
+  })
+}
 
 const promptSpec = ({ model, workload }: Decoder): TensorSpec => {
   const { batch, promptTokens } = workload
@@ -216,7 +259,10 @@ const promptSpec = ({ model, workload }: Decoder): TensorSpec => {
 }
 
 /** Attention of whole prompts, and each sequence's keys and values into its cache. */
-const prefillAttention = ({ machine, model, workload, caches }: Decoder, space: Space) =>
+const prefillAttention = (
+  { machine, model, workload, caches }: Decoder,
+  space: Space
+): Effect.Effect<PhaseAttention, OutOfMemory> =>
   Effect.gen(function* () {
     const { batch, promptTokens } = workload
     const { heads, kvHeads, dtype } = model
@@ -234,7 +280,7 @@ const prefillAttention = ({ machine, model, workload, caches }: Decoder, space: 
     const rope = { headWidth: attributes.headWidth, base: ropeBase }
     const capacity = promptTokens + workload.decodeTokens
     const { q, k, v, mixed } = space
-    return (layer: number): ReadonlyArray<Op> => {
+    const layers = caches.map((own, layer): ReadonlyArray<Op> => {
       const at = `layer ${layer}`
       const [ks, vs] = [parts.map(([one]) => one), parts.map(([, one]) => one)]
       return [
@@ -244,11 +290,12 @@ const prefillAttention = ({ machine, model, workload, caches }: Decoder, space: 
         compute(`${at} split k`, "split_rows", [k], ks, { counts }),
         compute(`${at} split v`, "split_rows", [v], vs, { counts }),
         ...parts.map((part, sequence) =>
-          compute(`${at} cache ${sequence}`, "kv.gather", part, [caches[layer]![sequence]!], {
-            kvHeads,
-            capacity
-          })
+          compute(`${at} cache ${sequence}`, "kv.gather", part, [own[sequence]!], { kvHeads, capacity })
         )
       ]
+    })
+    return {
+      begin: () => {},
+      layer: (layer) => layers[layer]!.forEach((op) => machine.submit(op))
     }
   })

@@ -56,9 +56,6 @@ export interface OffloadLog {
   readonly results: ReadonlyArray<Tensor>
 }
 
-/** Name of the host tensor that holds a layer's choices [..., topK]: where a simulation without values looks them up. */
-export const choicesName = (step: number, layer: number): string => `choices ${step}.${layer}`
-
 export const expertOffload = ({
   model,
   workload,
@@ -141,31 +138,23 @@ export const expertOffload = ({
     })
     const nameOf = (id: ExpertId): string => `${Math.floor(id / model.experts)}.${id % model.experts}`
 
-    const runStep = ({ step, position }: WorkloadStep, ops: StepOps) =>
+    const runStep = ({ step }: WorkloadStep, ops: StepOps) =>
       Effect.gen(function* () {
         loads[step] = prefetches[step] = 0
         serving.begin(step, sinkOf(step))
-        for (const op of ops.embed) machine.submit(op)
+        ops.begin()
         for (let layer = 0; layer < model.layers; layer++) {
-          const choices = yield* machine.alloc({
-            name: choicesName(step, layer),
-            shape: ops.space.chosen.shape,
-            dtype: "int32",
-            place: "host"
-          })
-          for (const op of ops.route(layer, position)) machine.submit(op)
-          const choice = machine.submit(
-            launch(`layer ${layer} choices`, kernels.d2h, Lane.d2h, [ops.space.chosen], [choices])
-          )
-          for (const op of ops.dispatch(layer)) machine.submit(op)
-          const chosen = yield* machine.read(choices)
-          machine.free(choices)
+          ops.route(layer)
+          const { host, copy } = ops.choices[layer]!
+          const choice = machine.submit(copy)
+          ops.dispatch(layer)
+          const chosen = yield* machine.read(host)
           const call = layerCall(model, step, layer, chosen)
           calls.push(call)
           serving.serve(call, sinkOf(step, { rows: rowsOf(chosen, model.experts), ops, choice }))
-          for (const op of ops.after(layer)) machine.submit(op)
+          ops.after(layer)
         }
-        for (const op of ops.finish) machine.submit(op)
+        ops.finish()
         yield* machine.endStep
       })
 

@@ -1,6 +1,7 @@
 // What a scenario's method keeps of a prompt and of what is generated, and which of its settings contradict each other. Pure: it
 // sees lengths, never scores.
 import * as Result from "effect/Result"
+import { shareOf } from "../../kernels/kv-cache.ts"
 import { SettingsError } from "../algorithm.ts"
 import type { LayerChoice } from "./choice.ts"
 import { keptOf } from "./kept.ts"
@@ -15,9 +16,13 @@ export const isSized = (settings: CacheSettings): settings is Exclude<CacheSetti
 export const keptTokens = (settings: CacheSettings, time: number): number =>
   isSized(settings) ? keptOf(settings, time) : time
 
+/** Share of the generated tokens that stays. */
+export const generatedShare = (settings: CacheSettings): number =>
+  cacheMethodNamed(settings.name).generatedShare?.(settings) ?? 1
+
 /** Generated tokens that stay, once `generated` have been appended. */
 export const keptGenerated = (settings: CacheSettings, generated: number): number =>
-  generated === 0 ? 0 : (cacheMethodNamed(settings.name).keptGenerated?.(settings, generated) ?? generated)
+  shareOf(generatedShare(settings), generated)
 
 /** Settings that contradict each other, whatever the prompt. */
 export const checkSettings = (settings: CacheSettings): Result.Result<void, SettingsError> => {

@@ -1,13 +1,14 @@
 // Decoding: one token for every running sequence in each step. Batches are padded to the next of a few sizes, as CUDA graphs
-// are captured for: activations and all ops that do not depend on lengths are made once per size.
+// are captured for: activations and all ops that name no cache are made once per size, the others whenever sequences come or go.
+// Between that, every token is made by the same ops.
 import * as Effect from "effect/Effect"
 import { printIntegers } from "../../kernels/integer-list.ts"
 import type { MachineError, OutOfMemory } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
-import { keptGenerated } from "./choices.ts"
-import { attentionShape, headWidthOf } from "../../models/decoder-layer.ts"
+import { DecodeAttention, placeSpecs } from "../../models/decode-attention.ts"
 import { allocAll, chooseNext, compute, headSpecs, type Head } from "../../models/decoder-ops.ts"
+import { generatedShare } from "./choices.ts"
 import { aroundAttention, spaceSpecs, submitAll, type Decoder, type Space } from "./decoder.ts"
 import { bytesOfSpecs, type DecoderModel } from "./model.ts"
 import type { Sequence } from "./sequence.ts"
@@ -33,15 +34,15 @@ const specsOf = (model: DecoderModel, batch: number) => ({
   tokens: { name: `decode ${batch} tokens`, shape: [batch], dtype: "int32" } as const
 })
 
-/** Bytes of the activations of all batch sizes. */
+/** Bytes of the activations of all batch sizes, and of the sequences' places in their caches. */
 export const decodeBytes = (model: DecoderModel, maxBatch: number): number =>
-  batchSizes(maxBatch)
-    .map((batch) => specsOf(model, batch))
-    .reduce(
-      (sum, { space, head, tokens }) =>
-        sum + bytesOfSpecs([...Object.values(space), ...Object.values(head), tokens]),
-      0
+  batchSizes(maxBatch).reduce((sum, batch) => {
+    const { space, head, tokens } = specsOf(model, batch)
+    const places = placeSpecs("", batch, model.layers)
+    return (
+      sum + bytesOfSpecs([...Object.values(space), ...Object.values(head), tokens, ...Object.values(places)])
     )
+  }, 0)
 
 interface Size {
   readonly batch: number
@@ -53,6 +54,8 @@ interface Size {
   readonly before: ReadonlyArray<ReadonlyArray<Op>>
   readonly after: ReadonlyArray<ReadonlyArray<Op>>
   readonly finish: ReadonlyArray<Op>
+  /** Where sequences stand: its memory is kept for the size, and its values are those of whoever is in the batch. */
+  attention: DecodeAttention
 }
 
 /** What depends on who is in the batch. */
@@ -61,7 +64,7 @@ interface Members {
   readonly running: ReadonlyArray<Running>
   readonly join: Op
   readonly part: Op
-  readonly caches: ReadonlyArray<ReadonlyArray<Tensor>>
+  readonly layers: ReadonlyArray<ReturnType<DecodeAttention["layer"]>>
 }
 
 export class DecodeBatch {
@@ -82,7 +85,7 @@ export class DecodeBatch {
     maxBatch: number
   ): Effect.Effect<DecodeBatch, OutOfMemory> {
     return Effect.map(
-      Effect.forEach(batchSizes(maxBatch), (batch) => makeSize(decoder, batch)),
+      Effect.forEach(batchSizes(maxBatch), (batch) => makeSize(decoder, settings, batch)),
       (sizes) => new DecodeBatch(decoder, settings, sizes)
     )
   }
@@ -91,39 +94,17 @@ export class DecodeBatch {
   step(running: ReadonlyArray<Running>): Effect.Effect<void, MachineError> {
     return Effect.gen({ self: this }, function* () {
       const { machine, model } = this.#decoder
-      const members = this.#membersOf(running)
-      const { size } = members
-      const { q, k, v, mixed, x } = size.space
+      const members = yield* this.#membersOf(running)
+      const { size, layers } = members
+      const { attention } = size
       machine.submit(members.join)
       machine.submit(size.embed)
-      const rope = {
-        headWidth: headWidthOf(model),
-        base: model.ropeBase,
-        // The token fed in is the newest; its position counts the whole prompt, whatever is left of it.
-        positions: printIntegers(
-          running.map(({ sequence, tokens }) => sequence.request.promptTokens + tokens.length - 1)
-        )
-      }
-      const heads = attentionShape(model)
-      let known: LayerLengths | undefined
+      attention.begin()
       for (let layer = 0; layer < model.layers; layer++) {
-        const caches = members.caches[layer]!
-        const lengths = this.#lengths(running, layer, heads, known)
-        known = lengths
         submitAll(machine, size.before[layer]!)
-        machine.submit(compute(`layer ${layer} turn q`, "rope.rows", [q], [q], rope))
-        machine.submit(compute(`layer ${layer} turn k`, "rope.rows", [k], [k], rope))
-        machine.submit(
-          compute(`layer ${layer} append`, "kv.append", [k, v, ...caches], caches, lengths.append)
-        )
-        machine.submit(
-          compute(`layer ${layer} attention`, "kv.attention", [q, ...caches], [mixed], lengths.attention)
-        )
-        if (lengths.evict !== undefined)
-          machine.submit(compute(`layer ${layer} evict`, "kv.evict", [q, ...caches], caches, lengths.evict))
+        attention.submit(layers[layer]!)
         submitAll(machine, size.after[layer]!)
       }
-      machine.submit(compute("last", "copy", [x], [size.head.last]))
       submitAll(machine, size.finish)
       machine.submit(members.part)
       const next = yield* machine.read(size.head.next)
@@ -132,56 +113,61 @@ export class DecodeBatch {
     })
   }
 
-  #membersOf(running: ReadonlyArray<Running>): Members {
+  #membersOf(running: ReadonlyArray<Running>): Effect.Effect<Members, OutOfMemory> {
     const before = this.#members
-    if (before?.running === running) return before
+    if (before?.running === running) return Effect.succeed(before)
+    const decoder = this.#decoder
     const size = this.#sizes.find(({ batch }) => batch >= running.length)!
     const tokens = running.map(({ sequence }) => sequence.token)
     const counts = printIntegers(tokens.map(() => 1))
-    this.#members = {
-      size,
-      running,
-      join: compute("join", "concat_rows", tokens, [size.tokens], { rows: size.batch }),
-      part: compute("part", "split_rows", [size.head.next], tokens, { counts }),
-      caches: Array.from({ length: this.#decoder.model.layers }, (_, layer) =>
-        running.map(({ sequence }) => sequence.caches[layer]!)
-      )
-    }
-    return this.#members
-  }
-
-  /** Attributes of a layer's cache kernels. Most methods keep as many tokens in every layer: then they are shared. */
-  #lengths(
-    running: ReadonlyArray<Running>,
-    layer: number,
-    heads: { readonly heads: number; readonly kvHeads: number; readonly headWidth: number },
-    before: LayerLengths | undefined
-  ): LayerLengths {
-    const rows = running.map(({ sequence, tokens }) => ({
-      prompt: sequence.promptRows[layer]!,
-      kept: keptGenerated(this.#settings, tokens.length - 1),
-      // The newest is appended before one is given up for it.
-      held: keptGenerated(this.#settings, tokens.length)
-    }))
-    const positions = printIntegers(rows.map(({ prompt, kept }) => prompt + kept))
-    if (before?.append.positions === positions) return before
-    const lengths = printIntegers(rows.map(({ prompt, kept }) => prompt + kept + 1))
-    const from = rows.map(({ prompt, kept, held }) => (held > kept ? -1 : prompt))
-    return {
-      append: { positions },
-      attention: { ...heads, lengths },
-      evict: from.every((row) => row < 0) ? undefined : { ...heads, lengths, from: printIntegers(from) }
-    }
+    size.attention.free()
+    return Effect.map(attentionOf(decoder, this.#settings, size.batch, running), (attention) => {
+      size.attention = attention
+      return (this.#members = {
+        size,
+        running,
+        join: compute("join", "concat_rows", tokens, [size.tokens], { rows: size.batch }),
+        part: compute("part", "split_rows", [size.head.next], tokens, { counts }),
+        layers: Array.from({ length: decoder.model.layers }, (_, layer) =>
+          attention.layer(
+            `layer ${layer}`,
+            layer,
+            size.space,
+            running.map(({ sequence }) => sequence.caches[layer]!)
+          )
+        )
+      })
+    })
   }
 }
 
-interface LayerLengths {
-  readonly append: { readonly positions: string }
-  readonly attention: { readonly lengths: string } & Readonly<Record<string, number | string>>
-  readonly evict: Readonly<Record<string, number | string>> | undefined
-}
+const attentionOf = (
+  { machine, model }: Decoder,
+  settings: CacheSettings,
+  batch: number,
+  running: ReadonlyArray<Running>
+): Effect.Effect<DecodeAttention, OutOfMemory> =>
+  DecodeAttention.make(machine, {
+    name: `decode ${batch}`,
+    batch,
+    lists: model.layers,
+    standings: running.map(({ sequence: { request, promptRows }, tokens }) => ({
+      // Positions count the whole prompt, whatever is left of it.
+      promptTokens: request.promptTokens,
+      promptRows,
+      // The newest is fed in next.
+      appended: tokens.length - 1
+    })),
+    sizes: model,
+    ropeBase: model.ropeBase,
+    keep: generatedShare(settings)
+  })
 
-const makeSize = (decoder: Decoder, batch: number): Effect.Effect<Size, OutOfMemory> =>
+const makeSize = (
+  decoder: Decoder,
+  settings: CacheSettings,
+  batch: number
+): Effect.Effect<Size, OutOfMemory> =>
   Effect.gen(function* () {
     const { machine, model } = decoder
     const specs = specsOf(model, batch)
@@ -197,6 +183,7 @@ const makeSize = (decoder: Decoder, batch: number): Effect.Effect<Size, OutOfMem
       embed: compute("embed", "embedding.forward", [tokens, decoder.embedding], [space.x]),
       before: layers.map(({ before }) => before),
       after: layers.map(({ after }) => after),
-      finish: chooseNext(decoder, head)
+      finish: [compute("last", "copy", [space.x], [head.last]), ...chooseNext(decoder, head)],
+      attention: yield* attentionOf(decoder, settings, batch, [])
     }
   })

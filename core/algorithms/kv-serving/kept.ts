@@ -1,4 +1,5 @@
 // How many tokens of a prompt stay, for settings that say so in tokens or as a share.
+import { shareOf } from "../../kernels/kv-cache.ts"
 
 /** One of the two, or neither. */
 export interface SizeSettings {
@@ -6,10 +7,7 @@ export interface SizeSettings {
   readonly budget?: number | undefined
 }
 
-/** Slack for products such as 0.7 * 10, which fall just short of a whole number. */
-export const slack = 1e-9
-
 export const defaultKeep = 0.1
 
 export const keptOf = ({ keep = defaultKeep, budget }: SizeSettings, time: number): number =>
-  Math.min(time, budget ?? Math.max(1, Math.floor(keep * time + slack)))
+  Math.min(time, budget ?? shareOf(keep, time))

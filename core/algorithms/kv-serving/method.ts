@@ -25,8 +25,8 @@ export interface CacheMethod<S extends SettingsSchema = SettingsSchema> extends 
   readonly mustBeRead: boolean
   /** The choice of every layer, for a prompt that does not stay whole. */
   choices(settings: S["Type"], model: DecoderModel, prompt: Prompt): ReadonlyArray<LayerChoice>
-  /** Generated tokens that stay, once so many have been appended. Default: all. */
-  keptGenerated?(settings: S["Type"], generated: number): number
+  /** Share of the generated tokens that stays, one at least. Default: all of them. */
+  generatedShare?(settings: S["Type"]): number
   /** Settings that have no effect beside the others, a sentence each. */
   ignored?(settings: S["Type"]): ReadonlyArray<string>
   arbitrary(limits: DrawLimits): Arbitrary<S["Encoded"]>

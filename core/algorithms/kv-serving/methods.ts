@@ -14,7 +14,6 @@ import {
   type Observation
 } from "./choice.ts"
 import { kvpressChunks, paperChunks } from "./chunks.ts"
-import { slack } from "./kept.ts"
 import { cacheMethod, type CacheMethod } from "./method.ts"
 import type { DecoderModel } from "./model.ts"
 
@@ -273,7 +272,7 @@ const shotKv = cacheMethod({
     ]
     return inAllLayers(model, choose(calls, limit, false))
   },
-  keptGenerated: ({ decodeKeep }, generated) => Math.max(1, Math.floor(decodeKeep * generated + slack)),
+  generatedShare: ({ decodeKeep }) => decodeKeep,
   arbitrary: ({ maxTokens, decodeEviction }) =>
     arbitrary(
       {

@@ -2,14 +2,12 @@
 import * as Effect from "effect/Effect"
 import { expertBytes } from "../../../core/algorithms/expert-offload/model.ts"
 import { fewestLoads } from "../../../core/algorithms/expert-offload/optimum.ts"
-import {
-  choicesName,
-  expertOffload,
-  type OffloadLog
-} from "../../../core/algorithms/expert-offload/program.ts"
+import { choicesName } from "../../../core/algorithms/expert-offload/decoder.ts"
+import { expertOffload, type OffloadLog } from "../../../core/algorithms/expert-offload/program.ts"
+import type { Workload } from "../../../core/algorithms/expert-offload/workload.ts"
 import type { RoutedSteps } from "../../../core/algorithms/expert-offload/routing.ts"
 import type { InputError } from "../../../core/input-error.ts"
-import type { Tensor, TensorData } from "../../../core/machine/tensor.ts"
+import type { ReadSource } from "../../../core/machine/machine.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { offloadCosts } from "./costs.ts"
@@ -51,7 +49,7 @@ export const prepare = (
         jitter: scenario.jitter,
         seed: scenario.seed,
         capacityBytes: scenario.memory,
-        source: sourceOf(routing),
+        source: sourceOf(routing, workload),
         // The figures are of the timeline.
         record: true
       },
@@ -98,12 +96,14 @@ export const prepare = (
     }
   })
 
-/** What the routers would have chosen, by the name of the tensor that asks. */
-const sourceOf = ({ choices }: RoutedSteps): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
-  const byName = new Map(
-    choices.flatMap((layers, step) =>
-      layers.map((chosen, layer) => [choicesName(step, layer), chosen] as const)
-    )
-  )
-  return (_, tensor) => byName.get(tensor.name)
+/** What the routers would have chosen: each layer's choices are read once a step. */
+const sourceOf = ({ choices }: RoutedSteps, { prefill }: Workload): ReadSource => {
+  const names = choices[0]?.map((_, layer) => layer) ?? []
+  const prefilled = new Map(names.map((layer) => [choicesName("prefill", layer), layer]))
+  const decoded = new Map(names.map((layer) => [choicesName("decode", layer), layer]))
+  return (_, { name }, read) => {
+    const layer = decoded.get(name)
+    if (layer !== undefined) return choices[prefill ? read + 1 : read]?.[layer]
+    return prefilled.has(name) ? choices[0]?.[prefilled.get(name)!] : undefined
+  }
 }

@@ -1,12 +1,5 @@
 // What a step of serving costs by a line fitted to a published table, where no kernel is looked up by itself.
-import { parseIntegers } from "../../../core/kernels/integer-list.ts"
-import type { Op } from "../../../core/machine/op.ts"
 import type { CostModel } from "../../../core/cost/cost-model.ts"
-
-const lengthsOf = ({ kernel, attributes }: Op): ReadonlyArray<number> =>
-  parseIntegers(kernel.name, "lengths", String(attributes["lengths"]))
-
-const sumOf = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0)
 
 /** A step time as published tables allow to fit it: so much for each step, so much more for each cached token. */
 interface FittedCosts {
@@ -31,7 +24,7 @@ export const fittedCosts = ({
     const { kernel, reads, writes, attributes } = op
     // Once in each step, whatever the batch.
     if (kernel.name === "concat_rows") return stepSeconds
-    if (kernel.name === "kv.attention") return (tokenSeconds * sumOf(lengthsOf(op))) / layers
+    if (kernel.name === "kv.attention") return (tokenSeconds * (attributes["cached"] as number)) / layers
     const ofPrompt =
       reads[0]?.shape.length === 3 && kernel.kind === "compute" && !kernel.name.startsWith("kv.place")
     return ofPrompt ? kernel.work(reads, writes, attributes).flops / prefillFlopsPerSecond : 0

@@ -11,13 +11,13 @@ import {
   type RoutingSizes
 } from "../../../core/algorithms/moe-training/routing.ts"
 import { InputError } from "../../../core/input-error.ts"
-import type { Tensor, TensorData } from "../../../core/machine/tensor.ts"
+import type { ReadSource } from "../../../core/machine/machine.ts"
 import { foldRouting } from "../../../traces/routing-file.ts"
 import { locate } from "../../load.ts"
 
 interface RoutingSource {
-  /** What the program reads; counts up each rank's reads of a layer to know the step. */
-  readonly source: (rank: number, tensor: Tensor) => TensorData | undefined
+  /** What the program reads: each rank reads a layer's choices once a step. */
+  readonly source: ReadSource
   /** Busiest expert over the mean, averaged over layers and steps so far. */
   readonly imbalance: () => number
 }
@@ -28,14 +28,11 @@ export const routingSource = (
   experts: number
 ): RoutingSource => {
   const layerOf = new Map(Array.from({ length: layers }, (_, layer) => [choicesName(layer), layer]))
-  const reads = new Map<string, number>()
   const known = new Map<string, Choices>()
   return {
-    source: (rank, tensor) => {
+    source: (_, tensor, step) => {
       const layer = layerOf.get(tensor.name)
       if (layer === undefined) return undefined
-      const step = reads.get(`${rank} ${layer}`) ?? 0
-      reads.set(`${rank} ${layer}`, step + 1)
       const key = `${layer} ${step}`
       let counts = known.get(key)
       if (counts === undefined) known.set(key, (counts = choices(layer, step)))

@@ -2,6 +2,7 @@
 import { printIntegers } from "../../../core/kernels/integer-list.ts"
 import {
   floats,
+  indices,
   leading,
   width,
   type CaseInput,
@@ -22,11 +23,23 @@ const decoding = (draw: Draw, rowsLeast: number) => {
   const kv = of.kvHeads * of.headWidth
   const capacities = Array.from({ length: draw.integer(0, batch) }, () => draw.integer(rowsLeast, 40))
   const lengths = capacities.map((capacity) => draw.integer(rowsLeast, capacity))
+  const lists = draw.integer(1, 3)
+  const list = draw.integer(0, lists - 1)
+  /** An int32 tensor [lists, batch] with these in its list, and numbers that are no rows elsewhere. */
+  const inList = (values: ReadonlyArray<number>): CaseInput => ({
+    shape: [lists, batch],
+    dtype: "int32",
+    value: (i) => (Math.floor(i / batch) === list ? (values[i % batch] ?? 99) : 99)
+  })
   return {
     of,
     batch,
     kv,
     lengths,
+    list,
+    inList,
+    rows: inList(lengths.map((length) => length - 1)),
+    longest: Math.max(0, ...lengths),
     q: floats([batch, of.heads * of.headWidth]),
     caches: capacities.map((capacity): CaseInput => ({
       shape: [2, capacity, kv],
@@ -34,6 +47,8 @@ const decoding = (draw: Draw, rowsLeast: number) => {
     }))
   }
 }
+
+const sum = (values: ReadonlyArray<number>): number => values.reduce((total, value) => total + value, 0)
 
 /** Scores with many ties, so that the rule for ties matters; each exact in float32. */
 const scores = (draw: Draw, shape: ReadonlyArray<number>): CaseInput => ({
@@ -107,32 +122,53 @@ export const servingCases: KernelCases = {
   "rope.rows": (draw) => {
     const headWidth = 2 * draw.integer(1, 8)
     const batch = draw.integer(1, 4)
-    const positions = Array.from({ length: draw.integer(0, batch) }, () => draw.integer(0, 200))
     return {
-      inputs: [floats([batch, headWidth * draw.integer(1, 3)])],
-      attributes: { headWidth, positions: printIntegers(positions) },
+      inputs: [floats([batch, headWidth * draw.integer(1, 3)]), indices(draw, [batch], 201)],
+      attributes: { headWidth },
+      inPlace: [draw.flag() ? 0 : undefined]
+    }
+  },
+  "kv.advance": (draw) => {
+    const [batch, lists] = [draw.integer(1, 5), draw.integer(1, 4)]
+    const counts = (shape: ReadonlyArray<number>): CaseInput => indices(draw, shape, 1000)
+    return {
+      inputs: [counts([batch]), counts([batch]), counts([lists, batch])],
+      attributes: { keep: draw.flag() ? 1 : draw.integer(1, 99) / 100 },
       inPlace: [draw.flag() ? 0 : undefined]
     }
   },
   "kv.append": (draw) => {
-    const { batch, kv, lengths, caches } = decoding(draw, 1)
+    const { batch, kv, list, rows, caches } = decoding(draw, 1)
     return {
-      inputs: [floats([batch, kv]), floats([batch, kv]), ...caches],
-      attributes: { positions: printIntegers(lengths.map((length) => length - 1)) },
-      inPlace: caches.map((_, i) => i + 2)
+      inputs: [floats([batch, kv]), floats([batch, kv]), rows, ...caches],
+      attributes: { list },
+      inPlace: caches.map((_, i) => i + 3)
     }
   },
   "kv.attention": (draw) => {
-    const { of, q, lengths, caches } = decoding(draw, 1)
-    return { inputs: [q, ...caches], attributes: { ...of, lengths: printIntegers(lengths) } }
+    const { of, q, list, rows, lengths, longest, caches } = decoding(draw, 1)
+    return { inputs: [q, rows, ...caches], attributes: { ...of, list, cached: sum(lengths), longest } }
   },
   "kv.evict": (draw) => {
-    const { of, q, lengths, caches } = decoding(draw, 2)
-    const from = lengths.map((length) => draw.integer(-1, length - 2))
+    const { of, batch, q, list, rows, inList, lengths, longest, caches } = decoding(draw, 2)
+    // Half of the tokens so far stay; who holds more than that has one too many.
+    const first = lengths.map((length) => draw.integer(0, length - 2))
+    const held = lengths.map((length, i) => length - first[i]!)
+    const evicts = held.map(() => draw.flag())
+    const generated = held.map((count, i) => 2 * count - (evicts[i]! ? 2 : 0) + draw.integer(0, 1))
+    const looked = lengths.filter((_, i) => evicts[i])
+    const counts: CaseInput = { shape: [batch], dtype: "int32", value: (i) => generated[i] ?? 1 }
     return {
-      inputs: [q, ...caches],
-      attributes: { ...of, lengths: printIntegers(lengths), from: printIntegers(from) },
-      inPlace: caches.map((_, i) => i + 1)
+      inputs: [q, rows, inList(first), counts, ...caches],
+      attributes: {
+        ...of,
+        list,
+        keep: 0.5,
+        evicting: looked.length,
+        cached: sum(looked),
+        longest
+      },
+      inPlace: caches.map((_, i) => i + 4)
     }
   },
   "kv.gather": (draw) => {

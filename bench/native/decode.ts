@@ -1,0 +1,109 @@
+// What a decoded token costs the host: this thread's processor time for a step of decoding through the executor's machine, the
+// wait for its token included, and how many ops are prepared for it. Serving, with a cache for each sequence, and experts in
+// host memory. The models are narrow, so that the device has little to do; the ops are those of models of 12 layers. What comes
+// once (weights, prompts, the first steps) is taken out by comparing a long run with a short one. Needs the native addon.
+//   npm run bench:native:decode            or with --json
+import * as Effect from "effect/Effect"
+import { makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
+import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
+import { serve } from "../../core/algorithms/kv-serving/serve.ts"
+import type { Program } from "../../core/machine/machine.ts"
+import { Random } from "../../core/random.ts"
+import { oneRank } from "../../core/world.ts"
+import { execute } from "../../exec/execute.ts"
+
+const layers = 12
+const experts = 4
+const batch = 4
+const rounds = 7
+const [short, long] = [100, 700]
+
+const sizes = {
+  layers,
+  width: 8,
+  heads: 2,
+  kvHeads: 1,
+  ffnWidth: 8,
+  vocabulary: 16,
+  dtype: "float32"
+} as const
+
+const serving = (tokens: number): Program<unknown> =>
+  serve({
+    model: { ...sizes, tied: false, ropeBase: 10_000 },
+    settings: { name: "full" },
+    requests: Array.from({ length: batch }, (_, id) => ({
+      id,
+      arrivalSeconds: 0,
+      promptTokens: 4,
+      outputTokens: tokens
+    })),
+    maxBatch: batch
+  })
+
+const facts = {
+  slots: experts,
+  stagingSlots: 0,
+  scope: "per-layer",
+  window: 0,
+  weights: { source: "none", features: [], weights: [] },
+  random: new Random(1)
+} as const
+
+const offloading = (tokens: number): Program<unknown> => {
+  const model = { ...sizes, experts, topK: 2, gated: true, normalize: true }
+  return expertOffload({
+    model,
+    workload: { batch, promptTokens: 4, prefill: false, decodeTokens: tokens },
+    // A slot for each expert: after the first of each, nothing is loaded any more.
+    strategy: () => makeStrategy({ name: "lru" }, { ...facts, demand: { shape: model, calls: [] } }),
+    writeBack: "none",
+    seed: 1
+  })
+}
+
+/** Microseconds of this thread's processor time, and ops prepared, of one run. */
+const measure = async (
+  program: Program<unknown>
+): Promise<{ readonly micros: number; readonly prepared: number }> => {
+  let prepared = 0
+  const begun = process.threadCpuUsage()
+  await Effect.runPromise(
+    execute({
+      world: oneRank,
+      program,
+      prepare: () => {
+        prepared++
+        return undefined
+      }
+    })
+  )
+  const { user, system } = process.threadCpuUsage(begun)
+  return { micros: user + system, prepared }
+}
+
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+
+const result: Record<string, { readonly hostMicrosPerToken: number; readonly preparedPerToken: number }> = {}
+for (const [name, program] of Object.entries({ serving, offloading })) {
+  await measure(program(long))
+  const micros: Array<number> = []
+  let prepared = 0
+  for (let round = 0; round < rounds; round++) {
+    const few = await measure(program(short))
+    const many = await measure(program(long))
+    micros.push((many.micros - few.micros) / (long - short))
+    prepared = (many.prepared - few.prepared) / (long - short)
+  }
+  result[name] = { hostMicrosPerToken: median(micros), preparedPerToken: prepared }
+}
+if (process.argv.includes("--json")) console.log(JSON.stringify(result))
+else {
+  console.log(`a decoding step of ${batch} sequences, ${layers} layers; median of ${rounds} rounds`)
+  for (const [name, { hostMicrosPerToken, preparedPerToken }] of Object.entries(result)) {
+    console.log(
+      `${name.padEnd(12)}${hostMicrosPerToken.toFixed(0).padStart(6)} us of host CPU, ${preparedPerToken} ops prepared`
+    )
+  }
+}
