@@ -1,7 +1,7 @@
 // Elementary functions of our own, held to what is known of them exactly, and to the engine's within rounding.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { exp, log, power } from "../core/elementary.ts"
+import { cosine, exp, log, power } from "../core/elementary.ts"
 
 /** Distance in units of the last place of `expected`. */
 const ulps = (actual: number, expected: number): number => {
@@ -53,6 +53,16 @@ describe("exp", () => {
     expect(exp(NaN)).toBeNaN()
     expect(exp(-740)).toBeGreaterThan(0)
     expect(Math.abs(exp(-740) / Math.exp(-740) - 1)).toBeLessThan(1e-6)
+  })
+})
+
+describe("cosine", () => {
+  it("is that of half turns, to the last places", () => {
+    expect([cosine(0), cosine(0.5), cosine(1)].map(Math.abs)).toEqual(
+      [1, 0, 1].map((x) => expect.closeTo(x, 15))
+    )
+    for (let i = 0; i <= 1000; i++)
+      expect(Math.abs(cosine(i / 1000) - Math.cos((Math.PI * i) / 1000))).toBeLessThan(1e-15)
   })
 })
 

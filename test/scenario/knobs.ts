@@ -41,6 +41,7 @@ const training: ReadonlyArray<Knob> = [
   ["training.text", "README.md", "LICENSE"],
   ["training.heldOut", "0.1", "0.2"],
   ["training.precision", "float32", "bfloat16"],
+  ["training.clipNorm", "1", "2"],
   ["training.optimizer.decays", "all", "matrices", "training.optimizer={name: sgd}"],
   ["training.optimizer.name", ...optimizers],
   ...["learningRate", "weightDecay", "finalShare"].map((field): Knob => [
@@ -57,7 +58,8 @@ const training: ReadonlyArray<Knob> = [
     "training.optimizer={name: adamw}"
   ]),
   ["training.optimizer.warmupSteps", "1", "2", "training.optimizer={name: sgd}"],
-  ["training.optimizer.decayUntilStep", "10", "20", "training.optimizer={name: sgd}"]
+  ["training.optimizer.decayUntilStep", "10", "20", "training.optimizer={name: sgd}"],
+  ["training.optimizer.decay", "linear", "cosine", "training.optimizer={name: sgd, decayUntilStep: 10}"]
 ]
 
 const slowInside = "world.links.intra.bandwidth=1GB/s"

@@ -61,7 +61,17 @@ export const gradientsOf = (parameters: Parameters, batch: Float32Array): Parame
   return gradients
 }
 
-const localStep = ({ optimizer }: Toy, replica: Replica, gradients: Parameters): void => {
+/** Scaled to a norm of at most `clipNorm` over all parameters together (Pascanu et al., arXiv:1211.5063, algorithm 1). */
+const clipped = (gradients: Parameters, clipNorm: number | undefined): Parameters => {
+  if (clipNorm === undefined) return gradients
+  const squares = gradients.flat().reduce((sum, one) => one.reduce((all, x) => all + x * x, sum), 0)
+  // PyTorch's guard against a norm of zero
+  const factor = Math.min(1, clipNorm / (Math.sqrt(Math.fround(squares)) + 1e-6))
+  return each(gradients, (one) => one.map((x) => factor * x))
+}
+
+const localStep = ({ optimizer, clipNorm }: Toy, replica: Replica, raw: Parameters): void => {
+  const gradients = clipped(raw, clipNorm)
   replica.updates++
   for (const [l, layer] of replica.parameters.entries()) {
     for (const [p, parameter] of layer.entries()) {

@@ -197,6 +197,14 @@ describe("the learning rate", () => {
     expect([0, 1, 3, 4, 8, 12, 99].map(rate)).toEqual([0.5, 1, 2, 2, 2 * (0.1 + 0.9 * 0.5), 0.2, 0.2])
     expect(learningRateAt({ name: "sgd", learningRate: 2 }, 7)).toBe(2)
   })
+
+  it("or falls as half a cosine", () => {
+    const schedule = { warmupSteps: 4, decayUntilStep: 12, finalShare: 0.1, decay: "cosine" } as const
+    const rate = (step: number) => learningRateAt({ name: "sgd", learningRate: 2, schedule }, step)
+    // lr = min + (max - min) (1 + cos(pi t)) / 2, at t = 0, 1/4, 1/2 and 1 of the way down
+    const at = (cosine: number) => expect.closeTo(0.2 + 1.8 * ((1 + cosine) / 2), 12) as number
+    expect([3, 4, 6, 8, 12, 99].map(rate)).toEqual([2, at(1), at(Math.SQRT1_2), at(0), at(-1), at(-1)])
+  })
 })
 
 describe("parameters narrower than float32", () => {

@@ -54,7 +54,8 @@ export const instances = (name: DataParallelSettings["name"]): fc.Arbitrary<Inst
         .filter((counts) => counts.some((count) => count > 0)),
       width: fc.integer({ min: 1, max: 5 }),
       optimizer: optimizers,
-      seed: fc.nat({ max: 1e6 })
+      seed: fc.nat({ max: 1e6 }),
+      clipNorm: fc.constantFrom(undefined, 0.5, 4)
     }),
     ranks: fc.integer({ min: 1, max: 4 }),
     choose: algorithmChoice({ algorithms: [name], maxPeriod: 5 }),
@@ -160,7 +161,7 @@ export const parametersOf = (
 
 /** Holds what was learnt to the rule, bit for bit, and counts the cases that matter. */
 export class RuleCheck {
-  readonly #seen = { severalRanks: 0, rounded: 0, nextUse: 0, manyPeriods: 0, adamw: 0 }
+  readonly #seen = { severalRanks: 0, rounded: 0, nextUse: 0, manyPeriods: 0, adamw: 0, clipped: 0 }
 
   check(instance: Instance, plan: Planned, parameters: ReturnType<typeof parametersOf>): void {
     expect(parameters.flat(2).every((tensor) => tensor.every((value) => Number.isFinite(value)))).toBe(true)
@@ -172,6 +173,7 @@ export class RuleCheck {
     if (!("deadline" in settings) || settings.deadline === "next-use") seen.nextUse++
     if (instance.steps > planned.periodSteps) seen.manyPeriods++
     if (instance.toy.optimizer.name === "adamw") seen.adamw++
+    if (instance.toy.clipNorm !== undefined) seen.clipped++
   }
 
   /** Every kind of case has come up so often. */

@@ -4,6 +4,7 @@
 // without parameters halves and negates. Backward, from g = x_L - batch: the gradient of w_lp is (1 - c) g + c w_lp + x_l
 // with c = (p + 1) / 5; then g becomes 0.6 g + 0.4 x_l.
 import * as Effect from "effect/Effect"
+import { clipOps } from "../../core/algorithms/data-parallel/clip.ts"
 import type { ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { storageOf } from "../../core/algorithms/data-parallel/shard/storage.ts"
 import type { LayerOps, LayerSpec } from "../../core/algorithms/data-parallel/storage.ts"
@@ -30,6 +31,8 @@ export interface Toy {
   /** What every rank steps with on its own. */
   readonly optimizer: Optimizer
   readonly seed: number
+  /** Gradients are clipped to this norm. */
+  readonly clipNorm?: number | undefined
 }
 
 export const weightOfActivation = 0.3
@@ -128,6 +131,7 @@ export const toyModel = (
     return {
       layers: storage.layers(ops),
       peers: storage.peers,
+      clip: yield* clipOps(storage, toy.clipNorm),
       begin: (step) => [{ op: work("copy", "begin", [batches[step]!], batch) }],
       update: (indices) =>
         optimizerUpdate(

@@ -10,6 +10,7 @@ import { fuse, type FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
 import { placement } from "../../models/placement.ts"
+import { clipOps } from "./clip.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
@@ -25,6 +26,8 @@ export interface KernelModelOptions {
   readonly corpus: Int32Array
   /** Held out for `evaluate`; none by default. */
   readonly heldOut?: Int32Array | undefined
+  /** Most that the norm of all gradients together may be; they are scaled down where it is more. Default: any. */
+  readonly clipNorm?: number | undefined
   /** Of initial parameters, and of each rank's batches. */
   readonly seed: number
   /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
@@ -175,6 +178,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
           )
         )
       ),
+      clip: yield* clipOps(storage, options.clipNorm),
       peers: storage.peers,
       loss: tensorOf(graph.loss),
       evaluate: (index) => {

@@ -1,5 +1,6 @@
 // The inner optimizer of a training run: its settings, its state beside a parameter, and the ops that take a step.
 import * as Effect from "effect/Effect"
+import { cosine } from "../../elementary.ts"
 import { kernels } from "../../kernels/catalogue.ts"
 import type { Attributes } from "../../kernels/kernel.ts"
 import { Lane } from "../../machine/lane.ts"
@@ -8,7 +9,7 @@ import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { StepSubmissions } from "./training-model.ts"
 
-/** Linear warm-up from 0 to the peak, then linear decay to a share of it. */
+/** Linear warm-up from 0 to the peak, then decay to a share of it. */
 export interface RateSchedule {
   /** 0: none. */
   readonly warmupSteps: number
@@ -16,6 +17,8 @@ export interface RateSchedule {
   readonly decayUntilStep: number
   /** Share of the peak that is left then. */
   readonly finalShare: number
+  /** A straight line, or half a cosine. Default linear. */
+  readonly decay?: "linear" | "cosine" | undefined
 }
 
 /** With PyTorch's names and defaults; see `sgd` and `adamw` of the kernel catalogue for the update rules. */
@@ -43,11 +46,12 @@ export type Optimizer = {
 /** The rate of a step, 0 for the first. */
 export const learningRateAt = ({ learningRate, schedule }: Optimizer, step: number): number => {
   if (schedule === undefined) return learningRate
-  const { warmupSteps, decayUntilStep, finalShare } = schedule
+  const { warmupSteps, decayUntilStep, finalShare, decay } = schedule
   if (step < warmupSteps) return (learningRate * (step + 1)) / warmupSteps
   if (decayUntilStep === Infinity) return learningRate
   const left = Math.max(0, decayUntilStep - step) / Math.max(1, decayUntilStep - warmupSteps)
-  return learningRate * (finalShare + (1 - finalShare) * left)
+  const share = decay === "cosine" ? (1 - cosine(left)) / 2 : left
+  return learningRate * (finalShare + (1 - finalShare) * share)
 }
 
 /** A parameter with what its optimizer reads and writes beside it. */

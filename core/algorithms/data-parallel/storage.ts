@@ -59,6 +59,8 @@ export interface Storage {
   readonly stored: ReadonlyArray<StoredLayer>
   /** The ranks that hold the same of a model as this one, itself among them. */
   readonly peers: Group
+  /** The ranks that hold a model together, where it is in parts. */
+  readonly holders?: Group
   /** The layers that algorithms see, of the ops of each layer of the model. */
   readonly layers: (ops: ReadonlyArray<LayerOps>) => ReadonlyArray<TrainingLayer>
 }

@@ -11,6 +11,7 @@ import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
+import { clipOps } from "./clip.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
 import type { LayerSpec } from "./storage.ts"
@@ -49,6 +50,11 @@ export interface TrainingModel {
    * each set of layers, before the first step: it builds the ops.
    */
   readonly update: (layers: ReadonlyArray<number>) => StepSubmissions
+  /**
+   * To be submitted in every step between the last of all gradients and the first update, where there are any: gradients that
+   * are clipped by their common norm wait for each other.
+   */
+  readonly clip: ReadonlyArray<Op>
   /** With whom this rank averages what it learns: all ranks, or, of a model in parts, all that learn the same part. */
   readonly peers: Group
 }
@@ -71,6 +77,8 @@ interface ProfiledOptions {
   readonly gradientsLast?: boolean | undefined
   /** How the model is divided; whole on every rank where absent. */
   readonly shard?: ShardPlan | undefined
+  /** Gradients are clipped to this norm. */
+  readonly clipNorm?: number | undefined
 }
 
 /**
@@ -80,7 +88,7 @@ interface ProfiledOptions {
  */
 export const profiledModel = (
   profile: Profile,
-  { activationBytes = 0, gradientsLast = false, shard }: ProfiledOptions = {}
+  { activationBytes = 0, gradientsLast = false, shard, clipNorm }: ProfiledOptions = {}
 ): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -164,6 +172,7 @@ export const profiledModel = (
         const submissions = indices.flatMap((index) => updates[index]!)
         return () => submissions
       },
+      clip: yield* clipOps(storage, clipNorm),
       peers: storage.peers
     }
   })

@@ -55,6 +55,11 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...worldWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...shardWarnings(scenario),
+  ...(scenario.training?.clipNorm !== undefined &&
+  "overlap" in scenario.algorithm &&
+  scenario.algorithm.overlap
+    ? ["algorithm.overlap has no effect: with training.clipNorm a layer's step waits for all gradients"]
+    : []),
   ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),
@@ -63,7 +68,9 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
     ? []
-    : ["training says what is learnt, not how long it takes: `exec train` and `exec agree` go by it"]),
+    : [
+        "training says what is learnt, not how long it takes, but for clipNorm: `exec train` and `exec agree` go by it"
+      ]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
 

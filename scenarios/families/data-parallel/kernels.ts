@@ -107,6 +107,7 @@ export const prepareTraining = (
         corpus: corpus.train,
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
         seed: scenario.seed,
+        clipNorm: training.clipNorm,
         gradientsLast: planned.gradientsLast,
         shard
       }),

@@ -139,7 +139,11 @@ export const prepare = (
       simulable: {
         world,
         program: planned.program(
-          profiledModel(profile, { activationBytes: model.activationBytes, shard }),
+          profiledModel(profile, {
+            activationBytes: model.activationBytes,
+            shard,
+            clipNorm: scenario.training?.clipNorm
+          }),
           warmupSteps + steps
         ),
         costs: makeCostModel({

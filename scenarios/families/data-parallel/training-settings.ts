@@ -15,9 +15,11 @@ const Decays = withDefault(Schema.Literals(["all", "matrices"]), "all")
 const schedule = {
   /** Steps in which the rate rises from 0 to `learningRate`. */
   warmupSteps: withDefault(Steps, 0),
-  /** Step by which the rate has fallen, in a straight line, to `finalShare` of `learningRate`. Default: it does not fall. */
+  /** Step by which the rate has fallen to `finalShare` of `learningRate`. Default: it does not fall. */
   decayUntilStep: Schema.optionalKey(Steps),
-  finalShare: withDefault(Share, 0.1)
+  finalShare: withDefault(Share, 0.1),
+  /** How it falls: in a straight line, or as half a cosine (arXiv:1608.03983). */
+  decay: withDefault(Schema.Literals(["linear", "cosine"]), "linear")
 }
 
 const SgdSettings = Schema.Struct({
@@ -50,6 +52,11 @@ export const TrainingSettings = Schema.Struct({
    * parameters beside them: these are learnt, averaged and saved.
    */
   precision: withDefault(Schema.Literals(["float32", "bfloat16"]), "float32"),
+  /**
+   * Most that the norm of all gradients together may be: where it is more, they are scaled down to it before the optimizer's step,
+   * after they are averaged where an algorithm averages gradients. Default: any.
+   */
+  clipNorm: Schema.optionalKey(Rate.check(Schema.isGreaterThan(0))),
   /** `optimizer: sgd` is short for `optimizer: {name: sgd}`. */
   optimizer: withDefault(Schema.Union([AdamwSettings, SgdSettings]), { name: "adamw" })
 })
@@ -57,7 +64,7 @@ export type TrainingSettings = typeof TrainingSettings.Type
 
 /** The optimizer that the settings describe. */
 export const optimizerOf = (settings: TrainingSettings["optimizer"]): Optimizer => {
-  const { warmupSteps, decayUntilStep, finalShare, ...optimizer } = settings
-  if (warmupSteps === 0 && decayUntilStep === undefined) return optimizer
-  return { ...optimizer, schedule: { warmupSteps, decayUntilStep: decayUntilStep ?? Infinity, finalShare } }
+  const { warmupSteps, decayUntilStep = Infinity, finalShare, decay, ...optimizer } = settings
+  if (warmupSteps === 0 && decayUntilStep === Infinity) return optimizer
+  return { ...optimizer, schedule: { warmupSteps, decayUntilStep, finalShare, decay } }
 }

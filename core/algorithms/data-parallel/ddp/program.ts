@@ -40,7 +40,7 @@ export const distributedDataParallel = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin, peers } = model
+    const { layers, begin, peers, clip } = model
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -72,7 +72,10 @@ export const distributedDataParallel = (
       submitAll(machine, begin(step))
       for (let l = 0; l < layers.length; l++) {
         const layer = layers[l]!
-        if (atNextUse && step > 0) submitAll(machine, updates[l]!(step - 1))
+        if (atNextUse && step > 0) {
+          if (l === 0) for (const op of clip) machine.submit(op)
+          submitAll(machine, updates[l]!(step - 1))
+        }
         for (const op of layer.forward) machine.submit(op)
       }
       for (let l = layers.length - 1; l >= 0; l--) {
@@ -82,11 +85,15 @@ export const distributedDataParallel = (
       }
       if (!atNextUse) {
         machine.submit(allArrived)
+        for (const op of clip) machine.submit(op)
         submitAll(machine, updateAll(step))
       }
       yield* machine.endStep
     }
     // No forward pass follows to take the last step's updates; they are not part of that step, as of no other.
-    if (atNextUse && steps > 0) submitAll(machine, updateAll(steps - 1))
+    if (atNextUse && steps > 0) {
+      for (const op of clip) machine.submit(op)
+      submitAll(machine, updateAll(steps - 1))
+    }
     yield* machine.drain
   })

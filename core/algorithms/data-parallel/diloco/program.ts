@@ -40,8 +40,10 @@ export const diloco = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin, update, peers } = yield* build
+    const { layers, begin, update, peers, clip } = yield* build
     const { schedule } = plan
+    // What is clipped by the norm of all gradients takes its step when the last of them is there.
+    const overlap = plan.overlap && clip.length === 0
     const outer: Array<OuterLayer | undefined> = []
     for (const layer of layers) {
       if (layer.parameters.length === 0) {
@@ -94,11 +96,11 @@ export const diloco = (
       })
     // Layer by layer where that hides them behind the backward pass; otherwise a fragment is one message.
     const sendLayer = layers.map(({ name }, l) =>
-      plan.overlap && outer[l] !== undefined ? average(name, outer[l].deltas) : undefined
+      overlap && outer[l] !== undefined ? average(name, outer[l].deltas) : undefined
     )
     const sendFragment = schedule.fragments.map((fragment, p) => {
       const deltas = fragment.layers.toReversed().flatMap((l) => outer[l]?.deltas ?? [])
-      return plan.overlap || deltas.length === 0 ? undefined : average(`fragment ${p}`, deltas)
+      return overlap || deltas.length === 0 ? undefined : average(`fragment ${p}`, deltas)
     })
     const waits = schedule.fragments.map((fragment, p) =>
       waitFor(
@@ -147,15 +149,16 @@ export const diloco = (
       for (let l = layers.length - 1; l >= 0; l--) {
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
-        if (plan.overlap && sending[l] === 1) {
+        if (overlap && sending[l] === 1) {
           submitAll(machine, updates[l]!(step - 1))
           capture(l)
           machine.submit(sendLayer[l]!)
         }
       }
-      const early = plan.overlap ? leaves.indexOf(true) : -1
+      for (const op of clip) machine.submit(op)
+      const early = overlap ? leaves.indexOf(true) : -1
       submitAll(machine, (early < 0 ? updateAll : updateWithout[early]!)(step - 1))
-      if (!plan.overlap) {
+      if (!overlap) {
         for (let l = layers.length - 1; l >= 0; l--) if (sending[l] === 1) capture(l)
         for (const [p, send] of sendFragment.entries())
           if (leaves[p] && send !== undefined) machine.submit(send)

@@ -39,7 +39,7 @@ export const partialLocalSgd = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin, peers } = model
+    const { layers, begin, peers, clip } = model
     const period = plan.sets.length
     const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
       parameters.length === 0
@@ -72,8 +72,10 @@ export const partialLocalSgd = (
     const updates = layers.map((_, l) => model.update([l]))
     const stepFirst = plan.order === "step-then-average"
     const atNextUse = plan.deadline === "next-use"
+    // What is clipped by the norm of all gradients takes its step when the last of them is there.
+    const overlap = plan.overlap && (clip.length === 0 || !stepFirst)
     // Where the average comes last, what a layer reads must be brought up to it before its next forward pass.
-    const averageIsLast = stepFirst || !plan.overlap
+    const averageIsLast = stepFirst || !overlap
     const stale = new Uint8Array(layers.length)
     const averagedIn = (step: number): void => {
       if (!averageIsLast) return
@@ -87,7 +89,7 @@ export const partialLocalSgd = (
     }
     // With averages first and due at next use, a layer's local step is taken just before its next forward pass.
     const stepPending = new Uint8Array(layers.length)
-    const isPending = plan.overlap && !stepFirst && atNextUse
+    const isPending = overlap && !stepFirst && atNextUse
     if (from > 0) {
       if (isPending) stepPending.fill(1)
       averagedIn(from - 1)
@@ -101,6 +103,7 @@ export const partialLocalSgd = (
         const layer = layers[l]!
         if (stepPending[l] === 1) {
           stepPending[l] = 0
+          if (l === 0) for (const op of clip) machine.submit(op)
           submitAll(machine, updates[l]!(step - 1))
         }
         refresh(l)
@@ -109,15 +112,17 @@ export const partialLocalSgd = (
       for (let l = layers.length - 1; l >= 0; l--) {
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
-        if (!plan.overlap) continue
+        if (!overlap) continue
         // As soon as its gradient is there, a layer takes its local step, synchronised or not.
         if (stepFirst) submitAll(machine, updates[l]!(step))
         if (isSynced[base + l] === 1) machine.submit(averages[l]!)
       }
-      if (plan.overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
-      if (!plan.overlap || (!stepFirst && !atNextUse)) submitAll(machine, updateAll(step))
-      else if (isPending) stepPending.fill(1)
-      if (!plan.overlap) {
+      if (overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
+      if (!overlap || (!stepFirst && !atNextUse)) {
+        for (const op of clip) machine.submit(op)
+        submitAll(machine, updateAll(step))
+      } else if (isPending) stepPending.fill(1)
+      if (!overlap) {
         machine.submit(stepDone)
         const whole = wholes[h]
         if (whole !== undefined) machine.submit(whole)
@@ -128,8 +133,11 @@ export const partialLocalSgd = (
       yield* machine.endStep
     }
     // No forward pass follows to take the steps that are still due.
-    for (let l = 0; l < layers.length; l++)
-      if (stepPending[l] === 1) submitAll(machine, updates[l]!(steps - 1))
+    for (let l = 0; l < layers.length; l++) {
+      if (stepPending[l] === 0) continue
+      if (l === 0) for (const op of clip) machine.submit(op)
+      submitAll(machine, updates[l]!(steps - 1))
+    }
     for (let l = 0; l < layers.length; l++) refresh(l)
     yield* machine.drain
   })

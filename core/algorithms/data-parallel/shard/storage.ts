@@ -301,6 +301,7 @@ const shardedStorage = (
       whole,
       stored,
       peers,
+      holders: shard,
       layers: (ops) =>
         runs.map((run, index): TrainingLayer => {
           const { learnt } = stored[index]!
