@@ -1,6 +1,8 @@
 // What a profile says once it is in memory: measured costs of one model on one device, and of collectives.
 // Knows nothing of the file it came from (traces/) nor of how a cost is chosen (core/cost).
 
+import type { MeasuredHost } from "./cost/host.ts"
+
 /** Device time of one layer in one phase of a training step, seconds, mean over the profiled steps. */
 export interface PhaseCost {
   /** Union of the time its kernels ran: what the device was busy for this layer. */
@@ -64,6 +66,8 @@ export interface Profile {
   readonly layers: ReadonlyArray<LayerCost>
   /** In the order gradients become ready in the backward pass: the order DDP's buckets want. */
   readonly parameters: ReadonlyArray<ProfiledParameter>
+  /** What the host of that run spends, as far as it was measured. */
+  readonly host?: MeasuredHost | undefined
   readonly ops: ReadonlyArray<OpCost>
   readonly collectives: ReadonlyArray<CollectiveCost>
 }

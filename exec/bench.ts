@@ -227,10 +227,10 @@ export const timeCollectives = (
 const outputElements = (kind: (typeof collectiveKinds)[number], elements: number, ranks: number): number =>
   kind === "all_gather" ? elements * ranks : kind === "reduce_scatter" ? elements / ranks : elements
 
-/** Seconds to submit one op from TypeScript to the native queue: median over blocks of 1,000. */
-export const timeSubmission = (blocks = 50): Effect.Effect<number, MachineError> =>
+/** What the host spends here: submitting an op (median over blocks of 1,000), and a read of the smallest op's value, to its return. */
+export const timeHost = (blocks = 50): Effect.Effect<HostSeconds, MachineError> =>
   Effect.gen(function* () {
-    const program: Program<ReadonlyArray<number>> = Effect.gen(function* () {
+    const program: Program<HostSeconds> = Effect.gen(function* () {
       const machine = yield* Machine
       const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
       const y = yield* machine.alloc({ name: "y", shape: [1], dtype: "float32" })
@@ -242,9 +242,24 @@ export const timeSubmission = (blocks = 50): Effect.Effect<number, MachineError>
         each.push((performance.now() - began) / 1e6)
         yield* machine.drain
       }
-      return each
+      const reads: Array<number> = []
+      for (let i = 0; i < blocks * 10; i++) {
+        const began = performance.now()
+        machine.submit(op)
+        yield* machine.read(y)
+        reads.push((performance.now() - began) / 1e3)
+      }
+      const submissionSeconds = medianOf(each)
+      return { submissionSeconds, readSeconds: Math.max(0, medianOf(reads) - submissionSeconds) }
     })
     const { ranks } = yield* execute({ world: localWorld(1), program })
-    const sorted = ranks[0]!.value.toSorted((a, b) => a - b)
-    return sorted[sorted.length >> 1]!
+    return ranks[0]!.value
   })
+
+interface HostSeconds {
+  readonly submissionSeconds: number
+  readonly readSeconds: number
+}
+
+const medianOf = (values: ReadonlyArray<number>): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1]!

@@ -88,7 +88,7 @@ export const hostWarnings = (
   host: HostSettings | undefined,
   never: ReadonlyArray<"collective" | "hook" | "read">
 ): ReadonlyArray<string> =>
-  typeof host === "object"
+  typeof host === "object" && !("measured" in host)
     ? never
         .filter((what) => host[what] > 0)
         .map((what) => `host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`)

@@ -25,6 +25,8 @@ export interface ResolvedModel {
   /** What a step's activations take of a rank's memory, where the model's architecture tells; else 0. */
   readonly activationBytes: number
   readonly hostTime: "span" | "busy"
+  /** Ranks share a device, so that its gaps are others' work rather than the host's. */
+  readonly sharesDevice: boolean
   /** What of the layers' times was not measured. */
   readonly estimates: ReadonlyArray<Estimate>
   readonly warnings: ReadonlyArray<string>
@@ -94,6 +96,7 @@ export const resolveModel = (
       profile: estimateProfile(graph, costs, device?.name ?? "the costs' device"),
       activationBytes: placement(fuse(graph)).sizeBytes,
       hostTime: "span" as const,
+      sharesDevice: false,
       estimates: costs.estimates,
       warnings: []
     }
@@ -193,7 +196,13 @@ const endlessPart = ({ layers, unprofiledStepSeconds = 0 }: Profile): string | u
   return layer === undefined ? undefined : `layer "${layer.name}"`
 }
 
-const exact = { activationBytes: 0, hostTime: "span", estimates: [], warnings: [] } as const
+const exact = {
+  activationBytes: 0,
+  hostTime: "span",
+  sharesDevice: false,
+  estimates: [],
+  warnings: []
+} as const
 
 /** Every layer alike; a step of 3L-1 equal nodes: L forward, L-1 backward-activation, L backward-parameter. */
 const uniformProfile = (model: Extract<ModelSettings, { layers: number }>): Profile => {
@@ -280,7 +289,8 @@ const scaleProfile = (
         accepted: "a profile whose layers take some time, to be scaled to model.stepSeconds"
       })
     }
-    return { ...exact, profile: scaled(base, wanted / own), hostTime, warnings }
+    const sharesDevice = typeof model.stepSeconds === "object"
+    return { ...exact, profile: scaled(base, wanted / own), hostTime, sharesDevice, warnings }
   })
 
 const stepSecondsAt = (

@@ -2,10 +2,8 @@
 // what goes wrong when.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { HostOptions } from "../core/cost/cost-model.ts"
-import { usualHosts } from "../core/cost/host.ts"
-import type { DeviceSettings, FaultSettings, HostSettings } from "./sections.ts"
-import { formatSeconds, largestQuantity } from "../core/units.ts"
+import type { DeviceSettings, FaultSettings } from "./sections.ts"
+import { largestQuantity } from "../core/units.ts"
 import type { World } from "../core/world.ts"
 import { CollectiveTable } from "../core/cost/collective-table.ts"
 import { deviceNamed, type Device } from "../core/cost/devices.ts"
@@ -22,20 +20,6 @@ export const resolveDevice = (device: DeviceSettings | undefined): Device | unde
     flopsPerSecond: flops,
     memoryBytesPerSecond: memoryBandwidth,
     ...(efficiency === undefined ? {} : { efficiency })
-  }
-}
-
-/** The host's costs; undefined where the scenario says nothing of it. */
-export const resolveHost = (host: HostSettings | undefined): HostOptions | undefined => {
-  if (host === undefined) return undefined
-  if (typeof host === "string") {
-    const costs = usualHosts[host]
-    const told = `${host}: ${formatSeconds(costs.launchSeconds)} a launch, ${formatSeconds(costs.collectiveSeconds)} a collective and ${formatSeconds(costs.hookSeconds)} a tensor of it, ${formatSeconds(costs.readSeconds)} a read, as is usual`
-    return { costs, assumed: told }
-  }
-  const { launch, collective, hook, read } = host
-  return {
-    costs: { launchSeconds: launch, collectiveSeconds: collective, hookSeconds: hook, readSeconds: read }
   }
 }
 

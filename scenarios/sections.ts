@@ -132,10 +132,22 @@ export const DeviceSettings = Schema.Union([
 
 export type DeviceSettings = typeof DeviceSettings.Type
 
-/** What the host spends on launches: by a usual kind of it, or as measured. Default: it is never late. */
+const LaunchMode = Schema.Literals(["eager", "compiled", "graph"])
+
+/**
+ * What the host spends on launches: by a usual kind of it, as a profile has it, or as stated. Default: as the profile has it that
+ * costs come from, else nothing.
+ */
 export const HostSettings = Schema.Union([
-  Schema.Literals(["eager", "compiled", "graph"]),
+  Schema.Literals(["none", "eager", "compiled", "graph"]),
   Schema.Struct({
+    measured: Path,
+    /** Default: as the program ran that was measured. */
+    mode: Schema.optionalKey(LaunchMode)
+  }),
+  Schema.Struct({
+    /** `eager`: as often as eager PyTorch launches for a kernel of the catalogue, and copies on demand are waited for. */
+    mode: Schema.optionalKey(LaunchMode),
     /** Each kernel or copy. */
     launch: withDefault(Seconds, 0),
     /** Each call of a collective. */
@@ -143,7 +155,9 @@ export const HostSettings = Schema.Union([
     /** Each tensor that a collective carries. */
     hook: withDefault(Seconds, 0),
     /** Each read that the program waits for. */
-    read: withDefault(Seconds, 0)
+    read: withDefault(Seconds, 0),
+    /** Each replay of a captured graph. */
+    replay: withDefault(Seconds, 0)
   })
 ])
 export type HostSettings = typeof HostSettings.Type

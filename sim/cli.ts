@@ -214,6 +214,8 @@ importOptions(importer.command("kineto"))
   .description("a torch.profiler trace, or those of several ranks of one job")
   .argument("<trace...>", "trace files (.json or .json.gz)")
   .option("--step-time <time>", "step time without the profiler, such as 40.4ms")
+  .option("--ddp <trace>", "the same model under DDP: what its hooks and calls cost the host")
+  .option("--ddp-step-time <time>", "step time of that run without the profiler")
   .addOption(new Option("--timestamps <unit>", "unit of times in the trace").choices(["auto", "us", "ns"]))
   .action(
     ending(async (files: [string, ...Array<string>], options: ImportCommandOptions) =>

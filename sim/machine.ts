@@ -54,6 +54,8 @@ export class SimulatedRank implements Driver<number> {
   readonly #speed: SpeedProfileId | undefined
   readonly #jitter: SimulatedRankOptions["jitter"]
   readonly #host: HostLane | undefined
+  /** Whether the host replays a graph with the next launch. */
+  #replays = true
   /** The end of what the host's thread has been given so far; -1 while that is nothing. */
   #hostTail: Activity = -1
   readonly #readsOf = new WeakMap<Tensor, number>()
@@ -110,10 +112,25 @@ export class SimulatedRank implements Driver<number> {
       const predecessor = before.tokenOf(before.edges[i]!)
       if (predecessor >= 0) engine.after(first, predecessor)
     }
-    if (this.#host !== undefined) engine.after(first, this.#busyHost(this.#host.seconds(op)))
+    if (this.#host !== undefined) {
+      const replay = this.#replays ? this.#host.replaySeconds : 0
+      this.#replays = false
+      engine.after(first, this.#busyHost(this.#host.seconds(op) + replay))
+    }
     if (this.#observed) this.#observe(id, op, scalars, first, last)
     engine.release(first)
+    if (this.#host?.waitsFor(op) === true) this.#hostWaits(last)
     return last
+  }
+
+  /** The host does nothing more until the activity has ended. */
+  #hostWaits(activity: Activity): void {
+    const engine = this.#engine
+    const until = engine.work(0)
+    engine.after(until, activity)
+    if (this.#hostTail >= 0) engine.after(until, this.#hostTail)
+    engine.release(until)
+    this.#hostTail = until
   }
 
   /** The host's thread spends so long, after all else it was given and not before now. */
@@ -153,6 +170,7 @@ export class SimulatedRank implements Driver<number> {
 
   endStep(step: number, computeTail: Token): Token {
     const engine = this.#engine
+    this.#replays = true
     const mark = engine.work(0)
     if (computeTail >= 0) engine.after(mark, computeTail)
     this.#shared.whenEnded(mark, () => {
@@ -186,6 +204,7 @@ export class SimulatedRank implements Driver<number> {
     const { rank, source } = this.#options
     const data = values?.of(rank, tensor) ?? source?.(rank, tensor, this.#reads(tensor))
     const seconds = this.#host?.readSeconds ?? 0
+    this.#replays = true
     if (seconds === 0) return Effect.succeed(data?.slice())
     return Effect.as(this.rank.wait("the host", [Lane.compute], [this.#busyHost(seconds)]), data?.slice())
   }

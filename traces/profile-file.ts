@@ -2,6 +2,7 @@
 // metadata. docs/formats.md describes it column by column. Knows nothing of importers or of how costs are used.
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
+import type { MeasuredHost } from "../core/cost/host.ts"
 import type {
   CollectiveCost,
   LayerCost,
@@ -167,6 +168,19 @@ const batchOf = (file: string, profile: Profile): Batch => {
   return rows.batch()
 }
 
+const launchModes = ["eager", "compiled", "graph"] as const
+const hostParts = ["launch", "collective", "hook", "read", "replay"] as const
+
+const hostMetadata = (host: MeasuredHost | undefined): Metadata => {
+  if (host === undefined) return {}
+  const metadata: Record<string, string> = { host_mode: host.mode }
+  for (const part of hostParts) {
+    const seconds = host[`${part}Seconds`]
+    if (seconds !== undefined) metadata[`host_${part}_seconds`] = String(seconds)
+  }
+  return metadata
+}
+
 const metadataOf = (profile: Profile): Metadata => ({
   name: profile.name,
   device: profile.device,
@@ -176,6 +190,7 @@ const metadataOf = (profile: Profile): Metadata => ({
   ...(profile.unprofiledStepSeconds === undefined
     ? {}
     : { unprofiled_step_seconds: String(profile.unprofiledStepSeconds) }),
+  ...hostMetadata(profile.host),
   device_busy_seconds: String(profile.deviceBusySeconds),
   unattributed_share: String(profile.unattributedShare)
 })
@@ -231,7 +246,20 @@ const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Fact
     }
     return parsed
   }
+  const host = (): MeasuredHost | undefined => {
+    const said = metadata.get("host_mode")
+    if (said === undefined) return undefined
+    const mode = launchModes.find((each) => each === said)
+    if (mode === undefined) throw bad("host_mode", said, launchModes.join(", "))
+    const measured: Record<string, number> = {}
+    for (const part of hostParts)
+      if (metadata.has(`host_${part}_seconds`))
+        measured[`${part}Seconds`] = number(`host_${part}_seconds`, Number.MAX_VALUE, false)
+    return { mode, ...measured }
+  }
+  const measured = host()
   return {
+    ...(measured === undefined ? {} : { host: measured }),
     name: text("name"),
     device: text("device"),
     source: text("source"),

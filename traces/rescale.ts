@@ -16,6 +16,17 @@ export const totalSeconds = (layers: ReadonlyArray<LayerCost>): PhaseCost => {
 /** Time in which the device waited; none where kernels of other layers reach into the span. */
 const gapOf = ({ busySeconds, spanSeconds }: PhaseCost): number => Math.max(0, spanSeconds - busySeconds)
 
+/** Layers whose backward phases' gaps are shorter by so many seconds in all, in proportion: none below nothing. */
+export const withoutGaps = (layers: ReadonlyArray<LayerCost>, seconds: number): ReadonlyArray<LayerCost> => {
+  const gaps = layers.reduce((sum, { backward }) => sum + gapOf(backward), 0)
+  if (seconds === 0 || gaps === 0) return layers
+  const left = Math.max(0, 1 - seconds / gaps)
+  return layers.map((layer) => {
+    const { busySeconds } = layer.backward
+    return { ...layer, backward: { busySeconds, spanSeconds: busySeconds + gapOf(layer.backward) * left } }
+  })
+}
+
 /**
  * The same profile with every gap (span - busy) scaled by one factor so that all spans add up to `stepSeconds`. A
  * profile without gaps has the missing time spread in proportion to busy time. `stepSeconds` becomes the given one;

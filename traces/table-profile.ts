@@ -1,4 +1,5 @@
 // A profile that is only a table of timed ops or collectives, as importers of such tables make it.
+import type { MeasuredHost } from "../core/cost/host.ts"
 import type { CollectiveCost, OpCost, Profile } from "../core/profile.ts"
 
 export interface TableOptions {
@@ -15,7 +16,11 @@ export interface TableOptions {
 export const tableProfile = (
   kind: string,
   options: TableOptions,
-  tables: { readonly ops?: ReadonlyArray<OpCost>; readonly collectives?: ReadonlyArray<CollectiveCost> }
+  tables: {
+    readonly ops?: ReadonlyArray<OpCost>
+    readonly collectives?: ReadonlyArray<CollectiveCost>
+    readonly host?: MeasuredHost
+  }
 ): Profile => {
   const file = (options.file ?? kind).replace(/^.*[/\\]/u, "")
   return {
@@ -29,6 +34,7 @@ export const tableProfile = (
     unattributedShare: 0,
     layers: [],
     parameters: [],
+    host: tables.host,
     ops: tables.ops ?? [],
     collectives: tables.collectives ?? []
   }

@@ -8,7 +8,7 @@ import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { PhaseCost, Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
-import { hostSecondsOf, type HostCosts } from "./host.ts"
+import { hostSecondsOf, layerShare, waitsFor, type HostCosts } from "./host.ts"
 import { loadOf } from "./measures.ts"
 import type { CostSource, Launch } from "./op-table.ts"
 import { Estimates, type Cost, type Estimate } from "./provenance.ts"
@@ -29,6 +29,10 @@ export interface CostModel {
 export interface HostLane {
   seconds(op: Op): number
   readonly readSeconds: number
+  /** On the first launch after a step's begin or a read. */
+  readonly replaySeconds: number
+  /** Whether the host launches nothing more until this op has ended. */
+  waitsFor(op: Op): boolean
 }
 
 /** What of an op its cost may depend on; a call of a layer graph is one, before anything was allocated. */
@@ -49,14 +53,16 @@ export interface CostOptions {
   readonly profile?: Profile | undefined
   /** Which of a layer's two times counts. Default "span". */
   readonly hostTime?: HostTime
+  /** Whether the device waits for its host in the gaps of a profile's layers. Default true. */
+  readonly gapsAreHost?: boolean
   /** Asked in order; the first that knows an op's kind tells its time. */
   readonly sources?: ReadonlyArray<CostSource>
   /** For what no source knows; without one, such ops are free, and noted. */
   readonly device?: Device | undefined
   /** What an unmeasured kernel takes at least. Default: the shortest launch that any source knows. */
   readonly launchSeconds?: number | undefined
-  /** The host as a lane; default: it is never late, but for the gaps that a profile's spans hold. */
-  readonly host?: HostOptions | undefined
+  /** The host as a lane; default: it is never late, but for the gaps that a profile's spans hold, and that is noted. */
+  readonly host?: HostOptions | "none" | undefined
   /** What products and attention of float32 operands are computed in (autocast). Default: as stored. */
   readonly computeDtype?: Dtype | undefined
 }
@@ -64,9 +70,13 @@ export interface CostOptions {
 /** What a scenario says of the host. */
 export interface HostOptions {
   readonly costs: HostCosts
-  /** Where its costs are assumed rather than stated, as a phrase. */
+  /** Which of its costs are assumed rather than stated or measured, as a phrase. */
   readonly assumed?: string | undefined
 }
+
+/** What is told where nothing is known of the host. */
+const noHost =
+  "launches, calls of collectives, hooks and reads take the host no time: `host:` says what they do (eager, compiled, graph, numbers, or {measured: a profile})"
 
 const exactly = (seconds: number): Cost => ({ seconds, provenance: "exact", detail: "" })
 
@@ -156,27 +166,34 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
     return told
   }
 
-  const { host } = options
+  const host = options.host === "none" ? undefined : options.host
   if (host?.assumed !== undefined) estimates.note("host", "scaled", host.assumed)
   // Where the profiled device waits for its host, layers are launched as slowly as their spans say; a device that is never idle
   // says nothing of its host but that it keeps up.
-  const late = host !== undefined && profile !== undefined && hostTime === "span" && isHostBound(profile)
+  const { gapsAreHost = true } = options
+  const late =
+    host !== undefined && profile !== undefined && hostTime === "span" && gapsAreHost && isHostBound(profile)
+  const share = host === undefined ? 1 : layerShare(host.costs)
   const profiled = (op: Op) =>
     profile?.layers[op.attributes["layer"] as number]?.[op.attributes["phase"] as ProfiledPhase]
 
   return {
     cost,
-    seconds: (op) =>
-      late && op.kernel.name === "profiled" ? busyOf(profiled(op)!, op.attributes) : cost(op).seconds,
+    seconds: (op) => {
+      if (options.host === undefined) estimates.note("host", "free", noHost)
+      return late && op.kernel.name === "profiled" ? busyOf(profiled(op)!, op.attributes) : cost(op).seconds
+    },
     ...(host === undefined
       ? {}
       : {
           host: {
             seconds: (op: Op) =>
               late && op.kernel.name === "profiled"
-                ? spanOf(profiled(op)!, op.attributes)
+                ? spanOf(profiled(op)!, op.attributes) * share
                 : hostSecondsOf(host.costs, op),
-            readSeconds: host.costs.readSeconds
+            readSeconds: host.costs.readSeconds,
+            replaySeconds: host.costs.replaySeconds,
+            waitsFor: (op: Op) => waitsFor(host.costs, op)
           }
         }),
     get estimates() {

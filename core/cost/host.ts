@@ -1,10 +1,17 @@
 // What the host spends on a rank's behalf: launches, calls of collectives with the hooks that lead to them, reads that wait for the
-// device. A lane of its own: ops are launched one after another, and none starts before it was launched. Knows no machine.
+// device, replays of captured graphs. A lane of its own: ops are launched one after another, and none starts before it was
+// launched. Knows no machine.
+import type { KernelName } from "../kernels/catalogue.ts"
 import type { Op } from "../machine/op.ts"
+
+/** How a program's kernels reach the device: each by a Python call of its own, by generated code, or captured and replayed. */
+export type LaunchMode = "eager" | "compiled" | "graph"
 
 /** Seconds of the host's one thread. */
 export interface HostCosts {
-  /** Each kernel or copy. */
+  /** Undefined where costs are stated without it: each kernel of the catalogue is then launched once. */
+  readonly mode?: LaunchMode | undefined
+  /** Each kernel or copy; of `graph`, nothing. */
   readonly launchSeconds: number
   /** Each call of a collective. */
   readonly collectiveSeconds: number
@@ -12,6 +19,18 @@ export interface HostCosts {
   readonly hookSeconds: number
   /** Each read whose value the program waits for, from the device's end of it. */
   readonly readSeconds: number
+  /** Each replay of a captured graph: what is launched after a step's begin or a read, up to the next. */
+  readonly replaySeconds: number
+}
+
+/** What of a host was measured, from a trace or by a benchmark. */
+export interface MeasuredHost {
+  readonly mode: LaunchMode
+  readonly launchSeconds?: number
+  readonly collectiveSeconds?: number
+  readonly hookSeconds?: number
+  readonly readSeconds?: number
+  readonly replaySeconds?: number
 }
 
 /**
@@ -19,16 +38,77 @@ export interface HostCosts {
  * and a launch for each kernel. `compiled`: a launch alone. `graph`: kernels of a step replayed at once, collectives included.
  */
 export const usualHosts = {
-  eager: { launchSeconds: 10e-6, collectiveSeconds: 50e-6, hookSeconds: 20e-6, readSeconds: 20e-6 },
-  compiled: { launchSeconds: 5e-6, collectiveSeconds: 50e-6, hookSeconds: 20e-6, readSeconds: 20e-6 },
-  graph: { launchSeconds: 0, collectiveSeconds: 0, hookSeconds: 0, readSeconds: 20e-6 }
-} as const satisfies Readonly<Record<string, HostCosts>>
+  eager: {
+    mode: "eager",
+    launchSeconds: 25e-6,
+    collectiveSeconds: 100e-6,
+    hookSeconds: 40e-6,
+    readSeconds: 20e-6,
+    replaySeconds: 0
+  },
+  compiled: {
+    mode: "compiled",
+    launchSeconds: 5e-6,
+    collectiveSeconds: 100e-6,
+    hookSeconds: 40e-6,
+    readSeconds: 20e-6,
+    replaySeconds: 0
+  },
+  graph: {
+    mode: "graph",
+    launchSeconds: 0,
+    collectiveSeconds: 0,
+    hookSeconds: 0,
+    readSeconds: 20e-6,
+    replaySeconds: 15e-6
+  }
+} as const satisfies Readonly<Record<LaunchMode, HostCosts>>
+
+/**
+ * Kernels that eager PyTorch launches for one of the catalogue, where they are more than one, as counted in traces of Hugging Face's
+ * Llama and Mixtral in bfloat16 (PyTorch 2.11): an RMS norm is pow, mean, add, rsqrt and two products; rope is neg, cat, two
+ * products and a sum. Backward passes launch about twice as many.
+ */
+const eagerLaunches: Partial<Readonly<Record<KernelName, number>>> = {
+  "rms_norm.forward": 6,
+  "rms_norm.backward_input": 12,
+  "rope.forward": 5,
+  "rope.rows": 5,
+  "rope.backward": 10,
+  "swiglu.forward": 2,
+  "swiglu.backward": 4,
+  "attention.forward": 2,
+  "attention.backward": 3,
+  "kv.append": 2,
+  "kv.attention": 3,
+  // To float32, softmax, two of topk, a sum and a division.
+  "topk_gate.forward": 6,
+  "topk_gate.backward": 8,
+  // Three products, an activation and a product of the two.
+  "expert_ffn.forward": 5,
+  // By the gate's weight, and added where the token is.
+  "moe_combine.forward": 2
+}
+
+const countOf = (name: string): number => eagerLaunches[name as KernelName] ?? 1
 
 /** Seconds of the host for one launch of `op`; a layer of a profile has the host's time in its span. */
 export const hostSecondsOf = (
-  { launchSeconds, collectiveSeconds, hookSeconds }: HostCosts,
+  { mode, launchSeconds, collectiveSeconds, hookSeconds }: HostCosts,
   { kernel, group, reads }: Pick<Op, "kernel" | "group" | "reads">
 ): number => {
   if (group !== undefined) return collectiveSeconds + hookSeconds * reads.length
-  return kernel.name === "profiled" || kernel.name === "barrier" ? 0 : launchSeconds
+  if (kernel.name === "profiled" || kernel.name === "barrier") return 0
+  return mode === "eager" ? launchSeconds * countOf(kernel.name) : launchSeconds
 }
+
+/** Share of the host's time in a profiled layer's span that is left: the profile was recorded of an eager program. */
+export const layerShare = ({ mode = "eager" }: HostCosts): number =>
+  ({ eager: 1, compiled: 0.5, graph: 0 })[mode]
+
+/**
+ * Whether the host launches nothing more until `op` has ended: loops in eager mode copy what they need on a stream of its own, and
+ * synchronise with it (`test/expert-offload/measured-loop.test.ts`: a measured step is the sum of its copies and its launches).
+ */
+export const waitsFor = ({ mode }: HostCosts, { onDemand }: Pick<Op, "onDemand">): boolean =>
+  mode === "eager" && onDemand === true

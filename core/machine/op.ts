@@ -21,6 +21,8 @@ export interface Op {
   readonly group: Group | undefined
   /** Bytes one rank puts in: of what a collective sends, a copy moves, or all inputs of a kernel. */
   readonly sizeBytes: number
+  /** A copy that the program found it needs at this moment: where the host is modelled, one of eager mode waits for its end. */
+  readonly onDemand?: true
 }
 
 /** The op of one launch, its scalars among its attributes: what a reference computes, or a cost that follows them. */

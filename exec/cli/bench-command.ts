@@ -11,8 +11,8 @@ import {
   thisDevice,
   timeCollectives,
   timeCopies,
+  timeHost,
   timeKernels,
-  timeSubmission,
   type KernelTime
 } from "../bench.ts"
 import { requireDevice, runCommand } from "./command.ts"
@@ -31,19 +31,21 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
       yield* requireDevice
-      const submissionSeconds = yield* timeSubmission()
+      const { submissionSeconds, readSeconds } = yield* timeHost()
       const kernels = yield* timeKernels
       const copies = yield* timeCopies
       const collectives = yield* timeCollectives(options.ranks, sizesBytes)
       if (options.out !== undefined) {
-        const tables = { ops: [...kernels, ...copies].map(rowOf), collectives }
+        const host = { mode: "compiled", launchSeconds: submissionSeconds, readSeconds } as const
+        const tables = { ops: [...kernels, ...copies].map(rowOf), collectives, host }
         yield* writeProfile(
           options.out,
           tableProfile("exec bench", { name: "exec bench", device: thisDevice() }, tables)
         )
         writeError(`exec: wrote ${options.out}\n`)
       }
-      if (options.json === true) return said(json({ submissionSeconds, kernels, copies, collectives }))
+      if (options.json === true)
+        return said(json({ submissionSeconds, readSeconds, kernels, copies, collectives }))
       const rate = ({ flops, bytes, medianSeconds }: KernelTime): string =>
         flops > 2 * bytes
           ? `${(flops / medianSeconds / 1e9).toFixed(1)} GFLOP/s`
@@ -68,6 +70,7 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
       ]
       const lines = [
         `submitting an op  ${formatSeconds(submissionSeconds)}`,
+        `reading a value   ${formatSeconds(readSeconds)}`,
         ...alignColumns(rows, (column) => column >= 2)
       ]
       return said(`${lines.join("\n")}\n`)

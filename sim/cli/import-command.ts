@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
+import type { MeasuredHost } from "../../core/cost/host.ts"
 import { formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
 import type { CommunicationTimes, ImportReport, RankTimes } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
@@ -16,6 +17,8 @@ export interface ImportCommandOptions {
   readonly conditions?: string
   readonly json?: boolean
   readonly stepTime?: string
+  readonly ddp?: string
+  readonly ddpStepTime?: string
   readonly timestamps?: "auto" | "us" | "ns"
   readonly op?: string
   readonly ranks?: number
@@ -52,11 +55,27 @@ const imported = (
       ...(conditions === undefined ? {} : { conditions })
     }
     if (source === "kineto") {
-      const unprofiledStepSeconds = yield* stepTime(options.stepTime)
+      const unprofiledStepSeconds = yield* stepTime("--step-time", options.stepTime)
+      const ddpStepSeconds = yield* stepTime("--ddp-step-time", options.ddpStepTime)
+      if (
+        ddpStepSeconds !== undefined &&
+        (options.ddp === undefined || unprofiledStepSeconds === undefined)
+      ) {
+        return yield* inputErrors(
+          new InputError({
+            file: "--ddp-step-time",
+            field: "",
+            value: options.ddpStepTime!,
+            accepted: "--ddp and --step-time beside it: what DDP adds to a step is told by all three"
+          })
+        )
+      }
       const { importKinetoFiles } = yield* Effect.promise(() => import("../../traces/kineto/import.ts"))
       return yield* importKinetoFiles(files, {
         ...common,
         ...(unprofiledStepSeconds === undefined ? {} : { unprofiledStepSeconds }),
+        ...(options.ddp === undefined ? {} : { ddp: options.ddp }),
+        ...(ddpStepSeconds === undefined ? {} : { ddpStepSeconds }),
         ...(options.timestamps === undefined ? {} : { timestampUnit: options.timestamps })
       })
     }
@@ -75,7 +94,7 @@ const imported = (
     return yield* importCsvFile(file, common)
   })
 
-const stepTime = (text: string | undefined) =>
+const stepTime = (option: string, text: string | undefined) =>
   Effect.suspend(() => {
     if (text === undefined) return Effect.succeed(undefined)
     const parsed = parseSeconds(/^[\d.]+$/u.test(text) ? Number(text) : text)
@@ -83,7 +102,7 @@ const stepTime = (text: string | undefined) =>
     const [value, accepted] = Result.isSuccess(parsed)
       ? [text, "a time greater than 0"]
       : [`${parsed.failure.value} (${parsed.failure.reason})`, parsed.failure.accepted]
-    return Effect.fail(inputErrors(new InputError({ file: "--step-time", field: "", value, accepted })))
+    return Effect.fail(inputErrors(new InputError({ file: option, field: "", value, accepted })))
   })
 
 const parameterCount = ({ profile }: ImportReport): number =>
@@ -103,6 +122,7 @@ const summary = (report: ImportReport, out: string) => {
     layers: profile.layers.length,
     parameters: parameterCount(report),
     parameterTensors: profile.parameters.length,
+    host: profile.host ?? null,
     ops: profile.ops.length,
     collectives: profile.collectives.length,
     unattributedShare: profile.unattributedShare,
@@ -146,6 +166,11 @@ const print = (report: ImportReport, out: string): string => {
     `${profile.name} on ${profile.device}`,
     ...training,
     ...(communication === undefined || communication.kernels === 0 ? [] : communicationLines(communication)),
+    ...(profile.host === undefined
+      ? layers.length > 0 && profile.unprofiledStepSeconds === undefined
+        ? ["host: not measured; --step-time says how much of the profiler's time is real"]
+        : []
+      : hostLines(profile.host)),
     ...(ranks.length === 0 ? [] : rankLines(ranks)),
     ...(left.length === 0 ? [] : ["not attributed", ...alignColumns(left)]),
     ...(ops.length === 0 ? [] : [`${ops.length} timed ops`]),
@@ -168,6 +193,20 @@ const communicationLines = ({
     ["  collectives run", formatSeconds(unionSeconds)],
     ["    beside compute", formatSeconds(overlappedSeconds)],
     ["    exposed", formatSeconds(exposedSeconds)]
+  ])
+
+const hostLines = (host: MeasuredHost): ReadonlyArray<string> =>
+  alignColumns([
+    [`host (${host.mode})`, ""],
+    ...(
+      [
+        ["a launch", host.launchSeconds],
+        ["a call of a collective", host.collectiveSeconds],
+        ["a tensor handed to one", host.hookSeconds],
+        ["a read", host.readSeconds],
+        ["a replay of a graph", host.replaySeconds]
+      ] as const
+    ).flatMap(([what, seconds]) => (seconds === undefined ? [] : [[`  ${what}`, formatSeconds(seconds)]]))
   ])
 
 const rankLines = (ranks: ReadonlyArray<RankTimes>): ReadonlyArray<string> => {

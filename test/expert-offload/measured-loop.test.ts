@@ -1,5 +1,6 @@
 // A real decoding loop with offloaded experts, eager PyTorch on an H100, with the routes it took: the same loads, and times within
-// a tenth once the host's costs are set after the run in which nothing is loaded twice. Conditions are in the fixture.
+// a tenth with a launch as long as a training step of GPT-2 on such a machine shows: 40.15 ms for 1,213 launches (PyTorch 2.11,
+// 4 x 1024 tokens, un-profiled, launches counted in its trace). Nothing was set after these runs. Conditions are in the fixture.
 import * as Effect from "effect/Effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -53,11 +54,14 @@ describe("a measured decoding loop", () => {
   it("makes the loads that we count, and takes as long within a tenth with its host", async () => {
     expect(runs.map(({ slots }) => slots)).toEqual([4, 8])
     for (const measured of runs) {
-      const { loads, decodeStepSeconds } = await simulate(measured, "host={launch: 30us, read: 1ms}")
+      const { loads, decodeStepSeconds } = await simulate(
+        measured,
+        "host={mode: eager, launch: 33.1us, read: 20us}"
+      )
       expect(loads).toBe(measured.loads)
       expect(Math.abs(decodeStepSeconds / measured.mean_step_seconds - 1)).toBeLessThan(0.1)
       // Without a host it is the copies alone, and far less where there are few.
-      const bare = await simulate(measured)
+      const bare = await simulate(measured, "host=none")
       expect(bare.decodeStepSeconds).toBeLessThan(0.8 * measured.mean_step_seconds)
     }
   })

@@ -76,12 +76,16 @@ const devices = (...needs: ReadonlyArray<string>): ReadonlyArray<Knob> => [
 
 const faults: Knob = ["faults", "[]", "[{straggler: 0, speed: 0.5}]"]
 
+const measuredHost = "host={measured: test/fixtures/knobs/host.arrow}"
 const hosts: ReadonlyArray<Knob> = [
   ["host", "eager", "graph"],
   ["host.launch", "0", "100ms", "host={launch: 0}"],
   ["host.collective", "0", "100ms", "host={launch: 0}"],
   ["host.hook", "0", "100ms", "host={launch: 0}"],
-  ["host.read", "0", "100ms", "host={launch: 0}"]
+  ["host.read", "0", "100ms", "host={launch: 0}"],
+  ["host.replay", "0", "100ms", "host={launch: 0}"],
+  ["host.measured", "test/fixtures/knobs/host.arrow", "test/fixtures/knobs/slow-host.arrow", measuredHost],
+  ["host.mode", "eager", "graph", measuredHost]
 ]
 
 /** In every task, and without effect but by what studies do with it. */

@@ -20,13 +20,27 @@ const worldOf = (ranks: number) =>
     wan: undefined
   })
 
-const none: HostCosts = { launchSeconds: 0, collectiveSeconds: 0, hookSeconds: 0, readSeconds: 0 }
+const none: HostCosts = {
+  mode: "compiled",
+  launchSeconds: 0,
+  collectiveSeconds: 0,
+  hookSeconds: 0,
+  readSeconds: 0,
+  replaySeconds: 0
+}
 const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostModel => ({
   seconds: () => deviceSeconds,
   estimates: [],
   ...(host === undefined
     ? {}
-    : { host: { seconds: (op) => hostSecondsOf(host, op), readSeconds: host.readSeconds } })
+    : {
+        host: {
+          seconds: (op) => hostSecondsOf(host, op),
+          readSeconds: host.readSeconds,
+          replaySeconds: host.replaySeconds,
+          waitsFor: () => false
+        }
+      })
 })
 
 /** So many kernels one after another, then an all-reduce of so many tensors, then a read; that several times. */
@@ -91,10 +105,12 @@ describe("the host", () => {
       fc.property(
         micros,
         fc.record({
+          mode: fc.constantFrom("eager", "compiled", "graph"),
           launchSeconds: micros,
           collectiveSeconds: micros,
           hookSeconds: micros,
-          readSeconds: micros
+          readSeconds: micros,
+          replaySeconds: micros
         }),
         fc.record({
           ops: fc.integer({ min: 0, max: 6 }),

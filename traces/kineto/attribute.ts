@@ -7,6 +7,7 @@ import { collectiveCalls, type CollectiveCall } from "./collectives.ts"
 import { deviceRegions, communicationTimes, type Region } from "./device-regions.ts"
 import { deviceWork, type DeviceWork } from "./device-work.ts"
 import { forwardFinder, precedingNode } from "./forward-ops.ts"
+import { hostTimes, type HostTimes } from "./host-times.ts"
 import { HostTree } from "./host-tree.ts"
 import { kernelGroup } from "./kernel-group.ts"
 import { Layers, type Anchor } from "./layers.ts"
@@ -26,6 +27,7 @@ export interface Attribution {
   /** Per step. */
   readonly communication: CommunicationTimes
   readonly parallelism: ReadonlyArray<Parallelism>
+  readonly host: HostTimes
   /** Device time per step that no layer could be found for, largest first. */
   readonly unattributed: ReadonlyArray<{ readonly name: string; readonly seconds: number }>
   readonly warnings: ReadonlyArray<string>
@@ -173,7 +175,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   for (const gradient of gradients) perStep[gradient.step]!.push(gradient)
   const layerOfGradient = ({ node }: GradientRow): number | undefined =>
     hasFrames ? ofForward(forwardOf(node)) : nodeGroup.get(precedingNode(tree, node))
-  const parameters = chooseParameters(trace, layers, perStep, layerOfGradient, warnings)
+  const parameters = chooseParameters(tree, layers, perStep, layerOfGradient, warnings)
 
   // ---- the optimizer is one region over all parameters: by their elements
   const elements = new Map<number, number>()
@@ -238,6 +240,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     })),
     parallelism: findParallelism(trace, calls, steps.length),
     calls,
+    host: hostTimes(tree, work, gradients),
     communication: communicationTimes(trace, work),
     unattributed: [...reasons]
       .map(([name, busy]) => ({ name, seconds: busy * perStepSeconds }))

@@ -3,12 +3,14 @@ import * as Effect from "effect/Effect"
 import { basename } from "node:path"
 import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
 import type { ImportReport } from "../import-report.ts"
+import { withoutGaps } from "../rescale.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
 import { withoutAbsurdTimes } from "./absurd-times.ts"
 import { attribute, type Attribution } from "./attribute.ts"
 import { fileBytes, type ByteSource } from "./bytes.ts"
 import { collectiveCosts } from "./collectives.ts"
 import { jobOf, type RankTrace } from "./job.ts"
+import { measuredHost, type UnderDdp } from "./measured-host.ts"
 import { parallelismWarning } from "./parallelism.ts"
 import { processTraces } from "./ranks.ts"
 import { readKineto, type ReadOptions } from "./read-trace.ts"
@@ -22,6 +24,10 @@ export interface KinetoOptions extends ReadOptions {
   readonly conditions?: string
   /** Step time of the same run without the profiler, seconds; at least the device's busy time. */
   readonly unprofiledStepSeconds?: number
+  /** A trace of the same model under DDP: what its hooks and calls of collectives cost the host. */
+  readonly ddp?: string
+  /** Step time of that run without the profiler, seconds. */
+  readonly ddpStepSeconds?: number
   /** Name of the input for messages; `importKinetoFile` sets it. */
   readonly file?: string
 }
@@ -39,7 +45,8 @@ export const importKineto = (
   const file = options.file ?? "trace"
   return attemptAsync(file, "a PyTorch profiler trace", async (signal) => {
     const warnings: Array<string> = []
-    return reportOf(await rankTraces(file, source, options, signal, warnings), warnings, options)
+    const traces = await rankTraces(file, source, options, signal, warnings)
+    return reportOf(traces, await ddpOf(options, signal), warnings, options)
   })
 }
 
@@ -65,8 +72,23 @@ export const importKinetoFiles = (
         const traces: Array<RankTrace> = []
         for (const path of paths)
           traces.push(...(await rankTraces(path, fileBytes(path), options, signal, warnings)))
-        return reportOf(traces, warnings, { file: paths[0], ...options })
+        return reportOf(traces, await ddpOf(options, signal), warnings, { file: paths[0], ...options })
       })
+
+/** What the host did in the trace under DDP that the options name. */
+const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<UnderDdp | undefined> => {
+  const { ddp, ddpStepSeconds } = options
+  if (ddp === undefined) return undefined
+  const [rank] = await rankTraces(ddp, fileBytes(ddp), options, signal, [])
+  const { host } = rank!.found
+  if (host.overlapped) return { times: host, unprofiledSeconds: ddpStepSeconds }
+  throw new TraceError({
+    file: ddp,
+    field: "traceEvents",
+    value: `${Math.round(host.calls)} calls of collectives a step, none as a gradient is made`,
+    accepted: "a trace of a rank that trains under DistributedDataParallel"
+  })
+}
 
 /** The ranks that one file holds, attributed one by one. What concerns the whole file is added to `warnings`. */
 const rankTraces = async (
@@ -100,6 +122,7 @@ const rankTraces = async (
 /** One rank's trace as a report, or several ranks' as one. */
 const reportOf = (
   traces: ReadonlyArray<RankTrace>,
+  ddp: UnderDdp | undefined,
   ofFiles: ReadonlyArray<string>,
   options: KinetoOptions
 ): ImportReport => {
@@ -108,12 +131,12 @@ const reportOf = (
     const { found } = first!
     const warnings = [...ofFiles, ...found.warnings]
     const collectives = collectiveCosts(found.calls, warnings)
-    return finished(first!, found.layers, collectives, warnings, options)
+    return finished(first!, ddp, found.layers, collectives, warnings, options)
   }
   const job = jobOf(traces)
   const warnings = [...ofFiles, ...shared(traces), ...job.warnings]
   const typical = traces[job.typical]!
-  const report = finished(typical, job.layers, job.collectives, warnings, options)
+  const report = finished(typical, ddp, job.layers, job.collectives, warnings, options)
   const mean = (of: (found: Attribution) => number) =>
     traces.reduce((sum, { found }) => sum + of(found) / traces.length, 0)
   const alike = job.layers !== typical.found.layers
@@ -142,6 +165,7 @@ const shared = (traces: ReadonlyArray<RankTrace>): ReadonlyArray<string> => {
 
 const finished = (
   { file, deviceName, found }: RankTrace,
+  ddp: UnderDdp | undefined,
   layers: ReadonlyArray<LayerCost>,
   collectives: ReadonlyArray<CollectiveCost>,
   warnings: Array<string>,
@@ -162,6 +186,13 @@ const finished = (
   }
   const parallel = parallelismWarning(found.parallelism)
   if (parallel !== undefined) warnings.push(parallel)
+  const measured = measuredHost(
+    found.host,
+    { profiledSeconds: found.stepSeconds, unprofiledSeconds: unprofiledStepSeconds, busySeconds: busy },
+    ddp
+  )
+  warnings.push(...measured.warnings)
+  const { inGaps } = measured
   const lost = found.unattributed.reduce((sum, { seconds }) => sum + seconds, 0)
   const share = (seconds: number) => (busy > 0 ? Math.min(1, seconds / busy) : 0)
   const named = basename(options.file ?? file)
@@ -177,11 +208,13 @@ const finished = (
     device: options.device ?? deviceName ?? "unknown",
     source: `torch.profiler trace ${named}${conditions}`,
     steps: found.steps,
-    stepSeconds: found.stepSeconds,
-    unprofiledStepSeconds,
+    stepSeconds: Math.max(busy, found.stepSeconds - inGaps.profiledSeconds),
+    unprofiledStepSeconds:
+      unprofiledStepSeconds && Math.max(busy, unprofiledStepSeconds - inGaps.unprofiledSeconds),
     deviceBusySeconds: busy,
     unattributedShare: share(lost),
-    layers,
+    layers: withoutGaps(layers, inGaps.profiledSeconds),
+    host: measured.host,
     parameters: found.parameters,
     ops: [],
     collectives

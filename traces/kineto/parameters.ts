@@ -3,7 +3,6 @@ import type { ProfiledParameter } from "../../core/profile.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Layers } from "./layers.ts"
 import { stepAt, type Step } from "./steps.ts"
-import type { KinetoTrace } from "./trace.ts"
 
 export interface GradientRow {
   readonly row: number
@@ -26,12 +25,13 @@ export const gradientRows = (tree: HostTree, steps: ReadonlyArray<Step>): Readon
  * Each parameter once, in the order its gradient becomes ready. `layerOf` says whose backward makes it.
  */
 export const chooseParameters = (
-  trace: KinetoTrace,
+  tree: HostTree,
   layers: Layers,
   perStep: ReadonlyArray<ReadonlyArray<GradientRow>>,
   layerOf: (gradient: GradientRow) => number | undefined,
   warnings: Array<string>
 ): ReadonlyArray<ProfiledParameter> => {
+  const { trace } = tree
   const first = perStep.find((gradients) => gradients.length > 0)
   if (first === undefined) {
     warnings.push(
@@ -48,7 +48,8 @@ export const chooseParameters = (
   }
   const line = first.map(identity)
   // Gradient accumulation runs the backward pass several times a step; each parameter counts once, as in the last.
-  const period = shortestPeriod(line)
+  // Ops have no names of their own by which one that comes again were known.
+  const period = tree.frames === "ops" ? first.length / passesOf(tree, first) : shortestPeriod(line)
   const once = period < line.length && layers.owners.length > 0 ? first.slice(-period) : first
   if (once.length < first.length) {
     warnings.push(`${first.length / period} backward passes per step: parameters are those of one`)
@@ -76,6 +77,27 @@ export const chooseParameters = (
   if (orphans > 0)
     warnings.push(`${orphans} parameters have no known layer and were given to the one before them`)
   return parameters
+}
+
+/** Backward passes that made these gradients: a forward op stands between two. One where they made different numbers of them. */
+const passesOf = (tree: HostTree, gradients: ReadonlyArray<GradientRow>): number => {
+  const forward: Array<number> = []
+  for (const row of tree.order)
+    if (tree.isFrame[row] === 1 && tree.inBackward[row] === 0) forward.push(tree.start(row))
+  forward.sort((a, b) => a - b)
+  let at = 0
+  let inPass = 0
+  const passes: Array<number> = []
+  for (const { row } of gradients) {
+    const from = at
+    while (at < forward.length && forward[at]! < tree.start(row)) at++
+    if (at > from && inPass > 0) {
+      passes.push(inPass)
+      inPass = 0
+    }
+    inPass++
+  }
+  return passes.every((count) => count === inPass) ? passes.length + 1 : 1
 }
 
 /** Smallest p that divides the length such that the line repeats every p. */

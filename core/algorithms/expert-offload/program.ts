@@ -108,7 +108,10 @@ export const expertOffload = ({
         }
         const load = `${ahead ? "prefetch" : "load"} ${nameOf(id)}`
         loadedBy[slot] = machine.submit(
-          once(`${load} ${slot}`, () => launch(load, kernels.h2d, Lane.h2d, [experts[id]!], [held]))
+          once(`${load} ${slot}`, () => {
+            const copy = launch(load, kernels.h2d, Lane.h2d, [experts[id]!], [held])
+            return ahead ? copy : { ...copy, onDemand: true }
+          })
         )
         loads[step]!++
         if (ahead) prefetches[step]!++

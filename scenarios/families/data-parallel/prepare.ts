@@ -20,7 +20,8 @@ import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
-import { resolveCollectiveTable, resolveHost, resolveDevice, resolveFaults } from "../../resolve.ts"
+import { resolveHost } from "../../host.ts"
+import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
@@ -129,6 +130,9 @@ export const prepare = (
     const { planned, profile, world, shard, facts, model, table, device, ops } = plan
     const { warmupSteps, steps } = stepsOf(scenario, planned)
     const { network, collectives, jitter, seed, memory } = scenario
+    const timed =
+      scenario.costs === undefined ? undefined : yield* loader.profile(file, "costs", scenario.costs)
+    const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader)
     return {
       planned,
       profile,
@@ -149,9 +153,10 @@ export const prepare = (
         costs: makeCostModel({
           profile,
           hostTime: model.hostTime,
+          gapsAreHost: !model.sharesDevice,
           sources: ops === undefined ? [] : [ops],
           device,
-          host: resolveHost(scenario.host)
+          host
         }),
         network,
         collectives: { algorithm: collectives.algorithm, table },

@@ -22,7 +22,7 @@ export interface OffloadCosts {
   readonly device: Device | undefined
   /** Copies as this link would make them; default: as measured. */
   readonly hostLink: HostLink | undefined
-  readonly host?: HostOptions | undefined
+  readonly host?: HostOptions | "none" | undefined
 }
 
 /** Each simulation wants its own, for each lists its own estimates. */

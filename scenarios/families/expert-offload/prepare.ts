@@ -26,7 +26,8 @@ import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
-import { resolveDevice, resolveHost } from "../../resolve.ts"
+import { resolveHost } from "../../host.ts"
+import { resolveDevice } from "../../resolve.ts"
 import { loadSeconds, readSeconds, type OffloadCosts } from "./costs.ts"
 
 /** What a scenario says, resolved. */
@@ -80,7 +81,7 @@ export const planScenario = (
     const costs: OffloadCosts = {
       ops,
       device,
-      host: resolveHost(scenario.host),
+      host: yield* resolveHost(scenario.host, profile.host, file, loader),
       hostLink:
         hostLink === undefined
           ? undefined

@@ -16,7 +16,8 @@ import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cos
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import type { Loader } from "../../load.ts"
-import { resolveDevice, resolveHost } from "../../resolve.ts"
+import { resolveHost } from "../../host.ts"
+import { resolveDevice } from "../../resolve.ts"
 import { resolveOpTable } from "../../op-table.ts"
 import { fittedCosts } from "./costs.ts"
 
@@ -142,6 +143,8 @@ const resolveCosts = (
       resolveDevice(settings) ?? (costs?.ops === undefined ? deviceNamed(defaultDevice) : undefined)
     const ops = yield* resolveOpTable(costs?.ops, stated, "costs.ops", file, loader)
     const device = stated ?? ops?.measuredOn
+    const timed = costs?.ops === undefined ? undefined : yield* loader.profile(file, "costs.ops", costs.ops)
+    const known = yield* resolveHost(host, timed?.host, file, loader)
     const link =
       transfer.to === "host" && transfer.bandwidth !== undefined
         ? [hostLinkSource({ bytesPerSecond: transfer.bandwidth, latencySeconds: 0 })]
@@ -151,6 +154,6 @@ const resolveCosts = (
         sources: ops === undefined ? link : [...link, ops],
         device,
         launchSeconds: costs?.launch,
-        host: resolveHost(host)
+        host: known
       })
   })

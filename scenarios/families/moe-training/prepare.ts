@@ -17,7 +17,8 @@ import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Host } from "../../family.ts"
 import type { Loader } from "../../load.ts"
 import { opTableOf } from "../../op-table.ts"
-import { resolveDevice, resolveHost } from "../../resolve.ts"
+import { resolveHost } from "../../host.ts"
+import { resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
 import { opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
 import { pipelineOracle } from "./oracle.ts"
@@ -126,14 +127,13 @@ const resolveProducts = (
   Effect.gen(function* () {
     const { products } = scenario.costs
     const stated = resolveDevice(scenario.device)
-    const host = resolveHost(scenario.host)
     if (!("profile" in products)) {
       const line = lineOf("products", products)
       fits.push(line)
       return makeCostModel({
         sources: [productLine(line)],
         device: stated ?? deviceNamed("NVIDIA H200"),
-        host
+        host: yield* resolveHost(scenario.host, undefined, file, loader)
       })
     }
     const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
@@ -166,6 +166,7 @@ const resolveProducts = (
     const kept = products.op === undefined ? profile.ops : [...rows, ...others]
     const table = opTableOf({ ...profile, ops: kept }, stated)
     const sources = products.method === "line" ? [productLine(line), table] : [table]
+    const host = yield* resolveHost(scenario.host, profile.host, file, loader)
     return makeCostModel({ sources, device: stated ?? table.measuredOn, host })
   })
 

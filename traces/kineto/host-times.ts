@@ -1,0 +1,114 @@
+// What the host of a trace spent, as the profiler saw it: launches, calls of collectives, what follows each gradient, reads that
+// waited for the device. Knows nothing of how much slower the profiler makes it.
+import type { LaunchMode } from "../../core/cost/host.ts"
+import { median } from "./collectives.ts"
+import type { DeviceWork } from "./device-work.ts"
+import type { HostTree } from "./host-tree.ts"
+import type { GradientRow } from "./parameters.ts"
+import { stepAt } from "./steps.ts"
+import { Host } from "./trace.ts"
+
+/** Of one step; times in seconds. */
+export interface HostTimes {
+  readonly mode: LaunchMode
+  /** Calls that launch something. */
+  readonly launches: number
+  /** Gradients that were made, and what was done with each beside adding it up and communicating: DDP's hooks, mostly. */
+  readonly gradients: number
+  readonly gradientSeconds: number
+  /** Calls of collectives, and each call's time. */
+  readonly calls: number
+  readonly callSeconds: number
+  /** Whether gradients are communicated as they are made, as DDP does. */
+  readonly overlapped: boolean
+  /** From the end of a copy to the host until the host goes on: its median; undefined where nothing was read. */
+  readonly readSeconds: number | undefined
+  /** Each replay of a graph; undefined where there is none. */
+  readonly replaySeconds: number | undefined
+}
+
+const generated = /^triton_|## Call CompiledFxGraph|Torch-Compiled Region/u
+const graphLaunch = /GraphLaunch/u
+const synchronising = /Synchronize$/u
+const toHost = /memcpy (?:d(?:evice)?to ?h(?:ost)?|dtoh)/iu
+
+export const hostTimes = (
+  tree: HostTree,
+  work: DeviceWork,
+  gradients: ReadonlyArray<GradientRow>
+): HostTimes => {
+  const { trace } = tree
+  const { steps, rows, compute, collective } = work
+  const count = steps.length
+  const launching = new Set<number>()
+  for (const index of [...compute, ...collective]) if (rows[index]! >= 0) launching.add(rows[index]!)
+  const replays = [...launching].filter((row) => graphLaunch.test(tree.name(row)))
+  const replayed = new Set(replays)
+  const byReplay = compute.filter((index) => replayed.has(rows[index]!)).length
+  const isGenerated = trace.names.texts.some((name) => generated.test(name))
+  const calls = outermostCalls(tree, work)
+  const inNode = new Map<number, number>()
+  for (const row of calls) {
+    let at = tree.parent[row]!
+    while (at >= 0 && !tree.isNode(at)) at = tree.parent[at]!
+    if (at >= 0) inNode.set(at, (inNode.get(at) ?? 0) + lasted(tree, row))
+  }
+  const after = gradients.map(({ row, node }) =>
+    node === row ? 0 : Math.max(0, lasted(tree, node) - lasted(tree, row) - (inNode.get(node) ?? 0))
+  )
+  return {
+    mode: byReplay * 2 > compute.length ? "graph" : isGenerated ? "compiled" : "eager",
+    launches: launching.size / count,
+    gradients: gradients.length / count,
+    gradientSeconds: mean(after) * 1e-6,
+    calls: calls.length / count,
+    callSeconds: mean(calls.map((row) => lasted(tree, row))) * 1e-6,
+    overlapped: gradients.some(({ node }) => inNode.has(node)),
+    readSeconds: readSeconds(tree, work),
+    replaySeconds: replays.length === 0 ? undefined : mean(replays.map((row) => lasted(tree, row))) * 1e-6
+  }
+}
+
+const lasted = (tree: HostTree, row: number): number => tree.end(row) - tree.start(row)
+
+const mean = (values: ReadonlyArray<number>): number =>
+  values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length
+
+/** The outermost records of the calls that launched the steps' collectives, each once. */
+const outermostCalls = (tree: HostTree, { rows, collective }: DeviceWork): ReadonlyArray<number> => {
+  const found = new Set<number>()
+  for (const index of collective) {
+    let outermost = -1
+    for (let at = rows[index]!; at >= 0; at = tree.parent[at]!) if (tree.isCollectiveCall(at)) outermost = at
+    if (outermost >= 0) found.add(outermost)
+  }
+  return [...found]
+}
+
+/** A copy to the host is a read where the next thing the thread asks of the device is to wait. */
+const readSeconds = (tree: HostTree, { steps, kernels, rows, compute }: DeviceWork): number | undefined => {
+  const { host, device, names } = tree.trace
+  const ends = new Map<number, number>()
+  const launching = new Set<number>()
+  for (const index of compute) {
+    const row = rows[index]!
+    if (row < 0) continue
+    const kernel = kernels[index]!
+    launching.add(row)
+    if (toHost.test(names.texts[device.name.values[kernel]!]!)) ends.set(row, device.end.values[kernel]!)
+  }
+  if (ends.size === 0) return undefined
+  const later: Array<number> = []
+  let copied = -1
+  for (const row of tree.order) {
+    if (host.kind.values[row] !== Host.launch) continue
+    if (launching.has(row)) copied = ends.has(row) ? row : -1
+    else if (copied >= 0 && synchronising.test(tree.name(row))) {
+      const alike = host.thread.values[row] === host.thread.values[copied]
+      if (alike && stepAt(steps, tree.start(row)) === stepAt(steps, tree.start(copied)))
+        later.push(Math.max(0, tree.end(row) - ends.get(copied)!))
+      copied = -1
+    }
+  }
+  return later.length === 0 ? undefined : median(later) * 1e-6
+}

@@ -1,0 +1,92 @@
+// What a host spends, from what the profiler saw of it and the step's time without the profiler. Knows nothing of events.
+import type { MeasuredHost } from "../../core/cost/host.ts"
+import type { HostTimes } from "./host-times.ts"
+
+/** A step of the trace, seconds: as profiled, without the profiler where known, and what the device was busy. */
+interface StepTimes {
+  readonly profiledSeconds: number
+  readonly unprofiledSeconds: number | undefined
+  readonly busySeconds: number
+}
+
+/** The same model under DDP: what its host did, and its step without the profiler where known. */
+export interface UnderDdp {
+  readonly times: HostTimes
+  readonly unprofiledSeconds: number | undefined
+}
+
+interface Measured {
+  /** Undefined where nothing was launched, or nobody says what of the profiler's times is real. */
+  readonly host: MeasuredHost | undefined
+  /** Of the profiled step, hooks and calls of DDP that are in the layers' gaps; and of the step without the profiler. */
+  readonly inGaps: { readonly profiledSeconds: number; readonly unprofiledSeconds: number }
+  readonly warnings: ReadonlyArray<string>
+}
+
+/** Of what the profiler shows of a host that the device does not wait for; of one that it waits for the step's time says it. */
+const realShare = 1 / 3
+
+/** A device that is idle for more than this share of its busy time waits for its host. */
+const waitingShare = 0.05
+
+export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | undefined): Measured => {
+  const warnings: Array<string> = []
+  const nothing = { profiledSeconds: 0, unprofiledSeconds: 0 }
+  const { profiledSeconds, busySeconds, unprofiledSeconds: real } = step
+  if (times.launches === 0 || real === undefined) return { host: undefined, inGaps: nothing, warnings }
+  const waits = real > busySeconds * (1 + waitingShare)
+  // A host that sets the pace takes as long as the step.
+  const scale = waits ? Math.min(1, real / profiledSeconds) : Math.min(realShare, real / profiledSeconds)
+  if (!waits)
+    warnings.push(
+      "the device hardly waits for its host, so the step's time says little of it: a third of the profiled launches' time was taken"
+    )
+  const own = times.overlapped ? times.gradients * times.gradientSeconds + times.calls * times.callSeconds : 0
+  const inGaps = waits ? { profiledSeconds: own, unprofiledSeconds: own * scale } : nothing
+  const communication =
+    ddp === undefined
+      ? times.overlapped
+        ? { hookSeconds: times.gradientSeconds * scale, collectiveSeconds: times.callSeconds * scale }
+        : times.calls > 0
+          ? { collectiveSeconds: times.callSeconds * scale }
+          : {}
+      : underDdp(times, ddp, waits ? real : undefined, warnings)
+  return {
+    host: {
+      mode: times.mode,
+      ...(times.mode === "graph"
+        ? {}
+        : { launchSeconds: (profiledSeconds * scale - inGaps.unprofiledSeconds) / times.launches }),
+      ...communication,
+      ...(times.readSeconds === undefined ? {} : { readSeconds: times.readSeconds }),
+      ...(times.replaySeconds === undefined ? {} : { replaySeconds: times.replaySeconds })
+    },
+    inGaps,
+    warnings
+  }
+}
+
+/**
+ * Hooks and calls of a second trace. They run in autograd's own thread, which no Python frames slow down, so they count as profiled
+ * unless both steps' times without the profiler say what they come to.
+ */
+const underDdp = (
+  own: HostTimes,
+  { times, unprofiledSeconds }: UnderDdp,
+  hostStepSeconds: number | undefined,
+  warnings: Array<string>
+): Pick<MeasuredHost, "hookSeconds" | "collectiveSeconds"> => {
+  const hookSeconds = Math.max(0, times.gradientSeconds - own.gradientSeconds)
+  const collectiveSeconds = times.callSeconds
+  const profiled = times.gradients * hookSeconds + times.calls * collectiveSeconds
+  if (unprofiledSeconds === undefined || hostStepSeconds === undefined || profiled === 0) {
+    warnings.push(
+      unprofiledSeconds === undefined
+        ? "hooks and calls under DDP are as profiled: give --ddp-step-time, its step without the profiler"
+        : "the device hardly waits for its host, so hooks and calls under DDP are as profiled"
+    )
+    return { hookSeconds, collectiveSeconds }
+  }
+  const scale = Math.max(0, unprofiledSeconds - hostStepSeconds) / profiled
+  return { hookSeconds: hookSeconds * scale, collectiveSeconds: collectiveSeconds * scale }
+}
