@@ -6,8 +6,24 @@ import * as Schema from "effect/Schema"
 export const withDefault = <S extends Schema.Constraint>(schema: S, value: S["Encoded"]) =>
   Schema.withDecodingDefaultKey<S>(Effect.succeed(value))(schema)
 
-/** A whole number from 1. */
-export const Positive = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000_000 }))
+const wholeUpTo = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 1, maximum }))
+
+/** A whole number from 1, of what costs neither memory nor time for each. */
+export const Positive = wholeUpTo(10_000_000)
+
+// What is kept in memory one by one has bounds that a process of 4 GB can hold.
+
+/** Ranks, and what has at most as many: about 1 kB each where all are alike. */
+export const Ranks = wholeUpTo(1_000_000)
+
+/** Layers of a model. Published ones have some hundred. */
+export const Layers = wholeUpTo(10_000)
+
+/** Experts of a layer. */
+export const Experts = wholeUpTo(10_000)
+
+/** Requests, tokens or steps that are there one by one. */
+export const Listed = wholeUpTo(1_000_000)
 
 /** What a field is that a file leaves out. Throws where it may not be left out. */
 export const defaultOf = <S extends Schema.Constraint>(field: S): S["Type"] =>

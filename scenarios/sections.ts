@@ -2,7 +2,7 @@
 // are here; files are resolved and ranges that span fields checked by whoever runs a scenario. Knows no algorithm.
 import * as Schema from "effect/Schema"
 import { deviceNames } from "../core/cost/devices.ts"
-import { Positive, withDefault } from "../core/fields.ts"
+import { Experts, Layers, Positive, Ranks, withDefault } from "../core/fields.ts"
 import { collectiveAlgorithms } from "../core/wire/network.ts"
 import { Bandwidth, Bytes, Count, Flops, Seconds } from "../core/units.ts"
 
@@ -34,13 +34,13 @@ const ProfiledModel = Schema.Struct({
 
 /** A model of equal layers, as published tables describe one: forward 1/3, backward 2/3 of the step. */
 const UniformModel = Schema.Struct({
-  layers: Positive,
+  layers: Layers,
   parameters: Count.check(Schema.isGreaterThan(0)),
   stepSeconds: PositiveSeconds
 })
 
 const transformer = {
-  layers: Positive,
+  layers: Layers,
   width: Positive,
   heads: Positive,
   vocabulary: withDefault(Positive, 50257),
@@ -65,7 +65,7 @@ const MixtralModel = Schema.Struct({
     ...transformer,
     kvHeads: Schema.optionalKey(Positive),
     ffnWidth: Positive,
-    experts: withDefault(Positive, 8),
+    experts: withDefault(Experts, 8),
     topK: withDefault(Positive, 2),
     tied: withDefault(Schema.Boolean, false)
   })
@@ -88,15 +88,15 @@ const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
 
 const SiteSettings = Schema.Struct({
   name: Schema.NonEmptyString,
-  ranks: Positive
+  ranks: Ranks
 })
 
 export const WorldSettings = Schema.Struct({
   /** All ranks; over several sites they are divided equally. Not with a list of sites, which says it itself. */
-  ranks: Schema.optionalKey(Positive),
-  ranksPerNode: withDefault(Positive, 1),
+  ranks: Schema.optionalKey(Ranks),
+  ranksPerNode: withDefault(Ranks, 1),
   /** How many equal sites, or what each is. */
-  sites: withDefault(Schema.Union([Positive, Schema.Array(SiteSettings).check(Schema.isMinLength(1))]), 1),
+  sites: withDefault(Schema.Union([Ranks, Schema.Array(SiteSettings).check(Schema.isMinLength(1))]), 1),
   links: withDefault(
     Schema.Struct({
       /** Every rank's port inside its node. */

@@ -34,6 +34,7 @@ import { Engine, type Activity } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { SimulatedRank } from "./machine.ts"
+import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 import { withVirtualClock } from "./virtual-clock.ts"
@@ -232,6 +233,13 @@ class Run<A> {
     const goOn = (): boolean => {
       for (let left = steps; left > 0; left--) {
         if (unfinished === 0 || failure !== undefined || this.#running > 0) return false
+        if (left === steps || left % stepsUnmeasured === 0) {
+          const full = processFull()
+          if (full !== undefined) {
+            failure = Exit.fail(full)
+            return false
+          }
+        }
         if (!engine.step()) {
           this.#failWith(this.#deadlock())
           queue.drain()
@@ -353,6 +361,9 @@ class Run<A> {
 const stepsUnheard = 2 ** 15
 /** With values, a step may compute a kernel. */
 const stepsUnheardWithValues = 16
+
+/** Steps of the engine between two looks at the memory of this process, at most. */
+const stepsUnmeasured = 2 ** 12
 
 const valueOf = <A>(fiber: Fiber.Fiber<A, MachineError>): A => {
   const exit = fiber.pollUnsafe()

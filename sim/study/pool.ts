@@ -1,7 +1,9 @@
 // Worker threads that share the points of a study. Which thread computes a point never shows in its rows.
 import * as Effect from "effect/Effect"
 import { Worker } from "node:worker_threads"
+import { InputError } from "../../core/input-error.ts"
 import type { StudyPoint } from "./definition.ts"
+import { failedRow } from "./failure.ts"
 import type { StudyRow } from "./result.ts"
 import type { WorkerAnswer, WorkerStart } from "./worker.ts"
 
@@ -18,13 +20,16 @@ export const computeOnThreads = <E, R>(
   finished: (rows: ReadonlyArray<StudyRow>) => Effect.Effect<void, E, R>
 ): Effect.Effect<void, E, R> => {
   let next = 0
+  /** Computes points until there are none, or one takes all the memory that a thread may have: that ends the thread. */
   const thread = Effect.acquireUseRelease(
     Effect.sync(() => new Worker(workerFile, { workerData: start })),
     (worker) =>
       Effect.gen(function* () {
         while (next < points.length) {
           const point = points[next++]!
-          yield* finished(yield* ask(worker, point))
+          const rows = yield* ask(worker, point)
+          yield* finished(rows ?? [failedRow(point, outgrown)])
+          if (rows === undefined) return
         }
       }),
     (worker) =>
@@ -32,14 +37,25 @@ export const computeOnThreads = <E, R>(
         void worker.terminate().then(() => resume(Effect.void))
       })
   )
+  const threadAfterThread = Effect.gen(function* () {
+    while (next < points.length) yield* thread
+  })
   const count = Math.min(threads, points.length)
-  return Effect.forEach(Array.from({ length: count }), () => thread, {
+  return Effect.forEach(Array.from({ length: count }), () => threadAfterThread, {
     concurrency: "unbounded",
     discard: true
   })
 }
 
-const ask = (worker: Worker, point: StudyPoint): Effect.Effect<ReadonlyArray<StudyRow>> =>
+const outgrown = new InputError({
+  file: "this point",
+  field: "",
+  value: "a scenario that needs more memory than a thread may have",
+  accepted: "fewer ranks, layers or requests, or NODE_OPTIONS=--max-old-space-size=MEGABYTES"
+})
+
+/** Undefined where the point took all the memory that the thread may have. */
+const ask = (worker: Worker, point: StudyPoint): Effect.Effect<ReadonlyArray<StudyRow> | undefined> =>
   Effect.callback((resume) => {
     const onMessage = (answer: WorkerAnswer): void => {
       worker.off("error", onError)
@@ -47,7 +63,8 @@ const ask = (worker: Worker, point: StudyPoint): Effect.Effect<ReadonlyArray<Stu
     }
     const onError = (error: Error): void => {
       worker.off("message", onMessage)
-      resume(Effect.die(error))
+      const isFull = "code" in error && error.code === "ERR_WORKER_OUT_OF_MEMORY"
+      resume(isFull ? Effect.succeed(undefined) : Effect.die(error))
     }
     worker.once("message", onMessage)
     worker.once("error", onError)

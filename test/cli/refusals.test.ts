@@ -103,7 +103,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   },
   "a setting of an algorithm": {
     args: ["schedule", scenario, "--set", "period=0"],
-    says: ["--set period=0: algorithm.period: 0 is not accepted; expected a whole number, from 1 to 1000000"]
+    says: ["--set period=0: algorithm.period: 0 is not accepted; expected a whole number, from 1 to 100000"]
   },
   "a profile that is not there": {
     args: file("missing.yaml", scenarioText.replace("gpt2-h200", "nothing")),

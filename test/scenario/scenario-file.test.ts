@@ -189,7 +189,7 @@ describe("--set", () => {
 
   it("names the option in the errors of its value, and the line in others", () => {
     expect(errorsOf(small.replace("1Gbit/s", "1parsec"), "ranks=few")).toEqual([
-      '--set ranks=few: world.ranks: "few" is not accepted; expected a whole number, from 1 to 10000000',
+      '--set ranks=few: world.ranks: "few" is not accepted; expected a whole number, from 1 to 1000000',
       expect.stringMatching(/^FILE:6:25: world\.links\.inter\.bandwidth: "1parsec"/u)
     ])
   })

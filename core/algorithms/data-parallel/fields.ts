@@ -2,7 +2,8 @@
 import * as Schema from "effect/Schema"
 import { withDefault } from "../../fields.ts"
 
-export const Period = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))
+/** A schedule has an entry for each of its steps. */
+export const Period = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000 }))
 /** Dtype of messages on the wire. */
 export const WireDtype = Schema.Literals(["float32", "bfloat16", "float16", "float8", "float4", "int8"])
 export const DeadlineSetting = Schema.Literals(["end-of-backward", "next-use"])

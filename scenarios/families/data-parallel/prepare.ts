@@ -18,6 +18,7 @@ import { interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
+import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
@@ -75,6 +76,16 @@ export const planScenario = (
       loader
     )
     const { profile } = model
+    const layers = profile.layers.length
+    if (scenario.jitter > 0) {
+      const why = "layers of each: with jitter every rank is simulated by itself"
+      const ranks = { file, field: "world.ranks", value: world.size }
+      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
+    }
+    if ("period" in scenario.algorithm) {
+      const period = { file, field: "algorithm.period", value: scenario.algorithm.period }
+      yield* requireHeld(period, layers, mostScheduled, "layers")
+    }
     const device = chosen ?? deviceNamed(profile.device)
     const own =
       profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined

@@ -25,6 +25,7 @@ import { readRoutedSteps } from "../../../traces/routing-trace.ts"
 import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
+import { mostChoices, mostExperts, requireHeld } from "../../sizes.ts"
 import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
@@ -57,6 +58,20 @@ export const planScenario = (
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field, value: String(value), accepted })
     const model = yield* resolveModel(scenario, refuse)
+    yield* requireHeld(
+      { file, field: "model.layers", value: model.layers },
+      model.experts,
+      mostExperts,
+      "experts of each"
+    )
+    const { batch, promptTokens, prefill, decodeTokens } = scenario.workload
+    const perToken = batch * model.layers * model.topK
+    yield* requireHeld(
+      { file, field: "workload.decodeTokens", value: decodeTokens },
+      perToken,
+      mostChoices - (prefill ? promptTokens * perToken : 0),
+      "choices of experts for each (sequences, layers and topK)"
+    )
     const random = new Random(scenario.seed)
     const { routing, workload } = yield* resolveRouting(scenario, model, file, loader, random, refuse)
     if (scenario.workload.warmupSteps >= workload.decodeTokens) {

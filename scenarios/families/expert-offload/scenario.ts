@@ -1,6 +1,6 @@
 // What a scenario of generation with offloaded experts says.
 import * as Schema from "effect/Schema"
-import { Positive, withDefault } from "../../../core/fields.ts"
+import { Experts, Layers, Listed, Positive, withDefault } from "../../../core/fields.ts"
 import { commonFields, DeviceSettings, HostSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
 import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
 import { moeModelNames } from "../../../core/algorithms/expert-offload/model.ts"
@@ -9,8 +9,8 @@ import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/a
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 
 const sizes = {
-  layers: Schema.optionalKey(Positive),
-  experts: Schema.optionalKey(Positive),
+  layers: Schema.optionalKey(Layers),
+  experts: Schema.optionalKey(Experts),
   topK: Schema.optionalKey(Positive),
   width: Schema.optionalKey(Positive),
   heads: Schema.optionalKey(Positive),
@@ -58,11 +58,11 @@ export const ExpertOffloadScenario = Schema.Struct({
   workload: withDefault(
     Schema.Struct({
       /** Sequences generated together. */
-      batch: withDefault(Positive, 8),
-      promptTokens: withDefault(Positive, 64),
+      batch: withDefault(Listed, 8),
+      promptTokens: withDefault(Listed, 64),
       /** False: the prompt's keys and values are taken as there, and generation begins at once. */
       prefill: withDefault(Schema.Boolean, true),
-      decodeTokens: withDefault(Positive, 64),
+      decodeTokens: withDefault(Listed, 64),
       /** Decoding steps at the beginning that are not measured. */
       warmupSteps: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 })), 8),
       /** Batches that take turns, step by step; without prefill only. */

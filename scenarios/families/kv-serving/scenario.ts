@@ -1,7 +1,7 @@
 // What a scenario of serving with a key/value cache says: the model, the requests, what is kept of their caches, and where
 // the caches go.
 import * as Schema from "effect/Schema"
-import { Positive, withDefault } from "../../../core/fields.ts"
+import { Layers, Listed, Positive, withDefault } from "../../../core/fields.ts"
 import {
   commonFields,
   DeviceSettings,
@@ -55,7 +55,7 @@ export const namedModels = {
 
 /** A Llama-style decoder by its sizes. */
 const DescribedModel = Schema.Struct({
-  layers: Positive,
+  layers: Layers,
   width: Positive,
   heads: Positive,
   /** Default: as many as heads. */
@@ -79,7 +79,7 @@ const Lengths = Schema.Union([Positive, Schema.Struct({ from: Positive, to: Posi
 
 /** A seeded process. */
 const DrawnRequests = Schema.Struct({
-  count: withDefault(Positive, 64),
+  count: withDefault(Listed, 64),
   /** Tokens of a prompt: a number, or a range to draw from evenly. */
   prompt: Lengths,
   output: Lengths,
@@ -93,7 +93,7 @@ const TracedRequests = Schema.Struct({
   /** A file, a folder of them, or a list. */
   trace: Schema.Union([Path, Schema.NonEmptyArray(Path)]),
   /** The first so many requests; default all. */
-  limit: Schema.optionalKey(Positive),
+  limit: Schema.optionalKey(Listed),
   /** Twice as fast: 2. */
   speed: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1e-6, maximum: 1e6 })), 1)
 })

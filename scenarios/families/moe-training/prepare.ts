@@ -16,6 +16,7 @@ import { deviceNamed } from "../../../core/cost/devices.ts"
 import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Host } from "../../family.ts"
 import type { Loader } from "../../load.ts"
+import { mostExperts, requireHeld } from "../../sizes.ts"
 import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
@@ -60,6 +61,12 @@ export const planScenario = (
     if (perNodes.size > 1) return yield* refuse("world", "uneven nodes", "as many ranks on each node")
     const groups = moeGroups(world, 0)
     const model = modelOf(scenario, groups.nodes)
+    yield* requireHeld(
+      { file, field: "model.layers", value: model.layers },
+      model.experts,
+      mostExperts,
+      "experts of each"
+    )
     const tokenChoice = model.gate !== "expert-choice" && model.gate !== "soft-moe"
     if (model.capacityFactor === "dropless" && !tokenChoice) {
       return yield* refuse(

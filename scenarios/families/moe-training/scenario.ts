@@ -1,6 +1,6 @@
 // What a scenario of MoE training says: the layers, what their ops cost, how tokens are routed, the algorithm.
 import * as Schema from "effect/Schema"
-import { Positive, withDefault } from "../../../core/fields.ts"
+import { Experts, Layers, Positive, withDefault } from "../../../core/fields.ts"
 import {
   commonFields,
   DeviceSettings,
@@ -21,7 +21,7 @@ const NonNegative = Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** A stack of layers of attention and experts; nothing before or after them. */
 const MoeModelSettings = Schema.Struct({
-  layers: Positive,
+  layers: Layers,
   /** M. */
   width: Positive,
   /** H, of one expert. */
@@ -34,7 +34,7 @@ const MoeModelSettings = Schema.Struct({
   /** B: sequences of each node. */
   batch: withDefault(Positive, 1),
   /** E, over all nodes. Default: one on each node. */
-  experts: Schema.optionalKey(Positive),
+  experts: Schema.optionalKey(Experts),
   /** k. */
   topK: withDefault(Positive, 2),
   /** f: each expert has room for k f tokens / E of every rank's; `dropless`: for all that choose it. */
