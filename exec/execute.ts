@@ -8,7 +8,6 @@ import {
   type InitialValues,
   type MachineError,
   type Program,
-  type RankLost,
   type RankOutcome
 } from "../core/machine/machine.ts"
 import type { Op } from "../core/machine/op.ts"
@@ -62,6 +61,8 @@ export interface ExecutionResult<A> {
   readonly makespanSeconds: number
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>
+  /** By how much times of different ranks may be off against each other: 0 where all have one clock. */
+  readonly clockErrorSeconds: number
   /** Bytes of each rank's memories: what was asked for, or what the device has. */
   readonly capacityBytes: Readonly<Record<Place, number>>
 }
@@ -77,8 +78,8 @@ export const execute = <A>(execution: Execution<A>): Effect.Effect<ExecutionResu
 
 /** What is left of a run when its tensors are gone. */
 export const resultOf = <A>(ended: Ended<A>): ExecutionResult<A> => {
-  const { ranks, makespanSeconds, timeline, opLogs, capacityBytes } = ended
-  return { ranks, makespanSeconds, timeline, opLogs, capacityBytes }
+  const { valuesOf: _, ...result } = ended
+  return result
 }
 
 /**
@@ -96,6 +97,20 @@ export const executeThen = <A, B>(
       (run) => Effect.sync(() => run.close())
     )
   )
+
+/** This process's clock, and how it stands to that of rank 0, seconds. */
+const clockAt = (links: Links) =>
+  Effect.map(links.clockOffset, ({ seconds, errorSeconds }) => ({
+    own: links.mesh.nowNanoseconds * 1e-9,
+    offset: seconds,
+    error: errorSeconds
+  }))
+
+const timesChanged = (timeline: Timeline, change: (seconds: number) => number): Timeline => ({
+  ...timeline,
+  startSeconds: timeline.startSeconds.map(change),
+  endSeconds: timeline.endSeconds.map(change)
+})
 
 class Run<A> {
   readonly #execution: Execution<A>
@@ -169,43 +184,58 @@ class Run<A> {
         Effect.tap(() => Effect.sync(() => machine.finish()))
       )
     )
-    return Effect.all(programs, { concurrency: "unbounded" }).pipe(
-      // Whoever finds that they cannot go on interrupts them.
-      Effect.raceFirst(
-        this.#job.watch(
-          () => this.#machines.map(({ state }) => state),
-          () => this.#nowSeconds()
-        )
-      ),
-      Effect.map((values) => this.#result(values)),
-      Effect.flatMap((ended) => {
-        const { links } = this.#job
-        return links === undefined ? Effect.succeed(ended) : this.#gathered(links, ended)
-      })
+    const { links } = this.#job
+    const ran = Effect.map(Effect.all(programs, { concurrency: "unbounded" }), (values) =>
+      this.#result(values)
     )
+    // A process whose program has ended may be what others wait for: the job is watched until all have.
+    const ended = links === undefined ? ran : this.#gathered(links, ran)
+    // Whoever finds that they cannot go on interrupts them.
+    return Effect.raceFirst(
+      ended,
+      this.#job.watch(
+        () => this.#machines.map(({ state }) => state),
+        () => this.#nowSeconds()
+      )
+    ).pipe(Effect.mapError((error) => this.#job.explained(error)))
   }
 
   /** What all processes did, at rank 0, on its clock. */
-  #gathered(links: Links, ended: Ended<A>): Effect.Effect<Ended<A>, RankLost> {
-    const { ranks, makespanSeconds, timeline, opLogs } = ended
+  #gathered(links: Links, ran: Effect.Effect<Ended<A>, MachineError>): Effect.Effect<Ended<A>, MachineError> {
     return Effect.gen({ self: this }, function* () {
-      const { seconds: offset } = yield* links.clockOffset
-      const begunSeconds = links.mesh.nowNanoseconds * 1e-9 + offset - this.#nowSeconds()
-      const parts = yield* links.gather({ begunSeconds, ranks, makespanSeconds, timeline, opLogs })
-      if (parts === undefined) return ended
-      const shifts = parts.map((part) => part.begunSeconds - begunSeconds)
-      const timelines = parts.flatMap((part, i) => {
-        if (part.timeline === undefined) return []
-        const shifted = (column: Float64Array): Float64Array => column.map((time) => time + shifts[i]!)
-        const { startSeconds, endSeconds } = part.timeline
-        return [{ ...part.timeline, startSeconds: shifted(startSeconds), endSeconds: shifted(endSeconds) }]
+      const before = yield* clockAt(links)
+      const ended = yield* ran
+      const { ranks, makespanSeconds, timeline, opLogs } = ended
+      const after = yield* clockAt(links)
+      // Clocks drift apart evenly: between the two times that they were compared, so did these.
+      const drift = (after.offset - before.offset) / Math.max(after.own - before.own, 1e-9)
+      const origin = after.own - this.#nowSeconds()
+      const onFirst = (own: number): number => own + before.offset + drift * (own - before.own)
+      const begunSeconds = onFirst(origin)
+      const since = (time: number): number => onFirst(origin + time) - begunSeconds
+      const parts = yield* links.gather({
+        begunSeconds,
+        ranks,
+        makespanSeconds: since(makespanSeconds),
+        timeline: timeline === undefined ? undefined : timesChanged(timeline, since),
+        opLogs,
+        errorSeconds: Math.max(before.error, after.error)
       })
+      if (parts === undefined) return ended
+      // The run begins when the first process does.
+      const firstSeconds = Math.min(...parts.map((part) => part.begunSeconds))
+      const shifts = parts.map((part) => part.begunSeconds - firstSeconds)
+      const timelines = parts.flatMap((part, i) =>
+        part.timeline === undefined ? [] : [timesChanged(part.timeline, (time) => time + shifts[i]!)]
+      )
       return {
         ...ended,
         ranks: parts.flatMap((part) => part.ranks),
         makespanSeconds: Math.max(...parts.map((part, i) => part.makespanSeconds + shifts[i]!)),
         timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines),
-        opLogs: parts.flatMap((part) => part.opLogs)
+        opLogs: parts.flatMap((part) => part.opLogs),
+        // Two ranks may each be off, to either side.
+        clockErrorSeconds: 2 * Math.max(...parts.map((part) => part.errorSeconds))
       }
     })
   }
@@ -243,6 +273,7 @@ class Run<A> {
         timeline === undefined ? makespanSeconds : timeline.endSeconds.reduce((a, b) => Math.max(a, b), 0),
       timeline,
       opLogs: recorder?.opLogs() ?? [],
+      clockErrorSeconds: 0,
       capacityBytes: this.#capacityBytes,
       valuesOf: (rank, tensor) => this.#machines[this.#job.ranks.indexOf(rank)]!.valuesOf(tensor)
     }

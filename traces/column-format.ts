@@ -9,6 +9,8 @@ export interface Column {
   readonly nullable: boolean
   /** Smallest number accepted, in lists too; -Infinity for no bound. */
   readonly min: number
+  /** Whether numbers of a list must be finite, default true: what a run computed may be anything. */
+  readonly finite?: boolean
   /** Unit and meaning, kept in the file beside the column. */
   readonly description: string
 }
@@ -19,12 +21,14 @@ export const column = (
   kind: Column["kind"],
   description: string,
   nullable = false,
-  min = 0
+  min = 0,
+  finite = true
 ): Column => ({
   name,
   kind,
   nullable,
   min: kind === "text" ? -Infinity : min,
+  finite,
   description
 })
 
@@ -103,7 +107,8 @@ export const checkColumn = (file: string, column: Column, data: ColumnData, rows
       }
       for (let i = from; i < to; i++) {
         const value = data.values[i]!
-        if (!(Number.isFinite(value) && value >= column.min)) throw bad(row, value, atLeast)
+        if (column.finite !== false && !(Number.isFinite(value) && value >= column.min))
+          throw bad(row, value, atLeast)
       }
     }
   } else {

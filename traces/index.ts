@@ -11,6 +11,15 @@ export {
   writeTimelineParts
 } from "./timeline-file.ts"
 export { chromeTrace } from "./perfetto.ts"
+export {
+  decodeJournals,
+  encodeJournals,
+  journalFormat,
+  readJournals,
+  writeJournals,
+  type FinalValues,
+  type RecordedCalls
+} from "./journal-file.ts"
 export { opLogFormat, readOpLogs, writeOpLogs } from "./op-log-file.ts"
 export { foldRouting, routingFormat, writeRouting, writeRoutingParts, type Routing } from "./routing-file.ts"
 export {

@@ -110,6 +110,14 @@ export class CollectiveOrder {
     return meeting
   }
 
+  /** How many collectives a rank has submitted, by the communicator's name. */
+  *submittedBy(rank: number): Generator<readonly [name: string, count: number]> {
+    for (const [{ group }, seats] of this.#seats) {
+      const seat = seats.get(rank)
+      if (seat !== undefined) yield [group.name, seat.position]
+    }
+  }
+
   /** Collectives that some but not all members have submitted. */
   get unmet(): ReadonlyArray<Meeting> {
     return [...this.#communicators.values()].flatMap(({ open }) => [...open.values()])

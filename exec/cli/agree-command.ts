@@ -1,26 +1,36 @@
-// exec agree: one scenario on both machines, and whether they agree. Exit code 1 when they do not.
+// exec agree: one scenario on both machines, and whether they agree. Exit code 1 when they do not. The real run is of threads, of
+// a job of processes, or one that was recorded elsewhere.
 import * as Effect from "effect/Effect"
 import { agrees } from "../../core/agreement/agree.ts"
 import type { Disagreement } from "../../core/agreement/disagreement.ts"
 import { InputError } from "../../core/input-error.ts"
 import { formatSeconds } from "../../core/units.ts"
-import { json } from "../../scenarios/cli/execute.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
+import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { Loader } from "../../scenarios/load.ts"
+import type { Scenario } from "../../scenarios/families.ts"
+import type { Runnable } from "../../scenarios/runnable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-import { runnableOn, runOnBoth } from "./both-machines.ts"
+import type { TraceError } from "../../traces/trace-error.ts"
+import { readRecord, writeRecord } from "../record-folder.ts"
+import type { RunRecord } from "../record-run.ts"
+import { holdToSimulation, runForReal, runnableOn, type BothOptions } from "./both-machines.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
 import { emulatedDevice } from "./emulated-device.ts"
 import { horizonOf, type Horizon } from "./horizon.ts"
+import { digestOf, perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
 import { sideBySide } from "./side-by-side.ts"
 
-export interface AgreeCommandOptions {
+export interface AgreeCommandOptions extends JobOptions {
   readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly emulateDevice?: boolean
   readonly timeline?: string
+  readonly record?: string
+  readonly from?: string
   readonly json?: boolean
 }
 
@@ -57,12 +67,14 @@ export interface AgreeResult {
   readonly warnings: ReadonlyArray<string>
 }
 
-export const agreeCommand = (file: string, options: AgreeCommandOptions): Promise<number> =>
-  runCommand(
+export const agreeCommand = async (file: string, options: AgreeCommandOptions): Promise<number> => {
+  const code = await Effect.runPromise(startedHere(options))
+  if (code !== undefined) return code
+  return runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      yield* requireAlone(options)
       yield* requireDevice
-      const warnings = yield* warn(scenario, true)
       const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
@@ -71,48 +83,97 @@ export const agreeCommand = (file: string, options: AgreeCommandOptions): Promis
           ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
           : undefined
       const both = { ...runnable, leastSeconds }
-      const { agreement, simulated, executed } = yield* runOnBoth(both)
-      const { upTo } = runnable
-      const parted = agreement.firstDisagreement?.kind === "values"
-      const horizon =
-        parted && upTo !== undefined ? yield* horizonOf(both, (steps) => upTo(steps)) : undefined
-      const held = horizon?.agreement
-      if (options.timeline !== undefined) {
-        const pair = sideBySide(simulated.timeline!, executed.timeline!, runnable.world.size)
-        yield* writeTextFile(options.timeline, chromeTrace(pair.timeline, pair.nameOf))
-        writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
-      }
-      const result: AgreeResult = {
-        scenario: scenario.name,
-        task: scenario.task,
-        algorithm: scenario.algorithm.name,
-        ranks: runnable.world.size,
-        ops: executed.ranks.reduce((sum, { ops }) => sum + ops, 0),
-        decisions: agreement.decisions,
-        values: (held ?? agreement).values ?? false,
-        comparedTensors: (held ?? agreement).comparedTensors,
-        horizon:
-          horizon === undefined || held === undefined
-            ? null
-            : {
-                steps: horizon.steps,
-                firstBeyond: horizon.growth.firstBeyond,
-                factor: horizon.growth.steepest.factor
-              },
-        order: agreement.order,
-        timeError: agreement.timeError,
-        simulatedSeconds: simulated.makespanSeconds,
-        executedSeconds: executed.makespanSeconds,
-        firstDisagreement: (held ?? agreement).firstDisagreement ?? null,
-        warnings
-      }
-      return {
-        text: options.json === true ? json(result) : print(result, horizon),
-        ok: agrees(held ?? agreement)
-      }
+      const ranks = runnable.world.size
+      const of = { scenario: scenario.name, scenarioDigest: digestOf(scenario), ranks }
+      if (options.from !== undefined)
+        return yield* compared(scenario, both, yield* readRecord(options.from, of), options)
+      const together = { ranks, file, plan: { scenario, emulateDevice: options.emulateDevice } }
+      return yield* perhapsInJob(options, together, (job) =>
+        Effect.gen(function* () {
+          if (job?.rank === 0) warnOfLinks(runnable.world)
+          const { record } = yield* runForReal(both, job)
+          if (job !== undefined && job.rank !== 0) return said("")
+          if (options.record !== undefined) {
+            yield* writeRecord(options.record, of, record)
+            writeError(`exec: wrote ${options.record}; exec agree --from compares it elsewhere\n`)
+          }
+          return yield* compared(scenario, both, record, options)
+        })
+      )
     }),
     options.backend
   )
+}
+
+/** A run that was recorded is run no more. */
+const requireAlone = ({
+  from,
+  record,
+  emulateDevice
+}: AgreeCommandOptions): Effect.Effect<void, InputError> => {
+  if (from === undefined || (record === undefined && emulateDevice !== true)) return Effect.void
+  const other = record === undefined ? "--emulate-device" : "--record"
+  return Effect.fail(
+    new InputError({
+      file: "--from",
+      field: "",
+      value: from,
+      accepted: `--from without ${other}: nothing is run`
+    })
+  )
+}
+
+/** Simulates the program and compares; at rank 0, where a job of processes ran. */
+const compared = (
+  scenario: Scenario,
+  both: BothOptions<unknown> & Pick<Runnable, "upTo">,
+  record: RunRecord,
+  options: AgreeCommandOptions
+): Effect.Effect<Outcome, InputError | MachineError | TraceError> =>
+  Effect.gen(function* () {
+    const warnings = yield* warn(scenario, true)
+    const { agreement, simulated } = yield* holdToSimulation(both, record)
+    const { upTo, world } = both
+    const parted = agreement.firstDisagreement?.kind === "values"
+    const horizon =
+      parted && upTo !== undefined && options.from === undefined
+        ? yield* horizonOf(both, (steps) => upTo(steps))
+        : undefined
+    const held = horizon?.agreement
+    if (options.timeline !== undefined) {
+      const pair = sideBySide(simulated.timeline!, record.timeline, world.size)
+      yield* writeTextFile(options.timeline, chromeTrace(pair.timeline, pair.nameOf))
+      writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
+    }
+    const result: AgreeResult = {
+      scenario: scenario.name,
+      task: scenario.task,
+      algorithm: scenario.algorithm.name,
+      ranks: world.size,
+      ops: record.opLogs.reduce((sum, { entries }) => sum + entries.length, 0),
+      decisions: agreement.decisions,
+      values: (held ?? agreement).values ?? false,
+      comparedTensors: (held ?? agreement).comparedTensors,
+      horizon:
+        horizon === undefined || held === undefined
+          ? null
+          : {
+              steps: horizon.steps,
+              firstBeyond: horizon.growth.firstBeyond,
+              factor: horizon.growth.steepest.factor
+            },
+      order: agreement.order,
+      timeError: agreement.timeError,
+      simulatedSeconds: simulated.makespanSeconds,
+      executedSeconds: record.makespanSeconds,
+      firstDisagreement: (held ?? agreement).firstDisagreement ?? null,
+      warnings
+    }
+    return {
+      text: options.json === true ? json(result) : print(result, horizon),
+      ok: agrees(held ?? agreement)
+    }
+  })
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {
   const { firstDisagreement, horizon, timeError } = result

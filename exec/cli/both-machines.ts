@@ -8,7 +8,6 @@ import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Op } from "../../core/machine/op.ts"
-import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Loader } from "../../scenarios/load.ts"
@@ -22,7 +21,9 @@ import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { simulate, type SimulationResult } from "../../sim/simulate.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
-import { executeThen, type Execution, type ExecutionResult } from "../execute.ts"
+import type { Execution, ExecutionResult } from "../execute.ts"
+import type { ProcessJob } from "../job/processes.ts"
+import { recordRun, type Ran, type RunRecord } from "../record-run.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
 import { emulatedLinks } from "./links.ts"
 import { runnableOf } from "./runnable.ts"
@@ -45,43 +46,66 @@ interface Recording extends RecordedRun {
   readonly collectives: CollectiveAlgorithm
 }
 
-export interface Both<A> {
+/** A simulated run, and how a real one compares with it. */
+interface Held<A> {
   readonly agreement: Agreement
   readonly simulated: SimulationResult<A>
-  readonly executed: ExecutionResult<A>
   readonly recording: Recording
   readonly simulatedRun: Judged
   readonly executedRun: Judged
 }
 
+export interface Both<A> extends Held<A> {
+  readonly executed: ExecutionResult<A>
+}
+
 const lookAhead = 2
+const usual = "ring"
 
 export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, MachineError> =>
   Effect.gen(function* () {
-    const { world, program, collectives = "ring", network = "fluid", capacityBytes } = options
-    const real: Array<Journal> = []
-    const { executed, valuesOf } = yield* executeThen(
-      {
-        world,
-        program: journaled(program(), real),
-        capacityBytes,
-        lookAhead,
-        record: true,
-        initial: options.initial,
-        h2d: options.h2d,
-        d2h: options.d2h,
-        ...emulated(world, collectives, options.leastSeconds),
-        ...options.execution
-      },
-      ({ valuesOf, ...executed }) => ({ executed, valuesOf: keepFinal(real, valuesOf) })
-    )
-    const timeline = executed.timeline!
-    const recording: Recording = { timeline, opLogs: executed.opLogs, journals: real, world, collectives }
+    const { executed, record } = yield* runForReal(options)
+    return { ...(yield* holdToSimulation(options, record)), executed }
+  })
+
+/** The real half. In a job of processes, which have real links of their own, all of it is at rank 0. */
+export const runForReal = <A>(
+  options: BothOptions<A>,
+  processes?: ProcessJob
+): Effect.Effect<Ran<A>, MachineError> => {
+  const { world, program, collectives = usual, capacityBytes, initial, h2d, d2h } = options
+  return recordRun(
+    {
+      world,
+      program: program(),
+      capacityBytes,
+      lookAhead,
+      initial,
+      h2d,
+      d2h,
+      ...emulated(world, processes === undefined ? collectives : undefined, options.leastSeconds),
+      ...options.execution
+    },
+    processes
+  )
+}
+
+/** The simulated half: the same program with the costs that a real run of it has recorded, and the two compared. */
+export const holdToSimulation = <A>(
+  options: BothOptions<A>,
+  record: RunRecord
+): Effect.Effect<Held<A>, MachineError> =>
+  Effect.gen(function* () {
+    const { program, collectives = usual, network = "fluid", capacityBytes } = options
+    // What real links took is in what was recorded.
+    const world = record.realLinks ? withoutLimits(options.world) : options.world
+    const { timeline, opLogs, journals, finals, makespanSeconds, peakBytes, clockErrorSeconds } = record
+    const recording: Recording = { timeline, opLogs, journals, world, collectives }
     const costsFrom = options.costsFrom ?? recording
     const virtual: Array<Journal> = []
     const simulated = yield* simulate({
       world,
-      program: journaled(replaying(program(), real), virtual),
+      program: journaled(replaying(program(), journals), virtual),
       costs: recordedCosts(costsFrom),
       network,
       collectives: {
@@ -89,7 +113,7 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
         table: new CollectiveTable(beyondLatency(costsFrom))
       },
       // The same memories, so that a program that asks for what is free hears the same.
-      capacityBytes: executed.capacityBytes,
+      capacityBytes: record.capacityBytes,
       lookAhead,
       record: true,
       values: options.initial ?? (() => undefined)
@@ -106,21 +130,29 @@ export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, Ma
     }
     const executedRun: Judged = {
       timeline,
-      opLogs: executed.opLogs,
-      journals: real,
-      makespanSeconds: executed.makespanSeconds,
-      peakBytes: executed.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
+      opLogs,
+      journals,
+      makespanSeconds,
+      peakBytes,
       capacityBytes,
       lookAheadSteps: lookAhead,
+      toleranceSeconds: clockErrorSeconds,
       leaveApart: true
     }
     const agreement = agree(
       { execution: simulatedRun, valuesOf: (rank, tensor) => simulated.values?.of(rank, tensor) },
-      { execution: executedRun, valuesOf },
+      { execution: executedRun, valuesOf: (rank, { id }) => finals.get(rank)?.get(id) },
       options.tolerance ?? defaultTolerance
     )
-    return { agreement, simulated, executed, recording, simulatedRun, executedRun }
+    return { agreement, simulated, recording, simulatedRun, executedRun }
   })
+
+const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
+
+const withoutLimits = (world: World): World => ({
+  ...world,
+  links: { intra: unlimited, inter: unlimited, wan: world.links.wan === undefined ? undefined : unlimited }
+})
 
 /** What a scenario comes to on both machines; planners that simulate may do so. */
 export const runnableOn = (
@@ -129,36 +161,21 @@ export const runnableOn = (
   loader: Loader
 ): Effect.Effect<Runnable, InputError | MachineError> => runnableOf(scenario, file, hostOf(loader))
 
-/** The world's links, and a device that is not faster than it should be. */
+/** The world's links, where an algorithm crosses any, and a device that is not faster than it should be. */
 const emulated = (
   world: World,
-  algorithm: CollectiveAlgorithm,
+  algorithm: CollectiveAlgorithm | undefined,
   leastSeconds: BothOptions<unknown>["leastSeconds"]
 ): Pick<Execution<unknown>, "linkBytesPerSecond" | "prepare"> => {
-  const links = emulatedLinks(world, algorithm)
+  const links: Pick<Execution<unknown>, "linkBytesPerSecond" | "prepare"> = algorithm === undefined
+    ? {}
+    : emulatedLinks(world, algorithm)
   if (leastSeconds === undefined) return links
   return {
     ...links,
     prepare: (rank, op) =>
       op.group === undefined ? { seconds: leastSeconds(op) } : links.prepare?.(rank, op)
   }
-}
-
-/** What live tensors hold when a run has ended: later there is no session to ask. */
-const keepFinal = (
-  journals: ReadonlyArray<Journal>,
-  valuesOf: (rank: number, tensor: Tensor) => TensorData
-): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
-  const kept = new Map<number, Map<number, TensorData>>()
-  for (const { rank, entries } of journals) {
-    const live = new Set<Tensor>()
-    for (const entry of entries) {
-      if (entry.kind === "alloc") live.add(entry.tensor)
-      if (entry.kind === "free") live.delete(entry.tensor)
-    }
-    kept.set(rank, new Map([...live].map((tensor) => [tensor.id, valuesOf(rank, tensor)])))
-  }
-  return (rank, { id }) => kept.get(rank)?.get(id)
 }
 
 /**

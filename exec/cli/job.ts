@@ -3,6 +3,7 @@ import { createHash } from "node:crypto"
 import { networkInterfaces } from "node:os"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
+import type { World } from "../../core/world.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { placeIn, type Place } from "../job/environment.ts"
@@ -33,14 +34,40 @@ export const startedHere = ({ processes }: JobOptions): Effect.Effect<number | u
 const withoutProcesses = (argv: ReadonlyArray<string>): ReadonlyArray<string> =>
   argv.filter((word, i) => !/^--processes(?:=|$)/u.test(word) && argv[i - 1] !== "--processes")
 
+/** What the processes of a job do together. */
+interface Together {
+  /** One for each process. */
+  readonly ranks: number
+  /** The scenario, for messages. */
+  readonly file: string
+  /** What must be the same in all. */
+  readonly plan: unknown
+}
+
+/** Runs `use` as one process of the job that a launcher has started; alone, without a job, where none has. */
+export const perhapsInJob = <A, E>(
+  options: JobOptions,
+  { ranks, file, plan }: Together,
+  use: (job: ProcessJob | undefined) => Effect.Effect<A, E>
+): Effect.Effect<A, E | InputError | NoRendezvous> =>
+  Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous> => {
+    if (place === undefined) return use(undefined)
+    return Effect.andThen(requireSize(place, ranks, file), inJob(place, options, plan, use))
+  })
+
+/** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
+export const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
+  const wans = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
+  if ([intra, inter, ...wans].some((link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0))
+    writeError("exec: warning: links have no effect between processes: real ones are as fast as they are\n")
+}
+
 /** The place of this process in a job that a launcher has started; undefined where it is alone. */
-export const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(
-  placeIn(process.env),
-  (place) => (place === undefined || place.size === 1 ? undefined : place)
+const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(placeIn(process.env), (place) =>
+  place === undefined || place.size === 1 ? undefined : place
 )
 
-/** Runs `use` as one process of the job; `plan` is what must be the same in all. */
-export const inJob = <A, E>(
+const inJob = <A, E>(
   place: Place,
   { rendezvousTimeout }: JobOptions,
   plan: unknown,
@@ -56,7 +83,7 @@ export const inJob = <A, E>(
     })
   })
 
-const digestOf = (plan: unknown): string =>
+export const digestOf = (plan: unknown): string =>
   createHash("sha256").update(JSON.stringify(plan)).digest("hex").slice(0, 16)
 
 /** An address of this host: as it is, or the first of an interface. */
@@ -78,7 +105,7 @@ const hostIn = (wanted: string | undefined): Effect.Effect<string | undefined, I
   })
 
 /** Fails where the job has not as many processes as the scenario ranks. */
-export const requireSize = (place: Place, ranks: number, file: string): Effect.Effect<void, InputError> =>
+const requireSize = (place: Place, ranks: number, file: string): Effect.Effect<void, InputError> =>
   place.size === ranks
     ? Effect.void
     : Effect.fail(

@@ -22,6 +22,15 @@ const backendOption = () =>
     "what to run on: cpu, cuda, or auto, which takes a GPU where there is one"
   ).default("auto")
 
+const processesOption = () =>
+  new Option("--processes <n>", "start so many processes on this host, one for each rank").argParser(
+    wholeNumber(2)
+  )
+const rendezvousOption = () =>
+  new Option("--rendezvous-timeout <seconds>", "how long to wait for the job's other processes")
+    .argParser(wholeNumber(1))
+    .default(60)
+
 /** The exit code of a command line. */
 export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
   const ended = new Ending()
@@ -82,13 +91,8 @@ Examples:
       "go on from the newest of --checkpoint, if there is one, or from this one"
     )
     .addOption(backendOption())
-    .option("--processes <n>", "start so many processes on this host, one for each rank", wholeNumber(2))
-    .option(
-      "--rendezvous-timeout <seconds>",
-      "how long to wait for the job's other processes",
-      wholeNumber(1),
-      60
-    )
+    .addOption(processesOption())
+    .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: TrainCommandOptions) =>
@@ -152,7 +156,11 @@ Examples:
     .addOption(setOption())
     .option("--emulate-device", "kernels take at least what the scenario's device needs, by its peak rates")
     .option("--timeline <file>", "write both timelines into one file for Perfetto (JSON)")
+    .option("--record <folder>", "keep the real run there, to be compared elsewhere")
+    .option("--from <folder>", "compare a real run that --record has kept, instead of running")
     .addOption(backendOption())
+    .addOption(processesOption())
+    .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: AgreeCommandOptions) =>

@@ -10,7 +10,6 @@ import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
-import type { World } from "../../core/world.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
@@ -23,7 +22,7 @@ import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { askedFor, openCheckpoints, type Asked, type CheckpointCommandOptions } from "./checkpoints.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
-import { inJob, placeHere, requireSize, startedHere, type JobOptions } from "./job.ts"
+import { perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface TrainCommandOptions extends JobOptions, CheckpointCommandOptions {
@@ -70,15 +69,12 @@ export const trainCommand = async (file: string, options: TrainCommandOptions): 
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
       const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
       const asked = yield* askedFor(options, trainable)
-      const place = yield* placeHere
-      const train = (job: ProcessJob | undefined) =>
-        Effect.scoped(trained(scenario, trainable, options, asked, job))
-      if (place === undefined) return yield* train(undefined)
-      yield* requireSize(place, trainable.world.size, file)
       const { steps, evaluateEvery } = options
       const from = asked?.predecessor?.manifest.step
       const plan = { scenario, steps, evaluateEvery, every: asked?.every, from }
-      return yield* inJob(place, options, plan, train)
+      return yield* perhapsInJob(options, { ranks: trainable.world.size, file, plan }, (job) =>
+        Effect.scoped(trained(scenario, trainable, options, asked, job))
+      )
     }),
     options.backend
   )
@@ -197,13 +193,6 @@ const endingAtCheckpoint = <A, E>(
       })
     )
   )
-}
-
-/** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
-const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
-  const wans = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
-  if ([intra, inter, ...wans].some((link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0))
-    writeError("exec: warning: links have no effect between processes: real ones are as fast as they are\n")
 }
 
 /** What the scenario's family trains; saving needs weights that a file can hold. */

@@ -2,7 +2,7 @@
 // whether any of them can still go on.
 import * as Effect from "effect/Effect"
 import { CollectiveOrder, describeUnmet } from "../../core/machine/collective-order.ts"
-import { Deadlock } from "../../core/machine/machine.ts"
+import { Deadlock, type MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
 import { stuckForGood } from "./deadlock.ts"
 import type { Job, RankState } from "./job.ts"
@@ -23,14 +23,26 @@ export class InProcessJob implements Job {
 
   watch(states: () => ReadonlyArray<RankState>, nowSeconds: () => number): Effect.Effect<never, Deadlock> {
     const look = Effect.suspend(() => {
-      const unmet = this.order.unmet
-      const ranks = states()
-      if (stuckForGood(ranks, unmet) === undefined) return Effect.void
+      const ranks = states().map((state) => ({ ...state, pending: [...state.pending] }))
+      const stuck = stuckForGood(ranks)
+      if (stuck === undefined) return Effect.void
+      // Some collectives miss members; where all have come, they stand behind each other.
+      const meetings = new Set(
+        ranks.flatMap(({ rank, pending }) =>
+          pending.flatMap(({ op, meeting }) =>
+            meeting !== undefined && stuck.get(rank)!.has(op) ? [meeting] : []
+          )
+        )
+      )
       return new Deadlock({
         atSeconds: nowSeconds(),
-        waiting: [...unmet.map(describeUnmet), ...ranks.flatMap(({ waitingFor }) => waitingFor)]
+        waiting: [...[...meetings].map(describeUnmet), ...ranks.flatMap(({ waitingFor }) => waitingFor)]
       })
     })
     return Effect.forever(Effect.andThen(Effect.sleep(lookEveryMillis), look))
+  }
+
+  explained(error: MachineError): MachineError {
+    return error
   }
 }

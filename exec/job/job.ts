@@ -3,12 +3,14 @@
 import type * as Effect from "effect/Effect"
 import type { CollectiveOrder } from "../../core/machine/collective-order.ts"
 import type { MachineError, RankLost } from "../../core/machine/machine.ts"
+import type { PendingOp } from "../../core/machine/pending.ts"
 import type { World } from "../../core/world.ts"
 import type { WaitingRank } from "./deadlock.ts"
 import type { StartGate } from "./start-gate.ts"
 
 /** A rank of this process, as a job looks at it. */
 export interface RankState extends WaitingRank {
+  readonly pending: Iterable<PendingOp>
   /** What its program waits for, in words. */
   readonly waitingFor: ReadonlyArray<string>
 }
@@ -17,14 +19,22 @@ export interface RankState extends WaitingRank {
 export interface Links {
   /** What a native session runs on to reach the other ranks. */
   readonly mesh: { readonly handle: unknown; readonly nowNanoseconds: number }
-  /** Seconds to add to this process's clock for that of rank 0. All ranks ask together. */
-  readonly clockOffset: Effect.Effect<{ readonly seconds: number }, RankLost>
+  /** All ranks ask together. */
+  readonly clockOffset: Effect.Effect<ClockOffset, RankLost>
   /** Every rank's value at rank 0, by rank; undefined at the others, who go on when all have come. */
   gather<A>(value: A): Effect.Effect<ReadonlyArray<A> | undefined, RankLost>
   /** Tells the program of a rank something. */
   tell(peer: number, about: string, value: unknown): void
   /** Calls `handler` with what is told about this, and with what was. */
   onTold(about: string, handler: (peer: number, value: unknown) => void): void
+  /** Calls nobody any more. */
+  forget(about: string): void
+}
+
+/** Seconds to add to this process's clock for that of rank 0, and by how much that may be off. */
+export interface ClockOffset {
+  readonly seconds: number
+  readonly errorSeconds: number
 }
 
 export interface Job {
@@ -41,6 +51,8 @@ export interface Job {
    * ranks; `nowSeconds` is the run's clock.
    */
   watch(states: () => ReadonlyArray<RankState>, nowSeconds: () => number): Effect.Effect<never, MachineError>
+  /** Why a program failed, where the job knows better than the machine that told it. */
+  explained(error: MachineError): MachineError
 }
 
 /** Makes the job that a run of this world is. */

@@ -83,8 +83,10 @@ export class Mesh {
    */
   onTold(handler: (peer: number, value: unknown) => void, onFault: (fault: MeshFault) => void): void {
     this.#native.onNote((peer, bytes) => {
+      // A mesh that was closed meanwhile has no fault to tell.
+      const fault = peer >= 0 ? undefined : this.#native.fault()
       if (peer >= 0) handler(peer, deserialize(bytes))
-      else onFault(this.#native.fault()!)
+      else if (fault !== undefined) onFault(fault)
     })
   }
 

@@ -1,14 +1,15 @@
 // A job of one process per rank: how a process joins it, and how the programs of its processes speak to each other beside their
 // collectives (a common start, clocks, what each has done). Knows nothing of machines or scenarios.
-import { readFileSync } from "node:fs"
+import { readFileSync, readlinkSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { CollectiveOrder } from "../../core/machine/collective-order.ts"
 import { RankLost } from "../../core/machine/machine.ts"
 import type { Place } from "./environment.ts"
 import { Mesh, type MeshFault } from "./mesh.ts"
-import type { Job, Links } from "./job.ts"
+import type { ClockOffset, Job, Links } from "./job.ts"
 import { rendezvous, type NoRendezvous } from "./rendezvous.ts"
+import { StandstillWatch } from "./standstill.ts"
 import { StartGate } from "./start-gate.ts"
 
 interface JoinOptions {
@@ -29,12 +30,6 @@ interface Told {
   readonly value: unknown
 }
 
-/** Seconds to add to this process's clock for that of rank 0, and by how much that may be off. */
-interface ClockOffset {
-  readonly seconds: number
-  readonly errorSeconds: number
-}
-
 const pings = 32
 
 export class ProcessJob implements Links {
@@ -46,6 +41,7 @@ export class ProcessJob implements Links {
   readonly #waiting = new Set<(fault: RankLost) => void>()
   readonly #close: () => void
   #exchanges = 0
+  #runs = 0
 
   private constructor(mesh: Mesh, close: () => void) {
     this.mesh = mesh
@@ -106,9 +102,9 @@ export class ProcessJob implements Links {
     })
   }
 
-  /** A run of this process's rank, among the others'. */
-  get run(): Job {
-    const { rank } = this
+  /** A run of this process's rank, among the others'. All ranks begin their runs in the same order. */
+  run(): Job {
+    const { rank, size } = this
     const order = new CollectiveOrder({ present: (other) => other === rank })
     const gate = new StartGate(1, (open) => {
       // When it fails, so does `watch`.
@@ -116,8 +112,23 @@ export class ProcessJob implements Links {
         if (Exit.isSuccess(exit)) open()
       })
     })
+    const standstill = new StandstillWatch({ links: this, rank, size, run: this.#runs++, order })
     const lost = this.#heard<never>("nothing", () => {})
-    return { ranks: [rank], order, gate, links: this, watch: () => lost }
+    return {
+      ranks: [rank],
+      order,
+      gate,
+      links: this,
+      watch: (states, nowSeconds) =>
+        Effect.raceFirst(
+          lost,
+          standstill
+            .watch(() => states()[0]!, nowSeconds)
+            .pipe(Effect.tapError(({ message }) => Effect.sync(() => this.mesh.fail(message))))
+        ),
+      // Whoever is ended by another's end is told of that, not of what was behind it.
+      explained: (error) => (error instanceof RankLost ? (standstill.found ?? error) : error)
+    }
   }
 
   /** Tells the program of a rank something; of this one too. */
@@ -131,6 +142,10 @@ export class ProcessJob implements Links {
     this.#handlers.set(about, handler)
     for (const [peer, value] of this.#early.get(about) ?? []) handler(peer, value)
     this.#early.delete(about)
+  }
+
+  forget(about: string): void {
+    this.#handlers.delete(about)
   }
 
   /** Every rank's value, by rank, once all ranks have come to this point. Ranks call it in the same order. */
@@ -261,10 +276,11 @@ export class ProcessJob implements Links {
   }
 }
 
-/** The same for all processes of a running system, namespaces and containers included. */
+/** The same for all processes that have one clock: those of a running system, but for time namespaces of their own. */
 const hostId = (): string => {
   try {
-    return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+    return `${boot} ${readlinkSync("/proc/self/ns/time")}`
   } catch {
     return `process ${process.pid}`
   }

@@ -56,7 +56,7 @@ export const training = (
     executeThen(
       {
         ...execution,
-        job: processes === undefined ? undefined : () => processes.run,
+        job: processes === undefined ? undefined : () => processes.run(),
         world,
         capacityBytes,
         program: program(heard(report, processes), snapshots)

@@ -17,7 +17,7 @@ struct Run {
   Shared& shared;
   /** The op's place in its communicator's order; collectives only. */
   int64_t position;
-  /** When the op started; a collective starts when all members are in place. */
+  /** When the op started; a collective when all members are in place, among processes when this one is. */
   int64_t start;
   /** What the launch gave anew; null where it gave nothing. */
   const double* scalars;

@@ -15,10 +15,8 @@ class RemoteTask : public CpuTask {
 
   void run(Run& run) override {
     if (!ranks_.enter()) return;
-    // One clock, counted from two moments.
-    const int64_t offset = run.shared.now() - Mesh::nowNanoseconds();
     try {
-      run.start = collective_.run(ranks_.mesh(), static_cast<uint32_t>(run.position)) + offset;
+      collective_.run(ranks_.mesh(), static_cast<uint32_t>(run.position));
     } catch (...) {
       ranks_.leave();
       throw;
@@ -77,7 +75,7 @@ void RemoteRanks::leave() {
 }
 
 std::unique_ptr<CpuTask> RemoteRanks::collective(const Call& call, size_t member) {
-  auto& position = positions_[call.group->members];
+  auto& position = positions_[{call.group->name, call.group->members}];
   if (!position) position = std::make_shared<int64_t>(0);
   return std::make_unique<RemoteTask>(call, member, *this, position);
 }

@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "../transport/mesh.h"
@@ -32,8 +34,8 @@ class RemoteRanks {
 
   Shared& shared_;
   Mesh& mesh_;
-  /** Collectives that each group has submitted here; a group is its ranks, in order. */
-  std::map<std::vector<int>, std::shared_ptr<int64_t>> positions_;
+  /** Collectives that each communicator has submitted here; one is its name and its ranks, in order. */
+  std::map<std::pair<std::string, std::vector<int>>, std::shared_ptr<int64_t>> positions_;
   int onFault_;
   std::mutex mutex_;
   /** Lanes in the middle of a collective. */

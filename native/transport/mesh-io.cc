@@ -209,14 +209,8 @@ void Mesh::arrived(Socket& socket) {
     case byeFrame: {
       Peer& peer = *peers_[static_cast<size_t>(socket.peer)];
       peer.left = true;
-      bool owed = false;
-      {
-        const std::lock_guard lock(mutex_);
-        for (const auto& [at, one] : outgoing_) owed = owed || at.first == socket.peer;
-        for (const auto& [at, one] : incoming_) owed = owed || at.first == socket.peer;
-      }
       // What it sent before its goodbye may still be on its way by the other connections.
-      if (owed) peer.suspect = monotonicNanoseconds();
+      if (owes(socket.peer)) peer.suspect = monotonicNanoseconds();
       return;
     }
     default:
@@ -306,13 +300,7 @@ void Mesh::watchPeers() {
     if (rank == options_.rank) continue;
     Peer& peer = *peers_[static_cast<size_t>(rank)];
     if (peer.suspect != 0 && now - peer.suspect > graceNanoseconds) {
-      bool owed = !peer.left;
-      {
-        const std::lock_guard lock(mutex_);
-        for (const auto& [at, one] : outgoing_) owed = owed || at.first == rank;
-        for (const auto& [at, one] : incoming_) owed = owed || at.first == rank;
-      }
-      if (owed) return lose(rank, peer.left ? "has ended" : "has gone away");
+      if (!peer.left || owes(rank)) return lose(rank, peer.left ? "has ended" : "has gone away");
       peer.suspect = 0;
     }
     if (peer.left) continue;

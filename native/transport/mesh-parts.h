@@ -14,6 +14,9 @@ constexpr uint32_t frameMagic = 0x4d444e54;
 constexpr uint64_t noteBytesMax = uint64_t{1} << 30;
 constexpr uint64_t textBytesMax = 4096;
 
+/** The part of a collective by which a rank only says that it is there. */
+constexpr uint32_t herePart = UINT32_MAX;
+
 enum FrameType : uint8_t { heartbeatFrame, readyFrame, dataFrame, noteFrame, faultFrame, byeFrame };
 
 inline int64_t monotonicNanoseconds() {

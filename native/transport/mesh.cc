@@ -19,21 +19,33 @@ constexpr size_t segmentBytes = size_t{512} << 10;
 
 // Exchange
 
-Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning)
+Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning,
+                   const std::vector<int>& members)
     : mesh_(mesh),
       communicator_(communicator),
       position_(position),
       meaning_(std::move(meaning)),
-      there_(static_cast<size_t>(mesh.size()), false),
-      met_(monotonicNanoseconds()) {
+      awaited_(static_cast<size_t>(mesh.size()), false),
+      untold_(awaited_) {
+  for (const int rank : members) {
+    if (rank == mesh.rank()) continue;
+    awaited_[static_cast<size_t>(rank)] = true;
+    absent_++;
+  }
+  untold_ = awaited_;
   std::vector<std::pair<int, Meaning>> early;
   {
     const std::lock_guard lock(mesh_.mutex_);
     mesh_.exchanges_[{communicator_, position_}] = this;
-    for (const auto& [at, ready] : mesh_.readies_) {
-      if (at.second.communicator != communicator_ || at.second.position != position_) continue;
-      there_[static_cast<size_t>(at.first)] = true;
-      early.emplace_back(at.first, ready.second);
+    for (auto one = mesh_.readies_.begin(); one != mesh_.readies_.end();) {
+      const auto& [peer, key] = one->first;
+      if (key.communicator != communicator_ || key.position != position_) {
+        one++;
+        continue;
+      }
+      cameHere(peer);
+      early.emplace_back(peer, one->second.second);
+      one = key.part == herePart ? mesh_.readies_.erase(one) : std::next(one);
     }
   }
   for (const auto& [peer, theirs] : early) mesh_.check(peer, {communicator_, position_, 0}, meaning_, theirs);
@@ -44,9 +56,27 @@ Exchange::~Exchange() {
   mesh_.forget(*this);
 }
 
-int64_t Exchange::metNanoseconds() const {
-  const std::lock_guard lock(mesh_.mutex_);
-  return met_;
+/** A peer has said that it is there. */
+void Exchange::cameHere(int peer) {
+  const std::lock_guard lock(mutex_);
+  if (!awaited_[static_cast<size_t>(peer)]) return;
+  awaited_[static_cast<size_t>(peer)] = false;
+  absent_--;
+  if (absent_ == 0) changed_.notify_all();
+}
+
+bool Exchange::awaits(int peer) {
+  const std::lock_guard lock(mutex_);
+  return awaited_[static_cast<size_t>(peer)];
+}
+
+/** Tells members that were asked for nothing that this rank is there. */
+void Exchange::announce() {
+  for (int peer = 0; peer < mesh_.size(); peer++) {
+    if (!untold_[static_cast<size_t>(peer)]) continue;
+    untold_[static_cast<size_t>(peer)] = false;
+    mesh_.announce(*this, peer);
+  }
 }
 
 std::optional<MeshFault> Exchange::fault() const { return mesh_.fault(); }
@@ -71,7 +101,9 @@ void Exchange::send(int peer, uint32_t part, const void* data, size_t bytes, siz
 }
 
 void Exchange::receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
-  if (bytes > 0) mesh_.expect(*this, peer, part, data, bytes, tally);
+  if (bytes == 0) return;
+  untold_[static_cast<size_t>(peer)] = false;
+  mesh_.expect(*this, peer, part, data, bytes, tally);
 }
 
 bool Exchange::wait(size_t tally) {
@@ -82,9 +114,11 @@ bool Exchange::wait(size_t tally) {
 }
 
 bool Exchange::waitAll() {
+  announce();
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return openInAll_ == 0 || (mesh_.failed() && mesh_.running_ == 0); });
-  return openInAll_ == 0;
+  const auto over = [&] { return openInAll_ == 0 && absent_ == 0; };
+  changed_.wait(lock, [&] { return over() || (mesh_.failed() && mesh_.running_ == 0); });
+  return over();
 }
 
 // Mesh: making and ending
@@ -201,6 +235,19 @@ void Mesh::expect(Exchange& exchange, int peer, uint32_t part, void* data, size_
     lose(peer, "has ended");
     return;
   }
+  sayReady(exchange, peer, key, bytes);
+}
+
+/** This rank has come to a collective, and awaits nothing of that peer. */
+void Mesh::announce(Exchange& exchange, int peer) {
+  if (peers_[static_cast<size_t>(peer)]->left) {
+    lose(peer, "has ended");
+    return;
+  }
+  sayReady(exchange, peer, {exchange.communicator_, exchange.position_, herePart}, 0);
+}
+
+void Mesh::sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes) {
   Frame frame;
   frame.type = readyFrame;
   frame.key = key;
@@ -243,12 +290,11 @@ void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
     if (open != exchanges_.end()) {
       Exchange& exchange = *open->second;
       own = exchange.meaning_;
-      if (!exchange.there_[static_cast<size_t>(peer)]) exchange.met_ = monotonicNanoseconds();
-      exchange.there_[static_cast<size_t>(peer)] = true;
+      exchange.cameHere(peer);
     }
     const auto found = outgoing_.find({peer, frame.key});
     if (found == outgoing_.end()) {
-      readies_[{peer, frame.key}] = {frame.length, theirs};
+      if (!own || frame.key.part != herePart) readies_[{peer, frame.key}] = {frame.length, theirs};
     } else {
       outgoing = found->second;
       outgoing_.erase(found);
@@ -256,6 +302,21 @@ void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
   }
   if (own && !check(peer, frame.key, *own, theirs)) return;
   if (outgoing) start(peer, frame.key, outgoing, frame.length);
+}
+
+/** Whether something here waits for that peer. */
+bool Mesh::owes(int peer) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [at, one] : outgoing_) {
+    if (at.first == peer) return true;
+  }
+  for (const auto& [at, one] : incoming_) {
+    if (at.first == peer) return true;
+  }
+  for (const auto& [at, exchange] : exchanges_) {
+    if (exchange->awaits(peer)) return true;
+  }
+  return false;
 }
 
 bool Mesh::check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs) {

@@ -75,7 +75,9 @@ class Mesh;
 /** Transfers that one thread waits for. Memory handed to `send` and `receive` must live until `wait` has returned. */
 class Exchange {
  public:
-  Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning);
+  /** `members`: the ranks that take part, this one among them; none where nobody waits for whom it neither sends to nor hears. */
+  Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning,
+           const std::vector<int>& members = {});
   ~Exchange();
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
@@ -85,15 +87,17 @@ class Exchange {
   void receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally);
   /** True when all transfers of the tally have ended; false when the mesh has failed: then nobody touches their memory any more. */
   bool wait(size_t tally);
+  /** Nothing is received beyond what was asked for: waits for all transfers, and until every member has come. */
   bool waitAll();
-  /** When every peer that was heard of had come, or this member, whoever was last; monotonic nanoseconds. */
-  int64_t metNanoseconds() const;
   std::optional<MeshFault> fault() const;
 
  private:
   friend class Mesh;
+  bool awaits(int peer);
   void add(size_t tally);
   void ended(size_t tally);
+  void cameHere(int peer);
+  void announce();
 
   Mesh& mesh_;
   const uint32_t communicator_;
@@ -103,9 +107,11 @@ class Exchange {
   std::condition_variable changed_;
   std::vector<size_t> open_;
   size_t openInAll_ = 0;
-  /** Peers that have said that they are there. */
-  std::vector<bool> there_;
-  int64_t met_;
+  /** Members that have not said that they are there, and how many. */
+  std::vector<bool> awaited_;
+  size_t absent_ = 0;
+  /** Members that do not know yet that this rank is there: it has asked them for nothing. */
+  std::vector<bool> untold_;
 };
 
 class Mesh {
@@ -117,7 +123,7 @@ class Mesh {
   Mesh(const Mesh&) = delete;
   Mesh& operator=(const Mesh&) = delete;
 
-  /** The clock of `Exchange::metNanoseconds`. */
+  /** Monotonic; all processes of a host share it. */
   static int64_t nowNanoseconds();
   int port() const { return port_; }
   int rank() const { return options_.rank; }
@@ -162,8 +168,11 @@ class Mesh {
   // Transfers (mesh.cc)
   void post(Exchange& exchange, int peer, uint32_t part, const void* data, size_t bytes, size_t tally);
   void expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally);
+  void announce(Exchange& exchange, int peer);
+  void sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes);
   void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited);
   void ready(int peer, const Frame& frame, const std::string& text);
+  bool owes(int peer);
   bool check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs);
   void forget(Exchange& exchange);
   void deliver(int peer, std::string text);

@@ -3,14 +3,11 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
-import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
-import { observed } from "../../core/algorithms/data-parallel/observe.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
 import { runOnBoth, type Both, type BothOptions } from "../../exec/cli/both-machines.ts"
-import { algorithmChoice } from "../../testing/algorithm.ts"
 import { describeNative } from "../native/addon.ts"
-import { flatWorld, plan } from "../simulate/simulated.ts"
-import { tinyGraphs, tinyModel, tinyProfile } from "../training/tiny.ts"
+import { flatWorld } from "../simulate/simulated.ts"
+import { drawnTraining } from "./generated-families.ts"
 import { generatedProgram, programOf } from "./generated-programs.ts"
 
 const both = async <A>(options: BothOptions<A>): Promise<Both<A>> => {
@@ -53,30 +50,10 @@ describeNative("both machines agree", () => {
   it("on every data-parallel algorithm", async () => {
     const seen = new Map<string, number>()
     await fc.assert(
-      fc.asyncProperty(
-        fc.constantFrom(...Object.values(tinyGraphs)),
-        algorithmChoice({ maxPeriod: 3 }),
-        fc.integer({ min: 1, max: 3 }),
-        fc.nat({ max: 1000 }),
-        async (graph, choice, ranks, seed) => {
-          const world = flatWorld(ranks)
-          const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
-          const { name } = settings
-          const model = tinyModel(graph, {
-            seed,
-            optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
-          })
-          await both({
-            world,
-            program: () =>
-              observed(kernelModel(model), (build) => planned.program(build, 3), {
-                everySteps: 1,
-                onLoss: () => undefined
-              })
-          })
-          seen.set(name, (seen.get(name) ?? 0) + 1)
-        }
-      ),
+      fc.asyncProperty(drawnTraining(fc.integer({ min: 1, max: 3 })), async ({ of, options }) => {
+        await both(options)
+        seen.set(of, (seen.get(of) ?? 0) + 1)
+      }),
       { numRuns: 80 }
     )
     expect([...seen.keys()].toSorted()).toHaveLength(7)

@@ -135,6 +135,24 @@ describeNative("the executor", () => {
     expect(String(error)).toMatch(/"one".*1 of 2 ranks joined.*"other".*1 of 2 ranks joined/)
   })
 
+  it("finds one of collectives that all have submitted, in other orders", async () => {
+    const error = await failureOf(
+      2,
+      Effect.gen(function* () {
+        const machine = yield* Machine
+        const { rank, world } = machine
+        const groups = ["one", "other"].map((name) => ({ name, ranks: world.all.ranks }))
+        for (const group of rank === 0 ? groups : groups.toReversed()) {
+          const x = yield* machine.alloc(vector(group.name))
+          machine.submit(collective(group.name, kernels.all_reduce, Lane.inter, group, [x], [x]))
+        }
+        yield* machine.drain
+      })
+    )
+    expect(error).toMatchObject({ _tag: "Deadlock" })
+    expect(String(error)).toMatch(/"one".*2 of 2 ranks joined.*"other".*2 of 2 ranks joined/)
+  })
+
   it("is no deadlock while someone is slow", async () => {
     const { ranks } = await run(
       2,

@@ -1,14 +1,34 @@
 // One process of a job, for processes.test.ts: what it does is its argument; what it comes to is a line on standard output.
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import { placeIn } from "../../exec/job/environment.ts"
-import { ProcessJob } from "../../exec/job/processes.ts"
-import { secretIn } from "../../exec/job/secret.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine, type Program } from "../../core/machine/machine.ts"
+import { collective } from "../../core/machine/op.ts"
+import { localWorld } from "../../exec/bench.ts"
+import { execute } from "../../exec/execute.ts"
+import type { ProcessJob } from "../../exec/job/processes.ts"
+import { joined, say } from "./joined.ts"
 
-const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`)
+type Act = (job: ProcessJob) => Effect.Effect<unknown, Error>
 
-const acts: Record<string, (job: ProcessJob) => Effect.Effect<unknown, Error>> = {
+/** All wait for rank 1, which never comes. */
+const waiting: Act = (job) => (job.rank === 1 ? Effect.promise(() => sleep(60_000)) : job.barrier)
+
+/** Runs a program on the job's ranks; what rank 0 has read. */
+const ran =
+  (program: Program<unknown>): Act =>
+  (job) =>
+    Effect.map(execute({ world: localWorld(job.size), program, job: () => job.run() }), ({ ranks }) =>
+      ranks.map(({ value }) => value)
+    )
+
+const vector = (name: string, first: number) =>
+  Effect.flatMap(Machine, (machine) =>
+    machine.alloc({ name, shape: [4], dtype: "float32", initial: () => new Float32Array(4).fill(first) })
+  )
+
+const acts: Record<string, Act> = {
   exchange: (job) =>
     Effect.gen(function* () {
       const squares = yield* job.exchange(job.rank * job.rank)
@@ -40,25 +60,67 @@ const acts: Record<string, (job: ProcessJob) => Effect.Effect<unknown, Error>> =
       if (job.rank === 1) return "left"
       yield* Effect.promise(() => sleep(1500))
       return job.mesh.fault ?? "no fault"
+    }),
+  // A dead end after a collective that goes well: ranks 0 and 1 wait for one that rank 2, which has ended, never joins.
+  deadlock: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* vector("x", 1)
+      const { all } = machine.world
+      machine.submit(collective("joined by all", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      yield* machine.read(x)
+      if (machine.rank === 2) return
+      machine.submit(collective("never joined", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      yield* machine.read(x)
     })
-}
-
-/** All wait for rank 1, which never comes. */
-const waiting = (job: ProcessJob): Effect.Effect<unknown, Error> =>
-  job.rank === 1 ? Effect.promise(() => sleep(60_000)) : job.barrier
-
-const program = Effect.gen(function* () {
-  const place = yield* placeIn(process.env)
-  const secret = yield* secretIn(process.env)
-  return yield* ProcessJob.use(
-    { place: place!, secret, alike: { version: "1" }, timeoutSeconds: 30, lostAfterSeconds: 3 },
-    acts[process.argv[2]!]!
+  ),
+  // Two pairs of ranks wait for each other across lanes: each has the other's first collective behind its own.
+  crossed: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* vector("x", 1)
+      const y = yield* vector("y", 1)
+      const order = machine.rank === 0 ? (["one", "other"] as const) : (["other", "one"] as const)
+      for (const name of order) {
+        const tensor = name === "one" ? x : y
+        const group = { name, ranks: machine.world.all.ranks }
+        machine.submit(collective(name, kernels.all_reduce, Lane.inter, group, [tensor], [tensor]))
+      }
+      yield* machine.drain
+    })
+  ),
+  // Two communicators over the same ranks, on two lanes, whose collectives come in either order.
+  communicators: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* vector("x", 1 + machine.rank)
+      const y = yield* vector("y", 10 * (1 + machine.rank))
+      const one = () =>
+        machine.submit(
+          collective("one", kernels.all_reduce, Lane.inter, { name: "one", ranks: [0, 1] }, [x], [x])
+        )
+      const other = () =>
+        machine.submit(
+          collective("other", kernels.all_reduce, Lane.intra, { name: "other", ranks: [0, 1] }, [y], [y])
+        )
+      for (const submit of machine.rank === 0 ? [one, other] : [other, one]) submit()
+      return [(yield* machine.read(x))[0], (yield* machine.read(y))[0]]
+    })
+  ),
+  mismatch: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* vector("x", 1)
+      const { all } = machine.world
+      machine.submit(collective("first", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      machine.submit(
+        machine.rank === 1
+          ? collective("mine", kernels.broadcast, Lane.inter, all, [x], [x])
+          : collective("ours", kernels.all_reduce, Lane.inter, all, [x], [x])
+      )
+      yield* machine.drain
+    })
   )
-})
-
-const exit = await Effect.runPromise(Effect.result(program))
-if (Result.isSuccess(exit)) say(exit.success)
-else {
-  say({ failed: exit.failure })
-  process.exitCode = 1
 }
+
+await joined(acts[process.argv[2]!]!, { lostAfterSeconds: 3 })

@@ -1,69 +1,25 @@
 // Real processes that make a job of one rank each: what they tell each other, and what the others see when one is gone.
-import { spawn, type ChildProcess } from "node:child_process"
-import { createServer } from "node:net"
-import * as path from "node:path"
 import { afterEach, expect, it } from "vitest"
-import { freshSecret } from "../../exec/job/secret.ts"
 import { describeNative } from "../native/addon.ts"
+import { begun, startMembers, type Member } from "./started.ts"
 
-const children: Array<ChildProcess> = []
+const members: Array<Member> = []
 afterEach(() => {
-  for (const child of children.splice(0)) child.kill("SIGKILL")
+  for (const { child } of members.splice(0)) child.kill("SIGKILL")
 })
 
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
-
-interface Member {
-  readonly child: ChildProcess
-  /** Lines so far. */
-  readonly lines: Array<unknown>
-  /** The last line, when it has ended. */
-  readonly end: Promise<unknown>
-}
-
 const startJob = async (act: string, size: number): Promise<ReadonlyArray<Member>> => {
-  const port = await freePort()
-  const secret = freshSecret()
-  return Array.from({ length: size }, (_, rank) => {
-    const child = spawn(process.execPath, [path.join(import.meta.dirname, "member.ts"), act], {
-      env: {
-        ...process.env,
-        RANK: String(rank),
-        WORLD_SIZE: String(size),
-        MASTER_ADDR: "127.0.0.1",
-        MASTER_PORT: String(port),
-        TANDEM_SECRET: secret
-      },
-      stdio: ["ignore", "pipe", "inherit"]
-    })
-    children.push(child)
-    const lines: Array<unknown> = []
-    let text = ""
-    child.stdout!.on("data", (more) => {
-      text += String(more)
-      for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
-        lines.push(JSON.parse(text.slice(0, end)))
-        text = text.slice(end + 1)
-      }
-    })
-    return { child, lines, end: new Promise((resolve) => child.on("close", () => resolve(lines.at(-1)))) }
-  })
+  const started = await startMembers({ script: "member.ts", args: [act], size })
+  members.push(...started)
+  return started
 }
 
-const begun = async (members: ReadonlyArray<Member>): Promise<void> => {
-  while (members.some(({ lines }) => lines.length === 0)) await new Promise((go) => setTimeout(go, 20))
-}
+const endsOf = async (act: string, size: number): Promise<ReadonlyArray<unknown>> =>
+  Promise.all((await startJob(act, size)).map(({ end }) => end))
 
 describeNative("a job of processes", () => {
   it("exchanges values, gathers them and has one clock on one host", async () => {
-    const members = await startJob("exchange", 3)
-    const ends = await Promise.all(members.map(({ end }) => end))
+    const ends = await endsOf("exchange", 3)
     expect(ends[0]).toMatchObject({
       squares: [0, 1, 4],
       gathered: [
@@ -93,13 +49,45 @@ describeNative("a job of processes", () => {
   )
 
   it("does not take a busy rank for a lost one", async () => {
-    const members = await startJob("busy", 2)
-    expect(await Promise.all(members.map(({ end }) => end))).toEqual(["alive", "alive"])
+    expect(await endsOf("busy", 2)).toEqual(["alive", "alive"])
   })
 
   it("lets a rank that owes nothing leave", async () => {
-    const members = await startJob("leave", 2)
-    expect(await Promise.all(members.map(({ end }) => end))).toEqual(["no fault", "left"])
+    expect(await endsOf("leave", 2)).toEqual(["no fault", "left"])
+  })
+
+  it("finds that ranks wait for each other for ever, and tells every one of them what waits for what", async () => {
+    const ends = await endsOf("deadlock", 3)
+    for (const end of ends) {
+      expect(end).toMatchObject({ failed: { _tag: "Deadlock" } })
+      const { message } = end as { readonly message: string }
+      expect(message).toContain(
+        'collective 1 of group "world" (never joined): 2 of 3 ranks joined, not rank 2; rank 0 waits for'
+      )
+      expect(message).toMatch(/rank 1 waits for .*; rank 2 has ended/u)
+    }
+    const [crossed] = await endsOf("crossed", 2)
+    expect(crossed).toMatchObject({ failed: { _tag: "Deadlock" } })
+    expect((crossed as { readonly message: string }).message).toMatch(
+      /rank 0 waits for .*; rank 1 waits for/u
+    )
+  })
+
+  it("keeps communicators over the same ranks apart", async () => {
+    expect((await endsOf("communicators", 2))[0]).toEqual([
+      [3, 30],
+      [3, 30]
+    ])
+  })
+
+  it("ends where ranks submit different collectives, and says what each submitted", async () => {
+    for (const end of await endsOf("mismatch", 3)) {
+      expect(end).toHaveProperty("failed")
+      const { message } = end as { readonly message: string }
+      expect(message).toContain("all_reduce of 16 B")
+      expect(message).toContain("broadcast of 16 B")
+      expect(message).toMatch(/collective 1: .*rank 1/u)
+    }
   })
 })
 

@@ -25,7 +25,7 @@ using namespace tandem;
 
 namespace {
 
-int checks = 0;
+std::atomic<int> checks{0};
 
 void check(bool holds, const std::string& what) {
   checks++;
@@ -234,6 +234,9 @@ void collective(const Meshes& meshes, const Case& one, uint32_t position, std::m
   Group group{"world", {}};
   for (size_t r = 0; r < n; r++) group.members.push_back(static_cast<int>(r));
   std::vector<std::thread> threads;
+  const size_t late = random() % n;
+  int64_t came = 0;
+  std::vector<int64_t> left(n);
   for (size_t r = 0; r < n; r++) {
     threads.emplace_back([&, r] {
       Call call;
@@ -256,10 +259,15 @@ void collective(const Meshes& meshes, const Case& one, uint32_t position, std::m
         call.inputs.push_back(one.inPlace ? outs[r][t].operand() : ins[r][t].operand());
         call.outputs.push_back(outs[r][t].operand());
       }
+      // One who comes late keeps all: none leaves before.
+      if (r == late) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      if (r == late) came = Mesh::nowNanoseconds();
       RemoteCollective(call, r).run(*meshes[r], position);
+      left[r] = Mesh::nowNanoseconds();
     });
   }
   for (auto& thread : threads) thread.join();
+  for (const int64_t when : left) check(when >= came, one.kernel + ": nobody leaves before the last has come");
   for (size_t r = 0; r < n; r++) {
     for (size_t t = 0; t < one.dtypes.size(); t++) {
       check(sameBits(outs[r][t], expected[r][t]),
@@ -484,6 +492,6 @@ int main(int argc, char** argv) {
   strangers();
   failures();
   collectives();
-  std::printf("transport: %d checks hold\n", checks);
+  std::printf("transport: %d checks hold\n", checks.load());
   return 0;
 }

@@ -1,0 +1,110 @@
+// A recorded run as a folder: op logs, journals and timeline of all ranks as Arrow files, and what the run was. Written where it
+// ran, read where it is compared. docs/formats.md describes it.
+import { existsSync, mkdirSync, rmSync } from "node:fs"
+import { readFile } from "node:fs/promises"
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import { InputError } from "../core/input-error.ts"
+import { json } from "../scenarios/cli/execute.ts"
+import { writeTextFile } from "../scenarios/cli/text-file.ts"
+import { readJournals, writeJournals } from "../traces/journal-file.ts"
+import { readOpLogs, writeOpLogs } from "../traces/op-log-file.ts"
+import { readTimeline, writeTimeline } from "../traces/timeline-file.ts"
+import { attempt, type TraceError } from "../traces/trace-error.ts"
+import type { RunRecord } from "./record-run.ts"
+
+const Bytes = Schema.Struct({ device: Schema.Number, host: Schema.Number })
+
+/** `run.json`; written last, so a folder that has it is whole. */
+const About = Schema.Struct({
+  format: Schema.Literal("tandem-run"),
+  version: Schema.Literal(1),
+  scenario: Schema.String,
+  /** Of the scenario as it was run, overrides included. */
+  scenarioDigest: Schema.String,
+  ranks: Schema.Number,
+  makespanSeconds: Schema.Number,
+  clockErrorSeconds: Schema.Number,
+  realLinks: Schema.Boolean,
+  peakBytes: Schema.Array(Schema.Struct({ rank: Schema.Number, bytes: Bytes })),
+  /** Null for a memory without bounds. */
+  capacityBytes: Schema.Struct({
+    device: Schema.NullOr(Schema.Number),
+    host: Schema.NullOr(Schema.Number)
+  })
+})
+
+/** What a run was of. */
+interface RunOf {
+  readonly scenario: string
+  readonly scenarioDigest: string
+  readonly ranks: number
+}
+
+const filesIn = (folder: string) => ({
+  about: path.join(folder, "run.json"),
+  ops: path.join(folder, "ops.arrow"),
+  timeline: path.join(folder, "timeline.arrow"),
+  journal: path.join(folder, "journal.arrow")
+})
+
+/** Writes a run into a folder, which is made where it is not there. */
+export const writeRecord = (folder: string, of: RunOf, record: RunRecord): Effect.Effect<void, TraceError> =>
+  Effect.gen(function* () {
+    const files = filesIn(folder)
+    const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = record
+    const bounded = (bytes: number): number | null => (bytes < Infinity ? bytes : null)
+    const about: typeof About.Encoded = {
+      format: "tandem-run",
+      version: 1,
+      ...of,
+      makespanSeconds,
+      clockErrorSeconds,
+      realLinks,
+      peakBytes,
+      capacityBytes: { device: bounded(capacityBytes.device), host: bounded(capacityBytes.host) }
+    }
+    yield* attempt(folder, "a folder that can be written", () => {
+      mkdirSync(folder, { recursive: true })
+      rmSync(files.about, { force: true })
+    })
+    yield* writeOpLogs(files.ops, record.opLogs)
+    yield* writeTimeline(files.timeline, record.timeline)
+    yield* writeJournals(files.journal, record)
+    yield* writeTextFile(files.about, [json(about)])
+  })
+
+/** Reads a run of that scenario. Errors: a folder without one, a run of another scenario, damaged files. */
+export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, InputError | TraceError> =>
+  Effect.gen(function* () {
+    const files = filesIn(folder)
+    const bad = (field: string, value: string | undefined, accepted: string) =>
+      new InputError({ file: files.about, field, ...(value === undefined ? {} : { value }), accepted })
+    if (!existsSync(files.about))
+      return yield* bad("", undefined, "a folder that exec agree --record wrote to its end")
+    const text = yield* Effect.promise(() => readFile(files.about, "utf8"))
+    const decoded = Schema.decodeUnknownExit(Schema.fromJsonString(About))(text)
+    if (Exit.isFailure(decoded)) return yield* bad("", "its content", "what exec agree --record writes")
+    const about = decoded.value
+    if (about.scenarioDigest !== of.scenarioDigest) {
+      const accepted = `a run of "${of.scenario}" with the same settings: give the scenario and --set as they were when it was recorded`
+      return yield* bad("scenarioDigest", `a run of "${about.scenario}" (${about.scenarioDigest})`, accepted)
+    }
+    const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = about
+    const calls = yield* readJournals(files.journal)
+    return {
+      ...calls,
+      opLogs: yield* readOpLogs(files.ops),
+      timeline: yield* readTimeline(files.timeline),
+      makespanSeconds,
+      clockErrorSeconds,
+      realLinks,
+      peakBytes,
+      capacityBytes: {
+        device: capacityBytes.device ?? Infinity,
+        host: capacityBytes.host ?? Infinity
+      }
+    }
+  })

@@ -1,0 +1,98 @@
+// A real run with all that another one is held to: op logs, journals, timeline, and what tensors held at the end. In a job of
+// processes all ranks' come together at rank 0, as the Arrow bytes that a file of them has. Knows nothing of simulations.
+import * as Effect from "effect/Effect"
+import { journaled, type Journal } from "../core/laws/journal.ts"
+import type { RankBytes } from "../core/laws/execution.ts"
+import type { MachineError, RankLost } from "../core/machine/machine.ts"
+import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
+import {
+  decodeJournals,
+  encodeJournals,
+  type FinalValues,
+  type RecordedCalls
+} from "../traces/journal-file.ts"
+import { executeThen, resultOf, type Execution, type ExecutionResult } from "./execute.ts"
+import type { ProcessJob } from "./job/processes.ts"
+import type { RecordedRun } from "./recorded.ts"
+
+export interface RunRecord extends RecordedRun {
+  readonly finals: FinalValues
+  readonly makespanSeconds: number
+  /** By how much times of different ranks may be off against each other. */
+  readonly clockErrorSeconds: number
+  /** Bytes went between processes, as fast as that was: no link of the scenario was emulated. */
+  readonly realLinks: boolean
+  readonly peakBytes: ReadonlyArray<RankBytes>
+  /** Of each rank's memories. */
+  readonly capacityBytes: Readonly<Record<Place, number>>
+}
+
+export interface Ran<A> {
+  /** Of all ranks; in a job of processes only at rank 0, elsewhere of its own. */
+  readonly record: RunRecord
+  readonly executed: ExecutionResult<A>
+}
+
+/** Runs for real, and keeps everything. `processes`: the job of which this process is one rank. */
+export const recordRun = <A>(
+  execution: Execution<A>,
+  processes?: ProcessJob
+): Effect.Effect<Ran<A>, MachineError> =>
+  Effect.gen(function* () {
+    const journals: Array<Journal> = []
+    const { executed, finals } = yield* executeThen(
+      {
+        ...execution,
+        ...(processes === undefined ? {} : { job: () => processes.run() }),
+        program: journaled(execution.program, journals),
+        record: true
+      },
+      (ended) => ({ executed: resultOf(ended), finals: finalValues(journals, ended.valuesOf) })
+    )
+    const calls = yield* gathered({ journals, finals }, processes)
+    const { timeline, opLogs, makespanSeconds, clockErrorSeconds, capacityBytes, ranks } = executed
+    return {
+      executed,
+      record: {
+        ...calls,
+        timeline: timeline!,
+        opLogs,
+        makespanSeconds,
+        clockErrorSeconds,
+        realLinks: processes !== undefined,
+        capacityBytes,
+        peakBytes: ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes }))
+      }
+    }
+  })
+
+const gathered = (
+  own: RecordedCalls,
+  processes: ProcessJob | undefined
+): Effect.Effect<RecordedCalls, RankLost> =>
+  processes === undefined
+    ? Effect.succeed(own)
+    : Effect.map(processes.gather(encodeJournals(`rank ${processes.rank}`, own)), (parts) => {
+        if (parts === undefined) return own
+        const all = parts.map((bytes, rank) => decodeJournals(`rank ${rank}`, bytes))
+        return {
+          journals: all.flatMap(({ journals }) => journals),
+          finals: new Map(all.flatMap(({ finals }) => [...finals]))
+        }
+      })
+
+/** What live tensors hold when a run has ended: later there is no session to ask. */
+const finalValues = (
+  journals: ReadonlyArray<Journal>,
+  valuesOf: (rank: number, tensor: Tensor) => TensorData
+): FinalValues =>
+  new Map(
+    journals.map(({ rank, entries }) => {
+      const live = new Set<Tensor>()
+      for (const entry of entries) {
+        if (entry.kind === "alloc") live.add(entry.tensor)
+        if (entry.kind === "free") live.delete(entry.tensor)
+      }
+      return [rank, new Map([...live].map((tensor) => [tensor.id, valuesOf(rank, tensor)]))] as const
+    })
+  )

@@ -1,0 +1,209 @@
+#include "collective-plan.h"
+
+#include <algorithm>
+
+namespace tandem {
+
+namespace {
+
+uint64_t fnv(const std::string& text, uint64_t hash = 0xcbf29ce484222325u) {
+  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+int64_t sum(const std::vector<int64_t>& counts, size_t first = 0, size_t last = SIZE_MAX) {
+  int64_t total = 0;
+  for (size_t i = first; i < std::min(last, counts.size()); i++) total += counts[i];
+  return total;
+}
+
+}  // namespace
+
+CollectivePlan::CollectivePlan(const Call& call, size_t member)
+    : kernel(call.kernel),
+      inputs(call.inputs),
+      outputs(call.outputs),
+      ranks(call.group->members),
+      own(member),
+      wire(call.text("wire")) {
+  if (wire == "float32") wire.clear();
+  const size_t members = ranks.size();
+  for (const Operand& in : inputs) packingOf(in.dtype, wire);
+  if (kernel == "all_reduce" || kernel == "reduce_scatter") {
+    const std::string& reduce = call.text("reduce");
+    if (reduce != "sum" && reduce != "avg") {
+      throw BadCall(kernel + ": attribute \"reduce\" is \"" + reduce + "\"; expected \"sum\" or \"avg\"");
+    }
+    if (reduce == "avg") over = static_cast<double>(members);
+  }
+  if (call.attributes.count("ranks") != 0 && call.integer("ranks") != static_cast<int64_t>(members)) {
+    throw BadCall(kernel + ": attribute \"ranks\" is " + std::to_string(call.integer("ranks")) + " in a group of " +
+                  std::to_string(members));
+  }
+  if (kernel == "all_gather" || kernel == "reduce_scatter") counts = call.integers("counts");
+  if (counts.empty()) counts.assign(members, 1);
+  if (kernel == "all_to_all") {
+    sendCounts = call.integers("sendCounts");
+    receiveCounts = call.integers("receiveCounts");
+    if (sendCounts.empty() && receiveCounts.empty()) {
+      sendCounts.assign(members, 1);
+      receiveCounts.assign(members, 1);
+    }
+  }
+  if (counts.size() != members ||
+      (kernel == "all_to_all" && (sendCounts.size() != members || receiveCounts.size() != members))) {
+    throw BadCall(kernel + ": counts do not fit a group of " + std::to_string(members));
+  }
+  if (kernel == "broadcast") {
+    const int64_t from = call.integer("root");
+    if (from < 0 || static_cast<size_t>(from) >= members) {
+      throw BadCall("broadcast: root " + std::to_string(from) + " in a group of " + std::to_string(members));
+    }
+    root = static_cast<size_t>(from);
+  }
+  if (kernel == "send_recv") {
+    source = call.flag("source");
+    if (members != 2) throw BadCall("send_recv: expected a group of one source and one destination");
+  } else if (inputs.size() != outputs.size()) {
+    throw BadCall(kernel + ": " + std::to_string(inputs.size()) + " inputs and " + std::to_string(outputs.size()) +
+                  " outputs");
+  }
+  checkSizes();
+  describe(call);
+}
+
+void CollectivePlan::checkSizes() const {
+  const auto bad = [&](size_t tensor) {
+    throw BadCall(kernel + ": operand " + std::to_string(tensor) + " has " +
+                  std::to_string(inputs[tensor].elements) + " values in and " +
+                  std::to_string(outputs[tensor].elements) + " out, in a group of " +
+                  std::to_string(ranks.size()));
+  };
+  for (size_t i = 0; kernel != "send_recv" && i < inputs.size(); i++) {
+    const int64_t in = inputs[i].elements;
+    const int64_t out = outputs[i].elements;
+    const int64_t whole = kernel == "reduce_scatter" ? in : out;
+    const int64_t part = kernel == "reduce_scatter" ? out : in;
+    if (isInteger(inputs[i].dtype) != isInteger(outputs[i].dtype)) {
+      throw BadCall(kernel + ": integer and float tensors do not mix");
+    }
+    if (kernel == "all_reduce" || kernel == "broadcast") {
+      if (in != out) bad(i);
+    } else if (kernel == "all_to_all") {
+      const int64_t sends = sum(sendCounts);
+      const int64_t receives = sum(receiveCounts);
+      if (sendCounts[own] != receiveCounts[own]) bad(i);
+      if ((sends > 0 && in % sends != 0) || (sends > 0 && in / sends * receives != out)) bad(i);
+    } else {
+      const int64_t rows = sum(counts);
+      if (rows > 0 && (whole % rows != 0 || whole / rows * counts[own] != part)) bad(i);
+    }
+  }
+}
+
+void CollectivePlan::describe(const Call& call) {
+  // Two names over the same ranks are two communicators, each with an order of its own.
+  std::string group = call.group->name + ":";
+  for (const int rank : ranks) group += std::to_string(rank) + ",";
+  const uint64_t hash = fnv(group);
+  communicator = static_cast<uint32_t>(hash ^ hash >> 32);
+  int64_t bytes = 0;
+  for (const Operand& one : inputs.empty() ? outputs : inputs) bytes += one.sizeBytes;
+  meaning.text = kernel + " of " + std::to_string(bytes) + " B";
+  std::string alike = group + kernel + " " + wire + " " + std::to_string(over) + " " + std::to_string(root);
+  if (!wire.empty()) meaning.text += " as " + wire;
+  if (over != 1) meaning.text += ", averaged";
+  if (kernel == "broadcast") meaning.text += " from member " + std::to_string(root);
+  // Sizes that members share; those of rows that differ show in what is sent.
+  const bool uneven = kernel == "all_to_all" || kernel == "send_recv" || call.attributes.count("counts") != 0;
+  for (const int64_t count : kernel == "all_gather" || kernel == "reduce_scatter" ? counts : std::vector<int64_t>()) {
+    alike += " " + std::to_string(count);
+  }
+  alike += " " + std::to_string(inputs.empty() ? outputs.size() : inputs.size());
+  for (const Operand& one : inputs.empty() ? outputs : inputs) {
+    alike += " " + std::to_string(static_cast<int>(one.dtype));
+    if (!uneven || kernel == "reduce_scatter") alike += "x" + std::to_string(one.elements);
+  }
+  meaning.digest = fnv(alike);
+}
+
+Spans CollectivePlan::allOf(const std::vector<Operand>& tensors) const {
+  Spans spans;
+  for (size_t i = 0; i < tensors.size(); i++) spans.push_back({i, 0, tensors[i].elements});
+  return spans;
+}
+
+Spans CollectivePlan::share(const std::vector<Operand>& tensors, size_t member) const {
+  int64_t total = 0;
+  for (const Operand& one : tensors) total += one.elements;
+  const auto members = static_cast<int64_t>(ranks.size());
+  const auto place = static_cast<int64_t>(member);
+  const auto cut = [&](int64_t i) { return total / members * i + total % members * i / members; };
+  const int64_t first = cut(place);
+  const int64_t last = cut(place + 1);
+  Spans spans;
+  int64_t before = 0;
+  for (size_t i = 0; i < tensors.size(); i++) {
+    const int64_t from = std::max(first, before);
+    const int64_t to = std::min(last, before + tensors[i].elements);
+    if (from < to) spans.push_back({i, from - before, to - from});
+    before += tensors[i].elements;
+  }
+  return spans;
+}
+
+Spans CollectivePlan::scatterPart(size_t member) const {
+  Spans spans;
+  const int64_t rows = sum(counts);
+  for (size_t i = 0; rows > 0 && i < inputs.size(); i++) {
+    const int64_t unit = inputs[i].elements / rows;
+    spans.push_back({i, sum(counts, 0, member) * unit, counts[member] * unit});
+  }
+  return spans;
+}
+
+Spans CollectivePlan::gatherPart(size_t member) const {
+  Spans spans;
+  const int64_t rows = sum(counts);
+  for (size_t i = 0; rows > 0 && i < outputs.size(); i++) {
+    const int64_t unit = outputs[i].elements / rows;
+    spans.push_back({i, sum(counts, 0, member) * unit, counts[member] * unit});
+  }
+  return spans;
+}
+
+Spans CollectivePlan::sentTo(size_t member) const {
+  Spans spans;
+  const int64_t rows = sum(sendCounts);
+  for (size_t i = 0; rows > 0 && i < inputs.size(); i++) {
+    const int64_t unit = inputs[i].elements / rows;
+    spans.push_back({i, sum(sendCounts, 0, member) * unit, sendCounts[member] * unit});
+  }
+  return spans;
+}
+
+Spans CollectivePlan::receivedFrom(size_t member) const {
+  Spans spans;
+  const int64_t rows = sum(receiveCounts);
+  for (size_t i = 0; rows > 0 && i < outputs.size(); i++) {
+    const int64_t unit = outputs[i].elements / rows;
+    spans.push_back({i, sum(receiveCounts, 0, member) * unit, receiveCounts[member] * unit});
+  }
+  return spans;
+}
+
+bool CollectivePlan::oneShot() const {
+  size_t sent = 0;
+  size_t sums = 0;
+  for (size_t i = 0; i < inputs.size(); i++) {
+    sent += packedBytes(packingOf(inputs[i].dtype, wire), inputs[i].elements);
+    sums += packedBytes(packingOf(outputs[i].dtype, ""), outputs[i].elements);
+  }
+  return sent * ranks.size() <= sent + sums;
+}
+
+Packing CollectivePlan::sentAs(size_t tensor) const {
+  return packingOf((inputs.empty() ? outputs : inputs)[tensor].dtype, wire);
+}
+
+}  // namespace tandem

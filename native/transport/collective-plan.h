@@ -1,0 +1,70 @@
+// One member's share of a collective between processes: what it is, what all members must say alike, and which values go to whom.
+// Knows nothing of connections.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "../backend.h"
+#include "mesh.h"
+#include "wire.h"
+
+namespace tandem {
+
+/** Values [from, from + count) of one of an op's tensors. */
+struct Span {
+  size_t tensor;
+  int64_t from;
+  int64_t count;
+};
+using Spans = std::vector<Span>;
+
+struct CollectivePlan {
+  /** `member` is the own place in the call's group. Throws BadCall for a call that cannot be. */
+  CollectivePlan(const Call& call, size_t member);
+
+  /** All values of the tensors. */
+  Spans allOf(const std::vector<Operand>& tensors) const;
+  /** A member's equal share of all values, tensor after tensor. */
+  Spans share(const std::vector<Operand>& tensors, size_t member) const;
+  /** What a member gets of each input of a reduce-scatter. */
+  Spans scatterPart(size_t member) const;
+  /** Where a member's values lie in each output of an all-gather. */
+  Spans gatherPart(size_t member) const;
+  /** All-to-all: what goes to a member, and where what comes from one lies. */
+  Spans sentTo(size_t member) const;
+  Spans receivedFrom(size_t member) const;
+  /**
+   * Whether every member of an all-reduce takes everything and adds for itself: fewer bytes than a share for each and the sums
+   * back where there are two, or where what is sent is much narrower than what comes out.
+   */
+  bool oneShot() const;
+  /** The destination of a point-to-point message has no inputs: there what comes out says how it travels. */
+  Packing sentAs(size_t tensor) const;
+  /** How sums travel, or what is handed on as it is. */
+  Packing summedAs(size_t tensor) const { return packingOf(outputs[tensor].dtype, ""); }
+
+  const std::string kernel;
+  const std::vector<Operand> inputs;
+  const std::vector<Operand> outputs;
+  /** The members' ranks. */
+  const std::vector<int> ranks;
+  /** The own place among the members. */
+  const size_t own;
+  std::string wire;
+  /** What sums are divided by. */
+  double over = 1;
+  size_t root = 0;
+  bool source = false;
+  std::vector<int64_t> counts;
+  std::vector<int64_t> sendCounts;
+  std::vector<int64_t> receiveCounts;
+  uint32_t communicator = 0;
+  Meaning meaning;
+
+ private:
+  void checkSizes() const;
+  void describe(const Call& call);
+};
+
+}  // namespace tandem

@@ -1,0 +1,229 @@
+// What is drawn of each family for both machines: tiny models on a few ranks, each with one of its algorithms. The same for ranks
+// that are threads of one process and for ranks that are processes.
+import * as fc from "fast-check"
+import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
+import { observed } from "../../core/algorithms/data-parallel/observe.ts"
+import type { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/algorithms.ts"
+import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
+import type { MoeModel } from "../../core/algorithms/expert-offload/model.ts"
+import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
+import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
+import { gateNames, type MoeModel as TrainedModel } from "../../core/algorithms/moe-training/model.ts"
+import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
+import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { Random } from "../../core/random.ts"
+import { makeWorld } from "../../core/world.ts"
+import type { BothOptions } from "../../exec/cli/both-machines.ts"
+import { algorithmChoice } from "../../testing/algorithm.ts"
+import { cacheSettings } from "../../testing/cache-settings.ts"
+import { offloadSettings } from "../../testing/expert-offload.ts"
+import { factsOf } from "../expert-offload/facts.ts"
+import { places, programs, valuesOf, type Place } from "../kv-serving/served.ts"
+import { tinyModel as tinyLlama, weightsOf } from "../kv-serving/tiny-llama.ts"
+import { flatWorld, plan, run, unlimited } from "../simulate/simulated.ts"
+import { tinyGraphs, tinyModel, tinyProfile } from "../training/tiny.ts"
+import { generatedProgram, programOf } from "./generated-programs.ts"
+
+/** A drawn program for both machines, and what it is of: an algorithm's name, for counting. */
+export interface Drawn {
+  readonly of: string
+  readonly options: BothOptions<unknown>
+}
+
+/** Kernels, copies and collectives at random. */
+export const drawnPrograms = (ranks: number): fc.Arbitrary<Drawn> =>
+  generatedProgram().map((generated) => ({
+    of: "generated",
+    options: { world: flatWorld(ranks), program: () => programOf({ ...generated, ranks }) }
+  }))
+
+/** Training with every data-parallel algorithm. */
+export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> =>
+  fc
+    .tuple(
+      fc.constantFrom(...Object.values(tinyGraphs)),
+      algorithmChoice({ maxPeriod: 3 }),
+      ranks,
+      fc.nat({ max: 1000 })
+    )
+    .map(([graph, choice, size, seed]) => {
+      const world = flatWorld(size)
+      const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
+      const model = tinyModel(graph, {
+        seed,
+        optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
+      })
+      return {
+        of: settings.name,
+        options: {
+          world,
+          program: () =>
+            observed(kernelModel(model), (build) => planned.program(build, 3), {
+              everySteps: 1,
+              onLoss: () => undefined
+            })
+        }
+      }
+    })
+
+/** Layers of experts, on so many nodes of so many ranks, with every gate. */
+export const drawnExperts = (
+  nodes: fc.Arbitrary<number>,
+  perNode: fc.Arbitrary<number>
+): fc.Arbitrary<Drawn> =>
+  fc
+    .record({
+      nodes,
+      perNode,
+      layers: fc.integer({ min: 1, max: 2 }),
+      gate: fc.constantFrom(...gateNames),
+      ffn: fc.constantFrom("gpt" as const, "mixtral" as const),
+      factor: fc.constantFrom(1, 2, "dropless" as const),
+      lanes: fc.constantFrom(...laneCounts),
+      degree: fc.constantFrom(1, 2),
+      seed: fc.nat({ max: 1000 })
+    })
+    .map(({ nodes, perNode, layers, gate, ffn, factor, lanes, degree, seed }) => {
+      const tokenChoice = gate !== "expert-choice" && gate !== "soft-moe"
+      const model: TrainedModel = {
+        layers,
+        width: 4,
+        hidden: 6,
+        kvHeads: 2,
+        heads: 2,
+        sequence: 4,
+        batch: 2,
+        experts: 2 * nodes,
+        topK: 2,
+        capacityFactor: tokenChoice ? factor : 0.25,
+        ffn,
+        gate,
+        gateWidth: 3,
+        dtype: "float32",
+        learningRate: 0.1,
+        seed
+      }
+      const degrees = Array.from({ length: layers }, () => (tokenChoice ? degree : 1))
+      const zeros = degrees.map(() => 0)
+      const rest = (layers * 4 * model.width ** 2) / perNode
+      const gradients = { moe: zeros, dense: zeros, rest, messageElements: undefined }
+      return {
+        of: gate,
+        options: {
+          world: makeWorld([{ name: "site", nodes: Array.from({ length: nodes }, () => perNode) }], {
+            intra: unlimited,
+            inter: unlimited,
+            wan: undefined
+          }),
+          program: () =>
+            moeTraining({
+              model,
+              plan: { lanes, forwardDegrees: degrees, backwardDegrees: degrees, gradients },
+              steps: 2
+            })
+        }
+      }
+    })
+
+/** Experts in host memory. */
+export const offloadModel: MoeModel = {
+  layers: 2,
+  experts: 5,
+  topK: 2,
+  width: 8,
+  ffnWidth: 6,
+  heads: 2,
+  kvHeads: 1,
+  gated: true,
+  normalize: true,
+  vocabulary: 13,
+  dtype: "float32"
+}
+
+/** Large enough that routes differ from token to token. */
+export const expertValues = (_: number, tensor: Tensor) => {
+  if (tensor.dtype !== "float32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/u.test(tensor.name))
+    return undefined
+  const random = new Random(3).split(tensor.name)
+  return Float32Array.from({ length: tensor.elements }, () => random.normal() / 2)
+}
+
+export const noDemand: Demand = { shape: offloadModel, calls: [] }
+
+export const offloadPlan = (
+  settings: ExpertOffloadSettings,
+  demand: Demand,
+  slots: number,
+  workload: { batch: number; promptTokens: number; prefill: boolean; decodeTokens: number }
+) => ({
+  model: offloadModel,
+  workload,
+  strategy: () =>
+    makeStrategy(settings, factsOf(demand, { slots, scope: fixedScope(settings) ?? "per-layer" })),
+  writeBack: (["none", "same-stream", "own-stream"] as const)[slots % 3]!,
+  seed: 1
+})
+
+/** Generation with offloaded experts under every strategy; each rank by itself. */
+export const drawnOffloads = (ranks: number): fc.Arbitrary<Drawn> =>
+  fc
+    .tuple(
+      offloadSettings(),
+      fc.integer({ min: 1, max: 4 }),
+      fc.record({
+        batch: fc.integer({ min: 1, max: 2 }),
+        promptTokens: fc.integer({ min: 1, max: 3 }),
+        prefill: fc.boolean(),
+        decodeTokens: fc.integer({ min: 1, max: 3 })
+      })
+    )
+    .map(([settings, slots, workload]) => {
+      const whole = run({
+        world: flatWorld(1),
+        program: expertOffload(
+          offloadPlan({ name: "lru" } as ExpertOffloadSettings, noDemand, offloadModel.experts, workload)
+        ),
+        values: expertValues
+      })
+      const demand: Demand = { shape: offloadModel, calls: whole.ranks[0]!.value.calls }
+      return {
+        of: settings.name,
+        options: {
+          world: flatWorld(ranks),
+          program: () => expertOffload(offloadPlan(settings, demand, slots, workload)),
+          initial: expertValues
+        }
+      }
+    })
+
+const llama = tinyLlama()
+const weights = weightsOf(llama, 7)
+
+/** Serving with every cache method, and caches that go there. */
+export const drawnServing = (
+  where: fc.Arbitrary<Place> = fc.constantFrom(...places)
+): fc.Arbitrary<Drawn & { readonly place: Place }> =>
+  fc
+    .tuple(cacheSettings(), where, fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 3 }), fc.nat())
+    .map(([settings, place, count, maxBatch, seed]) => {
+      const random = new Random(seed)
+      const requests = Array.from({ length: count }, (_, id) => ({
+        id,
+        arrivalSeconds: id * 1e-3,
+        promptTokens: 4 + random.below(20),
+        outputTokens: 1 + random.below(4)
+      }))
+      const prompts = requests.map(({ promptTokens }) =>
+        Array.from({ length: promptTokens }, () => random.below(llama.vocabulary))
+      )
+      return {
+        of: settings.name,
+        place,
+        options: {
+          world: flatWorld(place === "node" ? 2 : 1),
+          program: () => programs[place]({ model: llama, settings, requests, maxBatch }),
+          initial: valuesOf(weights, prompts)
+        }
+      }
+    })

@@ -1,0 +1,53 @@
+// Ranks that are processes compute what threads of one process compute, bit for bit, and agree with the simulator: on programs
+// drawn of every family, hundreds in one job. A soak of 2,000: TANDEM_SOAK=20 npm run soak -- test/job/agreement.test.ts
+import { expect, it } from "vitest"
+import { describeNative } from "../native/addon.ts"
+import { startMembers } from "./started.ts"
+
+const soak = Number(process.env["TANDEM_SOAK"] ?? 0)
+const times = Math.max(1, soak)
+const seed = soak > 0 ? Date.now() % 1_000_000 : 11
+
+interface Outcome {
+  readonly seen: Readonly<Record<string, Readonly<Record<string, number>>>>
+  readonly tensors: number
+  readonly collectives: number
+}
+
+const outcome = async (size: number, counts: Readonly<Record<string, number>>): Promise<Outcome> => {
+  const scaled = Object.fromEntries(Object.entries(counts).map(([family, count]) => [family, count * times]))
+  const members = await startMembers({
+    script: "agree-member.ts",
+    args: [JSON.stringify(scaled), String(seed)],
+    size
+  })
+  const [first, ...others] = await Promise.all(members.map(({ end }) => end))
+  for (const other of others) expect(other).toMatchObject({ tensors: 0 })
+  expect(first).not.toHaveProperty("failed")
+  const found = first as Outcome
+  for (const [family, count] of Object.entries(scaled)) {
+    const ran = Object.values(found.seen[family]!).reduce((sum, n) => sum + n, 0)
+    expect(ran, family).toBe(count)
+  }
+  return found
+}
+
+describeNative("a job of processes", () => {
+  it("agrees with threads and with the simulator on three ranks", async () => {
+    const { seen, tensors, collectives } = await outcome(3, { programs: 40, training: 24 })
+    expect(Object.keys(seen["training"]!).length).toBeGreaterThan(5)
+    expect(tensors).toBeGreaterThan(1000)
+    expect(collectives).toBeGreaterThan(500)
+  })
+
+  it("agrees with threads and with the simulator on two ranks", async () => {
+    const { seen, collectives } = await outcome(2, {
+      programs: 10,
+      "moe-training": 14,
+      "expert-offload": 8,
+      "kv-serving": 8
+    })
+    expect(Object.keys(seen["moe-training"]!).length).toBeGreaterThan(3)
+    expect(collectives).toBeGreaterThan(200)
+  })
+})
