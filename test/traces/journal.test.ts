@@ -85,9 +85,8 @@ describe("a file of journals", () => {
     expect(Object.is(ops[0]!.attributes["factor"], -0)).toBe(true)
     expect(ops[0]!.kernel).toBe(kernels.scale)
     // One tensor is one object, also where it is an arena.
-    expect(ops[0]!.writes[0]!.within!.arena).toBe(
-      first!.entries[0]!.kind === "alloc" && first!.entries[0].tensor
-    )
+    const [made] = first!.entries
+    expect(ops[0]!.writes[0]!.within!.arena).toBe(made?.kind === "alloc" ? made.tensor : undefined)
   })
 
   it("is refused where it is damaged, with its place", () => {

@@ -1,0 +1,60 @@
+// exec agree through the command line: over processes, kept in a folder, and compared from there; and folders that will not do.
+import { spawnSync } from "node:child_process"
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, expect, it } from "vitest"
+import { describeNative } from "../native/addon.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = mkdtempSync(path.join(tmpdir(), "exec-record-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+const agree = (scenario: string, ...args: ReadonlyArray<string>) => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [path.join(root, "bin/exec.js"), "agree", `scenarios/agree/${scenario}.yaml`, ...args],
+    { cwd: root, encoding: "utf8" }
+  )
+  return { status, stdout, stderr }
+}
+
+describeNative("exec agree", () => {
+  it("runs each rank in a process, keeps the run, and compares it from its folder", () => {
+    const kept = path.join(folder, "kept")
+    const first = agree("moe-training", "--processes", "4", "--set", "steps=1", "--record", kept, "--json")
+    expect(first.status, first.stderr).toBe(0)
+    expect(first.stderr).toContain("a job of 4 processes")
+    const result = JSON.parse(first.stdout) as Record<string, unknown>
+    expect(result).toMatchObject({
+      ranks: 4,
+      decisions: true,
+      values: true,
+      order: true,
+      firstDisagreement: null
+    })
+    const again = agree("moe-training", "--set", "steps=1", "--from", kept, "--json")
+    expect(again.status, again.stderr).toBe(0)
+    expect(JSON.parse(again.stdout)).toEqual(result)
+
+    const other = agree("moe-training", "--set", "steps=2", "--from", kept)
+    expect(other.status).toBe(2)
+    expect(other.stderr).toMatch(
+      /run\.json: scenarioDigest: .*expected a run of "agree-moe-training" with the same/u
+    )
+    const damaged = path.join(folder, "damaged")
+    cpSync(kept, damaged, { recursive: true })
+    writeFileSync(path.join(damaged, "journal.arrow"), "ARROW1")
+    expect(agree("moe-training", "--set", "steps=1", "--from", damaged)).toMatchObject({ status: 2 })
+  })
+
+  it("refuses a folder without a run, and to run what was run", () => {
+    const nothing = agree("data-parallel", "--from", folder)
+    expect(nothing.status).toBe(2)
+    expect(nothing.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
+    const both = agree("data-parallel", "--from", folder, "--record", folder)
+    expect(both.stderr).toContain("--from without --record")
+    expect(both.status).toBe(2)
+  })
+})
