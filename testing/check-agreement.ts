@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import type { Disagreement } from "../core/agreement/disagreement.ts"
+import { runsOf, unitsOf } from "../core/algorithms/data-parallel/shard/units.ts"
 import { runOnBoth, runnableOn, type BothOptions } from "../exec/cli/both-machines.ts"
 import { Loader } from "../scenarios/load.ts"
 import { isArchitecture, modelGraph } from "../scenarios/model-graph.ts"
@@ -31,6 +32,12 @@ const optimizers = [
   { name: "adamw", learningRate: 1e-3 }
 ] as const
 
+const divisions = [
+  { within: "node" },
+  { within: "world", prefetch: 0 },
+  { within: "node", parameters: false, gradients: false }
+] as const
+
 /** A tiny GPT-2 or Llama on a few ranks, as a scenario file says it. */
 export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Arbitrary<ScenarioInput> => {
   const { maxRanks = 3, maxSteps = 2, ...algorithms } = constraints
@@ -42,27 +49,34 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
       algorithm: algorithmChoice({ maxPeriod: 3, ...algorithms }),
       steps: fc.integer({ min: 1, max: maxSteps }),
       optimizer: fc.constantFrom(...optimizers),
-      seed: fc.nat({ max: 1000 })
+      seed: fc.nat({ max: 1000 }),
+      // On two ranks a node, of which each holds the model together, or all do.
+      shard: fc.constantFrom(undefined, ...divisions)
     })
-    .map(({ architecture, sizes: { headWidth, ...sizes }, ranks, algorithm, steps, optimizer, seed }) => {
-      const decoder = { ...sizes, width: sizes.heads * headWidth, vocabulary: 64 }
-      const scenario: ScenarioInput = {
-        name: "agreement",
-        model:
-          architecture === "gpt2"
-            ? { gpt2: decoder }
-            : { llama: { ...decoder, kvHeads: 1, ffnWidth: 2 * decoder.width } },
-        world: { ranks },
-        algorithm: { name: "s-sgd" },
-        device: { name: "processor core", flops: "20GFLOP/s", memoryBandwidth: "10GB/s" },
-        steps,
-        seed,
-        training: { optimizer }
+    .map(
+      ({ architecture, sizes: { headWidth, ...sizes }, ranks, algorithm, steps, optimizer, seed, shard }) => {
+        const decoder = { ...sizes, width: sizes.heads * headWidth, vocabulary: 64 }
+        const scenario: ScenarioInput = {
+          name: "agreement",
+          model:
+            architecture === "gpt2"
+              ? { gpt2: decoder }
+              : { llama: { ...decoder, kvHeads: 1, ffnWidth: 2 * decoder.width } },
+          world: shard === undefined ? { ranks } : { ranks: 2 * ranks, ranksPerNode: 2 },
+          ...(shard === undefined ? {} : { shard }),
+          algorithm: { name: "s-sgd" },
+          device: { name: "processor core", flops: "20GFLOP/s", memoryBandwidth: "10GB/s" },
+          steps,
+          seed,
+          training: { optimizer }
+        }
+        const { model } = decodeScenario(scenario)
+        if (!isArchitecture(model)) throw new TypeError("a generated model has an architecture")
+        const names = modelGraph(model).layers.map(({ name }) => name)
+        const layers = shard === undefined ? names : runsOf(unitsOf(names, "block"))
+        return { ...scenario, algorithm: algorithm(layers.length) }
       }
-      const { model } = decodeScenario(scenario)
-      if (!isArchitecture(model)) throw new TypeError("a generated model has an architecture")
-      return { ...scenario, algorithm: algorithm(modelGraph(model).layers.length) }
-    })
+    )
 }
 
 export interface AgreementParameters extends Pick<

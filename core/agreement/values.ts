@@ -11,7 +11,7 @@ export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
 export interface Tolerance {
   /**
    * How many steps of its grid an element of that dtype may be off, a step at x being |x| * 2^-(mantissa bits). An element
-   * smaller than the tensor's mean magnitude may be off by as many steps there: terms of a sum that cancel leave that much.
+   * smaller than the tensor's mean magnitude, zeros aside, may be off by as many steps there: terms of a sum that cancel leave that much.
    * Of elements counted at their own size alone, at most `smallMost` may be further off.
    */
   readonly steps: (dtype: Dtype) => number
@@ -69,16 +69,17 @@ export const gapBetween = (
     return first < 0 ? equal : { ratio: Infinity, message: element(first, 0) }
   }
   let sum = 0
-  let finite = 0
+  let counted = 0
   let largest = 0
   for (const value of expected) {
     const magnitude = Math.abs(value)
-    if (!(magnitude < Infinity)) continue
+    // Padding has no size.
+    if (!(magnitude < Infinity && magnitude > 0)) continue
     sum += magnitude
-    finite++
+    counted++
     if (magnitude > largest) largest = magnitude
   }
-  const mean = finite === 0 ? 0 : sum / finite
+  const mean = counted === 0 ? 0 : sum / counted
   const step = tolerance.steps(dtype) * gridStep(dtype)
   const narrow = mantissaBits[grid] < mantissaBits.float32
   const flipped = narrow ? gridStep(grid) * largest : 0

@@ -14,7 +14,7 @@ import { clipOps } from "./clip.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
-import type { LayerSpec } from "./storage.ts"
+import type { LayerSpec, ParameterPlace } from "./storage.ts"
 import type { StepSubmissions, Submission, TrainingModel } from "./training-model.ts"
 
 export interface KernelModelOptions {
@@ -37,6 +37,9 @@ export interface KernelModelOptions {
 }
 
 export interface KernelModel extends TrainingModel {
+  /** Where each parameter is found again in what is learnt, and the ranks that hold it together. */
+  readonly places: ReadonlyArray<ParameterPlace>
+  readonly holders: ReadonlyArray<number>
   /** Of parameters that are padded tables, by name: the rows in use. */
   readonly usedRows: ReadonlyMap<string, number>
   /** Mean cross-entropy of the last forward pass, a scalar. */
@@ -180,6 +183,8 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       ),
       clip: yield* clipOps(storage, options.clipNorm),
       peers: storage.peers,
+      places: storage.places,
+      holders: storage.holders?.ranks ?? [machine.rank],
       loss: tensorOf(graph.loss),
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)

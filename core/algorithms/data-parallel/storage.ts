@@ -52,6 +52,17 @@ export interface StoredLayer {
   readonly learns: ReadonlyArray<number>
 }
 
+/** Where a parameter lies in what is learnt. */
+export interface ParameterPlace {
+  readonly name: string
+  readonly shape: ReadonlyArray<number>
+  /** Layer as algorithms see it, and which of its learnt tensors. */
+  readonly layer: number
+  readonly learnt: number
+  /** Element at which it begins, of that tensor's parts one behind the other, by the ranks that hold them. */
+  readonly offset: number
+}
+
 export interface Storage {
   /** By layer of the model. */
   readonly whole: ReadonlyArray<WholeTensors>
@@ -61,6 +72,8 @@ export interface Storage {
   readonly peers: Group
   /** The ranks that hold a model together, where it is in parts. */
   readonly holders?: Group
+  /** Every parameter of the model. */
+  readonly places: ReadonlyArray<ParameterPlace>
   /** The layers that algorithms see, of the ops of each layer of the model. */
   readonly layers: (ops: ReadonlyArray<LayerOps>) => ReadonlyArray<TrainingLayer>
 }
@@ -107,6 +120,9 @@ export const wholeStorage = (
       whole,
       stored,
       peers: machine.world.all,
+      places: specs.flatMap(({ parameters }, layer) =>
+        parameters.map(({ name, shape }, learnt) => ({ name, shape, layer, learnt, offset: 0 }))
+      ),
       layers: (ops) =>
         specs.map(({ name }, index) => {
           const { learnt } = stored[index]!

@@ -12,6 +12,7 @@ import {
   wholeStorage,
   type LayerSpec,
   type Learnt,
+  type ParameterPlace,
   type ParameterSpec,
   type Storage,
   type StorageOptions,
@@ -117,9 +118,11 @@ const shardedStorage = (
       return machine.alloc({ name, shape: flat.partShape, dtype, within: { arena: tensor, offsetBytes } })
     }
 
+    const parametersOf = (unit: Unit) => unit.layers.flatMap((layer) => specs[layer]!.parameters)
+
     const storeUnit = (unit: Unit): Effect.Effect<StoredUnit, OutOfMemory> =>
       Effect.gen(function* () {
-        const parameters = unit.layers.flatMap((layer) => specs[layer]!.parameters)
+        const parameters = parametersOf(unit)
         const flats = layOut(parameters, ranks)
         const gathered = plan.parameterDtype
         if (gathered !== undefined && flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[gathered]))
@@ -297,11 +300,24 @@ const shardedStorage = (
       first ? { learnt: units[unit]!.learnt, learns: division[unit]!.layers } : { learnt: [], learns: [] }
     )
     const gathers = gatherOrder(plan)
+    const placed = new Map<ParameterSpec, ParameterPlace>()
+    runs.forEach(({ unit, first }, layer) => {
+      if (!first) return
+      const parameters = parametersOf(division[unit]!)
+      layOut(parameters, ranks).forEach(({ members }, learnt) => {
+        for (const { parameter, offset } of members) {
+          const { name, shape } = parameters[parameter]!
+          placed.set(parameters[parameter]!, { name, shape, layer, learnt, offset })
+        }
+      })
+    })
+    const places = specs.flatMap(({ parameters }) => parameters.map((parameter) => placed.get(parameter)!))
     return {
       whole,
       stored,
       peers,
       holders: shard,
+      places,
       layers: (ops) =>
         runs.map((run, index): TrainingLayer => {
           const { learnt } = stored[index]!
