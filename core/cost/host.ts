@@ -95,9 +95,9 @@ const countOf = (name: string): number => eagerLaunches[name as KernelName] ?? 1
 /** Seconds of the host for one launch of `op`; a layer of a profile has the host's time in its span. */
 export const hostSecondsOf = (
   { mode, launchSeconds, collectiveSeconds, hookSeconds }: HostCosts,
-  { kernel, group, reads }: Pick<Op, "kernel" | "group" | "reads">
+  { kernel, group, reads, carries }: Pick<Op, "kernel" | "group" | "reads" | "carries">
 ): number => {
-  if (group !== undefined) return collectiveSeconds + hookSeconds * reads.length
+  if (group !== undefined) return collectiveSeconds + hookSeconds * (carries ?? reads.length)
   if (kernel.name === "profiled" || kernel.name === "barrier") return 0
   return mode === "eager" ? launchSeconds * countOf(kernel.name) : launchSeconds
 }

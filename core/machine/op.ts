@@ -23,6 +23,8 @@ export interface Op {
   readonly sizeBytes: number
   /** A copy that the program found it needs at this moment: where the host is modelled, one of eager mode waits for its end. */
   readonly onDemand?: true
+  /** Tensors of the program that a collective carries, where they lie in fewer flat ones. Default: as many as it reads. */
+  readonly carries?: number | undefined
 }
 
 /** The op of one launch, its scalars among its attributes: what a reference computes, or a cost that follows them. */
@@ -65,9 +67,9 @@ export const collective = (
   group: Group,
   reads: ReadonlyArray<Tensor>,
   writes: ReadonlyArray<Tensor>,
-  options: { readonly attributes?: Attributes; readonly wire?: Dtype } = {}
+  options: { readonly attributes?: Attributes; readonly wire?: Dtype; readonly carries?: number } = {}
 ): Op => {
-  const { wire, attributes = {} } = options
+  const { wire, attributes = {}, carries } = options
   // The destination of a point-to-point message puts nothing in: there it is what comes out.
   const message = reads.length > 0 ? reads : writes
   let sizeBytes = bytesOf(message)
@@ -84,6 +86,7 @@ export const collective = (
     reads,
     writes,
     group,
-    sizeBytes
+    sizeBytes,
+    ...(carries === undefined ? {} : { carries })
   }
 }

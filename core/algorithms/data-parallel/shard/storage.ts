@@ -224,6 +224,7 @@ const shardedStorage = (
         if (flats.length > 0) {
           const wire = wireFor(plan.reduceDtype, summed[0]!.dtype)
           const attributes = { reduce: "avg" }
+          const carries = parameters.length
           reduce.push(
             plan.gradients
               ? collective(
@@ -235,11 +236,13 @@ const shardedStorage = (
                   parts,
                   {
                     ...wire,
+                    carries,
                     attributes: { ...attributes, ranks }
                   }
                 )
               : collective(`all-reduce ${unit.name}`, kernels.all_reduce, Lane.intra, shard, summed, summed, {
                   ...wire,
+                  carries,
                   attributes
                 })
           )
@@ -250,6 +253,7 @@ const shardedStorage = (
             : [
                 ...casts,
                 collective(`all-gather ${unit.name}`, kernels.all_gather, Lane.intra, shard, sent, full, {
+                  carries: parameters.length,
                   ...(gathered === undefined ? {} : wireFor(gathered, full[0]!.dtype)),
                   attributes: { ranks }
                 })
