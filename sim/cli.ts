@@ -157,7 +157,7 @@ sim
     "largest packet of TCP between nodes: its headers take their share",
     wholeNumber(576)
   )
-  .option("--measured <profile>", "what the software takes where no link is in the way")
+  .option("--measured <profiles>", "what the software takes where no link is in the way, a list", list)
   .option("--compare <link>", "with --measured: show its rows of that link beside, such as 10gbit")
   .option("--csv <file>", "write all rows")
   .addOption(jsonOption())

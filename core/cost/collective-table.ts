@@ -2,7 +2,7 @@
 // link is in the way. Links of the scenario may slow a collective down further, never speed it up.
 import { wireUnits } from "../wire/network.ts"
 import type { CollectiveCost } from "../profile.ts"
-import { interpolate } from "./curve.ts"
+import { interpolate, interpolateMessage } from "./curve.ts"
 
 interface CollectiveCeiling {
   /** What a message of any size takes at least: the shortest time measured, seconds. */
@@ -36,11 +36,14 @@ export class CollectiveTable {
     for (const [op, all] of byOp) {
       const byRanks = Map.groupBy(all, (row) => row.ranks)
       const curves = [...byRanks].map(([ranks, points]) => {
-        const sorted = points.toSorted((a, b) => a.sizeBytes - b.sizeBytes)
+        // Rows that tables of several sessions have of one message count at their mean.
+        const bySize = [...Map.groupBy(points, inputBytes)].toSorted(([a], [b]) => a - b)
         return {
           ranks,
-          sizes: sorted.map((row) => inputBytes(row)),
-          seconds: sorted.map((row) => row.medianSeconds)
+          sizes: bySize.map(([bytes]) => bytes),
+          seconds: bySize.map(
+            ([, same]) => same.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0) / same.length
+          )
         }
       })
       this.#curves.set(
@@ -56,7 +59,7 @@ export class CollectiveTable {
   }
 
   /**
-   * Piecewise linear over bytes at each measured number of ranks; between those, linear in ranks after dividing by the
+   * Between the messages measured (`interpolateMessage`) at each measured number of ranks; between those, linear in ranks after dividing by the
    * bytes that a ring puts on each link, so that 2(n-1)/n is not interpolated. Undefined when the op was not measured.
    */
   ceiling(op: string, ranks: number, sizeBytes: number): CollectiveCeiling | undefined {
@@ -69,7 +72,7 @@ export class CollectiveTable {
     // Other numbers of ranks matter only where this one was not measured.
     const own = curves.filter((curve) => curve.ranks === ranks)
     for (const curve of own.length > 0 ? own : curves) {
-      const { value, inside: sizeInside } = interpolate(curve.sizes, curve.seconds, sizeBytes)
+      const { value, inside: sizeInside } = interpolateMessage(curve.sizes, curve.seconds, sizeBytes)
       // Beyond the largest message the last piece's slope holds; below the smallest, its time.
       inside &&= sizeInside
       at.push(curve.ranks)

@@ -1,4 +1,7 @@
-// Times between measured points: straight lines, which is what a fixed cost and a rate make. Knows nothing of what is measured.
+// Times between measured points: straight lines, which is what a fixed cost and a rate make, or bent where a message's time grows
+// far slower than its bytes. Knows nothing of what is measured.
+
+import { exp, log } from "../elementary.ts"
 
 /** Piecewise linear through the points; the first and last pieces extend beyond them, and never below zero. */
 export const interpolate = (
@@ -13,6 +16,31 @@ export const interpolate = (
   const share = (x - at[i - 1]!) / (at[i]! - at[i - 1]!)
   const value = values[i - 1]! + share * (values[i]! - values[i - 1]!)
   return { value: Math.max(0, value), inside: x >= at[0]! && x <= at[last]! }
+}
+
+/**
+ * As `interpolate`, for messages. Where time grows as fast as bytes the line is right; where it grows slower, software changes its
+ * ways in between (NCCL's protocols), and the truth lies between the line and the power law through both points: half way to the
+ * power law where time does not grow at all. That half was chosen by leaving out, in turn, each inner row of the tables in
+ * traces/tables of collectives on unshaped links: 10.3 % off in the mean and -0.3 % of bias, where straight lines have 11.4 and
+ * -7.1 %. It is calibrated on those rows.
+ */
+export const interpolateMessage = (
+  bytes: ReadonlyArray<number>,
+  seconds: ReadonlyArray<number>,
+  size: number
+): { readonly value: number; readonly inside: boolean } => {
+  const line = interpolate(bytes, seconds, size)
+  const next = bytes.findIndex((one) => one >= size)
+  if (next <= 0 || bytes[next] === size) return line
+  const [from, to] = [bytes[next - 1]!, bytes[next]!]
+  const [first, last] = [seconds[next - 1]!, seconds[next]!]
+  if (!(from > 0 && first > 0 && last >= first)) return line
+  const growth = log(last / first) / log(to / from)
+  if (growth >= 1) return line
+  const power = first * exp(growth * log(size / from))
+  const share = 0.5 * (1 - growth)
+  return { value: line.value * exp(share * log(power / line.value)), inside: line.inside }
 }
 
 /** Where a curve was asked for a time. */

@@ -30,7 +30,7 @@ export interface CollectiveCommandOptions {
   readonly wan?: string
   readonly wanLatency?: string
   readonly mtu?: number
-  readonly measured?: string
+  readonly measured?: ReadonlyArray<string>
   readonly compare?: string
   readonly csv?: string
   readonly json?: boolean
@@ -106,12 +106,12 @@ export const collectiveCommand = (
               })
             )
       })
-      const profile =
-        options.measured === undefined
-          ? undefined
-          : yield* loader.profile("./command-line", "--measured", options.measured)
-      const table = profile === undefined ? undefined : new CollectiveTable(profile.collectives)
-      if (options.compare !== undefined && profile === undefined) {
+      const profiles = yield* Effect.forEach(options.measured ?? [], (named) =>
+        loader.profile("./command-line", "--measured", named)
+      )
+      const known = profiles.flatMap(({ collectives }) => collectives)
+      const table = profiles.length === 0 ? undefined : new CollectiveTable(known)
+      if (options.compare !== undefined && table === undefined) {
         return yield* new InputError({
           file: here,
           field: "--compare",
@@ -119,14 +119,14 @@ export const collectiveCommand = (
           accepted: "--measured with it: the profile whose rows of that link are compared"
         })
       }
-      const compared = (profile?.collectives ?? []).filter(({ link }) => link === options.compare)
+      const compared = known.filter(({ link }) => link === options.compare)
       if (options.compare !== undefined && compared.length === 0) {
-        const links = [...new Set(profile!.collectives.map(({ link }) => link))].join(", ")
+        const links = [...new Set(known.map(({ link }) => link))].join(", ")
         return yield* new InputError({
           file: here,
           field: "--compare",
           value: options.compare,
-          accepted: `a link that ${options.measured} has rows of: ${links}`
+          accepted: `a link that ${options.measured!.join(", ")} has rows of: ${links}`
         })
       }
       const rows: Array<Row> = []

@@ -93,6 +93,37 @@ describe("sim collective", () => {
     }
   })
 
+  it("is within 3 % and a tenth of a session's shaped all-reduces, from the unshaped ones of two others", () => {
+    interface Measured {
+      readonly ranks: number
+      readonly link_rate: string
+      readonly all_reduce: ReadonlyArray<{ readonly bytes: number; readonly median_seconds: number }>
+    }
+    const { runs } = JSON.parse(
+      readFileSync(path.join(root, "bench/measured/ddp-gpt2-h200-heldout.json"), "utf8")
+    ) as { readonly runs: ReadonlyArray<Measured> }
+    const { all_reduce } = runs.find(({ ranks, link_rate }) => ranks === 4 && link_rate === "10gbit")!
+    const tables = ["nccl-h200-sockets", "allreduce-ddp-gpt2-h200"]
+    const found = rows(
+      "--bytes",
+      all_reduce.map(({ bytes }) => String(bytes)).join(","),
+      "--ranks",
+      "4",
+      "--inter",
+      "10gbit",
+      "--mtu",
+      "9000",
+      "--algorithm",
+      "ring",
+      "--measured",
+      tables.map((name) => path.join(root, `traces/profiles/${name}.arrow`)).join(",")
+    )
+    const off = all_reduce.map(({ median_seconds }, i) => Math.abs(found[i]!.seconds / median_seconds - 1))
+    expect(off).toHaveLength(7)
+    expect(off.reduce((sum, one) => sum + one, 0) / off.length).toBeLessThan(0.03)
+    expect(Math.max(...off)).toBeLessThan(0.1)
+  })
+
   it("refuses what it cannot answer, and says what it could", () => {
     for (const [args, message] of [
       [["all_reduse"], /op: "?all_reduse"? .*all_reduce, all_gather/u],
