@@ -10,7 +10,7 @@ export type { ExecutedEnd, Generating, GeneratingChoices } from "./generating.ts
 export type { RankEnd, Rehearsed, Runnable, Simulable, SimulatedEnd, Simulator } from "./runnable.ts"
 export type { Trainable, TrainingChoices } from "./trainable.ts"
 export { corpusOf, shippedText } from "./text.ts"
-export type { Corpus } from "./text.ts"
+export type { TextCorpus } from "./text.ts"
 export { metricOf } from "./result.ts"
 export type { RunResult } from "./result.ts"
 export { DataParallelScenario } from "./families/data-parallel/scenario.ts"

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 
-export interface Corpus {
+export interface TextCorpus {
   /** The characters of the text, by token id: in order of code point. */
   readonly characters: ReadonlyArray<string>
   readonly train: Int32Array
@@ -18,7 +18,7 @@ export interface Corpus {
 export const shippedText = fileURLToPath(new URL("./texts/psalms.txt", import.meta.url))
 
 /** A text cut into training and held-out tokens. `heldOut` is the share of it, at its end, that is held out. */
-export const corpusOf = (text: string, heldOut: number): Corpus => {
+export const corpusOf = (text: string, heldOut: number): TextCorpus => {
   const all = [...text]
   const characters = [...new Set(all)].toSorted((a, b) => a.codePointAt(0)! - b.codePointAt(0)!)
   const ids = new Map(characters.map((character, id) => [character, id]))
@@ -28,7 +28,7 @@ export const corpusOf = (text: string, heldOut: number): Corpus => {
 }
 
 /** Tells one text from another: how many tokens there are, and a digest of them. */
-export const sourceOf = ({ characters, train, heldOut }: Corpus): unknown => {
+export const sourceOf = ({ characters, train, heldOut }: TextCorpus): unknown => {
   const hash = createHash("sha256").update(characters.join(""))
   for (const { buffer, byteOffset, byteLength } of [train, heldOut])
     hash.update(new Uint8Array(buffer, byteOffset, byteLength))
@@ -36,23 +36,26 @@ export const sourceOf = ({ characters, train, heldOut }: Corpus): unknown => {
 }
 
 /**
- * The text of a file for a model with windows of `context` tokens and so large a vocabulary. Fails with an InputError on
+ * The text of files, one behind the other, for a model with windows of `context` tokens and so large a vocabulary. Fails with an InputError on
  * `field` of `file` when the text cannot be read, is too short, or has too many different characters.
  */
-export const loadCorpus = (
-  path: string,
+export const loadText = (
+  paths: ReadonlyArray<string>,
   heldOut: number,
   model: { readonly context: number; readonly vocabulary: number },
   [file, field]: readonly [file: string, field: string]
-): Effect.Effect<Corpus, InputError> =>
+): Effect.Effect<TextCorpus, InputError> =>
   Effect.gen(function* () {
     const refuse = (value: string, accepted: string) => new InputError({ file, field, value, accepted })
-    const text = yield* Effect.try({
-      try: () => readFileSync(path, "utf8"),
-      catch: (cause) =>
-        refuse(`${path} (${cause instanceof Error ? cause.message : String(cause)})`, "a text file")
-    })
-    const corpus = corpusOf(text, heldOut)
+    const texts = yield* Effect.forEach(paths, (path) =>
+      Effect.try({
+        try: () => readFileSync(path, "utf8"),
+        catch: (cause) =>
+          refuse(`${path} (${cause instanceof Error ? cause.message : String(cause)})`, "a text file")
+      })
+    )
+    const corpus = corpusOf(texts.join(""), heldOut)
+    const path = paths.join(", ")
     const { context, vocabulary } = model
     if (corpus.train.length <= context) {
       return yield* refuse(

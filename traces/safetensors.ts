@@ -210,15 +210,16 @@ const headerOf = (file: string, descriptor: number): Header => {
     }
     tensors.set(name, { ...tensor, from: start + offsets[0]!, sizeBytes })
   }
-  // Every byte belongs to one tensor.
+  // Every byte belongs to one tensor. The order of names in an object is not that of values.
+  const placed = [...tensors].toSorted(([, a], [, b]) => a.from - b.from || a.sizeBytes - b.sizeBytes)
   let end = start
-  for (const { name, from, sizeBytes } of [...tensors.values()].toSorted((a, b) => a.from - b.from)) {
+  for (const [name, { from, sizeBytes }] of placed) {
     if (from !== end)
       throw refuse(`tensor "${name}" data_offsets`, from - start, `${end - start}, where the one before ends`)
     end = from + sizeBytes
   }
   if (end !== fileBytes) throw refuse("file", `${fileBytes} bytes`, `the ${end} bytes that its header tells`)
-  return { metadata: metadata as Texts, tensors }
+  return { metadata: metadata as Texts, tensors: new Map(placed) }
 }
 
 const areWhole = (value: unknown): value is ReadonlyArray<number> =>

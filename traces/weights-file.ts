@@ -1,5 +1,5 @@
-// Parameters of a trained model as an Arrow file: a row each, what the model is and its vocabulary in the schema's metadata.
-// docs/formats.md describes it. Knows nothing of how they were learnt or what runs them.
+// Parameters of a trained model in a file: of Arrow, a row each, or of safetensors, where its name ends so; what the model is and
+// its vocabulary in the file's metadata. docs/formats.md describes it. Knows nothing of how they were learnt or what runs them.
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import { elementsOf } from "../core/machine/tensor.ts"
@@ -13,6 +13,8 @@ import {
 } from "./column-format.ts"
 import { decodeColumns } from "./column-reader.ts"
 import { encodeColumns, writeColumnFile } from "./column-writer.ts"
+import { writeFileAtomically } from "./atomic-file.ts"
+import { encodeHeader, encodeValues, SafetensorsFile } from "./safetensors.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 export interface SavedParameter {
@@ -89,12 +91,25 @@ const checked = (file: string, weights: SavedWeights): Batch => {
   return batch
 }
 
+const isSafetensors = (path: string): boolean => path.endsWith(".safetensors")
+
 /** Writes weights to `path`, whole or not at all. Errors: numbers that are not finite, the disk. */
 export const writeWeights = (path: string, weights: SavedWeights): Effect.Effect<void, TraceError> =>
   Effect.gen(function* () {
     const batch = yield* attempt(path, "weights", () => checked(path, weights))
-    yield* writeColumnFile(path, weightsFormat, metadataOf(weights), (write) => write(batch))
+    if (isSafetensors(path)) yield* writeSafetensors(path, weights)
+    else yield* writeColumnFile(path, weightsFormat, metadataOf(weights), (write) => write(batch))
   })
+
+const writeSafetensors = (path: string, weights: SavedWeights): Effect.Effect<void, TraceError> =>
+  writeFileAtomically(path, (sink) =>
+    attempt(path, "weights", () => {
+      const { parameters } = weights
+      const tensors = parameters.map(({ name, shape }) => ({ name, shape, dtype: "float32" as const }))
+      sink.write(encodeHeader(tensors, metadataOf(weights)))
+      for (const { values } of parameters) sink.write(encodeValues(values, "float32"))
+    })
+  )
 
 /** The bytes of the file `writeWeights` writes. Throws `TraceError`. */
 export const encodeWeights = (file: string, weights: SavedWeights): Uint8Array =>
@@ -102,10 +117,34 @@ export const encodeWeights = (file: string, weights: SavedWeights): Uint8Array =
 
 /** Reads weights. Errors: a missing, truncated or foreign file; what does not fit its shape; with its place. */
 export const readWeights = (path: string): Effect.Effect<SavedWeights, TraceError> =>
-  Effect.flatMap(
-    attemptAsync(path, "the path of a file of weights (.arrow)", () => readFile(path)),
-    (bytes) => attempt(path, "a file of weights (.arrow)", () => decodeWeights(path, bytes))
-  )
+  isSafetensors(path)
+    ? attempt(path, "a file of weights (.safetensors)", () => readSafetensors(path))
+    : Effect.flatMap(
+        attemptAsync(path, "the path of a file of weights (.arrow, .safetensors)", () => readFile(path)),
+        (bytes) => attempt(path, "a file of weights (.arrow)", () => decodeWeights(path, bytes))
+      )
+
+const readSafetensors = (path: string): SavedWeights => {
+  const file = SafetensorsFile.open(path)
+  try {
+    const head = parseHead(path, new Map(Object.entries(file.metadata)))
+    const parameters = [...file.tensors.values()].map((tensor): SavedParameter => {
+      const { name, shape } = tensor
+      const values = file.values(tensor)
+      if (values instanceof Float32Array) return { name, shape, values }
+      const field = `tensor "${name}" dtype`
+      throw new TraceError({
+        file: path,
+        field,
+        value: tensor.dtype,
+        accepted: "float32, bfloat16 or float16"
+      })
+    })
+    return { ...head, parameters }
+  } finally {
+    file.close()
+  }
+}
 
 /** Weights from the bytes of their file; `file` is for messages. Throws `TraceError`, and only that. */
 export const decodeWeights = (file: string, bytes: Uint8Array): SavedWeights => {
@@ -113,13 +152,14 @@ export const decodeWeights = (file: string, bytes: Uint8Array): SavedWeights => 
   return parse(file, metadata, batches)
 }
 
-const parse = (
-  file: string,
-  metadata: ReadonlyMap<string, string>,
-  batches: ReadonlyArray<Batch>
-): SavedWeights => {
-  const bad = (field: string, value: unknown, accepted: string): TraceError =>
+const refusalsOf =
+  (file: string) =>
+  (field: string, value: unknown, accepted: string): TraceError =>
     new TraceError({ file, field, value: showValue(value), accepted })
+
+/** What metadata say. */
+const parseHead = (file: string, metadata: ReadonlyMap<string, string>): Omit<SavedWeights, "parameters"> => {
+  const bad = refusalsOf(file)
   const text = (key: string): string => {
     const value = metadata.get(key)
     if (value === undefined) throw bad(`metadata ${key}`, value, "a text")
@@ -130,6 +170,17 @@ const parse = (
   const characters = [...text("characters")]
   if (new Set(characters).size !== characters.length)
     throw bad("metadata characters", text("characters"), "each character once")
+  const [name, model, sizes] = [text("name"), text("model"), parseSizes(text("sizes"), bad)]
+  return { name, model, sizes, characters, heldOut }
+}
+
+const parse = (
+  file: string,
+  metadata: ReadonlyMap<string, string>,
+  batches: ReadonlyArray<Batch>
+): SavedWeights => {
+  const bad = refusalsOf(file)
+  const head = parseHead(file, metadata)
   const parameters: Array<SavedParameter> = []
   const known = new Set<string>()
   for (const { rows, columns } of batches) {
@@ -155,14 +206,7 @@ const parse = (
       parameters.push({ name, shape, values: own })
     }
   }
-  return {
-    name: text("name"),
-    model: text("model"),
-    sizes: parseSizes(text("sizes"), bad),
-    characters,
-    heldOut,
-    parameters
-  }
+  return { ...head, parameters }
 }
 
 const parseSizes = (

@@ -4,6 +4,7 @@
 // those of the full model. Needs the native addon.
 //   npm run bench:native:step            or with --json
 import * as Effect from "effect/Effect"
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
@@ -35,7 +36,7 @@ const program = Effect.gen(function* () {
   const model = yield* kernelModel({
     graph,
     optimizer: { name: "adamw", learningRate: 1e-3, weightDecay: 0.01 },
-    corpus: Int32Array.from({ length: 64 }, (_, i) => i % 8),
+    corpus: wholeCorpus(Int32Array.from({ length: 64 }, (_, i) => i % 8)),
     seed: 1
   })
   const update = model.update([...model.layers.keys()])

@@ -3,6 +3,7 @@
 //   npx node bench/native/train-step.ts --backend cuda --batch 4
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine } from "../../core/machine/machine.ts"
@@ -61,7 +62,7 @@ const program = Effect.gen(function* () {
   const model = yield* kernelModel({
     graph,
     optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
-    corpus,
+    corpus: wholeCorpus(corpus),
     seed: 1
   })
   const update = model.update([...model.layers.keys()])

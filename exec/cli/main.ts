@@ -70,6 +70,8 @@ Examples:
       "--text <file>",
       "text to learn, a token for each character (default: the scenario's, or the one that ships)"
     )
+    .option("--tokens <files>", "files of tokens to learn instead (.bin); quote a pattern with stars")
+    .option("--held-out-tokens <files>", "files of tokens to evaluate on (default: the end of --tokens)")
     .option("--seed <n>", "of initial parameters and batches (default: the scenario's)", wholeNumber(0))
     .option(
       "--evaluate-every <n>",
@@ -79,7 +81,10 @@ Examples:
     .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
     .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
-    .option("--save <file>", "write what rank 0 has learnt, for exec generate --weights (.arrow)")
+    .option(
+      "--save <file>",
+      "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)"
+    )
     .option(
       "--checkpoint <folder>",
       "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"

@@ -30,6 +30,8 @@ export interface TrainCommandOptions extends JobOptions, CheckpointCommandOption
   readonly set: ReadonlyArray<string>
   readonly steps?: number
   readonly text?: string
+  readonly tokens?: string
+  readonly heldOutTokens?: string
   readonly seed?: number
   readonly evaluateEvery?: number
   readonly planFrom?: string
@@ -180,12 +182,12 @@ const endingAtCheckpoint = <A, E>(
   run: Effect.Effect<A, E>,
   checkpoints: Checkpoints | undefined
 ): Effect.Effect<A, E | InputError | TraceError> => {
-  if (checkpoints === undefined) return run
-  // What a checkpoint's files do not hold is found when a tensor is made of them.
-  const unreadable = Effect.catchDefect(run, (defect) =>
+  // What a file does not hold is found when a tensor is made of it.
+  const readable = Effect.catchDefect(run, (defect) =>
     defect instanceof InputError || defect instanceof TraceError ? Effect.fail(defect) : Effect.die(defect)
   )
-  return Effect.flatMap(Effect.forkDetach(unreadable), (fiber) =>
+  if (checkpoints === undefined) return readable
+  return Effect.flatMap(Effect.forkDetach(readable), (fiber) =>
     Effect.onInterrupt(Fiber.join(fiber), () =>
       Effect.suspend(() => {
         checkpoints.requestStop()
@@ -216,10 +218,18 @@ const trainableOf = (
     return trainable
   })
 
-/** `--text` and `--seed` are fields of the scenario; a text is named as files on a command line are. */
-const overrides = ({ set, text, seed }: TrainCommandOptions): ReadonlyArray<string> => [
+/** Options that are fields of the scenario; files are named as on a command line. */
+const overrides = ({
+  set,
+  text,
+  tokens,
+  heldOutTokens,
+  seed
+}: TrainCommandOptions): ReadonlyArray<string> => [
   ...set,
-  ...(text === undefined ? [] : [`training.text=${JSON.stringify(path.resolve(text))}`]),
+  ...Object.entries({ text, tokens, heldOutTokens }).flatMap(([field, file]) =>
+    file === undefined ? [] : [`training.${field}=${JSON.stringify(path.resolve(file))}`]
+  ),
   ...(seed === undefined ? [] : [`seed=${seed}`])
 ]
 

@@ -43,6 +43,13 @@ export const variants: Variants = {
     "world.ranksPerNode=2",
     "training.precision=bfloat16"
   ],
+  // A text's bytes two by two are tokens as good as any.
+  "s-sgd of files of tokens, in chunks": [
+    ...algorithm("name: s-sgd"),
+    `training.tokens=${path.join(root, "scenarios/texts/psalms.txt")}`,
+    "training.chunkTokens=40",
+    "model.gpt2.vocabulary=32768"
+  ],
   "moe-training": []
 }
 

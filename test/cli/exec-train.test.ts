@@ -112,7 +112,7 @@ describe("exec train refuses", () => {
     ["a seed that is no number", ["--seed", "x"], /'--seed <n>' argument 'x' is invalid/u],
     ["a result that cannot be written", ["--out", "/nowhere/a.json"], /\/nowhere\/a\.json: --out/u],
     ["a result in place of a folder", ["--out", folder], /--out.*a folder.*expected a file/u],
-    ["a held-out part below a window", ["--set", "training.heldOut=0.00001"], /characters held out.*or 0/u]
+    ["a held-out part below a window", ["--set", "training.heldOut=0.00001"], /tokens held out.*or 0/u]
   ]
   for (const [what, args, message] of cases) {
     it(what, () => {

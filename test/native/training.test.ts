@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
@@ -46,7 +47,7 @@ const train = (name: (typeof dataParallelNames)[number], ranks: number, seed: nu
   const build = kernelModel({
     graph,
     optimizer: { name: "adamw", learningRate: 0.01 },
-    corpus: corpus.train,
+    corpus: wholeCorpus(corpus.train),
     heldOut: corpus.heldOut,
     seed
   })

@@ -39,6 +39,10 @@ const ofLinks = (tier: string, ...needs: ReadonlyArray<string>): ReadonlyArray<K
 const optimizers = ["sgd", "adamw"] as const
 const training: ReadonlyArray<Knob> = [
   ["training.text", "README.md", "LICENSE"],
+  ["training.tokens", "a.bin", "b.bin"],
+  ["training.heldOutTokens", "a.bin", "b.bin"],
+  ["training.tokenDtype", "uint16", "uint32"],
+  ["training.chunkTokens", "100000", "200000"],
   ["training.heldOut", "0.1", "0.2"],
   ["training.precision", "float32", "bfloat16"],
   ["training.clipNorm", "1", "2"],

@@ -85,6 +85,24 @@ describe("weights", () => {
     expect(row.values.toArray()).toEqual(sample.parameters[0]!.values)
   })
 
+  it("go through a file of safetensors as well", async () => {
+    const path = join(folder, "any.safetensors")
+    await fc.assert(
+      fc.asyncProperty(weights, async (saved) => {
+        await Effect.runPromise(writeWeights(path, saved))
+        const read = await Effect.runPromise(readWeights(path))
+        const named = ({ parameters, ...rest }: SavedWeights) => ({
+          ...rest,
+          parameters: new Map(parameters.map((one) => [one.name, one]))
+        })
+        expect(named(read)).toEqual(named(saved))
+      }),
+      { numRuns: 60 }
+    )
+    const nameless = await Effect.runPromise(Effect.flip(readWeights(join(folder, "none.safetensors"))))
+    expect(nameless.message).toMatch(/none\.safetensors: file is missing/u)
+  })
+
   it("that are not finite or do not fill their shape are not written", async () => {
     const path = join(folder, "refused.arrow")
     for (const [shape, values, field] of [

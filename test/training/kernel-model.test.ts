@@ -2,6 +2,7 @@
 // data-parallel algorithm trains them.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import {
   kernelModel,
@@ -185,7 +186,10 @@ describe("a model of real kernels", () => {
   })
 
   it("begins with the loss of a uniform guess", () => {
-    const { loss } = gradientsOf(tinyModel(tinyGraphs.llama, { corpus: learnable(50, 11, 3) }), new Map())
+    const { loss } = gradientsOf(
+      tinyModel(tinyGraphs.llama, { corpus: wholeCorpus(learnable(50, 11, 3)) }),
+      new Map()
+    )
     expect(Math.abs(loss - Math.log(11))).toBeLessThan(0.05)
   })
 })

@@ -1,4 +1,5 @@
 // Tiny models of real kernels, for tests that train them.
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import type { KernelModelOptions } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import type { LayerGraph } from "../../core/models/layer-graph.ts"
@@ -47,7 +48,7 @@ export const tinyModel = (
 ): KernelModelOptions => ({
   graph,
   optimizer: { name: "adamw", learningRate: 0.02 },
-  corpus: learnable(400, 11, 1),
+  corpus: wholeCorpus(learnable(400, 11, 1)),
   heldOut: learnable(100, 11, 2),
   seed: 7,
   ...options

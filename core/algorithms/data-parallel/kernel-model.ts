@@ -11,6 +11,7 @@ import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
 import { placement } from "../../models/placement.ts"
 import { clipOps } from "./clip.ts"
+import { readCorpus, type Corpus, type Reading } from "./corpus.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
@@ -22,8 +23,8 @@ export interface KernelModelOptions {
   readonly optimizer: Optimizer
   /** What is fused; default `trainingRules`. */
   readonly rules?: ReadonlyArray<FuseRule>
-  /** Token ids below the vocabulary, at least one more than a sequence has. */
-  readonly corpus: Int32Array
+  /** Of which a chunk has at least one token more than a sequence. */
+  readonly corpus: Corpus
   /** Held out for `evaluate`; none by default. */
   readonly heldOut?: Int32Array | undefined
   /** Most that the norm of all gradients together may be; they are scaled down where it is more. Default: any. */
@@ -44,6 +45,8 @@ export interface KernelModel extends TrainingModel {
   readonly usedRows: ReadonlyMap<string, number>
   /** Mean cross-entropy of the last forward pass, a scalar. */
   readonly loss: Tensor
+  /** After so many steps, before the next: brings other tokens to draw from, where it is their turn. */
+  readonly turnCorpus: Reading["turn"]
   /** A forward pass over batch `index` of the held-out tokens, the same on every rank; leaves its loss in `loss`. */
   readonly evaluate: StepSubmissions
 }
@@ -129,20 +132,29 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     }
     yield* allocatePlaced(graph, tensors)
 
-    const draw = (name: string, ids: Int32Array, stream: number) =>
-      Effect.map(machine.alloc({ name, shape: [ids.length], dtype: "int32", initial: () => ids }), (corpus) =>
-        launch(name, kernels.token_windows, Lane.compute, [corpus], [tensorOf(tokens!), tensorOf(targets)], {
-          batch,
-          time,
-          seed,
-          stream
-        })
-      )
-    const train = yield* draw("batch", options.corpus, machine.rank)
+    const draw = (name: string, corpus: Tensor, stream: number): Op =>
+      launch(name, kernels.token_windows, Lane.compute, [corpus], [tensorOf(tokens!), tensorOf(targets)], {
+        batch,
+        time,
+        seed,
+        stream
+      })
+    const corpus = yield* readCorpus(options.corpus, { seed, stepTokens: batch * time })
+    const train = draw("batch", corpus.tensor, machine.rank)
+    const { heldOut } = options
     const test =
-      options.heldOut === undefined
+      heldOut === undefined
         ? undefined
-        : yield* draw("held-out batch", options.heldOut, heldOutStream)
+        : draw(
+            "held-out batch",
+            yield* machine.alloc({
+              name: "held-out batch",
+              shape: [heldOut.length],
+              dtype: "int32",
+              initial: () => heldOut
+            }),
+            heldOutStream
+          )
 
     const optimized: Array<ReadonlyArray<Optimized>> = []
     for (const { learnt } of storage.stored) {
@@ -186,6 +198,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       places: storage.places,
       holders: storage.holders?.ranks ?? [machine.rank],
       loss: tensorOf(graph.loss),
+      turnCorpus: corpus.turn,
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)
         return [{ op: test, scalars: [index] }, ...forward]

@@ -37,6 +37,7 @@ export const observed = (
     const after = Effect.gen(function* () {
       step++
       if (model === undefined) return
+      yield* model.turnCorpus(step)
       if (step % everySteps === 0) onLoss(machine.rank, step, yield* lossOf(model))
       if (evaluation === undefined) return
       if (step % evaluation.everySteps !== 0 && step !== evaluation.lastStep) return
@@ -48,6 +49,9 @@ export const observed = (
       evaluation.onLoss(machine.rank, step, sum / evaluation.batches)
     })
     const watched = interpose(machine, { endStep: Effect.andThen(machine.endStep, after) })
-    const watching = Effect.tap(build, (built) => Effect.sync(() => (model = built)))
+    const watching = Effect.tap(build, (built) => {
+      model = built
+      return built.turnCorpus(from)
+    })
     return yield* Effect.provideService(program(watching), Machine, watched)
   })

@@ -51,6 +51,8 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
     ["model", "profile"],
     ["collectives", "measured"],
     ["training", "text"],
+    ["training", "tokens"],
+    ["training", "heldOutTokens"],
     ["world", "links", "wan", "pairs"]
   ],
   displayNames: titlesOf(dataParallelAlgorithms),

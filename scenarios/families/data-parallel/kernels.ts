@@ -19,7 +19,7 @@ import type { Runnable } from "../../runnable.ts"
 import type { Continuation } from "../../trainable.ts"
 import type { Loader } from "../../load.ts"
 import type { SavedWeights } from "../../../traces/weights-file.ts"
-import { loadCorpus, shippedText, sourceOf, type Corpus } from "../../text.ts"
+import { loadCorpus, type Learnable } from "../../corpus.ts"
 
 export interface PreparedTraining {
   readonly scenario: DataParallelScenario
@@ -28,7 +28,7 @@ export interface PreparedTraining {
   /** What the plan was made of. */
   readonly profile: Profile
   readonly graph: LayerGraph
-  readonly corpus: Corpus
+  readonly corpus: Learnable
   readonly build: KernelModelBuilder
   /** What a file of its weights says beside them. */
   readonly learns: Omit<SavedWeights, "parameters">
@@ -87,12 +87,7 @@ export const prepareTraining = (
       })
     }
     const [batch, context] = graph.inputs[0]!.shape as readonly [number, number]
-    const corpus = yield* loadCorpus(
-      training.text === undefined ? shippedText : path.resolve(path.dirname(file), training.text),
-      training.heldOut,
-      { context, vocabulary: vocabularyOf(model) },
-      [file, "training.text"]
-    )
+    const corpus = yield* loadCorpus(training, { context, vocabulary: vocabularyOf(model) }, file)
     const { warmupSteps, steps } = stepsOf(scenario, planned)
     return {
       scenario,
@@ -128,13 +123,13 @@ const continuationOf = (
   { task, model, algorithm, seed, shard }: DataParallelScenario,
   training: TrainingSettings,
   planned: PlannedAlgorithm,
-  corpus: Corpus
+  { source }: Learnable
 ): Continuation => {
-  const { text: _, ...learning } = training
+  const { text: _, tokens: __, heldOutTokens: ___, ...learning } = training
   return {
     run: { task, model, algorithm, shard: shard ?? null, seed, training: learning },
     plan: planned.describe(),
-    data: sourceOf(corpus),
+    data: source,
     fixedRanks: shard === undefined ? planned.fixedRanks : "each rank holds a part of the model of its own"
   }
 }

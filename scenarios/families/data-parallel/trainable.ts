@@ -32,7 +32,7 @@ export const trainable = (
       steps,
       batchTokens,
       parameters: parameterCount(graph),
-      text: { trainTokens: corpus.train.length, heldOutTokens: corpus.heldOut.length },
+      text: { trainTokens: corpus.train.tokens, heldOutTokens: corpus.heldOut.length },
       continuation,
       program: ({ loss, heldOutLoss }, snapshots) =>
         observed(
@@ -65,8 +65,8 @@ const evaluationOf = (
     new InputError({
       file,
       field: "training.heldOut",
-      value: `${corpus.heldOut.length} characters held out`,
-      accepted: `a share that leaves more than the ${context} characters of a window, or 0 to evaluate on nothing`
+      value: `${corpus.heldOut.length} tokens held out`,
+      accepted: `a share that leaves more than the ${context} tokens of a window, or 0 to evaluate on nothing`
     })
   )
 }

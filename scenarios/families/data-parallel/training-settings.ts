@@ -3,6 +3,7 @@
 import * as Schema from "effect/Schema"
 import { withDefault } from "../../../core/fields.ts"
 import { Path } from "../../sections.ts"
+import { tokenDtypes } from "../../../traces/token-file.ts"
 import type { Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
 
 const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
@@ -43,8 +44,16 @@ const AdamwSettings = Schema.Struct({
 })
 
 export const TrainingSettings = Schema.Struct({
-  /** A text file; its characters are the tokens. Default: the text that ships. */
+  /** A text file; its characters are the tokens. Its name may have stars: files in order of name. Default: the text that ships. */
   text: Schema.optionalKey(Path),
+  /** Files of tokens (.bin) instead, as nanoGPT and llm.c write them; as many as have the name, which may have stars. */
+  tokens: Schema.optionalKey(Path),
+  /** Files of tokens to evaluate on. Default: the share `heldOut` at the end of those to train on. */
+  heldOutTokens: Schema.optionalKey(Path),
+  /** Of files of tokens without a header. */
+  tokenDtype: withDefault(Schema.Literals(tokenDtypes), "uint16"),
+  /** Tokens that lie on a rank's device at a time, of files that have more. */
+  chunkTokens: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: 2 ** 30 })), 2 ** 24),
   /** Share of the text, at its end, that is held out for evaluation. */
   heldOut: withDefault(Share, 0.1),
   /**

@@ -27,6 +27,11 @@ export const loadTrained = (file: string, textFile = shippedText): Effect.Effect
       Effect.mapError(({ field, value, accepted }) => new InputError({ file, field, value, accepted }))
     )
     const { characters, heldOut } = weights
+    if (characters.length === 0) {
+      const accepted =
+        "those of a model that has learnt a text: tokens of files are no characters to continue"
+      return yield* new InputError({ file, field: "characters", value: "none", accepted })
+    }
     const read = yield* Effect.try({
       try: () => readFileSync(textFile, "utf8"),
       catch: (cause) =>
