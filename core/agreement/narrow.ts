@@ -1,6 +1,8 @@
 // Which values of a run have passed a grid coarser than float32, on a wire or in a tensor: two machines that differ in the
-// last bit before it may differ by a step of that grid after. Follows what ops read and write; knows nothing of values.
+// last bit before it may differ by a step of that grid after. And which were moved since by updates that make much of little
+// (`Kernel.swing`). Follows what ops read and write; knows nothing of values.
 import type { Journal, JournalEntry } from "../laws/journal.ts"
+import { launchedWith } from "../machine/op.ts"
 import type { Dtype, Tensor } from "../machine/tensor.ts"
 
 /** Bits of a dtype's mantissa that are stored: neighbours at x are x * 2^-bits apart, at most. Integers: no rounding. */
@@ -16,7 +18,7 @@ export const mantissaBits: Readonly<Record<Dtype, number>> = {
 }
 
 /** Coarsest grid that values have passed; float32 where they passed none. */
-export type Grid = Dtype
+type Grid = Dtype
 
 const coarser = (one: Grid, other: Grid): Grid => (mantissaBits[other] < mantissaBits[one] ? other : one)
 
@@ -28,13 +30,38 @@ type OpEntry = Extract<JournalEntry, { readonly kind: "op" }>
 const gridOf = ({ op }: OpEntry): Grid => {
   const wire = op.attributes["wire"]
   const travelling: Grid = isDtype(wire) ? wire : "float32"
-  return op.writes.reduce((grid, { dtype }) => (dtype === "int32" ? grid : coarser(grid, dtype)), travelling)
+  return coarser(travelling, storedGrid(op.writes))
 }
 
-/** For each rank's journal, entry by entry, the grid of what an op wrote or a read returned; and at the end, by tensor. */
+const storedGrid = (tensors: ReadonlyArray<Tensor>): Grid =>
+  tensors.reduce<Grid>((grid, { dtype }) => (dtype === "int32" ? grid : coarser(grid, dtype)), "float32")
+
+export const isNarrow = (grid: Grid): boolean => mantissaBits[grid] < mantissaBits.float32
+
+/** What values have passed. */
+export interface Passed {
+  readonly grid: Grid
+  /** Tensors of a coarser grid one after the other, since the last update of parameters: each rounds anew. */
+  readonly roundings: number
+  /** How far updates of what had passed a grid coarser than float32 may have moved an element: all of them, one way. */
+  readonly swing: number
+}
+
+const nothing: Passed = { grid: "float32", roundings: 0, swing: 0 }
+
+const more = (one: Passed, other: Passed): Passed =>
+  coarser(one.grid, other.grid) === one.grid && other.roundings <= one.roundings && other.swing <= one.swing
+    ? one
+    : {
+        grid: coarser(one.grid, other.grid),
+        roundings: Math.max(one.roundings, other.roundings),
+        swing: Math.max(one.swing, other.swing)
+      }
+
+/** For each rank's journal, entry by entry, what an op's results or a read's values have passed; and at the end, by tensor. */
 interface Grids {
-  readonly atEntry: (rank: number, entry: number) => Grid
-  readonly atEnd: (rank: number, tensor: Tensor) => Grid
+  readonly atEntry: (rank: number, entry: number) => Passed
+  readonly atEnd: (rank: number, tensor: Tensor) => Passed
 }
 
 /**
@@ -42,47 +69,67 @@ interface Grids {
  * travels backward in one pass over the ranks is found in the next, until nothing changes.
  */
 export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
-  const collectives = new Map<string, Grid>()
-  let entries = new Map<number, ReadonlyArray<Grid>>()
-  let ends = new Map<number, ReadonlyMap<number, Grid>>()
+  const collectives = new Map<string, Passed>()
+  let entries = new Map<number, ReadonlyArray<Passed>>()
+  let ends = new Map<number, ReadonlyMap<number, Passed>>()
   for (let changed = true; changed;) {
     changed = false
     entries = new Map()
     ends = new Map()
     for (const journal of journals) {
-      const grids = new Map<number, Grid>()
+      const passed = new Map<number, Passed>()
       const counts = new Map<string, number>()
-      const gridBehind = (tensors: ReadonlyArray<Tensor>): Grid =>
-        tensors.reduce<Grid>((grid, { id }) => coarser(grid, grids.get(id) ?? "float32"), "float32")
-      const list: Array<Grid> = []
+      const behind = (tensors: ReadonlyArray<Tensor>): Passed =>
+        tensors.reduce<Passed>((all, { id }) => more(all, passed.get(id) ?? nothing), nothing)
+      const list: Array<Passed> = []
       for (const entry of journal.entries) {
-        let grid: Grid = "float32"
+        let result = nothing
         if (entry.kind === "op") {
-          grid = coarser(gridOf(entry), gridBehind(entry.op.reads))
-          const { group } = entry.op
+          const { op } = entry
+          const read = behind(op.reads)
+          const moves = op.kernel.moves === true || op.kernel.kind !== "compute"
+          result = {
+            grid: coarser(gridOf(entry), read.grid),
+            roundings: read.roundings + (isNarrow(storedGrid(op.writes)) ? 1 : 0),
+            swing: moves ? read.swing : 0
+          }
+          const { group } = op
           if (group !== undefined) {
             const members = group.ranks.join()
             const count = counts.get(members) ?? 0
             counts.set(members, count + 1)
             const key = `${members} ${count}`
-            const known = collectives.get(key) ?? "float32"
-            grid = coarser(known, grid)
-            if (grid !== known) {
-              collectives.set(key, grid)
+            const known = collectives.get(key) ?? nothing
+            result = more(known, result)
+            if (result !== known) {
+              collectives.set(key, result)
               changed = true
             }
           }
-          // An op may leave part of what it writes as it was.
-          for (const tensor of entry.op.writes) grids.set(tensor.id, coarser(grid, gridBehind([tensor])))
-        } else if (entry.kind === "read") grid = gridBehind([entry.tensor])
-        list.push(grid)
+          const swings = isNarrow(read.grid) ? swingsOf(entry) : undefined
+          for (const [index, tensor] of op.writes.entries()) {
+            const swing = swings?.[index]
+            // An op may leave part of what it writes as it was.
+            if (swing === undefined) passed.set(tensor.id, more(behind([tensor]), result))
+            // An update moves on from what was there, by little of what its gradient is off.
+            else passed.set(tensor.id, { ...result, roundings: 1, swing: read.swing + swing })
+          }
+        } else if (entry.kind === "read") result = behind([entry.tensor])
+        list.push(result)
       }
       entries.set(journal.rank, list)
-      ends.set(journal.rank, grids)
+      ends.set(journal.rank, passed)
     }
   }
   return {
-    atEntry: (rank, entry) => entries.get(rank)?.[entry] ?? "float32",
-    atEnd: (rank, { id }) => ends.get(rank)?.get(id) ?? "float32"
+    atEntry: (rank, entry) => entries.get(rank)?.[entry] ?? nothing,
+    atEnd: (rank, { id }) => ends.get(rank)?.get(id) ?? nothing
   }
+}
+
+/** Of an update, output by output; a kernel over lists has as many of each. */
+const swingsOf = ({ op, scalars }: OpEntry): ReadonlyArray<number | undefined> | undefined => {
+  const swings = op.kernel.swing?.(launchedWith(op, scalars).attributes)
+  const { length } = op.writes
+  return swings && op.writes.map((_, i) => swings[Math.floor((i * swings.length) / length)])
 }

@@ -1,9 +1,10 @@
 // Did two runs compute the same values? Integers must be equal; floats are counted in steps of the tensor's own grid, more
-// loosely only where a narrower one lies upstream. Small elements count by their own size.
+// loosely only where a narrower one lies upstream. Small elements count by their own size. Where updates make as much of a
+// gradient that is all rounding as of any other (AdamW), some elements may have gone the other way.
 import type { Journal } from "../laws/journal.ts"
 import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { mantissaBits, narrowed, type Grid } from "./narrow.ts"
+import { isNarrow, mantissaBits, narrowed, type Passed } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -37,6 +38,18 @@ export const defaultTolerance: Tolerance = {
  * that the tensor's largest gives), but they are few: so much of a step, in the mean over the tensor.
  */
 const flippedMean = 1 / 16
+/**
+ * Rounded again and again, one behind the other, what differs anywhere differs everywhere: each time as two roundings that know
+ * nothing of each other, which are a quarter of a step apart in the mean (0.8 * sqrt(2 / 12) * 0.72 for the spread of sizes
+ * between two powers of two); and these add up as a random walk does, by the root of how often.
+ */
+const unrelatedMean = 1 / 4
+
+/**
+ * Of a tensor that such updates have moved, at most so many elements may have gone another way: gradients of keys' biases are
+ * all rounding, and are a third of a packed bias.
+ */
+const astrayMost = 0.5
 
 const isInteger = (dtype: Dtype): boolean => dtype === "int8" || dtype === "int32"
 
@@ -47,17 +60,19 @@ interface Gap {
   readonly message: string
 }
 
+const plain: Passed = { grid: "float32", roundings: 0, swing: 0 }
+
 const equal: Gap = { ratio: 0, message: "equal" }
 
 const apart = (a: number, b: number): number => (Object.is(a, b) || a === b ? 0 : Math.abs(a - b))
 
-/** Compares values of one tensor; `grid` is the coarsest that they have passed. */
+/** Compares values of one tensor: `grid` is the coarsest that they have passed, and updates have moved an element by `swing`. */
 export const gapBetween = (
   dtype: Dtype,
   expected: TensorData,
   actual: TensorData,
   tolerance: Tolerance,
-  grid: Grid = "float32"
+  { grid, roundings, swing }: Passed = plain
 ): Gap => {
   const n = expected.length
   if (n !== actual.length)
@@ -81,24 +96,38 @@ export const gapBetween = (
   }
   const mean = counted === 0 ? 0 : sum / counted
   const step = tolerance.steps(dtype) * gridStep(dtype)
-  const narrow = mantissaBits[grid] < mantissaBits.float32
-  const flipped = narrow ? gridStep(grid) * largest : 0
+  const narrow = isNarrow(grid)
+  const often = Math.max(1, roundings)
+  const coarse = gridStep(grid) * Math.sqrt(often)
+  const flipped = narrow ? coarse * largest : 0
 
   let worst = equal
   let total = 0
   let small = 0
+  let astray = 0
   for (let i = 0; i < n; i++) {
     const difference = apart(expected[i]!, actual[i]!)
     if (difference === 0) continue
     const size = Math.abs(expected[i]!)
     const allowed = tolerance.absolute + Math.max(step * Math.max(size, mean), flipped)
     const ratio = difference < Infinity ? difference / allowed : Infinity
+    // One machine's update went up by it, the other's down.
+    if (ratio > 1 && difference <= 2 * swing) {
+      astray++
+      continue
+    }
     if (ratio > worst.ratio) worst = { ratio, message: element(i, allowed) }
     total += difference
     if (difference > tolerance.absolute + step * size) small++
   }
+  if (astray > 0) {
+    const ratio = astray / (astrayMost * n)
+    if (ratio > worst.ratio)
+      worst = { ratio, message: `${astray} of ${n} elements went another way, by at most ${2 * swing}` }
+  }
   if (narrow) {
-    const allowed = tolerance.absolute + Math.max(step, gridStep(grid) * flippedMean) * mean
+    const allowed =
+      tolerance.absolute + Math.max(step, coarse * (often === 1 ? flippedMean : unrelatedMean)) * mean
     const ratio = total / n / allowed
     if (ratio > worst.ratio)
       worst = {

@@ -6,6 +6,7 @@ import { printShape } from "./signature.ts"
 /** out = inp. */
 export const copy = defineKernel({
   name: "copy",
+  moves: true,
   signature: "inp[...] -> out[...]",
   flops: () => 0,
   reference: ([inp], [out]) => out.set(inp)
@@ -39,6 +40,7 @@ export const add = defineKernel({
 /** out = inp1 - inp2; the pseudo-gradient of DiLoCo is subtract(outer, inner). */
 export const subtract = defineKernel({
   name: "subtract",
+  moves: true,
   signature: "inp1[...], inp2[...] -> out[...]",
   flops: ({ rows }) => rows,
   reference: ([inp1, inp2], [out], { rows }) => {
@@ -64,6 +66,7 @@ export const scale = defineKernel({
  */
 export const lerp = defineKernel({
   name: "lerp",
+  moves: true,
   signature: "start[...], end[...] -> out[...]",
   attributes: { weight: number() },
   scalars: ["weight"],
@@ -89,6 +92,7 @@ const sameShapes = (kernel: string, inputs: ReadonlyArray<Shape>): Shape => {
 /** out = mean of the inputs, however many. */
 export const average = defineKernel({
   name: "average",
+  moves: true,
   signature: "inp[...] (one or more) -> out[...]",
   shapes: (inputs) => [sameShapes("average", inputs)],
   // the additions and the division

@@ -78,6 +78,14 @@ export interface Kernel<Name extends string = string> {
   /** Dtypes that inputs or outputs must have, by position; undefined or beyond the end: any. */
   readonly inputDtypes: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes: ReadonlyArray<Dtype | undefined>
+  /**
+   * Of a kernel that updates parameters: of each output how far one launch moves an element at most, however small what it is
+   * moved by, for an update that divides a gradient by the gradient's own size; one that is all rounding moves it as far as any
+   * other. 0 for an update that is as small as its gradient; undefined for an output that is no parameter. Scalars are given.
+   */
+  readonly swing?: ((attributes: Attributes) => ReadonlyArray<number | undefined>) | undefined
+  /** Outputs are inputs, moved from place to place or mixed: they are as far apart on two machines as these were, and no further. */
+  readonly moves?: boolean | undefined
   /** Outputs that may take the memory of an input, by position. Others must not overlap what the kernel reads. */
   readonly inPlace?: ReadonlyArray<readonly [input: number, output: number]>
   /** Of a kernel made of others: what they are, for backends that have no kernel of its own (composite.ts). */
@@ -148,6 +156,8 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly costFollowsScalars?: boolean
   readonly inputDtypes?: ReadonlyArray<Dtype | undefined>
   readonly outputDtypes?: ReadonlyArray<Dtype | undefined>
+  readonly swing?: (a: Values<S>) => ReadonlyArray<number | undefined>
+  readonly moves?: boolean
   readonly inPlace?: Kernel["inPlace"]
   /** Extents that attributes fix. */
   readonly extents?: (a: Values<S>) => Readonly<Record<string, number>>
@@ -267,6 +277,10 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
     inputDtypes: declaration.inputDtypes ?? [],
     outputDtypes: declaration.outputDtypes ?? [],
     ...(declaration.inPlace === undefined ? {} : { inPlace: declaration.inPlace }),
+    ...(declaration.swing === undefined
+      ? {}
+      : { swing: (attributes: Attributes) => declaration.swing!(resolve(attributes)) }),
+    ...(declaration.moves === undefined ? {} : { moves: declaration.moves }),
     shapes(inputs, attributes) {
       const a = resolveBeforeLaunch(attributes)
       if (rule !== undefined) return rule(shapesOf(inputs), a)

@@ -25,6 +25,7 @@ const sgdOne = defineKernel({
     step: number(2)
   },
   scalars: ["learningRate", "step"],
+  swing: ({ momentum, shadow }) => [0, ...(momentum === 0 ? [] : [undefined]), ...(shadow ? [0] : [])],
   flops: ({ rows, a }) =>
     rows * (2 + (a.weightDecay === 0 ? 0 : 2) + (a.momentum === 0 ? 0 : 3 + (a.nesterov ? 2 : 0))),
   reference: (inputs, outputs, { rows, a }) => {
@@ -68,6 +69,11 @@ const adamwOne = defineKernel({
     step: number()
   },
   scalars: ["learningRate", "step"],
+  // Kingma and Ba (arXiv:1412.6980), section 2.1: what bounds a step whatever the gradient's size.
+  swing: ({ learningRate, beta1, beta2, shadow }) => {
+    const step = learningRate * Math.max(1, (1 - beta1) / Math.sqrt(1 - beta2))
+    return [step, undefined, undefined, ...(shadow ? [step] : [])]
+  },
   flops: ({ rows }) => 15 * rows,
   reference: ([params, grads, m, v], [newParams, newM, newV, shadow], { rows, a }) => {
     const { learningRate, beta1, beta2, epsilon, weightDecay, step } = a

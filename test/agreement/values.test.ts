@@ -15,9 +15,14 @@ import { execute, flatWorld } from "../simulate/simulated.ts"
 const ratio = (
   expected: ReadonlyArray<number>,
   actual: ReadonlyArray<number>,
-  grid?: "float4" | "bfloat16"
+  grid: "float32" | "float4" | "bfloat16" = "float32",
+  swing = 0
 ): number =>
-  gapBetween("float32", Float32Array.from(expected), Float32Array.from(actual), defaultTolerance, grid).ratio
+  gapBetween("float32", Float32Array.from(expected), Float32Array.from(actual), defaultTolerance, {
+    grid,
+    roundings: 1,
+    swing
+  }).ratio
 
 const large = [1000, ...Array.from({ length: 999 }, (_, i) => 1e-3 * (1 + i / 999))]
 
@@ -48,6 +53,16 @@ describe("values", () => {
     expect(
       ratio([1e4, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6], [1e4, -1e-6, -1e-6, -1e-6, -1e-6, -1e-6])
     ).toBeGreaterThan(1)
+  })
+
+  it("may have been updated the other way where the gradient is all rounding, but not most, and no further", () => {
+    const values = Array.from({ length: 60 }, (_, i) => 0.02 * Math.sin(i + 1))
+    const turned = (count: number, by: number) => values.map((x, i) => (i % 60 < count ? x + by : x))
+    expect(ratio(values, turned(20, 0.0059), "bfloat16")).toBeGreaterThan(1)
+    expect(ratio(values, turned(20, 0.0059), "bfloat16", 0.003)).toBeLessThan(1)
+    expect(ratio(values, turned(40, 0.0059), "bfloat16", 0.003)).toBeGreaterThan(1)
+    expect(ratio(values, turned(60, 0.003), "bfloat16", 0.003)).toBeGreaterThan(1)
+    expect(ratio(values, turned(1, 0.0061), "bfloat16", 0.003)).toBeGreaterThan(1)
   })
 
   it("may be a step of the narrowest grid upstream apart, but few", () => {

@@ -1,0 +1,69 @@
+// Training in bfloat16 with AdamW: both machines agree although what one rounds otherwise than the other may turn an update
+// round; and a machine whose update is wrong, by however little of what rounding may do to one element, does not.
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+import { expect, it } from "vitest"
+import { agrees } from "../../core/agreement/agree.ts"
+import { runOnBoth, runnableOn } from "../../exec/cli/both-machines.ts"
+import { NativeSession, type NativeRank } from "../../exec/native.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { describeNative } from "../native/addon.ts"
+
+const file = fileURLToPath(new URL("../../scenarios/agree/data-parallel.yaml", import.meta.url))
+const settings = [
+  "algorithm=s-sgd",
+  "steps=1",
+  "training.precision=bfloat16",
+  "training.optimizer={name: adamw, learningRate: 0.01}"
+]
+
+/** Rank 1 launches its updates with other scalars. */
+const updating =
+  (change: (learningRate: number, step: number) => ReadonlyArray<number>) =>
+  (rank: NativeRank, index: number): void => {
+    const submit = rank.submit.bind(rank)
+    if (index !== 1) return
+    rank.submit = (op, edges, scalars) =>
+      submit(op, edges, op.kernel.name === "adamw" ? change(scalars![0]!, scalars![1]!) : scalars)
+  }
+
+const agreementOf = (breakage: (rank: NativeRank, index: number) => void) =>
+  Effect.runPromise(
+    Effect.gen(function* () {
+      const runnable = yield* runnableOn(yield* loadScenario(file, settings), file, new Loader())
+      const { agreement } = yield* runOnBoth({
+        ...runnable,
+        execution: {
+          open: (options) => {
+            const session = NativeSession.open(options)
+            session.ranks.forEach(breakage)
+            return session
+          }
+        }
+      })
+      return agreement
+    })
+  )
+
+describeNative("training in bfloat16 with AdamW", () => {
+  it("agrees", async () => {
+    const agreement = await agreementOf(updating((learningRate, step) => [learningRate, step]))
+    expect(agreement.firstDisagreement).toBeUndefined()
+    expect(agreement.comparedTensors).toBeGreaterThan(100)
+  })
+
+  for (const [what, change] of [
+    ["twice as large", (learningRate: number, step: number) => [2 * learningRate, step]],
+    ["a tenth too large", (learningRate: number, step: number) => [1.1 * learningRate, step]],
+    ["corrected for another step", (learningRate: number, step: number) => [learningRate, step + 1]],
+    ["left out", (_: number, step: number) => [0, step]]
+  ] as const) {
+    it(`does not with updates ${what}`, async () => {
+      const agreement = await agreementOf(updating(change))
+      expect(agrees(agreement)).toBe(false)
+      expect(agreement.decisions).toBe(true)
+      expect(agreement.firstDisagreement?.message).toMatch(/^rank [01], tensor/u)
+    })
+  }
+})
