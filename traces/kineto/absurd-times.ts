@@ -1,6 +1,7 @@
 // Times that cannot be: far from all others, before what caused them, over what must follow them. A few are left out or
 // clipped, and told; a trace of them is refused. Knows nothing of steps or layers.
 import { TraceError } from "../trace-error.ts"
+import { ById, sortedRows } from "./by-id.ts"
 import { isTooMuch } from "./left-out.ts"
 import { subset } from "./subset.ts"
 import type { KinetoTrace } from "./trace.ts"
@@ -55,19 +56,24 @@ const withoutFarTimes = (trace: KinetoTrace, warnings: Array<string>): KinetoTra
   const extent = to - from
   const isFar = (start: number, end: number): boolean =>
     start < from || start > to || (end - start > longPause && end - start > farther * extent)
-  const hostMarks = Uint8Array.from({ length: host.start.length }, (_, row) =>
-    isFar(host.start.values[row]!, host.start.values[row]!) ? 0 : 1
-  )
-  const deviceMarks = Uint8Array.from({ length: device.start.length }, (_, row) =>
-    isFar(device.start.values[row]!, device.end.values[row]!) ? 0 : 1
-  )
+  let far = 0
+  const hostMarks = new Uint8Array(host.start.length).fill(1)
+  for (let row = 0; row < hostMarks.length; row++) {
+    if (!isFar(host.start.values[row]!, host.start.values[row]!)) continue
+    hostMarks[row] = 0
+    far++
+  }
+  const deviceMarks = new Uint8Array(device.start.length).fill(1)
+  for (let row = 0; row < deviceMarks.length; row++) {
+    if (!isFar(device.start.values[row]!, device.end.values[row]!)) continue
+    deviceMarks[row] = 0
+    far++
+  }
   // A call that was open when the recording ended says nothing of its end.
   for (let row = 0; row < host.end.length; row++) {
     if (hostMarks[row] === 1 && host.end.values[row]! - host.start.values[row]! > longPause)
       host.end.values[row] = Math.min(host.end.values[row]!, Math.max(to, host.start.values[row]!) + 1)
   }
-  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + 1 - mark, 0)
-  const far = count(hostMarks) + count(deviceMarks)
   if (far === 0) return trace
   const value = `${far} of ${all.length} events have no time, or one far from all others (they span ${seconds(extent)})`
   if (far > all.length * tooManyFar) {
@@ -90,10 +96,11 @@ const extremes = (times: Float64Array): readonly [number, number] => {
 
 const withoutEffectsBeforeCauses = (trace: KinetoTrace, warnings: Array<string>): KinetoTrace => {
   const { host, device } = trace
-  const launched = new Map<number, number>()
+  const launched = new ById(device.start.length)
   for (let row = 0; row < host.start.length; row++) {
     const correlation = host.correlation.values[row]!
-    if (correlation >= 0 && !launched.has(correlation)) launched.set(correlation, host.start.values[row]!)
+    if (correlation >= 0 && launched.get(correlation) === undefined)
+      launched.set(correlation, host.start.values[row]!)
   }
   const marks = new Uint8Array(device.start.length).fill(1)
   const early: Array<number> = []
@@ -131,17 +138,19 @@ const withoutEffectsBeforeCauses = (trace: KinetoTrace, warnings: Array<string>)
 /** On one stream a kernel ends before the next does; graphs excepted, which run their branches on one. */
 const clipOverSuccessors = (trace: KinetoTrace, warnings: Array<string>): void => {
   const { start, end, stream, device, correlation } = trace.device
-  const launches = new Map<number, number>()
+  const launches = new ById(start.length)
   for (let row = 0; row < start.length; row++) {
     const id = correlation.values[row]!
     if (id >= 0) launches.set(id, (launches.get(id) ?? 0) + 1)
   }
-  const order = Int32Array.from({ length: start.length }, (_, row) => row).toSorted(
+  const order = sortedRows(
+    start.length,
     (a, b) =>
       device.values[a]! - device.values[b]! ||
       stream.values[a]! - stream.values[b]! ||
       start.values[a]! - start.values[b]! ||
-      end.values[a]! - end.values[b]!
+      end.values[a]! - end.values[b]! ||
+      a - b
   )
   let clipped = 0
   for (let i = 0; i + 1 < order.length; i++) {

@@ -1,6 +1,7 @@
 // What one device did in the profiled steps: which work, launched by which host row, in which step, and whether it
 // computes or communicates. Knows nothing of layers.
 import { showValue, TraceError } from "../trace-error.ts"
+import { sortedRows } from "./by-id.ts"
 import { findCommunication } from "./communication.ts"
 import type { HostTree } from "./host-tree.ts"
 import { launchRows, originFinder, type Origin } from "./origins.ts"
@@ -127,7 +128,6 @@ const chooseDevice = (trace: KinetoTrace, warnings: Array<string>): Int32Array =
       `one process used ${busy.size} devices; only device ${showValue(chosen![0])}, the busiest, is used`
     )
   }
-  const rows: Array<number> = []
-  for (let row = 0; row < start.length; row++) if (device.values[row] === chosen![0]) rows.push(row)
-  return Int32Array.from(rows).toSorted((a, b) => start.values[a]! - start.values[b]! || a - b)
+  const rows = sortedRows(start.length, (a, b) => start.values[a]! - start.values[b]! || a - b)
+  return others.length === 0 ? rows : rows.filter((row) => device.values[row] === chosen![0])
 }

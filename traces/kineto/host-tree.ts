@@ -1,4 +1,5 @@
 // Who called what on the host: nesting of events by time, thread by thread. Knows nothing of layers or devices.
+import { sortedRows } from "./by-id.ts"
 import { Host, type KinetoTrace } from "./trace.ts"
 
 const optimizerName = /^Optimizer\./u
@@ -64,10 +65,10 @@ export class HostTree {
         (collectiveCall.test(text) ? 64 : 0)
     }
     this.#nameFlags = flags
-    this.order = Int32Array.from({ length: rows }, (_, row) => row)
     // Of two events with the same extent, the one whose kind is further from the device encloses the other.
     const depth = [2, 0, 1, 3, 0]
-    this.order.sort(
+    this.order = sortedRows(
+      rows,
       (a, b) =>
         thread.values[a]! - thread.values[b]! ||
         start.values[a]! - start.values[b]! ||

@@ -16,7 +16,8 @@ export class Layers {
   readonly names: ReadonlyArray<string>
   /** Class and number of the module (or the annotation) each belongs to; "" outside all. */
   readonly owners: ReadonlyArray<string>
-  readonly #byRow = new Map<number, number>()
+  /** By host row, -1 for what was no anchor. */
+  readonly #byRow: Int32Array
   readonly #byOwner = new Map<string, number>()
   /** Per step: starts of the anchors, ascending, and the layer of each. */
   readonly #starts = new Map<number, { readonly starts: Array<number>; readonly layers: Array<number> }>()
@@ -25,7 +26,8 @@ export class Layers {
     const calls = new Calls(tree, stepStarts)
     const keys: Array<string> = []
     const known = new Map<string, { readonly title: string; readonly owner: string }>()
-    const keyOfRow = new Map<number, string>()
+    /** Of each anchor, by its place in `inOrder`. */
+    const keyAt: Array<string> = []
     const inOrder = anchors
       .toSorted((a, b) => a.step - b.step || tree.start(a.row) - tree.start(b.row) || a.row - b.row)
       .filter(({ row }, at, sorted) => at === 0 || row !== sorted[at - 1]!.row)
@@ -35,25 +37,23 @@ export class Layers {
       let to = at + 1
       while (to < inOrder.length && inOrder[to]!.frame === first.frame && inOrder[to]!.step === first.step)
         to++
-      const run = inOrder.slice(at, to)
       const key = `${calls.key(first.frame)}@${calls.childrenBefore(first)}`
       if (!known.has(key)) {
         known.set(key, {
-          title: titleOf(tree, calls, run),
+          title: titleOf(tree, calls, inOrder.slice(at, to)),
           owner: first.frame < 0 ? "" : tree.name(first.frame)
         })
         // A layer only later steps run stands where they run it: after the one before it.
-        const before =
-          at > 0 && inOrder[at - 1]!.step === first.step ? keyOfRow.get(inOrder[at - 1]!.row) : undefined
+        const before = at > 0 && inOrder[at - 1]!.step === first.step ? keyAt[at - 1] : undefined
         keys.splice(before === undefined ? 0 : keys.indexOf(before) + 1, 0, key)
       }
-      for (const { row } of run) keyOfRow.set(row, key)
-      at = to
+      while (at < to) keyAt[at++] = key
     }
     const position = new Map(keys.map((key, index) => [key, index]))
-    for (const { row, step } of inOrder) {
-      const layer = position.get(keyOfRow.get(row)!)!
-      this.#byRow.set(row, layer)
+    this.#byRow = new Int32Array(tree.order.length).fill(-1)
+    for (const [place, { row, step }] of inOrder.entries()) {
+      const layer = position.get(keyAt[place]!)!
+      this.#byRow[row] = layer
       let line = this.#starts.get(step)
       if (line === undefined) this.#starts.set(step, (line = { starts: [], layers: [] }))
       line.starts.push(tree.start(row))
@@ -73,7 +73,8 @@ export class Layers {
 
   /** Layer of an anchor's row; undefined for a row that was no anchor. */
   ofRow(row: number): number | undefined {
-    return this.#byRow.get(row)
+    const layer = this.#byRow[row] ?? -1
+    return layer < 0 ? undefined : layer
   }
 
   /** First layer of a module by its name, for calls outside the forward pass (recomputation). */

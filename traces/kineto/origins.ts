@@ -1,5 +1,6 @@
 // What the host was doing when it launched a piece of device work: phase, module, autograd node. Knows nothing of
 // layers.
+import { ById } from "./by-id.ts"
 import type { HostTree } from "./host-tree.ts"
 import { stepAt, type Step } from "./steps.ts"
 import { Host } from "./trace.ts"
@@ -21,11 +22,11 @@ export interface Origin {
 /** The host row that launched each of `kernels`, by its correlation id, else by its external id; -1 where neither is known. */
 export const launchRows = (tree: HostTree, kernels: Int32Array): Int32Array => {
   const { host, device } = tree.trace
-  const launches = new Map<number, number>()
-  const ops = new Map<number, number>()
+  const launches = new ById(kernels.length)
+  const ops = new ById(tree.order.length)
   for (const row of tree.order) {
     const correlation = host.correlation.values[row]!
-    if (correlation >= 0 && !launches.has(correlation)) launches.set(correlation, row)
+    if (correlation >= 0 && launches.get(correlation) === undefined) launches.set(correlation, row)
     const id = host.externalId.values[row]!
     if (id >= 0) ops.set(id, row)
   }
