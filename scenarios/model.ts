@@ -92,15 +92,45 @@ export const resolveModel = (
       device,
       computeDtype
     })
+    const named = device?.name ?? "the costs' device"
+    const estimated = estimateProfile(graph, costs, named)
+    const { measured } = model
+    // What the measured step takes by the same costs, on its own batch.
+    const like =
+      measured === undefined
+        ? undefined
+        : estimateProfile(modelGraph(withBatch(model, measured), computeDtype, "float32"), costs, named)
+    const factor = like === undefined ? 1 : measured!.stepSeconds / like.stepSeconds
+    const calibration: ReadonlyArray<Estimate> =
+      like === undefined
+        ? []
+        : [
+            {
+              kernel: "every kernel",
+              source: "scaled",
+              detail: `calibrated: ${factor.toPrecision(4)} times its estimate, for the measured step of ${formatSeconds(measured!.stepSeconds)} is estimated at ${formatSeconds(like.stepSeconds)}`
+            }
+          ]
     return {
-      profile: estimateProfile(graph, costs, device?.name ?? "the costs' device"),
+      profile: factor === 1 ? estimated : scaled(estimated, factor),
       activationBytes: placement(fuse(graph)).sizeBytes,
       hostTime: "span" as const,
       sharesDevice: false,
-      estimates: costs.estimates,
+      estimates: [...calibration, ...costs.estimates],
       warnings: []
     }
   })
+
+/** The same architecture with another batch and context, where they are given. */
+const withBatch = (
+  model: Architecture,
+  { batch, context }: { readonly batch?: number; readonly context?: number }
+): Architecture => {
+  const own = { ...(batch === undefined ? {} : { batch }), ...(context === undefined ? {} : { context }) }
+  if ("gpt2" in model) return { gpt2: { ...model.gpt2, ...own } }
+  if ("llama" in model) return { llama: { ...model.llama, ...own } }
+  return { mixtral: { ...model.mixtral, ...own } }
+}
 
 const spreadParameters =
   "model.parameters are spread over the profile's layers by their backward time: an estimate of when gradients are ready"
@@ -172,11 +202,14 @@ const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "acce
         ? (["llama", model.llama] as const)
         : (["mixtral", model.mixtral] as const)
   const { width, heads } = sizes
-  if (width % heads !== 0) return refuse(`${name}.heads`, heads, `a divisor of the width of ${width}`)
+  const own = "headWidth" in sizes ? sizes.headWidth : undefined
+  if (own === undefined && width % heads !== 0)
+    return refuse(`${name}.heads`, heads, `a divisor of the width of ${width}`)
   if (!("ffnWidth" in sizes)) return undefined
-  if ((width / heads) % 2 !== 0) {
-    const accepted = `a width for each head that is even, for its rotary positions; here it is ${width / heads}`
-    return refuse(`${name}.width`, width, accepted)
+  const headWidth = own ?? width / heads
+  if (headWidth % 2 !== 0) {
+    const accepted = `a width for each head that is even, for its rotary positions; here it is ${headWidth}`
+    return refuse(`${name}.${own === undefined ? "width" : "headWidth"}`, own ?? width, accepted)
   }
   if (sizes.kvHeads !== undefined && heads % sizes.kvHeads !== 0)
     return refuse(`${name}.kvHeads`, sizes.kvHeads, `a divisor of the ${heads} heads`)

@@ -50,20 +50,40 @@ const transformer = {
   batch: withDefault(Positive, 4)
 }
 
-/** A model described by its architecture; costs are roofline estimates of the scenario's device. */
-const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer) })
+const ofDecoder = {
+  kvHeads: Schema.optionalKey(Positive),
+  /** Default: width / heads. */
+  headWidth: Schema.optionalKey(Positive)
+}
+
+/** Of a described model: one step of it, measured on the device. All its estimates are scaled by what that step is of its own. */
+const calibrated = {
+  measured: Schema.optionalKey(
+    Schema.Struct({
+      stepSeconds: PositiveSeconds,
+      /** Sequences and tokens of each in that step; default: the model's. */
+      batch: Schema.optionalKey(Positive),
+      context: Schema.optionalKey(Positive)
+    })
+  )
+}
+
+/** A model described by its architecture; costs are estimates for the scenario's device. */
+const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer), ...calibrated })
 const LlamaModel = Schema.Struct({
+  ...calibrated,
   llama: Schema.Struct({
     ...transformer,
-    kvHeads: Schema.optionalKey(Positive),
+    ...ofDecoder,
     ffnWidth: Positive,
     tied: withDefault(Schema.Boolean, false)
   })
 })
 const MixtralModel = Schema.Struct({
+  ...calibrated,
   mixtral: Schema.Struct({
     ...transformer,
-    kvHeads: Schema.optionalKey(Positive),
+    ...ofDecoder,
     ffnWidth: Positive,
     experts: withDefault(Experts, 8),
     topK: withDefault(Positive, 2),

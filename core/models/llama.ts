@@ -6,6 +6,7 @@ import {
   decoderLayer,
   denseFeedForward,
   denseWeightShapes,
+  headWidthOf,
   normEpsilon,
   type ProjectionName
 } from "./decoder-layer.ts"
@@ -18,6 +19,8 @@ export interface LlamaConfig {
   readonly width: number
   readonly heads: number
   readonly kvHeads: number
+  /** Default: width / heads. */
+  readonly headWidth?: number
   readonly ffnWidth: number
   readonly vocabulary: number
   /** Pads embedding rows and logits to a multiple of it; values stay the same. Default 1: no padding. */
@@ -66,9 +69,10 @@ export const decoder = (
     vocabularyMultiple = 1
   } = config
   checkSizes(name, { layers, width, heads, kvHeads, vocabulary, context, batch, vocabularyMultiple }, [
-    ["width", "heads"],
+    ...(config.headWidth === undefined ? ([["width", "heads"]] as const) : []),
     ["heads", "kvHeads"]
   ])
+  checkSizes(name, { headWidth: headWidthOf(config) }, [])
   const graph = new GraphBuilder(name, {
     activations: config.activationDtype ?? "bfloat16",
     parameters: config.parameterDtype ?? "float32"

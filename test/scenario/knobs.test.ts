@@ -12,7 +12,8 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario, shapeFor } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
 import { bases, elsewhere, labels, refused } from "./knob-bases.ts"
-import { knobs, type Knob } from "./knobs.ts"
+import { knobs } from "./knobs.ts"
+import type { Knob } from "./shared-knobs.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "knobs-"))

@@ -1,8 +1,7 @@
 // Every documented field of every task, two values each, in a base where it should matter. What a field needs beside the base
 // to matter at all is said with it.
 
-/** Field, two values as YAML, and what the base must be besides. */
-export type Knob = readonly [path: string, one: string, other: string, ...needs: ReadonlyArray<string>]
+import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
 
 const profile = "model={profile: traces/profiles/gpt2-h200.arrow}"
 const slowOps = "test/fixtures/knobs/slow-ops.arrow"
@@ -21,10 +20,14 @@ const ofDecoder = (name: string, model: string): ReadonlyArray<Knob> => [
   [`model.${name}.vocabularyMultiple`, "1", "200", model, device],
   [`model.${name}.context`, "32", "64", model, device],
   [`model.${name}.batch`, "2", "4", model, device],
+  ["model.measured.stepSeconds", "1s", "2s", model, "model.measured={stepSeconds: 1s}", device],
+  ["model.measured.batch", "1", "2", model, "model.measured={stepSeconds: 1s}", device],
+  ["model.measured.context", "16", "32", model, "model.measured={stepSeconds: 1s}", device],
   ...(name === "gpt2"
     ? []
     : ([
         [`model.${name}.kvHeads`, "2", "4", model, device],
+        [`model.${name}.headWidth`, "16", "32", model, device],
         [`model.${name}.ffnWidth`, "128", "256", model, device],
         [`model.${name}.tied`, "false", "true", model, device]
       ] as ReadonlyArray<Knob>))
@@ -36,61 +39,10 @@ const ofLinks = (tier: string, ...needs: ReadonlyArray<string>): ReadonlyArray<K
   [`world.links.${tier}.mtu`, "1500", "9000", `world.links.${tier}.bandwidth=100Mbit/s`, ...needs]
 ]
 
-const optimizers = ["sgd", "adamw"] as const
-const training: ReadonlyArray<Knob> = [
-  ["training.text", "README.md", "LICENSE"],
-  ["training.tokens", "a.bin", "b.bin"],
-  ["training.heldOutTokens", "a.bin", "b.bin"],
-  ["training.tokenDtype", "uint16", "uint32"],
-  ["training.chunkTokens", "100000", "200000"],
-  ["training.heldOut", "0.1", "0.2"],
-  ["training.precision", "float32", "bfloat16"],
-  ["training.clipNorm", "1", "2"],
-  ["training.optimizer.decays", "all", "matrices", "training.optimizer={name: sgd}"],
-  ["training.optimizer.name", ...optimizers],
-  ...["learningRate", "weightDecay", "finalShare"].map((field): Knob => [
-    `training.optimizer.${field}`,
-    "0.1",
-    "0.2",
-    "training.optimizer={name: sgd}"
-  ]),
-  ["training.optimizer.momentum", "0.1", "0.2", "training.optimizer={name: sgd}"],
-  ...["beta1", "beta2", "epsilon"].map((field): Knob => [
-    `training.optimizer.${field}`,
-    "0.1",
-    "0.2",
-    "training.optimizer={name: adamw}"
-  ]),
-  ["training.optimizer.warmupSteps", "1", "2", "training.optimizer={name: sgd}"],
-  ["training.optimizer.decayUntilStep", "10", "20", "training.optimizer={name: sgd}"],
-  ["training.optimizer.decay", "linear", "cosine", "training.optimizer={name: sgd, decayUntilStep: 10}"]
-]
-
 const slowInside = "world.links.intra.bandwidth=1GB/s"
 const dreamddp = "algorithm={name: dreamddp, period: 4}"
 const diloco = "algorithm={name: diloco, period: 4}"
 const streaming = "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 1, delaySteps: 0}"
-
-const devices = (...needs: ReadonlyArray<string>): ReadonlyArray<Knob> => [
-  ["device", "NVIDIA V100", "NVIDIA H200", ...needs],
-  ["device.flops", "1GFLOP/s", "2GFLOP/s", ...needs, "device={flops: 1GFLOP/s, memoryBandwidth: 1TB/s}"],
-  ["device.memoryBandwidth", "1GB/s", "2GB/s", ...needs, "device={flops: 1TFLOP/s, memoryBandwidth: 1GB/s}"],
-  ["device.efficiency", "0.5", "0.9", ...needs, "device={flops: 1TFLOP/s, memoryBandwidth: 1GB/s}"]
-]
-
-const faults: Knob = ["faults", "[]", "[{straggler: 0, speed: 0.5}]"]
-
-const measuredHost = "host={measured: test/fixtures/knobs/host.arrow}"
-const hosts: ReadonlyArray<Knob> = [
-  ["host", "eager", "graph"],
-  ["host.launch", "0", "100ms", "host={launch: 0}"],
-  ["host.collective", "0", "100ms", "host={launch: 0}"],
-  ["host.hook", "0", "100ms", "host={launch: 0}"],
-  ["host.read", "0", "100ms", "host={launch: 0}"],
-  ["host.replay", "0", "100ms", "host={launch: 0}"],
-  ["host.measured", "test/fixtures/knobs/host.arrow", "test/fixtures/knobs/slow-host.arrow", measuredHost],
-  ["host.mode", "eager", "graph", measuredHost]
-]
 
 /** In every task, and without effect but by what studies do with it. */
 export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
