@@ -49,9 +49,12 @@ export const loadText = (
     const refuse = (value: string, accepted: string) => new InputError({ file, field, value, accepted })
     const texts = yield* Effect.forEach(paths, (path) =>
       Effect.try({
-        try: () => readFileSync(path, "utf8"),
+        try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(readFileSync(path)),
         catch: (cause) =>
-          refuse(`${path} (${cause instanceof Error ? cause.message : String(cause)})`, "a text file")
+          refuse(
+            `${path} (${cause instanceof Error ? cause.message : String(cause)})`,
+            "a text file in UTF-8"
+          )
       })
     )
     const corpus = corpusOf(texts.join(""), heldOut)

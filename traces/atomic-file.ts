@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import {
   closeSync,
+  constants,
   fsyncSync,
   openSync,
   realpathSync,
@@ -12,7 +13,8 @@ import {
   statSync,
   writeSync
 } from "node:fs"
-import { basename, dirname, join } from "node:path"
+import { dirname } from "node:path"
+import { clearLeftovers, nameBeside } from "./beside.ts"
 import { TraceError, traceErrorFrom } from "./trace-error.ts"
 
 /**
@@ -23,13 +25,23 @@ export interface FileSink {
   write(chunk: Uint8Array | string): void
 }
 
+const { O_NONBLOCK, O_WRONLY } = constants
+
 const writable = "a path in an existing, writable folder with free space"
 
-let unique = 0
+const pause = new Int32Array(new SharedArrayBuffer(4))
 
 const append = (descriptor: number, bytes: Uint8Array): void => {
   let offset = 0
-  while (offset < bytes.byteLength) offset += writeSync(descriptor, bytes, offset)
+  while (offset < bytes.byteLength) {
+    try {
+      offset += writeSync(descriptor, bytes, offset)
+    } catch (cause) {
+      // A pipe is full, since it is not waited for when it is opened: wait for its reader.
+      if (!(cause instanceof Error && "code" in cause && cause.code === "EAGAIN")) throw cause
+      Atomics.wait(pause, 0, 0, 1)
+    }
+  }
 }
 
 const syncFolder = (folder: string): void => {
@@ -46,6 +58,13 @@ const syncFolder = (folder: string): void => {
   }
 }
 
+/** Without the path: it is that of the file beside its place. */
+const reasonNot = (cause: unknown): string => {
+  if (!(cause instanceof Error)) return String(cause)
+  if ("code" in cause && cause.code === "ENXIO") return "a pipe that nobody reads (ENXIO)"
+  return cause.message.replace(/, open '.*$/u, "")
+}
+
 interface OpenFile {
   readonly descriptor: number
   /** Where it is written and where it belongs; undefined when it is written in its place. */
@@ -56,10 +75,12 @@ interface OpenFile {
 const openFor = (path: string): OpenFile => {
   const existing = statSync(path, { throwIfNoEntry: false })
   if (existing !== undefined && !existing.isFile())
-    return { descriptor: openSync(path, "w"), moved: undefined, open: true }
+    // A pipe that nobody reads is an error, not a wait without end.
+    return { descriptor: openSync(path, O_WRONLY | O_NONBLOCK), moved: undefined, open: true }
   // A link stays a link: what it points to is replaced.
   const to = existing === undefined ? path : realpathSync(path)
-  const from = join(dirname(to), `.${basename(to)}.${process.pid}.${unique++}.tmp`)
+  clearLeftovers(to)
+  const from = nameBeside(to)
   return { descriptor: openSync(from, "wx"), moved: { from, to }, open: true }
 }
 
@@ -89,8 +110,7 @@ export const writeFileAtomically = <A, E, R>(
         new TraceError({
           file: path,
           field: "file",
-          // Without the path: it is that of the file beside its place.
-          value: cause instanceof Error ? cause.message.replace(/, open '.*$/u, "") : String(cause),
+          value: reasonNot(cause),
           accepted: writable
         })
     }),

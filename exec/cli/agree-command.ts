@@ -9,6 +9,7 @@ import type { MachineError } from "../../core/machine/machine.ts"
 import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
@@ -74,6 +75,7 @@ export const agreeCommand = async (file: string, options: AgreeCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireAlone(options)
+      yield* requireApart([["--timeline", options.timeline]], filesOf(scenario, file))
       yield* requireDevice
       const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))

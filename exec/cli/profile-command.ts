@@ -10,6 +10,7 @@ import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"
 import { formatSeconds, formatShare } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
@@ -47,6 +48,7 @@ export const profileCommand = (file: string, options: ProfileCommandOptions): Pr
   runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      yield* requireApart([["--out", options.out]], filesOf(scenario, file))
       if (scenario.task !== "data-parallel") return yield* profileRun(scenario, file, locate, options)
       const { world, graph, build } = yield* prepareTraining(scenario, file, new Loader()).pipe(
         Effect.mapError(locate)

@@ -1,6 +1,5 @@
 // exec train: trains a scenario's model for real, with any data-parallel algorithm or MoE schedule, on ranks that are threads of
 // this process or processes of their own.
-import { accessSync, constants, statSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -8,6 +7,7 @@ import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds } from "../../core/units.ts"
 import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
+import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
@@ -70,6 +70,14 @@ export const trainCommand = async (file: string, options: TrainCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
       const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
+      yield* requireApart(
+        [
+          ["--out", options.out],
+          ["--timeline", options.timeline],
+          ["--save", options.save]
+        ],
+        [...filesOf(scenario, file), ...(options.planFrom === undefined ? [] : [options.planFrom])]
+      )
       const asked = yield* askedFor(options, trainable)
       const { steps, evaluateEvery } = options
       const from = asked?.predecessor?.manifest.step
@@ -232,25 +240,6 @@ const overrides = ({
   ),
   ...(seed === undefined ? [] : [`seed=${seed}`])
 ]
-
-/** Fails before anything is trained where a result could not be written. */
-const requireWritable = (file: string, option: string): Effect.Effect<void, InputError> =>
-  Effect.try({
-    try: () => {
-      const existing = statSync(file, { throwIfNoEntry: false })
-      if (existing?.isDirectory() === true) throw new Error("a folder")
-      // A pipe or a device is written to in its place.
-      const isReplaced = existing === undefined || existing.isFile()
-      accessSync(isReplaced ? path.dirname(path.resolve(file)) : file, constants.W_OK)
-    },
-    catch: (cause) =>
-      new InputError({
-        file,
-        field: option,
-        value: cause instanceof Error ? cause.message : String(cause),
-        accepted: "a file in an existing, writable folder"
-      })
-  })
 
 const print = (result: TrainResult): string => {
   const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes, resumedAfter = 0 } = result

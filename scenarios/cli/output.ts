@@ -11,11 +11,21 @@ export class OutputError extends Error {
   }
 }
 
+/**
+ * Control characters as they are written in JSON, but for line ends and tabs: text from files may not move the cursor, or more, of
+ * whoever reads it. C1 included, which some terminals obey. What was JSON says the same as before.
+ */
+const harmless = (text: string): string =>
+  text.replaceAll(
+    /(?![\n\t])[\p{Cc}\p{Bidi_Control}]/gu,
+    (character) => `\\u${character.codePointAt(0)!.toString(16).padStart(4, "0")}`
+  )
+
 const pause = new Int32Array(new SharedArrayBuffer(4))
 
 /** Throws `OutputError`; a reader that has closed the pipe (EPIPE) included. */
 export const writeOut = (text: string): void => {
-  const bytes = Buffer.from(text)
+  const bytes = Buffer.from(harmless(text))
   let offset = 0
   while (offset < bytes.length) {
     try {
@@ -30,7 +40,12 @@ export const writeOut = (text: string): void => {
 }
 
 /** To standard error; nothing is left to tell when that fails. */
-export const writeError = (text: string): void => {
+export const writeError = (text: string): void => writeRaw(harmless(text))
+
+/** To a terminal that is to obey: `line` replaces its last line, and is told harmlessly itself. */
+export const writeLine = (line: string): void => writeRaw(`\r\u001b[K${harmless(line)}`)
+
+const writeRaw = (text: string): void => {
   try {
     writeSync(2, text)
   } catch {

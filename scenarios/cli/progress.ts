@@ -1,5 +1,5 @@
 // A line on a terminal that says how far a study is. Nothing when standard error is no terminal.
-import { writeError } from "./output.ts"
+import { writeLine } from "./output.ts"
 
 interface Progress {
   /** `note` stands behind the bar. */
@@ -26,12 +26,12 @@ export const terminalProgress = (what: string): Progress => {
       const full = Math.round(share * barWidth)
       const own = done - began.done
       const left = own === 0 ? "" : ` ${clock(((now - began.at) / own / 1000) * (total - done))} left`
-      writeError(
-        `\r\u001b[K${what} ${"█".repeat(full)}${"░".repeat(barWidth - full)} ${done}/${total}${left}${note === "" ? "" : `  ${note}`}`
+      writeLine(
+        `${what} ${"█".repeat(full)}${"░".repeat(barWidth - full)} ${done}/${total}${left}${note === "" ? "" : `  ${note}`}`
       )
     },
     end() {
-      if (shown) writeError("\r\u001b[K")
+      if (shown) writeLine("")
     }
   }
 }

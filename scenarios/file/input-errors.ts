@@ -2,11 +2,23 @@
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
 
+/** A person mends the first few; those that follow from them are gone then. */
+const mostShown = 20
+const longestShown = 2000
+
+/** A value may be a whole file. */
+const clipped = (message: string): string =>
+  message.length <= longestShown
+    ? message
+    : `${message.slice(0, longestShown / 2)} … ${message.slice(-longestShown / 2)}`
+
 export class InputErrors extends Schema.TaggedError<InputErrors>()("InputErrors", {
   errors: Schema.NonEmptyArray(InputError)
 }) {
   override get message(): string {
-    return this.errors.map(({ message }) => message).join("\n")
+    const shown = this.errors.slice(0, mostShown).map(({ message }) => clipped(message))
+    const left = this.errors.length - shown.length
+    return [...shown, ...(left === 0 ? [] : [`and ${left} more errors`])].join("\n")
   }
 }
 

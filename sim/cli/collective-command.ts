@@ -9,6 +9,7 @@ import type { CollectiveCost } from "../../core/profile.ts"
 import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../core/units.ts"
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { interchangeable } from "../../core/wire/symmetry.ts"
+import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
@@ -89,6 +90,7 @@ export const collectiveCommand = (
   execute(
     Effect.gen(function* () {
       const loader = new Loader()
+      yield* requireApart([["--csv", options.csv]], options.measured === undefined ? [] : [options.measured])
       const asked = yield* Effect.forEach(ops, (op) => oneOf("op", collectiveOps, op))
       const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
         oneOf("--algorithm", collectiveAlgorithms, name)

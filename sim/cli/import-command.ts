@@ -8,6 +8,7 @@ import type { CommunicationTimes, ImportReport, RankTimes } from "../../traces/i
 import { writeProfile } from "../../traces/profile-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
 export interface ImportCommandOptions {
@@ -35,6 +36,7 @@ export const importCommand = (
 ): Promise<number> =>
   execute(
     Effect.gen(function* () {
+      yield* requireApart([["--out", options.out]], files)
       const report = yield* imported(source, files, options)
       yield* writeProfile(options.out, report.profile)
       return said(options.json === true ? json(summary(report, options.out)) : print(report, options.out))

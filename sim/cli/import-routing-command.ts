@@ -4,6 +4,7 @@ import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
 import type { RoutingSource } from "../../traces/routing/formats.ts"
 import { importRoutingFiles, routingRows } from "../../traces/routing/import.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
+import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 
 export interface ImportRoutingOptions {
@@ -21,6 +22,7 @@ export const importRoutingCommand = (
 ): Promise<number> =>
   execute(
     Effect.gen(function* () {
+      yield* requireApart([["--out", out]], files)
       const { routing, layers, warmupTokens, warnings } = yield* importRoutingFiles(source, files, {
         ...(promptTokens === undefined ? {} : { promptTokens }),
         ...(topK === undefined ? {} : { topK }),

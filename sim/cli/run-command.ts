@@ -7,6 +7,7 @@ import { withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { printRun } from "./print-run.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
@@ -22,6 +23,13 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      yield* requireApart(
+        [
+          ["--timeline", options.timeline],
+          ["--record", options.record]
+        ],
+        filesOf(scenario, file)
+      )
       const record = options.timeline !== undefined || options.record !== undefined
       const run = yield* runScenario(scenario, file, { loader: new Loader(), record }).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))

@@ -1,7 +1,7 @@
 // sim study and sim merge: computes the points of a study, whole or in shards, and writes what they come to.
 import * as Effect from "effect/Effect"
-import { mkdirSync, rmdirSync } from "node:fs"
-import { join } from "node:path"
+import { mkdirSync, rmdirSync, statSync } from "node:fs"
+import { dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { reasonOf } from "../../scenarios/file/source.ts"
@@ -15,6 +15,8 @@ import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { withLock } from "../study/lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 
 export interface StudyCommandOptions {
@@ -35,9 +37,17 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
       for (const note of definition.notes) writeError(`sim: ${note}\n`)
       const { shard } = options
       const folder = options.out ?? (shard === undefined ? undefined : ".")
-      return yield* folder === undefined
-        ? compute(definition, new Map(), options)
-        : inFolder(folder, computeIn(folder, definition, options))
+      if (folder === undefined) return yield* compute(definition, new Map(), options)
+      const read = new Set(
+        definition.points.flatMap(({ grid }) => grid.flatMap(({ scenario }) => filesOf(scenario, file)))
+      )
+      const written = [...studyFiles, shardFile(shard), journalFile(shard)]
+      yield* requireApart(
+        written.map((name) => ["--out", join(folder, name)]),
+        [file, ...read]
+      )
+      const lock = join(folder, `${journalFile(shard)}.lock`)
+      return yield* inFolder(folder, withLock(lock, folder, computeIn(folder, definition, options)))
     })
   )
 
@@ -48,12 +58,12 @@ const optionError = (file: string, accepted: string) =>
 const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect<A, E | InputError> =>
   Effect.acquireUseRelease(
     Effect.try({
-      try: () => mkdirSync(folder, { recursive: true }),
+      try: () => makeFolder(resolve(folder)),
       catch: (cause) =>
         new InputError({
           file: folder,
           field: "--out",
-          value: reasonOf(cause),
+          value: notMade(cause),
           accepted: "a folder that can be written to"
         })
     }),
@@ -69,15 +79,45 @@ const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect
       })
   )
 
+/**
+ * Makes a folder and those above it; the first that was made, or undefined. One by one: where a system answers ENOENT to everything,
+ * as /proc does, Node's own `recursive` tries for ever.
+ */
+const makeFolder = (folder: string): string | undefined => {
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true) return undefined
+  const above = dirname(folder)
+  const first = above === folder ? undefined : makeFolder(above)
+  try {
+    mkdirSync(folder)
+  } catch (cause) {
+    // Another process may have made it meanwhile.
+    if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) throw cause
+  }
+  return first ?? folder
+}
+
+/** A system may say of a folder that cannot be made that it is not there. */
+const notMade = (cause: unknown): string =>
+  cause instanceof Error && "code" in cause
+    ? cause.code === "EEXIST" || cause.code === "ENOTDIR"
+      ? "a file"
+      : `a folder that cannot be made (${String(cause.code)})`
+    : reasonOf(cause)
+
+const studyFiles = ["study.arrow", "study.csv", "report.html"]
+
 const nameOf = (shard: Shard | undefined, name: string): string =>
   shard === undefined ? name : `${name}-${shard.index % shard.count}-of-${shard.count}`
+
+const journalFile = (shard: Shard | undefined): string => `${nameOf(shard, "journal")}.jsonl`
+const shardFile = (shard: Shard | undefined): string => `${nameOf(shard, "shard")}.arrow`
 
 const computeIn = (folder: string, definition: StudyDefinition, options: StudyCommandOptions) =>
   Effect.gen(function* () {
     const { shard } = options
     const header = headerOf(definition)
-    const journalFile = join(folder, `${nameOf(shard, "journal")}.jsonl`)
-    const finished: Finished = options.resume === true ? yield* readJournal(journalFile, header) : new Map()
+    const journal = join(folder, journalFile(shard))
+    const finished: Finished = options.resume === true ? yield* readJournal(journal, header) : new Map()
     const sayFinished = Effect.sync(() => {
       const total = pointsOfShard(definition.points, shard).length
       if (finished.size > 0)
@@ -87,8 +127,8 @@ const computeIn = (folder: string, definition: StudyDefinition, options: StudyCo
       const rows = inOrder(finished)
       return rows.length === 0 ? Effect.void : Effect.ignore(writeStudy(folder, shard, { header, rows }))
     })
-    const result = yield* withJournal(journalFile, header, finished, (journal) =>
-      computeRows(definition, finished, options, journal).pipe(
+    const result = yield* withJournal(journal, header, finished, (open) =>
+      computeRows(definition, finished, options, open).pipe(
         Effect.onInterrupt(() => keep),
         Effect.onError(() => sayFinished)
       )
@@ -134,7 +174,7 @@ const writeStudy = (folder: string, shard: Shard | undefined, result: StudyResul
   Effect.gen(function* () {
     const { writeStudyArrow, writeStudyCsv } = yield* Effect.promise(() => import("../study/study-file.ts"))
     if (shard !== undefined) {
-      const path = join(folder, `${nameOf(shard, "shard")}.arrow`)
+      const path = join(folder, shardFile(shard))
       yield* writeStudyArrow(path, result)
       writeError(`sim: wrote ${path}; put the shards together with sim merge\n`)
       return
@@ -180,13 +220,16 @@ export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommand
         Effect.map(readStudyArrow(file), (study) => ({ file, study }))
       )
       const result = yield* mergeShards(parts)
-      yield* inFolder(
-        options.out,
-        Effect.andThen(
-          writeStudy(options.out, undefined, result),
-          writeReport(options.out, result, undefined, {})
-        )
+      yield* requireApart(
+        studyFiles.map((name) => ["--out", join(options.out, name)]),
+        files
       )
+      const lock = join(options.out, `${journalFile(undefined)}.lock`)
+      const writing = Effect.andThen(
+        writeStudy(options.out, undefined, result),
+        writeReport(options.out, result, undefined, {})
+      )
+      yield* inFolder(options.out, withLock(lock, options.out, writing))
       return outcome(result, options)
     })
   )

@@ -6,6 +6,7 @@ import { Digest } from "../../core/digest.ts"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { reasonOf } from "../../scenarios/file/source.ts"
+import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 export type Finished = Map<number, ReadonlyArray<StudyRow>>
@@ -100,7 +101,8 @@ export const withJournal = <A, E, R>(
     Effect.try({
       try: () => {
         // Written beside its place first: a journal that is being resumed must not be lost if this process ends here.
-        const fresh = `${path}.${process.pid}.tmp`
+        clearLeftovers(path)
+        const fresh = nameBeside(path)
         const descriptor = openSync(fresh, "w")
         const state = { descriptor, points: finished.size }
         try {

@@ -119,20 +119,24 @@ const isHeader = (value: unknown): value is StudyHeader =>
   Array.isArray(value["axes"]) &&
   isRecord(value["scenario"])
 
-/** RFC 4180: CRLF line ends, quotes around fields that need them, doubled inside. */
+/** RFC 4180: CRLF line ends, quotes around fields that need them, doubled inside. No cell is a formula. */
 export const studyCsv = ({ header, rows }: StudyResult): string => {
   const columns = studyColumns(header, rows)
   const lines = [
-    columns.map(({ name }) => name),
+    columns.map(({ name }) => plainText(name)),
     ...rows.map((row) =>
       columns.map(({ of }) => {
         const value = of(row)
-        return value === null ? "" : String(value)
+        return value === null ? "" : typeof value === "string" ? plainText(value) : String(value)
       })
     )
   ]
   return lines.map((line) => `${line.map(csvField).join(",")}\r\n`).join("")
 }
+
+/** Spreadsheets compute cells that begin so; an apostrophe in front makes them text. Numbers with a sign are left. */
+const plainText = (text: string): string =>
+  /^[=+\-@\t\r]/u.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text
 
 const csvField = (text: string): string => (/[",\r\n]/u.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 

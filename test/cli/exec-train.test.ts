@@ -61,8 +61,28 @@ describeNative("exec train", () => {
     expect(stdout).toMatch(/held-out loss \d\.\d{3} after 3 steps/u)
   })
 
-  it("keeps what is done when it is interrupted, whole", async () => {
-    const out = path.join(folder, "kept.json")
+  it("tells its result and writes it when what it learnt cannot be saved", () => {
+    const out = path.join(folder, "told.json")
+    const { status, stdout, stderr } = exec(
+      scenario,
+      "--steps",
+      "1",
+      "--json",
+      "--out",
+      out,
+      "--save",
+      "/dev/full"
+    )
+    expect(stderr).toContain("ENOSPC")
+    expect(status).toBe(2)
+    expect(JSON.parse(stdout)).toEqual(JSON.parse(fs.readFileSync(out, "utf8")))
+  })
+
+  it.each([
+    ["SIGINT", 130],
+    ["SIGHUP", 129]
+  ] as const)("keeps what is done when it is interrupted by %s, whole", async (signal, code) => {
+    const out = path.join(folder, `kept-${signal}.json`)
     // However slow the machine, some wait is long enough for a first step.
     for (let waitMillis = 1500; waitMillis <= 48_000 && !fs.existsSync(out); waitMillis *= 2) {
       const args = [launcher, "train", scenario, "--steps", "10000000", "--json", "--out", out]
@@ -71,10 +91,10 @@ describeNative("exec train", () => {
       child.stdout.on("data", (piece: Buffer) => (stdout += piece.toString()))
       const ended = new Promise<number | null>((resolve) => child.on("close", resolve))
       await sleep(waitMillis)
-      child.kill("SIGINT")
+      child.kill(signal)
       const status = await ended
       if (!fs.existsSync(out)) continue
-      expect(status).toBe(130)
+      expect(status).toBe(code)
       const kept = fs.readFileSync(out, "utf8")
       expect(stdout).toBe(kept)
       const { steps, stepsDone, losses, peakBytes } = JSON.parse(kept) as TrainResult
@@ -107,6 +127,11 @@ describe("exec train refuses", () => {
       "an algorithm that is none",
       ["--set", "algorithm=magic"],
       /"magic" is not accepted; expected s-sgd, ddp/u
+    ],
+    [
+      "a plan from nowhere",
+      ["--plan-from", "nowhere.arrow"],
+      /exec: --plan-from: .*nowhere\.arrow.*a profile file/u
     ],
     ["no steps", ["--steps", "0"], /'--steps <n>' argument '0' is invalid/u],
     ["a seed that is no number", ["--seed", "x"], /'--seed <n>' argument 'x' is invalid/u],

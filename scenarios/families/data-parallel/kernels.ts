@@ -74,9 +74,20 @@ export const prepareTraining = (
     const { planned, profile, world, shard } = yield* planScenario(
       planFrom === undefined
         ? { ...scenario, device: scenario.device ?? core }
-        : { ...scenario, model: { profile: planFrom, hostTime: "span" } },
-      planFrom === undefined ? file : path.resolve("scenario.yaml"),
+        : { ...scenario, model: { profile: path.resolve(planFrom), hostTime: "span" } },
+      file,
       loader
+    ).pipe(
+      Effect.mapError((error) =>
+        planFrom !== undefined && error.field.startsWith("model.")
+          ? new InputError({
+              file: "--plan-from",
+              field: "",
+              value: error.value ?? planFrom,
+              accepted: error.accepted
+            })
+          : error
+      )
     )
     if (planFrom !== undefined && !sameLayers(profile, graph)) {
       return yield* new InputError({

@@ -1,0 +1,71 @@
+// Files that a command is to write, before it works for them: none may be what the command reads, nor another one of them.
+import * as Effect from "effect/Effect"
+import { accessSync, constants, realpathSync, statSync } from "node:fs"
+import { basename, dirname, join, resolve } from "node:path"
+import { InputError } from "../../core/input-error.ts"
+import { familyOf, type Scenario } from "../families.ts"
+import { getField } from "../file/override.ts"
+import { locate } from "../load.ts"
+
+/** An option and the file that it names. */
+export type Output = readonly [option: string, file: string | undefined]
+
+/** The scenario's file and those that it names. */
+export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string> => [
+  file,
+  ...familyOf(scenario)
+    .fileFields.flatMap((field) => getField(scenario, field))
+    .filter((named) => typeof named === "string")
+    .map((named) => locate(file, named))
+]
+
+/** Fails where an output would replace an input, or another output. */
+export const requireApart = (
+  outputs: ReadonlyArray<Output>,
+  inputs: ReadonlyArray<string>
+): Effect.Effect<void, InputError> =>
+  Effect.suspend(() => {
+    const taken = new Map(inputs.map((input) => [placeOf(input), `what is read: ${input}`]))
+    for (const [option, file] of outputs) {
+      const place = file === undefined ? undefined : placeOf(file)
+      if (file === undefined || place === undefined) continue
+      const by = taken.get(place)
+      if (by !== undefined) {
+        const accepted = `a file of its own; it would replace ${by}`
+        return Effect.fail(new InputError({ file: option, field: "", value: file, accepted }))
+      }
+      taken.set(place, `that of ${option}`)
+    }
+    return Effect.void
+  })
+
+/** One text for one file, whatever it is called; undefined for pipes and devices, which replace nothing. */
+const placeOf = (file: string): string | undefined => {
+  const whole = resolve(file)
+  const there = statSync(whole, { throwIfNoEntry: false })
+  if (there !== undefined) return there.isFile() ? `${there.dev} ${there.ino}` : undefined
+  try {
+    return join(realpathSync(dirname(whole)), basename(whole))
+  } catch {
+    return whole
+  }
+}
+
+/** Fails before anything is worked out where its result could not be written. */
+export const requireWritable = (file: string, option: string): Effect.Effect<void, InputError> =>
+  Effect.try({
+    try: () => {
+      const existing = statSync(file, { throwIfNoEntry: false })
+      if (existing?.isDirectory() === true) throw new Error("a folder")
+      // A pipe or a device is written to in its place.
+      const isReplaced = existing === undefined || existing.isFile()
+      accessSync(isReplaced ? dirname(resolve(file)) : file, constants.W_OK)
+    },
+    catch: (cause) =>
+      new InputError({
+        file,
+        field: option,
+        value: cause instanceof Error ? cause.message : String(cause),
+        accepted: "a file in an existing, writable folder"
+      })
+  })

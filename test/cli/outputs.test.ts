@@ -1,0 +1,222 @@
+// What commands write, and where: never onto what they read or onto each other, one study at a time in a folder, nothing left of
+// writers that were killed, and nothing in it that a terminal, a spreadsheet or a browser would obey.
+import { createHash } from "node:crypto"
+import { spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { requireApart } from "../../scenarios/cli/outputs.ts"
+import { readSource } from "../../scenarios/file/source.ts"
+import { loadText } from "../../scenarios/text.ts"
+import { withLock } from "../../sim/study/lock.ts"
+import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
+import { writeFileAtomically } from "../../traces/atomic-file.ts"
+import { filesIn, folder, root, sim } from "./launch.ts"
+
+const small = `name: small
+model: { layers: 2, parameters: 1000, stepSeconds: 10ms }
+world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
+algorithm: ddp
+`
+
+/** The number of a process that has ended. */
+const gone = spawnSync("true").pid
+
+const message = <A, E extends Error>(effect: Effect.Effect<A, E>): string =>
+  Effect.runSync(Effect.flip(effect)).message
+
+describe("outputs", () => {
+  const here = folder()
+  const input = path.join(here, "input.yaml")
+  fs.writeFileSync(input, small)
+  fs.symlinkSync(input, path.join(here, "link.yaml"))
+  fs.linkSync(input, path.join(here, "hard.yaml"))
+  fs.symlinkSync(here, path.join(here, "again"))
+
+  it("are never what is read, by whatever name, nor one file twice", () => {
+    const names = ["input.yaml", "link.yaml", "hard.yaml", "again/input.yaml", "./again/../input.yaml"]
+    for (const name of names) {
+      expect(message(requireApart([["--out", `${here}/${name}`]], [input]))).toMatch(
+        /--out: .* is not accepted; expected a file of its own; it would replace what is read: .*input\.yaml/u
+      )
+    }
+    const twice = [
+      ["--out", `${here}/new`],
+      ["--save", `${here}/again/new`]
+    ] as const
+    expect(message(requireApart(twice, [input]))).toContain("it would replace that of --out")
+    // What replaces nothing may be there twice.
+    const devices = [
+      ["--out", "/dev/null"],
+      ["--save", "/dev/null"],
+      ["--timeline", `${here}/other`],
+      ["--record", undefined]
+    ] as const
+    Effect.runSync(requireApart(devices, [input]))
+  })
+
+  it("of a command are held to that", () => {
+    const before = fs.readFileSync(input, "utf8")
+    const { status, stderr } = sim("run", input, "--timeline", path.join(here, "link.yaml"))
+    expect(stderr).toMatch(/^sim: --timeline: .*link\.yaml is not accepted; expected a file of its own/u)
+    expect(status).toBe(2)
+    expect(fs.readFileSync(input, "utf8")).toBe(before)
+  })
+
+  it("into a pipe that nobody reads, and onto a full device, are errors", () => {
+    const pipe = path.join(here, "pipe")
+    spawnSync("mkfifo", [pipe])
+    const write = (file: string) =>
+      writeFileAtomically(file, (sink) => Effect.sync(() => sink.write("x".repeat(1 << 16))))
+    expect(message(write(pipe))).toContain("a pipe that nobody reads (ENXIO)")
+    expect(message(write("/dev/full"))).toContain("ENOSPC")
+  })
+
+  it("into a pipe that is read slowly arrive whole", () => {
+    const pipe = path.join(here, "slow")
+    spawnSync("mkfifo", [pipe])
+    const script = `timeout 20 sh -c '(sleep 0.3; cat) < "$0"' "$1" | wc -c & "$2" --input-type=module -e '
+      const { writeFileAtomically } = await import(process.argv[1])
+      const Effect = await import("effect/Effect")
+      await Effect.runPromise(writeFileAtomically(process.argv[2], (sink) => Effect.sync(() => sink.write("x".repeat(1e6)))))
+    ' "$3" "$1"; wait`
+    const module = path.join(root, "traces/atomic-file.ts")
+    const { stdout, stderr } = spawnSync("sh", ["-c", `${script}`, "sh", pipe, process.execPath, module], {
+      cwd: root,
+      encoding: "utf8"
+    })
+    expect([stdout.trim(), stderr]).toEqual(["1000000", ""])
+  })
+
+  it("in a folder that cannot be made say that", () => {
+    const file = path.join(here, "study.yaml")
+    fs.writeFileSync(file, `${small}study: { axes: { "world.ranks": [2] } }\n`)
+    const { status, stderr } = sim("study", file, "--out", "/proc/nowhere")
+    expect(stderr).toBe(
+      "sim: /proc/nowhere: --out: a folder that cannot be made (ENOENT) is not accepted; expected a folder that can be written to\n"
+    )
+    expect(status).toBe(2)
+  })
+})
+
+describe("what killed writers leave", () => {
+  it("is cleared by the next one, and nothing else", async () => {
+    const here = folder()
+    const target = path.join(here, "study.csv")
+    const mine = nameBeside(target)
+    const left = mine.replace(`.${process.pid}.`, `.${gone}.`)
+    const others = [
+      mine,
+      left.replace(os.hostname().replaceAll(/[^\w-]/gu, "-"), "elsewhere"),
+      path.join(here, `.other.csv.${path.basename(left).split(".").slice(3).join(".")}`)
+    ]
+    for (const file of [left, ...others]) fs.writeFileSync(file, "half")
+    await Effect.runPromise(writeFileAtomically(target, (sink) => Effect.sync(() => sink.write("whole"))))
+    const names = [...others, target].map((file) => path.basename(file)).toSorted()
+    expect(filesIn(here)).toEqual(names)
+    clearLeftovers(path.join(here, "not/there"))
+  })
+})
+
+describe("a study's folder", () => {
+  const here = folder()
+  const lock = path.join(here, "journal.jsonl.lock")
+  const hold = (holder: unknown, ageSeconds = 0) => {
+    fs.writeFileSync(lock, typeof holder === "string" ? holder : JSON.stringify(holder))
+    const at = Date.now() / 1000 - ageSeconds
+    fs.utimesSync(lock, at, at)
+  }
+  const used = Effect.sync(() => fs.existsSync(lock))
+
+  it("is one study's at a time", () => {
+    const host = os.hostname()
+    for (const holder of [{ pid: process.ppid, host }, { pid: 1, host: "elsewhere" }, ""]) {
+      hold(holder)
+      expect(message(withLock(lock, here, used))).toMatch(
+        /--out: a folder that .*process.* writes a study to is not accepted; expected another folder, or this one when/u
+      )
+      expect(fs.existsSync(lock)).toBe(true)
+    }
+    const inside = withLock(lock, here, withLock(lock, here, used))
+    fs.rmSync(lock)
+    expect(message(inside)).toContain(`process ${process.pid}`)
+    expect(fs.existsSync(lock)).toBe(false)
+  })
+
+  it("is recovered when its holder has ended, or its number is another process's", () => {
+    const host = os.hostname()
+    for (const [holder, age] of [
+      [{ pid: gone, host }, 0],
+      [{ pid: process.ppid, host, began: "1" }, 0],
+      ['{"pid": 1', 60]
+    ] as const) {
+      hold(holder, age)
+      expect(Effect.runSync(withLock(lock, here, used))).toBe(true)
+      expect(filesIn(here)).toEqual([])
+    }
+  })
+
+  it("is held to that by the command", () => {
+    const file = path.join(here, "study.yaml")
+    fs.writeFileSync(file, `${small}study: { axes: { "world.ranks": [2] } }\n`)
+    hold({ pid: process.pid, host: os.hostname() })
+    const { status, stderr } = sim("study", file, "--out", here)
+    expect(stderr).toContain(`a folder that process ${process.pid} writes a study to`)
+    expect([status, filesIn(here)]).toEqual([2, ["journal.jsonl.lock", "study.yaml"]])
+  })
+})
+
+describe("messages", () => {
+  it("carry no control character to a terminal, and stay JSON", () => {
+    const here = folder()
+    const name = "\u001b[31mred\u009b2J\u202e\u0007"
+    const file = path.join(here, "named.yaml")
+    fs.writeFileSync(file, small.replace("small", JSON.stringify(name)))
+    const told = sim("run", file)
+    expect(told.stdout).toContain("\\u001b[31mred\\u009b2J\\u202e\\u0007")
+    const json = sim("run", file, "--json")
+    expect((JSON.parse(json.stdout) as { scenario: string }).scenario).toBe(name)
+    const refused = sim("run", path.join(here, `\u001b]0;x\u0007.yaml`))
+    for (const text of [told.stdout, json.stdout, refused.stderr])
+      expect(/(?![\n\t])[\p{Cc}\p{Bidi_Control}]/u.test(text)).toBe(false)
+  })
+
+  it("are few and short, whatever is wrong with a file", () => {
+    const file = path.join(folder(), "flood.yaml")
+    for (const part of ["{[", "- a: b: c\n", '"\n', "a: [\n", "%x\n", `k: "${"y".repeat(5000)}\n`]) {
+      fs.writeFileSync(file, part.repeat(100))
+      const text = message(readSource(file))
+      expect(text.length).toBeLessThan(50_000)
+      expect(text.split("\n").length).toBeLessThanOrEqual(21)
+    }
+  })
+})
+
+describe("a text to learn", () => {
+  it("is UTF-8 or refused", () => {
+    const file = path.join(folder(), "text.txt")
+    fs.writeFileSync(file, Buffer.from([...Buffer.from("abc ".repeat(100)), 0xff, 0xfe, 0x41]))
+    const read = loadText([file], 0.1, { context: 4, vocabulary: 64 }, ["s.yaml", "training.text"])
+    expect(message(read)).toMatch(/training\.text: .*not valid.*utf-8.* expected a text file in UTF-8/iu)
+  })
+})
+
+describe("a report", () => {
+  it("lets a browser run its own script and no other", () => {
+    const here = folder()
+    const file = path.join(here, "study.yaml")
+    fs.writeFileSync(file, `${small}study: { axes: { name: ["=1+1", "+x", "@y", "-z", "plain"] } }\n`)
+    sim("study", file, "--out", path.join(here, "out"))
+    const html = fs.readFileSync(path.join(here, "out/report.html"), "utf8")
+    const policy = /Content-Security-Policy" content="([^"]*)"/u.exec(html)![1]!
+    const [script] = [...html.matchAll(/<script>([\s\S]*?)<\/script>/gu)].map(([, text]) => text!)
+    const hash = createHash("sha256").update(script!).digest("base64")
+    expect(policy).toContain(`script-src 'sha256-${hash}'`)
+    expect(policy.split(";").find((part) => part.includes("script-src"))).not.toContain("unsafe")
+    // And its table is no program of a spreadsheet's.
+    const cells = fs.readFileSync(path.join(here, "out/study.csv"), "utf8").split("\r\n").slice(1, 6)
+    expect(cells.map((line) => line.split(",")[1])).toEqual(["'=1+1", "'+x", "'@y", "'-z", "plain"])
+  })
+})
