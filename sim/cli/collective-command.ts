@@ -90,7 +90,7 @@ export const collectiveCommand = (
   execute(
     Effect.gen(function* () {
       const loader = new Loader()
-      yield* requireApart([["--csv", options.csv]], options.measured === undefined ? [] : [options.measured])
+      yield* requireApart([["--csv", options.csv]], options.measured === undefined ? [] : options.measured)
       const asked = yield* Effect.forEach(ops, (op) => oneOf("op", collectiveOps, op))
       const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
         oneOf("--algorithm", collectiveAlgorithms, name)
