@@ -8,7 +8,7 @@ import { getField } from "../file/override.ts"
 import { locate } from "../load.ts"
 
 /** An option and the file that it names. */
-export type Output = readonly [option: string, file: string | undefined]
+type Output = readonly [option: string, file: string | undefined]
 
 /** The scenario's file and those that it names. */
 export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string> => [

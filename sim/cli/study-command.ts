@@ -16,7 +16,7 @@ import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
-import { withLock } from "../study/lock.ts"
+import { withLock } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 
 export interface StudyCommandOptions {

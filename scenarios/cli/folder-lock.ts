@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import { openSync, closeSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs"
 import { hostname } from "node:os"
 import { InputError } from "../../core/input-error.ts"
-import { isRecord } from "../../scenarios/file/shape.ts"
-import { reasonOf } from "../../scenarios/file/source.ts"
+import { isRecord } from "../file/shape.ts"
+import { reasonOf } from "../file/source.ts"
 import { isAlive, nameBeside } from "../../traces/beside.ts"
 
 interface Holder {
