@@ -78,8 +78,7 @@ export const resolveModel = (
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
-    // Autocast: activations as products are computed, parameters as they are kept.
-    const graph = modelGraph(model, computeDtype, "float32")
+    const graph = fusedGraph(model, computeDtype)
     if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,
@@ -99,7 +98,7 @@ export const resolveModel = (
     const like =
       measured === undefined
         ? undefined
-        : estimateProfile(modelGraph(withBatch(model, measured), computeDtype, "float32"), costs, named)
+        : estimateProfile(fusedGraph(withBatch(model, measured), computeDtype), costs, named)
     const factor = like === undefined ? 1 : measured!.stepSeconds / like.stepSeconds
     const calibration: ReadonlyArray<Estimate> =
       like === undefined
@@ -113,7 +112,7 @@ export const resolveModel = (
           ]
     return {
       profile: factor === 1 ? estimated : scaled(estimated, factor),
-      activationBytes: placement(fuse(graph)).sizeBytes,
+      activationBytes: placement(graph).sizeBytes,
       hostTime: "span" as const,
       sharesDevice: false,
       estimates: [...calibration, ...costs.estimates],
@@ -378,28 +377,29 @@ const scaled = (profile: Profile, factor: number): Profile => {
   }
 }
 
-/** Layer times as the sum of their kernels' costs; AdamW over each layer's parameters. */
+/** As it is run. Autocast: activations as products are computed, parameters as they are kept. */
+const fusedGraph = (model: Architecture, computeDtype: Dtype): LayerGraph =>
+  fuse(modelGraph(model, computeDtype, "float32"))
+
+/** Layer times as the sum of their kernels' costs; AdamW over each layer's parameters in one launch. */
 const estimateProfile = (graph: LayerGraph, costs: TracedCostModel, device: string): Profile => {
   const callSeconds = ({ kernel, inputs, outputs, attributes }: KernelCall): number =>
     costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
   const sum = (calls: ReadonlyArray<KernelCall>) =>
     calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
   const layers = graph.layers.map((layer): LayerCost => {
-    const update = layer.parameters.reduce((seconds, { shape }) => {
-      const state = operand(shape, "float32")
-      const call = {
-        kernel: kernels.adamw,
-        reads: [state, state, state, state],
-        writes: [state, state, state],
-        attributes: adamwAttributes
-      }
-      return seconds + costs.cost(call).seconds
-    }, 0)
+    const states = layer.parameters.map(({ shape }) => operand(shape, "float32"))
+    const update = {
+      kernel: kernels.adamw,
+      reads: [...states, ...states, ...states, ...states],
+      writes: [...states, ...states, ...states],
+      attributes: adamwAttributes
+    }
     return {
       name: layer.name,
       forward: phase(sum(layer.forward)),
       backward: phase(sum(layer.backwardInput) + sum(layer.backwardWeight)),
-      optimizer: phase(update)
+      optimizer: phase(states.length === 0 ? 0 : costs.cost(update).seconds)
     }
   })
   const parameters = graph.layers.flatMap((layer, index) =>

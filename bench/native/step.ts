@@ -2,7 +2,7 @@
 // whether its memory grows over 10,000 steps. The model is narrow, so that the device has little to do, and each step begins
 // with an op that takes its time: a lane that has run dry must be woken for every op, and a real one has not. The ops are
 // those of the full model. Needs the native addon.
-//   npm run bench:native:step            or with --json
+//   npm run bench:native:step            or with --json; with --unfused, a kernel of its own for each part of a composite
 import * as Effect from "effect/Effect"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
@@ -37,7 +37,8 @@ const program = Effect.gen(function* () {
     graph,
     optimizer: { name: "adamw", learningRate: 1e-3, weightDecay: 0.01 },
     corpus: wholeCorpus(Int32Array.from({ length: 64 }, (_, i) => i % 8)),
-    seed: 1
+    seed: 1,
+    ...(process.argv.includes("--unfused") ? { rules: [] } : {})
   })
   const update = model.update([...model.layers.keys()])
   let ops = 0

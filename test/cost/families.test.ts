@@ -9,7 +9,7 @@ import type { Dtype } from "../../core/machine/tensor.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
-import { hostOf } from "../../sim/run.ts"
+import { hostOf, runScenario } from "../../sim/run.ts"
 
 const folder = new URL("../../scenarios/", import.meta.url).pathname
 const loader = new Loader()
@@ -64,6 +64,22 @@ const launches: ReadonlyArray<readonly [string, Costed, Cost["provenance"]]> = [
   ["a measured copy", copy("h2d", 2 ** 18), "exact"],
   ["a kernel nobody timed", norm(4096, 1024), "scaled"]
 ]
+
+describe("a described model", () => {
+  it("is costed as it is run: fused, and a layer's update in one launch", async () => {
+    const path = `${folder}gpt2-described.yaml`
+    const { result } = await Effect.runPromise(
+      Effect.flatMap(loadScenario(path, ["algorithm=ddp"]), (scenario) =>
+        runScenario(scenario, path, { loader })
+      )
+    )
+    const named = new Set(result.estimates.map(({ kernel }) => kernel))
+    for (const run of ["residual_layer_norm.forward", "linear_gelu.forward", "softmax_cross_entropy.fused"])
+      expect(named, run).toContain(run)
+    for (const part of ["residual.forward", "gelu.forward", "softmax_cross_entropy.forward"])
+      expect(named, part).not.toContain(part)
+  })
+})
 
 describe("the same launch", () => {
   for (const [device, sameDevice] of [
