@@ -91,6 +91,7 @@ const MixtralModel = Schema.Struct({
   })
 })
 
+export const ArchitectureSettings = Schema.Union([Gpt2Model, LlamaModel, MixtralModel])
 export const ModelSettings = Schema.Union([ProfiledModel, UniformModel, Gpt2Model, LlamaModel, MixtralModel])
 export type ModelSettings = typeof ModelSettings.Type
 

@@ -13,6 +13,7 @@ import { fsmoeModel } from "./fsmoe-model.ts"
 import { fsmoeOps } from "./fsmoe-ops.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
+import { shardedSteps } from "./sharded-steps.ts"
 import type { Checked, Section, ValidationError } from "./section.ts"
 
 /** In the order they are printed. */
@@ -21,6 +22,7 @@ export const sections: ReadonlyArray<Section> = [
   scalingLaws,
   publishedSchedule,
   measuredSteps,
+  shardedSteps,
   expertCaches,
   expertflow,
   cacheLatency,

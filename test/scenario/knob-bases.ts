@@ -10,8 +10,11 @@ export const elsewhere: ReadonlyArray<string> = [
   "algorithm.predictor.breadth"
 ]
 
-/** Sections that are refused by name: no collective of theirs goes that way. */
+/** Sections that are refused by name: no collective of theirs goes that way, or sizes must be those of a profile. */
 export const refused: ReadonlyArray<string> = [
+  "activations.of.gpt2.",
+  "activations.of.llama.",
+  "activations.of.mixtral.",
   "costs.between.all_gather.",
   "costs.between.reduce_scatter.",
   "costs.inside.all_to_all.",

@@ -8,6 +8,7 @@ const slowOps = "test/fixtures/knobs/slow-ops.arrow"
 const oneSite = "world={ranks: 4, links: {inter: {bandwidth: 1Gbit/s}}}"
 const device = "device=NVIDIA A100-SXM4-80GB"
 const decoder = "layers: 2, width: 64, heads: 4, vocabulary: 256, context: 32, batch: 2"
+const whole = "layers: 12, width: 768, heads: 12"
 const gpt2 = `model={gpt2: {${decoder}}}`
 const llama = `model={llama: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
 const mixtral = `model={mixtral: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
@@ -101,6 +102,10 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model={profile: traces/profiles/resnet50-h200.arrow}",
       "world={ranks: 4, links: {inter: {bandwidth: 20Gbit/s}}}"
     ],
+    ["activations.by", "eager", "autocast", gpt2, device],
+    ["activations.recompute", "none", "block", gpt2, device, "activations={by: eager}"],
+    ["activations.recompute", "none", "attention", gpt2, device, "activations={by: eager}"],
+    ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
     ["shard.within", "node", "site", "shard={}"],
     ["shard.parameters", "true", "false", "shard={}"],
     ["shard.gradients", "true", "false", "shard={parameters: false}"],

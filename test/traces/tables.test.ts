@@ -113,12 +113,14 @@ describe("CSV", () => {
 describe("the measured tables that ship", () => {
   // Rows of the tables, counted with `wc -l`; the values are read straight from the files' text.
   it.each([
-    ["h200-ops", 91, 0, "attention_decode_bf16"],
-    ["nccl-h200-sockets", 0, 72, "all_to_all"],
-    ["allreduce-ddp-gpt2-h200", 0, 10, "all_reduce"]
-  ])("%s gives its profile", async (name, ops, collectives, someOp) => {
+    ["h200-ops", 91, 0, "attention_decode_bf16", "NVIDIA H200"],
+    ["nccl-h200-sockets", 0, 72, "all_to_all", "NVIDIA H200"],
+    ["allreduce-ddp-gpt2-h200", 0, 10, "all_reduce", "NVIDIA H200"],
+    ["nccl-h100-sockets", 0, 12, "reduce_scatter", "NVIDIA H100"],
+    ["nccl-h100-nvlink", 0, 12, "all_gather", "NVIDIA H100"]
+  ])("%s gives its profile", async (name, ops, collectives, someOp, device) => {
     const path = repository(`traces/tables/${name}.csv`)
-    const { profile } = await run(importCsvFile(path, { device: "NVIDIA H200" }))
+    const { profile } = await run(importCsvFile(path, { device }))
     const shipped = await run(readProfile(repository(`traces/profiles/${name}.arrow`)))
     expect({ ...shipped, source: "" }).toEqual({ ...profile, source: "" })
     expect([shipped.ops.length, shipped.collectives.length]).toEqual([ops, collectives])

@@ -63,7 +63,17 @@ export interface ParameterPlace {
   readonly offset: number
 }
 
+/** Bytes of one rank, by what they are. */
+export interface StorageBytes {
+  /** What is learnt; and whole copies of it, in other dtypes or gathered. */
+  readonly parameters: number
+  readonly copies: number
+  /** Whole ones, sums and parts. */
+  readonly gradients: number
+}
+
 export interface Storage {
+  readonly bytes: StorageBytes
   /** By layer of the model. */
   readonly whole: ReadonlyArray<WholeTensors>
   /** By layer as algorithms see it. */
@@ -116,7 +126,15 @@ export const wholeStorage = (
       })
       stored.push({ learnt, learns: [index] })
     }
+    const all = stored.flatMap(({ learnt }) => learnt)
+    const sum = (tensors: ReadonlyArray<Tensor | undefined>): number =>
+      tensors.reduce((bytes, tensor) => bytes + (tensor?.sizeBytes ?? 0), 0)
     return {
+      bytes: {
+        parameters: sum(all.map(({ parameter }) => parameter)),
+        copies: sum(all.map(({ shadow }) => shadow)),
+        gradients: sum(all.map(({ gradient }) => gradient))
+      },
       whole,
       stored,
       peers: machine.world.all,

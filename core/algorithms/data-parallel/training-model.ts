@@ -14,7 +14,7 @@ import type { Group } from "../../world.ts"
 import { clipOps } from "./clip.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
-import type { LayerSpec } from "./storage.ts"
+import type { LayerSpec, StorageBytes } from "./storage.ts"
 
 export interface TrainingLayer {
   readonly name: string
@@ -71,8 +71,21 @@ export type ProfiledPhase = "forward" | "backward" | "optimizer"
 
 const scalar: ReadonlyArray<number> = []
 
+/** Bytes that a rank holds of a model, by what they are. */
+export interface HeldBytes extends StorageBytes {
+  readonly optimizer: number
+  readonly activations: number
+  readonly buffers: number
+}
+
 interface ProfiledOptions {
   readonly activationBytes?: number
+  /** The most that activations and gradients take together, where gradients come and go within a step. */
+  readonly backwardBytes?: number | undefined
+  /** Copies of what travels. */
+  readonly bufferBytes?: number
+  /** Told what the rank holds of the model. */
+  readonly onHeld?: (held: HeldBytes) => void
   /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
   readonly gradientsLast?: boolean | undefined
   /** How the model is divided; whole on every rank where absent. */
@@ -88,12 +101,21 @@ interface ProfiledOptions {
  */
 export const profiledModel = (
   profile: Profile,
-  { activationBytes = 0, gradientsLast = false, shard, clipNorm }: ProfiledOptions = {}
+  {
+    activationBytes = 0,
+    backwardBytes = 0,
+    bufferBytes = 0,
+    gradientsLast = false,
+    shard,
+    clipNorm,
+    onHeld
+  }: ProfiledOptions = {}
 ): TrainingModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    if (activationBytes > 0)
-      yield* machine.alloc({ name: "activations", shape: [activationBytes], dtype: "int8" })
+    const reserve = (name: string, sizeBytes: number) =>
+      sizeBytes > 0 ? machine.alloc({ name, shape: [sizeBytes], dtype: "int8" }) : Effect.void
+    yield* reserve("activations", activationBytes)
     let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
     const inputs: Array<Tensor> = []
     const outputs: Array<Tensor> = []
@@ -119,6 +141,16 @@ export const profiledModel = (
         })
     }))
     const storage = yield* storageOf(specs, { gradientsLast, shard })
+    // Memory of gradients is there all the time; activations have what the two take together beyond it.
+    const beside = Math.max(0, backwardBytes - storage.bytes.gradients)
+    yield* reserve("activations beside gradients", beside)
+    yield* reserve("buffers", bufferBytes)
+    onHeld?.({
+      ...storage.bytes,
+      optimizer: 2 * storage.bytes.parameters,
+      activations: activationBytes + beside,
+      buffers: bufferBytes
+    })
     const timed = (
       index: number,
       phase: ProfiledPhase,

@@ -54,6 +54,9 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts),
   ...worldWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
+  ...(scenario.activations?.by === "fused"
+    ? ["activations.by has no effect: fused is how a described model keeps them by default"]
+    : []),
   ...shardWarnings(scenario),
   ...(scenario.training?.clipNorm !== undefined &&
   "overlap" in scenario.algorithm &&
@@ -77,4 +80,9 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
 export const ignoredByExec = (
   scenario: DataParallelScenario,
   alsoSimulated: boolean
-): ReadonlyArray<string> => realWarnings(scenario, alsoSimulated)
+): ReadonlyArray<string> => [
+  ...(scenario.activations === undefined || alsoSimulated
+    ? []
+    : ["activations has no effect: real kernels keep what they need"]),
+  ...realWarnings(scenario, alsoSimulated)
+]

@@ -5,7 +5,7 @@ import * as Result from "effect/Result"
 import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
-import { profiledModel } from "../../../core/algorithms/data-parallel/training-model.ts"
+import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { makeCostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
@@ -18,6 +18,7 @@ import { interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
+import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
@@ -26,6 +27,7 @@ import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../reso
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
+import { keptBytes, recomputing } from "./activation-settings.ts"
 import { resolveShards } from "./shard-settings.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
@@ -75,7 +77,7 @@ export const planScenario = (
       file,
       loader
     )
-    const { profile } = model
+    const profile = recomputing(scenario, model.profile)
     const layers = profile.layers.length
     if (scenario.jitter > 0) {
       const why = "layers of each: with jitter every rank is simulated by itself"
@@ -123,6 +125,33 @@ export const planScenario = (
     return { world, shard, model, profile, device, table, ops, facts, planned: planned.success }
   })
 
+const asksForMemory = ({ shard, activations, memory }: DataParallelScenario): boolean =>
+  shard !== undefined || activations !== undefined || memory?.device !== undefined
+
+/** What the fullest rank holds at a time, by what it is, and whether that fits. */
+const memoryOf = (
+  { parameters, copies, gradients, optimizer, activations, buffers }: HeldBytes,
+  { ranks }: SimulatedEnd,
+  capacityBytes: number | undefined
+) => {
+  const heldBytes = Math.max(...ranks.map(({ peakBytes }) => peakBytes.device))
+  const known = parameters + copies + gradients + optimizer + activations + buffers
+  return {
+    heldBytes,
+    ...(capacityBytes === undefined ? {} : { capacityBytes, fits: heldBytes <= capacityBytes }),
+    parts: {
+      parameters,
+      copies,
+      gradients,
+      optimizer,
+      activations,
+      buffers,
+      // What the algorithm keeps across divisions, and scalars.
+      outer: heldBytes - known
+    }
+  }
+}
+
 const leastSteps = 8
 
 /** Warm-up and measured steps: whole periods of the schedule, so that figures are of its steady state. */
@@ -143,6 +172,8 @@ export const prepare = (
     const { network, collectives, jitter, seed, memory } = scenario
     const timed =
       scenario.costs === undefined ? undefined : yield* loader.profile(file, "costs", scenario.costs)
+    const kept = yield* keptBytes(scenario, profile, planned, shard, world.size, file)
+    let held: HeldBytes | undefined
     const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader)
     return {
       planned,
@@ -155,7 +186,8 @@ export const prepare = (
         world,
         program: planned.program(
           profiledModel(profile, {
-            activationBytes: model.activationBytes,
+            ...(kept ?? { activationBytes: model.activationBytes }),
+            onHeld: (bytes) => (held ??= bytes),
             shard,
             clipNorm: scenario.training?.clipNorm
           }),
@@ -193,6 +225,9 @@ export const prepare = (
           network,
           collectives: collectives.algorithm,
           estimates: model.estimates,
+          ...(held === undefined || !asksForMemory(scenario)
+            ? {}
+            : { details: { memory: memoryOf(held, ended, memory?.device) } }),
           warnings: [...model.warnings, ...rounded]
         })
       }

@@ -1,5 +1,5 @@
 // How long a step of data-parallel training takes, and what of it is waiting, for a person.
-import { formatSeconds, formatShare } from "../../../core/units.ts"
+import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { alignColumns } from "../../table.ts"
 
@@ -9,7 +9,8 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
     const seconds = metricOf(result, metric)
     return [title, formatSeconds(seconds), formatShare(stepSeconds > 0 ? seconds / stepSeconds : 0), note]
   }
-  return alignColumns(
+  const memory = result.details?.["memory"] as MemoryDetails | undefined
+  const steps = alignColumns(
     [
       [
         "step",
@@ -22,4 +23,27 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
     ],
     (column) => column === 1 || column === 2
   )
+  return memory === undefined ? steps : [...steps, ...printMemory(memory)]
+}
+
+interface MemoryDetails {
+  readonly heldBytes: number
+  readonly capacityBytes?: number
+  readonly fits?: boolean
+  readonly parts: Readonly<Record<string, number>>
+}
+
+const printMemory = ({ heldBytes, capacityBytes, fits, parts }: MemoryDetails): ReadonlyArray<string> => {
+  const verdict =
+    capacityBytes === undefined
+      ? ""
+      : fits === true
+        ? ` of ${formatBytes(capacityBytes)}: fits`
+        : ` of ${formatBytes(capacityBytes)}: does not fit`
+  const named = Object.entries(parts).filter(([, bytes]) => bytes >= 0.005 * heldBytes)
+  return [
+    "",
+    `memory  ${formatBytes(heldBytes)} a rank${verdict}`,
+    `  ${named.map(([name, bytes]) => `${name} ${formatBytes(bytes)}`).join(", ")}`
+  ]
 }

@@ -15,6 +15,7 @@ import {
   WorldSettings
 } from "../../sections.ts"
 import { DataParallelSettings } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import { ActivationSettings } from "./activation-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import { TrainingSettings } from "./training-settings.ts"
 
@@ -25,6 +26,8 @@ export const DataParallelScenario = Schema.Struct({
   world: WorldSettings,
   /** `algorithm: ddp` is short for `algorithm: {name: ddp}`. */
   algorithm: DataParallelSettings,
+  /** What a step keeps for its backward pass; default: as this project's own kernels do, for a described model. */
+  activations: Schema.optionalKey(ActivationSettings),
   /** The model in parts over the ranks of a node, a site or the world; the algorithm is then between those who hold the same part. */
   shard: Schema.optionalKey(ShardSettings),
   network: NetworkModel,

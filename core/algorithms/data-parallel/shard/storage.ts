@@ -7,7 +7,14 @@ import { kernels } from "../../../kernels/catalogue.ts"
 import { Lane } from "../../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../../machine/machine.ts"
 import { collective, launch, type Op } from "../../../machine/op.ts"
-import { dtypeBits, type Dtype, type Tensor, type TensorData } from "../../../machine/tensor.ts"
+import {
+  dtypeBits,
+  ownBytes,
+  type Dtype,
+  type Tensor,
+  type TensorData,
+  type TensorSpec
+} from "../../../machine/tensor.ts"
 import {
   wholeStorage,
   type LayerSpec,
@@ -15,6 +22,7 @@ import {
   type ParameterPlace,
   type ParameterSpec,
   type Storage,
+  type StorageBytes,
   type StorageOptions,
   type StoredLayer,
   type WholeTensors
@@ -88,12 +96,19 @@ const shardedStorage = (
     const { ranks, division, runs, prefetch } = plan
     const { shard, position, peers } = plan.placeOf(machine.rank)
     const pool = new Pool()
+    const bytes = { parameters: 0, copies: 0, gradients: 0 }
+    const alloc = (kind: keyof StorageBytes, spec: TensorSpec) =>
+      Effect.map(machine.alloc(spec), (tensor) => {
+        bytes[kind] += ownBytes(tensor)
+        return tensor
+      })
     const lasting = gradientsLast === true || undefined
     const whole: Array<WholeTensors> = []
     const bytesOf = (dtype: Dtype, elements: number): number => (elements * dtypeBits[dtype]) / 8
 
     /** Tensors of one kind for all flats of a unit: its own, or those of the pool's turn. */
     const tensorsOf = (
+      kind: keyof StorageBytes,
       what: string,
       unit: Unit,
       flats: ReadonlyArray<Flat>,
@@ -106,7 +121,7 @@ const shardedStorage = (
       }
     ): Effect.Effect<ReadonlyArray<Tensor>, OutOfMemory> => {
       const make = (owner: string) =>
-        Effect.forEach(flats, (flat, i) => machine.alloc({ name: `${owner} ${what} ${i}`, ...spec(flat) }))
+        Effect.forEach(flats, (flat, i) => alloc(kind, { name: `${owner} ${what} ${i}`, ...spec(flat) }))
       if (slots === undefined) return make(unit.name)
       const key = JSON.stringify([what, flats.map((flat) => [spec(flat).dtype, flat.members, flat.shape])])
       return pool.take(key, slots, (slot) => make(`slot ${slot}`))
@@ -134,17 +149,25 @@ const shardedStorage = (
         const passing = plan.parameters && plan.reshardAfterForward && !unit.root
         const slots = passing ? prefetch + 1 : undefined
         const own = !plan.parameters
-        const full = yield* tensorsOf("parameters", unit, flats, slots, (flat) => ({
-          shape: flat.shape,
-          dtype: flat.dtype,
-          // Where the rank's part lies in it, it is what must be found again.
-          persistent: (own && flat.dtype === "float32") || undefined,
-          ...(own ? { initial: flatValues(flat, parameters, ranks) } : {})
-        }))
+        const full = yield* tensorsOf(
+          own && flats.every(({ dtype }) => dtype === "float32") ? "parameters" : "copies",
+          "parameters",
+          unit,
+          flats,
+          slots,
+          (flat) => ({
+            shape: flat.shape,
+            dtype: flat.dtype,
+            // Where the rank's part lies in it, it is what must be found again.
+            persistent: (own && flat.dtype === "float32") || undefined,
+            ...(own ? { initial: flatValues(flat, parameters, ranks) } : {})
+          })
+        )
         const sent: Array<Tensor> = []
         const masters: Array<Tensor> = []
         const casts: Array<Op> = []
         const narrow = yield* tensorsOf(
+          "copies",
           "sent part",
           unit,
           own ? [] : flats.filter(({ dtype }) => dtype !== "float32"),
@@ -165,7 +188,7 @@ const shardedStorage = (
           }
           const initial = flatValues(flat, parameters, ranks)
           const from = position * flat.partElements
-          const master = yield* machine.alloc({
+          const master = yield* alloc("parameters", {
             name,
             shape: flat.partShape,
             dtype: "float32",
@@ -186,6 +209,7 @@ const shardedStorage = (
         const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
         const gradients = yield* tensorsOf(
           "gradients",
+          "gradients",
           unit,
           flats,
           plan.gradients ? (wider ? 1 : 2) : undefined,
@@ -196,11 +220,18 @@ const shardedStorage = (
           })
         )
         const summed = wider
-          ? yield* tensorsOf("summed gradients", unit, flats, plan.gradients ? 1 : undefined, (flat) => ({
-              shape: flat.shape,
-              dtype: plan.reduceDtype,
-              persistent: plan.gradients ? undefined : lasting
-            }))
+          ? yield* tensorsOf(
+              "gradients",
+              "summed gradients",
+              unit,
+              flats,
+              plan.gradients ? 1 : undefined,
+              (flat) => ({
+                shape: flat.shape,
+                dtype: plan.reduceDtype,
+                persistent: plan.gradients ? undefined : lasting
+              })
+            )
           : gradients
         const reduce: Array<Op> = wider
           ? flats.map((_, i) =>
@@ -212,7 +243,7 @@ const shardedStorage = (
           const name = `${unit.name} part ${i} gradient`
           parts.push(
             plan.gradients
-              ? yield* machine.alloc({
+              ? yield* alloc("gradients", {
                   name,
                   shape: flat.partShape,
                   dtype: summed[i]!.dtype,
@@ -317,6 +348,7 @@ const shardedStorage = (
     })
     const places = specs.flatMap(({ parameters }) => parameters.map((parameter) => placed.get(parameter)!))
     return {
+      bytes,
       whole,
       stored,
       peers,

@@ -1,0 +1,100 @@
+// What PyTorch in eager mode keeps of a forward pass for the backward pass, layer by layer: the tensors that autograd saves of the
+// usual modules (Hugging Face's), each counted once. What this project's own executor keeps is placement.ts's. Knows shapes alone.
+import type { Operand } from "../kernels/kernel.ts"
+import type { KernelCall, LayerGraph, Value } from "./layer-graph.ts"
+
+/**
+ * `autocast`: parameters and residual stream in float32, products in 16 bits, with a copy of each weight; `eager`: everything in
+ * 16 bits, as under FSDP with a 16-bit `param_dtype`, but norms, which go through float32, and the loss.
+ */
+export type EagerPrecision = "autocast" | "eager"
+
+export type Recompute = "none" | "attention" | "block"
+
+/** Bytes of one layer. */
+export interface SavedBytes {
+  /** From its forward pass to its backward pass. */
+  readonly kept: number
+  /** While its backward pass runs, beside what is kept: what was computed again. */
+  readonly working: number
+}
+
+const wide = 4
+const narrow = 2
+/** Of logits: as the head made them, in float32, their log-softmax, and its gradient, which the backward pass begins with. */
+const lossBytes = narrow + 3 * wide
+
+const rowsOf = ({ shape }: Operand): number => shape.slice(0, -1).reduce((rows, extent) => rows * extent, 1)
+
+/** Bytes that each layer keeps, in forward order. With `recompute: block` a block keeps what goes into it, in its first layer. */
+export const eagerSavedBytes = (
+  { layers }: LayerGraph,
+  precision: EagerPrecision,
+  recompute: Recompute
+): ReadonlyArray<SavedBytes> => {
+  const autocast = precision === "autocast"
+  const stream = autocast ? wide : narrow
+  const saved = new Set<string>()
+  // Float32 under autocast: whoever multiplies them makes a narrow copy for itself.
+  const wideValues = new Set<string>()
+  const once = (name: string, bytes: number): number => {
+    if (saved.has(name)) return 0
+    saved.add(name)
+    return bytes
+  }
+  const narrowCopy = ({ name, elements }: Value): number =>
+    autocast && wideValues.has(name) ? narrow * elements : once(name, narrow * elements)
+
+  const bytesOf = ({ kernel, inputs, outputs, attributes }: KernelCall): number => {
+    const [x, weight] = inputs as readonly [Value, Value]
+    switch (kernel) {
+      case "layer_norm.forward":
+        if (autocast) for (const { name } of outputs) wideValues.add(name)
+        return once(`${x.name} before a norm`, stream * x.elements) + 2 * wide * rowsOf(x)
+      case "rms_norm.forward":
+        if (autocast) for (const { name } of outputs) wideValues.add(name)
+        return wide * x.elements + stream * x.elements + wide * rowsOf(x)
+      case "linear.forward":
+        return narrowCopy(x) + (autocast ? once(weight.name, narrow * weight.elements) : 0)
+      case "rope.forward":
+        return 0
+      case "attention.forward": {
+        const [out] = outputs as readonly [Value]
+        const heads = Number(attributes["heads"] ?? 1)
+        const operands = inputs.reduce((bytes, value) => bytes + once(value.name, narrow * value.elements), 0)
+        const own = once(out.name, narrow * out.elements) + wide * heads * rowsOf(out)
+        return operands + (recompute === "attention" ? 0 : own)
+      }
+      case "gelu.forward":
+        // Its cube, its tangent, one more than that, and half of it: the formula in Python, whose power is taken in float32.
+        if (autocast) for (const { name } of outputs) wideValues.add(name)
+        return (autocast ? 3 * wide + narrow : 4 * narrow) * x.elements
+      case "swiglu.forward":
+        return 3 * narrow * outputs[0]!.elements
+      case "residual.forward":
+      case "embedding.forward":
+      case "position_add.forward":
+        return 0
+      case "softmax_cross_entropy.forward":
+        return lossBytes * x.elements
+      default:
+        return inputs.reduce((bytes, value) => bytes + once(value.name, narrow * value.elements), 0)
+    }
+  }
+
+  const all = layers.map(({ forward }) => forward.reduce((bytes, call) => bytes + bytesOf(call), 0))
+  if (recompute !== "block") return all.map((kept) => ({ kept, working: 0 }))
+  const blockBytes = new Map<string, number>()
+  layers.forEach(({ block }, index) => blockBytes.set(block, (blockBytes.get(block) ?? 0) + all[index]!))
+  const entered = new Set<string>()
+  return layers.map(({ name, block, forward }, index) => {
+    if (block === name) return { kept: all[index]!, working: 0 }
+    const first = !entered.has(block)
+    entered.add(block)
+    const input = forward[0]?.inputs[0]
+    return {
+      kept: first && input !== undefined ? stream * input.elements : 0,
+      working: blockBytes.get(block)!
+    }
+  })
+}

@@ -1,0 +1,132 @@
+// What a scenario says of the activations of a training step: whose way of keeping them, and what is computed again instead.
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { backwardPeakBytes } from "../../../core/algorithms/data-parallel/activations.ts"
+import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import { planShards, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
+import { blocksOf } from "../../../core/algorithms/data-parallel/shard/units.ts"
+import { withDefault } from "../../../core/fields.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
+import { parameterCount, type LayerGraph } from "../../../core/models/layer-graph.ts"
+import { elementsOf } from "../../../core/machine/tensor.ts"
+import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
+import { isArchitecture, modelGraph } from "../../model-graph.ts"
+import { ArchitectureSettings } from "../../sections.ts"
+import type { DataParallelScenario } from "./scenario.ts"
+
+export const ActivationSettings = Schema.Struct({
+  /**
+   * `fused`: this project's kernels and arena. `eager`: PyTorch's, in 16 bits throughout, as under FSDP with a 16-bit
+   * `param_dtype`. `autocast`: PyTorch's with parameters and residual stream in float32.
+   */
+  by: withDefault(Schema.Literals(["fused", "eager", "autocast"]), "autocast"),
+  /** The architecture of a profiled model, whose profile does not say it. */
+  of: Schema.optionalKey(ArchitectureSettings),
+  /** Computed again in the backward pass rather than kept: nothing, each block, or attention alone. */
+  recompute: withDefault(Schema.Literals(["none", "attention", "block"]), "none")
+})
+export type ActivationSettings = typeof ActivationSettings.Type
+
+/** What a rank keeps beside the model, bytes. */
+export interface KeptBytes {
+  /** Of activations and gradients together, where gradients come and go. */
+  readonly backwardBytes?: number
+  readonly activationBytes?: number
+  readonly bufferBytes?: number
+}
+
+/** What the scenario's activations take; undefined where it says nothing of them, or has them as they are by default. */
+export const keptBytes = (
+  { model, activations }: DataParallelScenario,
+  profile: Profile,
+  planned: PlannedAlgorithm,
+  shard: ShardPlan | undefined,
+  ranks: number,
+  file: string
+): Effect.Effect<KeptBytes | undefined, InputError> =>
+  Effect.gen(function* () {
+    if (activations === undefined) return undefined
+    const { by, of, recompute } = activations
+    const refuse = (field: string, value: unknown, accepted: string) =>
+      new InputError({ file, field: `activations.${field}`, value: String(value), accepted })
+    if (by === "fused") {
+      if (recompute !== "none")
+        return yield* refuse("recompute", recompute, "none: what is fused keeps all that it needs")
+      if (!isArchitecture(model))
+        return yield* refuse(
+          "by",
+          by,
+          "eager or autocast, of a profile; fused is for a model described by its architecture"
+        )
+      return undefined
+    }
+    if (of !== undefined && isArchitecture(model))
+      return yield* refuse(
+        "of",
+        Object.keys(of)[0],
+        "no such field: the model is described by its architecture"
+      )
+    const described = of ?? (isArchitecture(model) ? model : undefined)
+    if (described === undefined)
+      return yield* refuse(
+        "of",
+        "none",
+        "the architecture of the profiled model, {gpt2}, {llama} or {mixtral} with its sizes"
+      )
+    const graph = modelGraph(described, "bfloat16", "float32")
+    const counted = profile.parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
+    const stated = parameterCount(graph)
+    if (stated !== counted)
+      return yield* refuse(
+        "of",
+        `${stated} parameters`,
+        `an architecture of the ${counted} parameters that the profile has`
+      )
+    const saved = eagerSavedBytes(graph, by, recompute)
+    const own =
+      shard &&
+      planShards(
+        graph.layers.map(({ name }) => name),
+        shard,
+        shard
+      )
+    const buckets = own === undefined && ranks > 1 ? planned.describe().buckets : undefined
+    if (buckets === undefined) return { backwardBytes: backwardPeakBytes(graph, saved, own) }
+    // Gradients lie in buckets, which stay, and in what the backward pass makes of them.
+    return {
+      activationBytes:
+        saved.reduce((sum, { kept }) => sum + kept, 0) + Math.max(...saved.map(({ working }) => working)),
+      bufferBytes: buckets.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    }
+  })
+
+/** The profile with what is computed again in its backward passes. */
+export const recomputing = ({ model, activations }: DataParallelScenario, profile: Profile): Profile => {
+  const recompute = activations?.recompute ?? "none"
+  if (recompute === "none") return profile
+  const blocks = blocksOf(profile.layers.map(({ name }) => name))
+  const attention =
+    recompute === "attention" && isArchitecture(model) ? attentionLayers(modelGraph(model)) : undefined
+  const again = (index: number): boolean =>
+    attention === undefined ? blocks[index] !== undefined : attention.has(index)
+  const plus = (one: PhaseCost, other: PhaseCost): PhaseCost => ({
+    busySeconds: one.busySeconds + other.busySeconds,
+    spanSeconds: one.spanSeconds + other.spanSeconds
+  })
+  const layers = profile.layers.map((layer, index): LayerCost =>
+    again(index) ? { ...layer, backward: plus(layer.backward, layer.forward) } : layer
+  )
+  const more = layers.reduce(
+    (sum, { backward }, index) => sum + backward.spanSeconds - profile.layers[index]!.backward.spanSeconds,
+    0
+  )
+  return { ...profile, layers, stepSeconds: profile.stepSeconds + more }
+}
+
+const attentionLayers = ({ layers }: LayerGraph): ReadonlySet<number> =>
+  new Set(
+    layers.flatMap(({ forward }, index) =>
+      forward.some(({ kernel }) => kernel === "attention.forward") ? [index] : []
+    )
+  )

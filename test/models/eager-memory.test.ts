@@ -1,0 +1,105 @@
+// What PyTorch keeps for a backward pass, against sums written down by hand from the modules' code; and what is there at the
+// worst moment where gradients come as activations go.
+import { describe, expect, it } from "vitest"
+import { backwardPeakBytes } from "../../core/algorithms/data-parallel/activations.ts"
+import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
+import { planShards } from "../../core/algorithms/data-parallel/shard/plan.ts"
+import { eagerSavedBytes } from "../../core/models/eager-memory.ts"
+import { gpt2 } from "../../core/models/gpt2.ts"
+import { parameterCount } from "../../core/models/layer-graph.ts"
+import { llama } from "../../core/models/llama.ts"
+import { oneRank } from "../../core/world.ts"
+
+const tokens = 2 * 16
+const llamaGraph = llama({
+  layers: 3,
+  width: 64,
+  heads: 4,
+  kvHeads: 2,
+  ffnWidth: 96,
+  vocabulary: 100,
+  context: 16,
+  batch: 2,
+  tied: false
+})
+const gpt2Graph = gpt2({ layers: 2, width: 64, heads: 4, vocabulary: 100, context: 16, batch: 2 })
+
+const kept = (
+  graph: typeof gpt2Graph,
+  ...how: readonly ["autocast" | "eager", "none" | "attention" | "block"]
+) => eagerSavedBytes(graph, ...how).reduce((sum, one) => sum + one.kept, 0)
+
+describe("what autograd keeps", () => {
+  it("of a Llama in 16 bits", () => {
+    // Norms: float32 input, 16-bit normalised, rsqrt; outputs once for their projections; q, k, v, out, lse; three of the
+    // feed-forward and its product.
+    const norm = 4 * 64 + 2 * 64 + 4
+    const block = 2 * norm + 2 * 64 + 2 * (64 + 32 + 32) + 2 * 64 + 4 * 4 + 2 * 64 + 4 * 2 * 96
+    const head = norm + 2 * 64 + 14 * 100
+    expect(kept(llamaGraph, "eager", "none")).toBe(tokens * (3 * block + head))
+  })
+
+  it("of a Llama under autocast", () => {
+    // Norms in float32, a narrow copy of their output for each projection, and of every weight.
+    const norm = 4 * 64 + 4 * 64 + 4
+    const block = 2 * norm + 5 * 2 * 64 + 2 * (64 + 32 + 32) + 2 * 64 + 4 * 4 + 4 * 2 * 96
+    const head = norm + 2 * 64 + 14 * 100
+    const weights = 3 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 96) + 64 * 100
+    expect(kept(llamaGraph, "autocast", "none")).toBe(tokens * (3 * block + head) + 2 * weights)
+  })
+
+  it("of a GPT-2 in 16 bits", () => {
+    const norm = 2 * 64 + 8
+    const block = 2 * (norm + 2 * 64) + 2 * 3 * 64 + 2 * 64 + 4 * 4 + 4 * 2 * 256 + 2 * 256
+    expect(kept(gpt2Graph, "eager", "none")).toBe(tokens * (2 * block + norm + 2 * 64 + 14 * 100))
+  })
+
+  it("is less where it is computed again", () => {
+    for (const graph of [gpt2Graph, llamaGraph]) {
+      for (const by of ["eager", "autocast"] as const) {
+        const [none, attention, block] = (["none", "attention", "block"] as const).map((how) =>
+          kept(graph, by, how)
+        )
+        expect(attention).toBeLessThan(none!)
+        expect(block).toBeLessThan(attention!)
+      }
+    }
+    // A block keeps what goes into it.
+    const head = tokens * (4 * 64 + 2 * 64 + 4 + 2 * 64 + 14 * 100)
+    expect(kept(llamaGraph, "eager", "block")).toBe(3 * tokens * 2 * 64 + head)
+  })
+})
+
+describe("the worst moment of a backward pass", () => {
+  it("is its beginning where activations are large, its end where gradients are", () => {
+    const saved = eagerSavedBytes(llamaGraph, "eager", "none")
+    const all = saved.reduce((sum, one) => sum + one.kept, 0)
+    const none = saved.map(() => ({ kept: 0, working: 0 }))
+    // Nothing was kept: all gradients are there at the end.
+    expect(backwardPeakBytes(llamaGraph, none, undefined)).toBe(4 * parameterCount(llamaGraph))
+    expect(backwardPeakBytes(llamaGraph, saved, undefined)).toBeGreaterThanOrEqual(all)
+    const large = saved.map(({ kept }) => ({ kept: 1000 * kept, working: 0 }))
+    expect(backwardPeakBytes(llamaGraph, large, undefined)).toBe(1000 * all)
+  })
+
+  it("has parts of gradients, and whole ones of a unit", () => {
+    const none = llamaGraph.layers.map(() => ({ kept: 0, working: 0 }))
+    const division = divide(oneRank, "world")
+    if ("sizes" in division) throw new Error("uneven")
+    const shard = planShards(
+      llamaGraph.layers.map(({ name }) => name),
+      division,
+      {
+        units: "model",
+        parameters: true,
+        gradients: true,
+        reshardAfterForward: true,
+        prefetch: 1,
+        reduceDtype: "float32"
+      }
+    )
+    // One unit, one part: whole gradients and the sum of all, padded, side by side.
+    expect(backwardPeakBytes(llamaGraph, none, shard)).toBeGreaterThanOrEqual(8 * parameterCount(llamaGraph))
+    expect(backwardPeakBytes(llamaGraph, none, shard)).toBeLessThan(8.5 * parameterCount(llamaGraph))
+  })
+})
