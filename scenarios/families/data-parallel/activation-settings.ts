@@ -29,7 +29,7 @@ export const ActivationSettings = Schema.Struct({
 export type ActivationSettings = typeof ActivationSettings.Type
 
 /** What a rank keeps beside the model, bytes. */
-export interface KeptBytes {
+interface KeptBytes {
   /** Of activations and gradients together, where gradients come and go. */
   readonly backwardBytes?: number
   readonly activationBytes?: number
