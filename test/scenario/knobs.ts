@@ -1,6 +1,7 @@
 // Every documented field of every task, two values each, in a base where it should matter. What a field needs beside the base
 // to matter at all is said with it.
 
+import { memoryKnobs } from "./memory-knobs.ts"
 import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
 
 const profile = "model={profile: traces/profiles/gpt2-h200.arrow}"
@@ -8,7 +9,6 @@ const slowOps = "test/fixtures/knobs/slow-ops.arrow"
 const oneSite = "world={ranks: 4, links: {inter: {bandwidth: 1Gbit/s}}}"
 const device = "device=NVIDIA A100-SXM4-80GB"
 const decoder = "layers: 2, width: 64, heads: 4, vocabulary: 256, context: 32, batch: 2"
-const whole = "layers: 12, width: 768, heads: 12"
 const gpt2 = `model={gpt2: {${decoder}}}`
 const llama = `model={llama: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
 const mixtral = `model={mixtral: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
@@ -40,7 +40,6 @@ const ofLinks = (tier: string, ...needs: ReadonlyArray<string>): ReadonlyArray<K
   [`world.links.${tier}.mtu`, "1500", "9000", `world.links.${tier}.bandwidth=100Mbit/s`, ...needs]
 ]
 
-const slowInside = "world.links.intra.bandwidth=1GB/s"
 const dreamddp = "algorithm={name: dreamddp, period: 4}"
 const diloco = "algorithm={name: diloco, period: 4}"
 const streaming = "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 1, delaySteps: 0}"
@@ -102,22 +101,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model={profile: traces/profiles/resnet50-h200.arrow}",
       "world={ranks: 4, links: {inter: {bandwidth: 20Gbit/s}}}"
     ],
-    ["activations.by", "eager", "autocast", gpt2, device],
-    ["activations.recompute", "none", "block", gpt2, device, "activations={by: eager}"],
-    ["activations.recompute", "none", "attention", gpt2, device, "activations={by: eager}"],
-    ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
-    ["shard.within", "node", "site", "shard={}"],
-    ["shard.parameters", "true", "false", "shard={}"],
-    ["shard.gradients", "true", "false", "shard={parameters: false}"],
-    ["shard.optimizer", "true", "false", "shard={}"],
-    ["shard.reshardAfterForward", "true", "false", "shard={}"],
-    ["shard.reshardAfterForward", "true", "false", "shard={parameters: false}"],
-    ["shard.prefetch", "0", "1", "shard={}", slowInside],
-    ["shard.prefetch", "0", "1", "shard={reshardAfterForward: false}"],
-    ["shard.units", "block", "model", "shard={}"],
-    ["shard.parameterDtype", "float32", "bfloat16", "shard={}"],
-    ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
-    ["shard.within", "site", "world", "shard={}", "world.sites=1"],
+    ...memoryKnobs(gpt2, device, profile),
     ["algorithm.outerLearningRate", "0.5", "0.7", diloco],
     ["algorithm.outerMomentum", "0.5", "0.9", diloco],
     ["algorithm.overlap", "false", "true", diloco],

@@ -1,0 +1,24 @@
+// Knobs of what a rank holds: activations, and models in parts.
+import type { Knob } from "./shared-knobs.ts"
+
+const whole = "layers: 12, width: 768, heads: 12"
+
+/** `described` is a model by its architecture, which needs a `device`; `profile` one that was measured. */
+export const memoryKnobs = (described: string, device: string, profile: string): ReadonlyArray<Knob> => [
+  ["activations.by", "eager", "autocast", described, device],
+  ["activations.recompute", "none", "block", described, device, "activations={by: eager}"],
+  ["activations.recompute", "none", "attention", described, device, "activations={by: eager}"],
+  ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
+  ["shard.within", "node", "site", "shard={}"],
+  ["shard.parameters", "true", "false", "shard={}"],
+  ["shard.gradients", "true", "false", "shard={parameters: false}"],
+  ["shard.optimizer", "true", "false", "shard={}"],
+  ["shard.reshardAfterForward", "true", "false", "shard={}"],
+  ["shard.reshardAfterForward", "true", "false", "shard={parameters: false}"],
+  ["shard.prefetch", "0", "1", "shard={}", "world.links.intra.bandwidth=1GB/s"],
+  ["shard.prefetch", "0", "1", "shard={reshardAfterForward: false}"],
+  ["shard.units", "block", "model", "shard={}"],
+  ["shard.parameterDtype", "float32", "bfloat16", "shard={}"],
+  ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
+  ["shard.within", "site", "world", "shard={}", "world.sites=1"]
+]
