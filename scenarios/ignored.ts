@@ -18,8 +18,7 @@ export const deviceWarnings = (
   facts: RunFacts | undefined
 ): ReadonlyArray<string> => {
   if (device === undefined || facts === undefined) return []
-  // Measured on another device and carried over, a cost depends on this one too.
-  if (facts.estimates.some(({ source }) => source === "roofline" || source === "scaled")) return []
+  if (facts.estimates.some(({ source }) => source === "roofline")) return []
   return [`device has no effect: every cost that this scenario needs is ${known}`]
 }
 

@@ -5,8 +5,10 @@ import * as Schema from "effect/Schema"
 import type { DataParallelScenario } from "./scenario.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import type { RunFacts } from "../../family.ts"
+import { isArchitecture } from "../../model-graph.ts"
 import {
   deviceWarnings,
+  efficiencyWarnings,
   faultWarnings,
   hostWarnings,
   hostMemoryWarnings,
@@ -51,11 +53,17 @@ const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<st
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
-  ...deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts),
+  // Kernels of a described model that were measured on another device are carried over to this one.
+  ...(isArchitecture(scenario.model) && facts?.estimates.some(({ source }) => source === "scaled") === true
+    ? efficiencyWarnings(scenario.device, facts)
+    : deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts)),
   ...worldWarnings(scenario.world, scenario.collectives),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...(scenario.activations?.by === "fused"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
+    : []),
+  ...(scenario.activations?.of !== undefined && "measured" in scenario.activations.of
+    ? ["activations.of.measured has no effect: of an architecture only sizes count here"]
     : []),
   ...shardWarnings(scenario),
   ...(scenario.training?.clipNorm !== undefined &&
