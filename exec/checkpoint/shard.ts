@@ -54,17 +54,29 @@ export const writeShard = (
       Effect.gen(function* () {
         const hash = createHash("sha256")
         let count = 0
-        const append = (bytes: Uint8Array) =>
-          onDisk(async () => {
-            for (let from = 0; from < bytes.length; from += chunkBytes) {
-              const chunk = bytes.subarray(from, from + chunkBytes)
-              hash.update(chunk)
-              await writeWhole(handle, chunk)
-            }
-            count += bytes.length
-          })
+        // Small tensors go to the disk together.
+        let waiting: Array<Uint8Array> = []
+        let waitingBytes = 0
+        const append = (bytes: Uint8Array) => {
+          waiting.push(bytes)
+          waitingBytes += bytes.length
+          return waitingBytes < chunkBytes ? Effect.void : flush
+        }
+        const flush = onDisk(async () => {
+          const [pieces, total] = [waiting, waitingBytes]
+          waiting = []
+          waitingBytes = 0
+          const bytes = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, total)
+          for (let from = 0; from < total; from += chunkBytes) {
+            const chunk = bytes.subarray(from, from + chunkBytes)
+            hash.update(chunk)
+            await writeWhole(handle, chunk)
+          }
+          count += total
+        })
         yield* append(encodeHeader(tensors, { format: "tandem-checkpoint" }))
         for (const tensor of tensors) yield* append(encodeValues(yield* valuesOf(tensor), tensor.dtype))
+        yield* flush
         yield* onDisk(() => handle.sync())
         return { bytes: count, sha256: hash.digest("hex") }
       }),
