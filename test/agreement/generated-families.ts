@@ -45,13 +45,21 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
       fc.constantFrom(...Object.values(tinyGraphs)),
       algorithmChoice({ maxPeriod: 3 }),
       ranks,
-      fc.nat({ max: 1000 })
+      fc.nat({ max: 1000 }),
+      fc.constantFrom(undefined, 0.5),
+      fc.boolean()
     )
-    .map(([graph, choice, size, seed]) => {
+    .map(([graph, choice, size, seed, clipNorm, inChunks]) => {
       const world = flatWorld(size)
       const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
+      const usual = tinyModel(graph)
+      const text = usual.corpus.chunk(0)
+      // Every step draws as many tokens as a chunk has, so the next one's turn comes after each.
+      const chunk = (index: number) => text.slice(10 * index, 10 * index + 10)
       const model = tinyModel(graph, {
         seed,
+        clipNorm,
+        corpus: inChunks ? { tokens: text.length, chunkTokens: 10, chunk } : usual.corpus,
         optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
       })
       return {

@@ -99,8 +99,15 @@ const job =
       "train",
       path.join(import.meta.dirname, "tiny.yaml"),
       ...variants[name]!.flatMap((set) => ["--set", set]),
-      ...["--processes", "2", "--steps", String(steps), "--checkpoint", checkpoint],
-      ...["--checkpoint-every", "2", "--resume"]
+      "--processes",
+      "2",
+      "--steps",
+      String(steps),
+      "--checkpoint",
+      checkpoint,
+      "--checkpoint-every",
+      "2",
+      "--resume"
     ],
     step: /saved/gu,
     kill: (pid, random) => {
