@@ -222,6 +222,12 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "traces/profiles/allreduce-ddp-gpt2-h200.arrow"
     ],
     [
+      "costs.between.link",
+      "unshaped",
+      "10gbit",
+      "costs.between={profile: traces/profiles/nccl-h200-sockets.arrow}"
+    ],
+    [
       "costs.between.method",
       "line",
       "table",
@@ -231,6 +237,12 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "costs.inside.profile",
       "traces/profiles/nccl-h200-sockets.arrow",
       "traces/profiles/allreduce-ddp-gpt2-h200.arrow",
+      "costs.inside={profile: traces/profiles/nccl-h200-sockets.arrow}"
+    ],
+    [
+      "costs.inside.link",
+      "unshaped",
+      "10gbit",
       "costs.inside={profile: traces/profiles/nccl-h200-sockets.arrow}"
     ],
     [

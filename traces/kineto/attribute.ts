@@ -240,7 +240,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     })),
     parallelism: findParallelism(trace, calls, steps.length),
     calls,
-    host: hostTimes(tree, work, gradients),
+    host: hostTimes(tree, work),
     communication: communicationTimes(trace, work),
     unattributed: [...reasons]
       .map(([name, busy]) => ({ name, seconds: busy * perStepSeconds }))

@@ -4,8 +4,7 @@ import type { LaunchMode } from "../../core/cost/host.ts"
 import { median } from "./collectives.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
-import type { GradientRow } from "./parameters.ts"
-import { stepAt } from "./steps.ts"
+import { stepAt, type Step } from "./steps.ts"
 import { Host } from "./trace.ts"
 
 /** Of one step; times in seconds. */
@@ -32,13 +31,10 @@ const graphLaunch = /GraphLaunch/u
 const synchronising = /Synchronize$/u
 const toHost = /memcpy (?:d(?:evice)?to ?h(?:ost)?|dtoh)/iu
 
-export const hostTimes = (
-  tree: HostTree,
-  work: DeviceWork,
-  gradients: ReadonlyArray<GradientRow>
-): HostTimes => {
+export const hostTimes = (tree: HostTree, work: DeviceWork): HostTimes => {
   const { trace } = tree
   const { steps, rows, compute, collective } = work
+  const gradients = gradientNodes(tree, steps)
   const count = steps.length
   const launching = new Set<number>()
   for (const index of [...compute, ...collective]) if (rows[index]! >= 0) launching.add(rows[index]!)
@@ -54,7 +50,7 @@ export const hostTimes = (
     if (at >= 0) inNode.set(at, (inNode.get(at) ?? 0) + lasted(tree, row))
   }
   const after = gradients.map(({ row, node }) =>
-    node === row ? 0 : Math.max(0, lasted(tree, node) - lasted(tree, row) - (inNode.get(node) ?? 0))
+    Math.max(0, lasted(tree, node) - lasted(tree, row) - (inNode.get(node) ?? 0))
   )
   return {
     mode: byReplay * 2 > compute.length ? "graph" : isGenerated ? "compiled" : "eager",
@@ -67,6 +63,23 @@ export const hostTimes = (
     readSeconds: readSeconds(tree, work),
     replaySeconds: replays.length === 0 ? undefined : mean(replays.map((row) => lasted(tree, row))) * 1e-6
   }
+}
+
+/** Nodes that take a gradient, and within each the op that adds it up: recorded shapes are not needed. */
+const gradientNodes = (
+  tree: HostTree,
+  steps: ReadonlyArray<Step>
+): ReadonlyArray<{ readonly row: number; readonly node: number }> => {
+  const { names, host } = tree.trace
+  const named = names.texts.map((name) => name.endsWith("AccumulateGrad"))
+  const found: Array<{ readonly row: number; readonly node: number }> = []
+  for (const row of tree.order) {
+    const node = tree.parent[row]!
+    if (named[host.name.values[row]!] !== true || node < 0 || !tree.isNode(node)) continue
+    if (named[host.name.values[node]!] === true && stepAt(steps, tree.start(row)) >= 0)
+      found.push({ row, node })
+  }
+  return found
 }
 
 const lasted = (tree: HostTree, row: number): number => tree.end(row) - tree.start(row)

@@ -236,8 +236,22 @@ const resolveCollectives = (
         continue
       }
       const profile: Profile = yield* loader.profile(file, `costs.${tier}.profile`, settings.profile)
+      const own = profile.collectives.filter((row) => (ops as ReadonlyArray<string>).includes(row.op))
+      const links = [...new Set(own.map((row) => row.link))]
+      const link = settings.link ?? (links.length === 1 ? links[0]! : "unshaped")
+      if (settings.link !== undefined && !links.includes(link)) {
+        return yield* new InputError({
+          file,
+          field: `costs.${tier}.link`,
+          value: link,
+          accepted: `a kind of links that ${settings.profile} has ${ops.join(" or ")} of: ${links.join(", ") || "none"}`
+        })
+      }
       for (const op of ops) {
-        const rows = profile.collectives.filter((row) => row.op === op && row.link === "unshaped")
+        // What limited them is in their times, so that nothing else need: the table counts them as unshaped.
+        const rows = own
+          .filter((row) => row.op === op && row.link === link)
+          .map((row) => ({ ...row, link: "unshaped" }))
         if (rows.length === 0) continue
         for (const [measuredRanks, points] of Map.groupBy(rows, (row) => row.ranks)) {
           // Sizes are of what one rank puts in; of a reduce-scatter, of what it gets.

@@ -67,7 +67,12 @@ const Method = Schema.Literals(["line", "table"])
 
 /** Collectives of a tier, from a profile, or as lines. */
 const CollectiveCosts = Schema.Union([
-  Schema.Struct({ profile: Path, method: withDefault(Method, "table") }),
+  Schema.Struct({
+    profile: Path,
+    method: withDefault(Method, "table"),
+    /** Rows of these links, as the profile calls them. Default: unshaped, or the only kind there is. */
+    link: Schema.optionalKey(Schema.NonEmptyString)
+  }),
   Schema.Struct({
     all_to_all: Schema.optionalKey(LineSettings),
     all_reduce: Schema.optionalKey(LineSettings),
