@@ -280,14 +280,15 @@ export class Rank<Prepared> implements Predecessors {
 
   #alloc(spec: TensorSpec): Effect.Effect<Tensor, OutOfMemory> {
     const { rank, capacityBytes, initial } = this.#options
-    const { name, shape, dtype, within, place = within?.arena.place ?? "device" } = spec
+    const { name, shape, dtype, role, within, place = within?.arena.place ?? "device" } = spec
     const elements = elementsOf(shape)
     if (!(shape.every((extent) => Number.isInteger(extent) && extent >= 0) && elements <= elementsMax)) {
       const reason = `shape [${shape.join(", ")}]; expected whole numbers from 0 with a product of at most 2^53 - 1`
       return Effect.die(this.#misuse("alloc", name, reason))
     }
     const sizeBytes = sizeBytesOf(elements, dtype)
-    const own = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
+    const plain = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
+    const own = role === undefined ? plain : { ...plain, role }
     const tensor: Tensor = within === undefined ? own : { ...own, within }
     if (within !== undefined) {
       this.#requireLive("alloc", within.arena.name, within.arena)

@@ -19,10 +19,16 @@ export const dtypeBits: Readonly<Record<Dtype, number>> = {
 /** Which memory of its rank a tensor lives in. */
 export type Place = "device" | "host"
 
+/** What a tensor's values are, as data: {kind: "prompt", request: 3}. The program that makes the tensor says which there are. */
+export type Role = Readonly<Record<string, string | number>> & { readonly kind: string }
+
 export interface TensorSpec {
+  /** For people: whoever must tell what a tensor is looks at its role. */
   readonly name: string
   readonly shape: ReadonlyArray<number>
   readonly dtype: Dtype
+  /** Of tensors whose values come from outside: from a user, or from what was measured or drawn. */
+  readonly role?: Role | undefined
   /** Default "device". */
   readonly place?: Place
   /** Lie in another tensor's memory instead of in memory of its own. What it holds at first is what lies there. */
@@ -59,6 +65,7 @@ export interface Tensor {
   readonly place: Place
   readonly elements: number
   readonly sizeBytes: number
+  readonly role?: Role | undefined
   /** Where it lies in another tensor's memory; it counts for nothing itself then. */
   readonly within?: Within | undefined
 }

@@ -11,7 +11,7 @@ import { attentionShape, kvWidthOf, queryWidthOf } from "../../models/decoder-la
 import { allocAll, chooseNext, compute, headSpecs } from "../../models/decoder-ops.ts"
 import { aroundAttention, spaceSpecs, submitAll, type Decoder } from "./decoder.ts"
 import { bytesOfSpecs, type DecoderModel } from "./model.ts"
-import type { Sequence, ServingRequest } from "./sequence.ts"
+import type { Sequence, ServingRequest, ServingRole } from "./sequence.ts"
 
 interface PrefillOptions {
   /** Rows that each layer's cache has for generated tokens. */
@@ -74,7 +74,7 @@ export const prefill = (
       )
       let list = choice.kind === "as" ? lists.get(choice.layer) : undefined
       if (choice.kind === "choose") {
-        const kept = yield* chooseTokens(decoder, `request ${id} layer ${layer}`, choice.calls, [q, k])
+        const kept = yield* chooseTokens(decoder, id, layer, choice.calls, [q, k])
         const known = choice.exact || padded
         list = { kept, rows: known ? choice.room : listed(yield* machine.read(kept), kept) }
         lists.set(layer, list)
@@ -143,6 +143,7 @@ export const tokenSpec = (id: number): TensorSpec => ({
 
 const promptSpec = (id: number, time: number): TensorSpec => ({
   name: `request ${id} prompt`,
+  role: { kind: "prompt", request: id } satisfies ServingRole,
   shape: [1, time],
   dtype: "int32"
 })
@@ -160,7 +161,12 @@ export const listSpec = (
   calls: ReadonlyArray<ChoiceCall>,
   model: DecoderModel,
   time: number
-): TensorSpec => ({ name: `request ${id} layer ${layer} kept`, ...choiceShapes(calls, model, time).at(-1)! })
+): TensorSpec => ({ ...keptNamed(id, layer), ...choiceShapes(calls, model, time).at(-1)! })
+
+const keptNamed = (id: number, layer: number) => ({
+  name: `request ${id} layer ${layer} kept`,
+  role: { kind: "kept", request: id, layer } satisfies ServingRole
+})
 
 /** Tokens in a list, the same number for every key/value head. */
 export const listed = (values: ArrayLike<number>, { shape }: { readonly shape: Shape }): number => {
@@ -210,16 +216,18 @@ const choiceShapes = (calls: ReadonlyArray<ChoiceCall>, model: DecoderModel, tim
 /** Submits a choice; the list of tokens it makes is the last tensor, the others are freed. */
 const chooseTokens = (
   { machine, model }: Decoder,
-  name: string,
+  id: number,
+  layer: number,
   calls: ReadonlyArray<ChoiceCall>,
   [q, k]: readonly [Tensor, Tensor]
 ) =>
   Effect.gen(function* () {
+    const name = `request ${id} layer ${layer}`
     let result: Tensor | undefined
     for (const [index, { shape, dtype }] of choiceShapes(calls, model, q.shape[1]!).entries()) {
       const { kernel, attributes, reads } = calls[index]!
-      const what = index === calls.length - 1 ? "kept" : "scores"
-      const output: Tensor = yield* machine.alloc({ name: `${name} ${what}`, shape, dtype })
+      const named = index === calls.length - 1 ? keptNamed(id, layer) : { name: `${name} scores` }
+      const output: Tensor = yield* machine.alloc({ ...named, shape, dtype })
       const inputs = reads === "nothing" ? [] : reads === "previous" ? [result!] : [q, k]
       machine.submit(compute(`${name} ${kernel}`, kernel, inputs, [output], attributes))
       if (result !== undefined) machine.free(result)

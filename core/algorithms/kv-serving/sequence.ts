@@ -11,6 +11,15 @@ export interface ServingRequest {
   readonly shots?: ReadonlyArray<number>
 }
 
+/** What serving gets from outside: a request's prompt, and which tokens of it a layer's choice kept. */
+export type ServingRole =
+  | { readonly kind: "prompt"; readonly request: number }
+  | { readonly kind: "kept"; readonly request: number; readonly layer: number }
+
+/** The role of a tensor that a serving program made. */
+export const servingRole = ({ role }: Pick<Tensor, "role">): ServingRole | undefined =>
+  role as ServingRole | undefined
+
 /** Prompt and first token done: the cache that decoding starts from. */
 export interface Sequence {
   readonly request: ServingRequest

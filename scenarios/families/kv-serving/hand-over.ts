@@ -23,7 +23,7 @@ export const handoffOf = (
     const requests = [{ ...first!, id: 0, arrivalSeconds: 0, outputTokens: 2 }]
     const alone = { ...plan, requests, maxBatch: 1 }
     // Two nodes and a link that takes no time: each message leaves as soon as it is there.
-    const { timeline } = yield* simulator({
+    const { timeline, opLogs } = yield* simulator({
       world: makeWorld([{ name: "site 0", nodes: [1, 1] }], unlimitedLinks),
       program: disaggregated(alone),
       costs,
@@ -33,22 +33,19 @@ export const handoffOf = (
       record: true,
       source: keptSource(alone, seed)
     })
-    const { rank, kernel, kernels, startSeconds, endSeconds, sizeBytes } = timeline!
+    const { rank, op, kernel, kernels, startSeconds, endSeconds, sizeBytes } = timeline!
     const rows = [...rank.keys()]
     const sent = rows.filter((row) => rank[row] === 0 && kernels[kernel[row]!] === "send_recv")
     const placed = rows.filter((row) => rank[row] === 1 && kernels[kernel[row]!] === "kv.place")
-    const ends = endsOf(timeline!)
+    const ended = endsOf(timeline!)
+    const log = opLogs.find((one) => one.rank === 0)!
     return {
       messages: sent.map((row, index) => {
         const place = placed[index]
+        // What a message waits for on other lanes is what makes it; lists were there before the caches they belong to.
+        const { after } = log.entries[op[row]!]!
         return {
-          // Lists of what was kept were there before the caches they belong to; the first token comes last.
-          readySeconds:
-            index < plan.model.layers
-              ? ends.get(`layer ${index} compact`)!
-              : index === sent.length - 1
-                ? ends.get("first token")!
-                : 0,
+          readySeconds: Math.max(0, ...after.map((one) => ended.get(one)!)),
           sizeBytes: sizeBytes[row]!,
           placeSeconds: place === undefined ? 0 : endSeconds[place]! - startSeconds[place]!
         }
@@ -56,13 +53,9 @@ export const handoffOf = (
     }
   })
 
-/** When the prefilling rank's ops ended, by label. */
-const endsOf = ({ rank, label, labels, endSeconds }: Timeline): ReadonlyMap<string, number> =>
-  new Map(
-    [...rank.keys()].flatMap((row) =>
-      rank[row] === 0 ? [[labels[label[row]!]!, endSeconds[row]!] as const] : []
-    )
-  )
+/** When the prefilling rank's ops ended, by op. */
+const endsOf = ({ rank, op, endSeconds }: Timeline): ReadonlyMap<number, number> =>
+  new Map([...rank.keys()].flatMap((row) => (rank[row] === 0 ? [[op[row]!, endSeconds[row]!] as const] : [])))
 
 /** The bandwidth below which the plan's choice is handed over sooner than the full cache; see `breakEvenBandwidth`. */
 export const breakEvenOf = (

@@ -1,6 +1,7 @@
 // Which tokens a choice keeps when no values are carried: the choice's own reference kernels on scores drawn evenly. Time and
 // memory depend on how many tokens stay, hardly on which.
 import { planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
+import { servingRole } from "../../../core/algorithms/kv-serving/sequence.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
 import { evaluate } from "../../../core/kernels/evaluate.ts"
@@ -15,10 +16,11 @@ export const keptSource = (
 ): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
   const random = new Random(seed).split("scores")
   const known = new Map<string, TensorData>()
-  return (_rank, { name, dtype, elements }) => {
-    const match = /^request (\d+) layer (\d+) kept$/u.exec(name)
-    if (match === null) return dtype === "int32" ? new Int32Array(elements) : undefined
-    const { promptTokens, shots } = requests[Number(match[1])]!
+  return (_rank, tensor) => {
+    const role = servingRole(tensor)
+    const { dtype, elements } = tensor
+    if (role?.kind !== "kept") return dtype === "int32" ? new Int32Array(elements) : undefined
+    const { promptTokens, shots } = requests[role.request]!
     const key = `${promptTokens} ${shots?.join(",") ?? ""}`
     let kept = known.get(key)
     if (kept === undefined) {
@@ -29,7 +31,7 @@ export const keptSource = (
         Float32Array.from({ length: scores.elements }, () => own.uniform()),
         scores
       ]
-      const choice = choices[Number(match[2])]!
+      const choice = choices[role.layer]!
       for (const { kernel, attributes, reads } of choice.kind === "choose" ? choice.calls : []) {
         // Drawn in place of what queries and keys would give.
         if (reads !== "previous") continue

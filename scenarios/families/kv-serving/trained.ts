@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { weightSpecs, type DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
+import { servingRole } from "../../../core/algorithms/kv-serving/sequence.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
@@ -116,9 +117,11 @@ export const trainedServing = (
         accepted: `prompts of at most the ${text.length} characters held out`
       })
     }
-    const initial: InitialValues = (_, { name, elements }) => {
-      const id = /^request (\d+) prompt$/u.exec(name)?.[1]
-      return id === undefined ? values.get(name)?.values : prompt(Number(id), elements, seed)
+    const initial: InitialValues = (_, tensor) => {
+      const role = servingRole(tensor)
+      return role?.kind === "prompt"
+        ? prompt(role.request, tensor.elements, seed)
+        : values.get(tensor.name)?.values
     }
     return { plan: { ...plan, model }, initial }
   })

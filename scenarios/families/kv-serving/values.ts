@@ -1,12 +1,13 @@
 // Random weights and prompts of a serving scenario, from its seed: large enough that what is generated depends on the prompt.
 import { weightSpecs } from "../../../core/algorithms/kv-serving/model.ts"
+import { servingRole } from "../../../core/algorithms/kv-serving/sequence.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import type { Tensor } from "../../../core/machine/tensor.ts"
 import { Random } from "../../../core/random.ts"
 import type { InitialValues } from "../../../core/machine/machine.ts"
 
 /** Norms are 1; matrices normal with deviation 2 / sqrt(inputs). Tokens of prompts are drawn evenly from the vocabulary. */
-export const servingValues = ({ model, requests }: ServingPlan, seed: number): InitialValues => {
+export const servingValues = ({ model }: ServingPlan, seed: number): InitialValues => {
   const random = new Random(seed)
   const names = new Set(weightSpecs(model).map(({ name }) => name))
   const weights = new Map<string, Float32Array>()
@@ -27,9 +28,7 @@ export const servingValues = ({ model, requests }: ServingPlan, seed: number): I
   }
   return (_, tensor) => {
     if (names.has(tensor.name)) return weightOf(tensor)
-    const id = /^request (\d+) prompt$/u.exec(tensor.name)?.[1]
-    const request = id === undefined ? undefined : requests[Number(id)]
-    if (request === undefined) return undefined
+    if (servingRole(tensor)?.kind !== "prompt") return undefined
     const own = random.split(tensor.name)
     return Int32Array.from({ length: tensor.elements }, () => own.below(model.vocabulary))
   }
