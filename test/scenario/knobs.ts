@@ -102,6 +102,15 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "world={ranks: 4, links: {inter: {bandwidth: 20Gbit/s}}}"
     ],
     ...memoryKnobs(gpt2, device, profile),
+    [
+      "host.launch",
+      "0",
+      "100ms",
+      "model={layers: 4, parameters: 1000, stepSeconds: 10ms}",
+      "host={launch: 0}",
+      "algorithm=ddp"
+    ],
+    ["host.launch", "0", "100ms", "model={profile: traces/profiles/gpt2-h200.arrow}", "host={launch: 0}"],
     ["algorithm.outerLearningRate", "0.5", "0.7", diloco],
     ["algorithm.outerMomentum", "0.5", "0.9", diloco],
     ["algorithm.overlap", "false", "true", diloco],
@@ -393,6 +402,14 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.sinks", "4", "8", "algorithm={name: streaming-llm, keep: 0.2}"],
     ["algorithm.window", "32", "64", "algorithm={name: h2o, keep: 0.2}"],
     ["algorithm.window", "32", "128", "algorithm={name: snapkv, keep: 0.2}"],
+    // Prompts of which less stays than a window is long.
+    ...["snapkv", "shotkv", "chunkkv"].map((name): Knob => [
+      "algorithm.window",
+      "500",
+      "600",
+      `algorithm={name: ${name}, keep: 0.2}`,
+      "requests={count: 4, prompt: 400, output: 8}"
+    ]),
     ...["snapkv", "pyramidkv"].flatMap((name): ReadonlyArray<Knob> => [
       ["algorithm.kernel", "5", "7", `algorithm={name: ${name}, keep: 0.2}`],
       ["algorithm.pooling", "avg", "max", `algorithm={name: ${name}, keep: 0.2}`]

@@ -50,6 +50,14 @@ const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<st
   return warnings
 }
 
+/** Layers of a profile are one op each, launched within the time that was measured or stated. */
+const launchWarnings = ({ host, model }: DataParallelScenario): ReadonlyArray<string> =>
+  typeof host === "object" && "launch" in host && host.launch > 0 && !isArchitecture(model)
+    ? [
+        "host.launch has no effect on the model's layers, whose times have their launches in them: it is of the algorithm's own kernels"
+      ]
+    : []
+
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
@@ -76,6 +84,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     : []),
   ...hostMemoryWarnings(scenario.memory),
   ...hostWarnings(scenario.host, ["read"]),
+  ...launchWarnings(scenario),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
     ? []

@@ -2,7 +2,9 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
-import { checkSettings } from "../../../core/algorithms/kv-serving/choices.ts"
+import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
+import { checkSettings, planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
+import { cacheMethodNamed, type CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
 import { namedModels, type KvServingScenario } from "./scenario.ts"
@@ -49,6 +51,7 @@ export const resolveServing = (
     }
     const warnings: Array<string> = []
     const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
+    warnings.push(...windowWarnings(scenario.algorithm, model, requests))
     const { to, bandwidth = Infinity, latency } = scenario.transfer
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
       ...unlimitedLinks,
@@ -58,6 +61,22 @@ export const resolveServing = (
     const { maxBatch, algorithm: settings } = scenario
     return { plan: { model, settings, requests, maxBatch }, world, costs, warnings }
   })
+
+/** A window that is not the usual one, and longer than what it is cut to even for the longest prompt. */
+const windowWarnings = (
+  settings: CacheSettings,
+  model: DecoderModel,
+  requests: ReadonlyArray<ServingRequest>
+): ReadonlyArray<string> => {
+  if (!("window" in settings) || settings.window === undefined) return []
+  const usual: unknown = Reflect.get(defaultsOf(cacheMethodNamed(settings.name).settings), "window")
+  if (settings.window === usual) return []
+  const longest = requests.reduce((most, { promptTokens }) => Math.max(most, promptTokens), 0)
+  const chosen = (window: number) => JSON.stringify(planChoices({ ...settings, window }, model, longest))
+  return chosen(settings.window) === chosen(settings.window + 1)
+    ? ["algorithm.window has no effect at this length: it is cut to what there is, or stays, of every prompt"]
+    : []
+}
 
 type Refuse = (field: string, value: unknown, accepted: string) => InputError
 
