@@ -44,6 +44,8 @@ export interface Trainable {
   /** Told of losses; where `snapshots` are given, it goes on from where they say, and hands them what it must find again. */
   program(report: LossReport, snapshots?: Snapshots): Program<unknown>
   readonly continuation: Continuation
+  /** Ranks that hold the weights together, where more than one do: `weights` looks at all of them. */
+  readonly holders?: number | undefined
   /** What rank 0 has learnt, looked at when the run has ended and its tensors still hold their values. */
   weights?(valuesOf: (rank: number, tensor: Tensor) => TensorData): SavedWeights
 }

@@ -101,6 +101,10 @@ const trained = (
   Effect.gen(function* () {
     const { world, steps, parameters, text: learnt } = trainable
     const isFirst = job === undefined || job.rank === 0
+    if (options.save !== undefined && job !== undefined && (trainable.holders ?? 1) > 1) {
+      const accepted = `no --save in a job of processes, where ${trainable.holders} ranks hold the model in parts; --checkpoint keeps all of them`
+      return yield* new InputError({ file: "--save", field: "", value: options.save, accepted })
+    }
     if (options.out !== undefined) yield* requireWritable(options.out, "--out")
     if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
     if (options.save !== undefined) yield* requireWritable(options.save, "--save")

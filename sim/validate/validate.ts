@@ -14,6 +14,7 @@ import { fsmoeOps } from "./fsmoe-ops.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
 import { shardedSteps } from "./sharded-steps.ts"
+import { zeroMemory } from "./zero-memory.ts"
 import type { Checked, Section, ValidationError } from "./section.ts"
 
 /** In the order they are printed. */
@@ -23,6 +24,7 @@ export const sections: ReadonlyArray<Section> = [
   publishedSchedule,
   measuredSteps,
   shardedSteps,
+  zeroMemory,
   expertCaches,
   expertflow,
   cacheLatency,

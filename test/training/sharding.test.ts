@@ -1,6 +1,8 @@
 // A model in parts learns what the whole model learns, bit for bit where its sums are exact, whatever is divided and whichever
 // algorithm is across; no parameter is used before it was gathered, and every link carries what the closed form says.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { layOut } from "../../core/algorithms/data-parallel/shard/layout.ts"
@@ -21,6 +23,7 @@ import { makeWorld, type World } from "../../core/world.ts"
 import { algorithmChoice } from "../../testing/algorithm.ts"
 import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
 import { checkLaws } from "../../testing/index.ts"
+import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
 import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
 
 const sitesOf = (sites: number, ranks: number, wan = unlimited): World =>
@@ -421,5 +424,58 @@ describe("units", () => {
       { name: "transformer.h.1", layers: [2], root: false }
     ])
     expect(unitsOf(["layer 0", "layer 1"], "block").map(({ name }) => name)).toEqual(["layer 0", "layer 1"])
+  })
+})
+
+describe("ranks alike", () => {
+  it("are simulated once: 10,000 in sites of eight in under a second", () => {
+    const began = process.cpuUsage()
+    const world = sitesOf(1250, 8, { bytesPerSecond: 1.25e9, latencySeconds: 1e-3 })
+    const profile = profileOf(4, 64)
+    const shards = planShards(
+      profile.layers.map(({ name }) => name),
+      divided(world, "site"),
+      {
+        units: "block",
+        parameters: true,
+        gradients: true,
+        reshardAfterForward: true,
+        prefetch: 1,
+        reduceDtype: "float32"
+      }
+    )
+    const { planned } = plan({ name: "diloco", period: 2 }, dividedProfile(profile, shards), world)
+    const { ranks } = run({
+      world,
+      costs: makeCostModel({ profile }),
+      program: planned.program(profiledModel(profile, { shard: shards }), 4)
+    })
+    expect(ranks.map(({ count }) => count)).toEqual([10_000])
+    expect(process.cpuUsage(began).user / 1e6).toBeLessThan(1)
+  })
+})
+
+describe("what cannot be divided", () => {
+  const names = ["m.embed", "m.h.0.a", "m.h.1.a"]
+  const even = sitesOf(2, 2)
+  const refusal = (given: object, world = even): string => {
+    const settings = Schema.decodeUnknownSync(ShardSettings)(given)
+    const found = resolveShards(settings, world, names, "a.yaml")
+    return Result.isFailure(found) ? found.failure.message : ""
+  }
+
+  it("is refused by field, with what would be accepted", () => {
+    expect(refusal({})).toBe("")
+    expect(refusal({ optimizer: false })).toContain("shard.optimizer")
+    expect(refusal({ gradients: false })).toContain("shard.gradients")
+    const uneven = makeWorld(
+      [
+        { name: "a", nodes: [2] },
+        { name: "b", nodes: [3] }
+      ],
+      { intra: unlimited, inter: unlimited, wan: undefined }
+    )
+    expect(refusal({ within: "site" }, uneven)).toContain("sites of equally many ranks")
+    expect(refusal({ within: "world" }, uneven)).toBe("")
   })
 })

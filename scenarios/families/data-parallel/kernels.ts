@@ -5,6 +5,8 @@ import * as Effect from "effect/Effect"
 import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
 import { kernelModel, type KernelModelBuilder } from "../../../core/algorithms/data-parallel/kernel-model.ts"
 import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
+import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -25,6 +27,7 @@ export interface PreparedTraining {
   readonly scenario: DataParallelScenario
   readonly world: World
   readonly planned: PlannedAlgorithm
+  readonly shard: ShardPlan | undefined
   /** What the plan was made of. */
   readonly profile: Profile
   readonly graph: LayerGraph
@@ -97,6 +100,15 @@ export const prepareTraining = (
         accepted: `a profile of the scenario's ${graph.name} with its ${graph.layers.length} layers, as \`exec profile\` writes it`
       })
     }
+    const gathered = shard?.parameterDtype
+    if (gathered !== undefined && dtypeBits[gathered] > dtypeBits[training.precision]) {
+      return yield* new InputError({
+        file,
+        field: "shard.parameterDtype",
+        value: gathered,
+        accepted: `at most ${training.precision}, in which layers read parameters (training.precision)`
+      })
+    }
     const [batch, context] = graph.inputs[0]!.shape as readonly [number, number]
     const corpus = yield* loadCorpus(training, { context, vocabulary: vocabularyOf(model) }, file)
     const { warmupSteps, steps } = stepsOf(scenario, planned)
@@ -104,6 +116,7 @@ export const prepareTraining = (
       scenario,
       world,
       planned,
+      shard,
       profile,
       graph,
       corpus,

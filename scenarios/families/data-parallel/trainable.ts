@@ -48,6 +48,7 @@ export const trainable = (
             evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: heldOutLoss }
           }
         ),
+      holders: prepared.shard?.ranks,
       weights: (valuesOf) => ({ ...learns, parameters: final.of(valuesOf) })
     }
   })
