@@ -271,17 +271,16 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
       }
     }
   }
-  for (size_t member = 0; gather && member < members; member++) {
-    if (member == of_.own) continue;
-    for (size_t chunk = 0; chunk < theirs[member].size(); chunk++) {
+  for (size_t chunk = 0; chunk < std::max(mine.size(), longest); chunk++) {
+    if (chunk < mine.size() && !exchange_.wait(2 * chunk)) failed();
+    // Sums go where values that are sent may lie: this member's own, or, of a second phase, those of others.
+    if (!exchange_.wait(2 * chunk + 1)) failed();
+    for (size_t member = 0; gather && member < members; member++) {
+      if (member == of_.own || chunk >= theirs[member].size()) continue;
       results[member].push_back(&receive(member, secondPhase + static_cast<uint32_t>(chunk), theirs[member][chunk],
                                          second, sums, true));
     }
-  }
-  for (size_t chunk = 0; chunk < mine.size(); chunk++) {
-    if (!exchange_.wait(2 * chunk)) failed();
-    // Without a second phase sums go where others' values of the same places may still be read from.
-    if (!gather && !exchange_.wait(2 * chunk + 1)) failed();
+    if (chunk >= mine.size()) continue;
     reduce(mine[chunk], staged[chunk], shift);
     for (const std::vector<char>* stage : staged[chunk]) {
       if (stage != nullptr) std::vector<char>().swap(*const_cast<std::vector<char>*>(stage));
