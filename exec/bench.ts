@@ -12,6 +12,8 @@ import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import { makeWorld, type World } from "../core/world.ts"
 import { execute } from "./execute.ts"
+import type { ProcessJob } from "./job/processes.ts"
+import { recordRun } from "./record-run.ts"
 import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
 
 const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
@@ -187,14 +189,16 @@ const attributesOf = (kind: (typeof collectiveKinds)[number], ranks: number): At
   return kind === "reduce_scatter" ? { reduce: "avg", ranks } : { ranks }
 }
 
-/** Median times of collectives among `ranks` threads, nothing else running, no links emulated. */
+/**
+ * Median times of collectives among `ranks` threads, nothing else running, no links emulated; among the processes of a job, whose
+ * ranks all ask, at rank 0.
+ */
 export const timeCollectives = (
   ranks: number,
   sizesBytes: ReadonlyArray<number>,
-  repeats = 9
+  { repeats = 9, processes }: { readonly repeats?: number; readonly processes?: ProcessJob | undefined } = {}
 ): Effect.Effect<ReadonlyArray<CollectiveCost>, MachineError> =>
   Effect.gen(function* () {
-    const journals: Array<Journal> = []
     const tensor = (name: string, elements: number): Effect.Effect<Tensor, OutOfMemory, Machine> =>
       Effect.flatMap(Machine, (machine) => machine.alloc({ name, shape: [elements], dtype: "float32" }))
     const program: Program<void> = Effect.gen(function* () {
@@ -216,12 +220,8 @@ export const timeCollectives = (
         machine.free(input)
       }
     })
-    const { timeline, opLogs } = yield* execute({
-      world: localWorld(ranks),
-      program: journaled(program, journals),
-      record: true
-    })
-    return recordedCollectives({ timeline: timeline!, opLogs, journals }, forBenchmark)
+    const { record } = yield* recordRun({ world: localWorld(ranks), program }, processes)
+    return recordedCollectives(record, forBenchmark)
   })
 
 const outputElements = (kind: (typeof collectiveKinds)[number], elements: number, ranks: number): number =>

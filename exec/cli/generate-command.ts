@@ -2,16 +2,19 @@
 // policy, or serving requests with any key/value cache method. Weights are random, or those that `exec train` saved.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { json } from "../../scenarios/cli/execute.ts"
-import { families, familyOf } from "../../scenarios/families.ts"
+import { json, said } from "../../scenarios/cli/execute.ts"
+import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executeThen } from "../execute.ts"
+import type { Generating } from "../../scenarios/generating.ts"
+import type { ProcessJob } from "../job/processes.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
+import { perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
-export interface GenerateCommandOptions {
+export interface GenerateCommandOptions extends JobOptions {
   readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly verify?: boolean
@@ -20,8 +23,10 @@ export interface GenerateCommandOptions {
   readonly json?: boolean
 }
 
-export const generateCommand = (file: string, options: GenerateCommandOptions): Promise<number> =>
-  runCommand(
+export const generateCommand = async (file: string, options: GenerateCommandOptions): Promise<number> => {
+  const code = await Effect.runPromise(startedHere(options))
+  if (code !== undefined) return code
+  return runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       if (options.text !== undefined && options.weights === undefined) {
@@ -35,33 +40,53 @@ export const generateCommand = (file: string, options: GenerateCommandOptions): 
         const accepted = `a task that generates: ${able.join(" or ")}`
         return yield* locate(new InputError({ file, field: "task", value: scenario.task, accepted }))
       }
-      const warnings = yield* warn(scenario)
-      const { runnable, keep, tell } = yield* family
+      const generating = yield* family
         .generate(scenario, file, { loader: new Loader() }, options)
         .pipe(Effect.mapError(locate))
-      const run = ({ world, program, collectives, capacityBytes, initial, h2d, d2h }: Runnable) =>
-        executeThen(
-          {
-            world,
-            program: program(),
-            capacityBytes,
-            initial,
-            h2d,
-            d2h,
-            ...emulatedLinks(world, collectives)
-          },
-          (ended) => ({ kept: keep(ended), outcomes: ended.ranks.map(({ value }) => value) })
-        )
-      const rehearsal = "rehearsal" in runnable ? yield* run(runnable.rehearsal) : undefined
-      const { kept } = yield* run(
-        "rehearsal" in runnable ? runnable.performance(rehearsal!.outcomes) : runnable
-      )
-      const told = tell(kept, rehearsal?.kept)
-      return {
-        text:
-          options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,
-        ok: told.ok
-      }
+      const { runnable } = generating
+      const { world } = "rehearsal" in runnable ? runnable.rehearsal : runnable
+      const together = { ranks: world.size, file, plan: { scenario, weights: options.weights } }
+      return yield* perhapsInJob(options, together, (job) => generated(scenario, generating, options, job))
     }),
     options.backend
   )
+}
+
+/** Generates, and tells the result; in a job of processes, that is rank 0's to do. */
+const generated = (
+  scenario: Scenario,
+  { runnable, keep, tell }: Generating,
+  options: GenerateCommandOptions,
+  job: ProcessJob | undefined
+) =>
+  Effect.gen(function* () {
+    const isFirst = job === undefined || job.rank === 0
+    const warnings = isFirst ? yield* warn(scenario) : []
+    const run = ({ world, program, collectives, capacityBytes, initial, h2d, d2h }: Runnable) => {
+      if (job !== undefined && isFirst) warnOfLinks(world)
+      return executeThen(
+        {
+          world,
+          program: program(),
+          capacityBytes,
+          initial,
+          h2d,
+          d2h,
+          ...(job === undefined ? emulatedLinks(world, collectives) : { job: () => job.run() })
+        },
+        (ended) =>
+          isFirst ? { kept: keep(ended), outcomes: ended.ranks.map(({ value }) => value) } : undefined
+      )
+    }
+    const rehearsal = "rehearsal" in runnable ? yield* run(runnable.rehearsal) : undefined
+    const done = yield* run(
+      "rehearsal" in runnable ? runnable.performance(rehearsal?.outcomes ?? []) : runnable
+    )
+    if (done === undefined) return said("")
+    const told = tell(done.kept, rehearsal?.kept)
+    return {
+      text:
+        options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,
+      ok: told.ok
+    }
+  })

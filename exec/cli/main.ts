@@ -113,6 +113,8 @@ Examples:
     .addOption(setOption())
     .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
     .addOption(backendOption())
+    .addOption(processesOption())
+    .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: ProfileCommandOptions) =>
@@ -134,6 +136,8 @@ Examples:
     )
     .option("--verify", "exit with 1 unless the output is that with all experts on the device")
     .addOption(backendOption())
+    .addOption(processesOption())
+    .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: GenerateCommandOptions) =>

@@ -1,7 +1,7 @@
 // exec profile: what a scenario takes on this machine, as the profile that `sim` reads. Of data-parallel training its layers,
 // kernels and collectives: all ranks compute at the same time, as they would in training, and none communicates, so layers are
 // slowed down by the other ranks of this machine as in a real run, and by nothing else. Of other tasks the kernels and collectives
-// of one run.
+// of one run. In a job of processes the ranks are those, and rank 0 writes.
 import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
@@ -16,17 +16,19 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
 import { InputError } from "../../core/input-error.ts"
-import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
-import { execute } from "../execute.ts"
+import type { ProcessJob } from "../job/processes.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
+import type { Runnable } from "../../scenarios/runnable.ts"
+import { recordRun } from "../record-run.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
+import { perhapsInJob, startedHere, type JobOptions } from "./job.ts"
 import { runnableOf } from "./runnable.ts"
 
-export interface ProfileCommandOptions {
+export interface ProfileCommandOptions extends JobOptions {
   readonly backend?: string
   readonly set: ReadonlyArray<string>
   readonly out: string
@@ -44,102 +46,113 @@ const alone = {
   overlap: true
 } as const
 
-export const profileCommand = (file: string, options: ProfileCommandOptions): Promise<number> =>
-  runCommand(
+export const profileCommand = async (file: string, options: ProfileCommandOptions): Promise<number> => {
+  const code = await Effect.runPromise(startedHere(options))
+  if (code !== undefined) return code
+  return runCommand(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireApart([["--out", options.out]], filesOf(scenario, file))
-      if (scenario.task !== "data-parallel") return yield* profileRun(scenario, file, locate, options)
-      const { world, graph, build } = yield* prepareTraining(scenario, file, new Loader()).pipe(
-        Effect.mapError(locate)
-      )
-      yield* requireDevice
-      yield* warn(scenario)
-      const { steps } = options
-      const journals: Array<Journal> = []
-      const program = journaled(partialLocalSgd(build, alone, warmupSteps + steps), journals)
-      const { timeline, opLogs } = yield* execute({ world, program, record: true })
-      const names = graph.layers.map(({ name }) => name)
-      const { layers, busySeconds, unattributedShare } = layerTimes(timeline!, names, warmupSteps, steps)
-      const span = layers.reduce(
-        (sum, { forward, backward, optimizer }) =>
-          sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
-        0
-      )
-      const bytes = sizeBytesOf(parameterCount(graph), "float32")
-      const sizes = [...new Set([1 << 10, 1 << 14, 1 << 18, 1 << 22, bytes])].toSorted((a, b) => a - b)
-      const collectives = world.size < 2 ? [] : yield* timeCollectives(world.size, sizes)
-      const cores = availableParallelism()
-      const profile: Profile = {
-        name: graph.name,
-        device: thisDevice(),
-        source: `exec profile: ${world.size} ranks computing at the same time on ${cores} cores`,
-        steps,
-        stepSeconds: span,
-        unprofiledStepSeconds: span,
-        deviceBusySeconds: busySeconds,
-        unattributedShare,
-        layers,
-        parameters: graph.layers
-          .flatMap(({ parameters }, layer) =>
-            parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
-          )
-          .toReversed(),
-        ops: [
-          ...recordedOps({ timeline: timeline!, opLogs, journals }, forBenchmark),
-          ...(yield* timeCopies).map(rowOf)
-        ],
-        collectives
+      const plan = { scenario, steps: options.steps }
+      if (scenario.task !== "data-parallel") {
+        const runnable = yield* runnableOf(scenario, file, { loader: new Loader() }).pipe(
+          Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+        )
+        const together = { ranks: runnable.world.size, file, plan }
+        return yield* perhapsInJob(options, together, (job) =>
+          profileRun(scenario, file, runnable, options, job)
+        )
       }
-      yield* writeProfile(options.out, profile)
-      const told = {
-        profile: options.out,
-        model: graph.name,
-        ranks: world.size,
-        cores,
-        steps,
-        stepSeconds: span,
-        busySeconds,
-        unattributedShare,
-        layers: layers.length,
-        ops: profile.ops.length,
-        collectives: collectives.length
-      }
-      if (options.json === true) return said(json(told))
-      return said(
-        `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${world.size} ranks on ${cores} cores ` +
-          `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
+      const training = yield* prepareTraining(scenario, file, new Loader()).pipe(Effect.mapError(locate))
+      const together = { ranks: training.world.size, file, plan }
+      return yield* perhapsInJob(options, together, (job) =>
+        profileTraining(scenario, training, options, job)
       )
     }),
     options.backend
   )
+}
+
+const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && job.rank !== 0
+
+const profileTraining = (
+  scenario: Scenario,
+  { world, graph, build }: Effect.Success<ReturnType<typeof prepareTraining>>,
+  options: ProfileCommandOptions,
+  job: ProcessJob | undefined
+) =>
+  Effect.gen(function* () {
+    yield* requireDevice
+    if (!isOther(job)) yield* warn(scenario)
+    const { steps } = options
+    const program = partialLocalSgd(build, alone, warmupSteps + steps)
+    const { record } = yield* recordRun({ world, program }, job)
+    const bytes = sizeBytesOf(parameterCount(graph), "float32")
+    const sizes = [...new Set([1 << 10, 1 << 14, 1 << 18, 1 << 22, bytes])].toSorted((a, b) => a - b)
+    const collectives = world.size < 2 ? [] : yield* timeCollectives(world.size, sizes, { processes: job })
+    if (isOther(job)) return said("")
+    const names = graph.layers.map(({ name }) => name)
+    const { layers, busySeconds, unattributedShare } = layerTimes(record.timeline, names, warmupSteps, steps)
+    const span = layers.reduce(
+      (sum, { forward, backward, optimizer }) =>
+        sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
+      0
+    )
+    const cores = availableParallelism()
+    const profile: Profile = {
+      name: graph.name,
+      device: thisDevice(),
+      source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores`,
+      steps,
+      stepSeconds: span,
+      unprofiledStepSeconds: span,
+      deviceBusySeconds: busySeconds,
+      unattributedShare,
+      layers,
+      parameters: graph.layers
+        .flatMap(({ parameters }, layer) =>
+          parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
+        )
+        .toReversed(),
+      ops: [...recordedOps(record, forBenchmark), ...(yield* timeCopies).map(rowOf)],
+      collectives
+    }
+    yield* writeProfile(options.out, profile)
+    const told = {
+      profile: options.out,
+      model: graph.name,
+      ranks: world.size,
+      cores,
+      steps,
+      stepSeconds: span,
+      busySeconds,
+      unattributedShare,
+      layers: layers.length,
+      ops: profile.ops.length,
+      collectives: collectives.length
+    }
+    if (options.json === true) return said(json(told))
+    return said(
+      `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${world.size} ranks on ${cores} cores ` +
+        `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
+    )
+  })
 
 /** The kernels and collectives of one run of a scenario, as its program submits them. */
 const profileRun = (
   scenario: Scenario,
   file: string,
-  locate: (error: InputError) => InputError,
-  options: ProfileCommandOptions
+  { world, program, capacityBytes, initial, h2d, d2h }: Runnable,
+  options: ProfileCommandOptions,
+  job: ProcessJob | undefined
 ) =>
   Effect.gen(function* () {
-    const { world, program, capacityBytes, initial, h2d, d2h } = yield* runnableOf(scenario, file, {
-      loader: new Loader()
-    }).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
     yield* requireDevice
-    yield* warn(scenario)
-    const journals: Array<Journal> = []
-    const { timeline, opLogs } = yield* execute({
-      world,
-      program: journaled(program(), journals),
-      capacityBytes,
-      initial,
-      h2d,
-      d2h,
-      record: true
-    })
-    const recorded = { timeline: timeline!, opLogs, journals }
-    const ops = [...recordedOps(recorded, forBenchmark), ...(yield* timeCopies).map(rowOf)]
-    const collectives = recordedCollectives(recorded, forBenchmark)
+    if (!isOther(job)) yield* warn(scenario)
+    const { record } = yield* recordRun({ world, program: program(), capacityBytes, initial, h2d, d2h }, job)
+    if (isOther(job)) return said("")
+    const ops = [...recordedOps(record, forBenchmark), ...(yield* timeCopies).map(rowOf)]
+    const collectives = recordedCollectives(record, forBenchmark)
     yield* writeProfile(
       options.out,
       tableProfile("exec profile", { name: scenario.name, device: thisDevice(), file }, { ops, collectives })

@@ -107,6 +107,19 @@ const acts: Record<string, Act> = {
       return [(yield* machine.read(x))[0], (yield* machine.read(y))[0]]
     })
   ),
+  // Rank 1 asks for more memory than there is, while the others wait for it.
+  memory: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* vector("x", 1)
+      const { all } = machine.world
+      machine.submit(collective("first", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      yield* machine.drain
+      if (machine.rank === 1) yield* machine.alloc({ name: "large", shape: [2 ** 48], dtype: "float32" })
+      machine.submit(collective("second", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      yield* machine.drain
+    })
+  ),
   mismatch: ran(
     Effect.gen(function* () {
       const machine = yield* Machine

@@ -48,6 +48,13 @@ describeNative("a job of processes", () => {
     }
   )
 
+  it("tells every other rank who has no memory left", async () => {
+    const [first, second, third] = await endsOf("memory", 3)
+    expect(second).toMatchObject({ failed: { _tag: "OutOfMemory", rank: 1, tensor: "large" } })
+    for (const [rank, end] of [[0, first] as const, [2, third] as const])
+      expect(end).toMatchObject({ failed: { _tag: "RankLost", rank, lost: 1 } })
+  })
+
   it("does not take a busy rank for a lost one", async () => {
     expect(await endsOf("busy", 2)).toEqual(["alive", "alive"])
   })
