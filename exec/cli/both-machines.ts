@@ -25,6 +25,7 @@ import type { Execution, ExecutionResult } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { recordRun, type Ran, type RunRecord } from "../record-run.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
+import { onDevice } from "./emulated-device.ts"
 import { emulatedLinks } from "./links.ts"
 import { runnableOf } from "./runnable.ts"
 
@@ -173,8 +174,7 @@ const emulated = (
   if (leastSeconds === undefined) return links
   return {
     ...links,
-    prepare: (rank, op) =>
-      op.group === undefined ? { seconds: leastSeconds(op) } : links.prepare?.(rank, op)
+    prepare: (rank, op) => onDevice(leastSeconds)(rank, op) ?? links.prepare?.(rank, op)
   }
 }
 

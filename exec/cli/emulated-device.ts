@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { Op } from "../../core/machine/op.ts"
+import type { PrepareOptions } from "../native.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { rooflineSeconds, type Device } from "../../core/cost/devices.ts"
 import { resolveDevice } from "../../scenarios/resolve.ts"
@@ -30,3 +31,9 @@ export const emulatedDevice = (
       )
     : Effect.succeed(leastSecondsOn(device))
 }
+
+/** Ops that are no collectives take at least so long: what `execute` is told of them. */
+export const onDevice =
+  (leastSeconds: (op: Op) => number) =>
+  (_: number, op: Op): PrepareOptions | undefined =>
+    op.group === undefined ? { seconds: leastSeconds(op) } : undefined

@@ -22,6 +22,8 @@ const backendOption = () =>
     "what to run on: cpu, cuda, or auto, which takes a GPU where there is one"
   ).default("auto")
 
+const emulateOption = () =>
+  new Option("--emulate-device", "kernels take at least what the scenario's device needs, by its peak rates")
 const processesOption = () =>
   new Option("--processes <n>", "start so many processes on this host, one for each rank").argParser(
     wholeNumber(2)
@@ -112,6 +114,7 @@ Examples:
     .requiredOption("-o, --out <file>", "profile to write (.arrow)")
     .addOption(setOption())
     .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
+    .addOption(emulateOption())
     .addOption(backendOption())
     .addOption(processesOption())
     .addOption(rendezvousOption())
@@ -163,7 +166,7 @@ Examples:
     .description("run a scenario on both machines and compare decisions, values, order and time")
     .argument("<scenario>", "scenario file (YAML or JSON)")
     .addOption(setOption())
-    .option("--emulate-device", "kernels take at least what the scenario's device needs, by its peak rates")
+    .addOption(emulateOption())
     .option("--timeline <file>", "write both timelines into one file for Perfetto (JSON)")
     .option("--record <folder>", "keep the real run there, to be compared elsewhere")
     .option("--from <folder>", "compare a real run that --record has kept, instead of running")

@@ -18,6 +18,7 @@ import { tableProfile } from "../../traces/table-profile.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
+import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
@@ -25,6 +26,7 @@ import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { recordRun } from "../record-run.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
+import { emulatedDevice, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, startedHere, type JobOptions } from "./job.ts"
 import { runnableOf } from "./runnable.ts"
 
@@ -33,6 +35,7 @@ export interface ProfileCommandOptions extends JobOptions {
   readonly set: ReadonlyArray<string>
   readonly out: string
   readonly steps: number
+  readonly emulateDevice?: boolean
   readonly json?: boolean
 }
 
@@ -53,24 +56,39 @@ export const profileCommand = async (file: string, options: ProfileCommandOption
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireApart([["--out", options.out]], filesOf(scenario, file))
-      const plan = { scenario, steps: options.steps }
+      const plan = { scenario, steps: options.steps, emulateDevice: options.emulateDevice }
+      const prepare =
+        options.emulateDevice === true
+          ? onDevice(yield* Effect.mapError(emulatedDevice(scenario, file), locate))
+          : undefined
       if (scenario.task !== "data-parallel") {
         const runnable = yield* runnableOf(scenario, file, { loader: new Loader() }).pipe(
           Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
         )
         const together = { ranks: runnable.world.size, file, plan }
         return yield* perhapsInJob(options, together, (job) =>
-          profileRun(scenario, file, runnable, options, job)
+          profileRun(scenario, file, runnable, options, { prepare, job })
         )
       }
       const training = yield* prepareTraining(scenario, file, new Loader()).pipe(Effect.mapError(locate))
       const together = { ranks: training.world.size, file, plan }
       return yield* perhapsInJob(options, together, (job) =>
-        profileTraining(scenario, training, options, job)
+        profileTraining(scenario, training, options, { prepare, job })
       )
     }),
     options.backend
   )
+}
+
+/** Copies are this machine's, of whatever device: where one is emulated, its own rates say what they take. */
+const copiesOf = ({ emulateDevice }: ProfileCommandOptions) =>
+  emulateDevice === true ? Effect.succeed([]) : Effect.map(timeCopies, (times) => times.map(rowOf))
+
+/** Where a profile is taken. */
+interface On {
+  readonly prepare: Execution<unknown>["prepare"]
+  /** The job of which this process is one rank. */
+  readonly job: ProcessJob | undefined
 }
 
 const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && job.rank !== 0
@@ -79,14 +97,14 @@ const profileTraining = (
   scenario: Scenario,
   { world, graph, build }: Effect.Success<ReturnType<typeof prepareTraining>>,
   options: ProfileCommandOptions,
-  job: ProcessJob | undefined
+  { prepare, job }: On
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
     const program = partialLocalSgd(build, alone, warmupSteps + steps)
-    const { record } = yield* recordRun({ world, program }, job)
+    const { record } = yield* recordRun({ world, program, prepare }, job)
     const bytes = sizeBytesOf(parameterCount(graph), "float32")
     const sizes = [...new Set([1 << 10, 1 << 14, 1 << 18, 1 << 22, bytes])].toSorted((a, b) => a - b)
     const collectives = world.size < 2 ? [] : yield* timeCollectives(world.size, sizes, { processes: job })
@@ -114,7 +132,7 @@ const profileTraining = (
           parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
         )
         .toReversed(),
-      ops: [...recordedOps(record, forBenchmark), ...(yield* timeCopies).map(rowOf)],
+      ops: [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))],
       collectives
     }
     yield* writeProfile(options.out, profile)
@@ -144,14 +162,17 @@ const profileRun = (
   file: string,
   { world, program, capacityBytes, initial, h2d, d2h }: Runnable,
   options: ProfileCommandOptions,
-  job: ProcessJob | undefined
+  { prepare, job }: On
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
-    const { record } = yield* recordRun({ world, program: program(), capacityBytes, initial, h2d, d2h }, job)
+    const { record } = yield* recordRun(
+      { world, program: program(), capacityBytes, initial, h2d, d2h, prepare },
+      job
+    )
     if (isOther(job)) return said("")
-    const ops = [...recordedOps(record, forBenchmark), ...(yield* timeCopies).map(rowOf)]
+    const ops = [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))]
     const collectives = recordedCollectives(record, forBenchmark)
     yield* writeProfile(
       options.out,
