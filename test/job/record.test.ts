@@ -4,21 +4,24 @@ import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
+import { readProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-record-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-const agree = (scenario: string, ...args: ReadonlyArray<string>) => {
+const exec = (command: string, scenario: string, ...args: ReadonlyArray<string>) => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [path.join(root, "bin/exec.js"), "agree", `scenarios/agree/${scenario}.yaml`, ...args],
+    [path.join(root, "bin/exec.js"), command, `scenarios/agree/${scenario}.yaml`, ...args],
     { cwd: root, encoding: "utf8" }
   )
   return { status, stdout, stderr }
 }
+const agree = (scenario: string, ...args: ReadonlyArray<string>) => exec("agree", scenario, ...args)
 
 describeNative("exec agree", () => {
   it("runs each rank in a process, keeps the run, and compares it from its folder", () => {
@@ -56,5 +59,34 @@ describeNative("exec agree", () => {
     const both = agree("data-parallel", "--from", folder, "--record", folder)
     expect(both.stderr).toContain("--from without --record")
     expect(both.status).toBe(2)
+  })
+})
+
+describeNative("a job of processes", () => {
+  it("generates what threads generate", () => {
+    const tokens = (...args: ReadonlyArray<string>) => {
+      const { status, stdout, stderr } = exec("generate", "kv-serving", "--json", ...args)
+      expect(status, stderr).toBe(0)
+      const { requests } = JSON.parse(stdout) as { readonly requests: ReadonlyArray<Record<string, unknown>> }
+      return requests.map(({ tokens }) => tokens)
+    }
+    const apart = tokens("--processes", "2")
+    expect(apart).toHaveLength(5)
+    expect(apart).toEqual(tokens())
+  })
+
+  it("is profiled, with its collectives, on an emulated device", async () => {
+    const out = path.join(folder, "profile.arrow")
+    const more = ["--processes", "2", "--emulate-device", "--set", "device.flops=0.1GFLOP/s", "--steps", "2"]
+    const { status, stdout, stderr } = exec("profile", "data-parallel", "-o", out, "--json", ...more)
+    expect(status, stderr).toBe(0)
+    const told = JSON.parse(stdout) as { readonly stepSeconds: number; readonly layers: number }
+    const profile = await Effect.runPromise(readProfile(out))
+    expect(profile.source).toContain("2 processes computing at the same time")
+    expect(profile.layers).toHaveLength(told.layers)
+    expect(profile.collectives.map(({ ranks }) => ranks)).toContain(2)
+    // What a device of 0.1 GFLOP/s takes for a step of this model, at least: 6 FLOPs for each of 32 tokens and some 4,000 weights.
+    expect(told.stepSeconds).toBeGreaterThan((6 * 32 * 4000) / 1e8)
+    expect(profile.ops?.some(({ op }) => op === "h2d")).toBe(false)
   })
 })
