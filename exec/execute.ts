@@ -61,7 +61,7 @@ export interface ExecutionResult<A> {
   readonly makespanSeconds: number
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>
-  /** By how much times of different ranks may be off against each other: 0 where all have one clock. */
+  /** By how much times of different ranks may be off against each other: 0 in one process. */
   readonly clockErrorSeconds: number
   /** Bytes of each rank's memories: what was asked for, or what the device has. */
   readonly capacityBytes: Readonly<Record<Place, number>>
@@ -209,7 +209,7 @@ class Run<A> {
       const after = yield* clockAt(links)
       // Clocks drift apart evenly: between the two times that they were compared, so did these.
       const drift = (after.offset - before.offset) / Math.max(after.own - before.own, 1e-9)
-      const origin = after.own - this.#nowSeconds()
+      const { origin, error } = this.#originOn(links)
       const onFirst = (own: number): number => own + before.offset + drift * (own - before.own)
       const begunSeconds = onFirst(origin)
       const since = (time: number): number => onFirst(origin + time) - begunSeconds
@@ -219,7 +219,7 @@ class Run<A> {
         makespanSeconds: since(makespanSeconds),
         timeline: timeline === undefined ? undefined : timesChanged(timeline, since),
         opLogs,
-        errorSeconds: Math.max(before.error, after.error)
+        errorSeconds: Math.max(before.error, after.error) + error
       })
       if (parts === undefined) return ended
       // The run begins when the first process does.
@@ -238,6 +238,19 @@ class Run<A> {
         clockErrorSeconds: 2 * Math.max(...parts.map((part) => part.errorSeconds))
       }
     })
+  }
+
+  /** When the run's clock was 0, on the clock that processes compare: from the quickest of a few looks at both. */
+  #originOn({ mesh }: Links): { readonly origin: number; readonly error: number } {
+    let best = { origin: 0, error: Infinity }
+    for (let look = 0; look < 16; look++) {
+      const first = mesh.nowNanoseconds
+      const since = this.#nowSeconds()
+      const last = mesh.nowNanoseconds
+      const error = (last - first) * 0.5e-9
+      if (error < best.error) best = { origin: (first + last) * 0.5e-9 - since, error }
+    }
+    return best
   }
 
   close(): void {
