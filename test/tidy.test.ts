@@ -14,6 +14,7 @@ import {
   rules,
   shipped
 } from "./tidy/rules.ts"
+import { functionLinesMax, longFunctions, ownLines } from "./tidy/long-functions.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -192,6 +193,19 @@ const examples: Readonly<
       ["sim/engine/engine.ts", "//\n".repeat(600)]
     ]
   },
+  "one thought a function": {
+    breaks: [
+      ["core/a.ts", `export const f = () => {\n${"f()\n".repeat(100)}}`],
+      ["core/a.ts", `export const f = Effect.gen(() => {\nconst g = () => {\n${"f()\n".repeat(100)}}\n})`],
+      ["core/a.ts", `export const f = () => gen(function* () {\n${"f()\n".repeat(100)}})`],
+      ["exec/cli/main.ts", `function f() {\n${"f()\n".repeat(170)}}`]
+    ],
+    keeps: [
+      ["core/a.ts", `export const f = () => {\n${"f()\n".repeat(98)}}`],
+      ["core/a.ts", `const f = () => {\n${`const g = () => {\n${"f()\n".repeat(60)}}\n`.repeat(3)}}`],
+      ["exec/cli/main.ts", `function f() {\n${"f()\n".repeat(160)}}`]
+    ]
+  },
   "files say what they are for": {
     breaks: [["sim/a.ts", "export const a = 1 // one"]],
     keeps: [
@@ -274,6 +288,17 @@ describe("the allowance for long files", () => {
   it("is for files that exist and need it", () => {
     for (const [path, { because }] of Object.entries(longFiles)) {
       expect(sources.get(path)?.text.split("\n").length, path).toBeGreaterThan(500)
+      expect(because).not.toBe("")
+    }
+  })
+})
+
+describe("the allowance for long functions", () => {
+  it("is for files that exist and need it", () => {
+    for (const [path, { because }] of Object.entries(longFunctions)) {
+      const source = sources.get(path)
+      expect(source, path).toBeDefined()
+      expect(Math.max(...ownLines(source!).values()), path).toBeGreaterThan(functionLinesMax)
       expect(because).not.toBe("")
     }
   })

@@ -1,6 +1,7 @@
 // The rules that a machine can hold the sources to, each with what to write instead. Judges one file at a time; which
 // files there are is the test's business.
 import { posix } from "node:path"
+import { functionLinesMax, longFunctions, ownLines } from "./long-functions.ts"
 import { dotted, isNode, isReference, literal, type Node, type Source } from "./source.ts"
 
 export interface Finding {
@@ -294,6 +295,20 @@ export const rules: ReadonlyArray<Rule> = [
       const most = longFiles[path]?.linesMax ?? linesMax
       const lines = text.trimEnd().split("\n").length
       return lines <= most ? [] : [{ line: most + 1, what: `${lines} lines, at most ${most}` }]
+    }
+  },
+  {
+    name: "one thought a function",
+    instead: `at most ${functionLinesMax} lines of its own; name its parts, or give its file a limit and a reason in longFunctions`,
+    holdsFor: everywhere,
+    check: (source) => {
+      const most = longFunctions[source.path]?.linesMax ?? functionLinesMax
+      return [...ownLines(source)]
+        .filter(([, lines]) => lines > most)
+        .map(([node, lines]) => ({
+          line: source.lineOf(node),
+          what: `a function of ${lines} lines, at most ${most}`
+        }))
     }
   },
   {
