@@ -16,6 +16,8 @@ export interface TrainingChoices {
   readonly evaluateEvery?: number | undefined
   /** A profile of the same model to plan with instead of estimates. */
   readonly planFrom?: string | undefined
+  /** A file of weights to begin with instead of random ones. */
+  readonly weights?: string | undefined
 }
 
 /** What a run that goes on from another's checkpoint must have in common with it. */

@@ -80,6 +80,10 @@ Examples:
       "steps between evaluations on held-out text (default: at the end)",
       wholeNumber(1)
     )
+    .option(
+      "--weights <file>",
+      "begin with what exec train --save wrote, instead of random weights (.arrow, .safetensors)"
+    )
     .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
     .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
     .option("--timeline <file>", "write the timeline for Perfetto (JSON)")

@@ -35,6 +35,7 @@ export interface TrainCommandOptions extends JobOptions, CheckpointCommandOption
   readonly seed?: number
   readonly evaluateEvery?: number
   readonly planFrom?: string
+  readonly weights?: string
   readonly out?: string
   readonly timeline?: string
   readonly save?: string
@@ -76,12 +77,12 @@ export const trainCommand = async (file: string, options: TrainCommandOptions): 
           ["--timeline", options.timeline],
           ["--save", options.save]
         ],
-        [...filesOf(scenario, file), ...(options.planFrom === undefined ? [] : [options.planFrom])]
+        [...filesOf(scenario, file), options.planFrom, options.weights].filter((one) => one !== undefined)
       )
       const asked = yield* askedFor(options, trainable)
-      const { steps, evaluateEvery } = options
+      const { steps, evaluateEvery, weights } = options
       const from = asked?.predecessor?.manifest.step
-      const plan = { scenario, steps, evaluateEvery, every: asked?.every, from }
+      const plan = { scenario, steps, evaluateEvery, weights, every: asked?.every, from }
       return yield* perhapsInJob(options, { ranks: trainable.world.size, file, plan }, (job) =>
         Effect.scoped(trained(scenario, trainable, options, asked, job))
       )

@@ -8,6 +8,7 @@ import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/al
 import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
+import { savedBeginning } from "./beginning.ts"
 import { optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { LayerGraph } from "../../../core/models/layer-graph.ts"
@@ -18,7 +19,7 @@ import type { World } from "../../../core/world.ts"
 import * as Schema from "effect/Schema"
 import { planScenario, stepsOf } from "./prepare.ts"
 import type { Runnable } from "../../runnable.ts"
-import type { Continuation } from "../../trainable.ts"
+import type { Continuation, TrainingChoices } from "../../trainable.ts"
 import type { Loader } from "../../load.ts"
 import type { SavedWeights } from "../../../traces/weights-file.ts"
 import { loadCorpus, type Learnable } from "../../corpus.ts"
@@ -47,12 +48,12 @@ const core: DeviceSettings = { name: "processor core", flops: 2e10, memoryBandwi
 
 const defaultTraining = Schema.decodeUnknownSync(TrainingSettings)({})
 
-/** `file` is the scenario's path; `planFrom` names a profile of the same model to plan with instead of estimates. */
+/** `file` is the scenario's path; `choices` are files: a profile of the same model to plan with, weights to begin with. */
 export const prepareTraining = (
   scenario: DataParallelScenario,
   file: string,
   loader: Loader,
-  planFrom?: string
+  { planFrom, weights }: Pick<TrainingChoices, "planFrom" | "weights"> = {}
 ): Effect.Effect<PreparedTraining, InputError> =>
   Effect.gen(function* () {
     const { model, training = defaultTraining } = scenario
@@ -112,6 +113,12 @@ export const prepareTraining = (
     const [batch, context] = graph.inputs[0]!.shape as readonly [number, number]
     const corpus = yield* loadCorpus(training, { context, vocabulary: vocabularyOf(model) }, file)
     const { warmupSteps, steps } = stepsOf(scenario, planned)
+    const learns = {
+      name: scenario.name,
+      ...architectureOf(model),
+      characters: corpus.characters,
+      heldOut: training.heldOut
+    }
     return {
       scenario,
       world,
@@ -126,16 +133,12 @@ export const prepareTraining = (
         corpus: corpus.train,
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,
         seed: scenario.seed,
+        initial: weights === undefined ? undefined : yield* savedBeginning(weights, graph, learns),
         clipNorm: training.clipNorm,
         gradientsLast: planned.gradientsLast,
         shard
       }),
-      learns: {
-        name: scenario.name,
-        ...architectureOf(model),
-        characters: corpus.characters,
-        heldOut: training.heldOut
-      },
+      learns,
       continuation: continuationOf(scenario, training, planned, corpus),
       batchTokens: batch * context,
       steps: warmupSteps + steps

@@ -20,7 +20,7 @@ export const trainable = (
   choices: TrainingChoices
 ): Effect.Effect<Trainable, InputError> =>
   Effect.gen(function* () {
-    const prepared = yield* prepareTraining(scenario, file, loader, choices.planFrom)
+    const prepared = yield* prepareTraining(scenario, file, loader, choices)
     const { world, planned, build, batchTokens, corpus, graph, learns, continuation } = prepared
     const steps = choices.steps ?? scenario.steps ?? prepared.steps
     const evaluation = yield* evaluationOf(prepared, file, choices.evaluateEvery ?? steps)

@@ -59,7 +59,8 @@ export const trainable = (
   Effect.gen(function* () {
     for (const [option, value] of [
       ["--evaluate-every", choices.evaluateEvery],
-      ["--plan-from", choices.planFrom]
+      ["--plan-from", choices.planFrom],
+      ["--weights", choices.weights]
     ] as const) {
       if (value === undefined) continue
       const accepted = "a scenario of data-parallel training: layers of experts alone learn no text"
