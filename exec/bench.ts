@@ -10,17 +10,15 @@ import { Machine, type MachineError, type OutOfMemory, type Program } from "../c
 import { collective, launch } from "../core/machine/op.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
-import { makeWorld, type World } from "../core/world.ts"
+import { makeWorld, unlimitedLinks, type World } from "../core/world.ts"
 import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { recordRun } from "./record-run.ts"
 import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
 
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
-
 /** So many ranks of one node, with nothing that limits them but the machine itself. */
 export const localWorld = (ranks: number): World =>
-  makeWorld([{ name: "here", nodes: [ranks] }], { intra: unlimited, inter: unlimited, wan: undefined })
+  makeWorld([{ name: "here", nodes: [ranks] }], unlimitedLinks)
 
 /** A timed op, with the sizes that its kernel declares, and its work. */
 export interface KernelTime extends OpCost {

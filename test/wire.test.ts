@@ -13,11 +13,10 @@ import { aloneSeconds } from "../core/wire/alone.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
 import { collectiveAlgorithms, Network } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
-import { makeWorld, type World } from "../core/world.ts"
+import { makeWorld, unlimited, type World } from "../core/world.ts"
 import { readProfile } from "../traces/profile-file.ts"
 import { freeKernels, run } from "./simulate/simulated.ts"
 
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
 const gigabit = 1e9 / 8
 
 const profile = await Effect.runPromise(

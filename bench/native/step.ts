@@ -12,7 +12,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
-import { makeWorld } from "../../core/world.ts"
+import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 
 const steps = 10_000
@@ -84,12 +84,7 @@ const program = Effect.gen(function* () {
   }
 })
 
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
-const world = makeWorld([{ name: "here", nodes: [1] }], {
-  intra: unlimited,
-  inter: unlimited,
-  wan: undefined
-})
+const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
 const { ranks } = await Effect.runPromise(
   execute({
     world,

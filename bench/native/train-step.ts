@@ -8,7 +8,7 @@ import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
-import { makeWorld } from "../../core/world.ts"
+import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 
 const { values } = parseArgs({
@@ -100,12 +100,7 @@ const program = Effect.gen(function* () {
   return { ops, losses, wallMillis: median(wall), hostMillis: median(host) }
 })
 
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
-const world = makeWorld([{ name: "here", nodes: [1] }], {
-  intra: unlimited,
-  inter: unlimited,
-  wan: undefined
-})
+const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
 const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
 const { value, peakBytes } = ranks[0]!
 // 6 per parameter and token, and attention's products, half of them masked: Kaplan et al. 2020, PaLM's appendix B

@@ -13,7 +13,7 @@ import type { Scenario } from "../../scenarios/families.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { hostOf } from "../../sim/run.ts"
 import type { InputError } from "../../core/input-error.ts"
-import type { World } from "../../core/world.ts"
+import { unlimited, type World } from "../../core/world.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
@@ -147,8 +147,6 @@ export const holdToSimulation = <A>(
     )
     return { agreement, simulated, recording, simulatedRun, executedRun }
   })
-
-const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
 
 const withoutLimits = (world: World): World => ({
   ...world,

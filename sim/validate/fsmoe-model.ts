@@ -15,7 +15,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type MachineError, type Program } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { Random } from "../../core/random.ts"
-import { makeWorld } from "../../core/world.ts"
+import { oneRank } from "../../core/world.ts"
 import { simulate } from "../simulate.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import type { Section } from "./section.ts"
@@ -86,12 +86,6 @@ const compareCases: Effect.Effect<
   { readonly worst: number; readonly seen: ReadonlyArray<number> },
   MachineError
 > = Effect.gen(function* () {
-  const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
-  const world = makeWorld([{ name: "one", nodes: [1] }], {
-    intra: unlimited,
-    inter: unlimited,
-    wan: undefined
-  })
   const random = new Random(1)
   const seen = [0, 0, 0, 0]
   let worst = 0
@@ -102,7 +96,7 @@ const compareCases: Effect.Effect<
     const degree = 1 + random.below(8)
     const gradient = random.below(2) === 0 ? 0 : 6 * draw()
     const { makespanSeconds } = yield* simulate({
-      world,
+      world: oneRank,
       program: pipeline(degree, gradient),
       costs: {
         seconds: (op) => ({ ...times, gradient })[op.label as keyof ChunkTimes | "gradient"],

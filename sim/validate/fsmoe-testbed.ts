@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import { costScopes, costUnits, type FittedCost } from "../../core/algorithms/moe-training/plan/cost-line.ts"
 import { productsOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import type { Op } from "../../core/machine/op.ts"
-import { makeWorld, type World } from "../../core/world.ts"
+import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { rowsOfLine, type CollectiveOp } from "../../scenarios/families/moe-training/costs.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
@@ -75,14 +75,8 @@ export const lineOf = ({ lines }: TestbedTable, op: CollectiveOp): FittedCost =>
 })
 
 /** Links are no limit: the lines are measured with them in place. */
-export const worldOf = ({ nodes, perNode }: TestbedTable): World => {
-  const unlimited = { bytesPerSecond: Infinity, latencySeconds: 0 }
-  return makeWorld([{ name: "testbed", nodes: Array.from({ length: nodes }, () => perNode) }], {
-    intra: unlimited,
-    inter: unlimited,
-    wan: undefined
-  })
-}
+export const worldOf = ({ nodes, perNode }: TestbedTable): World =>
+  makeWorld([{ name: "testbed", nodes: Array.from({ length: nodes }, () => perNode) }], unlimitedLinks)
 
 export const collectiveTableOf = (testbed: TestbedTable): CollectiveTable =>
   new CollectiveTable(
