@@ -9,6 +9,8 @@ export interface PhaseCost {
   readonly busySeconds: number
   /** From its first kernel's start to the next layer's first kernel: busy time plus the host's launch gaps. */
   readonly spanSeconds: number
+  /** Of a layer that was described, not recorded: what the host launches for it, in eager mode and once for each kernel. */
+  readonly launches?: { readonly eager: number; readonly once: number }
 }
 
 /** One leaf module of the model, in the order the forward pass runs them. */

@@ -13,6 +13,7 @@ import { modelGraph } from "./model-graph.ts"
 import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
 import { makeCostModel, type TracedCostModel } from "../core/cost/cost-model.ts"
 import { interpolate } from "../core/cost/curve.ts"
+import { eagerCountOf } from "../core/cost/host.ts"
 import type { Device } from "../core/cost/devices.ts"
 import type { OpTable } from "../core/cost/op-table.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
@@ -79,6 +80,7 @@ export const resolveModel = (
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
     const graph = fusedGraph(model, computeDtype)
+    const eager = modelGraph(model, computeDtype, "float32")
     if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,
@@ -92,13 +94,13 @@ export const resolveModel = (
       computeDtype
     })
     const named = device?.name ?? "the costs' device"
-    const estimated = estimateProfile(graph, costs, named)
+    const estimated = estimateProfile(graph, eager, costs, named)
     const { measured } = model
     // What the measured step takes by the same costs, on its own batch.
     const like =
       measured === undefined
         ? undefined
-        : estimateProfile(fusedGraph(withBatch(model, measured), computeDtype), costs, named)
+        : estimateProfile(fusedGraph(withBatch(model, measured), computeDtype), eager, costs, named)
     const factor = like === undefined ? 1 : measured!.stepSeconds / like.stepSeconds
     const calibration: ReadonlyArray<Estimate> =
       like === undefined
@@ -360,7 +362,8 @@ const stepSecondsAt = (
 }
 
 const scaled = (profile: Profile, factor: number): Profile => {
-  const scale = ({ busySeconds, spanSeconds }: PhaseCost): PhaseCost => ({
+  const scale = ({ busySeconds, spanSeconds, ...rest }: PhaseCost): PhaseCost => ({
+    ...rest,
     busySeconds: busySeconds * factor,
     spanSeconds: spanSeconds * factor
   })
@@ -381,13 +384,27 @@ const scaled = (profile: Profile, factor: number): Profile => {
 const fusedGraph = (model: Architecture, computeDtype: Dtype): LayerGraph =>
   fuse(modelGraph(model, computeDtype, "float32"))
 
-/** Layer times as the sum of their kernels' costs; AdamW over each layer's parameters in one launch. */
-const estimateProfile = (graph: LayerGraph, costs: TracedCostModel, device: string): Profile => {
+/**
+ * Layer times as the sum of their kernels' costs; AdamW over each layer's parameters in one launch. `eager`: the same model before
+ * kernels were fused, whose launches a host in eager mode makes.
+ */
+const estimateProfile = (
+  graph: LayerGraph,
+  eager: LayerGraph,
+  costs: TracedCostModel,
+  device: string
+): Profile => {
   const callSeconds = ({ kernel, inputs, outputs, attributes }: KernelCall): number =>
     costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
   const sum = (calls: ReadonlyArray<KernelCall>) =>
     calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
-  const layers = graph.layers.map((layer): LayerCost => {
+  const launched = (plain: ReadonlyArray<KernelCall>, fused: ReadonlyArray<KernelCall>) => ({
+    eager: plain.reduce((count, { kernel }) => count + eagerCountOf(kernel), 0),
+    once: fused.length
+  })
+  const layers = graph.layers.map((layer, index): LayerCost => {
+    const plain = eager.layers[index]!
+    const backward = [...layer.backwardInput, ...layer.backwardWeight]
     const states = layer.parameters.map(({ shape }) => operand(shape, "float32"))
     const update = {
       kernel: kernels.adamw,
@@ -397,9 +414,15 @@ const estimateProfile = (graph: LayerGraph, costs: TracedCostModel, device: stri
     }
     return {
       name: layer.name,
-      forward: phase(sum(layer.forward)),
-      backward: phase(sum(layer.backwardInput) + sum(layer.backwardWeight)),
-      optimizer: phase(states.length === 0 ? 0 : costs.cost(update).seconds)
+      forward: { ...phase(sum(layer.forward)), launches: launched(plain.forward, layer.forward) },
+      backward: {
+        ...phase(sum(layer.backwardInput) + sum(layer.backwardWeight)),
+        launches: launched([...plain.backwardInput, ...plain.backwardWeight], backward)
+      },
+      optimizer: {
+        ...phase(states.length === 0 ? 0 : costs.cost(update).seconds),
+        launches: states.length === 0 ? { eager: 0, once: 0 } : { eager: 1, once: 1 }
+      }
     }
   })
   const parameters = graph.layers.flatMap((layer, index) =>

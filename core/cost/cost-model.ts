@@ -8,7 +8,7 @@ import type { Op } from "../machine/op.ts"
 import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { PhaseCost, Profile } from "../profile.ts"
 import { rooflineSeconds, type Device } from "./devices.ts"
-import { hostSecondsOf, layerShare, waitsFor, type HostCosts } from "./host.ts"
+import { hostSecondsOf, layerHostSeconds, layerShare, waitsFor, type HostCosts } from "./host.ts"
 import { loadOf } from "./measures.ts"
 import type { CostSource, Launch } from "./op-table.ts"
 import { Estimates, type Cost, type Estimate } from "./provenance.ts"
@@ -187,10 +187,12 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
       ? {}
       : {
           host: {
-            seconds: (op: Op) =>
-              late && op.kernel.name === "profiled"
-                ? spanOf(profiled(op)!, op.attributes) * share
-                : hostSecondsOf(host.costs, op),
+            seconds: (op: Op) => {
+              if (op.kernel.name !== "profiled") return hostSecondsOf(host.costs, op)
+              const phase = profiled(op)!
+              if (late) return spanOf(phase, op.attributes) * share
+              return phase.launches === undefined ? 0 : layerHostSeconds(host.costs, phase.launches)
+            },
             readSeconds: host.costs.readSeconds,
             replaySeconds: host.costs.replaySeconds,
             waitsFor: (op: Op) => waitsFor(host.costs, op)

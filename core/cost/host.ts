@@ -90,7 +90,8 @@ const eagerLaunches: Partial<Readonly<Record<KernelName, number>>> = {
   "moe_combine.forward": 2
 }
 
-const countOf = (name: string): number => eagerLaunches[name as KernelName] ?? 1
+/** Launches of eager PyTorch for a kernel of the catalogue. */
+export const eagerCountOf = (name: string): number => eagerLaunches[name as KernelName] ?? 1
 
 /** Seconds of the host for one launch of `op`; a layer of a profile has the host's time in its span. */
 export const hostSecondsOf = (
@@ -99,8 +100,14 @@ export const hostSecondsOf = (
 ): number => {
   if (group !== undefined) return collectiveSeconds + hookSeconds * (carries ?? reads.length)
   if (kernel.name === "profiled" || kernel.name === "barrier") return 0
-  return mode === "eager" ? launchSeconds * countOf(kernel.name) : launchSeconds
+  return mode === "eager" ? launchSeconds * eagerCountOf(kernel.name) : launchSeconds
 }
+
+/** Seconds of the host for a layer that was described by its kernels. */
+export const layerHostSeconds = (
+  { mode, launchSeconds }: HostCosts,
+  { eager, once }: { readonly eager: number; readonly once: number }
+): number => launchSeconds * (mode === "eager" ? eager : once)
 
 /** Share of the host's time in a profiled layer's span that is left: the profile was recorded of an eager program. */
 export const layerShare = ({ mode = "eager" }: HostCosts): number =>

@@ -73,16 +73,19 @@ const imported = async (file: string, options: KinetoOptions) => {
   return report.profile
 }
 
-const stepOf = async (file: string, algorithm: string): Promise<number> => {
+const stepOf = (file: string, algorithm: string): Promise<number> =>
+  stepWith(`model: {profile: ${file}.arrow}`, `algorithm: ${algorithm}`)
+
+/** A step of data-parallel training, with these lines in its scenario. */
+const stepWith = async (...lines: ReadonlyArray<string>): Promise<number> => {
   const scenario = path.join(folder, "scenario.yaml")
   writeFileSync(
     scenario,
     [
       "task: data-parallel",
       "name: two ranks on links that cost nothing",
-      `model: {profile: ${file}.arrow}`,
       "world: {ranks: 2, links: {inter: {bandwidth: 1TB/s, latency: 0s}}}",
-      `algorithm: ${algorithm}`
+      ...lines
     ].join("\n")
   )
   const loaded = await Effect.runPromise(loadScenario(scenario, []))
@@ -137,6 +140,20 @@ describe("a host measured from a trace", () => {
     expect(Math.abs((await stepOf(under, ddp)) - whole / 2)).toBeLessThan(tailSeconds)
     const local = await stepOf(under, "{name: local-sgd, period: 1000}")
     expect(Math.abs(local - (aloneMicroseconds / 2) * 1e-6)).toBeLessThan(2 * tailSeconds)
+  })
+
+  it("launches a described model's kernels, more of them in eager mode, and none with a graph", async () => {
+    const sizes =
+      "layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256, context: 32, batch: 2"
+    const step = (host: string) =>
+      stepWith(`model: {llama: {${sizes}}}`, "device: NVIDIA H100", "algorithm: s-sgd", `host: ${host}`)
+    const free = await step("none")
+    const once = await step("{launch: 100us}")
+    const eager = await step("{mode: eager, launch: 100us}")
+    // Far more than fifty kernels of two layers' forward and backward passes, each 100 us.
+    expect(once).toBeGreaterThan(free + 50 * 100e-6)
+    expect(eager).toBeGreaterThan(1.5 * once)
+    expect(await step("{mode: graph, replay: 100us}")).toBeLessThan(free + 200e-6)
   })
 
   it("refuses a second trace that is not under DDP", async () => {
