@@ -23,13 +23,19 @@ const told = (mode: LaunchMode, assumed: ReadonlyArray<Part>): string =>
   `${mode}: ${assumed.map((part) => `${formatSeconds(usualHosts[mode][part])} ${words[part]}`).join(", ")}, as is usual`
 
 /** Measured costs, and usual ones for what was not measured. A graph's kernels are not launched, whatever a launch took. */
-const filled = (measured: MeasuredHost, mode: LaunchMode = measured.mode): HostOptions => {
+const filled = (
+  measured: MeasuredHost,
+  never: ReadonlyArray<Part>,
+  mode: LaunchMode = measured.mode
+): HostOptions => {
   const usual = usualHosts[mode]
   const costs: HostCosts =
     mode === "graph"
       ? { ...usual, ...pick(measured, ["readSeconds", "replaySeconds"]) }
       : { ...usual, ...pick(measured, parts), replaySeconds: 0 }
-  const missing = parts.filter((part) => usual[part] > 0 && measured[part] === undefined)
+  const missing = parts.filter(
+    (part) => usual[part] > 0 && measured[part] === undefined && !never.includes(part)
+  )
   return missing.length === 0 ? { costs } : { costs, assumed: told(mode, missing) }
 }
 
@@ -39,17 +45,18 @@ const pick = (measured: MeasuredHost, wanted: ReadonlyArray<Part>): Partial<Reco
   )
 
 /**
- * The host's costs. `measured`: those of the profile that the scenario's other costs come from, which count where it says nothing;
+ * The host's costs. `never`: what the programs of the scenario do not do, and need not be told of. `measured`: those of the profile that the scenario's other costs come from, which count where it says nothing;
  * undefined where neither knows any, or the scenario says `none`.
  */
 export const resolveHost = (
   host: HostSettings | undefined,
   measured: MeasuredHost | undefined,
   file: string,
-  loader: Loader
+  loader: Loader,
+  never: ReadonlyArray<Part> = []
 ): Effect.Effect<HostOptions | "none" | undefined, InputError> =>
   Effect.gen(function* () {
-    if (host === undefined) return measured === undefined ? undefined : filled(measured)
+    if (host === undefined) return measured === undefined ? undefined : filled(measured, never)
     if (host === "none") return "none"
     if (typeof host === "string") {
       const usual = usualHosts[host]
@@ -57,7 +64,7 @@ export const resolveHost = (
         costs: usual,
         assumed: told(
           host,
-          parts.filter((part) => usual[part] > 0)
+          parts.filter((part) => usual[part] > 0 && !never.includes(part))
         )
       }
     }
@@ -75,7 +82,7 @@ export const resolveHost = (
       }
     }
     const { host: found } = yield* loader.profile(file, "host.measured", host.measured)
-    if (found !== undefined) return filled(found, host.mode)
+    if (found !== undefined) return filled(found, never, host.mode)
     return yield* new InputError({
       file,
       field: "host.measured",

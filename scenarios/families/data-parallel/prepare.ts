@@ -174,7 +174,7 @@ export const prepare = (
       scenario.costs === undefined ? undefined : yield* loader.profile(file, "costs", scenario.costs)
     const kept = yield* keptBytes(scenario, profile, planned, shard, world.size, file)
     let held: HeldBytes | undefined
-    const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader)
+    const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader, ["readSeconds"])
     return {
       planned,
       profile,

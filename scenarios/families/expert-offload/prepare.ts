@@ -96,7 +96,10 @@ export const planScenario = (
     const costs: OffloadCosts = {
       ops,
       device,
-      host: yield* resolveHost(scenario.host, profile.host, file, loader),
+      host: yield* resolveHost(scenario.host, profile.host, file, loader, [
+        "collectiveSeconds",
+        "hookSeconds"
+      ]),
       hostLink:
         hostLink === undefined
           ? undefined
