@@ -275,6 +275,11 @@ describeNative("a run refuses to go on from", () => {
       resume: path.join(checkpoint, named(4))
     })
     expect(rest.learnt.losses.map(({ step }) => step)).toEqual([5, 6, 7, 8])
+    expect((await refused("s-sgd", { steps: 8, keep: 3 })).message).toMatch(
+      /--keep: "3" alone is not accepted; expected --checkpoint <folder> beside it/u
+    )
+    const nowhere = { steps: 8, checkpoint: "/dev/null/there" }
+    expect((await refused("s-sgd", nowhere)).message).toMatch(/--checkpoint: \/dev\/null\/there \(ENOTDIR/u)
     // With nothing there yet, --resume begins: a command line that can be repeated.
     expect((await trained("s-sgd", { steps: 2, checkpoint: fresh(), resume: true })).learnt.stepsDone).toBe(2)
   })

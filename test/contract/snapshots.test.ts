@@ -76,7 +76,7 @@ const compare = async (
 }
 
 describeContract("a run goes on from a snapshot", (machine) => {
-  const numRuns = machine.hostTime ? 4 : 25
+  const numRuns = machine.hostTime ? 3 : 20
 
   for (const name of ruledNames) {
     it(name, async () => {
