@@ -11,8 +11,10 @@ import { collective, launch } from "../core/machine/op.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import { makeWorld, unlimitedLinks, type World } from "../core/world.ts"
+import { CurrentBackend } from "./backend.ts"
 import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
+import { nativeInfo } from "./native.ts"
 import { recordRun } from "./record-run.ts"
 import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
 
@@ -26,8 +28,14 @@ export interface KernelTime extends OpCost {
   readonly bytes: number
 }
 
-/** What a profile says of this machine. */
-export const thisDevice = (): string => `${cpus()[0]?.model ?? "processor"}, ${availableParallelism()} cores`
+/** What a profile says of this machine: the name of the GPU that runs go by, else the processor's. */
+export const thisDevice: Effect.Effect<string> = Effect.map(CurrentBackend, (backend) => {
+  const native = nativeInfo()
+  const found = "missing" in native ? undefined : native.backends.find(({ name }) => name === backend)
+  if (backend !== "cuda" || found === undefined)
+    return `${cpus()[0]?.model ?? "processor"}, ${availableParallelism()} cores`
+  return found.devices[0]?.split(",")[0] ?? backend
+})
 
 /** As a profile has it. */
 export const rowOf = ({ op, attributes, medianSeconds, dtype }: OpCost): OpCost => ({

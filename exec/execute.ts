@@ -128,6 +128,7 @@ class Run<A> {
     const session = (execution.open ?? NativeSession.open)({
       ranks: job.ranks.length,
       mesh: job.links?.mesh,
+      localRank: job.links?.localRank,
       ...(backend === undefined ? {} : { backend }),
       ...(settings === undefined ? {} : { settings }),
       ...(capacityBytes.device === undefined ? {} : { deviceBytes: capacityBytes.device }),

@@ -1,8 +1,9 @@
 // How long each layer's phases took in a real run, from its timeline: what a profile says of a model. Knows ops by the labels
-// that a model of real kernels gives them: phase and layer.
+// that a model of real kernels gives them: phase and layer, or the phase alone for all layers.
 import { rowsByRank } from "../core/laws/execution.ts"
 import { Lane } from "../core/machine/lane.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
+import type { Layer } from "../core/models/layer-graph.ts"
 import type { LayerCost, PhaseCost } from "../core/profile.ts"
 
 const phases = ["forward", "backward", "optimizer"] as const
@@ -17,18 +18,19 @@ export interface LayerTimes {
 
 /**
  * Means over ranks and the steps from `fromStep` on. A phase's span is its busy time and the gaps behind its ops, as far as
- * the next op had nothing else to wait for.
+ * the next op had nothing else to wait for. An optimizer of all layers at once is shared out by their numbers of parameters.
  */
 export const layerTimes = (
   timeline: Timeline,
-  names: ReadonlyArray<string>,
+  layers: ReadonlyArray<Pick<Layer, "name" | "parameters">>,
   fromStep: number,
   steps: number
 ): LayerTimes => {
   // Phase times of each layer: busy and span.
-  const sums = new Float64Array(names.length * phases.length * 2)
-  const slots = new Map<string, number>()
-  for (const [layer, name] of names.entries())
+  const whole = layers.length * phases.length * 2
+  const sums = new Float64Array(whole + 2)
+  const slots = new Map<string, number>([["optimizer", whole]])
+  for (const [layer, { name }] of layers.entries())
     for (const [phase, what] of phases.entries())
       slots.set(`${what} ${name}`, 2 * (layer * phases.length + phase))
   // Bringing a batch is a part of the first layer's forward pass.
@@ -59,13 +61,19 @@ export const layerTimes = (
       sums[slot + 1]! += busy + gap
     }
   }
+  const elements = layers.map(({ parameters }) => parameters.reduce((sum, one) => sum + one.elements, 0))
+  const all = elements.reduce((sum, one) => sum + one, 0)
+  for (const [layer, own] of elements.entries()) {
+    const slot = 2 * (layer * phases.length + phases.indexOf("optimizer"))
+    for (const kind of [0, 1]) sums[slot + kind]! += all > 0 ? (sums[whole + kind]! * own) / all : 0
+  }
   const count = Math.max(1, ranks.size * steps)
   const cost = (layer: number, phase: number): PhaseCost => {
     const slot = 2 * (layer * phases.length + phase)
     return { busySeconds: sums[slot]! / count, spanSeconds: sums[slot + 1]! / count }
   }
   return {
-    layers: names.map((name, layer) => ({
+    layers: layers.map(({ name }, layer) => ({
       name,
       forward: cost(layer, 0),
       backward: cost(layer, 1),

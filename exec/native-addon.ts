@@ -13,6 +13,8 @@ interface BackendInfo {
   /** Whether it can be opened here; if not, `missing` says why. */
   readonly available: boolean
   readonly devices: ReadonlyArray<string>
+  /** What it has opened, with versions, and what it does without. */
+  readonly uses: ReadonlyArray<string>
   /** What is missing and how to get it; empty when nothing is. */
   readonly missing: ReadonlyArray<string>
   /** Its kernels, by the catalogue's names. */
@@ -162,6 +164,8 @@ interface AddonSessionOptions {
   readonly onProgress: () => void
   /** The session is of one rank, and reaches the others over this; undefined where all are here. */
   readonly mesh?: unknown
+  /** Of several devices of this host, that of the first rank. */
+  readonly firstDevice?: number
 }
 
 export interface Addon {

@@ -76,6 +76,8 @@ export interface SessionOptions {
   readonly linkBytesPerSecond?: ReadonlyArray<number>
   /** Connections to ranks of other processes: the session is of the mesh's rank alone. */
   readonly mesh?: { readonly handle: unknown } | undefined
+  /** Position among the processes of this host: where it has several devices, this one's turn. Default 0. */
+  readonly localRank?: number | undefined
   /** Record when each op started and ended; take it with `NativeRank.takeTimes`. Default false. */
   readonly timed?: boolean
 }
@@ -150,6 +152,7 @@ export class NativeSession {
           linkBytesPerSecond: options.linkBytesPerSecond ?? [],
           timed: options.timed ?? false,
           mesh: options.mesh?.handle,
+          firstDevice: options.localRank ?? 0,
           onProgress
         }),
       ranks

@@ -11,6 +11,7 @@
 #include "emulation.h"
 #include "mesh-addon.h"
 #include "rank.h"
+#include "transport/mesh-peers.h"
 
 namespace {
 
@@ -65,6 +66,7 @@ struct Session {
   std::optional<Fault> fault;
   /** Connections to other processes, kept while the machine runs on them. */
   MeshRef mesh;
+  std::unique_ptr<MeshPeers> peers;
 
   explicit Session(Napi::Env env) : env(env) {}
   ~Session() { close(); }
@@ -74,6 +76,7 @@ struct Session {
     // Lanes first, for they use what ranks have prepared.
     if (machine) fault = machine->fault();
     machine.reset();
+    peers.reset();
     mesh.reset();
     ranks.clear();
     napi_release_threadsafe_function(notifier->call, napi_tsfn_release);
@@ -427,6 +430,9 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
     if (!mesh.IsUndefined()) {
       session->mesh = *mesh.As<Napi::External<MeshRef>>().Data();
       options.mesh = &session->mesh->get();
+      session->peers = std::make_unique<MeshPeers>(*options.mesh, session->mesh->sessions++);
+      options.peers = session->peers.get();
+      options.firstDevice = integerOf(given.Get("firstDevice"));
       options.firstRank = options.mesh->rank();
       if (options.ranks != 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks on a mesh; expected 1");
     }
@@ -489,6 +495,7 @@ Napi::Value describeBuild(const Napi::CallbackInfo& info) {
     one.Set("title", backend.title);
     one.Set("available", here.available);
     one.Set("devices", stringsOf(env, here.devices));
+    one.Set("uses", stringsOf(env, here.uses));
     one.Set("missing", stringsOf(env, here.missing));
     one.Set("kernels", stringsOf(env, backend.kernels()));
     list.Set(list.Length(), one);

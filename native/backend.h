@@ -261,6 +261,7 @@ class Device {
 };
 
 class Mesh;
+class Peers;
 
 struct MachineOptions {
   /** Ranks of this process; device 0 is rank `firstRank` of the world. */
@@ -268,6 +269,10 @@ struct MachineOptions {
   int firstRank = 0;
   /** Connections to the processes of the world's other ranks; null where all are here. Outlives the machine. */
   Mesh* mesh = nullptr;
+  /** The same for backends that bring a transport of their own. */
+  Peers* peers = nullptr;
+  /** Of several devices of this host, that of the first rank of this process; the next rank has the next one. */
+  int firstDevice = 0;
   bool timed = false;
   /** Settings of one backend alone, by name; a backend refuses those it does not know. */
   std::map<std::string, double> settings;
@@ -293,6 +298,8 @@ struct Backend {
     bool available = true;
     /** What ranks would run on, for people. */
     std::vector<std::string> devices;
+    /** What it has opened, with versions, and what it does without. */
+    std::vector<std::string> uses;
     /** What is missing and how to get it: reasons why it is not available, or what would make it faster. */
     std::vector<std::string> missing;
   };

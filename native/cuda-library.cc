@@ -45,7 +45,7 @@ const Loaded& loaded() {
 
 Backend::Availability probe() {
   if (loaded().backend != nullptr) return loaded().backend->probe();
-  return {false, {}, {loaded().missing}};
+  return {false, {}, {}, {loaded().missing}};
 }
 
 std::vector<std::string> kernels() {

@@ -12,6 +12,8 @@ namespace tandem {
 struct MeshHandle {
   std::unique_ptr<Mesh> mesh;
   Napi::ThreadSafeFunction notes;
+  /** Sessions that have been opened on it. */
+  uint32_t sessions = 0;
 
   ~MeshHandle() { close(); }
   void close();

@@ -31,14 +31,14 @@ export const whyNoCluster = (): string | undefined => {
 }
 
 /**
- * A token bucket of that rate. What it lets pass at once is 4 ms worth, or two large packets; what it cannot send it holds for
+ * A token bucket of that rate. What it lets pass at once is 0.3 ms worth, or two large packets; what it cannot send it holds for
  * up to 200 ms before it drops.
  */
 const bucket = (bytesPerSecond: number): ReadonlyArray<string> => [
   "rate",
   `${Math.round(bytesPerSecond * 8)}bit`,
   "burst",
-  String(Math.round(Math.max(131_072, bytesPerSecond * 0.004))),
+  String(Math.round(Math.max(131_072, bytesPerSecond * 0.0003))),
   "latency",
   "200ms"
 ]

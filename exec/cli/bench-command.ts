@@ -40,7 +40,7 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
         const tables = { ops: [...kernels, ...copies].map(rowOf), collectives, host }
         yield* writeProfile(
           options.out,
-          tableProfile("exec bench", { name: "exec bench", device: thisDevice() }, tables)
+          tableProfile("exec bench", { name: "exec bench", device: yield* thisDevice }, tables)
         )
         writeError(`exec: wrote ${options.out}\n`)
       }

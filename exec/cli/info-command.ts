@@ -50,11 +50,12 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       if (!built)
         return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }
       lines.push(`native    ${native.simd}, built by ${native.compiler}`, `matrices  ${native.blas}`)
-      for (const { name, title, available, devices, missing, kernels } of native.backends) {
+      for (const { name, title, available, devices, uses, missing, kernels } of native.backends) {
         const where = devices.length === 0 ? "no device" : devices.join(", ")
         lines.push(
           `${name.padEnd(9)} ${title}: ${available ? `${kernels.length} kernels, ${where}` : "not here"}`
         )
+        for (const what of uses) lines.push(`          ${what}`)
         for (const what of missing) lines.push(`          ${what}`)
       }
       return said(`${lines.join("\n")}\n`)

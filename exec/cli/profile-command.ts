@@ -41,12 +41,12 @@ export interface ProfileCommandOptions extends JobOptions {
 
 const warmupSteps = 2
 
-/** No step averages anything. */
+/** No step averages anything; the optimizer takes all layers at once, as most algorithms have it. */
 const alone = {
   sets: [[]],
   order: "step-then-average",
   deadline: "end-of-backward",
-  overlap: true
+  overlap: false
 } as const
 
 export const profileCommand = async (file: string, options: ProfileCommandOptions): Promise<number> => {
@@ -106,11 +106,18 @@ const profileTraining = (
     const program = partialLocalSgd(build, alone, warmupSteps + steps)
     const { record } = yield* recordRun({ world, program, prepare }, job)
     const bytes = sizeBytesOf(parameterCount(graph), "float32")
-    const sizes = [...new Set([1 << 10, 1 << 14, 1 << 18, 1 << 22, bytes])].toSorted((a, b) => a - b)
-    const collectives = world.size < 2 ? [] : yield* timeCollectives(world.size, sizes, { processes: job })
+    const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
+      .filter((size) => size <= Math.max(2 ** 22, bytes))
+      .toSorted((a, b) => a - b)
+    const collectives =
+      world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
     if (isOther(job)) return said("")
-    const names = graph.layers.map(({ name }) => name)
-    const { layers, busySeconds, unattributedShare } = layerTimes(record.timeline, names, warmupSteps, steps)
+    const { layers, busySeconds, unattributedShare } = layerTimes(
+      record.timeline,
+      graph.layers,
+      warmupSteps,
+      steps
+    )
     const span = layers.reduce(
       (sum, { forward, backward, optimizer }) =>
         sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
@@ -119,7 +126,7 @@ const profileTraining = (
     const cores = availableParallelism()
     const profile: Profile = {
       name: graph.name,
-      device: thisDevice(),
+      device: yield* thisDevice,
       source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores`,
       steps,
       stepSeconds: span,
@@ -176,7 +183,11 @@ const profileRun = (
     const collectives = recordedCollectives(record, forBenchmark)
     yield* writeProfile(
       options.out,
-      tableProfile("exec profile", { name: scenario.name, device: thisDevice(), file }, { ops, collectives })
+      tableProfile(
+        "exec profile",
+        { name: scenario.name, device: yield* thisDevice, file },
+        { ops, collectives }
+      )
     )
     const told = {
       profile: options.out,

@@ -6,8 +6,8 @@ import { InputError } from "../../core/input-error.ts"
 export interface Place {
   readonly rank: number
   readonly size: number
-  /** Position among the processes of this host, where the launcher says; 0 otherwise. */
-  readonly localRank: number
+  /** Position among the processes of this host, where the launcher says. */
+  readonly localRank: number | undefined
   /** Where rank 0 listens for the others. */
   readonly master: { readonly host: string; readonly port: number }
   /** Who said so, for messages: "torchrun". */
@@ -103,8 +103,10 @@ export const placeIn = (variables: Variables): Effect.Effect<Place | undefined, 
       )
     }
     const localName = launcher.localRank
-    const local = localName === undefined || !filled(variables[localName]) ? 0 : whole(variables[localName])
-    if (local === undefined) return bad(localName!, variables[localName!], "a whole number")
+    const local =
+      localName === undefined || !filled(variables[localName]) ? undefined : whole(variables[localName])
+    if (local === undefined && localName !== undefined && filled(variables[localName]))
+      return bad(localName!, variables[localName!], "a whole number")
     const host = filled(variables["MASTER_ADDR"]) ? variables["MASTER_ADDR"] : launcher.host?.(variables)
     if (host === undefined) return missing(launcher, "MASTER_ADDR", launcher.hint)
     const given = whole(variables["MASTER_PORT"])

@@ -19,6 +19,8 @@ export interface RankState extends WaitingRank {
 export interface Links {
   /** What a native session runs on to reach the other ranks. */
   readonly mesh: { readonly handle: unknown; readonly nowNanoseconds: number }
+  /** Position among the processes of this host. */
+  readonly localRank: number
   /** All ranks ask together. */
   readonly clockOffset: Effect.Effect<ClockOffset, RankLost>
   /** Every rank's value at rank 0, by rank; undefined at the others, who go on when all have come. */

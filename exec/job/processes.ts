@@ -8,7 +8,7 @@ import { RankLost } from "../../core/machine/machine.ts"
 import type { Place } from "./environment.ts"
 import { Mesh, type MeshFault } from "./mesh.ts"
 import type { ClockOffset, Job, Links } from "./job.ts"
-import { rendezvous, type NoRendezvous } from "./rendezvous.ts"
+import { NoRendezvous, rendezvous } from "./rendezvous.ts"
 import { StandstillWatch } from "./standstill.ts"
 import { StartGate } from "./start-gate.ts"
 
@@ -35,6 +35,8 @@ const pings = 32
 export class ProcessJob implements Links {
   readonly rank: number
   readonly size: number
+  /** Position among the processes of this host. */
+  localRank = 0
   readonly mesh: Mesh
   readonly #handlers = new Map<string, (peer: number, value: unknown) => void>()
   readonly #early = new Map<string, Array<readonly [number, unknown]>>()
@@ -96,10 +98,22 @@ export class ProcessJob implements Links {
             mesh!.close()
           })
         ),
-        Effect.map((close) => new ProcessJob(mesh!, close)),
+        Effect.flatMap((close) => new ProcessJob(mesh!, close).#located(place)),
         Effect.onError(() => Effect.sync(() => mesh?.close()))
       )
     })
+  }
+
+  /** The same, with its position on its host: as the launcher says, else by rank. All ranks come to this together. */
+  #located(place: Place): Effect.Effect<ProcessJob, NoRendezvous> {
+    return this.exchange(hostId()).pipe(
+      Effect.map((hosts) => {
+        const before = hosts.slice(0, this.rank).filter((host) => host === hosts[this.rank]).length
+        this.localRank = place.localRank ?? before
+        return this
+      }),
+      Effect.mapError(({ rank, reason }) => new NoRendezvous({ rank, reason }))
+    )
   }
 
   /** A run of this process's rank, among the others'. All ranks begin their runs in the same order. */

@@ -2,6 +2,7 @@
 #include "cublaslt.h"
 #include "kernels.h"
 #include "machine.h"
+#include "nccl.h"
 
 namespace tandem::cuda {
 
@@ -34,6 +35,9 @@ Backend::Availability probe() {
                             " MiB, driver CUDA " + version(driver));
   }
   if (const std::string lt = ltMissing(); !lt.empty()) found.missing.push_back(lt);
+  if (const std::string nccl = ncclMissing(); !nccl.empty()) found.missing.push_back(nccl);
+  if (ncclMissing().empty()) found.uses.push_back("NCCL " + ncclVersion() + " between processes");
+  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32; no CUDA graphs");
   return found;
 }
 

@@ -121,6 +121,8 @@ class Table {
     check(cudaMalloc(&memory, items.size() * sizeof(T)), "cudaMalloc");
     memory_ = std::shared_ptr<void>(memory, [](void* data) { cudaFree(data); });
     check(cudaMemcpy(memory, items.data(), items.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+    // a copy out of pageable memory may still be on its way when the call returns, and lanes do not wait for this stream
+    check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
     data = static_cast<const T*>(memory);
   }
 

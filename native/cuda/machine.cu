@@ -1,4 +1,4 @@
-// The cuda backend: ranks on GPUs, each lane a stream, memory of the driver's, collectives between ranks of one process. What
+// The cuda backend: ranks on GPUs, each lane a stream, memory of the driver's, collectives between ranks of one process and of several. What
 // other libraries of NVIDIA's give is opened at run time.
 #include "machine.h"
 
@@ -13,6 +13,7 @@
 #include "cublaslt.h"
 #include "map.cuh"
 #include "memory.h"
+#include "remote.h"
 #include "stream.h"
 #include "times.h"
 
@@ -135,21 +136,26 @@ class CudaMachine : public Machine {
     int devices = 0;
     check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     if (devices == 0) throw std::runtime_error("no GPU that CUDA can use");
-    const int used = std::min(devices, options_.ranks);
-    for (int device = 0; device < used; device++) prepareDevice(device, used);
+    // Ranks of one process share GPUs that reach each other; one of several processes has its own.
+    const int used = options_.peers == nullptr ? std::min(devices, options_.ranks) : 1;
+    const int first = options_.peers == nullptr ? 0 : options_.firstDevice % devices;
+    if (options_.peers != nullptr) tellApart(options_.firstDevice / devices);
+    for (int device = 0; device < used; device++) prepareDevice(first + device, first, used);
     const double hostBytes = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / 2;
     for (int rank = 0; rank < options_.ranks; rank++) {
-      const int device = rank % used;
-      const int sharing = options_.ranks / used + (device < options_.ranks % used ? 1 : 0);
+      const int device = first + rank % used;
+      const int sharing = options_.ranks / used + (rank % used < options_.ranks % used ? 1 : 0);
       size_t free = 0;
       size_t total = 0;
       check(cudaSetDevice(device), "cudaSetDevice");
       check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
       // a part stays for scratch and the libraries' own
-      devices_.push_back(std::make_unique<CudaDevice>(*this, rank, device, 0.9 * static_cast<double>(free) / sharing,
+      devices_.push_back(std::make_unique<CudaDevice>(*this, options_.firstRank + rank, device, 0.9 * static_cast<double>(free) / sharing,
                                                       hostBytes / options_.ranks));
     }
+    if (options_.peers != nullptr) remote_ = std::make_unique<RemoteRanks>(*options_.peers, shared_, first);
     shared_.onFault([this] {
+      if (remote_) remote_->wake();
       for (auto& device : devices_) device->wake();
       {
         const std::lock_guard lock(communicatorsMutex_);
@@ -160,9 +166,11 @@ class CudaMachine : public Machine {
   }
 
   ~CudaMachine() override {
+    if (remote_) remote_->closing();
     shared_.fail({FaultKind::closed, -1, -1, -1, "the session was closed"});
     // all threads of all ranks end before anything goes: whoever finds a fault meanwhile tells everyone
     for (auto& device : devices_) device->stop();
+    remote_.reset();
   }
 
   Device& device(int rank) override { return *devices_.at(static_cast<size_t>(rank)); }
@@ -177,18 +185,35 @@ class CudaMachine : public Machine {
     return found;
   }
 
+  /** Of the device, which is the current one. */
+  std::shared_ptr<const Epoch> epoch(int device) {
+    auto& found = epochs_[device];
+    if (!found) found = std::make_shared<Epoch>(shared_);
+    return found;
+  }
+
   Shared& shared() { return shared_; }
   const MachineOptions& options() const { return options_; }
+  /** Ranks of other processes; null where there are none. */
+  RemoteRanks* remote() { return remote_.get(); }
 
  private:
+  /** NCCL takes ranks of one host on one GPU for a mistake; on as many GPUs as ranks each round of them is a host of its own. */
+  static void tellApart(int round) {
+    if (round == 0) return;
+    char host[256] = {};
+    gethostname(host, sizeof host - 1);
+    setenv("NCCL_HOSTID", (std::string(host) + " round " + std::to_string(round)).c_str(), 0);
+  }
+
   /** Peers may read each other's memory, the pool's too, and the pool keeps what it has. */
-  static void prepareDevice(int device, int devices) {
+  static void prepareDevice(int device, int first, int devices) {
     check(cudaSetDevice(device), "cudaSetDevice");
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
     uint64_t keep = ~uint64_t{0};
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
-    for (int peer = 0; peer < devices; peer++) {
+    for (int peer = first; peer < first + devices; peer++) {
       if (peer == device) continue;
       int reachable = 0;
       check(cudaDeviceCanAccessPeer(&reachable, device, peer), "cudaDeviceCanAccessPeer");
@@ -215,12 +240,14 @@ class CudaMachine : public Machine {
   std::mutex communicatorsMutex_;
   /** A group is its ranks, in order. */
   std::map<std::vector<int>, std::shared_ptr<Communicator>> communicators_;
+  std::map<int, std::shared_ptr<const Epoch>> epochs_;
   std::vector<std::unique_ptr<CudaDevice>> devices_;
+  std::unique_ptr<RemoteRanks> remote_;
 };
 
 CudaDevice::CudaDevice(CudaMachine& machine, int rank, int device, double deviceBytes, double hostBytes)
     : machine_(machine),
-      state_{machine.shared(), rank, device, machine.options().timed, nullptr, {}, nullptr, 0},
+      state_{machine.shared(), rank, device, machine.options().timed, nullptr, {}, nullptr},
       capacities_{deviceBytes, hostBytes} {
   check(cudaSetDevice(device), "cudaSetDevice");
   void* slot = nullptr;
@@ -228,21 +255,13 @@ CudaDevice::CudaDevice(CudaMachine& machine, int rank, int device, double device
   state_.faults = new (slot) FaultSlot{};
   memories_[0] = std::make_unique<Memory>(device, Place::device);
   memories_[1] = std::make_unique<Memory>(device, Place::host);
-  if (state_.timed) {
-    check(cudaEventCreate(&state_.epoch), "cudaEventCreate");
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-    // read before, so that the GPU's times are never later than the host's
-    state_.epochNanoseconds = state_.shared.now();
-    check(cudaEventRecord(state_.epoch, nullptr), "cudaEventRecord");
-    check(cudaEventSynchronize(state_.epoch), "cudaEventSynchronize");
-  }
+  if (state_.timed) state_.epoch = machine.epoch(device);
   watcher_ = std::thread([this] { watchLoop(); });
 }
 
 CudaDevice::~CudaDevice() {
   stop();
   for (auto& lane : state_.lanes) lane.reset();
-  if (state_.epoch != nullptr) cudaEventDestroy(state_.epoch);
   cudaFreeHost(state_.faults);
 }
 
@@ -314,12 +333,12 @@ bool CudaDevice::fill(int index, const Operand& to, Point at, const Events& afte
 bool CudaDevice::upload(int index, const Operand& to, const void* values, Point at, const Events& after) {
   // by way of pinned memory, which comes back when the lane has passed this point
   const auto bytes = static_cast<size_t>(to.elements) * 4;
-  const Block staged = memories_[1]->allocate(bytes, reached());
+  // none that is in use: this thread has other ranks to serve, and may be what that use waits for
+  const Block staged = memories_[1]->allocate(bytes, reached(), true);
   if (staged.data == nullptr) {
     machine_.abort({FaultKind::memory, state_.rank, -1, -1, "no pinned memory of the host for values to upload"});
     return true;
   }
-  for (int lane = 0; lane < laneCount; lane++) wait(lane, staged.readyAfter[static_cast<size_t>(lane)]);
   if (bytes > 0) std::memcpy(staged.data, values, bytes);
   const View view = viewOf(to);
   const View from = {staged.data, valuesDtype(to.dtype)};
@@ -371,11 +390,15 @@ std::unique_ptr<Task> CudaDevice::prepare(const Call& call) {
     if (own == members.end()) {
       throw BadCall(call.kernel + ": rank " + std::to_string(state_.rank) + " is not in group \"" + call.group->name + "\"");
     }
+    const int ranks = machine_.remote() == nullptr ? machine_.options().ranks : machine_.remote()->size();
     for (const int member : members) {
-      if (member < 0 || member >= machine_.options().ranks) {
+      if (member < 0 || member >= ranks) {
         throw BadCall(call.kernel + ": group \"" + call.group->name + "\" has rank " + std::to_string(member) +
-                      "; the session has " + std::to_string(machine_.options().ranks));
+                      "; the session has " + std::to_string(ranks));
       }
+    }
+    if (machine_.remote() != nullptr && members.size() > 1) {
+      return machine_.remote()->collective(call, static_cast<size_t>(own - members.begin()));
     }
     return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group),
                                             static_cast<size_t>(own - members.begin()));

@@ -58,7 +58,7 @@ void Memory::trim(const Events& reached) {
   }
 }
 
-Block Memory::allocate(size_t bytes, const Events& reached) {
+Block Memory::allocate(size_t bytes, const Events& reached, bool idle) {
   const size_t size = roundUp(bytes);
   const std::lock_guard lock(mutex_);
   // one that is idle before one that is to be waited for
@@ -68,6 +68,7 @@ Block Memory::allocate(size_t bytes, const Events& reached) {
     if (found == last || passed(entry->second.after, reached)) found = entry;
     if (passed(found->second.after, reached)) break;
   }
+  if (found != last && idle && !passed(found->second.after, reached)) found = last;
   if (found != last) {
     Block block = {found->second.data, found->second.after};
     if (passed(block.readyAfter, reached)) block.readyAfter = noEvents;

@@ -20,8 +20,8 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  /** data is null when there is none. */
-  Block allocate(size_t bytes, const Events& reached);
+  /** data is null when there is none. With `idle`, memory that nobody has to be waited for. */
+  Block allocate(size_t bytes, const Events& reached, bool idle = false);
   void deallocate(void* data, const Events& after);
 
  private:

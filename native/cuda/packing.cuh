@@ -18,7 +18,8 @@ __device__ inline float codeOf(float value, float scale, Scaled format) {
   if (!(scale > 0)) return 0;
   // rounded once, from the quotient in float64: a step through float32 could land on a tie
   const double quotient = static_cast<double>(value) / static_cast<double>(scale);
-  if (format == Scaled::int8) return static_cast<float>(fmin(fmax(rint(quotient), -127.0), 127.0));
+  // a zero has no sign there, but what rounds to zero has
+  if (format == Scaled::int8) return quotient == 0 ? 0.0f : static_cast<float>(fmin(fmax(rint(quotient), -127.0), 127.0));
   // an odd last bit stands for what float32 drops, so that rounding again cannot make a tie of what is none
   float sticky = __double2float_rz(quotient);
   if (static_cast<double>(sticky) != quotient) sticky = __uint_as_float(__float_as_uint(sticky) | 1u);

@@ -1,6 +1,8 @@
 #include "stream.h"
 
+#include <cstdint>
 #include <string>
+#include <utility>
 
 namespace tandem::cuda {
 
@@ -44,6 +46,31 @@ void RankState::look() {
   const volatile FaultSlot* slot = faults;
   if (slot->state != 2 || shared.faulted()) return;
   shared.fail({FaultKind::value, rank, faults->op, -1, describe(*faults)});
+}
+
+/** The quickest of a few tries: whatever comes between the host's clock and the GPU's is by how much they may differ. */
+Epoch::Epoch(const Shared& shared) {
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  int64_t least = INT64_MAX;
+  for (int attempt = 0; attempt < 20; attempt++) {
+    cudaEvent_t candidate = nullptr;
+    check(cudaEventCreate(&candidate), "cudaEventCreate");
+    // read before, so that the GPU's times are never later than the host's
+    const int64_t before = shared.now();
+    check(cudaEventRecord(candidate, nullptr), "cudaEventRecord");
+    check(cudaEventSynchronize(candidate), "cudaEventSynchronize");
+    const int64_t took = shared.now() - before;
+    if (took < least) {
+      least = took;
+      nanoseconds = before;
+      std::swap(event, candidate);
+    }
+    if (candidate != nullptr) cudaEventDestroy(candidate);
+  }
+}
+
+Epoch::~Epoch() {
+  if (event != nullptr) cudaEventDestroy(event);
 }
 
 Lane::Lane(RankState& rank, int lane) : rank_(rank), lane_(lane) {
@@ -183,15 +210,15 @@ void Lane::retire(const Mark& mark) {
   }
   const auto since = [&](cudaEvent_t event) {
     float milliseconds = 0;
-    cudaEventElapsedTime(&milliseconds, base_ == nullptr ? rank_.epoch : base_, event);
-    const int64_t from = base_ == nullptr ? rank_.epochNanoseconds : baseNanoseconds_;
+    cudaEventElapsedTime(&milliseconds, base_ == nullptr ? rank_.epoch->event : base_, event);
+    const int64_t from = base_ == nullptr ? rank_.epoch->nanoseconds : baseNanoseconds_;
     return from + static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6);
   };
   const int64_t start = std::max(since(mark.start), mark.launched);
   const OpTime time = {opOf(mark.at), lane_, start, std::max(since(mark.event), start)};
   times_.push_back({time, mark.after});
   spare_.push_back(mark.start);
-  if (time.end - (base_ == nullptr ? rank_.epochNanoseconds : baseNanoseconds_) < 50'000'000) {
+  if (time.end - (base_ == nullptr ? rank_.epoch->nanoseconds : baseNanoseconds_) < 50'000'000) {
     spare_.push_back(mark.event);
     return;
   }

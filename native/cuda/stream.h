@@ -48,6 +48,18 @@ class CudaTask : public Task {
   size_t scalars = 0;
 };
 
+/** A point on a GPU's clock, and when that was on the host's; one for all ranks on that GPU. */
+struct Epoch {
+  /** On the current device. */
+  explicit Epoch(const Shared& shared);
+  ~Epoch();
+  Epoch(const Epoch&) = delete;
+  Epoch& operator=(const Epoch&) = delete;
+
+  cudaEvent_t event = nullptr;
+  int64_t nanoseconds = 0;
+};
+
 /** What all lanes of a rank share. */
 struct RankState {
   Shared& shared;
@@ -56,9 +68,8 @@ struct RankState {
   bool timed;
   FaultSlot* faults;
   std::array<std::unique_ptr<Lane>, laneCount> lanes;
-  /** A point on the GPU's clock, and when that was on the host's. */
-  cudaEvent_t epoch = nullptr;
-  int64_t epochNanoseconds = 0;
+  /** Null where ops are not timed. */
+  std::shared_ptr<const Epoch> epoch;
 
   /** Turns what a kernel has reported into a fault of the machine. */
   void look();

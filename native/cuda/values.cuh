@@ -41,9 +41,9 @@ __device__ inline float decodeFloat4(uint8_t code) {
 
 __device__ inline uint8_t encodeFloat4(float x) {
   if (x != x) return 16;
-  const uint8_t sign = x < 0 ? 8 : 0;
+  const uint8_t sign = __float_as_uint(x) >> 28 & 8;
   const float magnitude = fabsf(x);
-  if (magnitude <= 0.125f) return 0;
+  if (magnitude <= 0.125f) return sign;
   if (magnitude < 0.25f) return sign | 1;
   if (magnitude >= 16.0f) return sign | 7;
   const int exponent = static_cast<int>((__float_as_uint(magnitude) >> 23) & 0xff) - 127;

@@ -19,6 +19,8 @@
 #include <tuple>
 #include <vector>
 
+#include "../peers.h"
+
 namespace tandem {
 
 struct Address {
@@ -63,13 +65,6 @@ struct TransferKey {
   }
 };
 
-/** What a rank says of the collective that a transfer belongs to; both ends must say the same. */
-struct Meaning {
-  uint64_t digest = 0;
-  /** For people: "all_reduce \"bucket 2\" of 4096 B". */
-  std::string text;
-};
-
 class Mesh;
 
 /** Transfers that one thread waits for. Memory handed to `send` and `receive` must live until `wait` has returned. */
@@ -87,6 +82,8 @@ class Exchange {
   void receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally);
   /** True when all transfers of the tally have ended; false when the mesh has failed: then nobody touches their memory any more. */
   bool wait(size_t tally);
+  /** Tells members from whom nothing is awaited that this rank is there; otherwise `waitAll` does. */
+  void announce();
   /** Nothing is received beyond what was asked for: waits for all transfers, and until every member has come. */
   bool waitAll();
   std::optional<MeshFault> fault() const;
@@ -97,7 +94,6 @@ class Exchange {
   void add(size_t tally);
   void ended(size_t tally);
   void cameHere(int peer);
-  void announce();
 
   Mesh& mesh_;
   const uint32_t communicator_;

@@ -120,13 +120,15 @@ class Submission {
     std::vector<char> packed;
     for (size_t i = 0; i < from.size(); i++) {
       const Span& span = from[i];
+      // Who gets nothing from anybody has no place for it either.
+      if (span.count == 0) continue;
       const Packing as = sentAs(span.tensor);
       // In place, and what others are being sent.
       const void* there = at(of_.outputs[to[i].tensor].data, to[i].from);
       if (isRaw(as) && there == at(inputs_[span.tensor], span.from)) continue;
       packed.resize(packedBytes(as, span.count));
       pack(as, scales_[span.tensor], at(inputs_[span.tensor], span.from), span.count, packed.data());
-      if (span.count > 0) store(packed, {to[i]}, [&](size_t) { return as; });
+      store(packed, {to[i]}, [&](size_t) { return as; });
     }
   }
 

@@ -97,7 +97,8 @@ interface ProfiledOptions {
 /**
  * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
  * only carry order (a profile does not say how large they are), beside one tensor of all their bytes where these are known;
- * parameters, gradients and AdamW's two moments have their true sizes.
+ * parameters, gradients and AdamW's two moments have their true sizes. Where the profile has parameters narrower than float32,
+ * layers read copies in that dtype, as kernel-model.ts has it: what is learnt and averaged is free while they compute.
  */
 export const profiledModel = (
   profile: Profile,
@@ -130,13 +131,13 @@ export const profiledModel = (
       name,
       parameters: profile.parameters
         .filter(({ layer }) => layer === index)
-        .map(({ shape }, parameter) => {
+        .map(({ shape, dtype }, parameter) => {
           const own = `${name} parameter ${parameter}`
           return {
             name: own,
             gradientName: `${own} gradient`,
             shape,
-            dtype: shard?.parameterDtype ?? "float32"
+            dtype: shard?.parameterDtype ?? (dtype === "bfloat16" || dtype === "float16" ? dtype : "float32")
           }
         })
     }))
@@ -167,6 +168,7 @@ export const profiledModel = (
     for (const { learnt, learns } of storage.stored) {
       const parameters = learnt.map(({ parameter }) => parameter)
       const gradients = learnt.map(({ gradient }) => gradient)
+      const shadows = learnt.flatMap(({ shadow }) => shadow ?? [])
       const state: Array<Tensor> = []
       for (const { name, elements } of parameters)
         state.push(
@@ -178,7 +180,7 @@ export const profiledModel = (
           })
         )
       const reads = [...gradients, ...parameters, ...state]
-      const writes = [...parameters, ...state]
+      const writes = [...parameters, ...state, ...shadows]
       // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
       updates.push(
         learns

@@ -1,0 +1,83 @@
+// One rank of bench/cluster/what-if-gpu.ts: joins the job, and runs what it is told on its standard input, a line of JSON for each
+// run. Rank 0 answers with a line for each. Started by a launcher's variables, as `exec train` is.
+//   TANDEM_RANK=0 TANDEM_WORLD_SIZE=2 ... node bench/cluster/what-if-gpu-rank.ts --backend cuda
+import { createInterface } from "node:readline"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { CurrentBackend } from "../../exec/backend.ts"
+import { perhapsInJob } from "../../exec/cli/job.ts"
+import { execute } from "../../exec/execute.ts"
+import type { ProcessJob } from "../../exec/job/processes.ts"
+import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { executedSteps, type ExecutedSteps } from "./measured-steps.ts"
+
+export interface Request {
+  readonly file: string
+  readonly set: ReadonlyArray<string>
+  readonly planFrom: string
+}
+
+export type Answer = ExecutedSteps | { readonly error: string }
+
+/** Parameters that cost no time to make: even numbers of GPT-2's deviation. What they are does not change how long anything takes. */
+const parameters = new Map<string, Float32Array>()
+const initial = (names: ReadonlySet<string>, { name, shape }: Tensor): Float32Array | undefined => {
+  const parameter = name.replace(/ bfloat16$/u, "")
+  if (!names.has(parameter)) return undefined
+  let values = parameters.get(parameter)
+  if (values === undefined) {
+    values = new Float32Array(shape.reduce((elements, extent) => elements * extent, 1))
+    let state = 1
+    for (let i = 0; i < values.length; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+      values[i] = (state / 2 ** 32 - 0.5) * 0.07
+    }
+    if (shape.length < 2) values.fill(parameter.endsWith("weight") ? 1 : 0)
+    parameters.set(parameter, values)
+  }
+  return values
+}
+
+const run = ({ file, set, planFrom }: Request, job: ProcessJob) =>
+  Effect.gen(function* () {
+    const { scenario } = yield* loadLocatedScenario(file, set)
+    if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
+    const prepared = yield* prepareTraining(scenario, file, new Loader(), { planFrom })
+    const { world, planned, graph, build, steps } = prepared
+    const names = new Set(graph.layers.flatMap((layer) => layer.parameters.map(({ name }) => name)))
+    const { timeline } = yield* execute({
+      world,
+      job: () => job.run(),
+      program: planned.program(build, steps),
+      record: true,
+      initial: (_, tensor) => initial(names, tensor)
+    })
+    return executedSteps(timeline!, planned.warmupSteps, steps - planned.warmupSteps)
+  })
+
+const { values } = parseArgs({ options: { backend: { type: "string", default: "cuda" } } })
+const together = { ranks: Number(process.env["TANDEM_WORLD_SIZE"]), file: "what if", plan: "what if" }
+await Effect.runPromise(
+  Effect.provideService(
+    perhapsInJob({ rendezvousTimeout: 60 }, together, (job) =>
+      Effect.promise(async () => {
+        if (job === undefined) throw new Error("a rank of a job: bench/cluster/what-if-gpu.ts starts it")
+        for await (const line of createInterface({ input: process.stdin })) {
+          const ran = run(JSON.parse(line) as Request, job)
+          const told = await Effect.runPromise(
+            Effect.provideService(ran, CurrentBackend, values.backend).pipe(
+              Effect.catch((error) => Effect.succeed({ error: error.message })),
+              Effect.catchDefect((defect) => Effect.succeed({ error: String(defect) }))
+            )
+          )
+          if (job.rank === 0 || "error" in told) process.stdout.write(`${JSON.stringify(told)}\n`)
+        }
+      })
+    ),
+    CurrentBackend,
+    values.backend
+  )
+)

@@ -1,0 +1,160 @@
+#include "message.h"
+
+#include <algorithm>
+
+namespace tandem::cuda {
+
+namespace {
+
+/** Even, so that tiles of two values to a byte begin with a byte. */
+constexpr int64_t tileElements = 8192;
+constexpr int threads = 256;
+
+__device__ inline float decoded(const Tile& tile, const char* message, int64_t i) {
+  const auto* data = reinterpret_cast<const uint8_t*>(message + tile.at);
+  if (tile.encoding.nibbles) return decodeFloat4(data[i / 2] >> (i % 2 == 0 ? 0 : 4) & 15);
+  // codes end at 127 either way: -128 is free for the zero that has a sign
+  if (tile.encoding.dtype == Dtype::int8 && data[i] == 0x80) return -0.0f;
+  return get({const_cast<uint8_t*>(data), tile.encoding.dtype}, i);
+}
+
+/** What arrives: integers as they are, codes times their scale. */
+__device__ inline double arrives(const Tile& tile, const char* message, int64_t i) {
+  if (tile.encoding.scaled) {
+    const float scale = reinterpret_cast<const float*>(message)[tile.tensor];
+    return static_cast<double>(
+        static_cast<float>(static_cast<double>(decoded(tile, message, i)) * static_cast<double>(scale)));
+  }
+  return getNumber({const_cast<char*>(message) + tile.at, tile.encoding.dtype}, i);
+}
+
+__device__ inline bool copied(const Tile& tile) { return !tile.encoding.scaled && tile.encoding.dtype == tile.view.dtype; }
+
+/** Bytes as they are, sixteen at a time where both ends allow it. */
+__device__ inline void copyBytes(char* to, const char* from, int64_t bytes) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | static_cast<uintptr_t>(bytes)) % 16 == 0) {
+    for (int64_t i = threadIdx.x; i < bytes / 16; i += threads) {
+      reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(from)[i];
+    }
+  } else {
+    for (int64_t i = threadIdx.x; i < bytes; i += threads) to[i] = from[i];
+  }
+}
+
+__global__ void __launch_bounds__(threads) packTiles(const Tile* tiles, char* to, const float* scales, int32_t header) {
+  const Tile tile = tiles[blockIdx.x];
+  if (blockIdx.x == 0) {
+    for (int i = threadIdx.x; i < header; i += threads) reinterpret_cast<float*>(to)[i] = scales[i];
+  }
+  if (copied(tile)) {
+    copyBytes(to + tile.at, static_cast<const char*>(tile.view.data), tile.count * storedBytes(tile.view.dtype));
+    return;
+  }
+  const View out = {to + tile.at, tile.encoding.dtype};
+  const float scale = tile.encoding.scaled ? scales[tile.tensor] : 0.0f;
+  const auto code = [&](int64_t i) {
+    return i < tile.count ? codeOf(get(tile.view, i), scale, tile.encoding.format) : 0.0f;
+  };
+  if (tile.encoding.nibbles) {
+    for (int64_t i = 2 * threadIdx.x; i < tile.count; i += 2 * threads) {
+      static_cast<uint8_t*>(out.data)[i / 2] =
+          static_cast<uint8_t>((encodeFloat4(code(i)) & 15) | (encodeFloat4(code(i + 1)) & 15) << 4);
+    }
+    return;
+  }
+  for (int64_t i = threadIdx.x; i < tile.count; i += threads) {
+    if (!tile.encoding.scaled) {
+      copyElement(out, i, tile.view, i);
+    } else if (tile.encoding.format == Scaled::int8) {
+      const float value = code(i);
+      setInteger(out, i, value == 0 && signbit(value) ? -128 : static_cast<int32_t>(value));
+    } else {
+      set(out, i, code(i));
+    }
+  }
+}
+
+__global__ void __launch_bounds__(threads) unpackTiles(const Tile* tiles, const char* from) {
+  const Tile tile = tiles[blockIdx.x];
+  if (copied(tile)) {
+    copyBytes(static_cast<char*>(tile.view.data), from + tile.at, tile.count * storedBytes(tile.view.dtype));
+    return;
+  }
+  for (int64_t i = threadIdx.x; i < tile.count; i += threads) setNumber(tile.view, i, arrives(tile, from, i));
+}
+
+__global__ void __launch_bounds__(threads) addTiles(const Tile* tiles, const char* from, int64_t stride, int64_t messages,
+                                                    double over) {
+  const Tile tile = tiles[blockIdx.x];
+  for (int64_t i = threadIdx.x; i < tile.count; i += threads) {
+    double sum = 0;
+    for (int64_t message = 0; message < messages; message++) sum += arrives(tile, from + message * stride, i);
+    setNumber(tile.view, i, sum / over);
+  }
+}
+
+int64_t encodedBytes(const Encoding& encoding, int64_t count) {
+  return encoding.nibbles ? (count + 1) / 2 : count * storedBytes(encoding.dtype);
+}
+
+int64_t aligned(int64_t bytes) { return ceilDiv(bytes, 16) * 16; }
+
+}  // namespace
+
+Encoding encodingOf(Dtype dtype, const std::string& wire) {
+  if (wire.empty() || wire == "float32" || isInteger(dtype)) return {dtype, false, false, Scaled::int8};
+  if (wire == "bfloat16") return {Dtype::bfloat16, false, false, Scaled::int8};
+  if (wire == "float16") return {Dtype::float16, false, false, Scaled::int8};
+  if (wire == "float8") return {Dtype::float8, false, true, Scaled::float8};
+  if (wire == "float4") return {Dtype::float4, true, true, Scaled::float4};
+  if (wire == "int8") return {Dtype::int8, false, true, Scaled::int8};
+  throw BadCall("wire is \"" + wire + "\"");
+}
+
+Message::Message(const std::vector<Operand>& tensors, const Spans& spans, const std::vector<Encoding>& encodings) {
+  int64_t at = 0;
+  for (const Encoding& encoding : encodings) {
+    if (encoding.scaled) header_ = static_cast<int32_t>(tensors.size());
+  }
+  at = aligned(4 * static_cast<int64_t>(header_));
+  std::vector<Tile> tiles;
+  // as the tensors lie: one behind another, and nothing to change on the way
+  bool lies = header_ == 0;
+  const char* end = nullptr;
+  for (const Span& span : spans) {
+    if (span.count == 0) continue;
+    const Operand& tensor = tensors[span.tensor];
+    const Encoding& encoding = encodings[span.tensor];
+    const View view = viewOf(tensor).at(span.from);
+    lies = lies && encoding.dtype == tensor.dtype && !encoding.scaled && (end == nullptr || end == view.data) && at == bytes_;
+    if (end == nullptr) inPlace_ = view.data;
+    end = static_cast<const char*>(view.data) + span.count * storedBytes(tensor.dtype);
+    for (int64_t done = 0; done < span.count; done += tileElements) {
+      const auto count = static_cast<int32_t>(std::min(tileElements, span.count - done));
+      tiles.push_back({view.at(done), at + encodedBytes(encoding, done), count, static_cast<int32_t>(span.tensor), encoding});
+    }
+    bytes_ = at + encodedBytes(encoding, span.count);
+    at = aligned(bytes_);
+  }
+  if (!lies) inPlace_ = nullptr;
+  if (!tiles.empty()) tiles_ = std::make_shared<Table<Tile>>(tiles);
+}
+
+void Message::pack(const Launch& launch, void* to, const float* scales) const {
+  if (empty()) return;
+  packTiles<<<static_cast<unsigned>(tiles_->count), threads, 0, launch.stream>>>(tiles_->data, static_cast<char*>(to), scales,
+                                                                                header_);
+}
+
+void Message::unpack(const Launch& launch, const void* from) const {
+  if (empty()) return;
+  unpackTiles<<<static_cast<unsigned>(tiles_->count), threads, 0, launch.stream>>>(tiles_->data, static_cast<const char*>(from));
+}
+
+void Message::add(const Launch& launch, const void* from, int64_t messages, double over) const {
+  if (empty()) return;
+  addTiles<<<static_cast<unsigned>(tiles_->count), threads, 0, launch.stream>>>(
+      tiles_->data, static_cast<const char*>(from), aligned(bytes_), messages, over);
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,70 @@
+// What travels between processes: parts of tensors one behind another, each as it lies in memory or in the narrower numbers of a
+// wire. A message begins with the scales of its tensors, where the wire has any.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "packing.cuh"
+
+namespace tandem::cuda {
+
+/** Values [from, from + count) of one of an op's tensors. */
+struct Span {
+  size_t tensor;
+  int64_t from;
+  int64_t count;
+};
+using Spans = std::vector<Span>;
+
+/** What stands for a value on its way. */
+struct Encoding {
+  Dtype dtype = Dtype::float32;
+  /** Two to a byte. */
+  bool nibbles = false;
+  /** Values are codes under the tensor's scale. */
+  bool scaled = false;
+  Scaled format = Scaled::int8;
+};
+
+/** Of tensors of that dtype; `wire` as collectives have it, "" for none. Throws BadCall for one that there is not. */
+Encoding encodingOf(Dtype dtype, const std::string& wire);
+
+/** A piece of a message that a block of threads sees to. */
+struct Tile {
+  View view;
+  /** Where it begins in the message, in bytes. */
+  int64_t at;
+  int32_t count;
+  int32_t tensor;
+  Encoding encoding;
+};
+
+/** Parts of tensors as one message. */
+class Message {
+ public:
+  Message() = default;
+  /** `encodings`, one for each tensor. */
+  Message(const std::vector<Operand>& tensors, const Spans& spans, const std::vector<Encoding>& encodings);
+
+  int64_t bytes() const { return bytes_; }
+  bool empty() const { return bytes_ == 0; }
+  /** Where the message lies already, as it travels: in the tensors themselves; null where it does not. */
+  void* inPlace() const { return inPlace_; }
+  /** Writes it; `scales`, one for each tensor, is null where there are none. */
+  void pack(const Launch& launch, void* to, const float* scales) const;
+  void unpack(const Launch& launch, const void* from) const;
+  /** Of as many messages of this layout, one behind another: adds their values in order in float64, over `over`. */
+  void add(const Launch& launch, const void* from, int64_t messages, double over) const;
+
+ private:
+  int64_t bytes_ = 0;
+  /** Of scales. */
+  int32_t header_ = 0;
+  void* inPlace_ = nullptr;
+  std::shared_ptr<Table<Tile>> tiles_;
+};
+
+}  // namespace tandem::cuda

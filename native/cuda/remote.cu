@@ -1,0 +1,509 @@
+#include "remote.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "message.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+int64_t sumOf(const std::vector<int64_t>& counts, size_t first = 0, size_t last = SIZE_MAX) {
+  int64_t sum = 0;
+  for (size_t i = first; i < std::min(last, counts.size()); i++) sum += counts[i];
+  return sum;
+}
+
+bool powerOfTwo(size_t n) { return (n & (n - 1)) == 0; }
+
+/**
+ * Takes one step or two: messages to and from the other members, and, where values are added, the sums to all. Reductions that
+ * NCCL does with the same result are NCCL's: of float32, and of two members' 16-bit values, in a group whose size divides exactly.
+ */
+class RemoteTask : public CudaTask {
+ public:
+  RemoteTask(const Call& call, size_t member, std::shared_ptr<NcclCommunicator> communicator, std::shared_ptr<LaunchOrder> order,
+             Peers& peers)
+      : kernel_(call.kernel),
+        inputs_(call.inputs),
+        outputs_(call.outputs),
+        members_(call.group->members.size()),
+        own_(member),
+        wire_(call.text("wire")),
+        meaning_(peers.meaningOf(call, member)),
+        communicator_(std::move(communicator)),
+        order_(std::move(order)),
+        peers_(peers) {
+    const std::vector<Operand>& sent = inputs_.empty() ? outputs_ : inputs_;
+    for (const Operand& tensor : sent) encodings_.push_back(encodingOf(tensor.dtype, wire_));
+    for (const Operand& in : inputs_) {
+      for (const Operand& out : outputs_) overwrites_ = overwrites_ || in.data == out.data;
+    }
+    plan(call);
+  }
+
+  int64_t nextPosition() override { return order_->take(); }
+
+  void run(Run& run) override {
+    if (!order_->await(run.position)) return;
+    struct Passing {
+      LaunchOrder& order;
+      ~Passing() { order.passed(); }
+    } passing{*order_};
+    if (!peers_.enter()) return;
+    struct Leaving {
+      Peers& peers;
+      ~Leaving() { peers.leave(); }
+    } leaving{peers_};
+    body_(run.launch);
+  }
+
+ private:
+  using Body = std::function<void(const Launch&)>;
+
+  void plan(const Call& call);
+  void planReduction(const Call& call);
+  void planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike);
+  Body exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends, const std::vector<Operand>& to,
+                const std::vector<Spans>& receives, const std::vector<Encoding>& encodings, bool alike, bool direct) const;
+  Body reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const;
+  Body reduceEverything(double over) const;
+  bool reducedByNccl(double over) const;
+
+  Spans all(const std::vector<Operand>& tensors) const {
+    Spans spans;
+    for (size_t i = 0; i < tensors.size(); i++) spans.push_back({i, 0, tensors[i].elements});
+    return spans;
+  }
+
+  /** A member's rows of each tensor, where members have `counts` rows. */
+  static Spans rows(const std::vector<Operand>& tensors, const std::vector<int64_t>& counts, size_t member) {
+    Spans spans;
+    const int64_t total = sumOf(counts);
+    for (size_t i = 0; total > 0 && i < tensors.size(); i++) {
+      const int64_t unit = tensors[i].elements / total;
+      spans.push_back({i, sumOf(counts, 0, member) * unit, counts[member] * unit});
+    }
+    return spans;
+  }
+
+  /** A member's equal share of all values, in pieces of so many that every encoding has whole bytes. */
+  Spans share(const std::vector<Operand>& tensors, size_t member) const {
+    constexpr int64_t piece = 16;
+    int64_t total = 0;
+    for (const Operand& tensor : tensors) total += tensor.elements;
+    const int64_t pieces = ceilDiv(total, piece);
+    const auto cut = [&](size_t i) {
+      return std::min(total, pieces * static_cast<int64_t>(i) / static_cast<int64_t>(members_) * piece);
+    };
+    Spans spans;
+    int64_t before = 0;
+    for (size_t i = 0; i < tensors.size(); i++) {
+      const int64_t from = std::max(cut(member), before);
+      const int64_t to = std::min(cut(member + 1), before + tensors[i].elements);
+      if (from < to) spans.push_back({i, from - before, to - from});
+      before += tensors[i].elements;
+    }
+    return spans;
+  }
+
+  /** Scales of all inputs, if any has one. */
+  class Scales {
+   public:
+    Scales(const Launch& launch, const std::vector<Operand>& tensors, const std::vector<Encoding>& encodings)
+        : scratch_(launch, any(encodings) ? 4 * tensors.size() : 0) {
+      if (!any(encodings)) return;
+      check(cudaMemsetAsync(scratch_.as<void>(), 0, 4 * tensors.size(), launch.stream), "cudaMemsetAsync");
+      for (size_t i = 0; i < tensors.size(); i++) {
+        if (!encodings[i].scaled) continue;
+        scaleBlocks(launch, viewOf(tensors[i]), tensors[i].elements, std::max<int64_t>(1, tensors[i].elements),
+                    {scratch_.as<float>() + i, Dtype::float32}, encodings[i].format);
+      }
+      data = scratch_.as<float>();
+    }
+    const float* data = nullptr;
+
+   private:
+    static bool any(const std::vector<Encoding>& encodings) {
+      return std::any_of(encodings.begin(), encodings.end(), [](const Encoding& one) { return one.scaled; });
+    }
+    const Scratch scratch_;
+  };
+
+  void launch(const Launch& launch, const std::function<void(const NcclCalls&)>& calls) const {
+    communicator_->launch(launch.stream, meaning_, calls);
+  }
+
+  const std::string kernel_;
+  const std::vector<Operand> inputs_;
+  const std::vector<Operand> outputs_;
+  const size_t members_;
+  const size_t own_;
+  const std::string wire_;
+  const Meaning meaning_;
+  const std::shared_ptr<NcclCommunicator> communicator_;
+  const std::shared_ptr<LaunchOrder> order_;
+  Peers& peers_;
+  std::vector<Encoding> encodings_;
+  /** An output lies where an input does. */
+  bool overwrites_ = false;
+  Body body_;
+};
+
+constexpr int64_t alignment = 16;
+int64_t aligned(int64_t bytes) { return ceilDiv(bytes, alignment) * alignment; }
+
+/** Whether NCCL's own reduction gives what core's does, but for the order in which float32 values of many members are added. */
+bool RemoteTask::reducedByNccl(double over) const {
+  if (inputs_.empty() || (over != 1 && !powerOfTwo(members_))) return false;
+  const Dtype dtype = inputs_[0].dtype;
+  if (dtype != Dtype::float32 && !(members_ == 2 && (dtype == Dtype::bfloat16 || dtype == Dtype::float16))) return false;
+  for (size_t i = 0; i < inputs_.size(); i++) {
+    if (inputs_[i].dtype != dtype || outputs_[i].dtype != dtype || encodings_[i].dtype != dtype) return false;
+  }
+  return true;
+}
+
+/** Messages to all, and from all into the places where they belong. */
+RemoteTask::Body RemoteTask::exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends,
+                                      const std::vector<Operand>& to, const std::vector<Spans>& receives,
+                                      const std::vector<Encoding>& encodings, bool alike, bool direct) const {
+  std::vector<Message> out;
+  std::vector<Message> in;
+  for (size_t member = 0; member < members_; member++) {
+    out.push_back(alike && member > 0 ? out[0] : Message(from, sends[member], encodings));
+    in.push_back(Message(to, receives[member], encodings));
+  }
+  return [this, out, in, alike, direct, from, encodings](const Launch& launch) {
+    const Scales scales(launch, from, encodings);
+    // places of messages that have to be written, or kept, on the way
+    int64_t bytes = 0;
+    std::vector<int64_t> outAt(members_, -1);
+    std::vector<int64_t> inAt(members_, -1);
+    const auto place = [&](std::vector<int64_t>& at, size_t member, int64_t size) {
+      at[member] = bytes;
+      bytes += aligned(size);
+    };
+    for (size_t member = 0; member < members_; member++) {
+      const bool again = alike && member > 0;
+      if (!out[member].empty() && out[member].inPlace() == nullptr && !again) place(outAt, member, out[member].bytes());
+      if (again) outAt[member] = outAt[0];
+      const bool straight = direct && in[member].inPlace() != nullptr;
+      if (member != own_ && !in[member].empty() && !straight) place(inAt, member, in[member].bytes());
+    }
+    const Scratch scratch(launch, static_cast<size_t>(bytes));
+    const auto source = [&](size_t member) -> void* {
+      return outAt[member] < 0 ? out[member].inPlace() : scratch.as<char>(static_cast<size_t>(outAt[member]));
+    };
+    const auto target = [&](size_t member) -> void* {
+      return inAt[member] < 0 ? in[member].inPlace() : scratch.as<char>(static_cast<size_t>(inAt[member]));
+    };
+    for (size_t member = 0; member < members_; member++) {
+      if (outAt[member] >= 0 && !(alike && member > 0)) out[member].pack(launch, source(member), scales.data);
+    }
+    this->launch(launch, [&](const NcclCalls& calls) {
+      for (size_t step = 1; step < members_; step++) {
+        const size_t next = (own_ + step) % members_;
+        const size_t before = (own_ + members_ - step) % members_;
+        if (!out[next].empty()) calls.send(source(next), out[next].bytes(), static_cast<int>(next));
+        if (!in[before].empty()) calls.receive(target(before), in[before].bytes(), static_cast<int>(before));
+      }
+    });
+    // what stays here goes the same way, but for the journey
+    if (!in[own_].empty() && source(own_) != in[own_].inPlace()) in[own_].unpack(launch, source(own_));
+    for (size_t member = 0; member < members_; member++) {
+      if (inAt[member] >= 0) in[member].unpack(launch, target(member));
+    }
+  };
+}
+
+/** Everybody's values of the own places, added here in group order. */
+RemoteTask::Body RemoteTask::reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const {
+  std::vector<Message> out;
+  for (const Spans& spans : sends) out.push_back(Message(inputs_, spans, encodings_));
+  const Message sums(outputs_, own, encodings_);
+  return [this, out, sums, over](const Launch& launch) {
+    const Scales scales(launch, inputs_, encodings_);
+    const int64_t each = aligned(sums.bytes());
+    int64_t bytes = each * static_cast<int64_t>(members_);
+    std::vector<int64_t> at(members_, -1);
+    for (size_t member = 0; member < members_; member++) {
+      if (member == own_ || out[member].empty() || out[member].inPlace() != nullptr) continue;
+      at[member] = bytes;
+      bytes += aligned(out[member].bytes());
+    }
+    const Scratch scratch(launch, static_cast<size_t>(bytes));
+    const auto come = [&](size_t member) { return scratch.as<char>(static_cast<size_t>(each) * member); };
+    const auto go = [&](size_t member) -> void* {
+      return at[member] < 0 ? out[member].inPlace() : scratch.as<char>(static_cast<size_t>(at[member]));
+    };
+    for (size_t member = 0; member < members_; member++) {
+      if (member == own_) out[member].pack(launch, come(member), scales.data);
+      if (at[member] >= 0) out[member].pack(launch, go(member), scales.data);
+    }
+    this->launch(launch, [&](const NcclCalls& calls) {
+      for (size_t step = 1; step < members_; step++) {
+        const size_t next = (own_ + step) % members_;
+        const size_t before = (own_ + members_ - step) % members_;
+        if (!out[next].empty()) calls.send(go(next), out[next].bytes(), static_cast<int>(next));
+        if (!sums.empty()) calls.receive(come(before), sums.bytes(), static_cast<int>(before));
+      }
+    });
+    sums.add(launch, scratch.as<char>(), static_cast<int64_t>(members_), over);
+  };
+}
+
+/** The same of all values: everybody gets everything, and adds for itself. */
+RemoteTask::Body RemoteTask::reduceEverything(double over) const {
+  const Message out(inputs_, all(inputs_), encodings_);
+  const Message sums(outputs_, all(outputs_), encodings_);
+  return [this, out, sums, over](const Launch& launch) {
+    const Scales scales(launch, inputs_, encodings_);
+    const int64_t each = aligned(sums.bytes());
+    const Scratch scratch(launch, static_cast<size_t>(each) * members_);
+    void* const own = scratch.as<char>(static_cast<size_t>(each) * own_);
+    out.pack(launch, own, scales.data);
+    this->launch(launch, [&](const NcclCalls& calls) {
+      if (each > 0) calls.allGather(own, scratch.as<void>(), each);
+    });
+    sums.add(launch, scratch.as<char>(), static_cast<int64_t>(members_), over);
+  };
+}
+
+void RemoteTask::planReduction(const Call& call) {
+  const bool scatters = kernel_ == "reduce_scatter";
+  const double over = call.text("reduce") == "avg" ? static_cast<double>(members_) : 1;
+  std::vector<int64_t> counts = scatters ? call.integers("counts") : std::vector<int64_t>();
+  const bool even = counts.empty() || std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
+  if (counts.empty()) counts.assign(members_, 1);
+  if (reducedByNccl(over) && even) {
+    const NcclType type = inputs_[0].dtype == Dtype::float32    ? NcclType::float32
+                          : inputs_[0].dtype == Dtype::bfloat16 ? NcclType::bfloat16
+                                                                : NcclType::float16;
+    const NcclReduce how = over == 1 ? NcclReduce::sum : NcclReduce::average;
+    const int width = storedBytes(inputs_[0].dtype);
+    std::vector<Message> parts;
+    for (size_t member = 0; member < (scatters ? members_ : 1); member++) {
+      parts.push_back(Message(inputs_, scatters ? rows(inputs_, counts, member) : all(inputs_), encodings_));
+    }
+    const Message sums(outputs_, all(outputs_), encodings_);
+    // one tensor lies as NCCL wants it: part behind part
+    void* const whole = scatters ? (inputs_.size() == 1 ? inputs_[0].data : nullptr) : parts[0].inPlace();
+    body_ = [=](const Launch& launch) {
+      if (sums.empty() && parts[0].empty()) return this->launch(launch, [](const NcclCalls&) {});
+      const int64_t part = aligned(parts[0].bytes());
+      const bool staged = whole == nullptr || sums.inPlace() == nullptr || (scatters && overwrites_);
+      const Scratch scratch(launch, staged ? static_cast<size_t>(part) * parts.size() + static_cast<size_t>(part) : 0);
+      const void* from = whole;
+      void* to = sums.inPlace();
+      int64_t bytes = sums.bytes();
+      if (staged) {
+        for (size_t i = 0; i < parts.size(); i++) parts[i].pack(launch, scratch.as<char>(static_cast<size_t>(part) * i), nullptr);
+        from = scratch.as<char>();
+        to = scratch.as<char>(scatters ? static_cast<size_t>(part) * parts.size() : 0);
+        bytes = part;
+      }
+      this->launch(launch, [&](const NcclCalls& calls) {
+        if (scatters) {
+          calls.reduceScatter(from, to, bytes / width, type, how);
+        } else {
+          calls.allReduce(from, to, bytes / width, type, how);
+        }
+      });
+      if (staged) sums.unpack(launch, to);
+    };
+    return;
+  }
+  std::vector<Spans> sends;
+  if (scatters) {
+    Spans own;
+    for (size_t member = 0; member < members_; member++) sends.push_back(rows(inputs_, counts, member));
+    for (const Span& span : sends[own_]) own.push_back({span.tensor, 0, span.count});
+    body_ = reduceOnOwn(sends, own, over);
+    return;
+  }
+  // everything to everybody, where that is fewer bytes than a share for each and the sums back
+  const Message sent(inputs_, all(inputs_), encodings_);
+  std::vector<Encoding> plain;
+  for (const Operand& out : outputs_) plain.push_back(encodingOf(out.dtype, ""));
+  const Message sums(outputs_, all(outputs_), plain);
+  if (sent.bytes() * static_cast<int64_t>(members_) <= sent.bytes() + sums.bytes()) {
+    body_ = reduceEverything(over);
+    return;
+  }
+  for (size_t member = 0; member < members_; member++) sends.push_back(share(inputs_, member));
+  const Body first = reduceOnOwn(sends, sends[own_], over);
+  const Body second = exchange(outputs_, std::vector<Spans>(members_, sends[own_]), outputs_, sends, plain, true, true);
+  body_ = [first, second](const Launch& launch) {
+    first(launch);
+    second(launch);
+  };
+}
+
+void RemoteTask::planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike) {
+  body_ = exchange(inputs_, sends, outputs_, receives, encodings_, alike, !overwrites_);
+}
+
+void RemoteTask::plan(const Call& call) {
+  std::vector<Spans> sends(members_);
+  std::vector<Spans> receives(members_);
+  if (kernel_ == "all_reduce" || kernel_ == "reduce_scatter") return planReduction(call);
+  if (kernel_ == "all_gather") {
+    std::vector<int64_t> counts = call.integers("counts");
+    if (counts.empty()) counts.assign(members_, 1);
+    for (size_t member = 0; member < members_; member++) {
+      sends[member] = all(inputs_);
+      receives[member] = rows(outputs_, counts, member);
+    }
+    const bool even = std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
+    // one tensor as it is: the parts come to lie one behind another
+    if (even && inputs_.size() == 1 && encodings_[0].dtype == outputs_[0].dtype && inputs_[0].dtype == outputs_[0].dtype &&
+        !overwrites_) {
+      const Message whole(inputs_, all(inputs_), encodings_);
+      void* const to = outputs_[0].data;
+      body_ = [this, whole, to](const Launch& launch) {
+        this->launch(launch, [&](const NcclCalls& calls) {
+          if (!whole.empty()) calls.allGather(whole.inPlace(), to, whole.bytes());
+        });
+      };
+      return;
+    }
+    return planExchange(sends, receives, true);
+  }
+  if (kernel_ == "all_to_all") {
+    std::vector<int64_t> sendCounts = call.integers("sendCounts");
+    std::vector<int64_t> receiveCounts = call.integers("receiveCounts");
+    if (sendCounts.empty()) sendCounts.assign(members_, 1);
+    if (receiveCounts.empty()) receiveCounts.assign(members_, 1);
+    for (size_t member = 0; member < members_; member++) {
+      sends[member] = rows(inputs_, sendCounts, member);
+      receives[member] = rows(outputs_, receiveCounts, member);
+    }
+    return planExchange(sends, receives, false);
+  }
+  if (kernel_ == "broadcast") {
+    const auto root = static_cast<int>(call.integer("root"));
+    const Message sent(inputs_, all(inputs_), encodings_);
+    const Message received(outputs_, all(outputs_), encodings_);
+    const bool isRoot = static_cast<int>(own_) == root;
+    body_ = [=](const Launch& launch) {
+      // the others' inputs are not looked at
+      const Scales scales(launch, inputs_, isRoot ? encodings_ : std::vector<Encoding>());
+      const bool straight = received.inPlace() != nullptr && (!isRoot || sent.inPlace() != nullptr);
+      const Scratch scratch(launch, straight ? 0 : static_cast<size_t>(received.bytes()));
+      void* const buffer = straight ? received.inPlace() : scratch.as<void>();
+      if (isRoot && !straight) sent.pack(launch, buffer, scales.data);
+      this->launch(launch, [&](const NcclCalls& calls) {
+        if (!received.empty()) calls.broadcast(straight && isRoot ? sent.inPlace() : buffer, buffer, received.bytes(), root);
+      });
+      if (!straight) received.unpack(launch, buffer);
+    };
+    return;
+  }
+  // send_recv
+  if (call.flag("source")) {
+    sends[1 - own_] = all(inputs_);
+  } else {
+    receives[1 - own_] = all(outputs_);
+  }
+  planExchange(sends, receives, false);
+}
+
+}  // namespace
+
+bool LaunchOrder::await(int64_t place) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return next_ == place || shared_.faulted(); });
+  return next_ == place && !shared_.faulted();
+}
+
+void LaunchOrder::passed() {
+  {
+    const std::lock_guard lock(mutex_);
+    next_++;
+  }
+  changed_.notify_all();
+}
+
+void LaunchOrder::wake() {
+  { const std::lock_guard lock(mutex_); }
+  changed_.notify_all();
+}
+
+RemoteRanks::RemoteRanks(Peers& peers, Shared& shared, int device)
+    : peers_(peers), shared_(shared), device_(device), order_(std::make_shared<LaunchOrder>(shared)) {
+  peers_.link(shared);
+  watcher_ = std::thread([this] { watch(); });
+}
+
+RemoteRanks::~RemoteRanks() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  woken_.notify_all();
+  watcher_.join();
+  for (const auto& [circle, communicator] : communicators_) communicator->leave();
+  peers_.unlink();
+}
+
+void RemoteRanks::wake() {
+  order_->wake();
+  { const std::lock_guard lock(mutex_); }
+  woken_.notify_all();
+}
+
+std::shared_ptr<NcclCommunicator> RemoteRanks::communicator(const Circle& circle) {
+  const std::lock_guard lock(mutex_);
+  auto& found = communicators_[circle];
+  if (!found) found = std::make_shared<NcclCommunicator>(peers_, shared_, circle, device_);
+  return found;
+}
+
+std::unique_ptr<CudaTask> RemoteRanks::collective(const Call& call, size_t member) {
+  return std::make_unique<RemoteTask>(call, member, communicator({*call.group, call.lane}), order_, peers_);
+}
+
+void RemoteRanks::closing() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [circle, communicator] : communicators_) {
+    if (!communicator->busy() || cut_) continue;
+    cut_ = true;
+    // stays inside, so that the others learn that this rank has stopped
+    peers_.enter();
+  }
+}
+
+/** Looks after communicators: tells of what NCCL noticed, and ends them when something failed anywhere. */
+void RemoteRanks::watch() {
+  cudaSetDevice(device_);
+  // The transport notices a rank that is gone, and knows which; NCCL only that a connection ended.
+  constexpr auto patience = std::chrono::seconds(8);
+  std::optional<std::chrono::steady_clock::time_point> troubled;
+  std::unique_lock lock(mutex_);
+  while (!ending_) {
+    const auto fault = shared_.fault();
+    if (fault && (cut_ || fault->kind != FaultKind::closed)) {
+      const auto communicators = communicators_;
+      lock.unlock();
+      for (const auto& [circle, communicator] : communicators) communicator->abort();
+      return;
+    }
+    const auto communicators = communicators_;
+    lock.unlock();
+    std::string trouble;
+    for (const auto& [circle, communicator] : communicators) {
+      if (trouble.empty()) trouble = communicator->trouble();
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (!trouble.empty() && !troubled) troubled = now;
+    if (!trouble.empty() && now - *troubled > patience && !shared_.faulted()) {
+      shared_.fail({FaultKind::device, peers_.rank(), -1, -1, "NCCL: " + trouble});
+    }
+    lock.lock();
+    if (!ending_) woken_.wait_for(lock, std::chrono::milliseconds(100));
+  }
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,66 @@
+// Collectives with ranks of other processes, over NCCL, as core/kernels/collectives.ts defines them. Lanes launch them in the order
+// of the program, which is every rank's, and they overlap on the GPU. What goes wrong on one side ends the other.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "nccl.h"
+#include "stream.h"
+
+namespace tandem::cuda {
+
+/** One after another, whatever lane they are in: NCCL wants one order of launches on all ranks. */
+class LaunchOrder {
+ public:
+  explicit LaunchOrder(Shared& shared) : shared_(shared) {}
+  /** The next place; from the program's thread. */
+  int64_t take() { return taken_++; }
+  /** False when something failed meanwhile. */
+  bool await(int64_t place);
+  void passed();
+  void wake();
+
+ private:
+  Shared& shared_;
+  int64_t taken_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int64_t next_ = 0;
+};
+
+class RemoteRanks {
+ public:
+  RemoteRanks(Peers& peers, Shared& shared, int device);
+  /** Lets go of the others; the lanes have ended. */
+  ~RemoteRanks();
+  RemoteRanks(const RemoteRanks&) = delete;
+  RemoteRanks& operator=(const RemoteRanks&) = delete;
+
+  int size() const { return peers_.size(); }
+  /** Throws BadCall. */
+  std::unique_ptr<CudaTask> collective(const Call& call, size_t member);
+  /** The machine is about to close: what is under way then will not end. */
+  void closing();
+  void wake();
+
+ private:
+  std::shared_ptr<NcclCommunicator> communicator(const Circle& circle);
+  void watch();
+
+  Peers& peers_;
+  Shared& shared_;
+  const int device_;
+  const std::shared_ptr<LaunchOrder> order_;
+  std::mutex mutex_;
+  std::condition_variable woken_;
+  std::map<Circle, std::shared_ptr<NcclCommunicator>> communicators_;
+  bool cut_ = false;
+  bool ending_ = false;
+  std::thread watcher_;
+};
+
+}  // namespace tandem::cuda

@@ -1,0 +1,148 @@
+// One process of a job, for collectives.test.ts: runs generated collectives with the others, and holds what it gets to the
+// reference, which every process computes for itself. What it comes to is a line on standard output.
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective } from "../../core/machine/op.ts"
+import type { Dtype, TensorData } from "../../core/machine/tensor.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { localWorld } from "../../exec/bench.ts"
+import { execute } from "../../exec/execute.ts"
+import { placeIn } from "../../exec/job/environment.ts"
+import { ProcessJob } from "../../exec/job/processes.ts"
+import { secretIn } from "../../exec/job/secret.ts"
+import {
+  callDtype,
+  callsAmong,
+  callValues,
+  partsOf,
+  type Call,
+  type Held
+} from "../native/cases/collective-calls.ts"
+
+const { values: options } = parseArgs({
+  options: { backend: { type: "string", default: "cpu" }, runs: { type: "string", default: "60" } }
+})
+
+/** One generated case. */
+interface Case {
+  readonly call: Call
+  readonly dtype: Dtype
+  readonly values: ReadonlyArray<number>
+  readonly inPlace: boolean
+  readonly lane: Lane
+}
+
+/** Few groups, for each is a communicator: all, all the other way round, and pairs. */
+const casesAmong = (ranks: number): ReadonlyArray<Case> => {
+  const all = Array.from({ length: ranks }, (_, rank) => rank)
+  const pairs = fc.constantFrom([0, 1], [1, 0], [ranks - 1, 0])
+  const groups = fc.oneof(fc.constantFrom(all, all.toReversed()), pairs)
+  return fc.sample(
+    fc.record({
+      call: callsAmong(groups, pairs),
+      dtype: callDtype,
+      values: callValues,
+      inPlace: fc.boolean(),
+      lane: fc.constantFrom(Lane.inter, Lane.intra)
+    }),
+    { numRuns: Number(options.runs), seed: 1 }
+  )
+}
+
+/** How far a transport may be off: NCCL adds float32 values of many members in an order of its own. */
+const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Case): number => {
+  const reduces = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
+  const wire = String(perMember[0]!.attributes["wire"] ?? "")
+  if (options.backend !== "cuda" || !reduces || members.length < 3 || dtype !== "float32") return 0
+  if (wire !== "" && wire !== "float32") return 0
+  return 2 ** -23 * members.length * 7 * Math.max(...values.map(Math.abs))
+}
+
+const differ = (got: TensorData, expected: TensorData, tolerance: number): boolean =>
+  got.length !== expected.length ||
+  got.some((value, i) => value !== expected[i] && !(Math.abs(value - expected[i]!) <= tolerance))
+
+const program = (rank: number, cases: ReadonlyArray<Case>) =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const kinds = new Set<string>()
+    const wrong: Array<string> = []
+    for (const [index, one] of cases.entries()) {
+      const { call, dtype, lane } = one
+      const { kernel, members, mayBeInPlace } = call
+      const own = members.indexOf(rank)
+      if (own < 0) continue
+      const part = partsOf(call, dtype, one.values, one.inPlace && mayBeInPlace)[own]!
+      kinds.add(kernel.name)
+      const on = (held: Held) =>
+        machine.alloc({
+          name: `${kernel.name} ${index}`,
+          shape: held.of.shape,
+          dtype,
+          initial: () => held.before
+        })
+      const inputs = new Map<Held, Effect.Success<ReturnType<typeof on>>>()
+      for (const held of part.sent) inputs.set(held, yield* on(held))
+      const outputs = []
+      for (const held of part.received) outputs.push(inputs.get(held) ?? (yield* on(held)))
+      const group = { name: `group ${members.join(" ")}`, ranks: members }
+      const { attributes } = part
+      machine.submit(collective("call", kernel, lane, group, [...inputs.values()], outputs, { attributes }))
+      for (const [i, { after }] of part.received.entries()) {
+        const got = yield* machine.read(outputs[i]!)
+        if (differ(got, after, toleranceOf(one)))
+          wrong.push(
+            `${index}: ${kernel.name} of ${dtype} among ${members.join(" ")} ${JSON.stringify(attributes)}: ` +
+              `${[...got].slice(0, 6).join(" ")} instead of ${[...after].slice(0, 6).join(" ")}`
+          )
+      }
+      for (const tensor of new Set([...inputs.values(), ...outputs])) machine.free(tensor)
+    }
+    return { kinds: [...kinds], wrong }
+  })
+
+/** Many collectives in two lanes: whether both were under way at the same time. */
+const overlap = Effect.gen(function* () {
+  const machine = yield* Machine
+  const ops = []
+  for (const lane of [Lane.inter, Lane.intra]) {
+    const tensor = yield* machine.alloc({ name: `of lane ${lane}`, shape: [1 << 20], dtype: "float32" })
+    ops.push(collective("one of many", kernels.all_reduce, lane, machine.world.all, [tensor], [tensor]))
+  }
+  for (let i = 0; i < 16; i++) for (const op of ops) machine.submit(op)
+  yield* machine.drain
+})
+
+const place = await Effect.runPromise(placeIn(process.env))
+const secret = await Effect.runPromise(secretIn(process.env))
+const told = await Effect.runPromise(
+  ProcessJob.use({ place: place!, secret, alike: { version: "1" }, timeoutSeconds: 60 }, (job) =>
+    Effect.gen(function* () {
+      const [world, backend] = [localWorld(job.size), options.backend]
+      const own = program(job.rank, casesAmong(job.size))
+      const { ranks } = yield* execute({ world, backend, job: () => job.run(), program: own })
+      const { timeline } = yield* execute({
+        world,
+        backend,
+        job: () => job.run(),
+        program: overlap,
+        record: true
+      })
+      const spans = [Lane.inter, Lane.intra].map((lane) => {
+        const rows = [...timeline!.lane.keys()].filter(
+          (row) => timeline!.lane[row] === lane && timeline!.rank[row] === 0
+        )
+        return {
+          from: Math.min(...rows.map((row) => timeline!.startSeconds[row]!)),
+          to: Math.max(...rows.map((row) => timeline!.endSeconds[row]!))
+        }
+      })
+      const overlapped = Math.max(...spans.map(({ from }) => from)) < Math.min(...spans.map(({ to }) => to))
+      return { ranks: ranks.map(({ rank, value }) => ({ rank, ...value })), overlapped }
+    })
+  )
+)
+if (place!.rank === 0) process.stdout.write(`${JSON.stringify(told)}\n`)

@@ -1,0 +1,78 @@
+// Collectives between processes, held to the reference: over TCP, and over NCCL with TANDEM_BACKEND=cuda.
+import { spawn } from "node:child_process"
+import { createServer } from "node:net"
+import { fileURLToPath } from "node:url"
+import { expect, it } from "vitest"
+import { freshSecret } from "../../exec/job/secret.ts"
+import { backend, describeNative } from "../native/addon.ts"
+
+const member = fileURLToPath(new URL("collective-member.ts", import.meta.url))
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { readonly port: number }
+      server.close(() => resolve(port))
+    })
+  })
+
+interface Told {
+  readonly ranks: ReadonlyArray<{
+    readonly rank: number
+    readonly kinds: ReadonlyArray<string>
+    readonly wrong: ReadonlyArray<string>
+  }>
+  readonly overlapped: boolean
+}
+
+const together = async (ranks: number): Promise<Told> => {
+  const [port, secret] = [await freePort(), freshSecret()]
+  const said = await Promise.all(
+    Array.from(
+      { length: ranks },
+      (_, rank) =>
+        new Promise<string>((resolve, reject) => {
+          const child = spawn(process.execPath, [...process.execArgv, member, "--backend", backend], {
+            env: {
+              ...process.env,
+              TANDEM_RANK: String(rank),
+              TANDEM_LOCAL_RANK: String(rank),
+              TANDEM_WORLD_SIZE: String(ranks),
+              TANDEM_SECRET: secret,
+              MASTER_ADDR: "127.0.0.1",
+              MASTER_PORT: String(port)
+            },
+            stdio: ["ignore", "pipe", "pipe"]
+          })
+          let [out, error] = ["", ""]
+          child.stdout.on("data", (chunk) => (out += String(chunk)))
+          child.stderr.on("data", (chunk) => (error += String(chunk)))
+          child.on("close", (code) =>
+            code === 0 ? resolve(out) : reject(new Error(`rank ${rank} ended with ${code}: ${error}`))
+          )
+        })
+    )
+  )
+  return JSON.parse(said[0]!) as Told
+}
+
+describeNative("collectives between processes", () => {
+  it.each([2, 4])(
+    "of %i ranks equal their reference, and overlap in two lanes",
+    async (count) => {
+      const { ranks, overlapped } = await together(count)
+      expect(ranks.flatMap(({ wrong }) => wrong)).toEqual([])
+      expect(ranks.map(({ rank }) => rank)).toEqual(Array.from({ length: count }, (_, rank) => rank))
+      expect(ranks[0]!.kinds.toSorted()).toEqual([
+        "all_gather",
+        "all_reduce",
+        "all_to_all",
+        "broadcast",
+        "reduce_scatter",
+        "send_recv"
+      ])
+      expect(overlapped).toBe(true)
+    },
+    120_000
+  )
+})
