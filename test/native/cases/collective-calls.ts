@@ -31,6 +31,37 @@ const reduce = fc.constantFrom("sum", "avg")
 
 const same = (members: ReadonlyArray<number>, call: MemberCall) => members.map(() => call)
 
+/** From one member to all, or to another one. */
+const oneSided = (
+  group: fc.Arbitrary<ReadonlyArray<number>>,
+  pairs: fc.Arbitrary<ReadonlyArray<number>>
+): fc.Arbitrary<Call> =>
+  fc.oneof(
+    fc.record({ members: group, shapes, wire, root: fc.nat() }).map(({ members, shapes, wire, root }) => ({
+      kernel: collectives.broadcast,
+      members,
+      perMember: same(members, { attributes: { wire, root: root % members.length }, inputs: shapes }),
+      mayBeInPlace: true
+    })),
+    fc
+      .record({
+        members: pairs,
+        shapes,
+        wire,
+        first: fc.boolean()
+      })
+      .map(({ members, shapes, wire, first }) => ({
+        kernel: collectives.send_recv,
+        members,
+        perMember: [first, !first].map((source) => ({
+          attributes: { wire, source },
+          inputs: source ? shapes : [],
+          outputs: source ? [] : shapes
+        })),
+        mayBeInPlace: false
+      }))
+  )
+
 /** Calls among groups of these; `pairs`, those of two. Any number of members up to four. */
 export const callsAmong = (
   group: fc.Arbitrary<ReadonlyArray<number>>,
@@ -115,29 +146,7 @@ export const callsAmong = (
           mayBeInPlace: false
         }
       }),
-    fc.record({ members: group, shapes, wire, root: fc.nat() }).map(({ members, shapes, wire, root }) => ({
-      kernel: collectives.broadcast,
-      members,
-      perMember: same(members, { attributes: { wire, root: root % members.length }, inputs: shapes }),
-      mayBeInPlace: true
-    })),
-    fc
-      .record({
-        members: pairs,
-        shapes,
-        wire,
-        first: fc.boolean()
-      })
-      .map(({ members, shapes, wire, first }) => ({
-        kernel: collectives.send_recv,
-        members,
-        perMember: [first, !first].map((source) => ({
-          attributes: { wire, source },
-          inputs: source ? shapes : [],
-          outputs: source ? [] : shapes
-        })),
-        mayBeInPlace: false
-      }))
+    oneSided(group, pairs)
   )
 
 export const callDtype = fc.constantFrom<Dtype>("float32", "float32", "bfloat16", "float16", "int32")
