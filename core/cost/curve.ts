@@ -35,7 +35,8 @@ export const interpolateMessage = (
   if (next <= 0 || bytes[next] === size) return line
   const [from, to] = [bytes[next - 1]!, bytes[next]!]
   const [first, last] = [seconds[next - 1]!, seconds[next]!]
-  if (!(from > 0 && first > 0 && last >= first)) return line
+  // A message has a byte at least: a smaller one comes of a damaged table, and overflows the ratio.
+  if (!(from >= 1 && first > 0 && last >= first)) return line
   const growth = log(last / first) / log(to / from)
   if (growth >= 1) return line
   const power = first * exp(growth * log(size / from))
