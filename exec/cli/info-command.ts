@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import { formatBytes } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { version } from "../../scenarios/cli/version.ts"
+import { defaultStreams } from "../job/mesh.ts"
 import { nativeInfo } from "../native.ts"
 import { runCommand } from "./command.ts"
 
@@ -22,6 +23,11 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
         node: process.versions.node
       }
       const built = !("missing" in native)
+      const transport = {
+        name: "tcp",
+        streams: defaultStreams,
+        because: "of the cpu backend; it is built in, and there is no other yet"
+      }
       if (options.json === true) {
         return {
           text: json({
@@ -36,7 +42,8 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
                   })),
                   blas: native.blas,
                   simd: native.simd,
-                  compiler: native.compiler
+                  compiler: native.compiler,
+                  transport
                 }
               : { built, missing: native.missing }
           }),
@@ -50,6 +57,9 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       if (!built)
         return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }
       lines.push(`native    ${native.simd}, built by ${native.compiler}`, `matrices  ${native.blas}`)
+      lines.push(
+        `processes ${transport.name}, ${transport.streams} connections to a peer: ${transport.because}`
+      )
       for (const { name, title, available, devices, uses, missing, kernels } of native.backends) {
         const where = devices.length === 0 ? "no device" : devices.join(", ")
         lines.push(

@@ -23,7 +23,8 @@ export interface MeshFault {
   readonly message: string
 }
 
-const defaultStreams = 2
+/** Data connections to each peer, where nothing else is said. */
+export const defaultStreams = 2
 const defaultLostAfterSeconds = 6
 
 export class Mesh {
