@@ -22,8 +22,8 @@ const outcome = async (size: number, counts: Readonly<Record<string, number>>): 
     size
   })
   const [first, ...others] = await Promise.all(members.map(({ end }) => end))
-  for (const other of others) expect(other).toMatchObject({ tensors: 0 })
-  expect(first).not.toHaveProperty("failed")
+  expect(first, `seed ${seed}`).not.toHaveProperty("failed")
+  for (const other of others) expect(other, `seed ${seed}`).toMatchObject({ tensors: 0 })
   const found = first as Outcome
   for (const [family, count] of Object.entries(scaled)) {
     const ran = Object.values(found.seen[family]!).reduce((sum, n) => sum + n, 0)

@@ -306,6 +306,11 @@ void collectives() {
         one.matrix.emplace_back();
         for (int to = 0; to < size; to++) one.matrix.back().push_back(even ? 1 : static_cast<int64_t>(random() % 3));
       }
+      // Now and then one member gets nothing, not even of itself.
+      const auto poor = static_cast<size_t>(random() % static_cast<unsigned>(size));
+      for (auto& rows : one.matrix) {
+        if (!even && position % 3 == 0) rows[poor] = 0;
+      }
       one.inPlace = random() % 3 == 0 && (one.kernel == "all_reduce" || one.kernel == "broadcast" ||
                                           (one.kernel == "all_to_all" && even));
       collective(meshes, one, position, random);
