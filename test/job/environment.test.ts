@@ -1,6 +1,8 @@
 // Launchers' variables, as each documents them.
+import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { parseAllDocuments } from "yaml"
 import { firstHost, placeIn, type Variables } from "../../exec/job/environment.ts"
 
 const place = (variables: Variables) => Effect.runSync(placeIn(variables))
@@ -83,6 +85,21 @@ describe("the place of a process in its job", () => {
     )
     expect(refusal({ OMPI_COMM_WORLD_RANK: "0", OMPI_COMM_WORLD_SIZE: "2" })).toMatch(/mpirun -x MASTER_ADDR/)
     expect(refusal({ JOB_COMPLETION_INDEX: "0" })).toMatch(/JOB_COMPLETIONS or WORLD_SIZE/)
+  })
+
+  it("is what the shipped Kubernetes job says", () => {
+    const text = readFileSync(new URL("../../scenarios/cluster/train-job.yaml", import.meta.url), "utf8")
+    const job = parseAllDocuments(text)[1]!
+    const container = ["spec", "template", "spec", "containers", 0]
+    const given = job.getIn([...container, "env"]) as { readonly toJSON: () => unknown }
+    const env = given.toJSON() as ReadonlyArray<{ readonly name: string; readonly value?: string }>
+    const variables = Object.fromEntries(env.map(({ name, value }) => [name, value]))
+    expect(place({ ...variables, JOB_COMPLETION_INDEX: "1" })).toMatchObject({
+      rank: 1,
+      size: job.getIn(["spec", "completions"]),
+      master: { host: "exec-train-0.exec-train", port: 29_400 },
+      launcher: "Kubernetes"
+    })
   })
 
   it.each([
