@@ -8,6 +8,7 @@ import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
 import type { MoeModel } from "../../core/algorithms/expert-offload/model.ts"
 import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
 import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
+import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
 import { gateNames, type MoeModel as TrainedModel } from "../../core/algorithms/moe-training/model.ts"
 import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
@@ -163,7 +164,7 @@ export const offloadPlan = (
   settings: ExpertOffloadSettings,
   demand: Demand,
   slots: number,
-  workload: { batch: number; promptTokens: number; prefill: boolean; decodeTokens: number }
+  workload: Workload
 ) => ({
   model: offloadModel,
   workload,
@@ -183,7 +184,8 @@ export const drawnOffloads = (ranks: number): fc.Arbitrary<Drawn> =>
         batch: fc.integer({ min: 1, max: 2 }),
         promptTokens: fc.integer({ min: 1, max: 3 }),
         prefill: fc.boolean(),
-        decodeTokens: fc.integer({ min: 1, max: 3 })
+        decodeTokens: fc.integer({ min: 1, max: 3 }),
+        next: fc.constantFrom([], [{ promptTokens: 2, decodeTokens: 1 }])
       })
     )
     .map(([settings, slots, workload]) => {

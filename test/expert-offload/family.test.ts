@@ -5,7 +5,8 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
-import { generateRouting } from "../../core/algorithms/expert-offload/routing.ts"
+import { countLoads } from "../../core/algorithms/expert-offload/count-loads.ts"
+import { demandOf, generateRouting, tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
 import { routingPresets } from "../../core/algorithms/expert-offload/routing-generator.ts"
 import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
 import { expertOffloadNames } from "../../core/algorithms/expert-offload/algorithms.ts"
@@ -22,6 +23,7 @@ import { Random } from "../../core/random.ts"
 import { routingRows } from "../../traces/routing/import.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { scenarioFile } from "../scenario/files.ts"
+import { strategyOf } from "./facts.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "offload-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -149,6 +151,62 @@ describe("a routing file", () => {
     expect(await refusal(...sets, "model.layers=3")).toMatch(
       /a trace of the model: 3 layers, top 2 of 8 experts/
     )
+  })
+})
+
+describe("a routing file of several requests", () => {
+  const shape = { layers: 4, experts: 8 }
+  const requests = {
+    batch: 2,
+    promptTokens: 4,
+    prefill: true,
+    decodeTokens: 4,
+    next: [
+      { promptTokens: 40, decodeTokens: 3 },
+      { promptTokens: 6, decodeTokens: 0 },
+      { promptTokens: 5, decodeTokens: 3 }
+    ]
+  }
+  const routed = generateRouting(shape, 2, requests, routingPresets.mixtral, new Random(4))
+  const trace = join(folder, "requests.arrow")
+  const sets = [`routing={trace: ${trace}}`, "workload={batch: 2, promptTokens: 4, decodeTokens: 10}"]
+
+  it("runs as it is, prefills where the trace has them", async () => {
+    await Effect.runPromise(writeRouting(trace, routingRows(routed)))
+    expect(tokensOf(routed)).toEqual([8, 2, 2, 2, 2, 80, 2, 2, 2, 12, 10, 2, 2, 2])
+    const result = await run(...sets, "workload.warmupSteps=0")
+    const counted = countLoads(demandOf(routed), strategyOf("lru", demandOf(routed), { slots: 4 }))
+    expect(result.loads).toBe(counted.loads)
+    // A decoding step is none of the four prefills, and together they are the run.
+    expect(10 * result.decodeStepSeconds + 4 * result.prefillSeconds).toBeCloseTo(result.makespanSeconds, 12)
+    expect(result.prefillSeconds).toBeGreaterThan(result.decodeStepSeconds)
+    expect(result.needsPerStep).toBe(
+      demandOf(routed).calls.reduce(
+        (sum, { step, needed }) => sum + (tokensOf(routed)[step] === 2 ? needed.length / 10 : 0),
+        0
+      )
+    )
+    // As many decoding steps as asked for, and warm-up counts those alone.
+    const some = await run(...sets, "workload.decodeTokens=5", "workload.warmupSteps=4")
+    expect(some.details).toMatchObject({ prefills: 2, prefillsBetween: 0 })
+    expect(some.needsPerStep).toBe(
+      demandOf(routed)
+        .calls.filter(({ step }) => step === 6)
+        .reduce((sum, { needed }) => sum + needed.length, 0)
+    )
+  })
+
+  it("runs without its prefills, the prompts taken as there", async () => {
+    const result = await run(...sets, "workload.prefill=false", "workload.warmupSteps=0")
+    expect(result.prefillSeconds).toBe(0)
+    expect(10 * result.decodeStepSeconds).toBeCloseTo(result.makespanSeconds, 12)
+  })
+
+  it("is refused where it has not so many steps, or steps of another batch", async () => {
+    expect(await refusal(...sets, "workload.decodeTokens=11")).toMatch(
+      /14 steps, of 8, then 4 of 2, .*one of other than 2 is the prefill of 2 prompts of equal length/
+    )
+    expect(await refusal(...sets, "workload.batch=4", "workload.promptTokens=2")).toMatch(/other than 4/)
   })
 })
 

@@ -74,13 +74,20 @@ const workloads = fc.record({
   batch: fc.integer({ min: 1, max: 3 }),
   promptTokens: fc.integer({ min: 1, max: 3 }),
   prefill: fc.boolean(),
-  decodeTokens: fc.integer({ min: 1, max: 4 })
+  decodeTokens: fc.integer({ min: 1, max: 4 }),
+  next: fc.array(
+    fc.record({
+      promptTokens: fc.integer({ min: 1, max: 4 }),
+      decodeTokens: fc.integer({ min: 0, max: 3 })
+    }),
+    { maxLength: 2 }
+  )
 })
 
 describe("with values", () => {
   it("computes the same with few slots as with all experts on the device, under every strategy", () => {
     const seen = new Map<string, number>()
-    let [late, ready, varied] = [0, 0, 0]
+    let [late, ready, varied, again] = [0, 0, 0, 0]
     fc.assert(
       fc.property(
         workloads,
@@ -111,6 +118,7 @@ describe("with values", () => {
             demand.calls.map(({ needed }) => needed.map((id) => id % model.experts).join())
           )
           if (routes.size > 3) varied++
+          if (workload.prefill && workload.next.length > 0) again++
         }
       ),
       { numRuns: 150 }
@@ -119,6 +127,30 @@ describe("with values", () => {
     expect(late).toBeGreaterThan(50)
     expect(ready).toBeGreaterThan(200)
     expect(varied).toBeGreaterThan(50)
+    expect(again).toBeGreaterThan(20)
+  })
+
+  it("serves later prompts as if they were the first", () => {
+    const values = (rank: number, tensor: Tensor) =>
+      tensor.name === "prompt"
+        ? Int32Array.from({ length: tensor.elements }, (_, i) => (5 * i + 3) % model.vocabulary)
+        : initial(rank, tensor)
+    const generate = (workload: Workload) => {
+      const program = expertOffload(planOf({ name: "lru" }, nothing, 2, workload))
+      const simulated = run({ world: flatWorld(1), program, costs, values })
+      const { value } = simulated.ranks[0]!
+      return {
+        results: value.results.map((tensor) => [...simulated.values!.of(0, tensor)]),
+        calls: value.calls.map(({ needed }) => needed)
+      }
+    }
+    // Caches of five rows in both, of which each prompt and its tokens fill all.
+    const before = { batch: 2, promptTokens: 2, prefill: true, decodeTokens: 3 }
+    const alone = generate({ ...before, promptTokens: 4, decodeTokens: 1 })
+    const after = generate({ ...before, next: [{ promptTokens: 4, decodeTokens: 1 }] })
+    expect(after.results).toEqual(alone.results)
+    expect(after.calls.slice(-alone.calls.length)).toEqual(alone.calls)
+    expect(generate(before).results).not.toEqual(alone.results)
   })
 
   it("ReLU experts with the router's own probabilities, too", () => {

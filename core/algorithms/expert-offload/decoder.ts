@@ -26,7 +26,7 @@ import {
   type MoeModel,
   type ResidentWeight
 } from "./model.ts"
-import type { Workload, WorkloadStep } from "./workload.ts"
+import { promptsOf, type Prompts, type Workload, type WorkloadStep } from "./workload.ts"
 
 type MachineService = Machine["Service"]
 
@@ -68,7 +68,8 @@ export const allocDecoder = (
     const outer = yield* allocAll(machine, withValues(outerWeightSpecs(model)))
     const layers: Array<LayerWeights> = []
     const caches: Array<ReadonlyArray<Tensor>> = []
-    const { batch, promptTokens, decodeTokens } = workload
+    const { batch } = workload
+    const capacity = capacityOf(workload)
     for (let layer = 0; layer < model.layers; layer++) {
       layers.push(yield* allocAll(machine, withValues(layerWeightSpecs(model, layer))))
       const own: Array<Tensor> = []
@@ -76,7 +77,7 @@ export const allocDecoder = (
         own.push(
           yield* machine.alloc({
             name: `layers.${layer}.cache ${sequence}`,
-            shape: [2, promptTokens + decodeTokens, kvWidthOf(model)],
+            shape: [2, capacity, kvWidthOf(model)],
             dtype: model.dtype
           })
         )
@@ -86,6 +87,13 @@ export const allocDecoder = (
     const token = yield* machine.alloc({ name: "token", shape: [batch], dtype: "int32" })
     return { machine, model, workload, outer, layers, caches, token }
   })
+
+/** Rows of a sequence's cache: what the longest of them comes to. */
+const capacityOf = (workload: Workload): number =>
+  promptsOf(workload).reduce(
+    (most, { promptTokens, decodeTokens }) => Math.max(most, promptTokens + decodeTokens),
+    0
+  )
 
 const spaceSpecs = (name: string, model: MoeModel, tokens: ReadonlyArray<number>, count: number) => {
   const { width, ffnWidth, experts, topK, gated, dtype } = model
@@ -129,33 +137,35 @@ export interface StepOps {
 }
 
 /** Name of the host tensor that holds a layer's choices [..., topK]: where a simulation without values looks them up. */
-export const choicesName = (phase: WorkloadStep["phase"], layer: number): string =>
-  `${phase} choices ${layer}`
+export const choicesName = (phase: WorkloadStep["phase"], layer: number, prompts = 0): string =>
+  `${phase} choices ${layer}${prompts === 0 ? "" : ` of prompts ${prompts}`}`
 
 const ropeBase = 1_000_000
 
-/** What every step of a phase submits: the prefill of all prompts, or a step of decoding. */
+/** What every step of a phase submits: the prefill of a batch of prompts, or a step of decoding after them. */
 export const makeStepOps = (
   decoder: Decoder,
-  phase: WorkloadStep["phase"]
+  { phase, prompts }: Pick<WorkloadStep, "phase" | "prompts">
 ): Effect.Effect<StepOps, OutOfMemory> =>
   Effect.gen(function* () {
     const { model, workload, outer, layers, token } = decoder
     const made: Array<Tensor> = []
     const machine = noting(decoder.machine, made)
-    const { batch, promptTokens } = workload
+    const { batch } = workload
+    const { promptTokens } = promptsOf(workload)[prompts]!
     const { topK, experts, normalize } = model
     const prefill = phase === "prefill"
     const tokens = prefill ? [batch, promptTokens] : [batch]
     const count = prefill ? batch * promptTokens : batch
     const space = yield* allocAll(machine, spaceSpecs(phase, model, tokens, count))
     const attend = prefill
-      ? yield* prefillAttention({ ...decoder, machine }, space)
-      : yield* decodeAttention({ ...decoder, machine }, space)
+      ? yield* prefillAttention({ ...decoder, machine }, space, promptTokens)
+      : yield* decodeAttention({ ...decoder, machine }, space, promptTokens)
     const choices: Array<{ readonly host: Tensor; readonly copy: Op }> = []
     for (let layer = 0; layer < model.layers; layer++) {
       const { shape, dtype } = space.chosen
-      const host = yield* machine.alloc({ name: choicesName(phase, layer), shape, dtype, place: "host" })
+      const name = choicesName(phase, layer, prompts)
+      const host = yield* machine.alloc({ name, shape, dtype, place: "host" })
       const copy = launch(`layer ${layer} choices`, kernels.d2h, Lane.d2h, [space.chosen], [host])
       choices.push({ host, copy })
     }
@@ -185,7 +195,7 @@ export const makeStepOps = (
       for (const op of ops) machine.submit(op)
     }
     const part = (layer: number, index: 0 | 1 | 2 | 3): void => submit(parts[layer]![index]!)
-    const input = prefill ? yield* machine.alloc(promptSpec(decoder)) : token
+    const input = prefill ? yield* machine.alloc(promptSpec(decoder, prompts)) : token
     const last = prefill
       ? yield* machine.alloc({ name: "last", shape: [batch, model.width], dtype: model.dtype })
       : x
@@ -224,9 +234,10 @@ interface PhaseAttention {
 /** Attention of one new token of each sequence, which all stand at the same position. */
 const decodeAttention = (
   { machine, model, workload, caches }: Decoder,
-  space: Space
+  space: Space,
+  promptTokens: number
 ): Effect.Effect<PhaseAttention, OutOfMemory> => {
-  const { batch, promptTokens } = workload
+  const { batch } = workload
   const standing = { promptTokens, promptRows: [promptTokens], appended: 0 }
   const options = {
     name: "decode",
@@ -243,8 +254,12 @@ const decodeAttention = (
   })
 }
 
-const promptSpec = ({ model, workload }: Decoder): TensorSpec => {
-  const { batch, promptTokens } = workload
+const promptSpec = ({ model, workload }: Decoder, prompts: number): TensorSpec => {
+  const { batch } = workload
+  const all = promptsOf(workload)
+  const { promptTokens } = all[prompts]!
+  const tokensOf = (before: number, one: Prompts) => before + batch * one.promptTokens
+  const first = all.slice(0, prompts).reduce(tokensOf, 1)
   return {
     name: "prompt",
     shape: [batch, promptTokens],
@@ -253,7 +268,7 @@ const promptSpec = ({ model, workload }: Decoder): TensorSpec => {
     initial: () =>
       Int32Array.from(
         { length: batch * promptTokens },
-        (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 0) % model.vocabulary
+        (_, i) => (Math.imul(i + first, 0x9e3779b1) >>> 0) % model.vocabulary
       )
   }
 }
@@ -261,10 +276,11 @@ const promptSpec = ({ model, workload }: Decoder): TensorSpec => {
 /** Attention of whole prompts, and each sequence's keys and values into its cache. */
 const prefillAttention = (
   { machine, model, workload, caches }: Decoder,
-  space: Space
+  space: Space,
+  promptTokens: number
 ): Effect.Effect<PhaseAttention, OutOfMemory> =>
   Effect.gen(function* () {
-    const { batch, promptTokens } = workload
+    const { batch } = workload
     const { heads, kvHeads, dtype } = model
     const lse = yield* machine.alloc({ name: "lse", shape: [batch, heads, promptTokens], dtype: "float32" })
     const parts: Array<readonly [k: Tensor, v: Tensor]> = []
@@ -278,7 +294,7 @@ const prefillAttention = (
     const counts = printIntegers(parts.map(() => 1))
     const attributes = attentionShape(model)
     const rope = { headWidth: attributes.headWidth, base: ropeBase }
-    const capacity = promptTokens + workload.decodeTokens
+    const capacity = capacityOf(workload)
     const { q, k, v, mixed } = space
     const layers = caches.map((own, layer): ReadonlyArray<Op> => {
       const at = `layer ${layer}`

@@ -86,9 +86,11 @@ export const expertOffload = ({
     const loadedBy = new Int32Array(slots.length)
     // Copies and experts' products are built once for each expert and slot that meet, and submitted whenever they do again.
     const built = new Map<string, Op>()
-    const once = (key: string, build: () => Op): Op => {
-      let op = built.get(key)
-      if (op === undefined) built.set(key, (op = build()))
+    // Those of a phase, for they read and write its rows.
+    const products = new Map<string, Op>()
+    const once = (key: string, build: () => Op, among = built): Op => {
+      let op = among.get(key)
+      if (op === undefined) among.set(key, (op = build()))
       return op
     }
 
@@ -124,8 +126,7 @@ export const expertOffload = ({
         const [layer, expert] = [Math.floor(id / model.experts), id % model.experts]
         const { first, count } = call.rows[expert]!
         const label = `expert ${nameOf(id)}`
-        // Prefill and decoding have rows of their own.
-        const op = once(`${label} ${slot} ${inputs.id}`, () =>
+        const product = () =>
           launch(
             label,
             kernels["expert_ffn.forward"],
@@ -134,7 +135,7 @@ export const expertOffload = ({
             [hidden, outputs],
             { gated: model.gated }
           )
-        )
+        const op = once(`${label} ${slot}`, product, products)
         const use = machine.submit(op, [first, count])
         needs.push({ step, layer, id, found: readiness, use, load: loadedBy[slot]!, choice: call.choice })
       }
@@ -162,13 +163,14 @@ export const expertOffload = ({
       })
 
     let ops: StepOps | undefined
-    let phase: WorkloadStep["phase"] | undefined
+    let before: WorkloadStep | undefined
     for (const step of stepsOf(workload)) {
-      if (step.phase !== phase) {
+      if (step.phase !== before?.phase || step.prompts !== before.prompts) {
         ops?.free()
-        ops = yield* makeStepOps(decoder, step.phase)
-        phase = step.phase
+        products.clear()
+        ops = yield* makeStepOps(decoder, step)
       }
+      before = step
       yield* runStep(step, ops!)
     }
     return {

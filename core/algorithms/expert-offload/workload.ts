@@ -1,36 +1,45 @@
-// What is generated: a batch of prompts of equal length, and so many tokens after each. Steps are numbered from the first
-// that runs: the prefill, if there is one, then a step for each token.
+// What is generated: a batch of prompts of equal length, and so many tokens after each; where a recorded trace says so, further
+// batches after it, of prompts of their own length. Steps are numbered from the first that runs: each batch's prefill, if there
+// is one, then a step for each token.
 
-export interface Workload {
+/** A batch of prompts, and what is generated after them. */
+export interface Prompts {
+  /** Of each sequence. */
+  readonly promptTokens: number
+  readonly decodeTokens: number
+}
+
+export interface Workload extends Prompts {
   /** Sequences that are generated together. */
   readonly batch: number
-  readonly promptTokens: number
   /** False: the caches are taken as filled, and generation begins at the first decoding step. */
   readonly prefill: boolean
-  readonly decodeTokens: number
+  /** Batches that follow the first one, each as it has ended. */
+  readonly next?: ReadonlyArray<Prompts>
 }
 
 export interface WorkloadStep {
   readonly step: number
   readonly phase: "prefill" | "decode"
+  /** Which batch of prompts, from 0. */
+  readonly prompts: number
   /** Over all sequences. */
   readonly tokens: number
-  /** Position of the first token of this step in each sequence. */
-  readonly position: number
 }
 
-export const stepsOf = ({
-  batch,
-  promptTokens,
-  prefill,
-  decodeTokens
-}: Workload): ReadonlyArray<WorkloadStep> => {
-  const decode = Array.from({ length: decodeTokens }, (_, token): WorkloadStep => ({
-    step: token + (prefill ? 1 : 0),
-    phase: "decode",
-    tokens: batch,
-    position: promptTokens + token
-  }))
-  if (!prefill) return decode
-  return [{ step: 0, phase: "prefill", tokens: batch * promptTokens, position: 0 }, ...decode]
+/** All batches of prompts, in the order in which they are served. */
+export const promptsOf = ({ promptTokens, decodeTokens, next = [] }: Workload): ReadonlyArray<Prompts> => [
+  { promptTokens, decodeTokens },
+  ...next
+]
+
+export const stepsOf = (workload: Workload): ReadonlyArray<WorkloadStep> => {
+  const { batch, prefill } = workload
+  const steps: Array<WorkloadStep> = []
+  for (const [prompts, { promptTokens, decodeTokens }] of promptsOf(workload).entries()) {
+    if (prefill) steps.push({ step: steps.length, phase: "prefill", prompts, tokens: batch * promptTokens })
+    for (let token = 0; token < decodeTokens; token++)
+      steps.push({ step: steps.length, phase: "decode", prompts, tokens: batch })
+  }
+  return steps
 }

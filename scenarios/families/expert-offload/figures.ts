@@ -21,8 +21,9 @@ export interface Figures {
   readonly uselessPrefetches: number
 }
 
-interface Window {
-  /** First measured step, and the one after the last. */
+/** Measured decoding steps, one after the other: all but where a trace has prefills between them. */
+export interface Stretch {
+  /** The first, and the one after the last. */
   readonly fromStep: number
   readonly toStep: number
   readonly fromSeconds: number
@@ -32,29 +33,31 @@ interface Window {
 export const figuresOf = (
   log: OffloadLog,
   timeline: Timeline,
-  window: Window,
+  stretches: ReadonlyArray<Stretch>,
   facts: {
     readonly batch: number
     readonly expertBytes: number
-    /** When the prefill's last kernel ended; 0 without prefill. */
+    /** From the end of the step before to that of the prefill's last kernel, in the mean; 0 without prefill. */
     readonly prefillSeconds: number
   }
 ): Figures => {
-  const { fromStep, toStep, fromSeconds, toSeconds } = window
-  const steps = toStep - fromStep
+  const over = (of: (stretch: Stretch) => number) => total(stretches.map(of))
+  const steps = over(({ fromStep, toStep }) => toStep - fromStep)
+  const seconds = over(({ fromSeconds, toSeconds }) => toSeconds - fromSeconds)
   const stalls = stallsOf(log, timeline)
+  const measured = new Uint8Array(log.loads.length)
+  for (const { fromStep, toStep } of stretches) measured.fill(1, fromStep, toStep)
   let [stallSeconds, ready, late, missing] = [0, 0, 0, 0]
   log.needs.forEach(({ step, found }, index) => {
-    if (step < fromStep || step >= toStep) return
+    if (measured[step] === 0) return
     stallSeconds += stalls[index]!
     if (found === "ready") ready++
     else if (found === "late") late++
     else missing++
   })
   const needs = ready + late + missing
-  const sum = (counts: ReadonlyArray<number>) => counts.reduce((total, count) => total + count, 0)
-  const loads = sum(log.loads.slice(fromStep, toStep))
-  const decodeStepSeconds = (toSeconds - fromSeconds) / steps
+  const loads = over(({ fromStep, toStep }) => total(log.loads.slice(fromStep, toStep)))
+  const decodeStepSeconds = seconds / steps
   return {
     decodeStepSeconds,
     tokensPerSecond: facts.batch / decodeStepSeconds,
@@ -66,12 +69,14 @@ export const figuresOf = (
     needsPerStep: needs / steps,
     loadsPerStep: loads / steps,
     loadedBytesPerStep: (loads * facts.expertBytes) / steps,
-    hostLinkUtilisation: busySeconds(timeline, Lane.h2d, fromSeconds, toSeconds) / (toSeconds - fromSeconds),
-    loads: sum(log.loads),
-    prefetches: sum(log.prefetches),
+    hostLinkUtilisation: over((stretch) => busySeconds(timeline, Lane.h2d, stretch)) / seconds,
+    loads: total(log.loads),
+    prefetches: total(log.prefetches),
     uselessPrefetches: log.uselessPrefetches
   }
 }
+
+const total = (numbers: ReadonlyArray<number>): number => numbers.reduce((sum, number) => sum + number, 0)
 
 /**
  * How long each need's kernel waited for its expert: from when it could have run otherwise (the layer's choices known, the
@@ -95,7 +100,7 @@ const stallsOf = ({ needs }: OffloadLog, timeline: Timeline): Float64Array => {
   })
 }
 
-const busySeconds = (timeline: Timeline, lane: Lane, fromSeconds: number, toSeconds: number): number => {
+const busySeconds = (timeline: Timeline, lane: Lane, { fromSeconds, toSeconds }: Stretch): number => {
   let seconds = 0
   for (let row = 0; row < timeline.op.length; row++) {
     if (timeline.lane[row] !== lane) continue

@@ -49,7 +49,8 @@ export const ignoredByExec = (
 ): ReadonlyArray<string> => {
   const { batches, tokenScheduler } = workload
   const warnings = [...realWarnings({ jitter }, alsoSimulated)]
-  if ("trace" in routing) warnings.push("routing has no effect: in a real run the routers choose")
+  if ("trace" in routing)
+    warnings.push("routing has no effect but for its prompts: in a real run the routers choose")
   if (batches !== 1) warnings.push("workload.batches has no effect: real batches do not take turns")
   if (tokenScheduler)
     warnings.push("workload.tokenScheduler has no effect: in a real run tokens stay in their batches")

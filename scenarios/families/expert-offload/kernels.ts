@@ -94,8 +94,8 @@ export const generating = (
       },
       tell: ({ log, results, makespanSeconds, peakBytes }, rehearsal) => {
         const whole = rehearsal!
-        const { batch, decodeTokens, prefill } = scenario.workload
-        const tokens = batch * (decodeTokens + (prefill ? 1 : 0))
+        // Each step, a prefill too, ends with a token of every sequence.
+        const tokens = scenario.workload.batch * log.loads.length
         const found = (what: Readiness): number => log.needs.filter((need) => need.found === what).length
         const identical = equal(results, whole.results)
         const result = {

@@ -86,7 +86,8 @@ export const metrics: ReadonlyArray<Metric> = [
     label: "prefill",
     unit: "seconds",
     better: "lower",
-    description: "time to the first token of every sequence, from cold slots; 0 without prefill"
+    description:
+      "time of a prefill, to the first token of every sequence: from cold slots, or the mean where a trace has several; 0 without prefill"
   },
   {
     name: "loads",

@@ -74,11 +74,11 @@ export const planScenario = (
     )
     const random = new Random(scenario.seed)
     const { routing, workload } = yield* resolveRouting(scenario, model, file, loader, random, refuse)
-    if (scenario.workload.warmupSteps >= workload.decodeTokens) {
+    if (scenario.workload.warmupSteps >= decodeTokens) {
       return yield* refuse(
         "workload.warmupSteps",
         scenario.workload.warmupSteps,
-        `less than the ${workload.decodeTokens} decoding steps, so that some are measured`
+        `less than the ${decodeTokens} decoding steps, so that some are measured`
       )
     }
     const demand = demandOf(routing)
@@ -249,21 +249,48 @@ const resolveRouting = (
       )
     }
     const tokens = tokensOf(traced)
-    const skipped = !prefill && tokens[0] !== batch ? 1 : 0
-    const wanted = stepsOf(workload).map((step) => step.tokens)
-    const fits = wanted.every((count, step) => tokens[step + skipped] === count)
-    if (!fits) {
+    const found = followTrace(workload, tokens)
+    if (found === undefined) {
+      const wanted = stepsOf(workload).map((step) => step.tokens)
       return yield* refuse(
         "workload",
         `${wanted.length} steps of ${[...new Set(wanted)].join(" and ")} tokens`,
-        `steps that the trace has: ${tokens.length} steps, of ${summary(tokens)} tokens`
+        `steps that the trace has: ${tokens.length} steps, of ${summary(tokens)} tokens; one of other than ${batch} is the prefill of ${batch === 1 ? "a prompt" : `${batch} prompts of equal length`}`
       )
     }
-    return {
-      workload,
-      routing: { ...traced, shape, choices: traced.choices.slice(skipped, skipped + wanted.length) }
-    }
+    const choices = found.steps.map((step) => traced.choices[step]!)
+    return { workload: found.workload, routing: { ...traced, shape, choices } }
   })
+
+/**
+ * A workload as the steps of a trace have it: its decoding steps, whose tokens are the batch's, and the prefills wherever
+ * the trace has them, each of which begins new prompts. Undefined where the trace has not so many steps, other prompts at its
+ * beginning, or a step that is neither.
+ */
+const followTrace = (
+  workload: Workload,
+  tokens: ReadonlyArray<number>
+): { readonly workload: Workload; readonly steps: ReadonlyArray<number> } | undefined => {
+  const { batch, prefill, promptTokens, decodeTokens } = workload
+  if (prefill && tokens[0] !== batch * promptTokens) return undefined
+  const steps: Array<number> = prefill ? [0] : []
+  const prompts = [{ promptTokens, decodeTokens: 0 }]
+  let decoded = 0
+  for (let step = steps.length; decoded < decodeTokens; step++) {
+    const count = tokens[step]
+    if (count === undefined) return undefined
+    if (count === batch) {
+      prompts.at(-1)!.decodeTokens++
+      decoded++
+    } else if (prefill || decoded > 0) {
+      if (count % batch !== 0) return undefined
+      prompts.push({ promptTokens: count / batch, decodeTokens: 0 })
+    }
+    if (count === batch || prefill) steps.push(step)
+  }
+  const [first, ...next] = prompts
+  return { workload: { ...workload, ...first!, ...(next.length === 0 ? {} : { next }) }, steps }
+}
 
 /** "37, then 63 of 1": runs of equal numbers. */
 const summary = (counts: ReadonlyArray<number>): string => {

@@ -8,15 +8,29 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
   const value = (name: string) => metricOf(result, name)
   const number = (name: string) => formatMetric(value(name), "number")
   const prefill = value("prefillSeconds")
+  const { prefills = 1, prefillsBetween = 0 } = (result.details ?? {}) as {
+    readonly prefills?: number
+    readonly prefillsBetween?: number
+  }
   return alignColumns(
     [
       [
         "decoding step",
         formatSeconds(value("decodeStepSeconds")),
-        `mean of ${result.steps ?? 0} after ${result.warmupSteps ?? 0} of warm-up; ${formatMetric(value("tokensPerSecond"), "perSecond")} tokens`
+        `mean of ${(result.steps ?? 0) - prefillsBetween} after ${result.warmupSteps ?? 0} of warm-up; ${formatMetric(value("tokensPerSecond"), "perSecond")} tokens`
       ],
       ["  stalls", formatSeconds(value("stallSeconds")), "expert kernels waiting for their copies"],
-      ...(prefill > 0 ? [["prefill", formatSeconds(prefill), "to the first token, from cold slots"]] : []),
+      ...(prefill > 0
+        ? [
+            [
+              "prefill",
+              formatSeconds(prefill),
+              prefills === 1
+                ? "to the first token, from cold slots"
+                : `mean of ${prefills}, the first from cold slots`
+            ]
+          ]
+        : []),
       ["needs", number("needsPerStep"), "experts needed by layer calls, per step"],
       ["  ready", formatShare(value("readyShare")), "in its slot when the layer's choices were known"],
       ["  late", formatShare(value("lateShare")), "its copy was submitted ahead, and had not ended then"],

@@ -4,14 +4,14 @@ import { expertBytes } from "../../../core/algorithms/expert-offload/model.ts"
 import { fewestLoads } from "../../../core/algorithms/expert-offload/optimum.ts"
 import { choicesName } from "../../../core/algorithms/expert-offload/decoder.ts"
 import { expertOffload, type OffloadLog } from "../../../core/algorithms/expert-offload/program.ts"
-import type { Workload } from "../../../core/algorithms/expert-offload/workload.ts"
+import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
 import type { RoutedSteps } from "../../../core/algorithms/expert-offload/routing.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { ReadSource } from "../../../core/machine/machine.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { offloadCosts } from "./costs.ts"
-import { figuresOf, type Figures } from "./figures.ts"
+import { figuresOf, type Figures, type Stretch } from "./figures.ts"
 import { planScenario, type PlannedScenario } from "./prepare.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 
@@ -55,22 +55,18 @@ export const prepare = (
       },
       summarise: ({ ranks, timeline }) => {
         const rank = ranks[0]!
-        const prefillSteps = workload.prefill ? 1 : 0
         const { warmupSteps } = scenario.workload
-        const fromStep = prefillSteps + warmupSteps
-        const toStep = prefillSteps + workload.decodeTokens
-        const fromSeconds = fromStep === 0 ? 0 : rank.stepEndSeconds[fromStep - 1]!
-        const toSeconds = rank.stepEndSeconds[toStep - 1]!
-        const figures = figuresOf(
-          rank.value,
-          timeline!,
-          { fromStep, toStep, fromSeconds, toSeconds },
-          {
-            batch: workload.batch,
-            expertBytes: expertBytes(model),
-            prefillSeconds: workload.prefill ? rank.stepEndSeconds[0]! : 0
-          }
-        )
+        const endOf = (step: number): number => (step < 0 ? 0 : rank.stepEndSeconds[step]!)
+        const stretches = measuredOf(workload, warmupSteps, endOf)
+        const [{ fromStep, fromSeconds }, { toStep, toSeconds }] = [stretches[0]!, stretches.at(-1)!]
+        const prefills = stepsOf(workload).filter(({ phase }) => phase === "prefill")
+        const betweenSteps = prefills.filter(({ step }) => step >= fromStep && step < toStep).length
+        const prefillSeconds = prefills.reduce((sum, { step }) => sum + endOf(step) - endOf(step - 1), 0)
+        const figures = figuresOf(rank.value, timeline!, stretches, {
+          batch: workload.batch,
+          expertBytes: expertBytes(model),
+          prefillSeconds: prefillSeconds / Math.max(1, prefills.length)
+        })
         const slotsOfAll = scope === "shared" ? slots : slots * model.layers
         return Effect.succeed({
           figures: {
@@ -89,21 +85,41 @@ export const prepare = (
             scope,
             slotsPerLayer: slotsOfAll / model.layers,
             experts: model.experts,
-            layers: model.layers
+            layers: model.layers,
+            ...(prefills.length > 1 ? { prefills: prefills.length, prefillsBetween: betweenSteps } : {})
           }
         })
       }
     }
   })
 
-/** What the routers would have chosen: each layer's choices are read once a step. */
-const sourceOf = ({ choices }: RoutedSteps, { prefill }: Workload): ReadSource => {
-  const names = choices[0]?.map((_, layer) => layer) ?? []
-  const prefilled = new Map(names.map((layer) => [choicesName("prefill", layer), layer]))
-  const decoded = new Map(names.map((layer) => [choicesName("decode", layer), layer]))
-  return (_, { name }, read) => {
-    const layer = decoded.get(name)
-    if (layer !== undefined) return choices[prefill ? read + 1 : read]?.[layer]
-    return prefilled.has(name) ? choices[0]?.[prefilled.get(name)!] : undefined
+/** The decoding steps after so many of warm-up, as far as no prefill lies between them. */
+const measuredOf = (
+  workload: Workload,
+  warmupSteps: number,
+  endOf: (step: number) => number
+): ReadonlyArray<Stretch> => {
+  const stretches: Array<Stretch> = []
+  const decoding = stepsOf(workload).filter(({ phase }) => phase === "decode")
+  for (const { step } of decoding.slice(warmupSteps)) {
+    const last = stretches.at(-1)
+    const here = { toStep: step + 1, toSeconds: endOf(step) }
+    if (last?.toStep === step) stretches[stretches.length - 1] = { ...last, ...here }
+    else stretches.push({ fromStep: step, fromSeconds: endOf(step - 1), ...here })
   }
+  return stretches
+}
+
+/** What the routers would have chosen: each layer's choices are read once a step. */
+const sourceOf = ({ choices }: RoutedSteps, workload: Workload): ReadSource => {
+  const read = new Map<string, Array<Int32Array>>()
+  for (const { step, phase, prompts } of stepsOf(workload)) {
+    for (const [layer, chosen] of choices[step]!.entries()) {
+      const name = choicesName(phase, layer, prompts)
+      const known = read.get(name)
+      if (known === undefined) read.set(name, [chosen])
+      else known.push(chosen)
+    }
+  }
+  return (_, { name }, before) => read.get(name)?.[before]
 }
