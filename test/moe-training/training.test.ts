@@ -12,6 +12,7 @@ import {
   type HookContext,
   type MoeHooks
 } from "../../core/algorithms/moe-training/program.ts"
+import { kvHeadsOf } from "../../core/algorithms/moe-training/model.ts"
 import { countChoices, drawChoices, expertImbalance } from "../../core/algorithms/moe-training/routing.ts"
 import type { MoeTrainingScenario } from "../../scenarios/families/moe-training/scenario.ts"
 import type { OpLog } from "../../core/machine/timeline.ts"
@@ -259,6 +260,39 @@ describe("what is said", () => {
     expect(warnings(["routing.skew=1"])[0]).toMatch(/routing has no effect/)
     expect(warnings(["model.gateWidth=8"])[0]).toMatch(/gateWidth has no effect: the gate is softmax/)
     expect(warnings(["seed=3"])[0]).toMatch(/seed has no effect/)
+  })
+
+  it("takes heads of keys and values that do not go evenly over the ranks of a node", async () => {
+    let uneven = 0
+    for (let perNode = 1; perNode <= 8; perNode++) {
+      for (let heads = perNode; heads <= 48; heads += perNode) {
+        for (let kvHeads = 1; kvHeads <= heads; kvHeads++) {
+          if (heads % kvHeads !== 0) continue
+          const own = heads / perNode
+          // What each query head reads, one by one.
+          const read = Array.from(
+            { length: perNode },
+            (_, rank) =>
+              new Set(
+                Array.from({ length: own }, (__, i) => Math.floor(((rank * own + i) * kvHeads) / heads))
+              ).size
+          )
+          const held = kvHeadsOf({ heads, kvHeads }, perNode)
+          expect(held).toBeGreaterThanOrEqual(Math.max(...read))
+          expect(own % held).toBe(0)
+          if (kvHeads % perNode === 0) expect(held).toBe(kvHeads / perNode)
+          else if (perNode % kvHeads === 0) expect(held).toBe(1)
+          else uneven++
+        }
+      }
+    }
+    expect(uneven).toBeGreaterThan(50)
+    const step = async (kvHeads: number) =>
+      (await simulate(["model.heads=24", "model.width=1536", `model.kvHeads=${kvHeads}`])).result
+    // Six over four ranks: each reads two.
+    const [fewer, six, eight] = [await step(4), await step(6), await step(8)]
+    expect(six.makespanSeconds).toBeGreaterThan(fewer.makespanSeconds)
+    expect(six.makespanSeconds).toBeLessThanOrEqual(eight.makespanSeconds)
   })
 
   it("refuses sizes that do not divide, ops that are not there and what gates cannot do, by field", async () => {

@@ -80,12 +80,6 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
   check(model.topK <= model.experts, "topK", `at most the ${model.experts} experts`)
   check(model.hidden % perNode === 0, "hidden", `a multiple of the ${perNode} ranks of a node`)
   check(model.heads % perNode === 0, "heads", `a multiple of the ${perNode} ranks of a node`)
-  // Where there are fewer than ranks, ranks that share one hold copies of it.
-  check(
-    model.kvHeads % perNode === 0 || perNode % model.kvHeads === 0,
-    "kvHeads",
-    `a multiple of the ${perNode} ranks of a node, or a divisor`
-  )
   check(model.heads % model.kvHeads === 0, "kvHeads", `a divisor of the ${model.heads} heads`)
   check(model.width % model.heads === 0, "width", `a multiple of the ${model.heads} heads`)
   check(
@@ -101,8 +95,26 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
     localExperts: model.experts / nodes,
     hidden: model.hidden / perNode,
     heads: model.heads / perNode,
-    kvHeads: Math.max(1, model.kvHeads / perNode)
+    kvHeads: kvHeadsOf(model, perNode)
   }
+}
+
+/**
+ * Heads of keys and values that a rank holds. Ranks whose query heads read one and the same hold copies of it; where the
+ * heads that one reads do not go evenly into its query heads, they are repeated until they do. As many on each rank as on the
+ * one that reads most.
+ */
+export const kvHeadsOf = (
+  { heads, kvHeads }: Pick<MoeModel, "heads" | "kvHeads">,
+  perNode: number
+): number => {
+  const [own, group] = [heads / perNode, heads / kvHeads]
+  const readBy = (rank: number): number =>
+    Math.floor(((rank + 1) * own - 1) / group) - Math.floor((rank * own) / group) + 1
+  let most = 1
+  for (let rank = 0; rank < perNode; rank++) most = Math.max(most, readBy(rank))
+  while (own % most !== 0) most++
+  return most
 }
 
 /**
@@ -125,5 +137,5 @@ export const capacityOf = (
 export const productsOf = ({ ffn }: Pick<MoeModel, "ffn">): number => (ffn === "gpt" ? 2 : 3)
 
 /** Elements of the dense gradients that one rank all-reduces over nodes, in each layer: its part of QKV and projection. */
-export const denseElementsOf = ({ width, heads, kvHeads }: MoeModel, { perNode }: Shares): number =>
-  2 * width * (width / perNode + (width / heads) * Math.max(1, kvHeads / perNode))
+export const denseElementsOf = ({ width, heads }: MoeModel, { perNode, kvHeads }: Shares): number =>
+  2 * width * (width / perNode + (width / heads) * kvHeads)

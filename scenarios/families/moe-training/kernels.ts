@@ -26,7 +26,7 @@ const planReal = (scenario: MoeTrainingScenario, file: string, host: Host) =>
       file,
       field: "model.kvHeads",
       value: String(planned.model.kvHeads),
-      accepted: `a multiple of the ${perNode} ranks of a node, for real kernels; fewer can be simulated`
+      accepted: `a multiple of the ${perNode} ranks of a node, for real kernels; others can be simulated`
     })
   })
 
