@@ -3,12 +3,12 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { gunzipSync } from "node:zlib"
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import type { Profile } from "../core/profile.ts"
 import type { WanPairs } from "../core/world.ts"
 import { readProfile } from "../traces/profile-file.ts"
+import { requestFiles } from "../traces/requests/request-files.ts"
 import { parseRequestTraces } from "../traces/requests/request-trace.ts"
 import type { RequestTrace } from "../traces/requests/traced.ts"
 import { attempt } from "../traces/trace-error.ts"
@@ -90,21 +90,6 @@ export class Loader {
       Effect.tap((trace) => Effect.sync(() => this.#requests.set(key, trace)))
     )
   }
-}
-
-/** The text of a file, or of every file in a folder by name. */
-const requestFiles = (named: string): ReadonlyArray<{ readonly file: string; readonly text: string }> => {
-  if (!fs.statSync(named).isDirectory()) return [{ file: named, text: textOf(named) }]
-  return fs
-    .readdirSync(named)
-    .filter((name) => /\.(?:jsonl?|csv)(?:\.gz)?$/iu.test(name))
-    .toSorted()
-    .map((name) => ({ file: path.join(named, name), text: textOf(path.join(named, name)) }))
-}
-
-const textOf = (file: string): string => {
-  const bytes = fs.readFileSync(file)
-  return (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes).toString("utf8")
 }
 
 // Beyond these no message between sites ends in any time worth simulating.

@@ -12,7 +12,9 @@ import { importNcclTests } from "./nccl-tests.ts"
 import { readOpLogs } from "./op-log-file.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
-import { parseRequestTrace } from "./requests/request-trace.ts"
+import { requestFiles } from "./requests/request-files.ts"
+import { parseRequestTrace, parseRequestTraces } from "./requests/request-trace.ts"
+import type { RequestTrace } from "./requests/traced.ts"
 import { routingSources } from "./routing/formats.ts"
 import { importRouting } from "./routing/import.ts"
 import { readTimeline } from "./timeline-file.ts"
@@ -48,9 +50,7 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
   Effect.gen(function* () {
     const head = yield* attemptAsync(file, "the path of a file", () => readHead(file))
     if (head === undefined) {
-      return unknown(file, "folder", "a folder", [
-        { what: "a folder of request traces", how: "requests: {trace: <folder>} in a serving scenario" }
-      ])
+      return yield* ofFolder(file)
     }
     if (head.bytes.length === 0) return unknown(file, "empty", "an empty file", [])
     if (startsWith(head.bytes, "ARROW1")) return yield* ofArrow(file)
@@ -308,6 +308,50 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
 
 // ---- tables, requests, routings
 
+/** Files of requests are one trace; of others each wants a diagnosis of its own. */
+const ofFolder = (folder: string): Effect.Effect<Diagnosis> =>
+  Effect.map(
+    Effect.result(
+      attempt(folder, "a folder of request traces", () => {
+        const files = requestFiles(folder)
+        return { files, trace: parseRequestTraces(files) }
+      })
+    ),
+    (result) =>
+      Result.isSuccess(result)
+        ? ofRequests(folder, `a folder of ${result.success.files.length} traces`, result.success.trace)
+        : {
+            ...unknown(folder, "folder", "a folder", [
+              {
+                what: "a folder of request traces",
+                how: "requests: {trace: <folder>} in a serving scenario"
+              },
+              { what: "traces of one job", how: "sim import kineto with all its files" },
+              { what: "anything else", how: "sim doctor with one of its files" }
+            ]),
+            warnings: [result.failure.message]
+          }
+  )
+
+const ofRequests = (
+  file: string,
+  title: string,
+  { format, requests, warnings, sharedPrefixes }: RequestTrace
+): Diagnosis => {
+  const last = requests.at(-1)?.arrivalSeconds ?? 0
+  const tokens = (key: "promptTokens" | "outputTokens") =>
+    Math.round(requests.reduce((sum, each) => sum + each[key], 0) / Math.max(1, requests.length))
+  return {
+    ...empty(file, "requests", `${title} of requests (${format})`),
+    contents: [
+      `${requests.length} requests over ${last.toPrecision(4)} s, of ${tokens("promptTokens")} prompt and ${tokens("outputTokens")} generated tokens in the mean`,
+      ...(sharedPrefixes ? ["says which prompts begin alike"] : [])
+    ],
+    uses: [{ what: "serve them", how: `requests: {trace: ${file}} in a scenario of task kv-serving` }],
+    warnings
+  }
+}
+
 const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
   Effect.gen(function* () {
     const raw = yield* attemptAsync(file, "the path of a file", () => readFile(file))
@@ -353,19 +397,7 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
       attempt(file, "a trace of requests", () => parseRequestTrace(file, text))
     )
     if (Result.isSuccess(requests)) {
-      const { format, requests: found, warnings, sharedPrefixes } = requests.success
-      const last = found.at(-1)?.arrivalSeconds ?? 0
-      const tokens = (key: "promptTokens" | "outputTokens") =>
-        Math.round(found.reduce((sum, each) => sum + each[key], 0) / Math.max(1, found.length))
-      return {
-        ...empty(file, "requests", `a trace of requests (${format})`),
-        contents: [
-          `${found.length} requests over ${last.toPrecision(4)} s, of ${tokens("promptTokens")} prompt and ${tokens("outputTokens")} generated tokens in the mean`,
-          ...(sharedPrefixes ? ["says which prompts begin alike"] : [])
-        ],
-        uses: [{ what: "serve them", how: `requests: {trace: ${file}} in a scenario of task kv-serving` }],
-        warnings
-      }
+      return ofRequests(file, "a trace", requests.success)
     }
     tried.push(`as a trace of requests: ${requests.failure.message}`)
     return {

@@ -1,6 +1,6 @@
 // sim doctor knows every file that something here reads, and says of others what they are.
 import * as Effect from "effect/Effect"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -31,6 +31,26 @@ describe("the diagnosis", () => {
     const { readable, uses, ...rest } = await of(file)
     expect([rest.kind, readable]).toEqual([kind, true])
     expect(uses.length).toBeGreaterThan(0)
+  })
+
+  it("of a folder of requests is that they are one trace", async () => {
+    const within = join(folder, "requests")
+    mkdirSync(within)
+    expect(await Effect.runPromise(diagnose(within))).toMatchObject({ kind: "folder", readable: false })
+    for (const [name, time] of [
+      ["b.csv", 9],
+      ["a.csv", 2]
+    ] as const)
+      writeFileSync(join(within, name), `arrived_at,num_prefill_tokens,num_decode_tokens\n${time},4,2\n`)
+    writeFileSync(join(within, "README.md"), "no requests")
+    const { kind, readable, title, contents, uses } = await Effect.runPromise(diagnose(within))
+    expect({ kind, readable, title }).toEqual({
+      kind: "requests",
+      readable: true,
+      title: "a folder of 2 traces of requests (vidur)"
+    })
+    expect(contents).toEqual(["2 requests over 7.000 s, of 4 prompt and 2 generated tokens in the mean"])
+    expect(uses[0]!.how).toContain(`trace: ${within}`)
   })
 
   it("says what a trace lacks and how to record it", async () => {

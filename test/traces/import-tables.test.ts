@@ -171,6 +171,18 @@ describe("a request file", () => {
     expect(trace.warnings.join()).toContain("an estimate")
   })
 
+  it("of messages has texts in parts, and answers by any model", () => {
+    const lines = [
+      { messages: [{ role: "system", content: "1234" }, { role: "user", content: [{ type: "text", text: "1234" }, { type: "image_url", image_url: {} }] }, { role: "assistant", content: "1234" }] }, // prettier-ignore
+      { conversations: [{ from: "human", value: "1234" }, { from: "bard", value: "12345" }, { from: "tool", value: "123" }, { from: "chatgpt", value: "1" }] } // prettier-ignore
+    ]
+    expect(told(parseRequestTrace("t", lines.map((line) => JSON.stringify(line)).join("\n")))).toEqual([
+      [0, 2, 1],
+      [0, 1, 2],
+      [0, 3, 1]
+    ])
+  })
+
   it("may be several, on one clock", () => {
     const part = (time: number) => `arrived_at,num_prefill_tokens,num_decode_tokens\n${time},1,1\n`
     const traces = parseRequestTraces([

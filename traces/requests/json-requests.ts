@@ -77,6 +77,28 @@ const charactersOfToken = 4
 
 const turnsOf = (value: Json): unknown => value["conversations"] ?? value["conversation"] ?? value["messages"]
 
+/** Who answers, as exports of conversations call them; people, systems and tools ask. */
+const answering: ReadonlySet<string> = new Set([
+  "gpt",
+  "chatgpt",
+  "assistant",
+  "model",
+  "bing",
+  "bard",
+  "claude"
+])
+
+/** Of a turn: a text, or parts of which some are text. */
+const charactersOf = (said: unknown): number => {
+  if (typeof said === "string") return said.length
+  if (!Array.isArray(said)) return 0
+  const parts: ReadonlyArray<unknown> = said
+  return parts.reduce<number>((sum, part) => {
+    if (typeof part !== "object" || part === null) return sum + charactersOf(part)
+    return sum + charactersOf((part as Json)["text"])
+  }, 0)
+}
+
 /** Each answer is a request, whose prompt is all before it. */
 const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
   const timed: Array<Timed> = []
@@ -94,10 +116,8 @@ const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
     for (const turn of turns as ReadonlyArray<unknown>) {
       if (typeof turn !== "object" || turn === null) continue
       const { from, role, value: said, content } = turn as Json
-      const text = said ?? content
-      const length = typeof text === "string" ? text.length : 0
-      const speaker = from ?? role
-      if (speaker === "gpt" || speaker === "assistant" || speaker === "model") {
+      const length = charactersOf(said ?? content)
+      if (answering.has(String(from ?? role))) {
         timed.push({
           whole: 0,
           fraction: 0,

@@ -1,0 +1,26 @@
+// Files of request traces, one or a folder of them, as their texts.
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { gunzipSync } from "node:zlib"
+import { TraceError } from "../trace-error.ts"
+
+/** The text of a file (gzip-compressed or not), or of every file of requests in a folder, by name. Throws where there is none. */
+export const requestFiles = (
+  named: string
+): ReadonlyArray<{ readonly file: string; readonly text: string }> => {
+  if (!fs.statSync(named).isDirectory()) return [{ file: named, text: textOf(named) }]
+  const names = fs.readdirSync(named).filter((name) => /\.(?:jsonl?|csv)(?:\.gz)?$/iu.test(name))
+  if (names.length === 0) {
+    const accepted = "at least one file that ends in .jsonl, .json or .csv (and .gz)"
+    throw new TraceError({ file: named, field: "files", value: "none of requests", accepted })
+  }
+  return names
+    .toSorted()
+    .map((name) => path.join(named, name))
+    .map((file) => ({ file, text: textOf(file) }))
+}
+
+const textOf = (file: string): string => {
+  const bytes = fs.readFileSync(file)
+  return (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes).toString("utf8")
+}
