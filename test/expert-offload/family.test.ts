@@ -188,7 +188,9 @@ describe("a routing file of several requests", () => {
     )
     // As many decoding steps as asked for, and warm-up counts those alone.
     const some = await run(...sets, "workload.decodeTokens=5", "workload.warmupSteps=4")
-    expect(some.details).toMatchObject({ prefills: 2, prefillsBetween: 0 })
+    expect(some.details).toMatchObject({ prefills: { all: 2, before: 2, between: 0 } })
+    expect([result.steps, result.warmupSteps, some.steps, some.warmupSteps]).toEqual([13, 1, 1, 6])
+    expect(result.details).toMatchObject({ prefills: { all: 4, before: 1, between: 3 } })
     expect(some.needsPerStep).toBe(
       demandOf(routed)
         .calls.filter(({ step }) => step === 6)

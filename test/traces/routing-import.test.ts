@@ -2,13 +2,13 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as fc from "fast-check"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
 import type { RoutingSource } from "../../traces/routing/formats.ts"
-import { importRouting, routingRows } from "../../traces/routing/import.ts"
+import { importRouting, importRoutingFiles, routingRows } from "../../traces/routing/import.ts"
 import type { RoutingOptions, RoutingReport } from "../../traces/routing/tokens.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { readRoutedSteps, routedSteps } from "../../traces/routing-trace.ts"
@@ -115,6 +115,17 @@ describe("an imported routing has every choice where it was", () => {
       [[[5]], [[6]]],
       [[[7]], [[8]]]
     ])
+  })
+
+  it("vllm, several files as requests in turn, each with its prompt", async () => {
+    const paths = ["one", "other"].map((name) => join(folder, `${name}.json`)) as [string, string]
+    writeFileSync(paths[0], "[[[1]],[[2]],[[3]]]")
+    writeFileSync(paths[1], "[[[4]],[[5]],[[6]],[[7]]]")
+    const { routing, warnings } = await Effect.runPromise(
+      importRoutingFiles("vllm", paths, { promptTokens: 2 })
+    )
+    expect(asNested(routing)).toEqual([[[[1], [2]]], [[[3]]], [[[4], [5]]], [[[6]]], [[[7]]]])
+    expect(warnings).toEqual([])
   })
 
   it("megatron, over several ranks and lines in any order", () => {

@@ -37,7 +37,13 @@ export const importRoutingFiles = (
       )
     ),
     (requests) =>
-      attempt(paths[0], `routings of ${source}`, () => reportOf(paths[0], inTurn(requests, options), options))
+      attempt(paths[0], `routings of ${source}`, () => {
+        const choices = inTurn(requests, options)
+        // Steps of several are made from their prompts, where the source does not say them.
+        const { promptTokens: _, ...others } = options
+        const made = requests.length > 1 && requests.some((request) => request.choices.steps === undefined)
+        return reportOf(paths[0], choices, made ? others : options)
+      })
   )
 
 /** As `importRoutingFiles`, of one. */

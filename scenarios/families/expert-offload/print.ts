@@ -3,21 +3,21 @@ import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import { formatMetric } from "../../metric.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { alignColumns } from "../../table.ts"
+import type { OffloadDetails } from "./simulated.ts"
 
 export const print = (result: RunResult): ReadonlyArray<string> => {
   const value = (name: string) => metricOf(result, name)
   const number = (name: string) => formatMetric(value(name), "number")
   const prefill = value("prefillSeconds")
-  const { prefills = 1, prefillsBetween = 0 } = (result.details ?? {}) as {
-    readonly prefills?: number
-    readonly prefillsBetween?: number
-  }
+  const { prefills } = result.details as Pick<OffloadDetails, "prefills">
+  const decoding = (result.steps ?? 0) - prefills.between
+  const warmup = (result.warmupSteps ?? 0) - prefills.before
   return alignColumns(
     [
       [
         "decoding step",
         formatSeconds(value("decodeStepSeconds")),
-        `mean of ${(result.steps ?? 0) - prefillsBetween} after ${result.warmupSteps ?? 0} of warm-up; ${formatMetric(value("tokensPerSecond"), "perSecond")} tokens`
+        `mean of ${decoding} after ${warmup} of warm-up; ${formatMetric(value("tokensPerSecond"), "perSecond")} tokens`
       ],
       ["  stalls", formatSeconds(value("stallSeconds")), "expert kernels waiting for their copies"],
       ...(prefill > 0
@@ -25,9 +25,9 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
             [
               "prefill",
               formatSeconds(prefill),
-              prefills === 1
+              prefills.all === 1
                 ? "to the first token, from cold slots"
-                : `mean of ${prefills}, the first from cold slots`
+                : `mean of ${prefills.all}, the first from cold slots`
             ]
           ]
         : []),

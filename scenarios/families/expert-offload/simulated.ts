@@ -1,7 +1,7 @@
 // A scenario of generation with offloaded experts ready for the simulator, and what a run comes to.
 import * as Effect from "effect/Effect"
 import { expertBytes } from "../../../core/algorithms/expert-offload/model.ts"
-import { fewestLoads } from "../../../core/algorithms/expert-offload/optimum.ts"
+import { fewestLoads, type SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
 import { choicesName } from "../../../core/algorithms/expert-offload/decoder.ts"
 import { expertOffload, type OffloadLog } from "../../../core/algorithms/expert-offload/program.ts"
 import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
@@ -19,6 +19,18 @@ import type { ExpertOffloadScenario } from "./scenario.ts"
 export interface OffloadFigures extends Figures {
   readonly fewestLoads: number
   readonly fewestForcedLoads: number
+}
+
+/** What is not a single number. */
+export interface OffloadDetails {
+  readonly expertBytes: number
+  readonly slots: number
+  readonly scope: SlotScope
+  readonly slotsPerLayer: number
+  readonly experts: number
+  readonly layers: number
+  /** Steps that are prefills: in all, before the measured ones, and between these. */
+  readonly prefills: { readonly all: number; readonly before: number; readonly between: number }
 }
 
 export interface PreparedOffload extends Prepared<OffloadLog, OffloadFigures> {
@@ -60,7 +72,8 @@ export const prepare = (
         const stretches = measuredOf(workload, warmupSteps, endOf)
         const [{ fromStep, fromSeconds }, { toStep, toSeconds }] = [stretches[0]!, stretches.at(-1)!]
         const prefills = stepsOf(workload).filter(({ phase }) => phase === "prefill")
-        const betweenSteps = prefills.filter(({ step }) => step >= fromStep && step < toStep).length
+        const before = prefills.filter(({ step }) => step < fromStep).length
+        const between = prefills.filter(({ step }) => step >= fromStep && step < toStep).length
         const prefillSeconds = prefills.reduce((sum, { step }) => sum + endOf(step) - endOf(step - 1), 0)
         const figures = figuresOf(rank.value, timeline!, stretches, {
           batch: workload.batch,
@@ -68,6 +81,15 @@ export const prepare = (
           prefillSeconds: prefillSeconds / Math.max(1, prefills.length)
         })
         const slotsOfAll = scope === "shared" ? slots : slots * model.layers
+        const details: OffloadDetails = {
+          expertBytes: expertBytes(model),
+          slots: slotsOfAll,
+          scope,
+          slotsPerLayer: slotsOfAll / model.layers,
+          experts: model.experts,
+          layers: model.layers,
+          prefills: { all: prefills.length, before, between }
+        }
         return Effect.succeed({
           figures: {
             ...figures,
@@ -77,17 +99,9 @@ export const prepare = (
           fromSeconds,
           toSeconds,
           steps: toStep - fromStep,
-          warmupSteps,
+          warmupSteps: fromStep,
           warnings: [],
-          details: {
-            expertBytes: expertBytes(model),
-            slots: slotsOfAll,
-            scope,
-            slotsPerLayer: slotsOfAll / model.layers,
-            experts: model.experts,
-            layers: model.layers,
-            ...(prefills.length > 1 ? { prefills: prefills.length, prefillsBetween: betweenSteps } : {})
-          }
+          details: { ...details }
         })
       }
     }
