@@ -171,6 +171,26 @@ describe("a request file", () => {
     expect(trace.warnings.join()).toContain("an estimate")
   })
 
+  it("says its unit by its fields' names, or by times that count from 1970", () => {
+    const seconds = (text: string) => told(parseRequestTrace("t", text)).at(-1)![0]
+    const line = (field: string, time: number) =>
+      JSON.stringify({ session: "a", [field]: time, input_tokens: 3, output_tokens: 2 })
+    for (const [field, from, to, expected] of [
+      ["start_s", 0, 2, 2],
+      ["arrived_at", 0, 2, 2],
+      ["timestamp", 0, 2, 0.002],
+      ["timestamp_ms", 0, 2.5, 0.0025],
+      ["timestamp", 1_700_000_000, 1_700_000_002, 2],
+      ["timestamp", 1_700_000_000_000, 1_700_000_002_000, 2]
+    ] as const) {
+      expect(seconds(`${line(field, from)}\n${line(field, to)}`), `${field} ${to}`).toBeCloseTo(expected, 9)
+      if (field === "timestamp" && to === 2) continue
+      const columns = `${field},input_tokens,output_tokens\n${from},3,2\n${to},3,2\n`
+      expect(seconds(columns), `${field} ${to} in columns`).toBeCloseTo(expected, 9)
+    }
+    expect(parseRequestTrace("t", line("start_s", 0))).toMatchObject({ format: "sessions", warnings: [] })
+  })
+
   it("of messages has texts in parts, and answers by any model", () => {
     const lines = [
       { messages: [{ role: "system", content: "1234" }, { role: "user", content: [{ type: "text", text: "1234" }, { type: "image_url", image_url: {} }] }, { role: "assistant", content: "1234" }] }, // prettier-ignore

@@ -1,7 +1,7 @@
 // Request traces in CSV, told apart by their columns: Azure's (TIMESTAMP "2023-11-16 18:17:03.9799600", ContextTokens,
 // GeneratedTokens), BurstGPT's (Timestamp, Request tokens, Response tokens), Vidur's (arrived_at, num_prefill_tokens,
 // num_decode_tokens), Splitwise's (arrival_timestamp, prompt_size, token_size), sessions (session, start_s, input_tokens,
-// output_tokens). Numbers are seconds unless the column says ms. Other columns are left aside.
+// output_tokens). Numbers are seconds unless the column says ms, or they are of the size of milliseconds since 1970. Other columns are left aside.
 import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
@@ -10,7 +10,9 @@ import {
   plainName,
   positionOf,
   promptNames,
+  sessionNames,
   tokenCount,
+  unitOf,
   type Line,
   type Timed,
   type TimedTrace
@@ -66,8 +68,8 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
       accepted: "a column of arrivals as well: TIMESTAMP, Timestamp, arrived_at, arrival_timestamp or start_s"
     })
   }
-  const unit = plainName(names[time]!).endsWith("ms") ? "ms" : "s"
-  const session = positionOf(names, ["session", "sessionid"])
+  const session = positionOf(names, sessionNames)
+  let latest = 0
   const format = formatOf(names)
   const starts = new Map<string, number>()
   const timed = lines.map((line): Timed => {
@@ -79,6 +81,7 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
       throw new TraceError({ file, field: place, value, accepted })
     }
     const moment = momentOf(file, place, names[time]!, cells[time]!)
+    latest = Math.max(latest, moment.whole)
     if (session >= 0 && !starts.has(cells[session]!))
       starts.set(cells[session]!, moment.whole + moment.fraction)
     return {
@@ -87,6 +90,7 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
       outputTokens: tokenCount(file, place, names[output]!, numberOf(cells[output]!))
     }
   })
+  const unit = plainName(names[time]!).endsWith("ms") ? "ms" : unitOf(latest, "s")
   const warnings: Array<string> = []
   if (starts.size > 1 && [...starts.values()].every((start) => start === 0)) {
     warnings.push(`the ${starts.size} sessions of ${file} all begin at 0: they are served side by side`)

@@ -5,10 +5,14 @@ import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
   momentOfNumber,
+  namesOfSeconds,
   outputNames,
+  plainName,
   positionOf,
   promptNames,
+  sessionNames,
   tokenCount,
+  unitOf,
   type Line,
   type Timed,
   type TimedTrace
@@ -53,18 +57,18 @@ export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTra
   })
   const warnings: Array<string> = []
   const isBailian = first !== undefined && ["chat_id", "parent_chat_id"].some((name) => name in first.value)
+  const isSession = first !== undefined && positionOf(Object.keys(first.value), sessionNames) >= 0
   const named = first === undefined ? "" : pick(first.value, arrivalNames, "timestamp")[1]
   const saysMs = /_?ms$/iu.test(named)
-  // Counted from 1970 (10 digits are seconds, 13 milliseconds), a time says its unit itself.
-  const sinceEpoch = latest >= 1e9 ? (latest < 1e11 ? "s" : "ms") : undefined
-  const unit = isBailian ? "s" : saysMs ? "ms" : (sinceEpoch ?? (isWhole ? "ms" : "s"))
-  if (!isBailian && !saysMs && unit === "s") {
+  const saysSeconds = namesOfSeconds.includes(plainName(named))
+  const unit = isBailian ? "s" : saysMs ? "ms" : unitOf(latest, isWhole && !saysSeconds ? "ms" : "s")
+  if (!isBailian && !saysSeconds && unit === "s") {
     warnings.push(
       `times of ${file} ${isWhole ? "are of the size of seconds since 1970" : "have fractions"}: they are read as seconds, not as Mooncake's milliseconds`
     )
   }
   return {
-    format: isBailian ? "bailian" : "mooncake",
+    format: isBailian ? "bailian" : isSession ? "sessions" : "mooncake",
     timed,
     perSecond: unit === "ms" ? 1000 : 1,
     sharedPrefixes,

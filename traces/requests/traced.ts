@@ -55,6 +55,14 @@ export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivalti
 export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "promptlen", "inputlen", "isl"] // prettier-ignore
 export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "responsetokens", "numdecodetokens", "tokensize", "completiontokens", "outputlen", "osl"] // prettier-ignore
 
+/** Of `arrivalNames`, those that say seconds, or are of tools that count them. */
+export const namesOfSeconds: ReadonlyArray<string> = ["arrivedat", "arrivaltimestamp", "starts", "startseconds"] // prettier-ignore
+export const sessionNames = ["session", "sessionid"]
+
+/** The unit of a trace's times, by the latest of them: counted from 1970, 10 digits are seconds and 13 milliseconds. */
+export const unitOf = (latest: number, usual: "s" | "ms"): "s" | "ms" =>
+  latest >= 1e11 ? "ms" : latest >= 1e9 ? "s" : usual
+
 export const plainName = (name: string): string => name.toLowerCase().replaceAll(/[\s_-]/gu, "")
 
 /** The first of `names` that is among `given`: its position; -1 for none. */
