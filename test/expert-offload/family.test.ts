@@ -175,16 +175,16 @@ describe("a routing file of several requests", () => {
     await Effect.runPromise(writeRouting(trace, routingRows(routed)))
     expect(tokensOf(routed)).toEqual([8, 2, 2, 2, 2, 80, 2, 2, 2, 12, 10, 2, 2, 2])
     const result = await run(...sets, "workload.warmupSteps=0")
-    const counted = countLoads(demandOf(routed), strategyOf("lru", demandOf(routed), { slots: 4 }))
+    const counted = countLoads(demandOf(routed), strategyOf({ name: "lru" }, demandOf(routed), { slots: 4 }))
     expect(result.loads).toBe(counted.loads)
     // A decoding step is none of the four prefills, and together they are the run.
     expect(10 * result.decodeStepSeconds + 4 * result.prefillSeconds).toBeCloseTo(result.makespanSeconds, 12)
     expect(result.prefillSeconds).toBeGreaterThan(result.decodeStepSeconds)
     expect(result.needsPerStep).toBe(
       demandOf(routed).calls.reduce(
-        (sum, { step, needed }) => sum + (tokensOf(routed)[step] === 2 ? needed.length / 10 : 0),
+        (sum, { step, needed }) => sum + (tokensOf(routed)[step] === 2 ? needed.length : 0),
         0
-      )
+      ) / 10
     )
     // As many decoding steps as asked for, and warm-up counts those alone.
     const some = await run(...sets, "workload.decodeTokens=5", "workload.warmupSteps=4")

@@ -96,6 +96,6 @@ describe("two ranks of a job", () => {
     const twice = await Effect.runPromise(
       Effect.result(importKinetoFiles([first, rankFile({ rank: 0, at: 7, comes: 117, optimizer: 12 })]))
     )
-    expect(Result.isFailure(twice) && twice.failure.message).toMatch(/distributedInfo.rank: 0, as in/u)
+    expect(Result.isFailure(twice) && twice.failure.message).toMatch(/distributedInfo.rank is 0, as in/u)
   })
 })
