@@ -66,7 +66,12 @@ export { observed } from "./algorithms/data-parallel/observe.ts"
 export type { Observation } from "./algorithms/data-parallel/observe.ts"
 export { learningRateAt, optimizerState, optimizerUpdate } from "./algorithms/data-parallel/optimizer.ts"
 export type { Optimizer, RateSchedule } from "./algorithms/data-parallel/optimizer.ts"
-export { elementwise, profiledModel, waitFor } from "./algorithms/data-parallel/training-model.ts"
+export {
+  elementwise,
+  profiledModel,
+  submitEarlier,
+  waitFor
+} from "./algorithms/data-parallel/training-model.ts"
 export type {
   TrainingLayer,
   TrainingModel,

@@ -70,7 +70,12 @@ export const profileCommand = async (file: string, options: ProfileCommandOption
           profileRun(scenario, file, runnable, options, { prepare, job })
         )
       }
-      const training = yield* prepareTraining(scenario, file, new Loader()).pipe(Effect.mapError(locate))
+      // A profile is of one pass, however many a step of the scenario has.
+      const once =
+        scenario.training === undefined
+          ? scenario
+          : { ...scenario, training: { ...scenario.training, accumulate: 1 } }
+      const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
       const together = { ranks: training.world.size, file, plan }
       return yield* perhapsInJob(options, together, (job) =>
         profileTraining(scenario, training, options, { prepare, job })

@@ -24,6 +24,7 @@ import { places, programs, valuesOf, type Place } from "../kv-serving/served.ts"
 import { tinyModel as tinyLlama, weightsOf } from "../kv-serving/tiny-llama.ts"
 import { flatWorld, plan, run, unlimited } from "../simulate/simulated.ts"
 import { tinyGraphs, tinyModel, tinyProfile } from "../training/tiny.ts"
+import { accumulations } from "../training/rule-instances.ts"
 import { generatedProgram, programOf } from "./generated-programs.ts"
 
 /** A drawn program for both machines, and what it is of: an algorithm's name, for counting. */
@@ -48,9 +49,10 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
       ranks,
       fc.nat({ max: 1000 }),
       fc.constantFrom(undefined, 0.5),
-      fc.boolean()
+      fc.boolean(),
+      accumulations
     )
-    .map(([graph, choice, size, seed, clipNorm, inChunks]) => {
+    .map(([graph, choice, size, seed, clipNorm, inChunks, accumulation]) => {
       const world = flatWorld(size)
       const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
       const usual = tinyModel(graph)
@@ -60,6 +62,7 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
       const model = tinyModel(graph, {
         seed,
         clipNorm,
+        accumulation,
         corpus: inChunks ? { tokens: text.length, chunkTokens: 10, chunk } : usual.corpus,
         optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
       })

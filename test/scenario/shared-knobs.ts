@@ -13,6 +13,12 @@ export const training: ReadonlyArray<Knob> = [
   ["training.heldOut", "0.1", "0.2"],
   ["training.precision", "float32", "bfloat16"],
   ["training.clipNorm", "1", "2"],
+  ["training.accumulate", "1", "2"],
+  ["training.accumulate", "2", "4", "shard={}"],
+  ["training.synchronize", "last", "each"],
+  ["training.synchronize", "last", "each", "training.accumulate=2"],
+  ["training.synchronize", "last", "each", "training.accumulate=2", "shard={}"],
+  ["training.synchronize", "last", "each", "training.accumulate=2", "algorithm={name: diloco, period: 4}"],
   ["training.optimizer.decays", "all", "matrices", "training.optimizer={name: sgd}"],
   ["training.optimizer.name", ...optimizers],
   ...["learningRate", "weightDecay", "finalShare"].map((field): Knob => [

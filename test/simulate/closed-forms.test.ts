@@ -13,6 +13,7 @@ import { makeCostModel } from "../../core/cost/cost-model.ts"
 import { runCase } from "../../testing/check-scheduler.ts"
 import { profile } from "../../testing/profile.ts"
 import { scenario } from "../../testing/scenario.ts"
+import { accumulations } from "../training/rule-instances.ts"
 import { close, computeSecondsOf, flatWorld, plan, run, unlimited } from "./simulated.ts"
 
 const bytesOfLayers = ({ layers, parameters }: Profile): ReadonlyArray<number> =>
@@ -86,6 +87,43 @@ describe("partial local SGD", () => {
 })
 
 describe("synchronous algorithms", () => {
+  it("accumulate: passes n times, then one all-reduce of everything or one after each", () => {
+    const seen = { last: 0, each: 0 }
+    const property = fc.property(
+      profile(),
+      fc.integer({ min: 2, max: 5 }),
+      links,
+      accumulations,
+      (model, ranks, link, accumulation) => {
+        const world = flatWorld(ranks, link)
+        const { planned, costs } = plan({ name: "s-sgd" }, model, world)
+        const { ranks: simulated, links: carried } = run({
+          world,
+          program: planned.program(profiledModel(model, { accumulation }), 4),
+          // What keeps the mean is no op of the profile.
+          costs: { ...costs, seconds: (op) => (op.label.startsWith("accumulate") ? 0 : costs.seconds(op)) }
+        })
+        const { microBatches = 1, synchronize = "last" } = accumulation ?? {}
+        const travels = synchronize === "each" ? microBatches : 1
+        const bytes = bytesOfLayers(model).reduce((sum, size) => sum + size, 0)
+        const communication = bytes === 0 ? 0 : travels * allReduceSeconds(bytes, ranks, link)
+        const passes = model.layers.reduce(
+          (sum, { forward, backward }) => sum + forward.spanSeconds + backward.spanSeconds,
+          0
+        )
+        const compute = computeSecondsOf(model) + (microBatches - 1) * passes
+        const ends = simulated[0]!.stepEndSeconds
+        expect(close(ends[3]! - ends[2]!, compute + communication)).toBe(true)
+        const sent = carried.reduce((sum, one) => sum + one.bytes, 0)
+        // Both directions of every rank's port, in a ring, in four steps.
+        expect(sent).toBeCloseTo(4 * travels * 2 * ranks * ((2 * (ranks - 1) * bytes) / ranks), 2)
+        if (accumulation !== undefined) seen[accumulation.synchronize]++
+      }
+    )
+    fc.assert(property)
+    for (const [kind, count] of Object.entries(seen)) expect(count, kind).toBeGreaterThan(10)
+  })
+
   it("S-SGD: compute, then one all-reduce of everything", () => {
     const property = fc.property(
       profile(),

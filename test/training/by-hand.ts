@@ -3,6 +3,7 @@
 import {
   batchOf,
   firstParameters,
+  microBatchesOf,
   weightOfActivation,
   weightOfInput,
   weightOfParameter
@@ -34,7 +35,7 @@ export const replicasOf = (toy: Toy, ranks: number): ReadonlyArray<Replica> =>
   })
 
 /** Gradients of the toy's loss, as toy-model.ts defines them. */
-export const gradientsOf = (parameters: Parameters, batch: Float32Array): Parameters => {
+const gradientsOf = (parameters: Parameters, batch: Float32Array): Parameters => {
   const gradients = zeros(parameters)
   for (let i = 0; i < batch.length; i++) {
     const inputs: Array<number> = []
@@ -59,6 +60,31 @@ export const gradientsOf = (parameters: Parameters, batch: Float32Array): Parame
     }
   }
   return gradients
+}
+
+/** The mean of so many things less one, and one more, as a float32. */
+const meanWith = (mean: Parameters, one: Parameters, count: number): Parameters =>
+  mean.map((layer, l) =>
+    layer.map((values, p) => values.map((x, i) => (1 - 1 / count) * x + (1 / count) * one[l]![p]![i]!))
+  )
+
+/** What a step makes of each replica's micro-batches; `travel` is what becomes of all replicas' gradients where they travel. */
+const stepGradients = (
+  toy: Toy,
+  replicas: ReadonlyArray<Replica>,
+  step: number,
+  travel: (all: ReadonlyArray<Parameters>) => ReadonlyArray<Parameters> = (all) => all
+): ReadonlyArray<Parameters> => {
+  const count = microBatchesOf(toy)
+  let all: ReadonlyArray<Parameters> = []
+  for (let index = 0; index < count; index++) {
+    const own = replicas.map(({ parameters }, rank) =>
+      gradientsOf(parameters, batchOf(toy, rank, step * count + index))
+    )
+    all = index === 0 ? own : own.map((one, rank) => meanWith(all[rank]!, one, index + 1))
+    if (toy.accumulation?.synchronize === "each" || index === count - 1) all = travel(all)
+  }
+  return all
 }
 
 /** Scaled to a norm of at most `clipNorm` over all parameters together (Pascanu et al., arXiv:1211.5063, algorithm 1). */
@@ -193,24 +219,26 @@ const averageLayer = (replicas: ReadonlyArray<Replica>, layer: number, wire: str
 }
 
 const learnAlone = (toy: Toy, replicas: ReadonlyArray<Replica>, step: number): void => {
-  for (const [rank, replica] of replicas.entries())
-    localStep(toy, replica, gradientsOf(replica.parameters, batchOf(toy, rank, step)))
+  const all = stepGradients(toy, replicas, step)
+  for (const [rank, replica] of replicas.entries()) localStep(toy, replica, all[rank]!)
 }
 
 /** S-SGD, with or without buckets: every rank steps with the mean of all gradients. */
 export const synchronousSgd = (toy: Toy, ranks: number, steps: number, wire: string) => {
   const replicas = replicasOf(toy, ranks)
   for (let step = 0; step < steps; step++) {
-    const all = replicas.map(({ parameters }, rank) => gradientsOf(parameters, batchOf(toy, rank, step)))
-    const averaged = all[0]!.map((layer, l) =>
-      layer.map((_, p) =>
-        mean(
-          all.map((gradients) => gradients[l]![p]!),
-          wire
+    const averaged = stepGradients(toy, replicas, step, (all) => {
+      const one = all[0]!.map((layer, l) =>
+        layer.map((_, p) =>
+          mean(
+            all.map((gradients) => gradients[l]![p]!),
+            wire
+          )
         )
       )
-    )
-    for (const replica of replicas) localStep(toy, replica, averaged)
+      return all.map(() => one)
+    })
+    for (const [rank, replica] of replicas.entries()) localStep(toy, replica, averaged[rank]!)
   }
   return replicas
 }
@@ -232,7 +260,7 @@ export const partialLocalSgd = (
       for (const layer of set) averageLayer(replicas, layer, wire)
     } else {
       // Gradients are of the parameters before they are averaged.
-      const all = replicas.map(({ parameters }, rank) => gradientsOf(parameters, batchOf(toy, rank, step)))
+      const all = stepGradients(toy, replicas, step)
       for (const layer of set) averageLayer(replicas, layer, wire)
       for (const [rank, replica] of replicas.entries()) localStep(toy, replica, all[rank]!)
     }

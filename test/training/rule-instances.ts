@@ -2,6 +2,7 @@
 // and what the rule comes to by hand.
 import * as fc from "fast-check"
 import { expect } from "vitest"
+import type { Accumulation } from "../../core/algorithms/data-parallel/accumulation.ts"
 import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algorithm.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
 import type {
@@ -45,23 +46,35 @@ const optimizers: fc.Arbitrary<Optimizer> = fc.oneof(
   })
 )
 
+/** A step of one batch, or of several. */
+export const accumulations: fc.Arbitrary<Accumulation | undefined> = fc.constantFrom(
+  undefined,
+  { microBatches: 2, synchronize: "last" as const },
+  { microBatches: 2, synchronize: "each" as const },
+  { microBatches: 3, synchronize: "last" as const },
+  { microBatches: 3, synchronize: "each" as const }
+)
+
 /** Small models, worlds and numbers of steps, with settings of the algorithm. */
 export const instances = (name: DataParallelSettings["name"]): fc.Arbitrary<Instance> =>
-  fc.record({
-    toy: fc.record({
-      layers: fc
-        .array(fc.constantFrom(1, 2, 0), { minLength: 1, maxLength: 6 })
-        .filter((counts) => counts.some((count) => count > 0)),
-      width: fc.integer({ min: 1, max: 5 }),
-      optimizer: optimizers,
-      seed: fc.nat({ max: 1e6 }),
-      clipNorm: fc.constantFrom(undefined, 0.5, 4)
-    }),
-    ranks: fc.integer({ min: 1, max: 4 }),
-    choose: algorithmChoice({ algorithms: [name], maxPeriod: 5 }),
-    steps: fc.integer({ min: 1, max: 14 }),
-    bytesPerSecond: fc.constantFrom(Infinity, 100, 10, 3)
-  })
+  fc
+    .record({
+      toy: fc.record({
+        layers: fc
+          .array(fc.constantFrom(1, 2, 0), { minLength: 1, maxLength: 6 })
+          .filter((counts) => counts.some((count) => count > 0)),
+        width: fc.integer({ min: 1, max: 5 }),
+        optimizer: optimizers,
+        seed: fc.nat({ max: 1e6 }),
+        clipNorm: fc.constantFrom(undefined, 0.5, 4)
+      }),
+      ranks: fc.integer({ min: 1, max: 4 }),
+      choose: algorithmChoice({ algorithms: [name], maxPeriod: 5 }),
+      steps: fc.integer({ min: 1, max: 14 }),
+      bytesPerSecond: fc.constantFrom(Infinity, 100, 10, 3),
+      accumulation: accumulations
+    })
+    .map(({ toy, accumulation, ...rest }) => ({ ...rest, toy: { ...toy, accumulation } }))
 
 /** Layers to fragments and offsets, from the paper's text: strided is p, p + P, ...; t_p is round((p + 1) H / P). */
 const rulesOf = (
@@ -161,7 +174,16 @@ export const parametersOf = (
 
 /** Holds what was learnt to the rule, bit for bit, and counts the cases that matter. */
 export class RuleCheck {
-  readonly #seen = { severalRanks: 0, rounded: 0, nextUse: 0, manyPeriods: 0, adamw: 0, clipped: 0 }
+  readonly #seen = {
+    severalRanks: 0,
+    rounded: 0,
+    nextUse: 0,
+    manyPeriods: 0,
+    adamw: 0,
+    clipped: 0,
+    last: 0,
+    each: 0
+  }
 
   check(instance: Instance, plan: Planned, parameters: ReturnType<typeof parametersOf>): void {
     expect(parameters.flat(2).every((tensor) => tensor.every((value) => Number.isFinite(value)))).toBe(true)
@@ -174,6 +196,7 @@ export class RuleCheck {
     if (instance.steps > planned.periodSteps) seen.manyPeriods++
     if (instance.toy.optimizer.name === "adamw") seen.adamw++
     if (instance.toy.clipNorm !== undefined) seen.clipped++
+    if (instance.toy.accumulation !== undefined) seen[instance.toy.accumulation.synchronize]++
   }
 
   /** Every kind of case has come up so often. */

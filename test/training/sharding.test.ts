@@ -24,6 +24,7 @@ import { algorithmChoice } from "../../testing/algorithm.ts"
 import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
 import { checkLaws } from "../../testing/index.ts"
 import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
+import { accumulations } from "./rule-instances.ts"
 import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
 
 const sitesOf = (sites: number, ranks: number, wan = unlimited): World =>
@@ -102,19 +103,28 @@ const assembled = (
 
 describe("a model in parts", () => {
   it("learns what whole replicas learn, one for each division, to the bit", () => {
-    const seen = { across: 0, several: 0, gathered: 0, stages: new Set<string>(), names: new Set<string>() }
+    const seen = {
+      across: 0,
+      several: 0,
+      gathered: 0,
+      accumulated: 0,
+      stages: new Set<string>(),
+      names: new Set<string>()
+    }
     fc.assert(
       fc.property(
         fc.record({
-          toy: toys,
+          model: toys,
           choices,
           choose: algorithmChoice({ maxPeriod: 4 }),
           sites: fc.integer({ min: 1, max: 3 }),
           ranks: fc.integer({ min: 1, max: 4 }),
           steps: fc.integer({ min: 1, max: 9 }),
-          bytesPerSecond: fc.constantFrom(Infinity, 1000, 50)
+          bytesPerSecond: fc.constantFrom(Infinity, 1000, 50),
+          accumulation: accumulations
         }),
-        ({ toy, choices, choose, sites, ranks, steps, bytesPerSecond }) => {
+        ({ model, choices, choose, sites, ranks, steps, bytesPerSecond, accumulation }) => {
+          const toy = { ...model, accumulation }
           const world = sitesOf(sites, ranks, { bytesPerSecond, latencySeconds: 0 })
           const shards = planShards(namesOf(toy), divided(world, "site"), choices)
           const profile = dividedProfile(toyProfile(toy), shards)
@@ -159,6 +169,7 @@ describe("a model in parts", () => {
           }
           if (sites > 1) seen.across++
           if (ranks > 1) seen.several++
+          if (toy.accumulation !== undefined) seen.accumulated++
           if (choices.parameters && choices.reshardAfterForward && shards.division.length > 2) seen.gathered++
           seen.stages.add(`${choices.parameters} ${choices.gradients}`)
           seen.names.add(settings.name)
@@ -169,6 +180,7 @@ describe("a model in parts", () => {
     expect(seen.across).toBeGreaterThan(10)
     expect(seen.several).toBeGreaterThan(10)
     expect(seen.gathered).toBeGreaterThan(3)
+    expect(seen.accumulated).toBeGreaterThan(10)
     expect(seen.stages.size).toBe(3)
     expect(seen.names.size).toBeGreaterThan(4)
   })
@@ -325,7 +337,7 @@ describe("what a model in parts asks of its machine", () => {
   })
 
   it("is that each link carries what the closed form says, exactly", () => {
-    let gathered = 0
+    let [gathered, travelled] = [0, 0]
     fc.assert(
       fc.property(
         fc.record({
@@ -335,9 +347,10 @@ describe("what a model in parts asks of its machine", () => {
           blocks: fc.integer({ min: 0, max: 4 }),
           sites: fc.integer({ min: 1, max: 3 }),
           ranks: fc.integer({ min: 1, max: 8 }),
-          steps: fc.integer({ min: 1, max: 3 })
+          steps: fc.integer({ min: 1, max: 3 }),
+          accumulation: accumulations
         }),
-        ({ choices, dtype, reduceDtype, blocks, sites, ranks, steps }) => {
+        ({ choices, dtype, reduceDtype, blocks, sites, ranks, steps, accumulation }) => {
           const world = sitesOf(sites, ranks)
           const profile = profileOf(blocks, 24)
           const shards = planShards(
@@ -349,7 +362,7 @@ describe("what a model in parts asks of its machine", () => {
           const { links } = run({
             world,
             costs: makeCostModel({ profile }),
-            program: planned.program(profiledModel(profile, { shard: shards }), steps)
+            program: planned.program(profiledModel(profile, { shard: shards, accumulation }), steps)
           })
           // Bytes of one rank's part of each unit, padded as documented: places to 128 numbers, and parts too.
           const partOf = (layers: ReadonlyArray<number>): number => {
@@ -369,24 +382,30 @@ describe("what a model in parts asks of its machine", () => {
           }
           const wide = dtype === undefined ? 4 : 2
           const twice = choices.parameters && choices.reshardAfterForward ? again : 0
-          const gatherBytes = wide * (ranks - 1) * (all + twice)
+          // Each backward pass gives back what was gathered; gradients travel once, or after each.
+          const { microBatches = 1, synchronize = "last" } = accumulation ?? {}
+          const gathers = choices.parameters ? microBatches : 1
+          const travels = synchronize === "each" ? microBatches : 1
+          const gatherBytes = wide * (ranks - 1) * gathers * (all + twice)
           const summed = reduceDtype === "float32" ? 4 : 2
           const scatterBytes = summed * (ranks - 1) * all
-          const inside = gatherBytes + (choices.gradients ? scatterBytes : 2 * scatterBytes)
-          // The sum lies in float32 unless gradients and their sum are both narrower.
-          const held = Math.max(wide, summed)
-          const across = (2 * (sites - 1) * held * all) / sites
+          const inside = gatherBytes + travels * (choices.gradients ? scatterBytes : 2 * scatterBytes)
+          // The sum lies in float32 unless gradients and their sum are both narrower; a mean over micro-batches always does.
+          const held = accumulation === undefined ? Math.max(wide, summed) : 4
+          const across = (travels * 2 * (sites - 1) * held * all) / sites
           const bytes = (tier: string) =>
             links.filter((link) => link.tier === tier).reduce((sum, one) => sum + one.bytes, 0)
           // Both directions, every rank of every site; across, all ranks of a site share its node's interface.
           expect(bytes("intra")).toBeCloseTo(2 * steps * sites * ranks * inside, 3)
           expect(bytes("inter")).toBeCloseTo(2 * steps * sites * ranks * across, 3)
           if (twice > 0 && ranks > 1) gathered++
+          if (travels > 1 && ranks > 1) travelled++
         }
       ),
       { numRuns: 60 }
     )
     expect(gathered).toBeGreaterThan(5)
+    expect(travelled).toBeGreaterThan(5)
   })
 })
 

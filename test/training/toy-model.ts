@@ -4,6 +4,7 @@
 // without parameters halves and negates. Backward, from g = x_L - batch: the gradient of w_lp is (1 - c) g + c w_lp + x_l
 // with c = (p + 1) / 5; then g becomes 0.6 g + 0.4 x_l.
 import * as Effect from "effect/Effect"
+import type { Accumulation } from "../../core/algorithms/data-parallel/accumulation.ts"
 import { clipOps } from "../../core/algorithms/data-parallel/clip.ts"
 import type { ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { storageOf } from "../../core/algorithms/data-parallel/shard/storage.ts"
@@ -33,6 +34,8 @@ export interface Toy {
   readonly seed: number
   /** Gradients are clipped to this norm. */
   readonly clipNorm?: number | undefined
+  /** Micro-batches of a step; one where absent. */
+  readonly accumulation?: Accumulation | undefined
 }
 
 export const weightOfActivation = 0.3
@@ -48,9 +51,11 @@ export const firstParameters = ({ layers, width, seed }: Toy): ReadonlyArray<Rea
   return layers.map((count) => Array.from({ length: count }, () => vector(random, width)))
 }
 
-/** What a rank learns from in a step. */
-export const batchOf = ({ width, seed }: Toy, rank: number, step: number): Float32Array =>
-  vector(new Random(seed).split(`batch ${rank} ${step}`), width)
+export const microBatchesOf = ({ accumulation }: Toy): number => accumulation?.microBatches ?? 1
+
+/** What a rank learns from in a step, or in the micro-batch of that number, counted over steps. */
+export const batchOf = ({ width, seed }: Toy, rank: number, index: number): Float32Array =>
+  vector(new Random(seed).split(`batch ${rank} ${index}`), width)
 
 export const nameOf = (layer: number, parameter: number): string => `w ${layer} ${parameter}`
 
@@ -82,8 +87,9 @@ export const toyModel = (
 
     const batch = yield* alloc("batch")
     const batches: Array<Tensor> = []
-    for (let step = 0; step < steps; step++)
-      batches.push(yield* alloc(`batch ${step}`, () => batchOf(toy, batchesOf(machine.rank), step)))
+    const perStep = microBatchesOf(toy)
+    for (let index = 0; index < steps * perStep; index++)
+      batches.push(yield* alloc(`batch ${index}`, () => batchOf(toy, batchesOf(machine.rank), index)))
     const first = firstParameters(toy)
     const flow = yield* alloc("gradient flow")
     const specs = toy.layers.map((count, l): LayerSpec => ({
@@ -96,7 +102,7 @@ export const toyModel = (
         initial: () => first[l]![p]!
       }))
     }))
-    const storage = yield* storageOf(specs, { gradientsLast, shard })
+    const storage = yield* storageOf(specs, { gradientsLast, shard, accumulation: toy.accumulation })
     const ops: Array<LayerOps> = []
     const optimized: Array<ReadonlyArray<Optimized>> = []
     for (const { learnt } of storage.stored) {
@@ -132,7 +138,10 @@ export const toyModel = (
       layers: storage.layers(ops),
       peers: storage.peers,
       clip: yield* clipOps(storage, toy.clipNorm),
-      begin: (step) => [{ op: work("copy", "begin", [batches[step]!], batch) }],
+      accumulation: toy.accumulation,
+      begin: (step, microBatch = 0) => [
+        { op: work("copy", "begin", [batches[step * perStep + microBatch]!], batch) }
+      ],
       update: (indices) =>
         optimizerUpdate(
           toy.optimizer,

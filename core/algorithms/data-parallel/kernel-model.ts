@@ -10,6 +10,7 @@ import { fuse, type FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
 import { placement } from "../../models/placement.ts"
+import { withMeanLoss, type Accumulation } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
 import { readCorpus, type Corpus, type Reading } from "./corpus.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
@@ -37,6 +38,8 @@ export interface KernelModelOptions {
   readonly gradientsLast?: boolean | undefined
   /** How the model is divided; whole on every rank where absent. */
   readonly shard?: ShardPlan | undefined
+  /** Of batches as the graph has them; a step has one where absent. Micro-batch i of step s has the place of step s * n + i. */
+  readonly accumulation?: Accumulation | undefined
 }
 
 export interface KernelModel extends TrainingModel {
@@ -45,7 +48,7 @@ export interface KernelModel extends TrainingModel {
   readonly holders: ReadonlyArray<number>
   /** Of parameters that are padded tables, by name: the rows in use. */
   readonly usedRows: ReadonlyMap<string, number>
-  /** Mean cross-entropy of the last forward pass, a scalar. */
+  /** Mean cross-entropy of the last step, or of the last evaluation's forward pass, a scalar. */
   readonly loss: Tensor
   /** After so many steps, before the next: brings other tokens to draw from, where it is their turn. */
   readonly turnCorpus: Reading["turn"]
@@ -87,7 +90,8 @@ const narrowest = (dtypes: ReadonlyArray<Dtype>): Dtype =>
 export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { optimizer, seed } = options
+    const { optimizer, seed, accumulation } = options
+    const microBatches = accumulation?.microBatches ?? 1
     const graph = fuse(options.graph, options.rules)
     const [tokens, targets] = graph.inputs
     const [batch, time] = tokens?.shape ?? []
@@ -141,7 +145,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         seed,
         stream
       })
-    const corpus = yield* readCorpus(options.corpus, { seed, stepTokens: batch * time })
+    const corpus = yield* readCorpus(options.corpus, { seed, stepTokens: microBatches * batch * time })
     const train = draw("batch", corpus.tensor, machine.rank)
     const { heldOut } = options
     const test =
@@ -165,12 +169,13 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         states.push(yield* optimizerState(optimizer, parameter, gradient, shadow))
       optimized.push(states)
     }
-    const layers = storage.layers(
+    const passes = storage.layers(
       graph.layers.map(({ name, forward, backwardInput, backwardWeight }) => ({
         forward: forward.map((call) => opOf(name, "forward", call)),
         backward: [...backwardInput, ...backwardWeight].map((call) => opOf(name, "backward", call))
       }))
     )
+    const { layers, loss, ofOnePass } = yield* withMeanLoss(passes, tensorOf(graph.loss), accumulation)
     // Evaluation sees what is learnt, even where an average has not reached what the layers read.
     const forward = [
       ...layers.flatMap((layer) => layer.refresh),
@@ -178,7 +183,8 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     ].map((op): Submission => ({ op }))
     return {
       layers,
-      begin: (step) => [{ op: train, scalars: [step] }],
+      begin: (step, microBatch = 0) => [{ op: train, scalars: [step * microBatches + microBatch] }],
+      accumulation,
       update: (indices) => {
         const learning = indices.filter((index) => optimized[index]!.length > 0)
         const label = learning.length === 1 ? `optimizer ${layers[learning[0]!]!.name}` : "optimizer"
@@ -199,11 +205,11 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       peers: storage.peers,
       places: storage.places,
       holders: storage.holders?.ranks ?? [machine.rank],
-      loss: tensorOf(graph.loss),
+      loss,
       turnCorpus: corpus.turn,
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)
-        return [{ op: test, scalars: [index] }, ...forward]
+        return [{ op: test, scalars: [index] }, ...forward, ...ofOnePass]
       }
     }
   })

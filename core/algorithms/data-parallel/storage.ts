@@ -5,8 +5,16 @@ import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor, TensorData } from "../../machine/tensor.ts"
+import {
+  elementsOf,
+  sizeBytesOf,
+  viewAlignment,
+  type Dtype,
+  type Tensor,
+  type TensorData
+} from "../../machine/tensor.ts"
 import type { Group } from "../../world.ts"
+import { runningMean, type Accumulation } from "./accumulation.ts"
 import type { TrainingLayer } from "./training-model.ts"
 
 /** A parameter as a layer's ops read it. */
@@ -91,15 +99,59 @@ export interface Storage {
 export interface StorageOptions {
   /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
   readonly gradientsLast?: boolean | undefined
+  readonly accumulation?: Accumulation | undefined
+  /** No layer's backward pass writes another's gradients: those of one micro-batch may lie in one place, layer after layer. */
+  readonly layersShare?: boolean | undefined
 }
+
+/** What backward passes write of each layer where gradients are accumulated elsewhere; none where they are not. */
+const passingGradients = (
+  specs: ReadonlyArray<LayerSpec>,
+  none: boolean,
+  share: boolean
+): Effect.Effect<
+  { readonly of: ReadonlyArray<ReadonlyArray<Tensor>>; readonly bytes: number },
+  OutOfMemory,
+  Machine
+> =>
+  Effect.gen(function* () {
+    if (none) return { of: [], bytes: 0 }
+    const machine = yield* Machine
+    const sizeOf = ({ shape, dtype }: ParameterSpec) => {
+      const own = sizeBytesOf(elementsOf(shape), dtype)
+      return share ? viewAlignment * Math.ceil(own / viewAlignment) : own
+    }
+    const layerBytes = specs.map(({ parameters }) =>
+      parameters.reduce((sum, parameter) => sum + sizeOf(parameter), 0)
+    )
+    const bytes = share ? Math.max(0, ...layerBytes) : layerBytes.reduce((sum, one) => sum + one, 0)
+    const arena =
+      share && bytes > 0
+        ? yield* machine.alloc({ name: "gradients of a layer", shape: [bytes], dtype: "int8" })
+        : undefined
+    const of: Array<ReadonlyArray<Tensor>> = []
+    for (const { parameters } of specs) {
+      let offsetBytes = 0
+      const own: Array<Tensor> = []
+      for (const parameter of parameters) {
+        const { gradientName, shape, dtype } = parameter
+        const within = arena === undefined ? {} : { within: { arena, offsetBytes } }
+        own.push(yield* machine.alloc({ name: `${gradientName} of a micro-batch`, shape, dtype, ...within }))
+        offsetBytes += sizeOf(parameter)
+      }
+      of.push(own)
+    }
+    return { of, bytes }
+  })
 
 /** The whole model on every rank. */
 export const wholeStorage = (
   specs: ReadonlyArray<LayerSpec>,
-  { gradientsLast }: StorageOptions
+  { gradientsLast, accumulation, layersShare }: StorageOptions
 ): Effect.Effect<Storage, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
+    const passing = yield* passingGradients(specs, accumulation === undefined, layersShare === true)
     const whole: Array<WholeTensors> = []
     const stored: Array<StoredLayer> = []
     for (const [index, { parameters }] of specs.entries()) {
@@ -107,7 +159,12 @@ export const wholeStorage = (
       for (const { name, gradientName, shape, dtype, initial } of parameters) {
         const parameter = yield* machine.alloc({ name, shape, dtype: "float32", initial, persistent: true })
         const lasting = gradientsLast === true || undefined
-        const gradient = yield* machine.alloc({ name: gradientName, shape, dtype, persistent: lasting })
+        const gradient = yield* machine.alloc({
+          name: gradientName,
+          shape,
+          dtype: accumulation === undefined ? dtype : "float32",
+          persistent: lasting
+        })
         const shadow =
           dtype === "float32"
             ? undefined
@@ -122,7 +179,7 @@ export const wholeStorage = (
       }
       whole.push({
         parameters: learnt.map(({ parameter, shadow }) => shadow ?? parameter),
-        gradients: learnt.map(({ gradient }) => gradient)
+        gradients: passing.of[index] ?? learnt.map(({ gradient }) => gradient)
       })
       stored.push({ learnt, learns: [index] })
     }
@@ -133,7 +190,7 @@ export const wholeStorage = (
       bytes: {
         parameters: sum(all.map(({ parameter }) => parameter)),
         copies: sum(all.map(({ shadow }) => shadow)),
-        gradients: sum(all.map(({ gradient }) => gradient))
+        gradients: sum(all.map(({ gradient }) => gradient)) + passing.bytes
       },
       whole,
       stored,
@@ -144,11 +201,29 @@ export const wholeStorage = (
       layers: (ops) =>
         specs.map(({ name }, index) => {
           const { learnt } = stored[index]!
+          const { forward, backward } = ops[index]!
+          const mean =
+            accumulation &&
+            runningMean(
+              `accumulate ${name}`,
+              Lane.compute,
+              accumulation,
+              learnt.map(({ gradient }, i) => [whole[index]!.gradients[i]!, gradient])
+            )
           return {
             name,
             parameters: learnt.map(({ parameter }) => parameter),
             gradients: learnt.map(({ gradient }) => gradient),
-            ...ops[index]!,
+            forward,
+            backward: mean === undefined ? backward : [...backward, ...mean.last],
+            ...(mean === undefined
+              ? {}
+              : {
+                  earlier: {
+                    forward,
+                    backward: (microBatch) => [...backward.map((op) => ({ op })), ...mean.earlier(microBatch)]
+                  }
+                }),
             refresh: learnt.flatMap(({ parameter, shadow }) =>
               shadow === undefined
                 ? []

@@ -11,6 +11,7 @@ import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
+import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
@@ -29,6 +30,15 @@ export interface TrainingLayer {
    * layer reads, where that is a copy of them in a narrower dtype. Otherwise nothing.
    */
   readonly refresh: ReadonlyArray<Op>
+  /** Where a step has several micro-batches: `forward` is of the first, `backward` of the last, these are of those between. */
+  readonly earlier?: EarlierPasses | undefined
+}
+
+interface EarlierPasses {
+  /** Of micro-batches after the first. */
+  readonly forward: ReadonlyArray<Op>
+  /** Of micro-batches before the last. */
+  readonly backward: EarlierSubmissions
 }
 
 /** One submission of an op that was built before; what changes from one to the next are its scalars. */
@@ -43,8 +53,10 @@ export type StepSubmissions = (step: number) => ReadonlyArray<Submission>
 export interface TrainingModel {
   /** In forward order; the backward pass runs them in reverse. */
   readonly layers: ReadonlyArray<TrainingLayer>
-  /** Brings a step's batch, before its forward pass. */
-  readonly begin: StepSubmissions
+  /** Brings a step's batch, or one of its micro-batches (default the first), before its forward pass. */
+  readonly begin: (step: number, microBatch?: number) => ReadonlyArray<Submission>
+  /** Absent where a step has one batch. */
+  readonly accumulation?: Accumulation | undefined
   /**
    * The optimizer's step for the parameters of these layers (indices), after their backward passes. To be asked for once for
    * each set of layers, before the first step: it builds the ops.
@@ -61,6 +73,27 @@ export interface TrainingModel {
 
 export const submitAll = (machine: Machine["Service"], submissions: ReadonlyArray<Submission>): void => {
   for (const { op, scalars } of submissions) machine.submit(op, scalars)
+}
+
+/**
+ * What lies between a step's first forward pass and its last backward pass: nothing, but where it has several micro-batches.
+ * Every program submits it there. `afterBackward` is told of each layer that has run backward.
+ */
+export const submitEarlier = (
+  machine: Machine["Service"],
+  { layers, begin, accumulation }: TrainingModel,
+  step: number,
+  afterBackward?: (layer: number) => void
+): void => {
+  if (accumulation === undefined) return
+  for (let index = 0; index + 1 < accumulation.microBatches; index++) {
+    for (let l = layers.length - 1; l >= 0; l--) {
+      submitAll(machine, layers[l]!.earlier!.backward(index))
+      afterBackward?.(l)
+    }
+    submitAll(machine, begin(step, index + 1))
+    for (const { earlier } of layers) for (const op of earlier!.forward) machine.submit(op)
+  }
 }
 
 /** Allocates a rank's tensors and builds its ops. */
@@ -92,6 +125,8 @@ interface ProfiledOptions {
   readonly shard?: ShardPlan | undefined
   /** Gradients are clipped to this norm. */
   readonly clipNorm?: number | undefined
+  /** Passes of a step are several, of which the profile has one. */
+  readonly accumulation?: Accumulation | undefined
 }
 
 /**
@@ -109,6 +144,7 @@ export const profiledModel = (
     gradientsLast = false,
     shard,
     clipNorm,
+    accumulation,
     onHeld
   }: ProfiledOptions = {}
 ): TrainingModelBuilder =>
@@ -141,7 +177,7 @@ export const profiledModel = (
           }
         })
     }))
-    const storage = yield* storageOf(specs, { gradientsLast, shard })
+    const storage = yield* storageOf(specs, { gradientsLast, shard, accumulation, layersShare: true })
     // Memory of gradients is there all the time; activations have what the two take together beyond it.
     const beside = Math.max(0, backwardBytes - storage.bytes.gradients)
     yield* reserve("activations beside gradients", beside)
@@ -202,6 +238,7 @@ export const profiledModel = (
     return {
       layers: storage.layers(ops),
       begin: () => [],
+      accumulation,
       update: (indices) => {
         const submissions = indices.flatMap((index) => updates[index]!)
         return () => submissions

@@ -14,6 +14,7 @@ import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
 import { isArchitecture, modelGraph } from "../../model-graph.ts"
 import { ArchitectureSettings } from "../../sections.ts"
 import type { DataParallelScenario } from "./scenario.ts"
+import { accumulationOf } from "./training-settings.ts"
 
 export const ActivationSettings = Schema.Struct({
   /**
@@ -38,7 +39,7 @@ interface KeptBytes {
 
 /** What the scenario's activations take; undefined where it says nothing of them, or has them as they are by default. */
 export const keptBytes = (
-  { model, activations }: DataParallelScenario,
+  { model, activations, training }: DataParallelScenario,
   profile: Profile,
   planned: PlannedAlgorithm,
   shard: ShardPlan | undefined,
@@ -92,12 +93,13 @@ export const keptBytes = (
         shard
       )
     const buckets = own === undefined && ranks > 1 ? planned.describe().buckets : undefined
-    if (buckets === undefined) return { backwardBytes: backwardPeakBytes(graph, saved, own) }
-    // Gradients lie in buckets, which stay, and in what the backward pass makes of them.
+    if (buckets === undefined && accumulationOf(training) === undefined)
+      return { backwardBytes: backwardPeakBytes(graph, saved, own) }
+    // Gradients lie in buckets, or in their mean over micro-batches, which stay, and in what the backward pass makes of them.
     return {
       activationBytes:
         saved.reduce((sum, { kept }) => sum + kept, 0) + Math.max(...saved.map(({ working }) => working)),
-      bufferBytes: buckets.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+      bufferBytes: (buckets ?? []).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
     }
   })
 

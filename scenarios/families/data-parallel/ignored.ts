@@ -50,6 +50,20 @@ const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<st
   return warnings
 }
 
+/** Gradients travel of a model in parts, and with algorithms that average them rather than parameters, now and then. */
+const synchronizeWarnings = ({
+  training,
+  shard,
+  algorithm,
+  world
+}: DataParallelScenario): ReadonlyArray<string> => {
+  if (training === undefined || training.synchronize === "last") return []
+  const none = "training.synchronize has no effect:"
+  if (training.accumulate === 1) return [`${none} a step has one batch`]
+  if (rankCount(world) === 1 && shard === undefined) return [`${none} there is one rank`]
+  return shard === undefined && "period" in algorithm ? [`${none} ${algorithm.name} sends no gradients`] : []
+}
+
 /** Layers of a profile are one op each, launched within the time that was measured or stated. */
 const launchWarnings = ({ host, model }: DataParallelScenario): ReadonlyArray<string> =>
   typeof host === "object" && "launch" in host && host.launch > 0 && !isArchitecture(model)
@@ -79,6 +93,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   scenario.algorithm.overlap
     ? ["algorithm.overlap has no effect: with training.clipNorm a layer's step waits for all gradients"]
     : []),
+  ...synchronizeWarnings(scenario),
   ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),
@@ -89,7 +104,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.training === undefined
     ? []
     : [
-        "training says what is learnt, not how long it takes, but for clipNorm: `exec train` and `exec agree` go by it"
+        "training says what is learnt, not how long it takes, but for clipNorm and accumulate: `exec train` and `exec agree` go by it"
       ]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]

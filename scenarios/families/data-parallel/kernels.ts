@@ -9,7 +9,7 @@ import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/pla
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { savedBeginning } from "./beginning.ts"
-import { optimizerOf, TrainingSettings } from "./training-settings.ts"
+import { accumulationOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { LayerGraph } from "../../../core/models/layer-graph.ts"
 import { architectureOf, isArchitecture, modelGraph, vocabularyOf } from "../../model-graph.ts"
@@ -37,7 +37,7 @@ export interface PreparedTraining {
   /** What a file of its weights says beside them. */
   readonly learns: Omit<SavedWeights, "parameters">
   readonly continuation: Continuation
-  /** Tokens of one rank's batch. */
+  /** Tokens of one rank in a step. */
   readonly batchTokens: number
   /** Warm-up and measured steps, whole periods of the algorithm's schedule. */
   readonly steps: number
@@ -135,12 +135,13 @@ export const prepareTraining = (
         seed: scenario.seed,
         initial: weights === undefined ? undefined : yield* savedBeginning(weights, graph, learns),
         clipNorm: training.clipNorm,
+        accumulation: accumulationOf(training),
         gradientsLast: planned.gradientsLast,
         shard
       }),
       learns,
       continuation: continuationOf(scenario, training, planned, corpus),
-      batchTokens: batch * context,
+      batchTokens: training.accumulate * batch * context,
       steps: warmupSteps + steps
     }
   })

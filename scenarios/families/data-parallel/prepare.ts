@@ -28,6 +28,7 @@ import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
+import { accumulationOf } from "./training-settings.ts"
 import { resolveShards } from "./shard-settings.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
@@ -189,7 +190,8 @@ export const prepare = (
             ...(kept ?? { activationBytes: model.activationBytes }),
             onHeld: (bytes) => (held ??= bytes),
             shard,
-            clipNorm: scenario.training?.clipNorm
+            clipNorm: scenario.training?.clipNorm,
+            accumulation: accumulationOf(scenario.training)
           }),
           warmupSteps + steps
         ),

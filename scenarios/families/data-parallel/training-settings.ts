@@ -1,9 +1,10 @@
-// What a scenario may say about training for real: the text and the inner optimizer. None of it changes how long a step
-// takes, but for the optimizer's own kernels.
+// What a scenario may say about training for real: the text, the inner optimizer, and how many batches a step has. Only the last
+// changes how long a step takes, but for the optimizer's own kernels.
 import * as Schema from "effect/Schema"
 import { withDefault } from "../../../core/fields.ts"
 import { Path } from "../../sections.ts"
 import { tokenDtypes } from "../../../traces/token-file.ts"
+import type { Accumulation } from "../../../core/algorithms/data-parallel/accumulation.ts"
 import type { Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
 
 const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
@@ -66,10 +67,23 @@ export const TrainingSettings = Schema.Struct({
    * after they are averaged where an algorithm averages gradients. Default: any.
    */
   clipNorm: Schema.optionalKey(Rate.check(Schema.isGreaterThan(0))),
+  /** Passes of a step over batches of the model's size, whose gradients are averaged in float32 before the optimizer's one step. */
+  accumulate: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1024 })), 1),
+  /**
+   * When gradients that are to be averaged travel: `last`, with the last of those passes (PyTorch's `no_sync` around the others), or
+   * with `each`, so that of a model in parts no whole gradients are kept between them.
+   */
+  synchronize: withDefault(Schema.Literals(["last", "each"]), "last"),
   /** `optimizer: sgd` is short for `optimizer: {name: sgd}`. */
   optimizer: withDefault(Schema.Union([AdamwSettings, SgdSettings]), { name: "adamw" })
 })
 export type TrainingSettings = typeof TrainingSettings.Type
+
+/** The accumulation that they describe; undefined where a step has one batch. */
+export const accumulationOf = (settings: TrainingSettings | undefined): Accumulation | undefined =>
+  settings === undefined || settings.accumulate === 1
+    ? undefined
+    : { microBatches: settings.accumulate, synchronize: settings.synchronize }
 
 /** The optimizer that the settings describe. */
 export const optimizerOf = (settings: TrainingSettings["optimizer"]): Optimizer => {

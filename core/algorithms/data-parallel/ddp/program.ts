@@ -8,7 +8,13 @@ import { Machine, type Program } from "../../../machine/machine.ts"
 import { collective, type Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
-import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "../training-model.ts"
+import {
+  submitAll,
+  submitEarlier,
+  waitFor,
+  waitForStep,
+  type TrainingModelBuilder
+} from "../training-model.ts"
 
 /** One parameter's gradient: a layer, and which of its parameters. */
 export interface GradientRef {
@@ -67,6 +73,16 @@ export const distributedDataParallel = (
     const atNextUse = plan.deadline === "next-use"
     const updateAll = model.update([...layers.keys()])
     const updates = layers.map((_, l) => model.update([l]))
+    const send = (l: number): void => {
+      if (l === 0 && !plan.overlap) machine.submit(backwardDone)
+      for (const op of sends[l]!) machine.submit(op)
+    }
+    // PyTorch's backward pass waits for its buckets, of whichever micro-batch they are.
+    const sendEarlier = (l: number): void => {
+      send(l)
+      if (l === 0 && !atNextUse) machine.submit(allArrived)
+    }
+    const eachTravels = model.accumulation?.synchronize === "each"
 
     for (let step = from; step < steps; step++) {
       submitAll(machine, begin(step))
@@ -78,10 +94,10 @@ export const distributedDataParallel = (
         }
         for (const op of layer.forward) machine.submit(op)
       }
+      submitEarlier(machine, model, step, eachTravels ? sendEarlier : undefined)
       for (let l = layers.length - 1; l >= 0; l--) {
         for (const op of layers[l]!.backward) machine.submit(op)
-        if (l === 0 && !plan.overlap) machine.submit(backwardDone)
-        for (const op of sends[l]!) machine.submit(op)
+        send(l)
       }
       if (!atNextUse) {
         machine.submit(allArrived)

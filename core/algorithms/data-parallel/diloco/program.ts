@@ -10,7 +10,13 @@ import { collective, type Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
 import type { Fragment, FragmentPlan } from "../plan/fragments.ts"
-import { elementwise, submitAll, waitFor, type TrainingModelBuilder } from "../training-model.ts"
+import {
+  elementwise,
+  submitAll,
+  submitEarlier,
+  waitFor,
+  type TrainingModelBuilder
+} from "../training-model.ts"
 
 export interface DilocoPlan {
   /** Which layers are sent after which step, when they are applied, and how much of the local weights survives. */
@@ -40,7 +46,8 @@ export const diloco = (
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { layers, begin, update, peers, clip } = yield* build
+    const model = yield* build
+    const { layers, begin, update, peers, clip } = model
     const { schedule } = plan
     // What is clipped by the norm of all gradients takes its step when the last of them is there.
     const overlap = plan.overlap && clip.length === 0
@@ -137,6 +144,7 @@ export const diloco = (
         }
         for (const op of layers[l]!.forward) machine.submit(op)
       }
+      submitEarlier(machine, model, step - 1)
       const leaves = schedule.fragments.map((fragment) => leavesAfter(fragment, step))
       sending.fill(0)
       schedule.fragments.forEach((fragment, p) => {

@@ -7,7 +7,13 @@ import { Machine, type Program } from "../../../machine/machine.ts"
 import { collective, type Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
-import { submitAll, waitFor, waitForStep, type TrainingModelBuilder } from "../training-model.ts"
+import {
+  submitAll,
+  submitEarlier,
+  waitFor,
+  waitForStep,
+  type TrainingModelBuilder
+} from "../training-model.ts"
 
 export interface PartialLocalSgdPlan {
   /** For each step of the period, the layers (forward index) whose parameters are averaged. */
@@ -109,6 +115,7 @@ export const partialLocalSgd = (
         refresh(l)
         for (const op of layer.forward) machine.submit(op)
       }
+      submitEarlier(machine, model, step)
       for (let l = layers.length - 1; l >= 0; l--) {
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)

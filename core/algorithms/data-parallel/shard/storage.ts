@@ -28,6 +28,7 @@ import {
   type WholeTensors
 } from "../storage.ts"
 import type { TrainingLayer } from "../training-model.ts"
+import { runningMean, type EarlierSubmissions } from "../accumulation.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
 import type { Unit } from "./units.ts"
@@ -36,13 +37,26 @@ import type { Unit } from "./units.ts"
 const wireFor = (dtype: Dtype, stored: Dtype): { readonly wire?: Dtype } =>
   dtypeBits[dtype] < dtypeBits[stored] ? { wire: dtype } : {}
 
+/** What becomes of a unit's gradients when its backward pass ends. */
+interface Reduction {
+  /** Sums them over the division; of a step's last micro-batch. */
+  readonly reduce: ReadonlyArray<Op>
+  /** Of an earlier one. */
+  readonly earlier: EarlierSubmissions | undefined
+}
+
 /** One unit on one rank. */
-interface StoredUnit {
+interface StoredUnit extends Reduction {
   readonly learnt: ReadonlyArray<Learnt>
   /** Brings its whole parameters. */
   readonly gather: ReadonlyArray<Op>
-  /** Sums its gradients over the division. */
-  readonly reduce: ReadonlyArray<Op>
+}
+
+/** Of each flat of a unit. */
+interface UnitGradients extends Reduction {
+  readonly whole: ReadonlyArray<Tensor>
+  /** What the rank learns by. */
+  readonly parts: ReadonlyArray<Tensor>
 }
 
 /** Tensors that several units use one after the other, made when one is first asked for. */
@@ -89,7 +103,7 @@ export const storageOf = (
 const shardedStorage = (
   specs: ReadonlyArray<LayerSpec>,
   plan: ShardPlan,
-  { gradientsLast }: StorageOptions
+  { gradientsLast, accumulation }: StorageOptions
 ): Effect.Effect<Storage, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -134,6 +148,140 @@ const shardedStorage = (
     }
 
     const parametersOf = (unit: Unit) => unit.layers.flatMap((layer) => specs[layer]!.parameters)
+
+    /** A unit's whole gradients, what of them is summed, and the rank's part of the sum. */
+    const storeGradients = (
+      unit: Unit,
+      flats: ReadonlyArray<Flat>
+    ): Effect.Effect<UnitGradients, OutOfMemory> =>
+      Effect.gen(function* () {
+        const { synchronize } = accumulation ?? {}
+        const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
+        // What is summed lies apart from what a backward pass writes.
+        const apart = wider || synchronize === "last"
+        const gradients = yield* tensorsOf(
+          "gradients",
+          "gradients",
+          unit,
+          flats,
+          plan.gradients ? (apart ? 1 : 2) : undefined,
+          (flat) => ({
+            shape: flat.shape,
+            dtype: flat.dtype,
+            persistent: plan.gradients || apart || synchronize === "each" ? undefined : lasting
+          })
+        )
+        const summed = apart
+          ? yield* tensorsOf(
+              "gradients",
+              "summed gradients",
+              unit,
+              flats,
+              plan.gradients && synchronize !== "last" ? 1 : undefined,
+              (flat) => ({
+                shape: flat.shape,
+                dtype: synchronize === "last" ? "float32" : plan.reduceDtype,
+                persistent: plan.gradients || synchronize === "each" ? undefined : lasting
+              })
+            )
+          : gradients
+        const wholes =
+          accumulation &&
+          synchronize === "last" &&
+          runningMean(
+            `accumulate ${unit.name}`,
+            Lane.compute,
+            accumulation,
+            flats.map((_, i) => [gradients[i]!, summed[i]!])
+          )
+        const reduce: Array<Op> = wholes
+          ? [...wholes.last]
+          : wider
+            ? flats.map((_, i) =>
+                launch(
+                  `cast gradients ${unit.name}`,
+                  kernels.copy,
+                  Lane.compute,
+                  [gradients[i]!],
+                  [summed[i]!]
+                )
+              )
+            : []
+        // With each micro-batch: its part of the sum, used again by other units, beside the mean that is learnt by.
+        const passed =
+          plan.gradients && synchronize === "each"
+            ? yield* tensorsOf("gradients", "part of a micro-batch", unit, flats, 1, (flat) => ({
+                shape: flat.partShape,
+                dtype: summed[0]!.dtype
+              }))
+            : undefined
+        const parts: Array<Tensor> = []
+        for (const [i, flat] of flats.entries()) {
+          const name = `${unit.name} part ${i} gradient`
+          parts.push(
+            passed?.[i] ??
+              (plan.gradients
+                ? yield* alloc("gradients", {
+                    name,
+                    shape: flat.partShape,
+                    dtype: summed[i]!.dtype,
+                    persistent: lasting
+                  })
+                : yield* partOf(name, flat, summed[i]!))
+          )
+        }
+        if (flats.length > 0) {
+          const wire = wireFor(plan.reduceDtype, summed[0]!.dtype)
+          const attributes = { reduce: "avg" }
+          const carries = parametersOf(unit).length
+          reduce.push(
+            plan.gradients
+              ? collective(
+                  `reduce-scatter ${unit.name}`,
+                  kernels.reduce_scatter,
+                  Lane.intra,
+                  shard,
+                  summed,
+                  parts,
+                  {
+                    ...wire,
+                    carries,
+                    attributes: { ...attributes, ranks }
+                  }
+                )
+              : collective(`all-reduce ${unit.name}`, kernels.all_reduce, Lane.intra, shard, summed, summed, {
+                  ...wire,
+                  carries,
+                  attributes
+                })
+          )
+        }
+        const means: Array<Tensor> = []
+        if (synchronize === "each")
+          for (const [i, { partShape: shape }] of flats.entries()) {
+            const name = `${unit.name} part ${i} mean gradient`
+            means.push(yield* alloc("gradients", { name, shape, dtype: "float32", persistent: lasting }))
+          }
+        const mean =
+          accumulation &&
+          synchronize === "each" &&
+          runningMean(
+            `accumulate ${unit.name}`,
+            Lane.intra,
+            accumulation,
+            means.map((one, i) => [parts[i]!, one])
+          )
+        return {
+          whole: gradients,
+          parts: synchronize === "each" ? means : parts,
+          reduce: mean ? [...reduce, ...mean.last] : reduce,
+          earlier: mean
+            ? (index) => [...reduce.map((op) => ({ op })), ...mean.earlier(index)]
+            : wholes
+              ? wholes.earlier
+              : undefined
+        }
+      })
 
     const storeUnit = (unit: Unit): Effect.Effect<StoredUnit, OutOfMemory> =>
       Effect.gen(function* () {
@@ -205,79 +353,7 @@ const shardedStorage = (
           casts.push(launch(`cast ${unit.name}`, kernels.copy, Lane.intra, [master], [part]))
         }
 
-        // Whole gradients, what of them is summed, and the rank's part of the sum.
-        const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
-        const gradients = yield* tensorsOf(
-          "gradients",
-          "gradients",
-          unit,
-          flats,
-          plan.gradients ? (wider ? 1 : 2) : undefined,
-          (flat) => ({
-            shape: flat.shape,
-            dtype: flat.dtype,
-            persistent: plan.gradients || wider ? undefined : lasting
-          })
-        )
-        const summed = wider
-          ? yield* tensorsOf(
-              "gradients",
-              "summed gradients",
-              unit,
-              flats,
-              plan.gradients ? 1 : undefined,
-              (flat) => ({
-                shape: flat.shape,
-                dtype: plan.reduceDtype,
-                persistent: plan.gradients ? undefined : lasting
-              })
-            )
-          : gradients
-        const reduce: Array<Op> = wider
-          ? flats.map((_, i) =>
-              launch(`cast gradients ${unit.name}`, kernels.copy, Lane.compute, [gradients[i]!], [summed[i]!])
-            )
-          : []
-        const parts: Array<Tensor> = []
-        for (const [i, flat] of flats.entries()) {
-          const name = `${unit.name} part ${i} gradient`
-          parts.push(
-            plan.gradients
-              ? yield* alloc("gradients", {
-                  name,
-                  shape: flat.partShape,
-                  dtype: summed[i]!.dtype,
-                  persistent: lasting
-                })
-              : yield* partOf(name, flat, summed[i]!)
-          )
-        }
-        if (flats.length > 0) {
-          const wire = wireFor(plan.reduceDtype, summed[0]!.dtype)
-          const attributes = { reduce: "avg" }
-          const carries = parameters.length
-          reduce.push(
-            plan.gradients
-              ? collective(
-                  `reduce-scatter ${unit.name}`,
-                  kernels.reduce_scatter,
-                  Lane.intra,
-                  shard,
-                  summed,
-                  parts,
-                  {
-                    ...wire,
-                    carries,
-                    attributes: { ...attributes, ranks }
-                  }
-                )
-              : collective(`all-reduce ${unit.name}`, kernels.all_reduce, Lane.intra, shard, summed, summed, {
-                  ...wire,
-                  carries,
-                  attributes
-                })
-          )
-        }
+        const { whole: gradients, parts, reduce, earlier } = yield* storeGradients(unit, flats)
         const gather =
           flats.length === 0
             ? []
@@ -326,7 +402,8 @@ const shardedStorage = (
             shadow: undefined
           })),
           gather,
-          reduce
+          reduce,
+          earlier
         }
       })
 
@@ -360,17 +437,31 @@ const shardedStorage = (
           const gathered = (order: ReadonlyArray<ReadonlyArray<number>>) =>
             order[index]!.flatMap((unit) => units[unit]!.gather)
           const { name } = division[run.unit]!
+          const forward = run.layers.flatMap((layer) => ops[layer]!.forward)
+          const backward = [
+            ...gathered(gathers.backward),
+            ...run.layers.toReversed().flatMap((layer) => ops[layer]!.backward)
+          ]
+          const { reduce, earlier } = units[run.unit]!
           return {
             name: run.first ? name : `${name}, ${specs[run.layers[0]!]!.name}`,
             parameters: learnt.map(({ parameter }) => parameter),
             gradients: learnt.map(({ gradient }) => gradient),
-            forward: [...gathered(gathers.forward), ...run.layers.flatMap((layer) => ops[layer]!.forward)],
-            backward: [
-              ...gathered(gathers.backward),
-              ...run.layers.toReversed().flatMap((layer) => ops[layer]!.backward),
-              ...(run.first ? units[run.unit]!.reduce : [])
-            ],
-            refresh: []
+            forward: [...gathered(gathers.forward), ...forward],
+            backward: [...backward, ...(run.first ? reduce : [])],
+            refresh: [],
+            // Every backward pass gives back what it gathered; whole parameters need gathering once they have changed.
+            ...(earlier === undefined
+              ? {}
+              : {
+                  earlier: {
+                    forward: plan.parameters ? [...gathered(gathers.forward), ...forward] : forward,
+                    backward: (index) => [
+                      ...backward.map((op) => ({ op })),
+                      ...(run.first ? earlier(index) : [])
+                    ]
+                  }
+                })
           }
         })
     }
