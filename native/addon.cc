@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 #include "cpu/simd.h"
 #include "emulation.h"
+#include "js-call.h"
 #include "mesh-addon.h"
 #include "rank.h"
 #include "transport/mesh-peers.h"
@@ -34,11 +35,7 @@ using NotifierRef = std::shared_ptr<Notifier>;
 void callOnProgress(napi_env env, napi_value function, void* context, void*) {
   if (env == nullptr || function == nullptr) return;
   (*static_cast<NotifierRef*>(context))->told.store(false);
-  napi_value receiver;
-  if (napi_get_undefined(env, &receiver) != napi_ok) return;
-  if (napi_call_function(env, receiver, function, 0, nullptr, nullptr) != napi_pending_exception) return;
-  napi_value error;
-  if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+  callFromLoop(env, function);
 }
 
 NotifierRef makeNotifier(Napi::Env env, const Napi::Function& onProgress) {
@@ -65,7 +62,7 @@ struct Session {
   NotifierRef notifier;
   std::optional<Fault> fault;
   /** Connections to other processes, kept while the machine runs on them. */
-  MeshRef mesh;
+  std::shared_ptr<Mesh> mesh;
   std::unique_ptr<MeshPeers> peers;
 
   explicit Session(Napi::Env env) : env(env) {}
@@ -428,9 +425,10 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
     options.onProgress = [notifier = session->notifier] { notifier->tell(); };
     const Napi::Value mesh = given.Get("mesh");
     if (!mesh.IsUndefined()) {
-      session->mesh = *mesh.As<Napi::External<MeshRef>>().Data();
-      options.mesh = &session->mesh->get();
-      session->peers = std::make_unique<MeshPeers>(*options.mesh, session->mesh->sessions++);
+      MeshHandle& handle = **mesh.As<Napi::External<MeshRef>>().Data();
+      session->mesh = handle.open();
+      options.mesh = session->mesh.get();
+      session->peers = std::make_unique<MeshPeers>(*options.mesh, handle.sessions++);
       options.peers = session->peers.get();
       options.firstDevice = integerOf(given.Get("firstDevice"));
       options.firstRank = options.mesh->rank();

@@ -30,7 +30,12 @@ export const compileAddon = async ({ native, build, addon, compiler, includes })
   mkdirSync(dirname(addon), { recursive: true })
   const optimization = ["-O3", "-fno-trapping-math", "-fno-math-errno"]
   const flags = ["-std=gnu++17", ...optimization, "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
-  const defines = ["-DNAPI_VERSION=9", "-DNODE_ADDON_API_DISABLE_DEPRECATED", "-DNAPI_CPP_EXCEPTIONS"]
+  const defines = [
+    "-DNAPI_VERSION=9",
+    "-DNODE_ADDON_API_DISABLE_DEPRECATED",
+    "-DNAPI_CPP_EXCEPTIONS",
+    "-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"
+  ]
   const exact = "-ffp-contract=off"
   const common = join(objects, "common.h")
 

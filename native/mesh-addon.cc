@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "js-call.h"
 #include "mesh-addon.h"
 
 namespace tandem {
@@ -24,7 +25,7 @@ Napi::Value describeFault(Napi::Env env, const std::optional<MeshFault>& fault) 
 /** Connects on a thread of its own: who waits for peers must not hold up the program's. */
 class Connecting : public Napi::AsyncWorker {
  public:
-  Connecting(Napi::Env env, MeshRef mesh, std::vector<Address> addresses, std::string key,
+  Connecting(Napi::Env env, std::shared_ptr<Mesh> mesh, std::vector<Address> addresses, std::string key,
              double timeoutSeconds)
       : Napi::AsyncWorker(env),
         deferred(Napi::Promise::Deferred::New(env)),
@@ -33,14 +34,28 @@ class Connecting : public Napi::AsyncWorker {
         key_(std::move(key)),
         timeoutSeconds_(timeoutSeconds) {}
 
-  void Execute() override { mesh_->get().connect(addresses_, key_, timeoutSeconds_); }
-  void OnOK() override { deferred.Resolve(Env().Undefined()); }
-  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
+  void Execute() override { mesh_->connect(addresses_, key_, timeoutSeconds_); }
+  void OnOK() override {
+    settle([this] { deferred.Resolve(Env().Undefined()); });
+  }
+  void OnError(const Napi::Error& error) override {
+    settle([&] { deferred.Reject(error.Value()); });
+  }
 
   const Napi::Promise::Deferred deferred;
 
  private:
-  const MeshRef mesh_;
+  template <class Body>
+  static void settle(Body body) {
+    try {
+      body();
+    } catch (const Napi::Error&) {
+      // The environment is going away, and nobody waits for it any more.
+    }
+  }
+
+  /** Its own: the mesh may be closed meanwhile. */
+  const std::shared_ptr<Mesh> mesh_;
   const std::vector<Address> addresses_;
   const std::string key_;
   const double timeoutSeconds_;
@@ -51,18 +66,71 @@ struct Note {
   std::string text;
 };
 
+/** A queued note reaches us without an environment when that is going down: there is nobody to tell then. */
+void handOver(napi_env env, napi_value function, void*, void* data) {
+  const std::unique_ptr<Note> note(static_cast<Note*>(data));
+  if (env == nullptr || function == nullptr) return;
+  napi_value given[2];
+  if (napi_create_int32(env, note->peer, &given[0]) != napi_ok) return;
+  if (napi_create_buffer_copy(env, note->text.size(), note->text.data(), nullptr, &given[1]) != napi_ok) return;
+  callFromLoop(env, function, 2, given);
+}
+
 }  // namespace
 
-/** Closes the mesh, and lets go of JavaScript. */
+Notes::Notes(Napi::Env env, const Napi::Function& handler) : env_(env) {
+  const napi_status status =
+      napi_create_threadsafe_function(env, handler, nullptr, Napi::String::New(env, "tandem notes"), 0, 1, nullptr,
+                                      nullptr, nullptr, handOver, &call_);
+  if (status != napi_ok) throw std::runtime_error("mesh: no threadsafe function");
+  // Hooks run last in, first out: this one before the function is gone, which threads of the mesh still call.
+  napi_add_env_cleanup_hook(env, endWithEnvironment, this);
+  hooked_ = true;
+}
+
+void Notes::tell(int peer, std::string text) {
+  auto note = std::make_unique<Note>(Note{peer, std::move(text)});
+  const std::lock_guard lock(mutex_);
+  if (call_ == nullptr) return;
+  const napi_status status = napi_call_threadsafe_function(call_, note.get(), napi_tsfn_nonblocking);
+  if (status == napi_ok) note.release();
+  // It is gone with that, and not to be released.
+  if (status == napi_closing) call_ = nullptr;
+}
+
+void Notes::hold(bool alive) {
+  const std::lock_guard lock(mutex_);
+  if (call_ != nullptr) (alive ? napi_ref_threadsafe_function : napi_unref_threadsafe_function)(env_, call_);
+}
+
+void Notes::end() {
+  if (!hooked_) return;
+  hooked_ = false;
+  napi_remove_env_cleanup_hook(env_, endWithEnvironment, this);
+  release();
+}
+
+void Notes::endWithEnvironment(void* given) {
+  auto* const notes = static_cast<Notes*>(given);
+  notes->hooked_ = false;
+  notes->release();
+}
+
+void Notes::release() {
+  const std::lock_guard lock(mutex_);
+  if (call_ != nullptr) napi_release_threadsafe_function(call_, napi_tsfn_release);
+  call_ = nullptr;
+}
+
 void MeshHandle::close() {
   if (!mesh) return;
   mesh.reset();
-  if (notes) notes.Release();
+  if (notes) notes->end();
 }
 
-Mesh& MeshHandle::get() const {
+const std::shared_ptr<Mesh>& MeshHandle::open() const {
   if (!mesh) throw std::runtime_error("the mesh is closed");
-  return *mesh;
+  return mesh;
 }
 
 Napi::Value openMesh(const Napi::CallbackInfo& info) {
@@ -81,7 +149,7 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
     options.heartbeatSeconds = number("heartbeatSeconds");
     options.lostAfterSeconds = number("lostAfterSeconds");
     auto handle = std::make_shared<MeshHandle>();
-    handle->mesh = std::make_unique<Mesh>(options);
+    handle->mesh = std::make_shared<Mesh>(options);
 
     auto object = Napi::Object::New(env);
     object.Set("handle", Napi::External<MeshRef>::New(env, new MeshRef(handle),
@@ -107,7 +175,7 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
                              Napi::Value(one.Get("port")).As<Napi::Number>().Int32Value()});
       }
       auto* const worker =
-          new Connecting(info.Env(), handle, std::move(addresses), info[1].As<Napi::String>().Utf8Value(),
+          new Connecting(info.Env(), handle->open(), std::move(addresses), info[1].As<Napi::String>().Utf8Value(),
                          info[2].As<Napi::Number>().DoubleValue());
       worker->Queue();
       return worker->deferred.Promise();
@@ -119,25 +187,13 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
       return info.Env().Undefined();
     });
     define("onNote", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
-      handle->get();
-      handle->notes = Napi::ThreadSafeFunction::New(info.Env(), info[0].As<Napi::Function>(), "tandem notes", 0, 1);
-      handle->mesh->onNote([handle = handle.get()](int peer, std::string text) {
-        auto* const note = new Note{peer, std::move(text)};
-        const auto call = [](Napi::Env env, Napi::Function function, Note* given) {
-          const std::unique_ptr<Note> note(given);
-          if (env == nullptr || function.IsEmpty()) return;
-          function.Call({Napi::Number::New(env, note->peer),
-                         Napi::Buffer<char>::Copy(env, note->text.data(), note->text.size())});
-        };
-        if (handle->notes.NonBlockingCall(note, call) != napi_ok) delete note;
-      });
+      Mesh& mesh = handle->get();
+      if (handle->notes) throw std::runtime_error("the mesh has a handler of notes already");
+      const auto notes = std::make_shared<Notes>(info.Env(), info[0].As<Napi::Function>());
+      handle->notes = notes;
+      mesh.onNote([notes](int peer, std::string text) { notes->tell(peer, std::move(text)); });
       // A fault is told as a note of nobody.
-      handle->mesh->onFault([handle = handle.get()](const MeshFault&) {
-        handle->notes.NonBlockingCall([](Napi::Env env, Napi::Function function) {
-          if (env == nullptr || function.IsEmpty()) return;
-          function.Call({Napi::Number::New(env, -1), Napi::Buffer<char>::New(env, 0)});
-        });
-      });
+      mesh.onFault([notes](const MeshFault&) { notes->tell(-1, ""); });
       return info.Env().Undefined();
     });
     define("fault", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
@@ -159,12 +215,7 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
       return Napi::Number::New(info.Env(), static_cast<double>(Mesh::nowNanoseconds()));
     });
     define("hold", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
-      if (!handle->notes) return info.Env().Undefined();
-      if (info[0].As<Napi::Boolean>().Value()) {
-        handle->notes.Ref(info.Env());
-      } else {
-        handle->notes.Unref(info.Env());
-      }
+      if (handle->notes) handle->notes->hold(info[0].As<Napi::Boolean>().Value());
       return info.Env().Undefined();
     });
     define("close", [handle](const Napi::CallbackInfo& info) -> Napi::Value {

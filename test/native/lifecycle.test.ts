@@ -124,6 +124,91 @@ describeNative("a process", () => {
   })
 })
 
+const meshes = `
+  import * as Effect from "${new URL("node_modules/effect/dist/Effect.js", root).href}"
+  import { Mesh } from "${root.href}exec/job/mesh.ts"
+  const host = "127.0.0.1"
+  const connect = (mesh, ports, seconds = 20) =>
+    Effect.runPromise(mesh.connect(ports.map((port) => ({ host, port })), "key", seconds))
+  const pair = async () => {
+    const all = [0, 1].map((rank) => new Mesh({ rank, size: 2, host }))
+    await Promise.all(all.map((mesh) => connect(mesh, all.map(({ port }) => port))))
+    return all
+  }
+`
+
+describeNative("a process on a mesh", () => {
+  it("ends while it connects to a peer who does not come", () => {
+    // Port 1 is nobody's.
+    const waiting = `${meshes}
+      const mesh = new Mesh({ rank: 0, size: 2, host })
+      const connecting = connect(mesh, [mesh.port, 1], 1)
+      await new Promise((go) => setTimeout(go, 50))
+    `
+    expect(child(`${waiting}\nprocess.exit(0)`)).toMatchObject(ended)
+    const closed = `${waiting}\nmesh.close()\nawait connecting.catch(({ _tag }) => console.log(_tag))`
+    expect(child(closed)).toMatchObject({ ...ended, stdout: "NoRendezvous" })
+  })
+
+  it("ends while notes and faults are on their way to it", () => {
+    const told = `${meshes}
+      const [a, b] = await pair()
+      let heard = 0
+      const flood = () => { for (let i = 0; i < 5000; i++) b.tell(0, { i, of: new Float64Array(100) }) }
+    `
+    const exits = "() => { if (++heard === 100) process.exit(0) }"
+    expect(child(`${told}\na.onTold(${exits}, () => {})\nflood()`)).toMatchObject(ended)
+    expect(
+      child(`${told}\na.onTold(() => {}, () => process.exit(0))\nflood()\nb.fail("enough")`)
+    ).toMatchObject(ended)
+    const late = 'process.on("exit", () => { a.fail("enough"); flood() })\nprocess.exit(0)'
+    expect(child(`${told}\na.onTold(() => {}, () => {})\n${late}`)).toMatchObject(ended)
+  })
+
+  it("is ended by what a handler throws, with its words", () => {
+    for (const handlers of ["told, () => {}", "() => {}, told"]) {
+      const { status, signal, stderr } = child(`${meshes}
+        const [a, b] = await pair()
+        const told = () => { throw new Error("on purpose") }
+        a.onTold(${handlers})
+        b.tell(0, 1)
+        b.fail("enough")
+      `)
+      expect({ status, signal }, stderr).toEqual({ status: 1, signal: null })
+      expect(stderr).toContain("on purpose")
+    }
+  })
+
+  it("of which a worker ends while others tell it things goes on", () => {
+    const inside = `${meshes}
+      import { parentPort, workerData } from "node:worker_threads"
+      const mesh = new Mesh({ rank: 0, size: 2, host })
+      parentPort.postMessage(mesh.port)
+      await connect(mesh, [mesh.port, workerData])
+      let heard = 0
+      mesh.onTold(() => { if (++heard === 100) process.exit(0) }, () => {})
+    `
+    const outside = `${meshes}
+      import { Worker } from "node:worker_threads"
+      const code = ${JSON.stringify(`data:text/javascript,${encodeURIComponent(inside)}`)}
+      for (let round = 0; round < 2; round++) {
+        const mesh = new Mesh({ rank: 1, size: 2, host })
+        const worker = new Worker(new URL(code), { workerData: mesh.port })
+        let over = false
+        const exit = new Promise((resolve) => worker.on("exit", (status) => resolve((over = true, status))))
+        await connect(mesh, [await new Promise((resolve) => worker.on("message", resolve)), mesh.port])
+        while (!over) {
+          for (let i = 0; i < 500; i++) mesh.tell(0, i)
+          await new Promise((go) => setImmediate(go))
+        }
+        console.log(await exit)
+        mesh.close()
+      }
+    `
+    expect(child(outside)).toMatchObject({ ...ended, stdout: "0\n0" })
+  })
+})
+
 describeNative("the addon itself", () => {
   const options = {
     backend: "cpu",
