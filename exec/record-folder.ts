@@ -50,6 +50,10 @@ const filesIn = (folder: string) => ({
   journal: path.join(folder, "journal.arrow")
 })
 
+/** The files that a run in this folder consists of; none where there is no folder. */
+export const recordFiles = (folder: string | undefined): ReadonlyArray<string> =>
+  folder === undefined ? [] : Object.values(filesIn(folder))
+
 /** Writes a run into a folder, which is made where it is not there. */
 export const writeRecord = (folder: string, of: RunOf, record: RunRecord): Effect.Effect<void, TraceError> =>
   Effect.gen(function* () {

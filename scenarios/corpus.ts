@@ -1,13 +1,13 @@
 // What a model learns from, as a scenario names it: a text whose characters are the tokens, or files of tokens. Both may be several
 // files, by a pattern. Texts are read whole; files of tokens as chunks of them are needed.
 import { createHash } from "node:crypto"
-import { readdirSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { chunksOf, wholeCorpus, type Corpus } from "../core/algorithms/data-parallel/corpus.ts"
 import { InputError } from "../core/input-error.ts"
 import { openTokenFile, readTokensAcross, type TokenDtype, type TokenFile } from "../traces/token-file.ts"
 import { TraceError } from "../traces/trace-error.ts"
+import { starred } from "./starred.ts"
 import { loadText, shippedText, sourceOf as textSource } from "./text.ts"
 
 /** What is learnt from, and what it is tested on. */
@@ -114,8 +114,6 @@ export const loadCorpus = (
     })
   })
 
-const escaped = (text: string): string => text.replaceAll(/[.+?^${}()|[\]\\]/gu, String.raw`\$&`)
-
 const countOf = (files: ReadonlyArray<TokenFile>): number => files.reduce((sum, one) => sum + one.tokens, 0)
 
 /** Files by a name in the scenario's folder whose last part may have stars, in the order of their names. */
@@ -126,12 +124,8 @@ const filesOf = (
 ): Effect.Effect<ReadonlyArray<string>, InputError> =>
   Effect.gen(function* () {
     const whole = path.resolve(path.dirname(file), named)
-    const last = path.basename(whole)
-    if (!last.includes("*")) return [whole]
-    const folder = path.dirname(whole)
-    const pattern = new RegExp(`^${last.split("*").map(escaped).join(".*")}$`, "u")
-    const names = yield* Effect.try({
-      try: () => readdirSync(folder).filter((name) => pattern.test(name)),
+    const files = yield* Effect.try({
+      try: () => starred(whole),
       catch: (cause) =>
         new InputError({
           file,
@@ -140,8 +134,8 @@ const filesOf = (
           accepted: "files of a folder that can be read"
         })
     })
-    if (names.length > 0) return names.toSorted().map((name) => path.join(folder, name))
-    const accepted = `a pattern that files in ${folder} have`
+    if (files.length > 0) return files
+    const accepted = `a pattern that files in ${path.dirname(whole)} have`
     return yield* new InputError({ file, field: `training.${field}`, value: named, accepted })
   })
 

@@ -16,7 +16,7 @@ import type { Runnable } from "../../scenarios/runnable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import type { TraceError } from "../../traces/trace-error.ts"
-import { readRecord, writeRecord } from "../record-folder.ts"
+import { readRecord, recordFiles, writeRecord } from "../record-folder.ts"
 import type { RunRecord } from "../record-run.ts"
 import { holdToSimulation, runForReal, runnableOn, type BothOptions } from "./both-machines.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
@@ -75,7 +75,13 @@ export const agreeCommand = async (file: string, options: AgreeCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
       yield* requireAlone(options)
-      yield* requireApart([["--timeline", options.timeline]], filesOf(scenario, file))
+      yield* requireApart(
+        [
+          ["--timeline", options.timeline],
+          ...recordFiles(options.record).map((one) => ["--record", one] as const)
+        ],
+        [...filesOf(scenario, file), ...recordFiles(options.from)]
+      )
       yield* requireDevice
       const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))

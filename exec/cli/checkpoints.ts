@@ -1,5 +1,6 @@
 // `--checkpoint`, `--checkpoint-every`, `--keep` and `--resume` of a training run: what they ask for, and the checkpoints that come
 // of it.
+import { readdirSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -83,6 +84,12 @@ export const askedFor = (
     const successor = { tandem: version(), ranks: world.size, steps, continuation }
     return { ...asked, predecessor: yield* checkPredecessor(from, successor) }
   })
+
+/** Files of the checkpoints that are there already. */
+export const filesThere = ({ folder, predecessor }: Asked): ReadonlyArray<string> =>
+  [...checkpointsIn(folder), ...(predecessor === undefined ? [] : [predecessor])].flatMap((one) =>
+    readdirSync(one.folder).map((name) => path.join(one.folder, name))
+  )
 
 const refusedFolder = (folder: string, cause: unknown): InputError =>
   new InputError({

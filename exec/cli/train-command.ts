@@ -20,7 +20,13 @@ import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import type { Checkpoints } from "../checkpoint/checkpoints.ts"
 import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
-import { askedFor, openCheckpoints, type Asked, type CheckpointCommandOptions } from "./checkpoints.ts"
+import {
+  askedFor,
+  filesThere,
+  openCheckpoints,
+  type Asked,
+  type CheckpointCommandOptions
+} from "./checkpoints.ts"
 import { requireDevice, runCommand, warn } from "./command.ts"
 import { perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
@@ -71,15 +77,19 @@ export const trainCommand = async (file: string, options: TrainCommandOptions): 
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
       const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
+      const asked = yield* askedFor(options, trainable)
       yield* requireApart(
         [
           ["--out", options.out],
           ["--timeline", options.timeline],
           ["--save", options.save]
         ],
-        [...filesOf(scenario, file), options.planFrom, options.weights].filter((one) => one !== undefined)
+        [
+          ...filesOf(scenario, file),
+          ...[options.planFrom, options.weights].filter((one) => one !== undefined),
+          ...(asked === undefined ? [] : filesThere(asked))
+        ]
       )
-      const asked = yield* askedFor(options, trainable)
       const { steps, evaluateEvery, weights } = options
       const from = asked?.predecessor?.manifest.step
       const plan = { scenario, steps, evaluateEvery, weights, every: asked?.every, from }

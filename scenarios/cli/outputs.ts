@@ -1,23 +1,33 @@
 // Files that a command is to write, before it works for them: none may be what the command reads, nor another one of them.
 import * as Effect from "effect/Effect"
-import { accessSync, constants, realpathSync, statSync } from "node:fs"
+import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { familyOf, type Scenario } from "../families.ts"
 import { getField } from "../file/override.ts"
 import { locate } from "../load.ts"
+import { starred } from "../starred.ts"
 
 /** An option and the file that it names. */
 type Output = readonly [option: string, file: string | undefined]
 
-/** The scenario's file and those that it names. */
+/** The scenario's file and those that it names: each by itself, many by stars, or all of a folder. */
 export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string> => [
   file,
   ...familyOf(scenario)
     .fileFields.flatMap((field) => getField(scenario, field))
     .filter((named) => typeof named === "string")
-    .map((named) => locate(file, named))
+    .flatMap((named) => filesBehind(locate(file, named)))
 ]
+
+const filesBehind = (whole: string): ReadonlyArray<string> => {
+  try {
+    const isFolder = statSync(whole, { throwIfNoEntry: false })?.isDirectory() === true
+    return isFolder ? readdirSync(whole).map((name) => join(whole, name)) : starred(whole)
+  } catch {
+    return [whole] // Whoever reads it says what is wrong with it.
+  }
+}
 
 /** Fails where an output would replace an input, or another output. */
 export const requireApart = (

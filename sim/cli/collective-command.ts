@@ -11,11 +11,12 @@ import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../c
 import { interchangeable } from "../../core/wire/symmetry.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
-import { Loader } from "../../scenarios/load.ts"
+import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { resolveWorld } from "../../scenarios/world.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
+import { csvOf } from "../csv.ts"
 import { answerCollective, type CollectiveAnswer } from "../collective-question.ts"
 
 export interface CollectiveCommandOptions {
@@ -47,6 +48,8 @@ export const collectiveOps = [
 ] as const
 
 const here = "the command line"
+/** A file in the folder where people are, as that of a scenario would be. */
+const namedIn = "./command-line"
 
 const oneOf = <A extends string>(option: string, accepted: ReadonlyArray<A>, value: string) => {
   const found = accepted.find((one) => one === value)
@@ -90,7 +93,11 @@ export const collectiveCommand = (
   execute(
     Effect.gen(function* () {
       const loader = new Loader()
-      yield* requireApart([["--csv", options.csv]], options.measured === undefined ? [] : options.measured)
+      const { measured = [] } = options
+      yield* requireApart(
+        [["--csv", options.csv]],
+        measured.map((named) => locate(namedIn, named))
+      )
       const asked = yield* Effect.forEach(ops, (op) => oneOf("op", collectiveOps, op))
       const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
         oneOf("--algorithm", collectiveAlgorithms, name)
@@ -108,8 +115,8 @@ export const collectiveCommand = (
               })
             )
       })
-      const profiles = yield* Effect.forEach(options.measured ?? [], (named) =>
-        loader.profile("./command-line", "--measured", named)
+      const profiles = yield* Effect.forEach(measured, (named) =>
+        loader.profile(namedIn, "--measured", named)
       )
       const known = profiles.flatMap(({ collectives }) => collectives)
       const table = profiles.length === 0 ? undefined : new CollectiveTable(known)
@@ -128,7 +135,7 @@ export const collectiveCommand = (
           file: here,
           field: "--compare",
           value: options.compare,
-          accepted: `a link that ${options.measured!.join(", ")} has rows of: ${links}`
+          accepted: `a link that ${measured.join(", ")} has rows of: ${links}`
         })
       }
       const rows: Array<Row> = []
@@ -169,7 +176,7 @@ export const collectiveCommand = (
           }
         }
       }
-      if (options.csv !== undefined) yield* writeTextFile(options.csv, csvOf(rows))
+      if (options.csv !== undefined) yield* writeTextFile(options.csv, [tableOf(rows)])
       if (options.json === true) return said(json({ measured: options.measured, rows: rows.map(plain) }))
       return said(printed(rows))
     })
@@ -185,7 +192,7 @@ const plain = (row: Row) => ({
 const offOf = ({ seconds, measuredSeconds }: CollectiveAnswer): number | undefined =>
   measuredSeconds === undefined ? undefined : seconds / measuredSeconds - 1
 
-const csvOf = (rows: ReadonlyArray<Row>): string => {
+const tableOf = (rows: ReadonlyArray<Row>): string => {
   const fields = [
     "op",
     "ranks",
@@ -199,8 +206,7 @@ const csvOf = (rows: ReadonlyArray<Row>): string => {
     "wireSeconds",
     "measuredSeconds"
   ] as const
-  const lines = rows.map((row) => fields.map((field) => row[field] ?? "").join(","))
-  return `${[fields.join(","), ...lines].join("\n")}\n`
+  return csvOf([fields, ...rows.map((row) => fields.map((field) => row[field]))])
 }
 
 /** One line for each op, size, world and link; a column for each algorithm, the fastest marked. */

@@ -13,6 +13,7 @@ import {
 } from "../../traces/columns.ts"
 import { attempt, type TraceError } from "../../traces/trace-error.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
+import { csvOf } from "../csv.ts"
 import { studyColumns, type StudyColumn } from "./columns.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
 
@@ -119,26 +120,10 @@ const isHeader = (value: unknown): value is StudyHeader =>
   Array.isArray(value["axes"]) &&
   isRecord(value["scenario"])
 
-/** RFC 4180: CRLF line ends, quotes around fields that need them, doubled inside. No cell is a formula. */
 export const studyCsv = ({ header, rows }: StudyResult): string => {
   const columns = studyColumns(header, rows)
-  const lines = [
-    columns.map(({ name }) => plainText(name)),
-    ...rows.map((row) =>
-      columns.map(({ of }) => {
-        const value = of(row)
-        return value === null ? "" : typeof value === "string" ? plainText(value) : String(value)
-      })
-    )
-  ]
-  return lines.map((line) => `${line.map(csvField).join(",")}\r\n`).join("")
+  return csvOf([columns.map(({ name }) => name), ...rows.map((row) => columns.map(({ of }) => of(row)))])
 }
-
-/** Spreadsheets compute cells that begin so; an apostrophe in front makes them text. Numbers with a sign are left. */
-const plainText = (text: string): string =>
-  /^[=+\-@\t\r]/u.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text
-
-const csvField = (text: string): string => (/[",\r\n]/u.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
 
 export const writeStudyCsv = (path: string, study: StudyResult): Effect.Effect<void, TraceError> =>
   writeFileAtomically(path, (sink) =>

@@ -59,9 +59,26 @@ describe("sim collective", () => {
     expect(new Set(found.filter(({ op }) => op === "all_to_all").map(({ by }) => by))).toEqual(
       new Set(["pairwise"])
     )
-    const lines = readFileSync(csv, "utf8").trim().split("\n")
+    const lines = readFileSync(csv, "utf8").trim().split("\r\n")
     expect(lines).toHaveLength(33)
     expect(lines[0]).toContain("sizeBytes,inter,interLatency,algorithm")
+  })
+
+  it("writes no cell that a spreadsheet computes, and replaces no table that it reads", () => {
+    const csv = path.join(folder(), "one.csv")
+    const asked = ["--bytes", "1MiB", "--inter", "+1gbit", "--inter-latency", "+1ms", "--algorithm", "ring"]
+    expect(rows(...asked, "--csv", csv)).toHaveLength(1)
+    expect(readFileSync(csv, "utf8").split("\r\n")[1]).toContain(",'+1gbit,'+1ms,ring,")
+    const table = path.join(root, "traces/profiles/nccl-h200-sockets.arrow")
+    const { status, stderr } = sim(
+      "collective",
+      "--measured",
+      "traces/profiles/nccl-h200-sockets.arrow",
+      "--csv",
+      table
+    )
+    expect(stderr).toMatch(/--csv: .*it would replace what is read/u)
+    expect(status).toBe(2)
   })
 
   it("stands beside a measured table, within what two runs differ by", () => {

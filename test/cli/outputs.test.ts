@@ -7,8 +7,10 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { readSource } from "../../scenarios/file/source.ts"
+import { filesThere } from "../../exec/cli/checkpoints.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { loadText } from "../../scenarios/text.ts"
 import { withLock } from "../../scenarios/cli/folder-lock.ts"
 import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
@@ -55,6 +57,34 @@ describe("outputs", () => {
       ["--record", undefined]
     ] as const
     Effect.runSync(requireApart(devices, [input]))
+  })
+
+  it("are none of the files of a folder, or of a name with stars", () => {
+    const tokens = path.join(here, "tokens")
+    fs.mkdirSync(tokens)
+    for (const name of ["a.bin", "b.bin", "c.txt"]) fs.writeFileSync(path.join(tokens, name), "")
+    const scenario = (sets: ReadonlyArray<string>) => Effect.runSync(loadScenario(input, sets))
+    const training = "training={tokens: tokens/*.bin, optimizer: sgd}"
+    const read = filesOf(scenario([training, "host={measured: link.yaml}"]), input)
+    expect(read.map((file) => path.relative(here, file))).toEqual([
+      "input.yaml",
+      "link.yaml",
+      "tokens/a.bin",
+      "tokens/b.bin"
+    ])
+    expect(filesOf(scenario(["training={text: gone/*.txt, optimizer: sgd}"]), input)).toHaveLength(2)
+  })
+
+  it("are no part of a checkpoint that is kept", () => {
+    const kept = path.join(here, "kept")
+    const step = path.join(kept, "step-0000000007")
+    fs.mkdirSync(step, { recursive: true })
+    fs.writeFileSync(path.join(step, "manifest.json"), "{}")
+    const read = filesThere({ folder: kept, every: 1, keep: 2, predecessor: undefined })
+    expect(message(requireApart([["--out", path.join(step, "manifest.json")]], read))).toContain(
+      "it would replace what is read"
+    )
+    Effect.runSync(requireApart([["--out", path.join(kept, "result.json")]], read))
   })
 
   it("of a command are held to that", () => {

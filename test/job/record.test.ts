@@ -46,6 +46,17 @@ describeNative("exec agree", () => {
     expect(other.stderr).toMatch(
       /run\.json: scenarioDigest: .*expected a run of "agree-moe-training" with the same/u
     )
+    const onto = agree(
+      "moe-training",
+      "--set",
+      "steps=1",
+      "--from",
+      kept,
+      "--timeline",
+      path.join(kept, "ops.arrow")
+    )
+    expect(onto.stderr).toMatch(/--timeline: .* expected a file of its own; it would replace what is read/u)
+    expect(onto.status).toBe(2)
     const damaged = path.join(folder, "damaged")
     cpSync(kept, damaged, { recursive: true })
     writeFileSync(path.join(damaged, "journal.arrow"), "ARROW1")
@@ -56,6 +67,8 @@ describeNative("exec agree", () => {
     const nothing = agree("data-parallel", "--from", folder)
     expect(nothing.status).toBe(2)
     expect(nothing.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
+    const twice = agree("data-parallel", "--timeline", path.join(folder, "run.json"), "--record", folder)
+    expect(twice.stderr).toMatch(/--record: .*it would replace that of --timeline/u)
     const both = agree("data-parallel", "--from", folder, "--record", folder)
     expect(both.stderr).toContain("--from without --record")
     expect(both.status).toBe(2)

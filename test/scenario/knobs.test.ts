@@ -6,7 +6,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { afterAll, describe, expect, it } from "vitest"
-import { tasks, withIgnoredFields, type Task } from "../../scenarios/families.ts"
+import { familyOf, tasks, withIgnoredFields, type Task } from "../../scenarios/families.ts"
 import type { Shape } from "../../scenarios/file/shape.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario, shapeFor } from "../../scenarios/scenario-file.ts"
@@ -43,8 +43,10 @@ const told = async (file: string, sets: ReadonlyArray<string>) => {
     )
   )
   if (Result.isFailure(ran)) return { refused: true, text: ran.failure.message, warnings: [] }
-  const { warnings, ...rest } = ran.success
-  return { refused: false, text: JSON.stringify(rest), warnings }
+  const { warnings, details, ...rest } = ran.success
+  // Fitted lines say again what the scenario said, whether or not anything was costed by them.
+  const shown = details === undefined ? undefined : { ...details, fits: undefined }
+  return { refused: false, text: JSON.stringify({ ...rest, details: shown }), warnings }
 }
 
 /** Every field that a task's scenarios may have, as a path. */
@@ -74,6 +76,14 @@ describe.each(tasks)("%s", (task) => {
       )
     )
     expect([...missing]).toEqual([])
+  })
+
+  it("knows which fields name files", () => {
+    const { fileFields } = familyOf({ task })
+    const named = fileFields.map((field) => field.join("."))
+    const files = (knobs[task] ?? []).filter(([, one]) => fs.existsSync(path.join(root, one)))
+    expect(files.length).toBeGreaterThan(0)
+    for (const [field] of files) expect(named).toContain(field)
   })
 
   it("has no knob without effect", async () => {

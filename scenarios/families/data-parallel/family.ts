@@ -50,6 +50,8 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
   fileFields: [
     ["model", "profile"],
     ["collectives", "measured"],
+    ["costs"],
+    ["host", "measured"],
     ["training", "text"],
     ["training", "tokens"],
     ["training", "heldOutTokens"],

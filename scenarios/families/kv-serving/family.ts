@@ -123,7 +123,8 @@ export const kvServing: Family<KvServingScenario, PreparedServing> & {
   ],
   fileFields: [
     ["requests", "trace"],
-    ["costs", "ops"]
+    ["costs", "ops"],
+    ["host", "measured"]
   ],
   displayNames: titlesOf(cacheMethodList),
   baselines: ["full"],
