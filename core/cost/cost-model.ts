@@ -236,13 +236,8 @@ export const hostLinkSource = (link: {
 })
 
 /** Launches of one kind by a function of their sizes, as a fitted or published line states it. */
-export const statedSource = (
-  measure: Measure,
-  detail: string,
-  seconds: (launch: Launch) => number
-): CostSource => ({
+export const statedSource = (measure: Measure, cost: (launch: Launch) => Cost): CostSource => ({
   shortestSeconds: 0,
   knows: () => false,
-  cost: (launch) =>
-    launch.measure === measure ? { seconds: seconds(launch), provenance: "interpolated", detail } : undefined
+  cost: (launch) => (launch.measure === measure ? cost(launch) : undefined)
 })

@@ -221,6 +221,16 @@ export class OpTable implements CostSource {
     return { seconds, provenance, detail: `${places[where]} ${measured}${scaling}` }
   }
 
+  /** What a row takes on the device that the table is for; one of no known kind by its arithmetic. */
+  secondsOf(row: OpCost): number {
+    if (this.#otherDevice === undefined) return row.medianSeconds
+    const read = measuredRow(row)
+    if (read === undefined) return row.medianSeconds / this.#faster.flops
+    const { name, measure, sizes, dtype = unsaidDtype, load } = read
+    const work = { flops: (load.flops16 * 16) / dtypeBits[dtype], readBytes: load.bytes, writtenBytes: 0 }
+    return this.cost({ kernel: { name }, measure, sizes, dtype, work })!.seconds
+  }
+
   /** Its own rows before those of its kind, its own dtype before others; copies for what only moves bytes. */
   #choose({ kernel, measure, dtype }: Launch): Rows | undefined {
     const rank = (rows: Rows): number =>

@@ -245,6 +245,16 @@ describe("what does not go together", () => {
     expect(await warnings("cache.scope=shared", "algorithm={name: expertflow, slots: fixed-quota}")).toEqual([
       expect.stringMatching(/cache.scope has no effect: the slots of expertflow are per-layer/)
     ])
+    // The usual scope too, where it is written out.
+    expect(await warnings("cache.scope=per-layer", "algorithm=expertflow")).toEqual([
+      expect.stringMatching(/cache.scope has no effect: the slots of expertflow are shared/)
+    ])
+    expect(await warnings("algorithm=expertflow")).toEqual([])
+    const room = "cache={bytes: 100GB, scope: shared, writeBack: own-stream}"
+    expect(await warnings(room)).toEqual([
+      expect.stringMatching(/cache.scope has no effect: every expert has a slot/),
+      expect.stringMatching(/cache.writeBack has no effect: every expert has a slot/)
+    ])
     expect(await warnings("cache.writeBack=own-stream", "algorithm=on-demand")).toHaveLength(1)
     expect(await warnings("cache.writeBack=own-stream")).toEqual([])
   })

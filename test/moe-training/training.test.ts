@@ -260,6 +260,32 @@ describe("what is said", () => {
     expect(warnings(["routing.skew=1"])[0]).toMatch(/routing has no effect/)
     expect(warnings(["model.gateWidth=8"])[0]).toMatch(/gateWidth has no effect: the gate is softmax/)
     expect(warnings(["seed=3"])[0]).toMatch(/seed has no effect/)
+    expect(warnings(["costs.portShare=0.7"])).toEqual([])
+    expect(warnings(["costs.portShare=0.5"])[0]).toMatch(/portShare has no effect: two collectives at once/)
+    expect(warnings(["costs.portShare=0.7", "algorithm=tutel"])[0]).toMatch(/tutel collectives take turns/)
+  })
+
+  it("tells of a product's line that it is of another dtype, and carries a fitted one to another device", async () => {
+    const line = "costs.products={fixed: 0s, perUnit: 1e-14, unit: MAC, dtype: float32}"
+    const products = async (...overrides: ReadonlyArray<string>) => {
+      const { result } = await simulate(overrides)
+      const told = result.estimates.find(({ detail }) => detail.startsWith("by the line of"))!
+      return { ...told, computeSeconds: Number(result["computeSeconds"]) }
+    }
+    const half = await products(line, "model.dtype=bfloat16")
+    expect(half.source).toBe("scaled")
+    expect(half.detail).toContain("from float32 to bfloat16 by bits")
+    const same = await products(line, "model.dtype=float32")
+    expect(same.source).toBe("interpolated")
+    expect(same.detail).not.toContain("by bits")
+
+    const fitted = "costs.products={profile: traces/profiles/h200-ops.arrow, method: line}"
+    const here = await products(fitted)
+    expect(here.detail).toContain("the line of gemm_bf16 over")
+    expect(await products(fitted, "device=NVIDIA H200")).toEqual(here)
+    const there = await products(fitted, "device=NVIDIA V100")
+    expect(there.detail).toContain("gemm_bf16 carried over to NVIDIA V100")
+    expect(there.computeSeconds).toBeGreaterThan(2 * here.computeSeconds)
   })
 
   it("takes heads of keys and values that do not go evenly over the ranks of a node", async () => {
@@ -303,9 +329,23 @@ describe("what is said", () => {
       ["model.topK=9", /model.topK.*at most the 4 experts/],
       ["costs.products={profile: traces/profiles/h200-ops.arrow, op: nope}", /costs.products.op.*gemm_bf16/],
       ["costs.inside.all_reduce={fixed: 1us, perUnit: 1e-9, unit: bytes}", /costs.inside.all_reduce/],
-      ["costs.inside.all_gather={fixed: 1us, perUnit: 1e-9, unit: MAC}", /costs.inside.all_gather.unit/]
+      [
+        "costs.between.all_to_all={fixed: 1us, perUnit: 1e-9, unit: bytes, scope: gathered}",
+        /all_to_all.scope/
+      ]
     ] as const) {
       expect(await failure([override]), override).toMatch(expected)
+    }
+    // A size is of what the op has: a product's no bytes, a collective's no multiply-accumulates.
+    for (const [override, expected] of [
+      ["costs.inside.all_gather={fixed: 1us, perUnit: 1e-9, unit: MAC}", /costs.inside.all_gather.unit/],
+      [
+        "costs.products={fixed: 1us, perUnit: 1e-12, unit: bytes}",
+        /costs.products.unit: "bytes" .*expected MAC/
+      ],
+      ["costs.products={fixed: 1us, perUnit: 1e-12, unit: MAC, scope: input}", /costs.products.scope/]
+    ] as const) {
+      expect(() => scenarioWith([override]), override).toThrow(expected)
     }
     expect(await failure(["model.gate=soft-moe", "model.capacityFactor=dropless"])).toMatch(
       /model.capacityFactor/

@@ -210,21 +210,25 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "costs.products={op: gemm_bf16, profile: traces/profiles/h200-ops.arrow}"
     ],
     ["costs.products.method", "line", "table", "costs.products={profile: traces/profiles/h200-ops.arrow}"],
-    ...["fixed", "perUnit", "unit", "dtype", "scope"].map((field): Knob => {
-      const values = {
-        fixed: ["10us", "20us"],
-        perUnit: ["1e-14", "2e-14"],
-        unit: ["elements", "bytes"],
-        dtype: ["float32", "bfloat16"],
-        scope: ["input", "gathered"]
-      }[field]!
-      return [
-        `costs.products.${field}`,
-        values[0]!,
-        values[1]!,
-        "costs.products={fixed: 10us, perUnit: 1e-14, unit: elements}"
-      ]
-    }),
+    ...(
+      [
+        ["fixed", "10us", "20us"],
+        ["perUnit", "1e-14", "2e-14"],
+        ["unit", "MAC", "bytes"],
+        ["dtype", "float32", "bfloat16"]
+      ] as const
+    ).map(([field, one, other]): Knob => [
+      `costs.products.${field}`,
+      one,
+      other,
+      "costs.products={fixed: 10us, perUnit: 1e-14, unit: MAC}"
+    ]),
+    [
+      "device",
+      "NVIDIA V100",
+      "NVIDIA A100",
+      "costs.products={profile: traces/profiles/h200-ops.arrow, method: line}"
+    ],
     [
       "costs.between.profile",
       "traces/profiles/nccl-h200-sockets.arrow",
@@ -269,9 +273,17 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
             ["perUnit", "1e-9", "2e-9"],
             ["unit", "bytes", "elements"],
             ["dtype", "float32", "bfloat16"],
+            ["dtype", "float32", "bfloat16", `costs.${tier}.${op}.unit=elements`],
+            ["scope", "input", "node"],
             ["scope", "input", "gathered"]
           ] as const
-        ).map(([field, one, other]): Knob => [`costs.${tier}.${op}.${field}`, one, other, line])
+        ).map(([field, one, other, ...more]): Knob => [
+          `costs.${tier}.${op}.${field}`,
+          one,
+          other,
+          line,
+          ...more
+        ])
       })
     ),
     ["costs.portShare", "0.4", "1", "costs.between={}", "world.links.inter.bandwidth=100Gbit/s"],
@@ -298,7 +310,16 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model.topK=1"
     ],
     ["costs.inside", "{}", "{all_gather: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}", "world={ranks: 2}"],
+    [
+      "costs.between",
+      "{profile: traces/profiles/nccl-h200-sockets.arrow}",
+      "{profile: traces/profiles/nccl-h100-sockets.arrow}",
+      "world={ranks: 2, ranksPerNode: 2}",
+      "model.topK=1"
+    ],
     ["costs.portShare", "0.4", "1", "world={ranks: 2}"],
+    ["costs.portShare", "0.3", "0.5", "costs.between={}", "world.links.inter.bandwidth=100Gbit/s"],
+    ["costs.portShare", "0.6", "1", "costs.between={}", "algorithm=tutel"],
     [
       "faults",
       "[]",
@@ -375,6 +396,10 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.slots", "cross-layer", "fixed-quota", "algorithm=expertflow"],
     ["algorithm.admission", "bypass", "forced", "algorithm={name: optimum}"],
     ["cache.scope", "per-layer", "shared", "cache.slotsPerLayer=8"],
+    ["cache.scope", "per-layer", "shared", "cache={bytes: 100GB}"],
+    ["cache.writeBack", "none", "own-stream", "cache={bytes: 100GB}"],
+    ["cache.scope", "per-layer", "shared", "algorithm=layer-ring"],
+    ["cache.scope", "per-layer", "shared", "algorithm={name: expertflow, slots: fixed-quota}"],
     ["cache.writeBack", "none", "own-stream", "cache.slotsPerLayer=8"],
     ["costs", "traces/profiles/h200-ops.arrow", slowOps],
     ...devices(),

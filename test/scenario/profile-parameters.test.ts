@@ -1,4 +1,5 @@
-// A profile without parameters has nothing to communicate: it is refused with what to do, or gets them by hand.
+// What profiles lack or contradict: one without parameters has nothing to communicate, and is refused with what to do or gets them by
+// hand; one whose step time is another model's is warned of.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -8,7 +9,7 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { Loader } from "../../scenarios/load.ts"
 import { resolveModel } from "../../scenarios/model.ts"
-import { importKinetoFile, writeProfile } from "../../traces/index.ts"
+import { importKinetoFile, readProfile, writeProfile } from "../../traces/index.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "tandem-parameters-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -58,5 +59,30 @@ describe("a profile without parameters", () => {
   it("does not need them where it has its own", async () => {
     expect(Result.isSuccess(await resolved("00-reference"))).toBe(true)
     expect((await refusal("00-reference", 5)).accepted).toContain("its own 1000000 parameters")
+  })
+})
+
+describe("a profile whose step time is another model's", () => {
+  const warningsOf = async (unprofiledStepSeconds: number) => {
+    const shipped = await Effect.runPromise(readProfile("traces/profiles/gpt2-h200.arrow"))
+    const profile = join(folder, "step.arrow")
+    await Effect.runPromise(writeProfile(profile, { ...shipped, unprofiledStepSeconds }))
+    const model = { profile, hostTime: "span" as const }
+    const { warnings } = await Effect.runPromise(
+      resolveModel(model, 4, measured, join(folder, "s.yaml"), new Loader())
+    )
+    return { warnings, shipped }
+  }
+
+  it("is warned of, whether that is too short for its kernels or too long", async () => {
+    const { shipped } = await warningsOf(1)
+    const { stepSeconds, unprofiledStepSeconds, deviceBusySeconds } = shipped
+    expect((await warningsOf(unprofiledStepSeconds!)).warnings).toEqual([])
+    expect((await warningsOf(deviceBusySeconds / 2)).warnings).toEqual([
+      expect.stringMatching(/cannot hold its .* of device work and is not used/u)
+    ])
+    expect((await warningsOf(2 * stepSeconds)).warnings).toEqual([
+      expect.stringMatching(/longer than with it .*: it may be of another model or batch/u)
+    ])
   })
 })

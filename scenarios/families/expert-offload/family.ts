@@ -16,7 +16,7 @@ export const expertOffload: Family<ExpertOffloadScenario, PreparedOffload> & {
   task: "expert-offload",
   schema: ExpertOffloadScenario,
   metrics,
-  fileFields: [["routing", "trace"], ["costs"], ["algorithm", "predictor", "weights"]],
+  fileFields: [["routing", "trace"], ["costs"], ["host", "measured"], ["algorithm", "predictor", "weights"]],
   displayNames: titlesOf(offloadAlgorithms),
   baselines: ["lru", "on-demand"],
   hindsight: offloadAlgorithms.filter(({ hindsight }) => hindsight === true).map(({ name }) => name),

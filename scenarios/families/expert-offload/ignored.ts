@@ -1,5 +1,5 @@
 // Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
-import { moeModels } from "../../../core/algorithms/expert-offload/model.ts"
+import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
@@ -9,8 +9,9 @@ import { deviceWarnings, hostWarnings, realWarnings, seedWarnings } from "../../
 export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
   const { algorithm, cache, routing, jitter, seed, device } = scenario
   const warnings: Array<string> = []
-  const scope = fixedScope(algorithm)
-  if (scope !== undefined && scope !== cache.scope && cache.scope !== "per-layer")
+  const fixed = fixedScope(algorithm)
+  const scope = fixed ?? cache.scope ?? "per-layer"
+  if (cache.scope !== undefined && cache.scope !== scope)
     warnings.push(`cache.scope has no effect: the slots of ${algorithm.name} are ${scope}`)
   if (cache.stagingSlots !== 1 && !usesStaging(algorithm))
     warnings.push(`cache.stagingSlots has no effect: with ${algorithm.name} every loaded expert takes a slot`)
@@ -18,12 +19,18 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(
       `cache.writeBack has no effect: with ${algorithm.name} no expert is kept, so none leaves for another`
     )
-  if ((cache.slotsPerLayer ?? 0) >= (scenario.model.experts ?? moeModels[scenario.model.like].experts)) {
-    if (cache.scope !== "per-layer") warnings.push("cache.scope has no effect: every expert has a slot")
+  const { like, ...own } = scenario.model
+  const model: MoeModel = { ...moeModels[like], ...own }
+  if (
+    cache.slotsPerLayer === model.experts ||
+    (cache.bytes !== undefined && cache.bytes >= model.layers * model.experts * expertBytes(model))
+  ) {
+    if (scope !== "per-layer" && fixed === undefined)
+      warnings.push("cache.scope has no effect: every expert has a slot")
     if (cache.writeBack !== "none")
       warnings.push("cache.writeBack has no effect: every expert has a slot, so none leaves")
   }
-  if (algorithm.name === "previous-token" && cache.scope === "per-layer") {
+  if (algorithm.name === "previous-token" && scope === "per-layer") {
     for (const [field, usual] of [
       ["reach", 1],
       ["window", undefined]

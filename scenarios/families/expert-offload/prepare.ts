@@ -107,7 +107,7 @@ export const planScenario = (
     }
     const perLayer = yield* resolveSlots(scenario, model, refuse)
     const slotsOf = (settings: ExpertOffloadSettings) => {
-      const scope = fixedScope(settings) ?? scenario.cache.scope
+      const scope = fixedScope(settings) ?? scenario.cache.scope ?? "per-layer"
       return scope === "shared"
         ? { slots: Math.floor(perLayer * model.layers), scope }
         : { slots: Math.floor(perLayer), scope }

@@ -76,8 +76,8 @@ export const ExpertOffloadScenario = Schema.Struct({
     /** Room for experts: slots of each layer on average, or bytes of all. */
     slotsPerLayer: Schema.optionalKey(Positive),
     bytes: Schema.optionalKey(Bytes),
-    /** Whether each layer has its own slots. Some algorithms decide that themselves. */
-    scope: withDefault(Schema.Literals(["per-layer", "shared"]), "per-layer"),
+    /** Whether each layer has its own slots. Default: as the algorithm has it, or per-layer. */
+    scope: Schema.optionalKey(Schema.Literals(["per-layer", "shared"])),
     /** Beside those, for algorithms that let experts pass through. */
     stagingSlots: withDefault(Positive, 1),
     /**

@@ -2,6 +2,7 @@
 // lines or tables between and inside nodes, everything else by roofline. A line knows its unit, dtype and scope.
 import type { FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { secondsAt, sizeIn } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
+import type { Sizes } from "../../../core/kernels/measure.ts"
 import type { Op } from "../../../core/machine/op.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../../core/profile.ts"
@@ -32,11 +33,16 @@ export const rowsOfLine = (
   }))
 }
 
+export const macsOf = (sizes: Sizes): number => sizes["m"]! * sizes["k"]! * sizes["n"]!
+
 /** Matrix products by a line over multiply-accumulates in the line's own dtype; wider numbers count as more. */
 export const productLine = (line: FittedCost): CostSource =>
-  statedSource("product", `by the line of ${line.op} over multiply-accumulates`, ({ sizes, dtype }) => {
-    const macs = sizes["m"]! * sizes["k"]! * sizes["n"]!
-    return secondsAt(line, (macs * dtypeBits[dtype]) / dtypeBits[line.dtype])
+  statedSource("product", ({ sizes, dtype }) => {
+    const seconds = secondsAt(line, (macsOf(sizes) * dtypeBits[dtype]) / dtypeBits[line.dtype])
+    const detail = `by the line of ${line.op} over multiply-accumulates`
+    return dtype === line.dtype
+      ? { seconds, provenance: "interpolated", detail }
+      : { seconds, provenance: "scaled", detail: `${detail}, from ${line.dtype} to ${dtype} by bits` }
   })
 
 /** Seconds of any op with only its like beside it: what planners ask. */

@@ -1,8 +1,8 @@
 // MoE training as a family: its metrics and words.
 import * as Effect from "effect/Effect"
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
-import { moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
-import { MoeTrainingScenario } from "./scenario.ts"
+import { moeAlgorithmNamed, moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
+import { MoeTrainingScenario, shippedBetween } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
@@ -22,6 +22,36 @@ import { kernels, trainable } from "./kernels.ts"
 import { planScenario } from "./prepare.ts"
 import { prepare, type PreparedMoe } from "./simulated.ts"
 
+const costWarnings = (
+  { between, inside, portShare }: MoeTrainingScenario["costs"],
+  nodes: number,
+  perNode: number,
+  algorithm: MoeTrainingScenario["algorithm"]["name"]
+): ReadonlyArray<string> => {
+  const warnings: Array<string> = []
+  if (portShare !== undefined) {
+    if (perNode === 1)
+      warnings.push(
+        "costs.portShare has no effect: there is one rank on each node, so no collective inside it"
+      )
+    else if (moeAlgorithmNamed(algorithm).lanes === "two")
+      warnings.push(`costs.portShare has no effect: with ${algorithm} collectives take turns`)
+    else if (portShare <= 0.5)
+      warnings.push("costs.portShare has no effect: two collectives at once need no more than the port has")
+  }
+  const usual = "profile" in between ? between.profile === shippedBetween : Object.keys(between).length === 0
+  if (nodes === 1 && !usual) warnings.push("costs.between has no effect: there is one node")
+  if (perNode === 1 && Object.keys(inside).length > 0)
+    warnings.push("costs.inside has no effect: there is one rank on each node")
+  for (const [tier, settings] of Object.entries({ between, inside })) {
+    if ("profile" in settings) continue
+    for (const [op, line] of Object.entries(settings))
+      if (line.unit === "bytes" && line.dtype !== "float32")
+        warnings.push(`costs.${tier}.${op}.dtype has no effect: bytes are bytes in any`)
+  }
+  return warnings
+}
+
 const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
   const { model, routing, seed, jitter, world } = scenario
   const dropless = model.capacityFactor === "dropless"
@@ -38,15 +68,9 @@ const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
   if (model.gate !== "x-moe" && model.gateWidth !== 16) {
     warnings.push(`model.gateWidth has no effect: the gate is ${model.gate}`)
   }
-  if (world.ranksPerNode === 1 && scenario.costs.portShare !== undefined) {
-    warnings.push("costs.portShare has no effect: there is one rank on each node, so no collective inside it")
-  }
   const { costs, algorithm, learningRate } = scenario
   const nodes = rankCount(world) / world.ranksPerNode
-  if (nodes === 1 && Object.keys(costs.between).length > 0 && !("profile" in costs.between))
-    warnings.push("costs.between has no effect: there is one node")
-  if (world.ranksPerNode === 1 && Object.keys(costs.inside).length > 0)
-    warnings.push("costs.inside has no effect: there is one rank on each node")
+  warnings.push(...costWarnings(costs, nodes, world.ranksPerNode, algorithm.name))
   if (
     "degrees" in algorithm &&
     algorithm.forwardDegree !== undefined &&
@@ -208,6 +232,7 @@ export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
     ["costs", "products", "profile"],
     ["costs", "between", "profile"],
     ["costs", "inside", "profile"],
+    ["host", "measured"],
     ["routing", "trace"],
     ["world", "links", "wan", "pairs"]
   ],

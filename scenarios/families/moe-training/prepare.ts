@@ -21,7 +21,7 @@ import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
-import { opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
+import { macsOf, opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
 import { pipelineOracle } from "./oracle.ts"
 
 /** What a scenario says, resolved and planned. */
@@ -135,7 +135,7 @@ const resolveProducts = (
     const { products } = scenario.costs
     const stated = resolveDevice(scenario.device)
     if (!("profile" in products)) {
-      const line = lineOf("products", products)
+      const line = lineOf("products", products, "input")
       fits.push(line)
       return makeCostModel({
         sources: [productLine(line)],
@@ -157,21 +157,20 @@ const resolveProducts = (
         accepted: `an op that the profile has with m, k and n: ${names.join(", ") || "it has none"}`
       })
     }
-    const line = fitLine(
-      chosen,
-      { unit: "MAC", dtype: dtypeOfRow(rows[0]!), scope: "input" },
-      rows.map(({ attributes, medianSeconds }) => ({
-        size: attributes["m"]! * attributes["k"]! * attributes["n"]!,
-        seconds: medianSeconds
-      })),
-      // Sizes span orders of magnitude; the small ones would not count otherwise.
-      "relative"
-    )
-    fits.push(line)
     // Other kernels than products are looked up in the same profile.
     const others = profile.ops.filter((row) => !isProduct(row))
     const kept = products.op === undefined ? profile.ops : [...rows, ...others]
     const table = opTableOf({ ...profile, ops: kept }, stated)
+    const line = fitLine(
+      stated === undefined || stated.name === profile.device
+        ? chosen
+        : `${chosen} carried over to ${stated.name}`,
+      { unit: "MAC", dtype: dtypeOfRow(rows[0]!), scope: "input" },
+      rows.map((row) => ({ size: macsOf(row.attributes), seconds: table.secondsOf(row) })),
+      // Sizes span orders of magnitude; the small ones would not count otherwise.
+      "relative"
+    )
+    fits.push(line)
     const sources = products.method === "line" ? [productLine(line), table] : [table]
     const host = yield* resolveHost(scenario.host, profile.host, file, loader)
     return makeCostModel({ sources, device: stated ?? table.measuredOn, host })
@@ -179,12 +178,13 @@ const resolveProducts = (
 
 const lineOf = (
   op: string,
-  line: Extract<MoeTrainingScenario["costs"]["products"], { fixed: number }>
+  line: Pick<FittedCost, "unit" | "dtype"> & { readonly fixed: number; readonly perUnit: number },
+  scope: FittedCost["scope"]
 ): FittedCost => ({
   op,
   unit: line.unit,
   dtype: line.dtype,
-  scope: line.scope,
+  scope,
   fixedSeconds: line.fixed,
   secondsPerUnit: line.perUnit,
   meanError: 0,
@@ -221,15 +221,16 @@ const resolveCollectives = (
               accepted: `${ops.join(" or ")}: the others are not used ${tier} nodes`
             })
           }
-          if (given.unit === "MAC") {
+          const { scope } = given
+          if (scope === "gathered" && tier === "between") {
             return yield* new InputError({
               file,
-              field: `costs.${tier}.${op}.unit`,
-              value: "MAC",
-              accepted: "elements or bytes"
+              field: `costs.${tier}.${op}.scope`,
+              value: scope,
+              accepted: "input or node: nothing is gathered"
             })
           }
-          const line = lineOf(op, given)
+          const line = lineOf(op, given, scope)
           fits.push(line)
           all.push(...rowsOfLine(op as CollectiveOp, line, ranks, perNode))
         }

@@ -14,7 +14,7 @@ import {
 } from "../../sections.ts"
 import { Seconds } from "../../../core/units.ts"
 import { gateNames } from "../../../core/algorithms/moe-training/model.ts"
-import { costScopes, costUnits } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
+import { costScopes } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { MoeTrainingSettings } from "../../../core/algorithms/moe-training/algorithms.ts"
 
 const NonNegative = Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))
@@ -52,18 +52,28 @@ const MoeModelSettings = Schema.Struct({
   dtype: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "bfloat16")
 })
 
-/** A cost that someone else has fitted: fixed + perUnit * size. */
+/** What a collective costs, as someone else has fitted it: fixed + perUnit * size. */
 const LineSettings = Schema.Struct({
   fixed: Seconds,
   /** Seconds for each unit of size. */
   perUnit: NonNegative,
-  unit: Schema.Literals(costUnits),
+  unit: Schema.Literals(["elements", "bytes"]),
   dtype: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32"),
   scope: withDefault(Schema.Literals(costScopes), "input")
 })
 
 /** `line`: least squares over the measurements. `table`: between the nearest of them. */
 const Method = Schema.Literals(["line", "table"])
+
+/** The same of matrix products, whose size is multiply-accumulates. */
+const ProductLineSettings = Schema.Struct({
+  fixed: Seconds,
+  /** Seconds for each multiply-accumulate. */
+  perUnit: NonNegative,
+  unit: Schema.Literal("MAC"),
+  /** Of the products that it was fitted to; wider numbers count as more. */
+  dtype: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32")
+})
 
 /** Collectives of a tier, from a profile, or as lines. */
 const CollectiveCosts = Schema.Union([
@@ -81,6 +91,9 @@ const CollectiveCosts = Schema.Union([
   })
 ])
 
+/** All-to-all and all-reduce where a scenario says nothing of them. */
+export const shippedBetween = "traces/profiles/nccl-h200-sockets.arrow"
+
 const MoeCostSettings = Schema.Struct({
   /** Matrix products: rows of a profile with attributes m, k and n, or a line over multiply-accumulates. */
   products: withDefault(
@@ -91,12 +104,12 @@ const MoeCostSettings = Schema.Struct({
         op: Schema.optionalKey(Schema.NonEmptyString),
         method: withDefault(Method, "table")
       }),
-      LineSettings
+      ProductLineSettings
     ]),
     { profile: "traces/profiles/h200-ops.arrow" }
   ),
   /** All-to-all and all-reduce. What is not said here, links alone bound. */
-  between: withDefault(CollectiveCosts, { profile: "traces/profiles/nccl-h200-sockets.arrow" }),
+  between: withDefault(CollectiveCosts, { profile: shippedBetween }),
   /** All-gather and reduce-scatter. */
   inside: withDefault(CollectiveCosts, {}),
   /**
