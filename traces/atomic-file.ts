@@ -31,6 +31,24 @@ const writable = "a path in an existing, writable folder with free space"
 
 const pause = new Int32Array(new SharedArrayBuffer(4))
 
+const hasCode = (cause: unknown, code: string): boolean =>
+  cause instanceof Error && "code" in cause && cause.code === code
+
+/** How often a pipe is looked at for a reader, which may be starting, 10 ms apart. */
+const looks = 100
+
+/** Opens what is no regular file for writing. A pipe that nobody reads is an error after a second, not a wait without end. */
+const openInPlace = (path: string): number => {
+  for (let look = 1; ; look++) {
+    try {
+      return openSync(path, O_WRONLY | O_NONBLOCK)
+    } catch (cause) {
+      if (look === looks || !hasCode(cause, "ENXIO")) throw cause
+      Atomics.wait(pause, 0, 0, 10)
+    }
+  }
+}
+
 const append = (descriptor: number, bytes: Uint8Array): void => {
   let offset = 0
   while (offset < bytes.byteLength) {
@@ -38,7 +56,7 @@ const append = (descriptor: number, bytes: Uint8Array): void => {
       offset += writeSync(descriptor, bytes, offset)
     } catch (cause) {
       // A pipe is full, since it is not waited for when it is opened: wait for its reader.
-      if (!(cause instanceof Error && "code" in cause && cause.code === "EAGAIN")) throw cause
+      if (!hasCode(cause, "EAGAIN")) throw cause
       Atomics.wait(pause, 0, 0, 1)
     }
   }
@@ -61,7 +79,7 @@ const syncFolder = (folder: string): void => {
 /** Without the path: it is that of the file beside its place. */
 const reasonNot = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)
-  if ("code" in cause && cause.code === "ENXIO") return "a pipe that nobody reads (ENXIO)"
+  if (hasCode(cause, "ENXIO")) return "a pipe that nobody reads (ENXIO)"
   return cause.message.replace(/, open '.*$/u, "")
 }
 
@@ -75,8 +93,7 @@ interface OpenFile {
 const openFor = (path: string): OpenFile => {
   const existing = statSync(path, { throwIfNoEntry: false })
   if (existing !== undefined && !existing.isFile())
-    // A pipe that nobody reads is an error, not a wait without end.
-    return { descriptor: openSync(path, O_WRONLY | O_NONBLOCK), moved: undefined, open: true }
+    return { descriptor: openInPlace(path), moved: undefined, open: true }
   // A link stays a link: what it points to is replaced.
   const to = existing === undefined ? path : realpathSync(path)
   clearLeftovers(to)

@@ -361,7 +361,8 @@ describe("writing a file", () => {
 
     const pipe = join(folder, "pipe")
     expect(spawnSync("mkfifo", [pipe]).status).toBe(0)
-    const reader = spawn("cat", [pipe])
+    // Its reader may come a little later.
+    const reader = spawn("sh", ["-c", `sleep 0.2; cat '${pipe}'`])
     const heard: Array<string> = []
     reader.stdout.on("data", (chunk) => heard.push(String(chunk)))
     const ended = new Promise((resolve) => reader.stdout.on("end", resolve))
