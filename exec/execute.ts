@@ -233,7 +233,7 @@ class Run<A> {
         ...ended,
         ranks: parts.flatMap((part) => part.ranks),
         makespanSeconds: Math.max(...parts.map((part, i) => part.makespanSeconds + shifts[i]!)),
-        timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines),
+        timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines, "own"),
         opLogs: parts.flatMap((part) => part.opLogs),
         // Two ranks may each be off, to either side.
         clockErrorSeconds: 2 * Math.max(...parts.map((part) => part.errorSeconds))

@@ -1,7 +1,7 @@
 // A timeline as an Arrow file, written and read batch by batch. docs/formats.md describes the columns. Knows nothing of
 // machines or simulators.
 import * as Effect from "effect/Effect"
-import type { Timeline } from "../core/machine/timeline.ts"
+import { joinTimelines, type Timeline } from "../core/machine/timeline.ts"
 import { batchRows, column, type Batch, type Format, type TextColumn } from "./column-format.ts"
 import { foldColumnFile } from "./column-reader.ts"
 import { writeColumnFile } from "./column-writer.ts"
@@ -133,53 +133,5 @@ export const readTimeline = (path: string): Effect.Effect<Timeline, TraceError> 
       parts.push(part)
       return parts
     }),
-    joinTimelines
+    (parts) => joinTimelines(parts, "whole")
   )
-
-const joinTimelines = (parts: ReadonlyArray<Timeline>): Timeline => {
-  let rows = 0
-  for (const part of parts) rows += part.rank.length
-  const labels = new Map<string, number>()
-  const kernels = new Map<string, number>()
-  const code = (words: Map<string, number>, word: string): number => {
-    const known = words.get(word)
-    if (known !== undefined) return known
-    words.set(word, words.size)
-    return words.size - 1
-  }
-  const joined = {
-    rank: new Int32Array(rows),
-    op: new Int32Array(rows),
-    lane: new Uint8Array(rows),
-    step: new Int32Array(rows),
-    label: new Int32Array(rows),
-    kernel: new Int32Array(rows),
-    startSeconds: new Float64Array(rows),
-    endSeconds: new Float64Array(rows),
-    sizeBytes: new Float64Array(rows),
-    cause: new Int32Array(rows)
-  }
-  let at = 0
-  for (const part of parts) {
-    joined.rank.set(part.rank, at)
-    joined.op.set(part.op, at)
-    joined.lane.set(part.lane, at)
-    joined.step.set(part.step, at)
-    const labelCodes = part.labels.map((word) => code(labels, word))
-    const kernelCodes = part.kernels.map((word) => code(kernels, word))
-    joined.label.set(
-      part.label.map((own) => labelCodes[own]!),
-      at
-    )
-    joined.kernel.set(
-      part.kernel.map((own) => kernelCodes[own]!),
-      at
-    )
-    joined.startSeconds.set(part.startSeconds, at)
-    joined.endSeconds.set(part.endSeconds, at)
-    joined.sizeBytes.set(part.sizeBytes, at)
-    joined.cause.set(part.cause, at)
-    at += part.rank.length
-  }
-  return { ...joined, labels: [...labels.keys()], kernels: [...kernels.keys()] }
-}

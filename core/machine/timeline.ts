@@ -44,8 +44,11 @@ export interface OpLogEntry {
   readonly after: ReadonlyArray<number>
 }
 
-/** Timelines of different ranks as one, in the order given. */
-export const joinTimelines = (parts: ReadonlyArray<Timeline>): Timeline => {
+/**
+ * Timelines as one, in the order given. `causes`: what a `cause` counts, rows of its own part (timelines of different ranks)
+ * or already rows of the whole (pieces of one timeline).
+ */
+export const joinTimelines = (parts: ReadonlyArray<Timeline>, causes: "own" | "whole"): Timeline => {
   const rows = parts.reduce((sum, { op }) => sum + op.length, 0)
   const labels = new Dictionary()
   const kernels = new Dictionary()
@@ -67,9 +70,12 @@ export const joinTimelines = (parts: ReadonlyArray<Timeline>): Timeline => {
   for (const part of parts) {
     for (const column of ["rank", "op", "lane", "step", "startSeconds", "endSeconds", "sizeBytes"] as const)
       joined[column].set(part[column], first)
-    part.label.forEach((label, row) => (joined.label[first + row] = labels.code(part.labels[label]!)))
-    part.kernel.forEach((kernel, row) => (joined.kernel[first + row] = kernels.code(part.kernels[kernel]!)))
-    part.cause.forEach((cause, row) => (joined.cause[first + row] = cause < 0 ? cause : first + cause))
+    const labelCodes = part.labels.map((word) => labels.code(word))
+    const kernelCodes = part.kernels.map((word) => kernels.code(word))
+    part.label.forEach((label, row) => (joined.label[first + row] = labelCodes[label]!))
+    part.kernel.forEach((kernel, row) => (joined.kernel[first + row] = kernelCodes[kernel]!))
+    const before = causes === "own" ? first : 0
+    part.cause.forEach((cause, row) => (joined.cause[first + row] = cause < 0 ? cause : before + cause))
     first += part.op.length
   }
   return joined

@@ -70,6 +70,7 @@ const headersDigest = () => {
   const headers = [
     join(native, "backend.h"),
     join(native, "share.h"),
+    join(native, "spans.h"),
     join(native, "peers.h"),
     join(native, "cpu", "shared.h"),
     ...readdirSync(cuda)

@@ -1,8 +1,8 @@
 #include "collectives.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "../spans.h"
 #include "map.cuh"
 #include "packing.cuh"
 
@@ -95,8 +95,6 @@ struct ThroughCode {
     set(to, i, static_cast<float>(static_cast<double>(codeOf(get(from, i), by, format)) * static_cast<double>(by)));
   }
 };
-
-int64_t sumOf(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
 
 [[noreturn]] void refuse(const std::string& what) { throw OpFault(FaultKind::collective, what); }
 

@@ -6,18 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "../spans.h"
 #include "kernels.h"
 #include "packing.cuh"
 
 namespace tandem::cuda {
-
-/** Values [from, from + count) of one of an op's tensors. */
-struct Span {
-  size_t tensor;
-  int64_t from;
-  int64_t count;
-};
-using Spans = std::vector<Span>;
 
 /** What stands for a value on its way. */
 struct Encoding {

@@ -1,19 +1,12 @@
 #include "remote.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "message.h"
 
 namespace tandem::cuda {
 
 namespace {
-
-int64_t sumOf(const std::vector<int64_t>& counts, size_t first = 0, size_t last = SIZE_MAX) {
-  int64_t sum = 0;
-  for (size_t i = first; i < std::min(last, counts.size()); i++) sum += counts[i];
-  return sum;
-}
 
 bool powerOfTwo(size_t n) { return (n & (n - 1)) == 0; }
 
@@ -71,41 +64,15 @@ class RemoteTask : public CudaTask {
   Body reduceEverything(double over) const;
   bool reducedByNccl(double over) const;
 
-  Spans all(const std::vector<Operand>& tensors) const {
-    Spans spans;
-    for (size_t i = 0; i < tensors.size(); i++) spans.push_back({i, 0, tensors[i].elements});
-    return spans;
-  }
-
-  /** A member's rows of each tensor, where members have `counts` rows. */
-  static Spans rows(const std::vector<Operand>& tensors, const std::vector<int64_t>& counts, size_t member) {
-    Spans spans;
-    const int64_t total = sumOf(counts);
-    for (size_t i = 0; total > 0 && i < tensors.size(); i++) {
-      const int64_t unit = tensors[i].elements / total;
-      spans.push_back({i, sumOf(counts, 0, member) * unit, counts[member] * unit});
-    }
-    return spans;
-  }
-
   /** A member's equal share of all values, in pieces of so many that every encoding has whole bytes. */
   Spans share(const std::vector<Operand>& tensors, size_t member) const {
     constexpr int64_t piece = 16;
-    int64_t total = 0;
-    for (const Operand& tensor : tensors) total += tensor.elements;
+    const int64_t total = elementsOf(tensors);
     const int64_t pieces = ceilDiv(total, piece);
     const auto cut = [&](size_t i) {
       return std::min(total, pieces * static_cast<int64_t>(i) / static_cast<int64_t>(members_) * piece);
     };
-    Spans spans;
-    int64_t before = 0;
-    for (size_t i = 0; i < tensors.size(); i++) {
-      const int64_t from = std::max(cut(member), before);
-      const int64_t to = std::min(cut(member + 1), before + tensors[i].elements);
-      if (from < to) spans.push_back({i, from - before, to - from});
-      before += tensors[i].elements;
-    }
-    return spans;
+    return stretchOf(tensors, cut(member), cut(member + 1));
   }
 
   /** Scales of all inputs, if any has one. */
@@ -256,8 +223,8 @@ RemoteTask::Body RemoteTask::reduceOnOwn(const std::vector<Spans>& sends, const 
 
 /** The same of all values: everybody gets everything, and adds for itself. */
 RemoteTask::Body RemoteTask::reduceEverything(double over) const {
-  const Message out(inputs_, all(inputs_), encodings_);
-  const Message sums(outputs_, all(outputs_), encodings_);
+  const Message out(inputs_, allOf(inputs_), encodings_);
+  const Message sums(outputs_, allOf(outputs_), encodings_);
   return [this, out, sums, over](const Launch& launch) {
     const Scales scales(launch, inputs_, encodings_);
     const int64_t each = aligned(sums.bytes());
@@ -285,9 +252,9 @@ void RemoteTask::planReduction(const Call& call) {
     const int width = storedBytes(inputs_[0].dtype);
     std::vector<Message> parts;
     for (size_t member = 0; member < (scatters ? members_ : 1); member++) {
-      parts.push_back(Message(inputs_, scatters ? rows(inputs_, counts, member) : all(inputs_), encodings_));
+      parts.push_back(Message(inputs_, scatters ? rowsOf(inputs_, counts, member) : allOf(inputs_), encodings_));
     }
-    const Message sums(outputs_, all(outputs_), encodings_);
+    const Message sums(outputs_, allOf(outputs_), encodings_);
     // one tensor lies as NCCL wants it: part behind part
     void* const whole = scatters ? (inputs_.size() == 1 ? inputs_[0].data : nullptr) : parts[0].inPlace();
     body_ = [=](const Launch& launch) {
@@ -318,16 +285,16 @@ void RemoteTask::planReduction(const Call& call) {
   std::vector<Spans> sends;
   if (scatters) {
     Spans own;
-    for (size_t member = 0; member < members_; member++) sends.push_back(rows(inputs_, counts, member));
+    for (size_t member = 0; member < members_; member++) sends.push_back(rowsOf(inputs_, counts, member));
     for (const Span& span : sends[own_]) own.push_back({span.tensor, 0, span.count});
     body_ = reduceOnOwn(sends, own, over);
     return;
   }
   // everything to everybody, where that is fewer bytes than a share for each and the sums back
-  const Message sent(inputs_, all(inputs_), encodings_);
+  const Message sent(inputs_, allOf(inputs_), encodings_);
   std::vector<Encoding> plain;
   for (const Operand& out : outputs_) plain.push_back(encodingOf(out.dtype, ""));
-  const Message sums(outputs_, all(outputs_), plain);
+  const Message sums(outputs_, allOf(outputs_), plain);
   if (sent.bytes() * static_cast<int64_t>(members_) <= sent.bytes() + sums.bytes()) {
     body_ = reduceEverything(over);
     return;
@@ -353,14 +320,14 @@ void RemoteTask::plan(const Call& call) {
     std::vector<int64_t> counts = call.integers("counts");
     if (counts.empty()) counts.assign(members_, 1);
     for (size_t member = 0; member < members_; member++) {
-      sends[member] = all(inputs_);
-      receives[member] = rows(outputs_, counts, member);
+      sends[member] = allOf(inputs_);
+      receives[member] = rowsOf(outputs_, counts, member);
     }
     const bool even = std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
     // one tensor as it is: the parts come to lie one behind another
     if (even && inputs_.size() == 1 && encodings_[0].dtype == outputs_[0].dtype && inputs_[0].dtype == outputs_[0].dtype &&
         !overwrites_) {
-      const Message whole(inputs_, all(inputs_), encodings_);
+      const Message whole(inputs_, allOf(inputs_), encodings_);
       void* const to = outputs_[0].data;
       body_ = [this, whole, to](const Launch& launch) {
         this->launch(launch, [&](const NcclCalls& calls) {
@@ -377,15 +344,15 @@ void RemoteTask::plan(const Call& call) {
     if (sendCounts.empty()) sendCounts.assign(members_, 1);
     if (receiveCounts.empty()) receiveCounts.assign(members_, 1);
     for (size_t member = 0; member < members_; member++) {
-      sends[member] = rows(inputs_, sendCounts, member);
-      receives[member] = rows(outputs_, receiveCounts, member);
+      sends[member] = rowsOf(inputs_, sendCounts, member);
+      receives[member] = rowsOf(outputs_, receiveCounts, member);
     }
     return planExchange(sends, receives, false);
   }
   if (kernel_ == "broadcast") {
     const auto root = static_cast<int>(call.integer("root"));
-    const Message sent(inputs_, all(inputs_), encodings_);
-    const Message received(outputs_, all(outputs_), encodings_);
+    const Message sent(inputs_, allOf(inputs_), encodings_);
+    const Message received(outputs_, allOf(outputs_), encodings_);
     const bool isRoot = static_cast<int>(own_) == root;
     body_ = [=](const Launch& launch) {
       // the others' inputs are not looked at
@@ -403,9 +370,9 @@ void RemoteTask::plan(const Call& call) {
   }
   // send_recv
   if (call.flag("source")) {
-    sends[1 - own_] = all(inputs_);
+    sends[1 - own_] = allOf(inputs_);
   } else {
-    receives[1 - own_] = all(outputs_);
+    receives[1 - own_] = allOf(outputs_);
   }
   planExchange(sends, receives, false);
 }

@@ -1,7 +1,5 @@
 #include "collective-plan.h"
 
-#include <algorithm>
-
 namespace tandem {
 
 namespace {
@@ -9,12 +7,6 @@ namespace {
 uint64_t fnv(const std::string& text, uint64_t hash = 0xcbf29ce484222325u) {
   for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
   return hash;
-}
-
-int64_t sum(const std::vector<int64_t>& counts, size_t first = 0, size_t last = SIZE_MAX) {
-  int64_t total = 0;
-  for (size_t i = first; i < std::min(last, counts.size()); i++) total += counts[i];
-  return total;
 }
 
 }  // namespace
@@ -90,12 +82,12 @@ void CollectivePlan::checkSizes() const {
     if (kernel == "all_reduce" || kernel == "broadcast") {
       if (in != out) bad(i);
     } else if (kernel == "all_to_all") {
-      const int64_t sends = sum(sendCounts);
-      const int64_t receives = sum(receiveCounts);
+      const int64_t sends = sumOf(sendCounts);
+      const int64_t receives = sumOf(receiveCounts);
       if (sendCounts[own] != receiveCounts[own]) bad(i);
       if ((sends > 0 && in % sends != 0) || (sends > 0 && in / sends * receives != out)) bad(i);
     } else {
-      const int64_t rows = sum(counts);
+      const int64_t rows = sumOf(counts);
       if (rows > 0 && (whole % rows != 0 || whole / rows * counts[own] != part)) bad(i);
     }
   }
@@ -127,70 +119,21 @@ void CollectivePlan::describe(const Call& call) {
   meaning.digest = fnv(alike);
 }
 
-Spans CollectivePlan::allOf(const std::vector<Operand>& tensors) const {
-  Spans spans;
-  for (size_t i = 0; i < tensors.size(); i++) spans.push_back({i, 0, tensors[i].elements});
-  return spans;
-}
-
 Spans CollectivePlan::share(const std::vector<Operand>& tensors, size_t member) const {
-  int64_t total = 0;
-  for (const Operand& one : tensors) total += one.elements;
+  const int64_t total = elementsOf(tensors);
   const auto members = static_cast<int64_t>(ranks.size());
   const auto place = static_cast<int64_t>(member);
   const auto cut = [&](int64_t i) { return total / members * i + total % members * i / members; };
-  const int64_t first = cut(place);
-  const int64_t last = cut(place + 1);
-  Spans spans;
-  int64_t before = 0;
-  for (size_t i = 0; i < tensors.size(); i++) {
-    const int64_t from = std::max(first, before);
-    const int64_t to = std::min(last, before + tensors[i].elements);
-    if (from < to) spans.push_back({i, from - before, to - from});
-    before += tensors[i].elements;
-  }
-  return spans;
+  return stretchOf(tensors, cut(place), cut(place + 1));
 }
 
-Spans CollectivePlan::scatterPart(size_t member) const {
-  Spans spans;
-  const int64_t rows = sum(counts);
-  for (size_t i = 0; rows > 0 && i < inputs.size(); i++) {
-    const int64_t unit = inputs[i].elements / rows;
-    spans.push_back({i, sum(counts, 0, member) * unit, counts[member] * unit});
-  }
-  return spans;
-}
+Spans CollectivePlan::scatterPart(size_t member) const { return rowsOf(inputs, counts, member); }
 
-Spans CollectivePlan::gatherPart(size_t member) const {
-  Spans spans;
-  const int64_t rows = sum(counts);
-  for (size_t i = 0; rows > 0 && i < outputs.size(); i++) {
-    const int64_t unit = outputs[i].elements / rows;
-    spans.push_back({i, sum(counts, 0, member) * unit, counts[member] * unit});
-  }
-  return spans;
-}
+Spans CollectivePlan::gatherPart(size_t member) const { return rowsOf(outputs, counts, member); }
 
-Spans CollectivePlan::sentTo(size_t member) const {
-  Spans spans;
-  const int64_t rows = sum(sendCounts);
-  for (size_t i = 0; rows > 0 && i < inputs.size(); i++) {
-    const int64_t unit = inputs[i].elements / rows;
-    spans.push_back({i, sum(sendCounts, 0, member) * unit, sendCounts[member] * unit});
-  }
-  return spans;
-}
+Spans CollectivePlan::sentTo(size_t member) const { return rowsOf(inputs, sendCounts, member); }
 
-Spans CollectivePlan::receivedFrom(size_t member) const {
-  Spans spans;
-  const int64_t rows = sum(receiveCounts);
-  for (size_t i = 0; rows > 0 && i < outputs.size(); i++) {
-    const int64_t unit = outputs[i].elements / rows;
-    spans.push_back({i, sum(receiveCounts, 0, member) * unit, receiveCounts[member] * unit});
-  }
-  return spans;
-}
+Spans CollectivePlan::receivedFrom(size_t member) const { return rowsOf(outputs, receiveCounts, member); }
 
 bool CollectivePlan::oneShot() const {
   size_t sent = 0;

@@ -6,25 +6,16 @@
 #include <vector>
 
 #include "../backend.h"
+#include "../spans.h"
 #include "mesh.h"
 #include "wire.h"
 
 namespace tandem {
 
-/** Values [from, from + count) of one of an op's tensors. */
-struct Span {
-  size_t tensor;
-  int64_t from;
-  int64_t count;
-};
-using Spans = std::vector<Span>;
-
 struct CollectivePlan {
   /** `member` is the own place in the call's group. Throws BadCall for a call that cannot be. */
   CollectivePlan(const Call& call, size_t member);
 
-  /** All values of the tensors. */
-  Spans allOf(const std::vector<Operand>& tensors) const;
   /** A member's equal share of all values, tensor after tensor. */
   Spans share(const std::vector<Operand>& tensors, size_t member) const;
   /** What a member gets of each input of a reduce-scatter. */

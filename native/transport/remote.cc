@@ -347,7 +347,7 @@ void Submission::broadcast() {
         }
       }
     }
-    keep(of_.allOf(of_.inputs), of_.allOf(of_.outputs));
+    keep(allOf(of_.inputs), allOf(of_.outputs));
     finish();
     return;
   }
@@ -387,7 +387,7 @@ void Submission::carryOut() {
     lendInputs(false);
     const bool alone = of_.oneShot();
     for (size_t member = 0; member < members; member++) {
-      to[member] = alone ? of_.allOf(of_.inputs) : of_.share(of_.inputs, member);
+      to[member] = alone ? allOf(of_.inputs) : of_.share(of_.inputs, member);
     }
     reduceFromAll(to, to[of_.own], {}, !alone);
   } else if (of_.kernel == "reduce_scatter") {
@@ -399,7 +399,7 @@ void Submission::carryOut() {
   } else if (of_.kernel == "all_gather") {
     lendInputs(true);
     for (size_t member = 0; member < members; member++) {
-      to[member] = of_.allOf(of_.inputs);
+      to[member] = allOf(of_.inputs);
       from[member] = of_.gatherPart(member);
     }
     exchangeAll(to, from);
@@ -416,9 +416,9 @@ void Submission::carryOut() {
   } else {
     lendInputs(false);
     if (of_.source) {
-      to[1 - of_.own] = of_.allOf(of_.inputs);
+      to[1 - of_.own] = allOf(of_.inputs);
     } else {
-      from[1 - of_.own] = of_.allOf(of_.outputs);
+      from[1 - of_.own] = allOf(of_.outputs);
     }
     exchangeAll(to, from);
   }

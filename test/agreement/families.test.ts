@@ -11,16 +11,9 @@ import { checkLaws } from "../../core/laws/laws.ts"
 import { runOnBoth, type Both, type BothOptions } from "../../exec/cli/both-machines.ts"
 import { executeThen } from "../../exec/execute.ts"
 import { localWorld } from "../../exec/bench.ts"
+import { expertValues, offloadModel } from "../expert-offload/tiny-experts.ts"
 import { describeNative } from "../native/addon.ts"
-import {
-  drawnExperts,
-  drawnOffloads,
-  drawnServing,
-  expertValues,
-  noDemand,
-  offloadModel,
-  offloadPlan
-} from "./generated-families.ts"
+import { drawnExperts, drawnOffloads, drawnServing, noDemand, offloadPlan } from "./generated-families.ts"
 
 const both = async <A>(options: BothOptions<A>): Promise<Both<A>> => {
   const result = await Effect.runPromise(runOnBoth(options))

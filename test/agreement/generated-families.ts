@@ -5,14 +5,12 @@ import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
 import type { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/algorithms.ts"
 import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
-import type { MoeModel } from "../../core/algorithms/expert-offload/model.ts"
 import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
 import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
 import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
 import { gateNames, type MoeModel as TrainedModel } from "../../core/algorithms/moe-training/model.ts"
 import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
-import type { Tensor } from "../../core/machine/tensor.ts"
 import { Random } from "../../core/random.ts"
 import { makeWorld } from "../../core/world.ts"
 import type { BothOptions } from "../../exec/cli/both-machines.ts"
@@ -20,6 +18,7 @@ import { algorithmChoice } from "../../testing/algorithm.ts"
 import { cacheSettings } from "../../testing/cache-settings.ts"
 import { offloadSettings } from "../../testing/expert-offload.ts"
 import { factsOf } from "../expert-offload/facts.ts"
+import { expertValues, offloadModel } from "../expert-offload/tiny-experts.ts"
 import { places, programs, valuesOf, type Place } from "../kv-serving/served.ts"
 import { tinyModel as tinyLlama, weightsOf } from "../kv-serving/tiny-llama.ts"
 import { flatWorld, plan, run, unlimited } from "../simulate/simulated.ts"
@@ -137,29 +136,6 @@ export const drawnExperts = (
         }
       }
     })
-
-/** Experts in host memory. */
-export const offloadModel: MoeModel = {
-  layers: 2,
-  experts: 5,
-  topK: 2,
-  width: 8,
-  ffnWidth: 6,
-  heads: 2,
-  kvHeads: 1,
-  gated: true,
-  normalize: true,
-  vocabulary: 13,
-  dtype: "float32"
-}
-
-/** Large enough that routes differ from token to token. */
-export const expertValues = (_: number, tensor: Tensor) => {
-  if (tensor.dtype !== "float32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/u.test(tensor.name))
-    return undefined
-  const random = new Random(3).split(tensor.name)
-  return Float32Array.from({ length: tensor.elements }, () => random.normal() / 2)
-}
 
 export const noDemand: Demand = { shape: offloadModel, calls: [] }
 

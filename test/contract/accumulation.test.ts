@@ -25,6 +25,7 @@ import { launch } from "../../core/machine/op.ts"
 import { llama } from "../../core/models/llama.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { flatWorld, plan, run } from "../simulate/simulated.ts"
+import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel, tinyProfile } from "../training/tiny.ts"
 import { describeContract, runOn } from "./machines.ts"
 
@@ -144,20 +145,6 @@ const expectNear = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): v
 const valuesOf = (ranks: ReadonlyArray<{ readonly value: Learnt }>) =>
   assembled(ranks).flatMap(([, values]) => values)
 
-const zero3: ShardChoices = {
-  units: "block",
-  parameters: true,
-  gradients: true,
-  reshardAfterForward: true,
-  prefetch: 1,
-  reduceDtype: "float32"
-}
-const stages: ReadonlyArray<readonly [string, ShardChoices]> = [
-  ["FSDP", zero3],
-  ["ZeRO-2", { ...zero3, parameters: false }],
-  ["ZeRO-1", { ...zero3, parameters: false, gradients: false }]
-]
-
 describeContract("gradient accumulation", (machine) => {
   it.each(optimizers)("learns what one step of all batches learns: $name", async (optimizer) => {
     const one = flatWorld(1)
@@ -207,7 +194,7 @@ describeContract("gradient accumulation", (machine) => {
     const whole = await inParts(undefined, "last")
     const each = await inParts(undefined, "each")
     expectNear(valuesOf([each[0]!]), valuesOf([whole[0]!]))
-    for (const [, choices] of stages) {
+    for (const [, choices] of shardStages) {
       const last = await inParts(choices, "last")
       expect(assembled(last)).toEqual(assembled([whole[0]!]))
       expect(last.map(({ value }) => value.losses)).toEqual(whole.map(({ value }) => value.losses))
@@ -219,6 +206,6 @@ describeContract("gradient accumulation", (machine) => {
   it("sums narrower gradients in float32, in parts or not", async () => {
     const whole = await inParts(undefined, "last", "bfloat16")
     // Local means are of the same numbers, so that parts lose nothing.
-    expect(assembled(await inParts(zero3, "last", "bfloat16"))).toEqual(assembled([whole[0]!]))
+    expect(assembled(await inParts(fsdp, "last", "bfloat16"))).toEqual(assembled([whole[0]!]))
   })
 })

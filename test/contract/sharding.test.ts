@@ -16,6 +16,7 @@ import { llama } from "../../core/models/llama.ts"
 import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { plan, run } from "../simulate/simulated.ts"
+import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel, tinyProfile } from "../training/tiny.ts"
 import { describeContract, runOn } from "./machines.ts"
 
@@ -92,25 +93,10 @@ const assembled = (ranks: ReadonlyArray<{ readonly value: Learnt }>) =>
     return [name, whole.slice(offset, offset + elements)] as const
   })
 
-const zero3: ShardChoices = {
-  units: "block",
-  parameters: true,
-  gradients: true,
-  reshardAfterForward: true,
-  prefetch: 1,
-  reduceDtype: "float32"
-}
-const stages: ReadonlyArray<readonly [string, ShardChoices]> = [
-  ["FSDP", zero3],
-  ["FSDP that keeps parameters", { ...zero3, reshardAfterForward: false }],
-  ["ZeRO-2", { ...zero3, parameters: false }],
-  ["ZeRO-1", { ...zero3, parameters: false, gradients: false }]
-]
-
 describeContract("a model in parts", (machine) => {
   const one = makeWorld([{ name: "site", nodes: [3] }], unlimitedLinks)
 
-  it.each(stages)("learns what the whole model learns, bit for bit: %s", async (_, choices) => {
+  it.each(shardStages)("learns what the whole model learns, bit for bit: %s", async (_, choices) => {
     const whole = await runOn(machine, one, programOf(one, { name: "s-sgd" }, "float32", undefined, "world"))
     const program = programOf(one, { name: "s-sgd" }, "float32", choices, "world")
     const { ranks } = await runOn(machine, one, program)
@@ -133,10 +119,10 @@ describeContract("a model in parts", (machine) => {
     const algorithm: AlgorithmInput = { name: "diloco", period: 2 }
     const inParts = async (choices: ShardChoices) =>
       (await runOn(machine, two, programOf(two, algorithm, "float32", choices, "site"))).ranks
-    const first = await inParts(zero3)
+    const first = await inParts(fsdp)
     // Both sites hold the same after an outer step, and whatever is divided they hold the same.
     expect(assembled(first.slice(2))).toEqual(assembled(first.slice(0, 2)))
-    for (const [, choices] of stages.slice(2)) {
+    for (const [, choices] of shardStages.slice(2)) {
       const ranks = await inParts(choices)
       expect(assembled(ranks.slice(0, 2))).toEqual(assembled(first.slice(0, 2)))
     }
@@ -144,7 +130,7 @@ describeContract("a model in parts", (machine) => {
 
   it("gathers narrow copies of what is learnt in float32", async () => {
     const whole = await runOn(machine, one, programOf(one, { name: "s-sgd" }, "bfloat16", undefined, "world"))
-    const { ranks } = await runOn(machine, one, programOf(one, { name: "s-sgd" }, "bfloat16", zero3, "world"))
+    const { ranks } = await runOn(machine, one, programOf(one, { name: "s-sgd" }, "bfloat16", fsdp, "world"))
     // The whole model sums gradients in bfloat16, the one in parts in float32: near, and not the same.
     const [mine, theirs] = [ranks[0]!.value.losses, whole.ranks[0]!.value.losses]
     expect(mine[0]).toBe(theirs[0])

@@ -13,32 +13,12 @@ import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import { OutOfMemory } from "../../core/machine/machine.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
-import { Random } from "../../core/random.ts"
 import { offloadSettings } from "../../testing/expert-offload.ts"
 import { execute, failureOf, flatWorld, run } from "../simulate/simulated.ts"
 import { factsOf } from "./facts.ts"
+import { expertValues, offloadModel } from "./tiny-experts.ts"
 
-const model: MoeModel = {
-  layers: 3,
-  experts: 5,
-  topK: 2,
-  width: 8,
-  ffnWidth: 6,
-  heads: 2,
-  kvHeads: 1,
-  gated: true,
-  normalize: true,
-  vocabulary: 13,
-  dtype: "float32"
-}
-
-/** Large enough that routes differ from token to token. */
-const initial = (_: number, tensor: Tensor) => {
-  if (tensor.dtype !== "float32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/.test(tensor.name))
-    return
-  const random = new Random(3).split(tensor.name)
-  return Float32Array.from({ length: tensor.elements }, () => random.normal() / 2)
-}
+const model: MoeModel = { ...offloadModel, layers: 3 }
 
 /** Copies are slow, kernels are not: a missing edge would let a kernel read an expert that is not there yet. */
 const costs = {
@@ -65,7 +45,7 @@ const planOf = (
 const nothing: Demand = { shape: model, calls: [] }
 
 const valuesOf = (options: Parameters<typeof run<OffloadLog>>[0]) => {
-  const simulated = run({ ...options, values: initial })
+  const simulated = run({ ...options, values: expertValues })
   const { value } = simulated.ranks[0]!
   return { log: value, results: value.results.map((tensor) => [...simulated.values!.of(0, tensor)]) }
 }
@@ -134,7 +114,7 @@ describe("with values", () => {
     const values = (rank: number, tensor: Tensor) =>
       tensor.name === "prompt"
         ? Int32Array.from({ length: tensor.elements }, (_, i) => (5 * i + 3) % model.vocabulary)
-        : initial(rank, tensor)
+        : expertValues(rank, tensor)
     const generate = (workload: Workload) => {
       const program = expertOffload(planOf({ name: "lru" }, nothing, 2, workload))
       const simulated = run({ world: flatWorld(1), program, costs, values })
@@ -174,15 +154,15 @@ describe("in bounded memory", () => {
   it("runs where all experts would not fit", () => {
     const world = flatWorld(1)
     const peak = (slots: number) =>
-      run({ world, program: program(slots), costs, values: initial }).ranks[0]!.peakBytes.device
+      run({ world, program: program(slots), costs, values: expertValues }).ranks[0]!.peakBytes.device
     const capped = peak(2)
     expect(peak(5) - capped).toBe(3 * model.layers * expertBytes(model))
     const capacityBytes = { device: capped }
-    const bounded = run({ world, program: program(2), costs, values: initial, capacityBytes })
+    const bounded = run({ world, program: program(2), costs, values: expertValues, capacityBytes })
     expect(bounded.ranks[0]!.peakBytes.device).toBe(capped)
-    expect(failureOf({ world, program: program(5), costs, values: initial, capacityBytes })).toBeInstanceOf(
-      OutOfMemory
-    )
+    expect(
+      failureOf({ world, program: program(5), costs, values: expertValues, capacityBytes })
+    ).toBeInstanceOf(OutOfMemory)
   })
 
   it("obeys the laws of any execution", () => {
@@ -195,7 +175,7 @@ describe("in bounded memory", () => {
           world,
           program: expertOffload(planOf(settings, demand, slots, workload)),
           costs,
-          values: initial
+          values: expertValues
         })
         assertLaws(execution)
       }),
@@ -210,7 +190,7 @@ it("builds a copy and an expert's product once for each slot, however many token
     const plan = planOf({ name: "lru" } as ExpertOffloadSettings, nothing, 6, workload)
     const { execution } = execute({
       world: flatWorld(1),
-      values: initial,
+      values: expertValues,
       costs,
       program: expertOffload(plan)
     })

@@ -25,6 +25,7 @@ import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
 import { checkLaws } from "../../testing/index.ts"
 import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
 import { accumulations } from "./rule-instances.ts"
+import { fsdp } from "./shard-stages.ts"
 import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
 
 const sitesOf = (sites: number, ranks: number, wan = unlimited): World =>
@@ -454,14 +455,7 @@ describe("ranks alike", () => {
     const shards = planShards(
       profile.layers.map(({ name }) => name),
       divided(world, "site"),
-      {
-        units: "block",
-        parameters: true,
-        gradients: true,
-        reshardAfterForward: true,
-        prefetch: 1,
-        reduceDtype: "float32"
-      }
+      fsdp
     )
     const { planned } = plan({ name: "diloco", period: 2 }, dividedProfile(profile, shards), world)
     const { ranks } = run({
