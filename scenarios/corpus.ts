@@ -7,6 +7,8 @@ import { chunksOf, wholeCorpus, type Corpus } from "../core/algorithms/data-para
 import { InputError } from "../core/input-error.ts"
 import { openTokenFile, readTokensAcross, type TokenDtype, type TokenFile } from "../traces/token-file.ts"
 import { TraceError } from "../traces/trace-error.ts"
+import { reasonOf } from "./file/source.ts"
+import { locate } from "./load.ts"
 import { starred } from "./starred.ts"
 import { loadText, shippedText, sourceOf as textSource } from "./text.ts"
 
@@ -110,7 +112,7 @@ export const loadCorpus = (
       catch: (cause) =>
         cause instanceof InputError
           ? cause
-          : refuse("tokens", cause instanceof Error ? cause.message : String(cause), "files that can be read")
+          : refuse(ownEnd ? "tokens" : "tokens, heldOutTokens", reasonOf(cause), "files that can be read")
     })
   })
 
@@ -123,14 +125,14 @@ const filesOf = (
   field: string
 ): Effect.Effect<ReadonlyArray<string>, InputError> =>
   Effect.gen(function* () {
-    const whole = path.resolve(path.dirname(file), named)
+    const whole = locate(file, named)
     const files = yield* Effect.try({
       try: () => starred(whole),
       catch: (cause) =>
         new InputError({
           file,
           field: `training.${field}`,
-          value: `${named} (${cause instanceof Error ? cause.message : String(cause)})`,
+          value: `${named} (${reasonOf(cause)})`,
           accepted: "files of a folder that can be read"
         })
     })

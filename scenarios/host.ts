@@ -19,13 +19,19 @@ const words = {
 type Part = keyof typeof words
 const parts = Object.keys(words) as ReadonlyArray<Part>
 
+/** What programs of some tasks never have the host do. */
+export type HostWork = "collective" | "hook" | "read"
+
+const isNever = (part: Part, never: ReadonlyArray<HostWork>): boolean =>
+  never.some((work) => part === `${work}Seconds`)
+
 const told = (mode: LaunchMode, assumed: ReadonlyArray<Part>): string =>
   `${mode}: ${assumed.map((part) => `${formatSeconds(usualHosts[mode][part])} ${words[part]}`).join(", ")}, as is usual`
 
 /** Measured costs, and usual ones for what was not measured. A graph's kernels are not launched, whatever a launch took. */
 const filled = (
   measured: MeasuredHost,
-  never: ReadonlyArray<Part>,
+  never: ReadonlyArray<HostWork>,
   mode: LaunchMode = measured.mode
 ): HostOptions => {
   const usual = usualHosts[mode]
@@ -34,7 +40,7 @@ const filled = (
       ? { ...usual, ...pick(measured, ["readSeconds", "replaySeconds"]) }
       : { ...usual, ...pick(measured, parts), replaySeconds: 0 }
   const missing = parts.filter(
-    (part) => usual[part] > 0 && measured[part] === undefined && !never.includes(part)
+    (part) => usual[part] > 0 && measured[part] === undefined && !isNever(part, never)
   )
   return missing.length === 0 ? { costs } : { costs, assumed: told(mode, missing) }
 }
@@ -53,7 +59,7 @@ export const resolveHost = (
   measured: MeasuredHost | undefined,
   file: string,
   loader: Loader,
-  never: ReadonlyArray<Part> = []
+  never: ReadonlyArray<HostWork>
 ): Effect.Effect<HostOptions | "none" | undefined, InputError> =>
   Effect.gen(function* () {
     if (host === undefined) return measured === undefined ? undefined : filled(measured, never)
@@ -64,7 +70,7 @@ export const resolveHost = (
         costs: usual,
         assumed: told(
           host,
-          parts.filter((part) => usual[part] > 0 && !never.includes(part))
+          parts.filter((part) => usual[part] > 0 && !isNever(part, never))
         )
       }
     }

@@ -9,6 +9,7 @@ import type {
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
+import type { HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
 
 /** `known`: what is not estimated is "measured" or "stated". */
@@ -86,7 +87,7 @@ export const worldWarnings = (
 /** `never`: what programs of the scenario do not do. */
 export const hostWarnings = (
   host: HostSettings | undefined,
-  never: ReadonlyArray<"collective" | "hook" | "read">
+  never: ReadonlyArray<HostWork>
 ): ReadonlyArray<string> =>
   typeof host === "object" && !("measured" in host)
     ? never

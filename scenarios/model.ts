@@ -78,7 +78,7 @@ export const resolveModel = (
     }
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
-    if (wrong !== undefined) return yield* new InputError({ file, ...wrong })
+    if (wrong !== undefined) return yield* new InputError({ file, ...wrong, field: `model.${wrong.field}` })
     const graph = fusedGraph(model, computeDtype)
     const eager = modelGraph(model, computeDtype, "float32")
     if (device === undefined && ops === undefined) {
@@ -189,10 +189,10 @@ const withParameters = (
 
 type Architecture = Exclude<ModelSettings, { profile: string } | { stepSeconds: number }>
 
-/** The first size that does not go with another; each by itself is a positive whole number already. */
-const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "accepted"> | undefined => {
+/** The first size that does not go with another, by its field in `model`; each by itself is a positive whole number already. */
+export const misfit = (model: Architecture): Pick<InputError, "field" | "value" | "accepted"> | undefined => {
   const refuse = (field: string, value: number, accepted: string) => ({
-    field: `model.${field}`,
+    field,
     value: String(value),
     accepted
   })

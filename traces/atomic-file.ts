@@ -15,7 +15,7 @@ import {
 } from "node:fs"
 import { dirname } from "node:path"
 import { clearLeftovers, nameBeside } from "./beside.ts"
-import { TraceError, traceErrorFrom } from "./trace-error.ts"
+import { hasCode, TraceError, traceErrorFrom } from "./trace-error.ts"
 
 /**
  * Appends bytes or text (as UTF-8). Throws a `TraceError` when the disk refuses; inside `writeFileAtomically` that becomes
@@ -30,9 +30,6 @@ const { O_NONBLOCK, O_WRONLY } = constants
 const writable = "a path in an existing, writable folder with free space"
 
 const pause = new Int32Array(new SharedArrayBuffer(4))
-
-const hasCode = (cause: unknown, code: string): boolean =>
-  cause instanceof Error && "code" in cause && cause.code === code
 
 /** How often a pipe is looked at for a reader, which may be starting, 10 ms apart. */
 const looks = 100

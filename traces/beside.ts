@@ -3,6 +3,7 @@
 import { readdirSync, rmSync } from "node:fs"
 import { hostname } from "node:os"
 import { basename, dirname, join } from "node:path"
+import { hasCode } from "./trace-error.ts"
 
 let unique = 0
 
@@ -19,7 +20,7 @@ export const isAlive = (pid: number): boolean => {
     return true
   } catch (cause) {
     // Another user's process may not be signalled, and is there.
-    return cause instanceof Error && "code" in cause && cause.code === "EPERM"
+    return hasCode(cause, "EPERM")
   }
 }
 

@@ -63,3 +63,7 @@ export const attemptAsync = <A>(
   run: (signal: AbortSignal) => Promise<A>
 ): Effect.Effect<A, TraceError> =>
   Effect.tryPromise({ try: run, catch: (cause) => traceErrorFrom(file, "content", accepted, cause) })
+
+/** Whether the system refused for this reason: "ENOENT", "EEXIST", ... */
+export const hasCode = (cause: unknown, code: string): boolean =>
+  cause instanceof Error && "code" in cause && cause.code === code

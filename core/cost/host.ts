@@ -109,7 +109,10 @@ export const layerHostSeconds = (
   { eager, once }: { readonly eager: number; readonly once: number }
 ): number => launchSeconds * (mode === "eager" ? eager : once)
 
-/** Share of the host's time in a profiled layer's span that is left: the profile was recorded of an eager program. */
+/**
+ * Share of the host's time in a profiled layer's span that is left: the profile was recorded of an eager program. The half of
+ * `compiled` is assumed, not measured: fewer launches, each without Python, but guards and calls between graphs stay.
+ */
 export const layerShare = ({ mode = "eager" }: HostCosts): number =>
   ({ eager: 1, compiled: 0.5, graph: 0 })[mode]
 

@@ -55,6 +55,7 @@ export const eagerSavedBytes = (
         if (autocast) for (const { name } of outputs) wideValues.add(name)
         return wide * x.elements + stream * x.elements + wide * rowsOf(x)
       case "linear.forward":
+      case "grouped_linear.forward":
         return narrowCopy(x) + (autocast ? once(weight.name, narrow * weight.elements) : 0)
       case "rope.forward":
         return 0

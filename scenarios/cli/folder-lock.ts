@@ -1,11 +1,12 @@
 // One study at a time in a folder: a file that says which process writes there. One that a killed process has left is recovered.
 import * as Effect from "effect/Effect"
-import { openSync, closeSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs"
+import { openSync, closeSync, linkSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs"
 import { hostname } from "node:os"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { reasonOf } from "../file/source.ts"
 import { isAlive, nameBeside } from "../../traces/beside.ts"
+import { hasCode } from "../../traces/trace-error.ts"
 
 interface Holder {
   readonly pid: number
@@ -37,7 +38,10 @@ const holderOf = (text: string): Holder | undefined => {
 }
 
 /** A process that has made the file writes into it at once. */
-const torn = (path: string): boolean => Date.now() - statSync(path).mtimeMs > 10_000
+const torn = (path: string): boolean => {
+  const found = statSync(path, { throwIfNoEntry: false })
+  return found !== undefined && Date.now() - found.mtimeMs > 10_000
+}
 
 const isLeft = (path: string, holder: Holder | undefined): boolean => {
   if (holder === undefined) return torn(path)
@@ -55,7 +59,7 @@ const take = (path: string): { readonly by: string } | undefined => {
       closeSync(descriptor)
       return undefined
     } catch (cause) {
-      if (!(cause instanceof Error && "code" in cause && cause.code === "EEXIST")) throw cause
+      if (!hasCode(cause, "EEXIST")) throw cause
     }
     const text = textOf(path)
     if (text === undefined) continue
@@ -64,13 +68,27 @@ const take = (path: string): { readonly by: string } | undefined => {
       const where = holder === undefined || holder.host === hostname() ? "" : ` on ${holder.host}`
       return { by: holder === undefined ? "another process" : `process ${holder.pid}${where}` }
     }
-    // Whoever else finds it left takes it away as well: what is taken must be what was read.
-    const aside = nameBeside(path)
-    renameSync(path, aside)
-    if (textOf(aside) === text) rmSync(aside)
-    else renameSync(aside, path)
+    clearLeft(path, text)
   }
   return { by: "another process" }
+}
+
+/** Whoever else finds it left takes it away as well: what is taken must be what was read, and is put back where nobody has another. */
+const clearLeft = (path: string, text: string): void => {
+  const aside = nameBeside(path)
+  try {
+    renameSync(path, aside)
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return
+    throw cause
+  }
+  try {
+    if (textOf(aside) !== text) linkSync(aside, path)
+  } catch (cause) {
+    if (!hasCode(cause, "EEXIST")) throw cause
+  } finally {
+    rmSync(aside, { force: true })
+  }
 }
 
 const textOf = (path: string): string | undefined => {

@@ -8,6 +8,7 @@ import { eagerSavedBytes } from "../../core/models/eager-memory.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
+import { mixtral } from "../../core/models/mixtral.ts"
 import { oneRank } from "../../core/world.ts"
 
 const tokens = 2 * 16
@@ -46,6 +47,31 @@ describe("what autograd keeps", () => {
     const head = norm + 2 * 64 + 14 * 100
     const weights = 3 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 96) + 64 * 100
     expect(kept(llamaGraph, "autocast", "none")).toBe(tokens * (3 * block + head) + 2 * weights)
+  })
+
+  it("of a Mixtral, whose experts' weights are parameters whatever their number", () => {
+    const ofExperts = (experts: number, precision: "autocast" | "eager") => {
+      const graph = mixtral({
+        layers: 1,
+        width: 64,
+        heads: 4,
+        kvHeads: 2,
+        ffnWidth: 96,
+        experts,
+        topK: 2,
+        vocabulary: 100,
+        context: 16,
+        batch: 2,
+        tied: false
+      })
+      const at = graph.layers.findIndex(({ name }) => name.endsWith("mlp.experts"))
+      return eagerSavedBytes(graph, precision, "none")[at]!.kept
+    }
+    // Only what says which rows are whose grows with them: far less than one expert's weights.
+    const weights = 2 * 3 * 64 * 96
+    expect(Math.abs(ofExperts(16, "eager") - ofExperts(8, "eager"))).toBeLessThan(0.1 * weights)
+    // Under autocast each has a narrow copy.
+    expect(ofExperts(16, "autocast") - ofExperts(8, "autocast")).toBeGreaterThanOrEqual(8 * weights)
   })
 
   it("of a GPT-2 in 16 bits", () => {

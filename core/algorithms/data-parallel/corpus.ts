@@ -1,5 +1,5 @@
 // What batches are drawn from: a text that lies on the device whole, or one too large for it, in chunks that take turns there.
-// Which chunk a rank has at a step follows from seed, rank and step alone, so a run that goes on from a step has the same.
+// Which chunk a rank has at a step follows from seed, rank, step and the number of ranks, so a run that goes on with as many has the same.
 // Knows no files.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"

@@ -119,8 +119,6 @@ interface ProfiledOptions {
   readonly bufferBytes?: number
   /** Told what the rank holds of the model. */
   readonly onHeld?: (held: HeldBytes) => void
-  /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
-  readonly gradientsLast?: boolean | undefined
   /** How the model is divided; whole on every rank where absent. */
   readonly shard?: ShardPlan | undefined
   /** Gradients are clipped to this norm. */
@@ -141,7 +139,6 @@ export const profiledModel = (
     activationBytes = 0,
     backwardBytes = 0,
     bufferBytes = 0,
-    gradientsLast = false,
     shard,
     clipNorm,
     accumulation,
@@ -177,7 +174,7 @@ export const profiledModel = (
           }
         })
     }))
-    const storage = yield* storageOf(specs, { gradientsLast, shard, accumulation, layersShare: true })
+    const storage = yield* storageOf(specs, { shard, accumulation, layersShare: true })
     // Memory of gradients is there all the time; activations have what the two take together beyond it.
     const beside = Math.max(0, backwardBytes - storage.bytes.gradients)
     yield* reserve("activations beside gradients", beside)

@@ -11,6 +11,7 @@ import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
 import { parameterCount, type LayerGraph } from "../../../core/models/layer-graph.ts"
 import { elementsOf } from "../../../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
+import { misfit } from "../../model.ts"
 import { isArchitecture, modelGraph } from "../../model-graph.ts"
 import { ArchitectureSettings } from "../../sections.ts"
 import type { DataParallelScenario } from "./scenario.ts"
@@ -68,6 +69,12 @@ export const keptBytes = (
         Object.keys(of)[0],
         "no such field: the model is described by its architecture"
       )
+    if (recompute === "attention" && !isArchitecture(model))
+      return yield* refuse(
+        "recompute",
+        recompute,
+        "none or block: a profile does not say which of its layers are attention"
+      )
     const described = of ?? (isArchitecture(model) ? model : undefined)
     if (described === undefined)
       return yield* refuse(
@@ -75,6 +82,8 @@ export const keptBytes = (
         "none",
         "the architecture of the profiled model, {gpt2}, {llama} or {mixtral} with its sizes"
       )
+    const wrong = misfit(described)
+    if (wrong !== undefined) return yield* refuse(`of.${wrong.field}`, wrong.value, wrong.accepted)
     const graph = modelGraph(described, "bfloat16", "float32")
     const counted = profile.parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
     const stated = parameterCount(graph)
@@ -108,14 +117,11 @@ export const recomputing = ({ model, activations }: DataParallelScenario, profil
   const recompute = activations?.recompute ?? "none"
   if (recompute === "none") return profile
   const blocks = blocksOf(profile.layers.map(({ name }) => name))
+  // `keptBytes` refuses attention where the model's layers do not say what they are.
   const attention =
-    recompute === "attention" && isArchitecture(model) ? attentionLayers(modelGraph(model)) : undefined
+    recompute === "attention" && isArchitecture(model) ? attentionLayers(modelGraph(model)) : new Set()
   const again = (index: number): boolean =>
-    attention === undefined ? blocks[index] !== undefined : attention.has(index)
-  const plus = (one: PhaseCost, other: PhaseCost): PhaseCost => ({
-    busySeconds: one.busySeconds + other.busySeconds,
-    spanSeconds: one.spanSeconds + other.spanSeconds
-  })
+    recompute === "block" ? blocks[index] !== undefined : attention.has(index)
   const layers = profile.layers.map((layer, index): LayerCost =>
     again(index) ? { ...layer, backward: plus(layer.backward, layer.forward) } : layer
   )
@@ -125,6 +131,19 @@ export const recomputing = ({ model, activations }: DataParallelScenario, profil
   )
   return { ...profile, layers, stepSeconds: profile.stepSeconds + more }
 }
+
+const plus = (one: PhaseCost, other: PhaseCost): PhaseCost => ({
+  busySeconds: one.busySeconds + other.busySeconds,
+  spanSeconds: one.spanSeconds + other.spanSeconds,
+  ...(one.launches === undefined || other.launches === undefined
+    ? {}
+    : {
+        launches: {
+          eager: one.launches.eager + other.launches.eager,
+          once: one.launches.once + other.launches.once
+        }
+      })
+})
 
 const attentionLayers = ({ layers }: LayerGraph): ReadonlySet<number> =>
   new Set(

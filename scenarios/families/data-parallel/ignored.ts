@@ -2,7 +2,7 @@
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import * as Schema from "effect/Schema"
-import type { DataParallelScenario } from "./scenario.ts"
+import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import { isArchitecture } from "../../model-graph.ts"
@@ -98,7 +98,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),
   ...hostMemoryWarnings(scenario.memory),
-  ...hostWarnings(scenario.host, ["read"]),
+  ...hostWarnings(scenario.host, hostNever),
   ...launchWarnings(scenario),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined

@@ -26,7 +26,7 @@ import { resolveHost } from "../../host.ts"
 import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
-import type { DataParallelScenario } from "./scenario.ts"
+import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards } from "./shard-settings.ts"
@@ -129,7 +129,9 @@ export const planScenario = (
 const asksForMemory = ({ shard, activations, memory }: DataParallelScenario): boolean =>
   shard !== undefined || activations !== undefined || memory?.device !== undefined
 
-/** What the fullest rank holds at a time, by what it is, and whether that fits. */
+export type MemoryDetails = ReturnType<typeof memoryOf>
+
+/** What the fullest rank holds at a time, by what it is; whoever does not fit does not get here. */
 const memoryOf = (
   { parameters, copies, gradients, optimizer, activations, buffers }: HeldBytes,
   { ranks }: SimulatedEnd,
@@ -139,7 +141,7 @@ const memoryOf = (
   const known = parameters + copies + gradients + optimizer + activations + buffers
   return {
     heldBytes,
-    ...(capacityBytes === undefined ? {} : { capacityBytes, fits: heldBytes <= capacityBytes }),
+    ...(capacityBytes === undefined ? {} : { capacityBytes }),
     parts: {
       parameters,
       copies,
@@ -175,7 +177,7 @@ export const prepare = (
       scenario.costs === undefined ? undefined : yield* loader.profile(file, "costs", scenario.costs)
     const kept = yield* keptBytes(scenario, profile, planned, shard, world.size, file)
     let held: HeldBytes | undefined
-    const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader, ["readSeconds"])
+    const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader, hostNever)
     return {
       planned,
       profile,

@@ -2,6 +2,7 @@
 import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { alignColumns } from "../../table.ts"
+import type { MemoryDetails } from "./prepare.ts"
 
 export const print = (result: RunResult): ReadonlyArray<string> => {
   const stepSeconds = metricOf(result, "stepSeconds")
@@ -26,20 +27,9 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
   return memory === undefined ? steps : [...steps, ...printMemory(memory)]
 }
 
-interface MemoryDetails {
-  readonly heldBytes: number
-  readonly capacityBytes?: number
-  readonly fits?: boolean
-  readonly parts: Readonly<Record<string, number>>
-}
-
-const printMemory = ({ heldBytes, capacityBytes, fits, parts }: MemoryDetails): ReadonlyArray<string> => {
-  const verdict =
-    capacityBytes === undefined
-      ? ""
-      : fits === true
-        ? ` of ${formatBytes(capacityBytes)}: fits`
-        : ` of ${formatBytes(capacityBytes)}: does not fit`
+const printMemory = ({ heldBytes, capacityBytes, parts }: MemoryDetails): ReadonlyArray<string> => {
+  // Whoever does not fit is refused where the memory runs out, with the tensor that it runs out at.
+  const verdict = capacityBytes === undefined ? "" : ` of ${formatBytes(capacityBytes)}: fits`
   const named = Object.entries(parts).filter(([, bytes]) => bytes >= 0.005 * heldBytes)
   return [
     "",

@@ -1,5 +1,6 @@
 // What a scenario of data-parallel training says: the task every scenario has that names no other.
 import * as Schema from "effect/Schema"
+import type { HostWork } from "../../host.ts"
 import { Positive, withDefault } from "../../../core/fields.ts"
 import {
   CollectiveSettings,
@@ -52,3 +53,6 @@ export const DataParallelScenario = Schema.Struct({
   training: Schema.optionalKey(TrainingSettings)
 })
 export type DataParallelScenario = typeof DataParallelScenario.Type
+
+/** What the host has not to do: no program of this task reads. */
+export const hostNever = ["read"] as const satisfies ReadonlyArray<HostWork>

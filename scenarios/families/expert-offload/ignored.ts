@@ -1,6 +1,6 @@
 // Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
 import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
-import type { ExpertOffloadScenario } from "./scenario.ts"
+import { hostNever, type ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
 import type { RunFacts } from "../../family.ts"
@@ -44,7 +44,7 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
   return [
     ...warnings,
-    ...hostWarnings(scenario.host, ["collective", "hook"]),
+    ...hostWarnings(scenario.host, hostNever),
     ...deviceWarnings(device, "measured", facts),
     ...seedWarnings(seed, random, "the routing comes from a trace, and nothing else is random")
   ]

@@ -15,7 +15,7 @@ import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/
 import type { SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
 import { featureNames, PredictorWeights } from "../../../core/algorithms/expert-offload/predictor/trained.ts"
 import { routingPresets } from "../../../core/algorithms/expert-offload/routing-generator.ts"
-import type { ExpertOffloadScenario } from "./scenario.ts"
+import { hostNever, type ExpertOffloadScenario } from "./scenario.ts"
 import type { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, makeStrategy, type Strategy } from "../../../core/algorithms/expert-offload/strategy.ts"
 import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
@@ -96,10 +96,7 @@ export const planScenario = (
     const costs: OffloadCosts = {
       ops,
       device,
-      host: yield* resolveHost(scenario.host, profile.host, file, loader, [
-        "collectiveSeconds",
-        "hookSeconds"
-      ]),
+      host: yield* resolveHost(scenario.host, profile.host, file, loader, hostNever),
       hostLink:
         hostLink === undefined
           ? undefined

@@ -1,5 +1,6 @@
 // What a scenario of generation with offloaded experts says.
 import * as Schema from "effect/Schema"
+import type { HostWork } from "../../host.ts"
 import { Experts, Layers, Listed, Positive, withDefault } from "../../../core/fields.ts"
 import { commonFields, DeviceSettings, HostSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
 import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
@@ -106,3 +107,6 @@ export const ExpertOffloadScenario = Schema.Struct({
   jitter: Jitter
 })
 export type ExpertOffloadScenario = typeof ExpertOffloadScenario.Type
+
+/** What the host has not to do: there is one rank. */
+export const hostNever = ["collective", "hook"] as const satisfies ReadonlyArray<HostWork>

@@ -1,7 +1,7 @@
 // Fields of a serving scenario that change nothing for what it chooses.
 import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts"
 import { defaultOf } from "../../../core/fields.ts"
-import { KvServingScenario } from "./scenario.ts"
+import { KvServingScenario, hostNever } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
 import { deviceWarnings, faultWarnings, hostWarnings, realWarnings } from "../../ignored.ts"
 
@@ -12,7 +12,7 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...deviceWarnings(scenario.device, "measured", facts),
   ...costWarnings(scenario),
   ...launchWarnings(scenario, facts),
-  ...hostWarnings(scenario.host, scenario.transfer.to === "node" ? [] : ["collective", "hook"]),
+  ...hostWarnings(scenario.host, hostNever(scenario)),
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
   ...seedWarnings(scenario)
 ]

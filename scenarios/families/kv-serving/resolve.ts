@@ -7,7 +7,7 @@ import { checkSettings, planChoices } from "../../../core/algorithms/kv-serving/
 import { cacheMethodNamed, type CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
-import { namedModels, type KvServingScenario } from "./scenario.ts"
+import { namedModels, type KvServingScenario, hostNever } from "./scenario.ts"
 import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequence.ts"
 import { serve, serveThroughHost } from "../../../core/algorithms/kv-serving/serve.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
@@ -141,12 +141,13 @@ const resolveRequests = (
   })
 
 const resolveCosts = (
-  { costs, device: settings, host, transfer }: KvServingScenario,
+  scenario: KvServingScenario,
   model: DecoderModel,
   file: string,
   loader: Loader
 ): Effect.Effect<() => CostModel, InputError> =>
   Effect.gen(function* () {
+    const { costs, device: settings, host, transfer } = scenario
     if (costs !== undefined && "step" in costs) {
       const { step, token, prefill } = costs
       return () =>
@@ -163,7 +164,7 @@ const resolveCosts = (
     const ops = yield* resolveOpTable(costs?.ops, stated, "costs.ops", file, loader)
     const device = stated ?? ops?.measuredOn
     const timed = costs?.ops === undefined ? undefined : yield* loader.profile(file, "costs.ops", costs.ops)
-    const known = yield* resolveHost(host, timed?.host, file, loader)
+    const known = yield* resolveHost(host, timed?.host, file, loader, hostNever(scenario))
     const link =
       transfer.to === "host" && transfer.bandwidth !== undefined
         ? [hostLinkSource({ bytesPerSecond: transfer.bandwidth, latencySeconds: 0 })]

@@ -1,6 +1,7 @@
 // What a scenario of serving with a key/value cache says: the model, the requests, what is kept of their caches, and where
 // the caches go.
 import * as Schema from "effect/Schema"
+import type { HostWork } from "../../host.ts"
 import { Layers, Listed, Positive, withDefault } from "../../../core/fields.ts"
 import {
   commonFields,
@@ -156,3 +157,7 @@ export const KvServingScenario = Schema.Struct({
   jitter: Jitter
 })
 export type KvServingScenario = typeof KvServingScenario.Type
+
+/** What the host has not to do: without a second node nothing is collective. */
+export const hostNever = ({ transfer }: KvServingScenario): ReadonlyArray<HostWork> =>
+  transfer.to === "node" ? [] : ["collective", "hook"]

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { moeAlgorithmNamed, moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
-import { MoeTrainingScenario, shippedBetween } from "./scenario.ts"
+import { MoeTrainingScenario, shippedBetween, hostNever } from "./scenario.ts"
 import { formatSeconds, formatShare } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
@@ -87,7 +87,7 @@ const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
     )
   warnings.push(
     ...hostMemoryWarnings(scenario.memory),
-    ...hostWarnings(scenario.host, dropless ? [] : ["read"]),
+    ...hostWarnings(scenario.host, hostNever(scenario)),
     ...efficiencyWarnings(scenario.device, facts)
   )
   warnings.push(

@@ -5,7 +5,7 @@ import { allDegrees, planWith, type PlannedMoe } from "../../../core/algorithms/
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
-import type { MoeTrainingScenario } from "./scenario.ts"
+import { hostNever, type MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { CollectiveCost, OpCost, Profile } from "../../../core/profile.ts"
 import type { World } from "../../../core/world.ts"
@@ -140,7 +140,7 @@ const resolveProducts = (
       return makeCostModel({
         sources: [productLine(line)],
         device: stated ?? deviceNamed("NVIDIA H200"),
-        host: yield* resolveHost(scenario.host, undefined, file, loader)
+        host: yield* resolveHost(scenario.host, undefined, file, loader, hostNever(scenario))
       })
     }
     const profile = yield* loader.profile(file, "costs.products.profile", products.profile)
@@ -172,7 +172,7 @@ const resolveProducts = (
     )
     fits.push(line)
     const sources = products.method === "line" ? [productLine(line), table] : [table]
-    const host = yield* resolveHost(scenario.host, profile.host, file, loader)
+    const host = yield* resolveHost(scenario.host, profile.host, file, loader, hostNever(scenario))
     return makeCostModel({ sources, device: stated ?? table.measuredOn, host })
   })
 
@@ -240,11 +240,11 @@ const resolveCollectives = (
       const own = profile.collectives.filter((row) => (ops as ReadonlyArray<string>).includes(row.op))
       const links = [...new Set(own.map((row) => row.link))]
       const link = settings.link ?? (links.length === 1 ? links[0]! : "unshaped")
-      if (settings.link !== undefined && !links.includes(link)) {
+      if (!links.includes(link) && (settings.link !== undefined || links.length > 0)) {
         return yield* new InputError({
           file,
           field: `costs.${tier}.link`,
-          value: link,
+          value: settings.link ?? `not given, which is ${link} where there are several`,
           accepted: `a kind of links that ${settings.profile} has ${ops.join(" or ")} of: ${links.join(", ") || "none"}`
         })
       }

@@ -1,5 +1,6 @@
 // What a scenario of MoE training says: the layers, what their ops cost, how tokens are routed, the algorithm.
 import * as Schema from "effect/Schema"
+import type { HostWork } from "../../host.ts"
 import { Experts, Layers, Positive, withDefault } from "../../../core/fields.ts"
 import {
   commonFields,
@@ -154,3 +155,7 @@ export const MoeTrainingScenario = Schema.Struct({
   jitter: Jitter
 })
 export type MoeTrainingScenario = typeof MoeTrainingScenario.Type
+
+/** What the host has not to do: experts of a capacity need no numbers from the device. */
+export const hostNever = ({ model }: MoeTrainingScenario): ReadonlyArray<HostWork> =>
+  model.capacityFactor === "dropless" ? [] : ["read"]
