@@ -10,6 +10,7 @@ import type { Dtype, Tensor, TensorSpec } from "../machine/tensor.ts"
 import {
   decoderLayer,
   kvWidthOf,
+  llamaLayer,
   normEpsilon,
   queryWidthOf,
   type DecoderSizes,
@@ -129,7 +130,8 @@ export const layerOps = ({
     "self_attn.v_proj": v,
     "self_attn.o_proj": projected
   }
-  decoderLayer<Tensor>(
+  decoderLayer<Tensor, typeof llamaLayer>(
+    llamaLayer,
     {
       norm: (input, name) => {
         emit.op("norm", "rms_norm.forward", [input, weight(name)], [normed, rstd], { epsilon: normEpsilon })

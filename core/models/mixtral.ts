@@ -1,7 +1,7 @@
 // Mixtral-style models as Hugging Face's MixtralForCausalLM: Llama's attention, and in place of each feed-forward part a
 // softmax top-k gate over experts. Tokens are never dropped; the auxiliary load-balancing loss is left out.
 import type { LayerGraph } from "./layer-graph.ts"
-import { decoder, projection, type LlamaConfig } from "./llama.ts"
+import { llamaLike, type LlamaConfig } from "./llama.ts"
 import { checkSizes } from "./sizes.ts"
 
 export interface MixtralConfig extends LlamaConfig {
@@ -19,10 +19,9 @@ export const mixtral = (config: MixtralConfig): LayerGraph => {
   const { width, ffnWidth, experts, topK } = config
   checkSizes("mixtral", { ffnWidth, experts, topK }, [])
   if (topK > experts) throw new RangeError(`mixtral: topK ${topK} of only ${experts} experts`)
-  return decoder("mixtral", { ropeBase: 1_000_000, ...config }, (graph, x, block) => {
-    const logits = projection(graph, x, `${block}.mlp.gate`, block, experts)
-    const gate = graph.gate(logits, topK)
-    graph.layer(`${block}.mlp.experts`, block)
+  return llamaLike("mixtral", { ropeBase: 1_000_000, ...config }, ({ graph, layer, project }, x) => {
+    const gate = graph.gate(project(x, "mlp.gate", experts), topK)
+    layer("mlp.experts")
     const gateUp = graph.parameter("gate_up_proj", [experts, 2 * ffnWidth, width])
     const down = graph.parameter("down_proj", [experts, width, ffnWidth])
     return graph.experts(x, gate, experts, (rows, counts) => {

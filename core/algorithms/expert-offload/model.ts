@@ -1,7 +1,7 @@
 // A mixture-of-experts decoder as generation sees it: sizes, and the tensors that hold its weights. Every layer is a MoE
 // layer. Knows nothing of where experts lie or when they come.
 import { sizeBytesOf, type Dtype, type TensorData, type TensorSpec } from "../../machine/tensor.ts"
-import { attentionWeightShapes, type DecoderSizes } from "../../models/decoder-layer.ts"
+import { attentionWeightShapes, llamaLayer, type DecoderSizes } from "../../models/decoder-layer.ts"
 import { Random } from "../../random.ts"
 import type { ExpertShape } from "./demand.ts"
 
@@ -243,7 +243,7 @@ export const expertBytes = (model: MoeModel): number => {
 
 /** Shapes of the weights of one layer that always lie on the device. */
 const residentWeightShapes = (model: MoeModel) => ({
-  ...attentionWeightShapes(model),
+  ...attentionWeightShapes(llamaLayer, model),
   router: [model.experts, model.width]
 })
 

@@ -67,7 +67,7 @@ export const aroundAttention = (
         "mlp.down_proj": space.projected
       }
       return denseFeedForward<Tensor>(
-        { project: (x, name) => emit.project(x, name, results[name]!) },
+        (x, name) => emit.project(x, name, results[name]!),
         (gate, up) => {
           emit.op("swiglu", "swiglu.forward", [gate, up], [space.active])
           return space.active

@@ -4,6 +4,7 @@ import { elementsOf, sizeBytesOf, type Dtype, type TensorSpec } from "../../mach
 import {
   attentionWeightShapes,
   denseWeightShapes,
+  llamaLayer,
   kvWidthOf,
   type DecoderSizes
 } from "../../models/decoder-layer.ts"
@@ -30,7 +31,7 @@ export const cacheBytes = (model: DecoderModel, tokensByLayer: ReadonlyArray<num
 
 /** Shapes of one layer's weights, in the order of the forward pass. */
 const layerWeightShapes = (model: DecoderModel) => ({
-  ...attentionWeightShapes(model),
+  ...attentionWeightShapes(llamaLayer, model),
   ...denseWeightShapes(model)
 })
 
