@@ -122,7 +122,7 @@ interface LayerParts<V, S extends LayerStyle> extends AttentionParts<V, S> {
 }
 
 /** The first half of a layer. */
-const attentionPart = <V, S extends LayerStyle>(style: S, parts: AttentionParts<V, S>, x: V): V => {
+export const attentionPart = <V, S extends LayerStyle>(style: S, parts: AttentionParts<V, S>, x: V): V => {
   const y = parts.norm(x, style.attentionNorm)
   const mixed = parts.attention(style.qkv.map((name: S["qkv"][number]) => parts.project(y, name)))
   return parts.residual(x, parts.project(mixed, style.output))

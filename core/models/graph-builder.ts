@@ -57,9 +57,9 @@ export class GraphBuilder {
     this.#layers.push(this.#current)
   }
 
-  /** Token or target ids. */
-  input(name: string, shape: Shape): Value {
-    const value = { name, ...operand(shape, "int32") }
+  /** Token or target ids; of a part of a model, what comes before it leaves. */
+  input(name: string, shape: Shape, dtype: Dtype = "int32"): Value {
+    const value = { name, ...operand(shape, dtype) }
     this.#inputs.push(value)
     return value
   }
@@ -230,6 +230,41 @@ export class GraphBuilder {
     return out
   }
 
+  /** The same values in another shape. */
+  reshape(inp: Value, shape: Shape, name: string): Value {
+    const [out] = this.#forward("repack", {}, [inp], [name], [shape])
+    this.#note(() => this.#toInputs("repack", {}, [this.#gradientOf(out)], [inp]))
+    return out
+  }
+
+  /** The rows of all members of a group of `ranks`, one after the other, on each. */
+  allGather(inp: Value, ranks: number): Value {
+    if (ranks === 1) return inp
+    const [out] = this.#forward("all_gather", { ranks }, [inp], ["gathered"])
+    this.#note(() => this.#toInputs("reduce_scatter", { ranks }, [this.#gradientOf(out)], [inp]))
+    return out
+  }
+
+  /** Of the sum over the members of a group of `ranks`, a part of the rows on each. */
+  reduceScatter(inp: Value, ranks: number): Value {
+    if (ranks === 1) return inp
+    const [out] = this.#forward("reduce_scatter", { ranks }, [inp], ["scattered"])
+    this.#note(() => this.#toInputs("all_gather", { ranks }, [this.#gradientOf(out)], [inp]))
+    return out
+  }
+
+  /**
+   * Ends a part of a model, and writes its backward pass down: from the gradient of `output`, which what follows leaves, to that
+   * of `input`.
+   */
+  part(input: Value, output: Value) {
+    const outputGradient: Value = { ...output, name: gradientName(output) }
+    this.#gradients.set(output.name, outputGradient)
+    this.#differentiate()
+    const layers: ReadonlyArray<Layer> = this.#layers
+    return { layers, outputGradient, inputGradient: this.#gradientOf(input) }
+  }
+
   /**
    * Ends the model with the mean cross-entropy of `logits`, and writes the backward pass down. Logits beyond the vocabulary
    * are padding.
@@ -240,12 +275,16 @@ export class GraphBuilder {
     const attributes = logits.shape.at(-1) === vocabulary ? {} : { classes: vocabulary }
     const [loss] = this.#forward("softmax_cross_entropy.forward", attributes, operands, [["out", "float32"]])
     this.#note(() => this.#toInputs("softmax_cross_entropy.backward", attributes, operands, [logits]))
+    this.#differentiate()
+    const layers: ReadonlyArray<Layer> = this.#layers
+    return { name: this.#name, layers, inputs: this.#inputs, loss }
+  }
+
+  #differentiate(): void {
     for (const { layer, backward } of this.#tape.toReversed()) {
       this.#current = layer
       backward()
     }
-    const layers: ReadonlyArray<Layer> = this.#layers
-    return { name: this.#name, layers, inputs: this.#inputs, loss }
   }
 
   get #layer(): LayerUnderConstruction {
@@ -272,10 +311,11 @@ export class GraphBuilder {
     name: KernelName,
     attributes: Attributes,
     inputs: ReadonlyArray<Value>,
-    outputs: readonly [Output, ...Array<Output>]
+    outputs: readonly [Output, ...Array<Output>],
+    chosen: ReadonlyArray<Shape> = []
   ): readonly [Value, ...Array<Value>] {
     const kernel: Kernel = kernels[name]
-    const shapes = kernel.shapes(inputs, attributes) ?? []
+    const shapes = kernel.shapes(inputs, attributes) ?? chosen
     const toValue = (output: Output, index: number): Value => {
       const [own, dtype] = typeof output === "string" ? [output, this.#dtypes.activations] : output
       const fixed = kernel.outputDtypes[index] ?? dtype

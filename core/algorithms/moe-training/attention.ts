@@ -1,12 +1,20 @@
 // The dense part of a layer: normalisation, attention and projection, attention split over the ranks of a node (MP) and
-// tokens split between (sequence parallelism). Gathers before and scatters after, inside the node.
+// tokens split between (sequence parallelism). Gathers before and scatters after, inside the node. It is the attention part
+// of any decoder (core/models), of a rank's sizes; the backward pass follows from the forward one.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
-import type { Attributes, Kernel } from "../../kernels/kernel.ts"
 import { Lane } from "../../machine/lane.ts"
 import type { OutOfMemory } from "../../machine/machine.ts"
 import { collective, launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
+import {
+  attentionPart,
+  attentionWeightShapes,
+  normEpsilon,
+  type LayerStyle
+} from "../../models/decoder-layer.ts"
+import { GraphBuilder } from "../../models/graph-builder.ts"
+import { gradientName, type KernelCall, type Layer, type Value } from "../../models/layer-graph.ts"
 import type { MoeGroups } from "./groups.ts"
 import type { MoeModel, Shares } from "./model.ts"
 import type { Parameter, Tensors } from "./tensors.ts"
@@ -43,150 +51,126 @@ interface Building {
   readonly input: Tensor
 }
 
-export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutOfMemory> =>
-  Effect.gen(function* () {
-    const { tensors, label, model, shares, groups, intra, input } = building
-    const { width, batch, sequence, heads: allHeads } = model
-    const { perNode, nodeTokens, tokens, heads, kvHeads } = shares
-    const headWidth = width / allHeads
-    // Of queries, and of keys or values, on this rank.
-    const [part, kvPart] = [heads * headWidth, kvHeads * headWidth]
-    const packed = part + 2 * kvPart
-    const kvWidth = kvPart * perNode
-    const { position } = groups
-    const stretch = [position * part, (position + 1) * part] as const
-    const attention = { heads, kvHeads, headWidth, packed: true }
+const style = {
+  norm: "rms",
+  attentionNorm: "norm",
+  qkv: ["qkv"],
+  attention: "attention",
+  output: "projection",
+  feedForwardNorm: "MoE norm",
+  bias: false
+} as const satisfies LayerStyle
 
-    const norm = yield* tensors.scale(`${label} norm`, width)
-    // Queries, keys and values of this rank's heads.
-    const qkv = yield* tensors.matrix(`${label} qkv`, width + 2 * kvWidth, width, {
-      rows: [
-        stretch,
-        ...[0, 1].map((i) => {
-          const from = width + i * kvWidth + position * kvPart
-          return [from, from + kvPart] as const
-        })
-      ],
+/** What a rank computes of a layer's dense part. A layer of the graph is what an op is called after. */
+const denseGraph = ({ width, heads: allHeads, batch, sequence, dtype }: MoeModel, shares: Shares) => {
+  const { perNode, nodeTokens, tokens, heads, kvHeads } = shares
+  const shape = { heads, kvHeads, headWidth: width / allHeads }
+  const weights = attentionWeightShapes(style, { width, ...shape })
+  const graph = new GraphBuilder("dense", { activations: dtype, parameters: dtype })
+  const input = graph.input("input", [tokens, width], dtype)
+  const output = attentionPart<Value, typeof style>(
+    style,
+    {
+      norm: (x, name) => {
+        graph.layer(name)
+        return graph.rmsNorm(x, graph.parameter("weight", weights[name]), normEpsilon)
+      },
+      // The first map is cut by its rows, the second by its columns: its results are still to be summed over the node. Gather and
+      // scatter stand so that the backward pass's scatter leaves before the gradient of the weight is computed, and is hidden.
+      project: (x, name) => {
+        graph.layer(name)
+        const whole = name === style.output ? x : graph.allGather(x, perNode)
+        const out = graph.linear(whole, graph.parameter("weight", weights[name]))
+        return name === style.output ? graph.reduceScatter(out, perNode) : out
+      },
+      attention: ([qkv]) => {
+        graph.layer("reshape")
+        const bySequence = graph.reshape(qkv!, [batch, sequence, qkv!.shape[1]!], "qkv by sequence")
+        graph.layer(style.attention)
+        const attended = graph.attention([bySequence], shape)
+        graph.layer("reshape")
+        return graph.reshape(attended, [nodeTokens, attended.shape[2]!], "attended by token")
+      },
+      residual: (x, change) => {
+        graph.layer("residual")
+        return graph.residual(x, change)
+      }
+    },
+    input
+  )
+  return { ...graph.part(input, output), input, output }
+}
+
+/** A rank's parts of the weights: queries, keys and values of its heads, and what goes from them into the projection. */
+const makeParameters = ({ tensors, label, model, shares, groups }: Building) => {
+  const { width } = model
+  const { perNode, heads, kvHeads } = shares
+  const [part, kvPart] = [heads, kvHeads].map((own) => (own * width) / model.heads) as [number, number]
+  const kvWidth = kvPart * perNode
+  const { position } = groups
+  const stretch = [position * part, (position + 1) * part] as const
+  const kvStretch = (i: number) => {
+    const from = width + i * kvWidth + position * kvPart
+    return [from, from + kvPart] as const
+  }
+  return Effect.all({
+    norm: tensors.scale(`${label} norm`, width),
+    qkv: tensors.matrix(`${label} qkv`, width + 2 * kvWidth, width, {
+      rows: [stretch, kvStretch(0), kvStretch(1)],
       columns: [0, width]
-    })
-    const projection = yield* tensors.matrix(`${label} projection`, width, width, {
+    }),
+    projection: tensors.matrix(`${label} projection`, width, width, {
       rows: [[0, width]],
       columns: stretch
     })
+  })
+}
 
-    const pass = (direction: string) => {
-      const launched = (
-        what: string,
-        kernel: Kernel,
-        reads: ReadonlyArray<Tensor>,
-        writes: ReadonlyArray<Tensor>,
-        attributes: Attributes = {}
-      ): Op => launch(`${direction} ${label} ${what}`, kernel, Lane.compute, reads, writes, attributes)
-      // A node of one rank has nothing to gather or scatter.
-      const inNode = (
-        kernel: "all_gather" | "reduce_scatter",
-        from: Tensor,
-        to: Tensor
-      ): ReadonlyArray<Op> =>
-        perNode === 1
-          ? []
-          : [
-              collective(
-                `${direction} ${label} MP ${kernel}`,
-                kernels[kernel],
-                intra,
-                groups.inNode,
-                [from],
-                [to],
-                {
-                  attributes: { ranks: perNode }
-                }
-              )
-            ]
-      return { launched, inNode }
+export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutOfMemory> =>
+  Effect.gen(function* () {
+    const { tensors, label, model, shares, groups, intra } = building
+    const { layers, input, output, outputGradient, inputGradient } = denseGraph(model, shares)
+    const parameters = yield* makeParameters(building)
+    const bound = new Map([[input.name, building.input]])
+    for (const { name, parameters: own } of layers) {
+      for (const value of own) {
+        const { tensor, gradient } = parameters[name as keyof typeof parameters]
+        bound.set(value.name, tensor)
+        bound.set(gradientName(value), gradient)
+      }
     }
-    const make = (what: string, rows: number, columns: number) =>
-      tensors.make(`${label} ${what}`, [rows, columns])
-    const gathered = (what: string, own: Tensor) =>
-      perNode === 1 ? Effect.succeed(own) : make(what, nodeTokens, width)
-    const scattered = (what: string, whole: Tensor) =>
-      perNode === 1 ? Effect.succeed(whole) : make(what, tokens, width)
-
-    const normed = yield* make("normed", tokens, width)
-    const rstd = yield* tensors.make(`${label} rstd`, [tokens], "float32")
-    const whole = yield* gathered("gathered", normed)
-    const projected = yield* make("qkv out", nodeTokens, packed)
-    const shaped = yield* tensors.make(`${label} qkv by sequence`, [batch, sequence, packed])
-    const attended = yield* tensors.make(`${label} attended`, [batch, sequence, part])
-    const lse = yield* tensors.make(`${label} lse`, [batch, heads, sequence], "float32")
-    const flat = yield* make("attended by token", nodeTokens, part)
-    const partial = yield* make("projected", nodeTokens, width)
-    const own = yield* scattered("scattered", partial)
-    const output = yield* make("output", tokens, width)
-    const forward = pass("forward")
-
-    const dwhole = yield* tensors.make(`${label} projected gradient`, [nodeTokens, width])
-    const dflat = yield* make("attended by token gradient", nodeTokens, part)
-    const dattended = yield* tensors.make(`${label} attended gradient`, [batch, sequence, part])
-    const dshaped = yield* tensors.make(`${label} qkv by sequence gradient`, [batch, sequence, packed])
-    const dprojected = yield* make("qkv out gradient", nodeTokens, packed)
-    const dgathered = yield* make("gathered gradient", nodeTokens, width)
-    const dnormed = yield* scattered("normed gradient", dgathered)
-    const dinput = yield* make("input gradient", tokens, width)
-    const backward = pass("backward")
-
+    const calls = layers.flatMap((layer) => [...layer.forward, ...layer.backwardInput])
+    for (const { kernel, inputs, outputs } of calls) {
+      for (const { name, shape, dtype } of outputs) {
+        // A sum takes the place of what was added last.
+        const place = kernel === "add" ? bound.get(inputs[1]!.name) : undefined
+        bound.set(name, place ?? (yield* tensors.make(`${label} ${name}`, shape, dtype)))
+      }
+    }
+    const tensorOf = ({ name }: Value): Tensor => bound.get(name)!
+    const op = (pass: string, layer: string, { kernel, inputs, outputs, attributes }: KernelCall): Op => {
+      const [reads, writes] = [inputs.map(tensorOf), outputs.map(tensorOf)]
+      return kernels[kernel].kind === "collective"
+        ? collective(`${pass} ${label} MP ${kernel}`, kernels[kernel], intra, groups.inNode, reads, writes, {
+            attributes
+          })
+        : launch(`${pass} ${label} ${layer}`, kernels[kernel], Lane.compute, reads, writes, attributes)
+    }
+    const backwardCalls = ({ backwardInput, backwardWeight }: Layer) => [...backwardInput, ...backwardWeight]
     return {
-      split: [qkv, projection],
-      alike: [norm],
-      output,
-      dinput,
-      forward: [
-        forward.launched("norm", kernels["rms_norm.forward"], [input, norm.tensor], [normed, rstd]),
-        ...forward.inNode("all_gather", normed, whole),
-        forward.launched("qkv", kernels["linear.forward"], [whole, qkv.tensor], [projected]),
-        forward.launched("reshape", kernels.repack, [projected], [shaped]),
-        forward.launched("attention", kernels["attention.forward"], [shaped], [attended, lse], attention),
-        forward.launched("reshape", kernels.repack, [attended], [flat]),
-        forward.launched("projection", kernels["linear.forward"], [flat, projection.tensor], [partial]),
-        ...forward.inNode("reduce_scatter", partial, own),
-        forward.launched("residual", kernels["residual.forward"], [input, own], [output])
-      ],
+      split: [parameters.qkv, parameters.projection],
+      alike: [parameters.norm],
+      output: tensorOf(output),
+      dinput: tensorOf(inputGradient),
+      forward: layers.flatMap(({ name, forward }) => forward.map((call) => op("forward", name, call))),
       backward: (doutput) => {
-        const dpartial = perNode === 1 ? doutput : dwhole
-        const { launched, inNode } = backward
-        return {
-          gather: inNode("all_gather", doutput, dwhole),
-          rest: [
-            launched("projection", kernels["linear.backward_input"], [dpartial, projection.tensor], [dflat]),
-            launched(
-              "projection",
-              kernels["linear.backward_weight"],
-              [dpartial, flat],
-              [projection.gradient]
-            ),
-            launched("reshape", kernels.repack, [dflat], [dattended]),
-            launched(
-              "attention",
-              kernels["attention.backward"],
-              [dattended, shaped, attended, lse],
-              [dshaped],
-              attention
-            ),
-            launched("reshape", kernels.repack, [dshaped], [dprojected]),
-            launched("qkv", kernels["linear.backward_input"], [dprojected, qkv.tensor], [dgathered]),
-            ...inNode("reduce_scatter", dgathered, dnormed),
-            // After the scatter has left, so that it is hidden.
-            launched("qkv", kernels["linear.backward_weight"], [dprojected, whole], [qkv.gradient]),
-            launched(
-              "norm",
-              kernels["rms_norm.backward_input"],
-              [dnormed, input, norm.tensor, rstd],
-              [dinput]
-            ),
-            launched("norm", kernels["rms_norm.backward_weight"], [dnormed, input, rstd], [norm.gradient]),
-            launched("residual", kernels.add, [dinput, doutput], [dinput])
-          ]
-        }
+        bound.set(outputGradient.name, doutput)
+        const ops = layers
+          .toReversed()
+          .flatMap((layer) => backwardCalls(layer).map((call) => op("backward", layer.name, call)))
+        // What it gathers, where there is anything to, is the first that it needs.
+        const gathers = shares.perNode === 1 ? 0 : 1
+        return { gather: ops.slice(0, gathers), rest: ops.slice(gathers) }
       }
     }
   })

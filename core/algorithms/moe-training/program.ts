@@ -67,6 +67,7 @@ interface MoeTrained {
 
 interface Layer {
   readonly dense: DensePart
+  readonly denseBackward: ReturnType<DensePart["backward"]>
   readonly moe: MoePart
   /** Gradient of the layer's output. */
   readonly doutput: Tensor
@@ -147,13 +148,12 @@ export const moeTraining = ({
       submit(lossOps)
       for (let back = 0; back < layers.length; back++) {
         const index = layers.length - 1 - back
-        const { dense, moe } = layers[index]!
+        const { denseBackward } = layers[index]!
         call("beforeMoeStart", index, "backward")
         through(backwards[index]!, index, "backward", messages.moe[back])
-        const { gather, rest } = dense.backward(moe.dinput)
-        submit(gather)
+        submit(denseBackward.gather)
         submit(messages.dense[back]!)
-        submit(rest)
+        submit(denseBackward.rest)
         submit(messages.pack[back]!)
       }
       submit(messages.rest)
@@ -194,7 +194,8 @@ const build = (tensors: Tensors, model: MoeModel, plan: MoePlan, groups: MoeGrou
       Effect.gen(function* () {
         const doutput = parts[index + 1]?.dense.dinput ?? dlast
         const capacity = capacityOf(model, shares, plan.forwardDegrees[index]!, plan.backwardDegrees[index]!)
-        const layer: Layer = { ...part, doutput, fixed: undefined, choices: undefined }
+        const denseBackward = part.dense.backward(part.moe.dinput)
+        const layer: Layer = { ...part, denseBackward, doutput, fixed: undefined, choices: undefined }
         return capacity > 0
           ? { ...layer, fixed: yield* part.moe.passes(tensors, () => capacity, doutput) }
           : { ...layer, choices: yield* gatherChoices(tensors, index, model, groups, part.moe.gate.counts!) }
