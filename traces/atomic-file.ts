@@ -46,7 +46,9 @@ const openInPlace = (path: string): number => {
   }
 }
 
-const append = (descriptor: number, bytes: Uint8Array): void => {
+/** Appends all of it, as UTF-8 where it is text: a disk that is nearly full takes a part, and says so at the next. Throws what the system does. */
+export const appendSync = (descriptor: number, chunk: Uint8Array | string): void => {
+  const bytes = typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk
   let offset = 0
   while (offset < bytes.byteLength) {
     try {
@@ -59,8 +61,8 @@ const append = (descriptor: number, bytes: Uint8Array): void => {
   }
 }
 
-const syncFolder = (folder: string): void => {
-  // Makes the rename itself durable. Some file systems refuse to sync a folder; the data is safe without.
+/** Makes names in a folder durable. Some file systems refuse to sync a folder; the data in it is safe without. */
+export const syncFolder = (folder: string): void => {
   try {
     const descriptor = openSync(folder, "r")
     try {
@@ -135,7 +137,7 @@ export const writeFileAtomically = <A, E, R>(
             body({
               write: (chunk) => {
                 try {
-                  append(file.descriptor, typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk)
+                  appendSync(file.descriptor, chunk)
                 } catch (cause) {
                   throw failed(cause)
                 }

@@ -1,8 +1,9 @@
 // Tensors in a file as people exchange them: https://huggingface.co/docs/safetensors. Eight bytes with the length of a JSON
 // header, the header (dtype, shape and place of each tensor, and texts under "__metadata__"), then the values, little-endian and
 // in C order. Knows nothing of what the tensors are.
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { closeSync, fstatSync, openSync } from "node:fs"
 import { elementsOf, type Dtype, type TensorData } from "../core/machine/tensor.ts"
+import { readAt } from "./read-at.ts"
 import { showValue, TraceError, traceErrorFrom } from "./trace-error.ts"
 
 export interface StoredTensor {
@@ -86,7 +87,7 @@ const decodeValues = (bytes: Uint8Array, dtype: Dtype): TensorData => {
   const { buffer, byteOffset } = bytes
   if (dtype === "float32") return new Float32Array(buffer, byteOffset, bytes.length / 4)
   if (dtype === "int32") return new Int32Array(buffer, byteOffset, bytes.length / 4)
-  if (dtype === "int8") return Float32Array.from(new Int8Array(buffer, byteOffset, bytes.length))
+  if (dtype === "int8") return Int32Array.from(new Int8Array(buffer, byteOffset, bytes.length))
   const halves = new Uint16Array(buffer, byteOffset, bytes.length / 2)
   if (dtype === "float16") return Float32Array.from(halves, float16Value)
   const words = Uint32Array.from(halves, (half) => half << 16)
@@ -158,27 +159,18 @@ interface Header {
   readonly tensors: ReadonlyMap<string, PlacedTensor>
 }
 
-const readAt = (descriptor: number, from: number, count: number): Uint8Array => {
-  const bytes = new Uint8Array(count)
-  let done = 0
-  while (done < count) {
-    const more = readSync(descriptor, bytes, done, Math.min(count - done, 1 << 30), from + done)
-    if (more === 0) throw new Error(`ends after ${from + done} bytes`)
-    done += more
-  }
-  return bytes
-}
-
 const headerOf = (file: string, descriptor: number): Header => {
   const refuse = (field: string, value: unknown, accepted: string) =>
     new TraceError({ file, field, value: showValue(value), accepted })
   const fileBytes = fstatSync(descriptor).size
   if (fileBytes < 8) throw refuse("file", `${fileBytes} bytes`, "at least the 8 bytes of a header's length")
   const length = Number(new DataView(readAt(descriptor, 0, 8).buffer).getBigUint64(0, true))
-  if (length > Math.min(fileBytes - 8, headerBytesMax)) {
+  if (length > fileBytes - 8) {
     const accepted = `at most the ${fileBytes - 8} bytes that follow: this is a file of safetensors, whole`
     throw refuse("header length", length, accepted)
   }
+  if (length > headerBytesMax)
+    throw refuse("header length", length, `at most ${headerBytesMax}, as the format has it`)
   const text = new TextDecoder().decode(readAt(descriptor, 8, length))
   let header: unknown
   try {

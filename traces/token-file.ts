@@ -1,7 +1,8 @@
 // Files of token ids as people have them, read by parts: little-endian numbers of two or four bytes one behind the other, bare
 // (nanoGPT's train.bin: https://github.com/karpathy/nanoGPT) or behind a header (llm.c's and modded-nanogpt's shards:
 // https://github.com/karpathy/llm.c, dev/data/data_common.py: 256 int32, magic, version, count). Knows no vocabulary.
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { closeSync, fstatSync, openSync } from "node:fs"
+import { readAt } from "./read-at.ts"
 import { showValue, TraceError, traceErrorFrom } from "./trace-error.ts"
 
 export const tokenDtypes = ["uint16", "uint32"] as const
@@ -37,27 +38,13 @@ const withFile = <A>(path: string, use: (descriptor: number) => A): A => {
   }
 }
 
-const readAt = (path: string, descriptor: number, from: number, count: number): Uint8Array => {
-  const bytes = new Uint8Array(count)
-  let done = 0
-  while (done < count) {
-    const more = readSync(descriptor, bytes, done, Math.min(count - done, 1 << 30), from + done)
-    if (more === 0) {
-      const accepted = `at least the ${from + count} bytes that it had`
-      throw new TraceError({ file: path, field: "file", value: `${from + done} bytes`, accepted })
-    }
-    done += more
-  }
-  return bytes
-}
-
 /** What a file is. `dtype` is that of a file without a header. Throws `TraceError`. */
 export const openTokenFile = (path: string, dtype: TokenDtype): TokenFile =>
   withFile(path, (descriptor) => {
     const refuse = (field: string, value: unknown, accepted: string) =>
       new TraceError({ file: path, field, value: showValue(value), accepted })
     const fileBytes = fstatSync(descriptor).size
-    const head = fileBytes < headerBytes ? undefined : readAt(path, descriptor, 0, 12)
+    const head = fileBytes < headerBytes ? undefined : readAt(descriptor, 0, 12)
     const words = head === undefined ? undefined : new Int32Array(head.buffer)
     const header = words === undefined ? undefined : headers.get(words[0]!)
     if (header === undefined) {
@@ -79,7 +66,7 @@ export const openTokenFile = (path: string, dtype: TokenDtype): TokenFile =>
 const readTokens = (file: TokenFile, from: number, count: number): Int32Array =>
   withFile(file.path, (descriptor) => {
     const each = bytesOf(file.dtype)
-    const { buffer } = readAt(file.path, descriptor, file.fromBytes + from * each, count * each)
+    const { buffer } = readAt(descriptor, file.fromBytes + from * each, count * each)
     return file.dtype === "uint16" ? Int32Array.from(new Uint16Array(buffer)) : new Int32Array(buffer)
   })
 

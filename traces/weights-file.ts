@@ -131,14 +131,12 @@ const readSafetensors = (path: string): SavedWeights => {
     const parameters = [...file.tensors.values()].map((tensor): SavedParameter => {
       const { name, shape } = tensor
       const values = file.values(tensor)
-      if (values instanceof Float32Array) return { name, shape, values }
-      const field = `tensor "${name}" dtype`
-      throw new TraceError({
-        file: path,
-        field,
-        value: tensor.dtype,
-        accepted: "float32, bfloat16 or float16"
-      })
+      const bad = refusalsOf(path)
+      if (!(values instanceof Float32Array))
+        throw bad(`tensor "${name}" dtype`, tensor.dtype, "float32, bfloat16 or float16")
+      const wrong = values.findIndex((value) => !Number.isFinite(value))
+      if (wrong >= 0) throw bad(`tensor "${name}", value ${wrong}`, values[wrong], "a finite number")
+      return { name, shape, values }
     })
     return { ...head, parameters }
   } finally {

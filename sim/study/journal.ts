@@ -1,11 +1,12 @@
 // The finished points of a study on disk while it runs: one self-checking JSON line each, appended, so that whatever ends
 // the run leaves every finished point readable.
 import * as Effect from "effect/Effect"
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs"
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from "node:fs"
 import { Digest } from "../../core/digest.ts"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { reasonOf } from "../../scenarios/file/source.ts"
+import { appendSync } from "../../traces/atomic-file.ts"
 import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
@@ -106,8 +107,8 @@ export const withJournal = <A, E, R>(
         const descriptor = openSync(fresh, "w")
         const state = { descriptor, points: finished.size }
         try {
-          writeAll(descriptor, lineOf("study", headline(header)))
-          for (const rows of finished.values()) writeAll(descriptor, lineOf("finished", rows))
+          appendSync(descriptor, lineOf("study", headline(header)))
+          for (const rows of finished.values()) appendSync(descriptor, lineOf("finished", rows))
           fsyncSync(descriptor)
           renameSync(fresh, path)
         } catch (cause) {
@@ -124,7 +125,7 @@ export const withJournal = <A, E, R>(
         append: (rows) =>
           Effect.try({
             try: () => {
-              writeAll(state.descriptor, lineOf("finished", rows))
+              appendSync(state.descriptor, lineOf("finished", rows))
               state.points++
             },
             catch: (cause) => unusable(path, cause)
@@ -137,9 +138,3 @@ export const withJournal = <A, E, R>(
         if (state.points === 0) rmSync(path, { force: true })
       })
   )
-
-const writeAll = (descriptor: number, text: string): void => {
-  const bytes = Buffer.from(text)
-  let offset = 0
-  while (offset < bytes.length) offset += writeSync(descriptor, bytes, offset)
-}

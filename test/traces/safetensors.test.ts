@@ -1,5 +1,5 @@
 // Files of safetensors: the bytes that the format's page shows, values of every dtype there and back, and refusals of what is damaged.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import * as fc from "fast-check"
@@ -65,7 +65,7 @@ it("keeps every number of every dtype", () => {
     { name: "float16", shape: [65_536], dtype: "float16", values: float16 },
     { name: "subnormal", shape: [2048], dtype: "float16", values: small },
     { name: "infinite", shape: [3], dtype: "float16", values: Float32Array.of(Infinity, -Infinity, NaN) },
-    { name: "int8", shape: [3], dtype: "int8", values: Float32Array.of(-128, 0, 127) },
+    { name: "int8", shape: [3], dtype: "int8", values: Int32Array.of(-128, 0, 127) },
     { name: "int32", shape: [], dtype: "int32", values: Int32Array.of(-(2 ** 31)) },
     { name: "nothing", shape: [0, 4], dtype: "float32", values: new Float32Array(0) },
     { name: 'a "name" \u{1f600}', shape: [2], dtype: "float32", values: Float32Array.of(0.1, -0) }
@@ -141,6 +141,23 @@ it.each([
   length.writeBigUInt64LE(BigInt(header.length))
   writeFileSync(file, Buffer.concat([length, header, Buffer.alloc(8)]))
   expect(() => SafetensorsFile.open(file)).toThrow(message)
+})
+
+it("says which of the two lengths a header is beyond", () => {
+  const said = (length: number, fileBytes: number): unknown => {
+    const begin = Buffer.alloc(8)
+    begin.writeBigUInt64LE(BigInt(length))
+    writeFileSync(file, begin)
+    truncateSync(file, fileBytes)
+    try {
+      return SafetensorsFile.open(file)
+    } catch (error) {
+      return (error as Error).message
+    }
+  }
+  expect(said(1000, 100)).toMatch(/header length is 1000; expected at most the 92 bytes that follow/u)
+  // A file with a hole, which takes no room.
+  expect(said(100_000_001, 200_000_000)).toMatch(/expected at most 100000000, as the format has it$/u)
 })
 
 it("writes no dtype that the format has not, and no name twice", () => {

@@ -2,7 +2,7 @@
 import { tableFromIPC } from "apache-arrow"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
-import { mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -116,6 +116,17 @@ describe("weights", () => {
       expect(error.field).toBe(field)
     }
     expect(readdirSync(folder).filter((name) => name.includes("refused"))).toEqual([])
+  })
+
+  it.each([NaN, Infinity, -Infinity])("are not read from safetensors where one is %s", async (value) => {
+    const path = join(folder, "infinite.safetensors")
+    await Effect.runPromise(writeWeights(path, sample))
+    const bytes = readFileSync(path)
+    // The last value of the last tensor.
+    bytes.writeFloatLE(value, bytes.length - 4)
+    writeFileSync(path, bytes)
+    const { message } = await Effect.runPromise(Effect.flip(readWeights(path)))
+    expect(message).toContain(`tensor "n", value 0 is ${value}; expected a finite number`)
   })
 
   it("refuse foreign and damaged files, whatever byte is changed", () => {

@@ -23,10 +23,13 @@ interface Measured {
   readonly warnings: ReadonlyArray<string>
 }
 
-/** Of what the profiler shows of a host that the device does not wait for; of one that it waits for the step's time says it. */
+/**
+ * Of what the profiler shows of a host that the device does not wait for; of one that it waits for the step's time says it. Assumed,
+ * from nothing that was published: `--step-time` of a smaller batch, whose device waits, measures it.
+ */
 const realShare = 1 / 3
 
-/** A device that is idle for more than this share of its busy time waits for its host. */
+/** A device that is idle for more than this share of its busy time waits for its host. Assumed: a line between two ways to count. */
 const waitingShare = 0.05
 
 export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | undefined): Measured => {
@@ -39,7 +42,7 @@ export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | 
   const scale = waits ? Math.min(1, real / profiledSeconds) : Math.min(realShare, real / profiledSeconds)
   if (!waits)
     warnings.push(
-      "the device hardly waits for its host, so the step's time says little of it: a third of the profiled launches' time was taken"
+      "the device hardly waits for its host, so the step's time says little of it: a third of the profiled launches' time was taken, which is assumed and not measured"
     )
   const own = times.overlapped ? times.gradients * times.gradientSeconds + times.calls * times.callSeconds : 0
   const inGaps = waits ? { profiledSeconds: own, unprofiledSeconds: own * scale } : nothing
