@@ -144,7 +144,6 @@ export interface AddonMesh {
   hold(alive: boolean): void
   fault(): AddonMeshFault | undefined
   fail(message: string): void
-  traffic(peer: number): { readonly sent: number; readonly received: number }
   nowNanoseconds(): number
   close(): void
 }

@@ -2,10 +2,10 @@
 //   node bench/cluster/throughput.ts [--streams 1,2,4] [--mib 256] [--rounds 5]
 // Medians; every round starts both anew, so that what else the machine does falls on both.
 import { execFile, spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { availableParallelism, loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs, promisify } from "node:util"
+import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 
 const { values } = parseArgs({
@@ -19,14 +19,6 @@ const bytes = Number(values.mib) * 2 ** 20
 const repeats = 8
 const rank = fileURLToPath(new URL("throughput-rank.ts", import.meta.url))
 const run = promisify(execFile)
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 /** Bytes per second one way, and of what an all-reduce of two sends one way. */
 const ours = async (streams: number) => {

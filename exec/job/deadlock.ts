@@ -65,3 +65,20 @@ export const stuckForGood = (
   )
   return goesOn || [...stuck.values()].every((ops) => ops.size === 0) ? undefined : stuck
 }
+
+/** Collectives among what is stuck: some miss members; where all have come, they stand behind each other. */
+export const stuckMeetings = <M extends NonNullable<WaitingOp["meeting"]>>(
+  ranks: ReadonlyArray<{
+    readonly rank: number
+    readonly pending: ReadonlyArray<{ readonly op: OpId; readonly meeting: M | undefined }>
+  }>,
+  stuck: ReadonlyMap<number, ReadonlySet<OpId>>
+): ReadonlyArray<M> => [
+  ...new Set(
+    ranks.flatMap(({ rank, pending }) =>
+      pending.flatMap(({ op, meeting }) =>
+        meeting !== undefined && stuck.get(rank)!.has(op) ? [meeting] : []
+      )
+    )
+  )
+]

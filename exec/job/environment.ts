@@ -153,8 +153,11 @@ export const firstHost = (list: string | undefined): string | undefined => {
   return first === null ? undefined : `${prefix}${first[0]}${suffix}`
 }
 
-/** A port that all processes of a job step find without asking: Slurm gives out none. */
+/**
+ * A port that all processes of a job step find without asking: Slurm gives out none. Below those that Linux hands out to whoever asks
+ * for any (32768 to 60999, where nobody has changed net.ipv4.ip_local_port_range).
+ */
 const slurmPort = (job: string | undefined, step: string | undefined): number | undefined => {
   const number = whole(job)
-  return number === undefined ? undefined : 20_000 + ((number * 16 + (whole(step) ?? 0)) % 20_000)
+  return number === undefined ? undefined : 20_000 + ((number * 16 + (whole(step) ?? 0)) % 10_000)
 }

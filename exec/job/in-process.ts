@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { CollectiveOrder, describeUnmet } from "../../core/machine/collective-order.ts"
 import { Deadlock, type MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
-import { stuckForGood } from "./deadlock.ts"
+import { stuckForGood, stuckMeetings } from "./deadlock.ts"
 import type { Job, RankState } from "./job.ts"
 import { StartGate } from "./start-gate.ts"
 
@@ -26,17 +26,12 @@ export class InProcessJob implements Job {
       const ranks = states().map((state) => ({ ...state, pending: [...state.pending] }))
       const stuck = stuckForGood(ranks)
       if (stuck === undefined) return Effect.void
-      // Some collectives miss members; where all have come, they stand behind each other.
-      const meetings = new Set(
-        ranks.flatMap(({ rank, pending }) =>
-          pending.flatMap(({ op, meeting }) =>
-            meeting !== undefined && stuck.get(rank)!.has(op) ? [meeting] : []
-          )
-        )
-      )
       return new Deadlock({
         atSeconds: nowSeconds(),
-        waiting: [...[...meetings].map(describeUnmet), ...ranks.flatMap(({ waitingFor }) => waitingFor)]
+        waiting: [
+          ...stuckMeetings(ranks, stuck).map(describeUnmet),
+          ...ranks.flatMap(({ waitingFor }) => waitingFor)
+        ]
       })
     })
     return Effect.forever(Effect.andThen(Effect.sleep(lookEveryMillis), look))

@@ -46,7 +46,7 @@ export class Mesh {
       host,
       streams,
       lostAfterSeconds,
-      // Two may be late before a peer is given up.
+      // Three in a row may be late, or more, before a peer is given up.
       heartbeatSeconds: Math.min(0.5, lostAfterSeconds / 4)
     })
   }
@@ -108,11 +108,6 @@ export class Mesh {
   /** Nanoseconds of a clock that all processes of a host share. */
   get nowNanoseconds(): number {
     return this.#native.nowNanoseconds()
-  }
-
-  /** Bytes of collectives to and from a peer so far. */
-  traffic(peer: number): { readonly sent: number; readonly received: number } {
-    return this.#native.traffic(peer)
   }
 
   /** Says goodbye. What is said afterwards throws. */

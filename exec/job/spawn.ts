@@ -1,11 +1,12 @@
 // `--processes N`: the processes of a job on this host, started, told apart, and never left behind. Each is the same command
 // with a place of its own. Knows nothing of what they do.
 import { spawn, type ChildProcess } from "node:child_process"
-import { createServer, type Socket } from "node:net"
+import type { Socket } from "node:net"
 import { constants } from "node:os"
 import { createInterface } from "node:readline"
 import * as Effect from "effect/Effect"
 import type { Variables } from "./environment.ts"
+import { freePort } from "./free-port.ts"
 import { lifeline } from "./lifeline.ts"
 import { freshSecret } from "./secret.ts"
 
@@ -22,15 +23,17 @@ interface SpawnOptions {
 
 /** Runs the job to its end; its exit code is that of the process that ended first of those that failed, else 0. */
 export const spawnJob = ({ processes, command, variables, write }: SpawnOptions): Effect.Effect<number> =>
-  Effect.flatMap(freePort, (port) =>
+  Effect.flatMap(Effect.promise(freePort), (port) =>
     Effect.callback<number>((resume) => {
       const secret = freshSecret()
       const children: Array<ChildProcess> = []
       let code = 0
-      let left = processes
+      /** Ranks that have ended, or never began: of those the system tells twice. */
+      const over = new Set<number>()
       let grace: NodeJS.Timeout | undefined
       const ended = (rank: number, exit: number | null, signal: NodeJS.Signals | null): void => {
-        left--
+        if (over.has(rank)) return
+        over.add(rank)
         const own = exit ?? 128 + (signal === null ? 0 : constants.signals[signal])
         if (own !== 0 && code === 0) {
           code = own
@@ -40,7 +43,7 @@ export const spawnJob = ({ processes, command, variables, write }: SpawnOptions)
             grace = setTimeout(() => forward("SIGKILL"), graceMillis)
           }, graceMillis)
         }
-        if (left > 0) return
+        if (over.size < processes) return
         clearTimeout(grace)
         for (const name of forwarded) process.off(name, forward)
         resume(Effect.succeed(code))
@@ -66,15 +69,17 @@ export const spawnJob = ({ processes, command, variables, write }: SpawnOptions)
           }
         })
         children.push(child)
-        const line = child.stdio[lifeline] as Socket
-        // The pipe stays open as long as this process lives.
-        line.on("error", () => {})
-        line.write(`${secret}\n`)
+        // The pipe stays open as long as this process lives. There is none where the system is out of descriptors.
+        const line = child.stdio?.[lifeline] as Socket | undefined
+        line?.on("error", () => {})
+        line?.write(`${secret}\n`)
         for (const [stream, from] of [["out", child.stdout] as const, ["error", child.stderr] as const]) {
-          if (from !== null)
+          if (from)
             createInterface({ input: from }).on("line", (text) => write(stream, `[${rank}] ${text}\n`))
         }
         child.on("error", (error) => {
+          // One that runs may still fail to be signalled.
+          if (child.pid !== undefined) return
           write("error", `[${rank}] cannot be started: ${error.message}\n`)
           ended(rank, 1, null)
         })
@@ -85,11 +90,3 @@ export const spawnJob = ({ processes, command, variables, write }: SpawnOptions)
   )
 
 const forwarded: ReadonlyArray<NodeJS.Signals> = ["SIGINT", "SIGTERM", "SIGHUP"]
-
-/** One that nobody listens on now. */
-const freePort: Effect.Effect<number> = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as { readonly port: number }
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})

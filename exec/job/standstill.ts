@@ -6,7 +6,7 @@ import type { CollectiveOrder, Meeting } from "../../core/machine/collective-ord
 import type { Lane } from "../../core/machine/lane.ts"
 import { Deadlock } from "../../core/machine/machine.ts"
 import type { OpId } from "../../core/machine/op.ts"
-import { stuckForGood } from "./deadlock.ts"
+import { stuckForGood, stuckMeetings } from "./deadlock.ts"
 import type { Links, RankState } from "./job.ts"
 
 /** How often a rank looks whether it has done anything. */
@@ -87,16 +87,8 @@ const deadlockAmong = (ranks: ReadonlyArray<Standstill>): ReadonlyArray<string> 
   }))
   const stuck = stuckForGood(waiting)
   if (stuck === undefined) return undefined
-  // Some collectives miss members; where all have come, they stand behind each other.
-  const stuckMeetings = new Set(
-    waiting.flatMap(({ rank, pending }) =>
-      pending.flatMap(({ op, meeting }) =>
-        meeting !== undefined && stuck.get(rank)!.has(op) ? [meeting] : []
-      )
-    )
-  )
   return [
-    ...[...stuckMeetings].map(({ text }) => text),
+    ...stuckMeetings(waiting, stuck).map(({ text }) => text),
     ...ranks.flatMap(({ rank, finished, waitingFor }) => (finished ? [`rank ${rank} has ended`] : waitingFor))
   ]
 }

@@ -1,20 +1,12 @@
 // Collectives between processes, held to the reference: over TCP, and over NCCL with TANDEM_BACKEND=cuda.
 import { spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
+import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { backend, describeNative } from "../native/addon.ts"
 
 const member = fileURLToPath(new URL("collective-member.ts", import.meta.url))
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 interface Told {
   readonly ranks: ReadonlyArray<{

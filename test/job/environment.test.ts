@@ -34,7 +34,7 @@ describe("the place of a process in its job", () => {
       rank: 5,
       size: 6,
       localRank: 1,
-      master: { host: "node07", port: 20_000 + ((1234 * 16 + 2) % 20_000) },
+      master: { host: "node07", port: 20_000 + ((1234 * 16 + 2) % 10_000) },
       launcher: "Slurm"
     })
     expect(

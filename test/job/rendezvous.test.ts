@@ -1,9 +1,10 @@
 // Processes that find each other, and everything that can be wrong with whoever comes. All in one process here: a rendezvous
 // does not know the difference.
-import { createConnection, createServer, type Socket } from "node:net"
+import { createConnection, type Socket } from "node:net"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { afterEach, describe, expect, it } from "vitest"
+import { freePort } from "../../exec/job/free-port.ts"
 import { rendezvous, type Meeting, type RendezvousOptions } from "../../exec/job/rendezvous.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 
@@ -14,15 +15,6 @@ afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy()
   for (const meeting of meetings.splice(0)) meeting.close()
 })
-
-/** A port that nobody listens on. */
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 const options = (
   port: number,

@@ -1,18 +1,9 @@
 // Starts real processes that make a job of one rank each: every one runs the same script of this folder, and says what it comes to
 // in lines of JSON on standard output.
 import { spawn, type ChildProcess } from "node:child_process"
-import { createServer } from "node:net"
 import * as path from "node:path"
+import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
-
-/** One that nobody listens on now. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 export interface Member {
   readonly child: ChildProcess

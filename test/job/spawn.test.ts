@@ -1,0 +1,37 @@
+// The processes of a job on this host: when the job is over, and that one which cannot be started counts once.
+import { afterEach, expect, it } from "vitest"
+import * as Effect from "effect/Effect"
+import { spawnJob } from "../../exec/job/spawn.ts"
+
+const node = process.execPath
+afterEach(() => Object.defineProperty(process, "execPath", { value: node, writable: true }))
+
+const run = async (processes: number, script: string) => {
+  const said: Array<string> = []
+  const code = await Effect.runPromise(
+    spawnJob({
+      processes,
+      command: ["-e", script],
+      variables: process.env,
+      write: (_, text) => said.push(text)
+    })
+  )
+  return { code, said }
+}
+
+it("is over when the last has ended, with the code of the first that failed", async () => {
+  const script = `const rank = Number(process.env.TANDEM_RANK)
+    setTimeout(() => { console.log("over"); process.exit(rank === 2 ? 3 : rank === 1 ? 5 : 0) }, [0, 600, 10][rank])`
+  const { code, said } = await run(3, script)
+  expect(code).toBe(3)
+  expect(said).toEqual(["[2] over\n", "[1] over\n"])
+})
+
+it("waits for those that run where one cannot be started", async () => {
+  const programs = [node, node, "/nowhere/node"]
+  Object.defineProperty(process, "execPath", { get: () => programs.shift(), configurable: true })
+  const script = `setTimeout(() => { if (process.env.TANDEM_RANK === "1") console.log("over") }, 700)`
+  const { code, said } = await run(3, script)
+  expect(code).toBe(1)
+  expect(said).toEqual([expect.stringMatching(/^\[2\] cannot be started: .*ENOENT/u), "[1] over\n"])
+})
