@@ -16,7 +16,7 @@ import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { nativeInfo } from "./native.ts"
 import { recordRun } from "./record-run.ts"
-import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
+import { forBenchmark, median, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
 
 /** So many ranks of one node, with nothing that limits them but the machine itself. */
 export const localWorld = (ranks: number): World =>
@@ -255,8 +255,8 @@ export const timeHost = (blocks = 50): Effect.Effect<HostSeconds, MachineError> 
         yield* machine.read(y)
         reads.push((performance.now() - began) / 1e3)
       }
-      const submissionSeconds = medianOf(each)
-      return { submissionSeconds, readSeconds: Math.max(0, medianOf(reads) - submissionSeconds) }
+      const submissionSeconds = median(each)
+      return { submissionSeconds, readSeconds: Math.max(0, median(reads) - submissionSeconds) }
     })
     const { ranks } = yield* execute({ world: localWorld(1), program })
     return ranks[0]!.value
@@ -266,6 +266,3 @@ interface HostSeconds {
   readonly submissionSeconds: number
   readonly readSeconds: number
 }
-
-const medianOf = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1]!

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import { InputError } from "../core/input-error.ts"
 import { json } from "../scenarios/cli/execute.ts"
+import { reasonOf } from "../scenarios/file/source.ts"
 import { writeTextFile } from "../scenarios/cli/text-file.ts"
 import { readJournals, writeJournals } from "../traces/journal-file.ts"
 import { readOpLogs, writeOpLogs } from "../traces/op-log-file.ts"
@@ -88,7 +89,10 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
       new InputError({ file: files.about, field, ...(value === undefined ? {} : { value }), accepted })
     if (!existsSync(files.about))
       return yield* bad("", undefined, "a folder that exec agree --record wrote to its end")
-    const text = yield* Effect.promise(() => readFile(files.about, "utf8"))
+    const text = yield* Effect.tryPromise({
+      try: () => readFile(files.about, "utf8"),
+      catch: (cause) => bad("", reasonOf(cause), "a file that can be read")
+    })
     const decoded = Schema.decodeUnknownExit(Schema.fromJsonString(About))(text)
     if (Exit.isFailure(decoded)) return yield* bad("", "its content", "what exec agree --record writes")
     const about = decoded.value

@@ -43,6 +43,22 @@ const bucket = (bytesPerSecond: number): ReadonlyArray<string> => [
   "200ms"
 ]
 
+/**
+ * As hosts that train are set up, whatever this one's own settings: congestion control by loss, Linux's usual one (or Reno, where the
+ * kernel lets a namespace have no other), and windows that stay open between messages, where a connection that was idle would begin
+ * anew with ten segments.
+ */
+const setUp = (space: string): void => {
+  const set = (...settings: ReadonlyArray<string>): void =>
+    run("ip", "netns", "exec", space, "sysctl", "-qw", ...settings)
+  set("net.ipv4.tcp_slow_start_after_idle=0")
+  try {
+    set("net.ipv4.tcp_congestion_control=cubic")
+  } catch {
+    set("net.ipv4.tcp_congestion_control=reno")
+  }
+}
+
 export class Cluster {
   readonly #name = `tdm${process.pid}`
   readonly #ranks: number
@@ -75,6 +91,7 @@ export class Cluster {
         run("ip", "-n", space, "addr", "add", `${this.addressOf(rank)}/16`, "dev", "eth0")
         run("ip", "-n", space, "link", "set", "eth0", "up")
         run("ip", "-n", space, "link", "set", "lo", "up")
+        setUp(space)
         if (up < Infinity) this.#shape("add", space, "eth0", up)
         if (down < Infinity) this.#shape("add", this.#hub, port, down)
       })

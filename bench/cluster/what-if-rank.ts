@@ -4,7 +4,7 @@ import { createInterface } from "node:readline"
 import * as Effect from "effect/Effect"
 import { Lane } from "../../core/machine/lane.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
-import { emulatedDevice, onDevice } from "../../exec/cli/emulated-device.ts"
+import { emulatedDevice, leastSecondsOn, onDevice } from "../../exec/cli/emulated-device.ts"
 import { placeIn } from "../../exec/job/environment.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { secretIn } from "../../exec/job/secret.ts"
@@ -54,7 +54,7 @@ const one = (job: ProcessJob, set: ReadonlyArray<string>) =>
         steps: asked.steps
       }
     )
-    const prepare = onDevice(yield* emulatedDevice(scenario, asked.file))
+    const prepare = onDevice(leastSecondsOn(yield* emulatedDevice(scenario, asked.file)))
     yield* job.barrier
     if (job.rank === 0) {
       say({ ready: set })

@@ -4,13 +4,13 @@
 // Set before anything was run: the median error of a step at most 3 %, the worst 10 %, and the fastest algorithm foretold.
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
+import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -68,14 +68,6 @@ const predict = async (profile: string, sets: ReadonlyArray<string>) => {
   const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
   return result as unknown as { readonly stepSeconds: number; readonly computeSeconds: number }
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
 
 /** Really trains, run after run; `before` sets the links of each. */
 const measure = async (

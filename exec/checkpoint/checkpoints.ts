@@ -38,6 +38,8 @@ interface Written {
   readonly folder: string | undefined
   /** Why it could not. */
   readonly failure: string | undefined
+  /** Why older ones, which were to make room, are still there. */
+  readonly unremoved?: string | undefined
 }
 
 /** What a rank tells of its part. */
@@ -175,24 +177,17 @@ export class Checkpoints implements Snapshots {
     const shards = parts.flatMap(({ shard }) => (shard === undefined ? [] : [shard]))
     let failure = parts.find((one) => one.failure !== undefined)?.failure
     let written: string | undefined
-    try {
-      if (failure === undefined) {
-        const manifest = manifestAfter(
-          step,
-          shards.toSorted((a, b) => a.rank - b.rank)
-        )
-        written = complete(folder, step, printManifest(manifest))
-        keepNewest(folder, keep)
-      } else abandon(folder, step)
-    } catch (cause) {
-      failure = cause instanceof Error ? cause.message : String(cause)
-      try {
-        abandon(folder, step)
-      } catch {
-        // What is left of it is removed when a run next begins in this folder.
-      }
+    if (failure === undefined) {
+      const manifest = manifestAfter(
+        step,
+        shards.toSorted((a, b) => a.rank - b.rank)
+      )
+      failure = refusalOf(() => (written = complete(folder, step, printManifest(manifest))))
     }
-    const outcome: Written = { step, folder: written, failure }
+    const unremoved = written === undefined ? undefined : refusalOf(() => keepNewest(folder, keep))
+    // What is left of it otherwise is removed when a run next begins in this folder.
+    if (written === undefined) refusalOf(() => abandon(folder, step))
+    const outcome: Written = { step, folder: written, failure, unremoved }
     onWritten(outcome)
     this.#settle(outcome)
     if (links !== undefined) for (let peer = 1; peer < ranks; peer++) links.tell(peer, doneTold, outcome)
@@ -223,5 +218,15 @@ export class Checkpoints implements Snapshots {
     const agreeing = this.#agreeing
     this.#agreeing = undefined
     if (agreeing !== undefined) Deferred.doneUnsafe(agreeing, Effect.void)
+  }
+}
+
+/** Why the system refused; undefined where it did not. */
+const refusalOf = (work: () => void): string | undefined => {
+  try {
+    work()
+    return undefined
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause)
   }
 }

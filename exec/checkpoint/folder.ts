@@ -8,10 +8,10 @@ import {
   openSync,
   readdirSync,
   renameSync,
-  rmSync,
-  writeSync
+  rmSync
 } from "node:fs"
 import * as path from "node:path"
+import { appendSync, syncFolder } from "../../traces/atomic-file.ts"
 
 interface KeptStep {
   readonly step: number
@@ -37,9 +37,14 @@ export const checkpointsIn = (folder: string): ReadonlyArray<KeptStep> =>
         .toSorted((a, b) => a.step - b.step)
     : []
 
-/** Makes the folder where it is missing, and removes what a run that was killed left half written. Throws what the system does. */
-export const prepareFolder = (folder: string): void => {
-  mkdirSync(folder, { recursive: true })
+/** Makes the folder where it is missing. Throws what the system does. */
+export const makeFolder = (folder: string): void => void mkdirSync(folder, { recursive: true })
+
+/** Says who writes there, while somebody does. */
+export const lockIn = (folder: string): string => path.join(folder, ".lock")
+
+/** Removes what a run that was killed left half written. Throws what the system does. */
+export const clearPartial = (folder: string): void => {
   for (const name of readdirSync(folder))
     if (partial.test(name)) rmSync(path.join(folder, name), { recursive: true, force: true })
 }
@@ -53,14 +58,14 @@ export const complete = (folder: string, step: number, manifest: string): string
   const to = path.join(folder, nameOf(step))
   const descriptor = openSync(path.join(from, manifestName), "wx")
   try {
-    writeSync(descriptor, manifest)
+    appendSync(descriptor, manifest)
     fsyncSync(descriptor)
   } finally {
     closeSync(descriptor)
   }
-  sync(from)
+  syncFolder(from)
   renameSync(from, to)
-  sync(folder)
+  syncFolder(folder)
   return to
 }
 
@@ -76,16 +81,5 @@ export const keepNewest = (folder: string, count: number): void => {
     const hidden = partialFolder(folder, step)
     renameSync(old, hidden)
     rmSync(hidden, { recursive: true, force: true })
-  }
-}
-
-const sync = (folder: string): void => {
-  const descriptor = openSync(folder, "r")
-  try {
-    fsyncSync(descriptor)
-  } catch {
-    // Some file systems refuse to sync a folder; what is in it is synced.
-  } finally {
-    closeSync(descriptor)
   }
 }

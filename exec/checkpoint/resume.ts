@@ -1,15 +1,15 @@
 // Opens a checkpoint for a run that is to go on from it: the newest of a folder or the one that is named, held to the run that it
 // was written by and to the digests of its files.
-import { createHash } from "node:crypto"
-import { createReadStream } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { Kept } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { isRecord } from "../../scenarios/file/shape.ts"
 import type { Continuation } from "../../scenarios/trainable.ts"
 import { SafetensorsFile } from "../../traces/safetensors.ts"
 import type { TraceError } from "../../traces/trace-error.ts"
+import { fileDigest } from "./file-digest.ts"
 import { manifestName } from "./folder.ts"
 import { jsonOf, readManifest, sha256Of, type Manifest } from "./manifest.ts"
 
@@ -92,7 +92,7 @@ export class RestoredShards {
           return yield* new InputError({ file, field: "shards", accepted: `one of rank ${rank}` })
         }
         const file = path.join(folder, shard.file)
-        const { bytes, sha256 } = yield* digestOf(file)
+        const { bytes, sha256 } = yield* fileDigest(file)
         const refuse = (field: string, value: string, accepted: string) =>
           new InputError({ file, field, value, accepted: `${accepted}, as the checkpoint's manifest has it` })
         if (bytes !== shard.bytes) return yield* refuse("bytes", String(bytes), String(shard.bytes))
@@ -122,28 +122,6 @@ export class RestoredShards {
   }
 }
 
-const digestOf = (
-  file: string
-): Effect.Effect<{ readonly bytes: number; readonly sha256: string }, InputError> =>
-  Effect.tryPromise({
-    try: async () => {
-      const hash = createHash("sha256")
-      let bytes = 0
-      for await (const chunk of createReadStream(file, { highWaterMark: 2 ** 20 })) {
-        hash.update(chunk as Buffer)
-        bytes += (chunk as Buffer).length
-      }
-      return { bytes, sha256: hash.digest("hex") }
-    },
-    catch: (cause) =>
-      new InputError({
-        file,
-        field: "",
-        value: cause instanceof Error ? cause.message : String(cause),
-        accepted: "a file of the checkpoint, which can be read"
-      })
-  })
-
 const shown = (value: unknown): string => JSON.stringify(value) ?? "nothing"
 
 interface Difference {
@@ -162,6 +140,3 @@ const difference = (theirs: unknown, ours: unknown, field: string): Difference |
   }
   return undefined
 }
-
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)

@@ -19,10 +19,10 @@ import type { TraceError } from "../../traces/trace-error.ts"
 import { readRecord, recordFiles, writeRecord } from "../record-folder.ts"
 import type { RunRecord } from "../record-run.ts"
 import { holdToSimulation, runForReal, runnableOn, type BothOptions } from "./both-machines.ts"
-import { requireDevice, runCommand, warn } from "./command.ts"
-import { emulatedDevice } from "./emulated-device.ts"
+import { requireDevice, warn } from "./command.ts"
+import { emulatedDevice, leastSecondsOn } from "./emulated-device.ts"
 import { horizonOf, type Horizon } from "./horizon.ts"
-import { digestOf, perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
+import { digestOf, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { sideBySide } from "./side-by-side.ts"
 
 export interface AgreeCommandOptions extends JobOptions {
@@ -68,59 +68,71 @@ export interface AgreeResult {
   readonly warnings: ReadonlyArray<string>
 }
 
-export const agreeCommand = async (file: string, options: AgreeCommandOptions): Promise<number> => {
-  const code = await Effect.runPromise(startedHere(options))
-  if (code !== undefined) return code
-  return runCommand(
-    Effect.gen(function* () {
-      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      yield* requireAlone(options)
-      yield* requireApart(
-        [
-          ["--timeline", options.timeline],
-          ...recordFiles(options.record).map((one) => ["--record", one] as const)
-        ],
-        [...filesOf(scenario, file), ...recordFiles(options.from)]
-      )
-      yield* requireDevice
-      const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
-        Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
-      )
-      const leastSeconds =
-        options.emulateDevice === true
-          ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
-          : undefined
-      const both = { ...runnable, leastSeconds }
-      const ranks = runnable.world.size
-      const of = { scenario: scenario.name, scenarioDigest: digestOf(scenario), ranks }
-      if (options.from !== undefined)
-        return yield* compared(scenario, both, yield* readRecord(options.from, of), options)
-      const together = { ranks, file, plan: { scenario, emulateDevice: options.emulateDevice } }
-      return yield* perhapsInJob(options, together, (job) =>
-        Effect.gen(function* () {
-          if (job?.rank === 0) warnOfLinks(runnable.world)
-          const { record } = yield* runForReal(both, job)
-          if (job !== undefined && job.rank !== 0) return said("")
-          if (options.record !== undefined) {
-            yield* writeRecord(options.record, of, record)
-            writeError(`exec: wrote ${options.record}; exec agree --from compares it elsewhere\n`)
-          }
-          return yield* compared(scenario, both, record, options)
-        })
-      )
-    }),
-    options.backend
-  )
+export const agreeCommand = (file: string, options: AgreeCommandOptions): Promise<number> => {
+  const outputs = {
+    files: [["--timeline", options.timeline]],
+    folders: [["--record", options.record]]
+  } as const
+  // What is only compared is compared once.
+  const { processes: _, ...alone } = options
+  return runAsJob(options.from === undefined ? options : alone, outputs, agreed(file, options))
 }
+
+const agreed = (file: string, options: AgreeCommandOptions) =>
+  Effect.gen(function* () {
+    const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+    yield* requireAlone(options)
+    yield* requireApart(
+      [
+        ["--timeline", options.timeline],
+        ...recordFiles(options.record).map((one) => ["--record", one] as const)
+      ],
+      [...filesOf(scenario, file), ...recordFiles(options.from)]
+    )
+    if (options.from === undefined) yield* requireDevice
+    const runnable = yield* runnableOn(scenario, file, new Loader()).pipe(
+      Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+    )
+    const leastSeconds =
+      options.emulateDevice === true
+        ? leastSecondsOn(yield* Effect.mapError(emulatedDevice(scenario, file), locate))
+        : undefined
+    const both = { ...runnable, leastSeconds }
+    const ranks = runnable.world.size
+    const of = { scenario: scenario.name, scenarioDigest: digestOf(scenario), ranks }
+    if (options.from !== undefined)
+      return yield* compared(scenario, both, yield* readRecord(options.from, of), options)
+    const together = { ranks, file, plan: { scenario, emulateDevice: options.emulateDevice } }
+    return yield* perhapsInJob(options, together, (job) =>
+      Effect.gen(function* () {
+        if (job?.rank === 0) warnOfLinks(runnable.world)
+        const { record } = yield* runForReal(both, job)
+        if (job !== undefined && job.rank !== 0) return said("")
+        if (options.record !== undefined) {
+          yield* writeRecord(options.record, of, record)
+          writeError(`exec: wrote ${options.record}; exec agree --from compares it elsewhere\n`)
+        }
+        return yield* compared(scenario, both, record, options)
+      })
+    )
+  })
 
 /** A run that was recorded is run no more. */
 const requireAlone = ({
   from,
   record,
-  emulateDevice
+  emulateDevice,
+  processes
 }: AgreeCommandOptions): Effect.Effect<void, InputError> => {
-  if (from === undefined || (record === undefined && emulateDevice !== true)) return Effect.void
-  const other = record === undefined ? "--emulate-device" : "--record"
+  const other =
+    record !== undefined
+      ? "--record"
+      : emulateDevice === true
+        ? "--emulate-device"
+        : processes !== undefined
+          ? "--processes"
+          : undefined
+  if (from === undefined || other === undefined) return Effect.void
   return Effect.fail(
     new InputError({
       file: "--from",

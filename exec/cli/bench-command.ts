@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
+import { requireWritable } from "../../scenarios/cli/outputs.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
@@ -30,6 +31,7 @@ const sizesBytes = [1 << 12, 1 << 16, 1 << 20, 1 << 22]
 export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
+      if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       yield* requireDevice
       const { submissionSeconds, readSeconds } = yield* timeHost()
       const kernels = yield* timeKernels

@@ -25,6 +25,7 @@ import type { Execution, ExecutionResult } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { recordRun, type Ran, type RunRecord } from "../record-run.ts"
 import { forSimulation, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "../recorded.ts"
+import type { NoDevice } from "./command.ts"
 import { onDevice } from "./emulated-device.ts"
 import { emulatedLinks } from "./links.ts"
 import { runnableOf } from "./runnable.ts"
@@ -158,7 +159,7 @@ export const runnableOn = (
   scenario: Scenario,
   file: string,
   loader: Loader
-): Effect.Effect<Runnable, InputError | MachineError> => runnableOf(scenario, file, hostOf(loader))
+): Effect.Effect<Runnable, InputError | NoDevice | MachineError> => runnableOf(scenario, file, hostOf(loader))
 
 /** The world's links, where an algorithm crosses any, and a device that is not faster than it should be. */
 const emulated = (

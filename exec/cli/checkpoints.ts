@@ -5,12 +5,13 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
+import { lockOf } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import type { TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
 import { Checkpoints } from "../checkpoint/checkpoints.ts"
-import { checkpointsIn, prepareFolder } from "../checkpoint/folder.ts"
+import { checkpointsIn, clearPartial, lockIn, makeFolder } from "../checkpoint/folder.ts"
 import { jsonOf, sha256Of, type Manifest } from "../checkpoint/manifest.ts"
 import { checkPredecessor, RestoredShards, type Predecessor } from "../checkpoint/resume.ts"
 import type { ShardEntry } from "../checkpoint/shard.ts"
@@ -116,10 +117,11 @@ export const openCheckpoints = (
   Effect.gen(function* () {
     const isFirst = job === undefined || job.rank === 0
     if (isFirst) {
-      yield* Effect.try({
-        try: () => prepareFolder(folder),
-        catch: (cause) => refusedFolder(folder, cause)
-      })
+      const prepared = (prepare: (folder: string) => void) =>
+        Effect.try({ try: () => prepare(folder), catch: (cause) => refusedFolder(folder, cause) })
+      yield* prepared(makeFolder)
+      yield* lockOf(lockIn(folder), { folder, option: "--checkpoint", what: "checkpoints", touched: true })
+      yield* prepared(clearPartial)
     }
     const here = job === undefined ? world.all.ranks : [job.rank]
     const shards = predecessor === undefined ? undefined : yield* restored(predecessor, here)
@@ -161,12 +163,14 @@ export const openCheckpoints = (
         random: { seed, position: step },
         shards: parts
       }),
-      onWritten: ({ step, folder: written, failure }) =>
+      onWritten: ({ step, folder: written, failure, unremoved }) => {
         tell(
           failure === undefined
             ? `saved ${written ?? ""}`
             : `the checkpoint of step ${step} could not be written, and what was there stays: ${failure}`
         )
+        if (unremoved !== undefined) tell(`warning: older checkpoints could not be removed: ${unremoved}`)
+      }
     })
   })
 

@@ -9,7 +9,7 @@ import { chooseBackend, CurrentBackend } from "../backend.ts"
 import { nativeInfo, useBlas } from "../native.ts"
 
 /** The native addon is missing: reason and remedy. */
-class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missing: Schema.String }) {
+export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missing: Schema.String }) {
   override get message(): string {
     return this.missing
   }

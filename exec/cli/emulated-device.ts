@@ -15,11 +15,8 @@ export const leastSecondsOn =
   ({ kernel, reads, writes, attributes }: Op): number =>
     kernel.kind === "compute" ? rooflineSeconds(kernel.work(reads, writes, attributes), device) : 0
 
-/** That of the device which the scenario names. */
-export const emulatedDevice = (
-  scenario: Scenario,
-  file: string
-): Effect.Effect<(op: Op) => number, InputError> => {
+/** The device which the scenario names. */
+export const emulatedDevice = (scenario: Scenario, file: string): Effect.Effect<Device, InputError> => {
   const device = "device" in scenario ? resolveDevice(scenario.device) : undefined
   return device === undefined
     ? Effect.fail(
@@ -29,7 +26,7 @@ export const emulatedDevice = (
           accepted: "a device to emulate: {flops, memoryBandwidth}, slower than this machine"
         })
       )
-    : Effect.succeed(leastSecondsOn(device))
+    : Effect.succeed(device)
 }
 
 /** Ops that are no collectives take at least so long: what `execute` is told of them. */

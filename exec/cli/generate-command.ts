@@ -5,13 +5,13 @@ import { InputError } from "../../core/input-error.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
-import type { Runnable } from "../../scenarios/runnable.ts"
+import type { Rehearsed, Runnable } from "../../scenarios/runnable.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executeThen } from "../execute.ts"
 import type { Generating } from "../../scenarios/generating.ts"
 import type { ProcessJob } from "../job/processes.ts"
-import { requireDevice, runCommand, warn } from "./command.ts"
-import { perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
+import { requireDevice, warn } from "./command.ts"
+import { perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface GenerateCommandOptions extends JobOptions {
@@ -23,34 +23,32 @@ export interface GenerateCommandOptions extends JobOptions {
   readonly json?: boolean
 }
 
-export const generateCommand = async (file: string, options: GenerateCommandOptions): Promise<number> => {
-  const code = await Effect.runPromise(startedHere(options))
-  if (code !== undefined) return code
-  return runCommand(
-    Effect.gen(function* () {
-      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      if (options.text !== undefined && options.weights === undefined) {
-        const accepted = "a text together with --weights: random weights continue random tokens"
-        return yield* new InputError({ file: "--text", field: "", value: options.text, accepted })
-      }
-      yield* requireDevice
-      const family = familyOf(scenario)
-      if (family.generate === undefined) {
-        const able = families.filter((one) => "generate" in one).map(({ task }) => task)
-        const accepted = `a task that generates: ${able.join(" or ")}`
-        return yield* locate(new InputError({ file, field: "task", value: scenario.task, accepted }))
-      }
-      const generating = yield* family
-        .generate(scenario, file, { loader: new Loader() }, options)
-        .pipe(Effect.mapError(locate))
-      const { runnable } = generating
-      const { world } = "rehearsal" in runnable ? runnable.rehearsal : runnable
-      const together = { ranks: world.size, file, plan: { scenario, weights: options.weights } }
-      return yield* perhapsInJob(options, together, (job) => generated(scenario, generating, options, job))
-    }),
-    options.backend
-  )
-}
+export const generateCommand = (file: string, options: GenerateCommandOptions): Promise<number> =>
+  runAsJob(options, { files: [] }, generatedFrom(file, options))
+
+const generatedFrom = (file: string, options: GenerateCommandOptions) =>
+  Effect.gen(function* () {
+    const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+    if (options.text !== undefined && options.weights === undefined) {
+      const accepted = "a text together with --weights: random weights continue random tokens"
+      return yield* new InputError({ file: "--text", field: "", value: options.text, accepted })
+    }
+    yield* requireDevice
+    const family = familyOf(scenario)
+    if (family.generate === undefined) {
+      const able = families.filter((one) => "generate" in one).map(({ task }) => task)
+      const accepted = `a task that generates: ${able.join(" or ")}`
+      return yield* locate(new InputError({ file, field: "task", value: scenario.task, accepted }))
+    }
+    const generating = yield* family
+      .generate(scenario, file, { loader: new Loader() }, options)
+      .pipe(Effect.mapError(locate))
+    const { runnable } = generating
+    const { world } = "rehearsal" in runnable ? runnable.rehearsal : runnable
+    const { weights, text } = options
+    const together = { ranks: world.size, file, plan: { scenario, weights, text } }
+    return yield* perhapsInJob(options, together, (job) => generated(scenario, generating, options, job))
+  })
 
 /** Generates, and tells the result; in a job of processes, that is rank 0's to do. */
 const generated = (
@@ -74,16 +72,21 @@ const generated = (
           d2h,
           ...(job === undefined ? emulatedLinks(world, collectives) : { job: () => job.run() })
         },
-        (ended) =>
-          isFirst ? { kept: keep(ended), outcomes: ended.ranks.map(({ value }) => value) } : undefined
+        (ended) => ({
+          outcomes: ended.ranks.map(({ value }) => value),
+          kept: isFirst ? keep(ended) : undefined
+        })
       )
     }
-    const rehearsal = "rehearsal" in runnable ? yield* run(runnable.rehearsal) : undefined
-    const done = yield* run(
-      "rehearsal" in runnable ? runnable.performance(rehearsal?.outcomes ?? []) : runnable
-    )
-    if (done === undefined) return said("")
-    const told = tell(done.kept, rehearsal?.kept)
+    const rehearsed = function* (of: Rehearsed) {
+      const { kept, outcomes } = yield* run(of.rehearsal)
+      return { kept, performance: of.performance(outcomes) }
+    }
+    const { kept: rehearsal, performance } =
+      "rehearsal" in runnable ? yield* rehearsed(runnable) : { kept: undefined, performance: runnable }
+    const { kept } = yield* run(performance)
+    if (!isFirst) return said("")
+    const told = tell(kept, rehearsal)
     return {
       text:
         options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,

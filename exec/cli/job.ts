@@ -4,13 +4,17 @@ import { networkInterfaces } from "node:os"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { World } from "../../core/world.ts"
+import { execute as runEffect, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
+import { requireWritable, requireWritableFolder } from "../../scenarios/cli/outputs.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { placeIn, type Place } from "../job/environment.ts"
 import { ProcessJob } from "../job/processes.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
 import { secretIn } from "../job/secret.ts"
 import { spawnJob } from "../job/spawn.ts"
+import { CurrentBackend } from "../backend.ts"
+import { runCommand } from "./command.ts"
 
 export interface JobOptions {
   /** Start so many processes of this command on this host. */
@@ -19,8 +23,38 @@ export interface JobOptions {
   readonly rendezvousTimeout: number
 }
 
+/**
+ * Runs a command to its exit code: as the processes of a job, if its options ask to start them here, or as one process. Before
+ * anything is started or computed, whoever is to write its files looks whether that can be done.
+ */
+export const runAsJob = async (
+  options: JobOptions & { readonly backend?: string },
+  outputs: Outputs,
+  command: Effect.Effect<Outcome, Error>
+): Promise<number> => {
+  const refused = await runEffect(Effect.as(requireOutputs(outputs), said("")), "exec")
+  if (refused !== 0) return refused
+  const code = await Effect.runPromise(startedHere(options))
+  return code ?? runCommand(command, options.backend)
+}
+
+/** What a command is to write, by the option that names it; of a job of processes, rank 0 does. */
+interface Outputs {
+  readonly files: ReadonlyArray<readonly [option: string, file: string | undefined]>
+  readonly folders?: ReadonlyArray<readonly [option: string, folder: string | undefined]>
+}
+
+const requireOutputs = ({ files, folders = [] }: Outputs): Effect.Effect<void, InputError> =>
+  Effect.gen(function* () {
+    const place = yield* placeHere
+    if (place !== undefined && place.rank !== 0) return
+    for (const [option, file] of files) if (file !== undefined) yield* requireWritable(file, option)
+    for (const [option, folder] of folders)
+      if (folder !== undefined) yield* requireWritableFolder(folder, option)
+  })
+
 /** Starts the job's processes, if that is what the command line asks for; their exit code. */
-export const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined> =>
+const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined> =>
   processes === undefined
     ? Effect.succeed(undefined)
     : spawnJob({
@@ -76,7 +110,7 @@ const inJob = <A, E>(
   Effect.gen(function* () {
     const secret = yield* secretIn(process.env)
     const host = yield* hostIn(process.env["TANDEM_INTERFACE"])
-    const alike = { version: version(), plan: digestOf(plan) }
+    const alike = { version: version(), backend: yield* CurrentBackend, plan: digestOf(plan) }
     return yield* ProcessJob.use({ place, secret, alike, host, timeoutSeconds: rendezvousTimeout }, (job) => {
       if (job.rank === 0) writeError(`exec: a job of ${job.size} processes, started by ${place.launcher}\n`)
       return use(job)

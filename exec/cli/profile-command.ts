@@ -15,6 +15,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
+import type { Device } from "../../core/cost/devices.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
@@ -25,9 +26,9 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { recordRun } from "../record-run.ts"
-import { requireDevice, runCommand, warn } from "./command.ts"
-import { emulatedDevice, onDevice } from "./emulated-device.ts"
-import { perhapsInJob, startedHere, type JobOptions } from "./job.ts"
+import { requireDevice, warn } from "./command.ts"
+import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
+import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
 import { runnableOf } from "./runnable.ts"
 
 export interface ProfileCommandOptions extends JobOptions {
@@ -49,41 +50,38 @@ const alone = {
   overlap: false
 } as const
 
-export const profileCommand = async (file: string, options: ProfileCommandOptions): Promise<number> => {
-  const code = await Effect.runPromise(startedHere(options))
-  if (code !== undefined) return code
-  return runCommand(
-    Effect.gen(function* () {
-      const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      yield* requireApart([["--out", options.out]], filesOf(scenario, file))
-      const plan = { scenario, steps: options.steps, emulateDevice: options.emulateDevice }
-      const prepare =
-        options.emulateDevice === true
-          ? onDevice(yield* Effect.mapError(emulatedDevice(scenario, file), locate))
-          : undefined
-      if (scenario.task !== "data-parallel") {
-        const runnable = yield* runnableOf(scenario, file, { loader: new Loader() }).pipe(
-          Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
-        )
-        const together = { ranks: runnable.world.size, file, plan }
-        return yield* perhapsInJob(options, together, (job) =>
-          profileRun(scenario, file, runnable, options, { prepare, job })
-        )
-      }
-      // A profile is of one pass, however many a step of the scenario has.
-      const once =
-        scenario.training === undefined
-          ? scenario
-          : { ...scenario, training: { ...scenario.training, accumulate: 1 } }
-      const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
-      const together = { ranks: training.world.size, file, plan }
-      return yield* perhapsInJob(options, together, (job) =>
-        profileTraining(scenario, training, options, { prepare, job })
+export const profileCommand = (file: string, options: ProfileCommandOptions): Promise<number> =>
+  runAsJob(options, { files: [["--out", options.out]] }, profiled(file, options))
+
+const profiled = (file: string, options: ProfileCommandOptions) =>
+  Effect.gen(function* () {
+    const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+    yield* requireApart([["--out", options.out]], filesOf(scenario, file))
+    const plan = { scenario, steps: options.steps, emulateDevice: options.emulateDevice }
+    const emulated =
+      options.emulateDevice === true
+        ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
+        : undefined
+    if (scenario.task !== "data-parallel") {
+      const runnable = yield* runnableOf(scenario, file, { loader: new Loader() }).pipe(
+        Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
-    }),
-    options.backend
-  )
-}
+      const together = { ranks: runnable.world.size, file, plan }
+      return yield* perhapsInJob(options, together, (job) =>
+        profileRun(scenario, file, runnable, options, { emulated, job })
+      )
+    }
+    // A profile is of one pass, however many a step of the scenario has.
+    const once =
+      scenario.training === undefined
+        ? scenario
+        : { ...scenario, training: { ...scenario.training, accumulate: 1 } }
+    const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
+    const together = { ranks: training.world.size, file, plan }
+    return yield* perhapsInJob(options, together, (job) =>
+      profileTraining(scenario, training, options, { emulated, job })
+    )
+  })
 
 /** Copies are this machine's, of whatever device: where one is emulated, its own rates say what they take. */
 const copiesOf = ({ emulateDevice }: ProfileCommandOptions) =>
@@ -91,10 +89,24 @@ const copiesOf = ({ emulateDevice }: ProfileCommandOptions) =>
 
 /** Where a profile is taken. */
 interface On {
-  readonly prepare: Execution<unknown>["prepare"]
+  /** The device that this one stands for. */
+  readonly emulated: Device | undefined
   /** The job of which this process is one rank. */
   readonly job: ProcessJob | undefined
 }
+
+const preparing = (emulated: Device | undefined): Execution<unknown>["prepare"] =>
+  emulated === undefined ? undefined : onDevice(leastSecondsOn(emulated))
+
+/** Whose times these are: of an emulated device they are that one's, whatever they were taken on. */
+const measuredOn = (
+  emulated: Device | undefined
+): Effect.Effect<{ readonly device: string; readonly conditions?: string }> =>
+  Effect.map(thisDevice, (here) =>
+    emulated === undefined
+      ? { device: here }
+      : { device: emulated.name, conditions: `--emulate-device on ${here}` }
+  )
 
 const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && job.rank !== 0
 
@@ -102,14 +114,14 @@ const profileTraining = (
   scenario: Scenario,
   { world, graph, build }: Effect.Success<ReturnType<typeof prepareTraining>>,
   options: ProfileCommandOptions,
-  { prepare, job }: On
+  { emulated, job }: On
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
     const program = partialLocalSgd(build, alone, warmupSteps + steps)
-    const { record } = yield* recordRun({ world, program, prepare }, job)
+    const { record } = yield* recordRun({ world, program, prepare: preparing(emulated) }, job)
     const bytes = sizeBytesOf(parameterCount(graph), "float32")
     const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
       .filter((size) => size <= Math.max(2 ** 22, bytes))
@@ -129,10 +141,11 @@ const profileTraining = (
       0
     )
     const cores = availableParallelism()
+    const { device, conditions } = yield* measuredOn(emulated)
     const profile: Profile = {
       name: graph.name,
-      device: yield* thisDevice,
-      source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores`,
+      device,
+      source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores${conditions === undefined ? "" : `; ${conditions}`}`,
       steps,
       stepSeconds: span,
       unprofiledStepSeconds: span,
@@ -174,25 +187,22 @@ const profileRun = (
   file: string,
   { world, program, capacityBytes, initial, h2d, d2h }: Runnable,
   options: ProfileCommandOptions,
-  { prepare, job }: On
+  { emulated, job }: On
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const { record } = yield* recordRun(
-      { world, program: program(), capacityBytes, initial, h2d, d2h, prepare },
+      { world, program: program(), capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
       job
     )
     if (isOther(job)) return said("")
     const ops = [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))]
     const collectives = recordedCollectives(record, forBenchmark)
+    const measured = yield* measuredOn(emulated)
     yield* writeProfile(
       options.out,
-      tableProfile(
-        "exec profile",
-        { name: scenario.name, device: yield* thisDevice, file },
-        { ops, collectives }
-      )
+      tableProfile("exec profile", { name: scenario.name, file, ...measured }, { ops, collectives })
     )
     const told = {
       profile: options.out,

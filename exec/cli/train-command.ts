@@ -7,7 +7,7 @@ import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds } from "../../core/units.ts"
 import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
-import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
@@ -18,6 +18,7 @@ import { chromeTrace } from "../../traces/perfetto.ts"
 import { TraceError } from "../../traces/trace-error.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import type { Checkpoints } from "../checkpoint/checkpoints.ts"
+import { fileDigest } from "../checkpoint/file-digest.ts"
 import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import {
@@ -27,8 +28,8 @@ import {
   type Asked,
   type CheckpointCommandOptions
 } from "./checkpoints.ts"
-import { requireDevice, runCommand, warn } from "./command.ts"
-import { perhapsInJob, startedHere, warnOfLinks, type JobOptions } from "./job.ts"
+import { requireDevice, warn } from "./command.ts"
+import { perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface TrainCommandOptions extends JobOptions, CheckpointCommandOptions {
@@ -70,36 +71,46 @@ export interface TrainResult extends Learnt {
   readonly warnings: ReadonlyArray<string>
 }
 
-export const trainCommand = async (file: string, options: TrainCommandOptions): Promise<number> => {
-  const code = await Effect.runPromise(startedHere(options))
-  if (code !== undefined) return code
-  return runCommand(
-    Effect.gen(function* () {
-      const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
-      const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
-      const asked = yield* askedFor(options, trainable)
-      yield* requireApart(
-        [
-          ["--out", options.out],
-          ["--timeline", options.timeline],
-          ["--save", options.save]
-        ],
-        [
-          ...filesOf(scenario, file),
-          ...[options.planFrom, options.weights].filter((one) => one !== undefined),
-          ...(asked === undefined ? [] : filesThere(asked))
-        ]
-      )
-      const { steps, evaluateEvery, weights } = options
-      const from = asked?.predecessor?.manifest.step
-      const plan = { scenario, steps, evaluateEvery, weights, every: asked?.every, from }
-      return yield* perhapsInJob(options, { ranks: trainable.world.size, file, plan }, (job) =>
-        Effect.scoped(trained(scenario, trainable, options, asked, job))
-      )
-    }),
-    options.backend
-  )
+export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> => {
+  const files = [
+    ["--out", options.out],
+    ["--timeline", options.timeline],
+    ["--save", options.save]
+  ] as const
+  return runAsJob(options, { files }, trainedFrom(file, options, files))
 }
+
+const trainedFrom = (
+  file: string,
+  options: TrainCommandOptions,
+  outputs: ReadonlyArray<readonly [string, string | undefined]>
+) =>
+  Effect.gen(function* () {
+    const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
+    const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
+    const asked = yield* askedFor(options, trainable)
+    yield* requireApart(outputs, [
+      ...filesOf(scenario, file),
+      ...[options.planFrom, options.weights].filter((one) => one !== undefined),
+      ...(asked === undefined ? [] : filesThere(asked))
+    ])
+    const { continuation, steps, world } = trainable
+    const { evaluateEvery, weights, timeline } = options
+    const plan = {
+      scenario,
+      steps,
+      evaluateEvery,
+      continuation,
+      // Hosts may have other files of one name.
+      weights: weights === undefined ? undefined : yield* fileDigest(weights),
+      timed: timeline !== undefined,
+      every: asked?.every,
+      from: asked?.predecessor?.manifest.sha256
+    }
+    return yield* perhapsInJob(options, { ranks: world.size, file, plan }, (job) =>
+      Effect.scoped(trained(scenario, trainable, options, asked, job))
+    )
+  })
 
 /** Trains, and tells the result; in a job of processes, that is rank 0's to do. */
 const trained = (
@@ -116,9 +127,6 @@ const trained = (
       const accepted = `no --save in a job of processes, where ${trainable.holders} ranks hold the model in parts; --checkpoint keeps all of them`
       return yield* new InputError({ file: "--save", field: "", value: options.save, accepted })
     }
-    if (options.out !== undefined) yield* requireWritable(options.out, "--out")
-    if (options.timeline !== undefined) yield* requireWritable(options.timeline, "--timeline")
-    if (options.save !== undefined) yield* requireWritable(options.save, "--save")
     yield* requireDevice
     const warnings = isFirst ? yield* warn(scenario) : []
     if (job !== undefined && isFirst) warnOfLinks(world)

@@ -1,10 +1,21 @@
-// One study at a time in a folder: a file that says which process writes there. One that a killed process has left is recovered.
+// One writer at a time in a folder: a file that says which process writes there. One that a killed process has left is recovered.
 import * as Effect from "effect/Effect"
-import { openSync, closeSync, linkSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs"
+import type * as Scope from "effect/Scope"
+import {
+  openSync,
+  closeSync,
+  linkSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from "node:fs"
 import { hostname } from "node:os"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { reasonOf } from "../file/source.ts"
+import { appendSync } from "../../traces/atomic-file.ts"
 import { isAlive, nameBeside } from "../../traces/beside.ts"
 import { hasCode } from "../../traces/trace-error.ts"
 
@@ -43,19 +54,46 @@ const torn = (path: string): boolean => {
   return found !== undefined && Date.now() - found.mtimeMs > 10_000
 }
 
-const isLeft = (path: string, holder: Holder | undefined): boolean => {
+const isLeft = (path: string, holder: Holder | undefined, touched: boolean): boolean => {
   if (holder === undefined) return torn(path)
-  if (holder.host !== hostname()) return false
+  if (holder.host !== hostname()) return touched && untouchedMillis(path) > leftAfterMillis
   return !isAlive(holder.pid) || (holder.began !== undefined && holder.began !== beganOf(holder.pid))
 }
 
+const touchEveryMillis = 10_000
+const leftAfterMillis = 120_000
+
+const ownText = (): string => {
+  const own: Holder = { pid: process.pid, host: hostname(), began: beganOf(process.pid) }
+  return `${JSON.stringify(own)}\n`
+}
+
+/** Says that its holder lives: what it says is written again, so that whoever keeps the file sets its time. */
+const touch = (path: string): void => {
+  try {
+    const descriptor = openSync(path, "r+")
+    appendSync(descriptor, ownText())
+    closeSync(descriptor)
+  } catch {
+    return // It was taken away, or the folder is gone: whoever writes there will say.
+  }
+}
+
+/** By the clock of whoever keeps the file. */
+const untouchedMillis = (path: string): number => {
+  const now = nameBeside(path)
+  writeFileSync(now, "")
+  const { mtimeMs } = statSync(now)
+  rmSync(now, { force: true })
+  return mtimeMs - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? mtimeMs)
+}
+
 /** Undefined when it is ours now; else who has it. */
-const take = (path: string): { readonly by: string } | undefined => {
+const take = (path: string, touched: boolean): { readonly by: string } | undefined => {
   for (let attempt = 0; attempt < 3; attempt++) {
     try {
       const descriptor = openSync(path, "wx")
-      const own = { pid: process.pid, host: hostname(), began: beganOf(process.pid) }
-      writeSync(descriptor, `${JSON.stringify(own)}\n`)
+      appendSync(descriptor, ownText())
       closeSync(descriptor)
       return undefined
     } catch (cause) {
@@ -64,7 +102,7 @@ const take = (path: string): { readonly by: string } | undefined => {
     const text = textOf(path)
     if (text === undefined) continue
     const holder = holderOf(text)
-    if (!isLeft(path, holder)) {
+    if (!isLeft(path, holder, touched)) {
       const where = holder === undefined || holder.host === hostname() ? "" : ` on ${holder.host}`
       return { by: holder === undefined ? "another process" : `process ${holder.pid}${where}` }
     }
@@ -99,36 +137,62 @@ const textOf = (path: string): string | undefined => {
   }
 }
 
-/** Runs `use` while this process alone has what `path` locks. `folder`: as the person named it. */
-export const withLock = <A, E, R>(
+/** What is locked, for messages. */
+interface Locked {
+  /** As the person named it, by which option. */
+  readonly folder: string
+  readonly option: string
+  /** What is written there: "a study". */
+  readonly what: string
+  /**
+   * Its holder touches it every few seconds, and counts as gone when it has not for two minutes: a process of another host cannot
+   * be asked whether it lives. Only for who never computes that long without a pause; without it, people remove such a lock.
+   */
+  readonly touched?: boolean
+}
+
+/** Has what `path` locks for this process alone while the scope lives. Fails where another process has it. */
+export const lockOf = (
   path: string,
-  folder: string,
-  use: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | InputError, R> =>
-  Effect.acquireUseRelease(
+  { folder, option, what, touched = false }: Locked
+): Effect.Effect<void, InputError, Scope.Scope> =>
+  Effect.acquireRelease(
     Effect.try({
-      try: () => take(path),
+      try: () => take(path, touched),
       catch: (cause) =>
         new InputError({
           file: folder,
-          field: "--out",
+          field: option,
           value: reasonOf(cause),
           accepted: "a folder that can be written to"
         })
     }).pipe(
       Effect.flatMap((held) =>
         held === undefined
-          ? Effect.void
+          ? Effect.sync(() =>
+              touched ? setInterval(() => touch(path), touchEveryMillis).unref() : undefined
+            )
           : Effect.fail(
               new InputError({
                 file: folder,
-                field: "--out",
-                value: `a folder that ${held.by} writes a study to`,
-                accepted: `another folder, or this one when that study has ended (${path} says so; remove it if it has)`
+                field: option,
+                value: `a folder that ${held.by} writes ${what} to`,
+                accepted: `another folder, or this one when that has ended (${path} says so; remove it if it has)`
               })
             )
       )
     ),
-    () => use,
-    () => Effect.sync(() => rmSync(path, { force: true }))
-  )
+    (touching) =>
+      Effect.sync(() => {
+        clearInterval(touching)
+        rmSync(path, { force: true })
+      })
+  ).pipe(Effect.asVoid)
+
+/** Runs `use` while this process alone has what `path` locks. */
+export const withLock = <A, E, R>(
+  path: string,
+  locked: Locked,
+  use: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | InputError, Exclude<R, Scope.Scope>> =>
+  Effect.scoped(Effect.andThen(lockOf(path, locked), use))

@@ -79,3 +79,22 @@ export const requireWritable = (file: string, option: string): Effect.Effect<voi
         accepted: "a file in an existing, writable folder"
       })
   })
+
+/** The same of a folder, which may have to be made, and those above it. */
+export const requireWritableFolder = (folder: string, option: string): Effect.Effect<void, InputError> =>
+  Effect.try({
+    try: () => {
+      let above = resolve(folder)
+      let existing = statSync(above, { throwIfNoEntry: false })
+      while (existing === undefined) existing = statSync((above = dirname(above)), { throwIfNoEntry: false })
+      if (!existing.isDirectory()) throw new Error(`${above} is no folder`)
+      accessSync(above, constants.W_OK)
+    },
+    catch: (cause) =>
+      new InputError({
+        file: folder,
+        field: option,
+        value: cause instanceof Error ? cause.message : String(cause),
+        accepted: "a folder that can be written to, or made"
+      })
+  })

@@ -47,9 +47,11 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
         [file, ...read]
       )
       const lock = join(folder, `${journalFile(shard)}.lock`)
-      return yield* inFolder(folder, withLock(lock, folder, computeIn(folder, definition, options)))
+      return yield* inFolder(folder, withLock(lock, aStudyIn(folder), computeIn(folder, definition, options)))
     })
   )
+
+const aStudyIn = (folder: string) => ({ folder, option: "--out", what: "a study" })
 
 const optionError = (file: string, accepted: string) =>
   inputErrors(new InputError({ file, field: "", accepted }))
@@ -229,7 +231,7 @@ export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommand
         writeStudy(options.out, undefined, result),
         writeReport(options.out, result, undefined, {})
       )
-      yield* inFolder(options.out, withLock(lock, options.out, writing))
+      yield* inFolder(options.out, withLock(lock, aStudyIn(options.out), writing))
       return outcome(result, options)
     })
   )

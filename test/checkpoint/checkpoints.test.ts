@@ -2,6 +2,7 @@
 // what a run refuses to go on from, with the file and the field.
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -11,7 +12,7 @@ import {
   truncateSync,
   writeFileSync
 } from "node:fs"
-import { tmpdir } from "node:os"
+import { hostname, tmpdir } from "node:os"
 import * as path from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { printManifest, type Manifest } from "../../exec/checkpoint/manifest.ts"
@@ -40,7 +41,8 @@ describeNative("checkpoints of a run", () => {
     expect(checkpoints.last).toEqual({
       step: 11,
       folder: path.join(checkpoint, named(11)),
-      failure: undefined
+      failure: undefined,
+      unremoved: undefined
     })
     expect(seen.every((names) => names.length <= 2)).toBe(true)
     const { run, plan, ranks, step } = await manifestIn(path.join(checkpoint, named(9)))
@@ -98,13 +100,60 @@ describeNative("checkpoints of a run", () => {
     expect(await stateIn(checkpoint)).toEqual((await whole("s-sgd", 6, fresh())).state)
   })
 
+  it("are saved where older ones cannot be removed, which is told as such", async () => {
+    const checkpoint = fresh()
+    const asked = { checkpoint, checkpointEvery: 3, keep: 1, resume: true } as const
+    await trained("s-sgd", { ...asked, steps: 3 })
+    const { checkpoints, told } = await trained("s-sgd", {
+      ...asked,
+      steps: 6,
+      onStep: (step) => {
+        // Where the old one will be put aside, something is in its way.
+        const partial = path.join(checkpoint, `.${named(3)}.partial`)
+        if (step === 4) mkdirSync(path.join(partial, "in the way"), { recursive: true })
+      }
+    })
+    expect(told.slice(1)).toEqual([
+      `saved ${path.join(checkpoint, named(6))}`,
+      expect.stringMatching(/^warning: older checkpoints could not be removed: ENOTEMPTY/u)
+    ])
+    expect(checkpoints.last).toMatchObject({ step: 6, failure: undefined })
+    expect(checkpoints.newest).toBe(path.join(checkpoint, named(6)))
+    // The next run clears its way, and keeps as few as it is asked to.
+    await trained("s-sgd", { ...asked, steps: 8 })
+    expect(readdirSync(checkpoint)).toEqual([named(8)])
+  })
+
+  it("are one run's at a time in a folder", async () => {
+    const checkpoint = fresh()
+    mkdirSync(checkpoint)
+    const lock = path.join(checkpoint, ".lock")
+    writeFileSync(lock, JSON.stringify({ pid: process.ppid, host: hostname() }))
+    const partial = path.join(checkpoint, `.${named(3)}.partial`)
+    mkdirSync(partial)
+    const { message } = await refused("s-sgd", { steps: 2, checkpoint })
+    expect(message).toMatch(
+      /--checkpoint: a folder that process \d+ writes checkpoints to is not accepted; expected another folder, or/u
+    )
+    // What the other one writes is left alone.
+    expect(readdirSync(checkpoint).toSorted()).toEqual([".lock", path.basename(partial)])
+    rmSync(lock)
+    let held = false
+    await trained("s-sgd", { steps: 2, checkpoint, onStep: () => (held = existsSync(lock)) })
+    expect(held).toBe(true)
+    expect(readdirSync(checkpoint)).toEqual([named(2)])
+  })
+
   it("of a run on more or fewer ranks go on where replicas may join and leave", async () => {
     const checkpoint = fresh()
     const asked = { checkpoint, checkpointEvery: 4, keep: 10 }
     await trained("diloco", { ...asked, steps: 8 })
     const more = await trained("diloco", { ...asked, steps: 12, resume: true, set: ["world.ranks=3"] })
     expect(more.told[1]).toMatch(/2 ranks wrote the checkpoint: ranks from 2 begin as copies/u)
-    expect(new Set(await outerIn(checkpoint)).size).toBe(1)
+    const outer = await outerIn(checkpoint)
+    expect(outer).toHaveLength(3)
+    expect(outer[0]!.length).toBeGreaterThan(1000)
+    expect(new Set(outer).size).toBe(1)
     const fewer = await trained("diloco", { ...asked, steps: 16, resume: true })
     expect(fewer.told[1]).toMatch(/3 ranks wrote the checkpoint: what ranks from 2 have learnt/u)
     expect((await manifestIn(newest(checkpoint)!.folder)).shards.length).toBe(2)

@@ -6,7 +6,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
-import { describe, expect, it } from "vitest"
+import { describe, expect, it, vi } from "vitest"
 import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { readSource } from "../../scenarios/file/source.ts"
 import { filesThere } from "../../exec/cli/checkpoints.ts"
@@ -159,17 +159,18 @@ describe("a study's folder", () => {
     fs.utimesSync(lock, at, at)
   }
   const used = Effect.sync(() => fs.existsSync(lock))
+  const study = { folder: here, option: "--out", what: "a study" }
 
   it("is one study's at a time", () => {
     const host = os.hostname()
     for (const holder of [{ pid: process.ppid, host }, { pid: 1, host: "elsewhere" }, ""]) {
       hold(holder)
-      expect(message(withLock(lock, here, used))).toMatch(
+      expect(message(withLock(lock, study, used))).toMatch(
         /--out: a folder that .*process.* writes a study to is not accepted; expected another folder, or this one when/u
       )
       expect(fs.existsSync(lock)).toBe(true)
     }
-    const inside = withLock(lock, here, withLock(lock, here, used))
+    const inside = withLock(lock, study, withLock(lock, study, used))
     fs.rmSync(lock)
     expect(message(inside)).toContain(`process ${process.pid}`)
     expect(fs.existsSync(lock)).toBe(false)
@@ -183,8 +184,38 @@ describe("a study's folder", () => {
       ['{"pid": 1', 60]
     ] as const) {
       hold(holder, age)
-      expect(Effect.runSync(withLock(lock, here, used))).toBe(true)
+      expect(Effect.runSync(withLock(lock, study, used))).toBe(true)
       expect(filesIn(here)).toEqual([])
+    }
+  })
+
+  it("of another host is recovered when it was touched, and is not any more", () => {
+    const elsewhere = { pid: 1, host: "elsewhere" }
+    const touched = { ...study, touched: true }
+    for (const age of [0, 110]) {
+      hold(elsewhere, age)
+      expect(message(withLock(lock, touched, used))).toContain("process 1 on elsewhere")
+    }
+    hold(elsewhere, 130)
+    expect(message(withLock(lock, study, used))).toContain("process 1 on elsewhere")
+    expect(Effect.runSync(withLock(lock, touched, used))).toBe(true)
+    expect(filesIn(here)).toEqual([])
+  })
+
+  it("is touched while it is held", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] })
+    try {
+      const times = Effect.sync(() => {
+        const text = fs.readFileSync(lock, "utf8")
+        fs.utimesSync(lock, 1, 1)
+        vi.advanceTimersByTime(15_000)
+        expect(fs.readFileSync(lock, "utf8")).toBe(text)
+        return fs.statSync(lock).mtimeMs
+      })
+      expect(await Effect.runPromise(withLock(lock, { ...study, touched: true }, times))).toBeGreaterThan(1e6)
+      expect(await Effect.runPromise(withLock(lock, study, times))).toBe(1000)
+    } finally {
+      vi.useRealTimers()
     }
   })
 

@@ -1,6 +1,6 @@
 // exec agree through the command line: over processes, kept in a folder, and compared from there; and folders that will not do.
 import { spawnSync } from "node:child_process"
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -13,14 +13,21 @@ const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-record-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-const exec = (command: string, scenario: string, ...args: ReadonlyArray<string>) => {
+const execIn = (
+  env: NodeJS.ProcessEnv,
+  command: string,
+  scenario: string,
+  ...args: ReadonlyArray<string>
+) => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [path.join(root, "bin/exec.js"), command, `scenarios/agree/${scenario}.yaml`, ...args],
-    { cwd: root, encoding: "utf8" }
+    { cwd: root, encoding: "utf8", env }
   )
   return { status, stdout, stderr }
 }
+const exec = (command: string, scenario: string, ...args: ReadonlyArray<string>) =>
+  execIn(process.env, command, scenario, ...args)
 const agree = (scenario: string, ...args: ReadonlyArray<string>) => exec("agree", scenario, ...args)
 
 describeNative("exec agree", () => {
@@ -61,12 +68,34 @@ describeNative("exec agree", () => {
     cpSync(kept, damaged, { recursive: true })
     writeFileSync(path.join(damaged, "journal.arrow"), "ARROW1")
     expect(agree("moe-training", "--set", "steps=1", "--from", damaged)).toMatchObject({ status: 2 })
+
+    // Comparing runs nothing: once, and where nothing could be run.
+    const without = ["--set", "steps=1", "--from", kept, "--json"]
+    const elsewhere = execIn(
+      { ...process.env, NODE_OPTIONS: "--no-addons" },
+      "agree",
+      "moe-training",
+      ...without
+    )
+    expect(elsewhere.stderr).not.toContain("a job of")
+    expect(JSON.parse(elsewhere.stdout)).toEqual(result)
+    const running = execIn({ ...process.env, NODE_OPTIONS: "--no-addons" }, "agree", "moe-training")
+    expect(running).toMatchObject({ status: 2, stdout: "" })
+    expect(running.stderr).toContain("the native addon does not load")
+    const apart = agree("moe-training", "--processes", "4", ...without)
+    expect(apart).toMatchObject({ status: 2, stdout: "" })
+    expect(apart.stderr.match(/--from without --processes: nothing is run/gu)).toHaveLength(1)
   })
 
   it("refuses a folder without a run, and to run what was run", () => {
     const nothing = agree("data-parallel", "--from", folder)
     expect(nothing.status).toBe(2)
     expect(nothing.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
+    const noFile = path.join(folder, "no file")
+    mkdirSync(path.join(noFile, "run.json"), { recursive: true })
+    const unread = agree("data-parallel", "--from", noFile)
+    expect(unread.stderr).toMatch(/run\.json: a folder is not accepted; expected a file that can be read/u)
+    expect(unread.status).toBe(2)
     const twice = agree("data-parallel", "--timeline", path.join(folder, "run.json"), "--record", folder)
     expect(twice.stderr).toMatch(/--record: .*it would replace that of --timeline/u)
     const both = agree("data-parallel", "--from", folder, "--record", folder)
@@ -95,7 +124,8 @@ describeNative("a job of processes", () => {
     expect(status, stderr).toBe(0)
     const told = JSON.parse(stdout) as { readonly stepSeconds: number; readonly layers: number }
     const profile = await Effect.runPromise(readProfile(out))
-    expect(profile.source).toContain("2 processes computing at the same time")
+    expect(profile.source).toMatch(/2 processes computing at the same time .*; --emulate-device on /u)
+    expect(profile.device).toBe("processor core")
     expect(profile.layers).toHaveLength(told.layers)
     expect(profile.collectives.map(({ ranks }) => ranks)).toContain(2)
     // What a device of 0.1 GFLOP/s takes for a step of this model, at least: 6 FLOPs for each of 32 tokens and some 4,000 weights.

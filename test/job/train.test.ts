@@ -1,14 +1,15 @@
 // exec train as a job of processes, through the command line: what is learnt is what threads of one process learn, to the bit,
 // whoever starts the processes; and nobody is left behind when one is killed.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, expect, it } from "vitest"
+import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { describeNative } from "../native/addon.ts"
+import { variablesOf } from "./started.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-job-"))
@@ -41,13 +42,12 @@ const learnt = ({ losses, heldOutLosses, stepsDone }: Record<string, unknown>) =
   stepsDone
 })
 
-const freePort = (): Promise<number> =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { readonly port: number }
-      server.close(() => resolve(port))
-    })
-  })
+const ended = (child: ChildProcess): Promise<{ readonly code: number | null; readonly text: string }> => {
+  children.push(child)
+  let text = ""
+  child.stderr!.on("data", (more) => (text += String(more)))
+  return new Promise((resolve) => child.on("close", (code) => resolve({ code, text })))
+}
 
 describeNative("exec train over processes", () => {
   it.each([
@@ -72,28 +72,71 @@ describeNative("exec train over processes", () => {
       const args = ["--steps", "3", "--set", `world.ranks=${ranks}`, "--out", out]
       const child = spawn(process.execPath, command(...args), {
         cwd: root,
-        env: {
-          ...process.env,
-          RANK: String(rank),
-          WORLD_SIZE: "2",
-          MASTER_ADDR: "127.0.0.1",
-          MASTER_PORT: String(port),
-          TANDEM_SECRET: secret
-        },
+        env: { ...process.env, ...variablesOf(rank, 2, "127.0.0.1", port, secret) },
         stdio: ["ignore", "ignore", "pipe"]
       })
-      children.push(child)
-      let text = ""
-      child.stderr.on("data", (more) => (text += String(more)))
-      return new Promise<{ readonly code: number | null; readonly text: string }>((resolve) =>
-        child.on("close", (code) => resolve({ code, text }))
-      )
+      return ended(child)
     }
     for (const { code, text } of await Promise.all([start(0, 2), start(1, 2)])) expect(code, text).toBe(0)
     expect(JSON.parse(readFileSync(out, "utf8"))).toMatchObject({ ranks: 2, stepsDone: 3 })
     const { code, text } = await start(0, 3)
     expect(code).toBe(2)
     expect(text).toContain("ranks: 3 is not accepted; expected 2, for torchrun has started 2 processes")
+  })
+
+  it("refuses a rank whose weights are others, and looks at outputs where they are written", async () => {
+    const [port, secret] = [await freePort(), freshSecret()]
+    const start = (rank: number, ...args: ReadonlyArray<string>) => {
+      const cwd = path.join(folder, `host ${rank}`)
+      mkdirSync(cwd, { recursive: true })
+      return ended(
+        spawn(
+          process.execPath,
+          [command()[0]!, "train", path.join(root, "scenarios/train-tiny.yaml"), "--steps", "1", ...args],
+          {
+            cwd,
+            env: {
+              ...process.env,
+              ...(args.includes("--save") ? {} : variablesOf(rank, 2, "127.0.0.1", port, secret))
+            },
+            stdio: ["ignore", "ignore", "pipe"]
+          }
+        )
+      )
+    }
+    // Files of one name that are not the same, as hosts may have them.
+    const saved = ["--set", "world.ranks=1", "--save", "w.safetensors"]
+    for (const rank of [0, 1])
+      expect(await start(rank, ...saved, "--seed", String(rank))).toMatchObject({ code: 0 })
+    mkdirSync(path.join(folder, "host 0/out"))
+    const common = ["--set", "world.ranks=2", "--weights", "w.safetensors", "--out", "out/learnt.json"]
+    const [first, second] = await Promise.all([start(0, ...common), start(1, ...common)])
+    for (const { code, text } of [first!, second!]) {
+      expect(text).toMatch(/plan of rank 1 is \w+, that of rank 0 is \w+/u)
+      expect(code).toBe(1)
+    }
+    cpSync(path.join(folder, "host 0/w.safetensors"), path.join(folder, "host 1/w.safetensors"))
+    for (const { code, text } of await Promise.all([start(0, ...common), start(1, ...common)]))
+      expect(code, text).toBe(0)
+    expect(existsSync(path.join(folder, "host 0/out/learnt.json"))).toBe(true)
+  })
+
+  it("looks whether files can be written before it starts anything", () => {
+    for (const [name, ...args] of [
+      ["--out", "train", "scenarios/train-tiny.yaml"],
+      ["--timeline", "agree", "scenarios/agree/data-parallel.yaml"],
+      ["--record", "agree", "scenarios/agree/data-parallel.yaml"],
+      ["-o", "profile", "scenarios/agree/data-parallel.yaml"]
+    ] as const) {
+      const { status, stderr } = spawnSync(
+        process.execPath,
+        [command()[0]!, ...args, "--processes", "2", name, "/dev/null/there/file"],
+        { cwd: root, encoding: "utf8" }
+      )
+      expect(stderr).toMatch(/^exec: \/dev\/null\/there\/file: --\w+: .* is not accepted; expected a f\w+ /mu)
+      expect(stderr).not.toContain("a job of")
+      expect(status).toBe(2)
+    }
   })
 
   it("ends everywhere, with the name of the rank, when one is killed", async () => {
@@ -117,7 +160,10 @@ describeNative("exec train over processes", () => {
     const code = await new Promise((resolve) => child.on("close", resolve))
     expect(performance.now() - killedAt).toBeLessThan(15_000)
     expect(code).not.toBe(0)
-    expect(text).toMatch(/lost rank 1|ended by SIGKILL/u)
+    expect(text).toContain("[1] ended by SIGKILL")
+    // Each of the others says whom it has lost.
+    expect(text).toMatch(/^exec: rank 0: lost rank 1: /mu)
+    expect(text).toMatch(/^\[2\] exec: rank 2: lost rank 1: /mu)
     expect(victims()).toEqual([])
   })
 })
