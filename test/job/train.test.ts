@@ -1,7 +1,7 @@
 // exec train as a job of processes, through the command line: what is learnt is what threads of one process learn, to the bit,
 // whoever starts the processes; and nobody is left behind when one is killed.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -105,26 +105,21 @@ describeNative("exec train over processes", () => {
       )
     }
     // Files of one name that are not the same, as hosts may have them.
-    const saved = ["--set", "world.ranks=1", "--save", "w.safetensors"]
-    for (const rank of [0, 1])
-      expect(await start(rank, ...saved, "--seed", String(rank))).toMatchObject({ code: 0 })
-    mkdirSync(path.join(folder, "host 0/out"))
+    expect(await start(0, "--set", "world.ranks=1", "--save", "w.safetensors")).toMatchObject({ code: 0 })
+    const weights = readFileSync(path.join(folder, "host 0/w.safetensors"))
+    weights.writeFloatLE(0.5, weights.length - 4)
+    for (const made of ["host 1", "host 0/out"]) mkdirSync(path.join(folder, made))
+    writeFileSync(path.join(folder, "host 1/w.safetensors"), weights)
+    // The other's folder has no place for what rank 0 writes.
     const common = ["--set", "world.ranks=2", "--weights", "w.safetensors", "--out", "out/learnt.json"]
-    const [first, second] = await Promise.all([start(0, ...common), start(1, ...common)])
-    for (const { code, text } of [first!, second!]) {
+    for (const { code, text } of await Promise.all([start(0, ...common), start(1, ...common)])) {
       expect(text).toMatch(/plan of rank 1 is \w+, that of rank 0 is \w+/u)
       expect(code).toBe(1)
     }
-    cpSync(path.join(folder, "host 0/w.safetensors"), path.join(folder, "host 1/w.safetensors"))
-    for (const { code, text } of await Promise.all([start(0, ...common), start(1, ...common)]))
-      expect(code, text).toBe(0)
-    expect(existsSync(path.join(folder, "host 0/out/learnt.json"))).toBe(true)
   })
 
   it("looks whether files can be written before it starts anything", () => {
     for (const [name, ...args] of [
-      ["--out", "train", "scenarios/train-tiny.yaml"],
-      ["--timeline", "agree", "scenarios/agree/data-parallel.yaml"],
       ["--record", "agree", "scenarios/agree/data-parallel.yaml"],
       ["-o", "profile", "scenarios/agree/data-parallel.yaml"]
     ] as const) {
