@@ -8,6 +8,13 @@ import { Bandwidth, Bytes, Count, Flops, Seconds } from "../core/units.ts"
 
 export const PositiveSeconds = Seconds.check(Schema.isGreaterThan(0))
 
+/** Copies between host and device. */
+export const HostLinkSettings = Schema.Struct({
+  bandwidth: Bandwidth.check(Schema.isGreaterThan(0)),
+  /** Before the first byte of a copy. */
+  latency: withDefault(Seconds, "10us")
+})
+
 /** A file, relative to the scenario's folder. */
 export const Path = Schema.NonEmptyString
 

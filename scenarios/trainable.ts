@@ -37,6 +37,8 @@ export interface Trainable {
   readonly collectives: CollectiveAlgorithm
   readonly capacityBytes?: Capacity | undefined
   readonly steps: number
+  /** Steps from one checkpoint to the next, where the scenario says. */
+  readonly checkpointEvery?: number | undefined
   /** Tokens of one rank's batch. */
   readonly batchTokens: number
   /** Trainable numbers, tied weights once; of a model that learns a text. */

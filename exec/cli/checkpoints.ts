@@ -42,7 +42,7 @@ const usualKeep = 2
  */
 export const askedFor = (
   { checkpoint, checkpointEvery, keep, resume }: CheckpointCommandOptions,
-  { world, steps, continuation }: Trainable
+  { world, steps, continuation, checkpointEvery: scenarioEvery = usualEvery }: Trainable
 ): Effect.Effect<Asked | undefined, InputError> =>
   Effect.gen(function* () {
     if (checkpoint === undefined) {
@@ -62,7 +62,7 @@ export const askedFor = (
       catch: (cause) => refusedFolder(checkpoint, cause)
     })
     const newest = there.at(-1)
-    const asked = { folder: checkpoint, every: checkpointEvery ?? usualEvery, keep: keep ?? usualKeep }
+    const asked = { folder: checkpoint, every: checkpointEvery ?? scenarioEvery, keep: keep ?? usualKeep }
     if (resume === undefined) {
       if (newest === undefined) return { ...asked, predecessor: undefined }
       return yield* new InputError({

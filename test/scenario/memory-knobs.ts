@@ -1,4 +1,4 @@
-// Knobs of what a rank holds: activations, and models in parts.
+// Knobs of what a rank holds: activations, models in parts, and what is saved.
 import type { Knob } from "./shared-knobs.ts"
 
 const whole = "layers: 12, width: 768, heads: 12"
@@ -20,5 +20,10 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["shard.units", "block", "model", "shard={}"],
   ["shard.parameterDtype", "float32", "bfloat16", "shard={}"],
   ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
-  ["shard.within", "site", "world", "shard={}", "world.sites=1"]
+  ["shard.within", "site", "world", "shard={}", "world.sites=1"],
+  ["checkpoint.every", "2", "4", "checkpoint={every: 2}"],
+  ["checkpoint.hostLink.bandwidth", "1GB/s", "2GB/s", "checkpoint={every: 2}"],
+  ["checkpoint.hostLink.latency", "1ms", "2ms", "checkpoint={every: 2, hostLink: {bandwidth: 1GB/s}}"],
+  ["checkpoint.storage.bandwidth", "1GB/s", "2GB/s", "checkpoint={every: 2}"],
+  ["checkpoint.storage.sharedBy", "node", "job", "checkpoint={every: 2, storage: {bandwidth: 1GB/s}}"]
 ]

@@ -97,7 +97,8 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
     ? ["algorithm.wire has no effect: there is one rank"]
     : []),
-  ...hostMemoryWarnings(scenario.memory),
+  // Checkpoints are copies on the host.
+  ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
   ...hostWarnings(scenario.host, hostNever),
   ...launchWarnings(scenario),
   ...faultWarnings(scenario.faults, scenario.world, facts),
@@ -116,5 +117,11 @@ export const ignoredByExec = (
   ...(scenario.activations === undefined || alsoSimulated
     ? []
     : ["activations has no effect: real kernels keep what they need"]),
+  ...(scenario.checkpoint?.storage === undefined
+    ? []
+    : ["checkpoint.storage has no effect: a real run writes to the disk that it is given"]),
+  ...(scenario.checkpoint?.hostLink === undefined || alsoSimulated
+    ? []
+    : ["checkpoint.hostLink has no effect: copies are as fast as they are"]),
   ...realWarnings(scenario, alsoSimulated)
 ]

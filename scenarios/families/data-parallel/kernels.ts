@@ -6,8 +6,11 @@ import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
 import { kernelModel, type KernelModelBuilder } from "../../../core/algorithms/data-parallel/kernel-model.ts"
 import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
+import type { Program } from "../../../core/machine/machine.ts"
+import { withSnapshots } from "../../../core/machine/snapshots.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
+import { linkOf, copiedCheckpoints } from "./checkpoint-settings.ts"
 import { savedBeginning } from "./beginning.ts"
 import { accumulationOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -168,9 +171,16 @@ const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
 
 /** Each step's loss is read: a value that both machines must agree on, and a wait that both must keep. */
 export const runnableOf = ({ scenario, world, planned, build, steps }: PreparedTraining): Runnable<void> => {
+  const { checkpoint } = scenario
+  const saved = (program: Program<void>) =>
+    checkpoint === undefined ? program : withSnapshots(program, copiedCheckpoints(checkpoint))
   const upTo = (count: number) =>
-    observed(build, (model) => planned.program(model, count), { everySteps: 1, onLoss: () => undefined })
+    observed(build, (model) => saved(planned.program(model, count)), {
+      everySteps: 1,
+      onLoss: () => undefined
+    })
   return {
+    ...(checkpoint?.hostLink === undefined ? {} : { d2h: linkOf(checkpoint.hostLink) }),
     world,
     program: () => upTo(steps),
     upTo,

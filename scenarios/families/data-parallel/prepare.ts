@@ -7,10 +7,13 @@ import { planDataParallel } from "../../../core/algorithms/data-parallel/algorit
 import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
-import { makeCostModel } from "../../../core/cost/cost-model.ts"
+import { hostLinkSource, makeCostModel, type Costed } from "../../../core/cost/cost-model.ts"
 import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
+import { kernels } from "../../../core/kernels/catalogue.ts"
+import { operand, type Operand } from "../../../core/kernels/kernel.ts"
+import type { Program } from "../../../core/machine/machine.ts"
 import type { Profile } from "../../../core/profile.ts"
 import { aloneSeconds } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
@@ -27,6 +30,7 @@ import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../reso
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
+import { linkOf, savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards } from "./shard-settings.ts"
@@ -126,6 +130,15 @@ export const planScenario = (
     return { world, shard, model, profile, device, table, ops, facts, planned: planned.success }
   })
 
+const copyToHost = (tensor: Operand): Costed => ({
+  kernel: kernels.d2h,
+  attributes: {},
+  reads: [tensor],
+  writes: [tensor]
+})
+
+export type CheckpointDetails = CheckpointTimes & { readonly everySteps: number }
+
 const asksForMemory = ({ shard, activations, memory }: DataParallelScenario): boolean =>
   shard !== undefined || activations !== undefined || memory?.device !== undefined
 
@@ -157,11 +170,30 @@ const memoryOf = (
 
 const leastSteps = 8
 
-/** Warm-up and measured steps: whole periods of the schedule, so that figures are of its steady state. */
-export const stepsOf = ({ steps }: DataParallelScenario, { periodSteps, warmupSteps }: PlannedAlgorithm) => ({
-  warmupSteps,
-  steps: Math.ceil((steps ?? Math.max(leastSteps, periodSteps)) / periodSteps) * periodSteps
-})
+/** Steps after which the schedule and checkpoints repeat. */
+const roundOf = ({ checkpoint }: DataParallelScenario, { periodSteps }: PlannedAlgorithm): number =>
+  checkpoint === undefined ? periodSteps : leastCommonMultiple(periodSteps, checkpoint.every)
+
+const leastCommonMultiple = (a: number, b: number): number => {
+  let [divisor, rest] = [a, b]
+  while (rest > 0) [divisor, rest] = [rest, divisor % rest]
+  return (a / divisor) * b
+}
+
+/**
+ * Warm-up and measured steps: whole periods of the schedule, so that figures are of its steady state; with checkpoints also as many
+ * as there are between them, after one that may still be written.
+ */
+export const stepsOf = (scenario: DataParallelScenario, planned: PlannedAlgorithm) => {
+  const { steps, checkpoint } = scenario
+  const { periodSteps, warmupSteps } = planned
+  const round = roundOf(scenario, planned)
+  const wholePeriods = (count: number) => Math.ceil(count / periodSteps) * periodSteps
+  return {
+    warmupSteps: checkpoint === undefined ? warmupSteps : wholePeriods(warmupSteps + checkpoint.every),
+    steps: Math.ceil((steps ?? Math.max(leastSteps, periodSteps)) / round) * round
+  }
+}
 
 export const prepare = (
   scenario: DataParallelScenario,
@@ -172,12 +204,35 @@ export const prepare = (
     const plan = yield* planScenario(scenario, file, loader)
     const { planned, profile, world, shard, facts, model, table, device, ops } = plan
     const { warmupSteps, steps } = stepsOf(scenario, planned)
-    const { network, collectives, jitter, seed, memory } = scenario
+    const { network, collectives, jitter, seed, memory, checkpoint } = scenario
+    if (checkpoint !== undefined) {
+      const every = { file, field: "checkpoint.every", value: checkpoint.every }
+      yield* requireHeld(every, (profile.layers.length * steps) / checkpoint.every, mostScheduled, "layers")
+    }
     const timed =
       scenario.costs === undefined ? undefined : yield* loader.profile(file, "costs", scenario.costs)
     const kept = yield* keptBytes(scenario, profile, planned, shard, world.size, file)
     let held: HeldBytes | undefined
     const host = yield* resolveHost(scenario.host, profile.host ?? timed?.host, file, loader, hostNever)
+    const costs = makeCostModel({
+      profile,
+      hostTime: model.hostTime,
+      gapsAreHost: !model.sharesDevice,
+      sources: [
+        ...(checkpoint?.hostLink === undefined ? [] : [hostLinkSource(linkOf(checkpoint.hostLink))]),
+        ...(ops === undefined ? [] : [ops])
+      ],
+      device,
+      host
+    })
+    const saving = (program: Program<void>): Program<void> =>
+      checkpoint === undefined
+        ? program
+        : savingProgram(program, checkpoint, world, {
+            copySeconds: ({ shape, dtype }) => costs.cost(copyToHost(operand(shape, dtype))).seconds,
+            onWritten: (times) => (written = times)
+          })
+    let written: CheckpointTimes | undefined
     return {
       planned,
       profile,
@@ -187,24 +242,20 @@ export const prepare = (
       totalSteps: warmupSteps + steps,
       simulable: {
         world,
-        program: planned.program(
-          profiledModel(profile, {
-            ...(kept ?? { activationBytes: model.activationBytes }),
-            onHeld: (bytes) => (held ??= bytes),
-            shard,
-            clipNorm: scenario.training?.clipNorm,
-            accumulation: accumulationOf(scenario.training)
-          }),
-          warmupSteps + steps
+        program: saving(
+          planned.program(
+            profiledModel(profile, {
+              ...(kept ?? { activationBytes: model.activationBytes }),
+              onHeld: (bytes) => (held ??= bytes),
+              shard,
+              clipNorm: scenario.training?.clipNorm,
+              accumulation: accumulationOf(scenario.training)
+            }),
+            warmupSteps + steps
+          )
         ),
-        costs: makeCostModel({
-          profile,
-          hostTime: model.hostTime,
-          gapsAreHost: !model.sharesDevice,
-          sources: ops === undefined ? [] : [ops],
-          device,
-          host
-        }),
+        ...(checkpoint === undefined ? {} : { source: savedValues }),
+        costs,
         network,
         collectives: { algorithm: collectives.algorithm, table },
         faults: yield* resolveFaults(scenario.faults, world, file),
@@ -218,8 +269,16 @@ export const prepare = (
           scenario.steps === undefined || steps === scenario.steps
             ? []
             : [
-                `steps: ${scenario.steps} rounded up to ${steps}, whole periods of ${planned.periodSteps} steps`
+                `steps: ${scenario.steps} rounded up to ${steps}, whole periods of ${planned.periodSteps} steps${checkpoint === undefined ? "" : ` and whole stretches between checkpoints`}`
               ]
+        const details = {
+          ...(held === undefined || !asksForMemory(scenario)
+            ? {}
+            : { memory: memoryOf(held, ended, memory?.device) }),
+          ...(checkpoint === undefined || written === undefined
+            ? {}
+            : { checkpoint: { everySteps: checkpoint.every, ...written } })
+        }
         return Effect.succeed({
           figures,
           fromSeconds,
@@ -229,9 +288,7 @@ export const prepare = (
           network,
           collectives: collectives.algorithm,
           estimates: model.estimates,
-          ...(held === undefined || !asksForMemory(scenario)
-            ? {}
-            : { details: { memory: memoryOf(held, ended, memory?.device) } }),
+          ...(Object.keys(details).length === 0 ? {} : { details }),
           warnings: [...model.warnings, ...rounded]
         })
       }

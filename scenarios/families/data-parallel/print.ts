@@ -2,7 +2,7 @@
 import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { alignColumns } from "../../table.ts"
-import type { MemoryDetails } from "./prepare.ts"
+import type { CheckpointDetails, MemoryDetails } from "./prepare.ts"
 
 export const print = (result: RunResult): ReadonlyArray<string> => {
   const stepSeconds = metricOf(result, "stepSeconds")
@@ -24,8 +24,23 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
     ],
     (column) => column === 1 || column === 2
   )
-  return memory === undefined ? steps : [...steps, ...printMemory(memory)]
+  const checkpoint = result.details?.["checkpoint"] as CheckpointDetails | undefined
+  return [
+    ...steps,
+    ...(checkpoint === undefined ? [] : printCheckpoint(checkpoint)),
+    ...(memory === undefined ? [] : printMemory(memory))
+  ]
 }
+
+const printCheckpoint = ({
+  everySteps,
+  sizeBytes,
+  copiedSeconds,
+  writtenSeconds
+}: CheckpointDetails): ReadonlyArray<string> => [
+  "",
+  `checkpoint every ${everySteps} steps  ${formatBytes(sizeBytes)} a rank, on the host after ${formatSeconds(copiedSeconds)}, written after ${formatSeconds(writtenSeconds)}`
+]
 
 const printMemory = ({ heldBytes, capacityBytes, parts }: MemoryDetails): ReadonlyArray<string> => {
   // Whoever does not fit is refused where the memory runs out, with the tensor that it runs out at.

@@ -17,6 +17,7 @@ import {
 } from "../../sections.ts"
 import { DataParallelSettings } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import { ActivationSettings } from "./activation-settings.ts"
+import { CheckpointSettings } from "./checkpoint-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import { TrainingSettings } from "./training-settings.ts"
 
@@ -47,6 +48,8 @@ export const DataParallelScenario = Schema.Struct({
   memory: Schema.optionalKey(MemorySettings),
   /** Steps measured after the warm-up; rounded up to whole periods of the algorithm. Default: one period, at least 8. */
   steps: Schema.optionalKey(Positive),
+  /** All ranks save what they must find again, every so many steps. Default: never. */
+  checkpoint: Schema.optionalKey(CheckpointSettings),
   faults: withDefault(Schema.Array(FaultSettings), []),
   jitter: Jitter,
   /** What is learnt and how, when the model is really trained. */

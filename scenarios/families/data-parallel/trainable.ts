@@ -30,6 +30,7 @@ export const trainable = (
       collectives: scenario.collectives.algorithm,
       capacityBytes: scenario.memory,
       steps,
+      checkpointEvery: scenario.checkpoint?.every,
       batchTokens,
       parameters: parameterCount(graph),
       text: { trainTokens: corpus.train.tokens, heldOutTokens: corpus.heldOut.length },

@@ -2,8 +2,16 @@
 import * as Schema from "effect/Schema"
 import type { HostWork } from "../../host.ts"
 import { Experts, Layers, Listed, Positive, withDefault } from "../../../core/fields.ts"
-import { commonFields, DeviceSettings, HostSettings, Jitter, MemorySettings, Path } from "../../sections.ts"
-import { Bandwidth, Bytes, Seconds } from "../../../core/units.ts"
+import {
+  commonFields,
+  DeviceSettings,
+  HostLinkSettings,
+  HostSettings,
+  Jitter,
+  MemorySettings,
+  Path
+} from "../../sections.ts"
+import { Bytes } from "../../../core/units.ts"
 import { moeModelNames } from "../../../core/algorithms/expert-offload/model.ts"
 import { ExpertOffloadSettings } from "../../../core/algorithms/expert-offload/algorithms.ts"
 
@@ -88,13 +96,7 @@ export const ExpertOffloadScenario = Schema.Struct({
     writeBack: withDefault(Schema.Literals(["none", "same-stream", "own-stream"]), "none")
   }),
   /** Copies between host and device; default: as measured. */
-  hostLink: Schema.optionalKey(
-    Schema.Struct({
-      bandwidth: Bandwidth.check(Schema.isGreaterThan(0)),
-      /** Before the first byte of a copy. */
-      latency: withDefault(Seconds, "10us")
-    })
-  ),
+  hostLink: Schema.optionalKey(HostLinkSettings),
   /** What launches and reads cost the host. Default: nothing. */
   host: Schema.optionalKey(HostSettings),
   /** `algorithm: lru` is short for `algorithm: {name: lru}`. */
