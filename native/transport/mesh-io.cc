@@ -17,6 +17,8 @@ namespace {
 
 /** What one connection may move before it is another's turn. */
 constexpr size_t turnBytes = size_t{4} << 20;
+/** Memory for a text is taken as it comes: a header is believed no further. */
+constexpr size_t textStepBytes = size_t{1} << 20;
 /** After a fault or a goodbye, what is queued has so long to leave. */
 constexpr int64_t flushNanoseconds = 1'000'000'000;
 /** A connection that ended without a goodbye is forgiven for so long: the goodbye comes by another. */
@@ -27,8 +29,7 @@ constexpr int64_t absentNanoseconds = 2'000'000'000;
 }  // namespace
 
 void Mesh::control(int peer, const Frame& frame, const std::string& text) {
-  auto& sockets = peers_[static_cast<size_t>(peer)]->sockets;
-  if (!sockets.empty()) enqueue(*sockets[0], frame, text, nullptr, nullptr);
+  enqueue(*peers_[static_cast<size_t>(peer)]->sockets[0], frame, text.substr(0, textMaxOf(frame.type)), nullptr, nullptr);
 }
 
 void Mesh::enqueue(Socket& socket, const Frame& frame, std::string text, const char* data,
@@ -100,12 +101,26 @@ void Mesh::serve(Reactor& reactor, Socket& socket, uint32_t events, bool& more) 
   if (socket.closed) return;
   if ((events & EPOLLOUT) != 0) {
     socket.blocked = false;
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.ptr = &socket;
-    ::epoll_ctl(reactor.epoll, EPOLL_CTL_MOD, socket.fd, &event);
+    await(reactor, socket);
   }
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && !readFrom(socket, more)) gone(socket, "has gone away");
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) return;
+  bool there = !socket.deaf;
+  try {
+    there = there && readFrom(socket, more);
+  } catch (const std::bad_alloc&) {
+    there = false;
+    fail({MeshFault::Kind::protocol, options_.rank, "no memory for what rank " + std::to_string(socket.peer) + " sends"});
+  }
+  if (!there) gone(socket, "has gone away");
+}
+
+/** Asks for the events that this connection is served at. */
+void Mesh::await(Reactor& reactor, Socket& socket) {
+  epoll_event event{};
+  if (!socket.deaf) event.events |= EPOLLIN;
+  if (socket.blocked) event.events |= EPOLLOUT;
+  event.data.ptr = &socket;
+  ::epoll_ctl(reactor.epoll, EPOLL_CTL_MOD, socket.fd, &event);
 }
 
 /** False when the connection has ended. */
@@ -123,8 +138,9 @@ bool Mesh::readFrom(Socket& socket, bool& more) {
       to = reinterpret_cast<char*>(&socket.frame) + socket.gotFrame;
       want = sizeof(Frame) - socket.gotFrame;
     } else if (socket.gotText < socket.frame.textBytes) {
+      want = static_cast<size_t>(std::min<uint64_t>(textStepBytes, socket.frame.textBytes - socket.gotText));
+      if (socket.text.size() < socket.gotText + want) socket.text.resize(socket.gotText + want);
       to = &socket.text[socket.gotText];
-      want = socket.text.size() - socket.gotText;
     } else {
       to = socket.into->data + socket.frame.offset + socket.gotData;
       want = socket.frame.length - socket.gotData;
@@ -138,7 +154,12 @@ bool Mesh::readFrom(Socket& socket, bool& more) {
     if (socket.gotFrame < sizeof(Frame)) {
       socket.gotFrame += n;
       if (socket.gotFrame < sizeof(Frame)) continue;
-      if (!begin(socket)) return true;
+      if (!begin(socket)) {
+        // The fault can still be written: the peer learns what is held against it.
+        socket.deaf = true;
+        await(*socket.reactor, socket);
+        return true;
+      }
     } else if (socket.gotText < socket.frame.textBytes) {
       socket.gotText += n;
     } else {
@@ -155,15 +176,17 @@ bool Mesh::readFrom(Socket& socket, bool& more) {
 bool Mesh::begin(Socket& socket) {
   const Frame& frame = socket.frame;
   const bool data = frame.type == dataFrame;
-  const uint64_t textMax = frame.type == noteFrame ? noteBytesMax : textBytesMax;
   std::string problem;
-  if (frame.magic != frameMagic || frame.type > byeFrame || data == socket.control || frame.textBytes > textMax) {
+  if (frame.magic != frameMagic || frame.type > byeFrame || data == socket.control ||
+      frame.textBytes > (data ? 0 : textMaxOf(frame.type))) {
     problem = "sent what is no frame";
+  } else if (frame.type == faultFrame && (frame.kind > static_cast<uint8_t>(MeshFault::Kind::protocol) ||
+                                          frame.offset >= static_cast<uint64_t>(options_.size))) {
+    problem = "sent a fault of no kind, or of no rank";
   } else if (data) {
     const std::lock_guard lock(mutex_);
     const auto found = incoming_.find({socket.peer, frame.key});
-    if (found == incoming_.end() || frame.length == 0 || frame.offset > found->second->bytes ||
-        frame.length > found->second->bytes - frame.offset) {
+    if (found == incoming_.end() || !found->second->begins(frame.offset, frame.length)) {
       problem = "sent data that nobody awaits";
     } else {
       socket.into = found->second;
@@ -173,7 +196,7 @@ bool Mesh::begin(Socket& socket) {
     fail({MeshFault::Kind::protocol, socket.peer, "rank " + std::to_string(socket.peer) + " " + problem});
     return false;
   }
-  socket.text.resize(frame.textBytes);
+  socket.text.clear();
   socket.gotText = 0;
   socket.gotData = 0;
   return true;
@@ -203,7 +226,7 @@ void Mesh::arrived(Socket& socket) {
       return;
     case faultFrame: {
       const auto kind = static_cast<MeshFault::Kind>(frame.kind);
-      fail({kind, static_cast<int>(static_cast<int64_t>(frame.offset)), socket.text}, false);
+      fail({kind, static_cast<int>(frame.offset), socket.text}, false);
       return;
     }
     case byeFrame: {
@@ -258,10 +281,7 @@ bool Mesh::writeTo(Socket& socket, bool& more) {
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       socket.blocked = true;
-      epoll_event event{};
-      event.events = EPOLLIN | EPOLLOUT;
-      event.data.ptr = &socket;
-      ::epoll_ctl(socket.reactor->epoll, EPOLL_CTL_MOD, socket.fd, &event);
+      await(*socket.reactor, socket);
       return true;
     }
     if (sent < 0) return false;

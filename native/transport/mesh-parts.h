@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -13,11 +14,15 @@ namespace tandem {
 constexpr uint32_t frameMagic = 0x4d444e54;
 constexpr uint64_t noteBytesMax = uint64_t{1} << 30;
 constexpr uint64_t textBytesMax = 4096;
+/** Data are cut so, to be spread over a peer's connections. */
+constexpr size_t segmentBytes = size_t{512} << 10;
 
 /** The part of a collective by which a rank only says that it is there. */
 constexpr uint32_t herePart = UINT32_MAX;
 
 enum FrameType : uint8_t { heartbeatFrame, readyFrame, dataFrame, noteFrame, faultFrame, byeFrame };
+
+inline uint64_t textMaxOf(uint8_t type) { return type == noteFrame ? noteBytesMax : textBytesMax; }
 
 inline int64_t monotonicNanoseconds() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -30,6 +35,7 @@ inline int64_t nanosecondsOf(double seconds) { return static_cast<int64_t>(secon
 struct Mesh::Frame {
   uint32_t magic = frameMagic;
   uint8_t type = heartbeatFrame;
+  /** fault: its kind. */
   uint8_t kind = 0;
   uint16_t unused = 0;
   TransferKey key;
@@ -55,6 +61,17 @@ struct Mesh::Transfer {
 
   /** True for whoever moved the last of it. */
   bool moved(size_t more) { return left.fetch_sub(more) == more; }
+
+  /** Of what comes, under the mesh's lock: false unless these are a segment, for the first time. */
+  bool begins(uint64_t offset, uint64_t length) {
+    if (offset >= bytes || offset % segmentBytes != 0 || length != std::min<uint64_t>(segmentBytes, bytes - offset)) return false;
+    if (begun.empty()) begun.resize((bytes + segmentBytes - 1) / segmentBytes);
+    const size_t segment = offset / segmentBytes;
+    if (begun[segment]) return false;
+    begun[segment] = true;
+    return true;
+  }
+  std::vector<bool> begun;
 };
 
 struct Mesh::Socket {
@@ -73,6 +90,8 @@ struct Mesh::Socket {
   Reactor* reactor = nullptr;
   bool closed = false;
   bool blocked = false;
+  /** What came was no frame: nothing more is read. */
+  bool deaf = false;
 
   std::mutex mutex;
   std::deque<Piece> queue;

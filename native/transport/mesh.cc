@@ -14,9 +14,6 @@
 
 namespace tandem {
 
-/** Data are cut so, to be spread over a peer's connections. */
-constexpr size_t segmentBytes = size_t{512} << 10;
-
 // Exchange
 
 Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning,
@@ -28,7 +25,8 @@ Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning
       awaited_(static_cast<size_t>(mesh.size()), false),
       untold_(awaited_) {
   for (const int rank : members) {
-    if (rank == mesh.rank()) continue;
+    if (mesh_.known(rank) == mesh.rank() || awaited_[static_cast<size_t>(rank)]) continue;
+    mesh_.other(rank);
     awaited_[static_cast<size_t>(rank)] = true;
     absent_++;
   }
@@ -36,7 +34,9 @@ Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning
   std::vector<std::pair<int, Meaning>> early;
   {
     const std::lock_guard lock(mesh_.mutex_);
-    mesh_.exchanges_[{communicator_, position_}] = this;
+    if (!mesh_.exchanges_.emplace(std::make_pair(communicator_, position_), this).second) {
+      throw std::invalid_argument("collective " + std::to_string(position_) + " is under way already");
+    }
     for (auto one = mesh_.readies_.begin(); one != mesh_.readies_.end();) {
       const auto& [peer, key] = one->first;
       if (key.communicator != communicator_ || key.position != position_) {
@@ -97,11 +97,14 @@ void Exchange::ended(size_t tally) {
 }
 
 void Exchange::send(int peer, uint32_t part, const void* data, size_t bytes, size_t tally) {
-  if (bytes > 0) mesh_.post(*this, peer, part, data, bytes, tally);
+  if (bytes == 0) return;
+  mesh_.other(peer);
+  mesh_.post(*this, peer, part, data, bytes, tally);
 }
 
 void Exchange::receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
   if (bytes == 0) return;
+  mesh_.other(peer);
   untold_[static_cast<size_t>(peer)] = false;
   mesh_.expect(*this, peer, part, data, bytes, tally);
 }
@@ -134,52 +137,80 @@ Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
 }
 
 void Mesh::connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds) {
-  for (int peer = 0; peer < options_.size; peer++) peers_.push_back(std::make_unique<Peer>());
+  if (connecting_.exchange(true)) throw NoMesh("rank " + std::to_string(options_.rank) + " was told to connect before");
+  if (addresses.size() != static_cast<size_t>(options_.size)) {
+    throw NoMesh(std::to_string(addresses.size()) + " addresses for " + std::to_string(options_.size) + " ranks");
+  }
   if (options_.size == 1) return;
   const int listener = std::exchange(listener_, -1);
   const auto fds = joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds);
-  for (int i = 0; i <= options_.streams; i++) {
+  // Others may ask this mesh for something meanwhile: they see all of it, or nothing.
+  std::vector<std::unique_ptr<Peer>> peers;
+  const int64_t now = monotonicNanoseconds();
+  for (int peer = 0; peer < options_.size; peer++) {
+    peers.push_back(std::make_unique<Peer>());
+    peers.back()->heard = now;
+    for (const int fd : fds[static_cast<size_t>(peer)]) {
+      auto socket = std::make_unique<Socket>();
+      socket->fd = fd;
+      socket->peer = peer;
+      socket->control = peers.back()->sockets.empty();
+      peers.back()->sockets.push_back(std::move(socket));
+    }
+  }
+  auto reactors = reactorsOf(peers);
+  running_ = options_.streams;
+  std::optional<MeshFault> early;
+  {
+    const std::lock_guard lock(faultMutex_);
+    peers_ = std::move(peers);
+    reactors_ = std::move(reactors);
+    connected_.store(true, std::memory_order_release);
+    early = fault_;
+  }
+  if (early) tellAll(*early);
+  try {
+    for (auto& reactor : reactors_) reactor->thread = std::thread([this, one = reactor.get()] { run(*one); });
+  } catch (const std::exception& error) {
+    const std::string problem = std::string("no thread for the transport: ") + error.what();
+    fail({MeshFault::Kind::protocol, options_.rank, problem}, false);
+    ending_ = true;
+    for (auto& reactor : reactors_) {
+      reactor->poke();
+      if (reactor->thread.joinable()) reactor->thread.join();
+    }
+    running_ = 0;
+    settle();
+    throw NoMesh(problem);
+  }
+}
+
+/** One for the control connections, and one for each data connection of every peer. */
+std::vector<std::unique_ptr<Mesh::Reactor>> Mesh::reactorsOf(const std::vector<std::unique_ptr<Peer>>& peers) const {
+  std::vector<std::unique_ptr<Reactor>> reactors;
+  for (size_t i = 0; i <= static_cast<size_t>(options_.streams); i++) {
     auto reactor = std::make_unique<Reactor>();
     reactor->control = i == 0;
     reactor->epoll = ::epoll_create1(EPOLL_CLOEXEC);
     reactor->wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (reactor->epoll < 0 || reactor->wake < 0) throw NoMesh(std::string("no event queue: ") + std::strerror(errno));
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.ptr = nullptr;
-    ::epoll_ctl(reactor->epoll, EPOLL_CTL_ADD, reactor->wake, &event);
-    reactors_.push_back(std::move(reactor));
-  }
-  const int64_t now = monotonicNanoseconds();
-  for (int peer = 0; peer < options_.size; peer++) {
-    Peer& one = *peers_[static_cast<size_t>(peer)];
-    one.heard = now;
-    for (size_t i = 0; i < fds[static_cast<size_t>(peer)].size(); i++) {
-      auto socket = std::make_unique<Socket>();
-      socket->fd = fds[static_cast<size_t>(peer)][i];
-      socket->peer = peer;
-      socket->control = i == 0;
-      socket->reactor = reactors_[i].get();
+    const auto serve = [&](int fd, Socket* socket) {
       epoll_event event{};
       event.events = EPOLLIN;
-      event.data.ptr = socket.get();
-      ::epoll_ctl(socket->reactor->epoll, EPOLL_CTL_ADD, socket->fd, &event);
-      socket->reactor->sockets.push_back(socket.get());
-      one.sockets.push_back(std::move(socket));
+      event.data.ptr = socket;
+      ::epoll_ctl(reactor->epoll, EPOLL_CTL_ADD, fd, &event);
+    };
+    serve(reactor->wake, nullptr);
+    for (const auto& peer : peers) {
+      if (peer->sockets.empty()) continue;
+      Socket* const socket = peer->sockets[i].get();
+      socket->reactor = reactor.get();
+      reactor->sockets.push_back(socket);
+      serve(socket->fd, socket);
     }
+    reactors.push_back(std::move(reactor));
   }
-  running_ = options_.streams;
-  try {
-    for (auto& reactor : reactors_) reactor->thread = std::thread([this, one = reactor.get()] { run(*one); });
-  } catch (const std::exception& error) {
-    ending_ = true;
-    failed_ = true;
-    for (auto& reactor : reactors_) {
-      reactor->poke();
-      if (reactor->thread.joinable()) reactor->thread.join();
-    }
-    throw NoMesh(std::string("no thread for the transport: ") + error.what());
-  }
+  return reactors;
 }
 
 Mesh::~Mesh() {
@@ -218,7 +249,7 @@ void Mesh::post(Exchange& exchange, int peer, uint32_t part, const void* data, s
     }
   }
   if (awaited) {
-    start(peer, key, outgoing, *awaited);
+    start(peer, key, outgoing, *awaited, exchange.meaning_.text);
   } else if (peers_[static_cast<size_t>(peer)]->left) {
     lose(peer, "has ended");
   }
@@ -256,11 +287,12 @@ void Mesh::sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t
   control(peer, frame, exchange.meaning_.text);
 }
 
-/** Hands a message to the peer's data connections, in segments. */
-void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited) {
+/** Hands a message of `what` to the peer's data connections, in segments. Its exchange may be gone: after a fault nobody waits. */
+void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited,
+                 const std::string& what) {
   if (awaited != outgoing->bytes) {
     fail({MeshFault::Kind::mismatch, peer,
-          "part " + std::to_string(key.part) + " of " + outgoing->exchange->meaning_.text + ": rank " +
+          "part " + std::to_string(key.part) + " of " + what + ": rank " +
               std::to_string(options_.rank) + " sends " + std::to_string(outgoing->bytes) + " B, rank " +
               std::to_string(peer) + " awaits " + std::to_string(awaited) + " B"});
     return;
@@ -301,7 +333,8 @@ void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
     }
   }
   if (own && !check(peer, frame.key, *own, theirs)) return;
-  if (outgoing) start(peer, frame.key, outgoing, frame.length);
+  // Who has something to send has its exchange open.
+  if (outgoing && own) start(peer, frame.key, outgoing, frame.length, own->text);
 }
 
 /** Whether something here waits for that peer. */
@@ -348,6 +381,11 @@ void Mesh::note(int peer, const std::string& text) {
     deliver(peer, text);
     return;
   }
+  if (text.size() > noteBytesMax) {
+    throw std::invalid_argument("a note of " + std::to_string(text.size()) + " B; expected at most " +
+                                std::to_string(noteBytesMax));
+  }
+  other(peer);
   Frame frame;
   frame.type = noteFrame;
   control(peer, frame, text);
@@ -389,23 +427,45 @@ void Mesh::forgetFault(int handler) {
   faultHandlers_.erase(handler);
 }
 
+/** The rank, if the mesh has it. */
+int Mesh::known(int peer) const {
+  if (peer >= 0 && peer < options_.size) return peer;
+  throw std::invalid_argument("rank " + std::to_string(peer) + "; the mesh has ranks 0 to " +
+                              std::to_string(options_.size - 1));
+}
+
+/** Another rank that there is a connection to. */
+Mesh::Peer& Mesh::other(int peer) const {
+  if (known(peer) == options_.rank) throw std::invalid_argument("rank " + std::to_string(peer) + " is this one itself");
+  if (!connected_.load(std::memory_order_acquire)) throw std::invalid_argument("the mesh is not connected");
+  return *peers_[static_cast<size_t>(peer)];
+}
+
+void Mesh::tellAll(const MeshFault& fault) {
+  Frame frame;
+  frame.type = faultFrame;
+  frame.kind = static_cast<uint8_t>(fault.kind);
+  frame.offset = static_cast<uint64_t>(fault.rank);
+  for (int peer = 0; peer < options_.size; peer++) {
+    if (peer != options_.rank) control(peer, frame, fault.message);
+  }
+}
+
 void Mesh::fail(MeshFault fault, bool tell) {
+  bool connected = false;
   {
     const std::lock_guard lock(faultMutex_);
     if (fault_) return;
+    if (fault.rank < 0 || fault.rank >= options_.size) fault.rank = options_.rank;
     fault_ = fault;
+    // Who connects tells what failed before.
+    connected = connected_;
   }
-  if (tell) {
-    Frame frame;
-    frame.type = faultFrame;
-    frame.kind = static_cast<uint8_t>(fault.kind);
-    frame.offset = static_cast<uint64_t>(fault.rank);
-    for (int peer = 0; peer < static_cast<int>(peers_.size()); peer++) {
-      if (peer != options_.rank) control(peer, frame, fault.message);
-    }
-  }
+  if (connected && tell) tellAll(fault);
   failed_.store(true, std::memory_order_release);
-  for (auto& reactor : reactors_) reactor->poke();
+  if (connected) {
+    for (auto& reactor : reactors_) reactor->poke();
+  }
   if (running_ == 0) settle();
   const std::lock_guard lock(handlersMutex_);
   for (const auto& [id, handler] : faultHandlers_) handler(fault);
@@ -424,7 +484,12 @@ void Mesh::settle() {
   }
 }
 
-uint64_t Mesh::sentBytes(int peer) const { return peers_.at(static_cast<size_t>(peer))->sentBytes; }
-uint64_t Mesh::receivedBytes(int peer) const { return peers_.at(static_cast<size_t>(peer))->receivedBytes; }
+uint64_t Mesh::sentBytes(int peer) const {
+  return known(peer) != options_.rank && connected_ ? other(peer).sentBytes.load() : 0;
+}
+
+uint64_t Mesh::receivedBytes(int peer) const {
+  return known(peer) != options_.rank && connected_ ? other(peer).receivedBytes.load() : 0;
+}
 
 }  // namespace tandem

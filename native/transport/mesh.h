@@ -70,14 +70,17 @@ class Mesh;
 /** Transfers that one thread waits for. Memory handed to `send` and `receive` must live until `wait` has returned. */
 class Exchange {
  public:
-  /** `members`: the ranks that take part, this one among them; none where nobody waits for whom it neither sends to nor hears. */
+  /**
+   * `members`: the ranks that take part, this one among them; none where nobody waits for whom it neither sends to nor hears.
+   * Throws std::invalid_argument for ranks that there are not, and where that collective is under way already.
+   */
   Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning,
            const std::vector<int>& members = {});
   ~Exchange();
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
 
-  /** Each part is sent to a peer once. `tally` groups transfers that are waited for together. */
+  /** Each part is sent to a peer, another rank, once. `tally` groups transfers that are waited for together. */
   void send(int peer, uint32_t part, const void* data, size_t bytes, size_t tally);
   void receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally);
   /** True when all transfers of the tally have ended; false when the mesh has failed: then nobody touches their memory any more. */
@@ -127,11 +130,14 @@ class Mesh {
 
   /**
    * Connects to all peers, `addresses` by rank. Whoever connects must know the key, which is never sent. Throws NoMesh when one
-   * cannot be reached or does not come in time.
+   * cannot be reached or does not come in time, and when it was called before.
    */
   void connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds);
 
-  /** A message for the program of another rank, whole and in order. */
+  /**
+   * A message for the program of another rank, whole and in order. Throws std::invalid_argument for a rank that there is not, before
+   * `connect`, and for more than 1 GiB.
+   */
   void note(int peer, const std::string& text);
   /** Calls `handler` for every note, from any thread, one at a time. Notes that came before are handed over now. */
   void onNote(std::function<void(int peer, std::string text)> handler);
@@ -143,10 +149,10 @@ class Mesh {
   int onFault(std::function<void(const MeshFault&)> handler);
   /** When this returns, the handler is not being called and will not be. */
   void forgetFault(int handler);
-  /** Ends the mesh for everybody: peers learn of the fault. */
+  /** Ends the mesh for everybody: peers learn of the fault, and of its message the first 4 KiB. */
   void fail(MeshFault fault, bool tell = true);
 
-  /** Bytes of data sent to and received from each peer so far, without frames. */
+  /** Bytes of data sent to and received from each peer so far, without frames; none before `connect`. */
   uint64_t sentBytes(int peer) const;
   uint64_t receivedBytes(int peer) const;
 
@@ -166,13 +172,18 @@ class Mesh {
   void expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally);
   void announce(Exchange& exchange, int peer);
   void sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes);
-  void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited);
+  void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited,
+             const std::string& what);
   void ready(int peer, const Frame& frame, const std::string& text);
   bool owes(int peer);
   bool check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs);
   void forget(Exchange& exchange);
   void deliver(int peer, std::string text);
+  std::vector<std::unique_ptr<Reactor>> reactorsOf(const std::vector<std::unique_ptr<Peer>>& peers) const;
   void lose(int peer, const std::string& why);
+  void tellAll(const MeshFault& fault);
+  int known(int peer) const;
+  Peer& other(int peer) const;
   void settle();
 
   // Connections (mesh-io.cc)
@@ -181,6 +192,7 @@ class Mesh {
                const std::shared_ptr<Outgoing>& of);
   void run(Reactor& reactor);
   void serve(Reactor& reactor, Socket& socket, uint32_t events, bool& more);
+  void await(Reactor& reactor, Socket& socket);
   bool readFrom(Socket& socket, bool& more);
   bool begin(Socket& socket);
   void arrived(Socket& socket);
@@ -191,8 +203,11 @@ class Mesh {
   const MeshOptions options_;
   int listener_ = -1;
   int port_ = 0;
+  // Made by `connect`, and not touched before it says so.
   std::vector<std::unique_ptr<Peer>> peers_;
   std::vector<std::unique_ptr<Reactor>> reactors_;
+  std::atomic<bool> connecting_{false};
+  std::atomic<bool> connected_{false};
 
   mutable std::mutex mutex_;
   std::map<std::pair<int, TransferKey>, std::shared_ptr<Outgoing>> outgoing_;

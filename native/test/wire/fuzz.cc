@@ -1,0 +1,2 @@
+#include "raw-peer.h"
+namespace tandem { void fuzz(int, unsigned) {} }

@@ -1,0 +1,175 @@
+// What a mesh takes from a peer that does not keep to the protocol: it ends with a fault that names the peer, and touches nothing.
+// Only the connections are linked here, so that the suite can build it under AddressSanitizer in seconds.
+//   native/test/run.sh wire          these, and 2,000 frames at random
+//   TANDEM_FUZZ=100000 TANDEM_SEED=3 native/test/run.sh wire
+#include <stdexcept>
+
+#include "raw-peer.h"
+
+using namespace tandem;
+
+namespace {
+
+/** After a frame that is none nothing more is read of that connection, and the peer learns why. */
+void headers() {
+  struct Bad {
+    const char* what;
+    RawFrame frame;
+    size_t connection;
+    const char* says;
+  };
+  const auto of = [](RawType type, auto change) {
+    RawFrame frame;
+    frame.type = type;
+    change(frame);
+    return frame;
+  };
+  const auto nothing = [](RawFrame&) {};
+  const std::vector<Bad> bads = {
+      {"no magic", of(rawNote, [](RawFrame& f) { f.magic = 7; }), 0, "no frame"},
+      {"no type", of(static_cast<RawType>(9), nothing), 0, "no frame"},
+      {"a text without end", of(rawReady, [](RawFrame& f) { f.textBytes = UINT64_MAX; }), 0, "no frame"},
+      {"a text too long", of(rawFault, [](RawFrame& f) { f.textBytes = 4097; }), 0, "no frame"},
+      {"a note too long", of(rawNote, [](RawFrame& f) { f.textBytes = (uint64_t{1} << 30) + 1; }), 0, "no frame"},
+      {"data among words", of(rawData, [](RawFrame& f) { f.length = 4; }), 0, "no frame"},
+      {"words among data", of(rawNote, nothing), 1, "no frame"},
+      {"data with a text", of(rawData, [](RawFrame& f) { f.textBytes = 8; }), 1, "no frame"},
+      {"data for nobody", of(rawData, [](RawFrame& f) { f.length = 4; }), 1, "nobody awaits"},
+      {"a fault of no kind", of(rawFault, [](RawFrame& f) { f.kind = 200; }), 0, "no kind"},
+      {"a fault of no rank", of(rawFault, [](RawFrame& f) { f.offset = 2; }), 0, "no rank"},
+      {"a fault of rank -1", of(rawFault, [](RawFrame& f) { f.offset = UINT64_MAX; }), 0, "no rank"},
+  };
+  for (const Bad& bad : bads) {
+    Besieged besieged;
+    // What comes behind is not taken for its text.
+    besieged.write(bad.connection, bytesOf(bad.frame, std::string(200'000, 'x')));
+    const MeshFault fault = besieged.fault(bad.what);
+    check(fault.kind == MeshFault::Kind::protocol && fault.rank == 1, std::string(bad.what) + ": whose");
+    check(fault.message.find(bad.says) != std::string::npos, std::string(bad.what) + ": " + fault.message);
+    const std::string told = besieged.heard(rawFault);
+    check(told.find(bad.says) != std::string::npos, std::string(bad.what) + ": the peer is told");
+    // Its threads look at the connection once more before they end.
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+/** A transfer takes each of its segments once, and no byte beyond. */
+void segments() {
+  constexpr size_t segment = size_t{512} << 10;
+  const size_t bytes = 2 * segment + 100;
+  const auto data = [&](uint64_t offset, uint64_t length) {
+    RawFrame frame;
+    frame.type = rawData;
+    frame.communicator = 1;
+    frame.position = 1;
+    frame.offset = offset;
+    frame.length = length;
+    return bytesOf(frame, std::string(length, 'd'));
+  };
+  struct Sent {
+    uint64_t offset;
+    uint64_t length;
+  };
+  const std::vector<std::vector<Sent>> wrong = {
+      {{0, segment}, {0, segment}},      {{0, 4}},           {{segment, segment + 4}}, {{2 * segment, 101}},
+      {{bytes, 1}},                      {{0, 0}},           {{4, segment}},           {{UINT64_MAX - 3, 8}},
+      {{0, segment}, {segment, segment}, {segment, segment}},
+  };
+  for (const auto& frames : wrong) {
+    Besieged besieged;
+    std::vector<char> to(bytes);
+    Exchange exchange(*besieged.mesh, 1, 1, {7, "a test"});
+    exchange.receive(1, 0, to.data(), bytes, 0);
+    for (const Sent& sent : frames) besieged.write(1, data(sent.offset, std::min<uint64_t>(sent.length, 2 * segment)));
+    check(!exchange.waitAll(), "what was sent twice, or not whole, does not do");
+    check(besieged.mesh->fault()->message.find("nobody awaits") != std::string::npos, "says so");
+  }
+  Besieged besieged;
+  std::vector<char> to(bytes);
+  Exchange exchange(*besieged.mesh, 1, 1, {7, "a test"});
+  exchange.receive(1, 0, to.data(), bytes, 0);
+  besieged.write(2, data(2 * segment, 100));
+  besieged.write(1, data(segment, segment) + data(0, segment));
+  check(exchange.waitAll() && to.front() == 'd' && to.back() == 'd', "in any order, by any connection");
+}
+
+template <class Body>
+void refused(const std::string& what, const std::string& says, Body body) {
+  try {
+    body();
+  } catch (const std::invalid_argument& error) {
+    check(std::string(error.what()).find(says) != std::string::npos, what + ": " + error.what());
+    return;
+  }
+  check(false, what + " is refused");
+}
+
+/** What a program asks of its own mesh. */
+void requests() {
+  MeshOptions options;
+  options.size = 2;
+  Mesh alone(options);
+  refused("a note before connecting", "not connected", [&] { alone.note(1, "x"); });
+  check(alone.sentBytes(1) == 0, "nothing is sent before connecting");
+  Besieged besieged;
+  Mesh& mesh = *besieged.mesh;
+  for (const int peer : {-1, 2, 1 << 30}) {
+    refused("a note to nobody", "ranks 0 to 1", [&] { mesh.note(peer, "x"); });
+    refused("traffic of nobody", "ranks 0 to 1", [&] { mesh.sentBytes(peer); });
+    refused("a member that is nobody", "ranks 0 to 1", [&] { Exchange(mesh, 1, 1, {1, "a test"}, {0, peer}); });
+  }
+  {
+    Exchange exchange(mesh, 1, 1, {1, "a test"});
+    char byte = 0;
+    refused("a message to oneself", "itself", [&] { exchange.send(0, 0, &byte, 1, 0); });
+    refused("a message of nobody", "ranks 0 to 1", [&] { exchange.receive(3, 0, &byte, 1, 0); });
+    refused("the same collective twice", "under way", [&] { Exchange(mesh, 1, 1, {1, "a test"}); });
+  }
+  // A message that is longer than a fault may be arrives cut, not as what is no frame.
+  mesh.fail({MeshFault::Kind::told, 0, std::string(10'000, 'm')});
+  const std::string told = besieged.heard(rawFault);
+  check(told.size() == sizeof(RawFrame) + 4096, "of a long message, the first 4 KiB");
+}
+
+/** The program's thread may ask for anything while another connects. */
+void early() {
+  for (int i = 0; i < 20; i++) {
+    MeshOptions options;
+    options.size = 2;
+    Mesh first(options);
+    options.rank = 1;
+    Mesh second(options);
+    const std::vector<Address> addresses = {{"127.0.0.1", first.port()}, {"127.0.0.1", second.port()}};
+    std::thread one([&] { first.connect(addresses, "key", 10); });
+    std::thread other([&] { second.connect(addresses, "key", 10); });
+    bool said = false;
+    while (!said) {
+      try {
+        if (first.sentBytes(1) > 0) break;
+        first.note(1, "early");
+        said = true;
+      } catch (const std::invalid_argument&) {
+      }
+      if (i % 2 == 0) first.fail({MeshFault::Kind::told, 0, "given up while connecting"});
+    }
+    one.join();
+    other.join();
+    if (i % 2 != 0) continue;
+    for (int waits = 0; waits < 500 && !second.failed(); waits++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    check(second.failed() && second.fault()->message == "given up while connecting", "a fault from before reaches the others");
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  headers();
+  segments();
+  requests();
+  early();
+  const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
+  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
+  fuzz(frames, seed);
+  std::printf("wire: %d checks hold\n", checks);
+  return 0;
+}
