@@ -427,11 +427,11 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
     if (!mesh.IsUndefined()) {
       MeshHandle& handle = **mesh.As<Napi::External<MeshRef>>().Data();
       session->mesh = handle.open();
-      options.mesh = session->mesh.get();
-      session->peers = std::make_unique<MeshPeers>(*options.mesh, handle.sessions++);
+      session->peers = std::make_unique<MeshPeers>(*session->mesh, handle.sessions++);
+      options.mesh = session->peers.get();
       options.peers = session->peers.get();
       options.firstDevice = integerOf(given.Get("firstDevice"));
-      options.firstRank = options.mesh->rank();
+      options.firstRank = session->mesh->rank();
       if (options.ranks != 1) throw BadCall("session: " + std::to_string(options.ranks) + " ranks on a mesh; expected 1");
     }
     session->machine = openEmulated(backend, options, emulation);

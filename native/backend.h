@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -27,6 +28,9 @@ constexpr int placeCount = 2;
 /** Of their numbers; throw BadCall for a number that is none. */
 Dtype dtypeOf(int64_t code);
 Place placeOf(int64_t code);
+
+/** "float32", "bfloat16", ... */
+const char* nameOf(Dtype dtype);
 
 inline bool isInteger(Dtype dtype) { return dtype == Dtype::int8 || dtype == Dtype::int32; }
 
@@ -166,6 +170,10 @@ struct Call {
   const std::string& text(const char* name) const;
   /** Whole numbers in a text, "3,0,-1"; none in "". */
   std::vector<int64_t> integers(const char* name) const;
+  /** Rows of each member of the group, "3,0,5", or none for as many of each; throws BadCall for what cannot be rows. */
+  std::vector<int64_t> rows(const char* name) const;
+  /** Rows that an all-to-all sends to each member, and receives of each; one where it does not say. */
+  std::pair<std::vector<int64_t>, std::vector<int64_t>> rowsExchanged() const;
   /** An attribute that may change from launch to launch; fixed where the kernel declares it no scalar. */
   Scalar scalar(const char* name) const;
 };
@@ -260,16 +268,16 @@ class Device {
   virtual std::vector<OpTime> takeTimes() = 0;
 };
 
-class Mesh;
+class MeshPeers;
 class Peers;
 
 struct MachineOptions {
   /** Ranks of this process; device 0 is rank `firstRank` of the world. */
   int ranks = 1;
   int firstRank = 0;
-  /** Connections to the processes of the world's other ranks; null where all are here. Outlives the machine. */
-  Mesh* mesh = nullptr;
-  /** The same for backends that bring a transport of their own. */
+  /** The processes of the world's other ranks, and connections to them; null where all are here. Outlives the machine. */
+  MeshPeers* mesh = nullptr;
+  /** The same, for backends that bring a transport of their own. */
   Peers* peers = nullptr;
   /** Of several devices of this host, that of the first rank of this process; the next rank has the next one. */
   int firstDevice = 0;

@@ -72,4 +72,34 @@ std::vector<int64_t> Call::integers(const char* name) const {
   return values;
 }
 
+const char* nameOf(Dtype dtype) {
+  static const char* const names[dtypeCount] = {"float32", "bfloat16", "float16", "float8", "float4", "int8", "int32"};
+  return names[static_cast<int>(dtype)];
+}
+
+std::vector<int64_t> Call::rows(const char* name) const {
+  // So many that those of a thousand members can be added.
+  constexpr int64_t most = int64_t{1} << 53;
+  std::vector<int64_t> rows = integers(name);
+  for (const int64_t count : rows) {
+    if (count >= 0 && count <= most) continue;
+    throw BadCall(kernel + ": " + name + " is \"" + text(name) + "\"; expected whole numbers of rows like \"3,0,5\"");
+  }
+  const size_t members = group ? group->members.size() : 0;
+  if (!rows.empty() && rows.size() != members) {
+    throw BadCall(kernel + ": " + std::to_string(rows.size()) + " " + name + " for " + std::to_string(members) + " ranks");
+  }
+  return rows;
+}
+
+std::pair<std::vector<int64_t>, std::vector<int64_t>> Call::rowsExchanged() const {
+  auto sent = rows("sendCounts");
+  auto received = rows("receiveCounts");
+  if (sent.empty() != received.empty()) {
+    throw BadCall(kernel + ": both or neither of sendCounts and receiveCounts");
+  }
+  if (sent.empty() && group) sent = received = std::vector<int64_t>(group->members.size(), 1);
+  return {std::move(sent), std::move(received)};
+}
+
 }  // namespace tandem

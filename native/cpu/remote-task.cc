@@ -11,12 +11,12 @@ namespace {
 class RemoteTask : public CpuTask {
  public:
   RemoteTask(const Call& call, size_t member, MeshPeers& peers, std::shared_ptr<int64_t> position)
-      : collective_(call, member), peers_(peers), position_(std::move(position)) {}
+      : collective_(call, member), peers_(peers), communicator_(peers.communicator(*call.group)), position_(std::move(position)) {}
 
   void run(Run& run) override {
     if (!peers_.enter()) return;
     try {
-      collective_.run(peers_.mesh(), static_cast<uint32_t>(run.position));
+      collective_.run(peers_.mesh(), communicator_, static_cast<uint32_t>(run.position));
     } catch (...) {
       peers_.leave();
       throw;
@@ -29,6 +29,7 @@ class RemoteTask : public CpuTask {
  private:
   const RemoteCollective collective_;
   MeshPeers& peers_;
+  const uint32_t communicator_;
   const std::shared_ptr<int64_t> position_;
 };
 

@@ -14,7 +14,10 @@ namespace tandem {
 
 class RemoteRanks {
  public:
-  RemoteRanks(Shared& shared, Mesh& mesh) : peers_(mesh) { peers_.link(shared); }
+  RemoteRanks(Shared& shared, MeshPeers& peers) : peers_(peers) { peers_.link(shared); }
+  ~RemoteRanks() { peers_.unlink(); }
+  RemoteRanks(const RemoteRanks&) = delete;
+  RemoteRanks& operator=(const RemoteRanks&) = delete;
 
   /** Ranks of the world. */
   int size() const { return peers_.size(); }
@@ -22,7 +25,7 @@ class RemoteRanks {
   std::unique_ptr<CpuTask> collective(const Call& call, size_t member);
 
  private:
-  MeshPeers peers_;
+  MeshPeers& peers_;
   /** Collectives that each communicator has submitted here; one is its name and its ranks, in order. */
   std::map<std::pair<std::string, std::vector<int>>, std::shared_ptr<int64_t>> positions_;
 };

@@ -139,9 +139,8 @@ double codeOf(double value, float scale, Scaled format) {
 }
 
 Dtype dtypeNamed(const std::string& name) {
-  static const char* const names[] = {"float32", "bfloat16", "float16", "float8", "float4", "int8", "int32"};
-  for (int i = 0; i < 7; i++) {
-    if (name == names[i]) return static_cast<Dtype>(i);
+  for (int i = 0; i < dtypeCount; i++) {
+    if (name == nameOf(static_cast<Dtype>(i))) return static_cast<Dtype>(i);
   }
   throw BadCall("no dtype \"" + name + "\"");
 }

@@ -1,6 +1,7 @@
 #include "collectives.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "../spans.h"
 #include "map.cuh"
@@ -126,23 +127,11 @@ CollectiveTask::CollectiveTask(const Call& call, std::shared_ptr<Communicator> c
     throw BadCall(kernel_ + ": attribute \"ranks\" is " + std::to_string(call.integer("ranks")) + " in a group of " +
                   std::to_string(members));
   }
-  if (kernel_ == "all_gather" || kernel_ == "reduce_scatter") counts_ = call.text("counts");
-  if (kernel_ == "all_to_all") {
-    sendCounts_ = call.integers("sendCounts");
-    receiveCounts_ = call.integers("receiveCounts");
-    if (sendCounts_.empty() != receiveCounts_.empty()) {
-      throw BadCall("all_to_all: both or neither of sendCounts and receiveCounts");
-    }
-    if (sendCounts_.empty()) {
-      // even: one equal part for each
-      sendCounts_.assign(members, 1);
-      receiveCounts_.assign(members, 1);
-    }
-    if (sendCounts_.size() != members || receiveCounts_.size() != members) {
-      throw BadCall("all_to_all: " + std::to_string(sendCounts_.size()) + " and " + std::to_string(receiveCounts_.size()) +
-                    " counts for " + std::to_string(members) + " ranks");
-    }
+  if (kernel_ == "all_gather" || kernel_ == "reduce_scatter") {
+    call.rows("counts");
+    counts_ = call.text("counts");
   }
+  if (kernel_ == "all_to_all") std::tie(sendCounts_, receiveCounts_) = call.rowsExchanged();
   if (kernel_ == "broadcast") {
     root_ = call.integer("root");
     if (root_ < 0 || static_cast<size_t>(root_) >= members) {

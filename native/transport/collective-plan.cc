@@ -1,12 +1,29 @@
 #include "collective-plan.h"
 
+#include <tuple>
+
 namespace tandem {
 
 namespace {
 
-uint64_t fnv(const std::string& text, uint64_t hash = 0xcbf29ce484222325u) {
+uint64_t fnv(const std::string& text) {
+  uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
   return hash;
+}
+
+/** " of bfloat16", " of float32 to int8"; of several tensors, the first one's. Nothing of float32, which is what most are. */
+std::string dtypesOf(const std::vector<Operand>& inputs, const std::vector<Operand>& outputs) {
+  if (inputs.empty() && outputs.empty()) return "";
+  const Dtype in = (inputs.empty() ? outputs : inputs)[0].dtype;
+  const Dtype out = (outputs.empty() ? inputs : outputs)[0].dtype;
+  if (in == Dtype::float32 && out == in) return "";
+  return std::string(" of ") + nameOf(in) + (in == out ? "" : std::string(" to ") + nameOf(out));
+}
+
+/** Whether so many values are `rows` of `unit` each. */
+bool areRows(int64_t elements, int64_t rows, int64_t unit) {
+  return rows == 0 ? elements == 0 : elements % rows == 0 && elements / rows == unit;
 }
 
 }  // namespace
@@ -32,20 +49,9 @@ CollectivePlan::CollectivePlan(const Call& call, size_t member)
     throw BadCall(kernel + ": attribute \"ranks\" is " + std::to_string(call.integer("ranks")) + " in a group of " +
                   std::to_string(members));
   }
-  if (kernel == "all_gather" || kernel == "reduce_scatter") counts = call.integers("counts");
+  if (kernel == "all_gather" || kernel == "reduce_scatter") counts = call.rows("counts");
   if (counts.empty()) counts.assign(members, 1);
-  if (kernel == "all_to_all") {
-    sendCounts = call.integers("sendCounts");
-    receiveCounts = call.integers("receiveCounts");
-    if (sendCounts.empty() && receiveCounts.empty()) {
-      sendCounts.assign(members, 1);
-      receiveCounts.assign(members, 1);
-    }
-  }
-  if (counts.size() != members ||
-      (kernel == "all_to_all" && (sendCounts.size() != members || receiveCounts.size() != members))) {
-    throw BadCall(kernel + ": counts do not fit a group of " + std::to_string(members));
-  }
+  if (kernel == "all_to_all") std::tie(sendCounts, receiveCounts) = call.rowsExchanged();
   if (kernel == "broadcast") {
     const int64_t from = call.integer("root");
     if (from < 0 || static_cast<size_t>(from) >= members) {
@@ -85,10 +91,13 @@ void CollectivePlan::checkSizes() const {
       const int64_t sends = sumOf(sendCounts);
       const int64_t receives = sumOf(receiveCounts);
       if (sendCounts[own] != receiveCounts[own]) bad(i);
-      if ((sends > 0 && in % sends != 0) || (sends > 0 && in / sends * receives != out)) bad(i);
+      // Of rows that come, where none go, this member knows only that they are alike.
+      const int64_t unit = sends > 0 ? in / sends : receives > 0 ? out / receives : 0;
+      if (!areRows(in, sends, unit) || !areRows(out, receives, unit)) bad(i);
     } else {
       const int64_t rows = sumOf(counts);
-      if (rows > 0 && (whole % rows != 0 || whole / rows * counts[own] != part)) bad(i);
+      const int64_t unit = rows > 0 ? whole / rows : 0;
+      if (!areRows(whole, rows, unit) || !areRows(part, counts[own], unit)) bad(i);
     }
   }
 }
@@ -97,24 +106,33 @@ void CollectivePlan::describe(const Call& call) {
   // Two names over the same ranks are two communicators, each with an order of its own.
   std::string group = call.group->name + ":";
   for (const int rank : ranks) group += std::to_string(rank) + ",";
-  const uint64_t hash = fnv(group);
-  communicator = static_cast<uint32_t>(hash ^ hash >> 32);
   int64_t bytes = 0;
   for (const Operand& one : inputs.empty() ? outputs : inputs) bytes += one.sizeBytes;
-  meaning.text = kernel + " of " + std::to_string(bytes) + " B";
+  meaning.text = kernel + " of " + std::to_string(bytes) + " B" + dtypesOf(inputs, outputs);
   std::string alike = group + kernel + " " + wire + " " + std::to_string(over) + " " + std::to_string(root);
   if (!wire.empty()) meaning.text += " as " + wire;
   if (over != 1) meaning.text += ", averaged";
   if (kernel == "broadcast") meaning.text += " from member " + std::to_string(root);
-  // Sizes that members share; those of rows that differ show in what is sent.
-  const bool uneven = kernel == "all_to_all" || kernel == "send_recv" || call.attributes.count("counts") != 0;
   for (const int64_t count : kernel == "all_gather" || kernel == "reduce_scatter" ? counts : std::vector<int64_t>()) {
     alike += " " + std::to_string(count);
   }
-  alike += " " + std::to_string(inputs.empty() ? outputs.size() : inputs.size());
-  for (const Operand& one : inputs.empty() ? outputs : inputs) {
-    alike += " " + std::to_string(static_cast<int>(one.dtype));
-    if (!uneven || kernel == "reduce_scatter") alike += "x" + std::to_string(one.elements);
+  // Everything that the way of a collective may depend on: dtypes of both sides, where a member has both, and sizes that all share.
+  const auto tell = [&](const std::vector<Operand>& tensors, bool sizes) {
+    alike += " " + std::to_string(tensors.size());
+    for (const Operand& one : tensors) {
+      alike += " " + std::to_string(static_cast<int>(one.dtype));
+      if (sizes) alike += "x" + std::to_string(one.elements);
+    }
+  };
+  if (kernel == "send_recv") {
+    const std::string from = " from member " + std::to_string(source ? own : 1 - own);
+    meaning.text += from;
+    alike += from;
+    tell(source ? inputs : outputs, true);
+  } else {
+    // A member's own rows show in what is sent.
+    tell(inputs, kernel != "all_to_all" && kernel != "all_gather");
+    tell(outputs, kernel == "all_gather");
   }
   meaning.digest = fnv(alike);
 }

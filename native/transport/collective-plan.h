@@ -50,7 +50,6 @@ struct CollectivePlan {
   std::vector<int64_t> counts;
   std::vector<int64_t> sendCounts;
   std::vector<int64_t> receiveCounts;
-  uint32_t communicator = 0;
   Meaning meaning;
 
  private:

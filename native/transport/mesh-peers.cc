@@ -9,7 +9,7 @@ namespace tandem {
 
 namespace {
 
-/** Names the ranks that come together in a lane, apart from the collectives that go over the mesh itself. */
+/** Names ranks that come together, and what for. */
 uint32_t nameOf(const Circle& circle, uint32_t what, uint32_t session) {
   uint64_t hash = 0xcbf29ce484222325u;
   const auto add = [&](uint64_t number) { hash = (hash ^ number) * 0x100000001b3u; };
@@ -23,6 +23,7 @@ uint32_t nameOf(const Circle& circle, uint32_t what, uint32_t session) {
 
 constexpr uint32_t joining = 1;
 constexpr uint32_t telling = 2;
+constexpr uint32_t carrying = 3;
 constexpr size_t textBytes = 1024;
 
 [[noreturn]] void gone(const Mesh& mesh) {
@@ -101,6 +102,8 @@ std::string MeshPeers::fromFirst(const Circle& circle, const std::string& own) {
   if (!exchange.waitAll()) gone(mesh_);
   return text;
 }
+
+uint32_t MeshPeers::communicator(const Group& group) const { return nameOf({group, 0}, carrying, session_); }
 
 Meaning MeshPeers::meaningOf(const Call& call, size_t member) const { return CollectivePlan(call, member).meaning; }
 

@@ -12,7 +12,7 @@ namespace tandem {
 class MeshPeers : public Peers {
  public:
   /** `session` counts the machines that ran on this mesh before; all ranks open theirs in the same order. */
-  explicit MeshPeers(Mesh& mesh, uint32_t session = 0) : mesh_(mesh), session_(session) {}
+  MeshPeers(Mesh& mesh, uint32_t session) : mesh_(mesh), session_(session) {}
   ~MeshPeers() override { unlink(); }
 
   int rank() const override { return mesh_.rank(); }
@@ -26,6 +26,8 @@ class MeshPeers : public Peers {
   std::unique_ptr<Announcement> announce(const Circle& circle, uint32_t position, const Meaning& meaning) override;
 
   Mesh& mesh() { return mesh_; }
+  /** Names a group's collectives that go over the mesh itself; another one in every session, since positions begin anew. */
+  uint32_t communicator(const Group& group) const;
 
  private:
   void failed(Shared& shared);

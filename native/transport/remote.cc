@@ -25,8 +25,8 @@ const char* at(const void* data, int64_t element) { return static_cast<const cha
 /** One submission on its way. */
 class Submission {
  public:
-  Submission(const CollectivePlan& of, Mesh& mesh, uint32_t position)
-      : of_(of), exchange_(mesh, of.communicator, position, of.meaning, of.ranks) {}
+  Submission(const CollectivePlan& of, Mesh& mesh, uint32_t communicator, uint32_t position)
+      : of_(of), exchange_(mesh, communicator, position, of.meaning, of.ranks) {}
 
   /** Inputs as they are read while outputs are written: copied where an output lies in the same place. */
   void lendInputs(bool stage) {
@@ -426,8 +426,8 @@ void Submission::carryOut() {
 
 }  // namespace
 
-void RemoteCollective::run(Mesh& mesh, uint32_t position) const {
-  Submission submission(plan_, mesh, position);
+void RemoteCollective::run(Mesh& mesh, uint32_t communicator, uint32_t position) const {
+  Submission submission(plan_, mesh, communicator, position);
   try {
     submission.carryOut();
   } catch (const OpFault&) {

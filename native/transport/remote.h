@@ -15,10 +15,10 @@ class RemoteCollective {
   RemoteCollective(const Call& call, size_t member) : plan_(call, member) {}
 
   /**
-   * Runs it as collective `position` of its group. Returns when this member's part is done and all members have come; throws
+   * Runs it as collective `position` of its communicator. Returns when this member's part is done and all members have come; throws
    * OpFault when the mesh failed. In place is allowed.
    */
-  void run(Mesh& mesh, uint32_t position) const;
+  void run(Mesh& mesh, uint32_t communicator, uint32_t position) const;
 
  private:
   const CollectivePlan plan_;

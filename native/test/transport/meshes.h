@@ -1,0 +1,64 @@
+// What tests of the transport share: meshes of one process, and tensors as the cpu backend stores them.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../backend.h"
+#include "../../transport/mesh.h"
+
+namespace tandem {
+
+extern std::atomic<int> checks;
+
+void check(bool holds, const std::string& what);
+
+using Meshes = std::vector<std::unique_ptr<Mesh>>;
+
+Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& change = [](MeshOptions&) {});
+
+/** A tensor of one rank, stored as the cpu backend does. */
+struct Tensor {
+  Dtype dtype;
+  std::vector<float> floats;
+  std::vector<int32_t> integers;
+  void* data() { return isInteger(dtype) ? static_cast<void*>(integers.data()) : floats.data(); }
+  int64_t elements() const { return static_cast<int64_t>(isInteger(dtype) ? integers.size() : floats.size()); }
+  double at(int64_t i) const {
+    return isInteger(dtype) ? integers[static_cast<size_t>(i)] : static_cast<double>(floats[static_cast<size_t>(i)]);
+  }
+  Operand operand() {
+    Operand one;
+    one.data = data();
+    one.dtype = dtype;
+    one.shape = {elements()};
+    one.elements = elements();
+    one.sizeBytes = elements() * 4;
+    return one;
+  }
+};
+
+Tensor tensorOf(Dtype dtype, int64_t count, std::mt19937& random);
+
+// What is tested, a file each.
+
+/** Collectives held to their definition (collectives.cc). */
+void collectives();
+/** What members must say alike, and how calls that cannot be are refused (plans.cc). */
+void plans();
+/** Notes, peers that vanish or contradict each other, strangers (peers.cc). */
+void notes();
+void failures();
+void strangers();
+/** Machines that follow each other on one mesh (sessions.cc). */
+void sessions();
+/** More than 32 bits count, and how fast (sizes.cc). */
+void largePlans();
+void large();
+void throughput();
+
+}  // namespace tandem
