@@ -42,6 +42,8 @@ class Peers {
   virtual int rank() const = 0;
   /** Ranks of the world. */
   virtual int size() const = 0;
+  /** One that is silent for so long is lost, and a fault here. */
+  virtual double lostAfterSeconds() const = 0;
 
   /** From now on a fault here is one of the others, and theirs is one here. `shared` outlives this, or the next `unlink`. */
   virtual void link(Shared& shared) = 0;

@@ -180,7 +180,7 @@ class CudaMachine : public Machine {
 
   std::shared_ptr<Communicator> communicator(const Group& group) {
     const std::lock_guard lock(communicatorsMutex_);
-    auto& found = communicators_[group.members];
+    auto& found = communicators_[{group.name, group.members}];
     if (!found) found = std::make_shared<Communicator>(shared_, group);
     return found;
   }
@@ -238,8 +238,8 @@ class CudaMachine : public Machine {
   const MachineOptions options_;
   Shared shared_;
   std::mutex communicatorsMutex_;
-  /** A group is its ranks, in order. */
-  std::map<std::vector<int>, std::shared_ptr<Communicator>> communicators_;
+  /** A group is its name and its ranks, in order. */
+  std::map<std::pair<std::string, std::vector<int>>, std::shared_ptr<Communicator>> communicators_;
   std::map<int, std::shared_ptr<const Epoch>> epochs_;
   std::vector<std::unique_ptr<CudaDevice>> devices_;
   std::unique_ptr<RemoteRanks> remote_;

@@ -97,8 +97,6 @@ int64_t encodedBytes(const Encoding& encoding, int64_t count) {
   return encoding.nibbles ? (count + 1) / 2 : count * storedBytes(encoding.dtype);
 }
 
-int64_t aligned(int64_t bytes) { return ceilDiv(bytes, 16) * 16; }
-
 }  // namespace
 
 Encoding encodingOf(Dtype dtype, const std::string& wire) {

@@ -12,6 +12,9 @@
 
 namespace tandem::cuda {
 
+/** Where the next part of a message, or the next message, may begin. */
+inline int64_t aligned(int64_t bytes) { return ceilDiv(bytes, 16) * 16; }
+
 /** What stands for a value on its way. */
 struct Encoding {
   Dtype dtype = Dtype::float32;

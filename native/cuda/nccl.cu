@@ -91,9 +91,12 @@ constexpr std::chrono::seconds leavePatience{10};
 /** Launches that others may be behind before this rank waits for them. */
 constexpr size_t announcedMost = 16;
 
+/** Who else fails is to blame for a connection that ends. */
+FaultKind kindOf(int result) { return result == remoteError ? FaultKind::peer : FaultKind::device; }
+
 [[noreturn]] void refuse(const char* what, int result, void* communicator) {
   const char* detail = nccl().call.lastError(communicator);
-  throw OpFault(FaultKind::device, std::string("NCCL: ") + what + ": " + nccl().call.errorString(result) +
+  throw OpFault(kindOf(result), std::string("NCCL: ") + what + ": " + nccl().call.errorString(result) +
                                        (detail == nullptr || *detail == 0 ? "" : std::string(" (") + detail + ")"));
 }
 
@@ -213,15 +216,16 @@ void NcclCommunicator::launch(cudaStream_t stream, const Meaning& meaning,
   check(cudaEventRecord(last_, stream), "cudaEventRecord");
 }
 
-std::string NcclCommunicator::trouble() {
+std::optional<Fault> NcclCommunicator::trouble() {
   const std::unique_lock lock(mutex_, std::try_to_lock);
-  if (!lock.owns_lock() || communicator_ == nullptr || ended_) return "";
+  if (!lock.owns_lock() || communicator_ == nullptr || ended_) return std::nullopt;
   int state = success;
   const int result = nccl().call.asyncError(communicator_, &state);
   const int what = result != success ? result : state;
-  if (what == success || what == inProgress) return "";
+  if (what == success || what == inProgress) return std::nullopt;
   const char* detail = nccl().call.lastError(communicator_);
-  return std::string(nccl().call.errorString(what)) + (detail == nullptr ? "" : std::string(": ") + detail);
+  return Fault{kindOf(what), peers_.rank(), -1, -1,
+               std::string("NCCL: ") + nccl().call.errorString(what) + (detail == nullptr ? "" : std::string(": ") + detail)};
 }
 
 void NcclCommunicator::abort() {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "../peers.h"
@@ -55,13 +56,13 @@ class NcclCommunicator {
    * From the thread of the circle's lane. Throws OpFault.
    */
   void launch(cudaStream_t stream, const Meaning& meaning, const std::function<void(const NcclCalls&)>& calls);
-  /** What went wrong since; empty where nothing did. From any thread; does not wait. */
-  std::string trouble();
+  /** What went wrong since, if anything did. From any thread; does not wait. */
+  std::optional<Fault> trouble();
   /** Ends what is under way, and everything that comes. From any thread but the lane's. */
   void abort();
   /** Lets go of the others, once nothing is under way. */
   void leave();
-  /** Something launched has not ended on the GPU. */
+  /** Something launched has not ended on the GPU. While nothing is being launched. */
   bool busy() const;
 
  private:

@@ -10,6 +10,23 @@ namespace {
 
 bool powerOfTwo(size_t n) { return (n & (n - 1)) == 0; }
 
+bool isEven(const std::vector<int64_t>& counts) {
+  return std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
+}
+
+/** Rows of each member, where the call may say them; else as many of each. */
+std::vector<int64_t> countsOf(const Call& call, size_t members, bool said) {
+  std::vector<int64_t> counts = said ? call.rows("counts") : std::vector<int64_t>();
+  if (counts.empty()) counts.assign(members, 1);
+  return counts;
+}
+
+bool overlap(const Operand& a, const Operand& b) {
+  const auto start = [](const Operand& one) { return static_cast<const char*>(one.data); };
+  const auto end = [&](const Operand& one) { return start(one) + one.elements * storedBytes(one.dtype); };
+  return start(a) < end(b) && start(b) < end(a);
+}
+
 /**
  * Takes one step or two: messages to and from the other members, and, where values are added, the sums to all. Reductions that
  * NCCL does with the same result are NCCL's: of float32, and of two members' 16-bit values, in a group whose size divides exactly.
@@ -31,7 +48,7 @@ class RemoteTask : public CudaTask {
     const std::vector<Operand>& sent = inputs_.empty() ? outputs_ : inputs_;
     for (const Operand& tensor : sent) encodings_.push_back(encodingOf(tensor.dtype, wire_));
     for (const Operand& in : inputs_) {
-      for (const Operand& out : outputs_) overwrites_ = overwrites_ || in.data == out.data;
+      for (const Operand& out : outputs_) overwrites_ = overwrites_ || overlap(in, out);
     }
     plan(call);
   }
@@ -57,12 +74,14 @@ class RemoteTask : public CudaTask {
 
   void plan(const Call& call);
   void planReduction(const Call& call);
+  void planGather(const Call& call);
   void planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike);
   Body exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends, const std::vector<Operand>& to,
                 const std::vector<Spans>& receives, const std::vector<Encoding>& encodings, bool alike, bool direct) const;
   Body reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const;
   Body reduceEverything(double over) const;
   bool reducedByNccl(double over) const;
+  Body reduceByNccl(bool scatters, double over) const;
 
   /** A member's equal share of all values, in pieces of so many that every encoding has whole bytes. */
   Spans share(const std::vector<Operand>& tensors, size_t member) const {
@@ -113,13 +132,10 @@ class RemoteTask : public CudaTask {
   const std::shared_ptr<LaunchOrder> order_;
   Peers& peers_;
   std::vector<Encoding> encodings_;
-  /** An output lies where an input does. */
+  /** An output lies where an input does. Known here alone: whatever members must do alike cannot depend on it. */
   bool overwrites_ = false;
   Body body_;
 };
-
-constexpr int64_t alignment = 16;
-int64_t aligned(int64_t bytes) { return ceilDiv(bytes, alignment) * alignment; }
 
 /** Whether NCCL's own reduction gives what core's does, but for the order in which float32 values of many members are added. */
 bool RemoteTask::reducedByNccl(double over) const {
@@ -238,48 +254,52 @@ RemoteTask::Body RemoteTask::reduceEverything(double over) const {
   };
 }
 
+/**
+ * NCCL's reduction, of as many values on every member: what is told alike (collective-plan.h) gives the count. Whether a member's
+ * tensors lie as NCCL takes them is its own affair.
+ */
+RemoteTask::Body RemoteTask::reduceByNccl(bool scatters, double over) const {
+  const NcclType type = inputs_[0].dtype == Dtype::float32    ? NcclType::float32
+                        : inputs_[0].dtype == Dtype::bfloat16 ? NcclType::bfloat16
+                                                              : NcclType::float16;
+  const NcclReduce how = over == 1 ? NcclReduce::sum : NcclReduce::average;
+  const std::vector<int64_t> even(members_, 1);
+  std::vector<Message> parts;
+  for (size_t member = 0; member < (scatters ? members_ : 1); member++) {
+    parts.push_back(Message(inputs_, scatters ? rowsOf(inputs_, even, member) : allOf(inputs_), encodings_));
+  }
+  const Message sums(outputs_, allOf(outputs_), encodings_);
+  const int64_t part = parts[0].bytes();
+  if (part == 0) return [this](const Launch& launch) { this->launch(launch, [](const NcclCalls&) {}); };
+  const int64_t count = part / storedBytes(inputs_[0].dtype);
+  // one tensor lies as NCCL wants it: part behind part
+  void* const whole = scatters ? (inputs_.size() == 1 ? inputs_[0].data : nullptr) : parts[0].inPlace();
+  const bool staged = whole == nullptr || sums.inPlace() == nullptr || (scatters && overwrites_);
+  return [=](const Launch& launch) {
+    const int64_t sent = part * static_cast<int64_t>(parts.size());
+    const Scratch scratch(launch, staged ? static_cast<size_t>(aligned(sent) + part) : 0);
+    const void* const from = staged ? scratch.as<char>() : whole;
+    void* const to = !staged ? sums.inPlace() : scratch.as<char>(scatters ? static_cast<size_t>(aligned(sent)) : 0);
+    for (size_t i = 0; staged && i < parts.size(); i++) {
+      parts[i].pack(launch, scratch.as<char>(static_cast<size_t>(part) * i), nullptr);
+    }
+    this->launch(launch, [&](const NcclCalls& calls) {
+      if (scatters) {
+        calls.reduceScatter(from, to, count, type, how);
+      } else {
+        calls.allReduce(from, to, count, type, how);
+      }
+    });
+    if (staged) sums.unpack(launch, to);
+  };
+}
+
 void RemoteTask::planReduction(const Call& call) {
   const bool scatters = kernel_ == "reduce_scatter";
   const double over = call.text("reduce") == "avg" ? static_cast<double>(members_) : 1;
-  std::vector<int64_t> counts = scatters ? call.integers("counts") : std::vector<int64_t>();
-  const bool even = counts.empty() || std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
-  if (counts.empty()) counts.assign(members_, 1);
-  if (reducedByNccl(over) && even) {
-    const NcclType type = inputs_[0].dtype == Dtype::float32    ? NcclType::float32
-                          : inputs_[0].dtype == Dtype::bfloat16 ? NcclType::bfloat16
-                                                                : NcclType::float16;
-    const NcclReduce how = over == 1 ? NcclReduce::sum : NcclReduce::average;
-    const int width = storedBytes(inputs_[0].dtype);
-    std::vector<Message> parts;
-    for (size_t member = 0; member < (scatters ? members_ : 1); member++) {
-      parts.push_back(Message(inputs_, scatters ? rowsOf(inputs_, counts, member) : allOf(inputs_), encodings_));
-    }
-    const Message sums(outputs_, allOf(outputs_), encodings_);
-    // one tensor lies as NCCL wants it: part behind part
-    void* const whole = scatters ? (inputs_.size() == 1 ? inputs_[0].data : nullptr) : parts[0].inPlace();
-    body_ = [=](const Launch& launch) {
-      if (sums.empty() && parts[0].empty()) return this->launch(launch, [](const NcclCalls&) {});
-      const int64_t part = aligned(parts[0].bytes());
-      const bool staged = whole == nullptr || sums.inPlace() == nullptr || (scatters && overwrites_);
-      const Scratch scratch(launch, staged ? static_cast<size_t>(part) * parts.size() + static_cast<size_t>(part) : 0);
-      const void* from = whole;
-      void* to = sums.inPlace();
-      int64_t bytes = sums.bytes();
-      if (staged) {
-        for (size_t i = 0; i < parts.size(); i++) parts[i].pack(launch, scratch.as<char>(static_cast<size_t>(part) * i), nullptr);
-        from = scratch.as<char>();
-        to = scratch.as<char>(scatters ? static_cast<size_t>(part) * parts.size() : 0);
-        bytes = part;
-      }
-      this->launch(launch, [&](const NcclCalls& calls) {
-        if (scatters) {
-          calls.reduceScatter(from, to, bytes / width, type, how);
-        } else {
-          calls.allReduce(from, to, bytes / width, type, how);
-        }
-      });
-      if (staged) sums.unpack(launch, to);
-    };
+  const std::vector<int64_t> counts = countsOf(call, members_, scatters);
+  if (reducedByNccl(over) && isEven(counts)) {
+    body_ = reduceByNccl(scatters, over);
     return;
   }
   std::vector<Spans> sends;
@@ -312,37 +332,43 @@ void RemoteTask::planExchange(const std::vector<Spans>& sends, const std::vector
   body_ = exchange(inputs_, sends, outputs_, receives, encodings_, alike, !overwrites_);
 }
 
+void RemoteTask::planGather(const Call& call) {
+  const std::vector<int64_t> counts = countsOf(call, members_, true);
+  // One tensor as it is: the parts come to lie one behind another. All members take this way or none, so it depends only on what
+  // they have told each other.
+  if (isEven(counts) && inputs_.size() == 1 && encodings_[0].dtype == outputs_[0].dtype &&
+      inputs_[0].dtype == outputs_[0].dtype) {
+    const Message whole(inputs_, allOf(inputs_), encodings_);
+    char* const to = static_cast<char*>(outputs_[0].data);
+    const int64_t bytes = whole.bytes();
+    // NCCL takes the own part from where it belongs, or from elsewhere; what others' parts overwrite has to be put aside.
+    const bool aside = overwrites_ && whole.inPlace() != to + bytes * static_cast<int64_t>(own_);
+    body_ = [this, whole, to, bytes, aside](const Launch& launch) {
+      const Scratch scratch(launch, aside ? static_cast<size_t>(bytes) : 0);
+      void* const from = aside ? scratch.as<void>() : whole.inPlace();
+      if (aside) whole.pack(launch, from, nullptr);
+      this->launch(launch, [&](const NcclCalls& calls) {
+        if (bytes > 0) calls.allGather(from, to, bytes);
+      });
+    };
+    return;
+  }
+  std::vector<Spans> sends(members_);
+  std::vector<Spans> receives(members_);
+  for (size_t member = 0; member < members_; member++) {
+    sends[member] = allOf(inputs_);
+    receives[member] = rowsOf(outputs_, counts, member);
+  }
+  planExchange(sends, receives, true);
+}
+
 void RemoteTask::plan(const Call& call) {
   std::vector<Spans> sends(members_);
   std::vector<Spans> receives(members_);
   if (kernel_ == "all_reduce" || kernel_ == "reduce_scatter") return planReduction(call);
-  if (kernel_ == "all_gather") {
-    std::vector<int64_t> counts = call.integers("counts");
-    if (counts.empty()) counts.assign(members_, 1);
-    for (size_t member = 0; member < members_; member++) {
-      sends[member] = allOf(inputs_);
-      receives[member] = rowsOf(outputs_, counts, member);
-    }
-    const bool even = std::all_of(counts.begin(), counts.end(), [&](int64_t n) { return n == counts[0]; });
-    // one tensor as it is: the parts come to lie one behind another
-    if (even && inputs_.size() == 1 && encodings_[0].dtype == outputs_[0].dtype && inputs_[0].dtype == outputs_[0].dtype &&
-        !overwrites_) {
-      const Message whole(inputs_, allOf(inputs_), encodings_);
-      void* const to = outputs_[0].data;
-      body_ = [this, whole, to](const Launch& launch) {
-        this->launch(launch, [&](const NcclCalls& calls) {
-          if (!whole.empty()) calls.allGather(whole.inPlace(), to, whole.bytes());
-        });
-      };
-      return;
-    }
-    return planExchange(sends, receives, true);
-  }
+  if (kernel_ == "all_gather") return planGather(call);
   if (kernel_ == "all_to_all") {
-    std::vector<int64_t> sendCounts = call.integers("sendCounts");
-    std::vector<int64_t> receiveCounts = call.integers("receiveCounts");
-    if (sendCounts.empty()) sendCounts.assign(members_, 1);
-    if (receiveCounts.empty()) receiveCounts.assign(members_, 1);
+    const auto [sendCounts, receiveCounts] = call.rowsExchanged();
     for (size_t member = 0; member < members_; member++) {
       sends[member] = rowsOf(inputs_, sendCounts, member);
       receives[member] = rowsOf(outputs_, receiveCounts, member);
@@ -381,14 +407,27 @@ void RemoteTask::plan(const Call& call) {
 
 bool LaunchOrder::await(int64_t place) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return next_ == place || shared_.faulted(); });
-  return next_ == place && !shared_.faulted();
+  changed_.wait(lock, [&] { return next_ == place || closed_ || shared_.faulted(); });
+  running_ = next_ == place && !closed_ && !shared_.faulted();
+  return running_;
+}
+
+bool LaunchOrder::close() {
+  bool running = false;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    running = running_;
+  }
+  changed_.notify_all();
+  return running;
 }
 
 void LaunchOrder::passed() {
   {
     const std::lock_guard lock(mutex_);
     next_++;
+    running_ = false;
   }
   changed_.notify_all();
 }
@@ -433,20 +472,21 @@ std::unique_ptr<CudaTask> RemoteRanks::collective(const Call& call, size_t membe
 }
 
 void RemoteRanks::closing() {
+  // From here on nothing is launched; what was may not end, nor what is being launched.
+  bool underWay = order_->close();
   const std::lock_guard lock(mutex_);
-  for (const auto& [circle, communicator] : communicators_) {
-    if (!communicator->busy() || cut_) continue;
-    cut_ = true;
-    // stays inside, so that the others learn that this rank has stopped
-    peers_.enter();
-  }
+  for (const auto& [circle, communicator] : communicators_) underWay = underWay || communicator->busy();
+  if (!underWay || cut_) return;
+  cut_ = true;
+  // stays inside, so that the others learn that this rank has stopped
+  peers_.enter();
 }
 
 /** Looks after communicators: tells of what NCCL noticed, and ends them when something failed anywhere. */
 void RemoteRanks::watch() {
   cudaSetDevice(device_);
-  // The transport notices a rank that is gone, and knows which; NCCL only that a connection ended.
-  constexpr auto patience = std::chrono::seconds(8);
+  // The transport notices a rank that is gone, and knows which; NCCL only that a connection ended. It says so if nobody else does.
+  const auto patience = std::chrono::duration<double>(peers_.lostAfterSeconds() + 2);
   std::optional<std::chrono::steady_clock::time_point> troubled;
   std::unique_lock lock(mutex_);
   while (!ending_) {
@@ -459,15 +499,13 @@ void RemoteRanks::watch() {
     }
     const auto communicators = communicators_;
     lock.unlock();
-    std::string trouble;
+    std::optional<Fault> trouble;
     for (const auto& [circle, communicator] : communicators) {
-      if (trouble.empty()) trouble = communicator->trouble();
+      if (!trouble) trouble = communicator->trouble();
     }
     const auto now = std::chrono::steady_clock::now();
-    if (!trouble.empty() && !troubled) troubled = now;
-    if (!trouble.empty() && now - *troubled > patience && !shared_.faulted()) {
-      shared_.fail({FaultKind::device, peers_.rank(), -1, -1, "NCCL: " + trouble});
-    }
+    if (trouble && !troubled) troubled = now;
+    if (trouble && now - *troubled > patience && !shared_.faulted()) shared_.fail(*trouble);
     lock.lock();
     if (!ending_) woken_.wait_for(lock, std::chrono::milliseconds(100));
   }

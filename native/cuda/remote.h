@@ -19,9 +19,11 @@ class LaunchOrder {
   explicit LaunchOrder(Shared& shared) : shared_(shared) {}
   /** The next place; from the program's thread. */
   int64_t take() { return taken_++; }
-  /** False when something failed meanwhile. */
+  /** False when something failed meanwhile, or the order is closed; else launching lasts until `passed`. */
   bool await(int64_t place);
   void passed();
+  /** From here on nobody's turn comes. Whether somebody is launching. */
+  bool close();
   void wake();
 
  private:
@@ -30,6 +32,8 @@ class LaunchOrder {
   std::mutex mutex_;
   std::condition_variable changed_;
   int64_t next_ = 0;
+  bool closed_ = false;
+  bool running_ = false;
 };
 
 class RemoteRanks {

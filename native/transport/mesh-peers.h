@@ -17,6 +17,7 @@ class MeshPeers : public Peers {
 
   int rank() const override { return mesh_.rank(); }
   int size() const override { return mesh_.size(); }
+  double lostAfterSeconds() const override { return mesh_.lostAfterSeconds(); }
   void link(Shared& shared) override;
   void unlink() override;
   bool enter() override;

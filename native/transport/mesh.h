@@ -127,6 +127,7 @@ class Mesh {
   int port() const { return port_; }
   int rank() const { return options_.rank; }
   int size() const { return options_.size; }
+  double lostAfterSeconds() const { return options_.lostAfterSeconds; }
 
   /**
    * Connects to all peers, `addresses` by rank. Whoever connects must know the key, which is never sent. Throws NoMesh when one
