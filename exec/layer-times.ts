@@ -1,8 +1,9 @@
-// How long each layer's phases took in a real run, from its timeline: what a profile says of a model. Knows ops by the labels
-// that a model of real kernels gives them: phase and layer, or the phase alone for all layers.
+// How long each layer's phases took in a real run, from its timeline: what a profile says of a model. Knows ops by the
+// roles that a model of real kernels gives them.
 import { rowsByRank } from "../core/laws/execution.ts"
 import { Lane } from "../core/machine/lane.ts"
-import type { Timeline } from "../core/machine/timeline.ts"
+import type { LayerRole } from "../core/algorithms/data-parallel/kernel-model.ts"
+import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Layer } from "../core/models/layer-graph.ts"
 import type { LayerCost, PhaseCost } from "../core/profile.ts"
 
@@ -21,7 +22,7 @@ export interface LayerTimes {
  * the next op had nothing else to wait for. An optimizer of all layers at once is shared out by their numbers of parameters.
  */
 export const layerTimes = (
-  timeline: Timeline,
+  { timeline, opLogs }: { readonly timeline: Timeline; readonly opLogs: ReadonlyArray<OpLog> },
   layers: ReadonlyArray<Pick<Layer, "name" | "parameters">>,
   fromStep: number,
   steps: number
@@ -29,12 +30,15 @@ export const layerTimes = (
   // Phase times of each layer: busy and span.
   const whole = layers.length * phases.length * 2
   const sums = new Float64Array(whole + 2)
-  const slots = new Map<string, number>([["optimizer", whole]])
-  for (const [layer, { name }] of layers.entries())
-    for (const [phase, what] of phases.entries())
-      slots.set(`${what} ${name}`, 2 * (layer * phases.length + phase))
-  // Bringing a batch is a part of the first layer's forward pass.
-  slots.set("batch", 0)
+  // Ranks run the same ops; what those of other processes are is told by this one's of the same label.
+  const slots = new Map<string, number>()
+  for (const { entries } of opLogs) {
+    for (const { label, role } of entries) {
+      if (role === undefined) continue
+      const { kind, layer } = role as LayerRole
+      slots.set(label, layer === undefined ? whole : 2 * (layer * phases.length + phases.indexOf(kind)))
+    }
+  }
   const slotOf = timeline.labels.map((label) => slots.get(label) ?? -1)
 
   let busySeconds = 0

@@ -12,7 +12,8 @@ import {
   longFiles,
   mergeMarkersIn,
   rules,
-  shipped
+  shipped,
+  unusedAtHome
 } from "./tidy/rules.ts"
 import { functionLinesMax, longFunctions, ownLines } from "./tidy/long-functions.ts"
 import { parse, type Source } from "./tidy/source.ts"
@@ -335,7 +336,15 @@ describe("what is exported", () => {
     expect(found, "Instead: no export, or no such thing").toEqual([])
   })
 
+  it("is used in what ships: a test may look at a part, but nothing is there for tests alone", () => {
+    const outside = [...sources.values()].filter(({ path }) => !path.startsWith("test/"))
+    const found = unusedAtHome(deadExports(outside, shipped), read)
+    expect(found, "Instead: in the test that needs it").toEqual([])
+  })
+
   it("would be found out", () => {
+    const text = "export const one = 1\nexport const two = 2\nconst three = two"
+    expect(unusedAtHome(["core/a.ts: one", "core/a.ts: two"], () => text)).toEqual(["core/a.ts: one"])
     const made = [
       parse(
         "core/a.ts",

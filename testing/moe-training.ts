@@ -1,6 +1,7 @@
 // Generated MoE training: models, plans and the order that FSMoE's schedule must obey. For tests of schedulers of MoE layers.
 import * as fc from "fast-check"
-import { gateNames, type MoeModel } from "../core/algorithms/moe-training/model.ts"
+import type { ChunkRole } from "../core/algorithms/moe-training/exchange.ts"
+import { gateNames, moeRole, type MoeModel } from "../core/algorithms/moe-training/model.ts"
 import { laneCounts } from "../core/algorithms/moe-training/plan/pipeline.ts"
 import type { MoePlan } from "../core/algorithms/moe-training/program.ts"
 import type { Violation } from "../core/laws/execution.ts"
@@ -102,18 +103,21 @@ export const moeCase = (): fc.Arbitrary<MoeCase> =>
  * dispatches, then gradients, then all combines; inside nodes all gathers, then all scatters; each chunk by chunk.
  */
 export const pipelineOrder = (opLogs: ReadonlyArray<OpLog>): Violation | undefined => {
-  const stages = { dispatch: 0, gradient: 1, combine: 2, gather: 0, scatter: 2 } as const
+  const stages = { dispatch: 0, combine: 2, gather: 0, scatter: 2 } as const
+  const betweenStages = 1
+  let passes = 0
   for (const { rank, entries } of opLogs) {
     for (const lane of [Lane.inter, Lane.intra]) {
       // The pass under way, how far it has come, and the chunk it is at.
       let pass = ""
       let stage = 0
       let chunk = -1
-      for (const { op, label, lane: on } of entries) {
-        if (on !== lane) continue
-        const found = /^(\w+ layer \d+) (?:ESP )?(dispatch|combine|gather|scatter) (\d+)$/u.exec(label)
-        const sent = label === "gradient all-reduce"
-        if (found === null && !sent) continue
+      for (const entry of entries) {
+        const { op, label, lane: on } = entry
+        const role = moeRole(entry)
+        if (on !== lane || role === undefined) continue
+        const sent = role.kind === "gradient"
+        if (!sent && !(role.kind in stages)) continue
         const violation = (message: string): Violation => ({
           law: "pipelineOrder",
           rank,
@@ -122,15 +126,16 @@ export const pipelineOrder = (opLogs: ReadonlyArray<OpLog>): Violation | undefin
         })
         if (sent) {
           // After a pass has ended gradients may go where they like; inside one, only between dispatches and combines.
-          if (pass !== "" && stage < stages.gradient) stage = stages.gradient
+          if (pass !== "" && stage < betweenStages) stage = betweenStages
           continue
         }
-        const [, name, what, number] = found!
-        const own = stages[what as keyof typeof stages]
-        const expected = Number(number)
+        const { kind, layer, chunk: expected, pass: direction } = role as ChunkRole
+        const name = `${direction} ${layer}`
+        const own = stages[kind as keyof typeof stages]
         if (name !== pass) {
           if (own !== 0 || expected !== 0) return violation("begins a pass")
-          pass = name!
+          pass = name
+          passes++
           stage = 0
           chunk = 0
           continue
@@ -145,5 +150,10 @@ export const pipelineOrder = (opLogs: ReadonlyArray<OpLog>): Violation | undefin
       }
     }
   }
-  return undefined
+  return passes > 0 || opLogs.length === 0
+    ? undefined
+    : {
+        law: "pipelineOrder",
+        message: "no op says which stage of a pass it is: logs from files do not keep it"
+      }
 }

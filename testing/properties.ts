@@ -1,4 +1,5 @@
 // Properties that most schedulers of data-parallel training should have, ready to be named in `checkScheduler`.
+import type { Op } from "../core/machine/op.ts"
 import type { Tensor } from "../core/machine/tensor.ts"
 import type { AlgorithmInput } from "./algorithm.ts"
 import type { SchedulerProperty } from "./check-scheduler.ts"
@@ -18,43 +19,58 @@ export const neverSlowerThan =
 
 /**
  * In every `period` of steps (default: that of the scenario's own algorithm), every layer that has parameters goes through
- * an all-reduce: parameters, gradients or whatever else of theirs the collective is labelled with or reads.
+ * an all-reduce: parameters, gradients, or what was computed from them element by element.
  */
 export const synchronisesEveryLayer =
   (period?: number): SchedulerProperty =>
   ({ context, execution }) => {
     const length = period ?? context.planned.periodSteps
     const { profile, steps } = context
-    const layers = new Set(profile.parameters.map(({ layer }) => profile.layers[layer]!.name))
+    const layers = new Set(profile.parameters.map(({ layer }) => layer))
     for (const { rank, entries } of execution.journals ?? []) {
-      const owners = new Map<Tensor, string>()
-      const synchronised = Array.from({ length: Math.floor(steps / length) }, () => new Set<string>())
+      const owners = new Owners()
+      const synchronised = Array.from({ length: Math.floor(steps / length) }, () => new Set<number>())
       for (const entry of entries) {
-        if (entry.kind === "alloc") {
-          const owner = layerOf(entry.tensor.name, layers)
-          if (owner !== undefined) owners.set(entry.tensor, owner)
-        }
-        if (entry.kind !== "op" || entry.op.kernel.name !== "all_reduce") continue
+        if (entry.kind !== "op") continue
+        owners.follow(entry.op)
+        if (entry.op.kernel.name !== "all_reduce") continue
         const set = synchronised[Math.floor(entry.step / length)]
-        for (const tensor of entry.op.reads) {
-          const owner = owners.get(tensor)
-          if (owner !== undefined) set?.add(owner)
-        }
+        for (const tensor of entry.op.reads) for (const layer of owners.of(tensor)) set?.add(layer)
       }
       for (const [index, set] of synchronised.entries()) {
         const forgotten = [...layers].find((layer) => !set.has(layer))
         if (forgotten === undefined) continue
         const [from, to] = [index * length, (index + 1) * length - 1]
         const when = from === to ? `step ${from}` : `steps ${from} to ${to}`
-        return `rank ${rank} does not synchronise "${forgotten}" in ${when}`
+        return `rank ${rank} does not synchronise "${profile.layers[forgotten]!.name}" in ${when}`
       }
     }
     return undefined
   }
 
-/** Tensors of a profiled model are named "<layer> parameter 0", "<layer> parameter 0 gradient" and the like. */
-const layerOf = (tensor: string, layers: ReadonlySet<string>): string | undefined => {
-  const at = tensor.lastIndexOf(" parameter ")
-  const layer = at < 0 ? undefined : tensor.slice(0, at)
-  return layer !== undefined && layers.has(layer) ? layer : undefined
+/** Whose layers' numbers tensors hold: those that a layer's own ops name, and what is computed of these element by element. */
+class Owners {
+  readonly #layers = new Map<Tensor, Set<number>>()
+
+  of(tensor: Tensor): Iterable<number> {
+    return this.#layers.get(tensor) ?? []
+  }
+
+  follow({ kernel, attributes, reads, writes }: Op): void {
+    if (kernel.kind === "collective") return
+    const layer = kernel.name === "profiled" ? (attributes["layer"] as number) : undefined
+    if (layer !== undefined) for (const tensor of [...reads, ...writes]) this.#add(tensor, layer)
+    else
+      for (const to of writes)
+        for (const from of reads)
+          if (from !== to && from.elements === to.elements)
+            for (const owner of this.of(from)) this.#add(to, owner)
+  }
+
+  #add(tensor: Tensor, layer: number): void {
+    const own = this.#layers.get(tensor)
+    if (own === undefined) this.#layers.set(tensor, new Set([layer]))
+    else own.add(layer)
+    if (tensor.within !== undefined) this.#add(tensor.within.arena, layer)
+  }
 }

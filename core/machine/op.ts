@@ -3,15 +3,17 @@
 import type { Attributes, Kernel } from "../kernels/kernel.ts"
 import { attributesAt, scalarsMisfit, type Scalars } from "../kernels/scalars.ts"
 import type { Group } from "../world.ts"
-import { dtypeBits, type Dtype, type Tensor } from "./tensor.ts"
+import { dtypeBits, type Dtype, type Role, type Tensor } from "./tensor.ts"
 import type { Lane } from "./lane.ts"
 
 /**
  * Immutable, and meant to be built once and submitted every step: machines may cache what an op costs under its identity.
  */
 export interface Op {
-  /** What a person sees in a timeline: "forward h.3.mlp", "all-reduce bucket 2". */
+  /** What a person sees in a timeline: "forward h.3.mlp", "all-reduce bucket 2". Code looks at the role. */
   readonly label: string
+  /** What the op is in its program, as data: {kind: "dispatch", layer: 2, chunk: 0}. Machines pass it on; files do not keep it. */
+  readonly role?: Role | undefined
   readonly kernel: Kernel
   readonly attributes: Attributes
   readonly lane: Lane
@@ -53,8 +55,19 @@ export const launch = (
   lane: Lane,
   reads: ReadonlyArray<Tensor>,
   writes: ReadonlyArray<Tensor>,
-  attributes: Attributes = {}
-): Op => ({ label, kernel, attributes, lane, reads, writes, group: undefined, sizeBytes: bytesOf(reads) })
+  attributes: Attributes = {},
+  role?: Role
+): Op => ({
+  label,
+  kernel,
+  attributes,
+  lane,
+  reads,
+  writes,
+  group: undefined,
+  sizeBytes: bytesOf(reads),
+  ...(role === undefined ? {} : { role })
+})
 
 /**
  * A collective over `group`. Several tensors travel as one message (a DDP bucket). With `wire`, values are rounded to
@@ -67,9 +80,14 @@ export const collective = (
   group: Group,
   reads: ReadonlyArray<Tensor>,
   writes: ReadonlyArray<Tensor>,
-  options: { readonly attributes?: Attributes; readonly wire?: Dtype; readonly carries?: number } = {}
+  options: {
+    readonly attributes?: Attributes
+    readonly wire?: Dtype
+    readonly carries?: number
+    readonly role?: Role
+  } = {}
 ): Op => {
-  const { wire, attributes = {}, carries } = options
+  const { wire, attributes = {}, carries, role } = options
   // The destination of a point-to-point message puts nothing in: there it is what comes out.
   const message = reads.length > 0 ? reads : writes
   let sizeBytes = bytesOf(message)
@@ -87,6 +105,7 @@ export const collective = (
     writes,
     group,
     sizeBytes,
-    ...(carries === undefined ? {} : { carries })
+    ...(carries === undefined ? {} : { carries }),
+    ...(role === undefined ? {} : { role })
   }
 }

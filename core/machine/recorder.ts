@@ -44,6 +44,7 @@ export class Recorder {
     entries.push({
       op: entries.length,
       label: op.label,
+      ...(op.role === undefined ? {} : { role: op.role }),
       kernel: op.kernel.name,
       lane: op.lane,
       step,

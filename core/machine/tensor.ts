@@ -19,7 +19,7 @@ export const dtypeBits: Readonly<Record<Dtype, number>> = {
 /** Which memory of its rank a tensor lives in. */
 export type Place = "device" | "host"
 
-/** What a tensor's values are, as data: {kind: "prompt", request: 3}. The program that makes the tensor says which there are. */
+/** What a tensor or an op is to its program, as data: {kind: "prompt", request: 3}. The program that makes it says which there are. */
 export type Role = Readonly<Record<string, string | number>> & { readonly kind: string }
 
 export interface TensorSpec {
@@ -27,7 +27,7 @@ export interface TensorSpec {
   readonly name: string
   readonly shape: ReadonlyArray<number>
   readonly dtype: Dtype
-  /** Of tensors whose values come from outside: from a user, or from what was measured or drawn. */
+  /** Of tensors that somebody beside the program must know: who gives their values from outside, who checks a schedule. */
   readonly role?: Role | undefined
   /** Default "device". */
   readonly place?: Place

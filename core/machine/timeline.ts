@@ -2,6 +2,7 @@
 // Knows nothing of files (traces/timeline writes it) nor of what made it.
 
 import { Dictionary } from "../dictionary.ts"
+import type { Role } from "./tensor.ts"
 
 /** One row per op and rank. */
 export interface Timeline {
@@ -31,6 +32,8 @@ export interface OpLog {
 export interface OpLogEntry {
   readonly op: number
   readonly label: string
+  /** The op's, where it has one; not in files. */
+  readonly role?: Role | undefined
   readonly kernel: string
   readonly lane: number
   readonly step: number

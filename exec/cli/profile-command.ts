@@ -129,12 +129,7 @@ const profileTraining = (
     const collectives =
       world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
     if (isOther(job)) return said("")
-    const { layers, busySeconds, unattributedShare } = layerTimes(
-      record.timeline,
-      graph.layers,
-      warmupSteps,
-      steps
-    )
+    const { layers, busySeconds, unattributedShare } = layerTimes(record, graph.layers, warmupSteps, steps)
     const span = layers.reduce(
       (sum, { forward, backward, optimizer }) =>
         sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,

@@ -60,8 +60,8 @@ const pipeline = (degree: number, gradient: number): Program<void> =>
     const chunks: Array<ChunkOps> = []
     for (let i = 0; i < degree; i++) {
       const made = yield* Effect.forEach(["a", "b", "c", "d", "e"], alloc)
-      const stage = (label: keyof ChunkTimes, lane: Lane, from: number) => [
-        launch(label, repack, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!])
+      const stage = (kind: keyof ChunkTimes, lane: Lane, from: number) => [
+        launch(kind, repack, lane, from < 0 ? [] : [made[from]!], [made[from + 1]!], {}, { kind })
       ]
       chunks.push({
         dispatch: stage("allToAll", Lane.inter, -1),
@@ -74,7 +74,8 @@ const pipeline = (degree: number, gradient: number): Program<void> =>
     const sent = yield* alloc("gradient")
     submitPipelined(machine, chunks, "three", {
       afterDispatch: () => {
-        if (gradient > 0) machine.submit(launch("gradient", repack, Lane.inter, [sent], [sent]))
+        if (gradient > 0)
+          machine.submit(launch("gradient", repack, Lane.inter, [sent], [sent], {}, { kind: "gradient" }))
       },
       beforeCombine: () => undefined
     })
@@ -99,7 +100,7 @@ const compareCases: Effect.Effect<
       world: oneRank,
       program: pipeline(degree, gradient),
       costs: {
-        seconds: (op) => ({ ...times, gradient })[op.label as keyof ChunkTimes | "gradient"],
+        seconds: (op) => ({ ...times, gradient })[op.role!.kind as keyof ChunkTimes | "gradient"],
         estimates: []
       },
       network: "fluid",

@@ -1,6 +1,7 @@
 // FSMoE's Table 2: op times of one layer of two models on two testbeds, from the paper's own fitted lines, against a simulated
 // layer. What the lines' sizes count differs by testbed and op; each line says it.
 import * as Effect from "effect/Effect"
+import { moeRole } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Op } from "../../core/machine/op.ts"
@@ -123,15 +124,18 @@ const layerCells = (testbed: TestbedTable, name: "gpt" | "mixtral") =>
     })
     const seconds = opSecondsIn(world, costs, collectives)
     const ops = journals[0]!.entries.flatMap((entry) => (entry.kind === "op" ? [entry.op] : []))
-    const counted = (op: Op): boolean => testbed.gatherIncludesAttention || !op.label.includes(" MP ")
+    /** The pass that counts the op, if one does. */
+    const passOf = (op: Op): "forward" | "backward" | undefined => {
+      const role = moeRole(op)
+      if (role === undefined || !("pass" in role)) return undefined
+      return role.kind !== "MP" || testbed.gatherIncludesAttention ? role.pass : undefined
+    }
     const { perNode } = moeGroups(world, 0)
     return (["forward", "backward"] as const).flatMap((pass) =>
       collectiveOps.flatMap((op): ReadonlyArray<Cell> => {
         const publishedMs = testbed.table2[name][pass][op]
         if (publishedMs === undefined) return []
-        const own = ops.filter(
-          (one) => one.kernel === kernels[op] && one.label.startsWith(pass) && counted(one)
-        )
+        const own = ops.filter((one) => one.kernel === kernels[op] && passOf(one) === pass)
         // The gradient that the table counts is the paper's, of the widths it agrees with.
         const gradient = (testbed.gradientWidths[name] * model.width ** 2) / perNode
         const line = lineOf(testbed, "all_reduce")

@@ -3,8 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { costScopes, costUnits, type FittedCost } from "../../core/algorithms/moe-training/plan/cost-line.ts"
-import { productsOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
-import type { Op } from "../../core/machine/op.ts"
+import { moeRole, productsOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
 import { rowsOfLine, type CollectiveOp } from "../../scenarios/families/moe-training/costs.ts"
@@ -161,7 +160,6 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
         ? experts.slope
         : table2.mixtral.forward["expert"]! / 1000 / expertMacs({ ...large, ...sizes }, 2.4, perNode)
   }
-  const isExpert = (op: Op): boolean => op.label.endsWith(" expert")
   return {
     estimates: [],
     seconds: (op) => {
@@ -169,14 +167,14 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
         const { m, k, n } = op.kernel.sizes(op.reads, op.writes, op.attributes)
         const macs = m! * k! * n!
         // Projections count with attention.
-        return isExpert(op) && macs > 0 ? product.fixed + product.slope * macs : 0
+        return moeRole(op)?.kind === "expert" && macs > 0 ? product.fixed + product.slope * macs : 0
       }
-      const pass = op.label.startsWith("backward") ? "backward" : "forward"
-      switch (op.kernel.name) {
+      const { name } = op.kernel
+      switch (name) {
         case "attention.forward":
         case "attention.backward": {
           const [batch, sequence, width] =
-            op.kernel.name === "attention.forward" ? op.writes[0]!.shape : op.reads[0]!.shape
+            name === "attention.forward" ? op.writes[0]!.shape : op.reads[0]!.shape
           const { headWidth, kvHeads } = op.attributes as { headWidth: number; kvHeads: number }
           // The whole model's sizes from this rank's part.
           const whole = {
@@ -186,15 +184,17 @@ export const testbedCosts = (testbed: TestbedTable): CostModel => {
             heads: (width! * perNode) / headWidth,
             kvHeads: kvHeads * perNode
           }
-          const { fixed, slope } = attention[pass]
+          const { fixed, slope } = attention[name === "attention.forward" ? "forward" : "backward"]
           return Math.max(0, fixed + slope * attentionMacs(whole, perNode))
         }
         case "topk_gate.forward":
+          return table2.gpt.forward["routing"]! / 1000
         case "topk_gate.backward":
-          return table2.gpt[pass]["routing"]! / 1000
+          return table2.gpt.backward["routing"]! / 1000
         case "moe_order.forward":
+          return table2.gpt.forward["order"]! / 1000
         case "moe_order.backward":
-          return table2.gpt[pass]["order"]! / 1000
+          return table2.gpt.backward["order"]! / 1000
         default:
           return 0
       }

@@ -2,11 +2,21 @@ import * as fc from "fast-check"
 import * as Result from "effect/Result"
 import { describe, expect, it } from "vitest"
 import {
-  fragmentAppliedAfter,
-  fragmentSentAfter,
+  type FragmentPlan,
+  leavesAfter,
   type FragmentSettings,
   planFragments
 } from "../../core/algorithms/data-parallel/plan/fragments.ts"
+
+/** Index of the fragment that is sent when `step` inner steps are complete. */
+const fragmentSentAfter = (plan: FragmentPlan, step: number): number | undefined => {
+  const index = step < 1 ? -1 : plan.fragments.findIndex((fragment) => leavesAfter(plan, fragment, step))
+  return index < 0 ? undefined : index
+}
+
+/** Index of the fragment whose averaged update is applied when `step` inner steps are complete: sent tau steps before. */
+const fragmentAppliedAfter = (plan: FragmentPlan, step: number): number | undefined =>
+  fragmentSentAfter(plan, step - plan.delaySteps)
 
 const settings: FragmentSettings = {
   layers: 24,

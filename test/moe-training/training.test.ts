@@ -76,6 +76,11 @@ describe("simulated training", () => {
   it("orders lanes as FSMoE does, and the law notices when not", async () => {
     const { simulated } = await simulate(["algorithm.degrees=[4]"])
     expect(pipelineOrder(simulated.opLogs)).toBeUndefined()
+    const untold = simulated.opLogs.map((log): OpLog => ({
+      ...log,
+      entries: log.entries.map((entry) => ({ ...entry, role: undefined }))
+    }))
+    expect(pipelineOrder(untold)?.message).toMatch(/no op says/u)
     const broken = simulated.opLogs.map((log): OpLog => {
       const entries = [...log.entries]
       const at = (label: string) => entries.findIndex((entry) => entry.label === label)

@@ -420,6 +420,16 @@ const takenBy = (node: Node): ReadonlyArray<string> => {
   }
 }
 
+/** Of exports "path: name", those that stand in their own module only where they are declared. */
+export const unusedAtHome = (
+  exports: ReadonlyArray<string>,
+  textOf: (path: string) => string
+): ReadonlyArray<string> =>
+  exports.filter((one) => {
+    const [path, name] = one.split(": ") as [string, string]
+    return (textOf(path).match(new RegExp(`(?<![\\w$])${name}(?![\\w$])`, "gu"))?.length ?? 0) < 2
+  })
+
 /** Exports that no other module imports, but for those of entry points; files in the folders of `of`. */
 export const deadExports = (
   sources: ReadonlyArray<Source>,

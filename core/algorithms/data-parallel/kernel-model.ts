@@ -19,6 +19,11 @@ import { storageOf } from "./shard/storage.ts"
 import type { LayerSpec, ParameterPlace } from "./storage.ts"
 import type { StepSubmissions, Submission, TrainingModel } from "./training-model.ts"
 
+/** What an op of the model is a part of; an optimizer's step may be of all layers at once. */
+export type LayerRole =
+  | { readonly kind: "forward" | "backward"; readonly layer: number }
+  | { readonly kind: "optimizer"; readonly layer?: number }
+
 export interface KernelModelOptions {
   readonly graph: LayerGraph
   readonly optimizer: Optimizer
@@ -106,14 +111,19 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         return tensor
       })
     const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!
-    const opOf = (layer: string, phase: string, { kernel, inputs, outputs, attributes }: KernelCall): Op =>
+    const opOf = (
+      layer: number,
+      phase: "forward" | "backward",
+      { kernel, inputs, outputs, attributes }: KernelCall
+    ): Op =>
       launch(
-        `${phase} ${layer}`,
+        `${phase} ${graph.layers[layer]!.name}`,
         kernels[kernel],
         Lane.compute,
         inputs.map(tensorOf),
         outputs.map(tensorOf),
-        attributes
+        attributes,
+        { kind: phase, layer } satisfies LayerRole
       )
 
     for (const input of graph.inputs) yield* allocate(input)
@@ -139,12 +149,16 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     yield* allocatePlaced(graph, tensors)
 
     const draw = (name: string, corpus: Tensor, stream: number): Op =>
-      launch(name, kernels.token_windows, Lane.compute, [corpus], [tensorOf(tokens!), tensorOf(targets)], {
-        batch,
-        time,
-        seed,
-        stream
-      })
+      launch(
+        name,
+        kernels.token_windows,
+        Lane.compute,
+        [corpus],
+        [tensorOf(tokens!), tensorOf(targets)],
+        { batch, time, seed, stream },
+        // Bringing a batch is a part of the first layer's forward pass.
+        { kind: "forward", layer: 0 } satisfies LayerRole
+      )
     const corpus = yield* readCorpus(options.corpus, { seed, stepTokens: microBatches * batch * time })
     const train = draw("batch", corpus.tensor, machine.rank)
     const { heldOut } = options
@@ -170,9 +184,9 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       optimized.push(states)
     }
     const passes = storage.layers(
-      graph.layers.map(({ name, forward, backwardInput, backwardWeight }) => ({
-        forward: forward.map((call) => opOf(name, "forward", call)),
-        backward: [...backwardInput, ...backwardWeight].map((call) => opOf(name, "backward", call))
+      graph.layers.map(({ forward, backwardInput, backwardWeight }, layer) => ({
+        forward: forward.map((call) => opOf(layer, "forward", call)),
+        backward: [...backwardInput, ...backwardWeight].map((call) => opOf(layer, "backward", call))
       }))
     )
     const { layers, loss, ofOnePass } = yield* withMeanLoss(passes, tensorOf(graph.loss), accumulation)
@@ -187,11 +201,12 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       accumulation,
       update: (indices) => {
         const learning = indices.filter((index) => optimized[index]!.length > 0)
-        const label = learning.length === 1 ? `optimizer ${layers[learning[0]!]!.name}` : "optimizer"
+        const [only] = learning.length === 1 ? learning : []
         return optimizerUpdate(
           optimizer,
-          label,
-          learning.flatMap((index) => optimized[index]!)
+          only === undefined ? "optimizer" : `optimizer ${layers[only]!.name}`,
+          learning.flatMap((index) => optimized[index]!),
+          { kind: "optimizer", ...(only === undefined ? {} : { layer: only }) } satisfies LayerRole
         )
       },
       usedRows: new Map(

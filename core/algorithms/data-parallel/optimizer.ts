@@ -6,7 +6,7 @@ import type { Attributes } from "../../kernels/kernel.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import type { Tensor } from "../../machine/tensor.ts"
+import type { Role, Tensor } from "../../machine/tensor.ts"
 import type { StepSubmissions } from "./training-model.ts"
 
 /** Linear warm-up from 0 to the peak, then decay to a share of it. */
@@ -95,7 +95,8 @@ export const optimizerState = (
 export const optimizerUpdate = (
   optimizer: Optimizer,
   label: string,
-  parameters: ReadonlyArray<Optimized>
+  parameters: ReadonlyArray<Optimized>,
+  role?: Role
 ): StepSubmissions => {
   const { name, schedule: _, learningRate: __, decays = "all", ...attributes } = optimizer
   const matrices = parameters.filter(({ parameter }) => parameter.shape.length > 1)
@@ -109,7 +110,7 @@ export const optimizerUpdate = (
         ]
   const ops = groups
     .filter(([group]) => group.length > 0)
-    .map(([group, own]) => listOp(label, name, group, own))
+    .map(([group, own]) => listOp(label, name, group, own, role))
   return (step) => {
     const scalars = [learningRateAt(optimizer, step), step + 1]
     return ops.map((op) => ({ op, scalars }))
@@ -121,7 +122,8 @@ const listOp = (
   label: string,
   kernel: Optimizer["name"],
   parameters: ReadonlyArray<Optimized>,
-  attributes: Attributes
+  attributes: Attributes,
+  role: Role | undefined
 ): Op => {
   const own = parameters.map(({ parameter }) => parameter)
   const gradients = parameters.map(({ gradient }) => gradient)
@@ -133,6 +135,7 @@ const listOp = (
     Lane.compute,
     [...own, ...gradients, ...state],
     [...own, ...state, ...shadows],
-    shadows.length === 0 ? attributes : { ...attributes, shadow: true }
+    shadows.length === 0 ? attributes : { ...attributes, shadow: true },
+    role
   )
 }

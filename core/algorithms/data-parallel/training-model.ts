@@ -7,8 +7,8 @@ import type { Kernel } from "../../kernels/kernel.ts"
 import type { Scalars } from "../../kernels/scalars.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
-import { launch, type Op } from "../../machine/op.ts"
-import type { Tensor } from "../../machine/tensor.ts"
+import { collective, launch, type Op } from "../../machine/op.ts"
+import type { Dtype, Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
 import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
@@ -243,6 +243,18 @@ export const profiledModel = (
       clip: yield* clipOps(storage, clipNorm),
       peers: storage.peers
     }
+  })
+
+/** The mean over `peers` of each of `tensors`, in its place: one message, rounded to `wire` on its way where that is given. */
+export const averageOf = (
+  label: string,
+  peers: Group,
+  tensors: ReadonlyArray<Tensor>,
+  wire: Dtype | undefined
+): Op =>
+  collective(label, kernels.all_reduce, Lane.inter, peers, tensors, tensors, {
+    attributes: { reduce: "avg" },
+    ...(wire === undefined ? {} : { wire })
   })
 
 /** An op that waits for `tensors` and does nothing else; its lane goes on when they are ready. */

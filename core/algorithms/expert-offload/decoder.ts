@@ -136,9 +136,13 @@ export interface StepOps {
   readonly free: () => void
 }
 
-/** Name of the host tensor that holds a layer's choices [..., topK]: where a simulation without values looks them up. */
-export const choicesName = (phase: WorkloadStep["phase"], layer: number, prompts = 0): string =>
-  `${phase} choices ${layer}${prompts === 0 ? "" : ` of prompts ${prompts}`}`
+/** Of the host tensor that holds a layer's choices [..., topK]: a simulation without values gives them. */
+export type ChoicesRole = {
+  readonly kind: "choices"
+  readonly phase: WorkloadStep["phase"]
+  readonly prompts: number
+  readonly layer: number
+}
 
 const ropeBase = 1_000_000
 
@@ -164,8 +168,9 @@ export const makeStepOps = (
     const choices: Array<{ readonly host: Tensor; readonly copy: Op }> = []
     for (let layer = 0; layer < model.layers; layer++) {
       const { shape, dtype } = space.chosen
-      const name = choicesName(phase, layer, prompts)
-      const host = yield* machine.alloc({ name, shape, dtype, place: "host" })
+      const name = `${phase} choices ${layer}${prompts === 0 ? "" : ` of prompts ${prompts}`}`
+      const role = { kind: "choices", phase, prompts, layer } satisfies ChoicesRole
+      const host = yield* machine.alloc({ name, shape, dtype, place: "host", role })
       const copy = launch(`layer ${layer} choices`, kernels.d2h, Lane.d2h, [space.chosen], [host])
       choices.push({ host, copy })
     }

@@ -16,7 +16,7 @@ import {
 import { GraphBuilder } from "../../models/graph-builder.ts"
 import { gradientName, type KernelCall, type Layer, type Value } from "../../models/layer-graph.ts"
 import type { MoeGroups } from "./groups.ts"
-import type { MoeModel, Shares } from "./model.ts"
+import type { MoeModel, MoeRole, Shares } from "./model.ts"
 import type { Parameter, Tensors } from "./tensors.ts"
 
 export interface DensePart {
@@ -148,11 +148,16 @@ export const makeDensePart = (building: Building): Effect.Effect<DensePart, OutO
       }
     }
     const tensorOf = ({ name }: Value): Tensor => bound.get(name)!
-    const op = (pass: string, layer: string, { kernel, inputs, outputs, attributes }: KernelCall): Op => {
+    const op = (
+      pass: "forward" | "backward",
+      layer: string,
+      { kernel, inputs, outputs, attributes }: KernelCall
+    ): Op => {
       const [reads, writes] = [inputs.map(tensorOf), outputs.map(tensorOf)]
       return kernels[kernel].kind === "collective"
         ? collective(`${pass} ${label} MP ${kernel}`, kernels[kernel], intra, groups.inNode, reads, writes, {
-            attributes
+            attributes,
+            role: { kind: "MP", pass } satisfies MoeRole
           })
         : launch(`${pass} ${label} ${layer}`, kernels[kernel], Lane.compute, reads, writes, attributes)
     }

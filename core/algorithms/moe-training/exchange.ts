@@ -2,12 +2,14 @@
 // Even where experts have a capacity; where nothing is dropped, as uneven as the routing, with every member knowing all
 // counts. Knows nothing of what rows hold.
 import { kernels } from "../../kernels/catalogue.ts"
+import { printCounts } from "../../kernels/collectives.ts"
 import type { Attributes } from "../../kernels/kernel.ts"
 import { chunkStart } from "../../kernels/moe-order.ts"
 import type { Lane } from "../../machine/lane.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { MoeGroups } from "./groups.ts"
+import type { MoeRole } from "./model.ts"
 
 /** Rows that the rank at `position` of `node` sends to `expert`, over all chunks. */
 export type RowCounts = (node: number, position: number, expert: number) => number
@@ -22,6 +24,9 @@ export interface Exchange {
   readonly inter: Lane
   readonly intra: Lane
 }
+
+/** Which stage of which chunk an op is. */
+export type ChunkRole = Extract<MoeRole, { readonly chunk: number }>
 
 const sum = (values: ReadonlyArray<number>): number => values.reduce((total, value) => total + value, 0)
 
@@ -77,20 +82,23 @@ export const gatheredBlocks = (exchange: Exchange, j: number): ReadonlyArray<num
 
 /**
  * One all-to-all across nodes per chunk: a tensor for each local expert, from `from` to `to`. Uneven ones are a message per
- * expert. `back`: from the experts' nodes to the tokens'.
+ * expert. Dispatches go to the experts' nodes, combines back to the tokens'.
  */
 export const acrossNodes = (
   exchange: Exchange,
   label: string,
-  chunk: number,
+  role: ChunkRole & { readonly kind: "dispatch" | "combine" },
   from: ReadonlyArray<Tensor>,
-  to: ReadonlyArray<Tensor>,
-  back: boolean
+  to: ReadonlyArray<Tensor>
 ): ReadonlyArray<Op> => {
   const { groups, even, inter } = exchange
+  const { kind, chunk } = role
+  const back = kind === "combine"
   const ranks = groups.nodes
   if (even) {
-    return [collective(label, kernels.all_to_all, inter, groups.across, from, to, { attributes: { ranks } })]
+    return [
+      collective(label, kernels.all_to_all, inter, groups.across, from, to, { attributes: { ranks }, role })
+    ]
   }
   return from.map((tensor, j) => {
     const nodes = nodesOf(exchange)
@@ -98,33 +106,37 @@ export const acrossNodes = (
     const matrix = nodes.map((a) => nodes.map((b) => (back ? rows(b, a) : rows(a, b))))
     const attributes = {
       ranks,
-      sendCounts: matrix[groups.node]!.join(),
-      receiveCounts: matrix.map((row) => row[groups.node]!).join(),
-      matrix: matrix.map((row) => row.join()).join(";")
+      sendCounts: printCounts(matrix[groups.node]!),
+      receiveCounts: printCounts(matrix.map((row) => row[groups.node]!)),
+      matrix: matrix.map(printCounts).join(";")
     }
-    return collective(label, kernels.all_to_all, inter, groups.across, [tensor], [to[j]!], { attributes })
+    return collective(label, kernels.all_to_all, inter, groups.across, [tensor], [to[j]!], {
+      attributes,
+      role
+    })
   })
 }
 
 /** One gather or scatter inside the node per chunk; none on a node of one rank. */
 export const insideNode = (
   exchange: Exchange,
-  kernel: "all_gather" | "reduce_scatter",
   label: string,
-  chunk: number,
+  role: ChunkRole & { readonly kind: "gather" | "scatter" },
   from: ReadonlyArray<Tensor>,
   to: ReadonlyArray<Tensor>
 ): ReadonlyArray<Op> => {
   const { groups, even, intra } = exchange
+  const kernel = role.kind === "gather" ? "all_gather" : "reduce_scatter"
   const ranks = groups.perNode
   if (ranks === 1) return []
   const submit = (reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>, more: Attributes): Op =>
     collective(label, kernels[kernel], intra, groups.inNode, reads, writes, {
-      attributes: { ranks, ...more }
+      attributes: { ranks, ...more },
+      role
     })
   if (even) return [submit(from, to, {})]
   return from.map((tensor, j) => {
-    const counts = positionsOf(exchange).map((position) => receivedRows(exchange, chunk, j, position))
-    return submit([tensor], [to[j]!], { counts: counts.join(), member: groups.position })
+    const counts = positionsOf(exchange).map((position) => receivedRows(exchange, role.chunk, j, position))
+    return submit([tensor], [to[j]!], { counts: printCounts(counts), member: groups.position })
   })
 }

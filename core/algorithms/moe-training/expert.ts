@@ -5,6 +5,7 @@ import { Lane } from "../../machine/lane.ts"
 import type { OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
+import type { ChunkRole } from "./exchange.ts"
 import type { MoeModel, Shares } from "./model.ts"
 import type { Parameter, Part, Tensors } from "./tensors.ts"
 
@@ -47,24 +48,32 @@ export const expertWeights = (
     return { name, inward, down }
   })
 
+const chunkOf = ({ name }: ExpertWeights, at: Omit<ChunkRole, "kind">) => ({
+  label: `${at.pass} ${name} chunk ${at.chunk}`,
+  role: { kind: "expert", ...at } satisfies ChunkRole
+})
+
 /** Forward ops on `input`, and the partial result, which is still to be summed over the node. */
 export const expertForward = (
   tensors: Tensors,
-  label: string,
   weights: ExpertWeights,
+  at: Omit<ChunkRole, "kind">,
   input: Tensor
 ): Effect.Effect<
   { readonly ops: ReadonlyArray<Op>; readonly output: Tensor; readonly saved: ExpertSaved },
   OutOfMemory
 > =>
   Effect.gen(function* () {
+    const { label, role } = chunkOf(weights, at)
     const rows = input.shape[0]!
     const width = weights.inward[0]!.tensor.shape[0]!
     const ops: Array<Op> = []
     const projected: Array<Tensor> = []
     for (const { tensor } of weights.inward) {
       const out = yield* tensors.make(`${label} projected ${projected.length}`, [rows, width])
-      ops.push(launch(`${label} expert`, kernels["linear.forward"], Lane.compute, [input, tensor], [out]))
+      ops.push(
+        launch(`${label} expert`, kernels["linear.forward"], Lane.compute, [input, tensor], [out], {}, role)
+      )
       projected.push(out)
     }
     const activated = yield* tensors.make(`${label} activated`, [rows, width])
@@ -72,23 +81,24 @@ export const expertForward = (
     ops.push(launch(`${label} activation`, activation, Lane.compute, projected, [activated]))
     const output = yield* tensors.make(`${label} output`, [rows, input.shape[1]!])
     const down = [activated, weights.down.tensor]
-    ops.push(launch(`${label} expert`, kernels["linear.forward"], Lane.compute, down, [output]))
+    ops.push(launch(`${label} expert`, kernels["linear.forward"], Lane.compute, down, [output], {}, role))
     return { ops, output, saved: { input, projected, activated } }
   })
 
 /**
- * Backward ops of one chunk, from the gradient of its whole output; `first` chunks start the weights' gradients, later ones
+ * Backward ops of one chunk, from the gradient of its whole output; the first chunk starts the weights' gradients, later ones
  * add to them. The input's gradient is still to be summed over the node.
  */
 export const expertBackward = (
   tensors: Tensors,
-  label: string,
   weights: ExpertWeights,
+  at: Omit<ChunkRole, "kind">,
   saved: ExpertSaved,
-  dout: Tensor,
-  first: boolean
+  dout: Tensor
 ): Effect.Effect<{ readonly ops: ReadonlyArray<Op>; readonly dinput: Tensor }, OutOfMemory> =>
   Effect.gen(function* () {
+    const { label, role } = chunkOf(weights, at)
+    const first = at.chunk === 0
     const { input, projected, activated } = saved
     const ops: Array<Op> = []
     const product = (
@@ -104,7 +114,8 @@ export const expertBackward = (
           Lane.compute,
           weight && !first ? [...reads, out] : reads,
           [out],
-          weight ? { accumulate: !first } : {}
+          weight ? { accumulate: !first } : {},
+          role
         )
       )
     }

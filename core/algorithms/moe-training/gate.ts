@@ -126,6 +126,29 @@ const bothLayouts = <E>(
     }
   })
 
+/** Layouts of `rows` rows that are one token's each, made from what was chosen; `writes` beside them. */
+const rowLayouts = (
+  building: Building,
+  kernel: Kernel,
+  chosen: Tensor,
+  rows: number,
+  writes: ReadonlyArray<Tensor> = [],
+  attributes: Attributes = {}
+) =>
+  bothLayouts(building, (chunks) =>
+    Effect.gen(function* () {
+      const { tensors, label } = building
+      const layout = {
+        chunks,
+        tokens: yield* tensors.make(`${label} tokens by ${chunks}`, [rows], "int32"),
+        assignments: yield* tensors.make(`${label} assignments by ${chunks}`, [rows], "int32")
+      }
+      const how = { ...layoutAttributes(building, chunks), ...attributes }
+      const made = [layout.tokens, layout.assignments, ...writes]
+      return { layout, op: op(building, "layout", kernel, [chosen], made, how) }
+    })
+  )
+
 /** Order, I-Order and their gradients where a row is one token's. */
 const rowOrder = (
   building: Building,
@@ -258,27 +281,8 @@ const tokenChoice = (building: Building): Effect.Effect<Gate, OutOfMemory> =>
 
     const rows = building.capacity === 0 ? tokens * topK : experts * building.capacity
     const counts = yield* tensors.make(`${label} counts`, [experts], "int32")
-    const {
-      forwardLayout,
-      backwardLayout,
-      ops: layouts
-    } = yield* bothLayouts(building, (chunks) =>
-      Effect.gen(function* () {
-        const layout = {
-          chunks,
-          tokens: yield* tensors.make(`${label} tokens by ${chunks}`, [rows], "int32"),
-          assignments: yield* tensors.make(`${label} assignments by ${chunks}`, [rows], "int32")
-        }
-        const writes = [layout.tokens, layout.assignments, counts]
-        return {
-          layout,
-          op: op(building, "layout", kernels.moe_layout, [chosen], writes, {
-            ...layoutAttributes(building, chunks),
-            topK
-          })
-        }
-      })
-    )
+    const layouts = yield* rowLayouts(building, kernels.moe_layout, chosen, rows, [counts], { topK })
+    const { forwardLayout, backwardLayout } = layouts
     const dinput = yield* tensors.make(`${label} input gradient`, input.shape)
     const { orderBackward, ...order } = rowOrder(
       building,
@@ -290,7 +294,7 @@ const tokenChoice = (building: Building): Effect.Effect<Gate, OutOfMemory> =>
     )
     return {
       parameters,
-      forward: [...ops, ...layouts],
+      forward: [...ops, ...layouts.ops],
       forwardLayout,
       backwardLayout,
       counts,
@@ -317,18 +321,11 @@ const expertChoice = (building: Building): Effect.Effect<Gate, OutOfMemory> =>
     const weights = yield* tensors.make(`${label} weights`, [experts, capacity], "float32")
     const dweights = yield* tensors.make(`${label} weights gradient`, [experts, capacity], "float32")
     const chosen = yield* tensors.make(`${label} chosen`, [experts, capacity], "int32")
-    const { forwardLayout, backwardLayout, ops } = yield* bothLayouts(building, (chunks) =>
-      Effect.gen(function* () {
-        const rows = [experts * capacity]
-        const layout = {
-          chunks,
-          tokens: yield* tensors.make(`${label} tokens by ${chunks}`, rows, "int32"),
-          assignments: yield* tensors.make(`${label} assignments by ${chunks}`, rows, "int32")
-        }
-        const writes = [layout.tokens, layout.assignments]
-        const how = layoutAttributes(building, chunks)
-        return { layout, op: op(building, "layout", kernels.expert_choice_layout, [chosen], writes, how) }
-      })
+    const { forwardLayout, backwardLayout, ops } = yield* rowLayouts(
+      building,
+      kernels.expert_choice_layout,
+      chosen,
+      experts * capacity
     )
     const dinput = yield* tensors.make(`${label} input gradient`, input.shape)
     const { orderBackward, ...order } = rowOrder(

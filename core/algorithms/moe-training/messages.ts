@@ -7,6 +7,7 @@ import type { OutOfMemory } from "../../machine/machine.ts"
 import { collective, launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import type { Group } from "../../world.ts"
+import type { MoeRole } from "./model.ts"
 import type { Tensors } from "./tensors.ts"
 
 /** Elements sent at each place of a backward pass, as a plan says them; layers in the order of the backward pass. */
@@ -106,7 +107,9 @@ export const gradientMessages = (
       const own: Array<Tensor> = []
       while (next < pieces.length && pieces[next]!.upTo <= upTo) own.push(...pieces[next++]!.tensors)
       if (own.length === 0) continue
-      const op = collective("gradient all-reduce", kernels.all_reduce, Lane.inter, group, own, own)
+      const op = collective("gradient all-reduce", kernels.all_reduce, Lane.inter, group, own, own, {
+        role: { kind: "gradient" } satisfies MoeRole
+      })
       if (kind === "rest") rest.push(op)
       else (kind === "moe" ? moe : dense)[layer]!.push(op)
     }

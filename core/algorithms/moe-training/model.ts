@@ -1,7 +1,7 @@
 // A transformer of MoE layers as expert-parallel training sees it: sizes, and what each rank holds of them. Attention and
 // gate are data-parallel over nodes; attention is split over the ranks of a node (MP), tokens between its parts too; experts
 // are spread over nodes (EP), and each expert is split over the ranks of its node (ESP). Knows no machine.
-import type { Dtype } from "../../machine/tensor.ts"
+import type { Dtype, Role } from "../../machine/tensor.ts"
 import { leastCommonMultiple } from "./plan/degree.ts"
 
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
@@ -39,6 +39,28 @@ export interface MoeModel {
   readonly learningRate: number | undefined
   readonly seed: number
 }
+
+/**
+ * What ops and tensors of MoE training are, for whoever stands beside the program. Stages of the pipelined part: messages to and
+ * from the experts' nodes, gathers and scatters inside them, and the experts' products.
+ */
+export type MoeRole =
+  | {
+      readonly kind: "dispatch" | "gather" | "expert" | "scatter" | "combine"
+      readonly pass: "forward" | "backward"
+      readonly layer: number
+      readonly chunk: number
+    }
+  /** Around attention, inside the node. */
+  | { readonly kind: "MP"; readonly pass: "forward" | "backward" }
+  /** Dense gradients, summed over nodes. */
+  | { readonly kind: "gradient" }
+  /** How many of each rank's tokens chose each expert, [ranks * experts]: what a layer's routing is read from. */
+  | { readonly kind: "choices"; readonly layer: number }
+
+/** The role of an op, an entry of a log or a tensor of MoE training. */
+export const moeRole = ({ role }: { readonly role?: Role | undefined }): MoeRole | undefined =>
+  role as MoeRole | undefined
 
 /** What of a model a rank has when `nodes` nodes of `perNode` ranks train it. */
 export interface Shares {

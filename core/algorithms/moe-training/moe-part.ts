@@ -14,6 +14,7 @@ import {
   insideNode,
   receivedRows,
   sentRows,
+  type ChunkRole,
   type Exchange,
   type RowCounts
 } from "./exchange.ts"
@@ -207,23 +208,24 @@ const buildPasses = (
       })
     /** A chunk's stages around its expert ops; `results` are the experts' outputs, still to be summed over the node. */
     const chunkOps = (
-      name: string,
+      pass: "forward" | "backward",
       exchange: Exchange,
       all: Effect.Success<ReturnType<typeof messages>>,
       chunk: number,
       expert: ReadonlyArray<Op>,
       results: ReadonlyArray<Tensor>
     ): ChunkOps => {
-      const label = (what: string): string => `${name} ${what} ${chunk}`
+      const label = (what: string): string => `${pass} layer ${layer} ${what} ${chunk}`
+      const role = <Kind extends ChunkRole["kind"]>(kind: Kind) => ({ kind, pass, layer, chunk })
       const [sent, arriving, whole] = [all.sent[chunk]!, all.arriving[chunk]!, all.whole[chunk]!]
       const alone = groups.perNode === 1
       const leaving = alone ? results : all.leaving[chunk]!
       return {
-        dispatch: acrossNodes(exchange, label("dispatch"), chunk, sent, arriving, false),
-        gather: insideNode(exchange, "all_gather", label("ESP gather"), chunk, arriving, whole),
+        dispatch: acrossNodes(exchange, label("dispatch"), role("dispatch"), sent, arriving),
+        gather: insideNode(exchange, label("ESP gather"), role("gather"), arriving, whole),
         expert,
-        scatter: insideNode(exchange, "reduce_scatter", label("ESP scatter"), chunk, results, leaving),
-        combine: acrossNodes(exchange, label("combine"), chunk, leaving, all.returned[chunk]!, true)
+        scatter: insideNode(exchange, label("ESP scatter"), role("scatter"), results, leaving),
+        combine: acrossNodes(exchange, label("combine"), role("combine"), leaving, all.returned[chunk]!)
       }
     }
 
@@ -234,12 +236,12 @@ const buildPasses = (
     const forwardChunks: Array<ChunkOps> = []
     for (let chunk = 0; chunk < there.chunks; chunk++) {
       const runs = yield* Effect.forEach(experts, (weights, j) =>
-        expertForward(tensors, `forward ${weights.name} chunk ${chunk}`, weights, out.whole[chunk]![j]!)
+        expertForward(tensors, weights, { pass: "forward", layer, chunk }, out.whole[chunk]![j]!)
       )
       saved.push(runs.map((run) => run.saved))
       const ops = runs.flatMap((run) => run.ops)
       const results = runs.map((run) => run.output)
-      forwardChunks.push(chunkOps(forwardName, there, out, chunk, ops, results))
+      forwardChunks.push(chunkOps("forward", there, out, chunk, ops, results))
     }
 
     const back = exchangeOf(degrees.backward)
@@ -294,16 +296,15 @@ const buildPasses = (
       const runs = yield* Effect.forEach(experts, (weights, j) =>
         expertBackward(
           tensors,
-          `backward ${weights.name} chunk ${chunk}`,
           weights,
+          { pass: "backward", layer, chunk },
           kept[chunk]![j]!,
-          into.whole[chunk]![j]!,
-          chunk === 0
+          into.whole[chunk]![j]!
         )
       )
       const ops = runs.flatMap((run) => run.ops)
       const results = runs.map((run) => run.dinput)
-      backwardChunks.push(chunkOps(backwardName, back, into, chunk, ops, results))
+      backwardChunks.push(chunkOps("backward", back, into, chunk, ops, results))
     }
 
     return {

@@ -11,7 +11,7 @@ import { makeDensePart, type DensePart } from "./attention.ts"
 import type { RowCounts } from "./exchange.ts"
 import { moeGroups, type MoeGroups } from "./groups.ts"
 import { gradientMessages, type SentElements } from "./messages.ts"
-import { capacityOf, sharesOf, type MoeModel, type Shares } from "./model.ts"
+import { capacityOf, sharesOf, type MoeModel, type MoeRole, type Shares } from "./model.ts"
 import { makeMoePart, type MoePart, type Pass } from "./moe-part.ts"
 import { submitPipelined } from "./pipelined.ts"
 import type { LaneUse } from "./plan/pipeline.ts"
@@ -175,9 +175,10 @@ const build = (tensors: Tensors, model: MoeModel, plan: MoePlan, groups: MoeGrou
     const { width } = model
     const { tokens, nodeTokens, nodes } = shares
     const first = (groups.node * nodeTokens + groups.position * tokens) * width
-    const input = yield* tensors.make("input", [tokens, width], model.dtype, () =>
-      wholeMatrix(model.seed, "input", nodes * nodeTokens, width).slice(first, first + tokens * width)
-    )
+    const input = yield* tensors.make("input", [tokens, width], model.dtype, {
+      initial: () =>
+        wholeMatrix(model.seed, "input", nodes * nodeTokens, width).slice(first, first + tokens * width)
+    })
     const parts: Array<Pick<Layer, "dense" | "moe">> = []
     let from = input
     for (let index = 0; index < model.layers; index++) {
@@ -260,7 +261,9 @@ const gatherChoices = (
   counts: Tensor
 ): Effect.Effect<Choices, OutOfMemory> =>
   Effect.map(
-    tensors.make(choicesName(layer), [groups.all.ranks.length * model.experts], "int32"),
+    tensors.make(`layer ${layer} choices of all ranks`, [groups.all.ranks.length * model.experts], "int32", {
+      role: { kind: "choices", layer } satisfies MoeRole
+    }),
     (all): Choices => ({
       all,
       gather: collective(
@@ -276,9 +279,6 @@ const gatherChoices = (
       )
     })
   )
-
-/** Name of the tensor [ranks * experts] that a layer's routing is read from: what a source of routings gives. */
-export const choicesName = (layer: number): string => `layer ${layer} choices of all ranks`
 
 const readCounts = (
   machine: Machine["Service"],

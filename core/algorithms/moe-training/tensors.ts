@@ -2,7 +2,7 @@
 // those of the same places of the whole, undivided parameter, whoever holds which part of it.
 import * as Effect from "effect/Effect"
 import type { Machine, OutOfMemory } from "../../machine/machine.ts"
-import type { Dtype, Tensor, TensorData } from "../../machine/tensor.ts"
+import type { Dtype, Tensor, TensorData, TensorSpec } from "../../machine/tensor.ts"
 import { Random } from "../../random.ts"
 
 export interface Parameter {
@@ -57,10 +57,9 @@ export class Tensors {
     name: string,
     shape: ReadonlyArray<number>,
     dtype: Dtype = this.#dtype,
-    initial?: () => TensorData,
-    persistent?: true
+    more: Pick<TensorSpec, "initial" | "persistent" | "role"> = {}
   ): Effect.Effect<Tensor, OutOfMemory> {
-    return Effect.map(this.#machine.alloc({ name, shape, dtype, initial, persistent }), (tensor) => {
+    return Effect.map(this.#machine.alloc({ name, shape, dtype, ...more }), (tensor) => {
       this.#made.push(tensor)
       return tensor
     })
@@ -98,7 +97,7 @@ export class Tensors {
   ): Effect.Effect<Parameter, OutOfMemory> {
     return Effect.map(
       Effect.all([
-        this.make(name, shape, this.#dtype, initial, true),
+        this.make(name, shape, this.#dtype, { initial, persistent: true }),
         this.make(`${name} gradient`, shape, this.#dtype)
       ]),
       ([tensor, gradient]) => ({ name, tensor, gradient })

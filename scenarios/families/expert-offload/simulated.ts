@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { expertBytes } from "../../../core/algorithms/expert-offload/model.ts"
 import { fewestLoads, type SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
-import { choicesName } from "../../../core/algorithms/expert-offload/decoder.ts"
+import type { ChoicesRole } from "../../../core/algorithms/expert-offload/decoder.ts"
 import { expertOffload, type OffloadLog } from "../../../core/algorithms/expert-offload/program.ts"
 import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
 import type { RoutedSteps } from "../../../core/algorithms/expert-offload/routing.ts"
@@ -124,16 +124,19 @@ const measuredOf = (
   return stretches
 }
 
+const keyOf = ({ phase, prompts, layer }: ChoicesRole): string => `${phase} ${prompts} ${layer}`
+
 /** What the routers would have chosen: each layer's choices are read once a step. */
 const sourceOf = ({ choices }: RoutedSteps, workload: Workload): ReadSource => {
   const read = new Map<string, Array<Int32Array>>()
   for (const { step, phase, prompts } of stepsOf(workload)) {
     for (const [layer, chosen] of choices[step]!.entries()) {
-      const name = choicesName(phase, layer, prompts)
-      const known = read.get(name)
-      if (known === undefined) read.set(name, [chosen])
+      const key = keyOf({ kind: "choices", phase, prompts, layer })
+      const known = read.get(key)
+      if (known === undefined) read.set(key, [chosen])
       else known.push(chosen)
     }
   }
-  return (_, { name }, before) => read.get(name)?.[before]
+  return (_, { role }, before) =>
+    role?.kind === "choices" ? read.get(keyOf(role as ChoicesRole))?.[before] : undefined
 }

@@ -4,7 +4,12 @@ import * as Effect from "effect/Effect"
 import type { PipelineOracle } from "../../../core/algorithms/moe-training/planning.ts"
 import { makeDensePart } from "../../../core/algorithms/moe-training/attention.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
-import { capacityOf, sharesOf, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
+import {
+  capacityOf,
+  sharesOf,
+  type MoeModel,
+  type MoeRole
+} from "../../../core/algorithms/moe-training/model.ts"
 import { makeMoePart } from "../../../core/algorithms/moe-training/moe-part.ts"
 import { submitPipelined } from "../../../core/algorithms/moe-training/pipelined.ts"
 import type { LaneUse } from "../../../core/algorithms/moe-training/plan/pipeline.ts"
@@ -27,7 +32,7 @@ interface OracleOptions {
   readonly network: "fluid" | "alpha-beta"
 }
 
-const gradientLabel = "gradient of the oracle"
+const gradientRole = { kind: "gradient" } satisfies MoeRole
 
 /** The pipelined part alone, with an op of its own where the gradient would be; experts are chosen equally often. */
 const pipelinePart = (
@@ -55,7 +60,8 @@ const pipelinePart = (
     const gradient = yield* tensors.make("gradient", [])
     submitPipelined(machine, passes[pass].chunks, lanes, {
       afterDispatch: () => {
-        if (withGradient) machine.submit(launch(gradientLabel, repack, Lane.inter, [gradient], [gradient]))
+        if (withGradient)
+          machine.submit(launch("gradient", repack, Lane.inter, [gradient], [gradient], {}, gradientRole))
       },
       beforeCombine: () => undefined
     })
@@ -76,7 +82,7 @@ export const pipelineOracle = (
         world,
         program: pipelinePart(even, degree, pass, lanes, gradientSeconds > 0),
         costs: {
-          seconds: (op) => (op.label === gradientLabel ? gradientSeconds : costs.seconds(op)),
+          seconds: (op) => (op.role === gradientRole ? gradientSeconds : costs.seconds(op)),
           estimates: []
         },
         network,

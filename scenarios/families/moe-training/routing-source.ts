@@ -1,7 +1,7 @@
 // Where a timing-only simulation's routings come from: drawn, or read from a file. One answer for each layer and step, the
 // same for every rank that asks.
 import * as Effect from "effect/Effect"
-import { choicesName } from "../../../core/algorithms/moe-training/program.ts"
+import { moeRole } from "../../../core/algorithms/moe-training/model.ts"
 import {
   countChoices,
   drawChoices,
@@ -23,16 +23,15 @@ interface RoutingSource {
 }
 
 export const routingSource = (
-  layers: number,
   choices: (layer: number, step: number) => Choices,
   experts: number
 ): RoutingSource => {
-  const layerOf = new Map(Array.from({ length: layers }, (_, layer) => [choicesName(layer), layer]))
   const known = new Map<string, Choices>()
   return {
     source: (_, tensor, step) => {
-      const layer = layerOf.get(tensor.name)
-      if (layer === undefined) return undefined
+      const role = moeRole(tensor)
+      if (role?.kind !== "choices") return undefined
+      const { layer } = role
       const key = `${layer} ${step}`
       let counts = known.get(key)
       if (counts === undefined) known.set(key, (counts = choices(layer, step)))

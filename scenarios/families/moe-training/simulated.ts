@@ -45,7 +45,7 @@ export const prepare = (
       "trace" in routing
         ? yield* recorded(file, routing.trace, sizes)
         : drawn(sizes, routing.skew, scenario.seed)
-    const source = routingSource(model.layers, choices, model.experts)
+    const source = routingSource(choices, model.experts)
     const faults = yield* resolveFaults(scenario.faults, world, file)
     return {
       planned: resolved,

@@ -2,13 +2,12 @@
 // still runs (PyTorch DistributedDataParallel; wait-free backpropagation). One bucket that is sent after the backward
 // pass is plain S-SGD.
 import * as Effect from "effect/Effect"
-import { kernels } from "../../../kernels/catalogue.ts"
-import { Lane } from "../../../machine/lane.ts"
 import { Machine, type Program } from "../../../machine/machine.ts"
-import { collective, type Op } from "../../../machine/op.ts"
+import type { Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
 import {
+  averageOf,
   submitAll,
   submitEarlier,
   waitFor,
@@ -56,15 +55,7 @@ export const distributedDataParallel = (
     plan.buckets.forEach((bucket, index) => {
       const gradients = bucket.map(({ layer, parameter }) => layers[layer]!.gradients[parameter]!)
       all.push(...gradients)
-      const op = collective(
-        `all-reduce bucket ${index}`,
-        kernels.all_reduce,
-        Lane.inter,
-        peers,
-        gradients,
-        gradients,
-        { attributes: { reduce: "avg" }, ...(plan.wire === undefined ? {} : { wire: plan.wire }) }
-      )
+      const op = averageOf(`all-reduce bucket ${index}`, peers, gradients, plan.wire)
       ready = plan.overlap ? Math.min(ready, ...bucket.map(({ layer }) => layer)) : 0
       sends[ready]!.push(op)
     })

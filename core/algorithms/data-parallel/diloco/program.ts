@@ -4,13 +4,13 @@
 // before they are applied, and mixes the result with what the rank has learnt meanwhile.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../../kernels/catalogue.ts"
-import { Lane } from "../../../machine/lane.ts"
 import { Machine, type Program } from "../../../machine/machine.ts"
-import { collective, type Op } from "../../../machine/op.ts"
+import type { Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
-import type { Fragment, FragmentPlan } from "../plan/fragments.ts"
+import { leavesAfter, type FragmentPlan } from "../plan/fragments.ts"
 import {
+  averageOf,
   elementwise,
   submitAll,
   submitEarlier,
@@ -97,10 +97,7 @@ export const diloco = (
       outer.push({ capture, apply, deltas })
     }
     const average = (what: string, deltas: ReadonlyArray<Tensor>): Op =>
-      collective(`average ${what}`, kernels.all_reduce, Lane.inter, peers, deltas, deltas, {
-        attributes: { reduce: "avg" },
-        ...(plan.wire === undefined ? {} : { wire: plan.wire })
-      })
+      averageOf(`average ${what}`, peers, deltas, plan.wire)
     // Layer by layer where that hides them behind the backward pass; otherwise a fragment is one message.
     const sendLayer = layers.map(({ name }, l) =>
       overlap && outer[l] !== undefined ? average(name, outer[l].deltas) : undefined
@@ -125,12 +122,10 @@ export const diloco = (
     // Per layer, the step after which its averaged pseudo-gradient is due; -1: nothing is on its way.
     const due = new Int32Array(layers.length).fill(-1)
     const sending = new Uint8Array(layers.length)
-    const leavesAfter = ({ sendAfterStep }: Fragment, step: number): boolean =>
-      (step - sendAfterStep) % schedule.period === 0
     // What was sent before and is not applied yet.
     for (let step = Math.max(1, from - schedule.delaySteps); step <= from; step++) {
       for (const fragment of schedule.fragments) {
-        if (!leavesAfter(fragment, step)) continue
+        if (!leavesAfter(schedule, fragment, step)) continue
         for (const l of fragment.layers) if (outer[l] !== undefined) due[l] = step + schedule.delaySteps
       }
     }
@@ -145,7 +140,7 @@ export const diloco = (
         for (const op of layers[l]!.forward) machine.submit(op)
       }
       submitEarlier(machine, model, step - 1)
-      const leaves = schedule.fragments.map((fragment) => leavesAfter(fragment, step))
+      const leaves = schedule.fragments.map((fragment) => leavesAfter(schedule, fragment, step))
       sending.fill(0)
       schedule.fragments.forEach((fragment, p) => {
         if (leaves[p]) for (const l of fragment.layers) if (outer[l] !== undefined) sending[l] = 1

@@ -1,13 +1,12 @@
 // Local SGD in which each step averages only some layers' parameters, so that over a period every layer is averaged
 // once (DreamDDP, arXiv:2502.11058; partial local SGD). Averaging every layer at the period's last step is Local SGD.
 import * as Effect from "effect/Effect"
-import { kernels } from "../../../kernels/catalogue.ts"
-import { Lane } from "../../../machine/lane.ts"
 import { Machine, type Program } from "../../../machine/machine.ts"
-import { collective, type Op } from "../../../machine/op.ts"
+import type { Op } from "../../../machine/op.ts"
 import type { Dtype, Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
 import {
+  averageOf,
   submitAll,
   submitEarlier,
   waitFor,
@@ -48,12 +47,7 @@ export const partialLocalSgd = (
     const { layers, begin, peers, clip } = model
     const period = plan.sets.length
     const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
-      parameters.length === 0
-        ? undefined
-        : collective(`average ${what}`, kernels.all_reduce, Lane.inter, peers, parameters, parameters, {
-            attributes: { reduce: "avg" },
-            ...(plan.wire === undefined ? {} : { wire: plan.wire })
-          })
+      parameters.length === 0 ? undefined : averageOf(`average ${what}`, peers, parameters, plan.wire)
     const averages = layers.map(({ name, parameters }) => average(name, parameters))
     // What is not sent layer by layer, to hide behind the backward pass, travels as one message.
     const wholes = plan.sets.map((set, h) =>

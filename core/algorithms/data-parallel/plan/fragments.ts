@@ -87,14 +87,9 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
   return Result.succeed({ period, delaySteps, localShare, fragments, peakShare: most / layers })
 }
 
-/** Index of the fragment sent when `step` inner steps (1, 2, ...) are complete, or undefined. O(P). */
-export const fragmentSentAfter = (plan: FragmentPlan, step: number): number | undefined => {
-  if (step < 1) return undefined
-  const inPeriod = ((step - 1) % plan.period) + 1
-  const index = plan.fragments.findIndex(({ sendAfterStep }) => sendAfterStep === inPeriod)
-  return index < 0 ? undefined : index
-}
-
-/** Index of the fragment whose averaged update is applied when `step` inner steps are complete: sent tau steps before. */
-export const fragmentAppliedAfter = (plan: FragmentPlan, step: number): number | undefined =>
-  fragmentSentAfter(plan, step - plan.delaySteps)
+/** Whether `fragment` is sent when `step` inner steps (at least one) are complete; no two of a plan are at once. */
+export const leavesAfter = (
+  { period }: Pick<FragmentPlan, "period">,
+  { sendAfterStep }: Fragment,
+  step: number
+): boolean => (step - sendAfterStep) % period === 0

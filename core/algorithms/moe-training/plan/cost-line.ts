@@ -41,10 +41,6 @@ interface Measurement {
 
 export const secondsAt = (line: Line, size: number): number => line.fixedSeconds + size * line.secondsPerUnit
 
-/** The largest size that takes no longer than `seconds`; 0 when not even the fixed part fits. */
-export const sizeWithin = (line: Line, seconds: number): number =>
-  seconds <= line.fixedSeconds ? 0 : (seconds - line.fixedSeconds) / line.secondsPerUnit
-
 /**
  * `absolute`: least squares of seconds, as FSMoE (section 4.1) fits its models; large sizes decide. `relative`: least
  * squares of relative errors, for measurements that span orders of magnitude.

@@ -48,7 +48,12 @@ export const caseOf = (times: ChunkTimes, degree: number, gradient: number): 1 |
 }
 
 /** The paper's formula of each case. */
-const caseSeconds = (which: 1 | 2 | 3 | 4, times: ChunkTimes, degree: number, gradient: number): number => {
+export const caseSeconds = (
+  which: 1 | 2 | 3 | 4,
+  times: ChunkTimes,
+  degree: number,
+  gradient: number
+): number => {
   const { allToAll: a, allGather: ag, reduceScatter: rs, expert: e } = times
   switch (which) {
     case 1:
@@ -65,15 +70,6 @@ const caseSeconds = (which: 1 | 2 | 3 | 4, times: ChunkTimes, degree: number, gr
 /** The four-case model: exact on three lanes when gathering takes as long as scattering. */
 export const modelSeconds = (times: ChunkTimes, degree: number, gradient = 0): number =>
   caseSeconds(caseOf(times, degree, gradient), times, degree, gradient)
-
-/** The longest of the four chains that no schedule on three lanes can be shorter than; equal to the cases where they are exact. */
-export const longestChainSeconds = (times: ChunkTimes, degree: number, gradient = 0): number =>
-  Math.max(
-    caseSeconds(1, times, degree, gradient),
-    caseSeconds(2, times, degree, gradient),
-    caseSeconds(3, times, degree, gradient),
-    caseSeconds(4, times, degree, gradient)
-  )
 
 /**
  * The lanes as they run, chunk by chunk. Three lanes: dispatches, gradient, combines on inter; gathers then scatters on

@@ -92,18 +92,3 @@ export const placeExperts = (
   expertOf.forEach((expert, place) => places[expert]!.push(place))
   return { expertOf, places }
 }
-
-/** Load of the busiest device over the mean: 1 is perfect. Every replica takes an equal share of its expert. */
-export const imbalance = (
-  loads: ReadonlyArray<number>,
-  { expertOf, places }: Placement,
-  devices: number
-): number => {
-  const perDevice = expertOf.length / devices
-  const deviceLoads = new Float64Array(devices)
-  expertOf.forEach((expert, place) => {
-    deviceLoads[Math.floor(place / perDevice)]! += loads[expert]! / places[expert]!.length
-  })
-  const total = loads.reduce((sum, load) => sum + load, 0)
-  return total === 0 ? 1 : (Math.max(...deviceLoads) * devices) / total
-}
