@@ -1,9 +1,9 @@
 // Tables of timings that people make themselves: ops (`op,attributes,median_seconds`) and collectives
 // (`op,ranks,bytes,median_seconds,link`). Knows nothing of other tools.
 import * as Effect from "effect/Effect"
-import { readFile } from "node:fs/promises"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
+import { textOfFile } from "./packed.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -143,7 +143,7 @@ export const importCsvFile = (
   options: TableOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.flatMap(
-    attemptAsync(path, "the path of a table in CSV", () => readFile(path, "utf8")),
+    attemptAsync(path, "the path of a table in CSV", () => textOfFile(path)),
     (text) => importCsv(text, { file: path, ...options })
   )
 

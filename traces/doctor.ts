@@ -9,6 +9,7 @@ import { importCsv } from "./csv.ts"
 import type { ImportReport } from "./import-report.ts"
 import { importKinetoFile } from "./kineto/import.ts"
 import { importNcclTests } from "./nccl-tests.ts"
+import { isGzip, otherCompression, unpacked, zipEntries } from "./packed.ts"
 import { readOpLogs } from "./op-log-file.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
@@ -54,6 +55,14 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     }
     if (head.bytes.length === 0) return unknown(file, "empty", "an empty file", [])
     if (startsWith(head.bytes, "ARROW1")) return yield* ofArrow(file)
+    const compression = otherCompression(head.bytes)
+    if (compression !== undefined)
+      return unknown(file, compression, `compressed by ${compression}, which nothing here reads`, [
+        { what: "the file as it was", how: `unpack it first, or compress it by gzip` }
+      ])
+    const archive = yield* Effect.result(attemptAsync(file, "a zip archive", () => zipEntries(file)))
+    const entries = Result.isSuccess(archive) ? (archive.success ?? []) : []
+    if (entries.some(({ name }) => /\.json(?:\.gz)?$/iu.test(name))) return yield* ofTrace(file)
     const foreign = foreignKind(head.bytes, head.text)
     if (foreign !== undefined) return unknown(file, ...foreign)
     if (looksLikeTrace(head.text)) return yield* ofTrace(file)
@@ -79,7 +88,7 @@ const readHead = async (
     const buffer = Buffer.alloc(headBytes)
     const { bytesRead } = await handle.read(buffer, 0, headBytes, 0)
     let bytes: Uint8Array = buffer.subarray(0, bytesRead)
-    if (bytes[0] === 0x1f && bytes[1] === 0x8b) bytes = unzippedHead(bytes)
+    if (isGzip(bytes)) bytes = unzippedHead(bytes)
     return { bytes, text: Buffer.from(bytes).toString("utf8") }
   } finally {
     await handle.close()
@@ -142,6 +151,8 @@ const foreignKind = (
       ]
     ]
   }
+  if (/^\s*\{\s*"rocprofiler-sdk-tool"/u.test(text))
+    return ["rocprof", "a report of AMD's rocprofv3, which knows no layers", [recordTrace]]
   if (startsWith(bytes, "GGUF")) return ["gguf", "weights of llama.cpp", []]
   if (bytes[0] === 0x80 && bytes[1] !== undefined && bytes[1] <= 5)
     return ["pickle", "a Python pickle (a memory snapshot, or old torch.save)", [recordTrace]]
@@ -166,7 +177,8 @@ const foreignKind = (
 }
 
 const looksLikeTrace = (text: string): boolean =>
-  /"traceEvents"\s*:/u.test(text) || (/^\s*\[\s*\{/u.test(text) && /"ph"\s*:/u.test(text))
+  /"(?:traceEvents|deviceProperties|distributedInfo|displayTimeUnit)"\s*:/u.test(text) ||
+  (/^\s*\[\s*\{/u.test(text) && /"ph"\s*:/u.test(text))
 
 // ---- profiler traces
 
@@ -354,10 +366,10 @@ const ofRequests = (
 
 const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
   Effect.gen(function* () {
-    const raw = yield* attemptAsync(file, "the path of a file", () => readFile(file))
-    const bytes =
-      raw[0] === 0x1f && raw[1] === 0x8b ? yield* attempt(file, "a gzip file", () => gunzipSync(raw)) : raw
-    const text = bytes.toString("utf8")
+    const bytes = yield* attemptAsync(file, "the path of a file", async () =>
+      unpacked(file, await readFile(file))
+    )
+    const text = new TextDecoder().decode(bytes)
     const table = (kind: string, title: string, report: ImportReport): Diagnosis => ({
       ...empty(file, kind, title),
       contents: contentsOf(report.profile),
@@ -379,7 +391,7 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     if (Result.isSuccess(csv)) return table("csv", "a table of timings", csv.success)
     tried.push(`as a table of timings: ${csv.failure.message}`)
     for (const source of routingSources) {
-      const routing = yield* Effect.result(importRouting(source, new Uint8Array(bytes), { file }))
+      const routing = yield* Effect.result(importRouting(source, bytes, { file }))
       if (Result.isFailure(routing)) continue
       const { routing: found, layers, warnings } = routing.success
       return {

@@ -55,6 +55,8 @@ export const runOfJson = (file: string, text: string): NcclRun => {
         sizeBytes: size,
         type: String(row["type"] ?? ""),
         redop: String(row["redop"] ?? ""),
+        root: String(row["root"] ?? ""),
+        busShare: undefined,
         outOfPlace: time("out_of_place"),
         inPlace: time("in_place"),
         wrong: Math.max(0, wrong("out_of_place") || 0, wrong("in_place") || 0)

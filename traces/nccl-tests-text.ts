@@ -7,8 +7,12 @@ export interface NcclRow {
   readonly place: string
   readonly sizeBytes: number
   readonly type: string
-  /** "" where the layout has none. */
+  /** "" where the layout has none, or leaves it blank. */
   readonly redop: string
+  /** As printed; "" likewise. */
+  readonly root: string
+  /** Bus bandwidth over algorithm bandwidth of the first column of times; undefined where they are not printed. */
+  readonly busShare: number | undefined
   /** Microseconds as printed; undefined where that column is missing. */
   readonly outOfPlace: string | undefined
   readonly inPlace: string | undefined
@@ -38,7 +42,8 @@ interface Open {
   failed: string | undefined
 }
 
-const testName = /\b([a-z]+(?:_[a-z]+)*)_perf\b/u
+// Packages call the build with MPI all_reduce_perf_mpi.
+const testName = /\b([a-z]+(?:_[a-z]+)*)_perf(?:_[a-z]+)?\b/u
 const starts = /\bCollective test starting\b|\bnThreads?:? \d+ nGpus:? \d+/u
 const rankLine = /\bRank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\b/u
 // A PCI bus id: [0x8f], [0000:8f:00], [8f:00.0].
@@ -48,6 +53,10 @@ const types =
   "u?int(?:8|32|64)|u?char|half|float(?:16|32|64)?|double|bfloat16|bf16|fp16|fp32|f8e[45]m[23]|fp8_e[45]m[23]|float8_e[45]m[23]"
 // A row of numbers may follow anything but another number or letter.
 const dataLine = new RegExp(`(?:^|[^\\w.])(\\d+\\s+\\d+\\s+(?:${types})(?:\\s.*)?)$`, "u")
+// A row is printed in parts, its times when they are there: messages of NCCL come between, and leave them a line of their own.
+const measure = "(?:-?\\d[\\d.]*(?:e[+-]?\\d+)?|N/A)"
+const timesLine = new RegExp(`(?:^|[\\s:>|])(${measure}(?:\\s+${measure})+)\\s*$`, "iu")
+const isMeasure = new RegExp(`^${measure}$`, "iu")
 const failed = /Out of bounds values\s*:\s*\d+\s+FAILED|\bTest (?:CUDA|NCCL) failure.*|\bTest failure .*/u
 
 const opened = (): Open => ({
@@ -65,6 +74,8 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
   const runs: Array<Open> = [opened()]
   const lines = text.replace(/^\uFEFF/u, "").split(/\r?\n/u)
   const lastLine = lines.findLastIndex((line) => line.trim() !== "")
+  /** A row whose times are still to come. */
+  let begun: Begun | undefined
   for (const [index, line] of lines.entries()) {
     let run = runs.at(-1)!
     const place = `line ${index + 1}`
@@ -89,44 +100,101 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
       run.device ??= deviceName.exec(line)?.[1]
     } else if (header !== null) run.header = header[0].trim().split(/\s+/u)
     else if (data !== null && run.header !== undefined) {
+      if (begun !== undefined) throw notAsHeader(file, begun)
       const cells = data[1]!.trim().split(/\s+/u)
-      if (cells.length < run.header.length && index === lastLine && !text.endsWith("\n")) {
+      const row = rowOf(place, cells, run.header)
+      if (row !== undefined) run.rows.push(row)
+      else if (index === lastLine && !text.endsWith("\n"))
         warnings.push(`${place} is cut short and was left out: ${data[1]!.trim()}`)
-      } else run.rows.push(rowOf(file, place, cells, run.header))
+      else begun = { place, header: run.header, cells, measures: firstTimes(cells, run.header) }
+    } else if (begun !== undefined) {
+      const times = timesLine.exec(line)?.[1]?.split(/\s+/u) ?? []
+      if (areTimes(times)) begun.measures.push(...times)
+      const row = rowOf(begun.place, [...labelled(begun), ...begun.measures], begun.header)
+      if (row !== undefined) {
+        run.rows.push(row)
+        begun = undefined
+      }
     }
     if (/\bin-place\b/u.test(line)) run.hasInPlace = true
     run.failed ??= failed.exec(line)?.[0]
     const named = testName.exec(line)?.[1]
     if (named !== undefined && run.rows.length === 0) run.test ??= named
   }
+  if (begun !== undefined) throw notAsHeader(file, begun)
   const whole = runs.filter(({ rows, header }) => rows.length > 0 || header !== undefined)
   // A test whose name was only on the command line before it, or said once for several headers.
   const filled = whole.filter(({ rows }) => rows.length > 0)
   return filled.length > 0 ? filled : whole.length > 0 ? whole.slice(0, 1) : runs.slice(0, 1)
 }
 
+interface Begun {
+  readonly place: string
+  readonly header: ReadonlyArray<string>
+  readonly cells: ReadonlyArray<string>
+  readonly measures: Array<string>
+}
+
+const notAsHeader = (file: string, { place, header, cells }: Begun): TraceError => {
+  const accepted = `${header.length} columns, as in the header`
+  return new TraceError({ file, field: place, value: JSON.stringify(cells.join(" ")), accepted })
+}
+
+/** A time with its two bandwidths, which have decimals, and what else follows: of one column or both. */
+const areTimes = (cells: ReadonlyArray<string>): boolean =>
+  cells.length > 2 &&
+  cells.every((cell, i) => isMeasure.test(cell) && (i === 0 || i > 2 || /^\d+\.\d+$/u.test(cell)))
+
+/** The times of a row broken off between its two columns. */
+const firstTimes = (cells: ReadonlyArray<string>, header: ReadonlyArray<string>): Array<string> => {
+  const last = cells.slice(-(header.length - header.indexOf("time")) / 2)
+  return cells.length > last.length + 2 && areTimes(last) ? last : []
+}
+
+/** What a row broken off says before its times: a message may begin right behind it, without a space. */
+const labelled = ({ cells, header }: Begun): ReadonlyArray<string> => {
+  const labels = header.slice(3, header.indexOf("time"))
+  const [redop, root] = [labels.includes("redop"), labels.includes("root")]
+  const rest = cells.slice(3).join(" ")
+  const found = /^([a-z]+(?=\s|$))?\s*(-?\d+)?/u.exec(rest)!
+  return [
+    ...cells.slice(0, 3),
+    ...(redop && found[1] ? [found[1]] : []),
+    ...(root && found[2] ? [found[2]] : [])
+  ]
+}
+
+/**
+ * A row as its header says; undefined where it has other columns. What stands between type and times may be blank: old
+ * all-to-all tests have a column of reductions with nothing in it.
+ */
 const rowOf = (
-  file: string,
   place: string,
   cells: ReadonlyArray<string>,
   header: ReadonlyArray<string>
-): NcclRow => {
-  if (cells.length !== header.length) {
-    const accepted = `${header.length} columns, as in the header`
-    throw new TraceError({ file, field: place, value: JSON.stringify(cells.join(" ")), accepted })
-  }
-  const columns = (name: RegExp) => header.flatMap((word, column) => (name.test(word) ? [column] : []))
-  const [out, inside] = columns(/^time$/u)
-  const redop = header.indexOf("redop")
+): NcclRow | undefined => {
+  const blank = header.length - cells.length
+  const from = header.indexOf("time") - blank
+  const labels = cells.slice(3, from)
+  if (blank < 0 || from < 3 || (blank > 0 && !cells.slice(from).every((cell) => isMeasure.test(cell))))
+    return undefined
+  const columns = (name: RegExp) =>
+    header.flatMap((word, column) => (name.test(word) ? [cells[column - blank]] : []))
+  const [outOfPlace, inPlace] = columns(/^time$/u)
+  const label = (name: string, pattern: RegExp) =>
+    header.includes(name) ? (labels.find((cell) => pattern.test(cell)) ?? "") : ""
+  const busShare = Number(columns(/^busbw$/u)[0]) / Number(columns(/^algbw$/u)[0])
   return {
     place,
     sizeBytes: Number(cells[0]),
     type: cells[2]!,
-    redop: redop < 0 ? "" : cells[redop]!,
-    outOfPlace: out === undefined ? undefined : cells[out],
-    inPlace: inside === undefined ? undefined : cells[inside],
-    wrong: columns(/^#?wrong$/u).reduce((most, column) => {
-      const count = Number(cells[column])
+    redop: label("redop", /^[a-z]/iu),
+    root: label("root", /^-?\d+$/u),
+    busShare: Number.isFinite(busShare) ? busShare : undefined,
+    outOfPlace,
+    inPlace,
+    wrong: columns(/^#?wrong$/u).reduce((most, cell) => {
+      const count = Number(cell)
       return count > most ? count : most
     }, 0)
   }

@@ -1,11 +1,11 @@
 // What NVIDIA's nccl-tests print (all_reduce_perf, all_gather_perf, ...), as text or as their JSON report. Knows those two
 // and nothing else.
 import * as Effect from "effect/Effect"
-import { readFile } from "node:fs/promises"
 import type { CollectiveCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
 import { runsOfText, type NcclRow, type NcclRun } from "./nccl-tests-text.ts"
+import { textOfFile } from "./packed.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -57,7 +57,7 @@ export const importNcclTests = (
       if (run.header === undefined)
         throw bad("header", undefined, "a line `# size count type ... time algbw busbw`")
       if (run.rows.length === 0) throw bad("rows", undefined, "at least one line of sizes and times")
-      const named = run.test ?? options.op
+      const named = run.test ?? options.op ?? impliedTest(run, warnings)
       if (named === undefined)
         throw bad("op", undefined, `the test's name in the text, or the option op: ${acceptedTests}`)
       const op = tests.get(named.replace(/_perf$/u, ""))
@@ -97,6 +97,37 @@ const ranksOf = (file: string, run: NcclRun, options: NcclTestsOptions): number 
   return ranks
 }
 
+/** How far a printed share of bandwidths may be from the one a test multiplies by: both have two decimals. */
+const shareTolerance = 0.02
+
+/**
+ * Which test printed the rows of a text that does not say: each multiplies its bandwidth by a factor of its own
+ * (nccl-tests, doc/PERFORMANCE.md) and fills other columns. Undefined where two tests look alike, as all-gather and
+ * all-to-all do.
+ */
+const impliedTest = ({ rows, header, ranks: { size: n } }: NcclRun, warnings: Array<string>) => {
+  const row = rows.at(-1)!
+  const { redop, root, busShare } = row
+  if (busShare === undefined || n < 2) return undefined
+  const reduces = redop !== "" && redop !== "none"
+  const is = (factor: number): boolean => Math.abs(busShare / factor - 1) < shareTolerance
+  const rooted = Number(root) >= 0 && root !== ""
+  const ofAll = is((n - 1) / n)
+  let test: string | undefined
+  if (reduces && rooted) test = is(1) ? "reduce" : undefined
+  // Of two ranks an all-reduce has the factor of a send, which may name a reduction too.
+  else if (reduces)
+    test = ofAll ? "reduce_scatter" : n > 2 && is((2 * (n - 1)) / n) ? "all_reduce" : undefined
+  else if (rooted) test = is(1) ? "broadcast" : undefined
+  // Only old versions leave out, or leave blank, the columns that tell these two apart.
+  else if (!header!.includes("root") && ofAll) test = header!.includes("redop") ? "alltoall" : "all_gather"
+  if (test !== undefined)
+    warnings.push(
+      `the text does not name its test: taken for ${test}_perf, by its columns and bandwidths (--op says otherwise)`
+    )
+  return test
+}
+
 const costsOf = (
   file: string,
   run: NcclRun,
@@ -121,7 +152,10 @@ const costsOf = (
     )
   }
   if (run.failed !== undefined && wrong.length === 0) warnings.push(`${op}: the test says ${run.failed}`)
-  const kept = oneKind(op, run.rows, warnings)
+  const sized = run.rows.filter(({ sizeBytes }) => sizeBytes > 0)
+  if (sized.length < run.rows.length)
+    warnings.push(`${op}: ${run.rows.length - sized.length} rows of 0 bytes were left out`)
+  const kept = oneKind(op, sized, warnings)
   const divisor = op === "all_gather" || op === "reduce_scatter" ? ranks : 1
   return kept.map((row): CollectiveCost => {
     const time = inPlace ? row.inPlace : row.outOfPlace
@@ -184,12 +218,12 @@ const merged = (
   })
 }
 
-/** As `importNcclTests`, from a file. */
+/** As `importNcclTests`, from a file, gzip-compressed or not. */
 export const importNcclTestsFile = (
   path: string,
   options: NcclTestsOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.flatMap(
-    attemptAsync(path, "the path of a nccl-tests output", () => readFile(path, "utf8")),
+    attemptAsync(path, "the path of a nccl-tests output", () => textOfFile(path)),
     (text) => importNcclTests(text, { file: path, ...options })
   )

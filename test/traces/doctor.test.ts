@@ -62,6 +62,7 @@ describe("the diagnosis", () => {
     ["trace.json.gz", gzipSync('{"traceEvents": []}'), "kineto"],
     ["x.nsys-rep", "SQLite format 3\u0000", "nsys"],
     ["x.pt", "PK\u0003\u0004abc", "torch-save"],
+    ["results.json", '{"rocprofiler-sdk-tool":[{"metadata":{}}]}', "rocprof"],
     ["page.json", "<!DOCTYPE html><html>", "html"],
     ["lfs.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"],
     ["nothing", "", "empty"],

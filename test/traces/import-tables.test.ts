@@ -55,6 +55,71 @@ describe("output of nccl-tests", () => {
     expect(report.warnings.join("\n")).toContain(warning)
   })
 
+  /** Output of `ranks` ranks, rows as the program prints them; `labels` are the columns between type and times. */
+  const printed = (ranks: number, labels: string, rows: ReadonlyArray<string>): string =>
+    [
+      `# nThread 1 nGpus ${ranks} minBytes 1 maxBytes 64 step: 2(factor)`,
+      ...Array.from(
+        { length: ranks },
+        (_, rank) => `#   Rank  ${rank} Pid 7 on host device  ${rank} [0x1a] Example GPU`
+      ),
+      `#       size         count    type ${labels}    time   algbw   busbw  error     time   algbw   busbw  error`,
+      ...rows,
+      ""
+    ].join("\n")
+  // Time 10 us, 4 GB/s, and what the bus makes of it.
+  const times = (bus: string): string => `10.00    4.00    ${bus}  0e+00    9.00    4.44    4.44    N/A`
+
+  it.each([
+    ["all_reduce", 4, "redop", `64 16 float sum ${times("6.00")}`, 64],
+    ["all_reduce", 8, "redop root", `64 16 float sum -1 ${times("7.00")}`, 64],
+    ["reduce_scatter", 4, "redop root", `64 4 float sum -1 ${times("3.00")}`, 16],
+    ["broadcast", 4, "root", `64 16 float 0 ${times("4.00")}`, 64],
+    ["broadcast", 4, "redop root", `64 16 float none 0 ${times("4.00")}`, 64],
+    ["all_gather", 4, "", `64 4 float ${times("3.00")}`, 16],
+    // The column of reductions is there and blank.
+    ["all_to_all", 4, "redop", `64 4 float          ${times("3.00")}`, 64]
+  ])(
+    "that does not name its test is of %s by its columns and bandwidths",
+    async (op, ranks, labels, row, bytes) => {
+      const report = await run(importNcclTests(printed(ranks, labels, [`0 0 ${row.slice(5)}`, row])))
+      expect(rows(report)).toEqual([[op, ranks, bytes, 10]])
+      expect(report.warnings.join()).toContain("the text does not name its test")
+      expect(report.warnings.join()).toContain("1 rows of 0 bytes were left out")
+    }
+  )
+
+  it.each([
+    ["two ranks", printed(2, "redop root", [`64 16 float sum -1 ${times("4.00")}`]), "missing"],
+    [
+      "all-gather or all-to-all",
+      printed(4, "redop root", [`64 4 float none -1 ${times("3.00")}`]),
+      "missing"
+    ],
+    ["a reduction to one rank", printed(4, "redop root", [`64 4 float sum 0 ${times("4.00")}`]), '"reduce"']
+  ])("that does not name its test and may be of several is refused: %s", async (_, text, value) => {
+    const error = await refusal(importNcclTests(text))
+    expect([error.field, error.value]).toEqual(["op", value])
+  })
+
+  it("is read where messages of NCCL come between a row and its times", async () => {
+    const text = printed(4, "redop root", [
+      "all_reduce_perf_mpi",
+      "        64        16  float  sum  -1host:123:456 [0] NCCL INFO Launch mode Parallel",
+      "host:123:457 [1] NCCL INFO Channel 00/02 : 0 1 2 3",
+      `[1,0]<stdout>:   ${times("6.00")}`,
+      `       128        32  float  sum  -1   20.00    6.40    9.60  0e+00`,
+      "host:123:456 [0] NCCL WARN 2 of 4",
+      "   19.00    6.74   10.11    N/A"
+    ])
+    expect(rows(await run(importNcclTests(text)))).toEqual([
+      ["all_reduce", 4, 64, 10],
+      ["all_reduce", 4, 128, 20]
+    ])
+    const cut = text.split("\n").filter((line) => !line.startsWith("[1,0]"))
+    expect((await refusal(importNcclTests(cut.join("\n")))).accepted).toBe("13 columns, as in the header")
+  })
+
   it("as JSON, with what the text says", async () => {
     const row = (size: number, out: number, nwrong: number) => ({
       size,

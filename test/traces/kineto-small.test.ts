@@ -352,6 +352,33 @@ describe("collectives", () => {
     expect(warnings.join()).toContain("collectives ran alone")
   })
 
+  it.each([
+    ["Float8_e4m3fnuz", 1],
+    ["UInt16", 2],
+    ["c10::BFloat16", 2],
+    ["torch.float32", 4],
+    ["ComplexDouble", 16]
+  ])("reads sizes of %s", async (dtype, bytes) => {
+    const { profile } = await run(encode(ddp().json.replaceAll('"Float"', JSON.stringify(dtype))))
+    expect(profile.collectives[0]).toMatchObject({ op: "all_reduce", sizeBytes: 1000 * bytes })
+  })
+
+  it("names those without a size by the kernel, whatever namespace it is in", async () => {
+    const name = "void (anonymous namespace)::multimem_all_reduce_kernel<c10::BFloat16, 16>(c10::BFloat16*)"
+    const text = ddp()
+      .json.replaceAll("msg nelems", "other")
+      .replace("ncclDevKernel_AllReduce_Sum_f32_RING_LL", name)
+    const { warnings } = await run(encode(text))
+    expect(warnings.join()).toContain(
+      "not in the profile: multimem_all_reduce_kernel, ncclDevKernel_ReduceScatter"
+    )
+  })
+
+  it("do not suspect a normalisation of communicating", async () => {
+    const text = ddp().json.replaceAll("gemm_d", "void groupnorm_kernel_dispatch_down<float, 1024u>(float*)")
+    expect((await run(encode(text))).warnings.join()).not.toContain("may communicate")
+  })
+
   it("says which have no size", async () => {
     const { profile, warnings } = await run(encode(ddp().json.replaceAll("msg nelems", "other")))
     expect(profile.collectives).toEqual([])
@@ -379,7 +406,21 @@ describe("bad input", () => {
     ],
     ["truncated gzip", gzipSync(trace.bytes).subarray(0, 400), "content", "gzip cut short"],
     ["damaged gzip", gzipSync(trace.bytes).fill(7, 60, 90), "content", "gzip"],
-    ["no device events", encode('{"traceEvents": []}'), "traceEvents", "no device events"]
+    ["no device events", encode('{"traceEvents": []}'), "traceEvents", "no device events"],
+    [
+      "another device's events",
+      encode(
+        '{"traceEvents": [{"ph": "X", "cat": "mtia_ccp_events", "name": "a", "ts": 1, "dur": 1}, {"ph": "s", "cat": "ac2g", "ts": 1}]}'
+      ),
+      "traceEvents",
+      "but events of mtia_ccp_events"
+    ],
+    [
+      "an export of before the categories",
+      encode('[{"ph": "X", "name": "aten::mm", "ts": 1, "dur": 2, "pid": "CUDA functions"}]'),
+      "traceEvents",
+      "PyTorch before 1.8.1"
+    ]
   ])("%s", async (_, bytes, field, value) => {
     const error = await failure(bytes)
     expect(error).toMatchObject({ file: "t.json", field })
@@ -398,6 +439,12 @@ describe("bad input", () => {
     expect(warnings.join()).toContain(
       `1 events have a value that is none and were left out, the first: ${told}`
     )
+  })
+
+  it("tells of events that begin and end apart", async () => {
+    const { profile, warnings } = await run(withEvent({ ph: "B", cat: "user_annotation", name: "a", ts: 1 }))
+    expect(busy(profile)).toEqual(smallBusy)
+    expect(warnings.join()).toContain("1 events are given as a begin and an end")
   })
 
   it("refuses a trace of which much is broken", async () => {

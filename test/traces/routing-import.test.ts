@@ -183,6 +183,7 @@ describe("an imported routing has every choice where it was", () => {
           ])
         )
         expect(asNested(imported("json", JSON.stringify(objects)).routing)).toEqual(steps)
+        expect(asNested(imported("json", JSON.stringify(steps)).routing)).toEqual(steps)
       })
     )
   })

@@ -3,6 +3,7 @@
 import { createReadStream } from "node:fs"
 import { Readable } from "node:stream"
 import { createGunzip } from "node:zlib"
+import { isGzip, refuseCompression, zipEntries } from "../packed.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 
 export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>
@@ -12,6 +13,29 @@ const chunkBytes = 1 << 18
 /** Reads a file in chunks. */
 export const fileBytes = (path: string): AsyncIterable<Uint8Array> =>
   createReadStream(path, { highWaterMark: chunkBytes })
+
+/** A trace and what it is called: the file, or what of an archive. */
+export interface TraceSource {
+  readonly file: string
+  readonly source: ByteSource
+}
+
+/** The traces in a file: itself, or of a zip archive every `.json` and `.json.gz` in it. Throws `TraceError`. */
+export const traceSources = async (path: string): Promise<ReadonlyArray<TraceSource>> => {
+  const entries = await zipEntries(path)
+  if (entries === undefined) return [{ file: path, source: fileBytes(path) }]
+  const traces = entries.filter(
+    ({ name }) => /\.json(?:\.gz)?$/iu.test(name) && !name.startsWith("__MACOSX/")
+  )
+  if (traces.length > 0)
+    return traces.map(({ name, bytes }) => ({ file: `${path}/${name}`, source: bytes() }))
+  throw new TraceError({
+    file: path,
+    field: "content",
+    value: `a zip archive of ${showValue(entries.slice(0, 3).map(({ name }) => name))}`,
+    accepted: "a trace (.json or .json.gz) in it"
+  })
+}
 
 const chunksOf = async function* (source: ByteSource): AsyncIterable<Uint8Array> {
   if (source instanceof Uint8Array) {
@@ -46,7 +70,8 @@ export const decompressed = async function* (file: string, source: ByteSource): 
     for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value
   }
   try {
-    if (first.value[0] !== 0x1f || first.value[1] !== 0x8b) {
+    refuseCompression(file, first.value)
+    if (!isGzip(first.value)) {
       yield* rest()
       return
     }

@@ -1,5 +1,6 @@
 // Timed collectives of a trace, with the sizes PyTorch recorded beside them. Knows nothing of layers.
 import type { CollectiveCost } from "../../core/profile.ts"
+import { withoutArguments } from "./communication.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Phase } from "./origins.ts"
@@ -41,8 +42,19 @@ const elementBytes: Readonly<Record<string, number>> = {
   int8: 1,
   uint8: 1,
   bool: 1,
+  uint16: 2,
+  uint32: 4,
+  uint64: 8,
+  complexhalf: 4,
+  complexfloat: 8,
+  complexdouble: 16,
   float8_e4m3fn: 1,
-  float8_e5m2: 1
+  float8_e4m3fnuz: 1,
+  float8_e5m2: 1,
+  float8_e5m2fnuz: 1,
+  float8_e8m0fnu: 1,
+  // Two values a byte, counted as one element.
+  float4_e2m1fn_x2: 1
 }
 
 /** One run of a collective on one device. */
@@ -87,7 +99,9 @@ export const collectiveCalls = (
       op === "reduce_scatter"
         ? (said("outputElements") ?? (hasRanks && input !== undefined ? input / ranks : undefined))
         : input
-    const dtype = said("dtype")?.toLowerCase()
+    const dtype = said("dtype")
+      ?.replace(/^.*(?:::|\.)/u, "")
+      .toLowerCase()
     const bytes = elementBytes[dtype ?? ""]
     const hasSize =
       elements !== undefined && bytes !== undefined && elements >= 0 && Number.isFinite(elements)
@@ -117,7 +131,9 @@ export const collectiveCosts = (
   const unknown = new Map<string, number>()
   for (const { name, op, ranks, sizeBytes, start, end } of calls) {
     if (op === undefined || ranks === undefined || sizeBytes === undefined) {
-      const short = name.replace(/[<(].*$/u, "")
+      const short = withoutArguments(name)
+        .replace(/^(?:void\s+)?(?:::)?/u, "")
+        .trim()
       unknown.set(short, (unknown.get(short) ?? 0) + 1)
       continue
     }

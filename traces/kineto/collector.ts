@@ -72,6 +72,12 @@ const categoryOf = (name: string): number => {
   return /(?:^|_)(?:runtime|driver)$/iu.test(name) ? Host.launch : Category.none
 }
 
+/** Categories of which nothing is used, and that are no work of a device. */
+const beside =
+  /^(?:ac2g|async_cpu_to_gpu|trace|overhead|profileroverhead|cpu_instant_event|gpu_user_annotation|cuda_sync|nccl.*|none)$/iu
+
+const uncategorised = "no category (another program, or PyTorch before 1.8.1)"
+
 const oldCategories = new Set(["Operator", "Kernel", "Memcpy", "Memset", "Runtime"])
 const modulePrefix = new TextEncoder().encode("nn.Module: ")
 const backwardSuffix = new TextEncoder().encode(": backward")
@@ -113,11 +119,15 @@ export class Collector {
   readonly flowEnds = new Map<string, { thread: number; start: number }>()
   readonly members = new Map<string, unknown>()
   kernelsWithoutTime = 0
+  /** Events whose begin and end are two (`B` and `E`). */
+  begunApart = 0
   fractions = 0
   /** Events with a value that is none: how many, and the first. */
   odd = 0
   firstOdd: { readonly field: string; readonly value: string; readonly accepted: string } | undefined
   isOld = false
+  /** Categories of events that are not read and may be a device's. */
+  readonly unread: Array<string> = []
   readonly #categories = new ByteTexts()
   readonly #kindOfCategory: Array<number> = []
   readonly #kindOfName: Array<number> = []
@@ -136,7 +146,10 @@ export class Collector {
       if (fields.starts.every((start) => start < 0)) this.#noteScalar(index, fields)
       return
     }
-    if (!fields.isText(Field.cat)) return
+    if (!fields.isText(Field.cat)) {
+      if (fields.has(Field.dur) && !this.unread.includes(uncategorised)) this.unread.push(uncategorised)
+      return
+    }
     const category = this.#categories.code(
       fields.bytes,
       fields.starts[Field.cat]! + 1,
@@ -147,6 +160,7 @@ export class Collector {
       const name = this.#categories.texts[category]!
       this.#kindOfCategory[category] = kind = categoryOf(name)
       if (kind !== Category.none && oldCategories.has(name)) this.isOld = true
+      if (kind === Category.none && !beside.test(name)) this.unread.push(name)
     }
     if (kind === Category.none) return
     const ph = fields.initial(Field.ph)
@@ -160,7 +174,10 @@ export class Collector {
       }
       return
     }
-    if (ph !== 0x58) return
+    if (ph !== 0x58) {
+      if (ph === 0x42) this.begunApart++
+      return
+    }
     if (kind === Category.python) {
       kind = pythonKind(fields)
       if (kind === Category.none) return

@@ -19,12 +19,13 @@ const computes =
 const suspicious =
   /(?:^|[^a-z])(?:comm|comms|rdma|ibgda|ib_put|p2p|peer|a2a|send|recv|sendrecv|exchange|allto|dispatch|combine|barrier|put_signal|signal_wait|wait_signal|gemm_rs|ag_gemm|allgather_gemm)(?:[^a-z]|$)/iu
 const innocent =
-  /^triton_|at::native|^mem(?:cpy|set)|flash|fmha|splitkv|attention|attn|softmax|scan|topk|sort/iu
+  /^triton_|at::native|^mem(?:cpy|set)|flash|fmha|splitkv|attention|attn|(?:group|batch|instance|layer)_?norm|softmax|scan|topk|sort/iu
 const copies = /^mem(?:cpy|set)/iu
 /** Share of a stream's time that must be known to communicate before the rest of it is taken to. */
 const onlyCommunicates = 0.9
 
-const withoutArguments = (name: string): string => {
+/** A kernel's name without what a template or a function is given. */
+export const withoutArguments = (name: string): string => {
   let plain = name
     .replaceAll("(anonymous namespace)", "")
     .replaceAll(/\((?:Device|Host|Pinned|Pageable)[^)]*\)/gu, "")

@@ -65,11 +65,12 @@ export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<s
     const nothing = trace.isOld
       ? "no device events (Kernel, Memcpy, Memset) that a step launched"
       : "no device events (kernel, gpu_memcpy, gpu_memset)"
+    const others = trace.unread.length === 0 ? "" : `, but events of ${trace.unread.slice(0, 5).join(", ")}`
     throw new TraceError({
       file: trace.file,
       field: "traceEvents",
-      value: kernels.length === 0 ? nothing : "no kernels inside a step",
-      accepted: "a trace recorded with ProfilerActivity.CUDA"
+      value: kernels.length === 0 ? nothing + others : "no kernels inside a step",
+      accepted: "a trace recorded with ProfilerActivity.CUDA (of NVIDIA or AMD) or ProfilerActivity.XPU"
     })
   }
   const pure = compute.filter((index) => communication.computes[index] === 1)

@@ -7,7 +7,7 @@ import { withoutGaps } from "../rescale.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
 import { withoutAbsurdTimes } from "./absurd-times.ts"
 import { attribute, type Attribution } from "./attribute.ts"
-import { fileBytes, type ByteSource } from "./bytes.ts"
+import { traceSources, type ByteSource } from "./bytes.ts"
 import { collectiveCosts } from "./collectives.ts"
 import { jobOf, type RankTrace } from "./job.ts"
 import { measuredHost, type UnderDdp } from "./measured-host.ts"
@@ -50,12 +50,11 @@ export const importKineto = (
   })
 }
 
-/** As `importKineto`, from a file (`.json` or `.json.gz`; the content decides). */
+/** As `importKineto`, from a file: JSON, gzip-compressed or not, or a zip archive of traces (the content decides). */
 export const importKinetoFile = (
   path: string,
   options: KinetoOptions = {}
-): Effect.Effect<ImportReport, TraceError> =>
-  Effect.suspend(() => importKineto(fileBytes(path), { file: path, ...options }))
+): Effect.Effect<ImportReport, TraceError> => importKinetoFiles([path], options)
 
 /**
  * Traces of several ranks of one job as one profile: means over the ranks where their layers agree, collectives from when
@@ -65,21 +64,21 @@ export const importKinetoFiles = (
   paths: readonly [string, ...Array<string>],
   options: KinetoOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
-  paths.length === 1
-    ? importKinetoFile(paths[0], options)
-    : attemptAsync(paths[0], "PyTorch profiler traces", async (signal) => {
-        const warnings: Array<string> = []
-        const traces: Array<RankTrace> = []
-        for (const path of paths)
-          traces.push(...(await rankTraces(path, fileBytes(path), options, signal, warnings)))
-        return reportOf(traces, await ddpOf(options, signal), warnings, { file: paths[0], ...options })
-      })
+  attemptAsync(options.file ?? paths[0], "PyTorch profiler traces", async (signal) => {
+    const warnings: Array<string> = []
+    const traces: Array<RankTrace> = []
+    for (const path of paths)
+      for (const { file, source } of await traceSources(path))
+        traces.push(...(await rankTraces(file, source, options, signal, warnings)))
+    return reportOf(traces, await ddpOf(options, signal), warnings, { file: paths[0], ...options })
+  })
 
 /** What the host did in the trace under DDP that the options name. */
 const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<UnderDdp | undefined> => {
   const { ddp, ddpStepSeconds } = options
   if (ddp === undefined) return undefined
-  const [rank] = await rankTraces(ddp, fileBytes(ddp), options, signal, [])
+  const [first] = await traceSources(ddp)
+  const [rank] = await rankTraces(first!.file, first!.source, options, signal, [])
   const { host } = rank!.found
   if (host.overlapped) return { times: host, unprofiledSeconds: ddpStepSeconds }
   throw new TraceError({

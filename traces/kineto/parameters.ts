@@ -52,7 +52,9 @@ export const chooseParameters = (
   const period = tree.frames === "ops" ? first.length / passesOf(tree, first) : shortestPeriod(line)
   const once = period < line.length && layers.owners.length > 0 ? first.slice(-period) : first
   if (once.length < first.length) {
-    warnings.push(`${first.length / period} backward passes per step: parameters are those of one`)
+    warnings.push(
+      `${first.length / period} backward passes per step (accumulated gradients, or several steps that nothing divides): parameters are those of one`
+    )
   }
   for (const [step, gradients] of perStep.entries()) {
     if (gradients === first || gradients.length === 0) continue

@@ -60,6 +60,7 @@ export const readKineto = async (
     rank: isObject(distributed) ? number(distributed.rank) : undefined,
     base: unit === "ns" ? collector.base / 1000 : collector.base,
     isOld: collector.isOld,
+    unread: collector.unread,
     warnings
   }
 }
@@ -87,6 +88,11 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
     }
     warnings.push(
       `${odd} events have a value that is none and were left out, the first: ${field} is ${value}, not ${accepted}`
+    )
+  }
+  if (collector.begunApart > 0) {
+    warnings.push(
+      `${collector.begunApart} events are given as a begin and an end (ph B and E), which torch.profiler does not write: left out`
     )
   }
   if (collector.kernelsWithoutTime > 0) {

@@ -97,6 +97,8 @@ export interface KinetoTrace {
   readonly base: number
   /** PyTorch 1.8 to 1.10: capital categories, and backward nodes without sequence numbers. */
   readonly isOld: boolean
+  /** Categories of events that are not read and may be a device's. */
+  readonly unread: ReadonlyArray<string>
   readonly warnings: ReadonlyArray<string>
 }
 

@@ -1,7 +1,7 @@
 // Files of request traces, one or a folder of them, as their texts.
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { gunzipSync } from "node:zlib"
+import { unpacked } from "../packed.ts"
 import { TraceError } from "../trace-error.ts"
 
 /** The text of a file (gzip-compressed or not), or of every file of requests in a folder, by name. Throws where there is none. */
@@ -20,7 +20,4 @@ export const requestFiles = (
     .map((file) => ({ file, text: textOf(file) }))
 }
 
-const textOf = (file: string): string => {
-  const bytes = fs.readFileSync(file)
-  return (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes).toString("utf8")
-}
+const textOf = (file: string): string => new TextDecoder().decode(unpacked(file, fs.readFileSync(file)))

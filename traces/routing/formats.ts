@@ -142,11 +142,11 @@ const llamaCpp: Parser = (file, bytes, options) => {
 
 /**
  * Plain JSON: per layer a list [tokens][topK], as a list of layers or an object by layer number (null for a dense layer);
- * or a list of such objects, one a step.
+ * or a list of such objects or lists, one a step.
  */
 const json: Parser = (file, bytes) => {
   const parsed = jsonOf(file, "content", textOf(bytes))
-  if (isList(parsed) && parsed.length > 0 && parsed.every(isRecord)) {
+  if (isList(parsed) && parsed.length > 0 && (parsed.every(isRecord) || depthOf(parsed) > 3)) {
     return tokensOfSteps(
       file,
       parsed.map((step, index) => ({ name: `[${index}]`, byLayer: layersOf(file, `[${index}]`, step) }))
@@ -154,6 +154,10 @@ const json: Parser = (file, bytes) => {
   }
   return { ...tokensByLayer(file, layersOf(file, "", parsed)), steps: undefined }
 }
+
+/** Lists within lists, down their first elements that are not null. */
+const depthOf = (value: unknown): number =>
+  isList(value) ? 1 + depthOf(value.find((element) => element !== null)) : 0
 
 const layersOf = (file: string, field: string, value: unknown) => {
   if (!isList(value) && !isRecord(value)) {

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
+import { unpacked } from "../packed.ts"
 import type { Routing } from "../routing-file.ts"
 import { attempt, attemptAsync, type TraceError } from "../trace-error.ts"
 import { parsers, type RoutingSource } from "./formats.ts"
@@ -28,7 +29,7 @@ export const importRoutingFiles = (
   Effect.flatMap(
     Effect.forEach(paths, (path) =>
       Effect.flatMap(
-        attemptAsync(path, "the path of a routing", () => readFile(path)),
+        attemptAsync(path, "the path of a routing", async () => unpacked(path, await readFile(path))),
         (bytes) =>
           attempt(path, `a routing of ${source}`, () => ({
             file: path,
