@@ -8,7 +8,7 @@ import { TraceError } from "./trace-error.ts"
 export const isGzip = (bytes: Uint8Array): boolean => bytes[0] === 0x1f && bytes[1] === 0x8b
 
 /** Whether bytes begin as a zip archive does: PK, and the mark of an entry or of an empty archive. */
-export const isZip = (bytes: Uint8Array): boolean =>
+const isZip = (bytes: Uint8Array): boolean =>
   bytes[0] === 0x50 && bytes[1] === 0x4b && (bytes[2] === 3 || bytes[2] === 5)
 
 const others: ReadonlyArray<readonly [name: string, magic: ReadonlyArray<number>]> = [
@@ -56,7 +56,7 @@ export const textOfFile = async (file: string): Promise<string> =>
   new TextDecoder().decode(unpacked(file, await readFile(file)))
 
 /** A file in a zip archive, as a stream of its bytes. */
-export interface ZipEntry {
+interface ZipEntry {
   readonly name: string
   readonly bytes: () => AsyncIterable<Uint8Array>
 }

@@ -22,7 +22,10 @@ const each = { forward: 20, backward: 25, gradient: 5, optimizer: 10, kernel: 4 
 const aloneMicroseconds = layers * (each.forward + each.backward + each.gradient) + each.optimizer
 
 /** Writes a trace of three steps, its host never idle. A call of a collective follows every fifth gradient. */
-const traceOf = (name: string, ddp?: { readonly hook: number; readonly call: number }): string => {
+const traceOf = (
+  name: string,
+  ddp?: { readonly hook: number; readonly call: number; readonly alone?: boolean }
+): string => {
   const trace = new ChromeTrace()
   let now = 0
   let device = 0
@@ -53,7 +56,8 @@ const traceOf = (name: string, ddp?: { readonly hook: number; readonly call: num
         const sizes = { dtype: "Float", "In msg nelems": 20_480, "Out msg nelems": 20_480, "Group size": 2 }
         trace.op("c10d::allreduce_", at, calls, {}, 2)
         trace.op("record_param_comms", at + 1, calls - 2, { "Collective name": "allreduce", ...sizes }, 2)
-        trace.kernel("ncclDevKernel_AllReduce_Sum_f32_RING_LL", at + 2, at + 4, 3, 2, { stream: 9 })
+        if (ddp?.alone !== true)
+          trace.kernel("ncclDevKernel_AllReduce_Sum_f32_RING_LL", at + 2, at + 4, 3, 2, { stream: 9 })
       }
       now += whole
     }
@@ -130,6 +134,16 @@ describe("a host measured from a trace", () => {
     expect(scaled.host!.hookSeconds).toBeCloseTo(15e-6, 8)
     expect(scaled.host!.collectiveSeconds).toBeCloseTo(100e-6, 8)
     expect(Math.abs((await stepOf(alone, ddp)) - (real + added))).toBeLessThan(tailSeconds)
+  })
+
+  it("takes them from a trace of one rank alone too, where NCCL is called and launches nothing", async () => {
+    const ddp = traceOf("one-rank", { hook: 30, call: 200, alone: true })
+    const { host } = await imported(traceOf("alone"), {
+      unprofiledStepSeconds: aloneMicroseconds * 1e-6,
+      ddp
+    })
+    expect(host!.hookSeconds).toBeCloseTo(30e-6, 8)
+    expect(host!.collectiveSeconds).toBeCloseTo(200e-6, 8)
   })
 
   it("gives a trace under DDP its step back, and less without DDP", async () => {

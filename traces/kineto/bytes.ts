@@ -11,11 +11,11 @@ export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>
 const chunkBytes = 1 << 18
 
 /** Reads a file in chunks. */
-export const fileBytes = (path: string): AsyncIterable<Uint8Array> =>
+const fileBytes = (path: string): AsyncIterable<Uint8Array> =>
   createReadStream(path, { highWaterMark: chunkBytes })
 
 /** A trace and what it is called: the file, or what of an archive. */
-export interface TraceSource {
+interface TraceSource {
   readonly file: string
   readonly source: ByteSource
 }

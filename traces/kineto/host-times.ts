@@ -42,7 +42,9 @@ export const hostTimes = (tree: HostTree, work: DeviceWork): HostTimes => {
   const replayed = new Set(replays)
   const byReplay = compute.filter((index) => replayed.has(rows[index]!)).length
   const isGenerated = trace.names.texts.some((name) => generated.test(name))
-  const calls = outermostCalls(tree, work)
+  const launched = outermostCalls(tree, work)
+  // Of one rank alone NCCL launches nothing, but is called all the same.
+  const calls = launched.length > 0 ? launched : recordedCalls(tree, steps)
   const inNode = new Map<number, number>()
   for (const row of calls) {
     let at = tree.parent[row]!
@@ -97,6 +99,15 @@ const outermostCalls = (tree: HostTree, { rows, collective }: DeviceWork): Reado
   }
   return [...found]
 }
+
+/** The outermost records of all calls of collectives within the steps, whether or not they launched anything. */
+const recordedCalls = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArray<number> =>
+  [...tree.order].filter((row) => {
+    if (!tree.isCollectiveCall(row) || stepAt(steps, tree.start(row)) < 0) return false
+    for (let at = tree.parent[row]!; at >= 0; at = tree.parent[at]!)
+      if (tree.isCollectiveCall(at)) return false
+    return true
+  })
 
 /** A copy to the host is a read where the next thing the thread asks of the device is to wait. */
 const readSeconds = (tree: HostTree, { steps, kernels, rows, compute }: DeviceWork): number | undefined => {
