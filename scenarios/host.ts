@@ -75,7 +75,7 @@ export const resolveHost = (
       }
     }
     if (!("measured" in host)) {
-      const { mode, launch, collective, hook, read, replay } = host
+      const { mode, launch, collective, hook, read, replay, readEachStep } = host
       return {
         costs: {
           ...(mode === undefined ? {} : { mode }),
@@ -83,12 +83,16 @@ export const resolveHost = (
           collectiveSeconds: collective,
           hookSeconds: hook,
           readSeconds: read,
-          replaySeconds: replay
+          replaySeconds: replay,
+          readsEachStep: readEachStep
         }
       }
     }
     const { host: found } = yield* loader.profile(file, "host.measured", host.measured)
-    if (found !== undefined) return filled(found, never, host.mode)
+    if (found !== undefined) {
+      const { costs, ...told } = filled(found, never, host.mode)
+      return { ...told, costs: { ...costs, readsEachStep: host.readEachStep } }
+    }
     return yield* new InputError({
       file,
       field: "host.measured",

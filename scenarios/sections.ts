@@ -162,6 +162,9 @@ export type DeviceSettings = typeof DeviceSettings.Type
 
 const LaunchMode = Schema.Literals(["eager", "compiled", "graph"])
 
+/** Whether each step ends with a read of what it computed, as `loss.item()` is: nothing is launched before that. */
+const readEachStep = withDefault(Schema.Boolean, false)
+
 /**
  * What the host spends on launches: by a usual kind of it, as a profile has it, or as stated. Default: as the profile has it that
  * costs come from, else nothing.
@@ -171,7 +174,8 @@ export const HostSettings = Schema.Union([
   Schema.Struct({
     measured: Path,
     /** Default: as the program ran that was measured. */
-    mode: Schema.optionalKey(LaunchMode)
+    mode: Schema.optionalKey(LaunchMode),
+    readEachStep
   }),
   Schema.Struct({
     /** `eager`: as often as eager PyTorch launches for a kernel of the catalogue, and copies on demand are waited for. */
@@ -185,7 +189,8 @@ export const HostSettings = Schema.Union([
     /** Each read that the program waits for. */
     read: withDefault(Seconds, 0),
     /** Each replay of a captured graph. */
-    replay: withDefault(Seconds, 0)
+    replay: withDefault(Seconds, 0),
+    readEachStep
   })
 ])
 export type HostSettings = typeof HostSettings.Type

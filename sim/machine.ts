@@ -178,6 +178,10 @@ export class SimulatedRank implements Driver<number> {
       this.stepBusySeconds[step] = engine.meters[this.#firstMeter + Lane.compute] ?? 0
     })
     engine.release(mark)
+    if (this.#host?.readsEachStep === true) {
+      this.#hostWaits(mark)
+      this.#busyHost(this.#host.readSeconds)
+    }
     return mark
   }
 

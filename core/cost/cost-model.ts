@@ -31,6 +31,8 @@ export interface HostLane {
   readonly readSeconds: number
   /** On the first launch after a step's begin or a read. */
   readonly replaySeconds: number
+  /** Whether a step's end is waited for and read before anything more is launched. */
+  readonly readsEachStep: boolean
   /** Whether the host launches nothing more until this op has ended. */
   waitsFor(op: Op): boolean
 }
@@ -195,6 +197,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
             },
             readSeconds: host.costs.readSeconds,
             replaySeconds: host.costs.replaySeconds,
+            readsEachStep: host.costs.readsEachStep === true,
             waitsFor: (op: Op) => waitsFor(host.costs, op)
           }
         }),

@@ -21,6 +21,8 @@ export interface HostCosts {
   readonly readSeconds: number
   /** Each replay of a captured graph: what is launched after a step's begin or a read, up to the next. */
   readonly replaySeconds: number
+  /** Whether each step ends with a read of something that it computed, as `loss.item()` is: nothing is launched before that. */
+  readonly readsEachStep?: boolean | undefined
 }
 
 /** What of a host was measured, from a trace or by a benchmark. */

@@ -38,6 +38,7 @@ const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostMode
           seconds: (op) => hostSecondsOf(host, op),
           readSeconds: host.readSeconds,
           replaySeconds: host.replaySeconds,
+          readsEachStep: host.readsEachStep === true,
           waitsFor: () => false
         }
       })
@@ -47,7 +48,13 @@ const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostMode
 const makespan = (
   deviceSeconds: number,
   host: HostCosts | undefined,
-  { ops, tensors, rounds, reads }: { ops: number; tensors: number; rounds: number; reads: boolean }
+  {
+    ops,
+    tensors,
+    rounds,
+    reads,
+    steps = false
+  }: { ops: number; tensors: number; rounds: number; reads: boolean; steps?: boolean }
 ): number =>
   run({
     world: worldOf(2),
@@ -70,6 +77,7 @@ const makespan = (
             })
           )
         if (reads) yield* machine.read(x)
+        if (steps) yield* machine.endStep
       }
       yield* machine.drain
     })
@@ -96,6 +104,15 @@ describe("the host", () => {
     // Each round: its launches, the last kernel's end, the read.
     const each = 1e-6 + 4 * 1e-5 + 3e-5
     expect(makespan(1e-5, host, { ops: 4, tensors: 0, rounds: 3, reads: true })).toBeCloseTo(3 * each, 12)
+  })
+
+  it("runs ahead of a step's end, save where each step is read", () => {
+    const shape = { ops: 4, tensors: 0, rounds: 3, reads: false, steps: true }
+    const host = { ...none, launchSeconds: 6e-6, readSeconds: 3e-5 }
+    // The first launch, then kernels back to back; or each step's last kernel and its read before the next launch.
+    expect(makespan(1e-5, host, shape)).toBeCloseTo(6e-6 + 12 * 1e-5, 12)
+    const each = 6e-6 + 4 * 1e-5
+    expect(makespan(1e-5, { ...host, readsEachStep: true }, shape)).toBeCloseTo(3 * each + 2 * 3e-5, 12)
   })
 
   it("that costs nothing changes no bit, and never makes anything faster", () => {
