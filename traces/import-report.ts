@@ -13,6 +13,34 @@ export interface CommunicationTimes {
   readonly overlappedSeconds: number
   /** Of that, while none did. */
   readonly exposedSeconds: number
+  /** How many times as long kernels took beside collectives as the same kernels did without; undefined where too few tell. */
+  readonly slowdown?: number | undefined
+}
+
+/** Collectives of one kind of a unit, per step: `bytes` of one rank's part, `seconds` of their kernels. */
+interface Travelled {
+  readonly calls: number
+  readonly bytes: number
+  readonly seconds: number
+}
+
+/** A unit of a sharded run: what is gathered at once. */
+export interface ShardedUnit {
+  /** As FSDP says it; the one that holds what is in no other is "root". */
+  readonly name: string
+  readonly tensors: number
+  readonly elements: number
+  readonly gathers: Travelled
+  readonly scatters: Travelled
+}
+
+/** A run whose parameters were sharded. */
+export interface ShardedRun {
+  /** That hold the model together. */
+  readonly ranks: number
+  readonly units: ReadonlyArray<ShardedUnit>
+  /** Device time per step of copies and casts around what travels; it is in no layer. */
+  readonly copySeconds: number
 }
 
 /** One rank of a job whose trace, or part of one, was imported. */
@@ -46,6 +74,8 @@ export interface ImportReport {
   readonly ranks?: ReadonlyArray<RankTimes>
   /** Of traces: what their collectives say of how the run was parallel. */
   readonly parallelism?: ReadonlyArray<Parallelism>
+  /** Of a trace of a sharded run: its units and what travelled. */
+  readonly sharded?: ShardedRun | undefined
   /** What the user should know of how the input was read, one sentence each. */
   readonly warnings: ReadonlyArray<string>
 }

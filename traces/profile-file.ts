@@ -49,7 +49,12 @@ export const profileFormat: Format = {
     column("shape", "int32-list", "parameter rows: extents; empty otherwise and for a scalar"),
     column("elements", "float64", "parameter rows: product of the extents", true),
     column("dtype", "text", "parameter rows, and op rows where known: float32, bfloat16, ...", true),
-    column("attributes", "text", 'op rows: JSON object of numbers, {"m":1,"k":768}', true),
+    column(
+      "attributes",
+      "text",
+      'JSON object of numbers; op rows: {"m":1,"k":768}; layer rows, where known: {"eager":12,"once":12}, launches of the host',
+      true
+    ),
     column("ranks", "int32", "collective rows: ranks that took part", true),
     column("size_bytes", "float64", "collective rows: one rank's input (reduce_scatter: output), B", true),
     column("link", "text", "collective rows: how the links were limited", true),
@@ -147,9 +152,10 @@ const batchOf = (file: string, profile: Profile): Batch => {
   const rows = new Rows(file, profileFormat)
   for (const [index, layer] of profile.layers.entries()) {
     for (const phase of phases) {
-      const { busySeconds, spanSeconds } = layer[phase]
+      const { busySeconds, spanSeconds, launches } = layer[phase]
       const times = { busy_seconds: busySeconds, span_seconds: spanSeconds }
-      rows.push({ section: "layer", index, name: layer.name, phase, ...times })
+      const counts = launches === undefined ? {} : { attributes: JSON.stringify(launches) }
+      rows.push({ section: "layer", index, name: layer.name, phase, ...times, ...counts })
     }
   }
   for (const [index, { layer, shape, dtype }] of profile.parameters.entries()) {
@@ -343,6 +349,16 @@ const parseAttributes = (row: Row): Readonly<Record<string, number>> => {
   return attributes
 }
 
+/** What the host launches for a layer's phase, where the file says it. */
+const parseLaunches = (row: Row): Pick<PhaseCost, "launches"> => {
+  const text = row.optionalText("attributes")
+  if (text === undefined) return {}
+  const { eager, once } = parseAttributes(row)
+  if (eager === undefined || once === undefined || !(eager >= 0) || !(once >= 0))
+    throw row.bad("attributes", text, 'launches of a layer, {"eager":12,"once":12}')
+  return { launches: { eager, once } }
+}
+
 const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profile => {
   const layers: Array<{ name: string } & Partial<Record<(typeof phases)[number], PhaseCost>>> = []
   const parameters: Array<ProfiledParameter> = []
@@ -369,7 +385,11 @@ const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profi
         if (layer.name !== name)
           throw row.bad("name", name, `${JSON.stringify(layer.name)}, as in the layer's other rows`)
         if (layer[phase] !== undefined) throw row.bad("phase", phase, "one row per layer and phase")
-        layer[phase] = { busySeconds: row.number("busy_seconds"), spanSeconds: row.number("span_seconds") }
+        layer[phase] = {
+          busySeconds: row.number("busy_seconds"),
+          spanSeconds: row.number("span_seconds"),
+          ...parseLaunches(row)
+        }
       } else if (section === "parameter") {
         next(parameters)
         const shape = row.list("shape")

@@ -23,7 +23,8 @@ export const withoutGaps = (layers: ReadonlyArray<LayerCost>, seconds: number): 
   const left = Math.max(0, 1 - seconds / gaps)
   return layers.map((layer) => {
     const { busySeconds } = layer.backward
-    return { ...layer, backward: { busySeconds, spanSeconds: busySeconds + gapOf(layer.backward) * left } }
+    const spanSeconds = busySeconds + gapOf(layer.backward) * left
+    return { ...layer, backward: { ...layer.backward, spanSeconds } }
   })
 }
 
@@ -48,7 +49,7 @@ export const rescaleHostGaps = (profile: Profile, stepSeconds: number): Profile 
   const scale = gaps > slack ? missing / gaps : undefined
   const share = busySeconds > 0 ? missing / busySeconds : 0
   const rescaled = (cost: PhaseCost): PhaseCost => ({
-    busySeconds: cost.busySeconds,
+    ...cost,
     spanSeconds: cost.busySeconds + (scale === undefined ? cost.busySeconds * share : gapOf(cost) * scale)
   })
   return {

@@ -101,7 +101,7 @@ export const hostSecondsOf = (
   { kernel, group, reads, carries }: Pick<Op, "kernel" | "group" | "reads" | "carries">
 ): number => {
   if (group !== undefined) return collectiveSeconds + hookSeconds * (carries ?? reads.length)
-  if (kernel.name === "profiled" || kernel.name === "barrier") return 0
+  if (kernel.name === "profiled" || kernel.name === "barrier" || carries === 0) return 0
   return mode === "eager" ? launchSeconds * eagerCountOf(kernel.name) : launchSeconds
 }
 

@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
 import type { MeasuredHost } from "../../core/cost/host.ts"
-import { formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
-import type { CommunicationTimes, ImportReport, RankTimes } from "../../traces/import-report.ts"
+import { formatBytes, formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
+import type { CommunicationTimes, ImportReport, RankTimes, ShardedRun } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
@@ -111,7 +111,7 @@ const parameterCount = ({ profile }: ImportReport): number =>
   profile.parameters.reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1), 0)
 
 const summary = (report: ImportReport, out: string) => {
-  const { profile, unattributed, communication, ranks, parallelism, warnings } = report
+  const { profile, unattributed, communication, ranks, parallelism, sharded, warnings } = report
   return {
     out,
     name: profile.name,
@@ -129,15 +129,17 @@ const summary = (report: ImportReport, out: string) => {
     collectives: profile.collectives.length,
     unattributedShare: profile.unattributedShare,
     unattributed,
-    communication: communication ?? null,
+    communication:
+      communication === undefined ? null : { ...communication, slowdown: communication.slowdown ?? null },
     ranks: ranks ?? [],
     parallelism: parallelism ?? [],
+    sharded: sharded ?? null,
     warnings
   }
 }
 
 const print = (report: ImportReport, out: string): string => {
-  const { profile, unattributed, communication, ranks = [], warnings } = report
+  const { profile, unattributed, communication, sharded, ranks = [], warnings } = report
   const { steps, layers, ops, collectives } = profile
   const phases = (["forward", "backward", "optimizer"] as const).map((phase) => {
     const busy = layers.reduce((sum, layer) => sum + layer[phase].busySeconds, 0)
@@ -168,6 +170,7 @@ const print = (report: ImportReport, out: string): string => {
     `${profile.name} on ${profile.device}`,
     ...training,
     ...(communication === undefined || communication.kernels === 0 ? [] : communicationLines(communication)),
+    ...(sharded === undefined ? [] : shardedLines(sharded)),
     ...(profile.host === undefined
       ? layers.length > 0 && profile.unprofiledStepSeconds === undefined
         ? ["host: not measured; --step-time says how much of the profiler's time is real"]
@@ -181,6 +184,38 @@ const print = (report: ImportReport, out: string): string => {
     `wrote ${out}`,
     ""
   ].join("\n")
+}
+
+const shardedLines = ({ ranks, units, copySeconds }: ShardedRun): ReadonlyArray<string> => {
+  // Blocks alike are told once.
+  const alike = Map.groupBy(units, ({ name, tensors, elements, gathers, scatters }) =>
+    name === "root"
+      ? name
+      : [tensors, elements, gathers.calls, gathers.bytes, scatters.calls, scatters.bytes].join()
+  )
+  const mean = (values: ReadonlyArray<number>): number =>
+    values.reduce((sum, value) => sum + value, 0) / values.length
+  const calls = (count: number, bytes: number, seconds: number): ReadonlyArray<string> =>
+    count === 0
+      ? ["none", "", ""]
+      : [`${Number(count.toFixed(2))}`, formatBytes(bytes / count), formatSeconds(seconds / count)]
+  return [
+    `sharded over ${ranks} ranks, ${units.length} units; copies and casts of FSDP take the device ${formatSeconds(copySeconds)} a step`,
+    ...alignColumns([
+      ["  unit", "tensors", "parameters", "gathers", "a part", "each", "scatters", "a part", "each"],
+      ...[...alike.values()].map((group) => {
+        const [first] = group
+        const { name, tensors, elements, gathers, scatters } = first!
+        return [
+          `  ${name}${group.length > 1 ? ` to ${group.at(-1)!.name} (${group.length})` : ""}`,
+          `${tensors}`,
+          `${elements}`,
+          ...calls(gathers.calls, gathers.bytes, mean(group.map((unit) => unit.gathers.seconds))),
+          ...calls(scatters.calls, scatters.bytes, mean(group.map((unit) => unit.scatters.seconds)))
+        ]
+      })
+    ])
+  ]
 }
 
 const communicationLines = ({

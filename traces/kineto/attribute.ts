@@ -1,19 +1,30 @@
 // From events to layers: which layer and phase each piece of device time belongs to, and which parameters each layer
 // has. Kernel -> launch (correlation id) -> enclosing module, or autograd node -> forward op (sequence number, or the
 // forward/backward link) -> module. Knows nothing of files.
-import type { LayerCost, ProfiledParameter } from "../../core/profile.ts"
-import type { CommunicationTimes, Parallelism } from "../import-report.ts"
+import type { LayerCost, PhaseCost, ProfiledParameter } from "../../core/profile.ts"
+import type { CommunicationTimes, Parallelism, ShardedRun } from "../import-report.ts"
+import { besideCollectives, lostBeside, type Piece } from "./beside-collectives.ts"
 import { collectiveCalls, type CollectiveCall } from "./collectives.ts"
 import { deviceRegions, communicationTimes, type Region } from "./device-regions.ts"
 import { deviceWork, type DeviceWork } from "./device-work.ts"
 import { forwardFinder, precedingNode } from "./forward-ops.ts"
 import { hostTimes, type HostTimes } from "./host-times.ts"
 import { HostTree } from "./host-tree.ts"
+import { union } from "./intervals.ts"
 import { kernelGroup } from "./kernel-group.ts"
 import { Layers, type Anchor } from "./layers.ts"
 import type { Origin, Phase } from "./origins.ts"
 import { findParallelism } from "./parallelism.ts"
 import { chooseParameters, gradientRows, type GradientRow } from "./parameters.ts"
+import {
+  genericNames,
+  intervalsOf,
+  kindFinder,
+  layerUnits,
+  shardedRun,
+  shardedWork,
+  unitNames
+} from "./shard-work.ts"
 import { Host, type KinetoTrace } from "./trace.ts"
 
 export interface Attribution {
@@ -28,6 +39,10 @@ export interface Attribution {
   readonly communication: CommunicationTimes
   readonly parallelism: ReadonlyArray<Parallelism>
   readonly host: HostTimes
+  /** Where parameters were sharded: what travelled, by unit, and what that cost beside the model's own work. */
+  readonly sharded: ShardedRun | undefined
+  /** From one step to the next as recorded, seconds: `stepSeconds` with all that is in no layer. */
+  readonly wallSeconds: number
   /** Device time per step that no layer could be found for, largest first. */
   readonly unattributed: ReadonlyArray<{ readonly name: string; readonly seconds: number }>
   readonly warnings: ReadonlyArray<string>
@@ -46,8 +61,10 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const warnings = [...trace.warnings]
   const tree = new HostTree(trace)
   const work = deviceWork(trace, tree, warnings)
-  const { steps, kernels, origins, compute, collective } = work
+  const { steps, kernels, rows, origins, compute, collective } = work
   const gradients = gradientRows(tree, steps)
+  const calls = collectiveCalls(trace, tree, work)
+  const shards = shardedWork(tree, work, calls)
   const hasFrames = tree.frames !== "none"
 
   // Where there is an optimizer, a step's own and its metrics follow its last backward node.
@@ -64,7 +81,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
   if (hasFrames) {
     for (const origin of origins) {
-      if (origin === undefined || origin.step < 0) continue
+      if (origin === undefined || origin.step < 0 || shards?.isOwn(origin.row) === true) continue
       if (origin.node >= 0) anchorForward(origin.node, origin.step)
       else if (origin.phase === "forward" && !afterBackward(origin)) anchors.push(origin)
     }
@@ -119,9 +136,17 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
 
   // ---- device time
-  const regions = deviceRegions(trace, kernels, compute, collective, steps.at(-1)!.end)
+  const regions = deviceRegions(
+    trace,
+    kernels,
+    shards?.model ?? compute,
+    shards === undefined ? collective : [...collective, ...shards.own],
+    steps.at(-1)!.end,
+    shards?.host
+  )
 
-  const names = hasFrames ? [...layers.names] : []
+  const units = layerUnits(layers, shards, anchors)
+  const names = hasFrames ? [...unitNames(layers.names, units, tree.frames === "ops")] : []
   const count = () => (hasFrames ? layers.names.length : groups.size)
   const sums = new Map<number, LayerSums>()
   const sumsOf = (layer: number): LayerSums => {
@@ -129,14 +154,20 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     if (found === undefined) sums.set(layer, (found = newSums()))
     return found
   }
-  const optimizer = { busy: 0, span: 0 }
+  const optimizer = { busy: 0, span: 0, launches: 0 }
   const lost = newSums()
   const reasons = new Map<string, number>()
+  const targets = new Map<number, Target>()
+  for (const index of shards?.model ?? compute) targets.set(index, targetOf(kernels[index]!, origins[index]))
+  const { slowdown, overlaps } = besideThem(trace, work, regions.regions, targets, genericNames(names))
+  let wall = regions.exposedCollective + regions.ownHost
   let stepTotal = 0
   let busyTotal = 0
   let phase: Phase = "forward"
-  for (const region of regions.regions) {
-    const target = targetOf(kernels[region.index]!, origins[region.index])
+  for (const [at, whole] of regions.regions.entries()) {
+    const target = targets.get(whole.index)!
+    wall += whole.span
+    const region = shorter(whole, lostBeside(overlaps[at]!, slowdown))
     stepTotal += region.span
     busyTotal += region.busy
     if (target.layer !== undefined) {
@@ -152,6 +183,12 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       reasons.set(reason, (reasons.get(reason) ?? 0) + region.busy)
     }
   }
+  // Each rank's optimizer had its part alone; a profile is of the whole model.
+  const parts = shards?.ranks ?? 1
+  const elsewhere = optimizer.busy * (parts - 1)
+  add(optimizer, { busy: elsewhere, span: elsewhere })
+  busyTotal += elsewhere
+  stepTotal += elsewhere
   if (!hasFrames) {
     names.push(...groups.keys())
     warnings.push(
@@ -163,12 +200,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       "no modules were recorded: layers are the ops whose backward pass ran (with_modules=True names modules)"
     )
   }
-  if (regions.exposedCollective > 0) {
-    const milliseconds = ((regions.exposedCollective / steps.length) * 1e-3).toPrecision(3)
-    warnings.push(
-      `collectives ran alone for ${milliseconds} ms per step; that time is in no layer, and the step is shorter by it`
-    )
-  }
+  warnings.push(...toldOf(regions.exposedCollective / steps.length, slowdown, shards !== undefined))
 
   // ---- parameters
   const perStep = steps.map((): Array<GradientRow> => [])
@@ -178,35 +210,24 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const parameters = chooseParameters(tree, layers, perStep, layerOfGradient, warnings)
 
   // ---- the optimizer is one region over all parameters: by their elements
-  const elements = new Map<number, number>()
-  let allElements = 0
-  for (const { layer, shape } of parameters) {
-    const size = shape.reduce((product, extent) => product * extent, 1)
-    elements.set(layer, (elements.get(layer) ?? 0) + size)
-    allElements += size
-  }
-  if (allElements > 0) {
-    for (const [layer, size] of elements) {
-      const share = size / allElements
-      add(sumsOf(layer).optimizer, { busy: optimizer.busy * share, span: optimizer.span * share })
-    }
-  }
-
-  const holding = elements.size
-  if (holding === 1 || (holding === 2 && parameters.length > 4)) {
-    warnings.push(
-      `all parameters are in ${holding === 1 ? "one layer" : "two layers"}: nothing of their communication can overlap the backward pass as it does in a model of many layers`
-    )
-  }
-
-  const calls = collectiveCalls(trace, tree, work)
+  const elements = elementsByLayer(parameters)
+  const allElements = [...elements.values()].reduce((sum, size) => sum + size, 0)
+  for (const [layer, size] of allElements > 0 ? elements : [])
+    add(sumsOf(layer).optimizer, shareOf(optimizer, size / allElements))
+  warnings.push(...crowded(elements.size, parameters.length))
+  const ran = shards && shardedRun(tree, work, shards, calls, parameters, units!)
+  const host = hostTimes(tree, work, shards, ran)
 
   // ---- layers
   const perStepSeconds = microseconds / steps.length
-  const cost = ({ busy, span }: { busy: number; span: number }) => ({
+  if (host.mode !== "graph")
+    for (const { layer, phase } of launchedFirst(targets, rows))
+      if (layer !== undefined) sumsOf(layer)[phase].launches++
+  const cost = ({ busy, span, launches }: Sum): PhaseCost => ({
     busySeconds: busy * perStepSeconds,
     // The parts of a sum may fall short of the whole by its last digit.
-    spanSeconds: Math.max(busy, span) * perStepSeconds
+    spanSeconds: Math.max(busy, span) * perStepSeconds,
+    ...(launches === 0 ? {} : { launches: launchesOf(launches / steps.length) })
   })
   const kept: Array<LayerCost> = []
   const newIndex = new Map<number, number>()
@@ -236,12 +257,16 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     layers: kept,
     parameters: parameters.map((parameter) => ({
       ...parameter,
+      // Layers of a sharded run compute in a copy; what is learnt is what gradients are summed in.
+      dtype: shards?.reduceDtype ?? parameter.dtype,
       layer: newIndex.get(parameter.layer) ?? nowhere
     })),
     parallelism: findParallelism(trace, calls, steps.length),
     calls,
-    host: hostTimes(tree, work),
-    communication: communicationTimes(trace, work),
+    host,
+    sharded: ran,
+    wallSeconds: wall * perStepSeconds,
+    communication: { ...communicationTimes(trace, work), slowdown },
     unattributed: [...reasons]
       .map(([name, busy]) => ({ name, seconds: busy * perStepSeconds }))
       .toSorted((a, b) => b.seconds - a.seconds),
@@ -249,17 +274,89 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
 }
 
+/** Kernels of the model beside collectives, held to the same kernels alone. */
+const besideThem = (
+  trace: KinetoTrace,
+  { kernels, origins, collective }: DeviceWork,
+  regions: ReadonlyArray<Region>,
+  targets: ReadonlyMap<number, Target>,
+  generic: ReadonlyArray<string>
+) => {
+  const kindOf = kindFinder(trace, kernels, generic)
+  return besideCollectives(
+    regions.map(({ index, start, end }): Piece => {
+      const { layer, phase } = targets.get(index)!
+      return { start, end, kind: kindOf(index, layer, phase, origins[index]?.step ?? -1) }
+    }),
+    union(intervalsOf(trace, kernels, collective))
+  )
+}
+
+/** Where each of the host's launches went: of those that began several kernels, the first. */
+const launchedFirst = (targets: ReadonlyMap<number, Target>, rows: Int32Array): ReadonlyArray<Target> => {
+  const launched = new Set<number>()
+  return [...targets].flatMap(([index, target]) => {
+    const row = rows[index]!
+    if (row < 0 || launched.has(row)) return []
+    launched.add(row)
+    return [target]
+  })
+}
+
+const elementsByLayer = (parameters: ReadonlyArray<ProfiledParameter>): ReadonlyMap<number, number> => {
+  const elements = new Map<number, number>()
+  for (const { layer, shape } of parameters) {
+    const size = shape.reduce((product, extent) => product * extent, 1)
+    elements.set(layer, (elements.get(layer) ?? 0) + size)
+  }
+  return elements
+}
+
+const shorter = (region: Region, by: number): Region => ({
+  ...region,
+  busy: region.busy - by,
+  span: region.span - by
+})
+
+/** What is told of parameters that are in too few layers. */
+const crowded = (holding: number, tensors: number): ReadonlyArray<string> =>
+  holding === 1 || (holding === 2 && tensors > 4)
+    ? [
+        `all parameters are in ${holding === 1 ? "one layer" : "two layers"}: nothing of their communication can overlap the backward pass as it does in a model of many layers`
+      ]
+    : []
+
+/** What is told of communication: microseconds of a step in which it ran alone, and what it does to kernels beside it. */
+const toldOf = (exposed: number, slowdown: number | undefined, sharded: boolean): ReadonlyArray<string> => [
+  ...(exposed > 0
+    ? [
+        `collectives${sharded ? " and copies of what travels" : ""} ran alone for ${(exposed * 1e-3).toPrecision(3)} ms per step; that time is in no layer, and the step is shorter by it`
+      ]
+    : []),
+  ...(slowdown !== undefined && slowdown > 1
+    ? [
+        `kernels took ${slowdown.toFixed(2)} times as long beside collectives as without: layers have their times without (collectives.slowdown says so of a scenario)`
+      ]
+    : [])
+]
+
 interface Sum {
   busy: number
   span: number
+  launches: number
 }
 type LayerSums = Record<Phase, Sum>
 
 const newSums = (): LayerSums => ({
-  forward: { busy: 0, span: 0 },
-  backward: { busy: 0, span: 0 },
-  optimizer: { busy: 0, span: 0 }
+  forward: { busy: 0, span: 0, launches: 0 },
+  backward: { busy: 0, span: 0, launches: 0 },
+  optimizer: { busy: 0, span: 0, launches: 0 }
 })
+
+/** Of a recorded layer each kernel was launched once, however the program ran. */
+const launchesOf = (count: number) => ({ eager: count, once: count })
+
+const shareOf = ({ busy, span }: Sum, share: number) => ({ busy: busy * share, span: span * share })
 
 const add = (sum: Sum, { busy, span }: Pick<Region, "busy" | "span">): void => {
   sum.busy += busy

@@ -2,77 +2,83 @@
 // (the first to start, where several run at once) or, when none was, to the one before. Knows only intervals.
 import type { CommunicationTimes } from "../import-report.ts"
 import type { DeviceWork } from "./device-work.ts"
+import { coverage, union, type Interval } from "./intervals.ts"
 import type { KinetoTrace } from "./trace.ts"
 
 export interface Region {
   /** Position in the list of kernels given. */
   readonly index: number
+  /** When it was running and no earlier kernel was. */
+  readonly start: number
+  readonly end: number
   /** Microseconds it was running and no earlier kernel was. */
   readonly busy: number
   /** `busy` and the idle time that follows, without what collectives ran in it. */
   readonly span: number
 }
 
-interface Interval {
-  readonly start: number
-  readonly end: number
-}
-
-const union = (intervals: ReadonlyArray<Interval>): ReadonlyArray<Interval> => {
-  const merged: Array<{ start: number; end: number }> = []
-  for (const { start, end } of intervals.toSorted((a, b) => a.start - b.start)) {
-    const last = merged.at(-1)
-    if (last !== undefined && start <= last.end) last.end = Math.max(last.end, end)
-    else merged.push({ start, end })
-  }
-  return merged
+/** What the host did for FSDP, where the run was sharded. */
+export interface HostOfShards {
+  /** When the host launched a kernel (position in `kernels`), microseconds; undefined where that is not known. */
+  readonly launchedAt: (index: number) => number | undefined
+  /** FSDP's own host code: disjoint, ascending. */
+  readonly own: ReadonlyArray<Interval>
 }
 
 /**
  * Regions of `compute` (positions in `kernels`, by start), up to `end` or the end of the last kernel, whichever is
- * later. Their spans add up to that time less `exposedCollective`: what collectives ran while no kernel did.
+ * later. Their spans add up to that time less `exposedCollective`: what `other` kernels (collectives, FSDP's copies) ran while
+ * none of `compute` did. Of a sharded run an idle device waits for the host until its next kernel is launched, for what travels
+ * from then on; and `ownHost`, what FSDP's own code took of the former, is in no span either.
  */
 export const deviceRegions = (
   trace: KinetoTrace,
   kernels: Int32Array,
   compute: ReadonlyArray<number>,
-  collective: ReadonlyArray<number>,
-  end: number
-): { readonly regions: ReadonlyArray<Region>; readonly exposedCollective: number } => {
+  other: ReadonlyArray<number>,
+  end: number,
+  shards?: HostOfShards
+): {
+  readonly regions: ReadonlyArray<Region>
+  readonly exposedCollective: number
+  readonly ownHost: number
+} => {
   const interval = (index: number): Interval => ({
     start: trace.device.start.values[kernels[index]!]!,
     end: trace.device.end.values[kernels[index]!]!
   })
-  const collectives = union(collective.map(interval))
-  let passed = 0
   let exposedCollective = 0
-  /** Collective time inside a gap; gaps come in ascending order. */
-  const collectivesIn = (from: number, to: number): number => {
-    while (passed < collectives.length && collectives[passed]!.end <= from) passed++
-    let covered = 0
-    for (let i = passed; i < collectives.length && collectives[i]!.start < to; i++) {
-      covered += Math.max(0, Math.min(to, collectives[i]!.end) - Math.max(from, collectives[i]!.start))
-    }
-    exposedCollective += covered
-    return covered
+  let ownHost = 0
+  // Gaps come in ascending order, and so do the questions.
+  const othersIn = coverage(union(other.map(interval)))
+  const shardsIn = coverage(shards?.own ?? [])
+  /** What of a gap before a kernel is no wait for the model's own host work. */
+  const notHost = (from: number, to: number, next: number | undefined): number => {
+    const launched = shards === undefined || next === undefined ? undefined : shards.launchedAt(next)
+    const waits = launched === undefined ? from : Math.min(to, Math.max(from, launched))
+    const exposed = othersIn(waits, to)
+    const own = launched === undefined ? 0 : shardsIn(from, waits)
+    exposedCollective += exposed
+    ownHost += own
+    return exposed + own
   }
   const regions: Array<Region> = []
   let current: { index: number; start: number; end: number } | undefined
-  const close = (next: number): void => {
+  const close = (at: number, next?: number): void => {
     if (current === undefined) return
-    const busy = current.end - current.start
-    const gap = next - current.end
-    regions.push({ index: current.index, busy, span: busy + gap - collectivesIn(current.end, next) })
+    const { index, start, end: ended } = current
+    const busy = ended - start
+    regions.push({ index, start, end: ended, busy, span: busy + (at - ended) - notHost(ended, at, next) })
   }
   for (const index of compute) {
     const kernel = interval(index)
     if (current !== undefined && kernel.end <= current.end) continue
     const start: number = current === undefined ? kernel.start : Math.max(kernel.start, current.end)
-    close(start)
+    close(start, index)
     current = { index, start, end: kernel.end }
   }
   if (current !== undefined) close(Math.max(current.end, Number.isFinite(end) ? end : current.end))
-  return { regions, exposedCollective }
+  return { regions, exposedCollective, ownHost }
 }
 
 /** Communication per step: the union of its kernels, and how much of that ran beside the union of compute kernels. */

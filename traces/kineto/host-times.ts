@@ -1,16 +1,18 @@
 // What the host of a trace spent, as the profiler saw it: launches, calls of collectives, what follows each gradient, reads that
 // waited for the device. Knows nothing of how much slower the profiler makes it.
 import type { LaunchMode } from "../../core/cost/host.ts"
+import type { ShardedRun } from "../import-report.ts"
 import { median } from "./collectives.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
+import type { ShardedWork } from "./shard-work.ts"
 import { stepAt, type Step } from "./steps.ts"
 import { Host } from "./trace.ts"
 
 /** Of one step; times in seconds. */
 export interface HostTimes {
   readonly mode: LaunchMode
-  /** Calls that launch something. */
+  /** Calls that launch something of the model's own. */
   readonly launches: number
   /** Gradients that were made, and what was done with each beside adding it up and communicating: DDP's hooks, mostly. */
   readonly gradients: number
@@ -20,6 +22,8 @@ export interface HostTimes {
   readonly callSeconds: number
   /** Whether gradients are communicated as they are made, as DDP does. */
   readonly overlapped: boolean
+  /** FSDP's own code without the calls of collectives, and the tensors that these carry. */
+  readonly sharding: { readonly seconds: number; readonly carried: number } | undefined
   /** From the end of a copy to the host until the host goes on: its median; undefined where nothing was read. */
   readonly readSeconds: number | undefined
   /** Each replay of a graph; undefined where there is none. */
@@ -31,13 +35,20 @@ const graphLaunch = /GraphLaunch/u
 const synchronising = /Synchronize$/u
 const toHost = /memcpy (?:d(?:evice)?to ?h(?:ost)?|dtoh)/iu
 
-export const hostTimes = (tree: HostTree, work: DeviceWork): HostTimes => {
+export const hostTimes = (
+  tree: HostTree,
+  work: DeviceWork,
+  shards: ShardedWork | undefined,
+  sharded: ShardedRun | undefined
+): HostTimes => {
   const { trace } = tree
-  const { steps, rows, compute, collective } = work
+  const { steps, rows, collective } = work
+  const compute = shards?.model ?? work.compute
   const gradients = gradientNodes(tree, steps)
   const count = steps.length
   const launching = new Set<number>()
-  for (const index of [...compute, ...collective]) if (rows[index]! >= 0) launching.add(rows[index]!)
+  for (const index of shards === undefined ? [...compute, ...collective] : compute)
+    if (rows[index]! >= 0) launching.add(rows[index]!)
   const replays = [...launching].filter((row) => graphLaunch.test(tree.name(row)))
   const replayed = new Set(replays)
   const byReplay = compute.filter((index) => replayed.has(rows[index]!)).length
@@ -62,6 +73,19 @@ export const hostTimes = (tree: HostTree, work: DeviceWork): HostTimes => {
     calls: calls.length / count,
     callSeconds: mean(calls.map((row) => lasted(tree, row))) * 1e-6,
     overlapped: gradients.some(({ node }) => inNode.has(node)),
+    sharding:
+      shards === undefined || sharded === undefined
+        ? undefined
+        : {
+            seconds:
+              (hostOfShards(shards, steps) -
+                calls.reduce((sum, row) => sum + (shards.isOwn(row) ? lasted(tree, row) : 0), 0)) *
+              (1e-6 / count),
+            carried: sharded.units.reduce(
+              (sum, { tensors, gathers, scatters }) => sum + tensors * (gathers.calls + scatters.calls),
+              0
+            )
+          },
     readSeconds: readSeconds(tree, work),
     replaySeconds: replays.length === 0 ? undefined : mean(replays.map((row) => lasted(tree, row))) * 1e-6
   }
@@ -83,6 +107,10 @@ const gradientNodes = (
   }
   return found
 }
+
+/** Microseconds of FSDP's own code in the steps. */
+const hostOfShards = ({ host }: ShardedWork, steps: ReadonlyArray<Step>): number =>
+  host.own.reduce((sum, { start, end }) => sum + (stepAt(steps, start) >= 0 ? end - start : 0), 0)
 
 const lasted = (tree: HostTree, row: number): number => tree.end(row) - tree.start(row)
 

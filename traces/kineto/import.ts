@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { basename } from "node:path"
 import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
 import type { ImportReport } from "../import-report.ts"
-import { withoutGaps } from "../rescale.ts"
+import { totalSeconds, withoutGaps } from "../rescale.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
 import { withoutAbsurdTimes } from "./absurd-times.ts"
 import { attribute, type Attribution } from "./attribute.ts"
@@ -183,11 +183,16 @@ const finished = (
       accepted: `at least the ${busy} s the device is busy in a step`
     })
   }
-  const parallel = parallelismWarning(found.parallelism)
+  const parallel = parallelismWarning(found.parallelism, found.sharded)
   if (parallel !== undefined) warnings.push(parallel)
   const measured = measuredHost(
     found.host,
-    { profiledSeconds: found.stepSeconds, unprofiledSeconds: unprofiledStepSeconds, busySeconds: busy },
+    {
+      profiledSeconds: found.stepSeconds,
+      wallSeconds: found.wallSeconds,
+      unprofiledSeconds: unprofiledStepSeconds,
+      busySeconds: busy
+    },
     ddp
   )
   warnings.push(...measured.warnings)
@@ -209,7 +214,9 @@ const finished = (
     steps: found.steps,
     stepSeconds: Math.max(busy, found.stepSeconds - inGaps.profiledSeconds),
     unprofiledStepSeconds:
-      unprofiledStepSeconds && Math.max(busy, unprofiledStepSeconds - inGaps.unprofiledSeconds),
+      unprofiledStepSeconds &&
+      // The layers' sum may differ from the device's by its last digit.
+      Math.max(busy, totalSeconds(layers).busySeconds, unprofiledStepSeconds - inGaps.unprofiledSeconds),
     deviceBusySeconds: busy,
     unattributedShare: share(lost),
     layers: withoutGaps(layers, inGaps.profiledSeconds),
@@ -223,6 +230,7 @@ const finished = (
     unattributed: found.unattributed.map(({ name, seconds }) => ({ name, seconds, share: share(seconds) })),
     communication: found.communication,
     parallelism: found.parallelism,
+    ...(found.sharded === undefined ? {} : { sharded: found.sharded }),
     warnings
   }
 }

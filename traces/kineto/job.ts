@@ -192,7 +192,12 @@ const meanLayers = (all: ReadonlyArray<ReadonlyArray<LayerCost>>): ReadonlyArray
       busySeconds += layers[layer]![phase].busySeconds / all.length
       spanSeconds += layers[layer]![phase].spanSeconds / all.length
     }
-    return { busySeconds, spanSeconds: Math.max(busySeconds, spanSeconds) }
+    const { launches } = all[0]![layer]![phase]
+    return {
+      busySeconds,
+      spanSeconds: Math.max(busySeconds, spanSeconds),
+      ...(launches === undefined ? {} : { launches })
+    }
   }
   return all[0]!.map(({ name }, layer) => ({
     name,

@@ -5,6 +5,8 @@ import type { HostTimes } from "./host-times.ts"
 /** A step of the trace, seconds: as profiled, without the profiler where known, and what the device was busy. */
 interface StepTimes {
   readonly profiledSeconds: number
+  /** The same with what FSDP and its collectives took. */
+  readonly wallSeconds: number
   readonly unprofiledSeconds: number | undefined
   readonly busySeconds: number
 }
@@ -35,31 +37,40 @@ const waitingShare = 0.05
 export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | undefined): Measured => {
   const warnings: Array<string> = []
   const nothing = { profiledSeconds: 0, unprofiledSeconds: 0 }
-  const { profiledSeconds, busySeconds, unprofiledSeconds: real } = step
+  const { profiledSeconds, wallSeconds, busySeconds, unprofiledSeconds: real } = step
   if (times.launches === 0 || real === undefined) return { host: undefined, inGaps: nothing, warnings }
   const waits = real > busySeconds * (1 + waitingShare)
   // A host that sets the pace takes as long as the step.
-  const scale = waits ? Math.min(1, real / profiledSeconds) : Math.min(realShare, real / profiledSeconds)
+  const recorded = times.sharding === undefined ? profiledSeconds : wallSeconds
+  const scale = waits ? Math.min(1, real / recorded) : Math.min(realShare, real / recorded)
   if (!waits)
     warnings.push(
       "the device hardly waits for its host, so the step's time says little of it: a third of the profiled launches' time was taken, which is assumed and not measured"
     )
   const own = times.overlapped ? times.gradients * times.gradientSeconds + times.calls * times.callSeconds : 0
-  const inGaps = waits ? { profiledSeconds: own, unprofiledSeconds: own * scale } : nothing
+  const inDdp = waits ? { profiledSeconds: own, unprofiledSeconds: own * scale } : nothing
+  // Of a sharded run the host's whole step, without FSDP's own code, which is in no layer's gap.
+  const { sharding } = times
+  const launching =
+    sharding === undefined
+      ? profiledSeconds * scale - inDdp.unprofiledSeconds
+      : Math.max(0, wallSeconds - sharding.seconds - times.calls * times.callSeconds) * scale
+  const inGaps =
+    sharding === undefined ? inDdp : { profiledSeconds: 0, unprofiledSeconds: Math.max(0, real - launching) }
   const communication =
     ddp === undefined
-      ? times.overlapped
-        ? { hookSeconds: times.gradientSeconds * scale, collectiveSeconds: times.callSeconds * scale }
-        : times.calls > 0
-          ? { collectiveSeconds: times.callSeconds * scale }
-          : {}
+      ? times.sharding !== undefined
+        ? underFsdp(times.sharding, times.callSeconds, scale)
+        : times.overlapped
+          ? { hookSeconds: times.gradientSeconds * scale, collectiveSeconds: times.callSeconds * scale }
+          : times.calls > 0
+            ? { collectiveSeconds: times.callSeconds * scale }
+            : {}
       : underDdp(times, ddp, waits ? real : undefined, warnings)
   return {
     host: {
       mode: times.mode,
-      ...(times.mode === "graph"
-        ? {}
-        : { launchSeconds: (profiledSeconds * scale - inGaps.unprofiledSeconds) / times.launches }),
+      ...(times.mode === "graph" ? {} : { launchSeconds: launching / times.launches }),
       ...communication,
       ...(times.readSeconds === undefined ? {} : { readSeconds: times.readSeconds }),
       ...(times.replaySeconds === undefined ? {} : { replaySeconds: times.replaySeconds })
@@ -68,6 +79,16 @@ export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | 
     warnings
   }
 }
+
+/** FSDP's own code by the tensors that its gathers and scatters carry. */
+const underFsdp = (
+  { seconds, carried }: NonNullable<HostTimes["sharding"]>,
+  callSeconds: number,
+  scale: number
+): Pick<MeasuredHost, "hookSeconds" | "collectiveSeconds"> => ({
+  ...(carried > 0 ? { hookSeconds: (Math.max(0, seconds) / carried) * scale } : {}),
+  ...(callSeconds > 0 ? { collectiveSeconds: callSeconds * scale } : {})
+})
 
 /**
  * Hooks and calls of a second trace. They run in autograd's own thread, which no Python frames slow down, so they count as profiled

@@ -1,5 +1,5 @@
 // How a recorded run was parallel beyond data, from what its ranks say to each other and when. Knows nothing of layers.
-import type { Parallelism } from "../import-report.ts"
+import type { Parallelism, ShardedRun } from "../import-report.ts"
 import type { CollectiveCall } from "./collectives.ts"
 import type { KinetoTrace } from "./trace.ts"
 
@@ -45,7 +45,13 @@ const told: Readonly<Record<Parallelism, string>> = {
 }
 
 /** What a user must know of a trace of such a run; undefined for plain data parallelism. */
-export const parallelismWarning = (found: ReadonlyArray<Parallelism>): string | undefined =>
-  found.length === 0
+export const parallelismWarning = (
+  found: ReadonlyArray<Parallelism>,
+  sharded: ShardedRun | undefined
+): string | undefined => {
+  if (sharded !== undefined && found.every((kind) => kind === "fsdp"))
+    return `its parameters were sharded over ${sharded.ranks} ranks (FSDP): the profile is of the whole model, without gathers, scatters, FSDP's copies and hooks${sharded.ranks > 1 ? `; the optimizer of one part counts ${sharded.ranks} times` : ""}. Kernels are those of its param_dtype: under autocast they are others`
+  return found.length === 0
     ? undefined
     : `the run was not plain data-parallel: ${found.map((kind) => told[kind]).join("; ")}. For data-parallel training of the whole model record it on one device, or under DDP`
+}

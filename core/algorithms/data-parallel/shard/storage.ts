@@ -37,6 +37,12 @@ import type { Unit } from "./units.ts"
 const wireFor = (dtype: Dtype, stored: Dtype): { readonly wire?: Dtype } =>
   dtypeBits[dtype] < dtypeBits[stored] ? { wire: dtype } : {}
 
+/** A copy in another dtype that the hook makes which hands over what travels: the hook's time on the host has it. */
+const cast = (label: string, lane: Lane, from: Tensor, to: Tensor): Op => ({
+  ...launch(label, kernels.copy, lane, [from], [to]),
+  carries: 0
+})
+
 /** What becomes of a unit's gradients when its backward pass ends. */
 interface Reduction {
   /** Sums them over the division; of a step's last micro-batch. */
@@ -198,13 +204,7 @@ const shardedStorage = (
           ? [...wholes.last]
           : wider
             ? flats.map((_, i) =>
-                launch(
-                  `cast gradients ${unit.name}`,
-                  kernels.copy,
-                  Lane.compute,
-                  [gradients[i]!],
-                  [summed[i]!]
-                )
+                cast(`cast gradients ${unit.name}`, Lane.compute, gradients[i]!, summed[i]!)
               )
             : []
         // With each micro-batch: its part of the sum, used again by other units, beside the mean that is learnt by.
@@ -350,7 +350,7 @@ const shardedStorage = (
           }
           const part = inPlace ?? narrow[narrowed++]!
           sent.push(part)
-          casts.push(launch(`cast ${unit.name}`, kernels.copy, Lane.intra, [master], [part]))
+          casts.push(cast(`cast ${unit.name}`, Lane.intra, master, part))
         }
 
         const { whole: gradients, parts, reduce, earlier } = yield* storeGradients(unit, flats)

@@ -1,0 +1,29 @@
+// Stretches of time: without overlaps, and how much of others they cover. Knows nothing of what happens in them.
+
+export interface Interval {
+  readonly start: number
+  readonly end: number
+}
+
+/** The same stretches of time without overlaps, ascending. */
+export const union = (intervals: ReadonlyArray<Interval>): ReadonlyArray<Interval> => {
+  const merged: Array<{ start: number; end: number }> = []
+  for (const { start, end } of intervals.toSorted((a, b) => a.start - b.start)) {
+    const last = merged.at(-1)
+    if (last !== undefined && start <= last.end) last.end = Math.max(last.end, end)
+    else merged.push({ start, end })
+  }
+  return merged
+}
+
+/** How much of [from, to) disjoint ascending stretches cover, for questions in ascending order. */
+export const coverage = (intervals: ReadonlyArray<Interval>): ((from: number, to: number) => number) => {
+  let passed = 0
+  return (from, to) => {
+    while (passed < intervals.length && intervals[passed]!.end <= from) passed++
+    let covered = 0
+    for (let i = passed; i < intervals.length && intervals[i]!.start < to; i++)
+      covered += Math.max(0, Math.min(to, intervals[i]!.end) - Math.max(from, intervals[i]!.start))
+    return covered
+  }
+}
