@@ -28,6 +28,7 @@ for (const name of ["ddp", "local-sgd", "dreamddp", "streaming-diloco"]) {
   const planned = Result.getOrThrow(
     planDataParallel(settings, {
       profile,
+      ranks: world.size,
       phaseSeconds: (cost) => cost.spanSeconds,
       allReduceSeconds: (sizeBytes) => sizeBytes / link.bytesPerSecond
     })

@@ -113,7 +113,7 @@ export class Collectives {
     for (const [id, count] of own) {
       if (even && count * together.length === sizes[id]) continue
       throw new RangeError(
-        `group "${group.name}" has ${count} of the ${sizes[id]} ranks that rank ${representatives[id]} stands for: simulate with symmetric: false`
+        `group "${group.name}" has ${count} of the ${sizes[id]} ranks that rank ${representatives[id]} stands for: simulate with symmetric: false, or have the algorithm's plan say that ranksDiffer`
       )
     }
   }

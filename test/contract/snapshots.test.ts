@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
+import { dataParallelNames } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import type { TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
@@ -14,7 +15,7 @@ import type { OpLog } from "../../core/machine/timeline.ts"
 import { makeWorld, type World } from "../../core/world.ts"
 import { moeCase } from "../../testing/moe-training.ts"
 import { KeptSnapshots } from "../machine/kept-snapshots.ts"
-import { instances, plannedFor, ruledNames } from "../training/rule-instances.ts"
+import { instances, plannedFor } from "../training/rule-instances.ts"
 import { narrowGraph, tinyModel, tinyProfile } from "../training/tiny.ts"
 import { toyModel } from "../training/toy-model.ts"
 import { flatWorld, plan, unlimited } from "../simulate/simulated.ts"
@@ -78,7 +79,7 @@ const compare = async (
 describeContract("a run goes on from a snapshot", (machine) => {
   const numRuns = machine.hostTime ? 3 : 20
 
-  for (const name of ruledNames) {
+  for (const name of dataParallelNames) {
     it(name, async () => {
       let [inFlight, gradients] = [0, 0]
       const cases = fc

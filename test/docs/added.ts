@@ -99,8 +99,8 @@ export class Added {
   }
 
   /** Runs its own test. */
-  test(path: string): { readonly status: number | null; readonly output: string } {
-    return this.run([join(packageOf("vitest"), "vitest.mjs"), "run", path, "--maxWorkers=1"])
+  test(path: string, named = ""): { readonly status: number | null; readonly output: string } {
+    return this.run([join(packageOf("vitest"), "vitest.mjs"), "run", path, "--maxWorkers=1", "-t", named])
   }
 
   remove(): void {

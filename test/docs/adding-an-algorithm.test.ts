@@ -29,6 +29,16 @@ describe("docs/adding-an-algorithm.md", () => {
   })
 
   it(
+    "goes on from a snapshot, as every algorithm",
+    () => {
+      const { output, status } = added.test("test/contract/snapshots.test.ts", "round-robin")
+      expect(status, output).toBe(0)
+      expect(output).toMatch(/[1-9]\d* passed/u)
+    },
+    compiling
+  )
+
+  it(
     "passes its test",
     () => {
       const { output, status } = added.test("test/data-parallel-plan/round-robin.test.ts")

@@ -80,6 +80,7 @@ export const plan = (
   const planned = Result.getOrThrow(
     planDataParallel(settings, {
       profile,
+      ranks: world.size,
       phaseSeconds: ({ spanSeconds }) => spanSeconds,
       allReduceSeconds: aloneSeconds(new Network(world, distinct(world)), "all_reduce", world.all, {
         algorithm: collectives

@@ -17,9 +17,11 @@ import type { TrainingModelBuilder } from "./training-model.ts"
 /** What planning needs to know of the model and the links. */
 export interface PlanningFacts {
   readonly profile: Profile
+  /** Ranks that average with each other: all, or those who hold the same part of a divided model. */
+  readonly ranks: number
   /** Seconds of a layer's phase: device time with or without the host's gaps. */
   readonly phaseSeconds: (cost: { readonly busySeconds: number; readonly spanSeconds: number }) => number
-  /** Seconds of one all-reduce of that many bytes over all ranks, alone on the links. */
+  /** Seconds of one all-reduce of that many bytes over these ranks, alone on the links. */
   readonly allReduceSeconds: (sizeBytes: number) => number
 }
 
@@ -63,6 +65,11 @@ export interface PlannedAlgorithm {
   readonly program: (build: TrainingModelBuilder, steps: number, from?: number) => Program<void>
   /** A step's gradients are used in the next one, so that a model must keep them. */
   readonly gradientsLast?: boolean
+  /**
+   * Ranks that compute alike send to different partners: none can stand for another, and a simulation runs each by itself.
+   * Groups that are the same for all need not say so.
+   */
+  readonly ranksDiffer?: boolean
   /** Why another number of ranks cannot go on from what these have learnt; absent where it can. */
   readonly fixedRanks?: string
 }

@@ -109,23 +109,25 @@ export const planScenario = (
               file
             )
           )
+    const peers = shard?.placeOf(0).peers ?? world.all
     const facts: PlanningFacts = {
+      ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
       phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
-      allReduceSeconds: aloneSeconds(
-        new Network(world, interchangeable(world, alike)),
-        "all_reduce",
-        shard?.placeOf(0).peers ?? world.all,
-        {
-          algorithm: scenario.collectives.algorithm,
-          table
-        }
-      )
+      allReduceSeconds: aloneSeconds(new Network(world, interchangeable(world, alike)), "all_reduce", peers, {
+        algorithm: scenario.collectives.algorithm,
+        table
+      })
     }
     const planned = planDataParallel(scenario.algorithm, facts)
     if (Result.isFailure(planned)) {
       const { field, value, accepted } = planned.failure
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
+    }
+    if (planned.success.ranksDiffer === true) {
+      const why = `layers of each: with ${scenario.algorithm.name} every rank is simulated by itself`
+      const ranks = { file, field: "world.ranks", value: world.size }
+      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
     }
     return { world, shard, model, profile, device, table, ops, facts, planned: planned.success }
   })
@@ -261,7 +263,8 @@ export const prepare = (
         faults: yield* resolveFaults(scenario.faults, world, file),
         jitter,
         seed,
-        capacityBytes: memory
+        capacityBytes: memory,
+        symmetric: planned.ranksDiffer !== true
       },
       summarise: (ended) => {
         const { figures, fromSeconds, toSeconds } = measuredSteps(ended, warmupSteps, steps)
