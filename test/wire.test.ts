@@ -264,6 +264,46 @@ describe("who sends", () => {
     }
   })
 
+  // What native/transport/collective-plan.cc sends: shares of what is narrow and sums of what is not, or everything to everybody.
+  it.each([
+    [2, "float32", 2 * 0.5 * 4],
+    [4, "float32", 2 * 0.75 * 4],
+    [2, "bfloat16", 2],
+    [4, "bfloat16", 0.75 * 2 + 0.75 * 4],
+    [4, "float4", 3 * 0.5],
+    [10, "float4", 0.9 * 0.5 + 0.9 * 4]
+  ] as const)(
+    "to everyone at once sends sums as wide as they are: %d ranks, %s",
+    (ranks, wire, bytesEach) => {
+      const elements = 4000
+      const program = Effect.gen(function* () {
+        const machine = yield* Machine
+        const x = yield* machine.alloc({ name: "x", shape: [elements], dtype: "float32" })
+        const { all } = machine.world
+        machine.submit(
+          collective("average", kernels.all_reduce, Lane.inter, all, [x], [x], {
+            attributes: { reduce: "avg" },
+            ...(wire === "float32" ? {} : { wire })
+          })
+        )
+        yield* machine.drain
+      })
+      const world = nodes(
+        Array.from({ length: ranks }, () => 1),
+        { bytesPerSecond: 1e6, latencySeconds: 0 }
+      )
+      const { links, makespanSeconds } = run({
+        world,
+        costs: freeKernels,
+        collectives: { algorithm: "direct" },
+        program
+      })
+      const out = links.find(({ name }) => name.startsWith("inter out"))!
+      expect(out.bytes / out.count).toBeCloseTo(bytesEach * elements, 6)
+      expect(makespanSeconds).toBeCloseTo((bytesEach * elements) / 1e6, 9)
+    }
+  )
+
   it("to everyone at once pays one latency each way", () => {
     const flat = nodes([1, 1, 1, 1], { bytesPerSecond: 1e9, latencySeconds: 1e-3 })
     const network = new Network(flat, distinct(flat))

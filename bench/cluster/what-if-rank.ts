@@ -1,78 +1,98 @@
-// One rank of what-if.ts, in its network namespace: trains what it is told, run after run, each when rank 0 is told that the links
-// are as they should be. Rank 0 says how long a step took, as a line of JSON.
+// One rank of bench/cluster/what-if.ts: joins the job, and runs what it is told on its standard input, a line of JSON for each
+// run. Rank 0 answers with a line when the run's clock starts and a line at its end. Started by a launcher's variables.
+//   TANDEM_RANK=0 TANDEM_WORLD_SIZE=2 ... node bench/cluster/what-if-rank.ts --backend cuda
 import { createInterface } from "node:readline"
+import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import { Lane } from "../../core/machine/lane.ts"
-import type { Timeline } from "../../core/machine/timeline.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { CurrentBackend } from "../../exec/backend.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "../../exec/cli/emulated-device.ts"
-import { placeIn } from "../../exec/job/environment.ts"
-import { ProcessJob } from "../../exec/job/processes.ts"
-import { secretIn } from "../../exec/job/secret.ts"
-import { training } from "../../exec/train/train.ts"
-import { familyOf } from "../../scenarios/families.ts"
+import { perhapsInJob } from "../../exec/cli/job.ts"
+import { execute } from "../../exec/execute.ts"
+import type { ProcessJob } from "../../exec/job/processes.ts"
+import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { Loader } from "../../scenarios/load.ts"
-import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { executedSteps, type ExecutedSteps } from "./measured-steps.ts"
 
-interface Asked {
+export interface Request {
   readonly file: string
-  readonly profile: string
-  readonly warmupSteps: number
-  readonly steps: number
-  /** `--set` of each run. */
-  readonly runs: ReadonlyArray<ReadonlyArray<string>>
+  readonly set: ReadonlyArray<string>
+  readonly planFrom: string
+  /** Kernels take at least what the scenario's device needs. */
+  readonly emulateDevice: boolean
 }
 
-const asked = JSON.parse(process.argv[2]!) as Asked
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
-const say = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`)
+export type Answer = ExecutedSteps | { readonly error: string }
 
-/** Mean over ranks and measured steps of the time between ends of the compute lane's steps. */
-const stepSeconds = ({ rank, lane, step, endSeconds }: Timeline): number => {
-  const ends = new Map<number, Array<number>>()
-  for (let row = 0; row < rank.length; row++) {
-    if (lane[row] !== Lane.compute) continue
-    let own = ends.get(rank[row]!)
-    if (own === undefined) ends.set(rank[row]!, (own = []))
-    own[step[row]!] = Math.max(own[step[row]!] ?? 0, endSeconds[row]!)
-  }
-  const { warmupSteps, steps } = asked
-  const each = [...ends.values()].map(
-    (own) => (own[steps - 1]! - own[warmupSteps - 1]!) / (steps - warmupSteps)
-  )
-  return each.reduce((sum, seconds) => sum + seconds, 0) / each.length
-}
+/** What a rank says: that the run's clock has started, or what the run came to. */
+export type Said = { readonly begun: true } | { readonly answer: Answer }
 
-const one = (job: ProcessJob, set: ReadonlyArray<string>) =>
-  Effect.gen(function* () {
-    const scenario = yield* loadScenario(asked.file, set)
-    const trainable = yield* familyOf(scenario).train!(
-      scenario,
-      asked.file,
-      { loader: new Loader() },
-      {
-        planFrom: asked.profile,
-        steps: asked.steps
-      }
-    )
-    const prepare = onDevice(leastSecondsOn(yield* emulatedDevice(scenario, asked.file)))
-    yield* job.barrier
-    if (job.rank === 0) {
-      say({ ready: set })
-      yield* Effect.promise(() => lines.next())
+const say = (said: Said): void => void process.stdout.write(`${JSON.stringify(said)}\n`)
+
+/** Parameters that cost no time to make: even numbers of GPT-2's deviation. What they are does not change how long anything takes. */
+const parameters = new Map<string, Float32Array>()
+const initial = (names: ReadonlySet<string>, { name, shape }: Tensor): Float32Array | undefined => {
+  const parameter = name.replace(/ bfloat16$/u, "")
+  if (!names.has(parameter)) return undefined
+  let values = parameters.get(parameter)
+  if (values === undefined) {
+    values = new Float32Array(shape.reduce((elements, extent) => elements * extent, 1))
+    let state = 1
+    for (let i = 0; i < values.length; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+      values[i] = (state / 2 ** 32 - 0.5) * 0.07
     }
-    yield* job.barrier
-    const { timeline } = yield* training(trainable, { record: true, processes: job, prepare }).run
-    if (job.rank === 0) say({ stepSeconds: stepSeconds(timeline!) })
+    if (shape.length < 2) values.fill(parameter.endsWith("weight") ? 1 : 0)
+    parameters.set(parameter, values)
+  }
+  return values
+}
+
+const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob) =>
+  Effect.gen(function* () {
+    const { scenario } = yield* loadLocatedScenario(file, set)
+    if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
+    const prepared = yield* prepareTraining(scenario, file, new Loader(), { planFrom })
+    const { world, planned, graph, build, steps } = prepared
+    const names = new Set(graph.layers.flatMap((layer) => layer.parameters.map(({ name }) => name)))
+    const { timeline } = yield* execute({
+      world,
+      job: () => {
+        const own = job.run()
+        own.gate.whenOpen(() => {
+          if (job.rank === 0) say({ begun: true })
+        })
+        return own
+      },
+      program: planned.program(build, steps),
+      record: true,
+      ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {}),
+      initial: (_, tensor) => initial(names, tensor)
+    })
+    return executedSteps(timeline!, planned.warmupSteps, steps - planned.warmupSteps)
   })
 
+const { values } = parseArgs({ options: { backend: { type: "string", default: "cuda" } } })
+const together = { ranks: Number(process.env["TANDEM_WORLD_SIZE"]), file: "what if", plan: "what if" }
 await Effect.runPromise(
-  Effect.gen(function* () {
-    const place = yield* placeIn(process.env)
-    const secret = yield* secretIn(process.env)
-    const options = { place: place!, secret, alike: { asked: JSON.stringify(asked) }, timeoutSeconds: 60 }
-    yield* ProcessJob.use(options, (job) =>
-      Effect.forEach(asked.runs, (set) => one(job, set), { discard: true })
-    )
-  })
+  Effect.provideService(
+    perhapsInJob({ rendezvousTimeout: 60 }, together, (job) =>
+      Effect.promise(async () => {
+        if (job === undefined) throw new Error("a rank of a job: bench/cluster/what-if.ts starts it")
+        for await (const line of createInterface({ input: process.stdin })) {
+          const ran = run(JSON.parse(line) as Request, job)
+          const answer = await Effect.runPromise(
+            Effect.provideService(ran, CurrentBackend, values.backend).pipe(
+              Effect.catch((error) => Effect.succeed({ error: error.message })),
+              Effect.catchDefect((defect) => Effect.succeed({ error: String(defect) }))
+            )
+          )
+          if (job.rank === 0 || "error" in answer) say({ answer })
+        }
+      })
+    ),
+    CurrentBackend,
+    values.backend
+  )
 )
-process.stdin.destroy()

@@ -1,203 +1,249 @@
 // What if the links were slower? A model is profiled once, at full speed; the simulator says what a step takes on links of other
-// bandwidths under each algorithm; then ranks in network namespaces really train over such links. Needs root and iproute2.
-//   node bench/cluster/what-if.ts [--ranks 2,4] [--mbit 50,200,1000] [--json]
-// Set before anything was run: the median error of a step at most 3 %, the worst 10 %, and the fastest algorithm foretold.
+// bandwidths under each algorithm, before anything is run; then ranks in network namespaces with shaped links (namespaces.ts) really
+// train over them. Needs root and iproute2.
+//   node bench/cluster/what-if.ts                     processor threads that stand for a slow device; 2 and 4 ranks
+//   node bench/cluster/what-if.ts --backend cuda      a GPU for each of 2 ranks, NCCL over sockets; "nvlink": NCCL as it comes
+// A point is a bandwidth of every rank's link in each direction; "asymmetric:" before it gives rank 0 a quarter of it, "drop:" a
+// tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
+// anything was run: the median error of a step at most 3 %, the worst 10 %.
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
-import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import { freePort } from "../../exec/job/free-port.ts"
-import { freshSecret } from "../../exec/job/secret.ts"
+import * as Schema from "effect/Schema"
+import { Bandwidth } from "../../core/units.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
+import { ended, Runners, startRanks } from "./runners.ts"
+import { reportOf, rowLine, type Row } from "./what-if-report.ts"
 
-const algorithms = {
-  ddp: "ddp",
-  "local-sgd": "{name: local-sgd, period: 3}",
-  dreamddp: "{name: dreamddp, period: 3}",
-  diloco: "{name: diloco, period: 3}"
-}
-/** Whole periods. */
-const warmupSteps = 3
-const steps = 9
-/** Of a frame of 9014 bytes on these links, Ethernet's, IP's and TCP's headers are 66. */
-const payloadShare = 8948 / 9014
-
-const { values } = parseArgs({
+const { values: options } = parseArgs({
   options: {
-    ranks: { type: "string", default: "2,4" },
-    mbit: { type: "string", default: "50,200,1000" },
-    json: { type: "boolean", default: false }
+    backend: { type: "string", default: "cpu" },
+    scenario: { type: "string" },
+    ranks: { type: "string" },
+    points: { type: "string" },
+    algorithms: { type: "string", default: "" },
+    period: { type: "string" },
+    /** Of DDP's gradients. */
+    wire: { type: "string" },
+    out: { type: "string" },
+    "budget-seconds": { type: "string", default: "1000000" }
   }
 })
-const numbers = (text: string): ReadonlyArray<number> => text.split(",").map(Number)
+const bounds = { median: 0.03, worst: 0.1 }
 const root = fileURLToPath(new URL("../..", import.meta.url))
-const file = fileURLToPath(new URL("what-if.yaml", import.meta.url))
+/** Whatever a backend's ranks are, they are to have a step in which links matter. */
+const usual =
+  options.backend === "cuda"
+    ? {
+        scenario: "scenarios/measured/what-if-gpt2.yaml",
+        ranks: "2",
+        points: "nvlink,25Gbit/s,10Gbit/s,5Gbit/s,2Gbit/s,1Gbit/s,0.5Gbit/s",
+        period: "20",
+        wire: "bfloat16"
+      }
+    : {
+        scenario: "bench/cluster/what-if.yaml",
+        ranks: "2,4",
+        points: "50Mbit/s,200Mbit/s,500Mbit/s,asymmetric:200Mbit/s,drop:200Mbit/s",
+        period: "4",
+        wire: "float32"
+      }
+const chosen = {
+  ...usual,
+  ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+} as typeof usual & typeof options
+const emulateDevice = options.backend !== "cuda"
+const period = Number(chosen.period)
+const deadline = performance.now() + 1000 * Number(chosen["budget-seconds"])
+const file = path.resolve(root, chosen.scenario)
 const folder = mkdtempSync(path.join(tmpdir(), "what-if-"))
+process.chdir(root)
 
-interface Row {
-  readonly ranks: number
-  readonly mbit: number
-  readonly algorithm: string
-  readonly computeShare: number
-  readonly predictedSeconds: number
-  readonly measuredSeconds: number
+const all: Readonly<Record<string, string>> = {
+  ddp: `{name: ddp, wire: ${chosen.wire}}`,
+  "local-sgd": `{name: local-sgd, period: ${period}}`,
+  "partial-local-sgd": `{name: partial-local-sgd, period: ${period}}`,
+  dreamddp: `{name: dreamddp, period: ${period}}`,
+  diloco: `{name: diloco, period: ${period}}`,
+  "streaming-diloco": emulateDevice
+    ? `{name: streaming-diloco, period: ${period}, fragments: 2, delaySteps: 1}`
+    : `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}}`
 }
+const names = chosen.algorithms === "" ? Object.keys(all) : chosen.algorithms.split(",")
+
+const rateOf = Schema.decodeUnknownSync(Bandwidth)
+
+interface Point {
+  readonly name: string
+  readonly bandwidth: string
+  /** What becomes of rank 0's link. */
+  readonly rank0: "as the others" | "asymmetric" | "drop"
+}
+
+const pointNamed = (name: string): Point => {
+  if (name === "nvlink") return { name, bandwidth: "450GB/s", rank0: "as the others" }
+  const [kind, bandwidth] = name.includes(":") ? (name.split(":") as [string, string]) : ["", name]
+  if (kind !== "" && kind !== "asymmetric" && kind !== "drop")
+    throw new Error(`${name}: a bandwidth, or one behind "asymmetric:" or "drop:"`)
+  return { name, bandwidth, rank0: kind === "" ? "as the others" : kind }
+}
+
+/** What changes of rank 0's link, and when, as a scenario's faults have it. */
+interface Change {
+  readonly fromSeconds: number
+  readonly bytesPerSecond: number
+}
+
+const faultOf = ({ fromSeconds, bytesPerSecond }: Change): string =>
+  `faults=[{link: inter, of: 0, bandwidth: ${bytesPerSecond}B/s, from: ${fromSeconds}s}]`
+
+/** The profile of one step, and of collectives over links that are no limit. */
+const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<string> => {
+  const out = path.join(folder, `${name}-${ranks}.arrow`)
+  const command = [
+    "exec/cli.ts",
+    "profile",
+    file,
+    "--set",
+    `world.ranks=${ranks}`,
+    "--steps",
+    "20",
+    "-o",
+    out
+  ]
+  const more = ["--backend", options.backend, ...(emulateDevice ? ["--emulate-device"] : [])]
+  await Promise.all(startRanks(ranks, cluster, [...command, ...more], "inherit").map(ended))
+  return out
+}
+
+interface Foretold {
+  readonly stepSeconds: number
+  readonly computeSeconds: number
+  readonly makespanSeconds: number
+}
+
+const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
+  const scenario = await Effect.runPromise(loadScenario(file, set))
+  const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
+  return result as unknown as Foretold
+}
+
+/** Where runs are taken: their profiles, and the links. */
+interface Where {
+  readonly ranks: number
+  readonly runners: Runners
+  readonly cluster: Cluster | undefined
+  /** The profile that layers are from, and that of collectives on these links without limit. */
+  readonly compute: string
+  readonly collectives: string
+}
+
+const rows: Array<Row> = []
+
+const measure = async (
+  { ranks, runners, cluster, compute, collectives }: Where,
+  point: Point
+): Promise<void> => {
+  const rate = rateOf(point.bandwidth)
+  const setRate = (rank: number, bytesPerSecond: number): void =>
+    cluster?.setRates(rank, { up: bytesPerSecond, down: bytesPerSecond })
+  for (const name of names) {
+    const common = [
+      `world.ranks=${ranks}`,
+      `world.links.inter.bandwidth=${point.bandwidth}`,
+      `algorithm=${all[name]}`,
+      `collectives.measured=${collectives}`,
+      ...(name === "ddp" && emulateDevice === false ? [`steps=${rate < 5e8 ? 3 : 10}`] : [])
+    ]
+    const modelled = [...common, `model={profile: ${compute}}`]
+    let change: Change | undefined
+    if (point.rank0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
+    if (point.rank0 === "drop")
+      change = { fromSeconds: (await foretell(modelled)).makespanSeconds / 2, bytesPerSecond: rate / 10 }
+    const foretold = await foretell([...modelled, ...(change === undefined ? [] : [faultOf(change)])])
+    const row = {
+      ranks,
+      point: point.name,
+      algorithm: name,
+      predictedSeconds: foretold.stepSeconds,
+      predictedComputeSeconds: foretold.computeSeconds
+    }
+    if (performance.now() > deadline) {
+      rows.push({ ...row, measured: undefined })
+      continue
+    }
+    for (let rank = 0; rank < ranks; rank++) setRate(rank, rate)
+    let later: NodeJS.Timeout | undefined
+    if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
+    const measured = await runners.run({ file, set: common, planFrom: compute, emulateDevice }, () => {
+      if (change !== undefined && change.fromSeconds > 0)
+        later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
+    })
+    clearTimeout(later)
+    rows.push({ ...row, measured })
+    console.log(rowLine(rows.at(-1)!))
+    keep()
+  }
+}
+
+const keep = (): void => {
+  if (chosen.out !== undefined)
+    writeFileSync(
+      chosen.out,
+      `${JSON.stringify({ period, scenario: chosen.scenario, rows }, undefined, 1)}\n`
+    )
+}
+
+const startRunners = (ranks: number, cluster: Cluster | undefined): Runners =>
+  new Runners(
+    startRanks(ranks, cluster, ["bench/cluster/what-if-rank.ts", "--backend", options.backend], "pipe")
+  )
 
 const reason = whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
   process.exit(2)
 }
-
-const setsOf = (ranks: number, mbit: number, algorithm: string): ReadonlyArray<string> => [
-  `world.ranks=${ranks}`,
-  `inter.bandwidth=${Math.round(mbit * 1e6 * payloadShare)}bit/s`,
-  `algorithm=${algorithm}`
-]
-
-const predict = async (profile: string, sets: ReadonlyArray<string>) => {
-  const more = [`model={profile: ${profile}}`, `steps=${steps - warmupSteps}`]
-  const scenario = await Effect.runPromise(loadScenario(file, [...sets, ...more]))
-  const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
-  return result as unknown as { readonly stepSeconds: number; readonly computeSeconds: number }
-}
-
-/** Really trains, run after run; `before` sets the links of each. */
-const measure = async (
-  ranks: number,
-  profile: string,
-  points: ReadonlyArray<{ readonly mbit: number; readonly sets: ReadonlyArray<string> }>
-) => {
-  const full = { up: 1.25e9, down: 1.25e9 }
-  const cluster = new Cluster(Array.from({ length: ranks }, () => full))
-  try {
-    const port = await freePort()
-    const secret = freshSecret()
-    const asked = JSON.stringify({ file, profile, warmupSteps, steps, runs: points.map(({ sets }) => sets) })
-    const children = Array.from({ length: ranks }, (_, rank) =>
-      cluster.spawn(rank, [process.execPath, path.join(root, "bench/cluster/what-if-rank.ts"), asked], {
-        cwd: root,
-        env: {
-          ...process.env,
-          RANK: String(rank),
-          WORLD_SIZE: String(ranks),
-          MASTER_ADDR: cluster.addressOf(0),
-          MASTER_PORT: String(port),
-          TANDEM_SECRET: secret
-        },
-        stdio: [rank === 0 ? "pipe" : "ignore", rank === 0 ? "pipe" : "ignore", "inherit"]
-      })
-    )
-    const [first] = children
-    const measured: Array<number> = []
-    for await (const line of createInterface({ input: first!.stdout! })) {
-      const said = JSON.parse(line) as { readonly stepSeconds?: number }
-      if (said.stepSeconds !== undefined) {
-        measured.push(said.stepSeconds)
-        continue
-      }
-      const rate = (points[measured.length]!.mbit * 1e6) / 8
-      for (let rank = 0; rank < ranks; rank++) cluster.setRates(rank, { up: rate, down: rate })
-      first!.stdin!.write("go\n")
-    }
-    return measured
-  } finally {
-    cluster.close()
-  }
-}
-
-const rows: Array<Row> = []
+const points = chosen.points.split(",").map(pointNamed)
+const shaped = points.filter(({ name }) => name !== "nvlink")
+console.log(
+  spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
+)
 try {
-  for (const ranks of numbers(values.ranks)) {
-    const profile = path.join(folder, `profile-${ranks}.arrow`)
-    const { status, stderr } = spawnSync(
-      process.execPath,
-      [
-        path.join(root, "bin/exec.js"),
-        "profile",
-        file,
-        "--set",
-        `world.ranks=${ranks}`,
-        "--processes",
-        String(ranks),
-        "--emulate-device",
-        "-o",
-        profile
-      ],
-      { cwd: root, encoding: "utf8" }
-    )
-    if (status !== 0) throw new Error(stderr)
-    const points = numbers(values.mbit).flatMap((mbit) =>
-      Object.entries(algorithms).map(([name, algorithm]) => ({
-        name,
-        mbit,
-        sets: setsOf(ranks, mbit, algorithm)
-      }))
-    )
-    // Foretold before anything is run.
-    const predictions: Array<Awaited<ReturnType<typeof predict>>> = []
-    for (const { sets } of points) predictions.push(await predict(profile, sets))
-    const measured = await measure(ranks, profile, points)
-    points.forEach(({ name, mbit }, i) => {
-      const { stepSeconds, computeSeconds } = predictions[i]!
-      const computeShare = computeSeconds / stepSeconds
-      rows.push({
-        ranks,
-        mbit,
-        algorithm: name,
-        computeShare,
-        predictedSeconds: stepSeconds,
-        measuredSeconds: measured[i]!
-      })
-    })
+  for (const ranks of chosen.ranks.split(",").map(Number)) {
+    // At full speed: layers, and collectives of ranks that reach each other as they are.
+    const full = await profile(ranks, undefined, "full-speed")
+    if (shaped.length < points.length) {
+      const runners = startRunners(ranks, undefined)
+      const where = { ranks, runners, cluster: undefined, compute: full, collectives: full }
+      await measure(where, pointNamed("nvlink"))
+      await runners.close()
+    }
+    if (shaped.length === 0) continue
+    const free = new Cluster(Array.from({ length: ranks }, () => ({ up: Infinity, down: Infinity })))
+    const sockets = await profile(ranks, free, "sockets").finally(() => free.close())
+    const first = rateOf(shaped[0]!.bandwidth)
+    const cluster = new Cluster(Array.from({ length: ranks }, () => ({ up: first, down: first })))
+    try {
+      const runners = startRunners(ranks, cluster)
+      const where = { ranks, runners, cluster, compute: full, collectives: sockets }
+      for (const point of shaped) await measure(where, point)
+      await runners.close()
+    } finally {
+      cluster.close()
+    }
   }
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
-
-const errorOf = ({ predictedSeconds, measuredSeconds }: Row): number => predictedSeconds / measuredSeconds - 1
-const errors = rows.map((row) => Math.abs(errorOf(row))).toSorted((a, b) => a - b)
-const medianError = errors[errors.length >> 1]!
-const worstError = errors.at(-1)!
-/** Points at which the algorithm foretold to be fastest was not. */
-const misranked = [...Map.groupBy(rows, ({ ranks, mbit }) => `${ranks} ranks at ${mbit} Mbit/s`)].filter(
-  ([, at]) => {
-    const least = (of: (row: Row) => number): string => at.toSorted((a, b) => of(a) - of(b))[0]!.algorithm
-    return (
-      least(({ predictedSeconds }) => predictedSeconds) !== least(({ measuredSeconds }) => measuredSeconds)
-    )
-  }
-)
-const summary = {
-  medianError,
-  worstError,
-  misranked: misranked.map(([point]) => point),
-  cores: availableParallelism(),
-  load: loadavg()[0]
-}
-if (values.json) console.log(JSON.stringify({ rows, ...summary }, undefined, 2))
-else {
-  console.log("ranks  Mbit/s  algorithm   compute  predicted  measured   error")
-  for (const row of rows) {
-    const { ranks, mbit, algorithm, computeShare, predictedSeconds, measuredSeconds } = row
-    const share = `${(100 * computeShare).toFixed(0)} %`
-    const error = errorOf(row)
-    console.log(
-      `${String(ranks).padStart(5)}  ${String(mbit).padStart(6)}  ${algorithm.padEnd(10)} ${share.padStart(8)}  ${predictedSeconds.toFixed(3).padStart(7)} s  ${measuredSeconds.toFixed(3).padStart(6)} s  ${error >= 0 ? "+" : ""}${(100 * error).toFixed(1)} %`
-    )
-  }
-  console.log(
-    `median ${(100 * medianError).toFixed(1)} %, worst ${(100 * worstError).toFixed(1)} %; ` +
-      (misranked.length === 0
-        ? "the fastest is foretold at every point"
-        : `not the fastest: ${summary.misranked.join(", ")}`) +
-      `; ${summary.cores} cores, load ${summary.load!.toFixed(1)}`
-  )
-}
+const { text, complete, medianError, worstError } = reportOf(rows, names)
+console.log(`\n${text}\n${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`)
+keep()
+process.exitCode = complete && medianError <= bounds.median && worstError <= bounds.worst ? 0 : 1

@@ -4,6 +4,7 @@
 import type { CollectiveTable } from "../cost/collective-table.ts"
 import type { Estimate } from "../cost/provenance.ts"
 import type { Op } from "../machine/op.ts"
+import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
 import { unevenRows, type UnevenRows } from "./uneven.ts"
 
@@ -27,6 +28,8 @@ interface Message {
   readonly sizeBytes: number
   /** Position in the group of the member whose bytes the others get: of a broadcast's root, of a message's source. */
   readonly from: number
+  /** Bits of what comes out per bit of what is sent. Default: 1. */
+  readonly widening?: number
   /** Where members put in different numbers of rows. */
   readonly uneven?: UnevenRows | undefined
 }
@@ -36,8 +39,14 @@ export const messageOf = (op: Op, rank: number): Message => ({
   kernel: op.kernel.name,
   sizeBytes: op.sizeBytes,
   from: senderOf(op, rank),
+  widening: wideningOf(op),
   uneven: unevenRows(op)
 })
+
+const wideningOf = ({ reads, writes, attributes }: Op): number => {
+  const [sent, sum] = [(attributes["wire"] as Dtype | undefined) ?? reads[0]?.dtype, writes[0]?.dtype]
+  return sent === undefined || sum === undefined ? 1 : dtypeBits[sum] / dtypeBits[sent]
+}
 
 const senderOf = ({ kernel, attributes, group }: Op, rank: number): number => {
   if (kernel.name === "broadcast") return Number(attributes["root"] ?? 0)
@@ -82,7 +91,7 @@ const linkRate = (network: Network, { links, weights }: Phase): number => {
  */
 export const legsOf = (
   network: Network,
-  { kernel, sizeBytes, from, uneven }: Message,
+  { kernel, sizeBytes, from, widening, uneven }: Message,
   together: ReadonlyArray<ReadonlyArray<number>>,
   alike: ReadonlyArray<ReadonlyArray<number>>,
   { algorithm, table }: CollectiveOptions
@@ -90,10 +99,12 @@ export const legsOf = (
   const ranks = together[0]!
   const phases =
     uneven === undefined
-      ? network.phases(kernel, algorithm, together, from)
+      ? network.phases(kernel, algorithm, together, from, widening)
       : [network.unevenPhase(kernel, ranks, uneven.rows)]
   const beside =
-    uneven !== undefined || alike === together ? phases : network.phases(kernel, algorithm, alike, from)
+    uneven !== undefined || alike === together
+      ? phases
+      : network.phases(kernel, algorithm, alike, from, widening)
   const lacking = new Set<string>()
   let outside = false
   const legs = phases.map((phase, index): Leg => {

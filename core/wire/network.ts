@@ -201,24 +201,29 @@ export class Network {
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
-   * of reduce-scatter and all-gather. All-to-all: every pair at once.
+   * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
+   * dtype of what comes out; where everything to everybody is fewer bytes than that, each adds for itself. All-to-all: every pair at
+   * once.
    *
    * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
    *
    * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
    * @param from position in each group of the member whose bytes the others get, for a broadcast and a message
+   * @param widening bits of a sum per bit of what is sent; of a direct all-reduce alone
    */
   phases(
     kernel: string,
     algorithm: CollectiveAlgorithm,
     groups: ReadonlyArray<ReadonlyArray<number>>,
-    from = 0
+    from = 0,
+    widening = 1
   ): ReadonlyArray<Phase> {
     let known = this.#known.get(groups)
     if (known === undefined) this.#known.set(groups, (known = new Map()))
-    const key = `${kernel} ${algorithm} ${from}`
+    const key = `${kernel} ${algorithm} ${from} ${widening}`
     let phases = known.get(key)
-    if (phases === undefined) known.set(key, (phases = this.#makePhases(kernel, algorithm, groups, from)))
+    if (phases === undefined)
+      known.set(key, (phases = this.#makePhases(kernel, algorithm, groups, from, widening)))
     return phases
   }
 
@@ -226,7 +231,8 @@ export class Network {
     kernel: string,
     algorithm: CollectiveAlgorithm,
     groups: ReadonlyArray<ReadonlyArray<number>>,
-    from: number
+    from: number,
+    widening: number
   ): ReadonlyArray<Phase> {
     const n = groups[0]!.length
     if (n < 2) return []
@@ -236,9 +242,11 @@ export class Network {
         if (algorithm === "hierarchical") return this.#hierarchical(groups)
         if (algorithm === "tree") return [this.#tree(groups)]
         if (algorithm === "direct") {
+          if (widening > 1 && n <= 1 + widening)
+            return [this.#pairwise(groups, 1, { kernel: "all_gather", ranks: n, share: 1 })]
           return [
             this.#pairwise(groups, 1 / n, { kernel: "reduce_scatter", ranks: n, share: 1 }),
-            this.#pairwise(groups, 1 / n, { kernel: "all_gather", ranks: n, share: 1 / n })
+            this.#pairwise(groups, widening / n, { kernel: "all_gather", ranks: n, share: widening / n })
           ]
         }
         return [this.#ring(groups, wireUnits(kernel, n), 2 * (n - 1), whole)]

@@ -1,0 +1,61 @@
+// What one collective takes alone on shaped links, beside what the simulator's network says of it: how much of what-if.ts's error is
+// the network's, with nothing computed beside it. Needs root and iproute2.
+//   node bench/cluster/alone.ts [--ranks 2,4] [--points 50Mbit/s,200Mbit/s] [--mib 0.25,2,10] [--repeats 5]
+import { createInterface } from "node:readline"
+import { availableParallelism, loadavg } from "node:os"
+import { parseArgs } from "node:util"
+import * as Schema from "effect/Schema"
+import type { CollectiveCost } from "../../core/profile.ts"
+import { Bandwidth } from "../../core/units.ts"
+import { aloneSeconds } from "../../core/wire/alone.ts"
+import { Network } from "../../core/wire/network.ts"
+import { distinct } from "../../core/wire/symmetry.ts"
+import { makeWorld, unlimited } from "../../core/world.ts"
+import { Cluster } from "./namespaces.ts"
+import { ended, startRanks } from "./runners.ts"
+
+const { values } = parseArgs({
+  options: {
+    ranks: { type: "string", default: "2,4" },
+    points: { type: "string", default: "50Mbit/s,200Mbit/s" },
+    mib: { type: "string", default: "0.25,2,10" },
+    repeats: { type: "string", default: "5" }
+  }
+})
+const rateOf = Schema.decodeUnknownSync(Bandwidth)
+const sizes = values.mib.split(",").map((mib) => String(Math.round(Number(mib) * 2 ** 20)))
+/** Of a frame of 9014 bytes, Ethernet's, IP's and TCP's headers are 66. */
+const payloadShare = 8948 / 9014
+
+console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${values.repeats}`)
+console.log("ranks  link        collective       bytes    foretold     took   off by")
+for (const ranks of values.ranks.split(",").map(Number)) {
+  for (const point of values.points.split(",")) {
+    const rate = rateOf(point)
+    const link = { bytesPerSecond: rate * payloadShare, latencySeconds: 1e-4 }
+    const nodes = Array.from({ length: ranks }, () => 1)
+    const world = makeWorld([{ name: "here", nodes }], { intra: unlimited, inter: link, wan: undefined })
+    const network = new Network(world, distinct(world))
+    const cluster = new Cluster(nodes.map(() => ({ up: rate, down: rate })))
+    try {
+      const command = ["bench/cluster/alone-rank.ts", values.repeats, ...sizes]
+      const children = startRanks(ranks, cluster, command, "pipe")
+      let rows: ReadonlyArray<CollectiveCost> = []
+      createInterface({ input: children[0]!.stdout! }).on(
+        "line",
+        (line) => (rows = JSON.parse(line) as typeof rows)
+      )
+      await Promise.all(children.map(ended))
+      for (const { op, sizeBytes, medianSeconds } of rows) {
+        // Profiles count what a rank gets of a reduce-scatter.
+        const puts = op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
+        const foretold = aloneSeconds(network, op, world.all, { algorithm: "direct" })(puts)
+        console.log(
+          `${String(ranks).padStart(5)}  ${point.padEnd(10)}  ${op.padEnd(14)} ${String(puts).padStart(9)}  ${(1e3 * foretold).toFixed(1).padStart(7)} ms  ${(1e3 * medianSeconds).toFixed(1).padStart(7)}  ${(100 * (foretold / medianSeconds - 1)).toFixed(1)} %`
+        )
+      }
+    } finally {
+      cluster.close()
+    }
+  }
+}

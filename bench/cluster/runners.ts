@@ -1,0 +1,109 @@
+// Ranks of a cluster in a box that run what they are told, one run after another. Knows nothing of what is foretold.
+import { spawn, type ChildProcess } from "node:child_process"
+import { createInterface } from "node:readline"
+import { freshSecret } from "../../exec/job/secret.ts"
+import type { Cluster } from "./namespaces.ts"
+import type { Answer, Request, Said } from "./what-if-rank.ts"
+
+/** Variables of a rank in a namespace of its own, as on a host of its own. */
+const asHost = (rank: number): Readonly<Record<string, string>> => ({
+  NCCL_HOSTID: `host ${rank}`,
+  NCCL_SOCKET_IFNAME: "eth0",
+  NCCL_IB_DISABLE: "1",
+  NCCL_NVLS_ENABLE: "0",
+  // A few connections, so that the link and not one core is the limit, and short buffers. With sixteen connections NCCL uses 12 %
+  // less of 10 Gbit/s, with its own buffers of 4 MiB 4 % less of 1 Gbit/s, in messages of 12.5 MB.
+  NCCL_NSOCKS_PERTHREAD: "2",
+  NCCL_SOCKET_NTHREADS: "2",
+  NCCL_BUFFSIZE: "1048576"
+})
+
+let port = 29_400
+
+/** Starts the same program once for each rank, in the cluster's namespaces or, without one, here. */
+export const startRanks = (
+  ranks: number,
+  cluster: Cluster | undefined,
+  command: ReadonlyArray<string>,
+  stdio: "pipe" | "inherit"
+): ReadonlyArray<ChildProcess> => {
+  const secret = freshSecret()
+  port++
+  return Array.from({ length: ranks }, (_, rank) => {
+    const env = {
+      ...process.env,
+      TANDEM_RANK: String(rank),
+      TANDEM_LOCAL_RANK: String(rank),
+      TANDEM_WORLD_SIZE: String(ranks),
+      TANDEM_SECRET: secret,
+      MASTER_ADDR: cluster?.addressOf(0) ?? "127.0.0.1",
+      MASTER_PORT: String(port),
+      ...(cluster === undefined ? {} : asHost(rank))
+    }
+    const whole = [process.execPath, ...process.execArgv, ...command]
+    return cluster === undefined
+      ? spawn(whole[0]!, whole.slice(1), { env, stdio: [stdio, stdio, "inherit"] })
+      : cluster.spawn(rank, whole, { env, stdio: [stdio, stdio, "inherit"] })
+  })
+}
+
+export const ended = (child: ChildProcess): Promise<void> =>
+  new Promise((resolve, reject) => {
+    child.on("close", (code) => {
+      if (code === 0) resolve()
+      else reject(new Error(`a rank ended with code ${code}`))
+    })
+  })
+
+interface Waiting {
+  readonly begun: () => void
+  readonly answered: (answer: Answer) => void
+}
+
+/** The ranks of one cluster, until they are closed. */
+export class Runners {
+  readonly #children: ReadonlyArray<ChildProcess>
+  #waiting: Waiting | undefined
+  #over: string | undefined
+
+  constructor(children: ReadonlyArray<ChildProcess>) {
+    this.#children = children
+    createInterface({ input: children[0]!.stdout! }).on("line", (line) => {
+      const said = JSON.parse(line) as Said
+      if ("begun" in said) this.#waiting?.begun()
+      else this.#answer(said.answer)
+    })
+    for (const child of children) {
+      child.stdin!.on("error", () => {})
+      child.on("close", (code) => {
+        this.#over ??= `a rank has ended (code ${code})`
+        this.#answer({ error: this.#over })
+      })
+    }
+  }
+
+  /** Runs it on all ranks; `begun` is called when the run's clock starts. Answers at once where ranks have ended. */
+  run(request: Request, begun: () => void = () => {}): Promise<Answer> {
+    if (this.#over !== undefined) return Promise.resolve({ error: this.#over })
+    return new Promise((answered) => {
+      this.#waiting = { begun, answered }
+      for (const { stdin } of this.#children) stdin!.write(`${JSON.stringify(request)}\n`)
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#over ??= "the ranks were closed"
+    for (const { stdin } of this.#children) stdin!.end()
+    await Promise.allSettled(
+      this.#children.map((child) =>
+        child.exitCode === null && child.signalCode === null ? ended(child) : undefined
+      )
+    )
+  }
+
+  #answer(answer: Answer): void {
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.answered(answer)
+  }
+}

@@ -1,0 +1,82 @@
+// What bench/cluster/what-if.ts says of its runs: nothing that was not measured counts as right.
+import { spawn } from "node:child_process"
+import { describe, expect, it } from "vitest"
+import { Runners } from "../../bench/cluster/runners.ts"
+import { reportOf, rowLine, type Row } from "../../bench/cluster/what-if-report.ts"
+
+const took = (stepSeconds: number): Row["measured"] => ({
+  stepSeconds,
+  computeSeconds: 0.01,
+  communicationSeconds: 0.02
+})
+const row = (
+  algorithm: string,
+  predictedSeconds: number,
+  measured: Row["measured"],
+  point = "1Gbit/s"
+): Row => ({
+  ranks: 2,
+  point,
+  algorithm,
+  predictedSeconds,
+  predictedComputeSeconds: 0.01,
+  measured
+})
+const names = ["ddp", "diloco"]
+
+describe("the report of what was foretold", () => {
+  it("tells errors and whether the order came out", () => {
+    const { text, complete, medianError, worstError } = reportOf(
+      [
+        row("ddp", 0.1, took(0.1)),
+        row("diloco", 0.048, took(0.05)),
+        row("ddp", 1, took(2), "x"),
+        row("diloco", 1.1, took(1), "x")
+      ],
+      names
+    )
+    expect(complete).toBe(true)
+    expect(medianError).toBeCloseTo((0.04 + 0.1) / 2, 9)
+    expect(worstError).toBe(0.5)
+    expect(text).toContain("| 2 | 1Gbit/s | 100.0 / 100.0 (0.0 %) | 48.0 / 50.0 (-4.0 %) | right | right |")
+    expect(text).toMatch(/\| 2 \| x \| .* \| WRONG \| WRONG \|/u)
+  })
+
+  it.each([
+    ["failed", row("diloco", 0.05, { error: "lost rank 1" })],
+    ["not run", row("diloco", 0.05, undefined)],
+    ["not run", undefined]
+  ])("is incomplete where a run has %s", (cell, other) => {
+    const rows = [row("ddp", 0.1, took(0.1)), ...(other === undefined ? [] : [other])]
+    const { text, complete } = reportOf(rows, names)
+    expect(complete).toBe(false)
+    expect(text).toContain(`| ${cell} | incomplete | incomplete |`)
+    expect(text).toContain("INCOMPLETE")
+    if (other !== undefined) expect(rowLine(other)).toMatch(/failed: lost rank 1|not run/u)
+  })
+
+  it("counts a tie as foretold", () => {
+    const { text } = reportOf([row("ddp", 0.1, took(0.1005)), row("diloco", 0.1001, took(0.1))], names)
+    expect(text).toContain("| right | right |")
+  })
+})
+
+describe("ranks that run what they are told", () => {
+  const request = { file: "", set: [], planFrom: "", emulateDevice: false }
+  const rank = (script: string) =>
+    spawn(process.execPath, ["-e", script], { stdio: ["pipe", "pipe", "inherit"] })
+
+  it("answer once each, and with an error where one has ended or all were closed", async () => {
+    const answers = `process.stdin.on("data", () => console.log('{"begun":true}\\n{"answer":{"error":"tried"}}'))`
+    const runners = new Runners([rank(answers), rank("process.stdin.resume()")])
+    let begun = 0
+    expect(await runners.run(request, () => begun++)).toEqual({ error: "tried" })
+    expect(begun).toBe(1)
+    await runners.close()
+    expect(await runners.run(request)).toEqual({ error: "the ranks were closed" })
+    const gone = new Runners([rank("process.stdin.resume()"), rank("process.exit(3)")])
+    expect(await gone.run(request)).toEqual({ error: "a rank has ended (code 3)" })
+    expect(await gone.run(request)).toEqual({ error: "a rank has ended (code 3)" })
+    await gone.close()
+  })
+})
