@@ -304,6 +304,20 @@ describe("who sends", () => {
     }
   )
 
+  it("from one to everyone at once sends little more than everything once", () => {
+    for (const ranks of [2, 4, 8]) {
+      const world = nodes(
+        Array.from({ length: ranks }, () => 1),
+        { bytesPerSecond: 1e6, latencySeconds: 0 }
+      )
+      const { links, makespanSeconds } = simulated(world, "broadcast", 1000, { algorithm: "direct" }, 0)
+      const sent = links.filter(({ name }) => name.startsWith("inter out")).map(({ bytes }) => bytes / 4000)
+      expect(sent[0]).toBeCloseTo((2 * (ranks - 1)) / ranks, 9)
+      for (const other of sent.slice(1)) expect(other).toBeCloseTo((ranks - 2) / ranks, 9)
+      expect(makespanSeconds).toBeCloseTo((4000 * 2 * (ranks - 1)) / ranks / 1e6, 9)
+    }
+  })
+
   it("to everyone at once pays one latency each way", () => {
     const flat = nodes([1, 1, 1, 1], { bytesPerSecond: 1e9, latencySeconds: 1e-3 })
     const network = new Network(flat, distinct(flat))

@@ -202,8 +202,8 @@ export class Network {
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
-   * dtype of what comes out; where everything to everybody is fewer bytes than that, each adds for itself. All-to-all: every pair at
-   * once.
+   * dtype of what comes out; where everything to everybody is fewer bytes than that, each adds for itself. A direct broadcast gives
+   * each member a share that it hands on. All-to-all: every pair at once.
    *
    * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
    *
@@ -259,10 +259,15 @@ export class Network {
       case "broadcast": {
         const ordered = groups.map((ranks) => [...ranks.slice(from), ...ranks.slice(0, from)])
         if (algorithm === "direct") {
+          // The root's own share of the message goes to each, and theirs too, which they hand to each other.
           const hops = ordered.flatMap(([root, ...others]) =>
-            others.map((rank): readonly [number, number] => [root!, rank])
+            others.flatMap((rank): ReadonlyArray<readonly [number, number]> => [
+              [root!, rank],
+              [root!, rank],
+              ...others.flatMap((to) => (to === rank ? [] : [[rank, to] as const]))
+            ])
           )
-          return [this.#hops(hops, 1, 1, whole)]
+          return [this.#hops(hops, 1 / n, 2, whole)]
         }
         return [this.#chain(ordered, whole)]
       }
