@@ -1,6 +1,7 @@
 // A job of one process per rank: how a process joins it, and how the programs of its processes speak to each other beside their
 // collectives (a common start, clocks, what each has done). Knows nothing of machines or scenarios.
 import { readFileSync, readlinkSync } from "node:fs"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { CollectiveOrder } from "../../core/machine/collective-order.ts"
@@ -60,12 +61,21 @@ export class ProcessJob implements Links {
     mesh.hold(false)
   }
 
-  /** Comes together with the other processes. The job ends with the scope of `use`. */
+  /** Comes together with the other processes. The job ends with the scope of `use`; where that fails, at every rank, who learn why. */
   static use<A, E>(
     options: JoinOptions,
     use: (job: ProcessJob) => Effect.Effect<A, E>
   ): Effect.Effect<A, E | NoRendezvous> {
-    return Effect.acquireUseRelease(ProcessJob.#join(options), use, (job) => Effect.sync(() => job.#close()))
+    return Effect.acquireUseRelease(ProcessJob.#join(options), use, (job, exit) =>
+      Effect.sync(() => {
+        // Whoever is interrupted is so by a signal, which a launcher sends to all.
+        if (Exit.isFailure(exit) && !Cause.hasInterrupts(exit.cause) && job.mesh.fault === undefined) {
+          const cause = Cause.squash(exit.cause)
+          job.mesh.fail(`rank ${job.rank}: ${cause instanceof Error ? cause.message : String(cause)}`)
+        }
+        job.#close()
+      })
+    )
   }
 
   static #join({

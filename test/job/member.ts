@@ -54,6 +54,12 @@ const acts: Record<string, Act> = {
         waiting(job)
       )
     ),
+  // Rank 1's program fails while the others wait for it.
+  fail: (job) =>
+    Effect.andThen(
+      job.barrier,
+      job.rank === 1 ? Effect.fail(new Error("the disk is full")) : Effect.andThen(job.barrier, job.barrier)
+    ),
   leave: (job) =>
     Effect.gen(function* () {
       yield* job.barrier

@@ -55,6 +55,15 @@ describeNative("a job of processes", () => {
       expect(end).toMatchObject({ failed: { _tag: "RankLost", rank, lost: 1 } })
   })
 
+  it("tells every other rank whose program has failed, and why", async () => {
+    const ends = await endsOf("fail", 3)
+    expect(ends[1]).toMatchObject({ message: "the disk is full" })
+    for (const rank of [0, 2]) {
+      expect(ends[rank]).toMatchObject({ failed: { _tag: "RankLost", rank, lost: 1 } })
+      expect((ends[rank] as { readonly message: string }).message).toContain("rank 1: the disk is full")
+    }
+  })
+
   it("does not take a busy rank for a lost one", async () => {
     expect(await endsOf("busy", 2)).toEqual(["alive", "alive"])
   })
