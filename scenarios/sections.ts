@@ -1,7 +1,8 @@
 // The sections that scenarios of several tasks share: model, world, links, device, what goes wrong. Only shapes and defaults
 // are here; files are resolved and ranges that span fields checked by whoever runs a scenario. Knows no algorithm.
 import * as Schema from "effect/Schema"
-import { deviceNames } from "../core/cost/devices.ts"
+import * as SchemaGetter from "effect/SchemaGetter"
+import { deviceNamed, deviceNames } from "../core/cost/devices.ts"
 import { Experts, Layers, Positive, Ranks, withDefault } from "../core/fields.ts"
 import { collectiveAlgorithms } from "../core/wire/network.ts"
 import { Bandwidth, Bytes, Count, Flops, Seconds } from "../core/units.ts"
@@ -146,9 +147,17 @@ export const CollectiveSettings = Schema.Struct({
 
 export type CollectiveSettings = typeof CollectiveSettings.Type
 
+/** By any name that the device is known by; decoded as the one it has here. */
+const DeviceName = Schema.String.pipe(
+  Schema.decodeTo(Schema.Literals(deviceNames), {
+    decode: SchemaGetter.transform((name: string) => deviceNamed(name)?.name ?? name),
+    encode: SchemaGetter.transform((name: string) => name)
+  })
+)
+
 /** Peak rates, for costs that nothing measured. */
 export const DeviceSettings = Schema.Union([
-  Schema.Literals(deviceNames),
+  DeviceName,
   Schema.Struct({
     name: withDefault(Schema.String, "device"),
     flops: Flops.check(Schema.isGreaterThan(0)),

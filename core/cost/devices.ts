@@ -29,14 +29,20 @@ export const devices = [
     flopsPerSecond: 125e12,
     memoryBytesPerSecond: 900e9,
     source: "NVIDIA V100 data sheet: SXM2, 125 TFLOPS tensor, 900 GB/s",
-    alsoKnownAs: ["Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"]
+    alsoKnownAs: ["V100 SXM2", "Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"]
+  },
+  {
+    name: "NVIDIA V100 PCIe",
+    flopsPerSecond: 112e12,
+    memoryBytesPerSecond: 900e9,
+    source: "NVIDIA V100 data sheet: PCIe, 112 TFLOPS tensor, 900 GB/s",
+    alsoKnownAs: ["Tesla V100-PCIE-16GB", "Tesla V100-PCIE-32GB"]
   },
   {
     name: "NVIDIA T4",
     flopsPerSecond: 65e12,
     memoryBytesPerSecond: 320e9,
-    source: "NVIDIA T4 data sheet: 65 TFLOPS mixed precision, 320 GB/s",
-    alsoKnownAs: ["Tesla T4"]
+    source: "NVIDIA T4 data sheet: 65 TFLOPS mixed precision, 320 GB/s"
   },
   {
     name: "NVIDIA L4",
@@ -66,22 +72,19 @@ export const devices = [
     name: "NVIDIA RTX 3090",
     flopsPerSecond: 71e12,
     memoryBytesPerSecond: 936e9,
-    source: "NVIDIA GA102 whitepaper: 71 TFLOPS bf16, 936 GB/s",
-    alsoKnownAs: ["NVIDIA GeForce RTX 3090"]
+    source: "NVIDIA GA102 whitepaper: 71 TFLOPS bf16, 936 GB/s"
   },
   {
     name: "NVIDIA RTX 4090",
     flopsPerSecond: 165.2e12,
     memoryBytesPerSecond: 1008e9,
-    source: "NVIDIA Ada whitepaper: 165.2 TFLOPS bf16, 1008 GB/s",
-    alsoKnownAs: ["NVIDIA GeForce RTX 4090"]
+    source: "NVIDIA Ada whitepaper: 165.2 TFLOPS bf16, 1008 GB/s"
   },
   {
     name: "NVIDIA RTX 5090",
     flopsPerSecond: 209.5e12,
     memoryBytesPerSecond: 1792e9,
-    source: "NVIDIA RTX Blackwell whitepaper: 209.5 TFLOPS bf16, 1792 GB/s",
-    alsoKnownAs: ["NVIDIA GeForce RTX 5090"]
+    source: "NVIDIA RTX Blackwell whitepaper: 209.5 TFLOPS bf16, 1792 GB/s"
   },
   {
     name: "NVIDIA A100 40GB",
@@ -95,14 +98,21 @@ export const devices = [
     flopsPerSecond: 312e12,
     memoryBytesPerSecond: 2.039e12,
     source: "NVIDIA A100 data sheet: 80 GB SXM, 312 TFLOPS bf16, 2,039 GB/s",
-    alsoKnownAs: ["NVIDIA A100 80GB", "NVIDIA A100-SXM4-80GB"]
+    alsoKnownAs: ["NVIDIA A100 80GB", "NVIDIA A100 SXM", "NVIDIA A100-SXM4-80GB"]
+  },
+  {
+    name: "NVIDIA A100 PCIe",
+    flopsPerSecond: 312e12,
+    memoryBytesPerSecond: 1.935e12,
+    source: "NVIDIA A100 data sheet: 80 GB PCIe, 312 TFLOPS bf16, 1,935 GB/s",
+    alsoKnownAs: ["NVIDIA A100 80GB PCIe"]
   },
   {
     name: "NVIDIA H100",
     flopsPerSecond: 989e12,
     memoryBytesPerSecond: 3.35e12,
     source: "NVIDIA H100 data sheet: SXM, 1,979 TFLOPS bf16 with sparsity, 3.35 TB/s",
-    alsoKnownAs: ["NVIDIA H100 SXM", "NVIDIA H100 80GB HBM3"]
+    alsoKnownAs: ["NVIDIA H100 80GB", "NVIDIA H100 SXM", "NVIDIA H100 SXM5", "NVIDIA H100 80GB HBM3"]
   },
   {
     name: "NVIDIA H100 PCIe",
@@ -132,24 +142,30 @@ export const devices = [
     name: "AMD MI250",
     flopsPerSecond: 362.1e12,
     memoryBytesPerSecond: 3.2768e12,
-    source: "AMD Instinct MI250 data sheet: both dies, 362.1 TFLOPS bf16, 3,276.8 GB/s",
-    alsoKnownAs: ["AMD Instinct MI250"]
+    source: "AMD Instinct MI250 data sheet: both dies, 362.1 TFLOPS bf16, 3,276.8 GB/s"
+  },
+  {
+    name: "AMD MI250X",
+    flopsPerSecond: 383e12,
+    memoryBytesPerSecond: 3.2768e12,
+    source: "AMD Instinct MI250X data sheet: both dies, 383 TFLOPS bf16, 3,276.8 GB/s"
   },
   {
     name: "AMD MI300X",
     flopsPerSecond: 1.3074e15,
     memoryBytesPerSecond: 5.3e12,
     source: "AMD Instinct MI300X data sheet: 1,307.4 TFLOPS bf16, 5.3 TB/s",
-    alsoKnownAs: ["AMD Instinct MI300X"]
+    alsoKnownAs: ["AMD Instinct MI300X VF", "AMD Instinct MI300X OAM"]
   }
 ] as const satisfies ReadonlyArray<NamedDevice>
 
-/** Every name that a scenario may give a device. */
-export const deviceNames: ReadonlyArray<string> = (devices as ReadonlyArray<NamedDevice>).flatMap(
-  ({ name, alsoKnownAs }) => [name, ...(alsoKnownAs ?? [])]
-)
+/** What the devices are called here. */
+export const deviceNames: ReadonlyArray<string> = devices.map(({ name }) => name)
 
-/** The device of that name or one that it is also known by, whatever the case, with or without its maker. */
+/**
+ * The device of that name or one that it is also known by, whatever the case, with or without its maker and brand: "h100",
+ * "RTX4090", "A100-40GB", "NVIDIA GeForce RTX 4090".
+ */
 export const deviceNamed = (name: string): NamedDevice | undefined => {
   const wanted = plainName(name)
   return (devices as ReadonlyArray<NamedDevice>).find((device) =>
@@ -159,9 +175,9 @@ export const deviceNamed = (name: string): NamedDevice | undefined => {
 
 const plainName = (name: string): string =>
   name
-    .trim()
     .toLowerCase()
-    .replace(/^(?:nvidia|amd) /u, "")
+    .replaceAll(/\b(?:nvidia|amd|geforce|tesla|instinct)\b/gu, "")
+    .replaceAll(/[\s_-]+/gu, "")
 
 /** Williams, Waterman and Patterson (2009): the slower of arithmetic and memory traffic, seconds. */
 export const rooflineSeconds = (work: Work, device: Device): number =>
