@@ -160,6 +160,8 @@ const launches: ReadonlyArray<{
   readonly written: ReadonlyArray<number>
   readonly attributes: Readonly<Record<string, number | boolean | string>>
   readonly scalars: ReadonlyArray<ReadonlyArray<number>>
+  /** What is in inputs that cannot hold just anything, by place. */
+  readonly held?: Readonly<Record<number, ReadonlyArray<number>>>
 }> = [
   {
     kernel: "adamw",
@@ -199,6 +201,13 @@ const launches: ReadonlyArray<{
     scalars: [[5], [17]]
   },
   {
+    kernel: "rope.backward",
+    shapes: [[1, 3, 8]],
+    written: [0],
+    attributes: { headWidth: 4 },
+    scalars: [[5], [17]]
+  },
+  {
     kernel: "position_add.forward",
     shapes: [
       [1, 2, 3],
@@ -206,6 +215,16 @@ const launches: ReadonlyArray<{
     ],
     written: [0],
     attributes: {},
+    scalars: [[0], [7]]
+  },
+  {
+    kernel: "position_add.backward_weight",
+    shapes: [
+      [1, 2, 3],
+      [9, 3]
+    ],
+    written: [1],
+    attributes: { positions: 9, accumulate: true },
     scalars: [[0], [7]]
   },
   {
@@ -252,22 +271,28 @@ const launches: ReadonlyArray<{
       [3, 2],
       [3, 2]
     ]
+  },
+  {
+    kernel: "kv.evict",
+    shapes: [[2, 4], [1, 2], [1, 2], [2], [2, 5, 2], [2, 5, 2]],
+    // Rows 4 and 3 of them, of which half of four stay: both have one too many, in the second launch as in the first.
+    held: { 1: [3, 2], 2: [0, 0], 3: [4, 4] },
+    written: [4, 5],
+    attributes: { heads: 2, kvHeads: 1, headWidth: 2, keep: 0.5 },
+    scalars: [
+      [2, 7, 4],
+      [2, 7, 4]
+    ]
   }
 ]
 
 describeNative("scalars of a launch", () => {
   it("have a call here for every kernel that takes them", () => {
     const taking = Object.values(kernels).filter(({ scalars }) => scalars.length > 0)
-    const untested = new Set(["rope.backward", "position_add.backward_weight", "kv.evict"])
-    expect(
-      taking
-        .map(({ name }) => name)
-        .filter((name) => !untested.has(name))
-        .toSorted()
-    ).toEqual(launches.map(({ kernel }) => kernel).toSorted())
+    expect(taking.map(({ name }) => name).toSorted()).toEqual(launches.map(({ kernel }) => kernel).toSorted())
   })
 
-  for (const { kernel: name, shapes, written, attributes, scalars } of launches) {
+  for (const { kernel: name, shapes, written, attributes, scalars, held } of launches) {
     for (const backend of ["cpu", "deferred"]) {
       it(`${name} on ${backend}: as the same values among the attributes, one after the other`, async () => {
         const kernel = kernels[name]
@@ -277,7 +302,7 @@ describeNative("scalars of a launch", () => {
               const dtype = kernel.inputDtypes[index] ?? "float32"
               const tensor = tensorOn(rank!, shape, dtype)
               const value = (i: number) => (dtype === "int32" ? i % 7 : Math.abs(Math.sin(i + index)))
-              const values = Array.from({ length: tensor.elements }, (_, i) => value(i))
+              const values = held?.[index] ?? Array.from({ length: tensor.elements }, (_, i) => value(i))
               rank!.write(tensor, dtype === "int32" ? Int32Array.from(values) : Float32Array.from(values))
               return tensor
             })
@@ -313,7 +338,14 @@ describeNative("scalars of a launch", () => {
             for (const tensor of [...tensors, ...results]) out.push(await readOf(rank!, tensor))
             expect(session.fault).toBeUndefined()
             if (open !== undefined) {
-              expect(() => rank!.submit(open, 0, [1, 2, 3])).toThrow(/3 scalars; expected/)
+              const many = kernel.scalars.length + 1
+              expect(() =>
+                rank!.submit(
+                  open,
+                  0,
+                  Array.from({ length: many }, () => 1)
+                )
+              ).toThrow(`${many} scalars; expected`)
               expect(() =>
                 rank!.submit(
                   open,

@@ -102,11 +102,15 @@ describeNative("operands below TypeScript", () => {
       for (let round = 0; round < 60; round++) {
         const draw = drawFrom(1000 * index + round + 1)
         const { inputs, outputs, attributes } = callOf(kernel, name, draw)
-        const spoilInputs = draw.flag()
-        const [reads, writes] =
-          round % 6 === 0
-            ? [inputs, outputs]
-            : [spoilInputs ? spoil(inputs, draw) : inputs, spoilInputs ? outputs : spoil(outputs, draw)]
+        const drawn = (): readonly [ReadonlyArray<Operand>, ReadonlyArray<Operand>] =>
+          draw.flag() ? [spoil(inputs, draw), outputs] : [inputs, spoil(outputs, draw)]
+        let [reads, writes] = round % 6 === 0 ? [inputs, outputs] : drawn()
+        // Some take almost anything: what is not wrong after all is drawn anew.
+        for (let again = 0; again < 3 && round % 6 !== 0; again++) {
+          const [given, made] = [reads, writes]
+          if (throws(() => checkCall(kernel, given, made, attributes)) === undefined)
+            [reads, writes] = drawn()
+        }
         const tensors = [...reads, ...writes].map(({ shape, dtype }) => tensorOn(rank, shape, dtype))
         const op = launch(
           "call",
@@ -129,7 +133,7 @@ describeNative("operands below TypeScript", () => {
       }
       refused += own
       // any operands of one size are repack's
-      if (name !== "repack") expect(own, name).toBeGreaterThan(8)
+      if (name !== "repack") expect(own, name).toBeGreaterThan(10)
     }
     expect(refused).toBeGreaterThan(3000)
   })
