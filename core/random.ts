@@ -8,6 +8,13 @@ const hashText = (text: string, seed: number): number => {
   return hash
 }
 
+/** Seed of the independent stream of that name, below 2^53. */
+export const splitSeed = (seed: number, name: string): number => {
+  const high = hashText(name, seed >>> 0)
+  const low = hashText(name, Math.imul(high, 0x85ebca6b) ^ Math.floor(seed / 0x100000000))
+  return (high & 0x1fffff) * 0x100000000 + low
+}
+
 /** sfc32 (Chris Doty-Humphrey's small fast counting generator), 128 bits of state, period at least 2^32. */
 export class Random {
   #a: number
@@ -26,9 +33,7 @@ export class Random {
 
   /** An independent generator; the same name always gives the same stream, whatever was drawn before. */
   split(name: string): Random {
-    const high = hashText(name, this.#seed >>> 0)
-    const low = hashText(name, Math.imul(high, 0x85ebca6b) ^ Math.floor(this.#seed / 0x100000000))
-    return new Random((high & 0x1fffff) * 0x100000000 + low)
+    return new Random(splitSeed(this.#seed, name))
   }
 
   /** Uniform integer in [0, 2^32). */

@@ -76,6 +76,8 @@ export interface AddonRank {
   freeBytes(place: number): number
   workspaceBytes(): number
   upload(id: number, data: TensorData): void
+  draw(id: number, drawn: Pick<AddonOp, "kernel" | "attributes">): void
+  settled(): boolean
   read(id: number, data: TensorData): void
   download(id: number): number
   arrived(download: number): boolean

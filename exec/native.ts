@@ -287,6 +287,20 @@ export class NativeRank {
   }
 
   /**
+   * Runs a kernel of one tensor in place, as `write` puts values there: no op of the program's. It takes no scalars, and the
+   * tensor may lie in either memory.
+   */
+  draw(tensor: Tensor, kernel: Kernel, attributes: Attributes): void {
+    this.#rank.draw(tensor.id, { kernel: kernel.name, attributes: withFallbacks(kernel, attributes) })
+  }
+
+  /** Calls `then` when all that was written and drawn so far is there; from within this call when it already is. */
+  whenSettled(then: () => void): void {
+    if (this.#rank.settled()) then()
+    else this.#watch({ reached: () => this.#rank.settled(), due: then })
+  }
+
+  /**
    * The values as they are now. The op that last wrote the tensor must have ended (`whenWritten`): otherwise throws
    * RangeError.
    */

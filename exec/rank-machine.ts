@@ -1,13 +1,14 @@
 // One rank's machine in the executor: hands ops to the native queues, holds them back until the gate opens, and asks the queues
 // what has ended. What a program may do is core/machine/rank.ts's; of threads exec/native.ts knows.
 import * as Effect from "effect/Effect"
+import { kernels } from "../core/kernels/catalogue.ts"
 import type { Scalars } from "../core/kernels/scalars.ts"
 import { type Lane } from "../core/machine/lane.ts"
 import { DeviceFault, RankLost, type MachineError } from "../core/machine/machine.ts"
 import type { Op, OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type Driver, type Predecessors, type RankOptions } from "../core/machine/rank.ts"
-import type { Tensor, TensorData } from "../core/machine/tensor.ts"
+import type { Drawn, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { RankState } from "./job/job.ts"
 import type { StartGate } from "./job/start-gate.ts"
 import type { NativeRank, NativeSession, PrepareOptions } from "./native.ts"
@@ -55,7 +56,13 @@ export class ExecutedRank implements Driver<undefined> {
   /** The program has ended. */
   finish(): void {
     this.rank.finish()
-    this.#shared.gate.arrive(this.#index)
+    this.#arrive()
+  }
+
+  /** The program can do no more before its ops run; a rank that begins has the values that it begins with. */
+  #arrive(): void {
+    const { gate } = this.#shared
+    if (!gate.isOpen) this.#native.whenSettled(() => gate.arrive(this.#index))
   }
 
   prepare(op: Op): undefined {
@@ -90,9 +97,8 @@ export class ExecutedRank implements Driver<undefined> {
   }
 
   whenEnded(lane: Lane, token: Token, then: () => void): void {
-    const { gate } = this.#shared
-    gate.whenOpen(() => this.#native.whenEnded(lane, token, then))
-    gate.arrive(this.#index)
+    this.#shared.gate.whenOpen(() => this.#native.whenEnded(lane, token, then))
+    this.#arrive()
   }
 
   /** A step has ended with the compute lane's last op. */
@@ -107,6 +113,10 @@ export class ExecutedRank implements Driver<undefined> {
     else if (!this.#makeRoom(tensor)) return false
     if (values !== undefined) this.#native.write(tensor, values)
     return true
+  }
+
+  draw(tensor: Tensor, { kernel, attributes }: Drawn): void {
+    this.#native.draw(tensor, kernels[kernel], attributes)
   }
 
   /** Memory that was freed before the gate opened is only there once it is open. */
@@ -142,7 +152,7 @@ export class ExecutedRank implements Driver<undefined> {
   sleepUntil(seconds: number): Effect.Effect<void> {
     const begun = Effect.callback<void>((resume) => {
       this.#shared.gate.whenOpen(() => resume(Effect.void))
-      this.#shared.gate.arrive(this.#index)
+      this.#arrive()
     })
     const sleep = Effect.suspend(() => {
       const left = seconds - this.nowSeconds()

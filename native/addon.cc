@@ -325,6 +325,17 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
     rank.upload(integerOf(info[0]), values.data, values.elements, values.integers);
     return info.Env().Undefined();
   });
+  define(env, object, "draw", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    const auto drawn = info[1].As<Napi::Object>();
+    Call call;
+    call.kernel = Napi::Value(drawn.Get("kernel")).As<Napi::String>().Utf8Value();
+    call.attributes = attributesOf(drawn);
+    rank.draw(integerOf(info[0]), std::move(call));
+    return info.Env().Undefined();
+  });
+  define(env, object, "settled", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), rank.settled());
+  });
   define(env, object, "read", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     const Values values = valuesOf(info[1]);
     rank.read(integerOf(info[0]), values.data, values.elements, values.integers);

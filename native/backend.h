@@ -152,6 +152,8 @@ struct Call {
   std::vector<std::string> scalars;
   std::vector<Operand> inputs;
   std::vector<Operand> outputs;
+  /** Where they lie, but for copies between the two. A kernel that draws first values works in the host's memory too. */
+  Place place = Place::device;
   /**
    * Of a composite kernel, or of one over lists of tensors: what it is made of, in order, and the values that only pass between
    * its parts, without memory. A backend that has no kernel for the whole runs the parts (`partOf`).

@@ -192,13 +192,37 @@ void Rank::upload(int32_t id, const void* values, int64_t elements, bool integer
   waitFor(to, after);
   after[valuesLane] = noPoint;
   const Point at = nextPoint();
-  if (device_.upload(valuesLane, to.operand, values, at, after)) return;
+  if (!device_.upload(valuesLane, to.operand, values, at, after)) given(to, at);
+}
+
+/** The values lane has something to put there. */
+void Rank::given(Tensor& to, Point at) {
   tails_[valuesLane] = at;
   to.lastUse[valuesLane] = at;
   to.written = noEvents;
   to.written[valuesLane] = at;
   to.ready = to.written;
   to.pending = true;
+}
+
+void Rank::draw(int32_t id, Call call) {
+  sweep();
+  Tensor& to = tensor(id, call.kernel.c_str());
+  call.inputs = call.outputs = {to.operand};
+  call.place = to.operand.place;
+  checkOperands(call);
+  auto drawing = std::make_unique<Prepared>();
+  drawing->task = device_.prepare(call);
+  drawing->lane = valuesLane;
+  if (to.operand.elements == 0) return;
+  if (to.blank) blank(to, valuesLane);
+  Events after = to.lastUse;
+  waitFor(to, after);
+  after[valuesLane] = noPoint;
+  const Point at = drawing->last = nextPoint();
+  device_.submit(valuesLane, *drawing->task, at, after, nullptr);
+  given(to, at);
+  retired_.push_back(std::move(drawing));
 }
 
 void Rank::read(int32_t id, void* values, int64_t elements, bool integers) {

@@ -41,6 +41,13 @@ class Rank {
 
   /** After every earlier op that names the tensor and before every later one; copied before the call returns. */
   void upload(int32_t id, const void* values, int64_t elements, bool integers);
+  /**
+   * A kernel that works on the tensor in place, as an upload that comes from nowhere: after every earlier op that names the
+   * tensor and before every later one.
+   */
+  void draw(int32_t id, Call call);
+  /** Whether all uploads and drawn values are there; otherwise the machine's onProgress is called once some are. */
+  bool settled() { return device_.watch(valuesLane, tails_[valuesLane]); }
   /** The values at once; the op that last wrote the tensor must have ended. */
   void read(int32_t id, void* values, int64_t elements, bool integers);
   /** The values once every earlier writer has ended: a number to ask `arrived` with, and then to `take` them. */
@@ -113,6 +120,7 @@ class Rank {
   int laneOf(int32_t op) const;
   bool reached(const Events& events) const;
   void waitFor(Tensor& tensor, Events& after);
+  void given(Tensor& tensor, Point at);
   void blank(Tensor& tensor, int lane);
   void sweep();
 

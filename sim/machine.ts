@@ -8,7 +8,7 @@ import type { MachineError, ReadSource } from "../core/machine/machine.ts"
 import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type Driver, type Predecessors, type RankOptions } from "../core/machine/rank.ts"
-import type { Tensor, TensorData } from "../core/machine/tensor.ts"
+import type { Drawn, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { Random } from "../core/random.ts"
 import type { ActivityTimes } from "./activity-times.ts"
 import type { Collectives } from "./collectives.ts"
@@ -196,6 +196,10 @@ export class SimulatedRank implements Driver<number> {
   allocate(tensor: Tensor, values: TensorData | undefined): boolean {
     this.#shared.values?.alloc(this.#options.rank, tensor, values)
     return true
+  }
+
+  draw(tensor: Tensor, drawn: Drawn): void {
+    this.#shared.values?.draw(this.#options.rank, tensor, drawn)
   }
 
   free(tensor: Tensor): void {

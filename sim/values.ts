@@ -1,10 +1,10 @@
 // The numbers behind tensors in a simulation that carries values: every op's reference runs at the virtual moment the op
 // ends. A missing edge then shows as a wrong number, just as it would on a device.
-import { collectives } from "../core/kernels/catalogue.ts"
+import { collectives, kernels } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import { roundInPlace } from "../core/kernels/rounding.ts"
 import type { Op } from "../core/machine/op.ts"
-import { dtypeBits, type Tensor, type TensorData } from "../core/machine/tensor.ts"
+import { dtypeBits, type Drawn, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
@@ -16,6 +16,12 @@ export class Values {
     const own = values?.slice()
     if (own !== undefined) roundInPlace(own, tensor.dtype)
     tensors[tensor.id] = own ?? this.#zeros(rank, tensor)
+  }
+
+  /** At the moment when the tensor is made: virtual time does not pass. */
+  draw(rank: number, tensor: Tensor, { kernel, attributes }: Drawn): void {
+    const data = [this.of(rank, tensor)]
+    evaluate(kernels[kernel], [tensor], data, [tensor], data, attributes)
   }
 
   /** In an arena: the bytes there, at four for each element of the arena's dtype, so that what overlaps there overlaps here. */

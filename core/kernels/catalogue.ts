@@ -104,7 +104,7 @@ import { profiled } from "./profiled.ts"
 import { ropeBackward, ropeForward, ropeRows } from "./rope.ts"
 import { argmax, concatRows, lastToken, splitRows } from "./rows.ts"
 import { tokenWindows } from "./token-windows.ts"
-import { normalValues } from "./initial-values.ts"
+import { constantValues, normalValues, uniformValues } from "./initial-values.ts"
 
 const allCollectives = [allReduce, allGather, reduceScatter, allToAll, broadcast, sendRecv] as const
 
@@ -152,6 +152,8 @@ const all = [
   tokenWindows,
   ...composites,
   normalValues,
+  uniformValues,
+  constantValues,
   // generation
   ropeRows,
   lastToken,

@@ -6,7 +6,7 @@ import * as Schema from "effect/Schema"
 import type { Scalars } from "../kernels/scalars.ts"
 import type { World } from "../world.ts"
 import type { Op, OpId } from "./op.ts"
-import type { Place, Tensor, TensorData, TensorSpec } from "./tensor.ts"
+import type { Drawn, Place, Tensor, TensorData, TensorSpec } from "./tensor.ts"
 
 /** An allocation did not fit into its memory. Nothing was allocated. */
 export class OutOfMemory extends Schema.TaggedError<OutOfMemory>()("OutOfMemory", {
@@ -177,7 +177,7 @@ export interface RankOutcome<A> {
 export const defaultLookAhead = 2
 
 /** Initial values of a tensor, instead of its own; undefined leaves it those. */
-export type InitialValues = (rank: number, tensor: Tensor) => TensorData | undefined
+export type InitialValues = (rank: number, tensor: Tensor) => TensorData | ReadonlyArray<Drawn> | undefined
 
 /** What a read gives where no values are calculated; `read` counts the reads of that tensor before it. */
 export type ReadSource = (rank: number, tensor: Tensor, read: number) => TensorData | undefined

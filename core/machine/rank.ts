@@ -8,6 +8,7 @@ import { scalarsMisfit, type Scalars } from "../kernels/scalars.ts"
 import type { World } from "../world.ts"
 import { termsOf, type CollectiveOrder, type Meeting, type Seat } from "./collective-order.ts"
 import { Dependencies } from "./dependencies.ts"
+import { firstMisfit, firstOf } from "./initial.ts"
 import { Lane, laneCount } from "./lane.ts"
 import {
   Misuse,
@@ -24,6 +25,7 @@ import {
   elementsOf,
   ownBytes,
   sizeBytesOf,
+  type Drawn,
   type Place,
   type Tensor,
   type TensorData,
@@ -56,6 +58,8 @@ export interface Driver<Prepared> {
   readonly all: ((tails: Float64Array) => Token) | undefined
   /** Memory behind a tensor, its own or in an arena, with its first values where it has any. False when there is none. */
   allocate(tensor: Tensor, values: TensorData | undefined): boolean
+  /** Makes first values of a tensor, which no op has named yet, where it lies: none of the program's ops, and before they begin. */
+  draw(tensor: Tensor, drawn: Drawn): void
   free(tensor: Tensor): void
   /** Values of a tensor whose last writer has ended; undefined where the machine has none. */
   read(tensor: Tensor): Effect.Effect<TensorData | undefined, MachineError>
@@ -308,13 +312,13 @@ export class Rank<Prepared> implements Predecessors {
         })
       )
     if (ownBytes(tensor) > freeBytes) return tooLarge()
-    const values =
-      initial === undefined || within !== undefined ? undefined : (initial(rank, tensor) ?? spec.initial?.())
-    if (values !== undefined && values.length !== elements) {
-      const reason = `${values.length} initial values for ${elements} elements`
-      return Effect.die(this.#misuse("alloc", name, reason))
-    }
-    if (!this.#driver.allocate(tensor, values)) return tooLarge()
+    const first = firstOf(
+      initial === undefined || within !== undefined ? undefined : (initial(rank, tensor) ?? spec.initial)
+    )
+    const misfit = firstMisfit(tensor, first)
+    if (misfit !== undefined) return Effect.die(this.#misuse("alloc", name, misfit))
+    if (!this.#driver.allocate(tensor, first.values)) return tooLarge()
+    for (const drawn of first.drawn) this.#driver.draw(tensor, drawn)
     this.#tensors.push(tensor)
     this.#usedBytes[place] += ownBytes(tensor)
     if (within !== undefined) this.#views.set(within.arena, (this.#views.get(within.arena) ?? 0) + 1)

@@ -34,12 +34,24 @@ export interface TensorSpec {
   /** Lie in another tensor's memory instead of in memory of its own. What it holds at first is what lies there. */
   readonly within?: Within | undefined
   /** What it holds at first; zeros by default. Asked for by machines that carry values, and by no others. */
-  readonly initial?: (() => TensorData) | undefined
+  readonly initial?: Initial | undefined
   /**
    * Outlives a step: whoever goes on from the end of one must find its values again. `copyOf`: these are another persistent
    * tensor's, rounded to its own dtype. Persistent tensors of a rank have names of their own.
    */
   readonly persistent?: true | { readonly copyOf: Tensor } | undefined
+}
+
+/**
+ * Values that the host has, or kernels that make them where they lie, over zeros and one after the other. Either is there when
+ * the tensor is: before time zero, for all that a program makes before it first waits.
+ */
+export type Initial = (() => TensorData) | ReadonlyArray<Drawn>
+
+/** A launch of a kernel of core/kernels/initial-values.ts. */
+export interface Drawn {
+  readonly kernel: "normal_values" | "uniform_values" | "constant_values"
+  readonly attributes: Readonly<Record<string, number>>
 }
 
 /**

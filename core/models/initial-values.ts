@@ -1,7 +1,8 @@
 // What a model's parameters hold before training: drawn from a seed and the parameter's own name, so that every rank begins
-// alike and no parameter depends on how many others there are.
-import type { TensorData } from "../machine/tensor.ts"
-import { Random } from "../random.ts"
+// alike and no parameter depends on how many others there are. Each element is drawn by its place in the whole parameter, so a
+// rank that holds a part of it draws that part alone.
+import type { Drawn } from "../machine/tensor.ts"
+import { splitSeed } from "../random.ts"
 import type { LayerGraph, Value } from "./layer-graph.ts"
 
 const deviation = 0.02
@@ -12,8 +13,11 @@ const deviation = 0.02
  * of the number of such layers.
  * Which is which shows in the calls of a graph that has not been fused.
  */
-export const initialParameters = (graph: LayerGraph, seed: number): ((parameter: Value) => TensorData) => {
-  const random = new Random(seed).split("parameters")
+export const initialParameters = (
+  graph: LayerGraph,
+  seed: number
+): ((parameter: Value) => ReadonlyArray<Drawn>) => {
+  const own = splitSeed(seed, "parameters")
   const norms = new Set<string>()
   const residual = new Set<string>()
   for (const { forward, parameters } of graph.layers) {
@@ -25,13 +29,26 @@ export const initialParameters = (graph: LayerGraph, seed: number): ((parameter:
     }
   }
   return ({ name, shape, elements, usedRows = shape[0] ?? 1 }) => {
-    const values = new Float32Array(elements)
-    if (norms.has(name)) return values.fill(1)
-    if (shape.length < 2) return values
-    const own = random.split(name)
+    if (norms.has(name)) return [constant(1)]
+    if (shape.length < 2) return []
     const scale = residual.has(name) ? deviation / Math.sqrt(residual.size) : deviation
-    const used = (elements / (shape[0] ?? 1)) * usedRows
-    for (let i = 0; i < used; i++) values[i] = scale * own.normal()
-    return values
+    const count = (elements / (shape[0] ?? 1)) * usedRows
+    return [normal(splitSeed(own, name), scale, { count })]
   }
 }
+
+/** Elements that are drawn, where not all are: core/kernels/initial-values.ts. */
+type Window = Readonly<Partial<Record<"first" | "at" | "count" | "columns" | "stride", number>>>
+
+/** Mean 0. */
+export const normal = (seed: number, deviation: number, window: Window = {}): Drawn => ({
+  kernel: "normal_values",
+  attributes: { seed, deviation, ...window }
+})
+
+export const uniform = (seed: number, low: number, high: number, window: Window = {}): Drawn => ({
+  kernel: "uniform_values",
+  attributes: { seed, low, high, ...window }
+})
+
+export const constant = (value: number): Drawn => ({ kernel: "constant_values", attributes: { value } })

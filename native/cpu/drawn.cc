@@ -45,22 +45,59 @@ Work tokenWindows(const Call& call) {
   };
 }
 
+/** Which elements are written, and which numbers: core/kernels/initial-values.ts. */
+struct Window {
+  int64_t at, count, first, columns, stride;
+};
+
+Window windowOf(const Call& call) {
+  const int64_t elements = output(call, 0).elements;
+  Window w{call.integer("at"), call.integer("count"), call.integer("first"), call.integer("columns"), call.integer("stride")};
+  if (w.at < 0 || w.count < 0 || w.first < 0 || w.columns < 0 || w.stride < 0 || w.at + w.count > elements) {
+    throw BadCall(call.kernel + ": " + std::to_string(w.count) + " elements from " + std::to_string(w.at) + " on, of a tensor of " +
+                  std::to_string(elements) + ", from number " + std::to_string(w.first) + " on in rows of " +
+                  std::to_string(w.columns) + " of " + std::to_string(w.stride));
+  }
+  if (w.count == 0) w.count = elements - w.at;
+  if (w.columns == 0) w.columns = std::max<int64_t>(w.count, 1);
+  return w;
+}
+
 /** What a seed makes of the index of a number: core/kernels/counter-hash.ts. */
-struct Normals {
+struct Numbers {
   uint32_t start;
   uint32_t keys[6];
 };
 
-Normals normalsOf(int64_t seed) {
-  Normals n{};
+Numbers numbersOf(int64_t seed) {
+  Numbers n{};
   n.start = mix(mix(low32(seed)) + low32(seed >> 32));
   const uint32_t again = mix(n.start ^ 0x9e3779b9u);
   for (uint32_t word = 0; word < 6; word++) n.keys[word] = mix(again + word);
   return n;
 }
 
-/** Numbers `first` to `first + count`, whose high halves are alike. */
-TANDEM_SIMD void drawNormals(const Normals& n, uint32_t walk, uint32_t first, int64_t count, double deviation, float* out) {
+/** draw(walk, low half of the index, count, to) for stretches of numbers whose high halves are alike. */
+template <class Draw>
+Work drawing(const Call& call, Draw draw) {
+  const Window w = windowOf(call);
+  const uint32_t start = numbersOf(call.integer("seed")).start;
+  float* out = floatsOut(call, 0);
+  return [=](const double*) {
+    for (int64_t row = 0; row * w.columns < w.count; row++) {
+      const int64_t from = row * w.columns;
+      const int64_t columns = std::min(w.columns, w.count - from);
+      for (int64_t at = 0; at < columns;) {
+        const int64_t index = w.first + row * w.stride + at;
+        const int64_t count = std::min(columns - at, (((index >> 32) + 1) << 32) - index);
+        draw(mix(start + low32(index >> 32)), low32(index), count, out + w.at + from + at);
+        at += count;
+      }
+    }
+  };
+}
+
+TANDEM_SIMD void drawNormals(const Numbers& n, uint32_t walk, uint32_t first, int64_t count, double deviation, float* out) {
   const uint32_t keys[6] = {n.keys[0], n.keys[1], n.keys[2], n.keys[3], n.keys[4], n.keys[5]};
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; i++) {
@@ -76,24 +113,42 @@ TANDEM_SIMD void drawNormals(const Normals& n, uint32_t walk, uint32_t first, in
 }
 
 Work normalValues(const Call& call) {
-  const Normals n = normalsOf(call.integer("seed"));
+  const Numbers n = numbersOf(call.integer("seed"));
   const double deviation = call.number("deviation");
-  const int64_t first = call.integer("first");
+  return drawing(call, [=](uint32_t walk, uint32_t first, int64_t count, float* out) {
+    drawNormals(n, walk, first, count, deviation, out);
+  });
+}
+
+TANDEM_SIMD void drawUniforms(uint32_t key, uint32_t walk, uint32_t first, int64_t count, double low, double range, float* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; i++) {
+    const uint32_t drawn = mix(mix(walk + first + static_cast<uint32_t>(i)) + key);
+    out[i] = static_cast<float>(low + range * (static_cast<double>(drawn) / 4294967296.0));
+  }
+}
+
+Work uniformValues(const Call& call) {
+  const uint32_t key = numbersOf(call.integer("seed")).keys[0];
+  const double low = call.number("low");
+  const double range = call.number("high") - low;
+  return drawing(call, [=](uint32_t walk, uint32_t first, int64_t count, float* out) {
+    drawUniforms(key, walk, first, count, low, range, out);
+  });
+}
+
+Work constantValues(const Call& call) {
+  const Window w = windowOf(call);
+  const auto value = static_cast<float>(call.number("value"));
   float* out = floatsOut(call, 0);
-  const int64_t elements = output(call, 0).elements;
-  if (first < 0) throw BadCall("normal_values: begins at " + std::to_string(first));
-  return [=](const double*) {
-    for (int64_t at = 0; at < elements;) {
-      const int64_t index = first + at;
-      const int64_t count = std::min(elements - at, (((index >> 32) + 1) << 32) - index);
-      drawNormals(n, mix(n.start + low32(index >> 32)), low32(index), count, deviation, out + at);
-      at += count;
-    }
-  };
+  return [=](const double*) { std::fill_n(out + w.at, w.count, value); };
 }
 
 }  // namespace
 
-const KernelTable drawnKernels = {{"token_windows", tokenWindows}, {"normal_values", normalValues}};
+const KernelTable drawnKernels = {{"token_windows", tokenWindows},
+                                  {"normal_values", normalValues},
+                                  {"uniform_values", uniformValues},
+                                  {"constant_values", constantValues}};
 
 }  // namespace tandem

@@ -49,43 +49,101 @@ Work tokenWindows(const Call& call) {
   };
 }
 
-/** What a seed makes of the index of a number: core/kernels/counter-hash.ts. */
-struct Normals {
+/** Which elements are written, and which numbers: core/kernels/initial-values.ts. */
+struct Window {
   View out;
-  uint32_t start;
-  uint32_t keys[6];
-  int64_t first;
-  double deviation;
-  __device__ void operator()(int64_t i) const {
-    const int64_t index = first + i;
-    const uint32_t drawn = mix(mix(start + low32(index >> 32)) + low32(index));
-    uint32_t sum = 0;
-#pragma unroll
-    for (int word = 0; word < 6; word++) {
-      const uint32_t one = mix(drawn + keys[word]);
-      sum += (one & 0xffffu) + (one >> 16);
-    }
-    const int32_t centred = static_cast<int32_t>(2 * sum) - 12 * 0xffff;
-    set(out, i, static_cast<float>(deviation * (static_cast<double>(centred) / 0x20000)));
+  int64_t count, first, columns, stride;
+  __device__ int64_t index(int64_t i) const {
+    return columns == count ? first + i : first + i / columns * stride + i % columns;
   }
 };
 
-Work normalValues(const Call& call) {
-  const int64_t seed = call.integer("seed");
-  Normals n{};
-  n.out = floatsOut(call, 0);
+Window windowOf(const Call& call) {
+  const int64_t elements = output(call, 0).elements;
+  const int64_t at = call.integer("at");
+  Window w{floatsOut(call, 0), call.integer("count"), call.integer("first"), call.integer("columns"), call.integer("stride")};
+  if (at < 0 || w.count < 0 || w.first < 0 || w.columns < 0 || w.stride < 0 || at + w.count > elements) {
+    throw BadCall(call.kernel + ": " + std::to_string(w.count) + " elements from " + std::to_string(at) + " on, of a tensor of " +
+                  std::to_string(elements) + ", from number " + std::to_string(w.first) + " on in rows of " +
+                  std::to_string(w.columns) + " of " + std::to_string(w.stride));
+  }
+  w.out = w.out.at(at);
+  if (w.count == 0) w.count = elements - at;
+  if (w.columns == 0) w.columns = w.count;
+  return w;
+}
+
+/** What a seed makes of the index of a number: core/kernels/counter-hash.ts. */
+struct Numbers {
+  uint32_t start;
+  uint32_t keys[6];
+  __device__ uint32_t own(int64_t index) const { return mix(mix(start + low32(index >> 32)) + low32(index)); }
+};
+
+Numbers numbersOf(int64_t seed) {
+  Numbers n{};
   n.start = mix(mix(low32(seed)) + low32(seed >> 32));
   const uint32_t again = mix(n.start ^ 0x9e3779b9u);
   for (uint32_t word = 0; word < 6; word++) n.keys[word] = mix(again + word);
-  n.first = call.integer("first");
-  n.deviation = call.number("deviation");
-  const int64_t elements = output(call, 0).elements;
-  if (n.first < 0) throw BadCall("normal_values: begins at " + std::to_string(n.first));
-  return [=](const Launch& launch) { each(launch, elements, n); };
+  return n;
+}
+
+struct Normals {
+  Window window;
+  Numbers numbers;
+  double deviation;
+  __device__ void operator()(int64_t i) const {
+    const uint32_t own = numbers.own(window.index(i));
+    uint32_t sum = 0;
+#pragma unroll
+    for (int word = 0; word < 6; word++) {
+      const uint32_t one = mix(own + numbers.keys[word]);
+      sum += (one & 0xffffu) + (one >> 16);
+    }
+    const int32_t centred = static_cast<int32_t>(2 * sum) - 12 * 0xffff;
+    set(window.out, i, static_cast<float>(deviation * (static_cast<double>(centred) / 0x20000)));
+  }
+};
+
+struct Uniforms {
+  Window window;
+  Numbers numbers;
+  double low, range;
+  __device__ void operator()(int64_t i) const {
+    const uint32_t drawn = mix(numbers.own(window.index(i)) + numbers.keys[0]);
+    set(window.out, i, static_cast<float>(low + range * (static_cast<double>(drawn) / 4294967296.0)));
+  }
+};
+
+struct Constant {
+  Window window;
+  float value;
+  __device__ void operator()(int64_t i) const { set(window.out, i, value); }
+};
+
+template <class Drawn>
+Work drawing(const Drawn& drawn) {
+  return [=](const Launch& launch) { each(launch, drawn.window.count, drawn); };
+}
+
+Work normalValues(const Call& call) {
+  return drawing(Normals{windowOf(call), numbersOf(call.integer("seed")), call.number("deviation")});
+}
+
+Work uniformValues(const Call& call) {
+  const double low = call.number("low");
+  return drawing(Uniforms{windowOf(call), numbersOf(call.integer("seed")), low, call.number("high") - low});
+}
+
+Work constantValues(const Call& call) {
+  return drawing(Constant{windowOf(call), static_cast<float>(call.number("value"))});
 }
 
 }  // namespace
 
-const KernelTable drawnKernels = {{"token_windows", tokenWindows}, {"normal_values", normalValues}};
+const KernelTable drawnKernels = {{"token_windows", tokenWindows},
+                                  {"normal_values", normalValues},
+                                  {"uniform_values", uniformValues},
+                                  {"constant_values", constantValues}};
 
 }  // namespace tandem::cuda

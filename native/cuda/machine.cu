@@ -376,8 +376,8 @@ void CudaDevice::checkPlaces(const Call& call) const {
                     (place == Place::device ? "device" : "host"));
     }
   };
-  expect(call.inputs, "input", call.kernel == "h2d" ? Place::host : Place::device);
-  expect(call.outputs, "output", call.kernel == "d2h" ? Place::host : Place::device);
+  expect(call.inputs, "input", call.kernel == "h2d" ? Place::host : call.place);
+  expect(call.outputs, "output", call.kernel == "d2h" ? Place::host : call.place);
 }
 
 std::unique_ptr<Task> CudaDevice::prepare(const Call& call) {

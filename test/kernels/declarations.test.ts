@@ -674,6 +674,8 @@ const calls: Readonly<
   broadcast: [[[2, 3]], {}, [[2, 3]]],
   send_recv: [[[2, 3]], { source: true }, []],
   normal_values: [[[2, 3]], { seed: 1 }, [[2, 3]]],
+  uniform_values: [[[2, 3]], { seed: 1 }, [[2, 3]]],
+  constant_values: [[[2, 3]], { value: 1 }, [[2, 3]]],
   token_windows: [
     [[9]],
     { batch: 2, time: 3, seed: 1, step: 0 },
@@ -791,7 +793,9 @@ describe("every kernel", () => {
       "residual.backward",
       "position_add.backward_weight",
       "token_windows",
-      "normal_values"
+      "normal_values",
+      "uniform_values",
+      "constant_values"
     ]) {
       free.add(name)
     }

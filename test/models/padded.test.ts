@@ -1,10 +1,11 @@
 // A padded vocabulary is for speed alone: the loss and every gradient are what they are without it, and padding stays zero.
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
+import { initialValues } from "../../core/machine/initial.ts"
 import { fuse } from "../../core/models/fuse.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import { initialParameters } from "../../core/models/initial-values.ts"
-import { gradientName, parameterCount } from "../../core/models/layer-graph.ts"
+import { gradientName, parameterCount, type Value } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { paddedVocabulary } from "../../core/models/sizes.ts"
 import { stepValues } from "./step-values.ts"
@@ -47,7 +48,10 @@ it("leaves loss and gradients as they are", () => {
           ).toBe(true)
           if (got.length > values.length) padded++
         }
-        const initial = [plain, wide].map((graph) => initialParameters(graph, seed))
+        const initial = [plain, wide].map((graph) => {
+          const drawn = initialParameters(graph, seed)
+          return (one: Value) => initialValues({ ...one, initial: drawn(one) })
+        })
         for (const { parameters } of wide.layers) {
           for (const parameter of parameters) {
             const rows = parameter.usedRows ?? parameter.shape[0]!

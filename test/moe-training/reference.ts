@@ -2,7 +2,8 @@
 // float64. Gradients are central differences of its loss.
 import { Random } from "../../core/random.ts"
 import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
-import { wholeMatrix, wholeScale } from "../../core/algorithms/moe-training/tensors.ts"
+import { matrixValues, scaleValues } from "../../core/algorithms/moe-training/tensors.ts"
+import { initialValues } from "../../core/machine/initial.ts"
 
 /** Values of whole, undivided parameters by name; the input is one of them. */
 export type Whole = Map<string, Float64Array>
@@ -54,7 +55,9 @@ export class Reference {
   #matrix(name: string, rows: number, columns: number): Float64Array {
     let known = this.whole.get(name)
     if (known === undefined) {
-      known = Float64Array.from(wholeMatrix(this.model.seed, name, rows, columns))
+      const whole = { rows: [[0, rows]], columns: [0, columns] } as const
+      const initial = matrixValues(this.model.seed, name, columns, whole)
+      known = Float64Array.from(initialValues({ shape: [rows, columns], dtype: "float32", initial }))
       this.whole.set(name, known)
     }
     return known
@@ -63,7 +66,8 @@ export class Reference {
   #scale(name: string): Float64Array {
     let known = this.whole.get(name)
     if (known === undefined) {
-      known = Float64Array.from(wholeScale(this.model.seed, name, this.model.width))
+      const initial = scaleValues(this.model.seed, name)
+      known = Float64Array.from(initialValues({ shape: [this.model.width], dtype: "float32", initial }))
       this.whole.set(name, known)
     }
     return known

@@ -40,7 +40,9 @@ const exact: ReadonlySet<string> = new Set<KernelName>([
     "argmax",
     "repack",
     "token_windows",
-    "normal_values"
+    "normal_values",
+    "uniform_values",
+    "constant_values"
   ] as const),
   ...([
     "kv.advance",

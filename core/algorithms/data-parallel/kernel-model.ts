@@ -5,7 +5,7 @@ import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
-import { dtypeBits, type Dtype, type Tensor, type TensorData } from "../../machine/tensor.ts"
+import { dtypeBits, type Dtype, type Initial, type Tensor } from "../../machine/tensor.ts"
 import { fuse, type FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
@@ -36,7 +36,7 @@ export interface KernelModelOptions {
   /** Most that the norm of all gradients together may be; they are scaled down where it is more. Default: any. */
   readonly clipNorm?: number | undefined
   /** What parameters hold at first; by default drawn from `seed`. */
-  readonly initial?: ((parameter: Value) => TensorData) | undefined
+  readonly initial?: ((parameter: Value) => Initial) | undefined
   /** Of initial parameters, and of each rank's batches. */
   readonly seed: number
   /** The algorithm uses a step's gradients in the next one; see `PlannedAlgorithm`. */
@@ -136,7 +136,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         gradientName: gradientName(value),
         shape: value.shape,
         dtype: value.dtype,
-        initial: () => initial(value)
+        initial: initial(value)
       }))
     }))
     const storage = yield* storageOf(specs, options)

@@ -10,8 +10,8 @@ import {
   sizeBytesOf,
   viewAlignment,
   type Dtype,
-  type Tensor,
-  type TensorData
+  type Initial,
+  type Tensor
 } from "../../machine/tensor.ts"
 import type { Group } from "../../world.ts"
 import { runningMean, type Accumulation } from "./accumulation.ts"
@@ -25,7 +25,7 @@ export interface ParameterSpec {
   /** Narrower than float32: a copy of what is learnt. */
   readonly dtype: Dtype
   /** Zeros where absent. */
-  readonly initial?: (() => TensorData) | undefined
+  readonly initial?: Initial | undefined
 }
 
 export interface LayerSpec {

@@ -62,7 +62,7 @@ export const allocDecoder = (
       Object.fromEntries(
         Object.entries<TensorSpec>(specs).map(([name, spec]) => [
           name,
-          { ...spec, initial: () => initialWeight(spec, seed) }
+          { ...spec, initial: initialWeight(spec, seed) }
         ])
       ) as Record<Name, TensorSpec>
     const outer = yield* allocAll(machine, withValues(outerWeightSpecs(model)))

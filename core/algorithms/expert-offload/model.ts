@@ -1,8 +1,9 @@
 // A mixture-of-experts decoder as generation sees it: sizes, and the tensors that hold its weights. Every layer is a MoE
 // layer. Knows nothing of where experts lie or when they come.
-import { sizeBytesOf, type Dtype, type TensorData, type TensorSpec } from "../../machine/tensor.ts"
+import { sizeBytesOf, type Drawn, type Dtype, type TensorSpec } from "../../machine/tensor.ts"
 import { attentionWeightShapes, llamaLayer, type DecoderSizes } from "../../models/decoder-layer.ts"
-import { Random } from "../../random.ts"
+import { constant, normal } from "../../models/initial-values.ts"
+import { splitSeed } from "../../random.ts"
 import type { ExpertShape } from "./demand.ts"
 
 export interface MoeModel extends ExpertShape, DecoderSizes {
@@ -272,12 +273,7 @@ export const outerWeightSpecs = ({ width, vocabulary, dtype }: MoeModel) => ({
 
 const deviation = 0.02
 
-/** Values of a weight before any training: norms 1, matrices normal with deviation 0.02, each from its own name. */
-export const initialWeight = (spec: TensorSpec, seed: number): TensorData => {
-  const elements = spec.shape.reduce((product, extent) => product * extent, 1)
-  const values = new Float32Array(elements)
-  if (spec.shape.length < 2) return values.fill(1)
-  const random = new Random(seed).split(spec.name)
-  for (let i = 0; i < elements; i++) values[i] = deviation * random.normal()
-  return values
-}
+/** What a weight holds before any training: norms 1, matrices normal with deviation 0.02, each from its own name. */
+export const initialWeight = ({ name, shape }: TensorSpec, seed: number): ReadonlyArray<Drawn> => [
+  shape.length < 2 ? constant(1) : normal(splitSeed(seed, name), deviation)
+]

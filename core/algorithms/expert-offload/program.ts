@@ -71,7 +71,7 @@ export const expertOffload = ({
     for (let layer = 0; layer < model.layers; layer++) {
       for (let expert = 0; expert < model.experts; expert++) {
         const spec = expertSpec(model, expertName(layer, expert), "host")
-        experts.push(yield* machine.alloc({ ...spec, initial: () => initialWeight(spec, seed) }))
+        experts.push(yield* machine.alloc({ ...spec, initial: initialWeight(spec, seed) }))
       }
     }
     const slots: Array<Tensor> = []

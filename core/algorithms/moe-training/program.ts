@@ -15,7 +15,7 @@ import { capacityOf, sharesOf, type MoeModel, type MoeRole, type Shares } from "
 import { makeMoePart, type MoePart, type Pass } from "./moe-part.ts"
 import { submitPipelined } from "./pipelined.ts"
 import type { LaneUse } from "./plan/pipeline.ts"
-import { Tensors, wholeMatrix, type Parameter } from "./tensors.ts"
+import { matrixValues, Tensors, type Parameter, type Part } from "./tensors.ts"
 
 /** What a scheduler has decided. */
 export interface MoePlan {
@@ -174,11 +174,10 @@ const build = (tensors: Tensors, model: MoeModel, plan: MoePlan, groups: MoeGrou
     const intra = plan.lanes === "three" ? Lane.intra : Lane.inter
     const { width } = model
     const { tokens, nodeTokens, nodes } = shares
-    const first = (groups.node * nodeTokens + groups.position * tokens) * width
-    const input = yield* tensors.make("input", [tokens, width], model.dtype, {
-      initial: () =>
-        wholeMatrix(model.seed, "input", nodes * nodeTokens, width).slice(first, first + tokens * width)
-    })
+    const first = groups.node * nodeTokens + groups.position * tokens
+    const own: Part = { rows: [[first, first + tokens]], columns: [0, width] }
+    const initial = matrixValues(model.seed, "input", width, own)
+    const input = yield* tensors.make("input", [tokens, width], model.dtype, { initial })
     const parts: Array<Pick<Layer, "dense" | "moe">> = []
     let from = input
     for (let index = 0; index < model.layers; index++) {

@@ -2,8 +2,9 @@
 // those of the same places of the whole, undivided parameter, whoever holds which part of it.
 import * as Effect from "effect/Effect"
 import type { Machine, OutOfMemory } from "../../machine/machine.ts"
-import type { Dtype, Tensor, TensorData, TensorSpec } from "../../machine/tensor.ts"
-import { Random } from "../../random.ts"
+import type { Drawn, Dtype, Tensor, TensorSpec } from "../../machine/tensor.ts"
+import { uniform } from "../../models/initial-values.ts"
+import { splitSeed } from "../../random.ts"
 
 export interface Parameter {
   readonly name: string
@@ -17,28 +18,27 @@ export interface Part {
   readonly columns: readonly [from: number, to: number]
 }
 
-/** Values of a whole matrix [rows, columns], row by row: uniform, with the usual scale of 1/sqrt(columns). */
-export const wholeMatrix = (seed: number, name: string, rows: number, columns: number): Float32Array => {
-  const random = new Random(seed).split(name)
+/** What a part of a matrix [rows, columns] begins with: uniform, with the usual scale of 1/sqrt(columns). */
+export const matrixValues = (
+  seed: number,
+  name: string,
+  columns: number,
+  { rows, columns: [from, to] }: Part
+): ReadonlyArray<Drawn> => {
   const scale = Math.sqrt(3 / columns)
-  return Float32Array.from({ length: rows * columns }, () => scale * (2 * random.uniform() - 1))
+  let at = 0
+  return rows.map(([first, end]) => {
+    const count = (end - first) * (to - from)
+    const window = { first: first * columns + from, at, count, columns: to - from, stride: columns }
+    at += count
+    return uniform(splitSeed(seed, name), -scale, scale, window)
+  })
 }
 
 /** Weights of a normalisation: near 1. */
-export const wholeScale = (seed: number, name: string, width: number): Float32Array => {
-  const random = new Random(seed).split(name)
-  return Float32Array.from({ length: width }, () => 0.75 + 0.5 * random.uniform())
-}
-
-const cut = (whole: Float32Array, columns: number, part: Part): Float32Array => {
-  const [from, to] = part.columns
-  const rows = part.rows.flatMap(([first, end]) => Array.from({ length: end - first }, (_, i) => first + i))
-  const values = new Float32Array(rows.length * (to - from))
-  rows.forEach((row, i) =>
-    values.set(whole.subarray(row * columns + from, row * columns + to), i * (to - from))
-  )
-  return values
-}
+export const scaleValues = (seed: number, name: string): ReadonlyArray<Drawn> => [
+  uniform(splitSeed(seed, name), 0.75, 1.25)
+]
 
 /** One rank's tensors of one dtype; what was made for one step only is freed together. */
 export class Tensors {
@@ -81,19 +81,18 @@ export class Tensors {
     part: Part = { rows: [[0, rows]], columns: [0, columns] }
   ): Effect.Effect<Parameter, OutOfMemory> {
     const held = part.rows.reduce((sum, [from, to]) => sum + to - from, 0)
-    return this.#parameter(name, [held, part.columns[1] - part.columns[0]], () =>
-      cut(wholeMatrix(this.#seed, name, rows, columns), columns, part)
-    )
+    const shape = [held, part.columns[1] - part.columns[0]]
+    return this.#parameter(name, shape, matrixValues(this.#seed, name, columns, part))
   }
 
   scale(name: string, width: number): Effect.Effect<Parameter, OutOfMemory> {
-    return this.#parameter(name, [width], () => wholeScale(this.#seed, name, width))
+    return this.#parameter(name, [width], scaleValues(this.#seed, name))
   }
 
   #parameter(
     name: string,
     shape: ReadonlyArray<number>,
-    initial: () => TensorData
+    initial: ReadonlyArray<Drawn>
   ): Effect.Effect<Parameter, OutOfMemory> {
     return Effect.map(
       Effect.all([

@@ -14,7 +14,7 @@ export const savedBeginning = (
   file: string,
   graph: LayerGraph,
   learns: Pick<SavedWeights, "model" | "sizes" | "characters">
-): Effect.Effect<(parameter: Value) => TensorData, InputError> =>
+): Effect.Effect<(parameter: Value) => () => TensorData, InputError> =>
   Effect.gen(function* () {
     const saved = yield* readWeights(file).pipe(
       Effect.mapError(({ field, value, accepted }) => new InputError({ file, field, value, accepted }))
@@ -42,12 +42,13 @@ export const savedBeginning = (
       if (found?.join() !== shape.join())
         return yield* refuse(`parameter ${parameter.name}`, found, shape, model)
     }
-    return ({ name, elements }) => {
-      // What pads a table stays zero.
-      const values = new Float32Array(elements)
-      values.set(known.get(name)!.values)
-      return values
-    }
+    return ({ name, elements }) =>
+      () => {
+        // What pads a table stays zero.
+        const values = new Float32Array(elements)
+        values.set(known.get(name)!.values)
+        return values
+      }
   })
 
 /** As it is saved: without the rows that pad a table. */

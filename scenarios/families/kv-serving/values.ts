@@ -2,34 +2,21 @@
 import { weightSpecs } from "../../../core/algorithms/kv-serving/model.ts"
 import { servingRole } from "../../../core/algorithms/kv-serving/sequence.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
-import type { Tensor } from "../../../core/machine/tensor.ts"
-import { Random } from "../../../core/random.ts"
 import type { InitialValues } from "../../../core/machine/machine.ts"
+import { constant, normal } from "../../../core/models/initial-values.ts"
+import { Random, splitSeed } from "../../../core/random.ts"
 
 /** Norms are 1; matrices normal with deviation 2 / sqrt(inputs). Tokens of prompts are drawn evenly from the vocabulary. */
 export const servingValues = ({ model }: ServingPlan, seed: number): InitialValues => {
-  const random = new Random(seed)
   const names = new Set(weightSpecs(model).map(({ name }) => name))
-  const weights = new Map<string, Float32Array>()
-  const weightOf = ({ name, shape, elements }: Tensor): Float32Array => {
+  return (_, { name, shape, elements, role }) => {
     // Both ranks of a disaggregated pair have the same weights.
-    let values = weights.get(name)
-    if (values === undefined) {
-      values = new Float32Array(elements)
-      if (shape.length < 2) values.fill(1)
-      else {
-        const own = random.split(name)
-        const deviation = 2 / Math.sqrt(shape[1]!)
-        for (let i = 0; i < elements; i++) values[i] = deviation * own.normal()
-      }
-      weights.set(name, values)
+    if (names.has(name)) {
+      if (shape.length < 2) return [constant(1)]
+      return [normal(splitSeed(seed, name), 2 / Math.sqrt(shape[1]!))]
     }
-    return values
-  }
-  return (_, tensor) => {
-    if (names.has(tensor.name)) return weightOf(tensor)
-    if (servingRole(tensor)?.kind !== "prompt") return undefined
-    const own = random.split(tensor.name)
-    return Int32Array.from({ length: tensor.elements }, () => own.below(model.vocabulary))
+    if (servingRole({ role })?.kind !== "prompt") return undefined
+    const random = new Random(splitSeed(seed, name))
+    return Int32Array.from({ length: elements }, () => random.below(model.vocabulary))
   }
 }

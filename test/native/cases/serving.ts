@@ -78,16 +78,39 @@ const repack = (draw: Draw): KernelCase => {
   return { inputs: cut(total).map((part) => floats([part])), outputs: cut(total).map((part) => [part]) }
 }
 
+// beyond 32 bits
+const anySeed = (draw: Draw): number => (draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52))
+
+/** Some elements of a tensor, or all: what is not written stays. Numbers across the place where an index needs more than 32 bits. */
+const initial = (draw: Draw, attributes: Readonly<Record<string, number>>): KernelCase => {
+  const shape = [...leading(draw), draw.integer(0, 40)]
+  const elements = shape.reduce((product, extent) => product * extent, 1)
+  const at = draw.flag() ? 0 : draw.integer(0, elements)
+  const columns = draw.flag() ? 0 : draw.integer(1, 12)
+  const window = {
+    first: draw.flag() ? 2 ** 32 - draw.integer(1, 20) : draw.integer(0, 2 ** 40),
+    at,
+    count: draw.flag() ? 0 : draw.integer(0, elements - at),
+    columns,
+    stride: columns + draw.integer(0, 30)
+  }
+  const own: KernelCase = { inputs: [floats(shape)], attributes: { ...attributes, ...window } }
+  return draw.flag() ? { ...own, inPlace: [0] } : own
+}
+
 export const servingCases: KernelCases = {
-  normal_values: (draw) => ({
-    inputs: [floats([...leading(draw), draw.integer(0, 40)])],
-    attributes: {
-      // beyond 32 bits, and across the place where an index needs more of them
-      seed: draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52),
-      deviation: draw.flag() ? 1 : draw.integer(1, 99) / 1000,
-      first: draw.flag() ? 2 ** 32 - draw.integer(1, 20) : draw.integer(0, 2 ** 40)
-    }
-  }),
+  normal_values: (draw) =>
+    initial(draw, {
+      seed: anySeed(draw),
+      deviation: draw.flag() ? 1 : draw.integer(1, 99) / 1000
+    }),
+  uniform_values: (draw) =>
+    initial(draw, {
+      seed: anySeed(draw),
+      low: -draw.integer(0, 99) / 70,
+      high: draw.integer(0, 99) / 60
+    }),
+  constant_values: (draw) => initial(draw, { value: draw.integer(-9, 9) / 8 }),
   token_windows: (draw) => {
     const [batch, time] = [draw.integer(1, 5), draw.integer(1, 9)]
     const corpus = { shape: [time + draw.integer(1, 200)], dtype: "int32", value: (i: number) => i } as const

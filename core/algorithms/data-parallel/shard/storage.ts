@@ -6,13 +6,15 @@ import * as Effect from "effect/Effect"
 import { kernels } from "../../../kernels/catalogue.ts"
 import { Lane } from "../../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../../machine/machine.ts"
+import { initialValues, stretchOf } from "../../../machine/initial.ts"
 import { collective, launch, type Op } from "../../../machine/op.ts"
 import {
   dtypeBits,
+  elementsOf,
   ownBytes,
   type Dtype,
+  type Initial,
   type Tensor,
-  type TensorData,
   type TensorSpec
 } from "../../../machine/tensor.ts"
 import {
@@ -87,16 +89,39 @@ class Pool {
   }
 }
 
-/** First values of a flat tensor, padded with zeros. */
-const flatValues =
-  (flat: Flat, parameters: ReadonlyArray<ParameterSpec>, ranks: number) => (): TensorData => {
-    const values = new Float32Array(ranks * flat.partElements)
-    for (const { parameter, offset } of flat.members) {
-      const own = parameters[parameter]!.initial?.()
-      if (own !== undefined) values.set(own, offset)
+/** What a stretch of a flat tensor begins with; zeros between parameters. */
+const flatInitial = (
+  { members }: Flat,
+  parameters: ReadonlyArray<ParameterSpec>,
+  from: number,
+  count: number
+): Initial => {
+  const own = members.flatMap(({ parameter, offset }) => {
+    const { shape, initial } = parameters[parameter]!
+    return initial === undefined ? [] : [{ offset, shape, initial }]
+  })
+  const given = own.flatMap(({ initial }) => (typeof initial === "function" ? [] : [initial]))
+  if (given.length === own.length) {
+    return own.flatMap(({ offset, shape }, i) =>
+      given[i]!.flatMap((drawn) => {
+        const begin = Math.max(from, offset)
+        const end = Math.min(from + count, offset + elementsOf(shape))
+        return stretchOf(drawn, begin - offset, end - offset, begin - from)
+      })
+    )
+  }
+  return () => {
+    const values = new Float32Array(count)
+    for (const { offset, shape, initial } of own) {
+      const begin = Math.max(from, offset)
+      const end = Math.min(from + count, offset + elementsOf(shape))
+      if (end <= begin) continue
+      const all = initialValues({ shape, dtype: "float32", initial })
+      values.set(all.subarray(begin - offset, end - offset), begin - from)
     }
     return values
   }
+}
 
 /** The model whole on every rank, or divided as `shard` says. */
 export const storageOf = (
@@ -136,7 +161,7 @@ const shardedStorage = (
       spec: (flat: Flat) => {
         readonly shape: ReadonlyArray<number>
         readonly dtype: Dtype
-        readonly initial?: () => TensorData
+        readonly initial?: Initial
         readonly persistent?: true | undefined
       }
     ): Effect.Effect<ReadonlyArray<Tensor>, OutOfMemory> => {
@@ -308,7 +333,7 @@ const shardedStorage = (
             dtype: flat.dtype,
             // Where the rank's part lies in it, it is what must be found again.
             persistent: (own && flat.dtype === "float32") || undefined,
-            ...(own ? { initial: flatValues(flat, parameters, ranks) } : {})
+            ...(own ? { initial: flatInitial(flat, parameters, 0, ranks * flat.partElements) } : {})
           })
         )
         const sent: Array<Tensor> = []
@@ -334,14 +359,12 @@ const shardedStorage = (
             sent.push(inPlace)
             continue
           }
-          const initial = flatValues(flat, parameters, ranks)
-          const from = position * flat.partElements
           const master = yield* alloc("parameters", {
             name,
             shape: flat.partShape,
             dtype: "float32",
             persistent: true,
-            initial: () => initial().slice(from, from + flat.partElements)
+            initial: flatInitial(flat, parameters, position * flat.partElements, flat.partElements)
           })
           masters.push(master)
           if (flat.dtype === "float32") {
