@@ -45,7 +45,8 @@ export const initialValues = ({
   const { values, drawn } = firstOf(initial)
   const own = operand(shape, dtype)
   const all = values ?? (dtype === "int32" ? new Int32Array(own.elements) : new Float32Array(own.elements))
-  for (const { kernel, attributes } of drawn) evaluate(kernels[kernel], [own], [all], [own], [all], attributes)
+  for (const { kernel, attributes } of drawn)
+    evaluate(kernels[kernel], [own], [all], [own], [all], attributes)
   return all
 }
 
