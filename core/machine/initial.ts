@@ -5,7 +5,7 @@ import { checkCall, operand } from "../kernels/kernel.ts"
 import type { Drawn, Initial, Tensor, TensorData, TensorSpec } from "./tensor.ts"
 
 /** Values, or what makes them; neither for zeros. */
-export interface First {
+interface First {
   readonly values: TensorData | undefined
   readonly drawn: ReadonlyArray<Drawn>
 }

@@ -6,11 +6,9 @@ import * as Effect from "effect/Effect"
 import { kernels } from "../../../kernels/catalogue.ts"
 import { Lane } from "../../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../../machine/machine.ts"
-import { initialValues, stretchOf } from "../../../machine/initial.ts"
 import { collective, launch, type Op } from "../../../machine/op.ts"
 import {
   dtypeBits,
-  elementsOf,
   ownBytes,
   type Dtype,
   type Initial,
@@ -31,6 +29,7 @@ import {
 } from "../storage.ts"
 import type { TrainingLayer } from "../training-model.ts"
 import { runningMean, type EarlierSubmissions } from "../accumulation.ts"
+import { flatInitial } from "./initial.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
 import type { Unit } from "./units.ts"
@@ -86,40 +85,6 @@ class Pool {
     const known = made[slot]
     if (known !== undefined) return Effect.succeed(known)
     return Effect.map(make(slot), (tensors) => (made[slot] = tensors))
-  }
-}
-
-/** What a stretch of a flat tensor begins with; zeros between parameters. */
-const flatInitial = (
-  { members }: Flat,
-  parameters: ReadonlyArray<ParameterSpec>,
-  from: number,
-  count: number
-): Initial => {
-  const own = members.flatMap(({ parameter, offset }) => {
-    const { shape, initial } = parameters[parameter]!
-    return initial === undefined ? [] : [{ offset, shape, initial }]
-  })
-  const given = own.flatMap(({ initial }) => (typeof initial === "function" ? [] : [initial]))
-  if (given.length === own.length) {
-    return own.flatMap(({ offset, shape }, i) =>
-      given[i]!.flatMap((drawn) => {
-        const begin = Math.max(from, offset)
-        const end = Math.min(from + count, offset + elementsOf(shape))
-        return stretchOf(drawn, begin - offset, end - offset, begin - from)
-      })
-    )
-  }
-  return () => {
-    const values = new Float32Array(count)
-    for (const { offset, shape, initial } of own) {
-      const begin = Math.max(from, offset)
-      const end = Math.min(from + count, offset + elementsOf(shape))
-      if (end <= begin) continue
-      const all = initialValues({ shape, dtype: "float32", initial })
-      values.set(all.subarray(begin - offset, end - offset), begin - from)
-    }
-    return values
   }
 }
 
