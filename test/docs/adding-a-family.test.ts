@@ -28,6 +28,13 @@ describe("docs/adding-a-family.md", () => {
     expect(JSON.parse(output)).toMatchObject({ task: "ping-pong", algorithm: "whole", ranks: 2, steps: 4 })
   })
 
+  it("is swept by a study", () => {
+    const { output, status } = added.run(["bin/sim.js", "study", "ping-pong-study.yaml", "--json"])
+    expect(status, output).toBe(0)
+    const { rows } = JSON.parse(output) as { readonly rows: ReadonlyArray<{ readonly digest: string }> }
+    expect(new Set(rows.map(({ digest }) => digest)).size).toBe(4)
+  })
+
   it(
     "passes its test",
     () => {
