@@ -30,6 +30,9 @@ export interface AddonInfo {
   readonly compiler: string
 }
 
+/** UCX as it was found, or why not and how to get it. */
+export type AddonUcx = { readonly version: string; readonly path: string } | { readonly missing: string }
+
 /** What went wrong first; rank, op and peer are -1 where they are no one's. */
 export interface AddonFault {
   readonly kind: "value" | "collective" | "memory" | "thread" | "device" | "peer" | "aborted" | "closed"
@@ -128,6 +131,13 @@ interface AddonMeshOptions {
   readonly host: string
   readonly heartbeatSeconds: number
   readonly lostAfterSeconds: number
+  readonly transport: "auto" | "tcp" | "ucx"
+}
+
+/** What carries messages, and why that. */
+export interface AddonTransport {
+  readonly name: string
+  readonly because: string
 }
 
 export interface AddonMesh {
@@ -146,6 +156,8 @@ export interface AddonMesh {
   hold(alive: boolean): void
   fault(): AddonMeshFault | undefined
   fail(message: string): void
+  /** Undefined before it is connected, and where there is nobody else. */
+  transport(): AddonTransport | undefined
   nowNanoseconds(): number
   close(): void
 }
@@ -171,6 +183,8 @@ interface AddonSessionOptions {
 
 export interface Addon {
   info(): AddonInfo
+  /** Looks for UCX when it is first called. */
+  ucx(): AddonUcx
   /** "own", "openblas" or a path; returns what is in force, and throws when the library cannot be loaded. */
   useBlas(name: string): string
   openSession(options: AddonSessionOptions): AddonSession

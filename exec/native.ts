@@ -13,6 +13,7 @@ import {
   type AddonOp,
   type AddonRank,
   type AddonSession,
+  type AddonUcx,
   type NoAddon
 } from "./native-addon.ts"
 
@@ -33,6 +34,12 @@ const dtypeCodes: Readonly<Record<Dtype, number>> = {
 export const nativeInfo = (): AddonInfo | NoAddon => {
   const addon = loadAddon()
   return "missing" in addon ? addon : addon.info()
+}
+
+/** UCX as it was found, or why it, or the addon, is missing. Never throws. */
+export const ucxInfo = (): AddonUcx => {
+  const addon = loadAddon()
+  return "missing" in addon ? addon : addon.ucx()
 }
 
 const requireAddon = (): Addon => {

@@ -13,6 +13,7 @@
 #include "mesh-addon.h"
 #include "rank.h"
 #include "transport/mesh-peers.h"
+#include "transport/ucx-api.h"
 
 namespace {
 
@@ -517,8 +518,22 @@ Napi::Value describeBuild(const Napi::CallbackInfo& info) {
   return object;
 }
 
+/** UCX as it was found; looks for it when it is first asked for. */
+Napi::Value describeUcx(const Napi::CallbackInfo& info) {
+  const ucx::Library& library = ucx::library();
+  auto found = Napi::Object::New(info.Env());
+  if (library.missing.empty()) {
+    found.Set("version", library.version);
+    found.Set("path", library.path);
+  } else {
+    found.Set("missing", library.missing);
+  }
+  return found;
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("info", Napi::Function::New(env, describeBuild));
+  exports.Set("ucx", Napi::Function::New(env, describeUcx));
   exports.Set("useBlas", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
                 return guarded(info.Env(), [&]() -> Napi::Value {
                   return Napi::String::New(info.Env(), useBlas(info[0].As<Napi::String>().Utf8Value()));

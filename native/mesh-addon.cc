@@ -22,6 +22,13 @@ Napi::Value describeFault(Napi::Env env, const std::optional<MeshFault>& fault) 
   return object;
 }
 
+Transport transportNamed(const std::string& name) {
+  if (name == "tcp") return Transport::tcp;
+  if (name == "ucx") return Transport::ucx;
+  if (name == "auto") return Transport::automatic;
+  throw NoMesh("transport is \"" + name + "\"; expected \"auto\", \"tcp\" or \"ucx\"");
+}
+
 /** Connects on a thread of its own: who waits for peers must not hold up the program's. */
 class Connecting : public Napi::AsyncWorker {
  public:
@@ -145,6 +152,7 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
     options.rank = static_cast<int>(number("rank"));
     options.size = static_cast<int>(number("size"));
     options.streams = static_cast<int>(number("streams"));
+    options.transport = transportNamed(text("transport"));
     options.host = text("host");
     options.heartbeatSeconds = number("heartbeatSeconds");
     options.lostAfterSeconds = number("lostAfterSeconds");
@@ -203,6 +211,14 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
       if (!handle->mesh) return info.Env().Undefined();
       handle->mesh->fail({MeshFault::Kind::told, handle->mesh->rank(), info[0].As<Napi::String>().Utf8Value()});
       return info.Env().Undefined();
+    });
+    define("transport", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
+      const Mesh::CarriedBy& by = handle->get().carriedBy();
+      if (by.name.empty()) return info.Env().Undefined();
+      auto told = Napi::Object::New(info.Env());
+      told.Set("name", by.name);
+      told.Set("because", by.because);
+      return told;
     });
     define("traffic", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
       const int peer = info[0].As<Napi::Number>().Int32Value();

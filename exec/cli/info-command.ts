@@ -5,7 +5,8 @@ import { formatBytes } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { defaultStreams } from "../job/mesh.ts"
-import { nativeInfo } from "../native.ts"
+import type { AddonUcx } from "../native-addon.ts"
+import { nativeInfo, ucxInfo } from "../native.ts"
 import { runCommand } from "./command.ts"
 
 export interface InfoCommandOptions {
@@ -23,11 +24,7 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
         node: process.versions.node
       }
       const built = !("missing" in native)
-      const transport = {
-        name: "tcp",
-        streams: defaultStreams,
-        because: "of the cpu backend; it is built in, and there is no other yet"
-      }
+      const transport = built ? transportOf(ucxInfo()) : undefined
       if (options.json === true) {
         return {
           text: json({
@@ -57,9 +54,7 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       if (!built)
         return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }
       lines.push(`native    ${native.simd}, built by ${native.compiler}`, `matrices  ${native.blas}`)
-      lines.push(
-        `processes ${transport.name}, ${transport.streams} connections to a peer: ${transport.because}`
-      )
+      lines.push(`processes ${transport!.name}: ${transport!.because}`)
       for (const { name, title, available, devices, uses, missing, kernels } of native.backends) {
         const where = devices.length === 0 ? "no device" : devices.join(", ")
         lines.push(
@@ -71,3 +66,15 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       return said(`${lines.join("\n")}\n`)
     })
   )
+
+/** What carries messages between processes of the cpu backend here, as far as one process can know. */
+const transportOf = (ucx: AddonUcx) => {
+  const tcp = `TCP, ${defaultStreams} connections to a peer,`
+  return "missing" in ucx
+    ? { name: "tcp", streams: defaultStreams, because: `${tcp} is built in; ${ucx.missing}` }
+    : {
+        name: "ucx",
+        streams: defaultStreams,
+        because: `UCX ${ucx.version} (${ucx.path}) is here; ${tcp} where another rank has none or it does not work`
+      }
+}

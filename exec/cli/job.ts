@@ -8,17 +8,19 @@ import { execute as runEffect, said, type Outcome } from "../../scenarios/cli/ex
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { requireWritable, requireWritableFolder } from "../../scenarios/cli/outputs.ts"
 import { version } from "../../scenarios/cli/version.ts"
-import { placeIn, type Place } from "../job/environment.ts"
+import { placeIn, transportIn, type Place, type TransportWish } from "../job/environment.ts"
+import { CurrentBackend } from "../backend.ts"
 import { ProcessJob } from "../job/processes.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
 import { secretIn } from "../job/secret.ts"
 import { spawnJob } from "../job/spawn.ts"
-import { CurrentBackend } from "../backend.ts"
 import { runCommand } from "./command.ts"
 
 export interface JobOptions {
   /** Start so many processes of this command on this host. */
   readonly processes?: number
+  /** What carries messages between processes; default what the environment says. */
+  readonly transport?: TransportWish
   /** Seconds to wait for the others. */
   readonly rendezvousTimeout: number
 }
@@ -103,16 +105,26 @@ const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(place
 
 const inJob = <A, E>(
   place: Place,
-  { rendezvousTimeout }: JobOptions,
+  { rendezvousTimeout, transport: wish }: JobOptions,
   plan: unknown,
   use: (job: ProcessJob) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | InputError | NoRendezvous> =>
   Effect.gen(function* () {
     const secret = yield* secretIn(process.env)
     const host = yield* hostIn(process.env["TANDEM_INTERFACE"])
-    const alike = { version: version(), backend: yield* CurrentBackend, plan: digestOf(plan) }
-    return yield* ProcessJob.use({ place, secret, alike, host, timeoutSeconds: rendezvousTimeout }, (job) => {
-      if (job.rank === 0) writeError(`exec: a job of ${job.size} processes, started by ${place.launcher}\n`)
+    const backend = yield* CurrentBackend
+    const alike = { version: version(), backend, plan: digestOf(plan) }
+    const wished = wish ?? (yield* transportIn(process.env))
+    // Between GPUs tensors go by NCCL, and the mesh carries little but words.
+    const byNccl = wished === "auto" && backend === "cuda"
+    const transport = byNccl ? "tcp" : wished
+    const options = { place, secret, alike, host, transport, timeoutSeconds: rendezvousTimeout }
+    return yield* ProcessJob.use(options, (job) => {
+      if (job.rank === 0) {
+        const { name, because } = job.mesh.transport!
+        writeError(`exec: a job of ${job.size} processes, started by ${place.launcher}\n`)
+        if (!byNccl) writeError(`exec: messages go by ${name}: ${because}\n`)
+      }
       return use(job)
     })
   })

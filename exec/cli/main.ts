@@ -8,6 +8,7 @@ import {
   setOption,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
+import { transports } from "../job/environment.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"
@@ -28,6 +29,11 @@ const processesOption = () =>
   new Option("--processes <n>", "start so many processes on this host, one for each rank").argParser(
     wholeNumber(2)
   )
+const transportOption = () =>
+  new Option(
+    "--transport <name>",
+    "what carries messages between processes: auto is UCX where all have it, else tcp (default: TANDEM_TRANSPORT, else auto)"
+  ).choices(transports)
 const rendezvousOption = () =>
   new Option("--rendezvous-timeout <seconds>", "how long to wait for the job's other processes")
     .argParser(wholeNumber(1))
@@ -103,6 +109,7 @@ Examples:
     )
     .addOption(backendOption())
     .addOption(processesOption())
+    .addOption(transportOption())
     .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
@@ -121,6 +128,7 @@ Examples:
     .addOption(emulateOption())
     .addOption(backendOption())
     .addOption(processesOption())
+    .addOption(transportOption())
     .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
@@ -144,6 +152,7 @@ Examples:
     .option("--verify", "exit with 1 unless the output is that with all experts on the device")
     .addOption(backendOption())
     .addOption(processesOption())
+    .addOption(transportOption())
     .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(
@@ -176,6 +185,7 @@ Examples:
     .option("--from <folder>", "compare a real run that --record has kept, instead of running")
     .addOption(backendOption())
     .addOption(processesOption())
+    .addOption(transportOption())
     .addOption(rendezvousOption())
     .addOption(jsonOption())
     .action(

@@ -14,6 +14,10 @@ export interface Place {
   readonly launcher: string
 }
 
+/** What carries messages between processes: "auto" is UCX where all have it and it works, else TCP. */
+export const transports = ["auto", "tcp", "ucx"] as const
+export type TransportWish = (typeof transports)[number]
+
 export type Variables = Readonly<Record<string, string | undefined>>
 
 interface Launcher {
@@ -122,6 +126,13 @@ export const placeIn = (variables: Variables): Effect.Effect<Place | undefined, 
     }
     return Effect.succeed({ rank, size, localRank: local, master: { host, port }, launcher: launcher.name })
   })
+
+/** What `TANDEM_TRANSPORT` asks for; "auto" where it is not set. */
+export const transportIn = (variables: Variables): Effect.Effect<TransportWish, InputError> => {
+  const wish = variables["TANDEM_TRANSPORT"]
+  const found = filled(wish) ? transports.find((name) => name === wish) : "auto"
+  return found === undefined ? bad("TANDEM_TRANSPORT", wish, transports.join(", ")) : Effect.succeed(found)
+}
 
 const filled = (value: string | undefined): value is string => value !== undefined && value !== ""
 

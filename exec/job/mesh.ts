@@ -2,7 +2,8 @@
 // Silence of a peer is noticed by the native threads, whatever this thread is doing. Knows nothing of what is said.
 import { deserialize, serialize } from "node:v8"
 import * as Effect from "effect/Effect"
-import { loadAddon, type AddonMesh } from "../native-addon.ts"
+import { loadAddon, type AddonMesh, type AddonTransport } from "../native-addon.ts"
+import type { TransportWish } from "./environment.ts"
 import { NoRendezvous, type Meeting } from "./rendezvous.ts"
 
 interface MeshOptions {
@@ -10,7 +11,9 @@ interface MeshOptions {
   readonly size: number
   /** Address to listen on and to connect from. */
   readonly host: string
-  /** Data connections to each peer. */
+  /** What carries messages; the same at all ranks. Default "tcp". */
+  readonly transport?: TransportWish
+  /** Data connections to each peer, over TCP. */
   readonly streams?: number
   /** A peer that sends nothing for so long is lost. */
   readonly lostAfterSeconds?: number
@@ -34,7 +37,7 @@ export class Mesh {
 
   /** Listens. Throws Error where it cannot, or the addon is missing. */
   constructor(options: MeshOptions) {
-    const { rank, size, host, streams = defaultStreams } = options
+    const { rank, size, host, streams = defaultStreams, transport = "tcp" } = options
     const addon = loadAddon()
     if ("missing" in addon) throw new Error(addon.missing)
     const lostAfterSeconds = options.lostAfterSeconds ?? defaultLostAfterSeconds
@@ -45,6 +48,7 @@ export class Mesh {
       size,
       host,
       streams,
+      transport,
       lostAfterSeconds,
       // Three in a row may be late, or more, before a peer is given up.
       heartbeatSeconds: Math.min(0.5, lostAfterSeconds / 4)
@@ -71,6 +75,11 @@ export class Mesh {
       catch: (cause) =>
         new NoRendezvous({ rank: this.rank, reason: cause instanceof Error ? cause.message : String(cause) })
     })
+  }
+
+  /** What carries messages, and why that; undefined where there is nobody else. */
+  get transport(): AddonTransport | undefined {
+    return this.#native.transport()
   }
 
   /** Sends a value that can be cloned (numbers, texts, typed arrays, lists, records) to the program of another rank. */

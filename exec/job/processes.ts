@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { CollectiveOrder } from "../../core/machine/collective-order.ts"
 import { RankLost } from "../../core/machine/machine.ts"
-import type { Place } from "./environment.ts"
+import type { Place, TransportWish } from "./environment.ts"
 import { Mesh, type MeshFault } from "./mesh.ts"
 import type { ClockOffset, Job, Links } from "./job.ts"
 import { NoRendezvous, rendezvous } from "./rendezvous.ts"
@@ -20,6 +20,8 @@ interface JoinOptions {
   readonly alike: Readonly<Record<string, string>>
   /** Address of the interface to use; by default that from which rank 0 is reached. */
   readonly host?: string | undefined
+  /** What carries messages between processes; default "auto". */
+  readonly transport?: TransportWish | undefined
   readonly streams?: number | undefined
   readonly lostAfterSeconds?: number | undefined
   readonly timeoutSeconds: number
@@ -83,6 +85,7 @@ export class ProcessJob implements Links {
     secret,
     alike,
     host,
+    transport = "auto",
     streams,
     lostAfterSeconds,
     timeoutSeconds
@@ -96,12 +99,14 @@ export class ProcessJob implements Links {
           rank,
           size,
           host: address,
+          transport,
           ...(streams === undefined ? {} : { streams }),
           ...(lostAfterSeconds === undefined ? {} : { lostAfterSeconds })
         })
         return mesh.port
       }
-      return rendezvous({ rank, size, master, secret, alike, host, listen, timeoutSeconds }).pipe(
+      const same = { ...alike, transport }
+      return rendezvous({ rank, size, master, secret, alike: same, host, listen, timeoutSeconds }).pipe(
         Effect.flatMap(({ addresses, key, close }) =>
           Effect.as(mesh!.connect(addresses, key, timeoutSeconds), () => {
             close()

@@ -66,17 +66,6 @@ void tune(int fd) {
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-std::string nonce() {
-  std::string bytes(nonceBytes, '\0');
-  size_t got = 0;
-  while (got < bytes.size()) {
-    const ssize_t more = ::getrandom(&bytes[got], bytes.size() - got, 0);
-    if (more < 0 && errno != EINTR) throw NoMesh(std::string("no random numbers: ") + std::strerror(errno));
-    if (more > 0) got += static_cast<size_t>(more);
-  }
-  return bytes;
-}
-
 std::string number(uint32_t value) {
   std::string bytes(4, '\0');
   std::memcpy(&bytes[0], &value, 4);
@@ -116,36 +105,6 @@ bool waitFor(int fd, short events, Clock::time_point deadline) {
     if (n < 0 && errno != EINTR) return false;
   }
   return false;
-}
-
-bool sendWhole(int fd, const std::string& bytes, Clock::time_point deadline) {
-  size_t sent = 0;
-  while (sent < bytes.size()) {
-    const ssize_t n = ::send(fd, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-    if (n > 0) {
-      sent += static_cast<size_t>(n);
-    } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-      return false;
-    } else if (!waitFor(fd, POLLOUT, deadline)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-bool receiveWhole(int fd, std::string& bytes, Clock::time_point deadline) {
-  size_t got = 0;
-  while (got < bytes.size()) {
-    const ssize_t n = ::recv(fd, &bytes[got], bytes.size() - got, 0);
-    if (n > 0) {
-      got += static_cast<size_t>(n);
-    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-      return false;
-    } else if (!waitFor(fd, POLLIN, deadline)) {
-      return false;
-    }
-  }
-  return true;
 }
 
 std::vector<sockaddr_storage> resolve(const std::string& host, int port, std::string& problem) {
@@ -206,7 +165,7 @@ Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int 
       problem = std::strerror(error);
       continue;
     }
-    const std::string own = nonce();
+    const std::string own = freshMark();
     const std::string ends = number(static_cast<uint32_t>(options.rank)) + number(static_cast<uint32_t>(peer)) +
                              number(static_cast<uint32_t>(connection));
     std::string challenge(challengeBytes, '\0');
@@ -320,7 +279,7 @@ class Doorman {
         connection >= static_cast<uint32_t>(connections_)) {
       return Step::away;
     }
-    stranger.own = nonce();
+    stranger.own = freshMark();
     stranger.ends = stranger.heard.substr(magicBytes, 12);
     const std::string theirs = stranger.heard.substr(magicBytes + 12, nonceBytes);
     const std::string challenge =
@@ -349,6 +308,47 @@ class Doorman {
 };
 
 }  // namespace
+
+std::string freshMark() {
+  std::string bytes(nonceBytes, '\0');
+  size_t got = 0;
+  while (got < bytes.size()) {
+    const ssize_t more = ::getrandom(&bytes[got], bytes.size() - got, 0);
+    if (more < 0 && errno != EINTR) throw NoMesh(std::string("no random numbers: ") + std::strerror(errno));
+    if (more > 0) got += static_cast<size_t>(more);
+  }
+  return bytes;
+}
+
+bool sendWhole(int fd, const std::string& bytes, Clock::time_point deadline) {
+  size_t sent = 0;
+  while (sent < bytes.size()) {
+    const ssize_t n = ::send(fd, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
+    if (n > 0) {
+      sent += static_cast<size_t>(n);
+    } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
+      return false;
+    } else if (!waitFor(fd, POLLOUT, deadline)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool receiveWhole(int fd, std::string& bytes, Clock::time_point deadline) {
+  size_t got = 0;
+  while (got < bytes.size()) {
+    const ssize_t n = ::recv(fd, &bytes[got], bytes.size() - got, 0);
+    if (n > 0) {
+      got += static_cast<size_t>(n);
+    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+      return false;
+    } else if (!waitFor(fd, POLLIN, deadline)) {
+      return false;
+    }
+  }
+  return true;
+}
 
 int listenOn(const std::string& host, int& port) {
   std::string problem = "no such address";

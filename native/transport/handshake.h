@@ -2,6 +2,7 @@
 // anything else is said. Whoever cannot, or is slow about it, is turned away without holding up the others.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -18,5 +19,12 @@ int listenOn(const std::string& host, int& port);
  */
 std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options, const std::string& key, int connections,
                                         const std::vector<Address>& addresses, double timeoutSeconds);
+
+/** All of it, to or from a connection that does not block; false when that has ended, or not in time. */
+bool sendWhole(int fd, const std::string& bytes, std::chrono::steady_clock::time_point deadline);
+bool receiveWhole(int fd, std::string& bytes, std::chrono::steady_clock::time_point deadline);
+
+/** What nobody can guess: 16 bytes. Throws NoMesh. */
+std::string freshMark();
 
 }  // namespace tandem

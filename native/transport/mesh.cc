@@ -1,7 +1,5 @@
 #include "mesh.h"
 
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,120 +9,43 @@
 
 #include "handshake.h"
 #include "mesh-parts.h"
+#include "tcp-carrier.h"
+#include "transport-choice.h"
 
 namespace tandem {
 
-// Exchange
+// Making and ending
 
-Exchange::Exchange(Mesh& mesh, uint32_t communicator, uint32_t position, Meaning meaning,
-                   const std::vector<int>& members)
-    : mesh_(mesh),
-      communicator_(communicator),
-      position_(position),
-      meaning_(std::move(meaning)),
-      awaited_(static_cast<size_t>(mesh.size()), false),
-      untold_(awaited_) {
-  for (const int rank : members) {
-    if (mesh_.known(rank) == mesh.rank() || awaited_[static_cast<size_t>(rank)]) continue;
-    mesh_.other(rank);
-    awaited_[static_cast<size_t>(rank)] = true;
-    absent_++;
-  }
-  untold_ = awaited_;
-  std::vector<std::pair<int, Meaning>> early;
-  {
-    const std::lock_guard lock(mesh_.mutex_);
-    if (!mesh_.exchanges_.emplace(std::make_pair(communicator_, position_), this).second) {
-      throw std::invalid_argument("collective " + std::to_string(position_) + " is under way already");
-    }
-    for (auto one = mesh_.readies_.begin(); one != mesh_.readies_.end();) {
-      const auto& [peer, key] = one->first;
-      if (key.communicator != communicator_ || key.position != position_) {
-        one++;
-        continue;
+/** Connections that nobody serves yet. */
+class Mesh::OpenConnections {
+ public:
+  /** By peer and connection; none for the rank itself. */
+  explicit OpenConnections(const std::vector<std::vector<int>>& byPeer) {
+    for (size_t peer = 0; peer < byPeer.size(); peer++) {
+      for (size_t i = 0; i < byPeer[peer].size(); i++) {
+        if (i >= fds_.size()) fds_.resize(i + 1, std::vector<int>(byPeer.size(), -1));
+        fds_[i][peer] = byPeer[peer][i];
       }
-      cameHere(peer);
-      early.emplace_back(peer, one->second.second);
-      one = key.part == herePart ? mesh_.readies_.erase(one) : std::next(one);
     }
   }
-  for (const auto& [peer, theirs] : early) mesh_.check(peer, {communicator_, position_, 0}, meaning_, theirs);
-}
-
-Exchange::~Exchange() {
-  waitAll();
-  mesh_.forget(*this);
-}
-
-/** A peer has said that it is there. */
-void Exchange::cameHere(int peer) {
-  const std::lock_guard lock(mutex_);
-  if (!awaited_[static_cast<size_t>(peer)]) return;
-  awaited_[static_cast<size_t>(peer)] = false;
-  absent_--;
-  if (absent_ == 0) changed_.notify_all();
-}
-
-bool Exchange::awaits(int peer) {
-  const std::lock_guard lock(mutex_);
-  return awaited_[static_cast<size_t>(peer)];
-}
-
-/** Tells members that were asked for nothing that this rank is there. */
-void Exchange::announce() {
-  for (int peer = 0; peer < mesh_.size(); peer++) {
-    if (!untold_[static_cast<size_t>(peer)]) continue;
-    untold_[static_cast<size_t>(peer)] = false;
-    mesh_.announce(*this, peer);
+  ~OpenConnections() {
+    for (const auto& fds : fds_) {
+      for (const int fd : fds) {
+        if (fd >= 0) ::close(fd);
+      }
+    }
   }
-}
+  OpenConnections(const OpenConnections&) = delete;
+  OpenConnections& operator=(const OpenConnections&) = delete;
 
-std::optional<MeshFault> Exchange::fault() const { return mesh_.fault(); }
+  /** Those of one number, by peer. */
+  const std::vector<int>& of(size_t connection) const { return fds_.at(connection); }
+  /** The same; from now on another's to close. */
+  std::vector<int> take(size_t connection) { return std::exchange(fds_.at(connection), {}); }
 
-void Exchange::add(size_t tally) {
-  const std::lock_guard lock(mutex_);
-  if (tally >= open_.size()) open_.resize(tally + 1, 0);
-  open_[tally]++;
-  openInAll_++;
-}
-
-void Exchange::ended(size_t tally) {
-  // Under the lock to the end: whoever waits may destroy this as soon as it is let go.
-  const std::lock_guard lock(mutex_);
-  open_[tally]--;
-  openInAll_--;
-  if (open_[tally] == 0) changed_.notify_all();
-}
-
-void Exchange::send(int peer, uint32_t part, const void* data, size_t bytes, size_t tally) {
-  if (bytes == 0) return;
-  mesh_.other(peer);
-  mesh_.post(*this, peer, part, data, bytes, tally);
-}
-
-void Exchange::receive(int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
-  if (bytes == 0) return;
-  mesh_.other(peer);
-  untold_[static_cast<size_t>(peer)] = false;
-  mesh_.expect(*this, peer, part, data, bytes, tally);
-}
-
-bool Exchange::wait(size_t tally) {
-  std::unique_lock lock(mutex_);
-  if (tally >= open_.size()) return !mesh_.failed();
-  changed_.wait(lock, [&] { return open_[tally] == 0 || (mesh_.failed() && mesh_.running_ == 0); });
-  return open_[tally] == 0;
-}
-
-bool Exchange::waitAll() {
-  announce();
-  std::unique_lock lock(mutex_);
-  const auto over = [&] { return openInAll_ == 0 && absent_ == 0; };
-  changed_.wait(lock, [&] { return over() || (mesh_.failed() && mesh_.running_ == 0); });
-  return over();
-}
-
-// Mesh: making and ending
+ private:
+  std::vector<std::vector<int>> fds_;
+};
 
 Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
   if (options_.size < 1 || options_.rank < 0 || options_.rank >= options_.size) {
@@ -143,79 +64,66 @@ void Mesh::connect(const std::vector<Address>& addresses, const std::string& key
   }
   if (options_.size == 1) return;
   const int listener = std::exchange(listener_, -1);
-  const auto fds = joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds);
+  OpenConnections open(joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds));
+  auto carrier = carrierOver(open, timeoutSeconds);
   // Others may ask this mesh for something meanwhile: they see all of it, or nothing.
   std::vector<std::unique_ptr<Peer>> peers;
   const int64_t now = monotonicNanoseconds();
   for (int peer = 0; peer < options_.size; peer++) {
     peers.push_back(std::make_unique<Peer>());
     peers.back()->heard = now;
-    for (const int fd : fds[static_cast<size_t>(peer)]) {
-      auto socket = std::make_unique<Socket>();
-      socket->fd = fd;
-      socket->peer = peer;
-      socket->control = peers.back()->sockets.empty();
-      peers.back()->sockets.push_back(std::move(socket));
-    }
   }
-  auto reactors = reactorsOf(peers);
-  running_ = options_.streams;
+  Connections::Handler& handler = *this;
+  auto control = std::make_unique<Connections>(handler, open.take(0), nanosecondsOf(options_.heartbeatSeconds) / 2);
   std::optional<MeshFault> early;
   {
     const std::lock_guard lock(faultMutex_);
     peers_ = std::move(peers);
-    reactors_ = std::move(reactors);
+    control_ = std::move(control);
+    carrier_ = std::move(carrier);
     connected_.store(true, std::memory_order_release);
     early = fault_;
   }
-  if (early) tellAll(*early);
+  if (early) {
+    tellAll(*early);
+    carrier_->halt();
+  }
   try {
-    for (auto& reactor : reactors_) reactor->thread = std::thread([this, one = reactor.get()] { run(*one); });
+    control_->start();
+    carrier_->start();
   } catch (const std::exception& error) {
     const std::string problem = std::string("no thread for the transport: ") + error.what();
     fail({MeshFault::Kind::protocol, options_.rank, problem}, false);
     ending_ = true;
-    for (auto& reactor : reactors_) {
-      reactor->poke();
-      if (reactor->thread.joinable()) reactor->thread.join();
-    }
-    running_ = 0;
+    control_->end();
+    control_->join();
     settle();
     throw NoMesh(problem);
   }
 }
 
-/** One for the control connections, and one for each data connection of every peer. */
-std::vector<std::unique_ptr<Mesh::Reactor>> Mesh::reactorsOf(const std::vector<std::unique_ptr<Peer>>& peers) const {
-  std::vector<std::unique_ptr<Reactor>> reactors;
-  for (size_t i = 0; i <= static_cast<size_t>(options_.streams); i++) {
-    auto reactor = std::make_unique<Reactor>();
-    reactor->control = i == 0;
-    reactor->epoll = ::epoll_create1(EPOLL_CLOEXEC);
-    reactor->wake = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (reactor->epoll < 0 || reactor->wake < 0) throw NoMesh(std::string("no event queue: ") + std::strerror(errno));
-    const auto serve = [&](int fd, Socket* socket) {
-      epoll_event event{};
-      event.events = EPOLLIN;
-      event.data.ptr = socket;
-      ::epoll_ctl(reactor->epoll, EPOLL_CTL_ADD, fd, &event);
-    };
-    serve(reactor->wake, nullptr);
-    for (const auto& peer : peers) {
-      if (peer->sockets.empty()) continue;
-      Socket* const socket = peer->sockets[i].get();
-      socket->reactor = reactor.get();
-      reactor->sockets.push_back(socket);
-      serve(socket->fd, socket);
+/** What carries data; takes the connections that it needs. */
+std::unique_ptr<Carrier> Mesh::carrierOver(OpenConnections& open, double timeoutSeconds) {
+  std::string because = "it was asked for";
+  if (options_.transport != Transport::tcp) {
+    TransportChoice choice = chooseTransport(*this, options_, open.of(0), timeoutSeconds);
+    because = std::move(choice.because);
+    if (choice.ucx) {
+      carriedBy_ = {"ucx", because};
+      return std::move(choice.ucx);
     }
-    reactors.push_back(std::move(reactor));
   }
-  return reactors;
+  carriedBy_ = {"tcp", because};
+  std::vector<std::vector<int>> streams;
+  for (int stream = 1; stream <= options_.streams; stream++) streams.push_back(open.take(static_cast<size_t>(stream)));
+  Carrier::Owner& owner = *this;
+  return std::make_unique<TcpCarrier>(owner, streams, nanosecondsOf(options_.heartbeatSeconds) / 2);
 }
 
 Mesh::~Mesh() {
   if (listener_ >= 0) ::close(listener_);
-  if (!failed() && !reactors_.empty()) {
+  if (!failed() && connected_) {
+    carrier_->flush();
     for (int peer = 0; peer < options_.size; peer++) {
       Frame bye;
       bye.type = byeFrame;
@@ -223,10 +131,11 @@ Mesh::~Mesh() {
     }
   }
   ending_ = true;
-  for (auto& reactor : reactors_) reactor->poke();
-  for (auto& reactor : reactors_) {
-    if (reactor->thread.joinable()) reactor->thread.join();
+  if (control_) {
+    control_->end();
+    control_->join();
   }
+  carrier_.reset();
 }
 
 int64_t Mesh::nowNanoseconds() { return monotonicNanoseconds(); }
@@ -237,19 +146,19 @@ void Mesh::post(Exchange& exchange, int peer, uint32_t part, const void* data, s
   exchange.add(tally);
   const TransferKey key{exchange.communicator_, exchange.position_, part};
   auto outgoing = std::make_shared<Outgoing>(&exchange, static_cast<const char*>(data), bytes, tally);
-  std::optional<uint64_t> awaited;
+  std::optional<Ready> waiting;
   {
     const std::lock_guard lock(mutex_);
     const auto ready = readies_.find({peer, key});
     if (ready == readies_.end()) {
       outgoing_[{peer, key}] = outgoing;
     } else {
-      awaited = ready->second.first;
+      waiting = ready->second;
       readies_.erase(ready);
     }
   }
-  if (awaited) {
-    start(peer, key, outgoing, *awaited, exchange.meaning_.text);
+  if (waiting) {
+    start(peer, key, outgoing, *waiting, exchange.meaning_.text);
   } else if (peers_[static_cast<size_t>(peer)]->left) {
     lose(peer, "has ended");
   }
@@ -258,15 +167,18 @@ void Mesh::post(Exchange& exchange, int peer, uint32_t part, const void* data, s
 void Mesh::expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally) {
   exchange.add(tally);
   const TransferKey key{exchange.communicator_, exchange.position_, part};
+  const auto incoming = std::make_shared<Incoming>(&exchange, static_cast<char*>(data), bytes, tally);
   {
     const std::lock_guard lock(mutex_);
-    incoming_[{peer, key}] = std::make_shared<Incoming>(&exchange, static_cast<char*>(data), bytes, tally);
+    incoming_[{peer, key}] = incoming;
   }
   if (peers_[static_cast<size_t>(peer)]->left) {
     lose(peer, "has ended");
     return;
   }
-  sayReady(exchange, peer, key, bytes);
+  const uint32_t ticket = tickets_++ % ticketsMax;
+  carrier_->receive(peer, key, ticket, incoming);
+  sayReady(exchange, peer, key, bytes, ticket);
 }
 
 /** This rank has come to a collective, and awaits nothing of that peer. */
@@ -275,40 +187,30 @@ void Mesh::announce(Exchange& exchange, int peer) {
     lose(peer, "has ended");
     return;
   }
-  sayReady(exchange, peer, {exchange.communicator_, exchange.position_, herePart}, 0);
+  sayReady(exchange, peer, {exchange.communicator_, exchange.position_, herePart}, 0, 0);
 }
 
-void Mesh::sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes) {
+void Mesh::sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes, uint32_t ticket) {
   Frame frame;
   frame.type = readyFrame;
   frame.key = key;
+  frame.ticket = ticket;
   frame.offset = exchange.meaning_.digest;
   frame.length = bytes;
   control(peer, frame, exchange.meaning_.text);
 }
 
-/** Hands a message of `what` to the peer's data connections, in segments. Its exchange may be gone: after a fault nobody waits. */
-void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited,
+/** Hands a message of `what` to what carries it. Its exchange may be gone: after a fault nobody waits. */
+void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, const Ready& ready,
                  const std::string& what) {
-  if (awaited != outgoing->bytes) {
+  if (ready.bytes != outgoing->bytes) {
     fail({MeshFault::Kind::mismatch, peer,
           "part " + std::to_string(key.part) + " of " + what + ": rank " +
               std::to_string(options_.rank) + " sends " + std::to_string(outgoing->bytes) + " B, rank " +
-              std::to_string(peer) + " awaits " + std::to_string(awaited) + " B"});
+              std::to_string(peer) + " awaits " + std::to_string(ready.bytes) + " B"});
     return;
   }
-  auto& sockets = peers_[static_cast<size_t>(peer)]->sockets;
-  const size_t streams = sockets.size() - 1;
-  size_t stream = (key.position + key.part) % streams;
-  for (size_t at = 0; at < outgoing->bytes; at += segmentBytes) {
-    Frame frame;
-    frame.type = dataFrame;
-    frame.key = key;
-    frame.offset = at;
-    frame.length = std::min(segmentBytes, outgoing->bytes - at);
-    enqueue(*sockets[1 + stream], frame, "", outgoing->data + at, outgoing);
-    stream = (stream + 1) % streams;
-  }
+  carrier_->send(peer, key, ready.ticket, outgoing);
 }
 
 /** A peer's memory is ready. */
@@ -326,7 +228,7 @@ void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
     }
     const auto found = outgoing_.find({peer, frame.key});
     if (found == outgoing_.end()) {
-      if (!own || frame.key.part != herePart) readies_[{peer, frame.key}] = {frame.length, theirs};
+      if (!own || frame.key.part != herePart) readies_[{peer, frame.key}] = {frame.length, frame.ticket, theirs};
     } else {
       outgoing = found->second;
       outgoing_.erase(found);
@@ -334,7 +236,7 @@ void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
   }
   if (own && !check(peer, frame.key, *own, theirs)) return;
   // Who has something to send has its exchange open.
-  if (outgoing && own) start(peer, frame.key, outgoing, frame.length, own->text);
+  if (outgoing && own) start(peer, frame.key, outgoing, {frame.length, frame.ticket, theirs}, own->text);
 }
 
 /** Whether something here waits for that peer. */
@@ -464,9 +366,10 @@ void Mesh::fail(MeshFault fault, bool tell) {
   if (connected && tell) tellAll(fault);
   failed_.store(true, std::memory_order_release);
   if (connected) {
-    for (auto& reactor : reactors_) reactor->poke();
+    carrier_->halt();
+    control_->poke();
   }
-  if (running_ == 0) settle();
+  if (isStill()) settle();
   const std::lock_guard lock(handlersMutex_);
   for (const auto& [id, handler] : faultHandlers_) handler(fault);
 }
@@ -474,6 +377,9 @@ void Mesh::fail(MeshFault fault, bool tell) {
 void Mesh::lose(int peer, const std::string& why) {
   fail({MeshFault::Kind::lost, peer, "rank " + std::to_string(peer) + " " + why});
 }
+
+/** Whether no thread touches lent memory. */
+bool Mesh::isStill() const { return !connected_.load(std::memory_order_acquire) || carrier_->isHalted(); }
 
 /** Wakes all who wait, once no thread touches their memory any more. */
 void Mesh::settle() {
@@ -485,11 +391,11 @@ void Mesh::settle() {
 }
 
 uint64_t Mesh::sentBytes(int peer) const {
-  return known(peer) != options_.rank && connected_ ? other(peer).sentBytes.load() : 0;
+  return known(peer) != options_.rank && connected_ ? carrier_->sentBytes(peer) : 0;
 }
 
 uint64_t Mesh::receivedBytes(int peer) const {
-  return known(peer) != options_.rank && connected_ ? other(peer).receivedBytes.load() : 0;
+  return known(peer) != options_.rank && connected_ ? carrier_->receivedBytes(peer) : 0;
 }
 
 }  // namespace tandem

@@ -1,7 +1,7 @@
-// Point to point between the processes of a job, over TCP: for each peer a control connection and several data connections,
-// each served by a thread that sleeps until there is something to do. Transfers are matched by name, never buffered: a sender
-// starts when the receiver has said that its memory is ready. Silence is noticed here, whatever the program's thread is doing.
-// Knows nothing of kernels, tensors or what the bytes mean.
+// Point to point between the processes of a job: for each peer a control connection over TCP, and several data connections or UCX
+// (carrier.h), each served by a thread that sleeps until there is something to do. Transfers are matched by name, never buffered: a
+// sender starts when the receiver has said that its memory is ready. Silence is noticed here, whatever the program's thread is doing
+// and whatever carries data. Knows nothing of kernels, tensors or what the bytes mean.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,8 @@
 #include <vector>
 
 #include "../peers.h"
+#include "carrier.h"
+#include "connections.h"
 
 namespace tandem {
 
@@ -28,11 +30,15 @@ struct Address {
   int port = 0;
 };
 
+/** What carries messages: `automatic` is UCX where all ranks have it and it works, else TCP. All ranks are told alike. */
+enum class Transport { automatic, tcp, ucx };
+
 struct MeshOptions {
   int rank = 0;
   int size = 1;
   /** Data connections to each peer. */
   int streams = 2;
+  Transport transport = Transport::tcp;
   /** Address to listen on and to connect from. */
   std::string host = "127.0.0.1";
   double heartbeatSeconds = 0.5;
@@ -53,16 +59,6 @@ struct MeshFault {
 class NoMesh : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
-};
-
-/** Names one transfer between two ranks: a communicator, a collective of it, a part of that. */
-struct TransferKey {
-  uint32_t communicator = 0;
-  uint32_t position = 0;
-  uint32_t part = 0;
-  bool operator<(const TransferKey& other) const {
-    return std::tie(communicator, position, part) < std::tie(other.communicator, other.position, other.part);
-  }
 };
 
 class Mesh;
@@ -113,12 +109,12 @@ class Exchange {
   std::vector<bool> untold_;
 };
 
-class Mesh {
+class Mesh : private Carrier::Owner, private Connections::Handler {
  public:
   /** Listens; throws NoMesh where it cannot. */
   explicit Mesh(MeshOptions options);
   /** Says goodbye and ends all threads. */
-  ~Mesh();
+  ~Mesh() override;
   Mesh(const Mesh&) = delete;
   Mesh& operator=(const Mesh&) = delete;
 
@@ -134,6 +130,13 @@ class Mesh {
    * cannot be reached or does not come in time, and when it was called before.
    */
   void connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds);
+
+  struct CarriedBy {
+    std::string name;
+    std::string because;
+  };
+  /** What carries messages, "tcp" or "ucx", and why that; empty before `connect` has returned, and where there is nobody else. */
+  const CarriedBy& carriedBy() const { return carriedBy_; }
 
   /**
    * A message for the program of another rank, whole and in order. Throws std::invalid_argument for a rank that there is not, before
@@ -159,54 +162,68 @@ class Mesh {
 
  private:
   friend class Exchange;
-  struct Frame;
-  template <typename Byte>
-  struct Transfer;
-  using Outgoing = Transfer<const char>;
-  using Incoming = Transfer<char>;
-  struct Socket;
-  struct Reactor;
+  /** A peer's memory that waits for a message. */
+  struct Ready {
+    uint64_t bytes = 0;
+    uint32_t ticket = 0;
+    Meaning meaning;
+  };
   struct Peer;
+  class OpenConnections;
+
+  std::unique_ptr<Carrier> carrierOver(OpenConnections& open, double timeoutSeconds);
 
   // Transfers (mesh.cc)
   void post(Exchange& exchange, int peer, uint32_t part, const void* data, size_t bytes, size_t tally);
   void expect(Exchange& exchange, int peer, uint32_t part, void* data, size_t bytes, size_t tally);
   void announce(Exchange& exchange, int peer);
-  void sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes);
-  void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, uint64_t awaited,
+  void sayReady(Exchange& exchange, int peer, const TransferKey& key, size_t bytes, uint32_t ticket);
+  void start(int peer, const TransferKey& key, const std::shared_ptr<Outgoing>& outgoing, const Ready& ready,
              const std::string& what);
   void ready(int peer, const Frame& frame, const std::string& text);
   bool owes(int peer);
   bool check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs);
   void forget(Exchange& exchange);
   void deliver(int peer, std::string text);
-  std::vector<std::unique_ptr<Reactor>> reactorsOf(const std::vector<std::unique_ptr<Peer>>& peers) const;
   void lose(int peer, const std::string& why);
   void tellAll(const MeshFault& fault);
   int known(int peer) const;
   Peer& other(int peer) const;
+  bool isStill() const;
   void settle();
 
-  // Connections (mesh-io.cc)
+  // Control connections (mesh-io.cc)
   void control(int peer, const Frame& frame, const std::string& text);
-  void enqueue(Socket& socket, const Frame& frame, std::string text, const char* data,
-               const std::shared_ptr<Outgoing>& of);
-  void run(Reactor& reactor);
-  void serve(Reactor& reactor, Socket& socket, uint32_t events, bool& more);
-  void await(Reactor& reactor, Socket& socket);
-  bool readFrom(Socket& socket, bool& more);
-  bool begin(Socket& socket);
-  void arrived(Socket& socket);
-  bool writeTo(Socket& socket, bool& more);
-  void gone(Socket& socket, const std::string& why);
-  void watchPeers();
+  void watchPeers(int64_t now);
+  std::string begin(int peer, const Frame& frame, std::shared_ptr<Incoming>& into) override;
+  void arrived(int peer, const Frame& frame, std::string text, const std::shared_ptr<Incoming>& into) override;
+  void read(int peer, size_t dataBytes) override;
+  void wrote(int, size_t, const std::shared_ptr<Outgoing>&) override {}
+  void ended(int peer, const std::string& why) override;
+  void refused(int peer, const std::string& problem) override;
+  void noMemory(int peer) override;
+  bool faulted() const override { return failed(); }
+  bool halted() const override { return false; }
+  void turn(int64_t now) override;
+  void over() override {}
+
+  // What carries data (mesh-io.cc)
+  std::shared_ptr<Incoming> awaited(int peer, const TransferKey& key, uint64_t offset, uint64_t length) override;
+  void sent(const std::shared_ptr<Outgoing>& outgoing) override;
+  void received(int peer, const TransferKey& key, const std::shared_ptr<Incoming>& incoming) override;
+  void heard(int peer) override;
+  void cutOff(int peer) override;
+  void refuse(int peer, const std::string& what) override;
+  void still() override;
 
   const MeshOptions options_;
   int listener_ = -1;
   int port_ = 0;
   // Made by `connect`, and not touched before it says so.
   std::vector<std::unique_ptr<Peer>> peers_;
-  std::vector<std::unique_ptr<Reactor>> reactors_;
+  std::unique_ptr<Connections> control_;
+  std::unique_ptr<Carrier> carrier_;
+  CarriedBy carriedBy_;
   std::atomic<bool> connecting_{false};
   std::atomic<bool> connected_{false};
 
@@ -214,7 +231,7 @@ class Mesh {
   std::map<std::pair<int, TransferKey>, std::shared_ptr<Outgoing>> outgoing_;
   std::map<std::pair<int, TransferKey>, std::shared_ptr<Incoming>> incoming_;
   /** Receivers that are ready before their sender is. */
-  std::map<std::pair<int, TransferKey>, std::pair<uint64_t, Meaning>> readies_;
+  std::map<std::pair<int, TransferKey>, Ready> readies_;
   /** Open collectives, by communicator and position. */
   std::map<std::pair<uint32_t, uint32_t>, Exchange*> exchanges_;
 
@@ -229,7 +246,9 @@ class Mesh {
   int nextHandler_ = 0;
   std::atomic<bool> failed_{false};
   std::atomic<bool> ending_{false};
-  std::atomic<int> running_{0};
+  std::atomic<uint32_t> tickets_{0};
+  /** Of the thread of control connections: when it last looked at its peers. */
+  int64_t lastWatch_ = 0;
 };
 
 }  // namespace tandem

@@ -5,6 +5,7 @@ import { afterEach, expect, it } from "vitest"
 import { Cluster, whyNoCluster } from "../../bench/cluster/namespaces.ts"
 import { describeNative } from "../native/addon.ts"
 import { begun, startMembers, type Member } from "./started.ts"
+import { transports, untilCut } from "./transports.ts"
 
 const noCluster = whyNoCluster()
 const noClocks = spawnSync("unshare", ["--time", "--fork", "--monotonic", "1000", "true"]).status !== 0
@@ -20,26 +21,38 @@ const tooLong = (): Promise<unknown> =>
   new Promise((resolve) => setTimeout(() => resolve("too long"), 10_000).unref())
 
 describeNative("a job on several hosts", () => {
-  it.skipIf(noCluster !== undefined)("tells every other rank whose link is down", async () => {
-    const unshaped = { up: Infinity, down: Infinity }
-    const cluster = new Cluster([unshaped, unshaped, unshaped])
-    try {
-      const start = (rank: number, command: ReadonlyArray<string>, env: NodeJS.ProcessEnv): ChildProcess =>
-        cluster.spawn(rank, command, { env, stdio: ["ignore", "pipe", "inherit"] })
-      const master = cluster.addressOf(0)
-      members.push(...(await startMembers({ script: "member.ts", args: ["wait"], size: 3, start, master })))
-      await begun(members)
-      const cutAt = performance.now()
-      cluster.setLink(1, "down")
-      const others = [members[0]!.end, members[2]!.end]
-      const [first, third] = await Promise.all(others.map((end) => Promise.race([end, tooLong()])))
-      expect(performance.now() - cutAt).toBeLessThan(10_000)
-      expect(first).toMatchObject({ failed: { _tag: "RankLost", rank: 0, lost: 1 } })
-      expect(third).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
-    } finally {
-      cluster.close()
+  it.skipIf(noCluster !== undefined).each(transports)(
+    "tells every other rank whose link is down, over %s",
+    async (transport) => {
+      const unshaped = { up: Infinity, down: Infinity }
+      const cluster = new Cluster([unshaped, unshaped, unshaped])
+      try {
+        const start = (rank: number, command: ReadonlyArray<string>, env: NodeJS.ProcessEnv): ChildProcess =>
+          cluster.spawn(rank, command, { env, stdio: ["ignore", "pipe", "inherit"] })
+        const master = cluster.addressOf(0)
+        members.push(
+          ...(await startMembers({
+            script: "member.ts",
+            args: [untilCut(transport)],
+            size: 3,
+            start,
+            master,
+            transport
+          }))
+        )
+        await begun(members)
+        const cutAt = performance.now()
+        cluster.setLink(1, "down")
+        const others = [members[0]!.end, members[2]!.end]
+        const [first, third] = await Promise.all(others.map((end) => Promise.race([end, tooLong()])))
+        expect(performance.now() - cutAt).toBeLessThan(10_000)
+        expect(first).toMatchObject({ failed: { _tag: "RankLost", rank: 0, lost: 1 } })
+        expect(third).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
+      } finally {
+        cluster.close()
+      }
     }
-  })
+  )
 
   // Rank 1's clock is 1000 s ahead, rank 2's behind: its timeline is told on rank 0's, and obeys every law.
   it.skipIf(noClocks)("has one timeline where clocks differ", async () => {

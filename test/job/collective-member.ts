@@ -10,7 +10,7 @@ import type { Dtype, TensorData } from "../../core/machine/tensor.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { localWorld } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
-import { placeIn } from "../../exec/job/environment.ts"
+import { placeIn, transportIn } from "../../exec/job/environment.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { secretIn } from "../../exec/job/secret.ts"
 import {
@@ -118,8 +118,9 @@ const overlap = Effect.gen(function* () {
 
 const place = await Effect.runPromise(placeIn(process.env))
 const secret = await Effect.runPromise(secretIn(process.env))
+const transport = await Effect.runPromise(transportIn(process.env))
 const told = await Effect.runPromise(
-  ProcessJob.use({ place: place!, secret, alike: { version: "1" }, timeoutSeconds: 60 }, (job) =>
+  ProcessJob.use({ place: place!, secret, alike: { version: "1" }, transport, timeoutSeconds: 60 }, (job) =>
     Effect.gen(function* () {
       const [world, backend] = [localWorld(job.size), options.backend]
       const own = program(job.rank, casesAmong(job.size))
@@ -141,7 +142,8 @@ const told = await Effect.runPromise(
         }
       })
       const overlapped = Math.max(...spans.map(({ from }) => from)) < Math.min(...spans.map(({ to }) => to))
-      return { ranks: ranks.map(({ rank, value }) => ({ rank, ...value })), overlapped }
+      const carriedBy = job.mesh.transport?.name
+      return { ranks: ranks.map(({ rank, value }) => ({ rank, ...value })), overlapped, carriedBy }
     })
   )
 )

@@ -1,10 +1,11 @@
-// Collectives between processes, held to the reference: over TCP, and over NCCL with TANDEM_BACKEND=cuda.
+// Collectives between processes, held to the reference: over TCP and UCX, and over NCCL with TANDEM_BACKEND=cuda.
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { backend, describeNative } from "../native/addon.ts"
+import { transports } from "./transports.ts"
 
 const member = fileURLToPath(new URL("collective-member.ts", import.meta.url))
 
@@ -15,9 +16,10 @@ interface Told {
     readonly wrong: ReadonlyArray<string>
   }>
   readonly overlapped: boolean
+  readonly carriedBy: string
 }
 
-const together = async (ranks: number): Promise<Told> => {
+const together = async (ranks: number, transport: string): Promise<Told> => {
   const [port, secret] = [await freePort(), freshSecret()]
   const said = await Promise.all(
     Array.from(
@@ -31,6 +33,7 @@ const together = async (ranks: number): Promise<Told> => {
               TANDEM_LOCAL_RANK: String(rank),
               TANDEM_WORLD_SIZE: String(ranks),
               TANDEM_SECRET: secret,
+              TANDEM_TRANSPORT: transport,
               MASTER_ADDR: "127.0.0.1",
               MASTER_PORT: String(port)
             },
@@ -49,10 +52,13 @@ const together = async (ranks: number): Promise<Told> => {
 }
 
 describeNative("collectives between processes", () => {
-  it.each([2, 4])(
-    "of %i ranks equal their reference, and overlap in two lanes",
-    async (count) => {
-      const { ranks, overlapped } = await together(count)
+  // Between GPUs the mesh carries words alone.
+  const over = backend === "cuda" ? ["tcp"] : transports
+  it.each(over.flatMap((transport) => [2, 4].map((count) => [count, transport] as const)))(
+    "of %i ranks over %s equal their reference, and overlap in two lanes",
+    async (count, transport) => {
+      const { ranks, overlapped, carriedBy } = await together(count, transport)
+      expect(carriedBy).toBe(transport)
       expect(ranks.flatMap(({ wrong }) => wrong)).toEqual([])
       expect(ranks.map(({ rank }) => rank)).toEqual(Array.from({ length: count }, (_, rank) => rank))
       expect(ranks[0]!.kinds.toSorted()).toEqual([

@@ -1,7 +1,7 @@
 // What a process of a test's job does: it finds its place, joins, and says what it came to, or how it failed.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { placeIn } from "../../exec/job/environment.ts"
+import { placeIn, transportIn } from "../../exec/job/environment.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { secretIn } from "../../exec/job/secret.ts"
 
@@ -15,8 +15,9 @@ export const joined = async (
   const program = Effect.gen(function* () {
     const place = yield* placeIn(process.env)
     const secret = yield* secretIn(process.env)
-    const alike = { version: "1" }
-    return yield* ProcessJob.use({ place: place!, secret, alike, timeoutSeconds: 60, ...more }, act)
+    const transport = yield* transportIn(process.env)
+    const options = { place: place!, secret, alike: { version: "1" }, transport, timeoutSeconds: 60 }
+    return yield* ProcessJob.use({ ...options, ...more }, act)
   })
   const exit = await Effect.runPromise(Effect.result(program))
   if (Result.isSuccess(exit)) say(exit.success)

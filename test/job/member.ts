@@ -80,6 +80,19 @@ const acts: Record<string, Act> = {
       yield* machine.read(x)
     })
   ),
+  // Collectives without an end, while somebody is killed.
+  moving: ran(
+    Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* machine.alloc({ name: "x", shape: [1 << 20], dtype: "float32" })
+      const reduce = collective("again", kernels.all_reduce, Lane.inter, machine.world.all, [x], [x])
+      for (let i = 0; ; i++) {
+        machine.submit(reduce)
+        yield* machine.drain
+        if (i === 3) say("begun")
+      }
+    })
+  ),
   // Two pairs of ranks wait for each other across lanes: each has the other's first collective behind its own.
   crossed: ran(
     Effect.gen(function* () {

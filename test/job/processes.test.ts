@@ -1,15 +1,21 @@
 // Real processes that make a job of one rank each: what they tell each other, and what the others see when one is gone.
 import { afterEach, expect, it } from "vitest"
+import type { TransportWish } from "../../exec/job/environment.ts"
 import { describeNative } from "../native/addon.ts"
 import { begun, startMembers, type Member } from "./started.ts"
+import { transports, untilCut } from "./transports.ts"
 
 const members: Array<Member> = []
 afterEach(() => {
   for (const { child } of members.splice(0)) child.kill("SIGKILL")
 })
 
-const startJob = async (act: string, size: number): Promise<ReadonlyArray<Member>> => {
-  const started = await startMembers({ script: "member.ts", args: [act], size })
+const startJob = async (
+  act: string,
+  size: number,
+  transport: TransportWish = "tcp"
+): Promise<ReadonlyArray<Member>> => {
+  const started = await startMembers({ script: "member.ts", args: [act], size, transport })
   members.push(...started)
   return started
 }
@@ -32,21 +38,20 @@ describeNative("a job of processes", () => {
       expect(end).toEqual({ squares: [0, 1, 4], offset: { seconds: 0, errorSeconds: 0 } })
   })
 
-  it.each([["SIGKILL" as const], ["SIGSTOP" as const]])(
-    "tells every other rank within 10 s who has met %s",
-    async (signal) => {
-      const members = await startJob("wait", 3)
-      await begun(members)
-      const killedAt = performance.now()
-      members[1]!.child.kill(signal)
-      const ends = await Promise.all(
-        [members[0]!.end, members[2]!.end].map((end) => Promise.race([end, tooLong()]))
-      )
-      expect(performance.now() - killedAt).toBeLessThan(10_000)
-      expect(ends[0]).toMatchObject({ failed: { _tag: "RankLost", rank: 0, lost: 1 } })
-      expect(ends[1]).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
-    }
-  )
+  it.each(
+    transports.flatMap((over) => (["SIGKILL", "SIGSTOP"] as const).map((signal) => [signal, over] as const))
+  )("tells every other rank within 10 s who has met %s, over %s", async (signal, over) => {
+    const members = await startJob(untilCut(over), 3, over)
+    await begun(members)
+    const killedAt = performance.now()
+    members[1]!.child.kill(signal)
+    const ends = await Promise.all(
+      [members[0]!.end, members[2]!.end].map((end) => Promise.race([end, tooLong()]))
+    )
+    expect(performance.now() - killedAt).toBeLessThan(10_000)
+    expect(ends[0]).toMatchObject({ failed: { _tag: "RankLost", rank: 0, lost: 1 } })
+    expect(ends[1]).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
+  })
 
   it("tells every other rank who has no memory left", async () => {
     const [first, second, third] = await endsOf("memory", 3)

@@ -28,6 +28,7 @@ interface JobOptions {
   readonly size: number
   /** How a rank's process is started; default: the command as it is, on this host. */
   readonly start?: (rank: number, command: ReadonlyArray<string>, env: NodeJS.ProcessEnv) => ChildProcess
+  readonly transport?: string
   /** Where rank 0 is. */
   readonly master?: string
 }
@@ -36,12 +37,16 @@ const startHere: NonNullable<JobOptions["start"]> = (_, [program, ...args], env)
   spawn(program!, args, { env, stdio: ["ignore", "pipe", "inherit"] })
 
 export const startMembers = async (options: JobOptions): Promise<ReadonlyArray<Member>> => {
-  const { script, args, size, start = startHere, master = "127.0.0.1" } = options
+  const { script, args, size, start = startHere, master = "127.0.0.1", transport = "tcp" } = options
   const port = await freePort()
   const secret = freshSecret()
   return Array.from({ length: size }, (_, rank) => {
     const command = [process.execPath, path.join(import.meta.dirname, script), ...args]
-    const env = { ...process.env, ...variablesOf(rank, size, master, port, secret) }
+    const env = {
+      ...process.env,
+      ...variablesOf(rank, size, master, port, secret),
+      TANDEM_TRANSPORT: transport
+    }
     return listenedTo(start(rank, command, env))
   })
 }

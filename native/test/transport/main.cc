@@ -1,16 +1,18 @@
 // Exercises the transport without Node. Built and run under sanitizers by native/test/run.sh; with the argument "large" it sends
-// more than 32 bits count, with "throughput" it says how fast.
+// more than 32 bits count, 4 GiB or as many as the next argument says, with "throughput" it says how fast.
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
 
 #include "../../cpu/rounding.h"
 #include "../../transport/sha256.h"
+#include "../../transport/ucx-api.h"
 #include "meshes.h"
 
 namespace tandem {
 
 std::atomic<int> checks{0};
+Transport transport = Transport::tcp;
 
 void check(bool holds, const std::string& what) {
   checks++;
@@ -28,6 +30,7 @@ Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& 
     options.size = size;
     options.streams = streams;
     options.heartbeatSeconds = 0.1;
+    options.transport = transport;
     change(options);
     meshes.push_back(std::make_unique<Mesh>(options));
     addresses.push_back({"127.0.0.1", meshes.back()->port()});
@@ -35,6 +38,10 @@ Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& 
   std::vector<std::thread> threads;
   for (auto& mesh : meshes) threads.emplace_back([&] { mesh->connect(addresses, "a key", 10); });
   for (auto& thread : threads) thread.join();
+  for (const auto& mesh : meshes) {
+    const std::string& by = mesh->carriedBy().name;
+    check(size == 1 || by == (transport == Transport::tcp ? "tcp" : "ucx"), "carried by what was asked for, not by " + by);
+  }
   return meshes;
 }
 
@@ -83,27 +90,47 @@ void digests() {
         "hmac");
 }
 
+/** Runs `act` over every transport that there is. */
+void overEach(const std::function<void(const char* name)>& act) {
+  act("tcp");
+  if (!ucx::library().missing.empty()) {
+    check(std::getenv("TANDEM_REQUIRE_UCX") == nullptr, "TANDEM_REQUIRE_UCX is set: " + ucx::library().missing);
+    std::printf("transport ucx: left out: %s\n", ucx::library().missing.c_str());
+    return;
+  }
+  transport = Transport::ucx;
+  act("ucx");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "throughput") {
-    throughput();
+    overEach([](const char* name) {
+      std::printf("%s\n", name);
+      throughput();
+    });
     return 0;
   }
   if (what == "large") {
-    large();
-    std::printf("transport: a message of 4 GiB and a page arrives\n");
+    const size_t gibibytes = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 4;
+    overEach([&](const char* name) {
+      large(gibibytes);
+      std::printf("transport %s: a message of %zu GiB and a page arrives\n", name, gibibytes);
+    });
     return 0;
   }
   digests();
-  notes();
   strangers();
-  failures();
   plans();
   largePlans();
-  sessions();
-  collectives();
-  std::printf("transport: %d checks hold\n", checks.load());
+  overEach([](const char* name) {
+    notes();
+    failures();
+    sessions();
+    collectives();
+    std::printf("transport %s: %d checks hold\n", name, checks.load());
+  });
   return 0;
 }

@@ -17,6 +17,9 @@ extern std::atomic<int> checks;
 
 void check(bool holds, const std::string& what);
 
+/** What is on trial: the transport of `meshesOf`. */
+extern Transport transport;
+
 using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
 Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& change = [](MeshOptions&) {});
@@ -58,7 +61,7 @@ void strangers();
 void sessions();
 /** More than 32 bits count, and how fast (sizes.cc). */
 void largePlans();
-void large();
+void large(size_t gibibytes);
 void throughput();
 
 }  // namespace tandem

@@ -70,9 +70,9 @@ void largePlans() {
   }
 }
 
-/** A message of more than 4 GiB, of which 32 MiB are real. */
-void large() {
-  const size_t bytes = (size_t{1} << 32) + Folded::pageBytes;
+/** A message of so many GiB and a page, of which 32 MiB are real. */
+void large(size_t gibibytes) {
+  const size_t bytes = (gibibytes << 30) + Folded::pageBytes;
   const Folded from(bytes);
   const Folded to(bytes);
   std::memset(from.last(), 7, Folded::pageBytes);

@@ -1,0 +1,447 @@
+#include "ucx-carrier.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "ucx-settings.h"
+
+namespace tandem {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/** Messages to one peer that UCX has at once: more only fill its queues. */
+constexpr size_t sendingMax = 16;
+/** What is on its way when a job ends, by fault or not, has so long to come to its end. */
+constexpr auto patience = std::chrono::seconds(1);
+/** Sent on trial: what goes at once, and what goes when the receiver takes it. */
+constexpr size_t trialBytes[] = {256, size_t{1} << 18};
+constexpr uint32_t trialTicket = ticketsMax;
+
+/** A message's name at its receiver. */
+uint64_t tagOf(int from, uint32_t ticket) { return static_cast<uint64_t>(from) << 32 | ticket; }
+
+}  // namespace
+
+struct UcxCarrier::Way {
+  explicit Way(const ucx::Library& ucx) : ucx(ucx) {}
+  ~Way() {
+    if (worker != nullptr) ucx.ucp_worker_destroy(worker);
+    if (context != nullptr) ucx.ucp_cleanup(context);
+  }
+  const ucx::Library& ucx;
+  ucx::Context context = nullptr;
+  ucx::Worker worker = nullptr;
+};
+
+struct UcxCarrier::End {
+  UcxCarrier* carrier = nullptr;
+  int peer = -1;
+  Way* way = nullptr;
+  ucx::Endpoint endpoint = nullptr;
+  std::atomic<bool> failed{false};
+  /** Messages to this peer that UCX has, and those that wait for these. */
+  size_t sending = 0;
+  std::deque<Message*> waiting;
+};
+
+struct UcxCarrier::Message {
+  UcxCarrier* carrier = nullptr;
+  End* end = nullptr;
+  TransferKey key;
+  uint32_t ticket = 0;
+  /** One of them. */
+  std::shared_ptr<Outgoing> outgoing;
+  std::shared_ptr<Incoming> incoming;
+  void* request = nullptr;
+  /** What is sent or received on trial. */
+  std::vector<char> trial;
+};
+
+// Making
+
+UcxCarrier::UcxCarrier(Owner& owner, int rank, int size, const std::string& host)
+    : Carrier(size), ucx_(ucx::library()), owner_(owner), rank_(rank), onTrial_(static_cast<size_t>(size), 0) {
+  if (!ucx_.missing.empty()) throw NoUcx(ucx_.missing);
+  if (ucx::mayShareMemory()) {
+    near_ = open(ucx::settingsOfMemory());
+    address_.near = addressOf(*near_);
+  }
+  far_ = open(ucx::settingsOfNetwork(host));
+  address_.far = addressOf(*far_);
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  wake_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (epoll_ < 0 || wake_ < 0) throw NoUcx(std::string("no event queue: ") + std::strerror(errno));
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = wake_;
+  ::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  for (const Way* way : {near_.get(), far_.get()}) {
+    if (way == nullptr) continue;
+    int fd = -1;
+    const ucx::Status status = ucx_.ucp_worker_get_efd(way->worker, &fd);
+    if (status != ucx::statusOk) throw NoUcx(std::string("UCX has no events: ") + ucx_.ucs_status_string(status));
+    event.data.fd = fd;
+    ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  }
+}
+
+std::unique_ptr<UcxCarrier::Way> UcxCarrier::open(const ucx::Settings& settings) const {
+  const auto must = [&](ucx::Status status, const std::string& what) {
+    if (status != ucx::statusOk) throw NoUcx("UCX " + ucx_.version + ", " + what + ": " + ucx_.ucs_status_string(status));
+  };
+  auto way = std::make_unique<Way>(ucx_);
+  ucx::Config config = nullptr;
+  must(ucx_.ucp_config_read(nullptr, nullptr, &config), "its configuration");
+  ucx::Status status = ucx::statusOk;
+  std::string what = "its context";
+  for (const auto& [name, value] : settings) {
+    if (status != ucx::statusOk) break;
+    status = ucx_.ucp_config_modify(config, name.c_str(), value.c_str());
+    if (status != ucx::statusOk) what = "UCX_" + name + "=" + value;
+  }
+  if (status == ucx::statusOk) {
+    ucx::Parameters parameters;
+    parameters.fields = ucx::Parameters::hasFeatures | ucx::Parameters::hasEndpoints;
+    parameters.features = ucx::Parameters::featureTag | ucx::Parameters::featureWakeup;
+    parameters.estimatedEndpoints = onTrial_.size();
+    status = ucx_.ucp_init_version(ucx::interfaceMajor, ucx::interfaceMinor, &parameters, config, &way->context);
+  }
+  ucx_.ucp_config_release(config);
+  must(status, what);
+  ucx::WorkerParameters parameters;
+  parameters.fields = ucx::WorkerParameters::hasThreadMode | ucx::WorkerParameters::hasFlags;
+  parameters.threadMode = ucx::WorkerParameters::serialized;
+  parameters.flags = ucx::WorkerParameters::ignoreRequestLeak;
+  must(ucx_.ucp_worker_create(way->context, &parameters, &way->worker), "its worker");
+  return way;
+}
+
+std::string UcxCarrier::addressOf(const Way& way) const {
+  ucx::WorkerAddress address = nullptr;
+  size_t length = 0;
+  const ucx::Status status = ucx_.ucp_worker_get_address(way.worker, &address, &length);
+  if (status != ucx::statusOk) throw NoUcx(std::string("UCX has no address: ") + ucx_.ucs_status_string(status));
+  std::string bytes(reinterpret_cast<const char*>(address), length);
+  ucx_.ucp_worker_release_address(way.worker, address);
+  return bytes;
+}
+
+void UcxCarrier::makeEnd(int peer, const Peer& to) {
+  auto end = std::make_unique<End>();
+  end->carrier = this;
+  end->peer = peer;
+  end->way = to.near ? near_.get() : far_.get();
+  ucx::EndpointParameters parameters;
+  parameters.fields = ucx::EndpointParameters::hasAddress | ucx::EndpointParameters::hasErrorMode |
+                      ucx::EndpointParameters::hasErrorHandler;
+  parameters.address = to.near ? to.address.near.data() : to.address.far.data();
+  // With errors of peers UCX copies what goes through shared memory, in small pieces and twice: there the operating system says who
+  // is gone, by the mesh's own connections.
+  parameters.errorMode = to.near ? ucx::EndpointParameters::errorsNone : ucx::EndpointParameters::errorsOfPeer;
+  parameters.onError = onError;
+  parameters.onErrorArgument = end.get();
+  const ucx::Status status = ucx_.ucp_ep_create(end->way->worker, &parameters, &end->endpoint);
+  if (status != ucx::statusOk) {
+    throw NoUcx("UCX " + ucx_.version + " has no way to rank " + std::to_string(peer) + ": " + ucx_.ucs_status_string(status));
+  }
+  ends_[static_cast<size_t>(peer)] = std::move(end);
+}
+
+void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds) {
+  ends_.resize(peers.size());
+  const auto others = [&](const auto& act) {
+    for (int peer = 0; peer < static_cast<int>(peers.size()); peer++) {
+      if (peer != rank_) act(peer);
+    }
+  };
+  others([&](int peer) { makeEnd(peer, peers[static_cast<size_t>(peer)]); });
+  thread_ = std::thread([this] { run(); });
+  others([&](int peer) {
+    for (uint32_t i = 0; i < std::size(trialBytes); i++) {
+      for (const bool out : {false, true}) {
+        auto message = std::make_unique<Message>();
+        message->carrier = this;
+        message->end = ends_[static_cast<size_t>(peer)].get();
+        message->ticket = trialTicket + i;
+        message->trial.assign(trialBytes[i], out ? static_cast<char>(rank_ + 1) : '\0');
+        char* const data = message->trial.data();
+        if (out) {
+          message->outgoing = std::make_shared<Outgoing>(nullptr, data, trialBytes[i], 0);
+        } else {
+          message->incoming = std::make_shared<Incoming>(nullptr, data, trialBytes[i], 0);
+        }
+        const std::lock_guard lock(mutex_);
+        onTrial_[static_cast<size_t>(peer)]++;
+        onTrialInAll_++;
+        added_.push_back(std::move(message));
+      }
+    }
+  });
+  poke();
+  std::unique_lock lock(mutex_);
+  const bool all = changed_.wait_for(lock, std::chrono::duration<double>(timeoutSeconds), [&] { return onTrialInAll_ == 0; });
+  if (all) {
+    trying_ = false;
+    for (const auto& end : ends_) {
+      if (end && end->failed) throw NoUcx("UCX " + ucx_.version + ": the way to rank " + std::to_string(end->peer) + " broke on trial");
+    }
+    return;
+  }
+  int silent = 0;
+  while (onTrial_[static_cast<size_t>(silent)] == 0) silent++;
+  throw NoUcx("UCX " + ucx_.version + ": what was sent to rank " + std::to_string(silent) + " and back on trial did not come in time");
+}
+
+UcxCarrier::~UcxCarrier() {
+  halt();
+  if (thread_.joinable()) thread_.join();
+  over_ = true;
+  near_.reset();
+  far_.reset();
+  for (Message* message : open_) delete message;
+  if (epoll_ >= 0) ::close(epoll_);
+  if (wake_ >= 0) ::close(wake_);
+}
+
+// From any thread
+
+void UcxCarrier::receive(int peer, const TransferKey& key, uint32_t ticket, const std::shared_ptr<Incoming>& incoming) {
+  auto message = std::make_unique<Message>();
+  message->end = ends_[static_cast<size_t>(peer)].get();
+  message->key = key;
+  message->ticket = ticket;
+  message->incoming = incoming;
+  add(std::move(message));
+}
+
+void UcxCarrier::send(int peer, const TransferKey& key, uint32_t ticket, const std::shared_ptr<Outgoing>& outgoing) {
+  auto message = std::make_unique<Message>();
+  message->end = ends_[static_cast<size_t>(peer)].get();
+  message->key = key;
+  message->ticket = ticket;
+  message->outgoing = outgoing;
+  add(std::move(message));
+}
+
+void UcxCarrier::add(std::unique_ptr<Message> message) {
+  message->carrier = this;
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    first = added_.empty();
+    added_.push_back(std::move(message));
+  }
+  if (first) poke();
+}
+
+void UcxCarrier::poke() const {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_, &one, sizeof one);
+}
+
+void UcxCarrier::halt() {
+  halting_ = true;
+  poke();
+}
+
+void UcxCarrier::flush() {
+  flushing_ = true;
+  poke();
+  std::unique_lock lock(mutex_);
+  if (thread_.joinable() && !changed_.wait_for(lock, patience, [&] { return isHalted(); })) halting_ = true;
+}
+
+// The thread
+
+void UcxCarrier::run() {
+  while (!halting_) {
+    take();
+    beginWaiting();
+    if (flushing_ && open_.empty()) {
+      closeEnds(false, near_.get());
+      closeEnds(false, far_.get());
+      break;
+    }
+    if (!progress()) sleep();
+  }
+  if (halting_) stop();
+  {
+    const std::lock_guard lock(mutex_);
+    halted_.store(true, std::memory_order_release);
+    changed_.notify_all();
+  }
+  owner_.still();
+}
+
+bool UcxCarrier::progress() const {
+  unsigned moved = 0;
+  if (near_) moved += ucx_.ucp_worker_progress(near_->worker);
+  moved += ucx_.ucp_worker_progress(far_->worker);
+  return moved > 0;
+}
+
+/** Until UCX has something to do, or somebody here. */
+void UcxCarrier::sleep() {
+  for (const Way* way : {near_.get(), far_.get()}) {
+    if (way != nullptr && ucx_.ucp_worker_arm(way->worker) == ucx::statusBusy) return;
+  }
+  epoll_event events[4];
+  const int count = ::epoll_wait(epoll_, events, 4, 500);
+  for (int i = 0; i < count; i++) {
+    if (events[i].data.fd != wake_) continue;
+    uint64_t ignored = 0;
+    [[maybe_unused]] const ssize_t got = ::read(wake_, &ignored, sizeof ignored);
+  }
+}
+
+/** Takes what others have added. */
+void UcxCarrier::take() {
+  std::vector<std::unique_ptr<Message>> added;
+  {
+    const std::lock_guard lock(mutex_);
+    if (added_.empty()) return;
+    added.swap(added_);
+  }
+  for (auto& one : added) {
+    Message* const message = one.release();
+    open_.insert(message);
+    if (message->incoming) {
+      begin(message);
+    } else {
+      message->end->waiting.push_back(message);
+      waiting_++;
+    }
+  }
+}
+
+/** Hands UCX as much of what waits as it may have. */
+void UcxCarrier::beginWaiting() {
+  if (waiting_ == 0) return;
+  for (const auto& end : ends_) {
+    while (end && !end->waiting.empty() && end->sending < sendingMax && !end->failed) {
+      Message* const next = end->waiting.front();
+      end->waiting.pop_front();
+      waiting_--;
+      begin(next);
+    }
+  }
+}
+
+void UcxCarrier::begin(Message* message) {
+  ucx::RequestParameters parameters;
+  parameters.fields = ucx::RequestParameters::hasCallback | ucx::RequestParameters::hasUserData |
+                      ucx::RequestParameters::hasMemoryType;
+  parameters.userData = message;
+  End& end = *message->end;
+  ucx::StatusPointer begun = nullptr;
+  if (message->outgoing) {
+    end.sending++;
+    parameters.callback.sent = onSent;
+    const Outgoing& out = *message->outgoing;
+    begun = ucx_.ucp_tag_send_nbx(end.endpoint, out.data, out.bytes, tagOf(rank_, message->ticket), &parameters);
+  } else {
+    parameters.callback.received = onReceived;
+    const Incoming& in = *message->incoming;
+    begun = ucx_.ucp_tag_recv_nbx(end.way->worker, in.data, in.bytes, tagOf(end.peer, message->ticket), UINT64_MAX, &parameters);
+  }
+  if (begun == nullptr || ucx::isError(begun)) {
+    ended(message, begun == nullptr ? ucx::statusOk : ucx::errorOf(begun));
+  } else {
+    message->request = begun;
+  }
+}
+
+void UcxCarrier::onSent(void* request, ucx::Status status, void* given) {
+  auto* const message = static_cast<Message*>(given);
+  UcxCarrier& carrier = *message->carrier;
+  carrier.ucx_.ucp_request_free(request);
+  if (!carrier.over_) carrier.ended(message, status);
+}
+
+void UcxCarrier::onReceived(void* request, ucx::Status status, const ucx::TagInfo*, void* given) {
+  onSent(request, status, given);
+}
+
+/** UCX has done with a message. One that went wrong stays open: nobody may take it for done. */
+void UcxCarrier::ended(Message* message, ucx::Status status) {
+  message->request = nullptr;
+  End& end = *message->end;
+  if (message->outgoing) end.sending--;
+  if (status != ucx::statusOk) {
+    if (!halting_ && !end.failed) onError(&end, end.endpoint, status);
+    return;
+  }
+  const std::unique_ptr<Message> done(message);
+  open_.erase(message);
+  if (!done->trial.empty()) {
+    const bool right = done->outgoing || done->trial == std::vector<char>(done->trial.size(), static_cast<char>(end.peer + 1));
+    const std::lock_guard lock(mutex_);
+    if (right) onTrial_[static_cast<size_t>(end.peer)]--;
+    if (right && --onTrialInAll_ == 0) changed_.notify_all();
+  } else if (done->outgoing) {
+    countSent(end.peer, done->outgoing->bytes);
+    owner_.sent(done->outgoing);
+  } else {
+    countReceived(end.peer, done->incoming->bytes);
+    owner_.received(end.peer, done->key, done->incoming);
+  }
+}
+
+void UcxCarrier::onError(void* given, ucx::Endpoint, ucx::Status) {
+  auto& end = *static_cast<End*>(given);
+  if (end.failed.exchange(true)) return;
+  const UcxCarrier& carrier = *end.carrier;
+  if (!carrier.over_ && !carrier.halting_ && !carrier.trying_) carrier.owner_.cutOff(end.peer);
+}
+
+/** Closes all ends of a way, and waits for a while until that is done. */
+void UcxCarrier::closeEnds(bool byForce, Way* way) {
+  std::vector<void*> closing;
+  for (const auto& end : ends_) {
+    if (!end || end->way != way || end->endpoint == nullptr) continue;
+    ucx::RequestParameters parameters;
+    // An end that has failed can only be let go of, which UCX allows where it tells of errors.
+    if ((byForce || end->failed) && way == far_.get()) {
+      parameters.fields = ucx::RequestParameters::hasFlags;
+      parameters.flags = ucx::RequestParameters::closeByForce;
+    }
+    ucx::StatusPointer closed = ucx_.ucp_ep_close_nbx(end->endpoint, &parameters);
+    end->endpoint = nullptr;
+    if (closed != nullptr && !ucx::isError(closed)) closing.push_back(closed);
+  }
+  const auto until = Clock::now() + patience;
+  const auto isOpen = [&] {
+    for (void* one : closing) {
+      if (ucx_.ucp_request_check_status(one) == ucx::statusInProgress) return true;
+    }
+    if (!byForce) return false;
+    return std::any_of(open_.begin(), open_.end(), [&](const Message* message) {
+      return message->end->way == way && message->request != nullptr;
+    });
+  };
+  while (isOpen() && Clock::now() < until) {
+    if (way == nullptr || ucx_.ucp_worker_progress(way->worker) == 0) ::usleep(100);
+  }
+  for (void* one : closing) ucx_.ucp_request_free(one);
+}
+
+/** After a fault: nothing here touches lent memory any more, and no adapter does. */
+void UcxCarrier::stop() {
+  // Through shared memory only this thread reads and writes, and it does no more.
+  for (Message* message : std::vector<Message*>(open_.begin(), open_.end())) {
+    if (message->end->way == far_.get() && message->incoming && message->request != nullptr) {
+      ucx_.ucp_request_cancel(far_->worker, message->request);
+    }
+  }
+  closeEnds(true, far_.get());
+}
+
+}  // namespace tandem
