@@ -6,7 +6,7 @@ import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective } from "../../core/machine/op.ts"
 import { localWorld } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
-import { placeIn } from "../../exec/job/environment.ts"
+import { placeIn, transportIn } from "../../exec/job/environment.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { secretIn } from "../../exec/job/secret.ts"
 
@@ -41,8 +41,9 @@ await Effect.runPromise(
   Effect.gen(function* () {
     const place = yield* placeIn(process.env)
     const secret = yield* secretIn(process.env)
+    const transport = yield* transportIn(process.env)
     const alike = { streams: String(streams), bytes: String(bytes) }
-    yield* ProcessJob.use({ place: place!, secret, alike, streams, timeoutSeconds: 30 }, (job) =>
+    yield* ProcessJob.use({ place: place!, secret, alike, transport, streams, timeoutSeconds: 60 }, (job) =>
       Effect.map(execute({ world: localWorld(2), program, job: () => job.run() }), ({ ranks }) => {
         if (job.rank === 0) console.log(JSON.stringify(ranks[0]!.value))
       })
