@@ -60,6 +60,8 @@ export const worldWarnings = (
     if (limits(links.inter)) warnings.push("world.links.inter has no effect: there is one rank")
     if (collectives.measured !== undefined)
       warnings.push("collectives.measured has no effect: there is one rank")
+    if (collectives.slowdown !== undefined)
+      warnings.push("collectives.slowdown has no effect: there is one rank")
   } else if (ranks === ranksPerNode && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
   if (ranksPerNode === 1 && limits(links.intra))
@@ -140,5 +142,7 @@ export const realWarnings = (
     warnings.push("network has no effect: it says how the simulator lets messages share links")
   if (collectives?.measured !== undefined)
     warnings.push("collectives.measured has no effect on a real run, but that algorithms plan with it")
+  if (collectives?.slowdown !== undefined)
+    warnings.push("collectives.slowdown has no effect on a real run: its kernels take as long as they take")
   return warnings
 }

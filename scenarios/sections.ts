@@ -142,7 +142,12 @@ export type WorldSettings = typeof WorldSettings.Type
 export const CollectiveSettings = Schema.Struct({
   algorithm: withDefault(Schema.Literals(collectiveAlgorithms), "ring"),
   /** A profile with collectives measured on links that were no limit: what the software can do at best. */
-  measured: Schema.optionalKey(Path)
+  measured: Schema.optionalKey(Path),
+  /**
+   * How many times as long kernels take beside collectives, as `sim import kineto` finds it in a trace: what communicates takes
+   * multiprocessors and memory bandwidth, also while it waits.
+   */
+  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
 })
 
 export type CollectiveSettings = typeof CollectiveSettings.Type

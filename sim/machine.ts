@@ -14,6 +14,7 @@ import type { ActivityTimes } from "./activity-times.ts"
 import type { Collectives } from "./collectives.ts"
 import type { CostModel, HostLane } from "../core/cost/cost-model.ts"
 import type { Activity, Engine, SpeedProfileId } from "./engine/engine.ts"
+import type { SlowedCompute } from "./slowed-compute.ts"
 import type { Values } from "./values.ts"
 
 /** What all simulated ranks share. */
@@ -36,6 +37,8 @@ interface SimulatedRankOptions extends RankOptions {
   readonly costs: CostModel
   /** Slowdowns and pauses of this rank's compute lane. */
   readonly speed: SpeedProfileId | undefined
+  /** The compute lane, where collectives slow it. */
+  readonly slowed: SlowedCompute | undefined
   /** Relative standard deviation of each kernel's time, and where it is drawn from. */
   readonly jitter: { readonly deviation: number; readonly random: Random } | undefined
   /** Values of tensors that only a trace or a generator can give (routing decisions, say), without `values`. */
@@ -54,6 +57,7 @@ export class SimulatedRank implements Driver<number> {
   readonly #speed: SpeedProfileId | undefined
   readonly #jitter: SimulatedRankOptions["jitter"]
   readonly #host: HostLane | undefined
+  readonly #slowed: SlowedCompute | undefined
   /** Whether the host replays a graph with the next launch. */
   #replays = true
   /** The end of what the host's thread has been given so far; -1 while that is nothing. */
@@ -73,6 +77,7 @@ export class SimulatedRank implements Driver<number> {
     this.#speed = options.speed
     this.#jitter = options.jitter
     this.#host = options.costs.host
+    this.#slowed = options.slowed
     this.#observed = shared.times !== undefined || shared.values !== undefined
     this.onWaiting = shared.onWaiting
     this.rank = new Rank(options, this)
@@ -96,26 +101,37 @@ export class SimulatedRank implements Driver<number> {
     let first: Activity
     let last: Activity
     if (meeting === undefined) {
-      first = last = engine.work(
-        this.#jitter === undefined && prepared >= 0 ? prepared : this.#seconds(op, prepared, scalars),
-        this.#firstMeter + lane,
-        lane === Lane.compute ? this.#speed : undefined
-      )
+      const seconds =
+        this.#jitter === undefined && prepared >= 0 ? prepared : this.#seconds(op, prepared, scalars)
+      first = last =
+        lane === Lane.compute && this.#slowed !== undefined
+          ? this.#slowed.work(seconds)
+          : engine.work(seconds, this.#firstMeter + lane, lane === Lane.compute ? this.#speed : undefined)
     } else {
       const met = this.#shared.collectives.join(meeting)
       first = met.first
       last = met.last
     }
+    // Its own turn: from then on its kernel is there, though other members may not have come.
+    const slowed =
+      meeting !== undefined && meeting.communicator.group.ranks.length > 1 ? this.#slowed : undefined
+    const turn = slowed === undefined ? first : engine.work(0)
     const tail = before.tailOf(lane)
-    if (tail >= 0) engine.after(first, tail)
+    if (tail >= 0) engine.after(turn, tail)
     for (let i = 0; i < before.edgeCount; i++) {
       const predecessor = before.tokenOf(before.edges[i]!)
-      if (predecessor >= 0) engine.after(first, predecessor)
+      if (predecessor >= 0) engine.after(turn, predecessor)
     }
     if (this.#host !== undefined) {
       const replay = this.#replays ? this.#host.replaySeconds : 0
       this.#replays = false
-      engine.after(first, this.#busyHost(this.#host.seconds(op) + replay))
+      engine.after(turn, this.#busyHost(this.#host.seconds(op) + replay))
+    }
+    if (slowed !== undefined) {
+      engine.after(first, turn)
+      this.#shared.whenEnded(turn, () => slowed.begin())
+      this.#shared.whenEnded(last, () => slowed.end())
+      engine.release(turn)
     }
     if (this.#observed) this.#observe(id, op, scalars, first, last)
     engine.release(first)
@@ -159,6 +175,11 @@ export class SimulatedRank implements Driver<number> {
     return jitter === undefined ? seconds : seconds * jitter.random.positive(jitter.deviation)
   }
 
+  /** That the compute lane has worked so far. */
+  get computeSeconds(): number {
+    return this.#slowed?.busySeconds ?? this.#engine.meters[this.#firstMeter + Lane.compute] ?? 0
+  }
+
   ended(_: Lane, token: Token): boolean {
     return this.#engine.ended(token)
   }
@@ -175,7 +196,7 @@ export class SimulatedRank implements Driver<number> {
     if (computeTail >= 0) engine.after(mark, computeTail)
     this.#shared.whenEnded(mark, () => {
       this.stepEndSeconds[step] = engine.now
-      this.stepBusySeconds[step] = engine.meters[this.#firstMeter + Lane.compute] ?? 0
+      this.stepBusySeconds[step] = this.computeSeconds
     })
     engine.release(mark)
     if (this.#host?.readsEachStep === true) {

@@ -6,7 +6,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import { Digest } from "../core/digest.ts"
-import { laneCount } from "../core/machine/lane.ts"
+import { Lane, laneCount } from "../core/machine/lane.ts"
 import { CollectiveOrder, describeUnmet } from "../core/machine/collective-order.ts"
 import {
   Deadlock,
@@ -34,6 +34,7 @@ import { Engine, type Activity } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { SimulatedRank } from "./machine.ts"
+import { SlowedCompute } from "./slowed-compute.ts"
 import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
@@ -130,14 +131,22 @@ class Run<A> {
             (faults?.siteKey(site) ?? "")
         })
     this.#network = new Network(world, symmetry)
+    const { slowdown = 1, portShare } = simulation.collectives
     this.#engine = new Engine({
       network: simulation.network,
       links: [
         ...this.#network.links.map(({ name, spec }) => ({ name, ...spec })),
         // Each rank's own port, as a whole of 1: what a collective takes of it depends on its full speed.
-        ...(simulation.collectives.portShare === undefined ? [] : symmetry.ranks.representatives).map(
-          (rank) => ({ name: `port of rank ${rank}`, bytesPerSecond: 1, latencySeconds: 0 })
-        )
+        ...(portShare === undefined ? [] : symmetry.ranks.representatives).map((rank) => ({
+          name: `port of rank ${rank}`,
+          bytesPerSecond: 1,
+          latencySeconds: 0
+        })),
+        ...(slowdown > 1 ? symmetry.ranks.representatives : []).map((rank) => ({
+          name: `device of rank ${rank}`,
+          bytesPerSecond: 1,
+          latencySeconds: 0
+        }))
       ]
     })
     this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
@@ -145,6 +154,7 @@ class Run<A> {
       latencyVaries: faults?.changeLatency ?? false
     })
     const { representatives } = symmetry.ranks
+    const firstDevice = this.#network.links.length + (portShare === undefined ? 0 : representatives.length)
     const present = new Set(representatives)
     this.#order = new CollectiveOrder({
       present: (rank) => present.has(rank),
@@ -194,6 +204,7 @@ class Run<A> {
             pending: { capacity: simulation.ring },
             costs: simulation.costs,
             speed: faults?.speedOf(rank, this.#engine),
+            slowed: slowdown > 1 ? new SlowedCompute(this.#engine, firstDevice + index, slowdown) : undefined,
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
             capacityBytes: {
               device: capacityBytes?.device ?? Infinity,
@@ -308,9 +319,8 @@ class Run<A> {
     const engine = this.#engine
     const digest = new Digest()
     const ranks = this.#machines.map((machine, index): RankResult<A> => {
-      const laneBusySeconds = Array.from(
-        { length: laneCount },
-        (_, lane) => engine.meters[index * laneCount + lane] ?? 0
+      const laneBusySeconds = Array.from({ length: laneCount }, (_, lane) =>
+        lane === Lane.compute ? machine.computeSeconds : (engine.meters[index * laneCount + lane] ?? 0)
       )
       const result = {
         rank: this.#ranks[index]!,

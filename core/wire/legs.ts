@@ -19,6 +19,8 @@ export interface CollectiveOptions {
    * its full speed. Above one half, two collectives of a rank that run at once slow each other. Default: none.
    */
   readonly portShare?: number | undefined
+  /** How many times as long a rank's kernels take while a collective of it is under way, or waits for other ranks. Default: 1. */
+  readonly slowdown?: number | undefined
 }
 
 /** A collective as the wire sees it. */

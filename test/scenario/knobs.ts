@@ -74,6 +74,8 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.wire", "float32", "bfloat16"],
     ["algorithm.wire", "float32", "bfloat16", "world={ranks: 1}"],
     ["collectives.algorithm", "ring", "tree", "world={ranks: 1}"],
+    ["collectives.slowdown", "1", "1.5"],
+    ["collectives.slowdown", "1", "1.5", "world={ranks: 1}"],
     ["collectives.algorithm", "ring", "hierarchical", "world={ranks: 4, ranksPerNode: 4}"],
     ["collectives.algorithm", "ring", "hierarchical", "world={ranks: 4, sites: 4}"],
     ["world.sites", "1", "2", "world={ranks: 4, links: {inter: {bandwidth: 1Gbit/s}}}"],

@@ -259,7 +259,7 @@ export const prepare = (
         ...(checkpoint === undefined ? {} : { source: savedValues }),
         costs,
         network,
-        collectives: { algorithm: collectives.algorithm, table },
+        collectives: { algorithm: collectives.algorithm, table, slowdown: collectives.slowdown },
         faults: yield* resolveFaults(scenario.faults, world, file),
         jitter,
         seed,
