@@ -28,6 +28,8 @@ import { openTokenFile, readTokensAcross } from "../../traces/token-file.ts"
 import { attempt } from "../../traces/trace-error.ts"
 
 const runs = Number(process.env["TANDEM_FUZZ"] ?? 300)
+/** Milliseconds: a long run takes 2 an import on a quiet machine. */
+const timeLimit = 60_000 + runs * 20
 const folder = fileURLToPath(new URL("../fixtures/import/", import.meta.url))
 const scratch = mkdtempSync(join(tmpdir(), "tandem-fuzz-"))
 afterAll(() => rmSync(scratch, { recursive: true, force: true }))
@@ -214,30 +216,34 @@ const mistake =
   /\n\s+at |Cannot (?:read|convert|mix|destructure|set)|is not (?:a function|iterable|defined|a constructor)|Invalid (?:array|typed array|string) length|call stack|undefined|\bBigInt|\[object |Array buffer allocation|offset is out of bounds|must be an instance|start offset of|should be a multiple/u
 
 describe("a mutated file", () => {
-  it(`is read or refused with a TraceError, ${runs} times`, async () => {
-    const random = new Random(Number(process.env["TANDEM_SEED"] ?? 1))
-    const seen = { read: 0, refused: 0 }
-    for (let run = 0; run < runs; run++) {
-      const { name, bytes } = seeds[random.below(seeds.length)]!
-      const content = mutated(bytes, random)
-      for (const imported of importsOf(name, content, run)) {
-        const exit = await Effect.runPromiseExit(imported)
-        if (Exit.isSuccess(exit)) {
-          seen.read++
-          continue
+  it(
+    `is read or refused with a TraceError, ${runs} times`,
+    async () => {
+      const random = new Random(Number(process.env["TANDEM_SEED"] ?? 1))
+      const seen = { read: 0, refused: 0 }
+      for (let run = 0; run < runs; run++) {
+        const { name, bytes } = seeds[random.below(seeds.length)]!
+        const content = mutated(bytes, random)
+        for (const imported of importsOf(name, content, run)) {
+          const exit = await Effect.runPromiseExit(imported)
+          if (Exit.isSuccess(exit)) {
+            seen.read++
+            continue
+          }
+          const error = Cause.findError(exit.cause)
+          const isRefusal = Result.isSuccess(error) && error.success instanceof TraceError
+          if (!isRefusal || mistake.test(error.success.message)) {
+            throw new Error(
+              `run ${run}, ${name}: ${Cause.pretty(exit.cause)}\n${new TextDecoder().decode(content)}`
+            )
+          }
+          seen.refused++
         }
-        const error = Cause.findError(exit.cause)
-        const isRefusal = Result.isSuccess(error) && error.success instanceof TraceError
-        if (!isRefusal || mistake.test(error.success.message)) {
-          throw new Error(
-            `run ${run}, ${name}: ${Cause.pretty(exit.cause)}\n${new TextDecoder().decode(content)}`
-          )
-        }
-        seen.refused++
       }
-    }
-    if (process.env["TANDEM_FUZZ"] !== undefined) console.log(seen)
-    expect(seen.read).toBeGreaterThan(runs / 10)
-    expect(seen.refused).toBeGreaterThan(runs / 10)
-  })
+      if (process.env["TANDEM_FUZZ"] !== undefined) console.log(seen)
+      expect(seen.read).toBeGreaterThan(runs / 10)
+      expect(seen.refused).toBeGreaterThan(runs / 10)
+    },
+    timeLimit
+  )
 })

@@ -129,13 +129,16 @@ const outermostCalls = (tree: HostTree, { rows, collective }: DeviceWork): Reado
 }
 
 /** The outermost records of all calls of collectives within the steps, whether or not they launched anything. */
-const recordedCalls = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArray<number> =>
-  [...tree.order].filter((row) => {
-    if (!tree.isCollectiveCall(row) || stepAt(steps, tree.start(row)) < 0) return false
-    for (let at = tree.parent[row]!; at >= 0; at = tree.parent[at]!)
-      if (tree.isCollectiveCall(at)) return false
-    return true
-  })
+const recordedCalls = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArray<number> => {
+  const found: Array<number> = []
+  for (const row of tree.order) {
+    if (!tree.isCollectiveCall(row) || stepAt(steps, tree.start(row)) < 0) continue
+    let within = tree.parent[row]!
+    while (within >= 0 && !tree.isCollectiveCall(within)) within = tree.parent[within]!
+    if (within < 0) found.push(row)
+  }
+  return found
+}
 
 /** A copy to the host is a read where the next thing the thread asks of the device is to wait. */
 const readSeconds = (tree: HostTree, { steps, kernels, rows, compute }: DeviceWork): number | undefined => {
