@@ -1,0 +1,144 @@
+// Host time of a step over processes beside the same step in one process: processor time of the thread that submits, for each
+// rank, of a step of small kernels with a collective after every layer. The two are run in turn, in processes of their own.
+//   npx node bench/native/job-step.ts --ranks 2 --pairs 5
+import { spawn } from "node:child_process"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective, launch } from "../../core/machine/op.ts"
+import { localWorld } from "../../exec/bench.ts"
+import { execute } from "../../exec/execute.ts"
+import { placeIn } from "../../exec/job/environment.ts"
+import { freePort } from "../../exec/job/free-port.ts"
+import { ProcessJob } from "../../exec/job/processes.ts"
+import { freshSecret, secretIn } from "../../exec/job/secret.ts"
+
+const { values } = parseArgs({
+  options: {
+    ranks: { type: "string", default: "2" },
+    pairs: { type: "string", default: "5" },
+    rounds: { type: "string", default: "20" },
+    alone: { type: "boolean", default: false }
+  }
+})
+const [ranks, pairs, rounds] = [Number(values.ranks), Number(values.pairs), Number(values.rounds)]
+const [layers, kernelsOfLayer, steps] = [16, 4, 10]
+
+interface Micros {
+  readonly submitting: number
+  readonly step: number
+}
+
+const median = (numbers: ReadonlyArray<number>): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
+
+const cpuMicros = (): number => {
+  const { user, system } = process.threadCpuUsage()
+  return user + system
+}
+
+const program = Effect.gen(function* () {
+  const machine = yield* Machine
+  const [value, gradient] = [
+    yield* machine.alloc({ name: "value", shape: [1024], dtype: "float32" }),
+    yield* machine.alloc({ name: "gradient", shape: [1024], dtype: "float32" })
+  ]
+  const kernel = launch("kernel", kernels.scale, Lane.compute, [value], [gradient], { factor: 0.5 })
+  const { all } = machine.world
+  const sum = collective("sum", kernels.all_reduce, Lane.inter, all, [gradient], [gradient])
+  const submitting: Array<number> = []
+  const whole: Array<number> = []
+  // The first rounds compile.
+  for (let round = -5; round < rounds; round++) {
+    const start = cpuMicros()
+    let submitted = 0
+    for (let step = 0; step < steps; step++) {
+      const before = cpuMicros()
+      for (let layer = 0; layer < layers; layer++) {
+        for (let i = 0; i < kernelsOfLayer; i++) machine.submit(kernel)
+        machine.submit(sum)
+      }
+      submitted += cpuMicros() - before
+      yield* machine.drain
+    }
+    if (round < 0) continue
+    submitting.push(submitted / steps)
+    whole.push((cpuMicros() - start) / steps)
+  }
+  return { submitting: median(submitting), step: median(whole) } satisfies Micros
+})
+
+/** A rank's times; in one process the thread serves all ranks, so a step is its share. */
+const measured = async (): Promise<Micros> => {
+  const world = localWorld(ranks)
+  const place = values.alone ? undefined : await Effect.runPromise(placeIn(process.env))
+  if (place === undefined) {
+    const { ranks: own } = await Effect.runPromise(execute({ world, program }))
+    const { submitting, step } = own[0]!.value
+    return { submitting, step: step / ranks }
+  }
+  const secret = await Effect.runPromise(secretIn(process.env))
+  const { ranks: own } = await Effect.runPromise(
+    ProcessJob.use({ place, secret, alike: { version: "1" }, timeoutSeconds: 60 }, (job) =>
+      execute({ world, job: () => job.run(), program })
+    )
+  )
+  return own[0]!.value
+}
+
+const child = (env: NodeJS.ProcessEnv, more: ReadonlyArray<string>): Promise<Micros> =>
+  new Promise((resolve, reject) => {
+    const args = [import.meta.filename, "--ranks", String(ranks), "--rounds", String(rounds), ...more]
+    const one = spawn(process.execPath, args, {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "inherit"]
+    })
+    let text = ""
+    one.stdout.on("data", (bytes) => (text += String(bytes)))
+    one.on("close", (code) =>
+      code === 0 ? resolve(JSON.parse(text) as Micros) : reject(new Error(`ended with ${code}`))
+    )
+  })
+
+const overProcesses = async (): Promise<Micros> => {
+  const [port, secret] = [await freePort(), freshSecret()]
+  const all = await Promise.all(
+    Array.from({ length: ranks }, (_, rank) =>
+      child(
+        {
+          RANK: String(rank),
+          WORLD_SIZE: String(ranks),
+          MASTER_ADDR: "127.0.0.1",
+          MASTER_PORT: String(port),
+          TANDEM_SECRET: secret
+        },
+        []
+      )
+    )
+  )
+  return all[0]!
+}
+
+const compare = async (): Promise<void> => {
+  const runs: Array<readonly [Micros, Micros]> = []
+  for (let pair = 0; pair < pairs; pair++) {
+    runs.push([await child({}, ["--alone"]), await overProcesses()])
+    const [alone, apart] = runs.at(-1)!
+    process.stderr.write(`${pair + 1} of ${pairs}: ${JSON.stringify({ alone, apart })}\n`)
+  }
+  console.log(
+    `${layers * (kernelsOfLayer + 1)} ops a step and rank, ${layers} of them all-reduces among ${ranks}; us of a rank's thread`
+  )
+  for (const what of ["submitting", "step"] as const) {
+    const [alone, apart] = [0, 1].map((side) => median(runs.map((run) => run[side as 0 | 1][what])))
+    const ratio = median(runs.map(([one, other]) => other[what] / one[what]))
+    console.log(
+      `${what.padEnd(12)} in one process ${alone!.toFixed(0)}, over processes ${apart!.toFixed(0)}, median ratio ${ratio.toFixed(2)}`
+    )
+  }
+}
+
+if (values.alone || process.env["RANK"] !== undefined) console.log(JSON.stringify(await measured()))
+else await compare()
