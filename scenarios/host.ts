@@ -26,7 +26,7 @@ const isNever = (part: Part, never: ReadonlyArray<HostWork>): boolean =>
   never.some((work) => part === `${work}Seconds`)
 
 const told = (mode: LaunchMode, assumed: ReadonlyArray<Part>): string =>
-  `${mode}: ${assumed.map((part) => `${formatSeconds(usualHosts[mode][part])} ${words[part]}`).join(", ")}, as is usual`
+  `${mode}: ${assumed.map((part) => `${formatSeconds(usualHosts[mode][part])} ${words[part]}`).join(", ")}; assumed, as is usual of PyTorch on a server`
 
 /** Measured costs, and usual ones for what was not measured. A graph's kernels are not launched, whatever a launch took. */
 const filled = (

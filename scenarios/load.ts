@@ -12,6 +12,7 @@ import { requestFiles } from "../traces/requests/request-files.ts"
 import { parseRequestTraces } from "../traces/requests/request-trace.ts"
 import type { RequestTrace } from "../traces/requests/traced.ts"
 import { attempt } from "../traces/trace-error.ts"
+import { reasonOf } from "./file/source.ts"
 
 /** Bits per second in one Gbit/s, as bytes. */
 const gigabitBytes = 1e9 / 8
@@ -62,7 +63,7 @@ export class Loader {
       })
     return Effect.try({
       try: () => parsePairs(JSON.parse(fs.readFileSync(found, "utf8"))),
-      catch: (cause) => refuse(cause instanceof Error ? cause.message : String(cause))
+      catch: (cause) => refuse(reasonOf(cause))
     }).pipe(Effect.tap((pairs) => Effect.sync(() => this.#pairs.set(found, pairs))))
   }
 

@@ -76,19 +76,17 @@ const calibrated = {
   )
 }
 
-/** A model described by its architecture; costs are estimates for the scenario's device. */
-const Gpt2Model = Schema.Struct({ gpt2: Schema.Struct(transformer), ...calibrated })
-const LlamaModel = Schema.Struct({
-  ...calibrated,
+/** Architectures with their sizes. */
+const gpt2 = { gpt2: Schema.Struct(transformer) }
+const llama = {
   llama: Schema.Struct({
     ...transformer,
     ...ofDecoder,
     ffnWidth: Positive,
     tied: withDefault(Schema.Boolean, false)
   })
-})
-const MixtralModel = Schema.Struct({
-  ...calibrated,
+}
+const mixtral = {
   mixtral: Schema.Struct({
     ...transformer,
     ...ofDecoder,
@@ -97,10 +95,21 @@ const MixtralModel = Schema.Struct({
     topK: withDefault(Positive, 2),
     tied: withDefault(Schema.Boolean, false)
   })
-})
+}
 
-export const ArchitectureSettings = Schema.Union([Gpt2Model, LlamaModel, MixtralModel])
-export const ModelSettings = Schema.Union([ProfiledModel, UniformModel, Gpt2Model, LlamaModel, MixtralModel])
+export const ArchitectureSettings = Schema.Union([
+  Schema.Struct(gpt2),
+  Schema.Struct(llama),
+  Schema.Struct(mixtral)
+])
+export const ModelSettings = Schema.Union([
+  ProfiledModel,
+  UniformModel,
+  // Described by its architecture; costs are estimates for the scenario's device.
+  Schema.Struct({ ...gpt2, ...calibrated }),
+  Schema.Struct({ ...llama, ...calibrated }),
+  Schema.Struct({ ...mixtral, ...calibrated })
+])
 export type ModelSettings = typeof ModelSettings.Type
 
 export const LinkSettings = Schema.Struct({

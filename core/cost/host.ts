@@ -69,7 +69,8 @@ export const usualHosts = {
 /**
  * Kernels that eager PyTorch launches for one of the catalogue, where they are more than one, as counted in traces of Hugging Face's
  * Llama and Mixtral in bfloat16 (PyTorch 2.11): an RMS norm is pow, mean, add, rsqrt and two products; rope is neg, cat, two
- * products and a sum. Backward passes launch about twice as many.
+ * products and a sum. Of backward passes (about twice as many), of the cache (`kv.*`) and of a list of experts no trace was counted kernel by
+ * kernel: those are assumed.
  */
 const eagerLaunches: Partial<Readonly<Record<KernelName, number>>> = {
   "rms_norm.forward": 6,

@@ -78,8 +78,14 @@ export const eagerSavedBytes = (
         return 0
       case "softmax_cross_entropy.forward":
         return lossBytes * x.elements
-      default:
+      // What routes and moves tokens keeps what it reads.
+      case "topk_gate.forward":
+      case "moe_permutation":
+      case "moe_dispatch.forward":
+      case "moe_combine.forward":
         return inputs.reduce((bytes, value) => bytes + once(value.name, narrow * value.elements), 0)
+      default:
+        throw new RangeError(`${kernel}: what eager PyTorch keeps of it is not known`)
     }
   }
 

@@ -16,6 +16,7 @@ import { isRecord } from "../../scenarios/file/shape.ts"
 import { csvOf } from "../csv.ts"
 import { studyColumns, type StudyColumn } from "./columns.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
+import { reasonOf } from "../../scenarios/file/source.ts"
 
 const formatName = "study"
 const formatVersion = 1
@@ -109,7 +110,7 @@ export const readStudyArrow = (path: string): Effect.Effect<StudyResult, TraceEr
         if (rows.some((row) => !Number.isInteger(row.point))) throw new TypeError("a row is of no point")
         return { header, rows }
       },
-      catch: (cause) => broken("metadata", cause instanceof Error ? cause.message : String(cause))
+      catch: (cause) => broken("metadata", reasonOf(cause))
     })
   })
 

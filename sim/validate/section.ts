@@ -10,6 +10,7 @@ import { InputError } from "../../core/input-error.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import type { InputErrors } from "../../scenarios/file/input-errors.ts"
+import { reasonOf } from "../../scenarios/file/source.ts"
 
 export type ValidationError = InputError | InputErrors | MachineError
 
@@ -71,7 +72,7 @@ export const readTable = <A>(name: string, schema: Schema.Codec<A, unknown>): Ef
         new InputError({
           file,
           field: "",
-          value: cause instanceof Error ? cause.message : String(cause),
+          value: reasonOf(cause),
           accepted: "the table as this package ships it"
         })
       )

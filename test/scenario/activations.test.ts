@@ -53,4 +53,10 @@ describe("activations", () => {
       "activations.of.llama.heads"
     )
   })
+
+  it("of an architecture are its sizes alone: a measured step of it says nothing of memory", async () => {
+    expect(
+      await refusal("measured/sharded-h100.yaml", "activations.of.measured={stepSeconds: 1s}")
+    ).toContain("activations.of")
+  })
 })

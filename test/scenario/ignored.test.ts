@@ -37,6 +37,25 @@ describe("fields without effect", () => {
     expect(warnings[0]).toMatch(message)
   })
 
+  it("are what clipping by the norm of all gradients takes from an algorithm that overlaps its steps", () => {
+    const clipped = (algorithm: string) =>
+      warningsOf(`algorithm=${algorithm}`, "training={clipNorm: 1}").filter((one) =>
+        one.includes("with training.clipNorm")
+      )
+    const lost = [
+      ["{name: diloco, overlap: true}", /^algorithm\.overlap has no effect: with training\.clipNorm a/u],
+      ["{name: streaming-diloco}", /^fragments are sent after the backward pass and not within it: with/u],
+      ["{name: dreamddp, order: step-then-average}", /^averages begin after the backward pass and not/u],
+      ["{name: partial-local-sgd, order: step-then-average}", /^averages begin after the backward pass/u]
+    ] as const
+    for (const [algorithm, message] of lost) {
+      expect(clipped(algorithm), algorithm).toHaveLength(1)
+      expect(clipped(algorithm)[0]).toMatch(message)
+    }
+    for (const algorithm of ["{name: diloco}", "{name: dreamddp}", "ddp", "s-sgd", "local-sgd"])
+      expect(clipped(algorithm), algorithm).toEqual([])
+  })
+
   it("are not what the scenario turns on elsewhere", () => {
     expect(warningsOf("seed=3", "jitter=0.1")).toEqual([])
     expect(warningsOf("ranks=4", "ranksPerNode=2", "intra.bandwidth=1GB/s")).toEqual([])

@@ -1,6 +1,6 @@
 // How much memory activations take beside gradients at the worst moment of a step, where gradients come and go within it, as
 // PyTorch's do that are set to none: they come layer by layer as what the layers kept goes. Knows shapes; nothing of machines.
-import { dtypeBits, type Dtype } from "../../machine/tensor.ts"
+import { dtypeBits, sizeBytesOf } from "../../machine/tensor.ts"
 import type { SavedBytes } from "../../models/eager-memory.ts"
 import type { LayerGraph } from "../../models/layer-graph.ts"
 import { layOut } from "./shard/layout.ts"
@@ -24,7 +24,6 @@ const dividedGradients = (
 ): GradientBytes => {
   const left = layers.map(() => 0)
   const working = layers.map(() => 0)
-  const bytes = (elements: number, dtype: Dtype): number => (elements * dtypeBits[dtype]) / 8
   const wider = dtypeBits[reduceDtype] > dtypeBits[parameterDtype]
   const kept = wider ? reduceDtype : parameterDtype
   for (const unit of division) {
@@ -36,9 +35,10 @@ const dividedGradients = (
     const first = unit.layers[0]!
     const last = unit.layers.at(-1)!
     // All of the unit's whole gradients from its last layer on; the sum when its first is done.
-    for (let layer = first; layer <= last; layer++) working[layer]! += bytes(ranks * part, parameterDtype)
-    if (wider) working[first]! += bytes(ranks * part, reduceDtype)
-    left[first]! += gradients ? bytes(part, kept) : bytes(ranks * part, kept)
+    for (let layer = first; layer <= last; layer++)
+      working[layer]! += sizeBytesOf(ranks * part, parameterDtype)
+    if (wider) working[first]! += sizeBytesOf(ranks * part, reduceDtype)
+    left[first]! += gradients ? sizeBytesOf(part, kept) : sizeBytesOf(ranks * part, kept)
   }
   return { left, working }
 }

@@ -86,6 +86,8 @@ export interface DataParallelAlgorithm<S extends SettingsSchema = SettingsSchema
   plan(settings: S["Type"], facts: PlanningFacts): Result.Result<PlannedAlgorithm, SettingsError>
   /** Settings that have no effect on time beside the others, a sentence each. */
   ignored?(settings: S["Type"]): ReadonlyArray<string>
+  /** Of settings under which messages overlap a layer's own step: what is lost where gradients are clipped, a sentence. */
+  lostToClipping?(settings: S["Type"]): string | undefined
   /** Settings that have a plan for any model. */
   arbitrary(limits: DrawLimits): Arbitrary<S["Encoded"]>
 }

@@ -21,6 +21,15 @@ import {
 const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
   Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
 
+/** What clipping by the norm of all gradients costs an algorithm whose messages overlap its layers' steps. */
+const clipWarnings = ({ algorithm, training }: DataParallelScenario): ReadonlyArray<string> => {
+  const lost =
+    training?.clipNorm === undefined
+      ? undefined
+      : dataParallelNamed(algorithm.name).lostToClipping?.(algorithm)
+  return lost === undefined ? [] : [`${lost}: with training.clipNorm a layer's step waits for all gradients`]
+}
+
 /** What changes nothing of a model in parts. */
 const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<string> => {
   if (shard === undefined) return []
@@ -84,15 +93,8 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.activations?.by === "fused"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
     : []),
-  ...(scenario.activations?.of !== undefined && "measured" in scenario.activations.of
-    ? ["activations.of.measured has no effect: of an architecture only sizes count here"]
-    : []),
   ...shardWarnings(scenario),
-  ...(scenario.training?.clipNorm !== undefined &&
-  "overlap" in scenario.algorithm &&
-  scenario.algorithm.overlap
-    ? ["algorithm.overlap has no effect: with training.clipNorm a layer's step waits for all gradients"]
-    : []),
+  ...clipWarnings(scenario),
   ...synchronizeWarnings(scenario),
   ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
     ? ["algorithm.wire has no effect: there is one rank"]

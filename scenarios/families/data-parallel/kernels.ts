@@ -26,6 +26,7 @@ import type { Continuation, TrainingChoices } from "../../trainable.ts"
 import type { Loader } from "../../load.ts"
 import type { SavedWeights } from "../../../traces/weights-file.ts"
 import { loadCorpus, type Learnable } from "../../corpus.ts"
+import { reasonOf } from "../../file/source.ts"
 
 export interface PreparedTraining {
   readonly scenario: DataParallelScenario
@@ -74,7 +75,7 @@ export const prepareTraining = (
         new InputError({
           file,
           field: "model",
-          value: cause instanceof Error ? cause.message : String(cause),
+          value: reasonOf(cause),
           accepted: "sizes that divide"
         })
     })

@@ -16,8 +16,8 @@ export const ShardSettings = Schema.Struct({
   parameters: withDefault(Schema.Boolean, true),
   /** ZeRO-2. Only with the optimizer's state. */
   gradients: withDefault(Schema.Boolean, true),
-  /** ZeRO-1. */
-  optimizer: withDefault(Schema.Boolean, true),
+  /** ZeRO-1: whatever is divided, the optimizer's state is. */
+  optimizer: withDefault(Schema.Literal(true), true),
   /** A block's parameters are given back after its forward pass and gathered again for its backward pass. */
   reshardAfterForward: withDefault(Schema.Boolean, true),
   /** Units that are gathered ahead of the one that computes. */
@@ -33,19 +33,14 @@ export type ShardSettings = typeof ShardSettings.Type
 
 /** The plan for a model of layers with these module paths. `file` is the scenario's path. */
 export const resolveShards = (
-  { within, optimizer, ...choices }: ShardSettings,
+  settings: ShardSettings,
   world: World,
   names: ReadonlyArray<string>,
   file: string
 ): Result.Result<ShardPlan, InputError> => {
+  const { within, optimizer: _, ...choices } = settings
   const refuse = (field: string, value: unknown, accepted: string) =>
     Result.fail(new InputError({ file, field: `shard.${field}`, value: String(value), accepted }))
-  if (!optimizer)
-    return refuse(
-      "optimizer",
-      optimizer,
-      "true: whatever is divided, the optimizer's state is; or no shard at all"
-    )
   if (choices.parameters && !choices.gradients)
     return refuse("gradients", choices.gradients, "true where parameters are divided, or parameters: false")
   const division = divide(world, within)

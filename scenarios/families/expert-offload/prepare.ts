@@ -30,6 +30,7 @@ import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { loadSeconds, readSeconds, type OffloadCosts } from "./costs.ts"
+import { reasonOf } from "../../file/source.ts"
 
 /** What a scenario says, resolved. */
 export interface PlannedScenario {
@@ -327,7 +328,7 @@ const resolveWeights = (
     try {
       json = JSON.parse(fs.readFileSync(path, "utf8"))
     } catch (cause) {
-      return wrong(cause instanceof Error ? cause.message : String(cause))
+      return wrong(reasonOf(cause))
     }
     const decoded = Schema.decodeUnknownExit(PredictorWeights)(json)
     if (Exit.isFailure(decoded)) return wrong("another form")

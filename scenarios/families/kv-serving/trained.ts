@@ -10,6 +10,7 @@ import { Random } from "../../../core/random.ts"
 import { readWeights, type SavedWeights } from "../../../traces/weights-file.ts"
 import type { InitialValues } from "../../../core/machine/machine.ts"
 import { corpusOf, shippedText } from "../../text.ts"
+import { reasonOf } from "../../file/source.ts"
 
 /** Weights, and a text to continue in their token ids. */
 export interface Trained {
@@ -39,7 +40,7 @@ export const loadTrained = (file: string, textFile = shippedText): Effect.Effect
         new InputError({
           file: textFile,
           field: "",
-          value: cause instanceof Error ? cause.message : String(cause),
+          value: reasonOf(cause),
           accepted: "a text file"
         })
     })

@@ -34,6 +34,7 @@ export const dilocoAlgorithm = dataParallelAlgorithm({
       own
     ),
   ignored: (own) => onlyLearnt(own, defaultsOf(settings), ["outerLearningRate", "outerMomentum"]),
+  lostToClipping: ({ overlap }) => (overlap ? "algorithm.overlap has no effect" : undefined),
   arbitrary: ({ maxPeriod }) =>
     arbitrary(
       {

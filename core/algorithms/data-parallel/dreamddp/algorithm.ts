@@ -5,7 +5,7 @@ import { withDefault } from "../../../fields.ts"
 import { arbitrary, said } from "../../algorithm.ts"
 import { dataParallelAlgorithm } from "../algorithm.ts"
 import { drawnDeadline, drawnOrder, drawnWire, partialFields } from "../fields.ts"
-import { planSets } from "../partial-local-sgd/planned.ts"
+import { lostToClipping, planSets } from "../partial-local-sgd/planned.ts"
 import { fillBubbles } from "../plan/dreamddp.ts"
 import { planSync } from "../plan/planners.ts"
 
@@ -30,6 +30,7 @@ export const dreamDdp = dataParallelAlgorithm({
         return own.fillBubbles ? fillBubbles(problem, planned) : planned
       })
     ),
+  lostToClipping,
   arbitrary: ({ maxPeriod }) =>
     arbitrary(
       {

@@ -5,7 +5,7 @@ import { arbitrary, said } from "../../algorithm.ts"
 import { dataParallelAlgorithm } from "../algorithm.ts"
 import { drawnDeadline, drawnOrder, drawnWire, partialFields } from "../fields.ts"
 import { planSync } from "../plan/planners.ts"
-import { planSets } from "./planned.ts"
+import { lostToClipping, planSets } from "./planned.ts"
 
 const settings = Schema.Struct({ name: Schema.Literal("partial-local-sgd"), ...partialFields })
 
@@ -13,6 +13,7 @@ export const partialLocalSgdAlgorithm = dataParallelAlgorithm({
   title: "Partial local SGD",
   settings,
   plan: (own, facts) => Result.succeed(planSets(own, facts, (problem) => planSync(problem, "equal-number"))),
+  lostToClipping,
   arbitrary: ({ maxPeriod }) =>
     arbitrary(
       { period: { from: 1, to: maxPeriod }, wire: drawnWire, deadline: drawnDeadline, order: drawnOrder },

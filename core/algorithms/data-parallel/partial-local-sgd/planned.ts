@@ -30,6 +30,10 @@ const problemOf = (
   )
 }
 
+/** Layers that step before they are averaged step after the last of all gradients, where these are clipped. */
+export const lostToClipping = ({ order }: Pick<PartialSettings, "order">): string | undefined =>
+  order === "step-then-average" ? "averages begin after the backward pass and not within it" : undefined
+
 /** The sets that `choose` finds for the problem that the model and the links pose. */
 export const planSets = (
   settings: PartialSettings,

@@ -10,6 +10,7 @@ import { collective, launch, type Op } from "../../../machine/op.ts"
 import {
   dtypeBits,
   ownBytes,
+  sizeBytesOf,
   type Dtype,
   type Initial,
   type Tensor,
@@ -114,7 +115,6 @@ const shardedStorage = (
       })
     const lasting = gradientsLast === true || undefined
     const whole: Array<WholeTensors> = []
-    const bytesOf = (dtype: Dtype, elements: number): number => (elements * dtypeBits[dtype]) / 8
 
     /** Tensors of one kind for all flats of a unit: its own, or those of the pool's turn. */
     const tensorsOf = (
@@ -139,7 +139,7 @@ const shardedStorage = (
 
     const partOf = (name: string, flat: Flat, tensor: Tensor): Effect.Effect<Tensor, OutOfMemory> => {
       const { dtype } = tensor
-      const offsetBytes = bytesOf(dtype, position * flat.partElements)
+      const offsetBytes = sizeBytesOf(position * flat.partElements, dtype)
       return machine.alloc({ name, shape: flat.partShape, dtype, within: { arena: tensor, offsetBytes } })
     }
 
@@ -361,7 +361,7 @@ const shardedStorage = (
             for (const [i, flat] of flats.entries()) {
               for (const { parameter, offset } of flat.members) {
                 const spec = parameters[parameter]!
-                const within = { arena: tensors[i]!, offsetBytes: bytesOf(flat.dtype, offset) }
+                const within = { arena: tensors[i]!, offsetBytes: sizeBytesOf(offset, flat.dtype) }
                 placed[parameter] = yield* machine.alloc({
                   name: nameOf(spec),
                   shape: spec.shape,

@@ -47,6 +47,7 @@ export const streamingDiloco = dataParallelAlgorithm({
   },
   ignored: (own) =>
     onlyLearnt(own, defaultsOf(settings), ["outerLearningRate", "outerMomentum", "localShare"]),
+  lostToClipping: () => "fragments are sent after the backward pass and not within it",
   arbitrary: ({ maxPeriod }) =>
     arbitrary(
       {
