@@ -31,6 +31,13 @@ const cpuMicros = (): number => {
 const quantile = (values: ReadonlyArray<number>, share: number): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length * share)]!
 
+const spreadOf = (values: ReadonlyArray<number>) => ({
+  least: quantile(values, 0),
+  bestTenth: quantile(values, 0.1),
+  median: quantile(values, 0.5),
+  worstTenth: quantile(values, 0.9)
+})
+
 const program = Effect.gen(function* () {
   const machine = yield* Machine
   const model = yield* kernelModel({
@@ -76,10 +83,8 @@ const program = Effect.gen(function* () {
   yield* machine.drain
   return {
     ops,
-    submitMicrosPerStep: quantile(submitted, 0.5),
-    submitMicrosPerStepBestTenth: quantile(submitted, 0.1),
-    hostMicrosPerStep: quantile(whole, 0.5),
-    hostMicrosPerStepBestTenth: quantile(whole, 0.1),
+    submitMicrosPerStep: spreadOf(submitted),
+    hostMicrosPerStep: spreadOf(whole),
     grownBytes: process.memoryUsage().rss - before
   }
 })
@@ -95,12 +100,17 @@ const { ranks } = await Effect.runPromise(
 const result = ranks[0]!.value
 if (process.argv.includes("--json")) console.log(JSON.stringify(result))
 else {
-  const show = (what: string, middle: number, best: number): void =>
+  const show = (
+    what: string,
+    { least, bestTenth, median, worstTenth }: ReturnType<typeof spreadOf>
+  ): void => {
+    const [lowest, best, middle, worst] = [least, bestTenth, median, worstTenth].map((us) => us.toFixed(0))
     console.log(
-      `${what.padEnd(22)}${middle.toFixed(0).padStart(6)} us of host CPU a step; best tenth ${best.toFixed(0)}`
+      `${what.padEnd(22)}${middle!.padStart(6)} us of host CPU a step; least ${lowest}, tenths ${best} and ${worst}`
     )
+  }
   console.log(`${result.ops} ops of a step, median of ${steps / round} rounds of ${round} steps`)
-  show("submitting them", result.submitMicrosPerStep, result.submitMicrosPerStepBestTenth)
-  show("with waiting for it", result.hostMicrosPerStep, result.hostMicrosPerStepBestTenth)
+  show("submitting them", result.submitMicrosPerStep)
+  show("with waiting for it", result.hostMicrosPerStep)
   console.log(`memory after ${steps} steps more: ${(result.grownBytes / 1e6).toFixed(1)} MB`)
 }
