@@ -35,4 +35,10 @@ struct Attention {
 bool flashForward(const Attention& a, Work& work);
 bool flashBackward(const Attention& a, Work& work);
 
+/** The same calls on wgmma; false, and none, where the device or the build has it not. */
+bool hopperForward(const Attention& a, Work& work);
+/** dq, dk and dv, given dout . out of each row. */
+using Gradients = std::function<void(cudaStream_t stream, const float* delta)>;
+Gradients hopperGradients(const Attention& a);
+
 }  // namespace tandem::cuda

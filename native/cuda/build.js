@@ -49,8 +49,12 @@ const architectures = () => {
   return found.length > 0 ? found : ["80"]
 }
 
+// Hopper's own products (wgmma.cuh) are in sm_90a alone, which is what a device of compute capability 9.0 takes.
 const generate = (archs) => [
-  ...archs.flatMap((arch) => ["-gencode", `arch=compute_${arch},code=sm_${arch}`]),
+  ...(archs.includes("90") ? ["-DTANDEM_SM90A"] : []),
+  ...archs
+    .map((arch) => (arch === "90" ? "90a" : arch))
+    .flatMap((arch) => ["-gencode", `arch=compute_${arch},code=sm_${arch}`]),
   "-gencode",
   `arch=compute_${archs.at(-1)},code=compute_${archs.at(-1)}`
 ]

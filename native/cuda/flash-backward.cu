@@ -16,12 +16,6 @@ struct BackSizes {
   static constexpr size_t bytes = static_cast<size_t>(2 * rows + 4 * others) * width * 2 + 4 * others * sizeof(float);
 };
 
-/** A weight from its score, and the gradient of the score. `lse` is of base two. */
-__device__ inline void slope(float& score, float& dscore, float scale2, float scale, float lse, float delta) {
-  score = exp2Fast(fmaf(score, scale2, -lse));
-  dscore = scale * score * (dscore - delta);
-}
-
 /** 64 queries against all keys that they see. */
 template <class T, int width>
 __global__ void __launch_bounds__(threads) queryGradients(Attention a, const float* delta) {
@@ -96,15 +90,7 @@ __global__ void __launch_bounds__(threads) queryGradients(Attention a, const flo
       for (int i = 0; i < 4; i++) slope(scores[n][i], dscores[n][i], scale2, a.scale, lse[i / 2], mean[i / 2]);
     }
     if ((tile + 1) * S::others > min(a.context, a.visible(first))) {
-      const int64_t row = first + warp * warpRows + lane / 4;
-      const int seen[2] = {columnsSeen(a, row, tile * S::others), columnsSeen(a, row + 8, tile * S::others)};
-#pragma unroll
-      for (int n = 0; n < tilesOfKeys; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (n * 8 + lane % 4 * 2 + i % 2 >= seen[i / 2]) dscores[n][i] = 0;
-        }
-      }
+      hideKeys(a, dscores, first + warp * warpRows + lane / 4, tile * S::others, 0.0f);
     }
 #pragma unroll
     for (int k = 0; k < S::others / 16; k++) {
@@ -211,19 +197,7 @@ __global__ void __launch_bounds__(threads) keyGradients(Attention a, const float
     }
     // queries beyond the last, and keys that come after their query
     if (query + S::others > a.time || first + S::rows > a.visible(query)) {
-      const int64_t key = first + warp * warpRows + lane / 4;
-      const int queries = static_cast<int>(min(a.time - query, int64_t{S::others}));
-      // the first query of this tile that sees the thread's keys
-      const int64_t lead = a.causal ? key - (a.context - a.time) - query : 0;
-      const int from[2] = {static_cast<int>(max(int64_t{0}, lead)), static_cast<int>(max(int64_t{0}, a.causal ? lead + 8 : 0))};
-#pragma unroll
-      for (int n = 0; n < tilesOfQueries; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const int at = n * 8 + lane % 4 * 2 + i % 2;
-          if (at < from[i / 2] || at >= queries) scores[n][i] = dscores[n][i] = 0;
-        }
-      }
+      hideQueries(a, scores, dscores, first + warp * warpRows + lane / 4, query);
     }
 #pragma unroll
     for (int k = 0; k < S::others / 16; k++) {
@@ -279,15 +253,21 @@ __global__ void __launch_bounds__(256) deltaKernel(Attention a, float* delta) {
 template <class T, int width>
 Work backwardWork(const Attention& a) {
   using S = BackSizes<width>;
-  allowShared(queryGradients<T, width>, S::bytes);
-  allowShared(keyGradients<T, width>, S::bytes);
+  Gradients gradients = hopperGradients(a);
+  if (!gradients) {
+    allowShared(queryGradients<T, width>, S::bytes);
+    allowShared(keyGradients<T, width>, S::bytes);
+    gradients = [=](cudaStream_t stream, const float* delta) {
+      queryGradients<T, width><<<gridOf(a.time, S::rows, a.heads, a.batch), threads, S::bytes, stream>>>(a, delta);
+      keyGradients<T, width><<<gridOf(a.context, S::rows, a.kvHeads, a.batch), threads, S::bytes, stream>>>(a, delta);
+    };
+  }
   return [=](const Launch& launch) {
     const Scratch scratch(launch, static_cast<size_t>(a.batch * a.heads * a.time) * sizeof(float));
     auto* delta = scratch.as<float>();
     const int64_t lanes = a.batch * a.heads * a.time * (width / pack);
     deltaKernel<width><<<static_cast<unsigned>(ceilDiv(lanes, 256)), 256, 0, launch.stream>>>(a, delta);
-    queryGradients<T, width><<<gridOf(a.time, S::rows, a.heads, a.batch), threads, S::bytes, launch.stream>>>(a, delta);
-    keyGradients<T, width><<<gridOf(a.context, S::rows, a.kvHeads, a.batch), threads, S::bytes, launch.stream>>>(a, delta);
+    gradients(launch.stream, delta);
   };
 }
 

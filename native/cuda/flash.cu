@@ -48,10 +48,7 @@ __global__ void __launch_bounds__(threads) forwardKernel(Attention a) {
   copyKeys(0);
 
   float sums[S::groups][width / 8][4] = {};
-  float max[S::groups][2];
-  float total[S::groups][2] = {};
-#pragma unroll
-  for (int g = 0; g < S::groups; g++) max[g][0] = max[g][1] = -INFINITY;
+  Running running[S::groups];
 
   for (int64_t tile = 0; tile < tiles; tile++) {
     if (tile + 1 < tiles) {
@@ -87,49 +84,18 @@ __global__ void __launch_bounds__(threads) forwardKernel(Attention a) {
     if ((tile + 1) * S::keys > a.visible(first) || (tile + 1) * S::keys > a.context) {
 #pragma unroll
       for (int g = 0; g < S::groups; g++) {
-        const int64_t row = first + (warp * S::groups + g) * warpRows + lane / 4;
-        // columns of this tile that the thread's two rows see
-        const int seen[2] = {columnsSeen(a, row, tile * S::keys), columnsSeen(a, row + 8, tile * S::keys)};
-#pragma unroll
-        for (int n = 0; n < keyTiles; n++) {
-#pragma unroll
-          for (int i = 0; i < 4; i++) {
-            if (n * 8 + lane % 4 * 2 + i % 2 >= seen[i / 2]) scores[g][n][i] = -INFINITY;
-          }
-        }
+        hideKeys(a, scores[g], first + (warp * S::groups + g) * warpRows + lane / 4, tile * S::keys, -INFINITY);
       }
     }
 
 #pragma unroll
     for (int g = 0; g < S::groups; g++) {
+      float shrink[2];
+      running[g].take(scores[g], scale, shrink);
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float highest = max[g][half];
+      for (int n = 0; n < width / 8; n++) {
 #pragma unroll
-        for (int n = 0; n < keyTiles; n++) {
-          highest = fmaxf(highest, fmaxf(scores[g][n][2 * half], scores[g][n][2 * half + 1]));
-        }
-        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
-        highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
-        // a row beyond the last query may see nothing at all
-        const float base = highest == -INFINITY ? 0.0f : highest * scale;
-        const float shrink = exp2Fast(fmaf(max[g][half], scale, -base));
-        max[g][half] = highest;
-        float sum = 0;
-#pragma unroll
-        for (int n = 0; n < keyTiles; n++) {
-#pragma unroll
-          for (int i = 2 * half; i < 2 * half + 2; i++) {
-            scores[g][n][i] = exp2Fast(fmaf(scores[g][n][i], scale, -base));
-            sum += scores[g][n][i];
-          }
-        }
-        total[g][half] = fmaf(total[g][half], shrink, sum);
-#pragma unroll
-        for (int n = 0; n < width / 8; n++) {
-          sums[g][n][2 * half] *= shrink;
-          sums[g][n][2 * half + 1] *= shrink;
-        }
+        for (int i = 0; i < 4; i++) sums[g][n][i] *= shrink[i / 2];
       }
     }
 
@@ -159,21 +125,13 @@ __global__ void __launch_bounds__(threads) forwardKernel(Attention a) {
     __syncthreads();
   }
 
+  auto* lse = static_cast<float*>(a.lse.data) + (b * a.heads + head) * a.time;
 #pragma unroll
   for (int g = 0; g < S::groups; g++) {
+    const int64_t row = first + (warp * S::groups + g) * warpRows;
     float over[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float sum = total[g][half];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      over[half] = 1.0f / sum;
-      const int64_t row = first + (warp * S::groups + g) * warpRows + lane / 4 + half * 8;
-      if (lane % 4 == 0 && row < a.time) {
-        static_cast<float*>(a.lse.data)[(b * a.heads + head) * a.time + row] = max[g][half] * a.scale + logf(sum);
-      }
-    }
-    storeRows<T, width>(a.out, b * a.time, head, first + (warp * S::groups + g) * warpRows, a.time, sums[g], over[0], over[1]);
+    running[g].finish(a, lse, row + lane / 4, over);
+    storeRows<T, width>(a.out, b * a.time, head, row, a.time, sums[g], over[0], over[1]);
   }
 }
 
@@ -200,6 +158,7 @@ Work forwardWork(const Attention& a) {
 
 bool flashForward(const Attention& a, Work& work) {
   if (!fits(a, {&a.q, &a.k, &a.v, &a.out})) return false;
+  if (hopperForward(a, work)) return true;
   const bool wide = a.headWidth == 128;
   if (a.q.view.dtype == Dtype::bfloat16) {
     work = wide ? forwardWork<__nv_bfloat16, 128>(a) : forwardWork<__nv_bfloat16, 64>(a);

@@ -44,6 +44,90 @@ __device__ inline int columnsSeen(const Attention& a, int64_t row, int64_t first
   return static_cast<int>(max(int64_t{-1}, min(int64_t{1024}, min(a.context, a.visible(row)) - firstKey)));
 }
 
+/** Rows are queries `row` and `row` + 8 of each lane's quad: what they do not see of the keys from `firstKey` on becomes `hidden`. */
+template <int tiles>
+__device__ inline void hideKeys(const Attention& a, float (&values)[tiles][4], int64_t row, int64_t firstKey, float hidden) {
+  const int lane = threadIdx.x % 32;
+  const int seen[2] = {columnsSeen(a, row, firstKey), columnsSeen(a, row + 8, firstKey)};
+#pragma unroll
+  for (int n = 0; n < tiles; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (n * 8 + lane % 4 * 2 + i % 2 >= seen[i / 2]) values[n][i] = hidden;
+    }
+  }
+}
+
+/** Rows are keys `key` and `key` + 8: zeros where a query from `query` on is beyond the last, or does not see them. */
+template <int tiles>
+__device__ inline void hideQueries(const Attention& a, float (&weights)[tiles][4], float (&changes)[tiles][4], int64_t key,
+                                   int64_t query) {
+  const int lane = threadIdx.x % 32;
+  const int queries = static_cast<int>(min(a.time - query, int64_t{tiles * 8}));
+  // the first query of this tile that sees the thread's keys
+  const int64_t lead = a.causal ? key - (a.context - a.time) - query : 0;
+  const int from[2] = {static_cast<int>(max(int64_t{0}, lead)), static_cast<int>(max(int64_t{0}, a.causal ? lead + 8 : 0))};
+#pragma unroll
+  for (int n = 0; n < tiles; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int at = n * 8 + lane % 4 * 2 + i % 2;
+      if (at < from[i / 2] || at >= queries) weights[n][i] = changes[n][i] = 0;
+    }
+  }
+}
+
+/** The softmax of two rows of each lane's quad as tiles of scores come. */
+struct Running {
+  float max[2] = {-INFINITY, -INFINITY};
+  float total[2] = {0, 0};
+
+  /** Scores become weights below the largest so far; what was summed before shrinks by as much. `scale` is of base two. */
+  template <int tiles>
+  __device__ inline void take(float (&scores)[tiles][4], float scale, float (&shrink)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float highest = max[half];
+#pragma unroll
+      for (int n = 0; n < tiles; n++) highest = fmaxf(highest, fmaxf(scores[n][2 * half], scores[n][2 * half + 1]));
+      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
+      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
+      // a row beyond the last query may see nothing at all
+      const float base = highest == -INFINITY ? 0.0f : highest * scale;
+      shrink[half] = exp2Fast(fmaf(max[half], scale, -base));
+      max[half] = highest;
+      float sum = 0;
+#pragma unroll
+      for (int n = 0; n < tiles; n++) {
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; i++) {
+          scores[n][i] = exp2Fast(fmaf(scores[n][i], scale, -base));
+          sum += scores[n][i];
+        }
+      }
+      total[half] = fmaf(total[half], shrink[half], sum);
+    }
+  }
+
+  /** After the last tile: one over each row's sum; the logarithm of it goes to `lse`, which begins at the head's first query. */
+  __device__ inline void finish(const Attention& a, float* lse, int64_t row, float (&over)[2]) const {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float sum = total[half];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      over[half] = 1.0f / sum;
+      if (threadIdx.x % 4 == 0 && row + half * 8 < a.time) lse[row + half * 8] = max[half] * a.scale + logf(sum);
+    }
+  }
+};
+
+/** A weight from its score, and the gradient of the score. `lse` is of base two. */
+__device__ inline void slope(float& score, float& dscore, float scale2, float scale, float lse, float delta) {
+  score = exp2Fast(fmaf(score, scale2, -lse));
+  dscore = scale * score * (dscore - delta);
+}
+
 /** Raised once per kernel and device: tiles need more than the 48 KB that a block may have unasked. */
 template <class K>
 void allowShared(K kernel, size_t bytes) {

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 
-#include "mma.cuh"
+#include "flash-hopper.cuh"
 #include "reduce.cuh"
 
 namespace tandem::cuda {
 
 namespace {
+
+using flash::pieceBytes;
 
 constexpr int threads = 256;
 constexpr int rowsPerWarp = 32;
@@ -18,6 +20,26 @@ constexpr int rowsPerBlock = threads / 32 * rowsPerWarp;
 constexpr int keysPerTile = 64;
 constexpr int mostTiles = 16;
 constexpr float log2e = 1.4426950408889634f;
+
+/**
+ * The row of the block that a thread's scores belong to: of `part` / 2 of the warp's 32 rows, one after another with mma, 64 rows
+ * apart in each four warps with wgmma.
+ */
+template <bool hopper>
+__device__ inline int rowOf(int part) {
+  const int warp = threadIdx.x / 32;
+  const int half = threadIdx.x % 32 / 4 + part % 2 * 8;
+  if (hopper) return warp / 4 * 128 + part / 2 * 64 + warp % 4 * 16 + half;
+  return warp * rowsPerWarp + part / 2 * 16 + half;
+}
+
+/** Where 16 bytes of a row of a tile lie: rows of the head's width, or with wgmma tiles of 64 rows and 64 columns. */
+template <int width, bool hopper>
+__device__ inline uint32_t placeOf(uint32_t tile, int row, int piece) {
+  if (!hopper) return pieceAddress<width>(tile, row, piece);
+  const int block = row / 64 * (width / 64) + piece / 8;
+  return pieceAddress<64>(tile + block * pieceBytes, row % 64, piece % 8);
+}
 
 struct Geometry {
   Window w;
@@ -33,7 +55,7 @@ struct Geometry {
   __device__ int64_t lastKey(int64_t row) const { return w.time - w.window + row % w.window; }
 };
 
-template <int width>
+template <int width, bool hopper>
 __device__ inline void copyQueries(uint32_t tile, const Geometry& g, int64_t kvHead, int64_t first) {
   constexpr int pieces = width / 8;
   const int64_t group = g.w.heads / g.w.kvHeads;
@@ -43,36 +65,52 @@ __device__ inline void copyQueries(uint32_t tile, const Geometry& g, int64_t kvH
     const int64_t head = kvHead * group + (valid ? row / g.w.window : 0);
     const int64_t token = valid ? g.lastKey(row) : 0;
     const auto* from = static_cast<const uint16_t*>(g.w.q.data) + (token * g.w.heads + head) * width + i % pieces * 8;
-    copyLater(pieceAddress<width>(tile, i / pieces, i % pieces), from, valid);
+    copyLater(placeOf<width, hopper>(tile, i / pieces, i % pieces), from, valid);
   }
 }
 
-/** visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. */
-template <class T, int width, class Visit>
-__device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHead, int64_t firstRow, Visit visit) {
-  const uint32_t queries = sharedAddress(memory);
-  const uint32_t keys = queries + rowsPerBlock * width * 2;
+/** A tile of 64 keys; the same piece of every few of its rows for each thread. Zeros from `end` on. */
+template <int width, bool hopper>
+__device__ inline void copyKeys(uint32_t tile, const uint16_t* base, int64_t stride, int64_t first, int64_t end) {
+  constexpr int pieces = width / 8;
+  constexpr int apart = threads / pieces;
+  const int own = threadIdx.x / pieces;
+  const int piece = threadIdx.x % pieces;
+  const uint16_t* from = base + first * stride + piece * 8;
+  const auto rows = static_cast<int>(min(end - first, int64_t{keysPerTile}));
+#pragma unroll
+  for (int i = 0; i < keysPerTile / apart; i++) {
+    const int row = own + i * apart;
+    copyLater(placeOf<width, hopper>(tile, row, piece), row < rows ? from + row * stride : from, row < rows);
+  }
+}
+
+/** scores of the warp's 32 rows with the tile of keys. */
+template <class T, int width, bool hopper>
+__device__ inline void multiply(float (&scores)[2][keysPerTile / 8][4], uint32_t queries, uint32_t keys) {
   const int warp = threadIdx.x / 32;
-  const int64_t firstKey = blockIdx.x * g.keysPerBlock();
-  const int64_t stride = g.w.kvHeads * width;
-  const auto* base = static_cast<const uint16_t*>(g.w.k.data) + kvHead * width;
-  const auto tiles = static_cast<int>(min(int64_t{g.tiles}, (g.w.time - firstKey + keysPerTile - 1) / keysPerTile));
-  const auto copyKeys = [&](int tile) {
-    copyRows<threads, keysPerTile, width>(keys + tile % 2 * keysPerTile * width * 2, base, stride, firstKey + tile * keysPerTile,
-                                          g.w.time);
-    commitCopies();
-  };
-  copyQueries<width>(queries, g, kvHead, firstRow);
-  copyKeys(0);
-  for (int tile = 0; tile < tiles; tile++) {
-    if (tile + 1 < tiles) {
-      copyKeys(tile + 1);
-      awaitCopies<1>();
-    } else {
-      awaitCopies<0>();
+  if constexpr (hopper) {
+#ifdef TANDEM_HAS_WGMMA
+    const uint32_t own = queries + warp / 4 * 2 * (width / 64) * pieceBytes;
+    settle(scores[0]);
+    settle(scores[1]);
+    openProducts();
+    flash::multiplyRows<T, width>(scores[0], own, keys);
+    flash::multiplyRows<T, width>(scores[1], own + width / 64 * pieceBytes, keys);
+    closeProducts();
+    awaitProducts<0>();
+    settle(scores[0]);
+    settle(scores[1]);
+#endif
+  } else {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+      for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) scores[half][n][i] = 0;
+      }
     }
-    __syncthreads();
-    float scores[2][keysPerTile / 8][4] = {};
 #pragma unroll
     for (int k = 0; k < width / 16; k++) {
       uint32_t left[2][4];
@@ -81,7 +119,7 @@ __device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHe
 #pragma unroll
       for (int n = 0; n < keysPerTile / 16; n++) {
         uint32_t right[4];
-        loadRightRows<width>(keys + tile % 2 * keysPerTile * width * 2, n * 16, k, right);
+        loadRightRows<width>(keys, n * 16, k, right);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           Mma<T>::add(scores[half][2 * n], left[half], right[0], right[1]);
@@ -89,18 +127,48 @@ __device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHe
         }
       }
     }
+  }
+}
+
+/** visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. */
+template <class T, int width, bool hopper, class Visit>
+__device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHead, int64_t firstRow, Visit visit) {
+  const uint32_t queries = flash::firstTile(memory);
+  const uint32_t keys = queries + rowsPerBlock * width * 2;
+  const int64_t firstKey = blockIdx.x * g.keysPerBlock();
+  const int64_t stride = g.w.kvHeads * width;
+  const auto* base = static_cast<const uint16_t*>(g.w.k.data) + kvHead * width;
+  const auto tiles = static_cast<int>(min(int64_t{g.tiles}, (g.w.time - firstKey + keysPerTile - 1) / keysPerTile));
+  const auto copy = [&](int tile) {
+    copyKeys<width, hopper>(keys + (tile & 1) * keysPerTile * width * 2, base, stride, firstKey + tile * keysPerTile, g.w.time);
+    commitCopies();
+  };
+  copyQueries<width, hopper>(queries, g, kvHead, firstRow);
+  copy(0);
+  float scores[2][keysPerTile / 8][4] = {};
+  for (int tile = 0; tile < tiles; tile++) {
+    if (tile + 1 < tiles) {
+      copy(tile + 1);
+      awaitCopies<1>();
+    } else {
+      awaitCopies<0>();
+    }
+#ifdef TANDEM_HAS_WGMMA
+    if (hopper) showProducts();
+#endif
+    __syncthreads();
+    multiply<T, width, hopper>(scores, queries, keys + (tile & 1) * keysPerTile * width * 2);
     visit(tile, firstKey + tile * keysPerTile, scores);
     __syncthreads();
   }
 }
 
 /** Of one split of the keys: each row's largest score and the sum of exponentials below it. */
-template <class T, int width>
-__global__ void __launch_bounds__(threads) windowSums(Geometry g, float2* partial) {
+template <class T, int width, bool hopper>
+__global__ void __launch_bounds__(threads, 2) windowSums(Geometry g, float2* partial) {
   extern __shared__ __align__(128) uint8_t memory[];
   const int64_t kvHead = blockIdx.y;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
   const float scale2 = rsqrtf(static_cast<float>(width)) * log2e;
   for (int64_t first = 0; first < g.rows; first += rowsPerBlock) {
     float max[4], sum[4];
@@ -109,11 +177,10 @@ __global__ void __launch_bounds__(threads) windowSums(Geometry g, float2* partia
       max[i] = -INFINITY;
       sum[i] = 0;
     }
-    const int64_t row = first + warp * rowsPerWarp + lane / 4;
-    eachTile<T, width>(g, memory, kvHead, first, [&](int, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+    eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
 #pragma unroll
       for (int part = 0; part < 4; part++) {
-        const int64_t own = row + part * 8;
+        const int64_t own = first + rowOf<hopper>(part);
         // only the last keys are hidden from some rows
         const int64_t seen = key + keysPerTile <= g.w.time - g.w.window + 1 ? keysPerTile : g.lastKey(own) + 1 - key;
         float highest = max[part];
@@ -145,7 +212,7 @@ __global__ void __launch_bounds__(threads) windowSums(Geometry g, float2* partia
       float total = sum[part] * exp2Fast(fmaf(max[part], scale2, -base));
       total += __shfl_xor_sync(allLanes, total, 1);
       total += __shfl_xor_sync(allLanes, total, 2);
-      const int64_t own = row + part * 8;
+      const int64_t own = first + rowOf<hopper>(part);
       if (lane % 4 == 0 && own < g.rows) partial[(kvHead * g.splits + blockIdx.x) * g.rows + own] = make_float2(base, total);
     }
   }
@@ -172,8 +239,8 @@ __global__ void __launch_bounds__(128) windowTotals(Geometry g, const float2* pa
 }
 
 /** Weights, summed over rows. */
-template <class T, int width>
-__global__ void __launch_bounds__(threads) windowWeights(Geometry g, const float* lse) {
+template <class T, int width, bool hopper>
+__global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const float* lse) {
   extern __shared__ __align__(128) uint8_t memory[];
   __shared__ float parts[threads / 32][keysPerTile];
   __shared__ float totals[mostTiles * keysPerTile];
@@ -183,16 +250,18 @@ __global__ void __launch_bounds__(threads) windowWeights(Geometry g, const float
   const float scale2 = rsqrtf(static_cast<float>(width)) * log2e;
   for (int64_t i = threadIdx.x; i < g.keysPerBlock(); i += threads) totals[i] = 0;
   for (int64_t first = 0; first < g.rows; first += rowsPerBlock) {
-    const int64_t row = first + warp * rowsPerWarp + lane / 4;
     float base[4];
 #pragma unroll
-    for (int part = 0; part < 4; part++) base[part] = row + part * 8 < g.rows ? lse[kvHead * g.rows + row + part * 8] : INFINITY;
-    eachTile<T, width>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+    for (int part = 0; part < 4; part++) {
+      const int64_t row = first + rowOf<hopper>(part);
+      base[part] = row < g.rows ? lse[kvHead * g.rows + row] : INFINITY;
+    }
+    eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
       float columns[keysPerTile / 8][2] = {};
       const bool all = key + keysPerTile <= g.w.time - g.w.window + 1;
 #pragma unroll
       for (int part = 0; part < 4; part++) {
-        const int64_t seen = all ? keysPerTile : g.lastKey(row + part * 8) + 1 - key;
+        const int64_t seen = all ? keysPerTile : g.lastKey(first + rowOf<hopper>(part)) + 1 - key;
 #pragma unroll
         for (int n = 0; n < keysPerTile / 8; n++) {
 #pragma unroll
@@ -230,13 +299,11 @@ __global__ void __launch_bounds__(threads) windowWeights(Geometry g, const float
   }
 }
 
-template <class T, int width>
-Work windowWork(const Geometry& g) {
-  constexpr size_t shared = static_cast<size_t>(rowsPerBlock + 2 * keysPerTile) * width * 2;
-  for (const auto& status : {cudaFuncSetAttribute(windowSums<T, width>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-                             cudaFuncSetAttribute(windowWeights<T, width>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared)}) {
-    check(status, "cudaFuncSetAttribute");
-  }
+template <class T, int width, bool hopper>
+Work windowWith(const Geometry& g) {
+  constexpr size_t shared = static_cast<size_t>(rowsPerBlock + 2 * keysPerTile) * width * 2 + 1024;
+  flash::allowShared(windowSums<T, width, hopper>, shared);
+  flash::allowShared(windowWeights<T, width, hopper>, shared);
   return [=](const Launch& launch) {
     const auto partials = static_cast<size_t>(g.w.kvHeads * g.splits * g.rows);
     const auto rows = static_cast<size_t>(g.w.kvHeads * g.rows);
@@ -244,10 +311,15 @@ Work windowWork(const Geometry& g) {
     auto* partial = scratch.as<float2>();
     auto* lse = scratch.as<float>(partials * sizeof(float2));
     const dim3 grid(static_cast<unsigned>(g.splits), static_cast<unsigned>(g.w.kvHeads));
-    windowSums<T, width><<<grid, threads, shared, launch.stream>>>(g, partial);
+    windowSums<T, width, hopper><<<grid, threads, shared, launch.stream>>>(g, partial);
     windowTotals<<<static_cast<unsigned>(ceilDiv(g.w.kvHeads * g.rows, 4)), 128, 0, launch.stream>>>(g, partial, lse);
-    windowWeights<T, width><<<grid, threads, shared, launch.stream>>>(g, lse);
+    windowWeights<T, width, hopper><<<grid, threads, shared, launch.stream>>>(g, lse);
   };
+}
+
+template <class T, int width>
+Work windowWork(const Geometry& g) {
+  return wgmmaHere() ? windowWith<T, width, true>(g) : windowWith<T, width, false>(g);
 }
 
 }  // namespace
@@ -256,9 +328,13 @@ bool windowOnTensorCores(const Window& w, Work& work) {
   const Dtype dtype = w.q.dtype;
   if (!w.softmax || dtype != w.k.dtype || (dtype != Dtype::bfloat16 && dtype != Dtype::float16)) return false;
   if ((w.headWidth != 64 && w.headWidth != 128) || w.kvHeads == 0 || w.heads == 0) return false;
-  // long stretches of keys, as long as there are some blocks for every multiprocessor
+  // long stretches of keys, as long as there are the two blocks that a multiprocessor has room for
+  int device = 0;
+  int multiprocessors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
   const int64_t allTiles = ceilDiv(w.time, keysPerTile);
-  const int64_t tiles = std::clamp<int64_t>(allTiles * w.kvHeads / 512, 1, mostTiles);
+  const int64_t tiles = std::clamp<int64_t>(ceilDiv(allTiles * w.kvHeads, 2 * multiprocessors), 1, mostTiles);
   const Geometry g = {w, w.window * (w.heads / w.kvHeads), ceilDiv(allTiles, tiles), static_cast<int>(tiles)};
   const bool wide = w.headWidth == 128;
   if (dtype == Dtype::bfloat16) {

@@ -1,0 +1,140 @@
+// Products on Hopper's tensor cores (wgmma, sm_90a alone): four warps multiply 64 rows by 64 columns, sums in registers as Mma
+// has them, factors in shared memory. Knows no kernel.
+#pragma once
+
+#include "mma.cuh"
+
+// Where the code for it is compiled, a device of compute capability 9.0 takes it.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TANDEM_HAS_WGMMA 1
+#endif
+
+namespace tandem::cuda {
+
+/** Whether kernels of this build that use wgmma may run on the current device. TANDEM_CUDA_WGMMA=0 says no. */
+bool wgmmaHere();
+
+#ifdef TANDEM_HAS_WGMMA
+
+/**
+ * A stretch of a tile whose rows are 64 16-bit values, 128 bytes, their 16-byte pieces permuted as `pieceAddress` has it: the
+ * layout that PTX calls 128-byte swizzle. Tiles begin at multiples of 1024 bytes.
+ */
+__device__ inline uint64_t stretch(uint32_t address) {
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
+}
+
+/** Before the first product that reads or adds to registers that were written since. */
+__device__ inline void openProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void closeProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+/** Until at most `open` of the groups closed by these warps are under way. */
+template <int open>
+__device__ inline void awaitProducts() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(open) : "memory");
+}
+/** Sums are read after what stands before this, and not earlier; written before what stands after it, and not later. */
+__device__ inline void settle(float (&d)[8][4]) {
+#pragma unroll
+  for (int n = 0; n < 8; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) asm volatile("" : "+f"(d[n][i])::"memory");
+  }
+}
+/** Left factors in registers are written before what stands after this, and not later: `openProducts` must see them written. */
+template <int count>
+__device__ inline void settle(uint32_t (&left)[count][4]) {
+#pragma unroll
+  for (int k = 0; k < count; k++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) asm volatile("" : "+r"(left[k][i])::"memory");
+  }
+}
+/** What this thread has written into shared memory is seen by products; a barrier must follow. */
+__device__ inline void showProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+template <class T>
+struct Wgmma;
+
+template <>
+struct Wgmma<__nv_bfloat16> {
+  /** Both factors in shared memory; `transposed`: the right one's rows are what is summed over. */
+  template <int transposed>
+  static __device__ inline void add(float (&d)[8][4], uint64_t left, uint64_t right, bool onto) {
+    asm volatile(
+        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, onto, 1, 1, 0, %35;\n}"
+        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
+            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+        : "l"(left), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
+  }
+  /** The left factor in registers, as Mma has it. */
+  template <int transposed>
+  static __device__ inline void add(float (&d)[8][4], const uint32_t (&left)[4], uint64_t right, bool onto) {
+    asm volatile(
+        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, onto, 1, 1, %38;\n}"
+        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
+            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
+  }
+};
+
+template <>
+struct Wgmma<__half> {
+  /** Both factors in shared memory; `transposed`: the right one's rows are what is summed over. */
+  template <int transposed>
+  static __device__ inline void add(float (&d)[8][4], uint64_t left, uint64_t right, bool onto) {
+    asm volatile(
+        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, onto, 1, 1, 0, %35;\n}"
+        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
+            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+        : "l"(left), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
+  }
+  /** The left factor in registers, as Mma has it. */
+  template <int transposed>
+  static __device__ inline void add(float (&d)[8][4], const uint32_t (&left)[4], uint64_t right, bool onto) {
+    asm volatile(
+        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, onto, 1, 1, %38;\n}"
+        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
+            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
+            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
+            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
+            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
+            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
+            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
+  }
+};
+
+#endif
+
+}  // namespace tandem::cuda
