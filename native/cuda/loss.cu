@@ -1,6 +1,7 @@
 // Softmax over the last axis, and the mean cross-entropy of logits; argument order as core/kernels/loss.ts. A block per row,
-// which reads the row twice: once for its maximum and sum together, once to write.
+// which reads the row twice: once for its maximum and sum together, once to write. What shared memory holds is read from there.
 #include "map.cuh"
+#include "mma.cuh"
 #include "reduce.cuh"
 
 namespace tandem::cuda {
@@ -30,30 +31,44 @@ struct Peak {
   float max, sum;
 };
 
-/** Maximum, and sum of exponentials below it, of a row: the same in every thread. */
-__device__ Peak peakOf(const View& x, const Rows& s) {
+/** Of what a thread has seen of a row: the maximum, and the sum of exponentials below it. */
+struct Seen {
   float max = -INFINITY;
   float sum = 0;
-  for (int64_t c = threadIdx.x * pack; c < s.width; c += blockDim.x * pack) {
-    float values[pack];
-    getSome(x, c, s.width, s.whole && c + pack <= s.width, values, -INFINITY);
-    float highest = max;
-    bool nan = false;
+
+  /** Every blockDim.x-th eight of the elements from `from`, which is this thread's own, to before `to`. */
+  __device__ void take(const View& x, const Rows& s, int64_t from, int64_t to) {
+    for (int64_t c = from; c < to; c += blockDim.x * pack) {
+      float values[pack];
+      getSome(x, c, s.width, s.whole && c + pack <= s.width, values, -INFINITY);
+      float highest = max;
+      bool nan = false;
 #pragma unroll
-    for (int j = 0; j < pack; j++) {
-      highest = fmaxf(highest, values[j]);
-      nan |= values[j] != values[j];
-    }
-    if (nan) highest = NAN;
-    if (highest != max) {
-      sum *= expFast(max - highest);
-      max = highest;
-    }
+      for (int j = 0; j < pack; j++) {
+        highest = fmaxf(highest, values[j]);
+        nan |= values[j] != values[j];
+      }
+      if (nan) highest = NAN;
+      if (highest != max) {
+        sum *= expFast(max - highest);
+        max = highest;
+      }
 #pragma unroll
-    for (int j = 0; j < pack; j++) sum += expFast(values[j] - (max == -INFINITY ? 0.0f : max));
+      for (int j = 0; j < pack; j++) sum += expFast(values[j] - (max == -INFINITY ? 0.0f : max));
+    }
   }
-  const float highest = blockReduce(max, Larger{}, -INFINITY);
-  return {highest, blockSum(max == -INFINITY ? 0.0f : sum * expFast(max - highest))};
+
+  /** Of the whole row: the same in every thread. */
+  __device__ Peak together() const {
+    const float highest = blockReduce(max, Larger{}, -INFINITY);
+    return {highest, blockSum(max == -INFINITY ? 0.0f : sum * expFast(max - highest))};
+  }
+};
+
+__device__ Peak peakOf(const View& x, const Rows& s) {
+  Seen seen;
+  seen.take(x, s, threadIdx.x * pack, s.width);
+  return seen.together();
 }
 
 __global__ void softmaxRows(Rows s, View inp, View probs) {
@@ -139,26 +154,16 @@ __global__ void countTargets(CrossEntropy e, int32_t* counted) {
   if (threadIdx.x == 0) *counted = total;
 }
 
-__global__ void crossEntropyRows(CrossEntropy e, const int32_t* counted, double* losses) {
-  const int64_t row = blockIdx.x;
-  const View x = e.logits.at(row * e.stride);
-  const View dx = e.dlogits.at(row * e.stride);
-  const int32_t target = getInteger(e.targets, row);
-  const bool counts = target != e.ignoreIndex && target >= 0 && target < e.s.width;
-  if (!counts) {
-    if (threadIdx.x == 0) losses[row] = 0;
-    const float zeros[pack] = {};
-    for (int64_t c = threadIdx.x * pack; e.gradients && c < e.stride; c += blockDim.x * pack) {
-      setSome(dx, c, e.stride, e.s.whole && c + pack <= e.stride, zeros);
-    }
-    return;
-  }
+/** A row's loss and its part of the gradient, from its peak; `x` is where its logits are read. */
+__device__ void crossEntropyOf(const CrossEntropy& e, const View& x, const View& dx, int32_t target, const Peak& peak,
+                               const int32_t* counted, double* losses) {
   const float atTarget = get(x, target);
-  const Peak peak = peakOf(x, e.s);
   if (threadIdx.x == 0) {
-    losses[row] = static_cast<double>(peak.max) + log(static_cast<double>(peak.sum)) - static_cast<double>(atTarget);
+    losses[blockIdx.x] = static_cast<double>(peak.max) + log(static_cast<double>(peak.sum)) - static_cast<double>(atTarget);
   }
   if (!e.gradients) return;
+  // the loss in place: what is at the target is read by every thread before one of them writes there
+  __syncthreads();
   const double factor = e.scale / static_cast<double>(*counted);
   const auto over = static_cast<float>(factor / static_cast<double>(peak.sum));
   // the target's own gradient is a difference, which must not lose its digits
@@ -175,6 +180,68 @@ __global__ void crossEntropyRows(CrossEntropy e, const int32_t* counted, double*
     }
     setSome(dx, c, e.stride, whole, values);
   }
+}
+
+/** The target of this block's row; a row that does not count is done with here, and has none. */
+__device__ int32_t targetOf(const CrossEntropy& e, const View& dx, double* losses) {
+  const int32_t target = getInteger(e.targets, blockIdx.x);
+  if (target != e.ignoreIndex && target >= 0 && target < e.s.width) return target;
+  if (threadIdx.x == 0) losses[blockIdx.x] = 0;
+  const float zeros[pack] = {};
+  for (int64_t c = threadIdx.x * pack; e.gradients && c < e.stride; c += blockDim.x * pack) {
+    setSome(dx, c, e.stride, e.s.whole && c + pack <= e.stride, zeros);
+  }
+  return -1;
+}
+
+__global__ void crossEntropyRows(CrossEntropy e, const int32_t* counted, double* losses) {
+  const View x = e.logits.at(blockIdx.x * e.stride);
+  const View dx = e.dlogits.at(blockIdx.x * e.stride);
+  const int32_t target = targetOf(e, dx, losses);
+  if (target >= 0) crossEntropyOf(e, x, dx, target, peakOf(x, e.s), counted, losses);
+}
+
+constexpr unsigned keptThreads = 512;
+
+/** The same for 16-bit logits whose row shared memory holds: it comes from memory once, all of it at a time. */
+__global__ void __launch_bounds__(keptThreads) crossEntropyKept(CrossEntropy e, const int32_t* counted, double* losses) {
+  extern __shared__ __align__(16) uint16_t row[];
+  const View from = e.logits.at(blockIdx.x * e.stride);
+  const View dx = e.dlogits.at(blockIdx.x * e.stride);
+  const View x = {row, e.logits.dtype};
+  // each thread reads later what it copies now, but for the target
+  constexpr int64_t step = keptThreads * pack;
+  const int64_t first = threadIdx.x * pack;
+  const int64_t middle = e.stride / 2 / step * step;
+  const auto copy = [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin + first; c < end; c += step) {
+      copyLater(sharedAddress(row + c), static_cast<const uint16_t*>(from.data) + c, true);
+    }
+    commitCopies();
+  };
+  copy(0, middle);
+  copy(middle, e.stride);
+  const int32_t target = targetOf(e, dx, losses);
+  if (target < 0) {
+    awaitCopies<0>();
+    return;
+  }
+  Seen seen;
+  awaitCopies<1>();
+  seen.take(x, e.s, first, min(middle, e.s.width));
+  awaitCopies<0>();
+  seen.take(x, e.s, middle + first, e.s.width);
+  // its barriers also show every thread the target's logit
+  crossEntropyOf(e, x, dx, target, seen.together(), counted, losses);
+}
+
+/** How much shared memory a block may have for a row; two blocks of a multiprocessor, or three, hide each other's waits. */
+size_t mostSharedBytes() {
+  int device = 0;
+  int bytes = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+  return static_cast<size_t>(bytes);
 }
 
 /** The mean of the rows that count. One block. */
@@ -200,6 +267,14 @@ Work crossEntropy(const Call& call, const View* loss, const View* dlogits) {
   if (e.gradients) e.dlogits = *dlogits;
   e.ignoreIndex = static_cast<int32_t>(call.integer("ignoreIndex"));
   e.scale = e.gradients ? call.number("scale") : 1;
+  // narrow rows are in the cache when they are read again
+  const size_t rowBytes = static_cast<size_t>(width) * 2;
+  const bool halves = e.logits.dtype == Dtype::bfloat16 || e.logits.dtype == Dtype::float16;
+  const bool kept = e.gradients && halves && e.s.whole && width >= 8192 && rowBytes + 2048 <= mostSharedBytes();
+  if (kept) {
+    check(cudaFuncSetAttribute(crossEntropyKept, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(mostSharedBytes() - 2048)),
+          "cudaFuncSetAttribute");
+  }
   const bool wanted = loss != nullptr;
   const View to = wanted ? *loss : View{};
   return [=](const Launch& launch) {
@@ -209,7 +284,9 @@ Work crossEntropy(const Call& call, const View* loss, const View* dlogits) {
     auto* counted = scratch.as<int32_t>();
     auto* losses = scratch.as<double>(sizeof(double));
     countTargets<<<1, 1024, 0, launch.stream>>>(with, counted);
-    if (e.s.rows > 0) {
+    if (e.s.rows > 0 && kept) {
+      crossEntropyKept<<<static_cast<unsigned>(e.s.rows), keptThreads, rowBytes, launch.stream>>>(with, counted, losses);
+    } else if (e.s.rows > 0) {
       crossEntropyRows<<<static_cast<unsigned>(e.s.rows), threadsFor(width), 0, launch.stream>>>(with, counted, losses);
     }
     if (wanted) meanLoss<<<1, 1024, 0, launch.stream>>>(e.s.rows, losses, counted, to);

@@ -140,7 +140,9 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
   },
   "softmax_cross_entropy.fused": {
     make: (draw) => {
-      const [rows, vocabulary] = [draw.integer(1, 6), draw.integer(1000, 9000)]
+      const rows = draw.integer(1, 6)
+      // some rows that are wide and lie on eights
+      const vocabulary = draw.flag() ? draw.integer(1000, 9000) : 8 * draw.integer(1024, 2000)
       const targets = indices(draw, [rows], vocabulary)
       return {
         inputs: [of(narrow(draw), rows, vocabulary), targets],
