@@ -1,5 +1,7 @@
 // Token embedding and learned positions; argument order as core/kernels/embedding.ts. Gradients are summed in float64 in
 // order of position, as the reference, and without atomics: the block of a token's first position adds all of them.
+#include <cub/device/device_radix_sort.cuh>
+
 #include "map.cuh"
 #include "reduce.cuh"
 
@@ -56,59 +58,55 @@ struct ScatterStart {
   __device__ void operator()(int64_t i) const { set(a.dweight, i, a.accumulate ? get(a.before, i) : 0.0f); }
 };
 
-struct FirstStart {
-  int32_t* first;
-  __device__ void operator()(int64_t i) const { first[i] = 0x7fffffff; }
-};
-
-struct FirstOf {
+/** A position's token as a key to sort by; what is none comes last and is reported. */
+struct KeyOf {
   Scatter a;
-  int32_t* first;
+  int32_t* keys;
+  int32_t* positions;
   __device__ void operator()(int64_t i) const {
     const int32_t token = getInteger(a.tokens, i);
-    if (token < 0 || token >= a.vocabulary) {
-      a.reporter.fail(Wrong::token, token, a.vocabulary);
-    } else {
-      atomicMin(&first[token], static_cast<int32_t>(i));
-    }
+    const bool valid = token >= 0 && token < a.vocabulary;
+    if (!valid) a.reporter.fail(Wrong::token, token, a.vocabulary);
+    keys[i] = valid ? token : static_cast<int32_t>(a.vocabulary);
+    positions[i] = static_cast<int32_t>(i);
   }
 };
 
-/** A block per position; those that are a token's first gather the positions of that token, a block's worth at a time. */
-__global__ void __launch_bounds__(256) scatterRows(Scatter a, const int32_t* first) {
-  __shared__ int32_t list[256];
+/** A block per place in the order of tokens; that of a token's first position adds up all of them, in order. */
+__global__ void __launch_bounds__(128) scatterRows(Scatter a, const int32_t* keys, const int32_t* positions) {
+  constexpr int ahead = 4;
   const int64_t own = blockIdx.x;
-  const int32_t token = getInteger(a.tokens, own);
-  if (token < 0 || token >= a.vocabulary || first[token] != own) return;
-  const View to = a.dweight.at(token * a.width);
-  for (int64_t strip = 0; strip < a.width; strip += 1024) {
-    double sums[4];
+  const int32_t token = keys[own];
+  if (token >= a.vocabulary || (own > 0 && keys[own - 1] == token)) return;
+  const bool whole = a.width % pack == 0;
+  for (int64_t c = threadIdx.x * pack; c < a.width; c += 128 * pack) {
+    double sums[pack] = {};
+    float values[ahead][pack];
+    if (a.accumulate) {
+      getSome(a.before.at(token * a.width), c, a.width, whole, values[0]);
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int64_t c = strip + j * 256 + threadIdx.x;
-      sums[j] = a.accumulate && c < a.width ? static_cast<double>(get(a.before.at(token * a.width), c)) : 0;
+      for (int j = 0; j < pack; j++) sums[j] = static_cast<double>(values[0][j]);
     }
-    for (int64_t start = own; start < a.rows; start += 256) {
-      const int64_t position = start + threadIdx.x;
-      const bool mine = position < a.rows && getInteger(a.tokens, position) == token;
-      int found;
-      const int at = blockPrefix(mine ? 1 : 0, found);
-      if (mine) list[at] = static_cast<int32_t>(position);
-      __syncthreads();
-      for (int k = 0; k < found; k++) {
+    bool more = true;
+    for (int64_t at = own; more; at += ahead) {
+      bool found[ahead];
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-          const int64_t c = strip + j * 256 + threadIdx.x;
-          if (c < a.width) sums[j] += static_cast<double>(get(a.dout.at(list[k] * a.width), c));
+      for (int k = 0; k < ahead; k++) {
+        found[k] = at + k < a.rows && keys[at + k] == token;
+        if (found[k]) getSome(a.dout.at(positions[at + k] * a.width), c, a.width, whole, values[k]);
+      }
+#pragma unroll
+      for (int k = 0; k < ahead; k++) {
+#pragma unroll
+        for (int j = 0; j < pack; j++) {
+          if (found[k]) sums[j] += static_cast<double>(values[k][j]);
         }
       }
-      __syncthreads();
+      more = found[ahead - 1];
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int64_t c = strip + j * 256 + threadIdx.x;
-      if (c < a.width) set(to, c, static_cast<float>(sums[j]));
-    }
+    for (int j = 0; j < pack; j++) values[0][j] = static_cast<float>(sums[j]);
+    setSome(a.dweight.at(token * a.width), c, a.width, whole, values[0]);
   }
 }
 
@@ -125,6 +123,13 @@ Work embeddingBackwardWeight(const Call& call) {
                      accumulate,
                      {}};
   const bool inPlace = accumulate && a.before.data == a.dweight.data;
+  int bits = 1;
+  while (bits < 31 && a.vocabulary >> bits != 0) bits++;
+  size_t sortBytes = 0;
+  const auto* none = static_cast<const int32_t*>(nullptr);
+  check(cub::DeviceRadixSort::SortPairs(nullptr, sortBytes, none, static_cast<int32_t*>(nullptr), none,
+                                        static_cast<int32_t*>(nullptr), static_cast<int>(a.rows), 0, bits),
+        "the size of a sort");
   return [=](const Launch& launch) {
     Scatter with = a;
     with.reporter = launch.reporter;
@@ -136,11 +141,16 @@ Work embeddingBackwardWeight(const Call& call) {
       each(launch, elements, ScatterStart{with});
     }
     if (a.rows == 0) return;
-    const Scratch scratch(launch, static_cast<size_t>(a.vocabulary) * sizeof(int32_t));
-    auto* first = scratch.as<int32_t>();
-    each(launch, a.vocabulary, FirstStart{first});
-    each(launch, a.rows, FirstOf{with, first});
-    scatterRows<<<static_cast<unsigned>(a.rows), 256, 0, launch.stream>>>(with, first);
+    const auto list = static_cast<size_t>(ceilDiv(a.rows, 64) * 64);
+    const Scratch scratch(launch, 4 * list * sizeof(int32_t) + sortBytes);
+    const auto place = [&](size_t which) { return scratch.as<int32_t>(which * list * sizeof(int32_t)); };
+    each(launch, a.rows, KeyOf{with, place(0), place(1)});
+    // stable: positions of a token stay in order
+    size_t bytes = sortBytes;
+    check(cub::DeviceRadixSort::SortPairs(scratch.as<void>(4 * list * sizeof(int32_t)), bytes, place(0), place(2), place(1),
+                                          place(3), static_cast<int>(a.rows), 0, bits, launch.stream),
+          "a sort of tokens");
+    scatterRows<<<static_cast<unsigned>(a.rows), 128, 0, launch.stream>>>(with, place(2), place(3));
   };
 }
 
