@@ -163,17 +163,19 @@ struct Scores {
 
 Scores scoresOf(const Call& call) { return {floatsIn(call, 0), input(call, 0).shape.at(0), input(call, 0).shape.at(1)}; }
 
-struct ChunkScore {
-  Scores scores;
-  View chunks;
-  int64_t chunk;
-  bool mean;
-  __device__ void operator()(int64_t c) const {
-    const int64_t end = min(scores.time, (c + 1) * chunk);
-    const double total = scores.sum(c * chunk, end);
-    set(chunks, c, static_cast<float>(mean ? total / static_cast<double>(end - c * chunk) : total));
+/** A warp per chunk. Sums of so few float32 are exact in float64 unless they are far apart, in whatever order. */
+__global__ void __launch_bounds__(128) chunkScore(Scores scores, View chunks, int64_t chunk, bool mean) {
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * 4 + threadIdx.x / 32;
+  const int64_t from = c * chunk;
+  if (from >= scores.time) return;
+  const auto own = static_cast<int>(min(scores.time - from, chunk));
+  double sum = 0;
+  for (int64_t i = threadIdx.x % 32; i < own * scores.lists; i += 32) {
+    sum += static_cast<double>(get(scores.data, i / own * scores.time + from + i % own));
   }
-};
+  const double total = warpReduce(sum, Add{});
+  if (threadIdx.x % 32 == 0) set(chunks, c, static_cast<float>(mean ? total / own : total));
+}
 
 Work chunkScores(const Call& call) {
   const Scores scores = scoresOf(call);
@@ -184,7 +186,10 @@ Work chunkScores(const Call& call) {
     throw BadCall("kv.chunk_scores: reduce is \"" + reduce + "\"; expected \"sum\" or \"mean\"");
   }
   const bool mean = reduce == "mean";
-  return [=](const Launch& launch) { each(launch, ceilDiv(scores.time, chunk), ChunkScore{scores, chunks, chunk, mean}); };
+  const auto blocks = static_cast<unsigned>(ceilDiv(ceilDiv(scores.time, chunk), 4));
+  return [=](const Launch& launch) {
+    if (blocks > 0) chunkScore<<<blocks, 128, 0, launch.stream>>>(scores, chunks, chunk, mean);
+  };
 }
 
 struct ShotScore {

@@ -22,8 +22,32 @@ struct Choice {
   int ties;
 };
 
+constexpr int fewScores = 512;
+
+/** The same for few scores: the one that as many as are wanted stand before or at. */
+__device__ Choice largestOfFew(const View& scores, int of, int count) {
+  __shared__ unsigned keys[fewScores];
+  __shared__ Choice found;
+  for (int i = threadIdx.x; i < of; i += threads) keys[i] = keyOf(scores, i);
+  __syncthreads();
+  for (int i = threadIdx.x; i < of; i += threads) {
+    const unsigned own = keys[i];
+    int above = 0;
+    int equal = 0;
+    for (int j = 0; j < of; j++) {
+      above += keys[j] > own ? 1 : 0;
+      equal += keys[j] == own ? 1 : 0;
+    }
+    // whoever finds it finds the same
+    if (above < count && above + equal >= count) found = {own, count - above};
+  }
+  __syncthreads();
+  return found;
+}
+
 /** The `count` largest of `of` scores by one block, eight bits of their keys at a time from the top. */
 __device__ Choice largestOf(const View& scores, int64_t of, int64_t count) {
+  if (of <= fewScores) return largestOfFew(scores, static_cast<int>(of), static_cast<int>(count));
   __shared__ int histogram[256];
   __shared__ Choice found;
   unsigned prefix = 0;
