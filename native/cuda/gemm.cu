@@ -1,5 +1,7 @@
-// Products on the ordinary cores, in float32: 64 by 64 tiles, 16 deep, 4 by 4 elements per thread.
+// Products on the ordinary cores, in float32: 64 by 64 tiles, 16 deep, 4 by 4 elements per thread. Of few rows, as in decoding,
+// a warp takes a column: then it is reading the right factor that takes time.
 #include "gemm.h"
+#include "reduce.cuh"
 
 namespace tandem::cuda {
 
@@ -59,6 +61,44 @@ __global__ void __launch_bounds__(256) productKernel(Product p) {
   productTile(p, static_cast<int64_t>(blockIdx.y) * tile, static_cast<int64_t>(blockIdx.x) * tile);
 }
 
+constexpr int fewRows = 8;
+constexpr int columnWarps = 4;
+
+/** Up to `rows` rows with one column of the right factor, which lies in one piece, per warp. */
+template <int rows>
+__global__ void __launch_bounds__(columnWarps * 32) columnKernel(Product p) {
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * columnWarps + threadIdx.x / 32;
+  if (n >= p.n) return;
+  const View column = p.b.view.at(n * p.b.column);
+  float sums[rows] = {};
+#pragma unroll 4
+  for (int64_t k = threadIdx.x % 32 * pack; k < p.k; k += 32 * pack) {
+    float b[pack];
+    getPack(column, k, b);
+#pragma unroll
+    for (int m = 0; m < rows; m++) {
+      if (m >= p.m) break;
+      float a[pack];
+      getPack(p.a.view.at(m * p.a.row), k, a);
+#pragma unroll
+      for (int j = 0; j < pack; j++) sums[m] = fmaf(a[j], b[j], sums[m]);
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < rows; m++) {
+    if (m >= p.m) break;
+    float value = warpReduce(sums[m], Add{});
+    if (threadIdx.x % 32 != 0) continue;
+    if (p.hasBias) value += get(p.bias, n);
+    if (p.hasAdd) value += get(p.add, m * p.n + n);
+    set(p.c, m * p.n + n, value);
+  }
+}
+
+bool aligned(const View& v, int64_t stride) {
+  return stride % pack == 0 && reinterpret_cast<uintptr_t>(v.data) % (static_cast<size_t>(pack) * static_cast<size_t>(storedBytes(v.dtype))) == 0;
+}
+
 /** A block finds its group by counting tiles; counts that do not add up are a fault, and nothing is computed. */
 __global__ void __launch_bounds__(256) groupedKernel(Grouped g, Reporter reporter) {
   int64_t total = 0;
@@ -111,6 +151,19 @@ unsigned tiles(int64_t extent) { return static_cast<unsigned>(ceilDiv(extent, ti
 
 void multiply(const Launch& launch, const Product& product) {
   if (product.m == 0 || product.n == 0) return;
+  const Product& p = product;
+  const bool along = p.a.column == 1 && p.b.row == 1 && p.k % pack == 0 && p.k >= 32 * pack;
+  if (p.m <= fewRows && along && aligned(p.a.view, p.a.row) && aligned(p.b.view, p.b.column)) {
+    const auto blocks = static_cast<unsigned>(ceilDiv(p.n, columnWarps));
+    if (p.m == 1) {
+      columnKernel<1><<<blocks, columnWarps * 32, 0, launch.stream>>>(p);
+    } else if (p.m <= 4) {
+      columnKernel<4><<<blocks, columnWarps * 32, 0, launch.stream>>>(p);
+    } else {
+      columnKernel<fewRows><<<blocks, columnWarps * 32, 0, launch.stream>>>(p);
+    }
+    return;
+  }
   productKernel<<<dim3(tiles(product.n), tiles(product.m)), 256, 0, launch.stream>>>(product);
 }
 
