@@ -107,6 +107,7 @@ class CudaDevice : public Device {
 
  private:
   Events reached() const;
+  std::unique_ptr<Task> make(const Call& call);
   void put(int lane, Point at, const Events& after, std::function<void(const Launch&)> body);
   void checkPlaces(const Call& call) const;
   Lane& lane(int index);
@@ -381,6 +382,12 @@ void CudaDevice::checkPlaces(const Call& call) const {
 }
 
 std::unique_ptr<Task> CudaDevice::prepare(const Call& call) {
+  std::unique_ptr<Task> task = make(call);
+  static_cast<CudaTask&>(*task).name = call.kernel;
+  return task;
+}
+
+std::unique_ptr<Task> CudaDevice::make(const Call& call) {
   check(cudaSetDevice(state_.device), "cudaSetDevice");
   if (call.kernel == "barrier" || call.kernel == "profiled") return std::make_unique<BodyTask>([](const Launch&) {});
   if (isCollective(call.kernel)) {
@@ -463,6 +470,8 @@ void CudaDevice::watchLoop() {
       if (asked[static_cast<size_t>(index)] != noPoint) now[static_cast<size_t>(index)] = ended(index);
     }
     lock.lock();
+    // told to end while nobody held the lock: nobody will say so again
+    if (ending_) return;
     bool any = false;
     bool due = false;
     for (size_t index = 0; index < laneCount; index++) {

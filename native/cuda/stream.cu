@@ -1,8 +1,15 @@
 #include "stream.h"
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
+
+// Header-only; its functions look for a profiler when first called, and do nothing without one.
+#if __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define TANDEM_HAS_NVTX 1
+#endif
 
 namespace tandem::cuda {
 
@@ -20,6 +27,19 @@ Scratch::~Scratch() {
 }
 
 namespace {
+
+/** A range of the thread that launches, which profilers show around the launches of one op. */
+class Range {
+ public:
+#ifdef TANDEM_HAS_NVTX
+  explicit Range(const char* name) { nvtxRangePushA(name); }
+  ~Range() { nvtxRangePop(); }
+#else
+  explicit Range(const char*) {}
+#endif
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+};
 
 std::string describe(const FaultSlot& slot) {
   const std::string value = std::to_string(slot.value);
@@ -48,24 +68,35 @@ void RankState::look() {
   shared.fail({FaultKind::value, rank, faults->op, -1, describe(*faults)});
 }
 
-/** The quickest of a few tries: whatever comes between the host's clock and the GPU's is by how much they may differ. */
+/**
+ * Of a few tries that in which the GPU came soonest after the host had asked, by both clocks: so the GPU's times are the host's but
+ * for as long as a launch takes at least, and no op seems to start before it is launched.
+ */
 Epoch::Epoch(const Shared& shared) {
+  constexpr int tries = 20;
   check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  std::array<cudaEvent_t, tries> events{};
+  std::array<int64_t, tries> asked{};
+  for (int i = 0; i < tries; i++) {
+    check(cudaEventCreate(&events[i]), "cudaEventCreate");
+    asked[i] = shared.now();
+    check(cudaEventRecord(events[i], nullptr), "cudaEventRecord");
+    check(cudaEventSynchronize(events[i]), "cudaEventSynchronize");
+  }
+  int best = 0;
   int64_t least = INT64_MAX;
-  for (int attempt = 0; attempt < 20; attempt++) {
-    cudaEvent_t candidate = nullptr;
-    check(cudaEventCreate(&candidate), "cudaEventCreate");
-    // read before, so that the GPU's times are never later than the host's
-    const int64_t before = shared.now();
-    check(cudaEventRecord(candidate, nullptr), "cudaEventRecord");
-    check(cudaEventSynchronize(candidate), "cudaEventSynchronize");
-    const int64_t took = shared.now() - before;
-    if (took < least) {
-      least = took;
-      nanoseconds = before;
-      std::swap(event, candidate);
-    }
-    if (candidate != nullptr) cudaEventDestroy(candidate);
+  for (int i = 0; i < tries; i++) {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, events[0], events[i]), "cudaEventElapsedTime");
+    const int64_t late = static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6) - (asked[i] - asked[0]);
+    if (late >= least) continue;
+    least = late;
+    best = i;
+  }
+  event = events[best];
+  nanoseconds = asked[best];
+  for (int i = 0; i < tries; i++) {
+    if (i != best) cudaEventDestroy(events[i]);
   }
 }
 
@@ -141,6 +172,7 @@ void Lane::runOne(const Item& item) {
     }
     if (!rank_.shared.faulted()) {
       Run run{*this, {stream_, item.scaled ? item.scalars.data() : nullptr, {rank_.faults, opOf(item.at), nullptr}}, item.position};
+      const Range range(item.task->name.c_str());
       item.task->run(run);
       check(cudaGetLastError(), "a launch");
     }
@@ -215,16 +247,17 @@ void Lane::retire(const Mark& mark) {
     return from + static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6);
   };
   const int64_t start = std::max(since(mark.start), mark.launched);
-  const OpTime time = {opOf(mark.at), lane_, start, std::max(since(mark.event), start)};
+  const int64_t ended = since(mark.event);
+  const OpTime time = {opOf(mark.at), lane_, start, std::max(ended, start)};
   times_.push_back({time, mark.after});
   spare_.push_back(mark.start);
-  if (time.end - (base_ == nullptr ? rank_.epoch->nanoseconds : baseNanoseconds_) < 50'000'000) {
+  if (ended - (base_ == nullptr ? rank_.epoch->nanoseconds : baseNanoseconds_) < 50'000'000) {
     spare_.push_back(mark.event);
     return;
   }
   if (base_ != nullptr) spare_.push_back(base_);
   base_ = mark.event;
-  baseNanoseconds_ = time.end;
+  baseNanoseconds_ = ended;
 }
 
 Point Lane::ended() {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 
 #include "../cpu/shared.h"
@@ -46,6 +47,8 @@ class CudaTask : public Task {
   virtual int64_t nextPosition() { return 0; }
   /** Scalars that a launch may be given. */
   size_t scalars = 0;
+  /** Under which profilers show its launches; a kernel's name. */
+  std::string name = "values";
 };
 
 /** A point on a GPU's clock, and when that was on the host's; one for all ranks on that GPU. */
