@@ -1,0 +1,104 @@
+// The loss of GPT-2 124M over some hundreds of steps, at full speed: bfloat16 layers, float32 masters, AdamW. Writes what PyTorch
+// needs to do the same (bench/native/torch-loss.py): the first weights as safetensors, the text, and each step's loss.
+//   npx node bench/native/loss-curve.ts --backend cuda --out curve
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
+import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
+import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
+import { initialValues } from "../../core/machine/initial.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
+import { gpt2 } from "../../core/models/gpt2.ts"
+import { initialParameters } from "../../core/models/initial-values.ts"
+import { makeWorld, unlimitedLinks } from "../../core/world.ts"
+import { execute } from "../../exec/execute.ts"
+import { encodeHeader, encodeValues, type StoredTensor } from "../../traces/safetensors.ts"
+
+const { values } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    batch: { type: "string", default: "4" },
+    context: { type: "string", default: "1024" },
+    layers: { type: "string", default: "12" },
+    steps: { type: "string", default: "500" },
+    seed: { type: "string", default: "1" },
+    out: { type: "string", default: "curve" }
+  }
+})
+const [batch, context, layers, steps, seed] = [
+  Number(values.batch),
+  Number(values.context),
+  Number(values.layers),
+  Number(values.steps),
+  Number(values.seed)
+]
+
+const graph = gpt2({
+  layers,
+  width: 768,
+  heads: 12,
+  vocabulary: 50257,
+  vocabularyMultiple: 64,
+  context,
+  batch,
+  activationDtype: "bfloat16",
+  parameterDtype: "bfloat16"
+})
+
+// the text that ships, a token for each of its bytes
+const corpus = Int32Array.from(readFileSync(new URL("../../scenarios/texts/psalms.txt", import.meta.url)))
+const initial = initialParameters(graph, seed)
+const first = new Map<string, { readonly tensor: StoredTensor; readonly data: TensorData }>()
+
+const program = Effect.gen(function* () {
+  const machine = yield* Machine
+  const model = yield* kernelModel({
+    graph,
+    optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
+    corpus: wholeCorpus(corpus),
+    seed,
+    initial: (parameter) => {
+      const { name, shape } = parameter
+      const data = initialValues({ shape, dtype: "float32", initial: initial(parameter) })
+      first.set(name, { tensor: { name, shape, dtype: "float32" }, data })
+      return () => data
+    }
+  })
+  const update = model.update([...model.layers.keys()])
+  const reversed = model.layers.toReversed()
+  const losses: Array<number> = []
+  for (let step = 0; step < steps; step++) {
+    submitAll(machine, model.begin(step))
+    for (const { forward } of model.layers) for (const op of forward) machine.submit(op)
+    for (const { backward } of reversed) for (const op of backward) machine.submit(op)
+    submitAll(machine, update(step))
+    yield* machine.endStep
+    losses.push((yield* machine.read(model.loss))[0]!)
+  }
+  return losses
+})
+
+const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
+const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
+
+mkdirSync(values.out, { recursive: true })
+const tensors = [...first.values()]
+writeFileSync(
+  `${values.out}/first.safetensors`,
+  Buffer.concat([
+    encodeHeader(
+      tensors.map(({ tensor }) => tensor),
+      {}
+    ),
+    ...tensors.map(({ data }) => encodeValues(data, "float32"))
+  ])
+)
+writeFileSync(`${values.out}/text.bin`, new Uint8Array(corpus.buffer))
+writeFileSync(
+  `${values.out}/losses.json`,
+  JSON.stringify({ batch, context, layers, steps, seed, losses: ranks[0]!.value })
+)
+const at = [0, 9, 49, 99, 199, 299, 399, steps - 1].filter((step) => step < steps)
+console.log(at.map((step) => `step ${step + 1}: ${ranks[0]!.value[step]!.toFixed(4)}`).join(", "))
