@@ -135,7 +135,9 @@ Mesh::~Mesh() {
     control_->end();
     control_->join();
   }
-  carrier_.reset();
+  // Its threads may ask for it until they have ended; `reset` would forget it first.
+  delete carrier_.get();
+  static_cast<void>(carrier_.release());
 }
 
 int64_t Mesh::nowNanoseconds() { return monotonicNanoseconds(); }
