@@ -1,10 +1,19 @@
 // A simulated run as the laws see it.
 import type { Execution } from "../core/laws/execution.ts"
 import type { Journal } from "../core/laws/journal.ts"
+import type { Op } from "../core/machine/op.ts"
+import { dtypeBits, type Dtype } from "../core/machine/tensor.ts"
 import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 import type { SimulationResult } from "../sim/simulate.ts"
 import { tierBytes, type Tier } from "./traffic.ts"
+
+/** Bits of what comes out of a collective per bit of what is sent. */
+const wideningOf = (op: Op | undefined): number => {
+  const [from, to] = [op?.reads[0]?.dtype, op?.writes[0]?.dtype]
+  if (op === undefined || from === undefined || to === undefined) return 1
+  return dtypeBits[to] / dtypeBits[(op.attributes["wire"] as Dtype | undefined) ?? from]
+}
 
 /**
  * What a simulation recorded (`record: true`), with its programs' journals: everything that a law can judge. Bytes are
@@ -20,10 +29,15 @@ export const executionOf = <A>(
   const { timeline, opLogs, ranks, links } = simulated
   if (timeline === undefined) throw new RangeError("the simulation was not recorded: pass record: true")
   const groups = new Map<string, ReadonlyArray<number>>()
-  for (const { entries } of journals) {
-    for (const entry of entries)
-      if (entry.kind === "op" && entry.op.group !== undefined)
-        groups.set(entry.op.group.name, entry.op.group.ranks)
+  const collectives = new Map<number, Map<number, Op>>()
+  for (const { rank, entries } of journals) {
+    const own = new Map<number, Op>()
+    collectives.set(rank, own)
+    for (const entry of entries) {
+      if (entry.kind !== "op" || entry.op.group === undefined) continue
+      groups.set(entry.op.group.name, entry.op.group.ranks)
+      own.set(entry.id, entry.op)
+    }
   }
   const tiers = new Map<Tier, number>()
   for (const { tier, bytes } of links) tiers.set(tier, (tiers.get(tier) ?? 0) + bytes)
@@ -46,8 +60,10 @@ export const executionOf = <A>(
     traffic: known
       ? {
           links: [...tiers].map(([name, bytes]) => ({ name, bytes })),
-          carried: ({ kernel, group, sizeBytes }) =>
-            tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes) ?? []
+          carried: ({ kernel, group, sizeBytes, rank, op }) => {
+            const widening = wideningOf(collectives.get(rank)?.get(op))
+            return tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes, widening) ?? []
+          }
         }
       : undefined
   }

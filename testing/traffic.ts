@@ -55,14 +55,15 @@ const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): Tier
 
 /**
  * Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for a hierarchical all-reduce over a group that
- * is not the whole of a world of equal nodes and sites, which has no simple account.
+ * is not the whole of a world of equal nodes and sites, which has no simple account. `widening`: bits of a sum per bit sent.
  */
 export const tierBytes = (
   world: World,
   algorithm: CollectiveAlgorithm,
   kernel: string,
   ranks: ReadonlyArray<number>,
-  sizeBytes: number
+  sizeBytes: number,
+  widening = 1
 ): TierBytes | undefined => {
   const n = ranks.length
   if (n < 2) return []
@@ -71,7 +72,8 @@ export const tierBytes = (
   const direct = algorithm === "direct"
   switch (kernel) {
     case "all_reduce":
-      if (direct) return over(world, pairs, (2 * sizeBytes) / n)
+      // Parts of what is sent one way and of sums back; or everything to everybody, where that is less.
+      if (direct) return over(world, pairs, Math.min(sizeBytes, ((1 + widening) * sizeBytes) / n))
       if (algorithm === "tree") return over(world, doubleTree(ranks), sizeBytes / 2)
       if (algorithm === "hierarchical") return hierarchical(world, ranks, sizeBytes)
       return over(world, ring(ranks), (2 * (n - 1) * sizeBytes) / n)

@@ -95,8 +95,8 @@ export const linkBytesConserved = (execution: Execution): Violation | undefined 
       // The members' collectives are one and the same: any member's will do.
       if (counted.has(group)) continue
       counted.add(group)
-      for (const { kernel, sizeBytes } of entries) {
-        for (const [name, bytes] of traffic.carried({ kernel, group, sizeBytes }))
+      for (const { op, kernel, sizeBytes } of entries) {
+        for (const [name, bytes] of traffic.carried({ kernel, group, sizeBytes, rank: log.rank, op }))
           expected.set(name, (expected.get(name) ?? 0) + bytes)
       }
     }

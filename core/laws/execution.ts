@@ -41,11 +41,13 @@ export interface RankBytes {
 export interface Traffic {
   /** Names are the caller's: single links, classes of links or whole tiers. */
   readonly links: ReadonlyArray<{ readonly name: string; readonly bytes: number }>
-  /** Bytes that one collective puts on links, by those names. `group` is the group's name. */
+  /** Bytes that one collective puts on links, by those names. `group` is the group's name; `op` one member's, of `rank`. */
   readonly carried: (collective: {
     readonly kernel: string
     readonly group: string
     readonly sizeBytes: number
+    readonly rank: number
+    readonly op: number
   }) => Iterable<readonly [name: string, bytes: number]>
 }
 
