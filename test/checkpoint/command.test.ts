@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url"
 import { afterAll, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
 import { describeNative } from "../native/addon.ts"
+import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { newest, stateIn, whole } from "./training.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -37,6 +38,7 @@ const interrupted = async (
   const asked = ["--steps", "1000000", "--checkpoint", checkpoint, "--checkpoint-every", "5"]
   const child = spawn(process.execPath, command(...args, ...asked), {
     cwd: root,
+    env: endsWithParent,
     stdio: ["ignore", "ignore", "pipe"]
   })
   running.add(child)

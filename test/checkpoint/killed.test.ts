@@ -7,6 +7,7 @@ import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { describeNative } from "../native/addon.ts"
+import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { manifestIn, newest, stateIn, trained, variants, whole } from "./training.ts"
 
 const folder = mkdtempSync(path.join(tmpdir(), "killed-"))
@@ -17,7 +18,10 @@ const stepsAsked = 400
 describeNative("a killed run goes on from its last checkpoint", () => {
   beforeAll(async () => {
     const script = path.join(import.meta.dirname, "begun.ts")
-    const child = spawn(process.execPath, [script, folder, String(stepsAsked)], { stdio: "inherit" })
+    const child = spawn(process.execPath, [script, folder, String(stepsAsked)], {
+      env: endsWithParent,
+      stdio: "inherit"
+    })
     const ended = new Promise<NodeJS.Signals | null>((resolve) =>
       child.on("close", (_, signal) => resolve(signal))
     )

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
 import { describeNative } from "../native/addon.ts"
+import { endsWithParent } from "../setup/ends-with-parent.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcher = path.join(root, "bin/exec.js")
@@ -86,7 +87,7 @@ describeNative("exec train", () => {
     // However slow the machine, some wait is long enough for a first step.
     for (let waitMillis = 1500; waitMillis <= 48_000 && !fs.existsSync(out); waitMillis *= 2) {
       const args = [launcher, "train", scenario, "--steps", "10000000", "--json", "--out", out]
-      const child = spawn(process.execPath, args, { cwd: root })
+      const child = spawn(process.execPath, args, { cwd: root, env: endsWithParent })
       let stdout = ""
       child.stdout.on("data", (piece: Buffer) => (stdout += piece.toString()))
       const ended = new Promise<number | null>((resolve) => child.on("close", resolve))

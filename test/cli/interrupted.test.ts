@@ -6,6 +6,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { readStudyArrow } from "../../sim/study/study-file.ts"
+import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { begin, filesIn, folder, root, sim, simInShell } from "./launch.ts"
 
 const here = folder()
@@ -109,7 +110,11 @@ steps: 100000
     ["run", "SIGHUP", 129]
   ] as const)("is heard by sim %s: %s", async (command, signal, code) => {
     // Without the launcher, so that it is this process of which is known what it hears.
-    const child = spawn(process.execPath, ["sim/cli.ts", command, long], { cwd: root, stdio: "ignore" })
+    const child = spawn(process.execPath, ["sim/cli.ts", command, long], {
+      cwd: root,
+      env: endsWithParent,
+      stdio: "ignore"
+    })
     const ended = new Promise((resolve) => child.on("close", resolve))
     const hears = (): boolean => {
       const caught = /^SigCgt:\s*(\w+)$/mu.exec(fs.readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1]

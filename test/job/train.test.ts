@@ -9,6 +9,7 @@ import { afterAll, expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { describeNative } from "../native/addon.ts"
+import { endsWithParent } from "../setup/ends-with-parent.ts"
 import { variablesOf } from "./started.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -138,7 +139,7 @@ describeNative("exec train over processes", () => {
     const child = spawn(
       process.execPath,
       command("--steps", "100000", "--set", "world.ranks=3", "--processes", "3"),
-      { cwd: root, stdio: ["ignore", "ignore", "pipe"] }
+      { cwd: root, env: endsWithParent, stdio: ["ignore", "ignore", "pipe"] }
     )
     children.push(child)
     let text = ""
