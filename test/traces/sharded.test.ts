@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest"
 import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import type { Profile } from "../../core/profile.ts"
 import { importKineto, readProfile, totalSeconds } from "../../traces/index.ts"
-import { besideCollectives } from "../../traces/kineto/beside-collectives.ts"
+import { besideCollectives, type Pieces } from "../../traces/kineto/beside-collectives.ts"
 import { ChromeTrace } from "./chrome-trace.ts"
 
 type Version = "FSDP2" | "FSDP1"
@@ -183,22 +183,32 @@ describe("kernels beside collectives", () => {
     end: start + microseconds
   })
 
+  const columns = (pieces: ReadonlyArray<ReturnType<typeof piece>>): Pieces => {
+    const kinds = [...new Set(pieces.map(({ kind }) => kind))]
+    return {
+      length: pieces.length,
+      start: Float64Array.from(pieces, ({ start }) => start),
+      end: Float64Array.from(pieces, ({ end }) => end),
+      kind: Int32Array.from(pieces, ({ kind }) => kinds.indexOf(kind))
+    }
+  }
+
   it("are compared with the same kernels alone", () => {
     // Forty kernels of a kind, 100 us alone and 125 beside, every other one beside a collective.
     const pieces = Array.from({ length: 60 }, (_, i) => piece("gemm", 1000 * i, i % 2 === 0 ? 100 : 125))
     const collectives = pieces
       .filter((_, i) => i % 2 === 1)
       .map(({ start, end }) => ({ start: start - 1, end: end + 1 }))
-    const found = besideCollectives(pieces, collectives)
+    const found = besideCollectives(columns(pieces), collectives)
     expect(found.slowdown).toBeCloseTo(1.25, 9)
     expect(found.overlaps.filter((overlap) => overlap === 125)).toHaveLength(30)
   })
 
   it("say nothing where they are few, or where none of a kind ran alone", () => {
     const few = Array.from({ length: 20 }, (_, i) => piece("gemm", 1000 * i, 100))
-    expect(besideCollectives(few, [{ start: 0, end: 2500 }]).slowdown).toBeUndefined()
+    expect(besideCollectives(columns(few), [{ start: 0, end: 2500 }]).slowdown).toBeUndefined()
     const never = Array.from({ length: 60 }, (_, i) => piece(`gemm ${i}`, 1000 * i, 100))
-    expect(besideCollectives(never, [{ start: 0, end: 1e6 }]).slowdown).toBeUndefined()
+    expect(besideCollectives(columns(never), [{ start: 0, end: 1e6 }]).slowdown).toBeUndefined()
   })
 })
 

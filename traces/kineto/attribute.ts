@@ -3,9 +3,9 @@
 // forward/backward link) -> module. Knows nothing of files.
 import type { LayerCost, PhaseCost, ProfiledParameter } from "../../core/profile.ts"
 import type { CommunicationTimes, Parallelism, ShardedRun } from "../import-report.ts"
-import { besideCollectives, lostBeside, type Piece } from "./beside-collectives.ts"
+import { besideCollectives, lostBeside } from "./beside-collectives.ts"
 import { collectiveCalls, type CollectiveCall } from "./collectives.ts"
-import { deviceRegions, communicationTimes, type Region } from "./device-regions.ts"
+import { deviceRegions, communicationTimes, type Regions } from "./device-regions.ts"
 import { deviceWork, type DeviceWork } from "./device-work.ts"
 import { forwardFinder, precedingNode } from "./forward-ops.ts"
 import { hostTimes, type HostTimes } from "./host-times.ts"
@@ -52,7 +52,7 @@ interface Target {
   readonly phase: Phase
   /** Undefined: the whole optimizer region, or unattributed when `reason` says why. */
   readonly layer: number | undefined
-  readonly reason: string | undefined
+  readonly reason?: string
 }
 
 const microseconds = 1e-6
@@ -108,35 +108,36 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     return layer !== undefined || row < 0 ? layer : ofFrame(tree.frameOf(row))
   }
   const nodeGroup = new Map<number, number>()
+  const within = knownTargets()
   const targetOf = (kernel: number, origin: Origin | undefined): Target => {
     const name = trace.names.texts[trace.device.name.values[kernel]!]!
     if (!hasFrames) {
       const group = groupOf(kernel)
       if (origin === undefined) {
         const phase = kernelGroup(name) === "optimizer" ? "optimizer" : "forward"
-        return { phase, layer: phase === "optimizer" ? undefined : group, reason: undefined }
+        return within(phase, phase === "optimizer" ? undefined : group)
       }
       const phase = afterBackward(origin) ? "optimizer" : origin.phase
       if (origin.node >= 0) nodeGroup.set(origin.node, group)
-      return { phase, layer: phase === "optimizer" ? undefined : group, reason: undefined }
+      return within(phase, phase === "optimizer" ? undefined : group)
     }
     if (origin === undefined)
       return { phase: "forward", layer: undefined, reason: `${name} (no launch record)` }
     if (origin.phase === "optimizer" || afterBackward(origin)) {
-      return { phase: "optimizer", layer: undefined, reason: undefined }
+      return within("optimizer", undefined)
     }
-    if (origin.phase === "forward") return { phase: "forward", layer: layers.ofRow(origin.row), reason: name }
+    if (origin.phase === "forward") return within("forward", layers.ofRow(origin.row), () => name)
     if (origin.node < 0) {
       // The seed of the backward pass, launched by Tensor.backward itself: the loss's.
       const layer = layers.at(origin.step, tree.start(origin.row))
-      return { phase: "backward", layer, reason: `${name} (before the forward pass)` }
+      return within("backward", layer, () => `${name} (before the forward pass)`)
     }
     const layer = ofFrame(origin.frame) ?? ofForward(forwardOf(origin.node))
-    return { phase: "backward", layer, reason: `${nodeTitle(tree, origin.node)} (no forward op)` }
+    return within("backward", layer, () => `${nodeTitle(tree, origin.node)} (no forward op)`)
   }
 
   // ---- device time
-  const regions = deviceRegions(
+  const { regions, exposedCollective, ownHost } = deviceRegions(
     trace,
     kernels,
     shards?.model ?? compute,
@@ -157,17 +158,19 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const optimizer = { busy: 0, span: 0, launches: 0 }
   const lost = newSums()
   const reasons = new Map<string, number>()
-  const targets = new Map<number, Target>()
-  for (const index of shards?.model ?? compute) targets.set(index, targetOf(kernels[index]!, origins[index]))
-  const { slowdown, overlaps } = besideThem(trace, work, regions.regions, targets, genericNames(names))
-  let wall = regions.exposedCollective + regions.ownHost
+  const model = shards?.model ?? compute
+  const targets = Array.from<Target | undefined>({ length: kernels.length })
+  for (const index of model) targets[index] = targetOf(kernels[index]!, origins[index])
+  const { slowdown, overlaps } = besideThem(trace, work, regions, targets, names)
+  let wall = exposedCollective + ownHost
   let stepTotal = 0
   let busyTotal = 0
   let phase: Phase = "forward"
-  for (const [at, whole] of regions.regions.entries()) {
-    const target = targets.get(whole.index)!
-    wall += whole.span
-    const region = shorter(whole, lostBeside(overlaps[at]!, slowdown))
+  for (let at = 0; at < regions.length; at++) {
+    const index = regions.index[at]!
+    const target = targets[index]!
+    wall += regions.span[at]!
+    const region = shorter(regions, at, lostBeside(overlaps?.[at] ?? 0, slowdown))
     stepTotal += region.span
     busyTotal += region.busy
     if (target.layer !== undefined) {
@@ -178,7 +181,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       add(optimizer, region)
     } else {
       // Where even the phase is unknown, the time stays in the phase the device was in.
-      add(lost[origins[region.index] === undefined ? phase : target.phase], region)
+      add(lost[origins[index] === undefined ? phase : target.phase], region)
       const reason = target.reason ?? "unknown"
       reasons.set(reason, (reasons.get(reason) ?? 0) + region.busy)
     }
@@ -189,18 +192,9 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   add(optimizer, { busy: elsewhere, span: elsewhere })
   busyTotal += elsewhere
   stepTotal += elsewhere
-  if (!hasFrames) {
-    names.push(...groups.keys())
-    warnings.push(
-      "the trace has neither modules, annotations nor autograd nodes: layers are families of kernels"
-    )
-  }
-  if (tree.frames === "ops") {
-    warnings.push(
-      "no modules were recorded: layers are the ops whose backward pass ran (with_modules=True names modules)"
-    )
-  }
-  warnings.push(...toldOf(regions.exposedCollective / steps.length, slowdown, shards !== undefined))
+  if (!hasFrames) names.push(...groups.keys())
+  warnings.push(...toldOfFrames(tree))
+  warnings.push(...toldOf(exposedCollective / steps.length, slowdown, shards !== undefined))
 
   // ---- parameters
   const perStep = steps.map((): Array<GradientRow> => [])
@@ -221,8 +215,10 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   // ---- layers
   const perStepSeconds = microseconds / steps.length
   if (host.mode !== "graph")
-    for (const { layer, phase } of launchedFirst(targets, rows))
-      if (layer !== undefined) sumsOf(layer)[phase].launches++
+    launchedFirst(model, rows, tree.order.length, (index) => {
+      const { layer, phase: own } = targets[index]!
+      if (layer !== undefined) sumsOf(layer)[own].launches++
+    })
   const cost = ({ busy, span, launches }: Sum): PhaseCost => ({
     busySeconds: busy * perStepSeconds,
     // The parts of a sum may fall short of the whole by its last digit.
@@ -274,33 +270,47 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
 }
 
-/** Kernels of the model beside collectives, held to the same kernels alone. */
+/** One object for each phase of each layer, however many kernels are theirs; `why` says of what has no layer what it is. */
+const knownTargets = () => {
+  const known: Record<Phase, Array<Target>> = { forward: [], backward: [], optimizer: [] }
+  return (phase: Phase, layer: number | undefined, why?: () => string): Target =>
+    layer === undefined && why !== undefined
+      ? { phase, layer, reason: why() }
+      : (known[phase][(layer ?? -1) + 1] ??= { phase, layer })
+}
+
+/** Kernels of the model beside collectives, held to the same kernels alone; nothing where no collective ran. */
 const besideThem = (
   trace: KinetoTrace,
   { kernels, origins, collective }: DeviceWork,
-  regions: ReadonlyArray<Region>,
-  targets: ReadonlyMap<number, Target>,
-  generic: ReadonlyArray<string>
+  { length, index, start, end }: Regions,
+  targets: ReadonlyArray<Target | undefined>,
+  names: ReadonlyArray<string>
 ) => {
-  const kindOf = kindFinder(trace, kernels, generic)
-  return besideCollectives(
-    regions.map(({ index, start, end }): Piece => {
-      const { layer, phase } = targets.get(index)!
-      return { start, end, kind: kindOf(index, layer, phase, origins[index]?.step ?? -1) }
-    }),
-    union(intervalsOf(trace, kernels, collective))
-  )
+  if (collective.length === 0) return { slowdown: undefined, overlaps: undefined }
+  const kindOf = kindFinder(trace, kernels, genericNames(names))
+  const kind = new Int32Array(length)
+  for (let at = 0; at < length; at++) {
+    const { layer, phase } = targets[index[at]!]!
+    kind[at] = kindOf(index[at]!, layer, phase, origins[index[at]!]?.step ?? -1)
+  }
+  return besideCollectives({ length, start, end, kind }, union(intervalsOf(trace, kernels, collective)))
 }
 
-/** Where each of the host's launches went: of those that began several kernels, the first. */
-const launchedFirst = (targets: ReadonlyMap<number, Target>, rows: Int32Array): ReadonlyArray<Target> => {
-  const launched = new Set<number>()
-  return [...targets].flatMap(([index, target]) => {
+/** Of the kernels that each of the host's launches began, the first. `hostRows`: how many rows launches are among. */
+const launchedFirst = (
+  compute: ReadonlyArray<number>,
+  rows: Int32Array,
+  hostRows: number,
+  found: (index: number) => void
+): void => {
+  const launched = new Uint8Array(hostRows)
+  for (const index of compute) {
     const row = rows[index]!
-    if (row < 0 || launched.has(row)) return []
-    launched.add(row)
-    return [target]
-  })
+    if (row < 0 || launched[row] === 1) continue
+    launched[row] = 1
+    found(index)
+  }
 }
 
 const elementsByLayer = (parameters: ReadonlyArray<ProfiledParameter>): ReadonlyMap<number, number> => {
@@ -312,11 +322,21 @@ const elementsByLayer = (parameters: ReadonlyArray<ProfiledParameter>): Readonly
   return elements
 }
 
-const shorter = (region: Region, by: number): Region => ({
-  ...region,
-  busy: region.busy - by,
-  span: region.span - by
+const shorter = ({ start, end, span }: Regions, at: number, by: number): Pick<Sum, "busy" | "span"> => ({
+  busy: end[at]! - start[at]! - by,
+  span: span[at]! - by
 })
+
+/** What is told of layers that are no modules. */
+const toldOfFrames = ({ frames }: HostTree): ReadonlyArray<string> => {
+  if (frames === "none")
+    return ["the trace has neither modules, annotations nor autograd nodes: layers are families of kernels"]
+  return frames === "ops"
+    ? [
+        "no modules were recorded: layers are the ops whose backward pass ran (with_modules=True names modules)"
+      ]
+    : []
+}
 
 /** What is told of parameters that are in too few layers. */
 const crowded = (holding: number, tensors: number): ReadonlyArray<string> =>
@@ -358,7 +378,7 @@ const launchesOf = (count: number) => ({ eager: count, once: count })
 
 const shareOf = ({ busy, span }: Sum, share: number) => ({ busy: busy * share, span: span * share })
 
-const add = (sum: Sum, { busy, span }: Pick<Region, "busy" | "span">): void => {
+const add = (sum: Sum, { busy, span }: Pick<Sum, "busy" | "span">): void => {
   sum.busy += busy
   sum.span += span
 }

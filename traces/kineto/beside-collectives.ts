@@ -3,10 +3,13 @@
 import { coverage, type Interval } from "./intervals.ts"
 import { median } from "./collectives.ts"
 
-/** A kernel of the model, in the order in which the device ran them. Microseconds. */
-export interface Piece extends Interval {
+/** Kernels of the model in columns, in the order in which the device ran them. Microseconds. */
+export interface Pieces {
+  readonly length: number
+  readonly start: Float64Array
+  readonly end: Float64Array
   /** The same for the same kernel of like blocks and of other steps. */
-  readonly kind: string
+  readonly kind: Int32Array
 }
 
 /** What of a kernel must be covered for it to have run beside collectives; and what may be, for it to have run alone. */
@@ -22,21 +25,22 @@ interface BesideCollectives {
   /** How many times as long kernels took; undefined where too few of them tell. */
   readonly slowdown: number | undefined
   /** Of each piece, microseconds that it ran beside collectives. */
-  readonly overlaps: ReadonlyArray<number>
+  readonly overlaps: Float64Array
 }
 
 export const besideCollectives = (
-  pieces: ReadonlyArray<Piece>,
+  { length, start, end, kind }: Pieces,
   collectives: ReadonlyArray<Interval>
 ): BesideCollectives => {
   const covered = coverage(collectives)
-  const overlaps = pieces.map(({ start, end }) => covered(start, end))
-  const kinds = Map.groupBy(pieces.keys(), (index) => pieces[index]!.kind)
+  const overlaps = new Float64Array(length)
+  for (let index = 0; index < length; index++) overlaps[index] = covered(start[index]!, end[index]!)
+  const kinds = Map.groupBy(overlaps.keys(), (index) => kind[index]!)
   let took = 0
   let usual = 0
   let count = 0
   for (const indices of kinds.values()) {
-    const lengthOf = (index: number): number => pieces[index]!.end - pieces[index]!.start
+    const lengthOf = (index: number): number => end[index]! - start[index]!
     const free = indices.filter((index) => overlaps[index]! <= alone * lengthOf(index)).map(lengthOf)
     if (free.length < fewestAlone) continue
     const typical = median(free)

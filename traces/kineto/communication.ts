@@ -96,15 +96,20 @@ export const findCommunication = (
   for (const kernel of kernels) {
     if (!isCommunicationStream(stream.values[kernel]!)) elsewhere.add(name.values[kernel]!)
   }
+  const isCopy = texts.map((text) => copies.test(text))
+  /** By name: 1 for what sounds of communication, -1 for what does not, 0 where nobody asked. */
+  const sounds = new Int8Array(texts.length)
+  const isSuspect = (code: number): boolean =>
+    (sounds[code] ||= suspicious.test(texts[code]!) && !innocent.test(texts[code]!) ? 1 : -1) > 0
   const suspects = new Map<string, number>()
   const other = new Uint8Array(kernels.length)
   for (const [index, kernel] of kernels.entries()) {
     if (is[index] === 1) continue
     const code = name.values[kernel]!
-    if (!isCommunicationStream(stream.values[kernel]!) && !copies.test(texts[code]!)) other[index] = 1
+    if (!isCommunicationStream(stream.values[kernel]!) && isCopy[code] !== true) other[index] = 1
     if (!isComputing.get(code)! && isCommunicationStream(stream.values[kernel]!) && !elsewhere.has(code))
       is[index] = 1
-    else if (suspicious.test(texts[code]!) && !innocent.test(texts[code]!)) {
+    else if (isSuspect(code)) {
       const length = end.values[kernel]! - start.values[kernel]!
       suspects.set(texts[code]!, (suspects.get(texts[code]!) ?? 0) + length)
     }

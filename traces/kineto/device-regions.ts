@@ -2,19 +2,19 @@
 // (the first to start, where several run at once) or, when none was, to the one before. Knows only intervals.
 import type { CommunicationTimes } from "../import-report.ts"
 import type { DeviceWork } from "./device-work.ts"
-import { coverage, union, type Interval } from "./intervals.ts"
+import { coverage, union, unionInOrder, type Interval, type Stretches } from "./intervals.ts"
 import type { KinetoTrace } from "./trace.ts"
 
-export interface Region {
+/** One region for each entry of the columns, in the order in which the device ran them. */
+export interface Regions {
+  readonly length: number
   /** Position in the list of kernels given. */
-  readonly index: number
-  /** When it was running and no earlier kernel was. */
-  readonly start: number
-  readonly end: number
-  /** Microseconds it was running and no earlier kernel was. */
-  readonly busy: number
-  /** `busy` and the idle time that follows, without what collectives ran in it. */
-  readonly span: number
+  readonly index: Int32Array
+  /** When it was running and no earlier kernel was: microseconds. */
+  readonly start: Float64Array
+  readonly end: Float64Array
+  /** From `start` to `end` and the idle time that follows, without what collectives ran in it. */
+  readonly span: Float64Array
 }
 
 /** What the host did for FSDP, where the run was sharded. */
@@ -39,13 +39,15 @@ export const deviceRegions = (
   end: number,
   shards?: HostOfShards
 ): {
-  readonly regions: ReadonlyArray<Region>
+  readonly regions: Regions
   readonly exposedCollective: number
   readonly ownHost: number
 } => {
+  const starts = trace.device.start.values
+  const ends = trace.device.end.values
   const interval = (index: number): Interval => ({
-    start: trace.device.start.values[kernels[index]!]!,
-    end: trace.device.end.values[kernels[index]!]!
+    start: starts[kernels[index]!]!,
+    end: ends[kernels[index]!]!
   })
   let exposedCollective = 0
   let ownHost = 0
@@ -62,23 +64,30 @@ export const deviceRegions = (
     ownHost += own
     return exposed + own
   }
-  const regions: Array<Region> = []
-  let current: { index: number; start: number; end: number } | undefined
+  const index = new Int32Array(compute.length)
+  const start = new Float64Array(compute.length)
+  const until = new Float64Array(compute.length)
+  const span = new Float64Array(compute.length)
+  let length = 0
   const close = (at: number, next?: number): void => {
-    if (current === undefined) return
-    const { index, start, end: ended } = current
-    const busy = ended - start
-    regions.push({ index, start, end: ended, busy, span: busy + (at - ended) - notHost(ended, at, next) })
+    const last = length - 1
+    const ended = until[last]!
+    span[last] = ended - start[last]! + (at - ended) - notHost(ended, at, next)
   }
-  for (const index of compute) {
-    const kernel = interval(index)
-    if (current !== undefined && kernel.end <= current.end) continue
-    const start: number = current === undefined ? kernel.start : Math.max(kernel.start, current.end)
-    close(start, index)
-    current = { index, start, end: kernel.end }
+  for (const next of compute) {
+    const kernelEnd = ends[kernels[next]!]!
+    let begins = starts[kernels[next]!]!
+    if (length > 0) {
+      if (kernelEnd <= until[length - 1]!) continue
+      begins = Math.max(begins, until[length - 1]!)
+      close(begins, next)
+    }
+    index[length] = next
+    start[length] = begins
+    until[length++] = kernelEnd
   }
-  if (current !== undefined) close(Math.max(current.end, Number.isFinite(end) ? end : current.end))
-  return { regions, exposedCollective, ownHost }
+  if (length > 0) close(Math.max(until[length - 1]!, Number.isFinite(end) ? end : until[length - 1]!))
+  return { regions: { length, index, start, end: until, span }, exposedCollective, ownHost }
 }
 
 /** Communication per step: the union of its kernels, and how much of that ran beside the union of compute kernels. */
@@ -86,29 +95,32 @@ export const communicationTimes = (
   trace: KinetoTrace,
   { kernels, pure, collective, steps }: DeviceWork
 ): CommunicationTimes => {
-  const intervals = (indexes: ReadonlyArray<number>): ReadonlyArray<Interval> =>
-    union(
-      indexes.map((index) => ({
-        start: trace.device.start.values[kernels[index]!]!,
-        end: trace.device.end.values[kernels[index]!]!
-      }))
+  const ran = (indexes: ReadonlyArray<number>): Stretches =>
+    unionInOrder(
+      indexes.length,
+      (i) => trace.device.start.values[kernels[indexes[i]!]!]!,
+      (i) => trace.device.end.values[kernels[indexes[i]!]!]!
     )
-  const communicating = intervals(collective)
-  const computing = intervals(pure)
+  const communicating = ran(collective)
+  const computing = ran(pure)
   let all = 0
   let beside = 0
   let at = 0
-  for (const { start, end } of communicating) {
+  for (let each = 0; each < communicating.length; each++) {
+    const start = communicating.starts[each]!
+    const end = communicating.ends[each]!
     all += end - start
-    while (at < computing.length && computing[at]!.end <= start) at++
-    for (let i = at; i < computing.length && computing[i]!.start < end; i++) {
-      beside += Math.min(end, computing[i]!.end) - Math.max(start, computing[i]!.start)
+    while (at < computing.length && computing.ends[at]! <= start) at++
+    for (let i = at; i < computing.length && computing.starts[i]! < end; i++) {
+      beside += Math.min(end, computing.ends[i]!) - Math.max(start, computing.starts[i]!)
     }
   }
+  let computed = 0
+  for (let i = 0; i < computing.length; i++) computed += computing.ends[i]! - computing.starts[i]!
   const perStep = 1e-6 / steps.length
   return {
     kernels: collective.length / steps.length,
-    computeSeconds: computing.reduce((sum, { start, end }) => sum + end - start, 0) * perStep,
+    computeSeconds: computed * perStep,
     unionSeconds: all * perStep,
     overlappedSeconds: beside * perStep,
     exposedSeconds: (all - beside) * perStep

@@ -85,7 +85,8 @@ export const forwardFinder = (tree: HostTree): ((node: number) => number) => {
     while (node >= 0 && !tree.isNode(node)) node = tree.parent[node]!
     for (let at = node; at >= 0 && tree.isNode(at); at = tree.parent[at]!) linked.set(at, target)
   }
-  const known = new Map<number, number>()
+  /** Row + 2 of the forward op by node, where it has been asked for. */
+  const known = new Int32Array(host.start.length)
   const find = (node: number): number => {
     const sequence = tree.sequence(node)
     const start = tree.start(node)
@@ -103,8 +104,7 @@ export const forwardFinder = (tree: HostTree): ((node: number) => number) => {
   return (node) => {
     const own = precedingNode(tree, node)
     if (own < 0) return linked.get(node) ?? -1
-    let row = known.get(own)
-    if (row === undefined) known.set(own, (row = find(own)))
-    return row
+    if (known[own] === 0) known[own] = find(own) + 2
+    return known[own]! - 2
   }
 }

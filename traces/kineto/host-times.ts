@@ -46,12 +46,23 @@ export const hostTimes = (
   const compute = shards?.model ?? work.compute
   const gradients = gradientNodes(tree, steps)
   const count = steps.length
-  const launching = new Set<number>()
-  for (const index of shards === undefined ? [...compute, ...collective] : compute)
-    if (rows[index]! >= 0) launching.add(rows[index]!)
-  const replays = [...launching].filter((row) => graphLaunch.test(tree.name(row)))
-  const replayed = new Set(replays)
-  const byReplay = compute.filter((index) => replayed.has(rows[index]!)).length
+  const isReplay = trace.names.texts.map((name) => graphLaunch.test(name))
+  const launching = new Uint8Array(tree.order.length)
+  const replays: Array<number> = []
+  let launches = 0
+  let byReplay = 0
+  const launch = (row: number): void => {
+    if (row < 0 || launching[row] === 1) return
+    launching[row] = 1
+    launches++
+    if (isReplay[trace.host.name.values[row]!] === true) replays.push(row)
+  }
+  for (const index of compute) {
+    const row = rows[index]!
+    launch(row)
+    if (row >= 0 && isReplay[trace.host.name.values[row]!] === true) byReplay++
+  }
+  if (shards === undefined) for (const index of collective) launch(rows[index]!)
   const isGenerated = trace.names.texts.some((name) => generated.test(name))
   const launched = outermostCalls(tree, work)
   // Of one rank alone NCCL launches nothing, but is called all the same.
@@ -67,7 +78,7 @@ export const hostTimes = (
   )
   return {
     mode: byReplay * 2 > compute.length ? "graph" : isGenerated ? "compiled" : "eager",
-    launches: launching.size / count,
+    launches: launches / count,
     gradients: gradients.length / count,
     gradientSeconds: mean(after) * 1e-6,
     calls: calls.length / count,
@@ -143,21 +154,23 @@ const recordedCalls = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArra
 /** A copy to the host is a read where the next thing the thread asks of the device is to wait. */
 const readSeconds = (tree: HostTree, { steps, kernels, rows, compute }: DeviceWork): number | undefined => {
   const { host, device, names } = tree.trace
+  const isToHost = names.texts.map((name) => toHost.test(name))
+  if (!isToHost.includes(true)) return undefined
   const ends = new Map<number, number>()
-  const launching = new Set<number>()
+  const launching = new Uint8Array(tree.order.length)
   for (const index of compute) {
     const row = rows[index]!
     if (row < 0) continue
     const kernel = kernels[index]!
-    launching.add(row)
-    if (toHost.test(names.texts[device.name.values[kernel]!]!)) ends.set(row, device.end.values[kernel]!)
+    launching[row] = 1
+    if (isToHost[device.name.values[kernel]!] === true) ends.set(row, device.end.values[kernel]!)
   }
   if (ends.size === 0) return undefined
   const later: Array<number> = []
   let copied = -1
   for (const row of tree.order) {
     if (host.kind.values[row] !== Host.launch) continue
-    if (launching.has(row)) copied = ends.has(row) ? row : -1
+    if (launching[row] === 1) copied = ends.has(row) ? row : -1
     else if (copied >= 0 && synchronising.test(tree.name(row))) {
       const alike = host.thread.values[row] === host.thread.values[copied]
       if (alike && stepAt(steps, tree.start(row)) === stepAt(steps, tree.start(copied)))

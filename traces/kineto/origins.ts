@@ -36,14 +36,10 @@ export const launchRows = (tree: HostTree, kernels: Int32Array): Int32Array => {
   )
 }
 
-/** Finds what surrounds the host row that launched a piece of device work. */
+/** Finds what surrounds the host row that launched a piece of device work; a graph's kernels, one after another, share it. */
 export const originFinder = (tree: HostTree, steps: ReadonlyArray<Step>): ((row: number) => Origin) => {
-  const known = new Map<number, Origin>()
-  return (row) => {
-    let origin = known.get(row)
-    if (origin === undefined) known.set(row, (origin = classify(tree, steps, row)))
-    return origin
-  }
+  let last: Origin | undefined
+  return (row) => (last = last?.row === row ? last : classify(tree, steps, row))
 }
 
 const classify = (tree: HostTree, steps: ReadonlyArray<Step>, row: number): Origin => {

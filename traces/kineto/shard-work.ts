@@ -100,19 +100,23 @@ export const genericNames = (names: ReadonlyArray<string>): ReadonlyArray<string
   })
 }
 
-/** Which kernel it is, whatever the block and the step: its layer's generic name, its turn in that layer's phase, its own name. */
+/** Which kernel it is, whatever the block and the step: its layer's generic name, its turn in that layer's phase, its own name; as a number. */
 export const kindFinder = (
   trace: KinetoTrace,
   kernels: Int32Array,
   generic: ReadonlyArray<string>
-): ((index: number, layer: number | undefined, phase: string, step: number) => string) => {
+): ((index: number, layer: number | undefined, phase: string, step: number) => number) => {
   const turns = new Map<string, number>()
+  const codes = new Map<string, number>()
   return (index, layer, phase, step) => {
     const key = `${layer} ${phase} ${step}`
     const turn = turns.get(key) ?? 0
     turns.set(key, turn + 1)
     const own = layer === undefined ? "" : (generic[layer] ?? String(layer))
-    return `${own} ${phase} ${turn} ${trace.device.name.values[kernels[index]!]!}`
+    const kind = `${own} ${phase} ${turn} ${trace.device.name.values[kernels[index]!]!}`
+    let code = codes.get(kind)
+    if (code === undefined) codes.set(kind, (code = codes.size))
+    return code
   }
 }
 

@@ -24,12 +24,14 @@ export const findSteps = (
   let first = Infinity
   let last = -Infinity
   for (const row of tree.order) {
-    const extent = { start: tree.start(row), end: tree.end(row) }
-    first = Math.min(first, extent.start)
-    last = Math.max(last, extent.end)
-    if (tree.isStep(row)) marks.push(extent)
-    else if (tree.name(row).startsWith("Optimizer.step")) optimizers.push(extent)
-    else if (tree.isNode(row)) nodes.push(extent.start)
+    const start = tree.start(row)
+    const end = tree.end(row)
+    first = Math.min(first, start)
+    last = Math.max(last, end)
+    if (tree.isStep(row)) marks.push({ start, end })
+    else if (tree.isOptimizer(row) && tree.name(row).startsWith("Optimizer.step"))
+      optimizers.push({ start, end })
+    else if (tree.isNode(row)) nodes.push(start)
   }
   optimizers.sort(byStart)
   const times = {
