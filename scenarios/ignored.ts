@@ -41,16 +41,24 @@ export const seedWarnings = (seed: number, random: boolean, why: string): Readon
 const limits = (link: { readonly bandwidth: number; readonly latency: number }): boolean =>
   link.bandwidth !== Number.POSITIVE_INFINITY || link.latency > 0
 
+/** Ranks of each site. */
+export const siteSizes = ({ sites, ranks = 1 }: WorldSettings): ReadonlyArray<number> =>
+  typeof sites === "number"
+    ? Array.from({ length: sites }, () => ranks / sites)
+    : sites.map((site) => site.ranks)
+
 export const rankCount = (world: WorldSettings): number =>
   typeof world.sites === "number"
     ? (world.ranks ?? 1)
-    : world.sites.reduce((sum, site) => sum + site.ranks, 0)
+    : siteSizes(world).reduce((sum, ranks) => sum + ranks, 0)
 
 const siteCount = ({ sites }: WorldSettings): number => (typeof sites === "number" ? sites : sites.length)
 
+/** `sitesMatter`: they say more than which links are crossed. */
 export const worldWarnings = (
   world: WorldSettings,
-  collectives: CollectiveSettings
+  collectives: CollectiveSettings,
+  sitesMatter = false
 ): ReadonlyArray<string> => {
   const { links, ranksPerNode } = world
   const ranks = rankCount(world)
@@ -76,7 +84,7 @@ export const worldWarnings = (
     )
   else if (collectives.algorithm === "hierarchical" && ranks === ranksPerNode)
     warnings.push('collectives.algorithm "hierarchical" is "ring" here: all ranks are on one node')
-  if (sites > 1 && links.wan === undefined)
+  if (sites > 1 && links.wan === undefined && !sitesMatter)
     warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
   for (const tier of ["intra", "inter", "wan"] as const) {
     const link = links[tier]

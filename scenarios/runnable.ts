@@ -9,7 +9,7 @@ import type { Place } from "../core/machine/tensor.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
 import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
-import type { LinkSpec, World } from "../core/world.ts"
+import type { Group, LinkSpec, World } from "../core/world.ts"
 
 /** Bytes that each rank's memories hold; unbounded where not given. */
 export type Capacity = Partial<Readonly<Record<Place, number>>>
@@ -54,6 +54,8 @@ export interface Simulable<A = unknown> {
   readonly capacityBytes?: Capacity | undefined
   /** False when ranks behave differently for reasons the program knows: then each is simulated by itself. */
   readonly symmetric?: boolean | undefined
+  /** Groups that its ranks meet in: where those alike are not composed alike, every rank is simulated by itself. */
+  readonly groups?: ReadonlyArray<Group> | undefined
   /** Keep the timeline and the op logs. */
   readonly record?: boolean | undefined
   /** What reads give, where no values are calculated. */

@@ -7,7 +7,7 @@ import type { Group } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
 import type { Network, Phase } from "../core/wire/network.ts"
-import type { Classes } from "../core/wire/symmetry.ts"
+import { composedAlike, type Classes } from "../core/wire/symmetry.ts"
 
 /** What a joining rank puts into its lane: the lane waits for `last`; `first` waits for the lane. */
 interface Joined {
@@ -100,16 +100,9 @@ export class Collectives {
    */
   #requireWhole(group: Group, together: ReadonlyArray<ReadonlyArray<number>>): void {
     const { classOf, sizes, representatives } = this.#ranks
-    const countsOf = (ranks: ReadonlyArray<number>): ReadonlyMap<number, number> => {
-      const counts = new Map<number, number>()
-      for (const rank of ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
-      return counts
-    }
-    const own = countsOf(group.ranks)
-    const even = together.every((ranks) => {
-      const counts = countsOf(ranks)
-      return counts.size === own.size && [...counts].every(([id, count]) => own.get(id) === count)
-    })
+    const own = new Map<number, number>()
+    for (const rank of group.ranks) own.set(classOf[rank]!, (own.get(classOf[rank]!) ?? 0) + 1)
+    const even = composedAlike(this.#ranks, together)
     for (const [id, count] of own) {
       if (even && count * together.length === sizes[id]) continue
       throw new RangeError(

@@ -25,7 +25,7 @@ import { Recorder } from "../core/machine/recorder.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place } from "../core/machine/tensor.ts"
 import { Random } from "../core/random.ts"
-import type { World } from "../core/world.ts"
+import type { Group, World } from "../core/world.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
 import { ActivityTimes } from "./activity-times.ts"
 import { Collectives } from "./collectives.ts"
@@ -37,7 +37,7 @@ import { SimulatedRank } from "./machine.ts"
 import { SlowedCompute } from "./slowed-compute.ts"
 import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
-import { distinct, interchangeable } from "../core/wire/symmetry.ts"
+import { composedAlike, distinct, interchangeable } from "../core/wire/symmetry.ts"
 import { withVirtualClock } from "./virtual-clock.ts"
 import { Values } from "./values.ts"
 
@@ -57,6 +57,8 @@ export interface Simulation<A> {
   readonly lookAhead?: number
   /** False when ranks behave differently for reasons the program knows: then each is simulated by itself. */
   readonly symmetric?: boolean
+  /** Groups that the program's ranks meet in: where those alike are not composed alike, every rank is simulated by itself. */
+  readonly groups?: ReadonlyArray<Group> | undefined
   readonly record?: boolean
   /** Carry tensor values: every op's reference implementation runs. */
   readonly values?: InitialValues | undefined
@@ -120,8 +122,8 @@ class Run<A> {
     const { world, faults } = simulation
     const jitter = simulation.jitter ?? 0
     const alone = simulation.symmetric === false || simulation.values !== undefined || jitter > 0
-    const symmetry = alone
-      ? distinct(world)
+    const kinds = alone
+      ? undefined
       : interchangeable(world, {
           rank: (rank) => faults?.rankKey(rank) ?? "",
           node: (node) => faults?.nodeKey(node) ?? "",
@@ -130,6 +132,12 @@ class Run<A> {
             (world.links.wan !== undefined && "pairs" in world.links.wan ? `${site} ` : "") +
             (faults?.siteKey(site) ?? "")
         })
+    const meet = simulation.groups ?? []
+    const symmetry =
+      kinds !== undefined &&
+      meet.every(({ alike }) => alike === undefined || composedAlike(kinds.ranks, alike))
+        ? kinds
+        : distinct(world)
     this.#network = new Network(world, symmetry)
     const { slowdown = 1, portShare } = simulation.collectives
     this.#engine = new Engine({

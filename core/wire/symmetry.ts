@@ -70,6 +70,23 @@ export const interchangeable = (world: World, distinctions: Distinctions): Symme
   return { ranks, nodes, sites }
 }
 
+/** Whether all groups have as many ranks of each class: then one of them can stand for all. */
+export const composedAlike = (
+  { classOf }: Classes,
+  groups: ReadonlyArray<ReadonlyArray<number>>
+): boolean => {
+  const countsOf = (ranks: ReadonlyArray<number>): ReadonlyMap<number, number> => {
+    const counts = new Map<number, number>()
+    for (const rank of ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
+    return counts
+  }
+  const first = countsOf(groups[0] ?? [])
+  return groups.every((ranks) => {
+    const counts = countsOf(ranks)
+    return counts.size === first.size && [...counts].every(([id, count]) => first.get(id) === count)
+  })
+}
+
 /** Every rank simulated by itself. */
 export const distinct = (world: World): Symmetry =>
   interchangeable(world, {

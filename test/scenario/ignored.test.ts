@@ -56,6 +56,36 @@ describe("fields without effect", () => {
       expect(clipped(algorithm), algorithm).toEqual([])
   })
 
+  const twoSites = (ranksPerNode: number) => `world={ranks: 4, sites: 2, ranksPerNode: ${ranksPerNode}}`
+  it.each([
+    [[twoSites(1), "shard={within: node}"], /^shard divides nothing: there is one rank in each node,/u],
+    [["ranks=2", "sites=2", "ranksPerNode=8", "shard={within: node}"], /^shard divides nothing/u],
+    [["ranks=1", "shard={within: world}"], /^shard divides nothing: there is one rank,/u],
+    [[twoSites(2), "shard={within: node}"], /^shard\.within "node" is "site" here/u],
+    [[twoSites(8), "shard={within: node}"], /^shard\.within "node" is "site" here/u],
+    [["ranks=4", "shard={}"], /^shard\.within leaves the algorithm nothing to average/u],
+    [
+      ["ranks=4", "shard={}", "algorithm.wire=bfloat16"],
+      /^algorithm\.wire has no effect: all ranks hold one/u
+    ],
+    [[twoSites(1), "shard={within: world}", "algorithm.wire=bfloat16"], /^algorithm\.wire has no effect/u]
+  ])("of a model in parts: %j", (sets, message) => {
+    expect(warningsOf(...sets).filter((warning) => message.test(warning))).toHaveLength(1)
+  })
+
+  it("are not sites that hold a model in parts, though crossing them is free", () => {
+    const sites = (...sets: ReadonlyArray<string>) =>
+      warningsOf(...sets).filter((warning) => warning.startsWith("world.sites has no effect"))
+    expect(sites(twoSites(1), "shard={}")).toEqual([])
+    expect(sites(twoSites(1))).toHaveLength(1)
+  })
+
+  it("are none of a model in parts whose sites are of several nodes", () => {
+    const world = "world={ranks: 8, sites: 2, ranksPerNode: 2, links: {wan: {bandwidth: 1GB/s}}}"
+    for (const shard of ["shard={}", "shard={within: node}", "shard={prefetch: 0}"])
+      expect(warningsOf(world, shard, "algorithm.wire=bfloat16")).toEqual([])
+  })
+
   it("are not what the scenario turns on elsewhere", () => {
     expect(warningsOf("seed=3", "jitter=0.1")).toEqual([])
     expect(warningsOf("ranks=4", "ranksPerNode=2", "intra.bandwidth=1GB/s")).toEqual([])

@@ -7,24 +7,19 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { layOut } from "../../core/algorithms/data-parallel/shard/layout.ts"
 import { divide, type Division } from "../../core/algorithms/data-parallel/shard/groups.ts"
-import {
-  dividedProfile,
-  planShards,
-  type ShardChoices,
-  type ShardPlan
-} from "../../core/algorithms/data-parallel/shard/plan.ts"
+import { dividedProfile, planShards, type ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { blocksOf, unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import { profiledModel, type TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
 import { makeCostModel } from "../../core/cost/cost-model.ts"
-import type { Profile } from "../../core/profile.ts"
 import { makeWorld, type World } from "../../core/world.ts"
 import { algorithmChoice } from "../../testing/algorithm.ts"
 import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
 import { checkLaws } from "../../testing/index.ts"
 import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
 import { accumulations } from "./rule-instances.ts"
+import { choices, profileOf } from "./shard-choices.ts"
 import { fsdp } from "./shard-stages.ts"
 import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
 
@@ -45,21 +40,6 @@ const namesOf = ({ layers }: Toy): ReadonlyArray<string> =>
   layers.map((_, l) =>
     l === 0 ? "m.embed" : l === layers.length - 1 ? "m.head" : `m.h.${(l - 1) >> 1}.${l % 2 ? "a" : "b"}`
   )
-
-const stages: fc.Arbitrary<Pick<ShardChoices, "parameters" | "gradients">> = fc.constantFrom(
-  { parameters: true, gradients: true },
-  { parameters: false, gradients: true },
-  { parameters: false, gradients: false }
-)
-
-const choices: fc.Arbitrary<ShardChoices> = fc
-  .record({
-    stage: stages,
-    units: fc.constantFrom("block", "layer", "model"),
-    reshardAfterForward: fc.boolean(),
-    prefetch: fc.integer({ min: 0, max: 3 })
-  })
-  .map(({ stage, ...more }) => ({ ...stage, ...more, reduceDtype: "float32" as const }))
 
 const toys: fc.Arbitrary<Toy> = fc.record({
   layers: fc
@@ -246,35 +226,6 @@ describe("a model in parts", () => {
     }
   )
 })
-
-/** A transformer-like profile: embedding, blocks of two layers, a head. */
-const profileOf = (blocks: number, width: number): Profile => {
-  const phase = { busySeconds: 1e-3, spanSeconds: 1e-3 }
-  const names = [
-    "m.embed",
-    ...Array.from({ length: blocks }, (_, b) => [`m.h.${b}.attn`, `m.h.${b}.mlp`]).flat(),
-    "m.head"
-  ]
-  return {
-    name: "profile",
-    device: "",
-    source: "",
-    steps: 1,
-    stepSeconds: 1,
-    unprofiledStepSeconds: undefined,
-    deviceBusySeconds: 1,
-    unattributedShare: 0,
-    layers: names.map((name) => ({ name, forward: phase, backward: phase, optimizer: phase })),
-    parameters: names
-      .flatMap((_, layer) => [
-        { layer, shape: [width, width + layer], dtype: "float32" },
-        { layer, shape: [width], dtype: "float32" }
-      ])
-      .toReversed(),
-    ops: [],
-    collectives: []
-  }
-}
 
 describe("what a model in parts asks of its machine", () => {
   it("is that no parameter is used before it was gathered, and that its memory is used again", () => {

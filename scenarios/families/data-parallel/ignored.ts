@@ -15,6 +15,7 @@ import {
   rankCount,
   realWarnings,
   seedWarnings,
+  siteSizes,
   worldWarnings
 } from "../../ignored.ts"
 
@@ -30,22 +31,46 @@ const clipWarnings = ({ algorithm, training }: DataParallelScenario): ReadonlyAr
   return lost === undefined ? [] : [`${lost}: with training.clipNorm a layer's step waits for all gradients`]
 }
 
+/** How many ranks hold a model together, at most; what is uneven is refused elsewhere. */
+const divisionOf = ({ shard, world }: DataParallelScenario): number => {
+  const sites = siteSizes(world)
+  const largest = Math.max(...sites)
+  const within = shard?.within
+  if (within === undefined) return 1
+  return within === "world"
+    ? rankCount(world)
+    : within === "node"
+      ? Math.min(world.ranksPerNode, largest)
+      : largest
+}
+
+/** Nothing travels between replicas where there is one. */
+const wireWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {
+  const ranks = rankCount(scenario.world)
+  if (scenario.algorithm.wire === usualWire(scenario)) return []
+  if (ranks === 1) return ["algorithm.wire has no effect: there is one rank"]
+  return scenario.shard !== undefined && divisionOf(scenario) === ranks
+    ? ["algorithm.wire has no effect: all ranks hold one model together (shard.within)"]
+    : []
+}
+
 /** What changes nothing of a model in parts. */
-const shardWarnings = ({ shard, world }: DataParallelScenario): ReadonlyArray<string> => {
+const shardWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {
+  const { shard, world } = scenario
   if (shard === undefined) return []
   const { within, parameters, reshardAfterForward, prefetch, units } = shard
   const usual = defaultsOfShards
   const warnings: Array<string> = []
   const none = (field: string, why: string) => warnings.push(`shard.${field} has no effect: ${why}`)
-  const ranks = rankCount(world)
-  const sites = typeof world.sites === "number" ? world.sites : world.sites.length
-  const each = within === "world" ? ranks : within === "node" ? world.ranksPerNode : ranks / sites
+  const each = divisionOf(scenario)
   if (each === 1)
     warnings.push(
-      `shard has no effect: there is one rank ${within === "world" ? "" : `in each ${within}`}`.trim()
+      `shard divides nothing: there is one rank${within === "world" ? "" : ` in each ${within}`}, of which nothing travels; what is left are the copies that it keeps, and layers averaged by unit`
     )
-  else if (each === ranks)
+  else if (each === rankCount(world))
     warnings.push("shard.within leaves the algorithm nothing to average: all ranks hold one model together")
+  else if (within === "node" && siteSizes(world).every((size) => size <= world.ranksPerNode))
+    warnings.push('shard.within "node" is "site" here: each site is one node')
   const unused = !parameters
     ? "parameters are whole on every rank"
     : units === "model"
@@ -88,7 +113,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(isArchitecture(scenario.model) && facts?.estimates.some(({ source }) => source === "scaled") === true
     ? efficiencyWarnings(scenario.device, facts)
     : deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts)),
-  ...worldWarnings(scenario.world, scenario.collectives),
+  ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...(scenario.activations?.by === "fused"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
@@ -96,9 +121,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...shardWarnings(scenario),
   ...clipWarnings(scenario),
   ...synchronizeWarnings(scenario),
-  ...(rankCount(scenario.world) === 1 && scenario.algorithm.wire !== usualWire(scenario)
-    ? ["algorithm.wire has no effect: there is one rank"]
-    : []),
+  ...wireWarnings(scenario),
   // Checkpoints are copies on the host.
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
   ...hostWarnings(scenario.host, hostNever),

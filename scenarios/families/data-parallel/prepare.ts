@@ -17,7 +17,7 @@ import type { Program } from "../../../core/machine/machine.ts"
 import type { Profile } from "../../../core/profile.ts"
 import { aloneSeconds } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
-import { interchangeable } from "../../../core/wire/symmetry.ts"
+import { composedAlike, interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import type { Loader } from "../../load.ts"
@@ -33,7 +33,7 @@ import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { linkOf, savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
-import { resolveShards } from "./shard-settings.ts"
+import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
 export interface ScenarioPlan {
@@ -64,6 +64,13 @@ export interface PreparedDataParallel extends Prepared<void, StepFigures>, Scena
 
 // Planning reckons with the world as stated, before anything goes wrong.
 const alike = { rank: () => "", node: () => "", site: String }
+
+/** Who hold a model together, and who the same part. */
+const groupsOf = (shard: ShardPlan | undefined) => {
+  if (shard === undefined) return []
+  const { shard: own, peers } = shard.placeOf(0)
+  return [own, peers]
+}
 
 /** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
 export const planScenario = (
@@ -110,6 +117,17 @@ export const planScenario = (
             )
           )
     const peers = shard?.placeOf(0).peers ?? world.all
+    const kinds = interchangeable(world, alike).ranks
+    const straggles = scenario.faults.some((fault) => "straggler" in fault)
+    if (
+      shard !== undefined &&
+      (straggles || groupsOf(shard).some((one) => !composedAlike(kinds, one.alike ?? [])))
+    ) {
+      const why =
+        "layers of each: where those who hold a model together are not alike, every rank is simulated by itself"
+      const ranks = { file, field: "world.ranks", value: world.size }
+      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
+    }
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
@@ -264,7 +282,8 @@ export const prepare = (
         jitter,
         seed,
         capacityBytes: memory,
-        symmetric: planned.ranksDiffer !== true
+        symmetric: planned.ranksDiffer !== true,
+        groups: groupsOf(shard)
       },
       summarise: (ended) => {
         const { figures, fromSeconds, toSeconds } = measuredSteps(ended, warmupSteps, steps)
@@ -292,7 +311,16 @@ export const prepare = (
           collectives: collectives.algorithm,
           estimates: model.estimates,
           ...(Object.keys(details).length === 0 ? {} : { details }),
-          warnings: [...model.warnings, ...rounded]
+          warnings: [
+            ...model.warnings,
+            ...rounded,
+            ...(shard === undefined
+              ? []
+              : shardPlanWarnings(
+                  shard,
+                  profile.layers.map(({ name }) => name)
+                ))
+          ]
         })
       }
     }

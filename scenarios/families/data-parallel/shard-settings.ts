@@ -3,11 +3,14 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { divide } from "../../../core/algorithms/data-parallel/shard/groups.ts"
 import { planShards, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
+import { blocksOf } from "../../../core/algorithms/data-parallel/shard/units.ts"
 import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { World } from "../../../core/world.ts"
 
 const ShardDtype = Schema.Literals(["float32", "bfloat16", "float16"])
+
+const usualPrefetch = 1
 
 export const ShardSettings = Schema.Struct({
   /** Who holds the model together: the ranks of each node, of each site, or all. */
@@ -21,7 +24,7 @@ export const ShardSettings = Schema.Struct({
   /** A block's parameters are given back after its forward pass and gathered again for its backward pass. */
   reshardAfterForward: withDefault(Schema.Boolean, true),
   /** Units that are gathered ahead of the one that computes. */
-  prefetch: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 64 })), 1),
+  prefetch: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 64 })), usualPrefetch),
   /** What is gathered at once: each block, and the root for all else; each layer; or the whole model. */
   units: withDefault(Schema.Literals(["block", "layer", "model"]), "block"),
   /** Dtype that parameters are gathered and kept gathered in. Default: the dtype that layers read them in. */
@@ -30,6 +33,24 @@ export const ShardSettings = Schema.Struct({
   reduceDtype: withDefault(ShardDtype, "float32")
 })
 export type ShardSettings = typeof ShardSettings.Type
+
+/** What changes nothing for this model, whose layers have these module paths. */
+export const shardPlanWarnings = (
+  { units, prefetch, parameters, reshardAfterForward, division }: ShardPlan,
+  names: ReadonlyArray<string>
+): ReadonlyArray<string> => {
+  const warnings: Array<string> = []
+  if (units === "layer" && blocksOf(names).every((block) => block === undefined))
+    warnings.push('shard.units "layer" is "block" here: the model\'s layers are in no blocks')
+  const passing = division.filter(({ root }) => !root).length
+  const most = Math.max(passing - 1, 0)
+  // Units that stay gathered, and one unit, are a matter of the scenario alone.
+  if (parameters && reshardAfterForward && units !== "model" && prefetch !== usualPrefetch && prefetch > most)
+    warnings.push(
+      `shard.prefetch has no effect beyond ${most}: ${passing === 1 ? "one unit is" : `${passing} units are`} gathered and given back`
+    )
+  return warnings
+}
 
 /** The plan for a model of layers with these module paths. `file` is the scenario's path. */
 export const resolveShards = (
