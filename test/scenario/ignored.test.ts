@@ -59,10 +59,8 @@ describe("fields without effect", () => {
   const twoSites = (ranksPerNode: number) => `world={ranks: 4, sites: 2, ranksPerNode: ${ranksPerNode}}`
   it.each([
     [[twoSites(1), "shard={within: node}"], /^shard divides nothing: there is one rank in each node,/u],
-    [["ranks=2", "sites=2", "ranksPerNode=8", "shard={within: node}"], /^shard divides nothing/u],
     [["ranks=1", "shard={within: world}"], /^shard divides nothing: there is one rank,/u],
     [[twoSites(2), "shard={within: node}"], /^shard\.within "node" is "site" here/u],
-    [[twoSites(8), "shard={within: node}"], /^shard\.within "node" is "site" here/u],
     [["ranks=4", "shard={}"], /^shard\.within leaves the algorithm nothing to average/u],
     [
       ["ranks=4", "shard={}", "algorithm.wire=bfloat16"],

@@ -22,7 +22,6 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
   ["shard.within", "site", "world", "shard={}", "world.sites=1"],
   ["shard.within", "node", "site", "shard={}", "world.ranksPerNode=4"],
-  ["shard.within", "node", "site", "shard={}", "world={ranks: 4, sites: 2, ranksPerNode: 8}"],
   ["shard.units", "block", "layer", "shard={}"],
   ["shard.units", "block", "layer", described, device, "shard={}"],
   ["shard.prefetch", "5", "9", "shard={}"],
