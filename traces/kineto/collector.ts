@@ -93,22 +93,22 @@ export class Collector {
   readonly processes = new ByteTexts()
   readonly processOfThread: Array<number> = []
   readonly host: HostEvents = {
-    kind: new Numbers(),
-    name: new Numbers(),
+    kind: new Numbers(Uint8Array),
+    name: new Numbers(Int32Array),
     start: new Numbers(),
     end: new Numbers(),
-    thread: new Numbers(),
+    thread: new Numbers(Int32Array),
     sequence: new Numbers(),
     correlation: new Numbers(),
     externalId: new Numbers()
   }
   readonly device: DeviceEvents = {
-    name: new Numbers(),
+    name: new Numbers(Int32Array),
     start: new Numbers(),
     end: new Numbers(),
     device: new Numbers(),
     stream: new Numbers(),
-    process: new Numbers(),
+    process: new Numbers(Int32Array),
     correlation: new Numbers(),
     externalId: new Numbers()
   }
@@ -131,6 +131,8 @@ export class Collector {
   readonly #categories = new ByteTexts()
   readonly #kindOfCategory: Array<number> = []
   readonly #kindOfName: Array<number> = []
+  /** Shapes and dtypes of gradients, each once: every step makes the same again. */
+  readonly #shapes = new Map<string, GradientShape>()
   readonly #threadTexts = new ByteTexts()
   readonly #threads = new Map<number, number>()
   #base: number | undefined
@@ -310,10 +312,11 @@ export class Collector {
     const type: unknown = Array.isArray(types) ? types[0] : undefined
     // An undefined gradient has neither shape nor type; a scalar has a type.
     if (shape.length === 0 && (type === undefined || type === "")) return
-    this.gradients.set(row, {
-      shape,
-      dtype: typeof type === "string" && type !== "" ? dtypeOf(type) : "float32"
-    })
+    const dtype = typeof type === "string" && type !== "" ? dtypeOf(type) : "float32"
+    const key = `${dtype} ${shape.join(" ")}`
+    let known = this.#shapes.get(key)
+    if (known === undefined) this.#shapes.set(key, (known = { shape, dtype }))
+    this.gradients.set(row, known)
   }
 }
 

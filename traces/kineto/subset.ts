@@ -26,7 +26,7 @@ const columns = <const A extends Readonly<Record<string, Numbers>> | object>(
 ): A => {
   const kept: Record<string, Numbers> = {}
   for (const [name, column] of Object.entries(table) as ReadonlyArray<readonly [string, Numbers]>) {
-    const own = new Numbers()
+    const own = new Numbers(column.kind)
     for (let row = 0; row < column.length; row++) if (marks[row] === 1) own.push(column.values[row]!)
     kept[name] = own
   }

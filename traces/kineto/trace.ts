@@ -15,13 +15,20 @@ export const Host = {
   backwardCall: 4
 } as const
 
-/** A growable column of float64. */
+type Column = Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>
+
+/** A growable column of float64, or of what narrower numbers suffice for. */
 export class Numbers {
-  values = new Float64Array(64)
+  readonly kind: new (length: number) => Column
+  values: Column
   length = 0
+  constructor(kind: new (length: number) => Column = Float64Array) {
+    this.kind = kind
+    this.values = new kind(64)
+  }
   push(value: number): void {
     if (this.length === this.values.length) {
-      const grown = new Float64Array(this.length * 2)
+      const grown = new this.kind(this.length * 2)
       grown.set(this.values)
       this.values = grown
     }
