@@ -35,7 +35,8 @@ export const devices = [
     name: "NVIDIA V100 PCIe",
     flopsPerSecond: 112e12,
     memoryBytesPerSecond: 900e9,
-    source: "NVIDIA V100 data sheet: PCIe, 112 TFLOPS tensor, 900 GB/s",
+    source:
+      "NVIDIA V100 PCIe announcement (June 2017): 112 TFLOPS tensor, 900 GB/s; as reported, data sheet not seen",
     alsoKnownAs: ["Tesla V100-PCIE-16GB", "Tesla V100-PCIE-32GB"]
   },
   {
@@ -104,7 +105,7 @@ export const devices = [
     name: "NVIDIA A100 PCIe",
     flopsPerSecond: 312e12,
     memoryBytesPerSecond: 1.935e12,
-    source: "NVIDIA A100 data sheet: 80 GB PCIe, 312 TFLOPS bf16, 1,935 GB/s",
+    source: "NVIDIA A100 80GB PCIe: 312 TFLOPS bf16, 1,935 GB/s; as reported, data sheet not seen",
     alsoKnownAs: ["NVIDIA A100 80GB PCIe"]
   },
   {
@@ -148,7 +149,8 @@ export const devices = [
     name: "AMD MI250X",
     flopsPerSecond: 383e12,
     memoryBytesPerSecond: 3.2768e12,
-    source: "AMD Instinct MI250X data sheet: both dies, 383 TFLOPS bf16, 3,276.8 GB/s"
+    source:
+      "AMD MI200 table of models (November 2021): both dies, 383.0 TFLOPS bf16, 3.2 TB/s (8,192 bits at 3.2 Gbit/s: 3,276.8 GB/s); as reported"
   },
   {
     name: "AMD MI300X",
