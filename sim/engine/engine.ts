@@ -309,9 +309,9 @@ export class Engine {
     return this.#network.linkBytes(link)
   }
 
-  /** Seconds during which the link carried at least one flow, up to now. */
+  /** Seconds during which the link carried at least one flow, up to now; a rounded sum of its spells says no more than now. */
   linkBusySeconds(link: number): number {
-    return this.#network.linkBusySeconds(link, this.#now)
+    return Math.min(this.#clock, this.#network.linkBusySeconds(link, this.#now))
   }
 
   /** Every activity that has not ended and does not move, and why. For when `step` says false; takes O(in flight). */
