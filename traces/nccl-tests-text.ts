@@ -165,8 +165,8 @@ const labelled = ({ cells, header }: Begun): ReadonlyArray<string> => {
 }
 
 /**
- * A row as its header says; undefined where it has other columns. What stands between type and times may be blank: old
- * all-to-all tests have a column of reductions with nothing in it.
+ * A row as its header says; undefined where it has other columns. The reduction may be blank, as old all-to-all tests leave it;
+ * where one is named, a cell less is one of the last, cut off.
  */
 const rowOf = (
   place: string,
@@ -176,8 +176,9 @@ const rowOf = (
   const blank = header.length - cells.length
   const from = header.indexOf("time") - blank
   const labels = cells.slice(3, from)
-  if (blank < 0 || from < 3 || (blank > 0 && !cells.slice(from).every((cell) => isMeasure.test(cell))))
-    return undefined
+  const mayBeBlank =
+    blank === 1 && header.includes("redop") && cells.slice(3).every((cell) => isMeasure.test(cell))
+  if (from < 3 || (blank !== 0 && !mayBeBlank)) return undefined
   const columns = (name: RegExp) =>
     header.flatMap((word, column) => (name.test(word) ? [cells[column - blank]] : []))
   const [outOfPlace, inPlace] = columns(/^time$/u)

@@ -120,6 +120,37 @@ describe("output of nccl-tests", () => {
     expect((await refusal(importNcclTests(cut.join("\n")))).accepted).toBe("13 columns, as in the header")
   })
 
+  it.each([
+    ["with a root", "broadcast", 4, "redop root", "float none 3", times("4.00")],
+    ["with a root alone", "broadcast", 4, "root", "float 3", times("4.00")],
+    ["with a reduction alone", "all_reduce", 4, "redop", "float sum", times("6.00")],
+    ["without either", "all_gather", 4, "", "float", times("3.00")],
+    // The reduction is blank, and may be: a cell less still shifts nothing.
+    ["with a blank reduction", "all_to_all", 4, "redop", "float", times("3.00")]
+  ])(
+    "of which the last row lacks cells has that row left out: %s",
+    async (_, op, ranks, labels, of, cells) => {
+      const whole = `64 16 ${of} ${cells}`
+      const cellsOfLast = `128 16 ${of} ${cells.replace("10.00", "20.00")}`.split(/\s+/u)
+      const first = [op, ranks, op === "all_gather" ? 16 : 64, 10]
+      const read = (kept: number) =>
+        run(
+          importNcclTests(printed(ranks, labels, [whole, cellsOfLast.slice(0, kept).join(" ")]).trimEnd(), {
+            op: op as "broadcast"
+          })
+        )
+      expect(rows(await read(cellsOfLast.length))).toHaveLength(2)
+      // Down to the sizes and type: with less it is no row.
+      for (let kept = cellsOfLast.length - 1; kept >= 3; kept--) {
+        const report = await read(kept)
+        expect(rows(report), `${kept} cells`).toEqual([first])
+        expect(report.warnings.join("\n"), `${kept} cells`).toContain(
+          "is cut short and was left out: 128 16 float"
+        )
+      }
+    }
+  )
+
   it("as JSON, with what the text says", async () => {
     const row = (size: number, out: number, nwrong: number) => ({
       size,
