@@ -1,11 +1,12 @@
 // What the host of a trace spent, as the profiler saw it: launches, calls of collectives, what follows each gradient, reads that
 // waited for the device. Knows nothing of how much slower the profiler makes it.
 import type { LaunchMode } from "../../core/cost/host.ts"
-import type { ShardedRun } from "../import-report.ts"
+import type { ShardedRun, ShardedUnit } from "../import-report.ts"
 import { median } from "./collectives.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { ShardedWork } from "./shard-work.ts"
+import { rootUnit } from "./sharded.ts"
 import { stepAt, type Step } from "./steps.ts"
 import { Host } from "./trace.ts"
 
@@ -92,10 +93,7 @@ export const hostTimes = (
               (hostOfShards(shards, steps) -
                 calls.reduce((sum, row) => sum + (shards.isOwn(row) ? lasted(tree, row) : 0), 0)) *
               (1e-6 / count),
-            carried: sharded.units.reduce(
-              (sum, { tensors, gathers, scatters }) => sum + tensors * (gathers.calls + scatters.calls),
-              0
-            )
+            carried: tensorsCarried(sharded)
           },
     readSeconds: readSeconds(tree, work),
     replaySeconds: replays.length === 0 ? undefined : mean(replays.map((row) => lasted(tree, row))) * 1e-6
@@ -122,6 +120,20 @@ const gradientNodes = (
 /** Microseconds of FSDP's own code in the steps. */
 const hostOfShards = ({ host }: ShardedWork, steps: ReadonlyArray<Step>): number =>
   host.own.reduce((sum, { start, end }) => sum + (stepAt(steps, start) >= 0 ? end - start : 0), 0)
+
+/**
+ * Tensors that a step's gathers and scatters carry. Where no call names its unit (all are told of the root), each is reckoned to
+ * carry what a unit has in the mean.
+ */
+const tensorsCarried = ({ units }: ShardedRun): number => {
+  const callsOf = ({ gathers, scatters }: ShardedUnit): number => gathers.calls + scatters.calls
+  const sum = (of: (unit: ShardedUnit) => number): number =>
+    units.reduce((total, unit) => total + of(unit), 0)
+  if (units.some((unit) => unit.name !== rootUnit && callsOf(unit) > 0))
+    return sum((unit) => unit.tensors * callsOf(unit))
+  const holding = units.filter(({ tensors }) => tensors > 0).length
+  return holding === 0 ? 0 : (sum(callsOf) * sum(({ tensors }) => tensors)) / holding
+}
 
 const lasted = (tree: HostTree, row: number): number => tree.end(row) - tree.start(row)
 

@@ -22,9 +22,8 @@ export class Sharded {
     number,
     { readonly times: Array<number>; readonly names: Array<string | undefined> }
   >()
-  /** Outermost stretches of FSDP's own code, on any thread, ascending and without overlaps; and their rows. */
+  /** Outermost stretches of FSDP's own code, on any thread, ascending and without overlaps. */
   readonly hostIntervals: ReadonlyArray<Interval>
-  readonly outermost: ReadonlyArray<number>
 
   /** Undefined where nothing in the trace is FSDP's. */
   static of(tree: HostTree): Sharded | undefined {
@@ -38,15 +37,15 @@ export class Sharded {
     const { name } = tree.trace.host
     const isOwn = texts.map((text) => own.test(text))
     this.#own = new Uint8Array(tree.order.length)
-    const outermost: Array<number> = []
+    const outermost: Array<Interval> = []
     for (const row of tree.order) {
       const parent = tree.parent[row]!
       const inside = parent >= 0 && this.#own[parent] === 1
-      if (!inside && isOwn[name.values[row]!] === true) outermost.push(row)
+      if (!inside && isOwn[name.values[row]!] === true)
+        outermost.push({ start: tree.start(row), end: tree.end(row) })
       if (inside || isOwn[name.values[row]!] === true) this.#own[row] = 1
     }
-    this.outermost = outermost
-    this.hostIntervals = union(outermost.map((row) => ({ start: tree.start(row), end: tree.end(row) })))
+    this.hostIntervals = union(outermost)
     this.#findUnits()
   }
 
