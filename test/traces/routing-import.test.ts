@@ -243,7 +243,11 @@ describe("what cannot be read", () => {
     ["llama-cpp", "0,1\n0,2\n0,3\n1,1\n1,2", /step 0, layer 0 is 3 rows; expected a multiple of 2/],
     ["llama-cpp", "0,1\n1,1\n0,2", /step 1 is layers 0; expected layers 0, 1/],
     ["json", "3", /content is 3/],
-    ["json", '{"a": [[1]]}', /"a"/]
+    ["json", '{"a": [[1]]}', /"a"/],
+    // Steps, though the first layer of the first has no list within.
+    ["json", "[[[],[[2,3]]],[[[1,2]],[[3,0]]]]", /layer 1 is 1 tokens; expected 0 tokens, as layer 0/],
+    ["json", "[[[],[]],[[[1,2]],[[3,0]]]]", /\[1\] is layers 0, 1, top 2; expected layers 0, 1, top 0/],
+    ["json", `${"[".repeat(20_000)}1${"]".repeat(20_000)}`, /\[0\]\[0\]\[0\]\[0\] is .*; expected the number/]
   ] as const)("%s %#", (source, content, message) => {
     expect(refusal(source, content)).toMatch(message)
   })

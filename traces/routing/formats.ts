@@ -1,5 +1,5 @@
 // The forms in which other tools say which experts their tokens chose. docs/formats.md describes each.
-import { TraceError } from "../trace-error.ts"
+import { showValue, TraceError } from "../trace-error.ts"
 import { entry, isList, isRecord, jsonOf, rowsOf, textOf } from "./json-values.ts"
 import { moeBeyond } from "./moe-beyond.ts"
 import { sglang } from "./sglang.ts"
@@ -146,7 +146,7 @@ const llamaCpp: Parser = (file, bytes, options) => {
  */
 const json: Parser = (file, bytes) => {
   const parsed = jsonOf(file, "content", textOf(bytes))
-  if (isList(parsed) && parsed.length > 0 && (parsed.every(isRecord) || depthOf(parsed) > 3)) {
+  if (isList(parsed) && parsed.length > 0 && (parsed.every(isRecord) || isDeep(parsed, 4))) {
     return tokensOfSteps(
       file,
       parsed.map((step, index) => ({ name: `[${index}]`, byLayer: layersOf(file, `[${index}]`, step) }))
@@ -155,16 +155,16 @@ const json: Parser = (file, bytes) => {
   return { ...tokensByLayer(file, layersOf(file, "", parsed)), steps: undefined }
 }
 
-/** Lists within lists, down their first elements that are not null. */
-const depthOf = (value: unknown): number =>
-  isList(value) ? 1 + depthOf(value.find((element) => element !== null)) : 0
+/** Whether lists lie in lists `depth` deep anywhere; looks no deeper. */
+const isDeep = (value: unknown, depth: number): boolean =>
+  isList(value) && (depth === 1 || value.some((element) => isDeep(element, depth - 1)))
 
 const layersOf = (file: string, field: string, value: unknown) => {
   if (!isList(value) && !isRecord(value)) {
     throw new TraceError({
       file,
       field: field === "" ? "content" : field,
-      value: JSON.stringify(value) ?? "missing",
+      value: showValue(value),
       accepted: "a list of layers, or an object of layers by number"
     })
   }

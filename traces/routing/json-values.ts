@@ -1,5 +1,5 @@
 // Values of JSON as importers of routings take them apart, with the place of what is not as it should be.
-import { TraceError } from "../trace-error.ts"
+import { showValue, TraceError } from "../trace-error.ts"
 import { expertOf } from "./tokens.ts"
 
 export type Rows = ReadonlyArray<ReadonlyArray<number>>
@@ -27,7 +27,7 @@ export const listOf = (
   accepted: string
 ): ReadonlyArray<unknown> => {
   if (isList(value)) return value
-  throw new TraceError({ file, field, value: JSON.stringify(value)?.slice(0, 80) ?? "missing", accepted })
+  throw new TraceError({ file, field, value: showValue(value), accepted })
 }
 
 /** [tokens, topK] of one layer. */

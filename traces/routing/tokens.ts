@@ -1,7 +1,7 @@
 // What every importer of routings makes: the choices of tokens, in the order they were computed, and which belong to one
 // step. Also what warm-up looks like in them. Knows no format.
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
-import { TraceError } from "../trace-error.ts"
+import { showValue, TraceError } from "../trace-error.ts"
 
 export interface TokenChoices {
   /** What messages call the layers, where some stand beside the model's own (multi-token prediction). */
@@ -172,7 +172,7 @@ export const expertOf = (file: string, field: string, value: unknown): number =>
   throw new TraceError({
     file,
     field,
-    value: JSON.stringify(value) ?? "missing",
+    value: showValue(value),
     accepted: "the number of an expert, from 0"
   })
 }
