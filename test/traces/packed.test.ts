@@ -108,6 +108,22 @@ describe("a zip archive", () => {
     expect((await refusal(importKinetoFile(write("twice.zip", twice)))).message).toContain("2.json")
   })
 
+  it("or file of several ranks is no trace under DDP: which of them to take is not guessed", async () => {
+    const alone = write("alone.json", reference)
+    const under = async (name: string, bytes: Uint8Array) =>
+      refusal(importKinetoFile(alone, { unprofiledStepSeconds: 1e-3, ddp: write(name, bytes) }))
+    const several = await under(
+      "several.zip",
+      zip([0, 1].map((i) => ({ name: `${i}.json`, bytes: ofRank(i) })))
+    )
+    expect([several.value, several.accepted]).toEqual(["0.json, 1.json", "the trace of one rank"])
+    const merged = await under("merged.json", fixture("19-two-ranks-merged.json"))
+    expect([merged.value, merged.accepted]).toEqual(["traces of 2 processes", "the trace of one rank"])
+    // One is taken, and here refused for what it is.
+    const one = await under("one-rank.zip", zip([{ name: "0.json", bytes: ofRank(0) }]))
+    expect(one.accepted).toContain("DistributedDataParallel")
+  })
+
   it("that is damaged, or holds no trace, is refused by name", async () => {
     const whole = zip([{ name: "trace.json", bytes: reference }])
     for (const at of [40, whole.length - 30, whole.length - 4]) {

@@ -77,9 +77,13 @@ export const importKinetoFiles = (
 const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<UnderDdp | undefined> => {
   const { ddp, ddpStepSeconds } = options
   if (ddp === undefined) return undefined
-  const [first] = await traceSources(ddp)
-  const [rank] = await rankTraces(first!.file, first!.source, options, signal, [])
-  const { host } = rank!.found
+  const onlyOne = (value: string): TraceError =>
+    new TraceError({ file: ddp, field: "content", value, accepted: "the trace of one rank" })
+  const sources = await traceSources(ddp)
+  if (sources.length > 1) throw onlyOne(sources.map(({ file }) => basename(file)).join(", "))
+  const ranks = await rankTraces(sources[0]!.file, sources[0]!.source, options, signal, [])
+  if (ranks.length > 1) throw onlyOne(`traces of ${ranks.length} processes`)
+  const { host } = ranks[0]!.found
   if (host.overlapped) return { times: host, unprofiledSeconds: ddpStepSeconds }
   throw new TraceError({
     file: ddp,
