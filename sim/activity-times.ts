@@ -9,19 +9,29 @@ export class ActivityTimes implements EngineRecorder {
   // A collective is one chain of activities and an op of each simulated member.
   readonly #byFirst = new Map<Activity, Array<Cause>>()
   readonly #byLast = new Map<Activity, Array<Cause>>()
+  // What let a turn start is what lets the collective start whose last turn it is.
+  readonly #turns = new Map<Activity, Array<Cause> | undefined>()
 
   constructor(recorder: Recorder) {
     this.#recorder = recorder
   }
 
-  /** The op begins with one activity and ends with another, or the same. */
-  belongs(rank: number, op: OpId, first: Activity, last: Activity): void {
+  /**
+   * The op begins with one activity and ends with another, or the same. `turn`: what waits in place of the first for what the op
+   * waits for, or the first itself; not yet released.
+   */
+  belongs(rank: number, op: OpId, turn: Activity, first: Activity, last: Activity): void {
+    if (turn !== first) this.#turns.set(turn, undefined)
     append(this.#byFirst, first, { rank, op })
     append(this.#byLast, last, { rank, op })
   }
 
   started(activity: Activity, timeSeconds: number, cause: Activity): void {
-    const causes = this.#byLast.get(cause)
+    if (this.#turns.has(activity)) {
+      this.#turns.set(activity, this.#byLast.get(cause))
+      return
+    }
+    const causes = this.#byLast.get(cause) ?? this.#turns.get(cause)
     for (const { rank, op } of this.#byFirst.get(activity) ?? []) {
       // Of a collective's ops, prefer the one of the same rank.
       const own = causes?.find((other) => other.rank === rank) ?? causes?.[0]

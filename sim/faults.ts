@@ -2,7 +2,7 @@
 // scenario's list into speed profiles and timed link changes. Knows nothing of programs.
 import type { Fault, LinkFault, RankFault } from "../core/fault.ts"
 import type { LinkSpec } from "../core/world.ts"
-import type { Engine, SpeedProfileId } from "./engine/engine.ts"
+import type { Engine, SpeedChange } from "./engine/engine.ts"
 import type { Network } from "../core/wire/network.ts"
 
 export class Faults {
@@ -30,8 +30,8 @@ export class Faults {
     return this.#faults.some((fault) => fault.kind === "link" && fault.change.latencySeconds !== undefined)
   }
 
-  /** Speed of the rank's compute lane; undefined when nothing happens to it. */
-  speedOf(rank: number, engine: Engine): SpeedProfileId | undefined {
+  /** Speed of the rank's compute lane over time; undefined when nothing happens to it. */
+  speedOf(rank: number): ReadonlyArray<SpeedChange> | undefined {
     const faults = this.#rankFaults(rank)
     if (faults.length === 0) return undefined
     const times = [...new Set(faults.flatMap((fault) => [fault.fromSeconds, fault.untilSeconds]))]
@@ -42,7 +42,7 @@ export class Faults {
       faults
         .filter((fault) => fault.fromSeconds <= time && time < fault.untilSeconds)
         .reduce((factor, fault) => factor * fault.factor, 1)
-    return engine.speedProfile(times.map((atSeconds) => ({ atSeconds, factor: factorAt(atSeconds) })))
+    return times.map((atSeconds) => ({ atSeconds, factor: factorAt(atSeconds) }))
   }
 
   /** Schedules the link changes. Where faults overlap, the later in the list wins. */

@@ -35,9 +35,9 @@ interface SimulatedRankOptions extends RankOptions {
   /** Position among the simulated ranks: its meters in the engine are `index * laneCount + lane`. */
   readonly index: number
   readonly costs: CostModel
-  /** Slowdowns and pauses of this rank's compute lane. */
+  /** Slowdowns and pauses of this rank's compute lane, where collectives do not slow it. */
   readonly speed: SpeedProfileId | undefined
-  /** The compute lane, where collectives slow it. */
+  /** The compute lane with its slowdowns and pauses, where collectives slow it. */
   readonly slowed: SlowedCompute | undefined
   /** Relative standard deviation of each kernel's time, and where it is drawn from. */
   readonly jitter: { readonly deviation: number; readonly random: Random } | undefined
@@ -127,13 +127,13 @@ export class SimulatedRank implements Driver<number> {
       this.#replays = false
       engine.after(turn, this.#busyHost(this.#host.seconds(op) + replay))
     }
+    if (this.#observed) this.#observe(id, op, scalars, turn, first, last)
     if (slowed !== undefined) {
       engine.after(first, turn)
       this.#shared.whenEnded(turn, () => slowed.begin())
       this.#shared.whenEnded(last, () => slowed.end())
       engine.release(turn)
     }
-    if (this.#observed) this.#observe(id, op, scalars, first, last)
     engine.release(first)
     if (this.#host?.waitsFor(op) === true) this.#hostWaits(last)
     return last
@@ -159,10 +159,17 @@ export class SimulatedRank implements Driver<number> {
     return busy
   }
 
-  #observe(id: OpId, op: Op, scalars: Scalars | undefined, first: Activity, last: Activity): void {
+  #observe(
+    id: OpId,
+    op: Op,
+    scalars: Scalars | undefined,
+    turn: Activity,
+    first: Activity,
+    last: Activity
+  ): void {
     const { times, values, whenEnded } = this.#shared
     const { rank } = this.#options
-    times?.belongs(rank, id, first, last)
+    times?.belongs(rank, id, turn, first, last)
     if (values === undefined || op.group !== undefined) return
     const launched = launchedWith(op, scalars)
     whenEnded(last, () => values.run(rank, launched))

@@ -30,7 +30,7 @@ import type { CollectiveOptions } from "../core/wire/legs.ts"
 import { ActivityTimes } from "./activity-times.ts"
 import { Collectives } from "./collectives.ts"
 import type { CostModel, Estimate } from "../core/cost/cost-model.ts"
-import { Engine, type Activity } from "./engine/engine.ts"
+import { Engine, type Activity, type Link } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { SimulatedRank } from "./machine.ts"
@@ -142,20 +142,7 @@ class Run<A> {
     const { slowdown = 1, portShare } = simulation.collectives
     this.#engine = new Engine({
       network: simulation.network,
-      links: [
-        ...this.#network.links.map(({ name, spec }) => ({ name, ...spec })),
-        // Each rank's own port, as a whole of 1: what a collective takes of it depends on its full speed.
-        ...(portShare === undefined ? [] : symmetry.ranks.representatives).map((rank) => ({
-          name: `port of rank ${rank}`,
-          bytesPerSecond: 1,
-          latencySeconds: 0
-        })),
-        ...(slowdown > 1 ? symmetry.ranks.representatives : []).map((rank) => ({
-          name: `device of rank ${rank}`,
-          bytesPerSecond: 1,
-          latencySeconds: 0
-        }))
-      ]
+      links: engineLinks(this.#network, symmetry.ranks.representatives, simulation.collectives)
     })
     this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
       ...simulation.collectives,
@@ -188,6 +175,7 @@ class Run<A> {
     const random = new Random(simulation.seed ?? 0).split("kernel time")
     const { capacityBytes, source } = simulation
     representatives.forEach((rank, index) => {
+      const speed = faults?.speedOf(rank)
       this.#ranks.push(rank)
       this.#counts.push(symmetry.ranks.sizes[index]!)
       this.#machines.push(
@@ -211,8 +199,11 @@ class Run<A> {
             initial: simulation.values,
             pending: { capacity: simulation.ring },
             costs: simulation.costs,
-            speed: faults?.speedOf(rank, this.#engine),
-            slowed: slowdown > 1 ? new SlowedCompute(this.#engine, firstDevice + index, slowdown) : undefined,
+            speed: speed === undefined || slowdown > 1 ? undefined : this.#engine.speedProfile(speed),
+            slowed:
+              slowdown > 1
+                ? new SlowedCompute(this.#engine, firstDevice + index, slowdown, speed ?? [], this.#whenEnded)
+                : undefined,
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
             capacityBytes: {
               device: capacityBytes?.device ?? Infinity,
@@ -311,7 +302,10 @@ class Run<A> {
   /** Ops that nothing can move any more, for reasons other than a missing member. */
   #stalled(): ReadonlyArray<string> {
     const stalled = this.#engine.waiting()
+    const devices = new Set(this.#ranks.map(deviceOf))
     return stalled.flatMap(({ kind, waitsFor, links }) => {
+      if (waitsFor === "links" && links.some((link) => devices.has(link)))
+        return ["a kernel waits for a rank that does not return"]
       if (waitsFor === "links") return [`a transfer waits for ${links.join(", ")}: no bandwidth`]
       if (waitsFor === "speed")
         return [`a ${kind === "work" ? "kernel" : kind} waits for a rank that does not return`]
@@ -373,6 +367,24 @@ class Run<A> {
       values: this.#values
     }
   }
+}
+
+/** Name of the link that a rank's compute is a flow over, where collectives slow it. */
+const deviceOf = (rank: number): string => `device of rank ${rank}`
+
+/** Links of the engine: the network's, then a port of each rank and a device of each, where collectives take of them. */
+const engineLinks = (
+  network: Network,
+  ranks: ReadonlyArray<number>,
+  { slowdown = 1, portShare }: CollectiveOptions
+): ReadonlyArray<Link> => {
+  // A whole of 1: what a collective takes of a port depends on its full speed.
+  const whole = (name: string): Link => ({ name, bytesPerSecond: 1, latencySeconds: 0 })
+  return [
+    ...network.links.map(({ name, spec }) => ({ name, ...spec })),
+    ...(portShare === undefined ? [] : ranks).map((rank) => whole(`port of rank ${rank}`)),
+    ...(slowdown > 1 ? ranks : []).map((rank) => whole(deviceOf(rank)))
+  ]
 }
 
 /** Steps of the engine between two moments at which an interruption is heard: some tens of milliseconds. */

@@ -1,7 +1,7 @@
 // A rank's compute lane that is slower while its collectives are under way: their kernels take multiprocessors and memory bandwidth
 // also while they wait for other ranks. Work is a flow over a link of its own, a whole of 1, which has less while there are any.
-// Knows the engine; nothing of ops.
-import type { Activity, Engine, Route } from "./engine/engine.ts"
+// The rank's own speed, of a straggler or in a pause, is a factor of the same link. Knows the engine; nothing of ops.
+import type { Activity, Engine, Route, SpeedChange } from "./engine/engine.ts"
 
 export class SlowedCompute {
   readonly #engine: Engine
@@ -9,13 +9,31 @@ export class SlowedCompute {
   readonly #slowdown: number
   readonly #route: Route
   #underWay = 0
+  #speed = 1
 
-  /** `link`: of the engine, of 1 byte a second. */
-  constructor(engine: Engine, link: number, slowdown: number) {
+  /**
+   * `link`: of the engine, of 1 byte a second. `speed`: the rank's own over time, each change made when an alarm for it has ended, as
+   * `whenEnded` says.
+   */
+  constructor(
+    engine: Engine,
+    link: number,
+    slowdown: number,
+    speed: ReadonlyArray<SpeedChange>,
+    whenEnded: (activity: Activity, then: () => void) => void
+  ) {
     this.#engine = engine
     this.#link = link
     this.#slowdown = slowdown
     this.#route = engine.route([link])
+    for (const { atSeconds, factor } of speed) {
+      const alarm = engine.work(atSeconds)
+      whenEnded(alarm, () => {
+        this.#speed = factor
+        this.#set()
+      })
+      engine.release(alarm)
+    }
   }
 
   /** Work of so many seconds at full speed. */
@@ -25,11 +43,16 @@ export class SlowedCompute {
 
   /** One more collective of the rank, from when its turn has come until it has ended. */
   begin(): void {
-    if (++this.#underWay === 1) this.#engine.setLink(this.#link, { bytesPerSecond: 1 / this.#slowdown })
+    if (++this.#underWay === 1) this.#set()
   }
 
   end(): void {
-    if (--this.#underWay === 0) this.#engine.setLink(this.#link, { bytesPerSecond: 1 })
+    if (--this.#underWay === 0) this.#set()
+  }
+
+  #set(): void {
+    const bytesPerSecond = this.#underWay > 0 ? this.#speed / this.#slowdown : this.#speed
+    this.#engine.setLink(this.#link, { bytesPerSecond })
   }
 
   /** That it has worked, up to now. */

@@ -8,6 +8,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
+import { Faults } from "../../sim/faults.ts"
 import { flatWorld, run } from "./simulated.ts"
 
 /** Seconds by label. */
@@ -20,9 +21,16 @@ const costsOf = (seconds: Readonly<Record<string, number>>): CostModel => ({
  * Two ranks: each computes `compute` seconds on a tensor of its own; rank 1 comes `late` to an all-reduce of 1 byte a second that
  * takes `message` seconds. When the compute lanes have finished, by rank, and how long they were busy.
  */
-const computed = (compute: number, late: number, message: number, slowdown: number | undefined) => {
+const computed = (
+  compute: number,
+  late: number,
+  message: number,
+  slowdown: number | undefined,
+  options: { readonly faults?: Faults; readonly network?: "fluid" | "alpha-beta" } = {}
+) => {
   const { ranks } = run({
     world: flatWorld(2, { bytesPerSecond: 1e6, latencySeconds: 0 }),
+    ...options,
     costs: costsOf({ compute, late }),
     collectives: { algorithm: "ring", ...(slowdown === undefined ? {} : { slowdown }) },
     symmetric: false,
@@ -79,6 +87,83 @@ describe("a rank's kernels beside its collectives", () => {
       )
     )
     for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(5)
+  })
+
+  it("are as slow as their rank besides: a straggler, a pause and both at once", () => {
+    const seen = { paused: 0, slowed: 0, within: 0, beyond: 0 }
+    const change = fc.record({
+      at: fc.integer({ min: 0, max: 20 }),
+      factor: fc.constantFrom(0, 0.25, 0.5, 2)
+    })
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 20 }),
+        fc.integer({ min: 1, max: 20 }),
+        fc.integer({ min: 1, max: 12 }),
+        change,
+        fc.constantFrom(1.25, 2, 4),
+        fc.constantFrom("fluid" as const, "alpha-beta" as const),
+        (compute, message, lasts, { at, factor }, slowdown, network) => {
+          const faults = new Faults([
+            { kind: "rank", rank: 0, factor, fromSeconds: at, untilSeconds: at + lasts }
+          ])
+          const [first, second] = computed(compute, 0, message, slowdown, { faults, network })
+          // Work done by a time, in closed form: the speed is constant between these.
+          const times = [0, at, at + lasts, message].toSorted((a, b) => a - b)
+          let left = compute
+          let end = Infinity
+          for (const [i, from] of times.entries()) {
+            const until = times[i + 1] ?? Infinity
+            const speed = (from >= at && from < at + lasts ? factor : 1) / (from < message ? slowdown : 1)
+            if (end === Infinity && speed > 0 && left <= speed * (until - from)) end = from + left / speed
+            left -= speed === 0 ? 0 : speed * (until - from)
+          }
+          expect(first![0]).toBeCloseTo(end, 6)
+          expect(first![1]).toBeCloseTo(end, 6)
+          expect(second![0]).toBeCloseTo(closedForm(compute, 0, message, slowdown), 6)
+          if (end > at && factor === 0) seen.paused++
+          if (end > at && factor > 0) seen.slowed++
+          seen[end <= message ? "within" : "beyond"]++
+        }
+      )
+    )
+    for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(5)
+  })
+
+  it("say that a rank does not return, as kernels do that nothing slows", () => {
+    const faults = new Faults([{ kind: "rank", rank: 0, factor: 0, fromSeconds: 1, untilSeconds: Infinity }])
+    for (const slowdown of [1, 2])
+      expect(() => computed(10, 0, 4, slowdown, { faults })).toThrow("waits for a rank that does not return")
+  })
+
+  it("are let go by the same ops", () => {
+    const causesOf = (slowdown: number): ReadonlyArray<number> => {
+      const { timeline } = run({
+        world: flatWorld(3, { bytesPerSecond: 1e6, latencySeconds: 0 }),
+        costs: costsOf({ first: 1, own: 2 }),
+        collectives: { algorithm: "ring", slowdown },
+        faults: new Faults([{ kind: "rank", rank: 1, factor: 0.5, fromSeconds: 0, untilSeconds: Infinity }]),
+        symmetric: false,
+        record: true,
+        program: Effect.gen(function* () {
+          const machine = yield* Machine
+          const tensor = yield* machine.alloc({ name: "sent", shape: [1000], dtype: "float32" })
+          const all = machine.world.all
+          for (let step = 0; step < 3; step++) {
+            machine.submit(launch("first", kernels.copy, Lane.compute, [tensor], [tensor]))
+            machine.submit(collective("sum", kernels.all_reduce, Lane.inter, all, [tensor], [tensor]))
+            machine.submit(collective("again", kernels.all_reduce, Lane.inter, all, [tensor], [tensor]))
+            machine.submit(launch("own", kernels.copy, Lane.compute, [tensor], [tensor]))
+            yield* machine.endStep
+          }
+        })
+      })
+      return [...timeline!.cause]
+    }
+    const usual = causesOf(1)
+    // Nothing lets each rank's first kernel go.
+    expect(usual.filter((cause) => cause < 0)).toHaveLength(3)
+    expect(causesOf(1 + 1e-9)).toEqual(usual)
   })
 
   it("are as they are where nothing slows them", () => {
