@@ -9,13 +9,14 @@ import { kernels } from "../core/kernels/catalogue.ts"
 import { Lane } from "../core/machine/lane.ts"
 import { Machine } from "../core/machine/machine.ts"
 import { collective } from "../core/machine/op.ts"
+import { checkLaws } from "../core/laws/laws.ts"
 import { aloneSeconds } from "../core/wire/alone.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
 import { collectiveAlgorithms, Network } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 import { makeWorld, unlimited, type World } from "../core/world.ts"
 import { readProfile } from "../traces/profile-file.ts"
-import { freeKernels, run } from "./simulate/simulated.ts"
+import { close, execute, freeKernels, run } from "./simulate/simulated.ts"
 
 const gigabit = 1e9 / 8
 
@@ -303,6 +304,60 @@ describe("who sends", () => {
       expect(makespanSeconds).toBeCloseTo((bytesEach * elements) / 1e6, 9)
     }
   )
+
+  it("to everyone at once counts every tensor of a message, whatever its place in it", () => {
+    const seen = { mixed: 0, wired: 0, everything: 0, shares: 0 }
+    const tensor = fc.record({
+      elements: fc.integer({ min: 1, max: 400 }).map((n) => 8 * n),
+      dtype: fc.constantFrom("float32" as const, "bfloat16" as const)
+    })
+    const property = fc.property(
+      fc.integer({ min: 2, max: 6 }),
+      fc.array(tensor, { minLength: 1, maxLength: 3 }),
+      fc.constantFrom(undefined, "bfloat16" as const, "float4" as const),
+      (ranks, specs, wire) => {
+        const world = nodes(Array.from({ length: ranks }, () => 1))
+        const { simulated: once, execution } = execute({
+          world,
+          collectives: { algorithm: "direct" },
+          symmetric: false,
+          program: Effect.gen(function* () {
+            const machine = yield* Machine
+            const tensors = yield* Effect.forEach(specs, ({ elements, dtype }, i) =>
+              machine.alloc({ name: `x${i}`, shape: [elements], dtype })
+            )
+            const sent = wire === undefined ? {} : { wire }
+            const { all } = machine.world
+            const attributes = { reduce: "avg" }
+            machine.submit(
+              collective("average", kernels.all_reduce, Lane.inter, all, tensors, tensors, {
+                attributes,
+                ...sent
+              })
+            )
+            yield* machine.drain
+          })
+        })
+        // As `CollectivePlan::oneShot` of native/transport adds them up.
+        let [sent, sums] = [0, 0]
+        for (const { elements, dtype } of specs) {
+          const bytes = { float32: 4, bfloat16: 2, float4: 0.5 }
+          sent += elements * bytes[wire ?? dtype]
+          sums += elements * bytes[dtype]
+        }
+        const everything = sent * ranks <= sent + sums
+        const bytesEach = everything ? (ranks - 1) * sent : ((ranks - 1) / ranks) * (sent + sums)
+        for (const { name, bytes } of once.links)
+          if (name.startsWith("inter out")) expect(close(bytes, bytesEach)).toBe(true)
+        expect(checkLaws(execution)).toBeUndefined()
+        if (new Set(specs.map(({ dtype }) => dtype)).size > 1) seen.mixed++
+        if (wire !== undefined) seen.wired++
+        seen[everything ? "everything" : "shares"]++
+      }
+    )
+    fc.assert(property)
+    for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(5)
+  })
 
   it("from one to everyone at once sends little more than everything once", () => {
     for (const ranks of [2, 4, 8]) {

@@ -2,18 +2,15 @@
 import type { Execution } from "../core/laws/execution.ts"
 import type { Journal } from "../core/laws/journal.ts"
 import type { Op } from "../core/machine/op.ts"
-import { dtypeBits, type Dtype } from "../core/machine/tensor.ts"
+import { sizeBytesOf } from "../core/machine/tensor.ts"
 import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 import type { SimulationResult } from "../sim/simulate.ts"
 import { tierBytes, type Tier } from "./traffic.ts"
 
-/** Bits of what comes out of a collective per bit of what is sent. */
-const wideningOf = (op: Op | undefined): number => {
-  const [from, to] = [op?.reads[0]?.dtype, op?.writes[0]?.dtype]
-  if (op === undefined || from === undefined || to === undefined) return 1
-  return dtypeBits[to] / dtypeBits[(op.attributes["wire"] as Dtype | undefined) ?? from]
-}
+/** What comes out of a collective, counted tensor by tensor. */
+const comesOut = ({ writes }: Op): number =>
+  writes.reduce((bytes, { elements, dtype }) => bytes + sizeBytesOf(elements, dtype), 0)
 
 /**
  * What a simulation recorded (`record: true`), with its programs' journals: everything that a law can judge. Bytes are
@@ -61,8 +58,9 @@ export const executionOf = <A>(
       ? {
           links: [...tiers].map(([name, bytes]) => ({ name, bytes })),
           carried: ({ kernel, group, sizeBytes, rank, op }) => {
-            const widening = wideningOf(collectives.get(rank)?.get(op))
-            return tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes, widening) ?? []
+            const own = collectives.get(rank)?.get(op)
+            const sumBytes = own === undefined ? sizeBytes : comesOut(own)
+            return tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes, sumBytes) ?? []
           }
         }
       : undefined

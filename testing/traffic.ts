@@ -55,7 +55,7 @@ const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): Tier
 
 /**
  * Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for a hierarchical all-reduce over a group that
- * is not the whole of a world of equal nodes and sites, which has no simple account. `widening`: bits of a sum per bit sent.
+ * is not the whole of a world of equal nodes and sites, which has no simple account. `sumBytes`: of an all-reduce's sums.
  */
 export const tierBytes = (
   world: World,
@@ -63,7 +63,7 @@ export const tierBytes = (
   kernel: string,
   ranks: ReadonlyArray<number>,
   sizeBytes: number,
-  widening = 1
+  sumBytes = sizeBytes
 ): TierBytes | undefined => {
   const n = ranks.length
   if (n < 2) return []
@@ -73,7 +73,7 @@ export const tierBytes = (
   switch (kernel) {
     case "all_reduce":
       // Parts of what is sent one way and of sums back; or everything to everybody, where that is less.
-      if (direct) return over(world, pairs, Math.min(sizeBytes, ((1 + widening) * sizeBytes) / n))
+      if (direct) return over(world, pairs, Math.min(sizeBytes, (sizeBytes + sumBytes) / n))
       if (algorithm === "tree") return over(world, doubleTree(ranks), sizeBytes / 2)
       if (algorithm === "hierarchical") return hierarchical(world, ranks, sizeBytes)
       return over(world, ring(ranks), (2 * (n - 1) * sizeBytes) / n)

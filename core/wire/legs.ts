@@ -4,7 +4,6 @@
 import type { CollectiveTable } from "../cost/collective-table.ts"
 import type { Estimate } from "../cost/provenance.ts"
 import type { Op } from "../machine/op.ts"
-import { dtypeBits, type Dtype } from "../machine/tensor.ts"
 import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
 import { unevenRows, type UnevenRows } from "./uneven.ts"
 
@@ -30,7 +29,7 @@ interface Message {
   readonly sizeBytes: number
   /** Position in the group of the member whose bytes the others get: of a broadcast's root, of a message's source. */
   readonly from: number
-  /** Bits of what comes out per bit of what is sent. Default: 1. */
+  /** Bytes of an all-reduce's sums per byte that is sent. Default: 1. */
   readonly widening?: number
   /** Where members put in different numbers of rows. */
   readonly uneven?: UnevenRows | undefined
@@ -45,9 +44,12 @@ export const messageOf = (op: Op, rank: number): Message => ({
   uneven: unevenRows(op)
 })
 
-const wideningOf = ({ reads, writes, attributes }: Op): number => {
-  const [sent, sum] = [(attributes["wire"] as Dtype | undefined) ?? reads[0]?.dtype, writes[0]?.dtype]
-  return sent === undefined || sum === undefined ? 1 : dtypeBits[sum] / dtypeBits[sent]
+/** All tensors of the message together, as real processes send them (`CollectivePlan::oneShot` of native/transport). */
+const wideningOf = ({ kernel, writes, sizeBytes }: Op): number => {
+  if (kernel.name !== "all_reduce" || sizeBytes === 0) return 1
+  let sumBytes = 0
+  for (const tensor of writes) sumBytes += tensor.sizeBytes
+  return sumBytes / sizeBytes
 }
 
 const senderOf = ({ kernel, attributes, group }: Op, rank: number): number => {

@@ -209,7 +209,7 @@ export class Network {
    *
    * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
    * @param from position in each group of the member whose bytes the others get, for a broadcast and a message
-   * @param widening bits of a sum per bit of what is sent; of a direct all-reduce alone
+   * @param widening bytes of sums per byte that is sent; of a direct all-reduce alone
    */
   phases(
     kernel: string,
