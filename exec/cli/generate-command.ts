@@ -7,6 +7,7 @@ import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { Rehearsed, Runnable } from "../../scenarios/runnable.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { fileDigest } from "../checkpoint/file-digest.ts"
 import { executeThen } from "../execute.ts"
 import type { Generating } from "../../scenarios/generating.ts"
 import type { ProcessJob } from "../job/processes.ts"
@@ -45,8 +46,11 @@ const generatedFrom = (file: string, options: GenerateCommandOptions) =>
       .pipe(Effect.mapError(locate))
     const { runnable } = generating
     const { world } = "rehearsal" in runnable ? runnable.rehearsal : runnable
-    const { weights, text } = options
-    const together = { ranks: world.size, file, plan: { scenario, weights, text } }
+    // Hosts may have other files of one name.
+    const digestOf = (read: string | undefined) =>
+      read === undefined ? Effect.succeed(undefined) : fileDigest(read)
+    const plan = { scenario, weights: yield* digestOf(options.weights), text: yield* digestOf(options.text) }
+    const together = { ranks: world.size, file, plan }
     return yield* perhapsInJob(options, together, (job) => generated(scenario, generating, options, job))
   })
 

@@ -1,10 +1,13 @@
 // Weights from `exec train --save` to `exec generate --weights`, as a user meets them.
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, expect, it } from "vitest"
+import { freePort } from "../../exec/job/free-port.ts"
+import { freshSecret } from "../../exec/job/secret.ts"
+import { variablesOf } from "../job/started.ts"
 import { describeNative } from "../native/addon.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -109,6 +112,37 @@ describeNative("exec train --save and exec generate --weights", () => {
     const { status, stdout, stderr } = exec("generate", ...args)
     expect(stderr).toMatch(message)
     expect([status, stdout]).toEqual([2, ""])
+  })
+
+  it("refuse a rank whose weights or text are others", async () => {
+    const others = path.join(folder, "others.arrow")
+    expect(exec("train", train, "--steps", "1", "--seed", "5", "--save", others).status).toBe(0)
+    const run = async (weightsOf1: string, textOf1: string) => {
+      const [port, secret] = [await freePort(), freshSecret()]
+      const start = (rank: number) => {
+        // Files of one name that are not the same, as hosts may have them.
+        const cwd = path.join(folder, `host ${rank}`)
+        fs.mkdirSync(cwd, { recursive: true })
+        fs.copyFileSync(rank === 0 ? weights : weightsOf1, path.join(cwd, "w.arrow"))
+        fs.writeFileSync(path.join(cwd, "t.txt"), rank === 0 ? fs.readFileSync(text) : textOf1)
+        const apart = "transfer={to: node, bandwidth: 1Gbit/s, latency: 100us}"
+        const args = ["generate", serve, "--weights", "w.arrow", "--text", "t.txt", "--set", apart]
+        const child = spawn(process.execPath, [path.join(root, "bin/exec.js"), ...args], {
+          cwd,
+          env: { ...process.env, ...variablesOf(rank, 2, "127.0.0.1", port, secret) },
+          stdio: ["ignore", "ignore", "pipe"]
+        })
+        let said = ""
+        child.stderr.on("data", (more) => (said += String(more)))
+        return new Promise((resolve) => child.on("close", (code) => resolve({ code, said })))
+      }
+      return Promise.all([start(0), start(1)])
+    }
+    const alike = fs.readFileSync(text, "utf8")
+    const refusal = { code: 1, said: expect.stringMatching(/plan of rank 1 is \w+, that of rank 0 is \w+/u) }
+    expect(await run(others, alike)).toEqual([refusal, refusal])
+    expect(await run(weights, "hgfedcba".repeat(200))).toEqual([refusal, refusal])
+    expect(await run(weights, alike)).toMatchObject([{ code: 0 }, { code: 0 }])
   })
 
   it("refuse to save where nothing can be written, and layers of experts alone", () => {
