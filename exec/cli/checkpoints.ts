@@ -8,7 +8,7 @@ import { InputError } from "../../core/input-error.ts"
 import { lockOf } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
-import type { TraceError } from "../../traces/trace-error.ts"
+import { hasCode, type TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
 import { Checkpoints } from "../checkpoint/checkpoints.ts"
 import { checkpointsIn, clearPartial, lockIn, makeFolder } from "../checkpoint/folder.ts"
@@ -30,6 +30,8 @@ export interface Asked {
   readonly folder: string
   readonly every: number
   readonly keep: number
+  /** The step of the newest checkpoint that the folder had when it was looked at. */
+  readonly newestStep: number | undefined
   readonly predecessor: Predecessor | undefined
 }
 
@@ -62,7 +64,12 @@ export const askedFor = (
       catch: (cause) => refusedFolder(checkpoint, cause)
     })
     const newest = there.at(-1)
-    const asked = { folder: checkpoint, every: checkpointEvery ?? scenarioEvery, keep: keep ?? usualKeep }
+    const asked = {
+      folder: checkpoint,
+      every: checkpointEvery ?? scenarioEvery,
+      keep: keep ?? usualKeep,
+      newestStep: newest?.step
+    }
     if (resume === undefined) {
       if (newest === undefined) return { ...asked, predecessor: undefined }
       return yield* new InputError({
@@ -88,9 +95,33 @@ export const askedFor = (
 
 /** Files of the checkpoints that are there already. */
 export const filesThere = ({ folder, predecessor }: Asked): ReadonlyArray<string> =>
-  [...checkpointsIn(folder), ...(predecessor === undefined ? [] : [predecessor])].flatMap((one) =>
-    readdirSync(one.folder).map((name) => path.join(one.folder, name))
-  )
+  [...checkpointsIn(folder), ...(predecessor === undefined ? [] : [predecessor])].flatMap((one) => {
+    try {
+      return readdirSync(one.folder).map((name) => path.join(one.folder, name))
+    } catch (cause) {
+      // Another run may write there until this one has the lock, and removes its older ones.
+      if (hasCode(cause, "ENOENT")) return []
+      throw cause
+    }
+  })
+
+/** Fails where another run has written between the look at the folder and its lock: what was found there holds no more. */
+const requireUnchanged = (folder: string, newestStep: number | undefined): Effect.Effect<void, InputError> =>
+  Effect.gen(function* () {
+    const there = yield* Effect.try({
+      try: () => checkpointsIn(folder),
+      catch: (cause) => refusedFolder(folder, cause)
+    })
+    const step = there.at(-1)?.step
+    if (step === newestStep) return
+    const told = (of: number | undefined): string => (of === undefined ? "none" : `that of step ${of}`)
+    return yield* new InputError({
+      file: "--checkpoint",
+      field: "",
+      value: `${folder}, whose newest checkpoint became ${told(step)} while this run began (it was ${told(newestStep)}): another run writes there,`,
+      accepted: "a folder of this run's own, or the same command again when the other run has ended"
+    })
+  })
 
 const refusedFolder = (folder: string, cause: unknown): InputError =>
   new InputError({
@@ -110,7 +141,7 @@ interface Surroundings {
 
 /** The checkpoints of a run of this process's ranks, all ranks of a job having come here. */
 export const openCheckpoints = (
-  { folder, every, keep, predecessor }: Asked,
+  { folder, every, keep, newestStep, predecessor }: Asked,
   { world, steps, continuation }: Trainable,
   { seed, job, tell }: Surroundings
 ): Effect.Effect<Checkpoints, Error, Scope.Scope> =>
@@ -121,6 +152,7 @@ export const openCheckpoints = (
         Effect.try({ try: () => prepare(folder), catch: (cause) => refusedFolder(folder, cause) })
       yield* prepared(makeFolder)
       yield* lockOf(lockIn(folder), { folder, option: "--checkpoint", what: "checkpoints", touched: true })
+      yield* requireUnchanged(folder, newestStep)
       yield* prepared(clearPartial)
     }
     const here = job === undefined ? world.all.ranks : [job.rank]

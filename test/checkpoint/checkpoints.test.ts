@@ -144,6 +144,25 @@ describeNative("checkpoints of a run", () => {
     expect(readdirSync(checkpoint)).toEqual([named(2)])
   })
 
+  it("are not mixed with those of a run that was there first", async () => {
+    const checkpoint = fresh()
+    const common = { checkpoint, checkpointEvery: 2, keep: 1 }
+    const first = () => trained("s-sgd", { ...common, steps: 6 })
+    // Where the folder was empty, or was not there, and this run would have begun at step 0.
+    const { message } = await refused("s-sgd", { ...common, steps: 2, meanwhile: first })
+    expect(message).toMatch(
+      /^--checkpoint: .*newest checkpoint became that of step 6 while this run began \(it was none\): another run/u
+    )
+    expect(readdirSync(checkpoint)).toEqual([named(6)])
+    // Where another run went on from the same checkpoint.
+    const resumed = { ...common, resume: true } as const
+    const second = () => trained("s-sgd", { ...resumed, steps: 8 })
+    const late = await refused("s-sgd", { ...resumed, steps: 7, meanwhile: second })
+    expect(late.message).toMatch(/became that of step 8 while this run began \(it was that of step 6\)/u)
+    expect(readdirSync(checkpoint)).toEqual([named(8)])
+    expect((await trained("s-sgd", { ...resumed, steps: 9 })).checkpoints.from).toBe(8)
+  })
+
   it("of a run on more or fewer ranks go on where replicas may join and leave", async () => {
     const checkpoint = fresh()
     const asked = { checkpoint, checkpointEvery: 4, keep: 10 }

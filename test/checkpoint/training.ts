@@ -61,16 +61,19 @@ export interface Asked extends CheckpointCommandOptions {
   /** Beside the variant's. */
   readonly set?: ReadonlyArray<string>
   readonly onStep?: (step: number, checkpoints: Checkpoints) => void
+  /** What others do when this run has looked at the folder, and before it has locked it. */
+  readonly meanwhile?: () => Promise<unknown>
 }
 
 /** Trains a variant to its end, or to where it stops. */
-export const train = (name: string, { steps, set = [], onStep, ...options }: Asked) =>
+export const train = (name: string, { steps, set = [], onStep, meanwhile, ...options }: Asked) =>
   Effect.scoped(
     Effect.gen(function* () {
       const file = fileOf(name)
       const scenario = yield* loadScenario(file, [...variants[name]!, ...set])
       const trainable = yield* familyOf(scenario).train!(scenario, file, { loader: new Loader() }, { steps })
       const asked = yield* askedFor(options, trainable)
+      if (meanwhile !== undefined) yield* Effect.promise(meanwhile)
       const told: Array<string> = []
       const checkpoints = yield* openCheckpoints(asked!, trainable, {
         seed: scenario.seed,

@@ -80,7 +80,13 @@ describe("outputs", () => {
     const step = path.join(kept, "step-0000000007")
     fs.mkdirSync(step, { recursive: true })
     fs.writeFileSync(path.join(step, "manifest.json"), "{}")
-    const read = filesThere({ folder: kept, every: 1, keep: 2, predecessor: undefined })
+    const read = filesThere({
+      folder: kept,
+      every: 1,
+      keep: 2,
+      newestStep: undefined,
+      predecessor: undefined
+    })
     expect(message(requireApart([["--out", path.join(step, "manifest.json")]], read))).toContain(
       "it would replace what is read"
     )
