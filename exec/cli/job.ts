@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto"
 import { networkInterfaces } from "node:os"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { InputError } from "../../core/input-error.ts"
 import type { World } from "../../core/world.ts"
 import { execute as runEffect, said, type Outcome } from "../../scenarios/cli/execute.ts"
@@ -36,8 +37,10 @@ export const runAsJob = async (
 ): Promise<number> => {
   const refused = await runEffect(Effect.as(requireOutputs(outputs), said("")), "exec")
   if (refused !== 0) return refused
-  const code = await Effect.runPromise(startedHere(options))
-  return code ?? runCommand(command, options.backend)
+  // Signals are for the processes, which end as they will: `execute` would not wait for them.
+  const started = await Effect.runPromiseExit(startedHere(options))
+  if (Exit.isFailure(started)) return runEffect(Effect.failCause(started.cause), "exec")
+  return started.value ?? runCommand(command, options.backend)
 }
 
 /** What a command is to write, by the option that names it; of a job of processes, rank 0 does. */
@@ -56,7 +59,7 @@ const requireOutputs = ({ files, folders = [] }: Outputs): Effect.Effect<void, I
   })
 
 /** Starts the job's processes, if that is what the command line asks for; their exit code. */
-const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined> =>
+const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined, NoRendezvous> =>
   processes === undefined
     ? Effect.succeed(undefined)
     : spawnJob({

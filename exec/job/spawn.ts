@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type { Variables } from "./environment.ts"
 import { freePort } from "./free-port.ts"
 import { lifeline } from "./lifeline.ts"
+import { NoRendezvous } from "./rendezvous.ts"
 import { freshSecret } from "./secret.ts"
 
 /** When one has failed, the others have so long to notice, and then again as long to tidy up. */
@@ -21,9 +22,26 @@ interface SpawnOptions {
   readonly write: (stream: "out" | "error", text: string) => void
 }
 
-/** Runs the job to its end; its exit code is that of the process that ended first of those that failed, else 0. */
-export const spawnJob = ({ processes, command, variables, write }: SpawnOptions): Effect.Effect<number> =>
-  Effect.flatMap(Effect.promise(freePort), (port) =>
+/** Where the processes are to meet, which none of them is there to say. */
+const meetingPort = Effect.tryPromise({
+  try: freePort,
+  catch: (cause) => {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return new NoRendezvous({ rank: 0, reason: `no port of 127.0.0.1 for the processes to meet at: ${why}` })
+  }
+})
+
+/**
+ * Runs the job to its end; its exit code is that of the process that ended first of those that failed, else 0. Fails where none
+ * could be started.
+ */
+export const spawnJob = ({
+  processes,
+  command,
+  variables,
+  write
+}: SpawnOptions): Effect.Effect<number, NoRendezvous> =>
+  Effect.flatMap(meetingPort, (port) =>
     Effect.callback<number>((resume) => {
       const secret = freshSecret()
       const children: Array<ChildProcess> = []

@@ -135,6 +135,23 @@ describeNative("exec train over processes", () => {
     }
   })
 
+  it("says so where there is no port to meet at, and starts nothing", () => {
+    const refusing = `import { Server } from "node:net"
+      Server.prototype.listen = function () {
+        process.nextTick(() => this.emit("error", new Error("listen EADDRNOTAVAIL")))
+        return this
+      }`
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      ["--import", `data:text/javascript,${encodeURIComponent(refusing)}`, ...command("--processes", "2")],
+      { cwd: root, encoding: "utf8" }
+    )
+    expect(stderr).toBe(
+      "exec: rank 0: no port of 127.0.0.1 for the processes to meet at: listen EADDRNOTAVAIL\n"
+    )
+    expect([status, stdout]).toEqual([1, ""])
+  })
+
   it("ends everywhere, with the name of the rank, when one is killed", async () => {
     const child = spawn(
       process.execPath,
