@@ -428,6 +428,24 @@ describe("bad input", () => {
     expect(error.message).not.toContain("\n")
   })
 
+  it("an export after the profiler began anew is told from a trace without the device", async () => {
+    const synchronise = {
+      ph: "X",
+      cat: "cuda_runtime",
+      name: "cudaDeviceSynchronize",
+      pid: 1,
+      tid: 1,
+      ts: 1,
+      dur: 5
+    }
+    const op = { ph: "X", cat: "cpu_op", name: "aten::mm", pid: 1, tid: 1, ts: 1, dur: 5 }
+    const accepted = async (...traceEvents: ReadonlyArray<object>) =>
+      (await failure(encode(JSON.stringify({ traceEvents })))).accepted
+    expect(await accepted(synchronise)).toContain("repeat=1")
+    expect(await accepted(synchronise, op)).toContain("recorded with ProfilerActivity.CUDA")
+    expect(await accepted()).toContain("recorded with ProfilerActivity.CUDA")
+  })
+
   it.each([
     ["an event that is no object", 7, `${last} is 7, not an object`],
     ["a time that is no number", { ph: "X", cat: "kernel", ts: "now", dur: 1 }, `${last}.ts is now`],

@@ -6,7 +6,7 @@ import { findCommunication } from "./communication.ts"
 import type { HostTree } from "./host-tree.ts"
 import { launchRows, originFinder, type Origin } from "./origins.ts"
 import { findSteps, stepAt, type Step } from "./steps.ts"
-import type { KinetoTrace } from "./trace.ts"
+import { Host, type KinetoTrace } from "./trace.ts"
 
 export interface DeviceWork {
   readonly steps: ReadonlyArray<Step>
@@ -70,12 +70,21 @@ export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<s
       file: trace.file,
       field: "traceEvents",
       value: kernels.length === 0 ? nothing + others : "no kernels inside a step",
-      accepted: "a trace recorded with ProfilerActivity.CUDA (of NVIDIA or AMD) or ProfilerActivity.XPU"
+      accepted: exportedTooLate(trace, kernels)
+        ? "an export of the steps: this one has calls of the device's runtime alone, as when the profiler has begun anew " +
+          "(schedule() with wait=0 and without repeat=1); export in on_trace_ready, or set repeat=1"
+        : "a trace recorded with ProfilerActivity.CUDA (of NVIDIA or AMD) or ProfilerActivity.XPU"
     })
   }
   const pure = compute.filter((index) => communication.computes[index] === 1)
   return { steps, kernels, rows, origins, compute, collective, pure }
 }
+
+/** Whether nothing was recorded but calls of the runtime, such as the synchronisation with which the profiler begins and ends. */
+const exportedTooLate = ({ host }: KinetoTrace, kernels: Int32Array): boolean =>
+  kernels.length === 0 &&
+  host.kind.length > 0 &&
+  host.kind.values.subarray(0, host.kind.length).every((kind) => kind === Host.launch)
 
 const earlier = -2
 
