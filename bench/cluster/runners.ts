@@ -58,6 +58,10 @@ export const ended = (child: ChildProcess): Promise<void> =>
 interface Waiting {
   readonly begun: () => void
   readonly answered: (answer: Answer) => void
+  /** By rank: who has answered. */
+  readonly answers: Map<number, Answer>
+  /** Runs when one has failed, or rank 0 is done: the others are about to be. */
+  grace?: NodeJS.Timeout
 }
 
 /** The ranks of one cluster, until they are closed. */
@@ -65,28 +69,34 @@ export class Runners {
   readonly #children: ReadonlyArray<ChildProcess>
   #waiting: Waiting | undefined
   #over: string | undefined
+  readonly #graceMillis: number
 
-  constructor(children: ReadonlyArray<ChildProcess>) {
+  /** When a rank has failed, or rank 0 is done, the others have so long to say what became of them. */
+  constructor(children: ReadonlyArray<ChildProcess>, graceMillis = 60_000) {
     this.#children = children
-    createInterface({ input: children[0]!.stdout! }).on("line", (line) => {
-      const said = JSON.parse(line) as Said
-      if ("begun" in said) this.#waiting?.begun()
-      else this.#answer(said.answer)
-    })
-    for (const child of children) {
+    this.#graceMillis = graceMillis
+    for (const [rank, child] of children.entries()) {
+      createInterface({ input: child.stdout! }).on("line", (line) => {
+        const said = JSON.parse(line) as Said
+        if ("answer" in said) this.#heard(rank, said.answer)
+        else if (rank === 0) this.#waiting?.begun()
+      })
       child.stdin!.on("error", () => {})
       child.on("close", (code) => {
         this.#over ??= `a rank has ended (code ${code})`
-        this.#answer({ error: this.#over })
+        this.#end(this.#over)
       })
     }
   }
 
-  /** Runs it on all ranks; `begun` is called when the run's clock starts. Answers at once where ranks have ended. */
+  /**
+   * Runs it on all ranks; `begun` is called when the run's clock starts. The answer is rank 0's, or the errors of all that failed,
+   * each with its rank. Answers at once where ranks have ended.
+   */
   run(request: Request, begun: () => void = () => {}): Promise<Answer> {
     if (this.#over !== undefined) return Promise.resolve({ error: this.#over })
     return new Promise((answered) => {
-      this.#waiting = { begun, answered }
+      this.#waiting = { begun, answered, answers: new Map() }
       for (const { stdin } of this.#children) stdin!.write(`${JSON.stringify(request)}\n`)
     })
   }
@@ -101,9 +111,30 @@ export class Runners {
     )
   }
 
-  #answer(answer: Answer): void {
+  #heard(rank: number, answer: Answer): void {
     const waiting = this.#waiting
+    if (waiting === undefined) return
+    waiting.answers.set(rank, answer)
+    if (waiting.answers.size === this.#children.length) return this.#end()
+    if (rank !== 0 && !("error" in answer)) return
+    waiting.grace ??= setTimeout(() => {
+      const silent = this.#children.flatMap((_, rank) => (waiting.answers.has(rank) ? [] : [rank]))
+      // What they still do would mix with the next run.
+      this.#over ??= `rank ${silent.join(", ")} did not answer`
+      this.#end(this.#over)
+    }, this.#graceMillis)
+  }
+
+  /** Answers with what the ranks have said; where they have not all, with what is the matter. */
+  #end(matter?: string): void {
+    const waiting = this.#waiting
+    if (waiting === undefined) return
     this.#waiting = undefined
-    waiting?.answered(answer)
+    clearTimeout(waiting.grace)
+    const errors = [...waiting.answers].flatMap(([rank, answer]) =>
+      "error" in answer ? [`rank ${rank}: ${answer.error}`] : []
+    )
+    if (matter !== undefined) errors.push(matter)
+    waiting.answered(errors.length > 0 ? { error: errors.join("; ") } : waiting.answers.get(0)!)
   }
 }

@@ -1,5 +1,5 @@
 // One rank of bench/cluster/what-if.ts: joins the job, and runs what it is told on its standard input, a line of JSON for each
-// run. Rank 0 answers with a line when the run's clock starts and a line at its end. Started by a launcher's variables.
+// run. Every rank answers with a line at its end, rank 0 also with one when the run's clock starts. Started by a launcher's variables.
 //   TANDEM_RANK=0 TANDEM_WORLD_SIZE=2 ... node bench/cluster/what-if-rank.ts --backend cuda
 import { createInterface } from "node:readline"
 import { parseArgs } from "node:util"
@@ -88,7 +88,7 @@ await Effect.runPromise(
               Effect.catchDefect((defect) => Effect.succeed({ error: String(defect) }))
             )
           )
-          if (job.rank === 0 || "error" in answer) say({ answer })
+          say({ answer })
         }
       })
     ),

@@ -65,12 +65,17 @@ describe("ranks that run what they are told", () => {
   const request = { file: "", set: [], planFrom: "", emulateDevice: false }
   const rank = (script: string) =>
     spawn(process.execPath, ["-e", script], { stdio: ["pipe", "pipe", "inherit"] })
+  /** Says these lines for each that it is told. */
+  const saying = (...lines: ReadonlyArray<object>) =>
+    `process.stdin.on("data", () => console.log(${JSON.stringify(lines.map((line) => JSON.stringify(line)).join("\n"))}))`
+  const begins = { begun: true }
+  const done = { answer: { stepSeconds: 1 } }
+  const failed = (error: string) => ({ answer: { error } })
 
   it("answer once each, and with an error where one has ended or all were closed", async () => {
-    const answers = `process.stdin.on("data", () => console.log('{"begun":true}\\n{"answer":{"error":"tried"}}'))`
-    const runners = new Runners([rank(answers), rank("process.stdin.resume()")])
+    const runners = new Runners([rank(saying(begins, failed("tried"))), rank(saying(begins, done))])
     let begun = 0
-    expect(await runners.run(request, () => begun++)).toEqual({ error: "tried" })
+    expect(await runners.run(request, () => begun++)).toEqual({ error: "rank 0: tried" })
     expect(begun).toBe(1)
     await runners.close()
     expect(await runners.run(request)).toEqual({ error: "the ranks were closed" })
@@ -78,5 +83,21 @@ describe("ranks that run what they are told", () => {
     expect(await gone.run(request)).toEqual({ error: "a rank has ended (code 3)" })
     expect(await gone.run(request)).toEqual({ error: "a rank has ended (code 3)" })
     await gone.close()
+  })
+
+  it("answer with the errors of all that failed, whichever rank they are", async () => {
+    const other = new Runners([rank(saying(begins, done)), rank(saying(failed("no such file")))])
+    expect(await other.run(request)).toEqual({ error: "rank 1: no such file" })
+    // It has ended everywhere, so that they can be told the next.
+    expect(await other.run(request)).toEqual({ error: "rank 1: no such file" })
+    await other.close()
+    const well = new Runners([rank(saying(begins, done)), rank(saying(done))])
+    expect(await well.run(request)).toEqual({ stepSeconds: 1 })
+    await well.close()
+    // Rank 0 waits for the one that failed, and says nothing.
+    const stuck = new Runners([rank("process.stdin.resume()"), rank(saying(failed("no such file")))], 100)
+    expect(await stuck.run(request)).toEqual({ error: "rank 1: no such file; rank 0 did not answer" })
+    expect(await stuck.run(request)).toEqual({ error: "rank 0 did not answer" })
+    await stuck.close()
   })
 })
