@@ -7,8 +7,9 @@ import * as Effect from "effect/Effect"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { AtStepEnd, Kept, Snapshots } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { lostTo } from "../../scenarios/cli/folder-lock.ts"
 import type { Links } from "../job/job.ts"
-import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
+import { abandon, complete, keepNewest, lockIn, partialFolder } from "./folder.ts"
 import { printManifest, type Manifest } from "./manifest.ts"
 import { shardName, writeShard, type ShardEntry } from "./shard.ts"
 
@@ -135,12 +136,15 @@ export class Checkpoints implements Snapshots {
     const file = shardName(rank, ranks)
     return Effect.gen({ self: this }, function* () {
       const done = this.#doneWith(step)
-      const part = yield* writeShard(path.join(partialFolder(folder, step), file), tensors, valuesOf).pipe(
-        Effect.map((written): Part => ({ step, shard: { rank, file, ...written } })),
-        Effect.catchTag("TraceError", ({ message }) =>
-          Effect.succeed<Part>({ step, failure: `rank ${rank}: ${message}` })
-        )
-      )
+      const failed = (why: string): Part => ({ step, failure: `rank ${rank}: ${why}` })
+      const lost = takenOver(folder)
+      const part =
+        lost !== undefined
+          ? failed(lost)
+          : yield* writeShard(path.join(partialFolder(folder, step), file), tensors, valuesOf).pipe(
+              Effect.map((written): Part => ({ step, shard: { rank, file, ...written } })),
+              Effect.catchTag("TraceError", ({ message }) => Effect.succeed(failed(message)))
+            )
       if (links === undefined) this.#came(part)
       else links.tell(0, partTold, part)
       yield* Deferred.await(done)
@@ -175,7 +179,8 @@ export class Checkpoints implements Snapshots {
     if (parts.length < ranks) return
     this.#parts.delete(step)
     const shards = parts.flatMap(({ shard }) => (shard === undefined ? [] : [shard]))
-    let failure = parts.find((one) => one.failure !== undefined)?.failure
+    const lost = takenOver(folder)
+    let failure = lost ?? parts.find((one) => one.failure !== undefined)?.failure
     let written: string | undefined
     if (failure === undefined) {
       const manifest = manifestAfter(
@@ -185,8 +190,8 @@ export class Checkpoints implements Snapshots {
       failure = refusalOf(() => (written = complete(folder, step, printManifest(manifest))))
     }
     const unremoved = written === undefined ? undefined : refusalOf(() => keepNewest(folder, keep))
-    // What is left of it otherwise is removed when a run next begins in this folder.
-    if (written === undefined) refusalOf(() => abandon(folder, step))
+    // What is left of it otherwise is removed when a run next begins in this folder; what another run writes there is not ours.
+    if (written === undefined && lost === undefined) refusalOf(() => abandon(folder, step))
     const outcome: Written = { step, folder: written, failure, unremoved }
     onWritten(outcome)
     this.#settle(outcome)
@@ -219,6 +224,12 @@ export class Checkpoints implements Snapshots {
     this.#agreeing = undefined
     if (agreeing !== undefined) Deferred.doneUnsafe(agreeing, Effect.void)
   }
+}
+
+/** Why nothing may be written to the folder any more: another run took its lock over. Undefined while this run has it. */
+const takenOver = (folder: string): string | undefined => {
+  const by = lostTo(lockIn(folder))
+  return by && `${by} has taken the folder over, as this run gave no sign of life for minutes`
 }
 
 /** Why the system refused; undefined where it did not. */

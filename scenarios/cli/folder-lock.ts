@@ -6,12 +6,15 @@ import {
   closeSync,
   linkSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
-  writeFileSync
+  writeFileSync,
+  writeSync
 } from "node:fs"
 import { hostname } from "node:os"
+import { resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { reasonOf } from "../file/source.ts"
@@ -68,14 +71,38 @@ const ownText = (): string => {
   return `${JSON.stringify(own)}\n`
 }
 
-/** Says that its holder lives: what it says is written again, so that whoever keeps the file sets its time. */
-const touch = (path: string): void => {
+/**
+ * Says that its holder lives: what it says is written again, so that whoever keeps the file sets its time. False where it says
+ * something else or is gone: while this host was suspended, say, another process took it over.
+ */
+const touch = (path: string, text: string): boolean => {
   try {
     const descriptor = openSync(path, "r+")
-    appendSync(descriptor, ownText())
+    try {
+      // A byte more than is ours, to see what is longer. What is open stays the file that was read, whoever renames it.
+      const found = Buffer.alloc(Buffer.byteLength(text) + 1)
+      if (found.toString("utf8", 0, readSync(descriptor, found, 0, found.length, 0)) !== text) return false
+      writeSync(descriptor, text, 0)
+    } finally {
+      closeSync(descriptor)
+    }
+  } catch (cause) {
+    // What the system refuses otherwise may work the next time.
+    return !hasCode(cause, "ENOENT")
+  }
+  return true
+}
+
+/** The file, with what says that it is ours. */
+const make = (path: string, text: string): void => {
+  const descriptor = openSync(path, "wx")
+  try {
+    appendSync(descriptor, text)
+  } catch (cause) {
+    rmSync(path, { force: true })
+    throw cause
+  } finally {
     closeSync(descriptor)
-  } catch {
-    return // It was taken away, or the folder is gone: whoever writes there will say.
   }
 }
 
@@ -88,25 +115,23 @@ const untouchedMillis = (path: string): number => {
   return mtimeMs - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? mtimeMs)
 }
 
-/** Undefined when it is ours now; else who has it. */
-const take = (path: string, touched: boolean): { readonly by: string } | undefined => {
+/** Undefined when it is ours now and says `text`; else who has it. */
+const take = (path: string, touched: boolean, text: string): { readonly by: string } | undefined => {
   for (let attempt = 0; attempt < 3; attempt++) {
     try {
-      const descriptor = openSync(path, "wx")
-      appendSync(descriptor, ownText())
-      closeSync(descriptor)
+      make(path, text)
       return undefined
     } catch (cause) {
       if (!hasCode(cause, "EEXIST")) throw cause
     }
-    const text = textOf(path)
-    if (text === undefined) continue
-    const holder = holderOf(text)
+    const found = textOf(path)
+    if (found === undefined) continue
+    const holder = holderOf(found)
     if (!isLeft(path, holder, touched)) {
       const where = holder === undefined || holder.host === hostname() ? "" : ` on ${holder.host}`
       return { by: holder === undefined ? "another process" : `process ${holder.pid}${where}` }
     }
-    clearLeft(path, text)
+    clearLeft(path, found)
   }
   return { by: "another process" }
 }
@@ -151,14 +176,56 @@ interface Locked {
   readonly touched?: boolean
 }
 
+/** A lock that this process has taken. */
+class Holding {
+  readonly #path: string
+  readonly #text: string
+  #touching: NodeJS.Timeout | undefined
+  #isLost = false
+
+  constructor(path: string, text: string, touched: boolean) {
+    this.#path = path
+    this.#text = text
+    if (touched) this.#touching = setInterval(() => void this.#touch(), touchEveryMillis).unref()
+  }
+
+  lostTo(): string | undefined {
+    if (!this.#touch()) return undefined
+    const holder = holderOf(textOf(this.#path) ?? "")
+    return holder === undefined ? "another process" : `process ${holder.pid} on ${holder.host}`
+  }
+
+  /** What others have taken over stays theirs. */
+  release(): void {
+    if (!this.#touch()) rmSync(this.#path, { force: true })
+    clearInterval(this.#touching)
+  }
+
+  /** Whether it is lost, for good. */
+  #touch(): boolean {
+    this.#isLost ||= !touch(this.#path, this.#text)
+    if (this.#isLost) clearInterval(this.#touching)
+    return this.#isLost
+  }
+}
+
+const holdings = new Map<string, Holding>()
+
+/**
+ * Who has a lock now that this process took, as far as its file says; undefined while it is this process's, and of one that it has
+ * not taken. To be asked before each write: whoever gives no sign of life, on a suspended host say, is taken for gone.
+ */
+export const lostTo = (path: string): string | undefined => holdings.get(resolve(path))?.lostTo()
+
 /** Has what `path` locks for this process alone while the scope lives. Fails where another process has it. */
 export const lockOf = (
   path: string,
   { folder, option, what, touched = false }: Locked
-): Effect.Effect<void, InputError, Scope.Scope> =>
-  Effect.acquireRelease(
+): Effect.Effect<void, InputError, Scope.Scope> => {
+  const text = ownText()
+  return Effect.acquireRelease(
     Effect.try({
-      try: () => take(path, touched),
+      try: () => take(path, touched, text),
       catch: (cause) =>
         new InputError({
           file: folder,
@@ -169,9 +236,11 @@ export const lockOf = (
     }).pipe(
       Effect.flatMap((held) =>
         held === undefined
-          ? Effect.sync(() =>
-              touched ? setInterval(() => touch(path), touchEveryMillis).unref() : undefined
-            )
+          ? Effect.sync(() => {
+              const holding = new Holding(path, text, touched)
+              holdings.set(resolve(path), holding)
+              return holding
+            })
           : Effect.fail(
               new InputError({
                 file: folder,
@@ -182,12 +251,13 @@ export const lockOf = (
             )
       )
     ),
-    (touching) =>
+    (holding) =>
       Effect.sync(() => {
-        clearInterval(touching)
-        rmSync(path, { force: true })
+        holding.release()
+        holdings.delete(resolve(path))
       })
   ).pipe(Effect.asVoid)
+}
 
 /** Runs `use` while this process alone has what `path` locks. */
 export const withLock = <A, E, R>(

@@ -71,6 +71,33 @@ describeNative("checkpoints of a run", () => {
     expect(await stateIn(checkpoint)).toEqual(uninterrupted.state)
   })
 
+  it("stay those of another run that has taken the folder over", async () => {
+    const checkpoint = fresh()
+    const lock = path.join(checkpoint, ".lock")
+    const other = JSON.stringify({ pid: 7, host: "elsewhere", began: "1" })
+    const asked = { checkpoint, checkpointEvery: 20, keep: 1, resume: true } as const
+    await trained("s-sgd", { ...asked, steps: 3 })
+    const { checkpoints, told, learnt } = await trained("s-sgd", {
+      ...asked,
+      steps: 20,
+      onStep: (step) => {
+        if (step !== 4) return
+        writeFileSync(lock, other)
+        mkdirSync(path.join(checkpoint, `.${named(20)}.partial`))
+      }
+    })
+    expect(learnt.stepsDone).toBe(20)
+    const failure =
+      "process 7 on elsewhere has taken the folder over, as this run gave no sign of life for minutes"
+    expect(checkpoints.last).toMatchObject({ step: 20, folder: undefined, failure })
+    expect(told.at(-1)).toContain(`step 20 could not be written, and what was there stays: ${failure}`)
+    expect(readdirSync(checkpoint).toSorted()).toEqual(
+      [`.${named(20)}.partial`, ".lock", named(3)].toSorted()
+    )
+    expect(readdirSync(path.join(checkpoint, `.${named(20)}.partial`))).toEqual([])
+    expect(readFileSync(lock, "utf8")).toBe(other)
+  })
+
   it("that do not fit on the disk leave the last one as it is, and the run goes on", async () => {
     const checkpoint = fresh()
     const asked = { checkpoint, checkpointEvery: 3, keep: 1, resume: true } as const

@@ -12,7 +12,7 @@ import { readSource } from "../../scenarios/file/source.ts"
 import { filesThere } from "../../exec/cli/checkpoints.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { loadText } from "../../scenarios/text.ts"
-import { withLock } from "../../scenarios/cli/folder-lock.ts"
+import { lockOf, lostTo, withLock } from "../../scenarios/cli/folder-lock.ts"
 import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
 import { writeFileAtomically } from "../../traces/atomic-file.ts"
 import { filesIn, folder, root, sim } from "./launch.ts"
@@ -220,6 +220,44 @@ describe("a study's folder", () => {
       })
       expect(await Effect.runPromise(withLock(lock, { ...study, touched: true }, times))).toBeGreaterThan(1e6)
       expect(await Effect.runPromise(withLock(lock, study, times))).toBe(1000)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it("of one who gave no sign of life is left to whoever took it over", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] })
+    try {
+      const other = `${JSON.stringify({ pid: 7, host: "elsewhere", began: "1" })}\n`
+      const losses: ReadonlyArray<readonly [() => void, string]> = [
+        [() => fs.writeFileSync(lock, other), "process 7 on elsewhere"],
+        // Longer than ours, and begins with it.
+        [() => fs.appendFileSync(lock, " "), `process ${process.pid} on ${os.hostname()}`],
+        [() => fs.rmSync(lock), "another process"]
+      ]
+      for (const [lose, by] of losses)
+        for (const asked of ["timer", "writer", "nobody"]) {
+          const used = Effect.gen(function* () {
+            yield* lockOf(lock, { ...study, touched: true })
+            expect(lostTo(lock)).toBeUndefined()
+            lose()
+            const now = fs.existsSync(lock) ? fs.readFileSync(lock, "utf8") : undefined
+            if (asked === "timer") {
+              vi.advanceTimersByTime(15_000)
+              expect(vi.getTimerCount()).toBe(0)
+            }
+            if (asked === "writer") {
+              expect(lostTo(lock)).toBe(by)
+              expect(vi.getTimerCount()).toBe(0)
+            }
+            return now
+          })
+          const now = await Effect.runPromise(Effect.scoped(used))
+          // Neither touched nor removed, and no timer is left.
+          expect(fs.existsSync(lock) ? fs.readFileSync(lock, "utf8") : undefined).toBe(now)
+          expect(vi.getTimerCount()).toBe(0)
+          fs.rmSync(lock, { force: true })
+        }
     } finally {
       vi.useRealTimers()
     }
