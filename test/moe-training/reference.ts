@@ -1,5 +1,6 @@
 // The same training step in one process, with no schedule, no messages and no kernels of the catalogue: loops over tokens in
-// float64. Gradients are central differences of its loss.
+// float64. Gradients are central differences of its loss. The loss jumps where the gate of some token changes its mind, and what
+// is trained by is the derivative of the piece that the parameters are on: differences keep every choice of the last pass.
 import { Random } from "../../core/random.ts"
 import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { matrixValues, scaleValues } from "../../core/algorithms/moe-training/tensors.ts"
@@ -44,6 +45,15 @@ export class Reference {
   readonly whole: Whole = new Map()
   /** Choices that found no room in the last pass. */
   dropped = 0
+  /**
+   * Smallest difference, in the last pass, of a chosen score and the one next in order. Where it is within the error of the
+   * arithmetic, either order is right, and so are two outputs that have little to do with each other.
+   */
+  closest = Infinity
+  /** Orders of choice, in differences so far, that were kept though the moved parameter would have changed them. */
+  kept = 0
+  /** What was chosen in the last pass, by gate and by who chose. */
+  readonly #chosen = new Map<string, ReadonlyArray<number>>()
 
   constructor(model: MoeModel, nodes: number, perNode: number, capacity: number) {
     this.model = model
@@ -73,8 +83,15 @@ export class Reference {
     return known
   }
 
-  /** Outputs by node, token and column. */
+  /** Outputs by node, token and column. Gates choose anew. */
   forward(): ReadonlyArray<ReadonlyArray<Vector>> {
+    this.#chosen.clear()
+    this.closest = Infinity
+    return this.#pass()
+  }
+
+  /** The same, with what gates have chosen before where they have. */
+  #pass(): ReadonlyArray<ReadonlyArray<Vector>> {
     const { model, nodes } = this
     const nodeTokens = model.batch * model.sequence
     const input = this.#matrix("input", nodes * nodeTokens, model.width)
@@ -85,26 +102,45 @@ export class Reference {
           input.subarray((node * nodeTokens + t) * model.width, (node * nodeTokens + t + 1) * model.width)
         )
       )
-      for (let layer = 0; layer < model.layers; layer++) x = this.#moe(layer, this.#attention(layer, x))
+      for (let layer = 0; layer < model.layers; layer++)
+        x = this.#moe(`node ${node} layer ${layer}`, layer, this.#attention(layer, x))
       return x
     })
   }
 
-  loss(): number {
-    const outputs = this.forward()
+  #loss(): number {
+    const outputs = this.#pass()
     let sum = 0
     for (const tokens of outputs) for (const token of tokens) for (const value of token) sum += value * value
     return sum / 2 / (this.nodes * this.model.batch * this.model.sequence)
   }
 
-  /** d loss / d element of a whole parameter. */
+  /**
+   * Indices of the `count` largest scores, largest first, ties to the lower index; of the pass that is differenced, if any.
+   * `by` says who chooses.
+   */
+  #choose(by: string, scores: Vector, count: number): ReadonlyArray<number> {
+    const order = largest(scores, count + 1)
+    const chosen = order.slice(0, count)
+    const before = this.#chosen.get(by)
+    if (before !== undefined) {
+      if (before.some((index, i) => index !== chosen[i])) this.kept++
+      return before
+    }
+    for (let i = 1; i < order.length; i++)
+      this.closest = Math.min(this.closest, scores[order[i - 1]!]! - scores[order[i]!]!)
+    this.#chosen.set(by, chosen)
+    return chosen
+  }
+
+  /** d loss / d element of a whole parameter, about the last forward pass. */
   gradient(name: string, index: number, step = 1e-5): number {
     const data = this.whole.get(name)!
     const value = data[index]!
     data[index] = value + step
-    const above = this.loss()
+    const above = this.#loss()
     data[index] = value - step
-    const below = this.loss()
+    const below = this.#loss()
     data[index] = value
     return (above - below) / (2 * step)
   }
@@ -134,18 +170,20 @@ export class Reference {
     })
   }
 
-  #moe(layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
+  #moe(gate: string, layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
     const norm = this.#scale(`layer ${layer} MoE norm`)
     const normed = x.map((token) => rms(token, norm))
     const share = x.length / this.perNode
     return Array.from({ length: this.perNode }, (_, position) => {
       const own = normed.slice(position * share, (position + 1) * share)
-      return this.#route(layer, own).map((out, t) => plus(x[position * share + t]!, out))
+      return this.#route(`${gate} position ${position}`, layer, own).map((out, t) =>
+        plus(x[position * share + t]!, out)
+      )
     }).flat()
   }
 
   /** One rank's tokens through gate and experts. */
-  #route(layer: number, tokens: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
+  #route(gate: string, layer: number, tokens: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
     const { model } = this
     const { experts, topK, width } = model
     const name = `layer ${layer} gate`
@@ -172,14 +210,14 @@ export class Reference {
     if (model.gate === "expert-choice") {
       for (let e = 0; e < experts; e++) {
         const column = scores.map((row) => row[e]!)
-        const taken = largest(column, this.capacity)
+        const taken = this.#choose(`${gate} expert ${e}`, column, this.capacity)
         const weights = softmax(taken.map((t) => column[t]!))
         taken.forEach((t, i) => give(t, weights[i]!, this.#expert(layer, e, tokens[t]!)))
       }
       return out
     }
     const room = new Int32Array(experts).fill(this.capacity === 0 ? 2 ** 30 : this.capacity)
-    const choices = scores.map((row) => largest(row, topK))
+    const choices = scores.map((row, t) => this.#choose(`${gate} token ${t}`, row, topK))
     const weights = scores.map((row, t) => {
       const kept = choices[t]!.map((e) => row[e]!)
       return model.gate === "sigmoid" ? kept.map((value) => 1 / (1 + Math.exp(-value))) : softmax(kept)
