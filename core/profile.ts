@@ -9,7 +9,10 @@ export interface PhaseCost {
   readonly busySeconds: number
   /** From its first kernel's start to the next layer's first kernel: busy time plus the host's launch gaps. */
   readonly spanSeconds: number
-  /** Of a layer that was described, not recorded: what the host launches for it, in eager mode and once for each kernel. */
+  /**
+   * What the host launches for it, in eager mode and once for each kernel, where that is known: of a layer that was described, or
+   * recorded by a profiler that has the launches too.
+   */
   readonly launches?: { readonly eager: number; readonly once: number }
 }
 

@@ -31,6 +31,8 @@ export interface HostLane {
   readonly readSeconds: number
   /** On the first launch after a step's begin or a read. */
   readonly replaySeconds: number
+  /** Whether what a launch costs is spent on layers of a profile too: some say what is launched for them. */
+  readonly launchesLayers: boolean
   /** Whether a step's end is waited for and read before anything more is launched. */
   readonly readsEachStep: boolean
   /** Whether the host launches nothing more until this op has ended. */
@@ -197,6 +199,11 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
             },
             readSeconds: host.costs.readSeconds,
             replaySeconds: host.costs.replaySeconds,
+            launchesLayers:
+              !late &&
+              profile?.layers.some(({ forward, backward, optimizer }) =>
+                [forward, backward, optimizer].some(({ launches }) => launches !== undefined)
+              ) === true,
             readsEachStep: host.costs.readsEachStep === true,
             waitsFor: (op: Op) => waitsFor(host.costs, op)
           }

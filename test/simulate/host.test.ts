@@ -38,6 +38,7 @@ const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostMode
           seconds: (op) => hostSecondsOf(host, op),
           readSeconds: host.readSeconds,
           replaySeconds: host.replaySeconds,
+          launchesLayers: false,
           readsEachStep: host.readsEachStep === true,
           waitsFor: () => false
         }

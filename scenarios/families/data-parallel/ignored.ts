@@ -1,6 +1,7 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
+import type { CostModel } from "../../../core/cost/cost-model.ts"
 import * as Schema from "effect/Schema"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { ShardSettings } from "./shard-settings.ts"
@@ -98,9 +99,12 @@ const synchronizeWarnings = ({
   return shard === undefined && "period" in algorithm ? [`${none} ${algorithm.name} sends no gradients`] : []
 }
 
-/** Layers of a profile are one op each, launched within the time that was measured or stated. */
-const launchWarnings = ({ host, model }: DataParallelScenario): ReadonlyArray<string> =>
-  typeof host === "object" && "launch" in host && host.launch > 0 && !isArchitecture(model)
+/** Layers of which no launches are known are one op each, launched within the time that was measured or stated. */
+export const launchWarnings = (
+  { host }: DataParallelScenario,
+  costs: Pick<CostModel, "host">
+): ReadonlyArray<string> =>
+  typeof host === "object" && "launch" in host && host.launch > 0 && costs.host?.launchesLayers === false
     ? [
         "host.launch has no effect on the model's layers, whose times have their launches in them: it is of the algorithm's own kernels"
       ]
@@ -125,7 +129,6 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   // Checkpoints are copies on the host.
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
   ...hostWarnings(scenario.host, hostNever),
-  ...launchWarnings(scenario),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
     ? []

@@ -30,6 +30,7 @@ import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../reso
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
+import { launchWarnings } from "./ignored.ts"
 import { linkOf, savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
@@ -314,6 +315,7 @@ export const prepare = (
           warnings: [
             ...model.warnings,
             ...rounded,
+            ...launchWarnings(scenario, costs),
             ...(shard === undefined
               ? []
               : shardPlanWarnings(
