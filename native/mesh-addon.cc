@@ -213,19 +213,12 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
       return info.Env().Undefined();
     });
     define("transport", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
-      const Mesh::CarriedBy& by = handle->get().carriedBy();
+      const Mesh::CarriedBy by = handle->get().carriedBy();
       if (by.name.empty()) return info.Env().Undefined();
       auto told = Napi::Object::New(info.Env());
       told.Set("name", by.name);
       told.Set("because", by.because);
       return told;
-    });
-    define("traffic", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
-      const int peer = info[0].As<Napi::Number>().Int32Value();
-      auto bytes = Napi::Object::New(info.Env());
-      bytes.Set("sent", static_cast<double>(handle->get().sentBytes(peer)));
-      bytes.Set("received", static_cast<double>(handle->get().receivedBytes(peer)));
-      return bytes;
     });
     define("nowNanoseconds", [](const Napi::CallbackInfo& info) -> Napi::Value {
       return Napi::Number::New(info.Env(), static_cast<double>(Mesh::nowNanoseconds()));

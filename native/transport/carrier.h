@@ -71,8 +71,8 @@ class Carrier {
     virtual void received(int peer, const TransferKey& key, const std::shared_ptr<Incoming>& incoming) = 0;
     /** Something has come of that peer. */
     virtual void heard(int peer) = 0;
-    /** There is no way to that peer any more; it may have ended well. */
-    virtual void cutOff(int peer) = 0;
+    /** There is no way to that peer any more; it may have ended well. `why`: what it did ("has gone away"), should it have not. */
+    virtual void cutOff(int peer, const std::string& why) = 0;
     /** That peer does what it must not. */
     virtual void refuse(int peer, const std::string& what) = 0;
     /** No thread touches anybody's memory any more; told before or after `halt`. */

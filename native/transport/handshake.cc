@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "fd.h"
 #include "sha256.h"
 
 namespace tandem {
@@ -33,30 +34,6 @@ constexpr size_t challengeBytes = nonceBytes + macBytes;
 constexpr auto patience = std::chrono::seconds(5);
 /** Connections in the middle of a handshake; further ones wait in the listener's queue. */
 constexpr size_t strangersMax = 64;
-
-/** Closes what it still holds. */
-class Fd {
- public:
-  explicit Fd(int fd = -1) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Fd(Fd&& other) noexcept : fd_(other.release()) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = other.release();
-    return *this;
-  }
-  int get() const { return fd_; }
-  int release() {
-    const int fd = fd_;
-    fd_ = -1;
-    return fd;
-  }
-
- private:
-  int fd_;
-};
 
 void setNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL, 0) | O_NONBLOCK); }
 

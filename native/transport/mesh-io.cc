@@ -83,7 +83,7 @@ void Mesh::watchPeers(int64_t now) {
     if (rank == options_.rank) continue;
     Peer& peer = *peers_[static_cast<size_t>(rank)];
     if (peer.suspect != 0 && now - peer.suspect > graceNanoseconds) {
-      if (!peer.left || owes(rank)) return lose(rank, peer.left ? "has ended" : "has gone away");
+      if (!peer.left || owes(rank)) return lose(rank, peer.left ? "has ended" : whyGone(rank));
       peer.suspect = 0;
     }
     if (peer.left) continue;
@@ -94,6 +94,12 @@ void Mesh::watchPeers(int64_t now) {
     }
     if (control_->queued(rank) < 4) control(rank, Frame(), "");
   }
+}
+
+std::string Mesh::whyGone(int peer) const {
+  const std::lock_guard lock(mutex_);
+  const std::string& why = peers_[static_cast<size_t>(peer)]->why;
+  return why.empty() ? "has gone away" : why;
 }
 
 // What carries data
@@ -117,10 +123,14 @@ void Mesh::received(int peer, const TransferKey& key, const std::shared_ptr<Inco
 
 void Mesh::heard(int peer) { peers_[static_cast<size_t>(peer)]->heard = monotonicNanoseconds(); }
 
-void Mesh::cutOff(int peer) {
-  if (!connected_.load(std::memory_order_acquire)) return lose(peer, "has gone away");
+void Mesh::cutOff(int peer, const std::string& why) {
+  if (!connected_.load(std::memory_order_acquire)) return lose(peer, why);
   Peer& one = *peers_[static_cast<size_t>(peer)];
   if (one.left || ending_ || failed()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (one.why.empty()) one.why = why;
+  }
   if (one.suspect == 0) one.suspect = monotonicNanoseconds();
 }
 

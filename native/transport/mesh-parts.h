@@ -23,6 +23,8 @@ struct Mesh::Peer {
   std::atomic<int64_t> heard{0};
   /** When a connection ended without a goodbye; 0 while none has. */
   std::atomic<int64_t> suspect{0};
+  /** How that ended, under the mesh's lock; empty where it was not told. */
+  std::string why;
   std::atomic<bool> left{false};
 };
 

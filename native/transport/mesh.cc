@@ -178,7 +178,7 @@ void Mesh::expect(Exchange& exchange, int peer, uint32_t part, void* data, size_
     lose(peer, "has ended");
     return;
   }
-  const uint32_t ticket = tickets_++ % ticketsMax;
+  const auto ticket = static_cast<uint32_t>(tickets_++ % ticketsMax);
   carrier_->receive(peer, key, ticket, incoming);
   sayReady(exchange, peer, key, bytes, ticket);
 }

@@ -30,7 +30,7 @@ struct Address {
   int port = 0;
 };
 
-/** What carries messages: `automatic` is UCX where all ranks have it and it works, else TCP. All ranks are told alike. */
+/** What carries messages: `automatic` is UCX where it has shared memory or RDMA between all ranks, else TCP. All ranks are told alike. */
 enum class Transport { automatic, tcp, ucx };
 
 struct MeshOptions {
@@ -136,7 +136,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
     std::string because;
   };
   /** What carries messages, "tcp" or "ucx", and why that; empty before `connect` has returned, and where there is nobody else. */
-  const CarriedBy& carriedBy() const { return carriedBy_; }
+  CarriedBy carriedBy() const { return connected_.load(std::memory_order_acquire) ? carriedBy_ : CarriedBy(); }
 
   /**
    * A message for the program of another rank, whole and in order. Throws std::invalid_argument for a rank that there is not, before
@@ -195,6 +195,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   // Control connections (mesh-io.cc)
   void control(int peer, const Frame& frame, const std::string& text);
   void watchPeers(int64_t now);
+  std::string whyGone(int peer) const;
   std::string begin(int peer, const Frame& frame, std::shared_ptr<Incoming>& into) override;
   void arrived(int peer, const Frame& frame, std::string text, const std::shared_ptr<Incoming>& into) override;
   void read(int peer, size_t dataBytes) override;
@@ -212,7 +213,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   void sent(const std::shared_ptr<Outgoing>& outgoing) override;
   void received(int peer, const TransferKey& key, const std::shared_ptr<Incoming>& incoming) override;
   void heard(int peer) override;
-  void cutOff(int peer) override;
+  void cutOff(int peer, const std::string& why) override;
   void refuse(int peer, const std::string& what) override;
   void still() override;
 
@@ -246,7 +247,8 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   int nextHandler_ = 0;
   std::atomic<bool> failed_{false};
   std::atomic<bool> ending_{false};
-  std::atomic<uint32_t> tickets_{0};
+  /** Modulo `ticketsMax`; of as many bits as never wrap around, or one would come again too early. */
+  std::atomic<uint64_t> tickets_{0};
   /** Of the thread of control connections: when it last looked at its peers. */
   int64_t lastWatch_ = 0;
 };

@@ -70,11 +70,11 @@ void TcpCarrier::wrote(int peer, size_t dataBytes, const std::shared_ptr<Outgoin
   if (of->moved(dataBytes)) owner_.sent(of);
 }
 
-void TcpCarrier::ended(int peer, const std::string&) { owner_.cutOff(peer); }
+void TcpCarrier::ended(int peer, const std::string& why) { owner_.cutOff(peer, why); }
 
 void TcpCarrier::refused(int peer, const std::string& problem) { owner_.refuse(peer, problem); }
 
-void TcpCarrier::noMemory(int peer) { owner_.cutOff(peer); }
+void TcpCarrier::noMemory(int peer) { owner_.cutOff(peer, "cannot be heard: there is no memory for what it sends"); }
 
 void TcpCarrier::over() {
   if (--running_ == 0) owner_.still();

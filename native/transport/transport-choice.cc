@@ -18,7 +18,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t textBytesMax = size_t{1} << 20;
-/** What is sent on trial comes within so long, or UCX does not do. */
+/** What is sent on trial comes within so long, and half the time that peers have to answer, or UCX does not do. */
 constexpr double trialSecondsMax = 10;
 
 /** Says something to all peers, and hears what each says; what this rank says at its own place. */
@@ -27,9 +27,11 @@ class Table {
   Table(const MeshOptions& options, const std::vector<int>& fds, double timeoutSeconds)
       : options_(options),
         fds_(fds),
-        deadline_(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds))) {}
+        timeout_(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds))) {}
 
+  /** Each has the whole time: what comes before it here may take some, and elsewhere not. */
   std::vector<std::string> round(const std::string& own) {
+    deadline_ = Clock::now() + timeout_;
     std::string framed(4, '\0');
     const auto length = static_cast<uint32_t>(own.size());
     std::memcpy(&framed[0], &length, 4);
@@ -61,7 +63,8 @@ class Table {
 
   const MeshOptions& options_;
   const std::vector<int>& fds_;
-  const Clock::time_point deadline_;
+  const Clock::duration timeout_;
+  Clock::time_point deadline_;
 };
 
 /** Texts in a row, each with its length before it. */
@@ -204,7 +207,7 @@ TransportChoice chooseTransport(Carrier::Owner& owner, const MeshOptions& option
     verdict = "UCX would have to use plain TCP, for there is neither shared memory with all ranks nor RDMA" + obstacle;
   }
   try {
-    if (verdict.empty()) ucx->connect(peers, std::min(timeoutSeconds, trialSecondsMax));
+    if (verdict.empty()) ucx->connect(peers, std::min(timeoutSeconds / 2, trialSecondsMax));
   } catch (const std::exception& error) {
     verdict = error.what();
   }

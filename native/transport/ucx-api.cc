@@ -69,6 +69,7 @@ Library open() {
   find(library, "ucp_tag_send_nbx", found.ucp_tag_send_nbx, found.missing);
   find(library, "ucp_tag_recv_nbx", found.ucp_tag_recv_nbx, found.missing);
   find(library, "ucp_request_check_status", found.ucp_request_check_status, found.missing);
+  find(library, "ucp_tag_recv_request_test", found.ucp_tag_recv_request_test, found.missing);
   find(library, "ucp_request_cancel", found.ucp_request_cancel, found.missing);
   find(library, "ucp_request_free", found.ucp_request_free, found.missing);
   return found;

@@ -101,6 +101,8 @@ struct RequestParameters {
   static constexpr uint32_t hasUserData = 1 << 2;
   static constexpr uint32_t hasFlags = 1 << 4;
   static constexpr uint32_t hasMemoryType = 1 << 6;
+  /** Done at once or not, there is a request: UCX 1.13 says of nothing else how long a message was. */
+  static constexpr uint32_t always = 1 << 16;
   static constexpr uint32_t closeByForce = 1 << 0;
   static constexpr int hostMemory = 0;
 
@@ -145,6 +147,7 @@ struct Library {
   StatusPointer (*ucp_tag_send_nbx)(Endpoint endpoint, const void* data, size_t bytes, uint64_t tag, const RequestParameters* parameters);
   StatusPointer (*ucp_tag_recv_nbx)(Worker worker, void* data, size_t bytes, uint64_t tag, uint64_t mask, const RequestParameters* parameters);
   Status (*ucp_request_check_status)(void* request);
+  Status (*ucp_tag_recv_request_test)(void* request, TagInfo* info);
   void (*ucp_request_cancel)(Worker worker, void* request);
   void (*ucp_request_free)(void* request);
 };

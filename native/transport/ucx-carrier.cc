@@ -47,6 +47,8 @@ struct UcxCarrier::End {
   Way* way = nullptr;
   ucx::Endpoint endpoint = nullptr;
   std::atomic<bool> failed{false};
+  /** How, in UCX's words; written before `failed`. */
+  std::string how;
   /** Messages to this peer that UCX has, and those that wait for these. */
   size_t sending = 0;
   std::deque<Message*> waiting;
@@ -76,20 +78,20 @@ UcxCarrier::UcxCarrier(Owner& owner, int rank, int size, const std::string& host
   }
   far_ = open(ucx::settingsOfNetwork(host));
   address_.far = addressOf(*far_);
-  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
-  wake_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  if (epoll_ < 0 || wake_ < 0) throw NoUcx(std::string("no event queue: ") + std::strerror(errno));
+  epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
+  wake_ = Fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (epoll_.get() < 0 || wake_.get() < 0) throw NoUcx(std::string("no event queue: ") + std::strerror(errno));
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.fd = wake_;
-  ::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event);
+  event.data.fd = wake_.get();
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event);
   for (const Way* way : {near_.get(), far_.get()}) {
     if (way == nullptr) continue;
     int fd = -1;
     const ucx::Status status = ucx_.ucp_worker_get_efd(way->worker, &fd);
     if (status != ucx::statusOk) throw NoUcx(std::string("UCX has no events: ") + ucx_.ucs_status_string(status));
     event.data.fd = fd;
-    ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
   }
 }
 
@@ -164,40 +166,56 @@ void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds) 
   };
   others([&](int peer) { makeEnd(peer, peers[static_cast<size_t>(peer)]); });
   thread_ = std::thread([this] { run(); });
-  others([&](int peer) {
-    for (uint32_t i = 0; i < std::size(trialBytes); i++) {
-      for (const bool out : {false, true}) {
-        auto message = std::make_unique<Message>();
-        message->carrier = this;
-        message->end = ends_[static_cast<size_t>(peer)].get();
-        message->ticket = trialTicket + i;
-        message->trial.assign(trialBytes[i], out ? static_cast<char>(rank_ + 1) : '\0');
-        char* const data = message->trial.data();
-        if (out) {
-          message->outgoing = std::make_shared<Outgoing>(nullptr, data, trialBytes[i], 0);
-        } else {
-          message->incoming = std::make_shared<Incoming>(nullptr, data, trialBytes[i], 0);
-        }
-        const std::lock_guard lock(mutex_);
-        onTrial_[static_cast<size_t>(peer)]++;
-        onTrialInAll_++;
-        added_.push_back(std::move(message));
-      }
-    }
-  });
+  others([&](int peer) { sendOnTrial(peer); });
   poke();
   std::unique_lock lock(mutex_);
-  const bool all = changed_.wait_for(lock, std::chrono::duration<double>(timeoutSeconds), [&] { return onTrialInAll_ == 0; });
-  if (all) {
-    trying_ = false;
-    for (const auto& end : ends_) {
-      if (end && end->failed) throw NoUcx("UCX " + ucx_.version + ": the way to rank " + std::to_string(end->peer) + " broke on trial");
-    }
-    return;
+  const auto over = [&] { return onTrialInAll_ == 0 || brokenEnd() != nullptr; };
+  const bool inTime = changed_.wait_for(lock, std::chrono::duration<double>(timeoutSeconds), over);
+  if (const End* broken = brokenEnd()) {
+    throw NoUcx("UCX " + ucx_.version + ": the way to rank " + std::to_string(broken->peer) + " broke on trial: " + broken->how);
   }
+  if (inTime) return;
   int silent = 0;
   while (onTrial_[static_cast<size_t>(silent)] == 0) silent++;
   throw NoUcx("UCX " + ucx_.version + ": what was sent to rank " + std::to_string(silent) + " and back on trial did not come in time");
+}
+
+void UcxCarrier::sendOnTrial(int peer) {
+  for (uint32_t i = 0; i < std::size(trialBytes); i++) {
+    for (const bool out : {false, true}) {
+      auto message = std::make_unique<Message>();
+      message->carrier = this;
+      message->end = ends_[static_cast<size_t>(peer)].get();
+      message->ticket = trialTicket + i;
+      message->trial.assign(trialBytes[i], out ? static_cast<char>(rank_ + 1) : '\0');
+      char* const data = message->trial.data();
+      if (out) {
+        message->outgoing = std::make_shared<Outgoing>(nullptr, data, trialBytes[i], 0);
+      } else {
+        message->incoming = std::make_shared<Incoming>(nullptr, data, trialBytes[i], 0);
+      }
+      const std::lock_guard lock(mutex_);
+      onTrial_[static_cast<size_t>(peer)]++;
+      onTrialInAll_++;
+      added_.push_back(std::move(message));
+    }
+  }
+}
+
+/** Null where all ways hold. */
+const UcxCarrier::End* UcxCarrier::brokenEnd() const {
+  for (const auto& end : ends_) {
+    if (end && end->failed) return end.get();
+  }
+  return nullptr;
+}
+
+void UcxCarrier::start() {
+  trying_ = false;
+  // What broke since the trial was told to nobody.
+  for (const auto& end : ends_) {
+    if (end && end->failed) owner_.cutOff(end->peer, "has gone away: UCX: " + end->how);
+  }
 }
 
 UcxCarrier::~UcxCarrier() {
@@ -207,8 +225,6 @@ UcxCarrier::~UcxCarrier() {
   near_.reset();
   far_.reset();
   for (Message* message : open_) delete message;
-  if (epoll_ >= 0) ::close(epoll_);
-  if (wake_ >= 0) ::close(wake_);
 }
 
 // From any thread
@@ -244,7 +260,7 @@ void UcxCarrier::add(std::unique_ptr<Message> message) {
 
 void UcxCarrier::poke() const {
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_, &one, sizeof one);
+  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
 }
 
 void UcxCarrier::halt() {
@@ -294,11 +310,11 @@ void UcxCarrier::sleep() {
     if (way != nullptr && ucx_.ucp_worker_arm(way->worker) == ucx::statusBusy) return;
   }
   epoll_event events[4];
-  const int count = ::epoll_wait(epoll_, events, 4, 500);
+  const int count = ::epoll_wait(epoll_.get(), events, 4, 500);
   for (int i = 0; i < count; i++) {
-    if (events[i].data.fd != wake_) continue;
+    if (events[i].data.fd != wake_.get()) continue;
     uint64_t ignored = 0;
-    [[maybe_unused]] const ssize_t got = ::read(wake_, &ignored, sizeof ignored);
+    [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &ignored, sizeof ignored);
   }
 }
 
@@ -348,35 +364,55 @@ void UcxCarrier::begin(Message* message) {
     const Outgoing& out = *message->outgoing;
     begun = ucx_.ucp_tag_send_nbx(end.endpoint, out.data, out.bytes, tagOf(rank_, message->ticket), &parameters);
   } else {
+    parameters.fields |= ucx::RequestParameters::always;
     parameters.callback.received = onReceived;
+    beginning_ = message;
     const Incoming& in = *message->incoming;
     begun = ucx_.ucp_tag_recv_nbx(end.way->worker, in.data, in.bytes, tagOf(end.peer, message->ticket), UINT64_MAX, &parameters);
   }
+  beginning_ = nullptr;
   if (begun == nullptr || ucx::isError(begun)) {
-    ended(message, begun == nullptr ? ucx::statusOk : ucx::errorOf(begun));
-  } else {
-    message->request = begun;
+    ended(message, begun == nullptr ? ucx::statusOk : ucx::errorOf(begun), 0);
+    return;
   }
+  message->request = begun;
+  ucx::TagInfo came{};
+  const ucx::Status status = message->incoming ? ucx_.ucp_tag_recv_request_test(begun, &came) : ucx::statusInProgress;
+  if (status == ucx::statusInProgress) return;
+  ucx_.ucp_request_free(begun);
+  ended(message, status, came.length);
 }
 
 void UcxCarrier::onSent(void* request, ucx::Status status, void* given) {
   auto* const message = static_cast<Message*>(given);
   UcxCarrier& carrier = *message->carrier;
   carrier.ucx_.ucp_request_free(request);
-  if (!carrier.over_) carrier.ended(message, status);
+  if (!carrier.over_) carrier.ended(message, status, 0);
 }
 
-void UcxCarrier::onReceived(void* request, ucx::Status status, const ucx::TagInfo*, void* given) {
-  onSent(request, status, given);
+void UcxCarrier::onReceived(void* request, ucx::Status status, const ucx::TagInfo* info, void* given) {
+  auto* const message = static_cast<Message*>(given);
+  UcxCarrier& carrier = *message->carrier;
+  // Who begins it asks.
+  if (carrier.beginning_ == message) return;
+  const size_t came = info->length;
+  carrier.ucx_.ucp_request_free(request);
+  if (!carrier.over_) carrier.ended(message, status, came);
 }
 
-/** UCX has done with a message. One that went wrong stays open: nobody may take it for done. */
-void UcxCarrier::ended(Message* message, ucx::Status status) {
+/** UCX has done with a message, of which so many bytes came. One that went wrong stays open: nobody may take it for done. */
+void UcxCarrier::ended(Message* message, ucx::Status status, size_t came) {
   message->request = nullptr;
   End& end = *message->end;
   if (message->outgoing) end.sending--;
   if (status != ucx::statusOk) {
     if (!halting_ && !end.failed) onError(&end, end.endpoint, status);
+    return;
+  }
+  if (message->incoming && came != message->incoming->bytes) {
+    const std::string awaited = std::to_string(message->incoming->bytes);
+    const std::string what = "sent " + std::to_string(came) + " B where " + awaited + " B were awaited";
+    message->trial.empty() ? owner_.refuse(end.peer, what) : broke(end, "it " + what);
     return;
   }
   const std::unique_ptr<Message> done(message);
@@ -395,11 +431,22 @@ void UcxCarrier::ended(Message* message, ucx::Status status) {
   }
 }
 
-void UcxCarrier::onError(void* given, ucx::Endpoint, ucx::Status) {
+void UcxCarrier::onError(void* given, ucx::Endpoint, ucx::Status status) {
   auto& end = *static_cast<End*>(given);
-  if (end.failed.exchange(true)) return;
-  const UcxCarrier& carrier = *end.carrier;
-  if (!carrier.over_ && !carrier.halting_ && !carrier.trying_) carrier.owner_.cutOff(end.peer);
+  end.carrier->broke(end, end.carrier->ucx_.ucs_status_string(status));
+}
+
+/** Nothing goes to that peer any more. Not with the lock held. */
+void UcxCarrier::broke(End& end, const std::string& how) {
+  if (end.failed) return;
+  {
+    // Under the lock, or who waits for the trial might not be woken.
+    const std::lock_guard lock(mutex_);
+    end.how = how;
+    end.failed = true;
+    changed_.notify_all();
+  }
+  if (!over_ && !halting_ && !trying_) owner_.cutOff(end.peer, "has gone away: UCX: " + how);
 }
 
 /** Closes all ends of a way, and waits for a while until that is done. */
@@ -442,6 +489,9 @@ void UcxCarrier::stop() {
     }
   }
   closeEnds(true, far_.get());
+  // What has not come to its end by then does with the adapters' queues, which go with their worker.
+  over_ = true;
+  far_.reset();
 }
 
 }  // namespace tandem

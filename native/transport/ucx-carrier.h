@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "carrier.h"
+#include "fd.h"
 #include "ucx-api.h"
 #include "ucx-settings.h"
 
@@ -44,9 +45,11 @@ class UcxCarrier : public Carrier {
     /** Both may read each other's memory. */
     bool near = false;
   };
-  /** Makes the way to all peers, given by rank, and sends something each way; throws NoUcx where it does not come. */
+  /** Makes the way to all peers, given by rank, and sends something each way; throws NoUcx where a way breaks, and where it does not come. */
   void connect(const std::vector<Peer>& peers, double timeoutSeconds);
 
+  /** From now on the owner is told of ways that break. */
+  void start() override;
   void receive(int peer, const TransferKey& key, uint32_t ticket, const std::shared_ptr<Incoming>& incoming) override;
   void send(int peer, const TransferKey& key, uint32_t ticket, const std::shared_ptr<Outgoing>& outgoing) override;
   void halt() override;
@@ -62,12 +65,15 @@ class UcxCarrier : public Carrier {
   std::unique_ptr<Way> open(const ucx::Settings& settings) const;
   std::string addressOf(const Way& way) const;
   void makeEnd(int peer, const Peer& to);
+  void sendOnTrial(int peer);
+  const End* brokenEnd() const;
   void add(std::unique_ptr<Message> message);
   void run();
   void take();
   void beginWaiting();
   void begin(Message* message);
-  void ended(Message* message, ucx::Status status);
+  void ended(Message* message, ucx::Status status, size_t came);
+  void broke(End& end, const std::string& how);
   bool progress() const;
   void sleep();
   void closeEnds(bool byForce, Way* way);
@@ -85,8 +91,8 @@ class UcxCarrier : public Carrier {
   std::unique_ptr<Way> near_;
   std::unique_ptr<Way> far_;
   std::vector<std::unique_ptr<End>> ends_;
-  int epoll_ = -1;
-  int wake_ = -1;
+  Fd epoll_;
+  Fd wake_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -99,13 +105,15 @@ class UcxCarrier : public Carrier {
   std::unordered_set<Message*> open_;
   /** Messages that wait until UCX has fewer of their peers'. */
   size_t waiting_ = 0;
+  /** What UCX is being told to receive just now. */
+  Message* beginning_ = nullptr;
   std::thread thread_;
-  /** Until every peer has been reached: what goes wrong meanwhile is told to whoever connects. */
+  /** Until all ranks have agreed on this: what goes wrong meanwhile is told to whoever connects, or nobody's business. */
   std::atomic<bool> trying_{true};
   std::atomic<bool> halting_{false};
   std::atomic<bool> flushing_{false};
   std::atomic<bool> halted_{false};
-  /** What callbacks say from now on is nobody's business. */
+  /** What callbacks say from now on is nobody's business; the thread's own while that runs. */
   bool over_ = false;
 };
 

@@ -12,9 +12,9 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 
 /** Whether the user lets UCX use shared memory. */
 bool mayShareMemory();
-/** Whether there are adapters for RDMA here. */
-bool hasRdma();
-/** For ranks that read each other's memory. */
+/** Whether there is an adapter for RDMA with a port that is up, and that this process may open; `root`: where /sys and /dev are. */
+bool hasRdma(const std::string& root = "");
+/** For ranks that read each other's memory: that of UCX_TLS which is shared memory, and nothing else. */
 Settings settingsOfMemory();
 /** For all others; `host`: the address of the interface to use. */
 Settings settingsOfNetwork(const std::string& host);

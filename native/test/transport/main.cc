@@ -39,7 +39,7 @@ Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& 
   for (auto& mesh : meshes) threads.emplace_back([&] { mesh->connect(addresses, "a key", 10); });
   for (auto& thread : threads) thread.join();
   for (const auto& mesh : meshes) {
-    const std::string& by = mesh->carriedBy().name;
+    const std::string by = mesh->carriedBy().name;
     check(size == 1 || by == (transport == Transport::tcp ? "tcp" : "ucx"), "carried by what was asked for, not by " + by);
   }
   return meshes;

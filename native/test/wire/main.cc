@@ -167,6 +167,7 @@ int main(int argc, char** argv) {
   segments();
   requests();
   early();
+  overUcx();
   const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
   const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
   fuzz(frames, seed);

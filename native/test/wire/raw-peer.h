@@ -132,4 +132,7 @@ class Besieged {
 /** Frames and hellos at random, mostly right ones that were changed: `frames` of them. */
 void fuzz(int frames, unsigned seed);
 
+/** UCX where something is wrong (ucx.cc). */
+void overUcx();
+
 }  // namespace tandem
