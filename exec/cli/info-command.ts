@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import { formatBytes } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { version } from "../../scenarios/cli/version.ts"
+import { transportIn, type TransportWish } from "../job/environment.ts"
 import { defaultStreams } from "../job/mesh.ts"
 import type { AddonUcx } from "../native-addon.ts"
 import { nativeInfo, ucxInfo } from "../native.ts"
@@ -15,7 +16,7 @@ export interface InfoCommandOptions {
 
 export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
   runCommand(
-    Effect.sync(() => {
+    Effect.gen(function* () {
       const native = nativeInfo()
       const host = {
         processor: cpus()[0]?.model ?? "unknown",
@@ -24,7 +25,7 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
         node: process.versions.node
       }
       const built = !("missing" in native)
-      const transport = built ? transportOf(ucxInfo()) : undefined
+      const transport = built ? transportOf(ucxInfo(), yield* transportIn(process.env)) : undefined
       if (options.json === true) {
         return {
           text: json({
@@ -67,14 +68,20 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
     })
   )
 
-/** What carries messages between processes of the cpu backend here, as far as one process can know. */
-const transportOf = (ucx: AddonUcx) => {
+/** What carries messages between processes of the cpu backend that are told as this one, as far as one process can know. */
+const transportOf = (ucx: AddonUcx, wish: TransportWish) => {
   const tcp = `TCP, ${defaultStreams} connections to a peer,`
-  return "missing" in ucx
-    ? { name: "tcp", streams: defaultStreams, because: `${tcp} is built in; ${ucx.missing}` }
-    : {
-        name: "ucx",
-        streams: defaultStreams,
-        because: `UCX ${ucx.version} (${ucx.path}) is here; ${tcp} where another rank has none or it does not work`
-      }
+  const told = (name: string, because: string) => ({ name, streams: defaultStreams, because })
+  if (wish === "tcp") return told("tcp", `${tcp} as TANDEM_TRANSPORT says`)
+  if ("missing" in ucx)
+    return wish === "ucx"
+      ? told("ucx", `as TANDEM_TRANSPORT says, and no job begins with it: ${ucx.missing}`)
+      : told("tcp", `${tcp} is built in; ${ucx.missing}`)
+  const here = `UCX ${ucx.version} (${ucx.path})`
+  return wish === "ucx"
+    ? told("ucx", `${here}, as TANDEM_TRANSPORT says`)
+    : told(
+        "ucx",
+        `${here} where it has shared memory or RDMA between all ranks, else ${tcp.replace(/,$/u, "")}`
+      )
 }

@@ -14,7 +14,7 @@ export interface Place {
   readonly launcher: string
 }
 
-/** What carries messages between processes: "auto" is UCX where all have it and it works, else TCP. */
+/** What carries messages between processes: "auto" is UCX where it has shared memory or RDMA between all ranks, else TCP. */
 export const transports = ["auto", "tcp", "ucx"] as const
 export type TransportWish = (typeof transports)[number]
 

@@ -37,6 +37,7 @@ const acts: Record<string, Act> = {
       yield* job.barrier
       return { squares, gathered: all?.map(({ values }) => [...values]), offset }
     }),
+  transport: (job) => Effect.as(job.barrier, job.mesh.transport),
   // Computes without a pause, so that its JavaScript hears of nothing, while its native threads must.
   busy: (job) =>
     Effect.gen(function* () {

@@ -13,8 +13,8 @@ interface Info {
   readonly native: { readonly transport: { readonly name: string; readonly because: string } }
 }
 
-const infoWith = (library: string): Info["native"]["transport"] => {
-  const env = { ...process.env, TANDEM_UCX: library }
+const infoWith = (library: string, wish = ""): Info["native"]["transport"] => {
+  const env = { ...process.env, TANDEM_UCX: library, TANDEM_TRANSPORT: wish }
   const { stdout } = spawnSync(process.execPath, ["bin/exec.js", "info", "--json"], {
     cwd: root,
     env,
@@ -39,5 +39,13 @@ describeNative("UCX", () => {
     const another = infoWith("libc.so.6")
     expect(another.name).toBe("tcp")
     expect(another.because).toContain("UCX has no ucp_get_version")
+  })
+
+  it("is what info tells of only where TANDEM_TRANSPORT lets it", () => {
+    const tcp = infoWith("", "tcp")
+    expect(tcp).toMatchObject({ name: "tcp", because: expect.stringContaining("as TANDEM_TRANSPORT says") })
+    const forced = infoWith("/nowhere/libucp.so.0", "ucx")
+    expect(forced.name).toBe("ucx")
+    expect(forced.because).toMatch(/as TANDEM_TRANSPORT says, and no job begins with it: .*\/nowhere/u)
   })
 })
