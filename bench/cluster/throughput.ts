@@ -9,6 +9,7 @@ import { parseArgs, promisify } from "node:util"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { ucxInfo } from "../../exec/native.ts"
+import { median } from "../../exec/recorded.ts"
 
 const { values } = parseArgs({
   options: {
@@ -106,7 +107,6 @@ for (const streams of values.streams.split(",").map(Number)) {
   if (withIperf3) ways.set(`iperf3, ${streams}`, () => iperf3(streams))
 }
 
-const median = (all: ReadonlyArray<number>): number => all.toSorted((a, b) => a - b)[all.length >> 1]!
 const gigabytes = (rate: number): string => (rate / 1e9).toFixed(2).padStart(6)
 
 console.log(`${values.mib} MiB, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`)

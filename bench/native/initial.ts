@@ -12,6 +12,7 @@ import { parameterCount, type Value } from "../../core/models/layer-graph.ts"
 import { Random } from "../../core/random.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
+import { median } from "../../exec/recorded.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -74,8 +75,6 @@ const rounds: Array<{ readonly kernels: Taken; readonly host: Taken }> = []
 for (let round = 0; round < Number(options.rounds); round++)
   rounds.push({ kernels: await take(drawn), host: await take(fromHost) })
 
-const median = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
 const summary = (way: "kernels" | "host"): Taken => ({
   seconds: median(rounds.map((round) => round[way].seconds)),
   threadSeconds: median(rounds.map((round) => round[way].threadSeconds)),

@@ -14,6 +14,7 @@ import { placeIn } from "../../exec/job/environment.ts"
 import { freePort } from "../../exec/job/free-port.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { freshSecret, secretIn } from "../../exec/job/secret.ts"
+import { median } from "../../exec/recorded.ts"
 
 const { values } = parseArgs({
   options: {
@@ -30,9 +31,6 @@ interface Micros {
   readonly submitting: number
   readonly step: number
 }
-
-const median = (numbers: ReadonlyArray<number>): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
 
 const cpuMicros = (): number => {
   const { user, system } = process.threadCpuUsage()
