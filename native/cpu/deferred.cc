@@ -1,7 +1,7 @@
 // The deferred backend: the cpu backend with everything put off for as long as the contract allows, and then done in an order
-// drawn from a seed. Nothing runs before somebody waits for it (or has asked for nothing for a while); what runs next is any
-// op whose events are reached. Memory is handed out again while it is in use, and poisoned when it is not. What only a GPU
-// would show - a missing edge, memory read too early or too late, a value taken too late - shows here, the same way each time.
+// drawn from a seed. Nothing runs before somebody waits for it (or the program sleeps); what runs next is any op whose events
+// are reached. Memory is handed out again while it is in use, and poisoned when it is not. What only a GPU would show - a missing
+// edge, memory read too early or too late, a value taken too late - shows here, the same way each time (native/README.md).
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,6 +15,7 @@
 
 #include "kernels.h"
 #include "machine.h"
+#include "program-thread.h"
 
 namespace tandem {
 
@@ -46,6 +47,8 @@ class Schedule {
   /** Everything is changed under this lock. */
   std::mutex mutex;
   void changed() { changed_.notify_all(); }
+  /** The thread that submits. */
+  ProgramThread program;
 
  private:
   void loop();
@@ -71,6 +74,7 @@ class DeferredLane : public Lane {
   ~DeferredLane() override { schedule.remove(*this); }
 
   void submit(Item item) override {
+    schedule.program.here();
     const std::lock_guard lock(schedule.mutex);
     queue.push_back(std::move(item));
     schedule.changed();
@@ -158,9 +162,12 @@ std::vector<DeferredLane*> Schedule::enabled() {
 }
 
 void Schedule::loop() {
-  // A program that asks and does not wait must come to its end, too.
+  // A program that asks and does not wait must come to its end, too: when it sleeps, or has computed for long. One that is merely
+  // slow, or has no core for a while, is not done submitting: what is drawn must not depend on that.
   constexpr auto patience = std::chrono::milliseconds(2);
+  constexpr int longest = 500;
   bool impatient = false;
+  int waits = 0;
   std::unique_lock lock(mutex);
   while (!ending_) {
     const std::vector<DeferredLane*> choices = enabled();
@@ -170,9 +177,11 @@ void Schedule::loop() {
       continue;
     }
     if (!impatient && !wanted()) {
-      impatient = changed_.wait_for(lock, patience) == std::cv_status::timeout;
+      waits = changed_.wait_for(lock, patience) == std::cv_status::timeout ? waits + 1 : 0;
+      impatient = waits > 0 && (waits >= longest || program.sleeps());
       continue;
     }
+    waits = 0;
     run(*choices[draw_.below(choices.size())], lock);
   }
 }

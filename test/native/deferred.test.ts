@@ -114,13 +114,18 @@ describeNative("the deferred backend", () => {
   })
 
   it("runs the same program in one order for each seed", async () => {
-    const order = (seed: number) =>
+    const order = (seed: number, pauseMillis = 0) =>
       withSession({ ...deferred(seed), timed: true }, async (_, rank) => {
         const tensors = Array.from({ length: laneCount }, (_, i) => filled(rank!, i))
         const ops = tensors.map((tensor, lane) =>
           launch("copy", kernels.copy, lane as Lane, [tensor], [tensor])
         )
-        for (let i = 0; i < 20; i++) rank!.submit(ops[i % laneCount]!, 0)
+        for (let i = 0; i < 20; i++) {
+          rank!.submit(ops[i % laneCount]!, 0)
+          // The program is slow, as on a busy machine.
+          const until = performance.now() + (i % 4 === 1 ? pauseMillis : 0)
+          while (performance.now() < until);
+        }
         await new Promise<void>((resolve) => rank!.whenDrained(resolve))
         return rank!
           .takeTimes()
@@ -128,6 +133,7 @@ describeNative("the deferred backend", () => {
           .map(({ op }) => op)
       })
     expect(await order(3)).toEqual(await order(3))
+    expect(await order(3, 20)).toEqual(await order(3))
     expect(await order(3)).not.toEqual(await order(4))
   })
 
