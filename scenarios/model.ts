@@ -19,6 +19,7 @@ import type { OpTable } from "../core/cost/op-table.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
 import { fuse } from "../core/models/fuse.ts"
 import { placement } from "../core/models/placement.ts"
+import { calibrate } from "./calibrate.ts"
 import type { Loader } from "./load.ts"
 
 export interface ResolvedModel {
@@ -94,31 +95,32 @@ export const resolveModel = (
       computeDtype
     })
     const named = device?.name ?? "the costs' device"
-    const estimated = estimateProfile(graph, eager, costs, named)
-    const { measured } = model
-    // What the measured step takes by the same costs, on its own batch.
-    const like =
-      measured === undefined
-        ? undefined
-        : estimateProfile(fusedGraph(withBatch(model, measured), computeDtype), eager, costs, named)
-    const factor = like === undefined ? 1 : measured!.stepSeconds / like.stepSeconds
-    const calibration: ReadonlyArray<Estimate> =
-      like === undefined
-        ? []
-        : [
-            {
-              kernel: "every kernel",
-              source: "scaled",
-              detail: `calibrated: ${factor.toPrecision(4)} times its estimate, for the measured step of ${formatSeconds(measured!.stepSeconds)} is estimated at ${formatSeconds(like.stepSeconds)}`
-            }
-          ]
-    return {
-      profile: factor === 1 ? estimated : scaled(estimated, factor),
+    const described = {
       activationBytes: placement(graph).sizeBytes,
       hostTime: "span" as const,
       sharesDevice: false,
-      estimates: [...calibration, ...costs.estimates],
       warnings: []
+    }
+    const estimated = estimateProfile(graph, eager, costs, named)
+    const { measured } = model
+    if (measured === undefined) return { ...described, profile: estimated, estimates: costs.estimates }
+    // What the measured step takes by the same costs, on its own batch.
+    const like = withBatch(model, measured)
+    const likeGraph = fusedGraph(like, computeDtype)
+    const { stepSeconds } = estimateProfile(
+      likeGraph,
+      modelGraph(like, computeDtype, "float32"),
+      costs,
+      named
+    )
+    const calibration = calibrate(measured.stepSeconds, stepSeconds, likeGraph, device, file)
+    if (calibration instanceof InputError) return yield* calibration
+    const { factor, estimate, warnings } = calibration
+    return {
+      ...described,
+      profile: scaled(estimated, factor),
+      estimates: [estimate, ...costs.estimates],
+      warnings
     }
   })
 

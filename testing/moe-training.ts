@@ -33,6 +33,7 @@ export const moeCase = (): fc.Arbitrary<MoeCase> =>
       lanes: fc.constantFrom(...laneCounts),
       degrees: fc.array(fc.constantFrom(1, 2, 3), { minLength: 4, maxLength: 4 }),
       kvHeads: fc.constantFrom(2, 4),
+      headWidth: fc.constantFrom(undefined, 3),
       shares: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
       seed: fc.integer({ min: 0, max: 1000 })
     })
@@ -48,6 +49,7 @@ export const moeCase = (): fc.Arbitrary<MoeCase> =>
         lanes,
         degrees,
         kvHeads,
+        headWidth,
         shares,
         seed
       }): MoeCase => {
@@ -59,6 +61,7 @@ export const moeCase = (): fc.Arbitrary<MoeCase> =>
           hidden: 4,
           heads: 4,
           kvHeads,
+          headWidth,
           sequence: 4,
           batch: 2,
           experts: nodes * local,
@@ -75,7 +78,7 @@ export const moeCase = (): fc.Arbitrary<MoeCase> =>
         const of = (pass: number): ReadonlyArray<number> =>
           Array.from({ length: layers }, (_, layer) => (tokenChoice ? degrees[2 * layer + pass]! : 1))
         // Any cut that sends nothing before it is ready.
-        const elements = (2 * width * (width + (width / 4) * kvHeads)) / perNode
+        const elements = (2 * width * (headWidth ?? width / 4) * (4 + kvHeads)) / perNode
         const first = Math.floor(shares[0]! * elements)
         const second = Math.floor(shares[1]! * (elements - first))
         const sent = layers === 1 ? [0, 0] : [first, second]

@@ -146,19 +146,19 @@ export class Reference {
   }
 
   #attention(layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
-    const { width, heads, kvHeads, sequence } = this.model
-    const headWidth = width / heads
+    const { width, heads, kvHeads, sequence, headWidth = width / heads } = this.model
+    const queryWidth = heads * headWidth
     const kvWidth = kvHeads * headWidth
     const norm = this.#scale(`layer ${layer} norm`)
-    const qkv = this.#matrix(`layer ${layer} qkv`, width + 2 * kvWidth, width)
-    const projection = this.#matrix(`layer ${layer} projection`, width, width)
+    const qkv = this.#matrix(`layer ${layer} qkv`, queryWidth + 2 * kvWidth, width)
+    const projection = this.#matrix(`layer ${layer} projection`, width, queryWidth)
     const all = x.map((token) => times(qkv, rms(token, norm)))
     return x.map((token, t) => {
       const start = t - (t % sequence)
       const attended: Array<number> = []
       for (let head = 0; head < heads; head++) {
         const at = head * headWidth
-        const kvAt = width + Math.floor((head * kvHeads) / heads) * headWidth
+        const kvAt = queryWidth + Math.floor((head * kvHeads) / heads) * headWidth
         const query = all[t]!.slice(at, at + headWidth)
         const keys = all.slice(start, t + 1)
         const weights = softmax(keys.map((key) => dot(key, kvAt, query) / Math.sqrt(headWidth)))

@@ -326,6 +326,29 @@ describe("what is said", () => {
     expect(six.makespanSeconds).toBeLessThanOrEqual(eight.makespanSeconds)
   })
 
+  it("sends gradients of heads as wide as they are, copies of keys and values included", async () => {
+    const gradients = async (...set: ReadonlyArray<string>) => {
+      const { result } = await simulate(["model.heads=16", "model.width=1024", ...set])
+      const between = result.links.filter(({ name }) => name === "inter out")
+      const bytes = between.reduce((sum, link) => sum + link.bytes, 0)
+      return { bytes, steps: result.steps! + result.warmupSteps!, warnings: result.warnings.join() }
+    }
+    const usual = await gradients("model.kvHeads=4")
+    expect((await gradients("model.kvHeads=4", "model.headWidth=64")).bytes).toBe(usual.bytes)
+    expect(usual.warnings).not.toContain("heads of keys")
+    // Four ranks each hold one head, whether there are four of them or two.
+    const copies = await gradients("model.kvHeads=2")
+    expect(copies.bytes).toBe(usual.bytes)
+    expect(copies.warnings).toContain(
+      "the 2 heads of keys and values are held as 1 on each of a node's 4 ranks"
+    )
+    // By hand: a rank's queries, keys, values and projection are 2 M W (4 + 1) numbers; twice as wide, as many more again.
+    // In each of 2 layers each of 16 ranks sends them in a ring of 4: 2 * 3/4 times two bytes.
+    const more = usual.steps * 2 * 16 * 1.5 * 2 * (2 * 1024 * 64 * 5)
+    const wide = await gradients("model.kvHeads=4", "model.headWidth=128")
+    expect(wide.bytes - usual.bytes).toBe(more)
+  })
+
   it("refuses sizes that do not divide, ops that are not there and what gates cannot do, by field", async () => {
     for (const [override, expected] of [
       ["model.experts=5", /model.experts.*multiple of the 4 nodes/],

@@ -26,21 +26,22 @@ const placeOf = (
   { model, perNode }: MoeCase
 ): number => {
   const [row, column] = [Math.floor(index / columns), index % columns]
-  const part = model.width / perNode
+  const { headWidth = model.width / model.heads } = model
+  const part = (model.heads * headWidth) / perNode
   const hidden = model.hidden / perNode
   if (name.endsWith("qkv")) {
     const kvPart = (part / model.heads) * model.kvHeads
     const place =
       row < part
         ? position * part + row
-        : model.width +
+        : part * perNode +
           Math.floor((row - part) / kvPart) * kvPart * perNode +
           position * kvPart +
           ((row - part) % kvPart)
     return place * model.width + column
   }
   if (name.endsWith("gate projection") || name.endsWith("gate weight")) return index
-  if (name.endsWith("projection")) return row * model.width + position * part + column
+  if (name.endsWith("projection")) return row * part * perNode + position * part + column
   if (/expert \d+ (up|gate)$/u.test(name)) return (position * hidden + row) * model.width + column
   if (name.endsWith("down")) return row * model.hidden + position * hidden + column
   return index
@@ -110,7 +111,14 @@ const compare = (input: MoeCase, capacity: number, apart = tie): Reference | und
 
 describe("a training step over ranks", () => {
   it("computes what one process computes, whatever the schedule, and obeys the laws", () => {
-    const seen: Record<string, number> = { uneven: 0, recut: 0, pieces: 0, dropped: 0, dropless: 0 }
+    const seen: Record<string, number> = {
+      uneven: 0,
+      recut: 0,
+      pieces: 0,
+      dropped: 0,
+      dropless: 0,
+      wideHeads: 0
+    }
     for (const gate of gateNames) seen[gate] = 0
     let [runs, ties] = [0, 0]
     fc.assert(
@@ -127,6 +135,7 @@ describe("a training step over ranks", () => {
         }
         if (reference.dropped > 0) seen["dropped"]!++
         seen[model.gate]!++
+        if (model.headWidth !== undefined) seen["wideHeads"]!++
         if (plan.forwardDegrees.some((degree, i) => degree !== plan.backwardDegrees[i])) seen["recut"]!++
         if (model.capacityFactor === "dropless") seen["dropless"]!++
         if (model.capacityFactor === "dropless" && nodes * perNode > 1) seen["uneven"]!++

@@ -10,6 +10,7 @@ import type { Tensor } from "../../machine/tensor.ts"
 import {
   attentionPart,
   attentionWeightShapes,
+  headWidthOf,
   normEpsilon,
   type LayerStyle
 } from "../../models/decoder-layer.ts"
@@ -62,9 +63,10 @@ const style = {
 } as const satisfies LayerStyle
 
 /** What a rank computes of a layer's dense part. A layer of the graph is what an op is called after. */
-const denseGraph = ({ width, heads: allHeads, batch, sequence, dtype }: MoeModel, shares: Shares) => {
+const denseGraph = (model: MoeModel, shares: Shares) => {
+  const { width, batch, sequence, dtype } = model
   const { perNode, nodeTokens, tokens, heads, kvHeads } = shares
-  const shape = { heads, kvHeads, headWidth: width / allHeads }
+  const shape = { heads, kvHeads, headWidth: headWidthOf(model) }
   const weights = attentionWeightShapes(style, { width, ...shape })
   const graph = new GraphBuilder("dense", { activations: dtype, parameters: dtype })
   const input = graph.input("input", [tokens, width], dtype)
@@ -105,21 +107,23 @@ const denseGraph = ({ width, heads: allHeads, batch, sequence, dtype }: MoeModel
 const makeParameters = ({ tensors, label, model, shares, groups }: Building) => {
   const { width } = model
   const { perNode, heads, kvHeads } = shares
-  const [part, kvPart] = [heads, kvHeads].map((own) => (own * width) / model.heads) as [number, number]
+  const headWidth = headWidthOf(model)
+  const [part, kvPart] = [heads * headWidth, kvHeads * headWidth]
+  const queryWidth = part * perNode
   const kvWidth = kvPart * perNode
   const { position } = groups
   const stretch = [position * part, (position + 1) * part] as const
   const kvStretch = (i: number) => {
-    const from = width + i * kvWidth + position * kvPart
+    const from = queryWidth + i * kvWidth + position * kvPart
     return [from, from + kvPart] as const
   }
   return Effect.all({
     norm: tensors.scale(`${label} norm`, width),
-    qkv: tensors.matrix(`${label} qkv`, width + 2 * kvWidth, width, {
+    qkv: tensors.matrix(`${label} qkv`, queryWidth + 2 * kvWidth, width, {
       rows: [stretch, kvStretch(0), kvStretch(1)],
       columns: [0, width]
     }),
-    projection: tensors.matrix(`${label} projection`, width, width, {
+    projection: tensors.matrix(`${label} projection`, width, queryWidth, {
       rows: [[0, width]],
       columns: stretch
     })

@@ -2,6 +2,7 @@
 // gate are data-parallel over nodes; attention is split over the ranks of a node (MP), tokens between its parts too; experts
 // are spread over nodes (EP), and each expert is split over the ranks of its node (ESP). Knows no machine.
 import type { Dtype, Role } from "../../machine/tensor.ts"
+import { headWidthOf } from "../../models/decoder-layer.ts"
 import { leastCommonMultiple } from "./plan/degree.ts"
 
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
@@ -16,6 +17,8 @@ export interface MoeModel {
   readonly heads: number
   /** Heads of keys and values, which several query heads share. */
   readonly kvHeads: number
+  /** Default: width / heads. */
+  readonly headWidth?: number | undefined
   /** L. */
   readonly sequence: number
   /** B: sequences of one node, which its ranks share. */
@@ -103,7 +106,11 @@ export const sharesOf = (model: MoeModel, nodes: number, perNode: number): Share
   check(model.hidden % perNode === 0, "hidden", `a multiple of the ${perNode} ranks of a node`)
   check(model.heads % perNode === 0, "heads", `a multiple of the ${perNode} ranks of a node`)
   check(model.heads % model.kvHeads === 0, "kvHeads", `a divisor of the ${model.heads} heads`)
-  check(model.width % model.heads === 0, "width", `a multiple of the ${model.heads} heads`)
+  check(
+    model.headWidth !== undefined || model.width % model.heads === 0,
+    "width",
+    `a multiple of the ${model.heads} heads, or a headWidth`
+  )
   check(
     nodeTokens % perNode === 0,
     "sequence",
@@ -159,5 +166,5 @@ export const capacityOf = (
 export const productsOf = ({ ffn }: Pick<MoeModel, "ffn">): number => (ffn === "gpt" ? 2 : 3)
 
 /** Elements of the dense gradients that one rank all-reduces over nodes, in each layer: its part of QKV and projection. */
-export const denseElementsOf = ({ width, heads }: MoeModel, { perNode, kvHeads }: Shares): number =>
-  2 * width * (width / perNode + (width / heads) * kvHeads)
+export const denseElementsOf = (model: MoeModel, { heads, kvHeads }: Shares): number =>
+  2 * model.width * headWidthOf(model) * (heads + kvHeads)

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { allDegrees, planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
-import { ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
+import { kvHeadsOf, ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
 import { hostNever, type MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -45,6 +45,16 @@ const modelOf = (scenario: MoeTrainingScenario, nodes: number): MoeModel => {
     learningRate: scenario.learningRate,
     seed: scenario.seed
   }
+}
+
+/** Heads that more ranks of a node hold than one: the copies' gradients are not summed inside the node. */
+const copyWarnings = (model: MoeModel, perNode: number): ReadonlyArray<string> => {
+  const held = kvHeadsOf(model, perNode)
+  return held * perNode > model.kvHeads
+    ? [
+        `the ${model.kvHeads} heads of keys and values are held as ${held} on each of a node's ${perNode} ranks; summing the copies' gradients inside the node is left out`
+      ]
+    : []
 }
 
 export const planScenario = (
@@ -122,7 +132,15 @@ export const planScenario = (
         )
       }
     }
-    return { world, model, costs, collectives, planned, fits, warnings: [] }
+    return {
+      world,
+      model,
+      costs,
+      collectives,
+      planned,
+      fits,
+      warnings: copyWarnings(model, moeGroups(world, 0).perNode)
+    }
   })
 
 const resolveProducts = (

@@ -30,6 +30,8 @@ const MoeModelSettings = Schema.Struct({
   heads: Positive,
   /** Default: as many as heads. */
   kvHeads: Schema.optionalKey(Positive),
+  /** Default: width / heads. */
+  headWidth: Schema.optionalKey(Positive),
   /** L. */
   sequence: Positive,
   /** B: sequences of each node. */
