@@ -7,7 +7,7 @@ import { kernels } from "../core/kernels/catalogue.ts"
 import type { LayerGraph } from "../core/models/layer-graph.ts"
 import { formatSeconds } from "../core/units.ts"
 
-export interface Calibration {
+interface Calibration {
   /** What the measured step is of its estimate. */
   readonly factor: number
   readonly estimate: Estimate
@@ -15,7 +15,7 @@ export interface Calibration {
 }
 
 /** Seconds below which no step of this graph ends: its matrix products at the device's peak rate for 16 bits. */
-export const leastStepSeconds = ({ layers }: LayerGraph, device: Device): number =>
+const leastStepSeconds = ({ layers }: LayerGraph, device: Device): number =>
   layers
     .flatMap(({ forward, backwardInput, backwardWeight }) => [
       ...forward,

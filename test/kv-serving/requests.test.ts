@@ -68,6 +68,44 @@ describe("a request trace", () => {
     ])
   })
 
+  it("has its times read in their own unit, and a guess is told", () => {
+    const arrivals = (text: string) => {
+      const { requests, warnings, format } = parseRequestTrace("t", text)
+      return { last: requests.at(-1)!.arrivalSeconds, format, warnings: warnings.join() }
+    }
+    const lines = (rest: string, ...times: ReadonlyArray<number>): string =>
+      times.map((t) => `{"timestamp": ${t}, "input_length": 1, "output_length": 1${rest}}`).join("\n")
+    // Whole seconds look like Mooncake's milliseconds, but come a thousand times as often.
+    expect(arrivals(lines("", 0, 30)).warnings).toMatch(/read as milliseconds.*2 requests in 0\.0300 s/)
+    expect(arrivals(lines("", 0, 3000)).warnings).toBe("")
+    // Of a conversation's first or any later line, in any case.
+    expect(arrivals(`${lines("", 0)}\n${lines(', "Chat_Id": 3', 30)}`)).toEqual({
+      last: 30,
+      format: "bailian",
+      warnings: ""
+    })
+    const epoch = 1_700_000_000
+    expect(arrivals(lines("", epoch * 1e3, epoch * 1e3 + 3000)).last).toBe(3)
+    expect(arrivals(lines("", epoch * 1e6, epoch * 1e6 + 3_000_000)).last).toBe(3)
+    // A table of nobody's columns: seconds, and told so; under any line ends.
+    const table = arrivals("timestamp,input_length,output_length\r0,1,1\r30250,1,1\r")
+    expect(table.last).toBe(30250)
+    expect(table.warnings).toMatch(/\(timestamp\) are read as seconds.*timestamp_ms/)
+    expect(arrivals("timestamp_ms,input_length,output_length\n0,1,1\n30250,1,1\n")).toEqual({
+      last: 30.25,
+      format: "table",
+      warnings: ""
+    })
+  })
+
+  it("says which column or which conversation is missing", () => {
+    expect(refusal("arrived_at,num_prefill_tokens\n0,1")).toMatch(/a column of generated tokens as well/)
+    expect(refusal("num_decode_tokens,arrived_at\n1,0")).toMatch(/a column of prompt tokens as well/)
+    expect(refusal('[{"id": "a"}, {"conversations": []}]')).toMatch(
+      /\[0\].*expected an object with conversations/
+    )
+  })
+
   it("that is none says in which line and what would do", () => {
     expect(refusal("")).toMatch(/line 1 is nothing; expected a Mooncake trace/)
     expect(refusal("a,b,c\n1,2,3")).toMatch(/line 1 is "a,b,c"/)

@@ -6,7 +6,9 @@ import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
   momentOfNumber,
+  namesOfSeconds,
   outputNames,
+  perSecondOf,
   plainName,
   positionOf,
   promptNames,
@@ -43,6 +45,18 @@ const cellsOf = (text: string): ReadonlyArray<string> => {
 export const isColumns = (head: string): boolean => {
   const names = cellsOf(head)
   return positionOf(names, promptNames) >= 0 && positionOf(names, outputNames) >= 0
+}
+
+/** What a first line that has some of the columns lacks, in words; undefined where it has none of them, or all. */
+export const missingColumn = (head: string): string | undefined => {
+  const names = cellsOf(head)
+  const there = [arrivalNames, promptNames, outputNames].map((known) => positionOf(names, known) >= 0)
+  if (!there.includes(true)) return undefined
+  if (!there[1])
+    return "a column of prompt tokens as well: input_length, ContextTokens, num_prefill_tokens, ..."
+  if (!there[2])
+    return "a column of generated tokens as well: output_length, GeneratedTokens, num_decode_tokens, ..."
+  return undefined
 }
 
 const formatOf = (names: ReadonlyArray<string>): string => {
@@ -92,10 +106,20 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
   })
   const unit = plainName(names[time]!).endsWith("ms") ? "ms" : unitOf(latest, "s")
   const warnings: Array<string> = []
+  if (
+    format === "table" &&
+    unit === "s" &&
+    latest < 1e9 &&
+    !namesOfSeconds.includes(plainName(names[time]!))
+  ) {
+    warnings.push(
+      `times of ${file} (${names[time]}) are read as seconds: where they are milliseconds, call the column ${names[time]}_ms`
+    )
+  }
   if (starts.size > 1 && [...starts.values()].every((start) => start === 0)) {
     warnings.push(`the ${starts.size} sessions of ${file} all begin at 0: they are served side by side`)
   }
-  return { format, timed, perSecond: unit === "ms" ? 1000 : 1, sharedPrefixes: false, warnings }
+  return { format, timed, perSecond: perSecondOf[unit], sharedPrefixes: false, warnings }
 }
 
 const numberOf = (text: string): number | string => (/^\d+(?:\.0+)?$/u.test(text) ? Number(text) : text)

@@ -7,6 +7,7 @@ import {
   momentOfNumber,
   namesOfSeconds,
   outputNames,
+  perSecondOf,
   plainName,
   positionOf,
   promptNames,
@@ -28,10 +29,11 @@ interface Row {
 export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTrace => {
   const rows = rowsOf(file, lines)
   const [first] = rows
-  if (first !== undefined && Array.isArray(turnsOf(first.value))) return conversations(file, rows)
+  if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows)
   let sharedPrefixes = false
   let isWhole = true
   let latest = 0
+  let earliest = Infinity
   const timed = rows.map(({ place, value }): Timed => {
     const [time, timeField] = pick(value, arrivalNames, "timestamp")
     if (!(typeof time === "number" && time >= 0 && time <= Number.MAX_SAFE_INTEGER)) {
@@ -49,6 +51,7 @@ export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTra
     sharedPrefixes ||= Array.isArray(blocks) && blocks.length > 0
     isWhole &&= Number.isInteger(time)
     latest = Math.max(latest, time)
+    earliest = Math.min(earliest, time)
     return {
       ...momentOfNumber(time),
       promptTokens: tokenCount(file, place, inputField, input),
@@ -56,7 +59,7 @@ export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTra
     }
   })
   const warnings: Array<string> = []
-  const isBailian = first !== undefined && ["chat_id", "parent_chat_id"].some((name) => name in first.value)
+  const isBailian = rows.some(({ value }) => positionOf(Object.keys(value), ["chatid", "parentchatid"]) >= 0)
   const isSession = first !== undefined && positionOf(Object.keys(first.value), sessionNames) >= 0
   const named = first === undefined ? "" : pick(first.value, arrivalNames, "timestamp")[1]
   const saysMs = /_?ms$/iu.test(named)
@@ -67,10 +70,17 @@ export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTra
       `times of ${file} ${isWhole ? "are of the size of seconds since 1970" : "have fractions"}: they are read as seconds, not as Mooncake's milliseconds`
     )
   }
+  // Mooncake's has seven requests a second; seconds taken for milliseconds come a thousand times as often as they did.
+  const lasts = (latest - earliest) / perSecondOf[unit]
+  if (unit === "ms" && !saysMs && latest < 1e11 && rows.length > 1 && rows.length > 20 * lasts && lasts > 0) {
+    warnings.push(
+      `times of ${file} are read as milliseconds, as Mooncake has them: ${rows.length} requests in ${lasts.toPrecision(3)} s; where they are seconds, call them arrived_at`
+    )
+  }
   return {
     format: isBailian ? "bailian" : isSession ? "sessions" : "mooncake",
     timed,
-    perSecond: unit === "ms" ? 1000 : 1,
+    perSecond: perSecondOf[unit],
     sharedPrefixes,
     warnings
   }

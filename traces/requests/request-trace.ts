@@ -1,7 +1,7 @@
 // Recorded arrivals of requests to language models. Which format a file has is told from its first line. Knows nothing of
 // who serves the requests.
 import { showValue, TraceError } from "../trace-error.ts"
-import { columnRequests, isColumns } from "./csv-columns.ts"
+import { columnRequests, isColumns, missingColumn } from "./csv-columns.ts"
 import { jsonRequests } from "./json-requests.ts"
 import type { RequestTrace, TimedTrace } from "./traced.ts"
 
@@ -17,7 +17,7 @@ export const parseRequestTraces = (
 const timedTrace = (file: string, text: string): TimedTrace => {
   const lines = text
     .replace(/^\uFEFF/u, "")
-    .split(/\r?\n/u)
+    .split(/\r\n?|\n/u)
     .map((line, index) => ({ number: index + 1, text: line.trim() }))
     .filter((line) => line.text !== "")
   const first = lines[0]
@@ -28,6 +28,7 @@ const timedTrace = (file: string, text: string): TimedTrace => {
     field: "line 1",
     value: first === undefined ? "nothing" : showValue(first.text),
     accepted:
+      (first === undefined ? undefined : missingColumn(first.text)) ??
       "a Mooncake trace (JSON lines with timestamp, input_length and output_length) or a CSV with columns of arrivals, prompt tokens and generated tokens, as the traces of Azure, BurstGPT, Vidur and Splitwise have"
   })
 }

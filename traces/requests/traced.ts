@@ -51,7 +51,7 @@ export const tokenCount = (file: string, place: string, field: string, value: un
 }
 
 /** What tools call the three things that a request has. Compared without case, spaces, dashes and underscores. */
-export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivaltimestamp", "arrivaltime", "arrival", "starts", "startseconds", "timestampms", "arrivaltimems", "time"] // prettier-ignore
+export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivaltimestamp", "arrivaltime", "arrival", "starts", "startseconds", "timestampms", "arrivaltimems", "arrivalms", "time", "timems"] // prettier-ignore
 export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "promptlen", "inputlen", "isl"] // prettier-ignore
 export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "responsetokens", "numdecodetokens", "tokensize", "completiontokens", "outputlen", "osl"] // prettier-ignore
 
@@ -59,9 +59,12 @@ export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "
 export const namesOfSeconds: ReadonlyArray<string> = ["arrivedat", "arrivaltimestamp", "starts", "startseconds"] // prettier-ignore
 export const sessionNames = ["session", "sessionid"]
 
-/** The unit of a trace's times, by the latest of them: counted from 1970, 10 digits are seconds and 13 milliseconds. */
-export const unitOf = (latest: number, usual: "s" | "ms"): "s" | "ms" =>
-  latest >= 1e11 ? "ms" : latest >= 1e9 ? "s" : usual
+type Unit = "s" | "ms" | "us"
+export const perSecondOf = { s: 1, ms: 1e3, us: 1e6 } as const satisfies Record<Unit, number>
+
+/** The unit of a trace's times, by the latest of them: counted from 1970, 10 digits are seconds, 13 milliseconds, 16 microseconds. */
+export const unitOf = (latest: number, usual: Unit): Unit =>
+  latest >= 1e14 ? "us" : latest >= 1e11 ? "ms" : latest >= 1e9 ? "s" : usual
 
 export const plainName = (name: string): string => name.toLowerCase().replaceAll(/[\s_-]/gu, "")
 

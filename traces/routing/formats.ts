@@ -31,7 +31,9 @@ const megatron: Parser = (file, bytes) => {
       const number = (name: string, fallback?: number): number =>
         expertOf(file, `${line}, ${name}`, record[name] ?? fallback)
       const layers = entry(steps, number("step"), () => new Map())
-      const parts = entry(layers, layerNumber(number("layer"), record, number), () => [])
+      const refuse = (field: string, value: unknown, accepted: string) =>
+        new TraceError({ file, field: `${line}, ${field}`, value: JSON.stringify(value), accepted })
+      const parts = entry(layers, layerNumber(number("layer"), record, number, refuse), () => [])
       parts.push({
         rank: number("rank", 0),
         rows: rowsOf(file, `${line}, top_indices`, record["top_indices"])
@@ -62,12 +64,14 @@ const besideModel = 2 ** 20
 const layerNumber = (
   layer: number,
   record: Readonly<Record<string, unknown>>,
-  number: (name: string, fallback?: number) => number
+  number: (name: string, fallback?: number) => number,
+  refuse: (field: string, value: unknown, accepted: string) => TraceError
 ): number => {
   const { block } = record
-  if (block === undefined || block === "decoder") return layer
-  if (block === "mtp") return besideModel * (1 + number("mtp_idx", 0)) + layer
-  return besideModel * 1024 + layer
+  const name = typeof block === "string" ? block.toLowerCase() : block
+  if (name === undefined || name === "decoder") return layer
+  if (name === "mtp") return besideModel * (1 + number("mtp_idx", 0)) + layer
+  throw refuse("block", block, "decoder or mtp")
 }
 
 const layerTitle = (layer: number): string =>
