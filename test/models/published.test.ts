@@ -24,12 +24,15 @@ describe("decoders by name", () => {
   // In billions, as the model cards say; Qwen3's norms of queries and keys are not modelled and too small to matter.
   for (const [name, billions] of [
     ["llama-2-7b", 6.74],
+    ["llama-3-8b", 8.03],
+    ["llama-3-70b", 70.55],
     ["llama-3.1-8b", 8.03],
     ["llama-3.1-70b", 70.55],
     ["llama-3.1-405b", 405.85],
     ["llama-3.2-1b", 1.236],
     ["llama-3.2-3b", 3.213],
     ["llama-3.3-70b", 70.55],
+    ["qwen3-0.6b", 0.596],
     ["qwen3-1.7b", 1.72],
     ["qwen3-4b", 4.02],
     ["qwen3-8b", 8.19],
@@ -42,7 +45,7 @@ describe("decoders by name", () => {
   }
 
   it("are all held to a count", () => {
-    expect(Object.keys(namedModels)).toHaveLength(12)
+    expect(Object.keys(namedModels)).toHaveLength(15)
   })
 })
 

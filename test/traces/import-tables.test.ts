@@ -332,6 +332,14 @@ describe("a routing", () => {
       [2, 2, 2]
     ])
     expect(report.warnings.join()).toContain("layers 1, 2, mtp 0.1 of the source are layers 0 to 2")
+    const block = (name: string): string =>
+      `{"step": 0, "block": "${name}", "layer": 1, "top_indices": [[0, 1]]}\n`
+    const text = new TextEncoder().encode(block("Decoder") + block("MTP"))
+    expect((await run(importRouting("megatron", text))).routing.shape.layers).toBe(2)
+    const other = new TextEncoder().encode(block("decoder") + block("encoder"))
+    expect(String(await run(Effect.flip(importRouting("megatron", other))))).toMatch(
+      /line 2, block is "encoder"; expected decoder or mtp/
+    )
   })
 
   const bytes = (value: unknown): Uint8Array =>

@@ -30,12 +30,15 @@ const qwen3 = {
 
 /** Published architectures by name: the config.json of each on Hugging Face. */
 export const namedModels = {
+  "llama-3-8b": { layers: 32, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14336, ...llama31 },
+  "llama-3-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
   "llama-3.1-8b": { layers: 32, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14336, ...llama31 },
   "llama-3.1-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
   "llama-3.1-405b": { layers: 126, width: 16384, heads: 128, kvHeads: 8, ffnWidth: 53248, ...llama31 },
   "llama-3.2-1b": { layers: 16, width: 2048, heads: 32, kvHeads: 8, ffnWidth: 8192, ...llama31, tied: true },
   "llama-3.2-3b": { layers: 28, width: 3072, heads: 24, kvHeads: 8, ffnWidth: 8192, ...llama31, tied: true },
   "llama-3.3-70b": { layers: 80, width: 8192, heads: 64, kvHeads: 8, ffnWidth: 28672, ...llama31 },
+  "qwen3-0.6b": { layers: 28, width: 1024, heads: 16, kvHeads: 8, ffnWidth: 3072, ...qwen3, tied: true },
   "qwen3-1.7b": { layers: 28, width: 2048, heads: 16, kvHeads: 8, ffnWidth: 6144, ...qwen3, tied: true },
   "qwen3-4b": { layers: 36, width: 2560, heads: 32, kvHeads: 8, ffnWidth: 9728, ...qwen3, tied: true },
   "qwen3-8b": { layers: 36, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 12288, ...qwen3 },
