@@ -199,4 +199,40 @@ describe("a training step over ranks", () => {
       expect(kept, gate).toBeGreaterThan(2)
     }
   })
+
+  it("leaves an expert that no token chose a gradient of zero", () => {
+    const input: MoeCase = {
+      model: {
+        layers: 1,
+        width: 8,
+        hidden: 4,
+        heads: 4,
+        kvHeads: 2,
+        sequence: 4,
+        batch: 2,
+        experts: 4,
+        topK: 2,
+        capacityFactor: 0.5,
+        ffn: "gpt",
+        gate: "gshard",
+        gateWidth: 3,
+        dtype: "float32",
+        learningRate: undefined,
+        seed: 909
+      },
+      plan: {
+        lanes: "two",
+        forwardDegrees: [1],
+        backwardDegrees: [1],
+        gradients: { moe: [0], dense: [0], rest: 192, messageElements: undefined }
+      },
+      nodes: 2,
+      perNode: 1
+    }
+    const reference = compare(input, oneCapacity(input)!)!
+    const unused = [0, 1, 2, 3].filter((e) => !reference.whole.has(`layer 0 expert ${e} up`))
+    expect(unused).not.toEqual([])
+    for (const e of unused) expect(reference.gradient(`layer 0 expert ${e} up`, 0)).toBe(0)
+    expect(() => reference.gradient("layer 0 nothing", 0)).toThrow(/no parameter/)
+  })
 })
