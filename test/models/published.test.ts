@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest"
 import {
   expertBytes,
   layerWeightSpecs,
+  leftOutOf,
   moeModelNames,
   moeModels,
   outerWeightSpecs,
@@ -12,6 +13,7 @@ import {
 import { cacheBytes, weightSpecs, type DecoderModel } from "../../core/algorithms/kv-serving/model.ts"
 import { elementsOf, type TensorSpec } from "../../core/machine/tensor.ts"
 import { headWidthOf } from "../../core/models/decoder-layer.ts"
+import { familyOf } from "../../scenarios/families.ts"
 import { namedModels } from "../../scenarios/families/kv-serving/scenario.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -85,6 +87,33 @@ describe("mixtures of experts by name", () => {
     expect(routed("llama-4-scout")).toBeCloseTo(96.6, 1)
     expect(routed("llama-4-maverick")).toBeCloseTo(386.5, 1)
     expect(moeModelNames.length).toBeGreaterThan(14)
+  })
+
+  it("of which something is left out say so in every run, and only those", async () => {
+    const folder = new URL("../../scenarios/", import.meta.url).pathname
+    const facts = { estimates: [], makespanSeconds: 10 }
+    const warned: Array<string> = []
+    for (const name of moeModelNames) {
+      const scenario = await Effect.runPromise(
+        loadScenario(`${folder}expert-offload.yaml`, [`model.like=${name}`, "cache={slotsPerLayer: 4}"])
+      )
+      if (
+        familyOf(scenario)
+          .ignored(scenario, facts)
+          .some((line) => line.startsWith(`model ${name}: `))
+      )
+        warned.push(name)
+    }
+    expect(warned).toEqual(Object.keys(leftOutOf))
+    // Published totals, in billions: what is left out of these is no rounding.
+    for (const [name, billions] of [
+      ["deepseek-v3", 671],
+      ["llama-4-scout", 109],
+      ["llama-4-maverick", 400]
+    ] as const) {
+      expect(Math.abs(total(moeModels[name]) / (billions * 1e9) - 1)).toBeGreaterThan(0.01)
+      expect(warned).toContain(name)
+    }
   })
 
   it("weigh what their experts' dtype says, scales included", () => {

@@ -184,6 +184,19 @@ export const moeModels = {
 
 type MoeModelName = keyof typeof moeModels
 
+/** What a published model has that its sizes here leave out, and what that makes of its active parameters, in billions. */
+export const leftOutOf: Readonly<Partial<Record<MoeModelName, string>>> = {
+  "deepseek-v2-lite":
+    "two shared experts a layer and a dense layer are left out, latent attention is counted as full heads: 2.2 billion active parameters for 2.4",
+  "deepseek-v3":
+    "a shared expert a layer and three dense layers are left out, latent attention is counted as full heads: 50 billion active parameters for 37",
+  "llama-4-scout": "a shared expert a layer is left out: 11 billion active parameters for 17",
+  "llama-4-maverick":
+    "24 dense layers and a shared expert a layer are left out: 7 billion active parameters for 17",
+  "qwen1.5-moe": "four shared experts a layer are left out",
+  "deepseek-moe": "two shared experts a layer and a dense layer are left out"
+}
+
 export const moeModelNames = Object.keys(moeModels) as ReadonlyArray<MoeModelName>
 
 /** Experts in MXFP4, as published. */

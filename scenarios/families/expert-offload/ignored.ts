@@ -1,5 +1,10 @@
 // Fields of a scenario of offloaded experts that change nothing for the algorithm and routing it chooses.
-import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
+import {
+  expertBytes,
+  leftOutOf,
+  moeModels,
+  type MoeModel
+} from "../../../core/algorithms/expert-offload/model.ts"
 import { hostNever, type ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
@@ -21,6 +26,10 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     )
   const { like, ...own } = scenario.model
   const model: MoeModel = { ...moeModels[like], ...own }
+  if (leftOutOf[like] !== undefined)
+    warnings.push(
+      `model ${like}: ${leftOutOf[like]}; loads are those of its routed experts, a step's time is not the model's`
+    )
   if (
     cache.slotsPerLayer === model.experts ||
     (cache.bytes !== undefined && cache.bytes >= model.layers * model.experts * expertBytes(model))
