@@ -181,6 +181,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["model.width", "512", "1024"],
     ["model.hidden", "1024", "2048"],
     ["model.heads", "8", "4"],
+    ["model.headWidth", "64", "32"],
     ["model.kvHeads", "8", "2"],
     ["model.sequence", "256", "512"],
     ["model.batch", "4", "8"],
