@@ -3,24 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../drawn.h"
 #include "kernels.h"
 #include "simd.h"
 
 namespace tandem {
 
 namespace {
-
-/** 32-bit finalizer of MurmurHash3. */
-inline uint32_t mix(uint32_t word) {
-  uint32_t h = word ^ (word >> 16);
-  h *= 0x85ebca6bu;
-  h ^= h >> 13;
-  h *= 0xc2b2ae35u;
-  return h ^ (h >> 16);
-}
-
-/** The low 32 bits of a whole number, as JavaScript's `| 0` takes them. */
-uint32_t low32(int64_t value) { return static_cast<uint32_t>(static_cast<uint64_t>(value)); }
 
 Work tokenWindows(const Call& call) {
   const int32_t* corpus = integersIn(call, 0);
@@ -45,43 +34,11 @@ Work tokenWindows(const Call& call) {
   };
 }
 
-/** Which elements are written, and which numbers: core/kernels/initial-values.ts. */
-struct Window {
-  int64_t at, count, first, columns, stride;
-};
-
-Window windowOf(const Call& call) {
-  const int64_t elements = output(call, 0).elements;
-  Window w{call.integer("at"), call.integer("count"), call.integer("first"), call.integer("columns"), call.integer("stride")};
-  if (w.at < 0 || w.count < 0 || w.first < 0 || w.columns < 0 || w.stride < 0 || w.at + w.count > elements) {
-    throw BadCall(call.kernel + ": " + std::to_string(w.count) + " elements from " + std::to_string(w.at) + " on, of a tensor of " +
-                  std::to_string(elements) + ", from number " + std::to_string(w.first) + " on in rows of " +
-                  std::to_string(w.columns) + " of " + std::to_string(w.stride));
-  }
-  if (w.count == 0) w.count = elements - w.at;
-  if (w.columns == 0) w.columns = std::max<int64_t>(w.count, 1);
-  return w;
-}
-
-/** What a seed makes of the index of a number: core/kernels/counter-hash.ts. */
-struct Numbers {
-  uint32_t start;
-  uint32_t keys[6];
-};
-
-Numbers numbersOf(int64_t seed) {
-  Numbers n{};
-  n.start = mix(mix(low32(seed)) + low32(seed >> 32));
-  const uint32_t again = mix(n.start ^ 0x9e3779b9u);
-  for (uint32_t word = 0; word < 6; word++) n.keys[word] = mix(again + word);
-  return n;
-}
-
 /** draw(walk, low half of the index, count, to) for stretches of numbers whose high halves are alike. */
 template <class Draw>
 Work drawing(const Call& call, Draw draw) {
-  const Window w = windowOf(call);
-  const uint32_t start = numbersOf(call.integer("seed")).start;
+  const Window w = windowOf(call, output(call, 0).elements);
+  const Numbers numbers = numbersOf(call.integer("seed"));
   float* out = floatsOut(call, 0);
   return [=](const double*) {
     for (int64_t row = 0; row * w.columns < w.count; row++) {
@@ -90,7 +47,7 @@ Work drawing(const Call& call, Draw draw) {
       for (int64_t at = 0; at < columns;) {
         const int64_t index = w.first + row * w.stride + at;
         const int64_t count = std::min(columns - at, (((index >> 32) + 1) << 32) - index);
-        draw(mix(start + low32(index >> 32)), low32(index), count, out + w.at + from + at);
+        draw(numbers.walk(index), low32(index), count, out + w.at + from + at);
         at += count;
       }
     }
@@ -138,7 +95,7 @@ Work uniformValues(const Call& call) {
 }
 
 Work constantValues(const Call& call) {
-  const Window w = windowOf(call);
+  const Window w = windowOf(call, output(call, 0).elements);
   const auto value = static_cast<float>(call.number("value"));
   float* out = floatsOut(call, 0);
   return [=](const double*) { std::fill_n(out + w.at, w.count, value); };

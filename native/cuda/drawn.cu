@@ -1,22 +1,11 @@
 // What is drawn on the device by counting: batches of a corpus, as core/kernels/token-windows.ts, and initial values, as
 // core/kernels/initial-values.ts. Equal to them bit for bit.
+#include "../drawn.h"
 #include "map.cuh"
 
 namespace tandem::cuda {
 
 namespace {
-
-/** 32-bit finalizer of MurmurHash3. */
-__host__ __device__ inline uint32_t mix(uint32_t word) {
-  uint32_t h = word ^ (word >> 16);
-  h *= 0x85ebca6bu;
-  h ^= h >> 13;
-  h *= 0xc2b2ae35u;
-  return h ^ (h >> 16);
-}
-
-/** The low 32 bits of a whole number, as JavaScript's `| 0` takes them. */
-__host__ __device__ inline uint32_t low32(int64_t value) { return static_cast<uint32_t>(static_cast<uint64_t>(value)); }
 
 struct Windows {
   View corpus, tokens, targets;
@@ -49,8 +38,8 @@ Work tokenWindows(const Call& call) {
   };
 }
 
-/** Which elements are written, and which numbers: core/kernels/initial-values.ts. */
-struct Window {
+/** A window of numbers, and where the first of its elements lies. */
+struct Placed {
   View out;
   int64_t count, first, columns, stride;
   __device__ int64_t index(int64_t i) const {
@@ -58,42 +47,17 @@ struct Window {
   }
 };
 
-Window windowOf(const Call& call) {
-  const int64_t elements = output(call, 0).elements;
-  const int64_t at = call.integer("at");
-  Window w{floatsOut(call, 0), call.integer("count"), call.integer("first"), call.integer("columns"), call.integer("stride")};
-  if (at < 0 || w.count < 0 || w.first < 0 || w.columns < 0 || w.stride < 0 || at + w.count > elements) {
-    throw BadCall(call.kernel + ": " + std::to_string(w.count) + " elements from " + std::to_string(at) + " on, of a tensor of " +
-                  std::to_string(elements) + ", from number " + std::to_string(w.first) + " on in rows of " +
-                  std::to_string(w.columns) + " of " + std::to_string(w.stride));
-  }
-  w.out = w.out.at(at);
-  if (w.count == 0) w.count = elements - at;
-  if (w.columns == 0) w.columns = w.count;
-  return w;
-}
-
-/** What a seed makes of the index of a number: core/kernels/counter-hash.ts. */
-struct Numbers {
-  uint32_t start;
-  uint32_t keys[6];
-  __device__ uint32_t own(int64_t index) const { return mix(mix(start + low32(index >> 32)) + low32(index)); }
-};
-
-Numbers numbersOf(int64_t seed) {
-  Numbers n{};
-  n.start = mix(mix(low32(seed)) + low32(seed >> 32));
-  const uint32_t again = mix(n.start ^ 0x9e3779b9u);
-  for (uint32_t word = 0; word < 6; word++) n.keys[word] = mix(again + word);
-  return n;
+Placed placedOf(const Call& call) {
+  const Window w = windowOf(call, output(call, 0).elements);
+  return {floatsOut(call, 0).at(w.at), w.count, w.first, w.columns, w.stride};
 }
 
 struct Normals {
-  Window window;
+  Placed placed;
   Numbers numbers;
   double deviation;
   __device__ void operator()(int64_t i) const {
-    const uint32_t own = numbers.own(window.index(i));
+    const uint32_t own = numbers.own(placed.index(i));
     uint32_t sum = 0;
 #pragma unroll
     for (int word = 0; word < 6; word++) {
@@ -101,42 +65,42 @@ struct Normals {
       sum += (one & 0xffffu) + (one >> 16);
     }
     const int32_t centred = static_cast<int32_t>(2 * sum) - 12 * 0xffff;
-    set(window.out, i, static_cast<float>(deviation * (static_cast<double>(centred) / 0x20000)));
+    set(placed.out, i, static_cast<float>(deviation * (static_cast<double>(centred) / 0x20000)));
   }
 };
 
 struct Uniforms {
-  Window window;
+  Placed placed;
   Numbers numbers;
   double low, range;
   __device__ void operator()(int64_t i) const {
-    const uint32_t drawn = mix(numbers.own(window.index(i)) + numbers.keys[0]);
-    set(window.out, i, static_cast<float>(low + range * (static_cast<double>(drawn) / 4294967296.0)));
+    const uint32_t one = mix(numbers.own(placed.index(i)) + numbers.keys[0]);
+    set(placed.out, i, static_cast<float>(low + range * (static_cast<double>(one) / 4294967296.0)));
   }
 };
 
 struct Constant {
-  Window window;
+  Placed placed;
   float value;
-  __device__ void operator()(int64_t i) const { set(window.out, i, value); }
+  __device__ void operator()(int64_t i) const { set(placed.out, i, value); }
 };
 
-template <class Drawn>
-Work drawing(const Drawn& drawn) {
-  return [=](const Launch& launch) { each(launch, drawn.window.count, drawn); };
+template <class Draw>
+Work drawing(const Draw& draw) {
+  return [=](const Launch& launch) { each(launch, draw.placed.count, draw); };
 }
 
 Work normalValues(const Call& call) {
-  return drawing(Normals{windowOf(call), numbersOf(call.integer("seed")), call.number("deviation")});
+  return drawing(Normals{placedOf(call), numbersOf(call.integer("seed")), call.number("deviation")});
 }
 
 Work uniformValues(const Call& call) {
   const double low = call.number("low");
-  return drawing(Uniforms{windowOf(call), numbersOf(call.integer("seed")), low, call.number("high") - low});
+  return drawing(Uniforms{placedOf(call), numbersOf(call.integer("seed")), low, call.number("high") - low});
 }
 
 Work constantValues(const Call& call) {
-  return drawing(Constant{windowOf(call), static_cast<float>(call.number("value"))});
+  return drawing(Constant{placedOf(call), static_cast<float>(call.number("value"))});
 }
 
 }  // namespace

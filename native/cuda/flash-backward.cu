@@ -48,13 +48,7 @@ __global__ void __launch_bounds__(threads) queryGradients(Attention a, const flo
   copyKeys(0);
 
   float lse[2], mean[2];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    const int64_t row = first + warp * warpRows + lane / 4 + half * 8;
-    const int64_t at = (b * a.heads + head) * a.time + row;
-    lse[half] = row < a.time ? static_cast<const float*>(a.lse.data)[at] * log2e : 0;
-    mean[half] = row < a.time ? delta[at] : 0;
-  }
+  rowValuesOf(a, delta, b, head, first + warp * warpRows + lane / 4, lse, mean);
   const float scale2 = a.scale * log2e;
   float sums[width / 8][4] = {};
   for (int64_t tile = 0; tile < tiles; tile++) {
@@ -275,12 +269,7 @@ Work backwardWork(const Attention& a) {
 
 bool flashBackward(const Attention& a, Work& work) {
   if (!fits(a, {&a.q, &a.k, &a.v, &a.out, &a.dout, &a.dq, &a.dk, &a.dv})) return false;
-  const bool wide = a.headWidth == 128;
-  if (a.q.view.dtype == Dtype::bfloat16) {
-    work = wide ? backwardWork<__nv_bfloat16, 128>(a) : backwardWork<__nv_bfloat16, 64>(a);
-  } else {
-    work = wide ? backwardWork<__half, 128>(a) : backwardWork<__half, 64>(a);
-  }
+  work = forKind(a, [&](auto element, auto width) { return backwardWork<typename decltype(element)::type, decltype(width)::value>(a); });
   return true;
 }
 

@@ -12,11 +12,22 @@ using namespace flash;
 template <int width>
 constexpr size_t backwardBytes = size_t{6} * (width / 64) * pieceBytes + 4 * 64 * sizeof(float) + 1024;
 
-/** A weight from its score, and the gradient of the score but for `Attention::scale`. `lse` is of base two. */
-__device__ inline void slope(float& score, float& dscore, float scale2, float lse, float delta) {
-  score = exp2Fast(fmaf(score, scale2, -lse));
-  dscore = score * (dscore - delta);
+#ifdef TANDEM_HAS_WGMMA
+/** Two products of rows by rows, as `multiplyRows`, begun together and waited for. */
+template <class T, int width>
+__device__ inline void multiplyBoth(float (&scores)[8][4], uint32_t left, uint32_t right, float (&dscores)[8][4], uint32_t leftChange,
+                                    uint32_t rightChange) {
+  settle(scores);
+  settle(dscores);
+  openProducts();
+  multiplyRows<T, width>(scores, left, right);
+  multiplyRows<T, width>(dscores, leftChange, rightChange);
+  closeProducts();
+  awaitProducts<0>();
+  settle(scores);
+  settle(dscores);
 }
+#endif
 
 /** 64 queries against all keys that they see. */
 template <class T, int width>
@@ -53,13 +64,7 @@ __global__ void __launch_bounds__(threads, width == 64 ? 4 : 2) queryGradients(A
   copyKeys(0);
 
   float lse[2], mean[2];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    const int64_t row = first + warp * warpRows + lane / 4 + half * 8;
-    const int64_t at = (b * a.heads + head) * a.time + row;
-    lse[half] = row < a.time ? static_cast<const float*>(a.lse.data)[at] * log2e : 0;
-    mean[half] = row < a.time ? delta[at] : 0;
-  }
+  rowValuesOf(a, delta, b, head, first + warp * warpRows + lane / 4, lse, mean);
   const float scale2 = a.scale * log2e;
   float sums[parts][8][4] = {};
   float scores[8][4] = {};
@@ -74,19 +79,11 @@ __global__ void __launch_bounds__(threads, width == 64 ? 4 : 2) queryGradients(A
     showProducts();
     __syncthreads();
     const uint32_t buffer = (tile & 1) * tileBytes;
-    settle(scores);
-    settle(dscores);
-    openProducts();
-    multiplyRows<T, width>(scores, qTile, kTiles + buffer);
-    multiplyRows<T, width>(dscores, doutTile, vTiles + buffer);
-    closeProducts();
-    awaitProducts<0>();
-    settle(scores);
-    settle(dscores);
+    multiplyBoth<T, width>(scores, qTile, kTiles + buffer, dscores, doutTile, vTiles + buffer);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) slope(scores[n][i], dscores[n][i], scale2, lse[i / 2], mean[i / 2]);
+      for (int i = 0; i < 4; i++) slope(scores[n][i], dscores[n][i], scale2, 1.0f, lse[i / 2], mean[i / 2]);
     }
     if (tile >= plain) hideKeys(a, dscores, first + warp * warpRows + lane / 4, int64_t{tile} * 64, 0.0f);
     uint32_t changes[4][4];
@@ -180,21 +177,13 @@ __global__ void __launch_bounds__(threads, width == 64 ? 3 : 2) keyGradients(Att
     const uint32_t buffer = (tile & 1) * tileBytes;
     const float* lse = rowValues + (tile & 1) * 128;
     const float* mean = lse + 64;
-    settle(scores);
-    settle(dscores);
-    openProducts();
-    multiplyRows<T, width>(scores, kTile, qTiles + buffer);
-    multiplyRows<T, width>(dscores, vTile, doutTiles + buffer);
-    closeProducts();
-    awaitProducts<0>();
-    settle(scores);
-    settle(dscores);
+    multiplyBoth<T, width>(scores, kTile, qTiles + buffer, dscores, vTile, doutTiles + buffer);
 #pragma unroll
     for (int n = 0; n < 8; n++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const int at = n * 8 + lane % 4 * 2 + i % 2;
-        slope(scores[n][i], dscores[n][i], scale2, lse[at], mean[at]);
+        slope(scores[n][i], dscores[n][i], scale2, 1.0f, lse[at], mean[at]);
       }
     }
     // queries beyond the last, and keys that come after their query
@@ -242,11 +231,9 @@ Gradients gradientsOf(const Attention& a) {
 
 Gradients hopperGradients(const Attention& a) {
   if (!wgmmaHere()) return {};
-  const bool wide = a.headWidth == 128;
-  if (a.q.view.dtype == Dtype::bfloat16) {
-    return wide ? gradientsOf<__nv_bfloat16, 128>(a) : gradientsOf<__nv_bfloat16, 64>(a);
-  }
-  return wide ? gradientsOf<__half, 128>(a) : gradientsOf<__half, 64>(a);
+  return forKind(a, [&](auto element, auto width) {
+    return gradientsOf<typename decltype(element)::type, decltype(width)::value>(a);
+  });
 }
 
 }  // namespace tandem::cuda

@@ -150,12 +150,7 @@ Work forwardWork(const Attention& a) {
 
 bool hopperForward(const Attention& a, Work& work) {
   if (!wgmmaHere()) return false;
-  const bool wide = a.headWidth == 128;
-  if (a.q.view.dtype == Dtype::bfloat16) {
-    work = wide ? forwardWork<__nv_bfloat16, 128>(a) : forwardWork<__nv_bfloat16, 64>(a);
-  } else {
-    work = wide ? forwardWork<__half, 128>(a) : forwardWork<__half, 64>(a);
-  }
+  work = forKind(a, [&](auto element, auto width) { return forwardWork<typename decltype(element)::type, decltype(width)::value>(a); });
   return true;
 }
 

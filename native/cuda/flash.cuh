@@ -77,6 +77,18 @@ __device__ inline void hideQueries(const Attention& a, float (&weights)[tiles][4
   }
 }
 
+/** Of queries `row` and `row` + 8: what the forward pass left of their weights, of base two, and delta of their gradients. */
+__device__ inline void rowValuesOf(const Attention& a, const float* delta, int64_t b, int64_t head, int64_t row, float (&lse)[2],
+                                 float (&mean)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int64_t own = row + half * 8;
+    const int64_t at = (b * a.heads + head) * a.time + own;
+    lse[half] = own < a.time ? static_cast<const float*>(a.lse.data)[at] * log2e : 0;
+    mean[half] = own < a.time ? delta[at] : 0;
+  }
+}
+
 /** The softmax of two rows of each lane's quad as tiles of scores come. */
 struct Running {
   float max[2] = {-INFINITY, -INFINITY};
@@ -148,6 +160,24 @@ inline bool fits(const Attention& a, std::initializer_list<const Heads*> tensors
     if (heads->view.dtype != dtype || heads->stride % 8 != 0) return false;
   }
   return true;
+}
+
+/** An element and a width as arguments, for `forKind`. */
+template <class T>
+struct Element {
+  using type = T;
+};
+template <int width>
+using Width = std::integral_constant<int, width>;
+
+/** of(Element<T>, Width<n>) with the 16-bit dtype and the head width of these operands, which `fits` has looked at. */
+template <class Of>
+auto forKind(const Attention& a, const Of& of) {
+  const bool wide = a.headWidth == 128;
+  if (a.q.view.dtype == Dtype::bfloat16) {
+    return wide ? of(Element<__nv_bfloat16>{}, Width<128>{}) : of(Element<__nv_bfloat16>{}, Width<64>{});
+  }
+  return wide ? of(Element<__half>{}, Width<128>{}) : of(Element<__half>{}, Width<64>{});
 }
 
 }  // namespace flash

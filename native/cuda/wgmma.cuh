@@ -52,88 +52,52 @@ __device__ inline void settle(uint32_t (&left)[count][4]) {
 /** What this thread has written into shared memory is seen by products; a barrier must follow. */
 __device__ inline void showProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+/**
+ * d += left right, or d = left right where not `onto`: 64 rows by 64 columns over 16. add(d, left, right, onto) takes both factors
+ * from shared memory, or the left one from registers, as Mma has it; `transposed`: the right one's rows are what is summed over.
+ */
 template <class T>
 struct Wgmma;
 
-template <>
-struct Wgmma<__nv_bfloat16> {
-  /** Both factors in shared memory; `transposed`: the right one's rows are what is summed over. */
-  template <int transposed>
-  static __device__ inline void add(float (&d)[8][4], uint64_t left, uint64_t right, bool onto) {
-    asm volatile(
-        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, onto, 1, 1, 0, %35;\n}"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
-            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
-            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
-            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-        : "l"(left), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
+// The text of an instruction must be a literal, so types come by a macro: what differs is their name in it.
+#define TANDEM_WGMMA_SUMS \
+  "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), \
+      "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]), \
+      "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), \
+      "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), \
+      "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), \
+      "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), \
+      "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), \
+      "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+#define TANDEM_WGMMA_OF(Type, name)                                                                                            \
+  template <>                                                                                                                  \
+  struct Wgmma<Type> {                                                                                                         \
+    template <int transposed>                                                                                                  \
+    static __device__ inline void add(float (&d)[8][4], uint64_t left, uint64_t right, bool onto) {                            \
+      asm volatile(                                                                                                            \
+          "{\n.reg .pred onto;\nsetp.ne.b32 onto, %34, 0;\n"                                                                   \
+          "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name " "                                                      \
+          "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+          "%32, %33, onto, 1, 1, 0, %35;\n}"                                                                                  \
+          : TANDEM_WGMMA_SUMS                                                                                                  \
+          : "l"(left), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));                                              \
+    }                                                                                                                          \
+    template <int transposed>                                                                                                  \
+    static __device__ inline void add(float (&d)[8][4], const uint32_t (&left)[4], uint64_t right, bool onto) {                \
+      asm volatile(                                                                                                            \
+          "{\n.reg .pred onto;\nsetp.ne.b32 onto, %37, 0;\n"                                                                   \
+          "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name " "                                                      \
+          "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+          "{%32, %33, %34, %35}, %36, onto, 1, 1, %38;\n}"                                                                   \
+          : TANDEM_WGMMA_SUMS                                                                                                  \
+          : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed)); \
+    }                                                                                                                          \
   }
-  /** The left factor in registers, as Mma has it. */
-  template <int transposed>
-  static __device__ inline void add(float (&d)[8][4], const uint32_t (&left)[4], uint64_t right, bool onto) {
-    asm volatile(
-        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, onto, 1, 1, %38;\n}"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
-            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
-            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
-            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
-  }
-};
 
-template <>
-struct Wgmma<__half> {
-  /** Both factors in shared memory; `transposed`: the right one's rows are what is summed over. */
-  template <int transposed>
-  static __device__ inline void add(float (&d)[8][4], uint64_t left, uint64_t right, bool onto) {
-    asm volatile(
-        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %34, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, onto, 1, 1, 0, %35;\n}"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
-            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
-            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
-            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-        : "l"(left), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
-  }
-  /** The left factor in registers, as Mma has it. */
-  template <int transposed>
-  static __device__ inline void add(float (&d)[8][4], const uint32_t (&left)[4], uint64_t right, bool onto) {
-    asm volatile(
-        "{\n.reg .pred onto;\nsetp.ne.b32 onto, %37, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, onto, 1, 1, %38;\n}"
-        : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
-            "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
-            "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
-            "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]),
-            "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
-            "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
-            "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
-            "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right), "r"(static_cast<int>(onto)), "n"(transposed));
-  }
-};
+TANDEM_WGMMA_OF(__nv_bfloat16, "bf16");
+TANDEM_WGMMA_OF(__half, "f16");
+#undef TANDEM_WGMMA_OF
+#undef TANDEM_WGMMA_SUMS
 
 #endif
 

@@ -24,6 +24,8 @@ constexpr auto patience = std::chrono::seconds(1);
 /** Sent on trial: what goes at once, and what goes when the receiver takes it. */
 constexpr size_t trialBytes[] = {256, size_t{1} << 18};
 constexpr uint32_t trialTicket = ticketsMax;
+/** What a rank sends on trial: never the zeros that the receiver's memory has before. */
+char trialByte(int rank) { return static_cast<char>(rank % 255 + 1); }
 
 /** A message's name at its receiver. */
 uint64_t tagOf(int from, uint32_t ticket) { return static_cast<uint64_t>(from) << 32 | ticket; }
@@ -187,7 +189,7 @@ void UcxCarrier::sendOnTrial(int peer) {
       message->carrier = this;
       message->end = ends_[static_cast<size_t>(peer)].get();
       message->ticket = trialTicket + i;
-      message->trial.assign(trialBytes[i], out ? static_cast<char>(rank_ + 1) : '\0');
+      message->trial.assign(trialBytes[i], out ? trialByte(rank_) : '\0');
       char* const data = message->trial.data();
       if (out) {
         message->outgoing = std::make_shared<Outgoing>(nullptr, data, trialBytes[i], 0);
@@ -418,7 +420,7 @@ void UcxCarrier::ended(Message* message, ucx::Status status, size_t came) {
   const std::unique_ptr<Message> done(message);
   open_.erase(message);
   if (!done->trial.empty()) {
-    const bool right = done->outgoing || done->trial == std::vector<char>(done->trial.size(), static_cast<char>(end.peer + 1));
+    const bool right = done->outgoing || done->trial == std::vector<char>(done->trial.size(), trialByte(end.peer));
     const std::lock_guard lock(mutex_);
     if (right) onTrial_[static_cast<size_t>(end.peer)]--;
     if (right && --onTrialInAll_ == 0) changed_.notify_all();

@@ -1,6 +1,4 @@
 // Words between programs; peers that vanish, leave or contradict each other; strangers at the door.
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -8,6 +6,7 @@
 #include <thread>
 
 #include "../../transport/remote.h"
+#include "../loopback.h"
 #include "meshes.h"
 
 namespace tandem {
@@ -21,16 +20,6 @@ MeshFault awaited(Mesh& mesh, int peer) {
   exchange.receive(peer, 0, &value, 4, 0);
   check(!exchange.wait(0), "nothing came");
   return *mesh.fault();
-}
-
-int connectTo(int port) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-  return fd;
 }
 
 }  // namespace

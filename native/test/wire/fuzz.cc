@@ -1,12 +1,12 @@
 // Frames and hellos at random. Most are right ones that were changed a little, so that they are taken for more than noise before
 // they are found out. Whatever comes, a mesh goes on or ends with a fault that names the peer; whoever waits is let go; and
 // nothing outside the memory that was lent is written.
-#include <netinet/in.h>
 
 #include <algorithm>
 #include <map>
 #include <random>
 
+#include "../loopback.h"
 #include "raw-peer.h"
 
 namespace tandem {
@@ -180,12 +180,7 @@ class Fuzz {
   }
 
   int stranger(int port) {
-    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+    const int fd = connectTo(port);
     // A hello as handshake.cc has it: whose it is, who connects to whom by which connection, and a number used once.
     std::string hello = hello_;
     const uint32_t ends[] = {one(8) ? static_cast<uint32_t>(odd()) : 1, one(8) ? static_cast<uint32_t>(odd()) : 0,
