@@ -12,13 +12,13 @@ import { timeCopies } from "../exec/bench.ts"
 import { writeShard } from "../exec/checkpoint/shard.ts"
 import { askedFor, openCheckpoints } from "../exec/cli/checkpoints.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "../exec/cli/emulated-device.ts"
-import { median } from "../exec/recorded.ts"
 import { training } from "../exec/train/train.ts"
 import { familyOf } from "../scenarios/families.ts"
 import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
 import { runScenario } from "../sim/run.ts"
 import { executedSteps } from "./cluster/measured-steps.ts"
+import { median } from "../core/median.ts"
 
 const { values } = parseArgs({
   options: { every: { type: "string", default: "1,2,4,16" }, folder: { type: "string", default: tmpdir() } }

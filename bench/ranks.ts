@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url"
 import { Loader } from "../scenarios/load.ts"
 import { runScenario } from "../sim/run.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
+import { median } from "../core/median.ts"
 
 const runs = Number(process.argv[2] ?? 5)
 const file = fileURLToPath(new URL("../scenarios/geo-gpt2.yaml", import.meta.url))
@@ -26,7 +27,7 @@ const point = async (
     simulated = run.ranks.length
     ops = result.ops
   }
-  return { seconds: times.toSorted((a, b) => a - b)[runs >> 1]!, simulated, ops }
+  return { seconds: median(times), simulated, ops }
 }
 
 console.log("ranks      kind       simulated  seconds  ops stood for")

@@ -10,6 +10,7 @@ import * as Schema from "effect/Schema"
 import { makeCostModel } from "../core/cost/cost-model.ts"
 import { simulate } from "../sim/simulate.ts"
 import { readProfile } from "../traces/profile-file.ts"
+import { median } from "../core/median.ts"
 
 const steps = Number(process.argv[2] ?? 4000)
 const runs = Number(process.argv[3] ?? 7)
@@ -47,8 +48,7 @@ for (const name of ["ddp", "local-sgd", "dreamddp", "streaming-diloco"]) {
     )
     rates.push(ranks[0]!.ops / ((performance.now() - begin) / 1000))
   }
-  const median = rates.toSorted((a, b) => a - b)[runs >> 1]!
   console.log(
-    `${name}: ${(median / 1e6).toFixed(2)} M ops/s (median of ${runs}, best ${(Math.max(...rates) / 1e6).toFixed(2)})`
+    `${name}: ${(median(rates) / 1e6).toFixed(2)} M ops/s (median of ${runs}, best ${(Math.max(...rates) / 1e6).toFixed(2)})`
   )
 }

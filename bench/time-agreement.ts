@@ -9,6 +9,7 @@ import { runnableOn, runOnBoth, type Both, type BothOptions } from "../exec/cli/
 import { leastSecondsOn } from "../exec/cli/emulated-device.ts"
 import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
+import { median } from "../core/median.ts"
 
 const scenario = fileURLToPath(new URL("../scenarios/agree/data-parallel.yaml", import.meta.url))
 
@@ -99,8 +100,6 @@ for (const algorithm of algorithms) {
   }
 }
 
-const median = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1]!
 const summary = ["own", "emulated", "changed"].map((part) => {
   const errors = rows.filter((row) => row.part === part).map(({ timeError }) => Math.abs(timeError))
   return { part, runs: errors.length, medianError: median(errors), worstError: Math.max(...errors) }

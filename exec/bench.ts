@@ -16,7 +16,8 @@ import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { nativeInfo } from "./native.ts"
 import { recordRun } from "./record-run.ts"
-import { forBenchmark, median, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
+import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
+import { median } from "../core/median.ts"
 
 /** So many ranks of one node, with nothing that limits them but the machine itself. */
 export const localWorld = (ranks: number): World =>

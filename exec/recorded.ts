@@ -6,6 +6,7 @@ import { arithmeticDtype } from "../core/cost/cost-model.ts"
 import { launchedWith, type Op } from "../core/machine/op.ts"
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
+import { median } from "../core/median.ts"
 
 /** What a recorded run left. */
 export interface RecordedRun {
@@ -27,13 +28,6 @@ export interface Reckoning {
 
 const mean = (values: ReadonlyArray<number>): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length
-
-/** Of at least one. */
-export const median = (values: ReadonlyArray<number>): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
-}
 
 /**
  * For simulations: a host that submits late and a thread that wakes up late are part of the op, since a simulation has

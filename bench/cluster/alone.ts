@@ -1,6 +1,7 @@
 // What one collective takes alone on shaped links, beside what the simulator's network says of it: how much of what-if.ts's error is
 // the network's, with nothing computed beside it. Needs root and iproute2.
 //   node bench/cluster/alone.ts [--ranks 2,4] [--points 50Mbit/s,200Mbit/s] [--mib 0.25,2,10] [--repeats 5]
+import { payloadShare } from "../../scenarios/world.ts"
 import { createInterface } from "node:readline"
 import { availableParallelism, loadavg } from "node:os"
 import { parseArgs } from "node:util"
@@ -24,15 +25,13 @@ const { values } = parseArgs({
 })
 const rateOf = Schema.decodeUnknownSync(Bandwidth)
 const sizes = values.mib.split(",").map((mib) => String(Math.round(Number(mib) * 2 ** 20)))
-/** Of a frame of 9014 bytes, Ethernet's, IP's and TCP's headers are 66. */
-const payloadShare = 8948 / 9014
 
 console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${values.repeats}`)
 console.log("ranks  link        collective       bytes    foretold     took   off by")
 for (const ranks of values.ranks.split(",").map(Number)) {
   for (const point of values.points.split(",")) {
     const rate = rateOf(point)
-    const link = { bytesPerSecond: rate * payloadShare, latencySeconds: 1e-4 }
+    const link = { bytesPerSecond: rate * payloadShare(9000), latencySeconds: 1e-4 }
     const nodes = Array.from({ length: ranks }, () => 1)
     const world = makeWorld([{ name: "here", nodes }], { intra: unlimited, inter: link, wan: undefined })
     const network = new Network(world, distinct(world))

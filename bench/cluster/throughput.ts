@@ -9,7 +9,7 @@ import { parseArgs, promisify } from "node:util"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { ucxInfo } from "../../exec/native.ts"
-import { median } from "../../exec/recorded.ts"
+import { median } from "../../core/median.ts"
 
 const { values } = parseArgs({
   options: {

@@ -1,6 +1,7 @@
 // What was foretold beside what was measured: a table, how far off, and whether the order of the algorithms came out. What was
 // not measured counts as neither right nor wrong: it makes the report incomplete. Knows nothing of how either was come by.
 import type { Answer } from "./what-if-rank.ts"
+import { median } from "../../core/median.ts"
 
 export interface Row {
   readonly ranks: number
@@ -72,14 +73,9 @@ const tie = 0.01
 
 /** `names`: the algorithms, in the order of the table's columns. */
 export const reportOf = (rows: ReadonlyArray<Row>, names: ReadonlyArray<string>): Report => {
-  const errors = rows
-    .filter(isMeasured)
-    .map((row) => Math.abs(errorOf(row)))
-    .toSorted((a, b) => a - b)
-  const middle = errors.length >> 1
-  const medianError =
-    errors.length % 2 === 1 ? errors[middle]! : ((errors[middle - 1] ?? NaN) + (errors[middle] ?? NaN)) / 2
-  const worstError = errors.at(-1) ?? NaN
+  const errors = rows.filter(isMeasured).map((row) => Math.abs(errorOf(row)))
+  const medianError = median(errors)
+  const worstError = errors.length === 0 ? NaN : Math.max(...errors)
   const cell = (list: ReadonlyArray<Row>, name: string): string => {
     const row = list.find(({ algorithm }) => algorithm === name)
     if (row === undefined || row.measured === undefined) return "not run"

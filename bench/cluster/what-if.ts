@@ -63,7 +63,6 @@ const emulateDevice = options.backend !== "cuda"
 const period = Number(chosen.period)
 const deadline = performance.now() + 1000 * Number(chosen["budget-seconds"])
 const file = path.resolve(root, chosen.scenario)
-const folder = mkdtempSync(path.join(tmpdir(), "what-if-"))
 process.chdir(root)
 
 const all: Readonly<Record<string, string>> = {
@@ -160,7 +159,7 @@ const measure = async (
       `world.links.inter.bandwidth=${point.bandwidth}`,
       `algorithm=${all[name]}`,
       `collectives.measured=${collectives}`,
-      ...(name === "ddp" && emulateDevice === false ? [`steps=${rate < 5e8 ? 3 : 10}`] : [])
+      ...(name === "ddp" && !emulateDevice ? [`steps=${rate < 5e8 ? 3 : 10}`] : [])
     ]
     const modelled = [...common, `model={profile: ${compute}}`]
     let change: Change | undefined
@@ -206,13 +205,14 @@ const startRunners = (ranks: number, cluster: Cluster | undefined): Runners =>
     startRanks(ranks, cluster, ["bench/cluster/what-if-rank.ts", "--backend", options.backend], "pipe")
   )
 
-const reason = whyNoCluster()
+const points = chosen.points.split(",").map(pointNamed)
+const shaped = points.filter(({ name }) => name !== "nvlink")
+const reason = shaped.length === 0 ? undefined : whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
   process.exit(2)
 }
-const points = chosen.points.split(",").map(pointNamed)
-const shaped = points.filter(({ name }) => name !== "nvlink")
+const folder = mkdtempSync(path.join(tmpdir(), "what-if-"))
 console.log(
   spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
 )

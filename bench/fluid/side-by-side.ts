@@ -8,6 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { worstDifference } from "./finish-times.ts"
+import { median } from "../../core/median.ts"
 
 const defaults = [
   ["ps", "8", "20", "2", "50"],
@@ -36,9 +37,6 @@ const measured = (command: string, args: ReadonlyArray<string>): Measured => {
   if (status !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${status}: ${stderr}`)
   return JSON.parse(stdout.trimEnd().split("\n").at(-1)!) as Measured
 }
-
-const median = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1]!
 
 const compare = (
   binary: string,

@@ -2,6 +2,7 @@
 // and how far the two sessions that measured them shaped are from each other. Prints the table of docs/costs.md:
 //   npx node bench/measured/spread.ts
 import * as Effect from "effect/Effect"
+import { payloadShare } from "../../scenarios/world.ts"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
@@ -68,7 +69,7 @@ const mean = new Map([...one].map(([bytes, seconds]) => [bytes, (seconds + two.g
 const world = makeWorld([{ name: "here", nodes: Array.from({ length: ranks }, () => 1) }], {
   intra: { bytesPerSecond: Infinity, latencySeconds: 0 },
   // What TCP delivers of it in frames of 9000 + 14 bytes, as `mtu` in a scenario says.
-  inter: { bytesPerSecond: (10e9 / 8) * ((9000 - 52) / (9000 + 14)), latencySeconds: 0 },
+  inter: { bytesPerSecond: (10e9 / 8) * payloadShare(9000), latencySeconds: 0 },
   wan: undefined
 })
 const network = new Network(world, interchangeable(world, { rank: () => "", node: () => "", site: () => "" }))

@@ -11,6 +11,7 @@ import type { Program } from "../../core/machine/machine.ts"
 import { Random } from "../../core/random.ts"
 import { oneRank } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
+import { median } from "../../core/median.ts"
 
 const layers = 12
 const experts = 4
@@ -81,9 +82,6 @@ const measure = async (
   const { user, system } = process.threadCpuUsage(begun)
   return { micros: user + system, prepared }
 }
-
-const median = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
 
 const result: Record<string, { readonly hostMicrosPerToken: number; readonly preparedPerToken: number }> = {}
 for (const [name, program] of Object.entries({ serving, offloading })) {

@@ -12,7 +12,7 @@ import { parameterCount, type Value } from "../../core/models/layer-graph.ts"
 import { Random } from "../../core/random.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
-import { median } from "../../exec/recorded.ts"
+import { median } from "../../core/median.ts"
 
 const { values: options } = parseArgs({
   options: {

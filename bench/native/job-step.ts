@@ -14,7 +14,7 @@ import { placeIn } from "../../exec/job/environment.ts"
 import { freePort } from "../../exec/job/free-port.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { freshSecret, secretIn } from "../../exec/job/secret.ts"
-import { median } from "../../exec/recorded.ts"
+import { median } from "../../core/median.ts"
 
 const { values } = parseArgs({
   options: {

@@ -7,6 +7,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { launch } from "../../core/machine/op.ts"
 import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
 import { NativeSession } from "../../exec/native.ts"
+import { median } from "../../core/median.ts"
 
 const { values } = parseArgs({
   options: {
@@ -234,9 +235,6 @@ const cases: ReadonlyArray<Case> = [
     attributes: { learningRate: 1e-4, step: 10 }
   }
 ]
-
-const median = (numbers: ReadonlyArray<number>): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
 
 const line = (name: string, ...columns: ReadonlyArray<string>): void =>
   console.log([name.padEnd(26), ...columns.map((column) => column.padStart(10))].join(""))

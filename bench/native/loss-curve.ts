@@ -10,11 +10,11 @@ import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts
 import { initialValues } from "../../core/machine/initial.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
-import { gpt2 } from "../../core/models/gpt2.ts"
 import { initialParameters } from "../../core/models/initial-values.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { encodeHeader, encodeValues, type StoredTensor } from "../../traces/safetensors.ts"
+import { gpt2At } from "./gpt2-124m.ts"
 
 const { values } = parseArgs({
   options: {
@@ -35,17 +35,7 @@ const [batch, context, layers, steps, seed] = [
   Number(values.seed)
 ]
 
-const graph = gpt2({
-  layers,
-  width: 768,
-  heads: 12,
-  vocabulary: 50257,
-  vocabularyMultiple: 64,
-  context,
-  batch,
-  activationDtype: "bfloat16",
-  parameterDtype: "bfloat16"
-})
+const graph = gpt2At({ layers, context, batch })
 
 // the text that ships, a token for each of its bytes
 const corpus = Int32Array.from(readFileSync(new URL("../../scenarios/texts/psalms.txt", import.meta.url)))

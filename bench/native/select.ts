@@ -7,6 +7,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { launch } from "../../core/machine/op.ts"
 import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
 import { NativeSession } from "../../exec/native.ts"
+import { median } from "../../core/median.ts"
 
 const { values } = parseArgs({
   options: {
@@ -37,9 +38,6 @@ const random = (): number => {
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
   return seed / 2 ** 31 - 1
 }
-
-const median = (numbers: ReadonlyArray<number>): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
 
 for (const time of values.tokens.split(",").map(Number)) {
   const chunks = Math.ceil(time / chunk)

@@ -14,6 +14,7 @@ import { launch } from "../../core/machine/op.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
+import { median } from "../../core/median.ts"
 
 const steps = 10_000
 const warm = 1_000
@@ -34,7 +35,7 @@ const quantile = (values: ReadonlyArray<number>, share: number): number =>
 const spreadOf = (values: ReadonlyArray<number>) => ({
   least: quantile(values, 0),
   bestTenth: quantile(values, 0.1),
-  median: quantile(values, 0.5),
+  median: median(values),
   worstTenth: quantile(values, 0.9)
 })
 

@@ -7,9 +7,10 @@ import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine } from "../../core/machine/machine.ts"
-import { gpt2 } from "../../core/models/gpt2.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
+import { median } from "../../core/median.ts"
+import { gpt2At } from "./gpt2-124m.ts"
 
 const { values } = parseArgs({
   options: {
@@ -31,26 +32,13 @@ const [batch, context, layers, vocabulary] = [
 ]
 const [rounds, steps] = [Number(values.rounds), Number(values.steps)]
 
-const graph = gpt2({
-  layers,
-  width: 768,
-  heads: 12,
-  vocabulary,
-  vocabularyMultiple: Number(values.multiple),
-  context,
-  batch,
-  activationDtype: "bfloat16",
-  parameterDtype: "bfloat16"
-})
+const graph = gpt2At({ layers, vocabulary, multiple: Number(values.multiple), context, batch })
 
 let seed = 1
 const corpus = Int32Array.from({ length: 1_000_000 }, () => {
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
   return seed % vocabulary
 })
-
-const median = (numbers: ReadonlyArray<number>): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!
 
 const cpuMicros = (): number => {
   const { user, system } = process.threadCpuUsage()

@@ -6,6 +6,7 @@ import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
 import { namedModels } from "../../scenarios/families/kv-serving/scenario.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { readTable, type Section } from "./section.ts"
+import { median } from "../../core/median.ts"
 
 const BatchRow = Schema.Struct({
   /** Tokens of a whole sequence. */
@@ -42,12 +43,6 @@ const sequenceBytes = ({ length, keep, budget }: BatchRow, buffer: number): numb
     model,
     Array.from({ length: model.layers }, () => tokens)
   )
-}
-
-const median = (values: ReadonlyArray<number>): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
 export const cacheMemory: Section = {

@@ -1,7 +1,7 @@
 // How much longer kernels take while collectives run beside them: kernels of the same op of like blocks are compared, those that ran
 // beside a collective with those that did not. Knows layers by name; nothing of hosts.
 import { coverage, type Interval } from "./intervals.ts"
-import { median } from "./collectives.ts"
+import { median } from "../../core/median.ts"
 
 /** Kernels of the model in columns, in the order in which the device ran them. Microseconds. */
 export interface Pieces {

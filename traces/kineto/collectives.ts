@@ -5,6 +5,7 @@ import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Phase } from "./origins.ts"
 import type { CollectiveRecord, KinetoTrace } from "./trace.ts"
+import { median } from "../../core/median.ts"
 
 // In this order: an all-reduce's name may hold reduce and scatter as well.
 const operations: ReadonlyArray<readonly [RegExp, CollectiveCost["op"]]> = [
@@ -168,10 +169,4 @@ const enclosingRecords = (
     if (record !== undefined) records.push(record)
   }
   return records
-}
-
-export const median = (values: ReadonlyArray<number>): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }

@@ -2,13 +2,13 @@
 // waited for the device. Knows nothing of how much slower the profiler makes it.
 import type { LaunchMode } from "../../core/cost/host.ts"
 import type { ShardedRun, ShardedUnit } from "../import-report.ts"
-import { median } from "./collectives.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { ShardedWork } from "./shard-work.ts"
 import { rootUnit } from "./sharded.ts"
 import { stepAt, type Step } from "./steps.ts"
 import { Host } from "./trace.ts"
+import { median } from "../../core/median.ts"
 
 /** Of one step; times in seconds. */
 export interface HostTimes {

@@ -4,7 +4,8 @@ import type { CollectiveCost, LayerCost, PhaseCost } from "../../core/profile.ts
 import type { RankTimes } from "../import-report.ts"
 import { TraceError } from "../trace-error.ts"
 import type { Attribution } from "./attribute.ts"
-import { median, type CollectiveCall } from "./collectives.ts"
+import { type CollectiveCall } from "./collectives.ts"
+import { median } from "../../core/median.ts"
 
 export interface RankTrace {
   readonly file: string
