@@ -4,7 +4,7 @@ import { InputError } from "../core/input-error.ts"
 import type { Device } from "../core/cost/devices.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
 import { kernels } from "../core/kernels/catalogue.ts"
-import type { LayerGraph } from "../core/models/layer-graph.ts"
+import { stepCalls, type LayerGraph } from "../core/models/layer-graph.ts"
 import { formatSeconds } from "../core/units.ts"
 
 interface Calibration {
@@ -15,19 +15,14 @@ interface Calibration {
 }
 
 /** Seconds below which no step of this graph ends: its matrix products at the device's peak rate for 16 bits. */
-const leastStepSeconds = ({ layers }: LayerGraph, device: Device): number =>
-  layers
-    .flatMap(({ forward, backwardInput, backwardWeight }) => [
-      ...forward,
-      ...backwardInput,
-      ...backwardWeight
-    ])
+const leastStepSeconds = (graph: LayerGraph, device: Device): number =>
+  stepCalls(graph)
     .filter(({ kernel }) => kernels[kernel].measure === "product")
     .reduce((flops, { kernel, inputs, outputs, attributes }) => {
       return flops + kernels[kernel].work(inputs, outputs, attributes).flops
     }, 0) / device.flopsPerSecond
 
-/** Further from its estimate than this, a step is of another model or batch, or waits for its host; told, not refused. */
+/** Assumed, not measured: further from its estimate than this, a step is of another model or batch, or waits for its host; told, not refused. */
 const usual = { least: 0.5, most: 4 }
 
 /** `graph`: the model on the batch that was measured. A failure where no device of these rates can have taken so little. */

@@ -2,13 +2,19 @@
 // what goes wrong when.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { DeviceSettings, FaultSettings } from "./sections.ts"
+import type { DeviceSettings, FaultSettings, HostLinkSettings } from "./sections.ts"
 import { largestQuantity } from "../core/units.ts"
-import type { World } from "../core/world.ts"
+import type { LinkSpec, World } from "../core/world.ts"
 import { CollectiveTable } from "../core/cost/collective-table.ts"
 import { deviceNamed, type Device } from "../core/cost/devices.ts"
 import type { Fault } from "../core/fault.ts"
 import type { Loader } from "./load.ts"
+
+/** Copies between host and device, as cost models and machines have them. */
+export const linkOf = ({ bandwidth, latency }: typeof HostLinkSettings.Type): LinkSpec => ({
+  bytesPerSecond: bandwidth,
+  latencySeconds: latency
+})
 
 /** The device whose peak rates estimate what nobody measured. */
 export const resolveDevice = (device: DeviceSettings | undefined): Device | undefined => {

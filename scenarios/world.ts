@@ -9,7 +9,7 @@ import type { Loader } from "./load.ts"
  * Share of an Ethernet link's bytes that TCP delivers: of each frame of mtu + 14 bytes, IPv4 (20), TCP (20) and its
  * timestamps (12) are not payload.
  */
-const payloadShare = (mtu: number): number => (mtu - 52) / (mtu + 14)
+export const payloadShare = (mtu: number): number => (mtu - 52) / (mtu + 14)
 
 export const resolveWorld = (
   settings: WorldSettings,

@@ -61,9 +61,10 @@ interface ZipEntry {
   readonly bytes: () => AsyncIterable<Uint8Array>
 }
 
-const endMark = 0x06054b50
 const entryMark = 0x02014b50
-const longestComment = 65_557
+/** The record at an archive's end; with the longest comment behind it, whose length has 16 bits. */
+const endBytes = 22
+const endBytesMax = endBytes + 0xffff
 
 /** What an archive holds, in its order; undefined where a file is none. Throws `TraceError` on one cut short or of 4 GiB. */
 export const zipEntries = async (file: string): Promise<ReadonlyArray<ZipEntry> | undefined> => {
@@ -73,10 +74,10 @@ export const zipEntries = async (file: string): Promise<ReadonlyArray<ZipEntry> 
     const { size } = await handle.stat()
     const bad = (value: string) =>
       new TraceError({ file, field: "content", value, accepted: "a complete zip archive of less than 4 GiB" })
-    const from = Math.max(0, size - longestComment)
+    const from = Math.max(0, size - endBytesMax)
     const tail = await part(handle, from, size - from)
     const end = tail.lastIndexOf(Buffer.from([0x50, 0x4b, 0x05, 0x06]))
-    if (end < 0 || end + 22 > tail.length || tail.readUInt32LE(end) !== endMark) throw bad("zip cut short")
+    if (end < 0 || end + endBytes > tail.length) throw bad("zip cut short")
     const count = tail.readUInt16LE(end + 10)
     const listBytes = tail.readUInt32LE(end + 12)
     const listAt = tail.readUInt32LE(end + 16)

@@ -1,5 +1,6 @@
 // A Profile as one Arrow file: one long table whose `section` says what a row is, facts about the run in the schema's
 // metadata. docs/formats.md describes it column by column. Knows nothing of importers or of how costs are used.
+import { elementsOf } from "../core/machine/tensor.ts"
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import type { MeasuredHost } from "../core/cost/host.ts"
@@ -140,12 +141,6 @@ class Rows {
     })
     return { rows: this.#rows, columns }
   }
-}
-
-const elementsOf = (shape: ReadonlyArray<number>): number => {
-  let elements = 1
-  for (const extent of shape) elements *= extent
-  return elements
 }
 
 const batchOf = (file: string, profile: Profile): Batch => {

@@ -178,8 +178,9 @@ export const deviceNamed = (name: string): NamedDevice | undefined => {
 const plainName = (name: string): string =>
   name
     .toLowerCase()
+    .replaceAll(/[\s_-]+/gu, " ")
     .replaceAll(/\b(?:nvidia|amd|geforce|tesla|instinct)\b/gu, "")
-    .replaceAll(/[\s_-]+/gu, "")
+    .replaceAll(" ", "")
 
 /** Williams, Waterman and Patterson (2009): the slower of arithmetic and memory traffic, seconds. */
 export const rooflineSeconds = (work: Work, device: Device): number =>

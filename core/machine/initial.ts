@@ -52,13 +52,13 @@ export const initialValues = ({
 
 /**
  * Elements `from` to `to` of a tensor that begins so, as part of another one, from element `at` on; none where none are made.
- * Throws RangeError for a window of a matrix, which is no stretch.
+ * A count of 0 is all from `at` on, as kernels take it. Throws RangeError for a window of a matrix, which is no stretch.
  */
 export const stretchOf = (drawn: Drawn, from: number, to: number, at: number): ReadonlyArray<Drawn> => {
-  const { first = 0, at: own = 0, count, columns = 0, ...rest } = drawn.attributes
+  const { first = 0, at: own = 0, count = 0, columns = 0, ...rest } = drawn.attributes
   if (columns !== 0) throw new RangeError(`${drawn.kernel}: no stretch of a window of columns`)
   const begin = Math.max(from, own)
-  const end = count === undefined ? to : Math.min(to, own + count)
+  const end = count === 0 ? to : Math.min(to, own + count)
   if (end <= begin) return []
   const window = { first: first + begin - own, at: at + begin - from, count: end - begin }
   return [{ kernel: drawn.kernel, attributes: { ...rest, ...window } }]

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import * as Effect from "effect/Effect"
+import { reasonOf } from "../../scenarios/file/source.ts"
 import { InputError } from "../../core/input-error.ts"
 
 /** Length and SHA-256 (hexadecimal digits) of a file. Fails where it cannot be read. */
@@ -22,7 +23,7 @@ export const fileDigest = (
       new InputError({
         file,
         field: "",
-        value: cause instanceof Error ? cause.message : String(cause),
+        value: reasonOf(cause),
         accepted: "a file that can be read"
       })
   })

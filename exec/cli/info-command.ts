@@ -70,18 +70,15 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
 
 /** What carries messages between processes of the cpu backend that are told as this one, as far as one process can know. */
 const transportOf = (ucx: AddonUcx, wish: TransportWish) => {
-  const tcp = `TCP, ${defaultStreams} connections to a peer,`
+  const tcp = `TCP, ${defaultStreams} connections to a peer`
   const told = (name: string, because: string) => ({ name, streams: defaultStreams, because })
-  if (wish === "tcp") return told("tcp", `${tcp} as TANDEM_TRANSPORT says`)
+  if (wish === "tcp") return told("tcp", `${tcp}, as TANDEM_TRANSPORT says`)
   if ("missing" in ucx)
     return wish === "ucx"
       ? told("ucx", `as TANDEM_TRANSPORT says, and no job begins with it: ${ucx.missing}`)
-      : told("tcp", `${tcp} is built in; ${ucx.missing}`)
+      : told("tcp", `${tcp}, is built in; ${ucx.missing}`)
   const here = `UCX ${ucx.version} (${ucx.path})`
   return wish === "ucx"
     ? told("ucx", `${here}, as TANDEM_TRANSPORT says`)
-    : told(
-        "ucx",
-        `${here} where it has shared memory or RDMA between all ranks, else ${tcp.replace(/,$/u, "")}`
-      )
+    : told("ucx", `${here} where it has shared memory or RDMA between all ranks, else ${tcp}`)
 }

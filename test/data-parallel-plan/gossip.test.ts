@@ -89,7 +89,8 @@ it("partners of their own are simulated each by itself, where the plan says that
   // After both bits everyone has the mean of 0 to 3.
   expect(learnt).toEqual([1.5, 1.5, 1.5, 1.5])
   // A ring of two sends as much as the message has, out of each rank and in each step.
-  for (const { name, bytes } of links)
-    if (name.startsWith("inter out")) expect(bytes).toBeCloseTo(averages * elements * 4, 6)
+  const sent = links.filter(({ name }) => name.startsWith("inter out"))
+  expect(sent.length).toBeGreaterThan(0)
+  for (const { bytes } of sent) expect(bytes).toBeCloseTo(averages * elements * 4, 6)
   expect(() => run(false)).toThrow("have the algorithm's plan say that ranksDiffer")
 })

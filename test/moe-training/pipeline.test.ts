@@ -1,15 +1,12 @@
 // The pipelined part: FSMoE's published numbers, its four cases against the lanes and against the engine, and the choice of
 // degree and gradient cut against exhaustive search.
+import { leastCommonMultiple } from "../../core/whole-numbers.ts"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { submitPipelined, type ChunkOps } from "../../core/algorithms/moe-training/pipelined.ts"
 import { fitLine, secondsAt, sizeIn } from "../../core/algorithms/moe-training/plan/cost-line.ts"
-import {
-  chooseDegree,
-  leastCommonMultiple,
-  usualDegrees
-} from "../../core/algorithms/moe-training/plan/degree.ts"
+import { chooseDegree, usualDegrees } from "../../core/algorithms/moe-training/plan/degree.ts"
 import {
   allAtEnd,
   besideDense,

@@ -109,6 +109,29 @@ const compare = (input: MoeCase, capacity: number, apart = tie): Reference | und
   return reference
 }
 
+const tinyModel = {
+  layers: 1,
+  width: 8,
+  hidden: 4,
+  heads: 4,
+  kvHeads: 2,
+  sequence: 4,
+  batch: 2,
+  topK: 2,
+  capacityFactor: 0.5,
+  ffn: "gpt",
+  gateWidth: 3,
+  dtype: "float32",
+  learningRate: undefined
+} as const
+
+const onePiece: MoePlan = {
+  lanes: "two",
+  forwardDegrees: [1],
+  backwardDegrees: [1],
+  gradients: { moe: [0], dense: [0], rest: 192, messageElements: undefined }
+}
+
 describe("a training step over ranks", () => {
   it("computes what one process computes, whatever the schedule, and obeys the laws", () => {
     const seen: Record<string, number> = {
@@ -150,31 +173,8 @@ describe("a training step over ranks", () => {
 
   it("has the gradient of the choices made, however near a token is to another expert", () => {
     // A step of the difference takes one token of node 0 to another expert: 5,737 instead of 0.03, were its choice not kept.
-    const model: MoeModel = {
-      layers: 1,
-      width: 8,
-      hidden: 4,
-      heads: 4,
-      kvHeads: 2,
-      sequence: 4,
-      batch: 2,
-      experts: 3,
-      topK: 2,
-      capacityFactor: 0.5,
-      ffn: "gpt",
-      gate: "softmax",
-      gateWidth: 3,
-      dtype: "float32",
-      learningRate: undefined,
-      seed: 207
-    }
-    const plan: MoePlan = {
-      lanes: "two",
-      forwardDegrees: [1],
-      backwardDegrees: [1],
-      gradients: { moe: [0], dense: [0], rest: 192, messageElements: undefined }
-    }
-    const input = { model, plan, nodes: 3, perNode: 1 }
+    const model: MoeModel = { ...tinyModel, experts: 3, gate: "softmax", seed: 207 }
+    const input = { model, plan: onePiece, nodes: 3, perNode: 1 }
     const reference = compare(input, oneCapacity(input)!, 0)!
     expect(reference.dropped).toBeGreaterThan(0)
     // Where initial values are drawn otherwise, another seed is needed.
@@ -202,30 +202,8 @@ describe("a training step over ranks", () => {
 
   it("leaves an expert that no token chose a gradient of zero", () => {
     const input: MoeCase = {
-      model: {
-        layers: 1,
-        width: 8,
-        hidden: 4,
-        heads: 4,
-        kvHeads: 2,
-        sequence: 4,
-        batch: 2,
-        experts: 4,
-        topK: 2,
-        capacityFactor: 0.5,
-        ffn: "gpt",
-        gate: "gshard",
-        gateWidth: 3,
-        dtype: "float32",
-        learningRate: undefined,
-        seed: 909
-      },
-      plan: {
-        lanes: "two",
-        forwardDegrees: [1],
-        backwardDegrees: [1],
-        gradients: { moe: [0], dense: [0], rest: 192, messageElements: undefined }
-      },
+      model: { ...tinyModel, experts: 4, gate: "gshard", seed: 909 },
+      plan: onePiece,
       nodes: 2,
       perNode: 1
     }

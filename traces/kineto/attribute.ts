@@ -1,6 +1,7 @@
 // From events to layers: which layer and phase each piece of device time belongs to, and which parameters each layer
 // has. Kernel -> launch (correlation id) -> enclosing module, or autograd node -> forward op (sequence number, or the
 // forward/backward link) -> module. Knows nothing of files.
+import { elementsOf } from "../../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, ProfiledParameter } from "../../core/profile.ts"
 import type { CommunicationTimes, Parallelism, ShardedRun } from "../import-report.ts"
 import { besideCollectives, lostBeside } from "./beside-collectives.ts"
@@ -316,8 +317,7 @@ const launchedFirst = (
 const elementsByLayer = (parameters: ReadonlyArray<ProfiledParameter>): ReadonlyMap<number, number> => {
   const elements = new Map<number, number>()
   for (const { layer, shape } of parameters) {
-    const size = shape.reduce((product, extent) => product * extent, 1)
-    elements.set(layer, (elements.get(layer) ?? 0) + size)
+    elements.set(layer, (elements.get(layer) ?? 0) + elementsOf(shape))
   }
   return elements
 }

@@ -40,7 +40,8 @@ const dtypes: Readonly<Record<string, string>> = {
   int: "int32"
 }
 
-const dtypeOf = (name: string): string => dtypes[name.toLowerCase()] ?? name.toLowerCase()
+/** As PyTorch records a dtype, by its name here. */
+export const dtypeOf = (name: string): string => dtypes[name.toLowerCase()] ?? name.toLowerCase()
 
 // Above this, a float64 of microseconds no longer holds whole nanoseconds.
 const exactBelow = 2 ** 42

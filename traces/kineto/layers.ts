@@ -1,6 +1,7 @@
 // The layers of one model as the forward pass of each step ran them: a layer is a run of device work that one call of
 // one module (or annotation) launched itself, between the calls it makes. Knows the host's calls, not the device.
 import type { HostTree } from "./host-tree.ts"
+import { countBefore, countUpTo } from "./ascending.ts"
 
 /** Work of the forward pass, by the host row that launched it or that a backward node belongs to. */
 export interface Anchor {
@@ -86,14 +87,7 @@ export class Layers {
   at(step: number, time: number): number | undefined {
     const line = this.#starts.get(step)
     if (line === undefined) return undefined
-    let low = 0
-    let high = line.starts.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (line.starts[middle]! <= time) low = middle + 1
-      else high = middle
-    }
-    return line.layers[low - 1]
+    return line.layers[countUpTo(line.starts, time) - 1]
   }
 }
 
@@ -152,25 +146,6 @@ class Calls {
   isLeaf(frame: number): boolean {
     return !this.#children.has(frame)
   }
-}
-
-/** How many of ascending times are at most `time`. */
-const countUpTo = (times: ReadonlyArray<number>, time: number): number => {
-  let low = 0
-  let high = times.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (times[middle]! <= time) low = middle + 1
-    else high = middle
-  }
-  return low
-}
-
-/** How many of ascending times are less than `time`. */
-const countBefore = (times: ReadonlyArray<number>, time: number): number => {
-  let count = countUpTo(times, time)
-  while (count > 0 && times[count - 1] === time) count--
-  return count
 }
 
 /** "GPT2Block_0.GPT2Attention_0.Conv1D_1", "loss", or the op's name for work outside all modules. */

@@ -1,5 +1,7 @@
 // The work of a sharded run by what it is for: the model's, FSDP's own, and what travels, unit by unit. Knows FSDP's annotations
 // through sharded.ts; nothing of phases.
+import { elementsOf } from "../../core/machine/tensor.ts"
+import { dtypeOf } from "./collector.ts"
 import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import type { ProfiledParameter } from "../../core/profile.ts"
 import type { ShardedRun, ShardedUnit } from "../import-report.ts"
@@ -26,9 +28,6 @@ export interface ShardedWork {
   readonly host: HostOfShards
 }
 
-/** As PyTorch records dtypes of collectives, by their names elsewhere. */
-const dtypes: Readonly<Record<string, string>> = { float: "float32", half: "float16", double: "float64" }
-
 /** Undefined where nothing of the trace is FSDP's. */
 export const shardedWork = (
   tree: HostTree,
@@ -51,7 +50,7 @@ export const shardedWork = (
     model: compute.filter((index) => !isOwn(rows[index]!)),
     own: compute.filter((index) => isOwn(rows[index]!)),
     ranks: Math.max(1, ...groups),
-    reduceDtype: summed === undefined ? undefined : (dtypes[summed] ?? summed),
+    reduceDtype: summed === undefined ? undefined : dtypeOf(summed),
     host: {
       own: sharded.hostIntervals,
       launchedAt: (index) => (rows[index]! < 0 ? undefined : tree.start(rows[index]!))
@@ -154,7 +153,7 @@ export const shardedRun = (
   for (const { layer, shape } of parameters) {
     const unit = unitOf(units[layer] ?? rootUnit)
     unit.tensors++
-    unit.elements += shape.reduce((product, extent) => product * extent, 1)
+    unit.elements += elementsOf(shape)
   }
   for (const { index, op, sizeBytes, start, end } of calls) {
     if (op !== "all_gather" && op !== "reduce_scatter") continue

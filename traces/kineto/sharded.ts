@@ -1,6 +1,7 @@
 // What PyTorch's FSDP did in a trace, told apart from the model's own work: the units it gathers, and what its hooks launch
 // (copies into and out of what travels, casts). Knows its annotations, as both versions make them; nothing of layers or devices.
 import type { HostTree } from "./host-tree.ts"
+import { countUpTo } from "./ascending.ts"
 import { sortedRows } from "./by-id.ts"
 import { union, type Interval } from "./intervals.ts"
 
@@ -103,14 +104,7 @@ export class Sharded {
     const line = this.#units.get(this.#tree.trace.host.thread.values[row]!)
     if (line === undefined) return rootUnit
     const time = this.#tree.start(row)
-    let low = 0
-    let high = line.times.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (line.times[middle]! <= time) low = middle + 1
-      else high = middle
-    }
-    return line.names[low - 1] ?? rootUnit
+    return line.names[countUpTo(line.times, time) - 1] ?? rootUnit
   }
 
   /** The unit that FSDP says it gathers or scatters around a host row; undefined where it does not say. */

@@ -1,5 +1,6 @@
 // Where each profiled step begins and ends on the host. Knows nothing of layers.
 import type { HostTree } from "./host-tree.ts"
+import { countBefore } from "./ascending.ts"
 
 export interface Step {
   readonly start: number
@@ -56,18 +57,7 @@ export const findSteps = (
 
 /** How many of ascending times lie in [from, to). */
 const countIn = (times: Float64Array, from: number, to: number): number =>
-  firstFrom(times, to) - firstFrom(times, from)
-
-const firstFrom = (times: Float64Array, at: number): number => {
-  let low = 0
-  let high = times.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (times[middle]! < at) low = middle + 1
-    else high = middle
-  }
-  return low
-}
+  countBefore(times, to) - countBefore(times, from)
 
 interface Times {
   readonly launches: Float64Array

@@ -32,7 +32,7 @@ const megatron: Parser = (file, bytes) => {
         expertOf(file, `${line}, ${name}`, record[name] ?? fallback)
       const layers = entry(steps, number("step"), () => new Map())
       const refuse = (field: string, value: unknown, accepted: string) =>
-        new TraceError({ file, field: `${line}, ${field}`, value: JSON.stringify(value), accepted })
+        new TraceError({ file, field: `${line}, ${field}`, value: showValue(value), accepted })
       const parts = entry(layers, layerNumber(number("layer"), record, number, refuse), () => [])
       parts.push({
         rank: number("rank", 0),

@@ -3,7 +3,7 @@
 // are spread over nodes (EP), and each expert is split over the ranks of its node (ESP). Knows no machine.
 import type { Dtype, Role } from "../../machine/tensor.ts"
 import { headWidthOf } from "../../models/decoder-layer.ts"
-import { leastCommonMultiple } from "./plan/degree.ts"
+import { leastCommonMultiple } from "../../whole-numbers.ts"
 
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
 type GateName = (typeof gateNames)[number]
@@ -158,6 +158,7 @@ export const capacityOf = (
 ): number => {
   if (model.capacityFactor === "dropless") return 0
   const wanted = Math.ceil((model.topK * model.capacityFactor * tokens) / model.experts)
+  // capacity is padded to this, so that both passes' chunks divide it
   const multiple = leastCommonMultiple(forwardDegree, backwardDegree)
   return Math.ceil(wanted / multiple) * multiple
 }

@@ -7,7 +7,7 @@ import { Machine, type Program, type ReadSource } from "../../../core/machine/ma
 import { withSnapshots, type AtStepEnd, type Kept, type Snapshots } from "../../../core/machine/snapshots.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import { Bandwidth } from "../../../core/units.ts"
-import type { LinkSpec, World } from "../../../core/world.ts"
+import type { World } from "../../../core/world.ts"
 import { HostLinkSettings } from "../../sections.ts"
 
 export const CheckpointSettings = Schema.Struct({
@@ -25,12 +25,6 @@ export const CheckpointSettings = Schema.Struct({
   )
 })
 export type CheckpointSettings = typeof CheckpointSettings.Type
-
-/** As cost models and machines have it. */
-export const linkOf = ({ bandwidth, latency }: typeof HostLinkSettings.Type): LinkSpec => ({
-  bytesPerSecond: bandwidth,
-  latencySeconds: latency
-})
 
 /** What one checkpoint of a rank took: the last that was written. */
 export interface CheckpointTimes {

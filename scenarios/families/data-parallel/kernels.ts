@@ -1,5 +1,6 @@
 // From a scenario of data-parallel training to what both machines run: the world, the plan, and a model of real kernels with
 // its text. The plan is made once, from estimates or a given profile, so that both machines are handed the same one.
+import { linkOf } from "../../resolve.ts"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
@@ -10,7 +11,7 @@ import type { Program } from "../../../core/machine/machine.ts"
 import { withSnapshots } from "../../../core/machine/snapshots.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
-import { linkOf, copiedCheckpoints } from "./checkpoint-settings.ts"
+import { copiedCheckpoints } from "./checkpoint-settings.ts"
 import { savedBeginning } from "./beginning.ts"
 import { accumulationOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"

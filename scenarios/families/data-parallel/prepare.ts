@@ -1,5 +1,6 @@
 // A scenario of data-parallel training, resolved, planned and made ready for the simulator: its world, its model's profile, what
 // collectives cost, and what the algorithm decides. Layers are ops that take what the profile says.
+import { leastCommonMultiple } from "../../../core/whole-numbers.ts"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
@@ -26,12 +27,12 @@ import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
-import { resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
+import { linkOf, resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { launchWarnings } from "./ignored.ts"
-import { linkOf, savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
+import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
@@ -194,12 +195,6 @@ const leastSteps = 8
 /** Steps after which the schedule and checkpoints repeat. */
 const roundOf = ({ checkpoint }: DataParallelScenario, { periodSteps }: PlannedAlgorithm): number =>
   checkpoint === undefined ? periodSteps : leastCommonMultiple(periodSteps, checkpoint.every)
-
-const leastCommonMultiple = (a: number, b: number): number => {
-  let [divisor, rest] = [a, b]
-  while (rest > 0) [divisor, rest] = [rest, divisor % rest]
-  return (a / divisor) * b
-}
 
 /**
  * Warm-up and measured steps: whole periods of the schedule, so that figures are of its steady state; with checkpoints also as many

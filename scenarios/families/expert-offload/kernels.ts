@@ -1,5 +1,6 @@
 // A scenario of offloaded experts with real kernels: for both machines, and for `exec generate`. Strategies that know the future
 // know it from a rehearsal with room for every expert. Weights and activations are float32, whatever the scenario's model says.
+import { linkOf } from "../../resolve.ts"
 import * as Effect from "effect/Effect"
 import {
   expertOffload,
@@ -42,9 +43,7 @@ export const kernels = (
       program: () => expertOffload({ ...plan, strategy: () => whole.strategy() }),
       network: "fluid",
       collectives: "ring",
-      ...(hostLink === undefined
-        ? {}
-        : { h2d: { bytesPerSecond: hostLink.bandwidth, latencySeconds: hostLink.latency } })
+      ...(hostLink === undefined ? {} : { h2d: linkOf(hostLink) })
     }
     return {
       rehearsal,

@@ -28,7 +28,7 @@ import type { Loader } from "../../load.ts"
 import { mostChoices, mostExperts, requireHeld } from "../../sizes.ts"
 import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
-import { resolveDevice } from "../../resolve.ts"
+import { linkOf, resolveDevice } from "../../resolve.ts"
 import { loadSeconds, readSeconds, type OffloadCosts } from "./costs.ts"
 import { reasonOf } from "../../file/source.ts"
 
@@ -98,10 +98,7 @@ export const planScenario = (
       ops,
       device,
       host: yield* resolveHost(scenario.host, profile.host, file, loader, hostNever),
-      hostLink:
-        hostLink === undefined
-          ? undefined
-          : { bytesPerSecond: hostLink.bandwidth, latencySeconds: hostLink.latency }
+      hostLink: hostLink === undefined ? undefined : linkOf(hostLink)
     }
     const perLayer = yield* resolveSlots(scenario, model, refuse)
     const slotsOf = (settings: ExpertOffloadSettings) => {

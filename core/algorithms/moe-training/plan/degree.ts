@@ -47,10 +47,3 @@ export const chooseDegree = (problem: DegreeProblem, gradientSeconds = 0): Degre
   if (best === undefined) throw new RangeError("no pipeline degree to choose from")
   return best
 }
-
-/** Least common multiple: what capacity is padded to, so that both passes' chunks divide it. */
-export const leastCommonMultiple = (a: number, b: number): number => {
-  let [x, y] = [a, b]
-  while (y !== 0) [x, y] = [y, x % y]
-  return (a / x) * b
-}
