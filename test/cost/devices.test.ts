@@ -4,6 +4,7 @@ import { deviceNamed, devices } from "../../core/cost/devices.ts"
 
 it.each([
   ["h100", "NVIDIA H100"],
+  ["NVIDIA_H100", "NVIDIA H100"],
   ["NVIDIA H100 80GB HBM3", "NVIDIA H100"],
   ["H100-SXM", "NVIDIA H100"],
   ["nvidia h100 pcie", "NVIDIA H100 PCIe"],

@@ -51,3 +51,7 @@ it("refuses a stretch of some columns of a matrix", () => {
     "uniform_values: no stretch of a window of columns"
   )
 })
+
+it("takes a count of 0 for all, cut or whole", () => {
+  expect(stretchOf(uniform(1, 0, 1, { count: 0 }), 2, 5, 0)).toEqual(stretchOf(uniform(1, 0, 1), 2, 5, 0))
+})
