@@ -278,7 +278,7 @@ describeNative("a run refuses to go on from", () => {
     ],
     [
       "a part that is missing",
-      /rank-00001-of-00002\.safetensors: ENOENT/u,
+      /rank-00001-of-00002\.safetensors: a file that does not exist is not accepted/u,
       (checkpoint) => rmSync(at(checkpoint, shard))
     ],
     [
