@@ -1,5 +1,6 @@
-// How the tests run: one pool of worker processes, as many as there are cores; properties seeded (test/setup).
+// How the tests run: one pool of worker processes, one more than there are cores; properties seeded (test/setup).
 
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
 const soaking = (process.env["TANDEM_SOAK"] ?? "") !== ""
@@ -27,7 +28,8 @@ export default defineConfig({
     exclude: ["**/node_modules/**", "**/dist/**"],
     setupFiles: ["test/setup/properties.ts"],
     pool: "forks",
-    maxWorkers: "100%",
+    // One more than cores: many tests wait, for processes of their own or for time to pass.
+    maxWorkers: availableParallelism() + 1,
     // A worker's start, with Effect's schemas to load, is half a second: the limit is for hangs, not for slow machines.
     testTimeout: soaking ? 3_600_000 : 60_000,
     hookTimeout: 120_000,

@@ -23,6 +23,24 @@ export const sim = (...args: ReadonlyArray<string>): Ended => {
   return { status, stdout, stderr }
 }
 
+/** Of each of several command lines, in one process that starts once for all. */
+export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {
+  const { stdout, stderr } = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts")], {
+    cwd: root,
+    encoding: "utf8",
+    input: JSON.stringify(lines)
+  })
+  // What each wrote ends with a zero, on standard error with the exit code before it.
+  const out = stdout.split("\0")
+  return stderr
+    .split("\0")
+    .slice(0, -1)
+    .map((text, at) => {
+      const [, err, status] = /^(.*?)(\d+)$/su.exec(text)!
+      return { status: Number(status), stdout: out[at]!, stderr: err! }
+    })
+}
+
 /** Through a shell, which may limit the process first: `$SIM` is the command. */
 export const simInShell = (script: string, ...args: ReadonlyArray<string>): Ended => {
   const { status, stdout, stderr } = spawnSync("sh", ["-c", script, "sh", ...args], {

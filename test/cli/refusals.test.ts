@@ -3,7 +3,7 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { describe, expect, it } from "vitest"
-import { filesIn, folder, root, sim } from "./launch.ts"
+import { filesIn, folder, root, sim, simEach } from "./launch.ts"
 
 const here = folder()
 const write = (name: string, content: string | Uint8Array): string => {
@@ -214,17 +214,32 @@ const refusals: Readonly<Record<string, Refusal>> = {
 }
 
 describe("bad input is refused", () => {
-  it.each(Object.entries(refusals))("%s", (_, { args, says }) => {
-    const before = filesIn(here)
-    const { status, stdout, stderr } = sim(...args)
-    expect(stderr).toMatch(/^sim: [^\n]+\n$/u)
-    let from = 0
-    for (const part of says) {
-      const at = stderr.indexOf(part, from)
-      expect(at, `${part}\nin\n${stderr}`).toBeGreaterThanOrEqual(0)
-      from = at + part.length
+  const before = filesIn(here)
+  const ended = simEach(Object.values(refusals).map(({ args }) => args))
+
+  it.each(Object.entries(refusals).map(([name, refusal], at) => [name, refusal, ended[at]] as const))(
+    "%s",
+    (_, { says }, end) => {
+      const { status, stdout, stderr } = end!
+      expect(stderr).toMatch(/^sim: [^\n]+\n$/u)
+      let from = 0
+      for (const part of says) {
+        const at = stderr.indexOf(part, from)
+        expect(at, `${part}\nin\n${stderr}`).toBeGreaterThanOrEqual(0)
+        from = at + part.length
+      }
+      expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
     }
-    expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
+  )
+
+  it("and writes or changes no file", () => {
     expect(filesIn(here)).toEqual(before)
+  })
+
+  // The others share a process.
+  it("by the command itself, too", () => {
+    expect(sim(...refusals["malformed YAML"]!.args)).toEqual(
+      ended[Object.keys(refusals).indexOf("malformed YAML")]
+    )
   })
 })

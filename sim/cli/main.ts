@@ -1,0 +1,299 @@
+// Commands and options of `sim`. Only these are known here: what a command does is loaded when it is used, so that help
+// appears at once.
+import { Argument, type Command, InvalidArgumentError, Option } from "commander"
+import type { CollectiveCommandOptions } from "./collective-command.ts"
+import type { CompareCommandOptions } from "./compare-command.ts"
+import type { DoctorCommandOptions } from "./doctor-command.ts"
+import type { ExplainCommandOptions } from "./explain-command.ts"
+import type { ImportCommandOptions } from "./import-command.ts"
+import type { ImportRoutingOptions } from "./import-routing-command.ts"
+import type { RunCommandOptions } from "./run-command.ts"
+import type { ScheduleCommandOptions } from "./schedule-command.ts"
+import type { MergeCommandOptions, StudyCommandOptions } from "./study-command.ts"
+import type { ValidateCommandOptions } from "./validate-command.ts"
+import {
+  collect,
+  Ending,
+  jsonOption as jsonFields,
+  programNamed,
+  runProgram,
+  setOption,
+  wholeNumber
+} from "../../scenarios/cli/command-line.ts"
+import type { RoutingSource } from "../../traces/routing/formats.ts"
+
+const shard = (value: string): { readonly index: number; readonly count: number } => {
+  const match = /^(\d+)\/(\d+)$/u.exec(value)
+  const index = Number(match?.[1])
+  const count = Number(match?.[2])
+  if (match === null || count < 1 || index > count)
+    throw new InvalidArgumentError("Expected i/n, with i from 0 to n-1 or from 1 to n, such as 0/4.")
+  return { index, count }
+}
+
+const jsonOption = () => jsonFields("docs/cli.md")
+
+const list = (value: string): ReadonlyArray<string> =>
+  value
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "")
+
+type Action = Ending["with"]
+
+const scenarioCommands = (sim: Command, ending: Action): void => {
+  sim
+    .command("run")
+    .description("simulate one scenario")
+    .argument("<scenario>", "scenario file (YAML or JSON)")
+    .addOption(setOption())
+    .addOption(jsonOption())
+    .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
+    .option("--record <file>", "write the timeline as Arrow")
+    .action(
+      ending(async (file: string, options: RunCommandOptions) =>
+        (await import("./run-command.ts")).runCommand(file, options)
+      )
+    )
+
+  sim
+    .command("study")
+    .description("simulate every point of a study: the axes of a scenario file's study section")
+    .argument("<study>", "study file (YAML or JSON)")
+    .addOption(setOption())
+    .option("--out <folder>", "write study.arrow, study.csv and report.html there")
+    .option("--jobs <n>", "threads (default: as many as pay)", wholeNumber(1))
+    .option("--shard <i/n>", "compute only this part, for sim merge", shard)
+    .option("--resume", "continue what was interrupted in the same --out")
+    .addOption(jsonOption())
+    .action(
+      ending(async (file: string, options: StudyCommandOptions) =>
+        (await import("./study-command.ts")).studyCommand(file, options)
+      )
+    )
+
+  sim
+    .command("merge")
+    .description("put the shards of a study together")
+    .argument("<shard...>", "shard files of sim study --shard")
+    .requiredOption("-o, --out <folder>", "write study.arrow, study.csv and report.html there")
+    .addOption(jsonOption())
+    .action(
+      ending(async (files: ReadonlyArray<string>, options: MergeCommandOptions) =>
+        (await import("./study-command.ts")).mergeCommand(files, options)
+      )
+    )
+
+  sim
+    .command("explain")
+    .description("say why a step takes as long as it does")
+    .argument("<scenario>", "scenario file")
+    .addOption(setOption())
+    .option("--rank <n>", "as this rank sees it (default: the one that ends last)", wholeNumber(0))
+    .addOption(jsonOption())
+    .action(
+      ending(async (file: string, options: ExplainCommandOptions) =>
+        (await import("./explain-command.ts")).explainCommand(file, options)
+      )
+    )
+
+  sim
+    .command("schedule")
+    .description("show what the algorithm's planner decides, and what other planners would")
+    .argument("<scenario>", "scenario file")
+    .addOption(setOption())
+    .option("--algorithms <names>", "of offloaded experts: only these, such as lru,lfu,layer-ring")
+    .addOption(jsonOption())
+    .action(
+      ending(async (file: string, options: ScheduleCommandOptions) =>
+        (await import("./schedule-command.ts")).scheduleCommand(file, options)
+      )
+    )
+}
+
+const collectiveCommand = (sim: Command, ending: Action): void => {
+  sim
+    .command("collective")
+    .description("how long a collective takes on these ranks and links, by each algorithm")
+    .argument("[op...]", "all_reduce (default), all_gather, reduce_scatter, all_to_all, broadcast, send_recv")
+    .option("--bytes <sizes>", "one rank's input (of a reduce_scatter its output), a list", list, [
+      "4KiB",
+      "64KiB",
+      "1MiB",
+      "16MiB",
+      "64MiB"
+    ])
+    .option("--ranks <n>", "how many, a list", list, ["4"])
+    .option("--ranks-per-node <n>", "ranks that share a node", wholeNumber(1), 1)
+    .option("--sites <n>", "sites that the ranks are divided over", wholeNumber(1), 1)
+    .option("--algorithm <names>", "ring, tree, hierarchical, direct: a list", list, [
+      "ring",
+      "tree",
+      "hierarchical",
+      "direct"
+    ])
+    .option("--inter <bandwidth>", "of every node's network interface, a list", list, ["unlimited"])
+    .option("--inter-latency <time>", "one way, a list", list, ["0s"])
+    .option("--intra <bandwidth>", "of every rank's port inside its node", "unlimited")
+    .option("--intra-latency <time>", "one way", "0s")
+    .option("--wan <bandwidth>", "of every site's uplink")
+    .option("--wan-latency <time>", "one way")
+    .option(
+      "--mtu <bytes>",
+      "largest packet of TCP between nodes: its headers take their share",
+      wholeNumber(576)
+    )
+    .option("--measured <profiles>", "what the software takes where no link is in the way, a list", list)
+    .option("--compare <link>", "with --measured: show its rows of that link beside, such as 10gbit")
+    .option("--csv <file>", "write all rows")
+    .addOption(jsonOption())
+    .action(
+      ending(async (ops: ReadonlyArray<string>, options: CollectiveCommandOptions) =>
+        (await import("./collective-command.ts")).collectiveCommand(
+          ops.length === 0 ? ["all_reduce"] : ops,
+          options
+        )
+      )
+    )
+}
+
+const resultCommands = (sim: Command, ending: Action): void => {
+  sim
+    .command("validate")
+    .description("hold the simulator to published tables and to measurements, number by number")
+    .argument("[section...]", "sections to check (default: all)")
+    .addOption(jsonOption())
+    .action(
+      ending(async (names: ReadonlyArray<string>, options: ValidateCommandOptions) =>
+        (await import("./validate-command.ts")).validateCommand(names, options)
+      )
+    )
+
+  sim
+    .command("compare")
+    .description(
+      "show results side by side: scenarios, results, studies, or one scenario and --set alternatives"
+    )
+    .argument("<file...>", "scenario files, saved --json results or study.arrow files")
+    .option(
+      "--set <path=value>",
+      "with one file: an alternative (fields joined by ;); with several: a change to all (repeatable)",
+      collect,
+      []
+    )
+    .addOption(jsonOption())
+    .action(
+      ending(async (files: ReadonlyArray<string>, options: CompareCommandOptions) =>
+        (await import("./compare-command.ts")).compareCommand(files, options)
+      )
+    )
+}
+
+const importOptions = (command: Command): Command =>
+  command
+    .requiredOption("-o, --out <file>", "profile to write (.arrow)")
+    .option("--name <text>", "name of the profile (default: of the file)")
+    .option("--device <text>", "device it was measured on")
+    .option("--conditions <text>", "conditions of the measurement, for reports")
+    .addOption(jsonOption())
+
+const fileCommands = (sim: Command, ending: Action): void => {
+  const importer = sim.command("import").description("make a profile of another tool's measurements")
+
+  importOptions(importer.command("kineto"))
+    .description("a torch.profiler trace, or those of several ranks of one job")
+    .argument("<trace...>", "trace files (.json or .json.gz)")
+    .option("--step-time <time>", "step time without the profiler, such as 40.4ms")
+    .option("--ddp <trace>", "the same model under DDP: what its hooks and calls cost the host")
+    .option("--ddp-step-time <time>", "step time of that run without the profiler")
+    .addOption(new Option("--timestamps <unit>", "unit of times in the trace").choices(["auto", "us", "ns"]))
+    .action(
+      ending(async (files: [string, ...Array<string>], options: ImportCommandOptions) =>
+        (await import("./import-command.ts")).importCommand("kineto", files, options)
+      )
+    )
+
+  importOptions(importer.command("nccl-tests"))
+    .description("the text output of a nccl-tests program")
+    .argument("<text>", "output file")
+    .option("--op <name>", "which test it was, where the text does not say")
+    .option("--ranks <n>", "number of ranks, where the text does not say", wholeNumber(1))
+    .option("--in-place", "take the in-place times")
+    .option("--link <text>", "how the links were limited (default: unshaped)")
+    .action(
+      ending(async (file: string, options: ImportCommandOptions) =>
+        (await import("./import-command.ts")).importCommand("nccl-tests", [file], options)
+      )
+    )
+
+  importer
+    .command("routing")
+    .description("which experts the tokens of a mixture-of-experts model chose")
+    .addArgument(
+      new Argument("<source>", "tool that recorded it").choices([
+        "vllm",
+        "sglang",
+        "megatron",
+        "llama-cpp",
+        "moe-beyond",
+        "json"
+      ])
+    )
+    .argument(
+      "<file...>",
+      "recordings; of several, requests one after the other (docs/formats.md says the forms)"
+    )
+    .requiredOption("-o, --out <file>", "routing to write (.arrow)")
+    .option("--prompt-tokens <n>", "tokens at the beginning that are one step, the prefill", wholeNumber(1))
+    .option("--top-k <n>", "experts of a token, where the recording does not say", wholeNumber(1))
+    .option("--keep-warmup", "keep long runs of tokens that chose the same at every layer")
+    .addOption(jsonOption())
+    .action(
+      ending(
+        async (source: RoutingSource, files: [string, ...Array<string>], options: ImportRoutingOptions) =>
+          (await import("./import-routing-command.ts")).importRoutingCommand(source, files, options)
+      )
+    )
+
+  importOptions(importer.command("csv"))
+    .description("a table of op or collective timings")
+    .argument("<csv>", "table file")
+    .action(
+      ending(async (file: string, options: ImportCommandOptions) =>
+        (await import("./import-command.ts")).importCommand("csv", [file], options)
+      )
+    )
+
+  sim
+    .command("doctor")
+    .description("say what a file is, what is in it, what can be done with it, and what it lacks")
+    .argument("<file>", "any file")
+    .addOption(jsonOption())
+    .action(
+      ending(async (file: string, options: DoctorCommandOptions) =>
+        (await import("./doctor-command.ts")).doctorCommand(file, options)
+      )
+    )
+}
+
+/** The exit code of a command line. */
+export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
+  const ended = new Ending()
+  const sim = programNamed(
+    "sim",
+    "What would training cost on your links? A simulator driven by profiles of real runs."
+  ).addHelpText(
+    "after",
+    `
+Examples:
+  sim import kineto trace.json.gz -o gpt2.arrow --step-time 40.4ms
+  sim run scenarios/geo-gpt2.yaml --set wan.bandwidth=10Gbit/s
+  sim study scenarios/geo-gpt2-bandwidth.yaml --out out/
+  sim explain scenarios/geo-gpt2.yaml --set algorithm=ddp`
+  )
+  scenarioCommands(sim, ended.with)
+  collectiveCommand(sim, ended.with)
+  resultCommands(sim, ended.with)
+  fileCommands(sim, ended.with)
+  return runProgram(sim, ended, argv)
+}
