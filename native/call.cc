@@ -35,8 +35,10 @@ const T& as(const Call& call, const char* name, const char* type) {
 double Call::number(const char* name) const { return as<double>(*this, name, "number"); }
 
 int64_t Call::integer(const char* name) const {
+  // up to where every whole number is one: seeds split by name go that far
+  constexpr double most = 9007199254740992.0;
   const double value = number(name);
-  if (value != std::floor(value) || std::fabs(value) > 9e15) {
+  if (value != std::floor(value) || std::fabs(value) > most) {
     throw BadCall(kernel + ": attribute \"" + name + "\" is " + std::to_string(value) + "; expected a whole number");
   }
   return static_cast<int64_t>(value);

@@ -34,7 +34,8 @@ export const evaluate = (
   if (kernel.reference === undefined) throw new RangeError(`${kernel.name} has no reference`)
   kernel.reference(inputData, outputData, attributes, {
     inputs: inputs.map(({ shape }) => shape),
-    outputs: outputs.map(({ shape }) => shape)
+    outputs: outputs.map(({ shape }) => shape),
+    outputDtypes: outputs.map(({ dtype }) => dtype)
   })
   for (const [index, { dtype }] of outputs.entries()) roundInPlace(outputData[index]!, dtype)
 }

@@ -6,7 +6,9 @@ import { defineKernel, flag, number } from "./kernel.ts"
  * For rows first .. first + count - 1: out = down act(up inp). `gated`: up is gate and up projection of SwiGLU, gate first
  * (Mixtral); otherwise ReLU (Switch). An expert's weights are one tensor, so that loading it is one copy: `up` [2 ffn or ffn,
  * width] row by row, then `down` [width, ffn]. `hidden` is scratch: its first ffn columns end as act(up inp), the others of a
- * gated expert as the up projection. Other rows of `hidden` and `out` stay as they are, so both stand on both sides.
+ * gated expert as the up projection. The second product reads what `hidden` holds, so act(up inp) is rounded to its dtype
+ * before; the activation itself is of unrounded sums. Other rows of `hidden` and `out` stay as they are, so both stand on both
+ * sides.
  */
 export const expertFfnForward = defineKernel({
   name: "expert_ffn.forward",
@@ -24,7 +26,7 @@ export const expertFfnForward = defineKernel({
   parts: ({ a, dim }) => [
     { measure: "product", sizes: { m: a.count, k: dim("width"), n: dim("ffn") }, times: a.gated ? 3 : 2 }
   ],
-  reference: ([inp, weights], [hidden, out], { a, dim }) => {
+  reference: ([inp, weights], [hidden, out], { a, dim, stored }) => {
     const [width, ffn, assignments] = [dim("width"), dim("ffn"), dim("assignments")]
     const { first, count, gated } = a
     if (!(first >= 0 && count >= 0 && first + count <= assignments)) {
@@ -32,6 +34,7 @@ export const expertFfnForward = defineKernel({
     }
     const hiddenWidth = gated ? 2 * ffn : ffn
     const down = hiddenWidth * width
+    const rounded = stored(0)
     for (let row = first; row < first + count; row++) {
       for (let h = 0; h < hiddenWidth; h++) {
         let sum = 0
@@ -41,7 +44,7 @@ export const expertFfnForward = defineKernel({
       for (let h = 0; h < ffn; h++) {
         const at = row * hiddenWidth + h
         const x = hidden[at]!
-        hidden[at] = gated ? (x / (1 + Math.exp(-x))) * hidden[at + ffn]! : Math.max(0, x)
+        hidden[at] = rounded(gated ? (x / (1 + Math.exp(-x))) * hidden[at + ffn]! : Math.max(0, x))
       }
       for (let o = 0; o < width; o++) {
         let sum = 0

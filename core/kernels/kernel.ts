@@ -3,6 +3,7 @@
 import { elementsOf, sizeBytesOf, type Dtype, type TensorData } from "../machine/tensor.ts"
 import type { Expansion } from "./composite.ts"
 import type { Measure, Part, Sizes } from "./measure.ts"
+import { round } from "./rounding.ts"
 import { bind, outputShapes, parseSignature, printShape, type Bindings } from "./signature.ts"
 
 export type AttributeValue = number | string | boolean
@@ -56,6 +57,8 @@ export const operand = (shape: Shape, dtype: Dtype): Operand => {
 interface CallShapes {
   readonly inputs: ReadonlyArray<Shape>
   readonly outputs: ReadonlyArray<Shape>
+  /** Where missing, nothing that a reference stores and reads again is rounded on the way. */
+  readonly outputDtypes?: ReadonlyArray<Dtype>
 }
 
 /**
@@ -140,6 +143,8 @@ export interface Call<S extends AttributeSchema> {
   readonly rows: number
   /** Shapes of the inputs, for rules that no signature can say. */
   readonly shapes: ReadonlyArray<Shape>
+  /** Rounding to the grid of the output of that position, for what a kernel stores there and reads again. */
+  stored(output: number): (x: number) => number
 }
 
 /** A declaration has checked that the operands its signature names are there: destructure as many as it names. */
@@ -244,14 +249,22 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
   const rule = declaration.shapes
   const bindTo = (shapes: ReadonlyArray<Shape>, a: Values<S>): Bindings =>
     rule === undefined ? bind(name, signature, shapes, declaration.extents?.(a) ?? {}, a) : nothingBound
-  const callOf = (shapes: ReadonlyArray<Shape>, a: Values<S>): Call<S> => {
+  const callOf = (
+    shapes: ReadonlyArray<Shape>,
+    a: Values<S>,
+    outputDtypes: ReadonlyArray<Dtype> = []
+  ): Call<S> => {
     const { extents, open } = bindTo(shapes, a)
     const dim = (extent: string): number => {
       const value = extents.get(extent)
       if (value === undefined) throw new RangeError(`${name}: nothing binds "${extent}"`)
       return value
     }
-    return { a, dim, rows: extents.get("rows") ?? elementsOf(open), shapes }
+    const stored = (output: number) => {
+      const dtype = outputDtypes[output]
+      return dtype === undefined ? (x: number) => x : round(dtype)
+    }
+    return { a, dim, rows: extents.get("rows") ?? elementsOf(open), shapes, stored }
   }
   const shapesOf = (inputs: ReadonlyArray<Operand>): ReadonlyArray<Shape> => inputs.map(({ shape }) => shape)
   const work: Kernel["work"] = (inputs, outputs, attributes) => {
@@ -304,7 +317,11 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
             )
         }),
     reference: (inputs, outputs, attributes, shapes) =>
-      reference(inputs as Arrays, outputs as Arrays, callOf(shapes.inputs, resolve(attributes)))
+      reference(
+        inputs as Arrays,
+        outputs as Arrays,
+        callOf(shapes.inputs, resolve(attributes), shapes.outputDtypes)
+      )
   }
 }
 

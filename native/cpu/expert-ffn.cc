@@ -51,9 +51,10 @@ Work expertFfn(const Call& call) {
     multiply(e.count, e.hiddenWidth, e.width, {inp + e.first * e.width, e.width, 1}, {weights, 1, e.width}, own,
              e.hiddenWidth, false);
     activate(e, own);
+    // the second product reads what is stored
+    roundInPlace(own, e.count * e.hiddenWidth, hiddenDtype);
     multiply(e.count, e.width, e.ffn, {own, e.hiddenWidth, 1}, {weights + e.hiddenWidth * e.width, 1, e.ffn}, rows,
              e.width, false);
-    roundInPlace(own, e.count * e.hiddenWidth, hiddenDtype);
     roundInPlace(rows, e.count * e.width, outDtype);
   };
 }

@@ -106,8 +106,8 @@ constexpr size_t workspaceLimit = size_t{32} << 20;
 class Product : public LtProduct {
  public:
   explicit Product(const LtCall& call)
-      : right_(call.right.view.data), left_(call.left.view.data), add_(call.hasAdd ? call.add.data : call.out.view.data),
-        out_(call.out.view.data), beta_(call.hasAdd ? 1.0f : 0.0f) {}
+      : right_(call.right.view.data), left_(call.left.view), add_(call.hasAdd ? call.add.data : nullptr), out_(call.out.view),
+        beta_(call.hasAdd ? 1.0f : 0.0f) {}
 
   ~Product() override {
     const Functions& f = lt().call;
@@ -154,11 +154,14 @@ class Product : public LtProduct {
     return true;
   }
 
-  void run(const Launch& launch) const override {
+  void run(const Launch& launch) const override { run(launch, left_, out_); }
+
+  void run(const Launch& launch, const View& left, const View& out) const override {
     const float one = 1;
     const Scratch workspace(launch, workspaceBytes_);
-    const int status = lt().call.matmul(handle_, descriptor_, &one, right_, a_, left_, b_, &beta_, add_, c_, out_, c_, &algorithm_,
-                                        workspace.as<void>(), workspaceBytes_, launch.stream);
+    const void* add = add_ == nullptr ? out.data : add_;
+    const int status = lt().call.matmul(handle_, descriptor_, &one, right_, a_, left.data, b_, &beta_, add, c_, out.data, c_,
+                                        &algorithm_, workspace.as<void>(), workspaceBytes_, launch.stream);
     if (status != 0) throw std::runtime_error("cublasLtMatmul failed with status " + std::to_string(status));
   }
 
@@ -170,11 +173,14 @@ class Product : public LtProduct {
 
   static bool layout(Layout& to, const LtMatrix& matrix) {
     return lt().call.layoutCreate(&to, static_cast<cudaDataType>(typeOf(matrix.view.dtype)), static_cast<uint64_t>(matrix.width),
-                                  static_cast<uint64_t>(matrix.rows), matrix.width) == 0;
+                                  static_cast<uint64_t>(matrix.rows), matrix.stride == 0 ? matrix.width : matrix.stride) == 0;
   }
 
-  const void *const right_, *const left_, *const add_;
-  void* const out_;
+  const void* const right_;
+  const View left_;
+  /** Null: nothing is added. */
+  const void* const add_;
+  const View out_;
   const float beta_;
   Handle handle_ = nullptr;
   Descriptor descriptor_ = nullptr;

@@ -11,10 +11,11 @@
 
 namespace tandem::cuda {
 
-/** One of the factors, or the result: rows of `width` elements, one after another. */
+/** One of the factors, or the result: rows of `width` elements, one after another or `stride` elements apart. */
 struct LtMatrix {
   View view;
   int64_t rows, width;
+  int64_t stride = 0;
 };
 
 /** A product that was looked up once: algorithm, descriptors, workspace. */
@@ -22,6 +23,8 @@ class LtProduct {
  public:
   virtual ~LtProduct() = default;
   virtual void run(const Launch& launch) const = 0;
+  /** With another left factor and result of the same sizes, aligned as those of the call. */
+  virtual void run(const Launch& launch, const View& left, const View& out) const = 0;
 };
 
 /** forward: out = gelu(product), and aux is written with the product. backward: out = product * gelu'(aux). */

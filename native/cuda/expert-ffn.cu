@@ -1,4 +1,7 @@
 // One expert's feed-forward layer over its own rows; argument order as core/kernels/expert-ffn.ts.
+#include <map>
+
+#include "cublaslt.h"
 #include "gemm.h"
 #include "map.cuh"
 
@@ -6,22 +9,55 @@ namespace tandem::cuda {
 
 namespace {
 
-/** The first half of a row becomes what comes out of the non-linearity. */
+/** Of one element of a row's non-linearity: it and, of a gated expert, the up projection beside it, as they are kept. */
 struct Activate {
+  const float* sums;
   View hidden;
   int64_t ffn, hiddenWidth;
   bool gated;
   __device__ void operator()(int64_t i) const {
     const int64_t at = i / ffn * hiddenWidth + i % ffn;
-    const float x = get(hidden, at);
-    set(hidden, at, gated ? x / (1.0f + expf(-x)) * get(hidden, at + ffn) : x > 0 ? x : 0.0f);
+    const float x = sums[at];
+    if (!gated) return set(hidden, at, x > 0 ? x : 0.0f);
+    const float up = sums[at + ffn];
+    set(hidden, at, x / (1.0f + expf(-x)) * up);
+    set(hidden, at + ffn, up);
   }
 };
 
-struct Keep {
-  View from, to;
-  __device__ void operator()(int64_t i) const { set(to, i, get(from, i)); }
+struct Expert {
+  View inp, weights, hidden, out;
+  int64_t width, ffn, hiddenWidth;
+  bool gated;
+
+  View down() const { return weights.at(hiddenWidth * width); }
 };
+
+/** Both products; the first in float32, for what lies between them is rounded but once. Null where cuBLASLt has none. */
+struct Products {
+  std::shared_ptr<const LtProduct> up, down;
+};
+
+/** Columns of tensors that begin where cuBLASLt takes them to begin, whatever row they begin at. */
+bool rowsAligned(const View& view, int64_t stride) {
+  constexpr int64_t alignment = 256;
+  return stride * storedBytes(view.dtype) % alignment == 0 && reinterpret_cast<uintptr_t>(view.data) % alignment == 0;
+}
+
+/** Whether cuBLASLt may have products of more than a few rows: 16-bit ones, whose sums it has in float32. */
+bool onTensorCores(const Expert& e) {
+  const Dtype dtype = e.inp.dtype;
+  return storedBytes(dtype) == 2 && e.weights.dtype == dtype && e.hidden.dtype == dtype && rowsAligned(e.inp, e.width) &&
+         rowsAligned(e.hidden, e.hiddenWidth) && rowsAligned(e.out, e.width) && rowsAligned(e.down(), e.ffn);
+}
+
+/** Of so many rows; which, is said at the launch. */
+Products productsOf(const Expert& e, const View& sums, int64_t count) {
+  LtCall up{{e.inp, count, e.width}, {e.weights, e.hiddenWidth, e.width}, {sums, count, e.hiddenWidth}};
+  LtCall down{{e.hidden, count, e.ffn, e.hiddenWidth}, {e.down(), e.width, e.ffn}, {e.out, count, e.width}};
+  up.transposeRight = down.transposeRight = true;
+  return {ltProduct(up), ltProduct(down)};
+}
 
 /** Other rows of `hidden` and `out` stay as they are. */
 Work expertFfn(const Call& call) {
@@ -29,13 +65,14 @@ Work expertFfn(const Call& call) {
   const int64_t assignments = input(call, 0).shape.at(0);
   const int64_t width = input(call, 0).shape.at(1);
   const int64_t hiddenWidth = output(call, 0).shape.at(1);
-  const int64_t ffn = gated ? hiddenWidth / 2 : hiddenWidth;
   const Scalar firstRow = call.scalar("first");
   const Scalar rowCount = call.scalar("count");
-  const View inp = floatsIn(call, 0);
-  const View weights = floatsIn(call, 1);
-  const View hidden = floatsOut(call, 0);
-  const View out = floatsOut(call, 1);
+  const Expert e = {floatsIn(call, 0),  floatsIn(call, 1),
+                    floatsOut(call, 0), floatsOut(call, 1),
+                    width,              gated ? hiddenWidth / 2 : hiddenWidth,
+                    hiddenWidth,        gated};
+  // by the number of rows, which launches say; all launches of an op come from one lane's thread
+  const auto known = onTensorCores(e) ? std::make_shared<std::map<int64_t, Products>>() : nullptr;
   return [=](const Launch& launch) {
     const auto first = static_cast<int64_t>(firstRow(launch.scalars));
     const auto count = static_cast<int64_t>(rowCount(launch.scalars));
@@ -44,15 +81,28 @@ Work expertFfn(const Call& call) {
                     std::to_string(assignments));
     }
     if (count == 0) return;
-    // Both products sum in float32 and what lies between them is rounded once, where it is stored.
-    const Scratch scratch(launch, static_cast<size_t>(count * hiddenWidth) * sizeof(float));
+    const Scratch scratch(launch, static_cast<size_t>(count * e.hiddenWidth) * sizeof(float));
     const View sums = {scratch.as<float>(), Dtype::float32};
-    const View rows = inp.at(first * width);
-    multiply(launch, {count, hiddenWidth, width, {rows, width, 1}, {weights, 1, width}, sums, {}, false, {}, false});
-    each(launch, count * ffn, Activate{sums, ffn, hiddenWidth, gated});
-    each(launch, count * hiddenWidth, Keep{sums, hidden.at(first * hiddenWidth)});
-    const View down = weights.at(hiddenWidth * width);
-    multiply(launch, {count, width, ffn, {sums, hiddenWidth, 1}, {down, 1, ffn}, out.at(first * width), {}, false, {}, false});
+    Products lt;
+    if (known != nullptr && count > fewRows) {
+      auto found = known->find(count);
+      if (found == known->end()) found = known->emplace(count, productsOf(e, sums, count)).first;
+      lt = found->second;
+    }
+    const View rows = e.inp.at(first * e.width);
+    const View out = e.out.at(first * e.width);
+    const View hidden = e.hidden.at(first * e.hiddenWidth);
+    if (lt.up != nullptr) {
+      lt.up->run(launch, rows, sums);
+    } else {
+      multiply(launch, {count, e.hiddenWidth, e.width, {rows, e.width, 1}, {e.weights, 1, e.width}, sums, {}, false, {}, false});
+    }
+    each(launch, count * e.ffn, Activate{scratch.as<float>(), hidden, e.ffn, e.hiddenWidth, e.gated});
+    if (lt.down != nullptr) {
+      lt.down->run(launch, hidden, out);
+    } else {
+      multiply(launch, {count, e.width, e.ffn, {hidden, e.hiddenWidth, 1}, {e.down(), 1, e.ffn}, out, {}, false, {}, false});
+    }
   };
 }
 

@@ -61,7 +61,6 @@ __global__ void __launch_bounds__(256) productKernel(Product p) {
   productTile(p, static_cast<int64_t>(blockIdx.y) * tile, static_cast<int64_t>(blockIdx.x) * tile);
 }
 
-constexpr int fewRows = 8;
 constexpr int columnWarps = 4;
 
 /** Up to `rows` rows with one column of the right factor, which lies in one piece, per warp. */

@@ -26,6 +26,12 @@ struct Product {
 void multiply(const Launch& launch, const Product& product);
 
 /**
+ * Up to so many rows of the left factor, the own product takes a column of the right one per warp, and is as fast as that can be
+ * read. Assumed, not measured: where cuBLASLt begins to be faster.
+ */
+constexpr int64_t fewRows = 8;
+
+/**
  * Products of the rows of each group, which lie one after another: `counts[group]` says how many each has.
  * rows: a is [rows, k], c is [rows, n], b one matrix per group, `groupStride` elements apart.
  * sums: c is one matrix per group, m by n, `groupStride` elements apart, summed over the group's rows of a and b.

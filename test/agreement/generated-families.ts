@@ -143,9 +143,10 @@ export const offloadPlan = (
   settings: ExpertOffloadSettings,
   demand: Demand,
   slots: number,
-  workload: Workload
+  workload: Workload,
+  expertDtype: "float32" | "bfloat16" = "float32"
 ) => ({
-  model: offloadModel,
+  model: { ...offloadModel, expertDtype },
   workload,
   strategy: () =>
     makeStrategy(settings, factsOf(demand, { slots, scope: fixedScope(settings) ?? "per-layer" })),
@@ -165,13 +166,20 @@ export const drawnOffloads = (ranks: number): fc.Arbitrary<Drawn> =>
         prefill: fc.boolean(),
         decodeTokens: fc.integer({ min: 1, max: 3 }),
         next: fc.constantFrom([], [{ promptTokens: 2, decodeTokens: 1 }])
-      })
+      }),
+      fc.constantFrom("float32" as const, "bfloat16" as const)
     )
-    .map(([settings, slots, workload]) => {
+    .map(([settings, slots, workload, expertDtype]) => {
       const whole = run({
         world: flatWorld(1),
         program: expertOffload(
-          offloadPlan({ name: "lru" } as ExpertOffloadSettings, noDemand, offloadModel.experts, workload)
+          offloadPlan(
+            { name: "lru" } as ExpertOffloadSettings,
+            noDemand,
+            offloadModel.experts,
+            workload,
+            expertDtype
+          )
         ),
         values: expertValues
       })
@@ -180,7 +188,7 @@ export const drawnOffloads = (ranks: number): fc.Arbitrary<Drawn> =>
         of: settings.name,
         options: {
           world: flatWorld(ranks),
-          program: () => expertOffload(offloadPlan(settings, demand, slots, workload)),
+          program: () => expertOffload(offloadPlan(settings, demand, slots, workload, expertDtype)),
           initial: expertValues
         }
       }

@@ -19,7 +19,7 @@ export const offloadModel: MoeModel = {
 
 /** Large enough that routes differ from token to token. */
 export const expertValues = (_: number, tensor: Tensor) => {
-  if (tensor.dtype !== "float32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/u.test(tensor.name))
+  if (tensor.dtype === "int32" || tensor.shape.length < 2 || /^(slot|prefill|decode)/u.test(tensor.name))
     return undefined
   const random = new Random(3).split(tensor.name)
   return Float32Array.from({ length: tensor.elements }, () => random.normal() / 2)

@@ -243,6 +243,29 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
       }
     }
   },
+  "expert_ffn.forward": {
+    make: (draw) => {
+      const dtype = narrow(draw)
+      const [assignments, width, ffn, gated] = [
+        draw.integer(1, 40),
+        128,
+        128 * draw.integer(1, 2),
+        draw.flag()
+      ]
+      const first = draw.integer(0, assignments - 1)
+      return {
+        inputs: [
+          of(dtype, assignments, width),
+          of(dtype, (gated ? 3 : 2) * ffn, width),
+          of(dtype, assignments, gated ? 2 * ffn : ffn),
+          of(dtype, assignments, width)
+        ],
+        attributes: { first, count: draw.integer(1, assignments - first), gated },
+        inPlace: [2, 3],
+        products: 2 ** -7
+      }
+    }
+  },
   moe_permutation: {
     make: (draw) => {
       const experts = draw.integer(1, 9)

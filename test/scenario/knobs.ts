@@ -356,6 +356,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["routing.statistics.repeat", "0", "0.5", "routing={statistics: {repeat: 0}}"],
     ["routing.statistics.topics", "1", "4", "routing={statistics: {zipf: 1}}"],
     ["model.headWidth", "128", "64"],
+    ["model.dtype", "bfloat16", "float32"],
     ["model.expertDtype", "bfloat16", "float8"],
     ["workload.batch", "2", "4"],
     ["workload.promptTokens", "16", "32"],

@@ -1,5 +1,5 @@
 // A scenario of offloaded experts with real kernels: for both machines, and for `exec generate`. Strategies that know the future
-// know it from a rehearsal with room for every expert. Weights and activations are float32, whatever the scenario's model says.
+// know it from a rehearsal with room for every expert. Weights, activations and caches are of the dtypes that the model has.
 import { linkOf } from "../../resolve.ts"
 import * as Effect from "effect/Effect"
 import {
@@ -8,7 +8,7 @@ import {
   type Readiness
 } from "../../../core/algorithms/expert-offload/program.ts"
 import { InputError } from "../../../core/input-error.ts"
-import type { TensorData } from "../../../core/machine/tensor.ts"
+import type { Dtype, TensorData } from "../../../core/machine/tensor.ts"
 import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host } from "../../family.ts"
@@ -16,6 +16,9 @@ import type { Generating, GeneratingChoices } from "../../generating.ts"
 import type { Rehearsed, Runnable } from "../../runnable.ts"
 import { planScenario } from "./prepare.ts"
 import type { ExpertOffloadScenario } from "./scenario.ts"
+
+/** Weights that are far smaller than 1 have no value of their own in int8 and float4 without a scale. */
+const realExpertDtypes: ReadonlySet<Dtype> = new Set(["float32", "bfloat16", "float8"])
 
 export const kernels = (
   scenario: ExpertOffloadScenario,
@@ -25,6 +28,11 @@ export const kernels = (
   Effect.gen(function* () {
     const planned = yield* planScenario(scenario, file, loader)
     const { model, workload } = planned
+    const { expertDtype = model.dtype } = model
+    if (!realExpertDtypes.has(expertDtype)) {
+      const accepted = `${[...realExpertDtypes].join(", ")}: with real kernels experts have no scales of blocks`
+      return yield* new InputError({ file, field: "model.expertDtype", value: expertDtype, accepted })
+    }
     const { bytes: _, ...cache } = { bytes: undefined, ...scenario.cache }
     const whole = yield* planScenario(
       { ...scenario, algorithm: { name: "lru" }, cache: { ...cache, slotsPerLayer: model.experts } },
@@ -32,7 +40,7 @@ export const kernels = (
       loader
     )
     const plan = {
-      model: { ...model, dtype: "float32" as const, expertDtype: undefined },
+      model,
       workload,
       writeBack: scenario.cache.writeBack,
       seed: scenario.seed

@@ -29,8 +29,12 @@ const sizes = {
   vocabulary: Schema.optionalKey(Positive),
   /** Default: width / heads, or as published. */
   headWidth: Schema.optionalKey(Positive),
-  /** Of the experts' weights, kept narrower than they are computed with. Default: as published. */
-  expertDtype: Schema.optionalKey(Schema.Literals(["bfloat16", "float8", "int8", "float4", "mxfp4"]))
+  /** Of weights, activations and cache. Default: as published. */
+  dtype: Schema.optionalKey(Schema.Literals(["float32", "bfloat16"])),
+  /** Of the experts' weights, where they are kept in another than they are computed with. Default: as published. */
+  expertDtype: Schema.optionalKey(
+    Schema.Literals(["float32", "bfloat16", "float8", "int8", "float4", "mxfp4"])
+  )
 }
 
 /** A published model, with sizes of its own where given. */

@@ -25,6 +25,11 @@ export interface KernelCase {
   readonly inPlace?: ReadonlyArray<number | undefined>
   /** Dtype of outputs that the catalogue leaves open; default any float. */
   readonly outputDtype?: Dtype
+  /**
+   * Where an output is stored narrow and read again, and may be rounded to either side: how far results may be off, relative to the
+   * largest value of all outputs.
+   */
+  readonly products?: number
   /** Shapes of the outputs, where the kernel leaves them to the caller. */
   readonly outputs?: ReadonlyArray<Shape>
 }

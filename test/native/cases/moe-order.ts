@@ -215,15 +215,18 @@ export const moeOrderCases: KernelCases = {
   "expert_ffn.forward": (draw) => {
     const [assignments, c, ffn, gated] = [draw.integer(0, 12), width(draw), width(draw), draw.flag()]
     const first = draw.integer(0, assignments)
+    const dtype = draw.flag() ? "float32" : draw.flag() ? "bfloat16" : "float16"
     return {
       inputs: [
         floats([assignments, c]),
         floats([(gated ? 3 : 2) * ffn, c]),
-        floats([assignments, gated ? 2 * ffn : ffn]),
+        { ...floats([assignments, gated ? 2 * ffn : ffn]), dtype },
         floats([assignments, c])
       ],
       attributes: { first, count: draw.integer(0, assignments - first), gated },
-      inPlace: [2, 3]
+      inPlace: [2, 3],
+      // a step of the element that turned
+      ...(dtype === "float32" ? {} : { products: 2 ** -7 })
     }
   }
 }

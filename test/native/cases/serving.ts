@@ -78,8 +78,13 @@ const repack = (draw: Draw): KernelCase => {
   return { inputs: cut(total).map((part) => floats([part])), outputs: cut(total).map((part) => [part]) }
 }
 
-// beyond 32 bits
-const anySeed = (draw: Draw): number => (draw.flag() ? draw.integer(0, 9) : draw.integer(0, 2 ** 52))
+/** Beyond 32 bits, and up to where whole numbers end: a seed split by name may be any of them. */
+const anySeed = (draw: Draw): number =>
+  draw.flag()
+    ? draw.integer(0, 9)
+    : draw.flag()
+      ? draw.integer(0, 2 ** 52)
+      : Number.MAX_SAFE_INTEGER - draw.integer(0, 9)
 
 /** Some elements of a tensor, or all: what is not written stays. Numbers across the place where an index needs more than 32 bits. */
 const initial = (draw: Draw, attributes: Readonly<Record<string, number>>): KernelCase => {
