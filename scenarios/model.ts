@@ -11,12 +11,14 @@ import { formatSeconds, largestQuantity } from "../core/units.ts"
 import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
 import { modelGraph } from "./model-graph.ts"
 import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
-import { makeCostModel, type TracedCostModel } from "../core/cost/cost-model.ts"
+import { makeCostModel, type Costed, type TracedCostModel } from "../core/cost/cost-model.ts"
 import { interpolate } from "../core/cost/curve.ts"
 import { eagerCountOf } from "../core/cost/host.ts"
 import type { Device } from "../core/cost/devices.ts"
 import type { OpTable } from "../core/cost/op-table.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
+import { eagerKernels } from "../core/models/eager-kernels.ts"
+import type { EagerPrecision } from "../core/models/eager-memory.ts"
 import { fuse } from "../core/models/fuse.ts"
 import { placement } from "../core/models/placement.ts"
 import { calibrate } from "./calibrate.ts"
@@ -42,12 +44,17 @@ interface KernelCosts {
   readonly ops: OpTable | undefined
   /** What products and attention are computed in. */
   readonly computeDtype: Dtype
+  /** Whose kernels run. */
+  readonly kernelsOf: KernelsOf
 }
+
+/** This project's, fused; or eager PyTorch's, in 16 bits throughout or under autocast. */
+type KernelsOf = "fused" | EagerPrecision
 
 export const resolveModel = (
   model: ModelSettings,
   ranks: number,
-  { device, ops, computeDtype }: KernelCosts,
+  { device, ops, computeDtype, kernelsOf }: KernelCosts,
   file: string,
   loader: Loader
 ): Effect.Effect<ResolvedModel, InputError> =>
@@ -80,6 +87,14 @@ export const resolveModel = (
     if ("layers" in model) return { profile: uniformProfile(model), ...exact }
     const wrong = misfit(model)
     if (wrong !== undefined) return yield* new InputError({ file, ...wrong, field: `model.${wrong.field}` })
+    if (kernelsOf !== "fused") {
+      const refuse = (accepted: string) =>
+        Effect.fail(new InputError({ file, field: "kernels", value: kernelsOf, accepted }))
+      if ("mixtral" in model)
+        return yield* refuse("fused, of a mixtral: what eager PyTorch runs for its experts was not counted")
+      if (computeDtype === "float32")
+        return yield* refuse("fused, with precision float32: what eager PyTorch runs was counted in 16 bits")
+    }
     const graph = fusedGraph(model, computeDtype)
     const eager = modelGraph(model, computeDtype, "float32")
     if (device === undefined && ops === undefined) {
@@ -101,7 +116,7 @@ export const resolveModel = (
       sharesDevice: false,
       warnings: []
     }
-    const estimated = estimateProfile(graph, eager, costs, named)
+    const estimated = estimateProfile(graph, eager, costs, kernelsOf, named)
     const { measured } = model
     if (measured === undefined) return { ...described, profile: estimated, estimates: costs.estimates }
     // What the measured step takes by the same costs, on its own batch.
@@ -111,6 +126,7 @@ export const resolveModel = (
       likeGraph,
       modelGraph(like, computeDtype, "float32"),
       costs,
+      kernelsOf,
       named
     )
     const calibration = calibrate(measured.stepSeconds, stepSeconds, likeGraph, device, file)
@@ -394,18 +410,30 @@ const estimateProfile = (
   graph: LayerGraph,
   eager: LayerGraph,
   costs: TracedCostModel,
+  kernelsOf: KernelsOf,
   device: string
 ): Profile => {
-  const callSeconds = ({ kernel, inputs, outputs, attributes }: KernelCall): number =>
-    costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
+  const callSeconds = (call: KernelCall): number => {
+    const { kernel, inputs, outputs, attributes } = call
+    const itself = () =>
+      costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
+    if (kernelsOf === "fused") return itself()
+    const eager = eagerKernels(call, kernelsOf)
+    if (eager === undefined) throw new RangeError(`${kernel}: what eager PyTorch runs for it is not known`)
+    return eager.moved.reduce(
+      (seconds, bytes) => seconds + costs.cost(movingKernel(bytes)).seconds,
+      eager.itself ? itself() : 0
+    )
+  }
   const sum = (calls: ReadonlyArray<KernelCall>) =>
     calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
   const launched = (plain: ReadonlyArray<KernelCall>, fused: ReadonlyArray<KernelCall>) => ({
     eager: plain.reduce((count, { kernel }) => count + eagerCountOf(kernel), 0),
     once: fused.length
   })
-  const layers = graph.layers.map((layer, index): LayerCost => {
+  const layers = graph.layers.map((fused, index): LayerCost => {
     const plain = eager.layers[index]!
+    const layer = kernelsOf === "fused" ? fused : plain
     const backward = [...layer.backwardInput, ...layer.backwardWeight]
     const states = layer.parameters.map(({ shape }) => operand(shape, "float32"))
     const update = {
@@ -449,6 +477,12 @@ const estimateProfile = (
     ops: [],
     collectives: []
   }
+}
+
+/** A kernel that reads and writes so many bytes together. */
+const movingKernel = (bytes: number): Costed => {
+  const half = operand([Math.ceil(bytes / 2)], "int8")
+  return { kernel: kernels.copy, reads: [half], writes: [half], attributes: {} }
 }
 
 const adamwAttributes = { learningRate: 1e-3, step: 1 }

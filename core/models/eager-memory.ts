@@ -7,7 +7,7 @@ import type { KernelCall, LayerGraph, Value } from "./layer-graph.ts"
  * `autocast`: parameters and residual stream in float32, products in 16 bits, with a copy of each weight; `eager`: everything in
  * 16 bits, as under FSDP with a 16-bit `param_dtype`, but norms, which go through float32, and the loss.
  */
-type EagerPrecision = "autocast" | "eager"
+export type EagerPrecision = "autocast" | "eager"
 
 type Recompute = "none" | "attention" | "block"
 

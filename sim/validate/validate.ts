@@ -8,6 +8,7 @@ import { expertflow } from "./expertflow.ts"
 import { cacheLatency } from "./cache-latency.ts"
 import { cacheMemory } from "./cache-memory.ts"
 import { scalingLaws, streamingDiloco } from "./published-bandwidth.ts"
+import { fsdpPublished } from "./fsdp-published.ts"
 import { fsmoeGrid } from "./fsmoe-grid.ts"
 import { fsmoeModel } from "./fsmoe-model.ts"
 import { fsmoeOps } from "./fsmoe-ops.ts"
@@ -25,6 +26,7 @@ export const sections: ReadonlyArray<Section> = [
   measuredSteps,
   shardedSteps,
   zeroMemory,
+  fsdpPublished,
   expertCaches,
   expertflow,
   cacheLatency,

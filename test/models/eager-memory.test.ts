@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest"
 import { backwardPeakBytes } from "../../core/algorithms/data-parallel/activations.ts"
 import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
 import { planShards } from "../../core/algorithms/data-parallel/shard/plan.ts"
+import { eagerCountOf } from "../../core/cost/host.ts"
+import { eagerKernels } from "../../core/models/eager-kernels.ts"
 import { eagerSavedBytes } from "../../core/models/eager-memory.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
@@ -127,5 +129,44 @@ describe("the worst moment of a backward pass", () => {
     // One unit, one part: whole gradients and the sum of all, padded, side by side.
     expect(backwardPeakBytes(llamaGraph, none, shard)).toBeGreaterThanOrEqual(8 * parameterCount(llamaGraph))
     expect(backwardPeakBytes(llamaGraph, none, shard)).toBeLessThan(8.5 * parameterCount(llamaGraph))
+  })
+})
+
+describe("what eager PyTorch runs", () => {
+  const moved = (graph: typeof gpt2Graph, phase: "forward" | "backwardInput", kernel: string) => {
+    const call = graph.layers.flatMap((layer) => layer[phase]).find((one) => one.kernel === kernel)!
+    return { call, bytes: eagerKernels(call, "eager")!.moved }
+  }
+
+  // The launches of the forward passes were counted in traces; these are read off the modules' code.
+  it.each(["rms_norm.forward", "rope.forward", "swiglu.forward"])(
+    "for %s is as many kernels as traces have",
+    (kernel) => expect(moved(llamaGraph, "forward", kernel).bytes).toHaveLength(eagerCountOf(kernel))
+  )
+
+  it("moves what the modules' code reads and writes", () => {
+    const sum = (graph: typeof gpt2Graph, kernel: string) =>
+      moved(graph, "forward", kernel).bytes.reduce((bytes, one) => bytes + one, 0)
+    // To float32 6, square 8, mean 4, product 8, back 6, product 4.
+    expect(sum(llamaGraph, "rms_norm.forward")).toBe(36 * tokens * 64)
+    // Logits to float32 and their log-softmax.
+    expect(sum(llamaGraph, "softmax_cross_entropy.forward")).toBe(14 * tokens * 100)
+    // Output put back together; two key/value heads written and read for four.
+    expect(sum(llamaGraph, "attention.forward")).toBe(tokens * (4 * 64 + 2 * 2 * (32 + 64)))
+    expect(sum(gpt2Graph, "attention.forward")).toBe(tokens * 4 * 64)
+    // Six products or sums of one tensor, two of two.
+    expect(sum(gpt2Graph, "gelu.forward")).toBe(36 * tokens * 256)
+  })
+
+  it("knows every kernel of a Llama and of a GPT-2, under autocast with copies of each weight", () => {
+    for (const graph of [llamaGraph, gpt2Graph])
+      for (const { forward, backwardInput, backwardWeight } of graph.layers)
+        for (const call of [...forward, ...backwardInput, ...backwardWeight])
+          for (const precision of ["eager", "autocast"] as const) {
+            const kernels = eagerKernels(call, precision)
+            expect(kernels, call.kernel).toBeDefined()
+            if (call.kernel === "linear.forward" && precision === "autocast")
+              expect(kernels!.moved).toContain(6 * call.inputs[1]!.elements)
+          }
   })
 })

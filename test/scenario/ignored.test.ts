@@ -22,6 +22,7 @@ describe("fields without effect", () => {
     [["collectives.algorithm=hierarchical"], /"hierarchical" is "ring" here/u],
     [["device=NVIDIA H200"], /^device has no effect/u],
     [["seed=3"], /^seed has no effect/u],
+    [["kernels=eager"], /^kernels has no effect: the model's times are measured/u],
     [["buckets=single", "bucketBytes=1MiB"], /^algorithm\.bucketBytes has no effect: buckets is single/u],
     [
       ["algorithm={name: streaming-diloco, localShare: 0.1}"],

@@ -166,6 +166,8 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model={gpt2: {layers: 2, width: 512, heads: 8, vocabulary: 1024, context: 256, batch: 8}}",
       device
     ],
+    ["kernels", "fused", "eager", gpt2, device],
+    ["kernels", "eager", "autocast", gpt2, device],
     ["costs", "traces/profiles/h200-ops.arrow", slowOps, gpt2, "device=NVIDIA H200"],
     ["memory.device", "100MB", "1kB"],
     ...hosts.map((knob): Knob => [...knob, "world={ranks: 2}", diloco]),

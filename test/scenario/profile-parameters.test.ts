@@ -15,7 +15,12 @@ const folder = mkdtempSync(join(tmpdir(), "tandem-parameters-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** A measured profile needs no estimates of kernels. */
-const measured = { device: undefined, ops: undefined, computeDtype: "float32" as const }
+const measured = {
+  device: undefined,
+  ops: undefined,
+  computeDtype: "float32" as const,
+  kernelsOf: "fused" as const
+}
 
 const resolved = async (name: string, parameters?: number) => {
   const trace = fileURLToPath(new URL(`../fixtures/import/${name}.json`, import.meta.url))

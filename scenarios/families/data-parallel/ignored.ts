@@ -122,6 +122,9 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.activations?.by === "fused"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
     : []),
+  ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
+    ? []
+    : ["kernels has no effect: the model's times are measured or stated"]),
   ...shardWarnings(scenario),
   ...clipWarnings(scenario),
   ...synchronizeWarnings(scenario),
@@ -145,6 +148,9 @@ export const ignoredByExec = (
   ...(scenario.activations === undefined || alsoSimulated
     ? []
     : ["activations has no effect: real kernels keep what they need"]),
+  ...(scenario.kernels === "fused" || alsoSimulated
+    ? []
+    : ["kernels has no effect: real kernels are this project's"]),
   ...(scenario.checkpoint?.storage === undefined
     ? []
     : ["checkpoint.storage has no effect: a real run writes to the disk that it is given"]),

@@ -87,7 +87,7 @@ export const planScenario = (
     const model = yield* resolveModel(
       scenario.model,
       world.size,
-      { device: chosen, ops: described, computeDtype: scenario.precision },
+      { device: chosen, ops: described, computeDtype: scenario.precision, kernelsOf: scenario.kernels },
       file,
       loader
     )

@@ -40,6 +40,11 @@ export const DataParallelScenario = Schema.Struct({
   /** What products and attention of a described model are computed in (autocast); all else counts four bytes a number. */
   precision: withDefault(Schema.Literals(["bfloat16", "float16", "float32"]), "bfloat16"),
   /**
+   * Whose kernels a described model runs: this project's, fused; or those of PyTorch in eager mode, in 16 bits throughout (as under
+   * FSDP with a 16-bit `param_dtype`) or under autocast, which read and write memory one after another.
+   */
+  kernels: withDefault(Schema.Literals(["fused", "eager", "autocast"]), "fused"),
+  /**
    * A profile with timed kernels, for a described model and for what is no layer of a profile. Default: those of the model's
    * profile; otherwise, for a device that has a name, the shipped ones of an H200, carried over by peak rates.
    */
