@@ -11,6 +11,7 @@ import { readProfile } from "../traces/profile-file.ts"
 import { requestFiles } from "../traces/requests/request-files.ts"
 import { parseRequestTraces } from "../traces/requests/request-trace.ts"
 import type { RequestTrace } from "../traces/requests/traced.ts"
+import { readText } from "../traces/text.ts"
 import { attempt } from "../traces/trace-error.ts"
 import { reasonOf } from "./file/source.ts"
 
@@ -62,7 +63,7 @@ export class Loader {
         accepted: 'a JSON file {"pairs": {"Oregon-Virginia": [round-trip ms, Gbit/s], ...}}'
       })
     return Effect.try({
-      try: () => parsePairs(JSON.parse(fs.readFileSync(found, "utf8"))),
+      try: () => parsePairs(JSON.parse(readText(found))),
       catch: (cause) => refuse(reasonOf(cause))
     }).pipe(Effect.tap((pairs) => Effect.sync(() => this.#pairs.set(found, pairs))))
   }

@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
-import { textOfFile } from "./packed.ts"
+import { commaHint, readText, tableLines, type Line } from "./text.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -16,61 +16,12 @@ const collectiveOps: ReadonlyArray<CollectiveCost["op"]> = [
   "send_recv"
 ]
 
-export interface Line {
-  /** From 1, as editors count. */
-  readonly number: number
-  readonly cells: ReadonlyArray<string>
-}
-
-/** Splits text into lines of cells: quotes as in RFC 4180, LF or CRLF, blank lines skipped. */
-export const parseLines = (file: string, text: string): ReadonlyArray<Line> => {
-  const lines: Array<Line> = []
-  let cells: Array<string> = []
-  let cell = ""
-  let quoted = false
-  let number = 1
-  let first = 1
-  const endLine = (): void => {
-    cells.push(cell.trim())
-    if (cells.length > 1 || cells[0] !== "") lines.push({ number: first, cells })
-    cells = []
-    cell = ""
-  }
-  for (let i = text.charCodeAt(0) === 0xfeff ? 1 : 0; i < text.length; i++) {
-    const char = text[i]!
-    if (char === "\n") number++
-    if (quoted) {
-      if (char !== '"') cell += char
-      else if (text[i + 1] === '"') {
-        cell += '"'
-        i++
-      } else quoted = false
-    } else if (char === '"' && cell.trim() === "") {
-      quoted = true
-      cell = ""
-    } else if (char === ",") {
-      cells.push(cell.trim())
-      cell = ""
-    } else if (char === "\n") {
-      endLine()
-      first = number
-    } else cell += char
-  }
-  if (quoted) {
-    throw new TraceError({
-      file,
-      field: `line ${first}`,
-      value: "a quote that never closes",
-      accepted: "a closing quote"
-    })
-  }
-  endLine()
-  return lines
-}
-
 const seconds = ["median_seconds", "mean_seconds"] as const
 const opColumns = "op,attributes,median_seconds"
 const collectiveColumns = "op,ranks,bytes,median_seconds,link"
+
+const isTimings = (names: ReadonlyArray<string>): boolean =>
+  names.includes("op") && seconds.some((name) => names.includes(name))
 
 /**
  * Imports a table of timings; its first line says which. Ops: `op,attributes,median_seconds`, attributes as
@@ -83,7 +34,7 @@ export const importCsv = (
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "table.csv"
   return attempt(file, "a table of timings in CSV", () => {
-    const [head, ...lines] = parseLines(file, text)
+    const [head, ...lines] = tableLines(file, text, isTimings)
     const accepted = `the columns ${opColumns} or ${collectiveColumns}`
     if (head === undefined) throw new TraceError({ file, field: "content", value: "empty", accepted })
     const position = new Map<string, number>()
@@ -143,7 +94,7 @@ export const importCsvFile = (
   options: TableOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.flatMap(
-    attemptAsync(path, "the path of a table in CSV", () => textOfFile(path)),
+    attemptAsync(path, "the path of a table in CSV", async () => readText(path)),
     (text) => importCsv(text, { file: path, ...options })
   )
 
@@ -169,7 +120,7 @@ const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, 
       file,
       field: `line ${line.number}`,
       value,
-      accepted: `${width} cells, as in the header`
+      accepted: `${width} cells, as in the header${line.cells.length > width ? " (quote what has the separator in it)" : ""}`
     })
   }
   const cell = (column: string): string => line.cells[position.get(column)!]!
@@ -185,7 +136,7 @@ const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, 
       const value = decimal.test(text) ? Number(text) : Number.NaN
       const max = column === "ranks" ? 2 ** 31 - 1 : Number.MAX_VALUE
       if (!(value >= min && value <= max) || (whole && !Number.isInteger(value)))
-        throw bad(column, text, accepted)
+        throw bad(column, text, accepted + commaHint(text))
       return value
     }
   }

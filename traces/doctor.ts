@@ -3,13 +3,13 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { open, readFile, stat } from "node:fs/promises"
-import { gunzipSync } from "node:zlib"
 import type { Profile } from "../core/profile.ts"
 import { importCsv } from "./csv.ts"
 import type { ImportReport } from "./import-report.ts"
+import { isTraceName } from "./kineto/bytes.ts"
 import { importKinetoFile } from "./kineto/import.ts"
 import { importNcclTests } from "./nccl-tests.ts"
-import { isGzip, otherCompression, unpacked, zipEntries } from "./packed.ts"
+import { otherCompression, unpacked, unpackedHead, zipEntries } from "./packed.ts"
 import { readOpLogs } from "./op-log-file.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
@@ -19,6 +19,7 @@ import type { RequestTrace } from "./requests/traced.ts"
 import { routingSources } from "./routing/formats.ts"
 import { importRouting } from "./routing/import.ts"
 import { readTimeline } from "./timeline-file.ts"
+import { decodeText, encodingOf } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
 
@@ -58,11 +59,11 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const compression = otherCompression(head.bytes)
     if (compression !== undefined)
       return unknown(file, compression, `compressed by ${compression}, which nothing here reads`, [
-        { what: "the file as it was", how: `unpack it first, or compress it by gzip` }
+        { what: "the file as it was", how: "unpack it first, or compress it by gzip or zstd" }
       ])
     const archive = yield* Effect.result(attemptAsync(file, "a zip archive", () => zipEntries(file)))
     const entries = Result.isSuccess(archive) ? (archive.success ?? []) : []
-    if (entries.some(({ name }) => /\.json(?:\.gz)?$/iu.test(name))) return yield* ofTrace(file)
+    if (entries.some(({ name }) => isTraceName(name))) return yield* ofTrace(file)
     const foreign = foreignKind(head.bytes, head.text)
     if (foreign !== undefined) return unknown(file, ...foreign)
     if (looksLikeTrace(head.text)) return yield* ofTrace(file)
@@ -87,21 +88,10 @@ const readHead = async (
   try {
     const buffer = Buffer.alloc(headBytes)
     const { bytesRead } = await handle.read(buffer, 0, headBytes, 0)
-    let bytes: Uint8Array = buffer.subarray(0, bytesRead)
-    if (isGzip(bytes)) bytes = unzippedHead(bytes)
-    return { bytes, text: Buffer.from(bytes).toString("utf8") }
+    const bytes = unpackedHead(buffer.subarray(0, bytesRead))
+    return { bytes, text: new TextDecoder(encodingOf(bytes)).decode(bytes) }
   } finally {
     await handle.close()
-  }
-}
-
-/** As much as the beginning of a gzip file holds. */
-const unzippedHead = (bytes: Uint8Array): Uint8Array => {
-  try {
-    // Z_SYNC_FLUSH: the rest of the file is not there, and need not be.
-    return gunzipSync(bytes, { finishFlush: 2 })
-  } catch {
-    return bytes
   }
 }
 
@@ -369,7 +359,7 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const bytes = yield* attemptAsync(file, "the path of a file", async () =>
       unpacked(file, await readFile(file))
     )
-    const text = new TextDecoder().decode(bytes)
+    const text = yield* attempt(file, "text", () => decodeText(file, bytes))
     const table = (kind: string, title: string, report: ImportReport): Diagnosis => ({
       ...empty(file, kind, title),
       contents: contentsOf(report.profile),

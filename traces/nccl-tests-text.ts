@@ -1,5 +1,6 @@
 // The text of nccl-tests, whatever stands before its lines: launchers put ranks, pods, tags and times there, copying loses
 // the `#`, and logs of other programs run between. Knows lines, not what collectives cost.
+import { textLines } from "./text.ts"
 import { TraceError } from "./trace-error.ts"
 
 export interface NcclRow {
@@ -72,7 +73,7 @@ const opened = (): Open => ({
 /** The runs in a text, in order. Throws `TraceError` on a row that is not as its header says, with its line. */
 export const runsOfText = (file: string, text: string, warnings: Array<string>): ReadonlyArray<NcclRun> => {
   const runs: Array<Open> = [opened()]
-  const lines = text.replace(/^\uFEFF/u, "").split(/\r?\n/u)
+  const lines = textLines(text)
   const lastLine = lines.findLastIndex((line) => line.trim() !== "")
   /** A row whose times are still to come. */
   let begun: Begun | undefined
@@ -104,7 +105,7 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
       const cells = data[1]!.trim().split(/\s+/u)
       const row = rowOf(place, cells, run.header)
       if (row !== undefined) run.rows.push(row)
-      else if (index === lastLine && !text.endsWith("\n"))
+      else if (index === lastLine && !/[\r\n]$/u.test(text))
         warnings.push(`${place} is cut short and was left out: ${data[1]!.trim()}`)
       else begun = { place, header: run.header, cells, measures: firstTimes(cells, run.header) }
     } else if (begun !== undefined) {

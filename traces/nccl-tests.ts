@@ -5,7 +5,7 @@ import type { CollectiveCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
 import { runsOfText, type NcclRow, type NcclRun } from "./nccl-tests-text.ts"
-import { textOfFile } from "./packed.ts"
+import { readText } from "./text.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -218,12 +218,12 @@ const merged = (
   })
 }
 
-/** As `importNcclTests`, from a file, gzip-compressed or not. */
+/** As `importNcclTests`, from a file, compressed or not. */
 export const importNcclTestsFile = (
   path: string,
   options: NcclTestsOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.flatMap(
-    attemptAsync(path, "the path of a nccl-tests output", () => textOfFile(path)),
+    attemptAsync(path, "the path of a nccl-tests output", async () => readText(path)),
     (text) => importNcclTests(text, { file: path, ...options })
   )

@@ -1,18 +1,31 @@
-// Files as people keep and send them: gzip-compressed or not (the content decides), zip archives, other compression that is
-// refused by its name. Knows nothing of what is inside.
+// Files as people keep and send them: compressed by gzip or zstd or not (the content decides), zip archives, other compression
+// that is refused by its name. Knows nothing of what is inside.
 import { createReadStream } from "node:fs"
-import { open, readFile, type FileHandle } from "node:fs/promises"
-import { createInflateRaw, gunzipSync } from "node:zlib"
+import { open, type FileHandle } from "node:fs/promises"
+import type { Transform } from "node:stream"
+import * as zlib from "node:zlib"
 import { TraceError } from "./trace-error.ts"
 
-export const isGzip = (bytes: Uint8Array): boolean => bytes[0] === 0x1f && bytes[1] === 0x8b
+/** What is read here, by its first bytes. */
+const packings = {
+  gzip: [0x1f, 0x8b],
+  zstd: [0x28, 0xb5, 0x2f, 0xfd]
+} as const
+
+type Packing = keyof typeof packings
+
+/** How bytes are compressed that begin so; undefined where they are not, or by what is not read here. */
+const packingOf = (bytes: Uint8Array): Packing | undefined =>
+  (["gzip", "zstd"] as const).find((name) => packings[name].every((byte, i) => bytes[i] === byte))
+
+/** How many first bytes tell a compression. */
+export const magicBytes = 6
 
 /** Whether bytes begin as a zip archive does: PK, and the mark of an entry or of an empty archive. */
-const isZip = (bytes: Uint8Array): boolean =>
+export const isZip = (bytes: Uint8Array): boolean =>
   bytes[0] === 0x50 && bytes[1] === 0x4b && (bytes[2] === 3 || bytes[2] === 5)
 
 const others: ReadonlyArray<readonly [name: string, magic: ReadonlyArray<number>]> = [
-  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a]],
   ["bzip2", [0x42, 0x5a, 0x68]],
   ["lz4", [0x04, 0x22, 0x4d, 0x18]],
@@ -21,39 +34,80 @@ const others: ReadonlyArray<readonly [name: string, magic: ReadonlyArray<number>
 
 /** The compression that bytes begin with and that is not read here. */
 export const otherCompression = (bytes: Uint8Array): string | undefined =>
-  others.find(([, magic]) => magic.every((byte, i) => bytes[i] === byte))?.[0]
+  others.find(([, magic]) => magic.every((byte, i) => bytes[i] === byte))?.[0] ??
+  // Node reads it from 22.15 on.
+  (packingOf(bytes) === "zstd" && typeof zlib.zstdDecompressSync !== "function" ? "zstd" : undefined)
 
-export const refuseCompression = (file: string, bytes: Uint8Array): void => {
+const refuseCompression = (file: string, bytes: Uint8Array): void => {
   const name = otherCompression(bytes)
   if (name === undefined) return
+  const node = name === "zstd" ? " (zstd from Node 22.15 on)" : ""
   throw new TraceError({
     file,
     field: "content",
     value: `compressed by ${name}`,
-    accepted: "gzip, or no compression"
+    accepted: `gzip or zstd, or no compression${node}`
   })
 }
 
-/** Bytes as they were before gzip, where they are gzip. Throws `TraceError` on damage, and on other compression. */
+/** A file of old zstd writers needs as much memory as it says, up to 2 GiB. */
+const zstdOptions = () => ({ params: { [zlib.constants.ZSTD_d_windowLogMax]: 31 } })
+
+/** What is wrong with compressed bytes that cannot be unpacked. */
+const damaged = (file: string, packing: Packing, cause: unknown): TraceError => {
+  const isShort = cause instanceof Error && "code" in cause && cause.code === "Z_BUF_ERROR"
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new TraceError({
+    file,
+    field: "content",
+    value: isShort ? `${packing} cut short` : `damaged ${packing} (${why})`,
+    accepted: `a complete ${packing} file, or no compression`
+  })
+}
+
+/** Bytes as they were before compression. Throws `TraceError` on damage, and on compression that is not read. */
 export const unpacked = (file: string, bytes: Uint8Array): Uint8Array => {
   refuseCompression(file, bytes)
-  if (!isGzip(bytes)) return bytes
+  const packing = packingOf(bytes)
+  if (packing === undefined) return bytes
   try {
-    return gunzipSync(bytes)
+    return packing === "gzip" ? zlib.gunzipSync(bytes) : zlib.zstdDecompressSync(bytes, zstdOptions())
   } catch (cause) {
-    const value = `damaged gzip (${cause instanceof Error ? cause.message : String(cause)})`
-    throw new TraceError({
-      file,
-      field: "content",
-      value,
-      accepted: "a complete gzip file, or no compression"
-    })
+    throw damaged(file, packing, cause)
   }
 }
 
-/** The text of a file, gzip-compressed or not. Rejects with what the system says of a file that cannot be read. */
-export const textOfFile = async (file: string): Promise<string> =>
-  new TextDecoder().decode(unpacked(file, await readFile(file)))
+/** As much as the beginning of a compressed file holds; the bytes themselves where they are not compressed. */
+export const unpackedHead = (bytes: Uint8Array): Uint8Array => {
+  const packing = packingOf(bytes)
+  try {
+    // Flushed, not finished: the rest of the file is not there, and need not be.
+    if (packing === "gzip") return zlib.gunzipSync(bytes, { finishFlush: zlib.constants.Z_SYNC_FLUSH })
+    if (packing === "zstd")
+      return zlib.zstdDecompressSync(bytes, { ...zstdOptions(), finishFlush: zlib.constants.ZSTD_e_flush })
+  } catch {
+    // What is damaged is told by whoever reads it whole.
+  }
+  return bytes
+}
+
+/** What undoes the compression that `head` begins with, as a stream, and what its errors mean; undefined for none. Throws `TraceError`. */
+export const unpacker = (
+  file: string,
+  head: Uint8Array,
+  chunkSize: number
+): { readonly stream: Transform; readonly told: (cause: unknown) => unknown } | undefined => {
+  refuseCompression(file, head)
+  const packing = packingOf(head)
+  if (packing === undefined) return undefined
+  const stream =
+    packing === "gzip"
+      ? zlib.createGunzip({ chunkSize })
+      : zlib.createZstdDecompress({ ...zstdOptions(), chunkSize })
+  const isOfStream = (cause: unknown): boolean =>
+    cause instanceof Error && "code" in cause && /^(?:Z_|ZSTD_)/u.test(String(cause.code))
+  return { stream, told: (cause) => (isOfStream(cause) ? damaged(file, packing, cause) : cause) }
+}
 
 /** A file in a zip archive, as a stream of its bytes. */
 interface ZipEntry {
@@ -136,7 +190,7 @@ const entryBytes = async function* (
     yield* raw
     return
   }
-  const inflate = createInflateRaw()
+  const inflate = zlib.createInflateRaw()
   raw.on("error", (cause) => inflate.destroy(cause))
   try {
     for await (const chunk of raw.pipe(inflate)) yield chunk as Uint8Array

@@ -1,7 +1,7 @@
 // A YAML (or JSON) file as plain data that still knows where each field stands. Knows nothing of scenarios.
 import * as Effect from "effect/Effect"
-import { readFileSync } from "node:fs"
 import { isMap, isNode, isPair, isScalar, isSeq, LineCounter, parseDocument, type Document } from "yaml"
+import { readText } from "../../traces/text.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { FieldPath } from "./check.ts"
 import { inputErrors, InputErrors } from "./input-errors.ts"
@@ -20,7 +20,7 @@ const accepted = "a readable YAML or JSON file"
 export const readSource = (file: string): Effect.Effect<Source, InputErrors> =>
   Effect.flatMap(
     Effect.try({
-      try: () => readFileSync(file, "utf8"),
+      try: () => readText(file),
       catch: (cause) => inputErrors(new InputError({ file, field: "", value: reasonOf(cause), accepted }))
     }),
     (text) => parseSource(file, text)

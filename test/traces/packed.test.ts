@@ -21,7 +21,7 @@ const folder = mkdtempSync(join(tmpdir(), "packed-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 const fixture = (name: string): Buffer =>
   readFileSync(fileURLToPath(new URL(`../fixtures/import/${name}`, import.meta.url)))
-const write = (name: string, bytes: Uint8Array): string => {
+const write = (name: string, bytes: Uint8Array | string): string => {
   writeFileSync(join(folder, name), bytes)
   return join(folder, name)
 }
@@ -139,23 +139,92 @@ describe("a zip archive", () => {
   })
 })
 
-it("tables and routings may be gzip-compressed", async () => {
-  const nccl = write("log.txt.gz", gzipSync(fixture("nccl-i-no-hash.txt")))
-  expect((await Effect.runPromise(importNcclTestsFile(nccl))).profile.collectives).toHaveLength(2)
-  const csv = write(
-    "t.csv.gz",
-    gzipSync("op,ranks,bytes,median_seconds,link\nall_reduce,2,4096,1e-5,unshaped\n")
-  )
-  expect((await Effect.runPromise(importCsvFile(csv))).profile.collectives).toHaveLength(1)
-  const routing = write("r.json.gz", gzipSync("[[[0, 1]], [[2, 3]]]"))
-  expect((await Effect.runPromise(importRoutingFile("json", routing))).layers).toHaveLength(2)
-  const cut = write("cut.txt.gz", gzipSync(fixture("nccl-i-no-hash.txt")).subarray(0, 60))
-  expect((await refusal(importNcclTestsFile(cut))).value).toContain("damaged gzip")
+it("tables, requests and routings may be compressed by gzip or zstd", async () => {
+  for (const [end, compress] of [
+    ["gz", gzipSync],
+    ["zst", zstdCompressSync]
+  ] as const) {
+    const packed = (name: string, content: string | Uint8Array) => write(`${name}.${end}`, compress(content))
+    const nccl = packed("log.txt", fixture("nccl-i-no-hash.txt"))
+    expect((await Effect.runPromise(importNcclTestsFile(nccl))).profile.collectives).toHaveLength(2)
+    const routing = packed("r.json", "[[[0, 1]], [[2, 3]]]")
+    expect((await Effect.runPromise(importRoutingFile("json", routing))).layers).toHaveLength(2)
+    const requests = packed("requests.csv", fixture("req-b-burst.csv"))
+    expect(await Effect.runPromise(diagnose(requests))).toMatchObject({ kind: "requests", readable: true })
+    const trace = packed("trace.json", reference)
+    expect((await Effect.runPromise(importKinetoFile(trace))).profile.steps).toBe(2)
+    expect((await Effect.runPromise(diagnose(trace))).kind).toBe("kineto")
+    const cut = write(`cut.${end}`, compress(fixture("nccl-i-no-hash.txt")).subarray(0, 60))
+    expect((await refusal(importNcclTestsFile(cut))).value).toMatch(/cut short$/u)
+    expect((await refusal(importKinetoFile(cut))).value).toMatch(/cut short$/u)
+  }
 })
 
 it("other compression is refused by its name", async () => {
-  const zstd = write("trace.json.zst", zstdCompressSync(reference))
-  expect((await refusal(importKinetoFile(zstd))).value).toBe("compressed by zstd")
-  expect((await refusal(importNcclTestsFile(zstd))).value).toBe("compressed by zstd")
-  expect((await Effect.runPromise(diagnose(zstd))).missing[0]!.how).toContain("gzip")
+  const xz = write("trace.json.xz", Buffer.from("fd377a585a0000", "hex"))
+  expect((await refusal(importKinetoFile(xz))).value).toBe("compressed by xz")
+  expect((await refusal(importNcclTestsFile(xz))).value).toBe("compressed by xz")
+  expect((await Effect.runPromise(diagnose(xz))).missing[0]!.how).toContain("gzip")
+})
+
+/** A text as Windows' programs write it. */
+const utf16 = (text: string, order: "le" | "be", mark = "\uFEFF"): Buffer => {
+  const bytes = Buffer.from(mark + text, "utf16le")
+  return order === "le" ? bytes : bytes.swap16()
+}
+
+it("texts are read in UTF-8 and UTF-16, whatever ends their lines", async () => {
+  const table = "op,ranks,bytes,median_seconds\nall_reduce,2,4096,1e-5\n"
+  for (const bytes of [
+    Buffer.from(`\uFEFF${table}`),
+    Buffer.from(table.replaceAll("\n", "\r\n")),
+    Buffer.from(table.replaceAll("\n", "\r")),
+    utf16(table.replaceAll("\n", "\r\n"), "le"),
+    utf16(table, "be"),
+    utf16(table, "le", "")
+  ]) {
+    const { profile } = await Effect.runPromise(importCsvFile(write("t.csv", bytes)))
+    expect(profile.collectives).toMatchObject([{ op: "all_reduce", ranks: 2, medianSeconds: 1e-5 }])
+  }
+  const trace = write("wide.json", utf16(reference.toString(), "le"))
+  expect((await Effect.runPromise(importKinetoFile(trace))).profile.steps).toBe(2)
+  const log = write("log.txt", utf16(fixture("nccl-i-no-hash.txt").toString(), "le"))
+  expect((await Effect.runPromise(importNcclTestsFile(log))).profile.collectives).toHaveLength(2)
+  expect((await Effect.runPromise(diagnose(log))).kind).toBe("nccl-tests")
+  expect((await refusal(importCsvFile(write("t.bin", new Uint8Array(64))))).value).toBe("binary (zero bytes)")
+})
+
+describe("a table's cells", () => {
+  const read = (text: string) => Effect.runPromise(importCsvFile(write("t.csv", text)))
+  it.each([
+    ["semicolons", "op;ranks;bytes;median_seconds;link\nall_reduce;2;4096;0.00125;a, b\n"],
+    ["tabs", "op\tranks\tbytes\tmedian_seconds\nall_reduce\t2\t4096\t0.00125\n"],
+    ["semicolons and a decimal comma", "op;ranks;bytes;median_seconds\nall_reduce;2;4096;0,00125\n"],
+    ["an exponent behind a comma", "op\tranks\tbytes\tmedian_seconds\nall_reduce\t2\t4096\t1,25e-3\n"],
+    [
+      "what a spreadsheet says first",
+      "sep=;\r\nop;ranks;bytes;median_seconds\r\nall_reduce;2;4096;0,00125\r\n"
+    ],
+    ["comments", "# mine\n# op,ranks\nop,ranks,bytes,median_seconds\nall_reduce,2,4096,0.00125\n"]
+  ])("may be apart by %s", async (_, text) => {
+    const { profile } = await read(text)
+    expect(profile.collectives).toMatchObject([{ ranks: 2, sizeBytes: 4096, medianSeconds: 1.25e-3 }])
+  })
+
+  it("with a comma that may be decimal or of thousands are refused, and told why", async () => {
+    for (const rest of ["", "all_reduce;2;8192;0.5\n", "all_reduce;2;1,048,576;0,5\n"]) {
+      const told = await refusal(
+        importCsvFile(write("t.csv", `op;ranks;bytes;median_seconds\nall_reduce;2;4,096;1e-5\n${rest}`))
+      )
+      expect([told.field, told.accepted]).toEqual([
+        "line 2, column bytes",
+        expect.stringContaining("write numbers with a point")
+      ])
+    }
+    // Of thousandths alone, one of fewer digits tells all.
+    const { profile } = await read(
+      "op;ranks;bytes;median_seconds\nall_reduce;2;1;0,5\nall_reduce;2;2;1,125\n"
+    )
+    expect(profile.collectives.map(({ medianSeconds }) => medianSeconds)).toEqual([0.5, 1.125])
+  })
 })

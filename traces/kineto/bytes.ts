@@ -1,9 +1,9 @@
-// The bytes of a trace, decompressed as they are read: gzip is recognised by its first bytes, not by the file's name.
+// The bytes of a trace, decompressed as they are read: compression is recognised by its first bytes, not by the file's name.
 // Knows nothing of JSON.
 import { createReadStream } from "node:fs"
 import { Readable } from "node:stream"
-import { createGunzip } from "node:zlib"
-import { isGzip, refuseCompression, zipEntries } from "../packed.ts"
+import { magicBytes, unpacker, zipEntries } from "../packed.ts"
+import { encodingOf } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 
 export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>
@@ -20,20 +20,21 @@ interface TraceSource {
   readonly source: ByteSource
 }
 
-/** The traces in a file: itself, or of a zip archive every `.json` and `.json.gz` in it. Throws `TraceError`. */
+/** Whether what is called so in an archive is a trace. */
+export const isTraceName = (name: string): boolean => /\.json(?:\.gz|\.zst)?$/iu.test(name)
+
+/** The traces in a file: itself, or of a zip archive every `.json`, `.json.gz` and `.json.zst` in it. Throws `TraceError`. */
 export const traceSources = async (path: string): Promise<ReadonlyArray<TraceSource>> => {
   const entries = await zipEntries(path)
   if (entries === undefined) return [{ file: path, source: fileBytes(path) }]
-  const traces = entries.filter(
-    ({ name }) => /\.json(?:\.gz)?$/iu.test(name) && !name.startsWith("__MACOSX/")
-  )
+  const traces = entries.filter(({ name }) => isTraceName(name) && !name.startsWith("__MACOSX/"))
   if (traces.length > 0)
     return traces.map(({ name, bytes }) => ({ file: `${path}/${name}`, source: bytes() }))
   throw new TraceError({
     file: path,
     field: "content",
     value: `a zip archive of ${showValue(entries.slice(0, 3).map(({ name }) => name))}`,
-    accepted: "a trace (.json or .json.gz) in it"
+    accepted: "a trace (.json, .json.gz or .json.zst) in it"
   })
 }
 
@@ -43,14 +44,14 @@ const chunksOf = async function* (source: ByteSource): AsyncIterable<Uint8Array>
   } else yield* source
 }
 
-/** First chunk made at least two bytes long, so that the magic number can be seen. */
+/** First chunk made long enough that the magic number can be seen. */
 const withWholeHead = async function* (source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
   let head: Uint8Array | undefined = new Uint8Array(0)
   for await (const chunk of source) {
     if (head === undefined) yield chunk
     else {
       const joined: Uint8Array = Buffer.concat([head, chunk])
-      if (joined.length < 3) head = joined
+      if (joined.length < magicBytes) head = joined
       else {
         head = undefined
         yield joined
@@ -60,8 +61,18 @@ const withWholeHead = async function* (source: AsyncIterable<Uint8Array>): Async
   if (head !== undefined && head.length > 0) yield head
 }
 
-/** The decompressed bytes of `source`. Throws `TraceError` on damaged or truncated gzip. */
+/** The bytes of `source` as UTF-8, decompressed. Throws `TraceError` on damaged or truncated compression. */
 export const decompressed = async function* (file: string, source: ByteSource): AsyncIterable<Uint8Array> {
+  let first = true
+  let decoder: InstanceType<typeof TextDecoder> | undefined
+  for await (const chunk of withWholeHead(unpackedChunks(file, source))) {
+    if (first && encodingOf(chunk) !== "utf-8") decoder = new TextDecoder(encodingOf(chunk))
+    first = false
+    yield decoder === undefined ? chunk : Buffer.from(decoder.decode(chunk, { stream: true }))
+  }
+}
+
+const unpackedChunks = async function* (file: string, source: ByteSource): AsyncIterable<Uint8Array> {
   const chunks = withWholeHead(chunksOf(source))[Symbol.asyncIterator]()
   const first = await chunks.next()
   if (first.done === true) return
@@ -70,30 +81,20 @@ export const decompressed = async function* (file: string, source: ByteSource): 
     for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value
   }
   try {
-    refuseCompression(file, first.value)
-    if (!isGzip(first.value)) {
+    const packed = unpacker(file, first.value, chunkBytes)
+    if (packed === undefined) {
       yield* rest()
       return
     }
     const input = Readable.from(rest(), { objectMode: false })
-    const gunzip = createGunzip({ chunkSize: chunkBytes })
     // `pipe` does not forward errors of its source.
-    input.on("error", (cause) => gunzip.destroy(cause))
+    input.on("error", (cause) => packed.stream.destroy(cause))
     try {
-      for await (const chunk of input.pipe(gunzip)) yield chunk as Uint8Array
+      for await (const chunk of input.pipe(packed.stream)) yield chunk as Uint8Array
     } catch (cause) {
-      if (cause instanceof Error && "code" in cause && String(cause.code).startsWith("Z_")) {
-        const value = cause.code === "Z_BUF_ERROR" ? "gzip cut short" : `damaged gzip (${showValue(cause)})`
-        throw new TraceError({
-          file,
-          field: "content",
-          value,
-          accepted: "a complete gzip or plain JSON file"
-        })
-      }
-      throw cause
+      throw packed.told(cause)
     } finally {
-      gunzip.destroy()
+      packed.stream.destroy()
       input.destroy()
     }
   } finally {

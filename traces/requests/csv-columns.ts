@@ -2,6 +2,7 @@
 // GeneratedTokens), BurstGPT's (Timestamp, Request tokens, Response tokens), Vidur's (arrived_at, num_prefill_tokens,
 // num_decode_tokens), Splitwise's (arrival_timestamp, prompt_size, token_size), sessions (session, start_s, input_tokens,
 // output_tokens). Numbers are seconds unless the column says ms, or they are of the size of milliseconds since 1970. Other columns are left aside.
+import { commaHint, type Line } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
@@ -15,41 +16,16 @@ import {
   sessionNames,
   tokenCount,
   unitOf,
-  type Line,
   type Timed,
   type TimedTrace
 } from "./traced.ts"
 
-/** Cells of a line, quotes as in RFC 4180 (without line breaks in them). */
-const cellsOf = (text: string): ReadonlyArray<string> => {
-  const cells: Array<string> = []
-  let cell = ""
-  let quoted = false
-  for (let i = 0; i < text.length; i++) {
-    const char = text[i]!
-    if (char === '"') {
-      if (quoted && text[i + 1] === '"') {
-        cell += '"'
-        i++
-      } else quoted = !quoted
-    } else if (char === "," && !quoted) {
-      cells.push(cell.trim())
-      cell = ""
-    } else cell += char
-  }
-  cells.push(cell.trim())
-  return cells
-}
-
 /** Whether a first line has the columns. */
-export const isColumns = (head: string): boolean => {
-  const names = cellsOf(head)
-  return positionOf(names, promptNames) >= 0 && positionOf(names, outputNames) >= 0
-}
+export const isColumns = (names: ReadonlyArray<string>): boolean =>
+  positionOf(names, promptNames) >= 0 && positionOf(names, outputNames) >= 0
 
 /** What a first line that has some of the columns lacks, in words; undefined where it has none of them, or all. */
-export const missingColumn = (head: string): string | undefined => {
-  const names = cellsOf(head)
+export const missingColumn = (names: ReadonlyArray<string>): string | undefined => {
   const there = [arrivalNames, promptNames, outputNames].map((known) => positionOf(names, known) >= 0)
   if (!there.includes(true)) return undefined
   if (!there[1])
@@ -70,7 +46,7 @@ const formatOf = (names: ReadonlyArray<string>): string => {
 }
 
 export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Line>): TimedTrace => {
-  const names = cellsOf(head!.text)
+  const names = head!.cells
   const time = positionOf(names, arrivalNames)
   const prompt = positionOf(names, promptNames)
   const output = positionOf(names, outputNames)
@@ -78,7 +54,7 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
     throw new TraceError({
       file,
       field: `line ${head!.number}`,
-      value: showValue(head!.text),
+      value: showValue(names.join(",")),
       accepted: "a column of arrivals as well: TIMESTAMP, Timestamp, arrived_at, arrival_timestamp or start_s"
     })
   }
@@ -88,7 +64,7 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
   const starts = new Map<string, number>()
   const timed = lines.map((line): Timed => {
     const place = `line ${line.number}`
-    const cells = cellsOf(line.text)
+    const { cells } = line
     if (cells.length !== names.length) {
       const value = `${cells.length} cells`
       const accepted = `${names.length} cells, as in the header`
@@ -145,7 +121,7 @@ const momentOf = (
       file,
       field: `${place}, ${name}`,
       value: showValue(text),
-      accepted: 'a number of seconds, or a time such as "2023-11-16 18:17:03.9799600"'
+      accepted: `a number of seconds, or a time such as "2023-11-16 18:17:03.9799600"${commaHint(text)}`
     })
   }
   const offset = (match[8] === "-" ? -1 : 1) * (Number(match[9] ?? 0) * 3600 + Number(match[10] ?? 0) * 60)

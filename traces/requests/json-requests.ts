@@ -1,6 +1,7 @@
 // Request traces in JSON, one object a line or a list of them. Mooncake's (FAST'25): {"timestamp": ms, "input_length",
 // "output_length", "hash_ids"}, also as input_tokens, output_tokens, created_time; Qwen-Bailian's, the same with chat_id and
 // seconds; conversations as ShareGPT has them, which say neither times nor tokens.
+import { textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
@@ -14,7 +15,6 @@ import {
   sessionNames,
   tokenCount,
   unitOf,
-  type Line,
   type Timed,
   type TimedTrace
 } from "./traced.ts"
@@ -26,8 +26,14 @@ interface Row {
   readonly value: Json
 }
 
-export const jsonRequests = (file: string, lines: ReadonlyArray<Line>): TimedTrace => {
-  const rows = rowsOf(file, lines)
+/** One line of a file that is not empty. */
+interface TextLine {
+  readonly number: number
+  readonly text: string
+}
+
+export const jsonRequests = (file: string, text: string): TimedTrace => {
+  const rows = rowsOf(file, text)
   const [first] = rows
   if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows)
   let sharedPrefixes = false
@@ -153,11 +159,11 @@ const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
   }
 }
 
-const rowsOf = (file: string, lines: ReadonlyArray<Line>): ReadonlyArray<Row> => {
-  if (lines[0]?.text.startsWith("[") === true) {
+const rowsOf = (file: string, whole: string): ReadonlyArray<Row> => {
+  if (whole.trimStart().startsWith("[")) {
     let list: unknown
     try {
-      list = JSON.parse(lines.map(({ text }) => text).join("\n"))
+      list = JSON.parse(whole)
     } catch (cause) {
       throw new TraceError({
         file,
@@ -168,6 +174,9 @@ const rowsOf = (file: string, lines: ReadonlyArray<Line>): ReadonlyArray<Row> =>
     }
     return (list as ReadonlyArray<unknown>).map((value, index) => objectOf(file, `[${index}]`, value))
   }
+  const lines = textLines(whole)
+    .map((line, index): TextLine => ({ number: index + 1, text: line.trim() }))
+    .filter(({ text }) => text !== "")
   return lines.map(({ number, text }) => {
     let value: unknown
     try {

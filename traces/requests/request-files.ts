@@ -1,23 +1,21 @@
 // Files of request traces, one or a folder of them, as their texts.
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { unpacked } from "../packed.ts"
+import { readText } from "../text.ts"
 import { TraceError } from "../trace-error.ts"
 
-/** The text of a file (gzip-compressed or not), or of every file of requests in a folder, by name. Throws where there is none. */
+/** The text of a file (compressed or not), or of every file of requests in a folder, by name. Throws where there is none. */
 export const requestFiles = (
   named: string
 ): ReadonlyArray<{ readonly file: string; readonly text: string }> => {
-  if (!fs.statSync(named).isDirectory()) return [{ file: named, text: textOf(named) }]
-  const names = fs.readdirSync(named).filter((name) => /\.(?:jsonl?|csv)(?:\.gz)?$/iu.test(name))
+  if (!fs.statSync(named).isDirectory()) return [{ file: named, text: readText(named) }]
+  const names = fs.readdirSync(named).filter((name) => /\.(?:jsonl?|[ct]sv)(?:\.gz|\.zst)?$/iu.test(name))
   if (names.length === 0) {
-    const accepted = "at least one file that ends in .jsonl, .json or .csv (and .gz)"
+    const accepted = "at least one file that ends in .jsonl, .json, .csv or .tsv (and .gz or .zst)"
     throw new TraceError({ file: named, field: "files", value: "none of requests", accepted })
   }
   return names
     .toSorted()
     .map((name) => path.join(named, name))
-    .map((file) => ({ file, text: textOf(file) }))
+    .map((file) => ({ file, text: readText(file) }))
 }
-
-const textOf = (file: string): string => new TextDecoder().decode(unpacked(file, fs.readFileSync(file)))

@@ -1,5 +1,6 @@
 // Recorded arrivals of requests to language models. Which format a file has is told from its first line. Knows nothing of
 // who serves the requests.
+import { tableLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { columnRequests, isColumns, missingColumn } from "./csv-columns.ts"
 import { jsonRequests } from "./json-requests.ts"
@@ -14,21 +15,18 @@ export const parseRequestTraces = (
   files: ReadonlyArray<{ readonly file: string; readonly text: string }>
 ): RequestTrace => ordered(files.map(({ file, text }) => timedTrace(file, text)))
 
-const timedTrace = (file: string, text: string): TimedTrace => {
-  const lines = text
-    .replace(/^\uFEFF/u, "")
-    .split(/\r\n?|\n/u)
-    .map((line, index) => ({ number: index + 1, text: line.trim() }))
-    .filter((line) => line.text !== "")
+const timedTrace = (file: string, given: string): TimedTrace => {
+  const text = given.replace(/^\uFEFF/u, "")
+  if (/^\s*[[{]/u.test(text)) return jsonRequests(file, text)
+  const lines = tableLines(file, text, isColumns)
   const first = lines[0]
-  if (first !== undefined && /^[[{]/u.test(first.text)) return jsonRequests(file, lines)
-  if (first !== undefined && isColumns(first.text)) return columnRequests(file, lines)
+  if (first !== undefined && isColumns(first.cells)) return columnRequests(file, lines)
   throw new TraceError({
     file,
     field: "line 1",
-    value: first === undefined ? "nothing" : showValue(first.text),
+    value: first === undefined ? "nothing" : showValue(first.cells.join(",")),
     accepted:
-      (first === undefined ? undefined : missingColumn(first.text)) ??
+      (first === undefined ? undefined : missingColumn(first.cells)) ??
       "a Mooncake trace (JSON lines with timestamp, input_length and output_length) or a CSV with columns of arrivals, prompt tokens and generated tokens, as the traces of Azure, BurstGPT, Vidur and Splitwise have"
   })
 }

@@ -1,4 +1,5 @@
 // What every format of request traces comes to: when each request came, how long its prompt was, how much was generated.
+import { commaHint } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 
 export interface TracedRequest {
@@ -33,12 +34,6 @@ export interface TimedTrace extends Omit<RequestTrace, "requests"> {
   readonly perSecond: number
 }
 
-/** One line of a file that is not empty. */
-export interface Line {
-  readonly number: number
-  readonly text: string
-}
-
 /** Tokens as a trace gives them; throws TraceError otherwise. `place`: "line 3". */
 export const tokenCount = (file: string, place: string, field: string, value: unknown): number => {
   if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 100_000_000) return value
@@ -46,7 +41,7 @@ export const tokenCount = (file: string, place: string, field: string, value: un
     file,
     field: `${place}, ${field}`,
     value: showValue(value),
-    accepted: "a whole number of tokens, from 0 to 100,000,000"
+    accepted: `a whole number of tokens, from 0 to 100,000,000${typeof value === "string" ? commaHint(value) : ""}`
   })
 }
 

@@ -1,6 +1,7 @@
 // The forms in which other tools say which experts their tokens chose. docs/formats.md describes each.
+import { decodeText, tableLines, textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
-import { entry, isList, isRecord, jsonOf, rowsOf, textOf } from "./json-values.ts"
+import { entry, isList, isRecord, jsonOf, rowsOf } from "./json-values.ts"
 import { moeBeyond } from "./moe-beyond.ts"
 import { sglang } from "./sglang.ts"
 import { expertOf, tokensByLayer, tokensOfSteps, type RoutingOptions, type TokenChoices } from "./tokens.ts"
@@ -20,25 +21,23 @@ const megatron: Parser = (file, bytes) => {
     number,
     Map<number, Array<{ readonly rank: number; readonly rows: ReadonlyArray<ReadonlyArray<number>> }>>
   >()
-  textOf(bytes)
-    .split("\n")
-    .forEach((text, index) => {
-      if (text.trim() === "") return
-      const line = `line ${index + 1}`
-      const record = jsonOf(file, line, text)
-      if (!isRecord(record))
-        throw new TraceError({ file, field: line, value: text.slice(0, 80), accepted: "an object" })
-      const number = (name: string, fallback?: number): number =>
-        expertOf(file, `${line}, ${name}`, record[name] ?? fallback)
-      const layers = entry(steps, number("step"), () => new Map())
-      const refuse = (field: string, value: unknown, accepted: string) =>
-        new TraceError({ file, field: `${line}, ${field}`, value: showValue(value), accepted })
-      const parts = entry(layers, layerNumber(number("layer"), record, number, refuse), () => [])
-      parts.push({
-        rank: number("rank", 0),
-        rows: rowsOf(file, `${line}, top_indices`, record["top_indices"])
-      })
+  textLines(decodeText(file, bytes)).forEach((text, index) => {
+    if (text.trim() === "") return
+    const line = `line ${index + 1}`
+    const record = jsonOf(file, line, text)
+    if (!isRecord(record))
+      throw new TraceError({ file, field: line, value: text.slice(0, 80), accepted: "an object" })
+    const number = (name: string, fallback?: number): number =>
+      expertOf(file, `${line}, ${name}`, record[name] ?? fallback)
+    const layers = entry(steps, number("step"), () => new Map())
+    const refuse = (field: string, value: unknown, accepted: string) =>
+      new TraceError({ file, field: `${line}, ${field}`, value: showValue(value), accepted })
+    const parts = entry(layers, layerNumber(number("layer"), record, number, refuse), () => [])
+    parts.push({
+      rank: number("rank", 0),
+      rows: rowsOf(file, `${line}, top_indices`, record["top_indices"])
     })
+  })
   const found = tokensOfSteps(
     file,
     [...steps]
@@ -85,17 +84,16 @@ const layerTitle = (layer: number): string =>
 const llamaCpp: Parser = (file, bytes, options) => {
   const steps: Array<Map<number, Array<number>>> = []
   let before = Infinity
-  const [head, ...lines] = textOf(bytes).split(/\r?\n/)
-  const headed = head?.trim().toLowerCase().replaceAll(" ", "") === "layer,expert"
-  ;(headed ? lines : [head ?? "", ...lines]).forEach((text, index) => {
-    if (text.trim() === "" || text.startsWith("#")) return
-    const line = `line ${index + (headed ? 2 : 1)}`
-    const cells = text.split(",").map((cell) => cell.trim())
+  const all = tableLines(file, decodeText(file, bytes), (cells) => cells.length === 2)
+  const headed = all[0]?.cells.join(",").toLowerCase() === "layer,expert"
+  for (const { number, cells } of headed ? all.slice(1) : all) {
+    if (cells[0]!.startsWith("#")) continue
+    const line = `line ${number}`
     if (cells.length !== 2 || cells.some((cell) => !/^\d+$/.test(cell))) {
       throw new TraceError({
         file,
         field: line,
-        value: text.slice(0, 80),
+        value: cells.join(",").slice(0, 80),
         accepted: "two whole numbers: layer,expert"
       })
     }
@@ -103,7 +101,7 @@ const llamaCpp: Parser = (file, bytes, options) => {
     if (layer < before) steps.push(new Map())
     before = layer
     entry(steps.at(-1)!, layer, () => []).push(expertOf(file, line, expert))
-  })
+  }
   const runs = steps.flatMap((step) => [...step.values()].map((rows) => rows.length))
   const topK = options.topK ?? runs.reduce((least, run) => Math.min(least, run), runs[0] ?? 0)
   const parts = steps.map((step, index) => {
@@ -149,7 +147,7 @@ const llamaCpp: Parser = (file, bytes, options) => {
  * or a list of such objects or lists, one a step.
  */
 const json: Parser = (file, bytes) => {
-  const parsed = jsonOf(file, "content", textOf(bytes))
+  const parsed = jsonOf(file, "content", decodeText(file, bytes))
   if (isList(parsed) && parsed.length > 0 && (parsed.every(isRecord) || isDeep(parsed, 4))) {
     return tokensOfSteps(
       file,

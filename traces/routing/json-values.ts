@@ -4,8 +4,6 @@ import { expertOf } from "./tokens.ts"
 
 export type Rows = ReadonlyArray<ReadonlyArray<number>>
 
-export const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/^\uFEFF/, "")
-
 export const jsonOf = (file: string, field: string, text: string): unknown => {
   try {
     return JSON.parse(text)

@@ -1,13 +1,17 @@
 // CSV of moe-beyond's recordings of DeepSeek-V2-Lite: Layer ID, Batch Number, Token, Activated Expert IDs ("[8, 26, 56]"); a
 // row for each layer and token, layer after layer. Several sequences of a batch follow each other.
-import { parseLines } from "../csv.ts"
+import { decodeText, tableLines } from "../text.ts"
 import { TraceError } from "../trace-error.ts"
-import { entry, textOf } from "./json-values.ts"
+import { entry } from "./json-values.ts"
 import { expertOf, tokensOfSteps, type TokenChoices } from "./tokens.ts"
 
+const lettersOf = (names: ReadonlyArray<string>): ReadonlyArray<string> =>
+  names.map((name) => name.toLowerCase().replaceAll(/[^a-z]/gu, ""))
+
 export const moeBeyond = (file: string, bytes: Uint8Array): TokenChoices => {
-  const [head, ...lines] = parseLines(file, textOf(bytes))
-  const names = (head?.cells ?? []).map((name) => name.toLowerCase().replaceAll(/[^a-z]/gu, ""))
+  const isRecording = (cells: ReadonlyArray<string>) => lettersOf(cells).includes("activatedexpertids")
+  const [head, ...lines] = tableLines(file, decodeText(file, bytes), isRecording)
+  const names = lettersOf(head?.cells ?? [])
   const layer = names.indexOf("layerid")
   const batch = names.indexOf("batchnumber")
   const experts = names.indexOf("activatedexpertids")

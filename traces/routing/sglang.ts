@@ -1,7 +1,8 @@
 // SGLang's expert distribution recorder in mode per_token, its records saved as JSON (tensors as lists): each a forward pass
 // with topk_ids_of_layer [layers][tokens][top k], -1 where a layer has no experts. Passes of several ranks are put together.
+import { decodeText } from "../text.ts"
 import { TraceError } from "../trace-error.ts"
-import { entry, isList, isRecord, jsonOf, listOf, rowsOf, textOf, type Rows } from "./json-values.ts"
+import { entry, isList, isRecord, jsonOf, listOf, rowsOf, type Rows } from "./json-values.ts"
 import { expertOf, tokensOfSteps, type TokenChoices } from "./tokens.ts"
 
 const conversion =
@@ -11,7 +12,7 @@ export const sglang = (file: string, bytes: Uint8Array): TokenChoices => {
   if (bytes[0] === 0x50 && bytes[1] === 0x4b) {
     throw new TraceError({ file, field: "content", value: "a file of torch.save", accepted: conversion })
   }
-  const parsed = jsonOf(file, "content", textOf(bytes))
+  const parsed = jsonOf(file, "content", decodeText(file, bytes))
   const records = listOf(
     file,
     "records",

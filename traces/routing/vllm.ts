@@ -1,13 +1,14 @@
 // What vLLM says of a request: `CompletionOutput.routed_experts`, [tokens, layers, topK], saved as .npy or as nested lists; or
 // its server's answers (one, a list, or one a line), whose prompts are a step each.
+import { decodeText, textLines } from "../text.ts"
 import { TraceError } from "../trace-error.ts"
-import { entry, isRecord, jsonOf, listOf, rowsOf, textOf } from "./json-values.ts"
+import { entry, isRecord, jsonOf, listOf, rowsOf } from "./json-values.ts"
 import { isNumpy, parseNumpy } from "./npy.ts"
 import { expertOf, inTurn, tokensByLayer, type TokenChoices } from "./tokens.ts"
 
 export const vllm = (file: string, bytes: Uint8Array): TokenChoices => {
   if (isNumpy(bytes)) return ofNumpy(file, bytes)
-  const text = textOf(bytes)
+  const text = decodeText(file, bytes)
   const answers = answersOf(text)
   if (answers !== undefined) return ofAnswers(file, answers)
   const parsed = jsonOf(file, "content", text)
@@ -68,8 +69,7 @@ const answersOf = (text: string): ReadonlyArray<Json> | undefined => {
   const parsed = parse(text)
   const given = Array.isArray(parsed) ? (parsed as ReadonlyArray<unknown>) : [parsed]
   if (parsed !== undefined) return given.length > 0 && given.every(isAnswer) ? given : undefined
-  const lines = text
-    .split(/\r?\n/u)
+  const lines = textLines(text)
     .filter((line) => line.trim() !== "")
     .map(parse)
   return lines.length > 0 && lines.every(isAnswer) ? lines : undefined

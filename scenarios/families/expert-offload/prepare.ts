@@ -1,6 +1,5 @@
 // A scenario of offloaded experts, resolved: model, routing, workload, slots and costs. Fields that do not go together are
 // found here; nothing is simulated.
-import * as fs from "node:fs"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
@@ -22,6 +21,7 @@ import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
 import { readRoutedSteps } from "../../../traces/routing-trace.ts"
+import { readText } from "../../../traces/text.ts"
 import { headWidthOf } from "../../../core/models/decoder-layer.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
@@ -323,7 +323,7 @@ const resolveWeights = (
       )
     let json: unknown
     try {
-      json = JSON.parse(fs.readFileSync(path, "utf8"))
+      json = JSON.parse(readText(path))
     } catch (cause) {
       return wrong(reasonOf(cause))
     }
