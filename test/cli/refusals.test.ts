@@ -183,7 +183,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   },
   "a gzip file cut short": {
     args: ["import", "kineto", cutGzip, "-o", path.join(here, "profile.arrow")],
-    says: [`${cutGzip}: content is gzip cut short; expected a complete gzip or plain JSON file`]
+    says: [`${cutGzip}: content is gzip cut short; expected a complete gzip file, or no compression`]
   },
   "a JSON file cut short": {
     args: ["import", "kineto", cutJson, "-o", path.join(here, "profile.arrow")],

@@ -8,6 +8,7 @@ import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import type { Profile } from "../../core/profile.ts"
 import { importKineto, readProfile, totalSeconds } from "../../traces/index.ts"
 import { besideCollectives, type Pieces } from "../../traces/kineto/beside-collectives.ts"
+import { union } from "../../traces/kineto/intervals.ts"
 import { ChromeTrace } from "./chrome-trace.ts"
 
 type Version = "FSDP2" | "FSDP1"
@@ -199,16 +200,16 @@ describe("kernels beside collectives", () => {
     const collectives = pieces
       .filter((_, i) => i % 2 === 1)
       .map(({ start, end }) => ({ start: start - 1, end: end + 1 }))
-    const found = besideCollectives(columns(pieces), collectives)
+    const found = besideCollectives(columns(pieces), union(collectives))
     expect(found.slowdown).toBeCloseTo(1.25, 9)
     expect(found.overlaps.filter((overlap) => overlap === 125)).toHaveLength(30)
   })
 
   it("say nothing where they are few, or where none of a kind ran alone", () => {
     const few = Array.from({ length: 20 }, (_, i) => piece("gemm", 1000 * i, 100))
-    expect(besideCollectives(columns(few), [{ start: 0, end: 2500 }]).slowdown).toBeUndefined()
+    expect(besideCollectives(columns(few), union([{ start: 0, end: 2500 }])).slowdown).toBeUndefined()
     const never = Array.from({ length: 60 }, (_, i) => piece(`gemm ${i}`, 1000 * i, 100))
-    expect(besideCollectives(columns(never), [{ start: 0, end: 1e6 }]).slowdown).toBeUndefined()
+    expect(besideCollectives(columns(never), union([{ start: 0, end: 1e6 }])).slowdown).toBeUndefined()
   })
 })
 

@@ -99,15 +99,15 @@ const withoutEffectsBeforeCauses = (trace: KinetoTrace, warnings: Array<string>)
   const launched = new ById(device.start.length)
   for (let row = 0; row < host.start.length; row++) {
     const correlation = host.correlation.values[row]!
-    if (correlation >= 0 && launched.get(correlation) === undefined)
-      launched.set(correlation, host.start.values[row]!)
+    if (correlation >= 0 && launched.get(correlation) === undefined) launched.set(correlation, row)
   }
   const marks = new Uint8Array(device.start.length).fill(1)
   const early: Array<number> = []
   let matched = 0
   for (let row = 0; row < device.start.length; row++) {
-    const launch = launched.get(device.correlation.values[row]!)
-    if (launch === undefined) continue
+    const launchRow = launched.get(device.correlation.values[row]!)
+    if (launchRow === undefined) continue
+    const launch = host.start.values[launchRow]!
     matched++
     if (device.start.values[row]! >= launch - clockSkew) continue
     marks[row] = 0

@@ -13,10 +13,10 @@ import { hostTimes, type HostTimes } from "./host-times.ts"
 import { HostTree } from "./host-tree.ts"
 import { union } from "./intervals.ts"
 import { kernelGroup } from "./kernel-group.ts"
-import { Layers, type Anchor } from "./layers.ts"
+import { Anchors, Layers } from "./layers.ts"
 import type { Origin, Phase } from "./origins.ts"
 import { findParallelism } from "./parallelism.ts"
-import { chooseParameters, gradientRows, type GradientRow } from "./parameters.ts"
+import { chooseParameters, Gradients, type GradientRow } from "./parameters.ts"
 import {
   genericNames,
   intervalsOf,
@@ -63,7 +63,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const tree = new HostTree(trace)
   const work = deviceWork(trace, tree, warnings)
   const { steps, kernels, rows, origins, compute, collective } = work
-  const gradients = gradientRows(tree, steps)
+  const gradients = new Gradients(tree, steps)
   const calls = collectiveCalls(trace, tree, work)
   const shards = shardedWork(tree, work, calls)
   const hasFrames = tree.frames !== "none"
@@ -72,7 +72,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const afterBackward = afterBackwardFinder(tree, work)
 
   const forwardOf = forwardFinder(tree)
-  const anchors: Array<Anchor> = []
+  const anchors = new Anchors()
   const anchored = new Uint8Array(trace.host.start.length)
   const anchorForward = (node: number, step: number): void => {
     const row = forwardOf(node)
@@ -81,12 +81,14 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     anchors.push({ row, step, frame: tree.frameOf(row) })
   }
   if (hasFrames) {
-    for (const origin of origins) {
+    for (let index = 0; index < origins.length; index++) {
+      const origin = origins.at(index)
       if (origin === undefined || origin.step < 0 || shards?.isOwn(origin.row) === true) continue
       if (origin.node >= 0) anchorForward(origin.node, origin.step)
       else if (origin.phase === "forward" && !afterBackward(origin)) anchors.push(origin)
     }
-    for (const { node, step } of gradients) anchorForward(node, step)
+    for (const step of steps.keys())
+      for (let at = 0; at < gradients.countOf(step); at++) anchorForward(gradients.at(step, at).node, step)
   }
   const layers = new Layers(
     tree,
@@ -161,7 +163,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const reasons = new Map<string, number>()
   const model = shards?.model ?? compute
   const targets = Array.from<Target | undefined>({ length: kernels.length })
-  for (const index of model) targets[index] = targetOf(kernels[index]!, origins[index])
+  for (const index of model) targets[index] = targetOf(kernels[index]!, origins.at(index))
   const { slowdown, overlaps } = besideThem(trace, work, regions, targets, names)
   let wall = exposedCollective + ownHost
   let stepTotal = 0
@@ -182,7 +184,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
       add(optimizer, region)
     } else {
       // Where even the phase is unknown, the time stays in the phase the device was in.
-      add(lost[origins[index] === undefined ? phase : target.phase], region)
+      add(lost[origins.at(index) === undefined ? phase : target.phase], region)
       const reason = target.reason ?? "unknown"
       reasons.set(reason, (reasons.get(reason) ?? 0) + region.busy)
     }
@@ -198,11 +200,9 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   warnings.push(...toldOf(exposedCollective / steps.length, slowdown, shards !== undefined))
 
   // ---- parameters
-  const perStep = steps.map((): Array<GradientRow> => [])
-  for (const gradient of gradients) perStep[gradient.step]!.push(gradient)
   const layerOfGradient = ({ node }: GradientRow): number | undefined =>
     hasFrames ? ofForward(forwardOf(node)) : nodeGroup.get(precedingNode(tree, node))
-  const parameters = chooseParameters(tree, layers, perStep, layerOfGradient, warnings)
+  const parameters = chooseParameters(tree, layers, steps.length, gradients, layerOfGradient, warnings)
 
   // ---- the optimizer is one region over all parameters: by their elements
   const elements = elementsByLayer(parameters)
@@ -293,7 +293,7 @@ const besideThem = (
   const kind = new Int32Array(length)
   for (let at = 0; at < length; at++) {
     const { layer, phase } = targets[index[at]!]!
-    kind[at] = kindOf(index[at]!, layer, phase, origins[index[at]!]?.step ?? -1)
+    kind[at] = kindOf(index[at]!, layer, phase, origins.at(index[at]!)?.step ?? -1)
   }
   return besideCollectives({ length, start, end, kind }, union(intervalsOf(trace, kernels, collective)))
 }
@@ -390,13 +390,15 @@ const afterBackwardFinder = (
 ): ((origin: Origin) => boolean) => {
   const { trace } = tree
   const lastNode = new Map<number, number>()
-  for (const origin of origins) {
+  for (let index = 0; index < origins.length; index++) {
+    const origin = origins.at(index)
     if (origin === undefined || origin.node < 0) continue
     lastNode.set(origin.step, Math.max(lastNode.get(origin.step) ?? -Infinity, tree.start(origin.node)))
   }
   const follows = ({ step, start }: Origin): boolean => start > (lastNode.get(step) ?? Infinity)
   const optimizes = new Set<number>()
-  for (const [index, origin] of origins.entries()) {
+  for (let index = 0; index < origins.length; index++) {
+    const origin = origins.at(index)
     if (origin === undefined || optimizes.has(origin.step)) continue
     const name = trace.names.texts[trace.device.name.values[kernels[index]!]!]!
     if (origin.phase === "optimizer" || (follows(origin) && kernelGroup(name) === "optimizer"))

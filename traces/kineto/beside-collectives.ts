@@ -1,6 +1,6 @@
 // How much longer kernels take while collectives run beside them: kernels of the same op of like blocks are compared, those that ran
 // beside a collective with those that did not. Knows layers by name; nothing of hosts.
-import { coverage, type Interval } from "./intervals.ts"
+import { coverage, type Stretches } from "./intervals.ts"
 import { median } from "../../core/median.ts"
 
 /** Kernels of the model in columns, in the order in which the device ran them. Microseconds. */
@@ -30,7 +30,7 @@ interface BesideCollectives {
 
 export const besideCollectives = (
   { length, start, end, kind }: Pieces,
-  collectives: ReadonlyArray<Interval>
+  collectives: Stretches
 ): BesideCollectives => {
   const covered = coverage(collectives)
   const overlaps = new Float64Array(length)

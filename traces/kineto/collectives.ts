@@ -114,7 +114,7 @@ export const collectiveCalls = (
       sizeBytes: hasSize ? elements * bytes : undefined,
       dtype,
       group: said("group") ?? "",
-      phase: origins[index]?.phase,
+      phase: origins.at(index)?.phase,
       start: trace.device.start.values[kernel]!,
       end: trace.device.end.values[kernel]!
     }

@@ -99,21 +99,25 @@ export class Collector {
     start: new Numbers(),
     end: new Numbers(),
     thread: new Numbers(Int32Array),
-    sequence: new Numbers(),
-    correlation: new Numbers(),
-    externalId: new Numbers()
+    sequence: new Numbers(Int32Array),
+    correlation: new Numbers(Int32Array),
+    externalId: new Numbers(Int32Array)
   }
   readonly device: DeviceEvents = {
     name: new Numbers(Int32Array),
     start: new Numbers(),
     end: new Numbers(),
-    device: new Numbers(),
-    stream: new Numbers(),
+    device: new Numbers(Int32Array),
+    stream: new Numbers(Int32Array),
     process: new Numbers(Int32Array),
-    correlation: new Numbers(),
-    externalId: new Numbers()
+    correlation: new Numbers(Int32Array),
+    externalId: new Numbers(Int32Array)
   }
-  readonly gradients = new Map<number, GradientShape>()
+  readonly gradients = {
+    row: new Numbers(Int32Array),
+    shape: new Numbers(Int32Array),
+    shapes: [] as Array<GradientShape>
+  }
   readonly hostCollectives = new Map<number, CollectiveRecord>()
   readonly deviceCollectives = new Map<number, CollectiveRecord>()
   readonly flowStarts = new Map<string, { thread: number; start: number }>()
@@ -133,7 +137,7 @@ export class Collector {
   readonly #kindOfCategory: Array<number> = []
   readonly #kindOfName: Array<number> = []
   /** Shapes and dtypes of gradients, each once: every step makes the same again. */
-  readonly #shapes = new Map<string, GradientShape>()
+  readonly #shapes = new Map<string, number>()
   readonly #threadTexts = new ByteTexts()
   readonly #threads = new Map<number, number>()
   #base: number | undefined
@@ -228,13 +232,13 @@ export class Collector {
     device.name.push(this.#name(fields, 0))
     device.start.push(start)
     device.end.push(end)
-    device.device.push(orElse(fields.number(Field.device), orElse(fields.number(Field.pid), 0)))
-    device.stream.push(orElse(fields.number(Field.stream), orElse(fields.number(Field.tid), -1)))
+    device.device.pushId(orElse(fields.number(Field.device), orElse(fields.number(Field.pid), 0)))
+    device.stream.pushId(orElse(fields.number(Field.stream), orElse(fields.number(Field.tid), -1)))
     device.process.push(textCode(this.processes, fields, Field.pid))
     // Correlation 0 is CUPTI's "none".
     const correlation = orElse(fields.number(Field.correlation), -1)
-    device.correlation.push(correlation === 0 ? -1 : correlation)
-    device.externalId.push(orElse(fields.number(Field.externalId), -1))
+    device.correlation.pushId(correlation === 0 ? -1 : correlation)
+    device.externalId.pushId(orElse(fields.number(Field.externalId), -1))
     if (fields.has(Field.collective)) this.deviceCollectives.set(row, collectiveRecord(argsOf(fields)))
   }
 
@@ -247,9 +251,9 @@ export class Collector {
     host.start.push(start)
     host.end.push(end)
     host.thread.push(this.#thread(fields))
-    host.sequence.push(kind === Host.op ? orElse(fields.number(Field.sequence), -1) : -1)
-    host.correlation.push(kind === Host.launch ? orElse(fields.number(Field.correlation), -1) : -1)
-    host.externalId.push(kind === Host.op ? orElse(fields.number(Field.externalId), -1) : -1)
+    host.sequence.pushId(kind === Host.op ? orElse(fields.number(Field.sequence), -1) : -1)
+    host.correlation.pushId(kind === Host.launch ? orElse(fields.number(Field.correlation), -1) : -1)
+    host.externalId.pushId(kind === Host.op ? orElse(fields.number(Field.externalId), -1) : -1)
     let special = this.#kindOfName[name]
     if (special === undefined) this.#kindOfName[name] = special = specialName(this.names.texts[name]!)
     if (special === Special.gradient) {
@@ -316,8 +320,9 @@ export class Collector {
     const dtype = typeof type === "string" && type !== "" ? dtypeOf(type) : "float32"
     const key = `${dtype} ${shape.join(" ")}`
     let known = this.#shapes.get(key)
-    if (known === undefined) this.#shapes.set(key, (known = { shape, dtype }))
-    this.gradients.set(row, known)
+    if (known === undefined) this.#shapes.set(key, (known = this.gradients.shapes.push({ shape, dtype }) - 1))
+    this.gradients.row.push(row)
+    this.gradients.shape.push(known)
   }
 }
 

@@ -2,7 +2,7 @@
 // (the first to start, where several run at once) or, when none was, to the one before. Knows only intervals.
 import type { CommunicationTimes } from "../import-report.ts"
 import type { DeviceWork } from "./device-work.ts"
-import { coverage, union, unionInOrder, type Interval, type Stretches } from "./intervals.ts"
+import { coverage, totalOf, union, unionInOrder, type Interval, type Stretches } from "./intervals.ts"
 import type { KinetoTrace } from "./trace.ts"
 
 /** One region for each entry of the columns, in the order in which the device ran them. */
@@ -21,8 +21,8 @@ export interface Regions {
 export interface HostOfShards {
   /** When the host launched a kernel (position in `kernels`), microseconds; undefined where that is not known. */
   readonly launchedAt: (index: number) => number | undefined
-  /** FSDP's own host code: disjoint, ascending. */
-  readonly own: ReadonlyArray<Interval>
+  /** FSDP's own host code. */
+  readonly own: Stretches
 }
 
 /**
@@ -53,7 +53,7 @@ export const deviceRegions = (
   let ownHost = 0
   // Gaps come in ascending order, and so do the questions.
   const othersIn = coverage(union(other.map(interval)))
-  const shardsIn = coverage(shards?.own ?? [])
+  const shardsIn = coverage(shards?.own ?? union([]))
   /** What of a gap before a kernel is no wait for the model's own host work. */
   const notHost = (from: number, to: number, next: number | undefined): number => {
     const launched = shards === undefined || next === undefined ? undefined : shards.launchedAt(next)
@@ -103,24 +103,15 @@ export const communicationTimes = (
     )
   const communicating = ran(collective)
   const computing = ran(pure)
-  let all = 0
+  const computedIn = coverage(computing)
+  const all = totalOf(communicating)
   let beside = 0
-  let at = 0
-  for (let each = 0; each < communicating.length; each++) {
-    const start = communicating.starts[each]!
-    const end = communicating.ends[each]!
-    all += end - start
-    while (at < computing.length && computing.ends[at]! <= start) at++
-    for (let i = at; i < computing.length && computing.starts[i]! < end; i++) {
-      beside += Math.min(end, computing.ends[i]!) - Math.max(start, computing.starts[i]!)
-    }
-  }
-  let computed = 0
-  for (let i = 0; i < computing.length; i++) computed += computing.ends[i]! - computing.starts[i]!
+  for (let each = 0; each < communicating.length; each++)
+    beside += computedIn(communicating.starts[each]!, communicating.ends[each]!)
   const perStep = 1e-6 / steps.length
   return {
     kernels: collective.length / steps.length,
-    computeSeconds: computed * perStep,
+    computeSeconds: totalOf(computing) * perStep,
     unionSeconds: all * perStep,
     overlappedSeconds: beside * perStep,
     exposedSeconds: (all - beside) * perStep

@@ -4,9 +4,9 @@ import { showValue, TraceError } from "../trace-error.ts"
 import { sortedRows } from "./by-id.ts"
 import { findCommunication } from "./communication.ts"
 import type { HostTree } from "./host-tree.ts"
-import { launchRows, originFinder, type Origin } from "./origins.ts"
+import { launchRows, Origins } from "./origins.ts"
 import { findSteps, stepAt, type Step } from "./steps.ts"
-import { Host, type KinetoTrace } from "./trace.ts"
+import { Host, Numbers, type KinetoTrace } from "./trace.ts"
 
 export interface DeviceWork {
   readonly steps: ReadonlyArray<Step>
@@ -14,8 +14,8 @@ export interface DeviceWork {
   readonly kernels: Int32Array
   /** The host row that launched each, -1 where none is known. */
   readonly rows: Int32Array
-  /** What surrounds that row; undefined where none is known. */
-  readonly origins: ReadonlyArray<Origin | undefined>
+  /** What surrounds that row. */
+  readonly origins: Origins
   /** Positions of what computes and of what communicates within the steps, ascending. */
   readonly compute: ReadonlyArray<number>
   readonly collective: ReadonlyArray<number>
@@ -27,11 +27,10 @@ export interface DeviceWork {
 export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<string>): DeviceWork => {
   const kernels = chooseDevice(trace, warnings)
   const rows = launchRows(tree, kernels)
-  const launches: Array<number> = []
+  const launches = new Numbers()
   for (const row of rows) if (row >= 0) launches.push(tree.start(row))
   const steps = findSteps(tree, launches, warnings)
-  const originOf = originFinder(tree, steps)
-  const origins = Array.from(rows, (row) => (row < 0 ? undefined : originOf(row)))
+  const origins = new Origins(tree, steps, rows)
   const communication = findCommunication(trace, tree, kernels, rows)
   if (communication.suspects.length > 0) {
     const named = communication.suspects.slice(0, 5).map(({ name, microseconds }) => {
@@ -96,7 +95,7 @@ const earlier = -2
 const stepFinder = (
   trace: KinetoTrace,
   kernels: Int32Array,
-  origins: ReadonlyArray<Origin | undefined>,
+  origins: Origins,
   steps: ReadonlyArray<Step>,
   launches: number
 ): ((index: number) => number) => {
@@ -106,13 +105,13 @@ const stepFinder = (
   }
   const everRecorded = new Set<number>()
   for (const [index, kernel] of kernels.entries()) {
-    if ((origins[index]?.step ?? -1) >= 0) everRecorded.add(stream.values[kernel]!)
+    if ((origins.at(index)?.step ?? -1) >= 0) everRecorded.add(stream.values[kernel]!)
   }
   const recorded = new Set<number>()
   const first = steps[0]!.start
   let last = -1
   return (index) => {
-    const origin = origins[index]
+    const origin = origins.at(index)
     const line = stream.values[kernels[index]!]!
     if (origin === undefined) {
       if (last < 0) return earlier

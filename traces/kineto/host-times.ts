@@ -7,7 +7,7 @@ import type { HostTree } from "./host-tree.ts"
 import type { ShardedWork } from "./shard-work.ts"
 import { rootUnit } from "./sharded.ts"
 import { stepAt, type Step } from "./steps.ts"
-import { Host } from "./trace.ts"
+import { Host, Numbers } from "./trace.ts"
 import { median } from "../../core/median.ts"
 
 /** Of one step; times in seconds. */
@@ -74,17 +74,21 @@ export const hostTimes = (
     while (at >= 0 && !tree.isNode(at)) at = tree.parent[at]!
     if (at >= 0) inNode.set(at, (inNode.get(at) ?? 0) + lasted(tree, row))
   }
-  const after = gradients.map(({ row, node }) =>
-    Math.max(0, lasted(tree, node) - lasted(tree, row) - (inNode.get(node) ?? 0))
-  )
+  let after = 0
+  let overlapped = false
+  for (let i = 0; i < gradients.length; i++) {
+    const [row, node] = [gradients.row.values[i]!, gradients.node.values[i]!]
+    after += Math.max(0, lasted(tree, node) - lasted(tree, row) - (inNode.get(node) ?? 0))
+    overlapped ||= inNode.has(node)
+  }
   return {
     mode: byReplay * 2 > compute.length ? "graph" : isGenerated ? "compiled" : "eager",
     launches: launches / count,
     gradients: gradients.length / count,
-    gradientSeconds: mean(after) * 1e-6,
+    gradientSeconds: gradients.length === 0 ? 0 : (after / gradients.length) * 1e-6,
     calls: calls.length / count,
     callSeconds: mean(calls.map((row) => lasted(tree, row))) * 1e-6,
-    overlapped: gradients.some(({ node }) => inNode.has(node)),
+    overlapped,
     sharding:
       shards === undefined || sharded === undefined
         ? undefined
@@ -104,22 +108,25 @@ export const hostTimes = (
 const gradientNodes = (
   tree: HostTree,
   steps: ReadonlyArray<Step>
-): ReadonlyArray<{ readonly row: number; readonly node: number }> => {
+): { readonly length: number; readonly row: Numbers; readonly node: Numbers } => {
   const { names, host } = tree.trace
   const named = names.texts.map((name) => name.endsWith("AccumulateGrad"))
-  const found: Array<{ readonly row: number; readonly node: number }> = []
+  const found = { row: new Numbers(Int32Array), node: new Numbers(Int32Array) }
   for (const row of tree.order) {
     const node = tree.parent[row]!
     if (named[host.name.values[row]!] !== true || node < 0 || !tree.isNode(node)) continue
-    if (named[host.name.values[node]!] === true && stepAt(steps, tree.start(row)) >= 0)
-      found.push({ row, node })
+    if (named[host.name.values[node]!] !== true || stepAt(steps, tree.start(row)) < 0) continue
+    found.row.push(row)
+    found.node.push(node)
   }
-  return found
+  return { length: found.row.length, ...found }
 }
 
 /** Microseconds of FSDP's own code in the steps. */
 const hostOfShards = ({ host }: ShardedWork, steps: ReadonlyArray<Step>): number =>
-  host.own.reduce((sum, { start, end }) => sum + (stepAt(steps, start) >= 0 ? end - start : 0), 0)
+  host.own.starts
+    .subarray(0, host.own.length)
+    .reduce((sum, start, i) => sum + (stepAt(steps, start) >= 0 ? host.own.ends[i]! - start : 0), 0)
 
 /**
  * Tensors that a step's gathers and scatters carry. Where no call names its unit (all are told of the root), each is reckoned to

@@ -5,17 +5,6 @@ export interface Interval {
   readonly end: number
 }
 
-/** The same stretches of time without overlaps, ascending. */
-export const union = (intervals: ReadonlyArray<Interval>): ReadonlyArray<Interval> => {
-  const merged: Array<{ start: number; end: number }> = []
-  for (const { start, end } of intervals.toSorted((a, b) => a.start - b.start)) {
-    const last = merged.at(-1)
-    if (last !== undefined && start <= last.end) last.end = Math.max(last.end, end)
-    else merged.push({ start, end })
-  }
-  return merged
-}
-
 /** Disjoint ascending stretches of time in columns: those of a whole device would be an object for every kernel. */
 export interface Stretches {
   readonly starts: Float64Array
@@ -23,7 +12,7 @@ export interface Stretches {
   readonly length: number
 }
 
-/** As `union`, of stretches that are given by start, the `i`th from `startOf(i)` to `endOf(i)`. */
+/** What `count` stretches of time cover, given by start: the `i`th from `startOf(i)` to `endOf(i)`. */
 export const unionInOrder = (
   count: number,
   startOf: (i: number) => number,
@@ -44,14 +33,31 @@ export const unionInOrder = (
   return { starts, ends, length }
 }
 
-/** How much of [from, to) disjoint ascending stretches cover, for questions in ascending order. */
-export const coverage = (intervals: ReadonlyArray<Interval>): ((from: number, to: number) => number) => {
+/** The same of stretches in any order. */
+export const union = (intervals: ReadonlyArray<Interval>): Stretches => {
+  const sorted = intervals.toSorted((a, b) => a.start - b.start)
+  return unionInOrder(
+    sorted.length,
+    (i) => sorted[i]!.start,
+    (i) => sorted[i]!.end
+  )
+}
+
+/** How much time stretches cover. */
+export const totalOf = ({ starts, ends, length }: Stretches): number => {
+  let total = 0
+  for (let i = 0; i < length; i++) total += ends[i]! - starts[i]!
+  return total
+}
+
+/** How much of [from, to) stretches cover, for questions in ascending order. */
+export const coverage = ({ starts, ends, length }: Stretches): ((from: number, to: number) => number) => {
   let passed = 0
   return (from, to) => {
-    while (passed < intervals.length && intervals[passed]!.end <= from) passed++
+    while (passed < length && ends[passed]! <= from) passed++
     let covered = 0
-    for (let i = passed; i < intervals.length && intervals[i]!.start < to; i++)
-      covered += Math.max(0, Math.min(to, intervals[i]!.end) - Math.max(from, intervals[i]!.start))
+    for (let i = passed; i < length && starts[i]! < to; i++)
+      covered += Math.max(0, Math.min(to, ends[i]!) - Math.max(from, starts[i]!))
     return covered
   }
 }

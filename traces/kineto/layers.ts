@@ -2,6 +2,8 @@
 // one module (or annotation) launched itself, between the calls it makes. Knows the host's calls, not the device.
 import type { HostTree } from "./host-tree.ts"
 import { countBefore, countUpTo } from "./ascending.ts"
+import { sortedRows } from "./by-id.ts"
+import { Numbers } from "./trace.ts"
 
 /** Work of the forward pass, by the host row that launched it or that a backward node belongs to. */
 export interface Anchor {
@@ -9,6 +11,31 @@ export interface Anchor {
   readonly step: number
   /** Innermost frame around it, -1 for none. */
   readonly frame: number
+}
+
+/** Anchors in columns, for there may be as many as kernels. */
+export class Anchors {
+  readonly row = new Numbers(Int32Array)
+  readonly step = new Numbers(Int32Array)
+  readonly frame = new Numbers(Int32Array)
+
+  get length(): number {
+    return this.row.length
+  }
+
+  push({ row, step, frame }: Anchor): void {
+    this.row.push(row)
+    this.step.push(step)
+    this.frame.push(frame)
+  }
+
+  at(place: number): Anchor {
+    return {
+      row: this.row.values[place]!,
+      step: this.step.values[place]!,
+      frame: this.frame.values[place]!
+    }
+  }
 }
 
 /** Finds layers, and names them. Build it from all anchors of all steps, then ask. */
@@ -20,54 +47,72 @@ export class Layers {
   /** By host row, -1 for what was no anchor. */
   readonly #byRow: Int32Array
   readonly #byOwner = new Map<string, number>()
-  /** Per step: starts of the anchors, ascending, and the layer of each. */
-  readonly #starts = new Map<number, { readonly starts: Array<number>; readonly layers: Array<number> }>()
+  /** Starts of the anchors by step, ascending, and the layer of each; those of a step in `[from, to)`. */
+  readonly #starts: Float64Array
+  readonly #layers: Int32Array
+  readonly #steps = new Map<number, { readonly from: number; readonly to: number }>()
 
-  constructor(tree: HostTree, anchors: ReadonlyArray<Anchor>, stepStarts: ReadonlyArray<number>) {
+  constructor(tree: HostTree, anchors: Anchors, stepStarts: ReadonlyArray<number>) {
     const calls = new Calls(tree, stepStarts)
-    const keys: Array<string> = []
-    const known = new Map<string, { readonly title: string; readonly owner: string }>()
-    /** Of each anchor, by its place in `inOrder`. */
-    const keyAt: Array<string> = []
-    const inOrder = anchors
-      .toSorted((a, b) => a.step - b.step || tree.start(a.row) - tree.start(b.row) || a.row - b.row)
-      .filter(({ row }, at, sorted) => at === 0 || row !== sorted[at - 1]!.row)
+    const { row, step, frame } = anchors
+    const startOf = (place: number): number => tree.start(row.values[place]!)
+    /** Places of the anchors in order, each row once. */
+    const inOrder = sortedRows(
+      anchors.length,
+      (a, b) =>
+        step.values[a]! - step.values[b]! ||
+        startOf(a) - startOf(b) ||
+        row.values[a]! - row.values[b]! ||
+        a - b
+    ).filter((place, at, sorted) => at === 0 || row.values[place] !== row.values[sorted[at - 1]!])
+    const isSame = (a: number, b: number): boolean =>
+      frame.values[a] === frame.values[b] && step.values[a] === step.values[b]
+    const known = new Map<string, { readonly code: number; readonly title: string; readonly owner: string }>()
+    /** Codes of the layers in forward order. */
+    const order: Array<number> = []
+    /** Of each anchor in order. */
+    const codes = new Int32Array(inOrder.length)
     let at = 0
     while (at < inOrder.length) {
-      const first = inOrder[at]!
+      const first = anchors.at(inOrder[at]!)
       let to = at + 1
-      while (to < inOrder.length && inOrder[to]!.frame === first.frame && inOrder[to]!.step === first.step)
-        to++
+      while (to < inOrder.length && isSame(inOrder[to]!, inOrder[at]!)) to++
       const key = `${calls.key(first.frame)}@${calls.childrenBefore(first)}`
-      if (!known.has(key)) {
-        known.set(key, {
-          title: titleOf(tree, calls, inOrder.slice(at, to)),
+      let layer = known.get(key)
+      if (layer === undefined) {
+        const run = Array.from(inOrder.subarray(at, to), (place) => anchors.at(place))
+        layer = {
+          code: known.size,
+          title: titleOf(tree, calls, run),
           owner: first.frame < 0 ? "" : tree.name(first.frame)
-        })
+        }
+        known.set(key, layer)
         // A layer only later steps run stands where they run it: after the one before it.
-        const before = at > 0 && inOrder[at - 1]!.step === first.step ? keyAt[at - 1] : undefined
-        keys.splice(before === undefined ? 0 : keys.indexOf(before) + 1, 0, key)
+        const isLater = at > 0 && step.values[inOrder[at - 1]!] === first.step
+        order.splice(isLater ? order.indexOf(codes[at - 1]!) + 1 : 0, 0, layer.code)
       }
-      while (at < to) keyAt[at++] = key
+      codes.fill(layer.code, at, to)
+      at = to
     }
-    const position = new Map(keys.map((key, index) => [key, index]))
+    const position = new Int32Array(order.length)
+    for (const [index, code] of order.entries()) position[code] = index
     this.#byRow = new Int32Array(tree.order.length).fill(-1)
-    for (const [place, { row, step }] of inOrder.entries()) {
-      const layer = position.get(keyAt[place]!)!
-      this.#byRow[row] = layer
-      let line = this.#starts.get(step)
-      if (line === undefined) this.#starts.set(step, (line = { starts: [], layers: [] }))
-      line.starts.push(tree.start(row))
-      line.layers.push(layer)
+    this.#layers = codes.map((code) => position[code]!)
+    this.#starts = Float64Array.from(inOrder, startOf)
+    for (const [place, anchor] of inOrder.entries()) {
+      this.#byRow[row.values[anchor]!] = this.#layers[place]!
+      const own = step.values[anchor]!
+      this.#steps.set(own, { from: this.#steps.get(own)?.from ?? place, to: place + 1 })
     }
+    const all = [...known.values()]
+    const inForward = order.map((code) => all[code]!)
     const seen = new Map<string, number>()
-    this.names = keys.map((key) => {
-      const { title } = known.get(key)!
+    this.names = inForward.map(({ title }) => {
       const count = (seen.get(title) ?? 0) + 1
       seen.set(title, count)
       return count === 1 ? title : `${title}#${count}`
     })
-    this.owners = keys.map((key) => known.get(key)!.owner)
+    this.owners = inForward.map(({ owner }) => owner)
     for (const [index, owner] of this.owners.entries())
       if (!this.#byOwner.has(owner)) this.#byOwner.set(owner, index)
   }
@@ -85,9 +130,10 @@ export class Layers {
 
   /** Layer under way on the host at a time of a step; undefined before the first. */
   at(step: number, time: number): number | undefined {
-    const line = this.#starts.get(step)
+    const line = this.#steps.get(step)
     if (line === undefined) return undefined
-    return line.layers[countUpTo(line.starts, time) - 1]
+    const before = countUpTo(this.#starts.subarray(line.from, line.to), time)
+    return before === 0 ? undefined : this.#layers[line.from + before - 1]
   }
 }
 

@@ -36,10 +36,53 @@ export const launchRows = (tree: HostTree, kernels: Int32Array): Int32Array => {
   )
 }
 
-/** Finds what surrounds the host row that launched a piece of device work; a graph's kernels, one after another, share it. */
-export const originFinder = (tree: HostTree, steps: ReadonlyArray<Step>): ((row: number) => Origin) => {
-  let last: Origin | undefined
-  return (row) => (last = last?.row === row ? last : classify(tree, steps, row))
+const phases: ReadonlyArray<Phase> = ["forward", "backward", "optimizer"]
+
+/** What surrounds the host row that launched each piece of device work, in columns: as objects they would be most of an import. */
+export class Origins {
+  readonly length: number
+  readonly #tree: HostTree
+  readonly #rows: Int32Array
+  readonly #step: Int32Array
+  readonly #phase: Uint8Array
+  readonly #frame: Int32Array
+  readonly #node: Int32Array
+
+  /** `rows`: the host row of each, -1 where none is known. */
+  constructor(tree: HostTree, steps: ReadonlyArray<Step>, rows: Int32Array) {
+    this.length = rows.length
+    this.#tree = tree
+    this.#rows = rows
+    this.#step = new Int32Array(rows.length)
+    this.#phase = new Uint8Array(rows.length)
+    this.#frame = new Int32Array(rows.length)
+    this.#node = new Int32Array(rows.length)
+    let last: Origin | undefined
+    for (let index = 0; index < rows.length; index++) {
+      const row = rows[index]!
+      if (row < 0) continue
+      // A graph's kernels, one after another, share a row.
+      if (last?.row !== row) last = classify(tree, steps, row)
+      this.#step[index] = last.step
+      this.#phase[index] = phases.indexOf(last.phase)
+      this.#frame[index] = last.frame
+      this.#node[index] = last.node
+    }
+  }
+
+  /** Of the work at a position; undefined where its row is not known. */
+  at(index: number): Origin | undefined {
+    const row = this.#rows[index]!
+    if (row < 0) return undefined
+    return {
+      row,
+      start: this.#tree.start(row),
+      step: this.#step[index]!,
+      phase: phases[this.#phase[index]!]!,
+      frame: this.#frame[index]!,
+      node: this.#node[index]!
+    }
+  }
 }
 
 const classify = (tree: HostTree, steps: ReadonlyArray<Step>, row: number): Origin => {

@@ -2,24 +2,53 @@
 import type { ProfiledParameter } from "../../core/profile.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Layers } from "./layers.ts"
+import { sortedRows } from "./by-id.ts"
 import { stepAt, type Step } from "./steps.ts"
+import type { GradientShape } from "./trace.ts"
 
 export interface GradientRow {
   readonly row: number
-  readonly step: number
   readonly node: number
+  readonly shape: GradientShape
 }
 
-/** AccumulateGrad ops with a shape, in the order they ran. */
-export const gradientRows = (tree: HostTree, steps: ReadonlyArray<Step>): ReadonlyArray<GradientRow> =>
-  [...tree.trace.gradients.keys()]
-    .map((row) => {
-      let node = row
-      while (tree.parent[node]! >= 0 && !tree.isNode(node)) node = tree.parent[node]!
-      return { row, step: stepAt(steps, tree.start(row)), node: tree.isNode(node) ? node : row }
-    })
-    .filter(({ step }) => step >= 0)
-    .toSorted((a, b) => tree.start(a.row) - tree.start(b.row))
+/** AccumulateGrad ops with a shape, in the order they ran: of each step those from one position to the next. */
+export class Gradients {
+  readonly #tree: HostTree
+  /** Places in the trace's columns, by start; those of step i are `[#from[i], #from[i + 1])`. */
+  readonly #places: Int32Array
+  readonly #from: Int32Array
+
+  constructor(tree: HostTree, steps: ReadonlyArray<Step>) {
+    this.#tree = tree
+    const { row } = tree.trace.gradients
+    const start = (place: number): number => tree.start(row.values[place]!)
+    const sorted = sortedRows(row.length, (a, b) => start(a) - start(b) || a - b)
+    this.#places = sorted.filter((place) => stepAt(steps, start(place)) >= 0)
+    this.#from = new Int32Array(steps.length + 1)
+    for (const place of this.#places) this.#from[stepAt(steps, start(place)) + 1]!++
+    for (let step = 0; step < steps.length; step++) this.#from[step + 1]! += this.#from[step]!
+  }
+
+  countOf(step: number): number {
+    return this.#from[step + 1]! - this.#from[step]!
+  }
+
+  /** The gradient of a step at a position of it. */
+  at(step: number, position: number): GradientRow {
+    const { parent, trace } = this.#tree
+    const { row: rows, shape, shapes } = trace.gradients
+    const place = this.#places[this.#from[step]! + position]!
+    const row = rows.values[place]!
+    let node = row
+    while (parent[node]! >= 0 && !this.#tree.isNode(node)) node = parent[node]!
+    return { row, node: this.#tree.isNode(node) ? node : row, shape: shapes[shape.values[place]!]! }
+  }
+
+  ofStep(step: number): ReadonlyArray<GradientRow> {
+    return Array.from({ length: this.countOf(step) }, (_, position) => this.at(step, position))
+  }
+}
 
 /**
  * Each parameter once, in the order its gradient becomes ready. `layerOf` says whose backward makes it.
@@ -27,13 +56,15 @@ export const gradientRows = (tree: HostTree, steps: ReadonlyArray<Step>): Readon
 export const chooseParameters = (
   tree: HostTree,
   layers: Layers,
-  perStep: ReadonlyArray<ReadonlyArray<GradientRow>>,
+  steps: number,
+  gradients: Gradients,
   layerOf: (gradient: GradientRow) => number | undefined,
   warnings: Array<string>
 ): ReadonlyArray<ProfiledParameter> => {
   const { trace } = tree
-  const first = perStep.find((gradients) => gradients.length > 0)
-  if (first === undefined) {
+  let firstStep = 0
+  while (firstStep < steps && gradients.countOf(firstStep) === 0) firstStep++
+  if (firstStep === steps) {
     warnings.push(
       trace.names.texts.some((name) => name.includes("AccumulateGrad"))
         ? "AccumulateGrad events have no shapes (record_shapes=False): the profile has no parameters"
@@ -41,10 +72,10 @@ export const chooseParameters = (
     )
     return []
   }
-  const shapeOf = ({ row }: GradientRow) => trace.gradients.get(row)!
+  const first = gradients.ofStep(firstStep)
   const identity = (gradient: GradientRow): string => {
     const layer = layerOf(gradient)
-    return `${layer === undefined ? "" : (layers.owners[layer] ?? layer)} ${shapeOf(gradient).shape.join("x")}`
+    return `${layer === undefined ? "" : (layers.owners[layer] ?? layer)} ${gradient.shape.shape.join("x")}`
   }
   const line = first.map(identity)
   // Gradient accumulation runs the backward pass several times a step; each parameter counts once, as in the last.
@@ -56,12 +87,10 @@ export const chooseParameters = (
       `${first.length / period} backward passes per step (accumulated gradients, or several steps that nothing divides): parameters are those of one`
     )
   }
-  for (const [step, gradients] of perStep.entries()) {
-    if (gradients === first || gradients.length === 0) continue
-    if (
-      gradients.length !== first.length ||
-      gradients.some((gradient, i) => identity(gradient) !== line[i])
-    ) {
+  for (let step = firstStep + 1; step < steps; step++) {
+    const count = gradients.countOf(step)
+    if (count === 0) continue
+    if (count !== first.length || line.some((item, i) => identity(gradients.at(step, i)) !== item)) {
       warnings.push(`step ${step} makes gradients in another order than the first; the first step's is used`)
       break
     }
@@ -74,7 +103,7 @@ export const chooseParameters = (
       orphans++
       layer = parameters.at(-1)?.layer ?? 0
     }
-    parameters.push({ layer, ...shapeOf(gradient) })
+    parameters.push({ layer, ...gradient.shape })
   }
   if (orphans > 0)
     warnings.push(`${orphans} parameters have no known layer and were given to the one before them`)

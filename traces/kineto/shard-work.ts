@@ -10,7 +10,7 @@ import type { HostOfShards } from "./device-regions.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Interval } from "./intervals.ts"
-import type { Anchor, Layers } from "./layers.ts"
+import type { Anchors, Layers } from "./layers.ts"
 import { rootUnit, Sharded } from "./sharded.ts"
 import type { KinetoTrace } from "./trace.ts"
 
@@ -62,11 +62,12 @@ export const shardedWork = (
 export const layerUnits = (
   layers: Layers,
   shards: ShardedWork | undefined,
-  anchors: ReadonlyArray<Anchor>
+  anchors: Anchors
 ): ReadonlyArray<string> | undefined => {
   if (shards === undefined) return undefined
   const units = layers.names.map(() => rootUnit)
-  for (const { row } of anchors.toReversed()) {
+  for (let at = anchors.length - 1; at >= 0; at--) {
+    const { row } = anchors.at(at)
     const layer = layers.ofRow(row)
     if (layer !== undefined) units[layer] = shards.sharded.unitAt(row)
   }

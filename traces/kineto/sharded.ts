@@ -3,7 +3,7 @@
 import type { HostTree } from "./host-tree.ts"
 import { countUpTo } from "./ascending.ts"
 import { sortedRows } from "./by-id.ts"
-import { union, type Interval } from "./intervals.ts"
+import { union, type Interval, type Stretches } from "./intervals.ts"
 
 /** What FSDP2 and the first version annotate of themselves; the latter's forward passes enclose the module's own. */
 const own = /^(?:FSDP::|FullyShardedDataParallel\.(?!forward$))/u
@@ -24,7 +24,7 @@ export class Sharded {
     { readonly times: Array<number>; readonly names: Array<string | undefined> }
   >()
   /** Outermost stretches of FSDP's own code, on any thread, ascending and without overlaps. */
-  readonly hostIntervals: ReadonlyArray<Interval>
+  readonly hostIntervals: Stretches
 
   /** Undefined where nothing in the trace is FSDP's. */
   static of(tree: HostTree): Sharded | undefined {

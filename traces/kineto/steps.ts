@@ -1,6 +1,7 @@
 // Where each profiled step begins and ends on the host. Knows nothing of layers.
 import type { HostTree } from "./host-tree.ts"
 import { countBefore } from "./ascending.ts"
+import { Numbers } from "./trace.ts"
 
 export interface Step {
   readonly start: number
@@ -16,12 +17,12 @@ const byStart = (a: Step, b: Step): number => a.start - b.start
  */
 export const findSteps = (
   tree: HostTree,
-  launches: ReadonlyArray<number>,
+  launches: Numbers,
   warnings: Array<string>
 ): ReadonlyArray<Step> => {
   const marks: Array<Step> = []
   const optimizers: Array<Step> = []
-  const nodes: Array<number> = []
+  const nodes = new Numbers()
   let first = Infinity
   let last = -Infinity
   for (const row of tree.order) {
@@ -36,8 +37,8 @@ export const findSteps = (
   }
   optimizers.sort(byStart)
   const times = {
-    launches: Float64Array.from(launches).toSorted(),
-    nodes: Float64Array.from(nodes).toSorted()
+    launches: ascending(launches),
+    nodes: ascending(nodes)
   }
   if (marks.length > 0) {
     const filled = withoutEmpty(marks.toSorted(byStart), times, warnings)
@@ -58,6 +59,9 @@ export const findSteps = (
 /** How many of ascending times lie in [from, to). */
 const countIn = (times: Float64Array, from: number, to: number): number =>
   countBefore(times, to) - countBefore(times, from)
+
+const ascending = ({ values, length }: Numbers): Float64Array =>
+  Float64Array.from(values.subarray(0, length)).toSorted()
 
 interface Times {
   readonly launches: Float64Array

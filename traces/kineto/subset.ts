@@ -1,5 +1,5 @@
 // Part of a trace as a trace of its own. Knows nothing of why.
-import { Numbers, type KinetoTrace } from "./trace.ts"
+import { Numbers, type GradientEvents, type KinetoTrace } from "./trace.ts"
 
 /** The rows whose mark is 1, in their order. */
 export const subset = (trace: KinetoTrace, hostMarks: Uint8Array, deviceMarks: Uint8Array): KinetoTrace => {
@@ -9,7 +9,7 @@ export const subset = (trace: KinetoTrace, hostMarks: Uint8Array, deviceMarks: U
     ...trace,
     host: columns(trace.host, hostMarks),
     device: columns(trace.device, deviceMarks),
-    gradients: moved(trace.gradients, hostMarks, hostRow),
+    gradients: movedGradients(trace.gradients, hostMarks, hostRow),
     hostCollectives: moved(trace.hostCollectives, hostMarks, hostRow),
     deviceCollectives: moved(trace.deviceCollectives, deviceMarks, deviceRow)
   }
@@ -40,5 +40,20 @@ const moved = <V>(
 ): ReadonlyMap<number, V> => {
   const kept = new Map<number, V>()
   for (const [row, value] of byRow) if (marks[row] === 1) kept.set(rows[row]!, value)
+  return kept
+}
+
+const movedGradients = (
+  { row, shape, shapes }: GradientEvents,
+  marks: Uint8Array,
+  rows: Int32Array
+): GradientEvents => {
+  const kept = { row: new Numbers(row.kind), shape: new Numbers(shape.kind), shapes }
+  for (let at = 0; at < row.length; at++) {
+    const given = row.values[at]!
+    if (marks[given] !== 1) continue
+    kept.row.push(rows[given]!)
+    kept.shape.push(shape.values[at]!)
+  }
   return kept
 }

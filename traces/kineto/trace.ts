@@ -19,7 +19,7 @@ type Column = Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint8Array<A
 
 /** A growable column of float64, or of what narrower numbers suffice for. */
 export class Numbers {
-  readonly kind: new (length: number) => Column
+  kind: new (length: number) => Column
   values: Column
   length = 0
   constructor(kind: new (length: number) => Column = Float64Array) {
@@ -27,12 +27,19 @@ export class Numbers {
     this.values = new kind(64)
   }
   push(value: number): void {
-    if (this.length === this.values.length) {
-      const grown = new this.kind(this.length * 2)
-      grown.set(this.values)
-      this.values = grown
-    }
+    if (this.length === this.values.length) this.#grow(this.kind, this.length * 2)
     this.values[this.length++] = value
+  }
+  /** As `push`, of an id: a column of int32 is widened for the first that does not fit. */
+  pushId(value: number): void {
+    if (this.kind === Int32Array && value !== (value | 0)) this.#grow(Float64Array, this.values.length)
+    this.push(value)
+  }
+  #grow(kind: new (length: number) => Column, length: number): void {
+    const grown = new kind(length)
+    grown.set(this.values)
+    this.kind = kind
+    this.values = grown
   }
 }
 
@@ -70,6 +77,13 @@ export interface GradientShape {
   readonly dtype: string
 }
 
+/** Gradients that AccumulateGrad ops received: host rows, ascending, and of each the place of its shape in `shapes`. */
+export interface GradientEvents {
+  readonly row: Numbers
+  readonly shape: Numbers
+  readonly shapes: ReadonlyArray<GradientShape>
+}
+
 /** What PyTorch records of a collective beside its time. */
 export interface CollectiveRecord {
   readonly name: string | undefined
@@ -89,8 +103,7 @@ export interface KinetoTrace {
   readonly processOfThread: ReadonlyArray<number>
   readonly host: HostEvents
   readonly device: DeviceEvents
-  /** Shape of the gradient an AccumulateGrad op received, by host row. */
-  readonly gradients: ReadonlyMap<number, GradientShape>
+  readonly gradients: GradientEvents
   /** By host row: `record_param_comms`, and the `nccl:` annotations that are all that PyTorch up to 2.2 writes. */
   readonly hostCollectives: ReadonlyMap<number, CollectiveRecord>
   /** By device row (NCCL kernels of recent PyTorch versions). */
