@@ -1,33 +1,42 @@
 // What a file is, what is in it, what can be done with it, and what it lacks: told by its content, whatever its name. Knows
-// every reader and importer of this folder, and what other tools' files look like that none of them reads.
+// every reader and importer of this folder; what none of them reads is in foreign.ts.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { open, readFile, stat } from "node:fs/promises"
+import { open, readdir, readFile, stat } from "node:fs/promises"
+import { join } from "node:path"
 import type { Profile } from "../core/profile.ts"
 import { importCsv } from "./csv.ts"
+import {
+  archiveKind,
+  binaryKind,
+  collectiveTable,
+  foreignKind,
+  isBinary,
+  jsonTitle,
+  recordTrace,
+  startsWith,
+  type Foreign,
+  type Use
+} from "./foreign.ts"
 import type { ImportReport } from "./import-report.ts"
 import { isTraceName } from "./kineto/bytes.ts"
 import { importKinetoFile } from "./kineto/import.ts"
 import { importNcclTests } from "./nccl-tests.ts"
-import { otherCompression, unpacked, unpackedHead, zipEntries } from "./packed.ts"
+import { isZip, otherCompression, unpacked, unpackedHead, zipEntries } from "./packed.ts"
 import { readOpLogs } from "./op-log-file.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
 import { requestFiles } from "./requests/request-files.ts"
 import { parseRequestTrace, parseRequestTraces } from "./requests/request-trace.ts"
 import type { RequestTrace } from "./requests/traced.ts"
-import { routingSources } from "./routing/formats.ts"
+import { routingSources, type RoutingSource } from "./routing/formats.ts"
 import { importRouting } from "./routing/import.ts"
+import { isNumpy } from "./routing/npy.ts"
+import type { RoutingReport } from "./routing/tokens.ts"
 import { readTimeline } from "./timeline-file.ts"
 import { decodeText, encodingOf } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
-
-/** What to do with a file, as a command line or a field of a scenario. */
-interface Use {
-  readonly what: string
-  readonly how: string
-}
 
 export interface Diagnosis {
   readonly file: string
@@ -61,11 +70,14 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
       return unknown(file, compression, `compressed by ${compression}, which nothing here reads`, [
         { what: "the file as it was", how: "unpack it first, or compress it by gzip or zstd" }
       ])
-    const archive = yield* Effect.result(attemptAsync(file, "a zip archive", () => zipEntries(file)))
-    const entries = Result.isSuccess(archive) ? (archive.success ?? []) : []
-    if (entries.some(({ name }) => isTraceName(name))) return yield* ofTrace(file)
-    const foreign = foreignKind(head.bytes, head.text)
-    if (foreign !== undefined) return unknown(file, ...foreign)
+    if (isZip(head.bytes)) {
+      const archive = yield* Effect.result(attemptAsync(file, "a zip archive", () => zipEntries(file)))
+      const names = Result.isSuccess(archive) ? (archive.success ?? []).map(({ name }) => name) : []
+      return names.some(isTraceName) ? yield* ofTrace(file) : foreign(file, archiveKind(names))
+    }
+    if (isSafetensors(head.bytes)) return yield* ofSafetensors(file)
+    const other = foreignKind(head.bytes, head.text)
+    if (other !== undefined) return foreign(file, other)
     if (looksLikeTrace(head.text)) return yield* ofTrace(file)
     if (/\.ya?ml$/iu.test(file) || /^\s*(?:task|name|world|study|model):/mu.test(head.text.slice(0, 4096))) {
       return {
@@ -95,9 +107,6 @@ const readHead = async (
   }
 }
 
-const startsWith = (bytes: Uint8Array, text: string): boolean =>
-  Buffer.from(bytes.subarray(0, text.length)).toString("latin1") === text
-
 const empty = (file: string, kind: string, title: string): Diagnosis => ({
   file,
   kind,
@@ -109,62 +118,14 @@ const empty = (file: string, kind: string, title: string): Diagnosis => ({
   warnings: []
 })
 
+const foreign = (file: string, { kind, title, missing }: Foreign): Diagnosis =>
+  unknown(file, kind, title, missing)
+
 const unknown = (file: string, kind: string, title: string, missing: ReadonlyArray<Use>): Diagnosis => ({
   ...empty(file, kind, title),
   readable: false,
   missing
 })
-
-const recordTrace: Use = {
-  what: "a trace of a training step",
-  how: "torch.profiler with activities=[CPU, CUDA], record_shapes=True, with_stack=True, with_modules=True, and export_chrome_trace"
-}
-
-/** Files of other tools that nothing here reads, and what to record in their place. */
-const foreignKind = (
-  bytes: Uint8Array,
-  text: string
-): readonly [kind: string, title: string, missing: ReadonlyArray<Use>] | undefined => {
-  if (startsWith(bytes, "SQLite format 3"))
-    return ["nsys", "a SQLite database, as Nsight Systems exports", [recordTrace]]
-  if (startsWith(bytes, "NVPROF") || startsWith(bytes, "CUPTI"))
-    return ["nsys", "a report of an NVIDIA profiler", [recordTrace]]
-  if (bytes[0] === 0x50 && bytes[1] === 0x4b) {
-    return [
-      "torch-save",
-      "a zip archive, as torch.save writes",
-      [
-        {
-          what: "a routing of SGLang's recorder",
-          how: "convert its records to JSON: sim import routing sglang says how"
-        }
-      ]
-    ]
-  }
-  if (/^\s*\{\s*"rocprofiler-sdk-tool"/u.test(text))
-    return ["rocprof", "a report of AMD's rocprofv3, which knows no layers", [recordTrace]]
-  if (startsWith(bytes, "GGUF")) return ["gguf", "weights of llama.cpp", []]
-  if (bytes[0] === 0x80 && bytes[1] !== undefined && bytes[1] <= 5)
-    return ["pickle", "a Python pickle (a memory snapshot, or old torch.save)", [recordTrace]]
-  if (/^\s*<(?:!doctype|html)/iu.test(text)) return ["html", "a web page, not the file it links to", []]
-  if (text.startsWith("version https://git-lfs"))
-    return [
-      "git-lfs",
-      "a pointer of Git LFS: the file itself was not fetched",
-      [{ what: "the file", how: "git lfs pull" }]
-    ]
-  if (
-    /^\s*\{/u.test(text) &&
-    /"schema"\s*:\s*"[\d.]+-chakra|"schema"\s*:\s*"1\.[01]/u.test(text) &&
-    /"nodes"\s*:/u.test(text)
-  )
-    return [
-      "execution-trace",
-      "a PyTorch or Chakra execution trace: ops without times of the device",
-      [recordTrace]
-    ]
-  return undefined
-}
 
 const looksLikeTrace = (text: string): boolean =>
   /"(?:traceEvents|deviceProperties|distributedInfo|displayTimeUnit)"\s*:/u.test(text) ||
@@ -310,30 +271,46 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
 
 // ---- tables, requests, routings
 
-/** Files of requests are one trace; of others each wants a diagnosis of its own. */
-const ofFolder = (folder: string): Effect.Effect<Diagnosis> =>
-  Effect.map(
-    Effect.result(
+/** So many files of a folder are looked at. */
+const mostLookedAt = 256
+
+/** Traces of one job are one profile, files of requests one trace; of others each wants a diagnosis of its own. */
+const ofFolder = (folder: string): Effect.Effect<Diagnosis, TraceError> =>
+  Effect.gen(function* () {
+    const traces = yield* attemptAsync(folder, "a folder", async () => {
+      const names = (await readdir(folder)).filter(isTraceName).toSorted().slice(0, mostLookedAt)
+      const heads = await Promise.all(names.map((name) => readHead(join(folder, name))))
+      return names.filter((_, i) => looksLikeTrace(heads[i]?.text ?? ""))
+    })
+    if (traces.length > 0) {
+      const all = traces.map((name) => join(folder, name)).join(" ")
+      return {
+        ...empty(folder, "folder", `a folder of ${traces.length} profiler traces`),
+        uses: [
+          { what: "where they are ranks of one job", how: `sim import kineto ${all} -o profile.arrow` },
+          { what: "see what one of them holds", how: `sim doctor ${join(folder, traces[0]!)}` }
+        ]
+      }
+    }
+    const requests = yield* Effect.result(
       attempt(folder, "a folder of request traces", () => {
         const files = requestFiles(folder)
         return { files, trace: parseRequestTraces(files) }
       })
-    ),
-    (result) =>
-      Result.isSuccess(result)
-        ? ofRequests(folder, `a folder of ${result.success.files.length} traces`, result.success.trace)
-        : {
-            ...unknown(folder, "folder", "a folder", [
-              {
-                what: "a folder of request traces",
-                how: "requests: {trace: <folder>} in a serving scenario"
-              },
-              { what: "traces of one job", how: "sim import kineto with all its files" },
-              { what: "anything else", how: "sim doctor with one of its files" }
-            ]),
-            warnings: [result.failure.message]
-          }
-  )
+    )
+    if (Result.isSuccess(requests)) {
+      const { files, trace } = requests.success
+      return ofRequests(folder, `a folder of ${files.length} traces`, trace)
+    }
+    return {
+      ...unknown(folder, "folder", "a folder", [
+        { what: "a folder of request traces", how: "requests: {trace: <folder>} in a serving scenario" },
+        { what: "traces of one job", how: "sim import kineto with all its files" },
+        { what: "anything else", how: "sim doctor with one of its files" }
+      ]),
+      warnings: [requests.failure.message]
+    }
+  })
 
 const ofRequests = (
   file: string,
@@ -359,14 +336,18 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const bytes = yield* attemptAsync(file, "the path of a file", async () =>
       unpacked(file, await readFile(file))
     )
-    const text = yield* attempt(file, "text", () => decodeText(file, bytes))
+    if (isNumpy(bytes)) return yield* ofNumpy(file, bytes)
+    const decoded = yield* Effect.result(attempt(file, "text", () => decodeText(file, bytes)))
+    if (Result.isFailure(decoded))
+      return { ...foreign(file, binaryKind(file)), warnings: [decoded.failure.message] }
+    const text = decoded.success
+    if (isBinary(text)) return foreign(file, binaryKind(file))
     const table = (kind: string, title: string, report: ImportReport): Diagnosis => ({
       ...empty(file, kind, title),
       contents: contentsOf(report.profile),
       uses: [{ what: "make a profile of it", how: `sim import ${kind} ${file} -o profile.arrow` }],
       warnings: report.warnings
     })
-    const tried: Array<string> = []
     const nccl = yield* Effect.result(importNcclTests(text, { file }))
     if (Result.isSuccess(nccl)) return table("nccl-tests", "output of nccl-tests", nccl.success)
     if (/_perf\b|\bsize\s+count\s+type\b|"out_of_place"/u.test(text)) {
@@ -379,21 +360,10 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     }
     const csv = yield* Effect.result(importCsv(text, { file }))
     if (Result.isSuccess(csv)) return table("csv", "a table of timings", csv.success)
-    tried.push(`as a table of timings: ${csv.failure.message}`)
     for (const source of routingSources) {
       const routing = yield* Effect.result(importRouting(source, bytes, { file }))
       if (Result.isFailure(routing)) continue
-      const { routing: found, layers, warnings } = routing.success
-      return {
-        ...empty(file, "routing", `a routing in the form of ${source}`),
-        contents: [
-          `${found.choices.length} steps, ${layers.length} layers, top ${found.topK} of experts 0 to ${found.shape.experts - 1}`
-        ],
-        uses: [
-          { what: "make a routing file of it", how: `sim import routing ${source} ${file} -o routing.arrow` }
-        ],
-        warnings
-      }
+      return ofRouting(file, source, routing.success)
     }
     const requests = yield* Effect.result(
       attempt(file, "a trace of requests", () => parseRequestTrace(file, text))
@@ -401,15 +371,91 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     if (Result.isSuccess(requests)) {
       return ofRequests(file, "a trace", requests.success)
     }
-    tried.push(`as a trace of requests: ${requests.failure.message}`)
+    const asRequests = `as a trace of requests: ${requests.failure.message}`
+    const isJson = /^\s*[[{]/u.test(text)
+    const isTable = !isJson && (text.split("\n", 1)[0] ?? "").split(/[,;\t|]/u).length > 1
     return {
-      ...unknown(file, "unknown", "nothing that is known here", [
-        recordTrace,
-        {
-          what: "times of collectives",
-          how: "the output of nccl-tests, or a CSV op,ranks,bytes,median_seconds,link"
-        }
-      ]),
-      warnings: tried
+      ...unknown(
+        file,
+        "unknown",
+        isJson
+          ? jsonTitle(firstJson(text))
+          : isTable
+            ? "a table of something else"
+            : "text of something else",
+        isJson && saysOfRequests.test(text) ? [] : [recordTrace, collectiveTable]
+      ),
+      // Of text that looks like neither, that it is neither is no news.
+      warnings: isJson
+        ? saysOfRequests.test(text)
+          ? [asRequests]
+          : []
+        : isTable
+          ? [`as a table of timings: ${csv.failure.message}`, asRequests]
+          : []
     }
   })
+
+/** Names that JSON of requests, or of a benchmark of them, has in it. */
+const saysOfRequests =
+  /input_?len|prompt_?len|prompt_tokens|input_tokens|_throughput"|"avg_latency"|"hash_ids"/iu
+
+/** The value of a JSON text, or of the first of its lines; undefined for none. */
+const firstJson = (text: string): unknown => {
+  for (const part of [text, text.trim().split("\n", 1)[0] ?? ""]) {
+    try {
+      return JSON.parse(part)
+    } catch {
+      // Cut short, or one value a line.
+    }
+  }
+  return undefined
+}
+
+/** One array: choices of experts, or something else. */
+const ofNumpy = (file: string, bytes: Uint8Array): Effect.Effect<Diagnosis> =>
+  Effect.map(Effect.result(importRouting("vllm", bytes, { file })), (routing) =>
+    Result.isSuccess(routing)
+      ? ofRouting(file, "vllm", routing.success)
+      : {
+          ...unknown(file, "numpy", "an array of numpy", [
+            {
+              what: "choices of experts",
+              how: "whole numbers [tokens, layers, top k]: sim import routing vllm"
+            }
+          ]),
+          warnings: [routing.failure.message]
+        }
+  )
+
+const ofRouting = (
+  file: string,
+  source: RoutingSource,
+  { routing, layers, warnings }: RoutingReport
+): Diagnosis => ({
+  ...empty(file, "routing", `a routing in the form of ${source}`),
+  contents: [
+    `${routing.choices.length} steps, ${layers.length} layers, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`
+  ],
+  uses: [{ what: "make a routing file of it", how: `sim import routing ${source} ${file} -o routing.arrow` }],
+  warnings
+})
+
+const isSafetensors = (bytes: Uint8Array): boolean => {
+  if (bytes.length < 10 || bytes[8] !== 0x7b) return false
+  const length = Buffer.from(bytes.subarray(0, 8)).readBigUInt64LE()
+  return length >= 2n && length < 100_000_000n
+}
+
+const ofSafetensors = (file: string): Effect.Effect<Diagnosis> =>
+  Effect.map(Effect.result(readWeights(file)), (weights) =>
+    Result.isSuccess(weights)
+      ? {
+          ...empty(file, "weights", "trained weights"),
+          uses: [{ what: "generate with them", how: `exec generate <scenario> --weights ${file}` }]
+        }
+      : {
+          ...unknown(file, "safetensors", "weights in safetensors, of another program", []),
+          warnings: [weights.failure.message]
+        }
+  )

@@ -1,6 +1,8 @@
 // sim doctor: what a file is, what is in it, what can be done with it, and what it lacks.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { diagnose, type Diagnosis } from "../../traces/doctor.ts"
 
 export interface DoctorCommandOptions {
@@ -9,11 +11,27 @@ export interface DoctorCommandOptions {
 
 export const doctorCommand = (file: string, options: DoctorCommandOptions): Promise<number> =>
   execute(
-    Effect.map(diagnose(file), (diagnosis) => ({
+    Effect.map(Effect.flatMap(diagnose(file), checked), (diagnosis) => ({
       ...said(options.json === true ? json(diagnosis) : print(diagnosis)),
       ok: diagnosis.readable
     }))
   )
+
+/** What looks like a scenario, held to what scenarios must have. */
+const checked = (diagnosis: Diagnosis): Effect.Effect<Diagnosis> =>
+  diagnosis.kind !== "scenario"
+    ? Effect.succeed(diagnosis)
+    : Effect.map(Effect.result(loadScenario(diagnosis.file, [])), (loaded) =>
+        Result.isSuccess(loaded)
+          ? diagnosis
+          : {
+              ...diagnosis,
+              readable: false,
+              title: "YAML that is no scenario as it is",
+              uses: [],
+              warnings: [loaded.failure.message]
+            }
+      )
 
 const print = ({ file, title, readable, contents, uses, missing, warnings }: Diagnosis): string =>
   [

@@ -106,6 +106,31 @@ describe("a request trace", () => {
     )
   })
 
+  it("of a serving benchmark has its single requests, or is refused and told how to record them", () => {
+    const run = {
+      request_throughput: 2,
+      input_lens: [100, 50, 10],
+      output_lens: [20, 0, 5],
+      start_times: [7.5, 8, 9.75],
+      errors: ["", "refused", ""]
+    }
+    const { format, requests, warnings } = parseRequestTrace("b.json", JSON.stringify(run, null, 2))
+    expect([format, requests, warnings]).toEqual([
+      "benchmark",
+      [
+        { arrivalSeconds: 0, promptTokens: 100, outputTokens: 20 },
+        { arrivalSeconds: 2.25, promptTokens: 10, outputTokens: 5 }
+      ],
+      ["1 requests of b.json failed in the benchmark and were left out"]
+    ])
+    const told = (value: unknown) => () => parseRequestTrace("b.json", JSON.stringify(value))
+    expect(told({ completed: 3, request_throughput: 2 })).toThrow(/a benchmark's summary.*--save-detailed/)
+    expect(told({ ...run, start_times: undefined })).toThrow(/start_times is missing.*sglang/)
+    expect(told({ ...run, start_times: [1] })).toThrow(/start_times is 1 \(and 3 input_lens/)
+    const lines = `${JSON.stringify(run)}\n${JSON.stringify(run)}\n`
+    expect(() => parseRequestTrace("b.jsonl", lines)).toThrow(/the results of 2 runs/)
+  })
+
   it("that is none says in which line and what would do", () => {
     expect(refusal("")).toMatch(/line 1 is nothing; expected a Mooncake trace/)
     expect(refusal("a,b,c\n1,2,3")).toMatch(/line 1 is "a,b,c"/)

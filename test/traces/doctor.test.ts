@@ -1,6 +1,6 @@
 // sim doctor knows every file that something here reads, and says of others what they are.
 import * as Effect from "effect/Effect"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -11,6 +11,21 @@ import { diagnose } from "../../traces/index.ts"
 const folder = mkdtempSync(join(tmpdir(), "tandem-doctor-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 const root = fileURLToPath(new URL("../../", import.meta.url))
+
+/** An archive of one empty file: its header, its entry in the list, the end. */
+const zipOf = (name: string): Buffer => {
+  const part = (bytes: number, mark: number, nameAt: number): Buffer => {
+    const found = Buffer.alloc(bytes)
+    found.writeUInt32LE(mark)
+    if (nameAt > 0) found.writeUInt16LE(name.length, nameAt)
+    return Buffer.concat([found, Buffer.from(nameAt > 0 ? name : "")])
+  }
+  const [header, entry, end] = [part(30, 0x04034b50, 26), part(46, 0x02014b50, 28), part(22, 0x06054b50, 0)]
+  end.writeUInt16LE(1, 10)
+  end.writeUInt32LE(entry.length, 12)
+  end.writeUInt32LE(header.length, 16)
+  return Buffer.concat([header, entry, end])
+}
 
 const of = (file: string) => Effect.runPromise(diagnose(join(root, file)))
 const ofText = (name: string, content: string | Uint8Array) => {
@@ -53,6 +68,16 @@ describe("the diagnosis", () => {
     expect(uses[0]!.how).toContain(`trace: ${within}`)
   })
 
+  it("of a folder of traces is how they are one job's", async () => {
+    const within = join(folder, "job")
+    mkdirSync(within)
+    const trace = readFileSync(join(root, "test/fixtures/import/00-reference.json"))
+    for (const rank of ["rank0.json", "rank1.json"]) writeFileSync(join(within, rank), trace)
+    const { readable, title, uses } = await Effect.runPromise(diagnose(within))
+    expect([readable, title]).toEqual([true, "a folder of 2 profiler traces"])
+    expect(uses[0]!.how).toContain(`${within}/rank0.json ${within}/rank1.json`)
+  })
+
   it("says what a trace lacks and how to record it", async () => {
     const { missing } = await of("test/fixtures/import/03-no-shapes.json")
     expect(missing.map(({ how }) => how).join("\n")).toContain("record_shapes=True")
@@ -60,13 +85,29 @@ describe("the diagnosis", () => {
 
   it.each([
     ["trace.json.gz", gzipSync('{"traceEvents": []}'), "kineto"],
-    ["x.nsys-rep", "SQLite format 3\u0000", "nsys"],
-    ["x.pt", "PK\u0003\u0004abc", "torch-save"],
+    ["x.sqlite", "SQLite format 3\u0000 CUPTI_ACTIVITY_KIND_KERNEL", "nsys"],
+    ["x.pt", zipOf("archive/data.pkl"), "torch-save"],
     ["results.json", '{"rocprofiler-sdk-tool":[{"metadata":{}}]}', "rocprof"],
     ["page.json", "<!DOCTYPE html><html>", "html"],
     ["lfs.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"],
     ["nothing", "", "empty"],
     ["text", "hello\nworld", "unknown"],
+    ["x.npz", zipOf("a.npy"), "npz"],
+    ["burst.zip", zipOf("BurstGPT_1.csv"), "zip"],
+    ["x.parquet", "PAR1\u0015\u0004", "parquet"],
+    ["x.npy", Buffer.from(`\u0093NUMPY\u0001\0v\0${"{'descr': '<f4'}".padEnd(118)}`, "latin1"), "numpy"],
+    ["m.safetensors", Buffer.from('\u0012\0\0\0\0\0\0\0{"__metadata__":{}}'), "safetensors"],
+    ["snapshot.pickle", Buffer.from("800495", "hex"), "pickle"],
+    ["other.sqlite", "SQLite format 3\u0000users", "sqlite"],
+    ["a.xplane.pb", Buffer.concat([Buffer.from("0a9b12", "hex"), Buffer.alloc(300, 0xff)]), "xplane"],
+    ["noise", Buffer.alloc(300, 0xff), "binary"],
+    ["x.har", '{"log": {"version": "1.2", "creator": {}}}', "har"],
+    ["config.json", '{"model_type": "llama", "hidden_size": 4096}', "model-config"],
+    ["nsys.csv", "Time (%),Total Time (ns),Instances,Name\n50.0,100,2,kernel\n", "nsys-stats"],
+    ["iperf.json", '{"start": {"version": "iperf 3.9"}}', "iperf"],
+    ["osu.txt", "# OSU MPI Allreduce Latency Test v5.9\n# Size  Avg Latency(us)\n4  1.37\n", "osu"],
+    ["numbers.json", "[1, 2, 3]", "unknown"],
+    ["bench.jsonl", '{"completed": 3, "request_throughput": 0.3}', "unknown"],
     ["broken.txt", "# all_reduce_perf\n# size count type redop root time algbw busbw #wrong\n", "nccl-tests"]
   ])("of %s is that nothing can use it", async (name, content, kind) => {
     const { kind: found, readable } = await ofText(name, content)

@@ -9,6 +9,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { gzipSync, zstdCompressSync } from "node:zlib"
 import { afterAll, describe, expect, it } from "vitest"
 import { Random } from "../../core/random.ts"
 import {
@@ -24,6 +25,8 @@ import {
   TraceError
 } from "../../traces/index.ts"
 import { encodeHeader, SafetensorsFile } from "../../traces/safetensors.ts"
+import { unpacked } from "../../traces/packed.ts"
+import { decodeText } from "../../traces/text.ts"
 import { openTokenFile, readTokensAcross } from "../../traces/token-file.ts"
 import { attempt } from "../../traces/trace-error.ts"
 
@@ -74,6 +77,12 @@ const madeUp: ReadonlyArray<Seed> = [
     name: "routing-moe-beyond.csv",
     bytes: utf8('Layer ID,Batch Number,Token,Activated Expert IDs\n1,0,"a","[1, 2]"\n2,0,"a","[3, 4]"\n')
   },
+  {
+    name: "routing-sglang-placed.json",
+    bytes: utf8(
+      '{"records": [{"topk_ids_of_layer": [[[0, 2, -1], [1, 3, -1]]]}], "last_physical_to_logical_map": [[0, 1, 2, 0]]}'
+    )
+  },
   { name: "routing-llama.csv", bytes: utf8("layer,expert\n0,1\n0,2\n1,3\n1,4\n0,5\n0,6\n1,7\n1,0\n") },
   {
     name: "routing-plain.json",
@@ -91,6 +100,22 @@ const madeUp: ReadonlyArray<Seed> = [
       '[{"conversations": [{"from": "human", "value": "hello"}, {"from": "gpt", "value": "good day"}]}]'
     )
   },
+  {
+    name: "req-benchmark.json",
+    bytes: utf8(
+      '{"input_lens": [10, 20], "output_lens": [3, 4], "start_times": [5.5, 6.25], "errors": ["", ""], "request_throughput": 2}'
+    )
+  },
+  {
+    name: "csv-semicolons",
+    bytes: utf8("op;ranks;bytes;median_seconds\nall_reduce;2;4096;0,00125\nall_reduce;2;8192;1,5e-3\n")
+  },
+  {
+    name: "csv-wide",
+    bytes: Buffer.from("\uFEFFop\tranks\tbytes\tmedian_seconds\r\nall_reduce\t2\t4096\t0.1\r\n", "utf16le")
+  },
+  { name: "csv-zstd", bytes: zstdCompressSync("op,ranks,bytes,median_seconds\nall_reduce,2,4096,1e-5\n") },
+  { name: "req-gzip", bytes: gzipSync("Timestamp,Request tokens,Response tokens\n5,472,18\n") },
   {
     name: "req-azure.csv",
     bytes: utf8("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,374,44\n")
@@ -168,7 +193,11 @@ const importsOf = (
   bytes: Uint8Array,
   run: number
 ): ReadonlyArray<Effect.Effect<unknown, TraceError>> => {
-  const text = new TextDecoder().decode(bytes)
+  const decoded = <A, E>(use: (text: string) => Effect.Effect<A, E>) =>
+    Effect.flatMap(
+      attempt(name, "text", () => decodeText(name, unpacked(name, bytes))),
+      use
+    )
   const inScratch = (): string => {
     writeFileSync(join(scratch, name), bytes)
     return join(scratch, name)
@@ -183,11 +212,11 @@ const importsOf = (
         : [])
     ]
   }
-  if (name.startsWith("nccl")) return [importNcclTests(text, { file: name })]
+  if (name.startsWith("nccl")) return [decoded((text) => importNcclTests(text, { file: name }))]
   if (name.startsWith("req") || name.startsWith("csv")) {
     return [
-      attempt(name, "a trace of requests", () => parseRequestTrace(name, text)),
-      importCsv(text, { file: name })
+      decoded((text) => attempt(name, "a trace of requests", () => parseRequestTrace(name, text))),
+      decoded((text) => importCsv(text, { file: name }))
     ]
   }
   if (name.startsWith("tensors")) {

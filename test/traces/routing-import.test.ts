@@ -221,6 +221,19 @@ describe("warm-up", () => {
   })
 })
 
+it("SGLang's recorder fills a token up to eight, and says where experts lie", () => {
+  const records = [{ topk_ids_of_layer: [[[4, 0, -1, -1]], [[1, 2, -1, -1]]] }]
+  const plain = imported("sglang", JSON.stringify({ records }))
+  expect(plain.routing).toMatchObject({ topK: 2, choices: [[Int32Array.of(4, 0), Int32Array.of(1, 2)]] })
+  // Place 4 holds a second copy of expert 3.
+  const last_physical_to_logical_map = [
+    [0, 1, 2, 3, 3],
+    [0, 2, 1, 3, 0]
+  ]
+  const placed = imported("sglang", JSON.stringify({ records, last_physical_to_logical_map }))
+  expect(placed.routing.choices).toEqual([[Int32Array.of(3, 0), Int32Array.of(2, 1)]])
+})
+
 describe("what cannot be read", () => {
   it.each([
     ["vllm", "{", /FILE: content is .*; expected JSON/],
@@ -242,6 +255,17 @@ describe("what cannot be read", () => {
     ["llama-cpp", "0,1\n0;2", /line 2 is 0;2; expected two whole numbers/],
     ["llama-cpp", "0,1\n0,2\n0,3\n1,1\n1,2", /step 0, layer 0 is 3 rows; expected a multiple of 2/],
     ["llama-cpp", "0,1\n1,1\n0,2", /step 1 is layers 0; expected layers 0, 1/],
+    [
+      "sglang",
+      '{"rank": 0, "logical_count": [[[1]]]}',
+      /logical_count is .*mode stat.*expected records of mode per_token/
+    ],
+    ["sglang", '[{"global_physical_count": [[1]]}]', /mode per_pass.*expected records of mode per_token/],
+    [
+      "sglang",
+      '{"records": [{"topk_ids_of_layer": [[[3]]]}], "last_physical_to_logical_map": [[0, 1]]}',
+      /topk_ids_of_layer\[0\]\[0\]\[0\] is 3; expected a place below 2/
+    ],
     ["json", "3", /content is 3/],
     ["json", '{"a": [[1]]}', /"a"/],
     // Steps, though the first layer of the first has no list within.

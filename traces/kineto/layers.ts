@@ -6,7 +6,7 @@ import { sortedRows } from "./by-id.ts"
 import { Numbers } from "./trace.ts"
 
 /** Work of the forward pass, by the host row that launched it or that a backward node belongs to. */
-export interface Anchor {
+interface Anchor {
   readonly row: number
   readonly step: number
   /** Innermost frame around it, -1 for none. */

@@ -1,6 +1,7 @@
 // Request traces in JSON, one object a line or a list of them. Mooncake's (FAST'25): {"timestamp": ms, "input_length",
 // "output_length", "hash_ids"}, also as input_tokens, output_tokens, created_time; Qwen-Bailian's, the same with chat_id and
 // seconds; conversations as ShareGPT has them, which say neither times nor tokens.
+import { benchmarkRequests, isBenchmark } from "./benchmarks.ts"
 import { textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
@@ -35,6 +36,11 @@ interface TextLine {
 export const jsonRequests = (file: string, text: string): TimedTrace => {
   const rows = rowsOf(file, text)
   const [first] = rows
+  if (first !== undefined && isBenchmark(first.value))
+    return benchmarkRequests(
+      file,
+      rows.map(({ value }) => value)
+    )
   if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows)
   let sharedPrefixes = false
   let isWhole = true
@@ -174,18 +180,23 @@ const rowsOf = (file: string, whole: string): ReadonlyArray<Row> => {
     }
     return (list as ReadonlyArray<unknown>).map((value, index) => objectOf(file, `[${index}]`, value))
   }
+  // An object written over several lines is one row.
+  const only = /^\s*\{\s*$/mu.test(whole) ? parsedOf(whole) : undefined
+  if (only !== undefined) return [objectOf(file, "content", only)]
   const lines = textLines(whole)
     .map((line, index): TextLine => ({ number: index + 1, text: line.trim() }))
     .filter(({ text }) => text !== "")
   return lines.map(({ number, text }) => {
-    let value: unknown
-    try {
-      value = JSON.parse(text)
-    } catch {
-      value = undefined
-    }
-    return objectOf(file, `line ${number}`, value, text)
+    return objectOf(file, `line ${number}`, parsedOf(text), text)
   })
+}
+
+const parsedOf = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 const objectOf = (file: string, place: string, value: unknown, text: unknown = value): Row => {

@@ -10,7 +10,7 @@ export interface TracedRequest {
 }
 
 export interface RequestTrace {
-  /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt" or "table". */
+  /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt", "benchmark" or "table". */
   readonly format: string
   /** In order of arrival. */
   readonly requests: ReadonlyArray<TracedRequest>
