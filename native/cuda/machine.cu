@@ -278,17 +278,22 @@ void CudaDevice::stop() {
   }
 }
 
+/** From whichever thread found the fault, while another may be making a lane. */
 void CudaDevice::wake() {
+  const std::lock_guard lock(watchMutex_);
   for (auto& lane : state_.lanes) {
     if (lane) lane->wake();
   }
-  const std::lock_guard lock(watchMutex_);
   watched_.notify_all();
 }
 
 Lane& CudaDevice::lane(int index) {
   auto& lane = state_.lanes[static_cast<size_t>(index)];
-  if (!lane) lane = std::make_unique<Lane>(state_, index);
+  if (!lane) {
+    auto made = std::make_unique<Lane>(state_, index);
+    const std::lock_guard lock(watchMutex_);
+    lane = std::move(made);
+  }
   return *lane;
 }
 
