@@ -22,6 +22,7 @@ struct Choice {
   int ties;
 };
 
+/** So many are compared each with each rather than sorted by digits. Assumed, not measured. */
 constexpr int fewScores = 512;
 
 /** The same for few scores: the one that as many as are wanted stand before or at. */

@@ -18,6 +18,7 @@ Rows shapeOf(const Operand& operand) {
   return {rowsOf(operand), width, width % pack == 0};
 }
 
+/** Eight elements for each thread of a narrow row, more of a wide one. The bounds are assumed, not measured. */
 unsigned threadsFor(int64_t width) { return width <= 1024 ? 128 : width <= 8192 ? 256 : 1024; }
 
 /** e^x by way of 2^x: off by x / 2^24 at most, which shows only where e^x is next to nothing. */
@@ -267,12 +268,16 @@ Work crossEntropy(const Call& call, const View* loss, const View* dlogits) {
   if (e.gradients) e.dlogits = *dlogits;
   e.ignoreIndex = static_cast<int32_t>(call.integer("ignoreIndex"));
   e.scale = e.gradients ? call.number("scale") : 1;
-  // narrow rows are in the cache when they are read again
+  // Narrow rows are in the cache when they are read again; from which width on they are not is assumed: rows of 50,304 alone were
+  // measured (docs/performance.md). What lies in shared memory besides the row is less than `othersBytes`.
+  constexpr int64_t keptFrom = 8192;
+  constexpr size_t othersBytes = 2048;
   const size_t rowBytes = static_cast<size_t>(width) * 2;
   const bool halves = e.logits.dtype == Dtype::bfloat16 || e.logits.dtype == Dtype::float16;
-  const bool kept = e.gradients && halves && e.s.whole && width >= 8192 && rowBytes + 2048 <= mostSharedBytes();
+  const bool kept = e.gradients && halves && e.s.whole && width >= keptFrom && rowBytes + othersBytes <= mostSharedBytes();
   if (kept) {
-    check(cudaFuncSetAttribute(crossEntropyKept, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(mostSharedBytes() - 2048)),
+    const size_t most = mostSharedBytes() - othersBytes;
+    check(cudaFuncSetAttribute(crossEntropyKept, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(most)),
           "cudaFuncSetAttribute");
   }
   const bool wanted = loss != nullptr;
