@@ -237,6 +237,25 @@ describe("what does not go together", () => {
     expect(await refusal("memory={device: 100MB}")).toMatch(/device memory/)
   })
 
+  it("is refused with real kernels where experts have no value without a scale", async () => {
+    const attempted = async (...sets: ReadonlyArray<string>) => {
+      const file = scenarioFile(small)
+      const scenario = (await Effect.runPromise(loadScenario(file, sets))) as ExpertOffloadScenario
+      return Effect.runPromise(Effect.result(expertOffload.kernels(scenario, file, { loader })))
+    }
+    for (const dtype of ["float32", "bfloat16", "float8"])
+      expect(Result.isSuccess(await attempted(`model.expertDtype=${dtype}`)), dtype).toBe(true)
+    // As published, too.
+    const published = "model={like: gpt-oss-20b, layers: 1}"
+    for (const settings of ["model.expertDtype=int8", "model.expertDtype=float4", published]) {
+      const result = await attempted(settings)
+      if (Result.isSuccess(result)) throw new Error(settings)
+      expect(result.failure.message).toMatch(
+        /model.expertDtype: (?:int8|float4|mxfp4) .*float32, bfloat16, float8/u
+      )
+    }
+  })
+
   it("is said where it has no effect", async () => {
     const warnings = async (...sets: ReadonlyArray<string>) => ignored((await ran(...sets)).scenario)
     expect(await warnings("cache.stagingSlots=2")).toEqual([
