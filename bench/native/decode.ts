@@ -2,7 +2,8 @@
 // wait for its token included, and how many ops are prepared for it. Serving, with a cache for each sequence, and experts in
 // host memory. The models are narrow, so that the device has little to do; the ops are those of models of 12 layers. What comes
 // once (weights, prompts, the first steps) is taken out by comparing a long run with a short one. Needs the native addon.
-//   npm run bench:native:decode            or with --json
+//   npm run bench:native:decode            or with --json, and -- --backend cuda on a GPU
+import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
 import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
@@ -13,6 +14,9 @@ import { oneRank } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 
+const { values } = parseArgs({
+  options: { backend: { type: "string", default: "cpu" }, json: { type: "boolean", default: false } }
+})
 const layers = 12
 const experts = 4
 const batch = 4
@@ -73,6 +77,7 @@ const measure = async (
     execute({
       world: oneRank,
       program,
+      backend: values.backend,
       prepare: () => {
         prepared++
         return undefined
@@ -96,7 +101,7 @@ for (const [name, program] of Object.entries({ serving, offloading })) {
   }
   result[name] = { hostMicrosPerToken: median(micros), preparedPerToken: prepared }
 }
-if (process.argv.includes("--json")) console.log(JSON.stringify(result))
+if (values.json) console.log(JSON.stringify(result))
 else {
   console.log(`a decoding step of ${batch} sequences, ${layers} layers; median of ${rounds} rounds`)
   for (const [name, { hostMicrosPerToken, preparedPerToken }] of Object.entries(result)) {

@@ -50,7 +50,7 @@ const tensor = (dtype: Dtype, ...shape: Shape): Tensor => {
   // a stretch of random numbers again and again: drawing hundreds of millions would take longer than all kernels
   const stretch = Math.min(elements, 1_000_003)
   for (let i = 0; i < stretch; i++)
-    data[i] = dtype === "int32" ? Math.floor(((random() + 1) / 2) * 50_000) : random()
+    data[i] = dtype === "int32" ? Math.floor(((random() + 1) / 2) * Math.min(50_000, vocabulary)) : random()
   for (let at = stretch; at < elements; at += stretch)
     data.set(data.subarray(0, Math.min(stretch, elements - at)), at)
   rank.write(made, data)

@@ -1,0 +1,351 @@
+// What docs/performance.md and docs/validation.md cite from a GPU, part by part: the commands, and how long each may take. Knows nothing
+// of how they are run (gpu.ts).
+
+/** One command of a part. */
+export interface Step {
+  readonly name: string
+  readonly command: ReadonlyArray<string>
+  readonly env?: Readonly<Record<string, string>>
+  /** Programs and Python modules without which it cannot run. */
+  readonly needs?: ReadonlyArray<string>
+  /** What of a JSON result is told in one line; of other results that is the last line. */
+  readonly tell?: (json: Readonly<Record<string, unknown>>) => string
+  /** Whether what a command printed says that all is well, where its exit code does not. */
+  readonly judge?: (text: string) => { readonly ok: boolean; readonly said: string }
+  /** A file that holds the JSON result, where it is not what the command prints. */
+  readonly result?: string
+}
+
+export interface Part {
+  readonly name: string
+  /** Where its figures are cited. */
+  readonly cited: string
+  /** For all its steps together, on a GPU; the processor of a small machine gets four times as long. */
+  readonly limitSeconds: number
+  /** GPUs that it needs. */
+  readonly gpus?: number
+  /** Without one it is not for a processor. */
+  readonly onCpu: boolean
+  readonly steps: ReadonlyArray<Step>
+}
+
+export interface PartChoices {
+  readonly backend: string
+  /** The folder of outcomes. */
+  readonly out: string
+}
+
+const percent = (value: unknown): string => `${(100 * Number(value)).toFixed(1)} %`
+
+const bench = (script: string, ...more: ReadonlyArray<string>): ReadonlyArray<string> => [
+  "node",
+  `bench/native/${script}.ts`,
+  ...more
+]
+const exec = (...more: ReadonlyArray<string>): ReadonlyArray<string> => ["node", "exec/cli.ts", ...more]
+const python = (script: string, ...more: ReadonlyArray<string>): ReadonlyArray<string> => [
+  "python3",
+  `bench/native/${script}.py`,
+  ...more
+]
+
+const agreement = ({ decisions, values, order, timeError }: Readonly<Record<string, unknown>>): string =>
+  `decisions ${decisions ? "agree" : "DIFFER"}, values ${values ? "agree" : "DIFFER"}, order ${order ? "legal" : "ILLEGAL"}, time ${percent(timeError)}`
+
+const tests = ({ backend, out }: PartChoices, name: string, ...folders: ReadonlyArray<string>): Step => ({
+  name,
+  command: [
+    "node",
+    "node_modules/vitest/vitest.mjs",
+    "run",
+    ...folders,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile=${out}/${name}.vitest.json`
+  ],
+  env: { TANDEM_BACKEND: backend, TANDEM_REQUIRE_NATIVE: "1", NO_COLOR: "1" },
+  result: `${out}/${name}.vitest.json`,
+  tell: ({ numPassedTests, numFailedTests, numPendingTests }) =>
+    `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`
+})
+
+const agreementOf = (backend: string, scenario: string, ...more: ReadonlyArray<string>): Step => ({
+  name: [scenario, ...more.filter((one) => !one.startsWith("--"))].join(" "),
+  command: exec("agree", `scenarios/agree/${scenario}.yaml`, "--backend", backend, "--json", ...more),
+  tell: agreement
+})
+
+/** A training step of ours and of PyTorch's in turn: each twice, so that a machine that slows down shows. */
+const stepBeside = (backend: string, batch: number, ...more: ReadonlyArray<string>): ReadonlyArray<Step> => {
+  const small = ["--context", "32", "--layers", "1", "--vocabulary", "512", "--rounds", "2", "--steps", "2"]
+  const ours = bench(
+    "train-step",
+    "--backend",
+    backend,
+    "--batch",
+    String(backend === "cuda" ? batch : 1),
+    ...(backend === "cuda" ? more : small)
+  )
+  const theirs = python("torch-step", "--batch", String(batch), "--vocabulary", "50257")
+  const needs = ["cuda", "torch", "transformers"]
+  return [
+    { name: "ours", command: ours },
+    { name: "torch.compile", command: theirs, needs },
+    { name: "ours again", command: ours },
+    { name: "torch.compile again", command: theirs, needs }
+  ]
+}
+
+/** Kernels of NVIDIA's libraries, whose findings are not ours. */
+const foreign = /nvjet|splitk|cublas|cutlass|nccl/iu
+
+/** What compute-sanitizer says, and which kernels of this project it names. */
+const findings = (text: string): { readonly ok: boolean; readonly said: string } => {
+  const lines = text.split("\n").filter((line) => line.startsWith("========="))
+  const named = lines.flatMap((line) => /\bat (?:void )?((?:\w|::)+)[<(+]/u.exec(line)?.[1] ?? [])
+  const own = [...new Set(named.filter((name) => !foreign.test(name)))]
+  const summary = lines.findLast((line) => line.includes("SUMMARY"))?.replace(/^=+ */u, "")
+  const others = named.length > 0 && own.length === 0 ? ", all of NVIDIA's libraries" : ""
+  return {
+    ok: summary !== undefined && own.length === 0,
+    said: `${summary ?? "no summary"}${own.length > 0 ? `: ${own.join(", ")}` : others}`
+  }
+}
+
+/** Every kernel of a training step, of a choice of keys and of a decoding step with offloaded experts, at sizes that end soon. */
+const sanitized = (tool: string, { backend, out }: PartChoices): ReadonlyArray<Step> => {
+  const check = ["compute-sanitizer", "--tool", tool]
+  const on = ["--backend", backend]
+  const needs = ["compute-sanitizer"]
+  const small = ["--batch", "1", "--context", "192", "--layers", "1", "--vocabulary", "17000"]
+  return [
+    {
+      name: `${tool}, a training step`,
+      command: [...check, ...bench("train-step", ...on, ...small, "--rounds", "1", "--steps", "1")],
+      needs,
+      judge: findings
+    },
+    {
+      name: `${tool}, choosing keys`,
+      command: [...check, ...bench("select", ...on, "--tokens", "2048", "--repeats", "4")],
+      needs,
+      judge: findings
+    },
+    {
+      name: `${tool}, offloaded experts`,
+      command: [...check, ...offload(backend, `${out}/${tool}`, "--policies", "lru", "--tokens", "4")],
+      needs,
+      judge: findings
+    }
+  ]
+}
+
+const toyExperts = ["width=128", "ffnWidth=128", "heads=4", "kvHeads=2", "vocabulary=256"]
+
+/** Offloaded experts of toy size. */
+const offload = (backend: string, out: string, ...more: ReadonlyArray<string>): ReadonlyArray<string> => [
+  ...bench("offload", "--backend", backend, "--layers", "2", "--out", out),
+  ...toyExperts.flatMap((size) => ["--set", `model.${size}`]),
+  ...more
+]
+
+const agreeing = [
+  "data-parallel",
+  "moe-training",
+  "expert-offload",
+  "kv-serving",
+  "streaming-diloco",
+  "sharded"
+]
+
+const part = (
+  name: string,
+  limitSeconds: number,
+  steps: ReadonlyArray<Step>,
+  more: Partial<Part> = {}
+): Part => ({
+  name,
+  limitSeconds,
+  steps,
+  cited: "docs/performance.md",
+  onCpu: true,
+  ...more
+})
+
+/** That it computes what it should. */
+const correctness = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend } = choices
+  return [
+    part("build", 300, [{ name: "library", command: ["node", "native/cuda/build.js"], needs: ["nvcc"] }], {
+      onCpu: false
+    }),
+    part("contract", 240, [tests(choices, "contract", "test/contract")]),
+    part("native", 300, [
+      tests(
+        choices,
+        "native",
+        "test/native/kernels.test.ts",
+        "test/native/large.test.ts",
+        "test/native/session.test.ts",
+        "test/native/collectives.test.ts",
+        "test/native/training.test.ts",
+        "test/native/moe-training.test.ts",
+        "test/native/update-rules.test.ts",
+        "test/native/operands.test.ts",
+        "test/native/lifecycle.test.ts"
+      )
+    ]),
+    part("agree", 180, [
+      ...agreeing.map((name) => agreementOf(backend, name)),
+      agreementOf(backend, "expert-offload", "--set", "model.dtype=float32"),
+      agreementOf(
+        backend,
+        "data-parallel",
+        "--set",
+        "training.precision=bfloat16",
+        "--set",
+        "training.optimizer={name: adamw, learningRate: 0.01}",
+        "--set",
+        "steps=1",
+        "--set",
+        "algorithm=s-sgd"
+      )
+    ])
+  ]
+}
+
+/** How fast, beside others where they do the same. */
+const speed = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend, out } = choices
+  const cuda = backend === "cuda"
+  const on = ["--backend", backend]
+  return [
+    part("step-4", 240, stepBeside(backend, 4)),
+    part("step-32", 300, stepBeside(backend, 32, "--rounds", "5", "--steps", "5")),
+    part("offload", 420, [
+      {
+        name: "policies",
+        command: cuda
+          ? bench("offload", ...on, "--layers", "4", "--out", `${out}/offload`)
+          : offload(backend, `${out}/offload`, "--tokens", "16")
+      },
+      {
+        name: "LRU loop in torch",
+        command: python("torch-offload", `${out}/offload/offload.json`, ...(cuda ? [] : ["--device", "cpu"])),
+        needs: ["torch"],
+        tell: ({ tokensPerSecond, loads }) => `${Number(tokensPerSecond).toFixed(2)} tokens/s, ${loads} loads`
+      }
+    ]),
+    part("loss", 300, [
+      {
+        name: "ours",
+        command: bench(
+          "loss-curve",
+          ...on,
+          "--out",
+          `${out}/curve`,
+          ...(cuda ? [] : ["--steps", "2", "--layers", "1", "--context", "32", "--batch", "1"])
+        )
+      },
+      {
+        name: "torch, bf16 autocast and float32",
+        command: python("torch-loss", `${out}/curve`),
+        needs: ["cuda", "torch", "transformers", "safetensors", "numpy"]
+      }
+    ])
+  ]
+}
+
+/** Where the time goes. */
+const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend } = choices
+  const cuda = backend === "cuda"
+  const on = ["--backend", backend]
+  return [
+    part("kernels", 60, [
+      {
+        name: "kernels",
+        command: bench(
+          "kernels",
+          ...on,
+          ...(cuda
+            ? ["--batch", "4"]
+            : ["--batch", "1", "--time", "64", "--vocabulary", "512", "--repeats", "8"])
+        )
+      }
+    ]),
+    part("select", 120, [
+      {
+        name: "ours",
+        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
+      },
+      { name: "kvpress's rule in torch", command: python("torch-select"), needs: ["cuda", "torch"] },
+      {
+        name: "ours again",
+        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
+      }
+    ]),
+    part("decode", 120, [
+      {
+        name: "host time of a token",
+        command: bench("decode", ...on, "--json"),
+        tell: (json) =>
+          Object.entries(json as Record<string, Record<string, number>>)
+            .map(
+              ([what, { hostMicrosPerToken, preparedPerToken }]) =>
+                `${what} ${hostMicrosPerToken!.toFixed(0)} us, ${preparedPerToken} prepared`
+            )
+            .join("; ")
+      }
+    ]),
+    part("initial", 90, [{ name: "initial values", command: bench("initial", ...on, "--rounds", "1") }], {
+      onCpu: false
+    })
+  ]
+}
+
+/** What takes longest, or more GPUs. */
+const further = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend, out } = choices
+  const on = ["--backend", backend]
+  return [
+    part(
+      "sanitizer",
+      420,
+      ["memcheck", "racecheck", "initcheck"].flatMap((tool) => sanitized(tool, choices)),
+      { onCpu: false }
+    ),
+    part("processes", 180, [
+      agreementOf(backend, "data-parallel", "--processes", "2"),
+      agreementOf(backend, "streaming-diloco", "--processes", "3")
+    ]),
+    part(
+      "what-if",
+      560,
+      [
+        {
+          name: "what if",
+          command: [
+            "node",
+            "bench/cluster/what-if.ts",
+            ...on,
+            "--out",
+            `${out}/what-if.json`,
+            "--budget-seconds",
+            "530"
+          ],
+          needs: ["ip"]
+        }
+      ],
+      { cited: "docs/validation.md", gpus: 2, onCpu: false }
+    )
+  ]
+}
+
+/** In the order in which they are run: what others need first. */
+export const partsOf = (choices: PartChoices): ReadonlyArray<Part> => [
+  ...correctness(choices),
+  ...speed(choices),
+  ...pieces(choices),
+  ...further(choices)
+]

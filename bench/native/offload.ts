@@ -1,0 +1,231 @@
+// Generation with offloaded experts by policy, for real and foretold. One run with every expert resident gives the routes, and the
+// times of its kernels and copies; from these the simulator foretells each policy, and then each is run. Decoding of the layers of
+// Mixtral 8x7B with random weights in bfloat16, a quarter of the experts resident.
+//   npx node bench/native/offload.ts --backend cuda --layers 4 --out offload
+//   npx node bench/native/offload.ts --backend cpu --layers 2 --out offload \
+//     --set model.width=64 --set model.ffnWidth=128 --set model.heads=4 --set model.vocabulary=256
+// Writes offload.json, with the routes that bench/native/torch-offload.py takes too, and costs.arrow and routing.arrow, with which
+// `sim run scenarios/expert-offload.yaml` foretells further policies.
+import { mkdirSync, writeFileSync } from "node:fs"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import type { OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
+import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
+import { expertBytes } from "../../core/algorithms/expert-offload/model.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { CurrentBackend } from "../../exec/backend.ts"
+import { thisDevice, timeHost } from "../../exec/bench.ts"
+import { execute, type ExecutionResult } from "../../exec/execute.ts"
+import { forBenchmark, recordedOps } from "../../exec/recorded.ts"
+import { kernels } from "../../scenarios/families/expert-offload/kernels.ts"
+import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
+import { prepare, type OffloadFigures } from "../../scenarios/families/expert-offload/simulated.ts"
+import { Loader } from "../../scenarios/load.ts"
+import type { Rehearsed, Runnable } from "../../scenarios/runnable.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { alignColumns } from "../../scenarios/table.ts"
+import { runScenario, simulator } from "../../sim/run.ts"
+import { writeProfile } from "../../traces/profile-file.ts"
+import { writeRouting } from "../../traces/routing-file.ts"
+import { routingRows } from "../../traces/routing/import.ts"
+import { tableProfile } from "../../traces/table-profile.ts"
+
+const { values: options } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    layers: { type: "string", default: "4" },
+    /** Slots of each layer. */
+    slots: { type: "string", default: "2" },
+    tokens: { type: "string", default: "64" },
+    policies: {
+      type: "string",
+      default: "on-demand,lru,lfu,previous-token,predict-next,expertflow,optimum"
+    },
+    /** More of the scenario, as of `sim run`. */
+    set: { type: "string", multiple: true, default: [] },
+    out: { type: "string", default: "offload" }
+  }
+})
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const file = path.join(root, "scenarios/expert-offload.yaml")
+const out = path.resolve(options.out)
+const warmupSteps = Math.floor(Number(options.tokens) / 4)
+const base = [
+  `model={like: mixtral-8x7b, layers: ${options.layers}}`,
+  `workload={batch: 1, promptTokens: 32, decodeTokens: ${options.tokens}, warmupSteps: ${warmupSteps}}`,
+  `cache={slotsPerLayer: ${options.slots}}`,
+  ...options.set
+]
+const [costs, trace] = [path.join(out, "costs.arrow"), path.join(out, "routing.arrow")]
+const loader = new Loader()
+
+const scenarioWith = (...more: ReadonlyArray<string>) =>
+  Effect.map(loadScenario(file, [...base, ...more]), (scenario) => scenario as ExpertOffloadScenario)
+
+interface Run {
+  readonly result: ExecutionResult<OffloadLog>
+  readonly journals: ReadonlyArray<Journal>
+}
+
+/** For real, with the time of every op; what tensors hold at the end is left where it is. */
+const run = ({ world, program, capacityBytes, h2d, d2h }: Runnable<OffloadLog>) => {
+  const journals: Array<Journal> = []
+  return Effect.map(
+    execute({ world, program: journaled(program(), journals), capacityBytes, h2d, d2h, record: true }),
+    (result): Run => ({ result, journals })
+  )
+}
+
+/** What the routers chose: the program reads a layer's choices, layer by layer, step by step, and nothing else. */
+const routesOf = ({ journals }: Run, scenario: ExpertOffloadScenario, layers: number): RoutedSteps => {
+  const reads = journals[0]!.entries.filter((entry) => entry.kind === "read")
+  const choices: Array<Array<Int32Array>> = []
+  for (const [at, { values }] of reads.entries()) {
+    if (at % layers === 0) choices.push([])
+    choices.at(-1)!.push(Int32Array.from(values))
+  }
+  const topK = reads[0]!.tensor.shape.at(-1)!
+  return { shape: { layers, experts: scenario.model.experts ?? 8 }, topK, choices }
+}
+
+/** When the compute lane had finished each step. */
+const stepEnds = ({ result: { timeline }, journals }: Run): ReadonlyArray<number> => {
+  const { op, lane, endSeconds } = timeline!
+  const ended = new Map<number, number>()
+  for (let row = 0; row < op.length; row++)
+    if (lane[row] === Lane.compute) ended.set(op[row]!, endSeconds[row]!)
+  const ends: Array<number> = []
+  let last = 0
+  for (const entry of journals[0]!.entries) {
+    if (entry.kind === "op") last = ended.get(entry.id) ?? last
+    if (entry.kind === "endStep") ends.push(last)
+  }
+  return ends
+}
+
+/** The family's own figures, of a run that was real. */
+const figuresOf = (ran: Run, scenario: ExpertOffloadScenario) =>
+  Effect.gen(function* () {
+    const { summarise } = yield* prepare(scenario, file, { loader, simulator })
+    const { ranks, makespanSeconds, timeline, opLogs } = ran.result
+    const { rank, value, ops, peakBytes } = ranks[0]!
+    const end = {
+      rank,
+      value,
+      ops,
+      peakBytes,
+      count: 1,
+      stepEndSeconds: stepEnds(ran),
+      stepBusySeconds: [],
+      laneBusySeconds: []
+    }
+    const summary = yield* summarise(
+      { ranks: [end], makespanSeconds, timeline, opLogs, links: [], estimates: [], digest: "" },
+      simulator
+    )
+    return { figures: summary.figures, peakBytes }
+  })
+
+interface Row {
+  readonly policy: string
+  readonly real: OffloadFigures
+  readonly foretold: OffloadFigures
+  /** Simulated over real time of a step, less 1. */
+  readonly timeError: number
+  readonly peakBytes: { readonly device: number; readonly host: number }
+  readonly foretoldPeakBytes: { readonly device: number; readonly host: number }
+}
+
+const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
+  Effect.gen(function* () {
+    const scenario = yield* scenarioWith(
+      `algorithm=${policy}`,
+      `costs=${JSON.stringify(costs)}`,
+      `routing={trace: ${JSON.stringify(trace)}}`
+    )
+    const { result } = yield* runScenario(scenario, file, { loader })
+    const foretold = result as typeof result & OffloadFigures
+    const { performance } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
+    const { figures: real, peakBytes } = yield* figuresOf(yield* run(performance(rehearsed)), scenario)
+    const row: Row = {
+      policy,
+      real,
+      foretold,
+      timeError: foretold.decodeStepSeconds / real.decodeStepSeconds - 1,
+      peakBytes,
+      foretoldPeakBytes: foretold.peakBytes
+    }
+    process.stderr.write(`${policy}: ${real.tokensPerSecond.toFixed(2)} tokens/s\n`)
+    return row
+  })
+
+const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>> => [
+  ["policy", "tokens/s", "foretold", "error", "loads", "foretold", "stalls, ms a step", "foretold", "ready"],
+  ...rows.map(({ policy, real, foretold, timeError }) => [
+    policy,
+    real.tokensPerSecond.toFixed(2),
+    foretold.tokensPerSecond.toFixed(2),
+    `${(100 * timeError).toFixed(1)} %`,
+    real.loads.toFixed(0),
+    foretold.loads.toFixed(0),
+    (1e3 * real.stallSeconds).toFixed(2),
+    (1e3 * foretold.stallSeconds).toFixed(2),
+    `${(100 * real.readyShare).toFixed(0)} %`
+  ])
+]
+
+const bench = Effect.gen(function* () {
+  const scenario = yield* scenarioWith("algorithm=lru")
+  const { planned } = yield* prepare(scenario, file, { loader, simulator })
+  const { model, workload } = planned
+  const { rehearsal } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
+  const device = yield* thisDevice
+  const { submissionSeconds, readSeconds } = yield* timeHost(10)
+  const whole = yield* run(rehearsal)
+  const routes = routesOf(whole, scenario, model.layers)
+  const { timeline, opLogs } = whole.result
+  const ops = recordedOps({ timeline: timeline!, opLogs, journals: whole.journals }, forBenchmark)
+  const host = { mode: "compiled", launchSeconds: submissionSeconds, readSeconds } as const
+  yield* writeProfile(costs, tableProfile("offload bench", { name: scenario.name, device }, { ops, host }))
+  yield* writeRouting(trace, routingRows(routes))
+  const { figures: resident } = yield* figuresOf(whole, scenario)
+  const copied = expertBytes(model)
+  const copy = ops.find(({ op, attributes }) => op === "h2d" && attributes["bytes"] === copied)
+  const rows: Array<Row> = []
+  for (const policy of options.policies.split(","))
+    rows.push(yield* compare(policy, [whole.result.ranks[0]!.value]))
+  const { fewestLoads, fewestForcedLoads } = rows[0]!.foretold
+  const result = {
+    device,
+    backend: options.backend,
+    model,
+    workload,
+    warmupSteps,
+    slotsPerLayer: Number(options.slots),
+    set: options.set,
+    submissionSeconds,
+    readSeconds,
+    expertBytes: copied,
+    copySeconds: copy?.medianSeconds,
+    resident,
+    fewestLoads,
+    fewestForcedLoads,
+    rows,
+    choices: routes.choices.map((layers) => layers.map((chosen) => [...chosen]))
+  }
+  writeFileSync(path.join(out, "offload.json"), JSON.stringify(result))
+  const rate = copy === undefined ? "never" : `at ${(copied / copy.medianSeconds / 1e9).toFixed(1)} GB/s`
+  console.log(
+    `${device}: ${model.layers} layers, ${options.slots} of ${model.experts} experts resident, experts of ${(copied / 1e6).toFixed(1)} MB (${model.expertDtype ?? model.dtype}), copied ${rate}`
+  )
+  console.log(
+    `all resident: ${resident.tokensPerSecond.toFixed(2)} tokens/s; the fewest loads that any policy needs in ${workload.decodeTokens} steps and the prefill: ${fewestLoads}, ${fewestForcedLoads} where every load takes a slot`
+  )
+  for (const line of alignColumns(columns(rows), (column) => column >= 1)) console.log(line)
+})
+
+mkdirSync(out, { recursive: true })
+await Effect.runPromise(Effect.provideService(bench, CurrentBackend, options.backend))
