@@ -378,6 +378,10 @@ describe("who sends", () => {
     const network = new Network(flat, distinct(flat))
     const direct = aloneSeconds(network, "all_reduce", flat.all, { algorithm: "direct" })(4e6)
     expect(direct).toBeCloseTo(2 * 1e-3 + (1.5 * 4e6) / 1e9, 12)
+    // Of two, each sends the other everything, and adds for itself.
+    const two = nodes([1, 1], { bytesPerSecond: 1e9, latencySeconds: 1e-3 })
+    const pair = new Network(two, distinct(two))
+    expect(aloneSeconds(pair, "all_reduce", two.all, { algorithm: "direct" })(4e6)).toBeCloseTo(5e-3, 12)
     const ring = aloneSeconds(network, "all_reduce", flat.all, { algorithm: "ring" })(4e6)
     expect(ring).toBeCloseTo(6 * 1e-3 + (1.5 * 4e6) / 1e9, 12)
     const gather = aloneSeconds(network, "all_gather", flat.all, { algorithm: "direct" })(1e6)

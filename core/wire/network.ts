@@ -202,8 +202,8 @@ export class Network {
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
-   * dtype of what comes out; where everything to everybody is fewer bytes than that, each adds for itself. A direct broadcast gives
-   * each member a share that it hands on. All-to-all: every pair at once.
+   * dtype of what comes out; where everything to everybody is no more bytes than that, as of two members it is, each adds for itself,
+   * in one step. A direct broadcast gives each member a share that it hands on. All-to-all: every pair at once.
    *
    * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
    *
@@ -242,8 +242,8 @@ export class Network {
         if (algorithm === "hierarchical") return this.#hierarchical(groups)
         if (algorithm === "tree") return [this.#tree(groups)]
         if (algorithm === "direct") {
-          if (widening > 1 && n <= 1 + widening)
-            return [this.#pairwise(groups, 1, { kernel: "all_gather", ranks: n, share: 1 })]
+          if (n <= 1 + widening)
+            return [this.#pairwise(groups, 1, widening === 1 ? whole : { ...whole, kernel: "all_gather" })]
           return [
             this.#pairwise(groups, 1 / n, { kernel: "reduce_scatter", ranks: n, share: 1 }),
             this.#pairwise(groups, widening / n, { kernel: "all_gather", ranks: n, share: widening / n })
