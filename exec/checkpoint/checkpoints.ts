@@ -7,9 +7,8 @@ import * as Effect from "effect/Effect"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { AtStepEnd, Kept, Snapshots } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
-import { lostTo } from "../../scenarios/cli/folder-lock.ts"
 import type { Links } from "../job/job.ts"
-import { abandon, complete, keepNewest, lockIn, partialFolder } from "./folder.ts"
+import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
 import { printManifest, type Manifest } from "./manifest.ts"
 import { shardName, writeShard, type ShardEntry } from "./shard.ts"
 
@@ -29,6 +28,8 @@ interface CheckpointOptions {
   /** Where it goes on from an earlier one: steps that were taken, and what a rank's tensors held then. */
   readonly resumed?: Pick<Snapshots, "from" | "restored"> | undefined
   readonly manifestAfter: (step: number, shards: ReadonlyArray<ShardEntry>) => Omit<Manifest, "sha256">
+  /** Who has taken the folder over from this run; undefined while it is the run's. Asked at every rank, before each write. */
+  readonly lostTo: () => string | undefined
   /** Told at rank 0 of each that is written, and of each that could not be. */
   readonly onWritten: (outcome: Written) => void
 }
@@ -68,6 +69,8 @@ export class Checkpoints implements Snapshots {
   readonly #done = new Map<number, Deferred.Deferred<void>>()
   #last: Written | undefined
   #newest: string | undefined
+  /** Why nothing may be written to the folder any more. */
+  #takenOver: string | undefined
   /** The step after which all ranks stop. */
   #stopAfter: number | undefined
   /** While ranks agree on that step. */
@@ -137,7 +140,7 @@ export class Checkpoints implements Snapshots {
     return Effect.gen({ self: this }, function* () {
       const done = this.#doneWith(step)
       const failed = (why: string): Part => ({ step, failure: `rank ${rank}: ${why}` })
-      const lost = takenOver(folder)
+      const lost = this.#takenOverBy()
       const part =
         lost !== undefined
           ? failed(lost)
@@ -149,6 +152,14 @@ export class Checkpoints implements Snapshots {
       else links.tell(0, partTold, part)
       yield* Deferred.await(done)
     })
+  }
+
+  /** What another run has taken over stays that run's, whichever process of this one finds out. */
+  #takenOverBy(): string | undefined {
+    const by = this.#takenOver === undefined ? this.#options.lostTo() : undefined
+    if (by !== undefined)
+      this.#takenOver = `${by} has taken the folder over, as this run gave no sign of life for minutes`
+    return this.#takenOver
   }
 
   get #furthest(): number {
@@ -179,7 +190,7 @@ export class Checkpoints implements Snapshots {
     if (parts.length < ranks) return
     this.#parts.delete(step)
     const shards = parts.flatMap(({ shard }) => (shard === undefined ? [] : [shard]))
-    const lost = takenOver(folder)
+    const lost = this.#takenOverBy()
     let failure = lost ?? parts.find((one) => one.failure !== undefined)?.failure
     let written: string | undefined
     if (failure === undefined) {
@@ -224,12 +235,6 @@ export class Checkpoints implements Snapshots {
     this.#agreeing = undefined
     if (agreeing !== undefined) Deferred.doneUnsafe(agreeing, Effect.void)
   }
-}
-
-/** Why nothing may be written to the folder any more: another run took its lock over. Undefined while this run has it. */
-const takenOver = (folder: string): string | undefined => {
-  const by = lostTo(lockIn(folder))
-  return by && `${by} has taken the folder over, as this run gave no sign of life for minutes`
 }
 
 /** Why the system refused; undefined where it did not. */

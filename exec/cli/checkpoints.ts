@@ -5,7 +5,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
-import { lockOf } from "../../scenarios/cli/folder-lock.ts"
+import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { hasCode, type TraceError } from "../../traces/trace-error.ts"
@@ -147,18 +147,20 @@ export const openCheckpoints = (
 ): Effect.Effect<Checkpoints, Error, Scope.Scope> =>
   Effect.gen(function* () {
     const isFirst = job === undefined || job.rank === 0
+    const lock = lockIn(folder)
+    let text = ""
     if (isFirst) {
       const prepared = (prepare: (folder: string) => void) =>
         Effect.try({ try: () => prepare(folder), catch: (cause) => refusedFolder(folder, cause) })
       yield* prepared(makeFolder)
-      yield* lockOf(lockIn(folder), { folder, option: "--checkpoint", what: "checkpoints", touched: true })
+      text = yield* lockOf(lock, { folder, option: "--checkpoint", what: "checkpoints", touched: true })
       yield* requireUnchanged(folder, newestStep)
       yield* prepared(clearPartial)
     }
     const here = job === undefined ? world.all.ranks : [job.rank]
     const shards = predecessor === undefined ? undefined : yield* restored(predecessor, here)
     // Nobody writes before what an earlier run left there is gone.
-    if (job !== undefined) yield* job.barrier
+    const [held] = job === undefined ? [text] : yield* job.exchange(text)
     const backend = yield* CurrentBackend
     if (predecessor !== undefined && isFirst)
       for (const line of resumption(predecessor, world.size, backend)) tell(line)
@@ -179,6 +181,7 @@ export const openCheckpoints = (
       here,
       links: job,
       steps,
+      lostTo: () => (isFirst ? lostTo(lock) : lostToOthers(lock, held!)),
       ...(shards === undefined
         ? {}
         : {

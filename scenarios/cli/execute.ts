@@ -27,14 +27,26 @@ const refusals = new Set([
 ])
 
 /**
- * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one ends the process.
+ * A launcher's or a terminal's signal comes to a whole group of processes, and npx, say, passes its own on to this one: what comes
+ * so soon after the first is the first once more.
+ */
+const onceMoreMillis = 1000
+
+/**
+ * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one, a second later or more, ends
+ * the process.
  */
 export const execute = async (command: Effect.Effect<Outcome, Error>, program = "sim"): Promise<number> => {
   let signalled: NodeJS.Signals | undefined
+  let signalledAt = 0
   let interrupt = (): void => {}
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (signalled !== undefined) process.exit(signalCodes[signal] ?? 1)
+    if (signalled !== undefined) {
+      if (performance.now() - signalledAt < onceMoreMillis) return
+      process.exit(signalCodes[signal] ?? 1)
+    }
     signalled = signal
+    signalledAt = performance.now()
     interrupt()
   }
   // Before anything runs: what comes while it runs without a pause is heard at its first.

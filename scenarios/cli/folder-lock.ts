@@ -162,6 +162,12 @@ const textOf = (path: string): string | undefined => {
   }
 }
 
+/** Who has a lock now, in words. */
+const holderIn = (path: string): string => {
+  const holder = holderOf(textOf(path) ?? "")
+  return holder === undefined ? "another process" : `process ${holder.pid} on ${holder.host}`
+}
+
 /** What is locked, for messages. */
 interface Locked {
   /** As the person named it, by which option. */
@@ -190,9 +196,7 @@ class Holding {
   }
 
   lostTo(): string | undefined {
-    if (!this.#touch()) return undefined
-    const holder = holderOf(textOf(this.#path) ?? "")
-    return holder === undefined ? "another process" : `process ${holder.pid} on ${holder.host}`
+    return this.#touch() ? holderIn(this.#path) : undefined
   }
 
   /** What others have taken over stays theirs. */
@@ -217,11 +221,24 @@ const holdings = new Map<string, Holding>()
  */
 export const lostTo = (path: string): string | undefined => holdings.get(resolve(path))?.lostTo()
 
-/** Has what `path` locks for this process alone while the scope lives. Fails where another process has it. */
+/** The same for a process of a job, which writes what another one of the job has locked: `text` is what that one's lock says. */
+export const lostToOthers = (path: string, text: string): string | undefined => {
+  try {
+    return readFileSync(path, "utf8") === text ? undefined : holderIn(path)
+  } catch (cause) {
+    // What the system refuses otherwise may work the next time.
+    return hasCode(cause, "ENOENT") ? holderIn(path) : undefined
+  }
+}
+
+/**
+ * Has what `path` locks for this process alone while the scope lives; what the lock says, for `lostToOthers`. Fails where another
+ * process has it.
+ */
 export const lockOf = (
   path: string,
   { folder, option, what, touched = false }: Locked
-): Effect.Effect<void, InputError, Scope.Scope> => {
+): Effect.Effect<string, InputError, Scope.Scope> => {
   const text = ownText()
   return Effect.acquireRelease(
     Effect.try({
@@ -256,7 +273,7 @@ export const lockOf = (
         holding.release()
         holdings.delete(resolve(path))
       })
-  ).pipe(Effect.asVoid)
+  ).pipe(Effect.as(text))
 }
 
 /** Runs `use` while this process alone has what `path` locks. */

@@ -1,6 +1,14 @@
 // `exec train --checkpoint` as a user and a cluster meet it: told to end, killed in part, refused.
 import { spawn, spawnSync } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -77,7 +85,11 @@ const goesOn = async (checkpoint: string, args: ReadonlyArray<string>): Promise<
 describeNative("exec train --checkpoint", () => {
   it("ends on SIGTERM with a checkpoint of the step, from which it goes on", async () => {
     const checkpoint = path.join(folder, "terminated")
-    const { code, stderr } = await interrupted(checkpoint, diloco, (child) => child.kill("SIGTERM"))
+    // Twice: npx and launchers pass on to a process what has come to its whole group.
+    const { code, stderr } = await interrupted(checkpoint, diloco, (child) => {
+      child.kill("SIGTERM")
+      setTimeout(() => child.kill("SIGTERM"), 20)
+    })
     expect(code).toBe(143)
     const { step } = newest(checkpoint)!
     expect(stderr).toContain(`exec: interrupted after ${step} of 1000000 steps`)
@@ -110,6 +122,32 @@ describeNative("exec train --checkpoint", () => {
     expect(newest(checkpoint)!.step % 5).toBe(0)
     await goesOn(checkpoint, args)
     expect(readdirSync(checkpoint).filter((name) => name.startsWith("."))).toEqual([])
+  })
+
+  it("of processes: none writes where another run has taken the folder over", async () => {
+    const checkpoint = path.join(folder, "taken over")
+    const lock = path.join(checkpoint, ".lock")
+    const args = [...diloco, "--processes", "2"]
+    let left: string | undefined
+    const { code, stderr } = await interrupted(checkpoint, args, (child) => {
+      let told = ""
+      writeFileSync(`${lock}.new`, JSON.stringify({ pid: 77, host: "elsewhere" }))
+      renameSync(`${lock}.new`, lock)
+      child.stderr!.on("data", (more) => {
+        told += String(more)
+        const times = told.split("process 77 on elsewhere has taken the folder over").length - 1
+        // One that was being written may have been completed; nothing comes after it.
+        if (times > 0) left ??= newest(checkpoint)!.folder
+        if (times > 3) child.kill("SIGTERM")
+      })
+    })
+    expect(code, stderr).not.toBe(0)
+    expect(stderr).not.toContain("lost rank")
+    expect(readFileSync(lock, "utf8")).toContain("elsewhere")
+    expect(newest(checkpoint)!.folder).toBe(left)
+    const partial = readdirSync(checkpoint).filter((name) => name.endsWith(".partial"))
+    const parts = partial.flatMap((name) => readdirSync(path.join(checkpoint, name)))
+    expect(parts.length).toBeLessThan(3)
   })
 
   it("refuses with exit code 2 what it cannot go on from, and options that need a folder", () => {
