@@ -7,7 +7,7 @@ import { perhapsInJob } from "../../exec/cli/job.ts"
 const [repeats, ...sizes] = process.argv.slice(2).map(Number)
 const ranks = Number(process.env["TANDEM_WORLD_SIZE"])
 await Effect.runPromise(
-  perhapsInJob({ rendezvousTimeout: 60 }, { ranks, file: "alone", plan: sizes }, (job) =>
+  perhapsInJob({ rendezvousTimeout: 60 }, { ranks, file: "alone", plan: sizes, files: [] }, (job) =>
     Effect.map(timeCollectives(ranks, sizes, { repeats: repeats!, processes: job }), (rows) => {
       if (job?.rank === 0) console.log(JSON.stringify(rows))
     })

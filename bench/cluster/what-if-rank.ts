@@ -74,7 +74,12 @@ const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob) =
   })
 
 const { values } = parseArgs({ options: { backend: { type: "string", default: "cuda" } } })
-const together = { ranks: Number(process.env["TANDEM_WORLD_SIZE"]), file: "what if", plan: "what if" }
+const together = {
+  ranks: Number(process.env["TANDEM_WORLD_SIZE"]),
+  file: "what if",
+  plan: "what if",
+  files: []
+}
 await Effect.runPromise(
   Effect.provideService(
     perhapsInJob({ rendezvousTimeout: 60 }, together, (job) =>

@@ -9,7 +9,7 @@ import type { MachineError } from "../../core/machine/machine.ts"
 import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
-import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
@@ -102,7 +102,12 @@ const agreed = (file: string, options: AgreeCommandOptions) =>
     const of = { scenario: scenario.name, scenarioDigest: digestOf(scenario), ranks }
     if (options.from !== undefined)
       return yield* compared(scenario, both, yield* readRecord(options.from, of), options)
-    const together = { ranks, file, plan: { scenario, emulateDevice: options.emulateDevice } }
+    const together = {
+      ranks,
+      file,
+      plan: { scenario, emulateDevice: options.emulateDevice },
+      files: filesNamedIn(scenario, file)
+    }
     return yield* perhapsInJob(options, together, (job) =>
       Effect.gen(function* () {
         if (job?.rank === 0) warnOfLinks(runnable.world)

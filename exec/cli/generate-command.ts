@@ -6,13 +6,13 @@ import { json, said } from "../../scenarios/cli/execute.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { Rehearsed, Runnable } from "../../scenarios/runnable.ts"
+import { filesNamedIn } from "../../scenarios/cli/outputs.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-import { fileDigest } from "../checkpoint/file-digest.ts"
 import { executeThen } from "../execute.ts"
 import type { Generating } from "../../scenarios/generating.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { requireDevice, warn } from "./command.ts"
-import { perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
+import { filesOfOptions, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface GenerateCommandOptions extends JobOptions {
@@ -46,11 +46,11 @@ const generatedFrom = (file: string, options: GenerateCommandOptions) =>
       .pipe(Effect.mapError(locate))
     const { runnable } = generating
     const { world } = "rehearsal" in runnable ? runnable.rehearsal : runnable
-    // Hosts may have other files of one name.
-    const digestOf = (read: string | undefined) =>
-      read === undefined ? Effect.succeed(undefined) : fileDigest(read)
-    const plan = { scenario, weights: yield* digestOf(options.weights), text: yield* digestOf(options.text) }
-    const together = { ranks: world.size, file, plan }
+    const files = [
+      ...filesNamedIn(scenario, file),
+      ...filesOfOptions({ "--weights": options.weights, "--text": options.text })
+    ]
+    const together = { ranks: world.size, file, plan: { scenario }, files }
     return yield* perhapsInJob(options, together, (job) => generated(scenario, generating, options, job))
   })
 

@@ -1,5 +1,6 @@
 // How commands of `exec` run as a job of several processes: started here, or one of those that a launcher has started.
 import { createHash } from "node:crypto"
+import { statSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -9,7 +10,8 @@ import { execute as runEffect, said, type Outcome } from "../../scenarios/cli/ex
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { requireWritable, requireWritableFolder } from "../../scenarios/cli/outputs.ts"
 import { version } from "../../scenarios/cli/version.ts"
-import { placeIn, transportIn, type Place, type TransportWish } from "../job/environment.ts"
+import { fileDigest } from "../checkpoint/file-digest.ts"
+import { placeIn, tasksWithoutSrun, transportIn, type Place, type TransportWish } from "../job/environment.ts"
 import { CurrentBackend } from "../backend.ts"
 import { ProcessJob } from "../job/processes.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
@@ -81,17 +83,31 @@ interface Together {
   readonly file: string
   /** What must be the same in all. */
   readonly plan: unknown
+  /** Files that are read beside the scenario, by what people call them: hosts may have others of one name. */
+  readonly files: ReadonlyArray<{ readonly title: string; readonly file: string }>
 }
+
+/** Files that options name. */
+export const filesOfOptions = (options: Readonly<Record<string, string | undefined>>): Together["files"] =>
+  Object.entries(options).flatMap(([title, file]) => (file === undefined ? [] : [{ title, file }]))
 
 /** Runs `use` as one process of the job that a launcher has started; alone, without a job, where none has. */
 export const perhapsInJob = <A, E>(
   options: JobOptions,
-  { ranks, file, plan }: Together,
+  together: Together,
   use: (job: ProcessJob | undefined) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | InputError | NoRendezvous> =>
   Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous> => {
-    if (place === undefined) return use(undefined)
-    return Effect.andThen(requireSize(place, ranks, file), inJob(place, options, plan, use))
+    const { ranks, file } = together
+    if (place === undefined) {
+      const tasks = tasksWithoutSrun(process.env)
+      if (tasks !== undefined && ranks > 1)
+        writeError(
+          `exec: warning: this Slurm job has ${tasks} tasks, but srun has not started this: all ${ranks} ranks are threads of one process here; "srun node_modules/.bin/tandem-exec ..." starts one for each task\n`
+        )
+      return use(undefined)
+    }
+    return Effect.andThen(requireSize(place, ranks, file), inJob(place, options, together, use))
   })
 
 /** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
@@ -109,14 +125,20 @@ const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(place
 const inJob = <A, E>(
   place: Place,
   { rendezvousTimeout, transport: wish }: JobOptions,
-  plan: unknown,
+  { plan, files }: Together,
   use: (job: ProcessJob) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | InputError | NoRendezvous> =>
   Effect.gen(function* () {
     const secret = yield* secretIn(process.env)
     const host = yield* hostIn(process.env["TANDEM_INTERFACE"])
     const backend = yield* CurrentBackend
-    const alike = { version: version(), backend, plan: digestOf(plan) }
+    const alike: Record<string, string> = { version: version(), backend, plan: digestOf(plan) }
+    for (const { title, file } of files) {
+      // What is no file is the plan's: a name that means something to whoever reads it.
+      if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) continue
+      const { bytes, sha256 } = yield* fileDigest(file)
+      alike[title] = `${sha256.slice(0, 16)} of ${bytes} B`
+    }
     const wished = wish ?? (yield* transportIn(process.env))
     // Between GPUs tensors go by NCCL, and the mesh carries little but words.
     const byNccl = wished === "auto" && backend === "cuda"

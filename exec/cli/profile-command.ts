@@ -10,7 +10,7 @@ import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"
 import { formatSeconds, formatShare } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
-import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
@@ -58,6 +58,7 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
     const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
     yield* requireApart([["--out", options.out]], filesOf(scenario, file))
     const plan = { scenario, steps: options.steps, emulateDevice: options.emulateDevice }
+    const files = filesNamedIn(scenario, file)
     const emulated =
       options.emulateDevice === true
         ? yield* Effect.mapError(emulatedDevice(scenario, file), locate)
@@ -66,7 +67,7 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
       const runnable = yield* runnableOf(scenario, file, { loader: new Loader() }).pipe(
         Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
       )
-      const together = { ranks: runnable.world.size, file, plan }
+      const together = { ranks: runnable.world.size, file, plan, files }
       return yield* perhapsInJob(options, together, (job) =>
         profileRun(scenario, file, runnable, options, { emulated, job })
       )
@@ -77,7 +78,7 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
         ? scenario
         : { ...scenario, training: { ...scenario.training, accumulate: 1 } }
     const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
-    const together = { ranks: training.world.size, file, plan }
+    const together = { ranks: training.world.size, file, plan, files }
     return yield* perhapsInJob(options, together, (job) =>
       profileTraining(scenario, training, options, { emulated, job })
     )

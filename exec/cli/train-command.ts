@@ -7,7 +7,7 @@ import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds } from "../../core/units.ts"
 import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
-import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
@@ -18,7 +18,6 @@ import { chromeTrace } from "../../traces/perfetto.ts"
 import { TraceError } from "../../traces/trace-error.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import type { Checkpoints } from "../checkpoint/checkpoints.ts"
-import { fileDigest } from "../checkpoint/file-digest.ts"
 import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import {
@@ -29,7 +28,7 @@ import {
   type CheckpointCommandOptions
 } from "./checkpoints.ts"
 import { requireDevice, warn } from "./command.ts"
-import { perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
+import { filesOfOptions, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
 export interface TrainCommandOptions extends JobOptions, CheckpointCommandOptions {
@@ -95,19 +94,22 @@ const trainedFrom = (
       ...(asked === undefined ? [] : filesThere(asked))
     ])
     const { continuation, steps, world } = trainable
-    const { evaluateEvery, weights, timeline } = options
+    const { evaluateEvery, weights, planFrom, timeline } = options
     const plan = {
       scenario,
       steps,
       evaluateEvery,
       continuation,
-      // Hosts may have other files of one name.
-      weights: weights === undefined ? undefined : yield* fileDigest(weights),
       timed: timeline !== undefined,
       every: asked?.every,
       from: asked?.predecessor?.manifest.sha256
     }
-    return yield* perhapsInJob(options, { ranks: world.size, file, plan }, (job) =>
+    const files = [
+      // What is learnt is in `continuation`: of a large corpus, digests of some of it.
+      ...filesNamedIn(scenario, file).filter(({ field }) => field[0] !== "training"),
+      ...filesOfOptions({ "--weights": weights, "--plan-from": planFrom })
+    ]
+    return yield* perhapsInJob(options, { ranks: world.size, file, plan, files }, (job) =>
       Effect.scoped(trained(scenario, trainable, options, asked, job))
     )
   })

@@ -1,5 +1,6 @@
 // Who this process is among the processes of a job, as whoever started it says: tandem itself, torchrun, Slurm, MPI or a
 // Kubernetes indexed job. Reads environment variables alone; knows nothing of sockets.
+import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 
@@ -25,6 +26,8 @@ interface Launcher {
   readonly rank: string
   readonly size: ReadonlyArray<string>
   readonly localRank: string | undefined
+  /** Whether `rank`, where it is set, is this process's: a launcher's variables are there, too, in what others start beneath it. */
+  readonly counts?: (variables: Variables) => boolean
   /** What says where rank 0 is, if `MASTER_ADDR` does not. */
   readonly host?: (variables: Variables) => string | undefined
   readonly port?: (variables: Variables) => number | undefined
@@ -35,7 +38,8 @@ interface Launcher {
 }
 
 /**
- * First match wins: torchrun under Slurm sets both kinds of variables, and its own are the truer ones.
+ * First match wins. Slurm comes late: torchrun and mpirun in one of its jobs leave its variables as they are, and these then say
+ * who mpirun itself is, or its helper on another node.
  * torchrun: https://pytorch.org/docs/stable/elastic/run.html; Slurm: srun(1), "OUTPUT ENVIRONMENT VARIABLES"; Open MPI:
  * OMPI_COMM_WORLD_*; MPICH and Intel MPI (hydra): PMI_*; Kubernetes: Job, completionMode Indexed.
  */
@@ -57,19 +61,12 @@ const launchers: ReadonlyArray<Launcher> = [
     hint: "MASTER_ADDR and MASTER_PORT"
   },
   {
-    name: "Slurm",
-    rank: "SLURM_PROCID",
-    size: ["SLURM_NTASKS", "SLURM_NPROCS"],
-    localRank: "SLURM_LOCALID",
-    host: (variables) => firstHost(variables["SLURM_STEP_NODELIST"] ?? variables["SLURM_JOB_NODELIST"]),
-    port: (variables) => slurmPort(variables["SLURM_JOB_ID"], variables["SLURM_STEP_ID"]),
-    hint: "SLURM_STEP_NODELIST and SLURM_JOB_ID, or MASTER_ADDR and MASTER_PORT"
-  },
-  {
     name: "Open MPI",
     rank: "OMPI_COMM_WORLD_RANK",
     size: ["OMPI_COMM_WORLD_SIZE"],
     localRank: "OMPI_COMM_WORLD_LOCAL_RANK",
+    host: (variables) => mpiHost(variables, "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_SIZE"),
+    port: (variables) => namedPort(variables["PMIX_NAMESPACE"] ?? variables["OMPI_MCA_ess_base_jobid"]),
     hint: "MASTER_ADDR and MASTER_PORT (mpirun -x MASTER_ADDR=<host of rank 0> -x MASTER_PORT=29400)"
   },
   {
@@ -77,7 +74,21 @@ const launchers: ReadonlyArray<Launcher> = [
     rank: "PMI_RANK",
     size: ["PMI_SIZE"],
     localRank: "MPI_LOCALRANKID",
+    // srun --mpi=pmi2 sets these as well, beside its own.
+    counts: ({ PMI_JOBID: job, SLURM_JOB_ID: slurm, SLURM_STEP_ID: step }) => job !== `${slurm}.${step}`,
+    host: (variables) => mpiHost(variables, "MPI_LOCALNRANKS", "PMI_SIZE"),
+    port: (variables) => slurmPort(variables["SLURM_JOB_ID"], undefined),
     hint: "MASTER_ADDR and MASTER_PORT (mpiexec -genv MASTER_ADDR <host of rank 0> -genv MASTER_PORT 29400)"
+  },
+  {
+    name: "Slurm",
+    rank: "SLURM_PROCID",
+    size: ["SLURM_NTASKS", "SLURM_NPROCS"],
+    localRank: "SLURM_LOCALID",
+    counts: inSlurmStep,
+    host: (variables) => firstHost(variables["SLURM_STEP_NODELIST"] ?? variables["SLURM_JOB_NODELIST"]),
+    port: (variables) => slurmPort(variables["SLURM_JOB_ID"], variables["SLURM_STEP_ID"]),
+    hint: "SLURM_STEP_NODELIST and SLURM_JOB_ID, or MASTER_ADDR and MASTER_PORT"
   },
   {
     name: "Kubernetes",
@@ -91,7 +102,9 @@ const launchers: ReadonlyArray<Launcher> = [
 /** This process's place; undefined where no launcher has said anything. Fails where what is said is incomplete or no number. */
 export const placeIn = (variables: Variables): Effect.Effect<Place | undefined, InputError> =>
   Effect.suspend(() => {
-    const launcher = launchers.find(({ rank }) => filled(variables[rank]))
+    const launcher = launchers.find(
+      ({ rank, counts }) => filled(variables[rank]) && (counts?.(variables) ?? true)
+    )
     if (launcher === undefined) return Effect.succeed(undefined)
     const sizeName = launcher.size.find((name) => filled(variables[name]))
     if (sizeName === undefined) return missing(launcher, launcher.size.join(" or "))
@@ -134,6 +147,24 @@ export const transportIn = (variables: Variables): Effect.Effect<TransportWish, 
   return found === undefined ? bad("TANDEM_TRANSPORT", wish, transports.join(", ")) : Effect.succeed(found)
 }
 
+/**
+ * How many tasks this Slurm job is for, where it has several and this process is none of them: a batch script, or a shell, that
+ * srun did not start.
+ */
+export const tasksWithoutSrun = (variables: Variables): number | undefined => {
+  const tasks = whole(variables["SLURM_NTASKS"])
+  const outside = filled(variables["SLURM_JOB_ID"]) && !inSlurmStep(variables)
+  return outside && tasks !== undefined && tasks > 1 ? tasks : undefined
+}
+
+/**
+ * Whether srun has started this. A batch script has a rank, 0, and no step; the shell of an interactive allocation has one with a
+ * number that no step of srun's has (SLURM_INTERACTIVE_STEP of slurm.h, 2^32 - 6).
+ */
+function inSlurmStep({ SLURM_STEP_ID: step }: Variables): boolean {
+  return whole(step) !== undefined
+}
+
 const filled = (value: string | undefined): value is string => value !== undefined && value !== ""
 
 const whole = (value: string | undefined): number | undefined =>
@@ -153,22 +184,31 @@ const missing = ({ name, rank }: Launcher, what: string, hint = what) =>
     })
   )
 
-/** The first name of a Slurm node list: "node[003-006,9],gpu1" is "node003". */
+/** The first name of a Slurm node list: "node[003-006,9],gpu1" is "node003", "rack[1-2]n[0-3]" is "rack1n0". */
 export const firstHost = (list: string | undefined): string | undefined => {
-  if (!filled(list)) return undefined
-  const match = /^([^,[\]]+)(?:\[([^\]]*)\]([^,[\]]*))?/u.exec(list.trim())
-  if (match === null) return undefined
-  const [, prefix = "", ranges, suffix = ""] = match
-  if (ranges === undefined) return prefix
-  const first = /^\d+/u.exec(ranges)
-  return first === null ? undefined : `${prefix}${first[0]}${suffix}`
+  const first = /^(?:[^,[\]]|\[\d[\d,-]*\])+/u.exec(list?.trim() ?? "")?.[0]
+  return first?.replaceAll(/\[(\d+)[^\]]*\]/gu, "$1")
 }
 
-/**
- * A port that all processes of a job step find without asking: Slurm gives out none. Below those that Linux hands out to whoever asks
- * for any (32768 to 60999, where nobody has changed net.ipv4.ip_local_port_range).
- */
+/** Where rank 0 of an MPI job is: here where all ranks are, or, in a Slurm job, on its first node, which mpirun fills first. */
+const mpiHost = (variables: Variables, here: string, all: string): string | undefined =>
+  filled(variables[here]) && variables[here] === variables[all]
+    ? "127.0.0.1"
+    : firstHost(variables["SLURM_JOB_NODELIST"])
+
+// Ports that all processes find without asking, where the launcher gives out none. They are below those that Linux hands out to
+// whoever asks for any (32768 to 60999, where nobody has changed net.ipv4.ip_local_port_range).
+
+const portOf = (number: number): number => 20_000 + (number % 10_000)
+
+/** Of a job step's number. */
 const slurmPort = (job: string | undefined, step: string | undefined): number | undefined => {
   const number = whole(job)
-  return number === undefined ? undefined : 20_000 + ((number * 16 + (whole(step) ?? 0)) % 10_000)
+  return number === undefined ? undefined : portOf(number * 16 + (whole(step) ?? 0))
+}
+
+/** Of a name that no other job of these hosts has. */
+const namedPort = (name: string | undefined): number | undefined => {
+  if (!filled(name)) return undefined
+  return portOf(createHash("sha256").update(name).digest().readUInt32BE())
 }

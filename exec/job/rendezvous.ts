@@ -195,11 +195,11 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     if (!Number.isInteger(card.rank) || card.rank < 1 || card.rank >= size) {
       return { refused: `rank ${card.rank} is not one of 1 to ${size - 1}`, all: false }
     }
-    for (const [name, value] of Object.entries(options.alike)) {
-      const theirs = card.alike[name]
-      if (theirs === value) continue
+    for (const name of Object.keys({ ...options.alike, ...card.alike })) {
+      const [theirs, ours] = [card.alike[name], options.alike[name]]
+      if (theirs === ours) continue
       return {
-        refused: `${name} of rank ${card.rank} is ${theirs ?? "missing"}, that of rank 0 is ${value}`,
+        refused: `${name} of rank ${card.rank} is ${theirs ?? "missing"}, that of rank 0 is ${ours ?? "missing"}`,
         all: true
       }
     }
@@ -251,7 +251,10 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   const server: Server = createServer(receive)
   const timer = setTimeout(() => {
     const absent = Array.from({ length: size - 1 }, (_, i) => i + 1).filter((rank) => !members.has(rank))
-    giveUp(`${ranksAre(absent)} not come to ${master.host}:${master.port} within ${options.timeoutSeconds} s`)
+    const where = `${master.host}:${master.port}`
+    giveUp(
+      `${ranksAre(absent)} not come to ${where} within ${options.timeoutSeconds} s${onlyHere(server, master.host)}`
+    )
   }, options.timeoutSeconds * 1000)
   server.on("error", (error: NodeJS.ErrnoException) => {
     clearTimeout(timer)
@@ -259,7 +262,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     fail(
       error.code === "EADDRINUSE"
         ? `${port} is taken: another program, or another job, listens there; choose another MASTER_PORT`
-        : `cannot listen on ${port}: ${error.message}`
+        : `cannot listen on ${port}: ${error.message}; rank 0 listens on its own host, whose name or address MASTER_ADDR is to be`
     )
   })
   server.listen({ host: master.host, port: master.port }, () => {
@@ -276,6 +279,17 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     clearTimeout(timer)
     close()
   }
+}
+
+/**
+ * Many systems say in /etc/hosts that their own name is a loopback address (Debian: 127.0.1.1): who listens there hears nobody of
+ * another host.
+ */
+const onlyHere = (server: Server, name: string): string => {
+  const bound = server.address()
+  const address = typeof bound === "object" ? (bound?.address ?? "") : ""
+  if (address === name || name === "localhost" || !/^(?:127\.|::1$)/u.test(address)) return ""
+  return `: here ${name} is ${address}, where no other host can reach it; set MASTER_ADDR to an address that all reach`
 }
 
 const ranksAre = (ranks: ReadonlyArray<number>): string =>

@@ -4,20 +4,42 @@ import { accessSync, constants, readdirSync, realpathSync, statSync } from "node
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { familyOf, type Scenario } from "../families.ts"
-import { getField } from "../file/override.ts"
+import type { FieldPath } from "../file/check.ts"
+import { getField, pathText } from "../file/override.ts"
 import { locate } from "../load.ts"
 import { starred } from "../starred.ts"
 
 /** An option and the file that it names. */
 type Output = readonly [option: string, file: string | undefined]
 
-/** The scenario's file and those that it names: each by itself, many by stars, or all of a folder. */
+/** A file that a scenario names, or one of several by stars, or of a folder. */
+interface NamedFile {
+  readonly field: FieldPath
+  /** As people know it: "model.profile: gpt2.arrow". */
+  readonly title: string
+  readonly file: string
+}
+
+export const filesNamedIn = (scenario: Scenario, file: string): ReadonlyArray<NamedFile> =>
+  familyOf(scenario).fileFields.flatMap((field) =>
+    [getField(scenario, field)]
+      .flat()
+      .filter((named) => typeof named === "string")
+      .flatMap((named) => {
+        const whole = locate(file, named)
+        const title = `${pathText(field)}: ${named}`
+        return filesBehind(whole).map((one) => ({
+          field,
+          title: one === whole ? title : `${title} (${basename(one)})`,
+          file: one
+        }))
+      })
+  )
+
+/** The scenario's file and those that it names. */
 export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string> => [
   file,
-  ...familyOf(scenario)
-    .fileFields.flatMap((field) => getField(scenario, field))
-    .filter((named) => typeof named === "string")
-    .flatMap((named) => filesBehind(locate(file, named)))
+  ...filesNamedIn(scenario, file).map((named) => named.file)
 ]
 
 const filesBehind = (whole: string): ReadonlyArray<string> => {

@@ -3,11 +3,13 @@
 // alike, and are held to the simulator. A soak of 2,080: TANDEM_SOAK=20 npm run soak -- test/job/agreement.test.ts
 import { expect, it } from "vitest"
 import { describeNative } from "../native/addon.ts"
+import { settings } from "../setup/settings.ts"
 import { startMembers } from "./started.ts"
 
 const soak = Number(process.env["TANDEM_SOAK"] ?? 0)
 const times = Math.max(1, soak)
-const seed = soak > 0 ? Date.now() % 1_000_000 : 11
+const asked = (process.env["TANDEM_SEED"] ?? "") !== ""
+const seed = asked ? settings(process.env).seed : soak > 0 ? Date.now() % 1_000_000 : 11
 
 interface Outcome {
   readonly seen: Readonly<Record<string, Readonly<Record<string, number>>>>

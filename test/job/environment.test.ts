@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { parseAllDocuments } from "yaml"
-import { firstHost, placeIn, type Variables } from "../../exec/job/environment.ts"
+import { firstHost, placeIn, tasksWithoutSrun, type Variables } from "../../exec/job/environment.ts"
 
 const place = (variables: Variables) => Effect.runSync(placeIn(variables))
 const refusal = (variables: Variables) => Effect.runSync(Effect.flip(placeIn(variables))).message
@@ -66,6 +66,64 @@ describe("the place of a process in its job", () => {
     expect(place(both)).toMatchObject({ rank: 5, size: 16, launcher: "torchrun" })
   })
 
+  // As Slurm 22.05, Open MPI 4.1 and MPICH 4.0 of Debian 12 set them.
+  const batch = {
+    SLURM_JOB_ID: "7",
+    SLURM_JOB_NODELIST: "tnode[1-2]",
+    SLURM_PROCID: "0",
+    SLURM_LOCALID: "0",
+    SLURM_NTASKS: "4"
+  }
+
+  it("is mpirun's in a job of Slurm's, whatever Slurm says of mpirun itself and of its helpers", () => {
+    const open = {
+      OMPI_COMM_WORLD_SIZE: "4",
+      OMPI_COMM_WORLD_LOCAL_SIZE: "3",
+      PMIX_NAMESPACE: "1265893377"
+    }
+    const first = place({ ...batch, ...open, OMPI_COMM_WORLD_RANK: "0" })!
+    expect(first).toMatchObject({ rank: 0, size: 4, launcher: "Open MPI", master: { host: "tnode1" } })
+    expect(first.master.port).toBeGreaterThanOrEqual(20_000)
+    expect(first.master.port).toBeLessThan(30_000)
+    const helper = { SLURM_STEP_ID: "0", SLURM_NTASKS: "1", SLURM_STEP_NODELIST: "tnode2" }
+    const last = { ...batch, ...helper, ...open, OMPI_COMM_WORLD_RANK: "3", OMPI_COMM_WORLD_LOCAL_SIZE: "1" }
+    expect(place(last)).toMatchObject({ rank: 3, size: 4, launcher: "Open MPI", master: first.master })
+    const hydra = { PMI_RANK: "3", PMI_SIZE: "4", MPI_LOCALRANKID: "0", MPI_LOCALNRANKS: "1" }
+    expect(place({ ...batch, SLURM_STEP_ID: "0", SLURM_PROCID: "1", ...hydra })).toMatchObject({
+      rank: 3,
+      size: 4,
+      localRank: 0,
+      launcher: "MPI (PMI)",
+      master: { host: "tnode1", port: 20_112 }
+    })
+  })
+
+  it("is srun's where srun speaks PMI, and nobody's in a batch script or a shell", () => {
+    const step = { SLURM_STEP_ID: "0", SLURM_STEP_NODELIST: "tnode[1-2]", SLURM_PROCID: "1" }
+    const pmi2 = { PMI_RANK: "1", PMI_SIZE: "4", PMI_JOBID: "7.0" }
+    expect(place({ ...batch, ...step, ...pmi2 })).toMatchObject({ rank: 1, size: 4, launcher: "Slurm" })
+    for (const alone of [batch, { ...batch, SLURM_STEP_ID: "4294967290" }]) {
+      expect(place(alone)).toBeUndefined()
+      expect(tasksWithoutSrun(alone)).toBe(4)
+    }
+    // sbatch without a number of tasks says none.
+    const { SLURM_NTASKS: _, ...untold } = batch
+    expect([place(untold), tasksWithoutSrun(untold)]).toEqual([undefined, undefined])
+    expect(tasksWithoutSrun({ ...batch, ...step })).toBeUndefined()
+  })
+
+  it("of Open MPI on one host needs no more variables", () => {
+    const one = {
+      OMPI_COMM_WORLD_SIZE: "2",
+      OMPI_COMM_WORLD_LOCAL_SIZE: "2",
+      PMIX_NAMESPACE: "prterun-a-1@1"
+    }
+    expect(place({ ...one, OMPI_COMM_WORLD_RANK: "1" })?.master).toEqual({
+      ...place({ ...one, OMPI_COMM_WORLD_RANK: "0" })?.master,
+      host: "127.0.0.1"
+    })
+  })
+
   it("is refused where half of it is missing or makes no sense", () => {
     expect(refusal({ RANK: "0" })).toBe(
       "environment: WORLD_SIZE: expected WORLD_SIZE, for RANK says that torchrun has started this"
@@ -83,7 +141,10 @@ describe("the place of a process in its job", () => {
     expect(refusal({ RANK: "0", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "99999" })).toMatch(
       /a port from 1/
     )
-    expect(refusal({ OMPI_COMM_WORLD_RANK: "0", OMPI_COMM_WORLD_SIZE: "2" })).toMatch(/mpirun -x MASTER_ADDR/)
+    const apart = { OMPI_COMM_WORLD_LOCAL_SIZE: "1", PMIX_NAMESPACE: "1265893377" }
+    expect(refusal({ OMPI_COMM_WORLD_RANK: "0", OMPI_COMM_WORLD_SIZE: "2", ...apart })).toMatch(
+      /mpirun -x MASTER_ADDR/
+    )
     expect(refusal({ JOB_COMPLETION_INDEX: "0" })).toMatch(/JOB_COMPLETIONS or WORLD_SIZE/)
   })
 
@@ -107,6 +168,7 @@ describe("the place of a process in its job", () => {
     ["node[003-006,9],gpu1", "node003"],
     ["a,b", "a"],
     ["rack1-n[2,4]-ib", "rack1-n2-ib"],
+    ["rack[1-2]n[03-07],x", "rack1n03"],
     ["", undefined]
   ])("the first host of %s is %s", (list, first) => {
     expect(firstHost(list)).toBe(first)

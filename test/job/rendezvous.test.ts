@@ -99,6 +99,11 @@ describe("a rendezvous", () => {
       /version of rank 1 is 1.0.1, that of rank 0 is 1.0.0/
     ],
     [
+      "a file that rank 0 has not",
+      { alike: { version: "1.0.0", plan: "abc", "costs: a.csv": "12 of 3 B" } },
+      /costs: a.csv of rank 1 is 12 of 3 B, that of rank 0 is missing/
+    ],
+    [
       "another plan",
       { alike: { version: "1.0.0", plan: "xyz" } },
       /plan of rank 1 is xyz, that of rank 0 is abc/

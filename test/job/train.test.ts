@@ -114,7 +114,28 @@ describeNative("exec train over processes", () => {
     // The other's folder has no place for what rank 0 writes.
     const common = ["--set", "world.ranks=2", "--weights", "w.safetensors", "--out", "out/learnt.json"]
     for (const { code, text } of await Promise.all([start(0, ...common), start(1, ...common)])) {
-      expect(text).toMatch(/plan of rank 1 is \w+, that of rank 0 is \w+/u)
+      expect(text).toMatch(/--weights of rank 1 is (\w+) of (\d+) B, that of rank 0 is (?!\1)\w+ of \2 B/u)
+      expect(code).toBe(1)
+    }
+  })
+
+  it("refuses a rank for which a file of the scenario says something else", async () => {
+    const [port, secret] = [await freePort(), freshSecret()]
+    const ends = [0, 1].map((rank) => {
+      const cwd = path.join(folder, `site ${rank}`)
+      mkdirSync(cwd, { recursive: true })
+      writeFileSync(path.join(cwd, "asked.csv"), `arrived_at,prompt_tokens,output_tokens\n0,8,${4 + rank}\n`)
+      const scenario = path.join(cwd, "serve.yaml")
+      const text = readFileSync(path.join(root, "scenarios/agree/kv-serving.yaml"), "utf8")
+      writeFileSync(scenario, text.replace(/^requests:.*$/mu, "requests: { trace: asked.csv }"))
+      const env = { ...process.env, ...variablesOf(rank, 2, "127.0.0.1", port, secret) }
+      const args = [command()[0]!, "agree", scenario]
+      return ended(spawn(process.execPath, args, { cwd, env, stdio: ["ignore", "ignore", "pipe"] }))
+    })
+    for (const { code, text } of await Promise.all(ends)) {
+      expect(text).toMatch(
+        /requests\.trace: asked\.csv of rank 1 is (\w+) of 45 B, that of rank 0 is (?!\1)\w+ of 45 B/u
+      )
       expect(code).toBe(1)
     }
   })
