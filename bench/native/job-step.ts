@@ -1,5 +1,6 @@
 // Host time of a step over processes beside the same step in one process: processor time of the thread that submits, for each
-// rank, of a step of small kernels with a collective after every layer. The two are run in turn, in processes of their own.
+// rank, of a step of small kernels with a collective after every layer. Beside them, as many processes of one rank that know nothing of
+// each other, started together: what it costs that a thread serves one rank alone. The three are run in turn, in processes of their own.
 //   npx node bench/native/job-step.ts --ranks 2 --pairs 5
 import { spawn } from "node:child_process"
 import { parseArgs } from "node:util"
@@ -21,7 +22,8 @@ const { values } = parseArgs({
     ranks: { type: "string", default: "2" },
     pairs: { type: "string", default: "5" },
     rounds: { type: "string", default: "20" },
-    alone: { type: "boolean", default: false }
+    alone: { type: "boolean", default: false },
+    strangers: { type: "boolean", default: false }
   }
 })
 const [ranks, pairs, rounds] = [Number(values.ranks), Number(values.pairs), Number(values.rounds)]
@@ -70,12 +72,12 @@ const program = Effect.gen(function* () {
 
 /** A rank's times; in one process the thread serves all ranks, so a step is its share. */
 const measured = async (): Promise<Micros> => {
-  const world = localWorld(ranks)
+  const world = localWorld(values.strangers ? 1 : ranks)
   const place = values.alone ? undefined : await Effect.runPromise(placeIn(process.env))
   if (place === undefined) {
     const { ranks: own } = await Effect.runPromise(execute({ world, program }))
     const { submitting, step } = own[0]!.value
-    return { submitting, step: step / ranks }
+    return { submitting, step: step / own.length }
   }
   const secret = await Effect.runPromise(secretIn(process.env))
   const { ranks: own } = await Effect.runPromise(
@@ -119,21 +121,27 @@ const overProcesses = async (): Promise<Micros> => {
   return all[0]!
 }
 
+const strangers = async (): Promise<Micros> =>
+  (await Promise.all(Array.from({ length: ranks }, () => child({}, ["--alone", "--strangers"]))))[0]!
+
 const compare = async (): Promise<void> => {
-  const runs: Array<readonly [Micros, Micros]> = []
+  const runs: Array<readonly [Micros, Micros, Micros]> = []
   for (let pair = 0; pair < pairs; pair++) {
-    runs.push([await child({}, ["--alone"]), await overProcesses()])
-    const [alone, apart] = runs.at(-1)!
-    process.stderr.write(`${pair + 1} of ${pairs}: ${JSON.stringify({ alone, apart })}\n`)
+    runs.push([await child({}, ["--alone"]), await strangers(), await overProcesses()])
+    const [alone, unrelated, apart] = runs.at(-1)!
+    process.stderr.write(`${pair + 1} of ${pairs}: ${JSON.stringify({ alone, unrelated, apart })}\n`)
   }
   console.log(
     `${layers * (kernelsOfLayer + 1)} ops a step and rank, ${layers} of them all-reduces among ${ranks}; us of a rank's thread`
   )
   for (const what of ["submitting", "step"] as const) {
-    const [alone, apart] = [0, 1].map((side) => median(runs.map((run) => run[side as 0 | 1][what])))
-    const ratio = median(runs.map(([one, other]) => other[what] / one[what]))
+    const [alone, unrelated, apart] = ([0, 1, 2] as const).map((side) =>
+      median(runs.map((run) => run[side][what]))
+    )
+    const ratioTo = (side: 0 | 1): string =>
+      median(runs.map((run) => run[2][what] / run[side][what])).toFixed(2)
     console.log(
-      `${what.padEnd(12)} in one process ${alone!.toFixed(0)}, over processes ${apart!.toFixed(0)}, median ratio ${ratio.toFixed(2)}`
+      `${what.padEnd(12)} in one process ${alone!.toFixed(0)}, in processes without each other ${unrelated!.toFixed(0)}, over processes ${apart!.toFixed(0)}; median ratio of the last to the first ${ratioTo(0)}, to the second ${ratioTo(1)}`
     )
   }
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "ordered-sum.h"
 #include "rounding.h"
 
 namespace tandem {
@@ -215,32 +216,15 @@ void CollectiveTask::receive(const Meeting& meeting) {
 void CollectiveTask::reduceInto(const Meeting& meeting, size_t index, int64_t from, int64_t count,
                                 const std::vector<void*>& outs, Dtype dtype) {
   const double over = average_ ? static_cast<double>(meeting.tasks.size()) : 1;
-  constexpr int64_t chunk = 1024;
-  double sums[chunk];
-  for (int64_t at = 0; at < count; at += chunk) {
-    const int64_t size = std::min(chunk, count - at);
+  double sums[sumTile];
+  for (int64_t at = 0; at < count; at += sumTile) {
+    const int64_t size = std::min(sumTile, count - at);
     std::fill(sums, sums + size, 0.0);
     for (const CollectiveTask* task : meeting.tasks) {
       const Sent& sent = task->sent_[index];
-      if (isInteger(sent.dtype)) {
-        const auto* data = static_cast<const int32_t*>(sent.data) + from + at;
-        for (int64_t i = 0; i < size; i++) sums[i] += data[i];
-      } else {
-        const auto* data = static_cast<const float*>(sent.data) + from + at;
-        for (int64_t i = 0; i < size; i++) sums[i] += static_cast<double>(data[i]);
-      }
+      addTo(sums, offset(sent.data, from + at), size, isInteger(sent.dtype));
     }
-    for (void* out : outs) {
-      if (isInteger(dtype)) {
-        auto* data = static_cast<int32_t*>(out) + at;
-        for (int64_t i = 0; i < size; i++) data[i] = toInt32(sums[i] / over);
-        roundInPlace(data, size, dtype);
-      } else {
-        auto* data = static_cast<float*>(out) + at;
-        for (int64_t i = 0; i < size; i++) data[i] = static_cast<float>(sums[i] / over);
-        roundInPlace(data, size, dtype);
-      }
-    }
+    for (void* out : outs) storeSums(sums, size, over, dtype, offset(out, at));
   }
 }
 

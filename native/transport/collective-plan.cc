@@ -6,6 +6,12 @@ namespace tandem {
 
 namespace {
 
+/**
+ * Messages of so many bytes are short. Measured between two processes on loopback, everything to everybody and shares in turn: 64 KiB
+ * take 0.46 and 0.78 ms, 256 KiB 0.50 and 1.66, 1 MiB 7.6 and 1.1 (medians of 3, on two cores at load 39).
+ */
+constexpr size_t oneShotBytes = size_t{1} << 18;
+
 uint64_t fnv(const std::string& text) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
@@ -160,7 +166,8 @@ bool CollectivePlan::oneShot() const {
     sent += packedBytes(packingOf(inputs[i].dtype, wire), inputs[i].elements);
     sums += packedBytes(packingOf(outputs[i].dtype, ""), outputs[i].elements);
   }
-  return sent * ranks.size() <= sent + sums;
+  // Of as many bytes, few go quicker in one phase, and many with each value added in one place alone.
+  return sent * ranks.size() < sent + sums || (sent * ranks.size() == sent + sums && sent <= oneShotBytes);
 }
 
 Packing CollectivePlan::sentAs(size_t tensor) const {

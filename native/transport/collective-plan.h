@@ -26,8 +26,8 @@ struct CollectivePlan {
   Spans sentTo(size_t member) const;
   Spans receivedFrom(size_t member) const;
   /**
-   * Whether every member of an all-reduce takes everything and adds for itself: fewer bytes than a share for each and the sums
-   * back where there are two, or where what is sent is much narrower than what comes out.
+   * Whether every member of an all-reduce takes everything and adds for itself: where what is sent is much narrower than what comes
+   * out that is fewer bytes than a share for each and the sums back, and of a short message between two as many in half the phases.
    */
   bool oneShot() const;
   /** The destination of a point-to-point message has no inputs: there what comes out says how it travels. */

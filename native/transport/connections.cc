@@ -15,11 +15,11 @@ namespace tandem {
 
 namespace {
 
-/** What one connection may move before it is another's turn. */
+/** What one connection may move before it is another's turn. Assumed: a few milliseconds' worth, many calls of the system. */
 constexpr size_t turnBytes = size_t{4} << 20;
-/** Memory for a text is taken as it comes: a header is believed no further. */
+/** Memory for a text is taken as it comes: a header is believed no further. Assumed. */
 constexpr size_t textStepBytes = size_t{1} << 20;
-/** After a fault or a goodbye, what is queued has so long to leave. */
+/** After a fault or a goodbye, what is queued has so long to leave. Assumed: well below `lostAfterSeconds`. */
 constexpr int64_t flushNanoseconds = 1'000'000'000;
 
 }  // namespace

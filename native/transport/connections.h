@@ -70,14 +70,14 @@ class Connections {
     virtual void over() = 0;
   };
 
-  /** Takes over file descriptors, by peer, -1 for none. Throws NoMesh. */
+  /** Takes over file descriptors, by peer, -1 for none. What the system refuses meanwhile is `start`'s to say. */
   Connections(Handler& handler, const std::vector<int>& fds, int64_t tickNanoseconds);
   /** Ends the thread: what is queued has left, or had its time. */
   ~Connections();
   Connections(const Connections&) = delete;
   Connections& operator=(const Connections&) = delete;
 
-  /** Throws std::system_error. */
+  /** Throws std::runtime_error where the system has no event queue or thread for it. */
   void start();
   /** `data` may be null; else `frame.length` bytes of the message `of`, which live until they are written. */
   void enqueue(int peer, const Frame& frame, std::string text, const char* data, const std::shared_ptr<Outgoing>& of);

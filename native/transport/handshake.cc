@@ -30,9 +30,9 @@ constexpr size_t nonceBytes = 16;
 constexpr size_t macBytes = 32;
 constexpr size_t helloBytes = magicBytes + 12 + nonceBytes;
 constexpr size_t challengeBytes = nonceBytes + macBytes;
-/** Whoever connects has so long to prove itself. */
+/** Whoever connects has so long to prove itself. Assumed: thousands of round trips. */
 constexpr auto patience = std::chrono::seconds(5);
-/** Connections in the middle of a handshake; further ones wait in the listener's queue. */
+/** Connections in the middle of a handshake; further ones wait in the listener's queue. Assumed. */
 constexpr size_t strangersMax = 64;
 
 void setNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL, 0) | O_NONBLOCK); }

@@ -8,9 +8,12 @@ namespace tandem {
 
 namespace {
 
-/** A connection that ended without a goodbye is forgiven for so long: the goodbye comes by another. */
+/** A connection that ended without a goodbye is forgiven for so long: the goodbye comes by another. Assumed: well above a thread's wait. */
 constexpr int64_t graceNanoseconds = 500'000'000;
-/** This process itself was stopped for so long: what it did not hear meanwhile says nothing of others. */
+/**
+ * This process itself was stopped for so long: what it did not hear meanwhile says nothing of others. Assumed: well below
+ * `lostAfterSeconds`.
+ */
 constexpr int64_t absentNanoseconds = 2'000'000'000;
 
 }  // namespace

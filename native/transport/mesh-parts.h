@@ -9,6 +9,7 @@
 
 namespace tandem {
 
+/** Of notes, which hold a rank's timeline and final values, and of other words. Assumed: what a peer may make this process take. */
 constexpr uint64_t noteBytesMax = uint64_t{1} << 30;
 constexpr uint64_t textBytesMax = 4096;
 

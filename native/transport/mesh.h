@@ -22,6 +22,7 @@
 #include "../peers.h"
 #include "carrier.h"
 #include "connections.h"
+#include "staging.h"
 
 namespace tandem {
 
@@ -109,6 +110,9 @@ class Exchange {
   std::vector<bool> untold_;
 };
 
+/** Blocks of staging that are kept. Assumed: four windows of a collective of two (remote.cc), 32 MiB; others take fresh memory. */
+constexpr size_t stagedMax = 32;
+
 class Mesh : private Carrier::Owner, private Connections::Handler {
  public:
   /** Listens; throws NoMesh where it cannot. */
@@ -159,6 +163,9 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   /** Bytes of data sent to and received from each peer so far, without frames; none before `connect`. */
   uint64_t sentBytes(int peer) const;
   uint64_t receivedBytes(int peer) const;
+
+  /** For whoever puts messages together or takes them apart. */
+  Staging& staging() { return staging_; }
 
  private:
   friend class Exchange;
@@ -218,6 +225,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   void still() override;
 
   const MeshOptions options_;
+  Staging staging_{chunkBytes, stagedMax};
   int listener_ = -1;
   int port_ = 0;
   // Made by `connect`, and not touched before it says so.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <deque>
 
+#include "../cpu/ordered-sum.h"
 #include "../cpu/rounding.h"
 
 namespace tandem {
@@ -11,8 +12,8 @@ namespace tandem {
 namespace {
 
 /** Values that travel as one message: what is added while the next is on its way. */
-constexpr int64_t chunkValues = int64_t{1} << 18;
-/** Chunks of each peer that are awaited at once: bounds what is staged. */
+constexpr auto chunkValues = static_cast<int64_t>(chunkBytes / 4);
+/** Chunks of each peer that are awaited at once: bounds what is staged. Measured like chunks: neither 4 nor 16 make a difference. */
 constexpr size_t windowChunks = 8;
 
 // Parts of a collective's messages, above the chunk's number.
@@ -26,7 +27,7 @@ const char* at(const void* data, int64_t element) { return static_cast<const cha
 class Submission {
  public:
   Submission(const CollectivePlan& of, Mesh& mesh, uint32_t communicator, uint32_t position)
-      : of_(of), exchange_(mesh, communicator, position, of.meaning, of.ranks) {}
+      : of_(of), pool_(mesh.staging()), exchange_(mesh, communicator, position, of.meaning, of.ranks) {}
 
   /** Inputs as they are read while outputs are written: copied where an output lies in the same place. */
   void lendInputs(bool stage) {
@@ -38,9 +39,9 @@ class Submission {
         inputs_.push_back(in.data);
         continue;
       }
-      copies_.emplace_back(static_cast<size_t>(in.elements));
-      if (in.elements > 0) std::memcpy(copies_.back().data(), in.data, static_cast<size_t>(in.elements) * 4);
-      inputs_.push_back(copies_.back().data());
+      staging_.push_back(pool_.take(static_cast<size_t>(in.elements) * 4));
+      if (in.elements > 0) std::memcpy(staging_.back().data(), in.data, staging_.back().size());
+      inputs_.push_back(staging_.back().data());
     }
   }
 
@@ -87,27 +88,32 @@ class Submission {
 
   /** Receives what `as` says; straight into the outputs where that is how they lie. Returns the staging, empty for none. */
   template <typename As>
-  std::vector<char>& receive(size_t member, uint32_t part, const Spans& spans, size_t tally, As as, bool direct) {
+  Staging::Piece& receive(size_t member, uint32_t part, const Spans& spans, size_t tally, As as, bool direct) {
     const size_t bytes = bytesOf(spans, as);
     staging_.emplace_back();
-    std::vector<char>& stage = staging_.back();
+    Staging::Piece& stage = staging_.back();
     if (bytes == 0) return stage;
     const Span& first = spans[0];
     if (direct && spans.size() == 1 && isRaw(as(first.tensor)) && isRaw(summedAs(first.tensor))) {
       exchange_.receive(rankOf(member), part, at(of_.outputs[first.tensor].data, first.from), bytes, tally);
       return stage;
     }
-    stage.resize(bytes);
+    stage = pool_.take(bytes);
     exchange_.receive(rankOf(member), part, stage.data(), bytes, tally);
     return stage;
   }
 
   /** Puts what was staged into the outputs; spans are places there. */
   template <typename As>
-  void store(const std::vector<char>& stage, const Spans& spans, As as) {
-    const char* from = stage.data();
+  void store(Staging::Piece& stage, const Spans& spans, As as) {
+    if (stage.empty()) return;
+    unpackInto(stage.data(), spans, as);
+    stage.release();
+  }
+
+  template <typename As>
+  void unpackInto(const char* from, const Spans& spans, As as) {
     for (const Span& span : spans) {
-      if (stage.empty()) return;
       const Operand& out = of_.outputs[span.tensor];
       char* to = at(out.data, span.from);
       from = unpack(as(span.tensor), from, span.count, to);
@@ -128,7 +134,7 @@ class Submission {
       if (isRaw(as) && there == at(inputs_[span.tensor], span.from)) continue;
       packed.resize(packedBytes(as, span.count));
       pack(as, scales_[span.tensor], at(inputs_[span.tensor], span.from), span.count, packed.data());
-      store(packed, {to[i]}, [&](size_t) { return as; });
+      unpackInto(packed.data(), {to[i]}, [&](size_t) { return as; });
     }
   }
 
@@ -136,45 +142,28 @@ class Submission {
    * Adds all members' values of the spans in group order into the outputs, `shift` places before where they lie in the inputs.
    * `staged[member]` is what came of each other member.
    */
-  void reduce(const Spans& spans, const std::vector<const std::vector<char>*>& staged,
-              const std::vector<int64_t>& shift) {
-    std::vector<const char*> from(of_.ranks.size(), nullptr);
-    for (size_t member = 0; member < from.size(); member++) {
-      if (staged[member] != nullptr) from[member] = staged[member]->data();
-    }
+  void reduce(const Spans& spans, const std::vector<Staging::Piece*>& staged, const std::vector<int64_t>& shift) {
+    std::vector<const char*> from;
+    for (const Staging::Piece* stage : staged) from.push_back(stage == nullptr ? nullptr : stage->data());
+    double sums[sumTile];
     for (const Span& span : spans) {
       const Operand& out = of_.outputs[span.tensor];
       const bool integers = isInteger(of_.inputs[span.tensor].dtype);
-      sums_.assign(static_cast<size_t>(span.count), 0.0);
-      values_.resize(static_cast<size_t>(span.count));
-      for (size_t member = 0; member < from.size(); member++) {
-        const void* values = values_.data();
-        if (member != of_.own) {
-          from[member] = unpack(sentAs(span.tensor), from[member], span.count, values_.data());
-        } else if (isRaw(sentAs(span.tensor))) {
-          values = at(inputs_[span.tensor], span.from);
-        } else {
-          own_.resize(packedBytes(sentAs(span.tensor), span.count));
-          pack(sentAs(span.tensor), scales_[span.tensor], at(inputs_[span.tensor], span.from), span.count, own_.data());
-          unpack(sentAs(span.tensor), own_.data(), span.count, values_.data());
+      const int64_t to = span.from - (shift.empty() ? 0 : shift[span.tensor]);
+      for (int64_t first = 0; first < span.count; first += sumTile) {
+        const int64_t count = std::min(sumTile, span.count - first);
+        std::fill(sums, sums + count, 0.0);
+        for (size_t member = 0; member < from.size(); member++) {
+          addTo(sums, valuesOf(span, from[member], first, count), count, integers);
         }
-        if (integers) {
-          const auto* data = static_cast<const int32_t*>(values);
-          for (size_t i = 0; i < sums_.size(); i++) sums_[i] += data[i];
-        } else {
-          const auto* data = static_cast<const float*>(values);
-          for (size_t i = 0; i < sums_.size(); i++) sums_[i] += static_cast<double>(data[i]);
-        }
+        storeSums(sums, count, of_.over, out.dtype, at(out.data, to + first));
       }
-      char* to = at(out.data, span.from - (shift.empty() ? 0 : shift[span.tensor]));
-      if (integers) {
-        auto* data = reinterpret_cast<int32_t*>(to);
-        for (size_t i = 0; i < sums_.size(); i++) data[i] = toInt32(sums_[i] / of_.over);
-      } else {
-        auto* data = reinterpret_cast<float*>(to);
-        for (size_t i = 0; i < sums_.size(); i++) data[i] = static_cast<float>(sums_[i] / of_.over);
+      for (const char*& one : from) {
+        if (one != nullptr) one += packedBytes(sentAs(span.tensor), span.count);
       }
-      roundTo(out, to, span.count);
+    }
+    for (Staging::Piece* stage : staged) {
+      if (stage != nullptr) stage->release();
     }
   }
 
@@ -200,6 +189,23 @@ class Submission {
  private:
   int rankOf(size_t member) const { return of_.ranks[member]; }
 
+  /** Values [first, first + count) of a span as its receivers get them: packed at `packed`, or this member's own where that is null. */
+  const void* valuesOf(const Span& span, const char* packed, int64_t first, int64_t count) {
+    const Packing as = sentAs(span.tensor);
+    if (packed == nullptr) {
+      const char* const own = at(inputs_[span.tensor], span.from + first);
+      if (isRaw(as)) return own;
+      pack(as, scales_[span.tensor], own, count, tilePacked_);
+      unpack(as, tilePacked_, count, tile_);
+      return tile_;
+    }
+    // Behind values of fewer bits they need not lie where words may.
+    const char* const there = packed + 4 * first;
+    if (isRaw(as) && reinterpret_cast<uintptr_t>(there) % 4 == 0) return there;
+    unpackPart(as, packed, first, count, tile_);
+    return tile_;
+  }
+
   static void roundTo(const Operand& out, char* to, int64_t count) {
     if (isInteger(out.dtype)) {
       roundInPlace(reinterpret_cast<int32_t*>(to), count, out.dtype);
@@ -216,7 +222,7 @@ class Submission {
       exchange_.send(rankOf(member), part, at(data(spans[0].tensor), spans[0].from), bytes, tally);
       return;
     }
-    staging_.emplace_back(bytes);
+    staging_.push_back(pool_.take(bytes));
     char* to = staging_.back().data();
     for (const Span& span : spans) {
       to = pack(as(span.tensor), scale(span.tensor), at(data(span.tensor), span.from), span.count, to);
@@ -227,12 +233,11 @@ class Submission {
   const CollectivePlan& of_;
   std::vector<const void*> inputs_;
   std::vector<float> scales_;
-  std::deque<std::vector<float>> copies_;
+  Staging& pool_;
   // Kept until the exchange has ended: others read and write here.
-  std::deque<std::vector<char>> staging_;
-  std::vector<double> sums_;
-  std::vector<float> values_;
-  std::vector<char> own_;
+  std::deque<Staging::Piece> staging_;
+  float tile_[sumTile];
+  char tilePacked_[4 + 4 * sumTile];
   Exchange exchange_;
 };
 
@@ -246,8 +251,9 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
   const auto as = [&](size_t i) { return sentAs(i); };
   const auto sums = [&](size_t i) { return summedAs(i); };
   const std::vector<Spans> mine = chunksOf(own);
-  // Tallies: what comes of chunk c is 2c, what goes out 2c + 1, everything of the second phase 0 again at the end.
-  std::vector<std::vector<const std::vector<char>*>> staged(mine.size());
+  // Tallies: of the first phase, what comes of chunk c is 2c and what goes out 2c + 1; of the second, behind all these, everything
+  // that goes out is one and what comes of chunk c follows it.
+  std::vector<std::vector<Staging::Piece*>> staged(mine.size());
   const auto await = [&](size_t chunk) {
     for (size_t member = 0; member < members; member++) {
       staged[chunk].push_back(member == of_.own ? nullptr
@@ -258,7 +264,7 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
   for (size_t chunk = 0; chunk < std::min(windowChunks, mine.size()); chunk++) await(chunk);
 
   std::vector<std::vector<Spans>> theirs(members);
-  std::vector<std::vector<const std::vector<char>*>> results(members);
+  std::vector<std::vector<Staging::Piece*>> results(members);
   size_t longest = 0;
   for (size_t member = 0; member < members; member++) {
     theirs[member] = chunksOf(spansTo[member]);
@@ -280,24 +286,22 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
     for (size_t member = 0; gather && member < members; member++) {
       if (member == of_.own || chunk >= theirs[member].size()) continue;
       results[member].push_back(&receive(member, secondPhase + static_cast<uint32_t>(chunk), theirs[member][chunk],
-                                         second, sums, true));
+                                         second + 1 + chunk, sums, true));
     }
     if (chunk >= mine.size()) continue;
     reduce(mine[chunk], staged[chunk], shift);
-    for (const std::vector<char>* stage : staged[chunk]) {
-      if (stage != nullptr) std::vector<char>().swap(*const_cast<std::vector<char>*>(stage));
-    }
     if (chunk + windowChunks < mine.size()) await(chunk + windowChunks);
     for (size_t i = 1; gather && i < members; i++) {
       sendOutputs((of_.own + i) % members, secondPhase + static_cast<uint32_t>(chunk), mine[chunk], second);
     }
   }
-  finish();
-  for (size_t member = 0; gather && member < members; member++) {
-    for (size_t chunk = 0; chunk < results[member].size(); chunk++) {
-      store(*results[member][chunk], theirs[member][chunk], sums);
+  for (size_t chunk = 0; gather && chunk < longest; chunk++) {
+    if (!exchange_.wait(second + 1 + chunk)) failed();
+    for (size_t member = 0; member < members; member++) {
+      if (chunk < results[member].size()) store(*results[member][chunk], theirs[member][chunk], sums);
     }
   }
+  finish();
 }
 
 /** Every member sends spans of its inputs to each other, which end up as they are at places of the outputs. */
@@ -305,7 +309,7 @@ void Submission::exchangeAll(const std::vector<Spans>& sendTo, const std::vector
   const size_t members = of_.ranks.size();
   const auto as = [&](size_t i) { return sentAs(i); };
   std::vector<std::vector<Spans>> into(members);
-  std::vector<std::vector<const std::vector<char>*>> staged(members);
+  std::vector<std::vector<Staging::Piece*>> staged(members);
   for (size_t member = 0; member < members; member++) {
     if (member == of_.own) continue;
     into[member] = chunksOf(receiveFrom[member]);
@@ -351,11 +355,11 @@ void Submission::broadcast() {
     finish();
     return;
   }
-  std::vector<const std::vector<char>*> mine;
+  std::vector<Staging::Piece*> mine;
   for (size_t chunk = 0; chunk < shares[own].size(); chunk++) {
     mine.push_back(&receive(of_.root, firstPhase + static_cast<uint32_t>(chunk), shares[own][chunk], 1 + chunk, as, false));
   }
-  std::vector<std::vector<const std::vector<char>*>> staged(members);
+  std::vector<std::vector<Staging::Piece*>> staged(members);
   for (size_t member = 0; member < members; member++) {
     if (member == own) continue;
     for (size_t chunk = 0; chunk < shares[member].size(); chunk++) {

@@ -17,8 +17,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/** Of an offer, with addresses of UCX. Assumed: they have a few hundred bytes for each adapter. */
 constexpr size_t textBytesMax = size_t{1} << 20;
-/** What is sent on trial comes within so long, and half the time that peers have to answer, or UCX does not do. */
+/**
+ * What is sent on trial comes within so long, and half the time that peers have to answer, or UCX does not do. Assumed: as long as a
+ * lost rank may go unnoticed, and thousands of times what a trial takes.
+ */
 constexpr double trialSecondsMax = 10;
 
 /** Says something to all peers, and hears what each says; what this rank says at its own place. */

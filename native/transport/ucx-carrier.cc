@@ -17,11 +17,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/** Messages to one peer that UCX has at once: more only fill its queues. */
+/** Messages to one peer that UCX has at once: more only fill its queues. Assumed: two windows of a collective's chunks (remote.cc). */
 constexpr size_t sendingMax = 16;
-/** What is on its way when a job ends, by fault or not, has so long to come to its end. */
+/** What is on its way when a job ends, by fault or not, has so long to come to its end. Assumed: well below `lostAfterSeconds`. */
 constexpr auto patience = std::chrono::seconds(1);
-/** Sent on trial: what goes at once, and what goes when the receiver takes it. */
+/** Sent on trial: what UCX sends at once, and what it sends when the receiver takes it; its threshold lies between, by far. */
 constexpr size_t trialBytes[] = {256, size_t{1} << 18};
 constexpr uint32_t trialTicket = ticketsMax;
 /** What a rank sends on trial: never the zeros that the receiver's memory has before. */
@@ -284,8 +284,8 @@ void UcxCarrier::run() {
     take();
     beginWaiting();
     if (flushing_ && open_.empty()) {
-      closeEnds(false, near_.get());
-      closeEnds(false, far_.get());
+      if (near_) closeEnds(false, *near_);
+      closeEnds(false, *far_);
       break;
     }
     if (!progress()) sleep();
@@ -452,13 +452,13 @@ void UcxCarrier::broke(End& end, const std::string& how) {
 }
 
 /** Closes all ends of a way, and waits for a while until that is done. */
-void UcxCarrier::closeEnds(bool byForce, Way* way) {
+void UcxCarrier::closeEnds(bool byForce, Way& way) {
   std::vector<void*> closing;
   for (const auto& end : ends_) {
-    if (!end || end->way != way || end->endpoint == nullptr) continue;
+    if (!end || end->way != &way || end->endpoint == nullptr) continue;
     ucx::RequestParameters parameters;
     // An end that has failed can only be let go of, which UCX allows where it tells of errors.
-    if ((byForce || end->failed) && way == far_.get()) {
+    if ((byForce || end->failed) && &way == far_.get()) {
       parameters.fields = ucx::RequestParameters::hasFlags;
       parameters.flags = ucx::RequestParameters::closeByForce;
     }
@@ -473,11 +473,11 @@ void UcxCarrier::closeEnds(bool byForce, Way* way) {
     }
     if (!byForce) return false;
     return std::any_of(open_.begin(), open_.end(), [&](const Message* message) {
-      return message->end->way == way && message->request != nullptr;
+      return message->end->way == &way && message->request != nullptr;
     });
   };
   while (isOpen() && Clock::now() < until) {
-    if (way == nullptr || ucx_.ucp_worker_progress(way->worker) == 0) ::usleep(100);
+    if (ucx_.ucp_worker_progress(way.worker) == 0) ::usleep(100);
   }
   for (void* one : closing) ucx_.ucp_request_free(one);
 }
@@ -490,7 +490,7 @@ void UcxCarrier::stop() {
       ucx_.ucp_request_cancel(far_->worker, message->request);
     }
   }
-  closeEnds(true, far_.get());
+  closeEnds(true, *far_);
   // What has not come to its end by then does with the adapters' queues, which go with their worker.
   over_ = true;
   far_.reset();

@@ -76,7 +76,7 @@ class UcxCarrier : public Carrier {
   void broke(End& end, const std::string& how);
   bool progress() const;
   void sleep();
-  void closeEnds(bool byForce, Way* way);
+  void closeEnds(bool byForce, Way& way);
   void stop();
   void poke() const;
 

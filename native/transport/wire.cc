@@ -198,54 +198,56 @@ char* pack(Packing packing, float scale, const void* values, int64_t count, char
   return to;
 }
 
-const char* unpack(Packing packing, const char* from, int64_t count, void* values) {
+void unpackPart(Packing packing, const char* from, int64_t first, int64_t count, void* values) {
   const auto n = static_cast<size_t>(count);
   auto* floats = static_cast<float*>(values);
   float scale = 0;
-  if (isScaled(packing)) {
-    std::memcpy(&scale, from, 4);
-    from += 4;
-  }
+  if (isScaled(packing)) std::memcpy(&scale, from, 4);
+  from += packedBytes(packing, first);
   const auto* bytes = reinterpret_cast<const uint8_t*>(from);
   switch (packing) {
     case Packing::words:
       if (n > 0) std::memcpy(values, from, 4 * n);
-      return from + 4 * n;
+      return;
     case Packing::halves:
       for (size_t i = 0; i < n; i++) {
         uint16_t half;
         std::memcpy(&half, from + 2 * i, 2);
         floats[i] = floatOf(static_cast<uint32_t>(half) << 16);
       }
-      return from + 2 * n;
+      return;
     case Packing::float16s:
       for (size_t i = 0; i < n; i++) {
         uint16_t half;
         std::memcpy(&half, from + 2 * i, 2);
         floats[i] = fromFloat16(half);
       }
-      return from + 2 * n;
+      return;
     case Packing::bytes:
       for (size_t i = 0; i < n; i++) static_cast<int32_t*>(values)[i] = static_cast<int8_t>(bytes[i]);
-      return from + n;
+      return;
     case Packing::float8s:
       for (size_t i = 0; i < n; i++) floats[i] = float8Values()[bytes[i]];
-      return from + n;
+      return;
     case Packing::scaledFloat8:
       for (size_t i = 0; i < n; i++) floats[i] = scaled(float8Values()[bytes[i]], scale);
-      return from + n;
+      return;
     case Packing::scaledInt8:
       for (size_t i = 0; i < n; i++) {
         floats[i] = scaled(bytes[i] == 0x80 ? -0.0f : static_cast<float>(static_cast<int8_t>(bytes[i])), scale);
       }
-      return from + n;
+      return;
     case Packing::scaledFloat4:
       for (size_t i = 0; i < n; i++) {
         floats[i] = scaled(fromFloat4(static_cast<uint8_t>(bytes[i / 2] >> (i % 2 == 0 ? 0 : 4) & 15)), scale);
       }
-      return from + (n + 1) / 2;
+      return;
   }
-  return from;
+}
+
+const char* unpack(Packing packing, const char* from, int64_t count, void* values) {
+  unpackPart(packing, from, 0, count, values);
+  return from + packedBytes(packing, count);
 }
 
 }  // namespace tandem

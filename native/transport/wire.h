@@ -28,5 +28,7 @@ float packingScale(Packing packing, const void* values, int64_t count);
 char* pack(Packing packing, float scale, const void* values, int64_t count, char* to);
 /** Unpacks to stored floats or int32s; returns the end of what it read. */
 const char* unpack(Packing packing, const char* from, int64_t count, void* values);
+/** The same of values [first, first + count) among those packed at `from`; `first` is even. */
+void unpackPart(Packing packing, const char* from, int64_t first, int64_t count, void* values);
 
 }  // namespace tandem

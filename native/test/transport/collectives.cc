@@ -188,6 +188,8 @@ void collectives() {
       Case one;
       one.kernel = position == 0 ? "all_reduce" : kernels[random() % kernels.size()];
       one.wire = wires[random() % wires.size()];
+      // The largest goes by shares, of two too.
+      if (position == 0) one.wire.clear();
       one.average = random() % 2 == 0;
       one.root = static_cast<int>(random() % static_cast<unsigned>(size));
       const size_t tensors = 1 + random() % 3;
@@ -195,7 +197,8 @@ void collectives() {
         one.dtypes.push_back(dtypes[random() % dtypes.size()]);
         // Now and then several chunks, and once more than are awaited at a time.
         const bool large = position == 0 && t == 0;
-        one.units.push_back(large ? 2'500'001 : random() % 40 == 0 ? 400'001 : static_cast<int64_t>(random() % 300));
+        if (large) one.dtypes.back() = Dtype::float32;
+        one.units.push_back(large ? (size == 2 ? 4'400'001 : 2'500'001) : random() % 40 == 0 ? 400'001 : static_cast<int64_t>(random() % 300));
       }
       const bool even = random() % 2 == 0;
       for (int r = 0; r < size; r++) {

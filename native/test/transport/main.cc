@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   strangers();
   plans();
   largePlans();
+  staging();
   overEach([](const char* name) {
     notes();
     failures();

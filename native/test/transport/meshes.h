@@ -61,6 +61,7 @@ void strangers();
 void sessions();
 /** More than 32 bits count, and how fast (sizes.cc). */
 void largePlans();
+void staging();
 void large(size_t gibibytes);
 void throughput();
 

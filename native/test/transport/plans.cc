@@ -47,6 +47,18 @@ void plans() {
   check(digest(even, 0) != digest(gatherOf(wide, wide, "", 5, 15), 0), "sizes are told");
   check(digest(gatherOf(wide, wide, "1,2,3", 2, 6), 1) == digest(gatherOf(wide, wide, "1,2,3", 3, 6), 2), "uneven rows");
 
+  const auto alone = [&](int64_t elements, const std::string& wire) {
+    Call call;
+    call.kernel = "all_reduce";
+    call.group = Group{"world", {0, 1}};
+    call.attributes["wire"] = wire;
+    call.attributes["reduce"] = std::string("sum");
+    call.inputs = call.outputs = {operandOf(wide, elements)};
+    return CollectivePlan(call, 1).oneShot();
+  };
+  check(alone(1 << 16, "") && !alone(1 << 17, ""), "of two, short messages go to everybody, long ones by shares");
+  check(alone(1 << 24, "bfloat16"), "narrow ones go to everybody, however long");
+
   refused(gatherOf(wide, wide, "3,-1,1", -1, 3), "rows like");
   refused(gatherOf(wide, wide, "9223372036854775807,1,1", 1, 3), "rows like");
   refused(gatherOf(wide, wide, "99999999999999999999999,1,1", 1, 3), "rows like");

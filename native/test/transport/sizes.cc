@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "../../transport/collective-plan.h"
+#include "../../transport/staging.h"
 #include "meshes.h"
 
 namespace tandem {
@@ -68,6 +69,22 @@ void largePlans() {
     check(packedBytes(Packing::words, elements) == static_cast<size_t>(elements) * 4, "bytes of words");
     check(packedBytes(Packing::scaledFloat4, elements) == 4 + (static_cast<size_t>(elements) + 1) / 2, "bytes of float4");
   }
+}
+
+/** Memory for messages comes back, as much of it as is to be kept, and none of another length. */
+void staging() {
+  Staging staging(4096, 1);
+  Staging::Piece first = staging.take(4000);
+  Staging::Piece second = staging.take(4096);
+  const char* const kept = first.data();
+  check(kept != second.data() && first.size() == 4000, "pieces in use are apart");
+  first.release();
+  second.release();
+  check(first.empty() && staging.take(8192).data() != kept, "what is longer than a block is its own");
+  const Staging::Piece again = staging.take(3000);
+  const Staging::Piece other = staging.take(3000);
+  check(again.data() == kept && again.size() == 3000 && other.data() != kept, "what was used first is kept, and no more");
+  check(staging.take(0).empty(), "nothing takes nothing");
 }
 
 /** A message of so many GiB and a page, of which 32 MiB are real. */
