@@ -249,17 +249,21 @@ export class Rank<Prepared> implements Predecessors {
       const wait: Wait = { what, lanes, tokens, resume }
       this.#waits.add(wait)
       if (this.#waits.size === 1 && !this.#finished) driver.onWaiting?.(true)
-      let left = tokens.length
-      const ended = (): void => {
-        left--
-        if (left > 0 || !this.#waits.has(wait)) return
+      // Asked for one after another, what was launched last first: when that has ended the others mostly have, where each would
+      // wake the program's thread on its own.
+      const order = [...tokens.keys()].toSorted((a, b) => tokens[a]! - tokens[b]!)
+      const next = (): void => {
+        if (!this.#waits.has(wait)) return
+        const i = order.pop()
+        if (i !== undefined) {
+          if (tokens[i]! < 0) next()
+          else driver.whenEnded(lanes[i]!, tokens[i]!, next)
+          return
+        }
         const fault = this.#faultSoFar()
         this.#end(wait, fault === undefined ? Exit.void : Exit.fail(fault))
       }
-      tokens.forEach((token, i) => {
-        if (token < 0) ended()
-        else driver.whenEnded(lanes[i]!, token, ended)
-      })
+      next()
       // A fiber that is interrupted waits no more.
       return Effect.sync(() => this.#forget(wait))
     })

@@ -4,7 +4,8 @@ import { totalmem } from "node:os"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { expect, it } from "vitest"
+import * as Fiber from "effect/Fiber"
+import { expect, it, vi } from "vitest"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
@@ -14,6 +15,7 @@ import { collective, launch } from "../../core/machine/op.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
 import { localWorld } from "../../exec/bench.ts"
 import { execute, executeThen, type Execution } from "../../exec/execute.ts"
+import { NativeRank } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
 
 const run = <A>(ranks: number, program: Program<A>, options: Partial<Execution<A>> = {}) =>
@@ -55,6 +57,33 @@ describeNative("the executor", () => {
     expect(ranks.map(({ ops, peakBytes }) => [ops, peakBytes.device])).toEqual(
       Array.from({ length: 3 }, () => [2, 48])
     )
+  })
+
+  it("is woken once for all lanes, with the last launched, where the others end before it", async () => {
+    const whenEnded = NativeRank.prototype.whenEnded
+    const asked: Array<Lane> = []
+    const spy = vi.spyOn(NativeRank.prototype, "whenEnded").mockImplementation(function (
+      this: NativeRank,
+      lane,
+      op,
+      then
+    ) {
+      asked.push(lane)
+      whenEnded.call(this, lane, op, then)
+    })
+    const program: Program<number> = Effect.gen(function* () {
+      const machine = yield* Machine
+      const [x, y] = [yield* machine.alloc(vector("x")), yield* machine.alloc(vector("y"))]
+      machine.submit(launch("copy", kernels.copy, Lane.compute, [x], [y]))
+      machine.submit(launch("slow copy", kernels.copy, Lane.inter, [y], [x]))
+      const drained = yield* Effect.forkChild(machine.drain)
+      yield* Effect.sleep(5)
+      const before = asked.length
+      yield* Fiber.join(drained)
+      return before
+    })
+    const { ranks } = await run(1, program, slowly(0.3)).finally(() => spy.mockRestore())
+    expect([ranks[0]!.value, asked]).toEqual([1, [Lane.inter, Lane.compute]])
   })
 
   it("refuses what does not fit, and gives freed memory to the next, in program order", async () => {
