@@ -11,16 +11,28 @@ import type {
 } from "./sections.ts"
 import type { HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
+import { formatSeconds } from "../core/units.ts"
 
-/** `known`: what is not estimated is "measured" or "stated". */
+const byPeakRates = ({ estimates }: RunFacts): boolean =>
+  estimates.some(({ source }) => source === "roofline")
+
+/**
+ * `known`: what is not estimated is "measured" or "stated". `chooses`: without a device there would be no table of timed kernels.
+ */
 export const deviceWarnings = (
   device: DeviceSettings | undefined,
   known: "measured" | "stated",
-  facts: RunFacts | undefined
+  facts: RunFacts | undefined,
+  chooses = false
 ): ReadonlyArray<string> => {
-  if (device === undefined || facts === undefined) return []
-  if (facts.estimates.some(({ source }) => source === "roofline")) return []
-  return [`device has no effect: every cost that this scenario needs is ${known}`]
+  if (device === undefined || facts === undefined || byPeakRates(facts)) return []
+  const counts = facts.estimates.some(
+    ({ kernel, source, carriedOver }) =>
+      carriedOver === true || (chooses && kernel !== "host" && source !== "free")
+  )
+  return counts
+    ? efficiencyWarnings(device, facts)
+    : [`device has no effect: every cost that this scenario needs is ${known}`]
 }
 
 /** `efficiency` is of peak rates: what is measured, or carried over from another device's measurements, has its own. */
@@ -28,10 +40,7 @@ export const efficiencyWarnings = (
   device: DeviceSettings | undefined,
   facts: RunFacts | undefined
 ): ReadonlyArray<string> =>
-  typeof device === "object" &&
-  device.efficiency !== undefined &&
-  facts !== undefined &&
-  !facts.estimates.some(({ source }) => source === "roofline")
+  typeof device === "object" && device.efficiency !== undefined && facts !== undefined && !byPeakRates(facts)
     ? ["device.efficiency has no effect: no cost is an estimate from peak rates"]
     : []
 
@@ -84,6 +93,12 @@ export const worldWarnings = (
     )
   else if (collectives.algorithm === "hierarchical" && ranks === ranksPerNode)
     warnings.push('collectives.algorithm "hierarchical" is "ring" here: all ranks are on one node')
+  else if (collectives.algorithm === "hierarchical" && new Set(siteSizes(world)).size > 1)
+    warnings.push(
+      ranksPerNode === 1
+        ? 'collectives.algorithm "hierarchical" is "ring" here: sites of different sizes share nothing evenly'
+        : 'collectives.algorithm "hierarchical" goes by nodes, not by sites: those are of different sizes'
+    )
   if (sites > 1 && links.wan === undefined && !sitesMatter)
     warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
   for (const tier of ["intra", "inter", "wan"] as const) {
@@ -120,6 +135,8 @@ export const faultWarnings = (
       return [`${name} has no effect: it changes neither bandwidth nor latency`]
     if ("link" in fault && fault.link === "wan" && siteCount(world) === 1)
       return [`${name} has no effect: there is one site, so no wan link`]
+    if ("link" in fault && fault.link === "wan" && world.links.wan === undefined)
+      return [`${name} has no effect: crossing sites is free where world.links.wan is not given`]
     if ("link" in fault && fault.link === "intra" && world.ranksPerNode === 1)
       return [`${name} has no effect: there is one rank on each node, so no traffic inside it`]
     if ("link" in fault && fault.link === "inter" && rankCount(world) === world.ranksPerNode)
@@ -127,6 +144,21 @@ export const faultWarnings = (
     if ("straggler" in fault && fault.speed === 1) return [`${name} has no effect: its speed is 1`]
     if (facts !== undefined && fault.from >= facts.makespanSeconds)
       return [`${name} has no effect: it begins after the run of ${facts.makespanSeconds.toPrecision(3)} s`]
+    return []
+  })
+
+/** Faults of which no figure tells, since these are of `fromSeconds` to `toSeconds`; `from` and `for` are in seconds. */
+export const unmeasuredFaultWarnings = (
+  faults: ReadonlyArray<FaultSettings>,
+  measured: { readonly fromSeconds: number; readonly toSeconds: number }
+): ReadonlyArray<string> =>
+  faults.flatMap((fault, index) => {
+    const { from, for: lasting = Infinity } = fault
+    if (from + lasting <= measured.fromSeconds)
+      return [
+        `faults[${index}] is in no figure: it is over at ${formatSeconds(from + lasting)}, within the warm-up, whose length is the algorithm's; measured are ${formatSeconds(measured.fromSeconds)} to ${formatSeconds(measured.toSeconds)}`
+      ]
+    // What begins after everything is `faultWarnings`'s.
     return []
   })
 

@@ -50,6 +50,8 @@ export interface Costed {
 /** A cost model that says of each op how its time was come by. */
 export interface TracedCostModel extends CostModel {
   cost(op: Costed): Cost
+  /** Whether any op so far took what a table of timed ops says. */
+  readonly lookedUp: boolean
 }
 
 export interface CostOptions {
@@ -93,11 +95,15 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   const launchSeconds =
     options.launchSeconds ?? sources.find((source) => source.shortestSeconds > 0)?.shortestSeconds ?? 0
   const estimates = new Estimates()
+  let lookedUp = false
 
   const fromSources = (launch: Launch): Cost | undefined => {
     for (const source of sources) {
       const cost = source.cost(launch)
-      if (cost !== undefined) return cost
+      if (cost !== undefined) {
+        lookedUp = true
+        return cost
+      }
     }
     return undefined
   }
@@ -166,12 +172,12 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
       return exactly(hostTime === "span" ? spanOf(phase, attributes) : busyOf(phase, attributes))
     }
     const told = reckon(op)
-    estimates.note(kernel.name, told.provenance, told.detail)
+    estimates.note(kernel.name, told)
     return told
   }
 
   const host = options.host === "none" ? undefined : options.host
-  if (host?.assumed !== undefined) estimates.note("host", "scaled", host.assumed)
+  if (host?.assumed !== undefined) estimates.note("host", { provenance: "scaled", detail: host.assumed })
   // Where the profiled device waits for its host, layers are launched as slowly as their spans say; a device that is never idle
   // says nothing of its host but that it keeps up.
   const { gapsAreHost = true } = options
@@ -184,7 +190,7 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   return {
     cost,
     seconds: (op) => {
-      if (options.host === undefined) estimates.note("host", "free", noHost)
+      if (options.host === undefined) estimates.note("host", { provenance: "free", detail: noHost })
       return late && op.kernel.name === "profiled" ? busyOf(profiled(op)!, op.attributes) : cost(op).seconds
     },
     ...(host === undefined
@@ -208,6 +214,9 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
             waitsFor: (op: Op) => waitsFor(host.costs, op)
           }
         }),
+    get lookedUp() {
+      return lookedUp
+    },
     get estimates() {
       return estimates.list
     }

@@ -218,7 +218,10 @@ export class OpTable implements CostSource {
         : scaling !== "" || shape !== "own"
           ? "scaled"
           : "interpolated"
-    return { seconds, provenance, detail: `${places[where]} ${measured}${scaling}` }
+    const detail = `${places[where]} ${measured}${scaling}`
+    // Of a device whose peak rates nobody knows, times are taken as they are.
+    const carriedOver = moved !== undefined && this.measuredOn !== undefined
+    return { seconds, provenance, detail, ...(carriedOver ? { carriedOver } : {}) }
   }
 
   /** What a row takes on the device that the table is for; one of no known kind by its arithmetic. */

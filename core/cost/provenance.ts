@@ -17,6 +17,8 @@ export interface Cost {
   readonly provenance: Provenance
   /** What stands for the measurement, as a phrase; "" for `exact`. */
   readonly detail: string
+  /** Rows of another device stand for it, carried over by the peak rates of both. */
+  readonly carriedOver?: true
 }
 
 /** A kind of op whose cost was not measured, and what stands for it. */
@@ -24,21 +26,27 @@ export interface Estimate {
   readonly kernel: string
   readonly source: Exclude<Provenance, "exact">
   readonly detail: string
+  /** Some of it was measured on another device, and carried over by the peak rates of both. */
+  readonly carriedOver?: true
 }
 
 /** What was not measured so far: one entry for each kernel and provenance, with the first detail and how many others. */
 export class Estimates {
-  readonly #notes = new Map<string, { readonly estimate: Estimate; readonly details: Set<string> }>()
+  readonly #notes = new Map<string, { estimate: Estimate; readonly details: Set<string> }>()
 
-  /** `detail` may be long to make and is asked for only until enough is known. */
-  note(kernel: string, provenance: Provenance, detail: string): void {
+  note(kernel: string, { provenance, detail, carriedOver }: Omit<Cost, "seconds">): void {
     if (provenance === "exact") return
     const key = `${kernel} ${provenance}`
+    const moved = carriedOver === true ? { carriedOver } : {}
     const known = this.#notes.get(key)
     if (known === undefined) {
-      const estimate = { kernel, source: provenance, detail }
+      const estimate = { kernel, source: provenance, detail, ...moved }
       this.#notes.set(key, { estimate, details: new Set([detail]) })
-    } else known.details.add(detail)
+    } else {
+      known.details.add(detail)
+      if (carriedOver === true && known.estimate.carriedOver !== true)
+        known.estimate = { ...known.estimate, ...moved }
+    }
   }
 
   get list(): ReadonlyArray<Estimate> {

@@ -138,6 +138,15 @@ export const collectiveCommand = (
           accepted: `a link that ${measured.join(", ")} has rows of: ${links}`
         })
       }
+      const uplink = (["wan", "wanLatency"] as const).find((name) => options[name] !== undefined)
+      if (uplink !== undefined && options.sites === 1) {
+        return yield* new InputError({
+          file: here,
+          field: uplink === "wan" ? "--wan" : "--wan-latency",
+          value: options[uplink]!,
+          accepted: "--sites of 2 or more with it: one site has no uplink"
+        })
+      }
       const rows: Array<Row> = []
       for (const ranks of options.ranks) {
         for (const inter of options.inter) {
@@ -153,9 +162,9 @@ export const collectiveCommand = (
                   latency: interLatency,
                   ...(options.mtu === undefined ? {} : { mtu: options.mtu })
                 },
-                ...(options.wan === undefined
+                ...(options.wan === undefined && options.wanLatency === undefined
                   ? {}
-                  : { wan: { bandwidth: options.wan, latency: options.wanLatency ?? 0 } })
+                  : { wan: { bandwidth: options.wan ?? "unlimited", latency: options.wanLatency ?? 0 } })
               }
             })
             const world = yield* resolveWorld(settings, here, loader)

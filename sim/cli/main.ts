@@ -136,7 +136,7 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     .option("--inter-latency <time>", "one way, a list", list, ["0s"])
     .option("--intra <bandwidth>", "of every rank's port inside its node", "unlimited")
     .option("--intra-latency <time>", "one way", "0s")
-    .option("--wan <bandwidth>", "of every site's uplink")
+    .option("--wan <bandwidth>", "of every site's uplink; unlimited where only its latency is given")
     .option("--wan-latency <time>", "one way")
     .option(
       "--mtu <bytes>",

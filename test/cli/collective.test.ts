@@ -2,7 +2,7 @@
 import * as path from "node:path"
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import { folder, root, sim } from "./launch.ts"
+import { folder, root, sim, simEach } from "./launch.ts"
 
 interface Row {
   readonly op: string
@@ -39,6 +39,9 @@ describe("sim collective", () => {
     expect(of("direct").seconds).toBeCloseTo(2 * (1e-3 + 75e6 / 1.25e8), 9)
     expect(of("tree").latencySeconds).toBeCloseTo(4e-3, 12)
     expect(of("ring").busBytesPerSecond).toBeLessThan(1.25e8)
+    // An uplink of which only the latency is given: two of the ring's hops cross it, and every step waits for those.
+    const [far] = rows("--ranks", "4", "--sites", "2", "--wan-latency", "500ms", "--algorithm", "ring")
+    expect(far!.seconds).toBeCloseTo(6 * 0.5, 12)
     expect(found.map(({ by }) => by)).toEqual(["ring", "tree", "hierarchical", "direct"])
   })
 
@@ -135,16 +138,19 @@ describe("sim collective", () => {
   })
 
   it("refuses what it cannot answer, and says what it could", () => {
-    for (const [args, message] of [
+    const refusals = [
       [["all_reduse"], /op: "?all_reduse"? .*all_reduce, all_gather/u],
       [["--bytes", "1Mbit"], /--bytes/u],
       [["--algorithm", "rings"], /--algorithm.*ring, tree, hierarchical, direct/u],
       [["--ranks", "3", "--ranks-per-node", "2"], /ranksPerNode/u],
       [["--ranks", "many"], /ranks and links/u],
+      [["--wan-latency", "1ms"], /--wan-latency: 1ms.*--sites of 2 or more/u],
       [["--compare", "10gbit"], /--measured with it/u],
       [["--measured", "nowhere.arrow"], /--measured/u]
-    ] as const) {
-      const { status, stderr } = sim("collective", ...args)
+    ] as const
+    const ended = simEach(refusals.map(([args]) => ["collective", ...args]))
+    for (const [index, [, message]] of refusals.entries()) {
+      const { status, stderr } = ended[index]!
       expect(status, stderr).toBe(2)
       expect(stderr).toMatch(message)
       expect(stderr).not.toMatch(/ {4}at /u)

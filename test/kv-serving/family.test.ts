@@ -150,6 +150,9 @@ describe("a serving scenario", () => {
       "memory.host has no effect: nothing is in host memory (transfer.to)",
       "seed has no effect: neither requests nor times nor what is kept are drawn"
     ])
+    // The usual costs are an H200's; an A100's are theirs by the peak rates of both.
+    expect(await warnings("device=NVIDIA A100")).toEqual([])
+    expect(await warnings("device=NVIDIA H200")).toEqual([expect.stringMatching(/^device has no effect/u)])
     expect(await warnings("algorithm={name: chunkkv, kernel: 3}")).toEqual([
       "algorithm.kernel has no effect: the paper's rule does not pool scores"
     ])

@@ -1,7 +1,10 @@
+import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { familyOf } from "../../scenarios/families.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { runScenario } from "../../sim/run.ts"
 import { scenarioFile, small } from "./files.ts"
 
 const facts = { estimates: [], makespanSeconds: 10 }
@@ -30,12 +33,78 @@ describe("fields without effect", () => {
     ],
     [["training={optimizer: sgd}"], /^training says what is learnt/u],
     [["faults=[{link: inter}]"], /^faults\[0\] has no effect: it changes neither/u],
+    [["precision=float32"], /^precision has no effect: the times of the model's layers are stated/u],
     [["faults=[{link: wan, latency: 1s}]"], /^faults\[0\] has no effect: there is one site/u],
     [["faults=[{outage: 1, from: 11s}]"], /^faults\[0\] has no effect: it begins after the run/u]
   ])("%j", (sets, message) => {
     const warnings = warningsOf(...sets)
     expect(warnings).toHaveLength(1)
     expect(warnings[0]).toMatch(message)
+  })
+
+  it("are not a device for which costs of another are carried over, or whose name chooses the costs", () => {
+    const told = (estimate: object, ...sets: ReadonlyArray<string>) => {
+      const scenario = Effect.runSync(loadScenario(scenarioFile(small), sets))
+      const estimates = [{ kernel: "copy", source: "extrapolated" as const, detail: "", ...estimate }]
+      return familyOf(scenario).ignored(scenario, { ...facts, estimates })
+    }
+    const efficient = "device={flops: 1e12, memoryBandwidth: 1GB/s, efficiency: 0.5}"
+    const profile = "model={profile: p.arrow}"
+    expect(told({ carriedOver: true }, "device=NVIDIA A100", "costs=p.arrow")).toEqual([])
+    expect(told({}, "device=NVIDIA H200")).toEqual([])
+    expect(told({}, "device=NVIDIA H200", "costs=p.arrow")).toEqual([
+      "device has no effect: every cost that this scenario needs is stated"
+    ])
+    expect(told({ source: "scaled", kernel: "host" }, "device=NVIDIA H200")).toHaveLength(1)
+    expect(told({ carriedOver: true }, efficient, "costs=p.arrow")).toEqual([
+      "device.efficiency has no effect: no cost is an estimate from peak rates"
+    ])
+    expect(told({}, "device=NVIDIA H200", profile)).toEqual([
+      "device has no effect: every cost that this scenario needs is measured"
+    ])
+    expect(told({ carriedOver: true }, "device=NVIDIA V100", profile)).toEqual([
+      expect.stringMatching(/^device has no effect on the model's layers, whose times are measured/u)
+    ])
+  })
+
+  const uneven = "sites=[{name: a, ranks: 4}, {name: b, ranks: 2}]"
+  const wan = "wan.bandwidth=1GB/s"
+  it.each([
+    [[uneven, "world.ranks=6"], "hierarchical", /is "ring" here: sites of different sizes/u],
+    [[uneven, "world.ranks=6", "ranksPerNode=2"], "hierarchical", /goes by nodes, not by sites/u],
+    [["shard={}"], "tree", /^collectives\.algorithm "tree" is "ring" here: gathers and scatters/u],
+    [["ranks=4", "sites=2", "shard={within: site}"], "hierarchical", /on no common level/u],
+    [["ranks=8", "sites=2", "ranksPerNode=2", "shard={within: node}"], "hierarchical", undefined],
+    [["ranks=4", "sites=2", "shard={within: site}"], "tree", undefined],
+    [["shard={gradients: false, parameters: false}"], "tree", undefined]
+  ])("of collectives that go around a ring after all: %j %s", (sets, algorithm, message) => {
+    const warnings = warningsOf(...sets, wan, `collectives.algorithm=${algorithm}`)
+    const told = warnings.filter((warning) => warning.startsWith("collectives."))
+    expect(told).toEqual(message === undefined ? [] : [expect.stringMatching(message)])
+  })
+
+  it("are faults of links between sites that are none", () => {
+    const fault = ["ranks=4", "sites=2", "shard={within: site}", "faults=[{link: wan, bandwidth: 1Mbit/s}]"]
+    expect(warningsOf(...fault)).toEqual([
+      "faults[0] has no effect: crossing sites is free where world.links.wan is not given"
+    ])
+    expect(warningsOf(...fault, wan)).toEqual([])
+  })
+
+  it("are faults that are over when measuring begins, and costs of kernels that nothing runs", async () => {
+    const told = async (...sets: ReadonlyArray<string>) => {
+      const file = scenarioFile(small)
+      const scenario = await Effect.runPromise(loadScenario(file, sets))
+      return (await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))).result.warnings
+    }
+    const costs = `costs=${path.resolve("traces/profiles/h200-ops.arrow")}`
+    expect(
+      await told("faults=[{outage: 1, from: 1ms, for: 2ms}, {straggler: 1, speed: 0.5, from: 1ms}]")
+    ).toEqual([
+      expect.stringMatching(/^faults\[0\] is in no figure: it is over at 3\.00 ms, within the warm-up/u)
+    ])
+    expect(await told(costs, "algorithm=s-sgd")).toEqual([expect.stringMatching(/^costs have no effect:/u)])
+    expect(await told(costs, "algorithm={name: diloco, period: 2}")).toEqual([])
   })
 
   it("are what clipping by the norm of all gradients takes from an algorithm that overlaps its steps", () => {

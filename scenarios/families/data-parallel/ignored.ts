@@ -1,15 +1,15 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
-import type { CostModel } from "../../../core/cost/cost-model.ts"
+import type { CostModel, TracedCostModel } from "../../../core/cost/cost-model.ts"
+import { defaultOf } from "../../../core/fields.ts"
 import * as Schema from "effect/Schema"
-import { hostNever, type DataParallelScenario } from "./scenario.ts"
+import { DataParallelScenario, hostNever } from "./scenario.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import { isArchitecture } from "../../model-graph.ts"
 import {
   deviceWarnings,
-  efficiencyWarnings,
   faultWarnings,
   hostWarnings,
   hostMemoryWarnings,
@@ -85,6 +85,27 @@ const shardWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> =>
   return warnings
 }
 
+/** Tree and hierarchical are ways of an all-reduce: what a model in parts has of those, and between whom. */
+const shardCollectiveWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {
+  const { shard, world, collectives, training } = scenario
+  const { algorithm } = collectives
+  const ranks = rankCount(world)
+  const each = divisionOf(scenario)
+  if (shard === undefined || (algorithm !== "tree" && algorithm !== "hierarchical")) return []
+  // Gradients that stay whole are all-reduced by those who hold a model together, and so are the norms that clip them.
+  if (each === 1 || !shard.gradients || training?.clipNorm !== undefined) return []
+  const ring = `collectives.algorithm "${algorithm}" is "ring" here:`
+  if (each === ranks) return [`${ring} gathers and scatters go around a ring, and nothing else travels`]
+  if (algorithm === "tree") return []
+  const nodes = siteSizes(world).map((size) => size / world.ranksPerNode)
+  const inSite = shard.within === "node" ? Math.min(...nodes) : 1
+  return inSite > 1 && nodes.length > 1 && new Set(nodes).size === 1
+    ? []
+    : [
+        `${ring} gathers and scatters go around a ring, and those who hold the same part are on no common level`
+      ]
+}
+
 /** Gradients travel of a model in parts, and with algorithms that average them rather than parameters, now and then. */
 const synchronizeWarnings = ({
   training,
@@ -110,13 +131,52 @@ export const launchWarnings = (
       ]
     : []
 
+/** A profile's layers are timed; what another device changes are the algorithm's own kernels. */
+const layerDeviceWarnings = (
+  { model, device }: DataParallelScenario,
+  facts: RunFacts | undefined
+): ReadonlyArray<string> =>
+  device !== undefined &&
+  "profile" in model &&
+  facts?.estimates.some(({ carriedOver }) => carriedOver === true) === true
+    ? [
+        "device has no effect on the model's layers, whose times are measured: it is of the algorithm's own kernels"
+      ]
+    : []
+
+const usualPrecision = defaultOf(DataParallelScenario.fields.precision)
+
+const precisionWarnings = ({ model, precision }: DataParallelScenario): ReadonlyArray<string> =>
+  precision === usualPrecision || isArchitecture(model)
+    ? []
+    : [
+        `precision has no effect: the times of the model's layers are ${"profile" in model ? "measured" : "stated"}`
+      ]
+
+/** `costs` are of a described model's kernels, and of what is no layer of any other. */
+export const costWarnings = (
+  { model, costs: named }: DataParallelScenario,
+  { lookedUp }: Pick<TracedCostModel, "lookedUp">,
+  hostIsTheirs: boolean
+): ReadonlyArray<string> =>
+  named === undefined || lookedUp || hostIsTheirs || isArchitecture(model)
+    ? []
+    : [
+        `costs have no effect: the times of the model's layers are ${"profile" in model ? "measured" : "stated"}, and no other kernel runs`
+      ]
+
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
-  // Kernels of a described model that were measured on another device are carried over to this one.
-  ...(isArchitecture(scenario.model) && facts?.estimates.some(({ source }) => source === "scaled") === true
-    ? efficiencyWarnings(scenario.device, facts)
-    : deviceWarnings(scenario.device, "profile" in scenario.model ? "measured" : "stated", facts)),
+  ...deviceWarnings(
+    scenario.device,
+    "profile" in scenario.model ? "measured" : "stated",
+    facts,
+    // Where neither `costs` nor a profile has timed kernels, the device says which are looked up.
+    isArchitecture(scenario.model) || (scenario.costs === undefined && "layers" in scenario.model)
+  ),
+  ...layerDeviceWarnings(scenario, facts),
+  ...precisionWarnings(scenario),
   ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...(scenario.activations?.by === "fused"
@@ -126,6 +186,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     ? []
     : ["kernels has no effect: the model's times are measured or stated"]),
   ...shardWarnings(scenario),
+  ...shardCollectiveWarnings(scenario),
   ...clipWarnings(scenario),
   ...synchronizeWarnings(scenario),
   ...wireWarnings(scenario),

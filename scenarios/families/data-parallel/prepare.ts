@@ -21,6 +21,7 @@ import { Network } from "../../../core/wire/network.ts"
 import { composedAlike, interchangeable } from "../../../core/wire/symmetry.ts"
 import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
+import { unmeasuredFaultWarnings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
 import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
@@ -31,7 +32,7 @@ import { linkOf, resolveCollectiveTable, resolveDevice, resolveFaults } from "..
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
-import { launchWarnings } from "./ignored.ts"
+import { costWarnings, launchWarnings } from "./ignored.ts"
 import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputing } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
@@ -310,7 +311,13 @@ export const prepare = (
           warnings: [
             ...model.warnings,
             ...rounded,
+            ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
             ...launchWarnings(scenario, costs),
+            ...costWarnings(
+              scenario,
+              costs,
+              scenario.host === undefined && profile.host === undefined && timed?.host !== undefined
+            ),
             ...(shard === undefined
               ? []
               : shardPlanWarnings(

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { Host, Prepared } from "../../family.ts"
+import { unmeasuredFaultWarnings } from "../../ignored.ts"
 import { resolveFaults } from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
@@ -80,7 +81,10 @@ export const prepare = (
           warmupSteps,
           network: scenario.network,
           collectives: "ring" as const,
-          warnings: resolved.warnings,
+          warnings: [
+            ...resolved.warnings,
+            ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds })
+          ],
           details: {
             lanes: planned.plan.lanes,
             forwardDegrees: planned.plan.forwardDegrees,
