@@ -17,10 +17,10 @@ export const replaying = <A>(program: Program<A>, journals: ReadonlyArray<Journa
     let next = 0
     let parted = false
     return {
-      ready: (tensor) => {
+      ready: (tensor, after) => {
         const answer = answers[next++]
         parted ||= answer?.kind !== "ready" || answer.tensor.id !== tensor.id
-        return parted || answer?.kind !== "ready" ? machine.ready(tensor) : answer.ready
+        return parted || answer?.kind !== "ready" ? machine.ready(tensor, after) : answer.ready
       },
       now: Effect.suspend(() => {
         const answer = answers[next++]

@@ -74,8 +74,8 @@ export const journaled = <A>(program: Program<A>, journals: Array<Journal>): Pro
         entries.push({ kind: "drain" })
         return machine.drain
       }),
-      ready: (tensor) => {
-        const ready = machine.ready(tensor)
+      ready: (tensor, after) => {
+        const ready = machine.ready(tensor, after)
         entries.push({ kind: "ready", tensor, ready })
         return ready
       },

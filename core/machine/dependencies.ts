@@ -100,6 +100,14 @@ export class Dependencies {
     return this.#writer[tensor.id]!
   }
 
+  /** The last op of each lane that has read the tensor since it was written. */
+  readersOf({ id }: Tensor): ReadonlyArray<OpId> {
+    const readers: Array<OpId> = []
+    for (let lane = 0; lane < laneCount; lane++)
+      if ((this.#readerLanes[id]! & (1 << lane)) !== 0) readers.push(this.#readers[id * laneCount + lane]!)
+    return readers
+  }
+
   #grow(id: number): void {
     let capacity = this.#writer.length
     while (capacity <= id) capacity *= 2

@@ -16,7 +16,7 @@ export const interpose = (machine: Service, calls: Partial<Service>): Service =>
   read: calls.read ?? ((tensor) => machine.read(tensor)),
   endStep: calls.endStep ?? machine.endStep,
   drain: calls.drain ?? machine.drain,
-  ready: calls.ready ?? ((tensor) => machine.ready(tensor)),
+  ready: calls.ready ?? ((tensor, after) => machine.ready(tensor, after)),
   now: calls.now ?? machine.now,
   sleepUntil: calls.sleepUntil ?? ((seconds) => machine.sleepUntil(seconds))
 })

@@ -142,8 +142,11 @@ export class Machine extends Context.Service<
     readonly endStep: Effect.Effect<void, MachineError>
     /** Waits until everything submitted has ended. */
     readonly drain: Effect.Effect<void, MachineError>
-    /** Whether the op that last wrote the tensor has ended by now: asks, and does not wait (an event query). */
-    ready(tensor: Tensor): boolean
+    /**
+     * Whether the op that last wrote the tensor has ended by now, or with `"use"` every op that has named it: asks, and does
+     * not wait (an event query).
+     */
+    ready(tensor: Tensor, after?: "write" | "use"): boolean
     /** Seconds since the run began: virtual time in a simulation, the clock's on a device. */
     readonly now: Effect.Effect<number>
     /** Waits until that moment; not at all when it is past. For programs that serve requests as they arrive. */

@@ -167,10 +167,13 @@ export class Rank<Prepared> implements Predecessors {
       read: (tensor) => this.#read(tensor),
       endStep: Effect.suspend(() => this.#endStep()),
       drain: Effect.suspend(() => this.#drain()),
-      ready: (tensor) => {
+      ready: (tensor, after = "write") => {
         this.#requireLive("ready", tensor.name, tensor)
         const writer = this.#dependencies.writerOf(tensor)
-        return writer < 0 || this.#pending.hasEnded(writer)
+        if (writer >= 0 && !this.#pending.hasEnded(writer)) return false
+        return (
+          after === "write" || this.#dependencies.readersOf(tensor).every((op) => this.#pending.hasEnded(op))
+        )
       },
       now: Effect.sync(() => driver.nowSeconds()),
       sleepUntil: (seconds) => driver.sleepUntil(seconds)

@@ -101,6 +101,38 @@ describe("memory of a cache", () => {
   })
 })
 
+describe("a cache that has been sent", () => {
+  it("is held no longer: what arrives after it finds its room", () => {
+    const model = tinyModel()
+    const settings = { name: "full" } as const
+    const peaks = (gapSeconds: number) => {
+      const requests = Array.from({ length: 5 }, (_, id) => ({
+        id,
+        arrivalSeconds: id * gapSeconds,
+        promptTokens: 20,
+        outputTokens: 2
+      }))
+      const { ranks } = simulated({ model, settings, requests, maxBatch: 1 }, "node", {
+        source: lists,
+        world: flatWorld(2, { bytesPerSecond: 1e5, latencySeconds: 1e-3 })
+      })
+      return { caches: ranks[0]!.value.peakCacheBytes, device: ranks[0]!.peakBytes.device }
+    }
+    const { promptBytes } = new CachePlans(settings, model).of({
+      id: 0,
+      arrivalSeconds: 0,
+      promptTokens: 20,
+      outputTokens: 2
+    })
+    const apart = peaks(1000)
+    const together = peaks(0)
+    expect(apart.caches).toBe(promptBytes)
+    expect(together.caches).toBe(5 * promptBytes)
+    // Beside each cache the token that leaves with it.
+    expect(together.device - apart.device).toBe(4 * (promptBytes + 4))
+  })
+})
+
 const everyLayer = (tokens: number) => Array.from({ length: llama8B.layers }, () => tokens)
 
 describe("a bounded memory", () => {

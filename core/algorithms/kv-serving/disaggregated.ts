@@ -36,6 +36,14 @@ const listLayers = (choices: ReadonlyArray<LayerChoice>): ReadonlyArray<number> 
     return choice.kind === "choose" && !choice.exact
   })
 
+/** What a request holds on the node that prefilled it. */
+interface Held {
+  readonly bytes: number
+  /** The last of it to be sent, where it is. */
+  readonly token: Tensor
+  readonly rest: ReadonlyArray<Tensor>
+}
+
 /** Prefills in order of arrival. Caches are held until sent; when memory runs short, everything is waited for. */
 const prefillNode = (plan: ServingPlan): Program<ServingOutcome> =>
   Effect.gen(function* () {
@@ -44,17 +52,21 @@ const prefillNode = (plan: ServingPlan): Program<ServingOutcome> =>
     const plans = new CachePlans(plan.settings, plan.model)
     const begun: Array<Begun> = []
     const finished: Array<Finished> = []
-    let held: Array<Tensor> = []
+    const held: Array<Held> = []
     let heldBytes = 0
+    const giveBack = ({ bytes, token, rest }: Held): void => {
+      heldBytes -= bytes
+      for (const tensor of [...rest, token]) machine.free(tensor)
+    }
     let peakCacheBytes = 0
     for (const request of plan.requests) {
       yield* machine.sleepUntil(request.arrivalSeconds)
       const { choices, promptBytes, prefillBytes } = plans.of(request)
+      // Messages go one after another, in the order of requests.
+      while (held.length > 0 && machine.ready(held[0]!.token, "use")) giveBack(held.shift()!)
       if (promptBytes + prefillBytes > machine.freeBytes("device")) {
         yield* machine.drain
-        for (const tensor of held) machine.free(tensor)
-        held = []
-        heldBytes = 0
+        for (const one of held.splice(0)) giveBack(one)
       }
       const sends = request.outputTokens > 1
       const { caches, promptRows, token, lists } = yield* prefill(decoder, request, choices, {
@@ -70,7 +82,7 @@ const prefillNode = (plan: ServingPlan): Program<ServingOutcome> =>
           machine.submit(send(`layer ${layer} kept`, lists.get(layer)!))
         machine.submit(send("token", token))
       }
-      held.push(...caches, token, ...lists.values())
+      held.push({ bytes: promptBytes, token, rest: [...caches, ...lists.values()] })
       heldBytes += promptBytes
       peakCacheBytes = Math.max(peakCacheBytes, heldBytes)
       const tokens = yield* machine.read(token)
@@ -81,7 +93,7 @@ const prefillNode = (plan: ServingPlan): Program<ServingOutcome> =>
       }
     }
     yield* machine.drain
-    for (const tensor of held) machine.free(tensor)
+    for (const one of held) giveBack(one)
     return { begun, finished, decodeSteps: 0, decodedTokens: 0, largestBatch: 0, peakCacheBytes }
   })
 
