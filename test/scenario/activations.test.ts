@@ -49,6 +49,17 @@ describe("activations", () => {
     expect(await refusal(file, "activations.recompute=block")).toBe("ran")
   })
 
+  it("of layers that are in no blocks are not computed again for nothing", async () => {
+    const sizes = "{layers: 4, width: 128, heads: 4, vocabulary: 5000, context: 1024, batch: 8}"
+    const refused = await refusal(
+      "two-regions.yaml",
+      "algorithm=ddp",
+      "model={layers: 4, parameters: 1564416, stepSeconds: 110ms}",
+      `activations={recompute: block, of: {gpt2: ${sizes}}}`
+    )
+    expect(refused).toMatch(/activations\.recompute: block .*none: the model's layers are in no blocks/u)
+  })
+
   it("of sizes that do not divide are refused by their field", async () => {
     expect(await refusal("measured/sharded-h100.yaml", "activations.of.llama.heads=31")).toContain(
       "activations.of.llama.heads"

@@ -75,6 +75,16 @@ export const keptBytes = (
         recompute,
         "none or block: a profile does not say which of its layers are attention"
       )
+    // Time goes by the profile's layers, memory by the architecture: without blocks there is none to compute again.
+    if (
+      recompute === "block" &&
+      blocksOf(profile.layers.map(({ name }) => name)).every((one) => one === undefined)
+    )
+      return yield* refuse(
+        "recompute",
+        recompute,
+        "none: the model's layers are in no blocks, so what computing those again takes is not known; a profile whose layers are named by module, or a described model, has them"
+      )
     const described = of ?? (isArchitecture(model) ? model : undefined)
     if (described === undefined)
       return yield* refuse(
