@@ -122,6 +122,21 @@ describe("a run", () => {
       slots: 10,
       scope: "shared"
     })
+    const warnings = async (...sets: ReadonlyArray<string>) => (await run(...sets)).warnings
+    expect(await warnings(`cache={bytes: ${bytes}}`)).toEqual([
+      "cache.bytes: 44.0 MB of 220 MB hold no expert: 8 of 22.0 MB fit, 2 of each of 4 layers"
+    ])
+    expect(await warnings(`cache={bytes: ${bytes - 5}, scope: shared}`)).toEqual([])
+  })
+
+  it("bytes of one expert are one slot that all layers share, of however many layers", async () => {
+    // 1 / 49 * 49 is less than 1.
+    const short = ["model.layers=49", "workload={batch: 1, prefill: false, decodeTokens: 2, warmupSteps: 1}"]
+    const one = `bytes: ${3 * 3584 * 1024 * 2}`
+    expect((await run(...short, `cache={${one}, scope: shared}`)).details).toMatchObject({ slots: 1 })
+    expect(await refusal(`cache={bytes: 1MB, scope: shared}`)).toMatch(
+      /cache.bytes: 1000000 .*at least the 22020096 B of an expert/u
+    )
   })
 
   it("the token scheduler lets two batches need fewer experts", async () => {

@@ -100,19 +100,21 @@ export const planScenario = (
       host: yield* resolveHost(scenario.host, profile.host, file, loader, hostNever),
       hostLink: hostLink === undefined ? undefined : linkOf(hostLink)
     }
-    const perLayer = yield* resolveSlots(scenario, model, refuse)
+    const allSlots = yield* resolveSlots(scenario, model, refuse)
     const slotsOf = (settings: ExpertOffloadSettings) => {
       const scope = fixedScope(settings) ?? scenario.cache.scope ?? "per-layer"
       return scope === "shared"
-        ? { slots: Math.floor(perLayer * model.layers), scope }
-        : { slots: Math.floor(perLayer), scope }
+        ? { slots: allSlots, scope }
+        : { slots: Math.floor(allSlots / model.layers), scope }
     }
     const own = slotsOf(scenario.algorithm)
     if (own.slots < 1) {
       return yield* refuse(
         "cache.bytes",
         scenario.cache.bytes,
-        `at least ${model.layers * expertBytes(model)} B: an expert of ${expertBytes(model)} B for each of ${model.layers} layers`
+        own.scope === "shared"
+          ? `at least the ${expertBytes(model)} B of an expert`
+          : `at least ${model.layers * expertBytes(model)} B: an expert of ${expertBytes(model)} B for each of ${model.layers} layers`
       )
     }
     const weights = yield* resolveWeights(scenario, file, loader, refuse)
@@ -163,6 +165,7 @@ const resolveModel = (
     return resolved
   })
 
+/** Slots of all layers together. */
 const resolveSlots = (
   { cache }: ExpertOffloadScenario,
   model: MoeModel,
@@ -176,14 +179,14 @@ const resolveSlots = (
       return yield* refuse("cache", given, "one of slotsPerLayer and bytes")
     }
     if (slotsPerLayer !== undefined) {
-      if (slotsPerLayer <= model.experts) return slotsPerLayer
+      if (slotsPerLayer <= model.experts) return slotsPerLayer * model.layers
       return yield* refuse(
         "cache.slotsPerLayer",
         slotsPerLayer,
         `at most the ${model.experts} experts of a layer`
       )
     }
-    return Math.min(model.experts, Math.floor(bytes! / expertBytes(model)) / model.layers)
+    return Math.min(model.experts * model.layers, Math.floor(Math.round(bytes!) / expertBytes(model)))
   })
 
 const resolveRouting = (

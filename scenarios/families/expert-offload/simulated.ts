@@ -1,6 +1,6 @@
 // A scenario of generation with offloaded experts ready for the simulator, and what a run comes to.
 import * as Effect from "effect/Effect"
-import { expertBytes } from "../../../core/algorithms/expert-offload/model.ts"
+import { expertBytes, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
 import { fewestLoads, type SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
 import type { ChoicesRole } from "../../../core/algorithms/expert-offload/decoder.ts"
 import { expertOffload, type OffloadLog } from "../../../core/algorithms/expert-offload/program.ts"
@@ -8,6 +8,7 @@ import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/
 import type { RoutedSteps } from "../../../core/algorithms/expert-offload/routing.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { ReadSource } from "../../../core/machine/machine.ts"
+import { formatBytes } from "../../../core/units.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { offloadCosts } from "./costs.ts"
@@ -100,12 +101,26 @@ export const prepare = (
           toSeconds,
           steps: toStep - fromStep,
           warmupSteps: fromStep,
-          warnings: [],
+          warnings: remainderWarnings(scenario, model, slotsOfAll),
           details: { ...details }
         })
       }
     }
   })
+
+/** Bytes that hold no expert, where more room would have held one. */
+const remainderWarnings = (
+  { cache }: ExpertOffloadScenario,
+  model: MoeModel,
+  slots: number
+): ReadonlyArray<string> => {
+  const unused = (cache.bytes ?? 0) - slots * expertBytes(model)
+  return unused <= 0 || slots >= model.layers * model.experts
+    ? []
+    : [
+        `cache.bytes: ${formatBytes(unused)} of ${formatBytes(cache.bytes!)} hold no expert: ${slots} of ${formatBytes(expertBytes(model))} fit${slots % model.layers === 0 ? `, ${slots / model.layers} of each of ${model.layers} layers` : ""}`
+      ]
+}
 
 /** The decoding steps after so many of warm-up, as far as no prefill lies between them. */
 const measuredOf = (
