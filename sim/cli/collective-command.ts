@@ -70,6 +70,21 @@ const decodeWorld = (encoded: unknown) =>
     )
   )
 
+/** One site has no uplink. */
+const requireSites = (options: CollectiveCommandOptions) => {
+  const uplink = (["wan", "wanLatency"] as const).find((name) => options[name] !== undefined)
+  return uplink === undefined || options.sites > 1
+    ? Effect.void
+    : Effect.fail(
+        new InputError({
+          file: here,
+          field: uplink === "wan" ? "--wan" : "--wan-latency",
+          value: options[uplink]!,
+          accepted: "--sites of 2 or more with it: one site has no uplink"
+        })
+      )
+}
+
 /** A row: the answer, and the link it was asked for. */
 interface Row extends CollectiveAnswer {
   readonly inter: string
@@ -94,6 +109,7 @@ export const collectiveCommand = (
     Effect.gen(function* () {
       const loader = new Loader()
       const { measured = [] } = options
+      yield* requireSites(options)
       yield* requireApart(
         [["--csv", options.csv]],
         measured.map((named) => locate(namedIn, named))
@@ -136,15 +152,6 @@ export const collectiveCommand = (
           field: "--compare",
           value: options.compare,
           accepted: `a link that ${measured.join(", ")} has rows of: ${links}`
-        })
-      }
-      const uplink = (["wan", "wanLatency"] as const).find((name) => options[name] !== undefined)
-      if (uplink !== undefined && options.sites === 1) {
-        return yield* new InputError({
-          file: here,
-          field: uplink === "wan" ? "--wan" : "--wan-latency",
-          value: options[uplink]!,
-          accepted: "--sites of 2 or more with it: one site has no uplink"
         })
       }
       const rows: Array<Row> = []
