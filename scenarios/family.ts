@@ -37,6 +37,8 @@ export interface RunFacts {
 export interface Told {
   readonly json: unknown
   readonly lines: ReadonlyArray<string>
+  /** Beside what the scenario's fields are warned of. */
+  readonly warnings?: ReadonlyArray<string>
 }
 
 /** What a scenario of any task says. */

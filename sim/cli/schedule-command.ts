@@ -39,7 +39,7 @@ export const scheduleCommand = (file: string, options: ScheduleCommandOptions): 
         Effect.mapError(family.schedule(scenario, file, host), locate),
         Effect.sync(() => progress.end())
       )
-      const warnings = family.ignored(scenario)
+      const warnings = [...(told.warnings ?? []), ...family.ignored(scenario)]
       return said(
         options.json === true
           ? json({ ...(told.json as object), warnings })

@@ -150,6 +150,14 @@ describe("a serving scenario", () => {
       "memory.host has no effect: nothing is in host memory (transfer.to)",
       "seed has no effect: neither requests nor times nor what is kept are drawn"
     ])
+    // At most 4 tokens of 40, in shots of 40; then in shots of 3.
+    const { result, told } = await run(small, "algorithm=shotkv")
+    expect(result.warnings).toEqual([
+      "shotkv keeps nothing of 6 of 6 prompts: of the 40 tokens of one at most 4 may stay, and none of its shots is as short (algorithm.shot, keep or budget)"
+    ])
+    expect(metricOf(result, "promptCacheBytes")).toBe(0)
+    expect(told.warnings).toEqual(result.warnings)
+    expect(await warnings("algorithm={name: shotkv, shot: 3}")).toEqual([])
     // The usual costs are an H200's; an A100's are theirs by the peak rates of both.
     expect(await warnings("device=NVIDIA A100")).toEqual([])
     expect(await warnings("device=NVIDIA H200")).toEqual([expect.stringMatching(/^device has no effect/u)])

@@ -25,6 +25,8 @@ export interface CacheMethod<S extends SettingsSchema = SettingsSchema> extends 
   readonly mustBeRead: boolean
   /** The choice of every layer, for a prompt that does not stay whole. */
   choices(settings: S["Type"], model: DecoderModel, prompt: Prompt): ReadonlyArray<LayerChoice>
+  /** Whether nothing of the prompt can stay. Default: something does. */
+  keepsNothing?(settings: S["Type"], prompt: Prompt): boolean
   /** Share of the generated tokens that stays, one at least. Default: all of them. */
   generatedShare?(settings: S["Type"]): number
   /** Settings that have no effect beside the others, a sentence each. */

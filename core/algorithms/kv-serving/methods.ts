@@ -263,6 +263,8 @@ const shotKv = cacheMethod({
     decodeKeep: withDefault(Share, 1)
   }),
   mustBeRead: true,
+  keepsNothing: ({ shot }, { time, limit, shots }) =>
+    (shots ?? everyShot(shot, time)).every((from, i, starts) => (starts[i + 1] ?? time) - from > limit),
   choices: ({ window, shot }, model, { time, limit, shots }) => {
     const starts = printIntegers(shots ?? everyShot(shot, time))
     const calls: ReadonlyArray<ChoiceCall> = [

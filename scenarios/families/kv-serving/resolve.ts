@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { drawRequests } from "../../../core/algorithms/kv-serving/arrivals.ts"
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
-import { checkSettings, planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
+import { checkSettings, keptTokens, planChoices } from "../../../core/algorithms/kv-serving/choices.ts"
 import { cacheMethodNamed, type CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
@@ -52,6 +52,7 @@ export const resolveServing = (
     const warnings: Array<string> = []
     const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
     warnings.push(...windowWarnings(scenario.algorithm, model, requests))
+    warnings.push(...nothingWarnings(scenario.algorithm, requests))
     const { to, bandwidth = Infinity, latency } = scenario.transfer
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
       ...unlimitedLinks,
@@ -76,6 +77,23 @@ const windowWarnings = (
   return chosen(settings.window) === chosen(settings.window + 1)
     ? ["algorithm.window has no effect at this length: it is cut to what there is, or stays, of every prompt"]
     : []
+}
+
+/** Prompts of which nothing stays, as their parts are longer than what may. */
+const nothingWarnings = (
+  settings: CacheSettings,
+  requests: ReadonlyArray<ServingRequest>
+): ReadonlyArray<string> => {
+  const method = cacheMethodNamed(settings.name)
+  const lost = requests.filter(({ promptTokens: time, shots }) => {
+    const limit = keptTokens(settings, time)
+    return limit < time && method.keepsNothing?.(settings, { time, limit, shots }) === true
+  })
+  if (lost.length === 0) return []
+  const { promptTokens } = lost[0]!
+  return [
+    `${settings.name} keeps nothing of ${lost.length} of ${requests.length} prompts: of the ${promptTokens} tokens of one at most ${keptTokens(settings, promptTokens)} may stay, and none of its shots is as short (algorithm.shot, keep or budget)`
+  ]
 }
 
 type Refuse = (field: string, value: unknown, accepted: string) => InputError

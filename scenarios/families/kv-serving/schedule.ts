@@ -29,7 +29,7 @@ export const schedule = (
   file: string,
   { loader }: Host
 ): Effect.Effect<Told, InputError> =>
-  Effect.map(resolveServing(scenario, file, loader), ({ plan }) => {
+  Effect.map(resolveServing(scenario, file, loader), ({ plan, warnings }) => {
     const { model, settings, requests, maxBatch } = plan
     const longest = requests.reduce((most, request) =>
       request.promptTokens + request.outputTokens > most.promptTokens + most.outputTokens ? request : most
@@ -63,6 +63,7 @@ export const schedule = (
     const share = cache.promptBytes / json.fullCacheBytes
     return {
       json,
+      warnings,
       lines: [
         `${scenario.name}: ${settings.name}, prompt of ${longest.promptTokens}, ${longest.outputTokens} tokens to generate`,
         "",
