@@ -284,6 +284,11 @@ describe("what does not go together", () => {
       expect.stringMatching(/cache.scope has no effect: the slots of expertflow are shared/)
     ])
     expect(await warnings("algorithm=expertflow")).toEqual([])
+    // Two of eight experts: a quarter repeats whatever is asked for.
+    expect(await warnings("routing={statistics: {repeat: 0.2}}")).toEqual([
+      "routing.statistics.repeat has no effect: 25.0 % of a token's experts repeat by chance, of 2 out of 8"
+    ])
+    expect(await warnings("routing={statistics: {repeat: 0.3}}")).toEqual([])
     const room = "cache={bytes: 100GB, scope: shared, writeBack: own-stream}"
     expect(await warnings(room)).toEqual([
       expect.stringMatching(/cache.scope has no effect: every expert has a slot/),

@@ -5,6 +5,7 @@ import {
   moeModels,
   type MoeModel
 } from "../../../core/algorithms/expert-offload/model.ts"
+import { formatShare } from "../../../core/units.ts"
 import { hostNever, type ExpertOffloadScenario } from "./scenario.ts"
 import { offloadAlgorithmNamed } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { fixedScope, usesStaging } from "../../../core/algorithms/expert-offload/strategy.ts"
@@ -49,6 +50,12 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
           `algorithm.${field} has no effect: with slots of its own, a layer keeps what its last token used`
         )
   }
+  // Popularity and topics only raise what repeats by chance.
+  const chance = model.topK / model.experts
+  if ("statistics" in routing && routing.statistics.repeat > 0 && routing.statistics.repeat <= chance)
+    warnings.push(
+      `routing.statistics.repeat has no effect: ${formatShare(chance)} of a token's experts repeat by chance, of ${model.topK} out of ${model.experts}`
+    )
   const random =
     !("trace" in routing) || jitter > 0 || ("predictor" in algorithm && algorithm.predictor.name === "oracle")
   return [
