@@ -29,10 +29,10 @@ export const resolveDevice = (device: DeviceSettings | undefined): Device | unde
   }
 }
 
-/** The table that `collectives.measured` names; one that lacks `op`, which the program needs, would change nothing. */
+/** The table that `collectives.measured` names; one with none of `ops`, which the program has, would change nothing. */
 export const resolveCollectiveTable = (
   measured: string | undefined,
-  op: string,
+  ops: ReadonlyArray<string>,
   file: string,
   loader: Loader
 ): Effect.Effect<CollectiveTable | undefined, InputError> =>
@@ -50,13 +50,14 @@ export const resolveCollectiveTable = (
       })
     }
     // Rows on unlimited links say most; a table that has one other kind only means that one.
-    const links = [...new Set(collectives.filter((row) => row.op === op).map(({ link }) => link))]
+    const links = [...new Set(collectives.filter(({ op }) => ops.includes(op)).map(({ link }) => link))]
     const link = links.includes("unshaped") || links.length !== 1 ? "unshaped" : links[0]
     const table = new CollectiveTable(collectives, link)
-    if (table.ops.includes(op)) return table
+    if (table.ops.some((op) => ops.includes(op))) return table
+    const wanted = ops.join(" or ")
     const found =
       links.length > 1
-        ? `${op} on links ${links.join(", ")}: more than one kind, and none without limit`
+        ? `${wanted} on links ${links.join(", ")}: more than one kind, and none without limit`
         : table.ops.length === 0
           ? "no collectives on unshaped links"
           : `only ${table.ops.join(", ")}`
@@ -64,7 +65,7 @@ export const resolveCollectiveTable = (
       file,
       field,
       value: `${measured} (${found})`,
-      accepted: `a profile with ${op} measured on unshaped links or on one kind of others, as \`sim import nccl-tests\` makes`
+      accepted: `a profile with ${wanted} measured on unshaped links or on one kind of others, as \`sim import nccl-tests\` makes`
     })
   })
 

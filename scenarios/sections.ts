@@ -122,6 +122,7 @@ export const LinkSettings = Schema.Struct({
 })
 
 /** Links between sites: one uplink per site, or a link for each pair of sites from a file of delays and bandwidths. */
+/** `pairs`: a file that has for "A-B" [round trip in ms, Gbit/s]; of both directions, unless "B-A" is there too. */
 const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
 
 const SiteSettings = Schema.Struct({

@@ -10,6 +10,9 @@ export class SlowedCompute {
   readonly #route: Route
   #underWay = 0
   #speed = 1
+  /** Busy though it stood: until the last change, and how busy it was when it last stopped. */
+  #stoodSeconds = 0
+  #busyWhenStopped = 0
 
   /**
    * `link`: of the engine, of 1 byte a second. `speed`: the rank's own over time, each change made when an alarm for it has ended, as
@@ -29,8 +32,7 @@ export class SlowedCompute {
     for (const { atSeconds, factor } of speed) {
       const alarm = engine.work(atSeconds)
       whenEnded(alarm, () => {
-        this.#speed = factor
-        this.#set()
+        this.#changeSpeed(factor)
       })
       engine.release(alarm)
     }
@@ -50,13 +52,22 @@ export class SlowedCompute {
     if (--this.#underWay === 0) this.#set()
   }
 
+  #changeSpeed(factor: number): void {
+    const busy = this.#engine.linkBusySeconds(this.#link)
+    if (this.#speed === 0) this.#stoodSeconds += busy - this.#busyWhenStopped
+    if (factor === 0) this.#busyWhenStopped = busy
+    this.#speed = factor
+    this.#set()
+  }
+
   #set(): void {
     const bytesPerSecond = this.#underWay > 0 ? this.#speed / this.#slowdown : this.#speed
     this.#engine.setLink(this.#link, { bytesPerSecond })
   }
 
-  /** That it has worked, up to now. */
+  /** That it has worked, up to now; while the rank is away, work that it has begun stands. */
   get busySeconds(): number {
-    return this.#engine.linkBusySeconds(this.#link)
+    const busy = this.#engine.linkBusySeconds(this.#link)
+    return busy - this.#stoodSeconds - (this.#speed === 0 ? busy - this.#busyWhenStopped : 0)
   }
 }

@@ -117,6 +117,7 @@ export class Network {
       if ("pairs" in wan) {
         pairs = new Map()
         const siteIndex = new Map(world.sites.map((site, index) => [site.name, index]))
+        const named = new Set(wan.pairs.map(({ from, to }) => `${from}-${to}`))
         for (const { from, to, link } of wan.pairs) {
           const a = siteIndex.get(from)
           const b = siteIndex.get(to)
@@ -125,6 +126,8 @@ export class Network {
             [a, b, `wan ${from} to ${to}`],
             [b, a, `wan ${to} to ${from}`]
           ] as const) {
+            // The way back is the same where nothing else is said of it.
+            if (x === b && named.has(`${to}-${from}`)) continue
             pairs.set(`${x} ${y}`, classOf.length)
             classOf.push(links.length)
             links.push({ name, tier: "wan", direction: "out", spec: link, count: 1 })

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Timeline } from "../../core/machine/timeline.ts"
 import { InputError } from "../../core/input-error.ts"
 import { explain, stepsOf, stepWindow } from "../explain/explain.ts"
+import { wireLatency } from "../explain/wire-latency.ts"
 import { printExplanation } from "../explain/print.ts"
 import { withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -41,7 +42,10 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
           accepted: `a rank that was simulated by itself: ${known.slice(0, 16).join(", ")}${known.length > 16 ? ", ..." : ""}`
         })
       }
-      const explanation = explain(timeline, window, { opLogs: run.simulated.opLogs })
+      const explanation = explain(timeline, window, {
+        opLogs: run.simulated.opLogs,
+        wireLatencySeconds: wireLatency(run.prepared.simulable, timeline, run.simulated.opLogs)
+      })
       const more = run.prepared.explain?.()
       const { warnings } = withIgnoredFields(result, scenario)
       const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`

@@ -394,7 +394,7 @@ export class Engine {
     const state = this.#states[slot]!
     if (state === WORK_RUNNING) {
       const meter = this.#kinds[slot]!
-      if (meter >= 0) this.meters[meter]! += this.#now - this.#extras[slot]!
+      if (meter >= 0) this.meters[meter]! += this.#workedSeconds(slot)
       this.#end(slot)
     } else if (state === FLOW_ENDING) this.#end(slot)
     else if (state === FLOW_LATENCY) this.#join(slot, 0)
@@ -544,6 +544,15 @@ export class Engine {
     this.#extras = longer(Float64Array, this.#extras)
     this.#kinds = longer(Int32Array, this.#kinds)
     this.#details = longer(Int32Array, this.#details)
+  }
+
+  /** Of work that ends now: since it began, but for when its processor stood. */
+  #workedSeconds(slot: number): number {
+    const since = this.#extras[slot]!
+    const profile = this.#details[slot]!
+    const stopped =
+      profile === NONE ? 0 : this.#profiles[profile]!.stoppedSeconds(since, this.#now, this.#epoch)
+    return this.#now - since - stopped
   }
 
   #growMeters(meter: number): void {

@@ -25,6 +25,18 @@ export class SpeedProfile {
     this.#factors = Float64Array.from(changes, (change) => change.factor)
   }
 
+  /** How long between two readings of a clock that started at `epochSeconds` nothing was done. */
+  stoppedSeconds(fromSeconds: number, toSeconds: number, epochSeconds = 0): number {
+    let seconds = 0
+    for (let i = 0; i < this.#factors.length; i++) {
+      if (this.#factors[i] !== 0) continue
+      const from = Math.max(fromSeconds, this.#times[i]! - epochSeconds)
+      const to = Math.min(toSeconds, (this.#times[i + 1] ?? Infinity) - epochSeconds)
+      if (from < to) seconds += to - from
+    }
+    return seconds
+  }
+
   /**
    * When `seconds` of work begun at `startSeconds` end: the t with integral of speed from start to t = seconds. Both are
    * readings of a clock that started at `epochSeconds`.

@@ -142,7 +142,7 @@ export const explain = (
         : path.startOf(gap.waiter, gap.fromSeconds, gap.toSeconds)
     for (const segment of segments) {
       const seconds = segment.toSeconds - segment.fromSeconds
-      // A collective's own latency is as exposed as its bytes are: to the waiter they are one wait.
+      // A collective's own latency delays whoever waits as its bytes do, but other means help against it.
       const inCollective =
         segment.row >= 0 &&
         kindOf(timeline, segment.row) === "communication" &&
@@ -151,7 +151,7 @@ export const explain = (
         exposed[segment.kind] += seconds
         continue
       }
-      exposed.communication += seconds
+      exposed[segment.kind === "latency" ? "latency" : "communication"] += seconds
       const waiters = waits.get(segment.row)
       const known = waiters?.find(({ row }) => row === gap.waiter)
       if (known !== undefined) known.seconds += seconds
@@ -355,7 +355,11 @@ const delayOf = (
   if (releasedSeconds !== undefined && releasedSeconds >= start) return { kind: "none" }
   const reason = cause[row]!
   if (reason < 0) return { kind: "none" }
-  if (rank[reason] !== rank[row] && kindOf(timeline, reason) !== "communication") {
+  // A meeting that moves nothing has ended when the last rank came to it: what is waited for is that rank.
+  if (
+    rank[reason] !== rank[row] &&
+    !(kindOf(timeline, reason) === "communication" && moves(timeline, reason))
+  ) {
     return { kind: "other-rank", rank: rank[reason]!, row: reason, label: labelOf(timeline, reason) }
   }
   if (lane[reason] !== lane[row]) return { kind: "none" }

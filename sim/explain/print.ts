@@ -41,7 +41,7 @@ const balance = ({ seconds, computeSeconds, exposed }: Explanation, width: numbe
     ["waiting for communication", exposed.communicationSeconds],
     ["waiting for host copies", exposed.copySeconds],
     ["waiting for slower ranks", exposed.otherRanksSeconds],
-    ["waiting for a start (latency)", exposed.latencySeconds],
+    ["waiting for latency", exposed.latencySeconds],
     ["nothing to do", exposed.idleSeconds]
   ]
   return rows
@@ -136,7 +136,7 @@ const formatOffset = (seconds: number): string => (Math.abs(seconds) < 1e-12 ? "
 /** Sentences that answer "why is communication (not) hidden?". */
 const reasons = (explanation: Explanation): ReadonlyArray<string> => {
   const { seconds, computeSeconds, exposed, communicationBusySeconds, collectives } = explanation
-  const waited = exposed.communicationSeconds
+  const waited = exposed.communicationSeconds + exposed.latencySeconds
   if (collectives.length === 0) return ["There is no communication in this window."]
   const sentences: Array<string> = []
   if (waited <= 1e-9 * seconds) {
@@ -149,9 +149,13 @@ const reasons = (explanation: Explanation): ReadonlyArray<string> => {
     )
     sentences.push(
       communicationBusySeconds > computeSeconds
-        ? `Links are busy for ${formatSeconds(communicationBusySeconds)} but there are only ${formatSeconds(computeSeconds)} of computation to hide it behind: no order of the same collectives hides the other ${formatSeconds(communicationBusySeconds - computeSeconds)}. Send fewer bytes, or less often.`
-        : `Links are busy for ${formatSeconds(communicationBusySeconds)} and there are ${formatSeconds(computeSeconds)} of computation, so it would fit: it is released too late, or due too early.`
+        ? `Collectives take ${formatSeconds(communicationBusySeconds)} but there are only ${formatSeconds(computeSeconds)} of computation to hide them behind: no order of the same collectives hides the other ${formatSeconds(communicationBusySeconds - computeSeconds)}. ${exposed.latencySeconds > 0.5 * waited ? "Send less often, or fewer and larger messages" : "Send fewer bytes, or less often"}.`
+        : `Collectives take ${formatSeconds(communicationBusySeconds)} and there are ${formatSeconds(computeSeconds)} of computation, so they would fit: they are released too late, or due too early.`
     )
+    if (exposed.latencySeconds > 0.1 * waited)
+      sentences.push(
+        `${formatSeconds(exposed.latencySeconds)} of the wait are latency of links and software, which fewer bytes do not shorten.`
+      )
   }
   if (exposed.otherRanksSeconds > 0.01 * seconds) {
     sentences.push(

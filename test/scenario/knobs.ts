@@ -124,6 +124,12 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ],
     ["algorithm.layersPerFragment", "1", "2", streaming],
     [
+      "algorithm.message",
+      "layer",
+      "fragment",
+      "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 2, delaySteps: 0}"
+    ],
+    [
       "algorithm.pattern",
       "strided",
       "sequential",

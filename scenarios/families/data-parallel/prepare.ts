@@ -14,6 +14,7 @@ import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
 import { operand, type Operand } from "../../../core/kernels/kernel.ts"
+import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { Program } from "../../../core/machine/machine.ts"
 import type { Profile } from "../../../core/profile.ts"
 import { aloneSeconds } from "../../../core/wire/alone.ts"
@@ -107,7 +108,6 @@ export const planScenario = (
     const own =
       profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined
     const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
-    const table = yield* resolveCollectiveTable(scenario.collectives.measured, "all_reduce", file, loader)
     const shard =
       scenario.shard === undefined
         ? undefined
@@ -120,6 +120,11 @@ export const planScenario = (
             )
           )
     const peers = shard?.placeOf(0).peers ?? world.all
+    const sent = [
+      ...(shard === undefined || peers.ranks.length > 1 ? ["all_reduce"] : []),
+      ...(shard === undefined ? [] : ["all_gather", "reduce_scatter"])
+    ]
+    const table = yield* resolveCollectiveTable(scenario.collectives.measured, sent, file, loader)
     const kinds = interchangeable(world, alike).ranks
     const straggles = scenario.faults.some((fault) => "straggler" in fault)
     if (
@@ -135,10 +140,14 @@ export const planScenario = (
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
       phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
-      allReduceSeconds: aloneSeconds(new Network(world, interchangeable(world, alike)), "all_reduce", peers, {
-        algorithm: scenario.collectives.algorithm,
-        table
-      })
+      allReduceSeconds: aloneSeconds(
+        new Network(world, interchangeable(world, alike)),
+        "all_reduce",
+        peers,
+        { algorithm: scenario.collectives.algorithm, table },
+        // Sums are float32, whatever they are sent as.
+        Math.max(1, dtypeBits.float32 / dtypeBits[scenario.algorithm.wire])
+      )
     }
     const planned = planDataParallel(scenario.algorithm, facts)
     if (Result.isFailure(planned)) {

@@ -69,7 +69,10 @@ const communicationOf = ({ allToAll, allGather, reduceScatter }: ChunkTimes): nu
   2 * allToAll + allGather + reduceScatter
 
 const twoLaneBound = (times: ChunkTimes, degree: number): string =>
-  (degree - 1) * communicationOf(times) > degree * times.expert ? "communication" : "expert"
+  // One chunk waits for all of its communication.
+  (degree === 1 ? communicationOf(times) : (degree - 1) * communicationOf(times)) > degree * times.expert
+    ? "communication"
+    : "expert"
 
 const reasonsOf = (
   { plan, costs, settings }: PlannedMoe,

@@ -11,6 +11,8 @@ export interface FragmentSettings {
   readonly period: number
   /** Layers per fragment: L for DiLoCo, 3 in the paper's streaming runs. */
   readonly layersPerFragment: number
+  /** Exactly so many fragments, whose layers differ by at most one in number; `layersPerFragment` then says nothing. */
+  readonly count?: number | undefined
   /** `strided` (the paper's default): fragment p has layers p, p+P, p+2P, ...; `sequential`: consecutive layers. */
   readonly pattern: "strided" | "sequential"
   /** `rounded`: after step round((p+1) H/P); `even`: the same, but P must divide H (torchft's rule). */
@@ -38,7 +40,7 @@ export interface FragmentPlan {
 }
 
 /**
- * The fragments and their send times. P = ceil(L / layersPerFragment) fragments; fragment p (0-based) is sent after step
+ * The fragments and their send times. P = ceil(L / layersPerFragment) fragments, or `count`; fragment p (0-based) is sent after step
  * t_p = round((p+1) H/P) of every period, so the last one at its end.
  *
  * Fails unless L, H >= 1 and 1 <= layersPerFragment <= L are integers; P <= H; P divides H for `even`; tau is an integer >= 0
@@ -54,7 +56,12 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
     return refuse("period", period, "a whole number of steps >= 1")
   if (!Number.isSafeInteger(layersPerFragment) || layersPerFragment < 1 || layersPerFragment > layers)
     return refuse("layersPerFragment", layersPerFragment, `a whole number from 1 to the ${layers} layers`)
-  const count = Math.ceil(layers / layersPerFragment)
+  const count = settings.count ?? Math.ceil(layers / layersPerFragment)
+  // Consecutive layers of fragment p: from the first on, in full fragments, or all as equal as they can be.
+  const firstOf = (p: number): number =>
+    settings.count === undefined
+      ? Math.min(layers, p * layersPerFragment)
+      : Math.floor((p * layers) / settings.count)
   if (count > period)
     return refuse("period", period, `at least ${count}, as there are ${count} fragments to send in a period`)
   if (settings.offsets === "even" && period % count !== 0)
@@ -65,10 +72,7 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
     layers:
       settings.pattern === "strided"
         ? Array.from({ length: Math.ceil((layers - p) / count) }, (_, k) => p + k * count)
-        : Array.from(
-            { length: Math.min(layersPerFragment, layers - p * layersPerFragment) },
-            (_, k) => p * layersPerFragment + k
-          ),
+        : Array.from({ length: firstOf(p + 1) - firstOf(p) }, (_, k) => firstOf(p) + k),
     sendAfterStep: Math.round(((p + 1) * period) / count)
   }))
   // The gap before fragment 0 wraps around from the last fragment, sent at step H of the period before.

@@ -13,7 +13,7 @@ const usualFragments = 8
 const settings = Schema.Struct({
   name: Schema.Literal("streaming-diloco"),
   period: withDefault(Period, 100),
-  /** How many fragments the layers are divided into; default 8, as the paper's 24 layers by 3. */
+  /** How many fragments the layers are divided into, at most as many as there are layers; default at most 8, as the paper's 24 layers by 3. */
   fragments: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
   /** The same, said by the layers in each: not with `fragments`. */
   layersPerFragment: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
@@ -26,6 +26,11 @@ const settings = Schema.Struct({
   outerLearningRate: withDefault(Schema.Number, 0.4),
   outerMomentum: withDefault(Share, 0.9),
   wire: withDefault(WireDtype, "float4"),
+  /**
+   * What is one message: a layer, sent as its last backward pass ends, as the paper's simulation has it; or a fragment, sent after its
+   * step, which pays the links' latency once rather than for each layer.
+   */
+  message: withDefault(Schema.Literals(["layer", "fragment"]), "layer"),
   deadline: withDefault(DeadlineSetting, "next-use")
 })
 
@@ -39,10 +44,14 @@ export const streamingDiloco = dataParallelAlgorithm({
       const accepted = "either fragments or layersPerFragment"
       return Result.fail(new SettingsError({ field: "fragments", value: fragments, accepted }))
     }
-    const each = layersPerFragment ?? Math.ceil(layers / (fragments ?? usualFragments))
+    if (fragments !== undefined && fragments > layers) {
+      const accepted = `at most the ${layers} layers`
+      return Result.fail(new SettingsError({ field: "fragments", value: fragments, accepted }))
+    }
+    const each = layersPerFragment ?? Math.ceil(layers / usualFragments)
     return planDiloco(
-      { ...own, layers, layersPerFragment: Math.min(each, layers) },
-      { ...own, overlap: true }
+      { ...own, layers, layersPerFragment: Math.min(each, layers), count: fragments },
+      { ...own, overlap: own.message === "layer" }
     )
   },
   ignored: (own) =>
@@ -55,6 +64,7 @@ export const streamingDiloco = dataParallelAlgorithm({
         wire: drawnWire,
         deadline: drawnDeadline,
         fragmentSize: { from: 0, to: 7 },
+        message: ["layer", "fragment"],
         pattern: ["strided", "sequential"],
         offsets: ["rounded", "even"],
         delay: { from: 0, to: 5 },

@@ -1,0 +1,156 @@
+// Small scenarios whose numbers can be worked out by hand: what runs, what planners foretell of the same, and what explains it.
+import * as fs from "node:fs"
+import * as path from "node:path"
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { familyOf } from "../../scenarios/families.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { explain, stepWindow } from "../../sim/explain/explain.ts"
+import { wireLatency } from "../../sim/explain/wire-latency.ts"
+import { hostOf, runScenario } from "../../sim/run.ts"
+import { scenarioFile } from "./files.ts"
+
+interface Told {
+  readonly stepSeconds: number
+  readonly computeSeconds: number
+}
+
+/** Four layers, 110 ms of computation a step, 160 MB of float32; eight gigabits a second. */
+const text = (
+  algorithm: string,
+  more = "",
+  links = "inter: { bandwidth: 8Gbit/s, latency: 1ms }"
+) => `name: by hand
+model: { layers: 4, parameters: 40M, stepSeconds: 110ms }
+world: { ranks: 4, links: { ${links} } }
+algorithm: ${algorithm}
+${more}
+`
+
+const recorded = async (yaml: string, ...sets: ReadonlyArray<string>) => {
+  const file = scenarioFile(yaml)
+  const scenario = await Effect.runPromise(loadScenario(file, sets))
+  return Effect.runPromise(runScenario(scenario, file, { loader: new Loader(), record: true }))
+}
+const figures = async (yaml: string, ...sets: ReadonlyArray<string>): Promise<Told> =>
+  (await recorded(yaml, ...sets)).result as unknown as Told
+
+const schedule = async (file: string, ...sets: ReadonlyArray<string>) => {
+  const scenario = await Effect.runPromise(loadScenario(file, sets))
+  return Effect.runPromise(familyOf(scenario).schedule(scenario, file, hostOf(new Loader())))
+}
+
+describe("what planners reckon with is what runs", () => {
+  it("of buckets on a narrow wire", async () => {
+    const yaml = text("{ name: ddp, wire: bfloat16, buckets: per-layer }")
+    // Six latencies of a ring of four, and three halves of 20 MB.
+    const { json } = await schedule(scenarioFile(yaml))
+    const { buckets } = json as { readonly buckets: ReadonlyArray<{ readonly allReduceSeconds: number }> }
+    for (const { allReduceSeconds } of buckets) expect(allReduceSeconds).toBeCloseTo(0.036, 9)
+    // The first bucket is there after 60 ms of the step.
+    expect((await figures(yaml)).stepSeconds).toBeCloseTo(0.06 + 4 * 0.036, 9)
+  })
+
+  it("of direct messages, whose sums travel back in float32", async () => {
+    const yaml = text("{ name: local-sgd, period: 2, wire: bfloat16 }", "collectives: { algorithm: direct }")
+    const { json } = await schedule(scenarioFile(yaml))
+    // Three quarters of 80 MB there, of 160 MB back, and a latency each way.
+    const exposed = 0.06 + 0.12 + 0.002
+    expect((json as { readonly exposedSeconds: number }).exposedSeconds).toBeCloseTo(exposed, 9)
+    expect((await figures(yaml)).stepSeconds).toBeCloseTo(0.11 + exposed / 2, 9)
+  })
+
+  it("of MoE layers in one chunk, which wait for all of their communication", async () => {
+    const file = path.join(import.meta.dirname, "../../scenarios/moe-training.yaml")
+    const bound = async (bandwidth: string) =>
+      (await schedule(file, "algorithm=deepspeed-moe", `inter.bandwidth=${bandwidth}`)).lines
+        .join("\n")
+        .match(/bound by \w+/gu)
+    expect(await bound("1Gbit/s")).toEqual(["bound by communication", "bound by communication"])
+    expect(await bound("100Tbit/s")).toEqual(["bound by expert", "bound by expert"])
+  })
+})
+
+describe("an outage", () => {
+  it.each(["", "collectives: { slowdown: 1.5 }"])("is no computing %s", async (more) => {
+    const { computeSeconds } = await figures(
+      text(
+        "s-sgd",
+        `steps: 8\nfaults: [{ outage: 1, from: 50ms, for: 1s }, { outage: 2, from: 3s, for: 1s }]\n${more}`
+      )
+    )
+    expect(computeSeconds).toBeCloseTo(0.11, 9)
+  })
+})
+
+describe("a link between two sites", () => {
+  it.each([
+    ["named both ways has each its own, in either order", { "A-B": [20, 1], "B-A": [200, 0.1] }, 3.4],
+    ["named both ways has each its own, in either order", { "B-A": [200, 0.1], "A-B": [20, 1] }, 3.4],
+    ["named once is the same both ways", { "A-B": [20, 1] }, 0.34]
+  ])("%s", async (_, pairs, exposed) => {
+    const file = scenarioFile("")
+    fs.writeFileSync(`${file}.json`, JSON.stringify({ pairs }))
+    const sites = "sites: [{ name: A, ranks: 1 }, { name: B, ranks: 1 }]"
+    const yaml = `name: pairs
+model: { layers: 4, parameters: 10M, stepSeconds: 110ms }
+world: { ${sites}, links: { wan: { pairs: ${file}.json } } }
+algorithm: s-sgd
+`
+    // Two rounds of half of 40 MB each way, the slower way's.
+    expect((await figures(yaml)).stepSeconds).toBeCloseTo(0.11 + exposed, 9)
+  })
+})
+
+describe("explained", () => {
+  const explained = async (yaml: string, rank = 0) => {
+    const { timeline, prepared, simulated } = await recorded(yaml)
+    const { opLogs } = simulated
+    const wireLatencySeconds = wireLatency(prepared.simulable, timeline!, opLogs)
+    return explain(timeline!, stepWindow(timeline!, rank, 1)!, { opLogs, wireLatencySeconds })
+  }
+
+  it("latency is told apart from bytes", async () => {
+    const { exposed } = await explained(text("s-sgd"))
+    expect(exposed.latencySeconds).toBeCloseTo(0.006, 9)
+    expect(exposed.communicationSeconds).toBeCloseTo(0.24, 9)
+  })
+
+  it("a late rank is what others waited for", async () => {
+    const { collectives } = await explained(
+      text("{ name: local-sgd, period: 2 }", "faults: [{ straggler: 1, speed: 0.5 }]")
+    )
+    expect(collectives.map(({ delay }) => delay)).toMatchObject([{ kind: "other-rank", rank: 1 }])
+  })
+})
+
+describe("Streaming DiLoCo", () => {
+  const streaming = (more: string) =>
+    text(`{ name: streaming-diloco, period: 8, wire: float32, delaySteps: 0, ${more} }`)
+
+  it("has as many fragments as are asked for", async () => {
+    for (const pattern of ["strided", "sequential"]) {
+      const { json } = await schedule(scenarioFile(streaming(`fragments: 3, pattern: ${pattern}`)))
+      const { fragments } = json as {
+        readonly fragments: ReadonlyArray<{ readonly layers: ReadonlyArray<string> }>
+      }
+      expect(fragments.map(({ layers }) => layers.length).toSorted()).toEqual([1, 1, 2])
+    }
+    await expect(schedule(scenarioFile(streaming("fragments: 5")))).rejects.toThrow("at most the 4 layers")
+  })
+
+  it("pays latency for each message: of each layer, or of a fragment", async () => {
+    // Nothing but latency: six of it for a message. All four layers leave at one time, and three wait behind the first.
+    const slow = (message: string) =>
+      figures(
+        text(
+          `{ name: streaming-diloco, period: 8, layersPerFragment: 4, delaySteps: 0, deadline: end-of-backward, message: ${message} }`,
+          "",
+          "inter: { latency: 1s }"
+        )
+      )
+    expect((await slow("fragment")).stepSeconds).toBeCloseTo(0.11 + 6 / 8, 9)
+    expect((await slow("layer")).stepSeconds).toBeGreaterThan(0.11 + 23 / 8)
+  })
+})
