@@ -168,16 +168,19 @@ interface Simulated {
   readonly faults?: ReadonlyArray<FaultSettings>
   readonly network?: "fluid" | "alpha-beta"
   readonly collectives?: CollectiveSettings
+  readonly host?: unknown
 }
 
 /** Fields that change nothing for a real run; `alsoSimulated`: the simulator runs the same program beside it. */
 export const realWarnings = (
-  { jitter, faults = [], network = "fluid", collectives }: Simulated,
+  { jitter, faults = [], network = "fluid", collectives, host }: Simulated,
   alsoSimulated: boolean
 ): ReadonlyArray<string> => {
   const warnings: Array<string> = []
   if (faults.length > 0) warnings.push("faults have no effect: nothing goes wrong on purpose in a real run")
   if (jitter > 0) warnings.push("jitter has no effect: a real run takes as long as it takes")
+  if (host !== undefined)
+    warnings.push("host has no effect on a real run: launches, calls and reads take what they take")
   if (network !== "fluid" && !alsoSimulated)
     warnings.push("network has no effect: it says how the simulator lets messages share links")
   if (collectives?.measured !== undefined)

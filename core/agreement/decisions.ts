@@ -91,6 +91,8 @@ const sameTensor = (one: Tensor, other: Tensor): boolean =>
   one.name === other.name &&
   one.dtype === other.dtype &&
   one.place === other.place &&
+  one.within?.arena.id === other.within?.arena.id &&
+  one.within?.offsetBytes === other.within?.offsetBytes &&
   sameNumbers(one.shape, other.shape)
 
 const sameTensors = (one: ReadonlyArray<Tensor>, other: ReadonlyArray<Tensor>): boolean =>

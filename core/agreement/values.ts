@@ -254,7 +254,11 @@ export const compareFinal = (
   for (const journal of journals) {
     for (const tensor of liveTensors(journal)) {
       const [one, other] = [expected(journal.rank, tensor), actual(journal.rank, tensor)]
-      if (one === undefined || other === undefined) continue
+      if (one === undefined) continue
+      if (other === undefined) {
+        const message = `${describe(journal.rank, tensor)} at the end: the real run has no values of it`
+        return { compared, disagreement: { kind: "values", rank: journal.rank, message } }
+      }
       compared++
       const gap = gapBetween(tensor.dtype, one, other, tolerance, grids.atEnd(journal.rank, tensor))
       if (gap.ratio <= 1) continue

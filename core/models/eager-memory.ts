@@ -63,8 +63,9 @@ export const eagerSavedBytes = (
         const [out] = outputs as readonly [Value]
         const heads = Number(attributes["heads"] ?? 1)
         const operands = inputs.reduce((bytes, value) => bytes + once(value.name, narrow * value.elements), 0)
-        const own = once(out.name, narrow * out.elements) + wide * heads * rowsOf(out)
-        return operands + (recompute === "attention" ? 0 : own)
+        // The projection behind it needs what comes out, computed again or not; what is spared are the logarithms of its sums.
+        const result = once(out.name, narrow * out.elements)
+        return operands + result + (recompute === "attention" ? 0 : wide * heads * rowsOf(out))
       }
       case "gelu.forward":
         // Its cube, its tangent, one more than that, and half of it: the formula in Python, whose power is taken in float32.

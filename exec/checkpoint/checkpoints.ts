@@ -194,11 +194,9 @@ export class Checkpoints implements Snapshots {
     let failure = lost ?? parts.find((one) => one.failure !== undefined)?.failure
     let written: string | undefined
     if (failure === undefined) {
-      const manifest = manifestAfter(
-        step,
-        shards.toSorted((a, b) => a.rank - b.rank)
-      )
-      failure = refusalOf(() => (written = complete(folder, step, printManifest(manifest))))
+      const inOrder = shards.toSorted((a, b) => a.rank - b.rank)
+      const manifest = printManifest(manifestAfter(step, inOrder))
+      failure = refusalOf(() => (written = complete(folder, step, manifest, inOrder)))
     }
     const unremoved = written === undefined ? undefined : refusalOf(() => keepNewest(folder, keep))
     // What is left of it otherwise is removed when a run next begins in this folder; what another run writes there is not ours.

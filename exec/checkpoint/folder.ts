@@ -8,7 +8,8 @@ import {
   openSync,
   readdirSync,
   renameSync,
-  rmSync
+  rmSync,
+  statSync
 } from "node:fs"
 import * as path from "node:path"
 import { appendSync, syncFolder } from "../../traces/atomic-file.ts"
@@ -49,13 +50,33 @@ export const clearPartial = (folder: string): void => {
     if (partial.test(name)) rmSync(path.join(folder, name), { recursive: true, force: true })
 }
 
+/** A file of a checkpoint, and the rank that says it has written it. */
+interface WrittenPart {
+  readonly rank: number
+  readonly file: string
+  readonly bytes: number
+}
+
 /**
  * Completes the checkpoint of a step, whose other files are in its partial folder and synced: writes the manifest, and gives the
- * folder its name, after which it survives a loss of power. Its path. Throws what the system does.
+ * folder its name, after which it survives a loss of power. Its path. Throws where a part is not there, as when hosts do not see
+ * the same folder, and what the system does.
  */
-export const complete = (folder: string, step: number, manifest: string): string => {
+export const complete = (
+  folder: string,
+  step: number,
+  manifest: string,
+  parts: ReadonlyArray<WrittenPart>
+): string => {
   const from = partialFolder(folder, step)
   const to = path.join(folder, nameOf(step))
+  for (const { rank, file, bytes } of parts) {
+    const found = statSync(path.join(from, file), { throwIfNoEntry: false })?.size
+    if (found !== bytes)
+      throw new Error(
+        `${path.join(from, file)}: ${found ?? "none"} of the ${bytes} bytes that rank ${rank} has written are there; expected a folder that the hosts of all ranks share`
+      )
+  }
   const descriptor = openSync(path.join(from, manifestName), "wx")
   try {
     appendSync(descriptor, manifest)

@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
 import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { hasCode, type TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
@@ -37,6 +38,12 @@ export interface Asked {
 
 const usualEvery = 100
 const usualKeep = 2
+
+/** What a scenario says of checkpoints in vain. */
+export const notSaved = (scenario: Scenario, asked: Asked | undefined): ReadonlyArray<string> =>
+  asked === undefined && "checkpoint" in scenario && scenario.checkpoint !== undefined
+    ? ["checkpoint has no effect without --checkpoint <folder>: nothing is saved"]
+    : []
 
 /**
  * Fails for options that need another one; for a folder with checkpoints that nobody wants to go on from, and which this run's

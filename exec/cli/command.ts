@@ -44,9 +44,13 @@ export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.
 )
 
 /** What the scenario says in vain, told at once: a run may take long. */
-export const warn = (scenario: Scenario, alsoSimulated = false): Effect.Effect<ReadonlyArray<string>> =>
+export const warn = (
+  scenario: Scenario,
+  alsoSimulated = false,
+  more: ReadonlyArray<string> = []
+): Effect.Effect<ReadonlyArray<string>> =>
   Effect.sync(() => {
-    const warnings = familyOf(scenario).ignoredByExec(scenario, alsoSimulated)
+    const warnings = [...familyOf(scenario).ignoredByExec(scenario, alsoSimulated), ...more]
     for (const warning of warnings) writeError(`exec: warning: ${warning}\n`)
     return warnings
   })

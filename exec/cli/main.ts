@@ -46,7 +46,7 @@ export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
 
   const exec = programNamed(
     "exec",
-    "Runs the programs that sim simulates, for real: on processor threads, in one process or one for each rank."
+    "Runs the programs that sim simulates, for real: on processor threads or NVIDIA GPUs, in one process or one for each rank."
   ).addHelpText(
     "after",
     `

@@ -72,11 +72,10 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
         profileRun(scenario, file, runnable, options, { emulated, job })
       )
     }
-    // A profile is of one pass, however many a step of the scenario has.
+    // A profile is of one pass of the whole model, however many a step of the scenario has, and in whatever parts.
+    const { shard: _, ...whole } = scenario
     const once =
-      scenario.training === undefined
-        ? scenario
-        : { ...scenario, training: { ...scenario.training, accumulate: 1 } }
+      whole.training === undefined ? whole : { ...whole, training: { ...whole.training, accumulate: 1 } }
     const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
     const together = { ranks: training.world.size, file, plan, files }
     return yield* perhapsInJob(options, together, (job) =>

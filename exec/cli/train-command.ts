@@ -22,6 +22,7 @@ import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import {
   askedFor,
+  notSaved,
   filesThere,
   openCheckpoints,
   type Asked,
@@ -130,7 +131,7 @@ const trained = (
       return yield* new InputError({ file: "--save", field: "", value: options.save, accepted })
     }
     yield* requireDevice
-    const warnings = isFirst ? yield* warn(scenario) : []
+    const warnings = isFirst ? yield* warn(scenario, false, notSaved(scenario, asked)) : []
     if (job !== undefined && isFirst) warnOfLinks(world)
     const checkpoints =
       asked === undefined

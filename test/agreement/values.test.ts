@@ -169,6 +169,15 @@ describe("downstream of a narrow wire", () => {
     for (const name of ["x", "w"]) expect(bent(name).firstDisagreement?.message, name).toContain(`"${name}"`)
   })
 
+  it("nothing does not agree with something", () => {
+    const { values, firstDisagreement } = agree(one, {
+      ...one,
+      valuesOf: (rank, tensor) => (tensor.name === "z" ? undefined : one.valuesOf!(rank, tensor))
+    })
+    expect(values).toBe(false)
+    expect(firstDisagreement?.message).toContain('"z"')
+  })
+
   it("zeros do not agree", () => {
     for (const zero of ["x", "y", "z", "w"])
       expect(against((name, values) => (name === zero ? values.map(() => 0) : values)).values, zero).toBe(

@@ -20,6 +20,9 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["data-parallel", "jitter", "jitter=0.1", true],
   ["data-parallel", "network", "network=alpha-beta", false],
   ["data-parallel", "collectives.measured", "collectives.measured=x.arrow", true],
+  ["data-parallel", "host", "host={mode: eager}", true],
+  ["data-parallel", "costs", "costs=x.arrow", true],
+  ["data-parallel", "precision", "precision=float16", true],
   ["moe-training", "faults", "faults=[{outage: 0, from: 1s, for: 1s}]", true],
   ["moe-training", "jitter", "jitter=0.1", true],
   ["moe-training", "network", "network=alpha-beta", false],
@@ -33,6 +36,7 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["kv-serving", "jitter", "jitter=0.1", true],
   ["kv-serving", "network", "network=alpha-beta", false],
   ["kv-serving", "objective", "objective.ttft=1s", true],
+  ["kv-serving", "host", "host={mode: eager}", true],
   ["kv-serving", "costs", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}", true],
   ["kv-serving", "device", "device=NVIDIA A100", true]
 ]

@@ -212,6 +212,14 @@ export const ignoredByExec = (
   ...(scenario.kernels === "fused" || alsoSimulated
     ? []
     : ["kernels has no effect: real kernels are this project's"]),
+  ...(scenario.costs === undefined
+    ? []
+    : ["costs have no effect on a real run, but that algorithms plan with them"]),
+  ...(scenario.precision === usualPrecision || scenario.precision === scenario.training?.precision
+    ? []
+    : [
+        "precision has no effect on a real run, but that algorithms plan with it: kernels go by training.precision"
+      ]),
   ...(scenario.checkpoint?.storage === undefined
     ? []
     : ["checkpoint.storage has no effect: a real run writes to the disk that it is given"]),

@@ -67,11 +67,11 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
 }
 
 export const ignoredByExec = (
-  { jitter, routing, workload, device, algorithm }: ExpertOffloadScenario,
+  { jitter, host, routing, workload, device, algorithm }: ExpertOffloadScenario,
   alsoSimulated: boolean
 ): ReadonlyArray<string> => {
   const { batches, tokenScheduler } = workload
-  const warnings = [...realWarnings({ jitter }, alsoSimulated)]
+  const warnings = [...realWarnings({ jitter, host }, alsoSimulated)]
   if ("trace" in routing)
     warnings.push("routing has no effect but for its prompts: in a real run the routers choose")
   if (batches !== 1) warnings.push("workload.batches has no effect: real batches do not take turns")

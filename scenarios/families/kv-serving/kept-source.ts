@@ -15,6 +15,7 @@ export const keptSource = (
   seed: number
 ): ((rank: number, tensor: Tensor) => TensorData | undefined) => {
   const random = new Random(seed).split("scores")
+  const planned = new Map<string, ReturnType<typeof planChoices>>()
   const known = new Map<string, TensorData>()
   return (_rank, tensor) => {
     const role = servingRole(tensor)
@@ -22,16 +23,19 @@ export const keptSource = (
     if (role?.kind !== "kept") return dtype === "int32" ? new Int32Array(elements) : undefined
     const { promptTokens, shots } = requests[role.request]!
     const key = `${promptTokens} ${shots?.join(",") ?? ""}`
-    let kept = known.get(key)
+    const choices = planned.get(key) ?? planChoices(settings, model, promptTokens, shots)
+    planned.set(key, choices)
+    const choice = choices[role.layer]!
+    // Layers that choose alike keep alike.
+    const chosen = `${key} ${JSON.stringify(choice)}`
+    let kept = known.get(chosen)
     if (kept === undefined) {
-      const choices = planChoices(settings, model, promptTokens, shots)
       const scores = operand([model.kvHeads, promptTokens], "float32")
       const own = random.split(key)
       let [data, before]: [TensorData, Operand] = [
         Float32Array.from({ length: scores.elements }, () => own.uniform()),
         scores
       ]
-      const choice = choices[role.layer]!
       for (const { kernel, attributes, reads } of choice.kind === "choose" ? choice.calls : []) {
         // Drawn in place of what queries and keys would give.
         if (reads !== "previous") continue
@@ -42,7 +46,7 @@ export const keptSource = (
         evaluate(kernels[kernel], [before], [data], [output], [result], attributes)
         ;[data, before] = [result, output]
       }
-      known.set(key, (kept = data))
+      known.set(chosen, (kept = data))
     }
     return kept
   }
