@@ -78,6 +78,9 @@ export const spawnJob = ({
           stdio: ["ignore", rank === 0 ? "inherit" : "pipe", rank === 0 ? "inherit" : "pipe", "pipe"],
           env: {
             ...variables,
+            // The job has a secret of its own, and its pipe is how a child notices that this process is gone.
+            TANDEM_SECRET: undefined,
+            TANDEM_SECRET_FILE: undefined,
             TANDEM_RANK: String(rank),
             TANDEM_LOCAL_RANK: String(rank),
             TANDEM_WORLD_SIZE: String(processes),

@@ -1,18 +1,19 @@
 // The processes of a job on this host: when the job is over, and that one which cannot be started counts once.
 import { afterEach, expect, it } from "vitest"
 import * as Effect from "effect/Effect"
+import type { Variables } from "../../exec/job/environment.ts"
 import { spawnJob } from "../../exec/job/spawn.ts"
 
 const node = process.execPath
 afterEach(() => Object.defineProperty(process, "execPath", { value: node, writable: true }))
 
-const run = async (processes: number, script: string) => {
+const run = async (processes: number, script: string, variables: Variables = process.env) => {
   const said: Array<string> = []
   const code = await Effect.runPromise(
     spawnJob({
       processes,
       command: ["-e", script],
-      variables: process.env,
+      variables,
       write: (_, text) => said.push(text)
     })
   )
@@ -34,4 +35,15 @@ it("waits for those that run where one cannot be started", async () => {
   const { code, said } = await run(3, script)
   expect(code).toBe(1)
   expect(said).toEqual([expect.stringMatching(/^\[2\] cannot be started: .*ENOENT/u), "[1] over\n"])
+})
+
+it("gives the job a secret of its own, by the pipe, whatever this process has been given", async () => {
+  const script = `const { TANDEM_SECRET, TANDEM_SECRET_FILE, TANDEM_SECRET_FD } = process.env
+    const bytes = require("node:fs").readSync(Number(TANDEM_SECRET_FD), Buffer.alloc(256))
+    console.log(TANDEM_SECRET, TANDEM_SECRET_FILE, bytes)`
+  const given = { TANDEM_SECRET: "x".repeat(32), TANDEM_SECRET_FILE: "/nowhere/secret" }
+  expect(await run(2, script, { ...process.env, ...given })).toEqual({
+    code: 0,
+    said: ["[1] undefined undefined 65\n"]
+  })
 })
