@@ -68,7 +68,7 @@ export class ProcessJob implements Links {
     options: JoinOptions,
     use: (job: ProcessJob) => Effect.Effect<A, E>
   ): Effect.Effect<A, E | NoRendezvous> {
-    return Effect.acquireUseRelease(ProcessJob.#join(options), use, (job, exit) =>
+    const end = (job: ProcessJob, exit: Exit.Exit<A, E>) =>
       Effect.sync(() => {
         // Whoever is interrupted is so by a signal, which a launcher sends to all.
         if (Exit.isFailure(exit) && !Cause.hasInterrupts(exit.cause) && job.mesh.fault === undefined) {
@@ -77,6 +77,11 @@ export class ProcessJob implements Links {
         }
         job.#close()
       })
+    // Who waits for others may be ended by a signal; what it has opened by then it closes itself.
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(restore(ProcessJob.#join(options)), (job) =>
+        Effect.onExit(restore(use(job)), (exit) => end(job, exit))
+      )
     )
   }
 

@@ -1,10 +1,13 @@
 // Processes that find each other, and everything that can be wrong with whoever comes. All in one process here: a rendezvous
 // does not know the difference.
 import { createConnection, type Socket } from "node:net"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { afterEach, describe, expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
+import { ProcessJob } from "../../exec/job/processes.ts"
 import { rendezvous, type Meeting, type RendezvousOptions } from "../../exec/job/rendezvous.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 
@@ -147,6 +150,22 @@ describe("a rendezvous", () => {
     await new Promise((go) => setTimeout(go, 100))
     await Effect.runPromise(Fiber.interrupt(fiber))
     await meet(options(port, 0, 1))
+  })
+
+  it("ends when a job that waits for it is interrupted", async () => {
+    const place = { rank: 1, size: 2, localRank: undefined, launcher: "test" }
+    const master = { host: "127.0.0.1", port: await freePort() }
+    const joining = ProcessJob.use(
+      { place: { ...place, master }, secret, alike: {}, timeoutSeconds: 20 },
+      () => Effect.void
+    )
+    const fiber = Effect.runFork(joining)
+    await new Promise((go) => setTimeout(go, 100))
+    const began = performance.now()
+    await Effect.runPromise(Fiber.interrupt(fiber))
+    expect(performance.now() - began).toBeLessThan(10_000)
+    const exit = await Effect.runPromise(Fiber.await(fiber))
+    expect(Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)).toBe(true)
   })
 
   // A soak of 10,000: TANDEM_SOAK=5 npm run soak -- test/job/rendezvous.test.ts
