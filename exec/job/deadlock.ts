@@ -1,5 +1,6 @@
 // Finds out whether anything can still happen: which ops can end follows from what each waits for, and a program whose every wait
 // is for an op that cannot submits nothing more. Exact; no time-out.
+import type { Lane } from "../../core/machine/lane.ts"
 import type { OpId } from "../../core/machine/op.ts"
 import type { PendingOp } from "../../core/machine/pending.ts"
 
@@ -18,53 +19,92 @@ export interface WaitingRank {
   readonly finished: boolean
 }
 
+/** An op with what holds it: what stands before it in its lane, and its edges. */
+interface Held {
+  readonly one: WaitingOp
+  /** How much of that has not ended. */
+  open: number
+  /** What this op holds; most hold nothing but the next in their lane. */
+  next: Held | undefined
+  others: Array<Held> | undefined
+  ended: boolean
+}
+
 /**
  * Ops that can never end; undefined while some program may yet submit more, or nothing is stuck. An op can start when what stands
  * before it in its lane and its edges can end; a collective can end when no member is missing and each can start its part. What
- * does not follow from that, however often it is gone through, never ends.
+ * does not follow from that never ends. Takes as long as there are ops and edges: each becomes ready once.
  */
 export const stuckForGood = (
   ranks: ReadonlyArray<WaitingRank>
 ): ReadonlyMap<number, ReadonlySet<OpId>> | undefined => {
-  if (ranks.some(({ finished, waits }) => !finished && waits.length === 0)) return undefined
-  const stuck = new Map<number, Set<OpId>>()
-  const open = ranks.map(({ rank, pending }) => ({ rank, ops: [...pending] }))
-  /** Members of each collective that cannot start their part, as far as is known. */
-  const held = new Map<object, number>()
-  for (const { rank, ops } of open) {
-    stuck.set(rank, new Set(ops.map(({ op }) => op)))
-    for (const { meeting } of ops)
-      if (meeting !== undefined) held.set(meeting, (held.get(meeting) ?? meeting.missing) + 1)
-  }
-  const canStart = new Set<WaitingOp>()
-  for (let changed = true; changed;) {
-    changed = false
-    for (const { rank, ops } of open) {
-      const own = stuck.get(rank)!
-      const lanes = new Set<number>()
-      for (const one of ops) {
-        const { op, lane, edges, meeting } = one
-        if (own.has(op) && !lanes.has(lane) && !edges.some((edge) => own.has(edge))) {
-          if (meeting !== undefined && !canStart.has(one)) {
-            canStart.add(one)
-            held.set(meeting, held.get(meeting)! - 1)
-            changed = true
-          }
-          if (meeting === undefined || held.get(meeting) === 0) {
-            own.delete(op)
-            changed = true
-          }
-        }
-        if (own.has(op)) lanes.add(lane)
+  if (ranks.some(canSubmit)) return undefined
+  /** Members of each collective that cannot start their part, as far as is known, and those whose ops are here. */
+  const meetings = new Map<object, { count: number; readonly members: Array<Held> }>()
+  const ready: Array<Held> = []
+  const open = ranks.map(({ rank, waits, finished, pending }) => {
+    const ops = new Map<OpId, Held>()
+    const lanes = new Map<Lane, Held>()
+    for (const one of pending) {
+      const held: Held = { one, open: 0, next: undefined, others: undefined, ended: false }
+      ops.set(one.op, held)
+      // Its lane is free once the op before it has ended, which ends after all that stand before that.
+      const before = lanes.get(one.lane)
+      if (before !== undefined) {
+        before.next = held
+        held.open++
+      }
+      lanes.set(one.lane, held)
+      if (one.meeting === undefined) continue
+      const meeting = meetings.get(one.meeting)
+      if (meeting === undefined)
+        meetings.set(one.meeting, { count: one.meeting.missing + 1, members: [held] })
+      else {
+        meeting.count++
+        meeting.members.push(held)
       }
     }
+    for (const held of ops.values()) {
+      for (const edge of held.one.edges) {
+        const before = ops.get(edge)
+        if (before === undefined) continue
+        if (before.others === undefined) before.others = [held]
+        else before.others.push(held)
+        held.open++
+      }
+      if (held.open === 0) ready.push(held)
+    }
+    return { rank, waits, finished, ops }
+  })
+  const release = (held: Held): void => {
+    if (--held.open === 0) ready.push(held)
   }
-  const goesOn = ranks.some(
-    ({ rank, finished, waits }) =>
-      !finished && waits.some((ops) => !ops.some((op) => stuck.get(rank)!.has(op)))
+  const end = (held: Held): void => {
+    held.ended = true
+    if (held.next !== undefined) release(held.next)
+    held.others?.forEach(release)
+  }
+  for (let held = ready.pop(); held !== undefined; held = ready.pop()) {
+    const meeting = held.one.meeting && meetings.get(held.one.meeting)!
+    if (meeting === undefined) end(held)
+    else if (--meeting.count === 0) meeting.members.forEach(end)
+  }
+  const goesOn = open.some(
+    ({ waits, finished, ops }) =>
+      !finished && waits.some((wait) => !wait.some((op) => ops.get(op)?.ended === false))
   )
-  return goesOn || [...stuck.values()].every((ops) => ops.size === 0) ? undefined : stuck
+  if (goesOn) return undefined
+  const stuck = new Map(
+    open.map(({ rank, ops }) => [
+      rank,
+      new Set([...ops.values()].filter(({ ended }) => !ended).map(({ one }) => one.op))
+    ])
+  )
+  return [...stuck.values()].every((ops) => ops.size === 0) ? undefined : stuck
 }
+
+/** A program that runs, or sleeps, may yet submit more. */
+export const canSubmit = ({ finished, waits }: WaitingRank): boolean => !finished && waits.length === 0
 
 /** Collectives among what is stuck: some miss members; where all have come, they stand behind each other. */
 export const stuckMeetings = <M extends NonNullable<WaitingOp["meeting"]>>(

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { CollectiveOrder, describeUnmet } from "../../core/machine/collective-order.ts"
 import { Deadlock, type MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
-import { stuckForGood, stuckMeetings } from "./deadlock.ts"
+import { canSubmit, stuckForGood, stuckMeetings } from "./deadlock.ts"
 import type { Job, RankState } from "./job.ts"
 import { StartGate } from "./start-gate.ts"
 
@@ -23,7 +23,9 @@ export class InProcessJob implements Job {
 
   watch(states: () => ReadonlyArray<RankState>, nowSeconds: () => number): Effect.Effect<never, Deadlock> {
     const look = Effect.suspend(() => {
-      const ranks = states().map((state) => ({ ...state, pending: [...state.pending] }))
+      const now = states()
+      if (now.some(canSubmit)) return Effect.void
+      const ranks = now.map((state) => ({ ...state, pending: [...state.pending] }))
       const stuck = stuckForGood(ranks)
       if (stuck === undefined) return Effect.void
       return new Deadlock({

@@ -6,7 +6,7 @@ import type { CollectiveOrder, Meeting } from "../../core/machine/collective-ord
 import type { Lane } from "../../core/machine/lane.ts"
 import { Deadlock } from "../../core/machine/machine.ts"
 import type { OpId } from "../../core/machine/op.ts"
-import { stuckForGood, stuckMeetings } from "./deadlock.ts"
+import { canSubmit, stuckForGood, stuckMeetings } from "./deadlock.ts"
 import type { Links, RankState } from "./job.ts"
 
 /** How often a rank looks whether it has done anything. */
@@ -127,9 +127,8 @@ export class StandstillWatch {
     const looking = Effect.suspend(() => {
       let before: string | undefined
       const look = Effect.sync(() => {
-        const { finished, waits } = state()
         // A rank that computes does not stand still.
-        const now = !finished && waits.length === 0 ? undefined : JSON.stringify(current())
+        const now = canSubmit(state()) ? undefined : JSON.stringify(current())
         if (now !== undefined && now === before && now !== this.#told) {
           this.#told = now
           links.tell(0, about("stands"), now)
@@ -162,7 +161,9 @@ export class StandstillWatch {
     return Effect.callback<never, Deadlock>((resume) => {
       const stands = new Map<number, string>()
       const answers = new Map<number, string>()
-      let asking = false
+      /** Where all stood when they were asked, and what that comes to; a rank may tell something newer before the last has answered. */
+      let asked:
+        { readonly stands: ReadonlyMap<number, string>; readonly waiting: ReadonlyArray<string> } | undefined
       const deadlock = (): ReadonlyArray<string> | undefined =>
         stands.size < size
           ? undefined
@@ -175,8 +176,9 @@ export class StandstillWatch {
         for (let peer = 0; peer < size; peer++) tell(peer)
       }
       const ask = (): void => {
-        if (asking || deadlock() === undefined) return
-        asking = true
+        const waiting = asked === undefined ? deadlock() : undefined
+        if (waiting === undefined) return
+        asked = { stands: new Map(stands), waiting }
         answers.clear()
         all((peer) => links.tell(peer, about("again?"), undefined))
       }
@@ -186,15 +188,17 @@ export class StandstillWatch {
       })
       links.onTold(about("again"), (peer, text) => {
         answers.set(peer, text as string)
-        if (answers.size < size) return
-        asking = false
-        const same = [...answers].every(([rank, answer]) => stands.get(rank) === answer)
-        const waiting = deadlock()
-        if (same && waiting !== undefined) all((rank) => links.tell(rank, about("found"), waiting))
-        else {
-          // Whoever has gone on will tell when it stands again.
-          for (const [rank, answer] of answers) if (stands.get(rank) !== answer) stands.delete(rank)
+        if (answers.size < size || asked === undefined) return
+        const { stands: before, waiting } = asked
+        asked = undefined
+        const gone = [...answers].filter(([rank, answer]) => before.get(rank) !== answer)
+        if (gone.length === 0) {
+          all((rank) => links.tell(rank, about("found"), waiting))
+          return
         }
+        // Whoever has gone on will tell when it stands again, or has told already.
+        for (const [rank] of gone) if (stands.get(rank) === before.get(rank)) stands.delete(rank)
+        ask()
       })
       let heard = 0
       links.onTold(about("heard"), () => {

@@ -1,6 +1,12 @@
 // Real processes that make a job of one rank each: what they tell each other, and what the others see when one is gone.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
 import { afterEach, expect, it } from "vitest"
+import { CollectiveOrder } from "../../core/machine/collective-order.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { stuckForGood, type WaitingRank } from "../../exec/job/deadlock.ts"
 import type { TransportWish } from "../../exec/job/environment.ts"
+import { StandstillWatch } from "../../exec/job/standstill.ts"
 import { describeNative } from "../native/addon.ts"
 import { begun, startMembers, type Member } from "./started.ts"
 import { transports, untilCut } from "./transports.ts"
@@ -114,3 +120,142 @@ describeNative("a job of processes", () => {
 
 const tooLong = (): Promise<unknown> =>
   new Promise((resolve) => setTimeout(() => resolve("too long"), 9500).unref())
+
+/** Ops that can end, by going through all again and again; what is left never ends. */
+const leftOver = (ranks: ReadonlyArray<WaitingRank>): ReadonlyArray<ReadonlySet<number>> => {
+  const left = ranks.map(({ pending }) => new Set(Array.from(pending, ({ op }) => op)))
+  const free = (at: number) => {
+    const ops = [...ranks[at]!.pending].filter(({ op }) => left[at]!.has(op))
+    return ops.filter(
+      ({ lane, edges }, i) =>
+        !ops.slice(0, i).some((before) => before.lane === lane) && !edges.some((edge) => left[at]!.has(edge))
+    )
+  }
+  for (;;) {
+    const startable = left.map((_, at) => free(at))
+    const ends = (meeting: (typeof startable)[number][number]["meeting"]) =>
+      meeting === undefined ||
+      (meeting.missing === 0 &&
+        ranks.every(({ pending }, other) =>
+          [...pending].every((one) => one.meeting !== meeting || startable[other]!.includes(one))
+        ))
+    const ended = startable.map((ops) => ops.filter(({ meeting }) => ends(meeting)))
+    if (ended.every((ops) => ops.length === 0)) return left
+    for (const [at, ops] of ended.entries()) for (const { op } of ops) left[at]!.delete(op)
+  }
+}
+
+it("finds what can never end, as going through all ops again and again does", () => {
+  const op = fc.record({
+    lane: fc.constantFrom(Lane.compute, Lane.intra, Lane.inter),
+    edges: fc.array(fc.nat(7), { maxLength: 2 }),
+    collective: fc.option(fc.nat(2), { nil: undefined })
+  })
+  const drawn = fc.tuple(fc.array(fc.array(op, { maxLength: 5 }), { minLength: 2, maxLength: 3 }), fc.nat(3))
+  const reached = { all: 0, some: 0, none: 0 }
+  fc.assert(
+    fc.property(drawn, ([programs, lonely]) => {
+      const meetings = [0, 1, 2].map((which) => ({ missing: which === lonely ? 1 : 0 }))
+      const ranks = programs.map((ops, rank) => ({
+        rank,
+        finished: false,
+        waits: [ops.map((_, id) => id)],
+        // Each rank comes to a collective once.
+        pending: ops.map(({ lane, edges, collective }, id) => ({
+          op: id,
+          lane,
+          edges: edges.filter((edge) => edge < id),
+          meeting:
+            collective === undefined || ops.slice(0, id).some((before) => before.collective === collective)
+              ? undefined
+              : meetings[collective]
+        }))
+      }))
+      const left = leftOver(ranks)
+      const sizes = left.map(({ size }) => size)
+      const stuck = stuckForGood(ranks)
+      reached[
+        sizes.every((size) => size === 0) ? "none" : sizes.some((size) => size === 0) ? "some" : "all"
+      ]++
+      if (sizes.some((size) => size === 0)) expect(stuck).toBeUndefined()
+      else expect(left.map((_, rank) => stuck!.get(rank))).toEqual(left)
+    })
+  )
+  for (const times of Object.values(reached)) expect(times).toBeGreaterThan(5)
+})
+
+it("looks at each op once, however many collectives stand behind each other", () => {
+  const collectives = 100
+  const meetings = Array.from({ length: collectives }, (_, i) => ({ missing: i === collectives - 1 ? 1 : 0 }))
+  let looks = 0
+  const ranks = [0, 1, 2].map((rank) => ({
+    rank,
+    finished: false,
+    waits: [[collectives - 1]],
+    pending: meetings.map((meeting, op) => ({
+      op,
+      lane: Lane.inter,
+      meeting,
+      get edges() {
+        looks++
+        return []
+      }
+    }))
+  }))
+  expect([...stuckForGood(ranks)!.values()].map((ops) => [...ops])).toEqual(ranks.map(() => [99]))
+  expect(looks).toBeLessThanOrEqual(2 * 3 * collectives)
+})
+
+it("asks again where a rank has told something newer before the last has answered", async () => {
+  const handlers = new Map<string, (peer: number, value: unknown) => void>()
+  const told: Array<readonly [number, string, unknown]> = []
+  const links = {
+    mesh: { handle: undefined, nowNanoseconds: 0 },
+    localRank: 0,
+    clockOffset: Effect.never,
+    gather: () => Effect.never,
+    tell: (peer: number, about: string, value: unknown) => {
+      told.push([peer, about, value])
+      if (peer === 0) handlers.get(about)!(0, value)
+    },
+    onTold: (about: string, handler: (peer: number, value: unknown) => void) =>
+      void handlers.set(about, handler),
+    forget: () => {}
+  }
+  const hear = (peer: number, what: string, value?: unknown) =>
+    handlers.get(`standstill 0 ${what}`)!(peer, value)
+  const asked = () => told.filter(([peer, about]) => peer === 1 && about === "standstill 0 again?").length
+  // Rank 0 waits for two ops that wait for each other; the others have ended.
+  const state = {
+    rank: 0,
+    finished: false,
+    waits: [[0]],
+    waitingFor: ["rank 0 waits"],
+    pending: [0, 1].map((op) => ({ op, lane: Lane.compute, edges: [1 - op], meeting: undefined }))
+  }
+  const ended = (rank: number, submitted: number) =>
+    JSON.stringify({ rank, pending: [], waits: [], waitingFor: [], finished: true, submitted: { submitted } })
+  const watch = new StandstillWatch({ links, rank: 0, size: 3, run: 0, order: new CollectiveOrder() })
+  const found = Effect.runPromise(
+    Effect.flip(
+      watch.watch(
+        () => state,
+        () => 1
+      )
+    )
+  )
+  await new Promise((go) => setImmediate(go))
+  hear(0, "again?")
+  hear(0, "stands", told.at(-1)![2])
+  hear(1, "stands", ended(1, 0))
+  hear(2, "stands", ended(2, 0))
+  expect(asked()).toBe(1)
+  hear(1, "again", ended(1, 1))
+  hear(1, "stands", ended(1, 1))
+  hear(2, "again", ended(2, 0))
+  expect(asked()).toBe(2)
+  for (const [rank, submitted] of [[1, 1] as const, [2, 0] as const])
+    hear(rank, "again", ended(rank, submitted))
+  for (const rank of [1, 2]) hear(rank, "heard")
+  expect((await found).waiting).toEqual(["rank 0 waits", "rank 1 has ended", "rank 2 has ended"])
+})
