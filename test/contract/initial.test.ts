@@ -21,6 +21,9 @@ const specs: ReadonlyArray<{
 }> = [
   { name: "normal", shape: [large], dtype: "float32", initial: [normal(2 ** 40 + 3, 0.02)] },
   { name: "narrow", shape: [large], dtype: "bfloat16", initial: [normal(2 ** 40 + 3, 0.02)] },
+  // The largest that a stream of core/random.ts may have, and one that was refused as no whole number.
+  { name: "largest seed", shape: [3], dtype: "float32", initial: [normal(2 ** 53 - 1, 1)] },
+  { name: "large seed", shape: [3], dtype: "float32", initial: [uniform(9_002_103_259_560_645, 0, 1)] },
   { name: "uniform", shape: [7, 9], dtype: "float32", initial: [uniform(5, -0.3, 0.7)] },
   { name: "constant", shape: [33], dtype: "float32", initial: [constant(1)] },
   { name: "part", shape: [40], dtype: "float32", initial: [normal(1, 1, { first: 9, at: 5, count: 20 })] },
