@@ -17,6 +17,12 @@ export const mantissaBits: Readonly<Record<Dtype, number>> = {
   int32: 31
 }
 
+/**
+ * How far the smallest numbers of a dtype are apart, below its smallest normal one: all of a float16 that are under 6e-5. That of
+ * bfloat16 is smaller than any float32 says, and formats with a scale for each block have theirs far below the block's largest.
+ */
+export const leastStep = (grid: Dtype): number => (grid === "float16" ? 1 / (1 << 24) : 0)
+
 /** Coarsest grid that values have passed; float32 where they passed none. */
 type Grid = Dtype
 

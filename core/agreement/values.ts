@@ -4,7 +4,7 @@
 import type { Journal } from "../laws/journal.ts"
 import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { isNarrow, mantissaBits, narrowed, type Passed } from "./narrow.ts"
+import { isNarrow, leastStep, mantissaBits, narrowed, type Passed } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -35,7 +35,7 @@ export const defaultTolerance: Tolerance = {
 
 /**
  * Downstream of a narrow grid: elements that two machines rounded to different sides may be a step of it apart (of a scale
- * that the tensor's largest gives), but they are few: so much of a step, in the mean over the tensor, beside the one element
+ * that the tensor's largest gives, or where the grid ends), but they are few: so much of a step, in the mean over the tensor, beside the one element
  * that is furthest off. Rounding is all or nothing: what turned is off by a whole step, so that one element of n puts 1 / n of a
  * step of the largest into the mean, more than 1 / 16 of a step of the mean size wherever n < 16 * largest / mean. Without that
  * one left out, a mean would forbid of few elements what is allowed of each. Two that turn independently are as rare as the
@@ -103,7 +103,8 @@ export const gapBetween = (
   const narrow = isNarrow(grid)
   const often = Math.max(1, roundings)
   const coarse = gridStep(grid) * Math.sqrt(often)
-  const flipped = narrow ? coarse * largest : 0
+  const least = leastStep(grid) * Math.sqrt(often)
+  const flipped = narrow ? Math.max(coarse * largest, least) : 0
 
   let worst = equal
   let total = 0
@@ -132,8 +133,8 @@ export const gapBetween = (
       worst = { ratio, message: `${astray} of ${n} elements went another way, by at most ${2 * swing}` }
   }
   if (narrow) {
-    const allowed =
-      tolerance.absolute + Math.max(step, coarse * (often === 1 ? flippedMean : unrelatedMean)) * mean
+    const few = often === 1 ? flippedMean : unrelatedMean
+    const allowed = tolerance.absolute + Math.max(step * mean, few * Math.max(coarse * mean, least))
     const others = (total - furthest) / n
     const ratio = others / allowed
     if (ratio > worst.ratio)

@@ -15,7 +15,7 @@ import { execute, flatWorld } from "../simulate/simulated.ts"
 const ratio = (
   expected: ReadonlyArray<number>,
   actual: ReadonlyArray<number>,
-  grid: "float32" | "float4" | "bfloat16" | "int8" = "float32",
+  grid: "float32" | "float4" | "float16" | "bfloat16" | "int8" = "float32",
   swing = 0
 ): number =>
   gapBetween("float32", Float32Array.from(expected), Float32Array.from(actual), defaultTolerance, {
@@ -81,6 +81,20 @@ describe("values", () => {
         ),
         String(factor)
       ).toBeGreaterThan(1)
+  })
+
+  it("may be a step apart where float16 ends, below 6e-5: as far as such numbers are from each other", () => {
+    // A gradient's elements that travelled in float16 on two ranks, one of which turned: a soak's counterexample.
+    const step = 2 ** -24
+    const values = [-35, 12, 60.5, -8, 3.5, 41, -17, 22].map((count) => count * step)
+    const turned = (count: number, by: number) => values.map((x, i) => (i < count ? x + by : x))
+    expect(ratio(values, turned(1, 0.99 * step), "float16")).toBeLessThan(1)
+    expect(ratio(values, turned(1, 1.2 * step), "float16")).toBeGreaterThan(1)
+    expect(ratio(values, turned(8, step / 2), "float16")).toBeGreaterThan(1)
+    expect(ratio(values, turned(1, step), "bfloat16")).toBeGreaterThan(1)
+    expect(ratio(values, turned(1, step))).toBeGreaterThan(1)
+    const small = values.map((x) => x / 100)
+    expect(ratio(small, [small[0]! + 0.99 * step, ...small.slice(1)], "float16")).toBeLessThan(1)
   })
 
   it("may be few, of which one has turned: a whole step of it is more than the mean of 8 may be off", () => {
