@@ -355,14 +355,16 @@ const stepSecondsAt = (
   const points = Object.entries(setting)
     .map(([key, seconds]) => ({ ranks: Number(key), seconds }))
     .toSorted((a, b) => a.ranks - b.ranks)
-  const bad = points.find((point) => !Number.isInteger(point.ranks) || point.ranks < 1)
-  if (bad !== undefined || points.length === 0) {
+  const bad = points.some(
+    ({ ranks: count }, i) => !Number.isInteger(count) || count < 1 || count === points[i - 1]?.ranks
+  )
+  if (bad || points.length === 0) {
     return Effect.fail(
       new InputError({
         file,
         field: "model.stepSeconds",
         value: JSON.stringify(setting),
-        accepted: "a time, or times by number of ranks: {2: 60ms, 4: 113ms}"
+        accepted: "a time, or times by number of ranks, each number once: {2: 60ms, 4: 113ms}"
       })
     )
   }

@@ -51,14 +51,14 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
       const errors = document.errors.map(({ pos, message }) => broken(pos[0], firstLine(message)))
       const [first, ...rest] = errors
       if (first !== undefined) return Effect.fail(inputErrors(first, ...rest))
-      const value: unknown = document.toJS({ maxAliasCount: 100 })
+      const value = plain(document)
       const where = (path: FieldPath, atKey: boolean): string => {
         const offset = offsetOf(document, path, atKey)
         return offset === undefined ? file : place(offset)
       }
       return Effect.succeed({ file, value, where })
     } catch (cause) {
-      // Nested too deep to walk, or aliases that multiply beyond bounds.
+      // Nested too deep to walk, or aliases that multiply beyond bounds or lie in what they stand for.
       return Effect.fail(inputErrors(broken(undefined, `${reasonOf(cause)}: this`)))
     }
   })
@@ -67,12 +67,27 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
 export const parseInline = (text: string): { readonly value: unknown } | undefined => {
   try {
     const document = parseDocument(text, { prettyErrors: false, stringKeys: true, logLevel: "silent" })
-    return document.errors.length > 0
-      ? undefined
-      : { value: document.toJS({ maxAliasCount: 100 }) as unknown }
+    return document.errors.length > 0 ? undefined : { value: plain(document) }
   } catch {
     return undefined
   }
+}
+
+/** Throws for what has no end. */
+const plain = (document: Document): unknown => {
+  const value: unknown = document.toJS({ maxAliasCount: 100 })
+  refuseCircles(value, new Set(), new Set())
+  return value
+}
+
+const refuseCircles = (value: unknown, around: Set<unknown>, seen: Set<unknown>): void => {
+  if (typeof value !== "object" || value === null) return
+  if (around.has(value)) throw new RangeError("an alias inside of what it stands for")
+  if (seen.has(value)) return
+  seen.add(value)
+  around.add(value)
+  for (const each of Object.values(value)) refuseCircles(each, around, seen)
+  around.delete(value)
 }
 
 const firstLine = (text: string): string => text.split("\n", 1)[0] ?? text

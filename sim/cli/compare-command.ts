@@ -88,14 +88,14 @@ const load = (file: string, sets: ReadonlyArray<string>) =>
       return rows.map((row): Compared => ({ label: rowLabel(row.axes), result: row }))
     }
     const { value } = yield* readSource(file)
-    if (isResult(value)) return [{ label: file, result: value }]
+    if (isResult(value)) return [{ label: file, result: whole(value) }]
     if (isRecord(value) && Array.isArray(value["rows"])) {
       const rows: ReadonlyArray<unknown> = value["rows"]
       const known = rows.filter(isResult)
       if (known.length > 0 && known.length === rows.length) {
         return known.map((result): Compared => {
           const axes = "axes" in result && isRecord(result.axes) ? result.axes : {}
-          return { label: rowLabel(axes), result }
+          return { label: rowLabel(axes), result: whole(result) }
         })
       }
     }
@@ -105,8 +105,15 @@ const load = (file: string, sets: ReadonlyArray<string>) =>
 const rowLabel = (axes: Readonly<Record<string, unknown>>): string =>
   Object.values(axes).map(labelOf).join(", ")
 
+/** What results of other versions, or made by hand, may lack. */
+type SavedResult = Omit<RunResult, "warnings"> & Partial<Pick<RunResult, "warnings">>
+
+const whole = (saved: SavedResult): RunResult => ({ ...saved, warnings: saved.warnings ?? [] })
+
+const isCount = (value: unknown): boolean => typeof value === "number" && value >= 0
+
 /** A result saved before results said their task is one of the usual task. */
-const isResult = (value: unknown): value is RunResult => {
+const isResult = (value: unknown): value is SavedResult => {
   if (!isRecord(value)) return false
   const task = value["task"] ?? defaultTask
   return (
@@ -114,11 +121,16 @@ const isResult = (value: unknown): value is RunResult => {
     isTask(task) &&
     typeof value["digest"] === "string" &&
     typeof value["algorithm"] === "string" &&
+    isCount(value["ranks"]) &&
+    ["steps", "warmupSteps"].every((name) => value[name] === undefined || isCount(value[name])) &&
+    (value["warnings"] === undefined || isListOf(value["warnings"], (each) => typeof each === "string")) &&
     familyOf({ task }).metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
-    Array.isArray(value["links"]) &&
-    value["links"].every((link: unknown) => isRecord(link) && typeof link["bytes"] === "number")
+    isListOf(value["links"], (link) => isRecord(link) && typeof link["bytes"] === "number")
   )
 }
+
+const isListOf = (value: unknown, isEach: (each: unknown) => boolean): boolean =>
+  Array.isArray(value) && value.every(isEach)
 
 const familyOfResult = (result: RunResult): Family => familyOf({ task: result.task ?? defaultTask })
 

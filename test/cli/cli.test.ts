@@ -49,6 +49,25 @@ describe("sim run", () => {
   })
 })
 
+describe("sim compare", () => {
+  it("takes a result without warnings, and takes nothing for a result that lacks a number", () => {
+    const digest = { digest: "64a1c11339da55e2", scenario: "saved", task: "data-parallel", algorithm: "ddp" }
+    const times = { stepSeconds: 0.4, computeSeconds: 0.1, computeUtilisation: 0.25 }
+    const rest = { exposedCommunicationSeconds: 0.3, makespanSeconds: 4, links: [], steps: 10 }
+    const write = (name: string, value: object): string => {
+      const file = path.join(folder(), name)
+      fs.writeFileSync(file, JSON.stringify(value))
+      return file
+    }
+    const saved = write("saved.json", { ...digest, ranks: 8, ...times, ...rest })
+    const { status, stdout, stderr } = sim("compare", saved, saved)
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" })
+    expect(stdout).toMatch(/saved\.json +ddp +8 +400 ms +1\.00 x/u)
+    const ranks = sim("compare", write("ranks.json", { ...digest, ranks: "8", ...times, ...rest }), saved)
+    expect(ranks.status).toBe(2)
+  })
+})
+
 describe("sim study", () => {
   // One bandwidth, all algorithms: threads in one process are held to each other in test/study.
   const small = ["study", "scenarios/geo-gpt2-bandwidth.yaml", "--set", "wan.bandwidth=1Gbit/s"]

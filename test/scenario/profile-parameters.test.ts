@@ -61,6 +61,27 @@ describe("a profile without parameters", () => {
     expect(warnings.join()).toContain("an estimate")
   })
 
+  it("takes step times by number of ranks, each number once however it is written", async () => {
+    const at = (stepSeconds: Readonly<Record<string, number>>) =>
+      Effect.runPromise(
+        Effect.result(
+          resolveModel(
+            { profile: "traces/profiles/gpt2-h200.arrow", hostTime: "span", stepSeconds },
+            2,
+            measured,
+            "s.yaml",
+            new Loader()
+          )
+        )
+      )
+    const once = Result.getOrThrow(await at({ "2": 0.06, "4": 0.1 }))
+    expect(once.profile.stepSeconds).toBeCloseTo(0.06, 12)
+    const twice = await at({ "2": 0.06, "4": 0.1, "2.0": 0.07 })
+    if (!Result.isFailure(twice)) throw new Error("accepted")
+    expect(twice.failure).toMatchObject({ field: "model.stepSeconds", value: expect.stringContaining("2.0") })
+    expect(twice.failure.accepted).toContain("each number once")
+  })
+
   it("does not need them where it has its own", async () => {
     expect(Result.isSuccess(await resolved("00-reference"))).toBe(true)
     expect((await refusal("00-reference", 5)).accepted).toContain("its own 1000000 parameters")

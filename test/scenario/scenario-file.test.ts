@@ -116,7 +116,8 @@ jitter: .nan
     ["", /an empty file is not accepted/u],
     ["- 1\n", /a file without fields is not accepted/u],
     ["name: [x", /^FILE:1:9: .*expected YAML/u],
-    ["a: &a [*a, *a]\nb: 1", /accepted|expected/u],
+    ["a: &a [*a, *a]\nb: 1", /an alias inside of what it stands for: this is not accepted; expected YAML/u],
+    [small.replace(/name: .*/u, "name: &a { b: { c: *a } }"), /an alias inside of what it stands for/u],
     [`name: x\n${"[".repeat(50_000)}`, /accepted|expected/u],
     ["name: a\nname: b\n", /^FILE:2:1: Map keys must be unique.*expected YAML/u]
   ])("that is no scenario is refused: %#", (text, message) => {
@@ -140,6 +141,12 @@ describe("--set", () => {
       world: { ranks: 4 }
     })
     expect(scenarioOf(small, "name=other").name).toBe("other")
+  })
+
+  it("is refused where an alias lies in what it stands for, and taken where it is said twice", () => {
+    expect(errorsOf(small, "name=&a [*a]").join()).toMatch(/^--set name=&a \[\*a\]: .*expected/u)
+    const pair = `faults: [&slow { straggler: 1, speed: 0.5 }, *slow]\n`
+    expect(scenarioOf(`${small}${pair}`).faults).toHaveLength(2)
   })
 
   it("takes a field that is in the file before one that could be, and one beside it before others", () => {
