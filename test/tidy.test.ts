@@ -246,6 +246,17 @@ const examples: Readonly<
       ["sim/a.ts", "list.skip()"]
     ]
   },
+  "properties take their time": {
+    breaks: [
+      ["test/a.test.ts", 'it("holds", () => { fc.assert(always) }, 60_000)'],
+      ["test/a.test.ts", 'it("holds", { timeout: 60_000 }, async () => { await fc.check(always) })'],
+      ["test/a.test.ts", 'it("agrees", async () => { await checkAgreement({}) }, 240_000)']
+    ],
+    keeps: [
+      ["test/a.test.ts", 'it("holds", () => { fc.assert(always, { numRuns: 60_000 }) })'],
+      ["test/a.test.ts", 'it("is quick", () => { run() }, 60_000)']
+    ]
+  },
   "nothing left to do": {
     breaks: [["sim/a.ts", `// ${"TO"}${"DO"}: later`]],
     keeps: [["sim/a.ts", "// to do"]]

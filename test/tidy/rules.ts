@@ -351,6 +351,25 @@ export const rules: ReadonlyArray<Rule> = [
       })
   },
   {
+    name: "properties take their time",
+    instead: "no limit of its own: a soak makes a property 20 times as long; vitest.config.ts has the limit",
+    holdsFor: (path) => path.endsWith(".test.ts"),
+    check: (source) =>
+      nodesOf(source, (node) => {
+        if (node.type !== "CallExpression") return undefined
+        const text = source.text.slice(node.start, Number(node["end"]))
+        if (!/^(?:it|test)\b/u.test(text) || !/\bfc\.(?:assert|check)\b|\bcheckAgreement\b/u.test(text))
+          return undefined
+        const limit = (node["arguments"] as ReadonlyArray<Node>).find(
+          (each) =>
+            (each.type === "Literal" && typeof each["value"] === "number") ||
+            (each.type === "ObjectExpression" &&
+              (each["properties"] as ReadonlyArray<Node>).some(({ key }) => dotted(key) === "timeout"))
+        )
+        return limit === undefined ? undefined : source.text.slice(limit.start, Number(limit["end"]))
+      })
+  },
+  {
     name: "nothing left to do",
     instead: "do it, or say in the docs what is not there",
     holdsFor: (path) => !path.startsWith("test/tidy"),
