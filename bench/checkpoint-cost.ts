@@ -18,7 +18,9 @@ import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
 import { runScenario } from "../sim/run.ts"
 import { executedSteps } from "./cluster/measured-steps.ts"
+import { elementsOf } from "../core/machine/tensor.ts"
 import { median } from "../core/median.ts"
+import { readProfile } from "../traces/profile-file.ts"
 
 const { values } = parseArgs({
   options: { every: { type: "string", default: "1,2,4,16" }, folder: { type: "string", default: tmpdir() } }
@@ -103,8 +105,10 @@ try {
   const copies = await Effect.runPromise(timeCopies)
   const copy = copies.filter(({ op }) => op === "d2h").at(-1)!
   const copyRate = copy.bytes / copy.medianSeconds
-  const parameters = 2_491_200
-  const rate = await storageRate(12 * parameters)
+  const { parameters } = await Effect.runPromise(readProfile(profile))
+  const elements = parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0)
+  // A parameter and AdamW's two moments of it, in float32.
+  const rate = await storageRate(3 * 4 * elements)
   console.log(
     `copies ${(copyRate / 1e9).toFixed(2)} GB/s, storage ${(rate / 1e6).toFixed(0)} MB/s; ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
   )

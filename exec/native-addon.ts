@@ -5,6 +5,7 @@ import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { TensorData } from "../core/machine/tensor.ts"
+import { messageOf } from "../core/message-of.ts"
 
 /** One backend of this build. */
 interface BackendInfo {
@@ -221,7 +222,7 @@ export const loadAddon = (): Addon | NoAddon => {
   try {
     loaded = createRequire(import.meta.url)(path) as Addon
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     loaded = {
       missing: `the native addon does not load: ${reason}. Build it again with "npm run build:native"`
     }

@@ -7,6 +7,7 @@ import * as Schema from "effect/Schema"
 import { existsSync } from "node:fs"
 import { basename, dirname, isAbsolute, relative } from "node:path"
 import { InputError } from "../core/input-error.ts"
+import { messageOf } from "../core/message-of.ts"
 import { defaultTask, familyOf, isTask, schemaOf, tasks, type Scenario, type Task } from "./families.ts"
 import { Study } from "./study.ts"
 import { expand, problemsOf, type FieldPath, type Problem } from "./file/check.ts"
@@ -199,7 +200,7 @@ export const decodeScenario = (raw: RawScenario, origin: Origin): Effect.Effect<
     if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
     // The shape accepted what the schema does not: its own words are the best there are.
     const failure = Cause.squash(exit.cause)
-    const accepted = failure instanceof Error ? failure.message : String(failure)
+    const accepted = messageOf(failure)
     return Effect.fail(inputErrors(new InputError({ file: origin([], false), field: "", accepted })))
   })
 

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
+import { messageOf } from "../core/message-of.ts"
 
 export interface TextCorpus {
   /** The characters of the text, by token id: in order of code point. */
@@ -50,11 +51,7 @@ export const loadText = (
     const texts = yield* Effect.forEach(paths, (path) =>
       Effect.try({
         try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(readFileSync(path)),
-        catch: (cause) =>
-          refuse(
-            `${path} (${cause instanceof Error ? cause.message : String(cause)})`,
-            "a text file in UTF-8"
-          )
+        catch: (cause) => refuse(`${path} (${messageOf(cause)})`, "a text file in UTF-8")
       })
     )
     const corpus = corpusOf(texts.join(""), heldOut)

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import type { Disagreement } from "../core/agreement/disagreement.ts"
 import { runsOf, unitsOf } from "../core/algorithms/data-parallel/shard/units.ts"
+import { messageOf } from "../core/message-of.ts"
 import { runOnBoth, runnableOn, type BothOptions } from "../exec/cli/both-machines.ts"
 import { Loader } from "../scenarios/load.ts"
 import { isArchitecture, modelGraph } from "../scenarios/model-graph.ts"
@@ -137,7 +138,7 @@ export const checkAgreement = async (parameters: AgreementParameters = {}): Prom
   const { numRuns, seed } = details
   const path = details.counterexamplePath ?? undefined
   const error = details.errorInstance
-  const failure = details.failed ? (error instanceof Error ? error.message : String(error)) : undefined
+  const failure = details.failed ? messageOf(error) : undefined
   const file =
     counterexample === undefined || saveTo === null
       ? undefined

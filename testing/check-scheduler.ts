@@ -10,6 +10,7 @@ import { journaled, type Journal } from "../core/laws/journal.ts"
 import { checkLaws } from "../core/laws/laws.ts"
 import type { Program } from "../core/machine/machine.ts"
 import type { Profile } from "../core/profile.ts"
+import { messageOf } from "../core/message-of.ts"
 import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
 import { Loader } from "../scenarios/load.ts"
 import {
@@ -184,8 +185,7 @@ export const checkScheduler = (
     ...(verbose === undefined ? {} : { verbose })
   })
   const [counterexample] = details.counterexample ?? []
-  const failure =
-    details.errorInstance instanceof Error ? details.errorInstance.message : String(details.errorInstance)
+  const failure = messageOf(details.errorInstance)
   const facts = {
     failed: details.failed,
     numRuns: details.numRuns,

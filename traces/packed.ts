@@ -4,6 +4,7 @@ import { createReadStream } from "node:fs"
 import { open, type FileHandle } from "node:fs/promises"
 import type { Transform } from "node:stream"
 import * as zlib from "node:zlib"
+import { messageOf } from "../core/message-of.ts"
 import { TraceError } from "./trace-error.ts"
 
 /** What is read here, by its first bytes. */
@@ -56,7 +57,7 @@ const zstdOptions = () => ({ params: { [zlib.constants.ZSTD_d_windowLogMax]: 31 
 /** What is wrong with compressed bytes that cannot be unpacked. */
 const damaged = (file: string, packing: Packing, cause: unknown): TraceError => {
   const isShort = cause instanceof Error && "code" in cause && cause.code === "Z_BUF_ERROR"
-  const why = cause instanceof Error ? cause.message : String(cause)
+  const why = messageOf(cause)
   return new TraceError({
     file,
     field: "content",

@@ -1,6 +1,7 @@
 // A cluster on one Linux machine: a network namespace for each rank, joined by a bridge, with a token bucket on each direction of
 // each rank's link. Real sockets, real shaping; needs root and iproute2. Knows nothing of what runs in it.
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from "node:child_process"
+import { messageOf } from "../../core/message-of.ts"
 
 /** Bytes per second that a rank may send and receive; Infinity where nothing is shaped. */
 export interface Rates {
@@ -24,7 +25,7 @@ export const whyNoCluster = (): string | undefined => {
     run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", "tbf", ...bucket(1e8))
     return undefined
   } catch (cause) {
-    return cause instanceof Error ? cause.message : String(cause)
+    return messageOf(cause)
   } finally {
     spawnSync("ip", ["netns", "del", name])
   }

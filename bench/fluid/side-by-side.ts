@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { worstDifference } from "./finish-times.ts"
 import { median } from "../../core/median.ts"
+import { messageOf } from "../../core/message-of.ts"
 
 const defaults = [
   ["ps", "8", "20", "2", "50"],
@@ -96,7 +97,7 @@ try {
   )
   process.exitCode = agreeing.length === workloads.length ? 0 : 1
 } catch (cause) {
-  console.error(cause instanceof Error ? cause.message : cause)
+  console.error(messageOf(cause))
   process.exitCode = 2
 } finally {
   rmSync(folder, { recursive: true, force: true })

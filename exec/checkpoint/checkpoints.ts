@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { AtStepEnd, Kept, Snapshots } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { messageOf } from "../../core/message-of.ts"
 import type { Links } from "../job/job.ts"
 import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
 import { printManifest, type Manifest } from "./manifest.ts"
@@ -241,6 +242,6 @@ const refusalOf = (work: () => void): string | undefined => {
     work()
     return undefined
   } catch (cause) {
-    return cause instanceof Error ? cause.message : String(cause)
+    return messageOf(cause)
   }
 }

@@ -6,6 +6,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
+import { messageOf } from "../../core/message-of.ts"
 import { manifestName } from "./folder.ts"
 
 const Whole = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
@@ -64,8 +65,7 @@ export const readManifest = (folder: string): Effect.Effect<Manifest, InputError
       new InputError({ file, field, ...(value === undefined ? {} : { value }), accepted })
     const text = yield* Effect.try({
       try: () => readFileSync(file, "utf8"),
-      catch: (cause) =>
-        refuse("", cause instanceof Error ? cause.message : String(cause), "the manifest of a checkpoint")
+      catch: (cause) => refuse("", messageOf(cause), "the manifest of a checkpoint")
     })
     const parsed = yield* Effect.try({
       try: () => JSON.parse(text) as unknown,

@@ -5,6 +5,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
+import { messageOf } from "../../core/message-of.ts"
 import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Scenario } from "../../scenarios/families.ts"
@@ -134,7 +135,7 @@ const refusedFolder = (folder: string, cause: unknown): InputError =>
   new InputError({
     file: "--checkpoint",
     field: "",
-    value: `${folder} (${cause instanceof Error ? cause.message : String(cause)})`,
+    value: `${folder} (${messageOf(cause)})`,
     accepted: "a folder that can be read and written, or made"
   })
 

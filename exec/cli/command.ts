@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
+import { messageOf } from "../../core/message-of.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
@@ -35,7 +36,7 @@ export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.
         new InputError({
           file: "TANDEM_BLAS",
           field: "",
-          value: `${library} (${cause instanceof Error ? cause.message : String(cause)})`,
+          value: `${library} (${messageOf(cause)})`,
           accepted:
             "own, openblas where the system has it, the path of a library with the CBLAS interface, or nothing"
         })

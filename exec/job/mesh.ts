@@ -2,6 +2,7 @@
 // Silence of a peer is noticed by the native threads, whatever this thread is doing. Knows nothing of what is said.
 import { deserialize, serialize } from "node:v8"
 import * as Effect from "effect/Effect"
+import { messageOf } from "../../core/message-of.ts"
 import { loadAddon, type AddonMesh, type AddonTransport } from "../native-addon.ts"
 import type { TransportWish } from "./environment.ts"
 import { NoRendezvous, type Meeting } from "./rendezvous.ts"
@@ -72,8 +73,7 @@ export class Mesh {
   ): Effect.Effect<void, NoRendezvous> {
     return Effect.tryPromise({
       try: () => this.#native.connect(addresses, key, timeoutSeconds),
-      catch: (cause) =>
-        new NoRendezvous({ rank: this.rank, reason: cause instanceof Error ? cause.message : String(cause) })
+      catch: (cause) => new NoRendezvous({ rank: this.rank, reason: messageOf(cause) })
     })
   }
 

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { CollectiveOrder } from "../../core/machine/collective-order.ts"
 import { RankLost } from "../../core/machine/machine.ts"
+import { messageOf } from "../../core/message-of.ts"
 import type { Place, TransportWish } from "./environment.ts"
 import { Mesh, type MeshFault } from "./mesh.ts"
 import type { ClockOffset, Job, Links } from "./job.ts"
@@ -73,7 +74,7 @@ export class ProcessJob implements Links {
         // Whoever is interrupted is so by a signal, which a launcher sends to all.
         if (Exit.isFailure(exit) && !Cause.hasInterrupts(exit.cause) && job.mesh.fault === undefined) {
           const cause = Cause.squash(exit.cause)
-          job.mesh.fail(`rank ${job.rank}: ${cause instanceof Error ? cause.message : String(cause)}`)
+          job.mesh.fail(`rank ${job.rank}: ${messageOf(cause)}`)
         }
         job.#close()
       })

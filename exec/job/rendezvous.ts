@@ -4,6 +4,7 @@
 import { createConnection, createServer, type Server, type Socket } from "node:net"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { messageOf } from "../../core/message-of.ts"
 import { freshNonce, proofOf, sameProof } from "./secret.ts"
 
 /** The processes did not come together; the message says who is missing, or what is wrong with whom. */
@@ -272,7 +273,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
       own = { rank, size, alike, host: address, port: options.listen(address) }
       complete()
     } catch (cause) {
-      giveUp(reasonOf(cause))
+      giveUp(messageOf(cause))
     }
   })
   return () => {
@@ -294,8 +295,6 @@ const onlyHere = (server: Server, name: string): string => {
 
 const ranksAre = (ranks: ReadonlyArray<number>): string =>
   ranks.length === 1 ? `rank ${ranks[0]} has` : `ranks ${ranks.join(", ")} have`
-
-const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
 // The others
 
@@ -347,7 +346,7 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
           const address = options.host ?? connection.localAddress ?? "127.0.0.1"
           if (listening?.host !== address) listening = { host: address, port: options.listen(address) }
         } catch (cause) {
-          give(() => fail(reasonOf(cause)))
+          give(() => fail(messageOf(cause)))
           return
         }
         const card = JSON.stringify({ rank, size, alike, ...listening } satisfies Card)

@@ -5,6 +5,7 @@ import type { Socket } from "node:net"
 import { constants } from "node:os"
 import { createInterface } from "node:readline"
 import * as Effect from "effect/Effect"
+import { messageOf } from "../../core/message-of.ts"
 import type { Variables } from "./environment.ts"
 import { freePort } from "./free-port.ts"
 import { lifeline } from "./lifeline.ts"
@@ -26,7 +27,7 @@ interface SpawnOptions {
 const meetingPort = Effect.tryPromise({
   try: freePort,
   catch: (cause) => {
-    const why = cause instanceof Error ? cause.message : String(cause)
+    const why = messageOf(cause)
     return new NoRendezvous({ rank: 0, reason: `no port of 127.0.0.1 for the processes to meet at: ${why}` })
   }
 })

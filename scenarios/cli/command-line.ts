@@ -1,6 +1,7 @@
 // What the command lines of `sim` and `exec` share: how a program describes itself and refuses, options that several commands
 // have, and the exit code that everything ends with. Knows no command.
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { messageOf } from "../../core/message-of.ts"
 import { OutputError, writeError, writeOut } from "./output.ts"
 import { version } from "./version.ts"
 
@@ -76,9 +77,7 @@ export const runProgram = async (
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : badInput
     // Not an error of the input: those end as exit codes. One line, and no stack, for the person in front.
-    writeError(
-      `${program.name()}: an error in tandem itself: ${error instanceof Error ? error.message : String(error)}. Please report it.\n`
-    )
+    writeError(`${program.name()}: an error in tandem itself: ${messageOf(error)}. Please report it.\n`)
     return ownDefect
   }
   return ending.exitCode

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
+import { messageOf } from "../../core/message-of.ts"
 import { familyOf, type Scenario } from "../families.ts"
 import type { FieldPath } from "../file/check.ts"
 import { getField, pathText } from "../file/override.ts"
@@ -97,7 +98,7 @@ export const requireWritable = (file: string, option: string): Effect.Effect<voi
       new InputError({
         file,
         field: option,
-        value: cause instanceof Error ? cause.message : String(cause),
+        value: messageOf(cause),
         accepted: "a file in an existing, writable folder"
       })
   })
@@ -116,7 +117,7 @@ export const requireWritableFolder = (folder: string, option: string): Effect.Ef
       new InputError({
         file: folder,
         field: option,
-        value: cause instanceof Error ? cause.message : String(cause),
+        value: messageOf(cause),
         accepted: "a folder that can be written to, or made"
       })
   })

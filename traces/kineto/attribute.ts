@@ -140,10 +140,11 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   }
 
   // ---- device time
+  const model = shards?.model ?? compute
   const { regions, exposedCollective, ownHost } = deviceRegions(
     trace,
     kernels,
-    shards?.model ?? compute,
+    model,
     shards === undefined ? collective : [...collective, ...shards.own],
     steps.at(-1)!.end,
     shards?.host
@@ -161,7 +162,6 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const optimizer = { busy: 0, span: 0, launches: 0 }
   const lost = newSums()
   const reasons = new Map<string, number>()
-  const model = shards?.model ?? compute
   const targets = Array.from<Target | undefined>({ length: kernels.length })
   for (const index of model) targets[index] = targetOf(kernels[index]!, origins.at(index))
   const { slowdown, overlaps } = besideThem(trace, work, regions, targets, names)

@@ -1,4 +1,5 @@
 // Values of JSON as importers of routings take them apart, with the place of what is not as it should be.
+import { messageOf } from "../../core/message-of.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { expertOf } from "./tokens.ts"
 
@@ -8,7 +9,7 @@ export const jsonOf = (file: string, field: string, text: string): unknown => {
   try {
     return JSON.parse(text)
   } catch (cause) {
-    const value = cause instanceof Error ? cause.message : String(cause)
+    const value = messageOf(cause)
     throw new TraceError({ file, field, value, accepted: "JSON" })
   }
 }

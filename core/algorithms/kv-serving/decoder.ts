@@ -5,34 +5,25 @@ import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import type { Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
 import { denseFeedForward, type ProjectionName } from "../../models/decoder-layer.ts"
-import { activationSpec, attentionSpecs, layerOps } from "../../models/decoder-ops.ts"
-import { weightSpecs, type DecoderModel, type LayerWeight } from "./model.ts"
+import { activationSpec, allocAll, attentionSpecs, layerOps } from "../../models/decoder-ops.ts"
+import { decoderWeights, type DecoderModel, type DecoderWeights } from "./model.ts"
 
-export interface Decoder {
+export interface Decoder extends DecoderWeights<Tensor> {
   readonly machine: Machine["Service"]
   readonly model: DecoderModel
-  readonly embedding: Tensor
-  readonly norm: Tensor
   readonly output: Tensor
-  layerWeight(layer: number, name: LayerWeight): Tensor
 }
 
 /** Puts the weights into device memory. */
 export const loadDecoder = (model: DecoderModel): Effect.Effect<Decoder, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const weights = new Map<string, Tensor>()
-    for (const spec of weightSpecs(model)) weights.set(spec.name, yield* machine.alloc(spec))
-    const weight = (name: string): Tensor => weights.get(`${name}.weight`)!
-    const embedding = weight("model.embed_tokens")
-    return {
-      machine,
-      model,
-      embedding,
-      norm: weight("model.norm"),
-      output: model.tied ? embedding : weight("lm_head"),
-      layerWeight: (layer, name) => weight(`model.layers.${layer}.${name}`)
-    }
+    const specs = decoderWeights(model)
+    const embedding = yield* machine.alloc(specs.embedding)
+    const layers = yield* Effect.forEach(specs.layers, (layer) => allocAll(machine, layer))
+    const norm = yield* machine.alloc(specs.norm)
+    const output = specs.output === undefined ? embedding : yield* machine.alloc(specs.output)
+    return { machine, model, embedding, layers, norm, output }
   })
 
 /** Tensors of a layer's activations; `tokens` are the extents before the width: [batch], or [1, time] of a prompt. */
@@ -59,7 +50,7 @@ export const aroundAttention = (
   const [before, after] = layerOps({
     at: `layer ${layer}`,
     space,
-    weight: (name) => decoder.layerWeight(layer, name),
+    weight: (name) => decoder.layers[layer]![name],
     feedForward: (emit, normed) => {
       const results: Partial<Readonly<Record<ProjectionName, Tensor>>> = {
         "mlp.gate_proj": space.gate,

@@ -37,23 +37,42 @@ const layerWeightShapes = (model: DecoderModel) => ({
 
 export type LayerWeight = keyof ReturnType<typeof layerWeightShapes>
 
-/** Every weight of the model. */
-export const weightSpecs = (model: DecoderModel): ReadonlyArray<TensorSpec> => {
+/** The weights of a model, each in its place. */
+export interface DecoderWeights<W> {
+  readonly embedding: W
+  readonly layers: ReadonlyArray<Readonly<Record<LayerWeight, W>>>
+  readonly norm: W
+  /** Undefined where the embedding's weight is that, too. */
+  readonly output: W | undefined
+}
+
+export const decoderWeights = (model: DecoderModel): DecoderWeights<TensorSpec> => {
   const { layers, width, vocabulary, tied, dtype } = model
   const spec = (name: string, shape: ReadonlyArray<number>): TensorSpec => ({
     name: `${name}.weight`,
     shape,
     dtype
   })
+  return {
+    embedding: spec("model.embed_tokens", [vocabulary, width]),
+    layers: Array.from({ length: layers }, (_, l) => {
+      const shapes = Object.entries(layerWeightShapes(model))
+      const specs = shapes.map(([name, shape]) => [name, spec(`model.layers.${l}.${name}`, shape)])
+      return Object.fromEntries(specs) as Record<LayerWeight, TensorSpec>
+    }),
+    norm: spec("model.norm", [width]),
+    output: tied ? undefined : spec("lm_head", [vocabulary, width])
+  }
+}
+
+/** Every weight of the model, in the order of the forward pass. */
+export const weightSpecs = (model: DecoderModel): ReadonlyArray<TensorSpec> => {
+  const { embedding, layers, norm, output } = decoderWeights(model)
   return [
-    spec("model.embed_tokens", [vocabulary, width]),
-    ...Array.from({ length: layers }, (_, l) =>
-      Object.entries(layerWeightShapes(model)).map(([name, shape]) =>
-        spec(`model.layers.${l}.${name}`, shape)
-      )
-    ).flat(),
-    spec("model.norm", [width]),
-    ...(tied ? [] : [spec("lm_head", [vocabulary, width])])
+    embedding,
+    ...layers.flatMap((layer) => Object.values(layer)),
+    norm,
+    ...(output === undefined ? [] : [output])
   ]
 }
 
