@@ -49,7 +49,7 @@ export interface Passed {
   readonly grid: Grid
   /** Tensors of a coarser grid one after the other, since the last update of parameters: each rounds anew. */
   readonly roundings: number
-  /** How far updates of what had passed a grid coarser than float32 may have moved an element: all of them, one way. */
+  /** How far updates that make much of little (`Kernel.swing`) may have moved an element: all of them, one way. */
   readonly swing: number
 }
 
@@ -112,13 +112,18 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
               changed = true
             }
           }
-          const swings = isNarrow(read.grid) ? swingsOf(entry) : undefined
+          const swings = swingsOf(entry)
           for (const [index, tensor] of op.writes.entries()) {
             const swing = swings?.[index]
-            // An op may leave part of what it writes as it was.
-            if (swing === undefined) passed.set(tensor.id, more(behind([tensor]), result))
+            const moved = read.swing + (swing ?? 0)
             // An update moves on from what was there, by little of what its gradient is off.
-            else passed.set(tensor.id, { ...result, roundings: 1, swing: read.swing + swing })
+            if (swing !== undefined && isNarrow(read.grid))
+              passed.set(tensor.id, { ...result, roundings: 1, swing: moved })
+            // An op may leave part of what it writes as it was.
+            else {
+              const all = more(behind([tensor]), result)
+              passed.set(tensor.id, swing === undefined ? all : { ...all, swing: moved })
+            }
           }
         } else if (entry.kind === "read") result = behind([entry.tensor])
         list.push(result)
