@@ -66,18 +66,16 @@ import {
   softGateBackward,
   softGateForward
 } from "./moe-gates.ts"
+import { expertChoiceLayout, moeLayout, softLayout } from "./moe-layout.ts"
 import {
-  expertChoiceLayout,
   moeInverseOrderBackwardGate,
   moeInverseOrderBackwardInput,
   moeInverseOrderForward,
-  moeLayout,
   moeOrderBackward,
   moeOrderForward,
   moeRechunk,
   repack,
   softInverseOrderForward,
-  softLayout,
   softOrderBackwardMix,
   softOrderForward
 } from "./moe-order.ts"

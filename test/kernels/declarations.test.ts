@@ -54,643 +54,160 @@ describe("signatures", () => {
   })
 })
 
-/** One call that fits for every kernel whose rule is not "anything goes": input shapes and attributes. */
+/** One call that fits for every kernel whose rule is not "anything goes": input shapes ("2x3 4"), attributes, output shapes. */
 const calls: Readonly<
   Record<
     Exclude<KernelName, "profiled" | "barrier" | "repack">,
-    readonly [inputs: ReadonlyArray<Shape>, attributes: Attributes, outputs: ReadonlyArray<Shape>]
+    readonly [inputs: string, attributes: Attributes, outputs: string]
   >
 > = {
-  "embedding.forward": [
-    [
-      [2, 3],
-      [7, 4]
-    ],
-    {},
-    [[2, 3, 4]]
-  ],
-  "embedding.backward_weight": [
-    [
-      [2, 3, 4],
-      [2, 3]
-    ],
-    { vocabulary: 7 },
-    [[7, 4]]
-  ],
-  "position_add.forward": [
-    [
-      [2, 3, 4],
-      [5, 4]
-    ],
-    {},
-    [[2, 3, 4]]
-  ],
-  "position_add.backward_weight": [[[2, 3, 4]], { positions: 5 }, [[5, 4]]],
-  "layer_norm.forward": [
-    [[2, 3, 4], [4], [4]],
-    {},
-    [
-      [2, 3, 4],
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  "layer_norm.backward_input": [[[2, 3, 4], [2, 3, 4], [4], [2, 3], [2, 3]], {}, [[2, 3, 4]]],
-  "layer_norm.backward_weight": [
-    [
-      [2, 3, 4],
-      [2, 3, 4],
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[4], [4]]
-  ],
-  "rms_norm.forward": [
-    [[2, 3, 4], [4]],
-    {},
-    [
-      [2, 3, 4],
-      [2, 3]
-    ]
-  ],
-  "rms_norm.backward_input": [[[2, 3, 4], [2, 3, 4], [4], [2, 3]], {}, [[2, 3, 4]]],
-  "rms_norm.backward_weight": [
-    [
-      [2, 3, 4],
-      [2, 3, 4],
-      [2, 3]
-    ],
-    {},
-    [[4]]
-  ],
-  "linear.forward": [[[2, 3, 4], [5, 4], [5]], {}, [[2, 3, 5]]],
-  "linear.backward_input": [
-    [
-      [2, 3, 5],
-      [5, 4]
-    ],
-    {},
-    [[2, 3, 4]]
-  ],
-  "linear.backward_weight": [
-    [
-      [2, 3, 5],
-      [2, 3, 4]
-    ],
-    { bias: true },
-    [[5, 4], [5]]
-  ],
-  "rope.forward": [[[2, 3, 8]], { headWidth: 4 }, [[2, 3, 8]]],
-  "rope.backward": [[[2, 3, 8]], { headWidth: 4 }, [[2, 3, 8]]],
-  "attention.forward": [
-    [
-      [2, 3, 16],
-      [2, 5, 8],
-      [2, 5, 8]
-    ],
-    { heads: 4, kvHeads: 2, headWidth: 4 },
-    [
-      [2, 3, 16],
-      [2, 4, 3]
-    ]
-  ],
+  "embedding.forward": ["2x3 7x4", {}, "2x3x4"],
+  "embedding.backward_weight": ["2x3x4 2x3", { vocabulary: 7 }, "7x4"],
+  "position_add.forward": ["2x3x4 5x4", {}, "2x3x4"],
+  "position_add.backward_weight": ["2x3x4", { positions: 5 }, "5x4"],
+  "layer_norm.forward": ["2x3x4 4 4", {}, "2x3x4 2x3 2x3"],
+  "layer_norm.backward_input": ["2x3x4 2x3x4 4 2x3 2x3", {}, "2x3x4"],
+  "layer_norm.backward_weight": ["2x3x4 2x3x4 2x3 2x3", {}, "4 4"],
+  "rms_norm.forward": ["2x3x4 4", {}, "2x3x4 2x3"],
+  "rms_norm.backward_input": ["2x3x4 2x3x4 4 2x3", {}, "2x3x4"],
+  "rms_norm.backward_weight": ["2x3x4 2x3x4 2x3", {}, "4"],
+  "linear.forward": ["2x3x4 5x4 5", {}, "2x3x5"],
+  "linear.backward_input": ["2x3x5 5x4", {}, "2x3x4"],
+  "linear.backward_weight": ["2x3x5 2x3x4", { bias: true }, "5x4 5"],
+  "rope.forward": ["2x3x8", { headWidth: 4 }, "2x3x8"],
+  "rope.backward": ["2x3x8", { headWidth: 4 }, "2x3x8"],
+  "attention.forward": ["2x3x16 2x5x8 2x5x8", { heads: 4, kvHeads: 2, headWidth: 4 }, "2x3x16 2x4x3"],
   "attention.backward": [
-    [
-      [2, 3, 16],
-      [2, 3, 32],
-      [2, 3, 16],
-      [2, 4, 3]
-    ],
+    "2x3x16 2x3x32 2x3x16 2x4x3",
     { heads: 4, kvHeads: 2, headWidth: 4, packed: true },
-    [[2, 3, 32]]
+    "2x3x32"
   ],
-  "gelu.forward": [[[2, 3]], {}, [[2, 3]]],
-  "gelu.backward": [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  "swiglu.forward": [[[2, 6]], { packed: true }, [[2, 3]]],
-  "swiglu.backward": [
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  "residual.forward": [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  "residual.backward": [
-    [[2, 3]],
-    {},
-    [
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  "softmax.forward": [[[2, 3]], {}, [[2, 3]]],
-  "softmax.backward": [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  "softmax_cross_entropy.forward": [
-    [
-      [2, 3, 7],
-      [2, 3]
-    ],
-    {},
-    [[]]
-  ],
-  "softmax_cross_entropy.backward": [
-    [
-      [2, 3, 7],
-      [2, 3]
-    ],
-    {},
-    [[2, 3, 7]]
-  ],
-  "residual_layer_norm.forward": [
-    [[2, 3, 4], [2, 3, 4], [4], [4]],
-    {},
-    [
-      [2, 3, 4],
-      [2, 3, 4],
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  "residual_rms_norm.forward": [
-    [[2, 3, 4], [2, 3, 4], [4]],
-    {},
-    [
-      [2, 3, 4],
-      [2, 3, 4],
-      [2, 3]
-    ]
-  ],
-  "residual_layer_norm.backward": [
-    [[2, 3, 4], [2, 3, 4], [2, 3, 4], [4], [2, 3], [2, 3]],
-    {},
-    [[2, 3, 4], [4], [4]]
-  ],
-  "residual_rms_norm.backward": [[[2, 3, 4], [2, 3, 4], [2, 3, 4], [4], [2, 3]], {}, [[2, 3, 4], [4]]],
-  "layer_norm.backward": [[[2, 3, 4], [2, 3, 4], [4], [2, 3], [2, 3]], {}, [[2, 3, 4], [4], [4]]],
-  "rms_norm.backward": [[[2, 3, 4], [2, 3, 4], [4], [2, 3]], {}, [[2, 3, 4], [4]]],
-  "linear_gelu.forward": [
-    [[2, 3, 4], [5, 4], [5]],
-    {},
-    [
-      [2, 3, 5],
-      [2, 3, 5]
-    ]
-  ],
-  "gelu_linear.backward_input": [
-    [
-      [2, 3, 4],
-      [4, 5],
-      [2, 3, 5]
-    ],
-    {},
-    [[2, 3, 5]]
-  ],
-  "softmax_cross_entropy.fused": [
-    [
-      [2, 3, 7],
-      [2, 3]
-    ],
-    { scale: 2 },
-    [[], [2, 3, 7]]
-  ],
-  "topk_gate.forward": [
-    [[2, 3, 8]],
-    { topK: 2 },
-    [
-      [2, 3, 2],
-      [2, 3, 2],
-      [2, 3, 8]
-    ]
-  ],
-  "topk_gate.backward": [
-    [
-      [2, 3, 2],
-      [2, 3, 8],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[2, 3, 8]]
-  ],
-  moe_permutation: [[[2, 3, 2]], { experts: 8 }, [[2, 3, 2], [8]]],
-  "moe_dispatch.forward": [
-    [
-      [2, 3, 4],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[12, 4]]
-  ],
-  "moe_dispatch.backward": [
-    [
-      [12, 4],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[2, 3, 4]]
-  ],
-  "moe_combine.forward": [
-    [
-      [12, 4],
-      [2, 3, 2],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[2, 3, 4]]
-  ],
-  "moe_combine.backward_input": [
-    [
-      [2, 3, 4],
-      [2, 3, 2],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[12, 4]]
-  ],
-  "moe_combine.backward_gate": [
-    [
-      [2, 3, 4],
-      [12, 4],
-      [2, 3, 2]
-    ],
-    { topK: 2 },
-    [[2, 3, 2]]
-  ],
-  random_normal: [[], { rows: 3, width: 4, seed: 1 }, [[3, 4]]],
-  "noisy_logits.forward": [
-    [
-      [2, 3, 8],
-      [2, 3, 8],
-      [2, 3, 8]
-    ],
-    {},
-    [[2, 3, 8]]
-  ],
-  "noisy_logits.backward": [
-    [
-      [2, 3, 8],
-      [2, 3, 8],
-      [2, 3, 8]
-    ],
-    {},
-    [[2, 3, 8]]
-  ],
-  "sigmoid_gate.forward": [
-    [[2, 3, 8]],
-    { topK: 2 },
-    [
-      [2, 3, 2],
-      [2, 3, 2]
-    ]
-  ],
-  "sigmoid_gate.backward": [
-    [
-      [2, 3, 2],
-      [2, 3, 2],
-      [2, 3, 2],
-      [2, 3, 8]
-    ],
-    { topK: 2 },
-    [[2, 3, 8]]
-  ],
-  "cosine_scores.forward": [
-    [
-      [2, 3, 4],
-      [8, 4]
-    ],
-    {},
-    [[2, 3, 8]]
-  ],
-  "cosine_scores.backward_input": [
-    [
-      [2, 3, 8],
-      [2, 3, 4],
-      [8, 4],
-      [2, 3, 8]
-    ],
-    {},
-    [[2, 3, 4]]
-  ],
-  "cosine_scores.backward_weight": [
-    [
-      [2, 3, 8],
-      [2, 3, 4],
-      [8, 4],
-      [2, 3, 8]
-    ],
-    {},
-    [[8, 4]]
-  ],
-  "expert_choice.forward": [
-    [[6, 4]],
-    { capacity: 3 },
-    [
-      [4, 3],
-      [4, 3]
-    ]
-  ],
-  "expert_choice.backward": [
-    [
-      [4, 3],
-      [4, 3],
-      [4, 3],
-      [6, 4]
-    ],
-    { capacity: 3 },
-    [[6, 4]]
-  ],
-  "soft_gate.forward": [
-    [[6, 4]],
-    {},
-    [
-      [6, 4],
-      [6, 4]
-    ]
-  ],
-  "soft_gate.backward": [
-    [
-      [6, 4],
-      [6, 4],
-      [6, 4],
-      [6, 4]
-    ],
-    {},
-    [[6, 4]]
-  ],
-  moe_layout: [[[6, 2]], { experts: 4, ranks: 2, chunks: 2, capacity: 4, topK: 2 }, [[16], [16], [4]]],
-  expert_choice_layout: [[[4, 6]], { experts: 4, ranks: 2, chunks: 3, capacity: 6 }, [[24], [24]]],
-  soft_layout: [[], { experts: 4, ranks: 2, chunks: 1, capacity: 3 }, [[12]]],
-  "moe_order.forward": [
-    [[6, 5], [7]],
-    { rows: "3,4" },
-    [
-      [3, 5],
-      [4, 5]
-    ]
-  ],
-  "moe_order.backward": [[[7], [3, 5], [4, 5]], { inputs: 6 }, [[6, 5]]],
-  "moe_inverse_order.forward": [[[6, 2], [7], [7], [3, 5], [4, 5]], { outputs: 6 }, [[6, 5]]],
-  "moe_inverse_order.backward_input": [
-    [[6, 5], [6, 2], [7], [7]],
-    { rows: "3,4" },
-    [
-      [3, 5],
-      [4, 5]
-    ]
-  ],
-  "moe_inverse_order.backward_gate": [[[6, 5], [6, 2], [7], [7], [3, 5], [4, 5]], {}, [[6, 2]]],
-  "soft_order.forward": [
-    [[6, 5], [6, 8], [7]],
-    { rows: "3,4" },
-    [
-      [3, 5],
-      [4, 5]
-    ]
-  ],
-  "soft_inverse_order.forward": [[[6, 8], [7], [3, 5], [4, 5]], {}, [[6, 5]]],
-  "soft_order.backward_mix": [[[6, 5], [6, 8], [7], [3, 5], [4, 5]], {}, [[6, 8]]],
-  moe_rechunk: [
-    [
-      [3, 5],
-      [4, 5]
-    ],
-    { blocks: "2,5", chunks: 3 },
-    [
-      [1, 5],
-      [3, 5],
-      [3, 5]
-    ]
-  ],
-  "grouped_linear.forward": [[[12, 4], [8, 5, 4], [8]], {}, [[12, 5]]],
-  "grouped_linear.backward_input": [[[12, 5], [8, 5, 4], [8]], {}, [[12, 4]]],
-  "grouped_linear.backward_weight": [[[12, 5], [12, 4], [8]], {}, [[8, 5, 4]]],
-  "expert_ffn.forward": [
-    [
-      [12, 4],
-      [15, 4],
-      [12, 10],
-      [12, 4]
-    ],
-    { first: 0, count: 12 },
-    [
-      [12, 10],
-      [12, 4]
-    ]
-  ],
-  "rope.rows": [[[3, 8], [3]], { headWidth: 4 }, [[3, 8]]],
-  last_token: [[[2, 3, 4]], {}, [[2, 4]]],
-  argmax: [[[2, 3, 7]], {}, [[2, 3]]],
-  concat_rows: [
-    [
-      [1, 3],
-      [1, 3]
-    ],
-    { rows: 2 },
-    [[2, 3]]
-  ],
-  split_rows: [
-    [[4, 3]],
-    { counts: "1,2" },
-    [
-      [1, 3],
-      [2, 3]
-    ]
-  ],
-  "kv.advance": [[[3], [3], [2, 3]], { keep: 0.5 }, [[3], [3], [2, 3]]],
-  "kv.append": [
-    [
-      [3, 8],
-      [3, 8],
-      [2, 3],
-      [2, 5, 8],
-      [2, 4, 8]
-    ],
-    { list: 1 },
-    [
-      [2, 5, 8],
-      [2, 4, 8]
-    ]
-  ],
+  "gelu.forward": ["2x3", {}, "2x3"],
+  "gelu.backward": ["2x3 2x3", {}, "2x3"],
+  "swiglu.forward": ["2x6", { packed: true }, "2x3"],
+  "swiglu.backward": ["2x3 2x3 2x3", {}, "2x3 2x3"],
+  "residual.forward": ["2x3 2x3", {}, "2x3"],
+  "residual.backward": ["2x3", {}, "2x3 2x3"],
+  "softmax.forward": ["2x3", {}, "2x3"],
+  "softmax.backward": ["2x3 2x3", {}, "2x3"],
+  "softmax_cross_entropy.forward": ["2x3x7 2x3", {}, "scalar"],
+  "softmax_cross_entropy.backward": ["2x3x7 2x3", {}, "2x3x7"],
+  "residual_layer_norm.forward": ["2x3x4 2x3x4 4 4", {}, "2x3x4 2x3x4 2x3 2x3"],
+  "residual_rms_norm.forward": ["2x3x4 2x3x4 4", {}, "2x3x4 2x3x4 2x3"],
+  "residual_layer_norm.backward": ["2x3x4 2x3x4 2x3x4 4 2x3 2x3", {}, "2x3x4 4 4"],
+  "residual_rms_norm.backward": ["2x3x4 2x3x4 2x3x4 4 2x3", {}, "2x3x4 4"],
+  "layer_norm.backward": ["2x3x4 2x3x4 4 2x3 2x3", {}, "2x3x4 4 4"],
+  "rms_norm.backward": ["2x3x4 2x3x4 4 2x3", {}, "2x3x4 4"],
+  "linear_gelu.forward": ["2x3x4 5x4 5", {}, "2x3x5 2x3x5"],
+  "gelu_linear.backward_input": ["2x3x4 4x5 2x3x5", {}, "2x3x5"],
+  "softmax_cross_entropy.fused": ["2x3x7 2x3", { scale: 2 }, "scalar 2x3x7"],
+  "topk_gate.forward": ["2x3x8", { topK: 2 }, "2x3x2 2x3x2 2x3x8"],
+  "topk_gate.backward": ["2x3x2 2x3x8 2x3x2", { topK: 2 }, "2x3x8"],
+  moe_permutation: ["2x3x2", { experts: 8 }, "2x3x2 8"],
+  "moe_dispatch.forward": ["2x3x4 2x3x2", { topK: 2 }, "12x4"],
+  "moe_dispatch.backward": ["12x4 2x3x2", { topK: 2 }, "2x3x4"],
+  "moe_combine.forward": ["12x4 2x3x2 2x3x2", { topK: 2 }, "2x3x4"],
+  "moe_combine.backward_input": ["2x3x4 2x3x2 2x3x2", { topK: 2 }, "12x4"],
+  "moe_combine.backward_gate": ["2x3x4 12x4 2x3x2", { topK: 2 }, "2x3x2"],
+  random_normal: ["", { rows: 3, width: 4, seed: 1 }, "3x4"],
+  "noisy_logits.forward": ["2x3x8 2x3x8 2x3x8", {}, "2x3x8"],
+  "noisy_logits.backward": ["2x3x8 2x3x8 2x3x8", {}, "2x3x8"],
+  "sigmoid_gate.forward": ["2x3x8", { topK: 2 }, "2x3x2 2x3x2"],
+  "sigmoid_gate.backward": ["2x3x2 2x3x2 2x3x2 2x3x8", { topK: 2 }, "2x3x8"],
+  "cosine_scores.forward": ["2x3x4 8x4", {}, "2x3x8"],
+  "cosine_scores.backward_input": ["2x3x8 2x3x4 8x4 2x3x8", {}, "2x3x4"],
+  "cosine_scores.backward_weight": ["2x3x8 2x3x4 8x4 2x3x8", {}, "8x4"],
+  "expert_choice.forward": ["6x4", { capacity: 3 }, "4x3 4x3"],
+  "expert_choice.backward": ["4x3 4x3 4x3 6x4", { capacity: 3 }, "6x4"],
+  "soft_gate.forward": ["6x4", {}, "6x4 6x4"],
+  "soft_gate.backward": ["6x4 6x4 6x4 6x4", {}, "6x4"],
+  moe_layout: ["6x2", { experts: 4, ranks: 2, chunks: 2, capacity: 4, topK: 2 }, "16 16 4"],
+  expert_choice_layout: ["4x6", { experts: 4, ranks: 2, chunks: 3, capacity: 6 }, "24 24"],
+  soft_layout: ["", { experts: 4, ranks: 2, chunks: 1, capacity: 3 }, "12"],
+  "moe_order.forward": ["6x5 7", { rows: "3,4" }, "3x5 4x5"],
+  "moe_order.backward": ["7 3x5 4x5", { inputs: 6 }, "6x5"],
+  "moe_inverse_order.forward": ["6x2 7 7 3x5 4x5", { outputs: 6 }, "6x5"],
+  "moe_inverse_order.backward_input": ["6x5 6x2 7 7", { rows: "3,4" }, "3x5 4x5"],
+  "moe_inverse_order.backward_gate": ["6x5 6x2 7 7 3x5 4x5", {}, "6x2"],
+  "soft_order.forward": ["6x5 6x8 7", { rows: "3,4" }, "3x5 4x5"],
+  "soft_inverse_order.forward": ["6x8 7 3x5 4x5", {}, "6x5"],
+  "soft_order.backward_mix": ["6x5 6x8 7 3x5 4x5", {}, "6x8"],
+  moe_rechunk: ["3x5 4x5", { blocks: "2,5", chunks: 3 }, "1x5 3x5 3x5"],
+  "grouped_linear.forward": ["12x4 8x5x4 8", {}, "12x5"],
+  "grouped_linear.backward_input": ["12x5 8x5x4 8", {}, "12x4"],
+  "grouped_linear.backward_weight": ["12x5 12x4 8", {}, "8x5x4"],
+  "expert_ffn.forward": ["12x4 15x4 12x10 12x4", { first: 0, count: 12 }, "12x10 12x4"],
+  "rope.rows": ["3x8 3", { headWidth: 4 }, "3x8"],
+  last_token: ["2x3x4", {}, "2x4"],
+  argmax: ["2x3x7", {}, "2x3"],
+  concat_rows: ["1x3 1x3", { rows: 2 }, "2x3"],
+  split_rows: ["4x3", { counts: "1,2" }, "1x3 2x3"],
+  "kv.advance": ["3 3 2x3", { keep: 0.5 }, "3 3 2x3"],
+  "kv.append": ["3x8 3x8 2x3 2x5x8 2x4x8", { list: 1 }, "2x5x8 2x4x8"],
   "kv.attention": [
-    [
-      [3, 16],
-      [2, 3],
-      [2, 5, 8],
-      [2, 4, 8]
-    ],
+    "3x16 2x3 2x5x8 2x4x8",
     { heads: 4, kvHeads: 2, headWidth: 4, list: 1, cached: 6, longest: 5 },
-    [[3, 16]]
+    "3x16"
   ],
   "kv.evict": [
-    [[3, 16], [2, 3], [2, 3], [3], [2, 5, 8], [2, 4, 8]],
+    "3x16 2x3 2x3 3 2x5x8 2x4x8",
     { heads: 4, kvHeads: 2, headWidth: 4, list: 1, keep: 0.5, evicting: 1, cached: 5, longest: 5 },
-    [
-      [2, 5, 8],
-      [2, 4, 8]
-    ]
+    "2x5x8 2x4x8"
   ],
-  "kv.gather": [
-    [
-      [1, 6, 8],
-      [1, 6, 8],
-      [2, 3]
-    ],
-    { kvHeads: 2, capacity: 5 },
-    [[2, 5, 8]]
-  ],
-  "kv.place": [[[2, 3, 8]], { capacity: 5 }, [[2, 5, 8]]],
-  "kv.window_scores": [
-    [
-      [1, 6, 16],
-      [1, 6, 8]
-    ],
-    { heads: 4, kvHeads: 2, headWidth: 4, window: 2 },
-    [[2, 6]]
-  ],
-  "kv.pool_scores": [[[2, 6]], { window: 2, kernel: 3 }, [[2, 6]]],
-  "kv.chunk_scores": [[[2, 7]], { chunk: 3 }, [[3]]],
-  "kv.shot_scores": [[[2, 7]], { starts: "0,2,3" }, [[3]]],
-  "kv.top_tokens": [[[2, 7]], { count: 3 }, [[2, 3]]],
-  "kv.sink_tokens": [[], { time: 9, count: 6 }, [[1, 6]]],
-  "kv.top_chunks": [[[3]], { time: 8, chunk: 3, count: 2, limit: 5, window: 2 }, [[1, 7]]],
-  "kv.top_shots": [[[3]], { time: 7, starts: "0,2,3", budget: 4 }, [[1, 4]]],
-  sgd: [
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ],
-    { learningRate: 1, momentum: 0.9 },
-    [
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  adamw: [
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ],
-    { learningRate: 1, step: 1 },
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  outer_nesterov: [
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ],
-    { learningRate: 1 },
-    [
-      [2, 3],
-      [2, 3]
-    ]
-  ],
-  squared_norm: [[[2, 3], [4]], {}, [[]]],
-  clip_by_norm: [[[], [2, 3], [4]], { maxNorm: 1 }, [[2, 3], [4]]],
-  copy: [[[2, 3]], {}, [[2, 3]]],
-  zero: [[[2, 3]], {}, [[2, 3]]],
-  add: [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  subtract: [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  scale: [[[2, 3]], { factor: 2 }, [[2, 3]]],
-  lerp: [
-    [
-      [2, 3],
-      [2, 3]
-    ],
-    { weight: 0.5 },
-    [[2, 3]]
-  ],
-  average: [
-    [
-      [2, 3],
-      [2, 3],
-      [2, 3]
-    ],
-    {},
-    [[2, 3]]
-  ],
-  "pack.float4": [[[2, 3]], { block: 4 }, [[2, 3], [2]]],
-  "unpack.float4": [[[2, 3], [2]], { block: 4 }, [[2, 3]]],
-  "pack.float8": [[[2, 3]], {}, [[2, 3], [1]]],
-  "unpack.float8": [[[2, 3], [1]], {}, [[2, 3]]],
-  "pack.int8": [[[2, 3]], { block: 1 }, [[2, 3], [6]]],
-  "unpack.int8": [[[2, 3], [6]], { block: 1 }, [[2, 3]]],
-  "pack.bfloat16": [[[2, 3]], {}, [[2, 3]]],
-  "unpack.bfloat16": [[[2, 3]], {}, [[2, 3]]],
-  h2d: [[[2, 3]], {}, [[2, 3]]],
-  d2h: [[[2, 3]], {}, [[2, 3]]],
-  d2d: [[[2, 3]], {}, [[2, 3]]],
-  all_reduce: [[[2, 3], [4]], { reduce: "avg" }, [[2, 3], [4]]],
-  all_gather: [[[2, 3]], { ranks: 4 }, [[8, 3]]],
-  reduce_scatter: [[[8, 3]], { ranks: 4 }, [[2, 3]]],
-  all_to_all: [[[5, 3]], { ranks: 2, sendCounts: "1,4", receiveCounts: "1,2" }, [[3, 3]]],
-  broadcast: [[[2, 3]], {}, [[2, 3]]],
-  send_recv: [[[2, 3]], { source: true }, []],
-  normal_values: [[[2, 3]], { seed: 1 }, [[2, 3]]],
-  uniform_values: [[[2, 3]], { seed: 1 }, [[2, 3]]],
-  constant_values: [[[2, 3]], { value: 1 }, [[2, 3]]],
-  token_windows: [
-    [[9]],
-    { batch: 2, time: 3, seed: 1, step: 0 },
-    [
-      [2, 3],
-      [2, 3]
-    ]
-  ]
+  "kv.gather": ["1x6x8 1x6x8 2x3", { kvHeads: 2, capacity: 5 }, "2x5x8"],
+  "kv.place": ["2x3x8", { capacity: 5 }, "2x5x8"],
+  "kv.window_scores": ["1x6x16 1x6x8", { heads: 4, kvHeads: 2, headWidth: 4, window: 2 }, "2x6"],
+  "kv.pool_scores": ["2x6", { window: 2, kernel: 3 }, "2x6"],
+  "kv.chunk_scores": ["2x7", { chunk: 3 }, "3"],
+  "kv.shot_scores": ["2x7", { starts: "0,2,3" }, "3"],
+  "kv.top_tokens": ["2x7", { count: 3 }, "2x3"],
+  "kv.sink_tokens": ["", { time: 9, count: 6 }, "1x6"],
+  "kv.top_chunks": ["3", { time: 8, chunk: 3, count: 2, limit: 5, window: 2 }, "1x7"],
+  "kv.top_shots": ["3", { time: 7, starts: "0,2,3", budget: 4 }, "1x4"],
+  sgd: ["2x3 2x3 2x3", { learningRate: 1, momentum: 0.9 }, "2x3 2x3"],
+  adamw: ["2x3 2x3 2x3 2x3", { learningRate: 1, step: 1 }, "2x3 2x3 2x3"],
+  outer_nesterov: ["2x3 2x3 2x3", { learningRate: 1 }, "2x3 2x3"],
+  squared_norm: ["2x3 4", {}, "scalar"],
+  clip_by_norm: ["scalar 2x3 4", { maxNorm: 1 }, "2x3 4"],
+  copy: ["2x3", {}, "2x3"],
+  zero: ["2x3", {}, "2x3"],
+  add: ["2x3 2x3", {}, "2x3"],
+  subtract: ["2x3 2x3", {}, "2x3"],
+  scale: ["2x3", { factor: 2 }, "2x3"],
+  lerp: ["2x3 2x3", { weight: 0.5 }, "2x3"],
+  average: ["2x3 2x3 2x3", {}, "2x3"],
+  "pack.float4": ["2x3", { block: 4 }, "2x3 2"],
+  "unpack.float4": ["2x3 2", { block: 4 }, "2x3"],
+  "pack.float8": ["2x3", {}, "2x3 1"],
+  "unpack.float8": ["2x3 1", {}, "2x3"],
+  "pack.int8": ["2x3", { block: 1 }, "2x3 6"],
+  "unpack.int8": ["2x3 6", { block: 1 }, "2x3"],
+  "pack.bfloat16": ["2x3", {}, "2x3"],
+  "unpack.bfloat16": ["2x3", {}, "2x3"],
+  h2d: ["2x3", {}, "2x3"],
+  d2h: ["2x3", {}, "2x3"],
+  d2d: ["2x3", {}, "2x3"],
+  all_reduce: ["2x3 4", { reduce: "avg" }, "2x3 4"],
+  all_gather: ["2x3", { ranks: 4 }, "8x3"],
+  reduce_scatter: ["8x3", { ranks: 4 }, "2x3"],
+  all_to_all: ["5x3", { ranks: 2, sendCounts: "1,4", receiveCounts: "1,2" }, "3x3"],
+  broadcast: ["2x3", {}, "2x3"],
+  send_recv: ["2x3", { source: true }, ""],
+  normal_values: ["2x3", { seed: 1 }, "2x3"],
+  uniform_values: ["2x3", { seed: 1 }, "2x3"],
+  constant_values: ["2x3", { value: 1 }, "2x3"],
+  token_windows: ["9", { batch: 2, time: 3, seed: 1, step: 0 }, "2x3 2x3"]
 }
+
+const shapesOf = (text: string): ReadonlyArray<Shape> =>
+  text === "" ? [] : text.split(" ").map((shape) => (shape === "scalar" ? [] : shape.split("x").map(Number)))
 
 const operandsOf = (kernel: Kernel, shapes: ReadonlyArray<Shape>, side: "inputDtypes" | "outputDtypes") =>
   shapes.map((shape, index) => operand(shape, kernel[side][index] ?? "bfloat16"))
 
 const entries = Object.entries(calls).map(
-  ([name, call]) => [kernels[name as KernelName] as Kernel, ...call] as const
+  ([name, [inputs, attributes, outputs]]) =>
+    [kernels[name as KernelName] as Kernel, shapesOf(inputs), attributes, shapesOf(outputs)] as const
 )
 
 describe("every kernel", () => {

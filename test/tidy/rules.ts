@@ -55,10 +55,6 @@ const everywhere = (): boolean => true
 const linesMax = 500
 /** Longer ones, with their own limit and the reason. */
 export const longFiles: Readonly<Record<string, { readonly linesMax: number; readonly because: string }>> = {
-  "core/kernels/moe-order.ts": {
-    linesMax: 600,
-    because: "orders and their inverses with their gradients: pairs that are read together"
-  },
   "sim/engine/engine.ts": {
     linesMax: 600,
     because: "one event loop over shared typed arrays; a split would share all of its state"
@@ -66,10 +62,6 @@ export const longFiles: Readonly<Record<string, { readonly linesMax: number; rea
   "sim/engine/max-min.ts": {
     linesMax: 750,
     because: "one incremental solver; its parts are only correct together"
-  },
-  "test/kernels/declarations.test.ts": {
-    linesMax: 1200,
-    because: "one table with an entry for every kernel of the catalogue; it grows with it"
   }
 }
 

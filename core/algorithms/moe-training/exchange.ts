@@ -4,7 +4,7 @@
 import { kernels } from "../../kernels/catalogue.ts"
 import { printCounts } from "../../kernels/collectives.ts"
 import type { Attributes } from "../../kernels/kernel.ts"
-import { chunkStart } from "../../kernels/moe-order.ts"
+import { chunkStart } from "../../kernels/moe-layout.ts"
 import type { Lane } from "../../machine/lane.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
