@@ -1,8 +1,15 @@
 // What is drawn of each family for both machines: tiny models on a few ranks, each with one of its algorithms. The same for ranks
 // that are threads of one process and for ranks that are processes.
+import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
+import {
+  averageOf,
+  submitAll,
+  submitEarlier,
+  type TrainingModelBuilder
+} from "../../core/algorithms/data-parallel/training-model.ts"
 import type { ExpertOffloadSettings } from "../../core/algorithms/expert-offload/algorithms.ts"
 import type { Demand } from "../../core/algorithms/expert-offload/demand.ts"
 import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
@@ -11,6 +18,7 @@ import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
 import { gateNames, type MoeModel as TrainedModel } from "../../core/algorithms/moe-training/model.ts"
 import { laneCounts } from "../../core/algorithms/moe-training/plan/pipeline.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
+import { Machine, type Program } from "../../core/machine/machine.ts"
 import { Random } from "../../core/random.ts"
 import { makeWorld } from "../../core/world.ts"
 import type { BothOptions } from "../../exec/cli/both-machines.ts"
@@ -71,6 +79,64 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
           world,
           program: () =>
             observed(kernelModel(model), (build) => planned.program(build, 3), {
+              everySteps: 1,
+              onLoss: () => undefined
+            })
+        }
+      }
+    })
+
+/** Local steps, after each of which a rank averages its model with one other, another one in each step, or with nobody. */
+const gossip = (build: TrainingModelBuilder, steps: number): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const model = yield* build
+    const { layers, begin, clip } = model
+    const update = model.update([...layers.keys()])
+    const { rank, world } = machine
+    for (let step = 0; step < steps; step++) {
+      submitAll(machine, begin(step))
+      for (const { forward } of layers) for (const op of forward) machine.submit(op)
+      submitEarlier(machine, model, step)
+      for (const { backward } of layers.toReversed()) for (const op of backward) machine.submit(op)
+      for (const op of clip) machine.submit(op)
+      submitAll(machine, update(step))
+      const partner = (step + world.size - rank) % world.size
+      if (partner !== rank) {
+        const ranks = [Math.min(rank, partner), Math.max(rank, partner)]
+        const pair = { name: `pair ${ranks.join()}`, ranks }
+        for (const { name, parameters } of layers)
+          if (parameters.length > 0) machine.submit(averageOf(`average ${name}`, pair, parameters, undefined))
+      }
+      for (const { refresh } of layers) for (const op of refresh) machine.submit(op)
+      yield* machine.endStep
+    }
+    yield* machine.drain
+  })
+
+/** Training whose ranks differ: each has partners of its own. */
+export const drawnGossip = (ranks: number): fc.Arbitrary<Drawn> =>
+  fc
+    .tuple(
+      fc.constantFrom(...Object.values(tinyGraphs)),
+      fc.nat({ max: 1000 }),
+      fc.integer({ min: 2, max: 4 }),
+      fc.constantFrom(undefined, 0.5),
+      accumulations
+    )
+    .map(([graph, seed, steps, clipNorm, accumulation]) => {
+      const model = tinyModel(graph, {
+        seed,
+        clipNorm,
+        accumulation,
+        optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
+      })
+      return {
+        of: "gossip",
+        options: {
+          world: flatWorld(ranks),
+          program: () =>
+            observed(kernelModel(model), (build) => gossip(build, steps), {
               everySteps: 1,
               onLoss: () => undefined
             })

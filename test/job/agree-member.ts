@@ -9,6 +9,7 @@ import { checkLaws } from "../../core/laws/laws.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
 import {
   drawnExperts,
+  drawnGossip,
   drawnOffloads,
   drawnPrograms,
   drawnServing,
@@ -25,6 +26,7 @@ const [counts, seed] = [
 const families = (size: number): Readonly<Record<string, fc.Arbitrary<Drawn>>> => ({
   programs: drawnPrograms(size),
   training: drawnTraining(fc.constant(size)),
+  gossip: drawnGossip(size),
   "moe-training": fc.oneof(
     drawnExperts(fc.constant(1), fc.constant(size)),
     drawnExperts(fc.constant(size), fc.constant(1))
