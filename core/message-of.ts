@@ -1,2 +1,4 @@
-/** What somebody threw, which need not be an error, says of itself: without its name, without its stack. */
+// What somebody threw, in words. Knows nothing of the errors that people can mend (input-error.ts).
+
+/** What a thrown value, which need not be an error, says: without its name, without its stack. */
 export const messageOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

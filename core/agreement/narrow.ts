@@ -64,6 +64,15 @@ const more = (one: Passed, other: Passed): Passed =>
         swing: Math.max(one.swing, other.swing)
       }
 
+type Reached = ReadonlyMap<number, Passed>
+
+/** Of a tensor: by its own name, by those of what lies in it, and by that of what it lies in (a parameter in a gathered unit). */
+const passedBy = ({ id, within }: Tensor, passed: Reached, inside: Reached): Passed =>
+  more(
+    more(passed.get(id) ?? nothing, inside.get(id) ?? nothing),
+    (within && passed.get(within.arena.id)) ?? nothing
+  )
+
 /** For each rank's journal, entry by entry, what an op's results or a read's values have passed; and at the end, by tensor. */
 interface Grids {
   readonly atEntry: (rank: number, entry: number) => Passed
@@ -77,16 +86,23 @@ interface Grids {
 export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
   const collectives = new Map<string, Passed>()
   let entries = new Map<number, ReadonlyArray<Passed>>()
-  let ends = new Map<number, ReadonlyMap<number, Passed>>()
+  let ends = new Map<number, { readonly passed: Reached; readonly inside: Reached }>()
   for (let changed = true; changed;) {
     changed = false
     entries = new Map()
     ends = new Map()
     for (const journal of journals) {
       const passed = new Map<number, Passed>()
+      /** What lies in a tensor, by ids: of what was written there by names of its own. */
+      const inside = new Map<number, Passed>()
       const counts = new Map<string, number>()
       const behind = (tensors: ReadonlyArray<Tensor>): Passed =>
-        tensors.reduce<Passed>((all, { id }) => more(all, passed.get(id) ?? nothing), nothing)
+        tensors.reduce<Passed>((all, tensor) => more(all, passedBy(tensor, passed, inside)), nothing)
+      const write = (tensor: Tensor, value: Passed): void => {
+        passed.set(tensor.id, value)
+        const arena = tensor.within?.arena.id
+        if (arena !== undefined) inside.set(arena, more(inside.get(arena) ?? nothing, value))
+      }
       const list: Array<Passed> = []
       for (const entry of journal.entries) {
         let result = nothing
@@ -118,23 +134,26 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
             const moved = read.swing + (swing ?? 0)
             // An update moves on from what was there, by little of what its gradient is off.
             if (swing !== undefined && isNarrow(read.grid))
-              passed.set(tensor.id, { ...result, roundings: 1, swing: moved })
+              write(tensor, { ...result, roundings: 1, swing: moved })
             // An op may leave part of what it writes as it was.
             else {
               const all = more(behind([tensor]), result)
-              passed.set(tensor.id, swing === undefined ? all : { ...all, swing: moved })
+              write(tensor, swing === undefined ? all : { ...all, swing: moved })
             }
           }
         } else if (entry.kind === "read") result = behind([entry.tensor])
         list.push(result)
       }
       entries.set(journal.rank, list)
-      ends.set(journal.rank, passed)
+      ends.set(journal.rank, { passed, inside })
     }
   }
   return {
     atEntry: (rank, entry) => entries.get(rank)?.[entry] ?? nothing,
-    atEnd: (rank, { id }) => ends.get(rank)?.get(id) ?? nothing
+    atEnd: (rank, tensor) => {
+      const end = ends.get(rank)
+      return end === undefined ? nothing : passedBy(tensor, end.passed, end.inside)
+    }
   }
 }
 

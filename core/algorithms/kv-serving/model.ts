@@ -35,7 +35,7 @@ const layerWeightShapes = (model: DecoderModel) => ({
   ...denseWeightShapes(model)
 })
 
-export type LayerWeight = keyof ReturnType<typeof layerWeightShapes>
+type LayerWeight = keyof ReturnType<typeof layerWeightShapes>
 
 /** The weights of a model, each in its place. */
 export interface DecoderWeights<W> {
