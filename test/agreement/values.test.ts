@@ -118,6 +118,8 @@ describe("values", () => {
       expect(ratio(values, turned, "int8"), String(at)).toBeLessThan(1)
       expect(ratio(values, turned), String(at)).toBeGreaterThan(1)
     }
+    // A whole step where rounding turned after the sum: 1/127 of the largest, not 1/128.
+    expect(ratio(values, [values[0]! - scale, ...values.slice(1)], "int8")).toBeLessThan(1)
     // One that is further off than a step, and three and more that are off by half of one.
     expect(ratio(values, [...values.slice(0, 7), values[7]! + 1.1 * scale], "int8")).toBeGreaterThan(1)
     for (let count = 3; count <= 8; count++)
