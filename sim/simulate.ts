@@ -37,7 +37,7 @@ import { SimulatedRank } from "./machine.ts"
 import { SlowedCompute } from "./slowed-compute.ts"
 import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
-import { composedAlike, distinct, interchangeable } from "../core/wire/symmetry.ts"
+import { composedAlike, distinct, interchangeable, siteKey } from "../core/wire/symmetry.ts"
 import { withVirtualClock } from "./virtual-clock.ts"
 import { Values } from "./values.ts"
 
@@ -127,10 +127,7 @@ class Run<A> {
       : interchangeable(world, {
           rank: (rank) => faults?.rankKey(rank) ?? "",
           node: (node) => faults?.nodeKey(node) ?? "",
-          // With a link for each pair of sites no two sites are alike.
-          site: (site) =>
-            (world.links.wan !== undefined && "pairs" in world.links.wan ? `${site} ` : "") +
-            (faults?.siteKey(site) ?? "")
+          site: (site) => siteKey(world, site) + (faults?.siteKey(site) ?? "")
         })
     const meet = simulation.groups ?? []
     const symmetry =

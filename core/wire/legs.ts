@@ -44,8 +44,11 @@ export const messageOf = (op: Op, rank: number): Message => ({
   uneven: unevenRows(op)
 })
 
-/** All tensors of the message together, as real processes send them (`CollectivePlan::oneShot` of native/transport). */
-const wideningOf = ({ kernel, writes, sizeBytes }: Op): number => {
+/**
+ * Bytes of sums per byte that is sent, of an all-reduce: of all tensors of the message together, as real processes send them
+ * (`CollectivePlan::oneShot` of native/transport).
+ */
+export const wideningOf = ({ kernel, writes, sizeBytes }: Op): number => {
   if (kernel.name !== "all_reduce" || sizeBytes === 0) return 1
   let sumBytes = 0
   for (const tensor of writes) sumBytes += tensor.sizeBytes

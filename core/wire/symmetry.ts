@@ -87,6 +87,10 @@ export const composedAlike = (
   })
 }
 
+/** What sets a site apart before anything happens to it: with a link for each pair of sites no two sites are alike. */
+export const siteKey = ({ links: { wan } }: World, site: number): string =>
+  wan !== undefined && "pairs" in wan ? `${site} ` : ""
+
 /** Every rank simulated by itself. */
 export const distinct = (world: World): Symmetry =>
   interchangeable(world, {

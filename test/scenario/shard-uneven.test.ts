@@ -51,6 +51,11 @@ describe("a model in parts among ranks that are not alike", () => {
     }
   })
 
+  it("is no limit of those that are: ten thousand ranks in sites of eight", async () => {
+    const sites = "1250, ranks: 10000"
+    expect(await ran(base(sites), "model.layers=60", "ranksPerNode=8")).toBeGreaterThan(0)
+  })
+
   it("is refused where every rank by itself is too many", async () => {
     const many = "[{ name: a, ranks: 4000 }, { name: b, ranks: 2000 }]"
     await expect(ran(base(many), "shard.within=node", "model.layers=100")).rejects.toThrow(/world\.ranks/u)

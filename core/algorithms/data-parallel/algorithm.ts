@@ -12,6 +12,7 @@ import {
   type SettingsSchema
 } from "../algorithm.ts"
 import type { Bucket } from "./plan/buckets.ts"
+import type { Rehearsal } from "./plan/timeline.ts"
 import type { TrainingModelBuilder } from "./training-model.ts"
 
 /** What planning needs to know of the model and the links. */
@@ -23,6 +24,8 @@ export interface PlanningFacts {
   readonly phaseSeconds: (cost: { readonly busySeconds: number; readonly spanSeconds: number }) => number
   /** Seconds of one all-reduce of that many bytes over these ranks, alone on the links. */
   readonly allReduceSeconds: (sizeBytes: number) => number
+  /** Of a divided model: its program and what its ops take, so that a planner can see what averages hide behind. */
+  readonly rehearsal?: Rehearsal | undefined
 }
 
 /** What a plan says, for people and programs; layers are indices in forward order. What does not apply is absent. */

@@ -1,9 +1,10 @@
 // A few layers averaged in each step, planned: what partial local SGD and DreamDDP share.
 import type { Dtype } from "../../../machine/tensor.ts"
 import { layerBytes, wireOf, type PlannedAlgorithm, type PlanningFacts } from "../algorithm.ts"
-import { syncProblem, type Deadline, type SyncProblem, type UpdateOrder } from "../plan/cost.ts"
+import { syncProblem, timedProblem, type Deadline, type SyncProblem, type UpdateOrder } from "../plan/cost.ts"
 import { planSync, syncPlanners } from "../plan/planners.ts"
 import type { SyncMethod, SyncPlan } from "../plan/sync-plan.ts"
+import { rehearseAverages } from "../plan/timeline.ts"
 import { partialLocalSgd, type PartialLocalSgdPlan } from "./program.ts"
 
 interface PartialSettings {
@@ -14,17 +15,26 @@ interface PartialSettings {
 }
 
 const problemOf = (
-  { profile, phaseSeconds, allReduceSeconds }: PlanningFacts,
+  { profile, phaseSeconds, allReduceSeconds, rehearsal }: PlanningFacts,
   { period, wire, deadline, order }: PartialSettings
 ): SyncProblem => {
   const bytes = layerBytes(profile, wire)
+  const communication = bytes.map((size) => (size === 0 ? 0 : allReduceSeconds(size)))
+  const hasParameters = bytes.map((size) => size !== 0)
+  if (rehearsal !== undefined)
+    return timedProblem(
+      rehearseAverages(rehearsal, hasParameters, order, deadline),
+      Float64Array.from(communication),
+      hasParameters,
+      period
+    )
   return syncProblem(
     profile.layers.map(({ forward, backward, optimizer }, index) => ({
       forwardSeconds: phaseSeconds(forward),
       backwardSeconds: phaseSeconds(backward),
       updateSeconds: phaseSeconds(optimizer),
-      communicationSeconds: bytes[index] === 0 ? 0 : allReduceSeconds(bytes[index]!),
-      hasParameters: bytes[index] !== 0
+      communicationSeconds: communication[index]!,
+      hasParameters: hasParameters[index]!
     })),
     { period, deadline, order }
   )

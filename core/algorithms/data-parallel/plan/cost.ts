@@ -64,6 +64,8 @@ export interface SyncProblem {
   readonly forwardLeftSeconds: Float64Array
   /** No part of the cost; the equal-number partition counts these layers. */
   readonly hasParameters: ReadonlyArray<boolean>
+  /** R and D that no layer's are above, where those are below what they may be: a bound goes by these. Default: the same. */
+  readonly atBest?: Pick<SyncProblem, "backwardLeftSeconds" | "forwardLeftSeconds">
 }
 
 export interface SyncRules {
@@ -109,6 +111,69 @@ export const syncProblem = (layers: ReadonlyArray<LayerTimes>, rules: SyncRules)
     forwardLeftSeconds,
     hasParameters
   }
+}
+
+/** When a layer's synchronisation may begin and when it must have ended, on anyone's clock, seconds. */
+export interface Window {
+  readonly release: number
+  readonly due: number
+}
+
+/**
+ * The instance of releases and dues that are known by themselves (of a model in parts), of each layer; undefined for a layer that
+ * has nothing to synchronise. The objective wants lower layers released no sooner, and due no later: where they are not (a part
+ * that nothing reads in the backward pass is free before it), the instance is the tightest one that no schedule does worse than, and
+ * `atBest` the loosest, which none does better than.
+ */
+export const timedProblem = (
+  times: ReadonlyArray<Window | undefined>,
+  communicationSeconds: Float64Array,
+  hasParameters: ReadonlyArray<boolean>,
+  period: number
+): SyncProblem => {
+  const origin = times.reduce((least, time) => Math.min(least, time?.due ?? least), Number.MAX_VALUE)
+  const left = times.map((time) => (time === undefined ? undefined : origin - time.release))
+  const before = times.map((time) => (time === undefined ? undefined : time.due - origin))
+  const tight = { backward: notAbove(left), forward: notAbove(before) }
+  const loose = { backward: notBelow(left), forward: notBelow(before) }
+  const apart = (one: Float64Array, other: Float64Array): boolean =>
+    one.some((seconds, layer) => other[layer]! - seconds > 1e-9 * Math.abs(other[layer]!))
+  return {
+    period,
+    communicationSeconds,
+    backwardLeftSeconds: tight.backward,
+    forwardLeftSeconds: tight.forward,
+    hasParameters,
+    ...(apart(tight.backward, loose.backward) || apart(tight.forward, loose.forward)
+      ? { atBest: { backwardLeftSeconds: loose.backward, forwardLeftSeconds: loose.forward } }
+      : {})
+  }
+}
+
+/** The largest non-decreasing values that are nowhere above the known ones. */
+const notAbove = (values: ReadonlyArray<number | undefined>): Float64Array => {
+  const below = new Float64Array(values.length)
+  let least = Number.POSITIVE_INFINITY
+  for (let layer = values.length - 1; layer >= 0; layer--) {
+    least = Math.min(least, values[layer] ?? least)
+    below[layer] = least === Number.POSITIVE_INFINITY ? 0 : least
+  }
+  return lastKnown(below, values)
+}
+
+/** The smallest that are nowhere below. */
+const notBelow = (values: ReadonlyArray<number | undefined>): Float64Array => {
+  let most = Number.NEGATIVE_INFINITY
+  return Float64Array.from(values, (value) => {
+    most = Math.max(most, value ?? most)
+    return most === Number.NEGATIVE_INFINITY ? 0 : most
+  })
+}
+
+/** Layers above the last known one have nothing to synchronise: they go on from it. */
+const lastKnown = (values: Float64Array, known: ReadonlyArray<number | undefined>): Float64Array => {
+  const last = known.findLastIndex((value) => value !== undefined)
+  return last < 0 ? values : values.fill(values[last]!, last + 1)
 }
 
 /**
