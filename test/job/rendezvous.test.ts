@@ -80,6 +80,9 @@ describe("a rendezvous", () => {
     ])
     expect(host).toBe(`rank 0: ranks 1, 3 have not come to 127.0.0.1:${port} within 0.5 s`)
     expect(member).toContain(host.slice("rank 0: ".length))
+    // A name that the system takes for a loopback address, as Debian's /etc/hosts has a host's own.
+    const own = { ...quick, master: { host: "127.1", port: await freePort() } }
+    expect(await refusal(options(port, 0, 2, own))).toMatch(/here 127\.1 is 127\.0\.0\.1, .*set MASTER_ADDR/u)
     expect(await refusal(options(port, 1, 2, quick))).toMatch(
       /no rendezvous at .* within 0.5 s: nobody listens there/
     )
