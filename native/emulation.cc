@@ -141,7 +141,9 @@ class EmulatedMachine : public Machine {
   ~EmulatedMachine() override {
     open_ = false;
     wake();
-    inner_.reset();
+    // Its lanes ask it for the time and for faults until they have ended; `reset` would forget it first.
+    delete inner_.get();
+    static_cast<void>(inner_.release());
   }
 
   Device& device(int rank) override { return *devices_.at(static_cast<size_t>(rank)); }

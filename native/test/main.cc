@@ -150,6 +150,24 @@ void faults(const On& on) {
   queued.submit(queued.prepare(lonely, {y}, {y}), nullptr, 0);
 }
 
+/** Sessions that end while emulated ops sleep, begin and end. */
+void closing(const On& on) {
+  for (int round = 0; round < 100; round++) {
+    World world(on, 2);
+    for (int rank = 0; rank < 2; rank++) {
+      Rank& own = *world.ranks[static_cast<size_t>(rank)];
+      const int32_t x = world.tensor(rank, {4}, ramp(4));
+      for (int lane = 0; lane < 3; lane++) {
+        Call call = callOf("scale", lane, {{"factor", 0.5}});
+        call.seconds = 1e-5 * static_cast<double>(1 + lane);
+        const int32_t slow = own.prepare(call, {x}, {x});
+        for (int i = 0; i < 500; i++) own.submit(slow, nullptr, 0);
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(50 * (round % 20)));
+  }
+}
+
 /** Families with the most index arithmetic, at sizes that are no multiple of anything. */
 void kernels(const On& on) {
   World world(on, 1);
@@ -220,6 +238,7 @@ int main() {
     training(on, 3, on.backend == "cpu" ? 200 : 40);
     collectives(on);
     faults(on);
+    closing(on);
   }
   deferredPrograms();
   std::printf(failures == 0 ? "native: all checks hold\n" : "native: %d checks failed\n", failures);
