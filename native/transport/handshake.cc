@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <map>
 
 #include "fd.h"
 #include "sha256.h"
@@ -209,7 +210,7 @@ class Doorman {
         Fd fd(::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC));
         if (fd.get() < 0) continue;
         tune(fd.get());
-        strangers_.push_back({std::move(fd), "", "", "", Clock::now() + patience});
+        strangers_.push_back({std::move(fd), "", "", "", Clock::now() + patience, ++accepted_});
       }
     }
     return true;
@@ -233,8 +234,10 @@ class Doorman {
     std::string own;
     std::string ends;
     Clock::time_point deadline;
+    /** Those that came before it, and itself. */
+    uint64_t number;
   };
-  enum class Step { more, welcome, away };
+  enum class Step { more, welcome, again, away };
 
   Step hear(Stranger& stranger) {
     const size_t want = stranger.own.empty() ? helloBytes : helloBytes + macBytes;
@@ -271,9 +274,13 @@ class Doorman {
       return Step::away;
     }
     Fd& place = taken_[numberAt(stranger.ends, 0)][numberAt(stranger.ends, 8)];
-    if (place.get() >= 0 || !sendWhole(stranger.fd.get(), "+", Clock::now())) return Step::away;
+    uint64_t& number = numbers_[stranger.ends];
+    // Whoever has the key and comes again has given up what it began before, for which our welcome came too late.
+    if (stranger.number < number || !sendWhole(stranger.fd.get(), "+", Clock::now())) return Step::away;
+    number = stranger.number;
+    const bool first = place.get() < 0;
     place = std::move(stranger.fd);
-    return Step::welcome;
+    return first ? Step::welcome : Step::again;
   }
 
   const int listener_;
@@ -282,6 +289,9 @@ class Doorman {
   const int connections_;
   std::vector<std::vector<Fd>>& taken_;
   std::vector<Stranger> strangers_;
+  uint64_t accepted_ = 0;
+  /** The number of what was taken, by who connects to whom by which connection. */
+  std::map<std::string, uint64_t> numbers_;
 };
 
 }  // namespace
