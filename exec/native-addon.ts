@@ -151,12 +151,14 @@ export interface AddonMesh {
     timeoutSeconds: number
   ): Promise<void>
   note(peer: number, bytes: Uint8Array): void
-  /** Peer -1: the mesh has failed. */
-  onNote(handler: (peer: number, bytes: Uint8Array) => void): void
+  /** Peer -1: the mesh has failed. No bytes: the peer has said goodbye, after all that it said before. */
+  onNote(handler: (peer: number, bytes: Uint8Array | undefined) => void): void
   /** Whether the process stays alive for the sake of notes. */
   hold(alive: boolean): void
   fault(): AddonMeshFault | undefined
   fail(message: string): void
+  /** As `fail`, for a peer has ended. */
+  lose(peer: number): void
   /** Undefined before it is connected, and where there is nobody else. */
   transport(): AddonTransport | undefined
   nowNanoseconds(): number

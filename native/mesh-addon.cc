@@ -70,7 +70,7 @@ class Connecting : public Napi::AsyncWorker {
 
 struct Note {
   int peer;
-  std::string text;
+  std::optional<std::string> text;
 };
 
 /** A queued note reaches us without an environment when that is going down: there is nobody to tell then. */
@@ -79,7 +79,9 @@ void handOver(napi_env env, napi_value function, void*, void* data) {
   if (env == nullptr || function == nullptr) return;
   napi_value given[2];
   if (napi_create_int32(env, note->peer, &given[0]) != napi_ok) return;
-  if (napi_create_buffer_copy(env, note->text.size(), note->text.data(), nullptr, &given[1]) != napi_ok) return;
+  const napi_status made = note->text ? napi_create_buffer_copy(env, note->text->size(), note->text->data(), nullptr, &given[1])
+                                      : napi_get_undefined(env, &given[1]);
+  if (made != napi_ok) return;
   callFromLoop(env, function, 2, given);
 }
 
@@ -95,7 +97,7 @@ Notes::Notes(Napi::Env env, const Napi::Function& handler) : env_(env) {
   hooked_ = true;
 }
 
-void Notes::tell(int peer, std::string text) {
+void Notes::tell(int peer, std::optional<std::string> text) {
   auto note = std::make_unique<Note>(Note{peer, std::move(text)});
   const std::lock_guard lock(mutex_);
   if (call_ == nullptr) return;
@@ -199,9 +201,9 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
       if (handle->notes) throw std::runtime_error("the mesh has a handler of notes already");
       const auto notes = std::make_shared<Notes>(info.Env(), info[0].As<Napi::Function>());
       handle->notes = notes;
-      mesh.onNote([notes](int peer, std::string text) { notes->tell(peer, std::move(text)); });
+      mesh.onNote([notes](int peer, std::optional<std::string> text) { notes->tell(peer, std::move(text)); });
       // A fault is told as a note of nobody.
-      mesh.onFault([notes](const MeshFault&) { notes->tell(-1, ""); });
+      mesh.onFault([notes](const MeshFault&) { notes->tell(-1, std::nullopt); });
       return info.Env().Undefined();
     });
     define("fault", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
@@ -210,6 +212,12 @@ Napi::Value openMesh(const Napi::CallbackInfo& info) {
     define("fail", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
       if (!handle->mesh) return info.Env().Undefined();
       handle->mesh->fail({MeshFault::Kind::told, handle->mesh->rank(), info[0].As<Napi::String>().Utf8Value()});
+      return info.Env().Undefined();
+    });
+    define("lose", [handle](const Napi::CallbackInfo& info) -> Napi::Value {
+      if (!handle->mesh) return info.Env().Undefined();
+      const int peer = info[0].As<Napi::Number>().Int32Value();
+      handle->mesh->fail({MeshFault::Kind::lost, peer, "rank " + std::to_string(peer) + " has ended"});
       return info.Env().Undefined();
     });
     define("transport", [handle](const Napi::CallbackInfo& info) -> Napi::Value {

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "transport/mesh.h"
@@ -23,7 +24,7 @@ class Notes {
   Notes& operator=(const Notes&) = delete;
 
   /** From any thread; after the end, to nobody. */
-  void tell(int peer, std::string text);
+  void tell(int peer, std::optional<std::string> text);
   /** Whether the process lives on for its sake. */
   void hold(bool alive);
   void end();

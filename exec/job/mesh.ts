@@ -88,15 +88,22 @@ export class Mesh {
   }
 
   /**
-   * Calls `handler` with what others tell, one after the other, and with what they told before; `onFault` when the mesh fails.
-   * Keeps the process alive.
+   * Calls `handler` with what others tell, one after the other, and with what they told before; `onLeft` when one has said goodbye,
+   * after all that it told; `onFault` when the mesh fails. Keeps the process alive.
    */
-  onTold(handler: (peer: number, value: unknown) => void, onFault: (fault: MeshFault) => void): void {
+  onTold(
+    handler: (peer: number, value: unknown) => void,
+    onLeft: (peer: number) => void,
+    onFault: (fault: MeshFault) => void
+  ): void {
     this.#native.onNote((peer, bytes) => {
       // A mesh that was closed meanwhile has no fault to tell.
       const fault = peer >= 0 ? undefined : this.#native.fault()
-      if (peer >= 0) handler(peer, deserialize(bytes))
-      else if (fault !== undefined) onFault(fault)
+      if (peer >= 0) {
+        if (bytes === undefined) onLeft(peer)
+        else handler(peer, deserialize(bytes))
+      }
+      if (fault !== undefined) onFault(fault)
     })
   }
 
@@ -112,6 +119,11 @@ export class Mesh {
   /** Ends the job for everybody: all ranks learn why. */
   fail(reason: string): void {
     this.#native.fail(reason)
+  }
+
+  /** Ends the job for everybody: that rank has ended, and something was to come from it. */
+  lose(peer: number): void {
+    this.#native.lose(peer)
   }
 
   /** Nanoseconds of a clock that all processes of a host share. */

@@ -36,6 +36,9 @@ interface Told {
 
 const pings = 32
 
+const nobody = (): boolean => false
+const first = (peer: number): boolean => peer === 0
+
 export class ProcessJob implements Links {
   readonly rank: number
   readonly size: number
@@ -44,7 +47,10 @@ export class ProcessJob implements Links {
   readonly mesh: Mesh
   readonly #handlers = new Map<string, (peer: number, value: unknown) => void>()
   readonly #early = new Map<string, Array<readonly [number, unknown]>>()
-  readonly #waiting = new Set<(fault: RankLost) => void>()
+  /** How each wait ends when the mesh fails, and whether it needs something yet that a peer has not said. */
+  readonly #waiting = new Map<(fault: RankLost) => void, (peer: number) => boolean>()
+  /** Ranks that have said goodbye. */
+  readonly #left = new Set<number>()
   readonly #close: () => void
   #exchanges = 0
   #runs = 0
@@ -56,9 +62,13 @@ export class ProcessJob implements Links {
     this.#close = close
     mesh.onTold(
       (peer, value) => this.#told(peer, value as Told),
+      (peer) => {
+        this.#left.add(peer)
+        for (const needs of this.#waiting.values()) this.#loseWhom(needs)
+      },
       (fault) => {
         const lost = this.#lostBy(fault)
-        for (const tell of this.#waiting) tell(lost)
+        for (const tell of this.#waiting.keys()) tell(lost)
       }
     )
     mesh.hold(false)
@@ -148,7 +158,7 @@ export class ProcessJob implements Links {
       })
     })
     const standstill = new StandstillWatch({ links: this, rank, size, run: this.#runs++, order })
-    const lost = this.#heard<never>("nothing", () => {})
+    const lost = this.#heard<never>("nothing", nobody, () => {})
     return {
       ranks: [rank],
       order,
@@ -187,15 +197,14 @@ export class ProcessJob implements Links {
   exchange<A>(value: A): Effect.Effect<ReadonlyArray<A>, RankLost> {
     const about = `exchange ${this.#exchanges++}`
     if (this.rank !== 0) {
-      return this.#heard<ReadonlyArray<A>>(`${about} done`, (resolve) => {
+      return this.#heard<ReadonlyArray<A>>(`${about} done`, first, (resolve) => {
         this.onTold(`${about} done`, (_, all) => resolve(all as ReadonlyArray<A>))
         this.tell(0, about, value)
       })
     }
-    return this.#heard<ReadonlyArray<A>>(about, (resolve) =>
-      this.#collect(about, value, (all) => {
+    return Effect.tap(this.#collected(about, value), (all) =>
+      Effect.sync(() => {
         for (let peer = 1; peer < this.size; peer++) this.tell(peer, `${about} done`, all)
-        resolve(all)
       })
     )
   }
@@ -204,25 +213,27 @@ export class ProcessJob implements Links {
   gather<A>(value: A): Effect.Effect<ReadonlyArray<A> | undefined, RankLost> {
     const about = `gather ${this.#exchanges++}`
     if (this.rank !== 0) this.tell(0, about, value)
-    const all =
-      this.rank !== 0
-        ? Effect.succeed(undefined)
-        : this.#heard<ReadonlyArray<A>>(about, (resolve) => this.#collect(about, value, resolve))
+    const all = this.rank !== 0 ? Effect.succeed(undefined) : this.#collected(about, value)
     return Effect.tap(all, () => this.barrier)
   }
 
-  /** At rank 0: resolves with the values that all others tell about this, and its own. */
-  #collect<A>(about: string, own: A, resolve: (values: ReadonlyArray<A>) => void): void {
-    const values = new Map<number, A>([[0, own]])
-    const look = (): void => {
-      if (values.size === this.size)
-        resolve(Array.from({ length: this.size }, (_, rank) => values.get(rank)!))
-    }
-    this.onTold(about, (peer, theirs) => {
-      values.set(peer, theirs as A)
-      look()
+  /** At rank 0: the values that all others tell about this, and its own. */
+  #collected<A>(about: string, own: A): Effect.Effect<ReadonlyArray<A>, RankLost> {
+    return Effect.suspend(() => {
+      const values = new Map<number, A>([[0, own]])
+      const needs = (peer: number): boolean => !values.has(peer)
+      return this.#heard<ReadonlyArray<A>>(about, needs, (resolve) => {
+        const look = (): void => {
+          if (values.size === this.size)
+            resolve(Array.from({ length: this.size }, (_, rank) => values.get(rank)!))
+        }
+        this.onTold(about, (peer, theirs) => {
+          values.set(peer, theirs as A)
+          look()
+        })
+        look()
+      })
     })
-    look()
   }
 
   /** All ranks leave it when the last has come. */
@@ -247,7 +258,7 @@ export class ProcessJob implements Links {
   }
 
   #askTime(): Effect.Effect<ClockOffset, RankLost> {
-    return this.#heard("time", (resolve) => {
+    return this.#heard("time", first, (resolve) => {
       let best: ClockOffset = { seconds: 0, errorSeconds: Infinity }
       let left = pings
       let asked = 0
@@ -268,8 +279,12 @@ export class ProcessJob implements Links {
     })
   }
 
-  /** Waits for something to be heard, or for the mesh to fail. */
-  #heard<A>(about: string, begin: (resolve: (value: A) => void) => void): Effect.Effect<A, RankLost> {
+  /** Waits for something to be heard, or for the mesh to fail; it fails when who has left `needs` to say something yet. */
+  #heard<A>(
+    about: string,
+    needs: (peer: number) => boolean,
+    begin: (resolve: (value: A) => void) => void
+  ): Effect.Effect<A, RankLost> {
     return Effect.callback<A, RankLost>((resume) => {
       const fail = (lost: RankLost): void => {
         end()
@@ -285,14 +300,25 @@ export class ProcessJob implements Links {
         resume(Effect.fail(this.#lostBy(fault)))
         return
       }
-      this.#waiting.add(fail)
+      this.#waiting.set(fail, needs)
       this.mesh.hold(true)
       begin((value) => {
         end()
         resume(Effect.succeed(value))
       })
+      if (this.#waiting.has(fail)) this.#loseWhom(needs)
       return Effect.sync(end)
     })
+  }
+
+  /** Ends the job where one of those that have left is needed. */
+  #loseWhom(needs: (peer: number) => boolean): void {
+    for (const peer of this.#left) {
+      if (needs(peer)) {
+        this.mesh.lose(peer)
+        return
+      }
+    }
   }
 
   #told(peer: number, { about, value }: Told): void {

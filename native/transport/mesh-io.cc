@@ -50,6 +50,7 @@ void Mesh::arrived(int peer, const Frame& frame, std::string text, const std::sh
       one.left = true;
       // What it sent before its goodbye may still be on its way by other connections.
       if (owes(peer)) one.suspect = monotonicNanoseconds();
+      deliver(peer, std::nullopt);
       return;
     }
     default:

@@ -294,13 +294,13 @@ void Mesh::note(int peer, const std::string& text) {
   control(peer, frame, text);
 }
 
-void Mesh::onNote(std::function<void(int, std::string)> handler) {
+void Mesh::onNote(std::function<void(int, std::optional<std::string>)> handler) {
   const std::lock_guard lock(notesMutex_);
   noteHandler_ = std::move(handler);
   for (auto& [peer, text] : std::exchange(earlyNotes_, {})) noteHandler_(peer, std::move(text));
 }
 
-void Mesh::deliver(int peer, std::string text) {
+void Mesh::deliver(int peer, std::optional<std::string> text) {
   const std::lock_guard lock(notesMutex_);
   if (noteHandler_) {
     noteHandler_(peer, std::move(text));

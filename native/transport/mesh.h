@@ -147,8 +147,11 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
    * `connect`, and for more than 1 GiB.
    */
   void note(int peer, const std::string& text);
-  /** Calls `handler` for every note, from any thread, one at a time. Notes that came before are handed over now. */
-  void onNote(std::function<void(int peer, std::string text)> handler);
+  /**
+   * Calls `handler` for every note, from any thread, one at a time, and with no text when a peer has said goodbye, after all that it
+   * said before. What came before this is handed over now.
+   */
+  void onNote(std::function<void(int peer, std::optional<std::string> text)> handler);
 
   /** The first fault; from then on nothing moves. */
   std::optional<MeshFault> fault() const;
@@ -191,7 +194,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   bool owes(int peer);
   bool check(int peer, const TransferKey& key, const Meaning& own, const Meaning& theirs);
   void forget(Exchange& exchange);
-  void deliver(int peer, std::string text);
+  void deliver(int peer, std::optional<std::string> text);
   void lose(int peer, const std::string& why);
   void tellAll(const MeshFault& fault);
   int known(int peer) const;
@@ -245,8 +248,8 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   std::map<std::pair<uint32_t, uint32_t>, Exchange*> exchanges_;
 
   std::mutex notesMutex_;
-  std::function<void(int, std::string)> noteHandler_;
-  std::vector<std::pair<int, std::string>> earlyNotes_;
+  std::function<void(int, std::optional<std::string>)> noteHandler_;
+  std::vector<std::pair<int, std::optional<std::string>>> earlyNotes_;
 
   mutable std::mutex faultMutex_;
   std::optional<MeshFault> fault_;

@@ -19,7 +19,12 @@ export const joined = async (
     const options = { place: place!, secret, alike: { version: "1" }, transport, timeoutSeconds: 60 }
     return yield* ProcessJob.use({ ...options, ...more }, act)
   })
-  const exit = await Effect.runPromise(Effect.result(program))
+  const ending = new AbortController()
+  process.once("SIGTERM", () => ending.abort())
+  const exit = await Effect.runPromise(Effect.result(program), { signal: ending.signal }).catch((cause) => {
+    if (!ending.signal.aborted) throw cause
+    process.exit(143)
+  })
   if (Result.isSuccess(exit)) say(exit.success)
   else {
     say({ failed: exit.failure, message: exit.failure.message })

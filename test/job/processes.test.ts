@@ -59,6 +59,17 @@ describeNative("a job of processes", () => {
     expect(ends[1]).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
   })
 
+  it("tells every other rank, of whom one waits for all, who was ended by a signal and said goodbye", async () => {
+    const members = await startJob("wait", 3)
+    await begun(members)
+    members[1]!.child.kill("SIGTERM")
+    const others = [members[0]!.end, members[2]!.end]
+    for (const [i, end] of (await Promise.all(others.map((one) => Promise.race([one, tooLong()])))).entries())
+      expect(end).toMatchObject({
+        failed: { _tag: "RankLost", rank: 2 * i, lost: 1, reason: "rank 1 has ended" }
+      })
+  })
+
   it("tells every other rank who has no memory left", async () => {
     const [first, second, third] = await endsOf("memory", 3)
     expect(second).toMatchObject({ failed: { _tag: "OutOfMemory", rank: 1, tensor: "large" } })

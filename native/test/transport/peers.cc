@@ -25,23 +25,24 @@ MeshFault awaited(Mesh& mesh, int peer) {
 }  // namespace
 
 void notes() {
-  const Meshes meshes = meshesOf(3, 1);
+  Meshes meshes = meshesOf(3, 1);
   std::mutex mutex;
   std::vector<std::string> heard;
   for (int i = 0; i < 100; i++) meshes[0]->note(1, "note " + std::to_string(i));
   const std::string large(5'000'000, 'x');
   meshes[0]->note(1, large);
+  meshes[0].reset();
   std::atomic<bool> done{false};
-  meshes[1]->onNote([&](int peer, const std::string& text) {
+  meshes[1]->onNote([&](int peer, const std::optional<std::string>& text) {
     const std::lock_guard lock(mutex);
     check(peer == 0, "who wrote");
-    heard.push_back(text);
-    done = heard.size() == 101;
+    heard.push_back(text.value_or("a goodbye"));
+    done = heard.size() == 102;
   });
   for (int i = 0; i < 1000 && !done; i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   check(done, "all notes came");
   for (size_t i = 0; i < 100; i++) check(heard[i] == "note " + std::to_string(i), "notes in order");
-  check(heard[100] == large, "a large note");
+  check(heard[100] == large && heard[101] == "a goodbye", "a large note, and the goodbye after all of them");
 }
 
 void failures() {

@@ -27,9 +27,9 @@ class Fuzz {
     std::vector<std::pair<int, std::string>> notes;
     std::mutex mutex;
     Besieged besieged;
-    besieged.mesh->onNote([&](int peer, std::string text) {
+    besieged.mesh->onNote([&](int peer, const std::optional<std::string>& text) {
       const std::lock_guard lock(mutex);
-      notes.emplace_back(peer, std::move(text));
+      notes.emplace_back(peer, text.value_or("a goodbye"));
     });
     // What the mesh awaits, and what it has for others, of several sizes; around it what must stay as it is.
     const std::vector<size_t> sizes = {1, 4096, segment, segment + 1, 2 * segment + 100};

@@ -2,8 +2,12 @@
 // Only the connections are linked here, so that the suite can build it under AddressSanitizer in seconds.
 //   native/test/run.sh wire          these, and 2,000 frames at random
 //   TANDEM_FUZZ=100000 TANDEM_SEED=3 native/test/run.sh wire
+#include <mutex>
+#include <optional>
 #include <stdexcept>
 
+#include "../../transport/sha256.h"
+#include "../loopback.h"
 #include "raw-peer.h"
 
 using namespace tandem;
@@ -160,6 +164,53 @@ void early() {
   }
 }
 
+/** A peer proves itself, gives up before it hears that it is welcome, and comes again: the newer connection counts. */
+void again() {
+  std::string heard;
+  std::mutex mutex;
+  MeshOptions options;
+  options.size = 2;
+  options.streams = 1;
+  Mesh mesh(options);
+  const std::vector<Address> addresses = {{"127.0.0.1", mesh.port()}, {"127.0.0.1", 1}};
+  std::thread accepting([&] { mesh.connect(addresses, "key", 10); });
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  // A hello and its proof as handshake.cc has them.
+  const auto come = [&](uint32_t connection) {
+    const int fd = connectTo(mesh.port());
+    const uint32_t numbers[] = {1, 0, connection};
+    const std::string ends(reinterpret_cast<const char*>(numbers), sizeof numbers);
+    const std::string own = freshMark();
+    std::string challenge(16 + 32, '\0');
+    check(sendWhole(fd, "TANDEM01" + ends + own, deadline) && receiveWhole(fd, challenge, deadline), "a challenge");
+    const Digest256 proof = hmacSha256("key", "connect" + own + challenge.substr(0, 16) + ends);
+    std::string welcome(1, '\0');
+    check(sendWhole(fd, std::string(proof.begin(), proof.end()), deadline), "a proof is taken");
+    check(receiveWhole(fd, welcome, deadline) && welcome == "+", "whoever comes again is welcome");
+    return fd;
+  };
+  ::close(come(0));
+  const int words = come(0);
+  const int data = come(1);
+  accepting.join();
+  RawFrame note;
+  note.type = rawNote;
+  const std::string bytes = textFrame(note, "by the newer");
+  check(sendWhole(words, bytes, deadline), "words go by the newer connection");
+  mesh.onNote([&](int, const std::optional<std::string>& text) {
+    const std::lock_guard lock(mutex);
+    heard = text.value_or("a goodbye");
+  });
+  for (int waits = 0; waits < 500; waits++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const std::lock_guard lock(mutex);
+    if (!heard.empty()) break;
+  }
+  check(heard == "by the newer" && !mesh.failed(), "and arrive");
+  ::close(words);
+  ::close(data);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -167,6 +218,7 @@ int main(int argc, char** argv) {
   segments();
   requests();
   early();
+  again();
   overUcx();
   const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
   const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
