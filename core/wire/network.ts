@@ -206,7 +206,8 @@ export class Network {
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
    * dtype of what comes out; where everything to everybody is no more bytes than that, as of two members it is, each adds for itself,
-   * in one step. A direct broadcast gives each member a share that it hands on. All-to-all: every pair at once.
+   * in one step (processes take a second one, of as many bytes, above 256 KiB). A direct broadcast gives each member a share that
+   * it hands on. All-to-all: every pair at once.
    *
    * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
    *

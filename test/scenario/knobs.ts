@@ -123,12 +123,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 0}"
     ],
     ["algorithm.layersPerFragment", "1", "2", streaming],
-    [
-      "algorithm.message",
-      "layer",
-      "fragment",
-      "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 2, delaySteps: 0}"
-    ],
+    ["algorithm.message", "layer", "fragment", streaming, "algorithm.layersPerFragment=2"],
     [
       "algorithm.pattern",
       "strided",

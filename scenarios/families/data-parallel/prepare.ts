@@ -79,6 +79,13 @@ const groupsOf = (shard: ShardPlan | undefined) => {
   return [own, peers]
 }
 
+/** The collectives of a program: between those who hold the same part, if several, and inside a division. */
+const sent = (shard: ShardPlan | undefined): ReadonlyArray<string> => {
+  if (shard === undefined) return ["all_reduce"]
+  const averages = shard.placeOf(0).peers.ranks.length > 1 ? ["all_reduce"] : []
+  return [...averages, "all_gather", "reduce_scatter"]
+}
+
 /** What an op takes with nothing else on the links, collectives of one size and group reckoned once. */
 const secondsAlone = (network: Network, links: CollectiveOptions, costs: CostModel): ((op: Op) => number) => {
   const known = new Map<Group, Map<string, number>>()
@@ -140,11 +147,7 @@ export const planScenario = (
             )
           )
     const peers = shard?.placeOf(0).peers ?? world.all
-    const sent = [
-      ...(shard === undefined || peers.ranks.length > 1 ? ["all_reduce"] : []),
-      ...(shard === undefined ? [] : ["all_gather", "reduce_scatter"])
-    ]
-    const table = yield* resolveCollectiveTable(scenario.collectives.measured, sent, file, loader)
+    const table = yield* resolveCollectiveTable(scenario.collectives.measured, sent(shard), file, loader)
     const kinds = asStated(world).ranks
     const straggles = scenario.faults.some((fault) => "straggler" in fault)
     if (
