@@ -142,7 +142,7 @@ describeNative("exec on this machine", () => {
       "--set",
       "algorithm=ddp",
       "--set",
-      "training.optimizer={name: adamw, learningRate: 3e-3}"
+      "training.optimizer={name: adamw, learningRate: 3e-2}"
     ]
     const result = json("agree", scenario, ...long)
     expect(result).toMatchObject({ decisions: true, values: true, order: true, firstDisagreement: null })

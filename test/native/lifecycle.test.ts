@@ -106,7 +106,7 @@ describeNative("a process", () => {
   })
 
   it("of a run that memory does not suffice for says so, whatever is queued", () => {
-    for (const device of ["100kB", "60kB", "150kB"]) {
+    for (const device of ["100kB", "60kB", "80kB"]) {
       const { status, stderr } = spawnSync(
         process.execPath,
         [
@@ -157,16 +157,16 @@ describeNative("a process on a mesh", () => {
       const flood = () => { for (let i = 0; i < 5000; i++) b.tell(0, { i, of: new Float64Array(100) }) }
     `
     const exits = "() => { if (++heard === 100) process.exit(0) }"
-    expect(child(`${told}\na.onTold(${exits}, () => {})\nflood()`)).toMatchObject(ended)
+    expect(child(`${told}\na.onTold(${exits}, () => {}, () => {})\nflood()`)).toMatchObject(ended)
     expect(
-      child(`${told}\na.onTold(() => {}, () => process.exit(0))\nflood()\nb.fail("enough")`)
+      child(`${told}\na.onTold(() => {}, () => {}, () => process.exit(0))\nflood()\nb.fail("enough")`)
     ).toMatchObject(ended)
     const late = 'process.on("exit", () => { a.fail("enough"); flood() })\nprocess.exit(0)'
-    expect(child(`${told}\na.onTold(() => {}, () => {})\n${late}`)).toMatchObject(ended)
+    expect(child(`${told}\na.onTold(() => {}, () => {}, () => {})\n${late}`)).toMatchObject(ended)
   })
 
   it("is ended by what a handler throws, with its words", () => {
-    for (const handlers of ["told, () => {}", "() => {}, told"]) {
+    for (const handlers of ["told, () => {}, () => {}", "() => {}, () => {}, told"]) {
       const { status, signal, stderr } = child(`${meshes}
         const [a, b] = await pair()
         const told = () => { throw new Error("on purpose") }
@@ -186,7 +186,7 @@ describeNative("a process on a mesh", () => {
       parentPort.postMessage(mesh.port)
       await connect(mesh, [mesh.port, workerData])
       let heard = 0
-      mesh.onTold(() => { if (++heard === 100) process.exit(0) }, () => {})
+      mesh.onTold(() => { if (++heard === 100) process.exit(0) }, () => {}, () => {})
     `
     const outside = `${meshes}
       import { Worker } from "node:worker_threads"
