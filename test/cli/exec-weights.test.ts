@@ -139,9 +139,14 @@ describeNative("exec train --save and exec generate --weights", () => {
       return Promise.all([start(0), start(1)])
     }
     const alike = fs.readFileSync(text, "utf8")
-    const refusal = { code: 1, said: expect.stringMatching(/plan of rank 1 is \w+, that of rank 0 is \w+/u) }
-    expect(await run(others, alike)).toEqual([refusal, refusal])
-    expect(await run(weights, "hgfedcba".repeat(200))).toEqual([refusal, refusal])
+    const refusal = (option: string) => ({
+      code: 1,
+      said: expect.stringMatching(
+        new RegExp(`${option} of rank 1 is \\w+ of \\d+ B, that of rank 0 is \\w+ of \\d+ B`, "u")
+      )
+    })
+    expect(await run(others, alike)).toEqual([refusal("--weights"), refusal("--weights")])
+    expect(await run(weights, "hgfedcba".repeat(200))).toEqual([refusal("--text"), refusal("--text")])
     expect(await run(weights, alike)).toMatchObject([{ code: 0 }, { code: 0 }])
   })
 
