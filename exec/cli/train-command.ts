@@ -271,10 +271,10 @@ const print = (result: TrainResult): string => {
   const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes, resumedAfter = 0 } = result
   const [first, last] = [losses[0], losses.at(-1)]
   const parameters = result.parameters === undefined ? "" : `, ${result.parameters} parameters`
-  const done = stepsDone === steps ? String(steps) : `${stepsDone} of ${steps}`
+  const done = `${stepsDone === steps ? steps : `${stepsDone} of ${steps}`} step${steps === 1 ? "" : "s"}`
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks${parameters}, seed ${result.seed}`,
-    `${done} steps${resumedAfter === 0 ? "" : `, ${stepsDone - resumedAfter} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / (stepsDone - resumedAfter))} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
+    `${done}${resumedAfter === 0 ? "" : `, ${stepsDone - resumedAfter} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / (stepsDone - resumedAfter))} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
     `training loss ${first?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}`
   ]
   for (const { step, loss } of heldOutLosses)

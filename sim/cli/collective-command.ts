@@ -249,7 +249,9 @@ const printed = (rows: ReadonlyArray<Row>): string => {
       formatBytes(first.sizeBytes),
       ...(manyLinks ? [`${first.inter} ${first.interLatency}`] : []),
       ...algorithms.map(of),
-      formatBandwidth(Math.max(...group.map(({ busBytesPerSecond }) => busBytesPerSecond))),
+      first.ranks === 1
+        ? "-"
+        : formatBandwidth(Math.max(...group.map(({ busBytesPerSecond }) => busBytesPerSecond))),
       ...(measured
         ? [
             ring === undefined ? "" : formatSeconds(ring.measuredSeconds!),

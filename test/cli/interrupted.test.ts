@@ -43,7 +43,7 @@ const journalHas = async (journal: string, points: number): Promise<void> => {
 }
 
 describe("Ctrl-C during a study", () => {
-  const slow = study("slow", 30, 10)
+  const slow = study("slow", 14, 10)
   const whole = parsed(sim("study", slow, "--json", "--jobs", "1").stdout)
 
   it.each([
@@ -62,7 +62,7 @@ describe("Ctrl-C during a study", () => {
       expect({ status, stdout }).toEqual({ status: code, stdout: "" })
       const [, finished, total] =
         /^sim: (\d+) of (\d+) points are finished; continue with --resume$/mu.exec(stderr) ?? []
-      expect(Number(total)).toBe(sharded ? 15 : 30)
+      expect(Number(total)).toBe(sharded ? 7 : 14)
       expect(Number(finished)).toBeGreaterThanOrEqual(3)
       expect(Number(finished)).toBeLessThan(Number(total))
 

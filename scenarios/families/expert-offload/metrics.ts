@@ -79,7 +79,8 @@ export const metrics: ReadonlyArray<Metric> = [
     label: "host link busy",
     unit: "share",
     better: "lower",
-    description: "share of the measured time in which something is copied to the device"
+    description:
+      "share of the measured time in which the lane of copies to the device is busy, stores back on it included (writeBack: same-stream)"
   },
   {
     name: "prefillSeconds",
