@@ -121,7 +121,10 @@ std::unique_ptr<Carrier> Mesh::carrierOver(OpenConnections& open, double timeout
 
 Mesh::~Mesh() {
   if (listener_ >= 0) ::close(listener_);
-  if (!failed() && connected_) {
+  if (failed() && connected_) {
+    // The end of this connection could be heard before what failed, which comes by another.
+    tellAll(*fault());
+  } else if (connected_) {
     carrier_->flush();
     for (int peer = 0; peer < options_.size; peer++) {
       Frame bye;

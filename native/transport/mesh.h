@@ -117,7 +117,7 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
  public:
   /** Listens; throws NoMesh where it cannot. */
   explicit Mesh(MeshOptions options);
-  /** Says goodbye and ends all threads. */
+  /** Says goodbye, or what has failed, and ends all threads. */
   ~Mesh() override;
   Mesh(const Mesh&) = delete;
   Mesh& operator=(const Mesh&) = delete;

@@ -59,10 +59,7 @@ const acts: Record<string, Act> = {
   fail: (job) =>
     Effect.andThen(
       job.barrier,
-      job.rank === 1
-        ? Effect.fail(new Error("the disk is full"))
-        : // Who has heard of it leaves a moment later, or the other could hear of that first.
-          Effect.tapError(Effect.andThen(job.barrier, job.barrier), () => Effect.promise(() => sleep(500)))
+      job.rank === 1 ? Effect.fail(new Error("the disk is full")) : Effect.andThen(job.barrier, job.barrier)
     ),
   leave: (job) =>
     Effect.gen(function* () {

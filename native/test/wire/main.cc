@@ -135,6 +135,24 @@ void requests() {
   check(told.size() == sizeof(RawFrame) + 4096, "of a long message, the first 4 KiB");
 }
 
+/** Whoever leaves because another has failed says so: its end may be heard before that other is. */
+void leaving() {
+  Besieged besieged;
+  RawFrame fault;
+  fault.type = rawFault;
+  fault.kind = static_cast<uint8_t>(MeshFault::Kind::told);
+  fault.offset = 1;
+  check(besieged.write(0, textFrame(fault, "the disk is full")), "a fault is told");
+  besieged.fault("of another");
+  std::thread leaves([&] { besieged.mesh.reset(); });
+  const std::string told = besieged.heard(rawFault);
+  leaves.join();
+  check(told.size() > sizeof(RawFrame) && told.substr(sizeof(RawFrame)) == "the disk is full", "on leaving, what failed");
+  RawFrame said;
+  std::memcpy(&said, told.data(), sizeof said);
+  check(said.offset == 1, "and whose fault it is");
+}
+
 /** The program's thread may ask for anything while another connects. */
 void early() {
   for (int i = 0; i < 20; i++) {
@@ -218,6 +236,7 @@ int main(int argc, char** argv) {
   segments();
   requests();
   early();
+  leaving();
   again();
   overUcx();
   const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
