@@ -16,13 +16,20 @@ const ratio = (
   expected: ReadonlyArray<number>,
   actual: ReadonlyArray<number>,
   grid: "float32" | "float4" | "float16" | "bfloat16" | "int8" = "float32",
-  swing = 0
+  swing = 0,
+  shape: ReadonlyArray<number> = [expected.length]
 ): number =>
-  gapBetween("float32", Float32Array.from(expected), Float32Array.from(actual), defaultTolerance, {
-    grid,
-    roundings: 1,
-    swing
-  }).ratio
+  gapBetween(
+    { dtype: "float32", shape },
+    Float32Array.from(expected),
+    Float32Array.from(actual),
+    defaultTolerance,
+    {
+      grid,
+      roundings: 1,
+      swing
+    }
+  ).ratio
 
 const large = [1000, ...Array.from({ length: 999 }, (_, i) => 1e-3 * (1 + i / 999))]
 
@@ -74,6 +81,10 @@ describe("values", () => {
     expect(ratio(bias, off(1.23e-6))).toBeGreaterThan(1)
     expect(ratio(bias, off(1.23e-6), "float32", 1e-3)).toBeLessThan(1)
     expect(ratio(bias, off(1e-5), "float32", 1e-3)).toBeGreaterThan(1)
+    expect(ratio(bias, off(1.23e-6), "float32", 1e-3, [4, 6])).toBeGreaterThan(1)
+    // Keys' biases are a third of such a tensor: what moves most of it is no rounding.
+    const most = bias.map((x, i) => (i < 13 ? x + 1.23e-6 : x))
+    expect(ratio(most, bias, "float32", 1e-3)).toBeGreaterThan(1)
   })
 
   it("may be a step of the narrowest grid upstream apart, but few", () => {
