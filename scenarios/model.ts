@@ -420,11 +420,11 @@ const estimateProfile = (
     const itself = () =>
       costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
     if (kernelsOf === "fused") return itself()
-    const eager = eagerKernels(call, kernelsOf)
-    if (eager === undefined) throw new RangeError(`${kernel}: what eager PyTorch runs for it is not known`)
-    return eager.moved.reduce(
+    const run = eagerKernels(call, kernelsOf)
+    if (run === undefined) throw new RangeError(`${kernel}: what eager PyTorch runs for it is not known`)
+    return run.moved.reduce(
       (seconds, bytes) => seconds + costs.cost(movingKernel(bytes)).seconds,
-      eager.itself ? itself() : 0
+      run.itself ? itself() : 0
     )
   }
   const sum = (calls: ReadonlyArray<KernelCall>) =>

@@ -1,6 +1,7 @@
 // How long a collective takes with only its like on the links: what planners reckon with. Knows no clock and no other traffic.
+import type { Op } from "../machine/op.ts"
 import type { Group } from "../world.ts"
-import { legSeconds, legsOf, type CollectiveOptions } from "./legs.ts"
+import { legSeconds, legsOf, wideningOf, type CollectiveOptions } from "./legs.ts"
 import type { Network } from "./network.ts"
 
 /**
@@ -21,4 +22,29 @@ export const aloneSeconds = (
       (seconds, leg) => seconds + legSeconds(leg),
       0
     )
+}
+
+/**
+ * Seconds of any op with only its like beside it: a kernel's as `kernelSeconds` says, a collective's by its links, those of one
+ * kind, size and group reckoned once.
+ */
+export const secondsAlone = (
+  network: Network,
+  options: CollectiveOptions,
+  kernelSeconds: (op: Op) => number
+): ((op: Op) => number) => {
+  const known = new Map<Group, Map<string, number>>()
+  return (op) => {
+    const { group, kernel, sizeBytes } = op
+    if (group === undefined) return kernelSeconds(op)
+    const own = known.get(group) ?? new Map<string, number>()
+    known.set(group, own)
+    const widening = wideningOf(op)
+    const key = `${kernel.name} ${sizeBytes} ${widening}`
+    const before = own.get(key)
+    if (before !== undefined) return before
+    const seconds = aloneSeconds(network, kernel.name, group, options, widening)(sizeBytes)
+    own.set(key, seconds)
+    return seconds
+  }
 }

@@ -91,6 +91,10 @@ export const composedAlike = (
 export const siteKey = ({ links: { wan } }: World, site: number): string =>
   wan !== undefined && "pairs" in wan ? `${site} ` : ""
 
+/** The world as it is stated, before anything goes wrong: what planners reckon with. */
+export const asStated = (world: World): Symmetry =>
+  interchangeable(world, { rank: () => "", node: () => "", site: (site) => siteKey(world, site) })
+
 /** Every rank simulated by itself. */
 export const distinct = (world: World): Symmetry =>
   interchangeable(world, {

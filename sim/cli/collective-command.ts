@@ -8,7 +8,7 @@ import { InputError } from "../../core/input-error.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../core/units.ts"
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
-import { interchangeable } from "../../core/wire/symmetry.ts"
+import { asStated } from "../../core/wire/symmetry.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
@@ -175,10 +175,7 @@ export const collectiveCommand = (
               }
             })
             const world = yield* resolveWorld(settings, here, loader)
-            const network = new Network(
-              world,
-              interchangeable(world, { rank: () => "", node: () => "", site: () => "" })
-            )
+            const network = new Network(world, asStated(world))
             for (const op of asked) {
               for (const sizeBytes of sizes) {
                 for (const algorithm of algorithms) {

@@ -3,7 +3,7 @@
 import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
 import { Network } from "../../core/wire/network.ts"
-import { interchangeable } from "../../core/wire/symmetry.ts"
+import { asStated } from "../../core/wire/symmetry.ts"
 import type { Simulable } from "../../scenarios/runnable.ts"
 import type { WireLatency } from "./critical-path.ts"
 
@@ -13,8 +13,7 @@ export const wireLatency = (
   timeline: Timeline,
   opLogs: ReadonlyArray<OpLog>
 ): WireLatency => {
-  const same = () => ""
-  const network = new Network(world, interchangeable(world, { rank: same, node: same, site: same }))
+  const network = new Network(world, asStated(world))
   const named = new Map([world.all, ...groups].map((group) => [group.name, group]))
   const groupOf = new Map(
     opLogs.map(({ rank, entries }) => [rank, new Map(entries.map(({ op, group }) => [op, group]))])

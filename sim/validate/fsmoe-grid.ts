@@ -2,6 +2,9 @@
 // algorithm; what the paper leaves open is stated and the same for all of them.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { secondsAlone } from "../../core/wire/alone.ts"
+import { Network } from "../../core/wire/network.ts"
+import { asStated } from "../../core/wire/symmetry.ts"
 import { allDegrees, planWith } from "../../core/algorithms/moe-training/planning.ts"
 import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
@@ -11,7 +14,6 @@ import type { MachineError } from "../../core/machine/machine.ts"
 import type { World } from "../../core/world.ts"
 import type { CollectiveOptions } from "../../core/wire/legs.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
-import { opSecondsIn } from "../../scenarios/families/moe-training/costs.ts"
 import { simulate } from "../simulate.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import {
@@ -118,7 +120,7 @@ const speedupsOf = (
     const table = collectiveTableOf(testbed)
     const free: Bench = { world, costs, collectives: { algorithm: "ring", table } }
     const shared: Bench = { ...free, collectives: { ...free.collectives, portShare } }
-    const opSeconds = opSecondsIn(world, costs, free.collectives)
+    const opSeconds = secondsAlone(new Network(world, asStated(world)), free.collectives, costs.seconds)
     const degrees = allDegrees(settings)
     const sums = new Map<string, number>()
     const add = (name: string, value: number) => sums.set(name, (sums.get(name) ?? 0) + value)

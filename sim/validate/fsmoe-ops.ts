@@ -1,6 +1,9 @@
 // FSMoE's Table 2: op times of one layer of two models on two testbeds, from the paper's own fitted lines, against a simulated
 // layer. What the lines' sizes count differs by testbed and op; each line says it.
 import * as Effect from "effect/Effect"
+import { secondsAlone } from "../../core/wire/alone.ts"
+import { Network } from "../../core/wire/network.ts"
+import { asStated } from "../../core/wire/symmetry.ts"
 import { moeRole } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
@@ -8,7 +11,6 @@ import type { Op } from "../../core/machine/op.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { moeGroups } from "../../core/algorithms/moe-training/groups.ts"
 import { sizeIn, secondsAt } from "../../core/algorithms/moe-training/plan/cost-line.ts"
-import { opSecondsIn } from "../../scenarios/families/moe-training/costs.ts"
 import { simulate } from "../simulate.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import {
@@ -122,7 +124,7 @@ const layerCells = (testbed: TestbedTable, name: "gpt" | "mixtral") =>
       network: "fluid",
       collectives
     })
-    const seconds = opSecondsIn(world, costs, collectives)
+    const seconds = secondsAlone(new Network(world, asStated(world)), collectives, costs.seconds)
     const ops = journals[0]!.entries.flatMap((entry) => (entry.kind === "op" ? [entry.op] : []))
     /** The pass that counts the op, if one does. */
     const passOf = (op: Op): "forward" | "backward" | undefined => {

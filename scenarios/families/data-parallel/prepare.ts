@@ -8,7 +8,7 @@ import { planDataParallel } from "../../../core/algorithms/data-parallel/algorit
 import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
-import { hostLinkSource, makeCostModel, type Costed, type CostModel } from "../../../core/cost/cost-model.ts"
+import { hostLinkSource, makeCostModel, type Costed } from "../../../core/cost/cost-model.ts"
 import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -16,13 +16,11 @@ import { kernels } from "../../../core/kernels/catalogue.ts"
 import { operand, type Operand } from "../../../core/kernels/kernel.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { Program } from "../../../core/machine/machine.ts"
-import type { Op } from "../../../core/machine/op.ts"
 import type { Profile } from "../../../core/profile.ts"
-import { aloneSeconds } from "../../../core/wire/alone.ts"
-import { wideningOf, type CollectiveOptions } from "../../../core/wire/legs.ts"
+import { aloneSeconds, secondsAlone } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
-import { composedAlike, interchangeable, siteKey } from "../../../core/wire/symmetry.ts"
-import type { Group, World } from "../../../core/world.ts"
+import { asStated, composedAlike } from "../../../core/wire/symmetry.ts"
+import type { World } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { unmeasuredFaultWarnings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
@@ -68,10 +66,6 @@ export interface PreparedDataParallel extends Prepared<void, StepFigures>, Scena
   readonly totalSteps: number
 }
 
-/** Planning reckons with the world as stated, before anything goes wrong. */
-const asStated = (world: World) =>
-  interchangeable(world, { rank: () => "", node: () => "", site: (site) => siteKey(world, site) })
-
 /** Who hold a model together, and who the same part. */
 const groupsOf = (shard: ShardPlan | undefined) => {
   if (shard === undefined) return []
@@ -84,23 +78,6 @@ const sent = (shard: ShardPlan | undefined): ReadonlyArray<string> => {
   if (shard === undefined) return ["all_reduce"]
   const averages = shard.placeOf(0).peers.ranks.length > 1 ? ["all_reduce"] : []
   return [...averages, "all_gather", "reduce_scatter"]
-}
-
-/** What an op takes with nothing else on the links, collectives of one size and group reckoned once. */
-const secondsAlone = (network: Network, links: CollectiveOptions, costs: CostModel): ((op: Op) => number) => {
-  const known = new Map<Group, Map<string, number>>()
-  return (op) => {
-    const { group, kernel, sizeBytes } = op
-    if (group === undefined) return costs.seconds(op)
-    const own = known.get(group) ?? new Map<string, number>()
-    known.set(group, own)
-    const key = `${kernel.name} ${sizeBytes}`
-    const before = own.get(key)
-    if (before !== undefined) return before
-    const seconds = aloneSeconds(network, kernel.name, group, links, wideningOf(op))(sizeBytes)
-    own.set(key, seconds)
-    return seconds
-  }
 }
 
 /** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
@@ -185,7 +162,7 @@ export const planScenario = (
             sources: ops === undefined ? [] : [ops],
             device,
             host: "none"
-          })
+          }).seconds
         )
       }
     }

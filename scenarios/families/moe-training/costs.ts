@@ -3,16 +3,10 @@
 import type { FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { secondsAt, sizeIn } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import type { Sizes } from "../../../core/kernels/measure.ts"
-import type { Op } from "../../../core/machine/op.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../../core/profile.ts"
-import type { World } from "../../../core/world.ts"
-import { aloneSeconds } from "../../../core/wire/alone.ts"
-import type { CollectiveOptions } from "../../../core/wire/legs.ts"
-import { statedSource, type CostModel } from "../../../core/cost/cost-model.ts"
+import { statedSource } from "../../../core/cost/cost-model.ts"
 import type { CostSource } from "../../../core/cost/op-table.ts"
-import { Network } from "../../../core/wire/network.ts"
-import { interchangeable } from "../../../core/wire/symmetry.ts"
 
 export type CollectiveOp = "all_to_all" | "all_reduce" | "all_gather" | "reduce_scatter"
 
@@ -44,25 +38,3 @@ export const productLine = (line: FittedCost): CostSource =>
       ? { seconds, provenance: "interpolated", detail }
       : { seconds, provenance: "scaled", detail: `${detail}, from ${line.dtype} to ${dtype} by bits` }
   })
-
-/** Seconds of any op with only its like beside it: what planners ask. */
-export const opSecondsIn = (
-  world: World,
-  costs: CostModel,
-  collectives: CollectiveOptions
-): ((op: Op) => number) => {
-  const network = new Network(
-    world,
-    interchangeable(world, { rank: () => "", node: () => "", site: () => "" })
-  )
-  const known = new Map<string, (sizeBytes: number) => number>()
-  return (op) => {
-    if (op.group === undefined) return costs.seconds(op)
-    const key = `${op.kernel.name} ${op.group.name}`
-    let seconds = known.get(key)
-    if (seconds === undefined) {
-      known.set(key, (seconds = aloneSeconds(network, op.kernel.name, op.group, collectives)))
-    }
-    return seconds(op.sizeBytes)
-  }
-}

@@ -1,5 +1,8 @@
 // A scenario of MoE training, resolved: world, model, costs and routing, before anything is planned or run.
 import * as Effect from "effect/Effect"
+import { secondsAlone } from "../../../core/wire/alone.ts"
+import { Network } from "../../../core/wire/network.ts"
+import { asStated } from "../../../core/wire/symmetry.ts"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { allDegrees, planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
@@ -21,7 +24,7 @@ import { opTableOf } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { resolveDevice } from "../../resolve.ts"
 import { resolveWorld } from "../../world.ts"
-import { macsOf, opSecondsIn, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
+import { macsOf, productLine, rowsOfLine, type CollectiveOp } from "./costs.ts"
 import { pipelineOracle } from "./oracle.ts"
 
 /** What a scenario says, resolved and planned. */
@@ -107,7 +110,7 @@ export const planScenario = (
           model,
           world,
           allDegrees([algorithm]),
-          opSecondsIn(world, costs, collectives)
+          secondsAlone(new Network(world, asStated(world)), collectives, costs.seconds)
         )
         const oracle =
           simulator &&

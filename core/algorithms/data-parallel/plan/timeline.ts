@@ -17,7 +17,7 @@ export interface Rehearsal {
   readonly seconds: (op: Op) => number
 }
 
-/** Of each more layers than these, the ones between are interpolated: a rehearsal of all would take time squared. */
+/** Of more layers than these, those between are interpolated: a rehearsal of each would take the square of their number. */
 const mostRehearsed = 48
 
 const rehearsedSteps = 4
