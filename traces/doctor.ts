@@ -271,7 +271,7 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
 
 // ---- tables, requests, routings
 
-/** So many files of a folder are looked at. */
+/** So many files of a folder are looked at. Assumed: more than a job has ranks on a node. */
 const mostLookedAt = 256
 
 /** Traces of one job are one profile, files of requests one trace; of others each wants a diagnosis of its own. */

@@ -16,13 +16,13 @@ namespace tandem {
 class Exchange;
 
 /**
- * Messages are cut so where they are spread over connections. Measured: half of it and twice as much take as much processor time, within
- * what repeats differ (an all-reduce of 64 MiB of two processes; 0.6 to 0.9 s for a GB).
+ * Messages are cut so where they are spread over connections. Assumed: in a trial that is not kept, half of it and twice as much took
+ * as much processor time, within what repeats differed.
  */
 constexpr size_t segmentBytes = size_t{512} << 10;
 /**
- * Messages of collectives are so long, where there is more to send: what is added while the next is on its way. Measured like segments:
- * half of it and twice as much make no difference.
+ * Messages of collectives are so long, where there is more to send: what is added while the next is on its way. Assumed, as
+ * segments are.
  */
 constexpr size_t chunkBytes = 2 * segmentBytes;
 /** Tickets of transfers are lower. */

@@ -7,8 +7,8 @@ namespace tandem {
 namespace {
 
 /**
- * Messages of so many bytes are short. Measured between two processes on loopback, everything to everybody and shares in turn: 64 KiB
- * take 0.46 and 0.78 ms, 256 KiB 0.50 and 1.66, 1 MiB 7.6 and 1.1 (medians of 3, on two cores at load 39).
+ * Messages of so many bytes are short. Assumed, from a trial that is not kept: between two processes of one host, everything to
+ * everybody was the quicker for 64 and 256 KiB, shares for 1 MiB.
  */
 constexpr size_t oneShotBytes = size_t{1} << 18;
 

@@ -13,7 +13,7 @@ namespace {
 
 /** Values that travel as one message: what is added while the next is on its way. */
 constexpr auto chunkValues = static_cast<int64_t>(chunkBytes / 4);
-/** Chunks of each peer that are awaited at once: bounds what is staged. Measured like chunks: neither 4 nor 16 make a difference. */
+/** Chunks of each peer that are awaited at once: bounds what is staged. Assumed, as chunks are. */
 constexpr size_t windowChunks = 8;
 
 // Parts of a collective's messages, above the chunk's number.

@@ -28,7 +28,7 @@ const refusals = new Set([
 
 /**
  * A launcher's or a terminal's signal comes to a whole group of processes, and npx, say, passes its own on to this one: what comes
- * so soon after the first is the first once more.
+ * so soon after the first is the first once more. Assumed: longer than passing one on takes, shorter than who waits stays patient.
  */
 const onceMoreMillis = 1000
 

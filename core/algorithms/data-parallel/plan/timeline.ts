@@ -17,7 +17,7 @@ export interface Rehearsal {
   readonly seconds: (op: Op) => number
 }
 
-/** Of more layers than these, those between are interpolated: a rehearsal of each would take the square of their number. */
+/** Of more layers than these, those between are interpolated: a rehearsal of each would take the square of their number. Assumed. */
 const mostRehearsed = 48
 
 const rehearsedSteps = 4
