@@ -3,25 +3,49 @@
 # bench/native/offload.ts, whose file this reads; weights are random, for time does not depend on them. What the router chooses is waited
 # for as a model must, and then the recorded choice is taken.
 #   python3 bench/native/torch-offload.py offload/offload.json             --device cpu where there is no GPU
+# Without a run: layers as Mixtral 8x7B has them, drawn routes and 32 cached positions; every step timed with each number of slots, and
+# after that a few steps more under the profiler with some. Writes loop.json and loop-<slots>.pt.trace.json.gz.
+#   python3 bench/native/torch-offload.py --slots 8,7,6,5,4,3,8 --trace 8,4 --out offload-loop
 import argparse
 import json
+import os
+import random
+import statistics
 import time
 
 import torch
 
 parser = argparse.ArgumentParser()
-parser.add_argument("run")
+parser.add_argument("run", nargs="?")
 parser.add_argument("--device", default="cuda")
+parser.add_argument("--slots", default="8,7,6,5,4,3,8")
+parser.add_argument("--trace", default="8,4")
+parser.add_argument("--layers", type=int, default=4)
+parser.add_argument("--width", type=int, default=4096)
+parser.add_argument("--ffn", type=int, default=14336)
+parser.add_argument("--tokens", type=int, default=96)
+parser.add_argument("--out", default="offload-loop")
 arguments = parser.parse_args()
-run = json.load(open(arguments.run))
-model, slots, steps = run["model"], run["slotsPerLayer"], run["choices"]
+warmup_profiled, profiled = 2, 6
+cached = 32
+if arguments.run is None:
+    model = {"layers": arguments.layers, "experts": 8, "topK": 2, "width": arguments.width, "ffnWidth": arguments.ffn,
+             "vocabulary": 32000, "heads": 32, "kvHeads": 8, "dtype": "bfloat16"}
+    draw = random.Random(1)
+    steps = [[draw.sample(range(8), 2) for _ in range(arguments.layers)]
+             for _ in range(arguments.tokens + warmup_profiled + profiled)]
+    run = {"slotsPerLayer": 0}
+    context = cached + len(steps)
+else:
+    run = json.load(open(arguments.run))
+    model, steps = run["model"], run["choices"]
+    context = sum(len(step[0]) // model["topK"] for step in steps)
 layers, experts, top_k = model["layers"], model["experts"], model["topK"]
 width, ffn, vocabulary = model["width"], model["ffnWidth"], model["vocabulary"]
 heads, kv_heads = model["heads"], model["kvHeads"]
 head_width = model.get("headWidth", width // heads)
 dtype = getattr(torch, model["dtype"])
 cuda = arguments.device == "cuda"
-context = sum(len(step[0]) // top_k for step in steps)
 torch.manual_seed(1)
 torch.set_grad_enabled(False)
 
@@ -44,6 +68,10 @@ class Layer:
         self.norms = [torch.ones(width, device=arguments.device, dtype=dtype) for _ in range(2)]
         self.cache = torch.zeros(2, kv_heads, context, head_width, device=arguments.device, dtype=dtype)
         self.experts = [on_host(3 * ffn, width) for _ in range(experts)]
+        self.hold(run["slotsPerLayer"])
+
+    def hold(self, slots):
+        self.cache.zero_()
         self.slots = [torch.empty(3 * ffn, width, device=arguments.device, dtype=dtype) for _ in range(slots)]
         # the expert in each slot, and from the one used longest ago to the one used last
         self.held, self.order = [None] * slots, list(range(slots))
@@ -147,6 +175,82 @@ def step(tokens, position, recorded):
 def synchronize():
     if cuda:
         torch.cuda.synchronize()
+
+
+
+def decode_with(slots, traced):
+    """Times of every step, seconds, and its loads; then a trace of a few more."""
+    for layer in stack:
+        layer.hold(slots)
+    synchronize()
+    token = torch.zeros(1, device=arguments.device, dtype=torch.long)
+    seconds, counts = [], []
+
+    def one(index):
+        nonlocal token
+        began, before = time.perf_counter(), loads
+        token = step(token, cached + index, steps[index])
+        # a token is told as it comes
+        token.tolist()
+        seconds.append(time.perf_counter() - began)
+        counts.append(loads - before)
+
+    for index in range(arguments.tokens):
+        one(index)
+    kept = (seconds[:], counts[:])
+    if traced:
+        from torch.profiler import ProfilerActivity, profile, schedule
+
+        path = os.path.join(arguments.out, f"loop-{slots}.pt.trace.json.gz")
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
+        with profile(activities=activities, schedule=schedule(wait=0, warmup=warmup_profiled, active=profiled, repeat=1),
+                     on_trace_ready=lambda p: p.export_chrome_trace(path)) as p:
+            for index in range(arguments.tokens, len(steps)):
+                one(index)
+                p.step()
+    return kept, (seconds[-profiled:], counts[-profiled:]) if traced else None
+
+
+def copy_seconds():
+    layer = stack[0]
+    synchronize()
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        layer.slots[0].copy_(layer.experts[0], non_blocking=True)
+        synchronize()
+        taken.append(time.perf_counter() - began)
+    return statistics.mean(taken[1:])
+
+
+def loop():
+    os.makedirs(arguments.out, exist_ok=True)
+    counts = [int(count) for count in arguments.slots.split(",")]
+    traced = {int(count) for count in arguments.trace.split(",") if count}
+    warm = arguments.tokens // 4
+    decode_with(counts[0], False)
+    rows = []
+    for slots in counts:
+        (seconds, loaded), under = decode_with(slots, slots in traced)
+        traced.discard(slots)
+        row = {"slots": slots, "mean_step_seconds": statistics.mean(seconds[warm:]),
+               "median_step_seconds": statistics.median(seconds[warm:]), "loads": sum(loaded),
+               "loads_per_step": statistics.mean(loaded[warm:])}
+        if under is not None:
+            row["profiled_mean_step_seconds"] = statistics.mean(under[0])
+            row["profiled_loads_per_step"] = statistics.mean(under[1])
+        print(json.dumps(row), flush=True)
+        rows.append({**row, "seconds": seconds, "loads_of_steps": loaded})
+    kept = {"torch": torch.__version__, "device": torch.cuda.get_device_name() if cuda else "cpu", "model": model,
+            "warmup": warm, "copy": {"bytes": 3 * ffn * width * 2, "seconds": copy_seconds()}, "runs": rows, "tokens": steps}
+    print(json.dumps({key: kept[key] for key in ("torch", "device", "copy")}))
+    with open(os.path.join(arguments.out, "loop.json"), "w") as file:
+        json.dump(kept, file)
+
+
+if arguments.run is None:
+    loop()
+    raise SystemExit(0)
 
 
 position, token = 0, None
