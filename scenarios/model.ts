@@ -21,6 +21,7 @@ import { eagerKernels } from "../core/models/eager-kernels.ts"
 import type { EagerPrecision } from "../core/models/eager-memory.ts"
 import { fuse } from "../core/models/fuse.ts"
 import { placement } from "../core/models/placement.ts"
+import { recomputed, trainingGraph, type Recompute } from "../core/models/recompute.ts"
 import { calibrate } from "./calibrate.ts"
 import type { Loader } from "./load.ts"
 
@@ -46,6 +47,8 @@ interface KernelCosts {
   readonly computeDtype: Dtype
   /** Whose kernels run. */
   readonly kernelsOf: KernelsOf
+  /** What backward passes compute again, of kernels that are this project's. */
+  readonly recompute?: Recompute
 }
 
 /** This project's, fused; or eager PyTorch's, in 16 bits throughout or under autocast. */
@@ -54,7 +57,7 @@ type KernelsOf = "fused" | EagerPrecision
 export const resolveModel = (
   model: ModelSettings,
   ranks: number,
-  { device, ops, computeDtype, kernelsOf }: KernelCosts,
+  { device, ops, computeDtype, kernelsOf, recompute = "none" }: KernelCosts,
   file: string,
   loader: Loader
 ): Effect.Effect<ResolvedModel, InputError> =>
@@ -95,8 +98,10 @@ export const resolveModel = (
       if (computeDtype === "float32")
         return yield* refuse("fused, with precision float32: what eager PyTorch runs was counted in 16 bits")
     }
-    const graph = fusedGraph(model, computeDtype)
-    const eager = modelGraph(model, computeDtype, "float32")
+    // Autocast: activations as products are computed, parameters as they are kept.
+    const plain = modelGraph(model, computeDtype, "float32")
+    const graph = trainingGraph(plain, recompute)
+    const eager = recomputed(plain, recompute)
     if (device === undefined && ops === undefined) {
       return yield* new InputError({
         file,
@@ -120,15 +125,9 @@ export const resolveModel = (
     const { measured } = model
     if (measured === undefined) return { ...described, profile: estimated, estimates: costs.estimates }
     // What the measured step takes by the same costs, on its own batch.
-    const like = withBatch(model, measured)
-    const likeGraph = fusedGraph(like, computeDtype)
-    const { stepSeconds } = estimateProfile(
-      likeGraph,
-      modelGraph(like, computeDtype, "float32"),
-      costs,
-      kernelsOf,
-      named
-    )
+    const like = modelGraph(withBatch(model, measured), computeDtype, "float32")
+    const likeGraph = fuse(like)
+    const { stepSeconds } = estimateProfile(likeGraph, like, costs, kernelsOf, named)
     const calibration = calibrate(measured.stepSeconds, stepSeconds, likeGraph, device, file)
     if (calibration instanceof InputError) return yield* calibration
     const { factor, estimate, warnings } = calibration
@@ -399,10 +398,6 @@ const scaled = (profile: Profile, factor: number): Profile => {
     }))
   }
 }
-
-/** As it is run. Autocast: activations as products are computed, parameters as they are kept. */
-const fusedGraph = (model: Architecture, computeDtype: Dtype): LayerGraph =>
-  fuse(modelGraph(model, computeDtype, "float32"))
 
 /**
  * Layer times as the sum of their kernels' costs; AdamW over each layer's parameters in one launch. `eager`: the same model before

@@ -2,14 +2,13 @@
 // usual modules (Hugging Face's), each counted once. What this project's own executor keeps is placement.ts's. Knows shapes alone.
 import type { Operand } from "../kernels/kernel.ts"
 import type { KernelCall, LayerGraph, Value } from "./layer-graph.ts"
+import type { Recompute } from "./recompute.ts"
 
 /**
  * `autocast`: parameters and residual stream in float32, products in 16 bits, with a copy of each weight; `eager`: everything in
  * 16 bits, as under FSDP with a 16-bit `param_dtype`, but norms, which go through float32, and the loss.
  */
 export type EagerPrecision = "autocast" | "eager"
-
-type Recompute = "none" | "attention" | "block"
 
 /** Bytes of one layer. */
 export interface SavedBytes {

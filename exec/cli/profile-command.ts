@@ -72,8 +72,9 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
         profileRun(scenario, file, runnable, options, { emulated, job })
       )
     }
-    // A profile is of one pass of the whole model, however many a step of the scenario has, and in whatever parts.
-    const { shard: _, ...whole } = scenario
+    // A profile is of one pass of the whole model, however many a step of the scenario has, in whatever parts, and whatever it
+    // computes again.
+    const { shard: _, activations: __, ...whole } = scenario
     const once =
       whole.training === undefined ? whole : { ...whole, training: { ...whole.training, accumulate: 1 } }
     const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))

@@ -172,11 +172,14 @@ describeNative("exec on this machine", () => {
     expect(exec("generate", scenario).stderr).toMatch(/a task that generates: expert-offload or kv-serving/u)
   })
 
-  it.each(["expert-offload", "kv-serving", "moe-training"])("agrees on %s", (task) => {
-    const { status, stdout } = exec("agree", `scenarios/agree/${task}.yaml`)
-    expect(stdout).toMatch(/decisions {2}agree\nvalues {5}agree .*\norder {6}legal/u)
-    expect(status).toBe(0)
-  })
+  it.each(["expert-offload", "kv-serving", "moe-training", "sharded", "recompute"])(
+    "agrees on %s",
+    (task) => {
+      const { status, stdout } = exec("agree", `scenarios/agree/${task}.yaml`)
+      expect(stdout).toMatch(/decisions {2}agree\nvalues {5}agree .*\norder {6}legal/u)
+      expect(status).toBe(0)
+    }
+  )
 
   it("runs out of memory with a sentence and exit code 1", () => {
     const { status, stderr } = exec("train", scenario, "--set", "memory={device: 100kB}")

@@ -27,6 +27,8 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["moe-training", "jitter", "jitter=0.1", true],
   ["moe-training", "network", "network=alpha-beta", false],
   ["moe-training", "routing", "routing={skew: 1}", true],
+  ["data-parallel", "activations", "activations={by: fused}", false],
+  ["data-parallel", "activations.by", "activations={by: eager, recompute: block}", false],
   ["expert-offload", "jitter", "jitter=0.1", true],
   ["expert-offload", "routing", "routing={trace: x.arrow}", true],
   ["expert-offload", "workload.batches", "workload.batches=2", true],

@@ -3,12 +3,6 @@
 import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
 import type { Accumulation } from "../../core/algorithms/data-parallel/accumulation.ts"
-import {
-  kernelModel,
-  type KernelModel,
-  type KernelModelOptions
-} from "../../core/algorithms/data-parallel/kernel-model.ts"
-import { observed } from "../../core/algorithms/data-parallel/observe.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
 import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
 import {
@@ -16,7 +10,6 @@ import {
   planShards,
   type ShardChoices
 } from "../../core/algorithms/data-parallel/shard/plan.ts"
-import type { TrainingModelBuilder } from "../../core/algorithms/data-parallel/training-model.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { interpose } from "../../core/machine/interpose.ts"
 import { Lane } from "../../core/machine/lane.ts"
@@ -27,6 +20,7 @@ import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { flatWorld, plan, run } from "../simulate/simulated.ts"
 import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel, tinyProfile } from "../training/tiny.ts"
+import { assembled, trained, type Learnt } from "./learnt.ts"
 import { describeContract, runOn } from "./machines.ts"
 
 // Batches of as many tokens as views in an arena are aligned to.
@@ -45,45 +39,6 @@ const graphOf = (rows: number, length: number, dtype: "float32" | "bfloat16" = "
     tied: true,
     activationDtype: dtype,
     parameterDtype: dtype
-  })
-
-interface Learnt {
-  readonly losses: ReadonlyArray<number>
-  readonly heldOut: number
-  /** By place: its name, and what the rank has of it from where. */
-  readonly parts: ReadonlyArray<
-    readonly [name: string, offset: number, elements: number, part: ArrayLike<number>]
-  >
-}
-
-const trained = (
-  options: KernelModelOptions,
-  program: (build: TrainingModelBuilder) => Program<void>
-): Program<Learnt> =>
-  Effect.gen(function* () {
-    const machine = yield* Machine
-    let model: KernelModel | undefined
-    const losses: Array<number> = []
-    let heldOut = 0
-    const build = Effect.tap(kernelModel(options), (built) => Effect.sync(() => (model = built)))
-    yield* observed(build, program, {
-      everySteps: 1,
-      onLoss: (_, __, loss) => losses.push(loss),
-      evaluation: { everySteps: steps, batches: 2, onLoss: (_, __, loss) => (heldOut = loss) }
-    })
-    const parts: Array<Learnt["parts"][number]> = []
-    for (const { name, shape, layer, learnt, offset } of model!.places) {
-      const elements = shape.reduce((product, extent) => product * extent, 1)
-      parts.push([name, offset, elements, yield* machine.read(model!.layers[layer]!.parameters[learnt]!)])
-    }
-    return { losses, heldOut, parts }
-  })
-
-/** Every parameter, of the parts that these ranks hold. */
-const assembled = (ranks: ReadonlyArray<{ readonly value: Learnt }>) =>
-  ranks[0]!.value.parts.map(([name, offset, elements], place) => {
-    const whole = ranks.flatMap(({ value }) => Array.from(value.parts[place]![3]))
-    return [name, whole.slice(offset, offset + elements)] as const
   })
 
 /** Micro-batches are the rows of the larger batch, in order, that one step would draw. */
@@ -151,7 +106,7 @@ describeContract("gradient accumulation", (machine) => {
     const learnt = async (rows: number, accumulation: Accumulation | undefined) => {
       const graph = graphOf(rows, context)
       const { planned } = plan({ name: "ddp" }, tinyProfile(graph), one)
-      const program = trained(tinyModel(graph, { optimizer, accumulation }), (build) =>
+      const program = trained(tinyModel(graph, { optimizer, accumulation }), steps, (build) =>
         planned.program(build, steps)
       )
       return (await runOn(machine, one, accumulation === undefined ? program : drawnTogether(program))).ranks
@@ -180,8 +135,10 @@ describeContract("gradient accumulation", (machine) => {
     const profile = tinyProfile(graph)
     const { planned } = plan({ name: "ddp" }, shard ? dividedProfile(profile, shard) : profile, world)
     const accumulation = { microBatches, synchronize }
-    const program = trained(tinyModel(graph, { shard, accumulation, optimizer: optimizers[0]! }), (build) =>
-      planned.program(build, steps)
+    const program = trained(
+      tinyModel(graph, { shard, accumulation, optimizer: optimizers[0]! }),
+      steps,
+      (build) => planned.program(build, steps)
     )
     const { ranks } = await runOn(machine, world, program)
     expect(ranks.map(({ peakBytes }) => peakBytes)).toEqual(

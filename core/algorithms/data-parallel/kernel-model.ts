@@ -6,10 +6,11 @@ import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
 import { dtypeBits, type Dtype, type Initial, type Tensor } from "../../machine/tensor.ts"
-import { fuse, type FuseRule } from "../../models/fuse.ts"
+import type { FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
 import { placement } from "../../models/placement.ts"
+import { trainingGraph, type Recompute } from "../../models/recompute.ts"
 import { withMeanLoss, type Accumulation } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
 import { readCorpus, type Corpus, type Reading } from "./corpus.ts"
@@ -29,6 +30,8 @@ export interface KernelModelOptions {
   readonly optimizer: Optimizer
   /** What is fused; default `trainingRules`. */
   readonly rules?: ReadonlyArray<FuseRule>
+  /** What the backward pass computes again rather than keeps; default nothing. */
+  readonly recompute?: Recompute | undefined
   /** Of which a chunk has at least one token more than a sequence. */
   readonly corpus: Corpus
   /** Held out for `evaluate`; none by default. */
@@ -97,7 +100,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     const machine = yield* Machine
     const { optimizer, seed, accumulation } = options
     const microBatches = accumulation?.microBatches ?? 1
-    const graph = fuse(options.graph, options.rules)
+    const graph = trainingGraph(options.graph, options.recompute, options.rules)
     const [tokens, targets] = graph.inputs
     const [batch, time] = tokens?.shape ?? []
     if (targets === undefined || batch === undefined || time === undefined || tokens!.shape.length !== 2) {

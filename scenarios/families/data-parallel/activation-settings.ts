@@ -9,6 +9,7 @@ import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
 import { parameterCount, type LayerGraph } from "../../../core/models/layer-graph.ts"
+import type { Recompute } from "../../../core/models/recompute.ts"
 import { elementsOf } from "../../../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
 import { misfit } from "../../model.ts"
@@ -53,8 +54,6 @@ export const keptBytes = (
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field: `activations.${field}`, value: String(value), accepted })
     if (by === "fused") {
-      if (recompute !== "none")
-        return yield* refuse("recompute", recompute, "none: what is fused keeps all that it needs")
       if (!isArchitecture(model))
         return yield* refuse(
           "by",
@@ -122,14 +121,52 @@ export const keptBytes = (
     }
   })
 
-/** The profile with what is computed again in its backward passes. */
-export const recomputing = ({ model, activations }: DataParallelScenario, profile: Profile): Profile => {
+/**
+ * Refuses what would read parameters that are given back by then: a block computes again all at once, so they must be gathered
+ * together, or stay.
+ */
+export const requireGathered = (
+  { model, activations }: DataParallelScenario,
+  names: ReadonlyArray<string>,
+  { parameters, reshardAfterForward, division }: ShardPlan,
+  file: string
+): Effect.Effect<void, InputError> => {
+  if (activations?.recompute !== "block" || !parameters || !reshardAfterForward) return Effect.void
+  const blocks = isArchitecture(model)
+    ? modelGraph(model).layers.map(({ name, block }) => (block === name ? undefined : block))
+    : blocksOf(names)
+  const apart = division.find(
+    ({ root, layers }) =>
+      !root &&
+      layers.some((layer) => blocks[layer] !== undefined) &&
+      blocks.some((block, other) => block === blocks[layers[0]!] && !layers.includes(other))
+  )
+  return apart === undefined
+    ? Effect.void
+    : Effect.fail(
+        new InputError({
+          file,
+          field: "activations.recompute",
+          value: "block",
+          accepted: `none or attention where layers of a block are gathered one by one (${apart.name}); or shard.units: block of a model of several, or shard.reshardAfterForward: false`
+        })
+      )
+}
+
+/** Of kernels that are this project's, which are known one by one: what their graph computes again. */
+export const recomputedInGraph = ({ model, kernels, activations }: DataParallelScenario): Recompute =>
+  isArchitecture(model) && kernels === "fused" ? (activations?.recompute ?? "none") : "none"
+
+/** The profile with what is computed again in its backward passes, where it is not from a graph that has that already. */
+export const recomputing = (scenario: DataParallelScenario, profile: Profile): Profile => {
+  const { model, activations } = scenario
   const recompute = activations?.recompute ?? "none"
-  if (recompute === "none") return profile
+  if (recompute === "none" || recomputedInGraph(scenario) !== "none") return profile
   const blocks = blocksOf(profile.layers.map(({ name }) => name))
   // `keptBytes` refuses attention where the model's layers do not say what they are.
+  const described = activations?.of ?? (isArchitecture(model) ? model : undefined)
   const attention =
-    recompute === "attention" && isArchitecture(model) ? attentionLayers(modelGraph(model)) : new Set()
+    recompute === "attention" && described !== undefined ? attentionLayers(modelGraph(described)) : new Set()
   const again = (index: number): boolean =>
     recompute === "block" ? blocks[index] !== undefined : attention.has(index)
   const layers = profile.layers.map((layer, index): LayerCost =>

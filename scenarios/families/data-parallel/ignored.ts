@@ -179,7 +179,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...precisionWarnings(scenario),
   ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
-  ...(scenario.activations?.by === "fused"
+  ...(scenario.activations?.by === "fused" && scenario.activations.recompute === "none"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
     : []),
   ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
@@ -202,13 +202,19 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
 
+/** Real kernels are this project's, and compute again what the scenario says. */
+const realActivationWarnings = ({ activations }: DataParallelScenario): ReadonlyArray<string> => {
+  if (activations === undefined) return []
+  const why = "has no effect: real kernels keep what they need"
+  if (activations.recompute === "none") return [`activations ${why}`]
+  return activations.by === "fused" ? [] : [`activations.by ${why}, but for what is computed again`]
+}
+
 export const ignoredByExec = (
   scenario: DataParallelScenario,
   alsoSimulated: boolean
 ): ReadonlyArray<string> => [
-  ...(scenario.activations === undefined || alsoSimulated
-    ? []
-    : ["activations has no effect: real kernels keep what they need"]),
+  ...(alsoSimulated ? [] : realActivationWarnings(scenario)),
   ...(scenario.kernels === "fused" || alsoSimulated
     ? []
     : ["kernels has no effect: real kernels are this project's"]),

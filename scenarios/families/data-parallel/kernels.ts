@@ -83,7 +83,13 @@ export const prepareTraining = (
     const { planned, profile, world, shard } = yield* planScenario(
       planFrom === undefined
         ? { ...scenario, device: scenario.device ?? core }
-        : { ...scenario, model: { profile: path.resolve(planFrom), hostTime: "span" } },
+        : {
+            ...scenario,
+            model: { profile: path.resolve(planFrom), hostTime: "span" },
+            ...(scenario.activations === undefined
+              ? {}
+              : { activations: { ...scenario.activations, of: model } })
+          },
       file,
       loader
     ).pipe(
@@ -134,6 +140,7 @@ export const prepareTraining = (
       corpus,
       build: kernelModel({
         graph,
+        recompute: scenario.activations?.recompute,
         optimizer: optimizerOf(training.optimizer),
         corpus: corpus.train,
         heldOut: corpus.heldOut.length > context ? corpus.heldOut : undefined,

@@ -35,7 +35,7 @@ import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { costWarnings, launchWarnings } from "./ignored.ts"
 import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
-import { keptBytes, recomputing } from "./activation-settings.ts"
+import { keptBytes, recomputedInGraph, recomputing, requireGathered } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 
@@ -80,6 +80,20 @@ const sent = (shard: ShardPlan | undefined): ReadonlyArray<string> => {
   return [...averages, "all_gather", "reduce_scatter"]
 }
 
+/** How the scenario's model, whose layers have these module paths, is divided; undefined where it is whole. */
+const divided = (
+  scenario: DataParallelScenario,
+  world: World,
+  names: ReadonlyArray<string>,
+  file: string
+): Effect.Effect<ShardPlan | undefined, InputError> =>
+  Effect.gen(function* () {
+    if (scenario.shard === undefined) return undefined
+    const shard = yield* Effect.fromResult(resolveShards(scenario.shard, world, names, file))
+    yield* requireGathered(scenario, names, shard, file)
+    return shard
+  })
+
 /** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
 export const planScenario = (
   scenario: DataParallelScenario,
@@ -93,7 +107,13 @@ export const planScenario = (
     const model = yield* resolveModel(
       scenario.model,
       world.size,
-      { device: chosen, ops: described, computeDtype: scenario.precision, kernelsOf: scenario.kernels },
+      {
+        device: chosen,
+        ops: described,
+        computeDtype: scenario.precision,
+        kernelsOf: scenario.kernels,
+        recompute: recomputedInGraph(scenario)
+      },
       file,
       loader
     )
@@ -112,17 +132,8 @@ export const planScenario = (
     const own =
       profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined
     const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
-    const shard =
-      scenario.shard === undefined
-        ? undefined
-        : yield* Effect.fromResult(
-            resolveShards(
-              scenario.shard,
-              world,
-              profile.layers.map(({ name }) => name),
-              file
-            )
-          )
+    const names = profile.layers.map(({ name }) => name)
+    const shard = yield* divided(scenario, world, names, file)
     const peers = shard?.placeOf(0).peers ?? world.all
     const table = yield* resolveCollectiveTable(scenario.collectives.measured, sent(shard), file, loader)
     const kinds = asStated(world).ranks

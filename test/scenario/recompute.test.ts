@@ -1,0 +1,83 @@
+// What a scenario computes again: the simulator foretells by how many bytes real kernels then hold less, and what would read
+// parameters that are given back is refused by both.
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { fileURLToPath } from "node:url"
+import { describe, expect, it } from "vitest"
+import { recordRun } from "../../exec/record-run.ts"
+import { prepareTraining, runnableOf } from "../../scenarios/families/data-parallel/kernels.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { runScenario } from "../../sim/run.ts"
+import { describeNative } from "../native/addon.ts"
+
+const file = fileURLToPath(new URL("../../scenarios/agree/recompute.yaml", import.meta.url))
+
+const loaded = (...sets: ReadonlyArray<string>) =>
+  Effect.map(loadScenario(file, sets), (scenario) => scenario as DataParallelScenario)
+
+const simulated = (...sets: ReadonlyArray<string>) =>
+  Effect.flatMap(loaded(...sets), (scenario) =>
+    Effect.map(runScenario(scenario, file, { loader: new Loader() }), ({ result }) => result)
+  )
+
+const real = (...sets: ReadonlyArray<string>) =>
+  Effect.flatMap(loaded(...sets), (scenario) =>
+    Effect.map(prepareTraining(scenario, file, new Loader()), runnableOf)
+  )
+
+const choices = ["none", "attention", "block"] as const
+
+describeNative("what is computed again, on the simulator and for real", () => {
+  it.each(["float32", "bfloat16"])("is as many bytes less: %s", async (dtype) => {
+    const held: Array<{ readonly foretold: number; readonly peak: number }> = []
+    for (const recompute of choices) {
+      const sets = [
+        `activations.recompute=${recompute}`,
+        `precision=${dtype}`,
+        `training.precision=${dtype}`,
+        "training.accumulate=1"
+      ]
+      const { details } = await Effect.runPromise(simulated(...sets))
+      const { memory } = details as { memory: { parts: { activations: number } } }
+      const { executed } = await Effect.runPromise(
+        Effect.flatMap(real(...sets), ({ world, program }) =>
+          recordRun({ world, program: program(), backend: "cpu" })
+        )
+      )
+      const peak = Math.max(...executed.ranks.map(({ peakBytes }) => peakBytes.device))
+      held.push({ foretold: memory.parts.activations, peak })
+    }
+    const [none, ...less] = held
+    for (const { foretold, peak } of less) {
+      expect(foretold).toBeLessThan(none!.foretold)
+      expect(none!.peak - peak).toBe(none!.foretold - foretold)
+    }
+  })
+})
+
+describe("blocks that are computed again", () => {
+  const refusals = async (...sets: ReadonlyArray<string>) => {
+    const told: Array<string> = []
+    for (const run of [simulated(...sets), real(...sets)]) {
+      const result = await Effect.runPromise(Effect.result(run as Effect.Effect<unknown, unknown>))
+      told.push(Result.isFailure(result) ? String(result.failure) : "ran")
+    }
+    return told
+  }
+  const refused = expect.stringContaining("activations.recompute: block is not accepted")
+
+  it("must have all their parameters at once", async () => {
+    expect(await refusals("shard.units=layer")).toEqual([refused, refused])
+    // One block has no siblings, so that its layers are gathered one by one.
+    expect(await refusals("model.llama.layers=1")).toEqual([refused, refused])
+    for (const enough of [
+      ["activations.recompute=attention"],
+      ["shard.reshardAfterForward=false"],
+      ["shard.parameters=false"]
+    ])
+      expect(await refusals("shard.units=layer", ...enough)).toEqual(["ran", "ran"])
+    expect(await refusals("shard.units=model")).toEqual(["ran", "ran"])
+  })
+})
