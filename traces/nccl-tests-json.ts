@@ -34,6 +34,7 @@ export const runOfJson = (file: string, text: string): NcclRun => {
   const bounds = isObject(report["out_of_bounds"]) ? report["out_of_bounds"] : {}
   return {
     test,
+    named: [],
     ranks,
     device: name,
     header: ["size", "count", "type", "redop", "root", "time"],

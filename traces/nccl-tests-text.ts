@@ -23,7 +23,10 @@ export interface NcclRow {
 
 /** One program's output. */
 export interface NcclRun {
+  /** Undefined where the text names none, or several may be meant: `named`. */
   readonly test: string | undefined
+  /** Tests that the text names since the run before it, each once. */
+  readonly named: ReadonlyArray<string>
   readonly ranks: ReadonlySet<number>
   readonly device: string | undefined
   readonly header: ReadonlyArray<string> | undefined
@@ -35,6 +38,8 @@ export interface NcclRun {
 
 interface Open {
   test: string | undefined
+  named: ReadonlyArray<string>
+  isNamed: boolean
   ranks: Set<number>
   device: string | undefined
   header: ReadonlyArray<string> | undefined
@@ -45,6 +50,10 @@ interface Open {
 
 // Packages call the build with MPI all_reduce_perf_mpi.
 const testName = /\b([a-z]+(?:_[a-z]+)*)_perf(?:_[a-z]+)?\b/u
+// On a command line: with a path before it, or options after it.
+const command = /(?:\/|\b)([a-z]+(?:_[a-z]+)*)_perf(?:_[a-z]+)?\b(?=\s+-|(?<=\/[a-z_]+))/u
+const concluded = /\bCollective test concluded\b/u
+const starting = /\bCollective test starting\b/u
 const starts = /\bCollective test starting\b|\bnThreads?:? \d+ nGpus:? \d+/u
 const rankLine = /\bRank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\b/u
 // A PCI bus id: [0x8f], [0000:8f:00], [8f:00.0].
@@ -62,6 +71,8 @@ const failed = /Out of bounds values\s*:\s*\d+\s+FAILED|\bTest (?:CUDA|NCCL) fai
 
 const opened = (): Open => ({
   test: undefined,
+  named: [],
+  isNamed: false,
   ranks: new Set(),
   device: undefined,
   header: undefined,
@@ -77,16 +88,25 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
   const lastLine = lines.findLastIndex((line) => line.trim() !== "")
   /** A row whose times are still to come. */
   let begun: Begun | undefined
+  // Of what comes next: the program that a command line names, and one that is only spoken of.
+  let commands = new Set<string>()
+  let spoken: string | undefined
   for (const [index, line] of lines.entries()) {
     let run = runs.at(-1)!
     const place = `line ${index + 1}`
     const rank = rankLine.exec(line)
-    // After rows, whatever begins a program's output begins another's.
-    if (run.rows.length > 0 && (starts.test(line) || rank !== null || headerLine.test(line))) {
-      const { ranks, device, test } = run
+    // After rows, whatever begins a program's output begins another's; so does a beginning after one that failed before its rows.
+    const isStart = starts.test(line)
+    if (
+      (run.rows.length > 0 && (isStart || rank !== null || headerLine.test(line))) ||
+      (isStart && run.failed !== undefined)
+    ) {
+      const { ranks, device, test, named } = run
+      if (run.rows.length === 0)
+        warnings.push(`a test that ends before its first row (${run.test ?? "unnamed"}) was left out`)
       runs.push((run = opened()))
       // A header alone is printed again within one program, for another type or reduction.
-      if (!starts.test(line) && rank === null) Object.assign(run, { ranks, device, test })
+      if (!isStart && rank === null) Object.assign(run, { ranks, device, test, named })
     }
     const data = dataLine.exec(line)
     const header = headerLine.exec(line)
@@ -120,7 +140,22 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
     if (/\bin-place\b/u.test(line)) run.hasInPlace = true
     run.failed ??= failed.exec(line)?.[0]
     const named = testName.exec(line)?.[1]
-    if (named !== undefined && run.rows.length === 0) run.test ??= named
+    if (named !== undefined) {
+      if (starting.test(line)) run.test = named
+      else if (concluded.test(line)) run.test ??= named
+      else if (command.test(line)) commands.add(command.exec(line)![1]!)
+      else spoken ??= named
+    }
+    // A run takes its name with its first row: what is named after that is of the next.
+    if (run.rows.length > 0 && !run.isNamed) {
+      run.isNamed = true
+      if (run.test === undefined && run.named.length === 0) {
+        run.named = [...commands]
+        run.test = commands.size > 1 ? undefined : (run.named[0] ?? spoken)
+      }
+      commands = new Set()
+      spoken = undefined
+    }
   }
   if (begun !== undefined) throw notAsHeader(file, begun)
   const whole = runs.filter(({ rows, header }) => rows.length > 0 || header !== undefined)

@@ -52,24 +52,30 @@ export const importNcclTests = (
     const runs = isNcclJson(text) ? [runOfJson(file, text)] : runsOfText(file, text, warnings)
     const collectives: Array<CollectiveCost> = []
     const unknown: Array<string> = []
-    let device = options.device
+    const devices = new Set<string>()
     for (const run of runs) {
       if (run.header === undefined)
         throw bad("header", undefined, "a line `# size count type ... time algbw busbw`")
       if (run.rows.length === 0) throw bad("rows", undefined, "at least one line of sizes and times")
-      const named = run.test ?? options.op ?? impliedTest(run, warnings)
-      if (named === undefined)
-        throw bad("op", undefined, `the test's name in the text, or the option op: ${acceptedTests}`)
+      const named = run.test ?? options.op ?? impliedTest(run, options, warnings)
+      if (named === undefined) {
+        const value = run.named.length > 0 ? run.named.map((test) => `${test}_perf`).join(" or ") : undefined
+        throw bad("op", value, `the test's name in the text, or the option op: ${acceptedTests}`)
+      }
       const op = tests.get(named.replace(/_perf$/u, ""))
       if (op === undefined) {
         unknown.push(named)
         continue
       }
-      device ??= run.device
+      if (run.device !== undefined) devices.add(run.device)
       collectives.push(...costsOf(file, run, op, ranksOf(file, run, options), options, warnings))
     }
     if (collectives.length === 0) throw bad("op", unknown[0], acceptedTests)
-    if (unknown.length > 0) warnings.push(`${unknown.join(", ")}: not a test that is used, left out`)
+    if (devices.size > 1)
+      warnings.push(`the tests were run on different devices, taken together: ${[...devices].join(", ")}`)
+    const device = options.device ?? [...devices][0]
+    if (unknown.length > 0)
+      warnings.push(`${[...new Set(unknown)].join(", ")}: not a test that is used, left out`)
     const profile = tableProfile(
       "nccl-tests",
       { ...options, ...(device === undefined ? {} : { device }) },
@@ -105,8 +111,13 @@ const shareTolerance = 0.02
  * (nccl-tests, doc/PERFORMANCE.md) and fills other columns. Undefined where two tests look alike, as all-gather and
  * all-to-all do.
  */
-const impliedTest = ({ rows, header, ranks: { size: n } }: NcclRun, warnings: Array<string>) => {
+const impliedTest = (
+  { rows, header, ranks, named }: NcclRun,
+  options: NcclTestsOptions,
+  warnings: Array<string>
+) => {
   const row = rows.at(-1)!
+  const n = options.ranks ?? ranks.size
   const { redop, root, busShare } = row
   if (busShare === undefined || n < 2) return undefined
   const reduces = redop !== "" && redop !== "none"
@@ -121,6 +132,7 @@ const impliedTest = ({ rows, header, ranks: { size: n } }: NcclRun, warnings: Ar
   else if (rooted) test = is(1) ? "broadcast" : undefined
   // Only old versions leave out, or leave blank, the columns that tell these two apart.
   else if (!header!.includes("root") && ofAll) test = header!.includes("redop") ? "alltoall" : "all_gather"
+  if (test !== undefined && named.length > 0 && !named.includes(test)) return undefined
   if (test !== undefined)
     warnings.push(
       `the text does not name its test: taken for ${test}_perf, by its columns and bandwidths (--op says otherwise)`

@@ -102,6 +102,59 @@ describe("output of nccl-tests", () => {
     expect([error.field, error.value]).toEqual(["op", value])
   })
 
+  /** A run that names no test itself. */
+  const unnamed = (row: string, device = "Example GPU"): string =>
+    printed(4, "redop root", [row]).replaceAll("Example GPU", device)
+  const reduced = `64 16 float sum -1 ${times("6.00")}`
+  const gathered = `64 4 float none -1 ${times("3.00")}`
+
+  it("takes the names of tests from the command lines between their outputs, as pages and notebooks have them", async () => {
+    const text = [
+      "### Results of all_reduce_perf, all_gather_perf and alltoall_perf",
+      "$ ./build/all_reduce_perf -b 64 -e 64 -g 4",
+      unnamed(reduced),
+      "# Avg bus bandwidth    : 6",
+      "$ mpirun -np 4 /opt/nccl-tests/build/all_gather_perf",
+      unnamed(gathered, "Other GPU"),
+      "$ ./build/reduce_perf -g 4",
+      unnamed(reduced),
+      "$ ./build/reduce_perf -g 4",
+      unnamed(reduced)
+    ].join("\n")
+    const report = await run(importNcclTests(text))
+    expect(rows(report)).toEqual([
+      ["all_reduce", 4, 64, 10],
+      ["all_gather", 4, 16, 10]
+    ])
+    expect(report.warnings).toContain("reduce: not a test that is used, left out")
+    expect(report.warnings.join()).toContain("different devices, taken together: Example GPU, Other GPU")
+  })
+
+  it("tells two programs of one script apart by what they printed, or asks", async () => {
+    const script = "./build/alltoall_perf -g 4\n./build/all_reduce_perf -g 4\n"
+    expect(rows(await run(importNcclTests(script + unnamed(reduced))))).toEqual([["all_reduce", 4, 64, 10]])
+    const { field, value } = await refusal(importNcclTests(script + unnamed(gathered)))
+    expect([field, value]).toEqual(["op", '"alltoall_perf or all_reduce_perf"'])
+  })
+
+  it("leaves out a test that failed before its first row, and says so", async () => {
+    const failing = printed(4, "redop root", []).replace(
+      "# nThread",
+      "# Collective test starting: alltoall_perf\n# nThread"
+    )
+    const text = [
+      failing,
+      "host: Test NCCL failure common.cu:401 'remote process exited'",
+      ` .. host pid 7: Test failure common.cu:519`,
+      "# Collective test starting: all_reduce_perf",
+      unnamed(reduced)
+    ].join("\n")
+    const report = await run(importNcclTests(text))
+    expect(rows(report)).toEqual([["all_reduce", 4, 64, 10]])
+    expect(report.warnings).toContain("a test that ends before its first row (alltoall) was left out")
+    expect((await refusal(importNcclTests(failing + unnamed(reduced)))).value).toBe("rank 0 a second time")
+  })
+
   it("is read where messages of NCCL come between a row and its times", async () => {
     const text = printed(4, "redop root", [
       "all_reduce_perf_mpi",
