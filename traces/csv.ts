@@ -1,10 +1,11 @@
 // Tables of timings that people make themselves: ops (`op,attributes,median_seconds`) and collectives
-// (`op,ranks,bytes,median_seconds,link`). Knows nothing of other tools.
+// (`op,ranks,bytes,median_seconds,link`). Vidur's, which come as CSV too, are in vidur.ts.
 import * as Effect from "effect/Effect"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { commaHint, readText, tableLines, type Line } from "./text.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
+import { isVidur, vidurTables } from "./vidur.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 const collectiveOps: ReadonlyArray<CollectiveCost["op"]> = [
@@ -34,8 +35,8 @@ export const importCsv = (
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "table.csv"
   return attempt(file, "a table of timings in CSV", () => {
-    const [head, ...lines] = tableLines(file, text, isTimings)
-    const accepted = `the columns ${opColumns} or ${collectiveColumns}`
+    const [head, ...lines] = tableLines(file, text, (names) => isTimings(names) || isVidur(names))
+    const accepted = `the columns ${opColumns} or ${collectiveColumns}, or those of Vidur's tables`
     if (head === undefined) throw new TraceError({ file, field: "content", value: "empty", accepted })
     const position = new Map<string, number>()
     for (const [index, name] of head.cells.entries()) {
@@ -43,6 +44,10 @@ export const importCsv = (
         throw new TraceError({ file, field: `line ${head.number}, header`, value: `${name} twice`, accepted })
       }
       position.set(name, index)
+    }
+    if (isVidur(head.cells)) {
+      const { warnings: told, ...tables } = vidurTables(file, head, lines)
+      return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings: told }
     }
     const time = seconds.find((name) => position.has(name))
     const isOps = position.has("attributes")

@@ -2,7 +2,7 @@
 // every reader and importer of this folder; what none of them reads is in foreign.ts.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { open, readdir, readFile, stat } from "node:fs/promises"
+import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { Profile } from "../core/profile.ts"
 import { importCsv } from "./csv.ts"
@@ -22,7 +22,8 @@ import type { ImportReport } from "./import-report.ts"
 import { isTraceName } from "./kineto/bytes.ts"
 import { importKinetoFile } from "./kineto/import.ts"
 import { importNcclTests } from "./nccl-tests.ts"
-import { isZip, otherCompression, unpacked, unpackedHead, zipEntries } from "./packed.ts"
+import { readHead } from "./head.ts"
+import { isZip, otherCompression, unpacked, zipEntries } from "./packed.ts"
 import { readOpLogs } from "./op-log-file.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
@@ -34,7 +35,7 @@ import { importRouting } from "./routing/import.ts"
 import { isNumpy } from "./routing/npy.ts"
 import type { RoutingReport } from "./routing/tokens.ts"
 import { readTimeline } from "./timeline-file.ts"
-import { decodeText, encodingOf } from "./text.ts"
+import { decodeText } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
 
@@ -52,9 +53,6 @@ export interface Diagnosis {
   readonly missing: ReadonlyArray<Use>
   readonly warnings: ReadonlyArray<string>
 }
-
-/** Bytes that tell what a file is. */
-const headBytes = 1 << 18
 
 /** Diagnoses a file. Fails only where it cannot be read at all; a file that nothing understands is a diagnosis too. */
 export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
@@ -91,21 +89,6 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     }
     return yield* ofTable(file)
   })
-
-const readHead = async (
-  file: string
-): Promise<{ readonly bytes: Uint8Array; readonly text: string } | undefined> => {
-  if ((await stat(file)).isDirectory()) return undefined
-  const handle = await open(file, "r")
-  try {
-    const buffer = Buffer.alloc(headBytes)
-    const { bytesRead } = await handle.read(buffer, 0, headBytes, 0)
-    const bytes = unpackedHead(buffer.subarray(0, bytesRead))
-    return { bytes, text: new TextDecoder(encodingOf(bytes)).decode(bytes) }
-  } finally {
-    await handle.close()
-  }
-}
 
 const empty = (file: string, kind: string, title: string): Diagnosis => ({
   file,

@@ -92,6 +92,22 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
     { what: "the file", how: "git lfs pull" }
   ],
   [
+    (bytes) =>
+      // Chakra's protobuf: a length, and then metadata of a version, or with a schema.
+      /^[\s\S]{1,2}(?:\n[\s\S]\d+\.\d+\.\d+|[\s\S]{2}\n[\s\S]schema)/u.test(
+        Buffer.from(bytes.subarray(0, 64)).toString("latin1")
+      ),
+    "execution-trace",
+    "a Chakra execution trace in protobuf (.et): ops and collectives without measured times of the device",
+    recordTrace
+  ],
+  [
+    matches(/^\s*\{/u, /"workload_graph"\s*:/u),
+    "execution-trace",
+    "a Chakra execution trace: ops and collectives without measured times of the device",
+    recordTrace
+  ],
+  [
     matches(/^\s*\{/u, /"schema"\s*:\s*"(?:[\d.]+-chakra|1\.[01])/u, /"nodes"\s*:/u),
     "execution-trace",
     "a PyTorch or Chakra execution trace: ops without times of the device",

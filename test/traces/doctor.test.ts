@@ -1,12 +1,13 @@
 // sim doctor knows every file that something here reads, and says of others what they are.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
 import { afterAll, describe, expect, it } from "vitest"
-import { diagnose } from "../../traces/index.ts"
+import { diagnose, importKinetoFile } from "../../traces/index.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "tandem-doctor-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -106,11 +107,30 @@ describe("the diagnosis", () => {
     ["nsys.csv", "Time (%),Total Time (ns),Instances,Name\n50.0,100,2,kernel\n", "nsys-stats"],
     ["iperf.json", '{"start": {"version": "iperf 3.9"}}', "iperf"],
     ["osu.txt", "# OSU MPI Allreduce Latency Test v5.9\n# Size  Avg Latency(us)\n4  1.37\n", "osu"],
+    ["chakra.0.et", Buffer.from("070a05302e302e340c12", "hex"), "execution-trace"],
+    ["chakra.1.et", Buffer.from("5e12100a06736368656d61ea0105312e302e31", "hex"), "execution-trace"],
+    ["chakra.json", '{"workload_graph": [{"Id": 216, "Name": "aten::mm"}], "ngpus": 1}', "execution-trace"],
+    ["et.json", '{"schema": "1.0.3-chakra.0.0.4", "pid": 7, "nodes": []}', "execution-trace"],
     ["numbers.json", "[1, 2, 3]", "unknown"],
     ["bench.jsonl", '{"completed": 3, "request_throughput": 0.3}', "unknown"],
     ["broken.txt", "# all_reduce_perf\n# size count type redop root time algbw busbw #wrong\n", "nccl-tests"]
   ])("of %s is that nothing can use it", async (name, content, kind) => {
     const { kind: found, readable } = await ofText(name, content)
     expect([found, readable]).toEqual([kind, false])
+  })
+
+  it.each([
+    [
+      "et.json",
+      '{"schema": "1.0.3-chakra.0.0.4", "pid": 7, "nodes": []}',
+      "a PyTorch or Chakra execution trace"
+    ],
+    ["chakra.et", Buffer.from("070a05302e302e340c12", "hex"), "a Chakra execution trace in protobuf"],
+    ["ranks.tar", Buffer.from(`rank0.json${"\0".repeat(247)}ustar`), "a tar archive"]
+  ])("of %s is what an import of traces says too", async (name, content, title) => {
+    writeFileSync(join(folder, name), content)
+    const result = await Effect.runPromise(Effect.result(importKinetoFile(join(folder, name))))
+    expect(Result.isFailure(result) && result.failure.value).toContain(title)
+    expect(Result.isFailure(result) && result.failure.accepted).toMatch(/^a PyTorch profiler trace .*; /u)
   })
 })

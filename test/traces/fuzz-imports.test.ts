@@ -93,6 +93,18 @@ const madeUp: ReadonlyArray<Seed> = [
     name: "csv-collectives",
     bytes: utf8("op,ranks,bytes,median_seconds,link\nall_reduce,2,4096,7.6e-05,unshaped\n")
   },
+  {
+    name: "csv-vidur",
+    bytes: utf8(
+      ",time_stats.all_reduce.median,num_workers,size,devices_per_node\n0,0.04,4,2048,2\n1,0.05,2,4096,2\n"
+    )
+  },
+  {
+    name: "csv-vidur-layers",
+    bytes: utf8(
+      "time_stats.mlp_up_proj.median,n_head,n_kv_head,n_embd,n_expanded_embd,use_gated_mlp,num_tokens,num_tensor_parallel_workers\n0.4,8,2,64,96,True,5,2\n"
+    )
+  },
   { name: "csv-ops", bytes: utf8("op,attributes,median_seconds\ngemm_bf16,m=16;k=768;n=3072,2.0e-05\n") },
   {
     name: "req-conversations.json",

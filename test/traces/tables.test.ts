@@ -110,6 +110,68 @@ describe("CSV", () => {
   })
 })
 
+describe("tables of Vidur", () => {
+  const header = (op: string) =>
+    ["min", "max", "mean", "median", "std"].map((s) => `time_stats.${op}.${s}`).join()
+
+  it("of collectives are read: milliseconds, bytes, ranks inside a node and across", async () => {
+    const { profile, warnings } = await run(
+      importCsv(
+        [
+          `,${header("all_reduce")},rank,num_workers,size,collective,devices_per_node,max_devices_per_node`,
+          "0,0.01,0.05,0.03,0.04,0.01,0,4,2048,all_reduce,4,8",
+          "1,0.01,0.05,0.03,0.06,0.01,0,4,2048,all_reduce,4,8",
+          "2,0.01,0.05,0.03,0.5,0.01,0,4,2048,all_reduce,2,8",
+          "3,0.01,0.05,0.03,,0.01,0,4,4096,all_reduce,4,8"
+        ].join("\n")
+      )
+    )
+    expect(
+      profile.collectives.map((row) => ({ ...row, medianSeconds: Math.round(row.medianSeconds * 1e6) }))
+    ).toEqual([
+      { op: "all_reduce", ranks: 4, sizeBytes: 2048, medianSeconds: 50, link: "unshaped" },
+      { op: "all_reduce", ranks: 4, sizeBytes: 2048, medianSeconds: 500, link: "across nodes" }
+    ])
+    expect(warnings.join("\n")).toContain("1 times are blank or 0")
+    expect(warnings.join("\n")).toContain("1 rows are of ranks on several nodes")
+  })
+
+  const model =
+    "n_head,n_kv_head,n_embd,n_expanded_embd,vocab_size,use_gated_mlp,num_tokens,num_tensor_parallel_workers"
+  const layer = ["attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj", "mlp_act"]
+  const mlp = (sizes: string) =>
+    importCsv(
+      [
+        `${layer.map(header).join()},${model}`,
+        `${layer.map((_, i) => `0,0,0,${i + 1},0`).join()},${sizes}`
+      ].join("\n")
+    )
+
+  it("of a model's layers are products by their sizes, divided among ranks", async () => {
+    const { profile, warnings } = await run(mlp("8,2,64,96,1000,True,5,2"))
+    expect(profile.ops.map(({ op, attributes, medianSeconds }) => [op, attributes, medianSeconds])).toEqual([
+      ["gemm_fp16", { m: 5, k: 64, n: ((8 + 2 * 2) * 8) / 2 }, 0.001],
+      ["gemm_fp16", { m: 5, k: 32, n: 64 }, 0.002],
+      ["gemm_fp16", { m: 5, k: 64, n: 96 }, 0.003],
+      ["gemm_fp16", { m: 5, k: 48, n: 64 }, 0.004]
+    ])
+    expect(warnings.join()).toContain("columns of mlp_act are no products")
+    expect((await run(mlp("8,2,64,128,1000,False,5,1"))).profile.ops[2]!.attributes["n"]).toBe(128)
+  })
+
+  it("that lack a column, or hold what is no number, are refused by name", async () => {
+    const error = await failure(importCsv(`${header("all_reduce")},size\n1,1,1,1,1,8`))
+    expect([error.field, error.accepted]).toEqual([
+      "line 1, header",
+      "the column num_workers, as Vidur's tables have"
+    ])
+    expect((await failure(mlp("8,2,64,97,1000,False,5,2"))).accepted).toContain("divide evenly")
+    expect((await failure(mlp("8,2,64,96,1000,False,x,2"))).field).toBe("line 2, column num_tokens")
+    const other = await failure(importCsv(`${header("attn_decode")},batch_size\n1,1,1,1,1,8`))
+    expect(other.accepted).toContain("time_stats.mlp_up_proj.median")
+  })
+})
+
 describe("the measured tables that ship", () => {
   // Rows of the tables, counted with `wc -l`; the values are read straight from the files' text.
   it.each([

@@ -2,6 +2,8 @@
 import * as Effect from "effect/Effect"
 import { basename } from "node:path"
 import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
+import { foreignKind } from "../foreign.ts"
+import { readHead } from "../head.ts"
 import type { ImportReport } from "../import-report.ts"
 import { totalSeconds, withoutGaps } from "../rescale.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
@@ -93,6 +95,21 @@ const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<Under
   })
 }
 
+/** A file that is no trace, by what it is where that is known. */
+const toldBetter = async (error: TraceError): Promise<TraceError> => {
+  if (error.field !== "content" && error.field !== "traceEvents") return error
+  const head = await readHead(error.file).catch(() => undefined)
+  const other = head === undefined ? undefined : foreignKind(head.bytes, head.text)
+  if (other === undefined) return error
+  const { file, field, accepted } = error
+  return new TraceError({
+    file,
+    field,
+    value: other.title,
+    accepted: [accepted, ...other.missing.map(({ what, how }) => `${what} (${how})`)].join("; ")
+  })
+}
+
 /** The ranks that one file holds, attributed one by one. What concerns the whole file is added to `warnings`. */
 const rankTraces = async (
   file: string,
@@ -101,7 +118,9 @@ const rankTraces = async (
   signal: AbortSignal,
   warnings: Array<string>
 ): Promise<ReadonlyArray<RankTrace>> => {
-  const whole = await readKineto(file, source, options, signal)
+  const whole = await readKineto(file, source, options, signal).catch(async (error: unknown) => {
+    throw error instanceof TraceError ? await toldBetter(error) : error
+  })
   const several: Array<string> = []
   const parts = processTraces(whole, several)
   if (parts.length > 1) {
@@ -158,12 +177,21 @@ const reportOf = (
 
 /** What all ranks' traces are warned of once; what only some are, with the number of them. */
 const shared = (traces: ReadonlyArray<RankTrace>): ReadonlyArray<string> => {
-  const counts = new Map<string, number>()
-  for (const { found } of traces)
-    for (const warning of new Set(found.warnings)) counts.set(warning, (counts.get(warning) ?? 0) + 1)
-  return [...counts].map(([warning, count]) =>
-    count === traces.length ? warning : `${count} of ${traces.length} ranks: ${warning}`
-  )
+  const alike = new Map<string, Array<string>>()
+  for (const { found } of traces) {
+    for (const warning of new Set(found.warnings)) {
+      const words = warning.replaceAll(/\d+(?:\.\d+)?/gu, "#")
+      const same = alike.get(words)
+      if (same === undefined) alike.set(words, [warning])
+      else same.push(warning)
+    }
+  }
+  return [...alike.values()].map((same) => {
+    const [first] = same
+    const isOne = same.every((warning) => warning === first)
+    if (isOne && same.length === traces.length) return first!
+    return `${same.length} of ${traces.length} ranks${isOne ? "" : ", each with numbers of its own, the first"}: ${first}`
+  })
 }
 
 const finished = (

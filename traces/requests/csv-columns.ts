@@ -6,6 +6,7 @@ import { commaHint, type Line } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
+  cutWarning,
   momentOfNumber,
   namesOfSeconds,
   outputNames,
@@ -45,8 +46,18 @@ const formatOf = (names: ReadonlyArray<string>): string => {
   return has("session") || has("sessionid") ? "sessions" : "table"
 }
 
-export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Line>): TimedTrace => {
+/** `isCut`: whether the text ends within a line. */
+export const columnRequests = (
+  file: string,
+  [head, ...rows]: ReadonlyArray<Line>,
+  isCut: boolean
+): TimedTrace => {
   const names = head!.cells
+  const warnings: Array<string> = []
+  const last = rows.at(-1)
+  const isLastCut = isCut && rows.length > 1 && last!.cells.length < names.length
+  if (isLastCut) warnings.push(cutWarning(file, last!.number))
+  const lines = isLastCut ? rows.slice(0, -1) : rows
   const time = positionOf(names, arrivalNames)
   const prompt = positionOf(names, promptNames)
   const output = positionOf(names, outputNames)
@@ -81,7 +92,6 @@ export const columnRequests = (file: string, [head, ...lines]: ReadonlyArray<Lin
     }
   })
   const unit = plainName(names[time]!).endsWith("ms") ? "ms" : unitOf(latest, "s")
-  const warnings: Array<string> = []
   if (
     format === "table" &&
     unit === "s" &&

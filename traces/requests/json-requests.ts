@@ -6,6 +6,8 @@ import { textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
   arrivalNames,
+  cutWarning,
+  isCutShort,
   momentOfNumber,
   namesOfSeconds,
   outputNames,
@@ -34,14 +36,15 @@ interface TextLine {
 }
 
 export const jsonRequests = (file: string, text: string): TimedTrace => {
-  const rows = rowsOf(file, text)
+  const warnings: Array<string> = []
+  const rows = rowsOf(file, text, warnings)
   const [first] = rows
   if (first !== undefined && isBenchmark(first.value))
     return benchmarkRequests(
       file,
       rows.map(({ value }) => value)
     )
-  if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows)
+  if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows, warnings)
   let sharedPrefixes = false
   let isWhole = true
   let latest = 0
@@ -70,7 +73,6 @@ export const jsonRequests = (file: string, text: string): TimedTrace => {
       outputTokens: tokenCount(file, place, outputField, output)
     }
   })
-  const warnings: Array<string> = []
   const isBailian = rows.some(({ value }) => positionOf(Object.keys(value), ["chatid", "parentchatid"]) >= 0)
   const isSession = first !== undefined && positionOf(Object.keys(first.value), sessionNames) >= 0
   const named = first === undefined ? "" : pick(first.value, arrivalNames, "timestamp")[1]
@@ -126,7 +128,11 @@ const charactersOf = (said: unknown): number => {
 }
 
 /** Each answer is a request, whose prompt is all before it. */
-const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
+const conversations = (
+  file: string,
+  rows: ReadonlyArray<Row>,
+  warnings: ReadonlyArray<string>
+): TimedTrace => {
   const timed: Array<Timed> = []
   for (const { place, value } of rows) {
     const turns = turnsOf(value)
@@ -160,12 +166,13 @@ const conversations = (file: string, rows: ReadonlyArray<Row>): TimedTrace => {
     perSecond: 1,
     sharedPrefixes: false,
     warnings: [
+      ...warnings,
       `${file} holds conversations without times or tokens: all requests come at once, and ${charactersOfToken} characters are taken for a token (an estimate)`
     ]
   }
 }
 
-const rowsOf = (file: string, whole: string): ReadonlyArray<Row> => {
+const rowsOf = (file: string, whole: string, warnings: Array<string>): ReadonlyArray<Row> => {
   if (whole.trimStart().startsWith("[")) {
     let list: unknown
     try {
@@ -186,6 +193,11 @@ const rowsOf = (file: string, whole: string): ReadonlyArray<Row> => {
   const lines = textLines(whole)
     .map((line, index): TextLine => ({ number: index + 1, text: line.trim() }))
     .filter(({ text }) => text !== "")
+  const last = lines.at(-1)
+  if (lines.length > 1 && isCutShort(whole) && parsedOf(last!.text) === undefined) {
+    warnings.push(cutWarning(file, last!.number))
+    lines.pop()
+  }
   return lines.map(({ number, text }) => {
     return objectOf(file, `line ${number}`, parsedOf(text), text)
   })

@@ -4,7 +4,7 @@ import { tableLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { columnRequests, isColumns, missingColumn } from "./csv-columns.ts"
 import { jsonRequests } from "./json-requests.ts"
-import type { RequestTrace, TimedTrace } from "./traced.ts"
+import { isCutShort, type RequestTrace, type TimedTrace } from "./traced.ts"
 
 /** Reads a trace from its text. Throws TraceError that names the line. */
 export const parseRequestTrace = (file: string, text: string): RequestTrace =>
@@ -20,7 +20,7 @@ const timedTrace = (file: string, given: string): TimedTrace => {
   if (/^\s*[[{]/u.test(text)) return jsonRequests(file, text)
   const lines = tableLines(file, text, isColumns)
   const first = lines[0]
-  if (first !== undefined && isColumns(first.cells)) return columnRequests(file, lines)
+  if (first !== undefined && isColumns(first.cells)) return columnRequests(file, lines, isCutShort(text))
   throw new TraceError({
     file,
     field: "line 1",

@@ -45,6 +45,12 @@ export const tokenCount = (file: string, place: string, field: string, value: un
   })
 }
 
+/** Whether a text ends within a line, as one does whose writing or fetching was broken off. */
+export const isCutShort = (text: string): boolean => !/[\r\n]\s*$/u.test(text.slice(-1024))
+
+export const cutWarning = (file: string, line: number): string =>
+  `line ${line} of ${file}, the last, is cut short and was left out`
+
 /** What tools call the three things that a request has. Compared without case, spaces, dashes and underscores. */
 export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivaltimestamp", "arrivaltime", "arrival", "starts", "startseconds", "timestampms", "arrivaltimems", "arrivalms", "time", "timems"] // prettier-ignore
 export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "promptlen", "inputlen", "isl"] // prettier-ignore

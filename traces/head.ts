@@ -1,0 +1,23 @@
+// The beginning of a file, unpacked: enough to tell what it is.
+import { open, stat } from "node:fs/promises"
+import { unpackedHead } from "./packed.ts"
+import { encodingOf } from "./text.ts"
+
+/** Bytes that tell what a file is. */
+const headBytes = 1 << 18
+
+/** Undefined of a folder. Fails as the file system does. */
+export const readHead = async (
+  file: string
+): Promise<{ readonly bytes: Uint8Array; readonly text: string } | undefined> => {
+  if ((await stat(file)).isDirectory()) return undefined
+  const handle = await open(file, "r")
+  try {
+    const buffer = Buffer.alloc(headBytes)
+    const { bytesRead } = await handle.read(buffer, 0, headBytes, 0)
+    const bytes = unpackedHead(buffer.subarray(0, bytesRead))
+    return { bytes, text: new TextDecoder(encodingOf(bytes)).decode(bytes) }
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,175 @@
+// Tables that Vidur profiles models and networks into (`mlp.csv`, `all_reduce.csv`, `send_recv.csv`): statistics of each op in
+// milliseconds, in columns `time_stats.<op>.median`. Knows what its programs time, and nothing of this project's own tables.
+import { median } from "../core/median.ts"
+import type { CollectiveCost, OpCost } from "../core/profile.ts"
+import { commaHint, type Line } from "./text.ts"
+import { showValue, TraceError } from "./trace-error.ts"
+
+const statistic = /^time_stats\.(\w+)\.median$/u
+
+/** Whether a first line is of such a table. */
+export const isVidur = (names: ReadonlyArray<string>): boolean => names.some((name) => statistic.test(name))
+
+interface VidurTables {
+  readonly ops: ReadonlyArray<OpCost>
+  readonly collectives: ReadonlyArray<CollectiveCost>
+  readonly warnings: ReadonlyArray<string>
+}
+
+/** Vidur's names of collectives are torch's, and ours. Sizes are bytes of its buffer: one rank's input; its output of a reduce-scatter. */
+const collectives: ReadonlySet<string> = new Set([
+  "all_reduce",
+  "all_gather",
+  "reduce_scatter",
+  "broadcast",
+  "send_recv"
+])
+
+interface Sizes {
+  readonly width: number
+  readonly ffn: number
+  readonly heads: number
+  readonly kvHeads: number
+  readonly gated: boolean
+  readonly parts: number
+}
+
+/** Weights of a decoder layer divided among `parts` ranks, [k, n] of each product. */
+const products: Readonly<Record<string, (sizes: Sizes) => readonly [k: number, n: number]>> = {
+  attn_pre_proj: ({ width, heads, kvHeads, parts }) => [
+    width,
+    ((heads + 2 * kvHeads) * (width / heads)) / parts
+  ],
+  attn_post_proj: ({ width, parts }) => [width / parts, width],
+  mlp_up_proj: ({ width, ffn, gated, parts }) => [width, ((gated ? 2 : 1) * ffn) / parts],
+  mlp_down_proj: ({ width, ffn, parts }) => [ffn / parts, width]
+}
+
+/** Throws `TraceError` that names line and column. `lines`: without the header. */
+export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>): VidurTables => {
+  const names = head.cells
+  const timed = names.flatMap((name, column) => {
+    const op = statistic.exec(name)?.[1]
+    return op === undefined ? [] : [{ op, column, name }]
+  })
+  const needs = (column: string): void => {
+    if (names.includes(column)) return
+    const accepted = `the column ${column}, as Vidur's tables have`
+    throw new TraceError({ file, field: `line ${head.number}, header`, value: "missing", accepted })
+  }
+  interface Times<A> {
+    readonly row: A
+    readonly ms: Array<number>
+  }
+  const ops = new Map<string, Times<OpCost>>()
+  const all = new Map<string, Times<CollectiveCost>>()
+  const add = <A>(to: Map<string, Times<A>>, key: string, row: A, ms: number): void => {
+    const found = to.get(key)
+    if (found === undefined) to.set(key, { row, ms: [ms] })
+    else found.ms.push(ms)
+  }
+  const unused = timed.filter(({ op }) => !collectives.has(op) && products[op] === undefined)
+  let without = 0
+  for (const line of lines) {
+    const row = rowOf(file, line, names)
+    for (const { op, name } of timed) {
+      const product = products[op]
+      const isCollective = collectives.has(op)
+      if (!isCollective && product === undefined) continue
+      const ms = row.number(name, "milliseconds, at least 0", { mayBeBlank: true })
+      if (ms === undefined || ms === 0) {
+        without++
+        continue
+      }
+      if (isCollective) {
+        for (const column of ["num_workers", "size"]) needs(column)
+        const ranks = row.whole("num_workers")
+        const perNode = names.includes("devices_per_node") ? row.whole("devices_per_node") : ranks
+        const cost: CollectiveCost = {
+          op: op as CollectiveCost["op"],
+          ranks,
+          sizeBytes: row.whole("size"),
+          medianSeconds: 0,
+          link: ranks > perNode ? "across nodes" : "unshaped"
+        }
+        add(all, [op, ranks, cost.sizeBytes, cost.link].join(" "), cost, ms)
+        continue
+      }
+      for (const column of ["num_tokens", "n_embd", "n_expanded_embd", "n_head", "n_kv_head"]) needs(column)
+      const [k, n] = product!({
+        width: row.whole("n_embd"),
+        ffn: row.whole("n_expanded_embd"),
+        heads: row.whole("n_head"),
+        kvHeads: row.whole("n_kv_head"),
+        gated: names.includes("use_gated_mlp") && /^(?:true|1)$/iu.test(row.text("use_gated_mlp")),
+        parts: names.includes("num_tensor_parallel_workers") ? row.whole("num_tensor_parallel_workers") : 1
+      })
+      if (!Number.isInteger(k) || !Number.isInteger(n))
+        throw row.bad("n_embd", `${k} x ${n}`, "a model whose weights divide evenly among its ranks")
+      const m = row.whole("num_tokens")
+      // Vidur's models are of 16 bits.
+      add(ops, [m, k, n].join(" "), { op: "gemm_fp16", attributes: { m, k, n }, medianSeconds: 0 }, ms)
+    }
+  }
+  if (ops.size === 0 && all.size === 0) {
+    const known = [...Object.keys(products), ...collectives].map((op) => `time_stats.${op}.median`)
+    throw new TraceError({
+      file,
+      field: "content",
+      value: timed.map(({ name }) => name).join(", "),
+      accepted: `rows with times of ${known.join(", ")}`
+    })
+  }
+  const told = <A extends { readonly medianSeconds: number }>(from: Map<string, Times<A>>) =>
+    [...from.values()].map(({ row, ms }) => ({ ...row, medianSeconds: median(ms) * 1e-3 }))
+  const rows = told(all)
+  const across = rows.filter(({ link }) => link !== "unshaped").length
+  return {
+    ops: told(ops),
+    collectives: rows,
+    warnings: [
+      ...(unused.length === 0
+        ? []
+        : [
+            `columns of ${unused.map(({ op }) => op).join(", ")} are no products of matrices and were left out`
+          ]),
+      ...(without === 0 ? [] : [`${without} times are blank or 0 and were left out`]),
+      ...(across === 0 || across === rows.length
+        ? []
+        : [`${across} rows are of ranks on several nodes: they are told apart by their link, "across nodes"`])
+    ]
+  }
+}
+
+const rowOf = (file: string, { number, cells }: Line, names: ReadonlyArray<string>) => {
+  const bad = (column: string, value: string, accepted: string) =>
+    new TraceError({ file, field: `line ${number}, column ${column}`, value: showValue(value), accepted })
+  if (cells.length !== names.length) {
+    const accepted = `${names.length} cells, as in the header`
+    throw new TraceError({ file, field: `line ${number}`, value: `${cells.length} cells`, accepted })
+  }
+  const text = (column: string): string => cells[names.indexOf(column)]!
+  const numberAt = (
+    column: string,
+    accepted: string,
+    { mayBeBlank = false, min = 0 } = {}
+  ): number | undefined => {
+    const cell = text(column)
+    if (mayBeBlank && /^(?:|nan)$/iu.test(cell)) return undefined
+    const value = /^\d+(?:\.\d*)?(?:e[+-]?\d+)?$/iu.test(cell) ? Number(cell) : Number.NaN
+    if (!(value >= min && value <= Number.MAX_SAFE_INTEGER))
+      throw bad(column, cell, accepted + commaHint(cell))
+    return value
+  }
+  return {
+    bad,
+    text,
+    number: numberAt,
+    whole: (column: string): number => {
+      const accepted = "a whole number, at least 1"
+      const value = numberAt(column, accepted, { min: 1 })!
+      if (!Number.isInteger(value)) throw bad(column, text(column), accepted)
+      return value
+    }
+  }
+}
