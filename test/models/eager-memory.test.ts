@@ -1,14 +1,15 @@
 // What PyTorch keeps for a backward pass, against sums written down by hand from the modules' code; and what is there at the
 // worst moment where gradients come as activations go.
+import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { backwardPeakBytes } from "../../core/algorithms/data-parallel/activations.ts"
 import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
 import { planShards } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { eagerCountOf } from "../../core/cost/host.ts"
 import { eagerKernels } from "../../core/models/eager-kernels.ts"
-import { eagerSavedBytes } from "../../core/models/eager-memory.ts"
+import { eagerSavedBytes, type SavedBytes } from "../../core/models/eager-memory.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
-import { parameterCount } from "../../core/models/layer-graph.ts"
+import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
 import { oneRank } from "../../core/world.ts"
@@ -108,10 +109,73 @@ describe("the worst moment of a backward pass", () => {
     const all = saved.reduce((sum, one) => sum + one.kept, 0)
     const none = saved.map(() => ({ kept: 0, working: 0 }))
     // Nothing was kept: all gradients are there at the end.
-    expect(backwardPeakBytes(llamaGraph, none, undefined)).toBe(4 * parameterCount(llamaGraph))
-    expect(backwardPeakBytes(llamaGraph, saved, undefined)).toBeGreaterThanOrEqual(all)
+    expect(backwardPeakBytes(llamaGraph, none)).toBe(4 * parameterCount(llamaGraph))
+    expect(backwardPeakBytes(llamaGraph, saved)).toBeGreaterThanOrEqual(all)
     const large = saved.map(({ kept }) => ({ kept: 1000 * kept, working: 0 }))
-    expect(backwardPeakBytes(llamaGraph, large, undefined)).toBe(1000 * all)
+    expect(backwardPeakBytes(llamaGraph, large)).toBe(1000 * all)
+  })
+
+  /** Autograd by its allocations: fresh gradients as layers run, added to those of earlier passes where there are any. */
+  const walked = (graph: LayerGraph, saved: ReadonlyArray<SavedBytes>, passes: number, stay: boolean) => {
+    const live = new Map<string, number>()
+    let most = 0
+    const alloc = (name: string, bytes: number) => live.set(name, bytes)
+    const look = () =>
+      (most = Math.max(
+        most,
+        [...live.values()].reduce((sum, one) => sum + one, 0)
+      ))
+    const { layers } = graph
+    const parametersOf = (layer: number) => layers[layer]!.parameters
+    if (stay)
+      layers.forEach((_, l) =>
+        parametersOf(l).forEach(({ name, elements }) => alloc(`${name}.stays`, 4 * elements))
+      )
+    for (let pass = 0; pass < passes; pass++) {
+      saved.forEach(({ kept }, l) => alloc(`kept ${l}`, kept))
+      for (let l = layers.length - 1; l >= 0; l--) {
+        const written = layers[l]!.backwardWeight.flatMap(({ outputs }) => outputs)
+        for (const { name, elements } of written) if (!live.has(name)) alloc(name, 4 * elements)
+        alloc("working", saved[l]!.working)
+        look()
+        live.delete("working")
+        live.delete(`kept ${l}`)
+        // Complete: it becomes the parameter's gradient, or is added to it.
+        for (const { name, elements } of parametersOf(l)) {
+          live.delete(`${name}.grad`)
+          alloc(`${name}.stays`, 4 * elements)
+        }
+      }
+    }
+    return most
+  }
+
+  it("is that of every allocation, with gradients that come, that stay, and of several micro-batches", () => {
+    const seen = { first: 0, elsewhere: 0 }
+    fc.assert(
+      fc.property(
+        fc.constantFrom(llamaGraph, gpt2Graph),
+        fc.infiniteStream(fc.record({ kept: fc.nat({ max: 40_000 }), working: fc.nat({ max: 20_000 }) })),
+        (graph, sizes) => {
+          const saved = graph.layers.map(() => sizes.next().value as SavedBytes)
+          expect(backwardPeakBytes(graph, saved)).toBe(walked(graph, saved, 1, false))
+          expect(backwardPeakBytes(graph, saved, { stay: true })).toBe(walked(graph, saved, 1, true))
+          for (const microBatches of [2, 3]) {
+            const accumulation = { microBatches, synchronize: "last" as const }
+            const peak = backwardPeakBytes(graph, saved, { accumulation })
+            expect(peak).toBe(walked(graph, saved, microBatches, false))
+            const beginning =
+              4 * parameterCount(graph) +
+              saved.reduce((sum, { kept }) => sum + kept, 0) +
+              saved.at(-1)!.working
+            if (peak === beginning) seen.first += 1
+            else seen.elsewhere += 1
+          }
+        }
+      )
+    )
+    // The worst moment is not always the beginning.
+    expect(seen.elsewhere).toBeGreaterThan(20)
   })
 
   it("has parts of gradients, and whole ones of a unit", () => {
@@ -131,8 +195,21 @@ describe("the worst moment of a backward pass", () => {
       }
     )
     // One unit, one part: whole gradients and the sum of all, padded, side by side.
-    expect(backwardPeakBytes(llamaGraph, none, shard)).toBeGreaterThanOrEqual(8 * parameterCount(llamaGraph))
-    expect(backwardPeakBytes(llamaGraph, none, shard)).toBeLessThan(8.5 * parameterCount(llamaGraph))
+    expect(backwardPeakBytes(llamaGraph, none, { shard })).toBeGreaterThanOrEqual(
+      8 * parameterCount(llamaGraph)
+    )
+    expect(backwardPeakBytes(llamaGraph, none, { shard })).toBeLessThan(8.5 * parameterCount(llamaGraph))
+    const padded = backwardPeakBytes(llamaGraph, none, { shard }) / 8
+    // Narrow gradients, their sum and its part; of several micro-batches the mean besides, of parts (here of one rank, which has all)
+    // or of whole gradients, which is then what is summed.
+    const narrow = { ...shard, parameterDtype: "bfloat16" as const }
+    const of = (plan: typeof shard, synchronize: "last" | "each") =>
+      backwardPeakBytes(llamaGraph, none, { shard: plan, accumulation: { microBatches: 2, synchronize } })
+    expect(backwardPeakBytes(llamaGraph, none, { shard: narrow })).toBe((2 + 4 + 4) * padded)
+    expect(of(narrow, "each")).toBe((4 + 2 + 4 + 4) * padded)
+    expect(of(narrow, "last")).toBe((4 + 2) * padded)
+    expect(of(shard, "each")).toBe((4 + 4 + 4) * padded)
+    expect(of(shard, "last")).toBe((4 + 4) * padded)
   })
 })
 

@@ -117,6 +117,8 @@ interface ProfiledOptions {
   readonly backwardBytes?: number | undefined
   /** Copies of what travels. */
   readonly bufferBytes?: number
+  /** Gradients of a micro-batch are those of one layer at a time (default), as in PyTorch; real kernels have a place for each. */
+  readonly layersShare?: boolean
   /** Told what the rank holds of the model. */
   readonly onHeld?: (held: HeldBytes) => void
   /** How the model is divided; whole on every rank where absent. */
@@ -139,6 +141,7 @@ export const profiledModel = (
     activationBytes = 0,
     backwardBytes = 0,
     bufferBytes = 0,
+    layersShare = true,
     shard,
     clipNorm,
     accumulation,
@@ -174,7 +177,7 @@ export const profiledModel = (
           }
         })
     }))
-    const storage = yield* storageOf(specs, { shard, accumulation, layersShare: true })
+    const storage = yield* storageOf(specs, { shard, accumulation, layersShare })
     // Memory of gradients is there all the time; activations have what the two take together beyond it.
     const beside = Math.max(0, backwardBytes - storage.bytes.gradients)
     yield* reserve("activations beside gradients", beside)

@@ -34,9 +34,9 @@ export type ActivationSettings = typeof ActivationSettings.Type
 /** What a rank keeps beside the model, bytes. */
 interface KeptBytes {
   /** Of activations and gradients together, where gradients come and go. */
-  readonly backwardBytes?: number
-  readonly activationBytes?: number
-  readonly bufferBytes?: number
+  readonly backwardBytes: number
+  /** Copies of what travels. */
+  readonly bufferBytes: number
 }
 
 /** What the scenario's activations take; undefined where it says nothing of them, or has them as they are by default. */
@@ -111,12 +111,12 @@ export const keptBytes = (
         shard
       )
     const buckets = own === undefined && ranks > 1 ? planned.describe().buckets : undefined
-    if (buckets === undefined && accumulationOf(training) === undefined)
-      return { backwardBytes: backwardPeakBytes(graph, saved, own) }
-    // Gradients lie in buckets, or in their mean over micro-batches, which stay, and in what the backward pass makes of them.
     return {
-      activationBytes:
-        saved.reduce((sum, { kept }) => sum + kept, 0) + Math.max(...saved.map(({ working }) => working)),
+      backwardBytes: backwardPeakBytes(graph, saved, {
+        shard: own,
+        accumulation: accumulationOf(training),
+        stay: buckets !== undefined
+      }),
       bufferBytes: (buckets ?? []).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
     }
   })

@@ -27,6 +27,7 @@ import type { Loader } from "../../load.ts"
 import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
 import { resolveModel, type ResolvedModel } from "../../model.ts"
+import { isArchitecture } from "../../model-graph.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import { linkOf, resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
@@ -299,7 +300,10 @@ export const prepare = (
         program: saving(
           planned.program(
             profiledModel(profile, {
-              ...(kept ?? { activationBytes: model.activationBytes }),
+              ...(kept ?? {
+                activationBytes: model.activationBytes,
+                layersShare: !isArchitecture(scenario.model)
+              }),
               onHeld: (bytes) => (held ??= bytes),
               shard,
               clipNorm: scenario.training?.clipNorm,
