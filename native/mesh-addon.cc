@@ -133,6 +133,7 @@ void Notes::release() {
 
 void MeshHandle::close() {
   if (!mesh) return;
+  mesh->giveUp();
   mesh.reset();
   if (notes) notes->end();
 }

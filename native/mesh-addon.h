@@ -41,7 +41,7 @@ class Notes {
   napi_threadsafe_function call_ = nullptr;
 };
 
-/** Closed, it lets go of the mesh, which lives on while something still runs on it. */
+/** Closed, it lets go of the mesh, which lives on while something still runs on it, and ends what still connects. */
 struct MeshHandle {
   std::shared_ptr<Mesh> mesh;
   std::shared_ptr<Notes> notes;

@@ -91,6 +91,7 @@ const python = "/usr/bin/python3"
 const ways = new Map<string, () => Promise<Rates>>([["memory copy", copied]])
 const has = (program: string, ...args: ReadonlyArray<string>): boolean =>
   spawnSync(program, args, { stdio: "ignore" }).status === 0
+ways.set("memory", () => ours(2, { TANDEM_TRANSPORT: "auto" }))
 const ucx = ucxInfo()
 if ("missing" in ucx) console.log(`without UCX: ${ucx.missing}`)
 else {
@@ -132,12 +133,12 @@ for (const name of ways.keys()) {
 const most = `tcp, ${values.streams.split(",").at(-1)!}`
 console.log(
   [
-    `shared memory to a memory copy ${ratio("ucx, shared memory", "memory copy", "sent")}`,
+    `to a memory copy: memory ${ratio("memory", "memory copy", "sent")}, UCX's shared memory ${ratio("ucx, shared memory", "memory copy", "sent")}`,
     ...values.streams
       .split(",")
       .map((n) => `tcp to iperf3 with ${n} ${ratio(`tcp, ${n}`, `iperf3, ${n}`, "sent")}`),
-    `to Gloo: shared memory ${ratio("ucx, shared memory", "Gloo", "sent")}, ${most} ${ratio(most, "Gloo", "sent")}`,
-    `all-reduces to Gloo's: shared memory ${ratio("ucx, shared memory", "Gloo", "reduced")}, ${most} ${ratio(most, "Gloo", "reduced")}`,
+    `to Gloo: memory ${ratio("memory", "Gloo", "sent")}, UCX's shared memory ${ratio("ucx, shared memory", "Gloo", "sent")}, ${most} ${ratio(most, "Gloo", "sent")}`,
+    `all-reduces to Gloo's: memory ${ratio("memory", "Gloo", "reduced")}, UCX's shared memory ${ratio("ucx, shared memory", "Gloo", "reduced")}, ${most} ${ratio(most, "Gloo", "reduced")}`,
     `UCX's TCP to ${most} ${ratio("ucx, TCP", most, "sent")}`
   ].join("\n")
 )

@@ -73,12 +73,18 @@ const transportOf = (ucx: AddonUcx, wish: TransportWish) => {
   const tcp = `TCP, ${defaultStreams} connections to a peer`
   const told = (name: string, because: string) => ({ name, streams: defaultStreams, because })
   if (wish === "tcp") return told("tcp", `${tcp}, as TANDEM_TRANSPORT says`)
-  if ("missing" in ucx)
-    return wish === "ucx"
-      ? told("ucx", `as TANDEM_TRANSPORT says, and no job begins with it: ${ucx.missing}`)
-      : told("tcp", `${tcp}, is built in; ${ucx.missing}`)
-  const here = `UCX ${ucx.version} (${ucx.path})`
-  return wish === "ucx"
-    ? told("ucx", `${here}, as TANDEM_TRANSPORT says`)
-    : told("ucx", `${here} where it has shared memory or RDMA between all ranks, else ${tcp}`)
+  const missing = "missing" in ucx ? ucx.missing : undefined
+  const here = "missing" in ucx ? "" : `UCX ${ucx.version} (${ucx.path})`
+  if (wish === "ucx") {
+    const because =
+      missing === undefined
+        ? `${here}, as TANDEM_TRANSPORT says`
+        : `as TANDEM_TRANSPORT says, and no job begins with it: ${missing}`
+    return told("ucx", because)
+  }
+  const others =
+    missing === undefined
+      ? `${here} where there is RDMA between all ranks, else ${tcp}`
+      : `${tcp}; ${missing}`
+  return told("memory", `read where it lies, between processes of one host; between hosts ${others}`)
 }

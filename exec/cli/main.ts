@@ -32,7 +32,7 @@ const processesOption = () =>
 const transportOption = () =>
   new Option(
     "--transport <name>",
-    "what carries messages between processes: auto is UCX where it has shared memory or RDMA between all ranks, else TCP (default: TANDEM_TRANSPORT, else auto)"
+    "what carries messages between processes: auto is memory between ranks of one host, and to others UCX where it has RDMA between all ranks, else TCP (default: TANDEM_TRANSPORT, else auto)"
   ).choices(transports)
 const rendezvousOption = () =>
   new Option("--rendezvous-timeout <seconds>", "how long to wait for the job's other processes")

@@ -15,7 +15,10 @@ export interface Place {
   readonly launcher: string
 }
 
-/** What carries messages between processes: "auto" is UCX where it has shared memory or RDMA between all ranks, else TCP. */
+/**
+ * What carries messages between processes: "auto" is memory that all ranks read of each other, else UCX where it has RDMA between all,
+ * else TCP, and memory between ranks of one host.
+ */
 export const transports = ["auto", "tcp", "ucx"] as const
 export type TransportWish = (typeof transports)[number]
 

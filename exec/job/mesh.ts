@@ -65,15 +65,21 @@ export class Mesh {
     return this.#native.handle
   }
 
-  /** Connects to all others. Whoever connects must know the key, which is never sent. */
+  /** Connects to all others. Whoever connects must know the key, which is never sent. Interrupted, it closes the mesh. */
   connect(
     addresses: Meeting["addresses"],
     key: string,
     timeoutSeconds: number
   ): Effect.Effect<void, NoRendezvous> {
-    return Effect.tryPromise({
-      try: () => this.#native.connect(addresses, key, timeoutSeconds),
-      catch: (cause) => new NoRendezvous({ rank: this.rank, reason: messageOf(cause) })
+    return Effect.callback<void, NoRendezvous>((resume) => {
+      const fail = (cause: unknown): void =>
+        resume(Effect.fail(new NoRendezvous({ rank: this.rank, reason: messageOf(cause) })))
+      const connecting = (async () => this.#native.connect(addresses, key, timeoutSeconds))()
+      const settled = connecting.then(() => resume(Effect.void), fail)
+      return Effect.promise(() => {
+        this.close()
+        return settled
+      })
     })
   }
 

@@ -188,7 +188,9 @@ CpuDevice::CpuDevice(CpuMachine& machine, int rank)
     : machine_(machine), lanes_{machine.shared(), machine.options().firstRank + rank, machine.options().timed, {}} {
   // Ranks share the memory of the process, and so do a rank's two places.
   const double bytes = memoryBytes() / machine.options().ranks;
-  for (auto& memory : memories_) memory = std::make_unique<Memory>(!machine.discipline().prompt(), bytes);
+  MeshPeers* const peers = machine.options().mesh;
+  LentMemory* const lent = peers == nullptr ? nullptr : peers->mesh().lentMemory();
+  for (auto& memory : memories_) memory = std::make_unique<Memory>(!machine.discipline().prompt(), bytes, lent);
 }
 
 Block CpuDevice::allocate(Place place, int64_t storageBytes, int) {

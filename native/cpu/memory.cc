@@ -31,11 +31,19 @@ bool passed(const Events& ended, const Events& after) {
 }  // namespace
 
 Memory::~Memory() {
-  for (const auto& [block, bytes] : used_) std::free(block);
-  for (const Waiting& one : waiting_) std::free(one.block);
-  for (const auto& [bytes, blocks] : ready_) {
-    for (void* block : blocks) std::free(block);
-  }
+  for (const auto& [block, bytes] : used_) giveBack(block);
+  for (const Waiting& one : waiting_) giveBack(one.block);
+  trim();
+}
+
+/** Null where the system has no more. */
+void* Memory::fresh(size_t bytes) const {
+  void* const lent = lent_ != nullptr && bytes >= lentBytesMin ? lent_->allocate(bytes) : nullptr;
+  return lent != nullptr ? lent : std::aligned_alloc(alignment, bytes);
+}
+
+void Memory::giveBack(void* block) const {
+  if (lent_ == nullptr || !lent_->deallocate(block)) std::free(block);
 }
 
 Block Memory::allocate(size_t bytes, const Events& ended) {
@@ -52,7 +60,7 @@ Block Memory::allocate(size_t bytes, const Events& ended) {
       found->second.pop_back();
       readyBytes_ -= bytes;
     } else {
-      block.data = std::aligned_alloc(alignment, bytes);
+      block.data = fresh(bytes);
       if (block.data == nullptr) block = waitingBlock(bytes);
       if (block.data == nullptr) return {};
     }
@@ -112,7 +120,7 @@ void Memory::collect(const Events& ended) {
 
 void Memory::trim() {
   for (const auto& [bytes, blocks] : ready_) {
-    for (void* block : blocks) std::free(block);
+    for (void* block : blocks) giveBack(block);
   }
   ready_.clear();
   readyBytes_ = 0;

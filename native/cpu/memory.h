@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../backend.h"
+#include "../transport/lent-memory.h"
 
 namespace tandem {
 
@@ -15,9 +16,9 @@ class Memory {
  public:
   /**
    * Eager memory is handed out again while earlier uses of it are queued, and filled with bytes that no value has once they
-   * have ended: whoever does not wait, or keeps on reading, is found out.
+   * have ended: whoever does not wait, or keeps on reading, is found out. Blocks that are long lie in `lent`, where that is not null.
    */
-  Memory(bool eager, double capacityBytes) : eager_(eager), capacityBytes_(capacityBytes) {}
+  Memory(bool eager, double capacityBytes, LentMemory* lent = nullptr) : eager_(eager), capacityBytes_(capacityBytes), lent_(lent) {}
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -37,6 +38,8 @@ class Memory {
     Events after;
   };
 
+  void* fresh(size_t bytes) const;
+  void giveBack(void* block) const;
   Block waitingBlock(size_t bytes);
   void collect(const Events& ended);
   void trim();
@@ -44,6 +47,7 @@ class Memory {
 
   const bool eager_;
   const double capacityBytes_;
+  LentMemory* const lent_;
   std::mutex mutex_;
   std::unordered_map<void*, size_t> used_;
   /** In the order in which they were freed. */

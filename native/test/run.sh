@@ -29,7 +29,7 @@ flags=(-std=gnu++17 "${optimise[@]}" -fno-omit-frame-pointer -ffp-contract=off -
 # everything but the surfaces for Node
 shopt -s extglob
 layer=(!(*addon).cc cpu/*.cc transport/*.cc)
-connections=(transport/{mesh,mesh-io,exchange,connections,tcp-carrier,transport-choice,ucx-api,ucx-carrier,ucx-settings,handshake,sha256}.cc)
+connections=(transport/{mesh,mesh-io,exchange,connections,lent-memory,tcp-carrier,transport-choice,ucx-api,ucx-carrier,ucx-settings,handshake,sha256}.cc)
 sources=(test/*.cc test/transport/*.cc test/wire/*.cc "${layer[@]}")
 if [ "$1" = wire ]; then sources=(test/wire/*.cc "${connections[@]}"); fi
 

@@ -251,7 +251,7 @@ bool Connections::readFrom(Socket& socket, bool& more) {
 /** A frame's header is there: false when it cannot be. */
 bool Connections::begin(Socket& socket) {
   std::string problem = "sent what is no frame";
-  if (socket.frame.magic == frameMagic && socket.frame.type <= byeFrame) {
+  if (socket.frame.magic == frameMagic && socket.frame.type <= takenFrame) {
     problem = handler_.begin(socket.peer, socket.frame, socket.into);
   }
   if (!problem.empty()) {

@@ -18,23 +18,24 @@ namespace tandem {
 
 constexpr uint32_t frameMagic = 0x4d444e54;
 
-enum FrameType : uint8_t { heartbeatFrame, readyFrame, dataFrame, noteFrame, faultFrame, byeFrame };
+/** Among data, `lent` stands for bytes that the receiver can read where they lie, and `taken` answers it. */
+enum FrameType : uint8_t { heartbeatFrame, readyFrame, dataFrame, noteFrame, faultFrame, byeFrame, lentFrame, takenFrame };
 
 /** What goes before everything on a connection; all processes of a job have one byte order. */
 struct Frame {
   uint32_t magic = frameMagic;
   uint8_t type = heartbeatFrame;
-  /** fault: its kind. */
+  /** fault: its kind; taken: 1 where it cannot be read there, and is to be sent. */
   uint8_t kind = 0;
   uint16_t unused = 0;
   TransferKey key;
   /** ready: by which the receiver knows the transfer. */
   uint32_t ticket = 0;
-  /** data: where the bytes belong; ready: the digest; fault: the rank at fault. */
+  /** data, lent, taken: where in the message the bytes belong; ready: the digest; fault: the rank at fault. */
   uint64_t offset = 0;
   /** Bytes of the message: of data, or of a transfer that is awaited. */
   uint64_t length = 0;
-  /** Bytes of text behind the frame. */
+  /** Bytes of text behind the frame; of lent, where the bytes lie in its sender's memory (lent-memory.h), 8 of them. */
   uint64_t textBytes = 0;
 };
 

@@ -75,11 +75,11 @@ int millisUntil(Clock::time_point when) {
   return static_cast<int>(std::max<int64_t>(0, std::min<int64_t>(left + 1, 1000)));
 }
 
-bool waitFor(int fd, short events, Clock::time_point deadline) {
-  while (Clock::now() < deadline) {
-    pollfd one{fd, events, 0};
-    const int n = ::poll(&one, 1, millisUntil(deadline));
-    if (n > 0) return true;
+bool waitFor(int fd, short events, const Until& until) {
+  while (!until.over()) {
+    pollfd fds[] = {{fd, events, 0}, {until.by == nullptr ? -1 : until.by->fd(), POLLIN, 0}};
+    const int n = ::poll(fds, 2, millisUntil(until.deadline));
+    if (n > 0 && fds[0].revents != 0) return true;
     if (n < 0 && errno != EINTR) return false;
   }
   return false;
@@ -110,7 +110,7 @@ socklen_t lengthOf(const sockaddr_storage& address) {
 }
 
 /** Connects and proves itself, once. */
-Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int connection, const Address& to, Clock::time_point deadline,
+Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int connection, const Address& to, const Until& until,
               std::string& problem) {
   for (const sockaddr_storage& address : resolve(to.host, to.port, problem)) {
     Fd fd(::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -132,7 +132,7 @@ Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int 
       problem = std::strerror(errno);
       continue;
     }
-    if (!waitFor(fd.get(), POLLOUT, deadline)) {
+    if (!waitFor(fd.get(), POLLOUT, until)) {
       problem = "no answer";
       continue;
     }
@@ -147,8 +147,8 @@ Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int 
     const std::string ends = number(static_cast<uint32_t>(options.rank)) + number(static_cast<uint32_t>(peer)) +
                              number(static_cast<uint32_t>(connection));
     std::string challenge(challengeBytes, '\0');
-    if (!sendWhole(fd.get(), std::string(magic, magicBytes) + ends + own, deadline) ||
-        !receiveWhole(fd.get(), challenge, deadline)) {
+    if (!sendWhole(fd.get(), std::string(magic, magicBytes) + ends + own, until) ||
+        !receiveWhole(fd.get(), challenge, until)) {
       problem = "it does not take this connection";
       continue;
     }
@@ -158,8 +158,8 @@ Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int 
       continue;
     }
     std::string welcome(1, '\0');
-    if (!sendWhole(fd.get(), asText(proof(key, "connect", own, theirs, ends)), deadline) ||
-        !receiveWhole(fd.get(), welcome, deadline) || welcome[0] != '+') {
+    if (!sendWhole(fd.get(), asText(proof(key, "connect", own, theirs, ends)), until) ||
+        !receiveWhole(fd.get(), welcome, until) || welcome[0] != '+') {
       problem = "it does not take this connection";
       continue;
     }
@@ -169,13 +169,14 @@ Fd tryConnect(const MeshOptions& options, const std::string& key, int peer, int 
 }
 
 Fd connectTo(const MeshOptions& options, const std::string& key, int peer, int connection, const Address& to,
-             Clock::time_point deadline) {
+             const Until& until) {
   std::string problem = "no time left";
-  while (Clock::now() < deadline) {
-    Fd fd = tryConnect(options, key, peer, connection, to, std::min(deadline, Clock::now() + patience), problem);
+  while (!until.over()) {
+    Fd fd = tryConnect(options, key, peer, connection, to, until.orSooner(patience), problem);
     if (fd.get() >= 0) return fd;
-    ::poll(nullptr, 0, std::min(50, millisUntil(deadline)));
+    ::poll(nullptr, 0, std::min(50, millisUntil(until.deadline)));
   }
+  if (until.cancelled()) problem = "given up";
   throw NoMesh("rank " + std::to_string(options.rank) + " cannot connect to rank " + std::to_string(peer) + " at " +
                to.host + ":" + std::to_string(to.port) + ": " + problem);
 }
@@ -187,11 +188,11 @@ class Doorman {
           std::vector<std::vector<Fd>>& taken)
       : listener_(listener), options_(options), key_(key), connections_(connections), taken_(taken) {}
 
-  /** False when `deadline` passes or `cancelled` becomes true. */
-  bool run(Clock::time_point deadline, const std::atomic<bool>& cancelled) {
+  /** False when the wait ends before, or `gaveUp` becomes true. */
+  bool run(const Until& until, const std::atomic<bool>& gaveUp) {
     size_t missing = static_cast<size_t>((options_.size - 1 - options_.rank) * connections_);
     while (missing > 0) {
-      if (Clock::now() >= deadline || cancelled) return false;
+      if (until.over() || gaveUp) return false;
       std::vector<pollfd> fds;
       if (strangers_.size() < strangersMax) fds.push_back({listener_, POLLIN, 0});
       const size_t first = fds.size();
@@ -307,7 +308,7 @@ std::string freshMark() {
   return bytes;
 }
 
-bool sendWhole(int fd, const std::string& bytes, Clock::time_point deadline) {
+bool sendWhole(int fd, const std::string& bytes, const Until& until) {
   size_t sent = 0;
   while (sent < bytes.size()) {
     const ssize_t n = ::send(fd, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
@@ -315,14 +316,14 @@ bool sendWhole(int fd, const std::string& bytes, Clock::time_point deadline) {
       sent += static_cast<size_t>(n);
     } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
       return false;
-    } else if (!waitFor(fd, POLLOUT, deadline)) {
+    } else if (!waitFor(fd, POLLOUT, until)) {
       return false;
     }
   }
   return true;
 }
 
-bool receiveWhole(int fd, std::string& bytes, Clock::time_point deadline) {
+bool receiveWhole(int fd, std::string& bytes, const Until& until) {
   size_t got = 0;
   while (got < bytes.size()) {
     const ssize_t n = ::recv(fd, &bytes[got], bytes.size() - got, 0);
@@ -330,7 +331,7 @@ bool receiveWhole(int fd, std::string& bytes, Clock::time_point deadline) {
       got += static_cast<size_t>(n);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
       return false;
-    } else if (!waitFor(fd, POLLIN, deadline)) {
+    } else if (!waitFor(fd, POLLIN, until)) {
       return false;
     }
   }
@@ -358,21 +359,21 @@ int listenOn(const std::string& host, int& port) {
 }
 
 std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options, const std::string& key, int connections,
-                                        const std::vector<Address>& addresses, double timeoutSeconds) {
+                                        const std::vector<Address>& addresses, double timeoutSeconds,
+                                        const Cancellation* by) {
   Fd door(listener);
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds));
+  const Until until(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds)), by);
   std::vector<std::vector<Fd>> fds(static_cast<size_t>(options.size));
   for (int peer = 0; peer < options.size; peer++) {
     if (peer != options.rank) fds[static_cast<size_t>(peer)].resize(static_cast<size_t>(connections));
   }
-  std::atomic<bool> cancelled{false};
+  std::atomic<bool> gaveUp{false};
   Doorman doorman(door.get(), options, key, connections, fds);
   bool all = false;
   std::string problem;
   std::thread accepting([&] {
     try {
-      all = doorman.run(deadline, cancelled);
+      all = doorman.run(until, gaveUp);
     } catch (const std::exception& error) {
       problem = error.what();
     }
@@ -381,16 +382,17 @@ std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options
     for (int peer = 0; peer < options.rank; peer++) {
       for (int connection = 0; connection < connections; connection++) {
         fds[static_cast<size_t>(peer)][static_cast<size_t>(connection)] =
-            connectTo(options, key, peer, connection, addresses.at(static_cast<size_t>(peer)), deadline);
+            connectTo(options, key, peer, connection, addresses.at(static_cast<size_t>(peer)), until);
       }
     }
   } catch (...) {
-    cancelled = true;
+    gaveUp = true;
     accepting.join();
     throw;
   }
   accepting.join();
   if (!all) {
+    if (until.cancelled() && problem.empty()) problem = "given up while others were to connect";
     throw NoMesh("rank " + std::to_string(options.rank) + ": " +
                  (problem.empty() ? "rank " + std::to_string(doorman.absent()) + " did not connect within " +
                                         std::to_string(timeoutSeconds) + " s"

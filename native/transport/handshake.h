@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mesh.h"
+#include "until.h"
 
 namespace tandem {
 
@@ -15,14 +16,16 @@ int listenOn(const std::string& host, int& port);
 
 /**
  * Connects to every lower rank and takes connections from every higher one, `connections` of each. Returns file descriptors by
- * peer and connection, non-blocking; none for the rank itself. Closes the listener. Throws NoMesh, with nothing left open.
+ * peer and connection, non-blocking; none for the rank itself. Closes the listener. Throws NoMesh, with nothing left open;
+ * soon where that is cancelled.
  */
 std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options, const std::string& key, int connections,
-                                        const std::vector<Address>& addresses, double timeoutSeconds);
+                                        const std::vector<Address>& addresses, double timeoutSeconds,
+                                        const Cancellation* by = nullptr);
 
-/** All of it, to or from a connection that does not block; false when that has ended, or not in time. */
-bool sendWhole(int fd, const std::string& bytes, std::chrono::steady_clock::time_point deadline);
-bool receiveWhole(int fd, std::string& bytes, std::chrono::steady_clock::time_point deadline);
+/** All of it, to or from a connection that does not block; false when that has ended, or the wait. */
+bool sendWhole(int fd, const std::string& bytes, const Until& until);
+bool receiveWhole(int fd, std::string& bytes, const Until& until);
 
 /** What nobody can guess: 16 bytes. Throws NoMesh. */
 std::string freshMark();

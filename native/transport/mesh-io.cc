@@ -25,7 +25,7 @@ void Mesh::control(int peer, const Frame& frame, const std::string& text) {
 }
 
 std::string Mesh::begin(int, const Frame& frame, std::shared_ptr<Incoming>&) {
-  if (frame.type == dataFrame || frame.textBytes > textMaxOf(frame.type)) return "sent what is no frame";
+  if (frame.type == dataFrame || frame.type > byeFrame || frame.textBytes > textMaxOf(frame.type)) return "sent what is no frame";
   const bool fault = frame.type == faultFrame;
   if (fault && (frame.kind > static_cast<uint8_t>(MeshFault::Kind::protocol) ||
                 frame.offset >= static_cast<uint64_t>(options_.size))) {

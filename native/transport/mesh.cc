@@ -63,7 +63,7 @@ void Mesh::connect(const std::vector<Address>& addresses, const std::string& key
   }
   if (options_.size == 1) return;
   const int listener = std::exchange(listener_, -1);
-  OpenConnections open(joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds));
+  OpenConnections open(joinPeers(listener, options_, key, 1 + options_.streams, addresses, timeoutSeconds, &givenUp_));
   auto carrier = carrierOver(open, timeoutSeconds);
   // Others may ask this mesh for something meanwhile: they see all of it, or nothing.
   std::vector<std::unique_ptr<Peer>> peers;
@@ -103,20 +103,20 @@ void Mesh::connect(const std::vector<Address>& addresses, const std::string& key
 
 /** What carries data; takes the connections that it needs. */
 std::unique_ptr<Carrier> Mesh::carrierOver(OpenConnections& open, double timeoutSeconds) {
-  std::string because = "it was asked for";
-  if (options_.transport != Transport::tcp) {
-    TransportChoice choice = chooseTransport(*this, options_, open.of(0), timeoutSeconds);
-    because = std::move(choice.because);
-    if (choice.ucx) {
-      carriedBy_ = {"ucx", because};
-      return std::move(choice.ucx);
-    }
+  TransportChoice choice;
+  choice.because = "it was asked for";
+  if (options_.transport != Transport::tcp) choice = chooseTransport(*this, options_, open.of(0), timeoutSeconds, givenUp_);
+  carriedBy_ = {choice.name, choice.because};
+  if (choice.ucx) return std::move(choice.ucx);
+  const auto& memory = choice.neighbours.memory;
+  if (std::any_of(memory.begin(), memory.end(), [](const auto& one) { return one != nullptr; })) {
+    lent_ = LentMemory::here();
+    staging_.takeFrom(lent_);
   }
-  carriedBy_ = {"tcp", because};
   std::vector<std::vector<int>> streams;
   for (int stream = 1; stream <= options_.streams; stream++) streams.push_back(open.take(static_cast<size_t>(stream)));
   Carrier::Owner& owner = *this;
-  return std::make_unique<TcpCarrier>(owner, streams, nanosecondsOf(options_.heartbeatSeconds) / 2);
+  return std::make_unique<TcpCarrier>(owner, streams, nanosecondsOf(options_.heartbeatSeconds) / 2, std::move(choice.neighbours));
 }
 
 Mesh::~Mesh() {

@@ -22,7 +22,9 @@
 #include "../peers.h"
 #include "carrier.h"
 #include "connections.h"
+#include "lent-memory.h"
 #include "staging.h"
+#include "until.h"
 
 namespace tandem {
 
@@ -31,7 +33,10 @@ struct Address {
   int port = 0;
 };
 
-/** What carries messages: `automatic` is UCX where it has shared memory or RDMA between all ranks, else TCP. All ranks are told alike. */
+/**
+ * What carries messages: `automatic` is memory that all ranks read of each other; else UCX where it has RDMA between all; else TCP, and
+ * memory between ranks of one host. All ranks are told alike.
+ */
 enum class Transport { automatic, tcp, ucx };
 
 struct MeshOptions {
@@ -134,12 +139,14 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
    * cannot be reached or does not come in time, and when it was called before.
    */
   void connect(const std::vector<Address>& addresses, const std::string& key, double timeoutSeconds);
+  /** Ends a `connect` that is under way, or is to come, soon. From any thread. */
+  void giveUp() { givenUp_.cancel(); }
 
   struct CarriedBy {
     std::string name;
     std::string because;
   };
-  /** What carries messages, "tcp" or "ucx", and why that; empty before `connect` has returned, and where there is nobody else. */
+  /** What carries messages, "memory", "tcp" or "ucx", and why that; empty before `connect` has returned, and where there is nobody else. */
   CarriedBy carriedBy() const { return connected_.load(std::memory_order_acquire) ? carriedBy_ : CarriedBy(); }
 
   /**
@@ -167,6 +174,8 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   uint64_t sentBytes(int peer) const;
   uint64_t receivedBytes(int peer) const;
 
+  /** Where others can read, for tensors and what else is sent; null where nobody does, and before `connect`. */
+  LentMemory* lentMemory() const { return connected_.load(std::memory_order_acquire) ? lent_ : nullptr; }
   /** For whoever puts messages together or takes them apart. */
   Staging& staging() { return staging_; }
 
@@ -235,8 +244,10 @@ class Mesh : private Carrier::Owner, private Connections::Handler {
   std::vector<std::unique_ptr<Peer>> peers_;
   std::unique_ptr<Connections> control_;
   std::unique_ptr<Carrier> carrier_;
+  LentMemory* lent_ = nullptr;
   CarriedBy carriedBy_;
   std::atomic<bool> connecting_{false};
+  Cancellation givenUp_;
   std::atomic<bool> connected_{false};
 
   mutable std::mutex mutex_;

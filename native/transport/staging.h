@@ -8,9 +8,21 @@
 #include <utility>
 #include <vector>
 
+#include "lent-memory.h"
+
 namespace tandem {
 
+/** Gives back what was taken from the heap, or from memory that others read. */
+struct GiveBack {
+  LentMemory* from = nullptr;
+  void operator()(char* bytes) const {
+    if (from == nullptr || !from->deallocate(bytes)) delete[] bytes;
+  }
+};
+
 class Staging {
+  using Bytes = std::unique_ptr<char[], GiveBack>;
+
  public:
   /** A piece of it, with anything in it. Of one thread at a time; must not outlive its staging. */
   class Piece {
@@ -39,7 +51,7 @@ class Staging {
     friend class Staging;
     /** Null for what is not kept. */
     Staging* from_ = nullptr;
-    std::unique_ptr<char[]> data_;
+    Bytes data_;
     size_t bytes_ = 0;
   };
 
@@ -59,21 +71,30 @@ class Staging {
         return piece;
       }
     }
-    if (bytes > 0) piece.data_.reset(new char[piece.from_ == nullptr ? bytes : blockBytes_]);
+    if (bytes > 0) piece.data_ = fresh(piece.from_ == nullptr ? bytes : blockBytes_);
     return piece;
   }
 
+  /** What is long is taken there from now on, where others can read it. Before anything is taken. */
+  void takeFrom(LentMemory* lent) { lent_ = lent; }
+
  private:
-  void keep(std::unique_ptr<char[]> block) {
+  Bytes fresh(size_t bytes) const {
+    void* const lent = lent_ != nullptr && bytes >= lentBytesMin ? lent_->allocate(bytes) : nullptr;
+    return lent != nullptr ? Bytes(static_cast<char*>(lent), {lent_}) : Bytes(new char[bytes]);
+  }
+  void keep(Bytes block) {
     const std::lock_guard lock(mutex_);
     if (kept_.size() < keptMax_) kept_.push_back(std::move(block));
   }
 
+  /** Null for the heap alone. */
+  LentMemory* lent_ = nullptr;
   const size_t blockBytes_;
   const size_t keptMax_;
   std::mutex mutex_;
   /** The last that was used is the first to be used again: it may be in a cache yet. */
-  std::vector<std::unique_ptr<char[]>> kept_;
+  std::vector<Bytes> kept_;
 };
 
 }  // namespace tandem

@@ -159,7 +159,8 @@ void UcxCarrier::makeEnd(int peer, const Peer& to) {
   ends_[static_cast<size_t>(peer)] = std::move(end);
 }
 
-void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds) {
+void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds, const Cancellation* by) {
+  const Until until(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds)), by);
   ends_.resize(peers.size());
   const auto others = [&](const auto& act) {
     for (int peer = 0; peer < static_cast<int>(peers.size()); peer++) {
@@ -172,7 +173,8 @@ void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds) 
   poke();
   std::unique_lock lock(mutex_);
   const auto over = [&] { return onTrialInAll_ == 0 || brokenEnd() != nullptr; };
-  const bool inTime = changed_.wait_for(lock, std::chrono::duration<double>(timeoutSeconds), over);
+  bool inTime = over();
+  while (!inTime && !until.over()) inTime = changed_.wait_for(lock, std::chrono::milliseconds(50), over);
   if (const End* broken = brokenEnd()) {
     throw NoUcx("UCX " + ucx_.version + ": the way to rank " + std::to_string(broken->peer) + " broke on trial: " + broken->how);
   }

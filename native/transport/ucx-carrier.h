@@ -16,6 +16,7 @@
 #include "fd.h"
 #include "ucx-api.h"
 #include "ucx-settings.h"
+#include "until.h"
 
 namespace tandem {
 
@@ -45,8 +46,11 @@ class UcxCarrier : public Carrier {
     /** Both may read each other's memory. */
     bool near = false;
   };
-  /** Makes the way to all peers, given by rank, and sends something each way; throws NoUcx where a way breaks, and where it does not come. */
-  void connect(const std::vector<Peer>& peers, double timeoutSeconds);
+  /**
+   * Makes the way to all peers, given by rank, and sends something each way; throws NoUcx where a way breaks, where that does not
+   * come, and soon where it is cancelled.
+   */
+  void connect(const std::vector<Peer>& peers, double timeoutSeconds, const Cancellation* by = nullptr);
 
   /** From now on the owner is told of ways that break. */
   void start() override;

@@ -150,6 +150,27 @@ describeNative("a process on a mesh", () => {
     expect(child(closed)).toMatchObject({ ...ended, stdout: "NoRendezvous" })
   })
 
+  it.each([
+    ["others who do not come", 0],
+    ["whoever takes its connection and says nothing", 1]
+  ] as const)("ends soon where it is interrupted while it waits for %s", (_, rank) => {
+    const interrupted = `${meshes}
+      import { createServer } from "node:net"
+      import * as Fiber from "${new URL("node_modules/effect/dist/Fiber.js", root).href}"
+      const silent = createServer().listen(0, host)
+      await new Promise((go) => silent.on("listening", go))
+      const began = performance.now()
+      process.on("exit", () => console.log(performance.now() - began < 5000 ? "soon" : "late"))
+      const mesh = new Mesh({ rank: ${rank}, size: 2, host })
+      const ports = ${rank} === 0 ? [mesh.port, 1] : [silent.address().port, mesh.port]
+      const fiber = Effect.runFork(mesh.connect(ports.map((port) => ({ host, port })), "key", 50))
+      await new Promise((go) => setTimeout(go, 300))
+      await Effect.runPromise(Fiber.interrupt(fiber))
+      silent.close()
+    `
+    expect(child(interrupted)).toMatchObject({ ...ended, stdout: "soon" })
+  })
+
   it("ends while notes and faults are on their way to it", () => {
     const told = `${meshes}
       const [a, b] = await pair()

@@ -34,10 +34,10 @@ describeNative("UCX", () => {
 
   it("is missing where its library is not there, and where another one is, and info says so", () => {
     const nowhere = infoWith("/nowhere/libucp.so.0")
-    expect(nowhere.name).toBe("tcp")
+    expect(nowhere.name).toBe("memory")
     expect(nowhere.because).toMatch(/\/nowhere\/libucp\.so\.0.*libucx0/u)
     const another = infoWith("libc.so.6")
-    expect(another.name).toBe("tcp")
+    expect(another.name).toBe("memory")
     expect(another.because).toContain("UCX has no ucp_get_version")
   })
 

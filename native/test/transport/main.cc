@@ -40,7 +40,8 @@ Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& 
   for (auto& thread : threads) thread.join();
   for (const auto& mesh : meshes) {
     const std::string by = mesh->carriedBy().name;
-    check(size == 1 || by == (transport == Transport::tcp ? "tcp" : "ucx"), "carried by what was asked for, not by " + by);
+    const std::string asked = transport == Transport::tcp ? "tcp" : transport == Transport::ucx ? "ucx" : "memory";
+    check(size == 1 || by == asked, "carried by " + asked + ", not by " + by + ": " + mesh->carriedBy().because);
   }
   return meshes;
 }
@@ -93,6 +94,8 @@ void digests() {
 /** Runs `act` over every transport that there is. */
 void overEach(const std::function<void(const char* name)>& act) {
   act("tcp");
+  transport = Transport::automatic;
+  act("memory");
   if (!ucx::library().missing.empty()) {
     check(std::getenv("TANDEM_REQUIRE_UCX") == nullptr, "TANDEM_REQUIRE_UCX is set: " + ucx::library().missing);
     std::printf("transport ucx: left out: %s\n", ucx::library().missing.c_str());

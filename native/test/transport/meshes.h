@@ -24,11 +24,31 @@ using Meshes = std::vector<std::unique_ptr<Mesh>>;
 
 Meshes meshesOf(int size, int streams, const std::function<void(MeshOptions&)>& change = [](MeshOptions&) {});
 
+/** Where others can read what is long enough, as the cpu backend's tensors lie where ranks lend them. */
+template <class Value>
+struct Lending {
+  using value_type = Value;
+  Lending() = default;
+  template <class Other>
+  explicit Lending(const Lending<Other>&) {}
+  Value* allocate(size_t count) {
+    LentMemory* const memory = LentMemory::here();
+    void* const lent = count * sizeof(Value) < lentBytesMin || memory == nullptr ? nullptr : memory->allocate(count * sizeof(Value));
+    return static_cast<Value*>(lent != nullptr ? lent : ::operator new(count * sizeof(Value)));
+  }
+  void deallocate(Value* data, size_t) {
+    if (LentMemory::here() == nullptr || !LentMemory::here()->deallocate(data)) ::operator delete(data);
+  }
+  bool operator==(const Lending&) const { return true; }
+  bool operator!=(const Lending&) const { return false; }
+};
+using Floats = std::vector<float, Lending<float>>;
+
 /** A tensor of one rank, stored as the cpu backend does. */
 struct Tensor {
   Dtype dtype;
-  std::vector<float> floats;
-  std::vector<int32_t> integers;
+  Floats floats;
+  std::vector<int32_t, Lending<int32_t>> integers;
   void* data() { return isInteger(dtype) ? static_cast<void*>(integers.data()) : floats.data(); }
   int64_t elements() const { return static_cast<int64_t>(isInteger(dtype) ? integers.size() : floats.size()); }
   double at(int64_t i) const {

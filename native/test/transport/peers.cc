@@ -84,7 +84,7 @@ void failures() {
     std::vector<std::thread> threads;
     for (size_t r = 0; r < 2; r++) {
       threads.emplace_back([&, r] {
-        Tensor tensor{Dtype::float32, std::vector<float>(8, 1.0f), {}};
+        Tensor tensor{Dtype::float32, Floats(8, 1.0f), {}};
         Call call;
         call.kernel = r == 0 ? "all_reduce" : "broadcast";
         call.group = Group{"world", {0, 1}};

@@ -112,8 +112,8 @@ void throughput() {
   const int64_t count = int64_t{1} << 24;
   for (const int streams : {1, 2, 4}) {
     const Meshes meshes = meshesOf(2, streams);
-    std::vector<float> from(count, 1.0f);
-    std::vector<float> to(count);
+    Floats from(count, 1.0f);
+    Floats to(count);
     double best = 1e9;
     for (uint32_t round = 0; round < 10; round++) {
       const auto start = std::chrono::steady_clock::now();

@@ -38,6 +38,9 @@ void headers() {
       {"data among words", of(rawData, [](RawFrame& f) { f.length = 4; }), 0, "no frame"},
       {"words among data", of(rawNote, nothing), 1, "no frame"},
       {"data with a text", of(rawData, [](RawFrame& f) { f.textBytes = 8; }), 1, "no frame"},
+      {"memory of who is no neighbour", of(rawLent, [](RawFrame& f) { f.textBytes = 8; }), 1, "no frame"},
+      {"what no neighbour takes", of(rawTaken, nothing), 1, "no frame"},
+      {"memory among words", of(rawLent, [](RawFrame& f) { f.textBytes = 8; }), 0, "no frame"},
       {"data for nobody", of(rawData, [](RawFrame& f) { f.length = 4; }), 1, "nobody awaits"},
       {"a fault of no kind", of(rawFault, [](RawFrame& f) { f.kind = 200; }), 0, "no kind"},
       {"a fault of no rank", of(rawFault, [](RawFrame& f) { f.offset = 2; }), 0, "no rank"},
@@ -229,6 +232,59 @@ void again() {
   ::close(data);
 }
 
+/** Whoever connects can be told to give up, wherever it waits. */
+void givingUp() {
+  const auto gaveUp = [](const std::string& where, Mesh& mesh, const std::vector<Address>& addresses) {
+    std::string why;
+    std::thread connecting([&] {
+      try {
+        mesh.connect(addresses, "key", 60);
+      } catch (const NoMesh& error) {
+        why = error.what();
+      }
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    const auto began = std::chrono::steady_clock::now();
+    mesh.giveUp();
+    connecting.join();
+    check(std::chrono::steady_clock::now() - began < std::chrono::seconds(3), where + ": soon");
+    check(why.find("given up") != std::string::npos, where + ": " + why);
+  };
+  MeshOptions options;
+  options.size = 2;
+  options.streams = 1;
+  {
+    Mesh mesh(options);
+    gaveUp("waiting for who does not come", mesh, {{"127.0.0.1", mesh.port()}, {"127.0.0.1", 1}});
+  }
+  int port = 0;
+  const Fd silent(listenOn("127.0.0.1", port));
+  options.rank = 1;
+  {
+    Mesh mesh(options);
+    gaveUp("waiting for who says nothing", mesh, {{"127.0.0.1", port}, {"127.0.0.1", mesh.port()}});
+  }
+  {
+    Mesh mesh(options);
+    gaveUp("trying where nobody listens", mesh, {{"127.0.0.1", 1}, {"127.0.0.1", mesh.port()}});
+  }
+  // A peer that has proved itself, and says nothing of transports.
+  options.transport = Transport::automatic;
+  options.rank = 0;
+  Mesh mesh(options);
+  const std::vector<Address> addresses = {{"127.0.0.1", mesh.port()}, {"127.0.0.1", port}};
+  std::vector<int> fds;
+  std::thread peer([&] {
+    MeshOptions theirs = options;
+    theirs.rank = 1;
+    int own = 0;
+    fds = joinPeers(listenOn("127.0.0.1", own), theirs, "key", 2, addresses, 10)[0];
+  });
+  gaveUp("waiting for what a peer has", mesh, addresses);
+  peer.join();
+  for (const int fd : fds) ::close(fd);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -238,6 +294,8 @@ int main(int argc, char** argv) {
   early();
   leaving();
   again();
+  givingUp();
+  lending();
   overUcx();
   const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
   const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;

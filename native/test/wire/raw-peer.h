@@ -45,7 +45,7 @@ struct RawFrame {
 };
 static_assert(sizeof(RawFrame) == 48, "as on the wire");
 
-enum RawType : uint8_t { rawHeartbeat, rawReady, rawData, rawNote, rawFault, rawBye };
+enum RawType : uint8_t { rawHeartbeat, rawReady, rawData, rawNote, rawFault, rawBye, rawLent, rawTaken };
 
 inline std::string bytesOf(const RawFrame& frame, const std::string& behind = "") {
   return std::string(reinterpret_cast<const char*>(&frame), sizeof frame) + behind;
@@ -131,6 +131,9 @@ class Besieged {
 
 /** Frames and hellos at random, mostly right ones that were changed: `frames` of them. */
 void fuzz(int frames, unsigned seed);
+
+/** Memory that neighbours read of each other (lending.cc). */
+void lending();
 
 /** UCX where something is wrong (ucx.cc). */
 void overUcx();
