@@ -31,6 +31,10 @@ export interface Links {
   onTold(about: string, handler: (peer: number, value: unknown) => void): void
   /** Calls nobody any more. */
   forget(about: string): void
+  /** Ranks that have said goodbye: they submit nothing more, and hear nothing. */
+  readonly left: ReadonlySet<number>
+  /** Calls `handler` whenever one more has left, after all that it told; what it returns ends that. */
+  onLeft(handler: (peer: number) => void): () => void
 }
 
 /** Seconds to add to this process's clock for that of rank 0, and by how much that may be off. */

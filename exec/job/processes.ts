@@ -49,8 +49,8 @@ export class ProcessJob implements Links {
   readonly #early = new Map<string, Array<readonly [number, unknown]>>()
   /** How each wait ends when the mesh fails, and whether it needs something yet that a peer has not said. */
   readonly #waiting = new Map<(fault: RankLost) => void, (peer: number) => boolean>()
-  /** Ranks that have said goodbye. */
   readonly #left = new Set<number>()
+  readonly #onLeft = new Set<(peer: number) => void>()
   readonly #close: () => void
   #exchanges = 0
   #runs = 0
@@ -64,6 +64,7 @@ export class ProcessJob implements Links {
       (peer, value) => this.#told(peer, value as Told),
       (peer) => {
         this.#left.add(peer)
+        for (const handler of this.#onLeft) handler(peer)
         for (const needs of this.#waiting.values()) this.#loseWhom(needs)
       },
       (fault) => {
@@ -191,6 +192,15 @@ export class ProcessJob implements Links {
 
   forget(about: string): void {
     this.#handlers.delete(about)
+  }
+
+  get left(): ReadonlySet<number> {
+    return this.#left
+  }
+
+  onLeft(handler: (peer: number) => void): () => void {
+    this.#onLeft.add(handler)
+    return () => void this.#onLeft.delete(handler)
   }
 
   /** Every rank's value, by rank, once all ranks have come to this point. Ranks call it in the same order. */

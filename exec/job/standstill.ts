@@ -1,6 +1,7 @@
-// Finds out that ranks of different processes wait for each other for ever. Each rank tells rank 0 when it stands still; when all
-// do, and nothing of what they wait for can come, rank 0 asks again: whoever stands as before has stood so all the time between,
-// so there was a moment when all of it held at once. Exact, like the search in one process (deadlock.ts) that it leads to.
+// Finds out that ranks of different processes wait for each other for ever. Each rank tells the first of those that have not left when
+// it stands still; when all do, and nothing of what they wait for can come, that one asks again: whoever stands as before has stood so
+// all the time between, so there was a moment when all of it held at once. Exact, like the search in one process (deadlock.ts) that it
+// leads to. Of a rank that has left what is missing counts as there: where it is not, the transport says that this rank is lost.
 import * as Effect from "effect/Effect"
 import type { CollectiveOrder, Meeting } from "../../core/machine/collective-order.ts"
 import type { Lane } from "../../core/machine/lane.ts"
@@ -59,16 +60,20 @@ const there = ({ communicator: { group }, position, op }: Meeting): Collective =
   label: op.label
 })
 
-/** What waits for what, when none of these ranks can go on; undefined while one can. */
-const deadlockAmong = (ranks: ReadonlyArray<Standstill>): ReadonlyArray<string> | undefined => {
+/** What waits for what, when none of these ranks can go on, and the others have left; undefined while one can. */
+const deadlockAmong = (
+  ranks: ReadonlyArray<Standstill>,
+  left: ReadonlyArray<number>
+): ReadonlyArray<string> | undefined => {
   const submitted = new Map(ranks.map((one) => [one.rank, one.submitted]))
   const meetings = new Map<string, { readonly missing: number; readonly text: string }>()
   const meetingOf = ({ group, ranks: members, position, label }: Collective) => {
     const name = `${group}:${members.join()}:${position}`
     let meeting = meetings.get(name)
     if (meeting === undefined) {
-      const absent = members.filter((rank) => (submitted.get(rank)?.[group] ?? 0) <= position)
-      const joined = `${members.length - absent.length} of ${members.length} ranks joined`
+      const present = members.filter((rank) => !left.includes(rank))
+      const absent = present.filter((rank) => (submitted.get(rank)?.[group] ?? 0) <= position)
+      const joined = `${present.length - absent.length} of ${members.length} ranks joined`
       const text = `collective ${position} of group "${group}" (${label}): ${joined}${absent.length === 0 ? "" : `, not rank ${absent.join(", ")}`}`
       meetings.set(name, (meeting = { missing: absent.length, text }))
     }
@@ -89,7 +94,10 @@ const deadlockAmong = (ranks: ReadonlyArray<Standstill>): ReadonlyArray<string> 
   if (stuck === undefined) return undefined
   return [
     ...stuckMeetings(waiting, stuck).map(({ text }) => text),
-    ...ranks.flatMap(({ rank, finished, waitingFor }) => (finished ? [`rank ${rank} has ended`] : waitingFor))
+    ...ranks.flatMap(({ rank, finished, waitingFor }) =>
+      finished ? [`rank ${rank} has ended`] : waitingFor
+    ),
+    ...left.map((rank) => `rank ${rank} has left`)
   ]
 }
 
@@ -102,13 +110,19 @@ interface Standing {
   readonly order: CollectiveOrder
 }
 
+/** Where a rank stands, to whoever has asked for the `round`th time. */
+interface Answer {
+  readonly round: number
+  readonly stands: string
+}
+
 /**
- * Watches one run of a job of processes. `found` is the deadlock, once rank 0 has found it and all ranks know of it.
+ * Watches one run of a job of processes. `found` is the deadlock, once it has been found and all ranks know of it.
  */
 export class StandstillWatch {
   readonly #standing: Standing
   #found: Deadlock | undefined
-  /** What rank 0 was told last. */
+  /** What was told last. */
   #told: string | undefined
 
   constructor(standing: Standing) {
@@ -119,9 +133,9 @@ export class StandstillWatch {
     return this.#found
   }
 
-  /** Fails, at rank 0, when the job is deadlocked; never ends at the others, who are ended by rank 0's end. */
+  /** Fails, at the first rank, when the job is deadlocked; never ends at the others, who are ended by that one's end. */
   watch(state: () => RankState, nowSeconds: () => number): Effect.Effect<never, Deadlock> {
-    const { links, rank, size, run, order } = this.#standing
+    const { links, run, order } = this.#standing
     const current = (): Standstill => standstillOf(state(), order)
     const about = (what: string): string => `standstill ${run} ${what}`
     const looking = Effect.suspend(() => {
@@ -131,22 +145,22 @@ export class StandstillWatch {
         const now = canSubmit(state()) ? undefined : JSON.stringify(current())
         if (now !== undefined && now === before && now !== this.#told) {
           this.#told = now
-          links.tell(0, about("stands"), now)
+          links.tell(this.#present()[0]!, about("stands"), now)
         }
         before = now
       })
       return Effect.forever(Effect.andThen(Effect.sleep(lookEveryMillis), look))
     })
-    links.onTold(about("again?"), () => {
+    links.onTold(about("again?"), (peer, round) => {
       this.#told = undefined
-      links.tell(0, about("again"), JSON.stringify(current()))
+      const stands = JSON.stringify(current())
+      links.tell(peer, about("again"), { round: round as number, stands } satisfies Answer)
     })
-    links.onTold(about("found"), (_, waiting) => {
+    links.onTold(about("found"), (peer, waiting) => {
       this.#found = new Deadlock({ atSeconds: nowSeconds(), waiting: waiting as ReadonlyArray<string> })
-      links.tell(0, about("heard"), undefined)
+      links.tell(peer, about("heard"), undefined)
     })
-    const judged = rank === 0 ? this.#judge(about, size) : Effect.never
-    return Effect.raceFirst(judged, looking).pipe(
+    return Effect.raceFirst(this.#judge(about), looking).pipe(
       Effect.ensuring(
         Effect.sync(() => {
           for (const what of ["stands", "again?", "again", "found", "heard"]) links.forget(about(what))
@@ -155,57 +169,81 @@ export class StandstillWatch {
     )
   }
 
-  /** Rank 0 hears where all stand. */
-  #judge(about: (what: string) => string, size: number): Effect.Effect<never, Deadlock> {
-    const { links } = this.#standing
+  /** Ranks that have not left, ascending. */
+  #present(): ReadonlyArray<number> {
+    const { links, size } = this.#standing
+    return Array.from({ length: size }, (_, rank) => rank).filter((rank) => !links.left.has(rank))
+  }
+
+  /** Hears where all stand, where this rank is the first. */
+  #judge(about: (what: string) => string): Effect.Effect<never, Deadlock> {
+    const { links, rank } = this.#standing
     return Effect.callback<never, Deadlock>((resume) => {
       const stands = new Map<number, string>()
       const answers = new Map<number, string>()
+      const heard = new Set<number>()
+      let rounds = 0
       /** Where all stood when they were asked, and what that comes to; a rank may tell something newer before the last has answered. */
       let asked:
         { readonly stands: ReadonlyMap<number, string>; readonly waiting: ReadonlyArray<string> } | undefined
-      const deadlock = (): ReadonlyArray<string> | undefined =>
-        stands.size < size
-          ? undefined
-          : deadlockAmong(
-              [...stands.values()]
-                .map((text) => JSON.parse(text) as Standstill)
-                .toSorted((one, other) => one.rank - other.rank)
-            )
-      const all = (tell: (peer: number) => void): void => {
-        for (let peer = 0; peer < size; peer++) tell(peer)
+      const deadlock = (): ReadonlyArray<string> | undefined => {
+        const present = this.#present()
+        if (present[0] !== rank || !present.every((one) => stands.has(one))) return undefined
+        const all = present.map((one) => JSON.parse(stands.get(one)!) as Standstill)
+        return deadlockAmong(
+          all,
+          [...links.left].toSorted((one, other) => one - other)
+        )
       }
       const ask = (): void => {
         const waiting = asked === undefined ? deadlock() : undefined
         if (waiting === undefined) return
         asked = { stands: new Map(stands), waiting }
         answers.clear()
-        all((peer) => links.tell(peer, about("again?"), undefined))
+        // Answers of earlier rounds say nothing of this one: whoever gave them may have gone on since.
+        rounds++
+        for (const peer of this.#present()) links.tell(peer, about("again?"), rounds)
+      }
+      const end = (): void => {
+        // All know: whoever sees another end now knows why.
+        if (heard.size === 0 || !this.#present().every((one) => heard.has(one))) return
+        forget()
+        resume(Effect.fail(this.#found!))
       }
       links.onTold(about("stands"), (peer, text) => {
         stands.set(peer, text as string)
         ask()
       })
-      links.onTold(about("again"), (peer, text) => {
-        answers.set(peer, text as string)
-        if (answers.size < size || asked === undefined) return
+      links.onTold(about("again"), (peer, value) => {
+        const { round, stands: answer } = value as Answer
+        if (asked === undefined || round !== rounds) return
+        answers.set(peer, answer)
+        const present = this.#present()
+        if (!present.every((one) => answers.has(one))) return
         const { stands: before, waiting } = asked
         asked = undefined
-        const gone = [...answers].filter(([rank, answer]) => before.get(rank) !== answer)
+        const gone = present.filter((one) => before.get(one) !== answers.get(one))
         if (gone.length === 0) {
-          all((rank) => links.tell(rank, about("found"), waiting))
+          for (const one of present) links.tell(one, about("found"), waiting)
           return
         }
         // Whoever has gone on will tell when it stands again, or has told already.
-        for (const [rank] of gone) if (stands.get(rank) === before.get(rank)) stands.delete(rank)
+        for (const one of gone) if (stands.get(one) === before.get(one)) stands.delete(one)
         ask()
       })
-      let heard = 0
-      links.onTold(about("heard"), () => {
-        heard++
-        // All know: whoever sees another end now knows why.
-        if (heard === size) resume(Effect.fail(this.#found!))
+      links.onTold(about("heard"), (peer) => {
+        heard.add(peer)
+        end()
       })
+      const forget = links.onLeft((peer) => {
+        // Another may be the first now, and is to be told anew; and what the others stood for may come to something else.
+        this.#told = undefined
+        stands.delete(peer)
+        asked = undefined
+        end()
+        ask()
+      })
+      return Effect.sync(forget)
     })
   }
 }

@@ -28,6 +28,26 @@ const vector = (name: string, first: number) =>
     machine.alloc({ name, shape: [4], dtype: "float32", initial: () => new Float32Array(4).fill(first) })
   )
 
+/** Two ranks wait for each other across lanes: each has the other's first collective behind its own. Others run until a signal. */
+const crossed = (ranks: ReadonlyArray<number>): Program<unknown> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const x = yield* vector("x", 1)
+    const y = yield* vector("y", 1)
+    machine.submit(collective("joined by all", kernels.all_reduce, Lane.inter, machine.world.all, [x], [x]))
+    yield* machine.read(x)
+    if (!ranks.includes(machine.rank)) {
+      say("begun")
+      yield* Effect.promise(() => sleep(60_000))
+    }
+    const order = machine.rank === ranks[0] ? (["one", "other"] as const) : (["other", "one"] as const)
+    for (const name of order) {
+      const tensor = name === "one" ? x : y
+      machine.submit(collective(name, kernels.all_reduce, Lane.inter, { name, ranks }, [tensor], [tensor]))
+    }
+    yield* machine.drain
+  })
+
 const acts: Record<string, Act> = {
   exchange: (job) =>
     Effect.gen(function* () {
@@ -94,20 +114,36 @@ const acts: Record<string, Act> = {
       }
     })
   ),
-  // Two pairs of ranks wait for each other across lanes: each has the other's first collective behind its own.
-  crossed: ran(
+  // Long tensors, in place and from one to another: what is wrong, of every 1000th value.
+  large: ran(
     Effect.gen(function* () {
-      const machine = yield* Machine
-      const x = yield* vector("x", 1)
-      const y = yield* vector("y", 1)
-      const order = machine.rank === 0 ? (["one", "other"] as const) : (["other", "one"] as const)
-      for (const name of order) {
-        const tensor = name === "one" ? x : y
-        const group = { name, ranks: machine.world.all.ranks }
-        machine.submit(collective(name, kernels.all_reduce, Lane.inter, group, [tensor], [tensor]))
+      const { rank, world, alloc, submit, read } = yield* Machine
+      const length = 3_000_001
+      const valuesOf = (from: number) => Float32Array.from({ length }, (_, i) => (i % 4093) + from)
+      const x = yield* alloc({ name: "x", shape: [length], dtype: "float32", initial: () => valuesOf(rank) })
+      const y = yield* alloc({ name: "y", shape: [length], dtype: "float32", initial: () => valuesOf(-7) })
+      const { all } = world
+      submit(collective("sum", kernels.all_reduce, Lane.inter, all, [x], [x]))
+      const attributes = { source: rank === 0 }
+      const [reads, writes] = rank === 0 ? [[x], []] : [[], [y]]
+      if (rank < 2) {
+        const pair = { name: "pair", ranks: [0, 1] }
+        submit(collective("send", kernels.send_recv, Lane.inter, pair, reads, writes, { attributes }))
       }
-      yield* machine.drain
+      const members = all.ranks.length
+      const sum = (i: number) => members * (i % 4093) + (members * (members - 1)) / 2
+      const [summed, sent] = [yield* read(x), yield* read(y)]
+      return Array.from({ length: Math.floor(length / 1000) }, (_, i) => i * 1000).filter(
+        (i) => summed[i] !== sum(i) || sent[i] !== (rank === 1 ? sum(i) : (i % 4093) - 7)
+      )
     })
+  ),
+  crossed: ran(crossed([0, 1])),
+  ...Object.fromEntries(
+    [0, 1, 2].map((leaver) => [
+      `crossed without ${leaver}`,
+      ran(crossed([0, 1, 2].filter((rank) => rank !== leaver)))
+    ])
   ),
   // Two communicators over the same ranks, on two lanes, whose collectives come in either order.
   communicators: ran(

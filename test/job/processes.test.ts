@@ -59,6 +59,11 @@ describeNative("a job of processes", () => {
     expect(ends[1]).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
   })
 
+  it.each(transports)("moves and adds what is long, over %s", async (over) => {
+    const ends = await Promise.all((await startJob("large", 3, over)).map(({ end }) => end))
+    expect(ends).toEqual([[[], [], []], [[]], [[]]])
+  })
+
   it("tells every other rank, of whom one waits for all, who was ended by a signal and said goodbye", async () => {
     const members = await startJob("wait", 3)
     await begun(members)
@@ -110,6 +115,23 @@ describeNative("a job of processes", () => {
       /rank 0 waits for .*; rank 1 waits for/u
     )
   })
+
+  it.each([0, 1, 2])(
+    "finds that those that stay wait for each other, where rank %i has left by a signal",
+    async (leaver) => {
+      const members = await startJob(`crossed without ${leaver}`, 3)
+      await begun([members[leaver]!])
+      members[leaver]!.child.kill("SIGTERM")
+      const others = [0, 1, 2].filter((rank) => rank !== leaver)
+      const ends = await Promise.all(others.map((rank) => Promise.race([members[rank]!.end, tooLong()])))
+      for (const end of ends) {
+        expect(end).toMatchObject({ failed: { _tag: "Deadlock" } })
+        const { message } = end as { readonly message: string }
+        for (const rank of others) expect(message).toContain(`rank ${rank} waits for`)
+        expect(message).toContain(`rank ${leaver} has left`)
+      }
+    }
+  )
 
   it("keeps communicators over the same ranks apart", async () => {
     expect((await endsOf("communicators", 2))[0]).toEqual([
@@ -217,9 +239,12 @@ it("looks at each op once, however many collectives stand behind each other", ()
   expect(looks).toBeLessThanOrEqual(2 * 3 * collectives)
 })
 
-it("asks again where a rank has told something newer before the last has answered", async () => {
+/** A watch of three ranks at one of them, which waits for two ops that wait for each other; the others have ended. */
+const watchAt = async (rank: number) => {
   const handlers = new Map<string, (peer: number, value: unknown) => void>()
   const told: Array<readonly [number, string, unknown]> = []
+  const left = new Set<number>()
+  let leaving: (peer: number) => void = () => {}
   const links = {
     mesh: { handle: undefined, nowNanoseconds: 0 },
     localRank: 0,
@@ -227,26 +252,36 @@ it("asks again where a rank has told something newer before the last has answere
     gather: () => Effect.never,
     tell: (peer: number, about: string, value: unknown) => {
       told.push([peer, about, value])
-      if (peer === 0) handlers.get(about)!(0, value)
+      if (peer === rank) handlers.get(about)!(rank, value)
     },
     onTold: (about: string, handler: (peer: number, value: unknown) => void) =>
       void handlers.set(about, handler),
-    forget: () => {}
+    forget: () => {},
+    left,
+    onLeft: (handler: (peer: number) => void) => {
+      leaving = handler
+      return () => {}
+    }
   }
   const hear = (peer: number, what: string, value?: unknown) =>
     handlers.get(`standstill 0 ${what}`)!(peer, value)
-  const asked = () => told.filter(([peer, about]) => peer === 1 && about === "standstill 0 again?").length
-  // Rank 0 waits for two ops that wait for each other; the others have ended.
+  const ended = (peer: number, submitted: number) =>
+    JSON.stringify({
+      rank: peer,
+      pending: [],
+      waits: [],
+      waitingFor: [],
+      finished: true,
+      submitted: { submitted }
+    })
   const state = {
-    rank: 0,
+    rank,
     finished: false,
     waits: [[0]],
-    waitingFor: ["rank 0 waits"],
+    waitingFor: [`rank ${rank} waits`],
     pending: [0, 1].map((op) => ({ op, lane: Lane.compute, edges: [1 - op], meeting: undefined }))
   }
-  const ended = (rank: number, submitted: number) =>
-    JSON.stringify({ rank, pending: [], waits: [], waitingFor: [], finished: true, submitted: { submitted } })
-  const watch = new StandstillWatch({ links, rank: 0, size: 3, run: 0, order: new CollectiveOrder() })
+  const watch = new StandstillWatch({ links, rank, size: 3, run: 0, order: new CollectiveOrder() })
   const found = Effect.runPromise(
     Effect.flip(
       watch.watch(
@@ -256,17 +291,65 @@ it("asks again where a rank has told something newer before the last has answere
     )
   )
   await new Promise((go) => setImmediate(go))
-  hear(0, "again?")
-  hear(0, "stands", told.at(-1)![2])
-  hear(1, "stands", ended(1, 0))
-  hear(2, "stands", ended(2, 0))
-  expect(asked()).toBe(1)
-  hear(1, "again", ended(1, 1))
-  hear(1, "stands", ended(1, 1))
-  hear(2, "again", ended(2, 0))
-  expect(asked()).toBe(2)
-  for (const [rank, submitted] of [[1, 1] as const, [2, 0] as const])
-    hear(rank, "again", ended(rank, submitted))
-  for (const rank of [1, 2]) hear(rank, "heard")
+  hear(rank, "again?", 0)
+  const own = (told.at(-1)![2] as { readonly stands: string }).stands
+  return {
+    found,
+    heard: (peer: number) => hear(peer, "heard"),
+    stands: (peer: number, submitted = 0) =>
+      hear(peer, "stands", peer === rank ? own : ended(peer, submitted)),
+    answers: (peer: number, round: number, submitted = 0) =>
+      hear(peer, "again", { round, stands: ended(peer, submitted) }),
+    /** How often a rank was asked where it stands. */
+    asked: (peer: number) =>
+      told.filter(([to, about]) => to === peer && about === "standstill 0 again?").length,
+    leaves: (peer: number) => {
+      left.add(peer)
+      leaving(peer)
+    }
+  }
+}
+
+it("asks again where a rank has told something newer before the last has answered", async () => {
+  const { found, heard, stands, answers, asked } = await watchAt(0)
+  for (const rank of [0, 1, 2]) stands(rank)
+  expect(asked(1)).toBe(1)
+  answers(1, 1, 1)
+  stands(1, 1)
+  answers(2, 1)
+  expect(asked(1)).toBe(2)
+  answers(1, 2, 1)
+  answers(2, 2)
+  for (const rank of [1, 2]) heard(rank)
   expect((await found).waiting).toEqual(["rank 0 waits", "rank 1 has ended", "rank 2 has ended"])
+})
+
+it("judges those that stay where the first leaves, and the next is the first", async () => {
+  const { found, heard, stands, answers, asked, leaves } = await watchAt(1)
+  for (const rank of [1, 2]) stands(rank)
+  expect(asked(2)).toBe(0)
+  leaves(0)
+  expect(asked(2)).toBe(1)
+  answers(2, 1)
+  heard(2)
+  expect((await found).waiting).toEqual(["rank 1 waits", "rank 2 has ended", "rank 0 has left"])
+})
+
+it("asks again where a rank leaves instead of answering, and takes no answer for another round's", async () => {
+  const { found, heard, stands, answers, asked, leaves } = await watchAt(0)
+  for (const rank of [0, 1, 2]) stands(rank)
+  leaves(2)
+  expect(asked(1)).toBe(2)
+  let over = false
+  void found.then(() => (over = true))
+  // Of before: it has submitted more since, and tells so.
+  answers(1, 1)
+  stands(1, 1)
+  answers(1, 2, 1)
+  heard(1)
+  await new Promise((go) => setImmediate(go))
+  expect(over).toBe(false)
+  answers(1, 3, 1)
+  heard(1)
+  expect((await found).waiting).toEqual(["rank 0 waits", "rank 1 has ended", "rank 2 has left"])
 })
