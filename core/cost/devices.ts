@@ -1,5 +1,6 @@
 // Devices by name: peak rates from their makers' data sheets, which estimate what nobody measured and carry measurements from
-// one device to another. Every number has its source.
+// one device to another. Every number has its source; all but the one that says otherwise were compared with reproductions of the
+// makers' tables (sellers' pages, reviews, databases of devices), for the sheets themselves were not at hand.
 import type { Work } from "../kernels/kernel.ts"
 
 /** Peak rates of a device. */
@@ -36,7 +37,7 @@ export const devices = [
     flopsPerSecond: 112e12,
     memoryBytesPerSecond: 900e9,
     source:
-      "NVIDIA V100 PCIe announcement (June 2017): 112 TFLOPS tensor, 900 GB/s; as reported, data sheet not seen",
+      "NVIDIA V100 PCIe announcement (June 2017): 112 TFLOPS tensor, 900 GB/s",
     alsoKnownAs: ["Tesla V100-PCIE-16GB", "Tesla V100-PCIE-32GB"]
   },
   {
@@ -105,7 +106,7 @@ export const devices = [
     name: "NVIDIA A100 PCIe",
     flopsPerSecond: 312e12,
     memoryBytesPerSecond: 1.935e12,
-    source: "NVIDIA A100 80GB PCIe: 312 TFLOPS bf16, 1,935 GB/s; as reported, data sheet not seen",
+    source: "NVIDIA A100 data sheet: 80GB PCIe, 312 TFLOPS bf16, 1,935 GB/s",
     alsoKnownAs: ["NVIDIA A100 80GB PCIe"]
   },
   {
@@ -125,7 +126,8 @@ export const devices = [
     name: "NVIDIA H100 NVL",
     flopsPerSecond: 835.5e12,
     memoryBytesPerSecond: 3.9e12,
-    source: "NVIDIA H100 data sheet: NVL, 1,671 TFLOPS bf16 with sparsity, 3.9 TB/s"
+    source:
+      "NVIDIA H100 data sheet: NVL, 3.9 TB/s; 1,671 TFLOPS bf16 with sparsity from memory, in no table seen"
   },
   {
     name: "NVIDIA H200",
@@ -136,8 +138,9 @@ export const devices = [
   {
     name: "NVIDIA B200",
     flopsPerSecond: 2.25e15,
-    memoryBytesPerSecond: 8e12,
-    source: "NVIDIA HGX B200 data sheet: 4.5 PFLOPS bf16 with sparsity, 8 TB/s a GPU"
+    memoryBytesPerSecond: 7.7e12,
+    source:
+      "NVIDIA Blackwell data sheet, HGX B200: 4.5 PFLOPS bf16 with sparsity, 180 GB at 7.7 TB/s a GPU (8 TB/s are those of GB200)"
   },
   {
     name: "AMD MI250",
@@ -150,7 +153,7 @@ export const devices = [
     flopsPerSecond: 383e12,
     memoryBytesPerSecond: 3.2768e12,
     source:
-      "AMD MI200 table of models (November 2021): both dies, 383.0 TFLOPS bf16, 3.2 TB/s (8,192 bits at 3.2 Gbit/s: 3,276.8 GB/s); as reported"
+      "AMD MI200 table of models (November 2021): both dies, 383.0 TFLOPS bf16, 3.2 TB/s (8,192 bits at 3.2 Gbit/s: 3,276.8 GB/s)"
   },
   {
     name: "AMD MI300X",
