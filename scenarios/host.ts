@@ -38,11 +38,21 @@ const filled = (
   const costs: HostCosts =
     mode === "graph"
       ? { ...usual, ...pick(measured, ["readSeconds", "replaySeconds"]) }
-      : { ...usual, ...pick(measured, parts), replaySeconds: 0 }
+      : {
+          ...usual,
+          ...pick(measured, parts),
+          replaySeconds: 0,
+          ...(measured.waitsForCopies === undefined ? {} : { waitsForCopies: measured.waitsForCopies })
+        }
   const missing = parts.filter(
     (part) => usual[part] > 0 && measured[part] === undefined && !isNever(part, never)
   )
-  return missing.length === 0 ? { costs } : { costs, assumed: told(mode, missing) }
+  const { launchesPerRead } = measured
+  return {
+    costs,
+    ...(missing.length === 0 ? {} : { assumed: told(mode, missing) }),
+    ...(mode === "eager" && launchesPerRead !== undefined ? { launchesPerRead } : {})
+  }
 }
 
 const pick = (measured: MeasuredHost, wanted: ReadonlyArray<Part>): Partial<Record<Part, number>> =>

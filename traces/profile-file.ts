@@ -179,6 +179,9 @@ const hostMetadata = (host: MeasuredHost | undefined): Metadata => {
     const seconds = host[`${part}Seconds`]
     if (seconds !== undefined) metadata[`host_${part}_seconds`] = String(seconds)
   }
+  const { launchesPerRead, waitsForCopies } = host
+  if (launchesPerRead !== undefined) metadata["host_launches_per_read"] = String(launchesPerRead)
+  if (waitsForCopies !== undefined) metadata["host_waits_for_copies"] = String(waitsForCopies)
   return metadata
 }
 
@@ -256,7 +259,12 @@ const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Fact
     for (const part of hostParts)
       if (metadata.has(`host_${part}_seconds`))
         measured[`${part}Seconds`] = number(`host_${part}_seconds`, Number.MAX_VALUE, false)
-    return { mode, ...measured }
+    if (metadata.has("host_launches_per_read"))
+      measured["launchesPerRead"] = number("host_launches_per_read", Number.MAX_SAFE_INTEGER, false)
+    const waits = metadata.get("host_waits_for_copies")
+    if (waits !== undefined && waits !== "true" && waits !== "false")
+      throw bad("host_waits_for_copies", waits, "true or false")
+    return { mode, ...measured, ...(waits === undefined ? {} : { waitsForCopies: waits === "true" }) }
   }
   const measured = host()
   return {

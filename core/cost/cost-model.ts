@@ -78,6 +78,10 @@ export interface HostOptions {
   readonly costs: HostCosts
   /** Which of its costs are assumed rather than stated or measured, as a phrase. */
   readonly assumed?: string | undefined
+  /** How a launch stands for the recorded ones, as a phrase, where it does. */
+  readonly scaled?: string | undefined
+  /** Launches between two reads of the program that was measured; undefined where it does not read several times a step. */
+  readonly launchesPerRead?: number | undefined
 }
 
 /** What is told where nothing is known of the host. */
@@ -177,7 +181,8 @@ export const makeCostModel = (options: CostOptions): TracedCostModel => {
   }
 
   const host = options.host === "none" ? undefined : options.host
-  if (host?.assumed !== undefined) estimates.note("host", { provenance: "scaled", detail: host.assumed })
+  for (const detail of [host?.assumed, host?.scaled])
+    if (detail !== undefined) estimates.note("host", { provenance: "scaled", detail })
   // Where the profiled device waits for its host, layers are launched as slowly as their spans say; a device that is never idle
   // says nothing of its host but that it keeps up.
   const { gapsAreHost = true } = options

@@ -36,8 +36,7 @@ export const devices = [
     name: "NVIDIA V100 PCIe",
     flopsPerSecond: 112e12,
     memoryBytesPerSecond: 900e9,
-    source:
-      "NVIDIA V100 PCIe announcement (June 2017): 112 TFLOPS tensor, 900 GB/s",
+    source: "NVIDIA V100 PCIe announcement (June 2017): 112 TFLOPS tensor, 900 GB/s",
     alsoKnownAs: ["Tesla V100-PCIE-16GB", "Tesla V100-PCIE-32GB"]
   },
   {

@@ -21,6 +21,8 @@ export interface HostCosts {
   readonly readSeconds: number
   /** Each replay of a captured graph: what is launched after a step's begin or a read, up to the next. */
   readonly replaySeconds: number
+  /** Whether copies that are needed now are waited for before anything more is launched. Default: in eager mode. */
+  readonly waitsForCopies?: boolean | undefined
   /** Whether each step ends with a read of something that it computed, as `loss.item()` is: nothing is launched before that. */
   readonly readsEachStep?: boolean | undefined
 }
@@ -33,6 +35,9 @@ export interface MeasuredHost {
   readonly hookSeconds?: number
   readonly readSeconds?: number
   readonly replaySeconds?: number
+  /** Of a program that reads several times a step: launches between two reads, copies to the device aside. */
+  readonly launchesPerRead?: number
+  readonly waitsForCopies?: boolean
 }
 
 /**
@@ -123,5 +128,7 @@ export const layerShare = ({ mode = "eager" }: HostCosts): number =>
  * Whether the host launches nothing more until `op` has ended: loops in eager mode copy what they need on a stream of its own, and
  * synchronise with it (`test/expert-offload/measured-loop.test.ts`: a measured step is the sum of its copies and its launches).
  */
-export const waitsFor = ({ mode }: HostCosts, { onDemand }: Pick<Op, "onDemand">): boolean =>
-  mode === "eager" && onDemand === true
+export const waitsFor = (
+  { mode, waitsForCopies = mode === "eager" }: HostCosts,
+  { onDemand }: Pick<Op, "onDemand">
+): boolean => waitsForCopies && onDemand === true

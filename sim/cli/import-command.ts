@@ -243,7 +243,10 @@ const hostLines = (host: MeasuredHost): ReadonlyArray<string> =>
         ["a read", host.readSeconds],
         ["a replay of a graph", host.replaySeconds]
       ] as const
-    ).flatMap(([what, seconds]) => (seconds === undefined ? [] : [[`  ${what}`, formatSeconds(seconds)]]))
+    ).flatMap(([what, seconds]) => (seconds === undefined ? [] : [[`  ${what}`, formatSeconds(seconds)]])),
+    ...(host.launchesPerRead === undefined
+      ? []
+      : [["  launches between two reads", String(host.launchesPerRead)]])
   ])
 
 const rankLines = (ranks: ReadonlyArray<RankTimes>): ReadonlyArray<string> => {

@@ -5,6 +5,7 @@ import type { ShardedRun, ShardedUnit } from "../import-report.ts"
 import type { DeviceWork } from "./device-work.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { ShardedWork } from "./shard-work.ts"
+import { readLoop, type ReadLoop } from "./read-loop.ts"
 import { rootUnit } from "./sharded.ts"
 import { stepAt, type Step } from "./steps.ts"
 import { Host, Numbers } from "./trace.ts"
@@ -27,6 +28,8 @@ export interface HostTimes {
   readonly sharding: { readonly seconds: number; readonly carried: number } | undefined
   /** From the end of a copy to the host until the host goes on: its median; undefined where nothing was read. */
   readonly readSeconds: number | undefined
+  /** Of a program that reads several times a step. */
+  readonly loop: ReadLoop | undefined
   /** Each replay of a graph; undefined where there is none. */
   readonly replaySeconds: number | undefined
 }
@@ -100,6 +103,7 @@ export const hostTimes = (
             carried: tensorsCarried(sharded)
           },
     readSeconds: readSeconds(tree, work),
+    loop: readLoop(tree, work),
     replaySeconds: replays.length === 0 ? undefined : mean(replays.map((row) => lasted(tree, row))) * 1e-6
   }
 }

@@ -1,6 +1,7 @@
 // What a host spends, from what the profiler saw of it and the step's time without the profiler. Knows nothing of events.
 import type { MeasuredHost } from "../../core/cost/host.ts"
 import type { HostTimes } from "./host-times.ts"
+import { scaleOf, type ReadLoop } from "./read-loop.ts"
 
 /** A step of the trace, seconds: as profiled, without the profiler where known, and what the device was busy. */
 interface StepTimes {
@@ -37,6 +38,8 @@ const waitingShare = 0.05
 export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | undefined): Measured => {
   const warnings: Array<string> = []
   const nothing = { profiledSeconds: 0, unprofiledSeconds: 0 }
+  if (times.loop !== undefined && step.unprofiledSeconds !== undefined)
+    return { host: ofLoop(times, times.loop, step.unprofiledSeconds, warnings), inGaps: nothing, warnings }
   const { profiledSeconds, wallSeconds, busySeconds, unprofiledSeconds: real } = step
   if (times.launches === 0 || real === undefined) return { host: undefined, inGaps: nothing, warnings }
   const waits = real > busySeconds * (1 + waitingShare)
@@ -77,6 +80,29 @@ export const measuredHost = (times: HostTimes, step: StepTimes, ddp: UnderDdp | 
     },
     inGaps,
     warnings
+  }
+}
+
+/** Of a program that its host steers by reads: what the host works between its waits, by what its steps take without the profiler. */
+const ofLoop = (
+  { mode, launches, readSeconds }: HostTimes,
+  loop: ReadLoop,
+  unprofiledSeconds: number,
+  warnings: Array<string>
+): MeasuredHost | undefined => {
+  const scale = scaleOf(loop, unprofiledSeconds)
+  if (scale === undefined) {
+    warnings.push(
+      "the device alone takes longer than the step without the profiler: what the host spends cannot be told; record steps with fewer copies, and time those very steps"
+    )
+    return undefined
+  }
+  return {
+    mode,
+    launchSeconds: (loop.hostSeconds * scale) / launches,
+    launchesPerRead: loop.launchesPerRead,
+    ...(loop.waitsForCopies === undefined ? {} : { waitsForCopies: loop.waitsForCopies }),
+    ...(readSeconds === undefined ? {} : { readSeconds })
   }
 }
 

@@ -10,6 +10,7 @@ import {
   type RoutedSteps
 } from "../../../core/algorithms/expert-offload/routing.ts"
 import type { Demand } from "../../../core/algorithms/expert-offload/demand.ts"
+import { launchesOfLayer } from "../../../core/algorithms/expert-offload/launches.ts"
 import { expertBytes, moeModels, type MoeModel } from "../../../core/algorithms/expert-offload/model.ts"
 import type { SlotScope } from "../../../core/algorithms/expert-offload/optimum.ts"
 import { featureNames, PredictorWeights } from "../../../core/algorithms/expert-offload/predictor/trained.ts"
@@ -19,10 +20,12 @@ import type { ExpertOffloadSettings } from "../../../core/algorithms/expert-offl
 import { fixedScope, makeStrategy, type Strategy } from "../../../core/algorithms/expert-offload/strategy.ts"
 import { stepsOf, type Workload } from "../../../core/algorithms/expert-offload/workload.ts"
 import { InputError } from "../../../core/input-error.ts"
+import { formatSeconds } from "../../../core/units.ts"
 import { Random } from "../../../core/random.ts"
 import { readRoutedSteps } from "../../../traces/routing-trace.ts"
 import { readText } from "../../../traces/text.ts"
 import { headWidthOf } from "../../../core/models/decoder-layer.ts"
+import type { HostOptions } from "../../../core/cost/cost-model.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import type { Loader } from "../../load.ts"
 import { mostChoices, mostExperts, requireHeld } from "../../sizes.ts"
@@ -97,7 +100,11 @@ export const planScenario = (
     const costs: OffloadCosts = {
       ops,
       device,
-      host: yield* resolveHost(scenario.host, profile.host, file, loader, hostNever),
+      host: yield* asRecorded(
+        yield* resolveHost(scenario.host, profile.host, file, loader, hostNever),
+        model,
+        batch
+      ),
       hostLink: hostLink === undefined ? undefined : linkOf(hostLink)
     }
     const allSlots = yield* resolveSlots(scenario, model, refuse)
@@ -136,6 +143,27 @@ export const planScenario = (
           weights,
           random: random.split("predictor")
         })
+    }
+  })
+
+/**
+ * A host that was measured in a loop that reads each layer's choices: its launches between two reads are as many as recorded, of which
+ * each of those counted here stands for its share.
+ */
+const asRecorded = (
+  host: HostOptions | "none" | undefined,
+  model: MoeModel,
+  batch: number
+): Effect.Effect<HostOptions | "none" | undefined> =>
+  Effect.gen(function* () {
+    if (host === undefined || host === "none" || host.launchesPerRead === undefined) return host
+    const { costs, launchesPerRead } = host
+    const counted = yield* Effect.orDie(launchesOfLayer(model, batch))
+    const share = launchesPerRead / counted
+    return {
+      ...host,
+      costs: { ...costs, launchSeconds: costs.launchSeconds * share },
+      scaled: `${launchesPerRead} launches a layer as recorded, for ${counted} that are counted: each of these takes ${formatSeconds(costs.launchSeconds * share)}`
     }
   })
 
