@@ -2,6 +2,7 @@
 // op. Times are the native layer's own, from an op's start to its end.
 import { availableParallelism, cpus } from "node:os"
 import * as Effect from "effect/Effect"
+import type { MeasuredHost } from "../core/cost/host.ts"
 import { kernels, type KernelName } from "../core/kernels/catalogue.ts"
 import { operand, type Attributes, type Kernel, type Operand } from "../core/kernels/kernel.ts"
 import { journaled, type Journal } from "../core/laws/journal.ts"
@@ -16,7 +17,8 @@ import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { nativeInfo } from "./native.ts"
 import { recordRun } from "./record-run.ts"
-import { forBenchmark, opKey, recordedCollectives, recordedSeconds } from "./recorded.ts"
+import { recordedHost } from "./recorded-host.ts"
+import { forBenchmark, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "./recorded.ts"
 import { median } from "../core/median.ts"
 
 /** So many ranks of one node, with nothing that limits them but the machine itself. */
@@ -267,3 +269,15 @@ interface HostSeconds {
   readonly submissionSeconds: number
   readonly readSeconds: number
 }
+
+/** The host of a run that reads values to go on, from its timeline; undefined of one that does not. */
+export const hostOfRun = (record: RecordedRun): Effect.Effect<MeasuredHost | undefined, MachineError> =>
+  Effect.gen(function* () {
+    const { launchSeconds, readSeconds } = recordedHost(record)
+    if (readSeconds === undefined) return undefined
+    return {
+      mode: "compiled",
+      launchSeconds: launchSeconds ?? (yield* timeHost(10)).submissionSeconds,
+      readSeconds
+    }
+  })

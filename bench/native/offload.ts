@@ -13,13 +13,15 @@ import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
+import { formatSeconds } from "../../core/units.ts"
 import { expertBytes } from "../../core/algorithms/expert-offload/model.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
+import type { OpCost } from "../../core/profile.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
-import { thisDevice, timeHost } from "../../exec/bench.ts"
+import { hostOfRun, thisDevice } from "../../exec/bench.ts"
 import { execute, type ExecutionResult } from "../../exec/execute.ts"
-import { forBenchmark, recordedOps } from "../../exec/recorded.ts"
+import { forBenchmark, forSimulation, recordedOps } from "../../exec/recorded.ts"
 import { kernels } from "../../scenarios/families/expert-offload/kernels.ts"
 import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
 import { prepare, type OffloadFigures } from "../../scenarios/families/expert-offload/simulated.ts"
@@ -109,7 +111,7 @@ const stepEnds = ({ result: { timeline }, journals }: Run): ReadonlyArray<number
 /** The family's own figures, of a run that was real. */
 const figuresOf = (ran: Run, scenario: ExpertOffloadScenario) =>
   Effect.gen(function* () {
-    const { summarise } = yield* prepare(scenario, file, { loader, simulator })
+    const { planned, summarise } = yield* prepare(scenario, file, { loader, simulator })
     const { ranks, makespanSeconds, timeline, opLogs } = ran.result
     const { rank, value, ops, peakBytes } = ranks[0]!
     const end = {
@@ -126,8 +128,17 @@ const figuresOf = (ran: Run, scenario: ExpertOffloadScenario) =>
       { ranks: [end], makespanSeconds, timeline, opLogs, links: [], estimates: [], digest: "" },
       simulator
     )
-    return { figures: summary.figures, peakBytes }
+    const copies = recordedOps({ timeline: timeline!, opLogs, journals: ran.journals }, forSimulation)
+    return {
+      figures: summary.figures,
+      peakBytes,
+      copySeconds: expertCopy(copies, expertBytes(planned.model))
+    }
   })
+
+/** Of an expert to the device, from when it could begin. */
+const expertCopy = (ops: ReadonlyArray<OpCost>, bytes: number): number | undefined =>
+  ops.find(({ op, attributes }) => op === "h2d" && attributes["bytes"] === bytes)?.medianSeconds
 
 interface Row {
   readonly policy: string
@@ -135,26 +146,35 @@ interface Row {
   readonly foretold: OffloadFigures
   /** Simulated over real time of a step, less 1. */
   readonly timeError: number
+  /** Of an expert, the mean of the run. */
+  readonly copySeconds: number | undefined
   readonly peakBytes: { readonly device: number; readonly host: number }
   readonly foretoldPeakBytes: { readonly device: number; readonly host: number }
 }
 
+const foretelling = (policy: string): ReadonlyArray<string> => [
+  `algorithm=${policy}`,
+  `costs=${JSON.stringify(costs)}`,
+  `routing={trace: ${JSON.stringify(trace)}}`
+]
+
 const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
   Effect.gen(function* () {
-    const scenario = yield* scenarioWith(
-      `algorithm=${policy}`,
-      `costs=${JSON.stringify(costs)}`,
-      `routing={trace: ${JSON.stringify(trace)}}`
-    )
+    const scenario = yield* scenarioWith(...foretelling(policy))
     const { result } = yield* runScenario(scenario, file, { loader })
     const foretold = result as typeof result & OffloadFigures
     const { performance } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
-    const { figures: real, peakBytes } = yield* figuresOf(yield* run(performance(rehearsed)), scenario)
+    const {
+      figures: real,
+      peakBytes,
+      copySeconds
+    } = yield* figuresOf(yield* run(performance(rehearsed)), scenario)
     const row: Row = {
       policy,
       real,
       foretold,
       timeError: foretold.decodeStepSeconds / real.decodeStepSeconds - 1,
+      copySeconds,
       peakBytes,
       foretoldPeakBytes: foretold.peakBytes
     }
@@ -163,8 +183,19 @@ const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
   })
 
 const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>> => [
-  ["policy", "tokens/s", "foretold", "error", "loads", "foretold", "stalls, ms a step", "foretold", "ready"],
-  ...rows.map(({ policy, real, foretold, timeError }) => [
+  [
+    "policy",
+    "tokens/s",
+    "foretold",
+    "error",
+    "loads",
+    "foretold",
+    "stalls, ms a step",
+    "foretold",
+    "ready",
+    "a copy, ms"
+  ],
+  ...rows.map(({ policy, real, foretold, timeError, copySeconds }) => [
     policy,
     real.tokensPerSecond.toFixed(2),
     foretold.tokensPerSecond.toFixed(2),
@@ -173,7 +204,8 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
     foretold.loads.toFixed(0),
     (1e3 * real.stallSeconds).toFixed(2),
     (1e3 * foretold.stallSeconds).toFixed(2),
-    `${(100 * real.readyShare).toFixed(0)} %`
+    `${(100 * real.readyShare).toFixed(0)} %`,
+    copySeconds === undefined ? "" : (1e3 * copySeconds).toFixed(2)
   ])
 ]
 
@@ -183,17 +215,31 @@ const bench = Effect.gen(function* () {
   const { model, workload } = planned
   const { rehearsal } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
   const device = yield* thisDevice
-  const { submissionSeconds, readSeconds } = yield* timeHost(10)
+  // Once to have everything compiled and allocated, as it is for the runs that are foretold.
+  yield* run(rehearsal)
   const whole = yield* run(rehearsal)
   const routes = routesOf(whole, scenario, model.layers)
   const { timeline, opLogs } = whole.result
-  const ops = recordedOps({ timeline: timeline!, opLogs, journals: whole.journals }, forBenchmark)
-  const host = { mode: "compiled", launchSeconds: submissionSeconds, readSeconds } as const
-  yield* writeProfile(costs, tableProfile("offload bench", { name: scenario.name, device }, { ops, host }))
+  const record = { timeline: timeline!, opLogs, journals: whole.journals }
+  const ops = recordedOps(record, forBenchmark)
+  const host = yield* hostOfRun(record)
+  yield* writeProfile(
+    costs,
+    tableProfile(
+      "offload bench",
+      { name: scenario.name, device },
+      { ops, ...(host === undefined ? {} : { host }) }
+    )
+  )
   yield* writeRouting(trace, routingRows(routes))
   const { figures: resident } = yield* figuresOf(whole, scenario)
+  const { result: foretoldResident } = yield* runScenario(
+    yield* scenarioWith(...foretelling("lru"), `cache={slotsPerLayer: ${model.experts}}`),
+    file,
+    { loader }
+  )
   const copied = expertBytes(model)
-  const copy = ops.find(({ op, attributes }) => op === "h2d" && attributes["bytes"] === copied)
+  const copySeconds = expertCopy(ops, copied)
   const rows: Array<Row> = []
   for (const policy of options.policies.split(","))
     rows.push(yield* compare(policy, [whole.result.ranks[0]!.value]))
@@ -206,23 +252,26 @@ const bench = Effect.gen(function* () {
     warmupSteps,
     slotsPerLayer: Number(options.slots),
     set: options.set,
-    submissionSeconds,
-    readSeconds,
+    host,
     expertBytes: copied,
-    copySeconds: copy?.medianSeconds,
+    copySeconds,
     resident,
+    foretoldResident,
     fewestLoads,
     fewestForcedLoads,
     rows,
     choices: routes.choices.map((layers) => layers.map((chosen) => [...chosen]))
   }
   writeFileSync(path.join(out, "offload.json"), JSON.stringify(result))
-  const rate = copy === undefined ? "never" : `at ${(copied / copy.medianSeconds / 1e9).toFixed(1)} GB/s`
+  const rate = copySeconds === undefined ? "never" : `at ${(copied / copySeconds / 1e9).toFixed(1)} GB/s`
   console.log(
     `${device}: ${model.layers} layers, ${options.slots} of ${model.experts} experts resident, experts of ${(copied / 1e6).toFixed(1)} MB (${model.expertDtype ?? model.dtype}), copied ${rate}`
   )
   console.log(
-    `all resident: ${resident.tokensPerSecond.toFixed(2)} tokens/s; the fewest loads that any policy needs in ${workload.decodeTokens} steps and the prefill: ${fewestLoads}, ${fewestForcedLoads} where every load takes a slot`
+    `the host: ${host === undefined ? "unknown" : `${formatSeconds(host.launchSeconds ?? 0)} a launch, ${formatSeconds(host.readSeconds ?? 0)} a read`}`
+  )
+  console.log(
+    `all resident: ${resident.tokensPerSecond.toFixed(2)} tokens/s, foretold ${(foretoldResident as typeof foretoldResident & OffloadFigures).tokensPerSecond.toFixed(2)}; the fewest loads that any policy needs in ${workload.decodeTokens} steps and the prefill: ${fewestLoads}, ${fewestForcedLoads} where every load takes a slot`
   )
   for (const line of alignColumns(columns(rows), (column) => column >= 1)) console.log(line)
 })

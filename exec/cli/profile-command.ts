@@ -18,7 +18,7 @@ import { tableProfile } from "../../traces/table-profile.ts"
 import type { Device } from "../../core/cost/devices.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
-import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
+import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { layerTimes } from "../layer-times.ts"
@@ -195,10 +195,16 @@ const profileRun = (
     if (isOther(job)) return said("")
     const ops = [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))]
     const collectives = recordedCollectives(record, forBenchmark)
+    // An emulated device's host is not this one.
+    const host = emulated === undefined ? yield* hostOfRun(record) : undefined
     const measured = yield* measuredOn(emulated)
     yield* writeProfile(
       options.out,
-      tableProfile("exec profile", { name: scenario.name, file, ...measured }, { ops, collectives })
+      tableProfile(
+        "exec profile",
+        { name: scenario.name, file, ...measured },
+        { ops, collectives, ...(host === undefined ? {} : { host }) }
+      )
     )
     const told = {
       profile: options.out,

@@ -188,12 +188,15 @@ void Lane::runOne(const Item& item) {
     rank_.shared.fail({FaultKind::device, rank_.rank, opOf(item.at), -1, error.what()});
   }
   if (item.more) return;
+  bool awaited = false;
   {
     const std::lock_guard lock(marksMutex_);
     launched_ = item.at;
     if (mark.event != nullptr) marks_.push_back(mark);
+    awaited = launched_ >= awaited_;
+    if (awaited) awaited_ = std::numeric_limits<Point>::max();
   }
-  launchedMore_.notify_all();
+  if (awaited) launchedMore_.notify_all();
 }
 
 cudaEvent_t Lane::takeEvent() {
@@ -213,7 +216,11 @@ cudaEvent_t Lane::takeEvent() {
 
 void Lane::awaitLaunch(Point point) {
   std::unique_lock lock(marksMutex_);
-  launchedMore_.wait(lock, [&] { return launched_ >= point || rank_.shared.faulted(); });
+  launchedMore_.wait(lock, [&] {
+    if (launched_ >= point || rank_.shared.faulted()) return true;
+    awaited_ = std::min(awaited_, point);
+    return false;
+  });
 }
 
 void Lane::orderAfter(cudaStream_t stream, Point point) {
@@ -287,8 +294,12 @@ Point Lane::ended() {
 
 void Lane::wait(Point point) {
   awaitLaunch(point);
-  Pace pace;
-  while (ended() < point && !rank_.shared.faulted()) std::this_thread::sleep_for(pace.next());
+  const Pace pace;
+  while (ended() < point && !rank_.shared.faulted()) {
+    const auto sleep = pace.next();
+    if (sleep.count() == 0) std::this_thread::yield();
+    else std::this_thread::sleep_for(sleep);
+  }
 }
 
 void Lane::takeTimes(std::vector<TimedOp>& into) {

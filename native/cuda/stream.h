@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,17 +20,21 @@ namespace tandem::cuda {
 
 class Lane;
 
-/** How long to sleep before looking at the GPU again: a sixteenth of what has been slept, from 20 microseconds to half a millisecond. */
+/**
+ * When to look at the GPU again: at once for as long as a kernel or a small copy takes, so that a program that reads a value to go on is
+ * not kept for the sleep that it happens to fall into; later after a sixty-fourth of what was waited, at most a fifth of a millisecond.
+ */
 class Pace {
  public:
-  std::chrono::microseconds next() {
-    const auto sleep = std::chrono::microseconds(std::clamp<int64_t>(slept_ / 16, 20, 500));
-    slept_ += sleep.count();
-    return sleep;
+  /** None: look again without sleeping. */
+  std::chrono::microseconds next() const {
+    const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun_);
+    return waited < std::chrono::microseconds(300) ? std::chrono::microseconds(0)
+                                                   : std::clamp(waited / 64, std::chrono::microseconds(5), std::chrono::microseconds(200));
   }
 
  private:
-  int64_t slept_ = 0;
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
 };
 
 /** What a task sees when its lane comes to it. */
@@ -109,7 +114,7 @@ class Lane {
   void submit(Item item);
   /** The point that the GPU has reached. From any thread. */
   Point ended();
-  /** Sleeps until the GPU has reached the point. */
+  /** Waits until the GPU has reached the point. */
   void wait(Point point);
   /** Of ops that have ended since, with what they waited for. */
   void takeTimes(std::vector<TimedOp>& into);
@@ -152,6 +157,8 @@ class Lane {
   std::deque<Mark> marks_;
   std::vector<cudaEvent_t> spare_;
   Point launched_ = noPoint;
+  /** The first launch that somebody sleeps for: only then is anybody woken. */
+  Point awaited_ = std::numeric_limits<Point>::max();
   Point reached_ = noPoint;
   std::vector<TimedOp> times_;
   /** Times are told from this event on, for they are told in milliseconds of float32; null: the rank's first. */
