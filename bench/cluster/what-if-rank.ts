@@ -4,7 +4,6 @@
 import { createInterface } from "node:readline"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import type { Tensor } from "../../core/machine/tensor.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "../../exec/cli/emulated-device.ts"
 import { perhapsInJob } from "../../exec/cli/job.ts"
@@ -30,32 +29,12 @@ export type Said = { readonly begun: true } | { readonly answer: Answer }
 
 const say = (said: Said): void => void process.stdout.write(`${JSON.stringify(said)}\n`)
 
-/** Parameters that cost no time to make: even numbers of GPT-2's deviation. What they are does not change how long anything takes. */
-const parameters = new Map<string, Float32Array>()
-const initial = (names: ReadonlySet<string>, { name, shape }: Tensor): Float32Array | undefined => {
-  const parameter = name.replace(/ bfloat16$/u, "")
-  if (!names.has(parameter)) return undefined
-  let values = parameters.get(parameter)
-  if (values === undefined) {
-    values = new Float32Array(shape.reduce((elements, extent) => elements * extent, 1))
-    let state = 1
-    for (let i = 0; i < values.length; i++) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-      values[i] = (state / 2 ** 32 - 0.5) * 0.07
-    }
-    if (shape.length < 2) values.fill(parameter.endsWith("weight") ? 1 : 0)
-    parameters.set(parameter, values)
-  }
-  return values
-}
-
 const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob) =>
   Effect.gen(function* () {
     const { scenario } = yield* loadLocatedScenario(file, set)
     if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
     const prepared = yield* prepareTraining(scenario, file, new Loader(), { planFrom })
-    const { world, planned, graph, build, steps } = prepared
-    const names = new Set(graph.layers.flatMap((layer) => layer.parameters.map(({ name }) => name)))
+    const { world, planned, build, steps } = prepared
     const { timeline } = yield* execute({
       world,
       job: () => {
@@ -67,8 +46,7 @@ const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob) =
       },
       program: planned.program(build, steps),
       record: true,
-      ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {}),
-      initial: (_, tensor) => initial(names, tensor)
+      ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {})
     })
     return executedSteps(timeline!, planned.warmupSteps, steps - planned.warmupSteps)
   })

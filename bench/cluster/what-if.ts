@@ -3,6 +3,7 @@
 // train over them. Needs root and iproute2.
 //   node bench/cluster/what-if.ts                     processor threads that stand for a slow device; 2 and 4 ranks
 //   node bench/cluster/what-if.ts --backend cuda      a GPU for each of 2 ranks, NCCL over sockets; "nvlink": NCCL as it comes
+//   node bench/cluster/what-if.ts --backend cuda --scenario scenarios/measured/what-if-llama.yaml --points nvlink,25Gbit/s,10Gbit/s
 // A point is a bandwidth of every rank's link in each direction; "asymmetric:" before it gives rank 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
@@ -73,7 +74,7 @@ const all: Readonly<Record<string, string>> = {
   diloco: `{name: diloco, period: ${period}}`,
   "streaming-diloco": emulateDevice
     ? `{name: streaming-diloco, period: ${period}, fragments: 2, delaySteps: 1}`
-    : `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}}`
+    : `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}, message: fragment}`
 }
 const names = chosen.algorithms === "" ? Object.keys(all) : chosen.algorithms.split(",")
 
@@ -158,9 +159,12 @@ const measure = async (
       `world.ranks=${ranks}`,
       `world.links.inter.bandwidth=${point.bandwidth}`,
       `algorithm=${all[name]}`,
-      `collectives.measured=${collectives}`,
-      ...(name === "ddp" && !emulateDevice ? [`steps=${rate < 5e8 ? 3 : 10}`] : [])
+      `collectives.measured=${collectives}`
     ]
+    if (name === "ddp" && !emulateDevice) {
+      const { stepSeconds } = await foretell([...common, `model={profile: ${compute}}`])
+      common.push(`steps=${stepSeconds > 1 ? 3 : 10}`)
+    }
     const modelled = [...common, `model={profile: ${compute}}`]
     let change: Change | undefined
     if (point.rank0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
