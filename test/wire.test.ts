@@ -11,7 +11,7 @@ import { Machine } from "../core/machine/machine.ts"
 import { collective } from "../core/machine/op.ts"
 import { checkLaws } from "../core/laws/laws.ts"
 import { aloneSeconds } from "../core/wire/alone.ts"
-import type { CollectiveOptions } from "../core/wire/legs.ts"
+import { oneShotBytes, type CollectiveOptions } from "../core/wire/legs.ts"
 import { collectiveAlgorithms, Network } from "../core/wire/network.ts"
 import { distinct, interchangeable } from "../core/wire/symmetry.ts"
 import { makeWorld, unlimited, type World } from "../core/world.ts"
@@ -378,13 +378,33 @@ describe("who sends", () => {
     const network = new Network(flat, distinct(flat))
     const direct = aloneSeconds(network, "all_reduce", flat.all, { algorithm: "direct" })(4e6)
     expect(direct).toBeCloseTo(2 * 1e-3 + (1.5 * 4e6) / 1e9, 12)
-    // Of two, each sends the other everything, and adds for itself.
+    // Of two, as many bytes by shares: above a limit these are what goes, one phase after the other.
     const two = nodes([1, 1], { bytesPerSecond: 1e9, latencySeconds: 1e-3 })
     const pair = new Network(two, distinct(two))
-    expect(aloneSeconds(pair, "all_reduce", two.all, { algorithm: "direct" })(4e6)).toBeCloseTo(5e-3, 12)
+    const ofTwo = aloneSeconds(pair, "all_reduce", two.all, { algorithm: "direct" })
+    expect(ofTwo(4e6)).toBeCloseTo(6e-3, 12)
+    expect(ofTwo(oneShotBytes)).toBeCloseTo(1e-3 + oneShotBytes / 1e9, 12)
+    expect(ofTwo(oneShotBytes + 4)).toBeCloseTo(2e-3 + (oneShotBytes + 4) / 1e9, 12)
+    // Sums twice as wide as what three send are as many bytes as everything to everybody, too.
+    const three = nodes([1, 1, 1], { bytesPerSecond: 1e9, latencySeconds: 1e-3 })
+    const narrow = aloneSeconds(
+      new Network(three, distinct(three)),
+      "all_reduce",
+      three.all,
+      { algorithm: "direct" },
+      2
+    )
+    expect(narrow(1e5)).toBeCloseTo(1e-3 + 2e5 / 1e9, 12)
+    expect(narrow(3e6)).toBeCloseTo(2e-3 + 6e6 / 1e9, 12)
     const ring = aloneSeconds(network, "all_reduce", flat.all, { algorithm: "ring" })(4e6)
     expect(ring).toBeCloseTo(6 * 1e-3 + (1.5 * 4e6) / 1e9, 12)
     const gather = aloneSeconds(network, "all_gather", flat.all, { algorithm: "direct" })(1e6)
     expect(gather).toBeCloseTo(1e-3 + 3e6 / 1e9, 12)
+  })
+
+  it("is short up to as many bytes as for processes", () => {
+    const source = readFileSync("native/transport/collective-plan.cc", "utf8")
+    const [, one, shift] = /oneShotBytes = size_t\{(\d+)\} << (\d+);/u.exec(source)!
+    expect(Number(one) * 2 ** Number(shift)).toBe(oneShotBytes)
   })
 })

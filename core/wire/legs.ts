@@ -7,6 +7,12 @@ import type { Op } from "../machine/op.ts"
 import type { CollectiveAlgorithm, Network, Phase } from "./network.ts"
 import { unevenRows, type UnevenRows } from "./uneven.ts"
 
+/**
+ * Up to so many bytes of one rank's input, a direct all-reduce sends everything to everybody where sums by shares would be as many
+ * bytes: one latency less. As this project's processes do it (`oneShotBytes` of native/transport/collective-plan.cc).
+ */
+export const oneShotBytes = 2 ** 18
+
 export interface CollectiveOptions {
   readonly algorithm: CollectiveAlgorithm
   /** Measured times that bound how fast a collective can be, whatever the links. */
@@ -104,14 +110,15 @@ export const legsOf = (
   { algorithm, table }: CollectiveOptions
 ): Legs => {
   const ranks = together[0]!
+  const short = sizeBytes <= oneShotBytes
   const phases =
     uneven === undefined
-      ? network.phases(kernel, algorithm, together, from, widening)
+      ? network.phases(kernel, algorithm, together, from, widening, short)
       : [network.unevenPhase(kernel, ranks, uneven.rows)]
   const beside =
     uneven !== undefined || alike === together
       ? phases
-      : network.phases(kernel, algorithm, alike, from, widening)
+      : network.phases(kernel, algorithm, alike, from, widening, short)
   const lacking = new Set<string>()
   let outside = false
   const legs = phases.map((phase, index): Leg => {

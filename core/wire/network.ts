@@ -205,8 +205,8 @@ export class Network {
    * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
-   * dtype of what comes out; where everything to everybody is no more bytes than that, as of two members it is, each adds for itself,
-   * in one step (processes take a second one, of as many bytes, above 256 KiB). A direct broadcast gives each member a share that
+   * dtype of what comes out; where everything to everybody is fewer bytes than that, or as many, as of two members it is, and no more
+   * than `oneShotBytes`, each adds for itself, in one step. A direct broadcast gives each member a share that
    * it hands on. All-to-all: every pair at once.
    *
    * Tree and hierarchical are ways of an all-reduce; other collectives go around a ring then, a broadcast along a chain.
@@ -214,20 +214,22 @@ export class Network {
    * @param groups groups of equal size that do the same at the same time, as one flow over the links of all
    * @param from position in each group of the member whose bytes the others get, for a broadcast and a message
    * @param widening bytes of sums per byte that is sent; of a direct all-reduce alone
+   * @param short whether the op's bytes are no more than `oneShotBytes`; of a direct all-reduce alone
    */
   phases(
     kernel: string,
     algorithm: CollectiveAlgorithm,
     groups: ReadonlyArray<ReadonlyArray<number>>,
     from = 0,
-    widening = 1
+    widening = 1,
+    short = false
   ): ReadonlyArray<Phase> {
     let known = this.#known.get(groups)
     if (known === undefined) this.#known.set(groups, (known = new Map()))
-    const key = `${kernel} ${algorithm} ${from} ${widening}`
+    const key = `${kernel} ${algorithm} ${from} ${widening} ${short}`
     let phases = known.get(key)
     if (phases === undefined)
-      known.set(key, (phases = this.#makePhases(kernel, algorithm, groups, from, widening)))
+      known.set(key, (phases = this.#makePhases(kernel, algorithm, groups, from, widening, short)))
     return phases
   }
 
@@ -236,7 +238,8 @@ export class Network {
     algorithm: CollectiveAlgorithm,
     groups: ReadonlyArray<ReadonlyArray<number>>,
     from: number,
-    widening: number
+    widening: number,
+    short: boolean
   ): ReadonlyArray<Phase> {
     const n = groups[0]!.length
     if (n < 2) return []
@@ -246,8 +249,10 @@ export class Network {
         if (algorithm === "hierarchical") return this.#hierarchical(groups)
         if (algorithm === "tree") return [this.#tree(groups)]
         if (algorithm === "direct") {
-          if (n <= 1 + widening)
+          if (n < 1 + widening || (n === 1 + widening && short))
             return [this.#pairwise(groups, 1, widening === 1 ? whole : { ...whole, kernel: "all_gather" })]
+          // Of two members half goes each way, and half of the sums: one flow of all the bytes, which waits for the farthest hop twice.
+          if (n === 1 + widening && widening === 1) return [this.#pairwise(groups, 1, whole, 2)]
           return [
             this.#pairwise(groups, 1 / n, { kernel: "reduce_scatter", ranks: n, share: 1 }),
             this.#pairwise(groups, widening / n, { kernel: "all_gather", ranks: n, share: widening / n })
@@ -396,7 +401,12 @@ export class Network {
   }
 
   /** Every pair at once, each with its flow, counted per link rather than listed: there are n(n-1) of them. */
-  #pairwise(groups: ReadonlyArray<ReadonlyArray<number>>, unitsPerByte: number, like: PhaseKind): Phase {
+  #pairwise(
+    groups: ReadonlyArray<ReadonlyArray<number>>,
+    unitsPerByte: number,
+    like: PhaseKind,
+    steps = 1
+  ): Phase {
     const world = this.#world
     const n = groups[0]!.length
     const crossings = new Float64Array(this.#classOf.length)
@@ -428,6 +438,7 @@ export class Network {
       )
     }
     const farthest = (): number =>
+      steps *
       Math.max(
         ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
       )

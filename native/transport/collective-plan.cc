@@ -8,7 +8,7 @@ namespace {
 
 /**
  * Messages of so many bytes are short. Assumed, from a trial that is not kept: between two processes of one host, everything to
- * everybody was the quicker for 64 and 256 KiB, shares for 1 MiB.
+ * everybody was the quicker for 64 and 256 KiB, shares for 1 MiB. The simulator has the same number (core/wire/legs.ts).
  */
 constexpr size_t oneShotBytes = size_t{1} << 18;
 
