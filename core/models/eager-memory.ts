@@ -2,7 +2,7 @@
 // usual modules (Hugging Face's), each counted once. What this project's own executor keeps is placement.ts's. Knows shapes alone.
 import type { Operand } from "../kernels/kernel.ts"
 import type { KernelCall, LayerGraph, Value } from "./layer-graph.ts"
-import type { Recompute } from "./recompute.ts"
+import { recomputesBlocks, type Recompute } from "./recompute.ts"
 
 /**
  * `autocast`: parameters and residual stream in float32, products in 16 bits, with a copy of each weight; `eager`: everything in
@@ -90,7 +90,7 @@ export const eagerSavedBytes = (
   }
 
   const all = layers.map(({ forward }) => forward.reduce((bytes, call) => bytes + bytesOf(call), 0))
-  if (recompute !== "block") return all.map((kept) => ({ kept, working: 0 }))
+  if (!recomputesBlocks(recompute)) return all.map((kept) => ({ kept, working: 0 }))
   const blockBytes = new Map<string, number>()
   layers.forEach(({ block }, index) => blockBytes.set(block, (blockBytes.get(block) ?? 0) + all[index]!))
   const entered = new Set<string>()

@@ -6,10 +6,16 @@ import { fuse, type FuseRule } from "./fuse.ts"
 import type { KernelCall, Layer, LayerGraph, Value } from "./layer-graph.ts"
 
 /**
- * What is computed again: nothing; each block; or attention alone, with what turns its queries and keys (the selective
- * recomputation of arXiv:2205.05198, of which flash attention leaves these and its result).
+ * What is computed again: nothing; attention alone, with what turns its queries and keys (the selective recomputation of
+ * arXiv:2205.05198, of which flash attention leaves these and its result); each block as far as its backward pass reads it, as PyTorch's
+ * checkpoint does from 2.1 on (early stop); or each block to its end, as it does with `use_reentrant=True`.
  */
-export type Recompute = "none" | "attention" | "block"
+export const recomputeChoices = ["none", "attention", "block", "whole-block"] as const
+export type Recompute = (typeof recomputeChoices)[number]
+
+/** Whether whole blocks keep what goes into them. */
+export const recomputesBlocks = (recompute: Recompute): boolean =>
+  recompute === "block" || recompute === "whole-block"
 
 /** Layers (indices) whose forward pass is computed again together. */
 type Segment = ReadonlySet<number>
@@ -18,7 +24,7 @@ const isAttention = ({ kernel }: KernelCall): boolean => kernel === "attention.f
 
 const segmentsOf = ({ layers }: LayerGraph, recompute: Recompute): ReadonlyArray<Segment> => {
   if (recompute === "none") return []
-  if (recompute === "block") {
+  if (recomputesBlocks(recompute)) {
     const inside = [...layers.keys()].filter((index) => layers[index]!.block !== layers[index]!.name)
     return [...Map.groupBy(inside, (index) => layers[index]!.block).values()].map((own) => new Set(own))
   }
@@ -43,8 +49,12 @@ const allCalls = ({ forward, backwardInput, backwardWeight }: Layer): ReadonlyAr
 
 const again = (value: Value): Value => ({ ...value, name: `${value.name}.again` })
 
-/** The layers with one segment's forward pass, as far as its backward pass needs it, at the beginning of that. */
-const withSegment = (layers: ReadonlyArray<Layer>, segment: Segment): ReadonlyArray<Layer> => {
+/** The layers with one segment's forward pass, to its end or as far as its backward pass needs it, at the beginning of that. */
+const withSegment = (
+  layers: ReadonlyArray<Layer>,
+  segment: Segment,
+  toItsEnd: boolean
+): ReadonlyArray<Layer> => {
   const own = [...segment].toSorted((a, b) => a - b)
   const forward = own.flatMap((index) => layers[index]!.forward)
   const readOutside = new Set(
@@ -65,7 +75,7 @@ const withSegment = (layers: ReadonlyArray<Layer>, segment: Segment): ReadonlyAr
   const reading = (values: ReadonlyArray<Value>) =>
     values.map((value) => (dropped.has(value.name) ? again(value) : value))
   for (const call of forward.toReversed()) {
-    if (!call.outputs.some(({ name }) => needed.has(name))) continue
+    if (!toItsEnd && !call.outputs.some(({ name }) => needed.has(name))) continue
     for (const { name } of call.inputs) if (dropped.has(name)) needed.add(name)
     anew.unshift({ ...call, inputs: reading(call.inputs), outputs: call.outputs.map(again) })
   }
@@ -102,5 +112,8 @@ export const trainingGraph = (
 /** The graph whose backward pass computes again what `recompute` says: the same gradients, from values that live shorter. */
 export const recomputed = (graph: LayerGraph, recompute: Recompute): LayerGraph => ({
   ...graph,
-  layers: segmentsOf(graph, recompute).reduce(withSegment, graph.layers)
+  layers: segmentsOf(graph, recompute).reduce(
+    (layers, segment) => withSegment(layers, segment, recompute === "whole-block"),
+    graph.layers
+  )
 })

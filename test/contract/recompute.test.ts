@@ -92,10 +92,14 @@ describeContract("activation recomputation", (machine) => {
         const none = await learnt(choice, "none")
         const attention = await learnt(choice, "attention")
         const block = await learnt(choice, "block")
+        const whole = await learnt(choice, "whole-block")
         expect(attention.values).toEqual(none.values)
         expect(block.values).toEqual(none.values)
+        expect(whole.values).toEqual(none.values)
         expect(attention.bytes).toBeLessThan(none.bytes)
         expect(block.bytes).toBeLessThan(attention.bytes)
+        expect(whole.bytes).toBeGreaterThanOrEqual(block.bytes)
+        expect(whole.bytes).toBeLessThan(attention.bytes)
         expect(new Set(none.values.losses).size).toBe(steps)
       }
     },
@@ -112,7 +116,7 @@ describeContract("activation recomputation", (machine) => {
           dtype: fc.constantFrom("float32" as const, "bfloat16" as const),
           stage: fc.option(fc.nat({ max: stages.length - 1 }), { nil: undefined }),
           synchronize: fc.option(fc.constantFrom("last" as const, "each" as const), { nil: undefined }),
-          recompute: fc.constantFrom("attention" as const, "block" as const)
+          recompute: fc.constantFrom("attention" as const, "block" as const, "whole-block" as const)
         }),
         async ({ model, dtype, stage, synchronize, recompute }) => {
           const choice = {

@@ -28,7 +28,7 @@ const refusal = async (...args: Parameters<typeof ran>) => {
 describe("activations", () => {
   it.each(["none", "eager"])("that are computed again take longer, with host %s", async (host) => {
     const seconds: Array<number> = []
-    for (const recompute of ["none", "attention", "block"]) {
+    for (const recompute of ["none", "attention", "block", "whole-block"]) {
       const result = await ran(
         "gpt2-described.yaml",
         "algorithm=ddp",
@@ -41,6 +41,7 @@ describe("activations", () => {
     }
     expect(seconds[1]).toBeGreaterThan(seconds[0]!)
     expect(seconds[2]).toBeGreaterThan(seconds[1]!)
+    expect(seconds[3]).toBeGreaterThan(seconds[2]!)
   })
 
   it("of a profile are not told apart by what is attention", async () => {

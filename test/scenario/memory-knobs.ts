@@ -10,6 +10,7 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["activations.recompute", "none", "attention", described, device, "activations={by: eager}"],
   ["activations.recompute", "none", "block", described, device, "activations={by: fused}"],
   ["activations.recompute", "attention", "block", described, device, "activations={by: fused}"],
+  ["activations.recompute", "block", "whole-block", described, device, "activations={by: eager}"],
   ["activations.by", "fused", "eager", described, device, "activations={recompute: block}"],
   ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
   ["shard.within", "node", "site", "shard={}"],

@@ -9,7 +9,7 @@ import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
 import { parameterCount, type LayerGraph } from "../../../core/models/layer-graph.ts"
-import type { Recompute } from "../../../core/models/recompute.ts"
+import { recomputesBlocks, recomputeChoices, type Recompute } from "../../../core/models/recompute.ts"
 import { elementsOf } from "../../../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
 import { misfit } from "../../model.ts"
@@ -26,8 +26,8 @@ export const ActivationSettings = Schema.Struct({
   by: withDefault(Schema.Literals(["fused", "eager", "autocast"]), "autocast"),
   /** The architecture of a profiled model, whose profile does not say it. */
   of: Schema.optionalKey(ArchitectureSettings),
-  /** Computed again in the backward pass rather than kept: nothing, each block, or attention alone. */
-  recompute: withDefault(Schema.Literals(["none", "attention", "block"]), "none")
+  /** Computed again in the backward pass rather than kept; see `Recompute`. */
+  recompute: withDefault(Schema.Literals(recomputeChoices), "none")
 })
 export type ActivationSettings = typeof ActivationSettings.Type
 
@@ -76,7 +76,8 @@ export const keptBytes = (
       )
     // Time goes by the profile's layers, memory by the architecture: without blocks there is none to compute again.
     if (
-      recompute === "block" &&
+      !isArchitecture(model) &&
+      recomputesBlocks(recompute) &&
       blocksOf(profile.layers.map(({ name }) => name)).every((one) => one === undefined)
     )
       return yield* refuse(
@@ -131,7 +132,8 @@ export const requireGathered = (
   { parameters, reshardAfterForward, division }: ShardPlan,
   file: string
 ): Effect.Effect<void, InputError> => {
-  if (activations?.recompute !== "block" || !parameters || !reshardAfterForward) return Effect.void
+  const { recompute = "none" } = activations ?? {}
+  if (!recomputesBlocks(recompute) || !parameters || !reshardAfterForward) return Effect.void
   const blocks = isArchitecture(model)
     ? modelGraph(model).layers.map(({ name, block }) => (block === name ? undefined : block))
     : blocksOf(names)
@@ -147,28 +149,26 @@ export const requireGathered = (
         new InputError({
           file,
           field: "activations.recompute",
-          value: "block",
+          value: recompute,
           accepted: `none or attention where layers of a block are gathered one by one (${apart.name}); or shard.units: block of a model of several, or shard.reshardAfterForward: false`
         })
       )
 }
 
-/** Of kernels that are this project's, which are known one by one: what their graph computes again. */
-export const recomputedInGraph = ({ model, kernels, activations }: DataParallelScenario): Recompute =>
-  isArchitecture(model) && kernels === "fused" ? (activations?.recompute ?? "none") : "none"
+/** Of a described model, whose kernels are known one by one: what its graph computes again. */
+export const recomputedInGraph = ({ model, activations }: DataParallelScenario): Recompute =>
+  isArchitecture(model) ? (activations?.recompute ?? "none") : "none"
 
-/** The profile with what is computed again in its backward passes, where it is not from a graph that has that already. */
-export const recomputing = (scenario: DataParallelScenario, profile: Profile): Profile => {
-  const { model, activations } = scenario
-  const recompute = activations?.recompute ?? "none"
-  if (recompute === "none" || recomputedInGraph(scenario) !== "none") return profile
+/** The profile with what is computed again in its backward passes, all of a layer, where it is not from a graph that has that already. */
+export const recomputing = ({ model, activations }: DataParallelScenario, profile: Profile): Profile => {
+  if (activations === undefined || activations.recompute === "none" || isArchitecture(model)) return profile
+  const { recompute, of } = activations
   const blocks = blocksOf(profile.layers.map(({ name }) => name))
-  // `keptBytes` refuses attention where the model's layers do not say what they are.
-  const described = activations?.of ?? (isArchitecture(model) ? model : undefined)
+  // `keptBytes` refuses attention of a profile; a plan is made with one that has the described model's layers.
   const attention =
-    recompute === "attention" && described !== undefined ? attentionLayers(modelGraph(described)) : new Set()
+    recompute === "attention" && of !== undefined ? attentionLayers(modelGraph(of)) : new Set()
   const again = (index: number): boolean =>
-    recompute === "block" ? blocks[index] !== undefined : attention.has(index)
+    recomputesBlocks(recompute) ? blocks[index] !== undefined : attention.has(index)
   const layers = profile.layers.map((layer, index): LayerCost =>
     again(index) ? { ...layer, backward: plus(layer.backward, layer.forward) } : layer
   )
