@@ -42,6 +42,9 @@ export const readLoop = (tree: HostTree, work: DeviceWork): ReadLoop | undefined
     return (kernel: number): boolean => matching[device.name.values[kernel]!] === true
   }
   const [isToHost, isToDevice] = [is(toHost), is(toDevice)]
+  // Most traces are none of these, and large ones are told so at once.
+  const copied = compute.reduce((sum, index) => sum + (isToHost(kernels[index]!) ? 1 : 0), 0)
+  if (copied < 2 * steps.length) return undefined
   const launched = new Map<number, Array<{ readonly kernel: number; readonly busy: number }>>()
   let until = -Infinity
   for (const index of compute) {
