@@ -78,10 +78,11 @@ const fieldProblems = (
   alternatives: ReadonlyArray<Shape>
 ): ReadonlyArray<Problem> => {
   const problems: Array<Problem> = []
+  const known = `${shape.fields.size === 1 ? "" : "one of "}${[...shape.fields.keys()].join(", ")}`
   for (const [key, each] of Object.entries(value)) {
     const field = shape.fields.get(key)
     if (field !== undefined) {
-      problems.push(...problemsOf(field.shape, each, [...path, key]))
+      for (const problem of problemsOf(field.shape, each, [...path, key])) problems.push(problem)
       continue
     }
     const elsewhere = alternatives.flatMap((other) =>
@@ -91,8 +92,7 @@ const fieldProblems = (
       elsewhere.length > 0
         ? `; "${key}" goes with ${oneOf(elsewhere)}, not with ${titleOf(shape, alternatives)}`
         : didYouMean(key, shape.fields.keys())
-    const accepted = `${shape.fields.size === 1 ? "" : "one of "}${[...shape.fields.keys()].join(", ")}${hint}`
-    problems.push({ path: [...path, key], atKey: true, value: "an unknown field", accepted })
+    problems.push({ path: [...path, key], atKey: true, value: "an unknown field", accepted: known + hint })
   }
   for (const [key, field] of shape.fields) {
     if (field.required && value[key] === undefined)

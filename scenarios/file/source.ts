@@ -1,6 +1,16 @@
 // A YAML (or JSON) file as plain data that still knows where each field stands. Knows nothing of scenarios.
 import * as Effect from "effect/Effect"
-import { isMap, isNode, isPair, isScalar, isSeq, LineCounter, parseDocument, type Document } from "yaml"
+import {
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  parseDocument,
+  visit,
+  type Document,
+  type YAMLMap
+} from "yaml"
 import { readText } from "../../traces/text.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { FieldPath } from "./check.ts"
@@ -42,18 +52,17 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
         accepted: "YAML"
       })
     try {
-      const document = parseDocument(text, {
-        lineCounter: lines,
-        prettyErrors: false,
-        stringKeys: true,
-        logLevel: "silent"
-      })
-      const errors = document.errors.map(({ pos, message }) => broken(pos[0], firstLine(message)))
+      const document = parsed(text, lines)
+      const errors = [
+        ...document.errors.map(({ pos, message }) => broken(pos[0], firstLine(message))),
+        ...repeatedKeys(document).map((key) => broken(startOf(key), "Map keys must be unique"))
+      ]
       const [first, ...rest] = errors
       if (first !== undefined) return Effect.fail(inputErrors(first, ...rest))
       const value = plain(document)
+      const indices: Indices = new Map()
       const where = (path: FieldPath, atKey: boolean): string => {
-        const offset = offsetOf(document, path, atKey)
+        const offset = offsetOf(document, path, atKey, indices)
         return offset === undefined ? file : place(offset)
       }
       return Effect.succeed({ file, value, where })
@@ -63,11 +72,37 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
     }
   })
 
+/** Each key once: `repeatedKeys` sees to that, for the parser's own check takes the square of a map's keys. */
+const parsed = (text: string, lineCounter?: LineCounter): Document =>
+  parseDocument(text, {
+    prettyErrors: false,
+    stringKeys: true,
+    logLevel: "silent",
+    uniqueKeys: false,
+    ...(lineCounter === undefined ? {} : { lineCounter })
+  })
+
+const repeatedKeys = (document: Document): ReadonlyArray<unknown> => {
+  const repeated: Array<unknown> = []
+  visit(document, {
+    Map: (_, { items }) => {
+      const seen = new Set<unknown>()
+      for (const { key } of items) {
+        const name = isScalar(key) ? key.value : key
+        if (seen.has(name)) repeated.push(key)
+        seen.add(name)
+      }
+    }
+  })
+  return repeated
+}
+
 /** The value of a YAML scalar or flow collection, as on a command line. Undefined when it is not YAML. */
 export const parseInline = (text: string): { readonly value: unknown } | undefined => {
   try {
-    const document = parseDocument(text, { prettyErrors: false, stringKeys: true, logLevel: "silent" })
-    return document.errors.length > 0 ? undefined : { value: plain(document) }
+    const document = parsed(text)
+    const wrong = document.errors.length > 0 || repeatedKeys(document).length > 0
+    return wrong ? undefined : { value: plain(document) }
   } catch {
     return undefined
   }
@@ -102,14 +137,28 @@ export const reasonOf = (cause: unknown): string => {
   return firstLine(cause.message)
 }
 
-const offsetOf = (document: Document, path: FieldPath, atKey: boolean): number | undefined => {
+/** Of each map that was asked, its entries by their keys: a file may have very many, and each be wrong. */
+type Indices = Map<YAMLMap, ReadonlyMap<unknown, YAMLMap["items"][number]>>
+
+const indexOf = (map: YAMLMap, indices: Indices) => {
+  const known = indices.get(map)
+  if (known !== undefined) return known
+  const index = new Map(map.items.map((item) => [isScalar(item.key) ? item.key.value : item.key, item]))
+  indices.set(map, index)
+  return index
+}
+
+const offsetOf = (
+  document: Document,
+  path: FieldPath,
+  atKey: boolean,
+  indices: Indices
+): number | undefined => {
   let node: unknown = document.contents
   let offset = startOf(node)
   for (const [depth, key] of path.entries()) {
     if (isMap(node)) {
-      const pair = node.items.find(
-        (item) => isPair(item) && isScalar(item.key) && item.key.value === String(key)
-      )
+      const pair = indexOf(node, indices).get(String(key))
       if (pair === undefined) break
       const last = depth === path.length - 1
       const at = startOf(last && !atKey && isNode(pair.value) ? pair.value : pair.key)

@@ -124,6 +124,22 @@ jitter: .nan
     expect(errorsOf(text).join("\n")).toMatch(message)
   })
 
+  it("takes time with what is wrong in it, not with its square", () => {
+    const secondsOf = (count: number): number => {
+      const fields = Array.from({ length: count }, (_, i) => `unknown${i}: ${i}\n`).join("")
+      const text = `name: x\n${fields}model: { layers: 4, parameters: 1e8, stepSeconds: 10ms }\nworld: { ranks: 2 }\nalgorithm: ddp\n`
+      const file = scenarioFile(text)
+      const before = process.cpuUsage()
+      const result = Effect.runSync(Effect.result(loadScenario(file)))
+      const { user } = process.cpuUsage(before)
+      expect(Result.isFailure(result) && result.failure.errors.length).toBe(count)
+      return user
+    }
+    // Four times as many: about 4 where each is looked at alone, 16 where each is looked up among all.
+    secondsOf(4000)
+    expect(secondsOf(32_000) / secondsOf(8000)).toBeLessThan(9)
+  })
+
   it("that does not exist is refused", () => {
     const result = Effect.runSync(Effect.result(loadScenario("nowhere.yaml")))
     expect(Result.isFailure(result) && result.failure.message).toBe(
