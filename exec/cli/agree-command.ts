@@ -8,6 +8,7 @@ import { formatSeconds } from "../../core/units.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
+import { patientProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -18,7 +19,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import type { TraceError } from "../../traces/trace-error.ts"
 import { readRecord, recordFiles, writeRecord } from "../record-folder.ts"
 import type { RunRecord } from "../record-run.ts"
-import { holdToSimulation, runForReal, runnableOn, type BothOptions } from "./both-machines.ts"
+import { holdToSimulation, runForReal, runnableOn, stepsOf, type BothOptions } from "./both-machines.ts"
 import { requireDevice, warn } from "./command.ts"
 import { emulatedDevice, leastSecondsOn } from "./emulated-device.ts"
 import { horizonOf, type Horizon } from "./horizon.ts"
@@ -157,12 +158,13 @@ const compared = (
 ): Effect.Effect<Outcome, InputError | MachineError | TraceError> =>
   Effect.gen(function* () {
     const warnings = yield* warn(scenario, true)
-    const { agreement, simulated } = yield* holdToSimulation(both, record)
     const { upTo, world } = both
+    const watchful = { ...both, onSimulated: toldOfSteps() }
+    const { agreement, simulated } = yield* holdToSimulation(watchful, record)
     const parted = agreement.firstDisagreement?.kind === "values"
     const horizon =
       parted && upTo !== undefined && options.from === undefined
-        ? yield* horizonOf(both, (steps) => upTo(steps))
+        ? yield* horizonOf(watchful, (steps) => upTo(steps), stepsOf(record.journals))
         : undefined
     const held = horizon?.agreement
     if (options.timeline !== undefined) {
@@ -199,6 +201,22 @@ const compared = (
       ok: agrees(held ?? agreement)
     }
   })
+
+/** Each simulation begins at its first step. */
+const toldOfSteps = (): BothOptions<unknown>["onSimulated"] => {
+  let progress = simulating()
+  return (steps, of) => {
+    progress.update(steps, of)
+    if (steps < of) return
+    progress.end()
+    progress = simulating()
+  }
+}
+
+const simulating = () =>
+  patientProgress("simulating steps with values", (line) =>
+    writeError(`exec: ${line}; fewer steps (--set steps=20) are compared sooner\n`)
+  )
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {
   const { firstDisagreement, horizon, timeError } = result

@@ -6,7 +6,8 @@ import { replaying } from "../../core/agreement/replay.ts"
 import { defaultTolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
-import type { MachineError } from "../../core/machine/machine.ts"
+import { interposing } from "../../core/machine/interpose.ts"
+import type { MachineError, Program } from "../../core/machine/machine.ts"
 import type { Op } from "../../core/machine/op.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import type { Scenario } from "../../scenarios/families.ts"
@@ -38,6 +39,8 @@ export interface BothOptions<A>
   readonly leastSeconds?: ((op: Op) => number) | undefined
   /** Costs for the simulation from another run, of another world perhaps. Default: this run's own. */
   readonly costsFrom?: Recording | undefined
+  /** Told of each step that rank 0 has simulated, and of how many: values that references compute take their time. */
+  readonly onSimulated?: ((steps: number, of: number) => void) | undefined
   /** More for the real run: tests open sessions that break things. */
   readonly execution?: Partial<Execution<A>>
 }
@@ -105,9 +108,10 @@ export const holdToSimulation = <A>(
     const recording: Recording = { timeline, opLogs, journals, world, collectives }
     const costsFrom = options.costsFrom ?? recording
     const virtual: Array<Journal> = []
+    const told = counted(program(), journals, options.onSimulated)
     const simulated = yield* simulate({
       world,
-      program: journaled(replaying(program(), journals), virtual),
+      program: journaled(replaying(told, journals), virtual),
       costs: recordedCosts(costsFrom),
       network,
       collectives: {
@@ -148,6 +152,28 @@ export const holdToSimulation = <A>(
     )
     return { agreement, simulated, recording, simulatedRun, executedRun }
   })
+
+/** Steps that rank 0 has ended. */
+export const stepsOf = (journals: ReadonlyArray<Journal>): number => {
+  const { entries } = journals.find(({ rank }) => rank === 0)!
+  return entries.reduce((count, { kind }) => count + (kind === "endStep" ? 1 : 0), 0)
+}
+
+/** The same program, which tells how many steps of all that the real run took its rank 0 has ended. */
+const counted = <A>(
+  program: Program<A>,
+  journals: ReadonlyArray<Journal>,
+  tell: BothOptions<A>["onSimulated"]
+): Program<A> => {
+  if (tell === undefined) return program
+  const of = stepsOf(journals)
+  let steps = 0
+  return interposing(program, (machine) =>
+    machine.rank !== 0
+      ? {}
+      : { endStep: Effect.tap(machine.endStep, () => Effect.sync(() => tell(++steps, of))) }
+  )
+}
 
 const withoutLimits = (world: World): World => ({
   ...world,

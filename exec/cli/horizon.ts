@@ -18,16 +18,22 @@ export interface Horizon {
   readonly agreement: Agreement | undefined
 }
 
-/** Undefined where watching finds no step with values further apart than they may be. */
+/** Undefined where watching finds no step with values further apart than they may be. `steps`: of the whole run. */
 export const horizonOf = <A>(
   options: BothOptions<A>,
-  upTo: (steps: number) => Program<A>
+  upTo: (steps: number) => Program<A>,
+  steps: number
 ): Effect.Effect<Horizon | undefined, MachineError> =>
   Effect.gen(function* () {
-    const { program, tolerance = defaultTolerance } = options
-    const seen = yield* runOnBoth({ ...options, program: () => watched(program(), watchedElements) })
-    const [ours, theirs] = [seen.simulatedRun.journals ?? [], seen.executedRun.journals ?? []]
-    const growth = growthOf(gapsByStep(ours, theirs, tolerance))
+    const { tolerance = defaultTolerance } = options
+    let growth: Growth | undefined
+    // Most that part do so long before the end, and steps that are simulated with values are what takes time.
+    for (const count of [Math.ceil(steps / 4), steps]) {
+      const seen = yield* runOnBoth({ ...options, program: () => watched(upTo(count), watchedElements) })
+      const [ours, theirs] = [seen.simulatedRun.journals ?? [], seen.executedRun.journals ?? []]
+      growth = growthOf(gapsByStep(ours, theirs, tolerance))
+      if (growth !== undefined) break
+    }
     if (growth === undefined) return undefined
     if (!growth.ofRounding) return { growth, steps: 0, agreement: undefined }
     // Tensors that were not watched may have parted a little earlier.

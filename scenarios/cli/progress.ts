@@ -36,6 +36,34 @@ export const terminalProgress = (what: string): Progress => {
   }
 }
 
+const patienceSeconds = 10
+const longSeconds = 30
+
+/**
+ * As `terminalProgress`; where there is no terminal, one line to `tell` when ten seconds have passed and more than thirty are to come:
+ * whoever waits knows for what, and how long.
+ */
+export const patientProgress = (
+  what: string,
+  tell: (line: string) => void,
+  now: () => number = () => performance.now()
+): Progress => {
+  const bar = terminalProgress(what)
+  const beganAt = now()
+  let told = process.stderr.isTTY
+  return {
+    update(done, total, note) {
+      bar.update(done, total, note)
+      const seconds = (now() - beganAt) / 1000
+      const left = (seconds / done) * (total - done)
+      if (told || seconds < patienceSeconds || left < longSeconds) return
+      told = true
+      tell(`${what}: ${done} of ${total} in ${clock(seconds)}, about ${clock(left)} left`)
+    },
+    end: bar.end
+  }
+}
+
 const clock = (seconds: number): string => {
   const whole = Math.ceil(seconds)
   const minutes = Math.floor(whole / 60)
