@@ -58,12 +58,13 @@ const acts: Record<string, Act> = {
       return { squares, gathered: all?.map(({ values }) => [...values]), offset }
     }),
   transport: (job) => Effect.as(job.barrier, job.mesh.transport),
-  // Computes without a pause, so that its JavaScript hears of nothing, while its native threads must.
+  // Its JavaScript hears of nothing, as in one that computes without a pause, while its native threads must.
   busy: (job) =>
     Effect.gen(function* () {
       yield* job.barrier
       const until = performance.now() + 9000
-      while (performance.now() < until && job.mesh.fault === undefined);
+      const never = new Int32Array(new SharedArrayBuffer(4))
+      while (performance.now() < until && job.mesh.fault === undefined) Atomics.wait(never, 0, 0, 100)
       yield* job.barrier
       return "alive"
     }),
