@@ -1,8 +1,18 @@
 // Tells the recorder when ops ran: which op an activity of the engine belongs to, and what let it start. Only runs that ask for
 // it pay for it.
 import type { OpId } from "../core/machine/op.ts"
-import type { Cause, Recorder } from "../core/machine/recorder.ts"
+import type { Cause, Delay, Recorder } from "../core/machine/recorder.ts"
 import type { Activity, Recorder as EngineRecorder } from "./engine/engine.ts"
+
+/** What came before an activity of a rank's host, or lies between an op's causes and its start. */
+interface Before {
+  /** Since when the host has been at work without a pause; of one that only waits, since its end. */
+  readonly hostSince: number
+  /** Since when the program slept before that; the same where it did not. */
+  readonly asleepSince: number
+  /** The ops whose end let the host go on. */
+  readonly causes: ReadonlyArray<Cause> | undefined
+}
 
 export class ActivityTimes implements EngineRecorder {
   readonly #recorder: Recorder
@@ -10,7 +20,13 @@ export class ActivityTimes implements EngineRecorder {
   readonly #byFirst = new Map<Activity, Array<Cause>>()
   readonly #byLast = new Map<Activity, Array<Cause>>()
   // What let a turn start is what lets the collective start whose last turn it is.
-  readonly #turns = new Map<Activity, Array<Cause> | undefined>()
+  readonly #turns = new Map<Activity, ReadonlyArray<Cause> | undefined>()
+  // Of activities of hosts, and of turns that a host let start.
+  readonly #hosts = new Map<Activity, Before | undefined>()
+  readonly #ranksOfHosts = new Map<Activity, number>()
+  readonly #lastOfHosts = new Map<number, { readonly endedAt: number; readonly before: Before }>()
+  // By rank: when its program last fell asleep, and woke.
+  readonly #sleeps = new Map<number, { readonly since: number; readonly until: number }>()
 
   constructor(recorder: Recorder) {
     this.#recorder = recorder
@@ -26,20 +42,70 @@ export class ActivityTimes implements EngineRecorder {
     append(this.#byLast, last, { rank, op })
   }
 
+  /** The activity is the host's of a rank: what it does, or its wait for something. Not yet released. */
+  host(rank: number, activity: Activity): void {
+    this.#hosts.set(activity, undefined)
+    this.#ranksOfHosts.set(activity, rank)
+  }
+
+  /** What waits for the activity waits for what that waits for: the end of a step. Not yet released. */
+  stands(activity: Activity): void {
+    this.#turns.set(activity, undefined)
+  }
+
+  /** A rank's program slept; what it does at the moment when it wakes was put off by that. */
+  slept(rank: number, since: number, until: number): void {
+    const before = this.#sleeps.get(rank)
+    this.#sleeps.set(rank, { since: before?.until === since ? before.since : since, until })
+  }
+
   started(activity: Activity, timeSeconds: number, cause: Activity): void {
-    if (this.#turns.has(activity)) {
-      this.#turns.set(activity, this.#byLast.get(cause))
+    if (this.#hosts.has(activity)) {
+      this.#hosts.set(activity, this.#before(this.#ranksOfHosts.get(activity)!, timeSeconds, cause))
       return
     }
-    const causes = this.#byLast.get(cause) ?? this.#turns.get(cause)
+    if (this.#turns.has(activity)) {
+      const before = this.#hosts.get(cause)
+      if (before !== undefined) this.#hosts.set(activity, before)
+      this.#turns.set(activity, before?.causes ?? this.#byLast.get(cause))
+      return
+    }
+    const host = this.#hosts.get(cause)
+    const causes = host?.causes ?? this.#byLast.get(cause) ?? this.#turns.get(cause)
     for (const { rank, op } of this.#byFirst.get(activity) ?? []) {
       // Of a collective's ops, prefer the one of the same rank.
       const own = causes?.find((other) => other.rank === rank) ?? causes?.[0]
-      this.#recorder.started(rank, op, timeSeconds, own)
+      this.#recorder.started(rank, op, timeSeconds, own, this.#delay(rank, timeSeconds, cause, host))
     }
   }
 
+  /** Of an activity of a host that begins now: it goes on where the host was at work, and begins anew where it had waited. */
+  #before(rank: number, now: number, cause: Activity): Before {
+    const host = this.#hosts.get(cause)
+    if (host !== undefined) return host
+    // A program that goes on at the end of a read has its host launch what follows at that moment.
+    const last = this.#lastOfHosts.get(rank)
+    if (cause < 0 && last?.endedAt === now) return last.before
+    const causes = this.#byLast.get(cause) ?? this.#turns.get(cause)
+    return { hostSince: now, asleepSince: cause < 0 ? this.#asleepSince(rank, now) : now, causes }
+  }
+
+  #asleepSince(rank: number, now: number): number {
+    const sleep = this.#sleeps.get(rank)
+    return sleep?.until === now ? sleep.since : now
+  }
+
+  #delay(rank: number, now: number, cause: Activity, host: Before | undefined): Delay | undefined {
+    if (host !== undefined) return { host: now - host.hostSince, asleep: host.hostSince - host.asleepSince }
+    const since = cause < 0 ? this.#asleepSince(rank, now) : now
+    return since < now ? { host: 0, asleep: now - since } : undefined
+  }
+
   ended(activity: Activity, timeSeconds: number): void {
+    const before = this.#hosts.get(activity)
+    const hostOf = this.#ranksOfHosts.get(activity)
+    if (before !== undefined && hostOf !== undefined)
+      this.#lastOfHosts.set(hostOf, { endedAt: timeSeconds, before })
     for (const { rank, op } of this.#byLast.get(activity) ?? []) this.#recorder.ended(rank, op, timeSeconds)
   }
 }

@@ -145,6 +145,7 @@ export class SimulatedRank implements Driver<number> {
     const until = engine.work(0)
     engine.after(until, activity)
     if (this.#hostTail >= 0) engine.after(until, this.#hostTail)
+    this.#shared.times?.host(this.#options.rank, until)
     engine.release(until)
     this.#hostTail = until
   }
@@ -154,6 +155,7 @@ export class SimulatedRank implements Driver<number> {
     const engine = this.#engine
     const busy = engine.work(seconds)
     if (this.#hostTail >= 0) engine.after(busy, this.#hostTail)
+    this.#shared.times?.host(this.#options.rank, busy)
     engine.release(busy)
     this.#hostTail = busy
     return busy
@@ -201,6 +203,7 @@ export class SimulatedRank implements Driver<number> {
     this.#replays = true
     const mark = engine.work(0)
     if (computeTail >= 0) engine.after(mark, computeTail)
+    this.#shared.times?.stands(mark)
     this.#shared.whenEnded(mark, () => {
       this.stepEndSeconds[step] = engine.now
       this.stepBusySeconds[step] = this.computeSeconds
@@ -262,8 +265,15 @@ export class SimulatedRank implements Driver<number> {
       if (!(seconds > engine.now)) return Effect.void
       const alarm = engine.work(seconds - engine.now)
       engine.release(alarm)
-      // Once more, if the sum fell short of the moment by a rounding.
-      return Effect.andThen(this.rank.wait(`${seconds} s`, [Lane.compute], [alarm]), this.sleepUntil(seconds))
+      const since = engine.now
+      return Effect.andThen(
+        this.rank.wait(`${seconds} s`, [Lane.compute], [alarm]),
+        Effect.suspend(() => {
+          this.#shared.times?.slept(this.#options.rank, since, engine.now)
+          // Once more, if the sum fell short of the moment by a rounding.
+          return this.sleepUntil(seconds)
+        })
+      )
     })
   }
 

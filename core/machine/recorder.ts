@@ -13,21 +13,31 @@ export interface Cause {
   readonly op: OpId
 }
 
+/** What held an op up directly before its start, seconds. */
+export interface Delay {
+  readonly host: number
+  readonly asleep: number
+}
+
 interface RankRecord {
   readonly entries: Array<OpLogEntry>
   readonly start: Array<number>
   readonly end: Array<number>
   readonly cause: Array<Cause | undefined>
+  readonly delays: Array<Delay | undefined>
 }
 
 export class Recorder {
   // By rank; also of a rank that submits nothing.
   readonly #ranks: ReadonlyMap<number, RankRecord>
+  #delayed = false
 
   /** For a run of these ranks. */
   constructor(ranks: ReadonlyArray<number>) {
     const ordered = ranks.toSorted((a, b) => a - b)
-    this.#ranks = new Map(ordered.map((rank) => [rank, { entries: [], start: [], end: [], cause: [] }]))
+    this.#ranks = new Map(
+      ordered.map((rank) => [rank, { entries: [], start: [], end: [], cause: [], delays: [] }])
+    )
   }
 
   /** Told of every op in program order, before it can start; `edges[0 .. edgeCount)` are the ops that it waits for. */
@@ -57,10 +67,13 @@ export class Recorder {
   }
 
   /** `cause` where the machine knows it; see `timeline`. */
-  started(rank: number, op: OpId, seconds: number, cause?: Cause): void {
+  started(rank: number, op: OpId, seconds: number, cause?: Cause, delay?: Delay): void {
     const record = this.#ranks.get(rank)!
     record.start[op] = seconds
     record.cause[op] = cause
+    if (delay === undefined) return
+    record.delays[op] = delay
+    this.#delayed = true
   }
 
   ended(rank: number, op: OpId, seconds: number): void {
@@ -96,9 +109,12 @@ export class Recorder {
       startSeconds: new Float64Array(count).fill(NaN),
       endSeconds: new Float64Array(count).fill(NaN),
       sizeBytes: new Float64Array(count),
-      cause: new Int32Array(count).fill(-1)
+      cause: new Int32Array(count).fill(-1),
+      ...(this.#delayed
+        ? { held: { hostSeconds: new Float64Array(count), asleepSeconds: new Float64Array(count) } }
+        : {})
     }
-    for (const [rank, { entries, start, end, cause }] of this.#ranks) {
+    for (const [rank, { entries, start, end, cause, delays }] of this.#ranks) {
       const firstRow = firstRows.get(rank)!
       for (const entry of entries) {
         const row = firstRow + entry.op
@@ -111,6 +127,11 @@ export class Recorder {
         timeline.sizeBytes[row] = entry.sizeBytes
         timeline.startSeconds[row] = start[entry.op] ?? NaN
         timeline.endSeconds[row] = end[entry.op] ?? NaN
+        const delay = delays[entry.op]
+        if (timeline.held !== undefined && delay !== undefined) {
+          timeline.held.hostSeconds[row] = delay.host
+          timeline.held.asleepSeconds[row] = delay.asleep
+        }
         const told = cause[entry.op]
         if (told !== undefined) timeline.cause[row] = firstRows.get(told.rank)! + told.op
       }

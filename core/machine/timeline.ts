@@ -21,6 +21,16 @@ export interface Timeline {
   readonly sizeBytes: Float64Array
   /** Row of the op whose end let this one start, -1 where none did: the edge a critical path follows. */
   readonly cause: Int32Array
+  /** What held each op up besides, between its cause's end and its start; of machines that tell, and not in files. */
+  readonly held?: Held
+}
+
+/** In columns as a timeline; seconds directly before each op's start, first asleep, then the host's. */
+interface Held {
+  /** The host was at work without a pause, and came to launch the op at its start; 0 where something else let it start. */
+  readonly hostSeconds: Float64Array
+  /** The program slept: until storage had taken something, or a request came. */
+  readonly asleepSeconds: Float64Array
 }
 
 /** The edges of every op of one rank, as derived at submission: what two machines must agree on. */

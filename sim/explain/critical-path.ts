@@ -6,16 +6,25 @@ import type { Timeline } from "../../core/machine/timeline.ts"
 /**
  * `compute`: a kernel ran. `communication`: a collective moved bytes. `copy`: host and device exchanged data.
  * `latency`: everything an op waited for had ended, but it had not begun; or, where the wire's latency is known, a
- * collective's first bytes were under way. `idle`: nothing on record was the reason.
+ * collective's first bytes were under way. `host`: all else was ready, but the host had still to launch the op. `asleep`: the
+ * program slept until some moment (its storage had taken a checkpoint, a request came). `idle`: nothing on record was the reason.
  */
-export type PathKind = "compute" | "communication" | "copy" | "latency" | "idle"
+export type PathKind = "compute" | "communication" | "copy" | "latency" | "host" | "asleep" | "idle"
 
 /** The order reports list them in. */
-export const pathKinds: ReadonlyArray<PathKind> = ["compute", "communication", "copy", "latency", "idle"]
+export const pathKinds: ReadonlyArray<PathKind> = [
+  "compute",
+  "communication",
+  "copy",
+  "latency",
+  "host",
+  "asleep",
+  "idle"
+]
 
 export interface PathSegment {
   readonly kind: PathKind
-  /** The op; for `latency` the op that was about to start; -1 for `idle` with nothing after it. */
+  /** The op; for `latency`, `host` and `asleep` the op that was about to start; -1 for `idle` with nothing after it. */
   readonly row: number
   readonly fromSeconds: number
   readonly toSeconds: number
@@ -107,8 +116,19 @@ export class CriticalPath {
    * The row whose end let `row` start at `time`, or -1 when that was before `fromSeconds` or there is none. The time in
    * between, if any, is pushed to `gaps`.
    */
-  #reasonOf(row: number, time: number, fromSeconds: number, gaps: Array<PathSegment>): number {
-    const { cause, startSeconds, endSeconds } = this.#timeline
+  #reasonOf(row: number, started: number, fromSeconds: number, gaps: Array<PathSegment>): number {
+    const { cause, startSeconds, endSeconds, held } = this.#timeline
+    let time = started
+    const heldBy = (kind: PathKind, seconds: number): void => {
+      const since = Math.max(fromSeconds, time - seconds)
+      if (since < time) gaps.push({ kind, row, fromSeconds: since, toSeconds: time })
+      time = since
+    }
+    if (held !== undefined) {
+      heldBy("host", held.hostSeconds[row]!)
+      heldBy("asleep", held.asleepSeconds[row]!)
+      if (time <= fromSeconds) return -1
+    }
     let reason = cause[row]!
     let kind: PathKind = "latency"
     // A cause that had not even begun is none.

@@ -28,7 +28,7 @@ export interface Explanation {
   /** Time the rank's compute lane was busy in the window. */
   readonly computeSeconds: number
   /**
-   * Where the rest went, by what the compute lane waited for. The five add up to `seconds - computeSeconds`, but for
+   * Where the rest went, by what the compute lane waited for. The seven add up to `seconds - computeSeconds`, but for
    * rounding.
    */
   readonly exposed: {
@@ -37,6 +37,10 @@ export interface Explanation {
     /** Kernels of other ranks, which came late to a collective. */
     readonly otherRanksSeconds: number
     readonly latencySeconds: number
+    /** The host, which had still to launch what was ready. */
+    readonly hostSeconds: number
+    /** The program, which slept until some moment. */
+    readonly asleepSeconds: number
     readonly idleSeconds: number
   }
   /** Time at least one collective of the rank was under way in the window. */
@@ -81,6 +85,8 @@ export interface CollectiveExplanation {
 /** Why a collective started later than its data were ready. */
 type Delay =
   | { readonly kind: "none" }
+  /** The host launched it so long after everything else had let it start. */
+  | { readonly kind: "host"; readonly seconds: number }
   /** Earlier collectives of its lane were still under way, in the order they ran. */
   | {
       readonly kind: "queued"
@@ -133,7 +139,7 @@ export const explain = (
   let computeSeconds = 0
   for (const [from, to] of busy) computeSeconds += to - from
 
-  const exposed = { communication: 0, copy: 0, compute: 0, latency: 0, idle: 0 }
+  const exposed: Record<PathKind, number> = noSeconds()
   const waits = new Map<number, Array<{ row: number; label: string; seconds: number }>>()
   for (const gap of gaps) {
     const segments: ReadonlyArray<PathSegment> =
@@ -215,6 +221,8 @@ export const explain = (
       copySeconds: exposed.copy,
       otherRanksSeconds: exposed.compute,
       latencySeconds: exposed.latency,
+      hostSeconds: exposed.host,
+      asleepSeconds: exposed.asleep,
       idleSeconds: exposed.idle
     },
     communicationBusySeconds: unionSeconds(timeline, under, fromSeconds, toSeconds),
@@ -353,6 +361,8 @@ const delayOf = (
   const { cause, lane, rank, startSeconds, endSeconds } = timeline
   const start = startSeconds[row]!
   if (releasedSeconds !== undefined && releasedSeconds >= start) return { kind: "none" }
+  const host = timeline.held?.hostSeconds[row] ?? 0
+  if (host > 0) return { kind: "host", seconds: Math.min(host, start - (releasedSeconds ?? 0)) }
   const reason = cause[row]!
   if (reason < 0) return { kind: "none" }
   // A meeting that moves nothing has ended when the last rank came to it: what is waited for is that rank.
@@ -374,13 +384,23 @@ const delayOf = (
   return { kind: "queued", behind: rows, labels: rows.map((other) => labelOf(timeline, other)) }
 }
 
+const noSeconds = (): Record<PathKind, number> => ({
+  compute: 0,
+  communication: 0,
+  copy: 0,
+  latency: 0,
+  host: 0,
+  asleep: 0,
+  idle: 0
+})
+
 const shares = (timeline: Timeline, segments: ReadonlyArray<PathSegment>) => {
-  const byKind: Record<PathKind, number> = { compute: 0, communication: 0, copy: 0, latency: 0, idle: 0 }
+  const byKind = noSeconds()
   const byLabel = new Map<string, { label: string; kind: PathKind; seconds: number }>()
   for (const { kind, row, fromSeconds, toSeconds } of segments) {
     const seconds = toSeconds - fromSeconds
     byKind[kind] += seconds
-    const label = kind === "idle" ? "idle" : labelOf(timeline, row)
+    const label = kind === "idle" || kind === "host" || kind === "asleep" ? kind : labelOf(timeline, row)
     const key = `${kind} ${label}`
     const known = byLabel.get(key)
     if (known === undefined) byLabel.set(key, { label, kind, seconds })

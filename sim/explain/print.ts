@@ -42,6 +42,8 @@ const balance = ({ seconds, computeSeconds, exposed }: Explanation, width: numbe
     ["waiting for host copies", exposed.copySeconds],
     ["waiting for slower ranks", exposed.otherRanksSeconds],
     ["waiting for latency", exposed.latencySeconds],
+    ["waiting for host's launches", exposed.hostSeconds],
+    ["waiting for storage, requests", exposed.asleepSeconds],
     ["nothing to do", exposed.idleSeconds]
   ]
   return rows
@@ -162,6 +164,10 @@ const reasons = (explanation: Explanation): ReadonlyArray<string> => {
       `For ${formatSeconds(exposed.otherRanksSeconds)} it waited for other ranks that had not yet joined a collective.`
     )
   }
+  if (exposed.hostSeconds > 0.01 * seconds)
+    sentences.push(
+      `For ${formatSeconds(exposed.hostSeconds)} the device waited for the host to launch what was ready: fewer launches help (host: compiled or graph), not faster links.`
+    )
   // The same collective of several steps is told once, by the step in which it was exposed longest.
   const exposedOf = Map.groupBy(
     collectives.toSorted((a, b) => b.exposedSeconds - a.exposedSeconds),
@@ -188,6 +194,8 @@ const why = (collective: CollectiveExplanation): string => {
   switch (delay.kind) {
     case "none":
       return `${label} started as soon as its data were ready; ${waits}`
+    case "host":
+      return `${label} was launched ${formatSeconds(delay.seconds)} after its data were ready, when the host came to it; ${waits}`
     case "other-rank":
       return `${label} could not start before rank ${delay.rank} had finished "${delay.label}"; ${waits}`
     case "queued": {

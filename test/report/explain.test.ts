@@ -41,7 +41,15 @@ describe("explain", () => {
       [4, 5, 8],
       [6, 8, 9]
     ])
-    expect(byKind).toEqual({ compute: 3, communication: 6, copy: 0, latency: 0, idle: 0 })
+    expect(byKind).toEqual({
+      compute: 3,
+      communication: 6,
+      copy: 0,
+      latency: 0,
+      host: 0,
+      asleep: 0,
+      idle: 0
+    })
     expect(byLabel[0]).toEqual({ label: "bucket 0", kind: "communication", seconds: 3 })
   })
 

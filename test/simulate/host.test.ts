@@ -10,6 +10,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
 import { makeWorld } from "../../core/world.ts"
+import { explain, stepWindow } from "../../sim/explain/explain.ts"
 import { run } from "./simulated.ts"
 
 const free = { bytesPerSecond: Infinity, latencySeconds: 0 }
@@ -45,19 +46,24 @@ const costsWith = (deviceSeconds: number, host: HostCosts | undefined): CostMode
       })
 })
 
+interface Work {
+  readonly ops: number
+  readonly tensors: number
+  readonly rounds: number
+  readonly reads: boolean
+  readonly steps?: boolean
+  /** Before the last round the program sleeps until then. */
+  readonly asleepUntil?: number
+}
+
 /** So many kernels one after another, then an all-reduce of so many tensors, then a read; that several times. */
-const makespan = (
+const ran = (
   deviceSeconds: number,
   host: HostCosts | undefined,
-  {
-    ops,
-    tensors,
-    rounds,
-    reads,
-    steps = false
-  }: { ops: number; tensors: number; rounds: number; reads: boolean; steps?: boolean }
-): number =>
+  { ops, tensors, rounds, reads, steps = false, asleepUntil = 0 }: Work
+) =>
   run({
+    record: true,
     world: worldOf(2),
     costs: costsWith(deviceSeconds, host),
     collectives: { algorithm: "ring" },
@@ -69,6 +75,7 @@ const makespan = (
       for (let i = 0; i < tensors; i++)
         carried.push(yield* machine.alloc({ name: `g${i}`, shape: [1], dtype: "float32" }))
       for (let round = 0; round < rounds; round++) {
+        if (round === rounds - 1) yield* machine.sleepUntil(asleepUntil)
         for (let i = 0; i < ops; i++)
           machine.submit(launch("work", kernels.scale, Lane.compute, [x], [x], { factor: 1 }))
         if (tensors > 0)
@@ -82,7 +89,15 @@ const makespan = (
       }
       yield* machine.drain
     })
-  }).makespanSeconds
+  })
+
+const makespan = (...of: Parameters<typeof ran>): number => ran(...of).makespanSeconds
+
+/** Of the whole of rank 0's first step. */
+const explained = (...of: Parameters<typeof ran>) => {
+  const timeline = ran(...of).timeline!
+  return explain(timeline, stepWindow(timeline, 0, 0)!)
+}
 
 describe("the host", () => {
   it("sets the pace where launches take longer than kernels, and is hidden where they do not", () => {
@@ -146,5 +161,44 @@ describe("the host", () => {
       )
     )
     expect(later).toBeGreaterThan(20)
+  })
+
+  it("is what explain says the device waits for: its launches and reads", () => {
+    // Kernel k is launched after 5 k us and takes 1.
+    const launches = { ...none, launchSeconds: 5e-6 }
+    const slow = explained(1e-6, launches, { ops: 10, tensors: 0, rounds: 1, reads: false })
+    expect(slow.seconds).toBeCloseTo(51e-6, 12)
+    expect(slow.exposed.hostSeconds).toBeCloseTo(41e-6, 12)
+    expect(slow.exposed.idleSeconds).toBeCloseTo(0, 12)
+    // Nothing but the host is on the way to the end, and its last kernel.
+    expect(slow.criticalPath.byKind.host).toBeCloseTo(50e-6, 12)
+    expect(slow.criticalPath.byKind.compute).toBeCloseTo(1e-6, 12)
+
+    // A launch before all, and between rounds a read and a launch; other launches are hidden.
+    const reads = { ...none, launchSeconds: 1e-6, readSeconds: 30e-6 }
+    const { seconds, computeSeconds, exposed } = explained(10e-6, reads, {
+      ops: 4,
+      tensors: 0,
+      rounds: 3,
+      reads: true
+    })
+    expect(seconds).toBeCloseTo(183e-6, 12)
+    expect(computeSeconds).toBeCloseTo(120e-6, 12)
+    expect(exposed.hostSeconds).toBeCloseTo(63e-6, 12)
+    expect(exposed.idleSeconds).toBeCloseTo(0, 12)
+  })
+
+  it("and a program that sleeps is told from one that has nothing to do", () => {
+    const shape = { ops: 1, tensors: 0, rounds: 2, reads: true, asleepUntil: 1e-3 }
+    // Without a host: 10 us of work, asleep until 1 ms, 10 us of work.
+    const alone = explained(1e-5, undefined, shape)
+    expect(alone.exposed.asleepSeconds).toBeCloseTo(1e-3 - 1e-5, 12)
+    // With one: launched after 1 us, read for 30; awake at 1 ms, when it is launched.
+    const host = { ...none, launchSeconds: 1e-6, readSeconds: 30e-6 }
+    const { exposed } = explained(1e-5, host, shape)
+    expect(exposed.hostSeconds).toBeCloseTo(2e-6, 12)
+    expect(exposed.asleepSeconds).toBeCloseTo(1e-3 - 41e-6, 12)
+    // The read lies before the sleep, and nothing was launched when it was over.
+    expect(exposed.idleSeconds).toBeCloseTo(30e-6, 12)
   })
 })

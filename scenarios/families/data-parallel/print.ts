@@ -20,7 +20,7 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
         `mean of ${result.steps ?? 0} after ${result.warmupSteps ?? 0} of warm-up`
       ],
       line("  compute", "computeSeconds", "mean of the ranks"),
-      line("  waiting", "exposedCommunicationSeconds", "for communication and slower ranks")
+      line("  waiting", "exposedCommunicationSeconds", "for communication, slower ranks, the host, storage")
     ],
     (column) => column === 1 || column === 2
   )

@@ -117,7 +117,7 @@ const print = (result: RunResult): ReadonlyArray<string> => {
           `mean of ${result.steps ?? 0} after ${result.warmupSteps ?? 0} of warm-up`
         ],
         line("  compute", "computeSeconds", "mean of the ranks"),
-        line("  waiting", "exposedCommunicationSeconds", "for communication and busier ranks"),
+        line("  waiting", "exposedCommunicationSeconds", "for communication, busier ranks, the host"),
         ["planned", formatSeconds(metricOf(result, "predictedSeconds")), "", "what the planner reckoned"]
       ],
       (column) => column === 1 || column === 2
