@@ -280,3 +280,6 @@ export const formatBandwidth = (bytesPerSecond: number): string =>
 
 /** "12.3 %" of a share in 0..1 (or a relative difference): one decimal. */
 export const formatShare = (share: number): string => `${(share * 100).toFixed(1)} %`
+
+/** "1 rank", "4 ranks": of words whose plural is an s. */
+export const counted = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`

@@ -8,6 +8,7 @@ import {
   Bandwidth,
   Bytes,
   Count,
+  counted,
   describeUnitFailure,
   Flops,
   formatBandwidth,
@@ -271,4 +272,12 @@ describe("schemas", () => {
     const exit = Schema.decodeUnknownExit(Link)({ link: { bandwidth: "1" } })
     expect(Exit.isFailure(exit) && String(exit.cause)).toMatch(/no unit[\s\S]*\["link"\]\["bandwidth"\]/u)
   })
+})
+
+it("counts one thing as one", () => {
+  expect([counted(1, "rank"), counted(0, "rank"), counted(4, "rank")]).toEqual([
+    "1 rank",
+    "0 ranks",
+    "4 ranks"
+  ])
 })

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { agrees } from "../../core/agreement/agree.ts"
 import type { Disagreement } from "../../core/agreement/disagreement.ts"
 import { InputError } from "../../core/input-error.ts"
-import { formatSeconds } from "../../core/units.ts"
+import { formatSeconds, counted } from "../../core/units.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
 import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
@@ -223,7 +223,7 @@ const print = (result: AgreeResult, watched: Horizon | undefined): string => {
   const mark = (ok: boolean): string => (ok ? "agree" : "DIFFER")
   const percent = `${timeError >= 0 ? "+" : ""}${(100 * timeError).toFixed(1)} %`
   const lines = [
-    `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks, ${result.ops} ops`,
+    `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}, ${counted(result.ops, "op")}`,
     `decisions  ${mark(result.decisions)}`,
     `values     ${mark(result.values)}  (${result.comparedTensors} tensors ${horizon === null ? "at the end" : `after ${horizon.steps} steps`}, and everything read)`,
     ...(horizon === null

@@ -8,7 +8,7 @@ import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-loc
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"
-import { formatSeconds, formatShare } from "../../core/units.ts"
+import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -172,7 +172,7 @@ const profileTraining = (
     }
     if (options.json === true) return said(json(told))
     return said(
-      `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${world.size} ranks on ${cores} cores ` +
+      `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
         `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
     )
   })

@@ -4,7 +4,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { InputError } from "../../core/input-error.ts"
-import { formatBytes, formatSeconds } from "../../core/units.ts"
+import { formatBytes, formatSeconds, counted } from "../../core/units.ts"
 import { json } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
@@ -273,7 +273,7 @@ const print = (result: TrainResult): string => {
   const parameters = result.parameters === undefined ? "" : `, ${result.parameters} parameters`
   const done = `${stepsDone === steps ? steps : `${stepsDone} of ${steps}`} step${steps === 1 ? "" : "s"}`
   const lines = [
-    `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks${parameters}, seed ${result.seed}`,
+    `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}${parameters}, seed ${result.seed}`,
     `${done}${resumedAfter === 0 ? "" : `, ${stepsDone - resumedAfter} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / (stepsDone - resumedAfter))} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
     `training loss ${first?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}`
   ]

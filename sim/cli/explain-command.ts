@@ -11,6 +11,7 @@ import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { section } from "../../scenarios/table.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { counted } from "../../core/units.ts"
 
 export interface ExplainCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -48,7 +49,7 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
       })
       const more = run.prepared.explain?.()
       const { warnings } = withIgnoredFields(result, scenario)
-      const title = `${scenario.name}: ${result.algorithm} on ${result.ranks} ranks`
+      const title = `${scenario.name}: ${result.algorithm} on ${counted(result.ranks, "rank")}`
       const columns = process.stdout.isTTY ? process.stdout.columns : undefined
       return said(
         options.json === true

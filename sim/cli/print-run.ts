@@ -1,10 +1,8 @@
 // A run's result for a person: its family's figures, what was sent, and what to be careful about.
-import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
+import { formatBytes, formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { RunResult } from "../../scenarios/result.ts"
 import { alignColumns, section } from "../../scenarios/table.ts"
-
-const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`
 
 export const printRun = (result: RunResult): string => {
   const { makespanSeconds, links, network, collectives } = result
@@ -24,8 +22,8 @@ export const printRun = (result: RunResult): string => {
     ...(collectives === undefined ? [] : [`collectives ${collectives}`])
   ]
   return [
-    `${result.scenario}: ${result.algorithm} on ${plural(result.ranks, "rank")}`,
-    [...models, plural(result.ops, "operation"), `${formatSeconds(makespanSeconds)} simulated`].join(", "),
+    `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}`,
+    [...models, counted(result.ops, "operation"), `${formatSeconds(makespanSeconds)} simulated`].join(", "),
     "",
     ...familyOf(result).print(result),
     ...section("links", traffic),

@@ -1,6 +1,6 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { formatBandwidth } from "../../core/units.ts"
+import { formatBandwidth, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import type { Metric } from "../../scenarios/family.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
@@ -25,7 +25,8 @@ const describe = (header: StudyResult["header"], rows: ReadonlyArray<StudyRow>):
   const points = new Set(rows.map(({ point }) => point)).size
   const name = shortNames(header.axes.map(({ path }) => path))
   const over = header.axes.map(({ path, values }) => `${values.length} x ${name(path)}`).join(", ")
-  const part = points === header.points ? `${points} points` : `${points} of ${header.points} points`
+  const part =
+    points === header.points ? counted(points, "point") : `${points} of ${counted(header.points, "point")}`
   return over === "" ? part : `${part} (${over})`
 }
 

@@ -4,7 +4,7 @@ import type { InputError } from "../../../core/input-error.ts"
 import { layerBytes, wireOf, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
-import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
+import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
 import { planScenario, type ScenarioPlan } from "./prepare.ts"
@@ -17,7 +17,7 @@ export const schedule = (
 ): Effect.Effect<Told, InputError> =>
   Effect.map(planScenario(scenario, file, loader), (plan) => {
     const json = scheduleOf(plan, scenario.algorithm.name)
-    const head = `${scenario.name}: ${json.algorithm} on ${plan.world.size} ranks, ${plan.profile.layers.length} layers${inParts(plan)}`
+    const head = `${scenario.name}: ${json.algorithm} on ${counted(plan.world.size, "rank")}, ${counted(plan.profile.layers.length, "layer")}${inParts(plan)}`
     return { json, lines: [head, "", ...printSchedule(json)] }
   })
 

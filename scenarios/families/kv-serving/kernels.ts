@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../../core/input-error.ts"
-import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
+import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Host } from "../../family.ts"
 import type { ExecutedEnd, Generating, GeneratingChoices } from "../../generating.ts"
 import type { Runnable } from "../../runnable.ts"
@@ -122,7 +122,7 @@ export const generating = (
           ok: true,
           json: result,
           lines: [
-            `${result.scenario}: ${result.algorithm} on ${result.ranks} ranks, ${finished.length} requests`,
+            `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}, ${counted(finished.length, "request")}`,
             `${tokens} tokens in ${formatSeconds(makespanSeconds)}, ${result.tokensPerSecond.toFixed(1)} tokens/s`,
             `cache      ${formatShare(kept / prompts)} of the prompts' rows kept; ${formatBytes(result.peakCacheBytes)} at most`,
             ...result.requests

@@ -1,6 +1,6 @@
 // How requests were served, for a person.
 import { fastestBytesPerSecond } from "../../../core/algorithms/kv-serving/handoff.ts"
-import { formatBytes, formatSeconds, formatShare } from "../../../core/units.ts"
+import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import { formatMetric } from "../../metric.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import { alignColumns } from "../../table.ts"
@@ -23,7 +23,7 @@ export const print = (result: RunResult): ReadonlyArray<string> => {
       (column) => column > 0
     ),
     "",
-    `${count} requests in ${formatSeconds(result.makespanSeconds)}: ${formatMetric(metric("tokensPerSecond"), "perSecond")} tokens, ${formatShare(metric("objectiveShare"))} within the objective (${formatMetric(metric("goodputPerSecond"), "perSecond")} requests)`,
+    `${counted(count, "request")} in ${formatSeconds(result.makespanSeconds)}: ${formatMetric(metric("tokensPerSecond"), "perSecond")} tokens, ${formatShare(metric("objectiveShare"))} within the objective (${formatMetric(metric("goodputPerSecond"), "perSecond")} requests)`,
     `cache per prompt ${formatBytes(metric("promptCacheBytes"))}, at most ${formatBytes(metric("peakCacheBytes"))} at a time; batches of ${formatMetric(metric("meanBatch"), "number")} on average, ${metric("largestBatch")} at most`,
     ...(Number.isNaN(breakEven)
       ? []

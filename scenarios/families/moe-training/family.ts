@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { titlesOf } from "../../../core/algorithms/algorithm.ts"
 import { moeAlgorithmNamed, moeAlgorithms } from "../../../core/algorithms/moe-training/algorithms.ts"
 import { MoeTrainingScenario, shippedBetween, hostNever } from "./scenario.ts"
-import { formatSeconds, formatShare } from "../../../core/units.ts"
+import { formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Family, Told } from "../../family.ts"
 import { metricOf, type RunResult } from "../../result.ts"
 import {
@@ -150,7 +150,7 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host)
     return {
       json,
       lines: [
-        `${scenario.name}: ${scenario.algorithm.name} on ${world.size} ranks, ${plan.forwardDegrees.length} layers`,
+        `${scenario.name}: ${scenario.algorithm.name} on ${counted(world.size, "rank")}, ${counted(plan.forwardDegrees.length, "layer")}`,
         "",
         `planned: forward ${formatSeconds(predicted.forwardSeconds)}, backward ${formatSeconds(predicted.backwardSeconds)} (no plan under ${formatSeconds(predicted.backwardBoundSeconds)})`,
         `dense gradients: ${share(gradients.moe)} inside MoE layers, ${share(gradients.dense)} beside dense ops, ${share([gradients.rest])} after the backward pass`,
