@@ -87,7 +87,13 @@ describe("a trace", () => {
 })
 
 describe("what communicates", () => {
-  it.each(["05a", "05b", "05d", "05f"])("%s is no layer's, though its name has no nccl", async (name) => {
+  it.each([
+    ["05a", ["expert"]],
+    // One-sided transfers are of no kind of parallel run alone.
+    ["05b", []],
+    ["05d", []],
+    ["05f", []]
+  ] as const)("%s is no layer's, though its name has no nccl", async (name, parallelism) => {
     const report = await run(`${name}-comm-kernel.json`)
     // 200 us behind the last kernel, while nothing else ran.
     expect(figures(report)).toEqual({ ...whole, step: 750 })
@@ -98,6 +104,7 @@ describe("what communicates", () => {
     expect(us(times.exposedSeconds)).toBe(200)
     expect(us(times.overlappedSeconds)).toBe(0)
     expect(report.warnings.join("\n")).toContain("2 collectives have no recorded size")
+    expect(report.parallelism).toEqual(parallelism)
   })
 
   it("has its size on the annotation around it, in PyTorch up to 2.2", async () => {

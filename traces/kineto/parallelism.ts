@@ -6,6 +6,9 @@ import type { KinetoTrace } from "./trace.ts"
 /** Bytes above which an exchange is of activations or parameters, not of a loss or a norm. */
 const substantial = 1 << 16
 
+/** Transfers that any kind of parallel run may make: they say of no stage that it handed on to the next. */
+const oneSided = /rma_|shmem|memcpy ptop/iu
+
 const sharded = /^(?:FSDP::|FullyShardedDataParallel)/u
 
 /** In the order fsdp, tensor, pipeline, expert. */
@@ -31,7 +34,8 @@ export const findParallelism = (
   if (isSharded) found.push("fsdp")
   // The scatter of a sharded run's root is launched when the backward pass has ended.
   if (count("all_reduce", "forward") >= 1 || (!isSharded && scattersForward >= 1)) found.push("tensor")
-  if (count("send_recv") > 0) found.push("pipeline")
+  if (calls.some(({ op, name }) => op === "send_recv" && !oneSided.test(name)) && count("send_recv") > 0)
+    found.push("pipeline")
   if (count("all_to_all") > 0) found.push("expert")
   return found
 }
