@@ -184,7 +184,10 @@ export const profiledModel = (
     yield* reserve("buffers", bufferBytes)
     onHeld?.({
       ...storage.bytes,
-      optimizer: 2 * storage.bytes.parameters,
+      optimizer: storage.stored.reduce(
+        (sum, { learnt }) => learnt.reduce((bytes, { parameter }) => bytes + 2 * parameter.sizeBytes, sum),
+        0
+      ),
       activations: activationBytes + beside,
       buffers: bufferBytes
     })
