@@ -10,7 +10,7 @@ import { messageOf } from "../../core/message-of.ts"
 import type { Place, TransportWish } from "./environment.ts"
 import { Mesh, type MeshFault } from "./mesh.ts"
 import type { ClockOffset, Job, Links } from "./job.ts"
-import { NoRendezvous, rendezvous } from "./rendezvous.ts"
+import { NoRendezvous, rendezvous, type Meeting } from "./rendezvous.ts"
 import { StandstillWatch } from "./standstill.ts"
 import { StartGate } from "./start-gate.ts"
 
@@ -110,6 +110,7 @@ export class ProcessJob implements Links {
     const { rank, size, master } = place
     return Effect.suspend(() => {
       let mesh: Mesh | undefined
+      let meeting: Meeting | undefined
       const listen = (address: string): number => {
         mesh?.close()
         mesh = new Mesh({
@@ -122,16 +123,18 @@ export class ProcessJob implements Links {
         })
         return mesh.port
       }
+      const close = (): void => {
+        meeting?.close()
+        mesh?.close()
+      }
       const same = { ...alike, transport }
       return rendezvous({ rank, size, master, secret, alike: same, host, listen, timeoutSeconds }).pipe(
-        Effect.flatMap(({ addresses, key, close }) =>
-          Effect.as(mesh!.connect(addresses, key, timeoutSeconds), () => {
-            close()
-            mesh!.close()
-          })
-        ),
-        Effect.flatMap((close) => new ProcessJob(mesh!, close).#located(place)),
-        Effect.onError(() => Effect.sync(() => mesh?.close()))
+        Effect.flatMap((met) => {
+          meeting = met
+          return mesh!.connect(met.addresses, met.key, timeoutSeconds)
+        }),
+        Effect.flatMap(() => new ProcessJob(mesh!, close).#located(place)),
+        Effect.onError(() => Effect.sync(close))
       )
     })
   }

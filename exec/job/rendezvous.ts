@@ -213,7 +213,8 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     open.add(socket)
     socket.unref()
     const lines = new Lines(socket)
-    const patience = setTimeout(() => socket.destroy(), patienceMillis)
+    // Nothing to live on for: whoever waits for the others has a timer of its own.
+    const patience = setTimeout(() => socket.destroy(), patienceMillis).unref()
     let card: Card | undefined
     socket.on("close", () => {
       clearTimeout(patience)

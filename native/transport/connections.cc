@@ -1,7 +1,9 @@
 #include "connections.h"
 
+#include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -21,6 +23,8 @@ constexpr size_t turnBytes = size_t{4} << 20;
 constexpr size_t textStepBytes = size_t{1} << 20;
 /** After a fault or a goodbye, what is queued has so long to leave. Assumed: well below `lostAfterSeconds`. */
 constexpr int64_t flushNanoseconds = 1'000'000'000;
+/** How often is looked meanwhile whether it has been acknowledged. Assumed: well below that. */
+constexpr int64_t soonNanoseconds = 2'000'000;
 
 }  // namespace
 
@@ -47,6 +51,8 @@ struct Connections::Socket {
 
   std::mutex mutex;
   std::deque<Piece> queue;
+  /** Nothing leaves any more: what is said from now on is dropped. */
+  bool gone = false;
 
   // The frame that is being read, and what of it has come.
   Frame frame;
@@ -125,6 +131,7 @@ void Connections::enqueue(int peer, const Frame& frame, std::string text, const 
   bool first = false;
   {
     const std::lock_guard lock(socket.mutex);
+    if (socket.gone) return;
     first = socket.queue.empty();
     socket.queue.push_back(std::move(piece));
   }
@@ -136,24 +143,22 @@ void Connections::enqueue(int peer, const Frame& frame, std::string text, const 
 void Connections::run() {
   int64_t flushUntil = 0;
   bool more = false;
+  bool soon = false;
   // After a fault data stop at once; words of it, and everything before a goodbye, may leave.
   while (!handler_.halted()) {
     const int64_t now = monotonicNanoseconds();
     const bool ending = ending_;
     if (ending || handler_.faulted()) {
-      bool queued = false;
-      for (const auto& socket : sockets_) {
-        if (!socket) continue;
-        const std::lock_guard lock(socket->mutex);
-        queued = queued || (!socket->closed && !socket->queue.empty());
-      }
+      const bool queued = std::any_of(sockets_.begin(), sockets_.end(), [](const auto& socket) { return socket && owes(*socket); });
+      // Nobody says when the last has been acknowledged.
+      soon = queued && ending;
       if (flushUntil == 0) flushUntil = now + flushNanoseconds;
       // After a fault the thread goes on until the owner ends: others may still speak of it.
       if (ending && (!queued || now > flushUntil)) break;
     }
     handler_.turn(now);
     epoll_event events[64];
-    const int wait = more ? 0 : static_cast<int>(tickNanoseconds_ / 1'000'000);
+    const int wait = more ? 0 : static_cast<int>((soon ? soonNanoseconds : tickNanoseconds_) / 1'000'000);
     const int count = ::epoll_wait(epoll_, events, 64, wait);
     more = false;
     for (int i = 0; i < count; i++) {
@@ -171,6 +176,20 @@ void Connections::run() {
     }
   }
   handler_.over();
+}
+
+/**
+ * Whether something is on its way to that peer yet: in the queue, or not acknowledged by its host. A connection that is closed before
+ * that, and hears of its peer once more, is reset, and the end of what was said is lost: a goodbye, say.
+ */
+bool Connections::owes(Socket& socket) {
+  if (socket.closed) return false;
+  {
+    const std::lock_guard lock(socket.mutex);
+    if (!socket.queue.empty()) return true;
+  }
+  int bytes = 0;
+  return ::ioctl(socket.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0;
 }
 
 void Connections::serve(Socket& socket, uint32_t events, bool& more) {
@@ -332,6 +351,12 @@ bool Connections::writeTo(Socket& socket, bool& more) {
 
 void Connections::close(Socket& socket, const std::string& why) {
   socket.closed = true;
+  {
+    std::deque<Socket::Piece> dropped;
+    const std::lock_guard lock(socket.mutex);
+    socket.gone = true;
+    dropped.swap(socket.queue);
+  }
   ::epoll_ctl(epoll_, EPOLL_CTL_DEL, socket.fd, nullptr);
   if (!ending_) handler_.ended(socket.peer, why);
 }

@@ -93,6 +93,7 @@ class Connections {
   struct Socket;
 
   void run();
+  static bool owes(Socket& socket);
   void serve(Socket& socket, uint32_t events, bool& more);
   void await(Socket& socket) const;
   bool readFrom(Socket& socket, bool& more);

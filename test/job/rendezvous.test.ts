@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { afterEach, describe, expect, it } from "vitest"
+import { loadAddon } from "../../exec/native-addon.ts"
 import { freePort } from "../../exec/job/free-port.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { rendezvous, type Meeting, type RendezvousOptions } from "../../exec/job/rendezvous.ts"
@@ -170,6 +171,28 @@ describe("a rendezvous", () => {
     const exit = await Effect.runPromise(Fiber.await(fiber))
     expect(Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)).toBe(true)
   })
+
+  it.skipIf("missing" in loadAddon())(
+    "leaves its port to the next job where those who have met do not connect",
+    async () => {
+      const port = await freePort()
+      const place = { rank: 0, size: 2, localRank: undefined, launcher: "test" }
+      const joining = ProcessJob.use(
+        {
+          place: { ...place, master: { host: "127.0.0.1", port } },
+          secret,
+          alike: {},
+          transport: "tcp",
+          timeoutSeconds: 20
+        },
+        () => Effect.void
+      )
+      const fiber = Effect.runFork(joining)
+      await meet(options(port, 1, 2, { alike: { transport: "tcp" } }))
+      await Effect.runPromise(Fiber.interrupt(fiber))
+      await meet(options(port, 0, 1))
+    }
+  )
 
   // A soak of 10,000: TANDEM_SOAK=5 npm run soak -- test/job/rendezvous.test.ts
   it("outlives whatever is sent to its port", async () => {

@@ -86,6 +86,7 @@ class Neighbour : private Carrier::Owner {
   }
   void refused(const std::string& what, const std::string& says) {
     check(soon([&] { return !problem.empty(); }), what + " is refused");
+    const std::lock_guard lock(mutex);
     check(problem.find(says) != std::string::npos, what + ": " + problem);
   }
 
@@ -266,6 +267,22 @@ void giving() {
   }
 }
 
+/** Others' memory is mapped in windows of 64 MiB; what lies across their bounds is read as a whole. */
+void across() {
+  constexpr size_t window = size_t{64} << 20;
+  const std::string mark(16, 'm');
+  const auto page = LentPage::make(mark);
+  const Lent block(window + 100'000, 'l');
+  const uint64_t bound = (block.place() / window + 1) * window;
+  block.data[bound - 1 - block.place()] = 'y';
+  block.data[bound - block.place()] = 'z';
+  BorrowedMemory memory(::getpid(), LentMemory::here()->fd(), page->place(), mark);
+  std::string read(4, '\0');
+  check(memory.reaches(bound - 2, 4) == BorrowedMemory::Reach::whole, "across a bound");
+  check(memory.copy(bound - 2, &read[0], 4) && read == "lyzl", "what lies across a bound: " + read);
+  check(memory.copy(block.place(), &read[0], 4) && read == "llll", "and elsewhere");
+}
+
 /** Files that cannot be believed. */
 void strangers() {
   const std::string mark(16, 'm');
@@ -300,6 +317,7 @@ void lending() {
   blocks();
   taking();
   giving();
+  across();
   strangers();
 }
 

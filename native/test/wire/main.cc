@@ -156,6 +156,36 @@ void leaving() {
   check(said.offset == 1, "and whose fault it is");
 }
 
+/** Whoever leaves waits until its goodbye has come, as far as a second allows: what is on its way to a connection that is closed is lost
+ * as soon as the peer says anything more. */
+void slowGoodbye() {
+  Besieged besieged;
+  // A peer that does not read for a while, and has little room.
+  const int room = 16384;
+  ::setsockopt(besieged.fds[0], SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+  besieged.mesh->note(1, std::string(60'000, 'n'));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::thread leaves([&] { besieged.mesh.reset(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::string heard;
+  char buffer[1 << 14];
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+  ssize_t n = 1;
+  while (n != 0 && std::chrono::steady_clock::now() < deadline) {
+    // It lives, and says so.
+    [[maybe_unused]] const ssize_t sent = ::send(besieged.fds[0], bytesOf(RawFrame()).data(), sizeof(RawFrame), MSG_NOSIGNAL);
+    n = ::recv(besieged.fds[0], buffer, sizeof buffer, 0);
+    if (n > 0) heard.append(buffer, static_cast<size_t>(n));
+    if (n < 0 && errno != EAGAIN) break;
+    if (n < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  leaves.join();
+  check(heard.size() > 60'000, "all that was said before a goodbye comes, of 60,000 B " + std::to_string(heard.size()));
+  RawFrame last;
+  std::memcpy(&last, heard.data() + heard.size() - sizeof last, sizeof last);
+  check(last.type == rawBye, "and the goodbye");
+}
+
 /** The program's thread may ask for anything while another connects. */
 void early() {
   for (int i = 0; i < 20; i++) {
@@ -293,6 +323,7 @@ int main(int argc, char** argv) {
   requests();
   early();
   leaving();
+  slowGoodbye();
   again();
   givingUp();
   lending();
@@ -300,6 +331,6 @@ int main(int argc, char** argv) {
   const int frames = argc > 1 ? std::atoi(argv[1]) : 2000;
   const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
   fuzz(frames, seed);
-  std::printf("wire: %d checks hold\n", checks);
+  std::printf("wire: %d checks hold\n", checks.load());
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -21,7 +22,7 @@
 
 namespace tandem {
 
-inline int checks = 0;
+inline std::atomic<int> checks{0};
 
 inline void check(bool holds, const std::string& what) {
   checks++;
