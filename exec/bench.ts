@@ -231,7 +231,7 @@ export const timeCollectives = (
         machine.free(input)
       }
     })
-    const { record } = yield* recordRun({ world: localWorld(ranks), program }, processes)
+    const { record } = yield* recordRun({ world: localWorld(ranks), program }, processes, { values: false })
     return recordedCollectives(record, forBenchmark)
   })
 

@@ -33,10 +33,14 @@ export interface Ran<A> {
   readonly executed: ExecutionResult<A>
 }
 
-/** Runs for real, and keeps everything. `processes`: the job of which this process is one rank. */
+/**
+ * Runs for real, and keeps everything. `processes`: the job of which this process is one rank. Without `values` not what tensors
+ * held at the end: of a large model that takes longer than the run.
+ */
 export const recordRun = <A>(
   execution: Execution<A>,
-  processes?: ProcessJob
+  processes?: ProcessJob,
+  { values = true }: { readonly values?: boolean } = {}
 ): Effect.Effect<Ran<A>, MachineError> =>
   Effect.gen(function* () {
     const journals: Array<Journal> = []
@@ -47,7 +51,10 @@ export const recordRun = <A>(
         program: journaled(execution.program, journals),
         record: true
       },
-      (ended) => ({ executed: resultOf(ended), finals: finalValues(journals, ended.valuesOf) })
+      (ended) => ({
+        executed: resultOf(ended),
+        finals: values ? finalValues(journals, ended.valuesOf) : (new Map() satisfies FinalValues)
+      })
     )
     const calls = yield* gathered({ journals, finals }, processes)
     const { timeline, opLogs, makespanSeconds, clockErrorSeconds, capacityBytes, ranks } = executed

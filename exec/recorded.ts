@@ -38,6 +38,17 @@ export const forSimulation: Reckoning = { of: "span", statistic: mean }
 /** For benchmarks: an op alone, undisturbed. */
 export const forBenchmark: Reckoning = { of: "run", statistic: median }
 
+/** The same run as if the ops of those steps had no times. */
+export const without = <R extends RecordedRun>(run: R, isOut: (step: number) => boolean): R => {
+  const { step, startSeconds, endSeconds } = run.timeline
+  const kept = (seconds: Float64Array): Float64Array =>
+    seconds.map((at, row) => (isOut(step[row]!) ? NaN : at))
+  return {
+    ...run,
+    timeline: { ...run.timeline, startSeconds: kept(startSeconds), endSeconds: kept(endSeconds) }
+  }
+}
+
 /** When each op's time begins, by row of the timeline: its start, or when its predecessors, by lane and edges, had ended. */
 const beginSeconds = ({ timeline, opLogs }: RecordedRun, of: Reckoning["of"]): Float64Array => {
   if (of === "run") return timeline.startSeconds

@@ -39,6 +39,8 @@ inline bool isInteger(Dtype dtype) { return dtype == Dtype::int8 || dtype == Dty
  * that no program names, for values that the host gives and takes.
  */
 constexpr int programLanes = 5;
+constexpr int interLane = 1;
+constexpr int intraLane = 2;
 constexpr int valuesLane = 5;
 constexpr int laneCount = 6;
 

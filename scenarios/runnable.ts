@@ -21,6 +21,8 @@ export interface Runnable<A = unknown> {
   program(): Program<A>
   /** The same for so many steps in all, where a program has steps: to hold a long run to a horizon. */
   upTo?(steps: number): Program<A>
+  /** What it is made of, one op after another, so many times: for a profile that is to foretell other schedules of the same. */
+  alone?(steps: number): PartsAlone
   readonly network: "fluid" | "alpha-beta"
   readonly collectives: CollectiveAlgorithm
   readonly capacityBytes?: Capacity | undefined
@@ -31,6 +33,13 @@ export interface Runnable<A = unknown> {
   /** Copies between host and device go at most so fast. */
   readonly h2d?: LinkSpec | undefined
   readonly d2h?: LinkSpec | undefined
+}
+
+/** A program whose ops do not overlap. */
+interface PartsAlone {
+  readonly program: Program<unknown>
+  /** Steps whose times say little: the first of their kind. */
+  isWarmup(step: number): boolean
 }
 
 /** A program that is made of how another one went: one that must know the future. */

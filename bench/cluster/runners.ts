@@ -3,11 +3,11 @@ import { spawn, type ChildProcess } from "node:child_process"
 import { createInterface } from "node:readline"
 import { freshSecret } from "../../exec/job/secret.ts"
 import type { Cluster } from "./namespaces.ts"
-import type { Answer, Request, Said } from "./what-if-rank.ts"
+import type { Said } from "./rank-loop.ts"
 
-/** Variables of a rank in a namespace of its own, as on a host of its own. */
-const asHost = (rank: number): Readonly<Record<string, string>> => ({
-  NCCL_HOSTID: `host ${rank}`,
+/** Variables of a rank in a namespace, as on that host. */
+const asHost = (host: number): Readonly<Record<string, string>> => ({
+  NCCL_HOSTID: `host ${host}`,
   NCCL_SOCKET_IFNAME: "eth0",
   NCCL_IB_DISABLE: "1",
   NCCL_NVLS_ENABLE: "0",
@@ -20,16 +20,25 @@ const asHost = (rank: number): Readonly<Record<string, string>> => ({
 
 let port = 29_400
 
+interface RankOptions {
+  /** Ranks of a namespace; default 1. */
+  readonly perHost?: number
+  /** Variables of their environment. */
+  readonly env?: Readonly<Record<string, string>>
+}
+
 /** Starts the same program once for each rank, in the cluster's namespaces or, without one, here. */
 export const startRanks = (
   ranks: number,
   cluster: Cluster | undefined,
   command: ReadonlyArray<string>,
-  stdio: "pipe" | "inherit"
+  stdio: "pipe" | "inherit",
+  { perHost = 1, env: more = {} }: RankOptions = {}
 ): ReadonlyArray<ChildProcess> => {
   const secret = freshSecret()
   port++
   return Array.from({ length: ranks }, (_, rank) => {
+    const host = Math.floor(rank / perHost)
     const env = {
       ...process.env,
       TANDEM_RANK: String(rank),
@@ -38,12 +47,13 @@ export const startRanks = (
       TANDEM_SECRET: secret,
       MASTER_ADDR: cluster?.addressOf(0) ?? "127.0.0.1",
       MASTER_PORT: String(port),
-      ...(cluster === undefined ? {} : asHost(rank))
+      ...(cluster === undefined ? {} : asHost(host)),
+      ...more
     }
     const whole = [process.execPath, ...process.execArgv, ...command]
     return cluster === undefined
       ? spawn(whole[0]!, whole.slice(1), { env, stdio: [stdio, stdio, "inherit"] })
-      : cluster.spawn(rank, whole, { env, stdio: [stdio, stdio, "inherit"] })
+      : cluster.spawn(host, whole, { env, stdio: [stdio, stdio, "inherit"] })
   })
 }
 
@@ -55,19 +65,21 @@ export const ended = (child: ChildProcess): Promise<void> =>
     })
   })
 
-interface Waiting {
+type Failed = { readonly error: string }
+
+interface Waiting<A> {
   readonly begun: () => void
-  readonly answered: (answer: Answer) => void
+  readonly answered: (answer: A | Failed) => void
   /** By rank: who has answered. */
-  readonly answers: Map<number, Answer>
+  readonly answers: Map<number, A | Failed>
   /** Runs when one has failed, or rank 0 is done: the others are about to be. */
   grace?: NodeJS.Timeout
 }
 
-/** The ranks of one cluster, until they are closed. */
-export class Runners {
+/** The ranks of one cluster, until they are closed; `R` is what they are asked, `A` what they answer. */
+export class Runners<R, A extends object> {
   readonly #children: ReadonlyArray<ChildProcess>
-  #waiting: Waiting | undefined
+  #waiting: Waiting<A> | undefined
   #over: string | undefined
   readonly #graceMillis: number
 
@@ -77,7 +89,7 @@ export class Runners {
     this.#graceMillis = graceMillis
     for (const [rank, child] of children.entries()) {
       createInterface({ input: child.stdout! }).on("line", (line) => {
-        const said = JSON.parse(line) as Said
+        const said = JSON.parse(line) as Said<A>
         if ("answer" in said) this.#heard(rank, said.answer)
         else if (rank === 0) this.#waiting?.begun()
       })
@@ -93,12 +105,17 @@ export class Runners {
    * Runs it on all ranks; `begun` is called when the run's clock starts. The answer is rank 0's, or the errors of all that failed,
    * each with its rank. Answers at once where ranks have ended.
    */
-  run(request: Request, begun: () => void = () => {}): Promise<Answer> {
+  run(request: R, begun: () => void = () => {}): Promise<A | Failed> {
     if (this.#over !== undefined) return Promise.resolve({ error: this.#over })
     return new Promise((answered) => {
       this.#waiting = { begun, answered, answers: new Map() }
       for (const { stdin } of this.#children) stdin!.write(`${JSON.stringify(request)}\n`)
     })
+  }
+
+  /** They have ended, or will be of no more use. */
+  get over(): boolean {
+    return this.#over !== undefined
   }
 
   async close(): Promise<void> {
@@ -111,7 +128,7 @@ export class Runners {
     )
   }
 
-  #heard(rank: number, answer: Answer): void {
+  #heard(rank: number, answer: A | Failed): void {
     const waiting = this.#waiting
     if (waiting === undefined) return
     waiting.answers.set(rank, answer)

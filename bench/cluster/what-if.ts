@@ -21,7 +21,9 @@ import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
+import type { Request } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
+import type { ExecutedSteps } from "./measured-steps.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -138,7 +140,7 @@ const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
 /** Where runs are taken: their profiles, and the links. */
 interface Where {
   readonly ranks: number
-  readonly runners: Runners
+  readonly runners: Runners<Request, ExecutedSteps>
   readonly cluster: Cluster | undefined
   /** The profile that layers are from, and that of collectives on these links without limit. */
   readonly compute: string
@@ -204,7 +206,7 @@ const keep = (): void => {
     )
 }
 
-const startRunners = (ranks: number, cluster: Cluster | undefined): Runners =>
+const startRunners = (ranks: number, cluster: Cluster | undefined): Runners<Request, ExecutedSteps> =>
   new Runners(
     startRanks(ranks, cluster, ["bench/cluster/what-if-rank.ts", "--backend", options.backend], "pipe")
   )

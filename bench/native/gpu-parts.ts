@@ -304,6 +304,26 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
   ]
 }
 
+/** FSMoE with four ranks, two of a GPU: whose processes have it in turn, or at once by CUDA MPS. */
+const fsmoe = ({ backend, out }: PartChoices, how: "in turn" | "at once"): Step => {
+  const name = `fsmoe ${how}`
+  return {
+    name,
+    command: [
+      "node",
+      "bench/cluster/moe.ts",
+      "--backend",
+      backend,
+      "--out",
+      `${out}/${name.replaceAll(" ", "-")}.json`,
+      "--budget-seconds",
+      "80",
+      ...(how === "at once" ? ["--mps"] : [])
+    ],
+    needs: how === "at once" ? ["cuda", "nvidia-cuda-mps-control"] : []
+  }
+}
+
 /** What takes longest, or more GPUs. */
 const further = (choices: PartChoices): ReadonlyArray<Part> => {
   const { backend, out } = choices
@@ -319,6 +339,10 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
       agreementOf(backend, "data-parallel", "--processes", "2"),
       agreementOf(backend, "streaming-diloco", "--processes", "3")
     ]),
+    part("moe", 180, [fsmoe(choices, "in turn"), fsmoe(choices, "at once")], {
+      cited: "docs/validation.md",
+      gpus: 2
+    }),
     part(
       "what-if",
       560,

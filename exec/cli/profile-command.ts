@@ -23,7 +23,7 @@ import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
-import { forBenchmark, recordedCollectives, recordedOps } from "../recorded.ts"
+import { forBenchmark, forSimulation, recordedCollectives, recordedOps, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { recordRun } from "../record-run.ts"
 import { requireDevice, warn } from "./command.ts"
@@ -122,7 +122,9 @@ const profileTraining = (
     if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
     const program = partialLocalSgd(build, alone, warmupSteps + steps)
-    const { record } = yield* recordRun({ world, program, prepare: preparing(emulated) }, job)
+    const { record } = yield* recordRun({ world, program, prepare: preparing(emulated) }, job, {
+      values: false
+    })
     const bytes = sizeBytesOf(parameterCount(graph), "float32")
     const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
       .filter((size) => size <= Math.max(2 ** 22, bytes))
@@ -177,26 +179,39 @@ const profileTraining = (
     )
   })
 
-/** The kernels and collectives of one run of a scenario, as its program submits them. */
+/** The kernels and collectives of one run of a scenario, as its program submits them, or one after another where it has them so. */
 const profileRun = (
   scenario: Scenario,
   file: string,
-  { world, program, capacityBytes, initial, h2d, d2h }: Runnable,
+  { world, program, alone, capacityBytes, initial, h2d, d2h }: Runnable,
   options: ProfileCommandOptions,
   { emulated, job }: On
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
+    const parts = alone?.(options.steps)
     const { record } = yield* recordRun(
-      { world, program: program(), capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
-      job
+      {
+        world,
+        program: parts?.program ?? program(),
+        capacityBytes,
+        initial,
+        h2d,
+        d2h,
+        prepare: preparing(emulated)
+      },
+      job,
+      { values: false }
     )
     if (isOther(job)) return said("")
-    const ops = [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))]
-    const collectives = recordedCollectives(record, forBenchmark)
+    // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
+    const reckoning = parts === undefined ? forBenchmark : forSimulation
+    const kept = parts === undefined ? record : without(record, parts.isWarmup)
+    const ops = [...recordedOps(kept, reckoning), ...(yield* copiesOf(options))]
+    const collectives = recordedCollectives(kept, reckoning)
     // An emulated device's host is not this one.
-    const host = emulated === undefined ? yield* hostOfRun(record) : undefined
+    const host = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
     const measured = yield* measuredOn(emulated)
     yield* writeProfile(
       options.out,

@@ -106,7 +106,12 @@ Epoch::~Epoch() {
 
 Lane::Lane(RankState& rank, int lane) : rank_(rank), lane_(lane) {
   check(cudaSetDevice(rank_.device), "cudaSetDevice");
-  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  int least = 0;
+  int greatest = 0;
+  check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
+  // Whoever communicates needs few blocks, and is not to wait until a large product has begun all of its own.
+  const bool communicates = lane == interLane || lane == intraLane;
+  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, communicates ? greatest : least), "cudaStreamCreate");
   thread_ = std::thread([this] { loop(); });
 }
 

@@ -84,4 +84,28 @@ describeNative("a profile that exec made", () => {
       if (file.includes("moe-training")) expect(exact, file).toBe(true)
     }
   })
+
+  it("of MoE training has what a step takes at every degree that its algorithm may choose, messages of one size too", () => {
+    const file = "scenarios/agree/moe-training.yaml"
+    const profile = path.join(folder, "degrees.arrow")
+    const fixed = ["--set", "model.capacityFactor=1"]
+    json("exec", "profile", file, ...fixed, "--steps", "1", "-o", profile)
+    const all = ["products", "between", "inside"].map((tier) => `--set=costs.${tier}.profile=${profile}`)
+    for (const degrees of ["forwardDegree: 1, backwardDegree: 1", "forwardDegree: 8, backwardDegree: 2"]) {
+      const algorithm = `--set=algorithm={name: fsmoe, ${degrees}}`
+      const { estimates } = json("sim", "run", file, ...fixed, ...all, algorithm)
+      // A plan cuts gradients into pieces of any size.
+      const cut = ["host", "repack", "moe_rechunk", "all_reduce"]
+      const others = estimates.filter(({ kernel }) => !cut.includes(kernel))
+      expect(others, degrees).toEqual([])
+    }
+    const line = ["--set", `costs.between={profile: ${profile}, method: line}`]
+    const refused = spawnSync(
+      process.execPath,
+      [path.join(root, "bin/sim.js"), "run", file, ...fixed, ...line],
+      { cwd: root, encoding: "utf8" }
+    )
+    expect(refused.status).toBe(2)
+    expect(refused.stderr).toContain("costs.between.method: line")
+  })
 })

@@ -3,6 +3,8 @@
 import * as Effect from "effect/Effect"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import type { MoeModel } from "../../../core/algorithms/moe-training/model.ts"
+import { isWarmup, moePartsAlone } from "../../../core/algorithms/moe-training/parts-alone.ts"
+import { allDegrees } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Machine } from "../../../core/machine/machine.ts"
@@ -30,6 +32,10 @@ const planReal = (scenario: MoeTrainingScenario, file: string, host: Host) =>
     })
   })
 
+/** Those that its algorithm may choose from, and no pipelining. */
+const degreesOf = ({ algorithm }: MoeTrainingScenario): ReadonlyArray<number> =>
+  [...new Set([1, ...allDegrees([algorithm])])].toSorted((a, b) => a - b)
+
 export const kernels = (
   scenario: MoeTrainingScenario,
   file: string,
@@ -41,6 +47,10 @@ export const kernels = (
       world,
       program: () => upTo(warmupSteps + scenario.steps),
       upTo,
+      alone: (steps) => ({
+        program: moePartsAlone({ model: real(model), degrees: degreesOf(scenario), steps }),
+        isWarmup: isWarmup(steps)
+      }),
       network: scenario.network,
       collectives: "ring" as const,
       capacityBytes: scenario.memory

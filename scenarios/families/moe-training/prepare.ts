@@ -276,6 +276,19 @@ const resolveCollectives = (
           .map((row) => ({ ...row, link: "unshaped" }))
         if (rows.length === 0) continue
         for (const [measuredRanks, points] of Map.groupBy(rows, (row) => row.ranks)) {
+          if (new Set(points.map((row) => row.sizeBytes)).size === 1) {
+            // A message that the profile has of one size says nothing of a line, and all of itself.
+            if (settings.method === "table") {
+              all.push(...points)
+              continue
+            }
+            return yield* new InputError({
+              file,
+              field: `costs.${tier}.method`,
+              value: settings.method,
+              accepted: `table: ${settings.profile} has ${op} of ${measuredRanks} ranks in one size only, and a line needs two`
+            })
+          }
           // Sizes are of what one rank puts in; of a reduce-scatter, of what it gets.
           const line = fitLine(
             `${op}, ${measuredRanks} ranks`,

@@ -1,0 +1,304 @@
+// FSMoE foretold and then run: a layer of experts on two nodes of two ranks is profiled once, op by op; the simulator says from that
+// profile alone what a step takes without pipelining, with fixed degrees and with the planned ones; then each is run. A process for
+// each rank, a network namespace for each node, whose link is shaped as the scenario says. Needs root and iproute2; without them
+// nodes are joined by the loopback device, which is told.
+//   node bench/cluster/moe.ts                     processor threads that stand for slow devices, a small layer
+//   node bench/cluster/moe.ts --backend cuda      rank r on GPU r modulo GPUs: on two, each has a rank of either node. NCCL goes by
+//                                                 NVLink inside a node, by sockets between nodes
+//   node bench/cluster/moe.ts --backend cuda --mps   processes of a GPU run at once (CUDA MPS), not in turn
+// Exit code 1 where anything was not measured, or foretold by more than 5 % off, which was set before anything was run.
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { availableParallelism, loadavg, tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import { messageOf } from "../../core/message-of.ts"
+import { warmupSteps } from "../../scenarios/families/moe-training/simulated.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { runScenario } from "../../sim/run.ts"
+import { readProfile } from "../../traces/profile-file.ts"
+import type { Request } from "./moe-rank.ts"
+import { reportOf, rowLines, type Row } from "./moe-report.ts"
+import { Cluster, whyNoCluster } from "./namespaces.ts"
+import { ended, Runners, startRanks } from "./runners.ts"
+import { stepParts, type StepParts } from "./step-parts.ts"
+
+const { values: options } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cpu" },
+    scenario: { type: "string" },
+    set: { type: "string", multiple: true, default: [] },
+    variants: { type: "string" },
+    /** Steps of the profile, for each degree. */
+    "profile-steps": { type: "string", default: "2" },
+    /** A run, or the profile, that takes longer is ended. */
+    "patience-seconds": { type: "string", default: "120" },
+    mps: { type: "boolean", default: false },
+    out: { type: "string" },
+    "budget-seconds": { type: "string", default: "1000000" }
+  }
+})
+const tolerance = 0.05
+const profileSteps = options["profile-steps"]
+process.chdir(fileURLToPath(new URL("../..", import.meta.url)))
+const emulateDevice = options.backend !== "cuda"
+const scenarioFile =
+  options.scenario ?? (emulateDevice ? "bench/cluster/moe.yaml" : "scenarios/measured/fsmoe-layer.yaml")
+const file = path.resolve(scenarioFile)
+const deadline = performance.now() + 1000 * Number(options["budget-seconds"])
+const patienceSeconds = Number(options["patience-seconds"])
+const planned = "fsmoe, planned"
+const fixed = (degree: number): readonly [string, string] => [
+  `fsmoe, degree ${degree}`,
+  `{name: fsmoe, forwardDegree: ${degree}, backwardDegree: ${degree}}`
+]
+const all = new Map([
+  ["no pipelining", "{name: deepspeed-moe}"],
+  fixed(4),
+  [planned, "{name: fsmoe}"],
+  fixed(2),
+  fixed(8)
+])
+const variants = options.variants === undefined ? [...all.keys()] : options.variants.split("; ")
+for (const name of variants)
+  if (!all.has(name)) throw new Error(`--variants: ${name}; accepted: ${[...all.keys()].join("; ")}`)
+
+const perHost = 2
+const { world } = await Effect.runPromise(loadScenario(file, options.set)).then((scenario) => {
+  if (scenario.task !== "moe-training") throw new Error(`${scenarioFile}: a scenario of MoE training`)
+  return scenario
+})
+const ranks = 2 * perHost
+if (world.ranks !== ranks || world.ranksPerNode !== perHost)
+  throw new Error(`${scenarioFile}: world: expected ranks: ${ranks}, ranksPerNode: ${perHost}`)
+const rate = world.links.inter.bandwidth
+
+const folder = mkdtempSync(path.join(tmpdir(), "moe-"))
+const noCluster = whyNoCluster()
+const env: Record<string, string> = {
+  NCCL_DEBUG: "INFO",
+  NCCL_DEBUG_SUBSYS: "INIT,P2P,SHM,NET,GRAPH",
+  NCCL_DEBUG_FILE: path.join(folder, "nccl.%p"),
+  ...(noCluster === undefined ? {} : { NCCL_SOCKET_IFNAME: "lo", NCCL_IB_DISABLE: "1" }),
+  ...(options.mps ? { CUDA_MPS_PIPE_DIRECTORY: folder, CUDA_MPS_LOG_DIRECTORY: folder } : {})
+}
+const mpsControl = (...args: ReadonlyArray<string>) =>
+  spawnSync("nvidia-cuda-mps-control", args, {
+    env: { ...process.env, ...env },
+    encoding: "utf8",
+    input: "quit\n",
+    timeout: 20_000
+  })
+
+/** What the files of the folder with these names say that is worth a line. */
+const linesOf = (name: RegExp, worth: RegExp): ReadonlyArray<string> =>
+  readdirSync(folder)
+    .filter((one) => name.test(one))
+    .flatMap((one) => readFileSync(path.join(folder, one), "utf8").split("\n"))
+    .filter((line) => worth.test(line))
+
+/** How NCCL reaches whom, and what it complains of. */
+const ncclTold = (): ReadonlyArray<string> => {
+  const ways = new Map<string, number>()
+  for (const line of linesOf(/^nccl\./u, / via /u)) {
+    const way = / via (\S+)/u.exec(line)?.[1] ?? "?"
+    ways.set(way, (ways.get(way) ?? 0) + 1)
+  }
+  const complaints = [...new Set(linesOf(/^nccl\./u, /WARN/u))].slice(0, 10)
+  if (ways.size === 0) return complaints
+  return [
+    `NCCL's channels go by ${[...ways].map(([way, count]) => `${way} (${count})`).join(", ")}`,
+    ...complaints
+  ]
+}
+
+/** The promise, or an error once so much time has gone, after `give up`. */
+const within = async <A>(what: string, promise: Promise<A>, giveUp: () => void): Promise<A> => {
+  const seconds = Math.max(1, Math.min(patienceSeconds, (deadline - performance.now()) / 1000))
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      giveUp()
+      reject(new Error(`${what} took longer than ${seconds.toFixed(0)} s`))
+    }, 1000 * seconds)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
+/** Every op alone, and every collective on these links, with all ranks doing the same at once. */
+const profile = async (cluster: Cluster | undefined): Promise<string> => {
+  const out = path.join(folder, "profile.arrow")
+  const sets = options.set.flatMap((set) => ["--set", set])
+  const on = ["--backend", options.backend, ...(emulateDevice ? ["--emulate-device"] : [])]
+  const command = ["exec/cli.ts", "profile", file, ...sets, ...on, "--steps", profileSteps, "-o", out]
+  const children = startRanks(ranks, cluster, command, "inherit", { perHost, env })
+  const stop = (): void => {
+    for (const child of children) child.kill("SIGKILL")
+  }
+  const done = Promise.all(children.map(ended))
+  done.catch(stop)
+  await within("the profile", done, stop)
+  return out
+}
+
+/** What is in a profile's times is no limit once more. */
+const unlimited = "world.links.inter.bandwidth=450GB/s"
+
+const settingsOf = (variant: string, profile: string | undefined): ReadonlyArray<string> => [
+  ...options.set,
+  unlimited,
+  `algorithm=${all.get(variant)!}`,
+  ...(profile === undefined
+    ? []
+    : [
+        `costs={products: {profile: ${profile}}, between: {profile: ${profile}}, inside: {profile: ${profile}}}`
+      ])
+]
+
+interface Foretold {
+  readonly foretold: StepParts
+  readonly degrees: readonly [number, number]
+  /** What the profile does not have. */
+  readonly estimates: ReadonlyArray<string>
+}
+
+const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
+  const scenario = await Effect.runPromise(loadScenario(file, set))
+  const { result, timeline } = await Effect.runPromise(
+    runScenario(scenario, file, { loader: new Loader(), record: true })
+  )
+  const { stepSeconds, steps, details } = result as unknown as {
+    readonly stepSeconds: number
+    readonly steps: number
+    readonly details: Readonly<Record<"forwardDegrees" | "backwardDegrees", ReadonlyArray<number>>>
+  }
+  return {
+    foretold: { ...stepParts(timeline!, warmupSteps, steps), stepSeconds },
+    degrees: [details.forwardDegrees[0]!, details.backwardDegrees[0]!],
+    estimates: result.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
+  }
+}
+
+/** The collectives of a profile, a line each. */
+const collectiveLines = async (from: string): Promise<ReadonlyArray<string>> => {
+  const { collectives } = await Effect.runPromise(readProfile(from))
+  return collectives.map(
+    ({ op, ranks: members, sizeBytes, medianSeconds }) =>
+      `  ${op} of ${members}, ${(sizeBytes / 1e6).toFixed(3)} MB: ${(1e3 * medianSeconds).toFixed(3)} ms, ${(sizeBytes / medianSeconds / 1e9).toFixed(3)} GB/s`
+  )
+}
+
+const rows: Array<Row> = []
+const conditions = {
+  scenario: scenarioFile,
+  set: options.set,
+  backend: options.backend,
+  mps: options.mps,
+  links: noCluster === undefined ? `shaped, ${(rate * 8e-9).toFixed(3)} Gbit/s` : "loopback, not shaped",
+  cores: availableParallelism()
+}
+let profiled: unknown
+const keep = (): void => {
+  if (options.out === undefined) return
+  const told = { ...conditions, tolerance, nccl: ncclTold(), profile: profiled, rows }
+  writeFileSync(options.out, `${JSON.stringify(told, undefined, 1)}\n`)
+}
+
+const start = (cluster: Cluster | undefined) => {
+  const command = ["bench/cluster/moe-rank.ts", "--backend", options.backend]
+  const children = startRanks(ranks, cluster, command, "pipe", { perHost, env })
+  return { children, runners: new Runners<Request, StepParts>(children) }
+}
+
+const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
+  let from: string | undefined
+  try {
+    const began = performance.now()
+    from = await profile(cluster)
+    const lines = await collectiveLines(from)
+    console.log(`profiled in ${((performance.now() - began) / 1000).toFixed(1)} s\n${lines.join("\n")}`)
+    const { ops, collectives } = await Effect.runPromise(readProfile(from))
+    profiled = { ops, collectives }
+  } catch (cause) {
+    console.log(`no profile, so nothing is foretold: ${messageOf(cause)}`)
+  }
+  // All that is foretold is said before anything is run.
+  const ahead: Array<Row & { readonly set: ReadonlyArray<string> }> = []
+  for (const variant of variants) {
+    const set = settingsOf(variant, from)
+    try {
+      if (from === undefined) {
+        ahead.push({ variant, set })
+        continue
+      }
+      const { foretold, degrees, estimates } = await foretell(set)
+      ahead.push({ variant, set, foretold, degrees })
+      console.log(
+        `${variant}: foretold ${(1e3 * foretold.stepSeconds).toFixed(1)} ms, degrees ${degrees.join(" and ")}; not in the profile: ${estimates.join("; ") || "nothing"}`
+      )
+    } catch (cause) {
+      console.log(`${variant}: not foretold: ${messageOf(cause)}`)
+      ahead.push({ variant, set })
+    }
+  }
+  let started: ReturnType<typeof start> | undefined
+  for (const { set, ...row } of ahead) {
+    if (performance.now() > deadline) {
+      rows.push(row)
+      continue
+    }
+    // Ranks that have failed are no use to the next.
+    started = started?.runners.over === false ? started : start(cluster)
+    const { runners, children } = started
+    const stop = (): void => {
+      for (const child of children) child.kill("SIGKILL")
+    }
+    const measured = await within(row.variant, runners.run({ file, set, emulateDevice }), stop).catch(
+      (cause: unknown) => ({ error: messageOf(cause) })
+    )
+    rows.push({ ...row, measured })
+    if ("error" in measured) {
+      stop()
+      started = undefined
+    }
+    for (const line of rowLines(rows.at(-1)!)) console.log(line)
+    keep()
+  }
+  await started?.runners.close()
+}
+
+console.log(
+  spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
+)
+if (noCluster !== undefined)
+  console.log(`no network namespaces here, nodes are joined by the loopback device: ${noCluster}`)
+if (options.mps) {
+  const { status, error, stderr } = mpsControl("-d")
+  if (status !== 0) {
+    console.log(`CUDA MPS did not start: ${error?.message ?? stderr}`)
+    process.exit(1)
+  }
+}
+const rates = { up: rate, down: rate }
+const cluster = noCluster === undefined ? new Cluster([rates, rates]) : undefined
+try {
+  await measureAll(cluster)
+} finally {
+  cluster?.close()
+  if (options.mps) mpsControl()
+}
+const { text, complete, worstError } = reportOf(rows, planned)
+for (const line of [
+  ...ncclTold(),
+  ...(options.mps ? linesOf(/^(?:control|server)\.log$/u, /./u).slice(-10) : [])
+])
+  console.log(line)
+console.log(
+  `\n${conditions.links}${options.mps ? ", MPS" : ""}, ${conditions.cores} cores, load ${loadavg()[0]!.toFixed(1)}\n${text}`
+)
+keep()
+rmSync(folder, { recursive: true, force: true })
+process.exitCode = complete && worstError <= tolerance ? 0 : 1
