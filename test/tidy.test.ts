@@ -187,11 +187,11 @@ const examples: Readonly<
   "one concept a file": {
     breaks: [
       ["core/a.ts", "//\n".repeat(501)],
-      ["sim/engine/engine.ts", "//\n".repeat(601)]
+      ["sim/engine/max-min.ts", "//\n".repeat(621)]
     ],
     keeps: [
       ["core/a.ts", "//\n".repeat(500)],
-      ["sim/engine/engine.ts", "//\n".repeat(600)]
+      ["sim/engine/max-min.ts", "//\n".repeat(620)]
     ]
   },
   "one thought a function": {

@@ -5,9 +5,12 @@
 // Events leave the queue by (time, order of creation), so a run is determined by the calls that built it.
 
 import { AlphaBetaNetwork } from "./alpha-beta-network.ts"
+import { EdgeLists } from "./edge-lists.ts"
 import { EventQueue } from "./event-queue.ts"
 import { FluidNetwork } from "./fluid-network.ts"
-import { SIMULTANEOUS, type Link, type Network } from "./network.ts"
+import { grownFloat64, grownInt32, grownUint8 } from "./grown.ts"
+import { requireAtLeastZero, requireDuration, SIMULTANEOUS, type Link, type Network } from "./network.ts"
+import { Routes } from "./routes.ts"
 import { SpeedProfile, type SpeedChange } from "./speed-profile.ts"
 
 export type { Link } from "./network.ts"
@@ -100,22 +103,14 @@ export class Engine {
   #waits = new Int32Array(64) // predecessors and holds still to go; of a free slot: the next free slot
   #reuses = new Float64Array(64) // doubles: a handle soon has more bits than a small integer
   #sequences = new Float64Array(64)
-  #heads = new Int32Array(64) // successors and watchers, in the order they were added
-  #tails = new Int32Array(64)
   #amounts = new Float64Array(64) // work: seconds; flow: bytes
   #extras = new Float64Array(64) // work: start once running; flow: latency, NaN = that of the route
   #kinds = new Int32Array(64) // work: meter; flow: channel; timer: tag
   #details = new Int32Array(64) // work: speed profile; flow: route
 
-  // Edges to successors (>= 0: slot) and watchers (< 0: ~tag), in lists through #edgeNexts.
-  #edgeTargets = new Int32Array(64)
-  #edgeNexts = new Int32Array(64)
-  #edges = 0
-  #freeEdge = NONE
-
-  readonly #routes: Array<{ links: Array<number>; weights: Array<number>; capped: Map<number, number> }> = []
-  readonly #routeIds = new Map<string, Route>()
-  readonly #routeChannels: Array<number> = [] // uncapped channel by route
+  /** Successors (>= 0: slot) and watchers (< 0: ~tag) of each slot. */
+  readonly #edges = new EdgeLists()
+  readonly #routes: Routes
   readonly #profiles: Array<SpeedProfile> = []
 
   constructor(options: EngineOptions) {
@@ -126,6 +121,7 @@ export class Engine {
     this.#links = [...options.links]
     this.#fluid = options.network === "fluid"
     this.#network = this.#fluid ? new FluidNetwork(this.#links) : new AlphaBetaNetwork(this.#links)
+    this.#routes = new Routes(this.#network, this.#links.length)
   }
 
   /** The clock, in seconds. */
@@ -139,35 +135,13 @@ export class Engine {
    * Equal routes are one; a link that appears twice counts with the sum of its weights. May be empty: never shared.
    */
   route(links: ArrayLike<number>, weights?: ArrayLike<number>): Route {
-    const distinct: Array<number> = []
-    const sums: Array<number> = []
-    for (let i = 0; i < links.length; i++) {
-      const link = links[i]!
-      const weight = weights === undefined ? 1 : weights[i]!
-      if (this.#links[link] === undefined)
-        throw new RangeError(`route over link ${link}: there is no such link`)
-      if (!(weight > 0 && weight < Infinity)) throw new RangeError(`route weight ${weight}: must be positive`)
-      const at = distinct.indexOf(link)
-      if (at >= 0) sums[at]! += weight
-      else {
-        distinct.push(link)
-        sums.push(weight)
-      }
-    }
-    const key = `${distinct.join()};${sums.join()}`
-    const known = this.#routeIds.get(key)
-    if (known !== undefined) return known
-    const route = { links: distinct, weights: sums, capped: new Map<number, number>() }
-    const id = this.#routes.push(route) - 1
-    this.#routeIds.set(key, id)
-    this.#routeChannels.push(this.#network.channel(route, Infinity))
-    return id
+    return this.#routes.intern(links, weights)
   }
 
   /** Sum of the latencies of a route's links as they are now, in seconds. */
   routeLatencySeconds(route: Route): number {
     let sum = 0
-    for (const link of this.#routes[route]!.links) sum += this.#links[link]!.latencySeconds
+    for (const link of this.#routes.linksOf(route)) sum += this.#links[link]!.latencySeconds
     return sum
   }
 
@@ -201,10 +175,7 @@ export class Engine {
     // Negative whole numbers are keys.
     if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds) && this.latencyOf === undefined)
       requireDuration("flow latency", latencySeconds)
-    const channel =
-      bytesPerSecondMax === Infinity
-        ? this.#routeChannels[route]!
-        : this.#cappedChannel(route, bytesPerSecondMax)
+    const channel = this.#routes.channel(route, bytesPerSecondMax)
     const slot = this.#allocate(FLOW)
     this.#amounts[slot] = bytes
     this.#extras[slot] = latencySeconds
@@ -220,7 +191,7 @@ export class Engine {
     if (before === NONE) return
     const slot = this.#waitingSlot(activity)
     this.#waits[slot]!++
-    this.#link(before, slot)
+    this.#edges.append(before, slot)
   }
 
   /** One more `release` is needed before the activity can start: how several parties meet in one activity. */
@@ -238,7 +209,7 @@ export class Engine {
   watch(activity: Activity, tag: number): boolean {
     const slot = this.#slotOf(activity)
     if (slot === NONE) return false
-    this.#link(slot, ~tag)
+    this.#edges.append(slot, ~tag)
     return true
   }
 
@@ -319,8 +290,8 @@ export class Engine {
     const predecessors = new Map<number, Array<Activity>>()
     for (let slot = 0; slot < this.#slots; slot++) {
       if (this.#states[slot] === FREE || this.#states[slot] === TIMER) continue
-      for (let e = this.#heads[slot]!; e !== NONE; e = this.#edgeNexts[e]!) {
-        const target = this.#edgeTargets[e]!
+      for (let e = this.#edges.heads[slot]!; e !== NONE; e = this.#edges.nexts[e]!) {
+        const target = this.#edges.targets[e]!
         if (target < 0) continue
         const list = predecessors.get(target) ?? []
         list.push(this.#handle(slot))
@@ -442,37 +413,19 @@ export class Engine {
     this.pending--
     this.endedCount++
     if (this.recorder !== undefined) this.recorder.ended(handle, this.#clock)
-    const first = this.#heads[slot]!
+    const edges = this.#edges
+    const first = edges.heads[slot]!
     this.#free(slot)
-    let watched = false
-    for (let e = first; e !== NONE; e = this.#edgeNexts[e]!) {
-      const target = this.#edgeTargets[e]!
-      if (target < 0) watched = true
-      else if (--this.#waits[target]! === 0) this.#start(target, handle)
-    }
-    if (!watched) {
-      if (first !== NONE) this.#freeEdges(first)
-      return
+    for (let e = first; e !== NONE; e = edges.nexts[e]!) {
+      const target = edges.targets[e]!
+      if (target >= 0 && --this.#waits[target]! === 0) this.#start(target, handle)
     }
     // Watchers come last, when the engine is consistent again: they may add activities, and so edges.
     let e = first
     while (e !== NONE) {
-      const target = this.#edgeTargets[e]!
-      const next = this.#edgeNexts[e]!
-      this.#edgeNexts[e] = this.#freeEdge
-      this.#freeEdge = e
+      const target = edges.targets[e]!
+      e = edges.release(e)
       if (target < 0) this.onEnd?.(~target, handle)
-      e = next
-    }
-  }
-
-  #freeEdges(first: number): void {
-    let e = first
-    while (e !== NONE) {
-      const next = this.#edgeNexts[e]!
-      this.#edgeNexts[e] = this.#freeEdge
-      this.#freeEdge = e
-      e = next
     }
   }
 
@@ -493,23 +446,6 @@ export class Engine {
     return slot
   }
 
-  #link(slot: number, target: number): void {
-    let e = this.#freeEdge
-    if (e !== NONE) this.#freeEdge = this.#edgeNexts[e]!
-    else {
-      if (this.#edges === this.#edgeTargets.length) {
-        this.#edgeTargets = longer(Int32Array, this.#edgeTargets)
-        this.#edgeNexts = longer(Int32Array, this.#edgeNexts)
-      }
-      e = this.#edges++
-    }
-    this.#edgeTargets[e] = target
-    this.#edgeNexts[e] = NONE
-    if (this.#heads[slot] === NONE) this.#heads[slot] = e
-    else this.#edgeNexts[this.#tails[slot]!] = e
-    this.#tails[slot] = e
-  }
-
   #allocate(state: number): number {
     let slot = this.#freeSlot
     if (slot !== NONE) this.#freeSlot = this.#waits[slot]!
@@ -519,7 +455,7 @@ export class Engine {
     }
     this.#states[slot] = state
     this.#waits[slot] = 1
-    this.#heads[slot] = NONE
+    this.#edges.heads[slot] = NONE
     this.#sequences[slot] = this.#sequence++
     return slot
   }
@@ -534,16 +470,16 @@ export class Engine {
 
   #growSlots(): void {
     if (this.#slots > SLOTS_MAX) throw new RangeError(`more than ${SLOTS_MAX} activities in flight`)
-    this.#states = longer(Uint8Array, this.#states)
-    this.#waits = longer(Int32Array, this.#waits)
-    this.#reuses = longer(Float64Array, this.#reuses)
-    this.#sequences = longer(Float64Array, this.#sequences)
-    this.#heads = longer(Int32Array, this.#heads)
-    this.#tails = longer(Int32Array, this.#tails)
-    this.#amounts = longer(Float64Array, this.#amounts)
-    this.#extras = longer(Float64Array, this.#extras)
-    this.#kinds = longer(Int32Array, this.#kinds)
-    this.#details = longer(Int32Array, this.#details)
+    const length = 2 * this.#states.length
+    this.#states = grownUint8(this.#states, length)
+    this.#waits = grownInt32(this.#waits, length)
+    this.#reuses = grownFloat64(this.#reuses, length)
+    this.#sequences = grownFloat64(this.#sequences, length)
+    this.#amounts = grownFloat64(this.#amounts, length)
+    this.#extras = grownFloat64(this.#extras, length)
+    this.#kinds = grownInt32(this.#kinds, length)
+    this.#details = grownInt32(this.#details, length)
+    this.#edges.grow(length)
   }
 
   /** Of work that ends now: since it began, but for when its processor stood. */
@@ -556,39 +492,6 @@ export class Engine {
   }
 
   #growMeters(meter: number): void {
-    const meters = new Float64Array(Math.max(meter + 1, this.meters.length * 2))
-    meters.set(this.meters)
-    this.meters = meters
+    this.meters = grownFloat64(this.meters, Math.max(meter + 1, this.meters.length * 2))
   }
-
-  #cappedChannel(route: Route, bytesPerSecondMax: number): number {
-    if (!(bytesPerSecondMax > 0))
-      throw new RangeError(`a flow's limit of ${bytesPerSecondMax} bytes/s: must be positive`)
-    const { capped } = this.#routes[route]!
-    let channel = capped.get(bytesPerSecondMax)
-    if (channel === undefined) {
-      channel = this.#network.channel(this.#routes[route]!, bytesPerSecondMax)
-      capped.set(bytesPerSecondMax, channel)
-    }
-    return channel
-  }
-}
-
-function requireAtLeastZero(what: string, value: number): void {
-  if (!(value >= 0)) throw new RangeError(`${what} is ${value}: must be 0 or more`)
-}
-
-function requireDuration(what: string, seconds: number): void {
-  if (!(seconds >= 0 && seconds < Infinity))
-    throw new RangeError(`${what} of ${seconds} s: must be finite, 0 or more`)
-}
-
-/** The same elements in an array twice as long. */
-function longer<A extends { readonly length: number; set(from: A): void }>(
-  make: new (length: number) => A,
-  array: A
-): A {
-  const copy = new make(array.length * 2)
-  copy.set(array)
-  return copy
 }

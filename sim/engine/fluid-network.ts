@@ -10,6 +10,7 @@
 
 import { MaxMin } from "./max-min.ts"
 import { SIMULTANEOUS, type Link, type Network, type WeightedLinks } from "./network.ts"
+import { grownFloat64 as float64, grownInt32 as int32, grownUint8 as uint8 } from "./grown.ts"
 
 const NONE = -1
 
@@ -474,23 +475,4 @@ function siftedDown(
     positions[other] = i
     i = child
   }
-}
-
-function float64(array: Float64Array, length: number): Float64Array<ArrayBuffer> {
-  const longer = new Float64Array(length)
-  longer.set(array)
-  return longer
-}
-
-function int32(array: Int32Array, length: number, fill = 0): Int32Array<ArrayBuffer> {
-  const longer = new Int32Array(length)
-  if (fill !== 0) longer.fill(fill, array.length)
-  longer.set(array)
-  return longer
-}
-
-function uint8(array: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
-  const longer = new Uint8Array(length)
-  longer.set(array)
-  return longer
 }

@@ -16,6 +16,10 @@
 //
 // A link that provably never saturates is left out: see `#admit`.
 
+import { grownFloat64 as float64, grownInt32 as int32, grownUint8 as uint8 } from "./grown.ts"
+import { LevelQueue } from "./level-queue.ts"
+import { progressiveFilling } from "./progressive-filling.ts"
+
 const NONE = -1
 const SEVERAL = -2
 /** A rate exceeds a level when it does so by more than rounding; levels this close are one. */
@@ -85,10 +89,8 @@ export class MaxMin {
   #incidenceVariables = new Int32Array(32)
   #positions = new Int32Array(32) // in #own or #cross of its link
 
-  // Links to look at: a binary heap by (level, link).
-  #heap = new Int32Array(16)
-  #heapSize = 0
-  #queuedMarks = new Uint8Array(16)
+  /** Links to look at. */
+  readonly #queue = new LevelQueue()
 
   /** Adds a link of so many bytes/s. */
   addLink(bytesPerSecond: number): number {
@@ -157,8 +159,9 @@ export class MaxMin {
     this.#touchedCount = 0
     // A question asked of a link is settled in one look, rarely two; the bound is generous and cheap to have.
     let left = 1000 + 50 * this.linkCount
-    while (this.#heapSize > 0) {
-      this.#evaluate(this.#dequeue())
+    const queue = this.#queue
+    while (queue.size > 0) {
+      this.#evaluate(queue.pop(this.levels))
       if (--left === 0) return this.refill()
     }
   }
@@ -166,48 +169,22 @@ export class MaxMin {
   /** Solves everything by progressive filling from zero: the definition, slow, independent of the state. */
   refill(): void {
     this.refills++
-    while (this.#heapSize > 0) this.#dequeue()
-    const remaining = this.capacities.slice(0, this.linkCount)
-    const usage = new Float64Array(this.linkCount)
-    const unknown = new Int32Array(this.linkCount)
-    const target = new Int32Array(this.variableCount).fill(NONE)
-    const levels = new Float64Array(this.linkCount).fill(Infinity)
-    for (let v = 0; v < this.variableCount; v++) {
-      if (this.counts[v] === 0) continue
-      for (let p = this.incidenceStarts[v]!; p < this.#limitingEnds[v]!; p++) {
-        usage[this.incidenceLinks[p]!]! += this.incidenceWeights[p]! * this.counts[v]!
-        unknown[this.incidenceLinks[p]!]!++
-      }
-    }
-    for (let level = 0; ;) {
-      let link = NONE
-      let best = Infinity
-      for (let l = 0; l < this.linkCount; l++) {
-        if (unknown[l] === 0) continue
-        const fair = Math.max(level, remaining[l]! / usage[l]!)
-        if (fair < best) {
-          best = fair
-          link = l
-        }
-      }
-      if (link === NONE) break
-      level = best
-      levels[link] = level
-      for (const incidence of this.#incidences[link]!) {
-        const v = this.#incidenceVariables[incidence]!
-        if (target[v] !== NONE || this.counts[v] === 0) continue
-        target[v] = link
-        for (let p = this.incidenceStarts[v]!; p < this.#limitingEnds[v]!; p++) {
-          const load = this.incidenceWeights[p]! * this.counts[v]!
-          remaining[this.incidenceLinks[p]!]! -= load * level
-          usage[this.incidenceLinks[p]!]! -= load
-          unknown[this.incidenceLinks[p]!]!--
-        }
-      }
-    }
+    const queue = this.#queue
+    while (queue.size > 0) queue.pop(this.levels)
+    const { levels, bottlenecks, remaining } = progressiveFilling({
+      linkCount: this.linkCount,
+      variableCount: this.variableCount,
+      capacities: this.capacities,
+      counts: this.counts,
+      starts: this.incidenceStarts,
+      ends: this.#limitingEnds,
+      links: this.incidenceLinks,
+      weights: this.incidenceWeights,
+      variablesOn: (link) => this.#incidences[link]!.map((incidence) => this.#incidenceVariables[incidence]!)
+    })
     for (let v = 0; v < this.variableCount; v++)
-      if (target[v] !== NONE && target[v] !== this.bottlenecks[v]) this.#move(v, target[v]!)
-    while (this.#heapSize > 0) this.#dequeue()
+      if (bottlenecks[v] !== NONE && bottlenecks[v] !== this.bottlenecks[v]) this.#move(v, bottlenecks[v]!)
+    while (queue.size > 0) queue.pop(this.levels)
     for (let l = 0; l < this.linkCount; l++) {
       if (levels[l] !== this.levels[l]) this.#setLevel(l, levels[l]!)
       this.#totals[l] = this.capacities[l]! - remaining[l]!
@@ -329,7 +306,7 @@ export class MaxMin {
     const change = level - before
     const others = this.#ownOthers[link]!
     const otherLoads = this.#ownOtherLoads[link]!
-    const queued = this.#queuedMarks
+    const queued = this.#queue.waiting
     const totals = this.#totals
     const capacities = this.capacities
     for (let i = 0, count = this.#ownCounts[link]!; i < count; i++) {
@@ -563,52 +540,8 @@ export class MaxMin {
   }
 
   #enqueue(link: number): void {
-    if (this.#queuedMarks[link] === 1 || this.#limiting[link] === 0) return
-    this.#queuedMarks[link] = 1
-    const heap = this.#heap
-    const levels = this.levels
-    const level = levels[link]!
-    let i = this.#heapSize++
-    while (i > 0) {
-      const parent = (i - 1) >> 1
-      const other = heap[parent]!
-      const otherLevel = levels[other]!
-      if (otherLevel < level || (otherLevel === level && other < link)) break
-      heap[i] = other
-      i = parent
-    }
-    heap[i] = link
-  }
-
-  #dequeue(): number {
-    const heap = this.#heap
-    const levels = this.levels
-    const first = heap[0]!
-    this.#queuedMarks[first] = 0
-    const size = --this.#heapSize
-    const link = heap[size]!
-    const level = levels[link]!
-    let i = 0
-    for (;;) {
-      let child = 2 * i + 1
-      if (child >= size) break
-      let best = heap[child]!
-      let bestLevel = levels[best]!
-      if (child + 1 < size) {
-        const right = heap[child + 1]!
-        const rightLevel = levels[right]!
-        if (rightLevel < bestLevel || (rightLevel === bestLevel && right < best)) {
-          child++
-          best = right
-          bestLevel = rightLevel
-        }
-      }
-      if (level < bestLevel || (level === bestLevel && link < best)) break
-      heap[i] = best
-      i = child
-    }
-    heap[i] = link
-    return first
+    if (this.#queue.waiting[link] === 1 || this.#limiting[link] === 0) return
+    this.#queue.push(link, this.levels)
   }
 
   #addLink(bytesPerSecond: number, rateMax: number): number {
@@ -627,8 +560,7 @@ export class MaxMin {
       this.#ownCounts = int32(this.#ownCounts, length)
       this.#crossCounts = int32(this.#crossCounts, length)
       this.#changedMarks = uint8(this.#changedMarks, length)
-      this.#heap = int32(this.#heap, length)
-      this.#queuedMarks = uint8(this.#queuedMarks, length)
+      this.#queue.grow(length)
     }
     this.capacities[link] = bytesPerSecond
     this.levels[link] = Infinity
@@ -673,22 +605,4 @@ export class MaxMin {
     this.#touched = int32(this.#touched, length)
     this.#movedMarks = uint8(this.#movedMarks, length)
   }
-}
-
-function float64(array: Float64Array, length: number): Float64Array<ArrayBuffer> {
-  const longer = new Float64Array(length)
-  longer.set(array)
-  return longer
-}
-
-function int32(array: Int32Array, length: number): Int32Array<ArrayBuffer> {
-  const longer = new Int32Array(length)
-  longer.set(array)
-  return longer
-}
-
-function uint8(array: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
-  const longer = new Uint8Array(length)
-  longer.set(array)
-  return longer
 }

@@ -47,3 +47,12 @@ export interface Network {
  * separate event would cost a solve.
  */
 export const SIMULTANEOUS = 1 + 2 ** -48
+
+export function requireAtLeastZero(what: string, value: number): void {
+  if (!(value >= 0)) throw new RangeError(`${what} is ${value}: must be 0 or more`)
+}
+
+export function requireDuration(what: string, seconds: number): void {
+  if (!(seconds >= 0 && seconds < Infinity))
+    throw new RangeError(`${what} of ${seconds} s: must be finite, 0 or more`)
+}
