@@ -73,15 +73,34 @@ export const recordRun = <A>(
     }
   })
 
+/** Of one message between processes: far below the most that one can have. */
+const usualPartBytes = 2 ** 28
+
+/** At rank 0 what every rank has, of whatever size; undefined elsewhere. All ranks call it together. */
+export const inParts = (
+  own: Uint8Array,
+  processes: Pick<ProcessJob, "rank" | "exchange" | "gather">,
+  partBytes = usualPartBytes
+): Effect.Effect<ReadonlyArray<Uint8Array> | undefined, RankLost> =>
+  Effect.gen(function* () {
+    const sizes = yield* processes.exchange(own.length)
+    const parts = sizes.map(() => new Array<Uint8Array>())
+    for (let begin = 0; begin < Math.max(...sizes); begin += partBytes) {
+      const all = yield* processes.gather(own.slice(begin, begin + partBytes))
+      all?.forEach((part, rank) => parts[rank]!.push(part))
+    }
+    return processes.rank === 0 ? parts.map((of) => Buffer.concat(of)) : undefined
+  })
+
 const gathered = (
   own: RecordedCalls,
   processes: ProcessJob | undefined
 ): Effect.Effect<RecordedCalls, RankLost> =>
   processes === undefined
     ? Effect.succeed(own)
-    : Effect.map(processes.gather(encodeJournals(`rank ${processes.rank}`, own)), (parts) => {
-        if (parts === undefined) return own
-        const all = parts.map((bytes, rank) => decodeJournals(`rank ${rank}`, bytes))
+    : Effect.map(inParts(encodeJournals(`rank ${processes.rank}`, own), processes), (every) => {
+        if (every === undefined) return own
+        const all = every.map((bytes, rank) => decodeJournals(`rank ${rank}`, bytes))
         return {
           journals: all.flatMap(({ journals }) => journals),
           finals: new Map(all.flatMap(({ finals }) => [...finals]))
