@@ -19,6 +19,9 @@ interface MeasuredSteps {
   readonly figures: StepFigures
 }
 
+/** Of times since the run began, which are sums of many: less is no waiting. */
+const rounding = 1e-12
+
 /** The `steps` steps after `warmupSteps` (at least one) that are not measured. */
 export const measuredSteps = <A>(
   simulated: SimulatedEnd<A>,
@@ -38,6 +41,7 @@ export const measuredSteps = <A>(
   }
   const stepSeconds = (toSeconds - fromSeconds) / steps
   const computeSeconds = busySeconds / count / steps
+  const waiting = stepSeconds - computeSeconds
   return {
     fromSeconds,
     toSeconds,
@@ -45,7 +49,7 @@ export const measuredSteps = <A>(
       stepSeconds,
       computeSeconds,
       computeUtilisation: stepSeconds > 0 ? computeSeconds / stepSeconds : 1,
-      exposedCommunicationSeconds: Math.max(0, stepSeconds - computeSeconds)
+      exposedCommunicationSeconds: waiting > rounding * toSeconds ? waiting : 0
     }
   }
 }

@@ -14,6 +14,7 @@ import { scenarioFile } from "./files.ts"
 interface Told {
   readonly stepSeconds: number
   readonly computeSeconds: number
+  readonly exposedCommunicationSeconds: number
 }
 
 /** Four layers, 110 ms of computation a step, 160 MB of float32; eight gigabits a second. */
@@ -69,6 +70,17 @@ describe("what planners reckon with is what runs", () => {
         .match(/bound by \w+/gu)
     expect(await bound("1Gbit/s")).toEqual(["bound by communication", "bound by communication"])
     expect(await bound("100Tbit/s")).toEqual(["bound by expert", "bound by expert"])
+  })
+})
+
+describe("a rank alone", () => {
+  it("waits for nothing, not for what rounding leaves of its sums", async () => {
+    for (const seconds of ["0.1ms", "1.7ms", "33.3ms", "0.7s"]) {
+      const told = await figures(
+        `name: alone\nmodel: { layers: 7, parameters: 40M, stepSeconds: ${seconds} }\nworld: { ranks: 1 }\nalgorithm: s-sgd\nsteps: 97\n`
+      )
+      expect(told.exposedCommunicationSeconds).toBe(0)
+    }
   })
 })
 
