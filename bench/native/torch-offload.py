@@ -4,8 +4,9 @@
 # for as a model must, and then the recorded choice is taken.
 #   python3 bench/native/torch-offload.py offload/offload.json             --device cpu where there is no GPU
 # Without a run: layers as Mixtral 8x7B has them, drawn routes and 32 cached positions; every step timed with each number of slots, and
-# after that a few steps more under the profiler with some. Writes loop.json and loop-<slots>.pt.trace.json.gz.
-#   python3 bench/native/torch-offload.py --slots 8,7,6,5,4,3,8 --trace 8,4 --out offload-loop
+# with some once more, the last steps under the profiler, between two times of the same steps without it. Writes loop.json and
+# loop-<slots>.pt.trace.json.gz.
+#   python3 bench/native/torch-offload.py --slots 8,7,6,5,4,3,8 --trace 8,7,4 --out offload-loop
 import argparse
 import json
 import os
@@ -19,14 +20,14 @@ parser = argparse.ArgumentParser()
 parser.add_argument("run", nargs="?")
 parser.add_argument("--device", default="cuda")
 parser.add_argument("--slots", default="8,7,6,5,4,3,8")
-parser.add_argument("--trace", default="8,4")
+parser.add_argument("--trace", default="8,7,4")
 parser.add_argument("--layers", type=int, default=4)
 parser.add_argument("--width", type=int, default=4096)
 parser.add_argument("--ffn", type=int, default=14336)
 parser.add_argument("--tokens", type=int, default=96)
 parser.add_argument("--out", default="offload-loop")
 arguments = parser.parse_args()
-warmup_profiled, profiled = 2, 6
+warmup_profiled, profiled = 2, 10
 cached = 32
 if arguments.run is None:
     model = {"layers": arguments.layers, "experts": 8, "topK": 2, "width": arguments.width, "ffnWidth": arguments.ffn,
@@ -178,8 +179,8 @@ def synchronize():
 
 
 
-def decode_with(slots, traced):
-    """Times of every step, seconds, and its loads; then a trace of a few more."""
+def decode_with(slots, profiled_into=None):
+    """Seconds of every step, and its loads; the last steps under the profiler where a path is given."""
     for layer in stack:
         layer.hold(slots)
     synchronize()
@@ -195,20 +196,21 @@ def decode_with(slots, traced):
         seconds.append(time.perf_counter() - began)
         counts.append(loads - before)
 
+    if profiled_into is None:
+        for index in range(len(steps)):
+            one(index)
+        return seconds, counts
+    from torch.profiler import ProfilerActivity, profile, schedule
+
     for index in range(arguments.tokens):
         one(index)
-    kept = (seconds[:], counts[:])
-    if traced:
-        from torch.profiler import ProfilerActivity, profile, schedule
-
-        path = os.path.join(arguments.out, f"loop-{slots}.pt.trace.json.gz")
-        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
-        with profile(activities=activities, schedule=schedule(wait=0, warmup=warmup_profiled, active=profiled, repeat=1),
-                     on_trace_ready=lambda p: p.export_chrome_trace(path)) as p:
-            for index in range(arguments.tokens, len(steps)):
-                one(index)
-                p.step()
-    return kept, (seconds[-profiled:], counts[-profiled:]) if traced else None
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
+    with profile(activities=activities, schedule=schedule(wait=0, warmup=warmup_profiled, active=profiled, repeat=1),
+                 on_trace_ready=lambda p: p.export_chrome_trace(profiled_into)) as p:
+        for index in range(arguments.tokens, len(steps)):
+            one(index)
+            p.step()
+    return seconds, counts
 
 
 def copy_seconds():
@@ -226,23 +228,30 @@ def copy_seconds():
 def loop():
     os.makedirs(arguments.out, exist_ok=True)
     counts = [int(count) for count in arguments.slots.split(",")]
-    traced = {int(count) for count in arguments.trace.split(",") if count}
-    warm = arguments.tokens // 4
-    decode_with(counts[0], False)
+    traced = [int(count) for count in arguments.trace.split(",") if count]
+    first, last = arguments.tokens // 4, arguments.tokens
+    # Every length once before anything is timed: attention of cuDNN plans for each anew.
+    decode_with(counts[0])
     rows = []
-    for slots in counts:
-        (seconds, loaded), under = decode_with(slots, slots in traced)
-        traced.discard(slots)
-        row = {"slots": slots, "mean_step_seconds": statistics.mean(seconds[warm:]),
-               "median_step_seconds": statistics.median(seconds[warm:]), "loads": sum(loaded),
-               "loads_per_step": statistics.mean(loaded[warm:])}
-        if under is not None:
-            row["profiled_mean_step_seconds"] = statistics.mean(under[0])
-            row["profiled_loads_per_step"] = statistics.mean(under[1])
+
+    def run_with(slots):
+        seconds, loaded = decode_with(slots)
+        row = {"slots": slots, "mean_step_seconds": statistics.mean(seconds[first:last]),
+               "median_step_seconds": statistics.median(seconds[first:last]), "loads": sum(loaded[:last]),
+               "loads_per_step": statistics.mean(loaded[first:last]),
+               "traced_steps_seconds": statistics.mean(seconds[-profiled:]), "traced_steps_loads": statistics.mean(loaded[-profiled:])}
         print(json.dumps(row), flush=True)
-        rows.append({**row, "seconds": seconds, "loads_of_steps": loaded})
+        rows.append({**row, "seconds": seconds[:last], "loads_of_steps": loaded[:last]})
+
+    for slots in counts:
+        run_with(slots)
+        if slots in traced:
+            traced.remove(slots)
+            decode_with(slots, os.path.join(arguments.out, f"loop-{slots}.pt.trace.json.gz"))
+            # the same steps once more: a host's pace changes
+            run_with(slots)
     kept = {"torch": torch.__version__, "device": torch.cuda.get_device_name() if cuda else "cpu", "model": model,
-            "warmup": warm, "copy": {"bytes": 3 * ffn * width * 2, "seconds": copy_seconds()}, "runs": rows, "tokens": steps}
+            "warmup": first, "copy": {"bytes": 3 * ffn * width * 2, "seconds": copy_seconds()}, "runs": rows, "tokens": steps}
     print(json.dumps({key: kept[key] for key in ("torch", "device", "copy")}))
     with open(os.path.join(arguments.out, "loop.json"), "w") as file:
         json.dump(kept, file)

@@ -29,6 +29,7 @@ import { unpacked } from "../../traces/packed.ts"
 import { decodeText } from "../../traces/text.ts"
 import { openTokenFile, readTokensAcross } from "../../traces/token-file.ts"
 import { attempt } from "../../traces/trace-error.ts"
+import { ChromeTrace } from "./chrome-trace.ts"
 
 const runs = Number(process.env["TANDEM_FUZZ"] ?? 300)
 /** Milliseconds: a long run takes 2 an import on a quiet machine. */
@@ -58,8 +59,34 @@ const shards = (): Uint8Array => {
   return Buffer.concat([new Uint8Array(header.buffer), new Uint8Array(Uint16Array.of(1, 2, 3, 4, 5).buffer)])
 }
 
+/** Two steps that read twice each, a copy to the device among them. */
+const readLoop = (): Uint8Array => {
+  const trace = new ChromeTrace()
+  let now = 0
+  let correlation = 1
+  const put = (call: string, name: string, cat: string, stream: number): void => {
+    trace.host("cuda_runtime", call, now, 1, { correlation })
+    const args = { device: 0, stream, correlation: correlation++ }
+    trace.push({ ph: "X", cat, name, pid: 0, tid: stream, ts: now + 2, dur: 5, args })
+    now += 10
+  }
+  for (const step of [0, 1]) {
+    const begun = now
+    for (const stream of [7, 9]) {
+      put("cudaMemcpyAsync", "Memcpy HtoD (Pinned -> Device)", "gpu_memcpy", stream)
+      put("cudaLaunchKernel", "gemv", "kernel", 7)
+      put("cudaMemcpyAsync", "Memcpy DtoH (Device -> Pageable)", "gpu_memcpy", 7)
+      trace.host("cuda_runtime", "cudaStreamSynchronize", now, 3, { correlation: correlation++ })
+      now += 5
+    }
+    trace.host("user_annotation", `ProfilerStep#${step}`, begun, now - begun)
+  }
+  return trace.bytes
+}
+
 /** What the fixtures have no file of. */
 const madeUp: ReadonlyArray<Seed> = [
+  { name: "90-read-loop.json", bytes: readLoop() },
   {
     name: "nccl-json",
     bytes: utf8(

@@ -97,6 +97,10 @@ const ofLoop = (
     )
     return undefined
   }
+  if (loop.oddGaps > 0)
+    warnings.push(
+      `${loop.oddGaps} gaps between the host's launches are a hundred times as long as the median and were taken for work done once (a plan for a new size, a compilation): steps that are recorded should have run before`
+    )
   return {
     mode,
     launchSeconds: (loop.hostSeconds * scale) / launches,
