@@ -35,11 +35,11 @@ export interface Runnable<A = unknown> {
   readonly d2h?: LinkSpec | undefined
 }
 
-/** A program whose ops do not overlap. */
+/** A program whose ops do not overlap, but in steps that are to show what company costs them. */
 interface PartsAlone {
   readonly program: Program<unknown>
-  /** Steps whose times say little: the first of their kind. */
-  isWarmup(step: number): boolean
+  /** Warm-up: the first of a kind, whose times say little. `beside`: kernels run while collectives are under way. */
+  kindOf(step: number): "warm-up" | "alone" | "beside"
 }
 
 /** A program that is made of how another one went: one that must know the future. */

@@ -14,6 +14,7 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
+import type { CollectiveCost } from "../../core/profile.ts"
 import { messageOf } from "../../core/message-of.ts"
 import { warmupSteps } from "../../scenarios/families/moe-training/simulated.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -128,35 +129,55 @@ const within = async <A>(what: string, promise: Promise<A>, giveUp: () => void):
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-/** Every op alone, and every collective on these links, with all ranks doing the same at once. */
-const profile = async (cluster: Cluster | undefined): Promise<string> => {
+interface Profiled {
+  readonly file: string
+  /** How many times as long kernels take beside collectives, and collectives beside kernels. */
+  readonly slowdown: number
+  readonly collectiveSlowdown: number
+}
+
+/** Every op alone, and every collective on these links, with all ranks doing the same at once; and what company costs them. */
+const profile = async (cluster: Cluster | undefined): Promise<Profiled> => {
   const out = path.join(folder, "profile.arrow")
   const sets = options.set.flatMap((set) => ["--set", set])
   const on = ["--backend", options.backend, ...(emulateDevice ? ["--emulate-device"] : [])]
-  const command = ["exec/cli.ts", "profile", file, ...sets, ...on, "--steps", profileSteps, "-o", out]
-  const children = startRanks(ranks, cluster, command, "inherit", { perHost, env })
+  const command = [
+    "exec/cli.ts",
+    "profile",
+    file,
+    ...sets,
+    ...on,
+    "--steps",
+    profileSteps,
+    "-o",
+    out,
+    "--json"
+  ]
+  const children = startRanks(ranks, cluster, command, "pipe", { perHost, env })
   const stop = (): void => {
     for (const child of children) child.kill("SIGKILL")
   }
+  let told = ""
+  for (const [rank, { stdout }] of children.entries())
+    stdout!.on("data", (chunk) => {
+      if (rank === 0) told += String(chunk)
+    })
   const done = Promise.all(children.map(ended))
   done.catch(stop)
   await within("the profile", done, stop)
-  return out
+  const { slowdown = 1, collectiveSlowdown = 1 } = JSON.parse(told) as Partial<Profiled>
+  return { file: out, slowdown, collectiveSlowdown }
 }
 
 /** What is in a profile's times is no limit once more. */
 const unlimited = "world.links.inter.bandwidth=450GB/s"
 
-const settingsOf = (variant: string, profile: string | undefined): ReadonlyArray<string> => [
-  ...options.set,
-  unlimited,
-  `algorithm=${all.get(variant)!}`,
-  ...(profile === undefined
-    ? []
-    : [
-        `costs={products: {profile: ${profile}}, between: {profile: ${profile}}, inside: {profile: ${profile}}}`
-      ])
-]
+const settingsOf = (variant: string, from: Profiled | undefined): ReadonlyArray<string> => {
+  const set = [...options.set, unlimited, `algorithm=${all.get(variant)!}`]
+  if (from === undefined) return set
+  const tiers = ["products", "between", "inside"].map((tier) => `${tier}: {profile: ${from.file}}`)
+  return [...set, `costs={${tiers.join(", ")}, slowdown: ${from.slowdown}}`]
+}
 
 interface Foretold {
   readonly foretold: StepParts
@@ -178,18 +199,15 @@ const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
   return {
     foretold: { ...stepParts(timeline!, warmupSteps, steps), stepSeconds },
     degrees: [details.forwardDegrees[0]!, details.backwardDegrees[0]!],
-    estimates: result.estimates.map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
+    // That the host is free is in the times: they are from the end of the op before.
+    estimates: result.estimates
+      .filter(({ kernel }) => kernel !== "host")
+      .map(({ kernel, source, detail }) => `${kernel}: ${source} (${detail})`)
   }
 }
 
-/** The collectives of a profile, a line each. */
-const collectiveLines = async (from: string): Promise<ReadonlyArray<string>> => {
-  const { collectives } = await Effect.runPromise(readProfile(from))
-  return collectives.map(
-    ({ op, ranks: members, sizeBytes, medianSeconds }) =>
-      `  ${op} of ${members}, ${(sizeBytes / 1e6).toFixed(3)} MB: ${(1e3 * medianSeconds).toFixed(3)} ms, ${(sizeBytes / medianSeconds / 1e9).toFixed(3)} GB/s`
-  )
-}
+const collectiveLine = ({ op, ranks: members, sizeBytes, medianSeconds }: CollectiveCost): string =>
+  `  ${op} of ${members}, ${(sizeBytes / 1e6).toFixed(3)} MB: ${(1e3 * medianSeconds).toFixed(3)} ms, ${(sizeBytes / medianSeconds / 1e9).toFixed(3)} GB/s`
 
 const rows: Array<Row> = []
 const conditions = {
@@ -214,14 +232,17 @@ const start = (cluster: Cluster | undefined) => {
 }
 
 const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
-  let from: string | undefined
+  let from: Profiled | undefined
   try {
     const began = performance.now()
     from = await profile(cluster)
-    const lines = await collectiveLines(from)
-    console.log(`profiled in ${((performance.now() - began) / 1000).toFixed(1)} s\n${lines.join("\n")}`)
-    const { ops, collectives } = await Effect.runPromise(readProfile(from))
-    profiled = { ops, collectives }
+    const { slowdown, collectiveSlowdown } = from
+    const { ops, collectives } = await Effect.runPromise(readProfile(from.file))
+    profiled = { slowdown, collectiveSlowdown, ops, collectives }
+    console.log(
+      `profiled in ${((performance.now() - began) / 1000).toFixed(1)} s; kernels take ${slowdown.toFixed(3)} times as long beside collectives, which is reckoned with, collectives ${collectiveSlowdown.toFixed(3)} times beside kernels, which is not`
+    )
+    for (const line of collectives.map(collectiveLine)) console.log(line)
   } catch (cause) {
     console.log(`no profile, so nothing is foretold: ${messageOf(cause)}`)
   }

@@ -21,6 +21,7 @@ import type { Scenario } from "../../scenarios/families.ts"
 import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
+import { costOfCompany } from "../in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, forSimulation, recordedCollectives, recordedOps, without } from "../recorded.ts"
@@ -207,9 +208,10 @@ const profileRun = (
     if (isOther(job)) return said("")
     // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
     const reckoning = parts === undefined ? forBenchmark : forSimulation
-    const kept = parts === undefined ? record : without(record, parts.isWarmup)
+    const kept = parts === undefined ? record : without(record, (step) => parts.kindOf(step) !== "alone")
     const ops = [...recordedOps(kept, reckoning), ...(yield* copiesOf(options))]
     const collectives = recordedCollectives(kept, reckoning)
+    const company = parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step))
     // An emulated device's host is not this one.
     const host = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
     const measured = yield* measuredOn(emulated)
@@ -227,10 +229,15 @@ const profileRun = (
       ranks: world.size,
       cores: availableParallelism(),
       ops: ops.length,
-      collectives: collectives.length
+      collectives: collectives.length,
+      ...(company === undefined ? {} : { slowdown: company.kernels, collectiveSlowdown: company.collectives })
     }
     if (options.json === true) return said(json(told))
+    const beside =
+      company === undefined
+        ? ""
+        : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (costs.slowdown), collectives beside kernels ${company.collectives.toFixed(2)} times\n`
     return said(
-      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n`
+      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${beside}`
     )
   })

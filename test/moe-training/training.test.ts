@@ -266,6 +266,10 @@ describe("what is said", () => {
     expect(warnings(["model.gateWidth=8"])[0]).toMatch(/gateWidth has no effect: the gate is softmax/)
     expect(warnings(["seed=3"])[0]).toMatch(/seed has no effect/)
     expect(warnings(["costs.portShare=0.7"])).toEqual([])
+    expect(warnings(["costs.slowdown=1.1"])).toEqual([])
+    expect(warnings(["costs.slowdown=1.1", "world={ranks: 1}"])).toContainEqual(
+      expect.stringMatching(/slowdown has no effect: there is one rank/)
+    )
     expect(warnings(["costs.portShare=0.5"])[0]).toMatch(/portShare has no effect: two collectives at once/)
     expect(warnings(["costs.portShare=0.7", "algorithm=tutel"])[0]).toMatch(/tutel collectives take turns/)
   })

@@ -122,7 +122,8 @@ const bases: ReadonlyArray<unknown> = [
       products: { fixed: "1us", perUnit: 1e-12, unit: "MAC" },
       between: { all_to_all: { fixed: "5us", perUnit: 1e-9, unit: "bytes", scope: "node" } },
       inside: {},
-      portShare: 0.7
+      portShare: 0.7,
+      slowdown: 1.1
     },
     routing: { skew: 1 },
     algorithm: { name: "fsmoe", degrees: [1, 2], planner: "simulation", partition: "greedy" },

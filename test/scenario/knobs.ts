@@ -13,6 +13,9 @@ const gpt2 = `model={gpt2: {${decoder}}}`
 const llama = `model={llama: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
 const mixtral = `model={mixtral: {${decoder}, kvHeads: 2, ffnWidth: 128}}`
 
+/** Of two ranks, with an expert. */
+const oneNode = ["world={ranks: 2, ranksPerNode: 2}", "model.topK=1"] as const
+
 const ofDecoder = (name: string, model: string): ReadonlyArray<Knob> => [
   [`model.${name}.layers`, "2", "3", model, device],
   [`model.${name}.width`, "64", "128", model, device],
@@ -293,6 +296,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       })
     ),
     ["costs.portShare", "0.4", "1", "costs.between={}", "world.links.inter.bandwidth=100Gbit/s"],
+    ["costs.slowdown", "1", "2"],
     ["routing.skew", "0", "2", "model.capacityFactor=dropless", "model.experts=4"],
     ["algorithm.name", "fsmoe", "tutel", "algorithm={name: fsmoe}"],
     ["algorithm.degrees", "[1]", "[4]"],
@@ -308,31 +312,18 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.planner", "cases", "simulation", "model.sequence=2048"],
     ["algorithm.chunkBytes", "1MB", "30MB", "algorithm=pipemoe-lina", "learningRate=0.1"],
     ["algorithm.partition", "exact", "greedy", "learningRate=0.1", "model.layers=4"],
-    [
-      "costs.between",
-      "{}",
-      "{all_to_all: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}",
-      "world={ranks: 2, ranksPerNode: 2}",
-      "model.topK=1"
-    ],
+    ["costs.between", "{}", "{all_to_all: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}", ...oneNode],
     ["costs.inside", "{}", "{all_gather: {fixed: 1ms, perUnit: 1e-9, unit: bytes}}", "world={ranks: 2}"],
     [
       "costs.between",
       "{profile: traces/profiles/nccl-h200-sockets.arrow}",
       "{profile: traces/profiles/nccl-h100-sockets.arrow}",
-      "world={ranks: 2, ranksPerNode: 2}",
-      "model.topK=1"
+      ...oneNode
     ],
     ["costs.portShare", "0.4", "1", "world={ranks: 2}"],
     ["costs.portShare", "0.3", "0.5", "costs.between={}", "world.links.inter.bandwidth=100Gbit/s"],
     ["costs.portShare", "0.6", "1", "costs.between={}", "algorithm=tutel"],
-    [
-      "faults",
-      "[]",
-      "[{link: inter, bandwidth: 1Mbit/s}]",
-      "world={ranks: 2, ranksPerNode: 2}",
-      "model.topK=1"
-    ],
+    ["faults", "[]", "[{link: inter, bandwidth: 1Mbit/s}]", ...oneNode],
     ["network", "fluid", "alpha-beta"],
     ...devices(),
     ["memory.device", "10GB", "1kB"],

@@ -1,14 +1,16 @@
 // What any plan of MoE training is made of, one op after another: steps at every pipeline degree whose ops all take one lane, so that
-// nothing overlaps, and gradients of several sizes. For profiles: what an op takes alone, of which a simulation makes any schedule.
+// nothing overlaps, and gradients of several sizes; and products beside messages. For profiles: what an op takes alone, of which a
+// simulation makes any schedule, and how much slower it is in company.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { interposing } from "../../machine/interpose.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type Program } from "../../machine/machine.ts"
-import { collective, type Op } from "../../machine/op.ts"
+import { collective, launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
+import type { World } from "../../world.ts"
 import { moeGroups } from "./groups.ts"
-import { denseElementsOf, sharesOf, type MoeModel } from "./model.ts"
+import { capacityOf, denseElementsOf, sharesOf, type MoeModel } from "./model.ts"
 import { moeTraining } from "./program.ts"
 import { Tensors } from "./tensors.ts"
 
@@ -19,8 +21,11 @@ interface PartsAlone {
   readonly steps: number
 }
 
-/** The same program with all its ops on one lane; what it leaves allocated is freed. */
-const inOneLane = <A>(program: Program<A>): Program<A> =>
+/** What a step of these is: its ops' first, whose times say little; each op alone; products while messages are under way. */
+type StepKind = "warm-up" | "alone" | "beside"
+
+/** The same program with each op on the lane that is said; what it leaves allocated is freed. */
+const onLanes = <A>(program: Program<A>, laneOf: (op: Op) => Lane): Program<A> =>
   Effect.gen(function* () {
     const machine = yield* Machine
     const live = new Set<Tensor>()
@@ -34,7 +39,7 @@ const inOneLane = <A>(program: Program<A>): Program<A> =>
       },
       submit: (op, scalars) => {
         let own = moved.get(op)
-        if (own === undefined) moved.set(op, (own = { ...op, lane: Lane.compute }))
+        if (own === undefined) moved.set(op, (own = { ...op, lane: laneOf(op) }))
         return machine.submit(own, scalars)
       }
     }))
@@ -43,24 +48,65 @@ const inOneLane = <A>(program: Program<A>): Program<A> =>
     return value
   })
 
-/** Shares of a layer's dense gradients that are averaged: plans cut them anywhere. */
-const gradientShares = [1 / 32, 1 / 8, 1 / 4, 1 / 2, 1]
+const oneLane = (): Lane => Lane.compute
 
-const gradientsAlone = (model: MoeModel, steps: number): Program<void> =>
+/** Every op of `made`, in `steps` steps. */
+const repeated = (made: Program<ReadonlyArray<Op>>, steps: number): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const groups = moeGroups(machine.world, machine.rank)
-    const elements = denseElementsOf(model, sharesOf(model, groups.nodes, groups.perNode))
-    const tensors = new Tensors(machine, model.dtype, model.seed)
-    const ops: Array<Op> = []
-    for (const share of gradientShares) {
-      const tensor = yield* tensors.make("gradient", [Math.max(1, Math.round(share * elements))])
-      ops.push(collective("gradient", kernels.all_reduce, Lane.inter, groups.across, [tensor], [tensor]))
-    }
-    for (let step = 0; step < 1 + steps; step++) {
+    const ops = yield* made
+    for (let step = 0; step < steps; step++) {
       for (const op of ops) machine.submit(op)
       yield* machine.endStep
     }
+  })
+
+const sizesOf = (model: MoeModel) =>
+  Effect.map(Machine, (machine) => {
+    const groups = moeGroups(machine.world, machine.rank)
+    const shares = sharesOf(model, groups.nodes, groups.perNode)
+    return { groups, shares, tensors: new Tensors(machine, model.dtype, model.seed) }
+  })
+
+/** Shares of a layer's dense gradients that are averaged: plans cut them anywhere. */
+const gradientShares = [1 / 32, 1 / 8, 1 / 4, 1 / 2, 1]
+
+const gradients = (model: MoeModel): Program<ReadonlyArray<Op>> =>
+  Effect.gen(function* () {
+    const { groups, shares, tensors } = yield* sizesOf(model)
+    const elements = denseElementsOf(model, shares)
+    return yield* Effect.forEach(gradientShares, (share) =>
+      Effect.map(tensors.make("gradient", [Math.max(1, Math.round(share * elements))]), (tensor) =>
+        collective("gradient", kernels.all_reduce, Lane.inter, groups.across, [tensor], [tensor])
+      )
+    )
+  })
+
+/** Products of one expert, and before them the messages of a few dispatches, if so. */
+const products = (model: MoeModel, withMessages: boolean): Program<ReadonlyArray<Op>> =>
+  Effect.gen(function* () {
+    const { groups, shares, tensors } = yield* sizesOf(model)
+    const { nodes, perNode } = groups
+    const { width } = model
+    const even = Math.max(1, Math.ceil((shares.tokens * model.topK) / model.experts))
+    const sent = nodes * (capacityOf(model, shares, 1, 1) || even)
+    const input = yield* tensors.make("input", [perNode * sent, width])
+    const weight = yield* tensors.make("weight", [shares.hidden, width])
+    const output = yield* tensors.make("output", [perNode * sent, shares.hidden])
+    const [x, w, y] = [[input, weight], [output, input], output] as const
+    const each = [
+      launch("product", kernels["linear.forward"], Lane.compute, x, [y]),
+      launch("product", kernels["linear.backward_weight"], Lane.compute, w, [weight])
+    ]
+    const all = Array.from({ length: 4 }, () => each).flat()
+    if (!withMessages) return all
+    const shapes = Array.from({ length: shares.localExperts }, () => [sent, width])
+    const from = yield* tensors.several("sent", shapes)
+    const to = yield* tensors.several("received", shapes)
+    const message = collective("message", kernels.all_to_all, Lane.inter, groups.across, from, to, {
+      attributes: { ranks: nodes }
+    })
+    return [message, message, message, ...all]
   })
 
 /** Degrees of both passes: each of them for both, and one pair that differs, for what cuts anew what was saved. */
@@ -70,20 +116,18 @@ const pairsOf = (degrees: ReadonlyArray<number>): ReadonlyArray<readonly [number
   return first === last ? alike : [...alike, [last, first]]
 }
 
-/** Steps that first do something: how long these take says little. */
-export const isWarmup =
-  (steps: number) =>
-  (step: number): boolean =>
-    step % (1 + steps) === 0
-
-/** One rank's part: `1 + steps` steps of each pair of degrees, and as many of gradients. */
-export const moePartsAlone = ({ model, degrees, steps }: PartsAlone): Program<void> =>
-  Effect.gen(function* () {
-    const { world, rank } = yield* Machine
-    const { nodes, perNode } = moeGroups(world, rank)
-    const none = Array.from({ length: model.layers }, () => 0)
-    const rest = model.layers * denseElementsOf(model, sharesOf(model, nodes, perNode))
-    for (const [forward, backward] of pairsOf(degrees)) {
+/** One rank's part: `1 + steps` steps of each pair of degrees; of more nodes than one as many of gradients, and of products without and with messages. */
+export const moePartsAlone = (
+  world: World,
+  { model, degrees, steps }: PartsAlone
+): { readonly program: Program<void>; readonly kindOf: (step: number) => StepKind } => {
+  const { nodes, perNode } = moeGroups(world, 0)
+  const none = Array.from({ length: model.layers }, () => 0)
+  const rest = model.layers * denseElementsOf(model, sharesOf(model, nodes, perNode))
+  const each = 1 + steps
+  const pairs = pairsOf(degrees)
+  const program = Effect.gen(function* () {
+    for (const [forward, backward] of pairs) {
       // Messages of a stage follow each other as on three lanes: what a shaped link lets pass at once after a pause counts as often.
       const plan = {
         lanes: "three",
@@ -91,7 +135,16 @@ export const moePartsAlone = ({ model, degrees, steps }: PartsAlone): Program<vo
         backwardDegrees: none.map(() => backward),
         gradients: { moe: none, dense: none, rest }
       } as const
-      yield* inOneLane(moeTraining({ model, plan, steps: 1 + steps }))
+      yield* onLanes(moeTraining({ model, plan, steps: each }), oneLane)
     }
-    if (nodes > 1) yield* inOneLane(gradientsAlone(model, steps))
+    if (nodes === 1) return
+    yield* onLanes(repeated(gradients(model), each), oneLane)
+    yield* onLanes(repeated(products(model, false), each), oneLane)
+    yield* onLanes(repeated(products(model, true), each), ({ lane }) => lane)
   })
+  const besideFrom = (pairs.length + 2) * each
+  return {
+    program,
+    kindOf: (step) => (step % each === 0 ? "warm-up" : step < besideFrom ? "alone" : "beside")
+  }
+}

@@ -3,7 +3,7 @@
 import * as Effect from "effect/Effect"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import type { MoeModel } from "../../../core/algorithms/moe-training/model.ts"
-import { isWarmup, moePartsAlone } from "../../../core/algorithms/moe-training/parts-alone.ts"
+import { moePartsAlone } from "../../../core/algorithms/moe-training/parts-alone.ts"
 import { allDegrees } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -47,10 +47,7 @@ export const kernels = (
       world,
       program: () => upTo(warmupSteps + scenario.steps),
       upTo,
-      alone: (steps) => ({
-        program: moePartsAlone({ model: real(model), degrees: degreesOf(scenario), steps }),
-        isWarmup: isWarmup(steps)
-      }),
+      alone: (steps) => moePartsAlone(world, { model: real(model), degrees: degreesOf(scenario), steps }),
       network: scenario.network,
       collectives: "ring" as const,
       capacityBytes: scenario.memory

@@ -94,7 +94,8 @@ export const planScenario = (
     const collectives: CollectiveOptions = {
       algorithm: "ring",
       table: rows.length === 0 ? undefined : new CollectiveTable(rows),
-      portShare: scenario.costs.portShare
+      portShare: scenario.costs.portShare,
+      slowdown: scenario.costs.slowdown
     }
     const { algorithm } = scenario
     if ("planner" in algorithm && algorithm.planner === "simulation" && simulator === undefined) {

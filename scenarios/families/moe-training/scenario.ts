@@ -119,7 +119,9 @@ const MoeCostSettings = Schema.Struct({
    * Share of a rank's own port that a collective takes at its full speed: above 0.5, collectives between and inside nodes
    * that run at once slow each other.
    */
-  portShare: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 0.01, maximum: 1 })))
+  portShare: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 0.01, maximum: 1 }))),
+  /** How many times as long a rank's kernels take while a collective of it is under way, or waits for others. Default: 1. */
+  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
 })
 
 /** Which experts tokens choose, where none is dropped. */

@@ -1,0 +1,86 @@
+// What company costs, from runs made by hand: kernels that are slower while a collective is under way, by as much as was put in.
+import { expect, it } from "vitest"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import type { JournalEntry } from "../../core/laws/journal.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { collective, launch, type Op } from "../../core/machine/op.ts"
+import type { Tensor } from "../../core/machine/tensor.ts"
+import { costOfCompany } from "../../exec/in-company.ts"
+import type { RecordedRun } from "../../exec/recorded.ts"
+
+const tensor: Tensor = {
+  id: 0,
+  name: "x",
+  shape: [4],
+  dtype: "float32",
+  place: "device",
+  elements: 4,
+  sizeBytes: 16
+}
+const group = { name: "both", ranks: [0], alike: [[0]] }
+const kernel = launch("scale", kernels.scale, Lane.compute, [tensor], [tensor], { factor: 2 })
+const message = collective("sum", kernels.all_reduce, Lane.inter, group, [tensor], [tensor])
+
+type Ran = readonly [op: Op, step: number, from: number, to: number]
+
+const recordOf = (rows: ReadonlyArray<Ran>): RecordedRun => ({
+  timeline: {
+    rank: new Int32Array(rows.length),
+    op: Int32Array.from(rows, (_, row) => row),
+    lane: Uint8Array.from(rows, ([{ lane }]) => lane),
+    step: Int32Array.from(rows, ([, step]) => step),
+    label: new Int32Array(rows.length),
+    labels: [""],
+    kernel: new Int32Array(rows.length),
+    kernels: [""],
+    startSeconds: Float64Array.from(rows, ([, , from]) => from),
+    endSeconds: Float64Array.from(rows, ([, , , to]) => to),
+    sizeBytes: new Float64Array(rows.length).fill(16),
+    cause: new Int32Array(rows.length).fill(-1)
+  },
+  opLogs: [
+    {
+      rank: 0,
+      entries: rows.map(([op, step], id) => ({
+        op: id,
+        label: op.label,
+        kernel: op.kernel.name,
+        lane: op.lane,
+        step,
+        group: op.group?.name,
+        sizeBytes: 16,
+        after: []
+      }))
+    }
+  ],
+  journals: [{ rank: 0, entries: rows.map(([op, step], id): JournalEntry => ({ kind: "op", id, step, op })) }]
+})
+
+const kindOf = (step: number) => (["warm-up", "alone", "beside"] as const)[step]!
+
+it("counts time lost over time beside collectives, each from what the same op takes alone", () => {
+  // Alone 1 s. Beside: 0.4 s at full speed, then 1.2 s at half of it.
+  const company = costOfCompany(
+    recordOf([
+      [kernel, 0, 0, 9],
+      [message, 0, 0, 9],
+      [kernel, 1, 10, 11],
+      [message, 1, 11, 13],
+      [kernel, 2, 20, 21.6],
+      [message, 2, 20.4, 23.4]
+    ]),
+    kindOf
+  )
+  expect(company!.kernels).toBeCloseTo(2, 9)
+  expect(company!.collectives).toBeCloseTo(1.5, 9)
+})
+
+it("knows nothing where nothing ran beside, and of no kernels that gain by it", () => {
+  const alone: ReadonlyArray<Ran> = [
+    [kernel, 1, 10, 11],
+    [message, 1, 11, 13]
+  ]
+  expect(costOfCompany(recordOf(alone), kindOf)).toBeUndefined()
+  const faster = recordOf([...alone, [kernel, 2, 20, 20.9], [message, 2, 20, 22]])
+  expect(costOfCompany(faster, kindOf)).toEqual({ kernels: 1, collectives: 1 })
+})
