@@ -9,6 +9,7 @@ import type { Said } from "./rank-loop.ts"
 const asHost = (host: number): Readonly<Record<string, string>> => ({
   NCCL_HOSTID: `host ${host}`,
   NCCL_SOCKET_IFNAME: "eth0",
+  GLOO_SOCKET_IFNAME: "eth0",
   NCCL_IB_DISABLE: "1",
   NCCL_NVLS_ENABLE: "0",
   // A few connections, so that the link and not one core is the limit, and short buffers. With sixteen connections NCCL uses 12 %
@@ -25,6 +26,8 @@ interface RankOptions {
   readonly perHost?: number
   /** Variables of their environment. */
   readonly env?: Readonly<Record<string, string>>
+  /** Which program, with its first arguments; default Node. */
+  readonly program?: ReadonlyArray<string>
 }
 
 /** Starts the same program once for each rank, in the cluster's namespaces or, without one, here. */
@@ -33,7 +36,7 @@ export const startRanks = (
   cluster: Cluster | undefined,
   command: ReadonlyArray<string>,
   stdio: "pipe" | "inherit",
-  { perHost = 1, env: more = {} }: RankOptions = {}
+  { perHost = 1, env: more = {}, program = [process.execPath, ...process.execArgv] }: RankOptions = {}
 ): ReadonlyArray<ChildProcess> => {
   const secret = freshSecret()
   port++
@@ -50,7 +53,7 @@ export const startRanks = (
       ...(cluster === undefined ? {} : asHost(host)),
       ...more
     }
-    const whole = [process.execPath, ...process.execArgv, ...command]
+    const whole = [...program, ...command]
     return cluster === undefined
       ? spawn(whole[0]!, whole.slice(1), { env, stdio: [stdio, stdio, "inherit"] })
       : cluster.spawn(host, whole, { env, stdio: [stdio, stdio, "inherit"] })
@@ -65,7 +68,8 @@ export const ended = (child: ChildProcess): Promise<void> =>
     })
   })
 
-type Failed = { readonly error: string }
+/** Why there is no answer. */
+export type Failed = { readonly error: string }
 
 interface Waiting<A> {
   readonly begun: () => void
@@ -116,6 +120,12 @@ export class Runners<R, A extends object> {
   /** They have ended, or will be of no more use. */
   get over(): boolean {
     return this.#over !== undefined
+  }
+
+  /** Ends the ranks at once, whatever they do; a run under way is answered with an error. */
+  kill(): void {
+    this.#over ??= "the ranks were ended"
+    for (const child of this.#children) child.kill("SIGKILL")
   }
 
   async close(): Promise<void> {

@@ -13,12 +13,9 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Bandwidth } from "../../core/units.ts"
-import { Loader } from "../../scenarios/load.ts"
-import { loadScenario } from "../../scenarios/scenario-file.ts"
-import { runScenario } from "../../sim/run.ts"
+import { foretell, startProfile } from "./foretell.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import type { Request } from "./what-if-rank.ts"
@@ -109,32 +106,9 @@ const faultOf = ({ fromSeconds, bytesPerSecond }: Change): string =>
 /** The profile of one step, and of collectives over links that are no limit. */
 const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<string> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
-  const command = [
-    "exec/cli.ts",
-    "profile",
-    file,
-    "--set",
-    `world.ranks=${ranks}`,
-    "--steps",
-    "20",
-    "-o",
-    out
-  ]
-  const more = ["--backend", options.backend, ...(emulateDevice ? ["--emulate-device"] : [])]
-  await Promise.all(startRanks(ranks, cluster, [...command, ...more], "inherit").map(ended))
+  const { backend } = options
+  await Promise.all(startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out }).map(ended))
   return out
-}
-
-interface Foretold {
-  readonly stepSeconds: number
-  readonly computeSeconds: number
-  readonly makespanSeconds: number
-}
-
-const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
-  const scenario = await Effect.runPromise(loadScenario(file, set))
-  const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
-  return result as unknown as Foretold
 }
 
 /** Where runs are taken: their profiles, and the links. */
@@ -164,15 +138,18 @@ const measure = async (
       `collectives.measured=${collectives}`
     ]
     if (name === "ddp" && !emulateDevice) {
-      const { stepSeconds } = await foretell([...common, `model={profile: ${compute}}`])
+      const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute}}`])
       common.push(`steps=${stepSeconds > 1 ? 3 : 10}`)
     }
     const modelled = [...common, `model={profile: ${compute}}`]
     let change: Change | undefined
     if (point.rank0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
     if (point.rank0 === "drop")
-      change = { fromSeconds: (await foretell(modelled)).makespanSeconds / 2, bytesPerSecond: rate / 10 }
-    const foretold = await foretell([...modelled, ...(change === undefined ? [] : [faultOf(change)])])
+      change = {
+        fromSeconds: (await foretell(file, modelled)).makespanSeconds / 2,
+        bytesPerSecond: rate / 10
+      }
+    const foretold = await foretell(file, [...modelled, ...(change === undefined ? [] : [faultOf(change)])])
     const row = {
       ranks,
       point: point.name,

@@ -1,19 +1,16 @@
 // The loss of GPT-2 124M over some hundreds of steps, at full speed: bfloat16 layers, float32 masters, AdamW. Writes what PyTorch
 // needs to do the same (bench/native/torch-loss.py): the first weights as safetensors, the text, and each step's loss.
 //   npx node bench/native/loss-curve.ts --backend cuda --out curve
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
-import { initialValues } from "../../core/machine/initial.ts"
 import { Machine } from "../../core/machine/machine.ts"
-import type { TensorData } from "../../core/machine/tensor.ts"
-import { initialParameters } from "../../core/models/initial-values.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
-import { encodeHeader, encodeValues, type StoredTensor } from "../../traces/safetensors.ts"
+import { firstValues, writeForTorch } from "./for-torch.ts"
 import { gpt2At } from "./gpt2-124m.ts"
 
 const { values } = parseArgs({
@@ -39,8 +36,7 @@ const graph = gpt2At({ layers, context, batch })
 
 // the text that ships, a token for each of its bytes
 const corpus = Int32Array.from(readFileSync(new URL("../../scenarios/texts/psalms.txt", import.meta.url)))
-const initial = initialParameters(graph, seed)
-const first = new Map<string, { readonly tensor: StoredTensor; readonly data: TensorData }>()
+const first = firstValues(graph, seed)
 
 const program = Effect.gen(function* () {
   const machine = yield* Machine
@@ -49,12 +45,10 @@ const program = Effect.gen(function* () {
     optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
     corpus: wholeCorpus(corpus),
     seed,
-    initial: (parameter) => {
-      const { name, shape } = parameter
-      const data = initialValues({ shape, dtype: "float32", initial: initial(parameter) })
-      first.set(name, { tensor: { name, shape, dtype: "float32" }, data })
-      return () => data
-    }
+    initial:
+      ({ name }) =>
+      () =>
+        first.get(name)!
   })
   const update = model.update([...model.layers.keys()])
   const reversed = model.layers.toReversed()
@@ -73,19 +67,7 @@ const program = Effect.gen(function* () {
 const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
 const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
 
-mkdirSync(values.out, { recursive: true })
-const tensors = [...first.values()]
-writeFileSync(
-  `${values.out}/first.safetensors`,
-  Buffer.concat([
-    encodeHeader(
-      tensors.map(({ tensor }) => tensor),
-      {}
-    ),
-    ...tensors.map(({ data }) => encodeValues(data, "float32"))
-  ])
-)
-writeFileSync(`${values.out}/text.bin`, new Uint8Array(corpus.buffer))
+writeForTorch(values.out, graph, first, { text: corpus })
 writeFileSync(
   `${values.out}/losses.json`,
   JSON.stringify({ batch, context, layers, steps, seed, losses: ranks[0]!.value })

@@ -6,48 +6,22 @@ import sys
 
 import numpy
 import torch
-from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from torch_gpt2 import first_model, loss_of, tokens_of, windows
 
 folder = sys.argv[1]
 ours = json.load(open(f"{folder}/losses.json"))
 batch, context, layers, steps, seed = (ours[name] for name in ("batch", "context", "layers", "steps", "seed"))
-text = torch.from_numpy(numpy.fromfile(f"{folder}/text.bin", dtype=numpy.int32)).long().cuda()
-first = load_file(f"{folder}/first.safetensors")
-
-
-def mix(word):
-    word &= 0xFFFFFFFF
-    h = word ^ (word >> 16)
-    h = h * 0x85EBCA6B & 0xFFFFFFFF
-    h ^= h >> 13
-    h = h * 0xC2B2AE35 & 0xFFFFFFFF
-    return h ^ (h >> 16)
-
-
-def windows(step):
-    # core/kernels/token-windows.ts; rank 0's stream
-    places = len(text) - context
-    begins = [mix(mix(mix(mix(seed) + 0) + step) + index) % places for index in range(batch)]
-    return torch.stack([text[begin : begin + context + 1] for begin in begins])
+text = tokens_of(f"{folder}/text.bin", "cuda")
 
 
 def train(autocast):
-    config = GPT2Config(n_layer=layers, n_positions=context, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, use_cache=False)
-    model = GPT2LMHeadModel(config).cuda().train()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            value = first[name].cuda()
-            if "attn.c_" in name or "mlp.c_" in name:
-                value = value.T if value.dim() == 2 else value
-            parameter.copy_(value[: parameter.shape[0]])
+    model = first_model(folder, "cuda", n_layer=layers, n_positions=context)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1, fused=True)
     losses = []
     for step in range(steps):
-        tokens = windows(step)
+        tokens = windows(text, seed, 0, step, batch, context)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
-            logits = model(input_ids=tokens[:, :-1]).logits
-            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
+            loss = loss_of(model, tokens)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -85,6 +85,15 @@ describe("ranks that run what they are told", () => {
     await gone.close()
   })
 
+  it("end at once when they are told to, and answer what they were at with an error", async () => {
+    const busy = new Runners([rank("process.stdin.resume()"), rank("process.stdin.resume()")])
+    const running = busy.run(request)
+    busy.kill()
+    expect(await running).toEqual({ error: "the ranks were ended" })
+    expect(await busy.run(request)).toEqual({ error: "the ranks were ended" })
+    await busy.close()
+  })
+
   it("answer with the errors of all that failed, whichever rank they are", async () => {
     const other = new Runners([rank(saying(begins, done)), rank(saying(failed("no such file")))])
     expect(await other.run(request)).toEqual({ error: "rank 1: no such file" })
