@@ -362,6 +362,30 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
         }
       ],
       { cited: "docs/validation.md", gpus: 2, onCpu: false }
+    ),
+    part(
+      "time-to-loss",
+      280,
+      [
+        {
+          name: "time to equal losses",
+          command: [
+            "node",
+            "bench/cluster/time-to-loss.ts",
+            ...on,
+            "--out",
+            `${out}/time-to-loss`,
+            "--budget-seconds",
+            "260",
+            ...(backend === "cuda" ? [] : ["--variants", "ddp,local-sgd,dreamddp,streaming-diloco"])
+          ],
+          needs: ["ip"],
+          result: `${out}/time-to-loss/results.json`,
+          tell: ({ report }) =>
+            Array.isArray(report) ? String(report.at(-1)) : "ended before it could report; see its rows"
+        }
+      ],
+      { cited: "docs/validation.md", gpus: 2 }
     )
   ]
 }

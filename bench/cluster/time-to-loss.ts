@@ -1,0 +1,322 @@
+// How long it takes to come to equal held-out losses where links are slow: GPT-2 124M trained on two ranks in network namespaces with
+// shaped links (namespaces.ts), by DDP, Local SGD, DreamDDP, Streaming DiLoCo, and by PyTorch DDP in the same namespaces, from the same
+// weights on the same batches. Needs root and iproute2; PyTorch DDP needs torch, transformers and safetensors.
+//   node bench/cluster/time-to-loss.ts --out time-to-loss                 a GPU for each rank, NCCL over sockets
+//   node bench/cluster/time-to-loss.ts --backend cpu --out time-to-loss   at toy size, to try it
+// The clock starts at the end of a run's first step, when kernels are loaded and ranks connected. Parameters are copied on the device at
+// the end of some steps and evaluated after the run, so no evaluation is in its time; copies are. A loss is the mean over ranks, each with
+// its own parameters. The warm-up and the one rate are the same for all; a run has as many steps as fit into its seconds.
+// Writes results.json after every run, and at the end a chart for each link. Exit code 1 where a run failed or had no time.
+import { spawnSync } from "node:child_process"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { availableParallelism, loadavg, tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { messageOf } from "../../core/message-of.ts"
+import { parameterCount } from "../../core/models/layer-graph.ts"
+import { Bandwidth } from "../../core/units.ts"
+import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { firstValues, writeForTorch } from "../native/for-torch.ts"
+import { foretell, startProfile, type Foretold } from "./foretell.ts"
+import { Cluster, whyNoCluster } from "./namespaces.ts"
+import { ended, Runners, startRanks, type Failed } from "./runners.ts"
+import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
+import type { HowLong, Request } from "./time-to-loss-rank.ts"
+
+const { values: options } = parseArgs({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    out: { type: "string", default: "time-to-loss" },
+    points: { type: "string" },
+    variants: { type: "string", default: "" },
+    steps: { type: "string" },
+    /** Of the algorithms that do not communicate in every step; losses are looked at as often. */
+    period: { type: "string" },
+    /** A run that is foretold to take longer takes fewer steps, whole periods. */
+    "run-seconds": { type: "string", default: "32" },
+    "budget-seconds": { type: "string", default: "1000000" },
+    python: { type: "string", default: "python3" }
+  }
+})
+const cuda = options.backend === "cuda"
+const usual = cuda
+  ? { points: "25Gbit/s,10Gbit/s", steps: "400", period: "20" }
+  : { points: "20Mbit/s", steps: "120", period: "10" }
+/** Beside what the scenario says. */
+const toy = [
+  "model={gpt2: {layers: 2, width: 64, heads: 4, vocabulary: 64, vocabularyMultiple: 64, context: 32, batch: 4}}",
+  "training.optimizer.learningRate=0.003"
+]
+const size = cuda ? [] : toy
+const points = (options.points ?? usual.points).split(",")
+const [steps, period] = [Number(options.steps ?? usual.steps), Number(options.period ?? usual.period)]
+if (!(Number.isInteger(steps / period) && steps >= 2 * period)) {
+  console.error(`--steps: ${steps}; expected a multiple of --period (${period}), at least two of them`)
+  process.exit(2)
+}
+const ranks = 2
+const batches = 8
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const file = path.join(root, "bench/cluster/time-to-loss.yaml")
+const out = path.resolve(options.out)
+process.chdir(root)
+
+const torch = "torch-ddp"
+const base = "ddp"
+/** In the order in which they are run: the slowest last. */
+const all: Readonly<Record<string, string>> = {
+  dreamddp: `{name: dreamddp, period: ${period}}`,
+  "local-sgd": `{name: local-sgd, period: ${period}}`,
+  "streaming-diloco": `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}, message: fragment}`,
+  [base]: "{name: ddp, wire: bfloat16}",
+  // As the simulator has it.
+  [torch]: "{name: ddp, wire: bfloat16}"
+}
+const variants = options.variants === "" ? Object.keys(all) : options.variants.split(",")
+for (const name of variants)
+  if (!(name in all)) {
+    console.error(`--variants: ${name}; accepted: ${Object.keys(all).join(", ")}`)
+    process.exit(2)
+  }
+
+const started = performance.now()
+const secondsLeft = (): number => Number(options["budget-seconds"]) - (performance.now() - started) / 1000
+const say = (text: string): void =>
+  console.log(`[${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s] ${text}`)
+/** Kept back of the time that was given, for the report. */
+const reserveSeconds = 4
+
+/** What comes of it within so many seconds; what `late` says where nothing does, after `stop`. */
+const within = async <A>(seconds: number, work: Promise<A>, stop: () => void, late: A): Promise<A> => {
+  let timer: NodeJS.Timeout | undefined
+  const over = new Promise<A>((resolve) => {
+    timer = setTimeout(
+      () => {
+        stop()
+        resolve(late)
+      },
+      1000 * Math.max(0, seconds)
+    )
+  })
+  try {
+    return await Promise.race([work, over])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** A profile at full speed for plans and predictions; undefined where it could not be made. */
+const profiled = async (): Promise<string | undefined> => {
+  const profile = path.join(out, "profile.arrow")
+  const about = { file, set: size, ranks, cluster: undefined, backend: options.backend, out: profile }
+  const children = startProfile({ ...about, emulateDevice: false })
+  const made = Promise.all(children.map(ended)).then(
+    () => "",
+    (error: unknown) => messageOf(error)
+  )
+  const stop = (): void => children.forEach((child) => void child.kill("SIGKILL"))
+  const failure = await within(Math.min(120, secondsLeft() - reserveSeconds), made, stop, "no time was left")
+  if (failure === "") return profile
+  say(`no profile (${failure}): plans and predictions are from estimates`)
+  return undefined
+}
+
+const foretold = async (set: ReadonlyArray<string>): Promise<Foretold | undefined> => {
+  try {
+    return await foretell(file, set)
+  } catch (error) {
+    say(`not foretold: ${messageOf(error)}`)
+    return undefined
+  }
+}
+
+/** What PyTorch reads, in `folder`: the weights that ours begins with, and the tokens. */
+const writeFiles = async () => {
+  const scenario = await Effect.runPromise(loadScenario(file, size))
+  if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
+  const { graph, corpus } = await Effect.runPromise(prepareTraining(scenario, file, new Loader()))
+  if (variants.includes(torch))
+    writeForTorch(folder, graph, firstValues(graph, scenario.seed), {
+      train: corpus.train.chunk(0),
+      "held-out": corpus.heldOut
+    })
+  const { model, seed, training } = scenario
+  if (!("gpt2" in model)) throw new Error(`${file}: model.gpt2, which PyTorch has too`)
+  const { layers, width, heads, vocabulary, context, batch } = model.gpt2
+  const sizes = {
+    n_layer: layers,
+    n_embd: width,
+    n_head: heads,
+    n_positions: context,
+    vocab_size: vocabulary
+  }
+  return {
+    gradientBytes: 2 * parameterCount(graph),
+    forTorch: { folder, seed, batch, sizes, optimizer: training!.optimizer }
+  }
+}
+type ForTorch = Awaited<ReturnType<typeof writeFiles>>["forTorch"]
+
+/** Ranks of ours or of PyTorch's, started again after a run that failed: what it has left is not known. */
+class Crew<Asked extends object> {
+  readonly #start: () => Runners<Asked, Answer>
+  #runners: Runners<Asked, Answer> | undefined
+
+  constructor(start: () => Runners<Asked, Answer>) {
+    this.#start = start
+  }
+
+  async run(asked: Asked, seconds: number): Promise<Answer | Failed> {
+    const runners = (this.#runners ??= this.#start())
+    const late = { error: `ended after ${seconds.toFixed(0)} s` }
+    const answer = await within(seconds, runners.run(asked), () => runners.kill(), late)
+    if ("error" in answer) this.end()
+    return answer
+  }
+
+  end(): void {
+    this.#runners?.kill()
+    this.#runners = undefined
+  }
+}
+
+/** Others have little to say when one has failed: what they wait for does not come. */
+const graceMillis = 10_000
+
+const rows: Array<Row> = []
+const keep = (more: object): void =>
+  writeFileSync(
+    path.join(out, "results.json"),
+    `${JSON.stringify({ backend: options.backend, ranks, period, batches, ...more, rows }, undefined, 1)}\n`
+  )
+
+/** Of a run, beside its steps: processes that start, first values, evaluations. */
+const startSecondsOf = (variant: string): number => (variant === torch ? 25 : cuda ? 10 : 5)
+
+/** As many steps as there is time for, whole periods; 0 where there is too little. */
+const stepsWithin = (variant: string, stepSeconds: number): number => {
+  const left = secondsLeft() - reserveSeconds - startSecondsOf(variant)
+  const seconds = Math.min(Number(options["run-seconds"]), left)
+  const periods = Math.floor(Math.min(steps, seconds / stepSeconds) / period)
+  return periods < 2 ? 0 : periods * period
+}
+
+interface Where {
+  readonly point: string
+  readonly profile: string | undefined
+  readonly ours: Crew<Request>
+  readonly theirs: Crew<ForTorch & HowLong>
+  readonly forTorch: ForTorch
+}
+
+const measure = async (variant: string, where: Where): Promise<Row> => {
+  const { point, profile, ours, theirs, forTorch } = where
+  const set = [...size, `world.links.inter.bandwidth=${point}`, `algorithm=${all[variant]}`]
+  const modelled = profile === undefined ? set : [...set, `model={profile: ${profile}}`]
+  const stepSeconds = (await foretold(modelled))?.stepSeconds
+  const own = stepsWithin(variant, stepSeconds ?? Number(options["run-seconds"]) / steps)
+  const about = { point, variant, foretoldSeconds: variant === torch ? undefined : stepSeconds }
+  if (own === 0) return { ...about, steps: 0, outcome: undefined }
+  const long = { steps: own, evaluateEvery: period, batches }
+  const most = Math.min(
+    secondsLeft() - reserveSeconds,
+    3 * own * (stepSeconds ?? Infinity) + 2 * startSecondsOf(variant) + 20
+  )
+  const answer =
+    variant === torch
+      ? await theirs.run({ ...forTorch, ...long }, most)
+      : await ours.run({ file, set, planFrom: profile, ...long }, most)
+  return { ...about, steps: own, outcome: "error" in answer ? answer : together(answer) }
+}
+
+const reason = whyNoCluster()
+if (reason !== undefined) {
+  console.error(`no network namespaces here: ${reason}`)
+  process.exit(2)
+}
+mkdirSync(out, { recursive: true })
+console.log(
+  spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
+)
+const rateOf = Schema.decodeUnknownSync(Bandwidth)
+say(
+  `${ranks} ranks, ${steps} steps, period ${period}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
+)
+const folder = mkdtempSync(path.join(tmpdir(), "time-to-loss-"))
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
+const profiling = profiled()
+const { gradientBytes, forTorch } = await writeFiles()
+say("files for PyTorch are written")
+const profile = await profiling
+const computeSeconds = (
+  await foretold(profile === undefined ? size : [...size, `model={profile: ${profile}}`])
+)?.computeSeconds
+say(
+  `profiled: ${computeSeconds === undefined ? "?" : (1e3 * computeSeconds).toFixed(2)} ms of compute a step`
+)
+
+const rates = points.map((point) => rateOf(point))
+const first = { up: rates[0]!, down: rates[0]! }
+const cluster = new Cluster(Array.from({ length: ranks }, () => first))
+const ours = new Crew<Request>(
+  () =>
+    new Runners(
+      startRanks(
+        ranks,
+        cluster,
+        ["bench/cluster/time-to-loss-rank.ts", "--backend", options.backend],
+        "pipe"
+      ),
+      graceMillis
+    )
+)
+const theirs = new Crew<ForTorch & HowLong>(
+  () =>
+    new Runners(
+      startRanks(ranks, cluster, ["bench/cluster/torch-ddp.py", options.backend], "pipe", {
+        program: [options.python]
+      }),
+      graceMillis
+    )
+)
+try {
+  for (const [index, point] of points.entries()) {
+    const rate = rates[index]!
+    for (let rank = 0; rank < ranks; rank++) cluster.setRates(rank, { up: rate, down: rate })
+    const linkSeconds = gradientBytes / rate
+    const share =
+      computeSeconds === undefined ? "" : `, ${(linkSeconds / computeSeconds).toFixed(1)} times compute`
+    say(`${point}: DDP's gradients take the link ${(1e3 * linkSeconds).toFixed(1)} ms a step${share}`)
+    for (const variant of variants) {
+      const row = await measure(variant, { point, profile, ours, theirs, forTorch }).catch(
+        (error: unknown): Row => ({
+          point,
+          variant,
+          steps: 0,
+          foretoldSeconds: undefined,
+          outcome: { error: messageOf(error) }
+        })
+      )
+      rows.push(row)
+      say(rowLine(row))
+      keep({ computeSeconds, gradientBytes })
+    }
+  }
+} finally {
+  ours.end()
+  theirs.end()
+  cluster.close()
+}
+const { text, complete } = reportOf(rows, base)
+keep({ computeSeconds, gradientBytes, report: text.split("\n") })
+console.log(`\n${text}\n${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`)
+for (const point of points) {
+  const chart = chartOf(rows.filter((row) => row.point === point))
+  if (chart !== undefined) writeFileSync(path.join(out, `${point.replaceAll(/\W/gu, "-")}.svg`), chart)
+}
+process.exitCode = complete ? 0 : 1
