@@ -5,6 +5,7 @@ import type { CostModel, TracedCostModel } from "../../../core/cost/cost-model.t
 import { defaultOf } from "../../../core/fields.ts"
 import * as Schema from "effect/Schema"
 import { DataParallelScenario, hostNever } from "./scenario.ts"
+import { ActivationSettings } from "./activation-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import { isArchitecture } from "../../model-graph.ts"
@@ -165,6 +166,7 @@ export const costWarnings = (
         `costs have no effect: the times of the model's layers are ${"profile" in model ? "measured" : "stated"}, and no other kernel runs`
       ]
 
+const usualActivations = Schema.decodeUnknownSync(ActivationSettings)({})
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
@@ -207,7 +209,10 @@ const realActivationWarnings = ({ activations }: DataParallelScenario): Readonly
   if (activations === undefined) return []
   const why = "has no effect: real kernels keep what they need"
   if (activations.recompute === "none") return [`activations ${why}`]
-  return activations.by === "fused" ? [] : [`activations.by ${why}, but for what is computed again`]
+  // What nobody said is not told as vain.
+  return activations.by === "fused" || activations.by === usualActivations.by
+    ? []
+    : [`activations.by ${why}, but for what is computed again`]
 }
 
 export const ignoredByExec = (
