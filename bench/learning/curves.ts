@@ -39,16 +39,16 @@ export interface Curves {
   readonly lossStep: number
 }
 
-/** Ends of lines that lie closer than a line of text are moved apart, in order. */
+/** Ends of lines that lie closer than a line of text are moved apart, in order, and none below the frame. */
 const spread = (ends: ReadonlyArray<{ readonly y: number; readonly label: string }>) => {
   const leastGap = 15
+  const sorted = ends.toSorted((a, b) => a.y - b.y)
   let above = -Infinity
-  return ends
-    .toSorted((a, b) => a.y - b.y)
-    .map(({ y, label }) => {
-      above = Math.max(y, above + leastGap)
-      return { y: above, label }
-    })
+  return sorted.map(({ y, label }, index) => {
+    const lowest = frame.bottom - (sorted.length - 1 - index) * leastGap
+    above = Math.min(Math.max(y, above + leastGap), lowest)
+    return { y: above, label }
+  })
 }
 
 export const drawCurves = ({ title, description, curves, axis, lossStep }: Curves): string => {

@@ -150,5 +150,7 @@ describe("the chart", () => {
     expect(xs).toHaveLength(2)
     expect(xs[1]![0]).toBe(52)
     expect(xs[0]![1]).toBe(610)
+    const names = [...svg.matchAll(/class="name [^"]*" x="618" y="([^"]+)"/gu)].map(([, y]) => Number(y))
+    expect(names).toEqual([365, 380])
   })
 })
