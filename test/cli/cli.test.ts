@@ -1,20 +1,10 @@
 // The command line as a user meets it: results on standard output, bad input named with exit code 2 and nothing left behind.
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import { folder, root, sim, simEach } from "./launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const sim = (...args: ReadonlyArray<string>) => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, "bin/sim.js"), ...args], {
-    cwd: root,
-    encoding: "utf8"
-  })
-  return { status, stdout, stderr }
-}
-const folder = (): string => fs.mkdtempSync(path.join(os.tmpdir(), "sim-cli-"))
 const scenario = "scenarios/geo-gpt2.yaml"
 
 describe("help", () => {
@@ -98,7 +88,7 @@ describe("bad input", () => {
     .readFileSync(path.join(root, scenario), "utf8")
     .replace("../traces", path.join(root, "traces"))
 
-  it.each([
+  const refused = [
     ["malformed YAML", write("name: [x"), []],
     ["unknown field", write(`${good}\ncolour: red\n`), []],
     ["wrong unit", write(good), ["--set", "wan.bandwidth=1parsec"]],
@@ -106,12 +96,16 @@ describe("bad input", () => {
     ["unknown override", write(good), ["--set", "bandwith=1Gbit/s"]],
     ["missing profile", write(good.replace("gpt2-h200", "nothing")), []],
     ["missing file", "/nowhere/s.yaml", []]
-  ])("%s: exit code 2, one message, no stack trace", (_, file, more) => {
-    const { status, stdout, stderr } = sim("run", file, ...more)
-    expect(status).toBe(2)
-    expect(stdout).toBe("")
-    expect(stderr).toMatch(/expected|accepted/u)
-    expect(stderr).not.toMatch(/^\s+at /mu)
+  ] as const
+  it("each has exit code 2, one message, no stack trace", () => {
+    const ended = simEach(refused.map(([, file, more]) => ["run", file, ...more]))
+    expect(ended).toHaveLength(refused.length)
+    for (const [at, [what]] of refused.entries()) {
+      const { status, stdout, stderr } = ended[at]!
+      expect({ status, stdout }, what).toEqual({ status: 2, stdout: "" })
+      expect(stderr, what).toMatch(/expected|accepted/u)
+      expect(stderr, what).not.toMatch(/^\s+at /mu)
+    }
   })
 
   it("a truncated profile is refused and nothing is written", () => {

@@ -9,6 +9,7 @@ import { afterAll, describe, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
+import { execEach } from "./launch.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcher = path.join(root, "bin/exec.js")
@@ -140,16 +141,18 @@ describe("exec train refuses", () => {
     ["a result in place of a folder", ["--out", folder], /--out.*a folder.*expected a file/u],
     ["a held-out part below a window", ["--set", "training.heldOut=0.00001"], /tokens held out.*or 0/u]
   ]
-  for (const [what, args, message] of cases) {
-    it(what, () => {
-      const before = fs.readdirSync(folder)
-      const { status, stdout, stderr } = exec(scenario, ...args)
-      expect(stderr).toMatch(message)
-      expect(stderr).not.toMatch(/\n\s+at /u)
-      expect([status, stdout]).toEqual([2, ""])
-      expect(fs.readdirSync(folder)).toEqual(before)
-    })
-  }
+  it("with exit code 2 and one message, and leaves nothing", () => {
+    const before = fs.readdirSync(folder)
+    const ended = execEach(cases.map(([, args]) => ["train", scenario, ...args]))
+    expect(ended).toHaveLength(cases.length)
+    for (const [at, [what, , message]] of cases.entries()) {
+      const { status, stdout, stderr } = ended[at]!
+      expect(stderr, what).toMatch(message)
+      expect(stderr, what).not.toMatch(/\n\s+at /u)
+      expect([status, stdout], what).toEqual([2, ""])
+    }
+    expect(fs.readdirSync(folder)).toEqual(before)
+  })
 
   it("a model that only a profile describes", () => {
     const { status, stderr } = exec("scenarios/geo-gpt2.yaml")

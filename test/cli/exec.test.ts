@@ -6,6 +6,7 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { describeNative } from "../native/addon.ts"
+import { execEach } from "./launch.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(path.join(root, "docs/exec.md"), "utf8")
@@ -61,7 +62,7 @@ describe("exec", () => {
     for (const command of commands) expect(page).toContain(`## \`exec ${command}`)
   })
 
-  it.each([
+  const refusals = [
     [["train", "nowhere.yaml"], /^exec: nowhere\.yaml: /u],
     [["train", scenario, "--steps", "0"], /^exec: .*--steps.*at least 1/u],
     [["train", scenario, "--set", "batch=x"], /^exec: --set batch=x: model\.gpt2\.batch: /u],
@@ -71,12 +72,18 @@ describe("exec", () => {
     [["train", scenario, "--set", "heads=3"], /width 16 is not a multiple of heads 3/u],
     [["agree", scenario, "--what"], /^exec: unknown option/u],
     [["fly"], /^exec: unknown command/u]
-  ])("refuses %j", (args, message) => {
-    const { status, stdout, stderr } = exec(...args)
-    expect(stderr).toMatch(message)
-    expect(stderr).not.toMatch(/\n {4}at /u)
-    expect(stdout).toBe("")
-    expect(status).toBe(2)
+  ] as const
+  it("refuses what it cannot do, with exit code 2 and one message", () => {
+    const ended = execEach(refusals.map(([args]) => args))
+    expect(ended).toHaveLength(refusals.length)
+    for (const [at, [args, message]] of refusals.entries()) {
+      const { status, stdout, stderr } = ended[at]!
+      expect(stderr).toMatch(message)
+      expect(stderr).not.toMatch(/\n {4}at /u)
+      expect({ status, stdout }, args.join(" ")).toEqual({ status: 2, stdout: "" })
+    }
+    // As a process of its own does, too.
+    expect(exec("fly").status).toBe(2)
   })
 })
 

@@ -24,8 +24,8 @@ export const sim = (...args: ReadonlyArray<string>): Ended => {
 }
 
 /** Of each of several command lines, in one process that starts once for all. */
-export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {
-  const { stdout, stderr } = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts")], {
+const each = (command: "sim" | "exec", lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {
+  const { stdout, stderr } = spawnSync(process.execPath, [path.join(root, "test/cli/several.ts"), command], {
     cwd: root,
     encoding: "utf8",
     input: JSON.stringify(lines)
@@ -40,6 +40,11 @@ export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyAr
       return { status: Number(status), stdout: out[at]!, stderr: err! }
     })
 }
+
+export const simEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>
+  each("sim", lines)
+export const execEach = (lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> =>
+  each("exec", lines)
 
 /** Through a shell, which may limit the process first: `$SIM` is the command. */
 export const simInShell = (script: string, ...args: ReadonlyArray<string>): Ended => {
