@@ -93,8 +93,12 @@ export class Added {
     return { status, output: stdout + stderr }
   }
 
-  /** Compiles the copy: what is wrong, if anything. */
+  /** Compiles what ships with what the page adds, its test included: what is wrong, if anything. */
   compile(): string {
+    const file = join(this.folder, "tsconfig.json")
+    const config = JSON.parse(readFileSync(file, "utf8")) as { include: ReadonlyArray<string> }
+    const shipped = ["core", "sim", "exec", "traces", "scenarios", "testing"]
+    writeFileSync(file, JSON.stringify({ ...config, include: [...shipped, ...this.touched.folders] }))
     return this.run([join(packageOf("typescript"), "bin/tsc"), "-p", "."]).output
   }
 
