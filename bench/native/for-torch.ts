@@ -27,17 +27,26 @@ export const writeForTorch = (
   first: ReadonlyMap<string, TensorData>,
   tokens: Readonly<Record<string, Int32Array>>
 ): void => {
+  mkdirSync(folder, { recursive: true })
+  writeWeights(`${folder}/first.safetensors`, graph, first)
+  for (const [name, { buffer, byteOffset, byteLength }] of Object.entries(tokens))
+    writeFileSync(`${folder}/${name}.bin`, new Uint8Array(buffer, byteOffset, byteLength))
+}
+
+/** All parameters of the model, in float32. */
+export const writeWeights = (
+  file: string,
+  graph: LayerGraph,
+  weights: ReadonlyMap<string, TensorData>
+): void => {
   const stored = graph.layers
     .flatMap(({ parameters }) => parameters)
     .map(({ name, shape }) => ({ name, shape, dtype: "float32" as const }))
-  mkdirSync(folder, { recursive: true })
   writeFileSync(
-    `${folder}/first.safetensors`,
+    file,
     Buffer.concat([
       encodeHeader(stored, {}),
-      ...stored.map(({ name, dtype }) => encodeValues(first.get(name)!, dtype))
+      ...stored.map(({ name, dtype }) => encodeValues(weights.get(name)!, dtype))
     ])
   )
-  for (const [name, { buffer, byteOffset, byteLength }] of Object.entries(tokens))
-    writeFileSync(`${folder}/${name}.bin`, new Uint8Array(buffer, byteOffset, byteLength))
 }

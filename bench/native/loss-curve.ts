@@ -8,9 +8,10 @@ import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine } from "../../core/machine/machine.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
-import { firstValues, writeForTorch } from "./for-torch.ts"
+import { firstValues, writeForTorch, writeWeights } from "./for-torch.ts"
 import { gpt2At } from "./gpt2-124m.ts"
 
 const { values } = parseArgs({
@@ -21,6 +22,8 @@ const { values } = parseArgs({
     layers: { type: "string", default: "12" },
     steps: { type: "string", default: "500" },
     seed: { type: "string", default: "1" },
+    /** A step that stands out: the weights that it begins with are written too (weights.safetensors). */
+    "weights-of": { type: "string" },
     out: { type: "string", default: "curve" }
   }
 })
@@ -37,6 +40,7 @@ const graph = gpt2At({ layers, context, batch })
 // the text that ships, a token for each of its bytes
 const corpus = Int32Array.from(readFileSync(new URL("../../scenarios/texts/psalms.txt", import.meta.url)))
 const first = firstValues(graph, seed)
+const wanted = new Map<string, TensorData>()
 
 const program = Effect.gen(function* () {
   const machine = yield* Machine
@@ -54,6 +58,9 @@ const program = Effect.gen(function* () {
   const reversed = model.layers.toReversed()
   const losses: Array<number> = []
   for (let step = 0; step < steps; step++) {
+    if (step + 1 === Number(values["weights-of"]))
+      for (const parameter of model.layers.flatMap(({ parameters }) => parameters))
+        wanted.set(parameter.name, yield* machine.read(parameter))
     submitAll(machine, model.begin(step))
     for (const { forward } of model.layers) for (const op of forward) machine.submit(op)
     for (const { backward } of reversed) for (const op of backward) machine.submit(op)
@@ -68,6 +75,7 @@ const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
 const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
 
 writeForTorch(values.out, graph, first, { text: corpus })
+if (wanted.size > 0) writeWeights(`${values.out}/weights.safetensors`, graph, wanted)
 writeFileSync(
   `${values.out}/losses.json`,
   JSON.stringify({ batch, context, layers, steps, seed, losses: ranks[0]!.value })
