@@ -20,7 +20,7 @@ type Part = keyof typeof words
 const parts = Object.keys(words) as ReadonlyArray<Part>
 
 /** What programs of some tasks never have the host do. */
-export type HostWork = "collective" | "hook" | "read"
+export type HostWork = "collective" | "hook" | "read" | "copy"
 
 const isNever = (part: Part, never: ReadonlyArray<HostWork>): boolean =>
   never.some((work) => part === `${work}Seconds`)
@@ -85,10 +85,11 @@ export const resolveHost = (
       }
     }
     if (!("measured" in host)) {
-      const { mode, launch, collective, hook, read, replay, readEachStep } = host
+      const { mode, launch, collective, hook, read, replay, waitsForCopies, readEachStep } = host
       return {
         costs: {
           ...(mode === undefined ? {} : { mode }),
+          ...(waitsForCopies === undefined ? {} : { waitsForCopies }),
           launchSeconds: launch,
           collectiveSeconds: collective,
           hookSeconds: hook,
@@ -101,7 +102,15 @@ export const resolveHost = (
     const { host: found } = yield* loader.profile(file, "host.measured", host.measured)
     if (found !== undefined) {
       const { costs, ...told } = filled(found, never, host.mode)
-      return { ...told, costs: { ...costs, readsEachStep: host.readEachStep } }
+      const { waitsForCopies = costs.waitsForCopies, readEachStep } = host
+      return {
+        ...told,
+        costs: {
+          ...costs,
+          readsEachStep: readEachStep,
+          ...(waitsForCopies === undefined ? {} : { waitsForCopies })
+        }
+      }
     }
     return yield* new InputError({
       file,

@@ -113,12 +113,18 @@ export const worldWarnings = (
 export const hostWarnings = (
   host: HostSettings | undefined,
   never: ReadonlyArray<HostWork>
-): ReadonlyArray<string> =>
-  typeof host === "object" && !("measured" in host)
-    ? never
-        .filter((what) => host[what] > 0)
-        .map((what) => `host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`)
-    : []
+): ReadonlyArray<string> => {
+  if (typeof host !== "object") return []
+  return never.flatMap((what) => {
+    if (what === "copy")
+      return host.waitsForCopies === undefined
+        ? []
+        : ["host.waitsForCopies has no effect: nothing is copied on demand"]
+    return "measured" in host || !(host[what] > 0)
+      ? []
+      : [`host.${what} has no effect: there is no ${what === "hook" ? "collective" : what}`]
+  })
+}
 
 /** For tasks that keep nothing in host memory. */
 export const hostMemoryWarnings = (memory: typeof MemorySettings.Type | undefined): ReadonlyArray<string> =>

@@ -189,6 +189,9 @@ const LaunchMode = Schema.Literals(["eager", "compiled", "graph"])
 /** Whether each step ends with a read of what it computed, as `loss.item()` is: nothing is launched before that. */
 const readEachStep = withDefault(Schema.Boolean, false)
 
+/** Whether copies that are needed now are waited for before anything more is launched. */
+const waitsForCopies = Schema.optionalKey(Schema.Boolean)
+
 /**
  * What the host spends on launches: by a usual kind of it, as a profile has it, or as stated. Default: as the profile has it that
  * costs come from, else nothing.
@@ -199,10 +202,12 @@ export const HostSettings = Schema.Union([
     measured: Path,
     /** Default: as the program ran that was measured. */
     mode: Schema.optionalKey(LaunchMode),
+    /** Default: as was measured; else in eager mode. */
+    waitsForCopies,
     readEachStep
   }),
   Schema.Struct({
-    /** `eager`: as often as eager PyTorch launches for a kernel of the catalogue, and copies on demand are waited for. */
+    /** `eager`: as often as eager PyTorch launches for a kernel of the catalogue. */
     mode: Schema.optionalKey(LaunchMode),
     /** Each kernel or copy. */
     launch: withDefault(Seconds, 0),
@@ -214,6 +219,8 @@ export const HostSettings = Schema.Union([
     read: withDefault(Seconds, 0),
     /** Each replay of a captured graph. */
     replay: withDefault(Seconds, 0),
+    /** Default: in eager mode. */
+    waitsForCopies,
     readEachStep
   })
 ])

@@ -2,7 +2,8 @@
 // a tenth with a launch as long as a training step of GPT-2 on such a machine shows: 40.15 ms for 1,213 launches (PyTorch 2.11,
 // 4 x 1024 tokens, un-profiled, launches counted in its trace). Nothing was set after these runs. Conditions are in the fixture.
 // Another loop, on an H200: a launch of training is not a launch of that loop, and what is off by it is held too; with the launch that its
-// step without copies shows (calibrated there, at eight slots alone) the other slot counts are within a tenth.
+// step without copies shows (calibrated there, at eight slots alone) the other slot counts are within a tenth. A third, on an H200, was
+// traced: its trace and its step without copies foretell the others, and nothing is set by hand.
 import * as Effect from "effect/Effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -11,6 +12,8 @@ import { afterAll, describe, expect, it } from "vitest"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
+import { importKinetoFile } from "../../traces/kineto/import.ts"
+import { writeProfile } from "../../traces/profile-file.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { importRouting, routingRows } from "../../traces/routing/import.ts"
 
@@ -121,6 +124,7 @@ describe("a measured decoding loop on an H200", () => {
       percent.push(Math.round(100 * off(decodeStepSeconds, run)))
     }
     expect(measured.map(({ slots }) => slots)).toEqual([6, 5, 4, 3, 7, 8])
+    expect(Math.max(...percent.map(Math.abs))).toBeLessThan(10)
     expect(percent).toEqual([9, 12, 6, 4, 14, 50])
   })
 
@@ -143,5 +147,44 @@ describe("a measured decoding loop on an H200", () => {
       expect(Math.abs(off(decodeStepSeconds + more * h200.copy.seconds, run))).toBeLessThan(0.1)
     }
     expect(ours).toEqual([183, 274, 355, 458, 107])
+  })
+})
+
+describe("a decoding loop that was traced, on an H200", () => {
+  const { copy, runs, tokens } = fixture("h200-loop") as Omit<typeof h200, "gpt2_step">
+  const link = `hostLink={bandwidth: ${copy.bytes / copy.seconds / 1e9}GB/s, latency: 0s}`
+  const traceOf = (slots: number): string =>
+    new URL(`../fixtures/measured/h200-loop-${slots}.json.gz`, import.meta.url).pathname
+  const resident = runs.filter(({ slots }) => slots === 8).map((run) => run.mean_step_seconds)
+  const stepSeconds = sum(resident) / resident.length
+  const hostOf = async (slots: number, unprofiledStepSeconds: number) =>
+    (await Effect.runPromise(importKinetoFile(traceOf(slots), { unprofiledStepSeconds }))).profile
+
+  it("says that its host does not wait for copies, and what it launches for a layer", async () => {
+    const { host } = await hostOf(4, 31.7e-3)
+    expect(host).toMatchObject({ mode: "eager", launchesPerRead: 95, waitsForCopies: false })
+    // With copies the device takes most of the step, and so little is left to tell the host by.
+    expect(host!.launchSeconds! * 1e6).toBeGreaterThan(20)
+    expect(host!.launchSeconds! * 1e6).toBeLessThan(40)
+  })
+
+  it("is foretold with other slots within a tenth, from the trace and the step time with all experts resident", async () => {
+    const profile = await hostOf(8, stepSeconds)
+    expect(profile.host).toMatchObject({ mode: "eager", launchesPerRead: 95 })
+    const file = path.join(folder, "loop.arrow")
+    await Effect.runPromise(writeProfile(file, profile))
+    const percent: Array<number> = []
+    for (const run of runs.slice(1, -1)) {
+      const { loads, decodeStepSeconds } = await simulate(
+        { ...run, tokens },
+        "device=NVIDIA H200",
+        link,
+        `host={measured: ${file}, waitsForCopies: false}`
+      )
+      expect(loads).toBe(run.loads)
+      percent.push(Math.round(1000 * (decodeStepSeconds / run.mean_step_seconds - 1)) / 10)
+    }
+    expect(runs.slice(1, -1).map(({ slots }) => slots)).toEqual([7, 6, 5, 4, 3])
+    expect(percent).toEqual([-7.9, -9.2, -7.1, -8, -6])
   })
 })

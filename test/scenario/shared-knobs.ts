@@ -57,6 +57,7 @@ export const hosts: ReadonlyArray<Knob> = [
   ["host.read", "0", "100ms", "host={launch: 0}"],
   ["host.replay", "0", "100ms", "host={launch: 0}"],
   ["host.measured", "test/fixtures/knobs/host.arrow", "test/fixtures/knobs/slow-host.arrow", measuredHost],
+  ["host.waitsForCopies", "false", "true", "host={launch: 20us}"],
   ["host.readEachStep", "false", "true", "host={launch: 20us, read: 1ms}"],
   ["host.mode", "eager", "graph", measuredHost]
 ]

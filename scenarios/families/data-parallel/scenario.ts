@@ -63,4 +63,4 @@ export const DataParallelScenario = Schema.Struct({
 export type DataParallelScenario = typeof DataParallelScenario.Type
 
 /** What the host has not to do: no program of this task reads. */
-export const hostNever = ["read"] as const satisfies ReadonlyArray<HostWork>
+export const hostNever = ["read", "copy"] as const satisfies ReadonlyArray<HostWork>

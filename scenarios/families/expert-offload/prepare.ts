@@ -163,7 +163,7 @@ const asRecorded = (
     return {
       ...host,
       costs: { ...costs, launchSeconds: costs.launchSeconds * share },
-      scaled: `${launchesPerRead} launches a layer as recorded, for ${counted} that are counted: each of these takes ${formatSeconds(costs.launchSeconds * share)}`
+      scaled: `${launchesPerRead} launches a layer as recorded, for ${counted} that are counted: each of these takes ${formatSeconds(costs.launchSeconds * share)}${costs.waitsForCopies === undefined ? "; that copies on demand are waited for is assumed (host.waitsForCopies)" : ""}`
     }
   })
 

@@ -163,4 +163,4 @@ export type KvServingScenario = typeof KvServingScenario.Type
 
 /** What the host has not to do: without a second node nothing is collective. */
 export const hostNever = ({ transfer }: KvServingScenario): ReadonlyArray<HostWork> =>
-  transfer.to === "node" ? [] : ["collective", "hook"]
+  transfer.to === "node" ? ["copy"] : ["collective", "hook", "copy"]

@@ -162,4 +162,4 @@ export type MoeTrainingScenario = typeof MoeTrainingScenario.Type
 
 /** What the host has not to do: experts of a capacity need no numbers from the device. */
 export const hostNever = ({ model }: MoeTrainingScenario): ReadonlyArray<HostWork> =>
-  model.capacityFactor === "dropless" ? [] : ["read"]
+  model.capacityFactor === "dropless" ? ["copy"] : ["read", "copy"]
