@@ -91,6 +91,8 @@ describe("two nodes", () => {
     ["s-sgd", 12, 9 * 2],
     // The same once in four steps; a period of warm-up.
     ["{name: local-sgd, period: 4}", (3 * 8 + 12) / 4, 3 * 2],
+    // The outer step is of both units at once, so that the second is gathered beside the first's forward pass.
+    ["{name: diloco, period: 4}", (3 * 8 + 12) / 4, 3 * 2],
     // Each unit in one of two steps, hidden behind the backward pass: free from its gather in it to its end.
     ["{name: dreamddp, period: 2}", 8, 5 * 2]
   ])("%s", async (algorithm, seconds, averages) => {

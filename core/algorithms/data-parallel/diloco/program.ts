@@ -112,6 +112,14 @@ export const diloco = (
         fragment.layers.flatMap((l) => outer[l]?.deltas ?? [])
       )
     )
+    // What is there at once is applied at once, so that a model in parts is gathered ahead; of messages for each layer, one by one.
+    const atOnce = !overlap || plan.deadline === "end-of-backward"
+    const arrivingWith = layers.map((_, l) => [l])
+    if (atOnce)
+      for (const fragment of schedule.fragments) {
+        const learning = fragment.layers.filter((l) => outer[l] !== undefined).toSorted((a, b) => a - b)
+        for (const l of learning) arrivingWith[l] = learning
+      }
     const all = [...layers.keys()]
     const updateAll = update(all)
     const updates = layers.map((_, l) => update([l]))
@@ -133,10 +141,11 @@ export const diloco = (
     for (let step = from + 1; step <= steps; step++) {
       submitAll(machine, begin(step - 1))
       for (let l = 0; l < layers.length; l++) {
-        if (due[l]! >= 0 && step > due[l]!) {
-          due[l] = -1
-          for (const op of outer[l]!.apply) machine.submit(op)
-        }
+        if (due[l]! >= 0 && step > due[l]!)
+          for (const other of arrivingWith[l]!) {
+            due[other] = -1
+            for (const op of outer[other]!.apply) machine.submit(op)
+          }
         for (const op of layers[l]!.forward) machine.submit(op)
       }
       submitEarlier(machine, model, step - 1)
