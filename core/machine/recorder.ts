@@ -59,6 +59,7 @@ export class Recorder {
       lane: op.lane,
       step,
       group: op.group?.name,
+      ...(op.group === undefined ? {} : { members: op.group.ranks }),
       sizeBytes: op.sizeBytes,
       ...(rows === "" ? {} : { rows }),
       ...(scalars === undefined || scalars.length === 0 ? {} : { scalars: [...scalars] }),

@@ -48,6 +48,8 @@ export interface OpLogEntry {
   readonly lane: number
   readonly step: number
   readonly group: string | undefined
+  /** The ranks of the group, in its order; not in files. */
+  readonly members?: ReadonlyArray<number> | undefined
   readonly sizeBytes: number
   /** Of a collective whose members put in different amounts: how much each does, the same on all (`memberRows`). */
   readonly rows?: string | undefined

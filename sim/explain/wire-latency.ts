@@ -7,21 +7,26 @@ import { asStated } from "../../core/wire/symmetry.ts"
 import type { Simulable } from "../../scenarios/runnable.ts"
 import type { WireLatency } from "./critical-path.ts"
 
-/** Of rows of the timeline; 0 for groups that the run's description does not list. */
+/** Of rows of the timeline; 0 where the op logs do not say whose collective it is. */
 export const wireLatency = (
-  { world, collectives, groups = [] }: Simulable,
+  { world, collectives }: Simulable,
   timeline: Timeline,
   opLogs: ReadonlyArray<OpLog>
 ): WireLatency => {
   const network = new Network(world, asStated(world))
-  const named = new Map([world.all, ...groups].map((group) => [group.name, group]))
   const groupOf = new Map(
-    opLogs.map(({ rank, entries }) => [rank, new Map(entries.map(({ op, group }) => [op, group]))])
+    opLogs.map(({ rank, entries }) => [
+      rank,
+      new Map(
+        entries.flatMap(({ op, group, members }) =>
+          group === undefined || members === undefined ? [] : [[op, { name: group, ranks: members }] as const]
+        )
+      )
+    ])
   )
   const known = new Map<string, number>()
   return (row) => {
-    const name = groupOf.get(timeline.rank[row]!)?.get(timeline.op[row]!)
-    const group = name === undefined ? undefined : named.get(name)
+    const group = groupOf.get(timeline.rank[row]!)?.get(timeline.op[row]!)
     if (group === undefined) return 0
     const kernel = timeline.kernels[timeline.kernel[row]!]!
     const key = `${kernel} ${group.name}`

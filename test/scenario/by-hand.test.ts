@@ -129,6 +129,26 @@ describe("explained", () => {
     expect(exposed.communicationSeconds).toBeCloseTo(0.24, 9)
   })
 
+  it("of MoE's groups too: what measured lines fix of a collective is no time of its bytes", async () => {
+    const line = (fixed: string) =>
+      `{ fixed: ${fixed}, perUnit: 0, unit: bytes, dtype: bfloat16, scope: input }`
+    const { seconds, computeSeconds, exposed } = await explained(`task: moe-training
+name: fixed
+model: { layers: 1, width: 256, hidden: 512, heads: 4, sequence: 64, batch: 1, ffn: gpt, experts: 2, topK: 1 }
+world: { ranks: 2 }
+costs:
+  products: { fixed: 10ms, perUnit: 0, unit: MAC, dtype: bfloat16 }
+  between: { all_to_all: ${line("20ms")}, all_reduce: ${line("30ms")} }
+algorithm: deepspeed-moe
+`)
+    // Products: five forward (qkv, projection, gate, two of the expert), ten backward; other kernels are some 100 us.
+    expect(computeSeconds).toBeCloseTo(0.15, 3)
+    // Four all-to-alls, one of which runs beside the expert's last product; gradients, then those of norms and gates.
+    expect(exposed.latencySeconds).toBeCloseTo(4 * 0.02 - 0.01 + 2 * 0.03, 3)
+    expect(exposed.communicationSeconds).toBeCloseTo(0, 6)
+    expect(seconds).toBeCloseTo(0.28, 3)
+  })
+
   it("a late rank is what others waited for", async () => {
     const { collectives } = await explained(
       text("{ name: local-sgd, period: 2 }", "faults: [{ straggler: 1, speed: 0.5 }]")
