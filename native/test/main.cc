@@ -156,8 +156,9 @@ void closing(const On& on) {
     World world(on, 2);
     for (int rank = 0; rank < 2; rank++) {
       Rank& own = *world.ranks[static_cast<size_t>(rank)];
-      const int32_t x = world.tensor(rank, {4}, ramp(4));
       for (int lane = 0; lane < 3; lane++) {
+        // Its own: nothing orders lanes here.
+        const int32_t x = world.tensor(rank, {4}, ramp(4));
         Call call = callOf("scale", lane, {{"factor", 0.5}});
         call.seconds = 1e-5 * static_cast<double>(1 + lane);
         const int32_t slow = own.prepare(call, {x}, {x});

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <stdexcept>
 
@@ -27,8 +28,11 @@ struct PageHead {
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free, "processes share it");
 
-/** A file in memory that can only grow: nobody who reads it is surprised by its end. None where the system refuses. */
+/** A file in memory that can only grow: nobody who reads it is surprised by its end. None where the system refuses, or is strict. */
 Fd growingFile() {
+  int overcommit = 0;
+  std::ifstream("/proc/sys/vm/overcommit_memory") >> overcommit;
+  if (overcommit == 2) return Fd();
   Fd fd(::memfd_create("tandem", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (fd.get() >= 0 && ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) return Fd();
   return fd;

@@ -27,7 +27,10 @@ constexpr size_t lentBytesMin = size_t{64} << 10;
 /** One file in memory, which all blocks are pieces of. It only grows; pages that nobody has are the system's again. */
 class LentMemory {
  public:
-  /** That of this process; null where the system has none. Never ends: others may read it while this process does. */
+  /**
+   * That of this process; null where the system has none, and where it promises no more memory than it has (vm.overcommit_memory is 2):
+   * a page of a file that is refused ends a process. Never ends: others may read it while this process does.
+   */
   static LentMemory* here();
 
   /** Page-aligned zeros; null where there is no more. From any thread, as all of this. */
