@@ -44,7 +44,8 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
       label: "waiting",
       unit: "seconds",
       better: "lower",
-      description: "step minus computing: exposed communication and waits for slower ranks"
+      description:
+        "step minus computing: exposed communication, waits for slower ranks, for the host and for storage"
     }
   ],
   fileFields: [

@@ -211,7 +211,8 @@ export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
       label: "waiting",
       unit: "seconds",
       better: "lower",
-      description: "step minus computing: exposed communication and waits for ranks with more to do"
+      description:
+        "step minus computing: exposed communication, waits for ranks with more to do and for the host"
     },
     {
       name: "predictedSeconds",
