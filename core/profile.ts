@@ -42,9 +42,19 @@ export interface OpCost {
   readonly dtype?: string
 }
 
+/** Collectives that profiles have times of. */
+export const timedCollectives = [
+  "all_reduce",
+  "all_gather",
+  "reduce_scatter",
+  "all_to_all",
+  "broadcast",
+  "send_recv"
+] as const
+
 /** A timed collective. */
 export interface CollectiveCost {
-  readonly op: "all_reduce" | "all_gather" | "reduce_scatter" | "all_to_all" | "broadcast" | "send_recv"
+  readonly op: (typeof timedCollectives)[number]
   readonly ranks: number
   /** Bytes of one rank's input for all_reduce, all_gather, all_to_all, broadcast; of one rank's output for reduce_scatter. */
   readonly sizeBytes: number

@@ -1,21 +1,12 @@
 // Tables of timings that people make themselves: ops (`op,attributes,median_seconds`) and collectives
 // (`op,ranks,bytes,median_seconds,link`). Vidur's, which come as CSV too, are in vidur.ts.
 import * as Effect from "effect/Effect"
-import type { CollectiveCost, OpCost } from "../core/profile.ts"
+import { timedCollectives, type CollectiveCost, type OpCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { commaHint, readText, tableLines, type Line } from "./text.ts"
 import { tableProfile, type TableOptions } from "./table-profile.ts"
 import { isVidur, vidurTables } from "./vidur.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
-
-const collectiveOps: ReadonlyArray<CollectiveCost["op"]> = [
-  "all_reduce",
-  "all_gather",
-  "reduce_scatter",
-  "all_to_all",
-  "broadcast",
-  "send_recv"
-]
 
 const seconds = ["median_seconds", "mean_seconds"] as const
 const opColumns = "op,attributes,median_seconds"
@@ -149,8 +140,8 @@ const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, 
 
 const collectiveOf = (row: Row): CollectiveCost["op"] => {
   const name = row.text("op")
-  const op = collectiveOps.find((known) => known === name)
-  if (op === undefined) throw row.bad("op", name, collectiveOps.join(", "))
+  const op = timedCollectives.find((known) => known === name)
+  if (op === undefined) throw row.bad("op", name, timedCollectives.join(", "))
   return op
 }
 

@@ -4,13 +4,14 @@ import { elementsOf } from "../core/machine/tensor.ts"
 import * as Effect from "effect/Effect"
 import { readFile } from "node:fs/promises"
 import type { MeasuredHost } from "../core/cost/host.ts"
-import type {
-  CollectiveCost,
-  LayerCost,
-  OpCost,
-  PhaseCost,
-  Profile,
-  ProfiledParameter
+import {
+  timedCollectives,
+  type CollectiveCost,
+  type LayerCost,
+  type OpCost,
+  type PhaseCost,
+  type Profile,
+  type ProfiledParameter
 } from "../core/profile.ts"
 import {
   column,
@@ -64,14 +65,6 @@ export const profileFormat: Format = {
 }
 
 const phases = ["forward", "backward", "optimizer"] as const
-const collectiveNames = [
-  "all_reduce",
-  "all_gather",
-  "reduce_scatter",
-  "all_to_all",
-  "broadcast",
-  "send_recv"
-] as const
 
 /** One growing column of each name; `push` fills what a row does not mention with "no value". */
 class Rows {
@@ -413,7 +406,7 @@ const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profi
       } else {
         next(collectives)
         collectives.push({
-          op: row.oneOf("name", collectiveNames),
+          op: row.oneOf("name", timedCollectives),
           ranks: row.int("ranks"),
           sizeBytes: row.number("size_bytes"),
           medianSeconds: row.number("median_seconds"),

@@ -5,7 +5,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import { InputError } from "../../core/input-error.ts"
-import type { CollectiveCost } from "../../core/profile.ts"
+import { timedCollectives, type CollectiveCost } from "../../core/profile.ts"
 import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../core/units.ts"
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { asStated } from "../../core/wire/symmetry.ts"
@@ -37,15 +37,6 @@ export interface CollectiveCommandOptions {
   readonly csv?: string
   readonly json?: boolean
 }
-
-export const collectiveOps = [
-  "all_reduce",
-  "all_gather",
-  "reduce_scatter",
-  "all_to_all",
-  "broadcast",
-  "send_recv"
-] as const
 
 const here = "the command line"
 /** A file in the folder where people are, as that of a scenario would be. */
@@ -114,7 +105,7 @@ export const collectiveCommand = (
         [["--csv", options.csv]],
         measured.map((named) => locate(namedIn, named))
       )
-      const asked = yield* Effect.forEach(ops, (op) => oneOf("op", collectiveOps, op))
+      const asked = yield* Effect.forEach(ops, (op) => oneOf("op", timedCollectives, op))
       const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
         oneOf("--algorithm", collectiveAlgorithms, name)
       )
