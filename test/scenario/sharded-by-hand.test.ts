@@ -94,7 +94,10 @@ describe("two nodes", () => {
     // The outer step is of both units at once, so that the second is gathered beside the first's forward pass.
     ["{name: diloco, period: 4}", (3 * 8 + 12) / 4, 3 * 2],
     // Each unit in one of two steps, hidden behind the backward pass: free from its gather in it to its end.
-    ["{name: dreamddp, period: 2}", 8, 5 * 2]
+    ["{name: dreamddp, period: 2}", 8, 5 * 2],
+    // Its step first: the second's after its sum, at 7 s, behind the first's backward pass and not before it, and an average to 9 s, when
+    // the first is gathered for the next step; the first's after its sum, at 8 s, to 10 s.
+    ["{name: dreamddp, period: 2, order: step-then-average}", (8 + 10) / 2, 5 * 2]
   ])("%s", async (algorithm, seconds, averages) => {
     const told = await ran(two, `algorithm=${algorithm}`)
     expect(told.seconds).toBeCloseTo(seconds, 9)

@@ -136,6 +136,7 @@ export const toyModel = (
     }
     return {
       layers: storage.layers(ops),
+      gradientsFollow: storage.holders !== undefined,
       peers: storage.peers,
       clip: yield* clipOps(storage, toy.clipNorm),
       accumulation: toy.accumulation,

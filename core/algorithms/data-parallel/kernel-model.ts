@@ -220,6 +220,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         )
       ),
       clip: yield* clipOps(storage, options.clipNorm),
+      gradientsFollow: storage.holders !== undefined,
       peers: storage.peers,
       places: storage.places,
       holders: storage.holders?.ranks ?? [machine.rank],

@@ -15,7 +15,7 @@ import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
-import type { LayerSpec, StorageBytes } from "./storage.ts"
+import type { LayerSpec, Storage, StorageBytes } from "./storage.ts"
 
 export interface TrainingLayer {
   readonly name: string
@@ -67,6 +67,11 @@ export interface TrainingModel {
    * are clipped by their common norm wait for each other.
    */
   readonly clip: ReadonlyArray<Op>
+  /**
+   * A layer's gradients are there some time after its backward pass, as those who hold a model together sum them: its local step, taken
+   * at once, would hold up the next layer's backward pass.
+   */
+  readonly gradientsFollow: boolean
   /** With whom this rank averages what it learns: all ranks, or, of a model in parts, all that learn the same part. */
   readonly peers: Group
 }
@@ -110,6 +115,9 @@ export interface HeldBytes extends StorageBytes {
   readonly activations: number
   readonly buffers: number
 }
+
+const learntBytes = ({ stored }: Storage): number =>
+  stored.flatMap(({ learnt }) => learnt).reduce((bytes, { parameter: { sizeBytes } }) => bytes + sizeBytes, 0)
 
 interface ProfiledOptions {
   readonly activationBytes?: number
@@ -184,10 +192,7 @@ export const profiledModel = (
     yield* reserve("buffers", bufferBytes)
     onHeld?.({
       ...storage.bytes,
-      optimizer: storage.stored.reduce(
-        (sum, { learnt }) => learnt.reduce((bytes, { parameter }) => bytes + 2 * parameter.sizeBytes, sum),
-        0
-      ),
+      optimizer: 2 * learntBytes(storage),
       activations: activationBytes + beside,
       buffers: bufferBytes
     })
@@ -247,6 +252,7 @@ export const profiledModel = (
         return () => submissions
       },
       clip: yield* clipOps(storage, clipNorm),
+      gradientsFollow: storage.holders !== undefined,
       peers: storage.peers
     }
   })

@@ -34,6 +34,19 @@ export interface PartialLocalSgdPlan {
   readonly wire?: Dtype | undefined
 }
 
+/** Of [h * layers + l], whether layer l is averaged at step h of the period. */
+const syncedAt = (sets: PartialLocalSgdPlan["sets"], averages: ReadonlyArray<Op | undefined>): Uint8Array => {
+  const isSynced = new Uint8Array(sets.length * averages.length)
+  sets.forEach((set, h) => {
+    for (const l of set) if (averages[l] !== undefined) isSynced[h * averages.length + l] = 1
+  })
+  return isSynced
+}
+
+/** Layers that are looked after when one has run backward: itself, or, where gradients follow, the one before it in that pass. */
+const readyLayers = (layer: number, layers: number, follow: boolean): ReadonlyArray<number> =>
+  follow ? [layer + 1, ...(layer === 0 ? [0] : [])].filter((ready) => ready < layers) : [layer]
+
 /** Steps `from` to `steps` of partial local SGD. */
 export const partialLocalSgd = (
   build: TrainingModelBuilder,
@@ -56,11 +69,7 @@ export const partialLocalSgd = (
         set.toSorted((a, b) => b - a).flatMap((l) => layers[l]!.parameters)
       )
     )
-    // isSynced[h * layers + l]: layer l is averaged at step h of the period.
-    const isSynced = new Uint8Array(period * layers.length)
-    plan.sets.forEach((set, h) => {
-      for (const l of set) if (averages[l] !== undefined) isSynced[h * layers.length + l] = 1
-    })
+    const isSynced = syncedAt(plan.sets, averages)
     const arrivals = plan.sets.map((set, h) =>
       waitFor(
         `wait for averages ${h}`,
@@ -71,6 +80,7 @@ export const partialLocalSgd = (
     const updateAll = model.update([...layers.keys()])
     const updates = layers.map((_, l) => model.update([l]))
     const stepFirst = plan.order === "step-then-average"
+    const readyAfter = layers.map((_, l) => readyLayers(l, layers.length, stepFirst && model.gradientsFollow))
     const atNextUse = plan.deadline === "next-use"
     // What is clipped by the norm of all gradients takes its step when the last of them is there.
     const overlap = plan.overlap && (clip.length === 0 || !stepFirst)
@@ -114,9 +124,11 @@ export const partialLocalSgd = (
         const layer = layers[l]!
         for (const op of layer.backward) machine.submit(op)
         if (!overlap) continue
-        // As soon as its gradient is there, a layer takes its local step, synchronised or not.
-        if (stepFirst) submitAll(machine, updates[l]!(step))
-        if (isSynced[base + l] === 1) machine.submit(averages[l]!)
+        for (const ready of readyAfter[l]!) {
+          // As soon as its gradient is there, a layer takes its local step, synchronised or not.
+          if (stepFirst) submitAll(machine, updates[ready]!(step))
+          if (isSynced[base + ready] === 1) machine.submit(averages[ready]!)
+        }
       }
       if (overlap && !stepFirst && !atNextUse) machine.submit(arrivals[h]!)
       if (!overlap || (!stepFirst && !atNextUse)) {
