@@ -81,7 +81,14 @@ export const tableLines = (
   file: string,
   text: string,
   knows: (names: ReadonlyArray<string>) => boolean
-): ReadonlyArray<Line> => {
+): ReadonlyArray<Line> => [...eachTableLine(file, text, knows)]
+
+/** The same one after another: a large table need not be held as lines. */
+export const eachTableLine = (
+  file: string,
+  text: string,
+  knows: (names: ReadonlyArray<string>) => boolean
+): Iterable<Line> => {
   let begin = text.charCodeAt(0) === 0xfeff ? 1 : 0
   let number = 1
   let head = headLine(text, begin)
@@ -98,13 +105,14 @@ export const tableLines = (
     head = headLine(text, begin)
   }
   const line = text.slice(begin, head.end)
-  const cut = (separator: string) => linesOf(file, line, 0, number, separator)[0]?.cells ?? []
+  const cut = (separator: string) => [...linesOf(file, line, 0, number, separator)][0]?.cells ?? []
   const separator =
     separators.find((each) => isSafelyCut(line) && knows(cut(each))) ??
     said ??
     separators.reduce((most, each) => (line.split(each).length > line.split(most).length ? each : most), ",")
-  const lines = linesOf(file, text, begin, number, separator)
-  return separator === "," || !hasDecimalCommas(lines) ? lines : lines.map(withPoints)
+  if (separator === ",") return linesOf(file, text, begin, number, separator)
+  const lines = [...linesOf(file, text, begin, number, separator)]
+  return hasDecimalCommas(lines) ? lines.map(withPoints) : lines
 }
 
 const headLine = (text: string, from: number): { readonly end: number; readonly next: number } => {
@@ -122,28 +130,23 @@ const isSafelyCut = (line: string): boolean => (line.match(/"/gu)?.length ?? 0) 
 const cutsKnown = (line: string, knows: (names: ReadonlyArray<string>) => boolean): boolean =>
   separators.some((separator) => knows(line.split(separator).map((cell) => cell.trim())))
 
-const linesOf = (
+const linesOf = function* (
   file: string,
   text: string,
   begin: number,
   firstNumber: number,
   separator: string
-): ReadonlyArray<Line> => {
-  const lines: Array<Line> = []
+): Iterable<Line> {
   let number = firstNumber
   let at = begin
-  const take = (first: number, cells: ReadonlyArray<string>): void => {
-    if (cells.length > 1 || cells[0] !== "") lines.push({ number: first, cells })
-  }
+  const isBlank = (cells: ReadonlyArray<string>): boolean => cells.length === 1 && cells[0] === ""
   while (at < text.length) {
     const { end, next } = headLine(text, at)
     const line = text.slice(at, end)
     const first = number++
     if (!line.includes('"')) {
-      take(
-        first,
-        line.split(separator).map((cell) => cell.trim())
-      )
+      const cells = line.split(separator).map((cell) => cell.trim())
+      if (!isBlank(cells)) yield { number: first, cells }
       at = next
       continue
     }
@@ -152,11 +155,10 @@ const linesOf = (
       const accepted = "a closing quote"
       throw new TraceError({ file, field: `line ${first}`, value: "a quote that never closes", accepted })
     }
-    take(first, quoted.cells)
+    if (!isBlank(quoted.cells)) yield { number: first, cells: quoted.cells }
     number += quoted.breaks
     at = quoted.next
   }
-  return lines
 }
 
 /** The cells of a line with quotes, in which lines may break; undefined where a quote never closes. */

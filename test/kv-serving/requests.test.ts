@@ -134,7 +134,7 @@ describe("a request trace", () => {
   it("that is none says in which line and what would do", () => {
     expect(refusal("")).toMatch(/line 1 is nothing; expected a Mooncake trace/)
     expect(refusal("a,b,c\n1,2,3")).toMatch(/line 1 is "a,b,c"/)
-    expect(refusal('{"timestamp": 0, "input_length": 1, "output_length": 1}\n{"timestamp"')).toMatch(
+    expect(refusal('{"timestamp": 0, "input_length": 1, "output_length": 1}\n{"timestamp"\n')).toMatch(
       /line 2 is/
     )
     expect(refusal('{"timestamp": "x", "input_length": 1, "output_length": 1}')).toMatch(

@@ -46,25 +46,42 @@ const formatOf = (names: ReadonlyArray<string>): string => {
   return has("session") || has("sessionid") ? "sessions" : "table"
 }
 
-/** `isCut`: whether the text ends within a line. */
+/** All but a last line that has fewer cells where the text ends within it, of which `told` hears. */
+const wholeLines = function* (
+  rows: Iterable<Line>,
+  width: number,
+  isCut: boolean,
+  told: (line: number) => void
+): Iterable<Line> {
+  let before: Line | undefined
+  let count = 0
+  for (const line of rows) {
+    if (before !== undefined) yield before
+    before = line
+    count++
+  }
+  if (before === undefined) return
+  if (isCut && count > 1 && before.cells.length < width) told(before.number)
+  else yield before
+}
+
+/** `rows`: without the header. `isCut`: whether the text ends within a line. */
 export const columnRequests = (
   file: string,
-  [head, ...rows]: ReadonlyArray<Line>,
+  head: Line,
+  rows: Iterable<Line>,
   isCut: boolean
 ): TimedTrace => {
-  const names = head!.cells
+  const names = head.cells
   const warnings: Array<string> = []
-  const last = rows.at(-1)
-  const isLastCut = isCut && rows.length > 1 && last!.cells.length < names.length
-  if (isLastCut) warnings.push(cutWarning(file, last!.number))
-  const lines = isLastCut ? rows.slice(0, -1) : rows
+  const lines = wholeLines(rows, names.length, isCut, (line) => warnings.push(cutWarning(file, line)))
   const time = positionOf(names, arrivalNames)
   const prompt = positionOf(names, promptNames)
   const output = positionOf(names, outputNames)
   if (time < 0) {
     throw new TraceError({
       file,
-      field: `line ${head!.number}`,
+      field: `line ${head.number}`,
       value: showValue(names.join(",")),
       accepted: "a column of arrivals as well: TIMESTAMP, Timestamp, arrived_at, arrival_timestamp or start_s"
     })
@@ -73,7 +90,8 @@ export const columnRequests = (
   let latest = 0
   const format = formatOf(names)
   const starts = new Map<string, number>()
-  const timed = lines.map((line): Timed => {
+  const timed: Array<Timed> = []
+  for (const line of lines) {
     const place = `line ${line.number}`
     const { cells } = line
     if (cells.length !== names.length) {
@@ -85,12 +103,12 @@ export const columnRequests = (
     latest = Math.max(latest, moment.whole)
     if (session >= 0 && !starts.has(cells[session]!))
       starts.set(cells[session]!, moment.whole + moment.fraction)
-    return {
+    timed.push({
       ...moment,
       promptTokens: tokenCount(file, place, names[prompt]!, numberOf(cells[prompt]!)),
       outputTokens: tokenCount(file, place, names[output]!, numberOf(cells[output]!))
-    }
-  })
+    })
+  }
   const unit = plainName(names[time]!).endsWith("ms") ? "ms" : unitOf(latest, "s")
   if (
     format === "table" &&

@@ -1,6 +1,6 @@
 // Recorded arrivals of requests to language models. Which format a file has is told from its first line. Knows nothing of
 // who serves the requests.
-import { tableLines } from "../text.ts"
+import { eachTableLine, type Line } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { columnRequests, isColumns, missingColumn } from "./csv-columns.ts"
 import { jsonRequests } from "./json-requests.ts"
@@ -18,9 +18,10 @@ export const parseRequestTraces = (
 const timedTrace = (file: string, given: string): TimedTrace => {
   const text = given.replace(/^\uFEFF/u, "")
   if (/^\s*[[{]/u.test(text)) return jsonRequests(file, text)
-  const lines = tableLines(file, text, isColumns)
-  const first = lines[0]
-  if (first !== undefined && isColumns(first.cells)) return columnRequests(file, lines, isCutShort(text))
+  const lines = eachTableLine(file, text, isColumns)[Symbol.iterator]()
+  const { value: first }: { readonly value: Line | undefined } = lines.next()
+  if (first !== undefined && isColumns(first.cells))
+    return columnRequests(file, first, { [Symbol.iterator]: () => lines }, isCutShort(text))
   throw new TraceError({
     file,
     field: "line 1",
