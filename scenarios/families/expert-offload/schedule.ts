@@ -11,7 +11,7 @@ import {
   offloadAlgorithmNamed
 } from "../../../core/algorithms/expert-offload/algorithms.ts"
 import { InputError } from "../../../core/input-error.ts"
-import { formatShare } from "../../../core/units.ts"
+import { counted, formatShare } from "../../../core/units.ts"
 import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
 import { planScenario } from "./prepare.ts"
@@ -58,10 +58,10 @@ export const schedule = (
         }
         return known
       }
-      const counted = [...own, ...others]
+      const replayed = [...own, ...others]
       const rows = []
-      for (const [index, settings] of counted.entries()) {
-        progress?.(index, counted.length, settings.name)
+      for (const [index, settings] of replayed.entries()) {
+        progress?.(index, replayed.length, settings.name)
         const { slots, scope } = slotsOf(settings)
         const count = countLoads(demand, strategy(settings))
         rows.push({
@@ -79,7 +79,7 @@ export const schedule = (
       return {
         json: { steps, slots, scope, algorithms: rows },
         lines: [
-          `${steps} steps of ${model.layers} layers; ${slots} slots ${scope === "shared" ? "in all" : "for each layer"} of ${model.experts} experts`,
+          `${counted(steps, "step")} of ${counted(model.layers, "layer")}; ${counted(slots, "slot")} ${scope === "shared" ? "in all" : "for each layer"} of ${counted(model.experts, "expert")}`,
           "",
           ...alignColumns(
             [
