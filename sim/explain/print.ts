@@ -61,9 +61,9 @@ const pathTable = (
   for (const kind of pathKinds) if (byKind[kind] > 0) lines.push(bar(kind, byKind[kind], seconds, width))
   const shown = byLabel.length > rowsMax ? byLabel.slice(0, rowsMax - 1) : byLabel
   lines.push("  longest parts of it:")
-  for (const { label, seconds: part } of shown) {
+  for (const { label, kind, seconds: part } of shown) {
     lines.push(
-      `    ${fit(label, 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
+      `    ${fit(kind === "latency" ? `latency of ${label}` : label, 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
     )
   }
   const rest = byLabel.slice(shown.length)

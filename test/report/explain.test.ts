@@ -96,9 +96,13 @@ describe("explain", () => {
   })
 
   it("separates what a collective's latency costs, where it is known", () => {
-    const { criticalPath, exposed } = explain(twoBuckets, window, {
+    const explained = explain(twoBuckets, window, {
       wireLatencySeconds: (row) => (row === 2 || row === 4 ? 0.5 : 0)
     })
+    const { criticalPath, exposed } = explained
+    // On the list of what is longest, beside the rest of the same collective.
+    expect(printExplanation(explained)).toMatch(/^ {4}bucket 0 +2\.50 s/mu)
+    expect(printExplanation(explained)).toMatch(/^ {4}latency of bucket 0 +500 ms/mu)
     expect(criticalPath.byKind).toMatchObject({ communication: 5, latency: 1 })
     // All of the first's was hidden.
     expect(exposed).toMatchObject({ communicationSeconds: 4.5, latencySeconds: 0.5 })
