@@ -168,69 +168,99 @@ describe("explain", () => {
   })
 
   it("accounts for every second of every step of generated runs", () => {
-    const seen = { queued: 0, otherRank: 0, exposed: 0, hidden: 0, idle: 0, latency: 0, copies: 0 }
+    const seen = {
+      host: 0,
+      asleep: 0,
+      queued: 0,
+      otherRank: 0,
+      exposed: 0,
+      hidden: 0,
+      idle: 0,
+      latency: 0,
+      copies: 0
+    }
     fc.assert(
-      fc.property(legalRun, fc.boolean(), ({ timeline, opLogs, ranks }, withLogs) => {
-        for (let rank = 0; rank < ranks; rank++) {
-          for (const step of stepsOf(timeline, rank)) {
-            const window = stepWindow(timeline, rank, step)!
-            const explanation = explain(timeline, window, withLogs ? { opLogs } : {})
-            const { seconds, computeSeconds, exposed, collectives, criticalPath } = explanation
-            const rounding = 1e-12 * Math.max(seconds, window.toSeconds)
+      fc.property(
+        legalRun,
+        fc.boolean(),
+        fc.boolean(),
+        ({ timeline: legal, opLogs, ranks }, withLogs, withHost) => {
+          const timeline = withHost ? heldUp(legal) : legal
+          for (let rank = 0; rank < ranks; rank++) {
+            for (const step of stepsOf(timeline, rank)) {
+              const window = stepWindow(timeline, rank, step)!
+              const explanation = explain(timeline, window, withLogs ? { opLogs } : {})
+              const { seconds, computeSeconds, exposed, collectives, criticalPath } = explanation
+              const rounding = 1e-12 * Math.max(seconds, window.toSeconds)
 
-            // An independent account of the compute lane: mark every tick.
-            expect(Math.abs(computeSeconds - busyByTicks(timeline, window))).toBeLessThanOrEqual(rounding)
+              // An independent account of the compute lane: mark every tick.
+              expect(Math.abs(computeSeconds - busyByTicks(timeline, window))).toBeLessThanOrEqual(rounding)
 
-            const parts = Object.values(exposed)
-            for (const part of parts) expect(part).toBeGreaterThanOrEqual(0)
-            const waited = parts.reduce((sum, part) => sum + part, 0)
-            expect(Math.abs(waited - (seconds - computeSeconds))).toBeLessThanOrEqual(rounding)
+              const parts = Object.values(exposed)
+              for (const part of parts) expect(part).toBeGreaterThanOrEqual(0)
+              const waited = parts.reduce((sum, part) => sum + part, 0)
+              expect(Math.abs(waited - (seconds - computeSeconds))).toBeLessThanOrEqual(rounding)
 
-            let byCollective = 0
-            for (const collective of collectives) {
-              const { startedSeconds, endedSeconds, exposedSeconds, hiddenSeconds, waiters } = collective
-              byCollective += exposedSeconds
-              expect(exposedSeconds + hiddenSeconds).toBeLessThanOrEqual(
-                endedSeconds - startedSeconds + rounding
-              )
-              const sum = waiters.reduce((total, waiter) => total + waiter.seconds, 0)
-              expect(Math.abs(sum - exposedSeconds)).toBeLessThanOrEqual(rounding)
-              const released = collective.releasedSeconds
-              if (released !== undefined) expect(released).toBeLessThanOrEqual(startedSeconds)
-              if (collective.delay.kind === "queued") seen.queued++
-              if (collective.delay.kind === "other-rank") seen.otherRank++
-              if (exposedSeconds > 0) seen.exposed++
-              if (hiddenSeconds > 0) seen.hidden++
+              let byCollective = 0
+              for (const collective of collectives) {
+                const { startedSeconds, endedSeconds, exposedSeconds, hiddenSeconds, waiters } = collective
+                byCollective += exposedSeconds
+                expect(exposedSeconds + hiddenSeconds).toBeLessThanOrEqual(
+                  endedSeconds - startedSeconds + rounding
+                )
+                const sum = waiters.reduce((total, waiter) => total + waiter.seconds, 0)
+                expect(Math.abs(sum - exposedSeconds)).toBeLessThanOrEqual(rounding)
+                const released = collective.releasedSeconds
+                if (released !== undefined) expect(released).toBeLessThanOrEqual(startedSeconds)
+                if (collective.delay.kind === "queued") seen.queued++
+                if (collective.delay.kind === "other-rank") seen.otherRank++
+                if (exposedSeconds > 0) seen.exposed++
+                if (hiddenSeconds > 0) seen.hidden++
+              }
+              expect(Math.abs(byCollective - exposed.communicationSeconds)).toBeLessThanOrEqual(rounding)
+
+              // The path is one unbroken line through the window.
+              let time = window.fromSeconds
+              for (const { fromSeconds, toSeconds } of criticalPath.segments) {
+                expect(fromSeconds).toBe(time)
+                expect(toSeconds).toBeGreaterThan(fromSeconds)
+                time = toSeconds
+              }
+              expect(time).toBe(Math.max(window.fromSeconds, window.toSeconds))
+              const kinds = Object.values(criticalPath.byKind).reduce((sum, part) => sum + part, 0)
+              expect(Math.abs(kinds - seconds)).toBeLessThanOrEqual(rounding)
+              const labels = criticalPath.byLabel.reduce((sum, share) => sum + share.seconds, 0)
+              expect(Math.abs(labels - seconds)).toBeLessThanOrEqual(rounding)
+
+              for (const line of printExplanation(explanation, { columns: 80 }).split("\n")) {
+                expect(line.length).toBeLessThanOrEqual(82)
+              }
+              if (exposed.idleSeconds > 0) seen.idle++
+              if (exposed.hostSeconds > 0) seen.host++
+              if (exposed.asleepSeconds > 0) seen.asleep++
+              if (exposed.latencySeconds > 0) seen.latency++
+              if (exposed.copySeconds > 0) seen.copies++
             }
-            expect(Math.abs(byCollective - exposed.communicationSeconds)).toBeLessThanOrEqual(rounding)
-
-            // The path is one unbroken line through the window.
-            let time = window.fromSeconds
-            for (const { fromSeconds, toSeconds } of criticalPath.segments) {
-              expect(fromSeconds).toBe(time)
-              expect(toSeconds).toBeGreaterThan(fromSeconds)
-              time = toSeconds
-            }
-            expect(time).toBe(Math.max(window.fromSeconds, window.toSeconds))
-            const kinds = Object.values(criticalPath.byKind).reduce((sum, part) => sum + part, 0)
-            expect(Math.abs(kinds - seconds)).toBeLessThanOrEqual(rounding)
-            const labels = criticalPath.byLabel.reduce((sum, share) => sum + share.seconds, 0)
-            expect(Math.abs(labels - seconds)).toBeLessThanOrEqual(rounding)
-
-            for (const line of printExplanation(explanation, { columns: 80 }).split("\n")) {
-              expect(line.length).toBeLessThanOrEqual(82)
-            }
-            if (exposed.idleSeconds > 0) seen.idle++
-            if (exposed.latencySeconds > 0) seen.latency++
-            if (exposed.copySeconds > 0) seen.copies++
           }
         }
-      }),
+      ),
       { numRuns: 300 }
     )
     for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(10)
   })
 })
+
+/** Half of what lies between an op's cause and its start is the host's, a quarter was slept before. */
+const heldUp = (timeline: ReturnType<typeof timelineOf>) => {
+  const gaps = timeline.startSeconds.map((start, row) => {
+    const cause = timeline.cause[row]!
+    return Math.max(0, start - (cause < 0 ? 0 : timeline.endSeconds[cause]!))
+  })
+  return {
+    ...timeline,
+    held: { hostSeconds: gaps.map((gap) => gap / 2), asleepSeconds: gaps.map((gap) => gap / 4) }
+  }
+}
 
 const busyByTicks = (
   timeline: ReturnType<typeof timelineOf>,
