@@ -129,7 +129,8 @@ const ofTrace = (file: string): Effect.Effect<Diagnosis> =>
     const missing: Array<Use> = []
     const said = report.warnings.join("\n")
     const has = (part: string): boolean => said.includes(part)
-    if (profile.parameters.length === 0) {
+    const trains = profile.layers.some(({ backward }) => backward.busySeconds > 0)
+    if (trains && profile.parameters.length === 0) {
       missing.push({
         what: "parameters: data-parallel scenarios refuse the profile without",
         how: "record_shapes=True and a backward pass, or model.parameters in the scenario"
@@ -155,7 +156,13 @@ const ofTrace = (file: string): Effect.Effect<Diagnosis> =>
     })
     const uses: Array<Use> = [
       { what: "make a profile of it", how: `sim import kineto ${file} -o profile.arrow --step-time <time>` },
-      { what: "simulate data-parallel training", how: "model: {profile: profile.arrow} in a scenario" }
+      ...(trains
+        ? [{ what: "simulate data-parallel training", how: "model: {profile: profile.arrow} in a scenario" }]
+        : []),
+      {
+        what: "take what its host spends",
+        how: "host: {measured: profile.arrow} in a scenario, where --step-time was given"
+      }
     ]
     if (profile.collectives.length > 0)
       uses.push({
@@ -166,6 +173,7 @@ const ofTrace = (file: string): Effect.Effect<Diagnosis> =>
       ...empty(file, "kineto", `a PyTorch profiler trace of ${profile.device}`),
       contents: [
         ...contentsOf(profile),
+        ...(trains ? [] : ["no backward pass: nothing is trained in it"]),
         ...(communication === undefined || communication.kernels === 0
           ? []
           : [

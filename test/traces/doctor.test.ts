@@ -79,6 +79,16 @@ describe("the diagnosis", () => {
     expect(uses[0]!.how).toContain(`${within}/rank0.json ${within}/rank1.json`)
   })
 
+  it("of a trace without a backward pass is no training", async () => {
+    const { contents, uses, missing } = await of("test/fixtures/measured/h200-loop-4.json.gz")
+    expect(contents).toContain("no backward pass: nothing is trained in it")
+    const told = [...uses, ...missing].map(({ what, how }) => `${what} ${how}`).join("\n")
+    expect(told).toContain("host: {measured: profile.arrow}")
+    expect(told).not.toMatch(/data-parallel/u)
+    const trained = await of("test/fixtures/import/00-reference.json")
+    expect(trained.uses.map(({ what }) => what)).toContain("simulate data-parallel training")
+  })
+
   it("says what a trace lacks and how to record it", async () => {
     const { missing } = await of("test/fixtures/import/03-no-shapes.json")
     expect(missing.map(({ how }) => how).join("\n")).toContain("record_shapes=True")
