@@ -135,7 +135,9 @@ const measure = async (
       `world.ranks=${ranks}`,
       `world.links.inter.bandwidth=${point.bandwidth}`,
       `algorithm=${all[name]}`,
-      `collectives.measured=${collectives}`
+      `collectives.measured=${collectives}`,
+      // NCCL does not add FP4: everybody sends to everybody what it has packed.
+      ...(name === "streaming-diloco" && !emulateDevice ? ["collectives.algorithm=direct"] : [])
     ]
     if (name === "ddp" && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute}}`])
