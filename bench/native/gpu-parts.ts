@@ -204,7 +204,7 @@ const correctness = (choices: PartChoices): ReadonlyArray<Part> => {
         "--set",
         "training.precision=bfloat16",
         "--set",
-        "training.optimizer={name: adamw, learningRate: 0.01}",
+        "training.optimizer={name: adamw, learningRate: 0.001}",
         "--set",
         "steps=1",
         "--set",
