@@ -33,8 +33,12 @@ constexpr size_t helloBytes = magicBytes + 12 + nonceBytes;
 constexpr size_t challengeBytes = nonceBytes + macBytes;
 /** Whoever connects has so long to prove itself. Assumed: thousands of round trips. */
 constexpr auto patience = std::chrono::seconds(5);
-/** Connections in the middle of a handshake; further ones wait in the listener's queue. Assumed. */
+/**
+ * Connections in the middle of a handshake; further ones wait in the listener's queue. Where there are so many, who has said nothing for
+ * so long makes room: a crowd of silent ones holds nobody up, and whoever was only slow comes again. Assumed.
+ */
 constexpr size_t strangersMax = 64;
+constexpr auto crowdPatience = std::chrono::milliseconds(250);
 
 void setNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL, 0) | O_NONBLOCK); }
 
@@ -193,6 +197,7 @@ class Doorman {
     size_t missing = static_cast<size_t>((options_.size - 1 - options_.rank) * connections_);
     while (missing > 0) {
       if (until.over() || gaveUp) return false;
+      makeRoom();
       std::vector<pollfd> fds;
       if (strangers_.size() < strangersMax) fds.push_back({listener_, POLLIN, 0});
       const size_t first = fds.size();
@@ -239,6 +244,16 @@ class Doorman {
     uint64_t number;
   };
   enum class Step { more, welcome, again, away };
+
+  /** In a crowd the first that is silent goes. */
+  void makeRoom() {
+    if (strangers_.size() < strangersMax) return;
+    const auto now = Clock::now();
+    const auto silent = std::find_if(strangers_.begin(), strangers_.end(), [&](const Stranger& stranger) {
+      return stranger.own.empty() && now >= stranger.deadline - patience + crowdPatience;
+    });
+    if (silent != strangers_.end()) strangers_.erase(silent);
+  }
 
   Step hear(Stranger& stranger) {
     const size_t want = stranger.own.empty() ? helloBytes : helloBytes + macBytes;

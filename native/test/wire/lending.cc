@@ -5,6 +5,7 @@
 
 #include <map>
 #include <mutex>
+#include <random>
 
 #include "../../transport/tcp-carrier.h"
 #include "raw-peer.h"
@@ -267,6 +268,38 @@ void giving() {
   }
 }
 
+/** Frames at random, mostly right ones: whatever comes, nothing beside the message is written, and what is whole is what was lent. */
+void atRandom() {
+  std::mt19937_64 random(5);
+  const Lent block(4 * segment, 'd');
+  const uint64_t odd[] = {0, 1, segment - 1, segment, segment + 1, 2 * segment, 4 * segment, UINT32_MAX, uint64_t{1} << 40, UINT64_MAX - 7, UINT64_MAX};
+  const auto any = [&](uint64_t right) { return random() % 6 == 0 ? odd[random() % (sizeof odd / sizeof odd[0])] : right; };
+  int whole = 0;
+  int refused = 0;
+  for (int round = 0; round < 60; round++) {
+    const size_t bytes = 2 * segment + 100;
+    std::vector<char> around(bytes + 128, '-');
+    Neighbour one;
+    one.incoming = std::make_shared<Incoming>(nullptr, around.data() + 64, bytes, 0);
+    one.carrier->send(1, key, 0, std::make_shared<Outgoing>(nullptr, block.data, 2 * segment, 0));
+    std::string frames;
+    for (size_t at = 0; at < bytes; at += segment) {
+      const uint64_t length = std::min(segment, bytes - at);
+      RawFrame lent = Neighbour::about(rawLent, any(at), any(length));
+      const uint64_t place = any(block.place() + at);
+      frames += textFrame(lent, std::string(reinterpret_cast<const char*>(&place), random() % 20 == 0 ? 7 : 8));
+      if (random() % 3 == 0) frames += bytesOf(Neighbour::about(rawTaken, any(at), any(segment)));
+    }
+    one.say(frames);
+    check(one.soon([&] { return one.came > 0 || !one.problem.empty(); }), "a message comes, or is refused");
+    one.carrier.reset();
+    whole += one.came;
+    refused += one.problem.empty() ? 0 : 1;
+    for (size_t i = 0; i < 64; i++) check(around[i] == '-' && around[64 + bytes + i] == '-', "memory beside a message");
+  }
+  check(whole > 5 && refused > 5, "both are reached");
+}
+
 /** Others' memory is mapped in windows of 64 MiB; what lies across their bounds is read as a whole. */
 void across() {
   constexpr size_t window = size_t{64} << 20;
@@ -317,6 +350,7 @@ void lending() {
   blocks();
   taking();
   giving();
+  atRandom();
   across();
   strangers();
 }

@@ -262,6 +262,25 @@ void again() {
   ::close(data);
 }
 
+/** Many that connect and say nothing do not hold up whoever is awaited. */
+void crowd() {
+  MeshOptions options;
+  options.size = 2;
+  options.streams = 1;
+  Mesh first(options);
+  options.rank = 1;
+  Mesh second(options);
+  std::vector<int> silent;
+  for (int i = 0; i < 200; i++) silent.push_back(connectTo(first.port()));
+  const std::vector<Address> addresses = {{"127.0.0.1", first.port()}, {"127.0.0.1", second.port()}};
+  const auto began = std::chrono::steady_clock::now();
+  std::thread accepting([&] { first.connect(addresses, "key", 30); });
+  second.connect(addresses, "key", 30);
+  accepting.join();
+  check(std::chrono::steady_clock::now() - began < std::chrono::seconds(4), "a crowd holds nobody up");
+  for (const int fd : silent) ::close(fd);
+}
+
 /** Whoever connects can be told to give up, wherever it waits. */
 void givingUp() {
   const auto gaveUp = [](const std::string& where, Mesh& mesh, const std::vector<Address>& addresses) {
@@ -325,6 +344,7 @@ int main(int argc, char** argv) {
   leaving();
   slowGoodbye();
   again();
+  crowd();
   givingUp();
   lending();
   overUcx();
