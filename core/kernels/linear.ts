@@ -1,6 +1,7 @@
 // Linear layers, weight [out, in] as PyTorch's nn.Linear. The two halves of the backward pass are separate kernels, because
 // schedules run the activation gradient first and fill bubbles with the weight gradient.
 import { defineKernel, flag } from "./kernel.ts"
+import { sumsOfProducts } from "./products.ts"
 
 /** out[..., o] = sum over i of inp[..., i] * weight[o, i] (+ bias[o]). FLOPs 2 * rows * in * out; the bias is not counted. */
 export const linearForward = defineKernel({
@@ -13,13 +14,9 @@ export const linearForward = defineKernel({
     const [inp, weight] = inputs
     const bias = inputs.length > 2 ? inputs[2] : undefined
     const [width, outWidth] = [dim("in"), dim("out")]
-    for (let row = 0; row < rows; row++) {
-      for (let o = 0; o < outWidth; o++) {
-        let sum = bias === undefined ? 0 : bias[o]!
-        for (let i = 0; i < width; i++) sum += inp[row * width + i]! * weight[o * width + i]!
-        out[row * outWidth + o] = sum
-      }
-    }
+    const row = { of: inp, stride: width, termStride: 1 }
+    const column = { of: weight, stride: width, termStride: 1 }
+    sumsOfProducts(out, rows, outWidth, width, row, column, bias && ((at) => bias[at % outWidth]!))
   }
 })
 
@@ -32,13 +29,9 @@ export const linearBackwardInput = defineKernel({
   sizes: ({ rows, dim }) => ({ m: rows, k: dim("out"), n: dim("in") }),
   reference: ([dout, weight], [dinp], { rows, dim }) => {
     const [width, outWidth] = [dim("in"), dim("out")]
-    for (let row = 0; row < rows; row++) {
-      for (let i = 0; i < width; i++) {
-        let sum = 0
-        for (let o = 0; o < outWidth; o++) sum += dout[row * outWidth + o]! * weight[o * width + i]!
-        dinp[row * width + i] = sum
-      }
-    }
+    const row = { of: dout, stride: outWidth, termStride: 1 }
+    const column = { of: weight, stride: 1, termStride: width }
+    sumsOfProducts(dinp, rows, width, outWidth, row, column)
   }
 })
 
@@ -57,13 +50,11 @@ export const linearBackwardWeight = defineKernel({
     const [width, outWidth] = [dim("in"), dim("out")]
     const before = a.accumulate ? inputs[2] : undefined
     const beforeBias = a.accumulate ? inputs[3] : undefined
+    const row = { of: dout, stride: 1, termStride: outWidth }
+    const column = { of: inp, stride: 1, termStride: width }
+    sumsOfProducts(dweight, outWidth, width, rows, row, column, before && ((at) => before[at]!))
+    if (!a.bias) return
     for (let o = 0; o < outWidth; o++) {
-      for (let i = 0; i < width; i++) {
-        let sum = before === undefined ? 0 : before[o * width + i]!
-        for (let row = 0; row < rows; row++) sum += dout[row * outWidth + o]! * inp[row * width + i]!
-        dweight[o * width + i] = sum
-      }
-      if (!a.bias) continue
       let sum = beforeBias === undefined ? 0 : beforeBias[o]!
       for (let row = 0; row < rows; row++) sum += dout[row * outWidth + o]!
       dbias[o] = sum

@@ -28,7 +28,7 @@ export const horizonOf = <A>(
     const { tolerance = defaultTolerance } = options
     let growth: Growth | undefined
     // Most that part do so long before the end, and steps that are simulated with values are what takes time.
-    for (const count of [Math.ceil(steps / 4), steps]) {
+    for (const count of [Math.ceil(steps / 4), Math.ceil(steps / 2), steps]) {
       const seen = yield* runOnBoth({ ...options, program: () => watched(upTo(count), watchedElements) })
       const [ours, theirs] = [seen.simulatedRun.journals ?? [], seen.executedRun.journals ?? []]
       growth = growthOf(gapsByStep(ours, theirs, tolerance))
