@@ -31,6 +31,7 @@ export default defineConfig({
     // A worker loads what it tests once for all its files, which saves a fifth of the time: no test leaves anything behind in its
     // process. A soak mocks fast-check for each file anew.
     isolate: soaking,
+    restoreMocks: true,
     // One more than cores: many tests wait, for processes of their own or for time to pass.
     maxWorkers: availableParallelism() + 1,
     // A worker's start, with Effect's schemas to load, is half a second: the limit is for hangs, not for slow machines.
