@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import {
   addressesIn,
+  anchorLinksIn,
+  anchorsOf,
   deadExports,
   fileLinksIn,
   filesNamedIn,
@@ -407,6 +409,28 @@ describe("the documentation", () => {
   it("links to files that exist", () => {
     expect(pages).toContain("README.md")
     expect(pages.flatMap((page) => broken(page, read(page)).map((link) => `${page}: ${link}`))).toEqual([])
+  })
+
+  const lost = (page: string, text: string): ReadonlyArray<string> =>
+    anchorLinksIn(text)
+      .filter((link) => {
+        const target = link.page === "" ? page : join(dirname(page), link.page)
+        const there = link.page === "" ? text : existsSync(join(root, target)) ? read(target) : ""
+        return !anchorsOf(there).has(link.anchor)
+      })
+      .map((link) => `${link.page}#${link.anchor}`)
+
+  it("links to headings that exist", () => {
+    expect(pages.flatMap((page) => anchorLinksIn(read(page))).length).toBeGreaterThan(20)
+    expect(pages.flatMap((page) => lost(page, read(page)).map((link) => `${page}: ${link}`))).toEqual([])
+  })
+
+  it("would find a lost heading", () => {
+    const page =
+      "# `sim run --json`\n## What is [here](a.md), and not\n## Twice\n## Twice\n```\n# no heading\n```\n"
+    expect([...anchorsOf(page)]).toEqual(["sim-run---json", "what-is-here-and-not", "twice", "twice-1"])
+    const links = "[a](#twice-1) [b](#no-heading) [c](../README.md#nowhere) [d](https://b.org/#x)"
+    expect(lost("docs/a.md", `${page}${links}`)).toEqual(["#no-heading", "../README.md#nowhere"])
   })
 
   it("names files that exist", () => {

@@ -396,6 +396,33 @@ export const fileLinksIn = (markdown: string): ReadonlyArray<string> =>
     .map((match) => match[1]!)
     .filter((link) => !/^[a-z]+:/u.test(link))
 
+/** Text of a Markdown page outside blocks of code. */
+const proseOf = (markdown: string): string => markdown.replaceAll(/^```[\s\S]*?^```$/gmu, "")
+
+/** Anchors of a Markdown page's headings, as GitHub makes them: repeated ones are numbered. */
+export const anchorsOf = (markdown: string): ReadonlySet<string> => {
+  const seen = new Map<string, number>()
+  const anchors = [...proseOf(markdown).matchAll(/^#{1,6} +(.+)$/gmu)].map(([, heading]) => {
+    const text = heading!
+      .replaceAll(/\[([^\]]*)\]\([^)]*\)/gu, "$1")
+      .trim()
+      .toLowerCase()
+    const anchor = text.replaceAll(/[^\p{L}\p{N}\p{M}_ -]/gu, "").replaceAll(" ", "-")
+    const times = seen.get(anchor) ?? 0
+    seen.set(anchor, times + 1)
+    return times === 0 ? anchor : `${anchor}-${times}`
+  })
+  return new Set(anchors)
+}
+
+/** Links of a Markdown page to headings: the page named, empty for this one, and the anchor. */
+export const anchorLinksIn = (
+  markdown: string
+): ReadonlyArray<{ readonly page: string; readonly anchor: string }> =>
+  [...proseOf(markdown).matchAll(/\]\(([^)#\s]*)#([^)\s]+)\)/gu)]
+    .map(([, page, anchor]) => ({ page: page!, anchor: anchor! }))
+    .filter(({ page }) => !/^[a-z]+:/u.test(page))
+
 /** Files and folders of ours that a page names: `core/machine/op.ts`, and not a pattern. */
 export const filesNamedIn = (markdown: string): ReadonlyArray<string> =>
   [
