@@ -90,8 +90,12 @@ const pivot = (
       : headline.better === "lower"
         ? "lowest"
         : "highest"
+  const unmarked = [...new Set(rows.map(({ algorithm }) => algorithm))].filter((algorithm) =>
+    hindsight.includes(algorithm)
+  )
+  const except = unmarked.length === 0 ? "" : ` but for what knows the future: ${unmarked.join(", ")}`
   return [
-    `${headline.label} by ${name(down)} and ${name(across)}; * is the ${superlative} of a line`,
+    `${headline.label} by ${name(down)} and ${name(across)}; * is the ${superlative} of a line${except}`,
     ...alignColumns([head, ...lines])
   ]
 }

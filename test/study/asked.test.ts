@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { afterAll, describe, expect, it } from "vitest"
@@ -193,6 +194,27 @@ describe("axes", () => {
       "world.links.inter": [{ latency: "1ms" }, { latency: "2ms" }]
     }
     expect(Effect.runSync(loadStudy(write({ axes: apart }))).points).toHaveLength(2)
+  })
+})
+
+describe("a star", () => {
+  it("is of what can be had, and says what is left out because it knows the future", async () => {
+    const file = fileURLToPath(new URL("../../scenarios/expert-offload-bandwidth.yaml", import.meta.url))
+    const sets = [
+      "slotsPerLayer=4",
+      "batch=1",
+      "layers=2",
+      "workload.decodeTokens=20",
+      "hostLink.bandwidth=12GB/s"
+    ]
+    const text = printStudy(await compute(file, sets))
+    expect(text).toContain("* is the shortest of a line but for what knows the future: optimum\n")
+    expect(text).toMatch(/12GB\/s .* \* .*/u)
+    expect(text).not.toMatch(/12GB\/s .*\*\n/u)
+    const own = printStudy(
+      await compute(write({ axes: { "world.ranks": [2, 4], algorithm: ["ddp", "diloco"] } }))
+    )
+    expect(own).toContain("* is the shortest of a line\n")
   })
 })
 
