@@ -49,6 +49,7 @@ export const traceErrorFrom = (file: string, field: string, accepted: string, ca
       accepted: "the path of an existing file"
     })
   }
+  if (code === "EISDIR") return new TraceError({ file, field: "file", value: "a folder", accepted })
   return new TraceError({ file, field, value: showValue(cause), accepted })
 }
 

@@ -12,6 +12,7 @@ import {
   type YAMLMap
 } from "yaml"
 import { readText } from "../../traces/text.ts"
+import { TraceError } from "../../traces/trace-error.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { FieldPath } from "./check.ts"
 import { inputErrors, InputErrors } from "./input-errors.ts"
@@ -133,6 +134,7 @@ export const reasonOf = (cause: unknown): string => {
   const code = "code" in cause ? String(cause.code) : undefined
   if (code === "ENOENT") return "a file that does not exist"
   if (code === "EISDIR") return "a folder"
+  if (cause instanceof TraceError) return `content that is ${cause.value}`
   if (code === "EACCES" || code === "EPERM") return `a file without permission (${code})`
   return firstLine(cause.message)
 }

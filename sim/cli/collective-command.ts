@@ -14,6 +14,9 @@ import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns } from "../../scenarios/table.ts"
+import { problemsOf } from "../../scenarios/file/check.ts"
+import { pathText } from "../../scenarios/file/override.ts"
+import { shapeOf } from "../../scenarios/file/shape.ts"
 import { resolveWorld } from "../../scenarios/world.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { csvOf } from "../csv.ts"
@@ -49,17 +52,37 @@ const oneOf = <A extends string>(option: string, accepted: ReadonlyArray<A>, val
     : Effect.succeed(found)
 }
 
+/** Options by the fields of a scenario's world that they are. */
+const optionOf: Readonly<Record<string, string>> = {
+  ranks: "--ranks",
+  ranksPerNode: "--ranks-per-node",
+  sites: "--sites",
+  "links.inter.bandwidth": "--inter",
+  "links.inter.latency": "--inter-latency",
+  "links.inter.mtu": "--mtu",
+  "links.intra.bandwidth": "--intra",
+  "links.intra.latency": "--intra-latency",
+  "links.wan.bandwidth": "--wan",
+  "links.wan.latency": "--wan-latency"
+}
+
+const worldShape = shapeOf(WorldSettings)
+
 const decodeWorld = (encoded: unknown) =>
-  Schema.decodeUnknownEffect(WorldSettings)(encoded).pipe(
-    Effect.mapError(
-      (error) =>
-        new InputError({
-          file: here,
-          field: "ranks and links",
-          accepted: error.message.split("\n").join(" ")
-        })
+  Effect.suspend(() => {
+    const [problem] = problemsOf(worldShape, encoded)
+    if (problem === undefined) return Schema.decodeUnknownEffect(WorldSettings)(encoded).pipe(Effect.orDie)
+    const { path, value, accepted } = problem
+    const field = pathText(path)
+    return Effect.fail(
+      new InputError({
+        file: here,
+        field: optionOf[field] ?? field,
+        ...(value === undefined ? {} : { value }),
+        accepted
+      })
     )
-  )
+  })
 
 /** One site has no uplink. */
 const requireSites = (options: CollectiveCommandOptions) => {
@@ -150,7 +173,7 @@ export const collectiveCommand = (
         for (const inter of options.inter) {
           for (const interLatency of options.interLatency) {
             const settings = yield* decodeWorld({
-              ranks: Number(ranks),
+              ranks: Number.isNaN(Number(ranks)) ? ranks : Number(ranks),
               ranksPerNode: options.ranksPerNode,
               sites: options.sites,
               links: {

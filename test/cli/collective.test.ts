@@ -143,7 +143,11 @@ describe("sim collective", () => {
       [["--bytes", "1Mbit"], /--bytes/u],
       [["--algorithm", "rings"], /--algorithm.*ring, tree, hierarchical, direct/u],
       [["--ranks", "3", "--ranks-per-node", "2"], /ranksPerNode/u],
-      [["--ranks", "many"], /ranks and links/u],
+      [["--ranks", "many"], /--ranks: "many" is not accepted; expected a whole number, from 1 to/u],
+      [["--ranks", "0"], /--ranks: 0 is not accepted; expected a whole number, from 1 to/u],
+      [["--inter", "10"], /--inter: "10" .*no unit.* is not accepted; expected a bandwidth with its unit/u],
+      [["--intra-latency", "fast"], /--intra-latency: "fast" .*expected a time such as/u],
+      [["--mtu", "100000000"], /--mtu: 100000000 is not accepted/u],
       [["--wan-latency", "1ms"], /--wan-latency: 1ms.*--sites of 2 or more/u],
       [["--compare", "10gbit"], /--measured with it/u],
       [["--measured", "nowhere.arrow"], /--measured/u]

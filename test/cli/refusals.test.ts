@@ -53,6 +53,17 @@ const refusals: Readonly<Record<string, Refusal>> = {
     args: ["run", malformed],
     says: [`${malformed}:2:1: Flow sequence`, "is not accepted; expected YAML"]
   },
+  "a binary file": {
+    args: ["run", path.join(profiles, "gpt2-h200.arrow")],
+    says: [
+      "sim: ",
+      "gpt2-h200.arrow: content that is binary (zero bytes) is not accepted; expected a readable YAML"
+    ]
+  },
+  "a folder for a profile": {
+    args: ["run", scenario, "--set", `model.profile=${profiles}`],
+    says: ["model.profile: ", "(file: a folder) is not accepted; expected a profile file"]
+  },
   "an empty file": {
     args: ["run", empty],
     says: [`${empty}: an empty file is not accepted; expected a scenario with the fields name, model`]
