@@ -27,7 +27,7 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["moe-training", "jitter", "jitter=0.1", true],
   ["moe-training", "network", "network=alpha-beta", false],
   ["moe-training", "routing", "routing={skew: 1}", true],
-  ["data-parallel", "activations", "activations={by: fused}", false],
+  ["data-parallel", "activations.by", "activations={by: fused}", false],
   ["data-parallel", "activations.by", "activations={by: eager, recompute: block}", false],
   ["expert-offload", "jitter", "jitter=0.1", true],
   ["expert-offload", "routing", "routing={trace: x.arrow}", true],

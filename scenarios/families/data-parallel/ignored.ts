@@ -208,11 +208,10 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
 const realActivationWarnings = ({ activations }: DataParallelScenario): ReadonlyArray<string> => {
   if (activations === undefined) return []
   const why = "has no effect: real kernels keep what they need"
-  if (activations.recompute === "none") return [`activations ${why}`]
   // What nobody said is not told as vain.
-  return activations.by === "fused" || activations.by === usualActivations.by
-    ? []
-    : [`activations.by ${why}, but for what is computed again`]
+  if (activations.by === usualActivations.by) return []
+  if (activations.recompute === "none") return [`activations.by ${why}`]
+  return activations.by === "fused" ? [] : [`activations.by ${why}, but for what is computed again`]
 }
 
 export const ignoredByExec = (
