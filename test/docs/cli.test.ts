@@ -60,6 +60,27 @@ describe("docs/cli.md", () => {
     expect(undocumented(fields, "`sim run --json`")).toEqual([])
   })
 
+  it.each([
+    ["moe-training", "moe-training.md", "## Metrics"],
+    ["expert-offload", "cli.md", "# The"],
+    ["kv-serving", "kv-serving.md", "## Figures"]
+  ])("has the fields of a run of %s, and their page", (task, name, heading) => {
+    const { details, ...fields } = json("run", `scenarios/agree/${task}.yaml`)
+    const other = readFileSync(join(root, "docs", name), "utf8")
+    const own = quoted(other.slice(other.indexOf(heading)))
+    const unnamed = undocumented(Object.keys(fields), "`sim run --json`").filter((field) => !own.has(field))
+    expect(unnamed).toEqual([])
+    const told = (field: string) => own.has(field) || other.includes(`\`details.${field}`)
+    expect(Object.keys(details as object).filter((field) => !told(field))).toEqual([])
+  })
+
+  it("has the fields of a schedule of every family", () => {
+    for (const task of ["moe-training", "expert-offload", "kv-serving"]) {
+      const fields = Object.keys(json("schedule", `scenarios/agree/${task}.yaml`))
+      expect(undocumented(fields, "`sim schedule --json`"), task).toEqual([])
+    }
+  })
+
   it("has the fields of a study and of its rows", () => {
     const study = json("study", "scenarios/geo-gpt2-bandwidth.yaml", ...quick)
     const heading = "`sim study --json`, `sim merge --json`"
