@@ -25,6 +25,7 @@ import { importNcclTests } from "./nccl-tests.ts"
 import { readHead } from "./head.ts"
 import { isZip, otherCompression, unpacked, zipEntries } from "./packed.ts"
 import { readOpLogs } from "./op-log-file.ts"
+import { arrowFormat, ownArrow, ownJson, ownSafetensors, ownTimeline, type OwnFile } from "./own-files.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
 import { requestFiles } from "./requests/request-files.ts"
@@ -41,7 +42,7 @@ import { readWeights } from "./weights-file.ts"
 
 export interface Diagnosis {
   readonly file: string
-  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "weights", "scenario", or what else it is. */
+  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "result", "run", "checkpoint", "weights", "scenario", or what else it is. */
   readonly kind: string
   /** Whether anything here reads it. */
   readonly readable: boolean
@@ -73,7 +74,9 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
       const names = Result.isSuccess(archive) ? (archive.success ?? []).map(({ name }) => name) : []
       return names.some(isTraceName) ? yield* ofTrace(file) : foreign(file, archiveKind(names))
     }
-    if (isSafetensors(head.bytes)) return yield* ofSafetensors(file)
+    if (isSafetensors(head.bytes)) return own(file, ownSafetensors(head.text)) ?? (yield* ofSafetensors(file))
+    const timeline = own(file, ownTimeline(head.text))
+    if (timeline !== undefined) return timeline
     const other = foreignKind(head.bytes, head.text)
     if (other !== undefined) return foreign(file, other)
     if (looksLikeTrace(head.text)) return yield* ofTrace(file)
@@ -100,6 +103,10 @@ const empty = (file: string, kind: string, title: string): Diagnosis => ({
   missing: [],
   warnings: []
 })
+
+/** What our own commands go on with, though nothing imports it. */
+const own = (file: string, found: OwnFile | undefined): Diagnosis | undefined =>
+  found === undefined ? undefined : { ...empty(file, found.kind, found.title), uses: found.uses }
 
 const foreign = (file: string, { kind, title, missing }: Foreign): Diagnosis =>
   unknown(file, kind, title, missing)
@@ -246,19 +253,31 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
         uses: [{ what: "drive expert offloading or MoE training", how: `routing: {trace: ${file}}` }]
       }
     }
-    for (const [kind, title, read] of [
-      ["timeline", "a timeline", readTimeline(file)],
-      ["oplog", "an op log", readOpLogs(file)],
-      ["weights", "trained weights", readWeights(file)]
-    ] as const) {
-      if (Result.isSuccess(yield* Effect.result(read as Effect.Effect<unknown, TraceError>)))
-        return { ...empty(file, kind, title) }
-    }
+    const format = yield* Effect.promise(() => arrowFormat(file))
+    const found = own(file, ownArrow(file, format))
+    const broken = yield* brokenArrow(file, format)
+    if (found !== undefined && broken === undefined) return found
     return {
       ...unknown(file, "arrow", "an Arrow file of something else", []),
-      warnings: [profile.failure.message]
+      warnings: [broken ?? profile.failure.message]
     }
   })
+
+/** What is wrong with a file of a format that is read here. */
+const brokenArrow = (file: string, format: string | undefined): Effect.Effect<string | undefined> => {
+  const read: Effect.Effect<unknown, TraceError> | undefined =
+    format === "timeline"
+      ? readTimeline(file)
+      : format === "oplog"
+        ? readOpLogs(file)
+        : format === "weights"
+          ? readWeights(file)
+          : undefined
+  if (read === undefined) return Effect.succeed(undefined)
+  return Effect.map(Effect.result(read), (result) =>
+    Result.isFailure(result) ? result.failure.message : undefined
+  )
+}
 
 // ---- tables, requests, routings
 
@@ -362,8 +381,10 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     if (Result.isSuccess(requests)) {
       return ofRequests(file, "a trace", requests.success)
     }
-    const asRequests = `as a trace of requests: ${requests.failure.message}`
     const isJson = /^\s*[[{]/u.test(text)
+    const ours = isJson ? own(file, ownJson(file, firstJson(text))) : undefined
+    if (ours !== undefined) return ours
+    const asRequests = `as a trace of requests: ${requests.failure.message}`
     const isTable = !isJson && (text.split("\n", 1)[0] ?? "").split(/[,;\t|]/u).length > 1
     return {
       ...unknown(

@@ -1,7 +1,6 @@
 // sim compare: results side by side, with ratios to the first: scenarios, saved results, studies, or one scenario changed.
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { formatBytes } from "../../core/units.ts"
 import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
 import type { Family } from "../../scenarios/family.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -25,6 +24,12 @@ export interface CompareCommandOptions {
 interface Compared {
   readonly label: string
   readonly result: RunResult
+}
+
+/** Why a point of a study has no numbers; undefined where it has. */
+const failureOf = (result: RunResult): string | undefined => {
+  const failure: unknown = Reflect.get(result, "failure")
+  return isRecord(failure) ? String(failure["reason"]) : undefined
 }
 
 export const compareCommand = (
@@ -116,11 +121,11 @@ const isCount = (value: unknown): boolean => typeof value === "number" && value 
 const isResult = (value: unknown): value is SavedResult => {
   if (!isRecord(value)) return false
   const task = value["task"] ?? defaultTask
+  if (typeof task !== "string" || !isTask(task) || typeof value["algorithm"] !== "string") return false
+  // A point that cannot run has its reason in place of numbers.
+  if (isRecord(value["failure"])) return typeof value["failure"]["reason"] === "string"
   return (
-    typeof task === "string" &&
-    isTask(task) &&
     typeof value["digest"] === "string" &&
-    typeof value["algorithm"] === "string" &&
     isCount(value["ranks"]) &&
     ["steps", "warmupSteps"].every((name) => value[name] === undefined || isCount(value[name])) &&
     (value["warnings"] === undefined || isListOf(value["warnings"], (each) => typeof each === "string")) &&
@@ -134,9 +139,11 @@ const isListOf = (value: unknown, isEach: (each: unknown) => boolean): boolean =
 
 const familyOfResult = (result: RunResult): Family => familyOf({ task: result.task ?? defaultTask })
 
-/** Bytes over all links for each step of the run; undefined where there are no steps. */
+/** Bytes over all links for each step of the run; undefined where there are no steps, or none ended. */
 const bytesPerStep = ({ links, steps, warmupSteps = 0 }: RunResult): number | undefined =>
-  steps === undefined ? undefined : links.reduce((sum, { bytes }) => sum + bytes, 0) / (steps + warmupSteps)
+  typeof steps !== "number"
+    ? undefined
+    : links.reduce((sum, { bytes }) => sum + bytes, 0) / (steps + warmupSteps)
 
 const ratio = (value: number, to: number): number | null => {
   if (Number.isNaN(value) || Number.isNaN(to)) return null
@@ -174,32 +181,41 @@ const print = (compared: ReadonlyArray<Compared>): string => {
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`
   }
   const sent = bytesPerStep(first)
+  const sends = compared.some(({ result }) => bytesPerStep(result) !== undefined)
   const lines = alignColumns([
     [
       "",
       "algorithm",
       "ranks",
       ...metrics.flatMap(({ label }, index) => (index === 0 ? [label, ""] : [label])),
-      ...(sent === undefined ? [] : ["link bytes a step", ""])
+      ...(sends ? ["link bytes a step", ""] : [])
     ],
     ...compared.map(({ label, result }) => [
       label,
       result.algorithm,
-      String(result.ranks),
+      failureOf(result) === undefined ? String(result.ranks) : "-",
       ...metrics.flatMap(({ name, unit }, index) => {
         const text = formatMetric(metricOf(result, name), unit)
         return index === 0 ? [text, times(metricOf(result, name), metricOf(first, name))] : [text]
       }),
-      ...(sent === undefined
-        ? []
-        : [formatBytes(bytesPerStep(result) ?? 0), times(bytesPerStep(result) ?? Number.NaN, sent)])
+      ...(sends
+        ? [
+            formatMetric(bytesPerStep(result) ?? Number.NaN, "bytes"),
+            times(bytesPerStep(result) ?? Number.NaN, sent ?? Number.NaN)
+          ]
+        : [])
     ])
   ])
+  const failures = compared.flatMap(({ label, result }) => {
+    const reason = failureOf(result)
+    return reason === undefined ? [] : [`  ${label}: ${reason}`]
+  })
   const warnings = new Set(
     compared.flatMap(({ label, result }) => result.warnings.map((text) => `${label}: ${text}`))
   )
   return [
     ...lines,
+    ...(failures.length === 0 ? [] : ["", "points that cannot run", ...failures]),
     ...(warnings.size === 0 ? [] : ["", "warnings", ...[...warnings].map((text) => `  ${text}`)]),
     ""
   ].join("\n")

@@ -58,6 +58,60 @@ describe("sim compare", () => {
   })
 })
 
+describe("what commands write", () => {
+  const here = folder()
+  const scenario = path.join(here, "small.yaml")
+  fs.writeFileSync(
+    scenario,
+    `name: small
+model: { layers: 2, parameters: 1e6, stepSeconds: 10ms }
+world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
+algorithm: ddp
+steps: 2
+study: { axes: { memory.device: [1GB, 1kB] } }
+`
+  )
+  const out = path.join(here, "out")
+  const saved = path.join(here, "study.json")
+  const timeline = path.join(here, "timeline.json")
+  const run = path.join(here, "run.json")
+
+  it("is compared, points that cannot run with their reasons and without numbers", () => {
+    const { status, stdout, stderr } = sim("study", scenario, "--out", out, "--json")
+    expect(status, stderr).toBe(0)
+    fs.writeFileSync(saved, stdout)
+    for (const file of [path.join(out, "study.arrow"), saved]) {
+      const compared = sim("compare", file)
+      expect(compared.status, compared.stderr).toBe(0)
+      expect(compared.stdout).toMatch(/^1GB +ddp +2 +\S+ m?s +1\.00 x/mu)
+      expect(compared.stdout).toMatch(/^1kB +ddp +- +- +- +- +- +-$/mu)
+      expect(compared.stdout).toMatch(/points that cannot run\n {2}1kB: rank 0: tensor/u)
+      const { results } = JSON.parse(sim("compare", file, "--json").stdout) as {
+        readonly results: ReadonlyArray<{ readonly ratio: Readonly<Record<string, number | null>> }>
+      }
+      expect(Object.values(results[1]!.ratio).filter((ratio) => ratio !== null)).toEqual([])
+    }
+  })
+
+  it("is known to sim doctor, with what goes on with it", () => {
+    const ran = sim("run", scenario, "--set", "memory.device=1GB", "--timeline", timeline, "--json")
+    expect(ran.status, ran.stderr).toBe(0)
+    fs.writeFileSync(run, ran.stdout)
+    for (const [file, kind, how] of [
+      [path.join(out, "study.arrow"), "study", "sim compare"],
+      [saved, "result", "sim compare"],
+      [run, "result", "sim compare"],
+      [timeline, "timeline", "perfetto"]
+    ] as const) {
+      const { status, stdout, stderr } = sim("doctor", file, "--json")
+      expect(status, stderr).toBe(0)
+      const told = JSON.parse(stdout) as { readonly kind: string; readonly uses: unknown }
+      expect(told.kind, file).toBe(kind)
+      expect(JSON.stringify(told.uses), file).toContain(how)
+    }
+  })
+})
+
 describe("sim study", () => {
   // One bandwidth, all algorithms: threads in one process are held to each other in test/study.
   const small = ["study", "scenarios/geo-gpt2-bandwidth.yaml", "--set", "wan.bandwidth=1Gbit/s"]

@@ -49,6 +49,29 @@ describe("the diagnosis", () => {
     expect(uses.length).toBeGreaterThan(0)
   })
 
+  it("of what exec keeps names the command that goes on with it, and of others' files does not", async () => {
+    const header = (text: string): Buffer => {
+      const length = Buffer.alloc(8)
+      length.writeBigUInt64LE(BigInt(text.length))
+      return Buffer.concat([length, Buffer.from(text)])
+    }
+    for (const [name, content, kind] of [
+      ["manifest.json", '{"format":"tandem-checkpoint","formatVersion":1}', "checkpoint"],
+      ["rank.safetensors", header('{"__metadata__":{"format":"tandem-checkpoint"}}'), "checkpoint"],
+      ["run.json", '{"format":"tandem-run","version":1}', "run"]
+    ] as const) {
+      const { uses, ...told } = await ofText(name, content)
+      expect(told, name).toMatchObject({ kind, readable: true })
+      expect(uses[0]!.how, name).toMatch(/^exec (?:train|agree) /u)
+    }
+    for (const [name, content, kind] of [
+      ["other.safetensors", header('{"__metadata__":{"format":"pt"}}'), "safetensors"],
+      ["other.json", '{"digest":"a","rows":[]}', "unknown"],
+      ["half.json", '{"digest":"a","rows":[{"task":"b"}]}', "unknown"]
+    ] as const)
+      expect(await ofText(name, content), name).toMatchObject({ kind, readable: false })
+  })
+
   it("of a folder of requests is that they are one trace", async () => {
     const within = join(folder, "requests")
     mkdirSync(within)
