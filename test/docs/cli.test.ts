@@ -1,6 +1,6 @@
 // docs/cli.md against the command line itself: every command and every field of its JSON is in the page.
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -52,6 +52,37 @@ describe("docs/cli.md", () => {
     )
     expect(commands).toEqual(expect.arrayContaining(["run", "study", "validate", "import"]))
     for (const command of commands) expect(page).toContain(`\`sim ${command} `)
+  })
+
+  it("has every option, or another page has", () => {
+    const pages = ["README.md", ...globSync("docs/*.md", { cwd: root })].map((name) =>
+      readFileSync(join(root, name), "utf8")
+    )
+    const commands = [
+      "run",
+      "study",
+      "merge",
+      "explain",
+      "schedule",
+      "collective",
+      "compare",
+      "validate",
+      "doctor"
+    ]
+    const imports = ["kineto", "nccl-tests", "routing", "csv"].map((name) => ["import", name])
+    const missing = [...commands.map((name) => [name]), ...imports].flatMap((command) => {
+      const options = [...sim(...command, "--help").matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gmu)].map(
+        (match) => match[1]!
+      )
+      expect(options).toContain("--json")
+      return options
+        .filter(
+          (option) =>
+            option !== "--help" && !pages.some((page) => new RegExp(`${option}(?![\\w-])`, "u").test(page))
+        )
+        .map((option) => `${command.join(" ")} ${option}`)
+    })
+    expect(missing).toEqual([])
   })
 
   it("has the fields of a run", () => {
