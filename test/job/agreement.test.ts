@@ -28,7 +28,8 @@ const outcome = async (size: number, counts: Readonly<Record<string, number>>): 
     size
   })
   const [first, ...others] = await Promise.all(members.map(({ end }) => end))
-  expect(first, `seed ${seed}`).not.toHaveProperty("failed")
+  const { message = "" } = first as { readonly message?: string }
+  expect(first, `seed ${seed}: ${message}`).not.toHaveProperty("failed")
   for (const other of others) expect(other, `seed ${seed}`).toMatchObject({ tensors: 0 })
   const found = first as Outcome
   for (const [family, count] of Object.entries(scaled)) {
