@@ -63,6 +63,9 @@ export const rankCount = (world: WorldSettings): number =>
 
 const siteCount = ({ sites }: WorldSettings): number => (typeof sites === "number" ? sites : sites.length)
 
+/** Seconds; by a geostationary satellite it is a quarter of one. */
+const latencyOfNoLink = 1
+
 /** `sitesMatter`: they say more than which links are crossed. */
 export const worldWarnings = (
   world: WorldSettings,
@@ -103,6 +106,11 @@ export const worldWarnings = (
     warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
   for (const tier of ["intra", "inter", "wan"] as const) {
     const link = links[tier]
+    // Not vain, but a slip: 10 where 10ms is meant makes every message wait ten seconds.
+    if (link !== undefined && "latency" in link && link.latency >= latencyOfNoLink)
+      warnings.push(
+        `world.links.${tier}.latency is ${formatSeconds(link.latency)} one way, longer than any link's: a number without a unit is seconds`
+      )
     if (link !== undefined && "mtu" in link && link.mtu !== undefined && link.bandwidth === Infinity)
       warnings.push(`world.links.${tier}.mtu has no effect: that link's bandwidth is unlimited`)
   }

@@ -20,6 +20,7 @@ describe("fields without effect", () => {
   it.each([
     [["intra.bandwidth=1GB/s"], /^world\.links\.intra has no effect/u],
     [["wan.bandwidth=1GB/s"], /^world\.links\.wan has no effect: there is one site/u],
+    [["inter.latency=10"], /^world\.links\.inter\.latency is 10\.0 s one way, longer than any link's/u],
     [["ranksPerNode=2"], /^world\.links\.inter has no effect: all ranks are on one node/u],
     [["ranks=1"], /^world\.links\.inter has no effect: there is one rank/u],
     [["collectives.algorithm=hierarchical"], /"hierarchical" is "ring" here/u],

@@ -477,4 +477,13 @@ describe("bad input", () => {
     const { profile } = await run(trace.bytes, { unprofiledStepSeconds: 150e-6 })
     expect(profile.unprofiledStepSeconds).toBe(150e-6)
   })
+
+  it("warns of an un-profiled step longer than the profiled one, as of a forgotten unit", async () => {
+    const { profile, warnings } = await run(trace.bytes, { unprofiledStepSeconds: 150e-6 })
+    expect(warnings.filter((warning) => warning.includes("without the profiler"))).toEqual([])
+    const forgotten = await run(trace.bytes, { unprofiledStepSeconds: profile.stepSeconds * 1000 })
+    expect(forgotten.warnings.join("\n")).toMatch(
+      /step time without the profiler, .* is longer than with it/u
+    )
+  })
 })

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { basename } from "node:path"
 import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
+import { formatSeconds } from "../../core/units.ts"
 import { foreignKind } from "../foreign.ts"
 import { readHead } from "../head.ts"
 import type { ImportReport } from "../import-report.ts"
@@ -194,6 +195,9 @@ const shared = (traces: ReadonlyArray<RankTrace>): ReadonlyArray<string> => {
   })
 }
 
+/** Steps of one program differ by less than so many times between a run with the profiler and one without. Assumed. */
+const slowerThanProfiled = 1.5
+
 const finished = (
   { file, deviceName, found }: RankTrace,
   ddp: UnderDdp | undefined,
@@ -215,6 +219,10 @@ const finished = (
       accepted: `at least the ${busy} s the device is busy in a step`
     })
   }
+  if (unprofiledStepSeconds !== undefined && unprofiledStepSeconds > found.stepSeconds * slowerThanProfiled)
+    warnings.push(
+      `the step time without the profiler, ${formatSeconds(unprofiledStepSeconds)}, is longer than with it, ${formatSeconds(found.stepSeconds)}, though the profiler makes steps no shorter: it is of another step, or in another unit (a bare number is seconds)`
+    )
   const parallel = parallelismWarning(found.parallelism, found.sharded)
   if (parallel !== undefined) warnings.push(parallel)
   const measured = measuredHost(
