@@ -36,11 +36,13 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
       const last = result.steps === undefined ? (steps.at(-1) ?? 0) : warmupSteps + result.steps - 1
       const window = steps.length === 0 ? undefined : stepWindow(timeline, rank, steps[0]!, last)
       if (window === undefined) {
+        // Ranks that are alike are simulated once.
+        const others = options.rank !== undefined && options.rank < (result.ranks ?? 0)
         return yield* new InputError({
           file: "--rank",
           field: "",
           value: String(rank),
-          accepted: `a rank that was simulated by itself: ${known.slice(0, 16).join(", ")}${known.length > 16 ? ", ..." : ""}`
+          accepted: `a rank that was simulated by itself: ${known.slice(0, 16).join(", ")}${known.length > 16 ? ", ..." : ""}${others ? "; this one is like one of them" : ""}`
         })
       }
       const explanation = explain(timeline, window, {

@@ -60,6 +60,16 @@ const refusals: Readonly<Record<string, Refusal>> = {
       "gpt2-h200.arrow: content that is binary (zero bytes) is not accepted; expected a readable YAML"
     ]
   },
+  "a rank that another stands for": {
+    args: ["explain", scenario, "--rank", "3"],
+    says: [
+      "sim: --rank: 3 is not accepted; expected a rank that was simulated by itself: 0; this one is like one"
+    ]
+  },
+  "a rank that is not there": {
+    args: ["explain", scenario, "--rank", "99"],
+    says: ["sim: --rank: 99 is not accepted; expected a rank that was simulated by itself: 0\n"]
+  },
   "a folder for a profile": {
     args: ["run", scenario, "--set", `model.profile=${profiles}`],
     says: ["model.profile: ", "(file: a folder) is not accepted; expected a profile file"]
