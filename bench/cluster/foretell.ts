@@ -31,6 +31,19 @@ interface Profiled {
   readonly out: string
 }
 
+/** What `exec profile --json` tells besides what it writes. */
+interface ProfileTold {
+  readonly stepSeconds: number
+  /** How many times as long kernels take beside collectives there; left out where nothing tells. */
+  readonly slowdown?: number
+}
+
+interface Profiling {
+  readonly children: ReadonlyArray<ChildProcess>
+  /** Once they have all ended well. */
+  readonly told: () => ProfileTold
+}
+
 /** Ranks that write the profile of one step, and of collectives between them as they are. */
 export const startProfile = ({
   file,
@@ -40,8 +53,19 @@ export const startProfile = ({
   backend,
   emulateDevice,
   out
-}: Profiled): ReadonlyArray<ChildProcess> => {
+}: Profiled): Profiling => {
   const sets = [...set, `world.ranks=${ranks}`].flatMap((one) => ["--set", one])
   const command = ["exec/cli.ts", "profile", file, ...sets, "--steps", "20", "-o", out, "--backend", backend]
-  return startRanks(ranks, cluster, [...command, ...(emulateDevice ? ["--emulate-device"] : [])], "inherit")
+  const more = ["--json", ...(emulateDevice ? ["--emulate-device"] : [])]
+  const children = startRanks(ranks, cluster, [...command, ...more], "pipe")
+  let text = ""
+  for (const [rank, { stdout }] of children.entries())
+    stdout!.on("data", (chunk) => {
+      if (rank === 0) text += String(chunk)
+    })
+  return { children, told: () => JSON.parse(text) as ProfileTold }
 }
+
+/** A line about a profile. */
+export const profileLine = ({ stepSeconds, slowdown }: ProfileTold): string =>
+  `${(1e3 * stepSeconds).toFixed(2)} ms of compute a step${slowdown === undefined ? "" : `, ${slowdown.toFixed(3)} times as long beside collectives`}`

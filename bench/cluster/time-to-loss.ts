@@ -22,7 +22,7 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { firstValues, writeForTorch } from "../native/for-torch.ts"
-import { foretell, startProfile, type Foretold } from "./foretell.ts"
+import { foretell, profileLine, startProfile, type Foretold } from "./foretell.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks, type Failed } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
@@ -114,9 +114,12 @@ const within = async <A>(seconds: number, work: Promise<A>, stop: () => void, la
 const profiled = async (): Promise<string | undefined> => {
   const profile = path.join(out, "profile.arrow")
   const about = { file, set: size, ranks, cluster: undefined, backend: options.backend, out: profile }
-  const children = startProfile({ ...about, emulateDevice: false })
+  const { children, told } = startProfile({ ...about, emulateDevice: false })
   const made = Promise.all(children.map(ended)).then(
-    () => "",
+    () => {
+      say(profileLine(told()))
+      return ""
+    },
     (error: unknown) => messageOf(error)
   )
   const stop = (): void => children.forEach((child) => void child.kill("SIGKILL"))

@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Schema from "effect/Schema"
 import { Bandwidth } from "../../core/units.ts"
-import { foretell, startProfile } from "./foretell.ts"
+import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import type { Request } from "./what-if-rank.ts"
@@ -103,12 +103,21 @@ interface Change {
 const faultOf = ({ fromSeconds, bytesPerSecond }: Change): string =>
   `faults=[{link: inter, of: 0, bandwidth: ${bytesPerSecond}B/s, from: ${fromSeconds}s}]`
 
+interface Profiled {
+  readonly file: string
+  /** How many times as long kernels take beside collectives on those links. */
+  readonly slowdown: number
+}
+
 /** The profile of one step, and of collectives over links that are no limit. */
-const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<string> => {
+const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<Profiled> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
-  await Promise.all(startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out }).map(ended))
-  return out
+  const { children, told } = startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out })
+  await Promise.all(children.map(ended))
+  console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
+  // Kernels of an emulated device wait for its time, whatever else the cores do.
+  return { file: out, slowdown: emulateDevice ? 1 : (told().slowdown ?? 1) }
 }
 
 /** Where runs are taken: their profiles, and the links. */
@@ -117,8 +126,8 @@ interface Where {
   readonly runners: Runners<Request, ExecutedSteps>
   readonly cluster: Cluster | undefined
   /** The profile that layers are from, and that of collectives on these links without limit. */
-  readonly compute: string
-  readonly collectives: string
+  readonly compute: Profiled
+  readonly collectives: Profiled
 }
 
 const rows: Array<Row> = []
@@ -135,15 +144,17 @@ const measure = async (
       `world.ranks=${ranks}`,
       `world.links.inter.bandwidth=${point.bandwidth}`,
       `algorithm=${all[name]}`,
-      `collectives.measured=${collectives}`,
+      `collectives.measured=${collectives.file}`,
       // NCCL does not add FP4: everybody sends to everybody what it has packed.
       ...(name === "streaming-diloco" && !emulateDevice ? ["collectives.algorithm=direct"] : [])
     ]
     if (name === "ddp" && !emulateDevice) {
-      const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute}}`])
+      const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
       common.push(`steps=${stepSeconds > 1 ? 3 : 10}`)
     }
-    const modelled = [...common, `model={profile: ${compute}}`]
+    // Both machines are asked for the same; what slows kernels down is there in a real run.
+    const slowed = collectives.slowdown > 1 ? [`collectives.slowdown=${collectives.slowdown}`] : []
+    const modelled = [...common, ...slowed, `model={profile: ${compute.file}}`]
     let change: Change | undefined
     if (point.rank0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
     if (point.rank0 === "drop")
@@ -166,7 +177,7 @@ const measure = async (
     for (let rank = 0; rank < ranks; rank++) setRate(rank, rate)
     let later: NodeJS.Timeout | undefined
     if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
-    const measured = await runners.run({ file, set: common, planFrom: compute, emulateDevice }, () => {
+    const measured = await runners.run({ file, set: common, planFrom: compute.file, emulateDevice }, () => {
       if (change !== undefined && change.fromSeconds > 0)
         later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
     })

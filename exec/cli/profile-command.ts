@@ -7,7 +7,9 @@ import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
-import type { Profile } from "../../core/profile.ts"
+import type { MachineError, Program } from "../../core/machine/machine.ts"
+import type { CollectiveCost, Profile } from "../../core/profile.ts"
+import type { World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
@@ -22,6 +24,7 @@ import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../be
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany } from "../in-company.ts"
+import { inCompany, kindOfStep, stepsWith } from "../training-in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, forSimulation, recordedCollectives, recordedOps, without } from "../recorded.ts"
@@ -132,13 +135,19 @@ const profileTraining = (
       .toSorted((a, b) => a - b)
     const collectives =
       world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
-    if (isOther(job)) return said("")
+    // What each rank has of it; of all ranks, as the profile has it, at rank 0.
     const { layers, busySeconds, unattributedShare } = layerTimes(record, graph.layers, warmupSteps, steps)
     const span = layers.reduce(
       (sum, { forward, backward, optimizer }) =>
         sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
       0
     )
+    const company = yield* companyOf(
+      { world, stepsOf: (count) => partialLocalSgd(build, alone, count), stepSeconds: span, collectives },
+      options,
+      { emulated, job }
+    )
+    if (isOther(job)) return said("")
     const cores = availableParallelism()
     const { device, conditions } = yield* measuredOn(emulated)
     const profile: Profile = {
@@ -171,13 +180,76 @@ const profileTraining = (
       unattributedShare,
       layers: layers.length,
       ops: profile.ops.length,
-      collectives: collectives.length
+      collectives: collectives.length,
+      ...slowdowns(company)
     }
     if (options.json === true) return said(json(told))
     return said(
       `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
-        `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n`
+        `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n` +
+        companyLine(company, "collectives.slowdown")
     )
+  })
+
+type Cost = ReturnType<typeof costOfCompany>
+
+const slowdowns = (company: Cost) =>
+  company === undefined ? {} : { slowdown: company.kernels, collectiveSlowdown: company.collectives }
+
+/** `field`: of a scenario that reckons with it. */
+const companyLine = (company: Cost, field: string): string =>
+  company === undefined
+    ? ""
+    : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (${field}), collectives beside kernels ${company.collectives.toFixed(2)} times\n`
+
+/** Steps that have company, at most. */
+const companySteps = 5
+/** Messages between those bounds are what gradients travel in. */
+const [leastMessageBytes, mostMessageBytes] = [2 ** 20, 2 ** 24]
+
+interface Steps {
+  readonly world: World
+  readonly stepsOf: (count: number) => Program<unknown>
+  /** Of a step that is alone. */
+  readonly stepSeconds: number
+  /** At rank 0, what messages take that are alone. */
+  readonly collectives: ReadonlyArray<CollectiveCost>
+}
+
+/** What messages and the kernels of a step cost each other; known to rank 0, and undefined where nobody is beside. */
+const companyOf = (
+  { world, stepsOf, stepSeconds, collectives }: Steps,
+  { steps }: ProfileCommandOptions,
+  { emulated, job }: On
+): Effect.Effect<Cost, MachineError> =>
+  Effect.gen(function* () {
+    if (world.size < 2) return undefined
+    const sizes = collectives
+      .filter(
+        ({ op, sizeBytes }) =>
+          op === "all_reduce" && sizeBytes >= leastMessageBytes && sizeBytes <= mostMessageBytes
+      )
+      .toSorted((a, b) => a.sizeBytes - b.sizeBytes)
+    // Several to a step, where links let them.
+    const message = sizes.findLast(({ medianSeconds }) => medianSeconds < stepSeconds / 2) ?? sizes[0]
+    const own = {
+      messages: message === undefined ? 0 : Math.min(1000, Math.ceil(stepSeconds / message.medianSeconds)),
+      elements: message === undefined ? 0 : message.sizeBytes / 4
+    }
+    // Rank 0 alone knows; the others do as it says.
+    const { messages, elements } = job === undefined ? own : (yield* job.exchange(own))[0]!
+    if (messages === 0) return undefined
+    const company = { warmup: warmupSteps, each: Math.min(steps, companySteps), messages, elements }
+    const { record } = yield* recordRun(
+      {
+        world,
+        program: inCompany(stepsOf(stepsWith(company)), company),
+        prepare: preparing(emulated)
+      },
+      job,
+      { values: false }
+    )
+    return isOther(job) ? undefined : costOfCompany(record, kindOfStep(company))
   })
 
 /** The kernels and collectives of one run of a scenario, as its program submits them, or one after another where it has them so. */
@@ -230,14 +302,10 @@ const profileRun = (
       cores: availableParallelism(),
       ops: ops.length,
       collectives: collectives.length,
-      ...(company === undefined ? {} : { slowdown: company.kernels, collectiveSlowdown: company.collectives })
+      ...slowdowns(company)
     }
     if (options.json === true) return said(json(told))
-    const beside =
-      company === undefined
-        ? ""
-        : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (costs.slowdown), collectives beside kernels ${company.collectives.toFixed(2)} times\n`
     return said(
-      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${beside}`
+      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${companyLine(company, "costs.slowdown")}`
     )
   })

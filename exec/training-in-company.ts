@@ -1,0 +1,58 @@
+// Training steps that have company: the steps of a program that communicates nothing, first alone, then with all-reduces of a tensor that
+// is none of theirs under way. What each costs the other: in-company.ts.
+import * as Effect from "effect/Effect"
+import { kernels } from "../core/kernels/catalogue.ts"
+import { interposing } from "../core/machine/interpose.ts"
+import { Lane } from "../core/machine/lane.ts"
+import { Machine, type Program } from "../core/machine/machine.ts"
+import { collective } from "../core/machine/op.ts"
+
+/** Steps of each kind, one kind after another: to get going, alone, beside messages; and one of messages that are alone. */
+interface Company {
+  readonly warmup: number
+  readonly each: number
+  /** Of a step that has company. */
+  readonly messages: number
+  /** Of a message, of float32. */
+  readonly elements: number
+}
+
+/** Messages of the last step, which nothing else is beside. */
+const messagesAlone = 5
+
+export const stepsWith = ({ warmup, each }: Company): number => warmup + 2 * each
+
+export const kindOfStep =
+  ({ warmup, each }: Company) =>
+  (step: number): "warm-up" | "alone" | "beside" =>
+    step < warmup ? "warm-up" : step < warmup + each ? "alone" : step < warmup + 2 * each ? "beside" : "alone"
+
+/** `steps` is a program of as many steps as `stepsWith` says. */
+export const inCompany = (steps: Program<unknown>, company: Company): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const { all } = machine.world
+    const message = yield* machine.alloc({ name: "message", shape: [company.elements], dtype: "float32" })
+    const op = collective("message", kernels.all_reduce, Lane.inter, all, [message], [message], {
+      attributes: { reduce: "avg" }
+    })
+    const send = (count: number): void => {
+      for (let i = 0; i < count; i++) machine.submit(op)
+    }
+    const kindOf = kindOfStep(company)
+    let step = 0
+    yield* interposing(steps, (own) => ({
+      endStep: Effect.gen(function* () {
+        yield* own.endStep
+        step++
+        if (kindOf(step) !== "beside") return
+        // Steps that are to be alone have ended before the first message begins.
+        if (kindOf(step - 1) !== "beside") yield* own.drain
+        send(company.messages)
+      })
+    }))
+    yield* machine.drain
+    send(messagesAlone)
+    yield* machine.endStep
+    yield* machine.drain
+  })
