@@ -154,9 +154,10 @@ export class ExecutedRank implements Driver<undefined> {
       this.#shared.gate.whenOpen(() => resume(Effect.void))
       this.#arrive()
     })
-    const sleep = Effect.suspend(() => {
+    // Timers have whole milliseconds, and may be early by one.
+    const sleep: Effect.Effect<void> = Effect.suspend(() => {
       const left = seconds - this.nowSeconds()
-      return left > 0 ? Effect.sleep(left * 1000) : Effect.void
+      return left > 0 ? Effect.andThen(Effect.sleep(Math.ceil(left * 1000)), sleep) : Effect.void
     })
     return Effect.acquireUseRelease(
       Effect.sync(() => this.#sleeping++),

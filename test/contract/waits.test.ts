@@ -128,6 +128,21 @@ describeContract("waits", (machine) => {
     expect(ranks[0]!.value).toBe(1)
   })
 
+  it("until a moment end when it has come, and no sooner", async () => {
+    const program = Effect.gen(function* () {
+      const service = yield* Machine
+      const early: Array<number> = []
+      for (let i = 0; i < 20; i++) {
+        const moment = (yield* service.now) + 1.3e-3 + 1e-4 * i
+        yield* service.sleepUntil(moment)
+        early.push(moment - (yield* service.now))
+      }
+      return Math.max(...early)
+    })
+    const { ranks } = await runOn(machine, 1, program)
+    expect(ranks[0]!.value).toBeLessThanOrEqual(1e-12)
+  })
+
   it("in Effect.sleep pass on the machine's own clock", async () => {
     const program = Effect.gen(function* () {
       const service = yield* Machine
