@@ -8,8 +8,7 @@ import { Machine } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { flatWorld, run } from "./simulated.ts"
 
-/** Below 1e-100 a step's error is smaller than numbers go, and a moment may be off by its last bit. */
-const seconds = fc.double({ min: 0, max: 100, noNaN: true }).map((drawn) => (drawn < 1e-100 ? 0 : drawn))
+const seconds = fc.double({ min: 0, max: 100, noNaN: true })
 
 describe("a machine's clock", () => {
   it("wakes a program at the moment it asked for, and not before a moment that is past", () => {
@@ -28,7 +27,9 @@ describe("a machine's clock", () => {
         let latest = 0
         for (const [index, moment] of moments.entries()) {
           latest = Math.max(latest, moment)
-          expect(value[index]).toBe(latest)
+          // The wait is rounded, so its end may be the next number: later, never earlier.
+          expect(value[index]).toBeGreaterThanOrEqual(latest)
+          expect(value[index]).toBeLessThanOrEqual(latest + latest * 2 ** -52)
         }
       })
     )
