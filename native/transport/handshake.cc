@@ -377,7 +377,7 @@ std::vector<std::vector<int>> joinPeers(int listener, const MeshOptions& options
                                         const std::vector<Address>& addresses, double timeoutSeconds,
                                         const Cancellation* by) {
   Fd door(listener);
-  const Until until(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds)), by);
+  const Until until = Until::in(timeoutSeconds, by);
   std::vector<std::vector<Fd>> fds(static_cast<size_t>(options.size));
   for (int peer = 0; peer < options.size; peer++) {
     if (peer != options.rank) fds[static_cast<size_t>(peer)].resize(static_cast<size_t>(connections));

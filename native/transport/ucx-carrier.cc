@@ -160,7 +160,7 @@ void UcxCarrier::makeEnd(int peer, const Peer& to) {
 }
 
 void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds, const Cancellation* by) {
-  const Until until(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeoutSeconds)), by);
+  const Until until = Until::in(timeoutSeconds, by);
   ends_.resize(peers.size());
   const auto others = [&](const auto& act) {
     for (int peer = 0; peer < static_cast<int>(peers.size()); peer++) {
@@ -172,9 +172,7 @@ void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds, 
   others([&](int peer) { sendOnTrial(peer); });
   poke();
   std::unique_lock lock(mutex_);
-  const auto over = [&] { return onTrialInAll_ == 0 || brokenEnd() != nullptr; };
-  bool inTime = over();
-  while (!inTime && !until.over()) inTime = changed_.wait_for(lock, std::chrono::milliseconds(50), over);
+  const bool inTime = until.await(changed_, lock, [&] { return onTrialInAll_ == 0 || brokenEnd() != nullptr; });
   if (const End* broken = brokenEnd()) {
     throw NoUcx("UCX " + ucx_.version + ": the way to rank " + std::to_string(broken->peer) + " broke on trial: " + broken->how);
   }

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 
 #include "fd.h"
 
@@ -35,9 +37,22 @@ struct Until {
   using Clock = std::chrono::steady_clock;
   // A point of time alone is one, too.
   Until(Clock::time_point deadline, const Cancellation* by = nullptr) : deadline(deadline), by(by) {}
+  /** From now on. */
+  static Until in(double seconds, const Cancellation* by) {
+    return {Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)), by};
+  }
   bool cancelled() const { return by != nullptr && by->cancelled(); }
   bool over() const { return cancelled() || Clock::now() >= deadline; }
   Until orSooner(Clock::duration left) const { return {std::min(deadline, Clock::now() + left), by}; }
+  /** Whether it holds by then; a cancellation, which wakes nobody, is seen within a twentieth of a second. */
+  template <class Holds>
+  bool await(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, const Holds& holds) const {
+    while (!holds()) {
+      if (over()) return false;
+      changed.wait_until(lock, std::min(deadline, Clock::now() + std::chrono::milliseconds(50)));
+    }
+    return true;
+  }
   Clock::time_point deadline;
   const Cancellation* by;
 };

@@ -4,12 +4,7 @@ import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
 import type { Accumulation } from "../../core/algorithms/data-parallel/accumulation.ts"
 import type { Optimizer } from "../../core/algorithms/data-parallel/optimizer.ts"
-import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
-import {
-  dividedProfile,
-  planShards,
-  type ShardChoices
-} from "../../core/algorithms/data-parallel/shard/plan.ts"
+import type { ShardChoices } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { interpose } from "../../core/machine/interpose.ts"
 import { Lane } from "../../core/machine/lane.ts"
@@ -22,6 +17,7 @@ import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel, tinyProfile } from "../training/tiny.ts"
 import { assembled, trained, type Learnt } from "./learnt.ts"
 import { describeContract, runOn } from "./machines.ts"
+import { plannedInParts } from "../training/in-parts.ts"
 
 // Batches of as many tokens as views in an arena are aligned to.
 const [batch, context, microBatches, steps] = [2, 32, 3, 3]
@@ -128,12 +124,7 @@ describeContract("gradient accumulation", (machine) => {
     dtype: "float32" | "bfloat16" = "float32"
   ) => {
     const graph = graphOf(batch, 5, dtype)
-    const division = divide(world, "world")
-    if ("sizes" in division) throw new Error("uneven")
-    const names = graph.layers.map(({ name }) => name)
-    const shard = choices && planShards(names, division, choices)
-    const profile = tinyProfile(graph)
-    const { planned } = plan({ name: "ddp" }, shard ? dividedProfile(profile, shard) : profile, world)
+    const { shard, planned } = plannedInParts({ name: "ddp" }, graph, world, choices)
     const accumulation = { microBatches, synchronize }
     const program = trained(
       tinyModel(graph, { shard, accumulation, optimizer: optimizers[0]! }),

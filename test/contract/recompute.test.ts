@@ -3,23 +3,19 @@
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import type { Accumulation } from "../../core/algorithms/data-parallel/accumulation.ts"
-import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
-import {
-  dividedProfile,
-  planShards,
-  type ShardChoices
-} from "../../core/algorithms/data-parallel/shard/plan.ts"
+import type { ShardChoices } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
 import type { LayerGraph } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
 import type { Recompute } from "../../core/models/recompute.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
-import { plan, run } from "../simulate/simulated.ts"
+import { run } from "../simulate/simulated.ts"
 import { fsdp, shardStages } from "../training/shard-stages.ts"
-import { tinyModel, tinyProfile } from "../training/tiny.ts"
+import { tinyModel } from "../training/tiny.ts"
 import { assembled, trained } from "./learnt.ts"
 import { describeContract, runOn } from "./machines.ts"
+import { plannedInParts } from "../training/in-parts.ts"
 
 // Long enough for activations to be most of what is held.
 const sizes = { layers: 3, width: 8, heads: 2, vocabulary: 11, context: 48, batch: 2 }
@@ -60,12 +56,7 @@ interface Choice {
 }
 
 const programOf = ({ graph, choices, accumulation }: Choice, recompute: Recompute) => {
-  const division = divide(world, "world")
-  if ("sizes" in division) throw new Error("uneven")
-  const names = graph.layers.map(({ name }) => name)
-  const shard = choices && planShards(names, division, choices)
-  const profile = tinyProfile(graph)
-  const { planned } = plan({ name: "ddp" }, shard ? dividedProfile(profile, shard) : profile, world)
+  const { shard, planned } = plannedInParts({ name: "ddp" }, graph, world, choices)
   return trained(tinyModel(graph, { shard, accumulation, recompute }), steps, (build) =>
     planned.program(build, steps)
   )

@@ -4,21 +4,17 @@ import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
 import { kernelModel, type KernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
-import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
-import {
-  dividedProfile,
-  planShards,
-  type ShardChoices
-} from "../../core/algorithms/data-parallel/shard/plan.ts"
+import type { ShardChoices } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
 import { llama } from "../../core/models/llama.ts"
 import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
-import { plan, run } from "../simulate/simulated.ts"
+import { run } from "../simulate/simulated.ts"
 import { fsdp, shardStages } from "../training/shard-stages.ts"
-import { tinyModel, tinyProfile } from "../training/tiny.ts"
+import { tinyModel } from "../training/tiny.ts"
 import { describeContract, runOn } from "./machines.ts"
+import { plannedInParts } from "../training/in-parts.ts"
 
 const sizes = {
   layers: 3,
@@ -52,18 +48,7 @@ const programOf = (
   within: "site" | "world"
 ): Program<Learnt> => {
   const graph = graphOf(dtype)
-  const division = divide(world, within)
-  if ("sizes" in division) throw new Error("uneven")
-  const shard =
-    choices === undefined
-      ? undefined
-      : planShards(
-          graph.layers.map(({ name }) => name),
-          division,
-          choices
-        )
-  const profile = tinyProfile(graph)
-  const { planned } = plan(algorithm, shard === undefined ? profile : dividedProfile(profile, shard), world)
+  const { shard, planned } = plannedInParts(algorithm, graph, world, choices, within)
   return Effect.gen(function* () {
     const machine = yield* Machine
     let model: KernelModel | undefined

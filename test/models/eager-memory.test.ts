@@ -3,7 +3,7 @@
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { backwardPeakBytes } from "../../core/algorithms/data-parallel/activations.ts"
-import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
+import { divided } from "../training/in-parts.ts"
 import { planShards } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { eagerCountOf } from "../../core/cost/host.ts"
 import { eagerKernels } from "../../core/models/eager-kernels.ts"
@@ -180,8 +180,7 @@ describe("the worst moment of a backward pass", () => {
 
   it("has parts of gradients, and whole ones of a unit", () => {
     const none = llamaGraph.layers.map(() => ({ kept: 0, working: 0 }))
-    const division = divide(oneRank, "world")
-    if ("sizes" in division) throw new Error("uneven")
+    const division = divided(oneRank, "world")
     const shard = planShards(
       llamaGraph.layers.map(({ name }) => name),
       division,

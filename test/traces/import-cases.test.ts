@@ -1,25 +1,12 @@
 // Small made-up traces, one for each kind of thing that public ones were seen to hold. All are 00-reference with one thing
 // wrong or odd: two steps of 950 us, the device busy for 550 of them, a million parameters.
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import {
-  importKinetoFile,
-  importKinetoFiles,
-  type ImportReport,
-  type TraceError
-} from "../../traces/index.ts"
-
-const fixture = (name: string): string =>
-  fileURLToPath(new URL(`../fixtures/import/${name}`, import.meta.url))
+import { importKinetoFile, importKinetoFiles, type ImportReport } from "../../traces/index.ts"
+import { fixture, refusal } from "./imported.ts"
 
 const run = (name: string): Promise<ImportReport> => Effect.runPromise(importKinetoFile(fixture(name)))
-const refusal = async (name: string): Promise<TraceError> => {
-  const result = await Effect.runPromise(Effect.result(importKinetoFile(fixture(name))))
-  if (!Result.isFailure(result)) throw new Error("imported without an error")
-  return result.failure
-}
+const refused = (name: string) => refusal(importKinetoFile(fixture(name)))
 
 const us = (seconds: number): number => Math.round(seconds * 1e9) / 1e3
 const phases = ["forward", "backward", "optimizer"] as const
@@ -75,7 +62,7 @@ describe("a trace", () => {
   })
 
   it("whose times are missing in half is refused", async () => {
-    const { field, value } = await refusal("16-zero-times.json")
+    const { field, value } = await refused("16-zero-times.json")
     expect(field).toBe("ts")
     expect(value).toContain("10 of 26 events have no time")
   })

@@ -1,8 +1,6 @@
 // Small made-up request files and routings, one for each kind of thing that public ones were seen to hold.
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import { readFileSync } from "node:fs"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import {
   importRouting,
@@ -11,15 +9,9 @@ import {
   parseRequestTraces,
   TraceError
 } from "../../traces/index.ts"
+import { fixture, refusal } from "./imported.ts"
 
-const fixture = (name: string): string =>
-  fileURLToPath(new URL(`../fixtures/import/${name}`, import.meta.url))
 const run = <A, E>(effect: Effect.Effect<A, E>): Promise<A> => Effect.runPromise(effect)
-const refusal = async <A>(effect: Effect.Effect<A, TraceError>): Promise<TraceError> => {
-  const result = await Effect.runPromise(Effect.result(effect))
-  if (!Result.isFailure(result)) throw new Error("imported without an error")
-  return result.failure
-}
 
 describe("a request file", () => {
   const read = (name: string) => parseRequestTrace(name, readFileSync(fixture(name), "utf8"))

@@ -1,19 +1,11 @@
 // Output of nccl-tests as launchers, pods, pages and logs of many tests hold it: small made-up ones of each kind.
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import { readFileSync } from "node:fs"
-import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import { importNcclTests, importNcclTestsFile, TraceError, type ImportReport } from "../../traces/index.ts"
+import { importNcclTests, importNcclTestsFile, type ImportReport } from "../../traces/index.ts"
+import { fixture, refusal } from "./imported.ts"
 
-const fixture = (name: string): string =>
-  fileURLToPath(new URL(`../fixtures/import/${name}`, import.meta.url))
 const run = <A, E>(effect: Effect.Effect<A, E>): Promise<A> => Effect.runPromise(effect)
-const refusal = async <A>(effect: Effect.Effect<A, TraceError>): Promise<TraceError> => {
-  const result = await Effect.runPromise(Effect.result(effect))
-  if (!Result.isFailure(result)) throw new Error("imported without an error")
-  return result.failure
-}
 
 const rows = ({ profile }: ImportReport) =>
   profile.collectives.map(({ op, ranks, sizeBytes, medianSeconds }) => [

@@ -2,7 +2,6 @@
 // nodes and sites of several sizes: held to what a ring around each group puts on each of its edges.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { divide } from "../../core/algorithms/data-parallel/shard/groups.ts"
 import { dividedProfile, planShards } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { makeCostModel } from "../../core/cost/cost-model.ts"
@@ -10,6 +9,7 @@ import { makeWorld, type World } from "../../core/world.ts"
 import { plan, run, unlimited } from "../simulate/simulated.ts"
 import { accumulations } from "./rule-instances.ts"
 import { choices, profileOf } from "./shard-choices.ts"
+import { divided } from "./in-parts.ts"
 
 interface Tiers {
   intra: number
@@ -70,8 +70,7 @@ describe("links of a model in parts", () => {
             sites.map((nodes, site) => ({ name: `site ${site}`, nodes })),
             links
           )
-          const division = divide(world, within)
-          if ("sizes" in division) throw new Error("uneven")
+          const division = divided(world, within)
           const profile = profileOf(blocks, 24)
           const names = profile.layers.map((layer) => layer.name)
           const shards = planShards(names, division, { ...choices, parameterDtype: dtype, reduceDtype })

@@ -6,7 +6,6 @@ import * as Schema from "effect/Schema"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { layOut } from "../../core/algorithms/data-parallel/shard/layout.ts"
-import { divide, type Division } from "../../core/algorithms/data-parallel/shard/groups.ts"
 import { dividedProfile, planShards, type ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { blocksOf, unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import { profiledModel, type TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
@@ -22,18 +21,13 @@ import { accumulations } from "./rule-instances.ts"
 import { choices, profileOf } from "./shard-choices.ts"
 import { fsdp } from "./shard-stages.ts"
 import { toyModel, toyProfile, type Toy } from "./toy-model.ts"
+import { divided } from "./in-parts.ts"
 
 const sitesOf = (sites: number, ranks: number, wan = unlimited): World =>
   makeWorld(
     Array.from({ length: sites }, (_, site) => ({ name: `site ${site}`, nodes: [ranks] })),
     { intra: unlimited, inter: wan, wan }
   )
-
-const divided = (world: World, within: "node" | "site" | "world"): Division => {
-  const division = divide(world, within)
-  if ("sizes" in division) throw new Error("uneven")
-  return division
-}
 
 /** Module paths for a toy: blocks of two layers between an embedding and a head, which are the root. */
 const namesOf = ({ layers }: Toy): ReadonlyArray<string> =>
