@@ -63,6 +63,9 @@ export interface CollectiveCost {
   readonly link: string
 }
 
+/** What a step of a run that is profiled is: its ops' first, whose times say little; each op alone; or beside messages. */
+export type ProfiledStep = "warm-up" | "alone" | "beside"
+
 export interface Profile {
   readonly name: string
   readonly device: string

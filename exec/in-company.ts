@@ -10,6 +10,7 @@ import {
   without
 } from "./recorded.ts"
 import type { RecordedRun } from "./recorded.ts"
+import type { ProfiledStep } from "../core/profile.ts"
 
 interface Company {
   /** As `slowdown` of simulated collectives counts it; at least 1. */
@@ -24,7 +25,7 @@ const sum = (values: ReadonlyArray<number>): number => values.reduce((total, val
 /** Undefined where nothing ran beside, or nothing of it alone. */
 export const costOfCompany = (
   record: RecordedRun,
-  kindOf: (step: number) => "warm-up" | "alone" | "beside"
+  kindOf: (step: number) => ProfiledStep
 ): Company | undefined => {
   const alone = without(record, (step) => kindOf(step) !== "alone")
   const beside = without(record, (step) => kindOf(step) !== "beside")

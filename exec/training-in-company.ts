@@ -6,6 +6,7 @@ import { interposing } from "../core/machine/interpose.ts"
 import { Lane } from "../core/machine/lane.ts"
 import { Machine, type Program } from "../core/machine/machine.ts"
 import { collective } from "../core/machine/op.ts"
+import type { ProfiledStep } from "../core/profile.ts"
 
 /** Steps of each kind, one kind after another: to get going, alone, beside messages; and one of messages that are alone. */
 interface Company {
@@ -24,7 +25,7 @@ export const stepsWith = ({ warmup, each }: Company): number => warmup + 2 * eac
 
 export const kindOfStep =
   ({ warmup, each }: Company) =>
-  (step: number): "warm-up" | "alone" | "beside" =>
+  (step: number): ProfiledStep =>
     step < warmup ? "warm-up" : step < warmup + each ? "alone" : step < warmup + 2 * each ? "beside" : "alone"
 
 /** `steps` is a program of as many steps as `stepsWith` says. */

@@ -10,6 +10,7 @@ import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { CollectiveOptions } from "../core/wire/legs.ts"
 import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
 import type { Group, LinkSpec, World } from "../core/world.ts"
+import type { ProfiledStep } from "../core/profile.ts"
 
 /** Bytes that each rank's memories hold; unbounded where not given. */
 export type Capacity = Partial<Readonly<Record<Place, number>>>
@@ -39,7 +40,7 @@ export interface Runnable<A = unknown> {
 interface PartsAlone {
   readonly program: Program<unknown>
   /** Warm-up: the first of a kind, whose times say little. `beside`: kernels run while collectives are under way. */
-  kindOf(step: number): "warm-up" | "alone" | "beside"
+  kindOf(step: number): ProfiledStep
 }
 
 /** A program that is made of how another one went: one that must know the future. */

@@ -13,6 +13,7 @@ import { moeGroups } from "./groups.ts"
 import { capacityOf, denseElementsOf, sharesOf, type MoeModel } from "./model.ts"
 import { moeTraining } from "./program.ts"
 import { Tensors } from "./tensors.ts"
+import type { ProfiledStep } from "../../profile.ts"
 
 interface PartsAlone {
   readonly model: MoeModel
@@ -20,9 +21,6 @@ interface PartsAlone {
   /** Of each degree, after one of warm-up. */
   readonly steps: number
 }
-
-/** What a step of these is: its ops' first, whose times say little; each op alone; products while messages are under way. */
-type StepKind = "warm-up" | "alone" | "beside"
 
 /** The same program with each op on the lane that is said; what it leaves allocated is freed. */
 const onLanes = <A>(program: Program<A>, laneOf: (op: Op) => Lane): Program<A> =>
@@ -120,7 +118,7 @@ const pairsOf = (degrees: ReadonlyArray<number>): ReadonlyArray<readonly [number
 export const moePartsAlone = (
   world: World,
   { model, degrees, steps }: PartsAlone
-): { readonly program: Program<void>; readonly kindOf: (step: number) => StepKind } => {
+): { readonly program: Program<void>; readonly kindOf: (step: number) => ProfiledStep } => {
   const { nodes, perNode } = moeGroups(world, 0)
   const none = Array.from({ length: model.layers }, () => 0)
   const rest = model.layers * denseElementsOf(model, sharesOf(model, nodes, perNode))
