@@ -49,14 +49,16 @@ export const spawnJob = ({
       let code = 0
       /** Ranks that have ended, or never began: of those the system tells twice. */
       const over = new Set<number>()
+      /** Signals that have gone out from here: of an end by another, whoever reads is told, first of the ends or not. */
+      const sent = new Set<NodeJS.Signals>()
       let grace: NodeJS.Timeout | undefined
       const ended = (rank: number, exit: number | null, signal: NodeJS.Signals | null): void => {
         if (over.has(rank)) return
         over.add(rank)
         const own = exit ?? 128 + (signal === null ? 0 : constants.signals[signal])
+        if (signal !== null && !sent.has(signal)) write("error", `[${rank}] ended by ${signal}\n`)
         if (own !== 0 && code === 0) {
           code = own
-          if (signal !== null) write("error", `[${rank}] ended by ${signal}\n`)
           grace = setTimeout(() => {
             forward("SIGTERM")
             grace = setTimeout(() => forward("SIGKILL"), graceMillis)
@@ -68,6 +70,7 @@ export const spawnJob = ({
         resume(Effect.succeed(code))
       }
       const forward = (signal: NodeJS.Signals): void => {
+        sent.add(signal)
         for (const child of children)
           if (child.exitCode === null && child.signalCode === null) child.kill(signal)
       }

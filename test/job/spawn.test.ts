@@ -28,6 +28,13 @@ it("is over when the last has ended, with the code of the first that failed", as
   expect(said).toEqual(["[2] over\n", "[1] over\n"])
 })
 
+it("says of each that a signal ended, whichever end is seen first", async () => {
+  // A killed process with much memory is seen to end after those that have noticed its silence.
+  const script = `const rank = Number(process.env.TANDEM_RANK)
+    setTimeout(() => rank === 1 ? process.kill(process.pid, "SIGKILL") : process.exit(rank === 0 ? 4 : 0), [10, 600, 10][rank])`
+  expect(await run(3, script)).toEqual({ code: 4, said: ["[1] ended by SIGKILL\n"] })
+})
+
 it("waits for those that run where one cannot be started", async () => {
   const programs = [node, node, "/nowhere/node"]
   Object.defineProperty(process, "execPath", { get: () => programs.shift(), configurable: true })
