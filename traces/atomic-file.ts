@@ -75,8 +75,8 @@ export const syncFolder = (folder: string): void => {
   }
 }
 
-/** Without the path: it is that of the file beside its place. */
-const reasonNot = (cause: unknown): string => {
+/** Why a file could not be opened, without its path: it is that of the file beside its place. */
+export const reasonNot = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)
   if (hasCode(cause, "ENXIO")) return "a pipe that nobody reads (ENXIO)"
   return cause.message.replace(/, open '.*$/u, "")

@@ -1,9 +1,20 @@
 // Files that a command is to write, before it works for them: none may be what the command reads, nor another one of them.
 import * as Effect from "effect/Effect"
-import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs"
+import {
+  accessSync,
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  statSync
+} from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { messageOf } from "../../core/message-of.ts"
+import { reasonNot } from "../../traces/atomic-file.ts"
+import { nameBeside } from "../../traces/beside.ts"
 import { familyOf, type Scenario } from "../families.ts"
 import type { FieldPath } from "../file/check.ts"
 import { getField, pathText } from "../file/override.ts"
@@ -92,13 +103,17 @@ export const requireWritable = (file: string, option: string): Effect.Effect<voi
       if (existing?.isDirectory() === true) throw new Error("a folder")
       // A pipe or a device is written to in its place.
       const isReplaced = existing === undefined || existing.isFile()
-      accessSync(isReplaced ? dirname(resolve(file)) : file, constants.W_OK)
+      if (!isReplaced) return accessSync(file, constants.W_OK)
+      // Permissions tell root nothing of what cannot be made: a name that is too long, a "folder" that is a file, /proc.
+      const beside = nameBeside(resolve(file))
+      closeSync(openSync(beside, "wx"))
+      rmSync(beside)
     },
     catch: (cause) =>
       new InputError({
         file,
         field: option,
-        value: messageOf(cause),
+        value: reasonNot(cause),
         accepted: "a file in an existing, writable folder"
       })
   })

@@ -7,7 +7,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { describe, expect, it, vi } from "vitest"
-import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
 import { readSource } from "../../scenarios/file/source.ts"
 import { filesThere } from "../../exec/cli/checkpoints.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -36,6 +36,23 @@ describe("outputs", () => {
   fs.symlinkSync(input, path.join(here, "link.yaml"))
   fs.linkSync(input, path.join(here, "hard.yaml"))
   fs.symlinkSync(here, path.join(here, "again"))
+
+  it("are refused before the work for them where they cannot be made, root or not", () => {
+    const places = [
+      `${here}/input.yaml/new`,
+      `${here}/${"x".repeat(255)}`,
+      "/proc/new",
+      `${here}/none/new`,
+      here
+    ]
+    for (const place of places)
+      expect(message(requireWritable(place, "--save"))).toMatch(
+        /^[^,]*: --save: [\w :,]+ is not accepted; expected a file in an existing, writable folder$/u
+      )
+    Effect.runSync(requireWritable(`${here}/new`, "--save"))
+    Effect.runSync(requireWritable("/dev/null", "--save"))
+    expect(fs.readdirSync(here).toSorted()).toEqual(["again", "hard.yaml", "input.yaml", "link.yaml"])
+  })
 
   it("are never what is read, by whatever name, nor one file twice", () => {
     const names = ["input.yaml", "link.yaml", "hard.yaml", "again/input.yaml", "./again/../input.yaml"]
