@@ -217,6 +217,13 @@ const contentsOf = (profile: Profile): ReadonlyArray<string> => {
   ]
 }
 
+/** How each family is told of a table of ops. */
+const opsUses = (file: string) => [
+  { what: "use its ops in data-parallel or expert-offload", how: `costs: ${file}` },
+  { what: "in kv-serving", how: `costs: {ops: ${file}}` },
+  { what: "in moe-training", how: `costs: {products: {profile: ${file}}}` }
+]
+
 // ---- files of our own
 
 const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
@@ -234,7 +241,7 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
           ...(found.collectives.length > 0
             ? [{ what: "use its collectives", how: `collectives: {measured: ${file}}` }]
             : []),
-          ...(found.ops.length > 0 ? [{ what: "use its ops", how: `costs of a scenario: ${file}` }] : [])
+          ...(found.ops.length > 0 ? opsUses(file) : [])
         ],
         missing:
           found.layers.length > 0 && found.parameters.length === 0
