@@ -1,18 +1,39 @@
 // The bytes of a trace, decompressed as they are read: compression is recognised by its first bytes, not by the file's name.
 // Knows nothing of JSON.
-import { createReadStream } from "node:fs"
+import { open } from "node:fs/promises"
 import { Readable } from "node:stream"
 import { magicBytes, unpacker, zipEntries } from "../packed.ts"
 import { encodingOf } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 
+/** Bytes as they are or piece by piece; a piece need not stay as it is once the next one is asked for. */
 export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>
 
 const chunkBytes = 1 << 18
+/** A file is read in pieces so large: what a read costs beside its bytes is then little. */
+const fileChunkBytes = 1 << 20
 
-/** Reads a file in chunks. */
-const fileBytes = (path: string): AsyncIterable<Uint8Array> =>
-  createReadStream(path, { highWaterMark: chunkBytes })
+/** A file in pieces, each read while the one before it is looked at, into the same two buffers in turn. */
+const fileBytes = async function* (path: string): AsyncIterable<Uint8Array> {
+  const handle = await open(path, "r")
+  let ahead: Promise<{ bytesRead: number; buffer: Uint8Array }> | undefined
+  try {
+    let [free, other] = [new Uint8Array(fileChunkBytes), new Uint8Array(fileChunkBytes)]
+    ahead = handle.read(free, 0, fileChunkBytes)
+    for (;;) {
+      const { bytesRead, buffer } = await ahead
+      ahead = undefined
+      if (bytesRead === 0) return
+      ;[free, other] = [other, free]
+      ahead = handle.read(free, 0, fileChunkBytes)
+      yield buffer.subarray(0, bytesRead)
+    }
+  } finally {
+    // Whoever stops early must not close the file under a read.
+    await ahead?.catch(() => undefined)
+    await handle.close()
+  }
+}
 
 /** A trace and what it is called: the file, or what of an archive. */
 interface TraceSource {
@@ -72,6 +93,11 @@ export const decompressed = async function* (file: string, source: ByteSource): 
   }
 }
 
+/** Pieces that stay as they are. */
+const copied = async function* (chunks: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  for await (const chunk of chunks) yield Buffer.from(chunk)
+}
+
 const unpackedChunks = async function* (file: string, source: ByteSource): AsyncIterable<Uint8Array> {
   const chunks = withWholeHead(chunksOf(source))[Symbol.asyncIterator]()
   const first = await chunks.next()
@@ -86,7 +112,7 @@ const unpackedChunks = async function* (file: string, source: ByteSource): Async
       yield* rest()
       return
     }
-    const input = Readable.from(rest(), { objectMode: false })
+    const input = Readable.from(copied(rest()), { objectMode: false })
     // `pipe` does not forward errors of its source.
     input.on("error", (cause) => packed.stream.destroy(cause))
     try {

@@ -136,8 +136,9 @@ export class Collector {
   readonly #categories = new ByteTexts()
   readonly #kindOfCategory: Array<number> = []
   readonly #kindOfName: Array<number> = []
-  /** Shapes and dtypes of gradients, each once: every step makes the same again. */
-  readonly #shapes = new Map<string, number>()
+  readonly #shapeTexts = new ByteTexts()
+  /** Place in `gradients.shapes`, by the texts of an event's shapes and of its dtypes; -1 where they say none. */
+  readonly #shapeOf = new Map<number, number>()
   readonly #threadTexts = new ByteTexts()
   readonly #threads = new Map<number, number>()
   #base: number | undefined
@@ -257,7 +258,7 @@ export class Collector {
     let special = this.#kindOfName[name]
     if (special === undefined) this.#kindOfName[name] = special = specialName(this.names.texts[name]!)
     if (special === Special.gradient) {
-      if (kind === Host.op) this.#gradient(row, argsOf(fields))
+      if (kind === Host.op) this.#gradient(row, fields)
     } else if (special === Special.comms) this.hostCollectives.set(row, collectiveRecord(argsOf(fields)))
     else if (special === Special.annotation) {
       this.hostCollectives.set(row, annotationRecord(this.names.texts[name]!, argsOf(fields)))
@@ -303,24 +304,16 @@ export class Collector {
     return parsed > exactBelow && rest > 0 ? whole - this.#base + rest : parsed - this.#base
   }
 
-  #gradient(row: number, args: Json): void {
-    const dims = args["Input Dims"] ?? args["Input dims"]
-    const first: unknown = Array.isArray(dims) ? dims[0] : undefined
-    if (!Array.isArray(first)) return
-    const shape: Array<number> = []
-    for (const extent of first) {
-      if (typeof extent !== "number" || !Number.isInteger(extent) || extent < 0 || extent >= 2 ** 31) return
-      shape.push(extent)
+  /** Texts of shapes and dtypes are looked at once: every step, and most layers, write the same again. */
+  #gradient(row: number, fields: EventScanner): void {
+    const dims = sourceCode(this.#shapeTexts, fields, Field.inputDims)
+    const key = dims * 2 ** 24 + sourceCode(this.#shapeTexts, fields, Field.inputType)
+    let known = this.#shapeOf.get(key)
+    if (known === undefined) {
+      const found = gradientShape(parsedField(fields, Field.inputDims), parsedField(fields, Field.inputType))
+      this.#shapeOf.set(key, (known = found === undefined ? -1 : this.gradients.shapes.push(found) - 1))
     }
-    if (shape.reduce((product, extent) => product * extent, 1) > Number.MAX_SAFE_INTEGER) return
-    const types = args["Input type"]
-    const type: unknown = Array.isArray(types) ? types[0] : undefined
-    // An undefined gradient has neither shape nor type; a scalar has a type.
-    if (shape.length === 0 && (type === undefined || type === "")) return
-    const dtype = typeof type === "string" && type !== "" ? dtypeOf(type) : "float32"
-    const key = `${dtype} ${shape.join(" ")}`
-    let known = this.#shapes.get(key)
-    if (known === undefined) this.#shapes.set(key, (known = this.gradients.shapes.push({ shape, dtype }) - 1))
+    if (known < 0) return
     this.gradients.row.push(row)
     this.gradients.shape.push(known)
   }
@@ -352,6 +345,12 @@ const textCode = (texts: ByteTexts, fields: EventScanner, field: number, skip = 
   return texts.code(fields.bytes, start, fields.ends[field]!)
 }
 
+/** Code of a field as it is written. */
+const sourceCode = (texts: ByteTexts, fields: EventScanner, field: number): number =>
+  fields.has(field)
+    ? texts.code(fields.bytes, fields.starts[field]!, fields.ends[field]!)
+    : texts.code(emptyText, 0, 0)
+
 const Special = { none: 0, gradient: 1, comms: 2, annotation: 3 } as const
 
 const specialName = (name: string): number => {
@@ -381,17 +380,22 @@ const pythonKind = (fields: EventScanner): number => {
 
 /** The arguments of an event as values; what JSON does not know in them is null. */
 const argsOf = (fields: EventScanner): Json => {
-  const source = fields.source(Field.args)
-  if (source === "") return {}
-  for (const attempt of [source, withoutIrregular(source)]) {
-    try {
-      const value: unknown = JSON.parse(attempt)
-      if (isObject(value)) return value
-    } catch {
-      // The next attempt, or none of it.
-    }
+  const args = parsedField(fields, Field.args)
+  return isObject(args) ? args : {}
+}
+
+/** A field as a value; what JSON does not know in it is null. Undefined where there is none. */
+const parsedField = (fields: EventScanner, field: number): unknown => {
+  const source = fields.source(field)
+  return source === "" ? undefined : (parsed(source) ?? parsed(withoutIrregular(source)))
+}
+
+const parsed = (source: string): unknown => {
+  try {
+    return JSON.parse(source)
+  } catch {
+    return undefined
   }
-  return {}
 }
 
 const withoutIrregular = (source: string): string =>
@@ -399,6 +403,23 @@ const withoutIrregular = (source: string): string =>
     // eslint-disable-next-line no-control-regex
     .replace(/[\u0000-\u001f]/gu, " ")
     .replace(/([:[,]\s*)[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?)(?=\s*[,\]}])/giu, "$1null")
+
+/** What an AccumulateGrad op got, by its inputs' shapes and dtypes; undefined where they do not say. */
+const gradientShape = (dims: unknown, types: unknown): GradientShape | undefined => {
+  const first: unknown = Array.isArray(dims) ? dims[0] : undefined
+  if (!Array.isArray(first)) return undefined
+  const shape: Array<number> = []
+  for (const extent of first) {
+    if (typeof extent !== "number" || !Number.isInteger(extent) || extent < 0 || extent >= 2 ** 31)
+      return undefined
+    shape.push(extent)
+  }
+  if (shape.reduce((product, extent) => product * extent, 1) > Number.MAX_SAFE_INTEGER) return undefined
+  const type: unknown = Array.isArray(types) ? types[0] : undefined
+  // An undefined gradient has neither shape nor type; a scalar has a type.
+  if (shape.length === 0 && (type === undefined || type === "")) return undefined
+  return { shape, dtype: typeof type === "string" && type !== "" ? dtypeOf(type) : "float32" }
+}
 
 const collectiveRecord = (args: Json): CollectiveRecord => ({
   name: text(args["Collective name"]),

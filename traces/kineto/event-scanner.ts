@@ -17,10 +17,12 @@ export const Field = {
   device: 11,
   stream: 12,
   sequence: 13,
-  collective: 14
+  collective: 14,
+  inputDims: 15,
+  inputType: 16
 } as const
 
-const fieldCount = 15
+const fieldCount = 17
 
 /** What a scan answers instead of a position: the bytes end before the value does. */
 export const incomplete = -1
@@ -58,7 +60,10 @@ const argKeys: ReadonlyArray<readonly [Uint8Array, number]> = [
   [bytesOf("device"), Field.device],
   [bytesOf("stream"), Field.stream],
   [bytesOf("Sequence number"), Field.sequence],
-  [bytesOf("Collective name"), Field.collective]
+  [bytesOf("Collective name"), Field.collective],
+  [bytesOf("Input Dims"), Field.inputDims],
+  [bytesOf("Input dims"), Field.inputDims],
+  [bytesOf("Input type"), Field.inputType]
 ]
 
 /** By length of the key: few keys share one, so that most are told apart by their length alone. */
