@@ -150,25 +150,53 @@ describe("bytes on links", () => {
     )
   })
 
-  it("of an all-to-all equal those of its pairs, listed one by one", () => {
+  it("of collectives between all pairs equal those listed one by one, whoever meets and whatever links are slow", () => {
+    const slowed = { inside: 0, between: 0 }
     fc.assert(
-      fc.property(worlds, (world) => {
-        const network = new Network(world, distinct(world))
-        const listed = new Float64Array(network.links.length)
-        let latencySeconds = 0
-        for (const a of world.all.ranks) {
-          for (const b of world.all.ranks) {
-            for (const id of network.path(a, b)) listed[id]! += 1
-            latencySeconds = Math.max(latencySeconds, network.latencySeconds(a, b))
+      fc.property(
+        worlds,
+        fc.infiniteStream(fc.nat(1_000_000)),
+        fc.constantFrom("all_to_all", "broadcast"),
+        (world, draws, kernel) => {
+          const draw = (): number => draws.next().value!
+          const network = new Network(world, distinct(world))
+          const drawn = world.all.ranks.map((rank) => ({ rank, place: draw() }))
+          const group = drawn.toSorted((a, b) => a.place - b.place).map(({ rank }) => rank)
+          const ranks = group.slice(0, 2 + (draw() % (group.length - 1)))
+          const [phase] = network.phases(kernel, "direct", [ranks])
+          // One link after another becomes slow; a delay is that of whoever is farthest apart then.
+          for (const [id, { tier }] of network.links.entries()) {
+            const listed = new Float64Array(network.links.length)
+            let farthest = 0
+            network.setLatency(id, draw() * 1e-6)
+            for (const [from, a] of ranks.entries())
+              for (const [to, b] of ranks.entries()) {
+                const times = kernel === "all_to_all" ? 1 : to === 0 ? 0 : from === 0 ? 2 : 1
+                for (const link of network.path(a, b)) listed[link]! += times
+                if (times > 0) farthest = Math.max(farthest, network.latencySeconds(a, b))
+              }
+            const counted = new Float64Array(network.links.length)
+            phase!.links.forEach((link, i) => (counted[link] = phase!.totals[i]!))
+            expect([...counted]).toEqual([...listed])
+            expect(phase!.latencyNowSeconds()).toBe((kernel === "all_to_all" ? 1 : 2) * farthest)
+            if (farthest > 1e-4) slowed[tier === "intra" ? "inside" : "between"]++
           }
         }
-        const [phase] = network.phases("all_to_all", "ring", [world.all.ranks])
-        const counted = new Float64Array(network.links.length)
-        phase!.links.forEach((id, i) => (counted[id] = phase!.totals[i]!))
-        expect([...counted]).toEqual([...listed])
-        expect(phase!.latencySeconds).toBe(latencySeconds)
-      })
+      )
     )
+    expect(Math.min(...Object.values(slowed))).toBeGreaterThan(100)
+  })
+
+  it("of many sites or ranks that all meet are soon counted", () => {
+    const wan = link(1e9, 1e-3)
+    const sites = worldOf(2000, 1, 1, { intra: link(1, 0), inter: link(1, 0), wan })
+    const apart = new Network(sites, interchangeable(sites, alike))
+    expect(apart.phases("all_to_all", "direct", [sites.all.ranks])[0]!.latencySeconds).toBe(1e-3)
+    const ranks = worldOf(1, 20_000, 1, { intra: link(1, 0), inter: link(1, 1e-6), wan: undefined })
+    const many = new Network(ranks, interchangeable(ranks, alike))
+    const [broadcast] = many.phases("broadcast", "direct", [ranks.all.ranks])
+    // The root's interface carries the share of each other twice; so does theirs, once in and once on to the rest.
+    expect(broadcast!.weights[0]! * broadcast!.unitsPerByte).toBeCloseTo((2 * 19_999) / 20_000, 12)
   })
 
   it("of a hierarchical all-reduce leave each node and site once in each direction", () => {

@@ -1,6 +1,7 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
 import type { LinkSpec, World } from "../world.ts"
+import { chainOver, farthestHops, ringOver, treesOver, type Hop } from "./hops.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
@@ -189,12 +190,16 @@ export class Network {
 
   /** One-way delay from rank `a` to rank `b`: that of each tier crossed, counted once. */
   latencySeconds(a: number, b: number): number {
-    let latencySeconds = 0
-    for (const link of this.path(a, b)) {
-      // A tier's delay is that of the whole crossing, so its far end adds nothing.
-      if (this.links[link]!.direction === "out") latencySeconds += this.#latencies[link]!
-    }
-    return latencySeconds
+    return this.#delay(this.#delaysOf(a, b))
+  }
+
+  /** Link classes whose delays a message pays: a tier's is that of the whole crossing, so its far end adds nothing. */
+  #delaysOf(a: number, b: number): ReadonlyArray<number> {
+    return this.path(a, b).filter((link) => this.links[link]!.direction === "out")
+  }
+
+  #delay(links: ReadonlyArray<number>): number {
+    return links.reduce((seconds, link) => seconds + this.#latencies[link]!, 0)
   }
 
   /**
@@ -267,17 +272,7 @@ export class Network {
         return [this.#ring(groups, wireUnits(kernel, n), n - 1, whole)]
       case "broadcast": {
         const ordered = groups.map((ranks) => [...ranks.slice(from), ...ranks.slice(0, from)])
-        if (algorithm === "direct") {
-          // The root's own share of the message goes to each, and theirs too, which they hand to each other.
-          const hops = ordered.flatMap(([root, ...others]) =>
-            others.flatMap((rank): ReadonlyArray<readonly [number, number]> => [
-              [root!, rank],
-              [root!, rank],
-              ...others.flatMap((to) => (to === rank ? [] : [[rank, to] as const]))
-            ])
-          )
-          return [this.#hops(hops, 1 / n, 2, whole)]
-        }
+        if (algorithm === "direct") return [this.#shares(ordered, whole)]
         return [this.#chain(ordered, whole)]
       }
       case "all_to_all":
@@ -308,7 +303,7 @@ export class Network {
     const n = ranks.length
     const like = { kernel, ranks: n, share: 1 }
     const crossings = new Float64Array(this.#classOf.length)
-    const hops: Array<readonly [number, number]> = []
+    const hops: Array<Hop> = []
     const carry = (from: number, to: number, amount: number): void => {
       if (amount === 0) return
       hops.push([ranks[from]!, ranks[to]!])
@@ -316,7 +311,7 @@ export class Network {
     }
     if (kernel === "all_to_all") {
       rows.forEach((row, from) => row.forEach((amount, to) => carry(from, to, amount)))
-      return this.#phase(crossings, 1, () => this.#farthest(hops), like)
+      return this.#phase(crossings, 1, this.#farthest(hops, 1), like)
     }
     const counts = rows[0]!
     const total = counts.reduce((sum, count) => sum + count, 0)
@@ -325,11 +320,21 @@ export class Network {
       const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
       if (n > 1) carry(i, (i + 1) % n, total - own)
     }
-    return this.#phase(crossings, 1, () => (n - 1) * this.#farthest(hops), like)
+    return this.#phase(crossings, 1, this.#farthest(hops, n - 1), like)
   }
 
-  #farthest(hops: ReadonlyArray<readonly [number, number]>): number {
-    return hops.reduce((seconds, [a, b]) => Math.max(seconds, this.latencySeconds(a, b)), 0)
+  /** So many times the delay of the farthest hop, with the links as they are when it is asked. */
+  #farthest(hops: ReadonlyArray<Hop>, steps: number): () => number {
+    const ways = new Map<string, ReadonlyArray<number>>()
+    for (const [a, b] of hops) {
+      const way = this.#delaysOf(a, b)
+      ways.set(way.join(" "), way)
+    }
+    return () => {
+      let most = 0
+      for (const way of ways.values()) most = Math.max(most, this.#delay(way))
+      return steps * most
+    }
   }
 
   #ring(
@@ -343,28 +348,14 @@ export class Network {
 
   /** The first of each group is where the bytes come from. */
   #chain(groups: ReadonlyArray<ReadonlyArray<number>>, like: PhaseKind): Phase {
-    const hops = groups.flatMap((ranks) =>
-      ranks.slice(1).map((rank, i): readonly [number, number] => [ranks[i]!, rank])
-    )
+    const hops = groups.flatMap(chainOver)
     return this.#hops(hops, 1, groups[0]!.length - 1, like)
   }
 
-  /**
-   * Two complementary binary trees, each carrying half the message up and down. Tree 2 is tree 1 shifted by one rank,
-   * which makes the leaves of one the inner ranks of the other (Sanders, Speck and Traeff, 2009).
-   */
+  /** Two complementary binary trees, each carrying half the message up and down. */
   #tree(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
     const n = groups[0]!.length
-    const hops: Array<readonly [number, number]> = []
-    for (const ranks of groups) {
-      for (const shift of [0, 1]) {
-        for (let i = 1; i < n; i++) {
-          const child = ranks[(i + shift) % n]!
-          const parent = ranks[(inOrderParent(i, n) + shift) % n]!
-          hops.push([child, parent], [parent, child])
-        }
-      }
-    }
+    const hops = groups.flatMap(treesOver)
     // log2(n), rounded up, without a logarithm: engines differ in the last bit of one.
     return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)), { kernel: "all_reduce", ranks: n, share: 1 })
   }
@@ -400,61 +391,63 @@ export class Network {
     return [...inwards, across, ...outwards]
   }
 
-  /** Every pair at once, each with its flow, counted per link rather than listed: there are n(n-1) of them. */
+  /** Every pair of each group at once, each with its flow. */
   #pairwise(
     groups: ReadonlyArray<ReadonlyArray<number>>,
     unitsPerByte: number,
     like: PhaseKind,
     steps = 1
   ): Phase {
-    const world = this.#world
-    const n = groups[0]!.length
     const crossings = new Float64Array(this.#classOf.length)
+    const hops = groups.flatMap((ranks) => this.#crossPairs(ranks, crossings))
+    return this.#phase(crossings, unitsPerByte, this.#farthest(hops, steps), like)
+  }
+
+  /** The first of each group sends every other its share and that one's own, which these hand to each other. */
+  #shares(groups: ReadonlyArray<ReadonlyArray<number>>, like: PhaseKind): Phase {
+    const crossings = new Float64Array(this.#classOf.length)
+    const hops = groups.flatMap(([root, ...others]) => {
+      const between = this.#crossPairs(others, crossings)
+      for (const rank of others) for (const link of this.#path(root!, rank)) crossings[link]! += 2
+      return [...others.map((rank): Hop => [root!, rank]), ...between]
+    })
+    return this.#phase(crossings, 1 / like.ranks, this.#farthest(hops, 2), like)
+  }
+
+  /**
+   * Adds what one crossing from every rank to every other puts on each link: counted, not listed, for there are n(n-1). Hops
+   * among which is the farthest.
+   */
+  #crossPairs(ranks: ReadonlyArray<number>, crossings: Float64Array): ReadonlyArray<Hop> {
+    const { nodeOf, siteOf } = this.#world
+    const n = ranks.length
     const cross = (tier: Tier | undefined, owner: number, pairs: number): void => {
       if (tier === undefined) return
       crossings[tier.out + owner]! += pairs
       crossings[tier.in + owner]! += pairs
     }
-    const candidates: Array<ReadonlyArray<number>> = []
-    for (const ranks of groups) {
-      const sites = Map.groupBy(ranks, (rank) => world.siteOf[rank]!)
-      const nodes = Map.groupBy(ranks, (rank) => world.nodeOf[rank]!)
-      for (const [node, members] of nodes) {
-        for (const rank of members) cross(this.#intra, rank, members.length - 1)
-        cross(this.#inter, node, members.length * (n - members.length))
-      }
-      for (const [site, members] of sites) {
-        cross(this.#wan, site, members.length * (n - members.length))
-        for (const [other, others] of sites) {
-          const pair = this.#pairs?.get(`${site} ${other}`)
-          if (pair !== undefined) crossings[pair]! += members.length * others.length
-        }
-      }
-      // The farthest pair is one on a node, one in a site or one across sites: the heads of each show them all.
-      const heads = [nodes, sites].flatMap((units) => [...units.values()].slice(0, 1))
-      candidates.push(
-        ...heads.map((members) => [members[0]!, members.at(-1)!]),
-        [...sites.values()].map(([head]) => head!)
-      )
+    const sites = Map.groupBy(ranks, (rank) => siteOf[rank]!)
+    const nodes = Map.groupBy(ranks, (rank) => nodeOf[rank]!)
+    for (const [node, members] of nodes) {
+      for (const rank of members) cross(this.#intra, rank, members.length - 1)
+      cross(this.#inter, node, members.length * (n - members.length))
     }
-    const farthest = (): number =>
-      steps *
-      Math.max(
-        ...candidates.flatMap((among) => among.flatMap((a) => among.map((b) => this.latencySeconds(a, b))))
-      )
-    return this.#phase(crossings, unitsPerByte, farthest, like)
+    for (const [site, members] of sites) {
+      cross(this.#wan, site, members.length * (n - members.length))
+      if (this.#pairs === undefined) continue
+      for (const [other, others] of sites) {
+        const pair = this.#pairs.get(`${site} ${other}`)
+        if (pair !== undefined) crossings[pair]! += members.length * others.length
+      }
+    }
+    return farthestHops(nodes, sites, nodeOf, this.#pairs !== undefined)
   }
 
   /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
-  #hops(
-    hops: ReadonlyArray<readonly [number, number]>,
-    unitsPerByte: number,
-    steps: number,
-    like: PhaseKind
-  ): Phase {
+  #hops(hops: ReadonlyArray<Hop>, unitsPerByte: number, steps: number, like: PhaseKind): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    return this.#phase(crossings, unitsPerByte, () => steps * this.#farthest(hops), like)
+    return this.#phase(crossings, unitsPerByte, this.#farthest(hops, steps), like)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
@@ -480,17 +473,4 @@ export class Network {
       totals: Float64Array.from(links, (id) => totals[id]!)
     }
   }
-}
-
-const ringOver = (ranks: ReadonlyArray<number>): ReadonlyArray<readonly [number, number]> =>
-  ranks.map((rank, i) => [rank, ranks[(i + 1) % ranks.length]!])
-
-/**
- * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next
- * one if the result stays below n (the layout of NCCL's ncclGetBtree).
- */
-const inOrderParent = (i: number, n: number): number => {
-  const bit = i & -i
-  const up = (i ^ bit) | (bit << 1)
-  return up < n ? up : i ^ bit
 }
