@@ -1,4 +1,5 @@
 // One scenario, from its settings to its result, whatever its task: prepared by its family, simulated, summed up.
+import { greatest } from "../core/extremes.ts"
 import * as Effect from "effect/Effect"
 import type { InputError } from "../core/input-error.ts"
 import type { MachineError } from "../core/machine/machine.ts"
@@ -62,7 +63,7 @@ export const runPrepared = <A, F extends object, P extends Prepared<A, F>>(
     const summary = yield* prepared.summarise(simulated, simulator)
     const { figures, fromSeconds, toSeconds, steps, warmupSteps, network, collectives } = summary
     const { ranks } = simulated
-    const most = (place: "device" | "host") => Math.max(...ranks.map(({ peakBytes }) => peakBytes[place]))
+    const most = (place: "device" | "host") => greatest(ranks.map(({ peakBytes }) => peakBytes[place]))
     const result: RunResult = {
       digest: simulated.digest,
       scenario: name,

@@ -1,5 +1,6 @@
 // Laws of serving requests, whatever the machine and wherever caches go: everyone is served once, in turn, in time and within
 // the memory that was set aside.
+import { greatest } from "../extremes.ts"
 import { CachePlans } from "../algorithms/kv-serving/admission.ts"
 import type { ServingRequest } from "../algorithms/kv-serving/sequence.ts"
 import type { ServingOutcome, ServingPlan } from "../algorithms/kv-serving/server.ts"
@@ -62,7 +63,7 @@ const firstComeFirstServed: ServingLaw = ({ requests }, outcomes) => {
 }
 
 const batchBounded: ServingLaw = ({ maxBatch }, outcomes) => {
-  const largest = Math.max(...outcomes.map(({ largestBatch }) => largestBatch))
+  const largest = greatest(outcomes.map(({ largestBatch }) => largestBatch))
   if (largest > maxBatch) return `${largest} sequences decoded together; at most ${maxBatch} may`
   const decoded = outcomes.reduce((sum, { decodedTokens }) => sum + decodedTokens, 0)
   const asked = outcomes

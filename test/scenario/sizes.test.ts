@@ -7,10 +7,10 @@ import { Worker } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import { afterAll, describe, expect, it } from "vitest"
 import { InputError } from "../../core/input-error.ts"
-import { familyOf } from "../../scenarios/families.ts"
+import { familyOf, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-import { hostOf } from "../../sim/run.ts"
+import { hostOf, runScenario } from "../../sim/run.ts"
 
 const shipped = path.resolve(import.meta.dirname, "../../scenarios")
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "sizes-"))
@@ -62,6 +62,24 @@ describe("sizes that no process can hold", () => {
     const message = refusal(file, ...set)
     expect(message).toContain(said)
     expect(message).toContain(accepted)
+  })
+})
+
+describe("as many sites as a world may have ranks", () => {
+  it.each(["ring", "direct", "hierarchical", "tree"])("are simulated, %s", (algorithm) => {
+    const set = ["ranks=200000", "sites=200000", "steps=1", `collectives.algorithm=${algorithm}`]
+    const wan = ["world.links.wan.bandwidth=1Gbit/s", "world.links.wan.latency=1ms"]
+    const result = Effect.runSync(
+      Effect.gen(function* () {
+        const { scenario } = yield* loadLocatedScenario(small, [...set, ...wan])
+        const { result } = yield* runScenario(scenario, small, { loader: new Loader() })
+        return withIgnoredFields(result, scenario)
+      })
+    )
+    expect(result.ranks).toBe(200_000)
+    expect(result.warnings).toEqual(
+      algorithm === "hierarchical" ? [expect.stringContaining("hierarchical")] : []
+    )
   })
 })
 

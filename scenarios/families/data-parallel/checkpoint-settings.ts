@@ -1,5 +1,6 @@
 // What a scenario says of checkpoints: how often all ranks save what they must find again, and what takes it. The copies are ops of
 // the program on both machines; storage is simulated here, and for real it is the disk.
+import { greatest } from "../../../core/extremes.ts"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Positive, withDefault } from "../../../core/fields.ts"
@@ -43,7 +44,7 @@ const sharers = (
   if (by === "job") return size
   const counts = new Map<number, number>()
   for (const owner of by === "node" ? nodeOf : siteOf) counts.set(owner, (counts.get(owner) ?? 0) + 1)
-  return Math.max(...counts.values())
+  return greatest(counts.values())
 }
 
 const dueAfter = (step: number, every: number): AtStepEnd => (step % every === 0 ? "snapshot" : "go on")

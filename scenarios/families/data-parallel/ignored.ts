@@ -1,4 +1,5 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
+import { greatest, least } from "../../../core/extremes.ts"
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { CostModel, TracedCostModel } from "../../../core/cost/cost-model.ts"
@@ -36,7 +37,7 @@ const clipWarnings = ({ algorithm, training }: DataParallelScenario): ReadonlyAr
 /** How many ranks hold a model together, at most; what is uneven is refused elsewhere. */
 const divisionOf = ({ shard, world }: DataParallelScenario): number => {
   const sites = siteSizes(world)
-  const largest = Math.max(...sites)
+  const largest = greatest(sites)
   const within = shard?.within
   if (within === undefined) return 1
   return within === "world"
@@ -99,7 +100,7 @@ const shardCollectiveWarnings = (scenario: DataParallelScenario): ReadonlyArray<
   if (each === ranks) return [`${ring} gathers and scatters go around a ring, and nothing else travels`]
   if (algorithm === "tree") return []
   const nodes = siteSizes(world).map((size) => size / world.ranksPerNode)
-  const inSite = shard.within === "node" ? Math.min(...nodes) : 1
+  const inSite = shard.within === "node" ? least(nodes) : 1
   return inSite > 1 && nodes.length > 1 && new Set(nodes).size === 1
     ? []
     : [

@@ -1,5 +1,6 @@
 // A scenario of data-parallel training, resolved, planned and made ready for the simulator: its world, its model's profile, what
 // collectives cost, and what the algorithm decides. Layers are ops that take what the profile says.
+import { greatest } from "../../../core/extremes.ts"
 import { leastCommonMultiple } from "../../../core/whole-numbers.ts"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -211,7 +212,7 @@ const memoryOf = (
   { ranks }: SimulatedEnd,
   capacityBytes: number | undefined
 ) => {
-  const heldBytes = Math.max(...ranks.map(({ peakBytes }) => peakBytes.device))
+  const heldBytes = greatest(ranks.map(({ peakBytes }) => peakBytes.device))
   const known = parameters + copies + gradients + optimizer + activations + buffers
   return {
     heldBytes,

@@ -1,5 +1,6 @@
 // A serving scenario with real kernels: for both machines, and for `exec generate`, with random or trained weights. Weights and
 // activations are float32, whatever the scenario's model says.
+import { greatest } from "../../../core/extremes.ts"
 import * as Effect from "effect/Effect"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -91,7 +92,7 @@ export const generating = (
           .toSorted((a, b) => a.request.id - b.request.id)
         const begun = ranks.flatMap(({ value }) => value.begun)
         const tokens = sum(finished.map((one) => one.tokens.length))
-        const most = (place: "device" | "host") => Math.max(...ranks.map(({ peakBytes }) => peakBytes[place]))
+        const most = (place: "device" | "host") => greatest(ranks.map(({ peakBytes }) => peakBytes[place]))
         const result = {
           scenario: scenario.name,
           task: scenario.task,
@@ -101,7 +102,7 @@ export const generating = (
           makespanSeconds,
           tokensPerSecond: tokens / makespanSeconds,
           peakBytes: { device: most("device"), host: most("host") },
-          peakCacheBytes: Math.max(...ranks.map(({ value }) => value.peakCacheBytes)),
+          peakCacheBytes: greatest(ranks.map(({ value }) => value.peakCacheBytes)),
           ...(trained === undefined ? {} : { weights: trained.weights.name }),
           requests: finished.map(({ request: { id, promptTokens }, tokens }) => ({
             id,

@@ -1,4 +1,5 @@
 // What serving comes to: times of each request, and the figures that are made of them.
+import { greatest } from "../../../core/extremes.ts"
 import { cacheBytes, type DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
 import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequence.ts"
 import type { ServingOutcome } from "../../../core/algorithms/kv-serving/server.ts"
@@ -74,8 +75,8 @@ export const servingFigures = (
     goodputPerSecond: kept / makespanSeconds,
     objectiveShare: kept / times.length,
     promptCacheBytes: mean(times.map(({ promptBytes }) => promptBytes)),
-    peakCacheBytes: Math.max(...outcomes.map(({ peakCacheBytes }) => peakCacheBytes)),
-    largestBatch: Math.max(...outcomes.map(({ largestBatch }) => largestBatch)),
+    peakCacheBytes: greatest(outcomes.map(({ peakCacheBytes }) => peakCacheBytes)),
+    largestBatch: greatest(outcomes.map(({ largestBatch }) => largestBatch)),
     meanBatch: steps === 0 ? 0 : decoded / steps
   }
 }
