@@ -97,6 +97,8 @@ export interface Family<S extends AnyScenario = AnyScenario, P extends Prepared 
   readonly schema: Schema.Constraint & { readonly Type: S; readonly DecodingServices: never }
   /** The first is the headline: tables and charts compare by it. */
   readonly metrics: ReadonlyArray<Metric>
+  /** Where steps of several points do unlike work, which is a field of their results: what they are compared by instead. */
+  readonly throughput?: { readonly metric: Metric; readonly work: string }
   /** Fields that name files. */
   readonly fileFields: ReadonlyArray<FieldPath>
   /** What algorithms are called in papers: {ddp: "DDP"}. */
@@ -111,6 +113,11 @@ export interface Family<S extends AnyScenario = AnyScenario, P extends Prepared 
   readonly caveat: string
   /** For the simulator's clock, with the costs, dtypes and choices that the scenario says. */
   prepare(scenario: S, file: string, host: Host): Effect.Effect<P, InputError | MachineError>
+  /**
+   * The same scenario, as short as can be, with memory without limit: what one that does not fit would hold. Absent where what is
+   * held depends on what there is.
+   */
+  unlimited?(scenario: S): S
   /** With real kernels in float32, as `exec` runs it and `exec agree` holds both machines to. */
   kernels(scenario: S, file: string, host: Host): Effect.Effect<Runnable | Rehearsed, InputError>
   /** For `exec train`; absent where nothing is learnt. */

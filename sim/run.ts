@@ -2,7 +2,7 @@
 import { greatest } from "../core/extremes.ts"
 import * as Effect from "effect/Effect"
 import type { InputError } from "../core/input-error.ts"
-import type { MachineError } from "../core/machine/machine.ts"
+import { OutOfMemory, type MachineError } from "../core/machine/machine.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
 import { familyOf, type Scenario } from "../scenarios/families.ts"
 import type { AnyScenario, Family, Host, Prepared } from "../scenarios/family.ts"
@@ -94,16 +94,33 @@ export const runPrepared = <A, F extends object, P extends Prepared<A, F>>(
     }
   })
 
-/** Simulates a scenario of a family. `file` is the scenario's path: files it names are relative to its folder. */
+/**
+ * Simulates a scenario of a family. `file` is the scenario's path: files it names are relative to its folder. One whose memory does not
+ * suffice fails with what it would hold, where the family can tell.
+ */
 export const runFamily = <S extends AnyScenario, P extends Prepared>(
   family: Family<S, P>,
   scenario: S,
   file: string,
   { loader, record }: RunOptions
 ): Effect.Effect<Run<P>, InputError | MachineError> =>
-  Effect.flatMap(family.prepare(scenario, file, hostOf(loader)), (prepared) =>
-    runPrepared(scenario, prepared, record)
-  )
+  Effect.gen(function* () {
+    const run = (one: S, recorded: boolean | undefined) =>
+      Effect.flatMap(family.prepare(one, file, hostOf(loader)), (prepared) =>
+        runPrepared(one, prepared, recorded)
+      )
+    return yield* Effect.catchTag(run(scenario, record), "OutOfMemory", (error) => {
+      const unlimited = family.unlimited?.(scenario)
+      return unlimited === undefined
+        ? Effect.fail(error)
+        : Effect.matchEffect(run(unlimited, false), {
+            // Nothing more is known: what was asked is answered as it was.
+            onFailure: () => Effect.fail(error),
+            onSuccess: ({ result }) =>
+              Effect.fail(new OutOfMemory({ ...error, heldBytes: result.peakBytes[error.place] }))
+          })
+    })
+  })
 
 /** Simulates a scenario of any task. */
 export const runScenario = (

@@ -4,6 +4,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Scalars } from "../kernels/scalars.ts"
+import { formatBytes } from "../units.ts"
 import type { World } from "../world.ts"
 import type { Op, OpId } from "./op.ts"
 import type { Drawn, Place, Tensor, TensorData, TensorSpec } from "./tensor.ts"
@@ -15,10 +16,16 @@ export class OutOfMemory extends Schema.TaggedError<OutOfMemory>()("OutOfMemory"
   tensor: Schema.String,
   neededBytes: Schema.Number,
   freeBytes: Schema.Number,
-  capacityBytes: Schema.Number
+  capacityBytes: Schema.Number,
+  /** What the fullest rank would hold at a time if it had room; where somebody has found out. */
+  heldBytes: Schema.optionalKey(Schema.Number)
 }) {
   override get message(): string {
-    return `rank ${this.rank}: tensor "${this.tensor}" needs ${this.neededBytes} B of ${this.place} memory; ${this.freeBytes} of ${this.capacityBytes} B are free`
+    const held =
+      this.heldBytes === undefined
+        ? ""
+        : `; with room for it a rank holds up to ${formatBytes(this.heldBytes)}: does not fit ${formatBytes(this.capacityBytes)}`
+    return `rank ${this.rank}: tensor "${this.tensor}" needs ${this.neededBytes} B of ${this.place} memory; ${this.freeBytes} of ${this.capacityBytes} B are free${held}`
   }
 }
 

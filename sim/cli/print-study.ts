@@ -1,10 +1,10 @@
 // A study's rows as tables for a person: one axis down, the algorithms (or whatever varies last) across, the best of each
 // line marked. Further axes make a table each.
-import { formatBandwidth, counted } from "../../core/units.ts"
+import { formatBandwidth, formatBytes, counted } from "../../core/units.ts"
 import { familyOf } from "../../scenarios/families.ts"
-import type { Metric } from "../../scenarios/family.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
 import { metricOf } from "../../scenarios/result.ts"
+import { fastestThatFit, headlineOf, metricsOf } from "../study/compared.ts"
 import { shortFailure } from "../study/failure.ts"
 import type { StudyResult, StudyRow } from "../study/result.ts"
 import { labelOf, lastName, shortNames } from "../study/label.ts"
@@ -16,7 +16,7 @@ export const printStudy = ({ header, rows }: StudyResult): string => {
       ? pivots(
           header.axes.map(({ path }) => path),
           rows
-        )
+        ).concat(fitting(header, rows))
       : found(header, rows)
   return [`${header.name}: ${describe(header, rows)}`, "", ...body, ...notes(rows), ""].join("\n")
 }
@@ -115,14 +115,28 @@ const list = (title: string, across: string, rows: ReadonlyArray<StudyRow>): Rea
   ])
 }
 
-/** The metrics of the rows' task. */
-const metricsOf = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<Metric> =>
-  rows[0] === undefined ? [] : familyOf(rows[0]).metrics
-
-const headlineOf = (rows: ReadonlyArray<StudyRow>): Metric => {
-  const [headline] = metricsOf(rows)
-  if (headline === undefined) throw new RangeError("a family has at least one metric")
-  return headline
+/** Of what can be chosen, the fastest that fits, under each of the conditions. */
+const fitting = (header: StudyResult["header"], rows: ReadonlyArray<StudyRow>): ReadonlyArray<string> => {
+  const all = fastestThatFit(header, rows)
+  if (all.length === 0) return []
+  const name = shortNames(header.axes.map(({ path }) => path))
+  const said = (values: Readonly<Record<string, unknown>>) =>
+    Object.entries(values)
+      .map(([path, value]) => `${name(path)} ${labelOf(value)}`)
+      .join(", ")
+  const { label, unit, name: metric } = headlineOf(rows)
+  return [
+    "",
+    `fastest that fits, by ${label}`,
+    ...all.map(({ conditions, choices, row, heldBytes, capacityBytes, fit, points }) => {
+      const where = said(conditions)
+      const found =
+        row === undefined
+          ? "none"
+          : `${said(choices)}: ${formatMetric(metricOf(row, metric), unit)}, ${formatBytes(heldBytes)} of ${formatBytes(capacityBytes)}`
+      return `  ${where === "" ? "" : `${where}: `}${found} (${fit} of ${counted(points, "point")} fit)`
+    })
+  ]
 }
 
 /** What each point of a search needs for each target. */

@@ -99,6 +99,9 @@ export const studyColumns = (
         numberOrNull(metricOf(row, name))
       )
     ),
+    ...throughputs(rows).map(({ name, description }) =>
+      number(name, description, (row) => numberOrNull(metricOf(row, name)))
+    ),
     number("makespanSeconds", "whole run, warm-up included, s", (row) => numberOrNull(row.makespanSeconds)),
     number("ops", "operations of all ranks", (row) => numberOrNull(row.ops)),
     ...(rows.some((row) => row.details !== undefined)
@@ -127,4 +130,13 @@ export const studyColumns = (
       taken.has(column.name) ? { ...column, name: `result.${column.name}` } : column
     )
   ]
+}
+
+/** Of rows that say how much their steps do: that, and how much in a second. */
+const throughputs = (
+  rows: ReadonlyArray<StudyRow>
+): ReadonlyArray<{ readonly name: string; readonly description: string }> => {
+  const own = rows[0] === undefined ? undefined : familyOf(rows[0]).throughput
+  if (own === undefined || rows.every((row) => Number.isNaN(metricOf(row, own.work)))) return []
+  return [{ name: own.work, description: `what ${own.metric.name} counts, in a step` }, own.metric]
 }

@@ -9,6 +9,7 @@ import { defaultTask, familyOf, isTask } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import type { AxisUnit, AxisValue, ReportAxis, ReportTimeline, StudyReport } from "../report/study-report.ts"
 import { runScenario } from "../run.ts"
+import { metricsOf } from "./compared.ts"
 import type { StudyDefinition, StudyPoint } from "./definition.ts"
 import { labelOf, lastName, shortNames } from "./label.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
@@ -65,7 +66,10 @@ export const reportOf = ({ header, rows }: StudyResult, context: ReportContext):
     return { path, label: labels[path] ?? short(path), unit: unitOf(path, values), values }
   })
   const { description, task } = header.scenario
-  const family = familyOf({ task: typeof task === "string" && isTask(task) ? task : defaultTask })
+  const own = familyOf({ task: typeof task === "string" && isTask(task) ? task : defaultTask })
+  const metrics = metricsOf(rows)
+  // Whatever is compared by something else than a step's time is spoken of by its name.
+  const family = metrics.length > own.metrics.length ? { ...own, metrics, verb: undefined } : own
   return {
     title: header.name,
     description: typeof description === "string" ? description : undefined,

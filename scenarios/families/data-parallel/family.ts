@@ -48,6 +48,16 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
         "step minus computing: exposed communication, waits for slower ranks, for the host and for storage"
     }
   ],
+  throughput: {
+    metric: {
+      name: "tokensPerSecond",
+      label: "tokens/s of a rank",
+      unit: "perSecond",
+      better: "higher",
+      description: "tokens that a rank trains on in a second: batch x context x accumulate over the step time"
+    },
+    work: "tokensPerStep"
+  },
   fileFields: [
     ["model", "profile"],
     ["collectives", "measured"],
@@ -64,6 +74,7 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
   caveat:
     "Time per step. Algorithms that average less often may need more steps to the same loss; that is not simulated.",
   prepare,
+  unlimited: (scenario) => ({ ...scenario, memory: {}, steps: 1 }),
   kernels: (scenario, file, host) => Effect.map(prepareTraining(scenario, file, host.loader), runnableOf),
   train: trainable,
   ignored,

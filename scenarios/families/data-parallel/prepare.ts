@@ -40,6 +40,7 @@ import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-s
 import { keptBytes, recomputedInGraph, recomputing, requireGathered } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
+import { tokensPerStep } from "./tokens.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
 export interface ScenarioPlan {
@@ -62,8 +63,15 @@ interface PlannedScenario extends ScenarioPlan {
   readonly ops: OpTable | undefined
 }
 
+/** What steps come to, and what they do in that time. */
+interface TrainingFigures extends StepFigures {
+  /** Of one rank; where the scenario says how many they are. */
+  readonly tokensPerStep?: number
+  readonly tokensPerSecond?: number
+}
+
 /** A plan ready for the simulator. */
-export interface PreparedDataParallel extends Prepared<void, StepFigures>, ScenarioPlan {
+export interface PreparedDataParallel extends Prepared<void, TrainingFigures>, ScenarioPlan {
   /** Warm-up and measured ones. */
   readonly totalSteps: number
 }
@@ -340,8 +348,12 @@ export const prepare = (
             ? {}
             : { checkpoint: { everySteps: checkpoint.every, ...written } })
         }
+        const tokens = tokensPerStep(scenario)
         return Effect.succeed({
-          figures,
+          figures:
+            tokens === undefined
+              ? figures
+              : { ...figures, tokensPerStep: tokens, tokensPerSecond: tokens / figures.stepSeconds },
           fromSeconds,
           toSeconds,
           steps,
