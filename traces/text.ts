@@ -130,6 +130,9 @@ const isSafelyCut = (line: string): boolean => (line.match(/"/gu)?.length ?? 0) 
 const cutsKnown = (line: string, knows: (names: ReadonlyArray<string>) => boolean): boolean =>
   separators.some((separator) => knows(line.split(separator).map((cell) => cell.trim())))
 
+/** A cell of the line that Markdown has under a header. */
+const rule = /^(?::?-+:?)?$/u
+
 const linesOf = function* (
   file: string,
   text: string,
@@ -139,7 +142,8 @@ const linesOf = function* (
 ): Iterable<Line> {
   let number = firstNumber
   let at = begin
-  const isBlank = (cells: ReadonlyArray<string>): boolean => cells.length === 1 && cells[0] === ""
+  const isBlank = (cells: ReadonlyArray<string>): boolean =>
+    (cells.length === 1 && cells[0] === "") || (separator === "|" && cells.every((cell) => rule.test(cell)))
   while (at < text.length) {
     const { end, next } = headLine(text, at)
     const line = text.slice(at, end)

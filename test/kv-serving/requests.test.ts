@@ -106,6 +106,98 @@ describe("a request trace", () => {
     )
   })
 
+  it("is read whatever its fields say of when: a unit, a date, a wait, or a clock of each session", () => {
+    const arrivals = (text: string) =>
+      parseRequestTrace("t", text).requests.map(
+        ({ arrivalSeconds }) => Math.round(arrivalSeconds * 1e6) / 1e6
+      )
+    expect(arrivals("send_timestamp_us,prompt_len,gen_len\n500000,1,1\n2000000,1,1\n")).toEqual([0, 1.5])
+    const ns = "start_time_ns,input_tokens,output_tokens\n1700000000000000000,1,1\n1700000001500000000,1,1\n"
+    expect(arrivals(ns)).toEqual([0, 1.5])
+    expect(arrivals("inter_arrival_time,prompt_tokens,output_tokens\n2,1,1\n0.5,1,1\n1,1,1\n")).toEqual([
+      0, 0.5, 1.5
+    ])
+    const json = (...times: ReadonlyArray<string>) =>
+      times.map((time) => `{"timestamp": ${time}, "input_length": "1", "output_length": 1}`).join(",\n")
+    expect(arrivals(json('"2024-05-10T00:00:00Z"', '"2024-05-10T00:00:01.5Z"'))).toEqual([0, 1.5])
+    expect(arrivals(json('"0"', '"1500"'))).toEqual([0, 1.5])
+    expect(arrivals(`[${json("0", "1500")},\n]`)).toEqual([0, 1.5])
+    expect(arrivals(`{"version": 1, "requests": [${json("0", "1500")}]}`)).toEqual([0, 1.5])
+    // Turns of a session after waits; the answers' own time nobody knows, and that is said.
+    const turns =
+      "session_id,session_start_at,think_time,num_prefill_tokens,num_decode_tokens\na,10,0,1,1\na,10,2,1,1\nb,11,0,1,1\na,10,3,1,1\n"
+    expect(arrivals(turns)).toEqual([0, 1, 2, 5])
+    expect(parseRequestTrace("t", turns).warnings.join()).toMatch(/think_time.*as if answers took no time/u)
+    const delays =
+      '{"session_id": 1, "timestamp": 0, "input_length": 1, "output_length": 1}\n' +
+      '{"session_id": 1, "delay": 1000, "input_length": 1, "output_length": 1}\n'.repeat(2)
+    expect(arrivals(delays)).toEqual([0, 1, 2])
+    const agent = (id: string) =>
+      `{"id": "${id}", "requests": [{"t": 0, "in": 8, "out": 2}, {"t": 4.5, "type": "subagent", "requests": [{"t": 5.5, "in": 9, "out": 3}]}]}\n`
+    const agents = parseRequestTrace("t", agent("a") + agent("b"))
+    expect(agents.format).toBe("agents")
+    expect(agents.requests.map((each) => Object.values(each))).toEqual([
+      [0, 8, 2],
+      [0, 8, 2],
+      [5.5, 9, 3],
+      [5.5, 9, 3]
+    ])
+    expect(agents.warnings.join()).toMatch(/each of 2 sessions/u)
+  })
+
+  it("of texts in place of tokens is an estimate, and has its times where it says some", () => {
+    const read = (value: unknown) => parseRequestTrace("t", JSON.stringify(value))
+    const chat = [
+      { role: "user", content: "12345678" },
+      { role: "assistant", content: "1234" }
+    ]
+    const timed = read([
+      { timestamp: "2023-04-09T00:02:53Z", conversation: chat },
+      { timestamp: "2023-04-09T00:02:55Z", conversation: chat }
+    ])
+    expect(timed.requests.map((each) => Object.values(each))).toEqual([
+      [0, 2, 1],
+      [2, 2, 1]
+    ])
+    expect(timed.warnings.join()).toMatch(/conversations without tokens: 4 characters/u)
+    expect(read([{ messages: chat }, { timestamp: 5, messages: chat }]).warnings.join()).toMatch(
+      /all requests come at once/u
+    )
+    const pairs = read([{ instruction: "1234", input: "5678", output: "12345" }])
+    expect(pairs.requests).toEqual([{ arrivalSeconds: 0, promptTokens: 2, outputTokens: 2 }])
+    const words = read([{ timestamp: 0, text_input: "12345678", output_length: 7 }])
+    expect(words.requests).toEqual([{ arrivalSeconds: 0, promptTokens: 2, outputTokens: 7 }])
+    expect(words.warnings.join()).toMatch(/4 characters are taken for one/u)
+  })
+
+  it("loses requests that failed, and is refused where most did", () => {
+    const row = (tokens: string) => `1,5,${tokens}\n`
+    const burst = "Timestamp,Request tokens,Response tokens\n"
+    const { requests, warnings } = parseRequestTrace("t", burst + row("7").repeat(10) + row("") + row("7"))
+    expect([requests.length, warnings]).toEqual([
+      11,
+      ["1 requests of t say no prompt or no answer and were left out"]
+    ])
+    expect(refusal(burst + row("nan").repeat(3) + row("7").repeat(3))).toMatch(
+      /tokens is missing of 3 of 6 requests/u
+    )
+    expect(
+      parseRequestTrace(
+        "t",
+        '{"timestamp": 0, "input_length": null, "output_length": 3}\n{"timestamp": 9, "input_length": 2, "output_length": 3}'
+      ).requests
+    ).toHaveLength(1)
+  })
+
+  it("may stand in Markdown's table", () => {
+    const table =
+      "| arrived_at | input_tokens | output_tokens |\n|---|:---:|--:|\n| 0 | 10 | 2 |\n| 1.5 | 11 | 3 |\n"
+    expect(parseRequestTrace("t", table).requests.map((each) => Object.values(each))).toEqual([
+      [0, 10, 2],
+      [1.5, 11, 3]
+    ])
+  })
+
   it("of a serving benchmark has its single requests, or is refused and told how to record them", () => {
     const run = {
       request_throughput: 2,

@@ -2,7 +2,7 @@
 // clipped, and told; a trace of them is refused. Knows nothing of steps or layers.
 import { TraceError } from "../trace-error.ts"
 import { ById, sortedRows } from "./by-id.ts"
-import { isTooMuch } from "./left-out.ts"
+import { isTooMuch } from "../left-out.ts"
 import { subset } from "./subset.ts"
 import type { KinetoTrace } from "./trace.ts"
 

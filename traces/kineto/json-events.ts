@@ -2,7 +2,7 @@
 // beside it. Memory is one element, however large the file. What is no JSON is left out and counted, and the rest read.
 // Knows nothing of what the events mean.
 import { showValue, TraceError } from "../trace-error.ts"
-import { isTooMuch } from "./left-out.ts"
+import { isTooMuch } from "../left-out.ts"
 import { EventScanner, incomplete, malformed, nextEvent, nextMember } from "./event-scanner.ts"
 
 interface TraceReceiver {

@@ -2,7 +2,7 @@
 import { TraceError } from "../trace-error.ts"
 import { decompressed, type ByteSource } from "./bytes.ts"
 import { Collector, isObject, number, text } from "./collector.ts"
-import { isTooMuch } from "./left-out.ts"
+import { isTooMuch } from "../left-out.ts"
 import { JsonEvents } from "./json-events.ts"
 import { linkKey, type KinetoTrace } from "./trace.ts"
 

@@ -1,7 +1,8 @@
 // Results of serving benchmarks (vllm bench serve, sglang.bench_serving): with their single requests a trace, without them a
 // summary, which is refused and told how to record the rest. Knows those files and nothing of other traces.
 import { showValue, TraceError } from "../trace-error.ts"
-import { momentOfNumber, tokenCount, type Timed, type TimedTrace } from "./traced.ts"
+import { momentOfNumber } from "./arrivals.ts"
+import { tokenCount, type Timed, type TimedTrace } from "./traced.ts"
 
 type Json = Readonly<Record<string, unknown>>
 

@@ -1,33 +1,35 @@
 // Request traces in JSON, one object a line or a list of them. Mooncake's (FAST'25): {"timestamp": ms, "input_length",
 // "output_length", "hash_ids"}, also as input_tokens, output_tokens, created_time; Qwen-Bailian's, the same with chat_id and
-// seconds; conversations as ShareGPT has them, which say neither times nor tokens.
-import { benchmarkRequests, isBenchmark } from "./benchmarks.ts"
+// seconds; sessions of agents, {"requests": [{"t", "in", "out"}]}; results of benchmarks and conversations, which have files of their own.
 import { textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import {
-  arrivalNames,
+  clockOf,
+  later,
+  momentOf,
+  perSecondOf,
+  positionOf,
+  thinkOf,
+  unitOf,
+  Waits,
+  type Moment
+} from "./arrivals.ts"
+import { benchmarkRequests, isBenchmark } from "./benchmarks.ts"
+import { conversations, isPair, questionTokens, tokensToldOf, turnsOf } from "./conversations.ts"
+import {
   cutWarning,
   isCutShort,
-  momentOfNumber,
-  namesOfSeconds,
+  leftOutWarning,
   outputNames,
-  perSecondOf,
-  plainName,
-  positionOf,
   promptNames,
+  saysNothing,
   sessionNames,
   tokenCount,
-  unitOf,
+  type Json,
+  type Row,
   type Timed,
   type TimedTrace
 } from "./traced.ts"
-
-type Json = Readonly<Record<string, unknown>>
-
-interface Row {
-  readonly place: string
-  readonly value: Json
-}
 
 /** One line of a file that is not empty. */
 interface TextLine {
@@ -37,162 +39,179 @@ interface TextLine {
 
 export const jsonRequests = (file: string, text: string): TimedTrace => {
   const warnings: Array<string> = []
-  const rows = rowsOf(file, text, warnings)
-  const [first] = rows
-  if (first !== undefined && isBenchmark(first.value))
+  const outer = rowsOf(file, text, warnings)
+  if (outer[0] !== undefined && isBenchmark(outer[0].value))
     return benchmarkRequests(
       file,
-      rows.map(({ value }) => value)
+      outer.map(({ value }) => value)
     )
+  const rows = outer.flatMap((row, index) => within(row, String(index)))
   if (rows.some(({ value }) => Array.isArray(turnsOf(value)))) return conversations(file, rows, warnings)
+  if (rows.length > 0 && rows.every(({ value }) => !hasTokens(value) && isPair(value)))
+    return conversations(file, rows, warnings)
+  return countedRequests(file, rows, warnings)
+}
+
+const acceptedTime =
+  "milliseconds (Mooncake) or seconds (Qwen-Bailian, and wherever times have fractions), at least 0"
+
+/** When a row came: by its own clock, or so long after the answer before it in its session. */
+const arrivals = (file: string) => {
+  const waits = new Waits()
+  const last = new Map<string, Moment>()
+  return ({ place, value, session }: Row): { readonly moment: Moment; readonly waited: number } => {
+    const keys = Object.keys(value).filter((key) => !saysNothing(value[key]))
+    const clock = clockOf(keys)
+    const wait = clock === undefined ? thinkOf(keys) : undefined
+    const named = positionOf(keys, sessionNames)
+    const whose = named >= 0 ? String(value[keys[named]!]) : session
+    const before = whose === undefined ? undefined : last.get(whose)
+    if (wait !== undefined && whose !== undefined && before !== undefined) {
+      const { whole, fraction } = momentOf(file, `${place}, ${wait.name}`, value[wait.name], acceptedTime)
+      return {
+        moment: before,
+        waited: waits.after(whose, (whole + fraction) / perSecondOf[wait.unit ?? "ms"])
+      }
+    }
+    const name = clock?.name ?? "timestamp"
+    const moment = momentOf(file, `${place}, ${name}`, value[name], acceptedTime)
+    if (whose !== undefined) {
+      last.set(whose, moment)
+      waits.restart(whose)
+    }
+    return { moment, waited: 0 }
+  }
+}
+
+const hasTokens = (value: Json): boolean => positionOf(Object.keys(value), promptNames) >= 0
+
+const countedRequests = (file: string, rows: ReadonlyArray<Row>, warnings: Array<string>): TimedTrace => {
+  const arrival = arrivals(file)
+  const waitedOf: Array<number> = []
+  const timed: Array<Timed> = []
   let sharedPrefixes = false
   let isWhole = true
-  let latest = 0
-  let earliest = Infinity
-  const timed = rows.map(({ place, value }): Timed => {
-    const [time, timeField] = pick(value, arrivalNames, "timestamp")
-    if (!(typeof time === "number" && time >= 0 && time <= Number.MAX_SAFE_INTEGER)) {
-      throw new TraceError({
-        file,
-        field: `${place}, ${timeField}`,
-        value: showValue(time),
-        accepted:
-          "milliseconds (Mooncake) or seconds (Qwen-Bailian, and wherever times have fractions), at least 0"
-      })
-    }
+  let isDated = false
+  let [latest, earliest] = [0, Infinity]
+  let [leftOut, inWords] = [0, 0]
+  for (const row of rows) {
+    const { place, value } = row
+    const { moment, waited } = arrival(row)
     const [input, inputField] = pick(value, promptNames, "input_length")
     const [output, outputField] = pick(value, outputNames, "output_length")
+    if (saysNothing(input) || saysNothing(output)) {
+      leftOut++
+      continue
+    }
+    const words = input === undefined ? questionTokens(value) : undefined
+    if (words !== undefined) inWords++
     const blocks = value["hash_ids"]
     sharedPrefixes ||= Array.isArray(blocks) && blocks.length > 0
-    isWhole &&= Number.isInteger(time)
-    latest = Math.max(latest, time)
-    earliest = Math.min(earliest, time)
-    return {
-      ...momentOfNumber(time),
-      promptTokens: tokenCount(file, place, inputField, input),
+    isWhole &&= moment.fraction === 0
+    isDated ||= /\d-\d\d/u.test(String(value[clockOf(Object.keys(value))?.name ?? ""]))
+    latest = Math.max(latest, moment.whole + moment.fraction)
+    earliest = Math.min(earliest, moment.whole + moment.fraction)
+    waitedOf.push(waited)
+    timed.push({
+      ...moment,
+      promptTokens: words ?? tokenCount(file, place, inputField, input),
       outputTokens: tokenCount(file, place, outputField, output)
-    }
-  })
+    })
+  }
+  warnings.push(...leftOutWarning(file, leftOut, rows.length))
+  if (inWords > 0) warnings.push(tokensToldOf(file))
+  const [first] = rows
   const isBailian = rows.some(({ value }) => positionOf(Object.keys(value), ["chatid", "parentchatid"]) >= 0)
   const isSession = first !== undefined && positionOf(Object.keys(first.value), sessionNames) >= 0
-  const named = first === undefined ? "" : pick(first.value, arrivalNames, "timestamp")[1]
-  const saysMs = /_?ms$/iu.test(named)
-  const saysSeconds = namesOfSeconds.includes(plainName(named))
-  const unit = isBailian ? "s" : saysMs ? "ms" : unitOf(latest, isWhole && !saysSeconds ? "ms" : "s")
-  if (!isBailian && !saysSeconds && unit === "s") {
+  const clock = first === undefined ? undefined : clockOf(Object.keys(first.value))
+  const saidUnit = isBailian || isDated ? "s" : clock?.unit
+  const unit = saidUnit ?? unitOf(latest, isWhole ? "ms" : "s")
+  if (saidUnit === undefined && unit === "s") {
     warnings.push(
       `times of ${file} ${isWhole ? "are of the size of seconds since 1970" : "have fractions"}: they are read as seconds, not as Mooncake's milliseconds`
     )
   }
   // Mooncake's has seven requests a second; seconds taken for milliseconds come a thousand times as often as they did.
   const lasts = (latest - earliest) / perSecondOf[unit]
-  if (unit === "ms" && !saysMs && latest < 1e11 && rows.length > 1 && rows.length > 20 * lasts && lasts > 0) {
+  if (
+    unit === "ms" &&
+    saidUnit === undefined &&
+    latest < 1e11 &&
+    rows.length > 1 &&
+    rows.length > 20 * lasts &&
+    lasts > 0
+  ) {
     warnings.push(
       `times of ${file} are read as milliseconds, as Mooncake has them: ${rows.length} requests in ${lasts.toPrecision(3)} s; where they are seconds, call them arrived_at`
     )
   }
+  const sessions = new Set(rows.flatMap(({ session }) => session ?? []))
+  if (sessions.size > 1)
+    warnings.push(
+      `times of ${file} count from the beginning of each of ${sessions.size} sessions: they are served side by side`
+    )
+  const waits = waitedOf.some((waited) => waited > 0)
+  if (waits)
+    warnings.push(
+      `requests of ${file} follow the answers before them: here they come so long after the last time given in their session, as if answers took no time`
+    )
   return {
-    format: isBailian ? "bailian" : isSession ? "sessions" : "mooncake",
-    timed,
+    format: isBailian ? "bailian" : isSession ? "sessions" : sessions.size > 0 ? "agents" : "mooncake",
+    timed: waits
+      ? timed.map((request, i) => ({ ...request, ...later(request, waitedOf[i]! * perSecondOf[unit]) }))
+      : timed,
     perSecond: perSecondOf[unit],
     sharedPrefixes,
     warnings
   }
 }
 
-/** Of text that nobody has counted: English has about four characters a token. */
-const charactersOfToken = 4
+/** Nested deeper than this, requests are not looked for. */
+const deepest = 4
 
-const turnsOf = (value: Json): unknown => value["conversations"] ?? value["conversation"] ?? value["messages"]
-
-/** Who answers, as exports of conversations call them; people, systems and tools ask. */
-const answering: ReadonlySet<string> = new Set([
-  "gpt",
-  "chatgpt",
-  "assistant",
-  "model",
-  "bing",
-  "bard",
-  "claude"
-])
-
-/** Of a turn: a text, or parts of which some are text. */
-const charactersOf = (said: unknown): number => {
-  if (typeof said === "string") return said.length
-  if (!Array.isArray(said)) return 0
-  const parts: ReadonlyArray<unknown> = said
-  return parts.reduce<number>((sum, part) => {
-    if (typeof part !== "object" || part === null) return sum + charactersOf(part)
-    return sum + charactersOf((part as Json)["text"])
-  }, 0)
+/** The requests in a row that is a list of them under some name, as a session is, and what agents below it asked; else the row. */
+const within = (row: Row, session: string, depth = 0): ReadonlyArray<Row> => {
+  const { place, value } = row
+  if (hasTokens(value) || Array.isArray(turnsOf(value)) || isPair(value) || depth > deepest) return [row]
+  const lists = Object.entries(value).filter(
+    ([, list]) => Array.isArray(list) && list.length > 0 && list.every(isJson)
+  )
+  if (lists.length !== 1) return [row]
+  const [name, list] = lists[0]!
+  const inner = list as ReadonlyArray<Json>
+  const ofSession = inner.some((each) => each["t"] !== undefined)
+  return inner.flatMap((each, index) =>
+    within(
+      { place: `${place}, ${name}[${index}]`, value: each, session: ofSession ? session : row.session },
+      session,
+      depth + 1
+    )
+  )
 }
 
-/** Each answer is a request, whose prompt is all before it. */
-const conversations = (
-  file: string,
-  rows: ReadonlyArray<Row>,
-  warnings: ReadonlyArray<string>
-): TimedTrace => {
-  const timed: Array<Timed> = []
-  for (const { place, value } of rows) {
-    const turns = turnsOf(value)
-    if (!Array.isArray(turns)) {
-      throw new TraceError({
-        file,
-        field: place,
-        value: showValue(value),
-        accepted: "an object with conversations (or messages), as the first has"
-      })
-    }
-    let before = 0
-    for (const turn of turns as ReadonlyArray<unknown>) {
-      if (typeof turn !== "object" || turn === null) continue
-      const { from, role, value: said, content } = turn as Json
-      const length = charactersOf(said ?? content)
-      if (answering.has(String(from ?? role))) {
-        timed.push({
-          whole: 0,
-          fraction: 0,
-          promptTokens: Math.ceil(before / charactersOfToken),
-          outputTokens: Math.ceil(length / charactersOfToken)
-        })
-      }
-      before += length
-    }
-  }
-  return {
-    format: "sharegpt",
-    timed,
-    perSecond: 1,
-    sharedPrefixes: false,
-    warnings: [
-      ...warnings,
-      `${file} holds conversations without times or tokens: all requests come at once, and ${charactersOfToken} characters are taken for a token (an estimate)`
-    ]
-  }
-}
+const isJson = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
 
 const rowsOf = (file: string, whole: string, warnings: Array<string>): ReadonlyArray<Row> => {
   if (whole.trimStart().startsWith("[")) {
-    let list: unknown
-    try {
-      list = JSON.parse(whole)
-    } catch (cause) {
+    // A comma after the last, as programs leave that print one after another.
+    const list = parsedOf(whole) ?? parsedOf(whole.replace(/,\s*\]\s*$/u, "]"))
+    if (list === undefined) {
       throw new TraceError({
         file,
         field: "content",
-        value: showValue(cause),
+        value: showValue(whyNoJson(whole)),
         accepted: "a list of requests in JSON"
       })
     }
     return (list as ReadonlyArray<unknown>).map((value, index) => objectOf(file, `[${index}]`, value))
   }
-  // An object written over several lines is one row.
-  const only = /^\s*\{\s*$/mu.test(whole) ? parsedOf(whole) : undefined
-  if (only !== undefined) return [objectOf(file, "content", only)]
   const lines = textLines(whole)
-    .map((line, index): TextLine => ({ number: index + 1, text: line.trim() }))
+    .map((line, index): TextLine => ({ number: index + 1, text: line.trim().replace(/,$/u, "") }))
     .filter(({ text }) => text !== "")
+  // An object written over several lines is one row.
+  const only = lines.length > 1 && parsedOf(lines[0]!.text) === undefined ? parsedOf(whole) : undefined
+  if (only !== undefined) return [objectOf(file, "content", only)]
   const last = lines.at(-1)
   if (lines.length > 1 && isCutShort(whole) && parsedOf(last!.text) === undefined) {
     warnings.push(cutWarning(file, last!.number))
@@ -211,9 +230,16 @@ const parsedOf = (text: string): unknown => {
   }
 }
 
+const whyNoJson = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    return cause
+  }
+}
+
 const objectOf = (file: string, place: string, value: unknown, text: unknown = value): Row => {
-  if (typeof value === "object" && value !== null && !Array.isArray(value))
-    return { place, value: value as Json }
+  if (isJson(value)) return { place, value }
   throw new TraceError({
     file,
     field: place,
@@ -224,7 +250,7 @@ const objectOf = (file: string, place: string, value: unknown, text: unknown = v
 
 /** The value under the first of several names that is there, and that name; `usual` where none is. */
 const pick = (row: Json, names: ReadonlyArray<string>, usual: string): readonly [unknown, string] => {
-  const keys = Object.keys(row).filter((key) => row[key] !== undefined && row[key] !== null)
+  const keys = Object.keys(row)
   const at = positionOf(keys, names)
   return at < 0 ? [row[usual], usual] : [row[keys[at]!], keys[at]!]
 }

@@ -1,6 +1,8 @@
 // What every format of request traces comes to: when each request came, how long its prompt was, how much was generated.
+import { isTooMuch } from "../left-out.ts"
 import { commaHint } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
+import type { Moment } from "./arrivals.ts"
 
 export interface TracedRequest {
   /** From the trace's first request, seconds. */
@@ -10,7 +12,7 @@ export interface TracedRequest {
 }
 
 export interface RequestTrace {
-  /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt", "benchmark" or "table". */
+  /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt", "benchmark", "agents" or "table". */
   readonly format: string
   /** In order of arrival. */
   readonly requests: ReadonlyArray<TracedRequest>
@@ -20,12 +22,20 @@ export interface RequestTrace {
   readonly warnings: ReadonlyArray<string>
 }
 
-/** A request whose moment is not yet counted from the first one's: whole units and the fraction of the next, apart. */
-export interface Timed {
-  readonly whole: number
-  readonly fraction: number
+/** A request whose moment is not yet counted from the first one's. */
+export interface Timed extends Moment {
   readonly promptTokens: number
   readonly outputTokens: number
+}
+
+export type Json = Readonly<Record<string, unknown>>
+
+/** A request, or what holds some, in JSON. */
+export interface Row {
+  readonly place: string
+  readonly value: Json
+  /** Of requests whose times count from the beginning of their session: which that is. */
+  readonly session?: string | undefined
 }
 
 /** Requests before they are put in order: moments in units of which `perSecond` are a second. */
@@ -36,7 +46,8 @@ export interface TimedTrace extends Omit<RequestTrace, "requests"> {
 
 /** Tokens as a trace gives them; throws TraceError otherwise. `place`: "line 3". */
 export const tokenCount = (file: string, place: string, field: string, value: unknown): number => {
-  if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 100_000_000) return value
+  const count = typeof value === "string" && /^\d+(?:\.0*)?$/u.test(value.trim()) ? Number(value) : value
+  if (typeof count === "number" && Number.isInteger(count) && count >= 0 && count <= 100_000_000) return count
   throw new TraceError({
     file,
     field: `${place}, ${field}`,
@@ -51,36 +62,21 @@ export const isCutShort = (text: string): boolean => !/[\r\n]\s*$/u.test(text.sl
 export const cutWarning = (file: string, line: number): string =>
   `line ${line} of ${file}, the last, is cut short and was left out`
 
-/** What tools call the three things that a request has. Compared without case, spaces, dashes and underscores. */
-export const arrivalNames = ["timestamp", "createdtime", "arrivedat", "arrivaltimestamp", "arrivaltime", "arrival", "starts", "startseconds", "timestampms", "arrivaltimems", "arrivalms", "time", "timems"] // prettier-ignore
-export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "promptlen", "inputlen", "isl"] // prettier-ignore
-export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "responsetokens", "numdecodetokens", "tokensize", "completiontokens", "outputlen", "osl"] // prettier-ignore
-
-/** Of `arrivalNames`, those that say seconds, or are of tools that count them. */
-export const namesOfSeconds: ReadonlyArray<string> = ["arrivedat", "arrivaltimestamp", "starts", "startseconds"] // prettier-ignore
+/** What tools call what a request has beside its time, compared by `plainName`. */
+export const promptNames = ["inputlength", "inputtokens", "contexttokens", "requesttokens", "numprefilltokens", "promptsize", "prompttokens", "numprompttokens", "promptlen", "inputlen", "isl", "in"] // prettier-ignore
+export const outputNames = ["outputlength", "outputtokens", "generatedtokens", "responsetokens", "numdecodetokens", "tokensize", "completiontokens", "numgeneratedtokens", "outputlen", "genlen", "osl", "out"] // prettier-ignore
 export const sessionNames = ["session", "sessionid"]
 
-type Unit = "s" | "ms" | "us"
-export const perSecondOf = { s: 1, ms: 1e3, us: 1e6 } as const satisfies Record<Unit, number>
+/** Whether a cell or a field that is there says nothing, as of requests that failed. */
+export const saysNothing = (value: unknown): boolean =>
+  value === null || (typeof value === "string" && /^(?:nan|null|none)?$/iu.test(value.trim()))
 
-/** The unit of a trace's times, by the latest of them: counted from 1970, 10 digits are seconds, 13 milliseconds, 16 microseconds. */
-export const unitOf = (latest: number, usual: Unit): Unit =>
-  latest >= 1e14 ? "us" : latest >= 1e11 ? "ms" : latest >= 1e9 ? "s" : usual
-
-export const plainName = (name: string): string => name.toLowerCase().replaceAll(/[\s_-]/gu, "")
-
-/** The first of `names` that is among `given`: its position; -1 for none. */
-export const positionOf = (given: ReadonlyArray<string>, names: ReadonlyArray<string>): number => {
-  const plain = given.map(plainName)
-  for (const name of names) {
-    const at = plain.indexOf(name)
-    if (at >= 0) return at
+/** What to say of requests without a number of tokens. Throws `TraceError` where they are more than one in ten. */
+export const leftOutWarning = (file: string, leftOut: number, all: number): ReadonlyArray<string> => {
+  if (leftOut === 0) return []
+  if (isTooMuch(leftOut, all)) {
+    const value = `missing of ${leftOut} of ${all} requests`
+    throw new TraceError({ file, field: "tokens", value, accepted: "a prompt and an answer of nearly all" })
   }
-  return -1
-}
-
-/** A number of the size that moments have, as whole and fraction. */
-export const momentOfNumber = (value: number): Pick<Timed, "whole" | "fraction"> => {
-  const whole = Math.floor(value)
-  return { whole, fraction: value - whole }
+  return [`${leftOut} requests of ${file} say no prompt or no answer and were left out`]
 }
