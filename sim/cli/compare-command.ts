@@ -6,9 +6,9 @@ import type { Family } from "../../scenarios/family.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
 import { metricOf, type RunResult } from "../../scenarios/result.ts"
+import { linkBytesLabel, linkBytesPerStep } from "../link-traffic.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { readSource } from "../../scenarios/file/source.ts"
@@ -130,7 +130,7 @@ const isResult = (value: unknown): value is SavedResult => {
     ["steps", "warmupSteps"].every((name) => value[name] === undefined || isCount(value[name])) &&
     (value["warnings"] === undefined || isListOf(value["warnings"], (each) => typeof each === "string")) &&
     familyOf({ task }).metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
-    isListOf(value["links"], (link) => isRecord(link) && typeof link["bytes"] === "number")
+    isListOf(value["links"], (link) => isRecord(link) && isCount(link["bytes"]) && isCount(link["count"]))
   )
 }
 
@@ -138,12 +138,6 @@ const isListOf = (value: unknown, isEach: (each: unknown) => boolean): boolean =
   Array.isArray(value) && value.every(isEach)
 
 const familyOfResult = (result: RunResult): Family => familyOf({ task: result.task ?? defaultTask })
-
-/** Bytes over all links for each step of the run; undefined where there are no steps, or none ended. */
-const bytesPerStep = ({ links, steps, warmupSteps = 0 }: RunResult): number | undefined =>
-  typeof steps !== "number"
-    ? undefined
-    : links.reduce((sum, { bytes }) => sum + bytes, 0) / (steps + warmupSteps)
 
 const ratio = (value: number, to: number): number | null => {
   if (Number.isNaN(value) || Number.isNaN(to)) return null
@@ -155,18 +149,18 @@ const asJson = (compared: ReadonlyArray<Compared>) => {
   const { metrics } = familyOfResult(first)
   return {
     results: compared.map(({ label, result }) => {
-      const linkBytesPerStep = bytesPerStep(result)
+      const sent = linkBytesPerStep(result)
       return {
         label,
         ratio: {
           ...Object.fromEntries(
             metrics.map(({ name }) => [name, ratio(metricOf(result, name), metricOf(first, name))])
           ),
-          ...(linkBytesPerStep === undefined
+          ...(sent === undefined
             ? {}
-            : { linkBytesPerStep: ratio(linkBytesPerStep, bytesPerStep(first) ?? Number.NaN) })
+            : { linkBytesPerStep: ratio(sent, linkBytesPerStep(first) ?? Number.NaN) })
         },
-        ...(linkBytesPerStep === undefined ? {} : { linkBytesPerStep }),
+        ...(sent === undefined ? {} : { linkBytesPerStep: sent }),
         result
       }
     })
@@ -180,15 +174,15 @@ const print = (compared: ReadonlyArray<Compared>): string => {
     const quotient = ratio(value, to)
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`
   }
-  const sent = bytesPerStep(first)
-  const sends = compared.some(({ result }) => bytesPerStep(result) !== undefined)
+  const sent = linkBytesPerStep(first)
+  const sends = compared.some(({ result }) => linkBytesPerStep(result) !== undefined)
   const lines = alignColumns([
     [
       "",
       "algorithm",
       "ranks",
       ...metrics.flatMap(({ label }, index) => (index === 0 ? [label, ""] : [label])),
-      ...(sends ? ["link bytes a step", ""] : [])
+      ...(sends ? [linkBytesLabel(compared.map(({ result }) => result)), ""] : [])
     ],
     ...compared.map(({ label, result }) => [
       label,
@@ -200,8 +194,8 @@ const print = (compared: ReadonlyArray<Compared>): string => {
       }),
       ...(sends
         ? [
-            formatMetric(bytesPerStep(result) ?? Number.NaN, "bytes"),
-            times(bytesPerStep(result) ?? Number.NaN, sent ?? Number.NaN)
+            formatMetric(linkBytesPerStep(result) ?? Number.NaN, "bytes"),
+            times(linkBytesPerStep(result) ?? Number.NaN, sent ?? Number.NaN)
           ]
         : [])
     ])

@@ -5,6 +5,7 @@ import { costOf, headlineOf } from "./answer.ts"
 import { formatAxisValue, formatRatio, formatSize } from "./format.ts"
 import { displayName, type Grid, type Names } from "./grid.ts"
 import { markup, type Markup } from "./markup.ts"
+import { linkBytesLabel, linkBytesPerStep } from "../link-traffic.ts"
 import type { ReportAxis, ReportRow, StudyReport } from "./study-report.ts"
 
 /** Rows shown; a report is for reading, and the study's CSV has them all. */
@@ -17,11 +18,6 @@ interface Column {
   readonly sortBy: (row: ReportRow) => number | string
   readonly text: (row: ReportRow) => string
 }
-
-/** Bytes one link of the busiest kind carries in a step. */
-const bytesPerStep = ({ links, steps, warmupSteps }: ReportRow): number =>
-  Math.max(0, ...links.map(({ bytes, count }) => bytes / count)) /
-  ((steps ?? Number.NaN) + (warmupSteps ?? 0))
 
 const axisColumn = (names: Names, { path, label, unit }: ReportAxis): Column => {
   const numeric = unit !== "text"
@@ -90,9 +86,9 @@ export const table = (
     ...(rows.some(({ steps }) => steps !== undefined)
       ? [
           number(
-            "sent per step",
-            "bytes that one link of the busiest kind carries in a step",
-            bytesPerStep,
+            linkBytesLabel(rows),
+            "bytes a step that the busiest link of the outermost tier in use carries",
+            (row) => linkBytesPerStep(row) ?? NaN,
             (bytes) => (Number.isNaN(bytes) ? "" : formatSize(bytes))
           )
         ]
