@@ -4,34 +4,53 @@ import * as Effect from "effect/Effect"
 import { timedCollectives, type CollectiveCost, type OpCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { commaHint, readText, tableLines, type Line } from "./text.ts"
-import { tableProfile, type TableOptions } from "./table-profile.ts"
+import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
+import {
+  bytesOfCell,
+  collectiveNamed,
+  isOtherCollective,
+  secondsOfCell,
+  timingColumns,
+  type TimingColumns
+} from "./timing-columns.ts"
 import { isVidur, vidurTables } from "./vidur.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
-const seconds = ["median_seconds", "mean_seconds"] as const
+export interface CsvOptions extends TableOptions {
+  /** Which collective it was, where the table has no column of it. */
+  readonly op?: string
+  /** Number of ranks, where the table has no column of it. */
+  readonly ranks?: number
+  /** How the links were limited, where the table has no column of it; default "unshaped". */
+  readonly link?: string
+}
+
 const opColumns = "op,attributes,median_seconds"
 const collectiveColumns = "op,ranks,bytes,median_seconds,link"
+const accepted = `the columns ${opColumns} or ${collectiveColumns} (or as others call them), or those of Vidur's tables`
 
-const isTimings = (names: ReadonlyArray<string>): boolean =>
-  names.includes("op") && seconds.some((name) => names.includes(name))
+const isTimings = (names: ReadonlyArray<string>): boolean => {
+  const { op, size, time } = timingColumns(names)
+  return time !== undefined && (op !== undefined || size !== undefined)
+}
 
 /**
  * Imports a table of timings; its first line says which. Ops: `op,attributes,median_seconds`, attributes as
  * `k=v;k=v` with numbers. Collectives: `op,ranks,bytes,median_seconds,link` (link may be left out; "unshaped" then).
- * Columns may come in any order; `mean_seconds` is taken too, with a warning. Errors name line, column and value.
+ * Columns may come in any order, be called as benchmarks call them (`collective`, `num_gpus`, `Size (MB)`, `avg_latency_us`), and
+ * hold units. Means are taken too, with a warning. Errors name line, column and value.
  */
 export const importCsv = (
   text: string,
-  options: TableOptions = {}
+  options: CsvOptions = {}
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "table.csv"
   return attempt(file, "a table of timings in CSV", () => {
     const [head, ...lines] = tableLines(file, text, (names) => isTimings(names) || isVidur(names))
-    const accepted = `the columns ${opColumns} or ${collectiveColumns}, or those of Vidur's tables`
     if (head === undefined) throw new TraceError({ file, field: "content", value: "empty", accepted })
     const position = new Map<string, number>()
     for (const [index, name] of head.cells.entries()) {
-      if (position.has(name)) {
+      if (name !== "" && position.has(name)) {
         throw new TraceError({ file, field: `line ${head.number}, header`, value: `${name} twice`, accepted })
       }
       position.set(name, index)
@@ -40,22 +59,22 @@ export const importCsv = (
       const { warnings: told, ...tables } = vidurTables(file, head, lines)
       return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings: told }
     }
-    const time = seconds.find((name) => position.has(name))
-    const isOps = position.has("attributes")
-    const known = isOps ? ["op", "attributes", time] : ["op", "ranks", "bytes", time]
-    const missing = known.some((name) => name === undefined || !position.has(name))
-    const extra = [...position.keys()].some((name) => !known.includes(name) && (isOps || name !== "link"))
-    if (missing || extra) {
-      throw new TraceError({
-        file,
-        field: `line ${head.number}, header`,
-        value: head.cells.join(","),
-        accepted
-      })
+    const columns = timingColumns(head.cells)
+    const { op, ranks, size, time, attributes, others } = columns
+    const isOps = attributes !== undefined
+    const isWhole = isOps
+      ? op !== undefined && others.length === 0 && size === undefined
+      : (op ?? options.op) !== undefined && (ranks ?? options.ranks) !== undefined && size !== undefined
+    if (time === undefined || !isWhole) {
+      const lacks = isOps || time === undefined ? "" : lacking(columns, options)
+      const field = `line ${head.number}, header`
+      throw new TraceError({ file, field, value: head.cells.join(","), accepted: accepted + lacks })
     }
     const warnings: Array<string> = []
-    if (time === "mean_seconds")
+    if (time.statistic === "mean")
       warnings.push("the table holds means; they are used where medians are expected")
+    if (time.statistic === undefined)
+      warnings.push(`whether ${time.name} is a median the table does not say: it is taken for one`)
     if (lines.length === 0) {
       throw new TraceError({
         file,
@@ -67,27 +86,81 @@ export const importCsv = (
     const rows = lines.map((line) => rowOf(file, line, position, head.cells.length))
     if (isOps) {
       const ops = rows.map((row): OpCost => ({
-        op: row.text("op"),
-        attributes: attributesOf(row),
-        medianSeconds: row.number(time!, "a time in seconds of at least 0, such as 2.5e-05", false, 0)
+        op: row.text(op!),
+        attributes: attributesOf(row, attributes),
+        medianSeconds: secondsOf(row, time)
       }))
       return { profile: tableProfile("table", options, { ops }), unattributed: [], warnings }
     }
-    const collectives = rows.map((row): CollectiveCost => ({
-      op: collectiveOf(row),
-      ranks: row.number("ranks", "a whole number of ranks, at least 1", true, 1),
-      sizeBytes: row.number("bytes", "a whole number of bytes, at least 0", true, 0),
-      medianSeconds: row.number(time!, "a time in seconds of at least 0, such as 2.5e-05", false, 0),
-      link: position.has("link") ? row.text("link") : "unshaped"
-    }))
+    const collectives = collectivesOf(rows, columns, options, warnings)
     return { profile: tableProfile("table", options, { collectives }), unattributed: [], warnings }
   })
+}
+
+/** What a table of collectives lacks, and the option that says it, in words. */
+const lacking = ({ op, ranks, size }: TimingColumns, options: CsvOptions): string =>
+  [
+    (op ?? options.op) === undefined ? "; which collective it was, --op says" : "",
+    (ranks ?? options.ranks) === undefined ? "; of how many ranks, --ranks says" : "",
+    size === undefined ? "; a column of bytes it must have" : ""
+  ].join("")
+
+const collectivesOf = (
+  rows: ReadonlyArray<Row>,
+  { op, ranks, size, time, link, others }: TimingColumns,
+  options: CsvOptions,
+  warnings: Array<string>
+): ReadonlyArray<CollectiveCost> => {
+  if (others.length > 0) warnings.push(`columns ${others.join(", ")} are not used`)
+  const unused = new Set<string>()
+  const costs = rows.flatMap((row): ReadonlyArray<CollectiveCost> => {
+    const name = op === undefined ? options.op! : row.text(op)
+    const collective = collectiveNamed(name)
+    if (collective === undefined) {
+      if (!isOtherCollective(name)) throw row.bad(op ?? "--op", name, timedCollectives.join(", "))
+      unused.add(name)
+      return []
+    }
+    return [
+      {
+        op: collective,
+        ranks:
+          ranks === undefined
+            ? options.ranks!
+            : row.number(ranks, "a whole number of ranks, at least 1", 1, 2 ** 31 - 1),
+        sizeBytes: row.scaled(size!.name, "a whole number of bytes, at least 0", (cell) => {
+          const bytes = bytesOfCell(cell, size!.bytes)
+          return Math.abs(bytes - Math.round(bytes)) < 1e-6 * bytes ? Math.round(bytes) : bytes
+        }),
+        medianSeconds: secondsOf(row, time!),
+        link: link === undefined ? (options.link ?? "unshaped") : row.text(link)
+      }
+    ]
+  })
+  if (unused.size > 0) warnings.push(`${[...unused].join(", ")}: not a collective that is used, left out`)
+  const divided = new Set(
+    costs.flatMap((cost) => (cost.op === "all_gather" || cost.op === "reduce_scatter" ? [cost.op] : []))
+  )
+  if (size!.name !== "bytes" && divided.size > 0)
+    warnings.push(
+      `sizes of ${[...divided].join(" and ")} are taken for one rank's (its input; of a reduce_scatter its output): where they are of all ranks, as nccl-tests count, divide them by the ranks`
+    )
+  return others.length === 0 ? costs : mergedRows(costs, warnings)
+}
+
+const secondsOf = (row: Row, time: NonNullable<TimingColumns["time"]>): number => {
+  const unit = time.inSeconds === undefined ? " with its unit" : ""
+  return row.scaled(
+    time.name,
+    `a time of at least 0${unit}, such as ${unit === "" ? "2.5e-05" : "25us"}`,
+    (cell) => secondsOfCell(cell, time)
+  )
 }
 
 /** As `importCsv`, from a file. */
 export const importCsvFile = (
   path: string,
-  options: TableOptions = {}
+  options: CsvOptions = {}
 ): Effect.Effect<ImportReport, TraceError> =>
   Effect.flatMap(
     attemptAsync(path, "the path of a table in CSV", async () => readText(path)),
@@ -95,20 +168,23 @@ export const importCsvFile = (
   )
 
 interface Row {
-  bad(column: string, value: string, accepted: string): TraceError
+  bad(column: string, value: string, wants: string): TraceError
   text(column: string): string
-  number(column: string, accepted: string, whole: boolean, min: number): number
+  /** A whole number. */
+  number(column: string, accepted: string, min: number, max: number): number
+  /** What `scale` makes of a cell, at least 0; whole where it says bytes. */
+  scaled(column: string, accepted: string, scale: (cell: string) => number): number
 }
 
 const decimal = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/u
 
 const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, width: number): Row => {
-  const bad = (column: string, value: string, accepted: string) =>
+  const bad = (column: string, value: string, wants: string) =>
     new TraceError({
       file,
       field: `line ${line.number}, column ${column}`,
       value: showValue(value),
-      accepted
+      accepted: wants
     })
   if (line.cells.length !== width) {
     const value = `${line.cells.length} cells (${showValue(line.cells.join(","))})`
@@ -127,26 +203,25 @@ const rowOf = (file: string, line: Line, position: ReadonlyMap<string, number>, 
       if (value === "") throw bad(column, value, "a text")
       return value
     },
-    number: (column, accepted, whole, min) => {
+    number: (column, wants, min, max) => {
       const text = cell(column)
       const value = decimal.test(text) ? Number(text) : Number.NaN
-      const max = column === "ranks" ? 2 ** 31 - 1 : Number.MAX_VALUE
-      if (!(value >= min && value <= max) || (whole && !Number.isInteger(value)))
-        throw bad(column, text, accepted + commaHint(text))
+      if (!(value >= min && value <= max && Number.isInteger(value)))
+        throw bad(column, text, wants + commaHint(text))
+      return value
+    },
+    scaled: (column, wants, scale) => {
+      const text = cell(column)
+      const value = scale(text)
+      if (!(value >= 0 && value <= Number.MAX_VALUE) || (wants.includes("whole") && !Number.isInteger(value)))
+        throw bad(column, text, wants + commaHint(text))
       return value
     }
   }
 }
 
-const collectiveOf = (row: Row): CollectiveCost["op"] => {
-  const name = row.text("op")
-  const op = timedCollectives.find((known) => known === name)
-  if (op === undefined) throw row.bad("op", name, timedCollectives.join(", "))
-  return op
-}
-
-const attributesOf = (row: Row): Readonly<Record<string, number>> => {
-  const text = row.text("attributes")
+const attributesOf = (row: Row, column: string): Readonly<Record<string, number>> => {
+  const text = row.text(column)
   const attributes = new Map<string, number>()
   for (const part of text.split(";")) {
     const [key = "", value = "", ...more] = part.split("=").map((side) => side.trim())
@@ -158,7 +233,7 @@ const attributesOf = (row: Row): Readonly<Record<string, number>> => {
       attributes.has(key)
     ) {
       throw row.bad(
-        "attributes",
+        column,
         text,
         `numbers by name, each once, such as "m=16;k=768;n=3072" (not ${showValue(part)})`
       )

@@ -11,6 +11,7 @@ import {
   binaryKind,
   collectiveTable,
   foreignKind,
+  foreignText,
   isBinary,
   jsonTitle,
   recordTrace,
@@ -391,6 +392,8 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const isJson = /^\s*[[{]/u.test(text)
     const ours = isJson ? own(file, ownJson(file, firstJson(text))) : undefined
     if (ours !== undefined) return ours
+    const other = isJson ? undefined : foreignText(text)
+    if (other !== undefined) return foreign(file, other)
     const asRequests = `as a trace of requests: ${requests.failure.message}`
     const isTable = !isJson && (text.split("\n", 1)[0] ?? "").split(/[,;\t|]/u).length > 1
     return {

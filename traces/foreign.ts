@@ -134,6 +134,13 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
     { what: "times of collectives", how: "write them as a CSV: op,ranks,bytes,median_seconds,link" }
   ],
   [
+    matches(/^\s*(?:<\?xml[^>]*>\s*)?<(?:system|graphs)\b/u),
+    "nccl-topology",
+    "a topology or graph of NCCL (NCCL_TOPO_DUMP_FILE): which links there are, without times",
+    collectiveTable,
+    bandwidth
+  ],
+  [
     matches(/^\s*\{/u, /"model_type"\s*:/u, /"(?:hidden_size|n_embd|d_model|text_config)"\s*:/u),
     "model-config",
     "a model's configuration, as Hugging Face has it",
@@ -150,9 +157,32 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
   [begins("\x7fELF", "MZ\x90"), "program", "a program or a library"]
 ]
 
+/** Texts that may hold among other lines what is read here: told only where no reader found it. */
+const knownTexts: typeof known = [
+  [
+    matches(/\bNCCL INFO\b/u),
+    "nccl-log",
+    "a log of NCCL (NCCL_DEBUG=INFO): how it connected ranks, without times of collectives",
+    collectiveTable
+  ],
+  [
+    matches(/\bCOMMS-RES-|^-+ Performance of \w+ on \d+ devices|average bandwidth of \w+ over \d+ ranks/mu),
+    "comms-benchmark",
+    "a report of a benchmark of collectives (PARAM, DeepSpeed, torch-distributed scripts) as text",
+    { what: "its times", how: "as a CSV: op,ranks,bytes,median_us,link" },
+    collectiveTable
+  ]
+]
+
 /** What a file that begins so is, where it is of a kind that nothing here reads. */
-export const foreignKind = (bytes: Uint8Array, text: string): Foreign | undefined => {
-  const found = known.find(([looks]) => looks(bytes, text))
+export const foreignKind = (bytes: Uint8Array, text: string): Foreign | undefined =>
+  firstOf(known, bytes, text)
+
+/** The same of a text in which no reader found anything. */
+export const foreignText = (text: string): Foreign | undefined => firstOf(knownTexts, new Uint8Array(0), text)
+
+const firstOf = (kinds: typeof known, bytes: Uint8Array, text: string): Foreign | undefined => {
+  const found = kinds.find(([looks]) => looks(bytes, text))
   if (found === undefined) return undefined
   const [, kind, title, ...missing] = found
   return { kind, title, missing }

@@ -5,8 +5,8 @@ import type { CollectiveCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
 import { runsOfText, type NcclRow, type NcclRun } from "./nccl-tests-text.ts"
-import { readText } from "./text.ts"
-import { tableProfile, type TableOptions } from "./table-profile.ts"
+import { loggedText, readText } from "./text.ts"
+import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 export interface NcclTestsOptions extends TableOptions {
@@ -41,11 +41,12 @@ const acceptedTests =
  * type one is taken, and said. Errors: `TraceError` with line and column.
  */
 export const importNcclTests = (
-  text: string,
+  given: string,
   options: NcclTestsOptions = {}
 ): Effect.Effect<ImportReport, TraceError> => {
   const file = options.file ?? "nccl-tests"
   return attempt(file, "the output of a nccl-tests program", () => {
+    const text = loggedText(given)
     const warnings = ["nccl-tests print means; they are used where medians are expected"]
     const bad = (field: string, value: unknown, accepted: string) =>
       new TraceError({ file, field, value: showValue(value), accepted })
@@ -79,7 +80,7 @@ export const importNcclTests = (
     const profile = tableProfile(
       "nccl-tests",
       { ...options, ...(device === undefined ? {} : { device }) },
-      { collectives: merged(collectives, warnings) }
+      { collectives: mergedRows(collectives, warnings) }
     )
     return { profile, unattributed: [], warnings }
   })
@@ -211,23 +212,6 @@ const oneKind = (
     kept = kept.filter((row) => row[key] === chosen)
   }
   return kept
-}
-
-/** One row for each operation, ranks and size: of repeated ones, the median. */
-const merged = (
-  all: ReadonlyArray<CollectiveCost>,
-  warnings: Array<string>
-): ReadonlyArray<CollectiveCost> => {
-  const groups = Map.groupBy(all, ({ op, ranks, sizeBytes }) => `${op} ${ranks} ${sizeBytes}`)
-  if (groups.size < all.length) {
-    warnings.push(`${all.length - groups.size} rows repeat an operation, ranks and size: medians are taken`)
-  }
-  return [...groups.values()].map((rows) => {
-    const times = rows.map(({ medianSeconds }) => medianSeconds).toSorted((a, b) => a - b)
-    const middle = times.length >> 1
-    const medianSeconds = times.length % 2 === 1 ? times[middle]! : (times[middle - 1]! + times[middle]!) / 2
-    return { ...rows[0]!, medianSeconds }
-  })
 }
 
 /** As `importNcclTests`, from a file, compressed or not. */

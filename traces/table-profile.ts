@@ -1,4 +1,5 @@
 // A profile that is only a table of timed ops or collectives, as importers of such tables make it.
+import { median } from "../core/median.ts"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import type { CollectiveCost, OpCost, Profile } from "../core/profile.ts"
 
@@ -38,4 +39,18 @@ export const tableProfile = (
     ops: tables.ops ?? [],
     collectives: tables.collectives ?? []
   }
+}
+
+/** One row for each operation, ranks, size and link: of repeated ones, the median, which is told. */
+export const mergedRows = (
+  all: ReadonlyArray<CollectiveCost>,
+  warnings: Array<string>
+): ReadonlyArray<CollectiveCost> => {
+  const groups = Map.groupBy(all, ({ op, ranks, sizeBytes, link }) => `${op} ${ranks} ${sizeBytes} ${link}`)
+  if (groups.size < all.length)
+    warnings.push(`${all.length - groups.size} rows repeat an operation, ranks and size: medians are taken`)
+  return [...groups.values()].map((rows) => ({
+    ...rows[0]!,
+    medianSeconds: median(rows.map(({ medianSeconds }) => medianSeconds))
+  }))
 }

@@ -68,6 +68,26 @@ export const readText = (file: string): string => {
 export const textLines = (text: string): ReadonlyArray<string> =>
   text.replace(/^\uFEFF/u, "").split(/\r\n?|\n/u)
 
+const logFields = ["log", "message", "msg", "line", "MESSAGE"]
+
+const logLine = (line: string): string | undefined => {
+  if (!line.startsWith("{")) return undefined
+  try {
+    const entry = JSON.parse(line) as Readonly<Record<string, unknown>>
+    const said = logFields.map((field) => entry[field]).find((each) => typeof each === "string")
+    return typeof said === "string" ? said.replace(/\r?\n$/u, "") : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** A text as its program wrote it, where a container's runtime or a journal keeps each line as an object of JSON; else as it is. */
+export const loggedText = (text: string): string => {
+  const lines = textLines(text).filter((line) => line.trim() !== "")
+  if (lines[0] === undefined || logLine(lines[0]) === undefined) return text
+  return lines.map((line) => logLine(line) ?? line).join("\n")
+}
+
 /** Commas first: where a header has the awaited columns by several, all but one cut nothing. */
 const separators = [",", ";", "\t", "|"] as const
 

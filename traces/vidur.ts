@@ -1,4 +1,4 @@
-// Tables that Vidur profiles models and networks into (`mlp.csv`, `all_reduce.csv`, `send_recv.csv`): statistics of each op in
+// Tables that Vidur profiles models and networks into (`mlp.csv`, `attention.csv`, `all_reduce.csv`, `send_recv.csv`): statistics of each op in
 // milliseconds, in columns `time_stats.<op>.median`. Knows what its programs time, and nothing of this project's own tables.
 import { median } from "../core/median.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
@@ -45,6 +45,36 @@ const products: Readonly<Record<string, (sizes: Sizes) => readonly [k: number, n
   mlp_down_proj: ({ width, ffn, parts }) => [ffn / parts, width]
 }
 
+/** Attention of a rank's heads: of a whole prompt over itself, or of a new token of each sequence over what is cached. */
+const attention: ReadonlySet<string> = new Set(["attn_prefill", "attn_decode"])
+
+const attentionColumns = ["n_embd", "n_q_head", "n_kv_head", "batch_size", "prefill_chunk_size", "kv_cache_size", "is_prefill"] // prettier-ignore
+
+/** The row's attention; undefined of part of a prompt, which reads what was cached before it. */
+const attentionOf = (op: string, row: Row): OpCost | undefined => {
+  const isPrefill = /^(?:true|1)$/iu.test(row.text("is_prefill"))
+  const cached = row.number("kv_cache_size", "a whole number, at least 0")!
+  if (isPrefill !== (op === "attn_prefill") || (isPrefill && cached > 0)) return undefined
+  const parts = row.has("num_tensor_parallel_workers") ? row.whole("num_tensor_parallel_workers") : 1
+  const heads = row.whole("n_q_head")
+  const attributes = {
+    q_heads: heads / parts,
+    kv_heads: row.whole("n_kv_head") / parts,
+    d: row.whole("n_embd") / heads
+  }
+  if (!Object.values(attributes).every(Number.isInteger))
+    throw row.bad("n_q_head", row.text("n_q_head"), "a model whose heads divide evenly among its ranks")
+  const batch = row.whole("batch_size")
+  return {
+    op: isPrefill ? "attention_prefill_fp16" : "attention_decode_fp16",
+    // The new token's own key and value are read with those that were cached.
+    attributes: isPrefill
+      ? { batch, tokens: row.whole("prefill_chunk_size"), ...attributes }
+      : { batch, kv: cached + 1, ...attributes },
+    medianSeconds: 0
+  }
+}
+
 /** Throws `TraceError` that names line and column. `lines`: without the header. */
 export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>): VidurTables => {
   const names = head.cells
@@ -68,17 +98,26 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
     if (found === undefined) to.set(key, { row, ms: [ms] })
     else found.ms.push(ms)
   }
-  const unused = timed.filter(({ op }) => !collectives.has(op) && products[op] === undefined)
+  const isUsed = (op: string) => collectives.has(op) || attention.has(op) || products[op] !== undefined
+  const unused = timed.filter(({ op }) => !isUsed(op))
   let without = 0
+  let partial = 0
   for (const line of lines) {
     const row = rowOf(file, line, names)
     for (const { op, name } of timed) {
       const product = products[op]
       const isCollective = collectives.has(op)
-      if (!isCollective && product === undefined) continue
+      if (!isUsed(op)) continue
       const ms = row.number(name, "milliseconds, at least 0", { mayBeBlank: true })
       if (ms === undefined || ms === 0) {
         without++
+        continue
+      }
+      if (attention.has(op)) {
+        for (const column of attentionColumns) needs(column)
+        const cost = attentionOf(op, row)
+        if (cost === undefined) partial++
+        else add(ops, [cost.op, ...Object.values(cost.attributes)].join(" "), cost, ms)
         continue
       }
       if (isCollective) {
@@ -112,7 +151,9 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
     }
   }
   if (ops.size === 0 && all.size === 0) {
-    const known = [...Object.keys(products), ...collectives].map((op) => `time_stats.${op}.median`)
+    const known = [...Object.keys(products), ...attention, ...collectives].map(
+      (op) => `time_stats.${op}.median`
+    )
     throw new TraceError({
       file,
       field: "content",
@@ -131,8 +172,11 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
       ...(unused.length === 0
         ? []
         : [
-            `columns of ${unused.map(({ op }) => op).join(", ")} are no products of matrices and were left out`
+            `columns of ${unused.map(({ op }) => op).join(", ")} are neither products of matrices nor attention and were left out`
           ]),
+      ...(partial === 0
+        ? []
+        : [`${partial} times are of parts of prompts, which read what was cached before: left out`]),
       ...(without === 0 ? [] : [`${without} times are blank or 0 and were left out`]),
       ...(across === 0 || across === rows.length
         ? []
@@ -141,7 +185,19 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
   }
 }
 
-const rowOf = (file: string, { number, cells }: Line, names: ReadonlyArray<string>) => {
+interface Row {
+  readonly bad: (column: string, value: string, accepted: string) => TraceError
+  readonly has: (column: string) => boolean
+  readonly text: (column: string) => string
+  readonly number: (
+    column: string,
+    accepted: string,
+    limits?: { readonly mayBeBlank?: boolean; readonly min?: number }
+  ) => number | undefined
+  readonly whole: (column: string) => number
+}
+
+const rowOf = (file: string, { number, cells }: Line, names: ReadonlyArray<string>): Row => {
   const bad = (column: string, value: string, accepted: string) =>
     new TraceError({ file, field: `line ${number}, column ${column}`, value: showValue(value), accepted })
   if (cells.length !== names.length) {
@@ -163,9 +219,10 @@ const rowOf = (file: string, { number, cells }: Line, names: ReadonlyArray<strin
   }
   return {
     bad,
+    has: (column) => names.includes(column),
     text,
     number: numberAt,
-    whole: (column: string): number => {
+    whole: (column) => {
       const accepted = "a whole number, at least 1"
       const value = numberAt(column, accepted, { min: 1 })!
       if (!Number.isInteger(value)) throw bad(column, text(column), accepted)

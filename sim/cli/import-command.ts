@@ -81,8 +81,8 @@ const imported = (
         ...(options.timestamps === undefined ? {} : { timestampUnit: options.timestamps })
       })
     }
+    const { op, ranks, inPlace, link } = options
     if (source === "nccl-tests") {
-      const { op, ranks, inPlace, link } = options
       const { importNcclTestsFile } = yield* Effect.promise(() => import("../../traces/nccl-tests.ts"))
       return yield* importNcclTestsFile(file, {
         ...common,
@@ -93,7 +93,12 @@ const imported = (
       })
     }
     const { importCsvFile } = yield* Effect.promise(() => import("../../traces/csv.ts"))
-    return yield* importCsvFile(file, common)
+    return yield* importCsvFile(file, {
+      ...common,
+      ...(op === undefined ? {} : { op }),
+      ...(ranks === undefined ? {} : { ranks }),
+      ...(link === undefined ? {} : { link })
+    })
   })
 
 const stepTime = (option: string, text: string | undefined) =>

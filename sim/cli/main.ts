@@ -258,6 +258,9 @@ const fileCommands = (sim: Command, ending: Action): void => {
   importOptions(importer.command("csv"))
     .description("a table of op or collective timings")
     .argument("<csv>", "table file")
+    .option("--op <name>", "which collective it was, where the table does not say")
+    .option("--ranks <n>", "number of ranks, where the table does not say", wholeNumber(1))
+    .option("--link <text>", "how the links were limited, where the table does not say")
     .action(
       ending(async (file: string, options: ImportCommandOptions) =>
         (await import("./import-command.ts")).importCommand("csv", [file], options)

@@ -38,6 +38,17 @@ describe("output of nccl-tests", () => {
     expect(report.warnings.join("\n")).toContain(warning)
   })
 
+  it("is read where a container's runtime or a journal keeps each line as JSON", async () => {
+    const lines = readFileSync(fixture("nccl-i-no-hash.txt"), "utf8").split("\n")
+    for (const entry of [
+      (line: string) => ({ log: `${line}\n`, stream: "stdout", time: "2024-01-01T00:00:00Z" }),
+      (line: string) => ({ MESSAGE: line, PRIORITY: "6" })
+    ]) {
+      const logged = lines.map((line) => JSON.stringify(entry(line))).join("\n")
+      expect(rows(await run(importNcclTests(logged)))).toEqual(both)
+    }
+  })
+
   /** Output of `ranks` ranks, rows as the program prints them; `labels` are the columns between type and times. */
   const printed = (ranks: number, labels: string, rows: ReadonlyArray<string>): string =>
     [

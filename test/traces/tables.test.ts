@@ -60,6 +60,50 @@ describe("CSV", () => {
     expect(warnings.join()).toContain("means")
   })
 
+  const rowsOf = async (text: string, options: Parameters<typeof importCsv>[1] = {}) => {
+    const { profile, warnings } = await run(importCsv(text, options))
+    const rows = profile.collectives.map(({ op, ranks, sizeBytes, medianSeconds, link }) =>
+      [op, ranks, sizeBytes, Number(medianSeconds.toPrecision(12)), link].join(" ")
+    )
+    return { rows, warnings: warnings.join("\n") }
+  }
+
+  it("reads collectives as benchmarks call their columns, ops and units", async () => {
+    const spaced =
+      "Collective,Num GPUs,Size (KB),Avg Time (us),AlgBW (GB/s)\nAllReduce,8,4,12.5,0\nall-to-all,8,4,20,0\nReduceScatter,8,4,9,0\nReduce,8,4,9,0\n"
+    const found = await rowsOf(spaced)
+    expect(found.rows).toEqual([
+      "all_reduce 8 4000 0.0000125 unshaped",
+      "all_to_all 8 4000 0.00002 unshaped",
+      "reduce_scatter 8 4000 0.000009 unshaped"
+    ])
+    expect(found.warnings).toMatch(/means.*\ncolumns AlgBW \(GB\/s\) are not used\nReduce: not a collective/u)
+    expect(found.warnings).toMatch(/sizes of reduce_scatter are taken for one rank's/u)
+    for (const [name, value] of [
+      ["median_ms", "0.0125"],
+      ["latency_us", "12.5"],
+      ["p50_latency_ns", "12500"],
+      ["duration", "12.5 us"],
+      ["Time [µs]", "12.5"],
+      ["avg_latency_us,median_seconds", "99,1.25e-5"]
+    ] as const) {
+      const { rows } = await rowsOf(`world_size,operation,${name},message_size\n8,ALL_REDUCE,${value},4KiB\n`)
+      expect(rows, name).toEqual(["all_reduce 8 4096 0.0000125 unshaped"])
+    }
+    expect((await rowsOf("op,ranks,bytes,time_us\nall_reduce,2,8,3\n")).warnings).toContain("taken for one")
+    // Of several dtypes or runs of a size, the median; and options say what the table does not.
+    const dtypes = "size,dtype,time_us\n8,float,3\n8,half,5\n8,bfloat16,6\n"
+    expect(await rowsOf(dtypes, { op: "bcast", ranks: 4, link: "ib" })).toMatchObject({
+      rows: ["broadcast 4 8 0.000005 ib"]
+    })
+    expect((await failure(importCsv(dtypes))).accepted).toMatch(
+      /which collective it was, --op says; of how many ranks/u
+    )
+    expect((await failure(importCsv("op,ranks,median_us\nall_reduce,2,8\n"))).accepted).toContain(
+      "a column of bytes"
+    )
+  })
+
   const ops = "op,attributes,median_seconds\n"
   const collectives = "op,ranks,bytes,median_seconds,link\n"
   it.each([
@@ -81,7 +125,9 @@ describe("CSV", () => {
     [`${collectives}all_recude,2,8,1,x`, "line 2, column op", "all_recude"],
     [`${collectives}all_reduce,0,8,1,x`, "line 2, column ranks", "0"],
     [`${collectives}all_reduce,2.5,8,1,x`, "line 2, column ranks", "2.5"],
-    [`${collectives}all_reduce,2,8KiB,1,x`, "line 2, column bytes", "8KiB"]
+    [`${collectives}all_reduce,2,8 furlongs,1,x`, "line 2, column bytes", "8 furlongs"],
+    [`${collectives}all_reduce,2,8,1 furlong,x`, "line 2, column median_seconds", "1 furlong"],
+    ["op,ranks,bytes,time\nall_reduce,2,8,3", "line 2, column time", "3"]
   ])("%j is refused with its place", async (text, field, value) => {
     const error = await failure(importCsv(text, { file: "t.csv" }))
     expect(error).toMatchObject({ file: "t.csv", field })
@@ -155,8 +201,37 @@ describe("tables of Vidur", () => {
       ["gemm_fp16", { m: 5, k: 64, n: 96 }, 0.003],
       ["gemm_fp16", { m: 5, k: 48, n: 64 }, 0.004]
     ])
-    expect(warnings.join()).toContain("columns of mlp_act are no products")
+    expect(warnings.join()).toContain("columns of mlp_act are neither products")
     expect((await run(mlp("8,2,64,128,1000,False,5,1"))).profile.ops[2]!.attributes["n"]).toBe(128)
+  })
+
+  it("of attention are a rank's heads over prompts and over what is cached", async () => {
+    const columns = ["attn_prefill", "attn_decode", "attn_kv_cache_save"]
+    const sizes =
+      "n_embd,n_q_head,n_kv_head,num_tensor_parallel_workers,batch_size,prefill_chunk_size,kv_cache_size,is_prefill"
+    const row = (prefill: string, decode: string, rest: string) =>
+      `${[prefill, decode, "1"].map((each) => `0,0,0,${each},0`).join()},${rest}`
+    const { profile, warnings } = await run(
+      importCsv(
+        [
+          `${columns.map(header).join()},${sizes}`,
+          row("2", "", "4096,32,8,2,1,512,0,True"),
+          row("3", "", "4096,32,8,2,1,512,1024,True"),
+          row("", "4", "4096,32,8,2,16,0,1023,False"),
+          row("", "6", "4096,32,8,2,16,0,1023,False")
+        ].join("\n")
+      )
+    )
+    expect(profile.ops.map(({ op, attributes, medianSeconds }) => [op, attributes, medianSeconds])).toEqual([
+      ["attention_prefill_fp16", { batch: 1, tokens: 512, q_heads: 16, kv_heads: 4, d: 128 }, 0.002],
+      ["attention_decode_fp16", { batch: 16, kv: 1024, q_heads: 16, kv_heads: 4, d: 128 }, 0.005]
+    ])
+    expect(warnings.join("\n")).toMatch(/1 times are of parts of prompts/u)
+    expect(warnings.join("\n")).toMatch(/columns of attn_kv_cache_save are neither/u)
+    const odd = importCsv(
+      `${columns.map(header).join()},${sizes}\n${row("2", "", "4096,30,8,4,1,512,0,True")}`
+    )
+    expect((await failure(odd)).accepted).toContain("heads divide evenly")
   })
 
   it("that lack a column, or hold what is no number, are refused by name", async () => {
@@ -167,7 +242,7 @@ describe("tables of Vidur", () => {
     ])
     expect((await failure(mlp("8,2,64,97,1000,False,5,2"))).accepted).toContain("divide evenly")
     expect((await failure(mlp("8,2,64,96,1000,False,x,2"))).field).toBe("line 2, column num_tokens")
-    const other = await failure(importCsv(`${header("attn_decode")},batch_size\n1,1,1,1,1,8`))
+    const other = await failure(importCsv(`${header("mlp_act")},batch_size\n1,1,1,1,1,8`))
     expect(other.accepted).toContain("time_stats.mlp_up_proj.median")
   })
 })
