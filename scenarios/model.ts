@@ -1,28 +1,23 @@
 // From what a scenario says of its model to the times of its layers: a measured profile, scaled; equal layers; or an
 // architecture whose every kernel is estimated. Whatever it is, the rest of the simulator sees a Profile.
 import * as Effect from "effect/Effect"
-import { kernels } from "../core/kernels/catalogue.ts"
-import { operand } from "../core/kernels/kernel.ts"
 import { InputError } from "../core/input-error.ts"
 import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
 import type { ModelSettings } from "./sections.ts"
 import { elementsOf, type Dtype } from "../core/machine/tensor.ts"
 import { formatSeconds, largestQuantity } from "../core/units.ts"
-import type { KernelCall, LayerGraph } from "../core/models/layer-graph.ts"
 import { modelGraph } from "./model-graph.ts"
 import { rescaleHostGaps, totalSeconds } from "../traces/rescale.ts"
-import { makeCostModel, type Costed, type TracedCostModel } from "../core/cost/cost-model.ts"
+import { makeCostModel } from "../core/cost/cost-model.ts"
 import { interpolate } from "../core/cost/curve.ts"
-import { eagerCountOf } from "../core/cost/host.ts"
 import type { Device } from "../core/cost/devices.ts"
 import type { OpTable } from "../core/cost/op-table.ts"
 import type { Estimate } from "../core/cost/provenance.ts"
-import { eagerKernels } from "../core/models/eager-kernels.ts"
-import type { EagerPrecision } from "../core/models/eager-memory.ts"
 import { fuse } from "../core/models/fuse.ts"
 import { placement } from "../core/models/placement.ts"
 import { recomputed, trainingGraph, type Recompute } from "../core/models/recompute.ts"
 import { calibrate } from "./calibrate.ts"
+import { estimateProfile, phase, type KernelsOf } from "./estimated-profile.ts"
 import type { Loader } from "./load.ts"
 
 export interface ResolvedModel {
@@ -37,8 +32,6 @@ export interface ResolvedModel {
   readonly warnings: ReadonlyArray<string>
 }
 
-const phase = (seconds: number): PhaseCost => ({ busySeconds: seconds, spanSeconds: seconds })
-
 /** What a described model's kernels are costed by. */
 interface KernelCosts {
   readonly device: Device | undefined
@@ -50,9 +43,6 @@ interface KernelCosts {
   /** What backward passes compute again, of kernels that are this project's. */
   readonly recompute?: Recompute
 }
-
-/** This project's, fused; or eager PyTorch's, in 16 bits throughout or under autocast. */
-type KernelsOf = "fused" | EagerPrecision
 
 export const resolveModel = (
   model: ModelSettings,
@@ -398,88 +388,3 @@ const scaled = (profile: Profile, factor: number): Profile => {
     }))
   }
 }
-
-/**
- * Layer times as the sum of their kernels' costs; AdamW over each layer's parameters in one launch. `eager`: the same model before
- * kernels were fused, whose launches a host in eager mode makes.
- */
-const estimateProfile = (
-  graph: LayerGraph,
-  eager: LayerGraph,
-  costs: TracedCostModel,
-  kernelsOf: KernelsOf,
-  device: string
-): Profile => {
-  const callSeconds = (call: KernelCall): number => {
-    const { kernel, inputs, outputs, attributes } = call
-    const itself = () =>
-      costs.cost({ kernel: kernels[kernel], reads: inputs, writes: outputs, attributes }).seconds
-    if (kernelsOf === "fused") return itself()
-    const run = eagerKernels(call, kernelsOf)
-    if (run === undefined) throw new RangeError(`${kernel}: what eager PyTorch runs for it is not known`)
-    return run.moved.reduce(
-      (seconds, bytes) => seconds + costs.cost(movingKernel(bytes)).seconds,
-      run.itself ? itself() : 0
-    )
-  }
-  const sum = (calls: ReadonlyArray<KernelCall>) =>
-    calls.reduce((seconds, call) => seconds + callSeconds(call), 0)
-  const launched = (plain: ReadonlyArray<KernelCall>, fused: ReadonlyArray<KernelCall>) => ({
-    eager: plain.reduce((count, { kernel }) => count + eagerCountOf(kernel), 0),
-    once: fused.length
-  })
-  const layers = graph.layers.map((fused, index): LayerCost => {
-    const plain = eager.layers[index]!
-    const layer = kernelsOf === "fused" ? fused : plain
-    const backward = [...layer.backwardInput, ...layer.backwardWeight]
-    const states = layer.parameters.map(({ shape }) => operand(shape, "float32"))
-    const update = {
-      kernel: kernels.adamw,
-      reads: [...states, ...states, ...states, ...states],
-      writes: [...states, ...states, ...states],
-      attributes: adamwAttributes
-    }
-    return {
-      name: layer.name,
-      forward: { ...phase(sum(layer.forward)), launches: launched(plain.forward, layer.forward) },
-      backward: {
-        ...phase(sum(layer.backwardInput) + sum(layer.backwardWeight)),
-        launches: launched([...plain.backwardInput, ...plain.backwardWeight], backward)
-      },
-      optimizer: {
-        ...phase(states.length === 0 ? 0 : costs.cost(update).seconds),
-        launches: states.length === 0 ? { eager: 0, once: 0 } : { eager: 1, once: 1 }
-      }
-    }
-  })
-  const parameters = graph.layers.flatMap((layer, index) =>
-    layer.parameters.map(({ shape }) => ({ layer: index, shape, dtype: "float32" }))
-  )
-  const total = layers.reduce(
-    (seconds, { forward, backward, optimizer }) =>
-      seconds + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
-    0
-  )
-  return {
-    name: graph.name,
-    device,
-    source: `estimated from its kernels (${device})`,
-    steps: 0,
-    stepSeconds: total,
-    unprofiledStepSeconds: undefined,
-    deviceBusySeconds: total,
-    unattributedShare: 0,
-    layers,
-    parameters: parameters.toReversed().filter(({ shape }) => elementsOf(shape) > 0),
-    ops: [],
-    collectives: []
-  }
-}
-
-/** A kernel that reads and writes so many bytes together. */
-const movingKernel = (bytes: number): Costed => {
-  const half = operand([Math.ceil(bytes / 2)], "int8")
-  return { kernel: kernels.copy, reads: [half], writes: [half], attributes: {} }
-}
-
-const adamwAttributes = { learningRate: 1e-3, step: 1 }

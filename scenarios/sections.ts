@@ -37,7 +37,14 @@ const ProfiledModel = Schema.Struct({
    * shorter than the device's own time, or `scale` says so, everything does. Default: the un-profiled step time that the
    * profile carries, if any.
    */
-  stepSeconds: Schema.optionalKey(Schema.Union([PositiveSeconds, StepSecondsByRanks]))
+  stepSeconds: Schema.optionalKey(Schema.Union([PositiveSeconds, StepSecondsByRanks])),
+  /**
+   * Sequences and tokens of each that were profiled; default: those of `activations.of`. Where that says others, passes are scaled
+   * by what its kernels are estimated to take.
+   */
+  recorded: Schema.optionalKey(
+    Schema.Struct({ batch: Schema.optionalKey(Positive), context: Schema.optionalKey(Positive) })
+  )
 })
 
 /** A model of equal layers, as published tables describe one: forward 1/3, backward 2/3 of the step. */

@@ -12,6 +12,8 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["activations.recompute", "attention", "block", described, device, "activations={by: fused}"],
   ["activations.recompute", "block", "whole-block", described, device, "activations={by: eager}"],
   ["activations.by", "fused", "eager", described, device, "activations={recompute: block}"],
+  ["model.recorded.batch", "4", "8", profile, `activations={of: {gpt2: {${whole}, batch: 4}}}`],
+  ["model.recorded.context", "1024", "512", profile, `activations={of: {gpt2: {${whole}, batch: 4}}}`],
   ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
   ["shard.within", "node", "site", "shard={}"],
   ["shard.parameters", "true", "false", "shard={}"],

@@ -40,6 +40,7 @@ import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-s
 import { keptBytes, recomputedInGraph, recomputing, requireGathered } from "./activation-settings.ts"
 import { accumulationOf } from "./training-settings.ts"
 import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
+import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
 
 /** What the algorithm decides for this scenario, without running it. */
@@ -104,6 +105,23 @@ const divided = (
     return shard
   })
 
+/** The model's profile on the scenario's batch, with what is computed again; and what else costs come from. */
+const asItRuns = (
+  scenario: DataParallelScenario,
+  { profile: recorded, estimates: known }: ResolvedModel,
+  chosen: Device | undefined,
+  file: string,
+  loader: Loader
+) =>
+  Effect.gen(function* () {
+    const device = chosen ?? deviceNamed(recorded.device)
+    const own =
+      recorded.ops.length > 0 && scenario.costs === undefined ? opTableOf(recorded, device) : undefined
+    const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
+    const { profile, estimates } = yield* onBatch(scenario, recorded, { device, ops }, file)
+    return { profile: recomputing(scenario, profile), device, ops, estimates: [...estimates, ...known] }
+  })
+
 /** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
 export const planScenario = (
   scenario: DataParallelScenario,
@@ -127,7 +145,7 @@ export const planScenario = (
       file,
       loader
     )
-    const profile = recomputing(scenario, model.profile)
+    const { profile, device, ops, estimates } = yield* asItRuns(scenario, model, chosen, file, loader)
     const layers = profile.layers.length
     if (scenario.jitter > 0) {
       const why = "layers of each: with jitter every rank is simulated by itself"
@@ -138,10 +156,6 @@ export const planScenario = (
       const period = { file, field: "algorithm.period", value: scenario.algorithm.period }
       yield* requireHeld(period, layers, mostScheduled, "layers")
     }
-    const device = chosen ?? deviceNamed(profile.device)
-    const own =
-      profile.ops.length > 0 && scenario.costs === undefined ? opTableOf(profile, device) : undefined
-    const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
     const names = profile.layers.map(({ name }) => name)
     const shard = yield* divided(scenario, world, names, file)
     const peers = shard?.placeOf(0).peers ?? world.all
@@ -197,7 +211,17 @@ export const planScenario = (
       const ranks = { file, field: "world.ranks", value: world.size }
       yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
     }
-    return { world, shard, model, profile, device, table, ops, facts, planned: planned.success }
+    return {
+      world,
+      shard,
+      model: { ...model, estimates },
+      profile,
+      device,
+      table,
+      ops,
+      facts,
+      planned: planned.success
+    }
   })
 
 const copyToHost = (tensor: Operand): Costed => ({

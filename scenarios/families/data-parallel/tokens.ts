@@ -11,7 +11,8 @@ export const tokensPerStep = ({ model, activations, training }: DataParallelScen
   return batch * context * (training?.accumulate ?? 1)
 }
 
-const sizesOf = (described: typeof ArchitectureSettings.Type) => {
+/** Its batch and context are of these. */
+export const sizesOf = (described: typeof ArchitectureSettings.Type) => {
   if ("gpt2" in described) return described.gpt2
   return "llama" in described ? described.llama : described.mixtral
 }
