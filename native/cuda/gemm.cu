@@ -169,6 +169,7 @@ void multiply(const Launch& launch, const Product& product) {
 void multiplyGroups(const Launch& launch, const Grouped& g) {
   const Product& p = g.product;
   if (p.n == 0 || g.groups == 0 || (g.sums ? p.m : g.rows) == 0) return;
+  if (multiplyGroupsOnTensorCores(launch, g)) return;
   const dim3 grid = g.sums ? dim3(tiles(p.n), tiles(p.m), static_cast<unsigned>(g.groups))
                            : dim3(tiles(p.n), tiles(g.rows) + static_cast<unsigned>(g.groups));
   groupedKernel<<<grid, 256, 0, launch.stream>>>(g, launch.reporter);

@@ -45,6 +45,12 @@ struct Grouped {
 
 void multiplyGroups(const Launch& launch, const Grouped& grouped);
 
+/**
+ * The same on tensor cores: of 16-bit values whose rows are multiples of 64, where TANDEM_CUDA_GROUPED=1. False, and nothing is
+ * launched, for others.
+ */
+bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& grouped);
+
 /** out[rows, outs] = inp[rows, width] weight[outs, width]^T (+ bias). */
 Work linearProduct(const View& inp, const View& weight, const View* bias, const View& out, int64_t rows, int64_t width,
                    int64_t outs);

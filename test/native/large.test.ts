@@ -58,6 +58,23 @@ const decoding = (draw: Draw): KernelCase => {
   }
 }
 
+/** Rows of several experts, some without any, some with more than a tile; widths that whole rows of a tile have. */
+const groups = (draw: Draw) => {
+  const counts = Array.from({ length: draw.integer(1, 4) }, () =>
+    draw.flag() ? draw.integer(0, 3) : draw.integer(0, 170)
+  )
+  const rows = counts.reduce((sum, count) => sum + count, 0)
+  const [width, out] = [64 * draw.integer(1, 3), 64 * draw.integer(1, 3)]
+  return {
+    dtype: narrow(draw),
+    experts: counts.length,
+    counts: { ...of("int32", counts.length), value: (i: number) => counts[i]! },
+    rows,
+    width,
+    out
+  }
+}
+
 interface LargeCase {
   readonly make: (draw: Draw) => KernelCase
   readonly products?: number
@@ -112,6 +129,31 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
       return {
         inputs: [of(dtype, rows, out), of(dtype, rows, width), ...before],
         attributes: { bias, accumulate },
+        outputDtype: to
+      }
+    }
+  },
+  "grouped_linear.forward": {
+    make: (draw) => {
+      const { dtype, experts, counts, rows, width, out } = groups(draw)
+      return { inputs: [of(dtype, rows, width), of(dtype, experts, out, width), counts], outputDtype: dtype }
+    }
+  },
+  "grouped_linear.backward_input": {
+    make: (draw) => {
+      const { dtype, experts, counts, rows, width, out } = groups(draw)
+      return { inputs: [of(dtype, rows, out), of(dtype, experts, out, width), counts], outputDtype: dtype }
+    }
+  },
+  "grouped_linear.backward_weight": {
+    make: (draw) => {
+      const { dtype, experts, counts, rows, width, out } = groups(draw)
+      const to = draw.flag() ? dtype : "float32"
+      const accumulate = draw.flag()
+      const before = accumulate ? [of(to, experts, out, width)] : []
+      return {
+        inputs: [of(dtype, rows, out), of(dtype, rows, width), counts, ...before],
+        attributes: { accumulate },
         outputDtype: to
       }
     }
