@@ -87,7 +87,7 @@ import {
   rmsNormBackwardWeight,
   rmsNormForward
 } from "./normalization.ts"
-import { adamw, clipByNorm, outerNesterov, sgd, squaredNorm } from "./optimizer.ts"
+import { adamw, clipByNorm, lossScale, outerNesterov, sgd, squaredNorm } from "./optimizer.ts"
 import {
   packBfloat16,
   packFloat4,
@@ -202,6 +202,7 @@ const all = [
   outerNesterov,
   squaredNorm,
   clipByNorm,
+  lossScale,
   // schedules
   copy,
   zero,

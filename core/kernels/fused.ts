@@ -119,11 +119,11 @@ export const geluLinearBackwardInput = defineComposite({
 /** Loss and dlogits together, the gradient in the logits' own place if wished. */
 export const softmaxCrossEntropyFused = defineComposite({
   name: "softmax_cross_entropy.fused",
-  inputs: ["logits", "targets"],
+  inputs: ["logits", "targets", "scaling?"],
   outputs: ["loss", "dlogits"],
   parts: [
     { kernel: softmaxCrossEntropyForward, inputs: ["logits", "targets"], outputs: ["loss"] },
-    { kernel: softmaxCrossEntropyBackward, inputs: ["logits", "targets"], outputs: ["dlogits"] }
+    { kernel: softmaxCrossEntropyBackward, inputs: ["logits", "targets", "scaling"], outputs: ["dlogits"] }
   ],
   inPlace: [["logits", "dlogits"]]
 })

@@ -1,7 +1,7 @@
 // Softmax over the last axis, and the mean cross-entropy of logits against target classes. Fused into one launch,
 // in place if wished, as llm.c's fused classifier: core/kernels/fused.ts.
 import type { TensorData } from "../machine/tensor.ts"
-import { defineKernel, number, type Call } from "./kernel.ts"
+import { defineKernel, flag, number, type Call } from "./kernel.ts"
 
 /** probs = exp(inp - max) / sum. */
 export const softmaxForward = defineKernel({
@@ -122,14 +122,19 @@ export const softmaxCrossEntropyForward = defineKernel({
   }
 })
 
-/** dlogits = scale * (softmax(logits) - onehot(target)) / counted rows; zero where the target is ignored. */
+/**
+ * dlogits = scale * (softmax(logits) - onehot(target)) / counted rows; zero where the target is ignored. With `scaled` also times
+ * the first of `scaling`, which `loss_scale` has.
+ */
 export const softmaxCrossEntropyBackward = defineKernel({
   name: "softmax_cross_entropy.backward",
-  signature: "logits[..., vocabulary], targets[...] -> dlogits[..., vocabulary]",
-  attributes: { ...attributes, scale: number(1) },
-  inputDtypes: [undefined, "int32"],
+  signature: "logits[..., vocabulary], targets[...], scaling[4]?scaled -> dlogits[..., vocabulary]",
+  attributes: { ...attributes, scale: number(1), scaled: flag(false) },
+  inputDtypes: [undefined, "int32", "float32"],
   flops: ({ rows, dim }) => 6 * rows * dim("vocabulary"),
-  reference: ([logits, targets], [dlogits], call) => {
-    crossEntropy(logits, targets, dlogits, rowsOf(call), call.a)
+  reference: ([logits, targets, scaling], [dlogits], call) => {
+    const { ignoreIndex, scale, scaled } = call.a
+    const by = scaled ? scale * scaling[0]! : scale
+    crossEntropy(logits, targets, dlogits, rowsOf(call), { ignoreIndex, scale: by })
   }
 })

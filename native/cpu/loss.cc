@@ -67,6 +67,8 @@ struct CrossEntropy {
   int64_t rows, width, classes;
   int64_t ignoreIndex;
   double scale;
+  /** What `loss_scale` keeps; null where the loss is not scaled. */
+  const float* scaling;
 };
 
 /** probabilities in `p`, which may be `x` itself, become gradients. */
@@ -103,7 +105,7 @@ double crossEntropy(const CrossEntropy& e) {
     const double sum = exponentials(e.classes, x, max, p);
     loss += static_cast<double>(max) + std::log(sum) - atTarget;
     if (e.dlogits == nullptr) continue;
-    const double factor = e.scale / static_cast<double>(counted);
+    const double factor = e.scale * (e.scaling == nullptr ? 1 : static_cast<double>(e.scaling[0])) / static_cast<double>(counted);
     // the target's own gradient is a difference, which must not lose its digits
     const double own = (static_cast<double>(p[target]) / sum - 1) * factor;
     gradientRow(e.classes, p, factor / sum);
@@ -126,7 +128,8 @@ CrossEntropy of(const Call& call, float* dlogits) {
           width,
           classes == 0 ? width : classes,
           call.integer("ignoreIndex"),
-          dlogits == nullptr ? 1 : call.number("scale")};
+          dlogits == nullptr ? 1 : call.number("scale"),
+          dlogits != nullptr && call.flag("scaled") ? floatsIn(call, 2) : nullptr};
 }
 
 Work crossEntropyForward(const Call& call) {

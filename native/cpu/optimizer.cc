@@ -17,16 +17,34 @@ void cast(const float* params, int64_t count, float* shadow) {
   if (shadow != nullptr) std::copy(params, params + count, shadow);
 }
 
+/** What `loss_scale` says of this step; nothing is scaled where there is none. */
+struct Scaling {
+  double factor = 1, skipped = 0;
+};
+
+/** Read at the launch: `scaling` is the input after the others, where the call has one. */
+const float* scalingOf(const Call& call, size_t index) { return call.flag("scaled") ? floatsIn(call, index) : nullptr; }
+
+Scaling scalingNow(const float* scaling) {
+  return scaling == nullptr ? Scaling{} : Scaling{static_cast<double>(scaling[1]), static_cast<double>(scaling[3])};
+}
+
+/** Of a step that is skipped. */
+void keep(const float* from, float* to, int64_t count) {
+  if (from != to) std::copy(from, from + count, to);
+}
+
 struct Sgd {
   double learningRate, momentum, dampening, weightDecay;
   bool nesterov, first;
+  double factor;
 };
 
 TANDEM_SIMD void sgdStep(const Sgd& a, int64_t count, const float* params, const float* grads, const float* buffer,
                          float* newParams, float* newBuffer) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; i++) {
-    const double gradient = static_cast<double>(grads[i]) + a.weightDecay * static_cast<double>(params[i]);
+    const double gradient = static_cast<double>(grads[i]) * a.factor + a.weightDecay * static_cast<double>(params[i]);
     const double moment =
         a.first ? gradient : a.momentum * static_cast<double>(buffer[i]) + (1 - a.dampening) * gradient;
     newBuffer[i] = static_cast<float>(moment);
@@ -38,19 +56,20 @@ TANDEM_SIMD void sgdStep(const Sgd& a, int64_t count, const float* params, const
 TANDEM_SIMD void plainSgdStep(const Sgd& a, int64_t count, const float* params, const float* grads, float* newParams) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; i++) {
-    const double gradient = static_cast<double>(grads[i]) + a.weightDecay * static_cast<double>(params[i]);
+    const double gradient = static_cast<double>(grads[i]) * a.factor + a.weightDecay * static_cast<double>(params[i]);
     newParams[i] = static_cast<float>(static_cast<double>(params[i]) - a.learningRate * gradient);
   }
 }
 
 Work sgd(const Call& call) {
-  Sgd fixed{0, call.number("momentum"), call.number("dampening"), call.number("weightDecay"), call.flag("nesterov"), false};
+  Sgd fixed{0, call.number("momentum"), call.number("dampening"), call.number("weightDecay"), call.flag("nesterov"), false, 1};
   const Scalar learningRate = call.scalar("learningRate");
   const Scalar step = call.scalar("step");
-  const auto at = [=](const double* scalars) {
+  const auto at = [=](const double* scalars, const Scaling& scaling) {
     Sgd a = fixed;
     a.learningRate = learningRate(scalars);
-    a.first = step(scalars) == 1;
+    a.first = step(scalars) - scaling.skipped == 1;
+    a.factor = scaling.factor;
     return a;
   };
   if (fixed.nesterov && (fixed.momentum == 0 || fixed.dampening != 0)) {
@@ -61,29 +80,41 @@ Work sgd(const Call& call) {
   float* newParams = floatsOut(call, 0);
   const int64_t count = input(call, 0).elements;
   float* shadow = shadowOf(call, fixed.momentum == 0 ? 1 : 2);
+  const float* scaling = scalingOf(call, fixed.momentum == 0 ? 2 : 3);
   if (fixed.momentum == 0) {
     return [=](const double* scalars) {
-      plainSgdStep(at(scalars), count, params, grads, newParams);
+      const Scaling now = scalingNow(scaling);
+      if (now.factor == 0) {
+        keep(params, newParams, count);
+      } else {
+        plainSgdStep(at(scalars, now), count, params, grads, newParams);
+      }
       cast(newParams, count, shadow);
     };
   }
   const float* buffer = floatsIn(call, 2);
   float* newBuffer = floatsOut(call, 1);
   return [=](const double* scalars) {
-    sgdStep(at(scalars), count, params, grads, buffer, newParams, newBuffer);
+    const Scaling now = scalingNow(scaling);
+    if (now.factor == 0) {
+      keep(params, newParams, count);
+      keep(buffer, newBuffer, count);
+    } else {
+      sgdStep(at(scalars, now), count, params, grads, buffer, newParams, newBuffer);
+    }
     cast(newParams, count, shadow);
   };
 }
 
 struct Adamw {
-  double learningRate, beta1, beta2, epsilon, weightDecay, correction1, correction2;
+  double learningRate, beta1, beta2, epsilon, weightDecay, correction1, correction2, factor;
 };
 
 TANDEM_SIMD void adamwStep(const Adamw& a, int64_t count, const float* params, const float* grads, const float* m,
                            const float* v, float* newParams, float* newM, float* newV) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; i++) {
-    const auto gradient = static_cast<double>(grads[i]);
+    const double gradient = static_cast<double>(grads[i]) * a.factor;
     const double first = a.beta1 * static_cast<double>(m[i]) + (1 - a.beta1) * gradient;
     const double second = a.beta2 * static_cast<double>(v[i]) + (1 - a.beta2) * gradient * gradient;
     const double decayed = static_cast<double>(params[i]) * (1 - a.learningRate * a.weightDecay);
@@ -110,15 +141,24 @@ Work adamw(const Call& call) {
   float* newM = floatsOut(call, 1);
   float* newV = floatsOut(call, 2);
   float* shadow = shadowOf(call, 3);
+  const float* scaling = scalingOf(call, 4);
   const int64_t count = input(call, 0).elements;
   return [=](const double* scalars) {
     const double step = steps(scalars);
     if (!(step >= 1)) throw BadCall("adamw: step is " + std::to_string(step) + "; the first step is 1");
-    Adamw a = fixed;
-    a.learningRate = learningRate(scalars);
-    a.correction1 = 1 - std::pow(a.beta1, step);
-    a.correction2 = 1 - std::pow(a.beta2, step);
-    adamwStep(a, count, params, grads, m, v, newParams, newM, newV);
+    const Scaling now = scalingNow(scaling);
+    if (now.factor == 0) {
+      keep(params, newParams, count);
+      keep(m, newM, count);
+      keep(v, newV, count);
+    } else {
+      Adamw a = fixed;
+      a.learningRate = learningRate(scalars);
+      a.correction1 = 1 - std::pow(a.beta1, step - now.skipped);
+      a.correction2 = 1 - std::pow(a.beta2, step - now.skipped);
+      a.factor = now.factor;
+      adamwStep(a, count, params, grads, m, v, newParams, newM, newV);
+    }
     cast(newParams, count, shadow);
   };
 }
@@ -189,12 +229,44 @@ Work clipByNorm(const Call& call) {
   };
 }
 
+Work lossScale(const Call& call) {
+  const double maxNorm = call.number("maxNorm");
+  const double growthInterval = call.number("growthInterval");
+  const double growthFactor = call.number("growthFactor");
+  const double backoffFactor = call.number("backoffFactor");
+  const double leastScale = call.number("leastScale");
+  const float* sum = floatsIn(call, 0);
+  const float* scaling = floatsIn(call, 1);
+  float* next = floatsOut(call, 0);
+  return [=](const double*) {
+    const auto scale = static_cast<double>(scaling[0]);
+    const auto squares = static_cast<double>(sum[0]);
+    const float taken = scaling[2] + 1;
+    const float skipped = scaling[3];
+    if (!std::isfinite(squares)) {
+      next[0] = static_cast<float>(std::max(leastScale, scale * backoffFactor));
+      next[1] = 0;
+      next[2] = 0;
+      next[3] = skipped + 1;
+      return;
+    }
+    const double clip = maxNorm > 0 ? std::min(1.0, maxNorm / (std::sqrt(squares) / scale + 1e-6)) : 1;
+    const auto grown = static_cast<float>(scale * growthFactor);
+    const bool grows = static_cast<double>(taken) >= growthInterval;
+    next[0] = grows && std::isfinite(grown) ? grown : static_cast<float>(scale);
+    next[1] = static_cast<float>(clip / scale);
+    next[2] = grows ? 0 : taken;
+    next[3] = skipped;
+  };
+}
+
 }  // namespace
 
 const KernelTable optimizerKernels = {{"sgd", sgd},
                                       {"adamw", adamw},
                                       {"outer_nesterov", outerNesterov},
                                       {"squared_norm", squaredNorm},
-                                      {"clip_by_norm", clipByNorm}};
+                                      {"clip_by_norm", clipByNorm},
+                                      {"loss_scale", lossScale}};
 
 }  // namespace tandem

@@ -136,6 +136,8 @@ struct CrossEntropy {
   bool gradients;
   int32_t ignoreIndex;
   double scale;
+  /** What `loss_scale` keeps; null where the loss is not scaled. */
+  const float* scaling;
   Reporter reporter;
 };
 
@@ -165,7 +167,8 @@ __device__ void crossEntropyOf(const CrossEntropy& e, const View& x, const View&
   if (!e.gradients) return;
   // the loss in place: what is at the target is read by every thread before one of them writes there
   __syncthreads();
-  const double factor = e.scale / static_cast<double>(*counted);
+  const double scale = e.scaling == nullptr ? e.scale : e.scale * static_cast<double>(e.scaling[0]);
+  const double factor = scale / static_cast<double>(*counted);
   const auto over = static_cast<float>(factor / static_cast<double>(peak.sum));
   // the target's own gradient is a difference, which must not lose its digits
   const auto own = static_cast<float>(
@@ -268,6 +271,7 @@ Work crossEntropy(const Call& call, const View* loss, const View* dlogits) {
   if (e.gradients) e.dlogits = *dlogits;
   e.ignoreIndex = static_cast<int32_t>(call.integer("ignoreIndex"));
   e.scale = e.gradients ? call.number("scale") : 1;
+  e.scaling = e.gradients && call.flag("scaled") ? static_cast<const float*>(floatsIn(call, 2).data) : nullptr;
   // Narrow rows are in the cache when they are read again; from which width on they are not is assumed: rows of 50,304 alone were
   // measured (docs/performance.md). What lies in shared memory besides the row is less than `othersBytes`.
   constexpr int64_t keptFrom = 8192;

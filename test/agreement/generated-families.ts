@@ -47,6 +47,14 @@ export const drawnPrograms = (ranks: number): fc.Arbitrary<Drawn> =>
     options: { world: flatWorld(ranks), program: () => programOf({ ...generated, ranks }) }
   }))
 
+/** None, or one that changes from step to step. */
+const lossScalings = fc.constantFrom(undefined, undefined, {
+  initial: 1024,
+  growthInterval: 2,
+  growthFactor: 4,
+  backoffFactor: 0.5
+})
+
 /** Training with every data-parallel algorithm. */
 export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> =>
   fc
@@ -57,9 +65,10 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
       fc.nat({ max: 1000 }),
       fc.constantFrom(undefined, 0.5),
       fc.boolean(),
-      accumulations
+      accumulations,
+      lossScalings
     )
-    .map(([graph, choice, size, seed, clipNorm, inChunks, accumulation]) => {
+    .map(([graph, choice, size, seed, clipNorm, inChunks, accumulation, lossScaling]) => {
       const world = flatWorld(size)
       const { settings, planned } = plan(choice(graph.layers.length), tinyProfile(graph), world)
       const usual = tinyModel(graph)
@@ -70,6 +79,7 @@ export const drawnTraining = (ranks: fc.Arbitrary<number>): fc.Arbitrary<Drawn> 
         seed,
         clipNorm,
         accumulation,
+        lossScaling,
         corpus: inChunks ? { tokens: text.length, chunkTokens: 10, chunk } : usual.corpus,
         optimizer: { name: "sgd", learningRate: 0.1, momentum: 0.9 }
       })

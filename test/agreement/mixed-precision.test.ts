@@ -28,10 +28,11 @@ const updating =
       submit(op, edges, op.kernel.name === "adamw" ? change(scalars![0]!, scalars![1]!) : scalars)
   }
 
-const agreementOf = (breakage: (rank: NativeRank, index: number) => void) =>
+const agreementOf = (breakage: (rank: NativeRank, index: number) => void, more: ReadonlyArray<string> = []) =>
   Effect.runPromise(
     Effect.gen(function* () {
-      const runnable = yield* runnableOn(yield* loadScenario(file, settings), file, new Loader())
+      const all = [...settings, ...more]
+      const runnable = yield* runnableOn(yield* loadScenario(file, all), file, new Loader())
       const { agreement } = yield* runOnBoth({
         ...runnable,
         execution: {
@@ -66,4 +67,34 @@ describeNative("training in bfloat16 with AdamW", () => {
       expect(agreement.firstDisagreement?.message).toMatch(/^rank [01], tensor/u)
     })
   }
+})
+
+describeNative("training in float16", () => {
+  const half = "training.precision=float16"
+  const unchanged = updating((learningRate, step) => [learningRate, step])
+
+  // of 2^30 the first steps overflow, and are skipped on both machines
+  for (const [initial, steps] of [
+    [2 ** 10, 6],
+    [2 ** 30, 20]
+  ] as const) {
+    it(`agrees from a scale of ${initial} on`, async () => {
+      const scale = `training.lossScale={initial: ${initial}, growthInterval: 2}`
+      const agreement = await agreementOf(unchanged, [
+        half,
+        scale,
+        `steps=${steps}`,
+        "training.optimizer=sgd"
+      ])
+      expect(agreement.firstDisagreement).toBeUndefined()
+      expect(agreement.comparedTensors).toBeGreaterThan(100)
+    })
+  }
+
+  it("agrees with AdamW, but not where its updates are a tenth too large", async () => {
+    const agreement = await agreementOf(unchanged, [half])
+    expect(agreement.firstDisagreement).toBeUndefined()
+    const larger = updating((learningRate, step) => [1.1 * learningRate, step])
+    expect(agrees(await agreementOf(larger, [half]))).toBe(false)
+  })
 })

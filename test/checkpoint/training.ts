@@ -33,6 +33,11 @@ export const variants: Variants = {
     ...algorithm("name: dreamddp, period: 4, order: step-then-average"),
     "training.precision=bfloat16"
   ],
+  "ddp in float16, whose scale grows": [
+    ...algorithm("name: ddp"),
+    "training.precision=float16",
+    "training.lossScale={initial: 1048576, growthInterval: 3}"
+  ],
   diloco: algorithm("name: diloco, period: 4"),
   "streaming-diloco": algorithm("name: streaming-diloco, period: 6, fragments: 2, delaySteps: 2"),
   "ddp of a divided model (FSDP)": [...algorithm("name: ddp"), "shard={within: world}"],

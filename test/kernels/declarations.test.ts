@@ -169,6 +169,7 @@ const calls: Readonly<
   outer_nesterov: ["2x3 2x3 2x3", { learningRate: 1 }, "2x3 2x3"],
   squared_norm: ["2x3 4", {}, "scalar"],
   clip_by_norm: ["scalar 2x3 4", { maxNorm: 1 }, "2x3 4"],
+  loss_scale: ["scalar 4", {}, "4"],
   copy: ["2x3", {}, "2x3"],
   zero: ["2x3", {}, "2x3"],
   add: ["2x3 2x3", {}, "2x3"],

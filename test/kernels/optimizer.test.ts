@@ -212,6 +212,49 @@ describe("gradient clipping", () => {
   })
 })
 
+describe("loss scaling", () => {
+  const next = (sum: number, state: ReadonlyArray<number>, attributes = {}): ReadonlyArray<number> => [
+    ...run(kernels.loss_scale, [floats([], [sum]), floats([4], state)], attributes)[0]!.data
+  ]
+
+  it("falls and skips where a gradient is not finite, and grows after as many steps as it says", () => {
+    expect(next(Infinity, [1024, 1, 7, 2])).toEqual([512, 0, 0, 3])
+    expect(next(NaN, [1024, 1, 7, 2], { backoffFactor: 0.25 })).toEqual([256, 0, 0, 3])
+    expect(next(Infinity, [2 ** -24, 1, 7, 2])).toEqual([2 ** -24, 0, 0, 3])
+    expect(next(4, [1024, 0, 7, 2])).toEqual([1024, 1 / 1024, 8, 2])
+    expect(next(4, [1024, 0, 7, 2], { growthInterval: 8 })).toEqual([2048, 1 / 1024, 0, 2])
+    // no further than float32 goes
+    expect(next(4, [2 ** 127, 0, 7, 2], { growthInterval: 8 })).toEqual([2 ** 127, 2 ** -127, 0, 2])
+  })
+
+  it("clips by the norm that gradients have without it", () => {
+    // a norm of 5 times 1024: 2 / (5 + 1e-6), and once more over 1024
+    const [, factor] = next(25 * 1024 ** 2, [1024, 0, 0, 0], { maxNorm: 2 })
+    expect(factor).toBeCloseTo(2 / 5.000001 / 1024, 12)
+    expect(next(25 * 1024 ** 2, [1024, 0, 0, 0], { maxNorm: 6 })[1]).toBe(1 / 1024)
+  })
+
+  it("leaves an optimizer's state as it is in a skipped step, and the step uncounted", () => {
+    const state = [scalar(1), scalar(0.25), scalar(0.5)] as const
+    const [param, m, v] = state
+    const attributes = { learningRate: 0.1, weightDecay: 0.1 }
+    const scaling = (factor: number, skipped: number) => floats([4], [1024, factor, 0, skipped])
+    const stepped = (gradient: number, factor: number, step: number, skipped: number) =>
+      run(kernels.adamw, [param, scalar(gradient), m, v, scaling(factor, skipped)], {
+        ...attributes,
+        step,
+        scaled: true
+      }).map(({ data }) => data[0])
+    expect(stepped(Infinity, 0, 5, 3)).toEqual([1, 0.25, 0.5])
+    const usual = run(kernels.adamw, [param, scalar(0.5), m, v], { ...attributes, step: 2 })
+    expect(stepped(512, 1 / 1024, 5, 3)).toEqual(usual.map(({ data }) => data[0]))
+    // the first step that is taken begins the momentum
+    const sgd = { ...attributes, momentum: 0.9, dampening: 0.5, scaled: true }
+    const first = run(kernels.sgd, [param, scalar(512), scalar(9), scaling(1 / 1024, 3)], { ...sgd, step: 4 })
+    expect(first[1]!.data[0]).toBe(0.5 + 0.1)
+  })
+})
+
 describe("elementwise", () => {
   it("does the arithmetic its names say", () => {
     const [a, b] = [floats([3], [1, 2, 3]), floats([3], [10, 20, 40])]

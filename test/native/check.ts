@@ -54,7 +54,7 @@ const exact: ReadonlySet<string> = new Set<KernelName>([
     "kv.chunk_scores"
   ] as const),
   ...(["kv.shot_scores", "kv.top_tokens", "kv.sink_tokens", "kv.top_chunks", "kv.top_shots"] as const),
-  ...(["sgd", "outer_nesterov", "clip_by_norm"] as const),
+  ...(["sgd", "outer_nesterov", "clip_by_norm", "loss_scale"] as const),
   ...(["copy", "zero", "add", "subtract", "scale", "lerp", "average"] as const),
   ...(["pack.float4", "pack.float8", "pack.int8", "pack.bfloat16"] as const),
   ...(["unpack.float4", "unpack.float8", "unpack.int8", "unpack.bfloat16"] as const)

@@ -9,12 +9,14 @@ import { dtypeBits, type Dtype, type Initial, type Tensor } from "../../machine/
 import type { FuseRule } from "../../models/fuse.ts"
 import { initialParameters } from "../../models/initial-values.ts"
 import { gradientName, type KernelCall, type LayerGraph, type Value } from "../../models/layer-graph.ts"
+import { lossScaling, withScaledLoss } from "../../models/loss-scale.ts"
 import { placement } from "../../models/placement.ts"
 import { trainingGraph, type Recompute } from "../../models/recompute.ts"
 import { withMeanLoss, type Accumulation } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
 import { readCorpus, type Corpus, type Reading } from "./corpus.ts"
 import { optimizerState, optimizerUpdate, type Optimized, type Optimizer } from "./optimizer.ts"
+import { scaledLoss, type LossScaling } from "./loss-scale.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
 import type { LayerSpec, ParameterPlace } from "./storage.ts"
@@ -38,6 +40,8 @@ export interface KernelModelOptions {
   readonly heldOut?: Int32Array | undefined
   /** Most that the norm of all gradients together may be; they are scaled down where it is more. Default: any. */
   readonly clipNorm?: number | undefined
+  /** Of a model whose gradients are float16; default: the loss is not scaled. */
+  readonly lossScaling?: LossScaling | undefined
   /** What parameters hold at first; by default drawn from `seed`. */
   readonly initial?: ((parameter: Value) => Initial) | undefined
   /** Of initial parameters, and of each rank's batches. */
@@ -88,6 +92,13 @@ const allocatePlaced = (
     }
   })
 
+const usedRowsOf = ({ layers }: LayerGraph): ReadonlyMap<string, number> =>
+  new Map(
+    layers.flatMap(({ parameters }) =>
+      parameters.flatMap(({ name, usedRows }) => (usedRows === undefined ? [] : [[name, usedRows] as const]))
+    )
+  )
+
 const narrowest = (dtypes: ReadonlyArray<Dtype>): Dtype =>
   dtypes.reduce((one, other) => (dtypeBits[other] < dtypeBits[one] ? other : one))
 
@@ -100,7 +111,9 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
     const machine = yield* Machine
     const { optimizer, seed, accumulation } = options
     const microBatches = accumulation?.microBatches ?? 1
-    const graph = trainingGraph(options.graph, options.recompute, options.rules)
+    const scaled = yield* scaledLoss(options.lossScaling)
+    const described = scaled === undefined ? options.graph : withScaledLoss(options.graph)
+    const graph = trainingGraph(described, options.recompute, options.rules)
     const [tokens, targets] = graph.inputs
     const [batch, time] = tokens?.shape ?? []
     if (targets === undefined || batch === undefined || time === undefined || tokens!.shape.length !== 2) {
@@ -129,6 +142,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
         { kind: phase, layer } satisfies LayerRole
       )
 
+    if (scaled !== undefined) tensors.set(lossScaling.name, scaled.state)
     for (const input of graph.inputs) yield* allocate(input)
     yield* allocate(graph.loss)
     const initial = options.initial ?? initialParameters(options.graph, seed)
@@ -205,21 +219,16 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       update: (indices) => {
         const learning = indices.filter((index) => optimized[index]!.length > 0)
         const [only] = learning.length === 1 ? learning : []
+        const role = { kind: "optimizer", ...(only === undefined ? {} : { layer: only }) } satisfies LayerRole
         return optimizerUpdate(
           optimizer,
           only === undefined ? "optimizer" : `optimizer ${layers[only]!.name}`,
           learning.flatMap((index) => optimized[index]!),
-          { kind: "optimizer", ...(only === undefined ? {} : { layer: only }) } satisfies LayerRole
+          { role, scaling: scaled?.state }
         )
       },
-      usedRows: new Map(
-        graph.layers.flatMap(({ parameters }) =>
-          parameters.flatMap(({ name, usedRows }) =>
-            usedRows === undefined ? [] : [[name, usedRows] as const]
-          )
-        )
-      ),
-      clip: yield* clipOps(storage, options.clipNorm),
+      usedRows: usedRowsOf(graph),
+      clip: yield* clipOps(storage, options.clipNorm, scaled),
       gradientsFollow: storage.holders !== undefined,
       peers: storage.peers,
       places: storage.places,

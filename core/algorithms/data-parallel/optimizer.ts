@@ -90,13 +90,13 @@ export const optimizerState = (
 
 /**
  * The optimizer's step for these parameters: one op, or two where some are spared weight decay, built once and told its rate
- * and its number (1 for the first) at each launch.
+ * and its number (1 for the first) at each launch. `scaling`: of gradients of a scaled loss, what `loss_scale` keeps.
  */
 export const optimizerUpdate = (
   optimizer: Optimizer,
   label: string,
   parameters: ReadonlyArray<Optimized>,
-  role?: Role
+  { role, scaling }: { readonly role?: Role; readonly scaling?: Tensor | undefined } = {}
 ): StepSubmissions => {
   const { name, schedule: _, learningRate: __, decays = "all", ...attributes } = optimizer
   const matrices = parameters.filter(({ parameter }) => parameter.shape.length > 1)
@@ -110,7 +110,7 @@ export const optimizerUpdate = (
         ]
   const ops = groups
     .filter(([group]) => group.length > 0)
-    .map(([group, own]) => listOp(label, name, group, own, role))
+    .map(([group, own]) => listOp(label, name, group, own, { role, scaling }))
   return (step) => {
     const scalars = [learningRateAt(optimizer, step), step + 1]
     return ops.map((op) => ({ op, scalars }))
@@ -123,7 +123,7 @@ const listOp = (
   kernel: Optimizer["name"],
   parameters: ReadonlyArray<Optimized>,
   attributes: Attributes,
-  role: Role | undefined
+  { role, scaling }: { readonly role: Role | undefined; readonly scaling: Tensor | undefined }
 ): Op => {
   const own = parameters.map(({ parameter }) => parameter)
   const gradients = parameters.map(({ gradient }) => gradient)
@@ -133,9 +133,13 @@ const listOp = (
     label,
     kernels[kernel],
     Lane.compute,
-    [...own, ...gradients, ...state],
+    [...own, ...gradients, ...state, ...(scaling === undefined ? [] : own.map(() => scaling))],
     [...own, ...state, ...shadows],
-    shadows.length === 0 ? attributes : { ...attributes, shadow: true },
+    {
+      ...attributes,
+      ...(shadows.length === 0 ? {} : { shadow: true }),
+      ...(scaling === undefined ? {} : { scaled: true })
+    },
     role
   )
 }

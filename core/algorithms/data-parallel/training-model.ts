@@ -13,6 +13,7 @@ import type { Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
 import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
+import { scaledLoss, type LossScaling } from "./loss-scale.ts"
 import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
 import type { LayerSpec, Storage, StorageBytes } from "./storage.ts"
@@ -133,6 +134,8 @@ interface ProfiledOptions {
   readonly shard?: ShardPlan | undefined
   /** Gradients are clipped to this norm. */
   readonly clipNorm?: number | undefined
+  /** The loss is scaled: what that adds to a step are the ops that find the next scale. */
+  readonly lossScaling?: LossScaling | undefined
   /** Passes of a step are several, of which the profile has one. */
   readonly accumulation?: Accumulation | undefined
 }
@@ -152,6 +155,7 @@ export const profiledModel = (
     layersShare = true,
     shard,
     clipNorm,
+    lossScaling,
     accumulation,
     onHeld
   }: ProfiledOptions = {}
@@ -251,7 +255,7 @@ export const profiledModel = (
         const submissions = indices.flatMap((index) => updates[index]!)
         return () => submissions
       },
-      clip: yield* clipOps(storage, clipNorm),
+      clip: yield* clipOps(storage, clipNorm, yield* scaledLoss(lossScaling)),
       gradientsFollow: storage.holders !== undefined,
       peers: storage.peers
     }

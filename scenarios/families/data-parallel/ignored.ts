@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import { DataParallelScenario, hostNever } from "./scenario.ts"
 import { ActivationSettings } from "./activation-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
+import { lossScalingOf } from "./training-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import { isArchitecture } from "../../model-graph.ts"
 import {
@@ -25,14 +26,26 @@ import {
 const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
   Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
 
-/** What clipping by the norm of all gradients costs an algorithm whose messages overlap its layers' steps. */
-const clipWarnings = ({ algorithm, training }: DataParallelScenario): ReadonlyArray<string> => {
-  const lost =
-    training?.clipNorm === undefined
+/** What in `training` needs the norm of all gradients. */
+const normWanted = (training: DataParallelScenario["training"]): string | undefined =>
+  training?.clipNorm !== undefined
+    ? "training.clipNorm"
+    : lossScalingOf(training) === undefined
       ? undefined
-      : dataParallelNamed(algorithm.name).lostToClipping?.(algorithm)
-  return lost === undefined ? [] : [`${lost}: with training.clipNorm a layer's step waits for all gradients`]
+      : "training.precision float16"
+
+/** What the norm of all gradients costs an algorithm whose messages overlap its layers' steps. */
+const clipWarnings = ({ algorithm, training }: DataParallelScenario): ReadonlyArray<string> => {
+  const wanted = normWanted(training)
+  const lost =
+    wanted === undefined ? undefined : dataParallelNamed(algorithm.name).lostToClipping?.(algorithm)
+  return lost === undefined ? [] : [`${lost}: with ${wanted} a layer's step waits for all gradients`]
 }
+
+const lossScaleWarnings = ({ training }: DataParallelScenario): ReadonlyArray<string> =>
+  training?.lossScale === undefined || lossScalingOf(training) !== undefined
+    ? []
+    : [`training.lossScale has no effect: training.precision ${training.precision} needs no scaled loss`]
 
 /** How many ranks hold a model together, at most; what is uneven is refused elsewhere. */
 const divisionOf = ({ shard, world }: DataParallelScenario): number => {
@@ -95,7 +108,7 @@ const shardCollectiveWarnings = (scenario: DataParallelScenario): ReadonlyArray<
   const each = divisionOf(scenario)
   if (shard === undefined || (algorithm !== "tree" && algorithm !== "hierarchical")) return []
   // Gradients that stay whole are all-reduced by those who hold a model together, and so are the norms that clip them.
-  if (each === 1 || !shard.gradients || training?.clipNorm !== undefined) return []
+  if (each === 1 || !shard.gradients || normWanted(training) !== undefined) return []
   const ring = `collectives.algorithm "${algorithm}" is "ring" here:`
   if (each === ranks) return [`${ring} gathers and scatters go around a ring, and nothing else travels`]
   if (algorithm === "tree") return []
@@ -191,6 +204,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...shardWarnings(scenario),
   ...shardCollectiveWarnings(scenario),
   ...clipWarnings(scenario),
+  ...lossScaleWarnings(scenario),
   ...synchronizeWarnings(scenario),
   ...wireWarnings(scenario),
   // Checkpoints are copies on the host.
@@ -200,7 +214,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.training === undefined
     ? []
     : [
-        "training says what is learnt, not how long it takes, but for clipNorm and accumulate: `exec train` and `exec agree` go by it"
+        "training says what is learnt, not how long it takes, but for clipNorm, accumulate and the scaled loss of float16: `exec train` and `exec agree` go by it"
       ]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]

@@ -13,7 +13,7 @@ import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { copiedCheckpoints } from "./checkpoint-settings.ts"
 import { savedBeginning } from "./beginning.ts"
-import { accumulationOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
+import { accumulationOf, lossScalingOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { LayerGraph } from "../../../core/models/layer-graph.ts"
 import { architectureOf, isArchitecture, modelGraph, vocabularyOf } from "../../model-graph.ts"
@@ -147,6 +147,7 @@ export const prepareTraining = (
         seed: scenario.seed,
         initial: weights === undefined ? undefined : yield* savedBeginning(weights, graph, learns),
         clipNorm: training.clipNorm,
+        lossScaling: lossScalingOf(training),
         accumulation: accumulationOf(training),
         gradientsLast: planned.gradientsLast,
         shard

@@ -5,6 +5,7 @@ import { withDefault } from "../../../core/fields.ts"
 import { Path } from "../../sections.ts"
 import { tokenDtypes } from "../../../traces/token-file.ts"
 import type { Accumulation } from "../../../core/algorithms/data-parallel/accumulation.ts"
+import type { LossScaling } from "../../../core/algorithms/data-parallel/loss-scale.ts"
 import type { Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
 
 const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
@@ -44,6 +45,19 @@ const AdamwSettings = Schema.Struct({
   ...schedule
 })
 
+const LossScaleSettings = Schema.Struct({
+  /** Of the first step. */
+  initial: withDefault(
+    Schema.Number.check(Schema.isBetween({ minimum: 1 / 65536, maximum: 2 ** 48 })),
+    65536
+  ),
+  /** Steps without a skipped one after which the scale grows. */
+  growthInterval: withDefault(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 24 })), 2000),
+  /** By how much it grows, and falls. */
+  growthFactor: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 1024 })), 2),
+  backoffFactor: withDefault(Schema.Number.check(Schema.isBetween({ minimum: 1 / 1024, maximum: 1 })), 0.5)
+})
+
 export const TrainingSettings = Schema.Struct({
   /** A text file; its characters are the tokens. Its name may have stars: files in order of name. Default: the text that ships. */
   text: Schema.optionalKey(Path),
@@ -58,10 +72,12 @@ export const TrainingSettings = Schema.Struct({
   /** Share of the text, at its end, that is held out for evaluation. */
   heldOut: withDefault(Share, 0.1),
   /**
-   * Dtype of activations, of gradients, and of the parameters that products read. With `bfloat16` the optimizer keeps float32
-   * parameters beside them: these are learnt, averaged and saved.
+   * Dtype of activations, of gradients, and of the parameters that products read. With 16 bits the optimizer keeps float32
+   * parameters beside them: these are learnt, averaged and saved. With `float16` the loss is scaled.
    */
-  precision: withDefault(Schema.Literals(["float32", "bfloat16"]), "float32"),
+  precision: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32"),
+  /** Of `float16`: by how much the loss is scaled. Default: as PyTorch's GradScaler has it. */
+  lossScale: Schema.optionalKey(LossScaleSettings),
   /**
    * Most that the norm of all gradients together may be: where it is more, they are scaled down to it before the optimizer's step,
    * after they are averaged where an algorithm averages gradients. Default: any.
@@ -84,6 +100,12 @@ export const accumulationOf = (settings: TrainingSettings | undefined): Accumula
   settings === undefined || settings.accumulate === 1
     ? undefined
     : { microBatches: settings.accumulate, synchronize: settings.synchronize }
+
+/** The loss scaling that they describe; undefined where the loss is not scaled. */
+export const lossScalingOf = (settings: TrainingSettings | undefined): LossScaling | undefined =>
+  settings?.precision === "float16" ? (settings.lossScale ?? usualLossScale) : undefined
+
+const usualLossScale = Schema.decodeUnknownSync(LossScaleSettings)({})
 
 /** The optimizer that the settings describe. */
 export const optimizerOf = (settings: TrainingSettings["optimizer"]): Optimizer => {

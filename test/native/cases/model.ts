@@ -54,6 +54,8 @@ const crossEntropy = (
   const vocabulary = draw.integer(1, 60)
   const padding = draw.flag() ? draw.integer(1, 9) : 0
   const size = draw.integer(0, 3) === 0 ? 30 : 2
+  const lossScale = [8, 0.5, 1, 0]
+  const withScale = scaled && draw.flag()
   return {
     inputs: [
       { shape: [...lead, vocabulary + padding], value: () => size * draw.float() },
@@ -62,9 +64,11 @@ const crossEntropy = (
         dtype: "int32",
         // the first row always counts: the mean over none is not a number
         value: (i) => (i > 0 && draw.integer(0, 4) === 0 ? -100 : draw.integer(0, vocabulary - 1))
-      }
+      },
+      ...(withScale ? [{ shape: [4], dtype: "float32" as const, value: (i: number) => lossScale[i]! }] : [])
     ],
     attributes: {
+      ...(withScale ? { scaled: true } : {}),
       ...(padding > 0 ? { classes: vocabulary } : {}),
       ...(scaled ? { scale: 1 + draw.float() / 2 } : {})
     },

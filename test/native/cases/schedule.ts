@@ -6,6 +6,7 @@ import {
   leading,
   positive,
   width,
+  type CaseInput,
   type Draw,
   type KernelCase,
   type KernelCases
@@ -36,6 +37,13 @@ const pack = (draw: Draw): KernelCase => {
 const lists = (draw: Draw) =>
   Array.from({ length: draw.flag() ? 1 : draw.integer(2, 4) }, () => [...leading(draw), width(draw)])
 
+/** What `loss_scale` leaves: a scale, by what gradients are multiplied (0: the step is skipped), steps taken and skipped. */
+const scaling = (draw: Draw): CaseInput => {
+  const factor = draw.integer(0, 3) === 0 ? 0 : 2 ** draw.integer(-16, 2) * (draw.flag() ? 1 : 0.7)
+  const values = [1024, factor, draw.integer(0, 9), draw.integer(0, 3)]
+  return { shape: [4], dtype: "float32", value: (i) => values[i]! }
+}
+
 const powers = [0, 0.25, 0.5, 1, 2, 4, 8, 16]
 export const scheduleCases: KernelCases = {
   sgd: (draw) => {
@@ -44,9 +52,14 @@ export const scheduleCases: KernelCases = {
     const shadow = draw.flag()
     const shapes = lists(draw)
     const operands = momentum === 0 ? 2 : 3
+    const scaled = draw.flag()
     return {
-      inputs: Array.from({ length: operands }, () => shapes.map(floats)).flat(),
+      inputs: [
+        ...Array.from({ length: operands }, () => shapes.map(floats)).flat(),
+        ...(scaled ? shapes.map(() => scaling(draw)) : [])
+      ],
       attributes: {
+        scaled,
         learningRate: 0.1,
         momentum,
         nesterov,
@@ -63,12 +76,19 @@ export const scheduleCases: KernelCases = {
   adamw: (draw) => {
     const shapes = lists(draw)
     const own = (operand: number) => shapes.map((_, index) => operand * shapes.length + index)
+    const scaled = draw.flag()
     return {
       inputs: [
         ...[0, 1, 2].flatMap(() => shapes.map(floats)),
-        ...shapes.map((shape) => positive(draw, shape))
+        ...shapes.map((shape) => positive(draw, shape)),
+        ...(scaled ? shapes.map(() => scaling(draw)) : [])
       ],
-      attributes: { learningRate: 0.1, step: draw.integer(1, 1000), shadow: draw.flag() },
+      attributes: {
+        learningRate: 0.1,
+        step: draw.integer(scaled ? 4 : 1, 1000),
+        shadow: draw.flag(),
+        scaled
+      },
       inPlace: draw.flag() ? [...own(0), ...own(2), ...own(3)] : []
     }
   },
@@ -90,6 +110,21 @@ export const scheduleCases: KernelCases = {
       inputs: [{ ...positive(draw, []), dtype: "float32" }, ...shapes.map(floats)],
       attributes: { maxNorm: 0.5 + Math.abs(draw.float()) },
       inPlace: shapes.map((_, i) => (draw.flag() ? i + 1 : undefined))
+    }
+  },
+  loss_scale: (draw) => {
+    const sum = draw.integer(0, 5) === 0 ? (draw.flag() ? Infinity : NaN) : 4 ** draw.integer(-20, 20)
+    const values = [2 ** draw.integer(-25, 127), 0.5, draw.integer(0, 4), draw.integer(0, 9)]
+    return {
+      inputs: [
+        { shape: [], dtype: "float32", value: () => sum },
+        { shape: [4], dtype: "float32", value: (i) => values[i]! }
+      ],
+      attributes: {
+        maxNorm: draw.flag() ? 0 : 0.5 + Math.abs(draw.float()),
+        growthInterval: draw.integer(1, 5)
+      },
+      inPlace: [draw.flag() ? 1 : undefined]
     }
   },
   copy: elementwise(1),
