@@ -9,10 +9,7 @@ const badInput = 2
 const ownDefect = 70
 
 /** Values of an option that may be given several times. */
-export const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [
-  ...before,
-  value
-]
+const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [...before, value]
 
 export const wholeNumber =
   (least: number) =>
@@ -23,10 +20,8 @@ export const wholeNumber =
     return number
   }
 
-export const setOption = () =>
-  new Option("--set <path=value>", "change a field: its path, or the end of it (repeatable)")
-    .argParser(collect)
-    .default([], "none")
+export const setOption = (description = "change a field: its path, or the end of it (repeatable)") =>
+  new Option("--set <path=value>", description).argParser(collect).default([], "none")
 
 /** @param page where the fields are documented */
 export const jsonOption = (page: string) => new Option("--json", `print the result as JSON (fields: ${page})`)

@@ -134,14 +134,14 @@ export const collectiveCommand = (
       )
       const sizes = yield* Effect.forEach(options.bytes, (text) => {
         const parsed = parseBytes(text)
-        return Result.isSuccess(parsed) && parsed.success > 0
+        return Result.isSuccess(parsed) && parsed.success > 0 && Number.isInteger(parsed.success)
           ? Effect.succeed(parsed.success)
           : Effect.fail(
               new InputError({
                 file: here,
                 field: "--bytes",
                 value: text,
-                accepted: 'sizes such as "1MiB" or "4KiB,64MiB"'
+                accepted: 'whole bytes, such as "1MiB" or "4KiB,64MiB"'
               })
             )
       })

@@ -12,7 +12,6 @@ import type { ScheduleCommandOptions } from "./schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./study-command.ts"
 import type { ValidateCommandOptions } from "./validate-command.ts"
 import {
-  collect,
   Ending,
   jsonOption as jsonFields,
   programNamed,
@@ -33,11 +32,15 @@ const shard = (value: string): { readonly index: number; readonly count: number 
 
 const jsonOption = () => jsonFields("docs/cli.md")
 
-const list = (value: string): ReadonlyArray<string> =>
-  value
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== "")
+const list = (value: string): ReadonlyArray<string> => {
+  const parts = value.split(",").map((part) => part.trim())
+  if (parts.includes("")) throw new InvalidArgumentError("Expected a list such as a,b, with no part empty.")
+  return parts
+}
+
+/** An option that takes a list, and is this one, as it would be typed, where it is not given. */
+const listOption = (flags: string, description: string, usual: string): Option =>
+  new Option(flags, `${description}, a list`).argParser(list).default(list(usual), usual)
 
 type Action = Ending["with"]
 
@@ -116,24 +119,19 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     .command("collective")
     .description("how long a collective takes on these ranks and links, by each algorithm")
     .argument("[op...]", "all_reduce (default), all_gather, reduce_scatter, all_to_all, broadcast, send_recv")
-    .option("--bytes <sizes>", "one rank's input (of a reduce_scatter its output), a list", list, [
-      "4KiB",
-      "64KiB",
-      "1MiB",
-      "16MiB",
-      "64MiB"
-    ])
-    .option("--ranks <n>", "how many, a list", list, ["4"])
+    .addOption(
+      listOption(
+        "--bytes <sizes>",
+        "one rank's input (of a reduce_scatter its output)",
+        "4KiB,64KiB,1MiB,16MiB,64MiB"
+      )
+    )
+    .addOption(listOption("--ranks <n>", "how many", "4"))
     .option("--ranks-per-node <n>", "ranks that share a node", wholeNumber(1), 1)
     .option("--sites <n>", "sites that the ranks are divided over", wholeNumber(1), 1)
-    .option("--algorithm <names>", "ring, tree, hierarchical, direct: a list", list, [
-      "ring",
-      "tree",
-      "hierarchical",
-      "direct"
-    ])
-    .option("--inter <bandwidth>", "of every node's network interface, a list", list, ["unlimited"])
-    .option("--inter-latency <time>", "one way, a list", list, ["0s"])
+    .addOption(listOption("--algorithm <names>", "how it is laid out", "ring,tree,hierarchical,direct"))
+    .addOption(listOption("--inter <bandwidth>", "of every node's network interface", "unlimited"))
+    .addOption(listOption("--inter-latency <time>", "one way", "0s"))
     .option("--intra <bandwidth>", "of every rank's port inside its node", "unlimited")
     .option("--intra-latency <time>", "one way", "0s")
     .option("--wan <bandwidth>", "of every site's uplink; unlimited where only its latency is given")
@@ -161,7 +159,10 @@ const resultCommands = (sim: Command, ending: Action): void => {
   sim
     .command("validate")
     .description("hold the simulator to published tables and to measurements, number by number")
-    .argument("[section...]", "sections to check (default: all)")
+    .argument(
+      "[section...]",
+      "sections to check (default: all but the slow ones, which are named at the end)"
+    )
     .addOption(jsonOption())
     .action(
       ending(async (names: ReadonlyArray<string>, options: ValidateCommandOptions) =>
@@ -175,11 +176,10 @@ const resultCommands = (sim: Command, ending: Action): void => {
       "show results side by side: scenarios, results, studies, or one scenario and --set alternatives"
     )
     .argument("<file...>", "scenario files, saved --json results or study.arrow files")
-    .option(
-      "--set <path=value>",
-      "with one file: an alternative (fields joined by ;); with several: a change to all (repeatable)",
-      collect,
-      []
+    .addOption(
+      setOption(
+        "with one file: an alternative (fields joined by ;); with several: a change to all (repeatable)"
+      )
     )
     .addOption(jsonOption())
     .action(

@@ -143,6 +143,8 @@ describe("sim collective", () => {
       [["--bytes", "1Mbit"], /--bytes/u],
       [["--algorithm", "rings"], /--algorithm.*ring, tree, hierarchical, direct/u],
       [["--ranks", "3", "--ranks-per-node", "2"], /ranksPerNode/u],
+      [["--ranks", "2,"], /--ranks .*'2,' is invalid. Expected a list such as a,b, with no part empty/u],
+      [["--bytes", "1.5"], /--bytes: 1.5 is not accepted; expected whole bytes/u],
       [["--ranks", "many"], /--ranks: "many" is not accepted; expected a whole number, from 1 to/u],
       [["--ranks", "0"], /--ranks: 0 is not accepted; expected a whole number, from 1 to/u],
       [["--inter", "10"], /--inter: "10" .*no unit.* is not accepted; expected a bandwidth with its unit/u],
