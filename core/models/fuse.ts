@@ -26,7 +26,8 @@ export const trainingRules: ReadonlyArray<FuseRule> = [
   { composite: fused.layerNormBackward },
   { composite: fused.rmsNormBackward },
   { composite: fused.linearGeluForward },
-  { composite: fused.geluLinearBackwardInput }
+  // With the product: it reads the weight of that layer, which others may average as soon as its backward pass has ended.
+  { composite: fused.geluLinearBackwardInput, at: "first" }
 ]
 
 /** A call and where it stands; `order` is its place among all calls of a step. */

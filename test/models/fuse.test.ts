@@ -79,6 +79,21 @@ describe("fuse", () => {
     for (const { name } of composites) expect(met.get(name), name).toBeGreaterThan(0)
   })
 
+  it("leaves nobody who reads a layer's parameters once its backward pass has ended", () => {
+    // They may be averaged from then on: whoever still read them would wait for that, and read what they have become.
+    fc.assert(
+      fc.property(graphs, (graph) => {
+        const { layers } = fuse(graph)
+        const over = new Set<string>()
+        for (const { parameters, backwardInput, backwardWeight } of layers.toReversed()) {
+          for (const { kernel, inputs } of [...backwardInput, ...backwardWeight])
+            for (const { name } of inputs) expect(over.has(name), `${kernel} reads ${name}`).toBe(false)
+          for (const { name } of parameters) over.add(name)
+        }
+      })
+    )
+  })
+
   it("does nothing a second time, and nothing without rules", () => {
     fc.assert(
       fc.property(graphs, (graph) => {
