@@ -190,9 +190,11 @@ void CollectiveTask::send() {
       } else {
         const Scaled format = wire_ == "float8" ? Scaled::float8 : wire_ == "float4" ? Scaled::float4 : Scaled::int8;
         const float scale = scaleOf(copy.data(), in.elements, format);
-        for (float& value : copy) {
-          const auto code = static_cast<float>(codeOf(static_cast<double>(value), scale, format));
-          value = static_cast<float>(static_cast<double>(code) * static_cast<double>(scale));
+        float codes[sumTile];
+        for (int64_t first = 0; first < in.elements; first += sumTile) {
+          const int64_t part = std::min(sumTile, in.elements - first);
+          codesOf(copy.data() + first, part, scale, format, codes);
+          valuesOf(codes, part, scale, copy.data() + first);
         }
       }
     }

@@ -13,13 +13,21 @@ int64_t blockSize(const Call& call, int64_t elements) {
   return block == 0 ? std::max<int64_t>(1, elements) : block;
 }
 
+/** Codes of a block at a time, in a cache. */
+constexpr int64_t tileValues = 1024;
+
 template <class T>
 void packBlocks(const float* inp, T* out, float* scales, int64_t elements, int64_t size, Scaled format) {
+  float codes[tileValues];
   for (int64_t start = 0, index = 0; start < elements; start += size, index++) {
     const int64_t end = std::min(elements, start + size);
     const float scale = scaleOf(inp + start, end - start, format);
     scales[index] = scale;
-    for (int64_t i = start; i < end; i++) out[i] = static_cast<T>(codeOf(static_cast<double>(inp[i]), scale, format));
+    for (int64_t first = start; first < end; first += tileValues) {
+      const int64_t count = std::min(tileValues, end - first);
+      codesOf(inp + first, count, scale, format, codes);
+      for (int64_t i = 0; i < count; i++) out[first + i] = static_cast<T>(codes[i]);
+    }
   }
 }
 

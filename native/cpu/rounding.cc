@@ -111,33 +111,6 @@ int32_t toInt32(double x) {
   return static_cast<int32_t>(static_cast<uint32_t>(static_cast<int64_t>(wrapped)));
 }
 
-namespace {
-
-constexpr double gridMax[] = {16, 448, 127};
-constexpr Dtype gridOf[] = {Dtype::float4, Dtype::float8, Dtype::int8};
-
-}  // namespace
-
-float scaleOf(const float* values, int64_t count, Scaled format) {
-  // Math.max: a NaN anywhere stays
-  float largest = 0;
-  bool nan = false;
-  for (int64_t i = 0; i < count; i++) {
-    const float magnitude = std::fabs(values[i]);
-    nan |= std::isnan(magnitude);
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  if (nan || std::isinf(largest)) return std::nanf("");
-  return static_cast<float>(static_cast<double>(largest) / gridMax[static_cast<int>(format)]);
-}
-
-double codeOf(double value, float scale, Scaled format) {
-  if (!(scale > 0)) return 0;
-  const double max = gridMax[static_cast<int>(format)];
-  const double code = roundTo(gridOf[static_cast<int>(format)], value / static_cast<double>(scale));
-  return code < -max ? -max : code > max ? max : code;
-}
-
 Dtype dtypeNamed(const std::string& name) {
   for (int i = 0; i < dtypeCount; i++) {
     if (name == nameOf(static_cast<Dtype>(i))) return static_cast<Dtype>(i);

@@ -26,8 +26,10 @@ enum class Scaled { float4, float8, int8 };
  * a NaN or an infinity.
  */
 float scaleOf(const float* values, int64_t count, Scaled format);
-/** The grid number of a value under that scale. */
-double codeOf(double value, float scale, Scaled format);
+/** The grid numbers of values under that scale, of a block that it is of or a part of one; zeros where the scale is 0 or NaN. */
+void codesOf(const float* values, int64_t count, float scale, Scaled format, float* codes);
+/** What grid numbers stand for under a scale: the product, which is rounded once. In place is allowed not. */
+void valuesOf(const float* codes, int64_t count, float scale, float* values);
 
 /** The dtype of that name. */
 Dtype dtypeNamed(const std::string& name);

@@ -1,10 +1,12 @@
 #include "wire.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 
 #include "../cpu/rounding.h"
+#include "../cpu/simd.h"
 
 namespace tandem {
 
@@ -16,20 +18,20 @@ Scaled formatOf(Packing packing) {
                                             : Scaled::int8;
 }
 
-uint32_t wordOf(float value) {
+TANDEM_INLINE uint32_t wordOf(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-float floatOf(uint32_t bits) {
+TANDEM_INLINE float floatOf(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 /** Sign, four bits of exponent, three of mantissa, as OCP's E4M3; of numbers that lie on its grid. */
-uint8_t toFloat8(float value) {
+TANDEM_INLINE uint8_t toFloat8(float value) {
   const uint32_t bits = wordOf(value);
   const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80);
   const float magnitude = std::fabs(value);
@@ -58,18 +60,78 @@ const std::array<float, 256>& float8Values() {
   return values;
 }
 
-/** Sign and one of 0, 1/4, 1/2, 1, ... 16: core's float4 has powers of two alone. */
-uint8_t toFloat4(float value) {
-  const uint32_t bits = wordOf(value);
-  const auto sign = static_cast<uint8_t>(bits >> 28 & 8);
-  if (value == 0) return sign;
-  return static_cast<uint8_t>(sign | ((bits >> 23 & 0xff) - 127 + 3));
+/** Values are taken apart and put together so many at a time, in a cache. Even, for two of four bits are a byte. */
+constexpr int64_t tileValues = 1024;
+
+/** `body(tile, first, count)` for each stretch of so many values. */
+template <typename Body>
+void inTiles(int64_t count, Body body) {
+  float tile[tileValues];
+  for (int64_t first = 0; first < count; first += tileValues) body(tile, first, std::min(tileValues, count - first));
 }
 
-float fromFloat4(uint8_t code) {
-  const uint32_t sign = static_cast<uint32_t>(code & 8) << 28;
+TANDEM_SIMD void upperHalves(const float* values, int64_t count, char* to) {
+  for (int64_t i = 0; i < count; i++) {
+    const auto half = static_cast<uint16_t>(wordOf(values[i]) >> 16);
+    std::memcpy(to + 2 * i, &half, 2);
+  }
+}
+
+TANDEM_SIMD void fromUpperHalves(const char* from, int64_t count, float* values) {
+  for (int64_t i = 0; i < count; i++) {
+    uint16_t half;
+    std::memcpy(&half, from + 2 * i, 2);
+    values[i] = floatOf(static_cast<uint32_t>(half) << 16);
+  }
+}
+
+TANDEM_SIMD void float8Bytes(const float* codes, int64_t count, uint8_t* to) {
+  for (int64_t i = 0; i < count; i++) to[i] = toFloat8(codes[i]);
+}
+
+/** Codes end at 127 either way: -128 is free for the zero that has a sign. */
+TANDEM_SIMD void int8Bytes(const float* codes, int64_t count, uint8_t* to) {
+  for (int64_t i = 0; i < count; i++) {
+    const auto code = static_cast<uint8_t>(static_cast<int32_t>(codes[i]));
+    to[i] = wordOf(codes[i]) == 0x80000000u ? 0x80 : code;
+  }
+}
+
+TANDEM_SIMD void fromInt8(const uint8_t* from, int64_t count, float scale, float* values) {
+  for (int64_t i = 0; i < count; i++) {
+    const float code = from[i] == 0x80 ? -0.0f : static_cast<float>(static_cast<int8_t>(from[i]));
+    values[i] = code * scale;
+  }
+}
+
+/** Sign and one of 0, 1/4, 1/2, 1, ... 16: core's float4 has powers of two alone. */
+TANDEM_INLINE uint32_t toFloat4(float value) {
+  const uint32_t bits = wordOf(value);
+  const uint32_t exponent = bits >> 23 & 0xff;
+  return (bits >> 28 & 8) | (exponent == 0 ? 0 : exponent - 127 + 3);
+}
+
+TANDEM_INLINE float fromFloat4(uint32_t code) {
   const uint32_t exponent = code & 7;
-  return exponent == 0 ? floatOf(sign) : floatOf(sign | (exponent - 3 + 127) << 23);
+  return floatOf((code & 8) << 28 | (exponent == 0 ? 0 : (exponent - 3 + 127) << 23));
+}
+
+/** Two to a byte, the first in the lower half; of an odd number the last stands alone. */
+TANDEM_SIMD void float4Nibbles(const float* codes, int64_t count, uint8_t* to) {
+  const int64_t pairs = count / 2;
+  for (int64_t i = 0; i < pairs; i++) {
+    to[i] = static_cast<uint8_t>(toFloat4(codes[2 * i]) | toFloat4(codes[2 * i + 1]) << 4);
+  }
+  if (count % 2 != 0) to[pairs] = static_cast<uint8_t>(toFloat4(codes[count - 1]));
+}
+
+TANDEM_SIMD void fromNibbles(const uint8_t* from, int64_t count, float scale, float* values) {
+  const int64_t pairs = count / 2;
+  for (int64_t i = 0; i < pairs; i++) {
+    values[2 * i] = fromFloat4(from[i]) * scale;
+    values[2 * i + 1] = fromFloat4(from[i] >> 4) * scale;
+  }
+  if (count % 2 != 0) values[count - 1] = fromFloat4(from[pairs]) * scale;
 }
 
 uint16_t toFloat16(float value) {
@@ -94,9 +156,6 @@ float fromFloat16(uint16_t code) {
   if (exponent == 0) return floatOf(wordOf(static_cast<float>(mantissa) / 16777216.0f) | sign);
   return floatOf(sign | (exponent - 15 + 127) << 23 | mantissa << 13);
 }
-
-/** A value as the receiver gets it: its code times the scale. */
-float scaled(float code, float scale) { return static_cast<float>(static_cast<double>(code) * static_cast<double>(scale)); }
 
 }  // namespace
 
@@ -153,12 +212,11 @@ char* pack(Packing packing, float scale, const void* values, int64_t count, char
       if (n > 0) std::memcpy(to, values, 4 * n);
       return to + 4 * n;
     case Packing::halves:
-      for (size_t i = 0; i < n; i++) {
-        float value = floats[i];
-        roundInPlace(&value, 1, Dtype::bfloat16);
-        const auto half = static_cast<uint16_t>(wordOf(value) >> 16);
-        std::memcpy(to + 2 * i, &half, 2);
-      }
+      inTiles(count, [&](float* tile, int64_t first, int64_t part) {
+        std::memcpy(tile, floats + first, 4 * static_cast<size_t>(part));
+        roundInPlace(tile, part, Dtype::bfloat16);
+        upperHalves(tile, part, to + 2 * first);
+      });
       return to + 2 * n;
     case Packing::float16s:
       for (size_t i = 0; i < n; i++) {
@@ -174,26 +232,15 @@ char* pack(Packing packing, float scale, const void* values, int64_t count, char
       for (size_t i = 0; i < n; i++) bytes[i] = toFloat8(floats[i]);
       return to + n;
     case Packing::scaledFloat8:
-      for (size_t i = 0; i < n; i++) {
-        bytes[i] = toFloat8(static_cast<float>(codeOf(static_cast<double>(floats[i]), scale, Scaled::float8)));
-      }
-      return to + n;
     case Packing::scaledInt8:
-      for (size_t i = 0; i < n; i++) {
-        const double code = codeOf(static_cast<double>(floats[i]), scale, Scaled::int8);
-        // Codes end at 127 either way: -128 is free for the zero that has a sign.
-        bytes[i] = code == 0 && std::signbit(code) ? 0x80 : static_cast<uint8_t>(static_cast<int8_t>(code));
-      }
-      return to + n;
     case Packing::scaledFloat4:
-      for (size_t i = 0; i < n; i += 2) {
-        const auto code = [&](size_t at) {
-          if (at >= n) return uint8_t{0};
-          return toFloat4(static_cast<float>(codeOf(static_cast<double>(floats[at]), scale, Scaled::float4)));
-        };
-        bytes[i / 2] = static_cast<uint8_t>(code(i) | code(i + 1) << 4);
-      }
-      return to + (n + 1) / 2;
+      inTiles(count, [&](float* codes, int64_t first, int64_t part) {
+        codesOf(floats + first, part, scale, formatOf(packing), codes);
+        if (packing == Packing::scaledFloat8) return float8Bytes(codes, part, bytes + first);
+        if (packing == Packing::scaledInt8) return int8Bytes(codes, part, bytes + first);
+        float4Nibbles(codes, part, bytes + first / 2);
+      });
+      return to + packedBytes(packing, count) - sizeof scale;
   }
   return to;
 }
@@ -210,11 +257,7 @@ void unpackPart(Packing packing, const char* from, int64_t first, int64_t count,
       if (n > 0) std::memcpy(values, from, 4 * n);
       return;
     case Packing::halves:
-      for (size_t i = 0; i < n; i++) {
-        uint16_t half;
-        std::memcpy(&half, from + 2 * i, 2);
-        floats[i] = floatOf(static_cast<uint32_t>(half) << 16);
-      }
+      fromUpperHalves(from, count, floats);
       return;
     case Packing::float16s:
       for (size_t i = 0; i < n; i++) {
@@ -230,17 +273,13 @@ void unpackPart(Packing packing, const char* from, int64_t first, int64_t count,
       for (size_t i = 0; i < n; i++) floats[i] = float8Values()[bytes[i]];
       return;
     case Packing::scaledFloat8:
-      for (size_t i = 0; i < n; i++) floats[i] = scaled(float8Values()[bytes[i]], scale);
+      for (size_t i = 0; i < n; i++) floats[i] = float8Values()[bytes[i]] * scale;
       return;
     case Packing::scaledInt8:
-      for (size_t i = 0; i < n; i++) {
-        floats[i] = scaled(bytes[i] == 0x80 ? -0.0f : static_cast<float>(static_cast<int8_t>(bytes[i])), scale);
-      }
+      fromInt8(bytes, count, scale, floats);
       return;
     case Packing::scaledFloat4:
-      for (size_t i = 0; i < n; i++) {
-        floats[i] = scaled(fromFloat4(static_cast<uint8_t>(bytes[i / 2] >> (i % 2 == 0 ? 0 : 4) & 15)), scale);
-      }
+      fromNibbles(bytes, count, scale, floats);
       return;
   }
 }

@@ -1,4 +1,5 @@
 // Collectives between meshes of one process, of every kind, wire and dtype, held to their definition.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -25,8 +26,9 @@ Tensor throughWire(const Tensor& tensor, const std::string& wire) {
   const Scaled format = wire == "float8" ? Scaled::float8 : wire == "float4" ? Scaled::float4 : Scaled::int8;
   const float scale = scaleOf(out.floats.data(), count, format);
   for (float& value : out.floats) {
-    const auto code = static_cast<float>(codeOf(static_cast<double>(value), scale, format));
-    value = static_cast<float>(static_cast<double>(code) * static_cast<double>(scale));
+    const double code = scale > 0 ? roundTo(dtypeNamed(wire), static_cast<double>(value) / static_cast<double>(scale)) : 0;
+    const double held = format == Scaled::int8 ? std::clamp(code, -127.0, 127.0) : code;
+    value = static_cast<float>(held * static_cast<double>(scale));
   }
   return out;
 }
