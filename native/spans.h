@@ -16,6 +16,7 @@ struct Span {
   size_t tensor;
   int64_t from;
   int64_t count;
+  bool operator==(const Span& other) const { return tensor == other.tensor && from == other.from && count == other.count; }
 };
 using Spans = std::vector<Span>;
 

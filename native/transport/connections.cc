@@ -71,6 +71,12 @@ Connections::Connections(Handler& handler, const std::vector<int>& fds, int64_t 
     sockets_.back()->fd = fds[peer];
     sockets_.back()->peer = static_cast<int>(peer);
   }
+  // Members of a group that all begin with the same peer would have it take from all of them at once, and the last from nobody.
+  const auto own = static_cast<size_t>(std::find(sockets_.begin(), sockets_.end(), nullptr) - sockets_.begin());
+  for (size_t i = 1; i <= sockets_.size(); i++) {
+    Socket* const socket = sockets_[(own + i) % sockets_.size()].get();
+    if (socket != nullptr) inTurn_.push_back(socket);
+  }
   epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
   wake_ = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   const auto serve = [&](int fd, Socket* socket) {
@@ -170,8 +176,8 @@ void Connections::run() {
         serve(*socket, events[i].events, more);
       }
     }
-    for (const auto& socket : sockets_) {
-      if (!socket || socket->closed || socket->blocked) continue;
+    for (Socket* const socket : inTurn_) {
+      if (socket->closed || socket->blocked) continue;
       if (!writeTo(*socket, more)) close(*socket, std::string("does not take what is sent: ") + std::strerror(errno));
     }
   }

@@ -108,6 +108,8 @@ class Connections {
   int wake_ = -1;
   /** By peer; none for the rank itself. */
   std::vector<std::unique_ptr<Socket>> sockets_;
+  /** Who is written to in which order: from the peer behind the own rank on, round. */
+  std::vector<Socket*> inTurn_;
   std::atomic<bool> ending_{false};
   std::thread thread_;
 };

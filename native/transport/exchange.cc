@@ -107,6 +107,13 @@ bool Exchange::wait(size_t tally) {
   return open_[tally] == 0;
 }
 
+bool Exchange::waitForMembers() {
+  announce();
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return absent_ == 0 || (mesh_.failed() && mesh_.isStill()); });
+  return absent_ == 0;
+}
+
 bool Exchange::waitAll() {
   announce();
   std::unique_lock lock(mutex_);

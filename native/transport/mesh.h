@@ -89,6 +89,8 @@ class Exchange {
   bool wait(size_t tally);
   /** Tells members from whom nothing is awaited that this rank is there; otherwise `waitAll` does. */
   void announce();
+  /** Until every member has come; false when the mesh has failed. Receives of this rank come before, or it tells members without. */
+  bool waitForMembers();
   /** Nothing is received beyond what was asked for: waits for all transfers, and until every member has come. */
   bool waitAll();
   std::optional<MeshFault> fault() const;

@@ -175,6 +175,14 @@ class Submission {
   void exchangeAll(const std::vector<Spans>& sendTo, const std::vector<Spans>& receiveFrom);
   void broadcast();
 
+  /**
+   * Until all members have come. Whoever sent to some before would fill its link with what these could as well get later, since nobody
+   * is done before the last has come; and that one would wait behind it, and be late for the next collective too.
+   */
+  void meet() {
+    if (!exchange_.waitForMembers()) failed();
+  }
+
   void finish() {
     if (!exchange_.waitAll()) failed();
   }
@@ -222,12 +230,15 @@ class Submission {
       exchange_.send(rankOf(member), part, at(data(spans[0].tensor), spans[0].from), bytes, tally);
       return;
     }
-    staging_.push_back(pool_.take(bytes));
-    char* to = staging_.back().data();
-    for (const Span& span : spans) {
-      to = pack(as(span.tensor), scale(span.tensor), at(data(span.tensor), span.from), span.count, to);
+    if (packed_.spans != spans || packed_.from != data(spans[0].tensor)) {
+      staging_.push_back(pool_.take(bytes));
+      packed_ = {spans, data(spans[0].tensor), staging_.back().data()};
+      char* to = staging_.back().data();
+      for (const Span& span : spans) {
+        to = pack(as(span.tensor), scale(span.tensor), at(data(span.tensor), span.from), span.count, to);
+      }
     }
-    exchange_.send(rankOf(member), part, staging_.back().data(), bytes, tally);
+    exchange_.send(rankOf(member), part, packed_.bytes, bytes, tally);
   }
 
   const CollectivePlan& of_;
@@ -236,6 +247,12 @@ class Submission {
   Staging& pool_;
   // Kept until the exchange has ended: others read and write here.
   std::deque<Staging::Piece> staging_;
+  /** What was packed last: the next member may get the same. */
+  struct {
+    Spans spans;
+    const void* from = nullptr;
+    const char* bytes = nullptr;
+  } packed_;
   float tile_[sumTile];
   char tilePacked_[4 + 4 * sumTile];
   Exchange exchange_;
@@ -271,6 +288,7 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
     longest = std::max(longest, member == of_.own ? 0 : theirs[member].size());
   }
   const size_t second = 2 * std::max(mine.size(), longest) + 2;
+  meet();
   for (size_t chunk = 0; chunk < longest; chunk++) {
     for (size_t i = 1; i < members; i++) {
       const size_t member = (of_.own + i) % members;
@@ -317,11 +335,18 @@ void Submission::exchangeAll(const std::vector<Spans>& sendTo, const std::vector
       staged[member].push_back(&receive(member, static_cast<uint32_t>(chunk), into[member][chunk], 0, as, true));
     }
   }
-  for (size_t i = 1; i < members; i++) {
-    const size_t member = (of_.own + i) % members;
-    const std::vector<Spans> chunks = chunksOf(sendTo[member]);
-    for (size_t chunk = 0; chunk < chunks.size(); chunk++) {
-      sendInputs(member, static_cast<uint32_t>(chunk), chunks[chunk], 0);
+  std::vector<std::vector<Spans>> outOf(members);
+  size_t longest = 0;
+  for (size_t member = 0; member < members; member++) {
+    if (member != of_.own) outOf[member] = chunksOf(sendTo[member]);
+    longest = std::max(longest, outOf[member].size());
+  }
+  meet();
+  // A chunk to all before the next: what is the same for all is packed once.
+  for (size_t chunk = 0; chunk < longest; chunk++) {
+    for (size_t i = 1; i < members; i++) {
+      const size_t member = (of_.own + i) % members;
+      if (chunk < outOf[member].size()) sendInputs(member, static_cast<uint32_t>(chunk), outOf[member][chunk], 0);
     }
   }
   if (!sendTo[of_.own].empty()) keep(sendTo[of_.own], receiveFrom[of_.own]);
