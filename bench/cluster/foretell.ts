@@ -5,19 +5,23 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
 import type { Cluster } from "./namespaces.ts"
+import { opTimes, type OpTimes } from "./op-by-op.ts"
 import { startRanks } from "./runners.ts"
 
 export interface Foretold {
   readonly stepSeconds: number
   readonly computeSeconds: number
   readonly makespanSeconds: number
+  /** Of rank 0. */
+  readonly ops: ReadonlyArray<OpTimes>
 }
 
 /** Of a scenario of data-parallel training with these changes. */
 export const foretell = async (file: string, set: ReadonlyArray<string>): Promise<Foretold> => {
   const scenario = await Effect.runPromise(loadScenario(file, set))
-  const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
-  return result as unknown as Foretold
+  const options = { loader: new Loader(), record: true }
+  const { result, timeline } = await Effect.runPromise(runScenario(scenario, file, options))
+  return { ...(result as unknown as Foretold), ops: opTimes(timeline!, 0) }
 }
 
 interface Profiled {

@@ -8,6 +8,7 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executedSteps, type ExecutedSteps } from "./measured-steps.ts"
+import { opTimes, type OpTimes } from "./op-by-op.ts"
 import { serveRuns } from "./rank-loop.ts"
 
 export interface Request {
@@ -16,11 +17,18 @@ export interface Request {
   readonly planFrom: string
   /** Kernels take at least what the scenario's device needs. */
   readonly emulateDevice: boolean
+  readonly ops?: boolean
+}
+
+/** Of this rank: its steps, the first of them that count, and its ops (op-by-op.ts) where they were asked for. */
+export interface Told extends ExecutedSteps {
+  readonly warmupSteps: number
+  readonly ops?: ReadonlyArray<OpTimes>
 }
 
 export type Answer = ExecutedSteps | { readonly error: string }
 
-const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob, begun: () => void) =>
+const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJob, begun: () => void) =>
   Effect.gen(function* () {
     const { scenario } = yield* loadLocatedScenario(file, set)
     if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
@@ -37,7 +45,12 @@ const run = ({ file, set, planFrom, emulateDevice }: Request, job: ProcessJob, b
       record: true,
       ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {})
     })
-    return executedSteps(timeline!, planned.warmupSteps, steps - planned.warmupSteps)
+    const { warmupSteps } = planned
+    return {
+      ...executedSteps(timeline!, warmupSteps, steps - warmupSteps),
+      warmupSteps,
+      ...(ops === true ? { ops: opTimes(timeline!, job.rank) } : {})
+    } satisfies Told
   })
 
 await serveRuns("bench/cluster/what-if.ts", run)

@@ -15,12 +15,13 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Schema from "effect/Schema"
 import { Bandwidth } from "../../core/units.ts"
+import type { ExecutedSteps } from "./measured-steps.ts"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
+import { opByOp } from "./op-by-op.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
-import type { Request } from "./what-if-rank.ts"
+import type { Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
-import type { ExecutedSteps } from "./measured-steps.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -33,6 +34,8 @@ const { values: options } = parseArgs({
     /** Of DDP's gradients. */
     wire: { type: "string" },
     out: { type: "string" },
+    /** Print the ops of rank 0 too, foretold and measured beside each other. */
+    ops: { type: "boolean", default: false },
     "budget-seconds": { type: "string", default: "1000000" }
   }
 })
@@ -123,7 +126,7 @@ const profile = async (ranks: number, cluster: Cluster | undefined, name: string
 /** Where runs are taken: their profiles, and the links. */
 interface Where {
   readonly ranks: number
-  readonly runners: Runners<Request, ExecutedSteps>
+  readonly runners: Runners<Request, Told>
   readonly cluster: Cluster | undefined
   /** The profile that layers are from, and that of collectives on these links without limit. */
   readonly compute: Profiled
@@ -131,6 +134,12 @@ interface Where {
 }
 
 const rows: Array<Row> = []
+
+const withoutOps = ({ stepSeconds, computeSeconds, communicationSeconds }: Told): ExecutedSteps => ({
+  stepSeconds,
+  computeSeconds,
+  communicationSeconds
+})
 
 const measure = async (
   { ranks, runners, cluster, compute, collectives }: Where,
@@ -177,13 +186,17 @@ const measure = async (
     for (let rank = 0; rank < ranks; rank++) setRate(rank, rate)
     let later: NodeJS.Timeout | undefined
     if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
-    const measured = await runners.run({ file, set: common, planFrom: compute.file, emulateDevice }, () => {
-      if (change !== undefined && change.fromSeconds > 0)
-        later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
-    })
+    const answer = await runners.run(
+      { file, set: common, planFrom: compute.file, emulateDevice, ops: options.ops },
+      () => {
+        if (change !== undefined && change.fromSeconds > 0)
+          later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
+      }
+    )
     clearTimeout(later)
-    rows.push({ ...row, measured })
+    rows.push({ ...row, measured: "error" in answer ? answer : withoutOps(answer) })
     console.log(rowLine(rows.at(-1)!))
+    if ("ops" in answer) console.log(opByOp(foretold.ops, answer.ops!, answer.warmupSteps))
     keep()
   }
 }
@@ -196,7 +209,7 @@ const keep = (): void => {
     )
 }
 
-const startRunners = (ranks: number, cluster: Cluster | undefined): Runners<Request, ExecutedSteps> =>
+const startRunners = (ranks: number, cluster: Cluster | undefined): Runners<Request, Told> =>
   new Runners(
     startRanks(ranks, cluster, ["bench/cluster/what-if-rank.ts", "--backend", options.backend], "pipe")
   )
