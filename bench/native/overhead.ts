@@ -1,7 +1,7 @@
 // What a submission costs: from the TypeScript call until the op is in the native queue, one call at a time, and what
 // surrounds it. Needs the native addon; `npm run bench:native`.
 import { kernels } from "../../core/kernels/catalogue.ts"
-import { Dependencies } from "../../core/machine/dependencies.ts"
+import { Dependencies, touchedBy } from "../../core/machine/dependencies.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import { elementsOf, sizeBytesOf, type Tensor } from "../../core/machine/tensor.ts"
@@ -61,9 +61,10 @@ const large = tensorOn(rank, [1 << 20])
 const small = launch("small", kernels.add, Lane.compute, [a, b], [c])
 const slow = launch("slow", kernels.scale, Lane.compute, [large], [large], { factor: 1 })
 const copies = [Lane.compute, Lane.inter].map((lane) => launch("copy", kernels.copy, lane, [a], [b]))
+const touched = new Map([small, ...copies].map((op) => [op, touchedBy(op)]))
 let next = 0
 const derived = (op: Op): void => {
-  dependencies.derive(next, op.lane, op.reads, op.writes)
+  dependencies.derive(next, op.lane, touched.get(op)!)
   next = rank.submit(op, dependencies.edgeCount) + 1
 }
 

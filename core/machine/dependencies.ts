@@ -2,10 +2,29 @@
 // write-after-write. Both machines take their order from here and invent none of their own.
 // Knows nothing of time, kernels or other ranks.
 import { laneCount, type Lane } from "./lane.ts"
-import type { OpId } from "./op.ts"
+import type { Op, OpId } from "./op.ts"
 import type { Tensor } from "./tensor.ts"
+import { withArenas } from "./views.ts"
 
 const none = -1
+
+/** Tensors that an op touches, by id: made once for an op, and read at each of its submissions. */
+export interface Touched {
+  /** Those that it only reads. */
+  readonly reads: Int32Array
+  /** Whoever writes a tensor waits for all that a reader waits for, so one that is read as well is told of here alone. */
+  readonly writes: Int32Array
+}
+
+/** What an op touches, arenas that its tensors lie in included: whoever touches a place in one keeps its turn. */
+export const touchedBy = ({ reads, writes }: Pick<Op, "reads" | "writes">): Touched => {
+  const written = new Set(withArenas(writes).map(({ id }) => id))
+  const read = new Set(withArenas(reads).map(({ id }) => id))
+  return {
+    reads: Int32Array.from(read).filter((id) => !written.has(id)),
+    writes: Int32Array.from(written)
+  }
+}
 
 /**
  * Edges of one rank, one op at a time, in program order.
@@ -35,7 +54,7 @@ export class Dependencies {
   }
 
   /** Computes the edges of `op` on `lane` into `edges`, and records what the op reads and writes. */
-  derive(op: OpId, lane: Lane, reads: ReadonlyArray<Tensor>, writes: ReadonlyArray<Tensor>): void {
+  derive(op: OpId, lane: Lane, { reads, writes }: Touched): void {
     const writer = this.#writer
     const writerLane = this.#writerLane
     const readers = this.#readers
@@ -47,7 +66,7 @@ export class Dependencies {
     // What the op itself reads or writes is on its own lane, which it never waits for: each tensor can be looked at and
     // recorded in one go.
     for (let i = 0; i < reads.length; i++) {
-      const id = reads[i]!.id
+      const id = reads[i]!
       const on = writerLane[id]!
       if (on !== lane) {
         const written = writer[id]!
@@ -60,7 +79,7 @@ export class Dependencies {
       readerLanes[id]! |= own
     }
     for (let i = 0; i < writes.length; i++) {
-      const id = writes[i]!.id
+      const id = writes[i]!
       const on = writerLane[id]!
       if (on !== lane) {
         const written = writer[id]!

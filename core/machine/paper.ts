@@ -3,12 +3,11 @@
 // other rank, no memory that ends and no values.
 import * as Effect from "effect/Effect"
 import type { World } from "../world.ts"
-import { Dependencies } from "./dependencies.ts"
+import { Dependencies, touchedBy, type Touched } from "./dependencies.ts"
 import { laneCount } from "./lane.ts"
 import { Machine, type Program } from "./machine.ts"
 import type { Op } from "./op.ts"
 import { elementsOf, sizeBytesOf, type Tensor } from "./tensor.ts"
-import { withArenas } from "./views.ts"
 
 interface PaperOptions {
   readonly world: World
@@ -22,7 +21,7 @@ export const onPaper = (program: Program<void>, { world, seconds, onStart }: Pap
   const dependencies = new Dependencies()
   const ends: Array<number> = []
   const free = new Float64Array(laneCount)
-  const touched = new Map<Op, { reads: ReadonlyArray<Tensor>; writes: ReadonlyArray<Tensor> }>()
+  const touched = new Map<Op, Touched>()
   let tensors = 0
   let step = 0
   const never = (): never => {
@@ -51,10 +50,9 @@ export const onPaper = (program: Program<void>, { world, seconds, onStart }: Pap
     freeBytes: () => Infinity,
     submit: (op) => {
       let names = touched.get(op)
-      if (names === undefined)
-        touched.set(op, (names = { reads: withArenas(op.reads), writes: withArenas(op.writes) }))
+      if (names === undefined) touched.set(op, (names = touchedBy(op)))
       const id = ends.length
-      dependencies.derive(id, op.lane, names.reads, names.writes)
+      dependencies.derive(id, op.lane, names)
       let start = free[op.lane]!
       for (let i = 0; i < dependencies.edgeCount; i++) start = Math.max(start, ends[dependencies.edges[i]!]!)
       onStart?.(op, step, start)

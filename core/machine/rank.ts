@@ -7,7 +7,7 @@ import { checkCall } from "../kernels/kernel.ts"
 import { scalarsMisfit, type Scalars } from "../kernels/scalars.ts"
 import type { World } from "../world.ts"
 import { termsOf, type CollectiveOrder, type Meeting, type Seat } from "./collective-order.ts"
-import { Dependencies } from "./dependencies.ts"
+import { Dependencies, touchedBy, type Touched } from "./dependencies.ts"
 import { firstMisfit, firstOf } from "./initial.ts"
 import { Lane, laneCount } from "./lane.ts"
 import {
@@ -31,7 +31,7 @@ import {
   type TensorData,
   type TensorSpec
 } from "./tensor.ts"
-import { viewMisfit, withArenas } from "./views.ts"
+import { viewMisfit } from "./views.ts"
 
 /** What a machine does for a rank. `Prepared` is what it keeps of an op from its first launch to the next. */
 export interface Driver<Prepared> {
@@ -97,6 +97,7 @@ export interface RankOptions {
 
 /** What is known of an op that was submitted before. */
 interface Known<Prepared> {
+  readonly op: Op
   readonly prepared: Prepared
   /** The tensors that it names were live when so many had been freed. */
   freed: number
@@ -104,9 +105,9 @@ interface Known<Prepared> {
   readonly terms: string
   /** Its kernel has scalars, which each launch is checked for. */
   readonly scalars: boolean
-  /** What it reads and writes, arenas that these lie in included: whoever touches a place in one keeps its turn. */
-  readonly reads: ReadonlyArray<Tensor>
-  readonly writes: ReadonlyArray<Tensor>
+  readonly touched: Touched
+  /** What was submitted after it, the last time. */
+  next: Known<Prepared> | undefined
 }
 
 interface Wait {
@@ -125,6 +126,8 @@ export class Rank<Prepared> implements Predecessors {
   readonly #dependencies = new Dependencies()
   readonly #pending: Pending
   readonly #known = new WeakMap<Op, Known<Prepared>>()
+  /** Of the op last submitted. */
+  #last: Known<Prepared> | undefined
   readonly #tails = new Float64Array(laneCount).fill(-1)
   // By id; undefined once freed.
   readonly #tensors: Array<Tensor | undefined> = []
@@ -355,8 +358,7 @@ export class Rank<Prepared> implements Predecessors {
   }
 
   #submit(op: Op, scalars: Scalars | undefined): OpId {
-    let known = this.#known.get(op)
-    if (known === undefined || known.freed !== this.#freed) known = this.#admit(op, known)
+    const known = this.#recall(op)
     if (scalars !== undefined || known.scalars) {
       const misfit = scalarsMisfit(op.kernel, op.attributes, scalars)
       if (misfit !== undefined) throw this.#misuse("submit", op.label, `${op.kernel.name} ${misfit}`)
@@ -375,13 +377,26 @@ export class Rank<Prepared> implements Predecessors {
     }
     const lane = op.lane
     const dependencies = this.#dependencies
-    dependencies.derive(id, lane, known.reads, known.writes)
+    dependencies.derive(id, lane, known.touched)
     const { edges, edgeCount } = dependencies
     this.#recorder?.submitted(this.#options.rank, this.#step, op, scalars, edges, edgeCount)
     const token = this.#driver.launch(id, op, known.prepared, scalars, meeting, this)
     this.#tails[lane] = token
     this.#pending.add(lane, token, edges, edgeCount, meeting)
     return id
+  }
+
+  /** What is known of an op, or comes to be. A step repeats the one before: what followed then is looked at first. */
+  #recall(op: Op): Known<Prepared> {
+    const last = this.#last
+    let known = last?.next
+    if (known?.op !== op || known.freed !== this.#freed) {
+      known = this.#known.get(op)
+      if (known === undefined || known.freed !== this.#freed) known = this.#admit(op, known)
+      if (last !== undefined) last.next = known
+    }
+    this.#last = known
+    return known
   }
 
   /** Whatever is wrong with an op is a defect of the program, found before any queue sees it. Once per op, and after frees. */
@@ -403,13 +418,14 @@ export class Rank<Prepared> implements Predecessors {
     this.#requirePlace(op, writes, kernel.name === "d2h" ? "host" : "device")
     const seat = this.#seat(op)
     const known: Known<Prepared> = {
+      op,
       prepared: this.#driver.prepare(op),
       freed: this.#freed,
       seat,
       terms: seat === undefined ? "" : termsOf(op),
       scalars: kernel.scalars.length > 0,
-      reads: withArenas(reads),
-      writes: withArenas(writes)
+      touched: touchedBy(op),
+      next: undefined
     }
     this.#known.set(op, known)
     return known

@@ -3,7 +3,7 @@
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
-import { Dependencies } from "../../core/machine/dependencies.ts"
+import { Dependencies, touchedBy } from "../../core/machine/dependencies.ts"
 import { Lane, laneCount } from "../../core/machine/lane.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
@@ -55,7 +55,7 @@ const outcome = (
     let edges = 0
     let next = 0
     const submit = (op: Op): void => {
-      dependencies.derive(next, op.lane, op.reads, op.writes)
+      dependencies.derive(next, op.lane, touchedBy(op))
       edges += dependencies.edgeCount
       next = rank!.submit(op, edgesToo ? dependencies.edgeCount : 0) + 1
     }

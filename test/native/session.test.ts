@@ -4,7 +4,7 @@ import { runInNewContext } from "node:vm"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { kernels } from "../../core/kernels/catalogue.ts"
-import { Dependencies } from "../../core/machine/dependencies.ts"
+import { Dependencies, touchedBy } from "../../core/machine/dependencies.ts"
 import { Lane, laneCount } from "../../core/machine/lane.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
@@ -50,7 +50,7 @@ describeNative("lanes and events", () => {
             expected[to] = Math.fround({ add: a + b, subtract: a - b, copy: a, scale: 0.5 * a }[what]!)
             const op = launch(what, kernels[what as "add"], lane as Lane, reads, [tensors[to]!], attributes)
             kept.push(op)
-            dependencies.derive(edges.length, lane as Lane, op.reads, op.writes)
+            dependencies.derive(edges.length, lane as Lane, touchedBy(op))
             edges.push([...dependencies.edges.subarray(0, dependencies.edgeCount)])
             waits += dependencies.edgeCount
             expect(rank!.submit(op, dependencies.edgeCount)).toBe(edges.length - 1)

@@ -2,7 +2,7 @@
 
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { Dependencies } from "../../core/machine/dependencies.ts"
+import { Dependencies, touchedBy } from "../../core/machine/dependencies.ts"
 import { laneCount, type Lane } from "../../core/machine/lane.ts"
 import { endedBefore } from "../../core/laws/order.ts"
 import type { OpLogEntry } from "../../core/machine/timeline.ts"
@@ -42,12 +42,11 @@ const derive = (program: ReadonlyArray<RandomOp>): ReadonlyArray<ReadonlyArray<n
   const tensors = Array.from({ length: 6 }, (_, id) => tensor(id))
   for (const one of tensors) dependencies.allocated(one)
   return program.map(({ lane, reads, writes }, op) => {
-    dependencies.derive(
-      op,
-      lane,
-      reads.map((id) => tensors[id]!),
-      writes.map((id) => tensors[id]!)
-    )
+    const touched = touchedBy({
+      reads: reads.map((id) => tensors[id]!),
+      writes: writes.map((id) => tensors[id]!)
+    })
+    dependencies.derive(op, lane, touched)
     return Array.from(dependencies.edges.subarray(0, dependencies.edgeCount))
   })
 }

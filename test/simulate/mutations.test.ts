@@ -3,9 +3,8 @@
 import * as fc from "fast-check"
 import { afterEach, describe, expect, it, vi } from "vitest"
 import { checkLaws } from "../../core/laws/laws.ts"
-import { Dependencies } from "../../core/machine/dependencies.ts"
+import { Dependencies, type Touched } from "../../core/machine/dependencies.ts"
 import { laneCount, type Lane } from "../../core/machine/lane.ts"
-import type { Tensor } from "../../core/machine/tensor.ts"
 import { anyCosts, anyProgram, meaningOf, programOf, type AnyProgram } from "./any-program.ts"
 import { execute, flatWorld } from "./simulated.ts"
 
@@ -45,17 +44,15 @@ describe("any program", () => {
   })
 })
 
-interface Submitted {
+interface Submitted extends Touched {
   readonly op: number
   readonly lane: Lane
-  readonly reads: ReadonlyArray<Tensor>
-  readonly writes: ReadonlyArray<Tensor>
 }
 
 /** Which earlier ops an op is to wait for. */
 type Rule = (earlier: Submitted, op: Submitted) => boolean
 
-const meet = (a: ReadonlyArray<Tensor>, b: ReadonlyArray<Tensor>): boolean => a.some((one) => b.includes(one))
+const meet = (a: Int32Array, b: Int32Array): boolean => a.some((one) => b.includes(one))
 const readAfterWrite: Rule = (earlier, op) => meet(earlier.writes, op.reads)
 const writeAfterRead: Rule = (earlier, op) => meet(earlier.reads, op.writes)
 const writeAfterWrite: Rule = (earlier, op) => meet(earlier.writes, op.writes)
@@ -65,19 +62,18 @@ const right: Rule = (earlier, op) =>
 /** Derives edges by going through all earlier ops, by the rule; then `spoil` does what it will with them. */
 const deriveBy = (rule: Rule, spoil: (edges: Array<Submitted>, all: ReadonlyArray<Submitted>) => void) => {
   const histories = new WeakMap<Dependencies, Array<Submitted>>()
-  const writers = new WeakMap<Dependencies, Map<Tensor, number>>()
+  const writers = new WeakMap<Dependencies, Map<number, number>>()
   vi.spyOn(Dependencies.prototype, "derive").mockImplementation(function (
     this: Dependencies,
     op,
     lane,
-    reads,
-    writes
+    touched
   ) {
     const history = histories.get(this) ?? []
-    const written = writers.get(this) ?? new Map<Tensor, number>()
+    const written = writers.get(this) ?? new Map<number, number>()
     histories.set(this, history)
     writers.set(this, written)
-    const submitted = { op, lane, reads, writes }
+    const submitted = { op, lane, ...touched }
     const edges: Array<Submitted> = []
     for (let other = 0; other < laneCount; other++) {
       const last = history.findLast((earlier) => earlier.lane === other && rule(earlier, submitted))
@@ -87,10 +83,10 @@ const deriveBy = (rule: Rule, spoil: (edges: Array<Submitted>, all: ReadonlyArra
     this.edges.set(edges.map((edge) => edge.op))
     this.edgeCount = edges.length
     history.push(submitted)
-    for (const tensor of writes) written.set(tensor, op)
+    for (const tensor of touched.writes) written.set(tensor, op)
   })
   vi.spyOn(Dependencies.prototype, "writerOf").mockImplementation(function (this: Dependencies, tensor) {
-    return writers.get(this)?.get(tensor) ?? -1
+    return writers.get(this)?.get(tensor.id) ?? -1
   })
 }
 
