@@ -238,7 +238,7 @@ class Run<A> {
     const steps = this.#values === undefined ? stepsUnheard : stepsUnheardWithValues
     /** Steps for a while; false when the run is over. */
     const goOn = (): boolean => {
-      for (let left = steps; left > 0; left--) {
+      for (let left = steps; left > 0;) {
         if (unfinished === 0 || failure !== undefined || this.#running > 0) return false
         if (left === steps || left % stepsUnmeasured === 0) {
           const full = processFull()
@@ -247,11 +247,14 @@ class Run<A> {
             return false
           }
         }
-        if (!engine.step()) {
-          this.#failWith(this.#deadlock())
-          queue.drain()
-          return false
-        }
+        // Only where something is runnable can any of this change.
+        do {
+          if (!engine.step()) {
+            this.#failWith(this.#deadlock())
+            queue.drain()
+            return false
+          }
+        } while (--left % stepsUnmeasured !== 0 && queue.idle)
         if (!queue.idle) queue.drain()
       }
       return true

@@ -5,7 +5,7 @@
 // Events leave the queue by (time, order of creation), so a run is determined by the calls that built it.
 
 import { AlphaBetaNetwork } from "./alpha-beta-network.ts"
-import { EdgeLists } from "./edge-lists.ts"
+import { EdgeLists, EMPTY } from "./edge-lists.ts"
 import { EventQueue } from "./event-queue.ts"
 import { FluidNetwork } from "./fluid-network.ts"
 import { grownFloat64, grownInt32, grownUint8 } from "./grown.ts"
@@ -121,7 +121,7 @@ export class Engine {
     this.#links = [...options.links]
     this.#fluid = options.network === "fluid"
     this.#network = this.#fluid ? new FluidNetwork(this.#links) : new AlphaBetaNetwork(this.#links)
-    this.#routes = new Routes(this.#network, this.#links.length)
+    this.#routes = new Routes(this.#network, this.#links)
   }
 
   /** The clock, in seconds. */
@@ -140,9 +140,7 @@ export class Engine {
 
   /** Sum of the latencies of a route's links as they are now, in seconds. */
   routeLatencySeconds(route: Route): number {
-    let sum = 0
-    for (const link of this.#routes.linksOf(route)) sum += this.#links[link]!.latencySeconds
-    return sum
+    return this.#routes.latencySeconds(route)
   }
 
   /** A processor's speed over time, for `work`. Speed is 1 before the first change; times ascend; factors are 0 or more. */
@@ -205,7 +203,7 @@ export class Engine {
     if (--this.#waits[slot]! === 0) this.#start(slot, NONE)
   }
 
-  /** Reports `tag` (an integer, 0 to 2^31-1) to `onEnd` when the activity ends. False, and no report, if it already has. */
+  /** Reports `tag` (an integer, 0 to 2^31-2) to `onEnd` when the activity ends. False, and no report, if it already has. */
   watch(activity: Activity, tag: number): boolean {
     const slot = this.#slotOf(activity)
     if (slot === NONE) return false
@@ -242,6 +240,7 @@ export class Engine {
     if (change.latencySeconds !== undefined)
       requireDuration(`latency of ${before.name}`, change.latencySeconds)
     this.#links[link] = { ...before, ...change }
+    if (change.latencySeconds !== undefined) this.#routes.takeLatencies()
     if (change.bytesPerSecond === undefined) return
     this.#network.setBandwidth(link, change.bytesPerSecond, this.#now)
     this.#networkChanged = true
@@ -290,8 +289,7 @@ export class Engine {
     const predecessors = new Map<number, Array<Activity>>()
     for (let slot = 0; slot < this.#slots; slot++) {
       if (this.#states[slot] === FREE || this.#states[slot] === TIMER) continue
-      for (let e = this.#edges.heads[slot]!; e !== NONE; e = this.#edges.nexts[e]!) {
-        const target = this.#edges.targets[e]!
+      for (const target of this.#edges.of(slot)) {
         if (target < 0) continue
         const list = predecessors.get(target) ?? []
         list.push(this.#handle(slot))
@@ -349,11 +347,16 @@ export class Engine {
     this.#network.settle(this.#now)
   }
 
-  /** Queues the flows that end now, so that they take their turn among the simultaneous events. */
+  /** Queues the flows that end now, so that they take their turn among simultaneous events. */
   #takeFromNetwork(): void {
     const count = this.#network.takeEnded(this.#now)
     this.#networkChanged = true
     const ended = this.#network.ended
+    // One alone has nobody to wait its turn for.
+    if (count === 1 && this.#queue.nextSeconds() > this.#now) {
+      this.#end(ended[0]!)
+      return
+    }
     for (let i = 0; i < count; i++) {
       const slot = ended[i]!
       this.#states[slot] = FLOW_ENDING
@@ -414,14 +417,18 @@ export class Engine {
     this.endedCount++
     if (this.recorder !== undefined) this.recorder.ended(handle, this.#clock)
     const edges = this.#edges
-    const first = edges.heads[slot]!
+    const first = edges.firsts[slot]!
+    const rest = edges.rests[slot]!
     this.#free(slot)
-    for (let e = first; e !== NONE; e = edges.nexts[e]!) {
+    if (first === EMPTY) return
+    if (first >= 0 && --this.#waits[first]! === 0) this.#start(first, handle)
+    for (let e = rest; e !== NONE; e = edges.nexts[e]!) {
       const target = edges.targets[e]!
       if (target >= 0 && --this.#waits[target]! === 0) this.#start(target, handle)
     }
     // Watchers come last, when the engine is consistent again: they may add activities, and so edges.
-    let e = first
+    if (first < 0) this.onEnd?.(~first, handle)
+    let e = rest
     while (e !== NONE) {
       const target = edges.targets[e]!
       e = edges.release(e)
@@ -455,7 +462,7 @@ export class Engine {
     }
     this.#states[slot] = state
     this.#waits[slot] = 1
-    this.#edges.heads[slot] = NONE
+    this.#edges.firsts[slot] = EMPTY
     this.#sequences[slot] = this.#sequence++
     return slot
   }

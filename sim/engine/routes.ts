@@ -1,5 +1,5 @@
 // Interned routes of an engine: each with its links, their weights, and the channels of the network that carry it. Knows nothing of flows.
-import type { Network } from "./network.ts"
+import type { Link, Network } from "./network.ts"
 
 interface Interned {
   readonly links: ReadonlyArray<number>
@@ -10,15 +10,19 @@ interface Interned {
 
 export class Routes {
   readonly #network: Network
-  readonly #linkCount: number
+  readonly #links: ReadonlyArray<Link>
   readonly #routes: Array<Interned> = []
   readonly #ids = new Map<string, number>()
   /** Channel without a limit, by route. */
   readonly #channels: Array<number> = []
 
-  constructor(network: Network, linkCount: number) {
+  /** Sum of its links' latencies, by route. */
+  readonly #latencies: Array<number> = []
+
+  /** Over these links, which may change their latencies: see `takeLatencies`. */
+  constructor(network: Network, links: ReadonlyArray<Link>) {
     this.#network = network
-    this.#linkCount = linkCount
+    this.#links = links
   }
 
   /** As `Engine.route`. */
@@ -28,7 +32,7 @@ export class Routes {
     for (let i = 0; i < links.length; i++) {
       const link = links[i]!
       const weight = weights === undefined ? 1 : weights[i]!
-      if (!(Number.isInteger(link) && link >= 0 && link < this.#linkCount))
+      if (!(Number.isInteger(link) && link >= 0 && link < this.#links.length))
         throw new RangeError(`route over link ${link}: there is no such link`)
       if (!(weight > 0 && weight < Infinity)) throw new RangeError(`route weight ${weight}: must be positive`)
       const at = distinct.indexOf(link)
@@ -45,11 +49,21 @@ export class Routes {
     const id = this.#routes.push(route) - 1
     this.#ids.set(key, id)
     this.#channels.push(this.#network.channel(route, Infinity))
+    this.#latencies.push(this.#latencyOf(route))
     return id
   }
 
-  linksOf(route: number): ReadonlyArray<number> {
-    return this.#routes[route]!.links
+  latencySeconds(route: number): number {
+    return this.#latencies[route]!
+  }
+
+  /** Links have other latencies than before. */
+  takeLatencies(): void {
+    this.#routes.forEach((route, id) => (this.#latencies[id] = this.#latencyOf(route)))
+  }
+
+  #latencyOf({ links }: Interned): number {
+    return links.reduce((sum, link) => sum + this.#links[link]!.latencySeconds, 0)
   }
 
   /** The channel of flows over the route that are at most so fast. */
