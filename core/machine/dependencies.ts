@@ -8,6 +8,22 @@ import { withArenas } from "./views.ts"
 
 const none = -1
 
+// What is known of a tensor, in a record of integers: the op that wrote it last, -1 while none has, and that op's lane; the lanes that
+// read it since, as bits, and the last op of each that did.
+const writer = 0
+const writerLane = 1
+const readerLanes = 2
+const firstReader = 3
+const recordLength = firstReader + laneCount
+
+/** So many records more, of tensors that nothing has touched. */
+const withUntouched = (records: Int32Array, more: number): Int32Array<ArrayBuffer> => {
+  const longer = new Int32Array(records.length + more * recordLength)
+  longer.set(records)
+  for (let at = records.length; at < longer.length; at += recordLength) longer[at + writer] = none
+  return longer
+}
+
 /** Tensors that an op touches, by id: made once for an op, and read at each of its submissions. */
 export interface Touched {
   /** Those that it only reads. */
@@ -38,27 +54,22 @@ export class Dependencies {
   readonly edges = new Int32Array(laneCount)
   edgeCount = 0
 
-  // Per tensor: the op that wrote it last and that op's lane; the lanes that read it since, as bits, and the last op of
-  // each that did.
-  #writer = new Int32Array(64).fill(none)
-  #writerLane = new Uint8Array(64)
-  #readerLanes = new Uint8Array(64)
-  #readers = new Int32Array(64 * laneCount)
+  // By tensor.
+  #records = withUntouched(new Int32Array(0), 64)
   // seen[a * laneCount + b]: the latest op of lane b that some op of lane a already waits for.
   readonly #seen = new Int32Array(laneCount * laneCount).fill(none)
   readonly #need = new Int32Array(laneCount)
 
   /** Must be told of every tensor before an op names it. */
   allocated(tensor: Tensor): void {
-    if (tensor.id >= this.#writer.length) this.#grow(tensor.id)
+    const known = this.#records.length / recordLength
+    if (tensor.id >= known)
+      this.#records = withUntouched(this.#records, Math.max(known, tensor.id + 1 - known))
   }
 
   /** Computes the edges of `op` on `lane` into `edges`, and records what the op reads and writes. */
   derive(op: OpId, lane: Lane, { reads, writes }: Touched): void {
-    const writer = this.#writer
-    const writerLane = this.#writerLane
-    const readers = this.#readers
-    const readerLanes = this.#readerLanes
+    const records = this.#records
     const need = this.#need
     const own = 1 << lane
     // Lanes, as bits, that hold an op to wait for; `need` is meaningful for those only.
@@ -66,35 +77,35 @@ export class Dependencies {
     // What the op itself reads or writes is on its own lane, which it never waits for: each tensor can be looked at and
     // recorded in one go.
     for (let i = 0; i < reads.length; i++) {
-      const id = reads[i]!
-      const on = writerLane[id]!
+      const record = reads[i]! * recordLength
+      const on = records[record + writerLane]!
       if (on !== lane) {
-        const written = writer[id]!
+        const written = records[record + writer]!
         if (written >= 0) {
           if ((needed & (1 << on)) === 0 || written > need[on]!) need[on] = written
           needed |= 1 << on
         }
       }
-      readers[id * laneCount + lane] = op
-      readerLanes[id]! |= own
+      records[record + readerLanes]! |= own
+      records[record + firstReader + lane] = op
     }
     for (let i = 0; i < writes.length; i++) {
-      const id = writes[i]!
-      const on = writerLane[id]!
+      const record = writes[i]! * recordLength
+      const on = records[record + writerLane]!
       if (on !== lane) {
-        const written = writer[id]!
+        const written = records[record + writer]!
         if (written >= 0) {
           if ((needed & (1 << on)) === 0 || written > need[on]!) need[on] = written
           needed |= 1 << on
         }
-        writerLane[id] = lane
+        records[record + writerLane] = lane
       }
-      writer[id] = op
-      let lanes = readerLanes[id]! & ~own
-      readerLanes[id] = 0
+      records[record + writer] = op
+      let lanes = records[record + readerLanes]! & ~own
+      records[record + readerLanes] = 0
       while (lanes !== 0) {
         const other = 31 - Math.clz32(lanes)
-        const reader = readers[id * laneCount + other]!
+        const reader = records[record + firstReader + other]!
         if ((needed & (1 << other)) === 0 || reader > need[other]!) need[other] = reader
         needed |= 1 << other
         lanes ^= 1 << other
@@ -115,32 +126,17 @@ export class Dependencies {
   }
 
   /** The op whose end makes the tensor's present value available, or -1 when nothing wrote it. */
-  writerOf(tensor: Tensor): OpId {
-    return this.#writer[tensor.id]!
+  writerOf({ id }: Tensor): OpId {
+    return this.#records[id * recordLength + writer]!
   }
 
   /** The last op of each lane that has read the tensor since it was written. */
   readersOf({ id }: Tensor): ReadonlyArray<OpId> {
+    const record = id * recordLength
     const readers: Array<OpId> = []
     for (let lane = 0; lane < laneCount; lane++)
-      if ((this.#readerLanes[id]! & (1 << lane)) !== 0) readers.push(this.#readers[id * laneCount + lane]!)
+      if ((this.#records[record + readerLanes]! & (1 << lane)) !== 0)
+        readers.push(this.#records[record + firstReader + lane]!)
     return readers
-  }
-
-  #grow(id: number): void {
-    let capacity = this.#writer.length
-    while (capacity <= id) capacity *= 2
-    const writer = new Int32Array(capacity).fill(none)
-    writer.set(this.#writer)
-    const writerLane = new Uint8Array(capacity)
-    writerLane.set(this.#writerLane)
-    const readerLanes = new Uint8Array(capacity)
-    readerLanes.set(this.#readerLanes)
-    const readers = new Int32Array(capacity * laneCount)
-    readers.set(this.#readers)
-    this.#writer = writer
-    this.#writerLane = writerLane
-    this.#readerLanes = readerLanes
-    this.#readers = readers
   }
 }
