@@ -63,7 +63,7 @@ export class MaxMin {
   #whole = new Uint8Array(16).fill(1) // all weights on it are integers, so that sums of loads are exact
   #ownLoads = new Float64Array(16)
   #spreadCounts = new Int32Array(16) // of the variables it limits: how many have other limiting links
-  #totals = new Float64Array(16) // of a link that limits nobody: load * rate of all, to within rounding
+  #totals = new Float64Array(16) // of a link that limits nobody: load * rate of all, to within rounding; of others NaN
   #own: Array<Int32Array<ArrayBuffer>> = [] // incidences of the variables it limits
   #ownOthers: Array<Int32Array<ArrayBuffer>> = [] // beside #own: the variable's one other limiting link, or NONE, SEVERAL
   #ownOtherLoads: Array<Float64Array<ArrayBuffer>> = [] // its weight * count there
@@ -187,7 +187,7 @@ export class MaxMin {
     while (queue.size > 0) queue.pop(this.levels)
     for (let l = 0; l < this.linkCount; l++) {
       if (levels[l] !== this.levels[l]) this.#setLevel(l, levels[l]!)
-      this.#totals[l] = this.capacities[l]! - remaining[l]!
+      this.#totals[l] = levels[l] === Infinity ? this.capacities[l]! - remaining[l]! : NaN
     }
   }
 
@@ -302,23 +302,22 @@ export class MaxMin {
     }
     if (!pulled && (level === before || Math.abs(level - before) < level * STILL)) return
     this.#setLevel(link, level)
+    this.#totals[link] = NaN
     if (this.#spreadCounts[link] === 0) return
     const change = level - before
     const others = this.#ownOthers[link]!
     const otherLoads = this.#ownOtherLoads[link]!
-    const queued = this.#queue.waiting
     const totals = this.#totals
     const capacities = this.capacities
     for (let i = 0, count = this.#ownCounts[link]!; i < count; i++) {
       const other = others[i]!
       if (other < 0) {
         if (other === SEVERAL) this.#tellOthers(this.#incidenceVariables[this.#own[link]![i]!]!, link, change)
-      } else if (levels[other] !== Infinity || before === Infinity) {
-        if (queued[other] === 0) this.#enqueue(other)
-      } else {
+      } else if (before === Infinity) this.#enqueue(other)
+      else {
         const total = totals[other]! + otherLoads[i]! * change
         totals[other] = total
-        if (!(total < capacities[other]! * NEARLY_FULL) && queued[other] === 0) this.#enqueue(other)
+        if (!(total < capacities[other]! * NEARLY_FULL)) this.#enqueue(other)
       }
     }
   }
