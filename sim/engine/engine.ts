@@ -138,11 +138,6 @@ export class Engine {
     return this.#routes.intern(links, weights)
   }
 
-  /** Sum of the latencies of a route's links as they are now, in seconds. */
-  routeLatencySeconds(route: Route): number {
-    return this.#routes.latencySeconds(route)
-  }
-
   /** A processor's speed over time, for `work`. Speed is 1 before the first change; times ascend; factors are 0 or more. */
   speedProfile(changes: ReadonlyArray<SpeedChange>): SpeedProfileId {
     return this.#profiles.push(new SpeedProfile(changes)) - 1
@@ -390,7 +385,7 @@ export class Engine {
       return
     }
     let latency = this.#extras[slot]!
-    if (Number.isNaN(latency)) latency = this.routeLatencySeconds(this.#details[slot]!)
+    if (Number.isNaN(latency)) latency = this.#routes.latencySeconds(this.#details[slot]!)
     else if (latency < 0) latency = this.latencyOf!(-1 - latency)
     if (this.#fluid && latency > 0) {
       this.#states[slot] = FLOW_LATENCY

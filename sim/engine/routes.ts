@@ -53,6 +53,7 @@ export class Routes {
     return id
   }
 
+  /** Sum of the latencies of a route's links as they are now. */
   latencySeconds(route: number): number {
     return this.#latencies[route]!
   }
