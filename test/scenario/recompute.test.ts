@@ -64,6 +64,23 @@ describeNative("memory of real kernels", () => {
           }
     expect(beside.size).toBe(1)
   })
+
+  it("has what the optimizer keeps: two numbers of each parameter, one or none", async () => {
+    const beside = new Set<number>()
+    const kept: Array<number> = []
+    for (const optimizer of ["adamw", "{name: sgd, momentum: 0.9}", "sgd"]) {
+      const { all, peak } = await heldBytes(
+        `training.optimizer=${optimizer}`,
+        "training.accumulate=1",
+        "precision=float32"
+      )
+      beside.add(peak - all)
+      kept.push(all)
+    }
+    expect(beside.size).toBe(1)
+    expect(kept[0]! - kept[1]!).toBe(kept[1]! - kept[2]!)
+    expect(kept[1]!).toBeGreaterThan(kept[2]!)
+  })
 })
 
 describeNative("what is computed again, on the simulator and for real", () => {

@@ -64,6 +64,12 @@ export interface Optimized {
   readonly shadow?: Tensor | undefined
 }
 
+/** What the optimizer keeps of each parameter, by name: as many float32 numbers each as the parameter has. */
+export const statesOf = (optimizer: Optimizer): ReadonlyArray<string> => {
+  if (optimizer.name === "adamw") return ["first moment", "second moment"]
+  return (optimizer.momentum ?? 0) === 0 ? [] : ["momentum"]
+}
+
 /** Allocates what the optimizer keeps of `parameter`. */
 export const optimizerState = (
   optimizer: Optimizer,
@@ -73,14 +79,8 @@ export const optimizerState = (
 ): Effect.Effect<Optimized, OutOfMemory, Machine> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const names =
-      optimizer.name === "adamw"
-        ? ["first moment", "second moment"]
-        : (optimizer.momentum ?? 0) === 0
-          ? []
-          : ["momentum"]
     const state: Array<Tensor> = []
-    for (const name of names) {
+    for (const name of statesOf(optimizer)) {
       const own = `${parameter.name} ${name}`
       const { shape } = parameter
       state.push(yield* machine.alloc({ name: own, shape, dtype: "float32", persistent: true }))

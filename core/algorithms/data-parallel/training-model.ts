@@ -138,12 +138,14 @@ interface ProfiledOptions {
   readonly lossScaling?: LossScaling | undefined
   /** Passes of a step are several, of which the profile has one. */
   readonly accumulation?: Accumulation | undefined
+  /** Float32 numbers that the optimizer keeps of each that is learnt: 2 (default) with AdamW. */
+  readonly states?: number
 }
 
 /**
  * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
  * only carry order (a profile does not say how large they are), beside one tensor of all their bytes where these are known;
- * parameters, gradients and AdamW's two moments have their true sizes. Where the profile has parameters narrower than float32,
+ * parameters, gradients and the optimizer's state have their true sizes. Where the profile has parameters narrower than float32,
  * layers read copies in that dtype, as kernel-model.ts has it: what is learnt and averaged is free while they compute.
  */
 export const profiledModel = (
@@ -157,6 +159,7 @@ export const profiledModel = (
     clipNorm,
     lossScaling,
     accumulation,
+    states = 2,
     onHeld
   }: ProfiledOptions = {}
 ): TrainingModelBuilder =>
@@ -196,7 +199,7 @@ export const profiledModel = (
     yield* reserve("buffers", bufferBytes)
     onHeld?.({
       ...storage.bytes,
-      optimizer: 2 * learntBytes(storage),
+      optimizer: states * learntBytes(storage),
       activations: activationBytes + beside,
       buffers: bufferBytes
     })
@@ -218,11 +221,11 @@ export const profiledModel = (
       const gradients = learnt.map(({ gradient }) => gradient)
       const shadows = learnt.flatMap(({ shadow }) => shadow ?? [])
       const state: Array<Tensor> = []
-      for (const { name, elements } of parameters)
+      for (const { name, elements } of states > 0 ? parameters : [])
         state.push(
           yield* machine.alloc({
             name: `${name} moments`,
-            shape: [2 * elements],
+            shape: [states * elements],
             dtype: "float32",
             persistent: true
           })

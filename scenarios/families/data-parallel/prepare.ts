@@ -38,7 +38,7 @@ import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { costWarnings, launchWarnings } from "./ignored.ts"
 import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
 import { keptBytes, recomputedInGraph, recomputing, requireGathered } from "./activation-settings.ts"
-import { accumulationOf, lossScalingOf } from "./training-settings.ts"
+import { accumulationOf, lossScalingOf, statesKept } from "./training-settings.ts"
 import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
@@ -341,6 +341,7 @@ export const prepare = (
               shard,
               clipNorm: scenario.training?.clipNorm,
               lossScaling: lossScalingOf(scenario.training),
+              states: statesKept(scenario.training),
               accumulation: accumulationOf(scenario.training)
             }),
             warmupSteps + steps

@@ -1,12 +1,12 @@
 // What a scenario may say about training for real: the text, the inner optimizer, and how many batches a step has. Only the last
-// changes how long a step takes, but for the optimizer's own kernels.
+// changes how long a step takes, but for the optimizer's own kernels; the optimizer changes what a rank holds.
 import * as Schema from "effect/Schema"
 import { withDefault } from "../../../core/fields.ts"
 import { Path } from "../../sections.ts"
 import { tokenDtypes } from "../../../traces/token-file.ts"
 import type { Accumulation } from "../../../core/algorithms/data-parallel/accumulation.ts"
 import type { LossScaling } from "../../../core/algorithms/data-parallel/loss-scale.ts"
-import type { Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
+import { statesOf, type Optimizer } from "../../../core/algorithms/data-parallel/optimizer.ts"
 
 const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
@@ -113,3 +113,7 @@ export const optimizerOf = (settings: TrainingSettings["optimizer"]): Optimizer 
   if (warmupSteps === 0 && decayUntilStep === Infinity) return optimizer
   return { ...optimizer, schedule: { warmupSteps, decayUntilStep, finalShare, decay } }
 }
+
+/** Float32 numbers that the optimizer keeps of each that is learnt; AdamW's where none is said. */
+export const statesKept = (settings: TrainingSettings | undefined): number =>
+  settings === undefined ? 2 : statesOf(optimizerOf(settings.optimizer)).length
