@@ -10,6 +10,7 @@ import {
   archiveKind,
   binaryKind,
   collectiveTable,
+  firstJson,
   foreignKind,
   foreignText,
   isBinary,
@@ -29,6 +30,7 @@ import { readOpLogs } from "./op-log-file.ts"
 import { arrowFormat, ownArrow, ownJson, ownSafetensors, ownTimeline, type OwnFile } from "./own-files.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
+import { isColumns } from "./requests/csv-columns.ts"
 import { requestFiles } from "./requests/request-files.ts"
 import { parseRequestTrace, parseRequestTraces } from "./requests/request-trace.ts"
 import type { RequestTrace } from "./requests/traced.ts"
@@ -37,7 +39,7 @@ import { importRouting } from "./routing/import.ts"
 import { isNumpy } from "./routing/npy.ts"
 import type { RoutingReport } from "./routing/tokens.ts"
 import { readTimeline } from "./timeline-file.ts"
-import { decodeText } from "./text.ts"
+import { decodeText, firstCells } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
 
@@ -124,11 +126,21 @@ const looksLikeTrace = (text: string): boolean =>
 
 // ---- profiler traces
 
+/** What an import says of a trace that has ops of PyTorch and nothing of a device. */
+const hostAlone = /^no device events .*of the host alone/u
+
 const ofTrace = (file: string): Effect.Effect<Diagnosis> =>
   Effect.map(Effect.result(importKinetoFile(file)), (result) => {
     if (Result.isFailure(result)) {
       return {
-        ...unknown(file, "kineto", "a trace in Chrome's format", [recordTrace]),
+        ...unknown(
+          file,
+          "kineto",
+          hostAlone.test(result.failure.value)
+            ? "a trace of the host alone: a profiler of PyTorch recorded no device"
+            : "a trace in Chrome's format",
+          [recordTrace]
+        ),
         warnings: [result.failure.message]
       }
     }
@@ -395,7 +407,15 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const other = isJson ? undefined : foreignText(text)
     if (other !== undefined) return foreign(file, other)
     const asRequests = `as a trace of requests: ${requests.failure.message}`
-    const isTable = !isJson && (text.split("\n", 1)[0] ?? "").split(/[,;\t|]/u).length > 1
+    const cells = isJson ? [] : firstCells(text)
+    const isTable = cells.length > 0
+    if (cells.some(isColumns))
+      return {
+        ...unknown(file, "requests", "lengths of requests, without when they came", [
+          { what: "a column of arrivals", how: "arrived_at in seconds, beside the lengths" }
+        ]),
+        warnings: [asRequests]
+      }
     return {
       ...unknown(
         file,
@@ -421,18 +441,6 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
 /** Names that JSON of requests, or of a benchmark of them, has in it. */
 const saysOfRequests =
   /input_?len|prompt_?len|prompt_tokens|input_tokens|_throughput"|"avg_latency"|"hash_ids"/iu
-
-/** The value of a JSON text, or of the first of its lines; undefined for none. */
-const firstJson = (text: string): unknown => {
-  for (const part of [text, text.trim().split("\n", 1)[0] ?? ""]) {
-    try {
-      return JSON.parse(part)
-    } catch {
-      // Cut short, or one value a line.
-    }
-  }
-  return undefined
-}
 
 /** One array: choices of experts, or something else. */
 const ofNumpy = (file: string, bytes: Uint8Array): Effect.Effect<Diagnosis> =>

@@ -84,6 +84,21 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
     "a memory snapshot of PyTorch: what was allocated, without times of the device",
     recordTrace
   ],
+  [
+    matches(/^\s*[[{]/u, /"(?:expert_loads?|logical_count|global_physical_count|expert_counts?)"\s*:/u),
+    "expert-loads",
+    "loads of experts: how many tokens each had, not which tokens chose it",
+    {
+      what: "each token's choices",
+      how: "sim import routing lists the recorders that have them: docs/formats.md"
+    }
+  ],
+  [
+    matches(/^\s*\{\s*"resourceSpans"\s*:/u),
+    "opentelemetry",
+    "spans of OpenTelemetry, which know nothing of a device",
+    recordTrace
+  ],
   [matches(/^\s*<(?:!doctype|html)/iu), "html", "a web page, not the file it links to"],
   [
     matches(/^version https:\/\/git-lfs/u),
@@ -230,6 +245,18 @@ export const isBinary = (text: string): boolean => {
   // eslint-disable-next-line no-control-regex
   const odd = head.match(/[\u0000-\u0008\u000b\u000e-\u001a\u001c-\u001f\ufffd]/gu)?.length ?? 0
   return odd > head.length / 16
+}
+
+/** The value of a JSON text, or of the first of its lines; undefined for none. */
+export const firstJson = (text: string): unknown => {
+  for (const part of [text, text.trim().split("\n", 1)[0] ?? ""]) {
+    try {
+      return JSON.parse(part)
+    } catch {
+      // Cut short, or one value a line.
+    }
+  }
+  return undefined
 }
 
 /** What JSON of no known kind is made of, in words. */

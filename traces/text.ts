@@ -91,6 +91,14 @@ export const loggedText = (text: string): string => {
 /** Commas first: where a header has the awaited columns by several, all but one cut nothing. */
 const separators = [",", ";", "\t", "|"] as const
 
+/** The first line's cells, by each separator that cuts it and the one after it into as many; none of a text that is no table. */
+export const firstCells = (text: string): ReadonlyArray<ReadonlyArray<string>> => {
+  const [first = "", second] = textLines(text.slice(0, 1 << 16)).filter((line) => line.trim() !== "")
+  return separators
+    .map((separator) => [first.split(separator), second?.split(separator)] as const)
+    .flatMap(([head, after = head]) => (head.length > 1 && after.length === head.length ? [head] : []))
+}
+
 /**
  * The lines of a table, the header first: quotes as in RFC 4180, blank lines and comments before the header skipped. Cells are
  * apart by what cuts the header into columns that `knows` finds what it needs in; by what cuts it most where nothing does. Where

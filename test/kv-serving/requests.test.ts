@@ -219,6 +219,16 @@ describe("a request trace", () => {
     expect(told({ completed: 3, request_throughput: 2 })).toThrow(/a benchmark's summary.*--save-detailed/)
     expect(told({ ...run, start_times: undefined })).toThrow(/start_times is missing.*sglang/)
     expect(told({ ...run, start_times: [1] })).toThrow(/start_times is 1 \(and 3 input_lens/)
+    // Sent at an endless rate and limited by nothing, they came at once; Python writes that rate as no JSON is.
+    const { start_times: _, ...unsaid } = run
+    const text = JSON.stringify({ ...unsaid, request_rate: 0, p99_itl_ms: 0 })
+    const python = text
+      .replace('"request_rate":0', '"request_rate": Infinity')
+      .replace('"p99_itl_ms":0', '"p99_itl_ms": NaN')
+    const atOnce = parseRequestTrace("b.json", python)
+    expect(atOnce.requests.map(({ arrivalSeconds }) => arrivalSeconds)).toEqual([0, 0])
+    expect(atOnce.warnings.join()).toMatch(/all at once, by its request_rate \(Infinity\)/u)
+    expect(told({ ...unsaid, request_rate: "inf", max_concurrency: 8 })).toThrow(/start_times is missing/)
     const lines = `${JSON.stringify(run)}\n${JSON.stringify(run)}\n`
     expect(() => parseRequestTrace("b.jsonl", lines)).toThrow(/the results of 2 runs/)
   })

@@ -137,6 +137,14 @@ describe("the diagnosis", () => {
     ["noise", Buffer.alloc(300, 0xff), "binary"],
     ["x.har", '{"log": {"version": "1.2", "creator": {}}}', "har"],
     ["config.json", '{"model_type": "llama", "hidden_size": 4096}', "model-config"],
+    ["loads.json", '{"step": [0], "expert_loads": [[8, 0]]}', "expert-loads"],
+    ["spans.json", '{"resourceSpans": []}', "opentelemetry"],
+    ["lengths.csv", "num_prefill_tokens,num_decode_tokens\n1,2\n", "requests"],
+    [
+      "host.json",
+      '[{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1, "dur": 1}]',
+      "kineto"
+    ],
     ["nccl.log", "node:1:1 [0] NCCL INFO Bootstrap : Using eth0\n", "nccl-log"],
     ["topo.xml", '<system version="1"><cpu numaid="0"/></system>', "nccl-topology"],
     ["ds.txt", "---- Performance of all_reduce on 8 devices -----\n64.0 B 8x8 42.21 us\n", "comms-benchmark"],
@@ -154,6 +162,19 @@ describe("the diagnosis", () => {
   ])("of %s is that nothing can use it", async (name, content, kind) => {
     const { kind: found, readable } = await ofText(name, content)
     expect([found, readable]).toEqual([kind, false])
+  })
+
+  it("says of a trace without a device, and of lengths without times, that they are such", async () => {
+    const host = '[{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1, "dur": 1}]'
+    expect((await ofText("host.json", host)).title).toContain("of the host alone")
+    const lengths = await ofText("lengths.csv", "num_prefill_tokens,num_decode_tokens\n1,2\n")
+    expect([lengths.title, lengths.missing[0]!.what]).toEqual([
+      "lengths of requests, without when they came",
+      "a column of arrivals"
+    ])
+    expect((await ofText("a.log", "2022-10-25 11:24:21,278,INFO\nModel: a\n")).title).toBe(
+      "text of something else"
+    )
   })
 
   it.each([

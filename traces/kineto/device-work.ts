@@ -65,10 +65,11 @@ export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<s
       ? "no device events (Kernel, Memcpy, Memset) that a step launched"
       : "no device events (kernel, gpu_memcpy, gpu_memset)"
     const others = trace.unread.length === 0 ? "" : `, but events of ${trace.unread.slice(0, 5).join(", ")}`
+    const alone = trace.host.kind.length > 0 ? ": a trace of the host alone" : ""
     throw new TraceError({
       file: trace.file,
       field: "traceEvents",
-      value: kernels.length === 0 ? nothing + others : "no kernels inside a step",
+      value: kernels.length === 0 ? nothing + (others || alone) : "no kernels inside a step",
       accepted: exportedTooLate(trace, kernels)
         ? "an export of the steps: this one has calls of the device's runtime alone, as when the profiler has begun anew " +
           "(schedule() with wait=0 and without repeat=1); export in on_trace_ready, or set repeat=1"

@@ -11,6 +11,10 @@ const marks = ["request_throughput", "requests_per_second", "avg_latency", "mean
 
 export const isBenchmark = (value: Json): boolean => marks.some((mark) => value[mark] !== undefined)
 
+/** Whether a run sent all of its requests at its beginning: at an endless rate, and no request waited for another. */
+const sentAtOnce = ({ request_rate: rate, max_concurrency: limit }: Json): boolean =>
+  (rate === Infinity || rate === "inf") && (limit === null || limit === undefined)
+
 /** The requests of a run. Throws `TraceError` where it does not say them, or not when they were sent. */
 export const benchmarkRequests = (file: string, runs: ReadonlyArray<Json>): TimedTrace => {
   const refuse = (field: string, value: string, accepted: string) =>
@@ -20,12 +24,14 @@ export const benchmarkRequests = (file: string, runs: ReadonlyArray<Json>): Time
     const accepted = "the results of one run: each has a clock of its own"
     throw refuse("content", `the results of ${runs.length} runs of a benchmark`, accepted)
   }
-  const { input_lens: inputs, output_lens: outputs, start_times: starts, errors, queue_times: waits } = run!
+  const { input_lens: inputs, output_lens: outputs, errors, queue_times: waits } = run!
   if (!Array.isArray(inputs) || !Array.isArray(outputs)) {
     const accepted =
       "its single requests as well: vllm bench serve --save-result --save-detailed writes them (input_lens, output_lens, start_times)"
     throw refuse("content", "a benchmark's summary, without its requests", accepted)
   }
+  const isAtOnce = run!["start_times"] === undefined && sentAtOnce(run!)
+  const starts: unknown = isAtOnce ? inputs.map(() => 0) : run!["start_times"]
   if (!Array.isArray(starts)) {
     const accepted =
       "when each request was sent, as vllm bench serve --save-detailed has it (sglang.bench_serving does not record it)"
@@ -53,6 +59,10 @@ export const benchmarkRequests = (file: string, runs: ReadonlyArray<Json>): Time
       outputTokens: tokenCount(file, place, "output_lens", outputs[index])
     })
   }
+  if (isAtOnce)
+    warnings.push(
+      `${file} does not say when requests were sent: all at once, by its request_rate (${String(run!["request_rate"])})`
+    )
   if (failed > 0) warnings.push(`${failed} requests of ${file} failed in the benchmark and were left out`)
   if (Array.isArray(waits) && waits.some((wait) => typeof wait === "number" && wait > 0.01)) {
     warnings.push(

@@ -223,12 +223,24 @@ const rowsOf = (file: string, whole: string, warnings: Array<string>): ReadonlyA
 }
 
 const parsedOf = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
+  for (const attempt of [text, pythonValues.test(text) ? withoutPythonValues(text) : undefined]) {
+    if (attempt === undefined) continue
+    try {
+      return JSON.parse(attempt) as unknown
+    } catch {
+      // The next attempt, or no JSON.
+    }
   }
+  return undefined
 }
+
+/** Python writes them as no JSON is: what is not a number counts as nothing. */
+const pythonValues = /(?<=[:[,]\s*)(?:NaN|-?Infinity)(?=\s*[,\]}])/u
+
+const withoutPythonValues = (text: string): string =>
+  text.replaceAll(new RegExp(pythonValues, "gu"), (value) =>
+    value === "NaN" ? "null" : value.replace("Infinity", "1e999")
+  )
 
 const whyNoJson = (text: string): unknown => {
   try {
