@@ -21,7 +21,7 @@ import {
   type Use
 } from "./foreign.ts"
 import type { ImportReport } from "./import-report.ts"
-import { isTraceName } from "./kineto/bytes.ts"
+import { isTraceName, looksLikeTrace } from "./kineto/bytes.ts"
 import { importKinetoFile } from "./kineto/import.ts"
 import { importNcclTests } from "./nccl-tests.ts"
 import { readHead } from "./head.ts"
@@ -119,10 +119,6 @@ const unknown = (file: string, kind: string, title: string, missing: ReadonlyArr
   readable: false,
   missing
 })
-
-const looksLikeTrace = (text: string): boolean =>
-  /"(?:traceEvents|deviceProperties|distributedInfo|displayTimeUnit)"\s*:/u.test(text) ||
-  (/^\s*\[\s*\{/u.test(text) && /"ph"\s*:/u.test(text))
 
 // ---- profiler traces
 
@@ -313,11 +309,10 @@ const ofFolder = (folder: string): Effect.Effect<Diagnosis, TraceError> =>
       return names.filter((_, i) => looksLikeTrace(heads[i]?.text ?? ""))
     })
     if (traces.length > 0) {
-      const all = traces.map((name) => join(folder, name)).join(" ")
       return {
         ...empty(folder, "folder", `a folder of ${traces.length} profiler traces`),
         uses: [
-          { what: "where they are ranks of one job", how: `sim import kineto ${all} -o profile.arrow` },
+          { what: "where they are ranks of one job", how: `sim import kineto ${folder} -o profile.arrow` },
           { what: "see what one of them holds", how: `sim doctor ${join(folder, traces[0]!)}` }
         ]
       }

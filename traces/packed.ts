@@ -68,28 +68,42 @@ const damaged = (file: string, packing: Packing, cause: unknown): TraceError => 
 
 /** Bytes as they were before compression. Throws `TraceError` on damage, and on compression that is not read. */
 export const unpacked = (file: string, bytes: Uint8Array): Uint8Array => {
-  refuseCompression(file, bytes)
-  const packing = packingOf(bytes)
-  if (packing === undefined) return bytes
-  try {
-    return packing === "gzip" ? zlib.gunzipSync(bytes) : zlib.zstdDecompressSync(bytes, zstdOptions())
-  } catch (cause) {
-    throw damaged(file, packing, cause)
+  let inner = bytes
+  // A server that compresses what is compressed already leaves it twice so.
+  for (let depth = 0; depth < deepestPacking; depth++) {
+    refuseCompression(file, inner)
+    const packing = packingOf(inner)
+    if (packing === undefined) break
+    try {
+      inner = packing === "gzip" ? zlib.gunzipSync(inner) : zlib.zstdDecompressSync(inner, zstdOptions())
+    } catch (cause) {
+      throw damaged(file, packing, cause)
+    }
   }
+  return inner
 }
+
+/** Files are packed in one another no more often than this. */
+export const deepestPacking = 3
 
 /** As much as the beginning of a compressed file holds; the bytes themselves where they are not compressed. */
 export const unpackedHead = (bytes: Uint8Array): Uint8Array => {
-  const packing = packingOf(bytes)
-  try {
-    // Flushed, not finished: the rest of the file is not there, and need not be.
-    if (packing === "gzip") return zlib.gunzipSync(bytes, { finishFlush: zlib.constants.Z_SYNC_FLUSH })
-    if (packing === "zstd")
-      return zlib.zstdDecompressSync(bytes, { ...zstdOptions(), finishFlush: zlib.constants.ZSTD_e_flush })
-  } catch {
-    // What is damaged is told by whoever reads it whole.
+  let inner = bytes
+  for (let depth = 0; depth < deepestPacking; depth++) {
+    const packing = packingOf(inner)
+    if (packing === undefined) break
+    try {
+      // Flushed, not finished: the rest of the file is not there, and need not be.
+      inner =
+        packing === "gzip"
+          ? zlib.gunzipSync(inner, { finishFlush: zlib.constants.Z_SYNC_FLUSH })
+          : zlib.zstdDecompressSync(inner, { ...zstdOptions(), finishFlush: zlib.constants.ZSTD_e_flush })
+    } catch {
+      // What is damaged is told by whoever reads it whole.
+      break
+    }
   }
-  return bytes
+  return inner
 }
 
 /** What undoes the compression that `head` begins with, as a stream, and what its errors mean; undefined for none. Throws `TraceError`. */

@@ -99,7 +99,7 @@ describe("the diagnosis", () => {
     for (const rank of ["rank0.json", "rank1.json"]) writeFileSync(join(within, rank), trace)
     const { readable, title, uses } = await Effect.runPromise(diagnose(within))
     expect([readable, title]).toEqual([true, "a folder of 2 profiler traces"])
-    expect(uses[0]!.how).toContain(`${within}/rank0.json ${within}/rank1.json`)
+    expect(uses[0]!.how).toContain(`sim import kineto ${within} -o`)
   })
 
   it("of a trace without a backward pass is no training", async () => {

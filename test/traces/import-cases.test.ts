@@ -1,8 +1,9 @@
 // Small made-up traces, one for each kind of thing that public ones were seen to hold. All are 00-reference with one thing
 // wrong or odd: two steps of 950 us, the device busy for 550 of them, a million parameters.
 import * as Effect from "effect/Effect"
+import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import { importKinetoFile, importKinetoFiles, type ImportReport } from "../../traces/index.ts"
+import { importKineto, importKinetoFile, importKinetoFiles, type ImportReport } from "../../traces/index.ts"
 import { fixture, refusal } from "./imported.ts"
 
 const run = (name: string): Promise<ImportReport> => Effect.runPromise(importKinetoFile(fixture(name)))
@@ -55,6 +56,67 @@ describe("a trace", () => {
     const report = await run(`${name}.json`)
     expect(figures(report)).toEqual(expected)
     expect(report.warnings.join("\n")).toContain(warning)
+  })
+
+  type Event = Record<string, unknown>
+  /** The reference with each event changed, whatever its file looks like then. */
+  const changed = (
+    change: (event: Event) => Event,
+    write: (trace: { traceEvents: ReadonlyArray<Event> }) => string = (trace) => JSON.stringify(trace)
+  ) => {
+    const trace = JSON.parse(readFileSync(fixture("00-reference.json"), "utf8")) as {
+      traceEvents: ReadonlyArray<Event>
+    }
+    const text = write({ ...trace, traceEvents: trace.traceEvents.map((event) => change({ ...event })) })
+    return Effect.runPromise(importKineto(Buffer.from(text)))
+  }
+  const scaled = (by: number) => (event: Event) => ({
+    ...event,
+    ts: Number(event["ts"]) * by,
+    ...(event["dur"] === undefined ? {} : { dur: Number(event["dur"]) * by })
+  })
+
+  it("is the same in any order, form and writing of it", async () => {
+    const as = (write: Parameters<typeof changed>[1]) => changed((event) => event, write)
+    for (const [name, report] of [
+      ["reversed", as((trace) => JSON.stringify({ traceEvents: trace.traceEvents.toReversed() }))],
+      ["with a comma too many", as((trace) => `${JSON.stringify(trace).slice(0, -2)},]}`)],
+      [
+        "bare and unclosed",
+        as(({ traceEvents }) => `[${traceEvents.map((each) => JSON.stringify(each)).join()}`)
+      ],
+      ["indented, CRLF", as((trace) => JSON.stringify(trace, null, 4).replaceAll("\n", "\r\n"))],
+      ["with a mark", as((trace) => `\uFEFF${JSON.stringify(trace)}`)],
+      [
+        "numbers as texts",
+        changed((event) => ({ ...event, ts: String(event["ts"]), dur: String(event["dur"]) }))
+      ],
+      ["torch.bfloat16", as((trace) => JSON.stringify(trace).replaceAll('"float"', '"torch.bfloat16"'))],
+      ["Half", as((trace) => JSON.stringify(trace).replaceAll('"float"', '"c10::Half"'))]
+    ] as const) {
+      const found = await report
+      expect(figures(found), name).toEqual(whole)
+      const dtype = { "torch.bfloat16": "bfloat16", Half: "float16" }[name as string] ?? "float32"
+      expect(found.profile.parameters[0]!.dtype, name).toBe(dtype)
+    }
+  })
+
+  it("of nanoseconds since 1970 keeps each of them; of milliseconds it is said", async () => {
+    // As a program prints whole numbers: their digits are more than a float64 has.
+    const digits = /"ts":"(\d+)"/gu
+    const from = 1_700_000_000_000_000_123n
+    const exact = await changed(
+      (event) => ({
+        ...event,
+        ts: String(BigInt(Number(event["ts"]) * 1000) + from),
+        dur: Number(event["dur"]) * 1000
+      }),
+      (trace) => JSON.stringify(trace).replaceAll(digits, '"ts":$1')
+    )
+    expect(figures(exact)).toEqual(whole)
+    expect(exact.warnings.join()).toContain("of the size of nanoseconds since 1970")
+    const short = await changed(scaled(1e-3))
+    expect(short.warnings.join()).toMatch(/median device event lasts 0\.20 us, less than any kernel/u)
   })
 
   it("without a device's name has an unknown one", async () => {

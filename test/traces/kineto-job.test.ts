@@ -1,7 +1,7 @@
 // Traces of two ranks of one job, made by hand: a clock that is ahead, a rank that comes late, a slower optimizer.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
@@ -87,6 +87,23 @@ describe("two ranks of a job", () => {
       [0, -5000.25],
       [1, 0]
     ])
+  })
+
+  it("may be named by their folder; one without traces, or of two jobs, is refused", async () => {
+    const job = join(folder, "job")
+    mkdirSync(join(job, "none"), { recursive: true })
+    for (const [i, file] of [first, second].entries()) copyFileSync(file, join(job, `${i}.json.gz`))
+    writeFileSync(join(job, "config.json"), "{}")
+    const { ranks, profile } = await imported(job)
+    expect(ranks!.map(({ rank }) => rank)).toEqual([0, 1])
+    expect(profile.stepSeconds).toBe((await imported(first, second)).profile.stepSeconds)
+    const refused = async (...files: [string, ...Array<string>]) => {
+      const result = await Effect.runPromise(Effect.result(importKinetoFiles(files)))
+      return Result.isFailure(result) ? result.failure : undefined
+    }
+    expect((await refused(join(job, "none")))!.accepted).toContain("a trace (.json")
+    const other = rankFile({ rank: 1, at: 0, comes: 112, optimizer: 12, worldSize: 8 })
+    expect(await refused(first, other)).toMatchObject({ file: other, field: "distributedInfo.world_size" })
   })
 
   it("are told to be some of the ranks, and refused where two are one", async () => {

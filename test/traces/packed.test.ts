@@ -160,6 +160,19 @@ it("tables, requests and routings may be compressed by gzip or zstd", async () =
   }
 })
 
+it("what is compressed twice, as servers leave it, is read; over and over it is refused", async () => {
+  const trace = write("twice.json.gz", gzipSync(gzipSync(reference)))
+  expect((await Effect.runPromise(importKinetoFile(trace))).profile.steps).toBe(2)
+  expect((await Effect.runPromise(diagnose(trace))).kind).toBe("kineto")
+  const log = write("twice.txt.gz", zstdCompressSync(gzipSync(fixture("nccl-i-no-hash.txt"))))
+  expect((await Effect.runPromise(importNcclTestsFile(log))).profile.collectives).toHaveLength(2)
+  let over = Buffer.from(reference)
+  for (let i = 0; i < 9; i++) over = gzipSync(over)
+  expect((await refusal(importKinetoFile(write("over.json.gz", over)))).value).toBe(
+    "compressed over and over"
+  )
+})
+
 it("other compression is refused by its name", async () => {
   const xz = write("trace.json.xz", Buffer.from("fd377a585a0000", "hex"))
   expect((await refusal(importKinetoFile(xz))).value).toBe("compressed by xz")

@@ -1,8 +1,10 @@
 // The bytes of a trace, decompressed as they are read: compression is recognised by its first bytes, not by the file's name.
 // Knows nothing of JSON.
-import { open } from "node:fs/promises"
+import { open, readdir, stat } from "node:fs/promises"
+import { join } from "node:path"
 import { Readable } from "node:stream"
-import { magicBytes, unpacker, zipEntries } from "../packed.ts"
+import { readHead } from "../head.ts"
+import { deepestPacking, magicBytes, unpacker, zipEntries } from "../packed.ts"
 import { encodingOf } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 
@@ -43,6 +45,34 @@ interface TraceSource {
 
 /** Whether what is called so in an archive is a trace. */
 export const isTraceName = (name: string): boolean => /\.json(?:\.gz|\.zst)?$/iu.test(name)
+
+/** Whether a text begins as a trace does. */
+export const looksLikeTrace = (text: string): boolean =>
+  /"(?:traceEvents|deviceProperties|distributedInfo|displayTimeUnit)"\s*:/u.test(text) ||
+  (/^\s*\[\s*\{/u.test(text) && /"ph"\s*:/u.test(text))
+
+/** Files as they are named, and of a folder every trace in it, by name. Throws `TraceError` of a folder without any. */
+export const traceFiles = async (paths: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
+  const files: Array<string> = []
+  for (const path of paths) {
+    if (!(await stat(path)).isDirectory()) {
+      files.push(path)
+      continue
+    }
+    const inside = (await readdir(path))
+      .filter(isTraceName)
+      .toSorted()
+      .map((name) => join(path, name))
+    const heads = await Promise.all(inside.map(readHead))
+    const traces = inside.filter((_, i) => looksLikeTrace(heads[i]?.text ?? ""))
+    if (traces.length === 0) {
+      const accepted = "a trace (.json, .json.gz or .json.zst) in it, of each rank of one job"
+      throw new TraceError({ file: path, field: "files", value: "none of a trace", accepted })
+    }
+    files.push(...traces)
+  }
+  return files
+}
 
 /** The traces in a file: itself, or of a zip archive every `.json`, `.json.gz` and `.json.zst` in it. Throws `TraceError`. */
 export const traceSources = async (path: string): Promise<ReadonlyArray<TraceSource>> => {
@@ -98,7 +128,18 @@ const copied = async function* (chunks: AsyncIterable<Uint8Array>): AsyncIterabl
   for await (const chunk of chunks) yield Buffer.from(chunk)
 }
 
-const unpackedChunks = async function* (file: string, source: ByteSource): AsyncIterable<Uint8Array> {
+const packedTooOften = (file: string) => ({
+  file,
+  field: "content",
+  value: "compressed over and over",
+  accepted: "a trace, compressed once or not"
+})
+
+const unpackedChunks = async function* (
+  file: string,
+  source: ByteSource,
+  depth = 0
+): AsyncIterable<Uint8Array> {
   const chunks = withWholeHead(chunksOf(source))[Symbol.asyncIterator]()
   const first = await chunks.next()
   if (first.done === true) return
@@ -112,11 +153,13 @@ const unpackedChunks = async function* (file: string, source: ByteSource): Async
       yield* rest()
       return
     }
+    if (depth === deepestPacking) throw new TraceError(packedTooOften(file))
     const input = Readable.from(copied(rest()), { objectMode: false })
     // `pipe` does not forward errors of its source.
     input.on("error", (cause) => packed.stream.destroy(cause))
     try {
-      for await (const chunk of input.pipe(packed.stream)) yield chunk as Uint8Array
+      // A server that compresses what is compressed already leaves it twice so.
+      yield* unpackedChunks(file, input.pipe(packed.stream), depth + 1)
     } catch (cause) {
       throw packed.told(cause)
     } finally {

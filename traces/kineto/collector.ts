@@ -30,9 +30,6 @@ export const number = (value: unknown): number | undefined => {
 
 const dtypes: Readonly<Record<string, string>> = {
   float: "float32",
-  "c10::bfloat16": "bfloat16",
-  bfloat16: "bfloat16",
-  "c10::half": "float16",
   half: "float16",
   double: "float64",
   "long int": "int64",
@@ -40,8 +37,13 @@ const dtypes: Readonly<Record<string, string>> = {
   int: "int32"
 }
 
-/** As PyTorch records a dtype, by its name here. */
-export const dtypeOf = (name: string): string => dtypes[name.toLowerCase()] ?? name.toLowerCase()
+/** As PyTorch records a dtype ("c10::BFloat16", "torch.bfloat16", "Half"), by its name here. */
+export const dtypeOf = (name: string): string => {
+  const plain = name
+    .toLowerCase()
+    .replace(/^(?:c10::|at::|torch\.|k(?=(?:float|half|bfloat16|double)$))/u, "")
+  return dtypes[plain] ?? plain
+}
 
 // Above this, a float64 of microseconds no longer holds whole nanoseconds.
 const exactBelow = 2 ** 42
@@ -203,7 +205,7 @@ export class Collector {
         this.#note(`traceEvents[${index}].ts`, fields.source(Field.ts), "a number")
         return
       }
-      start = this.#after(parsed, fields.whole, fields.rest)
+      start = this.#after(parsed, fields)
       if (isDevice && !Number.isInteger(parsed)) this.fractions++
     }
     if (fields.has(Field.dur)) {
@@ -294,14 +296,15 @@ export class Collector {
 
   #time(fields: EventScanner): number {
     const parsed = fields.number(Field.ts)
-    return this.#after(parsed, fields.whole, fields.rest)
+    return this.#after(parsed, fields)
   }
 
-  /** Microseconds after the first event, to the nanosecond also when counted from 1970. */
-  #after(parsed: number, whole: number, rest: number): number {
+  /** Microseconds (or nanoseconds, where times are such) after the first event, to the nanosecond also when counted from 1970. */
+  #after(parsed: number, { whole, rest, billions, belowBillion }: EventScanner): number {
     if (Number.isNaN(parsed)) return parsed
-    this.#base ??= Math.floor(parsed)
-    return parsed > exactBelow && rest > 0 ? whole - this.#base + rest : parsed - this.#base
+    const base = (this.#base ??= Math.floor(parsed))
+    if (billions >= 0) return (billions - Math.floor(base / 1e9)) * 1e9 + (belowBillion - (base % 1e9))
+    return parsed > exactBelow && rest > 0 ? whole - base + rest : parsed - base
   }
 
   /** Texts of shapes and dtypes are looked at once: every step, and most layers, write the same again. */

@@ -275,11 +275,15 @@ export class EventScanner {
   /** Of the last `number` that had a point: what stands before it, and the rest from the point on. */
   whole = 0
   rest = 0
+  /** Of the last `number` that was whole and too large for its digits to be exact: its billions, and the rest; -1 of any other. */
+  billions = -1
+  belowBillion = 0
 
   /** A number, also when it was written as a text; NaN for anything else. */
   number(field: number): number {
     let start = this.starts[field]!
     this.whole = this.rest = 0
+    this.billions = -1
     if (start < 0) return Number.NaN
     let end = this.ends[field]!
     const { bytes } = this
@@ -311,6 +315,10 @@ export class EventScanner {
     }
     const text = this.slice(start, end).trim()
     const value = text === "" ? Number.NaN : Number(text)
+    if (/^\d{16,20}$/u.test(text)) {
+      this.billions = Number(text.slice(0, -9))
+      this.belowBillion = Number(text.slice(-9))
+    }
     const point = /^\d{1,16}(\.\d+)$/u.exec(text)
     this.rest = point === null ? 0 : Number(point[1])
     return Number.isFinite(value) ? value : Number.NaN

@@ -10,7 +10,7 @@ import { totalSeconds, withoutGaps } from "../rescale.ts"
 import { attemptAsync, TraceError } from "../trace-error.ts"
 import { withoutAbsurdTimes } from "./absurd-times.ts"
 import { attribute, type Attribution } from "./attribute.ts"
-import { traceSources, type ByteSource } from "./bytes.ts"
+import { traceFiles, traceSources, type ByteSource } from "./bytes.ts"
 import { collectiveCosts } from "./collectives.ts"
 import { jobOf, type RankTrace } from "./job.ts"
 import { measuredHost, type UnderDdp } from "./measured-host.ts"
@@ -70,7 +70,7 @@ export const importKinetoFiles = (
   attemptAsync(options.file ?? paths[0], "PyTorch profiler traces", async (signal) => {
     const warnings: Array<string> = []
     const traces: Array<RankTrace> = []
-    for (const path of paths)
+    for (const path of await traceFiles(paths))
       for (const { file, source } of await traceSources(path))
         traces.push(...(await rankTraces(file, source, options, signal, warnings)))
     return reportOf(traces, await ddpOf(options, signal), warnings, { file: paths[0], ...options })

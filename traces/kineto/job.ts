@@ -94,7 +94,18 @@ const rankNumbers = (traces: ReadonlyArray<RankTrace>, warnings: Array<string>):
       accepted: "traces of different ranks of one job"
     })
   }
-  const world = Math.max(0, ...traces.map(({ worldSize }) => worldSize ?? 0))
+  const worlds = [...new Set(traces.flatMap(({ worldSize }) => worldSize ?? []))]
+  if (worlds.length > 1) {
+    const other = traces.find(({ worldSize }) => worldSize === worlds[1])!
+    const first = traces.find(({ worldSize }) => worldSize === worlds[0])!
+    throw new TraceError({
+      file: other.file,
+      field: "distributedInfo.world_size",
+      value: `${worlds[1]}, and ${worlds[0]} in ${first.file}`,
+      accepted: "traces of ranks of one job"
+    })
+  }
+  const [world = 0] = worlds
   if (world > traces.length) warnings.push(`traces of ${traces.length} of the job's ${world} ranks`)
   return distinct.size === traces.length && !said.includes(undefined)
     ? (said as ReadonlyArray<number>)

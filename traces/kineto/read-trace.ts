@@ -101,20 +101,34 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
   return warnings
 }
 
+const nanosecondsFrom = 1e17
+/** Microseconds that a device takes for an empty kernel are about two. */
+const shortestKernel = 0.3
+
 /**
  * The Chrome format counts in microseconds whatever `displayTimeUnit` says, and so does PyTorch. Some exporters write
  * nanoseconds and say so there; then every time is whole, which microseconds from a GPU's clock never all are.
  */
 const unitOf = (collector: Collector, unit: "auto" | "us" | "ns", warnings: Array<string>): "us" | "ns" => {
   if (unit !== "auto") return unit
-  if (collector.members.get("displayTimeUnit") !== "ns" || collector.fractions > 0) return "us"
+  // Microseconds since 1970 have 16 digits until the year 2286, nanoseconds 19.
+  if (Math.abs(collector.base) >= nanosecondsFrom) {
+    warnings.push("times are of the size of nanoseconds since 1970 and are read as such")
+    return "ns"
+  }
   const { start, end } = collector.device
-  const durations = Array.from(
-    end.values.subarray(0, end.length),
-    (value, i) => value - start.values[i]!
-  ).toSorted((a, b) => a - b)
+  const durations = end.values
+    .subarray(0, end.length)
+    .map((value, i) => value - start.values[i]!)
+    .toSorted()
+  const middle = durations[durations.length >> 1] ?? 0
+  if (middle > 0 && middle < shortestKernel)
+    warnings.push(
+      `the median device event lasts ${middle.toPrecision(2)} us, less than any kernel does: the file's times are no microseconds, as the format has them, and all times here are too short`
+    )
   // A median kernel of 0.5 ms is far longer than any real model's, one of 0.5 microseconds far shorter.
-  if ((durations[durations.length >> 1] ?? 0) < 500) return "us"
+  if (collector.members.get("displayTimeUnit") !== "ns" || collector.fractions > 0 || middle < 500)
+    return "us"
   warnings.push(
     'displayTimeUnit is "ns" and all device times are whole numbers: read as nanoseconds (the option timestampUnit says otherwise)'
   )
