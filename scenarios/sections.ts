@@ -34,7 +34,7 @@ const ProfiledModel = Schema.Struct({
   hostTime: withDefault(Schema.Literals(["span", "busy"]), "span"),
   /**
    * Scale the profile so that one local step takes this long: first the host's gaps shrink or grow; if the step is
-   * shorter than the device's own time, or `scale` says so, everything does. Default: the un-profiled step time that the
+   * shorter than the device's own time, everything does. Default: the un-profiled step time that the
    * profile carries, if any.
    */
   stepSeconds: Schema.optionalKey(Schema.Union([PositiveSeconds, StepSecondsByRanks])),
@@ -128,8 +128,10 @@ export const LinkSettings = Schema.Struct({
   mtu: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 576, maximum: 65535 })))
 })
 
-/** Links between sites: one uplink per site, or a link for each pair of sites from a file of delays and bandwidths. */
-/** `pairs`: a file that has for "A-B" [round trip in ms, Gbit/s]; of both directions, unless "B-A" is there too. */
+/**
+ * Links between sites: one uplink per site, or a link for each pair of sites. `pairs` is a file that has for "A-B"
+ * [round trip in ms, Gbit/s]; of both directions, unless "B-A" is there too.
+ */
 const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
 
 const SiteSettings = Schema.Struct({

@@ -7,7 +7,7 @@ import { Bandwidth } from "../core/units.ts"
 export const Study = Schema.Struct({
   /** Field path of the scenario to the values it takes; the product of all axes is run. */
   axes: Schema.Record(Schema.String, Schema.Array(Schema.Unknown).check(Schema.isMinLength(1))),
-  /** For every point: the value of `vary` at which `metric` is nearest to, but not above, each target. */
+  /** For every point: the value of `vary` at which `metric` crosses each target. */
   find: Schema.optionalKey(
     Schema.Struct({
       vary: Schema.NonEmptyString,
@@ -16,7 +16,7 @@ export const Study = Schema.Struct({
         Schema.Array(Schema.Unknown).check(Schema.isMinLength(2)),
         Schema.Struct({ from: Bandwidth, to: Bandwidth, points: Positive })
       ]),
-      /** A metric of the task that rises along the values tried. */
+      /** A metric of the task that rises along the values tried, or falls. */
       metric: Schema.NonEmptyString,
       targets: Schema.Array(Schema.Number).check(Schema.isMinLength(1))
     })

@@ -4,7 +4,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { Scalars } from "../kernels/scalars.ts"
-import { formatBytes } from "../units.ts"
+import { formatBytes, formatSeconds } from "../units.ts"
 import type { World } from "../world.ts"
 import type { Op, OpId } from "./op.ts"
 import type { Drawn, Place, Tensor, TensorData, TensorSpec } from "./tensor.ts"
@@ -49,7 +49,7 @@ export class Deadlock extends Schema.TaggedError<Deadlock>()("Deadlock", {
   waiting: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    return `no progress possible after ${this.atSeconds} s; waiting: ${this.waiting.join("; ")}`
+    return `no progress possible after ${formatSeconds(this.atSeconds)}; waiting: ${this.waiting.join("; ")}`
   }
 }
 

@@ -31,6 +31,11 @@ const reduceOn = (members: (rank: number) => boolean) =>
   })
 
 describe("deadlocks", () => {
+  it("are told with a time that people read", () => {
+    const { message } = new Deadlock({ atSeconds: 0.1 + 0.2, waiting: ["rank 0 waits for step 1"] })
+    expect(message).toBe("no progress possible after 300 ms; waiting: rank 0 waits for step 1")
+  })
+
   it("of a collective that one member never joins", () => {
     const error = failureOf({
       world: flatWorld(2, { bytesPerSecond: 1e9, latencySeconds: 0 }),
