@@ -32,12 +32,19 @@ const isDtype = (name: unknown): name is Dtype => typeof name === "string" && na
 
 type OpEntry = Extract<JournalEntry, { readonly kind: "op" }>
 
-/** What an op itself does to precision: the dtype its values travel in, and the dtypes they are written in. */
+/**
+ * What an op itself does to precision: the dtype its values travel in, what its factors are rounded to, and the dtypes that results are
+ * written in.
+ */
 const gridOf = ({ op }: OpEntry): Grid => {
-  const wire = op.attributes["wire"]
+  const { wire } = op.attributes
   const travelling: Grid = isDtype(wire) ? wire : "float32"
-  return coarser(travelling, storedGrid(op.writes))
+  return coarser(coarser(travelling, factorGrid(op)), storedGrid(op.writes))
 }
+
+/** TF32 has as many bits of mantissa as float16. */
+const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
+  attributes["tf32"] === true ? "float16" : "float32"
 
 const storedGrid = (tensors: ReadonlyArray<Tensor>): Grid =>
   tensors.reduce<Grid>((grid, { dtype }) => (dtype === "int32" ? grid : coarser(grid, dtype)), "float32")
@@ -112,7 +119,7 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
           const moves = op.kernel.moves === true || op.kernel.kind !== "compute"
           result = {
             grid: coarser(gridOf(entry), read.grid),
-            roundings: read.roundings + (isNarrow(storedGrid(op.writes)) ? 1 : 0),
+            roundings: read.roundings + (isNarrow(coarser(factorGrid(op), storedGrid(op.writes))) ? 1 : 0),
             swing: moves ? read.swing : 0
           }
           const { group } = op

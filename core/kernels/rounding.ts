@@ -24,6 +24,14 @@ const formats = {
   float4: { mantissaBits: 0, minExponent: -2, max: 16, overflow: "saturate" }
 } as const satisfies Partial<Record<Dtype, FloatFormat>>
 
+/** What tensor cores read of a float32 factor: its exponent and 10 bits of its mantissa. No tensor has it. */
+const tf32: FloatFormat = {
+  mantissaBits: 10,
+  minExponent: -126,
+  max: (2 - 2 ** -10) * 2 ** 127,
+  overflow: "infinity"
+}
+
 /** Largest magnitude that the packed formats hold; int8 is used symmetrically. */
 export const maxOf = { float4: 16, float8: 448, int8: 127 } as const
 
@@ -94,6 +102,9 @@ export const round = (dtype: Dtype): ((x: number) => number) => {
     }
   }
 }
+
+/** Rounding to TF32, to nearest, ties to even. */
+export const toTf32 = (x: number): number => roundFloat(x, tf32)
 
 /** Rounds every element in place. A Float32Array of float32 and an Int32Array of int32 are left as they are. */
 export const roundInPlace = (data: TensorData, dtype: Dtype): void => {

@@ -4,6 +4,7 @@
 
 #include "gemm.h"
 #include "kernels.h"
+#include "rounding.h"
 #include "simd.h"
 
 namespace tandem {
@@ -19,11 +20,14 @@ Work forward(const Call& call) {
   const int64_t width = input(call, 1).shape.at(1);
   const int64_t outWidth = input(call, 1).shape.at(0);
   const int64_t rows = rowsOf(output(call, 0));
+  const bool tf32 = call.flag("tf32");
   return [=](const double*) {
+    const float* left = asTf32(inp, rows * width, tf32, 0);
+    const float* right = asTf32(weight, outWidth * width, tf32, 1);
     if (bias != nullptr) {
       for (int64_t row = 0; row < rows; row++) std::copy(bias, bias + outWidth, out + row * outWidth);
     }
-    multiply(rows, outWidth, width, {inp, width, 1}, {weight, 1, width}, out, outWidth, bias != nullptr);
+    multiply(rows, outWidth, width, {left, width, 1}, {right, 1, width}, out, outWidth, bias != nullptr);
   };
 }
 
@@ -35,7 +39,12 @@ Work backwardInput(const Call& call) {
   const int64_t width = input(call, 1).shape.at(1);
   const int64_t outWidth = input(call, 1).shape.at(0);
   const int64_t rows = rowsOf(input(call, 0));
-  return [=](const double*) { multiply(rows, width, outWidth, {dout, outWidth, 1}, {weight, width, 1}, dinp, width, false); };
+  const bool tf32 = call.flag("tf32");
+  return [=](const double*) {
+    const float* left = asTf32(dout, rows * outWidth, tf32, 0);
+    const float* right = asTf32(weight, outWidth * width, tf32, 1);
+    multiply(rows, width, outWidth, {left, outWidth, 1}, {right, width, 1}, dinp, width, false);
+  };
 }
 
 TANDEM_SIMD void sumRows(const float* rows, int64_t count, int64_t width, const float* before, float* sums) {
@@ -56,6 +65,7 @@ TANDEM_SIMD void sumRows(const float* rows, int64_t count, int64_t width, const 
 Work backwardWeight(const Call& call) {
   const bool bias = call.flag("bias");
   const bool accumulate = call.flag("accumulate");
+  const bool tf32 = call.flag("tf32");
   const float* dout = floatsIn(call, 0);
   const float* inp = floatsIn(call, 1);
   const float* before = accumulate ? floatsIn(call, 2) : nullptr;
@@ -67,7 +77,9 @@ Work backwardWeight(const Call& call) {
   const int64_t rows = rowsOf(input(call, 0));
   return [=](const double*) {
     if (accumulate && before != dweight) std::copy(before, before + outWidth * width, dweight);
-    multiply(outWidth, width, rows, {dout, 1, outWidth}, {inp, width, 1}, dweight, width, accumulate);
+    const float* left = asTf32(dout, rows * outWidth, tf32, 0);
+    const float* right = asTf32(inp, rows * width, tf32, 1);
+    multiply(outWidth, width, rows, {left, 1, outWidth}, {right, width, 1}, dweight, width, accumulate);
     if (bias) sumRows(dout, rows, outWidth, beforeBias, dbias);
   };
 }

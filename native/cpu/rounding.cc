@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 namespace tandem {
 
@@ -81,6 +82,21 @@ double roundTo(Dtype dtype, double x) {
     case Dtype::int32: return roundInteger(x, -2147483648.0, 2147483647.0);
   }
   return x;
+}
+
+const float* asTf32(const float* values, int64_t count, bool rounded, int place) {
+  if (!rounded) return values;
+  thread_local std::vector<float> kept[2];
+  std::vector<float>& to = kept[place];
+  to.resize(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, &values[i], sizeof bits);
+    // of an infinity or what is no number nothing is dropped
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0xfffu + ((bits >> 13) & 1u)) & ~0x1fffu;
+    std::memcpy(&to[static_cast<size_t>(i)], &bits, sizeof bits);
+  }
+  return to.data();
 }
 
 void roundInPlace(float* data, int64_t count, Dtype dtype) {

@@ -13,6 +13,8 @@ double roundTo(Dtype dtype, double x);
 
 /** Rounds every element of a float tensor; float32 is left as it is. */
 void roundInPlace(float* data, int64_t count, Dtype dtype);
+/** `values` rounded to TF32 where `rounded`; else as they lie. Rounded ones last until the next call of this thread with that `place`. */
+const float* asTf32(const float* values, int64_t count, bool rounded, int place);
 /** Saturates to int8, if that is what the dtype is. */
 void roundInPlace(int32_t* data, int64_t count, Dtype dtype);
 

@@ -17,7 +17,7 @@ using Layout = void*;
 using Preference = void*;
 enum Attribute { transposeA = 3, transposeB = 4, epilogue = 7, biasPointer = 8, auxPointer = 11, auxStride = 12, biasType = 26 };
 enum Epilogue : uint32_t { plain = 1, addBias = 4, geluAux = 160, geluAuxBias = 164, geluSlopeAux = 192, sumsOfB = 512 };
-enum { maxWorkspace = 1, reductionSchemes = 3, computeFloat32 = 68 };
+enum { maxWorkspace = 1, reductionSchemes = 3, computeFloat32 = 68, computeTf32 = 77 };
 /** Parts of a sum are added in float32 before they are rounded, wherever a sum is split. */
 constexpr uint32_t sumInComputeType = 2;
 
@@ -123,7 +123,8 @@ class Product : public LtProduct {
     check(cudaGetDevice(&device), "cudaGetDevice");
     handle_ = handleOf(device);
     if (handle_ == nullptr) return false;
-    if (f.descCreate(&descriptor_, computeFloat32, CUDA_R_32F) != 0) return false;
+    const int compute = call.tf32 && isFloat32(call.left.view) ? computeTf32 : computeFloat32;
+    if (f.descCreate(&descriptor_, compute, CUDA_R_32F) != 0) return false;
     const int32_t transA = call.transposeRight ? 1 : 0;
     const int32_t transB = call.transposeLeft ? 1 : 0;
     uint32_t after = plain;

@@ -46,6 +46,8 @@ struct LtCall {
   /** What goes into a GELU; has the shape and dtype of out. */
   View aux;
   LtGelu gelu = LtGelu::none;
+  /** float32 factors are read as TF32. */
+  bool tf32 = false;
 };
 
 /** Null where cuBLASLt is missing or has no algorithm for it. */

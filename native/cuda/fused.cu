@@ -181,6 +181,13 @@ Work linearGelu(const Call& call) {
   lt.aux = pre;
   lt.gelu = LtGelu::forward;
   if (const auto product = ltProduct(lt)) return [=](const Launch& launch) { product->run(launch); };
+  if (call.flag("tf32") && isFloat32(pre)) {
+    const Work product = linearProduct(inp, weight, hasBias ? &bias : nullptr, pre, rows, width, outs, true);
+    return [=](const Launch& launch) {
+      product(launch);
+      map(launch, MapViews<1, 2>{{pre}, {pre, out}}, rows * outs, GeluOf{});
+    };
+  }
   const Product own = {rows, outs, width, {inp, width, 1}, {weight, 1, width}, {}, {}, false, bias, hasBias};
   return [=](const Launch& launch) {
     const Scratch scratch(launch, static_cast<size_t>(rows * outs + 1) * sizeof(float));
@@ -207,6 +214,16 @@ Work geluLinearBackward(const Call& call) {
   lt.aux = pre;
   lt.gelu = LtGelu::backward;
   if (const auto product = ltProduct(lt)) return [=](const Launch& launch) { product->run(launch); };
+  if (call.flag("tf32") && isFloat32(dpre)) {
+    LtCall plain{{dout, rows, outs}, {weight, outs, width}, {dpre, rows, width}};
+    plain.tf32 = true;
+    if (const auto product = ltProduct(plain)) {
+      return [=](const Launch& launch) {
+        product->run(launch);
+        map(launch, MapViews<2, 1>{{pre, dpre}, {dpre}}, rows * width, GeluGradientOf{});
+      };
+    }
+  }
   const Product own = {rows, width, outs, {dout, outs, 1}, {weight, width, 1}, {}, {}, false, {}, false};
   return [=](const Launch& launch) {
     const Scratch scratch(launch, static_cast<size_t>(rows * width + 1) * sizeof(float));

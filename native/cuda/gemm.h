@@ -51,8 +51,8 @@ void multiplyGroups(const Launch& launch, const Grouped& grouped);
  */
 bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& grouped);
 
-/** out[rows, outs] = inp[rows, width] weight[outs, width]^T (+ bias). */
+/** out[rows, outs] = inp[rows, width] weight[outs, width]^T (+ bias). `tf32`: where cuBLASLt multiplies, float32 factors are read so. */
 Work linearProduct(const View& inp, const View& weight, const View* bias, const View& out, int64_t rows, int64_t width,
-                   int64_t outs);
+                   int64_t outs, bool tf32);
 
 }  // namespace tandem::cuda

@@ -16,8 +16,9 @@ Work own(const Product& product) {
 }  // namespace
 
 Work linearProduct(const View& inp, const View& weight, const View* bias, const View& out, int64_t rows, int64_t width,
-                   int64_t outs) {
+                   int64_t outs, bool tf32) {
   LtCall lt{{inp, rows, width}, {weight, outs, width}, {out, rows, outs}};
+  lt.tf32 = tf32;
   lt.transposeRight = true;
   if (bias != nullptr) {
     lt.bias = *bias;
@@ -36,7 +37,7 @@ Work forward(const Call& call) {
   const View bias = hasBias ? floatsIn(call, 2) : View{};
   const Shape& weight = input(call, 1).shape;
   return linearProduct(floatsIn(call, 0), floatsIn(call, 1), hasBias ? &bias : nullptr, floatsOut(call, 0),
-                       rowsOf(output(call, 0)), weight.at(1), weight.at(0));
+                       rowsOf(output(call, 0)), weight.at(1), weight.at(0), call.flag("tf32"));
 }
 
 /** dinp[row] = dout[row] weight. */
@@ -47,7 +48,9 @@ Work backwardInput(const Call& call) {
   const int64_t width = input(call, 1).shape.at(1);
   const int64_t outs = input(call, 1).shape.at(0);
   const int64_t rows = rowsOf(input(call, 0));
-  if (const auto product = ltProduct({{dout, rows, outs}, {weight, outs, width}, {dinp, rows, width}})) {
+  LtCall lt{{dout, rows, outs}, {weight, outs, width}, {dinp, rows, width}};
+  lt.tf32 = call.flag("tf32");
+  if (const auto product = ltProduct(lt)) {
     return [=](const Launch& launch) { product->run(launch); };
   }
   return own({rows, width, outs, {dout, outs, 1}, {weight, width, 1}, dinp, {}, false, {}, false});
@@ -118,6 +121,7 @@ Work backwardWeight(const Call& call) {
   const int64_t rows = rowsOf(input(call, 0));
   LtCall lt{{dout, rows, outs}, {inp, rows, width}, {dweight, outs, width}};
   lt.transposeLeft = true;
+  lt.tf32 = call.flag("tf32");
   lt.add = before;
   lt.hasAdd = accumulate;
   const bool fuse = bias && !accumulate && floatsOut(call, 1).dtype == dweight.dtype;

@@ -98,3 +98,14 @@ describeNative("training in float16", () => {
     expect(agrees(await agreementOf(larger, [half]))).toBe(false)
   })
 })
+
+describeNative("training whose linear layers multiply in TF32", () => {
+  it("agrees", async () => {
+    const agreement = await agreementOf(
+      updating((learningRate, step) => [learningRate, step]),
+      ["training.precision=tf32", "steps=6", "training.optimizer=sgd"]
+    )
+    expect(agreement.firstDisagreement).toBeUndefined()
+    expect(agreement.comparedTensors).toBeGreaterThan(100)
+  })
+})

@@ -5,7 +5,7 @@ import type { Dtype } from "../../core/machine/tensor.ts"
 import { evaluate } from "../../core/kernels/evaluate.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { operand } from "../../core/kernels/kernel.ts"
-import { maxOf, round, roundInPlace } from "../../core/kernels/rounding.ts"
+import { maxOf, round, roundInPlace, toTf32 } from "../../core/kernels/rounding.ts"
 import { numbers } from "./run.ts"
 
 const float4Grid = [0, 0.25, 0.5, 1, 2, 4, 8, 16]
@@ -49,6 +49,31 @@ const nearest = (x: number, grid: ReadonlyArray<number>): number => {
   const pick = down < up ? below : down > up ? above : low % 2 === 0 ? below : above
   return Math.sign(x) * pick
 }
+
+describe("toTf32", () => {
+  it("keeps ten bits of mantissa wherever float32 has more", () => {
+    const half = round("float16")
+    fc.assert(
+      fc.property(
+        fc.double({ noNaN: true, min: -2, max: 2 }),
+        fc.integer({ min: -126, max: 126 }),
+        (x, exponent) => {
+          const near = Math.sign(x) * (1 + (Math.abs(x) % 1))
+          // where float16 is normal the two are one; elsewhere by a power of two
+          expect(toTf32(near * 2 ** exponent)).toBe(half(near) * 2 ** exponent)
+        }
+      )
+    )
+    expect([1 + 2 ** -11, 1 + 3 * 2 ** -11, -(2 ** -140), Infinity].map(toTf32)).toEqual([
+      1,
+      1 + 2 ** -9,
+      -0,
+      Infinity
+    ])
+    expect(toTf32(2 ** 128 - 2 ** 104)).toBe(Infinity)
+    expect(toTf32(NaN)).toBeNaN()
+  })
+})
 
 describe("round", () => {
   it("has the grids that the formats define", () => {

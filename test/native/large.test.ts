@@ -75,6 +75,16 @@ const groups = (draw: Draw) => {
   }
 }
 
+/** 16-bit factors, or float32 ones that products may read as TF32: of cuBLASLt's nobody says whether it rounds or cuts. */
+const factors = (draw: Draw) => {
+  const tf32 = draw.integer(0, 2) === 0
+  return {
+    dtype: tf32 ? ("float32" as const) : narrow(draw),
+    tf32,
+    ...(tf32 && backend === "cuda" ? { products: 2 ** -9 } : {})
+  }
+}
+
 interface LargeCase {
   readonly make: (draw: Draw) => KernelCase
   readonly products?: number
@@ -103,33 +113,41 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
   },
   "linear.forward": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const { dtype, tf32, ...more } = factors(draw)
       const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
       const bias = draw.flag() ? [of(dtype, out)] : []
       return {
         inputs: [of(dtype, rows, width), of(dtype, out, width), ...bias],
-        outputDtype: draw.flag() ? dtype : "float32"
+        outputDtype: draw.flag() ? dtype : "float32",
+        attributes: { tf32 },
+        ...more
       }
     }
   },
   "linear.backward_input": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const { dtype, tf32, ...more } = factors(draw)
       const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
-      return { inputs: [of(dtype, rows, out), of(dtype, out, width)], outputDtype: dtype }
+      return {
+        inputs: [of(dtype, rows, out), of(dtype, out, width)],
+        outputDtype: dtype,
+        attributes: { tf32 },
+        ...more
+      }
     }
   },
   "linear.backward_weight": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const { dtype, tf32, ...more } = factors(draw)
       const to = draw.flag() ? dtype : "float32"
       const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 20), 8 * draw.integer(1, 20)]
       const [bias, accumulate] = [draw.flag(), draw.flag()]
       const before = accumulate ? [of(to, out, width), ...(bias ? [of(to, out)] : [])] : []
       return {
         inputs: [of(dtype, rows, out), of(dtype, rows, width), ...before],
-        attributes: { bias, accumulate },
-        outputDtype: to
+        attributes: { bias, accumulate, tf32 },
+        outputDtype: to,
+        ...more
       }
     }
   },
@@ -203,21 +221,26 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
   },
   "linear_gelu.forward": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const { dtype, tf32 } = factors(draw)
       const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
       const bias = draw.flag() ? [of(dtype, out)] : []
-      return { inputs: [of(dtype, rows, width), of(dtype, out, width), ...bias], outputDtype: dtype }
+      return {
+        inputs: [of(dtype, rows, width), of(dtype, out, width), ...bias],
+        outputDtype: dtype,
+        attributes: { tf32 }
+      }
     },
     // the library's own tanh
     products: backend === "cuda" ? 2 ** -9 : 1e-5
   },
   "gelu_linear.backward_input": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const { dtype, tf32 } = factors(draw)
       const [rows, width, out] = [draw.integer(1, 130), 8 * draw.integer(1, 30), 8 * draw.integer(1, 30)]
       return {
         inputs: [of(dtype, rows, out), of(dtype, out, width), of(dtype, rows, width)],
-        outputDtype: dtype
+        outputDtype: dtype,
+        attributes: { tf32 }
       }
     },
     products: backend === "cuda" ? 2 ** -9 : 1e-5

@@ -13,6 +13,7 @@ export const training: ReadonlyArray<Knob> = [
   ["training.heldOut", "0.1", "0.2"],
   ["training.precision", "float32", "bfloat16"],
   ["training.precision", "float32", "float16"],
+  ["training.precision", "float32", "tf32"],
   ["training.lossScale.initial", "1024", "2048", "training.precision=float16"],
   ["training.lossScale.growthInterval", "10", "20", "training.precision=float16"],
   ["training.lossScale.growthFactor", "2", "4", "training.precision=float16"],

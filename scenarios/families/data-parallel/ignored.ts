@@ -8,7 +8,7 @@ import * as Schema from "effect/Schema"
 import { DataParallelScenario, hostNever } from "./scenario.ts"
 import { ActivationSettings } from "./activation-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
-import { lossScalingOf } from "./training-settings.ts"
+import { layerDtypeOf, lossScalingOf } from "./training-settings.ts"
 import type { RunFacts } from "../../family.ts"
 import { isArchitecture } from "../../model-graph.ts"
 import {
@@ -240,7 +240,8 @@ export const ignoredByExec = (
   ...(scenario.costs === undefined
     ? []
     : ["costs have no effect on a real run, but that algorithms plan with them"]),
-  ...(scenario.precision === usualPrecision || scenario.precision === scenario.training?.precision
+  ...(scenario.precision === usualPrecision ||
+  (scenario.training !== undefined && scenario.precision === layerDtypeOf(scenario.training))
     ? []
     : [
         "precision has no effect on a real run, but that algorithms plan with it: kernels go by training.precision"

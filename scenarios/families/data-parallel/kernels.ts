@@ -13,10 +13,17 @@ import { dtypeBits } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { copiedCheckpoints } from "./checkpoint-settings.ts"
 import { savedBeginning } from "./beginning.ts"
-import { accumulationOf, lossScalingOf, optimizerOf, TrainingSettings } from "./training-settings.ts"
+import {
+  accumulationOf,
+  layerDtypeOf,
+  lossScalingOf,
+  optimizerOf,
+  TrainingSettings
+} from "./training-settings.ts"
 import { InputError } from "../../../core/input-error.ts"
 import type { LayerGraph } from "../../../core/models/layer-graph.ts"
 import { architectureOf, isArchitecture, modelGraph, vocabularyOf } from "../../model-graph.ts"
+import { inTf32 } from "../../../core/models/tf32.ts"
 import type { Profile } from "../../../core/profile.ts"
 import type { DeviceSettings } from "../../sections.ts"
 import type { World } from "../../../core/world.ts"
@@ -71,7 +78,10 @@ export const prepareTraining = (
       })
     }
     const graph = yield* Effect.try({
-      try: () => modelGraph(model, training.precision),
+      try: () => {
+        const plain = modelGraph(model, layerDtypeOf(training))
+        return training.precision === "tf32" ? inTf32(plain) : plain
+      },
       catch: (cause) =>
         new InputError({
           file,
@@ -113,7 +123,7 @@ export const prepareTraining = (
       })
     }
     const gathered = shard?.parameterDtype
-    if (gathered !== undefined && dtypeBits[gathered] > dtypeBits[training.precision]) {
+    if (gathered !== undefined && dtypeBits[gathered] > dtypeBits[layerDtypeOf(training)]) {
       return yield* new InputError({
         file,
         field: "shard.parameterDtype",

@@ -73,9 +73,10 @@ export const TrainingSettings = Schema.Struct({
   heldOut: withDefault(Share, 0.1),
   /**
    * Dtype of activations, of gradients, and of the parameters that products read. With 16 bits the optimizer keeps float32
-   * parameters beside them: these are learnt, averaged and saved. With `float16` the loss is scaled.
+   * parameters beside them: these are learnt, averaged and saved. With `float16` the loss is scaled. `tf32` is float32 whose linear
+   * layers multiply in TF32.
    */
-  precision: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32"),
+  precision: withDefault(Schema.Literals(["float32", "tf32", "bfloat16", "float16"]), "float32"),
   /** Of `float16`: by how much the loss is scaled. Default: as PyTorch's GradScaler has it. */
   lossScale: Schema.optionalKey(LossScaleSettings),
   /**
@@ -100,6 +101,12 @@ export const accumulationOf = (settings: TrainingSettings | undefined): Accumula
   settings === undefined || settings.accumulate === 1
     ? undefined
     : { microBatches: settings.accumulate, synchronize: settings.synchronize }
+
+/** Dtype of activations, gradients, and the parameters that products read. */
+export const layerDtypeOf = ({
+  precision
+}: TrainingSettings): Exclude<TrainingSettings["precision"], "tf32"> =>
+  precision === "tf32" ? "float32" : precision
 
 /** The loss scaling that they describe; undefined where the loss is not scaled. */
 export const lossScalingOf = (settings: TrainingSettings | undefined): LossScaling | undefined =>
