@@ -73,8 +73,10 @@ const workOf = (scenario: Scenario): { readonly tokens: number; readonly flops: 
       96 * tokens * layers * width ** 2 * (1 + context / (6 * width) + vocabulary / (16 * layers * width))
     return { tokens, flops }
   }
-  if (model !== undefined && "llama" in model)
-    return { tokens: model.llama.batch * model.llama.context, flops: Number.NaN }
+  if (model !== undefined && "llama" in model) {
+    const passes = (scenario.task === "data-parallel" && scenario.training?.accumulate) || 1
+    return { tokens: passes * model.llama.batch * model.llama.context, flops: Number.NaN }
+  }
   throw new RangeError(`${scenario.name}: neither a gpt2 nor a llama`)
 }
 
@@ -177,7 +179,7 @@ const notesOf = (
 ): ReadonlyArray<string> => {
   const below = intellect.filter(({ gbits }) => gbits < rangeGbits[0]).length
   return [
-    `Assumed before anything was simulated: 2 Tbit/s a node for torchtitan's A100s, whose report names no network (the FSDP paper's); latencies of 3 us inside a node and 5 us between; sums in 16 bits in the FSDP paper; no recomputation for the two ratios of selective checkpointing, which is not modelled; eight nodes of INTELLECT-1, and 10.2B parameters. The bounds were set then too. The first run had the kernels of this project, fused, and met 4 of 11; what eager PyTorch launches was counted after that (kernels: eager), from its code, and no number was fitted. Recomputed rows first took whole blocks again (worst of those claimed: 4.7 % off); they stop before the last product now, as PyTorch's checkpoint does from 2.1 on, but for the FSDP paper's, which is older. Which rows are claimed was chosen after seeing them.`,
+    `Assumed before anything was simulated: 2 Tbit/s a node for torchtitan's A100s, whose report names no network (the FSDP paper's); latencies of 3 us inside a node and 5 us between; sums in 16 bits in the FSDP paper; no recomputation for the two ratios of selective checkpointing, which is not modelled; eight nodes of INTELLECT-1, and 10.2B parameters; for KempnerForge's H200s a 400 Gbit/s port for each, and gradients that travel once a step. The bounds were set then too. The first run had the kernels of this project, fused, and met 4 of the 11 throughputs of A100s and H100s; what eager PyTorch launches was counted after that (kernels: eager), from its code, and no number was fitted. Recomputed rows first took whole blocks again (worst of those claimed: 4.7 % off); they stop before the last product now, as PyTorch's checkpoint does from 2.1 on, but for the FSDP paper's, which is older. Which rows are claimed was chosen after seeing them.`,
     ...[...Map.groupBy(throughput, ({ shown }) => shown)].flatMap(([why, rows]) =>
       why === undefined
         ? []
