@@ -171,6 +171,28 @@ export const CollectiveSettings = Schema.Struct({
 
 export type CollectiveSettings = typeof CollectiveSettings.Type
 
+/** As a model is called, whatever the case and what stands between, with or without its owner and what it was tuned for. */
+const plainModelName = (name: string): string =>
+  name
+    .toLowerCase()
+    .replace(/^.*\//u, "")
+    .replace(/^meta[-_ ]/u, "")
+    .replace(/(?:[-_ ](?:instruct|chat|base|hf|it|thinking|v\d+(?:\.\d+)?|\d{4}|17b|16e|128e))+$/u, "")
+    .replaceAll(/[\s_-]/gu, "")
+
+/** One of published models by any spelling of its name ("meta-llama/Llama-3.1-8B-Instruct"); decoded as the one it has here. */
+export const modelNamed = <const Name extends string>(names: ReadonlyArray<Name>) =>
+  Schema.String.pipe(
+    Schema.decodeTo(Schema.Literals(names), {
+      decode: SchemaGetter.transform(
+        // What is none of them is left to the literals to refuse.
+        (given: string) =>
+          (names.find((name) => plainModelName(name) === plainModelName(given)) ?? given) as NoInfer<Name>
+      ),
+      encode: SchemaGetter.transform((name: string) => name)
+    })
+  )
+
 /** By any name that the device is known by; decoded as the one it has here. */
 const DeviceName = Schema.String.pipe(
   Schema.decodeTo(Schema.Literals(deviceNames), {

@@ -7,6 +7,7 @@ import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
 import { runsOfText, type NcclRow, type NcclRun } from "./nccl-tests-text.ts"
 import { loggedText, readText } from "./text.ts"
 import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
+import { collectiveNamed } from "./timing-columns.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 export interface NcclTestsOptions extends TableOptions {
@@ -19,17 +20,6 @@ export interface NcclTestsOptions extends TableOptions {
   /** How the links were limited; default "unshaped". */
   readonly link?: string
 }
-
-const tests: ReadonlyMap<string, CollectiveCost["op"]> = new Map([
-  ["all_reduce", "all_reduce"],
-  ["all_gather", "all_gather"],
-  ["reduce_scatter", "reduce_scatter"],
-  ["alltoall", "all_to_all"],
-  ["all_to_all", "all_to_all"],
-  ["broadcast", "broadcast"],
-  ["sendrecv", "send_recv"],
-  ["send_recv", "send_recv"]
-])
 
 const acceptedTests =
   "all_reduce_perf, all_gather_perf, reduce_scatter_perf, alltoall_perf, broadcast_perf or sendrecv_perf"
@@ -63,7 +53,7 @@ export const importNcclTests = (
         const value = run.named.length > 0 ? run.named.map((test) => `${test}_perf`).join(" or ") : undefined
         throw bad("op", value, `the test's name in the text, or the option op: ${acceptedTests}`)
       }
-      const op = tests.get(named.replace(/_perf$/u, ""))
+      const op = collectiveNamed(named)
       if (op === undefined) {
         unknown.push(named)
         continue

@@ -14,6 +14,7 @@ import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns } from "../../scenarios/table.ts"
+import { collectiveNamed } from "../../traces/timing-columns.ts"
 import { problemsOf } from "../../scenarios/file/check.ts"
 import { pathText } from "../../scenarios/file/override.ts"
 import { shapeOf } from "../../scenarios/file/shape.ts"
@@ -128,9 +129,11 @@ export const collectiveCommand = (
         [["--csv", options.csv]],
         measured.map((named) => locate(namedIn, named))
       )
-      const asked = yield* Effect.forEach(ops, (op) => oneOf("op", timedCollectives, op))
+      const asked = yield* Effect.forEach(ops, (op) =>
+        oneOf("op", timedCollectives, collectiveNamed(op) ?? op)
+      )
       const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
-        oneOf("--algorithm", collectiveAlgorithms, name)
+        oneOf("--algorithm", collectiveAlgorithms, name.toLowerCase())
       )
       const sizes = yield* Effect.forEach(options.bytes, (text) => {
         const parsed = parseBytes(text)

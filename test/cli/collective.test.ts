@@ -137,6 +137,18 @@ describe("sim collective", () => {
     expect(Math.max(...off)).toBeLessThan(0.1)
   })
 
+  it("knows ops and algorithms however they are spelt", () => {
+    const asked = (...words: ReadonlyArray<string>) =>
+      rows(...words, "--bytes", "1MiB", "--inter", "10gbit").map(({ op, algorithm, seconds }) => [
+        op,
+        algorithm,
+        seconds
+      ])
+    const plain = asked("all_reduce", "all_to_all", "broadcast", "--algorithm", "ring")
+    expect(plain).toHaveLength(3)
+    expect(asked("AllReduce", "alltoall", "BCAST", "--algorithm", "Ring")).toEqual(plain)
+  })
+
   it("refuses what it cannot answer, and says what it could", () => {
     const refusals = [
       [["all_reduse"], /op: "?all_reduse"? .*all_reduce, all_gather/u],

@@ -9,6 +9,7 @@ import {
   HostSettings,
   Jitter,
   MemorySettings,
+  modelNamed,
   Path
 } from "../../sections.ts"
 import { Bytes } from "../../../core/units.ts"
@@ -39,7 +40,7 @@ const sizes = {
 
 /** A published model, with sizes of its own where given. */
 const ModelSettings = Schema.Struct({
-  like: Schema.Literals(moeModelNames),
+  like: modelNamed(moeModelNames),
   ...sizes
 })
 

@@ -10,6 +10,7 @@ import {
   HostSettings,
   Jitter,
   MemorySettings,
+  modelNamed,
   NetworkModel,
   Path,
   PositiveSeconds
@@ -74,7 +75,7 @@ const DescribedModel = Schema.Struct({
 })
 
 const ServingModel = Schema.Union([
-  Schema.Literals(Object.keys(namedModels) as ReadonlyArray<keyof typeof namedModels>),
+  modelNamed(Object.keys(namedModels) as ReadonlyArray<keyof typeof namedModels>),
   DescribedModel
 ])
 type ServingModel = typeof ServingModel.Type
