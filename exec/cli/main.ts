@@ -1,6 +1,7 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
 import { Option } from "commander"
 import {
+  fileNamed,
   Ending,
   jsonOption as jsonFields,
   programNamed,
@@ -91,11 +92,16 @@ Examples:
       "begin with what exec train --save wrote, instead of random weights (.arrow, .safetensors)"
     )
     .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
-    .option("-o, --out <file>", "write the result as JSON; Ctrl-C writes what is done by then")
-    .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
+    .option(
+      "-o, --out <file>",
+      "write the result (.json); Ctrl-C writes what is done by then",
+      fileNamed(".json")
+    )
+    .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
     .option(
       "--save <file>",
-      "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)"
+      "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)",
+      fileNamed(".arrow", ".safetensors")
     )
     .option(
       "--checkpoint <folder>",
@@ -122,7 +128,7 @@ Examples:
     .command("profile")
     .description("measure the scenario's layers and collectives on this machine, for sim")
     .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
-    .requiredOption("-o, --out <file>", "profile to write (.arrow)")
+    .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
     .addOption(setOption())
     .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
     .addOption(emulateOption())
@@ -165,7 +171,7 @@ Examples:
     .command("bench")
     .description("time kernels, copies, collectives and the submission of ops")
     .option("--ranks <n>", "ranks of the collectives", wholeNumber(2), 2)
-    .option("-o, --out <file>", "write them as a profile that drives sim (.arrow)")
+    .option("-o, --out <file>", "write them as a profile that drives sim (.arrow)", fileNamed(".arrow"))
     .addOption(backendOption())
     .addOption(jsonOption())
     .action(
@@ -180,7 +186,11 @@ Examples:
     .argument("<scenario>", "scenario file (YAML or JSON)")
     .addOption(setOption())
     .addOption(emulateOption())
-    .option("--timeline <file>", "write both timelines into one file for Perfetto (JSON)")
+    .option(
+      "--timeline <file>",
+      "write both timelines into one file for Perfetto (.json)",
+      fileNamed(".json")
+    )
     .option("--record <folder>", "keep the real run there, to be compared elsewhere")
     .option("--from <folder>", "compare a real run that --record has kept, instead of running")
     .addOption(backendOption())

@@ -1,6 +1,7 @@
 // What the command lines of `sim` and `exec` share: how a program describes itself and refuses, options that several commands
 // have, and the exit code that everything ends with. Knows no command.
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
+import { statSync } from "node:fs"
 import { messageOf } from "../../core/message-of.ts"
 import { OutputError, writeError, writeOut } from "./output.ts"
 import { version } from "./version.ts"
@@ -18,6 +19,16 @@ export const wholeNumber =
     if (!/^\d+$/u.test(value) || number < least)
       throw new InvalidArgumentError(`Expected a whole number, at least ${least}.`)
     return number
+  }
+
+/** A file to write, whose name says what will be in it. A pipe or a device may be called anything; a folder is refused elsewhere. */
+export const fileNamed =
+  (...endings: ReadonlyArray<`.${string}`>) =>
+  (value: string): string => {
+    const there = statSync(value, { throwIfNoEntry: false })
+    if (!endings.some((ending) => value.endsWith(ending)) && (there === undefined || there.isFile()))
+      throw new InvalidArgumentError(`Expected a name that ends in ${endings.join(" or ")}.`)
+    return value
   }
 
 export const setOption = (description = "change a field: its path, or the end of it (repeatable)") =>

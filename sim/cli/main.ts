@@ -12,6 +12,7 @@ import type { ScheduleCommandOptions } from "./schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./study-command.ts"
 import type { ValidateCommandOptions } from "./validate-command.ts"
 import {
+  fileNamed,
   Ending,
   jsonOption as jsonFields,
   programNamed,
@@ -51,8 +52,8 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .argument("<scenario>", "scenario file (YAML or JSON)")
     .addOption(setOption())
     .addOption(jsonOption())
-    .option("--timeline <file>", "write the timeline for Perfetto (JSON)")
-    .option("--record <file>", "write the timeline as Arrow")
+    .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
+    .option("--record <file>", "write the timeline (.arrow)", fileNamed(".arrow"))
     .action(
       ending(async (file: string, options: RunCommandOptions) =>
         (await import("./run-command.ts")).runCommand(file, options)
@@ -143,7 +144,7 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     )
     .option("--measured <profiles>", "what the software takes where no link is in the way, a list", list)
     .option("--compare <link>", "with --measured: show its rows of that link beside, such as 10gbit")
-    .option("--csv <file>", "write all rows")
+    .option("--csv <file>", "write all rows (.csv)", fileNamed(".csv"))
     .addOption(jsonOption())
     .action(
       ending(async (ops: ReadonlyArray<string>, options: CollectiveCommandOptions) =>
@@ -191,7 +192,7 @@ const resultCommands = (sim: Command, ending: Action): void => {
 
 const importOptions = (command: Command): Command =>
   command
-    .requiredOption("-o, --out <file>", "profile to write (.arrow)")
+    .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
     .option("--name <text>", "name of the profile (default: of the file)")
     .option("--device <text>", "device it was measured on")
     .option("--conditions <text>", "conditions of the measurement, for reports")
@@ -243,7 +244,7 @@ const fileCommands = (sim: Command, ending: Action): void => {
       "<file...>",
       "recordings; of several, requests one after the other (docs/formats.md says the forms)"
     )
-    .requiredOption("-o, --out <file>", "routing to write (.arrow)")
+    .requiredOption("-o, --out <file>", "routing to write (.arrow)", fileNamed(".arrow"))
     .option("--prompt-tokens <n>", "tokens at the beginning that are one step, the prefill", wholeNumber(1))
     .option("--top-k <n>", "experts of a token, where the recording does not say", wholeNumber(1))
     .option("--keep-warmup", "keep long runs of tokens that chose the same at every layer")

@@ -1,6 +1,6 @@
 // sim collective end to end: closed forms that people know, a study of all combinations, a table beside, and what is refused.
 import * as path from "node:path"
-import { readFileSync } from "node:fs"
+import { readFileSync, symlinkSync } from "node:fs"
 import { describe, expect, it } from "vitest"
 import { folder, root, sim, simEach } from "./launch.ts"
 
@@ -75,7 +75,8 @@ describe("sim collective", () => {
     const asked = ["--bytes", "1MiB", "--inter", "+1gbit", "--inter-latency", "+1ms", "--algorithm", "ring"]
     expect(rows(...asked, "--csv", csv)).toHaveLength(1)
     expect(readFileSync(csv, "utf8").split("\r\n")[1]).toContain(",'+1gbit,'+1ms,ring,")
-    const table = path.join(root, "traces/profiles/nccl-h200-sockets.arrow")
+    const table = path.join(folder(), "table.csv")
+    symlinkSync(path.join(root, "traces/profiles/nccl-h200-sockets.arrow"), table)
     const { status, stderr } = sim(
       "collective",
       "--measured",

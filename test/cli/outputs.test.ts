@@ -33,7 +33,7 @@ describe("outputs", () => {
   const here = folder()
   const input = path.join(here, "input.yaml")
   fs.writeFileSync(input, small)
-  fs.symlinkSync(input, path.join(here, "link.yaml"))
+  fs.symlinkSync(input, path.join(here, "link.json"))
   fs.linkSync(input, path.join(here, "hard.yaml"))
   fs.symlinkSync(here, path.join(here, "again"))
 
@@ -51,11 +51,11 @@ describe("outputs", () => {
       )
     Effect.runSync(requireWritable(`${here}/new`, "--save"))
     Effect.runSync(requireWritable("/dev/null", "--save"))
-    expect(fs.readdirSync(here).toSorted()).toEqual(["again", "hard.yaml", "input.yaml", "link.yaml"])
+    expect(fs.readdirSync(here).toSorted()).toEqual(["again", "hard.yaml", "input.yaml", "link.json"])
   })
 
   it("are never what is read, by whatever name, nor one file twice", () => {
-    const names = ["input.yaml", "link.yaml", "hard.yaml", "again/input.yaml", "./again/../input.yaml"]
+    const names = ["input.yaml", "link.json", "hard.yaml", "again/input.yaml", "./again/../input.yaml"]
     for (const name of names) {
       expect(message(requireApart([["--out", `${here}/${name}`]], [input]))).toMatch(
         /--out: .* is not accepted; expected a file of its own; it would replace what is read: .*input\.yaml/u
@@ -82,10 +82,10 @@ describe("outputs", () => {
     for (const name of ["a.bin", "b.bin", "c.txt"]) fs.writeFileSync(path.join(tokens, name), "")
     const scenario = (sets: ReadonlyArray<string>) => Effect.runSync(loadScenario(input, sets))
     const training = "training={tokens: tokens/*.bin, optimizer: sgd}"
-    const read = filesOf(scenario([training, "host={measured: link.yaml}"]), input)
+    const read = filesOf(scenario([training, "host={measured: link.json}"]), input)
     expect(read.map((file) => path.relative(here, file))).toEqual([
       "input.yaml",
-      "link.yaml",
+      "link.json",
       "tokens/a.bin",
       "tokens/b.bin"
     ])
@@ -112,8 +112,8 @@ describe("outputs", () => {
 
   it("of a command are held to that", () => {
     const before = fs.readFileSync(input, "utf8")
-    const { status, stderr } = sim("run", input, "--timeline", path.join(here, "link.yaml"))
-    expect(stderr).toMatch(/^sim: --timeline: .*link\.yaml is not accepted; expected a file of its own/u)
+    const { status, stderr } = sim("run", input, "--timeline", path.join(here, "link.json"))
+    expect(stderr).toMatch(/^sim: --timeline: .*link\.json is not accepted; expected a file of its own/u)
     expect(status).toBe(2)
     expect(fs.readFileSync(input, "utf8")).toBe(before)
   })

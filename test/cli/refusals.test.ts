@@ -226,6 +226,17 @@ const refusals: Readonly<Record<string, Refusal>> = {
       "no/such/profile.arrow: file is ENOENT: no such file or directory; expected a path in an existing, writable"
     ]
   },
+  "a name that says another format than what would be in it": {
+    args: ["run", scenario, "--record", path.join(here, "timeline.json")],
+    says: [
+      "option '--record <file>' argument",
+      "timeline.json' is invalid. Expected a name that ends in .arrow."
+    ]
+  },
+  "a table of another format": {
+    args: ["collective", "all-reduce", "--csv", path.join(here, "rows.txt")],
+    says: ["rows.txt' is invalid. Expected a name that ends in .csv."]
+  },
   "a folder in place of a file": {
     args: ["run", scenario, "--timeline", here],
     says: [

@@ -147,10 +147,12 @@ describeNative("exec train over processes", () => {
     ] as const) {
       const { status, stderr } = spawnSync(
         process.execPath,
-        [command()[0]!, ...args, "--processes", "2", name, "/dev/null/there/file"],
+        [command()[0]!, ...args, "--processes", "2", name, "/dev/null/there/file.arrow"],
         { cwd: root, encoding: "utf8" }
       )
-      expect(stderr).toMatch(/^exec: \/dev\/null\/there\/file: --\w+: .* is not accepted; expected a f\w+ /mu)
+      expect(stderr).toMatch(
+        /^exec: \/dev\/null\/there\/file.arrow: --\w+: .* is not accepted; expected a f\w+ /mu
+      )
       expect(stderr).not.toContain("a job of")
       expect(status).toBe(2)
     }
