@@ -46,10 +46,15 @@ const taskShape: Shape = shapeOf(Schema.Literals(tasks))
 /** Fields that a schema-blind reader can rely on: an object at the top. */
 export type RawScenario = Readonly<Record<string, unknown>>
 
-/** A `--set` whose field has been found. */
+/** `path=value`, as `--set` takes it; or the same by an option of its own, as it was given: "--seed 7". */
+export type Override = string | { readonly text: string; readonly option: string }
+
+/** An override whose field has been found. */
 export interface ResolvedOverride {
-  /** As given: "ranks=4". */
+  /** `path=value`. */
   readonly text: string
+  /** As given: "--set ranks=4". */
+  readonly option: string
   readonly path: FieldPath
   readonly value: unknown
 }
@@ -81,15 +86,16 @@ export const openScenario = (file: string): Effect.Effect<OpenedScenario, InputE
 /** Finds the field each `path=value` means. `alsoPresent`: fields that the file sets elsewhere, as a study's axes do. */
 export const resolveOverrides = (
   { source, raw }: OpenedScenario,
-  overrides: ReadonlyArray<string>,
+  overrides: ReadonlyArray<Override>,
   alsoPresent: ReadonlyArray<FieldPath> = []
 ): Effect.Effect<ReadonlyArray<ResolvedOverride>, InputErrors> =>
   Effect.suspend(() => {
     const errors: Array<InputError> = []
     const resolved: Array<ResolvedOverride> = []
     let current: unknown = raw
-    for (const text of overrides) {
-      const file = `--set ${text}`
+    for (const override of overrides) {
+      const { text, option: file } =
+        typeof override === "string" ? { text: override, option: `--set ${override}` } : override
       const parsed = parseOverride(text)
       if (typeof parsed === "string") {
         errors.push(new InputError({ file, field: "", accepted: parsed }))
@@ -99,7 +105,12 @@ export const resolveOverrides = (
       if ("path" in found) {
         const { path } = found
         current = written(setField(current, path, parsed.value))
-        resolved.push({ text, path, value: withLocalFiles(source.file, taskOf(current), path, parsed.value) })
+        resolved.push({
+          text,
+          option: file,
+          path,
+          value: withLocalFiles(source.file, taskOf(current), path, parsed.value)
+        })
       } else errors.push(unresolved(file, parsed.path, found))
     }
     const [first, ...rest] = errors
@@ -155,7 +166,10 @@ export const unresolved = (
 }
 
 /** The data with the overrides in it; named for the model that it was given from outside, if it was. */
-export const withOverrides = (raw: RawScenario, overrides: ReadonlyArray<ResolvedOverride>): RawScenario => {
+export const withOverrides = (
+  raw: RawScenario,
+  overrides: ReadonlyArray<Omit<ResolvedOverride, "option">>
+): RawScenario => {
   let current: unknown = raw
   for (const { path, value } of overrides) current = written(setField(current, path, value))
   if (!isRecord(current)) return raw
@@ -176,7 +190,7 @@ export const originOf =
     const setter = overrides.findLast(
       ({ path: set }) => name === pathText(set) || name.startsWith(`${pathText(set)}.`)
     )
-    return setter === undefined ? source.where(path, atKey) : `--set ${setter.text}`
+    return setter === undefined ? source.where(path, atKey) : setter.option
   }
 
 const asInputError = ({ path, atKey, value, accepted }: Problem, origin: Origin): InputError =>
@@ -220,7 +234,7 @@ export const loadScenario = (
 /** As `loadScenario`, with what places errors that only running it finds. */
 export const loadLocatedScenario = (
   file: string,
-  overrides: ReadonlyArray<string> = []
+  overrides: ReadonlyArray<Override> = []
 ): Effect.Effect<LoadedScenario, InputErrors> =>
   Effect.gen(function* () {
     const opened = yield* openScenario(file)

@@ -12,7 +12,7 @@ import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { families, familyOf, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
-import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { loadLocatedScenario, type Override } from "../../scenarios/scenario-file.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { chromeTrace } from "../../traces/perfetto.ts"
 import { TraceError } from "../../traces/trace-error.ts"
@@ -259,12 +259,20 @@ const overrides = ({
   tokens,
   heldOutTokens,
   seed
-}: TrainCommandOptions): ReadonlyArray<string> => [
+}: TrainCommandOptions): ReadonlyArray<Override> => [
   ...set,
-  ...Object.entries({ text, tokens, heldOutTokens }).flatMap(([field, file]) =>
-    file === undefined ? [] : [`training.${field}=${JSON.stringify(path.resolve(file))}`]
+  ...(
+    [
+      ["--text", "text", text],
+      ["--tokens", "tokens", tokens],
+      ["--held-out-tokens", "heldOutTokens", heldOutTokens]
+    ] as const
+  ).flatMap(([option, field, file]) =>
+    file === undefined
+      ? []
+      : { text: `training.${field}=${JSON.stringify(path.resolve(file))}`, option: `${option} ${file}` }
   ),
-  ...(seed === undefined ? [] : [`seed=${seed}`])
+  ...(seed === undefined ? [] : [{ text: `seed=${seed}`, option: `--seed ${seed}` }])
 ]
 
 const print = (result: TrainResult): string => {

@@ -226,11 +226,11 @@ const sortOverrides = (overrides: ReadonlyArray<ResolvedOverride>, axes: Readonl
     const path = pathText(override.path)
     if (axes.some((axis) => pathText(axis) === path)) {
       fixed.set(path, override)
-      notes.push(`--set ${override.text} replaces the axis ${path} by this one value`)
+      notes.push(`${override.option} replaces the axis ${path} by this one value`)
     } else if (axes.some((axis) => path.startsWith(`${pathText(axis)}.`))) {
       perPoint.push(override)
       notes.push(
-        `--set ${override.text} applies to the points whose ${pathText(override.path.slice(0, -1))} has this field`
+        `${override.option} applies to the points whose ${pathText(override.path.slice(0, -1))} has this field`
       )
     } else base.push(override)
   }
@@ -279,10 +279,10 @@ const checkOverlaps = (
       const file = source.where(["study", "find", "vary"], false)
       errors.push(new InputError({ file, field: "study.find.vary", value: vary, accepted }))
     }
-    for (const { text, path } of overrides) {
+    for (const { option, path } of overrides) {
       if (!isUnder(path, grid.path) && !isUnder(grid.path, path)) continue
       const accepted = `a field other than ${vary}, which the study searches over; study.find.over has its values`
-      errors.push(new InputError({ file: `--set ${text}`, field: pathText(path), accepted }))
+      errors.push(new InputError({ file: option, field: pathText(path), accepted }))
     }
   }
   const [first, ...rest] = errors
@@ -360,7 +360,7 @@ const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, In
       const field = pathText(override.path)
       const accepted = "a field that at least one point of the study has"
       const error = new InputError({
-        file: `--set ${override.text}`,
+        file: override.option,
         field,
         value: "an unknown field",
         accepted

@@ -63,6 +63,28 @@ describeNative("exec train", () => {
     expect(stdout).toMatch(/held-out loss \d\.\d{3} after 3 steps/u)
   })
 
+  it("names an option as it was given where its field is wrong, and a file's name that says another format", () => {
+    for (const [option, value, says] of [
+      ["--text", "nowhere.txt", "--text nowhere.txt: training.text: "],
+      ["--tokens", "nowhere.bin", "--tokens nowhere.bin: training.tokens: "],
+      ["--held-out-tokens", "nowhere.bin", "--held-out-tokens nowhere.bin: training.heldOutTokens: "],
+      ["--seed", "99999999999999999999", "--seed 100000000000000000000: seed: "],
+      ["--set", "steps=0", "--set steps=0: steps: "],
+      [
+        "--save",
+        "learnt.txt",
+        "option '--save <file>' argument 'learnt.txt' is invalid. Expected a name that ends in .arrow or .safetensors."
+      ],
+      ["--timeline", "step.arrow", "argument 'step.arrow' is invalid. Expected a name that ends in .json."]
+    ] as const) {
+      const { status, stdout, stderr } = exec(scenario, option, value)
+      expect(stderr).toMatch(/^exec: [^\n]+\n$/u)
+      expect(stderr).toContain(says)
+      expect(stdout).toBe("")
+      expect(status).toBe(2)
+    }
+  })
+
   it("tells its result and writes it when what it learnt cannot be saved", () => {
     const out = path.join(folder, "told.json")
     const { status, stdout, stderr } = exec(
