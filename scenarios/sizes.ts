@@ -25,14 +25,10 @@ export const requireHeld = (
   each: number,
   most: number,
   why: string
-): Effect.Effect<void, InputError> =>
-  value * each <= most
-    ? Effect.void
-    : Effect.fail(
-        new InputError({
-          file,
-          field,
-          value: String(value),
-          accepted: `at most ${Math.max(0, Math.floor(most / each))} with ${each} ${why}`
-        })
-      )
+): Effect.Effect<void, InputError> => {
+  if (value * each <= most) return Effect.void
+  const held = Math.floor(most / each)
+  const accepted =
+    held < 1 ? `fewer ${why}: with ${each} there is room for none` : `at most ${held} with ${each} ${why}`
+  return Effect.fail(new InputError({ file, field, value: String(value), accepted }))
+}

@@ -55,6 +55,7 @@ describe("sizes that no process can hold", () => {
       "at most 20000 with 1000 layers"
     ],
     [offload, ["model.layers=1000", "model.experts=10000"], "model.layers: 1000", "at most 100 with 10000"],
+    [offload, ["workload.batch=1000"], "workload.decodeTokens: 48", "fewer choices of experts for each"],
     [offload, ["decodeTokens=1000000"], "workload.decodeTokens: 1000000", "at most 62436 with 64 choices"],
     [serving, ["requests.count=10000000"], "requests.count: 10000000", "from 1 to 1000000"],
     [moe, ["model.layers=10000", "model.experts=10000"], "model.layers: 10000", "at most 100 with 10000"]
