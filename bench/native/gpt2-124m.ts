@@ -1,4 +1,4 @@
-// GPT-2 124M as it is trained at full speed: bfloat16 layers.
+// GPT-2 124M as it is trained at full speed: bfloat16 layers, where nothing else is asked for.
 import { gpt2 } from "../../core/models/gpt2.ts"
 
 /** `multiple`: the vocabulary is padded to one of it. */
@@ -7,13 +7,15 @@ export const gpt2At = ({
   vocabulary = 50257,
   multiple = 64,
   context,
-  batch
+  batch,
+  dtype = "bfloat16"
 }: {
   readonly layers?: number
   readonly vocabulary?: number
   readonly multiple?: number
   readonly context: number
   readonly batch: number
+  readonly dtype?: "bfloat16" | "float16" | "float32"
 }) =>
   gpt2({
     layers,
@@ -23,6 +25,6 @@ export const gpt2At = ({
     vocabularyMultiple: multiple,
     context,
     batch,
-    activationDtype: "bfloat16",
-    parameterDtype: "bfloat16"
+    activationDtype: dtype,
+    parameterDtype: dtype
   })

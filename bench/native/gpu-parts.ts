@@ -214,6 +214,72 @@ const correctness = (choices: PartChoices): ReadonlyArray<Part> => {
   ]
 }
 
+/** What has been written and compiled, and run on no GPU so far: first that it computes what it should, then how fast. */
+const fresh = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend } = choices
+  const cuda = backend === "cuda"
+  const on = ["--backend", backend]
+  const grouped = { TANDEM_CUDA_GROUPED: "1" }
+  const experts = bench(
+    "experts",
+    ...on,
+    ...(cuda ? [] : ["--rows", "96", "--width", "64", "--ffn", "128", "--repeats", "6"])
+  )
+  const step = (precision: string): Step => ({
+    name: precision,
+    command: bench(
+      "train-step",
+      ...on,
+      "--precision",
+      precision,
+      ...(cuda
+        ? ["--batch", "4", "--rounds", "5"]
+        : [
+            "--batch",
+            "1",
+            "--context",
+            "32",
+            "--layers",
+            "1",
+            "--vocabulary",
+            "512",
+            "--rounds",
+            "2",
+            "--steps",
+            "2"
+          ])
+    )
+  })
+  const sgd = ["--set", "training.optimizer=sgd"]
+  // its first steps overflow and are skipped
+  const overflowing = ["training.lossScale={initial: 1073741824}", "steps=20", "algorithm=s-sgd"].flatMap(
+    (one) => ["--set", one]
+  )
+  return [
+    part("grouped", 120, [
+      {
+        ...tests(
+          choices,
+          "grouped",
+          "test/native/large.test.ts",
+          "test/native/kernels.test.ts",
+          "-t",
+          "grouped"
+        ),
+        env: { ...tests(choices, "grouped").env, ...grouped }
+      },
+      { name: "ordinary cores", command: experts },
+      { name: "tensor cores", command: experts, env: grouped }
+    ]),
+    part("precision", 150, [
+      agreementOf(backend, "data-parallel", "--set", "training.precision=float16", ...sgd),
+      agreementOf(backend, "data-parallel", "--set", "training.precision=float16", ...sgd, ...overflowing),
+      agreementOf(backend, "data-parallel", "--set", "training.precision=tf32", ...sgd),
+      ...["bfloat16", "float16", "tf32", "float32"].map(step)
+    ])
+  ]
+}
+
 /** How fast, beside others where they do the same. */
 const speed = (choices: PartChoices): ReadonlyArray<Part> => {
   const { backend, out } = choices
@@ -393,6 +459,7 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
 /** In the order in which they are run: what others need first. */
 export const partsOf = (choices: PartChoices): ReadonlyArray<Part> => [
   ...correctness(choices),
+  ...fresh(choices),
   ...speed(choices),
   ...pieces(choices),
   ...further(choices)

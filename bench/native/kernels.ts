@@ -1,13 +1,10 @@
 // How long the kernels of a training step of GPT-2 124M take on a backend, one after another in one lane, by its own clock.
 //   npx node bench/native/kernels.ts --backend cuda --batch 4
 import { parseArgs } from "node:util"
-import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
-import type { Attributes, Shape } from "../../core/kernels/kernel.ts"
-import { Lane } from "../../core/machine/lane.ts"
-import { launch } from "../../core/machine/op.ts"
-import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
-import { NativeSession } from "../../exec/native.ts"
-import { median } from "../../core/median.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import type { Shape } from "../../core/kernels/kernel.ts"
+import type { Dtype, Tensor } from "../../core/machine/tensor.ts"
+import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
 
 const { values } = parseArgs({
   options: {
@@ -22,51 +19,15 @@ const [batch, time, vocabulary] = [Number(values.batch), Number(values.time), Nu
 const repeats = Number(values.repeats)
 const [width, heads] = [768, 12]
 
-const session = NativeSession.open({ ranks: 1, backend: values.backend, timed: true })
-const rank = session.ranks[0]!
-const drained = (): Promise<void> => new Promise((resolve) => rank.whenDrained(resolve))
-
-let seed = 1
-const random = (): number => {
-  seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0
-  return seed / 2 ** 31 - 1
-}
-
-let nextId = 0
-const tensor = (dtype: Dtype, ...shape: Shape): Tensor => {
-  const elements = elementsOf(shape)
-  const id = nextId++
-  const made: Tensor = {
-    id,
-    name: `t${id}`,
-    shape,
-    dtype,
-    place: "device",
-    elements,
-    sizeBytes: sizeBytesOf(elements, dtype)
-  }
-  if (!rank.alloc(made)) throw new Error(`${made.sizeBytes} B do not fit`)
-  const data = dtype === "int32" ? new Int32Array(elements) : new Float32Array(elements)
-  // a stretch of random numbers again and again: drawing hundreds of millions would take longer than all kernels
-  const stretch = Math.min(elements, 1_000_003)
-  for (let i = 0; i < stretch; i++)
-    data[i] = dtype === "int32" ? Math.floor(((random() + 1) / 2) * Math.min(50_000, vocabulary)) : random()
-  for (let at = stretch; at < elements; at += stretch)
-    data.set(data.subarray(0, Math.min(stretch, elements - at)), at)
-  rank.write(made, data)
-  return made
-}
+const timed = new TimedKernels(values.backend)
+const tensor = (dtype: Dtype, ...shape: Shape): Tensor =>
+  timed.tensor(dtype, shape, Math.min(50_000, vocabulary))
 const half = (...shape: Shape): Tensor => tensor("bfloat16", ...shape)
 const single = (...shape: Shape): Tensor => tensor("float32", ...shape)
 
-interface Case {
-  readonly name: string
-  readonly kernel: KernelName
+interface Case extends TimedCall {
   /** How often a step runs it. */
   readonly count: number
-  readonly inputs: ReadonlyArray<Tensor>
-  readonly outputs: ReadonlyArray<Tensor>
-  readonly attributes?: Attributes
 }
 
 const linears = (
@@ -241,18 +202,10 @@ const line = (name: string, ...columns: ReadonlyArray<string>): void =>
 
 line("", "us", "per step", "ms", "TFLOP/s", "GB/s")
 let total = 0
-for (const { name, kernel, count, inputs, outputs, attributes: given = {} } of cases) {
+for (const one of cases) {
+  const { name, kernel, count, inputs, outputs, attributes: given = {} } = one
   const declared = kernels[kernel]
-  const op = launch(name, declared, Lane.compute, inputs, outputs, given)
-  for (let i = 0; i < repeats; i++) rank.submit(op, 0)
-  await drained()
-  const seconds = median(
-    rank
-      .takeTimes()
-      .slice(5)
-      .map(({ startSeconds, endSeconds }) => endSeconds - startSeconds)
-  )
-  if (session.fault !== undefined) throw new Error(`${name}: ${JSON.stringify(session.fault)}`)
+  const seconds = await timed.seconds([one], repeats)
   const { flops, readBytes, writtenBytes } = declared.work(inputs, outputs, given)
   total += seconds * count
   line(
@@ -265,4 +218,4 @@ for (const { name, kernel, count, inputs, outputs, attributes: given = {} } of c
   )
 }
 line("all", "", "", (total * 1e3).toFixed(2))
-session.close()
+timed.close()

@@ -1,12 +1,14 @@
 // A training step of GPT-2 124M at full speed: bfloat16 layers, float32 masters, AdamW, ops fused and submitted by the executor's
 // machine. Wall time of a step, the host's processor time in it, and the loss.
 //   npx node bench/native/train-step.ts --backend cuda --batch 4
+//   npx node bench/native/train-step.ts --backend cuda --batch 4 --precision float16    or float32, tf32: as training.precision
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
 import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine } from "../../core/machine/machine.ts"
+import { inTf32 } from "../../core/models/tf32.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
@@ -21,7 +23,8 @@ const { values } = parseArgs({
     vocabulary: { type: "string", default: "50257" },
     multiple: { type: "string", default: "64" },
     rounds: { type: "string", default: "8" },
-    steps: { type: "string", default: "10" }
+    steps: { type: "string", default: "10" },
+    precision: { type: "string", default: "bfloat16" }
   }
 })
 const [batch, context, layers, vocabulary] = [
@@ -32,7 +35,20 @@ const [batch, context, layers, vocabulary] = [
 ]
 const [rounds, steps] = [Number(values.rounds), Number(values.steps)]
 
-const graph = gpt2At({ layers, vocabulary, multiple: Number(values.multiple), context, batch })
+const { precision } = values
+if (precision !== "bfloat16" && precision !== "float16" && precision !== "float32" && precision !== "tf32") {
+  console.error(`--precision: ${precision}; accepted: bfloat16, float16, float32, tf32`)
+  process.exit(2)
+}
+const plain = gpt2At({
+  layers,
+  vocabulary,
+  multiple: Number(values.multiple),
+  context,
+  batch,
+  dtype: precision === "tf32" ? "float32" : precision
+})
+const graph = precision === "tf32" ? inTf32(plain) : plain
 
 let seed = 1
 const corpus = Int32Array.from({ length: 1_000_000 }, () => {
@@ -51,7 +67,11 @@ const program = Effect.gen(function* () {
     graph,
     optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
     corpus: wholeCorpus(corpus),
-    seed: 1
+    seed: 1,
+    lossScaling:
+      precision === "float16"
+        ? { initial: 65536, growthInterval: 2000, growthFactor: 2, backoffFactor: 0.5 }
+        : undefined
   })
   const update = model.update([...model.layers.keys()])
   const reversed = model.layers.toReversed()
@@ -61,10 +81,12 @@ const program = Effect.gen(function* () {
     submitAll(machine, begin)
     for (const { forward } of model.layers) for (const op of forward) machine.submit(op)
     for (const { backward } of reversed) for (const op of backward) machine.submit(op)
+    for (const op of model.clip) machine.submit(op)
     const updates = update(step)
     submitAll(machine, updates)
     ops =
       begin.length +
+      model.clip.length +
       updates.length +
       model.layers.reduce((sum, { forward, backward }) => sum + forward.length + backward.length, 0)
   }
@@ -95,7 +117,7 @@ const { value, peakBytes } = ranks[0]!
 const parameters = layers * 12 * 768 ** 2 + 50257 * 768
 const flops = batch * context * (6 * parameters + 6 * layers * context * 768)
 console.log(
-  `batch ${batch} x ${context}, vocabulary ${vocabulary} padded to multiples of ${values.multiple}: ` +
+  `${precision}, batch ${batch} x ${context}, vocabulary ${vocabulary} padded to multiples of ${values.multiple}: ` +
     `${value.wallMillis.toFixed(2)} ms a step, ${(flops / value.wallMillis / 1e9).toFixed(0)} TFLOP/s of the model, ` +
     `${value.ops} ops, ${value.hostMillis.toFixed(2)} ms of host CPU, ` +
     `${(peakBytes.device / 1e9).toFixed(1)} GB of tensors, ` +
