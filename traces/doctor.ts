@@ -385,11 +385,12 @@ const ofTable = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     }
     const csv = yield* Effect.result(importCsv(text, { file }))
     if (Result.isSuccess(csv)) return table("csv", "a table of timings", csv.success)
+    const routings: Array<readonly [RoutingSource, RoutingReport]> = []
     for (const source of routingSources) {
       const routing = yield* Effect.result(importRouting(source, bytes, { file }))
-      if (Result.isFailure(routing)) continue
-      return ofRouting(file, source, routing.success)
+      if (Result.isSuccess(routing)) routings.push([source, routing.success])
     }
+    if (routings[0] !== undefined) return ofRouting(file, ...routings[0], routings[1])
     const requests = yield* Effect.result(
       attempt(file, "a trace of requests", () => parseRequestTrace(file, text))
     )
@@ -456,14 +457,21 @@ const ofNumpy = (file: string, bytes: Uint8Array): Effect.Effect<Diagnosis> =>
 const ofRouting = (
   file: string,
   source: RoutingSource,
-  { routing, layers, warnings }: RoutingReport
+  { routing, layers, warnings }: RoutingReport,
+  other?: readonly [RoutingSource, RoutingReport]
 ): Diagnosis => ({
   ...empty(file, "routing", `a routing in the form of ${source}`),
   contents: [
     `${routing.choices.length} steps, ${layers.length} layers, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`
   ],
   uses: [{ what: "make a routing file of it", how: `sim import routing ${source} ${file} -o routing.arrow` }],
-  warnings
+  warnings:
+    other === undefined
+      ? warnings
+      : [
+          ...warnings,
+          `it may be in the form of ${other[0]} as well, with ${other[1].routing.choices.length} steps of ${other[1].layers.length} layers: say which it is`
+        ]
 })
 
 const isSafetensors = (bytes: Uint8Array): boolean => {

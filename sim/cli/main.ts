@@ -237,7 +237,8 @@ const fileCommands = (sim: Command, ending: Action): void => {
         "megatron",
         "llama-cpp",
         "moe-beyond",
-        "json"
+        "json",
+        "rows"
       ])
     )
     .argument(

@@ -164,6 +164,15 @@ describe("the diagnosis", () => {
     expect([found, readable]).toEqual([kind, false])
   })
 
+  it("says where a routing may be in two forms", async () => {
+    const { kind, warnings } = await ofText(
+      "bare.json",
+      "[[[0, 1], [2, 3], [4, 5]], [[0, 1], [2, 3], [4, 5]]]"
+    )
+    expect(kind).toBe("routing")
+    expect(warnings.join()).toContain("in the form of json as well, with 3 steps of 2 layers")
+  })
+
   it("says of a trace without a device, and of lengths without times, that they are such", async () => {
     const host = '[{"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1, "dur": 1}]'
     expect((await ofText("host.json", host)).title).toContain("of the host alone")

@@ -251,6 +251,81 @@ describe("a routing", () => {
     expect((await refusal(importRouting("sglang", bytes("PK\u0003\u0004")))).accepted).toContain("torch.load")
   })
 
+  it("of rows is the same by choice or by token, in a table or in JSON, in any order", async () => {
+    // Two steps: tokens 0 and 1, then token 0; layers 3 and 5; two experts each, the first the better.
+    const expected = [
+      [
+        [8, 26, 9, 2],
+        [3, 4, 5, 6]
+      ],
+      [
+        [1, 7],
+        [0, 2]
+      ]
+    ]
+    const all = [
+      [0, 3, 0, [8, 26]],
+      [0, 5, 0, [3, 4]],
+      [0, 3, 1, [9, 2]],
+      [0, 5, 1, [5, 6]],
+      [1, 3, 0, [1, 7]],
+      [1, 5, 0, [0, 2]]
+    ] as const
+    const long = all.flatMap(([step, layer, token, experts]) =>
+      experts.map((expert, choice) => `${expert},0.5,${choice},${layer},${token},${step}`)
+    )
+    const header = "Expert ID,weight,choice,Layer,Token,Step\n"
+    expect(await choices("rows", header + long.join("\n"))).toEqual(expected)
+    expect(await choices("rows", header + long.toReversed().join("\n"))).toEqual(expected)
+    expect(await choices("rows", (header + long.join("\r\n")).replaceAll(",", ";"))).toEqual(expected)
+    const wide = all.map(([step, layer, token, experts]) => ({ step, layer, token, topk_ids: experts }))
+    expect(await choices("rows", wide)).toEqual(expected)
+    expect(await choices("rows", wide.map((row) => JSON.stringify(row)).join("\n"))).toEqual(expected)
+    // Rows with all of a token's experts are tokens one after the other where nothing numbers them.
+    const inTurn = "step,layer_idx,selected_experts\n".concat(
+      all.map(([step, layer, , experts]) => `${step},${layer},"[${experts.join(" ")}]"\n`).join("")
+    )
+    expect(await choices("rows", inTurn)).toEqual(expected)
+    // Without steps every token is one.
+    expect((await choices("rows", "layer,token,expert\n0,0,1\n0,1,2\n")).length).toBe(2)
+    expect((await refusal(importRouting("rows", bytes("layer,expert\n0,1\n")))).accepted).toContain(
+      "layer, token and expert"
+    )
+    expect((await refusal(importRouting("rows", bytes("layer,token,expert\n0,0,many\n")))).field).toBe(
+      "line 2, expert"
+    )
+    expect(
+      (await refusal(importRouting("rows", bytes("layer,token,expert\n0,0,1\n1,0,1\n1,1,2\n")))).message
+    ).toContain("tokens")
+  })
+
+  it("of other spellings: names of layers, columns turned, answers within answers, a comma too many", async () => {
+    const layers = [[[1, 2]], [[3, 4]]]
+    const plain = await choices("json", layers)
+    for (const name of [(i: number) => `layer_${i}`, (i: number) => `model.layers.${i}.mlp.gate`])
+      expect(await choices("json", Object.fromEntries(layers.map((rows, i) => [name(i), rows])))).toEqual(
+        plain
+      )
+    expect(
+      (await refusal(importRouting("json", bytes({ "layer1.2": [[1]], "layer3.4": [[1]] })))).accepted
+    ).toContain("expert")
+    expect(await choices("llama-cpp", "expert,layer\n1,0\n2,0\n3,1\n4,1\n")).toEqual(plain)
+    const tokens = [
+      [
+        [1, 2],
+        [3, 4]
+      ]
+    ]
+    expect(await choices("vllm", { prompt_token_ids: [5], outputs: [{ routed_experts: tokens }] })).toEqual(
+      plain
+    )
+    const answer = JSON.stringify({ choices: [{ routed_experts: tokens }] })
+    expect(await choices("vllm", `${answer},\n${answer},\n`)).toEqual([...plain, ...plain])
+    expect(
+      await choices("moe-beyond", "Layer ID,Batch Number,Token,Activated Expert IDs\n0,0,a,1 2\n1,0,a,3 4\n")
+    ).toEqual(plain)
+  })
+
   it("of moe-beyond has its layers and tokens", async () => {
     const text =
       'Layer ID,Batch Number,Token,Activated Expert IDs\n1,0,a,"[8, 26]"\n1,0,",","[9, 2]"\n2,0,a,"[3, 4]"\n2,0,",","[5, 6]"\n'

@@ -3,11 +3,20 @@ import { decodeText, tableLines, textLines } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { entry, isList, isRecord, jsonOf, rowsOf } from "./json-values.ts"
 import { moeBeyond } from "./moe-beyond.ts"
+import { rows } from "./rows.ts"
 import { sglang } from "./sglang.ts"
 import { expertOf, tokensByLayer, tokensOfSteps, type RoutingOptions, type TokenChoices } from "./tokens.ts"
 import { vllm } from "./vllm.ts"
 
-export const routingSources = ["vllm", "sglang", "megatron", "llama-cpp", "moe-beyond", "json"] as const
+export const routingSources = [
+  "vllm",
+  "sglang",
+  "megatron",
+  "llama-cpp",
+  "moe-beyond",
+  "json",
+  "rows"
+] as const
 export type RoutingSource = (typeof routingSources)[number]
 
 type Parser = (file: string, bytes: Uint8Array, options: RoutingOptions) => TokenChoices
@@ -85,7 +94,9 @@ const llamaCpp: Parser = (file, bytes, options) => {
   const steps: Array<Map<number, Array<number>>> = []
   let before = Infinity
   const all = tableLines(file, decodeText(file, bytes), (cells) => cells.length === 2)
-  const headed = all[0]?.cells.join(",").toLowerCase() === "layer,expert"
+  const header = all[0]?.cells.join(",").toLowerCase()
+  const isTurned = header === "expert,layer"
+  const headed = isTurned || header === "layer,expert"
   for (const { number, cells } of headed ? all.slice(1) : all) {
     if (cells[0]!.startsWith("#")) continue
     const line = `line ${number}`
@@ -97,7 +108,7 @@ const llamaCpp: Parser = (file, bytes, options) => {
         accepted: "two whole numbers: layer,expert"
       })
     }
-    const [layer, expert] = cells.map(Number) as [number, number]
+    const [layer, expert] = (isTurned ? cells.toReversed() : cells).map(Number) as [number, number]
     if (layer < before) steps.push(new Map())
     before = layer
     entry(steps.at(-1)!, layer, () => []).push(expertOf(file, line, expert))
@@ -161,6 +172,19 @@ const json: Parser = (file, bytes) => {
 const isDeep = (value: unknown, depth: number): boolean =>
   isList(value) && (depth === 1 || value.some((element) => isDeep(element, depth - 1)))
 
+/** The numbers in names of layers ("3", "layer_3", "model.layers.3.mlp.gate"): the one by which they differ; undefined where several do, or none. */
+const layerNumbers = (names: ReadonlyArray<string>): ReadonlyArray<number> | undefined => {
+  const parts = names.map((name) => name.split(/(\d+)/u))
+  const [first = []] = parts
+  if (parts.some((own) => own.length !== first.length)) return undefined
+  const differing = first.flatMap((_, at) => (parts.some((own) => own[at] !== first[at]) ? [at] : []))
+  // A single layer has nothing to differ from: its only number.
+  const at = parts.length === 1 && first.length === 3 ? 1 : differing[0]
+  return differing.length > 1 || at === undefined || at % 2 === 0
+    ? undefined
+    : parts.map((own) => Number(own[at]))
+}
+
 const layersOf = (file: string, field: string, value: unknown) => {
   if (!isList(value) && !isRecord(value)) {
     throw new TraceError({
@@ -171,13 +195,10 @@ const layersOf = (file: string, field: string, value: unknown) => {
     })
   }
   const byLayer = new Map<number, ReadonlyArray<ReadonlyArray<number>>>()
-  for (const [name, rows] of Object.entries(value)) {
+  const numbers = layerNumbers(Object.keys(value))
+  for (const [index, [name, rows]] of Object.entries(value).entries()) {
     if (rows === null) continue
-    const layer = expertOf(
-      file,
-      `${field}[${JSON.stringify(name)}]`,
-      /^\d+$/.test(name) ? Number(name) : name
-    )
+    const layer = expertOf(file, `${field}[${JSON.stringify(name)}]`, numbers?.[index] ?? name)
     byLayer.set(layer, rowsOf(file, `${field}[${name}]`, rows))
   }
   return byLayer
@@ -189,5 +210,6 @@ export const parsers: Readonly<Record<RoutingSource, Parser>> = {
   megatron,
   "llama-cpp": llamaCpp,
   "moe-beyond": moeBeyond,
-  json
+  json,
+  rows
 }

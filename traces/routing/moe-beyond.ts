@@ -31,13 +31,14 @@ export const moeBeyond = (file: string, bytes: Uint8Array): TokenChoices => {
     }
     const field = `line ${number}, Activated Expert IDs`
     const text = cells[experts] ?? ""
-    if (!/^\[[\d\s,]*\]$/u.test(text)) {
+    if (!/^(?:\[[\d\s,]*\]|[\d\s]*)$/u.test(text)) {
       const value = JSON.stringify(text.slice(0, 80))
       throw new TraceError({ file, field, value, accepted: 'experts as "[8, 26, 56]"' })
     }
     const chosen = text
-      .slice(1, -1)
-      .split(",")
+      .replaceAll(/^\[|\]$/gu, "")
+      .trim()
+      .split(/\s*,\s*|\s+/u)
       .map((expert) => expertOf(file, field, expert.trim() === "" ? expert : Number(expert)))
     const layers = entry(sequences, batch < 0 ? 0 : whole(batch, "Batch Number"), () => new Map())
     entry(layers, whole(layer, "Layer ID"), () => []).push(chosen)

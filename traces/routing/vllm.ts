@@ -12,7 +12,10 @@ export const vllm = (file: string, bytes: Uint8Array): TokenChoices => {
   const answers = answersOf(text)
   if (answers !== undefined) return ofAnswers(file, answers)
   const parsed = jsonOf(file, "content", text)
-  return ofNested(file, "", isRecord(parsed) ? parsed["routed_experts"] : parsed)
+  // What a request comes to as its library prints it: an answer, and in it what was put out.
+  const outputs = isRecord(parsed) ? parsed["outputs"] : undefined
+  const own = Array.isArray(outputs) && outputs.length === 1 ? (outputs[0] as unknown) : parsed
+  return ofNested(file, "", isRecord(own) ? own["routed_experts"] : own)
 }
 
 const ofNumpy = (file: string, bytes: Uint8Array): TokenChoices => {
@@ -77,7 +80,7 @@ const answersOf = (text: string): ReadonlyArray<Json> | undefined => {
 
 const parse = (text: string): unknown => {
   try {
-    return JSON.parse(text)
+    return JSON.parse(text.trim().replace(/,$/u, ""))
   } catch {
     return undefined
   }
