@@ -14,6 +14,7 @@ import { fileDigest } from "../checkpoint/file-digest.ts"
 import { placeIn, tasksWithoutSrun, transportIn, type Place, type TransportWish } from "../job/environment.ts"
 import { CurrentBackend } from "../backend.ts"
 import { ProcessJob } from "../job/processes.ts"
+import type { RankLost } from "../../core/machine/machine.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
 import { secretIn } from "../job/secret.ts"
 import { spawnJob } from "../job/spawn.ts"
@@ -96,8 +97,8 @@ export const perhapsInJob = <A, E>(
   options: JobOptions,
   together: Together,
   use: (job: ProcessJob | undefined) => Effect.Effect<A, E>
-): Effect.Effect<A, E | InputError | NoRendezvous> =>
-  Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous> => {
+): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> =>
+  Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> => {
     const { ranks, file } = together
     if (place === undefined) {
       const tasks = tasksWithoutSrun(process.env)
@@ -127,7 +128,7 @@ const inJob = <A, E>(
   { rendezvousTimeout, transport: wish }: JobOptions,
   { plan, files }: Together,
   use: (job: ProcessJob) => Effect.Effect<A, E>
-): Effect.Effect<A, E | InputError | NoRendezvous> =>
+): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> =>
   Effect.gen(function* () {
     const secret = yield* secretIn(process.env)
     const host = yield* hostIn(process.env["TANDEM_INTERFACE"])

@@ -79,7 +79,7 @@ export class ProcessJob implements Links {
   static use<A, E>(
     options: JoinOptions,
     use: (job: ProcessJob) => Effect.Effect<A, E>
-  ): Effect.Effect<A, E | NoRendezvous> {
+  ): Effect.Effect<A, E | NoRendezvous | RankLost> {
     const end = (job: ProcessJob, exit: Exit.Exit<A, E>) =>
       Effect.sync(() => {
         // Whoever is interrupted is so by a signal, which a launcher sends to all.
@@ -106,7 +106,7 @@ export class ProcessJob implements Links {
     streams,
     lostAfterSeconds,
     timeoutSeconds
-  }: JoinOptions): Effect.Effect<ProcessJob, NoRendezvous> {
+  }: JoinOptions): Effect.Effect<ProcessJob, NoRendezvous | RankLost> {
     const { rank, size, master } = place
     return Effect.suspend(() => {
       let mesh: Mesh | undefined
@@ -131,7 +131,7 @@ export class ProcessJob implements Links {
       return rendezvous({ rank, size, master, secret, alike: same, host, listen, timeoutSeconds }).pipe(
         Effect.flatMap((met) => {
           meeting = met
-          return mesh!.connect(met.addresses, met.key, timeoutSeconds)
+          return connected(met, mesh!, timeoutSeconds)
         }),
         Effect.flatMap(() => new ProcessJob(mesh!, close).#located(place)),
         Effect.onError(() => Effect.sync(close))
@@ -348,6 +348,30 @@ export class ProcessJob implements Links {
   #lostBy(fault: MeshFault): RankLost {
     return new RankLost({ rank: this.rank, lost: fault.rank, reason: fault.message })
   }
+}
+
+/** A connection that fails since its other end is gone is known of the other end a little later. */
+const goneWithin = "1 second"
+
+/** Connects with all others, or says who of them is lost meanwhile. */
+const connected = (
+  { addresses, key, company }: Meeting,
+  mesh: Mesh,
+  timeoutSeconds: number
+): Effect.Effect<void, NoRendezvous | RankLost> => {
+  const lost = Effect.mapError(
+    company.watch,
+    ({ rank, reason }) => new RankLost({ rank: mesh.rank, lost: rank, reason })
+  )
+  return mesh.connect(addresses, key, timeoutSeconds).pipe(
+    Effect.catch((failure) =>
+      Effect.raceFirst(lost, Effect.andThen(Effect.sleep(goneWithin), Effect.fail(failure)))
+    ),
+    Effect.raceFirst(lost),
+    Effect.tap(() => Effect.sync(() => company.connected())),
+    Effect.tapError(({ reason }) => Effect.sync(() => company.close(reason))),
+    Effect.onInterrupt(() => Effect.sync(() => company.close()))
+  )
 }
 
 /** The same for all processes that have one clock: those of a running system, but for time namespaces of their own. */

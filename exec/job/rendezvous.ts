@@ -5,7 +5,9 @@ import { createConnection, createServer, type Server, type Socket } from "node:n
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { messageOf } from "../../core/message-of.ts"
+import { Lines, parsed, type Line } from "./lines.ts"
 import { freshNonce, proofOf, sameProof } from "./secret.ts"
+import { UntilConnected } from "./until-connected.ts"
 
 /** The processes did not come together; the message says who is missing, or what is wrong with whom. */
 export class NoRendezvous extends Schema.TaggedError<NoRendezvous>()("NoRendezvous", {
@@ -36,12 +38,13 @@ export interface Meeting {
   readonly addresses: ReadonlyArray<{ readonly host: string; readonly port: number }>
   /** A key that the processes of this meeting share, and of no other. */
   readonly key: string
+  /** Who of them is lost before all are connected. */
+  readonly company: UntilConnected
   /** Turns away whoever still comes; ends with the job. */
   readonly close: () => void
 }
 
-const protocol = "tandem-rendezvous-1"
-const lineBytesMax = 1 << 20
+const protocol = "tandem-rendezvous-2"
 /** Whoever connects has so long to prove itself. */
 const patienceMillis = 5000
 const retryMillis = 100
@@ -67,65 +70,6 @@ export const rendezvous = (options: RendezvousOptions): Effect.Effect<Meeting, N
 type End = (result: Effect.Effect<Meeting, NoRendezvous>) => void
 type Fail = (reason: string) => void
 
-/** One JSON value a line, of whoever is at the other end. Garbage ends the connection. */
-class Lines {
-  readonly socket: Socket
-  #text = ""
-  #wanted: ((message: Readonly<Record<string, unknown>>) => void) | undefined
-  readonly #read: Array<Readonly<Record<string, unknown>>> = []
-
-  constructor(socket: Socket) {
-    this.socket = socket
-    socket.setNoDelay(true)
-    socket.setEncoding("utf8")
-    socket.on("data", (text: string) => this.#heard(text))
-    socket.on("error", () => socket.destroy())
-  }
-
-  say(message: Readonly<Record<string, unknown>>): void {
-    if (!this.socket.destroyed) this.socket.write(`${JSON.stringify(message)}\n`)
-  }
-
-  /** Says it and hangs up. */
-  part(message: Readonly<Record<string, unknown>>): void {
-    if (!this.socket.destroyed) this.socket.end(`${JSON.stringify(message)}\n`)
-  }
-
-  next(then: (message: Readonly<Record<string, unknown>>) => void): void {
-    const message = this.#read.shift()
-    if (message === undefined) this.#wanted = then
-    else then(message)
-  }
-
-  #heard(text: string): void {
-    this.#text += text
-    for (;;) {
-      const end = this.#text.indexOf("\n")
-      if (end < 0) break
-      const message = parse(this.#text.slice(0, end))
-      this.#text = this.#text.slice(end + 1)
-      if (message === undefined) {
-        this.socket.destroy()
-        return
-      }
-      const wanted = this.#wanted
-      this.#wanted = undefined
-      if (wanted === undefined) this.#read.push(message)
-      else wanted(message)
-    }
-    if (this.#text.length > lineBytesMax || this.#read.length > 8) this.socket.destroy()
-  }
-}
-
-const parse = (line: string): Readonly<Record<string, unknown>> | undefined => {
-  try {
-    const value: unknown = JSON.parse(line)
-    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined
-  } catch {
-    return undefined
-  }
-}
-
 /** What a process says of itself, in one text that its proof covers. */
 interface Card {
   readonly rank: number
@@ -145,7 +89,7 @@ const Card = Schema.Struct({
 
 const cardIn = (text: unknown): Card | undefined => {
   if (typeof text !== "string") return undefined
-  const value = parse(text)
+  const value = parsed(text)
   return Schema.is(Card)(value) ? value : undefined
 }
 
@@ -162,7 +106,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   const close = (): void => {
     clearTimeout(timer)
     server.close()
-    for (const socket of open) socket.destroy()
+    for (const socket of open) socket.destroySoon()
   }
   const giveUp = (reason: string): void => {
     clearTimeout(timer)
@@ -178,10 +122,15 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     const cards = [own, ...Array.from({ length: size - 1 }, (_, i) => members.get(i + 1)!.card)]
     const addresses = cards.map((card) => ({ host: card.host, port: card.port }))
     const text = JSON.stringify({ job, addresses })
-    for (const { lines } of members.values()) lines.part({ met: text, proof: proofOf(secret, "met", text) })
+    for (const { lines } of members.values()) lines.say({ met: text, proof: proofOf(secret, "met", text) })
     // From now on only to tell who is late that they are; not a reason to live on.
     server.unref()
-    end(Effect.succeed({ addresses, key: keyOf(secret, job), close }))
+    const company = new UntilConnected(0, new Map([...members].map(([rank, { lines }]) => [rank, lines])))
+    const leave = (): void => {
+      company.close()
+      close()
+    }
+    end(Effect.succeed({ addresses, key: keyOf(secret, job), company, close: leave }))
   }
 
   /** Reads who has come; a reason to refuse them, and whether nobody can go on. */
@@ -306,11 +255,11 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   let over = false
   let socket: Socket | undefined
   let listening: { readonly host: string; readonly port: number } | undefined
-  const give = (result: () => void): void => {
+  const give = (result: () => void, keep = false): void => {
     if (over) return
     over = true
     clearTimeout(timer)
-    socket?.destroy()
+    if (!keep) socket?.destroy()
     result()
   }
   const again = (reason: string): void => {
@@ -353,22 +302,24 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
         const card = JSON.stringify({ rank, size, alike, ...listening } satisfies Card)
         lines.say({ card, proof: proofOf(secret, "member", theirs, nonce, card) })
         reason = "rank 0 hung up before all had come"
-        lines.next((last) => finish(last))
+        lines.next((last) => finish(last, lines))
       })
     })
   }
 
-  const finish = (message: Readonly<Record<string, unknown>>): void => {
+  const finish = (message: Line, lines: Lines): void => {
     const { refused, met, proof } = message
     if (typeof refused === "string") return give(() => fail(`refused by ${where}: ${refused}`))
     const text = typeof met === "string" && sameProof(proofOf(secret, "met", met), proof) ? met : undefined
-    const meeting = text === undefined ? undefined : parse(text)
+    const meeting = text === undefined ? undefined : parsed(text)
     if (meeting === undefined) {
       socket?.destroy()
       return
     }
     const { job, addresses } = meeting as { readonly job: string; readonly addresses: Meeting["addresses"] }
-    give(() => end(Effect.succeed({ addresses, key: keyOf(secret, job), close: () => {} })))
+    const company = new UntilConnected(rank, new Map([[0, lines]]))
+    const close = (): void => company.close()
+    give(() => end(Effect.succeed({ addresses, key: keyOf(secret, job), company, close })), true)
   }
 
   const timer = setTimeout(

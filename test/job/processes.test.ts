@@ -59,6 +59,25 @@ describeNative("a job of processes", () => {
     expect(ends[1]).toMatchObject({ failed: { _tag: "RankLost", rank: 2, lost: 1 } })
   })
 
+  it.each(
+    ([1, 0] as const).flatMap((gone) =>
+      (["SIGKILL", "SIGSTOP"] as const).map((signal) => [gone, signal] as const)
+    )
+  )(
+    "tells every other rank within 10 s that rank %i met the others and then %s, before it connected",
+    async (gone, signal) => {
+      const others = { [gone]: ["gone-member.ts", signal] as const }
+      const started = await startMembers({ script: "member.ts", args: ["exchange"], others, size: 3 })
+      members.push(...started)
+      await begun([started[gone]!])
+      const began = performance.now()
+      const left = started.filter((_, rank) => rank !== gone)
+      const ends = await Promise.all(left.map(({ end }) => Promise.race([end, tooLong()])))
+      expect(performance.now() - began).toBeLessThan(10_000)
+      for (const end of ends) expect(end).toMatchObject({ failed: { _tag: "RankLost", lost: gone } })
+    }
+  )
+
   it.each(transports)("moves and adds what is long, over %s", async (over) => {
     const ends = await Promise.all((await startJob("large", 3, over)).map(({ end }) => end))
     expect(ends).toEqual([[[], [], []], [[]], [[]]])

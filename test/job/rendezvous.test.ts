@@ -206,7 +206,7 @@ describe("a rendezvous", () => {
       seed = (seed * 48271) % 2147483647
       return seed % below
     }
-    const hello = `{"protocol":"tandem-rendezvous-1","nonce":"00"}\n`
+    const hello = `{"protocol":"tandem-rendezvous-2","nonce":"00"}\n`
     const card = `{"card":"{\\"rank\\":1,\\"size\\":2}","proof":"00"}\n`
     const kinds = { cut: 0, changed: 0, noise: 0, silent: 0 }
     for (let i = 0; i < attempts; i++) {

@@ -25,6 +25,8 @@ export const variablesOf = (rank: number, size: number, master: string, port: nu
 interface JobOptions {
   readonly script: string
   readonly args: ReadonlyArray<string>
+  /** What a rank runs instead, with its arguments. */
+  readonly others?: Readonly<Record<number, readonly [script: string, ...args: ReadonlyArray<string>]>>
   readonly size: number
   /** How a rank's process is started; default: the command as it is, on this host. */
   readonly start?: (rank: number, command: ReadonlyArray<string>, env: NodeJS.ProcessEnv) => ChildProcess
@@ -37,10 +39,11 @@ const startHere: NonNullable<JobOptions["start"]> = (_, [program, ...args], env)
   spawn(program!, args, { env, stdio: ["ignore", "pipe", "inherit"] })
 
 export const startMembers = async (options: JobOptions): Promise<ReadonlyArray<Member>> => {
-  const { script, args, size, start = startHere, master = "127.0.0.1", transport = "tcp" } = options
+  const { size, start = startHere, master = "127.0.0.1", transport = "tcp" } = options
   const port = await freePort()
   const secret = freshSecret()
   return Array.from({ length: size }, (_, rank) => {
+    const [script, ...args] = options.others?.[rank] ?? [options.script, ...options.args]
     const command = [process.execPath, path.join(import.meta.dirname, script), ...args]
     const env = {
       ...process.env,
