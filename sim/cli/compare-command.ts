@@ -12,7 +12,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { readSource } from "../../scenarios/file/source.ts"
-import { labelOf } from "../study/label.ts"
+import { labelOf, lastName } from "../study/label.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
@@ -90,7 +90,7 @@ const load = (file: string, sets: ReadonlyArray<string>) =>
     if (file.endsWith(".arrow")) {
       const { readStudyArrow } = yield* Effect.promise(() => import("../study/study-file.ts"))
       const { rows } = yield* readStudyArrow(file)
-      return rows.map((row): Compared => ({ label: rowLabel(row.axes), result: row }))
+      return rows.map((row): Compared => ({ label: rowLabel(row), result: row }))
     }
     const { value } = yield* readSource(file)
     if (isResult(value)) return [{ label: file, result: whole(value) }]
@@ -98,17 +98,24 @@ const load = (file: string, sets: ReadonlyArray<string>) =>
       const rows: ReadonlyArray<unknown> = value["rows"]
       const known = rows.filter(isResult)
       if (known.length > 0 && known.length === rows.length) {
-        return known.map((result): Compared => {
-          const axes = "axes" in result && isRecord(result.axes) ? result.axes : {}
-          return { label: rowLabel(axes), result: whole(result) }
-        })
+        return known.map((result): Compared => ({ label: rowLabel(result), result: whole(result) }))
       }
     }
     return [{ label: file, result: yield* runFile(file, sets) }]
   })
 
-const rowLabel = (axes: Readonly<Record<string, unknown>>): string =>
-  Object.values(axes).map(labelOf).join(", ")
+/** A point's values of the axes, and of a search the value that it is of and the target that it was found for. */
+const rowLabel = (row: object): string => {
+  const axes = "axes" in row && isRecord(row.axes) ? row.axes : {}
+  const found = "find" in row && isRecord(row.find) ? row.find : undefined
+  const search =
+    found === undefined
+      ? []
+      : [
+          `${lastName(String(found["vary"]))} ${labelOf(found["value"])} for ${String(found["metric"])} ${labelOf(found["target"])}`
+        ]
+  return [...Object.values(axes).map(labelOf), ...search].join(", ")
+}
 
 /** What results of other versions, or made by hand, may lack. */
 type SavedResult = Omit<RunResult, "warnings"> & Partial<Pick<RunResult, "warnings">>

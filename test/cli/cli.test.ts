@@ -76,6 +76,30 @@ study: { axes: { memory.device: [1GB, 1kB] } }
   const timeline = path.join(here, "timeline.json")
   const run = path.join(here, "run.json")
 
+  it("is compared, what a search found for each target by value and target", () => {
+    const [file, study] = [path.join(here, "search.yaml"), path.join(here, "search.json")]
+    const searching = {
+      name: "search",
+      model: { layers: 2, parameters: 1e6, stepSeconds: "10ms" },
+      world: { ranks: 2 },
+      algorithm: "ddp",
+      study: {
+        axes: { algorithm: ["ddp"] },
+        find: {
+          vary: "world.links.inter.bandwidth",
+          over: ["100Mbit/s", "1Gbit/s", "10Gbit/s"],
+          metric: "computeUtilisation",
+          targets: [0.4, 0.9]
+        }
+      }
+    }
+    fs.writeFileSync(file, JSON.stringify(searching))
+    fs.writeFileSync(study, sim("study", file, "--json").stdout)
+    const compared = sim("compare", study)
+    expect(compared.stdout).toMatch(/^ddp, bandwidth 1Gbit\/s for computeUtilisation 0\.4 +ddp/mu)
+    expect(compared.stdout).toMatch(/^ddp, bandwidth 10Gbit\/s for computeUtilisation 0\.9 +ddp/mu)
+  })
+
   it("is compared, points that cannot run with their reasons and without numbers", () => {
     const { status, stdout, stderr } = sim("study", scenario, "--out", out, "--json")
     expect(status, stderr).toBe(0)
