@@ -17,6 +17,10 @@ Backend::Availability probe() {
   int runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
+  const auto tellLibraries = [&] {
+    if (const std::string lt = ltMissing(); !lt.empty()) found.missing.push_back(lt);
+    if (const std::string nccl = ncclMissing(); !nccl.empty()) found.missing.push_back(nccl);
+  };
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status != cudaSuccess || devices == 0) {
     cudaGetLastError();
@@ -25,6 +29,7 @@ Backend::Availability probe() {
                                 ? "no CUDA driver (libcuda.so.1); install that of the GPU's maker"
                                 : "no GPU that CUDA can use: " + std::string(cudaGetErrorString(status)) + " (the driver has CUDA " +
                                       version(driver) + ", this build " + version(runtime) + ")");
+    tellLibraries();
     return found;
   }
   for (int device = 0; device < devices; device++) {
@@ -34,10 +39,9 @@ Backend::Availability probe() {
                             std::to_string(properties.minor) + ", " + std::to_string(properties.totalGlobalMem >> 20) +
                             " MiB, driver CUDA " + version(driver));
   }
-  if (const std::string lt = ltMissing(); !lt.empty()) found.missing.push_back(lt);
-  if (const std::string nccl = ncclMissing(); !nccl.empty()) found.missing.push_back(nccl);
+  tellLibraries();
   if (ncclMissing().empty()) found.uses.push_back("NCCL " + ncclVersion() + " between processes");
-  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32; no CUDA graphs");
+  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32, where nobody asks for it; no CUDA graphs");
   return found;
 }
 
