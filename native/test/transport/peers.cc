@@ -7,6 +7,7 @@
 
 #include "../../transport/remote.h"
 #include "../loopback.h"
+#include "../mesh-pair.h"
 #include "meshes.h"
 
 namespace tandem {
@@ -111,30 +112,24 @@ void failures() {
 
 void strangers() {
   // Garbage, a slow one and one with another key do not keep the right one out.
-  MeshOptions options;
-  options.size = 2;
-  options.streams = 1;
-  Mesh first(options);
-  options.rank = 1;
-  Mesh second(options);
-  Mesh thief(options);
-  const std::vector<Address> addresses = {{"127.0.0.1", first.port()}, {"127.0.0.1", second.port()}};
+  MeshPair pair;
+  Mesh thief(oneOfTwo(1));
   std::vector<int> fds;
   std::mt19937 random(3);
   for (int i = 0; i < 40; i++) {
-    fds.push_back(connectTo(first.port()));
+    fds.push_back(connectTo(pair.first.port()));
     std::string noise(random() % 80, '\0');
     for (char& c : noise) c = static_cast<char>(random());
     [[maybe_unused]] const ssize_t sent = ::send(fds.back(), noise.data(), noise.size(), MSG_NOSIGNAL);
   }
-  std::thread accepting([&] { first.connect(addresses, "right", 10); });
+  std::thread accepting([&] { pair.first.connect(pair.addresses, "right", 10); });
   try {
-    thief.connect(addresses, "wrong", 0.5);
+    thief.connect(pair.addresses, "wrong", 0.5);
     check(false, "a wrong key must not do");
   } catch (const NoMesh& error) {
     check(std::string(error.what()).find("key") != std::string::npos, error.what());
   }
-  second.connect(addresses, "right", 10);
+  pair.second.connect(pair.addresses, "right", 10);
   accepting.join();
   for (const int fd : fds) ::close(fd);
   // Nobody comes.

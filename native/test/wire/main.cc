@@ -8,6 +8,7 @@
 
 #include "../../transport/sha256.h"
 #include "../loopback.h"
+#include "../mesh-pair.h"
 #include "raw-peer.h"
 
 using namespace tandem;
@@ -189,14 +190,11 @@ void slowGoodbye() {
 /** The program's thread may ask for anything while another connects. */
 void early() {
   for (int i = 0; i < 20; i++) {
-    MeshOptions options;
-    options.size = 2;
-    Mesh first(options);
-    options.rank = 1;
-    Mesh second(options);
-    const std::vector<Address> addresses = {{"127.0.0.1", first.port()}, {"127.0.0.1", second.port()}};
-    std::thread one([&] { first.connect(addresses, "key", 10); });
-    std::thread other([&] { second.connect(addresses, "key", 10); });
+    MeshPair pair(2);
+    Mesh& first = pair.first;
+    Mesh& second = pair.second;
+    std::thread one([&] { first.connect(pair.addresses, "key", 10); });
+    std::thread other([&] { second.connect(pair.addresses, "key", 10); });
     bool said = false;
     while (!said) {
       try {
@@ -219,10 +217,7 @@ void early() {
 void again() {
   std::string heard;
   std::mutex mutex;
-  MeshOptions options;
-  options.size = 2;
-  options.streams = 1;
-  Mesh mesh(options);
+  Mesh mesh(oneOfTwo(0));
   const std::vector<Address> addresses = {{"127.0.0.1", mesh.port()}, {"127.0.0.1", 1}};
   std::thread accepting([&] { mesh.connect(addresses, "key", 10); });
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
@@ -264,18 +259,12 @@ void again() {
 
 /** Many that connect and say nothing do not hold up whoever is awaited. */
 void crowd() {
-  MeshOptions options;
-  options.size = 2;
-  options.streams = 1;
-  Mesh first(options);
-  options.rank = 1;
-  Mesh second(options);
+  MeshPair pair;
   std::vector<int> silent;
-  for (int i = 0; i < 200; i++) silent.push_back(connectTo(first.port()));
-  const std::vector<Address> addresses = {{"127.0.0.1", first.port()}, {"127.0.0.1", second.port()}};
+  for (int i = 0; i < 200; i++) silent.push_back(connectTo(pair.first.port()));
   const auto began = std::chrono::steady_clock::now();
-  std::thread accepting([&] { first.connect(addresses, "key", 30); });
-  second.connect(addresses, "key", 30);
+  std::thread accepting([&] { pair.first.connect(pair.addresses, "key", 30); });
+  pair.second.connect(pair.addresses, "key", 30);
   accepting.join();
   check(std::chrono::steady_clock::now() - began < std::chrono::seconds(4), "a crowd holds nobody up");
   for (const int fd : silent) ::close(fd);
@@ -299,27 +288,23 @@ void givingUp() {
     check(std::chrono::steady_clock::now() - began < std::chrono::seconds(3), where + ": soon");
     check(why.find("given up") != std::string::npos, where + ": " + why);
   };
-  MeshOptions options;
-  options.size = 2;
-  options.streams = 1;
   {
-    Mesh mesh(options);
+    Mesh mesh(oneOfTwo(0));
     gaveUp("waiting for who does not come", mesh, {{"127.0.0.1", mesh.port()}, {"127.0.0.1", 1}});
   }
   int port = 0;
   const Fd silent(listenOn("127.0.0.1", port));
-  options.rank = 1;
   {
-    Mesh mesh(options);
+    Mesh mesh(oneOfTwo(1));
     gaveUp("waiting for who says nothing", mesh, {{"127.0.0.1", port}, {"127.0.0.1", mesh.port()}});
   }
   {
-    Mesh mesh(options);
+    Mesh mesh(oneOfTwo(1));
     gaveUp("trying where nobody listens", mesh, {{"127.0.0.1", 1}, {"127.0.0.1", mesh.port()}});
   }
   // A peer that has proved itself, and says nothing of transports.
+  MeshOptions options = oneOfTwo(0);
   options.transport = Transport::automatic;
-  options.rank = 0;
   Mesh mesh(options);
   const std::vector<Address> addresses = {{"127.0.0.1", mesh.port()}, {"127.0.0.1", port}};
   std::vector<int> fds;
