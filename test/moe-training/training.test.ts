@@ -132,6 +132,35 @@ describe("simulated training", () => {
     }
   })
 
+  it("takes beside it the all-reduce of norms' and gates' gradients and what a host is late, as its words say", async () => {
+    const agree = "scenarios/agree/moe-training.yaml"
+    const stepOf = async (host: string) => {
+      const sets = ["model.capacityFactor=1", `host=${host}`]
+      const scenario = Effect.runSync(loadScenario(agree, sets)) as MoeTrainingScenario
+      const options = { loader, record: true }
+      const { result, timeline } = await Effect.runPromise(
+        runFamily(moeTrainingFamily, scenario, agree, options)
+      )
+      const label = timeline!.labels.indexOf("all-reduce of norms and gates")
+      const row = timeline!.label.lastIndexOf(label)
+      expect(moeTrainingFamily.print(result).join("\n")).toContain(
+        "what the planner reckoned: no host, no gradients of norms and gates"
+      )
+      return {
+        ...result,
+        unplannedSeconds: timeline!.endSeconds[row]! - timeline!.startSeconds[row]!
+      }
+    }
+    const never = await stepOf("none")
+    expect(never.unplannedSeconds).toBeGreaterThan(0)
+    const ratio = (never.predictedSeconds + never.unplannedSeconds) / never.stepSeconds
+    expect(ratio).toBeGreaterThan(0.9)
+    expect(ratio).toBeLessThan(1.05)
+    const late = await stepOf("compiled")
+    expect(late.predictedSeconds).toBe(never.predictedSeconds)
+    expect(late.stepSeconds).toBeGreaterThan(1.2 * never.stepSeconds)
+  })
+
   it("plans alike by lanes and by simulation, where the lanes are all there is", async () => {
     const degrees = async (planner: string) => {
       const { planned } = (await simulate([`algorithm.planner=${planner}`])).prepared.planned

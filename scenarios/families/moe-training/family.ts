@@ -120,7 +120,12 @@ const print = (result: RunResult): ReadonlyArray<string> => {
         ],
         line("  compute", "computeSeconds", "mean of the ranks"),
         line("  waiting", "exposedCommunicationSeconds", "for communication, busier ranks, the host"),
-        ["planned", formatSeconds(metricOf(result, "predictedSeconds")), "", "what the planner reckoned"]
+        [
+          "planned",
+          formatSeconds(metricOf(result, "predictedSeconds")),
+          "",
+          "what the planner reckoned: no host, no gradients of norms and gates, experts chosen equally often"
+        ]
       ],
       (column) => column === 1 || column === 2
     ),
@@ -220,7 +225,7 @@ export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
       unit: "seconds",
       better: "lower",
       description:
-        "what the planner reckoned a step takes, with experts chosen equally often and no contention"
+        "what the planner reckoned a step takes: without the host, without the all-reduce of the gradients of norms and gates, with experts chosen equally often and no contention"
     },
     {
       name: "expertImbalance",
