@@ -5,6 +5,7 @@ import * as Result from "effect/Result"
 import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { Profile } from "../core/profile.ts"
+import { counted } from "../core/units.ts"
 import { importCsv } from "./csv.ts"
 import {
   archiveKind,
@@ -93,6 +94,8 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
         ]
       }
     }
+    // Of a large file the beginning tells as much, and it need not fit into memory.
+    if (!isNumpy(head.bytes) && isBinary(head.text)) return foreign(file, binaryKind(file))
     return yield* ofTable(file)
   })
 
@@ -310,7 +313,7 @@ const ofFolder = (folder: string): Effect.Effect<Diagnosis, TraceError> =>
     })
     if (traces.length > 0) {
       return {
-        ...empty(folder, "folder", `a folder of ${traces.length} profiler traces`),
+        ...empty(folder, "folder", `a folder of ${counted(traces.length, "profiler trace")}`),
         uses: [
           { what: "where they are ranks of one job", how: `sim import kineto ${folder} -o profile.arrow` },
           { what: "see what one of them holds", how: `sim doctor ${join(folder, traces[0]!)}` }

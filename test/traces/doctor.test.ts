@@ -1,7 +1,7 @@
 // sim doctor knows every file that something here reads, and says of others what they are.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -162,6 +162,16 @@ describe("the diagnosis", () => {
   ])("of %s is that nothing can use it", async (name, content, kind) => {
     const { kind: found, readable } = await ofText(name, content)
     expect([found, readable]).toEqual([kind, false])
+  })
+
+  it("looks at no more than the beginning of a large file, and at no pipe", async () => {
+    const large = join(folder, "large.bin")
+    writeFileSync(large, Buffer.alloc(1 << 20, 0xfe))
+    // As large as no buffer can be; the rest of it is a hole.
+    truncateSync(large, 6 * 2 ** 30)
+    expect((await Effect.runPromise(diagnose(large))).kind).toBe("binary")
+    const device = await Effect.runPromise(Effect.result(diagnose("/dev/zero")))
+    expect(Result.isFailure(device) && device.failure.value).toBe("a pipe or a device")
   })
 
   it("says where a routing may be in two forms", async () => {

@@ -132,6 +132,48 @@ const madeUp: ReadonlyArray<Seed> = [
       "time_stats.mlp_up_proj.median,n_head,n_kv_head,n_embd,n_expanded_embd,use_gated_mlp,num_tokens,num_tensor_parallel_workers\n0.4,8,2,64,96,True,5,2\n"
     )
   },
+  {
+    name: "csv-vidur-attention",
+    bytes: utf8(
+      "time_stats.attn_prefill.median,time_stats.attn_decode.median,n_embd,n_q_head,n_kv_head,batch_size,prefill_chunk_size,kv_cache_size,is_prefill\n2,,4096,32,8,1,512,0,True\n,4,4096,32,8,16,0,1023,False\n"
+    )
+  },
+  {
+    name: "csv-spelt",
+    bytes: utf8(
+      "Collective,Num GPUs,Size (KB),Avg Time (us),AlgBW\nAllReduce,8,4,12.5 us,0\nBcast,8,4KiB,20,0\n"
+    )
+  },
+  {
+    name: "nccl-logged",
+    bytes: utf8('{"log": "# all_reduce_perf\\n"}\n{"log": "  64 16 float sum -1 10.00 4.00 6.00 0\\n"}\n')
+  },
+  {
+    name: "routing-rows.csv",
+    bytes: utf8("step,layer,token,choice,expert\n0,0,0,0,1\n0,0,0,1,2\n0,1,0,0,3\n0,1,0,1,0\n")
+  },
+  {
+    name: "routing-rows.jsonl",
+    bytes: utf8('{"layer": 0, "topk_ids": [1, 2]}\n{"layer": 1, "topk_ids": "3 4"}\n')
+  },
+  {
+    name: "req-agents.json",
+    bytes: utf8(
+      '{"id": "a", "requests": [{"t": 0, "in": 8, "out": 2}, {"t": 4.5, "type": "subagent", "requests": [{"t": 5.5, "in": 9, "out": 3}]}]}\n'
+    )
+  },
+  {
+    name: "req-waits.csv",
+    bytes: utf8(
+      "session_id,session_start_at,think_time_ms,num_prefill_tokens,num_decode_tokens\na,0,0,1,1\na,0,1e3,1,1\n"
+    )
+  },
+  {
+    name: "req-words.json",
+    bytes: utf8(
+      '[{"timestamp": "2024-05-10T00:00:00Z", "prompt": "hello", "completion": "you", "score": NaN}]'
+    )
+  },
   { name: "csv-ops", bytes: utf8("op,attributes,median_seconds\ngemm_bf16,m=16;k=768;n=3072,2.0e-05\n") },
   {
     name: "req-conversations.json",
