@@ -22,4 +22,5 @@ export interface LinkFault {
   readonly change: Partial<LinkSpec>
 }
 
+/** Whatever may go wrong. */
 export type Fault = RankFault | LinkFault

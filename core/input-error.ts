@@ -1,6 +1,7 @@
 // The one error for input that a person gave and can mend: which file, which field, what it says, what would do.
 import * as Schema from "effect/Schema"
 
+/** Bad input, in the words of the person who gave it: where, what was found, and what would be accepted. */
 export class InputError extends Schema.TaggedError<InputError>()("InputError", {
   /** The file as the person named it, or the command-line option. */
   file: Schema.String,

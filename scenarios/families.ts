@@ -7,15 +7,18 @@ import { kvServing } from "./families/kv-serving/family.ts"
 import { moeTrainingFamily } from "./families/moe-training/family.ts"
 import type { RunResult } from "./result.ts"
 
+/** Every family, the usual one first. */
 export const families = [dataParallel, moeTrainingFamily, expertOffload, kvServing] as const
 
 /** A scenario of any task. */
 export type Scenario = (typeof families)[number]["schema"]["Type"]
+/** What a scenario's `task` may be. */
 export type Task = Scenario["task"]
 
 /** That of a scenario which names none. */
 export const defaultTask: Task = dataParallel.task
 
+/** Tasks of all families, in their order. */
 export const tasks: ReadonlyArray<Task> = families.map(({ task }) => task)
 
 const byTask = new Map<string, Family>(families.map((one) => [one.task, one]))

@@ -24,6 +24,7 @@ export interface ExecutedEnd<A> {
   readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
 }
 
+/** A scenario that generates, ready for `exec generate`. */
 export interface Generating<A = unknown, K = unknown> {
   readonly runnable: Runnable<A> | Rehearsed<A>
   /** What of a run is to be told, copied out of it. */

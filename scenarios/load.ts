@@ -18,6 +18,7 @@ import { reasonOf } from "./file/source.ts"
 /** Bits per second in one Gbit/s, as bytes. */
 const gigabitBytes = 1e9 / 8
 
+/** One for each command: a file that several scenarios name is read once. */
 export class Loader {
   readonly #profiles = new Map<string, Profile>()
   readonly #pairs = new Map<string, WanPairs>()

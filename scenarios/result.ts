@@ -3,6 +3,7 @@
 import type { Estimate } from "../core/cost/cost-model.ts"
 import type { CollectiveAlgorithm, LinkResult } from "../core/wire/network.ts"
 
+/** What `sim run --json` prints of every task (docs/cli.md); times in seconds. */
 export interface RunResult {
   readonly digest: string
   readonly scenario: string

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import { messageOf } from "../core/message-of.ts"
 
+/** A text as token ids, a token for each character. */
 export interface TextCorpus {
   /** The characters of the text, by token id: in order of code point. */
   readonly characters: ReadonlyArray<string>

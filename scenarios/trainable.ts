@@ -32,6 +32,7 @@ export interface Continuation {
   readonly fixedRanks: string | undefined
 }
 
+/** A scenario that learns, ready for `exec train`. */
 export interface Trainable {
   readonly world: World
   readonly collectives: CollectiveAlgorithm

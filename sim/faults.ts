@@ -5,6 +5,7 @@ import type { LinkSpec } from "../core/world.ts"
 import type { Engine, SpeedChange } from "./engine/engine.ts"
 import type { Network } from "../core/wire/network.ts"
 
+/** A scenario's faults as the simulator asks for them: speeds of a rank over time, and changes of links. */
 export class Faults {
   readonly #faults: ReadonlyArray<Fault>
 

@@ -12,6 +12,7 @@ import type { Simulable } from "../scenarios/runnable.ts"
 import { Faults } from "./faults.ts"
 import { simulate, type SimulationResult } from "./simulate.ts"
 
+/** How a scenario is run. */
 export interface RunOptions {
   readonly loader: Loader
   /** Keep the timeline and op logs. */

@@ -41,6 +41,7 @@ import { composedAlike, distinct, interchangeable, siteKey } from "../core/wire/
 import { withVirtualClock } from "./virtual-clock.ts"
 import { Values } from "./values.ts"
 
+/** What is simulated: a program on the ranks of a world, with costs for its ops and a model of its links. */
 export interface Simulation<A> {
   readonly world: World
   /** Run once for each simulated rank. */
@@ -80,6 +81,7 @@ export interface RankResult<A> extends RankOutcome<A> {
   readonly laneBusySeconds: ReadonlyArray<number>
 }
 
+/** What a simulation comes to; times in seconds from its start. */
 export interface SimulationResult<A> {
   readonly makespanSeconds: number
   readonly ranks: ReadonlyArray<RankResult<A>>

@@ -6,6 +6,7 @@ import { roundInPlace } from "../core/kernels/rounding.ts"
 import type { Op } from "../core/machine/op.ts"
 import { dtypeBits, type Drawn, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
+/** What tensors hold in a simulation with values, by rank and tensor. */
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
 

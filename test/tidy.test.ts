@@ -7,16 +7,15 @@ import {
   addressesIn,
   anchorLinksIn,
   anchorsOf,
-  deadExports,
   fileLinksIn,
   filesNamedIn,
   loadedBy,
   longFiles,
   mergeMarkersIn,
   rules,
-  shipped,
-  unusedAtHome
+  shipped
 } from "./tidy/rules.ts"
+import { deadExports, undocumentedExports, unusedAtHome } from "./tidy/exports.ts"
 import { functionLinesMax, longFunctions, ownLines } from "./tidy/long-functions.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
@@ -368,6 +367,18 @@ describe("what is exported", () => {
       parse("core/c.ts", 'const all = () => import("./b.ts")')
     ]
     expect(deadExports(made, shipped)).toEqual(["core/a.ts: one", "core/a.ts: four"])
+  })
+
+  it("says what it is, where the package offers it", () => {
+    expect(undocumentedExports([...sources.values()]), "Instead: a line above it").toEqual([])
+    const made = [
+      parse("core/index.ts", 'export { one, Two } from "./a.ts"\nexport type { Three } from "./a.ts"'),
+      parse(
+        "core/a.ts",
+        "/** One. */\nexport const one = 1\n/** Of it. */\nconst four = 4\nexport const Two = four\nexport interface Three {}\nexport const five = 5"
+      )
+    ]
+    expect(undocumentedExports(made)).toEqual(["core/a.ts: Two", "core/a.ts: Three"])
   })
 })
 

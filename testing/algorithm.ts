@@ -10,8 +10,10 @@ import type { DataParallelScenario } from "../scenarios/families/data-parallel/s
 
 /** `algorithm` of a scenario file. */
 export type AlgorithmInput = (typeof DataParallelScenario.Encoded)["algorithm"]
+/** A data-parallel algorithm, as a scenario writes it. */
 export type AlgorithmName = DataParallelName
 
+/** Which algorithms are drawn, and how long their periods. */
 export interface AlgorithmConstraints {
   /** Default: all. */
   readonly algorithms?: ReadonlyArray<AlgorithmName>

@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import { cacheMethodNamed, cacheMethods, CacheSettings } from "../core/algorithms/kv-serving/methods.ts"
 import { drawn } from "./draw.ts"
 
+/** Which ways of compressing a cache are drawn, and how large. */
 export interface CacheConstraints {
   /** Default: all. */
   readonly methods?: ReadonlyArray<CacheSettings["name"]>

@@ -13,6 +13,7 @@ import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
 import { saveCounterexample } from "./counterexample.ts"
 import { decodeScenario, type ScenarioInput } from "./scenario.ts"
 
+/** How large the scenarios are that both machines run. */
 export interface AgreementConstraints extends AlgorithmConstraints {
   /** Default 3. */
   readonly maxRanks?: number
@@ -104,6 +105,7 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
     )
 }
 
+/** As of fast-check's `assert`, and what is drawn. */
 export interface AgreementParameters extends Pick<
   fc.Parameters<[ScenarioInput]>,
   "numRuns" | "seed" | "path" | "endOnFailure"
@@ -118,6 +120,7 @@ export interface AgreementParameters extends Pick<
   readonly both?: Partial<BothOptions<unknown>>
 }
 
+/** What `checkAgreement` found; with a failure, how to repeat it. */
 export interface AgreementDetails {
   readonly numRuns: number
   readonly seed: number

@@ -68,6 +68,7 @@ export interface SchedulerParameters extends Pick<
   readonly saveTo?: string | null
 }
 
+/** What `checkScheduler` found; with a failure, how to repeat it. */
 export interface SchedulerDetails {
   readonly failed: boolean
   readonly numRuns: number

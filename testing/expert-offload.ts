@@ -10,6 +10,7 @@ import {
 import { drawn } from "./draw.ts"
 import type { Strategy } from "../core/algorithms/expert-offload/strategy.ts"
 
+/** How large a demand for experts is. */
 export interface DemandConstraints {
   /** Default 3. */
   readonly maxLayers?: number

@@ -3,6 +3,7 @@ import * as fc from "fast-check"
 import { elementsOf } from "../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, Profile } from "../core/profile.ts"
 
+/** How many layers a profile has. */
 export interface ProfileConstraints {
   /** Default 1. */
   readonly minLayers?: number

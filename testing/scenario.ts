@@ -21,6 +21,7 @@ export interface ScenarioCase {
 /** Name under which a generated scenario refers to its generated profile; saved beside it as a file. */
 export const generatedProfile = "generated.arrow"
 
+/** How large scenarios are, and what may go wrong in them. */
 export interface ScenarioConstraints extends AlgorithmConstraints {
   /** Default 6. */
   readonly maxSites?: number

@@ -2,6 +2,7 @@
 import * as fc from "fast-check"
 import type { ServingRequest } from "../core/algorithms/kv-serving/sequence.ts"
 
+/** How many requests there are, and how long. */
 export interface RequestConstraints {
   /** Default 1. */
   readonly minRequests?: number

@@ -3,6 +3,7 @@
 import type { CollectiveAlgorithm } from "../core/wire/network.ts"
 import type { World } from "../core/world.ts"
 
+/** Where a link is: inside a node, between nodes, between sites. */
 export type Tier = "intra" | "inter" | "wan"
 /** Bytes on all links of a tier, both directions. */
 export type TierBytes = ReadonlyArray<readonly [Tier, number]>

@@ -29,6 +29,7 @@ export const link = (): fc.Arbitrary<LinkSpec> =>
     latencySeconds: fc.constantFrom(...specs.latencySeconds)
   })
 
+/** How large a world is. */
 export interface WorldConstraints {
   /** Default 6. */
   readonly maxSites?: number

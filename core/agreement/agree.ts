@@ -12,6 +12,9 @@ export interface AgreementRun {
   readonly valuesOf?: ValuesOf | undefined
 }
 
+/**
+ * How far a simulated and a real run of one scenario are the same, point by point, and whether they agree.
+ */
 export interface Agreement {
   readonly decisions: boolean
   /** Undefined when one of the runs has no values. */

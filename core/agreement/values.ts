@@ -9,6 +9,7 @@ import { isNarrow, leastStep, mantissaBits, narrowed, type Passed } from "./narr
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
 
+/** How far values of two machines may be apart, counted in steps of their dtype's grid. */
 export interface Tolerance {
   /**
    * How many steps of its grid an element of that dtype may be off, a step at x being |x| * 2^-(mantissa bits). An element

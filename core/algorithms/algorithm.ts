@@ -10,6 +10,10 @@ export interface SettingsSchema extends Schema.Constraint {
   readonly fields: { readonly name: { readonly literal: string } }
 }
 
+/**
+ * What every algorithm of every family is: a name, a title and the schema of its settings, with their
+ * defaults.
+ */
 export interface Algorithm<S extends SettingsSchema = SettingsSchema> {
   /** As a scenario writes it: "ddp". */
   readonly name: S["Type"]["name"]
@@ -42,6 +46,7 @@ export const titlesOf = (
 /** What a test may draw for a setting: one of a list, smallest first, or a whole number of a range. */
 export type Draw = ReadonlyArray<DrawnValue> | { readonly from: number; readonly to: number }
 
+/** What is drawn, by name. */
 export type Draws = Readonly<Record<string, Draw>>
 
 /** One value for each. */
@@ -55,6 +60,10 @@ export interface Arbitrary<Input> {
   readonly settings: (drawn: Readonly<Record<string, DrawnValue>>, layers: number) => Input
 }
 
+/**
+ * What tests draw of an algorithm's settings: `settings` makes them of the drawn values and the model's
+ * number of layers.
+ */
 export const arbitrary = <const D extends Draws, Input>(
   draws: D,
   settings: (drawn: Drawn<D>, layers: number) => Input

@@ -18,6 +18,7 @@ export type { Estimate } from "./provenance.ts"
 /** `span`: device time plus the host's launch gaps. `busy`: device time alone, as if the host were never late. */
 export type HostTime = "span" | "busy"
 
+/** How long ops take. */
 export interface CostModel {
   /** Seconds of `op` on a rank at full speed. */
   seconds(op: Op): number
@@ -54,6 +55,7 @@ export interface TracedCostModel extends CostModel {
   readonly lookedUp: boolean
 }
 
+/** What a cost model is made of; sources are asked before the device's peak rates. */
 export interface CostOptions {
   /** Layer times of a training step. */
   readonly profile?: Profile | undefined
@@ -94,6 +96,10 @@ const exactly = (seconds: number): Cost => ({ seconds, provenance: "exact", deta
 export const arithmeticDtype = (operands: ReadonlyArray<Operand>): Dtype =>
   operands.find(({ dtype }) => dtype !== "int32")?.dtype ?? "int32"
 
+/**
+ * The one lookup of all families (docs/costs.md): layers by the profile, then the sources in order, then a
+ * roofline of the device, else nothing; whatever is not exact is among its `estimates`.
+ */
 export const makeCostModel = (options: CostOptions): TracedCostModel => {
   const { profile, device, hostTime = "span", sources = [], computeDtype } = options
   const launchSeconds =

@@ -90,6 +90,7 @@ const bestRates = (rows: ReadonlyArray<MeasuredRow>, device: Device | undefined)
 const workAt = ({ flops16PerSecond, bytesPerSecond }: Rates, { flops16, bytes }: Load): number =>
   Math.max(flops16 / flops16PerSecond, bytes / bytesPerSecond)
 
+/** Timed ops of one device, asked for the times of others on that or another device (docs/costs.md). */
 export class OpTable implements CostSource {
   readonly #rows: ReadonlyArray<Rows>
   readonly #onDevice: Rates

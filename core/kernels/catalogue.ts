@@ -229,6 +229,7 @@ const all = [
 ] as const
 
 type Entry = (typeof all)[number]
+/** A kernel of the catalogue, as programs and native code name it. */
 export type KernelName = Entry["name"]
 
 type ByName<Entry extends Kernel> = {

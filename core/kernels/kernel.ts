@@ -17,8 +17,11 @@ export interface Attribute<T extends AttributeValue = AttributeValue> {
   readonly fallback: T | undefined
 }
 
+/** A number of a kernel; without a fallback every op must say it. */
 export const number = (fallback?: number): Attribute<number> => ({ type: "number", fallback })
+/** A word of a kernel; without a fallback every op must say it. */
 export const text = (fallback?: string): Attribute<string> => ({ type: "string", fallback })
+/** A yes or no of a kernel; without a fallback every op must say it. */
 export const flag = (fallback?: boolean): Attribute<boolean> => ({ type: "boolean", fallback })
 
 type AttributeSchema = Readonly<Record<string, Attribute>>
@@ -151,6 +154,7 @@ export interface Call<S extends AttributeSchema> {
 type Arrays = readonly [TensorData, TensorData, TensorData, TensorData, TensorData, ...TensorData[]]
 type Operands = readonly [Operand, Operand, Operand, Operand, Operand, ...Operand[]]
 
+/** What a kernel's declaration says; see `Kernel` for what each comes to. */
 export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly name: Name
   readonly kind?: Kernel["kind"]

@@ -4,6 +4,7 @@ import type { Place } from "../machine/tensor.ts"
 import type { OpLog, OpLogEntry, Timeline } from "../machine/timeline.ts"
 import type { Journal } from "./journal.ts"
 
+/** An execution to be judged; laws that need what it lacks say nothing of it. */
 export interface Execution {
   readonly timeline: Timeline
   /** One for each rank that the timeline has rows of. */
@@ -28,16 +29,19 @@ export interface Execution {
   readonly leaveApart?: boolean | undefined
 }
 
+/** When the steps of a rank ended, seconds from the start of the run. */
 export interface StepEnds {
   readonly rank: number
   readonly seconds: ReadonlyArray<number>
 }
 
+/** Bytes in each memory of a rank. */
 export interface RankBytes {
   readonly rank: number
   readonly bytes: Readonly<Record<Place, number>>
 }
 
+/** What links are said to have carried, and what each collective should have put on them. */
 export interface Traffic {
   /** Names are the caller's: single links, classes of links or whole tiers. */
   readonly links: ReadonlyArray<{ readonly name: string; readonly bytes: number }>

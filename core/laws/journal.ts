@@ -7,6 +7,7 @@ import type { Program } from "../machine/machine.ts"
 import type { Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 
+/** One call of a program to its machine, in program order. */
 export type JournalEntry =
   | {
       readonly kind: "op"

@@ -34,6 +34,7 @@ export const laws = {
   linkBytesConserved
 } satisfies Readonly<Record<string, Law>>
 
+/** A law, as `laws` lists it. */
 export type LawName = keyof typeof laws
 
 /** The first violation of any law; undefined for a legal execution. */

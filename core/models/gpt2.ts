@@ -3,6 +3,7 @@ import { decoderGraph, type TrainedSizes } from "./decoder-graph.ts"
 import { gpt2Layer } from "./decoder-layer.ts"
 import type { LayerGraph } from "./layer-graph.ts"
 
+/** Sizes of a GPT-2. */
 export type Gpt2Config = TrainedSizes
 
 /**

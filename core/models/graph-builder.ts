@@ -34,6 +34,7 @@ interface AttentionShape {
   readonly headWidth: number
 }
 
+/** A layer graph under construction: `layer` opens one, operations are called on values, `finish` adds loss and backward pass. */
 export class GraphBuilder {
   readonly #name: string
   readonly #dtypes: GraphDtypes

@@ -10,6 +10,7 @@ export interface Value extends Operand {
   readonly usedRows?: number
 }
 
+/** One call of a kernel of the catalogue on values of the graph. */
 export interface KernelCall {
   readonly kernel: KernelName
   readonly attributes: Attributes
@@ -17,6 +18,7 @@ export interface KernelCall {
   readonly outputs: ReadonlyArray<Value>
 }
 
+/** One leaf module: its parameters, and the calls of its passes. */
 export interface Layer {
   /** The module's path as Hugging Face has it: "transformer.h.3.mlp.c_fc". */
   readonly name: string
@@ -31,6 +33,7 @@ export interface Layer {
   readonly backwardWeight: ReadonlyArray<KernelCall>
 }
 
+/** A model's training step as calls of kernels on named values, without a machine. */
 export interface LayerGraph {
   readonly name: string
   /** In forward order. The backward pass runs them in reverse, `backwardInput` before `backwardWeight`. */

@@ -4,6 +4,7 @@ import { denseFeedForward, denseWeightShapes, llamaLayer } from "./decoder-layer
 import type { LayerGraph } from "./layer-graph.ts"
 import { checkSizes } from "./sizes.ts"
 
+/** Sizes of a Llama. */
 export interface LlamaConfig extends TrainedSizes {
   readonly kvHeads: number
   /** Default: width / heads. */

@@ -4,6 +4,7 @@ import type { LayerGraph } from "./layer-graph.ts"
 import { llamaLike, type LlamaConfig } from "./llama.ts"
 import { checkSizes } from "./sizes.ts"
 
+/** Sizes of a Mixtral. */
 export interface MixtralConfig extends LlamaConfig {
   readonly experts: number
   /** Experts per token. */

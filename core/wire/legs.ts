@@ -13,6 +13,7 @@ import { unevenRows, type UnevenRows } from "./uneven.ts"
  */
 export const oneShotBytes = 2 ** 18
 
+/** How collectives are laid out, and what bounds them beside the links. */
 export interface CollectiveOptions {
   readonly algorithm: CollectiveAlgorithm
   /** Measured times that bound how fast a collective can be, whatever the links. */

@@ -6,6 +6,7 @@ import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
 export const collectiveAlgorithms = ["ring", "tree", "hierarchical", "direct"] as const
+/** One of `collectiveAlgorithms`. */
 export type CollectiveAlgorithm = (typeof collectiveAlgorithms)[number]
 
 /** Interchangeable links, of which the first is simulated. */
@@ -19,6 +20,7 @@ interface LinkClass {
   readonly count: number
 }
 
+/** What a class of links carried in a run. */
 export interface LinkResult {
   readonly name: string
   readonly tier: "intra" | "inter" | "wan"
@@ -73,6 +75,7 @@ interface Tier {
   readonly in: number
 }
 
+/** A world's links, interchangeable ones as one, and what each collective puts on them. */
 export class Network {
   readonly links: ReadonlyArray<LinkClass>
   readonly #world: World

@@ -31,6 +31,7 @@ import { onDevice } from "./emulated-device.ts"
 import { emulatedLinks } from "./links.ts"
 import { runnableOf } from "./runnable.ts"
 
+/** What both machines run, and with which times the simulation reckons. */
 export interface BothOptions<A>
   extends
     Omit<Runnable<A>, "network" | "collectives">,
@@ -60,6 +61,7 @@ interface Held<A> {
   readonly executedRun: Judged
 }
 
+/** A program's real run, and the simulation that it was held to. */
 export interface Both<A> extends Held<A> {
   readonly executed: ExecutionResult<A>
 }
@@ -67,6 +69,10 @@ export interface Both<A> extends Held<A> {
 const lookAhead = 2
 const usual = "ring"
 
+/**
+ * Runs a program for real, then simulates it with the times that were measured, and says whether the two
+ * agree.
+ */
 export const runOnBoth = <A>(options: BothOptions<A>): Effect.Effect<Both<A>, MachineError> =>
   Effect.gen(function* () {
     const { executed, record } = yield* runForReal(options)

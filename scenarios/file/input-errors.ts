@@ -12,6 +12,7 @@ const clipped = (message: string): string =>
     ? message
     : `${message.slice(0, longestShown / 2)} … ${message.slice(-longestShown / 2)}`
 
+/** All that is wrong with a file, at least one thing. */
 export class InputErrors extends Schema.TaggedError<InputErrors>()("InputErrors", {
   errors: Schema.NonEmptyArray(InputError)
 }) {

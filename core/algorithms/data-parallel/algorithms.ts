@@ -28,12 +28,14 @@ export type DataParallelSettings = typeof DataParallelSettings.Type
 
 /** Names as a scenario writes them. */
 export type DataParallelName = DataParallelSettings["name"]
+/** As a scenario writes them, in the order of the list. */
 export const dataParallelNames: ReadonlyArray<DataParallelName> = dataParallelAlgorithms.map(
   ({ name }) => name
 )
 
 const byName = new Map<string, DataParallelAlgorithm>(dataParallelAlgorithms.map((one) => [one.name, one]))
 
+/** The algorithm of that name. */
 export const dataParallelNamed = (name: DataParallelName): DataParallelAlgorithm => byName.get(name)!
 
 /** Plans the algorithm; fails when settings do not fit the model's layers. */

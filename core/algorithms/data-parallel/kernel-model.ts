@@ -27,6 +27,10 @@ export type LayerRole =
   | { readonly kind: "forward" | "backward"; readonly layer: number }
   | { readonly kind: "optimizer"; readonly layer?: number }
 
+/**
+ * What a model of real kernels is made of: its layer graph, what is fused and computed again, its optimizer
+ * and its text.
+ */
 export interface KernelModelOptions {
   readonly graph: LayerGraph
   readonly optimizer: Optimizer
@@ -54,6 +58,7 @@ export interface KernelModelOptions {
   readonly accumulation?: Accumulation | undefined
 }
 
+/** A training model of real kernels on one rank's tensors, with its loss and its batches. */
 export interface KernelModel extends TrainingModel {
   /** Where each parameter is found again in what is learnt, and the ranks that hold it together. */
   readonly places: ReadonlyArray<ParameterPlace>
@@ -68,6 +73,7 @@ export interface KernelModel extends TrainingModel {
   readonly evaluate: StepSubmissions
 }
 
+/** Allocates the model on the machine that it runs on; fails where a memory does not hold it. */
 export type KernelModelBuilder = Effect.Effect<KernelModel, OutOfMemory, Machine>
 
 /** All ranks draw the held-out batches from this one stream, which no rank trains on. */

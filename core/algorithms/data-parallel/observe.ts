@@ -6,6 +6,7 @@ import { Machine, type Program } from "../../machine/machine.ts"
 import type { KernelModel, KernelModelBuilder } from "./kernel-model.ts"
 import { submitAll, type TrainingModelBuilder } from "./training-model.ts"
 
+/** What is read of a training run, after which steps, and who is told. */
 export interface Observation {
   /** Steps that were taken before; default none. */
   readonly from?: number | undefined

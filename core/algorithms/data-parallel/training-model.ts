@@ -18,6 +18,7 @@ import type { ShardPlan } from "./shard/plan.ts"
 import { storageOf } from "./shard/storage.ts"
 import type { LayerSpec, Storage, StorageBytes } from "./storage.ts"
 
+/** One layer of a model on one rank's machine: its tensors, and the ops of its passes. */
 export interface TrainingLayer {
   readonly name: string
   readonly parameters: ReadonlyArray<Tensor>
@@ -51,6 +52,7 @@ export interface Submission {
 /** What is submitted in a step, 0 for the first. The ops are the same in every step. */
 export type StepSubmissions = (step: number) => ReadonlyArray<Submission>
 
+/** A model as data-parallel algorithms see it: layers, an optimizer's step, and the ranks to average with. */
 export interface TrainingModel {
   /** In forward order; the backward pass runs them in reverse. */
   readonly layers: ReadonlyArray<TrainingLayer>

@@ -7,6 +7,7 @@ import type { SlotScope } from "./optimum.ts"
 import type { Prefetcher } from "./prefetcher.ts"
 import type { PredictorWeights } from "./predictor/trained.ts"
 
+/** What a strategy is made from, beside its settings. */
 export interface StrategyFacts {
   /** The whole demand: what oracles, the optimum and the static set know of the future. Others look at its shape only. */
   readonly demand: Demand

@@ -3,6 +3,7 @@
 import type { Demand } from "./demand.ts"
 import type { Strategy } from "./strategy.ts"
 
+/** What serving a demand comes to, counted over all calls. */
 export interface LoadCount {
   /** Needs of an expert by a layer call. */
   readonly needs: number
@@ -16,6 +17,10 @@ export interface LoadCount {
   readonly uselessPrefetches: number
 }
 
+/**
+ * Serves a demand with a strategy without a machine: copies take no time, so whatever is prefetched is
+ * there in time.
+ */
 export const countLoads = (demand: Demand, strategy: Strategy): LoadCount => {
   const { cache } = strategy
   let [needs, hits, loads, prefetches] = [0, 0, 0, 0]

@@ -4,6 +4,7 @@
 /** An expert of one layer: `layer * experts + expert`. */
 export type ExpertId = number
 
+/** How many MoE layers there are, and how many experts in each. */
 export interface ExpertShape {
   /** MoE layers. */
   readonly layers: number

@@ -6,6 +6,7 @@ import { constant, normal } from "../../models/initial-values.ts"
 import { splitSeed } from "../../random.ts"
 import type { ExpertShape } from "./demand.ts"
 
+/** A decoder whose experts do not all fit on the device: its sizes. */
 export interface MoeModel extends ExpertShape, DecoderSizes {
   /** Of one expert. */
   readonly ffnWidth: number

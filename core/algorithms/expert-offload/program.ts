@@ -13,6 +13,7 @@ import { expertName, expertSpec, initialWeight, type MoeModel } from "./model.ts
 import type { Strategy } from "./strategy.ts"
 import { stepsOf, type Workload, type WorkloadStep } from "./workload.ts"
 
+/** What the program runs: a model, how much it generates, and who decides which experts lie in the slots. */
 export interface OffloadPlan {
   readonly model: MoeModel
   readonly workload: Workload
@@ -43,6 +44,7 @@ export interface Need {
   readonly choice: OpId
 }
 
+/** What a run of the program did, need by need and copy by copy. */
 export interface OffloadLog {
   readonly needs: ReadonlyArray<Need>
   readonly calls: ReadonlyArray<LayerCall>
@@ -56,6 +58,10 @@ export interface OffloadLog {
   readonly results: ReadonlyArray<Tensor>
 }
 
+/**
+ * Generation with experts in host memory, as one rank's program: an expert that a layer needs is in its
+ * slot, on its way, or copied now.
+ */
 export const expertOffload = ({
   model,
   workload,

@@ -6,6 +6,7 @@ import { RoutingGenerator, type RoutingStatistics } from "./routing-generator.ts
 import { scheduleTokens } from "./token-scheduler.ts"
 import { stepsOf, type Workload } from "./workload.ts"
 
+/** Which experts each token chose at every layer, step by step. */
 export interface RoutedSteps {
   readonly shape: ExpertShape
   readonly topK: number
@@ -13,6 +14,7 @@ export interface RoutedSteps {
   readonly choices: ReadonlyArray<ReadonlyArray<Int32Array>>
 }
 
+/** The experts that each layer call needs, once each, of a routing. */
 export const demandOf = ({ shape, choices }: RoutedSteps): Demand => ({
   shape,
   calls: choices.flatMap((layers, step) =>

@@ -21,6 +21,7 @@ export const usesStaging = (settings: ExpertOffloadSettings): boolean =>
 export const fixedScope = (settings: ExpertOffloadSettings): SlotScope | undefined =>
   offloadAlgorithmNamed(settings.name).scope?.(settings)
 
+/** A strategy with an empty cache, of an algorithm's settings. */
 export const makeStrategy = (settings: ExpertOffloadSettings, facts: StrategyFacts): Strategy => {
   const { slots } = facts
   const { shape } = facts.demand

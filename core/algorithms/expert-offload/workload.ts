@@ -9,6 +9,7 @@ export interface Prompts {
   readonly decodeTokens: number
 }
 
+/** How much is generated: prompts, decoding steps, and sequences at a time. */
 export interface Workload extends Prompts {
   /** Sequences that are generated together. */
   readonly batch: number

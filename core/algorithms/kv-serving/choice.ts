@@ -12,6 +12,7 @@ export interface ChoiceCall {
   readonly reads: "queries and keys" | "nothing" | "previous"
 }
 
+/** How one layer finds the tokens of a prompt that stay in its cache. */
 export type LayerChoice =
   /** Every token stays. */
   | { readonly kind: "all" }

@@ -9,6 +9,7 @@ import {
   type DecoderSizes
 } from "../../models/decoder-layer.ts"
 
+/** Sizes of a Llama-style decoder that serves requests. */
 export interface DecoderModel extends DecoderSizes {
   readonly layers: number
   readonly ffnWidth: number

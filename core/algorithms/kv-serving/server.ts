@@ -14,6 +14,7 @@ import { cacheSpec } from "./prefill.ts"
 import type { Sequence, ServingRequest } from "./sequence.ts"
 import type { CacheSettings } from "./methods.ts"
 
+/** What is served, by which model, with which way of compressing its cache. */
 export interface ServingPlan {
   readonly model: DecoderModel
   readonly settings: CacheSettings

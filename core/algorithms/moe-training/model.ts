@@ -8,6 +8,7 @@ import { leastCommonMultiple } from "../../whole-numbers.ts"
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
 type GateName = (typeof gateNames)[number]
 
+/** A stack of layers of attention and experts, with the symbols of FSMoE (arXiv:2501.10714). */
 export interface MoeModel {
   readonly layers: number
   /** M. */

@@ -18,6 +18,7 @@ import { moeAlgorithmNamed, type MoeTrainingSettings } from "./algorithms.ts"
 /** A simulation (or a run) of one layer's pipelined part, for `planner: simulation`. */
 export type PipelineOracle = (pass: "forward" | "backward", lanes: LaneUse) => PipelineSeconds
 
+/** An algorithm's plan for a model, with what it reckons the passes take, seconds. */
 export interface PlannedMoe {
   readonly settings: MoeTrainingSettings
   readonly plan: MoePlan

@@ -21,6 +21,7 @@ import { CheckpointSettings } from "./checkpoint-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import { TrainingSettings } from "./training-settings.ts"
 
+/** A scenario of data-parallel training; docs/scenarios.md has its fields. */
 export const DataParallelScenario = Schema.Struct({
   task: withDefault(Schema.Literal("data-parallel"), "data-parallel"),
   ...commonFields,

@@ -64,6 +64,7 @@ const RoutingSettings = Schema.Union([
   Schema.Struct({ trace: Path })
 ])
 
+/** A scenario of generation with experts in host memory; docs/expert-offload.md has its fields. */
 export const ExpertOffloadScenario = Schema.Struct({
   task: Schema.Literal("expert-offload"),
   ...commonFields,

@@ -131,6 +131,7 @@ const FittedStepCosts = Schema.Struct({
   prefill: Flops.check(Schema.isGreaterThan(0))
 })
 
+/** A scenario of serving with compressed caches; docs/kv-serving.md has its fields. */
 export const KvServingScenario = Schema.Struct({
   task: Schema.Literal("kv-serving"),
   ...commonFields,

@@ -134,6 +134,7 @@ const RoutingSettings = Schema.Union([
   Schema.Struct({ trace: Path })
 ])
 
+/** A scenario of MoE training; docs/moe-training.md has its fields. */
 export const MoeTrainingScenario = Schema.Struct({
   task: Schema.Literal("moe-training"),
   ...commonFields,

@@ -21,6 +21,7 @@ export interface GradientRef {
   readonly parameter: number
 }
 
+/** What S-SGD and DDP send: which gradients together, when, and in which dtype. */
 export interface DdpPlan {
   /** Gradients that travel together, in the order they become ready. Every gradient is in exactly one bucket. */
   readonly buckets: ReadonlyArray<ReadonlyArray<GradientRef>>

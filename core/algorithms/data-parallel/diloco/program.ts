@@ -18,6 +18,10 @@ import {
   type TrainingModelBuilder
 } from "../training-model.ts"
 
+/**
+ * What DiLoCo (arXiv:2311.08105) and Streaming DiLoCo (arXiv:2501.18512) send, and how what comes back is
+ * applied.
+ */
 export interface DilocoPlan {
   /** Which layers are sent after which step, when they are applied, and how much of the local weights survives. */
   readonly schedule: FragmentPlan

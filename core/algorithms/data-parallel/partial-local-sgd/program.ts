@@ -14,6 +14,10 @@ import {
   type TrainingModelBuilder
 } from "../training-model.ts"
 
+/**
+ * What local SGD and its partial forms average: which layers in which step of the period, and when beside
+ * the local step.
+ */
 export interface PartialLocalSgdPlan {
   /** For each step of the period, the layers (forward index) whose parameters are averaged. */
   readonly sets: ReadonlyArray<ReadonlyArray<number>>

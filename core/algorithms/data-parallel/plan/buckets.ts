@@ -9,6 +9,7 @@ export interface GradientSize {
   readonly dtype: string
 }
 
+/** Gradients that one all-reduce carries. */
 export interface Bucket {
   /** Indices into the ready order. */
   readonly parameters: ReadonlyArray<number>
@@ -21,6 +22,7 @@ export interface Bucket {
   readonly readyAfter: number
 }
 
+/** Sizes at which PyTorch DDP's buckets close, bytes. */
 export interface BucketLimits {
   /** Default 1 MiB: a small first bucket lets communication start early. */
   readonly firstBucketBytes?: number

@@ -48,6 +48,7 @@ export interface LayerTimes {
   readonly hasParameters?: boolean
 }
 
+/** When an average must have ended: before the optimizer's step, or before the layer is used next. */
 export type Deadline = "end-of-backward" | "next-use"
 /** Whether the averaged weights are those before the local update (published trainer) or after it. */
 export type UpdateOrder = "average-then-step" | "step-then-average"
@@ -68,6 +69,7 @@ export interface SyncProblem {
   readonly atBest?: Pick<SyncProblem, "backwardLeftSeconds" | "forwardLeftSeconds">
 }
 
+/** What an instance is made with beside the layers' times; `period` is H, in iterations. */
 export interface SyncRules {
   readonly period: number
   readonly deadline: Deadline

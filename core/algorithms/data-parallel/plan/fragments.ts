@@ -4,6 +4,7 @@
 import * as Result from "effect/Result"
 import { SettingsError } from "../../algorithm.ts"
 
+/** What a division into fragments is planned from. */
 export interface FragmentSettings {
   /** L, layers that are synchronised (embeddings included if they are layers). */
   readonly layers: number
@@ -23,6 +24,7 @@ export interface FragmentSettings {
   readonly localShare: number
 }
 
+/** Layers that Streaming DiLoCo (arXiv:2501.18512) sends together. */
 export interface Fragment {
   /** Indices in forward order, ascending. */
   readonly layers: ReadonlyArray<number>
@@ -30,6 +32,10 @@ export interface Fragment {
   readonly sendAfterStep: number
 }
 
+/**
+ * Which fragments leave after which inner step of a period of H, and when they are applied: tau steps
+ * later, alpha of the rank's own weights kept.
+ */
 export interface FragmentPlan {
   readonly period: number
   readonly delaySteps: number

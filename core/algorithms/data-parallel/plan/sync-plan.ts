@@ -3,6 +3,10 @@
 import { evaluateSets, roundingSeconds, type SyncProblem } from "./cost.ts"
 import { lowerBoundSeconds } from "./lower-bound.ts"
 
+/**
+ * Planners of sync sets: equal numbers of layers, the paper's depth-first search, the best consecutive
+ * blocks, any assignment.
+ */
 export type SyncMethod = "equal-number" | "published" | "contiguous" | "assignment"
 
 /** Which layers are synchronised in which iteration of a period. */

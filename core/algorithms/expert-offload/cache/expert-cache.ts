@@ -20,6 +20,7 @@ export interface Pool {
   readonly policy: ReplacementPolicy
 }
 
+/** Slots of an expert cache, and whose policy decides in them. */
 export interface CacheOptions {
   readonly shape: ExpertShape
   /** One pool for all layers, or one for each layer. */
@@ -32,6 +33,7 @@ export interface CacheOptions {
 
 const nowhere = -1
 
+/** Bounded slots of experts. A strategy has one, which remembers: a fresh one for each run. */
 export class ExpertCache {
   readonly shape: ExpertShape
   /** Slots of all pools, then the staging slots. */

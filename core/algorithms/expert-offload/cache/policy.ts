@@ -11,6 +11,9 @@ export type MayLeave = (id: ExpertId) => boolean
  */
 export type Decision = ExpertId | "bypass" | "wait"
 
+/**
+ * Decides which expert leaves its slot for another; told of everything that happens in its pool, in order.
+ */
 export interface ReplacementPolicy {
   /** A layer's needs became known: before any hit, victim or load of the call. */
   called?(call: LayerCall): void

@@ -2,6 +2,7 @@
 // answers for calls to come. Knows nothing of slots, loads or time.
 import type { ExpertId, LayerCall } from "../demand.ts"
 
+/** Says before a layer runs which experts it will need. */
 export interface Predictor {
   /** What a layer really needed, in the order of calls. */
   observe(call: LayerCall): void

@@ -9,6 +9,7 @@ import type { Predictor } from "./predictor.ts"
 export const featureNames = ["bias", "last step", "recent", "overall", "company"] as const
 export const featureCount = featureNames.length
 
+/** A file of a trained predictor: a weight for each of its features, among them the bias. */
 export const PredictorWeights = Schema.Struct({
   /** Which traces they come from, for people. */
   source: Schema.String,
