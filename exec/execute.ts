@@ -22,6 +22,7 @@ import type { Job, Links, MakeJob } from "./job/job.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
 import { ExecutedRank, type Shared } from "./rank-machine.ts"
 
+/** What is run for real: a program on the ranks of a job. */
 export interface Execution<A> {
   readonly world: World
   /** Run once for each rank. */
@@ -50,6 +51,7 @@ export interface Execution<A> {
   readonly ring?: PendingOptions["capacity"]
 }
 
+/** What a rank's program came to, and after how many steps. */
 export interface ExecutedOutcome<A> extends RankOutcome<A> {
   readonly steps: number
 }

@@ -9,6 +9,7 @@ import type { LayerCost, PhaseCost } from "../core/profile.ts"
 
 const phases = ["forward", "backward", "optimizer"] as const
 
+/** A step's layers as they were measured, seconds, mean over ranks and steps. */
 export interface LayerTimes {
   readonly layers: ReadonlyArray<LayerCost>
   /** Compute time per step, mean over ranks. */

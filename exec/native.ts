@@ -95,6 +95,7 @@ export interface Transport {
   readonly loads: ReadonlyArray<{ readonly link: number; readonly bytes: number }>
 }
 
+/** How an op is prepared for its lane, once for all its launches. */
 export interface PrepareOptions {
   readonly transport?: Transport
   /**

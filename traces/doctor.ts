@@ -44,6 +44,7 @@ import { decodeText, firstCells } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
 
+/** What a file is, and what it is good for. */
 export interface Diagnosis {
   readonly file: string
   /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "result", "run", "checkpoint", "weights", "scenario", or what else it is. */

@@ -60,6 +60,7 @@ export interface RankTimes {
 /** How a recorded run was parallel beyond data. */
 export type Parallelism = "fsdp" | "tensor" | "pipeline" | "expert"
 
+/** A profile that was made of traces, and how sure each part of it is. */
 export interface ImportReport {
   readonly profile: Profile
   /** Device time per step that belongs to no layer, by what it was, largest first. `share` is of the busy time (0..1). */

@@ -26,6 +26,7 @@ import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 /** Values of each rank's tensors when its program had ended, by rank and the tensor's id. */
 export type FinalValues = ReadonlyMap<number, ReadonlyMap<number, TensorData>>
 
+/** What the programs of a run asked of their machines, and what tensors held at its end. */
 export interface RecordedCalls {
   readonly journals: ReadonlyArray<Journal>
   readonly finals: FinalValues
@@ -34,6 +35,7 @@ export interface RecordedCalls {
 const kinds = ["op", "alloc", "free", "read", "ready", "now", "endStep", "drain", "final"] as const
 type Kind = (typeof kinds)[number]
 
+/** The columns of a journal (docs/formats.md). */
 export const journalFormat: Format = {
   name: "journal",
   version: 1,

@@ -10,6 +10,7 @@ import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
 import { collectiveNamed } from "./timing-columns.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
+/** What the output of nccl-tests does not say. */
 export interface NcclTestsOptions extends TableOptions {
   /** Which test it was, where the text does not say ("all_reduce_perf" or "all_reduce"). */
   readonly op?: string

@@ -7,6 +7,7 @@ import { writeColumnFile } from "./column-writer.ts"
 import { decodeLanes, lanes } from "./lane-column.ts"
 import type { TraceError } from "./trace-error.ts"
 
+/** The columns of an op log (docs/formats.md). */
 export const opLogFormat: Format = {
   name: "oplog",
   version: 3,

@@ -27,6 +27,7 @@ import { decodeColumns } from "./column-reader.ts"
 import { encodeColumns, writeColumnFile } from "./column-writer.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
+/** The columns of a profile (docs/formats.md). */
 export const profileFormat: Format = {
   name: "profile",
   version: 1,

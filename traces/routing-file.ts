@@ -19,6 +19,7 @@ export interface Routing {
   readonly weight: Float64Array
 }
 
+/** The columns of a routing (docs/formats.md). */
 export const routingFormat: Format = {
   name: "routing",
   version: 1,

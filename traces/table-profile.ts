@@ -3,6 +3,7 @@ import { median } from "../core/median.ts"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import type { CollectiveCost, OpCost, Profile } from "../core/profile.ts"
 
+/** What a table of timings does not say. */
 export interface TableOptions {
   /** Name of the profile; default: the file's name without its extension. */
   readonly name?: string

@@ -8,6 +8,7 @@ import { writeColumnFile } from "./column-writer.ts"
 import { decodeLanes, lanes } from "./lane-column.ts"
 import { attempt, TraceError } from "./trace-error.ts"
 
+/** The columns of a timeline (docs/formats.md). */
 export const timelineFormat: Format = {
   name: "timeline",
   version: 1,

@@ -17,6 +17,7 @@ import { writeFileAtomically } from "./atomic-file.ts"
 import { encodeHeader, encodeValues, SafetensorsFile } from "./safetensors.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
+/** A parameter's values. */
 export interface SavedParameter {
   /** As the layer graph has it: "model.layers.0.mlp.up_proj.weight". */
   readonly name: string
@@ -25,6 +26,7 @@ export interface SavedParameter {
   readonly values: Float32Array
 }
 
+/** A model's parameters, with what it takes to build the model that has them. */
 export interface SavedWeights {
   /** Name of the run that learnt them. */
   readonly name: string
@@ -39,6 +41,7 @@ export interface SavedWeights {
   readonly parameters: ReadonlyArray<SavedParameter>
 }
 
+/** The columns of a file of weights (docs/formats.md). */
 export const weightsFormat: Format = {
   name: "weights",
   version: 1,

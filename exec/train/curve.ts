@@ -1,5 +1,6 @@
 // A number per rank and step, and its mean over ranks.
 
+/** A loss (nats per token) after so many steps. */
 export interface CurvePoint {
   /** Steps taken: 1 for the first. */
   readonly step: number

@@ -12,6 +12,7 @@ import { Curve, type CurvePoint } from "./curve.ts"
 /** What is trained: of a scenario or made by hand. */
 export type Trained = Pick<Trainable, "world" | "capacityBytes" | "batchTokens" | "program">
 
+/** How a training run is executed and observed. */
 export interface TrainingOptions extends Pick<
   Execution<unknown>,
   "record" | "initial" | "linkBytesPerSecond" | "prepare" | "open"
@@ -41,6 +42,7 @@ export interface Learnt {
   readonly heldOutLosses: ReadonlyArray<CurvePoint>
 }
 
+/** A training run, to be started, and to be asked how far it is. */
 export interface Training {
   readonly run: Effect.Effect<ExecutionResult<unknown>, MachineError>
   /** May be asked before, during and after the run, and after one that failed or was interrupted. */

@@ -18,6 +18,7 @@ import { parallelismWarning } from "./parallelism.ts"
 import { processTraces } from "./ranks.ts"
 import { readKineto, type ReadOptions } from "./read-trace.ts"
 
+/** What a trace does not say, or what overrides it. */
 export interface KinetoOptions extends ReadOptions {
   /** Name of the profile; default: the file's name without its extensions. */
   readonly name?: string

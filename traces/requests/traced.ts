@@ -4,6 +4,7 @@ import { commaHint } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import type { Moment } from "./arrivals.ts"
 
+/** One request of a trace: when it came, and how many tokens it has. */
 export interface TracedRequest {
   /** From the trace's first request, seconds. */
   readonly arrivalSeconds: number
@@ -11,6 +12,7 @@ export interface TracedRequest {
   readonly outputTokens: number
 }
 
+/** A recorded load of requests, whoever recorded it. */
 export interface RequestTrace {
   /** Whose format it is: "mooncake", "bailian", "azure", "burstgpt", "vidur", "splitwise", "sessions", "sharegpt", "benchmark", "agents" or "table". */
   readonly format: string

@@ -8,6 +8,7 @@ import { sglang } from "./sglang.ts"
 import { expertOf, tokensByLayer, tokensOfSteps, type RoutingOptions, type TokenChoices } from "./tokens.ts"
 import { vllm } from "./vllm.ts"
 
+/** Tools whose recordings of routings are read. */
 export const routingSources = [
   "vllm",
   "sglang",
@@ -17,6 +18,7 @@ export const routingSources = [
   "json",
   "rows"
 ] as const
+/** One of `routingSources`. */
 export type RoutingSource = (typeof routingSources)[number]
 
 type Parser = (file: string, bytes: Uint8Array, options: RoutingOptions) => TokenChoices

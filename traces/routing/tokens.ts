@@ -15,6 +15,7 @@ export interface TokenChoices {
   readonly steps: ReadonlyArray<number> | undefined
 }
 
+/** What a recording of a routing does not say. */
 export interface RoutingOptions {
   /** Tokens at the beginning that are one step, the prefill; all others are a step each. For sources without steps. */
   readonly promptTokens?: number
@@ -24,6 +25,7 @@ export interface RoutingOptions {
   readonly keepWarmup?: boolean
 }
 
+/** A routing that was made of recordings, and what of them was left out. */
 export interface RoutingReport {
   readonly routing: RoutedSteps
   /** The source's number of each layer. */
