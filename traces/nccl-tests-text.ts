@@ -56,8 +56,8 @@ const concluded = /\bCollective test concluded\b/u
 const starting = /\bCollective test starting\b/u
 const starts = /\bCollective test starting\b|\bnThreads?:? \d+ nGpus:? \d+/u
 const rankLine = /\bRank\s+(\d+)\s+(?:Group\s+\d+\s+)?Pid\b/u
-// A PCI bus id: [0x8f], [0000:8f:00], [8f:00.0].
-const deviceName = /\[(?:0x)?[0-9a-fA-F]+(?::[0-9a-fA-F]+(?:\.\d+)?)*\]\s+(.*\S)/u
+// A PCI bus id: [0x8f], [0000:8f:00], [8f:00.0]. Labels of launchers may look alike, and stand before it.
+const deviceName = /\bdevice\s+\d+\s+\[(?:0x)?[0-9a-fA-F]+(?::[0-9a-fA-F]+(?:\.\d+)?)*\]\s+(.*\S)/u
 const headerLine = /\bsize\s+count\s+type\b.*\btime\b.*$/u
 const types =
   "u?int(?:8|32|64)|u?char|half|float(?:16|32|64)?|double|bfloat16|bf16|fp16|fp32|f8e[45]m[23]|fp8_e[45]m[23]|float8_e[45]m[23]"
@@ -66,6 +66,8 @@ const dataLine = new RegExp(`(?:^|[^\\w.])(\\d+\\s+\\d+\\s+(?:${types})(?:\\s.*)
 // A row is printed in parts, its times when they are there: messages of NCCL come between, and leave them a line of their own.
 const measure = "(?:-?\\d[\\d.]*(?:e[+-]?\\d+)?|N/A)"
 const timesLine = new RegExp(`(?:^|[\\s:>|])(${measure}(?:\\s+${measure})+)\\s*$`, "iu")
+/** A message of NCCL, which may begin right behind a number, with the launcher's label before it. */
+const message = /(?:\[[^\]\s]*\]\s*)?[^\s\]]+:\d+:\d+ \[\d+\] NCCL .*$/u
 const isMeasure = new RegExp(`^${measure}$`, "iu")
 const failed = /Out of bounds values\s*:\s*\d+\s+FAILED|\bTest (?:CUDA|NCCL) failure.*|\bTest failure .*/u
 
@@ -129,7 +131,7 @@ export const runsOfText = (file: string, text: string, warnings: Array<string>):
         warnings.push(`${place} is cut short and was left out: ${data[1]!.trim()}`)
       else begun = { place, header: run.header, cells, measures: firstTimes(cells, run.header) }
     } else if (begun !== undefined) {
-      const times = timesLine.exec(line)?.[1]?.split(/\s+/u) ?? []
+      const times = timesLine.exec(line.replace(message, ""))?.[1]?.split(/\s+/u) ?? []
       if (areTimes(times)) begun.measures.push(...times)
       const row = rowOf(begun.place, [...labelled(begun), ...begun.measures], begun.header)
       if (row !== undefined) {

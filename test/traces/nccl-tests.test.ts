@@ -163,6 +163,19 @@ describe("output of nccl-tests", () => {
       ["all_reduce", 4, 64, 10],
       ["all_reduce", 4, 128, 20]
     ])
+    // A launcher labels every line, and messages end a line of times as well.
+    const label = (line: string) => `[0] ${line.replace("-1host:", "-1[0] host:")}`
+    const labelled = text
+      .replace(`[1,0]<stdout>:   ${times("6.00")}`, (line) => {
+        const [, first, second] = /^(.{15}\s.+0e\+00)(\s+9\.00.*)$/u.exec(line)!
+        return `${first!.slice(14)}[0] host:123:456 [0] NCCL INFO 64 Bytes -> Algo 0 time 25.8\n${second}`
+      })
+      .split("\n")
+      .map(label)
+      .join("\n")
+    const found = await run(importNcclTests(labelled))
+    expect(rows(found)).toEqual(rows(await run(importNcclTests(text))))
+    expect(found.profile.device).toBe("Example GPU")
     const cut = text.split("\n").filter((line) => !line.startsWith("[1,0]"))
     expect((await refusal(importNcclTests(cut.join("\n")))).accepted).toBe("13 columns, as in the header")
   })
