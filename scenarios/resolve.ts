@@ -3,7 +3,8 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import type { DeviceSettings, FaultSettings, HostLinkSettings } from "./sections.ts"
-import { largestQuantity } from "../core/units.ts"
+import * as Result from "effect/Result"
+import { formatBandwidth, largestQuantity, parseBandwidth } from "../core/units.ts"
 import type { LinkSpec, World } from "../core/world.ts"
 import { CollectiveTable } from "../core/cost/collective-table.ts"
 import { deviceNamed, type Device } from "../core/cost/devices.ts"
@@ -68,6 +69,31 @@ export const resolveCollectiveTable = (
       accepted: `a profile with ${wanted} measured on unshaped links or on one kind of others, as \`sim import nccl-tests\` makes`
     })
   })
+
+/** Rates nearer than this to each other are one, as headers and buckets have it. */
+const sameRate = 1.02
+
+/** A table that links of a stated rate limited says what those took: where the world's slowest are faster, nobody has measured that. */
+export const limitedTableWarnings = (
+  table: CollectiveTable | undefined,
+  { links, nodeOf, siteOf, size }: World
+): ReadonlyArray<string> => {
+  const measured = table === undefined ? undefined : Result.getOrUndefined(parseBandwidth(table.link))
+  if (table === undefined || measured === undefined) return []
+  const nodes = new Set(nodeOf).size
+  const { wan } = links
+  const across = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
+  const crossed = [
+    ...(size > nodes ? [links.intra] : []),
+    ...(nodes > 1 ? [links.inter] : []),
+    ...(new Set(siteOf).size > 1 ? across : [])
+  ]
+  const slowest = Math.min(...crossed.map(({ bytesPerSecond }) => bytesPerSecond))
+  if (crossed.length === 0 || slowest <= measured * sameRate) return []
+  return [
+    `collectives.measured was measured over ${table.link} alone: over the ${slowest === Infinity ? "unlimited links" : formatBandwidth(slowest)} of this world collectives are said to take as long`
+  ]
+}
 
 /** Faults of this world; each that names a rank, node or site that is not there is an error. */
 export const resolveFaults = (

@@ -27,8 +27,12 @@ const inputBytes = ({ op, ranks, sizeBytes }: CollectiveCost): number =>
 export class CollectiveTable {
   readonly #curves = new Map<string, ReadonlyArray<Curve>>()
 
-  /** Rows measured on limited links are left out. */
+  /** How the links were limited where its rows were measured. */
+  readonly link: string
+
+  /** Rows measured on links of another kind are left out. */
   constructor(rows: ReadonlyArray<CollectiveCost>, link = "unshaped") {
+    this.link = link
     const byOp = Map.groupBy(
       rows.filter((row) => row.link === link),
       (row) => row.op

@@ -31,7 +31,13 @@ import { resolveModel, type ResolvedModel } from "../../model.ts"
 import { isArchitecture } from "../../model-graph.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
-import { linkOf, resolveCollectiveTable, resolveDevice, resolveFaults } from "../../resolve.ts"
+import {
+  limitedTableWarnings,
+  linkOf,
+  resolveCollectiveTable,
+  resolveDevice,
+  resolveFaults
+} from "../../resolve.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
@@ -392,6 +398,7 @@ export const prepare = (
             ...model.warnings,
             ...rounded,
             ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
+            ...limitedTableWarnings(table, world),
             ...launchWarnings(scenario, costs),
             ...costWarnings(
               scenario,
