@@ -31,11 +31,11 @@ void training(const On& on, int ranks, int steps) {
     s.gradient = world.tensor(rank, {width, width});
     s.host = world.tensor(rank, {width, width}, {}, Dtype::float32, Place::host);
     const int32_t inp = world.tensor(rank, {8, width}, ramp(8 * width, 0.01f * static_cast<float>(rank + 1)));
-    s.product = own.prepare(callOf("linear.backward_weight", 0, {{"bias", false}, {"accumulate", false}}), {inp, inp}, {s.gradient});
+    s.product = own.prepare(callOf("linear.backward_weight", 0, {{"bias", false}, {"accumulate", false}, {"tf32", false}}), {inp, inp}, {s.gradient});
     Call reduce = callOf("all_reduce", 1, {{"wire", std::string("bfloat16")}, {"reduce", std::string("avg")}});
     reduce.group = Group{"world", members};
     s.reduce = own.prepare(reduce, {s.gradient}, {s.gradient});
-    s.update = own.prepare(callOf("sgd", 0, {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"shadow", false}, {"step", 2.0}}),
+    s.update = own.prepare(callOf("sgd", 0, {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"shadow", false}, {"scaled", false}, {"step", 2.0}}),
                            {s.weight, s.gradient}, {s.weight});
     s.down = own.prepare(callOf("d2h", 4), {s.weight}, {s.host});
     s.up = own.prepare(callOf("h2d", 3), {s.host}, {s.weight});

@@ -1,0 +1,206 @@
+// A block of a GPU on a processor: each thread is a fiber, barriers and instructions that a warp does together wait for all who take
+// part, and who goes on is drawn. Copies into shared memory happen when they are waited for, or at once, as early or as late as they
+// may. Matrices and products of tensor cores lie among a warp's registers as the PTX manual has it ("Matrix Fragments for mma.m16n8k16",
+// "ldmatrix"). Stands in for native/cuda/ptx.cuh, and for what of CUDA's language tiles use.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <random>
+#include <vector>
+
+#define TANDEM_PTX
+#define __device__
+
+struct Index {
+  unsigned x = 0, y = 0, z = 0;
+};
+inline Index blockIdx, threadIdx;
+
+using std::max;
+using std::min;
+
+namespace tandem::cuda {
+
+constexpr int blockThreads = 256;
+
+struct Copy {
+  uint32_t to;
+  const void* from;
+  bool valid;
+};
+
+class Block {
+ public:
+  /** Runs `body` on every thread, with so much shared memory, full of what is no number at first. */
+  void run(size_t sharedBytes, bool copiesAtOnce, const std::function<void()>& body) {
+    shared.assign(sharedBytes, 0x7f);
+    atOnce_ = copiesAtOnce;
+    body_ = body;
+    left_.assign(blockThreads, {});
+    std::vector<int> order(blockThreads);
+    for (int i = 0; i < blockThreads; i++) {
+      order[static_cast<size_t>(i)] = i;
+      Fiber& fiber = fibers_[i];
+      fiber.stack.resize(size_t{256} << 10);
+      fiber.ended = false;
+      fiber.groups.clear();
+      getcontext(&fiber.context);
+      fiber.context.uc_stack.ss_sp = fiber.stack.data();
+      fiber.context.uc_stack.ss_size = fiber.stack.size();
+      fiber.context.uc_link = &scheduler_;
+      makecontext(&fiber.context, &Block::enter, 0);
+    }
+    for (int running = blockThreads; running > 0;) {
+      std::shuffle(order.begin(), order.end(), random);
+      for (const int i : order) {
+        if (fibers_[i].ended) continue;
+        current = i;
+        threadIdx.x = static_cast<unsigned>(i);
+        swapcontext(&scheduler_, &fibers_[i].context);
+        if (fibers_[i].ended) running--;
+      }
+    }
+  }
+
+  /** Until all of the block, or all of this thread's warp, are here. */
+  void together(bool warp) {
+    Barrier& barrier = warp ? warps_[current / 32] : all_;
+    const int round = barrier.round;
+    if (++barrier.waiting == (warp ? 32 : blockThreads)) {
+      barrier.waiting = 0;
+      barrier.round++;
+      return;
+    }
+    while (barrier.round == round) swapcontext(&fibers_[current].context, &scheduler_);
+  }
+
+  void copyLater(const Copy& copy) {
+    if (atOnce_) return take(copy);
+    left_[static_cast<size_t>(current)].push_back(copy);
+  }
+  void commitCopies() {
+    std::vector<Copy>& open = left_[static_cast<size_t>(current)];
+    fibers_[current].groups.push_back(std::move(open));
+    open.clear();
+  }
+  void awaitCopies(size_t open) {
+    for (auto& groups = fibers_[current].groups; groups.size() > open; groups.pop_front()) {
+      for (const Copy& copy : groups.front()) take(copy);
+    }
+  }
+
+  int current = 0;
+  std::vector<uint8_t> shared;
+  std::mt19937 random{1};
+  uint32_t addresses[blockThreads] = {};
+  uint32_t left[blockThreads][4] = {};
+  uint32_t right[blockThreads][2] = {};
+
+ private:
+  struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack;
+    std::deque<std::vector<Copy>> groups;
+    bool ended = false;
+  };
+  struct Barrier {
+    int waiting = 0, round = 0;
+  };
+
+  static void enter();
+
+  void take(const Copy& copy) {
+    if (copy.to % 16 != 0 || copy.to + 16 > shared.size()) {
+      std::fprintf(stderr, "a copy to byte %u of %zu\n", copy.to, shared.size());
+      std::abort();
+    }
+    if (copy.valid) {
+      std::memcpy(shared.data() + copy.to, copy.from, 16);
+    } else {
+      std::memset(shared.data() + copy.to, 0, 16);
+    }
+  }
+
+  ucontext_t scheduler_;
+  std::function<void()> body_;
+  std::vector<std::vector<Copy>> left_;
+  bool atOnce_ = false;
+  Fiber fibers_[blockThreads];
+  Barrier all_, warps_[blockThreads / 32];
+};
+
+inline Block block;
+
+inline void Block::enter() {
+  block.body_();
+  block.fibers_[block.current].ended = true;
+  swapcontext(&block.fibers_[block.current].context, &block.scheduler_);
+}
+
+inline void __syncthreads() { block.together(false); }
+
+inline void copyLater(uint32_t to, const void* from, bool valid) { block.copyLater({to, from, valid}); }
+inline void commitCopies() { block.commitCopies(); }
+template <int open>
+inline void awaitCopies() {
+  block.awaitCopies(open);
+}
+
+/** Lane i of eight names a row of matrix i / 8; each lane gets two neighbours of row lane / 4, or of column lane / 4. */
+inline void loadFour(uint32_t address, uint32_t (&r)[4], bool transposed) {
+  const int lane = block.current % 32;
+  const int warp = block.current - lane;
+  block.addresses[block.current] = address;
+  block.together(true);
+  const auto element = [&](int matrix, int row, int column) {
+    uint16_t bits;
+    std::memcpy(&bits, block.shared.data() + block.addresses[warp + matrix * 8 + row] + 2 * column, sizeof bits);
+    return static_cast<uint32_t>(bits);
+  };
+  const int one = lane / 4;
+  const int two = lane % 4 * 2;
+  for (int i = 0; i < 4; i++) {
+    r[i] = transposed ? element(i, two, one) | element(i, two + 1, one) << 16 : element(i, one, two) | element(i, one, two + 1) << 16;
+  }
+  block.together(true);
+}
+inline void loadMatrices(uint32_t address, uint32_t (&r)[4]) { loadFour(address, r, false); }
+inline void loadTransposed(uint32_t address, uint32_t (&r)[4]) { loadFour(address, r, true); }
+
+inline float bfloat16Of(uint32_t bits) {
+  const uint32_t word = bits << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+struct Bfloat16 {};
+
+template <class T>
+struct Mma {
+  static void add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const int lane = block.current % 32;
+    const int warp = block.current - lane;
+    std::memcpy(block.left[block.current], a, sizeof a);
+    block.right[block.current][0] = b0;
+    block.right[block.current][1] = b1;
+    block.together(true);
+    const auto half = [](uint32_t word, int k) { return bfloat16Of(k % 2 == 0 ? word & 0xffffu : word >> 16); };
+    const auto leftAt = [&](int row, int k) { return half(block.left[warp + row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2], k); };
+    const auto rightAt = [&](int k, int n) { return half(block.right[warp + n * 4 + k % 8 / 2][k / 8], k); };
+    for (int part = 0; part < 4; part++) {
+      for (int k = 0; k < 16; k++) c[part] += leftAt(lane / 4 + part / 2 * 8, k) * rightAt(k, lane % 4 * 2 + part % 2);
+    }
+    block.together(true);
+  }
+};
+
+}  // namespace tandem::cuda
