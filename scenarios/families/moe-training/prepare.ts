@@ -219,6 +219,23 @@ const tiers = [
   ["inside", ["all_gather", "reduce_scatter"]]
 ] as const
 
+type CollectiveSettings = MoeTrainingScenario["costs"]["between" | "inside"]
+type StatedLines = Exclude<CollectiveSettings, { readonly profile: unknown }>
+type MeasuredTable = Extract<CollectiveSettings, { readonly profile: unknown }>
+
+/** Where collectives are resolved: between nodes or inside them, and what is asked of it there. */
+interface Place {
+  readonly file: string
+  readonly tier: "between" | "inside"
+  /** Collectives that go there. */
+  readonly ops: ReadonlyArray<string>
+  /** Ranks of one, and of a node. */
+  readonly ranks: number
+  readonly perNode: number
+  /** Adds what was fitted or stated. */
+  readonly fits: Array<FittedCost>
+}
+
 const resolveCollectives = (
   scenario: MoeTrainingScenario,
   file: string,
@@ -228,90 +245,100 @@ const resolveCollectives = (
 ): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
   Effect.gen(function* () {
     const { nodes, perNode } = moeGroups(world, 0)
-    const all: Array<CollectiveCost> = []
-    for (const [tier, ops] of tiers) {
+    const all = yield* Effect.forEach(tiers, ([tier, ops]) => {
       const settings = scenario.costs[tier]
-      const ranks = tier === "between" ? nodes : perNode
-      if (!("profile" in settings)) {
-        for (const [op, given] of Object.entries(settings)) {
-          if (given === undefined) continue
-          if (!(ops as ReadonlyArray<string>).includes(op)) {
-            return yield* new InputError({
-              file,
-              field: `costs.${tier}.${op}`,
-              value: op,
-              accepted: `${ops.join(" or ")}: the others are not used ${tier} nodes`
-            })
-          }
-          const { scope } = given
-          if (scope === "gathered" && tier === "between") {
-            return yield* new InputError({
-              file,
-              field: `costs.${tier}.${op}.scope`,
-              value: scope,
-              accepted: "input or node: nothing is gathered"
-            })
-          }
-          const line = lineOf(op, given, scope)
-          fits.push(line)
-          all.push(...rowsOfLine(op as CollectiveOp, line, ranks, perNode))
-        }
-        continue
-      }
-      const profile: Profile = yield* loader.profile(file, `costs.${tier}.profile`, settings.profile)
-      const own = profile.collectives.filter((row) => (ops as ReadonlyArray<string>).includes(row.op))
-      const links = [...new Set(own.map((row) => row.link))]
-      const link = settings.link ?? (links.length === 1 ? links[0]! : "unshaped")
-      if (!links.includes(link) && (settings.link !== undefined || links.length > 0)) {
-        return yield* new InputError({
-          file,
-          field: `costs.${tier}.link`,
-          value: settings.link ?? `not given, which is ${link} where there are several`,
-          accepted: `a kind of links that ${settings.profile} has ${ops.join(" or ")} of: ${links.join(", ") || "none"}`
-        })
-      }
-      for (const op of ops) {
-        // What limited them is in their times, so that nothing else need: the table counts them as unshaped.
-        const rows = own
-          .filter((row) => row.op === op && row.link === link)
-          .map((row) => ({ ...row, link: "unshaped" }))
-        if (rows.length === 0) continue
-        for (const [measuredRanks, points] of Map.groupBy(rows, (row) => row.ranks)) {
-          if (new Set(points.map((row) => row.sizeBytes)).size === 1) {
-            // A message that the profile has of one size says nothing of a line, and all of itself.
-            if (settings.method === "table") {
-              all.push(...points)
-              continue
-            }
-            return yield* new InputError({
-              file,
-              field: `costs.${tier}.method`,
-              value: settings.method,
-              accepted: `table: ${settings.profile} has ${op} of ${measuredRanks} ranks in one size only, and a line needs two`
-            })
-          }
-          // Sizes are of what one rank puts in; of a reduce-scatter, of what it gets.
-          const line = fitLine(
-            `${op}, ${measuredRanks} ranks`,
-            { unit: "bytes", dtype: "float32", scope: "input" },
-            points.map((row) => ({ size: row.sizeBytes, seconds: row.medianSeconds })),
-            "relative"
-          )
-          fits.push(line)
-          if (settings.method === "table") all.push(...points)
-          else {
-            for (const sizeBytes of [0, 2 ** 40]) {
-              all.push({
-                op,
-                ranks: measuredRanks,
-                sizeBytes,
-                medianSeconds: secondsAt(line, sizeBytes),
-                link: "unshaped"
-              })
-            }
-          }
-        }
-      }
+      const place: Place = { file, tier, ops, ranks: tier === "between" ? nodes : perNode, perNode, fits }
+      return "profile" in settings ? measuredRows(settings, place, loader) : statedRows(settings, place)
+    })
+    return all.flat()
+  })
+
+const refusedAt = ({ file, tier }: Place, field: string, value: string, accepted: string): InputError =>
+  new InputError({ file, field: `costs.${tier}.${field}`, value, accepted })
+
+/** Rows of lines that the scenario states. */
+const statedRows = (
+  lines: StatedLines,
+  place: Place
+): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
+  Effect.gen(function* () {
+    const { tier, ops, ranks, perNode, fits } = place
+    const rows: Array<CollectiveCost> = []
+    for (const [op, given] of Object.entries(lines)) {
+      if (given === undefined) continue
+      if (!ops.includes(op))
+        return yield* refusedAt(place, op, op, `${ops.join(" or ")}: the others are not used ${tier} nodes`)
+      const { scope } = given
+      if (scope === "gathered" && tier === "between")
+        return yield* refusedAt(place, `${op}.scope`, scope, "input or node: nothing is gathered")
+      const line = lineOf(op, given, scope)
+      fits.push(line)
+      rows.push(...rowsOfLine(op as CollectiveOp, line, ranks, perNode))
     }
-    return all
+    return rows
+  })
+
+/** A profile's rows on one kind of links, as they are or on lines through them. */
+const measuredRows = (
+  settings: MeasuredTable,
+  place: Place,
+  loader: Loader
+): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
+  Effect.gen(function* () {
+    const { file, tier, ops } = place
+    const profile: Profile = yield* loader.profile(file, `costs.${tier}.profile`, settings.profile)
+    const own = profile.collectives.filter((row) => ops.includes(row.op))
+    const links = [...new Set(own.map((row) => row.link))]
+    const link = settings.link ?? (links.length === 1 ? links[0]! : "unshaped")
+    if (!links.includes(link) && (settings.link !== undefined || links.length > 0))
+      return yield* refusedAt(
+        place,
+        "link",
+        settings.link ?? `not given, which is ${link} where there are several`,
+        `a kind of links that ${settings.profile} has ${ops.join(" or ")} of: ${links.join(", ") || "none"}`
+      )
+    const groups = ops.flatMap((op) => {
+      // What limited them is in their times, so that nothing else need: the table counts them as unshaped.
+      const rows = own
+        .filter((row) => row.op === op && row.link === link)
+        .map((row) => ({ ...row, link: "unshaped" }))
+      return [...Map.groupBy(rows, (row) => row.ranks).values()]
+    })
+    return (yield* Effect.forEach(groups, (points) => rowsOfPoints(points, settings, place))).flat()
+  })
+
+/** Measured times of one collective among so many ranks: themselves, or two points of the line through them. */
+const rowsOfPoints = (
+  points: ReadonlyArray<CollectiveCost>,
+  { method, profile }: MeasuredTable,
+  place: Place
+): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
+  Effect.gen(function* () {
+    const { op, ranks } = points[0]!
+    // A message that the profile has of one size says nothing of a line, and all of itself.
+    if (new Set(points.map((row) => row.sizeBytes)).size === 1) {
+      if (method === "table") return points
+      return yield* refusedAt(
+        place,
+        "method",
+        method,
+        `table: ${profile} has ${op} of ${ranks} ranks in one size only, and a line needs two`
+      )
+    }
+    // Sizes are of what one rank puts in; of a reduce-scatter, of what it gets.
+    const line = fitLine(
+      `${op}, ${ranks} ranks`,
+      { unit: "bytes", dtype: "float32", scope: "input" },
+      points.map((row) => ({ size: row.sizeBytes, seconds: row.medianSeconds })),
+      "relative"
+    )
+    place.fits.push(line)
+    if (method === "table") return points
+    return [0, 2 ** 40].map((sizeBytes) => ({
+      op,
+      ranks,
+      sizeBytes,
+      medianSeconds: secondsAt(line, sizeBytes),
+      link: "unshaped"
+    }))
   })
