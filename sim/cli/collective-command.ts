@@ -116,6 +116,87 @@ const busFactor = (op: CollectiveCost["op"], ranks: number): number =>
     all_to_all: (ranks - 1) / ranks
   })[op as string] ?? 1
 
+/** What is asked on every world: each op, of each size, by each algorithm. */
+interface Asked {
+  readonly ops: ReadonlyArray<CollectiveCost["op"]>
+  readonly sizes: ReadonlyArray<number>
+  readonly algorithms: ReadonlyArray<CollectiveAlgorithm>
+}
+
+const askedOf = (
+  ops: ReadonlyArray<string>,
+  { bytes, algorithm }: CollectiveCommandOptions
+): Effect.Effect<Asked, InputError> =>
+  Effect.all({
+    ops: Effect.forEach(ops, (op) => oneOf("op", timedCollectives, collectiveNamed(op) ?? op)),
+    algorithms: Effect.forEach(algorithm, (name) =>
+      oneOf("--algorithm", collectiveAlgorithms, name.toLowerCase())
+    ),
+    sizes: Effect.forEach(bytes, (text) => {
+      const parsed = parseBytes(text)
+      const accepted = 'whole bytes, such as "1MiB" or "4KiB,64MiB"'
+      return Result.isSuccess(parsed) && parsed.success > 0 && Number.isInteger(parsed.success)
+        ? Effect.succeed(parsed.success)
+        : Effect.fail(new InputError({ file: here, field: "--bytes", value: text, accepted }))
+    })
+  })
+
+interface Tables {
+  /** What bounds collectives beside links; undefined where nothing was measured. */
+  readonly table: CollectiveTable | undefined
+  /** Rows that answers are set beside. */
+  readonly compared: ReadonlyArray<CollectiveCost>
+}
+
+const tablesOf = (
+  { measured = [], compare }: CollectiveCommandOptions,
+  loader: Loader
+): Effect.Effect<Tables, InputError> =>
+  Effect.gen(function* () {
+    const profiles = yield* Effect.forEach(measured, (named) => loader.profile(namedIn, "--measured", named))
+    const known = profiles.flatMap(({ collectives }) => collectives)
+    const table = profiles.length === 0 ? undefined : new CollectiveTable(known)
+    if (compare === undefined) return { table, compared: [] }
+    const refuse = (accepted: string) =>
+      new InputError({ file: here, field: "--compare", value: compare, accepted })
+    if (table === undefined)
+      return yield* refuse("--measured with it: the profile whose rows of that link are compared")
+    const compared = known.filter(({ link }) => link === compare)
+    if (compared.length > 0) return { table, compared }
+    const links = [...new Set(known.map(({ link }) => link))].join(", ")
+    return yield* refuse(`a link that ${measured.join(", ")} has rows of: ${links}`)
+  })
+
+/** The worlds that are asked about, as a scenario would say them: each number of ranks on each link between nodes. */
+const worldsOf = ({
+  ranks,
+  ranksPerNode,
+  sites,
+  inter,
+  interLatency,
+  intra,
+  intraLatency,
+  mtu,
+  wan,
+  wanLatency
+}: CollectiveCommandOptions) =>
+  ranks.flatMap((number) =>
+    inter.flatMap((bandwidth) =>
+      interLatency.map((latency) => ({
+        ranks: Number.isNaN(Number(number)) ? number : Number(number),
+        ranksPerNode,
+        sites,
+        links: {
+          intra: { bandwidth: intra, latency: intraLatency },
+          inter: { bandwidth, latency, ...(mtu === undefined ? {} : { mtu }) },
+          ...(wan === undefined && wanLatency === undefined
+            ? {}
+            : { wan: { bandwidth: wan ?? "unlimited", latency: wanLatency ?? 0 } })
+        }
+      }))
+    )
+  )
+
 export const collectiveCommand = (
   ops: ReadonlyArray<string>,
   options: CollectiveCommandOptions
@@ -129,85 +210,23 @@ export const collectiveCommand = (
         [["--csv", options.csv]],
         measured.map((named) => locate(namedIn, named))
       )
-      const asked = yield* Effect.forEach(ops, (op) =>
-        oneOf("op", timedCollectives, collectiveNamed(op) ?? op)
-      )
-      const algorithms = yield* Effect.forEach(options.algorithm, (name) =>
-        oneOf("--algorithm", collectiveAlgorithms, name.toLowerCase())
-      )
-      const sizes = yield* Effect.forEach(options.bytes, (text) => {
-        const parsed = parseBytes(text)
-        return Result.isSuccess(parsed) && parsed.success > 0 && Number.isInteger(parsed.success)
-          ? Effect.succeed(parsed.success)
-          : Effect.fail(
-              new InputError({
-                file: here,
-                field: "--bytes",
-                value: text,
-                accepted: 'whole bytes, such as "1MiB" or "4KiB,64MiB"'
-              })
-            )
-      })
-      const profiles = yield* Effect.forEach(measured, (named) =>
-        loader.profile(namedIn, "--measured", named)
-      )
-      const known = profiles.flatMap(({ collectives }) => collectives)
-      const table = profiles.length === 0 ? undefined : new CollectiveTable(known)
-      if (options.compare !== undefined && table === undefined) {
-        return yield* new InputError({
-          file: here,
-          field: "--compare",
-          value: options.compare,
-          accepted: "--measured with it: the profile whose rows of that link are compared"
-        })
-      }
-      const compared = known.filter(({ link }) => link === options.compare)
-      if (options.compare !== undefined && compared.length === 0) {
-        const links = [...new Set(known.map(({ link }) => link))].join(", ")
-        return yield* new InputError({
-          file: here,
-          field: "--compare",
-          value: options.compare,
-          accepted: `a link that ${measured.join(", ")} has rows of: ${links}`
-        })
-      }
+      const asked = yield* askedOf(ops, options)
+      const { table, compared } = yield* tablesOf(options, loader)
       const rows: Array<Row> = []
-      for (const ranks of options.ranks) {
-        for (const inter of options.inter) {
-          for (const interLatency of options.interLatency) {
-            const settings = yield* decodeWorld({
-              ranks: Number.isNaN(Number(ranks)) ? ranks : Number(ranks),
-              ranksPerNode: options.ranksPerNode,
-              sites: options.sites,
-              links: {
-                intra: { bandwidth: options.intra, latency: options.intraLatency },
-                inter: {
-                  bandwidth: inter,
-                  latency: interLatency,
-                  ...(options.mtu === undefined ? {} : { mtu: options.mtu })
-                },
-                ...(options.wan === undefined && options.wanLatency === undefined
-                  ? {}
-                  : { wan: { bandwidth: options.wan ?? "unlimited", latency: options.wanLatency ?? 0 } })
-              }
-            })
-            const world = yield* resolveWorld(settings, here, loader)
-            const network = new Network(world, asStated(world))
-            for (const op of asked) {
-              for (const sizeBytes of sizes) {
-                for (const algorithm of algorithms) {
-                  const question = { op, sizeBytes, algorithm }
-                  const answer = answerCollective(question, world, network, table, compared)
-                  const busBytes = sizeBytes * busFactor(op, world.size)
-                  rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
-                }
-              }
+      for (const encoded of worldsOf(options)) {
+        const { bandwidth: inter, latency: interLatency } = encoded.links.inter
+        const world = yield* resolveWorld(yield* decodeWorld(encoded), here, loader)
+        const network = new Network(world, asStated(world))
+        for (const op of asked.ops)
+          for (const sizeBytes of asked.sizes)
+            for (const algorithm of asked.algorithms) {
+              const answer = answerCollective({ op, sizeBytes, algorithm }, world, network, table, compared)
+              const busBytes = sizeBytes * busFactor(op, world.size)
+              rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
             }
-          }
-        }
       }
       if (options.csv !== undefined) yield* writeTextFile(options.csv, [tableOf(rows)])
-      if (options.json === true) return said(json({ measured: options.measured, rows: rows.map(plain) }))
+      if (options.json === true) return said(json({ measured, rows: rows.map(plain) }))
       return said(printed(rows))
     })
   )
