@@ -48,6 +48,10 @@ export const openTokenFile = (path: string, dtype: TokenDtype): TokenFile =>
     const words = head === undefined ? undefined : new Int32Array(head.buffer)
     const header = words === undefined ? undefined : headers.get(words[0]!)
     if (header === undefined) {
+      // Whose third number is that of the tokens behind a header has one, of a kind that is not known here.
+      const counted = (fileBytes - headerBytes) / (words?.[2] ?? 0)
+      if (words !== undefined && (counted === 2 || counted === 4))
+        throw refuse("header, magic number", words[0], [...headers.keys()].join(" or "))
       const each = bytesOf(dtype)
       if (fileBytes === 0 || fileBytes % each !== 0)
         throw refuse("size in bytes", fileBytes, `some tokens of ${each} each (${dtype}), without a header`)

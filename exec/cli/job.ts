@@ -11,7 +11,14 @@ import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { requireWritable, requireWritableFolder } from "../../scenarios/cli/outputs.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { fileDigest } from "../checkpoint/file-digest.ts"
-import { placeIn, tasksWithoutSrun, transportIn, type Place, type TransportWish } from "../job/environment.ts"
+import {
+  addressIn,
+  placeIn,
+  tasksWithoutSrun,
+  transportIn,
+  type Place,
+  type TransportWish
+} from "../job/environment.ts"
 import { CurrentBackend } from "../backend.ts"
 import { ProcessJob } from "../job/processes.ts"
 import type { RankLost } from "../../core/machine/machine.ts"
@@ -131,7 +138,7 @@ const inJob = <A, E>(
 ): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> =>
   Effect.gen(function* () {
     const secret = yield* secretIn(process.env)
-    const host = yield* hostIn(process.env["TANDEM_INTERFACE"])
+    const host = yield* addressIn(process.env, networkInterfaces())
     const backend = yield* CurrentBackend
     const alike: Record<string, string> = { version: version(), backend, plan: digestOf(plan) }
     for (const { title, file } of files) {
@@ -157,24 +164,6 @@ const inJob = <A, E>(
 
 export const digestOf = (plan: unknown): string =>
   createHash("sha256").update(JSON.stringify(plan)).digest("hex").slice(0, 16)
-
-/** An address of this host: as it is, or the first of an interface. */
-const hostIn = (wanted: string | undefined): Effect.Effect<string | undefined, InputError> =>
-  Effect.suspend(() => {
-    if (wanted === undefined || wanted === "") return Effect.succeed(undefined)
-    const interfaces = networkInterfaces()
-    const all = Object.values(interfaces).flatMap((addresses) => addresses ?? [])
-    const own = all.find(({ address }) => address === wanted) ?? interfaces[wanted]?.[0]
-    if (own !== undefined) return Effect.succeed(own.address)
-    return Effect.fail(
-      new InputError({
-        file: "environment",
-        field: "TANDEM_INTERFACE",
-        value: wanted,
-        accepted: `an address of this host or one of its interfaces: ${Object.keys(interfaces).join(", ")}`
-      })
-    )
-  })
 
 /** Fails where the job has not as many processes as the scenario ranks. */
 const requireSize = (place: Place, ranks: number, file: string): Effect.Effect<void, InputError> =>

@@ -1,6 +1,7 @@
 // Who this process is among the processes of a job, as whoever started it says: tandem itself, torchrun, Slurm, MPI or a
 // Kubernetes indexed job. Reads environment variables alone; knows nothing of sockets.
 import { createHash } from "node:crypto"
+import type { NetworkInterfaceInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 
@@ -149,6 +150,32 @@ export const transportIn = (variables: Variables): Effect.Effect<TransportWish, 
   const found = filled(wish) ? transports.find((name) => name === wish) : "auto"
   return found === undefined ? bad("TANDEM_TRANSPORT", wish, transports.join(", ")) : Effect.succeed(found)
 }
+
+/**
+ * The address of this host that TANDEM_INTERFACE asks for, as it is or by the name of its interface: IPv4's first, and none that is of
+ * one link alone, which nobody could reach without being told by which. Undefined where nothing is asked for.
+ */
+export const addressIn = (
+  { TANDEM_INTERFACE: wanted }: Variables,
+  interfaces: NodeJS.Dict<ReadonlyArray<NetworkInterfaceInfo>>
+): Effect.Effect<string | undefined, InputError> =>
+  Effect.suspend(() => {
+    if (!filled(wanted)) return Effect.succeed(undefined)
+    const usable = (addresses: ReadonlyArray<NetworkInterfaceInfo> = []): ReadonlyArray<string> =>
+      addresses
+        .filter((one) => one.family === "IPv4" || one.scopeid === 0)
+        .toSorted((a, b) => Number(b.family === "IPv4") - Number(a.family === "IPv4"))
+        .map(({ address }) => address)
+    const all = Object.values(interfaces).flatMap(usable)
+    const own = all.find((address) => address === wanted) ?? usable(interfaces[wanted])[0]
+    if (own !== undefined) return Effect.succeed(own)
+    const named = Object.keys(interfaces).filter((name) => usable(interfaces[name]).length > 0)
+    return bad(
+      "TANDEM_INTERFACE",
+      wanted,
+      `an address of this host or one of its interfaces that has one: ${named.join(", ")}`
+    )
+  })
 
 /**
  * How many tasks this Slurm job is for, where it has several and this process is none of them: a batch script, or a shell, that

@@ -101,6 +101,8 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   const { size, secret, master } = options
   const members = new Map<number, { readonly card: Card; readonly lines: Lines }>()
   const open = new Set<Socket>()
+  /** Whence somebody came who knew the protocol, and went when the secret was to be proved. */
+  const doubters = new Set<string>()
   let own: Card | undefined
   let begun = false
   const close = (): void => {
@@ -165,8 +167,10 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     // Nothing to live on for: whoever waits for the others has a timer of its own.
     const patience = setTimeout(() => socket.destroy(), patienceMillis).unref()
     let card: Card | undefined
+    let doubts: string | undefined
     socket.on("close", () => {
       clearTimeout(patience)
+      if (doubts !== undefined) doubters.add(doubts)
       open.delete(socket)
       // Who hangs up before all have met may come again.
       if (!begun && card !== undefined && members.get(card.rank)?.lines === lines) members.delete(card.rank)
@@ -177,6 +181,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
         return socket.destroy()
       const nonce = freshNonce()
       lines.say({ nonce, proof: proofOf(secret, "host", theirs, nonce) })
+      doubts = socket.remoteAddress
       lines.next((answer) => {
         const text = answer["card"]
         const known =
@@ -184,6 +189,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
           sameProof(proofOf(secret, "member", nonce, theirs, text), answer["proof"])
         const come = known ? cardIn(text) : undefined
         if (!known) return lines.part({ refused: "it does not know the job's secret" })
+        doubts = undefined
         if (come === undefined) return lines.part({ refused: "it does not say who it is" })
         clearTimeout(patience)
         const verdict = judge(come)
@@ -204,7 +210,7 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     const absent = Array.from({ length: size - 1 }, (_, i) => i + 1).filter((rank) => !members.has(rank))
     const where = `${master.host}:${master.port}`
     giveUp(
-      `${ranksAre(absent)} not come to ${where} within ${options.timeoutSeconds} s${onlyHere(server, master.host)}`
+      `${ranksAre(absent)} not come to ${where} within ${options.timeoutSeconds} s${onlyHere(server, master.host)}${withAnother(doubters)}`
     )
   }, options.timeoutSeconds * 1000)
   server.on("error", (error: NodeJS.ErrnoException) => {
@@ -242,6 +248,11 @@ const onlyHere = (server: Server, name: string): string => {
   if (address === name || name === "localhost" || !/^(?:127\.|::1$)/u.test(address)) return ""
   return `: here ${name} is ${address}, where no other host can reach it; set MASTER_ADDR to an address that all reach`
 }
+
+const withAnother = (doubters: ReadonlySet<string>): string =>
+  doubters.size === 0
+    ? ""
+    : `; from ${[...doubters].slice(0, 8).join(", ")} somebody came who does not know this job's secret: TANDEM_SECRET may be another there`
 
 const ranksAre = (ranks: ReadonlyArray<number>): string =>
   ranks.length === 1 ? `rank ${ranks[0]} has` : `ranks ${ranks.join(", ")} have`

@@ -61,6 +61,8 @@ export const spawnJob = ({
           code = own
           grace = setTimeout(() => {
             forward("SIGTERM")
+            // Who was stopped hears of it then.
+            forward("SIGCONT")
             grace = setTimeout(() => forward("SIGKILL"), graceMillis)
           }, graceMillis)
         }

@@ -1,9 +1,16 @@
 // Launchers' variables, as each documents them.
 import { readFileSync } from "node:fs"
+import type { NetworkInterfaceInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { parseAllDocuments } from "yaml"
-import { firstHost, placeIn, tasksWithoutSrun, type Variables } from "../../exec/job/environment.ts"
+import {
+  addressIn,
+  firstHost,
+  placeIn,
+  tasksWithoutSrun,
+  type Variables
+} from "../../exec/job/environment.ts"
 
 const place = (variables: Variables) => Effect.runSync(placeIn(variables))
 const refusal = (variables: Variables) => Effect.runSync(Effect.flip(placeIn(variables))).message
@@ -172,5 +179,33 @@ describe("the place of a process in its job", () => {
     ["", undefined]
   ])("the first host of %s is %s", (list, first) => {
     expect(firstHost(list)).toBe(first)
+  })
+})
+
+describe("the interface that TANDEM_INTERFACE names", () => {
+  const of = (address: string, family: "IPv4" | "IPv6", scopeid = 0) =>
+    ({ address, family, scopeid, netmask: "", mac: "", internal: false, cidr: null }) as NetworkInterfaceInfo
+  const interfaces = {
+    eth0: [of("fe80::1", "IPv6", 2), of("2001:db8::1", "IPv6"), of("10.0.0.1", "IPv4")],
+    eth1: [of("fe80::2", "IPv6", 3), of("2001:db8::2", "IPv6")],
+    eth2: [of("fe80::3", "IPv6", 4)]
+  }
+  const address = (wanted?: string) =>
+    Effect.runSync(Effect.result(addressIn({ TANDEM_INTERFACE: wanted }, interfaces)))
+
+  it.each([
+    [undefined, undefined],
+    ["", undefined],
+    ["eth0", "10.0.0.1"],
+    ["eth1", "2001:db8::2"],
+    ["2001:db8::1", "2001:db8::1"]
+  ])("%s is %s", (wanted, own) => {
+    expect(address(wanted)).toMatchObject({ _tag: "Success", success: own })
+  })
+
+  it.each(["eth2", "fe80::1", "eth9"])("%s has none that others reach", (wanted) => {
+    expect(address(wanted)).toMatchObject({
+      failure: { message: expect.stringMatching(/its interfaces that has one: eth0, eth1$/u) }
+    })
   })
 })

@@ -98,6 +98,18 @@ describe("a rendezvous", () => {
     await all
   })
 
+  it("tells at both ends that a secret is another, where nobody else comes", async () => {
+    const port = await freePort()
+    const [host, member] = await Promise.all([
+      refusal(options(port, 0, 2, { timeoutSeconds: 1.5 })),
+      refusal(options(port, 1, 2, { secret: freshSecret(), timeoutSeconds: 1 }))
+    ])
+    expect(host).toMatch(
+      /^rank 0: rank 1 has not come to .* within 1.5 s; from 127.0.0.1 somebody came who does not know this job's secret: /
+    )
+    expect(member).toMatch(/whoever listens there does not know this job's secret$/)
+  })
+
   it.each([
     ["another size", { size: 3 }, /rank 1 says the job has 3 processes, rank 0 says 2/],
     [

@@ -1,5 +1,5 @@
 // The processes of a job on this host: when the job is over, and that one which cannot be started counts once.
-import { afterEach, expect, it } from "vitest"
+import { afterEach, expect, it, vi } from "vitest"
 import * as Effect from "effect/Effect"
 import type { Variables } from "../../exec/job/environment.ts"
 import { spawnJob } from "../../exec/job/spawn.ts"
@@ -7,8 +7,12 @@ import { spawnJob } from "../../exec/job/spawn.ts"
 const node = process.execPath
 afterEach(() => Object.defineProperty(process, "execPath", { value: node, writable: true }))
 
-const run = async (processes: number, script: string, variables: Variables = process.env) => {
-  const said: Array<string> = []
+const run = async (
+  processes: number,
+  script: string,
+  variables: Variables = process.env,
+  said: Array<string> = []
+) => {
   const code = await Effect.runPromise(
     spawnJob({
       processes,
@@ -33,6 +37,27 @@ it("says of each that a signal ended, whichever end is seen first", async () => 
   const script = `const rank = Number(process.env.TANDEM_RANK)
     setTimeout(() => rank === 1 ? process.kill(process.pid, "SIGKILL") : process.exit(rank === 0 ? 4 : 0), [10, 600, 10][rank])`
   expect(await run(3, script)).toEqual({ code: 4, said: ["[1] ended by SIGKILL\n"] })
+})
+
+it("lets one that was stopped hear that it is to end", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+  try {
+    const script = `if (process.env.TANDEM_RANK === "0") process.exit(4)
+      process.on("SIGTERM", () => { console.log("heard"); process.exit(0) })
+      setInterval(() => {}, 1000)
+      require("node:fs").writeSync(1, "here\\n")
+      process.kill(process.pid, "SIGSTOP")`
+    const said: Array<string> = []
+    const running = run(2, script, process.env, said)
+    // The 10 s that others have are one here, once that one has come so far.
+    const timer = setInterval(() => {
+      if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
+    }, 10)
+    const { code } = await running.finally(() => clearInterval(timer))
+    expect({ code, said }).toEqual({ code: 4, said: ["[1] here\n", "[1] heard\n"] })
+  } finally {
+    vi.useRealTimers()
+  }
 })
 
 it("waits for those that run where one cannot be started", async () => {

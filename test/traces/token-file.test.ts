@@ -82,6 +82,15 @@ it.each([
     /header, version is 3; expected 1, for magic number 20240520/u
   ],
   [
+    "a header of a kind that nobody knows",
+    () => {
+      const header = new Int32Array(257)
+      header.set([12345, 1, 2])
+      return fileOf("other.bin", new Uint8Array(header.buffer))
+    },
+    /header, magic number is 12345; expected 20240520 or 20240801/u
+  ],
+  [
     "a file cut short",
     () => {
       const file = llmC("short.bin", [1, 2, 3, 4])
