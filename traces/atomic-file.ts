@@ -79,6 +79,9 @@ export const syncFolder = (folder: string): void => {
 export const reasonNot = (cause: unknown): string => {
   if (!(cause instanceof Error)) return String(cause)
   if (hasCode(cause, "ENXIO")) return "a pipe that nobody reads (ENXIO)"
+  if (hasCode(cause, "ENOENT")) return "in a folder that does not exist (ENOENT)"
+  if (hasCode(cause, "EISDIR")) return "a folder (EISDIR)"
+  if (hasCode(cause, "EACCES") || hasCode(cause, "EPERM")) return "one that may not be written"
   return cause.message.replace(/, open '.*$/u, "")
 }
 

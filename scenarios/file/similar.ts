@@ -28,7 +28,8 @@ export const similarTo = (word: string, known: Iterable<string>): ReadonlyArray<
     .map((candidate) => {
       const other = candidate.toLowerCase()
       const distance = editDistance(lower, other)
-      const contained = lower.length >= 3 && (other.includes(lower) || lower.includes(other)) ? 1 : 0
+      const contained =
+        Math.min(lower.length, other.length) >= 3 && (other.includes(lower) || lower.includes(other)) ? 1 : 0
       return {
         candidate,
         distance,

@@ -47,7 +47,7 @@ describe("outputs", () => {
     ]
     for (const place of places)
       expect(message(requireWritable(place, "--save"))).toMatch(
-        /^[^,]*: --save: [\w :,]+ is not accepted; expected a file in an existing, writable folder$/u
+        /^[^,]*: --save: [\w :,()]+ is not accepted; expected a file in an existing, writable folder$/u
       )
     Effect.runSync(requireWritable(`${here}/new`, "--save"))
     Effect.runSync(requireWritable("/dev/null", "--save"))

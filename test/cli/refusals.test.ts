@@ -223,7 +223,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   "a place that cannot be written to": {
     args: ["import", "kineto", trace, "-o", path.join(here, "no/such/profile.arrow")],
     says: [
-      "no/such/profile.arrow: file is ENOENT: no such file or directory; expected a path in an existing, writable"
+      "no/such/profile.arrow: file is in a folder that does not exist (ENOENT); expected a path in an existing, writable"
     ]
   },
   "a name that says another format than what would be in it": {
@@ -239,9 +239,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   },
   "a folder in place of a file": {
     args: ["run", scenario, "--timeline", here],
-    says: [
-      `${here}: file is EISDIR: illegal operation on a directory; expected a path in an existing, writable`
-    ]
+    says: [`${here}: file is a folder (EISDIR); expected a path in an existing, writable`]
   }
 }
 

@@ -63,7 +63,7 @@ jitter: .nan
     const errors = errorsOf(text)
     expect(errors).toHaveLength(6)
     expect(errors[0]).toBe(
-      'FILE:2:28: model.hostTimes: an unknown field is not accepted; expected one of profile, parameters, hostTime, stepSeconds; did you mean "hostTime"?'
+      'FILE:2:28: model.hostTimes: an unknown field is not accepted; expected one of profile, parameters, hostTime, stepSeconds, recorded; did you mean "hostTime"?'
     )
     expect(errors[1]).toMatch(
       /^FILE:6:25: world\.links\.inter\.bandwidth: 10 \(it has no unit \(bits or bytes\?\)\) is not accepted; expected a bandwidth with its unit/u
@@ -204,6 +204,8 @@ describe("--set", () => {
       /^--set bandwith=1Gbit\/s: bandwith: an unknown field.*did you mean world\.links\.inter\.bandwidth/u
     )
     expect(errorsOf(small, "zzzzzzz=1")[0]).toMatch(/expected the path of a scenario field, such as/u)
+    // A field of two letters is in many words.
+    expect(errorsOf(small, "__proto__=1")[0]).toMatch(/expected the path of a scenario field, such as/u)
     expect(errorsOf(small, "ranks")[0]).toMatch(/expected path=value, such as ranks=4/u)
     expect(errorsOf(small, "ranks=[1")[0]).toMatch(/a value that is YAML/u)
     // All of them at once.
