@@ -106,6 +106,8 @@ export const unpackedHead = (bytes: Uint8Array): Uint8Array => {
   return inner
 }
 
+const chunksAhead = 8
+
 /** What undoes the compression that `head` begins with, as a stream, and what its errors mean; undefined for none. Throws `TraceError`. */
 export const unpacker = (
   file: string,
@@ -115,10 +117,10 @@ export const unpacker = (
   refuseCompression(file, head)
   const packing = packingOf(head)
   if (packing === undefined) return undefined
+  // Unpacked ahead, on another thread, while what came before is looked at.
+  const ahead = { chunkSize, readableHighWaterMark: chunksAhead * chunkSize }
   const stream =
-    packing === "gzip"
-      ? zlib.createGunzip({ chunkSize })
-      : zlib.createZstdDecompress({ ...zstdOptions(), chunkSize })
+    packing === "gzip" ? zlib.createGunzip(ahead) : zlib.createZstdDecompress({ ...zstdOptions(), ...ahead })
   const isOfStream = (cause: unknown): boolean =>
     cause instanceof Error && "code" in cause && /^(?:Z_|ZSTD_)/u.test(String(cause.code))
   return { stream, told: (cause) => (isOfStream(cause) ? damaged(file, packing, cause) : cause) }
