@@ -1,5 +1,5 @@
 // Gradient accumulation: a step's gradients are the mean over several micro-batches, each with passes of its own. Kept as a
-// running mean in float32, so that no loss has to be scaled and one step is that of the larger batch. Knows no algorithm.
+// running mean in float32, so that no loss has to be divided and one step is that of the larger batch. Knows no algorithm.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { Lane } from "../../machine/lane.ts"
