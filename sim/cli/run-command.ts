@@ -1,9 +1,11 @@
 // sim run: one scenario, its result, and its timeline where asked for.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
+import { OutOfMemory, type MachineError } from "../../core/machine/machine.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 
-import { withIgnoredFields } from "../../scenarios/families.ts"
+import { withIgnoredFields, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
@@ -19,6 +21,21 @@ export interface RunCommandOptions {
   readonly record?: string
 }
 
+/** What a run that came to no end tells a script: the reason, and, where memory did not suffice, how much would have. */
+const failed = ({ task, name, algorithm }: Scenario, error: MachineError) => ({
+  scenario: name,
+  task,
+  algorithm: algorithm.name,
+  failure: { kind: error.name, reason: error.message },
+  ...(error instanceof OutOfMemory && error.heldBytes !== undefined
+    ? {
+        details: {
+          memory: { heldBytes: error.heldBytes, capacityBytes: error.capacityBytes, fits: false }
+        }
+      }
+    : {})
+})
+
 export const runCommand = (file: string, options: RunCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
@@ -31,9 +48,18 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
         filesOf(scenario, file)
       )
       const record = options.timeline !== undefined || options.record !== undefined
-      const run = yield* runScenario(scenario, file, { loader: new Loader(), record }).pipe(
-        Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+      const ran = yield* Effect.result(
+        runScenario(scenario, file, { loader: new Loader(), record }).pipe(
+          Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+        )
       )
+      if (Result.isFailure(ran)) {
+        const error = ran.failure
+        if (options.json !== true || error instanceof InputError) return yield* error
+        writeError(`sim: ${error.message}\n`)
+        return { text: json(failed(scenario, error)), ok: false }
+      }
+      const run = ran.success
       const result = withIgnoredFields(run.result, scenario)
       const { timeline } = run
       if (timeline !== undefined && options.timeline !== undefined) {

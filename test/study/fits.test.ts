@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import { afterAll, describe, expect, it } from "vitest"
 import { stringify } from "yaml"
 import { formatBytes } from "../../core/units.ts"
+import { simEach } from "../cli/launch.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { printStudy } from "../../sim/cli/print-study.ts"
@@ -150,5 +151,26 @@ describe("a run whose memory does not suffice", () => {
       const less = await Effect.runPromise(Effect.flip(run(file, [...one, `memory.device=${held - 1}B`])))
       expect(less).toMatchObject({ _tag: "OutOfMemory", heldBytes: held })
     }
+  })
+})
+
+describe("sim run --json", () => {
+  it("answers whether it fits, with how much it holds either way", () => {
+    const file = write({})
+    const ask = ["run", file, "--json", "--set", "activations.recompute=none"]
+    const [small, large] = simEach([
+      [...ask, "--set", "memory.device=1MB"],
+      [...ask, "--set", "memory.device=1GB"]
+    ])
+    const no = JSON.parse(small!.stdout) as { details: unknown; failure: unknown }
+    const yes = JSON.parse(large!.stdout) as { details: { memory: { heldBytes: number } } }
+    const { heldBytes } = yes.details.memory
+    expect([small!.status, large!.status]).toEqual([1, 0])
+    expect(no).toMatchObject({
+      failure: { kind: "OutOfMemory" },
+      details: { memory: { heldBytes, capacityBytes: 1e6, fits: false } }
+    })
+    expect(yes).toMatchObject({ details: { memory: { capacityBytes: 1e9, fits: true } } })
+    expect(small!.stderr).toMatch(/^sim: rank 0: tensor ".*" needs/u)
   })
 })

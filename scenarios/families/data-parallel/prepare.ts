@@ -254,7 +254,7 @@ const memoryOf = (
   const known = parameters + copies + gradients + optimizer + activations + buffers
   return {
     heldBytes,
-    ...(capacityBytes === undefined ? {} : { capacityBytes }),
+    ...(capacityBytes === undefined ? {} : { capacityBytes, fits: heldBytes <= capacityBytes }),
     parts: {
       parameters,
       copies,
