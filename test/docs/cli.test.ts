@@ -138,6 +138,38 @@ describe("docs/cli.md", () => {
     }
   })
 
+  it("or a family's page has every field inside of them", () => {
+    const families = ["cli", "moe-training", "expert-offload", "kv-serving"]
+    const known = new Set(
+      families.flatMap((name) =>
+        [...readFileSync(join(root, `docs/${name}.md`), "utf8").matchAll(/`([^`\n]+)`/gu)].flatMap((match) =>
+          match[1]!.split(/\W+/u)
+        )
+      )
+    )
+    const namesIn = (value: unknown): ReadonlyArray<string> =>
+      Array.isArray(value)
+        ? value.slice(0, 3).flatMap(namesIn)
+        : typeof value === "object" && value !== null
+          ? Object.entries(value).flatMap(([name, inner]) =>
+              // What is named by op, kind or lane says so itself.
+              name === "byKind" ? [name] : [name, ...namesIn(inner)]
+            )
+          : []
+    const tasks = ["geo-gpt2", "moe-training", "expert-offload", "kv-serving"]
+    const asked = [
+      ...tasks.map((name) => ["schedule", `scenarios/${name}.yaml`]),
+      ...["ddp", "streaming-diloco"].map((name) => ["schedule", scenario, "--set", `algorithm=${name}`]),
+      ...tasks.slice(1).map((name) => ["run", `scenarios/${name}.yaml`]),
+      ["explain", scenario, ...quick],
+      ["explain", "scenarios/moe-training.yaml"]
+    ]
+    for (const args of asked) {
+      const missing = new Set(namesIn(json(...args)).filter((name) => !known.has(name)))
+      expect([...missing], args.join(" ")).toEqual([])
+    }
+  })
+
   it("has the fields of the other commands", () => {
     const text = section("Other `--json`")
     const row = (command: string) =>
