@@ -8,6 +8,7 @@ import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
 import {
   bytesOfCell,
   collectiveNamed,
+  isForetold,
   isOtherCollective,
   secondsOfCell,
   timingColumns,
@@ -58,6 +59,10 @@ export const importCsv = (
     if (isVidur(head.cells)) {
       const { warnings: told, ...tables } = vidurTables(file, head, lines)
       return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings: told }
+    }
+    if (isForetold(head.cells)) {
+      const value = "times that sim collective foretold"
+      throw new TraceError({ file, field: `line ${head.number}, header`, value, accepted: "measured times" })
     }
     const columns = timingColumns(head.cells)
     const { op, ranks, size, time, attributes, others } = columns

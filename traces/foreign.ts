@@ -175,6 +175,12 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
 /** Texts that may hold among other lines what is read here: told only where no reader found it. */
 const knownTexts: typeof known = [
   [
+    matches(/^\uFEFF?op,ranks,sizeBytes,.*\bwireSeconds\b/u),
+    "answers",
+    "what sim collective foretold, as a table: no measurements",
+    collectiveTable
+  ],
+  [
     matches(/\bNCCL INFO\b/u),
     "nccl-log",
     "a log of NCCL (NCCL_DEBUG=INFO): how it connected ranks, without times of collectives",

@@ -56,11 +56,15 @@ const timeOf = (name: string): TimeColumn | undefined => {
   const [, before, unit, after] = found ?? []
   const said = before ?? after
   // A unit or a statistic alone, and a name that says nothing, is no time.
-  if (found === null || plain(name) === "" || (plain(name) === unit && unit !== "seconds")) return undefined
+  if (found === null || plain(name) === "" || plain(name) === unit) return undefined
   if (unit === undefined && plain(name) === said) return undefined
   const statistic = said === undefined ? undefined : said === "median" || said === "p50" ? "median" : "mean"
   return { name, inSeconds: unit === undefined ? undefined : timeUnits[unit]!, statistic }
 }
+
+/** Whether the columns are those of what `sim collective` writes: its answers are no measurements. */
+export const isForetold = (names: ReadonlyArray<string>): boolean =>
+  names.includes("wireSeconds") && names.includes("latencySeconds")
 
 /** Which column is which; of several for one thing the first that is called most plainly so. */
 export const timingColumns = (names: ReadonlyArray<string>): TimingColumns => {

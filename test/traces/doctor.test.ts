@@ -137,6 +137,11 @@ describe("the diagnosis", () => {
     ["noise", Buffer.alloc(300, 0xff), "binary"],
     ["x.har", '{"log": {"version": "1.2", "creator": {}}}', "har"],
     ["config.json", '{"model_type": "llama", "hidden_size": 4096}', "model-config"],
+    [
+      "answers.csv",
+      "op,ranks,sizeBytes,algorithm,seconds,latencySeconds,wireSeconds\nall_reduce,4,8,ring,1,0,1\n",
+      "answers"
+    ],
     ["loads.json", '{"step": [0], "expert_loads": [[8, 0]]}', "expert-loads"],
     ["spans.json", '{"resourceSpans": []}', "opentelemetry"],
     ["lengths.csv", "num_prefill_tokens,num_decode_tokens\n1,2\n", "requests"],

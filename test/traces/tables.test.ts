@@ -127,7 +127,13 @@ describe("CSV", () => {
     [`${collectives}all_reduce,2.5,8,1,x`, "line 2, column ranks", "2.5"],
     [`${collectives}all_reduce,2,8 furlongs,1,x`, "line 2, column bytes", "8 furlongs"],
     [`${collectives}all_reduce,2,8,1 furlong,x`, "line 2, column median_seconds", "1 furlong"],
-    ["op,ranks,bytes,time\nall_reduce,2,8,3", "line 2, column time", "3"]
+    ["op,ranks,bytes,time\nall_reduce,2,8,3", "line 2, column time", "3"],
+    ["op,ranks,bytes,seconds\nall_reduce,2,8,3", "line 1, header", "seconds"],
+    [
+      "op,ranks,sizeBytes,seconds,latencySeconds,wireSeconds\nall_reduce,2,8,3,1,2",
+      "line 1, header",
+      "foretold"
+    ]
   ])("%j is refused with its place", async (text, field, value) => {
     const error = await failure(importCsv(text, { file: "t.csv" }))
     expect(error).toMatchObject({ file: "t.csv", field })
