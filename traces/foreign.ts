@@ -175,6 +175,12 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
 /** Texts that may hold among other lines what is read here: told only where no reader found it. */
 const knownTexts: typeof known = [
   [
+    matches(/^\uFEFF?point,.*,digest\s*$/mu),
+    "study-table",
+    "the points of a study as a table, for other programs",
+    { what: "what reads it back", how: "the study.arrow beside it: sim compare, sim merge" }
+  ],
+  [
     matches(/^\uFEFF?op,ranks,sizeBytes,.*\bwireSeconds\b/u),
     "answers",
     "what sim collective foretold, as a table: no measurements",

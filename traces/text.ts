@@ -94,8 +94,10 @@ const separators = [",", ";", "\t", "|"] as const
 /** The first line's cells, by each separator that cuts it and the one after it into as many; none of a text that is no table. */
 export const firstCells = (text: string): ReadonlyArray<ReadonlyArray<string>> => {
   const [first = "", second] = textLines(text.slice(0, 1 << 16)).filter((line) => line.trim() !== "")
+  const cut = (line: string, separator: string): ReadonlyArray<string> =>
+    line.includes('"') ? (quotedLine(line, 0, separator)?.cells ?? []) : line.split(separator)
   return separators
-    .map((separator) => [first.split(separator), second?.split(separator)] as const)
+    .map((separator) => [cut(first, separator), second && cut(second, separator)] as const)
     .flatMap(([head, after = head]) => (head.length > 1 && after.length === head.length ? [head] : []))
 }
 

@@ -142,6 +142,7 @@ describe("the diagnosis", () => {
       "op,ranks,sizeBytes,algorithm,seconds,latencySeconds,wireSeconds\nall_reduce,4,8,ring,1,0,1\n",
       "answers"
     ],
+    ["study.csv", 'point,algorithm,ranks,digest\n0,"{""name"":""a"",""n"":1}",2,ab\n', "study-table"],
     ["loads.json", '{"step": [0], "expert_loads": [[8, 0]]}', "expert-loads"],
     ["spans.json", '{"resourceSpans": []}', "opentelemetry"],
     ["lengths.csv", "num_prefill_tokens,num_decode_tokens\n1,2\n", "requests"],
@@ -196,6 +197,7 @@ describe("the diagnosis", () => {
       "lengths of requests, without when they came",
       "a column of arrivals"
     ])
+    expect((await ofText("quoted.csv", 'a,b\n"1,2",3\n')).title).toBe("a table of something else")
     expect((await ofText("a.log", "2022-10-25 11:24:21,278,INFO\nModel: a\n")).title).toBe(
       "text of something else"
     )
