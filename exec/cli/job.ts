@@ -130,6 +130,9 @@ const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(place
   place === undefined || place.size === 1 ? undefined : place
 )
 
+/** What processes of one run have been told alike: where it differs, only so much is known. */
+const scenarioAndOptions = "the digest of scenario and options"
+
 const inJob = <A, E>(
   place: Place,
   { rendezvousTimeout, transport: wish }: JobOptions,
@@ -140,7 +143,11 @@ const inJob = <A, E>(
     const secret = yield* secretIn(process.env)
     const host = yield* addressIn(process.env, networkInterfaces())
     const backend = yield* CurrentBackend
-    const alike: Record<string, string> = { version: version(), backend, plan: digestOf(plan) }
+    const alike: Record<string, string> = {
+      version: version(),
+      backend,
+      [scenarioAndOptions]: digestOf(plan)
+    }
     for (const { title, file } of files) {
       // What is no file is the plan's: a name that means something to whoever reads it.
       if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) continue
