@@ -1,6 +1,6 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
-import type { LinkSpec, World } from "../world.ts"
+import type { LinkSpec, WanPairs, World } from "../world.ts"
 import { chainOver, farthestHops, ringOver, treesOver, type Hop } from "./hops.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
@@ -75,6 +75,27 @@ interface Tier {
   readonly in: number
 }
 
+/** A link from one site to another; sites by index. */
+interface PairLink {
+  readonly from: number
+  readonly to: number
+  readonly name: string
+  readonly spec: LinkSpec
+}
+
+/** Both directions of every pair of sites that the world has; the way back is the same where nothing else is said of it. */
+const pairLinks = ({ sites }: World, { pairs }: WanPairs): ReadonlyArray<PairLink> => {
+  const indexOf = new Map(sites.map(({ name }, index) => [name, index]))
+  const said = new Set(pairs.map(({ from, to }) => `${from}-${to}`))
+  return pairs.flatMap(({ from, to, link }) => {
+    const [a, b] = [indexOf.get(from), indexOf.get(to)]
+    if (a === undefined || b === undefined || a === b) return []
+    const there = { from: a, to: b, name: `wan ${from} to ${to}`, spec: link }
+    const back = { from: b, to: a, name: `wan ${to} to ${from}`, spec: link }
+    return said.has(`${to}-${from}`) ? [there] : [there, back]
+  })
+}
+
 /** A world's links, interchangeable ones as one, and what each collective puts on them. */
 export class Network {
   readonly links: ReadonlyArray<LinkClass>
@@ -114,35 +135,17 @@ export class Network {
     }
     this.#intra = tier("intra", "rank", symmetry.ranks, world.links.intra)
     this.#inter = tier("inter", "node", symmetry.nodes, world.links.inter)
-    const wan = world.links.wan
-    let uplinks: Tier | undefined
-    let pairs: Map<string, number> | undefined
-    if (wan !== undefined && world.sites.length > 1) {
-      if ("pairs" in wan) {
-        pairs = new Map()
-        const siteIndex = new Map(world.sites.map((site, index) => [site.name, index]))
-        const named = new Set(wan.pairs.map(({ from, to }) => `${from}-${to}`))
-        for (const { from, to, link } of wan.pairs) {
-          const a = siteIndex.get(from)
-          const b = siteIndex.get(to)
-          if (a === undefined || b === undefined) continue
-          for (const [x, y, name] of [
-            [a, b, `wan ${from} to ${to}`],
-            [b, a, `wan ${to} to ${from}`]
-          ] as const) {
-            // The way back is the same where nothing else is said of it.
-            if (x === b && named.has(`${to}-${from}`)) continue
-            pairs.set(`${x} ${y}`, classOf.length)
-            classOf.push(links.length)
-            links.push({ name, tier: "wan", direction: "out", spec: link, count: 1 })
-          }
-        }
-      } else {
-        uplinks = tier("wan", "site", symmetry.sites, wan)
-      }
-    }
-    this.#wan = uplinks
-    this.#pairs = pairs
+    const wan = world.sites.length > 1 ? world.links.wan : undefined
+    const ofPairs = wan !== undefined && "pairs" in wan ? pairLinks(world, wan) : undefined
+    this.#wan = wan === undefined || "pairs" in wan ? undefined : tier("wan", "site", symmetry.sites, wan)
+    this.#pairs =
+      ofPairs &&
+      new Map(
+        ofPairs.map(({ from, to, name, spec }) => {
+          links.push({ name, tier: "wan", direction: "out", spec, count: 1 })
+          return [`${from} ${to}`, classOf.push(links.length - 1) - 1] as const
+        })
+      )
     this.links = links
     this.#latencies = Float64Array.from(links, ({ spec }) => spec.latencySeconds)
     this.#classOf = Int32Array.from(classOf)

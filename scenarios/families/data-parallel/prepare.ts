@@ -153,11 +153,14 @@ export const planScenario = (
     )
     const { profile, device, ops, estimates } = yield* asItRuns(scenario, model, chosen, file, loader)
     const layers = profile.layers.length
-    if (scenario.jitter > 0) {
-      const why = "layers of each: with jitter every rank is simulated by itself"
-      const ranks = { file, field: "world.ranks", value: world.size }
-      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
-    }
+    const requireEachHeld = (why: string) =>
+      requireHeld(
+        { file, field: "world.ranks", value: world.size },
+        layers,
+        mostLayersOfRanks,
+        `layers of each: ${why} every rank is simulated by itself`
+      )
+    if (scenario.jitter > 0) yield* requireEachHeld("with jitter")
     if ("period" in scenario.algorithm) {
       const period = { file, field: "algorithm.period", value: scenario.algorithm.period }
       yield* requireHeld(period, layers, mostScheduled, "layers")
@@ -171,12 +174,8 @@ export const planScenario = (
     if (
       shard !== undefined &&
       (straggles || groupsOf(shard).some((one) => !composedAlike(kinds, one.alike ?? [])))
-    ) {
-      const why =
-        "layers of each: where those who hold a model together are not alike, every rank is simulated by itself"
-      const ranks = { file, field: "world.ranks", value: world.size }
-      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
-    }
+    )
+      yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
     const links = { algorithm: scenario.collectives.algorithm, table }
     const facts: PlanningFacts = {
@@ -212,11 +211,7 @@ export const planScenario = (
       const { field, value, accepted } = planned.failure
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
     }
-    if (planned.success.ranksDiffer === true) {
-      const why = `layers of each: with ${scenario.algorithm.name} every rank is simulated by itself`
-      const ranks = { file, field: "world.ranks", value: world.size }
-      yield* requireHeld(ranks, layers, mostLayersOfRanks, why)
-    }
+    if (planned.success.ranksDiffer === true) yield* requireEachHeld(`with ${scenario.algorithm.name}`)
     return {
       world,
       shard,
