@@ -30,10 +30,8 @@ export class EdgeLists {
     if (this.firsts[slot] === EMPTY) {
       this.firsts[slot] = target
       this.rests[slot] = NONE
-    } else this.#chain(slot, target)
-  }
-
-  #chain(slot: number, target: number): void {
+      return
+    }
     let e = this.#free
     if (e !== NONE) this.#free = this.nexts[e]!
     else {
