@@ -2,7 +2,7 @@
 // last bit before it may differ by a step of that grid after. And which were moved since by updates that make much of little
 // (`Kernel.swing`). Follows what ops read and write; knows nothing of values.
 import type { Journal, JournalEntry } from "../laws/journal.ts"
-import { launchedWith } from "../machine/op.ts"
+import { launchedWith, type Op } from "../machine/op.ts"
 import type { Dtype, Tensor } from "../machine/tensor.ts"
 
 /** Bits of a dtype's mantissa that are stored: neighbours at x are x * 2^-bits apart, at most. Integers: no rounding. */
@@ -58,17 +58,23 @@ export interface Passed {
   readonly roundings: number
   /** How far updates that make much of little (`Kernel.swing`) may have moved an element: all of them, one way. */
   readonly swing: number
+  /** They are a scaled loss's: times the first number of `scalingOf`. */
+  readonly scaled: boolean
 }
 
-const nothing: Passed = { grid: "float32", roundings: 0, swing: 0 }
+const nothing: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
 
 const more = (one: Passed, other: Passed): Passed =>
-  coarser(one.grid, other.grid) === one.grid && other.roundings <= one.roundings && other.swing <= one.swing
+  coarser(one.grid, other.grid) === one.grid &&
+  other.roundings <= one.roundings &&
+  other.swing <= one.swing &&
+  (one.scaled || !other.scaled)
     ? one
     : {
         grid: coarser(one.grid, other.grid),
         roundings: Math.max(one.roundings, other.roundings),
-        swing: Math.max(one.swing, other.swing)
+        swing: Math.max(one.swing, other.swing),
+        scaled: one.scaled || other.scaled
       }
 
 type Reached = ReadonlyMap<number, Passed>
@@ -120,7 +126,9 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
           result = {
             grid: coarser(gridOf(entry), read.grid),
             roundings: read.roundings + (isNarrow(coarser(factorGrid(op), storedGrid(op.writes))) ? 1 : 0),
-            swing: moves ? read.swing : 0
+            swing: moves ? read.swing : 0,
+            // The loss multiplies by the scale what had none; an update divides by it what had.
+            scaled: readsScale(op) ? !read.scaled : read.scaled
           }
           const { group } = op
           if (group !== undefined) {
@@ -162,6 +170,14 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
       return end === undefined ? nothing : passedBy(tensor, end.passed, end.inside)
     }
   }
+}
+
+const readsScale = ({ attributes }: Op): boolean => attributes["scaled"] === true
+
+/** What a rank's loss is scaled by: the last that such an op reads. */
+export const scalingOf = ({ entries }: Journal): Tensor | undefined => {
+  for (const entry of entries) if (entry.kind === "op" && readsScale(entry.op)) return entry.op.reads.at(-1)
+  return undefined
 }
 
 /** Of an update, output by output; a kernel over lists has as many of each. */

@@ -4,7 +4,7 @@
 import type { Journal } from "../laws/journal.ts"
 import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { isNarrow, leastStep, mantissaBits, narrowed, type Passed } from "./narrow.ts"
+import { isNarrow, leastStep, mantissaBits, narrowed, scalingOf, type Passed } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -72,7 +72,7 @@ interface Gap {
   readonly message: string
 }
 
-const plain: Passed = { grid: "float32", roundings: 0, swing: 0 }
+const plain: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
 
 const equal: Gap = { ratio: 0, message: "equal" }
 
@@ -263,6 +263,11 @@ export const compareFinal = (
   let compared = 0
   const grids = narrowed(journals)
   for (const journal of journals) {
+    // Gradients of a scaled loss are held as those of a plain one, times the scale.
+    const scaling = scalingOf(journal)
+    const scale = (scaling && expected(journal.rank, scaling)?.[0]) ?? 1
+    const scaled =
+      scale > 1 && scale < Infinity ? { ...tolerance, absolute: tolerance.absolute * scale } : tolerance
     for (const tensor of liveTensors(journal)) {
       const [one, other] = [expected(journal.rank, tensor), actual(journal.rank, tensor)]
       if (one === undefined) continue
@@ -271,7 +276,8 @@ export const compareFinal = (
         return { compared, disagreement: { kind: "values", rank: journal.rank, message } }
       }
       compared++
-      const gap = gapBetween(tensor, one, other, tolerance, grids.atEnd(journal.rank, tensor))
+      const passed = grids.atEnd(journal.rank, tensor)
+      const gap = gapBetween(tensor, one, other, passed.scaled ? scaled : tolerance, passed)
       if (gap.ratio <= 1) continue
       const message = `${describe(journal.rank, tensor)} at the end: simulated ${gap.message}`
       return { compared, disagreement: { kind: "values", rank: journal.rank, message } }
