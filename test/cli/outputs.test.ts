@@ -162,7 +162,8 @@ describe("what killed writers leave", () => {
     const left = mine.replace(`.${process.pid}.`, `.${gone}.`)
     const others = [
       mine,
-      left.replace(os.hostname().replaceAll(/[^\w-]/gu, "-"), "elsewhere"),
+      // With its dots: the folder's own name, which is random, may have that of the host in it.
+      left.replace(`.${os.hostname().replaceAll(/[^\w-]/gu, "-")}.`, ".elsewhere."),
       path.join(here, `.other.csv.${path.basename(left).split(".").slice(3).join(".")}`)
     ]
     for (const file of [left, ...others]) fs.writeFileSync(file, "half")

@@ -60,7 +60,7 @@ describeNative("exec agree", () => {
       "--from",
       kept,
       "--timeline",
-      path.join(kept, "ops.arrow")
+      path.join(kept, "run.json")
     )
     expect(onto.stderr).toMatch(/--timeline: .* expected a file of its own; it would replace what is read/u)
     expect(onto.status).toBe(2)
