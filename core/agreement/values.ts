@@ -118,7 +118,9 @@ export const gapBetween = (
   const often = Math.max(1, roundings)
   const coarse = gridStep(grid) * Math.sqrt(often)
   const least = leastStep(grid) * Math.sqrt(often)
-  const flipped = narrow ? Math.max(coarse * largest, least) : 0
+  const moved = wired === 2 && mantissaBits[grid] >= fineBits
+  // Moved with the scale, and turned as well.
+  const flipped = narrow ? Math.max((moved ? 1 + movedMean : 1) * coarse * largest, least) : 0
   // One machine's update went up by its swing, the other's down; or gradients that cancel, as those of biases do and no matrix's.
   const strays = (narrow ? 2 : shape.length === 1 ? unsteady : 0) * swing
 
@@ -148,7 +150,6 @@ export const gapBetween = (
       worst = { ratio, message: `${astray} of ${n} elements went another way, by at most ${strays}` }
   }
   if (narrow) {
-    const moved = wired === 2 && mantissaBits[grid] >= fineBits
     const few = moved ? movedMean : often > 1 ? unrelatedMean : flippedMean
     const allowed = tolerance.absolute + Math.max(step * mean, few * Math.max(coarse * mean, least))
     const others = (total - furthest) / n

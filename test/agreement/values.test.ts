@@ -170,6 +170,11 @@ describe("values", () => {
     ]
     expect(ratio(values, others, "int8")).toBeGreaterThan(1)
     expect(ratio(values, others, "int8", 0, [8], 2)).toBeLessThan(1)
+    // One that has turned as well.
+    const turned = (steps: number) => [...values.slice(0, 7), values[7]! * (1 + steps / 127)]
+    expect(ratio(values, turned(1.4), "int8", 0, [8], 2)).toBeLessThan(1)
+    expect(ratio(values, turned(1.6), "int8", 0, [8], 2)).toBeGreaterThan(1)
+    expect(ratio(values, turned(1.4), "int8")).toBeGreaterThan(1)
     for (const factor of [0, -1, 0.99, 1.01])
       expect(
         ratio(
