@@ -219,28 +219,35 @@ void Mesh::start(int peer, const TransferKey& key, const std::shared_ptr<Outgoin
 
 /** A peer's memory is ready. */
 void Mesh::ready(int peer, const Frame& frame, const std::string& text) {
-  const Meaning theirs{frame.offset, text};
-  std::shared_ptr<Outgoing> outgoing;
-  std::optional<Meaning> own;
+  const Ready ready{frame.length, frame.ticket, {frame.offset, text}};
+  const auto find = [&] { return exchanges_.find({frame.key.communicator, frame.key.position}); };
+  Meaning own;
   {
     const std::lock_guard lock(mutex_);
-    const auto open = exchanges_.find({frame.key.communicator, frame.key.position});
-    if (open != exchanges_.end()) {
-      Exchange& exchange = *open->second;
-      own = exchange.meaning_;
-      exchange.cameHere(peer);
+    const auto open = find();
+    if (open == exchanges_.end()) {
+      readies_[{peer, frame.key}] = ready;
+      return;
     }
+    own = open->second->meaning_;
+  }
+  // Before anybody is told that the peer has come: whoever then sends would find that sizes differ, and not why.
+  if (!check(peer, frame.key, own, ready.meaning)) return;
+  std::shared_ptr<Outgoing> outgoing;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto open = find();
+    if (open == exchanges_.end()) return;
+    open->second->cameHere(peer);
     const auto found = outgoing_.find({peer, frame.key});
-    if (found == outgoing_.end()) {
-      if (!own || frame.key.part != herePart) readies_[{peer, frame.key}] = {frame.length, frame.ticket, theirs};
-    } else {
+    if (found != outgoing_.end()) {
       outgoing = found->second;
       outgoing_.erase(found);
+    } else if (frame.key.part != herePart) {
+      readies_[{peer, frame.key}] = ready;
     }
   }
-  if (own && !check(peer, frame.key, *own, theirs)) return;
-  // Who has something to send has its exchange open.
-  if (outgoing && own) start(peer, frame.key, outgoing, {frame.length, frame.ticket, theirs}, own->text);
+  if (outgoing) start(peer, frame.key, outgoing, ready, own.text);
 }
 
 /** Whether something here waits for that peer. */
