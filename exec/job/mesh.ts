@@ -35,6 +35,7 @@ export class Mesh {
   readonly rank: number
   readonly size: number
   readonly #native: AddonMesh
+  #closed = false
 
   /** Listens. Throws Error where it cannot, or the addon is missing. */
   constructor(options: MeshOptions) {
@@ -88,9 +89,12 @@ export class Mesh {
     return this.#native.transport()
   }
 
-  /** Sends a value that can be cloned (numbers, texts, typed arrays, lists, records) to the program of another rank. */
+  /**
+   * Sends a value that can be cloned (numbers, texts, typed arrays, lists, records) to the program of another rank. Once the mesh is
+   * closed it reaches nobody: what was begun before, such as the writing of a checkpoint, may end after.
+   */
   tell(peer: number, value: unknown): void {
-    this.#native.note(peer, serialize(value))
+    if (!this.#closed) this.#native.note(peer, serialize(value))
   }
 
   /**
@@ -103,6 +107,8 @@ export class Mesh {
     onFault: (fault: MeshFault) => void
   ): void {
     this.#native.onNote((peer, bytes) => {
+      // What had come by then is handed over later.
+      if (this.#closed) return
       // A mesh that was closed meanwhile has no fault to tell.
       const fault = peer >= 0 ? undefined : this.#native.fault()
       if (peer >= 0) {
@@ -137,8 +143,9 @@ export class Mesh {
     return this.#native.nowNanoseconds()
   }
 
-  /** Says goodbye. What is said afterwards throws. */
+  /** Says goodbye. Nothing is told or heard afterwards; all else throws. */
   close(): void {
+    this.#closed = true
     this.#native.close()
   }
 }

@@ -150,6 +150,24 @@ describeNative("a process on a mesh", () => {
     expect(child(closed)).toMatchObject({ ...ended, stdout: "NoRendezvous" })
   })
 
+  it("neither hears nor fails by what had come before the mesh was closed, and who answers it answers nobody", () => {
+    // As the part of a checkpoint that a rank tells of while rank 0 ends, for it has lost another.
+    const closing = `${meshes}
+      const [mesh, other] = await pair()
+      const left = () => {}
+      mesh.onTold((peer) => mesh.tell(peer, "heard"), left, left)
+      other.onTold(() => console.log("answered"), left, left)
+      for (let i = 0; i < 100; i++) other.tell(0, i)
+      // What comes waits for this thread.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200)
+      mesh.close()
+      mesh.tell(1, "late")
+      await new Promise((go) => setTimeout(go, 100))
+      other.close()
+    `
+    expect(child(closing)).toMatchObject({ ...ended, stdout: "" })
+  })
+
   it.each([
     ["others who do not come", 0],
     ["whoever takes its connection and says nothing", 1]
