@@ -2,7 +2,7 @@
 // what goes wrong when.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { DeviceSettings, FaultSettings, HostLinkSettings } from "./sections.ts"
+import type { CollectiveSettings, DeviceSettings, FaultSettings, HostLinkSettings } from "./sections.ts"
 import * as Result from "effect/Result"
 import { formatBandwidth, largestQuantity, parseBandwidth } from "../core/units.ts"
 import type { LinkSpec, World } from "../core/world.ts"
@@ -30,16 +30,18 @@ export const resolveDevice = (device: DeviceSettings | undefined): Device | unde
   }
 }
 
-/** The table that `collectives.measured` names; one with none of `ops`, which the program has, would change nothing. */
+/** The table that this field of `collectives` names; one with none of `ops`, which the program has, would change nothing. */
 export const resolveCollectiveTable = (
-  measured: string | undefined,
+  settings: CollectiveSettings,
+  of: "measured" | "inside",
   ops: ReadonlyArray<string>,
   file: string,
   loader: Loader
 ): Effect.Effect<CollectiveTable | undefined, InputError> =>
   Effect.gen(function* () {
+    const measured = settings[of]
     if (measured === undefined) return undefined
-    const field = "collectives.measured"
+    const field = `collectives.${of}`
     const { collectives } = yield* loader.profile(file, field, measured)
     const endless = collectives.find(({ medianSeconds }) => medianSeconds > largestQuantity)
     if (endless !== undefined) {
@@ -73,25 +75,36 @@ export const resolveCollectiveTable = (
 /** Rates nearer than this to each other are one, as headers and buckets have it. */
 const sameRate = 1.02
 
-/** A table that links of a stated rate limited says what those took: where the world's slowest are faster, nobody has measured that. */
+/** Tables that links of a stated rate limited say what those took: where the world's slowest are faster, nobody has measured that. */
 export const limitedTableWarnings = (
   table: CollectiveTable | undefined,
+  inside: CollectiveTable | undefined,
   { links, nodeOf, siteOf, size }: World
 ): ReadonlyArray<string> => {
-  const measured = table === undefined ? undefined : Result.getOrUndefined(parseBandwidth(table.link))
-  if (table === undefined || measured === undefined) return []
   const nodes = new Set(nodeOf).size
   const { wan } = links
   const across = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
-  const crossed = [
-    ...(size > nodes ? [links.intra] : []),
-    ...(nodes > 1 ? [links.inter] : []),
-    ...(new Set(siteOf).size > 1 ? across : [])
-  ]
+  const within = size > nodes ? [links.intra] : []
+  const between = [...(nodes > 1 ? [links.inter] : []), ...(new Set(siteOf).size > 1 ? across : [])]
+  return inside === undefined
+    ? limitedTableWarning("measured", table, [...within, ...between])
+    : [
+        ...limitedTableWarning("measured", table, between),
+        ...limitedTableWarning("inside", inside, within)
+      ]
+}
+
+const limitedTableWarning = (
+  of: "measured" | "inside",
+  table: CollectiveTable | undefined,
+  crossed: ReadonlyArray<LinkSpec>
+): ReadonlyArray<string> => {
+  const measured = table === undefined ? undefined : Result.getOrUndefined(parseBandwidth(table.link))
+  if (table === undefined || measured === undefined) return []
   const slowest = Math.min(...crossed.map(({ bytesPerSecond }) => bytesPerSecond))
   if (crossed.length === 0 || slowest <= measured * sameRate) return []
   return [
-    `collectives.measured was measured over ${table.link} alone: over the ${slowest === Infinity ? "unlimited links" : formatBandwidth(slowest)} of this world collectives are said to take as long`
+    `collectives.${of} was measured over ${table.link} alone: over the ${slowest === Infinity ? "unlimited links" : formatBandwidth(slowest)} of this world collectives are said to take as long`
   ]
 }
 

@@ -162,6 +162,8 @@ export const CollectiveSettings = Schema.Struct({
   algorithm: withDefault(Schema.Literals(collectiveAlgorithms), "ring"),
   /** A profile with collectives measured on links that were no limit: what the software can do at best. */
   measured: Schema.optionalKey(Path),
+  /** The same of collectives that stay inside a node, where others were measured than those between nodes. */
+  inside: Schema.optionalKey(Path),
   /**
    * How many times as long kernels take beside collectives, as `sim import kineto` finds it in a trace: what communicates takes
    * multiprocessors and memory bandwidth, also while it waits.

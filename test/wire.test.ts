@@ -213,6 +213,42 @@ describe("a measured collective", () => {
   })
 })
 
+describe("a table of what stays inside nodes", () => {
+  const intra = { bytesPerSecond: 1e12, latencySeconds: 0 }
+  const world = nodes([2, 2], { bytesPerSecond: 1e9, latencySeconds: 0 }, intra)
+  const rows = (op: "reduce_scatter" | "all_reduce" | "all_gather", seconds: number) =>
+    [1, 2 ** 30].map((bytes) => ({
+      op,
+      ranks: 2,
+      sizeBytes: op === "reduce_scatter" ? bytes / 2 : bytes,
+      medianSeconds: seconds,
+      link: "unshaped"
+    }))
+  const every = (seconds: number) =>
+    new CollectiveTable(
+      (["reduce_scatter", "all_reduce", "all_gather"] as const).flatMap((op) => rows(op, seconds))
+    )
+
+  it("bounds phases inside a node, the other table those between nodes", () => {
+    const [slow, quick] = [every(1), every(0.125)]
+    const seconds = (options: Partial<CollectiveOptions>) =>
+      closed(world, "all_reduce", { algorithm: "hierarchical", ...options })(4096)
+    expect(seconds({ table: slow })).toBe(3)
+    expect(seconds({ table: slow, inside: quick })).toBe(1.25)
+    expect(seconds({ table: quick, inside: slow })).toBe(2.125)
+    // Around a ring of all ranks every byte crosses between nodes, too.
+    const ring = closed(world, "all_reduce", { algorithm: "ring", table: slow, inside: quick })(4096)
+    expect(ring).toBeCloseTo(1.5, 9)
+  })
+
+  it("is the only one in a world of one node, and links alone bound what it does not have", () => {
+    const one = nodes([2], unlimited, intra)
+    const options = { algorithm: "direct", inside: every(0.25) } as const
+    expect(closed(one, "all_gather", options)(4096)).toBe(0.25)
+    expect(closed(world, "all_gather", options)(4096)).toBeCloseTo((4 * 4096) / 1e9, 12)
+  })
+})
+
 describe("who sends", () => {
   const intra = { bytesPerSecond: 1e12, latencySeconds: 0 }
   const inter = { bytesPerSecond: 1e9, latencySeconds: 0 }

@@ -18,6 +18,8 @@ export interface CollectiveOptions {
   readonly algorithm: CollectiveAlgorithm
   /** Measured times that bound how fast a collective can be, whatever the links. */
   readonly table?: CollectiveTable | undefined
+  /** The same of what stays inside a node. Default: `table`. */
+  readonly inside?: CollectiveTable | undefined
   /** Latencies change during the run: each collective pays what holds when it starts. */
   readonly latencyVaries?: boolean
   /**
@@ -108,7 +110,7 @@ export const legsOf = (
   { kernel, sizeBytes, from, widening, uneven }: Message,
   together: ReadonlyArray<ReadonlyArray<number>>,
   alike: ReadonlyArray<ReadonlyArray<number>>,
-  { algorithm, table }: CollectiveOptions
+  { algorithm, table: between, inside = between }: CollectiveOptions
 ): Legs => {
   const ranks = together[0]!
   const short = sizeBytes <= oneShotBytes
@@ -126,6 +128,7 @@ export const legsOf = (
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
     const wireRate = linkRate(network, beside[index]!)
     const { like } = phase
+    const table = network.staysInside(phase) ? inside : between
     const message = uneven?.messageBytes ?? like.share * sizeBytes
     const ceiling = table?.ceiling(like.kernel, like.ranks, message)
     if (ceiling === undefined) {

@@ -194,6 +194,11 @@ export class Network {
     return this.#path(a, b).map((link) => this.#classOf[link]!)
   }
 
+  /** No byte of it leaves a node. */
+  staysInside({ links }: Phase): boolean {
+    return links.every((link) => this.links[link]!.tier === "intra")
+  }
+
   /** One-way delay from rank `a` to rank `b`: that of each tier crossed, counted once. */
   latencySeconds(a: number, b: number): number {
     return this.#delay(this.#delaysOf(a, b))

@@ -20,6 +20,7 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["data-parallel", "jitter", "jitter=0.1", true],
   ["data-parallel", "network", "network=alpha-beta", false],
   ["data-parallel", "collectives.measured", "collectives.measured=x.arrow", true],
+  ["data-parallel", "collectives.inside", "collectives.inside=x.arrow", true],
   ["data-parallel", "host", "host={mode: eager}", true],
   ["data-parallel", "costs", "costs=x.arrow", true],
   ["data-parallel", "precision", "precision=float16", true],

@@ -22,7 +22,7 @@ describe("a table of links that were a limit", () => {
       [40, true],
       [Infinity, true]
     ] as const) {
-      const warnings = limitedTableWarnings(table("10gbit"), world([1, 1], gbits * gigabit))
+      const warnings = limitedTableWarnings(table("10gbit"), undefined, world([1, 1], gbits * gigabit))
       expect(warnings).toHaveLength(warned ? 1 : 0)
       if (warned) expect(warnings[0]).toMatch(/^collectives\.measured was measured over 10gbit alone/u)
     }
@@ -31,15 +31,29 @@ describe("a table of links that were a limit", () => {
   it("is of the slowest links that this world's collectives cross", () => {
     const slow = link(gigabit)
     // One node: what is between nodes is not crossed.
-    expect(limitedTableWarnings(table("10gbit"), world([2], gigabit))).toHaveLength(1)
-    expect(limitedTableWarnings(table("10gbit"), world([2], Infinity, { intra: slow }))).toEqual([])
-    expect(limitedTableWarnings(table("10gbit"), world([1, 1], Infinity, { wan: slow }, 2))).toEqual([])
-    expect(limitedTableWarnings(table("10gbit"), world([1, 1], Infinity, { wan: slow }, 1))).toHaveLength(1)
+    expect(limitedTableWarnings(table("10gbit"), undefined, world([2], gigabit))).toHaveLength(1)
+    expect(limitedTableWarnings(table("10gbit"), undefined, world([2], Infinity, { intra: slow }))).toEqual([])
+    expect(limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 2))).toEqual([])
+    expect(limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 1))).toHaveLength(1)
+  })
+
+  it("is of what it was measured for, where another is of what stays inside nodes", () => {
+    const [slow, ten] = [link(gigabit), table("10gbit")]
+    const warned = (ours: typeof ten | undefined, inside: typeof ten, inter: number, intra: typeof slow) =>
+      limitedTableWarnings(ours, inside, world([2, 2], inter, { intra }))
+    expect(warned(ten, ten, gigabit, slow)).toEqual([])
+    expect(warned(ten, ten, Infinity, slow)).toEqual([
+      expect.stringMatching(/^collectives\.measured was measured over 10gbit alone/u)
+    ])
+    expect(warned(ten, ten, gigabit, link(Infinity))).toEqual([
+      expect.stringMatching(/^collectives\.inside was measured over 10gbit alone/u)
+    ])
+    expect(warned(undefined, ten, Infinity, slow)).toEqual([])
   })
 
   it("is not one whose kind of links is no rate", () => {
     for (const kind of ["unshaped", "nvlink"])
-      expect(limitedTableWarnings(table(kind), world([1, 1], Infinity))).toEqual([])
-    expect(limitedTableWarnings(undefined, world([1, 1], Infinity))).toEqual([])
+      expect(limitedTableWarnings(table(kind), undefined, world([1, 1], Infinity))).toEqual([])
+    expect(limitedTableWarnings(undefined, undefined, world([1, 1], Infinity))).toEqual([])
   })
 })

@@ -162,6 +162,25 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "traces/profiles/nccl-h200-sockets.arrow",
       "world={ranks: 4}"
     ],
+    [
+      "collectives.inside",
+      "traces/profiles/nccl-h100-nvlink.arrow",
+      "traces/profiles/nccl-h200-sockets.arrow",
+      "world={ranks: 2, ranksPerNode: 2}"
+    ],
+    [
+      "collectives.inside",
+      "traces/profiles/nccl-h100-nvlink.arrow",
+      "traces/profiles/nccl-h200-sockets.arrow",
+      "world={ranks: 2}"
+    ],
+    [
+      "collectives.measured",
+      "traces/profiles/nccl-h100-nvlink.arrow",
+      "traces/profiles/nccl-h200-sockets.arrow",
+      "world={ranks: 2, ranksPerNode: 2}",
+      "collectives.inside=traces/profiles/nccl-h100-nvlink.arrow"
+    ],
     ...devices(gpt2),
     [
       "precision",

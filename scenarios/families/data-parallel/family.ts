@@ -61,6 +61,7 @@ export const dataParallel: Family<DataParallelScenario, PreparedDataParallel> & 
   fileFields: [
     ["model", "profile"],
     ["collectives", "measured"],
+    ["collectives", "inside"],
     ["costs"],
     ["host", "measured"],
     ["training", "text"],

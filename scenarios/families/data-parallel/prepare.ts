@@ -66,6 +66,8 @@ interface PlannedScenario extends ScenarioPlan {
   /** Whose peak rates estimate what nobody measured. */
   readonly device: Device | undefined
   readonly table: CollectiveTable | undefined
+  /** Of what stays inside a node; where absent, `table` is. */
+  readonly inside: CollectiveTable | undefined
   /** Timed kernels, for what is no layer of a profile. */
   readonly ops: OpTable | undefined
 }
@@ -168,7 +170,10 @@ export const planScenario = (
     const names = profile.layers.map(({ name }) => name)
     const shard = yield* divided(scenario, world, names, file)
     const peers = shard?.placeOf(0).peers ?? world.all
-    const table = yield* resolveCollectiveTable(scenario.collectives.measured, sent(shard), file, loader)
+    const tableOf = (of: "measured" | "inside") =>
+      resolveCollectiveTable(scenario.collectives, of, sent(shard), file, loader)
+    const table = yield* tableOf("measured")
+    const inside = yield* tableOf("inside")
     const kinds = asStated(world).ranks
     const straggles = scenario.faults.some((fault) => "straggler" in fault)
     if (
@@ -177,7 +182,7 @@ export const planScenario = (
     )
       yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
-    const links = { algorithm: scenario.collectives.algorithm, table }
+    const links = { algorithm: scenario.collectives.algorithm, table, inside }
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
@@ -219,6 +224,7 @@ export const planScenario = (
       profile,
       device,
       table,
+      inside,
       ops,
       facts,
       planned: planned.success
@@ -291,7 +297,7 @@ export const prepare = (
 ): Effect.Effect<PreparedDataParallel, InputError> =>
   Effect.gen(function* () {
     const plan = yield* planScenario(scenario, file, loader)
-    const { planned, profile, world, shard, facts, model, table, device, ops } = plan
+    const { planned, profile, world, shard, facts, model, table, inside, device, ops } = plan
     const { warmupSteps, steps } = stepsOf(scenario, planned)
     const { network, collectives, jitter, seed, memory, checkpoint } = scenario
     if (checkpoint !== undefined) {
@@ -351,7 +357,7 @@ export const prepare = (
         ...(checkpoint === undefined ? {} : { source: savedValues }),
         costs,
         network,
-        collectives: { algorithm: collectives.algorithm, table, slowdown: collectives.slowdown },
+        collectives: { algorithm: collectives.algorithm, table, inside, slowdown: collectives.slowdown },
         faults: yield* resolveFaults(scenario.faults, world, file),
         jitter,
         seed,
@@ -393,7 +399,7 @@ export const prepare = (
             ...model.warnings,
             ...rounded,
             ...unmeasuredFaultWarnings(scenario.faults, { fromSeconds, toSeconds }),
-            ...limitedTableWarnings(table, world),
+            ...limitedTableWarnings(table, inside, world),
             ...launchWarnings(scenario, costs),
             ...costWarnings(
               scenario,
