@@ -5,6 +5,7 @@ import { kernels } from "../core/kernels/catalogue.ts"
 import { interposing } from "../core/machine/interpose.ts"
 import { Lane } from "../core/machine/lane.ts"
 import { Machine, type Program } from "../core/machine/machine.ts"
+import type { Dtype } from "../core/machine/tensor.ts"
 import { collective } from "../core/machine/op.ts"
 import type { ProfiledStep } from "../core/profile.ts"
 
@@ -14,8 +15,24 @@ interface Company {
   readonly each: number
   /** Of a step that has company. */
   readonly messages: number
-  /** Of a message, of float32. */
+  /** Of a message. */
   readonly elements: number
+  readonly message: MessageKind
+}
+
+/** What travels: numbers of this dtype, rounded on their way where `wire` says so. */
+export interface MessageKind {
+  readonly dtype: Dtype
+  readonly wire?: Dtype
+}
+
+/**
+ * As an algorithm that sends in `wire` has it: gradients as they are, where that is their dtype; otherwise float32. Which of the two
+ * decides who adds, and so what company costs: a backend's own kernels share the device with layers.
+ */
+export const messageKindOf = (wire: Dtype, gradients: Dtype): MessageKind => {
+  if (wire === "float32") return { dtype: "float32" }
+  return { dtype: wire === gradients ? wire : "float32", wire }
 }
 
 /** Messages of the last step, which nothing else is beside. */
@@ -33,9 +50,10 @@ export const inCompany = (steps: Program<unknown>, company: Company): Program<vo
   Effect.gen(function* () {
     const machine = yield* Machine
     const { all } = machine.world
-    const message = yield* machine.alloc({ name: "message", shape: [company.elements], dtype: "float32" })
+    const { dtype, wire } = company.message
+    const message = yield* machine.alloc({ name: "message", shape: [company.elements], dtype })
     const op = collective("message", kernels.all_reduce, Lane.inter, all, [message], [message], {
-      attributes: { reduce: "avg" }
+      attributes: { reduce: "avg", ...(wire === undefined ? {} : { wire }) }
     })
     const send = (count: number): void => {
       for (let i = 0; i < count; i++) machine.submit(op)

@@ -80,16 +80,22 @@ export const worldWarnings = (
     if (limits(links.inter)) warnings.push("world.links.inter has no effect: there is one rank")
     if (collectives.measured !== undefined)
       warnings.push("collectives.measured has no effect: there is one rank")
-    if (collectives.inside !== undefined)
-      warnings.push("collectives.inside has no effect: there is one rank")
+    if (collectives.inside !== undefined) warnings.push("collectives.inside has no effect: there is one rank")
     if (collectives.slowdown !== undefined)
       warnings.push("collectives.slowdown has no effect: there is one rank")
   } else if (ranks === ranksPerNode && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
   if (ranks > 1 && ranksPerNode === 1 && collectives.inside !== undefined)
     warnings.push("collectives.inside has no effect: there is one rank on each node (ranksPerNode: 1)")
-  if (ranks > 1 && ranks === ranksPerNode && collectives.inside !== undefined && collectives.measured !== undefined)
-    warnings.push("collectives.measured has no effect: all ranks are on one node, of which collectives.inside is")
+  if (
+    ranks > 1 &&
+    ranks === ranksPerNode &&
+    collectives.inside !== undefined &&
+    collectives.measured !== undefined
+  )
+    warnings.push(
+      "collectives.measured has no effect: all ranks are on one node, of which collectives.inside is"
+    )
   if (ranksPerNode === 1 && limits(links.intra))
     warnings.push("world.links.intra has no effect: there is one rank on each node (ranksPerNode: 1)")
   if (links.wan !== undefined && sites === 1)

@@ -88,10 +88,7 @@ export const limitedTableWarnings = (
   const between = [...(nodes > 1 ? [links.inter] : []), ...(new Set(siteOf).size > 1 ? across : [])]
   return inside === undefined
     ? limitedTableWarning("measured", table, [...within, ...between])
-    : [
-        ...limitedTableWarning("measured", table, between),
-        ...limitedTableWarning("inside", inside, within)
-      ]
+    : [...limitedTableWarning("measured", table, between), ...limitedTableWarning("inside", inside, within)]
 }
 
 const limitedTableWarning = (

@@ -6,7 +6,7 @@ import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
 import type { Cluster } from "./namespaces.ts"
 import { opTimes, type OpTimes } from "./op-by-op.ts"
-import { startRanks } from "./runners.ts"
+import { startRanks, type RankOptions } from "./runners.ts"
 
 export interface Foretold {
   readonly stepSeconds: number
@@ -24,7 +24,7 @@ export const foretell = async (file: string, set: ReadonlyArray<string>): Promis
   return { ...(result as unknown as Foretold), ops: opTimes(timeline!, 0) }
 }
 
-interface Profiled {
+interface Profiled extends Pick<RankOptions, "env"> {
   readonly file: string
   readonly set: ReadonlyArray<string>
   readonly ranks: number
@@ -56,12 +56,13 @@ export const startProfile = ({
   cluster,
   backend,
   emulateDevice,
-  out
+  out,
+  env = {}
 }: Profiled): Profiling => {
   const sets = [...set, `world.ranks=${ranks}`].flatMap((one) => ["--set", one])
   const command = ["exec/cli.ts", "profile", file, ...sets, "--steps", "20", "-o", out, "--backend", backend]
   const more = ["--json", ...(emulateDevice ? ["--emulate-device"] : [])]
-  const children = startRanks(ranks, cluster, [...command, ...more], "pipe")
+  const children = startRanks(ranks, cluster, [...command, ...more], "pipe", { env })
   let text = ""
   for (const [rank, { stdout }] of children.entries())
     stdout!.on("data", (chunk) => {

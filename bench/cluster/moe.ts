@@ -23,6 +23,7 @@ import { runScenario } from "../../sim/run.ts"
 import { readProfile } from "../../traces/profile-file.ts"
 import type { Request } from "./moe-rank.ts"
 import { reportOf, rowLines, type Row } from "./moe-report.ts"
+import { startMps, type Mps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import { stepParts, type StepParts } from "./step-parts.ts"
@@ -79,20 +80,22 @@ const rate = world.links.inter.bandwidth
 
 const folder = mkdtempSync(path.join(tmpdir(), "moe-"))
 const noCluster = whyNoCluster()
+const startedMps = (): Mps | undefined => {
+  try {
+    return options.mps ? startMps(folder) : undefined
+  } catch (cause) {
+    console.log(messageOf(cause))
+    process.exit(1)
+  }
+}
+const mps = startedMps()
 const env: Record<string, string> = {
   NCCL_DEBUG: "INFO",
   NCCL_DEBUG_SUBSYS: "INIT,P2P,SHM,NET,GRAPH",
   NCCL_DEBUG_FILE: path.join(folder, "nccl.%p"),
   ...(noCluster === undefined ? {} : { NCCL_SOCKET_IFNAME: "lo", NCCL_IB_DISABLE: "1" }),
-  ...(options.mps ? { CUDA_MPS_PIPE_DIRECTORY: folder, CUDA_MPS_LOG_DIRECTORY: folder } : {})
+  ...mps?.env
 }
-const mpsControl = (...args: ReadonlyArray<string>) =>
-  spawnSync("nvidia-cuda-mps-control", args, {
-    env: { ...process.env, ...env },
-    encoding: "utf8",
-    input: "quit\n",
-    timeout: 20_000
-  })
 
 /** What the files of the folder with these names say that is worth a line. */
 const linesOf = (name: RegExp, worth: RegExp): ReadonlyArray<string> =>
@@ -296,20 +299,13 @@ console.log(
 )
 if (noCluster !== undefined)
   console.log(`no network namespaces here, nodes are joined by the loopback device: ${noCluster}`)
-if (options.mps) {
-  const { status, error, stderr } = mpsControl("-d")
-  if (status !== 0) {
-    console.log(`CUDA MPS did not start: ${error?.message ?? stderr}`)
-    process.exit(1)
-  }
-}
 const rates = { up: rate, down: rate }
 const cluster = noCluster === undefined ? new Cluster([rates, rates]) : undefined
 try {
   await measureAll(cluster)
 } finally {
   cluster?.close()
-  if (options.mps) mpsControl()
+  mps?.stop()
 }
 const { text, complete, worstError } = reportOf(rows, planned)
 for (const line of [

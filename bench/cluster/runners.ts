@@ -19,9 +19,10 @@ const asHost = (host: number): Readonly<Record<string, string>> => ({
   NCCL_BUFFSIZE: "1048576"
 })
 
-let port = 29_400
+/** Each run of a command has ports of its own, for several may be under way on this host; in namespaces it would not matter. */
+let port = 20_000 + ((16 * process.pid) % 10_000)
 
-interface RankOptions {
+export interface RankOptions {
   /** Ranks of a namespace; default 1. */
   readonly perHost?: number
   /** Variables of their environment. */

@@ -4,7 +4,10 @@
 //   node bench/cluster/what-if.ts                     processor threads that stand for a slow device; 2 and 4 ranks
 //   node bench/cluster/what-if.ts --backend cuda      a GPU for each of 2 ranks, NCCL over sockets; "nvlink": NCCL as it comes
 //   node bench/cluster/what-if.ts --backend cuda --scenario scenarios/measured/what-if-llama.yaml --points nvlink,25Gbit/s,10Gbit/s
-// A point is a bandwidth of every rank's link in each direction; "asymmetric:" before it gives rank 0 a quarter of it, "drop:" a
+//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --sites 2        HSDP and sharded sites: the ranks of a site share a namespace,
+//                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
+//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
+// A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
 import { spawnSync } from "node:child_process"
@@ -13,13 +16,22 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import * as Schema from "effect/Schema"
-import { Bandwidth } from "../../core/units.ts"
 import type { ExecutedSteps } from "./measured-steps.ts"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
+import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { opByOp } from "./op-by-op.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
+import {
+  algorithmsOf,
+  laidOut,
+  layoutOf,
+  layoutSettings,
+  nvlink,
+  pointNamed,
+  type Layout,
+  type Point
+} from "./what-if-choices.ts"
 import type { Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
 
@@ -28,6 +40,12 @@ const { values: options } = parseArgs({
     backend: { type: "string", default: "cpu" },
     scenario: { type: "string" },
     ranks: { type: "string" },
+    /** So many hosts, of equally many ranks, each of which holds the model in parts; default: a host for each rank. */
+    sites: { type: "string" },
+    /** With sites: each rank holds the whole model. */
+    whole: { type: "boolean", default: false },
+    /** Ranks that share a GPU run on it at once. */
+    mps: { type: "boolean", default: false },
     points: { type: "string" },
     algorithms: { type: "string", default: "" },
     period: { type: "string" },
@@ -68,36 +86,14 @@ const deadline = performance.now() + 1000 * Number(chosen["budget-seconds"])
 const file = path.resolve(root, chosen.scenario)
 process.chdir(root)
 
-const all: Readonly<Record<string, string>> = {
-  ddp: `{name: ddp, wire: ${chosen.wire}}`,
-  "local-sgd": `{name: local-sgd, period: ${period}}`,
-  "partial-local-sgd": `{name: partial-local-sgd, period: ${period}}`,
-  dreamddp: `{name: dreamddp, period: ${period}}`,
-  diloco: `{name: diloco, period: ${period}}`,
-  "streaming-diloco": emulateDevice
-    ? `{name: streaming-diloco, period: ${period}, fragments: 2, delaySteps: 1}`
-    : `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}, message: fragment}`
-}
+const sites = options.sites === undefined ? undefined : Number(options.sites)
+const layouts = chosen.ranks.split(",").map((ranks) => layoutOf(Number(ranks), sites, options.whole))
+const all = algorithmsOf({ ...chosen, period }, sites !== undefined && !options.whole)
 const names = chosen.algorithms === "" ? Object.keys(all) : chosen.algorithms.split(",")
+for (const name of names)
+  if (!(name in all)) throw new Error(`--algorithms: ${name}; accepted: ${Object.keys(all).join(", ")}`)
 
-const rateOf = Schema.decodeUnknownSync(Bandwidth)
-
-interface Point {
-  readonly name: string
-  readonly bandwidth: string
-  /** What becomes of rank 0's link. */
-  readonly rank0: "as the others" | "asymmetric" | "drop"
-}
-
-const pointNamed = (name: string): Point => {
-  if (name === "nvlink") return { name, bandwidth: "450GB/s", rank0: "as the others" }
-  const [kind, bandwidth] = name.includes(":") ? (name.split(":") as [string, string]) : ["", name]
-  if (kind !== "" && kind !== "asymmetric" && kind !== "drop")
-    throw new Error(`${name}: a bandwidth, or one behind "asymmetric:" or "drop:"`)
-  return { name, bandwidth, rank0: kind === "" ? "as the others" : kind }
-}
-
-/** What changes of rank 0's link, and when, as a scenario's faults have it. */
+/** What changes of host 0's link, and when, as a scenario's faults have it. */
 interface Change {
   readonly fromSeconds: number
   readonly bytesPerSecond: number
@@ -112,11 +108,12 @@ interface Profiled {
   readonly slowdown: number
 }
 
-/** The profile of one step, and of collectives over links that are no limit. */
+/** The profile of one step, and of collectives, by so many ranks: in the cluster, one of each host. */
 const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<Profiled> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
-  const { children, told } = startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out })
+  const env = mps?.env ?? {}
+  const { children, told } = startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out, env })
   await Promise.all(children.map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
@@ -125,12 +122,12 @@ const profile = async (ranks: number, cluster: Cluster | undefined, name: string
 
 /** Where runs are taken: their profiles, and the links. */
 interface Where {
-  readonly ranks: number
+  readonly layout: Layout
   readonly runners: Runners<Request, Told>
   readonly cluster: Cluster | undefined
-  /** The profile that layers are from, and that of collectives on these links without limit. */
+  /** The profile that layers are from, and that of collectives between hosts without limit. */
   readonly compute: Profiled
-  readonly collectives: Profiled
+  readonly between: Profiled
 }
 
 const rows: Array<Row> = []
@@ -142,31 +139,34 @@ const withoutOps = ({ stepSeconds, computeSeconds, communicationSeconds }: Told)
 })
 
 const measure = async (
-  { ranks, runners, cluster, compute, collectives }: Where,
+  { layout, runners, cluster, compute, between }: Where,
   point: Point
 ): Promise<void> => {
-  const rate = rateOf(point.bandwidth)
-  const setRate = (rank: number, bytesPerSecond: number): void =>
-    cluster?.setRates(rank, { up: bytesPerSecond, down: bytesPerSecond })
+  const { ranks, hosts, perHost } = layout
+  const rate = point.bytesPerSecond
+  const setRate = (host: number, bytesPerSecond: number): void =>
+    cluster?.setRates(host, { up: bytesPerSecond, down: bytesPerSecond })
+  // Without namespaces each rank has a port of its own.
+  const ofHost = cluster === undefined ? perHost * rate : rate
   for (const name of names) {
     const common = [
-      `world.ranks=${ranks}`,
-      `world.links.inter.bandwidth=${point.bandwidth}`,
+      ...layoutSettings(layout),
+      `world.links.inter.bandwidth=${perHost === 1 ? point.bandwidth : `${ofHost}B/s`}`,
       `algorithm=${all[name]}`,
-      `collectives.measured=${collectives.file}`,
-      // NCCL does not add FP4: everybody sends to everybody what it has packed.
-      ...(name === "streaming-diloco" && !emulateDevice ? ["collectives.algorithm=direct"] : [])
+      `collectives.measured=${between.file}`,
+      ...(perHost === 1 ? [] : [`collectives.inside=${compute.file}`]),
+      ...laidOut(name, { ...chosen, period }, layout)
     ]
     if (name === "ddp" && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
       common.push(`steps=${stepSeconds > 1 ? 3 : 10}`)
     }
     // Both machines are asked for the same; what slows kernels down is there in a real run.
-    const slowed = collectives.slowdown > 1 ? [`collectives.slowdown=${collectives.slowdown}`] : []
+    const slowed = between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []
     const modelled = [...common, ...slowed, `model={profile: ${compute.file}}`]
     let change: Change | undefined
-    if (point.rank0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
-    if (point.rank0 === "drop")
+    if (point.host0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
+    if (point.host0 === "drop")
       change = {
         fromSeconds: (await foretell(file, modelled)).makespanSeconds / 2,
         bytesPerSecond: rate / 10
@@ -183,7 +183,7 @@ const measure = async (
       rows.push({ ...row, measured: undefined })
       continue
     }
-    for (let rank = 0; rank < ranks; rank++) setRate(rank, rate)
+    for (let host = 0; host < hosts; host++) setRate(host, rate)
     let later: NodeJS.Timeout | undefined
     if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
     const answer = await runners.run(
@@ -209,13 +209,44 @@ const keep = (): void => {
     )
 }
 
-const startRunners = (ranks: number, cluster: Cluster | undefined): Runners<Request, Told> =>
-  new Runners(
-    startRanks(ranks, cluster, ["bench/cluster/what-if-rank.ts", "--backend", options.backend], "pipe")
-  )
+const startRunners = ({ ranks, perHost }: Layout, cluster: Cluster | undefined): Runners<Request, Told> => {
+  const command = ["bench/cluster/what-if-rank.ts", "--backend", options.backend]
+  // Of rings it is known what crosses the link of a host; of trees, which NCCL takes at times, it depends on where they stand.
+  const env = { ...mps?.env, ...(perHost > 1 ? { NCCL_ALGO: "Ring" } : {}) }
+  return new Runners(startRanks(ranks, cluster, command, "pipe", { perHost, env }))
+}
+
+const clusterOf = (hosts: number, bytesPerSecond: number): Cluster =>
+  new Cluster(Array.from({ length: hosts }, () => ({ up: bytesPerSecond, down: bytesPerSecond })))
+
+const measureAll = async (layout: Layout): Promise<void> => {
+  const { ranks, hosts, perHost } = layout
+  // At full speed: layers, and collectives of ranks that reach each other as they are. Of a site's ranks, where there are sites. NCCL
+  // has no two ranks of one host on one GPU, so that those who share GPUs are profiled where they run.
+  const full = options.mps ? undefined : await profile(perHost > 1 ? perHost : ranks, undefined, "full-speed")
+  if (full !== undefined && shaped.length < points.length) {
+    const runners = startRunners(layout, undefined)
+    await measure({ layout, runners, cluster: undefined, compute: full, between: full }, pointNamed(nvlink))
+    await runners.close()
+  }
+  if (shaped.length === 0) return
+  const free = clusterOf(hosts, Infinity)
+  const sockets = await profile(hosts, free, "sockets").finally(() => free.close())
+  const cluster = clusterOf(hosts, shaped[0]!.bytesPerSecond)
+  try {
+    const runners = startRunners(layout, cluster)
+    const where = { layout, runners, cluster, compute: full ?? sockets, between: sockets }
+    for (const point of shaped) await measure(where, point)
+    await runners.close()
+  } finally {
+    cluster.close()
+  }
+}
 
 const points = chosen.points.split(",").map(pointNamed)
-const shaped = points.filter(({ name }) => name !== "nvlink")
+const shaped = points.filter(({ name }) => name !== nvlink)
+if (options.mps && (sites !== undefined || shaped.length < points.length))
+  throw new Error(`--mps: without --sites, and with --points that are bandwidths`)
 const reason = shaped.length === 0 ? undefined : whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
@@ -225,31 +256,11 @@ const folder = mkdtempSync(path.join(tmpdir(), "what-if-"))
 console.log(
   spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
 )
+const mps = options.mps ? startMps(folder) : undefined
 try {
-  for (const ranks of chosen.ranks.split(",").map(Number)) {
-    // At full speed: layers, and collectives of ranks that reach each other as they are.
-    const full = await profile(ranks, undefined, "full-speed")
-    if (shaped.length < points.length) {
-      const runners = startRunners(ranks, undefined)
-      const where = { ranks, runners, cluster: undefined, compute: full, collectives: full }
-      await measure(where, pointNamed("nvlink"))
-      await runners.close()
-    }
-    if (shaped.length === 0) continue
-    const free = new Cluster(Array.from({ length: ranks }, () => ({ up: Infinity, down: Infinity })))
-    const sockets = await profile(ranks, free, "sockets").finally(() => free.close())
-    const first = rateOf(shaped[0]!.bandwidth)
-    const cluster = new Cluster(Array.from({ length: ranks }, () => ({ up: first, down: first })))
-    try {
-      const runners = startRunners(ranks, cluster)
-      const where = { ranks, runners, cluster, compute: full, collectives: sockets }
-      for (const point of shaped) await measure(where, point)
-      await runners.close()
-    } finally {
-      cluster.close()
-    }
-  }
+  for (const layout of layouts) await measureAll(layout)
 } finally {
+  mps?.stop()
   rmSync(folder, { recursive: true, force: true })
 }
 const { text, complete, medianError, worstError } = reportOf(rows, names)

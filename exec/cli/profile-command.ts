@@ -24,7 +24,7 @@ import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../be
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany } from "../in-company.ts"
-import { inCompany, kindOfStep, stepsWith } from "../training-in-company.ts"
+import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, forSimulation, recordedCollectives, recordedOps, without } from "../recorded.ts"
@@ -117,7 +117,7 @@ const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && j
 
 const profileTraining = (
   scenario: Scenario,
-  { world, graph, build }: Effect.Success<ReturnType<typeof prepareTraining>>,
+  { world, graph, build, planned }: Effect.Success<ReturnType<typeof prepareTraining>>,
   options: ProfileCommandOptions,
   { emulated, job }: On
 ) =>
@@ -142,8 +142,16 @@ const profileTraining = (
         sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
       0
     )
+    const gradients = graph.layers.flatMap(({ parameters }) => parameters.map(({ dtype }) => dtype))
+    const message = messageKindOf(planned.wire, gradients[0] ?? "float32")
     const company = yield* companyOf(
-      { world, stepsOf: (count) => partialLocalSgd(build, alone, count), stepSeconds: span, collectives },
+      {
+        world,
+        stepsOf: (count) => partialLocalSgd(build, alone, count),
+        stepSeconds: span,
+        collectives,
+        message
+      },
       options,
       { emulated, job }
     )
@@ -214,11 +222,13 @@ interface Steps {
   readonly stepSeconds: number
   /** At rank 0, what messages take that are alone. */
   readonly collectives: ReadonlyArray<CollectiveCost>
+  /** As the scenario's algorithm sends. */
+  readonly message: MessageKind
 }
 
 /** What messages and the kernels of a step cost each other; known to rank 0, and undefined where nobody is beside. */
 const companyOf = (
-  { world, stepsOf, stepSeconds, collectives }: Steps,
+  { world, stepsOf, stepSeconds, collectives, message: kind }: Steps,
   { steps }: ProfileCommandOptions,
   { emulated, job }: On
 ): Effect.Effect<Cost, MachineError> =>
@@ -234,12 +244,13 @@ const companyOf = (
     const message = sizes.findLast(({ medianSeconds }) => medianSeconds < stepSeconds / 2) ?? sizes[0]
     const own = {
       messages: message === undefined ? 0 : Math.min(1000, Math.ceil(stepSeconds / message.medianSeconds)),
-      elements: message === undefined ? 0 : message.sizeBytes / 4
+      elements: message === undefined ? 0 : Math.floor(message.sizeBytes / sizeBytesOf(1, kind.dtype))
     }
     // Rank 0 alone knows; the others do as it says.
     const { messages, elements } = job === undefined ? own : (yield* job.exchange(own))[0]!
     if (messages === 0) return undefined
-    const company = { warmup: warmupSteps, each: Math.min(steps, companySteps), messages, elements }
+    const each = Math.min(steps, companySteps)
+    const company = { warmup: warmupSteps, each, messages, elements, message: kind }
     const { record } = yield* recordRun(
       {
         world,

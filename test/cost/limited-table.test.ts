@@ -32,9 +32,15 @@ describe("a table of links that were a limit", () => {
     const slow = link(gigabit)
     // One node: what is between nodes is not crossed.
     expect(limitedTableWarnings(table("10gbit"), undefined, world([2], gigabit))).toHaveLength(1)
-    expect(limitedTableWarnings(table("10gbit"), undefined, world([2], Infinity, { intra: slow }))).toEqual([])
-    expect(limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 2))).toEqual([])
-    expect(limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 1))).toHaveLength(1)
+    expect(limitedTableWarnings(table("10gbit"), undefined, world([2], Infinity, { intra: slow }))).toEqual(
+      []
+    )
+    expect(
+      limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 2))
+    ).toEqual([])
+    expect(
+      limitedTableWarnings(table("10gbit"), undefined, world([1, 1], Infinity, { wan: slow }, 1))
+    ).toHaveLength(1)
   })
 
   it("is of what it was measured for, where another is of what stays inside nodes", () => {

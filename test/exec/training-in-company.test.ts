@@ -9,14 +9,20 @@ import { Machine } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { makeWorld } from "../../core/world.ts"
 import { costOfCompany } from "../../exec/in-company.ts"
-import { inCompany, kindOfStep, stepsWith } from "../../exec/training-in-company.ts"
+import {
+  inCompany,
+  kindOfStep,
+  messageKindOf,
+  stepsWith,
+  type MessageKind
+} from "../../exec/training-in-company.ts"
 import { run } from "../simulate/simulated.ts"
 
 const link = { bytesPerSecond: 1e6, latencySeconds: 0 }
 const world = makeWorld([{ name: "here", nodes: [1, 1] }], { intra: link, inter: link, wan: undefined })
 
-const slowdownOf = (slowdown: number, messages: number, each: number) => {
-  const company = { warmup: 1, each, messages, elements: 1000 }
+const slowdownOf = (slowdown: number, messages: number, each: number, message: MessageKind) => {
+  const company = { warmup: 1, each, messages, elements: 1000, message }
   const kindOf = kindOfStep(company)
   const seen = { alone: 0, beside: 0 }
   const steps = Effect.gen(function* () {
@@ -39,7 +45,10 @@ const slowdownOf = (slowdown: number, messages: number, each: number) => {
     symmetric: false,
     program: journaled(inCompany(steps, company), journals)
   })
-  return { seen, company: costOfCompany({ timeline: timeline!, opLogs, journals }, kindOf) }
+  const sent = journals[0]!.entries.flatMap((entry) =>
+    entry.kind === "op" && entry.op.group !== undefined ? [entry.op] : []
+  )
+  return { seen, sent, company: costOfCompany({ timeline: timeline!, opLogs, journals }, kindOf) }
 }
 
 it("tells what kernels lose beside messages, and that messages lose nothing", () => {
@@ -49,11 +58,24 @@ it("tells what kernels lose beside messages, and that messages lose nothing", ()
       fc.integer({ min: 1, max: 6 }),
       fc.integer({ min: 1, max: 4 }),
       (slowdown, messages, each) => {
-        const { seen, company } = slowdownOf(slowdown, messages, each)
+        const { seen, company } = slowdownOf(slowdown, messages, each, { dtype: "float32" })
         expect(seen).toEqual({ alone: 2 * each, beside: 2 * each })
         expect(company!.kernels).toBeCloseTo(slowdown, 9)
         expect(company!.collectives).toBeCloseTo(1, 9)
       }
     )
   )
+})
+
+it("sends what the scenario's algorithm does: gradients as they are, or float32 that is rounded on its way", () => {
+  expect(messageKindOf("float32", "bfloat16")).toEqual({ dtype: "float32" })
+  expect(messageKindOf("float4", "bfloat16")).toEqual({ dtype: "float32", wire: "float4" })
+  const kind = messageKindOf("bfloat16", "bfloat16")
+  expect(kind).toEqual({ dtype: "bfloat16", wire: "bfloat16" })
+  const { sent } = slowdownOf(1, 2, 1, kind)
+  for (const { reads, attributes } of sent) {
+    expect(reads.map(({ dtype }) => dtype)).toEqual(["bfloat16"])
+    expect(attributes["wire"]).toBe("bfloat16")
+  }
+  expect(sent.length).toBeGreaterThan(0)
 })

@@ -1,6 +1,7 @@
 // Every documented field of every task, two values each, in a base where it should matter. What a field needs beside the base
 // to matter at all is said with it.
 
+import { tableKnobs } from "./table-knobs.ts"
 import { memoryKnobs } from "./memory-knobs.ts"
 import { devices, faults, hosts, training, type Knob } from "./shared-knobs.ts"
 
@@ -156,31 +157,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "world.links.wan.bandwidth=10Mbit/s"
     ],
     ["collectives.algorithm", "ring", "tree"],
-    [
-      "collectives.measured",
-      "traces/profiles/allreduce-ddp-gpt2-h200.arrow",
-      "traces/profiles/nccl-h200-sockets.arrow",
-      "world={ranks: 4}"
-    ],
-    [
-      "collectives.inside",
-      "traces/profiles/nccl-h100-nvlink.arrow",
-      "traces/profiles/nccl-h200-sockets.arrow",
-      "world={ranks: 2, ranksPerNode: 2}"
-    ],
-    [
-      "collectives.inside",
-      "traces/profiles/nccl-h100-nvlink.arrow",
-      "traces/profiles/nccl-h200-sockets.arrow",
-      "world={ranks: 2}"
-    ],
-    [
-      "collectives.measured",
-      "traces/profiles/nccl-h100-nvlink.arrow",
-      "traces/profiles/nccl-h200-sockets.arrow",
-      "world={ranks: 2, ranksPerNode: 2}",
-      "collectives.inside=traces/profiles/nccl-h100-nvlink.arrow"
-    ],
+    ...tableKnobs,
     ...devices(gpt2),
     [
       "precision",

@@ -1,0 +1,95 @@
+// What bench/cluster/what-if.ts is asked for: points, algorithms, and how ranks lie in sites. Knows nothing of how runs are made.
+import * as Schema from "effect/Schema"
+import { Bandwidth } from "../../core/units.ts"
+
+const rateOf = Schema.decodeUnknownSync(Bandwidth)
+
+export interface Point {
+  readonly name: string
+  readonly bandwidth: string
+  readonly bytesPerSecond: number
+  /** What becomes of host 0's link. */
+  readonly host0: "as the others" | "asymmetric" | "drop"
+}
+
+/** No namespaces, and what a GPU's NVLink carries each way. */
+export const nvlink = "nvlink"
+
+/** A bandwidth, or one behind "asymmetric:" or "drop:". Throws Error for anything else. */
+export const pointNamed = (name: string): Point => {
+  if (name === nvlink) return { name, bandwidth: "450GB/s", bytesPerSecond: 450e9, host0: "as the others" }
+  const [kind, bandwidth] = name.includes(":") ? (name.split(":") as [string, string]) : ["", name]
+  if (kind !== "" && kind !== "asymmetric" && kind !== "drop")
+    throw new Error(`${name}: a bandwidth, or one behind "asymmetric:" or "drop:"`)
+  return {
+    name,
+    bandwidth,
+    bytesPerSecond: rateOf(bandwidth),
+    host0: kind === "" ? "as the others" : kind
+  }
+}
+
+/** Which ranks share a host, that is, a link to the others. */
+export interface Layout {
+  readonly ranks: number
+  readonly hosts: number
+  readonly perHost: number
+  /** Each host's ranks hold a model together, in parts; algorithms are between hosts. */
+  readonly sharded: boolean
+}
+
+/** `sites`: hosts of several ranks; undefined where each rank is a host of its own. Throws Error where ranks do not divide. */
+export const layoutOf = (ranks: number, sites: number | undefined, whole: boolean): Layout => {
+  const hosts = sites ?? ranks
+  if (ranks % hosts !== 0 || hosts < 2)
+    throw new Error(`--sites ${sites}: a divisor of ${ranks} ranks that is 2 or more`)
+  return { ranks, hosts, perHost: ranks / hosts, sharded: sites !== undefined && !whole }
+}
+
+/** As a scenario's world and division have it. */
+export const layoutSettings = ({ ranks, hosts, perHost, sharded }: Layout): ReadonlyArray<string> => [
+  `world.ranks=${ranks}`,
+  ...(perHost === 1 ? [] : [`world.sites=${hosts}`, `world.ranksPerNode=${perHost}`]),
+  ...(sharded ? ["shard={within: site}"] : [])
+]
+
+export interface AlgorithmChoice {
+  readonly backend: string
+  readonly period: number
+  /** Of DDP's gradients. */
+  readonly wire: string
+}
+
+/** Settings by name; of models in parts those that docs/sharding.md has. */
+export const algorithmsOf = (
+  { backend, period, wire }: AlgorithmChoice,
+  sharded: boolean
+): Readonly<Record<string, string>> => {
+  const partial = { "partial-local-sgd": `{name: partial-local-sgd, period: ${period}}` }
+  return {
+    ddp: `{name: ddp, wire: ${wire}}`,
+    "local-sgd": `{name: local-sgd, period: ${period}}`,
+    ...(sharded ? {} : partial),
+    dreamddp: `{name: dreamddp, period: ${period}}`,
+    diloco: `{name: diloco, period: ${period}}`,
+    "streaming-diloco":
+      backend === "cuda"
+        ? `{name: streaming-diloco, period: ${period}, delaySteps: ${Math.floor(period / 20)}, message: fragment}`
+        : `{name: streaming-diloco, period: ${period}, fragments: 2, delaySteps: 1}`
+  }
+}
+
+/**
+ * How NCCL's messages and ours lie on the wire (native/cuda/remote.cu), where that is no ring. NCCL adds float32, and 16-bit values of
+ * two members; everything narrower, and those of more, goes from everybody to everybody and is added there.
+ */
+export const laidOut = (
+  name: string,
+  { backend, wire }: AlgorithmChoice,
+  { ranks, sharded }: Layout
+): ReadonlyArray<string> => {
+  if (backend !== "cuda") return []
+  const narrow =
+    name === "streaming-diloco" || (name === "ddp" && wire !== "float32" && (ranks > 2 || sharded))
+  return narrow ? ["collectives.algorithm=direct"] : []
+}
