@@ -74,6 +74,8 @@ class CudaDevice : public Device {
   void wait(int lane, Point point) override;
   std::vector<OpTime> takeTimes() override;
 
+  /** Looks how far all lanes are. */
+  void seeEnds();
   void wake();
   /** Ends all threads; lanes must not wait for one another any more, which a fault sees to. */
   void stop();
@@ -166,6 +168,10 @@ class CudaMachine : public Machine {
     return found;
   }
 
+  void seeEnds() {
+    for (auto& device : devices_) device->seeEnds();
+  }
+
   Shared& shared() { return shared_; }
   const MachineOptions& options() const { return options_; }
   /** Ranks of other processes; null where there are none. */
@@ -249,6 +255,18 @@ void CudaDevice::stop() {
   for (auto& lane : state_.lanes) {
     if (lane) lane->finish();
   }
+}
+
+/** From any rank's thread, while another may be making a lane. */
+void CudaDevice::seeEnds() {
+  std::vector<Lane*> lanes;
+  {
+    const std::lock_guard lock(watchMutex_);
+    for (auto& lane : state_.lanes) {
+      if (lane) lanes.push_back(lane.get());
+    }
+  }
+  for (Lane* lane : lanes) lane->ended();
 }
 
 /** From whichever thread found the fault, while another may be making a lane. */
@@ -485,6 +503,8 @@ void CudaDevice::wait(int index, Point point) {
 }
 
 std::vector<OpTime> CudaDevice::takeTimes() {
+  // what any rank's ops tell of a GPU's clock holds for all of its ranks
+  machine_.seeEnds();
   std::vector<TimedOp> ops;
   for (auto& lane : state_.lanes) {
     if (lane) lane->takeTimes(ops);

@@ -70,7 +70,7 @@ void RankState::look() {
 
 /**
  * Of a few tries that in which the GPU came soonest after the host had asked, by both clocks: so the GPU's times are the host's but
- * for as long as a launch takes at least, and no op seems to start before it is launched.
+ * for as long as a launch takes at least. Where one took less later, an op seems to start before it is launched: `late`.
  */
 Epoch::Epoch(const Shared& shared) {
   constexpr int tries = 20;
@@ -258,8 +258,9 @@ void Lane::retire(const Mark& mark) {
     const int64_t from = base_ == nullptr ? rank_.epoch->nanoseconds : baseNanoseconds_;
     return from + static_cast<int64_t>(static_cast<double>(milliseconds) * 1e6);
   };
-  const int64_t start = std::max(since(mark.start), mark.launched);
+  const int64_t start = since(mark.start);
   const int64_t ended = since(mark.event);
+  rank_.epoch->startedTooEarly(mark.launched - start);
   const OpTime time = {opOf(mark.at), lane_, start, std::max(ended, start)};
   times_.push_back({time, mark.after});
   spare_.push_back(mark.start);
@@ -308,9 +309,15 @@ void Lane::wait(Point point) {
 }
 
 void Lane::takeTimes(std::vector<TimedOp>& into) {
-  ended();
   const std::lock_guard lock(marksMutex_);
-  into.insert(into.end(), times_.begin(), times_.end());
+  if (times_.empty()) return;
+  // all ops of a GPU alike, so that what happened before something else on it is told so, whoever's they are
+  const int64_t late = rank_.epoch->late();
+  for (TimedOp& op : times_) {
+    op.time.start += late;
+    op.time.end += late;
+    into.push_back(op);
+  }
   times_.clear();
 }
 

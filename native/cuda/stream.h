@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -64,8 +65,20 @@ struct Epoch {
   Epoch(const Epoch&) = delete;
   Epoch& operator=(const Epoch&) = delete;
 
+  /** By so much the GPU's times are to be told later for this op to start when it was launched at the earliest. */
+  void startedTooEarly(int64_t by) const {
+    int64_t known = late_.load();
+    while (by > known && !late_.compare_exchange_weak(known, by)) {
+    }
+  }
+  /** What is to be added to the GPU's times, as far as is known by now. */
+  int64_t late() const { return late_.load(); }
+
   cudaEvent_t event = nullptr;
   int64_t nanoseconds = 0;
+
+ private:
+  mutable std::atomic<int64_t> late_{0};
 };
 
 /** What all lanes of a rank share. */
@@ -116,7 +129,7 @@ class Lane {
   Point ended();
   /** Waits until the GPU has reached the point. */
   void wait(Point point);
-  /** Of ops that have ended since, with what they waited for. */
+  /** Of ops that were seen to have ended (`ended`) since the last call, with what they waited for. */
   void takeTimes(std::vector<TimedOp>& into);
 
   cudaStream_t stream() const { return stream_; }
