@@ -11,10 +11,14 @@ namespace tandem::cuda {
 
 class Library {
  public:
-  /** The first of the names that can be opened; `variable` names an environment variable that holds a path to try first. */
+  /** The first of the names that can be opened; `variable` names an environment variable: a path to try first, or "none". */
   Library(const char* variable, const std::vector<std::string>& names) {
     std::vector<std::string> all;
     if (const char* path = std::getenv(variable); path != nullptr && *path != 0) all.emplace_back(path);
+    if (!all.empty() && all.front() == "none") {
+      error_ = std::string(variable) + " is none";
+      return;
+    }
     all.insert(all.end(), names.begin(), names.end());
     for (const std::string& name : all) {
       handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
