@@ -7,17 +7,12 @@ of how its link is shaped.
 
 import argparse
 import copy
-import fcntl
 import gc
 import json
 import os
 import pathlib
-import socket
-import struct
-import sys
 import tempfile
 import time
-from array import array
 
 import torch
 import torch.distributed as dist
@@ -25,16 +20,8 @@ from torch.distributed.algorithms.model_averaging.averagers import PeriodicModel
 from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel
 
-
-def offloads(interface: str) -> dict[str, bool]:
-    """Segmentation and receive offload of a network interface (SIOCETHTOOL with ETHTOOL_GTSO, GGSO, GGRO)."""
-    answers = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for name, request in (("tso", 0x1E), ("gso", 0x23), ("gro", 0x2B)):
-            value = array("B", struct.pack("II", request, 0))
-            fcntl.ioctl(probe, 0x8946, struct.pack("16sP", interface.encode(), value.buffer_info()[0]))
-            answers[name] = struct.unpack("II", value)[1] != 0
-    return answers
+from kernel_counters import offloads, tcp_settings
+from rank_processes import serve
 
 
 class Rank:
@@ -96,8 +83,7 @@ class Rank:
             "buffers": [[name, buffer.numel()] for name, buffer in self.initial_model.named_buffers()],
             "offloads": offloads("eth0"),
             "interface_mtu_bytes": int(open("/sys/class/net/eth0/mtu").read()),
-            "tcp": {key: open(f"/proc/sys/net/ipv4/{key}").read().split()
-                    for key in ("tcp_rmem", "tcp_wmem", "tcp_congestion_control")},
+            "tcp": tcp_settings(),
             "host_cores": os.cpu_count(),
         }
         if not self.rehearse:
@@ -279,22 +265,7 @@ def main():
     parser.add_argument("--store", required=True, help="address of rank 0")
     parser.add_argument("--rehearse", action="store_true", help="a tiny model on the CPU under gloo")
     options = parser.parse_args()
-
-    # Answers leave on the real standard output; whatever a library prints goes to standard error.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    rank = Rank(options)
-    for line in sys.stdin:
-        command = json.loads(line)
-        name = command.pop("name")
-        try:
-            answer = {"answer": getattr(rank, name)(**command)}
-        except Exception as error:
-            answer = {"error": f"{name}: {type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
-        if name == "close":
-            # Skip interpreter shutdown: wrapped models would outlive their process group.
-            os._exit(0)
+    serve(lambda: Rank(options))
 
 
 if __name__ == "__main__":

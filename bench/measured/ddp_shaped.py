@@ -17,13 +17,12 @@ import json
 import os
 import pathlib
 import platform
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from rank_processes import Ranks
 from shaped_network import BURST, INTERFACE, LATENCY, ShapedNetwork, counter_difference
 
 BUCKET_CAP_MB = 25
@@ -45,64 +44,27 @@ def bits_per_second(rate: str) -> float:
     raise ValueError(f"rate {rate!r}: expected unshaped, <number>gbit or <number>mbit")
 
 
-class Ranks:
-    """The rank processes of one world size, each in its namespace. A context manager."""
-
-    def __init__(self, network: ShapedNetwork, rehearse: bool, nccl_debug: pathlib.Path | None, pipes: str):
-        self.processes, self.answers = [], []
-        for rank in range(network.ranks):
-            environment = os.environ | {
-                "NCCL_HOSTID": f"host{rank}",  # ranks on one GPU look like ranks on several machines
-                "NCCL_SOCKET_IFNAME": INTERFACE,
-                "GLOO_SOCKET_IFNAME": INTERFACE,
-                "NCCL_IB_DISABLE": "1",
-                "CUDA_MPS_PIPE_DIRECTORY": pipes,
-                "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(100 // network.ranks),
-                "TOKENIZERS_PARALLELISM": "false",
-                "HF_HUB_OFFLINE": "1",
-            }
-            if nccl_debug:
-                environment |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET,GRAPH,TUNING",
-                                "NCCL_DEBUG_FILE": str(nccl_debug / f"nccl-{network.ranks}ranks-{rank}.log")}
-            command = ["ip", "netns", "exec", network.namespace(rank), sys.executable, RANK_PROGRAM,
-                       "--rank", str(rank), "--ranks", str(network.ranks), "--store", network.address(0)]
-            process = subprocess.Popen(command + ["--rehearse"] * rehearse, env=environment, text=True,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            answers = queue.Queue()
-            threading.Thread(target=self._read, args=(process, answers), daemon=True).start()
-            self.processes.append(process)
-            self.answers.append(answers)
-
-    @staticmethod
-    def _read(process, answers):
-        for line in process.stdout:
-            answers.put(json.loads(line))
-        answers.put({"error": "the process ended"})
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def ask(self, name: str, timeout_seconds: float = 120, **arguments) -> list[dict]:
-        """Gives every rank one command and waits for every answer, in rank order."""
-        for process in self.processes:
-            process.stdin.write(json.dumps({"name": name, **arguments}) + "\n")
-            process.stdin.flush()
-        deadline = time.monotonic() + timeout_seconds
-        replies = []
-        for rank, answers in enumerate(self.answers):
-            try:
-                reply = answers.get(timeout=max(0.1, deadline - time.monotonic()))
-            except queue.Empty:
-                raise RuntimeError(f"{name}: rank {rank} did not answer in {timeout_seconds} s") from None
-            if "error" in reply:
-                raise RuntimeError(f"rank {rank}: {reply['error']}")
-            replies.append(reply["answer"])
-        return replies
+def start_ranks(network: ShapedNetwork, rehearse: bool, nccl_debug: pathlib.Path | None, pipes: str) -> Ranks:
+    """The rank processes of one world size, each in its namespace."""
+    ranks = []
+    for rank in range(network.ranks):
+        environment = os.environ | {
+            "NCCL_HOSTID": f"host{rank}",  # ranks on one GPU look like ranks on several machines
+            "NCCL_SOCKET_IFNAME": INTERFACE,
+            "GLOO_SOCKET_IFNAME": INTERFACE,
+            "NCCL_IB_DISABLE": "1",
+            "CUDA_MPS_PIPE_DIRECTORY": pipes,
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(100 // network.ranks),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+        if nccl_debug:
+            environment |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET,GRAPH,TUNING",
+                            "NCCL_DEBUG_FILE": str(nccl_debug / f"nccl-{network.ranks}ranks-{rank}.log")}
+        command = [*network.inside(rank), sys.executable, RANK_PROGRAM,
+                   "--rank", str(rank), "--ranks", str(network.ranks), "--store", network.address(0)]
+        ranks.append((command + ["--rehearse"] * rehearse, environment))
+    return Ranks(ranks)
 
 
 def measure_all_reduces(network: ShapedNetwork, ranks: Ranks) -> dict:
@@ -197,7 +159,7 @@ def main():
                 break
             try:
                 with ShapedNetwork(count, options.mtu) as network, \
-                        Ranks(network, options.rehearse, options.nccl_debug, pipes) as ranks:
+                        start_ranks(network, options.rehearse, options.nccl_debug, pipes) as ranks:
                     described = ranks.ask("describe")[0]
                     say(f"{count} ranks up, {described['parameters']} parameters")
                     result["ranks_described"].append({"ranks": count, **described})

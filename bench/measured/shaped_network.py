@@ -8,6 +8,8 @@ Knows iproute2 and nothing of PyTorch. Needs root, and `ip` and `tc` on PATH.
 """
 
 import json
+import os
+import pathlib
 import subprocess
 
 BRIDGE = "tdbridge"
@@ -32,6 +34,13 @@ class ShapedNetwork:
 
     def address(self, rank: int) -> str:
         return f"10.77.0.{rank + 1}"
+
+    def inside(self, rank: int) -> list[str]:
+        """What a command begins with that runs in a rank's namespace. Where `ip` comes with libraries of its own, the
+        command has those of its caller, not `ip`'s."""
+        libraries = os.environ.get("LD_LIBRARY_PATH")
+        own = ["-u", "LD_LIBRARY_PATH"] if libraries is None else [f"LD_LIBRARY_PATH={libraries}"]
+        return ["ip", "netns", "exec", self.namespace(rank), "env", *own]
 
     def _devices(self):
         """Every shaped device: (rank, direction seen from the rank, arguments that select its namespace, name)."""
@@ -71,6 +80,16 @@ class ShapedNetwork:
             if rate != "unshaped":
                 _run("tc", *where, "qdisc", "add", "dev", device, "root",
                      "tbf", "rate", rate, "burst", BURST, "latency", LATENCY)
+
+    def set_congestion_control(self, name: str):
+        """TCP's in every rank's namespace, of connections that are made from now on. Namespaces may only have what the
+        root namespace allows to all, which this adds to."""
+        allowed = pathlib.Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+        names = allowed.read_text().split()
+        if name not in names:
+            allowed.write_text(" ".join([*names, name]))
+        for rank in range(self.ranks):
+            _run(*self.inside(rank), "sh", "-c", f"echo {name} > /proc/sys/net/ipv4/tcp_congestion_control")
 
     def counters(self) -> list[dict]:
         """What each device has sent: `wire_*` as the token bucket counts it (every segment with its own headers;
