@@ -46,16 +46,15 @@ export class Faults {
     return times.map((atSeconds) => ({ atSeconds, factor: factorAt(atSeconds) }))
   }
 
-  /** Schedules the link changes. Where faults overlap, the later in the list wins. */
-  install(engine: Engine, network: Network): void {
+  /** Schedules the link changes, with `at`. Where faults overlap, the later in the list wins. */
+  install(engine: Engine, network: Network, at: (seconds: number, then: () => void) => void): void {
     const faults = this.#faults.filter((fault): fault is LinkFault => fault.kind === "link")
     if (faults.length === 0) return
     const affected = faults.map(({ tier, owner }) => network.linksOf(tier, owner))
     const times = [...new Set(faults.flatMap((fault) => [fault.fromSeconds, fault.untilSeconds]))]
       .filter((time) => time !== Infinity)
       .toSorted((a, b) => a - b)
-    engine.onTimer = (tag) => {
-      const now = times[tag]!
+    const changeAt = (now: number): void => {
       for (const link of new Set(affected.flat())) {
         const spec = faults.reduce<LinkSpec>(
           (current, fault, i) =>
@@ -68,7 +67,10 @@ export class Faults {
         network.setLatency(link, spec.latencySeconds)
       }
     }
-    times.forEach((time, tag) => engine.at(time, tag))
+    for (const time of times)
+      at(time, () => {
+        changeAt(time)
+      })
   }
 
   #rankFaults(rank: number): ReadonlyArray<RankFault> {

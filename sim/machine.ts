@@ -26,6 +26,8 @@ interface Shared {
   readonly values: Values | undefined
   /** Calls `then` when the activity ends; at once when it has. */
   readonly whenEnded: (activity: Activity, then: () => void) => void
+  /** Calls `then` at that moment, not before now. */
+  readonly at: (seconds: number, then: () => void) => void
   /** Calls `task` at the same virtual time, when all that happens at this moment has happened. */
   readonly later: (task: () => void) => void
   /** A rank's program begins to wait for its machine, or goes on. */
@@ -264,16 +266,14 @@ export class SimulatedRank implements Driver<number> {
     return Effect.suspend(() => {
       const engine = this.#engine
       if (!(seconds > engine.now)) return Effect.void
-      const alarm = engine.work(seconds - engine.now)
-      engine.release(alarm)
+      const alarm = engine.work(0)
+      this.#shared.at(seconds, () => {
+        engine.release(alarm)
+      })
       const since = engine.now
       return Effect.andThen(
         this.rank.wait(`${seconds} s`, [Lane.compute], [alarm]),
-        Effect.suspend(() => {
-          this.#shared.times?.slept(this.#options.rank, since, engine.now)
-          // Once more, if the sum fell short of the moment by a rounding.
-          return this.sleepUntil(seconds)
-        })
+        Effect.sync(() => this.#shared.times?.slept(this.#options.rank, since, engine.now))
       )
     })
   }

@@ -115,6 +115,7 @@ class Run<A> {
   #running = 0
   readonly #counts: Array<number> = []
   readonly #ranks: Array<number> = []
+  /** Of ends and of moments, by the tag that the engine reports. */
   readonly #callbacks: Array<(() => void) | undefined> = []
   readonly #freeCallbacks: Array<number> = []
 
@@ -163,13 +164,9 @@ class Run<A> {
       this.#collectives.onMet = (ranks, ops, last) =>
         this.#whenEnded(last, () => values.runCollective(ranks, ops))
     }
-    this.#engine.onEnd = (tag) => {
-      const then = this.#callbacks[tag]!
-      this.#callbacks[tag] = undefined
-      this.#freeCallbacks.push(tag)
-      then()
-    }
-    faults?.install(this.#engine, this.#network)
+    this.#engine.onEnd = this.#callBack
+    this.#engine.onTimer = this.#callBack
+    faults?.install(this.#engine, this.#network, this.#at)
 
     const random = new Random(simulation.seed ?? 0).split("kernel time")
     const { capacityBytes, source } = simulation
@@ -185,6 +182,7 @@ class Run<A> {
             times,
             values,
             whenEnded: this.#whenEnded,
+            at: this.#at,
             later: (task) => this.#queue.add(task),
             onWaiting: (waiting) => (this.#running += waiting ? -1 : 1)
           },
@@ -201,7 +199,7 @@ class Run<A> {
             speed: speed === undefined || slowdown > 1 ? undefined : this.#engine.speedProfile(speed),
             slowed:
               slowdown > 1
-                ? new SlowedCompute(this.#engine, firstDevice + index, slowdown, speed ?? [], this.#whenEnded)
+                ? new SlowedCompute(this.#engine, firstDevice + index, slowdown, speed ?? [], this.#at)
                 : undefined,
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
             capacityBytes: {
@@ -276,9 +274,25 @@ class Run<A> {
       then()
       return
     }
+    this.#engine.watch(activity, this.#tagOf(then))
+  }
+
+  readonly #at = (seconds: number, then: () => void): void => {
+    this.#engine.at(seconds, this.#tagOf(then))
+  }
+
+  /** By which the engine reports what `then` waits for, once. */
+  #tagOf(then: () => void): number {
     const tag = this.#freeCallbacks.pop() ?? this.#callbacks.length
     this.#callbacks[tag] = then
-    this.#engine.watch(activity, tag)
+    return tag
+  }
+
+  readonly #callBack = (tag: number): void => {
+    const then = this.#callbacks[tag]!
+    this.#callbacks[tag] = undefined
+    this.#freeCallbacks.push(tag)
+    then()
   }
 
   #deadlock(): Deadlock {

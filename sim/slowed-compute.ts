@@ -15,27 +15,23 @@ export class SlowedCompute {
   #busyWhenStopped = 0
 
   /**
-   * `link`: of the engine, of 1 byte a second. `speed`: the rank's own over time, each change made when an alarm for it has ended, as
-   * `whenEnded` says.
+   * `link`: of the engine, of 1 byte a second. `speed`: the rank's own over time, each change made at its moment, with `at`.
    */
   constructor(
     engine: Engine,
     link: number,
     slowdown: number,
     speed: ReadonlyArray<SpeedChange>,
-    whenEnded: (activity: Activity, then: () => void) => void
+    at: (seconds: number, then: () => void) => void
   ) {
     this.#engine = engine
     this.#link = link
     this.#slowdown = slowdown
     this.#route = engine.route([link])
-    for (const { atSeconds, factor } of speed) {
-      const alarm = engine.work(atSeconds)
-      whenEnded(alarm, () => {
+    for (const { atSeconds, factor } of speed)
+      at(atSeconds, () => {
         this.#changeSpeed(factor)
       })
-      engine.release(alarm)
-    }
   }
 
   /** Work of so many seconds at full speed. */

@@ -103,7 +103,7 @@ export class Engine {
   #waits = new Int32Array(64) // predecessors and holds still to go; of a free slot: the next free slot
   #reuses = new Float64Array(64) // doubles: a handle soon has more bits than a small integer
   #sequences = new Float64Array(64)
-  #amounts = new Float64Array(64) // work: seconds; flow: bytes
+  #amounts = new Float64Array(64) // work: seconds; flow: bytes; timer: its moment
   #extras = new Float64Array(64) // work: start once running; flow: latency, NaN = that of the route
   #kinds = new Int32Array(64) // work: meter; flow: channel; timer: tag
   #details = new Int32Array(64) // work: speed profile; flow: route
@@ -149,7 +149,8 @@ export class Engine {
    */
   work(seconds: number, meter: number = NONE, speed: SpeedProfileId = NONE): Activity {
     if (!(seconds >= 0 && seconds < Infinity)) requireDuration("work", seconds)
-    if (meter >= this.meters.length) this.#growMeters(meter)
+    if (meter >= this.meters.length)
+      this.meters = grownFloat64(this.meters, Math.max(meter + 1, this.meters.length * 2))
     const slot = this.#allocate(WORK)
     this.#amounts[slot] = seconds
     this.#kinds[slot] = meter
@@ -211,12 +212,13 @@ export class Engine {
     return this.#slotOf(activity) === NONE
   }
 
-  /** Reports `tag` (a 32-bit integer) to `onTimer` at a time not before now. */
+  /** Reports `tag` (a 32-bit integer) to `onTimer` at a time not before now: the clock then says that time, to the last bit. */
   at(timeSeconds: number, tag: number): void {
     if (!(timeSeconds >= this.#clock && timeSeconds < Infinity))
       throw new RangeError(`timer at ${timeSeconds} s: must be finite and not before now, ${this.#clock} s`)
     const slot = this.#allocate(TIMER)
     this.#kinds[slot] = tag
+    this.#amounts[slot] = timeSeconds
     this.#queue.push(Math.max(this.#now, timeSeconds - this.#epoch), this.#sequences[slot]!, slot)
   }
 
@@ -255,7 +257,9 @@ export class Engine {
     const now = networkSeconds < queueSeconds ? networkSeconds : queueSeconds
     if (now === Infinity) return false
     this.#now = now
-    const clock = this.#epoch + now
+    // A timer that was set from far away may have lost its last digit, counted from the epoch: it keeps its own moment.
+    const isTimer = queueSeconds === now && this.#states[queue.first] === TIMER
+    const clock = isTimer ? this.#amounts[queue.first]! : this.#epoch + now
     if (clock > this.#clock) this.#clock = clock
     if (networkSeconds <= now * SIMULTANEOUS) this.#takeFromNetwork()
     while (queue.nextSeconds() <= now) this.#handleEvent(queue.pop())
@@ -369,6 +373,7 @@ export class Engine {
     else if (state === FLOW_LATENCY) this.#join(slot, 0)
     else {
       const tag = this.#kinds[slot]!
+      this.#clock = Math.max(this.#clock, this.#amounts[slot]!)
       this.#free(slot)
       this.onTimer?.(tag)
     }
@@ -491,9 +496,5 @@ export class Engine {
     const stopped =
       profile === NONE ? 0 : this.#profiles[profile]!.stoppedSeconds(since, this.#now, this.#epoch)
     return this.#now - since - stopped
-  }
-
-  #growMeters(meter: number): void {
-    this.meters = grownFloat64(this.meters, Math.max(meter + 1, this.meters.length * 2))
   }
 }

@@ -19,6 +19,11 @@ export class EventQueue {
     return this.size === 0 ? Infinity : this.#times[0]!
   }
 
+  /** The earliest event, once `nextSeconds` was asked for; meaningless when the queue is empty. */
+  get first(): number {
+    return this.#events[0]!
+  }
+
   /** Adds an event. Sequence numbers must be distinct among simultaneous events for the order to be total. */
   push(timeSeconds: number, sequence: number, event: number): void {
     if (this.#hole) {

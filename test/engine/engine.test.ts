@@ -441,3 +441,30 @@ describe("alpha-beta flows", () => {
     expect(ends.a).toBe(3)
   })
 })
+
+describe("timers", () => {
+  it("come at their own moments, to the last bit, however far these are from all that happens before", () => {
+    for (const network of ["fluid", "alpha-beta"] as const) {
+      const engine = engineOn(network)
+      // A thousand steps of a microsecond, which move the epoch; in each a timer is set, up to some thousand years ahead.
+      const moments: Array<number> = []
+      let next = go(engine, engine.work(0.75e-6))
+      const early: Array<number> = []
+      engine.onTimer = (tag) => {
+        if (engine.now !== moments[tag]) early.push(moments[tag]!)
+      }
+      engine.onEnd = (step) => {
+        if (step === 1000) return
+        const moment = engine.now + 1.7e-6 * 1.04 ** step
+        moments.push(moment)
+        engine.at(moment, step)
+        next = go(engine, engine.work(1e-6))
+        engine.watch(next, step + 1)
+      }
+      engine.watch(next, 0)
+      engine.run()
+      expect(moments).toHaveLength(1000)
+      expect(early).toEqual([])
+    }
+  })
+})
