@@ -15,20 +15,29 @@ interface RecordedHost {
 /** A device that waits less than this has not waited: what lies between two kernels of a stream anyhow. */
 const leastWaitSeconds = 2e-6
 
-/** An op that the device was idle before: its position after the read, and how long after the read's end it began. */
+/** An op after a read: its position after it, and how long after the read's end it began. */
 interface Late {
   readonly position: number
   readonly seconds: number
 }
 
+/** What lies between two reads. */
+interface Stretch {
+  /** Ops that the device was idle before. */
+  readonly late: ReadonlyArray<Late>
+  /** The last op of all. */
+  readonly last: Late
+}
+
 /**
  * The host's costs by the reads of a run. After a read the device waits for what the host launches next, until it falls behind: op
- * number p after the read begins at read + (p + 1) * launch after what was read had ended, or was asked for if that was later.
- * Medians over all reads. Without a read that has something behind it there is nothing to tell.
+ * number p after the read begins at read + (p + 1) * launch after what was read had ended, or was asked for if that was later. The first
+ * launches of many, which alone the device waits for where it has much to do, may be slower than the rest: but all had been launched
+ * when the last one began. Medians over all reads. Without a read that has something behind it there is nothing to tell.
  */
 export const recordedHost = ({ timeline, opLogs, journals }: RecordedRun): RecordedHost => {
   const rows = rowsByRank(timeline)
-  const stretches: Array<ReadonlyArray<Late>> = []
+  const stretches: Array<Stretch> = []
   for (const { rank, entries } of journals) {
     const own = rows.get(rank) ?? []
     const log = opLogs.find((one) => one.rank === rank)?.entries ?? []
@@ -38,10 +47,11 @@ export const recordedHost = ({ timeline, opLogs, journals }: RecordedRun): Recor
     /** When the host had certainly got as far: an op that the device waited for began. */
     let launched = 0
     let position = 0
-    let stretch: Array<Late> = []
+    let late: Array<Late> = []
+    let last: Late = { position: 0, seconds: 0 }
     const close = (): void => {
-      if (stretch.length > 0) stretches.push(stretch)
-      stretch = []
+      if (late.length > 0) stretches.push({ late, last })
+      late = []
       position = 0
     }
     for (const entry of entries) {
@@ -62,22 +72,23 @@ export const recordedHost = ({ timeline, opLogs, journals }: RecordedRun): Recor
         tails[lane] = timeline.endSeconds[row]!
         const waited = begin - free > leastWaitSeconds
         if (waited) launched = Math.max(launched, begin)
-        if (waited && readEnd !== undefined && begin - readEnd > leastWaitSeconds)
-          stretch.push({ position, seconds: begin - readEnd })
+        if (readEnd !== undefined) {
+          last = { position, seconds: begin - readEnd }
+          if (waited && last.seconds > leastWaitSeconds) late.push(last)
+        }
         position++
       }
     }
     close()
   }
-  const slopes = stretches.flatMap((stretch) => {
-    const [first, last] = [stretch[0]!, stretch.at(-1)!]
-    return last.position === first.position
-      ? []
-      : [(last.seconds - first.seconds) / (last.position - first.position)]
+  const slopes = stretches.flatMap(({ late, last: end }) => {
+    const [first, last] = [late[0]!, late.at(-1)!]
+    const slope = (to: Late): number => (to.seconds - first.seconds) / (to.position - first.position)
+    return last.position === first.position ? [] : [Math.min(slope(last), slope(end))]
   })
   const launchSeconds = slopes.length === 0 ? undefined : Math.max(0, median(slopes))
-  const firsts = stretches.map((stretch) => {
-    const { position, seconds } = stretch[0]!
+  const firsts = stretches.map(({ late }) => {
+    const { position, seconds } = late[0]!
     return Math.max(0, seconds - (position + 1) * (launchSeconds ?? 0))
   })
   return {

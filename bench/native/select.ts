@@ -1,5 +1,6 @@
 // How long it takes to choose a tenth of a prompt's tokens by kvpress's ChunkKV rule and to compact one layer's cache, by the
-// clock of a backend. 32 query heads, 8 key/value heads, 128 wide; window 64, chunks of 20.
+// clock of a backend. 32 query heads, 8 key/value heads, 128 wide; window 64, chunks of 20. Once as serving does it, with what prefill's
+// attention has left of each query (the logarithm of its sum of exponentials), and once from queries and keys alone.
 //   npx node bench/native/select.ts --backend cuda
 import { parseArgs } from "node:util"
 import { kernels } from "../../core/kernels/catalogue.ts"
@@ -65,26 +66,41 @@ for (const time of values.tokens.split(",").map(Number)) {
     name: string,
     ...rest: Parameters<typeof launch> extends [unknown, unknown, unknown, ...infer R] ? R : never
   ) => launch(name, kernels[name as keyof typeof kernels], Lane.compute, ...rest)
-  const ops = [
-    of("kv.window_scores", [q, k], [scores], { heads, kvHeads, headWidth, window, softmax: true }),
-    of("kv.pool_scores", [scores], [pooled], { window, kernel: 5, mode: "avg" }),
-    of("kv.chunk_scores", [pooled], [ofChunks], { chunk, reduce: "mean" }),
-    of("kv.top_chunks", [ofChunks], [list], { time, chunk, count, limit: time, window: 0 }),
-    of("kv.gather", [k, v, list], [cache], { kvHeads })
-  ]
-  for (let i = 0; i < repeats; i++) for (const op of ops) rank.submit(op, 0)
+  const [mixed, lse] = [tensor("bfloat16", 1, time, heads * headWidth), tensor("float32", 1, heads, time)]
+  rank.submit(of("attention.forward", [q, k, v], [mixed, lse], { heads, kvHeads, headWidth }), 0)
   await drained()
-  if (session.fault !== undefined) throw new Error(JSON.stringify(session.fault))
-  const times = rank.takeTimes()
-  const rounds = Array.from({ length: repeats }, (_, i) =>
-    times.slice(i * ops.length, (i + 1) * ops.length)
-  ).slice(3)
-  const whole = median(rounds.map((round) => round.at(-1)!.endSeconds - round[0]!.startSeconds))
-  const each = ops.map((op, i) => {
-    const seconds = median(rounds.map((round) => round[i]!.endSeconds - round[i]!.startSeconds))
-    return `${op.kernel.name} ${(seconds * 1e6).toFixed(1)}`
-  })
-  console.log(`${time} tokens: ${(whole * 1e3).toFixed(3)} ms (us: ${each.join(", ")})`)
-  for (const one of [q, k, v, scores, pooled, ofChunks, list, cache]) rank.free(one)
+  rank.takeTimes()
+  for (const [sums, known] of [
+    ["attention's sums", [lse]],
+    ["queries and keys alone", []]
+  ] as const) {
+    const ops = [
+      of("kv.window_scores", [q, k, ...known], [scores], {
+        heads,
+        kvHeads,
+        headWidth,
+        window,
+        softmax: true
+      }),
+      of("kv.pool_scores", [scores], [pooled], { window, kernel: 5, mode: "avg" }),
+      of("kv.chunk_scores", [pooled], [ofChunks], { chunk, reduce: "mean" }),
+      of("kv.top_chunks", [ofChunks], [list], { time, chunk, count, limit: time, window: 0 }),
+      of("kv.gather", [k, v, list], [cache], { kvHeads, capacity: kept })
+    ]
+    for (let i = 0; i < repeats; i++) for (const op of ops) rank.submit(op, 0)
+    await drained()
+    if (session.fault !== undefined) throw new Error(JSON.stringify(session.fault))
+    const times = rank.takeTimes()
+    const rounds = Array.from({ length: repeats }, (_, i) =>
+      times.slice(i * ops.length, (i + 1) * ops.length)
+    ).slice(3)
+    const whole = median(rounds.map((round) => round.at(-1)!.endSeconds - round[0]!.startSeconds))
+    const each = ops.map((op, i) => {
+      const seconds = median(rounds.map((round) => round[i]!.endSeconds - round[i]!.startSeconds))
+      return `${op.kernel.name} ${(seconds * 1e6).toFixed(1)}`
+    })
+    console.log(`${time} tokens, ${sums}: ${(whole * 1e3).toFixed(3)} ms (us: ${each.join(", ")})`)
+  }
+  for (const one of [q, k, v, mixed, lse, scores, pooled, ofChunks, list, cache]) rank.free(one)
 }
 session.close()

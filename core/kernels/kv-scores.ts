@@ -20,24 +20,33 @@ const windowPairs = ({ a, dim }: Call<typeof windowAttributes>): number => a.hea
  * scores[g, s]: what the last `window` queries make of token s in key/value head g. With `softmax`: causal attention
  * probabilities, the mean over those queries and over the group's query heads (SnapKV's observation window; over all
  * queries it is H2O's accumulated attention but for the factor). Without: q . k, summed over both.
+ *
+ * `lse`: what attention has left of the same queries and keys, the logarithm of each query's sum of exponentials (scaled by
+ * 1 / sqrt(headWidth), causal). Probabilities are then exp(score - lse), and keys are read once instead of twice. It has no
+ * effect without `softmax`.
  */
 export const kvWindowScores = defineKernel({
   name: "kv.window_scores",
-  signature: "q[1, time, q], k[1, time, kv] -> scores[kvHeads, time]",
+  signature: "q[1, time, q], k[1, time, kv], lse[1, heads, time]? -> scores[kvHeads, time]",
   attributes: windowAttributes,
+  inputDtypes: [undefined, undefined, "float32"],
   outputDtypes: ["float32"],
   extents: ({ heads, kvHeads, headWidth }) => {
     if (!(kvHeads > 0) || heads % kvHeads !== 0)
       throw new RangeError(`kv.window_scores: ${heads} heads cannot share ${kvHeads} key/value heads`)
-    return { q: heads * headWidth, kv: kvHeads * headWidth, kvHeads }
+    return { q: heads * headWidth, kv: kvHeads * headWidth, heads, kvHeads }
   },
-  // products, and for probabilities maximum, difference, exponential, sum and division
-  flops: (call) => windowPairs(call) * (2 * call.a.headWidth + (call.a.softmax ? 5 : 0)),
-  // of the queries only the window's
-  readBytes: ({ a, dim }, [q, k]) => k.sizeBytes + (q.sizeBytes * a.window) / Math.max(1, dim("time")),
-  reference: ([q, k], [scores], { a, dim }) => {
+  // products, and for probabilities maximum, difference, exponential, sum and division; of these `lse` leaves two
+  flops: (call) =>
+    windowPairs(call) * (2 * call.a.headWidth + (call.a.softmax ? (call.shapes.length > 2 ? 2 : 5) : 0)),
+  // of the queries, and of what is known of their sums, only the window's
+  readBytes: ({ a, dim, shapes }, [q, k, lse]) =>
+    k.sizeBytes +
+    ((q.sizeBytes + (shapes.length > 2 ? lse.sizeBytes : 0)) * a.window) / Math.max(1, dim("time")),
+  reference: ([q, k, ...rest], [scores], { a, dim, shapes }) => {
     const { heads, kvHeads, headWidth, window, softmax } = a
     const time = dim("time")
+    const lse = shapes.length > 2 ? rest[0] : undefined
     if (!(window >= 1 && window <= time))
       throw new RangeError(`kv.window_scores: a window of ${window} in a prompt of ${time}`)
     const group = heads / kvHeads
@@ -52,7 +61,7 @@ export const kvWindowScores = defineKernel({
             dot += q[(t * heads + h) * headWidth + i]! * k[(s * kvHeads + kvHead) * headWidth + i]!
           row[s] = dot
         }
-        if (softmax) causalSoftmax(row, t + 1, 1 / Math.sqrt(headWidth))
+        if (softmax) causalSoftmax(row, t + 1, 1 / Math.sqrt(headWidth), lse?.[h * time + t])
         for (let s = 0; s < time; s++) totals[kvHead * time + s]! += row[s]!
       }
     }
@@ -61,8 +70,12 @@ export const kvWindowScores = defineKernel({
   }
 })
 
-/** Softmax over the first `visible` entries, after scaling; zero beyond. */
-const causalSoftmax = (row: Float64Array, visible: number, scale: number): void => {
+/** Softmax over the first `visible` entries, after scaling; zero beyond. `lse`: the logarithm of the exponentials' sum, if known. */
+const causalSoftmax = (row: Float64Array, visible: number, scale: number, lse?: number): void => {
+  if (lse !== undefined) {
+    for (let s = 0; s < row.length; s++) row[s] = s < visible ? Math.exp(scale * row[s]! - lse) : 0
+    return
+  }
   let max = -Infinity
   for (let s = 0; s < visible; s++) max = Math.max(max, scale * row[s]!)
   let total = 0

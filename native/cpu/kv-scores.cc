@@ -12,6 +12,8 @@ namespace {
 struct Window {
   const float* q;
   const float* k;
+  /** Of each head's queries the logarithm of the sum of exponentials, where attention has left it. */
+  const float* lse;
   float* scores;
   int64_t time, heads, kvHeads, headWidth, window;
   bool softmax;
@@ -24,9 +26,10 @@ TANDEM_SIMD void windowRow(const Window& w, int64_t head, int64_t t, double* row
 }
 
 Work windowScores(const Call& call) {
-  const Window w = {floatsIn(call, 0),       floatsIn(call, 1),       floatsOut(call, 0),
-                    input(call, 0).shape.at(1), call.integer("heads"), call.integer("kvHeads"),
-                    call.integer("headWidth"), call.integer("window"), call.flag("softmax")};
+  const Window w = {floatsIn(call, 0),       floatsIn(call, 1),           call.inputs.size() > 2 ? floatsIn(call, 2) : nullptr,
+                    floatsOut(call, 0),      input(call, 0).shape.at(1), call.integer("heads"),
+                    call.integer("kvHeads"), call.integer("headWidth"),  call.integer("window"),
+                    call.flag("softmax")};
   if (w.window < 1 || w.window > w.time) {
     throw BadCall("kv.window_scores: a window of " + std::to_string(w.window) + " in a prompt of " + std::to_string(w.time));
   }
@@ -38,7 +41,13 @@ Work windowScores(const Call& call) {
       for (int64_t t = w.time - w.window; t < w.time; t++) {
         windowRow(w, h, t, row.data());
         if (w.softmax) {
-          softmaxScores(row.data(), t + 1, 1 / std::sqrt(static_cast<double>(w.headWidth)));
+          const double scale = 1 / std::sqrt(static_cast<double>(w.headWidth));
+          if (w.lse == nullptr) {
+            softmaxScores(row.data(), t + 1, scale);
+          } else {
+            const double lse = static_cast<double>(w.lse[h * w.time + t]);
+            for (int64_t s = 0; s <= t; s++) row[static_cast<size_t>(s)] = std::exp(scale * row[static_cast<size_t>(s)] - lse);
+          }
           std::fill(row.begin() + t + 1, row.end(), 0.0);
         }
         double* total = totals.data() + h / group * w.time;

@@ -19,7 +19,15 @@ __global__ void __launch_bounds__(256) windowRow(Window w, int64_t head, double*
     row[s] = s < visible ? dotExact(q, w.k.at((s * w.kvHeads + kvHead) * w.headWidth), w.headWidth) : 0;
   }
   __syncthreads();
-  if (w.softmax) softmaxExact(row, visible, 1 / sqrt(static_cast<double>(w.headWidth)));
+  if (!w.softmax) return;
+  const double scale = 1 / sqrt(static_cast<double>(w.headWidth));
+  if (w.lse == nullptr) {
+    softmaxExact(row, visible, scale);
+  } else {
+    const auto lse = static_cast<double>(w.lse[head * w.time + t]);
+    // each thread its own: nobody else has touched them
+    for (int64_t s = threadIdx.x; s < visible; s += 256) row[s] = exp(scale * row[s] - lse);
+  }
 }
 
 struct AddRows {
@@ -44,7 +52,8 @@ struct StoreScores {
 Work windowScores(const Call& call) {
   const Window w = {floatsIn(call, 0),       floatsIn(call, 1),         floatsOut(call, 0),
                     input(call, 0).shape.at(1), call.integer("heads"),  call.integer("kvHeads"),
-                    call.integer("headWidth"), call.integer("window"), call.flag("softmax")};
+                    call.integer("headWidth"), call.integer("window"), call.flag("softmax"),
+                    call.inputs.size() > 2 ? static_cast<const float*>(floatsIn(call, 2).data) : nullptr};
   if (w.window < 1 || w.window > w.time) {
     throw BadCall("kv.window_scores: a window of " + std::to_string(w.window) + " in a prompt of " + std::to_string(w.time));
   }

@@ -1,6 +1,6 @@
 // Window scores on tensor cores: how much all queries of the window, of all heads that share a key/value head, look at each
-// key. Keys are read twice and the matrix of weights is never written: once for the sum of each query's exponentials, once for
-// the weights themselves, summed over queries.
+// key. The matrix of weights is never written. Keys are read once where attention has left the sum of each query's exponentials;
+// else twice: once for that sum, once for the weights themselves, summed over queries.
 #include "kv-window.h"
 
 #include <algorithm>
@@ -53,6 +53,12 @@ struct Geometry {
 
   /** The last key that a row sees. */
   __device__ int64_t lastKey(int64_t row) const { return w.time - w.window + row % w.window; }
+
+  /** The logarithm, of base two, that attention has left of a row's sum. */
+  __device__ float knownTotal(int64_t kvHead, int64_t row) const {
+    const int64_t head = kvHead * (w.heads / w.kvHeads) + row / w.window;
+    return w.lse[head * w.time + lastKey(row)] * log2e;
+  }
 };
 
 template <int width, bool hopper>
@@ -238,7 +244,7 @@ __global__ void __launch_bounds__(128) windowTotals(Geometry g, const float2* pa
   if (lane == 0) lse[index] = max + log2f(sum);
 }
 
-/** Weights, summed over rows. */
+/** Weights, summed over rows. `lse` is null where attention has left the sums. */
 template <class T, int width, bool hopper>
 __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const float* lse) {
   extern __shared__ __align__(128) uint8_t memory[];
@@ -254,7 +260,7 @@ __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const fl
 #pragma unroll
     for (int part = 0; part < 4; part++) {
       const int64_t row = first + rowOf<hopper>(part);
-      base[part] = row < g.rows ? lse[kvHead * g.rows + row] : INFINITY;
+      base[part] = row >= g.rows ? INFINITY : lse == nullptr ? g.knownTotal(kvHead, row) : lse[kvHead * g.rows + row];
     }
     eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
       float columns[keysPerTile / 8][2] = {};
@@ -304,13 +310,18 @@ Work windowWith(const Geometry& g) {
   constexpr size_t shared = static_cast<size_t>(rowsPerBlock + 2 * keysPerTile) * width * 2 + 1024;
   flash::allowShared(windowSums<T, width, hopper>, shared);
   flash::allowShared(windowWeights<T, width, hopper>, shared);
+  const dim3 grid(static_cast<unsigned>(g.splits), static_cast<unsigned>(g.w.kvHeads));
+  if (g.w.lse != nullptr) {
+    return [=](const Launch& launch) {
+      windowWeights<T, width, hopper><<<grid, threads, shared, launch.stream>>>(g, nullptr);
+    };
+  }
   return [=](const Launch& launch) {
     const auto partials = static_cast<size_t>(g.w.kvHeads * g.splits * g.rows);
     const auto rows = static_cast<size_t>(g.w.kvHeads * g.rows);
     const Scratch scratch(launch, partials * sizeof(float2) + rows * sizeof(float));
     auto* partial = scratch.as<float2>();
     auto* lse = scratch.as<float>(partials * sizeof(float2));
-    const dim3 grid(static_cast<unsigned>(g.splits), static_cast<unsigned>(g.w.kvHeads));
     windowSums<T, width, hopper><<<grid, threads, shared, launch.stream>>>(g, partial);
     windowTotals<<<static_cast<unsigned>(ceilDiv(g.w.kvHeads * g.rows, 4)), 128, 0, launch.stream>>>(g, partial, lse);
     windowWeights<T, width, hopper><<<grid, threads, shared, launch.stream>>>(g, lse);

@@ -12,8 +12,11 @@ import { oneRank } from "../../core/world.ts"
 import { recordedHost } from "../../exec/recorded-host.ts"
 import { run } from "../simulate/simulated.ts"
 
-/** Rounds of so many ops on two lanes, each round begun by a read of what the last one wrote. */
-const recorded = (deviceSeconds: number, host: HostCosts, ops: number, rounds: number) => {
+/**
+ * Rounds of so many ops on two lanes, each round begun by a read of what the last one wrote. `slow`: so many launches after a read take
+ * five times as long as the others.
+ */
+const recorded = (deviceSeconds: number, host: HostCosts, ops: number, rounds: number, slow = 0) => {
   const journals: Array<Journal> = []
   const program = Effect.gen(function* () {
     const machine = yield* Machine
@@ -23,7 +26,7 @@ const recorded = (deviceSeconds: number, host: HostCosts, ops: number, rounds: n
       for (let i = 0; i < ops; i++)
         machine.submit(
           launch(
-            "work",
+            i < slow ? "slow" : "work",
             kernels.scale,
             i % 3 === 2 ? Lane.h2d : Lane.compute,
             [i % 3 === 2 ? y : x],
@@ -43,7 +46,7 @@ const recorded = (deviceSeconds: number, host: HostCosts, ops: number, rounds: n
       seconds: () => deviceSeconds,
       estimates: [],
       host: {
-        seconds: (op) => hostSecondsOf(host, op),
+        seconds: (op) => hostSecondsOf(host, op) * (op.label === "slow" ? 5 : 1),
         readSeconds: host.readSeconds,
         replaySeconds: 0,
         launchesLayers: false,
@@ -91,5 +94,13 @@ describe("the host's costs in a timeline", () => {
 
   it("are none of a run that reads once, at its end", () => {
     expect(recorded(1e-6, hostOf(1e-5, 1e-4), 5, 1)).toEqual({})
+  })
+
+  it("are no more than leaves room for all launches, where the device waits for the first alone", () => {
+    const [launchSeconds, readSeconds, deviceSeconds] = [4e-6, 1e-4, 12e-6]
+    const { launchSeconds: found } = recorded(deviceSeconds, hostOf(launchSeconds, readSeconds), 60, 4, 3)
+    expect(found).toBeGreaterThan(launchSeconds)
+    // the first three alone say 20 us; two of three ops are on the lane that all of them wait for
+    expect(found).toBeLessThan(deviceSeconds)
   })
 })

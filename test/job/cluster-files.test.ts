@@ -54,7 +54,10 @@ describe("scenarios/cluster", () => {
     const images = ["Dockerfile", ...jobs].flatMap((name) => textOf(name).match(/registry\S+:\S+/gu) ?? [])
     expect(new Set(images)).toEqual(new Set([`registry.example.org/tandem:${manifest.version}`]))
     const docker = textOf("Dockerfile")
-    expect(docker).toContain("FROM node:24-")
+    expect(docker).toContain("ARG NODE=node:24-")
+    // What its first lines say to set can be set.
+    for (const [, argument] of docker.matchAll(/--build-arg (\w+)=/gu))
+      expect(docker).toMatch(new RegExp(`^ARG ${argument}=`, "mu"))
     for (const [, path] of docker.matchAll(/\/tandem\/lib\/node_modules\/tandem\/(\S+)/gu))
       expect(existsSync(root + path), path).toBe(true)
     for (const name of jobs)

@@ -233,6 +233,24 @@ describe("scores and choices", () => {
     )
   })
 
+  it("window scores are the same with what attention has left of the queries", () => {
+    fc.assert(
+      fc.property(seed, fc.integer({ min: 1, max: 8 }), fc.nat(), (seed, time, cut) => {
+        const next = numbers(seed)
+        const [q, k] = [random(next, [1, time, width], 3), random(next, [1, time, kvWidth], 3)]
+        const window = 1 + (cut % time)
+        const lse = run(kernels["attention.forward"], [q, k, k], shape)[1]!
+        const alone = run(kernels["kv.window_scores"], [q, k], { ...shape, window })[0]!
+        const known = run(kernels["kv.window_scores"], [q, k, lse], { ...shape, window })[0]!
+        for (const [i, score] of alone.data.entries()) expect(known.data[i]).toBeCloseTo(score, 5)
+        // what is said of them is used
+        const twice = { ...lse, data: lse.data.map((sum) => sum - Math.log(2)) }
+        const doubled = run(kernels["kv.window_scores"], [q, k, twice], { ...shape, window })[0]!
+        for (const [i, score] of alone.data.entries()) expect(doubled.data[i]).toBeCloseTo(2 * score, 5)
+      })
+    )
+  })
+
   it("pools the prefix, counting zeros beyond the ends for the mean, and puts the window on top", () => {
     const scores = floats([2, 6], [3, 0, 6, 0, 9, 9, 0, 0, 3, 3, 9, 9])
     const avg = run(kernels["kv.pool_scores"], [scores], { window: 2, kernel: 3, mode: "avg" })[0]!

@@ -281,7 +281,14 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
       const time = draw.integer(200, 1300)
       const window = draw.flag() ? draw.integer(1, 40) : draw.integer(90, 150)
       return {
-        inputs: [of(dtype, 1, time, heads * headWidth), of(dtype, 1, time, kvHeads * headWidth)],
+        // every other time with the sums of exponentials, of about as large as those of so many keys are
+        inputs: [
+          of(dtype, 1, time, heads * headWidth),
+          of(dtype, 1, time, kvHeads * headWidth),
+          ...(draw.flag()
+            ? [{ ...of("float32", 1, heads, time), value: () => Math.log(time) + draw.float() }]
+            : [])
+        ],
         attributes: { heads, kvHeads, headWidth, window, softmax: true },
         outputDtype: "float32"
       }

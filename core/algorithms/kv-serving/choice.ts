@@ -5,11 +5,14 @@ import type { Attributes } from "../../kernels/kernel.ts"
 import { headWidthOf } from "../../models/decoder-layer.ts"
 import type { DecoderModel } from "./model.ts"
 
-/** One kernel of a choice. The first reads the layer's queries and keys, or nothing; each other reads what came before. */
+/**
+ * One kernel of a choice. The first reads the layer's queries and keys, or these and what attention left of them (the logarithm of each
+ * query's sum of exponentials), or nothing; each other reads what came before.
+ */
 export interface ChoiceCall {
   readonly kernel: KernelName
   readonly attributes: Attributes
-  readonly reads: "queries and keys" | "nothing" | "previous"
+  readonly reads: "queries and keys" | "attention" | "nothing" | "previous"
 }
 
 /** How one layer finds the tokens of a prompt that stay in its cache. */
@@ -51,7 +54,7 @@ export const windowScores = (model: DecoderModel, window: number, softmax: boole
     window,
     softmax
   },
-  reads: "queries and keys"
+  reads: softmax ? "attention" : "queries and keys"
 })
 
 export interface Observation {

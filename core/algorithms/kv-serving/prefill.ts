@@ -74,7 +74,7 @@ export const prefill = (
       )
       let list = choice.kind === "as" ? lists.get(choice.layer) : undefined
       if (choice.kind === "choose") {
-        const kept = yield* chooseTokens(decoder, id, layer, choice.calls, [q, k])
+        const kept = yield* chooseTokens(decoder, id, layer, choice.calls, [q, k, lse])
         const known = choice.exact || padded
         list = { kept, rows: known ? choice.room : listed(yield* machine.read(kept), kept) }
         lists.set(layer, list)
@@ -219,7 +219,7 @@ const chooseTokens = (
   id: number,
   layer: number,
   calls: ReadonlyArray<ChoiceCall>,
-  [q, k]: readonly [Tensor, Tensor]
+  [q, k, lse]: readonly [q: Tensor, k: Tensor, lse: Tensor]
 ) =>
   Effect.gen(function* () {
     const name = `request ${id} layer ${layer}`
@@ -228,7 +228,9 @@ const chooseTokens = (
       const { kernel, attributes, reads } = calls[index]!
       const named = index === calls.length - 1 ? keptNamed(id, layer) : { name: `${name} scores` }
       const output: Tensor = yield* machine.alloc({ ...named, shape, dtype })
-      const inputs = reads === "nothing" ? [] : reads === "previous" ? [result!] : [q, k]
+      const inputs = { nothing: [], previous: [result!], "queries and keys": [q, k], attention: [q, k, lse] }[
+        reads
+      ]
       machine.submit(compute(`${name} ${kernel}`, kernel, inputs, [output], attributes))
       if (result !== undefined) machine.free(result)
       result = output

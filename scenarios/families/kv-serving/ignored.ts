@@ -77,11 +77,13 @@ const seedWarnings = ({ seed, requests, jitter, algorithm }: KvServingScenario):
 const usualObjective = defaultOf(KvServingScenario.fields.objective)
 
 export const ignoredByExec = (scenario: KvServingScenario, alsoSimulated: boolean): ReadonlyArray<string> => {
-  const { objective, costs, device } = scenario
+  const { objective, costs, device, cacheDtype } = scenario
   const warnings = [...realWarnings(scenario, alsoSimulated)]
   if (objective.ttft !== usualObjective.ttft || objective.tpot !== usualObjective.tpot)
     warnings.push("objective has no effect: goodput is counted in the simulator alone")
   if (costs !== undefined) warnings.push("costs have no effect: a real run takes as long as it takes")
   if (device !== undefined) warnings.push("device has no effect: this machine is the device")
+  if (cacheDtype !== undefined)
+    warnings.push("cacheDtype has no effect: real caches are of the model's dtype (model.dtype)")
   return warnings
 }

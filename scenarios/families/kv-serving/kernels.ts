@@ -1,5 +1,5 @@
-// A serving scenario with real kernels: for both machines, and for `exec generate`, with random or trained weights. Weights and
-// activations are float32, whatever the scenario's model says.
+// A serving scenario with real kernels: for both machines, and for `exec generate`, with random or trained weights. Weights,
+// activations and caches are of the model's dtype.
 import { greatest } from "../../../core/extremes.ts"
 import * as Effect from "effect/Effect"
 import type { ServingOutcome, ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
@@ -29,7 +29,8 @@ const servingOf = (
     const { plan: resolved, world } = yield* resolveServing(scenario, file, loader)
     const real: ServingPlan = {
       ...resolved,
-      model: { ...resolved.model, dtype: "float32", cacheDtype: undefined }
+      // Keys and values have no scales of blocks, without which those far smaller than 1 have no value of their own in int8 and float4.
+      model: { ...resolved.model, cacheDtype: undefined }
     }
     const { plan, initial } =
       trained === undefined

@@ -221,8 +221,10 @@ export const servingCases: KernelCases = {
   "kv.window_scores": (draw) => {
     const of = heads(draw)
     const time = draw.integer(1, 30)
+    const inputs = [floats([1, time, of.heads * of.headWidth]), floats([1, time, of.kvHeads * of.headWidth])]
     return {
-      inputs: [floats([1, time, of.heads * of.headWidth]), floats([1, time, of.kvHeads * of.headWidth])],
+      // whatever the sums are said to be, weights are relative to them
+      inputs: draw.flag() ? [...inputs, floats([1, of.heads, time])] : inputs,
       attributes: { ...of, window: draw.integer(1, time), softmax: draw.flag() }
     }
   },
