@@ -37,7 +37,7 @@ for (const ranks of values.ranks.split(",").map(Number)) {
     const network = new Network(world, distinct(world))
     const cluster = new Cluster(nodes.map(() => ({ up: rate, down: rate })))
     try {
-      const command = ["bench/cluster/alone-rank.ts", values.repeats, ...sizes]
+      const command = ["bench/cluster/alone-rank.ts", "cpu", values.repeats, ...sizes]
       const children = startRanks(ranks, cluster, command, "pipe")
       let rows: ReadonlyArray<CollectiveCost> = []
       createInterface({ input: children[0]!.stdout! }).on(

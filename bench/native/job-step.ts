@@ -2,6 +2,7 @@
 // rank, of a step of small kernels with a collective after every layer. Beside them, as many processes of one rank that know nothing of
 // each other, started together: what it costs that a thread serves one rank alone. The three are run in turn, in processes of their own.
 //   npx node bench/native/job-step.ts --ranks 2 --pairs 5
+//   npx node bench/native/job-step.ts --backend cuda --ranks 1,2,4,8     over processes alone, a GPU each: whether a rank's time stays
 import { spawn } from "node:child_process"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
@@ -9,6 +10,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
+import { CurrentBackend } from "../../exec/backend.ts"
 import { localWorld } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
 import { placeIn } from "../../exec/job/environment.ts"
@@ -19,6 +21,7 @@ import { median } from "../../core/median.ts"
 
 const { values } = parseArgs({
   options: {
+    backend: { type: "string", default: "cpu" },
     ranks: { type: "string", default: "2" },
     pairs: { type: "string", default: "5" },
     rounds: { type: "string", default: "20" },
@@ -26,18 +29,22 @@ const { values } = parseArgs({
     strangers: { type: "boolean", default: false }
   }
 })
-const [ranks, pairs, rounds] = [Number(values.ranks), Number(values.pairs), Number(values.rounds)]
+const [pairs, rounds] = [Number(values.pairs), Number(values.rounds)]
+const scale = values.ranks.split(",").map(Number)
+const ranks = scale[0]!
 const [layers, kernelsOfLayer, steps] = [16, 4, 10]
 
 interface Micros {
   readonly submitting: number
   readonly step: number
+  /** Of all threads of the process: those that launch and wait, too. */
+  readonly all: number
+  /** By the clock. */
+  readonly passed: number
 }
 
-const cpuMicros = (): number => {
-  const { user, system } = process.threadCpuUsage()
-  return user + system
-}
+const totalOf = ({ user, system }: NodeJS.CpuUsage): number => user + system
+const cpuMicros = (): number => totalOf(process.threadCpuUsage())
 
 const program = Effect.gen(function* () {
   const machine = yield* Machine
@@ -50,9 +57,11 @@ const program = Effect.gen(function* () {
   const sum = collective("sum", kernels.all_reduce, Lane.inter, all, [gradient], [gradient])
   const submitting: Array<number> = []
   const whole: Array<number> = []
+  const ofAll: Array<number> = []
+  const passed: Array<number> = []
   // The first rounds compile.
   for (let round = -5; round < rounds; round++) {
-    const start = cpuMicros()
+    const [start, startOfAll, began] = [cpuMicros(), totalOf(process.cpuUsage()), performance.now()]
     let submitted = 0
     for (let step = 0; step < steps; step++) {
       const before = cpuMicros()
@@ -66,31 +75,50 @@ const program = Effect.gen(function* () {
     if (round < 0) continue
     submitting.push(submitted / steps)
     whole.push((cpuMicros() - start) / steps)
+    ofAll.push((totalOf(process.cpuUsage()) - startOfAll) / steps)
+    passed.push((1000 * (performance.now() - began)) / steps)
   }
-  return { submitting: median(submitting), step: median(whole) } satisfies Micros
+  return {
+    submitting: median(submitting),
+    step: median(whole),
+    all: median(ofAll),
+    passed: median(passed)
+  } satisfies Micros
 })
+
+const onBackend = <A, E>(run: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.provideService(run, CurrentBackend, values.backend)
 
 /** A rank's times; in one process the thread serves all ranks, so a step is its share. */
 const measured = async (): Promise<Micros> => {
   const world = localWorld(values.strangers ? 1 : ranks)
   const place = values.alone ? undefined : await Effect.runPromise(placeIn(process.env))
   if (place === undefined) {
-    const { ranks: own } = await Effect.runPromise(execute({ world, program }))
-    const { submitting, step } = own[0]!.value
-    return { submitting, step: step / own.length }
+    const { ranks: own } = await Effect.runPromise(onBackend(execute({ world, program })))
+    const { step, all, ...rest } = own[0]!.value
+    return { ...rest, step: step / own.length, all: all / own.length }
   }
   const secret = await Effect.runPromise(secretIn(process.env))
   const { ranks: own } = await Effect.runPromise(
     ProcessJob.use({ place, secret, alike: { version: "1" }, timeoutSeconds: 60 }, (job) =>
-      execute({ world, job: () => job.run(), program })
+      onBackend(execute({ world, job: () => job.run(), program }))
     )
   )
   return own[0]!.value
 }
 
-const child = (env: NodeJS.ProcessEnv, more: ReadonlyArray<string>): Promise<Micros> =>
+const child = (env: NodeJS.ProcessEnv, more: ReadonlyArray<string>, of = ranks): Promise<Micros> =>
   new Promise((resolve, reject) => {
-    const args = [import.meta.filename, "--ranks", String(ranks), "--rounds", String(rounds), ...more]
+    const args = [
+      import.meta.filename,
+      "--ranks",
+      String(of),
+      "--rounds",
+      String(rounds),
+      "--backend",
+      values.backend,
+      ...more
+    ]
     const one = spawn(process.execPath, args, {
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "inherit"]
@@ -102,9 +130,10 @@ const child = (env: NodeJS.ProcessEnv, more: ReadonlyArray<string>): Promise<Mic
     )
   })
 
-const overProcesses = async (): Promise<Micros> => {
+/** Each rank's times. */
+const ofProcesses = async (ranks: number): Promise<ReadonlyArray<Micros>> => {
   const [port, secret] = [await freePort(), freshSecret()]
-  const all = await Promise.all(
+  return Promise.all(
     Array.from({ length: ranks }, (_, rank) =>
       child(
         {
@@ -114,11 +143,37 @@ const overProcesses = async (): Promise<Micros> => {
           MASTER_PORT: String(port),
           TANDEM_SECRET: secret
         },
-        []
+        [],
+        ranks
       )
     )
   )
-  return all[0]!
+}
+
+const overProcesses = async (): Promise<Micros> => (await ofProcesses(ranks))[0]!
+
+/** Whether a rank's time stays, however many there are. In turn, so that what else the machine does falls on all. */
+const compareScale = async (): Promise<void> => {
+  const runs = scale.map((): Array<Micros> => [])
+  for (let pair = 0; pair < pairs; pair++)
+    for (const [index, ranks] of scale.entries()) {
+      const each = await ofProcesses(ranks)
+      process.stderr.write(`${pair + 1} of ${pairs}, ${ranks} ranks: ${JSON.stringify(each)}\n`)
+      runs[index]!.push(...each)
+    }
+  console.log(
+    `${layers * (kernelsOfLayer + 1)} ops a step and rank, ${layers} of them all-reduces among all; us of a rank a step, medians of ${pairs} jobs`
+  )
+  console.log("ranks  submitting  its thread  all threads  by the clock")
+  for (const [index, ranks] of scale.entries()) {
+    const of = (what: keyof Micros, width: number): string =>
+      median(runs[index]!.map((run) => run[what]))
+        .toFixed(0)
+        .padStart(width)
+    console.log(
+      `${String(ranks).padStart(5)}${of("submitting", 12)}${of("step", 12)}${of("all", 13)}${of("passed", 14)}`
+    )
+  }
 }
 
 const strangers = async (): Promise<Micros> =>
@@ -147,4 +202,5 @@ const compare = async (): Promise<void> => {
 }
 
 if (values.alone || process.env["RANK"] !== undefined) console.log(JSON.stringify(await measured()))
+else if (scale.length > 1) await compareScale()
 else await compare()
