@@ -1,56 +1,7 @@
 // What docs/performance.md and docs/validation.md cite from a GPU, part by part: the commands, and how long each may take. Knows nothing
 // of how they are run (gpu.ts).
-
-/** One command of a part. */
-export interface Step {
-  readonly name: string
-  readonly command: ReadonlyArray<string>
-  readonly env?: Readonly<Record<string, string>>
-  /** Programs and Python modules without which it cannot run. */
-  readonly needs?: ReadonlyArray<string>
-  /** What of a JSON result is told in one line; of other results that is the last line. */
-  readonly tell?: (json: Readonly<Record<string, unknown>>) => string
-  /** Whether what a command printed says that all is well, where its exit code does not. */
-  readonly judge?: (text: string) => { readonly ok: boolean; readonly said: string }
-  /** A file that holds the JSON result, where it is not what the command prints. */
-  readonly result?: string
-}
-
-export interface Part {
-  readonly name: string
-  /** Where its figures are cited. */
-  readonly cited: string
-  /** For all its steps together, on a GPU; the processor of a small machine gets four times as long. */
-  readonly limitSeconds: number
-  /** GPUs that it needs. */
-  readonly gpus?: number
-  /** Without one it is not for a processor. */
-  readonly onCpu: boolean
-  readonly steps: ReadonlyArray<Step>
-}
-
-export interface PartChoices {
-  readonly backend: string
-  /** The folder of outcomes. */
-  readonly out: string
-}
-
-const percent = (value: unknown): string => `${(100 * Number(value)).toFixed(1)} %`
-
-const bench = (script: string, ...more: ReadonlyArray<string>): ReadonlyArray<string> => [
-  "node",
-  `bench/native/${script}.ts`,
-  ...more
-]
-const exec = (...more: ReadonlyArray<string>): ReadonlyArray<string> => ["node", "exec/cli.ts", ...more]
-const python = (script: string, ...more: ReadonlyArray<string>): ReadonlyArray<string> => [
-  "python3",
-  `bench/native/${script}.py`,
-  ...more
-]
-
-const agreement = ({ decisions, values, order, timeError }: Readonly<Record<string, unknown>>): string =>
-  `decisions ${decisions ? "agree" : "DIFFER"}, values ${values ? "agree" : "DIFFER"}, order ${order ? "legal" : "ILLEGAL"}, time ${percent(timeError)}`
+import { agreementOf, bench, part, python, type Part, type PartChoices, type Step } from "./gpu-part.ts"
+import { several, whatIfs } from "./gpu-parts-several.ts"
 
 const tests = ({ backend, out }: PartChoices, name: string, ...folders: ReadonlyArray<string>): Step => ({
   name,
@@ -67,12 +18,6 @@ const tests = ({ backend, out }: PartChoices, name: string, ...folders: Readonly
   result: `${out}/${name}.vitest.json`,
   tell: ({ numPassedTests, numFailedTests, numPendingTests }) =>
     `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`
-})
-
-const agreementOf = (backend: string, scenario: string, ...more: ReadonlyArray<string>): Step => ({
-  name: [scenario, ...more.filter((one) => !one.startsWith("--"))].join(" "),
-  command: exec("agree", `scenarios/agree/${scenario}.yaml`, "--backend", backend, "--json", ...more),
-  tell: agreement
 })
 
 /** A training step of ours and of PyTorch's in turn: each twice, so that a machine that slows down shows. */
@@ -164,20 +109,6 @@ const agreeing = [
   "streaming-diloco",
   "sharded"
 ]
-
-const part = (
-  name: string,
-  limitSeconds: number,
-  steps: ReadonlyArray<Step>,
-  more: Partial<Part> = {}
-): Part => ({
-  name,
-  limitSeconds,
-  steps,
-  cited: "docs/performance.md",
-  onCpu: true,
-  ...more
-})
 
 /** That it computes what it should. */
 const correctness = (choices: PartChoices): ReadonlyArray<Part> => {
@@ -405,26 +336,8 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
       cited: "docs/validation.md",
       gpus: 2
     }),
-    part(
-      "what-if",
-      560,
-      [
-        {
-          name: "what if",
-          command: [
-            "node",
-            "bench/cluster/what-if.ts",
-            ...on,
-            "--out",
-            `${out}/what-if.json`,
-            "--budget-seconds",
-            "530"
-          ],
-          needs: ["ip"]
-        }
-      ],
-      { cited: "docs/validation.md", gpus: 2, onCpu: false }
-    ),
+    ...several(choices),
+    ...whatIfs(choices),
     part(
       "time-to-loss",
       280,

@@ -13,7 +13,8 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { alignColumns } from "../../scenarios/table.ts"
-import { partsOf, type Part, type Step } from "./gpu-parts.ts"
+import type { Part, Step } from "./gpu-part.ts"
+import { partsOf } from "./gpu-parts.ts"
 
 interface StepOutcome {
   readonly name: string

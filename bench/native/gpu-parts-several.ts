@@ -1,0 +1,118 @@
+// Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, foretold and run; collectives by size; host time by
+// ranks.
+import { agreementOf, bench, part, type Part, type PartChoices, type Step } from "./gpu-part.ts"
+
+/** What a run of bench/cluster/what-if.ts is of, beside the backend. */
+interface WhatIf {
+  readonly name: string
+  readonly gpus: number
+  readonly limitSeconds: number
+  readonly asked: ReadonlyArray<string>
+  readonly needs?: ReadonlyArray<string>
+  /** Before it. */
+  readonly first?: ReadonlyArray<Step>
+}
+
+const whatIf = (
+  { backend, out }: PartChoices,
+  { name, gpus, limitSeconds, asked, needs = [], first = [] }: WhatIf
+): Part => {
+  const budget = ["--budget-seconds", String(limitSeconds - 30)]
+  const files = ["--out", `${out}/${name}.json`]
+  return part(
+    name,
+    limitSeconds,
+    [
+      ...first,
+      {
+        name: asked.join(" "),
+        command: ["node", "bench/cluster/what-if.ts", "--backend", backend, ...asked, ...files, ...budget],
+        needs: ["ip", ...needs]
+      }
+    ],
+    { cited: "docs/validation.md", gpus, onCpu: false }
+  )
+}
+
+const llama = ["--scenario", "scenarios/measured/what-if-llama.yaml"]
+
+/** Links that are slower, foretold and run: more ranks, larger models, models in parts, GPUs that are shared. */
+export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
+  whatIf(choices, { name: "what-if", gpus: 2, limitSeconds: 560, asked: [] }),
+  whatIf(choices, {
+    name: "sites",
+    gpus: 4,
+    limitSeconds: 400,
+    asked: ["--ranks", "4", "--sites", "2", "--points", "nvlink,25Gbit/s,5Gbit/s,1Gbit/s"],
+    first: [
+      agreementOf(choices.backend, "sharded", "--processes", "4"),
+      agreementOf(
+        choices.backend,
+        "sharded",
+        "--processes",
+        "4",
+        ...["training.precision=bfloat16", "algorithm=ddp", "steps=1"].flatMap((one) => ["--set", one])
+      )
+    ]
+  }),
+  whatIf(choices, {
+    name: "what-if-4",
+    gpus: 4,
+    limitSeconds: 330,
+    asked: ["--ranks", "4", "--points", "nvlink,5Gbit/s,1Gbit/s"]
+  }),
+  whatIf(choices, {
+    name: "what-if-llama-4",
+    gpus: 4,
+    limitSeconds: 400,
+    asked: [...llama, "--ranks", "4", "--points", "nvlink,25Gbit/s"]
+  }),
+  whatIf(choices, {
+    name: "what-if-llama",
+    gpus: 2,
+    limitSeconds: 400,
+    asked: [...llama, "--points", "nvlink,25Gbit/s,5Gbit/s"]
+  }),
+  whatIf(choices, {
+    name: "what-if-shared",
+    gpus: 2,
+    limitSeconds: 240,
+    asked: ["--ranks", "4", "--mps", "--points", "25Gbit/s,5Gbit/s"],
+    needs: ["nvidia-cuda-mps-control"]
+  }),
+  whatIf(choices, {
+    name: "sites-8",
+    gpus: 8,
+    limitSeconds: 400,
+    asked: ["--ranks", "8", "--sites", "2", "--points", "nvlink,25Gbit/s,5Gbit/s,1Gbit/s"]
+  })
+]
+
+/** What several GPUs of one host do: collectives by size, and whether a rank's host time stays. */
+export const several = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
+  const cuda = backend === "cuda"
+  const ofRanks = (ranks: string): Step => ({
+    name: `collectives of ${ranks} ranks`,
+    command: [
+      "node",
+      "bench/cluster/collectives.ts",
+      "--backend",
+      backend,
+      "--ranks",
+      ranks,
+      "--out",
+      `${out}/nccl-${ranks.replaceAll(",", "-")}`,
+      ...(cuda ? [] : ["--sizes", "4KiB,256KiB", "--repeats", "5"])
+    ]
+  })
+  const hostTime = (ranks: string): Step => ({
+    name: `host time of a step, ${ranks} ranks`,
+    command: bench("job-step", "--backend", backend, "--ranks", ranks, "--pairs", cuda ? "3" : "1")
+  })
+  return [
+    part("collectives", 150, [ofRanks(cuda ? "2,4" : "2,3")], { cited: "docs/costs.md", gpus: 4 }),
+    part("collectives-8", 200, [ofRanks("2,4,8")], { cited: "docs/costs.md", gpus: 8, onCpu: false }),
+    part("ranks", 150, [hostTime(cuda ? "1,2,4" : "1,2")], { gpus: 4 }),
+    part("ranks-8", 200, [hostTime("1,2,4,8")], { gpus: 8, onCpu: false })
+  ]
+}
