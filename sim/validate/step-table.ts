@@ -82,12 +82,14 @@ const percent = (share: number): string => `${(share * 100).toFixed(1)} %`
 const signed = (share: number): string => `${share < 0 ? "-" : "+"}${percent(Math.abs(share))}`
 
 const claimOf = (claim: string, offs: ReadonlyArray<number>, within: number): Claim => {
+  if (offs.length === 0)
+    return { claim: `${claim} within ${Math.round(within * 100)} %`, holds: false, found: "none measured" }
   const worst = Math.max(...offs.map((off) => Math.abs(off)))
   const inside = (bound: number): number => offs.filter((off) => Math.abs(off) <= bound).length
   const met = within === asked ? "" : `(within 5 %: ${inside(asked)} of ${offs.length}) `
   return {
     claim: `${claim} ${met}within ${Math.round(within * 100)} %`,
-    holds: offs.length > 0 && inside(within) === offs.length,
+    holds: inside(within) === offs.length,
     found: `${inside(within)} of ${offs.length}, worst ${percent(worst)}`
   }
 }

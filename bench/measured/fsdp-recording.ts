@@ -1,0 +1,145 @@
+// What fsdp_record.py writes (fsdp.json), as far as it is read here, and medians of it. Knows no simulator.
+import { median } from "../../core/median.ts"
+
+export const models = ["gpt2", "llama1b"] as const
+export type Model = (typeof models)[number]
+export type Mode = "local" | "ddp" | "fsdp"
+
+interface RankSteps {
+  readonly seconds: ReadonlyArray<number>
+  readonly synchronized_seconds?: ReadonlyArray<number>
+  readonly peak_bytes?: number
+}
+
+export interface RecordedSteps {
+  readonly what: "steps"
+  /** `none` of local steps. */
+  readonly link: string
+  readonly model: Model
+  readonly mode: Mode
+  /** Of local steps: how many ran at once. */
+  readonly processes?: number
+  readonly ranks: ReadonlyArray<RankSteps>
+}
+
+interface RecordedTrace {
+  readonly what: "trace"
+  readonly model: Model
+  readonly mode: Mode
+  readonly file?: string
+}
+
+interface Beside {
+  readonly alone_seconds: number
+  /** None where no kernel ended before the calls did. */
+  readonly beside_seconds: number | null
+}
+
+interface RecordedBeside {
+  readonly what: "beside"
+  readonly link: string
+  readonly ranks: ReadonlyArray<{ readonly product: Beside; readonly copy: Beside }>
+}
+
+interface RecordedCollectives {
+  readonly what: "collectives"
+  readonly link: string
+  readonly rows: ReadonlyArray<{
+    readonly op: string
+    readonly bytes: number
+    readonly ranks: ReadonlyArray<{
+      readonly blocking_seconds: ReadonlyArray<number>
+      readonly queued_seconds?: number
+    }>
+  }>
+}
+
+type Part =
+  RecordedSteps | RecordedTrace | RecordedBeside | RecordedCollectives | { readonly what: "model" | "spans" }
+
+interface Described {
+  readonly torch?: string
+  readonly nccl?: string
+  readonly device?: string
+  readonly tcp?: { readonly tcp_congestion_control: ReadonlyArray<string> }
+}
+
+export interface Recording {
+  readonly date: string
+  readonly described?: {
+    readonly nvlink?: ReadonlyArray<Described>
+    readonly sockets?: ReadonlyArray<Described>
+  }
+  readonly parts: ReadonlyArray<Part>
+}
+
+export const partsOf = <What extends Part["what"]>(
+  { parts }: Recording,
+  what: What
+): ReadonlyArray<Extract<Part, { readonly what: What }>> =>
+  parts.filter((part): part is Extract<Part, { readonly what: What }> => part.what === what)
+
+const mean = (values: ReadonlyArray<number>): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length
+
+/** Median of the steps, mean of the ranks, seconds. */
+export const secondsOf = ({ ranks }: RecordedSteps): number =>
+  mean(ranks.map(({ seconds }) => median(seconds)))
+
+/** The same where the host waits for the device after each; undefined where none were recorded. */
+export const waitedSecondsOf = ({ ranks }: RecordedSteps): number | undefined => {
+  const waited = ranks.flatMap(({ synchronized_seconds }) =>
+    synchronized_seconds === undefined || synchronized_seconds.length === 0
+      ? []
+      : [median(synchronized_seconds)]
+  )
+  return waited.length === 0 ? undefined : mean(waited)
+}
+
+/** Of the fuller rank. */
+export const peakBytesOf = ({ ranks }: RecordedSteps): number | undefined => {
+  const peaks = ranks.flatMap(({ peak_bytes }) => peak_bytes ?? [])
+  return peaks.length === 0 ? undefined : Math.max(...peaks)
+}
+
+/** The local step with so many processes at once, seconds; that of one, where no more were recorded. */
+export const localSeconds = (recording: Recording, model: Model, processes: number): number => {
+  const own = partsOf(recording, "steps").filter((part) => part.mode === "local" && part.model === model)
+  const row = own.find((part) => part.processes === processes) ?? own[0]
+  if (row === undefined) throw new RangeError(`no local steps of ${model} were recorded`)
+  return secondsOf(row)
+}
+
+export const congestionOf = ({ described }: Recording): string =>
+  described?.sockets?.[0]?.tcp?.tcp_congestion_control[0] ?? "tcp"
+
+/**
+ * How many times as long kernels took beside all-reduces over such a link: mean of a product and a copy, at least 1. Undefined where
+ * it was not recorded; then over the next link that was.
+ */
+export const slowdownBeside = (recording: Recording, link: string): number | undefined => {
+  const all = partsOf(recording, "beside").filter((part) => part.link !== "nvlink")
+  const part = all.find((one) => one.link === link) ?? all[0]
+  if (part === undefined) return undefined
+  const ratios = part.ranks.flatMap(({ product, copy }) =>
+    [product, copy].flatMap(({ alone_seconds, beside_seconds }) =>
+      beside_seconds === null ? [] : [beside_seconds / alone_seconds]
+    )
+  )
+  return ratios.length === 0 ? undefined : Math.max(1, mean(ratios))
+}
+
+/** Collectives over a link as a table that `sim import csv` reads: calls in a row where recorded, else the median blocking one. */
+export const collectivesCsv = (recording: Recording, link: string): string | undefined => {
+  const rows = partsOf(recording, "collectives")
+    .filter((part) => part.link === link)
+    .flatMap((part) => part.rows)
+  if (rows.length === 0) return undefined
+  const lines = rows.map(({ op, bytes, ranks }) => {
+    const seconds = mean(
+      ranks.map(({ queued_seconds, blocking_seconds }) => queued_seconds ?? median(blocking_seconds))
+    )
+    return `${op},${ranks.length},${bytes},${seconds},unshaped`
+  })
+  return ["op,ranks,bytes,median_seconds,link", ...lines, ""].join("\n")
+}
