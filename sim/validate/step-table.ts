@@ -35,14 +35,14 @@ const MeasuredSteps = Schema.Struct({
   steps: Schema.Array(Step)
 })
 
-export interface StepClaim {
+interface StepClaim {
   readonly of: string
   readonly claim: string
   /** A share of the measured step. */
   readonly within: number
 }
 
-export interface StepTable {
+interface StepTable {
   readonly name: string
   readonly title: string
   readonly calibrated?: boolean
