@@ -39,6 +39,7 @@ inline bool isInteger(Dtype dtype) { return dtype == Dtype::int8 || dtype == Dty
  * that no program names, for values that the host gives and takes.
  */
 constexpr int programLanes = 5;
+constexpr int computeLane = 0;
 constexpr int interLane = 1;
 constexpr int intraLane = 2;
 constexpr int valuesLane = 5;

@@ -1,5 +1,5 @@
-// Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, foretold and run; collectives by size; host time by
-// ranks.
+// Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, foretold and run; FSMoE; collectives by size; host
+// time by ranks.
 import { agreementOf, bench, part, type Part, type PartChoices, type Step } from "./gpu-part.ts"
 
 /** What a run of bench/cluster/what-if.ts is of, beside the backend. */
@@ -88,8 +88,39 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
   })
 ]
 
+/**
+ * FSMoE with a GPU for each of four ranks: as it is, and with what decides how soon NCCL's kernels get multiprocessors beside products
+ * taken back or changed, one thing at a time.
+ */
+const fsmoeAlone = ({ backend, out }: PartChoices): ReadonlyArray<Step> => {
+  const ways: ReadonlyArray<readonly [string, Readonly<Record<string, string>>]> = [
+    ["as it is", {}],
+    ["one priority", { TANDEM_CUDA_PRIORITY: "0" }],
+    ["packed messages", { TANDEM_CUDA_PIECES: "0" }],
+    ["NCCL without clusters", { NCCL_CGA_CLUSTER_SIZE: "0" }],
+    ["NCCL with 8 blocks", { NCCL_MAX_CTAS: "8" }]
+  ]
+  return ways.map(([name, env], index) => ({
+    name,
+    command: [
+      "node",
+      "bench/cluster/moe.ts",
+      "--backend",
+      backend,
+      "--out",
+      `${out}/fsmoe-${name.replaceAll(" ", "-")}.json`,
+      "--budget-seconds",
+      "90",
+      ...(index === 0 ? [] : ["--variants", "no pipelining; fsmoe, degree 4; fsmoe, degree 8"])
+    ],
+    env,
+    needs: ["ip"]
+  }))
+}
+
 /** What several GPUs of one host do: collectives by size, and whether a rank's host time stays. */
-export const several = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
+export const several = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend, out } = choices
   const cuda = backend === "cuda"
   const ofRanks = (ranks: string): Step => ({
     name: `collectives of ${ranks} ranks`,
@@ -110,6 +141,7 @@ export const several = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
     command: bench("job-step", "--backend", backend, "--ranks", ranks, "--pairs", cuda ? "3" : "1")
   })
   return [
+    part("moe-four", 400, fsmoeAlone(choices), { cited: "docs/validation.md", gpus: 4, onCpu: false }),
     part("collectives", 150, [ofRanks(cuda ? "2,4" : "2,3")], { cited: "docs/costs.md", gpus: 4 }),
     part("collectives-8", 200, [ofRanks("2,4,8")], { cited: "docs/costs.md", gpus: 8, onCpu: false }),
     part("ranks", 150, [hostTime(cuda ? "1,2,4" : "1,2")], { gpus: 4 }),

@@ -1,6 +1,7 @@
 #include "message.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace tandem::cuda {
 
@@ -109,6 +110,14 @@ Encoding encodingOf(Dtype dtype, const std::string& wire) {
   throw BadCall("wire is \"" + wire + "\"");
 }
 
+bool worthPieces(size_t parts, int64_t bytes) {
+  static const bool wished = [] {
+    const char* wish = std::getenv("TANDEM_CUDA_PIECES");
+    return wish == nullptr || std::string(wish) != "0";
+  }();
+  return wished && parts <= mostPieces && bytes >= leastPieceBytes * static_cast<int64_t>(parts);
+}
+
 Message::Message(const std::vector<Operand>& tensors, const Spans& spans, const std::vector<Encoding>& encodings) {
   int64_t at = 0;
   for (const Encoding& encoding : encodings) {
@@ -132,10 +141,24 @@ Message::Message(const std::vector<Operand>& tensors, const Spans& spans, const 
       tiles.push_back({view.at(done), at + encodedBytes(encoding, done), count, static_cast<int32_t>(span.tensor), encoding});
     }
     bytes_ = at + encodedBytes(encoding, span.count);
+    const bool same = encoding.dtype == tensor.dtype && !encoding.scaled && !encoding.nibbles;
+    pieces_.push_back({at, bytes_ - at, same ? view.data : nullptr});
     at = aligned(bytes_);
   }
   if (!lies) inPlace_ = nullptr;
+  // by sizes alone, which both ends know
+  if (header_ > 0 || !worthPieces(pieces_.size(), bytes_)) pieces_ = {{0, bytes_, inPlace_}};
+  if (bytes_ == 0) pieces_.clear();
   if (!tiles.empty()) tiles_ = std::make_shared<Table<Tile>>(tiles);
+}
+
+bool Message::piecesInPlace() const {
+  return std::all_of(pieces_.begin(), pieces_.end(), [](const Piece& one) { return one.inPlace != nullptr; });
+}
+
+bool Message::liesWhere(const Message& other) const {
+  return piecesInPlace() && std::equal(pieces_.begin(), pieces_.end(), other.pieces_.begin(), other.pieces_.end(),
+                                       [](const Piece& a, const Piece& b) { return a.inPlace == b.inPlace; });
 }
 
 void Message::pack(const Launch& launch, void* to, const float* scales) const {

@@ -82,6 +82,8 @@ class RemoteTask : public CudaTask {
   Body reduceEverything(double over) const;
   bool reducedByNccl(double over) const;
   Body reduceByNccl(bool scatters, double over) const;
+  Body scatterOneByOne(NcclType type, NcclReduce how) const;
+  bool oneByOne() const;
 
   /** A member's equal share of all values, in pieces of so many that every encoding has whole bytes. */
   Spans share(const std::vector<Operand>& tensors, size_t member) const {
@@ -168,35 +170,51 @@ RemoteTask::Body RemoteTask::exchange(const std::vector<Operand>& from, const st
       at[member] = bytes;
       bytes += aligned(size);
     };
+    const bool stays = in[own_].empty() || out[own_].liesWhere(in[own_]);
+    // as it lies on either side: then what stays here goes by the same launch
+    const bool byNccl = !stays && direct && out[own_].piecesInPlace() && in[own_].piecesInPlace();
     for (size_t member = 0; member < members_; member++) {
       const bool again = alike && member > 0;
-      if (!out[member].empty() && out[member].inPlace() == nullptr && !again) place(outAt, member, out[member].bytes());
+      if (!out[member].empty() && !out[member].piecesInPlace() && !again) place(outAt, member, out[member].bytes());
       if (again) outAt[member] = outAt[0];
-      const bool straight = direct && in[member].inPlace() != nullptr;
+      const bool straight = direct && in[member].piecesInPlace();
       if (member != own_ && !in[member].empty() && !straight) place(inAt, member, in[member].bytes());
     }
-    const Scratch scratch(launch, static_cast<size_t>(bytes));
-    const auto source = [&](size_t member) -> void* {
-      return outAt[member] < 0 ? out[member].inPlace() : scratch.as<char>(static_cast<size_t>(outAt[member]));
-    };
-    const auto target = [&](size_t member) -> void* {
-      return inAt[member] < 0 ? in[member].inPlace() : scratch.as<char>(static_cast<size_t>(inAt[member]));
-    };
-    for (size_t member = 0; member < members_; member++) {
-      if (outAt[member] >= 0 && !(alike && member > 0)) out[member].pack(launch, source(member), scales.data);
+    const void* own = out[own_].inPlace();
+    int64_t ownAt = outAt[own_];
+    if (!stays && !byNccl && ownAt < 0 && own == nullptr) {
+      ownAt = bytes;
+      bytes += aligned(out[own_].bytes());
     }
+    const Scratch scratch(launch, static_cast<size_t>(bytes));
+    const auto written = [&](int64_t at) { return scratch.as<char>(static_cast<size_t>(at)); };
+    for (size_t member = 0; member < members_; member++) {
+      if (outAt[member] >= 0 && !(alike && member > 0)) out[member].pack(launch, written(outAt[member]), scales.data);
+    }
+    if (ownAt != outAt[own_]) out[own_].pack(launch, written(ownAt), scales.data);
     this->launch(launch, [&](const NcclCalls& calls) {
+      const auto send = [&](size_t member) {
+        for (const Piece& piece : out[member].pieces()) {
+          calls.send(outAt[member] < 0 ? piece.inPlace : written(outAt[member] + piece.at), piece.bytes, static_cast<int>(member));
+        }
+      };
+      const auto receive = [&](size_t member) {
+        for (const Piece& piece : in[member].pieces()) {
+          calls.receive(inAt[member] < 0 ? piece.inPlace : written(inAt[member] + piece.at), piece.bytes, static_cast<int>(member));
+        }
+      };
       for (size_t step = 1; step < members_; step++) {
-        const size_t next = (own_ + step) % members_;
-        const size_t before = (own_ + members_ - step) % members_;
-        if (!out[next].empty()) calls.send(source(next), out[next].bytes(), static_cast<int>(next));
-        if (!in[before].empty()) calls.receive(target(before), in[before].bytes(), static_cast<int>(before));
+        send((own_ + step) % members_);
+        receive((own_ + members_ - step) % members_);
       }
+      if (!byNccl) return;
+      send(own_);
+      receive(own_);
     });
     // what stays here goes the same way, but for the journey
-    if (!in[own_].empty() && source(own_) != in[own_].inPlace()) in[own_].unpack(launch, source(own_));
+    if (!stays && !byNccl) in[own_].unpack(launch, ownAt < 0 ? own : written(ownAt));
     for (size_t member = 0; member < members_; member++) {
-      if (inAt[member] >= 0) in[member].unpack(launch, target(member));
+      if (inAt[member] >= 0) in[member].unpack(launch, written(inAt[member]));
     }
   };
 }
@@ -263,6 +281,7 @@ RemoteTask::Body RemoteTask::reduceByNccl(bool scatters, double over) const {
                         : inputs_[0].dtype == Dtype::bfloat16 ? NcclType::bfloat16
                                                               : NcclType::float16;
   const NcclReduce how = over == 1 ? NcclReduce::sum : NcclReduce::average;
+  if (scatters && inputs_.size() > 1 && oneByOne()) return scatterOneByOne(type, how);
   const std::vector<int64_t> even(members_, 1);
   std::vector<Message> parts;
   for (size_t member = 0; member < (scatters ? members_ : 1); member++) {
@@ -291,6 +310,30 @@ RemoteTask::Body RemoteTask::reduceByNccl(bool scatters, double over) const {
       }
     });
     if (staged) sums.unpack(launch, to);
+  };
+}
+
+/** Each tensor's parts lie one behind another, so NCCL takes it as it is; sums that would overwrite values come to lie aside first. */
+RemoteTask::Body RemoteTask::scatterOneByOne(NcclType type, NcclReduce how) const {
+  std::vector<Message> sums;
+  for (size_t i = 0; i < outputs_.size(); i++) sums.push_back(Message({outputs_[i]}, {{0, 0, outputs_[i].elements}}, {encodings_[i]}));
+  return [=](const Launch& launch) {
+    int64_t bytes = 0;
+    std::vector<int64_t> at;
+    for (const Message& sum : sums) {
+      at.push_back(bytes);
+      bytes += aligned(sum.bytes());
+    }
+    const Scratch scratch(launch, overwrites_ ? static_cast<size_t>(bytes) : 0);
+    const auto target = [&](size_t i) -> void* {
+      return overwrites_ ? scratch.as<char>(static_cast<size_t>(at[i])) : outputs_[i].data;
+    };
+    this->launch(launch, [&](const NcclCalls& calls) {
+      for (size_t i = 0; i < sums.size(); i++) {
+        if (!sums[i].empty()) calls.reduceScatter(inputs_[i].data, target(i), outputs_[i].elements, type, how);
+      }
+    });
+    for (size_t i = 0; overwrites_ && i < sums.size(); i++) sums[i].unpack(launch, target(i));
   };
 }
 
@@ -332,23 +375,51 @@ void RemoteTask::planExchange(const std::vector<Spans>& sends, const std::vector
   body_ = exchange(inputs_, sends, outputs_, receives, encodings_, alike, !overwrites_);
 }
 
+/** Whether NCCL takes the tensors one by one, in one launch: they are few and large. By sizes that all members know. */
+bool RemoteTask::oneByOne() const {
+  const auto bytes = [&](size_t i) { return inputs_[i].elements * storedBytes(inputs_[i].dtype); };
+  int64_t all = 0;
+  for (size_t i = 0; i < inputs_.size(); i++) all += bytes(i);
+  return inputs_.size() == 1 || worthPieces(inputs_.size(), all);
+}
+
 void RemoteTask::planGather(const Call& call) {
   const std::vector<int64_t> counts = countsOf(call, members_, true);
-  // One tensor as it is: the parts come to lie one behind another. All members take this way or none, so it depends only on what
+  // Tensors as they are: the parts come to lie one behind another. All members take this way or none, so it depends only on what
   // they have told each other.
-  if (isEven(counts) && inputs_.size() == 1 && encodings_[0].dtype == outputs_[0].dtype &&
-      inputs_[0].dtype == outputs_[0].dtype) {
-    const Message whole(inputs_, allOf(inputs_), encodings_);
-    char* const to = static_cast<char*>(outputs_[0].data);
-    const int64_t bytes = whole.bytes();
-    // NCCL takes the own part from where it belongs, or from elsewhere; what others' parts overwrite has to be put aside.
-    const bool aside = overwrites_ && whole.inPlace() != to + bytes * static_cast<int64_t>(own_);
-    body_ = [this, whole, to, bytes, aside](const Launch& launch) {
-      const Scratch scratch(launch, aside ? static_cast<size_t>(bytes) : 0);
-      void* const from = aside ? scratch.as<void>() : whole.inPlace();
-      if (aside) whole.pack(launch, from, nullptr);
+  bool plain = isEven(counts) && oneByOne();
+  for (size_t i = 0; i < inputs_.size(); i++) {
+    plain = plain && encodings_[i].dtype == outputs_[i].dtype && inputs_[i].dtype == outputs_[i].dtype;
+  }
+  if (plain) {
+    struct Part {
+      Message whole;
+      char* to;
+      /** Where the own part waits while others' overwrite it; -1: it need not. */
+      int64_t asideAt;
+    };
+    std::vector<Part> parts;
+    int64_t aside = 0;
+    for (size_t i = 0; i < inputs_.size(); i++) {
+      const Message whole({inputs_[i]}, {{0, 0, inputs_[i].elements}}, {encodings_[i]});
+      char* const to = static_cast<char*>(outputs_[i].data);
+      // NCCL takes the own part from where it belongs, or from elsewhere; what others' parts overwrite has to be put aside.
+      const bool put = overwrites_ && whole.inPlace() != to + whole.bytes() * static_cast<int64_t>(own_);
+      parts.push_back({whole, to, put ? aside : -1});
+      if (put) aside += aligned(whole.bytes());
+    }
+    body_ = [this, parts, aside](const Launch& launch) {
+      const Scratch scratch(launch, static_cast<size_t>(aside));
+      const auto source = [&](const Part& part) -> void* {
+        return part.asideAt < 0 ? part.whole.inPlace() : scratch.as<char>(static_cast<size_t>(part.asideAt));
+      };
+      for (const Part& part : parts) {
+        if (part.asideAt >= 0) part.whole.pack(launch, source(part), nullptr);
+      }
       this->launch(launch, [&](const NcclCalls& calls) {
-        if (bytes > 0) calls.allGather(from, to, bytes);
+        for (const Part& part : parts) {
+          if (!part.whole.empty()) calls.allGather(source(part), part.to, part.whole.bytes());
+        }
       });
     };
     return;

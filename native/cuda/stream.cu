@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -104,14 +105,19 @@ Epoch::~Epoch() {
   if (event != nullptr) cudaEventDestroy(event);
 }
 
+bool lanesHavePriority() {
+  const char* wish = std::getenv("TANDEM_CUDA_PRIORITY");
+  return wish == nullptr || std::string(wish) != "0";
+}
+
 Lane::Lane(RankState& rank, int lane) : rank_(rank), lane_(lane) {
   check(cudaSetDevice(rank_.device), "cudaSetDevice");
   int least = 0;
   int greatest = 0;
   check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
-  // Whoever communicates needs few blocks, and is not to wait until a large product has begun all of its own.
-  const bool communicates = lane == interLane || lane == intraLane;
-  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, communicates ? greatest : least), "cudaStreamCreate");
+  // Whoever communicates or copies needs few blocks, and is not to wait until a large product has begun all of its own.
+  const bool first = lane != computeLane && lane < programLanes && lanesHavePriority();
+  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, first ? greatest : least), "cudaStreamCreate");
   thread_ = std::thread([this] { loop(); });
 }
 

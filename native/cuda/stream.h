@@ -109,6 +109,9 @@ struct Item {
   bool more = false;
 };
 
+/** Whether blocks of other lanes are placed before those of the compute lane that are still to begin: TANDEM_CUDA_PRIORITY=0 says no. */
+bool lanesHavePriority();
+
 /** When an op ran by the GPU's events, and what it waited for. */
 struct TimedOp {
   OpTime time;

@@ -104,6 +104,58 @@ const program = (rank: number, cases: ReadonlyArray<Case>) =>
     return { kinds: [...kinds], wrong }
   })
 
+/** Floats of a part, and tensors of a message, that NCCL takes from where they lie. */
+const [largePart, largeTensors] = [2 ** 18 + 4, 3]
+/** Whole numbers, whose sums are exact in any order. */
+const largeValue = (rank: number, tensor: number, index: number): number =>
+  ((rank * 31 + tensor * 7 + index) % 1009) - 500
+
+/** Messages of several large tensors, which a backend need not pack: what is wrong of them. */
+const large = Effect.gen(function* () {
+  const machine = yield* Machine
+  const { all } = machine.world
+  const [members, own] = [all.ranks.length, machine.rank]
+  const tensors = (name: string, parts: number, of?: (tensor: number, index: number) => number) =>
+    Effect.forEach(Array.from({ length: largeTensors }), (_, i) =>
+      machine.alloc({
+        name: `${name} ${i}`,
+        shape: [parts, largePart],
+        dtype: "float32",
+        ...(of === undefined
+          ? {}
+          : { initial: () => Float32Array.from({ length: parts * largePart }, (_, at) => of(i, at)) })
+      })
+    )
+  const value = (tensor: number, index: number): number => largeValue(own, tensor, index)
+  const [wholes, parts] = [yield* tensors("whole", members, value), yield* tensors("part", 1, value)]
+  const attributes = { ranks: members }
+  const expected = {
+    all_to_all: (i: number, at: number): number =>
+      largeValue(Math.floor(at / largePart), i, own * largePart + (at % largePart)),
+    all_gather: (i: number, at: number): number => largeValue(Math.floor(at / largePart), i, at % largePart),
+    reduce_scatter: (i: number, at: number): number =>
+      all.ranks.reduce((sum, rank) => sum + largeValue(rank, i, own * largePart + at), 0)
+  }
+  const wrong: Array<string> = []
+  for (const [kind, of] of Object.entries(expected)) {
+    const from = kind === "all_gather" ? parts : wholes
+    const to = yield* tensors("result", kind === "reduce_scatter" ? 1 : members)
+    const more = kind === "reduce_scatter" ? { reduce: "sum" } : {}
+    machine.submit(
+      collective(kind, kernels[kind as keyof typeof expected], Lane.intra, all, from, to, {
+        attributes: { ...attributes, ...more }
+      })
+    )
+    for (const [i, tensor] of to.entries()) {
+      const got = yield* machine.read(tensor)
+      const at = got.findIndex((one, index) => one !== of(i, index))
+      if (at >= 0) wrong.push(`large ${kind}, tensor ${i}: ${got[at]} at ${at} instead of ${of(i, at)}`)
+      machine.free(tensor)
+    }
+  }
+  return wrong
+})
+
 /** Many collectives in two lanes: whether both were under way at the same time. */
 const overlap = Effect.gen(function* () {
   const machine = yield* Machine
@@ -125,6 +177,7 @@ const told = await Effect.runPromise(
       const [world, backend] = [localWorld(job.size), options.backend]
       const own = program(job.rank, casesAmong(job.size))
       const { ranks } = yield* execute({ world, backend, job: () => job.run(), program: own })
+      const together = yield* execute({ world, backend, job: () => job.run(), program: large })
       const { timeline } = yield* execute({
         world,
         backend,
@@ -143,7 +196,15 @@ const told = await Effect.runPromise(
       })
       const overlapped = Math.max(...spans.map(({ from }) => from)) < Math.min(...spans.map(({ to }) => to))
       const carriedBy = job.mesh.transport?.name
-      return { ranks: ranks.map(({ rank, value }) => ({ rank, ...value })), overlapped, carriedBy }
+      return {
+        ranks: ranks.map(({ rank, value: { kinds, wrong } }, i) => ({
+          rank,
+          kinds,
+          wrong: [...wrong, ...together.ranks[i]!.value]
+        })),
+        overlapped,
+        carriedBy
+      }
     })
   )
 )
