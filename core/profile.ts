@@ -59,6 +59,8 @@ export interface CollectiveCost {
   /** Bytes of one rank's input for all_reduce, all_gather, all_to_all, broadcast; of one rank's output for reduce_scatter. */
   readonly sizeBytes: number
   readonly medianSeconds: number
+  /** The same where it begins while kernels of its ranks run, where that was measured. */
+  readonly besideSeconds?: number | undefined
   /** How the links were limited while it was measured: "unshaped", "1gbit", "nvlink", ... */
   readonly link: string
 }

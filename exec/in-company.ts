@@ -10,19 +10,23 @@ import {
   without
 } from "./recorded.ts"
 import type { RecordedRun } from "./recorded.ts"
-import type { ProfiledStep } from "../core/profile.ts"
+import type { CollectiveCost, ProfiledStep } from "../core/profile.ts"
 
 interface Company {
-  /** As `slowdown` of simulated collectives counts it; at least 1. */
-  readonly kernels: number
+  /** As `slowdown` of simulated collectives counts it; at least 1. Undefined where too little ran beside to tell. */
+  readonly kernels: number | undefined
   /** Collectives of the same kind and size, beside kernels over alone. */
   readonly collectives: number
+  /** How much longer each of them takes beside kernels, seconds; sizes as profiles count them. */
+  readonly waits: ReadonlyArray<
+    Pick<CollectiveCost, "op" | "ranks" | "sizeBytes"> & { readonly seconds: number }
+  >
 }
 
 const run = { of: forBenchmark.of, statistic: forSimulation.statistic }
 const sum = (values: ReadonlyArray<number>): number => values.reduce((total, value) => total + value, 0)
 
-/** Undefined where nothing ran beside, or nothing of it alone. */
+/** Undefined where no collective ran beside, or none of it alone. */
 export const costOfCompany = (
   record: RecordedRun,
   kindOf: (step: number) => ProfiledStep
@@ -52,13 +56,36 @@ export const costOfCompany = (
       overlap += Math.min(to - from, sum(common))
     }
   }
+  const before = recordedCollectives(alone, run)
   const alike = recordedCollectives(beside, run).flatMap(({ op, ranks, sizeBytes, medianSeconds }) => {
-    const one = recordedCollectives(alone, run).find(
+    const one = before.find(
       (other) => other.op === op && other.ranks === ranks && other.sizeBytes === sizeBytes
     )
-    return one === undefined ? [] : [medianSeconds / one.medianSeconds]
+    return one === undefined ? [] : [{ op, ranks, sizeBytes, aloneSeconds: one.medianSeconds, medianSeconds }]
   })
   const lost = extra / overlap
-  if (!(lost < 1) || alike.length === 0) return undefined
-  return { kernels: Math.max(1, 1 / (1 - lost)), collectives: sum(alike) / alike.length }
+  if (alike.length === 0) return undefined
+  return {
+    kernels: lost < 1 ? Math.max(1, 1 / (1 - lost)) : undefined,
+    collectives:
+      sum(alike.map(({ aloneSeconds, medianSeconds }) => medianSeconds / aloneSeconds)) / alike.length,
+    waits: alike.map(({ op, ranks, sizeBytes, aloneSeconds, medianSeconds }) => ({
+      op,
+      ranks,
+      sizeBytes,
+      seconds: medianSeconds - aloneSeconds
+    }))
+  }
 }
+
+/** Rows of a profile, with what company costs those of which it is known. */
+export const withWaits = (
+  rows: ReadonlyArray<CollectiveCost>,
+  { waits }: Pick<Company, "waits"> = { waits: [] }
+): ReadonlyArray<CollectiveCost> =>
+  rows.map((row) => {
+    const wait = waits.find(
+      ({ op, ranks, sizeBytes }) => op === row.op && ranks === row.ranks && sizeBytes === row.sizeBytes
+    )
+    return wait === undefined ? row : { ...row, besideSeconds: Math.max(0, row.medianSeconds + wait.seconds) }
+  })

@@ -1,22 +1,22 @@
-// Training steps that have company: the steps of a program that communicates nothing, first alone, then with all-reduces of a tensor that
-// is none of theirs under way. What each costs the other: in-company.ts.
+// Training steps that have company: the steps of a program that communicates nothing, first alone, then with all-reduces of tensors that
+// are none of theirs under way. What each costs the other: in-company.ts.
 import * as Effect from "effect/Effect"
 import { kernels } from "../core/kernels/catalogue.ts"
 import { interposing } from "../core/machine/interpose.ts"
 import { Lane } from "../core/machine/lane.ts"
 import { Machine, type Program } from "../core/machine/machine.ts"
-import type { Dtype } from "../core/machine/tensor.ts"
 import { collective } from "../core/machine/op.ts"
+import type { Dtype } from "../core/machine/tensor.ts"
 import type { ProfiledStep } from "../core/profile.ts"
 
 /** Steps of each kind, one kind after another: to get going, alone, beside messages; and one of messages that are alone. */
 interface Company {
   readonly warmup: number
   readonly each: number
-  /** Of a step that has company. */
+  /** Of each size, in a step that has company. */
   readonly messages: number
-  /** Of a message. */
-  readonly elements: number
+  /** Of a message, size by size. */
+  readonly elements: ReadonlyArray<number>
   readonly message: MessageKind
 }
 
@@ -35,7 +35,7 @@ export const messageKindOf = (wire: Dtype, gradients: Dtype): MessageKind => {
   return { dtype: wire === gradients ? wire : "float32", wire }
 }
 
-/** Messages of the last step, which nothing else is beside. */
+/** Messages of each size in the last step, which nothing else is beside. */
 const messagesAlone = 5
 
 export const stepsWith = ({ warmup, each }: Company): number => warmup + 2 * each
@@ -51,12 +51,16 @@ export const inCompany = (steps: Program<unknown>, company: Company): Program<vo
     const machine = yield* Machine
     const { all } = machine.world
     const { dtype, wire } = company.message
-    const message = yield* machine.alloc({ name: "message", shape: [company.elements], dtype })
-    const op = collective("message", kernels.all_reduce, Lane.inter, all, [message], [message], {
-      attributes: { reduce: "avg", ...(wire === undefined ? {} : { wire }) }
-    })
+    const ops = yield* Effect.forEach(company.elements, (elements) =>
+      Effect.map(machine.alloc({ name: "message", shape: [elements], dtype }), (message) =>
+        collective("message", kernels.all_reduce, Lane.inter, all, [message], [message], {
+          attributes: { reduce: "avg" },
+          ...(wire === undefined ? {} : { wire })
+        })
+      )
+    )
     const send = (count: number): void => {
-      for (let i = 0; i < count; i++) machine.submit(op)
+      for (let i = 0; i < count; i++) for (const op of ops) machine.submit(op)
     }
     const kindOf = kindOfStep(company)
     let step = 0

@@ -83,6 +83,7 @@ export const worldWarnings = (
     if (collectives.inside !== undefined) warnings.push("collectives.inside has no effect: there is one rank")
     if (collectives.slowdown !== undefined)
       warnings.push("collectives.slowdown has no effect: there is one rank")
+    if (collectives.wait !== undefined) warnings.push("collectives.wait has no effect: there is one rank")
   } else if (ranks === ranksPerNode && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
   if (ranks > 1 && ranksPerNode === 1 && collectives.inside !== undefined)
@@ -215,5 +216,7 @@ export const realWarnings = (
     warnings.push("collectives.inside has no effect on a real run, but that algorithms plan with it")
   if (collectives?.slowdown !== undefined)
     warnings.push("collectives.slowdown has no effect on a real run: its kernels take as long as they take")
+  if (collectives?.wait !== undefined)
+    warnings.push("collectives.wait has no effect on a real run: its collectives take as long as they take")
   return warnings
 }

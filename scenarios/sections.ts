@@ -168,7 +168,12 @@ export const CollectiveSettings = Schema.Struct({
    * How many times as long kernels take beside collectives, as `sim import kineto` finds it in a trace: what communicates takes
    * multiprocessors and memory bandwidth, also while it waits.
    */
-  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
+  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 }))),
+  /**
+   * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors. Default:
+   * as the measured collectives have it, by message; nothing where they do not.
+   */
+  wait: Schema.optionalKey(Seconds)
 })
 
 export type CollectiveSettings = typeof CollectiveSettings.Type

@@ -21,6 +21,9 @@ export class ActivityTimes implements EngineRecorder {
   readonly #byLast = new Map<Activity, Array<Cause>>()
   // What let a turn start is what lets the collective start whose last turn it is.
   readonly #turns = new Map<Activity, ReadonlyArray<Cause> | undefined>()
+  // Of what waits in a turn's place; and when such turns ended.
+  readonly #placed = new Map<Activity, Activity>()
+  readonly #turnSeconds = new Map<Activity, number>()
   // Of activities of hosts, and of turns that a host let start.
   readonly #hosts = new Map<Activity, Before | undefined>()
   readonly #ranksOfHosts = new Map<Activity, number>()
@@ -42,6 +45,12 @@ export class ActivityTimes implements EngineRecorder {
     append(this.#byLast, last, { rank, op })
   }
 
+  /** The activity waits in place of a turn, and longer: for multiprocessors that kernels hold. Not yet released. */
+  placed(activity: Activity, turn: Activity): void {
+    this.#placed.set(activity, turn)
+    this.#turns.set(activity, undefined)
+  }
+
   /** The activity is the host's of a rank: what it does, or its wait for something. Not yet released. */
   host(rank: number, activity: Activity): void {
     this.#hosts.set(activity, undefined)
@@ -60,6 +69,13 @@ export class ActivityTimes implements EngineRecorder {
   }
 
   started(activity: Activity, timeSeconds: number, cause: Activity): void {
+    const turn = this.#placed.get(activity)
+    if (turn !== undefined) {
+      this.#turns.set(activity, this.#turns.get(turn))
+      const host = this.#hosts.get(turn)
+      if (host !== undefined) this.#hosts.set(activity, host)
+      return
+    }
     if (this.#hosts.has(activity)) {
       this.#hosts.set(activity, this.#before(this.#ranksOfHosts.get(activity)!, timeSeconds, cause))
       return
@@ -68,6 +84,7 @@ export class ActivityTimes implements EngineRecorder {
       const before = this.#hosts.get(cause)
       if (before !== undefined) this.#hosts.set(activity, before)
       this.#turns.set(activity, before?.causes ?? this.#byLast.get(cause))
+      this.#turnSeconds.set(activity, timeSeconds)
       return
     }
     const host = this.#hosts.get(cause)
@@ -96,9 +113,13 @@ export class ActivityTimes implements EngineRecorder {
   }
 
   #delay(rank: number, now: number, cause: Activity, host: Before | undefined): Delay | undefined {
-    if (host !== undefined) return { host: now - host.hostSince, asleep: host.hostSince - host.asleepSince }
-    const since = cause < 0 ? this.#asleepSince(rank, now) : now
-    return since < now ? { host: 0, asleep: now - since } : undefined
+    const turn = this.#placed.get(cause)
+    const ready = (turn === undefined ? undefined : this.#turnSeconds.get(turn)) ?? now
+    const placement = now - ready
+    if (host !== undefined)
+      return { host: ready - host.hostSince, asleep: host.hostSince - host.asleepSince, placement }
+    const since = cause < 0 ? this.#asleepSince(rank, now) : ready
+    return since < ready || placement > 0 ? { host: 0, asleep: ready - since, placement } : undefined
   }
 
   ended(activity: Activity, timeSeconds: number): void {

@@ -13,6 +13,13 @@ import { composedAlike, type Classes } from "../core/wire/symmetry.ts"
 interface Joined {
   readonly first: Activity
   readonly last: Activity
+  /** How much longer it takes where it begins beside kernels. */
+  readonly waitSeconds: number
+}
+
+interface Routed {
+  readonly legs: ReadonlyArray<RoutedLeg>
+  readonly waitSeconds: number
 }
 
 interface RoutedLeg {
@@ -32,7 +39,7 @@ export class Collectives {
   readonly #together = new Map<Communicator, ReadonlyArray<ReadonlyArray<number>>>()
   // Collectives that some members have joined.
   readonly #joined = new Map<Meeting, Joined>()
-  readonly #legs = new Map<Op, ReadonlyArray<RoutedLeg>>()
+  readonly #legs = new Map<Op, Routed>()
   readonly #routes = new Map<Phase, Route>()
   readonly #latencies: Array<() => number> = []
   readonly #notes = new Map<string, Estimate>()
@@ -112,11 +119,11 @@ export class Collectives {
   }
 
   #start(meeting: Meeting): Joined {
-    const legs = this.#legsOf(meeting)
+    const { legs, waitSeconds } = this.#legsOf(meeting)
     const engine = this.#engine
     if (legs.length === 0) {
       const nothing = engine.work(0)
-      return { first: nothing, last: nothing }
+      return { first: nothing, last: nothing, waitSeconds: 0 }
     }
     let first = -1
     let last = -1
@@ -131,7 +138,7 @@ export class Collectives {
       }
       last = activity
     }
-    return { first, last }
+    return { first, last, waitSeconds }
   }
 
   #latency(phase: Phase, moreSeconds: number): number {
@@ -141,7 +148,7 @@ export class Collectives {
   }
 
   /** Flows of a collective; the same for every submission of one op. */
-  #legsOf(meeting: Meeting): ReadonlyArray<RoutedLeg> {
+  #legsOf(meeting: Meeting): Routed {
     const { op } = meeting
     const known = this.#legs.get(op)
     if (known !== undefined) return known
@@ -150,16 +157,16 @@ export class Collectives {
     return legs
   }
 
-  #makeLegs({ communicator, op, byRank }: Meeting): ReadonlyArray<RoutedLeg> {
+  #makeLegs({ communicator, op, byRank }: Meeting): Routed {
     const { group } = communicator
     const together = this.#togetherOf(communicator)
     const message = messageOf(op, byRank)
     // Beside groups of their own that do the same, on the same links.
     const alike = together.length > 1 || group.alike === undefined ? together : group.alike
-    const { legs, estimate } = legsOf(this.#network, message, together, alike, this.#options)
+    const { legs, waitSeconds, estimate } = legsOf(this.#network, message, together, alike, this.#options)
     if (estimate !== undefined) this.#notes.set(`${estimate.kernel} ${estimate.detail}`, estimate)
     const { portShare } = this.#options
-    return legs.map((leg): RoutedLeg => {
+    const routed = legs.map((leg): RoutedLeg => {
       const { phase, bytes, softwareSeconds, bytesPerSecondMax, aloneBytesPerSecond } = leg
       const latencySeconds = this.#latency(phase, softwareSeconds)
       // What takes no time takes nothing of a port.
@@ -169,6 +176,7 @@ export class Collectives {
         : this.#routed(phase)
       return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
     })
+    return { legs: routed, waitSeconds }
   }
 
   #routed(phase: Phase): Route {

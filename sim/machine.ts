@@ -12,6 +12,7 @@ import { Rank, type RankOptions } from "../core/machine/rank.ts"
 import type { Drawn, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { Random } from "../core/random.ts"
 import type { ActivityTimes } from "./activity-times.ts"
+import type { BesideCompute } from "./beside-compute.ts"
 import type { Collectives } from "./collectives.ts"
 import type { CostModel, HostLane } from "../core/cost/cost-model.ts"
 import type { Activity, Engine, SpeedProfileId } from "./engine/engine.ts"
@@ -42,10 +43,21 @@ interface SimulatedRankOptions extends RankOptions {
   readonly speed: SpeedProfileId | undefined
   /** The compute lane with its slowdowns and pauses, where collectives slow it. */
   readonly slowed: SlowedCompute | undefined
+  /** What collectives wait for beside the compute lane, where they wait at all. */
+  readonly beside: BesideCompute | undefined
   /** Relative standard deviation of each kernel's time, and where it is drawn from. */
   readonly jitter: { readonly deviation: number; readonly random: Random } | undefined
   /** Values of tensors that only a trace or a generator can give (routing decisions, say), without `values`. */
   readonly source: ReadSource | undefined
+}
+
+/** What an op's turn is told to, and of a collective how long it waits beside kernels. */
+interface Turn {
+  readonly slowed: SlowedCompute | undefined
+  readonly beside: BesideCompute | undefined
+  readonly waitSeconds: number
+  /** A collective with other members. */
+  readonly together: boolean
 }
 
 /** Launches a rank's ops as activities of the engine: an op's token is its last activity; what is kept of an op, its seconds. */
@@ -61,6 +73,7 @@ export class SimulatedRank implements Driver<number> {
   readonly #jitter: SimulatedRankOptions["jitter"]
   readonly #host: HostLane | undefined
   readonly #slowed: SlowedCompute | undefined
+  readonly #beside: BesideCompute | undefined
   /** Whether the host replays a graph with the next launch. */
   #replays = true
   /** The end of what the host's thread has been given so far; -1 while that is nothing. */
@@ -81,6 +94,7 @@ export class SimulatedRank implements Driver<number> {
     this.#jitter = options.jitter
     this.#host = options.costs.host
     this.#slowed = options.slowed
+    this.#beside = options.beside
     this.#observed = shared.times !== undefined || shared.values !== undefined
     this.onWaiting = shared.onWaiting
     this.rank = new Rank(options, this)
@@ -103,6 +117,7 @@ export class SimulatedRank implements Driver<number> {
     const lane = op.lane
     let first: Activity
     let last: Activity
+    let waitSeconds = 0
     if (meeting === undefined) {
       const seconds =
         this.#jitter === undefined && prepared >= 0 ? prepared : this.#seconds(op, prepared, scalars)
@@ -114,11 +129,16 @@ export class SimulatedRank implements Driver<number> {
       const met = this.#shared.collectives.join(meeting)
       first = met.first
       last = met.last
+      waitSeconds = met.waitSeconds
     }
     // Its own turn: from then on its kernel is there, though other members may not have come.
-    const slowed =
-      meeting !== undefined && meeting.communicator.group.ranks.length > 1 ? this.#slowed : undefined
-    const turn = slowed === undefined ? first : engine.work(0)
+    const together = meeting !== undefined && meeting.communicator.group.ranks.length > 1
+    const slowed = together ? this.#slowed : undefined
+    const beside =
+      (together && waitSeconds > 0) || (meeting === undefined && lane === Lane.compute)
+        ? this.#beside
+        : undefined
+    const turn = slowed === undefined && beside === undefined ? first : engine.work(0)
     const tail = before.tailOf(lane)
     if (tail >= 0) engine.after(turn, tail)
     for (let i = 0; i < before.edgeCount; i++) {
@@ -131,15 +151,31 @@ export class SimulatedRank implements Driver<number> {
       engine.after(turn, this.#busyHost(this.#host.seconds(op) + replay))
     }
     if (this.#observed) this.#observe(id, op, scalars, turn, first, last)
-    if (slowed !== undefined) {
-      engine.after(first, turn)
-      this.#shared.whenEnded(turn, () => slowed.begin())
-      this.#shared.whenEnded(last, () => slowed.end())
-      engine.release(turn)
-    }
+    if (turn !== first) this.#inTurn(turn, first, last, { slowed, beside, waitSeconds, together })
     engine.release(first)
     if (this.#host?.waitsFor(op) === true) this.#hostWaits(last)
     return last
+  }
+
+  /** `first` begins when `turn` has ended; a collective beside the compute lane when its kernels have got multiprocessors too. */
+  #inTurn(
+    turn: Activity,
+    first: Activity,
+    last: Activity,
+    { slowed, beside, waitSeconds, together }: Turn
+  ): void {
+    const engine = this.#engine
+    let placed = turn
+    if (beside !== undefined && together) {
+      placed = beside.placed(turn, waitSeconds)
+      this.#shared.times?.placed(placed, turn)
+    } else beside?.runs(turn, last)
+    engine.after(first, placed)
+    if (slowed !== undefined) {
+      this.#shared.whenEnded(placed, () => slowed.begin())
+      this.#shared.whenEnded(last, () => slowed.end())
+    }
+    engine.release(turn)
   }
 
   /** The host does nothing more until the activity has ended. */

@@ -26,7 +26,8 @@ import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Place } from "../core/machine/tensor.ts"
 import { Random } from "../core/random.ts"
 import type { Group, World } from "../core/world.ts"
-import type { CollectiveOptions } from "../core/wire/legs.ts"
+import { hasWaits, type CollectiveOptions } from "../core/wire/legs.ts"
+import { BesideCompute } from "./beside-compute.ts"
 import { ActivityTimes } from "./activity-times.ts"
 import { Collectives } from "./collectives.ts"
 import type { CostModel, Estimate } from "../core/cost/cost-model.ts"
@@ -170,6 +171,8 @@ class Run<A> {
 
     const random = new Random(simulation.seed ?? 0).split("kernel time")
     const { capacityBytes, source } = simulation
+    const waits = hasWaits(simulation.collectives)
+    const later = (task: () => void): void => this.#queue.add(task)
     representatives.forEach((rank, index) => {
       const speed = faults?.speedOf(rank)
       this.#ranks.push(rank)
@@ -183,7 +186,7 @@ class Run<A> {
             values,
             whenEnded: this.#whenEnded,
             at: this.#at,
-            later: (task) => this.#queue.add(task),
+            later,
             onWaiting: (waiting) => (this.#running += waiting ? -1 : 1)
           },
           {
@@ -201,6 +204,7 @@ class Run<A> {
               slowdown > 1
                 ? new SlowedCompute(this.#engine, firstDevice + index, slowdown, speed ?? [], this.#at)
                 : undefined,
+            beside: waits ? new BesideCompute(this.#engine, this.#whenEnded, later) : undefined,
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
             capacityBytes: {
               device: capacityBytes?.device ?? Infinity,

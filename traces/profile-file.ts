@@ -55,7 +55,7 @@ export const profileFormat: Format = {
     column(
       "attributes",
       "text",
-      'JSON object of numbers; op rows: {"m":1,"k":768}; layer rows, where known: {"eager":12,"once":12}, launches of the host',
+      'JSON object of numbers; op rows: {"m":1,"k":768}; layer rows, where known: {"eager":12,"once":12}, launches of the host; collective rows, where measured: {"beside_seconds":0.0012}, s, of those that begin beside kernels',
       true
     ),
     column("ranks", "int32", "collective rows: ranks that took part", true),
@@ -156,9 +156,11 @@ const batchOf = (file: string, profile: Profile): Batch => {
     rows.push({ section: "op", index, name: op, attributes: json, median_seconds: medianSeconds, ...known })
   }
   for (const [index, cost] of profile.collectives.entries()) {
-    const { op, ranks, sizeBytes, link, medianSeconds } = cost
+    const { op, ranks, sizeBytes, link, medianSeconds, besideSeconds } = cost
     const sizes = { ranks, size_bytes: sizeBytes, link, median_seconds: medianSeconds }
-    rows.push({ section: "collective", index, name: op, ...sizes })
+    const beside =
+      besideSeconds === undefined ? {} : { attributes: JSON.stringify({ beside_seconds: besideSeconds }) }
+    rows.push({ section: "collective", index, name: op, ...sizes, ...beside })
   }
   return rows.batch()
 }
@@ -356,6 +358,16 @@ const parseLaunches = (row: Row): Pick<PhaseCost, "launches"> => {
   return { launches: { eager, once } }
 }
 
+/** What a collective takes beside kernels, where the file says it. */
+const parseBeside = (row: Row): Pick<CollectiveCost, "besideSeconds"> => {
+  const text = row.optionalText("attributes")
+  if (text === undefined) return {}
+  const { beside_seconds: besideSeconds } = parseAttributes(row)
+  if (besideSeconds === undefined || !(besideSeconds >= 0) || besideSeconds === Infinity)
+    throw row.bad("attributes", text, 'what a collective takes beside kernels, {"beside_seconds":0.0012}')
+  return { besideSeconds }
+}
+
 const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profile => {
   const layers: Array<{ name: string } & Partial<Record<(typeof phases)[number], PhaseCost>>> = []
   const parameters: Array<ProfiledParameter> = []
@@ -411,7 +423,8 @@ const parse = (file: string, facts: Facts, batches: ReadonlyArray<Batch>): Profi
           ranks: row.int("ranks"),
           sizeBytes: row.number("size_bytes"),
           medianSeconds: row.number("median_seconds"),
-          link: row.text("link")
+          link: row.text("link"),
+          ...parseBeside(row)
         })
       }
     }

@@ -209,8 +209,15 @@ const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
   }
 }
 
-const collectiveLine = ({ op, ranks: members, sizeBytes, medianSeconds }: CollectiveCost): string =>
-  `  ${op} of ${members}, ${(sizeBytes / 1e6).toFixed(3)} MB: ${(1e3 * medianSeconds).toFixed(3)} ms, ${(sizeBytes / medianSeconds / 1e9).toFixed(3)} GB/s`
+const collectiveLine = ({
+  op,
+  ranks: members,
+  sizeBytes,
+  medianSeconds,
+  besideSeconds
+}: CollectiveCost): string =>
+  `  ${op} of ${members}, ${(sizeBytes / 1e6).toFixed(3)} MB: ${(1e3 * medianSeconds).toFixed(3)} ms, ${(sizeBytes / medianSeconds / 1e9).toFixed(3)} GB/s` +
+  (besideSeconds === undefined ? "" : `; beside products ${(1e3 * besideSeconds).toFixed(3)} ms`)
 
 const rows: Array<Row> = []
 const conditions = {
@@ -243,7 +250,7 @@ const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
     const { ops, collectives } = await Effect.runPromise(readProfile(from.file))
     profiled = { slowdown, collectiveSlowdown, ops, collectives }
     console.log(
-      `profiled in ${((performance.now() - began) / 1000).toFixed(1)} s; kernels take ${slowdown.toFixed(3)} times as long beside collectives, which is reckoned with, collectives ${collectiveSlowdown.toFixed(3)} times beside kernels, which is not`
+      `profiled in ${((performance.now() - began) / 1000).toFixed(1)} s; kernels take ${slowdown.toFixed(3)} times as long beside collectives, which is reckoned with, collectives ${collectiveSlowdown.toFixed(3)} times beside kernels, which is reckoned with as the waits that follow`
     )
     for (const line of collectives.map(collectiveLine)) console.log(line)
   } catch (cause) {
@@ -259,9 +266,10 @@ const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
         continue
       }
       const { foretold, degrees, estimates } = await foretell(set)
+      const without = await foretell([...set, "costs.wait=0s"])
       ahead.push({ variant, set, foretold, degrees })
       console.log(
-        `${variant}: foretold ${(1e3 * foretold.stepSeconds).toFixed(1)} ms, degrees ${degrees.join(" and ")}; not in the profile: ${estimates.join("; ") || "nothing"}`
+        `${variant}: foretold ${(1e3 * foretold.stepSeconds).toFixed(1)} ms (${(1e3 * without.foretold.stepSeconds).toFixed(1)} if messages did not wait), degrees ${degrees.join(" and ")}; not in the profile: ${estimates.join("; ") || "nothing"}`
       )
     } catch (cause) {
       console.log(`${variant}: not foretold: ${messageOf(cause)}`)

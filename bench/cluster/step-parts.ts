@@ -42,7 +42,9 @@ const total = (spans: ReadonlyArray<Span>): number => spans.reduce((sum, [from, 
 
 /** Of the `steps` steps after `warmupSteps`, at least one. */
 export const stepParts = (timeline: Timeline, warmupSteps: number, steps: number): StepParts => {
-  const { rank, lane, step, startSeconds, endSeconds, kernel, kernels } = timeline
+  const { rank, lane, step, endSeconds, kernel, kernels, held } = timeline
+  // On a device an op has begun when it waits for multiprocessors.
+  const startSeconds = timeline.startSeconds.map((at, row) => at - (held?.placementSeconds[row] ?? 0))
   const rows = Array.from(rank, (_, row) => row)
     .filter((row) => step[row]! >= warmupSteps && step[row]! < warmupSteps + steps)
     .toSorted((a, b) => startSeconds[a]! - startSeconds[b]!)

@@ -23,9 +23,19 @@ interface Curve {
 const inputBytes = ({ op, ranks, sizeBytes }: CollectiveCost): number =>
   op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
 
+/** How much longer messages of one kind take that begin beside kernels, by bytes that one rank puts in. */
+interface Waits {
+  readonly sizes: ReadonlyArray<number>
+  readonly seconds: ReadonlyArray<number>
+}
+
+const mean = (values: ReadonlyArray<number>): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length
+
 /** Times of one kind of collective over message sizes and ranks. */
 export class CollectiveTable {
   readonly #curves = new Map<string, ReadonlyArray<Curve>>()
+  readonly #waits = new Map<string, Waits>()
 
   /** How the links were limited where its rows were measured. */
   readonly link: string
@@ -45,11 +55,19 @@ export class CollectiveTable {
         return {
           ranks,
           sizes: bySize.map(([bytes]) => bytes),
-          seconds: bySize.map(
-            ([, same]) => same.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0) / same.length
-          )
+          seconds: bySize.map(([, same]) => mean(same.map(({ medianSeconds }) => medianSeconds)))
         }
       })
+      const beside = all.filter(({ besideSeconds }) => besideSeconds !== undefined)
+      if (beside.length > 0) {
+        const bySize = [...Map.groupBy(beside, inputBytes)].toSorted(([a], [b]) => a - b)
+        this.#waits.set(op, {
+          sizes: bySize.map(([bytes]) => bytes),
+          seconds: bySize.map(([, same]) =>
+            mean(same.map((row) => Math.max(0, row.besideSeconds! - row.medianSeconds)))
+          )
+        })
+      }
       this.#curves.set(
         op,
         curves.toSorted((a, b) => a.ranks - b.ranks)
@@ -60,6 +78,22 @@ export class CollectiveTable {
   /** Kinds of collectives that were measured, on links that were no limit. */
   get ops(): ReadonlyArray<string> {
     return [...this.#curves.keys()]
+  }
+
+  /** Whether anything was measured beside kernels. */
+  get hasWaits(): boolean {
+    return this.#waits.size > 0
+  }
+
+  /**
+   * How much longer a message takes that begins while kernels of its ranks run: on straight lines between the messages measured so, as
+   * the nearest beyond them, whatever the ranks. 0 where nothing was.
+   */
+  waitSeconds(op: string, sizeBytes: number): number {
+    const waits = this.#waits.get(op)
+    if (waits === undefined) return 0
+    const { sizes, seconds } = waits
+    return interpolate(sizes, seconds, Math.min(sizes.at(-1)!, Math.max(sizes[0]!, sizeBytes))).value
   }
 
   /**

@@ -17,6 +17,8 @@ export interface Cause {
 export interface Delay {
   readonly host: number
   readonly asleep: number
+  /** Last of all: kernels of the rank held the multiprocessors that the op's own needed. */
+  readonly placement: number
 }
 
 interface RankRecord {
@@ -112,7 +114,13 @@ export class Recorder {
       sizeBytes: new Float64Array(count),
       cause: new Int32Array(count).fill(-1),
       ...(this.#delayed
-        ? { held: { hostSeconds: new Float64Array(count), asleepSeconds: new Float64Array(count) } }
+        ? {
+            held: {
+              hostSeconds: new Float64Array(count),
+              asleepSeconds: new Float64Array(count),
+              placementSeconds: new Float64Array(count)
+            }
+          }
         : {})
     }
     for (const [rank, { entries, start, end, cause, delays }] of this.#ranks) {
@@ -132,6 +140,7 @@ export class Recorder {
         if (timeline.held !== undefined && delay !== undefined) {
           timeline.held.hostSeconds[row] = delay.host
           timeline.held.asleepSeconds[row] = delay.asleep
+          timeline.held.placementSeconds[row] = delay.placement
         }
         const told = cause[entry.op]
         if (told !== undefined) timeline.cause[row] = firstRows.get(told.rank)! + told.op

@@ -25,12 +25,14 @@ export interface Timeline {
   readonly held?: Held
 }
 
-/** In columns as a timeline; seconds directly before each op's start, first asleep, then the host's. */
+/** In columns as a timeline; seconds directly before each op's start, first asleep, then the host's, then for multiprocessors. */
 interface Held {
   /** The host was at work without a pause, and came to launch the op at its start; 0 where something else let it start. */
   readonly hostSeconds: Float64Array
   /** The program slept: until storage had taken something, or a request came. */
   readonly asleepSeconds: Float64Array
+  /** Kernels of the rank held the multiprocessors that the op's own needed. */
+  readonly placementSeconds: Float64Array
 }
 
 /** The edges of every op of one rank, as derived at submission: what two machines must agree on. */

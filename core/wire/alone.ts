@@ -1,7 +1,7 @@
 // How long a collective takes with only its like on the links: what planners reckon with. Knows no clock and no other traffic.
 import type { Op } from "../machine/op.ts"
 import type { Group } from "../world.ts"
-import { legSeconds, legsOf, wideningOf, type CollectiveOptions } from "./legs.ts"
+import { hasWaits, legSeconds, legsOf, wideningOf, type CollectiveOptions } from "./legs.ts"
 import type { Network } from "./network.ts"
 
 /**
@@ -23,6 +23,15 @@ export const aloneSeconds = (
       0
     )
 }
+
+/** How much longer a collective takes that begins while kernels of its ranks run, seconds; 0 of anything else. */
+export const waitBeside =
+  (network: Network, options: CollectiveOptions) =>
+  ({ group, kernel, sizeBytes }: Op): number => {
+    if (group === undefined || group.ranks.length < 2 || !hasWaits(options)) return 0
+    const groups = group.alike ?? [group.ranks]
+    return legsOf(network, { kernel: kernel.name, sizeBytes, from: 0 }, groups, groups, options).waitSeconds
+  }
 
 /**
  * Seconds of any op with only its like beside it: a kernel's as `kernelSeconds` says, a collective's by its links, those of one

@@ -29,7 +29,16 @@ export interface CollectiveOptions {
   readonly portShare?: number | undefined
   /** How many times as long a rank's kernels take while a collective of it is under way, or waits for other ranks. Default: 1. */
   readonly slowdown?: number | undefined
+  /**
+   * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors, seconds.
+   * Default: what the table was measured to add, by message; nothing where it was not.
+   */
+  readonly waitSeconds?: number | undefined
 }
+
+/** Whether any collective waits that begins beside kernels. */
+export const hasWaits = ({ table, inside, waitSeconds }: CollectiveOptions): boolean =>
+  waitSeconds === undefined ? table?.hasWaits === true || inside?.hasWaits === true : waitSeconds > 0
 
 /** A collective as the wire sees it. */
 interface Message {
@@ -85,6 +94,8 @@ interface Leg {
 
 interface Legs {
   readonly legs: ReadonlyArray<Leg>
+  /** How much longer it takes where it begins beside kernels. */
+  readonly waitSeconds: number
   /** What the table of measured collectives does not have, and what stands for it. */
   readonly estimate: Estimate | undefined
 }
@@ -110,7 +121,7 @@ export const legsOf = (
   { kernel, sizeBytes, from, widening, uneven }: Message,
   together: ReadonlyArray<ReadonlyArray<number>>,
   alike: ReadonlyArray<ReadonlyArray<number>>,
-  { algorithm, table: between, inside = between }: CollectiveOptions
+  { algorithm, table: between, inside = between, waitSeconds: stated }: CollectiveOptions
 ): Legs => {
   const ranks = together[0]!
   const short = sizeBytes <= oneShotBytes
@@ -124,6 +135,7 @@ export const legsOf = (
       : network.phases(kernel, algorithm, alike, from, widening, short)
   const lacking = new Set<string>()
   let outside = false
+  let waitSeconds = stated ?? 0
   const legs = phases.map((phase, index): Leg => {
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
     const wireRate = linkRate(network, beside[index]!)
@@ -136,6 +148,7 @@ export const legsOf = (
       return { phase, bytes, softwareSeconds: 0, bytesPerSecondMax: Infinity, aloneBytesPerSecond: wireRate }
     }
     outside ||= !ceiling.inside
+    if (stated === undefined) waitSeconds += table!.waitSeconds(like.kernel, message)
     const flowing = ceiling.seconds - ceiling.latencySeconds
     const bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
     const wireSeconds = wireRate === Infinity ? 0 : bytes / wireRate
@@ -163,7 +176,7 @@ export const legsOf = (
             detail: `${parts}ranks or a message of this size lie outside the table of measured collectives`
           }
         : undefined
-  return { legs, estimate }
+  return { legs, waitSeconds, estimate }
 }
 
 /** Seconds of one leg alone on its links. */

@@ -23,7 +23,7 @@ import type { Scenario } from "../../scenarios/families.ts"
 import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
-import { costOfCompany } from "../in-company.ts"
+import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
@@ -174,7 +174,8 @@ const profileTraining = (
         )
         .toReversed(),
       ops: [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))],
-      collectives
+      // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
+      collectives: emulated === undefined ? withWaits(collectives, company) : collectives
     }
     yield* writeProfile(options.out, profile)
     const told = {
@@ -202,13 +203,18 @@ const profileTraining = (
 type Cost = ReturnType<typeof costOfCompany>
 
 const slowdowns = (company: Cost) =>
-  company === undefined ? {} : { slowdown: company.kernels, collectiveSlowdown: company.collectives }
+  company === undefined
+    ? {}
+    : {
+        ...(company.kernels === undefined ? {} : { slowdown: company.kernels }),
+        collectiveSlowdown: company.collectives
+      }
 
 /** `field`: of a scenario that reckons with it. */
 const companyLine = (company: Cost, field: string): string =>
   company === undefined
     ? ""
-    : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (${field}), collectives beside kernels ${company.collectives.toFixed(2)} times\n`
+    : `${company.kernels === undefined ? "" : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (${field}), `}collectives beside kernels ${company.collectives.toFixed(2)} times\n`
 
 /** Steps that have company, at most. */
 const companySteps = 5
@@ -240,11 +246,13 @@ const companyOf = (
           op === "all_reduce" && sizeBytes >= leastMessageBytes && sizeBytes <= mostMessageBytes
       )
       .toSorted((a, b) => a.sizeBytes - b.sizeBytes)
-    // Several to a step, where links let them.
-    const message = sizes.findLast(({ medianSeconds }) => medianSeconds < stepSeconds / 2) ?? sizes[0]
+    // The smallest, and the largest of which there are several to a step, where links let them.
+    const most = sizes.findLast(({ medianSeconds }) => medianSeconds < stepSeconds / 2) ?? sizes[0]
+    const chosen = sizes.filter((size, index) => index === 0 || size === most)
+    const together = chosen.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0)
     const own = {
-      messages: message === undefined ? 0 : Math.min(1000, Math.ceil(stepSeconds / message.medianSeconds)),
-      elements: message === undefined ? 0 : Math.floor(message.sizeBytes / sizeBytesOf(1, kind.dtype))
+      messages: together > 0 ? Math.min(1000, Math.ceil(stepSeconds / together)) : 0,
+      elements: chosen.map(({ sizeBytes }) => Math.floor(sizeBytes / sizeBytesOf(1, kind.wire ?? kind.dtype)))
     }
     // Rank 0 alone knows; the others do as it says.
     const { messages, elements } = job === undefined ? own : (yield* job.exchange(own))[0]!
@@ -293,8 +301,9 @@ const profileRun = (
     const reckoning = parts === undefined ? forBenchmark : forSimulation
     const kept = parts === undefined ? record : without(record, (step) => parts.kindOf(step) !== "alone")
     const ops = [...recordedOps(kept, reckoning), ...(yield* copiesOf(options))]
-    const collectives = recordedCollectives(kept, reckoning)
     const company = parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step))
+    const rows = recordedCollectives(kept, reckoning)
+    const collectives = emulated === undefined ? withWaits(rows, company) : rows
     // An emulated device's host is not this one.
     const host = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
     const measured = yield* measuredOn(emulated)

@@ -7,9 +7,11 @@ import type { Timeline } from "../../core/machine/timeline.ts"
  * `compute`: a kernel ran. `communication`: a collective moved bytes. `copy`: host and device exchanged data.
  * `latency`: everything an op waited for had ended, but it had not begun; or, where the wire's latency is known, a
  * collective's first bytes were under way. `host`: all else was ready, but the host had still to launch the op. `asleep`: the
- * program slept until some moment (its storage had taken a checkpoint, a request came). `idle`: nothing on record was the reason.
+ * program slept until some moment (its storage had taken a checkpoint, a request came). `placement`: a collective's kernels waited for
+ * multiprocessors that a kernel of the rank held. `idle`: nothing on record was the reason.
  */
-export type PathKind = "compute" | "communication" | "copy" | "latency" | "host" | "asleep" | "idle"
+export type PathKind =
+  "compute" | "communication" | "copy" | "latency" | "host" | "asleep" | "placement" | "idle"
 
 /** The order reports list them in. */
 export const pathKinds: ReadonlyArray<PathKind> = [
@@ -19,12 +21,13 @@ export const pathKinds: ReadonlyArray<PathKind> = [
   "latency",
   "host",
   "asleep",
+  "placement",
   "idle"
 ]
 
 export interface PathSegment {
   readonly kind: PathKind
-  /** The op; for `latency`, `host` and `asleep` the op that was about to start; -1 for `idle` with nothing after it. */
+  /** The op; for `latency`, `host`, `asleep` and `placement` the op that was about to start; -1 for `idle` with nothing after it. */
   readonly row: number
   readonly fromSeconds: number
   readonly toSeconds: number
@@ -125,6 +128,7 @@ export class CriticalPath {
       time = since
     }
     if (held !== undefined) {
+      heldBy("placement", held.placementSeconds[row]!)
       heldBy("host", held.hostSeconds[row]!)
       heldBy("asleep", held.asleepSeconds[row]!)
       if (time <= fromSeconds) return -1

@@ -28,7 +28,7 @@ export interface Explanation {
   /** Time the rank's compute lane was busy in the window. */
   readonly computeSeconds: number
   /**
-   * Where the rest went, by what the compute lane waited for. The seven add up to `seconds - computeSeconds`, but for
+   * Where the rest went, by what the compute lane waited for. The eight add up to `seconds - computeSeconds`, but for
    * rounding.
    */
   readonly exposed: {
@@ -41,6 +41,8 @@ export interface Explanation {
     readonly hostSeconds: number
     /** The program, which slept until some moment. */
     readonly asleepSeconds: number
+    /** Collectives whose kernels waited for multiprocessors that a kernel held. */
+    readonly placementSeconds: number
     readonly idleSeconds: number
   }
   /** Time at least one collective of the rank was under way in the window. */
@@ -87,6 +89,8 @@ type Delay =
   | { readonly kind: "none" }
   /** The host launched it so long after everything else had let it start. */
   | { readonly kind: "host"; readonly seconds: number }
+  /** Its kernels waited so long for multiprocessors that a kernel of the rank held. */
+  | { readonly kind: "placement"; readonly seconds: number }
   /** Earlier collectives of its lane were still under way, in the order they ran. */
   | {
       readonly kind: "queued"
@@ -223,6 +227,7 @@ export const explain = (
       latencySeconds: exposed.latency,
       hostSeconds: exposed.host,
       asleepSeconds: exposed.asleep,
+      placementSeconds: exposed.placement,
       idleSeconds: exposed.idle
     },
     communicationBusySeconds: unionSeconds(timeline, under, fromSeconds, toSeconds),
@@ -361,6 +366,8 @@ const delayOf = (
   const { cause, lane, rank, startSeconds, endSeconds } = timeline
   const start = startSeconds[row]!
   if (releasedSeconds !== undefined && releasedSeconds >= start) return { kind: "none" }
+  const placement = timeline.held?.placementSeconds[row] ?? 0
+  if (placement > 0) return { kind: "placement", seconds: placement }
   const host = timeline.held?.hostSeconds[row] ?? 0
   if (host > 0) return { kind: "host", seconds: Math.min(host, start - (releasedSeconds ?? 0)) }
   const reason = cause[row]!
@@ -391,6 +398,7 @@ const noSeconds = (): Record<PathKind, number> => ({
   latency: 0,
   host: 0,
   asleep: 0,
+  placement: 0,
   idle: 0
 })
 

@@ -44,6 +44,7 @@ const balance = ({ seconds, computeSeconds, exposed }: Explanation, width: numbe
     ["waiting for latency", exposed.latencySeconds],
     ["waiting for host's launches", exposed.hostSeconds],
     ["waiting for storage, requests", exposed.asleepSeconds],
+    ["waiting for multiprocessors", exposed.placementSeconds],
     ["nothing to do", exposed.idleSeconds]
   ]
   return rows
@@ -63,7 +64,7 @@ const pathTable = (
   lines.push("  longest parts of it:")
   for (const { label, kind, seconds: part } of shown) {
     lines.push(
-      `    ${fit(kind === "latency" ? `latency of ${label}` : label, 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
+      `    ${fit(kind === "latency" ? `latency of ${label}` : kind === "placement" ? `multiprocessors for ${label}` : label, 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
     )
   }
   const rest = byLabel.slice(shown.length)
@@ -168,6 +169,11 @@ const reasons = (explanation: Explanation): ReadonlyArray<string> => {
     sentences.push(
       `For ${formatSeconds(exposed.hostSeconds)} the device waited for the host to launch what was ready: fewer launches help (host: compiled or graph), not faster links.`
     )
+  const placed = explanation.criticalPath.byKind.placement
+  if (placed > 0.01 * seconds)
+    sentences.push(
+      `On the critical path collectives waited ${formatSeconds(placed)} for multiprocessors that kernels held: fewer, larger messages wait less often (collectives.wait, costs.wait).`
+    )
   // The same collective of several steps is told once, by the step in which it was exposed longest.
   const exposedOf = Map.groupBy(
     collectives.toSorted((a, b) => b.exposedSeconds - a.exposedSeconds),
@@ -196,6 +202,8 @@ const why = (collective: CollectiveExplanation): string => {
       return `${label} started as soon as its data were ready; ${waits}`
     case "host":
       return `${label} was launched ${formatSeconds(delay.seconds)} after its data were ready, when the host came to it; ${waits}`
+    case "placement":
+      return `${label} began while a kernel ran, and its own waited ${formatSeconds(delay.seconds)} for multiprocessors; ${waits}`
     case "other-rank":
       return `${label} could not start before rank ${delay.rank} had finished "${delay.label}"; ${waits}`
     case "queued": {

@@ -5,7 +5,9 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
+import { readProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -85,11 +87,19 @@ describeNative("a profile that exec made", () => {
     }
   })
 
-  it("of MoE training has what a step takes at every degree that its algorithm may choose, messages of one size too", () => {
+  it("of MoE training has what a step takes at every degree that its algorithm may choose, messages of one size too", async () => {
     const file = "scenarios/agree/moe-training.yaml"
     const profile = path.join(folder, "degrees.arrow")
     const fixed = ["--set", "model.capacityFactor=1"]
     json("exec", "profile", file, ...fixed, "--steps", "1", "-o", profile)
+    // Messages beside products, of every size that they come in.
+    const { collectives } = await Effect.runPromise(readProfile(profile))
+    for (const op of ["all_to_all", "all_gather", "reduce_scatter"]) {
+      const own = collectives.filter((row) => row.op === op)
+      const beside = own.filter(({ besideSeconds }) => besideSeconds !== undefined)
+      expect(own.length, op).toBeGreaterThan(0)
+      expect(beside.length, op).toBe(own.length)
+    }
     const all = ["products", "between", "inside"].map((tier) => `--set=costs.${tier}.profile=${profile}`)
     for (const degrees of ["forwardDegree: 1, backwardDegree: 1", "forwardDegree: 8, backwardDegree: 2"]) {
       const algorithm = `--set=algorithm={name: fsmoe, ${degrees}}`

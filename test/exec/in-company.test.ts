@@ -5,7 +5,7 @@ import type { JournalEntry } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
-import { costOfCompany } from "../../exec/in-company.ts"
+import { costOfCompany, withWaits } from "../../exec/in-company.ts"
 import type { RecordedRun } from "../../exec/recorded.ts"
 
 const tensor: Tensor = {
@@ -73,6 +73,16 @@ it("counts time lost over time beside collectives, each from what the same op ta
   )
   expect(company!.kernels).toBeCloseTo(2, 9)
   expect(company!.collectives).toBeCloseTo(1.5, 9)
+  const [row, other] = withWaits(
+    [
+      { op: "all_reduce", ranks: 1, sizeBytes: 16, medianSeconds: 2.5, link: "unshaped" },
+      { op: "all_reduce", ranks: 1, sizeBytes: 32, medianSeconds: 5, link: "unshaped" }
+    ],
+    company
+  )
+  // A second longer, whatever it takes alone elsewhere; of another message nothing is known.
+  expect(row!.besideSeconds).toBeCloseTo(3.5, 9)
+  expect(other!.besideSeconds).toBeUndefined()
 })
 
 it("knows nothing where nothing ran beside, and of no kernels that gain by it", () => {
@@ -82,5 +92,5 @@ it("knows nothing where nothing ran beside, and of no kernels that gain by it", 
   ]
   expect(costOfCompany(recordOf(alone), kindOf)).toBeUndefined()
   const faster = recordOf([...alone, [kernel, 2, 20, 20.9], [message, 2, 20, 22]])
-  expect(costOfCompany(faster, kindOf)).toEqual({ kernels: 1, collectives: 1 })
+  expect(costOfCompany(faster, kindOf)).toMatchObject({ kernels: 1, collectives: 1 })
 })

@@ -22,7 +22,7 @@ const link = { bytesPerSecond: 1e6, latencySeconds: 0 }
 const world = makeWorld([{ name: "here", nodes: [1, 1] }], { intra: link, inter: link, wan: undefined })
 
 const slowdownOf = (slowdown: number, messages: number, each: number, message: MessageKind) => {
-  const company = { warmup: 1, each, messages, elements: 1000, message }
+  const company = { warmup: 1, each, messages, elements: [1000], message }
   const kindOf = kindOfStep(company)
   const seen = { alone: 0, beside: 0 }
   const steps = Effect.gen(function* () {

@@ -132,6 +132,20 @@ describe("simulated training", () => {
     }
   })
 
+  it("takes longer by the waits of messages that begin beside experts, and the planner reckons with them", async () => {
+    const degrees = "algorithm={name: fsmoe, forwardDegree: 4, backwardDegree: 4}"
+    const at = async (wait: string) => (await simulate([degrees, `costs.wait=${wait}`])).result
+    const [free, held] = [await at("0s"), await at("100us")]
+    expect(held.stepSeconds).toBeGreaterThan(1.01 * free.stepSeconds)
+    expect(held.predictedSeconds).toBeGreaterThan(1.01 * free.predictedSeconds)
+    expect(Math.abs(held.predictedSeconds / held.stepSeconds - 1)).toBeLessThan(0.05)
+    // Without chunks only what gradients of weights are computed beside.
+    const alone = async (wait: string) =>
+      (await simulate(["algorithm=deepspeed-moe", `costs.wait=${wait}`])).result.stepSeconds
+    const added = (await alone("100us")) - (await alone("0s"))
+    expect(added).toBeLessThan((held.stepSeconds - free.stepSeconds) / 3)
+  })
+
   it("takes beside it the all-reduce of norms' and gates' gradients and what a host is late, as its words say", async () => {
     const agree = "scenarios/agree/moe-training.yaml"
     const stepOf = async (host: string) => {
@@ -296,6 +310,10 @@ describe("what is said", () => {
     expect(warnings(["seed=3"])[0]).toMatch(/seed has no effect/)
     expect(warnings(["costs.portShare=0.7"])).toEqual([])
     expect(warnings(["costs.slowdown=1.1"])).toEqual([])
+    expect(warnings(["costs.wait=1ms"])).toEqual([])
+    expect(warnings(["costs.wait=1ms", "world={ranks: 1}"])).toContainEqual(
+      expect.stringMatching(/wait has no effect: there is one rank/)
+    )
     expect(warnings(["costs.slowdown=1.1", "world={ranks: 1}"])).toContainEqual(
       expect.stringMatching(/slowdown has no effect: there is one rank/)
     )

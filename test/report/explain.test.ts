@@ -48,6 +48,7 @@ describe("explain", () => {
       latency: 0,
       host: 0,
       asleep: 0,
+      placement: 0,
       idle: 0
     })
     expect(byLabel[0]).toEqual({ label: "bucket 0", kind: "communication", seconds: 3 })
@@ -171,6 +172,7 @@ describe("explain", () => {
     const seen = {
       host: 0,
       asleep: 0,
+      placement: 0,
       queued: 0,
       otherRank: 0,
       exposed: 0,
@@ -238,6 +240,7 @@ describe("explain", () => {
               if (exposed.idleSeconds > 0) seen.idle++
               if (exposed.hostSeconds > 0) seen.host++
               if (exposed.asleepSeconds > 0) seen.asleep++
+              if (exposed.placementSeconds > 0) seen.placement++
               if (exposed.latencySeconds > 0) seen.latency++
               if (exposed.copySeconds > 0) seen.copies++
             }
@@ -250,7 +253,7 @@ describe("explain", () => {
   })
 })
 
-/** Half of what lies between an op's cause and its start is the host's, a quarter was slept before. */
+/** Half of what lies between an op's cause and its start is the host's, a quarter was slept before, an eighth is for multiprocessors. */
 const heldUp = (timeline: ReturnType<typeof timelineOf>) => {
   const gaps = timeline.startSeconds.map((start, row) => {
     const cause = timeline.cause[row]!
@@ -258,7 +261,11 @@ const heldUp = (timeline: ReturnType<typeof timelineOf>) => {
   })
   return {
     ...timeline,
-    held: { hostSeconds: gaps.map((gap) => gap / 2), asleepSeconds: gaps.map((gap) => gap / 4) }
+    held: {
+      hostSeconds: gaps.map((gap) => gap / 2),
+      asleepSeconds: gaps.map((gap) => gap / 4),
+      placementSeconds: gaps.map((gap) => gap / 8)
+    }
   }
 }
 

@@ -123,7 +123,8 @@ const bases: ReadonlyArray<unknown> = [
       between: { all_to_all: { fixed: "5us", perUnit: 1e-9, unit: "bytes", scope: "node" } },
       inside: {},
       portShare: 0.7,
-      slowdown: 1.1
+      slowdown: 1.1,
+      wait: "20us"
     },
     routing: { skew: 1 },
     algorithm: { name: "fsmoe", degrees: [1, 2], planner: "simulation", partition: "greedy" },

@@ -55,15 +55,26 @@ export const profiles: fc.Arbitrary<Profile> = fc
       { maxLength: 5 }
     ),
     collectives: fc.array(
-      fc.record({
-        op: fc.constantFrom(
-          ...(["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"] as const)
-        ),
-        ranks: int31,
-        sizeBytes: seconds,
-        medianSeconds: seconds,
-        link: words
-      }),
+      fc.record(
+        {
+          op: fc.constantFrom(
+            ...([
+              "all_reduce",
+              "all_gather",
+              "reduce_scatter",
+              "all_to_all",
+              "broadcast",
+              "send_recv"
+            ] as const)
+          ),
+          ranks: int31,
+          sizeBytes: seconds,
+          medianSeconds: seconds,
+          besideSeconds: seconds,
+          link: words
+        },
+        { requiredKeys: ["op", "ranks", "sizeBytes", "medianSeconds", "link"] }
+      ),
       { maxLength: 5 }
     )
   })

@@ -124,6 +124,11 @@ describe("profiles", () => {
       { collectives: [{ ...sample.collectives[0]!, sizeBytes: Infinity }] },
       "column size_bytes, row 8"
     ],
+    [
+      "a time beside kernels below zero",
+      { collectives: [{ ...sample.collectives[0]!, besideSeconds: -1 }] },
+      "column attributes, row 8"
+    ],
     ["half a rank", { collectives: [{ ...sample.collectives[0]!, ranks: 2.5 }] }, "column ranks, row 8"],
     ["an extent below 0", { parameters: [{ layer: 0, shape: [-1], dtype: "x" }] }, "column shape, row 6"],
     ["an unknown layer", { parameters: [{ layer: 2, shape: [], dtype: "x" }] }, "layer of parameter 0"],

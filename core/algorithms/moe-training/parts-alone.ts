@@ -1,6 +1,6 @@
 // What any plan of MoE training is made of, one op after another: steps at every pipeline degree whose ops all take one lane, so that
-// nothing overlaps, and gradients of several sizes; and products beside messages. For profiles: what an op takes alone, of which a
-// simulation makes any schedule, and how much slower it is in company.
+// nothing overlaps, and gradients of several sizes; and products beside messages, of the sizes of each degree. For profiles: what an op takes
+// alone, of which a simulation makes any schedule, and how much slower it is in company.
 import * as Effect from "effect/Effect"
 import { kernels } from "../../kernels/catalogue.ts"
 import { interposing } from "../../machine/interpose.ts"
@@ -80,31 +80,141 @@ const gradients = (model: MoeModel): Program<ReadonlyArray<Op>> =>
     )
   })
 
-/** Products of one expert, and before them the messages of a few dispatches, if so. */
-const products = (model: MoeModel, withMessages: boolean): Program<ReadonlyArray<Op>> =>
+/** What runs beside products of one expert's chunk: messages of one lane, of that chunk's sizes. */
+interface Beside {
+  readonly products: ReadonlyArray<Op>
+  readonly between: ReadonlyArray<Op>
+  readonly inside: ReadonlyArray<Op>
+}
+
+/** Of each kind of message, in a step beside products. */
+const messagesOfKind = 4
+
+const beside = (model: MoeModel, degree: number): Program<Beside> =>
   Effect.gen(function* () {
     const { groups, shares, tensors } = yield* sizesOf(model)
-    const { nodes, perNode } = groups
+    const { nodes, perNode, across, inNode } = groups
     const { width } = model
-    const even = Math.max(1, Math.ceil((shares.tokens * model.topK) / model.experts))
-    const sent = nodes * (capacityOf(model, shares, 1, 1) || even)
-    const input = yield* tensors.make("input", [perNode * sent, width])
-    const weight = yield* tensors.make("weight", [shares.hidden, width])
-    const output = yield* tensors.make("output", [perNode * sent, shares.hidden])
-    const [x, w, y] = [[input, weight], [output, input], output] as const
-    const each = [
-      launch("product", kernels["linear.forward"], Lane.compute, x, [y]),
-      launch("product", kernels["linear.backward_weight"], Lane.compute, w, [weight])
+    const even = Math.ceil((shares.tokens * model.topK) / model.experts)
+    const rows = Math.max(1, Math.ceil((capacityOf(model, shares, degree, degree) || even) / degree))
+    const [sent, gathered] = [nodes * rows, perNode * nodes * rows]
+    const experts = Array.from({ length: shares.localExperts })
+    const whole = (name: string) =>
+      tensors.several(
+        name,
+        experts.map(() => [gathered, width])
+      )
+    const own = (name: string) =>
+      tensors.several(
+        name,
+        experts.map(() => [sent, width])
+      )
+    // As many tensors as may be under way, so that it shows which are.
+    const [input, weight] = [
+      yield* tensors.make("input", [gathered, width]),
+      yield* tensors.make("weight", [shares.hidden, width])
     ]
-    const all = Array.from({ length: 4 }, () => each).flat()
-    if (!withMessages) return all
-    const shapes = Array.from({ length: shares.localExperts }, () => [sent, width])
-    const from = yield* tensors.several("sent", shapes)
-    const to = yield* tensors.several("received", shapes)
-    const message = collective("message", kernels.all_to_all, Lane.inter, groups.across, from, to, {
-      attributes: { ranks: nodes }
-    })
-    return [message, message, message, ...all]
+    const products = yield* Effect.forEach([0, 1, 2], (i) =>
+      Effect.gen(function* () {
+        const output = yield* tensors.make(`output ${i}`, [gathered, shares.hidden])
+        const gradient = yield* tensors.make(`weight gradient ${i}`, [shares.hidden, width])
+        const back = yield* tensors.make(`input gradient ${i}`, [gathered, width])
+        return [
+          launch("product", kernels["linear.forward"], Lane.compute, [input, weight], [output]),
+          launch("product", kernels["linear.backward_input"], Lane.compute, [output, weight], [back]),
+          launch("product", kernels["linear.backward_weight"], Lane.compute, [output, input], [gradient])
+        ]
+      })
+    )
+    const repeat = (ops: ReadonlyArray<Op>): ReadonlyArray<Op> =>
+      Array.from({ length: messagesOfKind }, () => ops).flat()
+    const between =
+      nodes === 1
+        ? []
+        : [
+            collective(
+              "message",
+              kernels.all_to_all,
+              Lane.inter,
+              across,
+              yield* own("sent"),
+              yield* own("received"),
+              {
+                attributes: { ranks: nodes }
+              }
+            )
+          ]
+    const attributes = { ranks: perNode }
+    const inside =
+      perNode === 1
+        ? []
+        : [
+            collective(
+              "gather",
+              kernels.all_gather,
+              Lane.intra,
+              inNode,
+              yield* own("part"),
+              yield* whole("gathered"),
+              {
+                attributes
+              }
+            ),
+            collective(
+              "scatter",
+              kernels.reduce_scatter,
+              Lane.intra,
+              inNode,
+              yield* whole("terms"),
+              yield* own("sum"),
+              {
+                attributes
+              }
+            )
+          ]
+    return { products: products.flat(), between: repeat(between), inside: repeat(inside) }
+  })
+
+/** Between two looks at what has ended. */
+const lookSeconds = 2e-4
+
+/** Steps of these messages with products under way until the last of them has ended. */
+const besideProducts = (
+  products: ReadonlyArray<Op>,
+  messages: ReadonlyArray<Op>,
+  steps: number
+): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const last = messages.at(-1)!.writes
+    // Read at each look: so a rank that is lost ends this one too.
+    const token = yield* machine.alloc({ name: "token", shape: [1], dtype: "float32" })
+    for (let step = 0; step < steps; step++) {
+      for (const op of products) machine.submit(op)
+      for (const op of messages) machine.submit(op)
+      for (let next = 0; !last.every((tensor) => machine.ready(tensor));) {
+        for (let given = 0; given < products.length && machine.ready(products[next]!.writes[0]!); given++) {
+          machine.submit(products[next]!)
+          next = (next + 1) % products.length
+        }
+        yield* machine.sleepUntil((yield* machine.now) + lookSeconds)
+        yield* machine.read(token)
+      }
+      yield* machine.endStep
+    }
+    machine.free(token)
+  })
+
+/** At that degree: products alone, then beside messages of each lane. */
+const inCompany = (model: MoeModel, degree: number, steps: number): Program<void> =>
+  Effect.gen(function* () {
+    const { products, between, inside } = yield* beside(model, degree)
+    yield* repeated(Effect.succeed(products), steps)
+    for (const messages of [between, inside]) {
+      const machine = yield* Machine
+      yield* machine.drain
+      if (messages.length > 0) yield* besideProducts(products, messages, steps)
+    }
   })
 
 /** Degrees of both passes: each of them for both, and one pair that differs, for what cuts anew what was saved. */
@@ -114,7 +224,10 @@ const pairsOf = (degrees: ReadonlyArray<number>): ReadonlyArray<readonly [number
   return first === last ? alike : [...alike, [last, first]]
 }
 
-/** One rank's part: `1 + steps` steps of each pair of degrees; of more nodes than one as many of gradients, and of products without and with messages. */
+/**
+ * One rank's part: `1 + steps` steps of each pair of degrees; of more ranks than one as many of gradients, and for each degree of products
+ * alone, beside messages between nodes and beside messages inside them.
+ */
 export const moePartsAlone = (
   world: World,
   { model, degrees, steps }: PartsAlone
@@ -124,6 +237,7 @@ export const moePartsAlone = (
   const rest = model.layers * denseElementsOf(model, sharesOf(model, nodes, perNode))
   const each = 1 + steps
   const pairs = pairsOf(degrees)
+  const companies = nodes * perNode === 1 ? [] : degrees
   const program = Effect.gen(function* () {
     for (const [forward, backward] of pairs) {
       // Messages of a stage follow each other as on three lanes: what a shaped link lets pass at once after a pause counts as often.
@@ -135,14 +249,20 @@ export const moePartsAlone = (
       } as const
       yield* onLanes(moeTraining({ model, plan, steps: each }), oneLane)
     }
-    if (nodes === 1) return
-    yield* onLanes(repeated(gradients(model), each), oneLane)
-    yield* onLanes(repeated(products(model, false), each), oneLane)
-    yield* onLanes(repeated(products(model, true), each), ({ lane }) => lane)
+    if (nodes > 1) yield* onLanes(repeated(gradients(model), each), oneLane)
+    for (const degree of companies) yield* onLanes(inCompany(model, degree, each), ({ lane }) => lane)
   })
-  const besideFrom = (pairs.length + 2) * each
+  const alone: ReadonlyArray<ProfiledStep> = [...pairs, ...(nodes > 1 ? [1] : [])].map(() => "alone")
+  const kinds = [
+    ...alone,
+    ...companies.flatMap((): ReadonlyArray<ProfiledStep> => [
+      "alone",
+      ...(nodes > 1 ? (["beside"] as const) : []),
+      ...(perNode > 1 ? (["beside"] as const) : [])
+    ])
+  ]
   return {
     program,
-    kindOf: (step) => (step % each === 0 ? "warm-up" : step < besideFrom ? "alone" : "beside")
+    kindOf: (step) => (step % each === 0 ? "warm-up" : (kinds[Math.floor(step / each)] ?? "alone"))
   }
 }

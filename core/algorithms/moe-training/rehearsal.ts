@@ -57,12 +57,17 @@ const paper = (world: World): Machine["Service"] => {
   }
 }
 
-/** Costs of rank 0's layer at each degree. Where nothing is dropped, experts are reckoned to be chosen equally often. */
+/**
+ * Costs of rank 0's layer at each degree. Where nothing is dropped, experts are reckoned to be chosen equally often. Messages that begin
+ * beside experts take up to `waitSeconds` longer: of r chunks those of r - 1, as often as experts are at work while a chunk's messages
+ * are, and no longer than a chunk's experts.
+ */
 export const layerCosts = (
   model: MoeModel,
   world: World,
   degrees: ReadonlyArray<number>,
-  opSeconds: OpSeconds
+  opSeconds: OpSeconds,
+  waitSeconds: OpSeconds = () => 0
 ): LayerCosts => {
   const machine = paper(world)
   const groups = moeGroups(world, 0)
@@ -92,11 +97,17 @@ export const layerCosts = (
   const timesOf = ({ chunks }: Pass): ChunkTimes => {
     // Chunks differ by a row at most; the first is the smallest, the last the largest.
     const { dispatch, gather, expert, scatter } = chunks.at(-1)!
+    const experts = sum(expert)
+    const between = 2 * sum(dispatch)
+    const inside = sum(gather) + sum(scatter)
+    const beside = ((1 - 1 / chunks.length) * experts) / Math.max(between, inside, experts)
+    const message = (ops: ReadonlyArray<Op>): number =>
+      ops.reduce((all, op) => all + opSeconds(op) + beside * Math.min(waitSeconds(op), experts), 0)
     return {
-      allToAll: sum(dispatch),
-      allGather: sum(gather),
-      reduceScatter: sum(scatter),
-      expert: sum(expert)
+      allToAll: message(dispatch),
+      allGather: message(gather),
+      reduceScatter: message(scatter),
+      expert: experts
     }
   }
   const layers = degrees.map((degree) => ({ degree, layer: built(degree) }))

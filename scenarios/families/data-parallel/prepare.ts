@@ -357,7 +357,13 @@ export const prepare = (
         ...(checkpoint === undefined ? {} : { source: savedValues }),
         costs,
         network,
-        collectives: { algorithm: collectives.algorithm, table, inside, slowdown: collectives.slowdown },
+        collectives: {
+          algorithm: collectives.algorithm,
+          table,
+          inside,
+          slowdown: collectives.slowdown,
+          waitSeconds: collectives.wait
+        },
         faults: yield* resolveFaults(scenario.faults, world, file),
         jitter,
         seed,

@@ -23,7 +23,7 @@ import { planScenario } from "./prepare.ts"
 import { prepare, type PreparedMoe } from "./simulated.ts"
 
 const costWarnings = (
-  { between, inside, portShare, slowdown }: MoeTrainingScenario["costs"],
+  { between, inside, portShare, slowdown, wait }: MoeTrainingScenario["costs"],
   nodes: number,
   perNode: number,
   algorithm: MoeTrainingScenario["algorithm"]["name"]
@@ -41,6 +41,8 @@ const costWarnings = (
   }
   if (slowdown !== undefined && nodes * perNode === 1)
     warnings.push("costs.slowdown has no effect: there is one rank")
+  if (wait !== undefined && nodes * perNode === 1)
+    warnings.push("costs.wait has no effect: there is one rank")
   const usual = "profile" in between ? between.profile === shippedBetween : Object.keys(between).length === 0
   if (nodes === 1 && !usual) warnings.push("costs.between has no effect: there is one node")
   if (perNode === 1 && Object.keys(inside).length > 0)

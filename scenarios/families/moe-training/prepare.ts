@@ -1,6 +1,6 @@
 // A scenario of MoE training, resolved: world, model, costs and routing, before anything is planned or run.
 import * as Effect from "effect/Effect"
-import { secondsAlone } from "../../../core/wire/alone.ts"
+import { secondsAlone, waitBeside } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
 import { asStated } from "../../../core/wire/symmetry.ts"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
@@ -95,7 +95,8 @@ export const planScenario = (
       algorithm: "ring",
       table: rows.length === 0 ? undefined : new CollectiveTable(rows),
       portShare: scenario.costs.portShare,
-      slowdown: scenario.costs.slowdown
+      slowdown: scenario.costs.slowdown,
+      waitSeconds: scenario.costs.wait
     }
     const { algorithm } = scenario
     if ("planner" in algorithm && algorithm.planner === "simulation" && simulator === undefined) {
@@ -107,11 +108,13 @@ export const planScenario = (
     }
     const planned = yield* Effect.try({
       try: () => {
+        const network = new Network(world, asStated(world))
         const known = layerCosts(
           model,
           world,
           allDegrees([algorithm]),
-          secondsAlone(new Network(world, asStated(world)), collectives, costs.seconds)
+          secondsAlone(network, collectives, costs.seconds),
+          waitBeside(network, collectives)
         )
         const oracle =
           simulator &&

@@ -121,7 +121,9 @@ const MoeCostSettings = Schema.Struct({
    */
   portShare: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 0.01, maximum: 1 }))),
   /** How many times as long a rank's kernels take while a collective of it is under way, or waits for others. Default: 1. */
-  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
+  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 }))),
+  /** How much longer a collective takes that begins while a kernel of its rank runs. Default: as profiles of collectives have it. */
+  wait: Schema.optionalKey(Seconds)
 })
 
 /** Which experts tokens choose, where none is dropped. */

@@ -1,0 +1,117 @@
+// Collectives that begin while a kernel of their rank runs: closed forms of when they end, stated and measured by message; and
+// without either nothing changes.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
+import type { CostModel } from "../../core/cost/cost-model.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective, launch } from "../../core/machine/op.ts"
+import type { CollectiveOptions } from "../../core/wire/legs.ts"
+import { explain, stepWindow } from "../../sim/explain/explain.ts"
+import { printExplanation } from "../../sim/explain/print.ts"
+import { flatWorld, run } from "./simulated.ts"
+
+const costsOf = (seconds: Readonly<Record<string, number>>): CostModel => ({
+  seconds: ({ label }) => seconds[label] ?? 0,
+  estimates: []
+})
+
+/**
+ * Two ranks compute from `from` on, in two kernels that follow each other at once, for `compute` seconds in all; an all-reduce of `message`
+ * seconds begins at `begins`, and what uses it takes `after`. When that has ended.
+ */
+const ended = (
+  {
+    from,
+    compute,
+    begins,
+    message,
+    after = 0
+  }: Record<"from" | "compute" | "begins" | "message", number> & {
+    readonly after?: number
+  },
+  collectives: Omit<CollectiveOptions, "algorithm">
+) =>
+  run({
+    world: flatWorld(2, { bytesPerSecond: 1e6, latencySeconds: 0 }),
+    costs: costsOf({ from, half: compute / 2, begins, after }),
+    collectives: { algorithm: "ring", ...collectives },
+    record: true,
+    program: Effect.gen(function* () {
+      const machine = yield* Machine
+      const own = yield* machine.alloc({ name: "own", shape: [1], dtype: "float32" })
+      const elements = Math.round((message * 1e6) / 4)
+      const sent = yield* machine.alloc({ name: "sent", shape: [elements], dtype: "float32" })
+      machine.submit(launch("begins", kernels.barrier, Lane.h2d, [sent], []))
+      machine.submit(launch("from", kernels.barrier, Lane.d2h, [own], []))
+      machine.submit(launch("half", kernels.scale, Lane.compute, [own], [own], { factor: 1 }))
+      machine.submit(launch("half", kernels.scale, Lane.compute, [own], [own], { factor: 1 }))
+      machine.submit(
+        collective("all-reduce", kernels.all_reduce, Lane.inter, machine.world.all, [sent], [sent])
+      )
+      machine.submit(launch("after", kernels.barrier, Lane.compute, [sent], []))
+      yield* machine.endStep
+      return
+    })
+  })
+
+describe("a collective that begins while a kernel runs", () => {
+  it("waits as long as is said, or until its rank computes nothing; and no other waits", () => {
+    const seen = { idle: 0, whole: 0, cut: 0 }
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 0, max: 8 }),
+        fc.integer({ min: 1, max: 12 }),
+        fc.integer({ min: 0, max: 16 }),
+        fc.integer({ min: 1, max: 8 }),
+        fc.integer({ min: 1, max: 6 }),
+        (from, compute, begins, message, waitSeconds) => {
+          const { ranks } = ended({ from, compute, begins, message, after: 1 }, { waitSeconds })
+          const runs = begins >= from && begins < from + compute
+          const wait = runs ? Math.min(waitSeconds, from + compute - begins) : 0
+          const done = Math.max(begins + wait + message, from + compute) + 1
+          expect(ranks[0]!.stepEndSeconds[0]).toBeCloseTo(done, 6)
+          seen[!runs ? "idle" : wait < waitSeconds ? "cut" : "whole"]++
+        }
+      )
+    )
+    for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(5)
+  })
+
+  it("waits as its message was measured to, between those measured, and nothing where none was", () => {
+    const bytes = 4e6
+    const row = { op: "all_reduce", ranks: 2, link: "unshaped" } as const
+    const rows = [
+      { ...row, sizeBytes: bytes / 2, medianSeconds: 2, besideSeconds: 3 },
+      { ...row, sizeBytes: 2 * bytes, medianSeconds: 8, besideSeconds: 12 }
+    ]
+    const at = { from: 0, compute: 20, begins: 1, message: 4 }
+    const endOf = (options: Omit<CollectiveOptions, "algorithm">): number => {
+      const { timeline } = ended(at, options)
+      return timeline!.endSeconds[timeline!.op.indexOf(4)]!
+    }
+    // A third of the way from 1 s to 4 s of wait.
+    expect(endOf({ table: new CollectiveTable(rows) })).toBeCloseTo(1 + 2 + 4, 6)
+    const alone = rows.map(({ sizeBytes, medianSeconds }) => ({ ...row, sizeBytes, medianSeconds }))
+    expect(endOf({ table: new CollectiveTable(alone) })).toBeCloseTo(1 + 4, 6)
+    expect(endOf({ table: new CollectiveTable(rows), waitSeconds: 0 })).toBeCloseTo(1 + 4, 6)
+    expect(endOf({ table: new CollectiveTable(rows), waitSeconds: 0.5 })).toBeCloseTo(1 + 0.5 + 4, 6)
+    const digests = [{}, { waitSeconds: 0 }].map((options) => ended(at, options).digest)
+    expect(digests[0]).toBe(digests[1])
+  })
+
+  it("is told to have waited for multiprocessors", () => {
+    const { timeline, opLogs } = ended(
+      { from: 0, compute: 4, begins: 1, message: 6, after: 2 },
+      { waitSeconds: 2 }
+    )
+    const explained = explain(timeline!, stepWindow(timeline!, 0, 0)!, { opLogs })
+    expect(explained.criticalPath.byKind.placement).toBeCloseTo(2, 9)
+    expect(explained.collectives[0]!.delay).toEqual({ kind: "placement", seconds: 2 })
+    expect(explained.seconds).toBeCloseTo(11, 9)
+    expect(printExplanation(explained)).toMatch(/its own\s+waited 2\.00 s for\s+multiprocessors/u)
+  })
+})
