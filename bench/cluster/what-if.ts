@@ -108,12 +108,17 @@ interface Profiled {
   readonly slowdown: number
 }
 
-/** The profile of one step, and of collectives, by so many ranks: in the cluster, one of each host. */
-const profile = async (ranks: number, cluster: Cluster | undefined, name: string): Promise<Profiled> => {
+/** The profile of one step, and of collectives, by so many ranks; in the cluster so many of each host. */
+const profile = async (
+  name: string,
+  ranks: number,
+  cluster?: Cluster | undefined,
+  perHost = 1
+): Promise<Profiled> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
-  const env = mps?.env ?? {}
-  const { children, told } = startProfile({ file, set: [], ranks, cluster, backend, emulateDevice, out, env })
+  const about = { file, set: [], ranks, cluster, perHost, backend, emulateDevice, out }
+  const { children, told } = startProfile({ ...about, env: mps?.env ?? {} })
   await Promise.all(children.map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
@@ -123,7 +128,8 @@ const profile = async (ranks: number, cluster: Cluster | undefined, name: string
 /** Where runs are taken: their profiles, and the links. */
 interface Where {
   readonly layout: Layout
-  readonly runners: Runners<Request, Told>
+  /** Those that are there; after a run that they did not survive, others. */
+  readonly runners: () => Runners<Request, Told>
   readonly cluster: Cluster | undefined
   /** The profile that layers are from, and that of collectives between hosts without limit. */
   readonly compute: Profiled
@@ -186,13 +192,14 @@ const measure = async (
     for (let host = 0; host < hosts; host++) setRate(host, rate)
     let later: NodeJS.Timeout | undefined
     if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
-    const answer = await runners.run(
-      { file, set: common, planFrom: compute.file, emulateDevice, ops: options.ops },
-      () => {
-        if (change !== undefined && change.fromSeconds > 0)
-          later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
-      }
-    )
+    const request = { file, set: common, planFrom: compute.file, emulateDevice, ops: options.ops }
+    const running = runners()
+    const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * foretold.makespanSeconds))
+    const answer = await running.run(request, () => {
+      if (change !== undefined && change.fromSeconds > 0)
+        later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
+    })
+    clearTimeout(patience)
     clearTimeout(later)
     rows.push({ ...row, measured: "error" in answer ? answer : withoutOps(answer) })
     console.log(rowLine(rows.at(-1)!))
@@ -219,25 +226,45 @@ const startRunners = ({ ranks, perHost }: Layout, cluster: Cluster | undefined):
 const clusterOf = (hosts: number, bytesPerSecond: number): Cluster =>
   new Cluster(Array.from({ length: hosts }, () => ({ up: bytesPerSecond, down: bytesPerSecond })))
 
+/** Measures at these points with ranks that end then. */
+const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runners">): Promise<void> => {
+  let running = startRunners(where.layout, where.cluster)
+  const runners = () => {
+    if (running.over) running = startRunners(where.layout, where.cluster)
+    return running
+  }
+  for (const point of points) await measure({ ...where, runners }, point)
+  await running.close()
+}
+
+/** Layers, and collectives between hosts and inside of them, where nothing limits them but what the ranks will go by. */
+const profileShaped = async ({ hosts, perHost }: Layout, full: Profiled | undefined) => {
+  const free = clusterOf(hosts, Infinity)
+  try {
+    const inside = perHost > 1 ? await profile("inside", perHost, free, perHost) : full
+    const between = await profile("sockets", hosts, free)
+    return { compute: inside ?? between, between }
+  } finally {
+    free.close()
+  }
+}
+
 const measureAll = async (layout: Layout): Promise<void> => {
   const { ranks, hosts, perHost } = layout
-  // At full speed: layers, and collectives of ranks that reach each other as they are. Of a site's ranks, where there are sites. NCCL
+  const reached = shaped.length < points.length
+  // At full speed: layers, and collectives of ranks that reach each other as they are; of a site's ranks, where there are sites. NCCL
   // has no two ranks of one host on one GPU, so that those who share GPUs are profiled where they run.
-  const full = options.mps ? undefined : await profile(perHost > 1 ? perHost : ranks, undefined, "full-speed")
-  if (full !== undefined && shaped.length < points.length) {
-    const runners = startRunners(layout, undefined)
-    await measure({ layout, runners, cluster: undefined, compute: full, between: full }, pointNamed(nvlink))
-    await runners.close()
-  }
+  const full =
+    options.mps || (perHost > 1 && !reached)
+      ? undefined
+      : await profile("full-speed", perHost > 1 ? perHost : ranks)
+  if (full !== undefined && reached)
+    await measureAt([pointNamed(nvlink)], { layout, cluster: undefined, compute: full, between: full })
   if (shaped.length === 0) return
-  const free = clusterOf(hosts, Infinity)
-  const sockets = await profile(hosts, free, "sockets").finally(() => free.close())
+  const profiles = await profileShaped(layout, full)
   const cluster = clusterOf(hosts, shaped[0]!.bytesPerSecond)
   try {
-    const runners = startRunners(layout, cluster)
-    const where = { layout, runners, cluster, compute: full ?? sockets, between: sockets }
-    for (const point of shaped) await measure(where, point)
-    await runners.close()
+    await measureAt(shaped, { layout, cluster, ...profiles })
   } finally {
     cluster.close()
   }
