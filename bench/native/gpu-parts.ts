@@ -249,9 +249,11 @@ const speed = (choices: PartChoices): ReadonlyArray<Part> => {
   ]
 }
 
+const toyLlama = ["--model", "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"]
+
 /** Where the time goes. */
 const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
-  const { backend } = choices
+  const { backend, out } = choices
   const cuda = backend === "cuda"
   const on = ["--backend", backend]
   return [
@@ -277,6 +279,78 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
         name: "ours again",
         command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
       }
+    ]),
+    part(
+      "kv-decode",
+      240,
+      [
+        {
+          name: "a step by the share kept, foretold and run",
+          command: bench(
+            "kv-decode",
+            ...on,
+            "--out",
+            `${out}/kv-decode`,
+            ...(cuda
+              ? []
+              : [
+                  "--prompts",
+                  "48,192",
+                  "--profiled",
+                  "8,32,96,256",
+                  "--batch",
+                  "2",
+                  "--tokens",
+                  "16",
+                  ...toyLlama,
+                  // where launches take all the time, and other work the processor
+                  "--bound",
+                  "100"
+                ])
+          )
+        }
+      ],
+      { cited: "docs/kv-serving.md" }
+    ),
+    part(
+      "kv-break-even",
+      300,
+      [
+        {
+          name: "bandwidths at which choosing pays no more",
+          command: bench(
+            "kv-break-even",
+            ...on,
+            "--out",
+            `${out}/kv-break-even`,
+            ...(cuda ? [] : ["--prompts", "96,256", "--layers", "4", ...toyLlama])
+          )
+        }
+      ],
+      { cited: "docs/kv-serving.md" }
+    ),
+    part("profile", 240, [
+      cuda
+        ? {
+            name: "a step's profile beside an import of PyTorch's",
+            command: bench("profile-beside", ...on, "--out", `${out}/profile`),
+            needs: ["cuda", "torch", "transformers"]
+          }
+        : {
+            name: "a step's profile",
+            command: bench(
+              "profile-beside",
+              ...on,
+              "--traces",
+              "none",
+              "--steps",
+              "2",
+              "--set",
+              "model={gpt2: {layers: 2, width: 64, heads: 4, vocabulary: 500, vocabularyMultiple: 64, context: 64, batch: 1}}",
+              "--out",
+              `${out}/profile`
+            )
+          }
     ]),
     part("decode", 120, [
       {

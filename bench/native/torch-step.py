@@ -1,6 +1,7 @@
 # A training step of GPT-2 124M in PyTorch as people run it: Hugging Face's model, bf16 autocast, float32 master weights, fused AdamW,
 # eager or torch.compile, the loss compiled with the model. Beside bench/native/train-step.ts.
 #   python3 bench/native/torch-step.py --batch 4 --vocabulary 50257
+#   python3 bench/native/torch-step.py --eager --trace eager.pt.trace.json.gz   # and two steps as torch.profiler exports them
 import argparse
 
 import torch
@@ -10,6 +11,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--batch", type=int, default=4)
 parser.add_argument("--vocabulary", type=int, default=50257)
 parser.add_argument("--eager", action="store_true")
+parser.add_argument("--trace")
 arguments = parser.parse_args()
 
 torch.manual_seed(1)
@@ -51,3 +53,18 @@ name = "eager" if arguments.eager else "torch.compile"
 peak = torch.cuda.max_memory_allocated() / 1e9
 print(f"torch {torch.__version__} {name}, batch {arguments.batch} x 1024, vocabulary {arguments.vocabulary}: "
       f"{sorted(times)[len(times) // 2]:.2f} ms a step, {peak:.1f} GB")
+if arguments.trace:
+    from torch.profiler import ProfilerActivity, profile, schedule
+
+    with profile(
+        activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA],
+        schedule=schedule(wait=1, warmup=3, active=2),
+        record_shapes=True,
+        with_stack=True,
+        with_modules=True,
+        on_trace_ready=lambda profiler: profiler.export_chrome_trace(arguments.trace),
+    ) as profiler:
+        for _ in range(6):
+            step()
+            torch.cuda.synchronize()
+            profiler.step()
