@@ -251,35 +251,11 @@ const speed = (choices: PartChoices): ReadonlyArray<Part> => {
 
 const toyLlama = ["--model", "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"]
 
-/** Where the time goes. */
-const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
-  const { backend, out } = choices
+/** Compressed caches: what was foretold of them, or is said of bandwidths, and what it takes. */
+const compressed = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
   const cuda = backend === "cuda"
   const on = ["--backend", backend]
   return [
-    part("kernels", 60, [
-      {
-        name: "kernels",
-        command: bench(
-          "kernels",
-          ...on,
-          ...(cuda
-            ? ["--batch", "4"]
-            : ["--batch", "1", "--time", "64", "--vocabulary", "512", "--repeats", "8"])
-        )
-      }
-    ]),
-    part("select", 120, [
-      {
-        name: "ours",
-        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
-      },
-      { name: "kvpress's rule in torch", command: python("torch-select"), needs: ["cuda", "torch"] },
-      {
-        name: "ours again",
-        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
-      }
-    ]),
     part(
       "kv-decode",
       240,
@@ -328,7 +304,39 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
         }
       ],
       { cited: "docs/kv-serving.md" }
-    ),
+    )
+  ]
+}
+
+/** Where the time goes. */
+const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
+  const { backend, out } = choices
+  const cuda = backend === "cuda"
+  const on = ["--backend", backend]
+  return [
+    part("kernels", 60, [
+      {
+        name: "kernels",
+        command: bench(
+          "kernels",
+          ...on,
+          ...(cuda
+            ? ["--batch", "4"]
+            : ["--batch", "1", "--time", "64", "--vocabulary", "512", "--repeats", "8"])
+        )
+      }
+    ]),
+    part("select", 120, [
+      {
+        name: "ours",
+        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
+      },
+      { name: "kvpress's rule in torch", command: python("torch-select"), needs: ["cuda", "torch"] },
+      {
+        name: "ours again",
+        command: bench("select", ...on, ...(cuda ? [] : ["--tokens", "512,1024", "--repeats", "6"]))
+      }
+    ]),
     part("profile", 240, [
       cuda
         ? {
@@ -445,5 +453,6 @@ export const partsOf = (choices: PartChoices): ReadonlyArray<Part> => [
   ...formats(choices),
   ...speed(choices),
   ...pieces(choices),
+  ...compressed(choices),
   ...further(choices)
 ]
