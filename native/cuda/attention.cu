@@ -1,5 +1,6 @@
 // Grouped-query attention; argument order as core/kernels/attention.ts. This way takes any dtypes and widths, in float32, a
-// warp per query (or key, for the gradients of keys and values); what tensor cores can do, flash.cu does.
+// warp per query (or key, for the gradients of keys and values); what tensor cores can do, flash.cu does, and other heads that are
+// not too wide attention-tiles.cu.
 #include "attention.h"
 
 #include "map.cuh"
@@ -109,7 +110,7 @@ Work forward(const Call& call) {
     throw BadCall("attention.forward: heads " + std::to_string(a.headWidth) + " wide; the cuda backend takes up to 1024");
   }
   Work work;
-  if (flashForward(a, work)) return work;
+  if (flashForward(a, work) || tiledForward(a, work)) return work;
   const int64_t items = a.batch * a.heads * a.time;
   return [=](const Launch& launch) {
     if (items > 0) forwardKernel<<<blocksOf(items), warps * 32, 0, launch.stream>>>(a);
@@ -224,15 +225,15 @@ Work backward(const Call& call) {
   }
   Work work;
   if (flashBackward(a, work)) return work;
+  const Gradients tiled = tiledGradients(a);
   return [=](const Launch& launch) {
     const int64_t queries = a.batch * a.heads * a.time;
     const int64_t keys = a.batch * a.kvHeads * a.context;
     const Scratch scratch(launch, static_cast<size_t>(queries + 1) * sizeof(float));
     auto* delta = scratch.as<float>();
-    if (queries > 0) {
-      deltaKernel<<<blocksOf(queries), warps * 32, 0, launch.stream>>>(a, delta);
-      queryGradients<<<blocksOf(queries), warps * 32, 0, launch.stream>>>(a, delta);
-    }
+    if (queries > 0) deltaKernel<<<blocksOf(queries), warps * 32, 0, launch.stream>>>(a, delta);
+    if (tiled) return tiled(launch.stream, delta);
+    if (queries > 0) queryGradients<<<blocksOf(queries), warps * 32, 0, launch.stream>>>(a, delta);
     if (keys > 0) keyGradients<<<blocksOf(keys), warps * 32, 0, launch.stream>>>(a, delta);
   };
 }

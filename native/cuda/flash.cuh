@@ -140,13 +140,6 @@ __device__ inline void slope(float& score, float& dscore, float scale2, float sc
   dscore = scale * score * (dscore - delta);
 }
 
-/** Raised once per kernel and device: tiles need more than the 48 KB that a block may have unasked. */
-template <class K>
-void allowShared(K kernel, size_t bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-        "cudaFuncSetAttribute");
-}
-
 inline dim3 gridOf(int64_t tokens, int rows, int64_t heads, int64_t batch) {
   return dim3(static_cast<unsigned>(ceilDiv(tokens, rows)), static_cast<unsigned>(heads), static_cast<unsigned>(batch));
 }

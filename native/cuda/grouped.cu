@@ -21,8 +21,7 @@ __global__ void __launch_bounds__(threads) groupedTiles(Grouped g, Reporter repo
 template <class T, bool leftColumns, bool rightColumns>
 void launchTiles(const Launch& launch, const Grouped& g) {
   const auto kernel = groupedTiles<T, leftColumns, rightColumns>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)),
-        "cudaFuncSetAttribute");
+  allowShared(kernel, sharedBytes);
   const auto tiles = [](int64_t extent) { return static_cast<unsigned>(ceilDiv(extent, tile)); };
   const Product& p = g.product;
   // a group's last tile may be a part of one

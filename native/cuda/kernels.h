@@ -93,6 +93,13 @@ std::vector<std::string> kernelNames();
 /** Throws std::runtime_error that names the call of the runtime that failed. */
 void check(cudaError_t status, const char* what);
 
+/** Raised once per kernel and device: tiles need more than the 48 KB that a block may have unasked. */
+template <class K>
+void allowShared(K kernel, size_t bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
+}
+
 /** Memory of one submission: taken and given back in the stream's order. */
 class Scratch {
  public:

@@ -3,7 +3,7 @@
 #   native/test/run.sh address    AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
 #   native/test/run.sh thread     ThreadSanitizer
 #   native/test/run.sh wire       only what meshes take from peers that do not keep to the protocol, under AddressSanitizer
-#   native/test/run.sh tiles      the tiles of grouped products on the GPU, on an emulated block
+#   native/test/run.sh tiles      the tiles of grouped products and attention on the GPU, on an emulated block
 # TANDEM_FUZZ says how many frames go over the wire at random (2,000), TANDEM_SEED which (1).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +13,7 @@ case "${1:-}" in
 # fibers are beyond sanitizers
 tiles)
   mkdir -p build
-  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -o build/tiles test/tiles/main.cc
+  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-clobbered -o build/tiles test/tiles/*.cc
   exec build/tiles "${TANDEM_CASES:-24}" "${TANDEM_SEED:-1}"
   ;;
 address) sanitizers="address,undefined" ;;

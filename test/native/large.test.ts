@@ -15,9 +15,11 @@ const narrowProducts = backend === "cuda" ? 2 ** -7 : 1e-5
 const of = (dtype: Dtype, ...shape: ReadonlyArray<number>): CaseInput => ({ shape, dtype })
 const narrow = (draw: Draw): Dtype => (draw.flag() ? "bfloat16" : "float16")
 
+/** 16-bit heads of the widths that tensor cores take; else float32 ones of any width, those of tiles and a little wider. */
 const attention = (draw: Draw) => {
-  const dtype = narrow(draw)
-  const headWidth = draw.flag() ? 64 : 128
+  const single = draw.integer(0, 2) === 0
+  const dtype = single ? "float32" : narrow(draw)
+  const headWidth = single && draw.flag() ? draw.integer(1, 140) : draw.flag() ? 64 : 128
   const kvHeads = draw.integer(1, 2)
   const heads = kvHeads * draw.integer(1, 3)
   const packed = draw.flag()
@@ -30,7 +32,8 @@ const attention = (draw: Draw) => {
     ? [of(dtype, batch, time, q + 2 * kv)]
     : [of(dtype, batch, time, q), of(dtype, batch, context, kv), of(dtype, batch, context, kv)]
   const attributes = { heads, kvHeads, headWidth, packed, causal }
-  return { dtype, operands, q: of(dtype, batch, time, q), attributes }
+  const exactness = single ? { products: 1e-5 } : {}
+  return { dtype, operands, q: of(dtype, batch, time, q), attributes, exactness }
 }
 
 const decoding = (draw: Draw): KernelCase => {
@@ -75,11 +78,12 @@ const groups = (draw: Draw) => {
   }
 }
 
-/** 16-bit factors, or float32 ones that products may read as TF32: of cuBLASLt's nobody says whether it rounds or cuts. */
+/** 16-bit factors, or float32 ones, which products may read as TF32: of cuBLASLt's nobody says whether it rounds or cuts. */
 const factors = (draw: Draw) => {
-  const tf32 = draw.integer(0, 2) === 0
+  const single = draw.integer(0, 1) === 0
+  const tf32 = single && draw.flag()
   return {
-    dtype: tf32 ? ("float32" as const) : narrow(draw),
+    dtype: single ? ("float32" as const) : narrow(draw),
     tf32,
     ...(tf32 && backend === "cuda" ? { products: 2 ** -9 } : {})
   }
@@ -93,21 +97,21 @@ interface LargeCase {
 const cases: Partial<Record<KernelName, LargeCase>> = {
   "attention.forward": {
     make: (draw) => {
-      const { dtype, operands, attributes } = attention(draw)
-      return { inputs: operands, attributes, outputDtype: dtype }
+      const { dtype, operands, attributes, exactness } = attention(draw)
+      return { inputs: operands, attributes, outputDtype: dtype, ...exactness }
     },
     products: narrowProducts
   },
   "attention.backward": {
     make: (draw) => {
-      const { dtype, operands, q, attributes } = attention(draw)
+      const { dtype, operands, q, attributes, exactness } = attention(draw)
       const [batch, time] = q.shape as readonly [number, number]
       // scores of wide heads reach some twenty: a log-sum-exp that leaves every weight below about one
       const lse = {
         ...of("float32", batch, attributes.heads, time),
         value: () => 6 + draw.float()
       }
-      return { inputs: [q, ...operands, q, lse], attributes, outputDtype: dtype }
+      return { inputs: [q, ...operands, q, lse], attributes, outputDtype: dtype, ...exactness }
     },
     products: narrowProducts
   },
@@ -317,7 +321,7 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
   },
   "expert_ffn.forward": {
     make: (draw) => {
-      const dtype = narrow(draw)
+      const dtype = draw.integer(0, 2) === 0 ? "float32" : narrow(draw)
       const [assignments, width, ffn, gated] = [
         draw.integer(1, 40),
         128,
@@ -334,7 +338,7 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
         ],
         attributes: { first, count: draw.integer(1, assignments - first), gated },
         inPlace: [2, 3],
-        products: 2 ** -7
+        products: dtype === "float32" ? 1e-5 : 2 ** -7
       }
     }
   },

@@ -7,6 +7,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -18,18 +19,24 @@
 
 #define TANDEM_PTX
 #define __device__
+#define __host__
 
 struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
 inline Index blockIdx, threadIdx;
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 using std::max;
 using std::min;
 
 namespace tandem::cuda {
 
-constexpr int blockThreads = 256;
+/** Of the largest block, in whole warps. */
+constexpr int mostThreads = 256;
 
 struct Copy {
   uint32_t to;
@@ -39,14 +46,15 @@ struct Copy {
 
 class Block {
  public:
-  /** Runs `body` on every thread, with so much shared memory, full of what is no number at first. */
-  void run(size_t sharedBytes, bool copiesAtOnce, const std::function<void()>& body) {
+  /** Runs `body` on each of so many threads, with so much shared memory, full of numbers that spoil every sum at first. */
+  void run(int threads, size_t sharedBytes, bool copiesAtOnce, const std::function<void()>& body) {
+    threads_ = threads;
     shared.assign(sharedBytes, 0x7f);
     atOnce_ = copiesAtOnce;
     body_ = body;
-    left_.assign(blockThreads, {});
-    std::vector<int> order(blockThreads);
-    for (int i = 0; i < blockThreads; i++) {
+    left_.assign(mostThreads, {});
+    std::vector<int> order(static_cast<size_t>(threads));
+    for (int i = 0; i < threads; i++) {
       order[static_cast<size_t>(i)] = i;
       Fiber& fiber = fibers_[i];
       fiber.stack.resize(size_t{256} << 10);
@@ -58,14 +66,24 @@ class Block {
       fiber.context.uc_link = &scheduler_;
       makecontext(&fiber.context, &Block::enter, 0);
     }
-    for (int running = blockThreads; running > 0;) {
+    // one warp is held back for a while: others may be far ahead of it, as far as barriers let them
+    int held = -1;
+    unsigned rounds = 0;
+    for (int running = threads; running > 0;) {
       std::shuffle(order.begin(), order.end(), random);
+      moved_ = false;
       for (const int i : order) {
-        if (fibers_[i].ended) continue;
+        if (fibers_[i].ended || i / 32 == held) continue;
         current = i;
         threadIdx.x = static_cast<unsigned>(i);
         swapcontext(&scheduler_, &fibers_[i].context);
         if (fibers_[i].ended) running--;
+      }
+      if (!moved_) {
+        held = -1;
+      } else if (rounds-- == 0) {
+        held = static_cast<int>(random() % static_cast<unsigned>(threads / 32));
+        rounds = random() % 256;
       }
     }
   }
@@ -74,7 +92,8 @@ class Block {
   void together(bool warp) {
     Barrier& barrier = warp ? warps_[current / 32] : all_;
     const int round = barrier.round;
-    if (++barrier.waiting == (warp ? 32 : blockThreads)) {
+    moved_ = true;
+    if (++barrier.waiting == (warp ? 32 : threads_)) {
       barrier.waiting = 0;
       barrier.round++;
       return;
@@ -100,9 +119,10 @@ class Block {
   int current = 0;
   std::vector<uint8_t> shared;
   std::mt19937 random{1};
-  uint32_t addresses[blockThreads] = {};
-  uint32_t left[blockThreads][4] = {};
-  uint32_t right[blockThreads][2] = {};
+  uint32_t addresses[mostThreads] = {};
+  uint32_t left[mostThreads][4] = {};
+  uint32_t right[mostThreads][2] = {};
+  float passed[mostThreads] = {};
 
  private:
   struct Fiber {
@@ -129,23 +149,40 @@ class Block {
     }
   }
 
+  int threads_ = 0;
+  bool moved_ = false;
   ucontext_t scheduler_;
   std::function<void()> body_;
   std::vector<std::vector<Copy>> left_;
   bool atOnce_ = false;
-  Fiber fibers_[blockThreads];
-  Barrier all_, warps_[blockThreads / 32];
+  Fiber fibers_[mostThreads];
+  Barrier all_, warps_[mostThreads / 32];
 };
 
 inline Block block;
 
 inline void Block::enter() {
   block.body_();
+  block.moved_ = true;
   block.fibers_[block.current].ended = true;
   swapcontext(&block.fibers_[block.current].context, &block.scheduler_);
 }
 
 inline void __syncthreads() { block.together(false); }
+inline void __syncwarp() { block.together(true); }
+
+/** All of the warp take part. */
+inline float __shfl_xor_sync(uint32_t, float value, int offset) {
+  block.passed[block.current] = value;
+  block.together(true);
+  const float other = block.passed[block.current ^ offset];
+  block.together(true);
+  return other;
+}
+
+inline uint32_t sharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(static_cast<const uint8_t*>(pointer) - block.shared.data());
+}
 
 inline void copyLater(uint32_t to, const void* from, bool valid) { block.copyLater({to, from, valid}); }
 inline void commitCopies() { block.commitCopies(); }
