@@ -44,10 +44,10 @@ bool rowsAligned(const View& view, int64_t stride) {
   return stride * storedBytes(view.dtype) % alignment == 0 && reinterpret_cast<uintptr_t>(view.data) % alignment == 0;
 }
 
-/** Whether cuBLASLt may have products of more than a few rows: 16-bit ones, whose sums it has in float32. */
-bool onTensorCores(const Expert& e) {
+/** Whether cuBLASLt may have products of more than a few rows: of 16-bit values or float32, whose sums it has in float32. */
+bool inLibrary(const Expert& e) {
   const Dtype dtype = e.inp.dtype;
-  return storedBytes(dtype) == 2 && e.weights.dtype == dtype && e.hidden.dtype == dtype && rowsAligned(e.inp, e.width) &&
+  return (storedBytes(dtype) == 2 || dtype == Dtype::float32) && e.weights.dtype == dtype && e.hidden.dtype == dtype && rowsAligned(e.inp, e.width) &&
          rowsAligned(e.hidden, e.hiddenWidth) && rowsAligned(e.out, e.width) && rowsAligned(e.down(), e.ffn);
 }
 
@@ -72,7 +72,7 @@ Work expertFfn(const Call& call) {
                     width,              gated ? hiddenWidth / 2 : hiddenWidth,
                     hiddenWidth,        gated};
   // by the number of rows, which launches say; all launches of an op come from one lane's thread
-  const auto known = onTensorCores(e) ? std::make_shared<std::map<int64_t, Products>>() : nullptr;
+  const auto known = inLibrary(e) ? std::make_shared<std::map<int64_t, Products>>() : nullptr;
   return [=](const Launch& launch) {
     const auto first = static_cast<int64_t>(firstRow(launch.scalars));
     const auto count = static_cast<int64_t>(rowCount(launch.scalars));

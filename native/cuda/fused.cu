@@ -181,8 +181,9 @@ Work linearGelu(const Call& call) {
   lt.aux = pre;
   lt.gelu = LtGelu::forward;
   if (const auto product = ltProduct(lt)) return [=](const Launch& launch) { product->run(launch); };
-  if (call.flag("tf32") && isFloat32(pre)) {
-    const Work product = linearProduct(inp, weight, hasBias ? &bias : nullptr, pre, rows, width, outs, true);
+  // what lies between the parts is rounded nowhere then
+  if (isFloat32(pre)) {
+    const Work product = linearProduct(inp, weight, hasBias ? &bias : nullptr, pre, rows, width, outs, call.flag("tf32"));
     return [=](const Launch& launch) {
       product(launch);
       map(launch, MapViews<1, 2>{{pre}, {pre, out}}, rows * outs, GeluOf{});
@@ -214,9 +215,9 @@ Work geluLinearBackward(const Call& call) {
   lt.aux = pre;
   lt.gelu = LtGelu::backward;
   if (const auto product = ltProduct(lt)) return [=](const Launch& launch) { product->run(launch); };
-  if (call.flag("tf32") && isFloat32(dpre)) {
+  if (isFloat32(dpre)) {
     LtCall plain{{dout, rows, outs}, {weight, outs, width}, {dpre, rows, width}};
-    plain.tf32 = true;
+    plain.tf32 = call.flag("tf32");
     if (const auto product = ltProduct(plain)) {
       return [=](const Launch& launch) {
         product->run(launch);
