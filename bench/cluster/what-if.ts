@@ -11,7 +11,7 @@
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -52,6 +52,8 @@ const { values: options } = parseArgs({
     /** Of DDP's gradients. */
     wire: { type: "string" },
     out: { type: "string" },
+    /** A folder for the profiles that it was foretold from, which may be foretold from again. */
+    profiles: { type: "string" },
     /** Print the ops of rank 0 too, foretold and measured beside each other. */
     ops: { type: "boolean", default: false },
     "budget-seconds": { type: "string", default: "1000000" }
@@ -122,7 +124,9 @@ const profile = async (
   await Promise.all(children.map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
-  return { file: out, slowdown: emulateDevice ? 1 : (told().slowdown ?? 1) }
+  const slowdown = emulateDevice ? 1 : (told().slowdown ?? 1)
+  slowdowns[path.basename(out)] = slowdown
+  return { file: out, slowdown }
 }
 
 /** Where runs are taken: their profiles, and the links. */
@@ -208,12 +212,14 @@ const measure = async (
   }
 }
 
+/** Slowdowns that were foretold with, by profile. */
+const slowdowns: Record<string, number> = {}
+
 const keep = (): void => {
-  if (chosen.out !== undefined)
-    writeFileSync(
-      chosen.out,
-      `${JSON.stringify({ period, scenario: chosen.scenario, rows }, undefined, 1)}\n`
-    )
+  if (chosen.out === undefined) return
+  const { scenario, backend, whole, mps: shared } = chosen
+  const told = { period, scenario, backend, sites, whole, mps: shared, slowdowns, rows }
+  writeFileSync(chosen.out, `${JSON.stringify(told, undefined, 1)}\n`)
 }
 
 const startRunners = ({ ranks, perHost }: Layout, cluster: Cluster | undefined): Runners<Request, Told> => {
@@ -288,6 +294,11 @@ try {
   for (const layout of layouts) await measureAll(layout)
 } finally {
   mps?.stop()
+  if (options.profiles !== undefined) {
+    mkdirSync(options.profiles, { recursive: true })
+    for (const name of readdirSync(folder).filter((one) => one.endsWith(".arrow")))
+      copyFileSync(path.join(folder, name), path.join(options.profiles, name))
+  }
   rmSync(folder, { recursive: true, force: true })
 }
 const { text, complete, medianError, worstError } = reportOf(rows, names)

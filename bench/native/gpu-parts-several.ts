@@ -18,7 +18,7 @@ const whatIf = (
   { name, gpus, limitSeconds, asked, needs = [], first = [] }: WhatIf
 ): Part => {
   const budget = ["--budget-seconds", String(limitSeconds - 30)]
-  const files = ["--out", `${out}/${name}.json`]
+  const files = ["--out", `${out}/${name}-rows.json`, "--profiles", `${out}/${name}-profiles`]
   return part(
     name,
     limitSeconds,
