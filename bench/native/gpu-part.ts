@@ -51,6 +51,28 @@ export const python = (script: string, ...more: ReadonlyArray<string>): Readonly
 const agreement = ({ decisions, values, order, timeError }: Readonly<Record<string, unknown>>): string =>
   `decisions ${decisions ? "agree" : "DIFFER"}, values ${values ? "agree" : "DIFFER"}, order ${order ? "legal" : "ILLEGAL"}, time ${percent(timeError)}`
 
+/** Test files on the backend. */
+export const tests = (
+  { backend, out }: PartChoices,
+  name: string,
+  ...folders: ReadonlyArray<string>
+): Step => ({
+  name,
+  command: [
+    "node",
+    "node_modules/vitest/vitest.mjs",
+    "run",
+    ...folders,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile=${out}/${name}.vitest.json`
+  ],
+  env: { TANDEM_BACKEND: backend, TANDEM_REQUIRE_NATIVE: "1", NO_COLOR: "1" },
+  result: `${out}/${name}.vitest.json`,
+  tell: ({ numPassedTests, numFailedTests, numPendingTests }) =>
+    `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`
+})
+
 export const agreementOf = (backend: string, scenario: string, ...more: ReadonlyArray<string>): Step => ({
   name: [scenario, ...more.filter((one) => !one.startsWith("--"))].join(" "),
   command: exec("agree", `scenarios/agree/${scenario}.yaml`, "--backend", backend, "--json", ...more),

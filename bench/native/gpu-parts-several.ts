@@ -1,6 +1,6 @@
 // Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, foretold and run; FSMoE; collectives by size; host
 // time by ranks.
-import { agreementOf, bench, part, type Part, type PartChoices, type Step } from "./gpu-part.ts"
+import { agreementOf, bench, part, tests, type Part, type PartChoices, type Step } from "./gpu-part.ts"
 
 /** What a run of bench/cluster/what-if.ts is of, beside the backend. */
 interface WhatIf {
@@ -140,8 +140,13 @@ export const several = (choices: PartChoices): ReadonlyArray<Part> => {
     name: `host time of a step, ${ranks} ranks`,
     command: bench("job-step", "--backend", backend, "--ranks", ranks, "--pairs", cuda ? "3" : "1")
   })
+  const betweenProcesses = tests(choices, "between-processes", "test/job/collectives.test.ts")
   return [
-    part("moe-four", 400, fsmoeAlone(choices), { cited: "docs/validation.md", gpus: 4, onCpu: false }),
+    part("moe-four", 480, [betweenProcesses, ...fsmoeAlone(choices)], {
+      cited: "docs/validation.md",
+      gpus: 4,
+      onCpu: false
+    }),
     part("collectives", 150, [ofRanks(cuda ? "2,4" : "2,3")], { cited: "docs/costs.md", gpus: 4 }),
     part("collectives-8", 200, [ofRanks("2,4,8")], { cited: "docs/costs.md", gpus: 8, onCpu: false }),
     part("ranks", 150, [hostTime(cuda ? "1,2,4" : "1,2")], { gpus: 4 }),

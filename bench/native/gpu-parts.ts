@@ -1,24 +1,16 @@
 // What docs/performance.md and docs/validation.md cite from a GPU, part by part: the commands, and how long each may take. Knows nothing
 // of how they are run (gpu.ts).
-import { agreementOf, bench, part, python, type Part, type PartChoices, type Step } from "./gpu-part.ts"
+import {
+  agreementOf,
+  bench,
+  part,
+  python,
+  tests,
+  type Part,
+  type PartChoices,
+  type Step
+} from "./gpu-part.ts"
 import { several, whatIfs } from "./gpu-parts-several.ts"
-
-const tests = ({ backend, out }: PartChoices, name: string, ...folders: ReadonlyArray<string>): Step => ({
-  name,
-  command: [
-    "node",
-    "node_modules/vitest/vitest.mjs",
-    "run",
-    ...folders,
-    "--reporter=default",
-    "--reporter=json",
-    `--outputFile=${out}/${name}.vitest.json`
-  ],
-  env: { TANDEM_BACKEND: backend, TANDEM_REQUIRE_NATIVE: "1", NO_COLOR: "1" },
-  result: `${out}/${name}.vitest.json`,
-  tell: ({ numPassedTests, numFailedTests, numPendingTests }) =>
-    `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`
-})
 
 /** A training step of ours and of PyTorch's in turn: each twice, so that a machine that slows down shows. */
 const stepBeside = (backend: string, batch: number, ...more: ReadonlyArray<string>): ReadonlyArray<Step> => {

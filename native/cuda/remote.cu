@@ -1,10 +1,19 @@
 #include "remote.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "message.h"
 
 namespace tandem::cuda {
+
+bool narrowSumsByNccl() {
+  static const bool wished = [] {
+    const char* wish = std::getenv("TANDEM_CUDA_NCCL_SUMS");
+    return wish != nullptr && std::string(wish) == "1";
+  }();
+  return wished;
+}
 
 namespace {
 
@@ -143,7 +152,8 @@ class RemoteTask : public CudaTask {
 bool RemoteTask::reducedByNccl(double over) const {
   if (inputs_.empty() || (over != 1 && !powerOfTwo(members_))) return false;
   const Dtype dtype = inputs_[0].dtype;
-  if (dtype != Dtype::float32 && !(members_ == 2 && (dtype == Dtype::bfloat16 || dtype == Dtype::float16))) return false;
+  const bool narrow = dtype == Dtype::bfloat16 || dtype == Dtype::float16;
+  if (dtype != Dtype::float32 && !(narrow && (members_ == 2 || narrowSumsByNccl()))) return false;
   for (size_t i = 0; i < inputs_.size(); i++) {
     if (inputs_[i].dtype != dtype || outputs_[i].dtype != dtype || encodings_[i].dtype != dtype) return false;
   }

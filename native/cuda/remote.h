@@ -14,6 +14,12 @@
 
 namespace tandem::cuda {
 
+/**
+ * Whether NCCL also adds 16-bit values of more than two members, which it rounds after each of them: TANDEM_CUDA_NCCL_SUMS=1, on all
+ * ranks alike, says so.
+ */
+bool narrowSumsByNccl();
+
 class RemoteRanks {
  public:
   RemoteRanks(Peers& peers, Shared& shared, int device);
