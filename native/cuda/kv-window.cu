@@ -308,8 +308,8 @@ __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const fl
 template <class T, int width, bool hopper>
 Work windowWith(const Geometry& g) {
   constexpr size_t shared = static_cast<size_t>(rowsPerBlock + 2 * keysPerTile) * width * 2 + 1024;
-  flash::allowShared(windowSums<T, width, hopper>, shared);
-  flash::allowShared(windowWeights<T, width, hopper>, shared);
+  allowShared(windowSums<T, width, hopper>, shared);
+  allowShared(windowWeights<T, width, hopper>, shared);
   const dim3 grid(static_cast<unsigned>(g.splits), static_cast<unsigned>(g.w.kvHeads));
   if (g.w.lse != nullptr) {
     return [=](const Launch& launch) {
