@@ -1,5 +1,6 @@
 // How long the kernels of a training step of GPT-2 124M take on a backend, one after another in one lane, by its own clock.
 //   npx node bench/native/kernels.ts --backend cuda --batch 4
+//   npx node bench/native/kernels.ts --backend cuda --batch 4 --precision tf32    or float32, float16: as training.precision
 import { parseArgs } from "node:util"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Shape } from "../../core/kernels/kernel.ts"
@@ -12,17 +13,27 @@ const { values } = parseArgs({
     batch: { type: "string", default: "4" },
     time: { type: "string", default: "1024" },
     vocabulary: { type: "string", default: "50304" },
-    repeats: { type: "string", default: "30" }
+    repeats: { type: "string", default: "30" },
+    precision: { type: "string", default: "bfloat16" }
   }
 })
 const [batch, time, vocabulary] = [Number(values.batch), Number(values.time), Number(values.vocabulary)]
 const repeats = Number(values.repeats)
 const [width, heads] = [768, 12]
 
+const { precision } = values
+if (precision !== "bfloat16" && precision !== "float16" && precision !== "float32" && precision !== "tf32") {
+  console.error(`--precision: ${precision}; accepted: bfloat16, float16, float32, tf32`)
+  process.exit(2)
+}
+const tf32 = precision === "tf32"
+const layers: Dtype = tf32 ? "float32" : precision
+
 const timed = new TimedKernels(values.backend)
 const tensor = (dtype: Dtype, ...shape: Shape): Tensor =>
   timed.tensor(dtype, shape, Math.min(50_000, vocabulary))
-const half = (...shape: Shape): Tensor => tensor("bfloat16", ...shape)
+/** Of layers: values, their gradients, and the parameters that they read. */
+const ofLayers = (...shape: Shape): Tensor => tensor(layers, ...shape)
 const single = (...shape: Shape): Tensor => tensor("float32", ...shape)
 
 interface Case extends TimedCall {
@@ -37,48 +48,56 @@ const linears = (
   outWidth: number,
   bias: boolean
 ): Array<Case> => {
-  const [x, y] = [half(batch, time, inWidth), half(batch, time, outWidth)]
-  const weight = half(outWidth, inWidth)
-  const vector = half(outWidth)
+  const [x, y] = [ofLayers(batch, time, inWidth), ofLayers(batch, time, outWidth)]
+  const weight = ofLayers(outWidth, inWidth)
+  const vector = ofLayers(outWidth)
   return [
     {
       name: `${name} forward`,
       kernel: "linear.forward",
       count,
       inputs: bias ? [x, weight, vector] : [x, weight],
-      outputs: [y]
+      outputs: [y],
+      attributes: { tf32 }
     },
-    { name: `${name} dinput`, kernel: "linear.backward_input", count, inputs: [y, weight], outputs: [x] },
+    {
+      name: `${name} dinput`,
+      kernel: "linear.backward_input",
+      count,
+      inputs: [y, weight],
+      outputs: [x],
+      attributes: { tf32 }
+    },
     {
       name: `${name} dweight`,
       kernel: "linear.backward_weight",
       count,
       inputs: [y, x],
       outputs: bias ? [weight, vector] : [weight],
-      attributes: { bias }
+      attributes: { bias, tf32 }
     }
   ]
 }
 
-const rows = half(batch, time, width)
-const other = half(batch, time, width)
-const third = half(batch, time, width)
-const wide = half(batch, time, 4 * width)
-const wideOther = half(batch, time, 4 * width)
-const qkv = half(batch, time, 3 * width)
-const dqkv = half(batch, time, 3 * width)
+const rows = ofLayers(batch, time, width)
+const other = ofLayers(batch, time, width)
+const third = ofLayers(batch, time, width)
+const wide = ofLayers(batch, time, 4 * width)
+const wideOther = ofLayers(batch, time, 4 * width)
+const qkv = ofLayers(batch, time, 3 * width)
+const dqkv = ofLayers(batch, time, 3 * width)
 const lse = single(batch, heads, time)
 const [mean, rstd] = [single(batch, time), single(batch, time)]
-const [weight, bias] = [half(width), half(width)]
+const [weight, bias] = [ofLayers(width), ofLayers(width)]
 const attributes = { heads, kvHeads: heads, headWidth: width / heads, packed: true, causal: true }
 const tokens = tensor("int32", batch, time)
-const table = half(vocabulary, width)
-const logits = half(batch, time, vocabulary)
+const table = ofLayers(vocabulary, width)
+const logits = ofLayers(batch, time, vocabulary)
 const loss = single()
 const parameters = 124_475_904
 const [master, gradient, m, v] = [
   single(parameters),
-  half(parameters),
+  ofLayers(parameters),
   single(parameters),
   single(parameters)
 ]
@@ -152,15 +171,17 @@ const cases: ReadonlyArray<Case> = [
     name: "fc + gelu",
     kernel: "linear_gelu.forward",
     count: 12,
-    inputs: [rows, half(4 * width, width), half(4 * width)],
-    outputs: [wide, wideOther]
+    inputs: [rows, ofLayers(4 * width, width), ofLayers(4 * width)],
+    outputs: [wide, wideOther],
+    attributes: { tf32 }
   },
   {
     name: "projection dinput + gelu",
     kernel: "gelu_linear.backward_input",
     count: 12,
-    inputs: [rows, half(width, 4 * width), wide],
-    outputs: [wideOther]
+    inputs: [rows, ofLayers(width, 4 * width), wide],
+    outputs: [wideOther],
+    attributes: { tf32 }
   },
   { name: "residual", kernel: "residual.forward", count: 24, inputs: [rows, other], outputs: [third] },
   { name: "add", kernel: "add", count: 24, inputs: [rows, other], outputs: [third] },
