@@ -244,6 +244,35 @@ __global__ void __launch_bounds__(128) windowTotals(Geometry g, const float2* pa
   if (lane == 0) lse[index] = max + log2f(sum);
 }
 
+/** columns += the weights of a thread's four rows; `sees(part, column)`: whether the row sees the key of that column of the first thread. */
+template <class Sees>
+__device__ inline void addWeights(float (&columns)[keysPerTile / 8 * 2], const float (&scores)[2][keysPerTile / 8][4],
+                                  float scale2, const float (&base)[4], Sees sees) {
+#pragma unroll
+  for (int part = 0; part < 4; part++) {
+#pragma unroll
+    for (int n = 0; n < keysPerTile / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const float weight = exp2Fast(fmaf(scores[part / 2][n][part % 2 * 2 + i], scale2, -base[part]));
+        columns[n * 2 + i] += sees(part, n * 8 + i) ? weight : 0.0f;
+      }
+    }
+  }
+}
+
+/** Of twice `kept` sums each of two threads, `kept` * 2 lanes apart, keeps half and adds the other's: the upper one the upper half. */
+template <int kept>
+__device__ inline void addHalf(float (&columns)[keysPerTile / 8 * 2]) {
+  const bool upper = threadIdx.x & kept * 2;
+#pragma unroll
+  for (int i = 0; i < kept; i++) {
+    const float away = upper ? columns[i] : columns[i + kept];
+    const float own = upper ? columns[i + kept] : columns[i];
+    columns[i] = own + __shfl_xor_sync(allLanes, away, kept * 2);
+  }
+}
+
 /** Weights, summed over rows. `lse` is null where attention has left the sums. */
 template <class T, int width, bool hopper>
 __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const float* lse) {
@@ -263,31 +292,23 @@ __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const fl
       base[part] = row >= g.rows ? INFINITY : lse == nullptr ? g.knownTotal(kvHead, row) : lse[kvHead * g.rows + row];
     }
     eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
-      float columns[keysPerTile / 8][2] = {};
-      const bool all = key + keysPerTile <= g.w.time - g.w.window + 1;
-#pragma unroll
-      for (int part = 0; part < 4; part++) {
-        const int64_t seen = all ? keysPerTile : g.lastKey(first + rowOf<hopper>(part)) + 1 - key;
-#pragma unroll
-        for (int n = 0; n < keysPerTile / 8; n++) {
-#pragma unroll
-          for (int i = 0; i < 2; i++) {
-            const float weight = exp2Fast(fmaf(scores[part / 2][n][part % 2 * 2 + i], scale2, -base[part]));
-            columns[n][i] += n * 8 + lane % 4 * 2 + i < seen ? weight : 0.0f;
-          }
-        }
+      float columns[keysPerTile / 8 * 2] = {};
+      // only the last keys are hidden from some rows
+      if (key + keysPerTile <= g.w.time - g.w.window + 1) {
+        addWeights(columns, scores, scale2, base, [](int, int) { return true; });
+      } else {
+        addWeights(columns, scores, scale2, base, [&](int part, int column) {
+          return column + lane % 4 * 2 < g.lastKey(first + rowOf<hopper>(part)) + 1 - key;
+        });
       }
-#pragma unroll
-      for (int n = 0; n < keysPerTile / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          float sum = columns[n][i];
-          sum += __shfl_xor_sync(allLanes, sum, 4);
-          sum += __shfl_xor_sync(allLanes, sum, 8);
-          sum += __shfl_xor_sync(allLanes, sum, 16);
-          if (lane < 4) parts[warp][n * 8 + lane * 2 + i] = sum;
-        }
-      }
+      // over the eight threads, four lanes apart, that have the same columns: two of each thread are left
+      static_assert(keysPerTile == 64);
+      addHalf<8>(columns);
+      addHalf<4>(columns);
+      addHalf<2>(columns);
+      const int own = (lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1);
+      parts[warp][own * 8 + lane % 4 * 2] = columns[0];
+      parts[warp][own * 8 + lane % 4 * 2 + 1] = columns[1];
       __syncthreads();
       if (threadIdx.x < keysPerTile) {
         float sum = 0;
