@@ -19,6 +19,7 @@ import type { World } from "../core/world.ts"
 import { CurrentBackend } from "./backend.ts"
 import { InProcessJob } from "./job/in-process.ts"
 import type { Job, Links, MakeJob } from "./job/job.ts"
+import type { Replays } from "./native-addon.ts"
 import { NativeSession, type Bus, type PrepareOptions, type SessionOptions } from "./native.ts"
 import { ExecutedRank, type Shared } from "./rank-machine.ts"
 
@@ -67,6 +68,8 @@ export interface ExecutionResult<A> {
   readonly clockErrorSeconds: number
   /** Bytes of each rank's memories: what was asked for, or what the device has. */
   readonly capacityBytes: Readonly<Record<Place, number>>
+  /** Of this process: ops that came again and were launched as a whole; undefined where the backend has no such thing. */
+  readonly replays?: Replays | undefined
 }
 
 /** A run that has ended, while its tensors still hold their values. */
@@ -291,6 +294,7 @@ class Run<A> {
       opLogs: recorder?.opLogs() ?? [],
       clockErrorSeconds: 0,
       capacityBytes: this.#capacityBytes,
+      replays: this.#session.replays,
       valuesOf: (rank, tensor) => this.#machines[this.#job.ranks.indexOf(rank)]!.valuesOf(tensor)
     }
   }

@@ -107,11 +107,23 @@ export interface AddonRank {
   takeTimes(): Float64Array
 }
 
+/** Stretches of ops that came again and were launched as a whole: CUDA graphs. */
+export interface Replays {
+  /** "on", or "off: " and why. */
+  readonly state: string
+  /** Stretches that were made into one launch, such launches, and ops launched so. */
+  readonly captured: number
+  readonly launched: number
+  readonly ops: number
+}
+
 export interface AddonSession {
   rank(rank: number): AddonRank
   fault(): AddonFault | undefined
   /** Ends everything with a fault of that message, unless there is one already. */
   abort(message: string): void
+  /** Undefined where the backend has no such thing. */
+  replays(): Replays | undefined
   nowNanoseconds(): number
   /** Whether the process stays alive for the sake of `onProgress`. */
   hold(alive: boolean): void

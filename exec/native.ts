@@ -14,7 +14,8 @@ import {
   type AddonRank,
   type AddonSession,
   type AddonUcx,
-  type NoAddon
+  type NoAddon,
+  type Replays
 } from "./native-addon.ts"
 
 const placeCodes: Readonly<Record<Place, number>> = { device: 0, host: 1 }
@@ -170,6 +171,11 @@ export class NativeSession {
   /** The first fault of any op: what happened, to which rank and op, and whose fault it was where that is another rank's. */
   get fault(): NativeFault | undefined {
     return this.#session.fault()
+  }
+
+  /** Ops that came again and were launched as a whole, so far; undefined where the backend has no such thing. */
+  get replays(): Replays | undefined {
+    return this.#session.replays()
   }
 
   /** Gives up: everything ends as after a fault, with this message, unless there was one before. */

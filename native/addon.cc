@@ -62,6 +62,7 @@ struct Session {
   std::vector<std::unique_ptr<Rank>> ranks;
   NotifierRef notifier;
   std::optional<Fault> fault;
+  Replays replays;
   /** Connections to other processes, kept while the machine runs on them. */
   std::shared_ptr<Mesh> mesh;
   std::unique_ptr<MeshPeers> peers;
@@ -72,7 +73,10 @@ struct Session {
   void close() {
     if (!notifier) return;
     // Lanes first, for they use what ranks have prepared.
-    if (machine) fault = machine->fault();
+    if (machine) {
+      fault = machine->fault();
+      replays = machine->replays();
+    }
     machine.reset();
     peers.reset();
     mesh.reset();
@@ -291,6 +295,16 @@ Napi::Value describe(Napi::Env env, const std::optional<Fault>& fault) {
   return object;
 }
 
+Napi::Value describe(Napi::Env env, const Replays& replays) {
+  if (replays.state.empty()) return env.Undefined();
+  auto object = Napi::Object::New(env);
+  object.Set("state", replays.state);
+  object.Set("captured", static_cast<double>(replays.captured));
+  object.Set("launched", static_cast<double>(replays.launched));
+  object.Set("ops", static_cast<double>(replays.ops));
+  return object;
+}
+
 Napi::Value openSession(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
@@ -349,6 +363,9 @@ Napi::Value openSession(const Napi::CallbackInfo& info) {
     object.Set("nowNanoseconds", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  const double now = session->machine ? static_cast<double>(session->machine->nowNanoseconds()) : 0;
                  return Napi::Number::New(info.Env(), now);
+               }));
+    object.Set("replays", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
+                 return describe(info.Env(), session->machine ? session->machine->replays() : session->replays);
                }));
     object.Set("hold", Napi::Function::New(env, [session](const Napi::CallbackInfo& info) -> Napi::Value {
                  if (!session->notifier) return info.Env().Undefined();

@@ -273,6 +273,14 @@ class Device {
   virtual std::vector<OpTime> takeTimes() = 0;
 };
 
+/** Work that came again and was launched as a whole (CUDA graphs). */
+struct Replays {
+  /** "on", or "off: " and why; empty where a backend has no such thing. */
+  std::string state;
+  /** Stretches of ops that were made into one launch, such launches, and ops launched so. */
+  int64_t captured = 0, launched = 0, ops = 0;
+};
+
 class MeshPeers;
 class Peers;
 
@@ -303,6 +311,7 @@ class Machine {
   /** Ends everything with this fault, unless there is one already. From any thread. */
   virtual void abort(const Fault& fault) = 0;
   virtual int64_t nowNanoseconds() const = 0;
+  virtual Replays replays() const { return {}; }
 };
 
 /** A kind of machine, and whether it can be opened here. */

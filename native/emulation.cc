@@ -153,6 +153,7 @@ class EmulatedMachine : public Machine {
     wake();
   }
   int64_t nowNanoseconds() const override { return inner_->nowNanoseconds(); }
+  Replays replays() const override { return inner_->replays(); }
 
   /** Sleeps until then, or until something failed. */
   void sleepUntil(int64_t then) {

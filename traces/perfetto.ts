@@ -19,18 +19,21 @@ const categories: Readonly<Record<Lane, string>> = {
  * other. Times are whole nanoseconds, printed in microseconds as the format wants; start and end are rounded each by
  * itself, so ops that follow each other without a gap still do.
  *
- * Rows that never started or ended (NaN) are left out. `nameOf` names a rank's process.
+ * Rows that never started or ended (NaN) are left out. `nameOf` names a rank's process; `about` is told beside the events
+ * (`otherData`), where it has anything.
  */
 export function* chromeTrace(
   timeline: Timeline,
-  nameOf: (rank: number) => string = (rank) => `rank ${rank}`
+  nameOf: (rank: number) => string = (rank) => `rank ${rank}`,
+  about: Readonly<Record<string, string>> = {}
 ): Generator<string, void, void> {
   const { rank, op, lane, step, label, kernel, startSeconds, endSeconds, sizeBytes, cause } = timeline
   const labels = timeline.labels.map((text) => JSON.stringify(text))
   const kernels = timeline.kernels.map((text) => JSON.stringify(text))
   const rows = rank.length
 
-  let piece = '{"displayTimeUnit":"ns","traceEvents":[\n'
+  const beside = Object.keys(about).length === 0 ? "" : `"otherData":${JSON.stringify(about)},`
+  let piece = `{"displayTimeUnit":"ns",${beside}"traceEvents":[\n`
   let separator = ""
   for (const line of trackNames(timeline, nameOf)) {
     piece += separator + line

@@ -84,6 +84,32 @@ const sanitized = (tool: string, { backend, out }: PartChoices): ReadonlyArray<S
   ]
 }
 
+/** What a decoded token takes. */
+const decoding = (backend: string): Step => ({
+  name: "host time of a token",
+  command: bench("decode", "--backend", backend, "--json"),
+  tell: (json) =>
+    Object.entries(json as Record<string, Record<string, number | string>>)
+      .map(
+        ([
+          what,
+          { hostMicrosPerToken, allThreadsMicrosPerToken, elapsedMicrosPerToken, preparedPerToken, graphs }
+        ]) =>
+          `${what} ${Number(hostMicrosPerToken).toFixed(0)} us, of all threads ${Number(allThreadsMicrosPerToken).toFixed(0)}, ` +
+          `elapsed ${Number(elapsedMicrosPerToken).toFixed(0)}, ${preparedPerToken} prepared` +
+          (graphs === undefined ? "" : `, graphs ${graphs}`)
+      )
+      .join("; ")
+})
+
+/** Without and with CUDA graphs, twice in turn, so that a machine that slows down shows. */
+const withAndWithout = (step: Step): ReadonlyArray<Step> =>
+  ["0", "1", "0", "1"].map((wish, i) => ({
+    ...step,
+    name: `${step.name}, ${wish === "1" ? "graphs" : "op by op"}${i < 2 ? "" : " again"}`,
+    env: { ...step.env, TANDEM_CUDA_GRAPHS: wish }
+  }))
+
 const toyExperts = ["width=128", "ffnWidth=128", "heads=4", "kvHeads=2", "vocabulary=256"]
 
 /** Offloaded experts of toy size. */
@@ -195,6 +221,20 @@ const formats = (choices: PartChoices): ReadonlyArray<Part> => {
       agreementOf(backend, "data-parallel", "--set", "training.precision=float16", ...sgd, ...overflowing),
       agreementOf(backend, "data-parallel", "--set", "training.precision=tf32", ...sgd),
       ...["bfloat16", "float16", "tf32", "float32"].map(step)
+    ]),
+    part("graphs", 420, [
+      {
+        ...tests(
+          choices,
+          "graphs",
+          "test/contract",
+          "test/native/training.test.ts",
+          "test/native/graphs.test.ts"
+        ),
+        env: { ...tests(choices, "graphs").env, TANDEM_CUDA_GRAPHS: "1" }
+      },
+      ...withAndWithout(step("bfloat16")),
+      ...withAndWithout(decoding(backend))
     ])
   ]
 }
@@ -352,19 +392,7 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
             )
           }
     ]),
-    part("decode", 120, [
-      {
-        name: "host time of a token",
-        command: bench("decode", ...on, "--json"),
-        tell: (json) =>
-          Object.entries(json as Record<string, Record<string, number>>)
-            .map(
-              ([what, { hostMicrosPerToken, preparedPerToken }]) =>
-                `${what} ${hostMicrosPerToken!.toFixed(0)} us, ${preparedPerToken} prepared`
-            )
-            .join("; ")
-      }
-    ]),
+    part("decode", 120, [decoding(backend)]),
     part("initial", 90, [{ name: "initial values", command: bench("initial", ...on, "--rounds", "1") }], {
       onCpu: false
     })

@@ -1,5 +1,6 @@
 // A training step of GPT-2 124M at full speed: bfloat16 layers, float32 masters, AdamW, ops fused and submitted by the executor's
-// machine. Wall time of a step, the host's processor time in it, and the loss.
+// machine. Wall time of a step, the processor time of the thread that submits and of all threads, and the loss.
+//   TANDEM_CUDA_GRAPHS=1 npx node bench/native/train-step.ts --backend cuda --batch 4    what comes again launched as graphs
 //   npx node bench/native/train-step.ts --backend cuda --batch 4
 //   npx node bench/native/train-step.ts --backend cuda --batch 4 --precision float16    or float32, tf32: as training.precision
 import { parseArgs } from "node:util"
@@ -13,6 +14,7 @@ import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 import { gpt2At } from "./gpt2-124m.ts"
+import { replayed } from "./replayed.ts"
 
 const { values } = parseArgs({
   options: {
@@ -93,8 +95,10 @@ const program = Effect.gen(function* () {
   const losses: Array<number> = []
   const wall: Array<number> = []
   const host: Array<number> = []
+  const threads: Array<number> = []
   for (let round = -1; round < rounds; round++) {
     const [started, begun] = [performance.now(), cpuMicros()]
+    const before = process.cpuUsage()
     for (let i = 0; i < steps; i++) {
       submitStep((round + 1) * steps + i)
       yield* machine.endStep
@@ -105,13 +109,15 @@ const program = Effect.gen(function* () {
     yield* machine.drain
     if (round < 0) continue
     wall.push((performance.now() - started) / steps)
+    const { user, system } = process.cpuUsage(before)
+    threads.push((user + system) / steps / 1e3)
     host.push(submitted / steps / 1e3)
   }
-  return { ops, losses, wallMillis: median(wall), hostMillis: median(host) }
+  return { ops, losses, wallMillis: median(wall), hostMillis: median(host), threadsMillis: median(threads) }
 })
 
 const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
-const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
+const { ranks, replays } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
 const { value, peakBytes } = ranks[0]!
 // 6 per parameter and token, and attention's products, half of them masked: Kaplan et al. 2020, PaLM's appendix B
 const parameters = layers * 12 * 768 ** 2 + 50257 * 768
@@ -119,7 +125,8 @@ const flops = batch * context * (6 * parameters + 6 * layers * context * 768)
 console.log(
   `${precision}, batch ${batch} x ${context}, vocabulary ${vocabulary} padded to multiples of ${values.multiple}: ` +
     `${value.wallMillis.toFixed(2)} ms a step, ${(flops / value.wallMillis / 1e9).toFixed(0)} TFLOP/s of the model, ` +
-    `${value.ops} ops, ${value.hostMillis.toFixed(2)} ms of host CPU, ` +
+    `${value.ops} ops, ${value.hostMillis.toFixed(2)} ms of host CPU (all threads ${value.threadsMillis.toFixed(2)}), ` +
+    (replays === undefined ? "" : `graphs ${replayed(replays)}, `) +
     `${(peakBytes.device / 1e9).toFixed(1)} GB of tensors, ` +
     `loss ${value.losses.map((loss) => loss.toFixed(3)).join(" ")}`
 )

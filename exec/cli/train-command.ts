@@ -20,6 +20,7 @@ import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import type { Checkpoints } from "../checkpoint/checkpoints.ts"
 import { training, type Learnt } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
+import type { Replays } from "../native-addon.ts"
 import {
   askedFor,
   notSaved,
@@ -69,6 +70,8 @@ export interface TrainResult extends Learnt {
   readonly peakBytes: { readonly device: number; readonly host: number } | null
   /** Fields of the scenario that have no effect on a real run. */
   readonly warnings: ReadonlyArray<string>
+  /** Ops that came again and were launched as a whole; where the backend has such a thing, and not after an interruption. */
+  readonly graphs?: Replays
 }
 
 export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> => {
@@ -153,7 +156,7 @@ const trained = (
       },
       ...(job === undefined ? emulatedLinks(world, trainable.collectives) : { processes: job })
     })
-    const told = (peakBytes: TrainResult["peakBytes"]): TrainResult => ({
+    const told = (peakBytes: TrainResult["peakBytes"], graphs?: Replays): TrainResult => ({
       scenario: scenario.name,
       algorithm: scenario.algorithm.name,
       ranks: world.size,
@@ -166,7 +169,8 @@ const trained = (
       steps,
       peakBytes,
       ...learning(),
-      warnings
+      warnings,
+      ...(graphs === undefined ? {} : { graphs })
     })
     const kept = (result: TrainResult) =>
       options.out === undefined ? Effect.void : writeTextFile(options.out, [json(result)])
@@ -195,7 +199,8 @@ const trained = (
 `)
     const most = (place: "device" | "host") =>
       Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
-    const result = told({ device: most("device"), host: most("host") })
+    const { replays } = ended
+    const result = told({ device: most("device"), host: most("host") }, replays)
     const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
     if (diverged !== undefined)
       writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
@@ -203,7 +208,8 @@ const trained = (
     yield* kept(result)
     yield* Effect.gen(function* () {
       if (options.timeline !== undefined && ended.timeline !== undefined) {
-        yield* writeTextFile(options.timeline, chromeTrace(ended.timeline))
+        const about: Record<string, string> = replays === undefined ? {} : { graphs: replays.state }
+        yield* writeTextFile(options.timeline, chromeTrace(ended.timeline, undefined, about))
         writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
       }
       if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)

@@ -1,5 +1,6 @@
 // What the addon finds in this library: one function, and through it whether there is a GPU and how to use it.
 #include "cublaslt.h"
+#include "graphs.h"
 #include "kernels.h"
 #include "machine.h"
 #include "message.h"
@@ -47,7 +48,9 @@ Backend::Availability probe() {
   if (!lanesHavePriority()) found.uses.push_back("all lanes at one priority (TANDEM_CUDA_PRIORITY=0)");
   if (narrowSumsByNccl()) found.uses.push_back("16-bit sums of several processes by NCCL (TANDEM_CUDA_NCCL_SUMS=1)");
   if (!worthPieces(0, 0)) found.uses.push_back("messages of several tensors packed for NCCL (TANDEM_CUDA_PIECES=0)");
-  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32, where nobody asks for it; no CUDA graphs");
+  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32, where nobody asks for it");
+  found.uses.push_back(graphsWished() ? "CUDA graphs for ops that come again (TANDEM_CUDA_GRAPHS=1), but where times of ops are recorded"
+                                      : "no CUDA graphs; TANDEM_CUDA_GRAPHS=1 launches ops that come again as such");
   return found;
 }
 

@@ -108,6 +108,6 @@ Work expertFfn(const Call& call) {
 
 }  // namespace
 
-const KernelTable expertFfnKernels = {{"expert_ffn.forward", expertFfn}};
+const KernelTable expertFfnKernels = {{"expert_ffn.forward", expertFfn, false}};
 
 }  // namespace tandem::cuda

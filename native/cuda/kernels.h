@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,12 @@ struct Reporter {
   int32_t op;
   /** The kernel's name, in the host's memory. */
   const char* kernel;
+  /** In a graph: on the device, what `op` counts from; else null. */
+  const int32_t* first = nullptr;
 
   __device__ void fail(Wrong kind, int64_t value, int64_t limit) const {
     if (atomicCAS_system(&slot->state, 0, 1) != 0) return;
-    slot->op = op;
+    slot->op = first == nullptr ? op : op + *first;
     slot->kind = kind;
     slot->kernel = kernel;
     slot->value = value;
@@ -45,12 +48,28 @@ struct Reporter {
   }
 };
 
+/** Where scratch of a task lies that is captured, and how much of it a task takes that is launched by itself. */
+struct ScratchSpace {
+  /** Null: from the driver, in the stream's order. */
+  char* data = nullptr;
+  size_t bytes = 0;
+  size_t used = 0;
+};
+
+/** Thrown where a task that is captured takes more than it did before. */
+class ScratchShort : public std::runtime_error {
+ public:
+  ScratchShort() : std::runtime_error("more scratch than was set aside") {}
+};
+
 /** One submission. */
 struct Launch {
   cudaStream_t stream;
   /** Values given at this launch, in the order of `Call::scalars`. */
   const double* scalars;
   Reporter reporter;
+  /** Null where nobody counts it. */
+  ScratchSpace* space = nullptr;
 };
 
 using Work = std::function<void(const Launch&)>;
@@ -59,6 +78,8 @@ using Prepare = Work (*)(const Call&);
 struct Kernel {
   const char* name;
   Prepare prepare;
+  /** Its work may be captured in a graph: it reads no memory of the host's that is gone after the launch, and prepares nothing. */
+  bool capturable = true;
 };
 
 using KernelTable = std::vector<Kernel>;
@@ -116,6 +137,8 @@ class Scratch {
  private:
   void* data_ = nullptr;
   cudaStream_t stream_;
+  /** The driver's, to be given back. */
+  bool own_ = false;
 };
 
 /** A list that a kernel reads, copied to the device when an op is prepared. */

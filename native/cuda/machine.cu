@@ -14,40 +14,18 @@
 
 #include "collectives.h"
 #include "cublaslt.h"
+#include "graphs.h"
 #include "map.cuh"
 #include "memory.h"
+#include "plan.h"
 #include "remote.h"
-#include "stream.h"
+#include "tasks.h"
 #include "times.h"
 #include "transfer.cuh"
 
 namespace tandem::cuda {
 
 namespace {
-
-class KernelTask : public CudaTask {
- public:
-  KernelTask(const char* name, Work work) : name_(name), work_(std::move(work)) {}
-
-  void run(Run& run) override {
-    run.launch.reporter.kernel = name_;
-    work_(run.launch);
-  }
-
- private:
-  const char* const name_;
-  const Work work_;
-};
-
-/** Whatever the layer itself puts into a lane. */
-class BodyTask : public CudaTask {
- public:
-  explicit BodyTask(std::function<void(const Launch&)> body) : body_(std::move(body)) {}
-  void run(Run& run) override { body_(run.launch); }
-
- private:
-  const std::function<void(const Launch&)> body_;
-};
 
 /** Host values: float32, or int32 of integers. */
 Dtype valuesDtype(Dtype dtype) { return isInteger(dtype) ? Dtype::int32 : Dtype::float32; }
@@ -69,6 +47,7 @@ class CudaDevice : public Device {
   std::unique_ptr<Task> prepare(const Call& call) override;
   std::unique_ptr<Task> hostTask(std::function<void()> body) override;
   void submit(int lane, Task& task, Point at, const Events& after, const double* scalars, bool more) override;
+  void endStep() override { plan_.endStep(); }
   Point ended(int lane) const override;
   bool watch(int lane, Point point) override;
   void wait(int lane, Point point) override;
@@ -84,6 +63,7 @@ class CudaDevice : public Device {
   Events reached() const;
   std::unique_ptr<Task> make(const Call& call);
   void put(int lane, Point at, const Events& after, std::function<void(const Launch&)> body);
+  void enqueue(int lane, Item item);
   void checkPlaces(const Call& call) const;
   Lane& lane(int index);
   void watchLoop();
@@ -94,6 +74,7 @@ class CudaDevice : public Device {
   std::array<std::unique_ptr<Memory>, placeCount> memories_;
 
   OrderedTimes times_;
+  Plan plan_{state_};
 
   std::mutex watchMutex_;
   std::condition_variable watched_;
@@ -106,8 +87,9 @@ class CudaMachine : public Machine {
  public:
   explicit CudaMachine(const MachineOptions& options) : options_(options) {
     if (options_.ranks < 1) throw BadCall("session: " + std::to_string(options_.ranks) + " ranks; expected at least 1");
-    if (!options_.settings.empty()) {
-      throw BadCall("session: the cuda backend has no setting \"" + options_.settings.begin()->first + "\"");
+    for (const auto& [name, value] : options_.settings) {
+      if (name != "graphs") throw BadCall("session: the cuda backend has no setting \"" + name + "\"; it has \"graphs\"");
+      if (value != 0 && value != 1) throw BadCall("session: graphs is " + std::to_string(value) + "; expected 0 or 1");
     }
     int devices = 0;
     check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
@@ -153,6 +135,14 @@ class CudaMachine : public Machine {
   std::optional<Fault> fault() const override { return shared_.fault(); }
   void abort(const Fault& fault) override { shared_.fail(fault); }
   int64_t nowNanoseconds() const override { return shared_.now(); }
+
+  Replays replays() const override {
+    if (!graphs_) return {"off: nobody asks for them (TANDEM_CUDA_GRAPHS=1 does)"};
+    if (options_.timed) return {"off: the times of each op are recorded"};
+    return {counts_.state(), counts_.captured, counts_.launched, counts_.tasks};
+  }
+  /** Null where nothing is replayed. */
+  GraphCounts* graphCounts() { return graphs_ && !options_.timed ? &counts_ : nullptr; }
 
   std::shared_ptr<Communicator> communicator(const Group& group) {
     const std::lock_guard lock(communicatorsMutex_);
@@ -216,6 +206,8 @@ class CudaMachine : public Machine {
   }
 
   const MachineOptions options_;
+  const bool graphs_ = options_.settings.count("graphs") != 0 ? options_.settings.at("graphs") == 1 : graphsWished();
+  GraphCounts counts_;
   Shared shared_;
   std::mutex communicatorsMutex_;
   /** A group is its name and its ranks, in order. */
@@ -227,7 +219,7 @@ class CudaMachine : public Machine {
 
 CudaDevice::CudaDevice(CudaMachine& machine, int rank, int device, double deviceBytes, double hostBytes)
     : machine_(machine),
-      state_{machine.shared(), rank, device, machine.options().timed, nullptr, {}, nullptr},
+      state_{machine.shared(), rank, device, machine.options().timed, nullptr, {}, nullptr, machine.graphCounts()},
       capacities_{deviceBytes, hostBytes} {
   check(cudaSetDevice(device), "cudaSetDevice");
   void* slot = nullptr;
@@ -308,7 +300,13 @@ void CudaDevice::put(int index, Point at, const Events& after, std::function<voi
   item.task = item.own.get();
   item.at = at;
   item.after = after;
-  lane(index).submit(std::move(item));
+  enqueue(index, std::move(item));
+}
+
+void CudaDevice::enqueue(int index, Item item) {
+  Lane& own = lane(index);
+  plan_.place(index, item);
+  own.submit(std::move(item));
 }
 
 bool CudaDevice::fill(int index, const Operand& to, Point at, const Events& after) {
@@ -405,9 +403,7 @@ std::unique_ptr<Task> CudaDevice::make(const Call& call) {
   if (call.kernel == "h2d" || call.kernel == "d2h" || call.kernel == "d2d") return std::make_unique<CopyTask>(call);
   const Kernel* kernel = kernelNamed(call.kernel);
   if (kernel == nullptr) throw BadCall(call.kernel + ": the cuda backend has no such kernel");
-  auto task = std::make_unique<KernelTask>(kernel->name, kernel->prepare(call));
-  task->scalars = call.scalars.size();
-  return task;
+  return std::make_unique<KernelTask>(*kernel, call);
 }
 
 std::unique_ptr<Task> CudaDevice::hostTask(std::function<void()> body) {
@@ -428,7 +424,7 @@ void CudaDevice::submit(int index, Task& task, Point at, const Events& after, co
     std::copy(scalars, scalars + item.task->scalars, item.scalars.begin());
   }
   item.more = more;
-  lane(index).submit(std::move(item));
+  enqueue(index, std::move(item));
 }
 
 Point CudaDevice::ended(int index) const {
@@ -438,6 +434,7 @@ Point CudaDevice::ended(int index) const {
 
 bool CudaDevice::watch(int index, Point point) {
   if (ended(index) >= point) return true;
+  plan_.awaited(index, point);
   {
     const std::lock_guard lock(watchMutex_);
     Point& watch = watches_[static_cast<size_t>(index)];
@@ -499,6 +496,7 @@ void CudaDevice::watchLoop() {
 
 void CudaDevice::wait(int index, Point point) {
   if (ended(index) >= point) return;
+  plan_.awaited(index, point);
   lane(index).wait(point);
 }
 

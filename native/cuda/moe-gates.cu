@@ -357,7 +357,7 @@ Work softGateBackward(const Call& call) {
 
 }  // namespace
 
-const KernelTable moeGateKernels = {{"random_normal", randomNormal},
+const KernelTable moeGateKernels = {{"random_normal", randomNormal, false},
                                     {"noisy_logits.forward", threeToOne<Noisy>},
                                     {"noisy_logits.backward", threeToOne<NoisyGradient>},
                                     {"sigmoid_gate.forward", sigmoidGateForward},

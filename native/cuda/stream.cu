@@ -1,5 +1,7 @@
 #include "stream.h"
 
+#include "graphs.h"
+
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -20,11 +22,21 @@ void check(cudaError_t status, const char* what) {
 }
 
 Scratch::Scratch(const Launch& launch, size_t bytes) : stream_(launch.stream) {
-  if (bytes > 0) check(cudaMallocAsync(&data_, bytes, stream_), "cudaMallocAsync");
+  if (bytes == 0) return;
+  ScratchSpace* const space = launch.space;
+  const size_t from = space == nullptr ? 0 : space->used;
+  if (space != nullptr) space->used += (bytes + 255) / 256 * 256;
+  if (space != nullptr && space->data != nullptr) {
+    if (space->used > space->bytes) throw ScratchShort();
+    data_ = space->data + from;
+    return;
+  }
+  check(cudaMallocAsync(&data_, bytes, stream_), "cudaMallocAsync");
+  own_ = true;
 }
 
 Scratch::~Scratch() {
-  if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+  if (own_) cudaFreeAsync(data_, stream_);
 }
 
 namespace {
@@ -110,23 +122,21 @@ bool lanesHavePriority() {
   return wish == nullptr || std::string(wish) != "0";
 }
 
-Lane::Lane(RankState& rank, int lane) : rank_(rank), lane_(lane) {
+Lane::Lane(RankState& rank, int lane) : rank_(rank), lane_(lane), graphed_(rank.graphs) {
   check(cudaSetDevice(rank_.device), "cudaSetDevice");
   int least = 0;
   int greatest = 0;
   check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
   // Whoever communicates or copies needs few blocks, and is not to wait until a large product has begun all of its own.
   const bool first = lane != computeLane && lane < programLanes && lanesHavePriority();
-  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, first ? greatest : least), "cudaStreamCreate");
+  const int priority = first ? greatest : least;
+  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority), "cudaStreamCreate");
+  if (graphed_) graphs_ = std::make_unique<Graphs>(*this, priority);
   thread_ = std::thread([this] { loop(); });
 }
 
 void Lane::finish() {
-  {
-    const std::lock_guard lock(queueMutex_);
-    ending_ = true;
-  }
-  submitted_.notify_all();
+  queue_.end();
   wake();
   if (thread_.joinable()) thread_.join();
   cudaStreamSynchronize(stream_);
@@ -134,6 +144,7 @@ void Lane::finish() {
 
 Lane::~Lane() {
   finish();
+  graphs_.reset();
   for (const Mark& mark : marks_) {
     cudaEventDestroy(mark.event);
     if (mark.start != nullptr) cudaEventDestroy(mark.start);
@@ -143,54 +154,30 @@ Lane::~Lane() {
   cudaStreamDestroy(stream_);
 }
 
-void Lane::submit(Item item) {
-  {
-    const std::lock_guard lock(queueMutex_);
-    queue_.push_back(std::move(item));
-  }
-  submitted_.notify_one();
-}
-
 void Lane::loop() {
   cudaSetDevice(rank_.device);
-  for (;;) {
-    Item item;
-    {
-      std::unique_lock lock(queueMutex_);
-      submitted_.wait(lock, [this] { return !queue_.empty() || ending_; });
-      if (queue_.empty()) return;
-      item = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    runOne(item);
+  std::vector<Item> items;
+  while (queue_.next(items)) {
+    if (items.size() > 1 && runTogether(items)) continue;
+    for (const Item& item : items) runOne(item);
   }
 }
 
-void Lane::runOne(const Item& item) {
-  const bool timed = rank_.timed && !item.more && pointOf(opOf(item.at)) == item.at;
-  Mark mark = {item.at, nullptr, nullptr, item.after, 0};
+/** What the item waits for in other lanes; of a stretch only the first does. */
+void Lane::waitFor(const Item& item) {
+  for (size_t other = 0; other < laneCount; other++) {
+    if (item.after[other] == noPoint || static_cast<int>(other) == lane_) continue;
+    Lane* lane = rank_.lanes[other].get();
+    if (lane != nullptr) lane->orderAfter(stream_, item.after[other]);
+  }
+  rank_.look();
+}
+
+/** What goes wrong becomes a fault of that item. */
+template <class Body>
+void Lane::failing(const Item& item, const Body& body) {
   try {
-    for (size_t other = 0; other < laneCount; other++) {
-      if (item.after[other] == noPoint || static_cast<int>(other) == lane_) continue;
-      Lane* lane = rank_.lanes[other].get();
-      if (lane != nullptr) lane->orderAfter(stream_, item.after[other]);
-    }
-    rank_.look();
-    if (timed && !rank_.shared.faulted()) {
-      mark.start = takeEvent();
-      mark.launched = rank_.shared.now();
-      check(cudaEventRecord(mark.start, stream_), "cudaEventRecord");
-    }
-    if (!rank_.shared.faulted()) {
-      Run run{*this, {stream_, item.scaled ? item.scalars.data() : nullptr, {rank_.faults, opOf(item.at), nullptr}}, item.position};
-      const Range range(item.task->name.c_str());
-      item.task->run(run);
-      check(cudaGetLastError(), "a launch");
-    }
-    if (!item.more) {
-      mark.event = takeEvent();
-      check(cudaEventRecord(mark.event, stream_), "cudaEventRecord");
-    }
+    body();
   } catch (const OpFault& fault) {
     rank_.shared.fail({fault.kind, rank_.rank, opOf(item.at), fault.peer, fault.what()});
   } catch (const BadCall& bad) {
@@ -198,11 +185,56 @@ void Lane::runOne(const Item& item) {
   } catch (const std::exception& error) {
     rank_.shared.fail({FaultKind::device, rank_.rank, opOf(item.at), -1, error.what()});
   }
-  if (item.more) return;
+}
+
+/** All of a stretch as a graph, with one mark at its end. False when they are to be launched one by one. */
+bool Lane::runTogether(const std::vector<Item>& items) {
+  Mark mark = {items.back().at, nullptr, nullptr, noEvents, 0};
+  failing(items.front(), [&] {
+    waitFor(items.front());
+    if (rank_.shared.faulted() || !graphs_->launch(items)) return;
+    mark.event = takeEvent();
+    check(cudaEventRecord(mark.event, stream_), "cudaEventRecord");
+  });
+  if (mark.event == nullptr) return false;
+  passed(mark);
+  return true;
+}
+
+void Lane::runOne(const Item& item) {
+  const bool timed = rank_.timed && !item.more && pointOf(opOf(item.at)) == item.at;
+  Mark mark = {item.at, nullptr, nullptr, item.after, 0};
+  failing(item, [&] {
+    waitFor(item);
+    if (timed && !rank_.shared.faulted()) {
+      mark.start = takeEvent();
+      mark.launched = rank_.shared.now();
+      check(cudaEventRecord(mark.start, stream_), "cudaEventRecord");
+    }
+    if (!rank_.shared.faulted()) {
+      ScratchSpace space;
+      Run run{*this,
+              {stream_, item.scaled ? item.scalars.data() : nullptr, {rank_.faults, opOf(item.at), nullptr}, graphed_ ? &space : nullptr},
+              item.position};
+      const Range range(item.task->name.c_str());
+      item.task->run(run);
+      check(cudaGetLastError(), "a launch");
+      item.task->scratchBytes = std::max(item.task->scratchBytes, space.used);
+    }
+    if (!item.more) {
+      mark.event = takeEvent();
+      check(cudaEventRecord(mark.event, stream_), "cudaEventRecord");
+    }
+  });
+  if (!item.more) passed(mark);
+}
+
+/** The lane's thread has launched all up to there. */
+void Lane::passed(const Mark& mark) {
   bool awaited = false;
   {
     const std::lock_guard lock(marksMutex_);
-    launched_ = item.at;
+    launched_ = mark.at;
     if (mark.event != nullptr) marks_.push_back(mark);
     awaited = launched_ >= awaited_;
     if (awaited) awaited_ = std::numeric_limits<Point>::max();
@@ -249,6 +281,7 @@ void Lane::wake() {
   // with the lock: whoever is about to sleep has looked before, or will be told
   { const std::lock_guard lock(marksMutex_); }
   launchedMore_.notify_all();
+  queue_.interrupt();
 }
 
 /** Of a mark that has been reached, under the lock. */

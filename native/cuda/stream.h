@@ -16,9 +16,12 @@
 
 #include "../cpu/shared.h"
 #include "kernels.h"
+#include "launch-queue.h"
+#include "stretches.h"
 
 namespace tandem::cuda {
 
+class Graphs;
 class Lane;
 
 /**
@@ -49,12 +52,23 @@ struct Run {
 class CudaTask : public Task {
  public:
   virtual void run(Run& run) = 0;
+  /** Whether a graph may hold what it launches. */
+  virtual bool capturable() const { return false; }
   /** Position of the next submission, for tasks that have one. */
   virtual int64_t nextPosition() { return 0; }
   /** Scalars that a launch may be given. */
   size_t scalars = 0;
   /** Under which profilers show its launches; a kernel's name. */
   std::string name = "values";
+  /** No other task has it, before or after. */
+  const int64_t number = ++numbers;
+  /** Most scratch that a launch took so far; counted where stretches become graphs. */
+  size_t scratchBytes = 0;
+  /** A graph cannot be told this task's numbers anew. */
+  std::atomic<bool> unfit{false};
+
+ private:
+  static inline std::atomic<int64_t> numbers{0};
 };
 
 /** A point on a GPU's clock, and when that was on the host's; one for all ranks on that GPU. */
@@ -81,6 +95,29 @@ struct Epoch {
   mutable std::atomic<int64_t> late_{0};
 };
 
+/** Graphs made, graphs launched, and tasks that were launched so, of all lanes of a machine; and what could not be one. */
+class GraphCounts {
+ public:
+  std::atomic<int64_t> captured{0}, launched{0}, tasks{0};
+
+  /** A stretch is not tried again. */
+  void refused(const std::string& reason) {
+    const std::lock_guard lock(mutex_);
+    if (refused_++ == 0) reason_ = reason;
+  }
+  /** "on", and why stretches are launched op by op all the same. */
+  std::string state() const {
+    const std::lock_guard lock(mutex_);
+    if (refused_ == 0) return "on";
+    return "on, but for stretches that no graph can be: " + std::to_string(refused_) + ", the first of them for " + reason_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  int64_t refused_ = 0;
+  std::string reason_;
+};
+
 /** What all lanes of a rank share. */
 struct RankState {
   Shared& shared;
@@ -91,6 +128,8 @@ struct RankState {
   std::array<std::unique_ptr<Lane>, laneCount> lanes;
   /** Null where ops are not timed. */
   std::shared_ptr<const Epoch> epoch;
+  /** Stretches that come again are launched as graphs (stretches.h); null where they are not. */
+  GraphCounts* graphs = nullptr;
 
   /** Turns what a kernel has reported into a fault of the machine. */
   void look();
@@ -107,6 +146,10 @@ struct Item {
   int64_t position = 0;
   /** Another task of the same op follows: nobody waits for this one. */
   bool more = false;
+  // of a stretch, as `Planned` has them
+  std::shared_ptr<Stretch> opens;
+  int64_t ticket = 0;
+  bool completes = false;
 };
 
 /** Whether blocks of other lanes are placed before those of the compute lane that are still to begin: TANDEM_CUDA_PRIORITY=0 says no. */
@@ -127,7 +170,9 @@ class Lane {
   /** Ends the thread once everything queued has passed, after a fault that is soon, and waits for what was launched. */
   void finish();
 
-  void submit(Item item);
+  void submit(Item item) { queue_.push(std::move(item)); }
+  /** The rest of a stretch will not come. */
+  void broken(int64_t ticket) { queue_.broken(ticket); }
   /** The point that the GPU has reached. From any thread. */
   Point ended();
   /** Waits until the GPU has reached the point. */
@@ -154,19 +199,23 @@ class Lane {
   };
 
   void loop();
+  void waitFor(const Item& item);
+  template <class Body>
+  void failing(const Item& item, const Body& body);
+  bool runTogether(const std::vector<Item>& items);
   void runOne(const Item& item);
+  void passed(const Mark& mark);
   cudaEvent_t takeEvent();
   void retire(const Mark& mark);
   void awaitLaunch(Point point);
 
   RankState& rank_;
   const int lane_;
+  const bool graphed_;
   cudaStream_t stream_ = nullptr;
-
-  std::mutex queueMutex_;
-  std::condition_variable submitted_;
-  std::deque<Item> queue_;
-  bool ending_ = false;
+  LaunchQueue<Item> queue_;
+  /** Of the lane's thread. */
+  std::unique_ptr<Graphs> graphs_;
 
   std::mutex marksMutex_;
   std::condition_variable launchedMore_;

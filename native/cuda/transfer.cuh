@@ -32,6 +32,7 @@ class CopyTask : public CudaTask {
     }
   }
 
+  bool capturable() const override { return true; }
   void run(Run& run) override { transfer(run.launch, viewOf(to_), viewOf(from_), from_.elements); }
 
  private:

@@ -3,6 +3,7 @@
 #   native/test/run.sh address    AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
 #   native/test/run.sh thread     ThreadSanitizer
 #   native/test/run.sh wire       only what meshes take from peers that do not keep to the protocol, under AddressSanitizer
+#   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, under ThreadSanitizer
 #   native/test/run.sh tiles      the tiles of grouped products and attention on the GPU, on an emulated block
 # TANDEM_FUZZ says how many frames go over the wire at random (2,000), TANDEM_SEED which (1).
 set -euo pipefail
@@ -16,12 +17,17 @@ tiles)
   "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-clobbered -o build/tiles test/tiles/*.cc
   exec build/tiles "${TANDEM_CASES:-24}" "${TANDEM_SEED:-1}"
   ;;
+graphs)
+  mkdir -p build
+  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -pthread -fsanitize=thread -o build/graphs test/graphs/main.cc
+  exec build/graphs "${TANDEM_SEED:-1}"
+  ;;
 address) sanitizers="address,undefined" ;;
 thread) sanitizers="thread" ;;
 # The suite waits for this one: quick to build.
 wire) sanitizers="address" optimise=(-O0) ;;
 *)
-  echo "usage: native/test/run.sh address|thread|wire|tiles" >&2
+  echo "usage: native/test/run.sh address|thread|wire|graphs|tiles" >&2
   exit 2
   ;;
 esac

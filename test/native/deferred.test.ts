@@ -2,13 +2,14 @@
 // out does not, and what a launch is told is what it was told then.
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
-import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
 import { Dependencies, touchedBy } from "../../core/machine/dependencies.ts"
 import { Lane, laneCount } from "../../core/machine/lane.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { NativeRank } from "../../exec/native.ts"
 import { describeNative, tensorOn, withSession } from "./addon.ts"
+import { scalarLaunches as launches, tensorsOf } from "./cases/scalar-launches.ts"
 
 const deferred = (seed: number, ranks = 1) => ({ ranks, backend: "deferred", settings: { seed } }) as const
 
@@ -159,159 +160,20 @@ describeNative("the deferred backend", () => {
   })
 })
 
-/** Calls whose attributes may come with the launch, and two launches of each. */
-const launches: ReadonlyArray<{
-  readonly kernel: KernelName
-  readonly shapes: ReadonlyArray<ReadonlyArray<number>>
-  readonly written: ReadonlyArray<number>
-  readonly attributes: Readonly<Record<string, number | boolean | string>>
-  readonly scalars: ReadonlyArray<ReadonlyArray<number>>
-  /** What is in inputs that cannot hold just anything, by place. */
-  readonly held?: Readonly<Record<number, ReadonlyArray<number>>>
-}> = [
-  {
-    kernel: "adamw",
-    shapes: [[9], [9], [9], [9]],
-    written: [0, 2, 3],
-    attributes: {},
-    scalars: [
-      [0.1, 1],
-      [0.05, 2],
-      [0.01, 3]
-    ]
-  },
-  {
-    kernel: "sgd",
-    shapes: [[9], [9], [9]],
-    written: [0, 2],
-    attributes: { momentum: 0.9, dampening: 0.5 },
-    scalars: [
-      [0.1, 1],
-      [0.05, 2]
-    ]
-  },
-  {
-    kernel: "outer_nesterov",
-    shapes: [[9], [9], [9]],
-    written: [0, 1],
-    attributes: {},
-    scalars: [[0.7], [0.1]]
-  },
-  { kernel: "scale", shapes: [[9]], written: [0], attributes: {}, scalars: [[2], [0.5], [-1]] },
-  { kernel: "lerp", shapes: [[9], [9]], written: [0], attributes: {}, scalars: [[0.25], [0.5]] },
-  {
-    kernel: "rope.forward",
-    shapes: [[1, 3, 8]],
-    written: [0],
-    attributes: { headWidth: 4 },
-    scalars: [[5], [17]]
-  },
-  {
-    kernel: "rope.backward",
-    shapes: [[1, 3, 8]],
-    written: [0],
-    attributes: { headWidth: 4 },
-    scalars: [[5], [17]]
-  },
-  {
-    kernel: "position_add.forward",
-    shapes: [
-      [1, 2, 3],
-      [9, 3]
-    ],
-    written: [0],
-    attributes: {},
-    scalars: [[0], [7]]
-  },
-  {
-    kernel: "position_add.backward_weight",
-    shapes: [
-      [1, 2, 3],
-      [9, 3]
-    ],
-    written: [1],
-    attributes: { positions: 9, accumulate: true },
-    scalars: [[0], [7]]
-  },
-  {
-    kernel: "random_normal",
-    shapes: [],
-    written: [],
-    attributes: { rows: 3, width: 3 },
-    scalars: [[7], [8]]
-  },
-  {
-    kernel: "token_windows",
-    shapes: [[50]],
-    written: [],
-    attributes: { batch: 2, time: 3, seed: 5 },
-    scalars: [[0], [1]]
-  },
-  {
-    kernel: "expert_ffn.forward",
-    shapes: [
-      [6, 2],
-      [9, 2],
-      [6, 6],
-      [6, 2]
-    ],
-    written: [2, 3],
-    attributes: {},
-    scalars: [
-      [0, 2],
-      [2, 3]
-    ]
-  },
-  {
-    kernel: "kv.attention",
-    shapes: [
-      [2, 4],
-      [1, 2],
-      [2, 3, 2],
-      [2, 3, 2]
-    ],
-    written: [],
-    attributes: { heads: 2, kvHeads: 1, headWidth: 2 },
-    // what the rows, 0 and 1, come to: others are a fault
-    scalars: [
-      [3, 2],
-      [3, 2]
-    ]
-  },
-  {
-    kernel: "kv.evict",
-    shapes: [[2, 4], [1, 2], [1, 2], [2], [2, 5, 2], [2, 5, 2]],
-    // Rows 4 and 3 of them, of which half of four stay: both have one too many, in the second launch as in the first.
-    held: { 1: [3, 2], 2: [0, 0], 3: [4, 4] },
-    written: [4, 5],
-    attributes: { heads: 2, kvHeads: 1, headWidth: 2, keep: 0.5 },
-    scalars: [
-      [2, 7, 4],
-      [2, 7, 4]
-    ]
-  }
-]
-
 describeNative("scalars of a launch", () => {
   it("have a call here for every kernel that takes them", () => {
     const taking = Object.values(kernels).filter(({ scalars }) => scalars.length > 0)
     expect(taking.map(({ name }) => name).toSorted()).toEqual(launches.map(({ kernel }) => kernel).toSorted())
   })
 
-  for (const { kernel: name, shapes, written, attributes, scalars, held } of launches) {
+  for (const one of launches) {
+    const { kernel: name, written, attributes, scalars } = one
     for (const backend of ["cpu", "deferred"]) {
       it(`${name} on ${backend}: as the same values among the attributes, one after the other`, async () => {
         const kernel = kernels[name]
         const run = (given: boolean) =>
           withSession({ ranks: 1, backend }, async (session, rank) => {
-            const tensors = shapes.map((shape, index) => {
-              const dtype = kernel.inputDtypes[index] ?? "float32"
-              const tensor = tensorOn(rank!, shape, dtype)
-              const value = (i: number) => (dtype === "int32" ? i % 7 : Math.abs(Math.sin(i + index)))
-              const values = held?.[index] ?? Array.from({ length: tensor.elements }, (_, i) => value(i))
-              rank!.write(tensor, dtype === "int32" ? Int32Array.from(values) : Float32Array.from(values))
-              return tensor
-            })
+            const tensors = tensorsOf(rank!, one)
             const ops: Array<Op> = []
             const results: Array<Tensor> = []
             const launchedWith = (more: Readonly<Record<string, number>>): Op => {

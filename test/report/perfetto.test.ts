@@ -42,6 +42,15 @@ describe("chromeTrace", () => {
     expect(threads.size).toBe(3)
   })
 
+  it("tells beside the events what it is given to tell", () => {
+    const graphs = 'off: "timed"'
+    expect(JSON.parse([...chromeTrace(timeline, undefined, { graphs })].join(""))).toMatchObject({
+      otherData: { graphs },
+      traceEvents: events
+    })
+    expect([...chromeTrace(timeline)].join("")).not.toContain("otherData")
+  })
+
   it("tells of each op what it was", () => {
     expect(events.find(({ ph, name }) => ph === "X" && name === 'back"ward\n1')).toMatchObject({
       ts: 1000,

@@ -1,0 +1,334 @@
+// Which tasks of a lane are launched together, and when its thread has them (stretches.h, launch-queue.h), without a GPU.
+#include <atomic>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "../../cuda/launch-queue.h"
+#include "../../cuda/stretches.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+std::atomic<int> failures{0}, checks{0};
+
+void expect(bool holds, const std::string& what) {
+  checks++;
+  if (holds) return;
+  failures++;
+  std::printf("graphs: %s\n", what.c_str());
+}
+
+/** A lane as a program sees it: tasks by number, ops counted up, and what became of each submission. */
+struct Program {
+  Stretches stretches;
+  int32_t op = 0;
+  /** Tickets that were opened, completed and broken. */
+  int opened = 0, completed = 0, broken = 0;
+  std::shared_ptr<Stretch> last;
+
+  explicit Program(const Stretches::Limits& limits = {2, 64, 16}) : stretches(limits) {}
+
+  void seen(int64_t ticket) { broken += ticket != 0 ? 1 : 0; }
+  Planned submit(int64_t task, bool capturable = true, bool waits = false, int32_t apart = 1) {
+    op += apart;
+    Planned planned = stretches.submit(task, op, capturable, waits);
+    seen(planned.broken);
+    if (planned.opens) {
+      opened++;
+      last = planned.opens;
+    }
+    completed += planned.completes ? 1 : 0;
+    return planned;
+  }
+  void step(const std::vector<int64_t>& tasks) {
+    for (const int64_t task : tasks) submit(task);
+    endStep();
+  }
+  void endStep() { seen(stretches.close()); }
+  void await(int32_t at) { seen(stretches.await(at)); }
+};
+
+const std::vector<int64_t> plain = {1, 2, 3, 4, 5};
+
+void repeats() {
+  Program p;
+  p.step(plain);
+  p.step(plain);
+  expect(p.opened == 0, "what came once or twice is launched op by op");
+  for (int i = 0; i < 5; i++) p.step(plain);
+  expect(p.opened == 5 && p.completed == 5 && p.broken == 0, "what came twice is launched together from then on");
+  expect(p.last != nullptr && p.last->tasks.size() == 5 && p.last->tasks[4] == StretchTask{5, 4}, "all of it");
+  expect(p.stretches.kept() == 1, "one stretch is known");
+}
+
+void tickets() {
+  Program p;
+  p.step(plain);
+  p.step(plain);
+  const Planned first = p.submit(1);
+  const Planned second = p.submit(2);
+  expect(first.opens != nullptr && first.ticket != 0 && !first.completes, "the first opens");
+  expect(second.opens == nullptr && second.ticket == first.ticket && !second.completes, "the second belongs to it");
+  p.submit(3);
+  p.submit(4);
+  const Planned fifth = p.submit(5);
+  expect(fifth.completes && fifth.ticket == first.ticket, "the last completes");
+  const Planned beyond = p.submit(6);
+  expect(beyond.ticket == 0, "what follows is in none");
+  p.endStep();
+  expect(p.submit(1).ticket > first.ticket, "tickets rise");
+}
+
+/** A tensor that was allocated anew, or has another shape, comes with an op prepared anew: another task. */
+void changes() {
+  Program p;
+  for (int i = 0; i < 3; i++) p.step(plain);
+  const int before = p.completed;
+  p.step({1, 2, 9, 4, 5});
+  expect(p.completed == before && p.broken == 1, "another task ends what was expected");
+  p.step({1, 2, 9, 4, 5});
+  p.step({1, 2, 9, 4, 5});
+  p.step({1, 2, 9, 4, 5});
+  expect(p.completed >= before + 1, "the new order is learnt");
+  expect(p.last->tasks[2].task == 9, "and it is the new one that is expected");
+
+  Program apart;
+  apart.step(plain);
+  apart.step(plain);
+  apart.submit(1);
+  apart.submit(2);
+  apart.submit(3, true, false, 7);
+  expect(apart.broken == 1, "ops of other lanes in between change what kernels report: not the same");
+
+  Program shorter;
+  for (int i = 0; i < 3; i++) shorter.step(plain);
+  shorter.step({1, 2, 3});
+  expect(shorter.broken == 1, "a step that ends early");
+}
+
+void ends() {
+  Program p;
+  for (int i = 0; i < 4; i++) {
+    p.submit(1);
+    p.submit(2);
+    p.submit(3);
+    p.submit(100, false);
+    p.submit(4);
+    p.submit(5);
+    p.submit(6, true, true);
+    p.submit(7);
+    p.endStep();
+  }
+  // from the third step on: 1 2 3, 4 5, 6 7
+  expect(p.completed == 6 && p.broken == 0, "ends where a graph cannot hold an op, and before what waits: " + std::to_string(p.completed));
+  expect(p.stretches.kept() == 3, "three stretches are known");
+
+  Program awaited;
+  for (int i = 0; i < 5; i++) {
+    const int32_t first = awaited.op + 1;
+    for (int64_t task = 1; task <= 6; task++) awaited.submit(task);
+    // of the third task, by another lane, when more has been submitted; until it is known the whole may be launched as one
+    awaited.await(first + 2);
+    awaited.endStep();
+  }
+  expect(awaited.last->tasks.size() == 3 && awaited.last->tasks[0].task == 4, "whoever is waited for ends a stretch");
+
+  Program midway;
+  midway.step(plain);
+  midway.step(plain);
+  midway.submit(1);
+  midway.submit(2);
+  midway.await(midway.op);
+  expect(midway.broken == 1, "who is waited for is launched at once");
+  expect(midway.submit(3).ticket == 0, "and the rest is not expected any more");
+  midway.await(0);
+  expect(midway.broken == 1, "an op of an earlier step is waited for in vain");
+}
+
+void lengths() {
+  Program few({4, 64, 16});
+  for (int i = 0; i < 4; i++) few.step({1, 2, 3});
+  expect(few.opened == 0 && few.stretches.kept() == 0, "three tasks are not worth a graph");
+
+  Program many({2, 8, 16});
+  std::vector<int64_t> tasks;
+  for (int64_t task = 0; task < 20; task++) tasks.push_back(task + 1);
+  for (int i = 0; i < 4; i++) many.step(tasks);
+  expect(many.completed == 6 && many.broken == 0, "twenty tasks are 8, 8 and 4");
+}
+
+void bounded() {
+  Program p({2, 64, 4});
+  for (int64_t task = 10; task < 1000; task += 10) {
+    for (int i = 0; i < 3; i++) p.step({task, task + 1, task + 2});
+    expect(p.stretches.kept() <= 4, "no more are kept");
+  }
+  expect(p.completed == 99, "each was launched together once");
+  const std::shared_ptr<Stretch> held = p.last;
+  expect(!held->dropped, "the newest is known");
+  for (int64_t task = 2000; task < 2050; task += 10) p.step({task, task + 1, task + 2});
+  expect(held->dropped, "what was not seen for longest is forgotten, and says so");
+  p.step({990, 991, 992});
+  expect(p.completed == 99, "and is not expected any more");
+}
+
+void refusals() {
+  Program p;
+  for (int i = 0; i < 3; i++) p.step(plain);
+  p.last->refused = true;
+  const int before = p.opened;
+  for (int i = 0; i < 3; i++) p.step(plain);
+  expect(p.opened == before, "what cannot be a graph is not tried again");
+
+  // the second half varies for ever
+  Program vain;
+  vain.step(plain);
+  vain.step(plain);
+  for (int64_t i = 0; i < 50; i++) vain.step({1, 2, 100 + i, 4, 5});
+  expect(vain.broken > 0 && vain.broken <= 5, "what is expected in vain is soon not expected: " + std::to_string(vain.broken));
+
+  Program late;
+  for (int i = 0; i < 3; i++) late.step(plain);
+  late.last->givenUp = 10;
+  const int opened = late.opened;
+  late.step(plain);
+  expect(late.opened == opened, "nor what the lane did not wait for");
+}
+
+struct Task {
+  int value = 0;
+  std::shared_ptr<Stretch> opens;
+  int64_t ticket = 0;
+  bool completes = false;
+};
+
+Task taskOf(int value, Planned planned) { return {value, std::move(planned.opens), planned.ticket, planned.completes}; }
+
+void queued() {
+  Program p;
+  p.step(plain);
+  p.step(plain);
+  LaunchQueue<Task> queue(std::chrono::seconds(60));
+  std::vector<Task> items;
+  for (int i = 1; i <= 5; i++) queue.push(taskOf(i, p.submit(i)));
+  queue.push(taskOf(6, p.submit(6)));
+  expect(queue.next(items) && items.size() == 5 && items[4].value == 5, "all of a stretch at once");
+  expect(queue.next(items) && items.size() == 1 && items[0].value == 6, "and what follows by itself");
+  p.endStep();
+
+  // broken in the middle
+  queue.push(taskOf(1, p.submit(1)));
+  queue.push(taskOf(2, p.submit(2)));
+  Planned other = p.submit(50);
+  queue.broken(other.broken);
+  queue.push(taskOf(50, std::move(other)));
+  for (const int value : {1, 2, 50}) expect(queue.next(items) && items.size() == 1 && items[0].value == value, "one by one");
+  p.endStep();
+
+  // complete, and the next one broken before the thread looks
+  for (int i = 1; i <= 5; i++) queue.push(taskOf(i, p.submit(i)));
+  p.endStep();
+  queue.push(taskOf(1, p.submit(1)));
+  queue.broken(p.stretches.close());
+  expect(queue.next(items) && items.size() == 5, "what is complete is launched together");
+  expect(queue.next(items) && items.size() == 1 && items[0].value == 1, "what is broken is not");
+
+  queue.push(taskOf(1, p.submit(1)));
+  queue.end();
+  expect(queue.next(items) && items.size() == 1, "at the end nobody waits for the rest");
+  expect(!queue.next(items), "and then nothing comes");
+}
+
+/** The rest does not come, and nobody says so. */
+void impatient() {
+  Program p;
+  p.step(plain);
+  p.step(plain);
+  LaunchQueue<Task> queue(std::chrono::milliseconds(2));
+  std::vector<Task> items;
+  queue.push(taskOf(1, p.submit(1)));
+  queue.push(taskOf(2, p.submit(2)));
+  expect(queue.next(items) && items.size() == 1 && items[0].value == 1, "the thread goes on by itself");
+  expect(p.last->givenUp == 1, "and it is known that it did");
+  expect(queue.next(items) && items[0].value == 2, "with what is there");
+  // who was given up is told of each that still comes
+  std::thread submits([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    for (int i = 3; i <= 5; i++) queue.push(taskOf(i, p.submit(i)));
+  });
+  for (int i = 3; i <= 5; i++) expect(queue.next(items) && items.size() == 1 && items[0].value == i, "the rest one by one");
+  submits.join();
+  queue.end();
+}
+
+/** Programs at random: nothing is lost, nothing changes its place, and what comes at once is a known stretch. */
+void threads(unsigned seed) {
+  std::mt19937 random(seed);
+  const auto draw = [&](int below) { return static_cast<int>(random() % static_cast<unsigned>(below)); };
+  LaunchQueue<Task> queue(std::chrono::microseconds(200));
+  std::atomic<int> taken{0};
+  int together = 0;
+  std::thread lane([&] {
+    std::vector<Task> items;
+    int next = 0;
+    while (queue.next(items)) {
+      if (items.size() > 1) {
+        together++;
+        expect(items[0].opens != nullptr && items[0].opens->tasks.size() == items.size(), "a whole stretch");
+        for (const Task& item : items) expect(item.ticket == items[0].ticket, "of one ticket");
+      }
+      for (const Task& item : items) expect(item.value == next++, "in order");
+      taken = next;
+    }
+  });
+  Program p({2, 64, 4});
+  int value = 0;
+  const auto hand = [&](Planned planned) {
+    if (planned.broken != 0) queue.broken(planned.broken);
+    queue.push(taskOf(value++, std::move(planned)));
+  };
+  for (int step = 0; step < 300; step++) {
+    for (int64_t task = 1; task <= 12; task++) {
+      const int what = draw(200);
+      hand(p.submit(what == 0 ? 90 + draw(3) : task, what != 1, what == 2));
+      if (what == 3) std::this_thread::sleep_for(std::chrono::microseconds(draw(600)));
+      if (what == 4) {
+        // as whoever reads a value: it must come to be launched though the rest of the stretch does not follow
+        const int64_t broken = p.stretches.await(p.op);
+        if (broken != 0) queue.broken(broken);
+        for (int tries = 0; taken < value && tries < 20000; tries++) std::this_thread::sleep_for(std::chrono::microseconds(100));
+        expect(taken == value, "who is waited for is launched");
+      }
+    }
+    const int64_t broken = p.stretches.close();
+    if (broken != 0) queue.broken(broken);
+  }
+  queue.end();
+  lane.join();
+  expect(taken == value, "all was launched");
+  expect(together > 50, "much of it together: " + std::to_string(together));
+}
+
+}  // namespace
+
+int run(unsigned seed) {
+  repeats();
+  tickets();
+  changes();
+  ends();
+  lengths();
+  bounded();
+  refusals();
+  queued();
+  impatient();
+  for (unsigned i = 0; i < 5; i++) threads(seed + i);
+  std::printf(failures == 0 ? "graphs: %d checks hold\n" : "graphs: %d checks, some failed\n", checks.load());
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace tandem::cuda
+
+int main(int count, char** arguments) { return tandem::cuda::run(count > 1 ? static_cast<unsigned>(std::stoul(arguments[1])) : 1); }
