@@ -5,6 +5,8 @@
 #   native/test/run.sh wire       only what meshes take from peers that do not keep to the protocol, under AddressSanitizer
 #   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, under ThreadSanitizer
 #   native/test/run.sh tiles      the tiles of grouped products and attention on the GPU, on an emulated block
+#   native/test/run.sh cudnn      cuDNN's graphs of attention, on a library that computes them as they are described
+#   native/test/run.sh cudnn-gpu  the same on a GPU and the cuDNN that is found, case by case; compiled by nvcc
 # TANDEM_FUZZ says how many frames go over the wire at random (2,000), TANDEM_SEED which (1).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,12 +24,24 @@ graphs)
   "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -pthread -fsanitize=thread -o build/graphs test/graphs/main.cc
   exec build/graphs "${TANDEM_SEED:-1}"
   ;;
+cudnn)
+  mkdir -p build
+  flags=(-std=gnu++17 -O0 -Wall -Wextra -fsanitize=address)
+  "${CXX:-g++}" "${flags[@]}" -fPIC -fvisibility=hidden -shared -o build/libcudnn-test.so test/cudnn/library.cc
+  "${CXX:-g++}" "${flags[@]}" -o build/cudnn test/cudnn/main.cc -x c++ cuda/cudnn.cu cuda/cudnn-attention.cu -ldl
+  TANDEM_CUDNN="${TANDEM_CUDNN:-$PWD/build/libcudnn-test.so}" exec build/cudnn "${TANDEM_CASES:-30}" "${TANDEM_SEED:-1}"
+  ;;
+cudnn-gpu)
+  mkdir -p build
+  "${NVCC:-nvcc}" -std=c++17 -O2 -x cu -o build/cudnn-gpu test/cudnn/main.cc cuda/cudnn.cu cuda/cudnn-attention.cu -ldl
+  exec build/cudnn-gpu "${TANDEM_CASES:-20}" "${TANDEM_SEED:-1}"
+  ;;
 address) sanitizers="address,undefined" ;;
 thread) sanitizers="thread" ;;
 # The suite waits for this one: quick to build.
 wire) sanitizers="address" optimise=(-O0) ;;
 *)
-  echo "usage: native/test/run.sh address|thread|wire|graphs|tiles" >&2
+  echo "usage: native/test/run.sh address|thread|wire|graphs|tiles|cudnn|cudnn-gpu" >&2
   exit 2
   ;;
 esac
