@@ -5,7 +5,7 @@ export interface Step {
   readonly name: string
   readonly command: ReadonlyArray<string>
   readonly env?: Readonly<Record<string, string>>
-  /** Programs and Python modules without which it cannot run. */
+  /** Programs, Python modules and cuDNN without which it cannot run. */
   readonly needs?: ReadonlyArray<string>
   /** What of a JSON result is told in one line; of other results that is the last line. */
   readonly tell?: (json: Readonly<Record<string, unknown>>) => string

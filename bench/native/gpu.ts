@@ -109,6 +109,12 @@ const known = new Map<string, string | undefined>()
 /** Why a step cannot run here; undefined when it can. */
 const missing = (need: string): string | undefined => {
   if (need === "cuda") return gpus.length > 0 ? undefined : "no GPU"
+  if (need === "cudnn") {
+    const told = printed(process.execPath, "exec/cli.ts", "info")?.split("\n") ?? []
+    return told.some((line) => /attention by .*cuDNN \d/u.test(line))
+      ? undefined
+      : (told.find((line) => /^ +cuDNN/u.test(line))?.trim() ?? "exec info tells of no cuDNN")
+  }
   if (!known.has(need)) {
     const module = ["torch", "transformers", "safetensors", "numpy"].includes(need)
     const there = module

@@ -1,6 +1,7 @@
 // How long the kernels of a training step of GPT-2 124M take on a backend, one after another in one lane, by its own clock.
 //   npx node bench/native/kernels.ts --backend cuda --batch 4
 //   npx node bench/native/kernels.ts --backend cuda --batch 4 --precision tf32    or float32, float16: as training.precision
+//   npx node bench/native/kernels.ts --backend cuda --batch 4 --only attention    kernels whose names have that word
 import { parseArgs } from "node:util"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Shape } from "../../core/kernels/kernel.ts"
@@ -13,6 +14,7 @@ const { values } = parseArgs({
     batch: { type: "string", default: "4" },
     time: { type: "string", default: "1024" },
     vocabulary: { type: "string", default: "50304" },
+    only: { type: "string", default: "" },
     repeats: { type: "string", default: "30" },
     precision: { type: "string", default: "bfloat16" }
   }
@@ -224,6 +226,7 @@ const line = (name: string, ...columns: ReadonlyArray<string>): void =>
 line("", "us", "per step", "ms", "TFLOP/s", "GB/s")
 let total = 0
 for (const one of cases) {
+  if (!one.kernel.includes(values.only)) continue
   const { name, kernel, count, inputs, outputs, attributes: given = {} } = one
   const declared = kernels[kernel]
   const seconds = await timed.seconds([one], repeats)

@@ -1,6 +1,6 @@
 // Grouped-query attention; argument order as core/kernels/attention.ts. This way takes any dtypes and widths, in float32, a
 // warp per query (or key, for the gradients of keys and values); what tensor cores can do, flash.cu does, and other heads that are
-// not too wide attention-tiles.cu.
+// not too wide attention-tiles.cu. Where the user asks for cuDNN's, that does all of it (cudnn-work.cu).
 #include "attention.h"
 
 #include "map.cuh"
@@ -109,9 +109,10 @@ Work forward(const Call& call) {
   if (a.headWidth > perLane * 32) {
     throw BadCall("attention.forward: heads " + std::to_string(a.headWidth) + " wide; the cuda backend takes up to 1024");
   }
+  const int64_t items = a.batch * a.heads * a.time;
+  if (items > 0 && attentionByCudnn()) return cudnnAttention(a, false, call.kernel);
   Work work;
   if (flashForward(a, work) || tiledForward(a, work)) return work;
-  const int64_t items = a.batch * a.heads * a.time;
   return [=](const Launch& launch) {
     if (items > 0) forwardKernel<<<blocksOf(items), warps * 32, 0, launch.stream>>>(a);
   };
@@ -223,12 +224,13 @@ Work backward(const Call& call) {
   if (a.headWidth > perLane * 32) {
     throw BadCall("attention.backward: heads " + std::to_string(a.headWidth) + " wide; the cuda backend takes up to 1024");
   }
+  const int64_t queries = a.batch * a.heads * a.time;
+  const int64_t keys = a.batch * a.kvHeads * a.context;
+  if (queries > 0 && keys > 0 && attentionByCudnn()) return cudnnAttention(a, true, call.kernel);
   Work work;
   if (flashBackward(a, work)) return work;
   const Gradients tiled = tiledGradients(a);
   return [=](const Launch& launch) {
-    const int64_t queries = a.batch * a.heads * a.time;
-    const int64_t keys = a.batch * a.kvHeads * a.context;
     const Scratch scratch(launch, static_cast<size_t>(queries + 1) * sizeof(float));
     auto* delta = scratch.as<float>();
     if (queries > 0) deltaKernel<<<blocksOf(queries), warps * 32, 0, launch.stream>>>(a, delta);

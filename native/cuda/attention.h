@@ -22,4 +22,9 @@ Gradients tiledGradients(const Attention& a);
 bool hopperForward(const Attention& a, Work& work);
 Gradients hopperGradients(const Attention& a);
 
+/** Whether TANDEM_CUDA_ATTENTION asks for cuDNN's attention, not for own kernels. Throws BadCall for a value that it does not have. */
+bool attentionByCudnn();
+/** The call by cuDNN's kernels; throws BadCall, with the version and the call, where there is no cuDNN or it does not take it. */
+Work cudnnAttention(const Attention& a, bool backward, const std::string& kernel);
+
 }  // namespace tandem::cuda

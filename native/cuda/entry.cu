@@ -1,5 +1,7 @@
 // What the addon finds in this library: one function, and through it whether there is a GPU and how to use it.
+#include "attention.h"
 #include "cublaslt.h"
+#include "cudnn.h"
 #include "graphs.h"
 #include "kernels.h"
 #include "machine.h"
@@ -14,6 +16,19 @@ namespace {
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
+/** Whose attention computes, and whose could. */
+std::string attention() {
+  const std::string there = cudnnMissing().empty() ? "cuDNN " + cudnnVersion() + " (" + cudnnPath() + ")" : "";
+  try {
+    if (attentionByCudnn()) {
+      return "attention by " + (there.empty() ? "cuDNN, which is missing" : there) + ", as TANDEM_CUDA_ATTENTION says";
+    }
+  } catch (const BadCall& bad) {
+    return bad.what();
+  }
+  return "attention by own kernels" + (there.empty() ? "" : "; by " + there + " with TANDEM_CUDA_ATTENTION=cudnn");
+}
+
 Backend::Availability probe() {
   Backend::Availability found;
   int devices = 0;
@@ -24,6 +39,7 @@ Backend::Availability probe() {
   const auto tellLibraries = [&] {
     if (const std::string lt = ltMissing(); !lt.empty()) found.missing.push_back(lt);
     if (const std::string nccl = ncclMissing(); !nccl.empty()) found.missing.push_back(nccl);
+    if (const std::string cudnn = cudnnMissing(); !cudnn.empty()) found.missing.push_back(cudnn);
   };
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status != cudaSuccess || devices == 0) {
@@ -48,10 +64,18 @@ Backend::Availability probe() {
   if (!lanesHavePriority()) found.uses.push_back("all lanes at one priority (TANDEM_CUDA_PRIORITY=0)");
   if (narrowSumsByNccl()) found.uses.push_back("16-bit sums of several processes by NCCL (TANDEM_CUDA_NCCL_SUMS=1)");
   if (!worthPieces(0, 0)) found.uses.push_back("messages of several tensors packed for NCCL (TANDEM_CUDA_PIECES=0)");
-  found.uses.push_back("attention by own kernels, not cuDNN's; float32 products without TF32, where nobody asks for it");
+  found.uses.push_back(attention());
+  found.uses.push_back("float32 products without TF32, where nobody asks for it");
   found.uses.push_back(graphsWished() ? "CUDA graphs for ops that come again (TANDEM_CUDA_GRAPHS=1), but where times of ops are recorded"
                                       : "no CUDA graphs; TANDEM_CUDA_GRAPHS=1 launches ops that come again as such");
   return found;
+}
+
+std::unique_ptr<Machine> openAsAsked(const MachineOptions& options) {
+  if (attentionByCudnn() && !cudnnMissing().empty()) {
+    throw std::runtime_error("TANDEM_CUDA_ATTENTION=cudnn, and there is no " + cudnnMissing());
+  }
+  return open(options);
 }
 
 }  // namespace
@@ -60,6 +84,6 @@ Backend::Availability probe() {
 
 extern "C" __attribute__((visibility("default"))) const tandem::Backend* tandemCudaBackend() {
   static const tandem::Backend backend = {"cuda", "NVIDIA GPUs: streams, own kernels, cuBLASLt", tandem::cuda::probe,
-                                          tandem::cuda::kernelNames, tandem::cuda::open};
+                                          tandem::cuda::kernelNames, tandem::cuda::openAsAsked};
   return &backend;
 }

@@ -23,11 +23,13 @@ class Library {
     for (const std::string& name : all) {
       handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
       if (handle_ != nullptr) return;
-      error_ = dlerror();
+      const std::string error = dlerror();
+      if (error_.empty()) error_ = error;
     }
   }
 
   bool found() const { return handle_ != nullptr; }
+  /** Of the first name, which is the user's path where there is one. */
   const std::string& error() const { return error_; }
 
   /** False when the library has no such function. */

@@ -6,6 +6,7 @@ import { kernels, type KernelName } from "../../core/kernels/catalogue.ts"
 import type { Dtype } from "../../core/machine/tensor.ts"
 import { NativeSession } from "../../exec/native.ts"
 import { backend, describeNative } from "./addon.ts"
+import { drawnAttention } from "./cases/attention.ts"
 import { indices, type CaseInput, type Draw, type KernelCase } from "./cases/draw.ts"
 import { checkKernel, drawFrom } from "./check.ts"
 
@@ -15,26 +16,7 @@ const narrowProducts = backend === "cuda" ? 2 ** -7 : 1e-5
 const of = (dtype: Dtype, ...shape: ReadonlyArray<number>): CaseInput => ({ shape, dtype })
 const narrow = (draw: Draw): Dtype => (draw.flag() ? "bfloat16" : "float16")
 
-/** 16-bit heads of the widths that tensor cores take; else float32 ones of any width, those of tiles and a little wider. */
-const attention = (draw: Draw) => {
-  const single = draw.integer(0, 2) === 0
-  const dtype = single ? "float32" : narrow(draw)
-  const headWidth = single && draw.flag() ? draw.integer(1, 140) : draw.flag() ? 64 : 128
-  const kvHeads = draw.integer(1, 2)
-  const heads = kvHeads * draw.integer(1, 3)
-  const packed = draw.flag()
-  const causal = draw.flag()
-  const batch = draw.integer(1, 2)
-  const time = draw.integer(1, 150)
-  const context = packed ? time : causal ? time + draw.integer(0, 70) : draw.integer(1, 150)
-  const [q, kv] = [heads * headWidth, kvHeads * headWidth]
-  const operands = packed
-    ? [of(dtype, batch, time, q + 2 * kv)]
-    : [of(dtype, batch, time, q), of(dtype, batch, context, kv), of(dtype, batch, context, kv)]
-  const attributes = { heads, kvHeads, headWidth, packed, causal }
-  const exactness = single ? { products: 1e-5 } : {}
-  return { dtype, operands, q: of(dtype, batch, time, q), attributes, exactness }
-}
+const attention = drawnAttention({ leastTime: 1, single: true })
 
 const decoding = (draw: Draw): KernelCase => {
   const headWidth = draw.flag() ? 64 : 128
@@ -95,26 +77,8 @@ interface LargeCase {
 }
 
 const cases: Partial<Record<KernelName, LargeCase>> = {
-  "attention.forward": {
-    make: (draw) => {
-      const { dtype, operands, attributes, exactness } = attention(draw)
-      return { inputs: operands, attributes, outputDtype: dtype, ...exactness }
-    },
-    products: narrowProducts
-  },
-  "attention.backward": {
-    make: (draw) => {
-      const { dtype, operands, q, attributes, exactness } = attention(draw)
-      const [batch, time] = q.shape as readonly [number, number]
-      // scores of wide heads reach some twenty: a log-sum-exp that leaves every weight below about one
-      const lse = {
-        ...of("float32", batch, attributes.heads, time),
-        value: () => 6 + draw.float()
-      }
-      return { inputs: [q, ...operands, q, lse], attributes, outputDtype: dtype, ...exactness }
-    },
-    products: narrowProducts
-  },
+  "attention.forward": { make: attention["attention.forward"], products: narrowProducts },
+  "attention.backward": { make: attention["attention.backward"], products: narrowProducts },
   "linear.forward": {
     make: (draw) => {
       const { dtype, tf32, ...more } = factors(draw)
