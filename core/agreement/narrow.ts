@@ -36,10 +36,11 @@ type OpEntry = Extract<JournalEntry, { readonly kind: "op" }>
  * What an op itself does to precision: the dtype its values travel in, what its factors are rounded to, and the dtypes that results are
  * written in.
  */
-const gridOf = ({ op }: OpEntry): Grid =>
-  coarser(coarser(wireGrid(op), factorGrid(op)), storedGrid(op.writes))
-
-const wireGrid = ({ attributes: { wire } }: OpEntry["op"]): Grid => (isDtype(wire) ? wire : "float32")
+const gridOf = ({ op }: OpEntry): Grid => {
+  const { wire } = op.attributes
+  const travelling: Grid = isDtype(wire) ? wire : "float32"
+  return coarser(coarser(travelling, factorGrid(op)), storedGrid(op.writes))
+}
 
 /** TF32 has as many bits of mantissa as float16. */
 const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
@@ -50,14 +51,6 @@ const storedGrid = (tensors: ReadonlyArray<Tensor>): Grid =>
 
 export const isNarrow = (grid: Grid): boolean => mantissaBits[grid] < mantissaBits.float32
 
-type Wired = 0 | 1 | 2
-
-/** Results of an op, by what it reads. */
-const wiredBy = (op: Op, read: Wired, moves: boolean): Wired => {
-  if (isNarrow(wireGrid(op))) return read === 0 ? 1 : 2
-  return moves || read === 0 ? read : 2
-}
-
 /** What values have passed. */
 export interface Passed {
   readonly grid: Grid
@@ -65,26 +58,22 @@ export interface Passed {
   readonly roundings: number
   /** How far updates that make much of little (`Kernel.swing`) may have moved an element: all of them, one way. */
   readonly swing: number
-  /** Narrow wires: they passed none; came over one; or came over one again, or were computed of such. */
-  readonly wired: Wired
   /** They are a scaled loss's: times the first number of `scalingOf`. */
   readonly scaled: boolean
 }
 
-export const nothing: Passed = { grid: "float32", roundings: 0, swing: 0, wired: 0, scaled: false }
+const nothing: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
 
 const more = (one: Passed, other: Passed): Passed =>
   coarser(one.grid, other.grid) === one.grid &&
   other.roundings <= one.roundings &&
   other.swing <= one.swing &&
-  other.wired <= one.wired &&
   (one.scaled || !other.scaled)
     ? one
     : {
         grid: coarser(one.grid, other.grid),
         roundings: Math.max(one.roundings, other.roundings),
         swing: Math.max(one.swing, other.swing),
-        wired: Math.max(one.wired, other.wired) as Wired,
         scaled: one.scaled || other.scaled
       }
 
@@ -138,7 +127,6 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
             grid: coarser(gridOf(entry), read.grid),
             roundings: read.roundings + (isNarrow(coarser(factorGrid(op), storedGrid(op.writes))) ? 1 : 0),
             swing: moves ? read.swing : 0,
-            wired: wiredBy(op, read.wired, moves),
             // The loss multiplies by the scale what had none; an update divides by it what had.
             scaled: readsScale(op) ? !read.scaled : read.scaled
           }

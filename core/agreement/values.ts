@@ -4,7 +4,7 @@
 import type { Journal } from "../laws/journal.ts"
 import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { isNarrow, leastStep, mantissaBits, narrowed, nothing, scalingOf, type Passed } from "./narrow.ts"
+import { isNarrow, leastStep, mantissaBits, narrowed, scalingOf, type Passed } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -49,14 +49,6 @@ const flippedMean = 1 / 16
  * between two powers of two); and these add up as a random walk does, by the root of how often.
  */
 const unrelatedMean = 1 / 4
-/**
- * Over a narrow wire again, a block's scale is that of its largest element. Where that one turned before, by a step on one of two ranks or
- * more, the scale moves by half a step of it, and all that are multiples of it by half a step of their own. One that turned also moves
- * whatever is computed of it. So it is for grids as fine as `fineBits`, whose neighbours are 1/128 apart: how often one turns is what machines
- * differ by before, over a step, so of coarser grids a tenth to a hundredth as often, and half of their steps would hide mistakes.
- */
-const movedMean = 1 / 2
-const fineBits = 7
 
 /**
  * Of what AdamW moves an element by, so much may be rounding's own with no narrow grid in sight: a gradient that is all rounding (a
@@ -80,6 +72,8 @@ interface Gap {
   readonly message: string
 }
 
+const plain: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
+
 const equal: Gap = { ratio: 0, message: "equal" }
 
 const apart = (a: number, b: number): number => (Object.is(a, b) || a === b ? 0 : Math.abs(a - b))
@@ -90,7 +84,7 @@ export const gapBetween = (
   expected: TensorData,
   actual: TensorData,
   tolerance: Tolerance,
-  { grid, roundings, swing, wired }: Passed = nothing
+  { grid, roundings, swing }: Passed = plain
 ): Gap => {
   const n = expected.length
   if (n !== actual.length)
@@ -118,9 +112,7 @@ export const gapBetween = (
   const often = Math.max(1, roundings)
   const coarse = gridStep(grid) * Math.sqrt(often)
   const least = leastStep(grid) * Math.sqrt(often)
-  const moved = wired === 2 && mantissaBits[grid] >= fineBits
-  // Moved with the scale, and turned as well.
-  const flipped = narrow ? Math.max((moved ? 1 + movedMean : 1) * coarse * largest, least) : 0
+  const flipped = narrow ? Math.max(coarse * largest, least) : 0
   // One machine's update went up by its swing, the other's down; or gradients that cancel, as those of biases do and no matrix's.
   const strays = (narrow ? 2 : shape.length === 1 ? unsteady : 0) * swing
 
@@ -150,7 +142,7 @@ export const gapBetween = (
       worst = { ratio, message: `${astray} of ${n} elements went another way, by at most ${strays}` }
   }
   if (narrow) {
-    const few = moved ? movedMean : often > 1 ? unrelatedMean : flippedMean
+    const few = often === 1 ? flippedMean : unrelatedMean
     const allowed = tolerance.absolute + Math.max(step * mean, few * Math.max(coarse * mean, least))
     const others = (total - furthest) / n
     const ratio = others / allowed
