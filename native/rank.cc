@@ -263,9 +263,12 @@ int32_t Rank::download(int32_t id) {
   made.at = at;
   tails_[valuesLane] = at;
   from.lastUse[valuesLane] = at;
-  // Who overwrites it next must not come before.
-  from.ready[valuesLane] = at;
-  from.pending = true;
+  // Who overwrites it next must not come before, by whatever name in its arena.
+  for (Tensor* one : {&from, from.arena.get()}) {
+    if (one == nullptr) continue;
+    one->ready[valuesLane] = at;
+    one->pending = true;
+  }
   return number;
 }
 
@@ -370,6 +373,7 @@ int32_t Rank::submit(int32_t handle, const int32_t* edges, int count, const doub
       if (!tensor->live) throw BadCall(op.name + ": names a tensor that was freed");
       if (tensor->blank) blank(*tensor, op.lane);
       if (tensor->pending) waitFor(*tensor, after);
+      if (tensor->arena && tensor->arena->pending) waitFor(*tensor->arena, after);
     }
   }
   const auto lane = static_cast<size_t>(op.lane);

@@ -98,6 +98,29 @@ describeNative("the deferred backend", () => {
     expect(edges).toBeGreaterThan(500)
   })
 
+  it("has values out before anything overwrites them, by whatever name in their arena", async () => {
+    const sizes = { dtype: "float32", place: "device", shape: [64], elements: 64, sizeBytes: 256 } as const
+    for (let seed = 0; seed < 40; seed++) {
+      await withSession(deferred(seed), async (_, rank) => {
+        const [ones, twos] = [filled(rank!, 1), filled(rank!, 2)]
+        const arena = tensorOn(rank!, [64])
+        const views = [0, 1].map((i): Tensor => ({ ...sizes, id: arena.id + 1000 + i, name: `view ${i}` }))
+        const [first, second] = views as [Tensor, Tensor]
+        for (const view of views) rank!.view(view, arena, 0)
+        const copy = (from: Tensor, to: Tensor) =>
+          rank!.submit(launch("copy", kernels.copy, Lane.compute, [from], [to]), 0)
+        copy(ones, first)
+        const viewed = readOf(rank!, first)
+        copy(twos, second)
+        copy(twos, arena)
+        const whole = readOf(rank!, arena)
+        copy(ones, first)
+        expect(new Set(await viewed), `seed ${seed}`).toEqual(new Set([1]))
+        expect(new Set(await whole), `seed ${seed}`).toEqual(new Set([2]))
+      })
+    }
+  })
+
   it("shows that edges are missing", async () => {
     let wrong = 0
     let inNeed = 0
