@@ -10,7 +10,7 @@ import {
   type Program,
   type RankOutcome
 } from "../core/machine/machine.ts"
-import type { Op } from "../core/machine/op.ts"
+import type { Op, OpId } from "../core/machine/op.ts"
 import type { PendingOptions } from "../core/machine/pending.ts"
 import { Recorder } from "../core/machine/recorder.ts"
 import { joinTimelines, type OpLog, type Timeline } from "../core/machine/timeline.ts"
@@ -46,6 +46,8 @@ export interface Execution<A> {
   readonly linkBytesPerSecond?: ReadonlyArray<number> | undefined
   /** What an op is told beyond its kernel. */
   readonly prepare?: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
+  /** Ops of which it is kept what they leave in the tensors that they write; `Ended.resultsOf` has it. Default none. */
+  readonly keeps?: ((op: Op) => boolean) | undefined
   /** Opens the native session; for tests that break it. */
   readonly open?: ((options: SessionOptions) => NativeSession) | undefined
   /** Places in each rank's ring of ops under way, at first. For tests. */
@@ -75,6 +77,8 @@ export interface ExecutionResult<A> {
 /** A run that has ended, while its tensors still hold their values. */
 export interface Ended<A> extends ExecutionResult<A> {
   readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
+  /** What an op of a rank left in the tensors that it writes, in their order; undefined where that was not kept. */
+  readonly resultsOf: (rank: number, op: OpId) => ReadonlyArray<TensorData> | undefined
 }
 
 /** Runs the program on every rank until all have finished. */
@@ -83,7 +87,7 @@ export const execute = <A>(execution: Execution<A>): Effect.Effect<ExecutionResu
 
 /** What is left of a run when its tensors are gone. */
 export const resultOf = <A>(ended: Ended<A>): ExecutionResult<A> => {
-  const { valuesOf: _, ...result } = ended
+  const { valuesOf: _, resultsOf: __, ...result } = ended
   return result
 }
 
@@ -161,6 +165,7 @@ class Run<A> {
     const shared: Shared = {
       session,
       prepare: execution.prepare,
+      keeps: execution.keeps,
       gate: job.gate,
       nowSeconds: () => this.#nowSeconds()
     }
@@ -187,7 +192,12 @@ class Run<A> {
   get toEnd(): Effect.Effect<Ended<A>, MachineError> {
     const programs = this.#machines.map((machine) =>
       Effect.provideService(drained(this.#execution.program), Machine, machine.rank.service).pipe(
-        Effect.tap(() => Effect.sync(() => machine.finish()))
+        Effect.tap(() =>
+          Effect.andThen(
+            machine.kept,
+            Effect.sync(() => machine.finish())
+          )
+        )
       )
     )
     const { links } = this.#job
@@ -280,6 +290,7 @@ class Run<A> {
       }
     }
     const timeline = recorder?.timeline("by-time")
+    const machineOf = (rank: number): ExecutedRank => this.#machines[this.#job.ranks.indexOf(rank)]!
     return {
       ranks: this.#machines.map(({ rank: { submitted, steps, peakBytes } }, index) => ({
         rank: this.#job.ranks[index]!,
@@ -295,7 +306,8 @@ class Run<A> {
       clockErrorSeconds: 0,
       capacityBytes: this.#capacityBytes,
       replays: this.#session.replays,
-      valuesOf: (rank, tensor) => this.#machines[this.#job.ranks.indexOf(rank)]!.valuesOf(tensor)
+      valuesOf: (rank, tensor) => machineOf(rank).valuesOf(tensor),
+      resultsOf: (rank, op) => machineOf(rank).resultsOf(op)
     }
   }
 }

@@ -19,6 +19,8 @@ export interface Shared {
   readonly session: NativeSession
   /** What an op is told beyond its kernel: links that it crosses, a time that it takes at least. */
   readonly prepare: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
+  /** Whether what an op leaves in the tensors that it writes is kept. */
+  readonly keeps: ((op: Op) => boolean) | undefined
   readonly gate: StartGate
   /** Seconds since the gate opened; 0 before. */
   readonly nowSeconds: () => number
@@ -34,6 +36,10 @@ export class ExecutedRank implements Driver<undefined> {
   readonly onWaiting = undefined
   /** Fibers that sleep until a moment: the program goes on without its ops. */
   #sleeping = 0
+  readonly #results = new Map<OpId, Array<TensorData>>()
+  /** Results that are still on their way, and who waits for them. */
+  #coming = 0
+  #whenKept: (() => void) | undefined
 
   constructor(shared: Shared, native: NativeRank, options: RankOptions) {
     this.#shared = shared
@@ -81,16 +87,42 @@ export class ExecutedRank implements Driver<undefined> {
   ): Token {
     const { gate } = this.#shared
     if (gate.isOpen) {
-      this.#native.submit(op, before.edgeCount, scalars)
+      this.#submit(id, op, before.edgeCount, scalars)
       return id
     }
     const edges = before.edges.slice(0, before.edgeCount)
     const kept = scalars?.slice()
     gate.whenOpen(() => {
       before.edges.set(edges)
-      this.#native.submit(op, edges.length, kept)
+      this.#submit(id, op, edges.length, kept)
     })
     return id
+  }
+
+  #submit(id: OpId, op: Op, edges: number, scalars: Scalars | undefined): void {
+    this.#native.submit(op, edges, scalars)
+    if (this.#shared.keeps?.(op) !== true) return
+    const results: Array<TensorData> = []
+    this.#results.set(id, results)
+    // Whatever overwrites them waits until they are out; the program does not.
+    for (const [index, tensor] of op.writes.entries()) {
+      this.#coming++
+      this.#native.whenRead(tensor, (data) => {
+        results[index] = data
+        if (--this.#coming === 0) this.#whenKept?.()
+      })
+    }
+  }
+
+  /** All results that are kept of ops submitted so far are there. */
+  readonly kept: Effect.Effect<void> = Effect.callback((resume) => {
+    this.#whenKept = () => resume(Effect.void)
+    if (this.#coming === 0) this.#whenKept()
+  })
+
+  /** What an op left in the tensors that it writes, where that is kept. */
+  resultsOf(op: OpId): ReadonlyArray<TensorData> | undefined {
+    return this.#results.get(op)
   }
 
   ended(lane: Lane, token: Token): boolean {

@@ -312,6 +312,48 @@ describeNative("the executor", () => {
     expect(Math.min(...timeline!.startSeconds)).toBeGreaterThanOrEqual(0)
   })
 
+  it("keeps what an op left, where it is asked to, though the next one overwrites it", async () => {
+    const program = Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* machine.alloc({
+        ...vector("x"),
+        initial: () => Float32Array.of(1, 2, 3, machine.rank)
+      })
+      const sum = collective("sum", kernels.all_reduce, Lane.inter, machine.world.all, [x], [x], {
+        attributes: { reduce: "sum" }
+      })
+      const ids: Array<number> = []
+      for (let i = 0; i < 3; i++) {
+        ids.push(machine.submit(sum))
+        machine.submit(launch("halve", kernels.scale, Lane.compute, [x], [x], { factor: 0.5 }))
+      }
+      return ids
+    })
+    const keeps: Execution<unknown>["keeps"] = ({ group }) => group !== undefined
+    const backends = [
+      {},
+      ...[1, 2, 3, 4].map((seed) => ({ backend: "deferred", settings: { seed } }))
+    ] as const
+    for (const backend of backends) {
+      const kept = await Effect.runPromise(
+        executeThen({ world: localWorld(2), program, keeps, ...backend }, ({ ranks, resultsOf }) =>
+          ranks.map(({ rank, value }) =>
+            [...value, value[0]! + 1].map((op) => resultsOf(rank, op)?.map((data) => [...data]))
+          )
+        )
+      )
+      const left = [
+        [2, 4, 6, 1],
+        [2, 4, 6, 1],
+        [2, 4, 6, 1]
+      ].map((values) => [values])
+      expect(kept).toEqual([
+        [...left, undefined],
+        [...left, undefined]
+      ])
+    }
+  })
+
   it("records op logs and times that obey every law, and keeps values to the end", async () => {
     const journals: Array<Journal> = []
     const values: Array<TensorData> = []
