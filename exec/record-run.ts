@@ -1,7 +1,8 @@
 // A real run with all that another one is held to: op logs, journals, timeline, and what tensors held at the end. In a job of
 // processes all ranks' come together at rank 0, as the Arrow bytes that a file of them has. Knows nothing of simulations.
 import * as Effect from "effect/Effect"
-import { journaled, type Journal } from "../core/laws/journal.ts"
+import { comesNarrow } from "../core/agreement/narrow.ts"
+import { journaled, type Journal, type JournalEntry } from "../core/laws/journal.ts"
 import type { RankBytes } from "../core/laws/execution.ts"
 import type { MachineError, RankLost } from "../core/machine/machine.ts"
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
@@ -11,7 +12,7 @@ import {
   type FinalValues,
   type RecordedCalls
 } from "../traces/journal-file.ts"
-import { executeThen, resultOf, type Execution, type ExecutionResult } from "./execute.ts"
+import { executeThen, resultOf, type Ended, type Execution, type ExecutionResult } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import type { RecordedRun } from "./recorded.ts"
 
@@ -34,8 +35,8 @@ export interface Ran<A> {
 }
 
 /**
- * Runs for real, and keeps everything. `processes`: the job of which this process is one rank. Without `values` not what tensors
- * held at the end: of a large model that takes longer than the run.
+ * Runs for real, and keeps everything, also what came over narrow wires. `processes`: the job of which this process is one rank.
+ * Without `values` neither that nor what tensors held at the end: of a large model that takes longer than the run.
  */
 export const recordRun = <A>(
   execution: Execution<A>,
@@ -44,19 +45,25 @@ export const recordRun = <A>(
 ): Effect.Effect<Ran<A>, MachineError> =>
   Effect.gen(function* () {
     const journals: Array<Journal> = []
-    const { executed, finals } = yield* executeThen(
+    const { executed, own } = yield* executeThen(
       {
         ...execution,
         ...(processes === undefined ? {} : { job: () => processes.run() }),
         program: journaled(execution.program, journals),
-        record: true
+        record: true,
+        ...(values ? { keeps: comesNarrow } : {})
       },
       (ended) => ({
         executed: resultOf(ended),
-        finals: values ? finalValues(journals, ended.valuesOf) : (new Map() satisfies FinalValues)
+        own: values
+          ? {
+              journals: journals.map((journal) => withResults(journal, ended.resultsOf)),
+              finals: finalValues(journals, ended.valuesOf)
+            }
+          : { journals, finals: new Map() }
       })
     )
-    const calls = yield* gathered({ journals, finals }, processes)
+    const calls = yield* gathered(own, processes)
     const { timeline, opLogs, makespanSeconds, clockErrorSeconds, capacityBytes, ranks } = executed
     return {
       executed,
@@ -106,6 +113,14 @@ const gathered = (
           finals: new Map(all.flatMap(({ finals }) => [...finals]))
         }
       })
+
+const withResults = ({ rank, entries }: Journal, resultsOf: Ended<unknown>["resultsOf"]): Journal => ({
+  rank,
+  entries: entries.map((entry) => {
+    const results = entry.kind === "op" ? resultsOf(rank, entry.id) : undefined
+    return results === undefined ? entry : { ...(entry as JournalEntry & { readonly kind: "op" }), results }
+  })
+})
 
 /** What live tensors hold when a run has ended: later there is no session to ask. */
 const finalValues = (

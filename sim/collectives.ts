@@ -44,7 +44,9 @@ export class Collectives {
   readonly #latencies: Array<() => number> = []
   readonly #notes = new Map<string, Estimate>()
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
-  onMet: ((ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>, last: Activity) => void) | undefined
+  onMet:
+    | ((meeting: Meeting, ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>, last: Activity) => void)
+    | undefined
   /** Bytes that crossed each link class so far, over all its links. */
   readonly linkBytes: Float64Array
 
@@ -81,6 +83,7 @@ export class Collectives {
     if (this.onMet !== undefined && ops !== undefined) {
       const ranks = communicator.group.ranks.filter((member) => ops.has(member))
       this.onMet(
+        meeting,
         ranks,
         ranks.map((member) => ops.get(member)!),
         joined.last

@@ -7,7 +7,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Scheduler from "effect/Scheduler"
 import { Digest } from "../core/digest.ts"
 import { Lane, laneCount } from "../core/machine/lane.ts"
-import { CollectiveOrder, describeUnmet } from "../core/machine/collective-order.ts"
+import { CollectiveOrder, describeUnmet, type OnCollective } from "../core/machine/collective-order.ts"
 import {
   Deadlock,
   defaultLookAhead,
@@ -64,6 +64,8 @@ export interface Simulation<A> {
   readonly record?: boolean
   /** Carry tensor values: every op's reference implementation runs. */
   readonly values?: InitialValues | undefined
+  /** With `values`: stands beside every collective, and may replace its results. */
+  readonly onCollective?: OnCollective | undefined
   /** What reads give, without `values`. */
   readonly source?: ReadSource | undefined
   /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
@@ -157,13 +159,13 @@ class Run<A> {
       keepsOps: simulation.values !== undefined
     })
     this.#recorder = simulation.record === true ? new Recorder(representatives) : undefined
-    this.#values = simulation.values === undefined ? undefined : new Values()
+    this.#values = simulation.values === undefined ? undefined : new Values(simulation.onCollective)
     const times = this.#recorder === undefined ? undefined : new ActivityTimes(this.#recorder)
     if (times !== undefined) this.#engine.recorder = times
     const values = this.#values
     if (values !== undefined) {
-      this.#collectives.onMet = (ranks, ops, last) =>
-        this.#whenEnded(last, () => values.runCollective(ranks, ops))
+      this.#collectives.onMet = (meeting, ranks, ops, last) =>
+        this.#whenEnded(last, () => values.runCollective(meeting, ranks, ops))
     }
     this.#engine.onEnd = this.#callBack
     this.#engine.onTimer = this.#callBack

@@ -3,12 +3,18 @@
 import { collectives, kernels } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import { roundInPlace } from "../core/kernels/rounding.ts"
+import type { Meeting, OnCollective } from "../core/machine/collective-order.ts"
 import type { Op } from "../core/machine/op.ts"
 import { dtypeBits, type Drawn, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
 /** What tensors hold in a simulation with values, by rank and tensor. */
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
+  readonly #onCollective: OnCollective | undefined
+
+  constructor(onCollective?: OnCollective) {
+    this.#onCollective = onCollective
+  }
 
   /** A tensor's first values, rounded to its dtype as a device stores them; zeros where there are none. */
   alloc(rank: number, tensor: Tensor, values?: TensorData): void {
@@ -46,17 +52,20 @@ export class Values {
   }
 
   /** `ops[i]` is what `ranks[i]` submitted; all members, in group order. */
-  runCollective(ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>): void {
+  runCollective(meeting: Meeting, ranks: ReadonlyArray<number>, ops: ReadonlyArray<Op>): void {
     const kernel = collectives[ops[0]!.kernel.name as keyof typeof collectives]
-    evaluateCollective(
-      kernel,
-      ops.map((op, i) => ({
-        inputs: op.reads,
-        inputData: op.reads.map((tensor) => this.of(ranks[i]!, tensor)),
-        outputs: op.writes,
-        outputData: op.writes.map((tensor) => this.of(ranks[i]!, tensor)),
-        attributes: op.attributes
-      }))
-    )
+    const members = ops.map((op, i) => ({
+      inputs: op.reads,
+      inputData: op.reads.map((tensor) => this.of(ranks[i]!, tensor)),
+      outputs: op.writes,
+      outputData: op.writes.map((tensor) => this.of(ranks[i]!, tensor)),
+      attributes: op.attributes
+    }))
+    const { communicator, position } = meeting
+    const valuesOf = (rank: number, tensor: Tensor): TensorData => this.of(rank, tensor)
+    const computed = { group: communicator.group.name, position, kernel, ranks, ops, members, valuesOf }
+    const then = this.#onCollective?.(computed)
+    evaluateCollective(kernel, members)
+    then?.()
   }
 }

@@ -32,7 +32,12 @@ export interface RecordedCalls {
   readonly finals: FinalValues
 }
 
-const kinds = ["op", "alloc", "free", "read", "ready", "now", "endStep", "drain", "final"] as const
+const kinds = ["op", "alloc", "free", "read", "ready", "now", "endStep", "drain", "result", "final"] as const
+/** Of rows that hold values and ask nothing. */
+const held = {
+  result: "what the op of the row before left in a tensor, where that was kept",
+  final: "what a tensor held at the end"
+} as const
 type Kind = (typeof kinds)[number]
 
 /** The columns of a journal (docs/formats.md). */
@@ -44,7 +49,9 @@ export const journalFormat: Format = {
     column(
       "kind",
       "text",
-      `what was asked: ${kinds.slice(0, -1).join(", ")}; final: what a tensor held at the end`
+      `what was asked: ${kinds.filter((kind) => !(kind in held)).join(", ")}; ${Object.entries(held)
+        .map(([kind, what]) => `${kind}: ${what}`)
+        .join("; ")}`
     ),
     column(
       "tensor",
@@ -75,12 +82,18 @@ export const journalFormat: Format = {
     column(
       "floats",
       "float32-list",
-      "read, final: values of a float tensor, in C order",
+      "read, result, final: values of a float tensor, in C order",
       false,
       -Infinity,
       false
     ),
-    column("integers", "int32-list", "read, final: values of an integer tensor, in C order", false, -Infinity)
+    column(
+      "integers",
+      "int32-list",
+      "read, result, final: values of an integer tensor, in C order",
+      false,
+      -Infinity
+    )
   ]
 }
 
@@ -187,7 +200,12 @@ const rowOf = (rank: number, entry: JournalEntry, texts: Map<Op, string>): Row =
 function* rowsOf({ journals, finals }: RecordedCalls): Generator<Row> {
   for (const { rank, entries } of journals) {
     const texts = new Map<Op, string>()
-    for (const entry of entries) yield rowOf(rank, entry, texts)
+    for (const entry of entries) {
+      yield rowOf(rank, entry, texts)
+      if (entry.kind !== "op" || entry.results === undefined) continue
+      for (const [index, values] of entry.results.entries())
+        yield { rank, kind: "result", tensor: entry.op.writes[index]!.id, values }
+    }
     for (const [tensor, values] of finals.get(rank) ?? []) yield { rank, kind: "final", tensor, values }
   }
 }
@@ -366,6 +384,9 @@ class RankCalls {
       case "drain":
         this.entries.push({ kind: row.kind })
         return
+      case "result":
+        this.#result(row)
+        return
       case "final": {
         const tensor = this.#tensor(row, row.tensor)
         this.finals.set(tensor.id, this.#values(row, tensor))
@@ -374,6 +395,21 @@ class RankCalls {
       default:
         throw this.#bad(row, "kind", row.kind, kinds.join(", "))
     }
+  }
+
+  /** Of the op before, in the order of the tensors that it writes. */
+  #result(row: ReadRow): void {
+    const op = this.entries.at(-1)
+    const results = op?.kind === "op" ? (op.results ?? []) : []
+    const written = op?.kind === "op" ? op.op.writes[results.length] : undefined
+    if (op?.kind !== "op" || written?.id !== row.tensor)
+      throw this.#bad(
+        row,
+        "tensor",
+        row.tensor,
+        written === undefined ? "a result behind its op" : `${written.id}, which the op writes next`
+      )
+    this.entries[this.entries.length - 1] = { ...op, results: [...results, this.#values(row, written)] }
   }
 
   #bad({ at }: ReadRow, name: string, value: unknown, accepted: string): TraceError {

@@ -4,6 +4,7 @@ import { makespanOf, type Execution } from "../laws/execution.ts"
 import { checkLaws } from "../laws/laws.ts"
 import { compareJournals, compareOpLogs } from "./decisions.ts"
 import type { Disagreement } from "./disagreement.ts"
+import type { Turned } from "./turned.ts"
 import { compareFinal, compareReads, defaultTolerance, type Tolerance, type ValuesOf } from "./values.ts"
 
 export interface AgreementRun {
@@ -21,6 +22,11 @@ export interface Agreement {
   readonly values: boolean | undefined
   /** Tensors compared at the end, over all ranks. */
   readonly comparedTensors: number
+  /**
+   * Elements that came over narrow wires, and how many of them the two machines rounded to different sides. Undefined where the
+   * simulated run did not go on with the real one's.
+   */
+  readonly narrowWires: Pick<Turned, "elements" | "turned"> | undefined
   /** The real run obeys every law that its records allow to judge. */
   readonly order: boolean
   /** Simulated makespan over real makespan, less 1: above 0, the simulation is slower than the machine. */
@@ -29,11 +35,15 @@ export interface Agreement {
   readonly firstDisagreement: Disagreement | undefined
 }
 
-/** Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. */
+/**
+ * Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. `turned`: what was found
+ * where the simulated run went on with what came over narrow wires in the real one.
+ */
 export const agree = (
   simulated: AgreementRun,
   executed: AgreementRun,
-  tolerance: Tolerance = defaultTolerance
+  tolerance: Tolerance = defaultTolerance,
+  turned?: Turned
 ): Agreement => {
   const [ours, theirs] = [simulated.execution.journals ?? [], executed.execution.journals ?? []]
   const decisions =
@@ -44,7 +54,7 @@ export const agree = (
   let comparedTensors = 0
   const carried = simulated.valuesOf !== undefined && executed.valuesOf !== undefined
   if (carried) {
-    values = compareReads(ours, theirs, tolerance)
+    values = turned?.disagreement ?? compareReads(ours, theirs, tolerance)
     // Runs that took different decisions have different tensors: nothing to compare.
     if (decisions === undefined) {
       const final = compareFinal(ours, simulated.valuesOf, executed.valuesOf, tolerance)
@@ -64,6 +74,7 @@ export const agree = (
     decisions: decisions === undefined,
     values: carried ? values === undefined && decisions === undefined : undefined,
     comparedTensors,
+    narrowWires: turned && { elements: turned.elements, turned: turned.turned },
     order: order === undefined,
     timeError: makespanOf(simulated.execution) / makespanOf(executed.execution) - 1,
     firstDisagreement: decisions ?? values ?? order

@@ -3,7 +3,7 @@
 // (`Kernel.swing`). Follows what ops read and write; knows nothing of values.
 import type { Journal, JournalEntry } from "../laws/journal.ts"
 import { launchedWith, type Op } from "../machine/op.ts"
-import type { Dtype, Tensor } from "../machine/tensor.ts"
+import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 
 /** Bits of a dtype's mantissa that are stored: neighbours at x are x * 2^-bits apart, at most. Integers: no rounding. */
 export const mantissaBits: Readonly<Record<Dtype, number>> = {
@@ -30,17 +30,19 @@ const coarser = (one: Grid, other: Grid): Grid => (mantissaBits[other] < mantiss
 
 const isDtype = (name: unknown): name is Dtype => typeof name === "string" && name in mantissaBits
 
-type OpEntry = Extract<JournalEntry, { readonly kind: "op" }>
+export type OpEntry = Extract<JournalEntry, { readonly kind: "op" }>
 
 /**
  * What an op itself does to precision: the dtype its values travel in, what its factors are rounded to, and the dtypes that results are
  * written in.
  */
-const gridOf = ({ op }: OpEntry): Grid => {
-  const { wire } = op.attributes
-  const travelling: Grid = isDtype(wire) ? wire : "float32"
-  return coarser(coarser(travelling, factorGrid(op)), storedGrid(op.writes))
-}
+const gridOf = ({ op }: OpEntry): Grid => coarser(coarser(wireOf(op), factorGrid(op)), storedGrid(op.writes))
+
+/** What values travel in. */
+export const wireOf = ({ attributes: { wire } }: Op): Grid => (isDtype(wire) ? wire : "float32")
+
+/** Whether values are rounded to a narrow grid on their way: what a real run keeps, so that a simulated one can go on with it. */
+export const comesNarrow = (op: Op): boolean => isNarrow(wireOf(op))
 
 /** TF32 has as many bits of mantissa as float16. */
 const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
@@ -62,7 +64,7 @@ export interface Passed {
   readonly scaled: boolean
 }
 
-const nothing: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
+export const nothing: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
 
 const more = (one: Passed, other: Passed): Passed =>
   coarser(one.grid, other.grid) === one.grid &&
@@ -86,23 +88,33 @@ const passedBy = ({ id, within }: Tensor, passed: Reached, inside: Reached): Pas
     (within && passed.get(within.arena.id)) ?? nothing
   )
 
+/** Of an op whose results the journal has: what its inputs have passed, and what its results would have, were they not replaced. */
+interface Crossing {
+  readonly reads: ReadonlyArray<Passed>
+  readonly result: Passed
+}
+
 /** For each rank's journal, entry by entry, what an op's results or a read's values have passed; and at the end, by tensor. */
 interface Grids {
   readonly atEntry: (rank: number, entry: number) => Passed
+  readonly crossingAt: (rank: number, entry: number) => Crossing | undefined
   readonly atEnd: (rank: number, tensor: Tensor) => Passed
 }
 
 /**
  * Members of a collective pass on what any of them put in: the n-th collective of the same ranks is one on all of them. What
- * travels backward in one pass over the ranks is found in the next, until nothing changes.
+ * travels backward in one pass over the ranks is found in the next, until nothing changes. Results that a journal has are those of
+ * the other run, too (turned.ts): there both have the same, whatever came before.
  */
 export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
   const collectives = new Map<string, Passed>()
   let entries = new Map<number, ReadonlyArray<Passed>>()
+  let crossings = new Map<number, ReadonlyMap<number, Crossing>>()
   let ends = new Map<number, { readonly passed: Reached; readonly inside: Reached }>()
   for (let changed = true; changed;) {
     changed = false
     entries = new Map()
+    crossings = new Map()
     ends = new Map()
     for (const journal of journals) {
       const passed = new Map<number, Passed>()
@@ -117,6 +129,7 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
         if (arena !== undefined) inside.set(arena, more(inside.get(arena) ?? nothing, value))
       }
       const list: Array<Passed> = []
+      const crossed = new Map<number, Crossing>()
       for (const entry of journal.entries) {
         let result = nothing
         if (entry.kind === "op") {
@@ -143,8 +156,20 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
               changed = true
             }
           }
+          const replaced = resultsIn(entry) !== undefined
+          if (replaced) {
+            crossed.set(list.length, {
+              reads: op.reads.map((tensor) => passedBy(tensor, passed, inside)),
+              result
+            })
+            result = { ...nothing, scaled: result.scaled }
+          }
           const swings = swingsOf(entry)
           for (const [index, tensor] of op.writes.entries()) {
+            if (replaced) {
+              write(tensor, result)
+              continue
+            }
             const swing = swings?.[index]
             const moved = read.swing + (swing ?? 0)
             // An update moves on from what was there, by little of what its gradient is off.
@@ -160,17 +185,23 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
         list.push(result)
       }
       entries.set(journal.rank, list)
+      crossings.set(journal.rank, crossed)
       ends.set(journal.rank, { passed, inside })
     }
   }
   return {
     atEntry: (rank, entry) => entries.get(rank)?.[entry] ?? nothing,
+    crossingAt: (rank, entry) => crossings.get(rank)?.get(entry),
     atEnd: (rank, tensor) => {
       const end = ends.get(rank)
       return end === undefined ? nothing : passedBy(tensor, end.passed, end.inside)
     }
   }
 }
+
+/** What a journal has of an op's results; who only sends has none to keep. */
+export const resultsIn = ({ op, results }: OpEntry): ReadonlyArray<TensorData> | undefined =>
+  results ?? (op.writes.length === 0 && comesNarrow(op) ? [] : undefined)
 
 const readsScale = ({ attributes }: Op): boolean => attributes["scaled"] === true
 

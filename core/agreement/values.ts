@@ -4,7 +4,7 @@
 import type { Journal } from "../laws/journal.ts"
 import type { Dtype, Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { isNarrow, leastStep, mantissaBits, narrowed, scalingOf, type Passed } from "./narrow.ts"
+import { isNarrow, leastStep, mantissaBits, narrowed, nothing, scalingOf, type Passed } from "./narrow.ts"
 
 /** Values behind a tensor of a rank when a run had ended; undefined where the machine no longer has them. */
 export type ValuesOf = (rank: number, tensor: Tensor) => TensorData | undefined
@@ -72,33 +72,36 @@ interface Gap {
   readonly message: string
 }
 
-const plain: Passed = { grid: "float32", roundings: 0, swing: 0, scaled: false }
-
 const equal: Gap = { ratio: 0, message: "equal" }
 
 const apart = (a: number, b: number): number => (Object.is(a, b) || a === b ? 0 : Math.abs(a - b))
 
-/** Compares values of one tensor: `grid` is the coarsest that they have passed, and updates have moved an element by `swing`. */
-export const gapBetween = (
-  { dtype, shape }: Pick<Tensor, "dtype" | "shape">,
-  expected: TensorData,
-  actual: TensorData,
+type Kind = Pick<Tensor, "dtype" | "shape">
+
+/** How far elements of a tensor may be off, by what its values have passed. */
+interface Margins {
+  /** Of its own grid, and of the coarsest that they have passed, at 1; the least that this one's may be. */
+  readonly step: number
+  readonly coarse: number
+  readonly least: number
+  /** Mean magnitude of its elements. */
+  readonly mean: number
+  /** Of an element of that size. */
+  readonly at: (size: number) => number
+  /** Of one that updates have moved another way. */
+  readonly strays: number
+}
+
+const marginsOf = (
+  { dtype, shape }: Kind,
+  values: TensorData,
   tolerance: Tolerance,
-  { grid, roundings, swing }: Passed = plain
-): Gap => {
-  const n = expected.length
-  if (n !== actual.length)
-    return { ratio: Infinity, message: `${n} values; executed ${actual.length} values` }
-  const element = (i: number, allowed: number): string =>
-    `element ${i} is ${expected[i]}; executed ${actual[i]} (allowed difference ${allowed})`
-  if (isInteger(dtype)) {
-    const first = expected.findIndex((value, i) => value !== actual[i])
-    return first < 0 ? equal : { ratio: Infinity, message: element(first, 0) }
-  }
+  { grid, roundings, swing }: Passed
+): Margins => {
   let sum = 0
   let counted = 0
   let largest = 0
-  for (const value of expected) {
+  for (const value of values) {
     const magnitude = Math.abs(value)
     // Padding has no size.
     if (!(magnitude < Infinity && magnitude > 0)) continue
@@ -109,13 +112,51 @@ export const gapBetween = (
   const mean = counted === 0 ? 0 : sum / counted
   const step = tolerance.steps(dtype) * gridStep(dtype)
   const narrow = isNarrow(grid)
-  const often = Math.max(1, roundings)
-  const coarse = gridStep(grid) * Math.sqrt(often)
-  const least = leastStep(grid) * Math.sqrt(often)
+  const often = Math.sqrt(Math.max(1, roundings))
+  const coarse = gridStep(grid) * often
+  const least = leastStep(grid) * often
   const flipped = narrow ? Math.max(coarse * largest, least) : 0
-  // One machine's update went up by its swing, the other's down; or gradients that cancel, as those of biases do and no matrix's.
-  const strays = (narrow ? 2 : shape.length === 1 ? unsteady : 0) * swing
+  return {
+    step,
+    coarse,
+    least,
+    mean,
+    at: (size) => tolerance.absolute + Math.max(step * Math.max(size, mean), flipped),
+    // One machine's update went up by its swing, the other's down; or gradients that cancel, as those of biases do and no matrix's.
+    strays: (narrow ? 2 : shape.length === 1 ? unsteady : 0) * swing
+  }
+}
 
+/** How far each element of a tensor may be off, by itself; integers are not. */
+export const mayBeOff = (
+  tensor: Kind,
+  values: TensorData,
+  tolerance: Tolerance,
+  passed: Passed
+): ((element: number) => number) => {
+  if (isInteger(tensor.dtype)) return () => 0
+  const { at, strays } = marginsOf(tensor, values, tolerance, passed)
+  return (element) => Math.max(strays, at(Math.abs(values[element]!)))
+}
+
+/** Compares values of one tensor: `grid` is the coarsest that they have passed, and updates have moved an element by `swing`. */
+export const gapBetween = (
+  tensor: Kind,
+  expected: TensorData,
+  actual: TensorData,
+  tolerance: Tolerance,
+  passed: Passed = nothing
+): Gap => {
+  const n = expected.length
+  if (n !== actual.length)
+    return { ratio: Infinity, message: `${n} values; executed ${actual.length} values` }
+  const element = (i: number, allowed: number): string =>
+    `element ${i} is ${expected[i]}; executed ${actual[i]} (allowed difference ${allowed})`
+  if (isInteger(tensor.dtype)) {
+    const first = expected.findIndex((value, i) => value !== actual[i])
+    return first < 0 ? equal : { ratio: Infinity, message: element(first, 0) }
+  }
+  const { step, coarse, least, mean, at, strays } = marginsOf(tensor, expected, tolerance, passed)
   let worst = equal
   let total = 0
   let furthest = 0
@@ -125,7 +166,7 @@ export const gapBetween = (
     const difference = apart(expected[i]!, actual[i]!)
     if (difference === 0) continue
     const size = Math.abs(expected[i]!)
-    const allowed = tolerance.absolute + Math.max(step * Math.max(size, mean), flipped)
+    const allowed = at(size)
     const ratio = difference < Infinity ? difference / allowed : Infinity
     if (ratio > 1 && difference <= strays) {
       astray++
@@ -141,15 +182,15 @@ export const gapBetween = (
     if (ratio > worst.ratio)
       worst = { ratio, message: `${astray} of ${n} elements went another way, by at most ${strays}` }
   }
-  if (narrow) {
-    const few = often === 1 ? flippedMean : unrelatedMean
+  if (isNarrow(passed.grid)) {
+    const few = passed.roundings <= 1 ? flippedMean : unrelatedMean
     const allowed = tolerance.absolute + Math.max(step * mean, few * Math.max(coarse * mean, least))
     const others = (total - furthest) / n
     const ratio = others / allowed
     if (ratio > worst.ratio)
       worst = {
         ratio,
-        message: `all ${n} elements but the one furthest off: mean difference ${others}, allowed ${allowed} after ${grid}`
+        message: `all ${n} elements but the one furthest off: mean difference ${others}, allowed ${allowed} after ${passed.grid}`
       }
   } else if (small > tolerance.smallMost * n && worst.ratio <= 1) {
     const share = small / (tolerance.smallMost * n)
@@ -164,7 +205,7 @@ export const gapBetween = (
 /** Of int8 that travels, a step is what its largest code is one of: 127 (packing.ts), not 128. */
 const gridStep = (dtype: Dtype): number => (dtype === "int8" ? 1 / 127 : 1 / (1 << mantissaBits[dtype]))
 
-const describe = (rank: number, { id, name, dtype }: Tensor): string =>
+export const describe = (rank: number, { id, name, dtype }: Tensor): string =>
   `rank ${rank}, tensor ${id} "${name}" (${dtype})`
 
 /** A read that both programs made, the n-th of its rank. */
@@ -253,6 +294,10 @@ const overlap = (one: Tensor, other: Tensor): boolean => {
   return a < b + other.sizeBytes && b < a + one.sizeBytes
 }
 
+/** Gradients of a scaled loss are held as those of a plain one, times the scale. */
+export const ofScaledLoss = (tolerance: Tolerance, scale = 1): Tolerance =>
+  scale > 1 && scale < Infinity ? { ...tolerance, absolute: tolerance.absolute * scale } : tolerance
+
 /** Every tensor that is alive at the end; how many were compared. */
 export const compareFinal = (
   journals: ReadonlyArray<Journal>,
@@ -263,11 +308,8 @@ export const compareFinal = (
   let compared = 0
   const grids = narrowed(journals)
   for (const journal of journals) {
-    // Gradients of a scaled loss are held as those of a plain one, times the scale.
     const scaling = scalingOf(journal)
-    const scale = (scaling && expected(journal.rank, scaling)?.[0]) ?? 1
-    const scaled =
-      scale > 1 && scale < Infinity ? { ...tolerance, absolute: tolerance.absolute * scale } : tolerance
+    const scaled = ofScaledLoss(tolerance, scaling && expected(journal.rank, scaling)?.[0])
     for (const tensor of liveTensors(journal)) {
       const [one, other] = [expected(journal.rank, tensor), actual(journal.rank, tensor)]
       if (one === undefined) continue

@@ -41,7 +41,7 @@ export const evaluate = (
 }
 
 /** One member's part of a collective call. */
-interface Member {
+export interface Member {
   readonly inputs: ReadonlyArray<Operand>
   readonly inputData: ReadonlyArray<TensorData>
   readonly outputs: ReadonlyArray<Operand>

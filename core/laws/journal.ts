@@ -15,6 +15,8 @@ export type JournalEntry =
       readonly step: number
       readonly op: Op
       readonly scalars?: Scalars | undefined
+      /** What it left in the tensors that it writes, where a machine has kept that; in their order. */
+      readonly results?: ReadonlyArray<TensorData> | undefined
     }
   | { readonly kind: "alloc"; readonly tensor: Tensor }
   | { readonly kind: "free"; readonly tensor: Tensor }

@@ -3,11 +3,12 @@
 //
 // A communicator is a name and the ranks behind it, in order. One name stands for one list of ranks throughout a run; two
 // names over the same ranks are two communicators, each with an order of its own, as after splitting one twice in NCCL.
-import { isCollective, memberRows } from "../kernels/collectives.ts"
+import { isCollective, memberRows, type Collective } from "../kernels/collectives.ts"
+import type { Member } from "../kernels/evaluate.ts"
 import type { Group } from "../world.ts"
 import { CollectiveMismatch } from "./machine.ts"
 import type { Op } from "./op.ts"
-import type { Tensor } from "./tensor.ts"
+import type { Tensor, TensorData } from "./tensor.ts"
 
 export interface Communicator {
   readonly group: Group
@@ -33,6 +34,25 @@ export interface Meeting {
   /** What each member submitted; where it is kept. */
   readonly ops: Map<number, Op> | undefined
 }
+
+/** A collective whose values are computed: which one it is, and what its members bring and get, in group order. */
+export interface ComputedCollective {
+  /** The communicator's name, and which of its collectives it is, from 0. */
+  readonly group: string
+  readonly position: number
+  readonly kernel: Collective
+  readonly ranks: ReadonlyArray<number>
+  readonly ops: ReadonlyArray<Op>
+  readonly members: ReadonlyArray<Member>
+  /** What a tensor of a rank holds now. */
+  readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
+}
+
+/**
+ * Hears of a collective while its members' inputs are there; what it returns is called when its results are, before anything reads
+ * them: it may put others in their place.
+ */
+export type OnCollective = (computed: ComputedCollective) => (() => void) | undefined
 
 /** A rank's place in a communicator. */
 export interface Seat {

@@ -47,6 +47,8 @@ export interface AgreeResult {
   readonly values: boolean
   /** Tensors whose values at the end were compared. */
   readonly comparedTensors: number
+  /** Elements that came over narrow wires, and how many the two machines rounded to different sides; the simulation goes on with the real ones. */
+  readonly narrowWires: { readonly elements: number; readonly turned: number }
   /**
    * Where values at the end differ because rounding grew: how far the two can be held to each other. Then `values` and
    * `comparedTensors` are those after so many steps, and there is no disagreement. Null when values agree at the end, and when it
@@ -181,6 +183,7 @@ const compared = (
       decisions: agreement.decisions,
       values: (held ?? agreement).values ?? false,
       comparedTensors: (held ?? agreement).comparedTensors,
+      narrowWires: (held ?? agreement).narrowWires ?? { elements: 0, turned: 0 },
       horizon:
         horizon === undefined || held === undefined
           ? null
@@ -219,13 +222,18 @@ const simulating = () =>
   )
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {
-  const { firstDisagreement, horizon, timeError } = result
+  const { firstDisagreement, horizon, narrowWires, timeError } = result
   const mark = (ok: boolean): string => (ok ? "agree" : "DIFFER")
   const percent = `${timeError >= 0 ? "+" : ""}${(100 * timeError).toFixed(1)} %`
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}, ${counted(result.ops, "op")}`,
     `decisions  ${mark(result.decisions)}`,
     `values     ${mark(result.values)}  (${result.comparedTensors} tensors ${horizon === null ? "at the end" : `after ${horizon.steps} steps`}, and everything read)`,
+    ...(narrowWires.elements === 0
+      ? []
+      : [
+          `           ${narrowWires.turned} of ${counted(narrowWires.elements, "element")} that came over narrow wires were rounded to another side`
+        ]),
     ...(horizon === null
       ? []
       : [

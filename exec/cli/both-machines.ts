@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import { agree, type Agreement } from "../../core/agreement/agree.ts"
 import { replaying } from "../../core/agreement/replay.ts"
+import { TurnedValues } from "../../core/agreement/turned.ts"
 import { defaultTolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
@@ -115,6 +116,8 @@ export const holdToSimulation = <A>(
     const costsFrom = options.costsFrom ?? recording
     const virtual: Array<Journal> = []
     const told = counted(program(), journals, options.onSimulated)
+    const tolerance = options.tolerance ?? defaultTolerance
+    const turned = new TurnedValues(journals, tolerance)
     const simulated = yield* simulate({
       world,
       program: journaled(replaying(told, journals), virtual),
@@ -128,12 +131,13 @@ export const holdToSimulation = <A>(
       capacityBytes: record.capacityBytes,
       lookAhead,
       record: true,
-      values: options.initial ?? (() => undefined)
+      values: options.initial ?? (() => undefined),
+      onCollective: turned.onCollective
     })
     const simulatedRun: Judged = {
       timeline: simulated.timeline!,
       opLogs: simulated.opLogs,
-      journals: virtual,
+      journals: virtual.map((journal) => turned.withResults(journal)),
       makespanSeconds: simulated.makespanSeconds,
       stepEnds: simulated.ranks.map(({ rank, stepEndSeconds }) => ({ rank, seconds: stepEndSeconds })),
       peakBytes: simulated.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
@@ -154,7 +158,8 @@ export const holdToSimulation = <A>(
     const agreement = agree(
       { execution: simulatedRun, valuesOf: (rank, tensor) => simulated.values?.of(rank, tensor) },
       { execution: executedRun, valuesOf: (rank, { id }) => finals.get(rank)?.get(id) },
-      options.tolerance ?? defaultTolerance
+      tolerance,
+      turned.found
     )
     return { agreement, simulated, recording, simulatedRun, executedRun }
   })

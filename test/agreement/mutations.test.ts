@@ -9,7 +9,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
-import type { Tensor } from "../../core/machine/tensor.ts"
+import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { runOnBoth } from "../../exec/cli/both-machines.ts"
 import { NativeSession, type NativeRank, type PrepareOptions } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
@@ -48,7 +48,7 @@ const agreementOf = <A>(
     )
   )
 
-const whole: Breakage = () => undefined
+const intact: Breakage = () => undefined
 
 const vector = (name: string, values: ReadonlyArray<number>) => ({
   name,
@@ -190,9 +190,90 @@ const breakages: ReadonlyArray<{
   }
 ]
 
+/** An average over int8, which what follows it overwrites at once, and one of what that made. */
+const narrow: Program<void> = Effect.gen(function* () {
+  const machine = yield* Machine
+  const { rank, world } = machine
+  const values = [127, rank === 0 ? 40.4999 : 20, -3, 77 - rank, 5, 0.25, -9 + rank, 1]
+  const x = yield* machine.alloc(vector("x", values))
+  const more = yield* machine.alloc(vector("more", [1, 200, 1, 2, 3, 4, 5, 6]))
+  const y = yield* machine.alloc(
+    vector(
+      "y",
+      values.map(() => 0)
+    )
+  )
+  const average = (label: string, from: Tensor) =>
+    machine.submit(
+      collective(label, kernels.all_reduce, Lane.inter, world.all, [from], [y], {
+        attributes: { reduce: "avg", wire: "int8" }
+      })
+    )
+  average("first", x)
+  machine.submit(launch("add", kernels.add, Lane.compute, [y, more], [y]))
+  average("second", y)
+  machine.submit(launch("double", kernels.scale, Lane.compute, [y], [y], { factor: 2 }))
+  yield* machine.drain
+})
+
+/** Both ranks' first average with other attributes, or of other tensors. */
+const averaging = (change: (op: Op, index: number) => Partial<Op>): Breakage => {
+  return (rank, index) =>
+    changing("first", (_, op, edges, submit) => submit({ ...op, ...change(op, index) }, edges))(rank, index)
+}
+
+/** What x holds at first. */
+const startingFrom =
+  (change: (values: TensorData) => TensorData): Breakage =>
+  (rank, index) => {
+    const write = rank.write.bind(rank)
+    rank.write = (tensor, values) =>
+      write(tensor, tensor.name === "x" && index === 0 ? change(values) : values)
+  }
+
+const narrowBreakages: ReadonlyArray<readonly [what: string, breakage: Breakage]> = [
+  ["another wire", averaging(({ attributes }) => ({ attributes: { ...attributes, wire: "float8" } }))],
+  ["a sum for an average", averaging(({ attributes }) => ({ attributes: { ...attributes, reduce: "sum" } }))],
+  [
+    "a contribution that is another tensor's",
+    averaging(({ reads, writes }, index) => (index === 1 ? { reads: writes } : { reads }))
+  ],
+  ["one value off by two steps", startingFrom((values) => values.map((x, i) => (i === 4 ? x + 2 : x)))],
+  ["one value off by one", startingFrom((values) => values.map((x, i) => (i === 4 ? x + 1 : x)))],
+  ["a scale that is off", startingFrom((values) => values.map((x, i) => (i === 0 ? 1.02 * x : x)))]
+]
+
+describeNative("a narrow wire", () => {
+  it("that rounds one value to another side is told from one that is broken, and moves nothing else", async () => {
+    const whole = await agreementOf(() => narrow, 2, intact)
+    expect(Exit.isSuccess(whole) && whole.value).toMatchObject({
+      firstDisagreement: undefined,
+      narrowWires: { elements: 32, turned: 0 }
+    })
+    // 40.4999 lies so near the middle that float32 may round it up: the sum's scale moves with it, were it not put right.
+    const nudged = startingFrom((values) => values.map((x, i) => (i === 1 ? 40.5001 : x)))
+    const turned = await agreementOf(() => narrow, 2, nudged)
+    expect(Exit.isSuccess(turned) && turned.value).toMatchObject({
+      firstDisagreement: undefined,
+      narrowWires: { elements: 32, turned: 2 }
+    })
+  })
+
+  for (const [what, breakage] of narrowBreakages) {
+    it(`is caught with ${what}`, async () => {
+      const exit = await agreementOf(() => narrow, 2, breakage)
+      if (!Exit.isSuccess(exit)) throw new Error(`the run itself failed: ${String(exit.cause)}`)
+      expect(exit.value).toMatchObject({ decisions: true, values: false, order: true })
+      expect(exit.value.firstDisagreement?.message).toMatch(
+        /"y" \(float32\), over a wire of int8 \(op 0 "first"\)/u
+      )
+    })
+  }
+})
+
 describeNative("a machine that is broken on purpose", () => {
   it("is told from the same machine when it is not", async () => {
-    const exit = await agreementOf(() => program, 2, whole)
+    const exit = await agreementOf(() => program, 2, intact)
     expect(Exit.isSuccess(exit) && exit.value.firstDisagreement).toBeUndefined()
   })
 

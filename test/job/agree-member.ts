@@ -58,6 +58,7 @@ const act = (job: ProcessJob): Effect.Effect<unknown, Error> =>
     let [tensors, collectives] = [0, 0]
     // Who is told of time may decide otherwise each time: held to the simulator alone, and counted.
     const serving = { asThreads: 0, otherwise: 0 }
+    const wires = { elements: 0, turned: 0 }
     for (const [family, numRuns] of Object.entries(counts)) {
       const drawn = fc.sample(families(job.size)[family]!, { numRuns, seed })
       const algorithms: Record<string, number> = (seen[family] = {})
@@ -71,7 +72,9 @@ const act = (job: ProcessJob): Effect.Effect<unknown, Error> =>
         if (family === "kv-serving") serving[asThreads ? "asThreads" : "otherwise"]++
         else if (!asThreads) return yield* failed("values differ from those of threads")
         const { agreement, simulatedRun, executedRun } = yield* holdToSimulation(options, record)
-        const { firstDisagreement, comparedTensors } = agreement
+        const { firstDisagreement, comparedTensors, narrowWires } = agreement
+        wires.elements += narrowWires!.elements
+        wires.turned += narrowWires!.turned
         if (firstDisagreement !== undefined) return yield* failed(firstDisagreement.message)
         const violation = checkLaws(simulatedRun)
         if (violation !== undefined) return yield* failed(violation.message)
@@ -81,7 +84,7 @@ const act = (job: ProcessJob): Effect.Effect<unknown, Error> =>
           for (const { group } of entries) if (group !== undefined) collectives++
       }
     }
-    return { seen, tensors, collectives, serving }
+    return { seen, tensors, collectives, serving, wires }
   })
 
 await joined(act)

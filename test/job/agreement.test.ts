@@ -16,6 +16,8 @@ interface Outcome {
   readonly seen: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly tensors: number
   readonly collectives: number
+  /** Elements that came over narrow wires, and how many of them turned. */
+  readonly wires: { readonly elements: number; readonly turned: number }
   /** Runs of kv-serving whose values are those of threads, and those whose are not. */
   readonly serving: { readonly asThreads: number; readonly otherwise: number }
 }
@@ -41,10 +43,13 @@ const outcome = async (size: number, counts: Readonly<Record<string, number>>): 
 
 describeNative("a job of processes", () => {
   it("agrees with threads and with the simulator on three ranks", async () => {
-    const { seen, tensors, collectives } = await outcome(3, { programs: 40, training: 24, gossip: 6 })
+    const { seen, tensors, collectives, wires } = await outcome(3, { programs: 40, training: 24, gossip: 6 })
     expect(Object.keys(seen["training"]!).length).toBeGreaterThan(5)
     expect(tensors).toBeGreaterThan(1000)
     expect(collectives).toBeGreaterThan(500)
+    expect(wires.elements).toBeGreaterThan(1000)
+    // Of float32's rounding few turn; of a wire held wrongly a good part would.
+    expect(wires.turned).toBeLessThan(1e-3 * wires.elements)
   })
 
   it("agrees with threads and with the simulator on two ranks", async () => {

@@ -89,6 +89,43 @@ describe("a file of journals", () => {
     expect(ops[0]!.writes[0]!.within!.arena).toBe(made?.kind === "alloc" ? made.tensor : undefined)
   })
 
+  const kept = (): RecordedCalls => {
+    const calls = callsOf(special, 2)
+    const journals = calls.journals.map(({ rank, entries }) => ({
+      rank,
+      entries: entries.map((entry) =>
+        entry.kind === "op" && entry.op.label === "average"
+          ? { ...entry, results: [Float32Array.of(1 + rank, NaN, -0, Infinity)] }
+          : entry
+      )
+    }))
+    return { ...calls, journals }
+  }
+
+  it("has what came over a narrow wire, where that was kept", () => {
+    const read = decodeJournals("x", encodeJournals("x", kept()))
+    expect(read).toEqual(kept())
+    expect(read).not.toEqual(callsOf(special, 2))
+  })
+
+  it("is refused where a result is not of its tensor's size", () => {
+    const { journals, ...calls } = kept()
+    const behind = (results: ReadonlyArray<TensorData>) => ({
+      ...calls,
+      journals: journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" && entry.results !== undefined ? { ...entry, results } : entry
+        )
+      }))
+    })
+    const read = (results: ReadonlyArray<TensorData>) =>
+      decodeJournals("x", encodeJournals("x", behind(results)))
+    expect(() => read([Float32Array.of(1, 2, 3)])).toThrow(
+      /column floats or integers, row \d+ is "3 numbers"; expected 4, as tensor "x" has/u
+    )
+  })
+
   it("is refused where it is damaged, with its place", () => {
     const bytes = encodeJournals("x", callsOf(special, 1))
     const refused = { damaged: 0, read: 0 }

@@ -1,0 +1,273 @@
+// What came over narrow wires in a real run: what rounding explains is counted and goes on in the simulated run, all else is told.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { agree, type Agreement } from "../../core/agreement/agree.ts"
+import { comesNarrow } from "../../core/agreement/narrow.ts"
+import { TurnedValues } from "../../core/agreement/turned.ts"
+import { defaultTolerance } from "../../core/agreement/values.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { throughWire } from "../../core/kernels/collectives.ts"
+import type { Journal } from "../../core/laws/journal.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine, type Program } from "../../core/machine/machine.ts"
+import type { OnCollective } from "../../core/machine/collective-order.ts"
+import { collective, launch } from "../../core/machine/op.ts"
+import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
+import { Random } from "../../core/random.ts"
+import { execute, flatWorld } from "../simulate/simulated.ts"
+
+type Wire = "int8" | "float8" | "float4" | "bfloat16"
+type Given = ReadonlyArray<ReadonlyArray<number>>
+
+/** What a machine made of a program: its journals with what came over narrow wires, and its tensors at the end. */
+interface Machined {
+  readonly journals: ReadonlyArray<Journal>
+  readonly execution: ReturnType<typeof execute>["execution"]
+  readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
+}
+
+const machined = (program: Program<unknown>, ranks: number, onCollective?: OnCollective): Machined => {
+  const came = new Map<number, Array<ReadonlyArray<TensorData>>>()
+  const { simulated, execution } = execute({
+    world: flatWorld(ranks),
+    program,
+    values: () => undefined,
+    onCollective: (computed) => {
+      const then = onCollective?.(computed)
+      return () => {
+        then?.()
+        for (const [i, rank] of computed.ranks.entries()) {
+          const results = computed.members[i]!.outputData.map((data) => data.slice())
+          came.set(rank, [...(came.get(rank) ?? []), results])
+        }
+      }
+    }
+  })
+  const journals = execution.journals!.map(({ rank, entries }) => {
+    let next = 0
+    return {
+      rank,
+      entries: entries.map((entry) =>
+        entry.kind === "op" && comesNarrow(entry.op) ? { ...entry, results: came.get(rank)![next++]! } : entry
+      )
+    }
+  })
+  return { journals, execution, valuesOf: (rank, tensor) => simulated.values!.of(rank, tensor) }
+}
+
+/** The program simulated beside what another machine has made of it. */
+const held = (program: Program<unknown>, real: Machined): { agreement: Agreement; simulated: Machined } => {
+  const turned = new TurnedValues(real.journals, defaultTolerance)
+  const simulated = machined(program, real.journals.length, turned.onCollective)
+  const agreement = agree(
+    {
+      execution: {
+        ...simulated.execution,
+        journals: simulated.execution.journals!.map((journal) => turned.withResults(journal))
+      },
+      valuesOf: simulated.valuesOf
+    },
+    { execution: { ...real.execution, journals: real.journals }, valuesOf: real.valuesOf },
+    defaultTolerance,
+    turned.found
+  )
+  return { agreement, simulated }
+}
+
+/** Averages x over a narrow wire, adds to it, averages that over one again, and doubles it: y lies on the second block's scale. */
+const twice = (given: Given, added: ReadonlyArray<number>, wire: Wire): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const like = { shape: [added.length], dtype: "float32" } as const
+    const x = yield* machine.alloc({
+      name: "x",
+      ...like,
+      initial: () => Float32Array.from(given[machine.rank]!)
+    })
+    const more = yield* machine.alloc({ name: "more", ...like, initial: () => Float32Array.from(added) })
+    const y = yield* machine.alloc({ name: "y", ...like })
+    const average = (label: string, from: Tensor) =>
+      machine.submit(
+        collective(label, kernels.all_reduce, Lane.inter, machine.world.all, [from], [y], {
+          attributes: { reduce: "avg", wire }
+        })
+      )
+    average("first", x)
+    machine.submit(launch("add", kernels.add, Lane.compute, [y, more], [y]))
+    average("second", y)
+    machine.submit(launch("double", kernels.scale, Lane.compute, [y], [y], { factor: 2 }))
+    yield* machine.drain
+  })
+
+/** The same run with other results of its first collective. */
+const changed = (real: Machined, change: (values: TensorData, rank: number) => TensorData): Machined => ({
+  ...real,
+  journals: real.journals.map(({ rank, entries }) => ({
+    rank,
+    entries: entries.map((entry) =>
+      entry.kind === "op" && entry.op.label === "first"
+        ? { ...entry, results: entry.results!.map((values) => change(values, rank)) }
+        : entry
+    )
+  }))
+})
+
+const drawn = (count: number, seed: number): ReadonlyArray<number> => {
+  const random = new Random(seed)
+  return Array.from({ length: count }, () => 2 * random.uniform() - 1)
+}
+
+describe("what turned on a narrow wire", () => {
+  it("is counted, and moves nothing behind it: no scale of a block, and nothing that is computed", () => {
+    // The largest is 127, so that a step is 1; 40.5 lies in the middle, and is the largest once 200 are added.
+    const given = (middle: number): Given => [
+      [127, middle, -3, 77, 5, 0.25, -9, 1],
+      [127, 10, 31, -14, 2, 6.75, 18, -60]
+    ]
+    const added = [1, 200, 1, 1, 1, 1, 1, 1]
+    const below = twice(given(40.49999), added, "int8")
+    const real = machined(twice(given(40.50001), added, "int8"), 2)
+    const alone = machined(below, 2)
+    const y = (one: Machined) => {
+      const entry = one.journals[0]!.entries.find(
+        (entry) => entry.kind === "alloc" && entry.tensor.name === "y"
+      )
+      return [...one.valuesOf(0, entry?.kind === "alloc" ? entry.tensor : expect.fail())]
+    }
+    // Without the other's results all of the block lies elsewhere.
+    const apart = y(alone).filter((value, i) => Math.abs(value - y(real)[i]!) > 1e-3 * Math.abs(value))
+    expect(apart.length).toBeGreaterThan(4)
+    const { agreement, simulated } = held(below, real)
+    expect(agreement.firstDisagreement).toBeUndefined()
+    expect(agreement.narrowWires).toEqual({ elements: 32, turned: 2 })
+    expect(y(simulated)).toEqual(y(real))
+    // And what is behind it is held to float32 again.
+    const bent = {
+      ...real,
+      valuesOf: (rank: number, tensor: Tensor) =>
+        real
+          .valuesOf(rank, tensor)
+          .map((value, i) => (tensor.name === "y" && i === 1 ? 1.003 * value : value))
+    }
+    expect(held(below, bent).agreement.firstDisagreement?.message).toMatch(/"y" \(float32\) at the end/u)
+  })
+
+  const given: Given = [drawn(64, 1), drawn(64, 2)]
+  const added = drawn(64, 3)
+  const scale = Math.max(...given[0]!.map(Math.abs)) / 127
+  /** How far from the middle between two codes. */
+  const fromMiddle = (value: number): number => Math.abs((Math.abs(value / scale) % 1) - 0.5)
+  const plain = given[0]!.findIndex((value) => Math.abs(value / scale) < 100 && fromMiddle(value) > 0.45)
+
+  const averaged = (sent: (values: ReadonlyArray<number>, rank: number) => ArrayLike<number>) => {
+    const [one, other] = given.map((values, rank) => sent(values, rank))
+    return Float32Array.from(one!, (value, i) => (value + other![i]!) / 2)
+  }
+  const cut = (values: ReadonlyArray<number>): ReadonlyArray<number> => {
+    const own = Math.max(...values.map(Math.abs)) / 127
+    return values.map((value) => Math.trunc(value / own) * own)
+  }
+
+  for (const wire of ["int8", "float8", "float4", "bfloat16"] as const) {
+    const program = twice(given, added, wire)
+    const real = machined(program, 2)
+    const over = (values: ReadonlyArray<number>) => throughWire(Float32Array.from(values), wire)
+    const told = (change: (values: TensorData, rank: number) => TensorData) => {
+      const { agreement } = held(program, changed(real, change))
+      expect(agreement).toMatchObject({ decisions: true, values: false })
+      expect(agreement.firstDisagreement?.message).toMatch(/tensor \d+ "y" .*op 0 "first"/u)
+    }
+
+    it(`over ${wire} is told from what is wrong there`, () => {
+      expect(held(program, real).agreement).toMatchObject({
+        firstDisagreement: undefined,
+        narrowWires: { elements: 256, turned: 0 }
+      })
+      // A scale that is off, to either side; on one rank alone.
+      for (const factor of [0.99, 1.01]) {
+        told((values) => values.map((value) => factor * value))
+        told((values, rank) => (rank === 1 ? values.map((value) => factor * value) : values))
+      }
+      // A contribution that does not come, comes twice, or is not divided.
+      told(() => averaged((values, rank) => (rank === 1 ? values.map(() => 0) : over(values))))
+      told(() => averaged((values, rank) => over(rank === 1 ? given[0]! : values)))
+      told((values) => values.map((value) => 2 * value))
+      // Two that are exchanged, one that is nothing, and all of an earlier message.
+      told((values) => values.map((_, i) => values[i ^ 1]!))
+      told((values) => values.map((value, i) => (i === plain ? 0 : value)))
+      told((values) => values.map((value, i) => (i === plain ? NaN : value)))
+      told(() => Float32Array.from(added))
+      // Another wire.
+      for (const other of ["int8", "float8", "float4", "bfloat16"] as const)
+        if (other !== wire) told(() => averaged((values) => throughWire(Float32Array.from(values), other)))
+    })
+  }
+
+  it("is one step, of what lies near the middle", () => {
+    const program = twice(given, added, "int8")
+    const real = machined(program, 2)
+    const off = (steps: number, element: number) =>
+      held(
+        program,
+        changed(real, (values) =>
+          values.map((value, i) => (i === element ? value + (steps * scale) / 2 : value))
+        )
+      ).agreement
+    for (const steps of [-2, -1, 1, 2]) expect(off(steps, plain).values, String(steps)).toBe(false)
+    // Rounded toward zero, half of all are off by a step.
+    const toZero = held(
+      program,
+      changed(real, () => averaged(cut))
+    ).agreement
+    expect(toZero.firstDisagreement?.message).toMatch(/over a wire of int8/u)
+  })
+
+  const seconds = { shape: [12], dtype: "float32" } as const
+  const travels = {
+    all_reduce: [1, {}],
+    all_gather: [2, { ranks: 2 }],
+    reduce_scatter: [0.5, { ranks: 2 }],
+    all_to_all: [1, { ranks: 2 }],
+    broadcast: [1, { root: 1 }]
+  } as const
+
+  it("is whatever float32 may be off by before, of every collective", () => {
+    let turned = 0
+    let elements = 0
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...(Object.keys(travels) as ReadonlyArray<keyof typeof travels>)),
+        fc.constantFrom<Wire>("int8", "float8", "float4", "bfloat16"),
+        fc.nat(),
+        (name, wire, seed) => {
+          const [times, attributes] = travels[name]
+          const sent = (off: number): Program<void> =>
+            Effect.gen(function* () {
+              const machine = yield* Machine
+              const random = new Random(seed).split(String(machine.rank))
+              const values = Float32Array.from({ length: 12 }, () => {
+                const value = (2 * random.uniform() - 1) * 2 ** -random.below(6)
+                return value * (1 + off * (2 * random.uniform() - 1))
+              })
+              const x = yield* machine.alloc({ name: "x", ...seconds, initial: () => values })
+              const y = yield* machine.alloc({ name: "y", ...seconds, shape: [12 * times] })
+              machine.submit(
+                collective("first", kernels[name], Lane.inter, machine.world.all, [x], [y], {
+                  attributes: { ...attributes, wire }
+                })
+              )
+              yield* machine.drain
+            })
+          const { agreement } = held(sent(0), machined(sent(0.9e-3), 2))
+          expect(agreement.firstDisagreement).toBeUndefined()
+          turned += agreement.narrowWires!.turned
+          elements += agreement.narrowWires!.elements
+        }
+      ),
+      { numRuns: 300 }
+    )
+    expect(turned).toBeGreaterThan(20)
+    expect(turned).toBeLessThan(elements / 10)
+  })
+})
