@@ -39,7 +39,7 @@ export { importNcclTests, importNcclTestsFile, type NcclTestsOptions } from "./n
 export { parseRequestTrace, parseRequestTraces } from "./requests/request-trace.ts"
 export type { RequestTrace, TracedRequest } from "./requests/traced.ts"
 export { importRouting, importRoutingFile, importRoutingFiles, routingRows } from "./routing/import.ts"
-export { routingSources, type RoutingSource } from "./routing/formats.ts"
+export { routingSources, type RoutingSource } from "./routing/sources.ts"
 export type { RoutingOptions, RoutingReport } from "./routing/tokens.ts"
 export { readRoutedSteps } from "./routing-trace.ts"
 export { diagnose, type Diagnosis } from "./doctor.ts"

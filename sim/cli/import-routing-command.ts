@@ -1,7 +1,7 @@
 // sim import routing: which experts another tool's tokens chose, as a routing file.
 import * as Effect from "effect/Effect"
 import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
-import type { RoutingSource } from "../../traces/routing/formats.ts"
+import type { RoutingSource } from "../../traces/routing/sources.ts"
 import { importRoutingFiles, routingRows } from "../../traces/routing/import.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"

@@ -20,7 +20,7 @@ import {
   setOption,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
-import type { RoutingSource } from "../../traces/routing/formats.ts"
+import { routingSources, type RoutingSource } from "../../traces/routing/sources.ts"
 
 const shard = (value: string): { readonly index: number; readonly count: number } => {
   const match = /^(\d+)\/(\d+)$/u.exec(value)
@@ -230,17 +230,7 @@ const fileCommands = (sim: Command, ending: Action): void => {
   importer
     .command("routing")
     .description("which experts the tokens of a mixture-of-experts model chose")
-    .addArgument(
-      new Argument("<source>", "tool that recorded it").choices([
-        "vllm",
-        "sglang",
-        "megatron",
-        "llama-cpp",
-        "moe-beyond",
-        "json",
-        "rows"
-      ])
-    )
+    .addArgument(new Argument("<source>", "tool that recorded it").choices(routingSources))
     .argument(
       "<file...>",
       "recordings; of several, requests one after the other (docs/formats.md says the forms)"

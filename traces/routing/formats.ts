@@ -5,21 +5,9 @@ import { entry, isList, isRecord, jsonOf, rowsOf } from "./json-values.ts"
 import { moeBeyond } from "./moe-beyond.ts"
 import { rows } from "./rows.ts"
 import { sglang } from "./sglang.ts"
+import type { RoutingSource } from "./sources.ts"
 import { expertOf, tokensByLayer, tokensOfSteps, type RoutingOptions, type TokenChoices } from "./tokens.ts"
 import { vllm } from "./vllm.ts"
-
-/** Tools whose recordings of routings are read. */
-export const routingSources = [
-  "vllm",
-  "sglang",
-  "megatron",
-  "llama-cpp",
-  "moe-beyond",
-  "json",
-  "rows"
-] as const
-/** One of `routingSources`. */
-export type RoutingSource = (typeof routingSources)[number]
 
 type Parser = (file: string, bytes: Uint8Array, options: RoutingOptions) => TokenChoices
 

@@ -5,7 +5,8 @@ import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.t
 import { unpacked } from "../packed.ts"
 import type { Routing } from "../routing-file.ts"
 import { attempt, attemptAsync, type TraceError } from "../trace-error.ts"
-import { parsers, type RoutingSource } from "./formats.ts"
+import { parsers } from "./formats.ts"
+import type { RoutingSource } from "./sources.ts"
 import { inTurn, reportOf, type RoutingOptions, type RoutingReport } from "./tokens.ts"
 
 /** Reads what `source` recorded. `file` is for messages. */
