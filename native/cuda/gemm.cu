@@ -1,6 +1,7 @@
 // Products on the ordinary cores, in float32: 64 by 64 tiles, 16 deep, 4 by 4 elements per thread. Of few rows, as in decoding,
 // a warp takes a column: then it is reading the right factor that takes time.
 #include "gemm.h"
+#include "group-counts.cuh"
 #include "reduce.cuh"
 
 namespace tandem::cuda {
@@ -100,48 +101,22 @@ bool aligned(const View& v, int64_t stride) {
 
 /** A block finds its group by counting tiles; counts that do not add up are a fault, and nothing is computed. */
 __global__ void __launch_bounds__(256) groupedKernel(Grouped g, Reporter reporter) {
-  int64_t total = 0;
-  bool negative = false;
-  for (int64_t group = 0; group < g.groups; group++) {
-    const int32_t count = getInteger(g.counts, group);
-    total += count;
-    negative |= count < 0;
+  const auto [group, first, count, m0] = partOfBlock(g, reporter, tile);
+  if (group < 0) return;
+  Product p = g.product;
+  if (g.sums) {
+    p.k = count;
+    p.a.view = p.a.view.at(first * p.a.column);
+    p.b.view = p.b.view.at(first * p.b.row);
+    p.c = p.c.at(group * g.groupStride);
+    if (p.hasAdd) p.add = p.add.at(group * g.groupStride);
+  } else {
+    p.m = count;
+    p.a.view = p.a.view.at(first * p.a.row);
+    p.b.view = p.b.view.at(group * g.groupStride);
+    p.c = p.c.at(first * p.n);
   }
-  if (negative || total != g.rows) {
-    if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) {
-      reporter.fail(Wrong::counts, total, g.rows);
-    }
-    return;
-  }
-  int64_t first = 0;
-  int64_t tilesBefore = 0;
-  for (int64_t group = 0; group < g.groups; group++) {
-    const int64_t count = getInteger(g.counts, group);
-    Product p = g.product;
-    if (g.sums) {
-      if (group == blockIdx.z) {
-        p.k = count;
-        p.a.view = p.a.view.at(first * p.a.column);
-        p.b.view = p.b.view.at(first * p.b.row);
-        p.c = p.c.at(group * g.groupStride);
-        if (p.hasAdd) p.add = p.add.at(group * g.groupStride);
-        productTile(p, static_cast<int64_t>(blockIdx.y) * tile, static_cast<int64_t>(blockIdx.x) * tile);
-        return;
-      }
-    } else {
-      const int64_t tiles = (count + tile - 1) / tile;
-      if (static_cast<int64_t>(blockIdx.y) < tilesBefore + tiles) {
-        p.m = count;
-        p.a.view = p.a.view.at(first * p.a.row);
-        p.b.view = p.b.view.at(group * g.groupStride);
-        p.c = p.c.at(first * p.n);
-        productTile(p, (blockIdx.y - tilesBefore) * tile, static_cast<int64_t>(blockIdx.x) * tile);
-        return;
-      }
-      tilesBefore += tiles;
-    }
-    first += count;
-  }
+  productTile(p, m0, static_cast<int64_t>(blockIdx.x) * tile);
 }
 
 unsigned tiles(int64_t extent) { return static_cast<unsigned>(ceilDiv(extent, tile)); }

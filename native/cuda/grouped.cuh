@@ -3,6 +3,7 @@
 // it has tensors (values.cuh), faults (kernels.h) and products (gemm.h) before.
 #pragma once
 
+#include "group-counts.cuh"
 #include "mma.cuh"
 
 namespace tandem::cuda::grouped {
@@ -131,46 +132,24 @@ __device__ inline void groupTile(const Group& g, int64_t m0, int64_t n0, uint32_
 /** The tile of a block, in shared memory from `memory` on; counts that do not add up are a fault, and nothing is computed. */
 template <class T, bool leftColumns, bool rightColumns>
 __device__ inline void blockTile(const Grouped& g, const Reporter& reporter, uint32_t memory) {
-  int64_t total = 0;
-  bool negative = false;
-  for (int64_t group = 0; group < g.groups; group++) {
-    const int32_t count = getInteger(g.counts, group);
-    total += count;
-    negative |= count < 0;
-  }
-  if (negative || total != g.rows) {
-    if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) reporter.fail(Wrong::counts, total, g.rows);
-    return;
-  }
+  const auto [group, first, count, m0] = partOfBlock(g, reporter, tile);
+  if (group < 0) return;
   const Product& p = g.product;
   const auto* a = static_cast<const uint16_t*>(p.a.view.data);
   const auto* b = static_cast<const uint16_t*>(p.b.view.data);
   Group own = {a, b, leftColumns ? p.a.column : p.a.row, rightColumns ? p.b.row : p.b.column, p.m, p.n, p.k, p.c, p.add, p.hasAdd};
-  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * tile;
-  int64_t first = 0;
-  int64_t tilesBefore = 0;
-  for (int64_t group = 0; group < g.groups; group++) {
-    const int64_t count = getInteger(g.counts, group);
-    const int64_t tiles = (count + tile - 1) / tile;
-    const bool mine = g.sums ? group == blockIdx.z : static_cast<int64_t>(blockIdx.y) < tilesBefore + tiles;
-    if (mine) {
-      own.a += first * own.aStride;
-      if (g.sums) {
-        own.b += first * own.bStride;
-        own.k = count;
-        own.c = p.c.at(group * g.groupStride);
-        if (p.hasAdd) own.add = p.add.at(group * g.groupStride);
-      } else {
-        own.b += group * g.groupStride;
-        own.m = count;
-        own.c = p.c.at(first * p.n);
-      }
-      const int64_t m0 = (g.sums ? blockIdx.y : blockIdx.y - tilesBefore) * tile;
-      return groupTile<T, leftColumns, rightColumns>(own, m0, n0, memory);
-    }
-    tilesBefore += tiles;
-    first += count;
+  own.a += first * own.aStride;
+  if (g.sums) {
+    own.b += first * own.bStride;
+    own.k = count;
+    own.c = p.c.at(group * g.groupStride);
+    if (p.hasAdd) own.add = p.add.at(group * g.groupStride);
+  } else {
+    own.b += group * g.groupStride;
+    own.m = count;
+    own.c = p.c.at(first * p.n);
   }
+  groupTile<T, leftColumns, rightColumns>(own, m0, static_cast<int64_t>(blockIdx.x) * tile, memory);
 }
 
 }  // namespace tandem::cuda::grouped
