@@ -1,6 +1,6 @@
 // A training step of GPT-2 124M at full speed: bfloat16 layers, float32 masters, AdamW, ops fused and submitted by the executor's
 // machine. Wall time of a step, the processor time of the thread that submits and of all threads, and the loss.
-//   TANDEM_CUDA_GRAPHS=1 npx node bench/native/train-step.ts --backend cuda --batch 4    what comes again launched as graphs
+//   TANDEM_CUDA_GRAPHS=0 npx node bench/native/train-step.ts --backend cuda --batch 4    op by op, without CUDA graphs
 //   npx node bench/native/train-step.ts --backend cuda --batch 4
 //   npx node bench/native/train-step.ts --backend cuda --batch 4 --precision float16    or float32, tf32: as training.precision
 import { parseArgs } from "node:util"

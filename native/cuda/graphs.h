@@ -8,7 +8,7 @@
 
 namespace tandem::cuda {
 
-/** Whether TANDEM_CUDA_GRAPHS asks for graphs. */
+/** False where TANDEM_CUDA_GRAPHS is 0. */
 bool graphsWished();
 
 /** The graphs of one lane; of its thread alone, but for the end. */

@@ -137,7 +137,7 @@ class CudaMachine : public Machine {
   int64_t nowNanoseconds() const override { return shared_.now(); }
 
   Replays replays() const override {
-    if (!graphs_) return {"off: nobody asks for them (TANDEM_CUDA_GRAPHS=1 does)"};
+    if (!graphs_) return {"off: TANDEM_CUDA_GRAPHS=0, or the setting graphs: 0, says so"};
     if (options_.timed) return {"off: the times of each op are recorded"};
     return {counts_.state(), counts_.captured, counts_.launched, counts_.tasks};
   }

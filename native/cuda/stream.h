@@ -26,7 +26,7 @@ class Lane;
 
 /**
  * When to look at the GPU again: at once for as long as a kernel or a small copy takes, so that a program that reads a value to go on is
- * not kept for the sleep that it happens to fall into; later after a sixty-fourth of what was waited, at most a fifth of a millisecond.
+ * not kept for the sleep that it happens to fall into; later after a 256th of what was waited, at most a millisecond.
  */
 class Pace {
  public:
@@ -34,7 +34,7 @@ class Pace {
   std::chrono::microseconds next() const {
     const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun_);
     return waited < std::chrono::microseconds(300) ? std::chrono::microseconds(0)
-                                                   : std::clamp(waited / 64, std::chrono::microseconds(5), std::chrono::microseconds(200));
+                                                   : std::clamp(waited / 256, std::chrono::microseconds(5), std::chrono::microseconds(1000));
   }
 
  private:

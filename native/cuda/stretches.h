@@ -113,6 +113,8 @@ class Stretches {
     if (run_.empty() || op < run_.front().op) return 0;
     auto after = std::upper_bound(run_.begin(), run_.end(), op, [](int32_t given, const Run& one) { return given < one.op; });
     (after - 1)->last = true;
+    // nothing has come after it: what came is known now, whether or not a step ever ends
+    if (after == run_.end()) endRun();
     return open_ && op >= openedAt_ ? giveUp() : 0;
   }
 

@@ -136,6 +136,14 @@ void ends() {
   }
   expect(awaited.last->tasks.size() == 3 && awaited.last->tasks[0].task == 4, "whoever is waited for ends a stretch");
 
+  Program endless;
+  for (int i = 0; i < 4; i++) {
+    for (const int64_t task : plain) endless.submit(task);
+    // whose program waits for the last op and never ends a step
+    endless.await(endless.op);
+  }
+  expect(endless.completed == 2 && endless.broken == 0, "a wait for what came last ends a stretch as the end of a step does");
+
   Program midway;
   midway.step(plain);
   midway.step(plain);
