@@ -217,7 +217,7 @@ const file = path.join(root, "scenarios/validate", `sharded-${machine}.measured.
 writeFileSync(file, `${JSON.stringify(table, null, 2)}\n`)
 
 const { claims, lines } = await Effect.runPromise(
-  Effect.flatMap(shardedH200(machine, path.basename(file)).open, (opened) =>
+  Effect.flatMap(shardedH200(`sharded-${machine}`, path.basename(file)).open, (opened) =>
     opened.check(new Loader(), () => undefined)
   )
 )

@@ -47,6 +47,8 @@ export interface Section {
   readonly title: string
   /** How long it takes, where that is long: it is checked only when named. */
   readonly slow?: string
+  /** Bounds that were set before and are not met, in words: it is checked only when named, and fails then. */
+  readonly missed?: string
   /**
    * Its bounds were set after seeing what the simulator gives, or numbers of it fitted to the table: that it holds says that
    * nothing has moved, not that it was foretold.

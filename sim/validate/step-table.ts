@@ -46,6 +46,8 @@ interface StepTable {
   readonly name: string
   readonly title: string
   readonly calibrated?: boolean
+  /** As of a section. */
+  readonly missed?: string
   /** A file of scenarios/validate. */
   readonly table: string
   readonly peaksWithin: number
@@ -99,6 +101,7 @@ export const stepTable = (options: StepTable): Section => ({
   name: options.name,
   title: options.title,
   ...(options.calibrated === undefined ? {} : { calibrated: options.calibrated }),
+  ...(options.missed === undefined ? {} : { missed: options.missed }),
   open: Effect.map(readTable(options.table, MeasuredSteps), (table) => ({
     points: table.steps.length,
     check: (loader, done) =>

@@ -213,17 +213,28 @@ describe("kernels beside collectives", () => {
   })
 })
 
+const small = { model: "gpt2", parameters: 124_439_808, blocks: 12, tensors: 148, optimizerWithin: 0.03 }
+const large = { model: "llama1b", parameters: 852_559_872, blocks: 16, tensors: 147, optimizerWithin: 0.03 }
+
 describe.each([
-  { model: "gpt2", parameters: 124_439_808, blocks: 12, tensors: 148 },
-  { model: "llama1b", parameters: 852_559_872, blocks: 16, tensors: 147 }
-])("the profile of $model under FSDP2", ({ model, parameters, blocks, tensors }) => {
+  { machine: "h100", ...small },
+  { machine: "h100", ...large },
+  // Parts of GPT-2 take 4.2 % less than half of it.
+  { machine: "h200x2", ...small, optimizerWithin: 0.045 },
+  { machine: "h200x2", ...large }
+])("the profile of $model under FSDP2, $machine", (recorded) => {
+  const { machine, model, parameters, blocks, tensors, optimizerWithin } = recorded
+
   const shipped = (name: string): Promise<Profile> =>
     Effect.runPromise(
       readProfile(fileURLToPath(new URL(`../../traces/profiles/${name}.arrow`, import.meta.url)))
     )
 
   it("is of the same model as the one recorded alone", async () => {
-    const [sharded, alone] = await Promise.all([shipped(`${model}-fsdp-h100`), shipped(`${model}-h100`)])
+    const [sharded, alone] = await Promise.all([
+      shipped(`${model}-fsdp-${machine}`),
+      shipped(`${model}-${machine}`)
+    ])
     const count = ({ parameters: all }: Profile) =>
       all.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0)
     expect(count(sharded)).toBe(parameters)
@@ -237,8 +248,7 @@ describe.each([
     const optimizer = ({ layers }: Profile) =>
       layers.reduce((sum, layer) => sum + layer.optimizer.busySeconds, 0)
     // Of one part, counted twice, beside the whole one.
-    expect(optimizer(sharded) / optimizer(alone)).toBeGreaterThan(0.97)
-    expect(optimizer(sharded) / optimizer(alone)).toBeLessThan(1.03)
+    expect(Math.abs(optimizer(sharded) / optimizer(alone) - 1)).toBeLessThan(optimizerWithin)
     // Without the casts of autocast, but the same products.
     const passes = ({ layers }: Profile) =>
       layers.reduce((sum, layer) => sum + layer.forward.busySeconds + layer.backward.busySeconds, 0)
