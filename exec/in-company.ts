@@ -15,16 +15,41 @@ import type { CollectiveCost, ProfiledStep } from "../core/profile.ts"
 interface Company {
   /** As `slowdown` of simulated collectives counts it; at least 1. Undefined where too little ran beside to tell. */
   readonly kernels: number | undefined
-  /** Collectives of the same kind and size, beside kernels over alone. */
-  readonly collectives: number
-  /** How much longer each of them takes beside kernels, seconds; sizes as profiles count them. */
+  /** Collectives of the same kind and size, beginning beside kernels over alone. Undefined where none began so. */
+  readonly collectives: number | undefined
+  /** How much longer each of them takes that begins beside kernels, seconds; sizes as profiles count them. */
   readonly waits: ReadonlyArray<
     Pick<CollectiveCost, "op" | "ranks" | "sizeBytes"> & { readonly seconds: number }
   >
 }
 
+/** Of kernels, which are compared in sums. */
 const run = { of: forBenchmark.of, statistic: forSimulation.statistic }
 const sum = (values: ReadonlyArray<number>): number => values.reduce((total, value) => total + value, 0)
+
+/** Without the collectives that did not begin while their rank's kernels of those steps went on: before the first, or after the last. */
+const amongKernels = (record: RecordedRun): RecordedRun => {
+  const { timeline } = record
+  const rows = rowsByRank(timeline)
+  const startSeconds = timeline.startSeconds.slice()
+  for (const { rank, entries } of record.journals) {
+    const own = rows.get(rank) ?? []
+    let [from, to] = [Infinity, -Infinity]
+    const collectives: Array<number> = []
+    for (const entry of entries) {
+      const row = entry.kind === "op" ? (own[entry.id] ?? -1) : -1
+      if (entry.kind !== "op" || row < 0 || Number.isNaN(startSeconds[row]!)) continue
+      if (entry.op.group !== undefined) collectives.push(row)
+      else {
+        from = Math.min(from, startSeconds[row]!)
+        to = Math.max(to, timeline.endSeconds[row]!)
+      }
+    }
+    for (const row of collectives)
+      if (!(startSeconds[row]! >= from && startSeconds[row]! < to)) startSeconds[row] = NaN
+  }
+  return { ...record, timeline: { ...timeline, startSeconds } }
+}
 
 /** Undefined where no collective ran beside, or none of it alone. */
 export const costOfCompany = (
@@ -56,19 +81,27 @@ export const costOfCompany = (
       overlap += Math.min(to - from, sum(common))
     }
   }
-  const before = recordedCollectives(alone, run)
-  const alike = recordedCollectives(beside, run).flatMap(({ op, ranks, sizeBytes, medianSeconds }) => {
-    const one = before.find(
-      (other) => other.op === op && other.ranks === ranks && other.sizeBytes === sizeBytes
-    )
-    return one === undefined ? [] : [{ op, ranks, sizeBytes, aloneSeconds: one.medianSeconds, medianSeconds }]
-  })
+  // A message that is held up by something else entirely (a connection that is made, another process's turn on the device) is none of the
+  // company's cost: medians.
+  const before = recordedCollectives(alone, forBenchmark)
+  const alikeIn = (some: RecordedRun) =>
+    recordedCollectives(some, forBenchmark).flatMap(({ op, ranks, sizeBytes, medianSeconds }) => {
+      const one = before.find(
+        (other) => other.op === op && other.ranks === ranks && other.sizeBytes === sizeBytes
+      )
+      return one === undefined
+        ? []
+        : [{ op, ranks, sizeBytes, aloneSeconds: one.medianSeconds, medianSeconds }]
+    })
   const lost = extra / overlap
-  if (alike.length === 0) return undefined
+  if (alikeIn(beside).length === 0) return undefined
+  const alike = alikeIn(amongKernels(beside))
   return {
     kernels: lost < 1 ? Math.max(1, 1 / (1 - lost)) : undefined,
     collectives:
-      sum(alike.map(({ aloneSeconds, medianSeconds }) => medianSeconds / aloneSeconds)) / alike.length,
+      alike.length === 0
+        ? undefined
+        : sum(alike.map(({ aloneSeconds, medianSeconds }) => medianSeconds / aloneSeconds)) / alike.length,
     waits: alike.map(({ op, ranks, sizeBytes, aloneSeconds, medianSeconds }) => ({
       op,
       ranks,

@@ -143,6 +143,8 @@ interface Meeting {
   sizeBytes: number
   readonly begins: Array<number>
   readonly ends: Array<number>
+  /** Some member's times are not there, so that nobody knows when all had come. */
+  partly: boolean
 }
 
 /**
@@ -162,11 +164,15 @@ export const recordedCollectives = (
     for (const [group, entries] of collectivesOf(log)) {
       for (const [position, { op, kernel, sizeBytes }] of entries.entries()) {
         const row = own[op] ?? -1
-        if (row < 0 || tookSeconds(begin[row]!, timeline.endSeconds[row]!) === undefined) continue
+        if (row < 0) continue
         const key = `${position} ${group}`
         let meeting = meetings.get(key)
         if (meeting === undefined)
-          meetings.set(key, (meeting = { op: kernel, sizeBytes, begins: [], ends: [] }))
+          meetings.set(key, (meeting = { op: kernel, sizeBytes, begins: [], ends: [], partly: false }))
+        if (tookSeconds(begin[row]!, timeline.endSeconds[row]!) === undefined) {
+          meeting.partly = true
+          continue
+        }
         meeting.sizeBytes = Math.max(meeting.sizeBytes, sizeBytes)
         meeting.begins.push(begin[row]!)
         meeting.ends.push(timeline.endSeconds[row]!)
@@ -174,7 +180,7 @@ export const recordedCollectives = (
     }
   }
   const alike = Map.groupBy(
-    meetings.values(),
+    [...meetings.values()].filter(({ partly }) => !partly),
     ({ op, ends, sizeBytes }) => `${op} ${ends.length} ${sizeBytes}`
   )
   return [...alike.values()].map((list) => {

@@ -11,6 +11,7 @@ import type { ProfiledStep } from "../core/profile.ts"
 
 /** Steps of each kind, one kind after another: to get going, alone, beside messages; and one of messages that are alone. */
 interface Company {
+  /** At least 1: the first begins with a message of each size, for which connections are made. */
   readonly warmup: number
   readonly each: number
   /** Of each size, in a step that has company. */
@@ -63,6 +64,9 @@ export const inCompany = (steps: Program<unknown>, company: Company): Program<vo
       for (let i = 0; i < count; i++) for (const op of ops) machine.submit(op)
     }
     const kindOf = kindOfStep(company)
+    // A backend connects its ranks when the first message of a kind is sent, for as long as several steps.
+    send(1)
+    yield* machine.drain
     let step = 0
     yield* interposing(steps, (own) => ({
       endStep: Effect.gen(function* () {

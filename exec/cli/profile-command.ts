@@ -207,14 +207,20 @@ const slowdowns = (company: Cost) =>
     ? {}
     : {
         ...(company.kernels === undefined ? {} : { slowdown: company.kernels }),
-        collectiveSlowdown: company.collectives
+        ...(company.collectives === undefined ? {} : { collectiveSlowdown: company.collectives })
       }
 
 /** `field`: of a scenario that reckons with it. */
-const companyLine = (company: Cost, field: string): string =>
-  company === undefined
-    ? ""
-    : `${company.kernels === undefined ? "" : `beside collectives kernels take ${company.kernels.toFixed(2)} times as long (${field}), `}collectives beside kernels ${company.collectives.toFixed(2)} times\n`
+const companyLine = (company: Cost, field: string): string => {
+  const { kernels, collectives } = company ?? {}
+  const parts = [
+    ...(kernels === undefined
+      ? []
+      : [`beside collectives kernels take ${kernels.toFixed(2)} times as long (${field})`]),
+    ...(collectives === undefined ? [] : [`collectives beside kernels ${collectives.toFixed(2)} times`])
+  ]
+  return parts.length === 0 ? "" : `${parts.join(", ")}\n`
+}
 
 /** Steps that have company, at most. */
 const companySteps = 5

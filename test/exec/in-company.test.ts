@@ -6,7 +6,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
 import { costOfCompany, withWaits } from "../../exec/in-company.ts"
-import type { RecordedRun } from "../../exec/recorded.ts"
+import { forBenchmark, recordedCollectives, type RecordedRun } from "../../exec/recorded.ts"
 
 const tensor: Tensor = {
   id: 0,
@@ -83,6 +83,63 @@ it("counts time lost over time beside collectives, each from what the same op ta
   // A second longer, whatever it takes alone elsewhere; of another message nothing is known.
   expect(row!.besideSeconds).toBeCloseTo(3.5, 9)
   expect(other!.besideSeconds).toBeUndefined()
+})
+
+it("tells of messages that begin among kernels, and of one that something else held up nothing", () => {
+  const company = costOfCompany(
+    recordOf([
+      [kernel, 1, 0, 1],
+      [message, 1, 1, 3],
+      [message, 1, 3, 90],
+      [message, 1, 90, 92],
+      // Before the first kernel, while connections are made; and after the last, as alone.
+      [message, 2, 100, 160],
+      [kernel, 2, 150, 180],
+      [message, 2, 160, 163],
+      [message, 2, 163, 167],
+      [message, 2, 167, 170],
+      [kernel, 2, 180, 181],
+      [message, 2, 181, 183],
+      [message, 2, 183, 185],
+      [message, 2, 185, 187]
+    ]),
+    kindOf
+  )
+  expect(company!.collectives).toBeCloseTo(1.5, 9)
+  expect(company!.waits.map(({ seconds }) => seconds)).toEqual([1])
+})
+
+it("takes no time from a message of which a member's times are left out", () => {
+  const one = recordOf([
+    [message, 1, 0, 2],
+    [message, 1, 4, 7],
+    [message, 1, 1, NaN],
+    [message, 1, 5, 8]
+  ])
+  const log = one.opLogs[0]!
+  const entries = log.entries.slice(0, 2)
+  const both = {
+    ...one,
+    timeline: { ...one.timeline, rank: Int32Array.of(0, 0, 1, 1), op: Int32Array.of(0, 1, 0, 1) },
+    opLogs: [0, 1].map((rank) => ({ rank, entries }))
+  }
+  // Of the second, from when the later came to their mean end.
+  expect(recordedCollectives(both, forBenchmark)).toEqual([
+    { op: "all_reduce", ranks: 2, sizeBytes: 16, medianSeconds: 2.5, link: "unshaped" }
+  ])
+})
+
+it("tells nothing of messages where none begins beside kernels, and of kernels what they lose all the same", () => {
+  const company = costOfCompany(
+    recordOf([
+      [kernel, 1, 0, 1],
+      [message, 1, 1, 3],
+      [message, 2, 10, 15],
+      [kernel, 2, 11, 13]
+    ]),
+    kindOf
+  )
+  expect(company).toEqual({ kernels: 2, collectives: undefined, waits: [] })
 })
 
 it("knows nothing where nothing ran beside, and of no kernels that gain by it", () => {
