@@ -23,19 +23,43 @@ interface Curve {
 const inputBytes = ({ op, ranks, sizeBytes }: CollectiveCost): number =>
   op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
 
-/** How much longer messages of one kind take that begin beside kernels, by bytes that one rank puts in. */
-interface Waits {
+/** What messages of one kind take that begin beside kernels, against what they take alone. */
+interface Beside {
+  /** Until the collective's own kernels run: of messages of any size. */
+  readonly waitSeconds: number
+  /** Bytes that one rank puts in, from none on. */
   readonly sizes: ReadonlyArray<number>
-  readonly seconds: ReadonlyArray<number>
+  /** How much longer each takes from then on, where no link is in the way. */
+  readonly moreSeconds: ReadonlyArray<number>
 }
 
 const mean = (values: ReadonlyArray<number>): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length
 
+/** Undefined where no row was measured beside kernels. */
+const besideOf = (rows: ReadonlyArray<CollectiveCost>): Beside | undefined => {
+  const measured = rows.filter(({ besideSeconds }) => besideSeconds !== undefined)
+  if (measured.length === 0) return undefined
+  const longer = [...Map.groupBy(measured, inputBytes)]
+    .toSorted(([a], [b]) => a - b)
+    .map(([bytes, same]) => ({
+      bytes,
+      seconds: mean(same.map(({ medianSeconds, besideSeconds }) => besideSeconds! - medianSeconds))
+    }))
+  // What a running kernel's blocks have left does not depend on the message, and whatever else costs time beside kernels adds to it.
+  const waitSeconds = Math.max(0, Math.min(...longer.map(({ seconds }) => seconds)))
+  const sized = longer.filter(({ bytes }) => bytes > 0)
+  return {
+    waitSeconds,
+    sizes: [0, ...sized.map(({ bytes }) => bytes)],
+    moreSeconds: [0, ...sized.map(({ seconds }) => Math.max(0, seconds - waitSeconds))]
+  }
+}
+
 /** Times of one kind of collective over message sizes and ranks. */
 export class CollectiveTable {
   readonly #curves = new Map<string, ReadonlyArray<Curve>>()
-  readonly #waits = new Map<string, Waits>()
+  readonly #beside = new Map<string, Beside>()
 
   /** How the links were limited where its rows were measured. */
   readonly link: string
@@ -58,16 +82,8 @@ export class CollectiveTable {
           seconds: bySize.map(([, same]) => mean(same.map(({ medianSeconds }) => medianSeconds)))
         }
       })
-      const beside = all.filter(({ besideSeconds }) => besideSeconds !== undefined)
-      if (beside.length > 0) {
-        const bySize = [...Map.groupBy(beside, inputBytes)].toSorted(([a], [b]) => a - b)
-        this.#waits.set(op, {
-          sizes: bySize.map(([bytes]) => bytes),
-          seconds: bySize.map(([, same]) =>
-            mean(same.map((row) => Math.max(0, row.besideSeconds! - row.medianSeconds)))
-          )
-        })
-      }
+      const beside = besideOf(all)
+      if (beside !== undefined) this.#beside.set(op, beside)
       this.#curves.set(
         op,
         curves.toSorted((a, b) => a.ranks - b.ranks)
@@ -82,18 +98,24 @@ export class CollectiveTable {
 
   /** Whether anything was measured beside kernels. */
   get hasWaits(): boolean {
-    return this.#waits.size > 0
+    return this.#beside.size > 0
   }
 
   /**
-   * How much longer a message takes that begins while kernels of its ranks run: on straight lines between the messages measured so, as
-   * the nearest beyond them, whatever the ranks. 0 where nothing was.
+   * Of a message that begins while kernels of its ranks run, whatever the ranks: the seconds until it is under way, and how much longer it
+   * then takes where no link is in the way, as a rate has it: on straight lines between no bytes and the messages measured so, beyond the
+   * largest in proportion. Undefined where nothing was.
    */
-  waitSeconds(op: string, sizeBytes: number): number {
-    const waits = this.#waits.get(op)
-    if (waits === undefined) return 0
-    const { sizes, seconds } = waits
-    return interpolate(sizes, seconds, Math.min(sizes.at(-1)!, Math.max(sizes[0]!, sizeBytes))).value
+  besideKernels(
+    op: string,
+    sizeBytes: number
+  ): { readonly waitSeconds: number; readonly moreSeconds: number } | undefined {
+    const beside = this.#beside.get(op)
+    if (beside === undefined) return undefined
+    const { waitSeconds, sizes, moreSeconds } = beside
+    const size = Math.min(sizes.at(-1)!, sizeBytes)
+    const more = interpolate(sizes, moreSeconds, size).value
+    return { waitSeconds, moreSeconds: size > 0 ? more * (sizeBytes / size) : more }
   }
 
   /**

@@ -31,7 +31,7 @@ export interface CollectiveOptions {
   readonly slowdown?: number | undefined
   /**
    * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors, seconds.
-   * Default: what the table was measured to add, by message; nothing where it was not.
+   * Default: by what the table was measured to take beside kernels; nothing where it was not.
    */
   readonly waitSeconds?: number | undefined
 }
@@ -110,6 +110,22 @@ const linkRate = (network: Network, { links, weights }: Phase): number => {
 }
 
 /**
+ * How much longer a measured leg takes that begins beside kernels: it waits for multiprocessors, and then the software takes
+ * longer, which costs nothing where links let no more pass.
+ *
+ * @param ceilingSeconds the software's time alone, links left out
+ * @param aloneSeconds the leg's time alone on its links, without their latency
+ */
+const longerBeside = (
+  beside: ReturnType<CollectiveTable["besideKernels"]>,
+  ceilingSeconds: number,
+  aloneSeconds: number
+): number =>
+  beside === undefined
+    ? 0
+    : beside.waitSeconds + Math.max(0, ceilingSeconds + beside.moreSeconds - aloneSeconds)
+
+/**
  * A measured leg takes the longer of its measured time and its time on the wire, after the latency of the links: the software
  * sends while it computes, so the two do not add up. At contended links the bytes flow slower, after the same start.
  *
@@ -148,17 +164,19 @@ export const legsOf = (
       return { phase, bytes, softwareSeconds: 0, bytesPerSecondMax: Infinity, aloneBytesPerSecond: wireRate }
     }
     outside ||= !ceiling.inside
-    if (stated === undefined) waitSeconds += table!.waitSeconds(like.kernel, message)
     const flowing = ceiling.seconds - ceiling.latencySeconds
     const bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
     const wireSeconds = wireRate === Infinity ? 0 : bytes / wireRate
-    return {
-      phase,
-      bytes,
-      softwareSeconds: Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - wireSeconds)),
-      bytesPerSecondMax,
-      aloneBytesPerSecond: Math.min(bytesPerSecondMax, wireRate)
-    }
+    const softwareSeconds = Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - wireSeconds))
+    const aloneBytesPerSecond = Math.min(bytesPerSecondMax, wireRate)
+    const leg = { phase, bytes, softwareSeconds, bytesPerSecondMax, aloneBytesPerSecond }
+    if (stated === undefined)
+      waitSeconds += longerBeside(
+        table!.besideKernels(like.kernel, message),
+        ceiling.seconds,
+        legSeconds(leg) - phase.latencySeconds
+      )
+    return leg
   })
   const parts =
     phases.length > 1 ? `${phases.map(({ like }) => `${like.kernel} of ${like.ranks}`).join(", ")}: ` : ""

@@ -21,7 +21,7 @@ const costsOf = (seconds: Readonly<Record<string, number>>): CostModel => ({
 
 /**
  * Two ranks compute from `from` on, in two kernels that follow each other at once, for `compute` seconds in all; an all-reduce of `message`
- * seconds begins at `begins`, and what uses it takes `after`. When that has ended.
+ * seconds at 1 MB/s begins at `begins`, and what uses it takes `after`. When that has ended.
  */
 const ended = (
   {
@@ -33,10 +33,11 @@ const ended = (
   }: Record<"from" | "compute" | "begins" | "message", number> & {
     readonly after?: number
   },
-  collectives: Omit<CollectiveOptions, "algorithm">
+  collectives: Omit<CollectiveOptions, "algorithm">,
+  bytesPerSecond = 1e6
 ) =>
   run({
-    world: flatWorld(2, { bytesPerSecond: 1e6, latencySeconds: 0 }),
+    world: flatWorld(2, { bytesPerSecond, latencySeconds: 0 }),
     costs: costsOf({ from, half: compute / 2, begins, after }),
     collectives: { algorithm: "ring", ...collectives },
     record: true,
@@ -81,7 +82,7 @@ describe("a collective that begins while a kernel runs", () => {
     for (const [what, times] of Object.entries(seen)) expect(times, what).toBeGreaterThan(5)
   })
 
-  it("waits as its message was measured to, between those measured, and nothing where none was", () => {
+  it("waits as the message that lost least, then takes what links or the transport beside kernels take, whichever is longer", () => {
     const bytes = 4e6
     const row = { op: "all_reduce", ranks: 2, link: "unshaped" } as const
     const rows = [
@@ -89,18 +90,67 @@ describe("a collective that begins while a kernel runs", () => {
       { ...row, sizeBytes: 2 * bytes, medianSeconds: 8, besideSeconds: 12 }
     ]
     const at = { from: 0, compute: 20, begins: 1, message: 4 }
-    const endOf = (options: Omit<CollectiveOptions, "algorithm">): number => {
-      const { timeline } = ended(at, options)
+    const endOf = (options: Omit<CollectiveOptions, "algorithm">, bytesPerSecond?: number): number => {
+      const { timeline } = ended(at, options, bytesPerSecond)
       return timeline!.endSeconds[timeline!.op.indexOf(4)]!
     }
-    // A third of the way from 1 s to 4 s of wait.
-    expect(endOf({ table: new CollectiveTable(rows) })).toBeCloseTo(1 + 2 + 4, 6)
+    const table = new CollectiveTable(rows)
+    // A second of wait, and of the 3 s that the larger loses besides a third of the way.
+    expect(endOf({ table })).toBeCloseTo(1 + 1 + (4 + 1), 6)
+    // Links that take 4.5 s leave half a second of it, and slower ones nothing.
+    expect(endOf({ table }, 1e6 / (4.5 / 4))).toBeCloseTo(1 + 1 + 5, 6)
+    expect(endOf({ table }, 0.5e6)).toBeCloseTo(1 + 1 + 8, 6)
+    // Links that are faster than what was measured change nothing.
+    expect(endOf({ table }, 1e9)).toBeCloseTo(1 + 1 + 5, 6)
     const alone = rows.map(({ sizeBytes, medianSeconds }) => ({ ...row, sizeBytes, medianSeconds }))
     expect(endOf({ table: new CollectiveTable(alone) })).toBeCloseTo(1 + 4, 6)
     expect(endOf({ table: new CollectiveTable(rows), waitSeconds: 0 })).toBeCloseTo(1 + 4, 6)
     expect(endOf({ table: new CollectiveTable(rows), waitSeconds: 0.5 })).toBeCloseTo(1 + 0.5 + 4, 6)
     const digests = [{}, { waitSeconds: 0 }].map((options) => ended(at, options).digest)
     expect(digests[0]).toBe(digests[1])
+  })
+
+  it("loses the same wait and the same rate whatever its size", () => {
+    const row = { op: "all_reduce", ranks: 2, link: "unshaped" } as const
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 0, max: 5 }),
+        fc.integer({ min: 0, max: 5 }),
+        fc.integer({ min: 0, max: 400 }),
+        (wait, more, megabytes) => {
+          const rows = [1, 10, 100].map((size) => ({
+            ...row,
+            sizeBytes: 1e6 * size,
+            medianSeconds: 1 + size,
+            besideSeconds: 1 + wait + (1 + more) * size
+          }))
+          const { waitSeconds, moreSeconds } = new CollectiveTable(rows).besideKernels(
+            "all_reduce",
+            1e6 * megabytes
+          )!
+          // What the smallest loses to the rate cannot be told from the wait.
+          expect(waitSeconds).toBeCloseTo(wait + more, 9)
+          const known = (size: number): number => more * size - more
+          const between = (from: number, to: number): number =>
+            known(from) + ((megabytes - from) / (to - from)) * (known(to) - known(from))
+          expect(moreSeconds).toBeCloseTo(
+            megabytes <= 1
+              ? 0
+              : megabytes <= 10
+                ? between(1, 10)
+                : megabytes <= 100
+                  ? between(10, 100)
+                  : known(100) * (megabytes / 100),
+            6
+          )
+        }
+      )
+    )
+    const faster = [1, 2].map((size) => ({ ...row, sizeBytes: size, medianSeconds: size, besideSeconds: 1 }))
+    expect(new CollectiveTable(faster).besideKernels("all_reduce", 4)).toEqual({
+      waitSeconds: 0,
+      moreSeconds: 0
+    })
   })
 
   it("is told to have waited for multiprocessors", () => {
