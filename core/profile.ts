@@ -79,6 +79,8 @@ export interface Profile {
   readonly stepSeconds: number
   /** Step time of the same run without the profiler, seconds, where the user gave one. */
   readonly unprofiledStepSeconds: number | undefined
+  /** What recording an op's time cost, seconds: taken off every op's and layer's time already, where that is known. */
+  readonly recordingSeconds?: number | undefined
   /** Union of all kernel time per step, seconds. */
   readonly deviceBusySeconds: number
   /** Share of `deviceBusySeconds` that no layer's phase accounts for (0..1). */

@@ -6,6 +6,7 @@ import type { LayerRole } from "../core/algorithms/data-parallel/kernel-model.ts
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Layer } from "../core/models/layer-graph.ts"
 import type { LayerCost, PhaseCost } from "../core/profile.ts"
+import { lessRecording } from "./recording-cost.ts"
 
 const phases = ["forward", "backward", "optimizer"] as const
 
@@ -18,15 +19,23 @@ export interface LayerTimes {
   readonly unattributedShare: number
 }
 
+/** Seconds of an op that are none of a run that nobody times: of its own time, and of that with the gap behind it. */
+interface Untimed {
+  readonly busySeconds: number
+  readonly spanSeconds: number
+}
+
 /**
  * Means over ranks and the steps from `fromStep` on. A phase's span is its busy time and the gaps behind its ops, as far as
  * the next op had nothing else to wait for. An optimizer of all layers at once is shared out by their numbers of parameters.
+ * `untimed` is taken off every op.
  */
 export const layerTimes = (
   { timeline, opLogs }: { readonly timeline: Timeline; readonly opLogs: ReadonlyArray<OpLog> },
   layers: ReadonlyArray<Pick<Layer, "name" | "parameters">>,
   fromStep: number,
-  steps: number
+  steps: number,
+  untimed: Untimed = { busySeconds: 0, spanSeconds: 0 }
 ): LayerTimes => {
   // Phase times of each layer: busy and span.
   const whole = layers.length * phases.length * 2
@@ -50,7 +59,8 @@ export const layerTimes = (
     for (const [index, row] of lane.entries()) {
       const step = timeline.step[row]!
       if (step < fromStep || step >= fromStep + steps) continue
-      const busy = timeline.endSeconds[row]! - timeline.startSeconds[row]!
+      const taken = timeline.endSeconds[row]! - timeline.startSeconds[row]!
+      const busy = lessRecording(taken, untimed.busySeconds)
       busySeconds += busy
       const slot = slotOf[timeline.label[row]!]!
       if (slot < 0) {
@@ -63,7 +73,7 @@ export const layerTimes = (
           ? 0
           : timeline.startSeconds[next]! - timeline.endSeconds[row]!
       sums[slot]! += busy
-      sums[slot + 1]! += busy + gap
+      sums[slot + 1]! += Math.max(busy, lessRecording(taken + gap, untimed.spanSeconds))
     }
   }
   const elements = layers.map(({ parameters }) => parameters.reduce((sum, one) => sum + one.elements, 0))

@@ -72,6 +72,10 @@ const beginSeconds = ({ timeline, opLogs }: RecordedRun, of: Reckoning["of"]): F
   return begin
 }
 
+/** Seconds of each row of the timeline; NaN where it has none. */
+export const rowSeconds = (run: RecordedRun, of: Reckoning["of"]): Float64Array =>
+  beginSeconds(run, of).map((begin, row) => tookSeconds(begin, run.timeline.endSeconds[row]!) ?? NaN)
+
 /** Seconds of every op that is no collective, by `opKey`. */
 export const recordedSeconds = (
   run: RecordedRun,

@@ -190,6 +190,7 @@ const metadataOf = (profile: Profile): Metadata => ({
   ...(profile.unprofiledStepSeconds === undefined
     ? {}
     : { unprofiled_step_seconds: String(profile.unprofiledStepSeconds) }),
+  ...(profile.recordingSeconds === undefined ? {} : { recording_seconds: String(profile.recordingSeconds) }),
   ...hostMetadata(profile.host),
   device_busy_seconds: String(profile.deviceBusySeconds),
   unattributed_share: String(profile.unattributedShare)
@@ -273,6 +274,9 @@ const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Fact
     unprofiledStepSeconds: metadata.has("unprofiled_step_seconds")
       ? number("unprofiled_step_seconds", Number.MAX_VALUE, false)
       : undefined,
+    ...(metadata.has("recording_seconds")
+      ? { recordingSeconds: number("recording_seconds", Number.MAX_VALUE, false) }
+      : {}),
     deviceBusySeconds: number("device_busy_seconds", Number.MAX_VALUE, false),
     unattributedShare: number("unattributed_share", 1, false)
   }

@@ -13,6 +13,9 @@ export interface TableOptions {
   readonly conditions?: string
   /** Name of the input for messages; the functions that read files set it. */
   readonly file?: string
+  /** As a profile has them. */
+  readonly unprofiledStepSeconds?: number | undefined
+  readonly recordingSeconds?: number | undefined
 }
 
 export const tableProfile = (
@@ -31,7 +34,8 @@ export const tableProfile = (
     source: `${kind} ${file}${options.conditions === undefined ? "" : `; ${options.conditions}`}`,
     steps: 0,
     stepSeconds: 0,
-    unprofiledStepSeconds: undefined,
+    unprofiledStepSeconds: options.unprofiledStepSeconds,
+    recordingSeconds: options.recordingSeconds,
     deviceBusySeconds: 0,
     unattributedShare: 0,
     layers: [],

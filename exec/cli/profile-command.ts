@@ -8,7 +8,8 @@ import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-loc
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
-import type { CollectiveCost, Profile } from "../../core/profile.ts"
+import type { CollectiveCost, OpCost, Profile } from "../../core/profile.ts"
+import type { MeasuredHost } from "../../core/cost/host.ts"
 import type { World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
@@ -27,9 +28,18 @@ import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
-import { forBenchmark, forSimulation, recordedCollectives, recordedOps, without } from "../recorded.ts"
+import {
+  forBenchmark,
+  forSimulation,
+  recordedCollectives,
+  recordedOps,
+  without,
+  type Reckoning
+} from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
-import { recordRun } from "../record-run.ts"
+import { recordRun, type RunRecord } from "../record-run.ts"
+import { costOfRecording, lessRecording, type Recording } from "../recording-cost.ts"
+import { timedAndPlain, type TimedAndPlain, type Watched } from "../timed-and-plain.ts"
 import { requireDevice, warn } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
@@ -125,10 +135,17 @@ const profileTraining = (
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
-    const program = partialLocalSgd(build, alone, warmupSteps + steps)
-    const { record } = yield* recordRun({ world, program, prepare: preparing(emulated) }, job, {
-      values: false
+    const stepsOf = (before: number) => ({
+      program: partialLocalSgd(build, alone, before + steps),
+      drainAfter: before
     })
+    // Steps plain come after as many more, in which a backend finds out what comes again.
+    const { record, both } = yield* timedAndPlain(
+      { world, prepare: preparing(emulated) },
+      { timed: stepsOf(warmupSteps), plain: [() => stepsOf(warmupSteps + steps)] },
+      job,
+      emulated === undefined ? undefined : false
+    )
     const bytes = sizeBytesOf(parameterCount(graph), "float32")
     const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
       .filter((size) => size <= Math.max(2 ** 22, bytes))
@@ -136,12 +153,17 @@ const profileTraining = (
     const collectives =
       world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
     // What each rank has of it; of all ranks, as the profile has it, at rank 0.
-    const { layers, busySeconds, unattributedShare } = layerTimes(record, graph.layers, warmupSteps, steps)
-    const span = layers.reduce(
-      (sum, { forward, backward, optimizer }) =>
-        sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
-      0
-    )
+    const timesLess = (busySeconds: number, spanSeconds: number) =>
+      layerTimes(record, graph.layers, warmupSteps, steps, { busySeconds, spanSeconds })
+    const timed = timesLess(0, 0)
+    const recording = isOther(job) ? undefined : recordingOf(record, both, forBenchmark, steps)
+    const excess = (recording?.timedSeconds ?? 0) - (recording?.plainSeconds ?? 0)
+    const times =
+      recording === undefined
+        ? timed
+        : timesLess(recording.recordingSeconds, Math.max(0, excess / recording.ops))
+    const { layers, busySeconds, unattributedShare } = times
+    const span = spanOf(times)
     const gradients = graph.layers.flatMap(({ parameters }) => parameters.map(({ dtype }) => dtype))
     const message = messageKindOf(planned.wire, gradients[0] ?? "float32")
     const company = yield* companyOf(
@@ -164,7 +186,8 @@ const profileTraining = (
       source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores${conditions === undefined ? "" : `; ${conditions}`}`,
       steps,
       stepSeconds: span,
-      unprofiledStepSeconds: span,
+      unprofiledStepSeconds: recording?.plainSeconds ?? span,
+      ...(recording === undefined ? {} : { recordingSeconds: recording.recordingSeconds }),
       deviceBusySeconds: busySeconds,
       unattributedShare,
       layers,
@@ -173,7 +196,7 @@ const profileTraining = (
           parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
         )
         .toReversed(),
-      ops: [...recordedOps(record, forBenchmark), ...(yield* copiesOf(options))],
+      ops: [...untimed(recordedOps(record, forBenchmark), recording), ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
       collectives: emulated === undefined ? withWaits(collectives, company) : collectives
     }
@@ -190,15 +213,64 @@ const profileTraining = (
       layers: layers.length,
       ops: profile.ops.length,
       collectives: collectives.length,
+      ...toldOf(recording),
       ...slowdowns(company)
     }
     if (options.json === true) return said(json(told))
     return said(
       `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
         `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n` +
+        recordingLine(recording) +
         companyLine(company, "collectives.slowdown")
     )
   })
+
+const spanOf = ({ layers }: Pick<Profile, "layers">): number =>
+  layers.reduce(
+    (sum, { forward, backward, optimizer }) =>
+      sum + forward.spanSeconds + backward.spanSeconds + optimizer.spanSeconds,
+    0
+  )
+
+/** At rank 0, of a step: `steps` of them are a stretch. */
+const recordingOf = (
+  record: RunRecord,
+  both: TimedAndPlain["both"],
+  { of }: Reckoning,
+  steps: number,
+  host?: MeasuredHost
+): Recording | undefined => {
+  const found = both === undefined ? undefined : costOfRecording(record, of, 0, both.timed, both.plain, host)
+  if (found === undefined) return undefined
+  const { timedSeconds, plainSeconds, ops } = found
+  return {
+    ...found,
+    timedSeconds: timedSeconds / steps,
+    plainSeconds: plainSeconds / steps,
+    ops: ops / steps
+  }
+}
+
+const untimed = (
+  ops: ReadonlyArray<OpCost>,
+  { recordingSeconds }: Pick<Recording, "recordingSeconds"> = { recordingSeconds: 0 }
+): ReadonlyArray<OpCost> =>
+  ops.map((op) => ({ ...op, medianSeconds: lessRecording(op.medianSeconds, recordingSeconds) }))
+
+const toldOf = (recording: Recording | undefined) =>
+  recording === undefined
+    ? {}
+    : {
+        recordingSeconds: recording.recordingSeconds,
+        timedStepSeconds: recording.timedSeconds,
+        plainStepSeconds: recording.plainSeconds
+      }
+
+const recordingLine = (recording: Recording | undefined): string =>
+  recording === undefined
+    ? ""
+    : `recording an op costs ${formatSeconds(recording.recordingSeconds)}, taken off; a step of ${counted(recording.ops, "op")} takes ` +
+      `${formatSeconds(recording.plainSeconds)} when nobody times it, ${formatSeconds(recording.timedSeconds)} timed\n`
 
 type Cost = ReturnType<typeof costOfCompany>
 
@@ -289,35 +361,38 @@ const profileRun = (
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const parts = alone?.(options.steps)
-    const { record } = yield* recordRun(
-      {
-        world,
-        program: parts?.program ?? program(),
-        capacityBytes,
-        initial,
-        h2d,
-        d2h,
-        prepare: preparing(emulated)
-      },
+    // The first is for what comes once in a process.
+    const plain = (): Watched => ({ program: alone?.(options.steps).program ?? program() })
+    const { record, both } = yield* timedAndPlain(
+      { world, capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
+      { timed: { program: parts?.program ?? program() }, plain: [plain, plain] },
       job,
-      { values: false }
+      emulated === undefined ? undefined : false
     )
     if (isOther(job)) return said("")
     // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
     const reckoning = parts === undefined ? forBenchmark : forSimulation
     const kept = parts === undefined ? record : without(record, (step) => parts.kindOf(step) !== "alone")
-    const ops = [...recordedOps(kept, reckoning), ...(yield* copiesOf(options))]
+    // An emulated device's host is not this one.
+    const timedHost = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
+    const recording = recordingOf(record, both, reckoning, 1, timedHost)
+    const host = timedHost === undefined ? undefined : { ...timedHost, ...recording?.host }
+    const ops = [...untimed(recordedOps(kept, reckoning), recording), ...(yield* copiesOf(options))]
     const company = parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step))
     const rows = recordedCollectives(kept, reckoning)
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
-    // An emulated device's host is not this one.
-    const host = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
     const measured = yield* measuredOn(emulated)
     yield* writeProfile(
       options.out,
       tableProfile(
         "exec profile",
-        { name: scenario.name, file, ...measured },
+        {
+          name: scenario.name,
+          file,
+          ...measured,
+          unprofiledStepSeconds: recording?.plainSeconds,
+          recordingSeconds: recording?.recordingSeconds
+        },
         { ops, collectives, ...(host === undefined ? {} : { host }) }
       )
     )
@@ -328,10 +403,11 @@ const profileRun = (
       cores: availableParallelism(),
       ops: ops.length,
       collectives: collectives.length,
+      ...toldOf(recording),
       ...slowdowns(company)
     }
     if (options.json === true) return said(json(told))
     return said(
-      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${companyLine(company, "costs.slowdown")}`
+      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${recordingLine(recording)}${companyLine(company, "costs.slowdown")}`
     )
   })

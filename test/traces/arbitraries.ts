@@ -30,6 +30,7 @@ export const profiles: fc.Arbitrary<Profile> = fc
     steps: fc.nat(),
     stepSeconds: seconds,
     unprofiledStepSeconds: fc.option(seconds, { nil: undefined }),
+    recordingSeconds: fc.option(seconds, { nil: undefined }),
     deviceBusySeconds: seconds,
     unattributedShare: fc.double({ min: 0, max: 1, noNaN: true }).map((value) => value + 0),
     layers: fc.array(fc.record({ name: words, forward: phase, backward: phase, optimizer: phase }), {

@@ -1,0 +1,190 @@
+// What recording costs, where it is known: a program runs on a device that takes longer for each op when it is timed, and the cost is
+// found again from both runs; so is a host that cannot be as slow as a timeline says.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { hostSecondsOf } from "../../core/cost/host.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { launch } from "../../core/machine/op.ts"
+import { oneRank } from "../../core/world.ts"
+import { costOfRecording, lessRecording } from "../../exec/recording-cost.ts"
+import { inStretches, type Stretches } from "../../exec/stretches.ts"
+import { run } from "../simulate/simulated.ts"
+
+interface Given {
+  /** Of each op of a step; every third is a copy, on a lane of its own. */
+  readonly seconds: ReadonlyArray<number>
+  readonly launchSeconds: number
+  readonly readSeconds: number
+  readonly recordingSeconds?: number
+}
+
+const rounds = 5
+
+/** Steps that each end with a read, and their stretches on the simulation's own clock. */
+const ran = ({ seconds, launchSeconds, readSeconds, recordingSeconds = 0 }: Given, reads = true) => {
+  const journals: Array<Journal> = []
+  const stretches: Stretches = new Map()
+  let nowSeconds = 0
+  const look = Effect.tap(
+    Effect.flatMap(Machine, ({ now }) => now),
+    (now) => Effect.sync(() => (nowSeconds = now))
+  )
+  const program = Effect.gen(function* () {
+    const machine = yield* Machine
+    const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
+    const y = yield* machine.alloc({ name: "y", shape: [1], dtype: "float32" })
+    const ops = seconds.map((_, i) =>
+      launch(`op ${i}`, kernels.scale, i % 3 === 2 ? Lane.h2d : Lane.compute, [i % 3 === 2 ? y : x], [x], {
+        factor: 1
+      })
+    )
+    for (let round = 0; round < rounds; round++) {
+      for (const op of ops) machine.submit(op)
+      if (reads) yield* machine.read(x)
+      yield* machine.endStep
+    }
+  })
+  // The clock is looked at where a wait has ended.
+  const clocked = Effect.gen(function* () {
+    const machine = yield* Machine
+    const read = (tensor: Parameters<typeof machine.read>[0]) => Effect.tap(machine.read(tensor), () => seen)
+    const seen = Effect.provideService(look, Machine, machine)
+    const drain = Effect.tap(machine.drain, () => seen)
+    const watched = inStretches(program, stretches, reads ? undefined : 2, () => nowSeconds)
+    yield* Effect.provideService(watched, Machine, {
+      ...machine,
+      alloc: (spec) => machine.alloc(spec),
+      free: (tensor) => machine.free(tensor),
+      submit: (op, scalars) => machine.submit(op, scalars),
+      read,
+      drain,
+      endStep: machine.endStep
+    })
+  })
+  const { timeline, opLogs } = run({
+    world: oneRank,
+    costs: {
+      seconds: ({ label }) => seconds[Number(label.slice(3))]! + recordingSeconds,
+      estimates: [],
+      host: {
+        seconds: (op) =>
+          hostSecondsOf(
+            {
+              mode: "compiled",
+              launchSeconds,
+              readSeconds,
+              collectiveSeconds: 0,
+              hookSeconds: 0,
+              replaySeconds: 0
+            },
+            op
+          ),
+        readSeconds,
+        replaySeconds: 0,
+        launchesLayers: false,
+        readsEachStep: false,
+        waitsFor: () => false
+      }
+    },
+    record: true,
+    source: () => new Float32Array(1),
+    program: journaled(clocked, journals)
+  })
+  return { run: { timeline: timeline!, opLogs, journals }, stretches: stretches.get(0)! }
+}
+
+/** Submitting costs a simulation's clock nothing that a program could see: what it would have been. */
+const withHost = (stretches: ReturnType<typeof ran>["stretches"], launchSeconds: number) =>
+  stretches.map((one) => ({ ...one, hostSeconds: one.ops * launchSeconds }))
+
+const seconds = fc.array(fc.double({ min: 2e-5, max: 4e-4, noNaN: true }), { minLength: 4, maxLength: 24 })
+
+describe("the cost of recording ops", () => {
+  it("is what a device takes longer for each op that is timed, where the device is busy throughout", () => {
+    fc.assert(
+      fc.property(seconds, fc.double({ min: 1e-6, max: 1e-5, noNaN: true }), (each, recordingSeconds) => {
+        const host = { launchSeconds: 1e-7, readSeconds: 3e-5 }
+        const plain = ran({ seconds: each, ...host })
+        const timed = ran({ seconds: each, ...host, recordingSeconds })
+        const submitted = withHost(plain.stretches, host.launchSeconds)
+        const found = costOfRecording(timed.run, "run", 0, timed.stretches, submitted, host)!
+        expect(found.recordingSeconds).toBeCloseTo(recordingSeconds, 9)
+        expect(found.host.launchSeconds).toBeCloseTo(host.launchSeconds, 10)
+        expect(found.host.readSeconds).toBeCloseTo(host.readSeconds, 8)
+        expect(found.ops).toBe(each.length)
+        expect(found.plainSeconds).toBeLessThan(found.timedSeconds)
+      })
+    )
+  })
+
+  it("is found of steps that wait for nothing, between two drains", () => {
+    const each = [2e-4, 1e-4, 3e-4, 5e-5, 1e-4]
+    const host = { launchSeconds: 0, readSeconds: 0 }
+    const plain = ran({ seconds: each, ...host }, false)
+    const timed = ran({ seconds: each, ...host, recordingSeconds: 6e-6 }, false)
+    const found = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches)!
+    expect(found.recordingSeconds).toBeCloseTo(6e-6, 9)
+    expect(found.host).toEqual({})
+    expect(found.ops).toBe((rounds - 2) * each.length)
+  })
+
+  it("is none where steps take no longer timed, whatever their ops come to", () => {
+    const given = { seconds: [1e-4, 2e-4, 1e-4], launchSeconds: 0, readSeconds: 0 }
+    const same = ran(given)
+    const found = costOfRecording(same.run, "run", 0, same.stretches, same.stretches)!
+    expect(found.recordingSeconds).toBe(0)
+  })
+
+  it("leaves a fifth of an op's time", () => {
+    expect(lessRecording(1e-5, 3e-6)).toBeCloseTo(7e-6, 12)
+    expect(lessRecording(1e-5, 9e-6)).toBeCloseTo(2e-6, 12)
+    expect(lessRecording(1e-5, 1)).toBeCloseTo(2e-6, 12)
+  })
+
+  it("is unknown of runs that have no stretch in common", () => {
+    const given = { launchSeconds: 0, readSeconds: 0 }
+    const [one, other] = [ran({ seconds: [1e-4], ...given }), ran({ seconds: [1e-4, 1e-4], ...given })]
+    expect(costOfRecording(one.run, "run", 0, one.stretches, other.stretches)).toBeUndefined()
+  })
+})
+
+describe("the host beside plain steps", () => {
+  it("is shortened until its own steps take no longer than plain", () => {
+    const each = Array.from({ length: 20 }, () => 1e-5)
+    const real = { launchSeconds: 2e-5, readSeconds: 1e-4 }
+    const plain = ran({ seconds: each, ...real })
+    const timed = ran({ seconds: each, launchSeconds: 6e-5, readSeconds: 7e-4 })
+    // all that the plain run's host is known to have spent on submitting is more than it had
+    const slow = withHost(plain.stretches, 4e-5)
+    const { host } = costOfRecording(timed.run, "run", 0, timed.stretches, slow, {
+      launchSeconds: 6e-5,
+      readSeconds: 7e-4
+    })!
+    const again = ran({
+      seconds: each,
+      launchSeconds: host.launchSeconds!,
+      readSeconds: host.readSeconds!
+    })
+    const stepOf = ({ stretches }: typeof again) => stretches[2]!.seconds
+    expect(stepOf(again)).toBeLessThanOrEqual(stepOf(plain) * (1 + 1e-6))
+    expect(stepOf(again)).toBeGreaterThan(stepOf(plain) * 0.999)
+  })
+
+  it("launches no slower than the plain run submitted, and reads as long as what remains of its steps", () => {
+    const each = Array.from({ length: 20 }, () => 1e-5)
+    const host = { launchSeconds: 1e-5, readSeconds: 1e-4 }
+    const real = ran({ seconds: each, ...host })
+    const later = withHost(real.stretches, host.launchSeconds).map((one) => ({
+      ...one,
+      seconds: one.seconds + 5e-4
+    }))
+    const timeline = { ...host, launchSeconds: 6e-5 }
+    const { host: found } = costOfRecording(real.run, "run", 0, real.stretches, later, timeline)!
+    expect(found.launchSeconds).toBeCloseTo(host.launchSeconds, 10)
+    expect(found.readSeconds).toBeCloseTo(host.readSeconds + 5e-4, 9)
+  })
+})
