@@ -42,6 +42,7 @@ const recordings = folders.map((folder) => ({
   recording: JSON.parse(readFileSync(path.join(folder, "fsdp.json"), "utf8")) as Recording
 }))
 const { folder, recording } = recordings[0]!
+const { torch, nccl, device } = recording.described?.nvlink?.[0] ?? {}
 
 const profile = (name: string): string => path.join(root, "traces/profiles", `${name}-${machine}.arrow`)
 /** As scenarios of scenarios/measured name it. */
@@ -123,7 +124,11 @@ for (const [index, { recording: one }] of recordings.entries())
     if (csv === undefined) continue
     const name = link === "nvlink" ? "nccl-nvlink" : `nccl-sockets-${congestionOf(one)}`
     const report = await Effect.runPromise(
-      importCsv(csv, { name: `${name}, ${machine}`, file: folders[index]! })
+      importCsv(csv, {
+        name: `${name}, ${machine}`,
+        file: `${path.basename(folders[index]!)}.csv`,
+        ...(device === undefined ? {} : { device })
+      })
     )
     await Effect.runPromise(writeProfile(profile(name), report.profile))
   }
@@ -206,7 +211,6 @@ const rows = recordings.flatMap(({ recording: one }) =>
     })
 )
 
-const { torch, nccl, device } = recording.described?.nvlink?.[0] ?? {}
 const table = {
   source: `bench/measured/fsdp_record.py, ${recording.date}: two ${device ?? "GPUs"} of one machine, a rank each, PyTorch ${torch ?? "?"}, NCCL ${nccl ?? "?"}: GPT-2 124M at 4 x 1024 and a Llama of 852,559,872 parameters at 4 x 2048; local and DDP in bf16 autocast with float32 parameters (bucket_cap_mb=25, gradient_as_bucket_view), FSDP2 of every block and the root (param_dtype bf16, reduce_dtype float32); fused AdamW; medians of steps, mean of the two ranks; local: both at once, without communication; sockets between network namespaces, MTU 9000, token bucket both ways`,
   // All of it that is of a machine, each step changes.

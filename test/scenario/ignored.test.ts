@@ -32,6 +32,10 @@ describe("fields without effect", () => {
       ["algorithm={name: streaming-diloco, localShare: 0.1}"],
       /^algorithm\.localShare changes what is learnt/u
     ],
+    [
+      ["activations={gradientAsBucketView: true}", "algorithm=s-sgd"],
+      /^activations\.gradientAsBucketView has no effect: no memory of DDP's buckets is counted/u
+    ],
     [["training={optimizer: sgd}"], /^training says what is learnt/u],
     [["faults=[{link: inter}]"], /^faults\[0\] has no effect: it changes neither/u],
     [["precision=float32"], /^precision has no effect: the times of the model's layers are stated/u],

@@ -15,6 +15,14 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["model.recorded.batch", "4", "8", profile, `activations={of: {gpt2: {${whole}, batch: 4}}}`],
   ["model.recorded.context", "1024", "512", profile, `activations={of: {gpt2: {${whole}, batch: 4}}}`],
   ["activations.of", `{gpt2: {${whole}, batch: 4}}`, `{gpt2: {${whole}, batch: 8}}`, profile],
+  [
+    "activations.gradientAsBucketView",
+    "false",
+    "true",
+    profile,
+    "algorithm=ddp",
+    `activations={of: {gpt2: {${whole}, batch: 4}}}`
+  ],
   ["shard.within", "node", "site", "shard={}"],
   ["shard.parameters", "true", "false", "shard={}"],
   ["shard.gradients", "true", "false", "shard={parameters: false}"],

@@ -91,6 +91,38 @@ it.each([
 
 const scenario = path.join(root, "scenarios/measured/sharded-h100.yaml")
 
+const ran = async (set: ReadonlyArray<string>) => {
+  const { result } = await Effect.runPromise(
+    Effect.flatMap(loadScenario(scenario, set), (loaded) =>
+      runScenario(loaded, scenario, { loader: new Loader() })
+    )
+  )
+  return result
+}
+
+// A local step and one copy of the gradients, 4 bytes a parameter: so it was measured, within 1 % of that copy.
+it.each([
+  ["gpt2", 124_439_808],
+  ["llama1b", 852_559_872]
+] as const)(
+  "under DDP %s has its gradients once, where they are views into buckets",
+  async (model, count) => {
+    const row = (mode: string) =>
+      steps.find((step) => step.model === model && step.mode === mode && step.peakBytes !== undefined)!
+    const [local, ddp] = [row("local"), row("ddp")]
+    expect(Math.abs((ddp.peakBytes! - local.peakBytes!) / (4 * count) - 1)).toBeLessThan(0.015)
+    const peak = async (set: ReadonlyArray<string>) => (await ran(set)).peakBytes.device
+    const [alone, views, twice] = await Promise.all([
+      peak(local.set),
+      peak([...ddp.set, "activations.gradientAsBucketView=true"]),
+      peak(ddp.set)
+    ])
+    expect(twice - views).toBe(4 * count)
+    expect(views - alone).toBeGreaterThan(4 * count * 0.99)
+    expect(Math.abs(views / ddp.peakBytes! - 1)).toBeLessThan(0.02)
+  }
+)
+
 it("over 10 Gbit/s: what was missing is missing of collectives alone on that link too, under BBR", async () => {
   expect(congestionOf(recording)).toBe("bbr")
   const alone = path.join(folder, "nccl-10gbit.arrow")
@@ -105,11 +137,7 @@ it("over 10 Gbit/s: what was missing is missing of collectives alone on that lin
         ? "world={ranks: 2}"
         : change.replace(/(collectives=\{measured: )[^,}]*/u, `$1${alone}`)
     )
-    const { result } = await Effect.runPromise(
-      Effect.flatMap(loadScenario(scenario, changed), (loaded) =>
-        runScenario(loaded, scenario, { loader: new Loader() })
-      )
-    )
+    const result = await ran(changed)
     offs.set(`${model} ${mode}`, metricOf(result, "stepSeconds") / stepSeconds - 1)
   }
   for (const one of ["gpt2 ddp", "gpt2 fsdp", "llama1b ddp"])

@@ -27,7 +27,9 @@ export const ActivationSettings = Schema.Struct({
   /** The architecture of a profiled model, whose profile does not say it. */
   of: Schema.optionalKey(ArchitectureSettings),
   /** Computed again in the backward pass rather than kept; see `Recompute`. */
-  recompute: withDefault(Schema.Literals(recomputeChoices), "none")
+  recompute: withDefault(Schema.Literals(recomputeChoices), "none"),
+  /** PyTorch DDP's option of that name: gradients lie in its buckets alone, one layer's beside them; else beside all buckets. */
+  gradientAsBucketView: withDefault(Schema.Boolean, false)
 })
 export type ActivationSettings = typeof ActivationSettings.Type
 
@@ -50,7 +52,7 @@ export const keptBytes = (
 ): Effect.Effect<KeptBytes | undefined, InputError> =>
   Effect.gen(function* () {
     if (activations === undefined) return undefined
-    const { by, of, recompute } = activations
+    const { by, of, recompute, gradientAsBucketView } = activations
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field: `activations.${field}`, value: String(value), accepted })
     if (by === "fused") {
@@ -118,7 +120,10 @@ export const keptBytes = (
         accumulation: accumulationOf(training),
         stay: buckets !== undefined
       }),
-      bufferBytes: (buckets ?? []).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+      // What stays of gradients is the buckets themselves, where gradients are views into them.
+      bufferBytes: gradientAsBucketView
+        ? 0
+        : (buckets ?? []).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
     }
   })
 

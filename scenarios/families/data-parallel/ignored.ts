@@ -198,6 +198,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.activations?.by === "fused" && scenario.activations.recompute === "none"
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
     : []),
+  ...bucketViewWarnings(scenario),
   ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
     ? []
     : ["kernels has no effect: the model's times are measured or stated"]),
@@ -219,14 +220,30 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
 
+/** Buckets are DDP's, between ranks that have whole models; `fused` counts none. */
+const bucketViewWarnings = ({
+  activations,
+  algorithm,
+  shard,
+  world
+}: DataParallelScenario): ReadonlyArray<string> => {
+  if (activations?.gradientAsBucketView !== true) return []
+  const has = algorithm.name === "ddp" && shard === undefined && world.ranks !== 1
+  if (has && activations.by !== "fused") return []
+  return ["activations.gradientAsBucketView has no effect: no memory of DDP's buckets is counted"]
+}
+
 /** Real kernels are this project's, and compute again what the scenario says. */
 const realActivationWarnings = ({ activations }: DataParallelScenario): ReadonlyArray<string> => {
   if (activations === undefined) return []
   const why = "has no effect: real kernels keep what they need"
+  const view = activations.gradientAsBucketView ? [`activations.gradientAsBucketView ${why}`] : []
   // What nobody said is not told as vain.
-  if (activations.by === usualActivations.by) return []
-  if (activations.recompute === "none") return [`activations.by ${why}`]
-  return activations.by === "fused" ? [] : [`activations.by ${why}, but for what is computed again`]
+  if (activations.by === usualActivations.by) return view
+  if (activations.recompute === "none") return [`activations.by ${why}`, ...view]
+  return activations.by === "fused"
+    ? view
+    : [`activations.by ${why}, but for what is computed again`, ...view]
 }
 
 export const ignoredByExec = (
