@@ -48,6 +48,8 @@ export interface Execution<A> {
   readonly prepare?: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
   /** Ops of which it is kept what they leave in the tensors that they write; `Ended.resultsOf` has it. Default none. */
   readonly keeps?: ((op: Op) => boolean) | undefined
+  /** Of these, the ones of which it is also kept what they find in the tensors that they read; `Ended.inputsOf` has it. Default none. */
+  readonly keepsInputs?: ((op: Op) => boolean) | undefined
   /** Opens the native session; for tests that break it. */
   readonly open?: ((options: SessionOptions) => NativeSession) | undefined
   /** Places in each rank's ring of ops under way, at first. For tests. */
@@ -79,6 +81,8 @@ export interface Ended<A> extends ExecutionResult<A> {
   readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
   /** What an op of a rank left in the tensors that it writes, in their order; undefined where that was not kept. */
   readonly resultsOf: (rank: number, op: OpId) => ReadonlyArray<TensorData> | undefined
+  /** What it found in those that it reads; undefined where that was not kept. */
+  readonly inputsOf: (rank: number, op: OpId) => ReadonlyArray<TensorData> | undefined
 }
 
 /** Runs the program on every rank until all have finished. */
@@ -87,7 +91,7 @@ export const execute = <A>(execution: Execution<A>): Effect.Effect<ExecutionResu
 
 /** What is left of a run when its tensors are gone. */
 export const resultOf = <A>(ended: Ended<A>): ExecutionResult<A> => {
-  const { valuesOf: _, resultsOf: __, ...result } = ended
+  const { valuesOf: _, resultsOf: __, inputsOf: ___, ...result } = ended
   return result
 }
 
@@ -166,6 +170,7 @@ class Run<A> {
       session,
       prepare: execution.prepare,
       keeps: execution.keeps,
+      keepsInputs: execution.keepsInputs,
       gate: job.gate,
       nowSeconds: () => this.#nowSeconds()
     }
@@ -307,7 +312,8 @@ class Run<A> {
       capacityBytes: this.#capacityBytes,
       replays: this.#session.replays,
       valuesOf: (rank, tensor) => machineOf(rank).valuesOf(tensor),
-      resultsOf: (rank, op) => machineOf(rank).resultsOf(op)
+      resultsOf: (rank, op) => machineOf(rank).resultsOf(op),
+      inputsOf: (rank, op) => machineOf(rank).inputsOf(op)
     }
   }
 }

@@ -84,6 +84,7 @@ export interface AddonRank {
   settled(): boolean
   read(id: number, data: TensorData): void
   download(id: number): number
+  downloadFor(id: number, lane: number, ...edges: ReadonlyArray<number>): number
   arrived(download: number): boolean
   take(download: number, data: TensorData): void
   prepare(op: AddonOp): number

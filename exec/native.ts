@@ -330,7 +330,16 @@ export class NativeRank {
    * fault `then` is called with whatever there is: look at `session.fault`.
    */
   whenRead(tensor: Tensor, then: (data: TensorData) => void): void {
-    const download = this.#rank.download(tensor.id)
+    this.#whenArrived(tensor, this.#rank.download(tensor.id), then)
+  }
+
+  /** As `whenRead`, of what an op finds there that is submitted next, with these edges: by whatever name it was written. */
+  whenFound(tensor: Tensor, { lane }: Op, edgeCount: number, then: (data: TensorData) => void): void {
+    const edges = this.#edges.subarray(0, edgeCount)
+    this.#whenArrived(tensor, this.#rank.downloadFor(tensor.id, lane, ...edges), then)
+  }
+
+  #whenArrived(tensor: Tensor, download: number, then: (data: TensorData) => void): void {
     const taken = (): void => {
       const data = storageOf(tensor)
       this.#rank.take(download, data)

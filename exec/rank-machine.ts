@@ -21,6 +21,8 @@ export interface Shared {
   readonly prepare: ((rank: number, op: Op) => PrepareOptions | undefined) | undefined
   /** Whether what an op leaves in the tensors that it writes is kept. */
   readonly keeps: ((op: Op) => boolean) | undefined
+  /** Of ops that are kept: whether what they find in the tensors that they read is, too. */
+  readonly keepsInputs: ((op: Op) => boolean) | undefined
   readonly gate: StartGate
   /** Seconds since the gate opened; 0 before. */
   readonly nowSeconds: () => number
@@ -37,6 +39,7 @@ export class ExecutedRank implements Driver<undefined> {
   /** Fibers that sleep until a moment: the program goes on without its ops. */
   #sleeping = 0
   readonly #results = new Map<OpId, Array<TensorData>>()
+  readonly #inputs = new Map<OpId, Array<TensorData>>()
   /** Results that are still on their way, and who waits for them. */
   #coming = 0
   #whenKept: (() => void) | undefined
@@ -100,17 +103,30 @@ export class ExecutedRank implements Driver<undefined> {
   }
 
   #submit(id: OpId, op: Op, edges: number, scalars: Scalars | undefined): void {
+    const { keeps, keepsInputs } = this.#shared
+    const kept = keeps?.(op) === true
+    // Whatever overwrites values that are kept waits until they are out; the program does not.
+    if (kept && keepsInputs?.(op) === true) {
+      const inputs = this.#keep(this.#inputs, id)
+      for (const [index, tensor] of op.reads.entries())
+        this.#native.whenFound(tensor, op, edges, inputs(index))
+    }
     this.#native.submit(op, edges, scalars)
-    if (this.#shared.keeps?.(op) !== true) return
-    const results: Array<TensorData> = []
-    this.#results.set(id, results)
-    // Whatever overwrites them waits until they are out; the program does not.
-    for (const [index, tensor] of op.writes.entries()) {
+    if (!kept) return
+    const results = this.#keep(this.#results, id)
+    for (const [index, tensor] of op.writes.entries()) this.#native.whenRead(tensor, results(index))
+  }
+
+  /** What an op's tensors hold, each to be told when it is there. */
+  #keep(where: Map<OpId, Array<TensorData>>, id: OpId): (index: number) => (data: TensorData) => void {
+    const all: Array<TensorData> = []
+    where.set(id, all)
+    return (index) => {
       this.#coming++
-      this.#native.whenRead(tensor, (data) => {
-        results[index] = data
+      return (data) => {
+        all[index] = data
         if (--this.#coming === 0) this.#whenKept?.()
-      })
+      }
     }
   }
 
@@ -123,6 +139,11 @@ export class ExecutedRank implements Driver<undefined> {
   /** What an op left in the tensors that it writes, where that is kept. */
   resultsOf(op: OpId): ReadonlyArray<TensorData> | undefined {
     return this.#results.get(op)
+  }
+
+  /** What an op found in the tensors that it reads, where that is kept. */
+  inputsOf(op: OpId): ReadonlyArray<TensorData> | undefined {
+    return this.#inputs.get(op)
   }
 
   ended(lane: Lane, token: Token): boolean {

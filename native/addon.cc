@@ -231,6 +231,14 @@ Napi::Value makeRank(const Napi::CallbackInfo& info, const SessionRef& session) 
   define(env, object, "download", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     return Napi::Number::New(info.Env(), rank.download(integerOf(info[0])));
   });
+  define(env, object, "downloadFor", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
+    const int32_t lane = integerOf(info[1]);
+    if (lane < 0 || lane >= programLanes) throw BadCall("download: no lane " + std::to_string(lane));
+    std::vector<int32_t> edges;
+    for (size_t i = 2; i < info.Length(); i++) edges.push_back(integerOf(info[i]));
+    return Napi::Number::New(
+        info.Env(), rank.downloadFor(integerOf(info[0]), lane, edges.data(), static_cast<int>(edges.size())));
+  });
   define(env, object, "arrived", rank, [](const Napi::CallbackInfo& info, Rank& rank) -> Napi::Value {
     return Napi::Boolean::New(info.Env(), rank.arrived(integerOf(info[0])));
   });

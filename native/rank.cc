@@ -248,6 +248,19 @@ void Rank::read(int32_t id, void* values, int64_t elements, bool integers) {
 
 int32_t Rank::download(int32_t id) {
   Tensor& from = tensor(id, "download");
+  return downloadAfter(from, noEvents);
+}
+
+int32_t Rank::downloadFor(int32_t id, int lane, const int32_t* edges, int count) {
+  Tensor& from = tensor(id, "download");
+  Events after = behind(edges, count, "download");
+  const auto own = static_cast<size_t>(lane);
+  after[own] = std::max(after[own], tails_[own]);
+  if (from.arena) waitFor(*from.arena, after);
+  return downloadAfter(from, after);
+}
+
+int32_t Rank::downloadAfter(Tensor& from, Events after) {
   const int32_t number = nextDownload_++;
   Download& made = downloads_[number];
   made.elements = from.operand.elements;
@@ -255,7 +268,7 @@ int32_t Rank::download(int32_t id) {
   made.values.resize(static_cast<size_t>(made.elements) * 4);
   if (made.elements == 0) return number;
   if (from.blank) blank(from, valuesLane);
-  Events after = from.written;
+  merge(after, from.written);
   waitFor(from, after);
   after[valuesLane] = noPoint;
   const Point at = nextPoint();
@@ -354,20 +367,7 @@ int32_t Rank::submit(int32_t handle, const int32_t* edges, int count, const doub
   for (int i = 0; i < scalarCount; i++) {
     if (!std::isfinite(scalars[i])) throw BadCall(op.name + ": scalar " + std::to_string(i) + " is not finite");
   }
-  Events after = noEvents;
-  for (int i = 0; i < count; i++) {
-    const int32_t edge = edges[i];
-    if (edge < 0 || edge >= nextOp_) throw BadCall(op.name + ": no op " + std::to_string(edge) + " to wait for");
-    const int lane = laneOf(edge);
-    if (lane >= 0) {
-      after[static_cast<size_t>(lane)] = std::max(after[static_cast<size_t>(lane)], pointOf(edge));
-      continue;
-    }
-    // So old that its lane is forgotten: wait for every lane up to there.
-    for (size_t other = 0; other < laneCount; other++) {
-      after[other] = std::max(after[other], std::min(pointOf(edge), tails_[other]));
-    }
-  }
+  Events after = behind(edges, count, op.name);
   for (const auto* operands : {&op.reads, &op.writes}) {
     for (const auto& tensor : *operands) {
       if (!tensor->live) throw BadCall(op.name + ": names a tensor that was freed");
@@ -395,6 +395,24 @@ int32_t Rank::submit(int32_t handle, const int32_t* edges, int count, const doub
   laneOf_[static_cast<size_t>(id) % recent] = static_cast<uint8_t>(op.lane);
   device_.submit(op.lane, *op.task, at, after, scalarCount > 0 ? scalars : nullptr);
   return id;
+}
+
+Events Rank::behind(const int32_t* edges, int count, const std::string& name) const {
+  Events after = noEvents;
+  for (int i = 0; i < count; i++) {
+    const int32_t edge = edges[i];
+    if (edge < 0 || edge >= nextOp_) throw BadCall(name + ": no op " + std::to_string(edge) + " to wait for");
+    const int lane = laneOf(edge);
+    if (lane >= 0) {
+      after[static_cast<size_t>(lane)] = std::max(after[static_cast<size_t>(lane)], pointOf(edge));
+      continue;
+    }
+    // So old that its lane is forgotten: wait for every lane up to there.
+    for (size_t other = 0; other < laneCount; other++) {
+      after[other] = std::max(after[other], std::min(pointOf(edge), tails_[other]));
+    }
+  }
+  return after;
 }
 
 int Rank::laneOf(int32_t op) const {

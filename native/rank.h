@@ -52,6 +52,11 @@ class Rank {
   void read(int32_t id, void* values, int64_t elements, bool integers);
   /** The values once every earlier writer has ended: a number to ask `arrived` with, and then to `take` them. */
   int32_t download(int32_t id);
+  /**
+   * The same once all is there that an op would find which is submitted next, to that lane with those edges: also what was written
+   * there by another name in the tensor's arena.
+   */
+  int32_t downloadFor(int32_t id, int lane, const int32_t* edges, int count);
   /** Whether the values are there; otherwise the machine's onProgress is called once they are. */
   bool arrived(int32_t download);
   void take(int32_t download, void* values, int64_t elements, bool integers);
@@ -118,6 +123,9 @@ class Rank {
   Prepared& prepared(int32_t handle, const char* what);
   Point nextPoint();
   int laneOf(int32_t op) const;
+  int32_t downloadAfter(Tensor& from, Events after);
+  /** What those ops have done; `name` asks. */
+  Events behind(const int32_t* edges, int count, const std::string& name) const;
   bool reached(const Events& events) const;
   void waitFor(Tensor& tensor, Events& after);
   void given(Tensor& tensor, Point at);

@@ -32,9 +32,22 @@ export interface RecordedCalls {
   readonly finals: FinalValues
 }
 
-const kinds = ["op", "alloc", "free", "read", "ready", "now", "endStep", "drain", "result", "final"] as const
+const kinds = [
+  "op",
+  "alloc",
+  "free",
+  "read",
+  "ready",
+  "now",
+  "endStep",
+  "drain",
+  "input",
+  "result",
+  "final"
+] as const
 /** Of rows that hold values and ask nothing. */
 const held = {
+  input: "what the op of the rows before found in a tensor that it reads, where that was kept",
   result: "what the op of the row before left in a tensor, where that was kept",
   final: "what a tensor held at the end"
 } as const
@@ -82,7 +95,7 @@ export const journalFormat: Format = {
     column(
       "floats",
       "float32-list",
-      "read, result, final: values of a float tensor, in C order",
+      "read, input, result, final: values of a float tensor, in C order",
       false,
       -Infinity,
       false
@@ -90,7 +103,7 @@ export const journalFormat: Format = {
     column(
       "integers",
       "int32-list",
-      "read, result, final: values of an integer tensor, in C order",
+      "read, input, result, final: values of an integer tensor, in C order",
       false,
       -Infinity
     )
@@ -202,9 +215,12 @@ function* rowsOf({ journals, finals }: RecordedCalls): Generator<Row> {
     const texts = new Map<Op, string>()
     for (const entry of entries) {
       yield rowOf(rank, entry, texts)
-      if (entry.kind !== "op" || entry.results === undefined) continue
-      for (const [index, values] of entry.results.entries())
-        yield { rank, kind: "result", tensor: entry.op.writes[index]!.id, values }
+      if (entry.kind !== "op") continue
+      const { op, inputs = [], results = [] } = entry
+      for (const [index, values] of inputs.entries())
+        yield { rank, kind: "input", tensor: op.reads[index]!.id, values }
+      for (const [index, values] of results.entries())
+        yield { rank, kind: "result", tensor: op.writes[index]!.id, values }
     }
     for (const [tensor, values] of finals.get(rank) ?? []) yield { rank, kind: "final", tensor, values }
   }
@@ -384,8 +400,9 @@ class RankCalls {
       case "drain":
         this.entries.push({ kind: row.kind })
         return
+      case "input":
       case "result":
-        this.#result(row)
+        this.#kept(row, row.kind)
         return
       case "final": {
         const tensor = this.#tensor(row, row.tensor)
@@ -397,19 +414,22 @@ class RankCalls {
     }
   }
 
-  /** Of the op before, in the order of the tensors that it writes. */
-  #result(row: ReadRow): void {
-    const op = this.entries.at(-1)
-    const results = op?.kind === "op" ? (op.results ?? []) : []
-    const written = op?.kind === "op" ? op.op.writes[results.length] : undefined
-    if (op?.kind !== "op" || written?.id !== row.tensor)
-      throw this.#bad(
-        row,
-        "tensor",
-        row.tensor,
-        written === undefined ? "a result behind its op" : `${written.id}, which the op writes next`
-      )
-    this.entries[this.entries.length - 1] = { ...op, results: [...results, this.#values(row, written)] }
+  /** Of the op before, in the order of the tensors that it reads, or writes. */
+  #kept(row: ReadRow, kind: "input" | "result"): void {
+    const entry = this.entries.at(-1)
+    const op = entry?.kind === "op" ? entry : undefined
+    const [tensors, all = []] = kind === "input" ? [op?.op.reads, op?.inputs] : [op?.op.writes, op?.results]
+    const next = tensors?.[all.length]
+    if (op === undefined || next?.id !== row.tensor) {
+      const accepted =
+        next === undefined
+          ? `one ${kind} behind its op for each tensor`
+          : `${next.id}, the ${kind} that is next`
+      throw this.#bad(row, "tensor", row.tensor, accepted)
+    }
+    const values = [...all, this.#values(row, next)]
+    this.entries[this.entries.length - 1] =
+      kind === "input" ? { ...op, inputs: values } : { ...op, results: values }
   }
 
   #bad({ at }: ReadRow, name: string, value: unknown, accepted: string): TraceError {

@@ -15,6 +15,8 @@ export type JournalEntry =
       readonly step: number
       readonly op: Op
       readonly scalars?: Scalars | undefined
+      /** What it found in the tensors that it reads, where a machine has kept that; in their order. */
+      readonly inputs?: ReadonlyArray<TensorData> | undefined
       /** What it left in the tensors that it writes, where a machine has kept that; in their order. */
       readonly results?: ReadonlyArray<TensorData> | undefined
     }

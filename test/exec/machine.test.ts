@@ -312,7 +312,7 @@ describeNative("the executor", () => {
     expect(Math.min(...timeline!.startSeconds)).toBeGreaterThanOrEqual(0)
   })
 
-  it("keeps what an op left, where it is asked to, though the next one overwrites it", async () => {
+  it("keeps what an op found and left, where it is asked to, though the next one overwrites it", async () => {
     const program = Effect.gen(function* () {
       const machine = yield* Machine
       const x = yield* machine.alloc({
@@ -336,10 +336,15 @@ describeNative("the executor", () => {
     ] as const
     for (const backend of backends) {
       const kept = await Effect.runPromise(
-        executeThen({ world: localWorld(2), program, keeps, ...backend }, ({ ranks, resultsOf }) =>
-          ranks.map(({ rank, value }) =>
-            [...value, value[0]! + 1].map((op) => resultsOf(rank, op)?.map((data) => [...data]))
-          )
+        executeThen(
+          { world: localWorld(2), program, keeps, keepsInputs: keeps, ...backend },
+          ({ ranks, resultsOf, inputsOf }) =>
+            ranks.map(({ rank, value }) => {
+              const found = value.map((op) => inputsOf(rank, op)!.map((data) => [...data]))
+              expect(found).toEqual([rank, 0.5, 0.5].map((last) => [[1, 2, 3, last]]))
+              expect(inputsOf(rank, value[0]! + 1)).toBeUndefined()
+              return [...value, value[0]! + 1].map((op) => resultsOf(rank, op)?.map((data) => [...data]))
+            })
         )
       )
       const left = [

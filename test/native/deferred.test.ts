@@ -121,6 +121,38 @@ describeNative("the deferred backend", () => {
     }
   })
 
+  it("has what an op finds there, by whatever name and lane it was written, and nothing later", async () => {
+    const sizes = { dtype: "float32", place: "device", shape: [64], elements: 64, sizeBytes: 256 } as const
+    let early = 0
+    for (let seed = 0; seed < 40; seed++) {
+      await withSession(deferred(seed), async (_, rank) => {
+        const [ones, twos, result] = [filled(rank!, 1), filled(rank!, 2), tensorOn(rank!, [64])]
+        const arena = tensorOn(rank!, [64])
+        const view: Tensor = { ...sizes, id: arena.id + 1000, name: "view" }
+        rank!.view(view, arena, 0)
+        const edges = new Int32Array(8)
+        rank!.takeEdgesFrom(edges)
+        const copy = (from: Tensor, to: Tensor, lane: Lane, count = 0) =>
+          rank!.submit(launch("copy", kernels.copy, lane, [from], [to]), count)
+        // It was written as the arena, in another lane; the view's own name tells nothing of that.
+        edges[0] = copy(twos, arena, Lane.inter)
+        const unaware = readOf(rank!, view)
+        const op = launch("use", kernels.copy, Lane.compute, [view], [result])
+        const found = new Promise<TensorData>((resolve) => rank!.whenFound(view, op, 1, resolve))
+        rank!.submit(op, 1)
+        copy(ones, arena, Lane.compute)
+        expect(new Set(await found), `seed ${seed}`).toEqual(new Set([2]))
+        // Its own lane needs no edge.
+        const again = new Promise<TensorData>((resolve) => rank!.whenFound(view, op, 0, resolve))
+        rank!.submit(op, 0)
+        copy(twos, arena, Lane.compute)
+        expect(new Set(await again), `seed ${seed}`).toEqual(new Set([1]))
+        if ((await unaware)[0] !== 2) early++
+      })
+    }
+    expect(early).toBeGreaterThan(0)
+  })
+
   it("shows that edges are missing", async () => {
     let wrong = 0
     let inNeed = 0

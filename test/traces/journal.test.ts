@@ -95,14 +95,18 @@ describe("a file of journals", () => {
       rank,
       entries: entries.map((entry) =>
         entry.kind === "op" && entry.op.label === "average"
-          ? { ...entry, results: [Float32Array.of(1 + rank, NaN, -0, Infinity)] }
+          ? {
+              ...entry,
+              inputs: [Float32Array.of(-1, rank, NaN, -Infinity)],
+              results: [Float32Array.of(1 + rank, NaN, -0, Infinity)]
+            }
           : entry
       )
     }))
     return { ...calls, journals }
   }
 
-  it("has what came over a narrow wire, where that was kept", () => {
+  it("has what ops found and left, where that was kept", () => {
     const read = decodeJournals("x", encodeJournals("x", kept()))
     expect(read).toEqual(kept())
     expect(read).not.toEqual(callsOf(special, 2))
@@ -121,9 +125,19 @@ describe("a file of journals", () => {
     })
     const read = (results: ReadonlyArray<TensorData>) =>
       decodeJournals("x", encodeJournals("x", behind(results)))
-    expect(() => read([Float32Array.of(1, 2, 3)])).toThrow(
-      /column floats or integers, row \d+ is "3 numbers"; expected 4, as tensor "x" has/u
-    )
+    const wrong = /column floats or integers, row \d+ is "3 numbers"; expected 4, as tensor "x" has/u
+    expect(() => read([Float32Array.of(1, 2, 3)])).toThrow(wrong)
+    const found = (inputs: ReadonlyArray<TensorData>) => ({
+      ...calls,
+      journals: journals.map(({ rank, entries }) => ({
+        rank,
+        entries: entries.map((entry) =>
+          entry.kind === "op" && entry.inputs !== undefined ? { ...entry, inputs } : entry
+        )
+      }))
+    })
+    const bytes = encodeJournals("x", found([Float32Array.of(1, 2, 3)]))
+    expect(() => decodeJournals("x", bytes)).toThrow(wrong)
   })
 
   it("is refused where it is damaged, with its place", () => {
