@@ -1,7 +1,7 @@
 // A real run with all that another one is held to: op logs, journals, timeline, and what tensors held at the end. In a job of
 // processes all ranks' come together at rank 0, as the Arrow bytes that a file of them has. Knows nothing of simulations.
 import * as Effect from "effect/Effect"
-import { comesNarrow } from "../core/agreement/narrow.ts"
+import { comesNarrow, updates } from "../core/agreement/narrow.ts"
 import { journaled, type Journal, type JournalEntry } from "../core/laws/journal.ts"
 import type { RankBytes } from "../core/laws/execution.ts"
 import type { MachineError, RankLost } from "../core/machine/machine.ts"
@@ -35,7 +35,7 @@ export interface Ran<A> {
 }
 
 /**
- * Runs for real, and keeps everything, also what came over narrow wires. `processes`: the job of which this process is one rank.
+ * Runs for real, and keeps everything, also what came over narrow wires, and what updates made of what. `processes`: the job of which this process is one rank.
  * Without `values` neither that nor what tensors held at the end: of a large model that takes longer than the run.
  */
 export const recordRun = <A>(
@@ -51,13 +51,13 @@ export const recordRun = <A>(
         ...(processes === undefined ? {} : { job: () => processes.run() }),
         program: journaled(execution.program, journals),
         record: true,
-        ...(values ? { keeps: comesNarrow } : {})
+        ...(values ? { keeps: (op) => comesNarrow(op) || updates(op), keepsInputs: updates } : {})
       },
       (ended) => ({
         executed: resultOf(ended),
         own: values
           ? {
-              journals: journals.map((journal) => withResults(journal, ended.resultsOf)),
+              journals: journals.map((journal) => withKept(journal, ended)),
               finals: finalValues(journals, ended.valuesOf)
             }
           : { journals, finals: new Map() }
@@ -114,11 +114,19 @@ const gathered = (
         }
       })
 
-const withResults = ({ rank, entries }: Journal, resultsOf: Ended<unknown>["resultsOf"]): Journal => ({
+const withKept = (
+  { rank, entries }: Journal,
+  { inputsOf, resultsOf }: Pick<Ended<unknown>, "inputsOf" | "resultsOf">
+): Journal => ({
   rank,
-  entries: entries.map((entry) => {
-    const results = entry.kind === "op" ? resultsOf(rank, entry.id) : undefined
-    return results === undefined ? entry : { ...(entry as JournalEntry & { readonly kind: "op" }), results }
+  entries: entries.map((entry): JournalEntry => {
+    if (entry.kind !== "op") return entry
+    const [inputs, results] = [inputsOf(rank, entry.id), resultsOf(rank, entry.id)]
+    return {
+      ...entry,
+      ...(inputs === undefined ? {} : { inputs }),
+      ...(results === undefined ? {} : { results })
+    }
   })
 })
 

@@ -213,7 +213,7 @@ export class SimulatedRank implements Driver<number> {
     times?.belongs(rank, id, turn, first, last)
     if (values === undefined || op.group !== undefined) return
     const launched = launchedWith(op, scalars)
-    whenEnded(last, () => values.run(rank, launched))
+    whenEnded(last, () => values.run(rank, id, launched))
   }
 
   #seconds(op: Op, prepared: number, scalars: Scalars | undefined): number {

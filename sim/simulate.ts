@@ -8,6 +8,7 @@ import * as Scheduler from "effect/Scheduler"
 import { Digest } from "../core/digest.ts"
 import { Lane, laneCount } from "../core/machine/lane.ts"
 import { CollectiveOrder, describeUnmet, type OnCollective } from "../core/machine/collective-order.ts"
+import type { OnOp } from "../core/machine/op.ts"
 import {
   Deadlock,
   defaultLookAhead,
@@ -66,6 +67,8 @@ export interface Simulation<A> {
   readonly values?: InitialValues | undefined
   /** With `values`: stands beside every collective, and may replace its results. */
   readonly onCollective?: OnCollective | undefined
+  /** With `values`: stands beside every other op, and may replace its results. */
+  readonly onOp?: OnOp | undefined
   /** What reads give, without `values`. */
   readonly source?: ReadSource | undefined
   /** Which of the programs that can go on at the same virtual time does; first come first served by default. For tests. */
@@ -159,7 +162,8 @@ class Run<A> {
       keepsOps: simulation.values !== undefined
     })
     this.#recorder = simulation.record === true ? new Recorder(representatives) : undefined
-    this.#values = simulation.values === undefined ? undefined : new Values(simulation.onCollective)
+    this.#values =
+      simulation.values === undefined ? undefined : new Values(simulation.onCollective, simulation.onOp)
     const times = this.#recorder === undefined ? undefined : new ActivityTimes(this.#recorder)
     if (times !== undefined) this.#engine.recorder = times
     const values = this.#values

@@ -4,16 +4,18 @@ import { collectives, kernels } from "../core/kernels/catalogue.ts"
 import { evaluate, evaluateCollective } from "../core/kernels/evaluate.ts"
 import { roundInPlace } from "../core/kernels/rounding.ts"
 import type { Meeting, OnCollective } from "../core/machine/collective-order.ts"
-import type { Op } from "../core/machine/op.ts"
+import type { OnOp, Op, OpId } from "../core/machine/op.ts"
 import { dtypeBits, type Drawn, type Tensor, type TensorData } from "../core/machine/tensor.ts"
 
 /** What tensors hold in a simulation with values, by rank and tensor. */
 export class Values {
   readonly #tensors = new Map<number, Array<TensorData>>()
   readonly #onCollective: OnCollective | undefined
+  readonly #onOp: OnOp | undefined
 
-  constructor(onCollective?: OnCollective) {
+  constructor(onCollective?: OnCollective, onOp?: OnOp) {
     this.#onCollective = onCollective
+    this.#onOp = onOp
   }
 
   /** A tensor's first values, rounded to its dtype as a device stores them; zeros where there are none. */
@@ -46,9 +48,13 @@ export class Values {
     return data
   }
 
-  run(rank: number, op: Op): void {
-    const data = (tensors: ReadonlyArray<Tensor>) => tensors.map((tensor) => this.of(rank, tensor))
-    evaluate(op.kernel, op.reads, data(op.reads), op.writes, data(op.writes), op.attributes)
+  /** `op` has the launch's scalars among its attributes. */
+  run(rank: number, id: OpId, op: Op): void {
+    const valuesOf = (tensor: Tensor): TensorData => this.of(rank, tensor)
+    const [inputData, outputData] = [op.reads.map(valuesOf), op.writes.map(valuesOf)]
+    const then = this.#onOp?.({ rank, id, op, inputData, outputData, valuesOf })
+    evaluate(op.kernel, op.reads, inputData, op.writes, outputData, op.attributes)
+    then?.()
   }
 
   /** `ops[i]` is what `ranks[i]` submitted; all members, in group order. */

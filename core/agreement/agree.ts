@@ -5,6 +5,7 @@ import { checkLaws } from "../laws/laws.ts"
 import { compareJournals, compareOpLogs } from "./decisions.ts"
 import type { Disagreement } from "./disagreement.ts"
 import type { Turned } from "./turned.ts"
+import type { Updated } from "./updated.ts"
 import { compareFinal, compareReads, defaultTolerance, type Tolerance, type ValuesOf } from "./values.ts"
 
 export interface AgreementRun {
@@ -27,6 +28,11 @@ export interface Agreement {
    * simulated run did not go on with the real one's.
    */
   readonly narrowWires: Pick<Turned, "elements" | "turned"> | undefined
+  /**
+   * Elements that updates of parameters wrote, and how many of them the simulated run's own gradients would have moved elsewhere.
+   * Undefined where the simulated run did not go on with the real one's.
+   */
+  readonly updates: Pick<Updated, "elements" | "turned"> | undefined
   /** The real run obeys every law that its records allow to judge. */
   readonly order: boolean
   /** Simulated makespan over real makespan, less 1: above 0, the simulation is slower than the machine. */
@@ -36,14 +42,15 @@ export interface Agreement {
 }
 
 /**
- * Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. `turned`: what was found
- * where the simulated run went on with what came over narrow wires in the real one.
+ * Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. `turned`, `updated`:
+ * what was found where the simulated run went on with what came over narrow wires in the real one, and with its updates.
  */
 export const agree = (
   simulated: AgreementRun,
   executed: AgreementRun,
   tolerance: Tolerance = defaultTolerance,
-  turned?: Turned
+  turned?: Turned,
+  updated?: Updated
 ): Agreement => {
   const [ours, theirs] = [simulated.execution.journals ?? [], executed.execution.journals ?? []]
   const decisions =
@@ -54,7 +61,7 @@ export const agree = (
   let comparedTensors = 0
   const carried = simulated.valuesOf !== undefined && executed.valuesOf !== undefined
   if (carried) {
-    values = turned?.disagreement ?? compareReads(ours, theirs, tolerance)
+    values = turned?.disagreement ?? updated?.disagreement ?? compareReads(ours, theirs, tolerance)
     // Runs that took different decisions have different tensors: nothing to compare.
     if (decisions === undefined) {
       const final = compareFinal(ours, simulated.valuesOf, executed.valuesOf, tolerance)
@@ -75,6 +82,7 @@ export const agree = (
     values: carried ? values === undefined && decisions === undefined : undefined,
     comparedTensors,
     narrowWires: turned && { elements: turned.elements, turned: turned.turned },
+    updates: updated && { elements: updated.elements, turned: updated.turned },
     order: order === undefined,
     timeError: makespanOf(simulated.execution) / makespanOf(executed.execution) - 1,
     firstDisagreement: decisions ?? values ?? order

@@ -44,6 +44,9 @@ export const wireOf = ({ attributes: { wire } }: Op): Grid => (isDtype(wire) ? w
 /** Whether values are rounded to a narrow grid on their way: what a real run keeps, so that a simulated one can go on with it. */
 export const comesNarrow = (op: Op): boolean => isNarrow(wireOf(op))
 
+/** Whether an op updates parameters: of it a real run keeps what it found and what it left, so that a simulated one can go on with it. */
+export const updates = ({ kernel }: Op): boolean => kernel.swing !== undefined
+
 /** TF32 has as many bits of mantissa as float16. */
 const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
   attributes["tf32"] === true ? "float16" : "float32"
@@ -203,7 +206,8 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
 export const resultsIn = ({ op, results }: OpEntry): ReadonlyArray<TensorData> | undefined =>
   results ?? (op.writes.length === 0 && comesNarrow(op) ? [] : undefined)
 
-const readsScale = ({ attributes }: Op): boolean => attributes["scaled"] === true
+/** The loss multiplies by it, an update divides. */
+export const readsScale = ({ attributes }: Op): boolean => attributes["scaled"] === true
 
 /** What a rank's loss is scaled by: the last that such an op reads. */
 export const scalingOf = ({ entries }: Journal): Tensor | undefined => {

@@ -188,7 +188,8 @@ export class TurnedValues {
 const beyond = ({ ratio, message }: ReturnType<typeof gapBetween>): string | undefined =>
   ratio > 1 ? message : undefined
 
-const isSame = (one: Op, other: Op): boolean =>
+/** Whether both runs submitted this. */
+export const isSame = (one: Op, other: Op): boolean =>
   one.kernel.name === other.kernel.name &&
   one.label === other.label &&
   one.writes.length === other.writes.length &&

@@ -203,7 +203,8 @@ export const gapBetween = (
 }
 
 /** Of int8 that travels, a step is what its largest code is one of: 127 (packing.ts), not 128. */
-const gridStep = (dtype: Dtype): number => (dtype === "int8" ? 1 / 127 : 1 / (1 << mantissaBits[dtype]))
+export const gridStep = (dtype: Dtype): number =>
+  dtype === "int8" ? 1 / 127 : 1 / (1 << mantissaBits[dtype])
 
 export const describe = (rank: number, { id, name, dtype }: Tensor): string =>
   `rank ${rank}, tensor ${id} "${name}" (${dtype})`

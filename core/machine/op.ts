@@ -3,7 +3,7 @@
 import type { Attributes, Kernel } from "../kernels/kernel.ts"
 import { attributesAt, scalarsMisfit, type Scalars } from "../kernels/scalars.ts"
 import type { Group } from "../world.ts"
-import { dtypeBits, type Dtype, type Role, type Tensor } from "./tensor.ts"
+import { dtypeBits, type Dtype, type Role, type Tensor, type TensorData } from "./tensor.ts"
 import type { Lane } from "./lane.ts"
 
 /**
@@ -44,6 +44,24 @@ export const checkScalars = (op: Op, scalars: Scalars | undefined): void => {
 
 /** Position of an op in its rank's program order, from 0. */
 export type OpId = number
+
+/** An op of one rank alone whose values are computed: the launch's scalars are among its attributes. */
+export interface ComputedOp {
+  readonly rank: number
+  readonly id: OpId
+  readonly op: Op
+  /** Of the tensors that it reads, and of those that it writes, in their order. */
+  readonly inputData: ReadonlyArray<TensorData>
+  readonly outputData: ReadonlyArray<TensorData>
+  /** What a tensor of its rank holds now. */
+  readonly valuesOf: (tensor: Tensor) => TensorData
+}
+
+/**
+ * Hears of an op while its inputs are there; what it returns is called when its results are, before anything reads them: it may put
+ * others in their place.
+ */
+export type OnOp = (computed: ComputedOp) => (() => void) | undefined
 
 const bytesOf = (tensors: ReadonlyArray<Tensor>): number => {
   let sizeBytes = 0

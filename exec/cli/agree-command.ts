@@ -49,6 +49,8 @@ export interface AgreeResult {
   readonly comparedTensors: number
   /** Elements that came over narrow wires, and how many the two machines rounded to different sides; the simulation goes on with the real ones. */
   readonly narrowWires: { readonly elements: number; readonly turned: number }
+  /** Elements that updates of parameters wrote, and how many simulated gradients alone would have moved elsewhere. */
+  readonly updates: { readonly elements: number; readonly turned: number }
   /**
    * Where values at the end differ because rounding grew: how far the two can be held to each other. Then `values` and
    * `comparedTensors` are those after so many steps, and there is no disagreement. Null when values agree at the end, and when it
@@ -184,6 +186,7 @@ const compared = (
       values: (held ?? agreement).values ?? false,
       comparedTensors: (held ?? agreement).comparedTensors,
       narrowWires: (held ?? agreement).narrowWires ?? { elements: 0, turned: 0 },
+      updates: (held ?? agreement).updates ?? { elements: 0, turned: 0 },
       horizon:
         horizon === undefined || held === undefined
           ? null
@@ -222,7 +225,7 @@ const simulating = () =>
   )
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {
-  const { firstDisagreement, horizon, narrowWires, timeError } = result
+  const { firstDisagreement, horizon, narrowWires, timeError, updates } = result
   const mark = (ok: boolean): string => (ok ? "agree" : "DIFFER")
   const percent = `${timeError >= 0 ? "+" : ""}${(100 * timeError).toFixed(1)} %`
   const lines = [
@@ -233,6 +236,11 @@ const print = (result: AgreeResult, watched: Horizon | undefined): string => {
       ? []
       : [
           `           ${narrowWires.turned} of ${counted(narrowWires.elements, "element")} that came over narrow wires were rounded to another side`
+        ]),
+    ...(updates.turned === 0
+      ? []
+      : [
+          `           ${updates.turned} of ${counted(updates.elements, "element")} that updates wrote went where the simulated gradients alone would not have moved them`
         ]),
     ...(horizon === null
       ? []

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import { agree, type Agreement } from "../../core/agreement/agree.ts"
 import { replaying } from "../../core/agreement/replay.ts"
 import { TurnedValues } from "../../core/agreement/turned.ts"
+import { UpdatedValues } from "../../core/agreement/updated.ts"
 import { defaultTolerance } from "../../core/agreement/values.ts"
 import type { Execution as Judged } from "../../core/laws/execution.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
@@ -118,6 +119,7 @@ export const holdToSimulation = <A>(
     const told = counted(program(), journals, options.onSimulated)
     const tolerance = options.tolerance ?? defaultTolerance
     const turned = new TurnedValues(journals, tolerance)
+    const updated = new UpdatedValues(journals, tolerance)
     const simulated = yield* simulate({
       world,
       program: journaled(replaying(told, journals), virtual),
@@ -132,12 +134,13 @@ export const holdToSimulation = <A>(
       lookAhead,
       record: true,
       values: options.initial ?? (() => undefined),
-      onCollective: turned.onCollective
+      onCollective: turned.onCollective,
+      onOp: updated.onOp
     })
     const simulatedRun: Judged = {
       timeline: simulated.timeline!,
       opLogs: simulated.opLogs,
-      journals: virtual.map((journal) => turned.withResults(journal)),
+      journals: virtual.map((journal) => updated.withResults(turned.withResults(journal))),
       makespanSeconds: simulated.makespanSeconds,
       stepEnds: simulated.ranks.map(({ rank, stepEndSeconds }) => ({ rank, seconds: stepEndSeconds })),
       peakBytes: simulated.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
@@ -159,7 +162,8 @@ export const holdToSimulation = <A>(
       { execution: simulatedRun, valuesOf: (rank, tensor) => simulated.values?.of(rank, tensor) },
       { execution: executedRun, valuesOf: (rank, { id }) => finals.get(rank)?.get(id) },
       tolerance,
-      turned.found
+      turned.found,
+      updated.found
     )
     return { agreement, simulated, recording, simulatedRun, executedRun }
   })
