@@ -8,6 +8,7 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executedSteps, type ExecutedSteps } from "./measured-steps.ts"
+import { plainStepSeconds } from "./plain-steps.ts"
 import { opTimes, type OpTimes } from "./op-by-op.ts"
 import { serveRuns } from "./rank-loop.ts"
 
@@ -34,20 +35,35 @@ const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJ
     if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
     const prepared = yield* prepareTraining(scenario, file, new Loader(), { planFrom })
     const { world, planned, build, steps } = prepared
+    const { warmupSteps } = planned
+    const begins = () => {
+      const own = job.run()
+      own.gate.whenOpen(begun)
+      return own
+    }
     const { timeline } = yield* execute({
       world,
-      job: () => {
-        const own = job.run()
-        own.gate.whenOpen(begun)
-        return own
-      },
+      job: emulateDevice ? begins : () => job.run(),
       program: planned.program(build, steps),
       record: true,
       ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {})
     })
-    const { warmupSteps } = planned
+    const timed = executedSteps(timeline!, warmupSteps, steps - warmupSteps)
+    // What lanes do is known of a run that is timed; how long steps are, where timing costs something, of one that is not.
+    const plain = emulateDevice
+      ? {}
+      : {
+          stepSeconds: yield* plainStepSeconds(
+            { world, job: begins },
+            (count) => planned.program(build, count),
+            job,
+            warmupSteps,
+            steps - warmupSteps
+          )
+        }
     return {
-      ...executedSteps(timeline!, warmupSteps, steps - warmupSteps),
+      ...timed,
+      ...plain,
       warmupSteps,
       ...(ops === true ? { ops: opTimes(timeline!, job.rank) } : {})
     } satisfies Told

@@ -7,6 +7,7 @@
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --sites 2        HSDP and sharded sites: the ranks of a site share a namespace,
 //                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
+// Steps on GPUs are of a run that nobody times, as is the profile; what lanes do is of a timed run before it.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
