@@ -51,10 +51,16 @@ const amongKernels = (record: RecordedRun): RecordedRun => {
   return { ...record, timeline: { ...timeline, startSeconds } }
 }
 
-/** Undefined where no collective ran beside, or none of it alone. */
+/**
+ * Undefined where no collective ran beside, or none of it alone.
+ *
+ * @param kernelsGoOn the program keeps kernels under way until its messages have ended; otherwise messages that began before the first of
+ * them, or after the last, had no company
+ */
 export const costOfCompany = (
   record: RecordedRun,
-  kindOf: (step: number) => ProfiledStep
+  kindOf: (step: number) => ProfiledStep,
+  kernelsGoOn = false
 ): Company | undefined => {
   const alone = without(record, (step) => kindOf(step) !== "alone")
   const beside = without(record, (step) => kindOf(step) !== "beside")
@@ -95,7 +101,7 @@ export const costOfCompany = (
     })
   const lost = extra / overlap
   if (alikeIn(beside).length === 0) return undefined
-  const alike = alikeIn(amongKernels(beside))
+  const alike = alikeIn(kernelsGoOn ? beside : amongKernels(beside))
   return {
     kernels: lost < 1 ? Math.max(1, 1 / (1 - lost)) : undefined,
     collectives:

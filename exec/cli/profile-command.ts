@@ -378,7 +378,8 @@ const profileRun = (
     const recording = recordingOf(record, both, reckoning, 1, timedHost)
     const host = timedHost === undefined ? undefined : { ...timedHost, ...recording?.host }
     const ops = [...untimed(recordedOps(kept, reckoning), recording), ...(yield* copiesOf(options))]
-    const company = parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step))
+    const company =
+      parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step), true)
     const rows = recordedCollectives(kept, reckoning)
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
     const measured = yield* measuredOn(emulated)

@@ -130,16 +130,19 @@ it("takes no time from a message of which a member's times are left out", () => 
 })
 
 it("tells nothing of messages where none begins beside kernels, and of kernels what they lose all the same", () => {
-  const company = costOfCompany(
-    recordOf([
-      [kernel, 1, 0, 1],
-      [message, 1, 1, 3],
-      [message, 2, 10, 15],
-      [kernel, 2, 11, 13]
-    ]),
-    kindOf
-  )
-  expect(company).toEqual({ kernels: 2, collectives: undefined, waits: [] })
+  const record = recordOf([
+    [kernel, 1, 0, 1],
+    [message, 1, 1, 3],
+    [message, 2, 10, 15],
+    [kernel, 2, 11, 13]
+  ])
+  expect(costOfCompany(record, kindOf)).toEqual({ kernels: 2, collectives: undefined, waits: [] })
+  // But where kernels are kept going.
+  expect(costOfCompany(record, kindOf, true)).toMatchObject({
+    kernels: 2,
+    collectives: 2.5,
+    waits: [{ seconds: 3 }]
+  })
 })
 
 it("knows nothing where nothing ran beside, and of no kernels that gain by it", () => {
