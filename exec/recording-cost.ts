@@ -111,6 +111,10 @@ const largest = (most: number, holds: (value: number) => boolean): number => {
   return low
 }
 
+/** The least cost of an op, at most 20 us, with which what it is taken off takes no longer than `plainSeconds`; else 20 us. */
+export const leastCost = (plainSeconds: number, secondsWith: (cost: number) => number): number =>
+  mostSeconds - largest(mostSeconds, (spared) => secondsWith(mostSeconds - spared) <= plainSeconds)
+
 /**
  * The cost of recording an op is the least with which a simulation of the run's own steps takes no longer than they did plain, and at
  * most what steps took longer when they were timed, over their ops, and 20 us. Where that is not enough, the host is what is too long: the cost

@@ -38,7 +38,7 @@ import {
 } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { recordRun, type RunRecord } from "../record-run.ts"
-import { costOfRecording, lessRecording, type Recording } from "../recording-cost.ts"
+import { costOfRecording, leastCost, lessRecording, type Recording } from "../recording-cost.ts"
 import { timedAndPlain, type TimedAndPlain, type Watched } from "../timed-and-plain.ts"
 import { requireDevice, warn } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
@@ -157,11 +157,9 @@ const profileTraining = (
       layerTimes(record, graph.layers, warmupSteps, steps, { busySeconds, spanSeconds })
     const timed = timesLess(0, 0)
     const recording = isOther(job) ? undefined : recordingOf(record, both, forBenchmark, steps)
-    const excess = (recording?.timedSeconds ?? 0) - (recording?.plainSeconds ?? 0)
-    const times =
-      recording === undefined
-        ? timed
-        : timesLess(recording.recordingSeconds, Math.max(0, excess / recording.ops))
+    const spanLess = (one: Recording): number =>
+      leastCost(one.plainSeconds, (cost) => spanOf(timesLess(one.recordingSeconds, cost)))
+    const times = recording === undefined ? timed : timesLess(recording.recordingSeconds, spanLess(recording))
     const { layers, busySeconds, unattributedShare } = times
     const span = spanOf(times)
     const gradients = graph.layers.flatMap(({ parameters }) => parameters.map(({ dtype }) => dtype))

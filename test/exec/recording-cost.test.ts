@@ -10,7 +10,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { oneRank } from "../../core/world.ts"
-import { costOfRecording, lessRecording } from "../../exec/recording-cost.ts"
+import { costOfRecording, leastCost, lessRecording } from "../../exec/recording-cost.ts"
 import { inStretches, type Stretches } from "../../exec/stretches.ts"
 import { run } from "../simulate/simulated.ts"
 
@@ -137,6 +137,14 @@ describe("the cost of recording ops", () => {
     const same = ran(given)
     const found = costOfRecording(same.run, "run", 0, same.stretches, same.stretches)!
     expect(found.recordingSeconds).toBe(0)
+  })
+
+  it("of spans is the least that makes them no longer than a plain step", () => {
+    const spans = [1e-5, 4e-5, 2e-4]
+    const total = (cost: number) => spans.reduce((sum, span) => sum + lessRecording(span, cost), 0)
+    expect(leastCost(2.5e-4 - 3 * 5e-6, total)).toBeCloseTo(5e-6, 10)
+    expect(leastCost(1, total)).toBe(0)
+    expect(leastCost(1e-6, total)).toBeCloseTo(2e-5, 12)
   })
 
   it("leaves a fifth of an op's time", () => {
