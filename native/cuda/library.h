@@ -11,16 +11,14 @@ namespace tandem::cuda {
 
 class Library {
  public:
-  /** The first of the names that can be opened; `variable` names an environment variable: a path to try first, or "none". */
-  Library(const char* variable, const std::vector<std::string>& names) {
-    std::vector<std::string> all;
-    if (const char* path = std::getenv(variable); path != nullptr && *path != 0) all.emplace_back(path);
-    if (!all.empty() && all.front() == "none") {
+  /** The first of the names that can be opened. `variable` names an environment variable: a path, and no other is tried; or "none". */
+  Library(const char* variable, std::vector<std::string> names) {
+    if (const char* path = std::getenv(variable); path != nullptr && *path != 0) names = {path};
+    if (names.front() == "none") {
       error_ = std::string(variable) + " is none";
       return;
     }
-    all.insert(all.end(), names.begin(), names.end());
-    for (const std::string& name : all) {
+    for (const std::string& name : names) {
       handle_ = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
       if (handle_ != nullptr) return;
       const std::string error = dlerror();
@@ -29,7 +27,7 @@ class Library {
   }
 
   bool found() const { return handle_ != nullptr; }
-  /** Of the first name, which is the user's path where there is one. */
+  /** Of the first name. */
   const std::string& error() const { return error_; }
 
   /** False when the library has no such function. */
