@@ -19,6 +19,7 @@ import {
   wireOf,
   type OpEntry
 } from "./narrow.ts"
+import { ReplacedResults } from "./replaced.ts"
 import { describe, gapBetween, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
 import { acrossWire, type Interval } from "./wire-interval.ts"
 
@@ -49,8 +50,7 @@ export class TurnedValues {
   readonly #recorded = new Map<string, Recorded>()
   readonly #scalings: ReadonlyMap<number, Tensor | undefined>
   readonly #grids: ReturnType<typeof narrowed>
-  /** Results that the simulated run has of the real one, by rank and op. */
-  readonly #replaced = new Map<number, Map<number, ReadonlyArray<TensorData>>>()
+  readonly #replaced = new ReplacedResults()
   #elements = 0
   #turned = 0
   #disagreement: Disagreement | undefined
@@ -77,16 +77,8 @@ export class TurnedValues {
     return { elements: this.#elements, turned: this.#turned, disagreement: this.#disagreement }
   }
 
-  /** The simulated run's journal with what it has of the real one: what came before matters no more for that. */
-  withResults({ rank, entries }: Journal): Journal {
-    const replaced = this.#replaced.get(rank)
-    return {
-      rank,
-      entries: entries.map((entry) => {
-        const results = entry.kind === "op" ? replaced?.get(entry.id) : undefined
-        return results === undefined ? entry : { ...(entry as OpEntry), results }
-      })
-    }
+  withResults(journal: Journal): Journal {
+    return this.#replaced.withResults(journal)
   }
 
   readonly onCollective: OnCollective = (computed) => {
@@ -104,9 +96,7 @@ export class TurnedValues {
       for (const [i, rank] of ranks.entries()) {
         const { entry, results } = recorded[i]!
         this.#hold(rank, recorded[i]!, members[i]!, bounds[i]!, this.#toleranceOf(computed, rank))
-        const own = this.#replaced.get(rank) ?? new Map<number, ReadonlyArray<TensorData>>()
-        this.#replaced.set(rank, own.set(entry.id, results))
-        for (const [index, data] of members[i]!.outputData.entries()) data.set(results[index]!)
+        this.#replaced.put(rank, entry.id, members[i]!.outputData, results)
       }
     }
   }

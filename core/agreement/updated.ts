@@ -10,6 +10,7 @@ import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
 import { isNarrow, narrowed, nothing, readsScale, updates, type OpEntry } from "./narrow.ts"
+import { ReplacedResults } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gapBetween, gridStep, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
 
@@ -43,8 +44,7 @@ export class UpdatedValues {
   readonly #grids: ReturnType<typeof narrowed>
   /** By rank, what its last loss was scaled by. */
   readonly #scales = new Map<number, number>()
-  /** Results that the simulated run has of the real one, by rank and op. */
-  readonly #replaced = new Map<number, Map<OpId, ReadonlyArray<TensorData>>>()
+  readonly #replaced = new ReplacedResults()
   #elements = 0
   #turned = 0
   #disagreement: Disagreement | undefined
@@ -68,16 +68,8 @@ export class UpdatedValues {
     return { elements: this.#elements, turned: this.#turned, disagreement: this.#disagreement }
   }
 
-  /** The simulated run's journal with what it has of the real one: what came before matters no more for that. */
-  withResults({ rank, entries }: Journal): Journal {
-    const replaced = this.#replaced.get(rank)
-    return {
-      rank,
-      entries: entries.map((entry) => {
-        const results = entry.kind === "op" ? replaced?.get(entry.id) : undefined
-        return results === undefined ? entry : { ...(entry as OpEntry), results }
-      })
-    }
+  withResults(journal: Journal): Journal {
+    return this.#replaced.withResults(journal)
   }
 
   readonly onOp: OnOp = (computed) => {
@@ -92,12 +84,9 @@ export class UpdatedValues {
     this.#holdInputs(computed, recorded)
     this.#holdResults(computed, recorded)
     return () => {
-      const own = this.#replaced.get(rank) ?? new Map<OpId, ReadonlyArray<TensorData>>()
-      this.#replaced.set(rank, own.set(id, recorded.results))
-      for (const [index, data] of outputData.entries()) {
+      for (const [index, data] of outputData.entries())
         if (isParameter(op, index)) this.#count(op.writes[index]!, data, recorded.results[index]!)
-        data.set(recorded.results[index]!)
-      }
+      this.#replaced.put(rank, id, outputData, recorded.results)
     }
   }
 

@@ -1,22 +1,12 @@
 // Training in bfloat16 with AdamW: both machines agree although what one rounds otherwise than the other may turn an update
 // round; and a machine whose update is wrong, by however little of what rounding may do to one element, does not.
-import { fileURLToPath } from "node:url"
-import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
 import { agrees } from "../../core/agreement/agree.ts"
-import { runOnBoth, runnableOn } from "../../exec/cli/both-machines.ts"
-import { NativeSession, type NativeRank } from "../../exec/native.ts"
-import { Loader } from "../../scenarios/load.ts"
-import { loadScenario } from "../../scenarios/scenario-file.ts"
+import type { NativeRank } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
+import { trainedOn, type Breakage } from "./broken-machine.ts"
 
-const file = fileURLToPath(new URL("../../scenarios/agree/data-parallel.yaml", import.meta.url))
-const settings = [
-  "algorithm=s-sgd",
-  "steps=1",
-  "training.precision=bfloat16",
-  "training.optimizer={name: adamw, learningRate: 0.01}"
-]
+const settings = ["training.precision=bfloat16", "training.optimizer={name: adamw, learningRate: 0.01}"]
 
 /** Rank 1 launches its updates with other scalars. */
 const updating =
@@ -28,24 +18,8 @@ const updating =
       submit(op, edges, op.kernel.name === "adamw" ? change(scalars![0]!, scalars![1]!) : scalars)
   }
 
-const agreementOf = (breakage: (rank: NativeRank, index: number) => void, more: ReadonlyArray<string> = []) =>
-  Effect.runPromise(
-    Effect.gen(function* () {
-      const all = [...settings, ...more]
-      const runnable = yield* runnableOn(yield* loadScenario(file, all), file, new Loader())
-      const { agreement } = yield* runOnBoth({
-        ...runnable,
-        execution: {
-          open: (options) => {
-            const session = NativeSession.open(options)
-            session.ranks.forEach(breakage)
-            return session
-          }
-        }
-      })
-      return agreement
-    })
-  )
+const agreementOf = (breakage: Breakage, more: ReadonlyArray<string> = []) =>
+  trainedOn(breakage, [...settings, ...more])
 
 describeNative("training in bfloat16 with AdamW", () => {
   it("agrees", async () => {

@@ -11,13 +11,11 @@ import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { runOnBoth } from "../../exec/cli/both-machines.ts"
-import { NativeSession, type NativeRank, type PrepareOptions } from "../../exec/native.ts"
+import type { NativeRank, PrepareOptions } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
 import { flatWorld } from "../simulate/simulated.ts"
+import { intact, openBroken, type Breakage } from "./broken-machine.ts"
 import { generatedProgram, programOf } from "./generated-programs.ts"
-
-/** Changes the native ranks that a run gets. */
-type Breakage = (rank: NativeRank, index: number) => void
 
 /** Ops whose label says so take their time, as loads do: what must wait for them has to wait. */
 const slow = (_: number, op: Op): PrepareOptions | undefined =>
@@ -37,18 +35,12 @@ const agreementOf = <A>(
         execution: {
           prepare,
           h2d: { bytesPerSecond: Infinity, latencySeconds: 0.05 },
-          open: (options) => {
-            const session = NativeSession.open(options)
-            session.ranks.forEach(breakage)
-            return session
-          }
+          open: openBroken(breakage)
         }
       }),
       ({ agreement }) => agreement
     )
   )
-
-const intact: Breakage = () => undefined
 
 const vector = (name: string, values: ReadonlyArray<number>) => ({
   name,

@@ -1,6 +1,5 @@
 // Updates of parameters in a real run: what rounding turned round goes on in the simulated run and is counted; an update that is wrong
 // by whatever its optimizer can be wrong by is told at its op, on tensors that a tolerance of the end would let through.
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { agree, agrees, type Agreement } from "../../core/agreement/agree.ts"
@@ -14,12 +13,10 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
-import { runOnBoth, runnableOn } from "../../exec/cli/both-machines.ts"
-import { NativeSession, type NativeRank } from "../../exec/native.ts"
-import { Loader } from "../../scenarios/load.ts"
-import { loadScenario } from "../../scenarios/scenario-file.ts"
+import type { NativeRank } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
 import { execute, flatWorld } from "../simulate/simulated.ts"
+import { intact, trainedOn } from "./broken-machine.ts"
 
 interface Machined {
   readonly journals: ReadonlyArray<Journal>
@@ -208,27 +205,6 @@ describe("what updates made of parameters", () => {
   })
 })
 
-const file = fileURLToPath(new URL("../../scenarios/agree/data-parallel.yaml", import.meta.url))
-
-const trained = (more: ReadonlyArray<string>, breakage: (rank: NativeRank, index: number) => void) =>
-  Effect.runPromise(
-    Effect.gen(function* () {
-      const settings = ["algorithm=s-sgd", "steps=1", ...more]
-      const runnable = yield* runnableOn(yield* loadScenario(file, settings), file, new Loader())
-      const { agreement } = yield* runOnBoth({
-        ...runnable,
-        execution: {
-          open: (options) => {
-            const session = NativeSession.open(options)
-            session.ranks.forEach(breakage)
-            return session
-          }
-        }
-      })
-      return agreement
-    })
-  )
-
 /** On rank 1 each update is another one: of other attributes, or with other scalars. */
 const updating = (
   attributes: Op["attributes"] | undefined,
@@ -286,11 +262,11 @@ describeNative("a machine whose updates are wrong", () => {
       const settings = [optimizer, `training.precision=${precision}`, "steps=3"]
 
       it(`is told from one whose are right: ${name} in ${precision}`, async () => {
-        const right = await trained(settings, () => undefined)
+        const right = await trainedOn(intact, settings)
         expect(right.firstDisagreement).toBeUndefined()
         expect(right.updates!.elements).toBeGreaterThan(10_000)
         for (const [what, breakage] of Object.entries(alone[name]!)) {
-          const agreement = await trained(settings, breakage)
+          const agreement = await trainedOn(breakage, settings)
           expect(agrees(agreement), what).toBe(false)
           expect(agreement.decisions, what).toBe(true)
           expect(agreement.firstDisagreement?.message, what).toMatch(/^rank 1, tensor .* after op \d+ /u)
