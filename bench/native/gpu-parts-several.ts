@@ -88,11 +88,29 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
   })
 ]
 
+/** bench/cluster/moe.ts with `more` of its options. */
+const moe = (
+  { backend, out }: PartChoices,
+  name: string,
+  seconds: number,
+  more: ReadonlyArray<string>
+): Pick<Step, "name" | "command"> => {
+  const file = ["--out", `${out}/${name.replaceAll(" ", "-")}.json`]
+  const on = ["--backend", backend, ...file, "--budget-seconds", String(seconds)]
+  return { name, command: ["node", "bench/cluster/moe.ts", ...on, ...more] }
+}
+
+/** FSMoE with four ranks, two of a GPU: whose processes have it in turn, or at once by CUDA MPS. */
+export const fsmoeShared = (choices: PartChoices, how: "in turn" | "at once"): Step => ({
+  ...moe(choices, `fsmoe ${how}`, 80, how === "at once" ? ["--mps"] : []),
+  needs: how === "at once" ? ["cuda", "nvidia-cuda-mps-control"] : []
+})
+
 /**
  * FSMoE with a GPU for each of four ranks: as it is, and with what decides how soon NCCL's kernels get multiprocessors beside products
  * taken back or changed, one thing at a time.
  */
-const fsmoeAlone = ({ backend, out }: PartChoices): ReadonlyArray<Step> => {
+const fsmoeAlone = (choices: PartChoices): ReadonlyArray<Step> => {
   const ways: ReadonlyArray<readonly [string, Readonly<Record<string, string>>]> = [
     ["as it is", {}],
     ["one priority", { TANDEM_CUDA_PRIORITY: "0" }],
@@ -100,19 +118,10 @@ const fsmoeAlone = ({ backend, out }: PartChoices): ReadonlyArray<Step> => {
     ["NCCL without clusters", { NCCL_CGA_CLUSTER_SIZE: "0" }],
     ["NCCL with 8 blocks", { NCCL_MAX_CTAS: "8" }]
   ]
+  const fewer = ["--variants", "no pipelining; fsmoe, degree 4; fsmoe, degree 8"]
   return ways.map(([name, env], index) => ({
+    ...moe(choices, `fsmoe ${name}`, 90, index === 0 ? [] : fewer),
     name,
-    command: [
-      "node",
-      "bench/cluster/moe.ts",
-      "--backend",
-      backend,
-      "--out",
-      `${out}/fsmoe-${name.replaceAll(" ", "-")}.json`,
-      "--budget-seconds",
-      "90",
-      ...(index === 0 ? [] : ["--variants", "no pipelining; fsmoe, degree 4; fsmoe, degree 8"])
-    ],
     env,
     needs: ["ip"]
   }))

@@ -11,7 +11,7 @@ import {
   type Step
 } from "./gpu-part.ts"
 import { byCudnn } from "./gpu-parts-cudnn.ts"
-import { several, whatIfs } from "./gpu-parts-several.ts"
+import { fsmoeShared, several, whatIfs } from "./gpu-parts-several.ts"
 
 /** A training step of ours and of PyTorch's in turn: each twice, so that a machine that slows down shows. */
 const stepBeside = (backend: string, batch: number, ...more: ReadonlyArray<string>): ReadonlyArray<Step> => {
@@ -400,26 +400,6 @@ const pieces = (choices: PartChoices): ReadonlyArray<Part> => {
   ]
 }
 
-/** FSMoE with four ranks, two of a GPU: whose processes have it in turn, or at once by CUDA MPS. */
-const fsmoe = ({ backend, out }: PartChoices, how: "in turn" | "at once"): Step => {
-  const name = `fsmoe ${how}`
-  return {
-    name,
-    command: [
-      "node",
-      "bench/cluster/moe.ts",
-      "--backend",
-      backend,
-      "--out",
-      `${out}/${name.replaceAll(" ", "-")}.json`,
-      "--budget-seconds",
-      "80",
-      ...(how === "at once" ? ["--mps"] : [])
-    ],
-    needs: how === "at once" ? ["cuda", "nvidia-cuda-mps-control"] : []
-  }
-}
-
 /** What takes longest, or more GPUs. */
 const further = (choices: PartChoices): ReadonlyArray<Part> => {
   const { backend, out } = choices
@@ -435,7 +415,7 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
       agreementOf(backend, "data-parallel", "--processes", "2"),
       agreementOf(backend, "streaming-diloco", "--processes", "3")
     ]),
-    part("moe", 180, [fsmoe(choices, "in turn"), fsmoe(choices, "at once")], {
+    part("moe", 180, [fsmoeShared(choices, "in turn"), fsmoeShared(choices, "at once")], {
       cited: "docs/validation.md",
       gpus: 2
     }),
