@@ -6,7 +6,7 @@ import type { LayerRole } from "../core/algorithms/data-parallel/kernel-model.ts
 import type { OpLog, Timeline } from "../core/machine/timeline.ts"
 import type { Layer } from "../core/models/layer-graph.ts"
 import type { LayerCost, PhaseCost } from "../core/profile.ts"
-import { lessRecording } from "./recording-cost.ts"
+import { lessRecording } from "./replayed-run.ts"
 
 const phases = ["forward", "backward", "optimizer"] as const
 

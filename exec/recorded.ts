@@ -104,8 +104,13 @@ export const recordedSeconds = (
 
 /**
  * Seconds of every kind of launch that is no collective, as rows of a profile: by kernel, the sizes that it declares, and dtype.
+ * `takes`: what an op of so many seconds is to count as.
  */
-export const recordedOps = (run: RecordedRun, { of, statistic }: Reckoning): ReadonlyArray<OpCost> => {
+export const recordedOps = (
+  run: RecordedRun,
+  { of, statistic }: Reckoning,
+  takes: (op: Op, seconds: number) => number = (_, seconds) => seconds
+): ReadonlyArray<OpCost> => {
   const { timeline, journals } = run
   const begin = beginSeconds(run, of)
   const rows = rowsByRank(timeline)
@@ -127,8 +132,11 @@ export const recordedOps = (run: RecordedRun, { of, statistic }: Reckoning): Rea
       const key = `${kernel.name} ${dtype} ${Object.values(sizes).join(" ")}`
       const alike = known.get(key)
       if (alike === undefined)
-        known.set(key, { row: { op: kernel.name, attributes: sizes, dtype }, times: [seconds] })
-      else alike.times.push(seconds)
+        known.set(key, {
+          row: { op: kernel.name, attributes: sizes, dtype },
+          times: [takes(entry.op, seconds)]
+        })
+      else alike.times.push(takes(entry.op, seconds))
     }
   }
   return [...known.values()].map(({ row, times }) => ({ ...row, medianSeconds: statistic(times) }))

@@ -1,18 +1,11 @@
 // What it costs to time ops: a GPU takes each op's time by events, which it records beside the ops, and a run that nobody times has
-// none. Told by two runs of the same program, timed and plain, and taken off what was timed. Knows no device and no file.
-import type { MeasuredHost } from "../core/cost/host.ts"
-import { rowsByRank } from "../core/laws/execution.ts"
-import { laneCount } from "../core/machine/lane.ts"
+// none. Told by two runs of the same program, timed and plain, and taken off what was timed; and what steps of each kind take plain, told
+// by the same two runs, is what their own ops come to. Knows no device and no file.
 import { median } from "../core/median.ts"
-import { opKey, recordedSeconds, rowSeconds, type RecordedRun, type Reckoning } from "./recorded.ts"
+import type { Op } from "../core/machine/op.ts"
+import { opKey, type RecordedRun, type Reckoning } from "./recorded.ts"
+import { lessRecording, Replay, type Launching } from "./replayed-run.ts"
 import type { Stretch } from "./stretches.ts"
-
-/** Of an op's time so much is left at least, whatever recording it costs. */
-const leastShare = 1 / 5
-
-/** An op's seconds without those of recording it. */
-export const lessRecording = (seconds: number, recordingSeconds: number): number =>
-  Math.max(seconds * leastShare, seconds - recordingSeconds)
 
 /** Two events cost less: what is more is other work of the machine. */
 const mostSeconds = 2e-5
@@ -20,71 +13,21 @@ const mostSeconds = 2e-5
 /** Steps that are too long by less are explained: two runs of one program differ by as much. */
 const explained = 0.01
 
-/** The host of a program that reads. */
-type Launching = Pick<MeasuredHost, "launchSeconds" | "readSeconds">
-
-/** A rank's calls, ready to be gone through again with other times. */
-class Replay {
-  /** Of each op: its lane, its time, and whether recording is part of it. */
-  readonly #ops: Array<{ lane: number; seconds: number; timed: boolean; after: ReadonlyArray<number> }> = []
-  /** Where stretches end: the ops before, and the one that is waited for; -1 for all. */
-  readonly #waits: Array<{ ops: number; writer: number; reads: boolean }> = []
-
-  constructor(run: RecordedRun, rank: number, of: Reckoning["of"]) {
-    const usual = recordedSeconds(run, { of, statistic: median })
-    const taken = rowSeconds(run, of)
-    const rows = rowsByRank(run.timeline).get(rank) ?? []
-    const log = run.opLogs.find((one) => one.rank === rank)?.entries ?? []
-    const logged = new Map(log.map((entry) => [entry.op, entry]))
-    const positions = new Map<number, number>()
-    for (const entry of run.journals.find((one) => one.rank === rank)?.entries ?? []) {
-      if (entry.kind === "op") {
-        positions.set(entry.id, this.#ops.length)
-        const own = logged.get(entry.id)
-        const row = rows[entry.id] ?? -1
-        const seconds =
-          entry.op.group === undefined ? usual.get(opKey(entry.op)) : row < 0 ? undefined : taken[row]
-        this.#ops.push({
-          lane: own?.lane ?? entry.op.lane,
-          seconds: seconds === undefined || Number.isNaN(seconds) ? 0 : seconds,
-          timed: entry.op.group === undefined,
-          after: (own?.after ?? []).flatMap((op) => positions.get(op) ?? [])
-        })
-      } else if (entry.kind === "read")
-        this.#waits.push({
-          ops: this.#ops.length,
-          writer: positions.get(entry.writer) ?? -1,
-          reads: true
-        })
-      else if (entry.kind === "drain") this.#waits.push({ ops: this.#ops.length, writer: -1, reads: false })
-    }
-  }
-
-  /** Ops and seconds of each stretch, as a simulation has them; without a host where it launches in no time. */
-  stretches(
-    recordingSeconds: number,
-    { launchSeconds = 0, readSeconds = 0 }: Launching
-  ): ReadonlyArray<Pick<Stretch, "ops" | "seconds">> {
-    const tails = new Float64Array(laneCount)
-    const ends = new Float64Array(this.#ops.length)
-    const found: Array<Pick<Stretch, "ops" | "seconds">> = []
-    let [host, began, position] = [0, 0, 0]
-    for (const { ops, writer, reads } of this.#waits) {
-      const first = position
-      for (; position < ops; position++) {
-        const { lane, seconds, timed, after } = this.#ops[position]!
-        host += launchSeconds
-        let start = Math.max(host, tails[lane]!)
-        for (const before of after) start = Math.max(start, ends[before]!)
-        tails[lane] = ends[position] = start + (timed ? lessRecording(seconds, recordingSeconds) : seconds)
-      }
-      const ended = reads && writer >= 0 ? ends[writer]! : Math.max(...tails)
-      host = Math.max(host, ended) + (reads ? readSeconds : 0)
-      if (position > first) found.push({ ops: position - first, seconds: host - began })
-      began = host
-    }
-    return found
-  }
+/** Stretches of the same ops, of which there were several in both runs. */
+interface StretchKind {
+  readonly ops: number
+  readonly count: number
+  /** Medians. */
+  readonly timedSeconds: number
+  readonly plainSeconds: number
+  /** Of the plain run's, those in which the program did not wait. */
+  readonly hostSeconds: number
+  /** As replayed of ops less their recording and of the host, the same for all kinds. */
+  readonly replayedSeconds: number
+  /** Of the ops that no other kind has, less their recording, in one stretch. */
+  readonly ownSeconds: number
+  /** How many times as long these take plain: 1 where nothing says that they take another time. */
+  readonly factor: number
 }
 
 /** What two runs of a program say of each other. */
@@ -97,7 +40,17 @@ export interface Recording {
   readonly timedSeconds: number
   readonly plainSeconds: number
   readonly ops: number
+  /** Of as many ops. */
+  readonly kinds: ReadonlyArray<StretchKind>
+  /** An op's seconds when nobody times it, of those that it took timed. */
+  readonly takes: (op: Op, seconds: number) => number
 }
+
+/** Fewer stretches of a kind say nothing of it. */
+const leastStretches = 3
+
+/** What ops take plain differs by no more from what they took timed, less the recording. */
+const mostFactor = 2
 
 /** The largest number from 0 to `most` that `holds`, which does for all below one that does; 0 where none does. */
 const largest = (most: number, holds: (value: number) => boolean): number => {
@@ -115,12 +68,52 @@ const largest = (most: number, holds: (value: number) => boolean): number => {
 export const leastCost = (plainSeconds: number, secondsWith: (cost: number) => number): number =>
   mostSeconds - largest(mostSeconds, (spared) => secondsWith(mostSeconds - spared) <= plainSeconds)
 
+/** Between 1 / `mostFactor` and that, halved so often. */
+const halvings = 24
+
+/**
+ * Of each kind of stretch, how many times as long the ops take that only it has for a replay to take as long as its stretches did plain: those
+ * that all kinds have, and the host, are told by all of them. Left out where no factor does that, or where the device is not what a stretch
+ * waits for: then it is not these ops that differ.
+ */
+const ownFactors = (
+  replayed: (factors: ReadonlyMap<number, number>) => (kind: number) => number,
+  kinds: ReadonlyMap<number, { readonly plainSeconds: number; readonly ownSeconds: number }>
+): ReadonlyMap<number, number> => {
+  const bounds = new Map([...kinds.keys()].map((kind) => [kind, { low: 1 / mostFactor, high: mostFactor }]))
+  const middle = (): ReadonlyMap<number, number> =>
+    new Map([...bounds].map(([kind, { low, high }]) => [kind, (low + high) / 2]))
+  for (let i = 0; i < halvings; i++) {
+    const factors = middle()
+    const seconds = replayed(factors)
+    for (const [kind, bound] of bounds) {
+      if (seconds(kind) <= kinds.get(kind)!.plainSeconds) bound.low = factors.get(kind)!
+      else bound.high = factors.get(kind)!
+    }
+  }
+  const factors = middle()
+  const seconds = replayed(factors)
+  const longer = replayed(new Map([...factors].map(([kind, factor]) => [kind, factor * (1 + explained)])))
+  return new Map(
+    [...factors].filter(([kind, factor]) => {
+      const { plainSeconds, ownSeconds } = kinds.get(kind)!
+      const added = longer(kind) - seconds(kind)
+      return (
+        Math.abs(seconds(kind) / plainSeconds - 1) <= explained / 10 &&
+        added >= (ownSeconds * factor * explained) / 2
+      )
+    })
+  )
+}
+
 /**
  * The cost of recording an op is the least with which a simulation of the run's own steps takes no longer than they did plain, and at
  * most what steps took longer when they were timed, over their ops, and 20 us. Where that is not enough, the host is what is too long: the cost
  * is then the least with which that holds of a host that takes no time, and launches and reads are shortened alike until it holds
- * with them. A read takes what remains of a plain step after that, if that is more. Launches take at most what submitting an op took plain. Looks at the steps of which most are alike, by their number of
- * ops, and goes by medians over them. `timed`, `plain`: stretches of `rank`. Undefined where the two runs have none in common.
+ * with them. A read takes what remains of a plain step after that, if that is more. Launches take at most what submitting an op took plain.
+ * Looks at the steps of which most are alike, by their number of ops, and goes by medians over them. Where these are of several kinds, as
+ * decoding steps of caches of several lengths are, and the program reads, what is then left of each kind is its own ops'.
+ * `timed`, `plain`: stretches of `rank`. Undefined where the two runs have none in common.
  */
 export const costOfRecording = (
   run: RecordedRun,
@@ -178,11 +171,46 @@ export const costOfRecording = (
       readSeconds: shortened + (share < 1 ? 0 : remaining(recordingSeconds, share))
     }
   }
+  const found = hostOf()
+  const kinds = new Map(
+    [...Map.groupBy(indices, (index) => foretold[index]!.kind)].filter(
+      ([, { length }]) => length >= leastStretches
+    )
+  )
+  const replayed = (factors: ReadonlyMap<number, number>) => {
+    const again = replay.stretches(recordingSeconds, found, factors)
+    return (kind: number): number => median(kinds.get(kind)!.map((index) => again[index]!.seconds))
+  }
+  const known = new Map(
+    [...kinds].map(([kind, own]) => [
+      kind,
+      {
+        plainSeconds: median(own.map((index) => plain[index]!.seconds)),
+        ownSeconds: replay.ownSeconds(kind, recordingSeconds)
+      }
+    ])
+  )
+  const factors =
+    readSeconds === undefined || kinds.size < 2 ? new Map<number, number>() : ownFactors(replayed, known)
+  const factorOf = new Map(
+    [...factors].flatMap(([kind, factor]) => replay.ownKeys(kind).map((key) => [key, factor] as const))
+  )
+  const before = replayed(new Map())
   return {
     recordingSeconds,
-    host: hostOf(),
+    host: found,
     timedSeconds: middle((index) => timed[index]!.seconds),
     plainSeconds: middle((index) => plain[index]!.seconds),
-    ops
+    ops,
+    kinds: [...kinds].map(([kind, own]) => ({
+      ops,
+      count: own.length,
+      timedSeconds: median(own.map((index) => timed[index]!.seconds)),
+      hostSeconds: median(own.map((index) => plain[index]!.hostSeconds)),
+      replayedSeconds: before(kind),
+      ...known.get(kind)!,
+      factor: factors.get(kind) ?? 1
+    })),
+    takes: (op, seconds) => lessRecording(seconds, recordingSeconds) * (factorOf.get(opKey(op)) ?? 1)
   }
 }

@@ -3,19 +3,21 @@
 import * as Effect from "effect/Effect"
 import type { MachineError, Program } from "../core/machine/machine.ts"
 import { CurrentBackend } from "./backend.ts"
-import type { Execution } from "./execute.ts"
+import type { Execution, ExecutionResult } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { recordRun, type RunRecord } from "./record-run.ts"
 import { inStretches, plainStretches, type Stretch, type Stretches } from "./stretches.ts"
 
 /** A program, and after how many steps it is drained, where it waits for nothing itself. */
-export interface Watched {
-  readonly program: Program<unknown>
+export interface Watched<A = unknown> {
+  readonly program: Program<A>
   readonly drainAfter?: number
 }
 
-export interface TimedAndPlain {
+export interface TimedAndPlain<A = unknown> {
   readonly record: RunRecord
+  /** What the timed run came to. */
+  readonly executed: ExecutionResult<A>
   /** Of rank 0 at rank 0, elsewhere of its own: stretches of both, alike from the end of the first on. */
   readonly both?: { readonly timed: ReadonlyArray<Stretch>; readonly plain: ReadonlyArray<Stretch> }
 }
@@ -28,16 +30,16 @@ const timingCosts = (backend: string): boolean => backend === "cuda"
  * chosen and the program's code compiled, without which a host is late for reasons that a longer run does not have. `costly`: what to
  * think of timing, where the backend does not say.
  */
-export const timedAndPlain = (
-  execution: Omit<Execution<unknown>, "program">,
-  { timed, plain }: { readonly timed: Watched; readonly plain: ReadonlyArray<() => Watched> },
+export const timedAndPlain = <A>(
+  execution: Omit<Execution<A>, "program">,
+  { timed, plain }: { readonly timed: Watched<A>; readonly plain: ReadonlyArray<() => Watched> },
   processes: ProcessJob | undefined,
   costly?: boolean
-): Effect.Effect<TimedAndPlain, MachineError> =>
+): Effect.Effect<TimedAndPlain<A>, MachineError> =>
   Effect.gen(function* () {
     const run = { ...execution, program: timed.program }
     if (!(costly ?? timingCosts(yield* CurrentBackend)))
-      return { record: (yield* recordRun(run, processes, { values: false })).record }
+      return yield* recordRun(run, processes, { values: false })
     let untimed: ReadonlyArray<Stretch> = []
     for (const each of plain) {
       const { program, drainAfter } = each()
@@ -45,6 +47,6 @@ export const timedAndPlain = (
     }
     const into: Stretches = new Map()
     const program = inStretches(timed.program, into, timed.drainAfter)
-    const { record } = yield* recordRun({ ...execution, program }, processes, { values: false })
-    return { record, both: { timed: into.get(Math.min(...into.keys())) ?? [], plain: untimed } }
+    const ran = yield* recordRun({ ...execution, program }, processes, { values: false })
+    return { ...ran, both: { timed: into.get(Math.min(...into.keys())) ?? [], plain: untimed } }
   })

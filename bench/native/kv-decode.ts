@@ -5,7 +5,8 @@
 //   npx node bench/native/kv-decode.ts --backend cpu --out kv-decode --prompts 48,192 --profiled 8,32,96,256 --batch 2 --tokens 16 --model \
 //     "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"
 // Writes kv-decode.json, and costs.arrow, with which `sim run scenarios/kv-serving.yaml --set costs.ops=costs.arrow` foretells further
-// shares. Exit code 1 where a step is foretold more than `--bound` off.
+// shares. kv-decode.json has besides what a miss is understood by: what `exec profile` found of the steps of each length, every time in
+// the profile, and of each step foretold and timed what its kernels take. Exit code 1 where a step is foretold more than `--bound` off.
 import { spawnSync } from "node:child_process"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
@@ -17,7 +18,8 @@ import { median } from "../../core/median.ts"
 import type { Estimate } from "../../core/cost/cost-model.ts"
 import { formatSeconds } from "../../core/units.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
-import { thisDevice } from "../../exec/bench.ts"
+import type { Timeline } from "../../core/machine/timeline.ts"
+import { thisDevice, timeHost } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
 import { kernels } from "../../scenarios/families/kv-serving/kernels.ts"
 import type { KvServingScenario } from "../../scenarios/families/kv-serving/scenario.ts"
@@ -83,19 +85,20 @@ const writeRequests = (): string => {
   return trace
 }
 
-/** `exec profile`, as a user runs it. */
-const profile = (): void => {
+/** `exec profile`, as a user runs it; what it tells. */
+const profile = (): unknown => {
   const set = settings(`{trace: ${JSON.stringify(writeRequests())}}`, "algorithm=full").flatMap((one) => [
     "--set",
     one
   ])
   const ran = spawnSync(
     process.execPath,
-    ["exec/cli.ts", "profile", file, "--backend", options.backend, "-o", costs, ...set],
+    ["exec/cli.ts", "profile", file, "--backend", options.backend, "-o", costs, "--json", ...set],
     { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }
   )
   if (ran.status !== 0) throw new Error(`exec profile ended with ${ran.status}`)
   process.stderr.write(ran.stdout)
+  return JSON.parse(ran.stdout)
 }
 
 const scenarioOf = (prompt: number, share: number) =>
@@ -122,6 +125,18 @@ const rowsKept = ({ begun }: ServingOutcome): number => {
   return rows.reduce((sum, row) => sum + row, 0) / rows.length
 }
 
+/** Seconds of a step's ops by kernel: the mean of the steps after the first. */
+const kernelSeconds = ({ kernel, kernels: names, step, startSeconds, endSeconds }: Timeline) => {
+  const sums: Record<string, number> = {}
+  for (let row = 0; row < step.length; row++) {
+    // the first has prefills in it
+    if (step[row]! < 1) continue
+    const name = names[kernel[row]!]!
+    sums[name] = (sums[name] ?? 0) + (endSeconds[row]! - startSeconds[row]!) / (tokens - 2)
+  }
+  return sums
+}
+
 interface Row {
   readonly prompt: number
   readonly share: number
@@ -134,6 +149,9 @@ interface Row {
   readonly deviceSeconds: number
   /** For real with every op timed, as in the profile; once. */
   readonly timedSeconds: number
+  /** Of a step by kernel: foretold, and as timed with what recording costs. */
+  readonly foretoldKernels: Readonly<Record<string, number>>
+  readonly timedKernels: Readonly<Record<string, number>>
   /** Median of the rounds. */
   readonly measuredSeconds: number
   readonly rounds: ReadonlyArray<number>
@@ -146,23 +164,23 @@ interface Row {
 const forReal = (scenario: KvServingScenario, record: boolean) =>
   Effect.gen(function* () {
     const { world, program, initial } = yield* kernels(scenario, file, { loader, simulator })
-    const { ranks } = yield* execute({ world, program: program(), initial, record })
-    return ranks[0]!.value
+    const { ranks, timeline } = yield* execute({ world, program: program(), initial, record })
+    return { outcome: ranks[0]!.value, timeline }
   })
 
 const compare = (prompt: number, share: number) =>
   Effect.gen(function* () {
     const scenario = yield* scenarioOf(prompt, share)
     const { simulable } = yield* prepare(scenario, file, { loader, simulator })
-    const simulated = yield* simulator(simulable)
+    const simulated = yield* simulator({ ...simulable, record: true })
     const foretold = simulated.ranks[0]!.value
     const tireless = yield* prepare({ ...scenario, host: "none" }, file, { loader, simulator })
     const { ranks: unhindered } = yield* simulator(tireless.simulable)
     const each: Array<number> = []
-    let measured = yield* forReal(scenario, false)
+    let { outcome: measured } = yield* forReal(scenario, false)
     for (let round = 1; round < rounds; round++) {
       each.push(stepSeconds(measured))
-      measured = yield* forReal(scenario, false)
+      measured = (yield* forReal(scenario, false)).outcome
     }
     each.push(stepSeconds(measured))
     const timed = yield* forReal(scenario, true)
@@ -175,7 +193,9 @@ const compare = (prompt: number, share: number) =>
       cacheBytes: measured.peakCacheBytes,
       foretoldSeconds,
       deviceSeconds: stepSeconds(unhindered[0]!.value),
-      timedSeconds: stepSeconds(timed),
+      timedSeconds: stepSeconds(timed.outcome),
+      foretoldKernels: kernelSeconds(simulated.timeline!),
+      timedKernels: kernelSeconds(timed.timeline!),
       measuredSeconds,
       rounds: each,
       error: foretoldSeconds / measuredSeconds - 1,
@@ -194,7 +214,8 @@ const bench = Effect.gen(function* () {
   const rows: Array<Row> = []
   for (const prompt of numbers(options.prompts))
     for (const share of numbers(options.shares)) rows.push(yield* compare(prompt, share))
-  const { host } = yield* loader.profile(file, "costs.ops", costs)
+  const { host, ops } = yield* loader.profile(file, "costs.ops", costs)
+  const emptyLane = yield* timeHost()
   const worst = rows.reduce((most, { error }) => Math.max(most, Math.abs(error)), 0)
   const within = rows.filter(({ error }) => Math.abs(error) <= Number(options.bound)).length
   writeFileSync(
@@ -207,9 +228,13 @@ const bench = Effect.gen(function* () {
         batch,
         tokens,
         host,
+        // a launch and a read of the smallest op, with nothing else to do
+        emptyLane,
+        profile: profiled,
         bound: Number(options.bound),
         worst,
-        rows
+        rows,
+        ops
       },
       undefined,
       1
@@ -258,5 +283,5 @@ const bench = Effect.gen(function* () {
 })
 
 mkdirSync(out, { recursive: true })
-profile()
+const profiled = profile()
 await Effect.runPromise(Effect.provideService(bench, CurrentBackend, options.backend))

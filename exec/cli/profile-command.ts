@@ -8,8 +8,7 @@ import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-loc
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
-import type { CollectiveCost, OpCost, Profile } from "../../core/profile.ts"
-import type { MeasuredHost } from "../../core/cost/host.ts"
+import type { CollectiveCost, Profile } from "../../core/profile.ts"
 import type { World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
@@ -21,25 +20,19 @@ import { tableProfile } from "../../traces/table-profile.ts"
 import type { Device } from "../../core/cost/devices.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
-import { hostOfRun, rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
+import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
-import {
-  forBenchmark,
-  forSimulation,
-  recordedCollectives,
-  recordedOps,
-  without,
-  type Reckoning
-} from "../recorded.ts"
+import { forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
-import { recordRun, type RunRecord } from "../record-run.ts"
-import { costOfRecording, leastCost, lessRecording, type Recording } from "../recording-cost.ts"
-import { timedAndPlain, type TimedAndPlain, type Watched } from "../timed-and-plain.ts"
+import { recordRun } from "../record-run.ts"
+import { leastCost, type Recording } from "../recording-cost.ts"
+import { costsOfRun } from "../run-costs.ts"
+import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
 import { requireDevice, warn } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
@@ -140,7 +133,7 @@ const profileTraining = (
       drainAfter: before
     })
     // Steps plain come after as many more, in which a backend finds out what comes again.
-    const { record, both } = yield* timedAndPlain(
+    const ran = yield* timedAndPlain(
       { world, prepare: preparing(emulated) },
       { timed: stepsOf(warmupSteps), plain: [() => stepsOf(warmupSteps + steps)] },
       job,
@@ -154,9 +147,10 @@ const profileTraining = (
       world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
     // What each rank has of it; of all ranks, as the profile has it, at rank 0.
     const timesLess = (busySeconds: number, spanSeconds: number) =>
-      layerTimes(record, graph.layers, warmupSteps, steps, { busySeconds, spanSeconds })
+      layerTimes(ran.record, graph.layers, warmupSteps, steps, { busySeconds, spanSeconds })
     const timed = timesLess(0, 0)
-    const recording = isOther(job) ? undefined : recordingOf(record, both, forBenchmark, steps)
+    const costs = isOther(job) ? undefined : yield* costsOfRun(ran, { hosted: false })
+    const recording = ofSteps(costs?.recording, steps)
     const spanLess = (one: Recording): number =>
       leastCost(one.plainSeconds, (cost) => spanOf(timesLess(one.recordingSeconds, cost)))
     const times = recording === undefined ? timed : timesLess(recording.recordingSeconds, spanLess(recording))
@@ -175,7 +169,7 @@ const profileTraining = (
       options,
       { emulated, job }
     )
-    if (isOther(job)) return said("")
+    if (costs === undefined) return said("")
     const cores = availableParallelism()
     const { device, conditions } = yield* measuredOn(emulated)
     const profile: Profile = {
@@ -194,7 +188,7 @@ const profileTraining = (
           parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
         )
         .toReversed(),
-      ops: [...untimed(recordedOps(record, forBenchmark), recording), ...(yield* copiesOf(options))],
+      ops: [...costs.ops, ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
       collectives: emulated === undefined ? withWaits(collectives, company) : collectives
     }
@@ -230,30 +224,16 @@ const spanOf = ({ layers }: Pick<Profile, "layers">): number =>
     0
   )
 
-/** At rank 0, of a step: `steps` of them are a stretch. */
-const recordingOf = (
-  record: RunRecord,
-  both: TimedAndPlain["both"],
-  { of }: Reckoning,
-  steps: number,
-  host?: MeasuredHost
-): Recording | undefined => {
-  const found = both === undefined ? undefined : costOfRecording(record, of, 0, both.timed, both.plain, host)
-  if (found === undefined) return undefined
-  const { timedSeconds, plainSeconds, ops } = found
-  return {
-    ...found,
-    timedSeconds: timedSeconds / steps,
-    plainSeconds: plainSeconds / steps,
-    ops: ops / steps
-  }
-}
-
-const untimed = (
-  ops: ReadonlyArray<OpCost>,
-  { recordingSeconds }: Pick<Recording, "recordingSeconds"> = { recordingSeconds: 0 }
-): ReadonlyArray<OpCost> =>
-  ops.map((op) => ({ ...op, medianSeconds: lessRecording(op.medianSeconds, recordingSeconds) }))
+/** Of a step: `steps` of them are a stretch. */
+const ofSteps = (found: Recording | undefined, steps: number): Recording | undefined =>
+  found === undefined
+    ? undefined
+    : {
+        ...found,
+        timedSeconds: found.timedSeconds / steps,
+        plainSeconds: found.plainSeconds / steps,
+        ops: found.ops / steps
+      }
 
 const toldOf = (recording: Recording | undefined) =>
   recording === undefined
@@ -261,7 +241,8 @@ const toldOf = (recording: Recording | undefined) =>
     : {
         recordingSeconds: recording.recordingSeconds,
         timedStepSeconds: recording.timedSeconds,
-        plainStepSeconds: recording.plainSeconds
+        plainStepSeconds: recording.plainSeconds,
+        ...(recording.kinds.length < 2 ? {} : { stepKinds: recording.kinds })
       }
 
 const recordingLine = (recording: Recording | undefined): string =>
@@ -361,7 +342,7 @@ const profileRun = (
     const parts = alone?.(options.steps)
     // The first is for what comes once in a process.
     const plain = (): Watched => ({ program: alone?.(options.steps).program ?? program() })
-    const { record, both } = yield* timedAndPlain(
+    const ran = yield* timedAndPlain(
       { world, capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
       { timed: { program: parts?.program ?? program() }, plain: [plain, plain] },
       job,
@@ -370,14 +351,14 @@ const profileRun = (
     if (isOther(job)) return said("")
     // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
     const reckoning = parts === undefined ? forBenchmark : forSimulation
-    const kept = parts === undefined ? record : without(record, (step) => parts.kindOf(step) !== "alone")
+    const kept =
+      parts === undefined ? ran.record : without(ran.record, (step) => parts.kindOf(step) !== "alone")
     // An emulated device's host is not this one.
-    const timedHost = emulated === undefined && parts === undefined ? yield* hostOfRun(record) : undefined
-    const recording = recordingOf(record, both, reckoning, 1, timedHost)
-    const host = timedHost === undefined ? undefined : { ...timedHost, ...recording?.host }
-    const ops = [...untimed(recordedOps(kept, reckoning), recording), ...(yield* copiesOf(options))]
+    const hosted = emulated === undefined && parts === undefined
+    const { ops: timed, host, recording } = yield* costsOfRun(ran, { reckoning, kept, hosted })
+    const ops = [...timed, ...(yield* copiesOf(options))]
     const company =
-      parts === undefined ? undefined : costOfCompany(record, (step) => parts.kindOf(step), true)
+      parts === undefined ? undefined : costOfCompany(ran.record, (step) => parts.kindOf(step), true)
     const rows = recordedCollectives(kept, reckoning)
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
     const measured = yield* measuredOn(emulated)

@@ -8,9 +8,12 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
-import { launch } from "../../core/machine/op.ts"
+import { interpose } from "../../core/machine/interpose.ts"
+import { launch, type Op } from "../../core/machine/op.ts"
 import { oneRank } from "../../core/world.ts"
-import { costOfRecording, leastCost, lessRecording } from "../../exec/recording-cost.ts"
+import { costOfRecording, leastCost } from "../../exec/recording-cost.ts"
+import type { RecordedRun } from "../../exec/recorded.ts"
+import { lessRecording, type Launching } from "../../exec/replayed-run.ts"
 import { inStretches, type Stretches } from "../../exec/stretches.ts"
 import { run } from "../simulate/simulated.ts"
 
@@ -196,3 +199,120 @@ describe("the host beside plain steps", () => {
     expect(found.readSeconds).toBeCloseTo(host.readSeconds + 5e-4, 9)
   })
 })
+
+/** Steps of several kinds, `rounds` of each one after another: those of a kind have an op of their own, between ops that all have. */
+const ranKinds = (own: ReadonlyArray<number>, host: Launching, recordingSeconds = 0, common = 2e-4) => {
+  const journals: Array<Journal> = []
+  const program = Effect.gen(function* () {
+    const machine = yield* Machine
+    const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
+    for (const kind of own.keys()) {
+      const labels = ["before", "more", `own ${kind}`, "after"]
+      const ops = labels.map((label) => launch(label, kernels.scale, Lane.compute, [x], [x], { factor: 1 }))
+      for (let round = 0; round < rounds; round++) {
+        for (const op of ops) machine.submit(op)
+        yield* machine.read(x)
+        yield* machine.endStep
+      }
+    }
+  })
+  const ends: Array<number> = []
+  const watched = Effect.gen(function* () {
+    const machine = yield* Machine
+    const read = (tensor: Parameters<typeof machine.read>[0]) =>
+      Effect.tap(machine.read(tensor), () =>
+        Effect.tap(machine.now, (now) => Effect.sync(() => ends.push(now)))
+      )
+    yield* Effect.provideService(program, Machine, interpose(machine, { read }))
+  })
+  const { launchSeconds = 0, readSeconds = 0 } = host
+  const { timeline, opLogs } = run({
+    world: oneRank,
+    costs: {
+      seconds: ({ label }) =>
+        (label.startsWith("own") ? own[Number(label.slice(4))]! : common) + recordingSeconds,
+      estimates: [],
+      host: {
+        seconds: () => launchSeconds,
+        readSeconds,
+        replaySeconds: 0,
+        launchesLayers: false,
+        readsEachStep: false,
+        waitsFor: () => false
+      }
+    },
+    record: true,
+    source: () => new Float32Array(1),
+    program: journaled(watched, journals)
+  })
+  const stretches = ends.map((end, index) => ({
+    ops: 4,
+    seconds: end - (ends[index - 1] ?? 0),
+    hostSeconds: 4 * launchSeconds,
+    slept: false
+  }))
+  return { run: { timeline: timeline!, opLogs, journals }, stretches }
+}
+
+describe("steps of several kinds", () => {
+  const host = { launchSeconds: 1e-6, readSeconds: 5e-5 }
+  const factors = [0.8, 0.9, 1, 1.1, 1.25]
+
+  it("tell of each kind's own ops what they take plain, where that is not what they took timed less the recording", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: 1e-4, max: 2e-3, noNaN: true }), { minLength: 5, maxLength: 5 }),
+        fc.double({ min: 1e-6, max: 1e-5, noNaN: true }),
+        (each, recordingSeconds) => {
+          const timed = ranKinds(each, host, recordingSeconds)
+          const plain = ranKinds(
+            each.map((one, kind) => one * factors[kind]!),
+            host
+          )
+          const found = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches, host)!
+          expect(found.kinds.map(({ count, ops }) => [count, ops])).toEqual(factors.map(() => [rounds, 4]))
+          // what remains is the own ops' and nobody else's: foretold of these costs, every kind's steps take as long as they did plain
+          const again = ranKinds(
+            each.map((one, kind) => found.takes(ownOp(timed.run, kind), one + recordingSeconds)),
+            found.host,
+            0,
+            found.takes(commonOp(timed.run), 2e-4 + recordingSeconds)
+          )
+          for (const [index, { seconds: foretold }] of again.stretches.entries())
+            expect(foretold / plain.stretches[index]!.seconds).toBeCloseTo(1, 3)
+        }
+      ),
+      { numRuns: 20 }
+    )
+  })
+
+  it("say nothing where the host is what they wait for", () => {
+    const busy = { launchSeconds: 1e-3, readSeconds: 5e-5 }
+    const each = [1e-4, 2e-4, 3e-4]
+    const timed = ranKinds(each, busy, 5e-6)
+    const plain = ranKinds(each, busy)
+    const longer = plain.stretches.map((one, index) => ({
+      ...one,
+      seconds: one.seconds * [0.97, 1, 1.03][Math.floor(index / rounds)]!
+    }))
+    const { kinds } = costOfRecording(timed.run, "run", 0, timed.stretches, longer, busy)!
+    expect(kinds.map(({ factor }) => factor)).toEqual([1, 1, 1])
+  })
+
+  it("are told apart by their ops, and of one kind alone nothing is left", () => {
+    const timed = ranKinds([3e-4], host, 5e-6)
+    const plain = ranKinds([2e-4], host)
+    const { kinds, takes } = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches, host)!
+    expect(kinds).toHaveLength(1)
+    expect(kinds[0]!.factor).toBe(1)
+    expect(takes(ownOp(timed.run, 0), 1)).toBe(takes(commonOp(timed.run), 1))
+  })
+})
+
+const labelled = ({ journals }: RecordedRun, wanted: string): Op => {
+  for (const entry of journals[0]!.entries)
+    if (entry.kind === "op" && entry.op.label === wanted) return entry.op
+  throw new Error(wanted)
+}
+const ownOp = (recorded: RecordedRun, kind: number): Op => labelled(recorded, `own ${kind}`)
+const commonOp = (recorded: RecordedRun): Op => labelled(recorded, "before")
