@@ -2,8 +2,9 @@
 """One rank of two, of the measurement of DDP and FSDP2. Started by fsdp_record.py; knows PyTorch, not how its link is
 shaped.
 
-Local and DDP steps: bf16 autocast over float32 parameters. FSDP2: `fully_shard` of every block and of the root, gathered
-in bfloat16, gradients summed in float32. Fused AdamW, random weights, random tokens, other ones in each rank.
+`local` and `ddp`: bf16 autocast over float32 parameters. `fsdp`: FSDP2's `fully_shard` of every block and of the root,
+gathered in bfloat16, gradients summed in float32. `local16`: what the device and the host do of that without FSDP2, the
+parameters in bfloat16 and no autocast. Fused AdamW, random weights, random tokens, other ones in each rank.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from rank_processes import serve
 
 BUCKET_CAP_MB = 25
 PRODUCT_WIDTH = 4096
+# Sequences by tokens of a step that has so little to compute that its host sets the pace.
+FEW = (1, 16)
 
 
 def configuration(model: str, small: bool) -> tuple[type, object, tuple[int, int]]:
@@ -42,7 +45,7 @@ def configuration(model: str, small: bool) -> tuple[type, object, tuple[int, int
 
 
 class Built:
-    """A model as one of `local`, `ddp`, `fsdp` trains it."""
+    """A model as one of `local`, `local16`, `ddp`, `fsdp` trains it."""
 
     def __init__(self, model: str, mode: str, device: torch.device, rank: int, small: bool):
         kind, config, shape = configuration(model, small)
@@ -54,7 +57,11 @@ class Built:
         self.parameters = sum(parameter.numel() for parameter in module.parameters())
         torch.manual_seed(1 + rank)
         self.tokens = torch.randint(config.vocab_size, shape, device=device)
-        if mode == "ddp":
+        self.few_tokens = torch.randint(config.vocab_size, FEW, device=device)
+        if mode == "local16":
+            for parameter in module.parameters():  # Not buffers: FSDP2 leaves these as they are.
+                parameter.data = parameter.data.to(torch.bfloat16)
+        elif mode == "ddp":
             module = DistributedDataParallel(module, bucket_cap_mb=BUCKET_CAP_MB, gradient_as_bucket_view=True,
                                              init_sync=False)
         elif mode == "fsdp":
@@ -66,12 +73,13 @@ class Built:
         self.module = module
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=device.type == "cuda")
 
-    def step(self):
-        if self.mode == "fsdp":
-            loss = self.module(input_ids=self.tokens, labels=self.tokens).loss
+    def step(self, few: bool = False):
+        tokens = self.few_tokens if few else self.tokens
+        if self.mode in ("fsdp", "local16"):
+            loss = self.module(input_ids=tokens, labels=tokens).loss
         else:
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                loss = self.module(input_ids=self.tokens, labels=self.tokens).loss
+                loss = self.module(input_ids=tokens, labels=tokens).loss
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -142,10 +150,13 @@ class Rank:
             torch.cuda.empty_cache()
         return {}
 
-    def steps(self, model: str, mode: str, warmup: int, steps: int, synchronized: int, align: bool = True) -> dict:
-        """`seconds`: between the ends of steps on the device, the host free to run ahead; `synchronized_seconds`: of
-        steps between which the host waits for the device. Both are lists, in order."""
-        step = self.built[f"{model}/{mode}"].step
+    def steps(self, model: str, mode: str, warmup: int, steps: int, synchronized: int, few: bool = False,
+              align: bool = True) -> dict:
+        """`seconds`: between the ends of steps on the device, the host free to run ahead; `host_seconds`: between those
+        of the host's calls, the first from `host_clock_seconds` on, by a clock that all ranks of a machine share;
+        `synchronized_seconds`: of steps between which the host waits for the device. Lists are in order. `few`: of so
+        few tokens that the host sets the pace."""
+        step = self._step(model, mode, few)
         for _ in range(warmup):
             step()
         if not self.rehearse:
@@ -162,7 +173,8 @@ class Rank:
             self.synchronize()
             whole = time.perf_counter() - host[0]
         answer = {"seconds": [self.between(a, b) for a, b in zip(marks, marks[1:])], "mean_seconds": whole / steps,
-                  "host_seconds": [b - a for a, b in zip(host, host[1:])], "watched": watched.counted}
+                  "host_clock_seconds": host[0], "host_seconds": [b - a for a, b in zip(host, host[1:])],
+                  "watched": watched.counted}
         waited = []
         for _ in range(synchronized):
             begin = time.perf_counter()
@@ -276,9 +288,13 @@ class Rank:
             end = max(end, begin + duration)
         return gaps
 
-    def trace(self, model: str, mode: str, file: str, stack: bool) -> dict:
+    def _step(self, model: str, mode: str, few: bool):
+        built = self.built[f"{model}/{mode}"]
+        return lambda: built.step(few)
+
+    def trace(self, model: str, mode: str, file: str, stack: bool, few: bool = False) -> dict:
         """Two steps after three, by rank 0 into a file (.json.gz); other ranks take the same steps."""
-        step = self.built[f"{model}/{mode}"].step
+        step = self._step(model, mode, few)
         if self.rank != 0:
             for _ in range(5):
                 step()

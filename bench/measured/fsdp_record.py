@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of PyTorch DDP and FSDP2 on two GPUs, and all that foretelling them takes: how fsdp-h200.json was made.
+"""Steps of PyTorch DDP and FSDP2 on two GPUs, and all that foretelling them takes: how fsdp-h200x2.json was made.
 
-GPT-2 124M and a Llama of 853M, two ranks of one machine, a GPU each. Over NVLink: the local step with one process and
-with two at once, DDP, FSDP2, peaks of memory, profiler traces. Then over sockets between network namespaces, unshaped and
-at several rates: collectives alone, and the same steps, with what TCP, the token buckets and the threads counted
-meanwhile. Run as root on a Linux machine with two NVIDIA GPUs, PyTorch, transformers and iproute2:
+GPT-2 124M and a Llama of 853M, two ranks of one machine, a GPU each. Over NVLink, each in processes of its own: local
+steps by both processes at once, in autocast and with 16-bit parameters, steps under DDP and FSDP2, each also of so few
+tokens that the host sets the pace, peaks of memory, profiler traces. Then over sockets between network namespaces,
+unshaped and at several rates: collectives alone, and the same steps, with what TCP, the token buckets and the threads
+counted meanwhile. Run as root on a Linux machine with two NVIDIA GPUs, PyTorch, transformers and iproute2:
 
     python3 fsdp_record.py --output out/
 
@@ -34,6 +35,7 @@ RANK_PROGRAM = str(pathlib.Path(__file__).with_name("fsdp_rank.py"))
 MIB = 1 << 20
 FAILURES = (RuntimeError, OSError, subprocess.CalledProcessError)
 MODELS = ("gpt2", "llama1b")
+LOCAL = ("local", "local16")
 SHARED = ("ddp", "fsdp")
 
 # Sizes that the steps have (buckets of 25 MiB and one of the embedding; parts of blocks and of roots) lie between these.
@@ -140,6 +142,42 @@ def start_ranks(network: ShapedNetwork | None, rehearse: bool) -> Ranks:
     return Ranks(ranks)
 
 
+class Pairs:
+    """Pairs of ranks, each of processes of its own, so that none has what another left in memory. All are started before
+    anything is measured; those that wait for a command take no CPU."""
+
+    def __init__(self, names: list[str], recorder: Recorder):
+        self.recorder = recorder
+        self.waiting = {name: (start_ranks(None, recorder.rehearse), 29520 + index) for index, name in enumerate(names)}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for ranks, _ in self.waiting.values():
+            ranks.__exit__()
+
+    def describe(self) -> list[dict]:
+        """Of the first pair, once all have imported PyTorch."""
+        return [ranks.ask("describe", timeout_seconds=240) for ranks, _ in self.waiting.values()][0]
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Ranks | None]:
+        """A pair, connected; none where it fails. Its processes end with the block, and so does what it lost."""
+        ranks, port = self.waiting.pop(name)
+        with ranks:
+            try:
+                ranks.ask("connect", port=port)
+            except (RankFailure, RanksLost) as error:
+                self.recorder.fail(name, error)
+                yield None
+                return
+            try:
+                yield ranks
+            except RanksLost as error:
+                self.recorder.fail(name, error)
+
+
 def middle(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
@@ -147,52 +185,60 @@ def middle(values: list[float]) -> float:
 # -- over NVLink ---------------------------------------------------------------------------------------------------------
 
 
-def record_nvlink(recorder: Recorder, ranks: Ranks, link: str):
-    with recorder.part(f"{link}: collectives", 20) as there_is_time:
-        if there_is_time:
+def record_nvlink(recorder: Recorder, pairs: Pairs, link: str):
+    with pairs.opened("collectives") as ranks, recorder.part(f"{link}: collectives", 15) as there_is_time:
+        if there_is_time and ranks:
             record_collectives(recorder, ranks, None, link, WHOLE_SWEEP)
             if not recorder.rehearse:
                 recorder.add("beside", link=link, ranks=ranks.ask("beside", size_bytes=64 * MIB, calls=50))
     for model in MODELS:
-        record_local(recorder, ranks, model)
-        for mode in SHARED:
-            with recorder.part(f"{link}: {model} {mode}", 25) as there_is_time:
-                if there_is_time:
-                    built = ranks.ask("build", model=model, mode=mode, warmup=3)[0]
-                    recorder.add("model", model=model, mode=mode, **built)
-                    record_steps(recorder, ranks, None, link, model, mode, warmup=3, steps=20, synchronized=10)
-                    record_trace(recorder, ranks, model, mode, f"{model}-{mode}", stack=mode == "ddp")
-            forget(ranks, model, mode)
+        # The local pair stays, and tells before, between and after the others how fast the hosts are.
+        with pairs.opened(f"{model} local") as local:
+            for mode in LOCAL:
+                record_model(recorder, local, "none", model, mode)
+            for mode in SHARED:
+                with pairs.opened(f"{model} {mode}") as ranks:
+                    record_model(recorder, ranks, link, model, mode)
+                record_hosts(recorder, local, model)
 
 
-def record_local(recorder: Recorder, ranks: Ranks, model: str):
-    with recorder.part(f"local: {model}", 25) as there_is_time:
-        if there_is_time:
-            built = ranks.ask("build", model=model, mode="local", warmup=3)[0]
-            recorder.add("model", model=model, mode="local", **built)
-            # One process first: the other one waits for its next command and takes no CPU.
-            counts = {"model": model, "mode": "local", "warmup": 3, "steps": 20, "synchronized": 10}
-            recorder.add("steps", link="none", model=model, mode="local", processes=1,
-                         ranks=ranks.ask("steps", only=0, align=False, **counts))
-            recorder.add("steps", link="none", model=model, mode="local", processes=2, ranks=ranks.ask("steps", **counts))
-            recorder.add("steps", link="none", model=model, mode="local", processes=1,
-                         ranks=ranks.ask("steps", only=0, align=False, **counts))
-            record_trace(recorder, ranks, model, "local", f"{model}-local", stack=True)
-    forget(ranks, model, "local")
+def record_model(recorder: Recorder, ranks: Ranks | None, link: str, model: str, mode: str):
+    """Steps, and steps of few tokens, whose host sets the pace; the same as the profiler sees them."""
+    with recorder.part(f"{link}: {model} {mode}", 15) as there_is_time:
+        if not there_is_time or not ranks:
+            return
+        built = ranks.ask("build", model=model, mode=mode, warmup=2)[0]
+        recorder.add("model", model=model, mode=mode, **built)
+        if mode == "ddp":
+            record_steps(recorder, ranks, None, link, model, mode, warmup=0, steps=8, synchronized=0, early=True)
+        record_steps(recorder, ranks, None, link, model, mode, warmup=3, steps=20, synchronized=10)
+        if mode == "local":
+            # The other one waits for its next command and takes no CPU.
+            recorder.add("steps", link=link, model=model, mode=mode, few=True, processes=1,
+                         ranks=ranks.ask("steps", only=0, align=False, model=model, mode=mode, warmup=2, steps=10,
+                                         synchronized=0, few=True))
+        record_steps(recorder, ranks, None, link, model, mode, warmup=2, steps=20, synchronized=0, few=True)
+        if mode != "ddp":
+            record_trace(recorder, ranks, model, mode, few=False)
+        record_trace(recorder, ranks, model, mode, few=True)
 
 
-def forget(ranks: Ranks, model: str, mode: str):
-    try:
-        ranks.ask("drop", model=model, mode=mode)
-    except RankFailure:
-        pass  # It was never made.
+def record_hosts(recorder: Recorder, ranks: Ranks | None, model: str):
+    """Once more how long the hosts take for a step."""
+    with recorder.part(f"hosts: {model}", 8) as there_is_time:
+        if there_is_time and ranks:
+            for mode in LOCAL:
+                record_steps(recorder, ranks, None, "none", model, mode, warmup=2, steps=20, synchronized=0, few=True)
 
 
-def record_trace(recorder: Recorder, ranks: Ranks, model: str, mode: str, name: str, stack: bool):
+def record_trace(recorder: Recorder, ranks: Ranks, model: str, mode: str, few: bool):
+    name = f"{model}-{mode}-few" if few else f"{model}-{mode}"
     file = recorder.folder / f"{name}.pt.trace.json.gz"
-    answer = ranks.ask("trace", model=model, mode=mode, file=str(file.absolute()), stack=stack)[0]
+    # Python's frames name modules; under FSDP2 its own annotations do.
+    stack = mode != "fsdp"
+    answer = ranks.ask("trace", model=model, mode=mode, file=str(file.absolute()), stack=stack, few=few)[0]
     recorder.keep_trace(file)
-    recorder.add("trace", model=model, mode=mode, stack=stack, **answer)
+    recorder.add("trace", model=model, mode=mode, few=few, stack=stack, **answer)
 
 
 # -- over sockets --------------------------------------------------------------------------------------------------------
@@ -224,7 +270,8 @@ def build_all(recorder: Recorder, ranks: Ranks) -> list[tuple[str, str]]:
         for mode in SHARED:
             with recorder.part(f"sockets: build {model} {mode}", 15) as there_is_time:
                 if there_is_time:
-                    ranks.ask("build", model=model, mode=mode, warmup=2)
+                    # Past DDP's first ten steps, where it costs little: the Llama's host is ahead of its device anyway.
+                    ranks.ask("build", model=model, mode=mode, warmup=12 if (model, mode) == ("gpt2", "ddp") else 2)
                     ready.append((model, mode))
     return ready
 
@@ -253,12 +300,16 @@ def record_link(recorder: Recorder, ranks: Ranks, network: ShapedNetwork, link: 
 
 
 def record_steps(recorder: Recorder, ranks: Ranks, network: ShapedNetwork | None, link: str, model: str, mode: str,
-                 warmup: int, steps: int, synchronized: int):
+                 warmup: int, steps: int, synchronized: int, few: bool = False, early: bool = False):
+    """`early`: among the first ten of DDP, before each of which its host waits for the last one's all-reduces, to log how
+    long they took."""
     with counted(network) as devices:
-        answers = ranks.ask("steps", model=model, mode=mode, warmup=warmup, steps=steps, synchronized=synchronized)
-    recorder.add("steps", link=link, model=model, mode=mode, ranks=answers, warmup=warmup, devices=devices)
-    recorder.say(f"{link} {model} {mode}: median {middle(answers[0]['seconds']):.4f} s, "
-                 f"mean {answers[0]['mean_seconds']:.4f} s of {steps}")
+        answers = ranks.ask("steps", model=model, mode=mode, warmup=warmup, steps=steps, synchronized=synchronized,
+                            few=few)
+    recorder.add("steps", link=link, model=model, mode=mode, few=few, early=early, processes=len(answers), ranks=answers,
+                 warmup=warmup, devices=devices)
+    medians = " and ".join(f"{middle(answer['seconds']):.4f}" for answer in answers)
+    recorder.say(f"{link} {model} {mode}{', few tokens' if few else ''}: medians {medians} s of {steps}")
 
 
 def record_collectives(recorder: Recorder, ranks: Ranks, network: ShapedNetwork | None, link: str, sweep):
@@ -293,9 +344,10 @@ def counted(network: ShapedNetwork | None) -> Iterator[list[dict]]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=pathlib.Path, help="a folder: fsdp.json and traces.tar")
-    parser.add_argument("--links", default="unshaped,10gbit,25gbit,5gbit,3gbit", help="over sockets, in order")
+    parser.add_argument("--links", default="unshaped,10gbit,25gbit,5gbit", help="over sockets, in order")
     parser.add_argument("--no-nvlink", action="store_true", help="sockets alone")
-    parser.add_argument("--congestion", help="TCP's congestion control in the namespaces: cubic, bbr")
+    parser.add_argument("--congestion", default="cubic",
+                        help="TCP's congestion control in the namespaces: cubic, bbr; empty: as the machine has it")
     parser.add_argument("--mtu", type=int, default=9000, help="bytes, of every virtual link")
     parser.add_argument("--budget-seconds", type=float, default=1e9, help="begin no part that may end later")
     parser.add_argument("--rehearse", action="store_true")
@@ -306,30 +358,28 @@ def main():
 
     recorder = Recorder(options.output, options.budget_seconds, options.rehearse)
     recorder.result["conditions"] = {"mtu_bytes": options.mtu, "burst": BURST, "latency": LATENCY, "bucket_cap_mb": 25,
-                                     "congestion_control": options.congestion or "as the machine has it"}
+                                     "gradient_as_bucket_view": True, "fresh_processes": True}
     recorder.save()
     try:
         with ExitStack() as stack:
-            apart = together = None
+            apart = pairs = None
             if links:
                 try:
                     network = stack.enter_context(ShapedNetwork(2, options.mtu))
-                    if options.congestion:
-                        network.set_congestion_control(options.congestion)
+                    set_congestion(recorder, network, options.congestion)
                     apart = stack.enter_context(start_ranks(network, options.rehearse))
                 except FAILURES as error:
                     recorder.fail("network", error)
             if not options.no_nvlink:
-                together = stack.enter_context(start_ranks(None, options.rehearse))
+                names = ["collectives", *(f"{model} {mode}" for model in MODELS for mode in ("local", *SHARED))]
+                pairs = stack.enter_context(Pairs(names, recorder))
             # All have imported PyTorch before anything is measured.
-            recorder.result["described"] = {name: ranks.ask("describe") for name, ranks
-                                            in (("nvlink", together), ("sockets", apart)) if ranks}
+            recorder.result["described"] = ({"nvlink": pairs.describe()} if pairs else {}) | \
+                                           ({"sockets": apart.ask("describe")} if apart else {})
             recorder.say("ranks up")
-            if together:
+            if pairs:
                 try:
-                    with together:
-                        together.ask("connect", port=29511)
-                        record_nvlink(recorder, together, "nvlink")
+                    record_nvlink(recorder, pairs, "nvlink")
                 except FAILURES as error:
                     recorder.fail("nvlink", error)
             if apart:
@@ -339,6 +389,18 @@ def main():
     finally:
         recorder.save()
         recorder.say(f"{len(recorder.result['failures'])} failures, {len(recorder.result['left_out'])} left out")
+
+
+def set_congestion(recorder: Recorder, network: ShapedNetwork, name: str):
+    """Where the kernel has no such congestion control its own stays, and the recording says so; which there was, each
+    rank's description says (`tcp`)."""
+    if name:
+        try:
+            network.set_congestion_control(name)
+        except FAILURES as error:
+            recorder.fail(f"congestion control {name}", error)
+            name = ""
+    recorder.result["conditions"]["congestion_control"] = name or "as the machine has it"
 
 
 if __name__ == "__main__":
