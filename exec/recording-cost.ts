@@ -46,8 +46,8 @@ export interface Recording {
   readonly takes: (op: Op, seconds: number) => number
 }
 
-/** Fewer stretches of a kind say nothing of it. */
-const leastStretches = 3
+/** The median of fewer stretches of a kind says little of it. */
+const leastStretches = 8
 
 /** What ops take plain differs by no more from what they took timed, less the recording. */
 const mostFactor = 2

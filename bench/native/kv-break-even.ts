@@ -1,8 +1,8 @@
 // The bandwidths between a prefilling and a decoding device below which choosing a tenth of the cache and sending that takes less time
 // than sending all of it (scenarios/kv-break-even.yaml), from kernels measured here. Each method serves one prompt of each length with a
 // few layers of Llama-3.1-8B, its caches going through host memory, so that whatever choosing, compacting and placing them takes is timed,
-// with prefill around it. From these times the simulator answers for all layers, beside what it says by the table that ships, which has
-// no scoring kernels.
+// with prefill around it; what recording an op costs is taken off (exec/run-costs.ts, as `exec profile`), told by the decoding steps after
+// it. From these times the simulator answers for all layers, beside what it says by the table that ships, which has no scoring kernels.
 //   npx node bench/native/kv-break-even.ts --backend cuda --out kv-break-even
 //   npx node bench/native/kv-break-even.ts --backend cpu --out kv-break-even --prompts 96,256 --model \
 //     "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"
@@ -13,14 +13,15 @@ import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { Estimate } from "../../core/cost/cost-model.ts"
-import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { median } from "../../core/median.ts"
 import type { OpCost } from "../../core/profile.ts"
 import { formatSeconds } from "../../core/units.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
 import { rowOf, thisDevice, timeCopies } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
-import { forBenchmark, recordedOps } from "../../exec/recorded.ts"
+import type { Recording } from "../../exec/recording-cost.ts"
+import { costsOfRun } from "../../exec/run-costs.ts"
+import { timedAndPlain } from "../../exec/timed-and-plain.ts"
 import { kernels } from "../../scenarios/families/kv-serving/kernels.ts"
 import type { KvServingScenario } from "../../scenarios/families/kv-serving/scenario.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -53,6 +54,9 @@ const costs = path.join(out, "costs.arrow")
 const loader = new Loader()
 const keep = Number(options.keep)
 
+/** The steps between the first and the last are what recording is told by: of so many, most were not the first of their kind. */
+const outputTokens = 12
+
 /** The study's. */
 const methods: ReadonlyArray<Readonly<Record<string, unknown>>> = [
   { name: "full" },
@@ -82,26 +86,21 @@ const scenarioWith = (
     loadScenario(file, [
       `algorithm=${JSON.stringify(method)}`,
       `model=${options.model}`,
-      `requests={count: 1, prompt: ${prompt}, output: 3}`,
+      `requests={count: 1, prompt: ${prompt}, output: ${outputTokens}}`,
       ...more
     ]),
     (scenario) => scenario as KvServingScenario
   )
 
-const run = (method: Readonly<Record<string, unknown>>, prompt: number) =>
+/** `warm`: the process has served a prompt of that length. */
+const run = (method: Readonly<Record<string, unknown>>, prompt: number, warm: boolean) =>
   Effect.gen(function* () {
     const scenario = yield* scenarioWith(method, prompt, "transfer={to: host}")
     const { world, program, initial, h2d, d2h } = yield* kernels(scenario, file, { loader, simulator })
-    const journals: Array<Journal> = []
-    const { timeline, opLogs } = yield* execute({
-      world,
-      program: journaled(program(), journals),
-      initial,
-      h2d,
-      d2h,
-      record: true
-    })
-    return recordedOps({ timeline: timeline!, opLogs, journals }, forBenchmark)
+    const once = () => ({ program: program() })
+    const execution = { world, initial, h2d, d2h }
+    if (!warm) yield* execute({ ...execution, ...once() })
+    return yield* costsOfRun(yield* timedAndPlain(execution, { timed: once(), plain: [once] }, undefined))
   })
 
 const keyOf = ({ op, attributes, dtype }: OpCost): string =>
@@ -138,20 +137,28 @@ const foretold = (
 interface Row {
   readonly prompt: number
   readonly method: string
-  /** Of one layer: every kernel that chooses, compacts and places. */
+  /** Of one layer, the mean of those measured: every kernel that chooses, compacts and places. */
   readonly kernels: Readonly<Record<string, number>>
+  /** Of each round, where timing ops costs something. */
+  readonly recordings: ReadonlyArray<Recording>
   readonly measured: Answer
   /** By the table that ships. */
   readonly bound: Answer
 }
 
-/** Seconds by kernel of what handing a cache over takes beside prefill. */
-const handOver = (ops: ReadonlyArray<OpCost>): Readonly<Record<string, number>> =>
-  Object.fromEntries(
-    ops
-      .filter(({ op }) => op.startsWith("kv.") && !["kv.attention", "kv.append", "kv.advance"].includes(op))
-      .map(({ op, medianSeconds }) => [op, medianSeconds])
+/** Seconds by kernel of what handing a cache over takes beside prefill, in a layer that has it. */
+const handOver = (ops: ReadonlyArray<OpCost>): Readonly<Record<string, number>> => {
+  const own = ops.filter(
+    ({ op }) => op.startsWith("kv.") && !["kv.attention", "kv.append", "kv.advance"].includes(op)
   )
+  // layers that keep different numbers of tokens have rows of their own
+  return Object.fromEntries(
+    [...Map.groupBy(own, ({ op }) => op)].map(([op, rows]) => [
+      op,
+      rows.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0) / rows.length
+    ])
+  )
+}
 
 const gigabits = (bytesPerSecond: number): string =>
   bytesPerSecond >= 1e13 ? "any" : `${((8 * bytesPerSecond) / 1e9).toPrecision(3)}`
@@ -160,14 +167,24 @@ const bench = Effect.gen(function* () {
   const device = yield* thisDevice
   const prompts = options.prompts.split(",").map(Number)
   const rows: Array<OpCost> = []
-  const own = new Map<string, Readonly<Record<string, number>>>()
+  const own = new Map<string, Pick<Row, "kernels" | "recordings">>()
   for (const prompt of prompts) {
+    let warm = false
     for (const method of methods) {
+      const began = performance.now()
       const each: Array<OpCost> = []
-      for (let round = 0; round < Number(options.rounds); round++) each.push(...(yield* run(method, prompt)))
+      const recordings: Array<Recording> = []
+      for (let round = 0; round < Number(options.rounds); round++) {
+        const { ops, recording } = yield* run(method, prompt, warm)
+        each.push(...ops)
+        if (recording !== undefined) recordings.push(recording)
+        warm = true
+      }
       rows.push(...each)
-      own.set(`${nameOf(method)} ${prompt}`, handOver(together(each)))
-      process.stderr.write(`${prompt} tokens, ${nameOf(method)}: measured\n`)
+      own.set(`${nameOf(method)} ${prompt}`, { kernels: handOver(together(each)), recordings })
+      process.stderr.write(
+        `${prompt} tokens, ${nameOf(method)}: measured in ${formatSeconds((performance.now() - began) / 1e3)}\n`
+      )
     }
   }
   yield* writeProfile(
@@ -184,7 +201,7 @@ const bench = Effect.gen(function* () {
       answers.push({
         prompt,
         method: nameOf(method),
-        kernels: own.get(`${nameOf(method)} ${prompt}`)!,
+        ...own.get(`${nameOf(method)} ${prompt}`)!,
         measured: yield* foretold(method, prompt, `costs={ops: ${JSON.stringify(costs)}}`),
         bound: yield* foretold(method, prompt)
       })

@@ -1,6 +1,7 @@
 // Generation with offloaded experts by policy, for real and foretold. One run with every expert resident gives the routes, and the
-// times of its kernels and copies; from these the simulator foretells each policy, and then each is run. Decoding of the layers of
-// Mixtral 8x7B with random weights in bfloat16, a quarter of the experts resident.
+// times of its kernels and copies, less what recording them costs (exec/run-costs.ts, as `exec profile`); from these the simulator foretells
+// each policy, and then each is run: once as it is, which is held to what was foretold, and once with its ops timed, which has stalls and
+// copies. Decoding of the layers of Mixtral 8x7B with random weights in bfloat16, a quarter of the experts resident.
 //   npx node bench/native/offload.ts --backend cuda --layers 4 --out offload
 //   npx node bench/native/offload.ts --backend cpu --layers 2 --out offload \
 //     --set model.width=64 --set model.ffnWidth=128 --set model.heads=4 --set model.vocabulary=256
@@ -15,13 +16,16 @@ import type { OffloadLog } from "../../core/algorithms/expert-offload/program.ts
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
 import { formatSeconds } from "../../core/units.ts"
 import { expertBytes } from "../../core/algorithms/expert-offload/model.ts"
-import { journaled, type Journal } from "../../core/laws/journal.ts"
+import { interposing } from "../../core/machine/interpose.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import type { OpCost } from "../../core/profile.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
-import { hostOfRun, thisDevice } from "../../exec/bench.ts"
-import { execute, type ExecutionResult } from "../../exec/execute.ts"
-import { forBenchmark, forSimulation, recordedOps } from "../../exec/recorded.ts"
+import { thisDevice } from "../../exec/bench.ts"
+import { execute } from "../../exec/execute.ts"
+import { recordRun, type Ran } from "../../exec/record-run.ts"
+import { forSimulation, recordedOps } from "../../exec/recorded.ts"
+import { costsOfRun } from "../../exec/run-costs.ts"
+import { timedAndPlain } from "../../exec/timed-and-plain.ts"
 import { kernels } from "../../scenarios/families/expert-offload/kernels.ts"
 import type { ExpertOffloadScenario } from "../../scenarios/families/expert-offload/scenario.ts"
 import { prepare, type OffloadFigures } from "../../scenarios/families/expert-offload/simulated.ts"
@@ -67,22 +71,36 @@ const loader = new Loader()
 const scenarioWith = (...more: ReadonlyArray<string>) =>
   Effect.map(loadScenario(file, [...base, ...more]), (scenario) => scenario as ExpertOffloadScenario)
 
-interface Run {
-  readonly result: ExecutionResult<OffloadLog>
-  readonly journals: ReadonlyArray<Journal>
-}
+type Timed = Ran<OffloadLog>
 
-/** For real, with the time of every op; what tensors hold at the end is left where it is. */
-const run = ({ world, program, capacityBytes, h2d, d2h }: Runnable<OffloadLog>) => {
-  const journals: Array<Journal> = []
-  return Effect.map(
-    execute({ world, program: journaled(program(), journals), capacityBytes, h2d, d2h, record: true }),
-    (result): Run => ({ result, journals })
-  )
-}
+const executionOf = ({ world, capacityBytes, h2d, d2h }: Runnable<OffloadLog>) => ({
+  world,
+  capacityBytes,
+  h2d,
+  d2h
+})
+
+/** For real, with the time of every op. */
+const timed = (runnable: Runnable<OffloadLog>) =>
+  recordRun({ ...executionOf(runnable), program: runnable.program() }, undefined, { values: false })
+
+/** For real as it is: when the host had each of the choices that the program reads, seconds. */
+const plain = (runnable: Runnable<OffloadLog>) =>
+  Effect.suspend(() => {
+    const reads: Array<number> = []
+    const program = interposing(runnable.program(), (machine) => ({
+      read: (tensor) =>
+        Effect.tap(machine.read(tensor), () => Effect.sync(() => reads.push(performance.now() / 1e3)))
+    }))
+    return Effect.as(execute({ ...executionOf(runnable), program }), reads as ReadonlyArray<number>)
+  })
 
 /** What the routers chose: the program reads a layer's choices, layer by layer, step by step, and nothing else. */
-const routesOf = ({ journals }: Run, scenario: ExpertOffloadScenario, layers: number): RoutedSteps => {
+const routesOf = (
+  { record: { journals } }: Timed,
+  scenario: ExpertOffloadScenario,
+  layers: number
+): RoutedSteps => {
   const reads = journals[0]!.entries.filter((entry) => entry.kind === "read")
   const choices: Array<Array<Int32Array>> = []
   for (const [at, { values }] of reads.entries()) {
@@ -94,8 +112,8 @@ const routesOf = ({ journals }: Run, scenario: ExpertOffloadScenario, layers: nu
 }
 
 /** When the compute lane had finished each step. */
-const stepEnds = ({ result: { timeline }, journals }: Run): ReadonlyArray<number> => {
-  const { op, lane, endSeconds } = timeline!
+const stepEnds = ({ record: { timeline, journals } }: Timed): ReadonlyArray<number> => {
+  const { op, lane, endSeconds } = timeline
   const ended = new Map<number, number>()
   for (let row = 0; row < op.length; row++)
     if (lane[row] === Lane.compute) ended.set(op[row]!, endSeconds[row]!)
@@ -108,11 +126,23 @@ const stepEnds = ({ result: { timeline }, journals }: Run): ReadonlyArray<number
   return ends
 }
 
-/** The family's own figures, of a run that was real. */
-const figuresOf = (ran: Run, scenario: ExpertOffloadScenario) =>
+/** What a policy came to, for real. */
+interface Real {
+  /** The family's own figures, of the run whose ops were timed. */
+  readonly figures: OffloadFigures
+  /** Of a decoding step after the warm-up, of the run that nobody timed: from the last choices that one step reads to those of the next. */
+  readonly plainStepSeconds: number
+  readonly tokensPerSecond: number
+  /** Of an expert, the mean of the run. */
+  readonly copySeconds: number | undefined
+  readonly peakBytes: { readonly device: number; readonly host: number }
+}
+
+const realOf = (ran: Timed, reads: ReadonlyArray<number>, scenario: ExpertOffloadScenario) =>
   Effect.gen(function* () {
     const { planned, summarise } = yield* prepare(scenario, file, { loader, simulator })
-    const { ranks, makespanSeconds, timeline, opLogs } = ran.result
+    const { ranks, makespanSeconds } = ran.executed
+    const { timeline, opLogs } = ran.record
     const { rank, value, ops, peakBytes } = ranks[0]!
     const end = {
       rank,
@@ -128,12 +158,18 @@ const figuresOf = (ran: Run, scenario: ExpertOffloadScenario) =>
       { ranks: [end], makespanSeconds, timeline, opLogs, links: [], estimates: [], digest: "" },
       simulator
     )
-    const copies = recordedOps({ timeline: timeline!, opLogs, journals: ran.journals }, forSimulation)
-    return {
+    const { model, workload } = planned
+    const [steps, before] = [summary.steps!, summary.warmupSteps!]
+    const lastRead = (step: number): number => reads[(step + 1) * model.layers - 1]!
+    const plainStepSeconds = (lastRead(before + steps - 1) - lastRead(before - 1)) / steps
+    const real: Real = {
       figures: summary.figures,
-      peakBytes,
-      copySeconds: expertCopy(copies, expertBytes(planned.model))
+      plainStepSeconds,
+      tokensPerSecond: workload.batch / plainStepSeconds,
+      copySeconds: expertCopy(recordedOps(ran.record, forSimulation), expertBytes(model)),
+      peakBytes
     }
+    return real
   })
 
 /** Of an expert to the device, from when it could begin. */
@@ -142,13 +178,10 @@ const expertCopy = (ops: ReadonlyArray<OpCost>, bytes: number): number | undefin
 
 interface Row {
   readonly policy: string
-  readonly real: OffloadFigures
+  readonly real: Real
   readonly foretold: OffloadFigures
-  /** Simulated over real time of a step, less 1. */
+  /** Simulated over real time of a step that nobody times, less 1. */
   readonly timeError: number
-  /** Of an expert, the mean of the run. */
-  readonly copySeconds: number | undefined
-  readonly peakBytes: { readonly device: number; readonly host: number }
   readonly foretoldPeakBytes: { readonly device: number; readonly host: number }
 }
 
@@ -164,18 +197,14 @@ const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
     const { result } = yield* runScenario(scenario, file, { loader })
     const foretold = result as typeof result & OffloadFigures
     const { performance } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
-    const {
-      figures: real,
-      peakBytes,
-      copySeconds
-    } = yield* figuresOf(yield* run(performance(rehearsed)), scenario)
+    const runnable = performance(rehearsed)
+    const reads = yield* plain(runnable)
+    const real = yield* realOf(yield* timed(runnable), reads, scenario)
     const row: Row = {
       policy,
       real,
       foretold,
-      timeError: foretold.decodeStepSeconds / real.decodeStepSeconds - 1,
-      copySeconds,
-      peakBytes,
+      timeError: foretold.decodeStepSeconds / real.plainStepSeconds - 1,
       foretoldPeakBytes: foretold.peakBytes
     }
     process.stderr.write(`${policy}: ${real.tokensPerSecond.toFixed(2)} tokens/s\n`)
@@ -188,6 +217,7 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
     "tokens/s",
     "foretold",
     "error",
+    "ops timed",
     "loads",
     "foretold",
     "stalls, ms a step",
@@ -195,16 +225,17 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
     "ready",
     "a copy, ms"
   ],
-  ...rows.map(({ policy, real, foretold, timeError, copySeconds }) => [
+  ...rows.map(({ policy, real: { figures, tokensPerSecond, copySeconds }, foretold, timeError }) => [
     policy,
-    real.tokensPerSecond.toFixed(2),
+    tokensPerSecond.toFixed(2),
     foretold.tokensPerSecond.toFixed(2),
     `${(100 * timeError).toFixed(1)} %`,
-    real.loads.toFixed(0),
+    figures.tokensPerSecond.toFixed(2),
+    figures.loads.toFixed(0),
     foretold.loads.toFixed(0),
-    (1e3 * real.stallSeconds).toFixed(2),
+    (1e3 * figures.stallSeconds).toFixed(2),
     (1e3 * foretold.stallSeconds).toFixed(2),
-    `${(100 * real.readyShare).toFixed(0)} %`,
+    `${(100 * figures.readyShare).toFixed(0)} %`,
     copySeconds === undefined ? "" : (1e3 * copySeconds).toFixed(2)
   ])
 ]
@@ -216,23 +247,29 @@ const bench = Effect.gen(function* () {
   const { rehearsal } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
   const device = yield* thisDevice
   // Once to have everything compiled and allocated, as it is for the runs that are foretold.
-  yield* run(rehearsal)
-  const whole = yield* run(rehearsal)
+  yield* plain(rehearsal)
+  const whole = yield* timedAndPlain(
+    executionOf(rehearsal),
+    { timed: { program: rehearsal.program() }, plain: [() => ({ program: rehearsal.program() })] },
+    undefined
+  )
   const routes = routesOf(whole, scenario, model.layers)
-  const { timeline, opLogs } = whole.result
-  const record = { timeline: timeline!, opLogs, journals: whole.journals }
-  const ops = recordedOps(record, forBenchmark)
-  const host = yield* hostOfRun(record)
+  const { ops, host, recording } = yield* costsOfRun(whole)
   yield* writeProfile(
     costs,
     tableProfile(
       "offload bench",
-      { name: scenario.name, device },
+      {
+        name: scenario.name,
+        device,
+        unprofiledStepSeconds: recording?.plainSeconds,
+        recordingSeconds: recording?.recordingSeconds
+      },
       { ops, ...(host === undefined ? {} : { host }) }
     )
   )
   yield* writeRouting(trace, routingRows(routes))
-  const { figures: resident } = yield* figuresOf(whole, scenario)
+  const resident = yield* realOf(whole, yield* plain(rehearsal), scenario)
   const { result: foretoldResident } = yield* runScenario(
     yield* scenarioWith(...foretelling("lru"), `cache={slotsPerLayer: ${model.experts}}`),
     file,
@@ -242,7 +279,7 @@ const bench = Effect.gen(function* () {
   const copySeconds = expertCopy(ops, copied)
   const rows: Array<Row> = []
   for (const policy of options.policies.split(","))
-    rows.push(yield* compare(policy, [whole.result.ranks[0]!.value]))
+    rows.push(yield* compare(policy, [whole.executed.ranks[0]!.value]))
   const { fewestLoads, fewestForcedLoads } = rows[0]!.foretold
   const result = {
     device,
@@ -253,6 +290,8 @@ const bench = Effect.gen(function* () {
     slotsPerLayer: Number(options.slots),
     set: options.set,
     host,
+    // what ops were recorded with, and a stretch between two reads, timed and plain
+    recording,
     expertBytes: copied,
     copySeconds,
     resident,

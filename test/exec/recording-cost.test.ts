@@ -200,7 +200,10 @@ describe("the host beside plain steps", () => {
   })
 })
 
-/** Steps of several kinds, `rounds` of each one after another: those of a kind have an op of their own, between ops that all have. */
+/** Of each kind of step. */
+const times = 9
+
+/** Steps of several kinds, `times` of each one after another: those of a kind have an op of their own, between ops that all have. */
 const ranKinds = (own: ReadonlyArray<number>, host: Launching, recordingSeconds = 0, common = 2e-4) => {
   const journals: Array<Journal> = []
   const program = Effect.gen(function* () {
@@ -209,7 +212,7 @@ const ranKinds = (own: ReadonlyArray<number>, host: Launching, recordingSeconds 
     for (const kind of own.keys()) {
       const labels = ["before", "more", `own ${kind}`, "after"]
       const ops = labels.map((label) => launch(label, kernels.scale, Lane.compute, [x], [x], { factor: 1 }))
-      for (let round = 0; round < rounds; round++) {
+      for (let round = 0; round < times; round++) {
         for (const op of ops) machine.submit(op)
         yield* machine.read(x)
         yield* machine.endStep
@@ -270,7 +273,7 @@ describe("steps of several kinds", () => {
             host
           )
           const found = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches, host)!
-          expect(found.kinds.map(({ count, ops }) => [count, ops])).toEqual(factors.map(() => [rounds, 4]))
+          expect(found.kinds.map(({ count, ops }) => [count, ops])).toEqual(factors.map(() => [times, 4]))
           // what remains is the own ops' and nobody else's: foretold of these costs, every kind's steps take as long as they did plain
           const again = ranKinds(
             each.map((one, kind) => found.takes(ownOp(timed.run, kind), one + recordingSeconds)),
@@ -293,7 +296,7 @@ describe("steps of several kinds", () => {
     const plain = ranKinds(each, busy)
     const longer = plain.stretches.map((one, index) => ({
       ...one,
-      seconds: one.seconds * [0.97, 1, 1.03][Math.floor(index / rounds)]!
+      seconds: one.seconds * [0.97, 1, 1.03][Math.floor(index / times)]!
     }))
     const { kinds } = costOfRecording(timed.run, "run", 0, timed.stretches, longer, busy)!
     expect(kinds.map(({ factor }) => factor)).toEqual([1, 1, 1])

@@ -9,7 +9,9 @@ import { launch } from "../../core/machine/op.ts"
 import { oneRank } from "../../core/world.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
 import { layerTimes } from "../../exec/layer-times.ts"
+import { forBenchmark, recordedOps } from "../../exec/recorded.ts"
 import { costOfRecording } from "../../exec/recording-cost.ts"
+import { costsOfRun } from "../../exec/run-costs.ts"
 import { timedAndPlain } from "../../exec/timed-and-plain.ts"
 import { describeNative } from "../native/addon.ts"
 
@@ -80,6 +82,23 @@ describeNative("timed and plain", () => {
       expect(less.layers[0]![phase].busySeconds).toBeCloseTo(timed.layers[0]![phase].busySeconds / 5, 12)
       expect(less.layers[0]![phase].spanSeconds).toBeLessThan(timed.layers[0]![phase].spanSeconds)
     }
+  })
+
+  it("gives the costs of the run plain: ops less their recording, and the host of its plain steps", async () => {
+    const runs = { count: 0 }
+    const plain = () => ({ program: stepsOf(20, true, runs) })
+    const ran = await onCpu(
+      timedAndPlain({ world: oneRank }, { timed: plain(), plain: [plain, plain] }, undefined, true)
+    )
+    const { ops, host, recording } = await onCpu(costsOfRun(ran))
+    const { takes, host: held } = recording!
+    expect(ops.length).toBeGreaterThan(0)
+    expect(ops).toEqual(recordedOps(ran.record, forBenchmark, takes))
+    expect(host).toMatchObject(held)
+    expect((await onCpu(costsOfRun({ record: ran.record }))).ops).toEqual(
+      recordedOps(ran.record, forBenchmark)
+    )
+    expect((await onCpu(costsOfRun(ran, { hosted: false }))).host).toBeUndefined()
   })
 
   it("runs once where timing costs nothing", async () => {
