@@ -1,5 +1,5 @@
-// How much each token of a prompt is attended to; argument order as core/kernels/kv-scores.ts. In float64 and in the
-// reference's order, for what is kept is decided by it; 16-bit prompts go over tensor cores (kv-window.h).
+// How much each token of a prompt is attended to; argument order as core/kernels/kv-scores.ts. In float64, for what is kept is
+// decided by it, and probabilities in the reference's order; those of 16-bit prompts go over tensor cores (kv-window.h).
 #include "attend.cuh"
 #include "kv-window.h"
 #include "map.cuh"
@@ -8,25 +8,23 @@ namespace tandem::cuda {
 
 namespace {
 
-/** One head: a block per query of the window, its scores over all keys. */
+/** One head: a block per query of the window, its probabilities over all keys. */
 __global__ void __launch_bounds__(256) windowRow(Window w, int64_t head, double* rows) {
   const int64_t t = w.time - w.window + blockIdx.x;
   const int64_t kvHead = head / (w.heads / w.kvHeads);
   const View q = w.q.at((t * w.heads + head) * w.headWidth);
   double* row = rows + blockIdx.x * w.time;
-  const int64_t visible = w.softmax ? t + 1 : w.time;
   for (int64_t s = threadIdx.x; s < w.time; s += 256) {
-    row[s] = s < visible ? dotExact(q, w.k.at((s * w.kvHeads + kvHead) * w.headWidth), w.headWidth) : 0;
+    row[s] = s <= t ? dotExact(q, w.k.at((s * w.kvHeads + kvHead) * w.headWidth), w.headWidth) : 0;
   }
   __syncthreads();
-  if (!w.softmax) return;
   const double scale = 1 / sqrt(static_cast<double>(w.headWidth));
   if (w.lse == nullptr) {
-    softmaxExact(row, visible, scale);
+    softmaxExact(row, t + 1, scale);
   } else {
     const auto lse = static_cast<double>(w.lse[head * w.time + t]);
     // each thread its own: nobody else has touched them
-    for (int64_t s = threadIdx.x; s < visible; s += 256) row[s] = exp(scale * row[s] - lse);
+    for (int64_t s = threadIdx.x; s <= t; s += 256) row[s] = exp(scale * row[s] - lse);
   }
 }
 
@@ -49,6 +47,79 @@ struct StoreScores {
   __device__ void operator()(int64_t i) const { set(w.scores, i, static_cast<float>(totals[i] / over)); }
 };
 
+constexpr int queryColumns = 32;
+constexpr int queryWarps = 8;
+
+/**
+ * Bare products are linear in the query: what all queries of the window, of all heads that share a key/value head, make of a key is
+ * what their sum makes of it. A block sums so many columns of one key/value head: each warp every so many queries, then all warps.
+ */
+__global__ void __launch_bounds__(queryColumns * queryWarps) windowQueries(Window w, double* sums) {
+  __shared__ double parts[queryWarps][queryColumns];
+  const int lane = threadIdx.x % queryColumns;
+  const int warp = threadIdx.x / queryColumns;
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * queryColumns + lane;
+  const int64_t group = w.heads / w.kvHeads;
+  double sum = 0;
+  if (column < w.headWidth) {
+    for (int64_t row = warp; row < w.window * group; row += queryWarps) {
+      const int64_t t = w.time - w.window + row / group;
+      const int64_t head = blockIdx.y * group + row % group;
+      sum += static_cast<double>(get(w.q, (t * w.heads + head) * w.headWidth + column));
+    }
+  }
+  parts[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= w.headWidth) return;
+  double total = 0;
+#pragma unroll
+  for (int i = 0; i < queryWarps; i++) total += parts[i][lane];
+  sums[blockIdx.y * w.headWidth + column] = total;
+}
+
+/** Products of each key of each key/value head with its queries' sum: so many lanes of a warp for each, eight numbers a lane at a time. */
+template <int lanes>
+__global__ void __launch_bounds__(256) windowProducts(Window w, const double* sums) {
+  const int part = threadIdx.x % lanes;
+  const int64_t count = w.time * w.kvHeads;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * (256 / lanes);
+  // lanes of a warp stay together: what is beyond the last key is computed of it again
+  const int64_t rounds = (count + step - 1) / step;
+  int64_t index = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
+  for (int64_t round = 0; round < rounds; round++, index += step) {
+    const int64_t key = min(index, count - 1);
+    const int64_t kvHead = key % w.kvHeads;
+    double sum = 0;
+    for (int64_t i = part * pack; i < w.headWidth; i += lanes * pack) {
+      float values[pack];
+      getSome(w.k, key * w.headWidth + i, (key + 1) * w.headWidth, w.headWidth % pack == 0, values);
+#pragma unroll
+      for (int j = 0; j < pack; j++) {
+        if (i + j < w.headWidth) sum += sums[kvHead * w.headWidth + i + j] * static_cast<double>(values[j]);
+      }
+    }
+#pragma unroll
+    for (int offset = lanes / 2; offset > 0; offset >>= 1) sum += __shfl_xor_sync(allLanes, sum, offset);
+    if (part == 0 && index < count) set(w.scores, kvHead * w.time + key / w.kvHeads, static_cast<float>(sum));
+  }
+}
+
+Work bareScores(const Window& w) {
+  return [=](const Launch& launch) {
+    const Scratch scratch(launch, static_cast<size_t>(w.kvHeads * w.headWidth) * sizeof(double));
+    auto* sums = scratch.as<double>();
+    const dim3 grid(static_cast<unsigned>(ceilDiv(w.headWidth, queryColumns)), static_cast<unsigned>(w.kvHeads));
+    windowQueries<<<grid, queryColumns * queryWarps, 0, launch.stream>>>(w, sums);
+    const int64_t keys = w.time * w.kvHeads;
+    // a head of 64 or 128 has as many packs
+    if (w.headWidth <= 8 * pack) {
+      windowProducts<8><<<blocksFor(keys, 32), 256, 0, launch.stream>>>(w, sums);
+    } else {
+      windowProducts<16><<<blocksFor(keys, 16), 256, 0, launch.stream>>>(w, sums);
+    }
+  };
+}
+
 Work windowScores(const Call& call) {
   const Window w = {floatsIn(call, 0),       floatsIn(call, 1),         floatsOut(call, 0),
                     input(call, 0).shape.at(1), call.integer("heads"),  call.integer("kvHeads"),
@@ -57,6 +128,8 @@ Work windowScores(const Call& call) {
   if (w.window < 1 || w.window > w.time) {
     throw BadCall("kv.window_scores: a window of " + std::to_string(w.window) + " in a prompt of " + std::to_string(w.time));
   }
+  if (w.kvHeads == 0) return [](const Launch&) {};
+  if (!w.softmax) return bareScores(w);
   Work work;
   if (windowOnTensorCores(w, work)) return work;
   return [=](const Launch& launch) {
@@ -70,7 +143,7 @@ Work windowScores(const Call& call) {
       windowRow<<<static_cast<unsigned>(w.window), 256, 0, launch.stream>>>(w, h, rows);
       each(launch, w.time, AddRows{w, rows, totals + h / group * w.time, h % group == 0});
     }
-    const double over = w.softmax ? static_cast<double>(w.window * group) : 1;
+    const auto over = static_cast<double>(w.window * group);
     each(launch, w.kvHeads * w.time, StoreScores{w, totals, over});
   };
 }
@@ -151,40 +224,55 @@ struct Scores {
   View data;
   int64_t lists, time;
 
-  /** Over all lists, tokens [from, to). */
+  /**
+   * Over all lists, tokens [from, to), in every lane of a warp. Sums of so few float32 are exact in float64 unless they are far
+   * apart, in whatever order.
+   */
   __device__ double sum(int64_t from, int64_t to) const {
+    const auto own = static_cast<int>(to - from);
     double total = 0;
-    for (int64_t list = 0; list < lists; list++) {
-      int64_t t = from;
-      // several loads under way, added in order
-      for (; t + 4 <= to; t += 4) {
-        float values[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) values[j] = get(data, list * time + t + j);
-#pragma unroll
-        for (int j = 0; j < 4; j++) total += static_cast<double>(values[j]);
-      }
-      for (; t < to; t++) total += static_cast<double>(get(data, list * time + t));
+    for (int64_t i = threadIdx.x % 32; i < own * lists; i += 32) {
+      total += static_cast<double>(get(data, i / own * time + from + i % own));
     }
-    return total;
+    return warpReduce(total, Add{});
   }
 };
 
 Scores scoresOf(const Call& call) { return {floatsIn(call, 0), input(call, 0).shape.at(0), input(call, 0).shape.at(1)}; }
 
-/** A warp per chunk. Sums of so few float32 are exact in float64 unless they are far apart, in whatever order. */
-__global__ void __launch_bounds__(128) chunkScore(Scores scores, View chunks, int64_t chunk, bool mean) {
-  const int64_t c = static_cast<int64_t>(blockIdx.x) * 4 + threadIdx.x / 32;
-  const int64_t from = c * chunk;
-  if (from >= scores.time) return;
-  const auto own = static_cast<int>(min(scores.time - from, chunk));
-  double sum = 0;
-  for (int64_t i = threadIdx.x % 32; i < own * scores.lists; i += 32) {
-    sum += static_cast<double>(get(scores.data, i / own * scores.time + from + i % own));
+constexpr int stretchWarps = 4;
+
+/** Sum or mean of the scores of each stretch of tokens, a warp for each; `boundsOf(i)`: its first token and its end. */
+template <class Bounds>
+__global__ void __launch_bounds__(32 * stretchWarps) stretchScore(Scores scores, View results, int64_t count, bool mean,
+                                                                  Bounds boundsOf) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * stretchWarps + threadIdx.x / 32;
+  if (i >= count) return;
+  const longlong2 bounds = boundsOf(i);
+  const double total = scores.sum(bounds.x, bounds.y);
+  if (threadIdx.x % 32 == 0) {
+    set(results, i, static_cast<float>(mean ? total / static_cast<double>(bounds.y - bounds.x) : total));
   }
-  const double total = warpReduce(sum, Add{});
-  if (threadIdx.x % 32 == 0) set(chunks, c, static_cast<float>(mean ? total / own : total));
 }
+
+template <class Bounds>
+void scoreStretches(const Launch& launch, const Scores& scores, const View& results, int64_t count, bool mean, Bounds boundsOf) {
+  const auto blocks = static_cast<unsigned>(ceilDiv(count, stretchWarps));
+  if (count > 0) {
+    stretchScore<<<blocks, 32 * stretchWarps, 0, launch.stream>>>(scores, results, count, mean, boundsOf);
+  }
+}
+
+struct ChunkBounds {
+  int64_t chunk, time;
+  __device__ longlong2 operator()(int64_t i) const { return {i * chunk, min(time, (i + 1) * chunk)}; }
+};
+
+struct ShotBounds {
+  const int64_t* starts;
+  int64_t count, time;
+  __device__ longlong2 operator()(int64_t i) const { return {starts[i], i + 1 < count ? starts[i + 1] : time}; }
+};
 
 Work chunkScores(const Call& call) {
   const Scores scores = scoresOf(call);
@@ -195,28 +283,19 @@ Work chunkScores(const Call& call) {
     throw BadCall("kv.chunk_scores: reduce is \"" + reduce + "\"; expected \"sum\" or \"mean\"");
   }
   const bool mean = reduce == "mean";
-  const auto blocks = static_cast<unsigned>(ceilDiv(ceilDiv(scores.time, chunk), 4));
   return [=](const Launch& launch) {
-    if (blocks > 0) chunkScore<<<blocks, 128, 0, launch.stream>>>(scores, chunks, chunk, mean);
+    scoreStretches(launch, scores, chunks, ceilDiv(scores.time, chunk), mean, ChunkBounds{chunk, scores.time});
   };
 }
-
-struct ShotScore {
-  Scores scores;
-  View shots;
-  const int64_t* starts;
-  int64_t count;
-  __device__ void operator()(int64_t i) const {
-    const int64_t end = i + 1 < count ? starts[i + 1] : scores.time;
-    set(shots, i, static_cast<float>(scores.sum(starts[i], end) / static_cast<double>(end - starts[i])));
-  }
-};
 
 Work shotScores(const Call& call) {
   const Scores scores = scoresOf(call);
   const View shots = floatsOut(call, 0);
   const Table<int64_t> starts(call.integers("starts"));
-  return [=](const Launch& launch) { each(launch, starts.count, ShotScore{scores, shots, starts.data, starts.count}); };
+  // the table is freed with the work
+  return [=](const Launch& launch) {
+    scoreStretches(launch, scores, shots, starts.count, true, ShotBounds{starts.data, starts.count, scores.time});
+  };
 }
 
 }  // namespace

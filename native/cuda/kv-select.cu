@@ -207,30 +207,63 @@ struct Shots {
   View scores, kept;
   const int64_t* starts;
   int64_t count, time, budget;
+
+  __device__ int64_t endOf(int64_t shot) const { return shot + 1 < count ? starts[shot + 1] : time; }
 };
 
+constexpr int rankThreads = 256;
+
+/** order[rank] = shot: by falling score, ties by index. Each thread compares its own with all. */
+__global__ void __launch_bounds__(rankThreads) rankShots(Shots s, int32_t* order) {
+  __shared__ unsigned keys[rankThreads];
+  const int64_t own = static_cast<int64_t>(blockIdx.x) * rankThreads + threadIdx.x;
+  const unsigned key = own < s.count ? keyOf(s.scores, own) : 0;
+  int rank = 0;
+  for (int64_t first = 0; first < s.count; first += rankThreads) {
+    if (first + threadIdx.x < s.count) keys[threadIdx.x] = keyOf(s.scores, first + threadIdx.x);
+    __syncthreads();
+    const auto here = static_cast<int>(min(s.count - first, int64_t{rankThreads}));
+    for (int i = 0; i < here; i++) rank += keys[i] > key || (keys[i] == key && first + i < own) ? 1 : 0;
+    __syncthreads();
+  }
+  if (own < s.count) order[rank] = static_cast<int32_t>(own);
+}
+
 /**
- * Shots by falling score, each taken if it fits what is left: one thread chooses, for each choice depends on those before.
- * `state` has a byte per shot: 0 not looked at, 1 taken, 2 left.
+ * Shots by falling score, each taken if it fits what is left. One thread chooses, for each choice depends on those before; the others
+ * bring it what it looks at, and write down the tokens. `taken` has a byte per shot.
  */
-__global__ void topShotsOf(Shots s, uint8_t* state) {
-  for (int64_t i = 0; i < s.count; i++) state[i] = 0;
+__global__ void __launch_bounds__(threads) topShotsOf(Shots s, const int32_t* order, uint8_t* taken) {
+  __shared__ int sizes[threads];
+  __shared__ uint8_t fits[threads];
   int64_t used = 0;
-  for (int64_t round = 0; round < s.count; round++) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < s.count; i++) {
-      if (state[i] == 0 && (best < 0 || get(s.scores, i) > get(s.scores, best))) best = i;
+  for (int64_t first = 0; first < s.count; first += threads) {
+    const int64_t rank = first + threadIdx.x;
+    const int64_t shot = rank < s.count ? order[rank] : 0;
+    sizes[threadIdx.x] = static_cast<int>(s.endOf(shot) - s.starts[shot]);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const auto here = static_cast<int>(min(s.count - first, int64_t{threads}));
+      for (int i = 0; i < here; i++) {
+        fits[i] = used + sizes[i] <= s.budget ? 1 : 0;
+        if (fits[i] != 0) used += sizes[i];
+      }
     }
-    const int64_t size = (best + 1 < s.count ? s.starts[best + 1] : s.time) - s.starts[best];
-    state[best] = used + size > s.budget ? 2 : 1;
-    if (state[best] == 1) used += size;
+    __syncthreads();
+    if (rank < s.count) taken[shot] = fits[threadIdx.x];
+    __syncthreads();
   }
-  int64_t place = 0;
-  for (int64_t i = 0; i < s.count; i++) {
-    const int64_t end = i + 1 < s.count ? s.starts[i + 1] : s.time;
-    for (int64_t t = s.starts[i]; state[i] == 1 && t < end; t++) setInteger(s.kept, place++, static_cast<int32_t>(t));
+  const int64_t stretch = (s.count + threads - 1) / threads;
+  const int64_t from = min(s.count, threadIdx.x * stretch);
+  const int64_t to = min(s.count, from + stretch);
+  int tokens = 0;
+  for (int64_t i = from; i < to; i++) tokens += taken[i] != 0 ? static_cast<int>(s.endOf(i) - s.starts[i]) : 0;
+  int total;
+  int64_t place = blockPrefix(tokens, total);
+  for (int64_t i = from; i < to; i++) {
+    for (int64_t t = s.starts[i]; taken[i] != 0 && t < s.endOf(i); t++) setInteger(s.kept, place++, static_cast<int32_t>(t));
   }
-  for (; place < s.budget; place++) setInteger(s.kept, place, -1);
+  for (int64_t i = total + threadIdx.x; i < s.budget; i += threads) setInteger(s.kept, i, -1);
 }
 
 Work topShots(const Call& call) {
@@ -240,8 +273,14 @@ Work topShots(const Call& call) {
   const int64_t time = call.integer("time");
   const int64_t budget = call.integer("budget");
   return [=](const Launch& launch) {
-    const Scratch scratch(launch, static_cast<size_t>(starts.count + 1));
-    topShotsOf<<<1, 1, 0, launch.stream>>>({shots, kept, starts.data, starts.count, time, budget}, scratch.as<uint8_t>());
+    const auto count = static_cast<size_t>(starts.count);
+    const Scratch scratch(launch, count * (sizeof(int32_t) + 1) + 1);
+    auto* order = scratch.as<int32_t>();
+    const Shots s = {shots, kept, starts.data, starts.count, time, budget};
+    if (count > 0) {
+      rankShots<<<static_cast<unsigned>(ceilDiv(starts.count, rankThreads)), rankThreads, 0, launch.stream>>>(s, order);
+    }
+    topShotsOf<<<1, threads, 0, launch.stream>>>(s, order, scratch.as<uint8_t>(count * sizeof(int32_t)));
   };
 }
 

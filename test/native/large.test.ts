@@ -43,6 +43,15 @@ const decoding = (draw: Draw): KernelCase => {
   }
 }
 
+/** Shots of a prompt, more than a block has threads every other time. */
+const shots = (draw: Draw) => {
+  const starts = [0]
+  const count = draw.flag() ? draw.integer(1, 40) : draw.integer(1000, 2200)
+  const longest = draw.integer(1, 12)
+  while (starts.length < count) starts.push(starts.at(-1)! + draw.integer(1, longest))
+  return { time: starts.at(-1)! + draw.integer(1, longest), starts: starts.join(","), count }
+}
+
 /** Rows of several experts, some without any, some with more than a tile; widths that whole rows of a tile have. */
 const groups = (draw: Draw) => {
   const counts = Array.from({ length: draw.integer(1, 4) }, () =>
@@ -241,8 +250,10 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
   "kv.attention": { make: decoding },
   "kv.window_scores": {
     make: (draw) => {
-      const dtype = narrow(draw)
-      const headWidth = draw.flag() ? 64 : 128
+      // probabilities of 16-bit prompts; bare products of any
+      const softmax = draw.integer(0, 2) > 0
+      const dtype = softmax || draw.flag() ? narrow(draw) : "float32"
+      const headWidth = softmax || draw.flag() ? (draw.flag() ? 64 : 128) : draw.integer(1, 300)
       const kvHeads = draw.integer(1, 2)
       const heads = kvHeads * draw.integer(1, 3)
       // beyond one block of keys, and beyond one of queries
@@ -257,7 +268,7 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
             ? [{ ...of("float32", 1, heads, time), value: () => Math.log(time) + draw.float() }]
             : [])
         ],
-        attributes: { heads, kvHeads, headWidth, window, softmax: true },
+        attributes: { heads, kvHeads, headWidth, window, softmax },
         outputDtype: "float32"
       }
     }
@@ -281,6 +292,19 @@ const cases: Partial<Record<KernelName, LargeCase>> = {
         inputs: [scores],
         attributes: { time, chunk, count, limit, window }
       }
+    }
+  },
+  "kv.shot_scores": {
+    make: (draw) => {
+      const { time, starts } = shots(draw)
+      return { inputs: [of("float32", draw.integer(1, 8), time)], attributes: { starts } }
+    }
+  },
+  "kv.top_shots": {
+    make: (draw) => {
+      const { time, starts, count } = shots(draw)
+      const scores = { ...of("float32", count), value: () => Math.round(50 * draw.float()) / 50 }
+      return { inputs: [scores], attributes: { time, starts, budget: draw.integer(1, time) } }
     }
   },
   "expert_ffn.forward": {
