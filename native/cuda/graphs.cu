@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -9,8 +10,32 @@ namespace tandem::cuda {
 
 namespace {
 
-/** The op that a graph's ops count from: what a kernel reports is the sum. */
-__global__ void beginStretch(int32_t* first, int32_t op) { *first = op; }
+/** The numbers of a stretch's ops, which are others at every launch: what its kernels report. */
+struct OpNumbers {
+  int32_t* of;
+  int32_t first;
+  int32_t count;
+  /** By how much each comes after the first. */
+  uint16_t after[longestStretch];
+};
+// all of a kernel's parameters
+static_assert(sizeof(OpNumbers) <= 4096);
+
+__global__ void beginStretch(OpNumbers numbers) {
+  for (int i = threadIdx.x; i < numbers.count; i += blockDim.x) numbers.of[i] = numbers.first + numbers.after[i];
+}
+constexpr int beginThreads = 256;
+
+/** More ops of other lanes between are not told: the tasks are launched one by one. */
+bool numbersFit(const std::vector<Item>& items) {
+  return opOf(items.back().at) - opOf(items.front().at) <= std::numeric_limits<uint16_t>::max();
+}
+
+OpNumbers numbersOf(const std::vector<Item>& items, int32_t* of) {
+  OpNumbers numbers{of, opOf(items.front().at), static_cast<int32_t>(items.size()), {}};
+  for (size_t i = 0; i < items.size(); i++) numbers.after[i] = static_cast<uint16_t>(opOf(items[i].at) - numbers.first);
+  return numbers;
+}
 
 using Nodes = std::vector<cudaGraphNode_t>;
 
@@ -81,12 +106,12 @@ class Capture {
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
 
-  /** Runs a task into it, as the op so many after the stretch's first. Nodes in order; none where they are no chain. */
-  std::optional<Nodes> record(Lane& lane, const Item& item, int32_t offset, const int32_t* first, ScratchSpace space, bool nodes) {
+  /** Runs a task into it, whose op's number will be found there. Nodes in order; none where they are no chain. */
+  std::optional<Nodes> record(Lane& lane, const Item& item, const int32_t* number, ScratchSpace space, bool nodes) {
     const auto before = nodes ? lastNode(stream_) : std::nullopt;
     space.used = 0;
     Run run{lane,
-            {stream_, item.scaled ? item.scalars.data() : nullptr, {lane.rank().faults, offset, nullptr, first}, &space},
+            {stream_, item.scaled ? item.scalars.data() : nullptr, {lane.rank().faults, 0, nullptr, number}, &space},
             item.position};
     item.task->run(run);
     check(cudaGetLastError(), "a launch");
@@ -165,8 +190,8 @@ class Graphs::Graph {
     }
   };
 
-  Graph(std::shared_ptr<Stretch> stretch, std::shared_ptr<char> scratch, size_t scratchBytes, std::shared_ptr<int32_t> first)
-      : stretch(std::move(stretch)), scratch(std::move(scratch)), scratchBytes(scratchBytes), first(std::move(first)) {}
+  Graph(std::shared_ptr<Stretch> stretch, std::shared_ptr<char> scratch, size_t scratchBytes, std::shared_ptr<int32_t> numbers)
+      : stretch(std::move(stretch)), scratch(std::move(scratch)), scratchBytes(scratchBytes), numbers(std::move(numbers)) {}
   ~Graph() {
     if (executable != nullptr) cudaGraphExecDestroy(executable);
     if (graph != nullptr) cudaGraphDestroy(graph);
@@ -174,19 +199,19 @@ class Graphs::Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
-  /** Tells it the numbers of this launch, and its first op. Throws where it cannot be told them: it is of no use any more. */
+  /** Tells it the numbers of this launch, and those of its ops. Throws where it cannot be told them: it is of no use any more. */
   void tell(Lane& lane, cudaStream_t stream, const std::vector<Item>& items) {
     std::vector<Told*> changed;
     for (Told& one : told) {
       if (one.differsFrom(items[one.index])) changed.push_back(&one);
     }
     if (!changed.empty()) change(lane, stream, items, changed);
-    int32_t op = opOf(items.front().at);
-    int32_t* to = first.get();
-    void* arguments[] = {&to, &op};
+    OpNumbers told = numbersOf(items, numbers.get());
+    void* arguments[] = {&told};
     cudaKernelNodeParams with{};
     with.func = reinterpret_cast<void*>(beginStretch);
-    with.gridDim = with.blockDim = dim3(1);
+    with.gridDim = dim3(1);
+    with.blockDim = dim3(beginThreads);
     with.kernelParams = arguments;
     check(cudaGraphExecKernelNodeSetParams(executable, begins, &with), "cudaGraphExecKernelNodeSetParams");
   }
@@ -194,7 +219,7 @@ class Graphs::Graph {
   const std::shared_ptr<Stretch> stretch;
   const std::shared_ptr<char> scratch;
   const size_t scratchBytes;
-  const std::shared_ptr<int32_t> first;
+  const std::shared_ptr<int32_t> numbers;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
   cudaGraphNode_t begins = nullptr;
@@ -209,7 +234,7 @@ class Graphs::Graph {
     Capture capture(stream);
     for (const Told* one : changed) {
       const Item& item = items[one->index];
-      auto nodes = capture.record(lane, item, stretch->tasks[one->index].offset, first.get(), {scratch.get(), scratchBytes}, true);
+      auto nodes = capture.record(lane, item, numbers.get() + one->index, {scratch.get(), scratchBytes}, true);
       if (!nodes || nodes->size() != one->nodes.size()) unfit(item, "other numbers take other launches");
       anew.push_back(std::move(*nodes));
     }
@@ -233,7 +258,7 @@ Graphs::Graphs(Lane& lane, int priority) : lane_(lane) {
 Graphs::~Graphs() {
   graphs_.clear();
   retired_.clear();
-  first_.reset();
+  numbers_.reset();
   scratch_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -253,12 +278,12 @@ void Graphs::makeScratch(const std::vector<Item>& items) {
 }
 
 std::unique_ptr<Graphs::Graph> Graphs::capture(const std::vector<Item>& items) {
-  const std::shared_ptr<Stretch>& stretch = items.front().opens;
-  if (first_ == nullptr) first_ = memoryOf<int32_t>(lane_.stream(), sizeof(int32_t));
+  const std::shared_ptr<Stretch>& stretch = items.front().planned.opens;
+  if (numbers_ == nullptr) numbers_ = memoryOf<int32_t>(lane_.stream(), longestStretch * sizeof(int32_t));
   makeScratch(items);
-  auto made = std::make_unique<Graph>(stretch, scratch_, scratchBytes_, first_);
+  auto made = std::make_unique<Graph>(stretch, scratch_, scratchBytes_, numbers_);
   Capture capture(stream_);
-  beginStretch<<<1, 1, 0, stream_>>>(first_.get(), 0);
+  beginStretch<<<1, beginThreads, 0, stream_>>>(numbersOf(items, numbers_.get()));
   check(cudaGetLastError(), "a launch");
   const auto begins = lastNode(stream_);
   if (!begins || *begins == nullptr) throw std::runtime_error("a capture that tells nothing of its nodes");
@@ -266,7 +291,7 @@ std::unique_ptr<Graphs::Graph> Graphs::capture(const std::vector<Item>& items) {
   for (size_t i = 0; i < items.size(); i++) {
     const Item& item = items[i];
     const bool told = item.task->scalars > 0;
-    auto nodes = capture.record(lane_, item, stretch->tasks[i].offset, first_.get(), {scratch_.get(), scratchBytes_}, told);
+    auto nodes = capture.record(lane_, item, numbers_.get() + i, {scratch_.get(), scratchBytes_}, told);
     if (!told) continue;
     if (!nodes) unfit(item, "its launches do not follow one another");
     made->told.push_back({i, std::move(*nodes), item.scalars, item.scaled});
@@ -299,8 +324,8 @@ void Graphs::sweep() {
 }
 
 bool Graphs::launch(const std::vector<Item>& items) {
-  Stretch& stretch = *items.front().opens;
-  if (stretch.refused.load(std::memory_order_relaxed)) return false;
+  Stretch& stretch = *items.front().planned.opens;
+  if (stretch.refused.load(std::memory_order_relaxed) || !numbersFit(items)) return false;
   Graph* graph = nullptr;
   for (const auto& one : graphs_) {
     if (one->stretch.get() == &stretch) graph = one.get();

@@ -38,8 +38,8 @@ class Graphs {
   Lane& lane_;
   /** Work is captured on a stream of its own, so that the lane's never is in the middle of a capture. */
   cudaStream_t stream_ = nullptr;
-  /** On the device: the op that the graph that runs began with. */
-  std::shared_ptr<int32_t> first_;
+  /** On the device: numbers of the ops of the graph that runs. */
+  std::shared_ptr<int32_t> numbers_;
   /** Of whatever runs: tasks of a lane follow one another. */
   std::shared_ptr<char> scratch_;
   size_t scratchBytes_ = 0;

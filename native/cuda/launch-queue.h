@@ -11,7 +11,7 @@
 
 namespace tandem::cuda {
 
-/** `Item` has `opens`, `ticket` and `completes` as `Planned` has them (stretches.h). */
+/** `Item` has a `planned`, a `Planned` of stretches.h. */
 template <class Item>
 class LaunchQueue {
  public:
@@ -23,8 +23,9 @@ class LaunchQueue {
     {
       const std::lock_guard lock(mutex_);
       // whoever waits for a stretch has no use for a part of it
-      tell = item.ticket == 0 || item.opens != nullptr || item.completes || item.ticket <= givenUp_ || interrupted_;
-      if (item.completes) complete_ = item.ticket;
+      const auto& planned = item.planned;
+      tell = planned.ticket == 0 || planned.opens != nullptr || planned.completes || planned.ticket <= givenUp_ || interrupted_;
+      if (planned.completes) complete_ = planned.ticket;
       queue_.push_back(std::move(item));
     }
     if (tell) changed_.notify_one();
@@ -63,7 +64,7 @@ class LaunchQueue {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !queue_.empty() || ending_; });
     if (queue_.empty()) return false;
-    const size_t count = queue_.front().opens == nullptr ? 1 : gathered(lock);
+    const size_t count = queue_.front().planned.opens == nullptr ? 1 : gathered(lock);
     for (size_t i = 0; i < count; i++) {
       items.push_back(std::move(queue_.front()));
       queue_.pop_front();
@@ -74,11 +75,11 @@ class LaunchQueue {
  private:
   /** Items to take of the stretch that the first one begins: all, or that one alone. */
   size_t gathered(std::unique_lock<std::mutex>& lock) {
-    const int64_t ticket = queue_.front().ticket;
-    const auto stretch = queue_.front().opens;
+    const int64_t ticket = queue_.front().planned.ticket;
+    const auto stretch = queue_.front().planned.opens;
     const size_t count = stretch->tasks.size();
     const auto there = [&] {
-      return queue_.size() >= count && queue_[count - 1].ticket == ticket && queue_[count - 1].completes;
+      return queue_.size() >= count && queue_[count - 1].planned.ticket == ticket && queue_[count - 1].planned.completes;
     };
     // tickets rise: of one that is past it is known what became of it
     while (!there() && broken_ < ticket && complete_ < ticket && !interrupted_) {

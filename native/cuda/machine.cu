@@ -74,7 +74,7 @@ class CudaDevice : public Device {
   std::array<std::unique_ptr<Memory>, placeCount> memories_;
 
   OrderedTimes times_;
-  Plan plan_{state_};
+  Plan plan_{state_.graphs != nullptr, [this](int lane, int64_t ticket) { state_.lanes[static_cast<size_t>(lane)]->broken(ticket); }};
 
   std::mutex watchMutex_;
   std::condition_variable watched_;
@@ -305,7 +305,8 @@ void CudaDevice::put(int index, Point at, const Events& after, std::function<voi
 
 void CudaDevice::enqueue(int index, Item item) {
   Lane& own = lane(index);
-  plan_.place(index, item);
+  const bool capturable = item.task->capturable() && !item.more && !item.task->unfit.load(std::memory_order_relaxed);
+  item.planned = plan_.place(index, {item.task->number, item.at, item.after, capturable, item.own == nullptr});
   own.submit(std::move(item));
 }
 

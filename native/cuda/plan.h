@@ -1,54 +1,64 @@
 // Which items of a rank its lanes are to launch together. Told of whatever is submitted and waited for, on the program's thread, where
-// the order over all lanes is known.
+// the order over all lanes is known. Knows nothing of CUDA.
 #pragma once
 
 #include <array>
+#include <functional>
 #include <utility>
 
-#include "stream.h"
+#include "../backend.h"
+#include "stretches.h"
 
 namespace tandem::cuda {
 
-/** Does nothing where stretches do not become graphs. */
 class Plan {
  public:
-  explicit Plan(RankState& state) : state_(state) {}
+  /** What is about to be handed to a lane. */
+  struct Placed {
+    int64_t task;
+    Point at;
+    /** What it waits for. */
+    const Events& after;
+    /** A graph may hold it. */
+    bool capturable;
+    /** An op of the program, not what the layer itself puts between. */
+    bool ofProgram;
+  };
 
-  /** An item that is about to be handed to that lane, which is there. */
-  void place(int index, Item& item) {
-    if (state_.graphs == nullptr) return;
-    bool waits = false;
+  /** `wanted`: false where everything is launched op by op. `broken`: the rest of that ticket of that lane will not come. */
+  Plan(bool wanted, std::function<void(int lane, int64_t ticket)> broken) : wanted_(wanted), broken_(std::move(broken)) {}
+
+  Planned place(int index, const Placed& placed) {
+    if (!wanted_) return {};
+    Before before = placed.capturable ? Before::nothing : placed.ofProgram ? Before::program : Before::layer;
     for (int other = 0; other < laneCount; other++) {
-      const Point point = item.after[static_cast<size_t>(other)];
+      const Point point = placed.after[static_cast<size_t>(other)];
       if (point == noPoint || other == index) continue;
-      waits = true;
-      awaited(other, point);
+      const bool ofProgram = placed.ofProgram && other < programLanes;
+      if (before != Before::program) before = ofProgram ? Before::program : Before::layer;
+      tell(other, stretches_[static_cast<size_t>(other)].await(opOf(point), ofProgram));
     }
-    const bool capturable = item.task->capturable() && !item.more && !item.task->unfit.load(std::memory_order_relaxed);
-    Planned planned = stretches_[static_cast<size_t>(index)].submit(item.task->number, opOf(item.at), capturable, waits);
-    broken(index, planned.broken);
-    item.opens = std::move(planned.opens);
-    item.ticket = planned.ticket;
-    item.completes = planned.completes;
+    Planned planned = stretches_[static_cast<size_t>(index)].submit(placed.task, opOf(placed.at), placed.capturable, before);
+    tell(index, planned.broken);
+    return planned;
   }
 
-  /** Somebody waits for that point. */
+  /** The host waits for that point. */
   void awaited(int index, Point point) {
-    if (state_.graphs != nullptr) broken(index, stretches_[static_cast<size_t>(index)].await(opOf(point)));
+    if (wanted_) tell(index, stretches_[static_cast<size_t>(index)].await(opOf(point), false));
   }
 
   void endStep() {
-    for (int index = 0; state_.graphs != nullptr && index < laneCount; index++) {
-      broken(index, stretches_[static_cast<size_t>(index)].close());
-    }
+    for (int index = 0; wanted_ && index < laneCount; index++) tell(index, stretches_[static_cast<size_t>(index)].close());
   }
 
  private:
-  void broken(int index, int64_t ticket) {
-    if (ticket != 0) state_.lanes[static_cast<size_t>(index)]->broken(ticket);
+  void tell(int index, int64_t ticket) {
+    if (ticket != 0) broken_(index, ticket);
   }
 
-  RankState& state_;
+  const bool wanted_;
+  const std::function<void(int, int64_t)> broken_;
   std::array<Stretches, laneCount> stretches_;
 };
 

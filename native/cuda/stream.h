@@ -146,10 +146,8 @@ struct Item {
   int64_t position = 0;
   /** Another task of the same op follows: nobody waits for this one. */
   bool more = false;
-  // of a stretch, as `Planned` has them
-  std::shared_ptr<Stretch> opens;
-  int64_t ticket = 0;
-  bool completes = false;
+  /** What it is of a stretch. */
+  Planned planned;
 };
 
 /** Whether blocks of other lanes are placed before those of the compute lane that are still to begin: TANDEM_CUDA_PRIORITY=0 says no. */

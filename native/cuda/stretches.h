@@ -7,27 +7,26 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "seams.h"
+
 namespace tandem::cuda {
 
-/** One task of a stretch: which (a number that no other task has), and how many ops after the stretch's first. */
-struct StretchTask {
-  int64_t task;
-  int32_t offset;
-  bool operator==(const StretchTask& other) const { return task == other.task && offset == other.offset; }
-};
+/** Most tasks of a stretch. */
+constexpr size_t longestStretch = 1024;
 
 /**
  * Tasks that followed one another in one lane, with nothing between them that a graph cannot hold, and nobody who waits for one of
- * them but the last. A task has its memory and its shapes once and for all, so the same tasks are the same kernels, addresses and
- * shapes; numbers given at a launch may differ.
+ * them but the last; each by a number that no other task has. A task has its memory and its shapes once and for all, so the same tasks
+ * are the same kernels, addresses and shapes; numbers given at a launch may differ, and those of their ops.
  */
 struct Stretch {
-  explicit Stretch(std::vector<StretchTask> tasks) : tasks(std::move(tasks)) {}
+  explicit Stretch(std::vector<int64_t> tasks) : tasks(std::move(tasks)) {}
 
-  const std::vector<StretchTask> tasks;
+  const std::vector<int64_t> tasks;
   /** Set by the lane: it cannot be a graph. */
   std::atomic<bool> refused{false};
   /** Captures that failed; of the lane. */
@@ -39,6 +38,7 @@ struct Stretch {
 
   // of who submits
   int64_t sightings = 0;
+  bool whole = false;
   int64_t lastSeen = 0;
   int64_t met = 0;
   int64_t missed = 0;
@@ -56,6 +56,15 @@ struct Planned {
   int64_t broken = 0;
 };
 
+/** What ends a stretch before a task. */
+enum class Before : uint8_t {
+  nothing,
+  /** Something of the program's, which is there again when the program does the same: an op that it waits for, or that no graph holds. */
+  program,
+  /** What the layer does when it happens to: values that come and go. */
+  layer
+};
+
 /**
  * The tasks of one lane, as they are submitted. Tasks that came twice in the same order, up to the same ends, are expected to come so
  * again as soon as the first of them does: the lane then waits for the rest and launches them at once. Calls come from one thread.
@@ -66,23 +75,31 @@ class Stretches {
     /** Fewer tasks are not worth a graph. */
     size_t shortest = 4;
     /** More are cut: who waits for a stretch waits for all of it. */
-    size_t longest = 1024;
+    size_t longest = longestStretch;
     /** Stretches that are remembered; the one that was not seen for longest goes. */
     size_t kept = 256;
+    /** Fewer tasks are not cut off for a seam (seams.h): small pieces are many launches, and soon too few tasks for a graph. */
+    size_t piece = 8;
+    Seams::Limits seams{};
   };
 
   Stretches() = default;
-  explicit Stretches(const Limits& limits) : limits_(limits) {}
+  explicit Stretches(const Limits& limits) : limits_(limits), seams_(limits.seams) {}
 
-  /** A task of op `op`; `capturable`: a graph may hold it; `waits`: for other lanes, so that nothing before it may wait with it. */
-  Planned submit(int64_t task, int32_t op, bool capturable, bool waits) {
+  /** A task of op `op`; `capturable`: a graph may hold it; `before`: for what nothing that came earlier may wait with it. */
+  Planned submit(int64_t task, int32_t op, bool capturable, Before before) {
     Planned planned;
-    if (!capturable || waits) planned.broken = close();
+    if (!capturable || before != Before::nothing) planned.broken = endAt(before == Before::program ? Cut::program : Cut::other);
     if (!capturable) return planned;
-    if (run_.size() == limits_.longest) endRun();
+    if (previous_ != 0) {
+      if (seam_) seams_.cut(previous_, task);
+      else if (seams_.between(previous_, task) && sinceCut() >= limits_.piece) run_.back().cut = Cut::program;
+    }
+    previous_ = task;
+    seam_ = false;
+    if (run_.size() == limits_.longest) endRun(Cut::other);
     if (open_) {
-      const StretchTask& expected = open_->tasks[at_];
-      if (expected == StretchTask{task, op - openedAt_}) {
+      if (open_->tasks[at_] == task) {
         planned.ticket = ticket_;
         if (++at_ == open_->tasks.size()) {
           planned.completes = true;
@@ -91,6 +108,8 @@ class Stretches {
         }
       } else {
         planned.broken = giveUp();
+        // what comes instead may come instead again
+        if (!run_.empty()) run_.back().cut = Cut::program;
       }
     }
     if (planned.ticket == 0) {
@@ -101,38 +120,61 @@ class Stretches {
         planned.ticket = ++ticket_;
       }
     }
-    run_.push_back({task, op, false});
+    run_.push_back({task, op, Cut::none});
     return planned;
   }
 
   /**
    * Somebody (another lane, the host) waits for that op, or for the last one before it in this lane: a stretch ends there, from the next
-   * time on. The ticket that is given up, or 0.
+   * time on; always, where it is an op of the program's that waits. The ticket that is given up, or 0.
    */
-  int64_t await(int32_t op) {
+  int64_t await(int32_t op, bool byProgram) {
     if (run_.empty() || op < run_.front().op) return 0;
     auto after = std::upper_bound(run_.begin(), run_.end(), op, [](int32_t given, const Run& one) { return given < one.op; });
-    (after - 1)->last = true;
-    // nothing has come after it: what came is known now, whether or not a step ever ends
-    if (after == run_.end()) endRun();
+    Run& last = *(after - 1);
+    if (last.cut != Cut::program) last.cut = byProgram ? Cut::program : Cut::other;
+    if (after != run_.end()) {
+      if (byProgram) seams_.cut(last.task, after->task);
+    } else {
+      seam_ = seam_ || byProgram;
+      // nothing has come after it: what came is known now, whether or not a step ever ends
+      endRun(last.cut);
+    }
     return open_ && op >= openedAt_ ? giveUp() : 0;
   }
 
-  /** Nothing that follows belongs to what came before: the end of a step, or work that no graph holds. The ticket given up, or 0. */
+  /** Nothing that follows belongs to what came before: the end of a step. The ticket given up, or 0. */
   int64_t close() {
-    endRun();
-    return open_ ? giveUp() : 0;
+    const int64_t broken = endAt(Cut::program);
+    previous_ = 0;
+    seam_ = false;
+    return broken;
   }
 
   size_t kept() const { return kept_; }
 
  private:
+  /** What is behind a task that no stretch goes on from: of the program, as `Before`, or a step's end; or anything else. */
+  enum class Cut : uint8_t { none, program, other };
   struct Run {
     int64_t task;
     int32_t op;
-    /** Somebody waits for it. */
-    bool last;
+    Cut cut;
   };
+
+  /** Tasks since the last end. */
+  size_t sinceCut() const {
+    size_t count = 0;
+    while (count < run_.size() && run_[run_.size() - 1 - count].cut == Cut::none) count++;
+    return count;
+  }
+
+  int64_t endAt(Cut cut) {
+    endRun(cut);
+    if (cut == Cut::program) seam_ = true;
+    else previous_ = 0;
+    return open_ ? giveUp() : 0;
+  }
 
   int64_t giveUp() {
     open_->missed++;
@@ -154,43 +196,58 @@ class Stretches {
     return best;
   }
 
-  void endRun() {
+  void endRun(Cut cut) {
+    if (!run_.empty() && run_.back().cut == Cut::none) run_.back().cut = cut;
     for (size_t first = 0; first < run_.size();) {
       size_t end = first;
-      while (end < run_.size() && !run_[end++].last) {
+      while (run_[end++].cut == Cut::none) {
       }
-      if (end - first >= limits_.shortest) saw(first, end);
+      saw(first, end);
       first = end;
     }
     run_.clear();
   }
 
   void saw(size_t first, size_t end) {
-    const auto same = [&](const Stretch& stretch) {
-      if (stretch.tasks.size() != end - first) return false;
-      for (size_t i = first; i < end; i++) {
-        if (!(stretch.tasks[i - first] == StretchTask{run_[i].task, run_[i].op - run_[first].op})) return false;
-      }
-      return true;
-    };
-    auto known = known_.find(run_[first].task);
-    if (known != known_.end()) {
+    std::vector<int64_t> tasks;
+    tasks.reserve(end - first);
+    for (size_t i = first; i < end; i++) tasks.push_back(run_[i].task);
+    const bool whole = run_[end - 1].cut == Cut::program;
+    std::shared_ptr<Stretch> last, found;
+    if (const auto known = known_.find(tasks[0]); known != known_.end()) {
       for (const auto& stretch : known->second) {
-        if (!same(*stretch)) continue;
-        stretch->sightings++;
-        stretch->lastSeen = ++seen_;
-        return;
+        if (last == nullptr || stretch->lastSeen > last->lastSeen) last = stretch;
+        if (stretch->tasks == tasks) found = stretch;
       }
     }
-    if (kept_ == limits_.kept) forgetOldest();
-    std::vector<StretchTask> tasks;
-    tasks.reserve(end - first);
-    for (size_t i = first; i < end; i++) tasks.push_back({run_[i].task, run_[i].op - run_[first].op});
-    auto made = std::make_shared<Stretch>(std::move(tasks));
-    made->sightings = 1;
-    made->lastSeen = ++seen_;
-    known_[run_[first].task].push_back(std::move(made));
-    kept_++;
+    if (last != nullptr && last != found) learn(*last, tasks, whole);
+    if (tasks.size() < limits_.shortest) return;
+    if (found == nullptr) {
+      if (kept_ == limits_.kept) forgetOldest();
+      found = std::make_shared<Stretch>(std::move(tasks));
+      known_[found->tasks[0]].push_back(found);
+      kept_++;
+    }
+    found->sightings++;
+    found->lastSeen = ++seen_;
+    found->whole = whole;
+  }
+
+  /** Both began with the same task: a seam is where they part, and where they meet again. `whole`: the program ended it there. */
+  void learn(const Stretch& last, const std::vector<int64_t>& tasks, bool whole) {
+    const std::vector<int64_t>& others = last.tasks;
+    const auto [one, other] = std::mismatch(tasks.begin(), tasks.end(), others.begin(), others.end());
+    // where one is the other's beginning, and not for the layer's sake
+    if (one == tasks.end() && !whole) return;
+    if (other == others.end() && !last.whole) return;
+    if (one != tasks.end()) seams_.cut(*(one - 1), *one);
+    if (other != others.end()) seams_.cut(*(other - 1), *other);
+    const std::unordered_set<int64_t> rest(other, others.end());
+    const auto again = std::find_if(one, tasks.end(), [&](int64_t task) { return rest.count(task) != 0; });
+    if (again == tasks.end()) return;
+    const auto there = std::find(other, others.end(), *again);
+    seams_.cut(*(again - 1), *again);
+    seams_.cut(*(there - 1), *there);
   }
 
   void forgetOldest() {
@@ -214,6 +271,10 @@ class Stretches {
   static constexpr int64_t tolerated = 3;
 
   const Limits limits_{};
+  Seams seams_;
+  /** The lane's last task in this step, with nothing of the layer's behind it; and whether something of the program's is. */
+  int64_t previous_ = 0;
+  bool seam_ = false;
   /** What came since the last end, one entry a task. */
   std::vector<Run> run_;
   /** By their first task. */

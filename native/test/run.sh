@@ -3,7 +3,8 @@
 #   native/test/run.sh address    AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
 #   native/test/run.sh thread     ThreadSanitizer
 #   native/test/run.sh wire       only what meshes take from peers that do not keep to the protocol, under AddressSanitizer
-#   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, under ThreadSanitizer
+#   native/test/run.sh graphs     which ops of a lane on the GPU are launched together, and when, under ThreadSanitizer; with
+#                                 "schedule" behind it, those of the program on the standard input (test/graphs/schedule.cc)
 #   native/test/run.sh tiles      the tiles of grouped products and attention on the GPU, on an emulated block
 #   native/test/run.sh cudnn      cuDNN's graphs of attention, on a library that computes them as they are described
 #   native/test/run.sh cudnn-gpu  the same on a GPU and the cuDNN that is found, case by case; compiled by nvcc
@@ -21,8 +22,8 @@ tiles)
   ;;
 graphs)
   mkdir -p build
-  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -pthread -fsanitize=thread -o build/graphs test/graphs/main.cc
-  exec build/graphs "${TANDEM_SEED:-1}"
+  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -pthread -fsanitize=thread -o build/graphs test/graphs/*.cc
+  exec build/graphs "${2:-${TANDEM_SEED:-1}}"
   ;;
 cudnn)
   mkdir -p build

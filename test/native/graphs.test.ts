@@ -6,16 +6,21 @@ import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
-import { submitAll } from "../../core/algorithms/data-parallel/training-model.ts"
+import { submitAll, type TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import { gpt2 } from "../../core/models/gpt2.ts"
-import { execute } from "../../exec/execute.ts"
+import { execute, executeThen } from "../../exec/execute.ts"
 import type { NativeRank, NativeSession } from "../../exec/native.ts"
 import { oneRank } from "../../core/world.ts"
+import { prepareTraining, type PreparedTraining } from "../../scenarios/families/data-parallel/kernels.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
+import { launchedTogether, scheduleOf } from "./lane-schedule.ts"
 import { backend, drained, submitAfter, tensorOn, withSession } from "./addon.ts"
 import { scalarLaunches, tensorsOf } from "./cases/scalar-launches.ts"
 
@@ -28,6 +33,48 @@ describe.skipIf(probe.status !== 0)("ops that are launched together", () => {
   it("are those that came twice so, all of them or each by itself", { timeout: 300_000 }, async () => {
     const { stdout } = await promisify(execFile)("native/test/run.sh", ["graphs"])
     expect(stdout).toMatch(/graphs: \d{4,} checks hold/u)
+  })
+})
+
+const periodSteps = 5
+/** What one rank of two runs, of a GPT-2 whose layers each have a few ops. */
+const trained = (algorithm: string): Promise<PreparedTraining> =>
+  Effect.runPromise(
+    Effect.gen(function* () {
+      const file = "scenarios/measured/what-if-gpt2.yaml"
+      const model = "model={gpt2: {layers: 4, width: 64, heads: 2, vocabulary: 64, context: 32, batch: 2}}"
+      const { scenario } = yield* loadLocatedScenario(file, [model, `algorithm=${algorithm}`])
+      return yield* prepareTraining(scenario as DataParallelScenario, file, new Loader())
+    })
+  )
+
+/** Algorithms, and the least share of ops of late steps that are launched together. */
+const algorithms: ReadonlyArray<readonly [algorithm: string, least: number]> = [
+  ["{name: ddp}", 0.95],
+  [`{name: local-sgd, period: ${periodSteps}}`, 0.8],
+  [`{name: diloco, period: ${periodSteps}}`, 0.8],
+  [`{name: partial-local-sgd, period: ${periodSteps}}`, 0.95],
+  [`{name: dreamddp, period: ${periodSteps}}`, 0.95],
+  [`{name: partial-local-sgd, period: ${periodSteps}, deadline: next-use}`, 0.8],
+  [`{name: partial-local-sgd, period: ${periodSteps}, order: step-then-average, deadline: next-use}`, 0.8],
+  [`{name: streaming-diloco, period: ${periodSteps}, fragments: 2, delaySteps: 1, message: fragment}`, 0.8]
+]
+
+describe.skipIf(probe.status !== 0)("ops of a step that are launched together", () => {
+  it("are most of them under every algorithm, whatever a step sends", { timeout: 600_000 }, async () => {
+    const schedules: Array<string> = []
+    for (const [algorithm] of algorithms) {
+      const { world, planned, build } = await trained(algorithm)
+      schedules.push(scheduleOf(world, planned.program(build, 8 * periodSteps)))
+    }
+    const shares = launchedTogether(schedules).map((steps, index) => {
+      const late = steps.slice(6 * periodSteps)
+      const [together, ops] = [late.map((one) => one.together), late.map((one) => one.ops)].map((list) =>
+        list.reduce((sum, one) => sum + one, 0)
+      ) as [number, number]
+      return { algorithm: algorithms[index]![0], share: together / ops, least: algorithms[index]![1] }
+    })
+    expect(shares.filter(({ share, least }) => share < least)).toEqual([])
   })
 })
 
@@ -113,10 +160,16 @@ describe.skipIf(backend !== "cuda")("CUDA graphs", () => {
       const out = tensorOn(rank, [2, 4])
       const op = launch("embed", kernels["embedding.forward"], Lane.compute, [tokens, weight], [out])
       const others = fillersOn(rank)
+      // ops of another lane, between others of the stretch in each round: numbers of ops are not the same
+      const beside = tensorOn(rank, [4])
+      const aside = launch("aside", kernels.scale, Lane.inter, [beside], [beside], { factor: 2 })
       let at = -1
       for (let round = 0; round < rounds; round++) {
         if (round === rounds - 1) rank.write(tokens, Int32Array.of(0, 7))
-        for (const other of others.ops) rank.submit(other, 0)
+        for (const [i, other] of others.ops.entries()) {
+          rank.submit(other, 0)
+          for (let n = 0; i === round % fillers && n < round; n++) rank.submit(aside, 0)
+        }
         at = submitAfter(rank, op)
         await drained(rank)
         if (round < rounds - 1) expect(session.fault).toBeUndefined()
@@ -209,4 +262,31 @@ describe.skipIf(backend !== "cuda")("CUDA graphs", () => {
       expect(replayed.replays.ops).toBeGreaterThan((replayed.ops * (steps - 5)) / steps / 2)
     }
   })
+
+  for (const [algorithm] of algorithms.slice(3, 5))
+    it(`hold most ops of steps that send other layers: ${algorithm}`, { timeout: 300_000 }, async () => {
+      const { world, planned, build } = await trained(algorithm)
+      const run = async (graphs: 0 | 1, steps: number) => {
+        let model: TrainingModel | undefined
+        const keeping = Effect.tap(build, (built) => Effect.sync(() => void (model ??= built)))
+        const { replays, ranks, values } = await Effect.runPromise(
+          executeThen(
+            { world, program: planned.program(keeping, steps), backend, settings: { graphs } },
+            ({ replays, ranks, valuesOf }) => ({
+              replays,
+              ranks,
+              values: model!.layers.flatMap(({ parameters }) => parameters.map((one) => valuesOf(0, one)))
+            })
+          )
+        )
+        return { values, together: replays!.ops, ops: ranks.reduce((sum, one) => sum + one.ops, 0) }
+      }
+      const [few, many] = [2 * periodSteps, 8 * periodSteps]
+      const before = await run(1, few)
+      const replayed = await run(1, many)
+      const plain = await run(0, many)
+      expect(plain.together).toBe(0)
+      expect(replayed.values).toEqual(plain.values)
+      expect((replayed.together - before.together) / (replayed.ops - before.ops)).toBeGreaterThan(0.75)
+    })
 })

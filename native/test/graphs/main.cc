@@ -1,12 +1,15 @@
 // Which tasks of a lane are launched together, and when its thread has them (stretches.h, launch-queue.h), without a GPU.
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <iostream>
 #include <random>
 #include <string>
 #include <thread>
 
 #include "../../cuda/launch-queue.h"
 #include "../../cuda/stretches.h"
+#include "graphs.h"
 
 namespace tandem::cuda {
 
@@ -32,9 +35,10 @@ struct Program {
   explicit Program(const Stretches::Limits& limits = {2, 64, 16}) : stretches(limits) {}
 
   void seen(int64_t ticket) { broken += ticket != 0 ? 1 : 0; }
-  Planned submit(int64_t task, bool capturable = true, bool waits = false, int32_t apart = 1) {
+  Planned submit(int64_t task, bool capturable = true, Before before = Before::nothing, int32_t apart = 1) {
     op += apart;
-    Planned planned = stretches.submit(task, op, capturable, waits);
+    if (!capturable && before == Before::nothing) before = Before::program;
+    Planned planned = stretches.submit(task, op, capturable, before);
     seen(planned.broken);
     if (planned.opens) {
       opened++;
@@ -48,7 +52,7 @@ struct Program {
     endStep();
   }
   void endStep() { seen(stretches.close()); }
-  void await(int32_t at) { seen(stretches.await(at)); }
+  void await(int32_t at, bool byProgram = true) { seen(stretches.await(at, byProgram)); }
 };
 
 const std::vector<int64_t> plain = {1, 2, 3, 4, 5};
@@ -60,7 +64,7 @@ void repeats() {
   expect(p.opened == 0, "what came once or twice is launched op by op");
   for (int i = 0; i < 5; i++) p.step(plain);
   expect(p.opened == 5 && p.completed == 5 && p.broken == 0, "what came twice is launched together from then on");
-  expect(p.last != nullptr && p.last->tasks.size() == 5 && p.last->tasks[4] == StretchTask{5, 4}, "all of it");
+  expect(p.last != nullptr && p.last->tasks.size() == 5 && p.last->tasks[4] == 5, "all of it");
   expect(p.stretches.kept() == 1, "one stretch is known");
 }
 
@@ -89,19 +93,20 @@ void changes() {
   const int before = p.completed;
   p.step({1, 2, 9, 4, 5});
   expect(p.completed == before && p.broken == 1, "another task ends what was expected");
-  p.step({1, 2, 9, 4, 5});
-  p.step({1, 2, 9, 4, 5});
-  p.step({1, 2, 9, 4, 5});
-  expect(p.completed >= before + 1, "the new order is learnt");
-  expect(p.last->tasks[2].task == 9, "and it is the new one that is expected");
+  for (int i = 0; i < 6; i++) p.step({1, 2, 9, 4, 5});
+  expect(p.completed >= before + 4, "the new order is learnt: " + std::to_string(p.completed - before));
+  const auto& tasks = p.last->tasks;
+  expect(std::count(tasks.begin(), tasks.end(), 9) == 1, "and it is the new one that is expected");
 
   Program apart;
   apart.step(plain);
   apart.step(plain);
   apart.submit(1);
   apart.submit(2);
-  apart.submit(3, true, false, 7);
-  expect(apart.broken == 1, "ops of other lanes in between change what kernels report: not the same");
+  apart.submit(3, true, Before::nothing, 7);
+  apart.submit(4);
+  apart.submit(5);
+  expect(apart.broken == 0 && apart.completed == 1, "ops of other lanes in between are told at the launch: the same");
 
   Program shorter;
   for (int i = 0; i < 3; i++) shorter.step(plain);
@@ -118,7 +123,7 @@ void ends() {
     p.submit(100, false);
     p.submit(4);
     p.submit(5);
-    p.submit(6, true, true);
+    p.submit(6, true, Before::program);
     p.submit(7);
     p.endStep();
   }
@@ -134,7 +139,7 @@ void ends() {
     awaited.await(first + 2);
     awaited.endStep();
   }
-  expect(awaited.last->tasks.size() == 3 && awaited.last->tasks[0].task == 4, "whoever is waited for ends a stretch");
+  expect(awaited.last->tasks.size() == 3 && awaited.last->tasks[0] == 4, "whoever is waited for ends a stretch");
 
   Program endless;
   for (int i = 0; i < 4; i++) {
@@ -206,14 +211,132 @@ void refusals() {
   expect(late.opened == opened, "nor what the lane did not wait for");
 }
 
-struct Task {
-  int value = 0;
-  std::shared_ptr<Stretch> opens;
-  int64_t ticket = 0;
-  bool completes = false;
+/** Of tasks that came since the last call, how many were launched together. */
+struct Counted {
+  Program p;
+  int together = 0, all = 0;
+
+  explicit Counted(const Stretches::Limits& limits = {4, 1024, 256, 4}) : p(limits) {}
+  Planned submit(int64_t task, Before before = Before::nothing, int32_t apart = 1) {
+    Planned planned = p.submit(task, true, before, apart);
+    all++;
+    if (planned.completes) together += static_cast<int>(p.last->tasks.size());
+    return planned;
+  }
+  int percent() {
+    const int share = 100 * together / all;
+    together = all = 0;
+    return share;
+  }
 };
 
-Task taskOf(int value, Planned planned) { return {value, std::move(planned.opens), planned.ticket, planned.completes}; }
+constexpr int layers = 8, perLayer = 6;
+
+/** Each step of a period sends another layer: the number of an op is gone in between, and somebody waits, or nobody. */
+void messages() {
+  for (const bool awaited : {false, true}) {
+    Counted c;
+    const auto period = [&] {
+      for (int sent = 0; sent < layers; sent++) {
+        int32_t apart = 1;
+        for (int layer = 0; layer < layers; layer++) {
+          for (int i = 0; i < perLayer; i++) {
+            c.submit(1 + perLayer * layer + i, Before::nothing, std::exchange(apart, 1));
+          }
+          if (layer != sent) continue;
+          apart = 2;
+          if (awaited) c.p.await(c.p.op);
+        }
+        c.p.endStep();
+      }
+    };
+    period();
+    c.percent();
+    period();
+    const int share = c.percent();
+    expect(share >= (awaited ? 80 : 100), "steps that send other layers: " + std::to_string(share) + " %");
+  }
+}
+
+/** Each step of a period waits for another layer, and does something besides before it, which no other step does. */
+void arrivals() {
+  Counted c;
+  const auto period = [&] {
+    for (int arrives = 0; arrives < layers; arrives++) {
+      for (int layer = 0; layer < layers; layer++) {
+        if (layer == arrives) c.submit(1000 + layer, Before::program, 2);
+        for (int i = 0; i < perLayer; i++) c.submit(1 + perLayer * layer + i);
+      }
+      c.p.endStep();
+    }
+  };
+  for (int i = 0; i < 2; i++) period();
+  c.percent();
+  period();
+  const int share = c.percent();
+  expect(share >= 80, "steps that wait before other layers: " + std::to_string(share) + " %");
+}
+
+/** One step in five has other tasks between all of the others: it goes another way from where it differs, always the same. */
+void rare() {
+  Counted c;
+  const auto period = [&] {
+    for (int step = 0; step < 5; step++) {
+      for (int64_t task = 1; task <= 30; task++) {
+        c.submit(task);
+        if (step == 4) c.submit(100 + task);
+      }
+      c.p.endStep();
+    }
+  };
+  for (int i = 0; i < 4; i++) period();
+  c.percent();
+  period();
+  const int share = c.percent();
+  expect(share >= 95, "a step that comes now and then: " + std::to_string(share) + " %");
+}
+
+/** Values come and go at any time; what is cut for them is whole again the next time. */
+void passing() {
+  Counted c;
+  for (int step = 0; step < 20; step++) {
+    for (int64_t task = 1; task <= 20; task++) {
+      c.submit(task, step < 5 && task % 5 == 3 ? Before::layer : Before::nothing);
+      if (step < 5 && task % 7 == 0) c.p.await(c.p.op, false);
+    }
+    c.p.endStep();
+  }
+  expect(c.p.last->tasks.size() == 20, "nothing is left of what the layer did: " + std::to_string(c.p.last->tasks.size()));
+}
+
+void seams() {
+  Seams s({10, 6});
+  expect(!s.between(1, 2), "none at first");
+  s.cut(1, 2);
+  expect(s.between(1, 3), "whatever follows begins there");
+  expect(s.between(4, 3), "and whatever else it follows ends there");
+  expect(!s.between(6, 7), "but nothing that has nothing to do with it");
+  Seams idle({10, 100});
+  idle.cut(1, 2);
+  int times = 0;
+  for (int i = 0; i < 50; i++) times += idle.between(1, 2) ? 1 : 0;
+  expect(times > 5 && times <= 12 && idle.kept() == 0, "what was one once and never again is forgotten: " + std::to_string(times));
+  for (int i = 0; i < 50; i++) {
+    idle.cut(1, 2);
+    expect(idle.between(1, 3), "what is one now and then is not");
+  }
+  for (int64_t task = 10; task < 200; task += 2) {
+    s.cut(task, task + 1);
+    expect(s.kept() <= 8, "no more are kept");
+  }
+}
+
+struct Task {
+  int value = 0;
+  Planned planned;
+};
+
+Task taskOf(int value, Planned planned) { return {value, std::move(planned)}; }
 
 void queued() {
   Program p;
@@ -285,8 +408,8 @@ void threads(unsigned seed) {
     while (queue.next(items)) {
       if (items.size() > 1) {
         together++;
-        expect(items[0].opens != nullptr && items[0].opens->tasks.size() == items.size(), "a whole stretch");
-        for (const Task& item : items) expect(item.ticket == items[0].ticket, "of one ticket");
+        expect(items[0].planned.opens != nullptr && items[0].planned.opens->tasks.size() == items.size(), "a whole stretch");
+        for (const Task& item : items) expect(item.planned.ticket == items[0].planned.ticket, "of one ticket");
       }
       for (const Task& item : items) expect(item.value == next++, "in order");
       taken = next;
@@ -301,11 +424,11 @@ void threads(unsigned seed) {
   for (int step = 0; step < 300; step++) {
     for (int64_t task = 1; task <= 12; task++) {
       const int what = draw(200);
-      hand(p.submit(what == 0 ? 90 + draw(3) : task, what != 1, what == 2));
+      hand(p.submit(what == 0 ? 90 + draw(3) : task, what != 1, what == 2 ? Before::program : Before::nothing));
       if (what == 3) std::this_thread::sleep_for(std::chrono::microseconds(draw(600)));
       if (what == 4) {
         // as whoever reads a value: it must come to be launched though the rest of the stretch does not follow
-        const int64_t broken = p.stretches.await(p.op);
+        const int64_t broken = p.stretches.await(p.op, false);
         if (broken != 0) queue.broken(broken);
         for (int tries = 0; taken < value && tries < 20000; tries++) std::this_thread::sleep_for(std::chrono::microseconds(100));
         expect(taken == value, "who is waited for is launched");
@@ -330,6 +453,11 @@ int run(unsigned seed) {
   lengths();
   bounded();
   refusals();
+  messages();
+  arrivals();
+  rare();
+  passing();
+  seams();
   queued();
   impatient();
   for (unsigned i = 0; i < 5; i++) threads(seed + i);
@@ -339,4 +467,7 @@ int run(unsigned seed) {
 
 }  // namespace tandem::cuda
 
-int main(int count, char** arguments) { return tandem::cuda::run(count > 1 ? static_cast<unsigned>(std::stoul(arguments[1])) : 1); }
+int main(int count, char** arguments) {
+  if (count > 1 && std::string(arguments[1]) == "schedule") return tandem::cuda::schedule(std::cin, std::cout);
+  return tandem::cuda::run(count > 1 ? static_cast<unsigned>(std::stoul(arguments[1])) : 1);
+}

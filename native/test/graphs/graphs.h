@@ -1,0 +1,11 @@
+#pragma once
+
+#include <iosfwd>
+
+namespace tandem::cuda {
+
+/** All checks; 0 where they hold. */
+int run(unsigned seed);
+int schedule(std::istream& in, std::ostream& out);
+
+}  // namespace tandem::cuda
