@@ -146,7 +146,7 @@ describe("simulated training", () => {
     expect(added).toBeLessThan((held.stepSeconds - free.stepSeconds) / 3)
   })
 
-  it("takes beside it the all-reduce of norms' and gates' gradients and what a host is late, as its words say", async () => {
+  it("takes the all-reduce of norms' and gates' gradients with it, and beside it what a host is late, as its words say", async () => {
     const agree = "scenarios/agree/moe-training.yaml"
     const stepOf = async (host: string) => {
       const sets = ["model.capacityFactor=1", `host=${host}`]
@@ -158,16 +158,17 @@ describe("simulated training", () => {
       const label = timeline!.labels.indexOf("all-reduce of norms and gates")
       const row = timeline!.label.lastIndexOf(label)
       expect(moeTrainingFamily.print(result).join("\n")).toContain(
-        "what the planner reckoned: no host, no gradients of norms and gates"
+        "what the planner reckoned: no host, no optimizer"
       )
       return {
         ...result,
-        unplannedSeconds: timeline!.endSeconds[row]! - timeline!.startSeconds[row]!
+        alikeSeconds: timeline!.endSeconds[row]! - timeline!.startSeconds[row]!
       }
     }
     const never = await stepOf("none")
-    expect(never.unplannedSeconds).toBeGreaterThan(0)
-    const ratio = (never.predictedSeconds + never.unplannedSeconds) / never.stepSeconds
+    // more than the bounds below leave out
+    expect(never.alikeSeconds).toBeGreaterThan(0.1 * never.stepSeconds)
+    const ratio = never.predictedSeconds / never.stepSeconds
     expect(ratio).toBeGreaterThan(0.9)
     expect(ratio).toBeLessThan(1.05)
     const late = await stepOf("compiled")

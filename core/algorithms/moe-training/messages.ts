@@ -10,6 +10,10 @@ import type { Group } from "../../world.ts"
 import type { MoeRole } from "./model.ts"
 import type { Tensors } from "./tensors.ts"
 
+/** Gradients of what all ranks hold alike, norms and gates: one message of all layers, after all others. */
+export const alikeMessage = (all: Group, gradients: ReadonlyArray<Tensor>): Op =>
+  collective("all-reduce of norms and gates", kernels.all_reduce, Lane.inter, all, gradients, gradients)
+
 /** Elements sent at each place of a backward pass, as a plan says them; layers in the order of the backward pass. */
 export interface SentElements {
   readonly moe: ReadonlyArray<number>

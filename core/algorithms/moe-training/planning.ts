@@ -23,10 +23,12 @@ export interface PlannedMoe {
   readonly settings: MoeTrainingSettings
   readonly plan: MoePlan
   readonly costs: LayerCosts
-  /** What the model says: of all layers, and for the backward pass at least. */
+  /** What the model says: of all layers, what follows them, and for the backward pass at least. */
   readonly predicted: {
     readonly forwardSeconds: number
     readonly backwardSeconds: number
+    /** Of the gradients of norms and gates, which travel when both have ended. */
+    readonly alikeSeconds: number
     readonly backwardBoundSeconds: number
   }
   readonly gradients: GradientPlan
@@ -113,6 +115,7 @@ export const planWith = (
     predicted: {
       forwardSeconds: model.layers * (forward.seconds + costs.denseForwardSeconds),
       backwardSeconds: gradients.seconds,
+      alikeSeconds: costs.alikeSeconds(model.layers),
       backwardBoundSeconds: partitionBoundSeconds(
         problem,
         each === 0 ? 0 : (allReduceSeconds(2 * each) - allReduceSeconds(each)) / each

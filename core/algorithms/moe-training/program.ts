@@ -10,7 +10,7 @@ import type { Tensor } from "../../machine/tensor.ts"
 import { makeDensePart, type DensePart } from "./attention.ts"
 import type { RowCounts } from "./exchange.ts"
 import { moeGroups, type MoeGroups } from "./groups.ts"
-import { gradientMessages, type SentElements } from "./messages.ts"
+import { alikeMessage, gradientMessages, type SentElements } from "./messages.ts"
 import { capacityOf, sharesOf, type MoeModel, type MoeRole, type Shares } from "./model.ts"
 import { makeMoePart, type MoePart, type Pass } from "./moe-part.ts"
 import { submitPipelined } from "./pipelined.ts"
@@ -215,16 +215,7 @@ const build = (tensors: Tensors, model: MoeModel, plan: MoePlan, groups: MoeGrou
     )
     const alike = layers.flatMap(({ dense, moe }) => [...dense.alike, ...moe.alike])
     const alikeGradients = alike.map(({ gradient }) => gradient)
-    const together = [
-      collective(
-        "all-reduce of norms and gates",
-        kernels.all_reduce,
-        inter,
-        groups.all,
-        alikeGradients,
-        alikeGradients
-      )
-    ]
+    const together = [alikeMessage(groups.all, alikeGradients)]
     const parameters = layers.flatMap(({ dense, moe }) => [
       ...dense.split,
       ...dense.alike,

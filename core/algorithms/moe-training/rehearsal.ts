@@ -10,6 +10,7 @@ import type { World } from "../../world.ts"
 import { makeDensePart } from "./attention.ts"
 import { moeGroups } from "./groups.ts"
 import { capacityOf, denseElementsOf, sharesOf, type MoeModel, type Shares } from "./model.ts"
+import { alikeMessage } from "./messages.ts"
 import { makeMoePart, type Pass } from "./moe-part.ts"
 import type { ChunkCosts, ChunkTimes } from "./plan/pipeline.ts"
 import { Tensors } from "./tensors.ts"
@@ -28,6 +29,8 @@ export interface LayerCosts {
   /** Dense gradients of a layer, on one rank. */
   readonly gradientElements: number
   readonly allReduceSeconds: (elements: number) => number
+  /** The all-reduce of norms' and gates' gradients, of so many layers, after all others. */
+  readonly alikeSeconds: (layers: number) => number
 }
 
 /** Only `alloc` is asked of it. */
@@ -138,6 +141,10 @@ export const layerCosts = (
         messages.set(whole, (seconds = opSeconds(op)))
       }
       return seconds
+    },
+    alikeSeconds: (layers) => {
+      const gradients = [...dense.alike, ...moe.alike].map(({ gradient }) => gradient)
+      return opSeconds(alikeMessage(groups.all, Array.from({ length: layers }, () => gradients).flat()))
     }
   }
 }

@@ -126,7 +126,7 @@ const print = (result: RunResult): ReadonlyArray<string> => {
           "planned",
           formatSeconds(metricOf(result, "predictedSeconds")),
           "",
-          "what the planner reckoned: no host, no gradients of norms and gates, experts chosen equally often"
+          "what the planner reckoned: no host, no optimizer, experts chosen equally often"
         ]
       ],
       (column) => column === 1 || column === 2
@@ -161,7 +161,7 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host)
       lines: [
         `${scenario.name}: ${scenario.algorithm.name} on ${counted(world.size, "rank")}, ${counted(plan.forwardDegrees.length, "layer")}`,
         "",
-        `planned: forward ${formatSeconds(predicted.forwardSeconds)}, backward ${formatSeconds(predicted.backwardSeconds)} (no plan under ${formatSeconds(predicted.backwardBoundSeconds)})`,
+        `planned: forward ${formatSeconds(predicted.forwardSeconds)}, backward ${formatSeconds(predicted.backwardSeconds)} (no plan under ${formatSeconds(predicted.backwardBoundSeconds)}), gradients of norms and gates after it ${formatSeconds(predicted.alikeSeconds)}`,
         `dense gradients: ${share(gradients.moe)} inside MoE layers, ${share(gradients.dense)} beside dense ops, ${share([gradients.rest])} after the backward pass`,
         "",
         ...diagnosisLines(passes),
@@ -227,7 +227,7 @@ export const moeTrainingFamily: Family<MoeTrainingScenario, PreparedMoe> & {
       unit: "seconds",
       better: "lower",
       description:
-        "what the planner reckoned a step takes: without the host, without the all-reduce of the gradients of norms and gates, with experts chosen equally often and no contention"
+        "what the planner reckoned a step takes: without the host and the optimizer, with experts chosen equally often and no contention"
     },
     {
       name: "expertImbalance",

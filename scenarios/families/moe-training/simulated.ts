@@ -72,7 +72,7 @@ export const prepare = (
           figures: {
             ...figures,
             tokensPerSecond: figures.stepSeconds > 0 ? tokens / figures.stepSeconds : 0,
-            predictedSeconds: predicted.forwardSeconds + predicted.backwardSeconds,
+            predictedSeconds: predicted.forwardSeconds + predicted.backwardSeconds + predicted.alikeSeconds,
             expertImbalance: dropless ? source.imbalance() : 1
           },
           fromSeconds,
