@@ -1,6 +1,6 @@
 // A recorded run as a folder: op logs, journals and timeline of all ranks as Arrow files, and what the run was. Written where it
 // ran, read where it is compared. docs/formats.md describes it.
-import { existsSync, mkdirSync, rmSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
@@ -11,9 +11,10 @@ import { json } from "../scenarios/cli/execute.ts"
 import { reasonOf } from "../scenarios/file/source.ts"
 import { writeTextFile } from "../scenarios/cli/text-file.ts"
 import { readJournals, writeJournals } from "../traces/journal-file.ts"
+import { makeFolder, whyNotWritable } from "../traces/made-folder.ts"
 import { readOpLogs, writeOpLogs } from "../traces/op-log-file.ts"
 import { readTimeline, writeTimeline } from "../traces/timeline-file.ts"
-import { attempt, type TraceError } from "../traces/trace-error.ts"
+import type { TraceError } from "../traces/trace-error.ts"
 import type { RunRecord } from "./record-run.ts"
 
 const Bytes = Schema.Struct({ device: Schema.Number, host: Schema.Number })
@@ -56,7 +57,11 @@ export const recordFiles = (folder: string | undefined): ReadonlyArray<string> =
   folder === undefined ? [] : Object.values(filesIn(folder))
 
 /** Writes a run into a folder, which is made where it is not there. */
-export const writeRecord = (folder: string, of: RunOf, record: RunRecord): Effect.Effect<void, TraceError> =>
+export const writeRecord = (
+  folder: string,
+  of: RunOf,
+  record: RunRecord
+): Effect.Effect<void, InputError | TraceError> =>
   Effect.gen(function* () {
     const files = filesIn(folder)
     const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = record
@@ -71,9 +76,18 @@ export const writeRecord = (folder: string, of: RunOf, record: RunRecord): Effec
       peakBytes,
       capacityBytes: { device: bounded(capacityBytes.device), host: bounded(capacityBytes.host) }
     }
-    yield* attempt(folder, "a folder that can be written", () => {
-      mkdirSync(folder, { recursive: true })
-      rmSync(files.about, { force: true })
+    yield* Effect.try({
+      try: () => {
+        makeFolder(folder)
+        rmSync(files.about, { force: true })
+      },
+      catch: (cause) =>
+        new InputError({
+          file: folder,
+          field: "--record",
+          value: whyNotWritable(folder, cause),
+          accepted: "a folder that can be written to"
+        })
     })
     yield* writeOpLogs(files.ops, record.opLogs)
     yield* writeTimeline(files.timeline, record.timeline)

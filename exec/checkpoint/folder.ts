@@ -4,7 +4,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -37,9 +36,6 @@ export const checkpointsIn = (folder: string): ReadonlyArray<KeptStep> =>
         })
         .toSorted((a, b) => a.step - b.step)
     : []
-
-/** Makes the folder where it is missing. Throws what the system does. */
-export const makeFolder = (folder: string): void => void mkdirSync(folder, { recursive: true })
 
 /** Says who writes there, while somebody does. */
 export const lockIn = (folder: string): string => path.join(folder, ".lock")

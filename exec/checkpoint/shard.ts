@@ -1,13 +1,14 @@
 // One rank's part of a checkpoint: a file of safetensors, written as its values come, with the digest of its bytes.
 import { createHash } from "node:crypto"
-import { mkdir, open, type FileHandle } from "node:fs/promises"
+import { open, type FileHandle } from "node:fs/promises"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { Kept } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import { encodeHeader, encodeValues } from "../../traces/safetensors.ts"
-import { showValue, TraceError } from "../../traces/trace-error.ts"
+import { TraceError } from "../../traces/trace-error.ts"
 
 /** Of a rank: what a manifest says of its file. */
 export interface ShardEntry {
@@ -40,12 +41,12 @@ export const writeShard = (
         new TraceError({
           file,
           field: "file",
-          value: showValue(cause),
+          value: whyNotWritable(path.dirname(file), cause),
           accepted: "a writable folder with free space"
         })
     })
   const opened = onDisk(async () => {
-    await mkdir(path.dirname(file), { recursive: true })
+    makeFolder(path.dirname(file))
     return open(file, "w")
   })
   return Effect.acquireUseRelease(

@@ -5,15 +5,15 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
-import { messageOf } from "../../core/message-of.ts"
 import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
+import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import { hasCode, type TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
 import { Checkpoints } from "../checkpoint/checkpoints.ts"
-import { checkpointsIn, clearPartial, lockIn, makeFolder } from "../checkpoint/folder.ts"
+import { checkpointsIn, clearPartial, lockIn } from "../checkpoint/folder.ts"
 import { jsonOf, sha256Of, type Manifest } from "../checkpoint/manifest.ts"
 import { checkPredecessor, RestoredShards, type Predecessor } from "../checkpoint/resume.ts"
 import type { ShardEntry } from "../checkpoint/shard.ts"
@@ -135,7 +135,7 @@ const refusedFolder = (folder: string, cause: unknown): InputError =>
   new InputError({
     file: "--checkpoint",
     field: "",
-    value: `${folder} (${messageOf(cause)})`,
+    value: `${folder} (${whyNotWritable(folder, cause)})`,
     accepted: "a folder that can be read and written, or made"
   })
 

@@ -17,9 +17,9 @@ import { hostname } from "node:os"
 import { resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
-import { reasonOf } from "../file/source.ts"
 import { appendSync } from "../../traces/atomic-file.ts"
 import { isAlive, nameBeside } from "../../traces/beside.ts"
+import { whyNotWritable } from "../../traces/made-folder.ts"
 import { hasCode } from "../../traces/trace-error.ts"
 
 interface Holder {
@@ -247,7 +247,7 @@ export const lockOf = (
         new InputError({
           file: folder,
           field: option,
-          value: reasonOf(cause),
+          value: whyNotWritable(folder, cause),
           accepted: "a folder that can be written to"
         })
     }).pipe(

@@ -1,10 +1,9 @@
 // sim study and sim merge: computes the points of a study, whole or in shards, and writes what they come to.
 import * as Effect from "effect/Effect"
-import { mkdirSync, rmdirSync, statSync } from "node:fs"
-import { dirname, join, resolve } from "node:path"
+import { rmdirSync } from "node:fs"
+import { join } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
-import { reasonOf } from "../../scenarios/file/source.ts"
 import { loadStudy, type StudyDefinition } from "../study/definition.ts"
 import { readJournal, withJournal, type Finished, type Journal } from "../study/journal.ts"
 import { mergeShards } from "../study/merge.ts"
@@ -18,6 +17,7 @@ import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { withLock } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
+import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 
 export interface StudyCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -60,12 +60,12 @@ const optionError = (file: string, accepted: string) =>
 const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect<A, E | InputError> =>
   Effect.acquireUseRelease(
     Effect.try({
-      try: () => makeFolder(resolve(folder)),
+      try: () => makeFolder(folder),
       catch: (cause) =>
         new InputError({
           file: folder,
           field: "--out",
-          value: notMade(cause),
+          value: `a folder that cannot be made: ${whyNotWritable(folder, cause)}`,
           accepted: "a folder that can be written to"
         })
     }),
@@ -80,31 +80,6 @@ const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect
         }
       })
   )
-
-/**
- * Makes a folder and those above it; the first that was made, or undefined. One by one: where a system answers ENOENT to everything,
- * as /proc does, Node's own `recursive` tries for ever.
- */
-const makeFolder = (folder: string): string | undefined => {
-  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true) return undefined
-  const above = dirname(folder)
-  const first = above === folder ? undefined : makeFolder(above)
-  try {
-    mkdirSync(folder)
-  } catch (cause) {
-    // Another process may have made it meanwhile.
-    if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) throw cause
-  }
-  return first ?? folder
-}
-
-/** A system may say of a folder that cannot be made that it is not there. */
-const notMade = (cause: unknown): string =>
-  cause instanceof Error && "code" in cause
-    ? cause.code === "EEXIST" || cause.code === "ENOTDIR"
-      ? "a file"
-      : `a folder that cannot be made (${String(cause.code)})`
-    : reasonOf(cause)
 
 const studyFiles = ["study.arrow", "study.csv", "report.html"]
 

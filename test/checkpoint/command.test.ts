@@ -152,6 +152,10 @@ describeNative("exec train --checkpoint", () => {
 
   it("refuses with exit code 2 what it cannot go on from, and options that need a folder", () => {
     const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+      [
+        ["--checkpoint", "/proc/nowhere"],
+        /^exec: --checkpoint: \/proc\/nowhere \(\/proc takes no folders.*\) is not accepted; expected a folder that can be read and written, or made$/mu
+      ],
       [["--resume"], /^exec: --resume: .*expected --checkpoint <folder> beside it/mu],
       [
         ["--checkpoint", path.join(folder, "new"), "--resume", "/nowhere"],

@@ -148,7 +148,7 @@ describe("outputs", () => {
     fs.writeFileSync(file, `${small}study: { axes: { "world.ranks": [2] } }\n`)
     const { status, stderr } = sim("study", file, "--out", "/proc/nowhere")
     expect(stderr).toBe(
-      "sim: /proc/nowhere: --out: a folder that cannot be made (ENOENT) is not accepted; expected a folder that can be written to\n"
+      "sim: /proc/nowhere: --out: a folder that cannot be made: /proc takes no folders: it is read-only, or not kept on a disk (ENOENT) is not accepted; expected a folder that can be written to\n"
     )
     expect(status).toBe(2)
   })
