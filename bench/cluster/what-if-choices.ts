@@ -60,6 +60,9 @@ export interface AlgorithmChoice {
   readonly wire: string
 }
 
+/** One model, all of it in parts, each on a rank: as FSDP2 has it, every block gathered and its gradients scattered. */
+export const fullyDivided = "fsdp"
+
 /** Settings by name; of models in parts those that docs/sharding.md has. */
 export const algorithmsOf = (
   { backend, period, wire }: AlgorithmChoice,
@@ -68,6 +71,7 @@ export const algorithmsOf = (
   const partial = { "partial-local-sgd": `{name: partial-local-sgd, period: ${period}}` }
   return {
     ddp: `{name: ddp, wire: ${wire}}`,
+    ...(sharded ? {} : { [fullyDivided]: `{name: ddp, wire: ${wire}}` }),
     "local-sgd": `{name: local-sgd, period: ${period}}`,
     ...(sharded ? {} : partial),
     dreamddp: `{name: dreamddp, period: ${period}}`,
@@ -88,6 +92,7 @@ export const laidOut = (
   { backend, wire }: AlgorithmChoice,
   { ranks, sharded }: Layout
 ): ReadonlyArray<string> => {
+  if (name === fullyDivided) return ["shard={within: world}"]
   if (backend !== "cuda") return []
   const narrow =
     name === "streaming-diloco" || (name === "ddp" && wire !== "float32" && (ranks > 2 || sharded))

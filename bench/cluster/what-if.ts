@@ -6,6 +6,7 @@
 //   node bench/cluster/what-if.ts --backend cuda --scenario scenarios/measured/what-if-llama.yaml --points nvlink,25Gbit/s,10Gbit/s
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --sites 2        HSDP and sharded sites: the ranks of a site share a namespace,
 //                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
+//   node bench/cluster/what-if.ts --backend cuda --algorithms ddp,fsdp       a model of which each rank holds a part alone
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
 // Steps on GPUs are of a run that nobody times, as is the profile; what lanes do is of a timed run before it.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
@@ -25,6 +26,7 @@ import { opByOp } from "./op-by-op.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import {
   algorithmsOf,
+  fullyDivided,
   laidOut,
   layoutOf,
   layoutSettings,
@@ -92,7 +94,10 @@ process.chdir(root)
 const sites = options.sites === undefined ? undefined : Number(options.sites)
 const layouts = chosen.ranks.split(",").map((ranks) => layoutOf(Number(ranks), sites, options.whole))
 const all = algorithmsOf({ ...chosen, period }, sites !== undefined && !options.whole)
-const names = chosen.algorithms === "" ? Object.keys(all) : chosen.algorithms.split(",")
+const names =
+  chosen.algorithms === ""
+    ? Object.keys(all).filter((name) => name !== fullyDivided)
+    : chosen.algorithms.split(",")
 for (const name of names)
   if (!(name in all)) throw new Error(`--algorithms: ${name}; accepted: ${Object.keys(all).join(", ")}`)
 
