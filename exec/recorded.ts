@@ -102,9 +102,19 @@ export const recordedSeconds = (
   return new Map([...times].map(([key, list]) => [key, statistic(list)]))
 }
 
+/** Of sizes that numbers of a launch decide, as of a cache that grows by a row a step: those that differ by no more are as good as equal. */
+const alikeShare = 1 / 40
+
+/** Whether the same kernel takes as long for both: no size differs by more. */
+const areAlike = (one: OpCost["attributes"], other: OpCost["attributes"]): boolean =>
+  Object.entries(one).every(
+    ([name, size]) => Math.abs(size - (other[name] ?? NaN)) <= alikeShare * Math.min(size, other[name]!)
+  )
+
 /**
  * Seconds of every kind of launch that is no collective, as rows of a profile: by kernel, the sizes that it declares, and dtype.
- * `takes`: what an op of so many seconds is to count as.
+ * A size that comes in one step alone shows what the device was like just then (slower for a while after long products, say), so where
+ * numbers of a launch decide sizes, `statistic` is of all that are as good as equal. `takes`: what an op of so many seconds is to count as.
  */
 export const recordedOps = (
   run: RecordedRun,
@@ -116,7 +126,11 @@ export const recordedOps = (
   const rows = rowsByRank(timeline)
   const known = new Map<
     string,
-    { readonly row: Omit<OpCost, "medianSeconds">; readonly times: Array<number> }
+    {
+      readonly row: Omit<OpCost, "medianSeconds">
+      readonly times: Array<number>
+      readonly follows: boolean
+    }
   >()
   for (const { rank, entries } of journals) {
     const own = rows.get(rank) ?? []
@@ -134,12 +148,26 @@ export const recordedOps = (
       if (alike === undefined)
         known.set(key, {
           row: { op: kernel.name, attributes: sizes, dtype },
-          times: [takes(entry.op, seconds)]
+          times: [takes(entry.op, seconds)],
+          follows: kernel.costFollowsScalars
         })
       else alike.times.push(takes(entry.op, seconds))
     }
   }
-  return [...known.values()].map(({ row, times }) => ({ ...row, medianSeconds: statistic(times) }))
+  const all = [...known.values()]
+  const following = Map.groupBy(
+    all.filter(({ follows }) => follows),
+    ({ row }) => `${row.op} ${row.dtype}`
+  )
+  return all.map(({ row, times, follows }) => {
+    const alike = follows
+      ? following
+          .get(`${row.op} ${row.dtype}`)!
+          .filter((other) => areAlike(row.attributes, other.row.attributes))
+          .flatMap((other) => other.times)
+      : times
+    return { ...row, medianSeconds: statistic(alike) }
+  })
 }
 
 /**

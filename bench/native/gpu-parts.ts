@@ -291,7 +291,7 @@ const compressed = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
   return [
     part(
       "kv-decode",
-      240,
+      420,
       [
         {
           name: "a step by the share kept, foretold and run",
