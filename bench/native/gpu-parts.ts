@@ -206,16 +206,25 @@ const formats = (choices: PartChoices): ReadonlyArray<Part> => {
           ])
     )
   })
+  const groupedTests = (name: string) =>
+    tests(choices, name, "test/native/large.test.ts", "test/native/kernels.test.ts", "-t", "grouped")
+  const wgmma = { TANDEM_CUDA_GROUPED: "wgmma" }
+  const held = groupedTests("grouped-wgmma")
+  const byWgmma: ReadonlyArray<Step> = [
+    { ...held, env: { ...held.env, ...wgmma } },
+    { name: "wgmma", command: experts, env: wgmma }
+  ]
   const sgd = ["--set", "training.optimizer=sgd"]
   // its first steps overflow and are skipped
   const overflowing = ["training.lossScale={initial: 1073741824}", "steps=20", "algorithm=s-sgd"].flatMap(
     (one) => ["--set", one]
   )
   return [
-    part("grouped", 120, [
-      tests(choices, "grouped", "test/native/large.test.ts", "test/native/kernels.test.ts", "-t", "grouped"),
+    part("grouped", 240, [
+      groupedTests("grouped"),
       { name: "tensor cores", command: experts },
-      { name: "ordinary cores", command: experts, env: { TANDEM_CUDA_GROUPED: "0" } }
+      { name: "ordinary cores", command: experts, env: { TANDEM_CUDA_GROUPED: "0" } },
+      ...(cuda ? byWgmma : [])
     ]),
     part("precision", 150, [
       agreementOf(backend, "data-parallel", "--set", "training.precision=float16", ...sgd),

@@ -95,7 +95,4 @@ __device__ inline void storeParts(const Heads& to, int64_t token, int64_t head, 
 
 #endif
 
-/** Where the first tile may begin: dynamic shared memory need not lie on 1024 bytes. */
-__device__ inline uint32_t firstTile(const uint8_t* memory) { return (sharedAddress(memory) + 1023u) & ~1023u; }
-
 }  // namespace tandem::cuda::flash

@@ -46,10 +46,13 @@ struct Grouped {
 void multiplyGroups(const Launch& launch, const Grouped& grouped);
 
 /**
- * The same on tensor cores: of 16-bit values whose rows are multiples of 64, where TANDEM_CUDA_GROUPED=1. False, and nothing is
- * launched, for others.
+ * The same on tensor cores: of 16-bit values whose rows are multiples of 64, into float32 or 16 bits, unless TANDEM_CUDA_GROUPED=0. False,
+ * and nothing is launched, for others.
  */
 bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& grouped);
+
+/** The same of products that tensor cores take, by Hopper's own instructions; false, and nothing is launched, on other devices. */
+bool multiplyGroupsOnHopper(const Launch& launch, const Grouped& grouped);
 
 /** out[rows, outs] = inp[rows, width] weight[outs, width]^T (+ bias). `tf32`: where cuBLASLt multiplies, float32 factors are read so. */
 Work linearProduct(const View& inp, const View& weight, const View* bias, const View& out, int64_t rows, int64_t width,

@@ -1,6 +1,6 @@
 // Groups of rows by how many each has: whether the counts add up, and which group a block of the grid works at. The same for products on
-// tensor cores (grouped.cuh) and on the ordinary ones (gemm.cu). Includes nothing of CUDA's, for native/test/tiles runs it on a
-// processor: whoever includes it has integers (values.cuh), faults (kernels.h) and products (gemm.h) before.
+// tensor cores (grouped.cuh, grouped-hopper.cuh) and on the ordinary ones (gemm.cu). Includes nothing of CUDA's, for native/test/tiles runs
+// it on a processor: whoever includes it has integers (values.cuh), faults (kernels.h) and products (gemm.h) before.
 #pragma once
 
 namespace tandem::cuda {
@@ -14,11 +14,8 @@ struct GroupPart {
   int64_t m0 = 0;
 };
 
-/**
- * The part of this block in tiles of so many rows: block z has group z where products are sums over a group's rows, and block y one of the
- * tiles of all groups elsewhere. Counts that do not add up are a fault, and then no block has a part.
- */
-__device__ inline GroupPart partOfBlock(const Grouped& g, const Reporter& reporter, int64_t tile) {
+/** Counts that do not add up are a fault, which the first thread of the grid tells. */
+__device__ inline bool countsAddUp(const Grouped& g, const Reporter& reporter) {
   int64_t total = 0;
   bool negative = false;
   for (int64_t group = 0; group < g.groups; group++) {
@@ -26,10 +23,17 @@ __device__ inline GroupPart partOfBlock(const Grouped& g, const Reporter& report
     total += count;
     negative |= count < 0;
   }
-  if (negative || total != g.rows) {
-    if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) reporter.fail(Wrong::counts, total, g.rows);
-    return {};
-  }
+  if (!negative && total == g.rows) return true;
+  if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) reporter.fail(Wrong::counts, total, g.rows);
+  return false;
+}
+
+/**
+ * The part of this block in tiles of so many rows: block z has group z where products are sums over a group's rows, and block y one of the
+ * tiles of all groups elsewhere. No block has a part where counts do not add up.
+ */
+__device__ inline GroupPart partOfBlock(const Grouped& g, const Reporter& reporter, int64_t tile) {
+  if (!countsAddUp(g, reporter)) return {};
   int64_t first = 0;
   int64_t tilesBefore = 0;
   for (int64_t group = 0; group < g.groups; group++) {

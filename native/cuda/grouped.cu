@@ -13,7 +13,7 @@ namespace {
 using namespace grouped;
 
 template <class T, bool leftColumns, bool rightColumns>
-__global__ void __launch_bounds__(threads) groupedTiles(Grouped g, Reporter reporter) {
+__global__ void __launch_bounds__(threads, 2) groupedTiles(Grouped g, Reporter reporter) {
   extern __shared__ __align__(128) uint8_t memory[];
   blockTile<T, leftColumns, rightColumns>(g, reporter, sharedAddress(memory));
 }
@@ -42,9 +42,14 @@ bool inPieces(const View& view, int64_t stride) {
   return stride % 8 == 0 && reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
 }
 
-bool wished() {
+/** Whether a result's elements are such that a lane writes 16 bytes of them at once. */
+bool inPieces(const View& view) {
+  return (isFloat32(view) || storedBytes(view.dtype) == 2) && reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
+}
+
+bool wished(const char* value) {
   const char* wish = std::getenv("TANDEM_CUDA_GROUPED");
-  return wish == nullptr || std::strcmp(wish, "0") != 0;
+  return wish != nullptr && std::strcmp(wish, value) == 0;
 }
 
 }  // namespace
@@ -52,13 +57,15 @@ bool wished() {
 bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& g) {
   const Product& p = g.product;
   const Dtype dtype = p.a.view.dtype;
-  if (!wished() || storedBytes(dtype) != 2 || p.b.view.dtype != dtype || p.hasBias) return false;
+  if (wished("0") || storedBytes(dtype) != 2 || p.b.view.dtype != dtype || p.hasBias) return false;
   // what is summed over has any length where it is a group's rows; all other extents are whole stretches of 64
   if (p.n % 64 != 0 || (g.sums ? p.m : p.k) % 64 != 0) return false;
   const bool known = g.sums ? p.a.row == 1 && p.b.column == 1 : p.a.column == 1 && (p.b.row == 1 || p.b.column == 1);
   if (!known || !inPieces(p.a.view, g.sums ? p.a.column : p.a.row) || !inPieces(p.b.view, p.b.row == 1 ? p.b.column : p.b.row)) {
     return false;
   }
+  if (!inPieces(p.c) || (p.hasAdd && !inPieces(p.add))) return false;
+  if (wished("wgmma") && multiplyGroupsOnHopper(launch, g)) return true;
   if (dtype == Dtype::float16) {
     launchAs<__half>(launch, g);
   } else {

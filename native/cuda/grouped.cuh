@@ -4,6 +4,7 @@
 #pragma once
 
 #include "group-counts.cuh"
+#include "group-sums.cuh"
 #include "mma.cuh"
 
 namespace tandem::cuda::grouped {
@@ -22,29 +23,51 @@ struct Group {
   const uint16_t* a;
   const uint16_t* b;
   int64_t aStride, bStride;
-  int64_t m, n, k;
-  View c, add;
-  bool hasAdd;
+  int64_t k;
+  Result result;
 };
 
 /**
- * Rows first .. first + 127 of a factor whose rows are what is summed over, 64 deep from k0; or, `columns`, its columns first .. first
- * + 127, whose rows are the terms. `extent`: rows, or columns, that it has; columns come in multiples of 64.
+ * What a thread copies of a factor's rows first .. first + 127, whose elements are what is summed over, 64 of them at a time; or, `columns`,
+ * of its columns first .. first + 127, whose rows are the terms. The same piece of every 32nd row of a tile, so that addresses are found
+ * once. `extent`: rows, or columns, that it has; columns come in multiples of 64.
  */
 template <bool columns>
-__device__ inline void copyFactor(uint32_t to, const uint16_t* from, int64_t stride, int64_t first, int64_t extent, int64_t k0,
-                                  int64_t k) {
-  if constexpr (columns) {
+struct Copier {
+  static constexpr int apart = threads / 8;
+  int row = threadIdx.x / 8;
+  uint32_t to = pieceAddress<depth>(0, row, threadIdx.x % 8);
+  const uint16_t* from;
+  int64_t stride;
+  int extent;
+
+  __device__ inline Copier(const uint16_t* factor, int64_t rowsApart, int64_t first, int64_t has)
+      : from(factor + (columns ? row * rowsApart + first : (first + row) * rowsApart) + threadIdx.x % 8 * 8),
+        stride(rowsApart),
+        extent(static_cast<int>(min(has - first, int64_t{tile}))) {}
+
+  /** Terms from k0 on, of k. */
+  __device__ inline void copy(uint32_t at, int64_t k0, int64_t k) const {
+    if constexpr (columns) {
+      const uint16_t* start = from + k0 * stride;
+      const auto terms = static_cast<int>(min(k - k0, int64_t{depth}));
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int64_t column = first + half * 64;
-      const bool there = column < extent;
-      copyRows<threads, depth, 64>(to + half * halfBytes, from + (there ? column : 0), stride, k0, there ? k : 0);
+      for (int i = 0; i < depth / apart; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const bool valid = row + i * apart < terms && half * 64 < extent;
+          copyLater(at + half * halfBytes + to + i * apart * 128, valid ? start + i * apart * stride + half * 64 : from, valid);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < tile / apart; i++) {
+        const bool valid = row + i * apart < extent;
+        copyLater(at + to + i * apart * 128, valid ? from + k0 + i * apart * stride : from, valid);
+      }
     }
-  } else {
-    copyRows<threads, tile, depth>(to, from + k0, stride, first, extent);
   }
-}
+};
 
 /** Rows row .. row + 15 and terms 16 k .. 16 k + 15 as the left factor. */
 template <bool columns>
@@ -74,17 +97,18 @@ __device__ inline void groupTile(const Group& g, int64_t m0, int64_t n0, uint32_
   const auto left = [&](int stage) { return memory + stage * 2 * factorBytes; };
   const auto right = [&](int stage) { return left(stage) + factorBytes; };
   const auto steps = static_cast<int>((g.k + depth - 1) / depth);
+  const Copier<leftColumns> a(g.a, g.aStride, m0, g.result.m);
+  const Copier<rightColumns> b(g.b, g.bStride, n0, g.result.n);
   const auto fetch = [&](int step) {
     if (step < steps) {
       const int64_t k0 = static_cast<int64_t>(step) * depth;
-      copyFactor<leftColumns>(left(step % stages), g.a, g.aStride, m0, g.m, k0, g.k);
-      copyFactor<rightColumns>(right(step % stages), g.b, g.bStride, n0, g.n, k0, g.k);
+      a.copy(left(step % stages), k0, g.k);
+      b.copy(right(step % stages), k0, g.k);
     }
     // a group for each step, empty or not, so that how many are open says how far they are
     commitCopies();
   };
   const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
   const int row = warp / 2 * 32;
   const int column = warp % 2 * 64;
   float sums[2][8][4] = {};
@@ -98,35 +122,23 @@ __device__ inline void groupTile(const Group& g, int64_t m0, int64_t n0, uint32_
     const int stage = step % stages;
 #pragma unroll
     for (int k = 0; k < depth / 16; k++) {
-      uint32_t a[2][4];
+      uint32_t lefts[2][4];
 #pragma unroll
-      for (int i = 0; i < 2; i++) loadLeftOf<leftColumns>(left(stage), row + 16 * i, k, a[i]);
+      for (int i = 0; i < 2; i++) loadLeftOf<leftColumns>(left(stage), row + 16 * i, k, lefts[i]);
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        uint32_t b[4];
-        loadRightOf<rightColumns>(right(stage), column + 16 * j, k, b);
+        uint32_t rights[4];
+        loadRightOf<rightColumns>(right(stage), column + 16 * j, k, rights);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          Mma<T>::add(sums[i][2 * j], a[i], b[0], b[1]);
-          Mma<T>::add(sums[i][2 * j + 1], a[i], b[2], b[3]);
+          Mma<T>::add(sums[i][2 * j], lefts[i], rights[0], rights[1]);
+          Mma<T>::add(sums[i][2 * j + 1], lefts[i], rights[2], rights[3]);
         }
       }
     }
   }
 #pragma unroll
-  for (int i = 0; i < 2; i++) {
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-#pragma unroll
-      for (int part = 0; part < 4; part++) {
-        const int64_t m = m0 + row + 16 * i + lane / 4 + part / 2 * 8;
-        const int64_t n = n0 + column + 8 * j + lane % 4 * 2 + part % 2;
-        if (m >= g.m || n >= g.n) continue;
-        const int64_t at = m * g.n + n;
-        set(g.c, at, sums[i][j][part] + (g.hasAdd ? get(g.add, at) : 0.0f));
-      }
-    }
-  }
+  for (int i = 0; i < 2; i++) storeSums(g.result, m0 + row + 16 * i, n0 + column, sums[i]);
 }
 
 /** The tile of a block, in shared memory from `memory` on; counts that do not add up are a fault, and nothing is computed. */
@@ -137,17 +149,17 @@ __device__ inline void blockTile(const Grouped& g, const Reporter& reporter, uin
   const Product& p = g.product;
   const auto* a = static_cast<const uint16_t*>(p.a.view.data);
   const auto* b = static_cast<const uint16_t*>(p.b.view.data);
-  Group own = {a, b, leftColumns ? p.a.column : p.a.row, rightColumns ? p.b.row : p.b.column, p.m, p.n, p.k, p.c, p.add, p.hasAdd};
+  Group own = {a, b, leftColumns ? p.a.column : p.a.row, rightColumns ? p.b.row : p.b.column, p.k, {p.c, p.add, p.hasAdd, p.m, p.n}};
   own.a += first * own.aStride;
   if (g.sums) {
     own.b += first * own.bStride;
     own.k = count;
-    own.c = p.c.at(group * g.groupStride);
-    if (p.hasAdd) own.add = p.add.at(group * g.groupStride);
+    own.result.c = p.c.at(group * g.groupStride);
+    if (p.hasAdd) own.result.add = p.add.at(group * g.groupStride);
   } else {
     own.b += group * g.groupStride;
-    own.m = count;
-    own.c = p.c.at(first * p.n);
+    own.result.m = count;
+    own.result.c = p.c.at(first * p.n);
   }
   groupTile<T, leftColumns, rightColumns>(own, m0, static_cast<int64_t>(blockIdx.x) * tile, memory);
 }

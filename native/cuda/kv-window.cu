@@ -139,7 +139,7 @@ __device__ inline void multiply(float (&scores)[2][keysPerTile / 8][4], uint32_t
 /** visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. */
 template <class T, int width, bool hopper, class Visit>
 __device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHead, int64_t firstRow, Visit visit) {
-  const uint32_t queries = flash::firstTile(memory);
+  const uint32_t queries = firstTile(memory);
   const uint32_t keys = queries + rowsPerBlock * width * 2;
   const int64_t firstKey = blockIdx.x * g.keysPerBlock();
   const int64_t stride = g.w.kvHeads * width;

@@ -12,6 +12,17 @@ __device__ inline uint32_t pieceAddress(uint32_t tile, int row, int piece) {
   return tile + static_cast<uint32_t>(row * width * 2 + ((piece ^ (row & 7)) << 4));
 }
 
+/**
+ * A tile of 64 columns, 128 bytes a row, as wgmma is told of it: the layout that PTX calls 128-byte swizzle, which is what `pieceAddress`
+ * has. Tiles begin at multiples of 1024 bytes. `apart`: bytes from a tile to the next 64 columns, where the rows are what is summed over.
+ */
+__device__ inline uint64_t stretch(uint32_t address, uint32_t apart = 16) {
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(apart >> 4) << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
+}
+
+/** Where the first tile for wgmma may begin: dynamic shared memory need not lie on 1024 bytes. */
+__device__ inline uint32_t firstTile(const uint8_t* memory) { return (sharedAddress(memory) + 1023u) & ~1023u; }
+
 /** Rows first .. first + rows - 1 that lie `stride` elements apart into a tile, by all threads of a block; zeros from `end` on. */
 template <int threads, int rows, int width>
 __device__ inline void copyRows(uint32_t tile, const uint16_t* from, int64_t stride, int64_t first, int64_t end) {

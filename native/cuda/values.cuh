@@ -126,6 +126,35 @@ __device__ inline void copyElement(const View& to, int64_t i, const View& from, 
 
 constexpr int pack = 8;
 
+/** Two neighbours as they lie in a tensor of 16-bit floats. */
+__device__ inline uint32_t pairOf(Dtype dtype, float x, float y) {
+  if (dtype == Dtype::bfloat16) {
+    const __nv_bfloat162 two = __floats2bfloat162_rn(x, y);
+    return *reinterpret_cast<const uint32_t*>(&two);
+  }
+  const __half2 two = __floats2half2_rn(x, y);
+  return *reinterpret_cast<const uint32_t*>(&two);
+}
+
+/** Two elements of float32 or 16 bits from i on, which is even from an aligned start. */
+__device__ inline void getPair(const View& v, int64_t i, float (&x)[2]) {
+  if (v.dtype == Dtype::float32) {
+    const float2 two = *reinterpret_cast<const float2*>(static_cast<const float*>(v.data) + i);
+    x[0] = two.x;
+    x[1] = two.y;
+    return;
+  }
+  const uint32_t word = *reinterpret_cast<const uint32_t*>(static_cast<const uint16_t*>(v.data) + i);
+  if (v.dtype == Dtype::bfloat16) {
+    x[0] = __uint_as_float(word << 16);
+    x[1] = __uint_as_float(word & 0xffff0000u);
+  } else {
+    const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&word));
+    x[0] = two.x;
+    x[1] = two.y;
+  }
+}
+
 /** Eight elements from i on, which is a multiple of eight from an aligned start. */
 __device__ inline void getPack(const View& v, int64_t i, float* out) {
   if (v.dtype == Dtype::bfloat16 || v.dtype == Dtype::float16) {
@@ -164,15 +193,7 @@ __device__ inline void setPack(const View& v, int64_t i, const float* x) {
   if (v.dtype == Dtype::bfloat16 || v.dtype == Dtype::float16) {
     uint32_t word[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      if (v.dtype == Dtype::bfloat16) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn(x[2 * j], x[2 * j + 1]);
-        word[j] = *reinterpret_cast<const uint32_t*>(&two);
-      } else {
-        const __half2 two = __floats2half2_rn(x[2 * j], x[2 * j + 1]);
-        word[j] = *reinterpret_cast<const uint32_t*>(&two);
-      }
-    }
+    for (int j = 0; j < 4; j++) word[j] = pairOf(v.dtype, x[2 * j], x[2 * j + 1]);
     *reinterpret_cast<uint4*>(static_cast<uint16_t*>(v.data) + i) = make_uint4(word[0], word[1], word[2], word[3]);
   } else if (v.dtype == Dtype::float32) {
     auto* to = reinterpret_cast<float4*>(static_cast<float*>(v.data) + i);

@@ -52,16 +52,27 @@ const shots = (draw: Draw) => {
   return { time: starts.at(-1)! + draw.integer(1, longest), starts: starts.join(","), count }
 }
 
-/** Rows of several experts, some without any, some with more than a tile; widths that whole rows of a tile have. */
+/**
+ * Rows of several experts: some without any or with one, some with whole tiles, some with more than a tile, or all of them with one expert;
+ * widths that whole rows of a tile have, some beyond a tile.
+ */
 const groups = (draw: Draw) => {
-  const counts = Array.from({ length: draw.integer(1, 4) }, () =>
-    draw.flag() ? draw.integer(0, 3) : draw.integer(0, 170)
+  const some = () => {
+    const kind = draw.integer(0, 3)
+    if (kind === 0) return draw.integer(0, 1)
+    if (kind === 1) return 64 * draw.integer(1, 4)
+    return kind === 2 ? draw.integer(2, 70) : draw.integer(100, 300)
+  }
+  const experts = draw.integer(1, 4)
+  const only = draw.integer(0, 4) === 0 ? draw.integer(0, experts - 1) : undefined
+  const counts = Array.from({ length: experts }, (_, expert) =>
+    only === undefined || only === expert ? some() : 0
   )
   const rows = counts.reduce((sum, count) => sum + count, 0)
-  const [width, out] = [64 * draw.integer(1, 3), 64 * draw.integer(1, 3)]
+  const [width, out] = [64 * draw.integer(1, 5), 64 * draw.integer(1, 5)]
   return {
     dtype: narrow(draw),
-    experts: counts.length,
+    experts,
     counts: { ...of("int32", counts.length), value: (i: number) => counts[i]! },
     rows,
     width,

@@ -24,7 +24,7 @@
 struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
-inline Index blockIdx, threadIdx;
+inline Index blockIdx, threadIdx, gridDim;
 
 struct alignas(16) float4 {
   float x, y, z, w;
@@ -36,7 +36,7 @@ using std::min;
 namespace tandem::cuda {
 
 /** Of the largest block, in whole warps. */
-constexpr int mostThreads = 256;
+constexpr int mostThreads = 288;
 
 struct Copy {
   uint32_t to;
@@ -69,6 +69,7 @@ class Block {
     // one warp is held back for a while: others may be far ahead of it, as far as barriers let them
     int held = -1;
     unsigned rounds = 0;
+    int still = 0;
     for (int running = threads; running > 0;) {
       std::shuffle(order.begin(), order.end(), random);
       moved_ = false;
@@ -79,6 +80,8 @@ class Block {
         swapcontext(&scheduler_, &fibers_[i].context);
         if (fibers_[i].ended) running--;
       }
+      still = moved_ ? 0 : still + 1;
+      if (still > 2) fail("threads that wait for ever, so many of them running", static_cast<uint32_t>(running));
       if (!moved_) {
         held = -1;
       } else if (rounds-- == 0) {
@@ -98,7 +101,23 @@ class Block {
       barrier.round++;
       return;
     }
-    while (barrier.round == round) swapcontext(&fibers_[current].context, &scheduler_);
+    while (barrier.round == round) pause();
+  }
+
+  /** Lets others go on. */
+  void pause() { swapcontext(&fibers_[current].context, &scheduler_); }
+  /** This thread, or what it waits for, got further: who never does waits for ever. */
+  void moved() { moved_ = true; }
+
+  [[noreturn]] void fail(const char* what, uint32_t value) const {
+    std::fprintf(stderr, "%s: %u\n", what, value);
+    std::abort();
+  }
+
+  /** 16 bytes of shared memory. */
+  void write(uint32_t to, const void* from) {
+    if (to % 16 != 0 || to + 16 > shared.size()) fail("a copy to byte", to);
+    std::memcpy(shared.data() + to, from, 16);
   }
 
   void copyLater(const Copy& copy) {
@@ -122,7 +141,7 @@ class Block {
   uint32_t addresses[mostThreads] = {};
   uint32_t left[mostThreads][4] = {};
   uint32_t right[mostThreads][2] = {};
-  float passed[mostThreads] = {};
+  uint32_t passed[mostThreads] = {};
 
  private:
   struct Fiber {
@@ -138,15 +157,8 @@ class Block {
   static void enter();
 
   void take(const Copy& copy) {
-    if (copy.to % 16 != 0 || copy.to + 16 > shared.size()) {
-      std::fprintf(stderr, "a copy to byte %u of %zu\n", copy.to, shared.size());
-      std::abort();
-    }
-    if (copy.valid) {
-      std::memcpy(shared.data() + copy.to, copy.from, 16);
-    } else {
-      std::memset(shared.data() + copy.to, 0, 16);
-    }
+    static const uint8_t zeros[16] = {};
+    write(copy.to, copy.valid ? copy.from : zeros);
   }
 
   int threads_ = 0;
@@ -172,10 +184,12 @@ inline void __syncthreads() { block.together(false); }
 inline void __syncwarp() { block.together(true); }
 
 /** All of the warp take part. */
-inline float __shfl_xor_sync(uint32_t, float value, int offset) {
-  block.passed[block.current] = value;
+template <class T>
+T __shfl_xor_sync(uint32_t, T value, int offset) {
+  std::memcpy(&block.passed[block.current], &value, sizeof value);
   block.together(true);
-  const float other = block.passed[block.current ^ offset];
+  T other;
+  std::memcpy(&other, &block.passed[block.current ^ offset], sizeof other);
   block.together(true);
   return other;
 }
