@@ -1,7 +1,7 @@
 // What is wrong with a value, seen against a shape: every problem at once, each against the alternative that the person
 // evidently meant. Decoding itself is the schema's; this only finds the words. Knows nothing of files.
 import { didYouMean } from "./similar.ts"
-import { discriminatorOf, isRecord, oneOf, type FieldsShape, type Shape } from "./shape.ts"
+import { discriminatorOf, fieldPaths, isRecord, oneOf, type FieldsShape, type Shape } from "./shape.ts"
 
 export type FieldPath = ReadonlyArray<string | number>
 
@@ -24,8 +24,13 @@ export const show = (value: unknown): string => {
   return text.length > longestShown ? `${text.slice(0, longestShown)}...` : text
 }
 
-/** Every problem of `value`; none when the schema will accept it. */
-export const problemsOf = (shape: Shape, value: unknown, path: FieldPath = []): ReadonlyArray<Problem> => {
+/** Every problem of `value`; none when the schema will accept it. `whole` is the shape that it is a part of, if it is one. */
+export const problemsOf = (
+  shape: Shape,
+  value: unknown,
+  path: FieldPath = [],
+  whole: Shape = shape
+): ReadonlyArray<Problem> => {
   const refuse = (accepted: string, found = show(value)): ReadonlyArray<Problem> => [
     { path, atKey: false, value: found, accepted }
   ]
@@ -41,14 +46,16 @@ export const problemsOf = (shape: Shape, value: unknown, path: FieldPath = []): 
     }
     case "record":
       if (!isRecord(value)) return refuse(describe(shape))
-      return Object.entries(value).flatMap(([key, each]) => problemsOf(shape.value, each, [...path, key]))
+      return Object.entries(value).flatMap(([key, each]) =>
+        problemsOf(shape.value, each, [...path, key], whole)
+      )
     case "list": {
       if (!Array.isArray(value)) return refuse(describe(shape))
       if (value.length < shape.minLength) return refuse(`a list of at least ${shape.minLength}`)
-      return value.flatMap((each: unknown, index) => problemsOf(shape.item, each, [...path, index]))
+      return value.flatMap((each: unknown, index) => problemsOf(shape.item, each, [...path, index], whole))
     }
     case "fields":
-      return isRecord(value) ? fieldProblems(shape, value, path, []) : refuse(describe(shape))
+      return isRecord(value) ? fieldProblems(shape, value, path, [], whole) : refuse(describe(shape))
     case "choice": {
       const discriminator = discriminatorOf(shape.options)
       if (discriminator !== undefined) {
@@ -57,7 +64,7 @@ export const problemsOf = (shape: Shape, value: unknown, path: FieldPath = []): 
         if (!isRecord(value)) return refuse(oneOf(names))
         const given = value[field]
         const meant = byValue.get(String(given))
-        if (meant !== undefined) return fieldProblems(meant, value, path, shape.options)
+        if (meant !== undefined) return fieldProblems(meant, value, path, shape.options, whole)
         const accepted = oneOf(names) + (typeof given === "string" ? didYouMean(given, names) : "")
         const found = given === undefined ? undefined : show(given)
         return [{ path: [...path, field], atKey: false, value: found, accepted }]
@@ -65,8 +72,8 @@ export const problemsOf = (shape: Shape, value: unknown, path: FieldPath = []): 
       const meant = meantOption(shape.options, value)
       if (meant === undefined) return refuse(describe(shape))
       return meant.kind === "fields" && isRecord(value)
-        ? fieldProblems(meant, value, path, shape.options)
-        : problemsOf(meant, value, path)
+        ? fieldProblems(meant, value, path, shape.options, whole)
+        : problemsOf(meant, value, path, whole)
     }
   }
 }
@@ -75,14 +82,15 @@ const fieldProblems = (
   shape: FieldsShape,
   value: Readonly<Record<string, unknown>>,
   path: FieldPath,
-  alternatives: ReadonlyArray<Shape>
+  alternatives: ReadonlyArray<Shape>,
+  whole: Shape
 ): ReadonlyArray<Problem> => {
   const problems: Array<Problem> = []
   const known = `${shape.fields.size === 1 ? "" : "one of "}${[...shape.fields.keys()].join(", ")}`
   for (const [key, each] of Object.entries(value)) {
     const field = shape.fields.get(key)
     if (field !== undefined) {
-      for (const problem of problemsOf(field.shape, each, [...path, key])) problems.push(problem)
+      for (const problem of problemsOf(field.shape, each, [...path, key], whole)) problems.push(problem)
       continue
     }
     const elsewhere = alternatives.flatMap((other) =>
@@ -91,7 +99,7 @@ const fieldProblems = (
     const hint =
       elsewhere.length > 0
         ? `; "${key}" goes with ${oneOf(elsewhere)}, not with ${titleOf(shape, alternatives)}`
-        : didYouMean(key, shape.fields.keys())
+        : didYouMean(key, shape.fields.keys()) || belongsTo(key, whole)
     problems.push({ path: [...path, key], atKey: true, value: "an unknown field", accepted: known + hint })
   }
   for (const [key, field] of shape.fields) {
@@ -104,6 +112,18 @@ const fieldProblems = (
       })
   }
   return problems
+}
+
+const mostPlaces = 4
+
+/** `; "x" is a field of a or b`, where the whole shape has it in few other places; or nothing. */
+const belongsTo = (key: string, whole: Shape): string => {
+  const owners = new Set(
+    fieldPaths(whole)
+      .filter((path) => path.at(-1) === key)
+      .map((path) => `of ${path.slice(0, -1).join(".") || "the scenario itself"}`)
+  )
+  return owners.size === 0 || owners.size > mostPlaces ? "" : `; "${key}" is a field ${oneOf([...owners])}`
 }
 
 /** What an alternative is called: its discriminating value, or the fields it must have. */

@@ -2,7 +2,7 @@
 // and puts the value there. Works on plain data and shapes; knows nothing of files.
 import { meantOption, type FieldPath } from "./check.ts"
 import { parseInline } from "./source.ts"
-import { discriminatorOf, isRecord, type Shape } from "./shape.ts"
+import { discriminatorOf, fieldPaths, isRecord, type Shape } from "./shape.ts"
 import { similarTo } from "./similar.ts"
 
 interface Override {
@@ -43,16 +43,8 @@ const presentPaths = (value: unknown, path: FieldPath = []): ReadonlyArray<Field
   return path.length === 0 ? below : [path, ...below]
 }
 
-/**
- * Paths of every field that a shape has. With data, only those of the alternatives that the data has chosen; list entries
- * are not enumerated: those that exist are present.
- */
-const possiblePaths = (
-  shape: Shape,
-  value: unknown,
-  narrowed: boolean,
-  path: FieldPath = []
-): Array<FieldPath> => {
+/** As `fieldPaths`, but of alternatives only those that the data has chosen. */
+const chosenPaths = (shape: Shape, value: unknown, path: FieldPath = []): Array<FieldPath> => {
   switch (shape.kind) {
     case "value":
     case "list":
@@ -61,12 +53,10 @@ const possiblePaths = (
     case "fields":
       return [...shape.fields].flatMap(([key, field]) => {
         const inner = isRecord(value) ? value[key] : undefined
-        return [[...path, key], ...possiblePaths(field.shape, inner, narrowed, [...path, key])]
+        return [[...path, key], ...chosenPaths(field.shape, inner, [...path, key])]
       })
-    case "choice": {
-      const options = narrowed ? chosen(shape.options, value) : shape.options
-      return options.flatMap((option) => possiblePaths(option, value, narrowed, path))
-    }
+    case "choice":
+      return chosen(shape.options, value).flatMap((option) => chosenPaths(option, value, path))
   }
 }
 
@@ -102,8 +92,8 @@ export const resolveField = (
   const suffix = segmentsOf(text)
   const present = unique([...presentPaths(value), ...alsoPresent])
   const presentNames = new Set(present.map(pathText))
-  const narrowed = unique(possiblePaths(shape, value, true))
-  const possible = unique(possiblePaths(shape, undefined, false))
+  const narrowed = unique(chosenPaths(shape, value))
+  const possible = unique(fieldPaths(shape))
   const exact = [...present, ...narrowed, ...possible].find(
     (path) => path.length === suffix.length && endsWith(path, suffix)
   )

@@ -179,3 +179,13 @@ export const discriminatorOf = (
 /** An object with fields, as YAML and JSON make them. */
 export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** Names on the way to every field that a shape has, inner and outer, in each alternative; entries of lists are not looked into. */
+export const fieldPaths = (shape: Shape): ReadonlyArray<ReadonlyArray<string>> => {
+  if (shape.kind === "choice") return shape.options.flatMap(fieldPaths)
+  if (shape.kind !== "fields") return []
+  return [...shape.fields].flatMap(([key, field]) => [
+    [key],
+    ...fieldPaths(field.shape).map((path) => [key, ...path])
+  ])
+}

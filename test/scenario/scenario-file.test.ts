@@ -106,6 +106,20 @@ jitter: .nan
     expect(errors[0]).toMatch(message)
   })
 
+  it.each([
+    [
+      "gpt2: { layers: 1, width: 8, heads: 1 }, precision: bfloat16",
+      /"precision" is a field of the scenario itself or of training$/u
+    ],
+    ["gpt2: { layers: 1, width: 8, heads: 1, recompute: block }", /"recompute" is a field of activations$/u],
+    ["gpt2: { layers: 1, width: 8, heads: 1 }, wan: 1Gbit/s", /"wan" is a field of world\.links$/u],
+    ["gpt2: { layers: 1, width: 8, heads: 1 }, nonsense: 1", /expected one of gpt2, measured$/u]
+  ])("says where a field belongs that stands in the wrong place: %s", (model, message) => {
+    const errors = errorsOf(small.replace(/model: .*/u, `model: { ${model} }`))
+    expect(errors).toHaveLength(1)
+    expect(errors[0]).toMatch(message)
+  })
+
   it("says which algorithms have a field that another lacks", () => {
     expect(errorsOf(small, "algorithm.period=20")).toEqual([
       '--set algorithm.period=20: algorithm.period: an unknown field is not accepted; expected one of name, wire, buckets, bucketBytes, firstBucketBytes, deadline; "period" goes with local-sgd, partial-local-sgd, dreamddp, diloco or streaming-diloco, not with ddp'
