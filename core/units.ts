@@ -97,7 +97,7 @@ const unknownUnit = (unit: string): string => `${JSON.stringify(unit)} is not a 
 
 const unlimited = /^(?:unlimited|unshaped)$/iu
 const parseFiniteBandwidth = parser("bandwidth", (amount, unit) => {
-  if (unit === "") return "it has no unit (bits or bytes?)"
+  if (unit === "") return amount === 0 ? 0 : "it has no unit (bits or bytes?)"
   const words = /^([kmgtp]?i?)bit(?:s)?(?:\/s|ps)?$/iu.exec(unit)
   if (words !== null) {
     const factor = anyCasePrefixFactor(words[1] ?? "")
@@ -118,7 +118,7 @@ const parseFiniteBandwidth = parser("bandwidth", (amount, unit) => {
 
 /**
  * Bytes per second of a bandwidth: "1Gbit/s", "1 Gbps", "10gbit" (tc), "125MB/s", "unlimited" or "unshaped" (Infinity).
- * A number without a unit is refused, as bits and bytes are confused too often; 0 is a link that is down.
+ * A number without a unit is refused, as bits and bytes are confused too often; 0, which needs none, is a link that is down.
  */
 export const parseBandwidth = (input: string | number): Result.Result<number, UnitFailure> =>
   input === Number.POSITIVE_INFINITY || (typeof input === "string" && unlimited.test(input.trim()))

@@ -43,6 +43,8 @@ describe("parsing", () => {
     ["8 bit/s", 1],
     ["0.1 Gbit/s", 1.25e7],
     ["0bit/s", 0],
+    [0, 0],
+    ["0", 0],
     [" unlimited ", Infinity],
     ["unshaped", Infinity]
   ])("bandwidth %s", (text, expected) => expect(value(parseBandwidth(text))).toBe(expected))
