@@ -78,13 +78,15 @@ export const chooseParameters = (
     return `${layer === undefined ? "" : (layers.owners[layer] ?? layer)} ${gradient.shape.shape.join("x")}`
   }
   const line = first.map(identity)
-  // Gradient accumulation runs the backward pass several times a step; each parameter counts once, as in the last.
+  // Gradient accumulation runs the backward pass several times a step; each parameter counts once, in the first pass's layer. Of
+  // all layers' backward passes, which go from the last layer to the first, that is the last, which makes the gradient whole;
+  // and the first forward pass is the first to read it.
   // Ops have no names of their own by which one that comes again were known.
   const period = tree.frames === "ops" ? first.length / passesOf(tree, first) : shortestPeriod(line)
-  const once = period < line.length && layers.owners.length > 0 ? first.slice(-period) : first
+  const once = period < line.length && layers.owners.length > 0 ? first.slice(0, period) : first
   if (once.length < first.length) {
     warnings.push(
-      `${first.length / period} backward passes per step (accumulated gradients, or several steps that nothing divides): parameters are those of one`
+      `${first.length / period} backward passes per step (accumulated gradients, or several steps that nothing divides): parameters are those of one, whose gradients are whole after all; to simulate other numbers of batches, or a model in parts, profile a step of one and say training.accumulate`
     )
   }
   for (let step = firstStep + 1; step < steps; step++) {
