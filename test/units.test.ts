@@ -30,7 +30,7 @@ const reason = (parsed: Result.Result<number, UnitFailure>): string =>
   Result.match(parsed, { onSuccess: (n) => `parsed as ${n}`, onFailure: (failure) => failure.reason })
 
 describe("parsing", () => {
-  it.each<[string, number]>([
+  it.each<[string | number, number]>([
     ["1Gbit/s", 1.25e8],
     ["1 Gbps", 1.25e8],
     ["1Gb/s", 1.25e8],

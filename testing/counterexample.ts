@@ -1,7 +1,8 @@
 // Writes a failing scenario as a file, and beside it the profile it needs: what `sim run` takes.
-import { mkdirSync, writeFileSync } from "node:fs"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { stringify } from "yaml"
+import { makeFolder } from "../traces/made-folder.ts"
 import { encodeProfile } from "../traces/profile-file.ts"
 import { generatedProfile, type ScenarioCase } from "./scenario.ts"
 
@@ -14,7 +15,7 @@ export const saveCounterexample = (
   { scenario, profile }: ScenarioCase,
   why: ReadonlyArray<string> = []
 ): string => {
-  mkdirSync(folder, { recursive: true })
+  makeFolder(folder)
   const file = join(folder, `${inFileName(name)}.yaml`)
   let saved = { ...scenario, name }
   if (profile !== undefined) {
