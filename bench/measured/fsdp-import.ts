@@ -1,48 +1,53 @@
 // Makes of what fsdp_record.py has recorded the profiles that ship and the table that `sim validate` holds the simulator to:
-//   npx node bench/measured/fsdp-import.ts h200x2 out/ out-cubic/
-// and prints what the simulator makes of each.
-// The first folder has traces and NVLink; further ones may have sockets under another congestion control. Each step is foretold
-// from the local step of its own model, with as many processes at once as train, and collectives alone. Hooks, calls and the
-// slowdown of kernels come from the *other* model's traces: no step gives anything to its own prediction.
+//   npx node bench/measured/fsdp-import.ts h200x2-cubic out/
+// and prints what the simulator makes of each. What a step is foretold from was settled before the recording was made:
+//
+// - Its own model's local steps, by both processes at once, in autocast for DDP; for FSDP2 forward and backward passes with 16-bit
+//   parameters, and the optimizer of 32-bit ones.
+// - Its host: own local steps of few tokens, the longer of each pair of the two ranks' (`slowerSeconds`), before, between and after
+//   DDP and FSDP2. They say what a launch costs, and how long a step takes whose device waits for its host.
+// - What DDP and FSDP2 add to a host: steps of few tokens of the *other* model under them, less its local ones, by calls and tensors
+//   as that model's traces have them.
+// - Collectives alone, and how much slower kernels are beside them: over NVLink, over sockets that are not shaped, and the shaped
+//   link's rate. Each step over a shaped link once more from collectives measured on that link.
+// - The option `gradient_as_bucket_view`, as recorded.
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
+import type { Profile } from "../../core/profile.ts"
 import { Loader } from "../../scenarios/load.ts"
-import { shardedH200 } from "../../sim/validate/sharded-h200.ts"
+import { shardedH200Cubic } from "../../sim/validate/sharded-h200.ts"
 import { importCsv, importKinetoFile, writeProfile, type ImportReport } from "../../traces/index.ts"
+import { tensorsCarried } from "../../traces/kineto/host-times.ts"
 import type { RecordedSteps, Recording } from "./fsdp-recording.ts"
 import {
   collectivesCsv,
   congestionOf,
-  localSeconds,
   models,
   partsOf,
   peakBytesOf,
   secondsOf,
   slowdownBeside,
+  slowerSeconds,
+  stepsOf,
   waitedSecondsOf,
-  type Model,
-  type Mode
+  type Mode,
+  type Model
 } from "./fsdp-recording.ts"
 
 const root = fileURLToPath(new URL("../../", import.meta.url))
-const [machine, ...folders] = process.argv.slice(2)
-if (machine === undefined || folders.length === 0) {
-  process.stderr.write(
-    "a name for the machine and folders of fsdp_record.py, please: h200x2 out/ out-cubic/\n"
-  )
+const [machine, folder] = process.argv.slice(2)
+if (machine === undefined || folder === undefined) {
+  process.stderr.write("a name for the machine and a folder of fsdp_record.py, please: h200x2-cubic out/\n")
   process.exit(2)
 }
 
-const recordings = folders.map((folder) => ({
-  folder,
-  recording: JSON.parse(readFileSync(path.join(folder, "fsdp.json"), "utf8")) as Recording
-}))
-const { folder, recording } = recordings[0]!
+const recording = JSON.parse(readFileSync(path.join(folder, "fsdp.json"), "utf8")) as Recording
 const { torch, nccl, device } = recording.described?.nvlink?.[0] ?? {}
+const congestion = congestionOf(recording)
 
 const profile = (name: string): string => path.join(root, "traces/profiles", `${name}-${machine}.arrow`)
 /** As scenarios of scenarios/measured name it. */
@@ -50,19 +55,24 @@ const named = (name: string): string => `../../traces/profiles/${name}-${machine
 
 const traces = mkdtempSync(path.join(tmpdir(), "fsdp-"))
 execFileSync("tar", ["xf", path.resolve(folder, "traces.tar")], { cwd: traces })
-const traceOf = (model: Model, mode: Mode): string | undefined => {
-  const found = partsOf(recording, "trace").find((part) => part.model === model && part.mode === mode)
-  return found?.file === undefined ? undefined : path.join(traces, found.file)
+const traceOf = (model: Model, mode: Mode, few: boolean): string => {
+  const found = partsOf(recording, "trace").find(
+    (part) => part.model === model && part.mode === mode && (part.few ?? false) === few
+  )
+  if (found?.file === undefined)
+    throw new RangeError(`no trace of ${model}, ${mode}${few ? ", few tokens" : ""} was recorded`)
+  return path.join(traces, found.file)
 }
 
 const imported = (
   model: Model,
   mode: Mode,
+  few: boolean,
   unprofiledStepSeconds: number,
   more: Readonly<Record<string, unknown>> = {}
 ): Promise<ImportReport> =>
   Effect.runPromise(
-    importKinetoFile(traceOf(model, mode)!, {
+    importKinetoFile(traceOf(model, mode, few), {
       name: `${model} ${mode}, ${machine}`,
       conditions: `${recording.date}, two ranks of one machine`,
       unprofiledStepSeconds,
@@ -70,71 +80,103 @@ const imported = (
     })
   )
 
-/** Hooks and calls of a mode, and what collectives slow kernels by, as a model's traces have them. */
-interface FromTraces {
+/** A local step of few tokens, whose host sets the pace. */
+const hostSeconds = (model: Model, mode: "local" | "local16"): number =>
+  slowerSeconds(stepsOf(recording, { model, mode, few: true }))
+
+/** A step of few tokens under DDP or FSDP2 over NVLink. */
+const fewSeconds = (model: Model, mode: "ddp" | "fsdp"): number =>
+  secondsOf(stepsOf(recording, { model, mode, few: true, link: "nvlink" })[0]!)
+
+/** The local step's profile; where its device waits for its host, as long as the host takes. */
+const localProfile = async (model: Model, mode: "local" | "local16"): Promise<Profile> => {
+  const seconds = slowerSeconds(stepsOf(recording, { model, mode, few: false }))
+  const report = await imported(model, mode, false, seconds)
+  const busy = report.profile.deviceBusySeconds
+  if (seconds <= 1.05 * busy) return report.profile
+  const own = await imported(model, mode, false, Math.max(busy, hostSeconds(model, mode)))
+  return own.profile
+}
+
+/** Of FSDP2: the device's passes with 16-bit parameters, the optimizer of 32-bit ones. */
+const underFsdp = (local: Profile, local16: Profile): Profile => {
+  const layers = local16.layers.map((layer, index) => {
+    const other = local.layers[index]
+    if (other?.name !== layer.name)
+      throw new RangeError(`layer ${index} is ${layer.name} in 16 bits and ${other?.name} in autocast`)
+    return { ...layer, optimizer: other.optimizer }
+  })
+  const sum = ({ layers: all }: Pick<Profile, "layers">): number =>
+    all.reduce((seconds, { optimizer }) => seconds + optimizer.busySeconds, 0)
+  const more = sum(local) - sum(local16)
+  const unprofiled = local16.unprofiledStepSeconds!
+  const waits = unprofiled > 1.05 * local16.deviceBusySeconds
+  return {
+    ...local16,
+    layers,
+    parameters: local.parameters,
+    deviceBusySeconds: local16.deviceBusySeconds + more,
+    stepSeconds: local16.stepSeconds + more,
+    unprofiledStepSeconds: waits ? Math.max(unprofiled, local16.deviceBusySeconds + more) : unprofiled + more
+  }
+}
+
+interface HostCosts {
   readonly hookSeconds: number
   readonly collectiveSeconds: number
-  readonly slowdown: number | undefined
 }
 
-const steps = (link: string, model: Model, mode: Mode): RecordedSteps | undefined =>
-  partsOf(recording, "steps").find(
-    (part) => part.link === link && part.model === model && part.mode === mode && part.processes === undefined
-  )
+const ddpHost = async (model: Model): Promise<HostCosts> => {
+  const { profile: found } = await imported(model, "local", true, hostSeconds(model, "local"), {
+    ddp: traceOf(model, "ddp", true),
+    ddpStepSeconds: fewSeconds(model, "ddp")
+  })
+  return {
+    hookSeconds: found.host?.hookSeconds ?? 0,
+    collectiveSeconds: found.host?.collectiveSeconds ?? 0
+  }
+}
 
-const local = new Map<Model, ImportReport>()
-const under = new Map<string, FromTraces>()
+/** What its own annotations and calls take, so many times as long that they account for all that FSDP2 adds to the step. */
+const fsdpHost = async (model: Model): Promise<HostCosts> => {
+  const seconds = fewSeconds(model, "fsdp")
+  const { profile: found, sharded } = await imported(model, "fsdp", true, seconds)
+  const { hookSeconds = 0, collectiveSeconds = 0 } = found.host ?? {}
+  if (sharded === undefined) throw new RangeError(`the trace of ${model} under FSDP2 shows no units`)
+  const calls = sharded.units.reduce((sum, { gathers, scatters }) => sum + gathers.calls + scatters.calls, 0)
+  const told = tensorsCarried(sharded) * hookSeconds + calls * collectiveSeconds
+  const more = Math.max(0, seconds - hostSeconds(model, "local16")) / told
+  return { hookSeconds: hookSeconds * more, collectiveSeconds: collectiveSeconds * more }
+}
+
+const launch = new Map<string, number>()
+const added = new Map<string, HostCosts>()
 for (const model of models) {
-  const alone = localSeconds(recording, model, 2)
-  const report = await imported(model, "local", alone)
-  local.set(model, report)
-  await Effect.runPromise(writeProfile(profile(model), report.profile))
-  const fsdp = await imported(model, "fsdp", secondsOf(steps("nvlink", model, "fsdp")!))
-  await Effect.runPromise(writeProfile(profile(`${model}-fsdp`), fsdp.profile))
-  const ofFsdp: FromTraces = {
-    hookSeconds: fsdp.profile.host?.hookSeconds ?? 0,
-    collectiveSeconds: fsdp.profile.host?.collectiveSeconds ?? 0,
-    slowdown: fsdp.communication?.slowdown
+  const [local, local16] = [await localProfile(model, "local"), await localProfile(model, "local16")]
+  await Effect.runPromise(writeProfile(profile(model), local))
+  await Effect.runPromise(writeProfile(profile(`${model}-16`), underFsdp(local, local16)))
+  for (const mode of ["local", "local16"] as const) {
+    const few = await imported(model, mode, true, hostSeconds(model, mode))
+    launch.set(`${model} ${mode}`, few.profile.host?.launchSeconds ?? 0)
   }
-  under.set(`${model} fsdp`, ofFsdp)
-  const ddp = traceOf(model, "ddp")
-  const both =
-    ddp === undefined
-      ? undefined
-      : await imported(model, "local", alone, {
-          ddp,
-          ddpStepSeconds: secondsOf(steps("nvlink", model, "ddp")!)
-        })
-  under.set(
-    `${model} ddp`,
-    both === undefined
-      ? ofFsdp
-      : {
-          hookSeconds: both.profile.host?.hookSeconds ?? 0,
-          collectiveSeconds: both.profile.host?.collectiveSeconds ?? 0,
-          slowdown: ofFsdp.slowdown
-        }
-  )
+  added.set(`${model} ddp`, await ddpHost(model))
+  added.set(`${model} fsdp`, await fsdpHost(model))
 }
 
-// Collectives alone: of NVLink, and of sockets that are not shaped, for each congestion control.
-for (const [index, { recording: one }] of recordings.entries())
-  for (const link of ["nvlink", "unshaped"] as const) {
-    const csv = collectivesCsv(one, link)
-    if (csv === undefined) continue
-    const name = link === "nvlink" ? "nccl-nvlink" : `nccl-sockets-${congestionOf(one)}`
-    const report = await Effect.runPromise(
-      importCsv(csv, {
-        name: `${name}, ${machine}`,
-        file: `${path.basename(folders[index]!)}.csv`,
-        ...(device === undefined ? {} : { device })
-      })
-    )
-    await Effect.runPromise(writeProfile(profile(name), report.profile))
-  }
+const tableOf = (link: string): string => (link === "nvlink" ? "nccl-nvlink" : `nccl-${link}-${congestion}`)
+const links = [...new Set(partsOf(recording, "collectives").map(({ link }) => link))]
+for (const link of links) {
+  const report = await Effect.runPromise(
+    importCsv(collectivesCsv(recording, link)!, {
+      name: `${tableOf(link)}, ${machine}`,
+      file: `${link}.csv`,
+      ...(device === undefined ? {} : { device })
+    })
+  )
+  await Effect.runPromise(writeProfile(profile(tableOf(link)), report.profile))
+}
 
 const us = (seconds: number): string => `${(seconds * 1e6).toFixed(1)}us`
-const launch = local.get("gpt2")!.profile.host?.launchSeconds ?? 0
 const otherOf = (model: Model): Model => (model === "gpt2" ? "llama1b" : "gpt2")
 
 const architecture = {
@@ -143,76 +185,90 @@ const architecture = {
     "{llama: {layers: 16, width: 2048, heads: 32, kvHeads: 8, ffnWidth: 5632, vocabulary: 32000, context: 2048, batch: 4}}"
 }
 
-const worldOf = (one: Recording, { link, mode }: RecordedSteps, slowdown: number | undefined) => {
-  if (mode === "local") return ["world={ranks: 1}", "collectives={}"]
+/** `measured`: from collectives measured on the link itself. */
+const worldOf = (link: string, measured: boolean): ReadonlyArray<string> => {
+  const slowdown = slowdownBeside(recording, link)
   const slowed = slowdown === undefined ? "" : `, slowdown: ${slowdown.toFixed(3)}`
-  const table = link === "nvlink" ? named("nccl-nvlink") : named(`nccl-sockets-${congestionOf(one)}`)
-  const collectives = `collectives={measured: ${table}${slowed}}`
+  const from = link === "nvlink" || link === "unshaped" || measured ? link : "unshaped"
+  const collectives = `collectives={measured: ${named(tableOf(from))}${slowed}}`
   if (link === "nvlink") return ["world={ranks: 2, ranksPerNode: 2}", collectives]
-  if (link === "unshaped") return ["world={ranks: 2}", collectives]
+  if (from === link) return ["world={ranks: 2}", collectives]
   return [`world={ranks: 2, links: {inter: {bandwidth: ${link}, mtu: 9000}}}`, collectives]
 }
 
-const setOf = (one: Recording, row: RecordedSteps, waited: boolean): ReadonlyArray<string> => {
-  const { model, mode, link } = row
-  const from = mode === "local" ? undefined : under.get(`${otherOf(model)} ${mode}`)!
-  const slowdown = link === "nvlink" ? from?.slowdown : slowdownBeside(one, link)
-  const reads = waited ? ", read: 20us, readEachStep: true" : ""
+const setOf = (
+  { model, mode, link }: RecordedSteps,
+  how: { readonly waited?: true; readonly measured?: true } = {}
+): ReadonlyArray<string> => {
+  const profiled = `model.profile=${named(mode === "fsdp" ? `${model}-16` : model)}`
+  const base = [profiled, `activations.of=${architecture[model]}`]
+  if (mode === "local") return [...base, "world={ranks: 1}", "collectives={}", "host=none"]
+  const { collectiveSeconds, hookSeconds } = added.get(`${otherOf(model)} ${mode}`)!
+  const launched = launch.get(`${model} ${mode === "fsdp" ? "local16" : "local"}`)!
+  const reads = how.waited ? ", read: 20us, readEachStep: true" : ""
   return [
-    `model.profile=${named(model)}`,
-    `activations.of=${architecture[model]}`,
-    ...worldOf(one, row, slowdown),
-    ...(mode === "fsdp" ? ["activations.by=eager", "shard={within: world, parameterDtype: bfloat16}"] : []),
-    ...(from === undefined
-      ? ["host=none"]
+    ...base,
+    ...worldOf(link, how.measured === true),
+    ...(mode === "fsdp"
+      ? ["activations.by=eager", "shard={within: world, parameterDtype: bfloat16}"]
       : [
-          `host={mode: eager, launch: ${us(launch)}, collective: ${us(from.collectiveSeconds)}, hook: ${us(from.hookSeconds)}${reads}}`
-        ])
+          `activations.gradientAsBucketView=${String(recording.conditions?.gradient_as_bucket_view === true)}`
+        ]),
+    `host={mode: eager, launch: ${us(launched)}, collective: ${us(collectiveSeconds)}, hook: ${us(hookSeconds)}${reads}}`
   ]
 }
 
-const rows = recordings.flatMap(({ recording: one }) =>
-  partsOf(one, "steps")
-    .filter(({ processes }) => processes === undefined || processes === 2)
-    .flatMap((row) => {
-      const { model, mode } = row
-      const shaped = row.link !== "nvlink" && row.link !== "none"
-      const link = shaped ? `${row.link}, ${congestionOf(one)}` : row.link
-      const claim =
-        mode === "local"
-          ? {}
-          : { claim: shaped ? (row.link === "unshaped" ? "unshaped" : "shaped") : "nvlink" }
-      const waited = waitedSecondsOf(row)
-      const peakBytes = peakBytesOf(row)
-      const first = {
-        link,
-        model,
-        mode,
-        stepSeconds: secondsOf(row),
+const rows = partsOf(recording, "steps")
+  .filter(
+    ({ processes = 2, few = false, early = false, mode }) =>
+      processes === 2 && !few && !early && mode !== "local16"
+  )
+  .flatMap((row) => {
+    const { model, mode, link } = row
+    const local = mode === "local"
+    const sockets = link !== "nvlink" && !local
+    const shown = sockets ? `${link}, ${congestion}` : link
+    const shaped = sockets && link !== "unshaped"
+    const waited = local ? undefined : waitedSecondsOf(row)
+    const peakBytes = peakBytesOf(row)
+    const of = { link: shown, model, mode }
+    const stepSeconds = secondsOf(row)
+    return [
+      {
+        ...of,
+        stepSeconds,
         // Over sockets all models are there at once.
-        ...(shaped || peakBytes === undefined ? {} : { peakBytes }),
-        set: setOf(one, row, false),
-        ...claim,
-        ...(mode === "local" ? { given: true } : {})
-      }
-      if (waited === undefined || mode === "local") return [first]
-      return [
-        first,
-        {
-          link,
-          model,
-          mode,
-          shown: "waited for",
-          stepSeconds: waited,
-          set: setOf(one, row, true),
-          claim: "waited"
-        }
-      ]
-    })
-)
+        ...(sockets || peakBytes === undefined ? {} : { peakBytes }),
+        set: setOf(row),
+        ...(local ? { given: true } : { claim: shaped ? "shaped" : sockets ? "unshaped" : "nvlink" })
+      },
+      ...(waited === undefined
+        ? []
+        : [
+            {
+              ...of,
+              shown: "waited for",
+              stepSeconds: waited,
+              set: setOf(row, { waited: true }),
+              claim: "waited"
+            }
+          ]),
+      ...(shaped && links.includes(link)
+        ? [
+            {
+              ...of,
+              shown: "measured link",
+              stepSeconds,
+              set: setOf(row, { measured: true }),
+              claim: "measured link"
+            }
+          ]
+        : [])
+    ]
+  })
 
 const table = {
-  source: `bench/measured/fsdp_record.py, ${recording.date}: two ${device ?? "GPUs"} of one machine, a rank each, PyTorch ${torch ?? "?"}, NCCL ${nccl ?? "?"}: GPT-2 124M at 4 x 1024 and a Llama of 852,559,872 parameters at 4 x 2048; local and DDP in bf16 autocast with float32 parameters (bucket_cap_mb=25, gradient_as_bucket_view), FSDP2 of every block and the root (param_dtype bf16, reduce_dtype float32); fused AdamW; medians of steps, mean of the two ranks; local: both at once, without communication; sockets between network namespaces, MTU 9000, token bucket both ways`,
+  source: `bench/measured/fsdp_record.py, ${recording.date}: two ${device ?? "GPUs"} of one machine, a rank each, PyTorch ${torch ?? "?"}, NCCL ${nccl ?? "?"}, TCP ${congestion}: GPT-2 124M at 4 x 1024 and a Llama of 852,559,872 parameters at 4 x 2048; local and DDP in bf16 autocast with float32 parameters (bucket_cap_mb=25, gradient_as_bucket_view), FSDP2 of every block and the root (param_dtype bf16, reduce_dtype float32); fused AdamW; over NVLink each in processes of its own; medians of steps, mean of the two ranks; local: both at once, without communication; sockets between network namespaces, MTU 9000, token bucket both ways`,
   // All of it that is of a machine, each step changes.
   scenario: "../measured/sharded-h100.yaml",
   steps: rows
@@ -221,7 +277,7 @@ const file = path.join(root, "scenarios/validate", `sharded-${machine}.measured.
 writeFileSync(file, `${JSON.stringify(table, null, 2)}\n`)
 
 const { claims, lines } = await Effect.runPromise(
-  Effect.flatMap(shardedH200(`sharded-${machine}`, path.basename(file)).open, (opened) =>
+  Effect.flatMap(shardedH200Cubic(`sharded-${machine}`, path.basename(file)).open, (opened) =>
     opened.check(new Loader(), () => undefined)
   )
 )

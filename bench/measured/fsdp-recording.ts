@@ -3,7 +3,8 @@ import { median } from "../../core/median.ts"
 
 export const models = ["gpt2", "llama1b"] as const
 export type Model = (typeof models)[number]
-export type Mode = "local" | "ddp" | "fsdp"
+/** `local16`: the model with 16-bit parameters, as FSDP2 gathers them, without FSDP2. */
+export type Mode = "local" | "local16" | "ddp" | "fsdp"
 
 interface RankSteps {
   readonly seconds: ReadonlyArray<number>
@@ -17,8 +18,12 @@ export interface RecordedSteps {
   readonly link: string
   readonly model: Model
   readonly mode: Mode
-  /** Of local steps: how many ran at once. */
+  /** How many ran at once. */
   readonly processes?: number
+  /** Of so few tokens that the host sets the pace. */
+  readonly few?: boolean
+  /** Among DDP's first ten. */
+  readonly early?: boolean
   readonly ranks: ReadonlyArray<RankSteps>
 }
 
@@ -26,6 +31,7 @@ interface RecordedTrace {
   readonly what: "trace"
   readonly model: Model
   readonly mode: Mode
+  readonly few?: boolean
   readonly file?: string
 }
 
@@ -66,6 +72,7 @@ interface Described {
 
 export interface Recording {
   readonly date: string
+  readonly conditions?: { readonly gradient_as_bucket_view?: boolean }
   readonly described?: {
     readonly nvlink?: ReadonlyArray<Described>
     readonly sockets?: ReadonlyArray<Described>
@@ -102,23 +109,45 @@ export const peakBytesOf = ({ ranks }: RecordedSteps): number | undefined => {
   return peaks.length === 0 ? undefined : Math.max(...peaks)
 }
 
-/** The local step with so many processes at once, seconds; that of one, where no more were recorded. */
-export const localSeconds = (recording: Recording, model: Model, processes: number): number => {
-  const own = partsOf(recording, "steps").filter((part) => part.mode === "local" && part.model === model)
-  const row = own.find((part) => part.processes === processes) ?? own[0]
-  if (row === undefined) throw new RangeError(`no local steps of ${model} were recorded`)
-  return secondsOf(row)
-}
+/**
+ * What steps take that wait for the slower of two hosts each time, seconds: the mean, over all pairs of one rank's steps and the
+ * other's, of the longer of the two. Of ranks whose steps did not wait for each other.
+ */
+export const slowerSeconds = (parts: ReadonlyArray<RecordedSteps>): number =>
+  mean(
+    parts.map(({ ranks }) =>
+      mean(
+        ranks
+          .map(({ seconds }) => seconds)
+          .reduce((so, more) => so.flatMap((a) => more.map((b) => Math.max(a, b))))
+      )
+    )
+  )
+
+/** Steps of the kind asked for, by both processes at once, DDP's first ten aside. */
+export const stepsOf = (
+  recording: Recording,
+  kind: { readonly model: Model; readonly mode: Mode; readonly few: boolean; readonly link?: string }
+): ReadonlyArray<RecordedSteps> =>
+  partsOf(recording, "steps").filter(
+    ({ model, mode, few = false, early = false, processes = 2, link }) =>
+      model === kind.model &&
+      mode === kind.mode &&
+      few === kind.few &&
+      !early &&
+      processes === 2 &&
+      link === (kind.link ?? link)
+  )
 
 export const congestionOf = ({ described }: Recording): string =>
   described?.sockets?.[0]?.tcp?.tcp_congestion_control[0] ?? "tcp"
 
 /**
- * How many times as long kernels took beside all-reduces over such a link: mean of a product and a copy, at least 1. Undefined where
- * it was not recorded; then over the next link that was.
+ * How many times as long kernels took beside all-reduces over such a link: mean of a product and a copy, at least 1. Of sockets where
+ * it was not recorded, over the first that it was; undefined where there is none.
  */
 export const slowdownBeside = (recording: Recording, link: string): number | undefined => {
-  const all = partsOf(recording, "beside").filter((part) => part.link !== "nvlink")
+  const all = partsOf(recording, "beside").filter((part) => (part.link === "nvlink") === (link === "nvlink"))
   const part = all.find((one) => one.link === link) ?? all[0]
   if (part === undefined) return undefined
   const ratios = part.ranks.flatMap(({ product, copy }) =>

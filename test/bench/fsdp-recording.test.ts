@@ -3,10 +3,11 @@ import { expect, it } from "vitest"
 import {
   collectivesCsv,
   congestionOf,
-  localSeconds,
   peakBytesOf,
   secondsOf,
   slowdownBeside,
+  slowerSeconds,
+  stepsOf,
   waitedSecondsOf,
   type RecordedSteps,
   type Recording
@@ -65,15 +66,33 @@ it("takes the median of steps and the mean of ranks", () => {
   expect(peakBytesOf(ddp)).toBe(80)
 })
 
-it("takes the local step with as many processes as train, else what there is", () => {
-  expect(localSeconds(recording, "gpt2", 2)).toBe(44)
-  expect(localSeconds({ ...recording, parts: [local(1, 40)] }, "gpt2", 2)).toBe(40)
-  expect(() => localSeconds(recording, "llama1b", 2)).toThrow("no local steps of llama1b were recorded")
+it("takes steps of both processes at once, of few tokens or many, without DDP's first ten", () => {
+  const few: RecordedSteps = { ...local(2, 30), few: true }
+  const early: RecordedSteps = { ...ddp, early: true, processes: 2 }
+  const all: Recording = { ...recording, parts: [local(1, 40), few, local(2, 44), early, ddp, few] }
+  expect(stepsOf(all, { model: "gpt2", mode: "local", few: false })).toEqual([local(2, 44)])
+  expect(stepsOf(all, { model: "gpt2", mode: "local", few: true })).toEqual([few, few])
+  expect(stepsOf(all, { model: "gpt2", mode: "ddp", few: false, link: "nvlink" })).toEqual([ddp])
+  expect(stepsOf(all, { model: "gpt2", mode: "ddp", few: false, link: "10gbit" })).toEqual([])
+  expect(stepsOf(all, { model: "llama1b", mode: "local", few: false })).toEqual([])
 })
 
-it("takes kernels beside collectives over sockets where both were timed", () => {
+it("takes the longer of each pair of two ranks' steps where they wait for each other", () => {
+  const of = (...ranks: ReadonlyArray<ReadonlyArray<number>>): RecordedSteps => ({
+    ...local(2, 0),
+    ranks: ranks.map((seconds) => ({ seconds }))
+  })
+  // Pairs: 1 2, 1 6, 5 2, 5 6.
+  expect(slowerSeconds([of([1, 5], [2, 6])])).toBe((2 + 6 + 5 + 6) / 4)
+  // One rank is always the slower one: its mean.
+  expect(slowerSeconds([of([1, 2], [10, 20])])).toBe(15)
+  expect(slowerSeconds([of([1], [2]), of([4], [3])])).toBe(3)
+})
+
+it("takes kernels beside collectives over NVLink, or over sockets, where both were timed", () => {
   expect(slowdownBeside(recording, "10gbit")).toBe(1.5)
   expect(slowdownBeside(recording, "3gbit")).toBe(1.5)
+  expect(slowdownBeside(recording, "nvlink")).toBe(9)
   expect(slowdownBeside({ ...recording, parts: [] }, "10gbit")).toBeUndefined()
 })
 
