@@ -282,6 +282,47 @@ describe("what a model in parts asks of its machine", () => {
     )
   })
 
+  // As FSDP2, whose streams that gather wait for the last unit's parameters to be laid out: the head's backward pass is the root's,
+  // beside which one block is gathered and no more, however short its gather.
+  it("is that a block is gathered ahead in the backward pass when the turn of the one before it has come", () => {
+    const world = sitesOf(1, 2, { bytesPerSecond: 1e6, latencySeconds: 0 })
+    const profile = profileOf(3, 16)
+    const shards = planShards(
+      profile.layers.map(({ name }) => name),
+      divided(world, "site"),
+      fsdp
+    )
+    const journals: Array<Journal> = []
+    const { planned } = plan({ name: "ddp" }, dividedProfile(profile, shards), world)
+    const { timeline } = run({
+      world,
+      costs: makeCostModel({ profile }),
+      program: journaled(planned.program(profiledModel(profile, { shard: shards }), 2), journals),
+      record: true,
+      symmetric: false
+    })
+    const { rank, entries } = journals[0]!
+    const rows = [...timeline!.op.keys()].filter((row) => timeline!.rank[row] === rank)
+    const begun = (id: number): number => timeline!.startSeconds[rows[id]!]!
+    const ops = entries.flatMap((entry) => (entry.kind === "op" && entry.step === 0 ? [entry] : []))
+    const lastForward = ops.findLastIndex(({ op }) => op.attributes["phase"] === "forward")
+    const again = ops.slice(lastForward).filter(({ op }) => op.kernel.name === "all_gather")
+    const units = again.map(({ op }) => op.reads[0]!.name.split(" part")[0]!)
+    expect(units).toEqual(shards.division.flatMap(({ root, name }) => (root ? [] : [name])).toReversed())
+    const turnOf = (unit: string): number => {
+      const { layers } = shards.division.find(({ name }) => name === unit)!
+      const first = ops.find(
+        ({ op }) => op.attributes["phase"] === "backward" && layers.includes(op.attributes["layer"] as number)
+      )
+      return begun(first!.id)
+    }
+    again.slice(1).forEach(({ id }, index) => {
+      expect(begun(id), units[index + 1]).toBeGreaterThanOrEqual(turnOf(units[index]!))
+    })
+    // The first goes beside the head.
+    expect(begun(again[0]!.id)).toBeLessThan(turnOf(units[0]!))
+  })
+
   it("is that each link carries what the closed form says, exactly", () => {
     let [gathered, travelled] = [0, 0]
     fc.assert(

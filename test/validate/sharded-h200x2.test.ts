@@ -70,7 +70,7 @@ it("says of each bound how much of it is met", async () => {
     ["peaks of memory, whole and in parts, within 5 %", false, "3 of 6, worst 11.5 %"],
     ["steps over NVLink within 5 %", false, "0 of 4, worst 24.3 %"],
     ["steps over NVLink whose host waits for each within 5 %", false, "1 of 4, worst 15.8 %"],
-    ["steps over shaped links of 3 to 25 Gbit/s within 5 %", false, "13 of 16, worst 17.4 %"],
+    ["steps over shaped links of 3 to 25 Gbit/s within 5 %", false, "13 of 16, worst 16.7 %"],
     ["steps over sockets that are not shaped within 5 %", false, "1 of 4, worst 14.0 %"]
   ])
 })
@@ -91,14 +91,12 @@ it.each([
 
 const scenario = path.join(root, "scenarios/measured/sharded-h100.yaml")
 
-const ran = async (set: ReadonlyArray<string>) => {
-  const { result } = await Effect.runPromise(
+const ran = (set: ReadonlyArray<string>, record = false) =>
+  Effect.runPromise(
     Effect.flatMap(loadScenario(scenario, set), (loaded) =>
-      runScenario(loaded, scenario, { loader: new Loader() })
+      runScenario(loaded, scenario, { loader: new Loader(), record })
     )
   )
-  return result
-}
 
 // A local step and one copy of the gradients, 4 bytes a parameter: so it was measured, within 1 % of that copy.
 it.each([
@@ -111,7 +109,7 @@ it.each([
       steps.find((step) => step.model === model && step.mode === mode && step.peakBytes !== undefined)!
     const [local, ddp] = [row("local"), row("ddp")]
     expect(Math.abs((ddp.peakBytes! - local.peakBytes!) / (4 * count) - 1)).toBeLessThan(0.015)
-    const peak = async (set: ReadonlyArray<string>) => (await ran(set)).peakBytes.device
+    const peak = async (set: ReadonlyArray<string>) => (await ran(set)).result.peakBytes.device
     const [alone, views, twice] = await Promise.all([
       peak(local.set),
       peak([...ddp.set, "activations.gradientAsBucketView=true"]),
@@ -123,7 +121,7 @@ it.each([
   }
 )
 
-it("over 10 Gbit/s: what was missing is missing of collectives alone on that link too, under BBR", async () => {
+it("over 10 Gbit/s: under DDP, what is missing is missing of collectives alone on that link too, under BBR", async () => {
   expect(congestionOf(recording)).toBe("bbr")
   const alone = path.join(folder, "nccl-10gbit.arrow")
   const { profile } = await Effect.runPromise(
@@ -137,11 +135,60 @@ it("over 10 Gbit/s: what was missing is missing of collectives alone on that lin
         ? "world={ranks: 2}"
         : change.replace(/(collectives=\{measured: )[^,}]*/u, `$1${alone}`)
     )
-    const result = await ran(changed)
+    const { result } = await ran(changed)
     offs.set(`${model} ${mode}`, metricOf(result, "stepSeconds") / stepSeconds - 1)
   }
-  for (const one of ["gpt2 ddp", "gpt2 fsdp", "llama1b ddp"])
-    expect(Math.abs(offs.get(one)!), one).toBeLessThan(0.006)
+  for (const one of ["gpt2 ddp", "llama1b ddp"]) expect(Math.abs(offs.get(one)!), one).toBeLessThan(0.006)
+  // Gathers of 4 and 7 MiB in a row took up to 55 % longer than the wire, and in the step (below) no longer.
+  expect(offs.get("gpt2 fsdp")!).toBeCloseTo(0.016, 2)
   // Its steps differ: 2.740, 2.729 and 2.651 s. The fastest is what is foretold.
   expect(offs.get("llama1b fsdp")!).toBeCloseTo(-0.027, 2)
+})
+
+interface Spans {
+  readonly what: string
+  readonly link: string
+  readonly model: string
+  readonly mode: string
+  readonly ranks: ReadonlyArray<{
+    readonly collectives: ReadonlyArray<readonly [begin: number, lasted: number, name: string]>
+  }>
+}
+
+/** Where nothing was on the wire for longer than so: before which collective of a step, and for how long. */
+const pauses = (
+  collectives: ReadonlyArray<{ readonly begin: number; readonly end: number }>,
+  longer: number
+): ReadonlyArray<{ readonly before: number; readonly seconds: number }> =>
+  collectives.flatMap(({ begin }, index) => {
+    const seconds = index === 0 ? 0 : begin - collectives[index - 1]!.end
+    return seconds > longer ? [{ before: index, seconds }] : []
+  })
+
+it("pauses where a step under FSDP2 did: once, until the head's backward pass has ended", async () => {
+  const recorded = (recording.parts as ReadonlyArray<unknown> as ReadonlyArray<Spans>).find(
+    ({ what, link, model, mode }) =>
+      what === "spans" && link === "10gbit" && model === "gpt2" && mode === "fsdp"
+  )!
+  const measured = recorded.ranks[0]!.collectives.map(([begin, lasted]) => ({ begin, end: begin + lasted }))
+  // Root and 12 blocks gathered, 12 gathered again, 13 sums.
+  expect(measured).toHaveLength(38)
+  const row = steps.find(
+    ({ link, model, mode }) => link === "10gbit, bbr" && model === "gpt2" && mode === "fsdp"
+  )!
+  const { timeline } = await ran(row.set, true)
+  // Of the second step, which begins as the first ended.
+  const simulated = [...timeline!.op.keys()].flatMap((at) => {
+    const kernel = timeline!.kernels[timeline!.kernel[at]!]!
+    const own = timeline!.rank[at] === 0 && timeline!.step[at] === 1
+    return own && (kernel === "all_gather" || kernel === "reduce_scatter")
+      ? [{ begin: timeline!.startSeconds[at]!, end: timeline!.endSeconds[at]! }]
+      : []
+  })
+  expect(simulated).toHaveLength(38)
+  const [one, ...others] = pauses(measured, 1e-3)
+  expect([one!.before, others]).toEqual([14, []])
+  const [same, ...more] = pauses(simulated, 1e-3)
+  expect([same!.before, more]).toEqual([14, []])
+  expect(Math.abs(same!.seconds - one!.seconds)).toBeLessThan(0.001)
 })

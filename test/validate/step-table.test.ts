@@ -4,7 +4,7 @@ import { expect, it } from "vitest"
 import { Loader } from "../../scenarios/load.ts"
 import { stepTable } from "../../sim/validate/step-table.ts"
 
-// By the table of docs/sharding.md: steps 2.8 and 6.1 % short and 0.3 % long; peaks 3.8 % off at worst, three within 1 %.
+// By the table of docs/sharding.md: steps 6.1 % short, 1.2 and 0.7 % long; peaks 3.8 % off at worst, three within 1 %.
 it("counts what is within each claim's bound, and fails those that a step does not meet or nobody measured", async () => {
   const section = stepTable({
     name: "steps",

@@ -18,6 +18,7 @@ import {
 } from "../../../machine/tensor.ts"
 import {
   wholeStorage,
+  type LayerOps,
   type LayerSpec,
   type Learnt,
   type ParameterPlace,
@@ -33,7 +34,7 @@ import { runningMean, type EarlierSubmissions } from "../accumulation.ts"
 import { flatInitial } from "./initial.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
-import type { Unit } from "./units.ts"
+import type { Run, Unit } from "./units.ts"
 
 /** Only a narrower dtype changes what travels. */
 const wireFor = (dtype: Dtype, stored: Dtype): { readonly wire?: Dtype } =>
@@ -44,6 +45,9 @@ const cast = (label: string, lane: Lane, from: Tensor, to: Tensor): Op => ({
   ...launch(label, kernels.copy, lane, [from], [to]),
   carries: 0
 })
+
+const backwardOf = ({ layers }: Run, ops: ReadonlyArray<LayerOps>): ReadonlyArray<Op> =>
+  layers.toReversed().flatMap((layer) => ops[layer]!.backward)
 
 /** What becomes of a unit's gradients when its backward pass ends. */
 interface Reduction {
@@ -400,6 +404,13 @@ const shardedStorage = (
       first ? { learnt: units[unit]!.learnt, learns: division[unit]!.layers } : { learnt: [], learns: [] }
     )
     const gathers = gatherOrder(plan)
+    /** What is gathered ahead in the backward pass waits until a unit's turn has come, and its parameters could be laid out. */
+    const reached = (index: number, ops: ReadonlyArray<LayerOps>): ReadonlyArray<Op> => {
+      const earlier = runs.slice(index + 1).flatMap((run) => backwardOf(run, ops).toReversed())
+      const last = earlier.find(({ lane, writes }) => lane === Lane.compute && writes.length > 0)
+      const { name } = division[runs[index]!.unit]!
+      return last === undefined ? [] : [launch(`reach ${name}`, kernels.barrier, Lane.intra, last.writes, [])]
+    }
     const placed = new Map<ParameterSpec, ParameterPlace>()
     runs.forEach(({ unit, first }, layer) => {
       if (!first) return
@@ -422,20 +433,23 @@ const shardedStorage = (
       layers: (ops) =>
         runs.map((run, index): TrainingLayer => {
           const { learnt } = stored[index]!
-          const gathered = (order: ReadonlyArray<ReadonlyArray<number>>) =>
-            order[index]!.flatMap((unit) => units[unit]!.gather)
+          const gathered = gathers.forward[index]!.flatMap((unit) => units[unit]!.gather)
           const { name } = division[run.unit]!
           const forward = run.layers.flatMap((layer) => ops[layer]!.forward)
+          const own = gathers.backward[index]!.filter((unit) => unit === run.unit)
+          const ahead = gathers.backward[index]!.filter((unit) => unit !== run.unit)
           const backward = [
-            ...gathered(gathers.backward),
-            ...run.layers.toReversed().flatMap((layer) => ops[layer]!.backward)
+            ...own.flatMap((unit) => units[unit]!.gather),
+            ...(division[run.unit]!.root || ahead.length === 0 ? [] : reached(index, ops)),
+            ...ahead.flatMap((unit) => units[unit]!.gather),
+            ...backwardOf(runs[index]!, ops)
           ]
           const { reduce, earlier } = units[run.unit]!
           return {
             name: run.first ? name : `${name}, ${specs[run.layers[0]!]!.name}`,
             parameters: learnt.map(({ parameter }) => parameter),
             gradients: learnt.map(({ gradient }) => gradient),
-            forward: [...gathered(gathers.forward), ...forward],
+            forward: [...gathered, ...forward],
             backward: [...backward, ...(run.first ? reduce : [])],
             refresh: [],
             // Every backward pass gives back what it gathered; whole parameters need gathering once they have changed.
@@ -443,7 +457,7 @@ const shardedStorage = (
               ? {}
               : {
                   earlier: {
-                    forward: plan.parameters ? [...gathered(gathers.forward), ...forward] : forward,
+                    forward: plan.parameters ? [...gathered, ...forward] : forward,
                     backward: (index) => [
                       ...backward.map((op) => ({ op })),
                       ...(run.first ? earlier(index) : [])
