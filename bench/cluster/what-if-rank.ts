@@ -21,13 +21,16 @@ export interface Request {
   readonly ops?: boolean
 }
 
+/** How long a step took, and what its lanes did where a timed run tells. */
+export type MeasuredSteps = Pick<ExecutedSteps, "stepSeconds"> & Partial<ExecutedSteps>
+
 /** Of this rank: its steps, the first of them that count, and its ops (op-by-op.ts) where they were asked for. */
-export interface Told extends ExecutedSteps {
+export type Told = MeasuredSteps & {
   readonly warmupSteps: number
   readonly ops?: ReadonlyArray<OpTimes>
 }
 
-export type Answer = ExecutedSteps | { readonly error: string }
+export type Answer = MeasuredSteps | { readonly error: string }
 
 const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJob, begun: () => void) =>
   Effect.gen(function* () {
@@ -41,6 +44,15 @@ const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJ
       own.gate.whenOpen(begun)
       return own
     }
+    const plain = plainStepSeconds(
+      { world, job: begins },
+      (count) => planned.program(build, count),
+      job,
+      warmupSteps,
+      steps - warmupSteps
+    )
+    // Where timing costs something, a step is as long as it is when nobody times it, and a timed run is for what lanes do alone.
+    if (!emulateDevice && ops !== true) return { stepSeconds: yield* plain, warmupSteps } satisfies Told
     const { timeline } = yield* execute({
       world,
       job: emulateDevice ? begins : () => job.run(),
@@ -48,22 +60,9 @@ const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJ
       record: true,
       ...(emulateDevice ? { prepare: onDevice(leastSecondsOn(yield* emulatedDevice(scenario, file))) } : {})
     })
-    const timed = executedSteps(timeline!, warmupSteps, steps - warmupSteps)
-    // What lanes do is known of a run that is timed; how long steps are, where timing costs something, of one that is not.
-    const plain = emulateDevice
-      ? {}
-      : {
-          stepSeconds: yield* plainStepSeconds(
-            { world, job: begins },
-            (count) => planned.program(build, count),
-            job,
-            warmupSteps,
-            steps - warmupSteps
-          )
-        }
     return {
-      ...timed,
-      ...plain,
+      ...executedSteps(timeline!, warmupSteps, steps - warmupSteps),
+      ...(emulateDevice ? {} : { stepSeconds: yield* plain }),
       warmupSteps,
       ...(ops === true ? { ops: opTimes(timeline!, job.rank) } : {})
     } satisfies Told

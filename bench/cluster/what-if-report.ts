@@ -12,6 +12,8 @@ export interface Row {
   readonly predictedComputeSeconds: number
   /** Undefined where the time that was given did not suffice. */
   readonly measured: Answer | undefined
+  /** How long that took, warm-up and all. */
+  readonly ranSeconds?: number
 }
 
 interface Measured extends Row {
@@ -32,9 +34,13 @@ export const rowLine = (row: Row): string => {
   if (row.measured === undefined) return `${foretold}, not run`
   if ("error" in row.measured) return `${foretold}, failed: ${row.measured.error}`
   const { stepSeconds, computeSeconds, communicationSeconds } = row.measured
+  const took = (seconds: number | undefined): string =>
+    seconds === undefined ? "" : `, took ${milliseconds(seconds)}`
   return (
     `${foretold}, took ${milliseconds(stepSeconds)}, off by ${percent(row.predictedSeconds / stepSeconds - 1)}; ` +
-    `compute ${milliseconds(row.predictedComputeSeconds)}, took ${milliseconds(computeSeconds)}; communication took ${milliseconds(communicationSeconds)}`
+    `compute ${milliseconds(row.predictedComputeSeconds)}${took(computeSeconds)}` +
+    (communicationSeconds === undefined ? "" : `; communication${took(communicationSeconds).slice(1)}`) +
+    (row.ranSeconds === undefined ? "" : `; ran for ${row.ranSeconds.toFixed(0)} s`)
   )
 }
 

@@ -8,7 +8,7 @@
 //                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
 //   node bench/cluster/what-if.ts --backend cuda --algorithms ddp,fsdp       a model of which each rank holds a part alone
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
-// Steps on GPUs are of a run that nobody times, as is the profile; what lanes do is of a timed run before it.
+// Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
@@ -18,7 +18,6 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
-import type { ExecutedSteps } from "./measured-steps.ts"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
@@ -35,7 +34,7 @@ import {
   type Layout,
   type Point
 } from "./what-if-choices.ts"
-import type { Request, Told } from "./what-if-rank.ts"
+import type { MeasuredSteps, Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
 
 const { values: options } = parseArgs({
@@ -57,7 +56,7 @@ const { values: options } = parseArgs({
     out: { type: "string" },
     /** A folder for the profiles that it was foretold from, which may be foretold from again. */
     profiles: { type: "string" },
-    /** Print the ops of rank 0 too, foretold and measured beside each other. */
+    /** Print the ops of rank 0 too, foretold and measured beside each other; on GPUs each run is made twice then. */
     ops: { type: "boolean", default: false },
     "budget-seconds": { type: "string", default: "1000000" }
   }
@@ -148,11 +147,13 @@ interface Where {
 
 const rows: Array<Row> = []
 
-const withoutOps = ({ stepSeconds, computeSeconds, communicationSeconds }: Told): ExecutedSteps => ({
-  stepSeconds,
-  computeSeconds,
-  communicationSeconds
-})
+const withoutOps = (told: Told): MeasuredSteps => {
+  const { ops: _, warmupSteps: __, ...steps } = told
+  return steps
+}
+
+/** Measured steps of DDP, which are all alike: for about three seconds. */
+const ddpSteps = (stepSeconds: number): number => Math.min(10, Math.max(3, Math.ceil(3 / stepSeconds)))
 
 const measure = async (
   { layout, runners, cluster, compute, between }: Where,
@@ -175,7 +176,7 @@ const measure = async (
     ]
     if (name === "ddp" && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
-      common.push(`steps=${stepSeconds > 1 ? 3 : 10}`)
+      common.push(`steps=${ddpSteps(stepSeconds)}`)
     }
     // Both machines are asked for the same; what slows kernels down is there in a real run.
     const slowed = between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []
@@ -205,13 +206,15 @@ const measure = async (
     const request = { file, set: common, planFrom: compute.file, emulateDevice, ops: options.ops }
     const running = runners()
     const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * foretold.makespanSeconds))
+    const began = performance.now()
     const answer = await running.run(request, () => {
       if (change !== undefined && change.fromSeconds > 0)
         later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
     })
     clearTimeout(patience)
     clearTimeout(later)
-    rows.push({ ...row, measured: "error" in answer ? answer : withoutOps(answer) })
+    const ranSeconds = (performance.now() - began) / 1000
+    rows.push({ ...row, measured: "error" in answer ? answer : withoutOps(answer), ranSeconds })
     console.log(rowLine(rows.at(-1)!))
     if ("ops" in answer) console.log(opByOp(foretold.ops, answer.ops!, answer.warmupSteps))
     keep()

@@ -38,7 +38,7 @@ const llama = ["--scenario", "scenarios/measured/what-if-llama.yaml"]
 
 /** Links that are slower, foretold and run: more ranks, larger models, models in parts, GPUs that are shared. */
 export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
-  whatIf(choices, { name: "what-if", gpus: 2, limitSeconds: 560, asked: [] }),
+  whatIf(choices, { name: "what-if", gpus: 2, limitSeconds: 420, asked: [] }),
   whatIf(choices, {
     name: "sites",
     gpus: 4,

@@ -55,6 +55,15 @@ describe("the report of what was foretold", () => {
     if (other !== undefined) expect(rowLine(other)).toMatch(/failed: lost rank 1|not run/u)
   })
 
+  it("says of what lanes did only what was timed", () => {
+    expect(rowLine({ ...row("ddp", 0.1, took(0.1)), ranSeconds: 12.3 })).toBe(
+      "2 ranks, 1Gbit/s, ddp: foretold 100.0 ms, took 100.0, off by 0.0 %; compute 10.0, took 10.0; communication took 20.0; ran for 12 s"
+    )
+    expect(rowLine(row("ddp", 0.1, { stepSeconds: 0.1 }))).toBe(
+      "2 ranks, 1Gbit/s, ddp: foretold 100.0 ms, took 100.0, off by 0.0 %; compute 10.0"
+    )
+  })
+
   it("counts a tie as foretold", () => {
     const { text } = reportOf([row("ddp", 0.1, took(0.1005)), row("diloco", 0.1001, took(0.1))], names)
     expect(text).toContain("| right | right |")
