@@ -332,7 +332,7 @@ const compressed = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
     ),
     part(
       "kv-break-even",
-      300,
+      420,
       [
         {
           name: "bandwidths at which choosing pays no more",

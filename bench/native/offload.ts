@@ -17,13 +17,14 @@ import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.t
 import { formatSeconds } from "../../core/units.ts"
 import { expertBytes } from "../../core/algorithms/expert-offload/model.ts"
 import { interposing } from "../../core/machine/interpose.ts"
+import { rowsByRank } from "../../core/laws/execution.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import type { OpCost } from "../../core/profile.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
 import { thisDevice } from "../../exec/bench.ts"
 import { execute } from "../../exec/execute.ts"
 import { recordRun, type Ran } from "../../exec/record-run.ts"
-import { forSimulation, recordedOps } from "../../exec/recorded.ts"
+import { rowSeconds } from "../../exec/recorded.ts"
 import { costsOfRun } from "../../exec/run-costs.ts"
 import { timedAndPlain } from "../../exec/timed-and-plain.ts"
 import { kernels } from "../../scenarios/families/expert-offload/kernels.ts"
@@ -133,9 +134,55 @@ interface Real {
   /** Of a decoding step after the warm-up, of the run that nobody timed: from the last choices that one step reads to those of the next. */
   readonly plainStepSeconds: number
   readonly tokensPerSecond: number
-  /** Of an expert, the mean of the run. */
-  readonly copySeconds: number | undefined
+  readonly copies: Copies
   readonly peakBytes: { readonly device: number; readonly host: number }
+}
+
+/** Of experts to the device, means: NaN of none. */
+interface Copies {
+  /** From when a copy could have begun to its end, so that the host which chooses and launches is part of it. */
+  readonly spanSeconds: number
+  /** From its own start, of those that kernels run beside for less than a tenth of their time, and for more than half of it. */
+  readonly aloneSeconds: number
+  readonly besideSeconds: number
+  readonly alone: number
+  readonly beside: number
+}
+
+const meanOf = (values: ReadonlyArray<number>): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length
+
+const copiesOf = ({ record }: Timed, bytes: number): Copies => {
+  const { timeline, journals } = record
+  const { startSeconds, endSeconds } = timeline
+  const rows = rowsByRank(timeline).get(0) ?? []
+  const spans = rowSeconds(record, "span")
+  // in the order of the lane, so in that of time
+  const computing = rows.filter((row) => row >= 0 && timeline.lane[row] === Lane.compute)
+  const copied = journals[0]!.entries.flatMap((entry) =>
+    entry.kind === "op" && entry.op.kernel.name === "h2d" && entry.op.reads[0]!.sizeBytes === bytes
+      ? [rows[entry.id]!]
+      : []
+  )
+  let first = 0
+  const shares = copied.map((row) => {
+    const [from, to] = [startSeconds[row]!, endSeconds[row]!]
+    while (first < computing.length && endSeconds[computing[first]!]! <= from) first++
+    let seconds = 0
+    for (let at = first; at < computing.length && startSeconds[computing[at]!]! < to; at++)
+      seconds += Math.min(to, endSeconds[computing[at]!]!) - Math.max(from, startSeconds[computing[at]!]!)
+    return seconds / (to - from)
+  })
+  const taken = (of: (share: number) => boolean): ReadonlyArray<number> =>
+    copied.filter((_, index) => of(shares[index]!)).map((row) => endSeconds[row]! - startSeconds[row]!)
+  const [alone, beside] = [taken((share) => share < 0.1), taken((share) => share > 0.5)]
+  return {
+    spanSeconds: meanOf(copied.map((row) => spans[row]!)),
+    aloneSeconds: meanOf(alone),
+    besideSeconds: meanOf(beside),
+    alone: alone.length,
+    beside: beside.length
+  }
 }
 
 const realOf = (ran: Timed, reads: ReadonlyArray<number>, scenario: ExpertOffloadScenario) =>
@@ -166,13 +213,13 @@ const realOf = (ran: Timed, reads: ReadonlyArray<number>, scenario: ExpertOffloa
       figures: summary.figures,
       plainStepSeconds,
       tokensPerSecond: workload.batch / plainStepSeconds,
-      copySeconds: expertCopy(recordedOps(ran.record, forSimulation), expertBytes(model)),
+      copies: copiesOf(ran, expertBytes(model)),
       peakBytes
     }
     return real
   })
 
-/** Of an expert to the device, from when it could begin. */
+/** Of an expert to the device. */
 const expertCopy = (ops: ReadonlyArray<OpCost>, bytes: number): number | undefined =>
   ops.find(({ op, attributes }) => op === "h2d" && attributes["bytes"] === bytes)?.medianSeconds
 
@@ -223,9 +270,11 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
     "stalls, ms a step",
     "foretold",
     "ready",
-    "a copy, ms"
+    "a copy alone, ms",
+    "beside kernels",
+    "with the host"
   ],
-  ...rows.map(({ policy, real: { figures, tokensPerSecond, copySeconds }, foretold, timeError }) => [
+  ...rows.map(({ policy, real: { figures, tokensPerSecond, copies }, foretold, timeError }) => [
     policy,
     tokensPerSecond.toFixed(2),
     foretold.tokensPerSecond.toFixed(2),
@@ -236,7 +285,9 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
     (1e3 * figures.stallSeconds).toFixed(2),
     (1e3 * foretold.stallSeconds).toFixed(2),
     `${(100 * figures.readyShare).toFixed(0)} %`,
-    copySeconds === undefined ? "" : (1e3 * copySeconds).toFixed(2)
+    ...[copies.aloneSeconds, copies.besideSeconds, copies.spanSeconds].map((seconds) =>
+      Number.isNaN(seconds) ? "" : (1e3 * seconds).toFixed(2)
+    )
   ])
 ]
 
