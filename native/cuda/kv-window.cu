@@ -18,7 +18,8 @@ constexpr int threads = 256;
 constexpr int rowsPerWarp = 32;
 constexpr int rowsPerBlock = threads / 32 * rowsPerWarp;
 constexpr int keysPerTile = 64;
-constexpr int mostTiles = 16;
+/** Two blocks of a multiprocessor have room for the sums of so many. */
+constexpr int mostTiles = 32;
 constexpr float log2e = 1.4426950408889634f;
 
 /**
@@ -64,14 +65,16 @@ struct Geometry {
 template <int width, bool hopper>
 __device__ inline void copyQueries(uint32_t tile, const Geometry& g, int64_t kvHead, int64_t first) {
   constexpr int pieces = width / 8;
+  constexpr int apart = threads / pieces;
+  const int piece = threadIdx.x % pieces;
+  const auto window = static_cast<unsigned>(g.w.window);
   const int64_t group = g.w.heads / g.w.kvHeads;
-  for (int i = threadIdx.x; i < rowsPerBlock * pieces; i += threads) {
-    const int64_t row = first + i / pieces;
-    const bool valid = row < g.rows;
-    const int64_t head = kvHead * group + (valid ? row / g.w.window : 0);
-    const int64_t token = valid ? g.lastKey(row) : 0;
-    const auto* from = static_cast<const uint16_t*>(g.w.q.data) + (token * g.w.heads + head) * width + i % pieces * 8;
-    copyLater(placeOf<width, hopper>(tile, i / pieces, i % pieces), from, valid);
+  const int64_t stride = g.w.heads * width;
+  const auto* base = static_cast<const uint16_t*>(g.w.q.data) + (g.w.time - g.w.window) * stride + kvHead * group * width + piece * 8;
+  for (int own = threadIdx.x / pieces; own < rowsPerBlock; own += apart) {
+    const bool valid = first + own < g.rows;
+    const unsigned row = valid ? static_cast<unsigned>(first) + own : 0;
+    copyLater(placeOf<width, hopper>(tile, own, piece), base + row % window * stride + row / window * width, valid);
   }
 }
 
@@ -136,8 +139,11 @@ __device__ inline void multiply(float (&scores)[2][keysPerTile / 8][4], uint32_t
   }
 }
 
-/** visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. */
-template <class T, int width, bool hopper, class Visit>
+/**
+ * visit(tile of keys, scores of the warp's 32 rows) for each tile of the block. `meets`: all threads meet in each visit, so that nobody
+ * reads a tile any more when the one after the next is copied over it.
+ */
+template <class T, int width, bool hopper, bool meets, class Visit>
 __device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHead, int64_t firstRow, Visit visit) {
   const uint32_t queries = firstTile(memory);
   const uint32_t keys = queries + rowsPerBlock * width * 2;
@@ -165,7 +171,7 @@ __device__ inline void eachTile(const Geometry& g, uint8_t* memory, int64_t kvHe
     __syncthreads();
     multiply<T, width, hopper>(scores, queries, keys + (tile & 1) * keysPerTile * width * 2);
     visit(tile, firstKey + tile * keysPerTile, scores);
-    __syncthreads();
+    if (!meets) __syncthreads();
   }
 }
 
@@ -183,7 +189,7 @@ __global__ void __launch_bounds__(threads, 2) windowSums(Geometry g, float2* par
       max[i] = -INFINITY;
       sum[i] = 0;
     }
-    eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+    eachTile<T, width, hopper, false>(g, memory, kvHead, first, [&](int, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
 #pragma unroll
       for (int part = 0; part < 4; part++) {
         const int64_t own = first + rowOf<hopper>(part);
@@ -291,7 +297,7 @@ __global__ void __launch_bounds__(threads, 2) windowWeights(Geometry g, const fl
       const int64_t row = first + rowOf<hopper>(part);
       base[part] = row >= g.rows ? INFINITY : lse == nullptr ? g.knownTotal(kvHead, row) : lse[kvHead * g.rows + row];
     }
-    eachTile<T, width, hopper>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
+    eachTile<T, width, hopper, true>(g, memory, kvHead, first, [&](int tile, int64_t key, float(&scores)[2][keysPerTile / 8][4]) {
       float columns[keysPerTile / 8 * 2] = {};
       // only the last keys are hidden from some rows
       if (key + keysPerTile <= g.w.time - g.w.window + 1) {
@@ -360,13 +366,15 @@ bool windowOnTensorCores(const Window& w, Work& work) {
   const Dtype dtype = w.q.dtype;
   if (!w.softmax || dtype != w.k.dtype || (dtype != Dtype::bfloat16 && dtype != Dtype::float16)) return false;
   if ((w.headWidth != 64 && w.headWidth != 128) || w.kvHeads == 0 || w.heads == 0) return false;
-  // long stretches of keys, as long as there are the two blocks that a multiprocessor has room for
+  // long stretches of keys, for each block begins by copying all queries: no more rounds of the two blocks that a multiprocessor has room
+  // for than stretches need, and all blocks of a round alike
   int device = 0;
   int multiprocessors = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
   const int64_t allTiles = ceilDiv(w.time, keysPerTile);
-  const int64_t tiles = std::clamp<int64_t>(ceilDiv(allTiles * w.kvHeads, 2 * multiprocessors), 1, mostTiles);
+  const int64_t rounds = ceilDiv(allTiles * w.kvHeads, int64_t{2} * multiprocessors * mostTiles);
+  const int64_t tiles = std::clamp<int64_t>(ceilDiv(allTiles * w.kvHeads, 2 * multiprocessors * rounds), 1, mostTiles);
   const Geometry g = {w, w.window * (w.heads / w.kvHeads), ceilDiv(allTiles, tiles), static_cast<int>(tiles)};
   const bool wide = w.headWidth == 128;
   if (dtype == Dtype::bfloat16) {
