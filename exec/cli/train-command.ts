@@ -18,7 +18,7 @@ import { chromeTrace } from "../../traces/perfetto.ts"
 import { TraceError } from "../../traces/trace-error.ts"
 import { writeWeights, type SavedWeights } from "../../traces/weights-file.ts"
 import type { Checkpoints } from "../checkpoint/checkpoints.ts"
-import { training, type Learnt } from "../train/train.ts"
+import { training, type Learnt, type LossScaleAtEnd } from "../train/train.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import type { Replays } from "../native-addon.ts"
 import {
@@ -281,16 +281,33 @@ const overrides = ({
   ...(seed === undefined ? [] : [{ text: `seed=${seed}`, option: `--seed ${seed}` }])
 ]
 
+/** Ranks that average gradients have one scale; others may differ. */
+const scaleLine = (scales: ReadonlyArray<LossScaleAtEnd>): string => {
+  const between = (of: (one: LossScaleAtEnd) => number): string => {
+    const all = scales.map(of)
+    const [least, most] = [Math.min(...all), Math.max(...all)]
+    return least === most ? String(least) : `${least} to ${most}, by ranks`
+  }
+  const most = Math.max(...scales.map(({ skippedSteps }) => skippedSteps))
+  return `loss scale ${between(({ scale }) => scale)}; ${between(({ skippedSteps }) => skippedSteps)} step${most === 1 ? "" : "s"} skipped for overflow`
+}
+
 const print = (result: TrainResult): string => {
   const { losses, heldOutLosses, seconds, stepsDone, steps, peakBytes, resumedAfter = 0 } = result
   const [first, last] = [losses[0], losses.at(-1)]
   const parameters = result.parameters === undefined ? "" : `, ${result.parameters} parameters`
   const done = `${stepsDone === steps ? steps : `${stepsDone} of ${steps}`} step${steps === 1 ? "" : "s"}`
+  const taken = stepsDone - resumedAfter
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}${parameters}, seed ${result.seed}`,
-    `${done}${resumedAfter === 0 ? "" : `, ${stepsDone - resumedAfter} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / (stepsDone - resumedAfter))} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
-    `training loss ${first?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}`
+    ...(first === undefined || last === undefined
+      ? [`${done}, none of them by this run`]
+      : [
+          `${done}${resumedAfter === 0 ? "" : `, ${taken} of them`} in ${formatSeconds(seconds)}, ${formatSeconds(seconds / taken)} each; ${Math.round(result.tokensPerSecond)} tokens/s`,
+          `training loss ${first.loss.toFixed(3)} to ${last.loss.toFixed(3)}`
+        ])
   ]
+  if (result.lossScales !== undefined) lines.push(scaleLine(result.lossScales))
   for (const { step, loss } of heldOutLosses)
     lines.push(`held-out loss ${loss.toFixed(3)} after ${step} steps`)
   if (peakBytes !== null) lines.push(`at most ${formatBytes(peakBytes.device)} of device memory on a rank`)

@@ -40,6 +40,15 @@ export interface Learnt {
   readonly losses: ReadonlyArray<CurvePoint>
   /** Mean over ranks of the loss on held-out text, each rank with its own parameters. */
   readonly heldOutLosses: ReadonlyArray<CurvePoint>
+  /** Of a loss that is scaled, rank by rank, when the last step has been taken. */
+  readonly lossScales?: ReadonlyArray<LossScaleAtEnd>
+}
+
+/** What a rank's loss is scaled by at the end, and how many steps were skipped for overflow, earlier runs' included. */
+export interface LossScaleAtEnd {
+  readonly rank: number
+  readonly scale: number
+  readonly skippedSteps: number
 }
 
 /** A training run, to be started, and to be asked how far it is. */
@@ -76,12 +85,16 @@ const heard = (report: LossReport, links: ProcessJob | undefined): LossReport =>
   if (links.rank !== 0) {
     return {
       loss: (...loss) => links.tell(0, "loss", loss),
-      heldOutLoss: (...loss) => links.tell(0, "held-out loss", loss)
+      heldOutLoss: (...loss) => links.tell(0, "held-out loss", loss),
+      lossScale: (...scale) => links.tell(0, "loss scale", scale)
     }
   }
   links.onTold("loss", (_, loss) => report.loss(...(loss as Parameters<LossReport["loss"]>)))
   links.onTold("held-out loss", (_, loss) =>
     report.heldOutLoss(...(loss as Parameters<LossReport["heldOutLoss"]>))
+  )
+  links.onTold("loss scale", (_, scale) =>
+    report.lossScale?.(...(scale as Parameters<NonNullable<LossReport["lossScale"]>>))
   )
   return report
 }
@@ -96,6 +109,7 @@ const learning = (
 ): Training => {
   const losses = new Curve(ranks)
   const heldOut = new Curve(ranks)
+  const scales: Array<LossScaleAtEnd> = []
   let startedAt = performance.now()
   let endedAt = startedAt
   const run = Effect.suspend(() => {
@@ -107,7 +121,8 @@ const learning = (
         endedAt = performance.now()
         onStep?.({ step, loss: mean })
       },
-      heldOutLoss: (rank, step, loss) => void heldOut.add(rank, step, loss)
+      heldOutLoss: (rank, step, loss) => void heldOut.add(rank, step, loss),
+      lossScale: (rank, scale, skippedSteps) => void scales.push({ rank, scale, skippedSteps })
     })
   })
   return {
@@ -123,7 +138,8 @@ const learning = (
         seconds,
         tokensPerSecond: seconds > 0 ? tokens / seconds : 0,
         losses: means,
-        heldOutLosses: [...heldOut.means]
+        heldOutLosses: [...heldOut.means],
+        ...(scales.length === 0 ? {} : { lossScales: scales.toSorted((a, b) => a.rank - b.rank) })
       }
     }
   }

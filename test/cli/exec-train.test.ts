@@ -51,6 +51,34 @@ describeNative("exec train", () => {
     expect(json("--steps", "12", "--seed", "6").losses).not.toEqual(once.losses)
   })
 
+  it("tells what a float16 run's loss is scaled by, and how many of its steps were skipped", () => {
+    // a scale from which gradients overflow, and one from which none does
+    for (const [initial, overflows] of [
+      [2 ** 34, true],
+      [1, false]
+    ] as const) {
+      const half = [
+        "--set",
+        `training={precision: float16, lossScale: {initial: ${initial}}}`,
+        "--steps",
+        "3"
+      ]
+      const { lossScales, losses } = json(...half)
+      expect(lossScales!.map(({ rank }) => rank)).toEqual([0, 1])
+      expect(losses).toHaveLength(3)
+      for (const { scale, skippedSteps } of lossScales!) {
+        expect(skippedSteps > 0).toBe(overflows)
+        expect(scale).toBe(initial / 2 ** skippedSteps)
+      }
+      expect(exec(scenario, ...half).stdout).toMatch(
+        overflows
+          ? /^loss scale \d+(?: to \d+, by ranks)?; \d(?: to \d, by ranks)? steps? skipped for overflow$/mu
+          : /^loss scale 1; 0 steps skipped for overflow$/mu
+      )
+    }
+    expect(json("--steps", "1").lossScales).toBeUndefined()
+  })
+
   it("learns a text of one's own, named as the shell sees it", () => {
     const text = path.join(folder, "mine.txt")
     fs.writeFileSync(text, "abcdefgh".repeat(100))

@@ -67,6 +67,8 @@ export interface KernelModel extends TrainingModel {
   readonly usedRows: ReadonlyMap<string, number>
   /** Mean cross-entropy of the last step, or of the last evaluation's forward pass, a scalar. */
   readonly loss: Tensor
+  /** What `loss_scale` keeps, of a loss that is scaled. */
+  readonly lossScale: Tensor | undefined
   /** After so many steps, before the next: brings other tokens to draw from, where it is their turn. */
   readonly turnCorpus: Reading["turn"]
   /** A forward pass over batch `index` of the held-out tokens, the same on every rank; leaves its loss in `loss`. */
@@ -240,6 +242,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       places: storage.places,
       holders: storage.holders?.ranks ?? [machine.rank],
       loss,
+      lossScale: scaled?.state,
       turnCorpus: corpus.turn,
       evaluate: (index) => {
         if (test === undefined) throw new RangeError(`${graph.name}: no held-out tokens were given`)

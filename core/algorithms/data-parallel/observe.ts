@@ -13,6 +13,13 @@ export interface Observation {
   /** After how many steps the training loss is read each time; a read waits for that step's forward pass. */
   readonly everySteps: number
   readonly onLoss: (rank: number, step: number, loss: number) => void
+  /** Told after that step of what the loss is scaled by, where it is: it is read no earlier, for it waits for the backward pass. */
+  readonly scaling?:
+    | {
+        readonly lastStep: number
+        readonly onScale: (rank: number, scale: number, skippedSteps: number) => void
+      }
+    | undefined
   /** Mean loss over `batches` held-out batches after every so many steps and after `lastStep`, of each rank's own parameters. */
   readonly evaluation?:
     | {
@@ -28,7 +35,7 @@ export interface Observation {
 export const observed = (
   build: KernelModelBuilder,
   program: (build: TrainingModelBuilder) => Program<void>,
-  { from = 0, everySteps, onLoss, evaluation }: Observation
+  { from = 0, everySteps, onLoss, scaling, evaluation }: Observation
 ): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
@@ -40,6 +47,10 @@ export const observed = (
       if (model === undefined) return
       yield* model.turnCorpus(step)
       if (step % everySteps === 0) onLoss(machine.rank, step, yield* lossOf(model))
+      if (step === scaling?.lastStep && model.lossScale !== undefined) {
+        const [scale, , , skipped] = yield* machine.read(model.lossScale)
+        scaling.onScale(machine.rank, scale!, skipped!)
+      }
       if (evaluation === undefined) return
       if (step % evaluation.everySteps !== 0 && step !== evaluation.lastStep) return
       let sum = 0

@@ -35,7 +35,7 @@ export const trainable = (
       parameters: parameterCount(graph),
       text: { trainTokens: corpus.train.tokens, heldOutTokens: corpus.heldOut.length },
       continuation,
-      program: ({ loss, heldOutLoss }, snapshots) =>
+      program: ({ loss, heldOutLoss, lossScale }, snapshots) =>
         observed(
           final.watched(build),
           (model) => {
@@ -46,6 +46,7 @@ export const trainable = (
             from: snapshots?.from,
             everySteps: 1,
             onLoss: loss,
+            scaling: lossScale && { lastStep: steps, onScale: lossScale },
             evaluation: evaluation && { ...evaluation, lastStep: steps, onLoss: heldOutLoss }
           }
         ),
