@@ -114,6 +114,7 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
   let entries = new Map<number, ReadonlyArray<Passed>>()
   let crossings = new Map<number, ReadonlyMap<number, Crossing>>()
   let ends = new Map<number, { readonly passed: Reached; readonly inside: Reached }>()
+  const scalings = new Map(journals.map((journal) => [journal.rank, scalingOf(journal)?.id]))
   for (let changed = true; changed;) {
     changed = false
     entries = new Map()
@@ -127,6 +128,8 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
       const behind = (tensors: ReadonlyArray<Tensor>): Passed =>
         tensors.reduce<Passed>((all, tensor) => more(all, passedBy(tensor, passed, inside)), nothing)
       const write = (tensor: Tensor, value: Passed): void => {
+        // The scale itself, made of the norm of scaled gradients, is no more times itself.
+        if (tensor.id === scalings.get(journal.rank)) value = { ...value, scaled: false }
         passed.set(tensor.id, value)
         const arena = tensor.within?.arena.id
         if (arena !== undefined) inside.set(arena, more(inside.get(arena) ?? nothing, value))
@@ -213,6 +216,22 @@ export const readsScale = ({ attributes }: Op): boolean => attributes["scaled"] 
 export const scalingOf = ({ entries }: Journal): Tensor | undefined => {
   for (const entry of entries) if (entry.kind === "op" && readsScale(entry.op)) return entry.op.reads.at(-1)
   return undefined
+}
+
+/** What `loss_scale` leaves beside the scale (core/kernels/optimizer.ts): by what gradients are multiplied, 0 to skip the step. */
+export const isSkippedBy = (scaling: TensorData): boolean => scaling[1] === 0
+
+/**
+ * What two machines have decided of a scaled loss, where it is not the same, as a phrase. A scale goes by exact steps, and steps are
+ * taken or skipped: no tolerance lies between.
+ */
+export const scalingApart = (simulated: TensorData, executed: TensorData): string | undefined => {
+  const phrase = (state: TensorData): string =>
+    `${isSkippedBy(state) ? "skips the step, whose gradients overflowed" : "takes the step"} (loss scale ${state[0]}, unchanged for ${state[2]} steps, ${state[3]} skipped)`
+  const same =
+    isSkippedBy(simulated) === isSkippedBy(executed) &&
+    [0, 2, 3].every((at) => Object.is(simulated[at], executed[at]))
+  return same ? undefined : `simulated ${phrase(simulated)}; executed ${phrase(executed)}`
 }
 
 /** Of an update, output by output; a kernel over lists has as many of each. */

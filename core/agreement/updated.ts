@@ -9,7 +9,16 @@ import type { Journal } from "../laws/journal.ts"
 import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { isNarrow, narrowed, nothing, readsScale, updates, type OpEntry } from "./narrow.ts"
+import {
+  isNarrow,
+  isSkippedBy,
+  narrowed,
+  nothing,
+  readsScale,
+  scalingApart,
+  updates,
+  type OpEntry
+} from "./narrow.ts"
 import { ReplacedResults } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gapBetween, gridStep, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
@@ -92,6 +101,10 @@ export class UpdatedValues {
 
   /** What it found is as far from the simulated run's own as values may be. */
   #holdInputs({ rank, id, op, inputData }: ComputedOp, { at, inputs }: Recorded): void {
+    if (readsScale(op)) {
+      const apart = scalingApart(inputData.at(-1)!, inputs.at(-1)!)
+      if (apart !== undefined) this.#tell(rank, id, `rank ${rank}, before ${nameOf(id, op)}: ${apart}`)
+    }
     // A step whose gradients overflowed is left out: they may be infinite here and finite or NaN there.
     const unread = isSkipped(op, inputData) && isSkipped(op, inputs) ? gradientsOf(op) : undefined
     const { reads } = this.#grids.crossingAt(rank, at)!
@@ -151,8 +164,8 @@ const isParameter = (op: Op, index: number): boolean =>
   index < op.writes.length / op.kernel.swing!(op.attributes).length
 
 /** Its factor is 0: everything stays as it is. */
-const isSkipped = ({ attributes }: Op, inputs: ReadonlyArray<TensorData>): boolean =>
-  attributes["scaled"] === true && inputs.at(-1)![1] === 0
+const isSkipped = (op: Op, inputs: ReadonlyArray<TensorData>): boolean =>
+  readsScale(op) && isSkippedBy(inputs.at(-1)!)
 
 /** What an update reads, does not write, and is not the state of the scale, which stands last. */
 const gradientsOf = ({ reads, writes }: Op): ReadonlySet<Tensor> =>

@@ -2,70 +2,18 @@
 // by whatever its optimizer can be wrong by is told at its op, on tensors that a tolerance of the end would let through.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { agree, agrees, type Agreement } from "../../core/agreement/agree.ts"
+import { agrees } from "../../core/agreement/agree.ts"
 import { updates } from "../../core/agreement/narrow.ts"
-import { UpdatedValues } from "../../core/agreement/updated.ts"
-import { defaultTolerance } from "../../core/agreement/values.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { roundInPlace } from "../../core/kernels/rounding.ts"
-import type { Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
 import type { NativeRank } from "../../exec/native.ts"
 import { describeNative } from "../native/addon.ts"
-import { execute, flatWorld } from "../simulate/simulated.ts"
 import { intact, trainedOn } from "./broken-machine.ts"
-
-interface Machined {
-  readonly journals: ReadonlyArray<Journal>
-  readonly execution: ReturnType<typeof execute>["execution"]
-  readonly valuesOf: (rank: number, tensor: Tensor) => TensorData
-}
-
-/** What a machine makes of a program, and what its updates found and left. */
-const machined = (program: Program<unknown>, updated?: UpdatedValues): Machined => {
-  const kept = new Map<number, Pick<Journal["entries"][number] & { kind: "op" }, "inputs" | "results">>()
-  const copies = (all: ReadonlyArray<TensorData>) => all.map((data) => data.slice())
-  const { simulated, execution } = execute({
-    world: flatWorld(1),
-    program,
-    values: () => undefined,
-    onOp: (computed) => {
-      const then = updated?.onOp(computed)
-      const inputs = copies(computed.inputData)
-      return () => {
-        then?.()
-        if (updates(computed.op)) kept.set(computed.id, { inputs, results: copies(computed.outputData) })
-      }
-    }
-  })
-  const journals = execution.journals!.map(({ rank, entries }) => ({
-    rank,
-    entries: entries.map((entry) => (entry.kind === "op" ? { ...entry, ...kept.get(entry.id) } : entry))
-  }))
-  return { journals, execution, valuesOf: (rank, tensor) => simulated.values!.of(rank, tensor) }
-}
-
-const held = (program: Program<unknown>, real: Machined): { agreement: Agreement; simulated: Machined } => {
-  const updated = new UpdatedValues(real.journals, defaultTolerance)
-  const simulated = machined(program, updated)
-  const agreement = agree(
-    {
-      execution: {
-        ...simulated.execution,
-        journals: simulated.execution.journals!.map((journal) => updated.withResults(journal))
-      },
-      valuesOf: simulated.valuesOf
-    },
-    { execution: { ...real.execution, journals: real.journals }, valuesOf: real.valuesOf },
-    defaultTolerance,
-    undefined,
-    updated.found
-  )
-  return { agreement, simulated }
-}
+import { held, machined, type Machined } from "./machined.ts"
 
 const learningRate = 0.01
 const steps = 5
