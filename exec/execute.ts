@@ -5,6 +5,7 @@ import {
   defaultLookAhead,
   drained,
   Machine,
+  RankLost,
   type InitialValues,
   type MachineError,
   type Program,
@@ -110,6 +111,9 @@ export const executeThen = <A, B>(
       (run) => Effect.sync(() => run.close())
     )
   )
+
+/** A signal to a whole job comes to some of its processes sooner than to others. Assumed: by no more than so. */
+const signalTravelsMillis = 1000
 
 /** This process's clock, and how it stands to that of rank 0, seconds. */
 const clockAt = (links: Links) =>
@@ -218,7 +222,13 @@ class Run<A> {
         () => this.#machines.map(({ state }) => state),
         () => this.#nowSeconds()
       )
-    ).pipe(Effect.mapError((error) => this.#job.explained(error)))
+    ).pipe(
+      Effect.mapError((error) => this.#job.explained(error)),
+      // Who has stopped may have heard a signal that is on its way here too: then this is interrupted, and has not failed.
+      Effect.tapError((error) =>
+        error instanceof RankLost ? Effect.sleep(`${signalTravelsMillis} millis`) : Effect.void
+      )
+    )
   }
 
   /** What all processes did, at rank 0, on its clock. */

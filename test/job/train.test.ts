@@ -1,9 +1,10 @@
 // exec train as a job of processes, through the command line: what is learnt is what threads of one process learn, to the bit,
 // whoever starts the processes; and nobody is left behind when one is killed.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { afterAll, expect, it } from "vitest"
 import { freePort } from "../../exec/job/free-port.ts"
@@ -43,7 +44,12 @@ const learnt = ({ losses, heldOutLosses, stepsDone }: Record<string, unknown>) =
   stepsDone
 })
 
-const ended = (child: ChildProcess): Promise<{ readonly code: number | null; readonly text: string }> => {
+interface Ended {
+  readonly code: number | null
+  readonly text: string
+}
+
+const ended = (child: ChildProcess): Promise<Ended> => {
   children.push(child)
   let text = ""
   child.stderr!.on("data", (more) => (text += String(more)))
@@ -64,6 +70,31 @@ describeNative("exec train over processes", () => {
     expect(learnt(apart)).toEqual(learnt(run(...common)))
     expect((apart["losses"] as ReadonlyArray<unknown>).length).toBeGreaterThanOrEqual(6)
   })
+
+  it("keeps what is done when a signal comes to one process sooner than to another", async () => {
+    const out = path.join(folder, "interrupted.json")
+    // However slow the machine, some wait is long enough for a first step.
+    for (let waitMillis = 3000; waitMillis <= 48_000 && !existsSync(out); waitMillis *= 2) {
+      const port = await freePort()
+      const secret = freshSecret()
+      const start = (rank: number): ChildProcess =>
+        spawn(process.execPath, command("--steps", "10000000", "--set", "world.ranks=2", "--out", out), {
+          cwd: root,
+          env: { ...process.env, ...variablesOf(rank, 2, "127.0.0.1", port, secret) },
+          stdio: ["ignore", "ignore", "pipe"]
+        })
+      const [first, second] = [start(0), start(1)]
+      const ends = [ended(first), ended(second)]
+      await sleep(waitMillis)
+      second.kill("SIGINT")
+      await sleep(300)
+      first.kill("SIGINT")
+      const [{ code, text }, other] = (await Promise.all(ends)) as [Ended, Ended]
+      if (!text.includes("messages go by")) continue
+      expect([code, other.code], text).toEqual([130, 130])
+    }
+    expect(JSON.parse(readFileSync(out, "utf8"))).toMatchObject({ steps: 10_000_000, peakBytes: null })
+  }, 200_000)
 
   it("joins processes that a launcher has started, and refuses a job of another size", async () => {
     const port = await freePort()
