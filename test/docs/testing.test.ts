@@ -4,12 +4,18 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
 import { afterAll, describe, expect, it } from "vitest"
+
+import { onBoth } from "../../docs/examples/both-machines.ts"
 import { check, corrected, firstAttempt, keepsTheLaws } from "../../docs/examples/staggered.ts"
+import { describeNative } from "../native/addon.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(join(root, "docs/testing.md"), "utf8")
-const example = readFileSync(join(root, "docs/examples/staggered.ts"), "utf8")
+const example = ["staggered", "both-machines"]
+  .map((name) => readFileSync(join(root, `docs/examples/${name}.ts`), "utf8"))
+  .join("")
 const folder = mkdtempSync(join(tmpdir(), "tandem-docs-"))
 
 afterAll(() => {
@@ -31,7 +37,7 @@ const withoutPath = (text: string): string => text.replace(/path "[\d:]+"/u, 'pa
 
 describe("docs/testing.md", () => {
   it("shows the example as it is", () => {
-    expect(regions).toHaveLength(4)
+    expect(regions).toHaveLength(5)
     expect(blocks("ts")).toEqual(regions)
   })
 
@@ -57,5 +63,16 @@ describe("docs/testing.md", () => {
     expect(failed).toBe(false)
     expect(numRuns).toBeGreaterThanOrEqual(200)
     keepsTheLaws()
+  })
+})
+
+describeNative("docs/testing.md, for real", () => {
+  it("is right that both machines agree", async () => {
+    expect(await Effect.runPromise(onBoth(corrected))).toMatchObject({
+      decisions: true,
+      values: true,
+      order: true,
+      firstDisagreement: undefined
+    })
   })
 })
