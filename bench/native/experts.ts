@@ -1,6 +1,6 @@
 // The products of a layer's experts, all at once (grouped_linear) and expert by expert (linear): rows as uneven as routing may be, one
 // expert without any. TANDEM_CUDA_GROUPED=0 puts grouped ones on the ordinary cores,
-// TANDEM_CUDA_GROUPED=wgmma has Hopper's own instructions for them.
+// TANDEM_CUDA_WGMMA=0 has mma.sync for them on a Hopper too.
 //   npx node bench/native/experts.ts --backend cuda
 //   npx node bench/native/experts.ts --backend cpu --rows 96 --width 64 --ffn 128 --repeats 6
 import { parseArgs } from "node:util"

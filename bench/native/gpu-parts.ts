@@ -208,11 +208,11 @@ const formats = (choices: PartChoices): ReadonlyArray<Part> => {
   })
   const groupedTests = (name: string) =>
     tests(choices, name, "test/native/large.test.ts", "test/native/kernels.test.ts", "-t", "grouped")
-  const wgmma = { TANDEM_CUDA_GROUPED: "wgmma" }
-  const held = groupedTests("grouped-wgmma")
-  const byWgmma: ReadonlyArray<Step> = [
-    { ...held, env: { ...held.env, ...wgmma } },
-    { name: "wgmma", command: experts, env: wgmma }
+  const withoutWgmma = { TANDEM_CUDA_WGMMA: "0" }
+  const held = groupedTests("grouped-mma")
+  const byMma: ReadonlyArray<Step> = [
+    { ...held, env: { ...held.env, ...withoutWgmma } },
+    { name: "mma.sync", command: experts, env: withoutWgmma }
   ]
   const sgd = ["--set", "training.optimizer=sgd"]
   // its first steps overflow and are skipped
@@ -223,8 +223,8 @@ const formats = (choices: PartChoices): ReadonlyArray<Part> => {
     part("grouped", 240, [
       groupedTests("grouped"),
       { name: "tensor cores", command: experts },
-      { name: "ordinary cores", command: experts, env: { TANDEM_CUDA_GROUPED: "0" } },
-      ...(cuda ? byWgmma : [])
+      ...(cuda ? byMma : []),
+      { name: "ordinary cores", command: experts, env: { TANDEM_CUDA_GROUPED: "0" } }
     ]),
     part("precision", 150, [
       agreementOf(backend, "data-parallel", "--set", "training.precision=float16", ...sgd),

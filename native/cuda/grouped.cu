@@ -47,9 +47,9 @@ bool inPieces(const View& view) {
   return (isFloat32(view) || storedBytes(view.dtype) == 2) && reinterpret_cast<uintptr_t>(view.data) % 16 == 0;
 }
 
-bool wished(const char* value) {
+bool wished() {
   const char* wish = std::getenv("TANDEM_CUDA_GROUPED");
-  return wish != nullptr && std::strcmp(wish, value) == 0;
+  return wish == nullptr || std::strcmp(wish, "0") != 0;
 }
 
 }  // namespace
@@ -57,7 +57,7 @@ bool wished(const char* value) {
 bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& g) {
   const Product& p = g.product;
   const Dtype dtype = p.a.view.dtype;
-  if (wished("0") || storedBytes(dtype) != 2 || p.b.view.dtype != dtype || p.hasBias) return false;
+  if (!wished() || storedBytes(dtype) != 2 || p.b.view.dtype != dtype || p.hasBias) return false;
   // what is summed over has any length where it is a group's rows; all other extents are whole stretches of 64
   if (p.n % 64 != 0 || (g.sums ? p.m : p.k) % 64 != 0) return false;
   const bool known = g.sums ? p.a.row == 1 && p.b.column == 1 : p.a.column == 1 && (p.b.row == 1 || p.b.column == 1);
@@ -65,7 +65,7 @@ bool multiplyGroupsOnTensorCores(const Launch& launch, const Grouped& g) {
     return false;
   }
   if (!inPieces(p.c) || (p.hasAdd && !inPieces(p.add))) return false;
-  if (wished("wgmma") && multiplyGroupsOnHopper(launch, g)) return true;
+  if (multiplyGroupsOnHopper(launch, g)) return true;
   if (dtype == Dtype::float16) {
     launchAs<__half>(launch, g);
   } else {
