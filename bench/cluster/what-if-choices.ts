@@ -84,8 +84,8 @@ export const algorithmsOf = (
 }
 
 /**
- * How NCCL's messages and ours lie on the wire (native/cuda/remote.cu), where that is no ring. NCCL adds float32, and 16-bit values of
- * two members; everything narrower, and those of more, goes from everybody to everybody and is added there.
+ * How NCCL's messages and ours lie on the wire (native/cuda/remote-reduction.cu), where that is no ring. NCCL adds float32, and
+ * 16-bit values of two members; everything narrower, and those of more, goes from everybody to everybody and is added there.
  */
 export const laidOut = (
   name: string,
