@@ -179,6 +179,8 @@ struct Call {
   std::vector<int64_t> rows(const char* name) const;
   /** Rows that an all-to-all sends to each member, and receives of each; one where it does not say. */
   std::pair<std::vector<int64_t>, std::vector<int64_t>> rowsExchanged() const;
+  /** Throws BadCall where an operand lies in the memory in which its kernel does not expect it. */
+  void checkPlaces() const;
   /** An attribute that may change from launch to launch; fixed where the kernel declares it no scalar. */
   Scalar scalar(const char* name) const;
 };

@@ -74,6 +74,19 @@ std::vector<int64_t> Call::integers(const char* name) const {
   return values;
 }
 
+void Call::checkPlaces() const {
+  const auto expect = [&](const std::vector<Operand>& operands, const char* side, Place expected) {
+    for (size_t i = 0; i < operands.size(); i++) {
+      if (operands[i].place == expected) continue;
+      throw BadCall(kernel + ": " + side + " " + std::to_string(i) + " lies in " +
+                    (expected == Place::device ? "host" : "device") + " memory; expected " +
+                    (expected == Place::device ? "device" : "host"));
+    }
+  };
+  expect(inputs, "input", kernel == "h2d" ? Place::host : place);
+  expect(outputs, "output", kernel == "d2h" ? Place::host : place);
+}
+
 const char* nameOf(Dtype dtype) {
   static const char* const names[dtypeCount] = {"float32", "bfloat16", "float16", "float8", "float4", "int8", "int32"};
   return names[static_cast<int>(dtype)];

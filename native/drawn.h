@@ -5,13 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "anywhere.h"
 #include "backend.h"
-
-#ifdef __CUDACC__
-#define TANDEM_ANYWHERE __host__ __device__
-#else
-#define TANDEM_ANYWHERE
-#endif
 
 namespace tandem {
 

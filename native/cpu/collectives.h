@@ -3,9 +3,9 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "../collective-call.h"
 #include "communicator.h"
 #include "lane.h"
 
@@ -42,29 +42,12 @@ class CollectiveTask : public CpuTask {
   void sendRecv(const Meeting& meeting);
   void reduceInto(const Meeting& meeting, size_t index, int64_t from, int64_t count,
                   const std::vector<void*>& outs, Dtype dtype);
-  void checkAgainst(const CollectiveTask& first) const;
-  bool inPlace() const;
 
-  const std::string kernel_;
-  const std::vector<Operand> inputs_;
-  const std::vector<Operand> outputs_;
+  const CollectiveCall call_;
   const std::shared_ptr<Communicator> communicator_;
   const size_t member_;
-  std::string wire_;
-  bool average_ = false;
-  int64_t root_ = 0;
-  bool source_ = false;
-  /** Text of the counts that all members must agree on; empty where parts are even. */
-  std::string counts_;
-  std::vector<int64_t> sendCounts_;
-  std::vector<int64_t> receiveCounts_;
   std::vector<Sent> sent_;
   std::vector<std::vector<float>> staged_;
 };
-
-/** True for the names of collectives. */
-bool isCollective(const std::string& kernel);
-/** The collectives' names. */
-extern const std::vector<std::string> collectiveNames;
 
 }  // namespace tandem

@@ -120,7 +120,6 @@ class CpuDevice : public Device {
   }
   bool free(int lane, const Events& after) const;
   void put(int lane, Point at, const Events& after, std::function<void()> body);
-  void checkPlaces(const Call& call) const;
   Lane& queue(int lane);
 
   CpuMachine& machine_;
@@ -258,42 +257,15 @@ bool CpuDevice::download(int lane, const Operand& from, void* values, Point at, 
   return false;
 }
 
-void CpuDevice::checkPlaces(const Call& call) const {
-  const auto expect = [&](const std::vector<Operand>& operands, const char* side, Place place) {
-    for (size_t i = 0; i < operands.size(); i++) {
-      if (operands[i].place == place) continue;
-      throw BadCall(call.kernel + ": " + side + " " + std::to_string(i) + " lies in " +
-                    (place == Place::device ? "host" : "device") + " memory; expected " +
-                    (place == Place::device ? "device" : "host"));
-    }
-  };
-  expect(call.inputs, "input", call.kernel == "h2d" ? Place::host : call.place);
-  expect(call.outputs, "output", call.kernel == "d2h" ? Place::host : call.place);
-}
-
 std::unique_ptr<Task> CpuDevice::prepare(const Call& call) {
   if (call.kernel == "barrier" || call.kernel == "profiled") return hostTask([] {});
   if (isCollective(call.kernel)) {
-    if (!call.group) throw BadCall(call.kernel + ": no group");
-    const auto& members = call.group->members;
-    const auto own = std::find(members.begin(), members.end(), lanes_.rank);
-    if (own == members.end()) {
-      throw BadCall(call.kernel + ": rank " + std::to_string(lanes_.rank) + " is not in group \"" + call.group->name + "\"");
-    }
-    const int ranks = machine_.remote() == nullptr ? machine_.options().ranks : machine_.remote()->size();
-    for (const int member : members) {
-      if (member < 0 || member >= ranks) {
-        throw BadCall(call.kernel + ": group \"" + call.group->name + "\" has rank " + std::to_string(member) +
-                      "; the session has " + std::to_string(ranks));
-      }
-    }
-    if (machine_.remote() != nullptr && members.size() > 1) {
-      return machine_.remote()->collective(call, static_cast<size_t>(own - members.begin()));
-    }
-    return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group),
-                                            static_cast<size_t>(own - members.begin()));
+    RemoteRanks* const remote = machine_.remote();
+    const size_t member = memberOf(call, lanes_.rank, remote == nullptr ? machine_.options().ranks : remote->size());
+    if (remote != nullptr && call.group->members.size() > 1) return remote->collective(call, member);
+    return std::make_unique<CollectiveTask>(call, machine_.communicator(*call.group), member);
   }
-  checkPlaces(call);
+  call.checkPlaces();
   if (call.kernel == "h2d" || call.kernel == "d2h" || call.kernel == "d2d") return std::make_unique<CopyTask>(call);
   const Kernel* kernel = kernelNamed(call.kernel);
   // A list of tensors is made of the kernel itself, which takes one at a time.

@@ -2,13 +2,12 @@
 // as there are messages; a row that no token takes is -1, and zero.
 #include <algorithm>
 
+#include "../chunks.h"
 #include "kernels.h"
 
 namespace tandem {
 
 namespace {
-
-int64_t chunkStart(int64_t rows, int64_t chunk, int64_t chunks) { return rows * chunk / chunks; }
 
 struct Layout {
   int64_t experts, ranks, chunks, capacity;
@@ -310,24 +309,6 @@ Work softOrderBackwardMix(const Call& call) {
       }
     }
   };
-}
-
-/** The row of each (block, position) in order of memory, when every block is cut into `chunks`. */
-std::vector<int64_t> placesOf(const std::vector<int64_t>& counts, int64_t chunks) {
-  std::vector<int64_t> starts;
-  int64_t total = 0;
-  for (const int64_t count : counts) {
-    starts.push_back(total);
-    total += count;
-  }
-  std::vector<int64_t> places;
-  for (int64_t chunk = 0; chunk < chunks; chunk++) {
-    for (size_t block = 0; block < counts.size(); block++) {
-      const int64_t end = chunkStart(counts[block], chunk + 1, chunks);
-      for (int64_t p = chunkStart(counts[block], chunk, chunks); p < end; p++) places.push_back(starts[block] + p);
-    }
-  }
-  return places;
 }
 
 Work rechunk(const Call& call) {

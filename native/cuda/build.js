@@ -67,23 +67,18 @@ const sources = () => [
   ...readdirSync(cuda)
     .filter((name) => name.endsWith(".cu"))
     .map((name) => join(cuda, name)),
-  join(native, "call.cc")
+  join(native, "call.cc"),
+  join(native, "collective-call.cc")
 ]
 
-const headersDigest = () => {
-  const headers = [
-    join(native, "backend.h"),
-    join(native, "share.h"),
-    join(native, "spans.h"),
-    join(native, "peers.h"),
-    join(native, "cpu", "shared.h"),
-    ...readdirSync(cuda)
-      .filter((name) => /\.(h|cuh)$/.test(name))
-      .map((name) => join(cuda, name))
-  ]
-  const hash = createHash("sha256")
-  for (const header of headers.toSorted()) hash.update(readFileSync(header))
-  return hash.digest("hex")
+/** A source and whatever of ours it includes, headers' headers too. */
+const filesOf = (source, files = new Set()) => {
+  if (files.has(source) || !existsSync(source)) return files
+  files.add(source)
+  for (const [, name] of readFileSync(source, "utf8").matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) {
+    filesOf(join(dirname(source), name), files)
+  }
+  return files
 }
 
 /** Runs a command; resolves to what it printed where it failed, to undefined where it did not. */
@@ -100,16 +95,13 @@ const run = (command, args) =>
 /** Compiles what has changed since it was last compiled in the same way, one job per core. Returns what went wrong. */
 const compileAll = async (folder, nvcc, args, extension) => {
   mkdirSync(folder, { recursive: true })
-  const headers = headersDigest()
   const results = []
   const queue = sources().map((source) => {
     const result = join(folder, `${source.split("/").at(-1)}.${extension}`)
-    const print = createHash("sha256")
-      .update(`${nvcc.version}\n${args.join(" ")}\n${headers}\n`)
-      .update(readFileSync(source))
-      .digest("hex")
+    const print = createHash("sha256").update(`${nvcc.version}\n${args.join(" ")}\n`)
+    for (const file of filesOf(source)) print.update(readFileSync(file))
     results.push(result)
-    return { source, result, print, stamp: `${result}.stamp` }
+    return { source, result, print: print.digest("hex"), stamp: `${result}.stamp` }
   })
   const changed = queue.filter(
     ({ result, print, stamp }) =>

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "../collective-call.h"
 #include "communicator.h"
 #include "stream.h"
 
@@ -26,35 +26,19 @@ class CollectiveTask : public CudaTask {
     int64_t elements;
   };
 
-  void checkAgainst(const CollectiveTask& first) const;
-  void checkCounts(const Meeting& meeting) const;
-  bool inPlace() const;
   void send(const Launch& launch);
   void receive(const Launch& launch, const Meeting& meeting);
   void reduce(const Launch& launch, const Meeting& meeting, size_t index, int64_t from, int64_t count,
               const std::vector<View>& outs) const;
   void allToAll(const Launch& launch, const Meeting& meeting);
 
-  const std::string kernel_;
-  const std::vector<Operand> inputs_;
-  const std::vector<Operand> outputs_;
+  const CollectiveCall call_;
   const std::shared_ptr<Communicator> communicator_;
   const size_t member_;
-  std::string wire_;
-  bool average_ = false;
-  int64_t root_ = 0;
-  bool source_ = false;
-  /** Text of the counts that all members must agree on; empty where parts are even. */
-  std::string counts_;
-  std::vector<int64_t> sendCounts_;
-  std::vector<int64_t> receiveCounts_;
   std::vector<Sent> sent_;
   std::vector<void*> staged_;
   cudaEvent_t arrived_ = nullptr;
   cudaEvent_t done_ = nullptr;
 };
-
-bool isCollective(const std::string& kernel);
-extern const std::vector<std::string> collectiveNames;
 
 }  // namespace tandem::cuda

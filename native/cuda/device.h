@@ -50,7 +50,6 @@ class CudaDevice : public Device {
   std::unique_ptr<Task> make(const Call& call);
   void put(int lane, Point at, const Events& after, std::function<void(const Launch&)> body);
   void enqueue(int lane, Item item);
-  void checkPlaces(const Call& call) const;
   Lane& lane(int index);
   void watchLoop();
 

@@ -1,7 +1,7 @@
 // Gates of mixtures of experts beside the plain top-k softmax; argument order as core/kernels/moe-gates.ts. In float64 and in
 // the reference's order: what is chosen must be equal, not close.
+#include "../random.h"
 #include "map.cuh"
-#include "random.h"
 #include "reduce.cuh"
 
 namespace tandem::cuda {
@@ -363,8 +363,10 @@ const KernelTable moeGateKernels = {{"random_normal", randomNormal, false},
                                     {"sigmoid_gate.forward", sigmoidGateForward},
                                     {"sigmoid_gate.backward", sigmoidGateBackward},
                                     {"cosine_scores.forward", [](const Call& call) { return cosine<CosineScore>(call, false); }},
-                                    {"cosine_scores.backward_input", [](const Call& call) { return cosine<CosineInputGradient>(call, true); }},
-                                    {"cosine_scores.backward_weight", [](const Call& call) { return cosine<CosineWeightGradient>(call, true); }},
+                                    {"cosine_scores.backward_input",
+                                     [](const Call& call) { return cosine<CosineInputGradient>(call, true); }},
+                                    {"cosine_scores.backward_weight",
+                                     [](const Call& call) { return cosine<CosineWeightGradient>(call, true); }},
                                     {"expert_choice.forward", expertChoiceForward},
                                     {"expert_choice.backward", expertChoiceBackward},
                                     {"soft_gate.forward", softGateForward},

@@ -1,7 +1,7 @@
 // Which token takes which row of an expert-parallel MoE layer; argument order as core/kernels/moe-order.ts. A row that no token
 // takes is -1.
+#include "../chunks.h"
 #include "map.cuh"
-#include "moe-chunks.h"
 #include "reduce.cuh"
 
 namespace tandem::cuda {

@@ -1,7 +1,7 @@
 // Order and I-Order of an expert-parallel MoE layer; argument order as core/kernels/moe-order.ts. Rows lie in as many tensors
 // as there are messages; a row that no token takes is -1, and zero.
+#include "../chunks.h"
 #include "map.cuh"
-#include "moe-chunks.h"
 #include "reduce.cuh"
 
 namespace tandem::cuda {
@@ -300,24 +300,6 @@ Work softOrderBackwardMix(const Call& call) {
     if (bytes > 0) check(cudaMemsetAsync(dmix.data, 0, bytes, launch.stream), "cudaMemsetAsync");
     each(launch, with.count * mix.tokens, MixGradient{with, own, dmix});
   });
-}
-
-/** The row of each (block, position) in order of memory, when every block is cut into `chunks`. */
-std::vector<int64_t> placesOf(const std::vector<int64_t>& counts, int64_t chunks) {
-  std::vector<int64_t> starts;
-  int64_t total = 0;
-  for (const int64_t count : counts) {
-    starts.push_back(total);
-    total += count;
-  }
-  std::vector<int64_t> places;
-  for (int64_t chunk = 0; chunk < chunks; chunk++) {
-    for (size_t block = 0; block < counts.size(); block++) {
-      const int64_t end = chunkStart(counts[block], chunk + 1, chunks);
-      for (int64_t p = chunkStart(counts[block], chunk, chunks); p < end; p++) places.push_back(starts[block] + p);
-    }
-  }
-  return places;
 }
 
 struct RowPair {

@@ -1,7 +1,5 @@
 #include "collective-plan.h"
 
-#include <tuple>
-
 namespace tandem {
 
 namespace {
@@ -35,43 +33,9 @@ bool areRows(int64_t elements, int64_t rows, int64_t unit) {
 }  // namespace
 
 CollectivePlan::CollectivePlan(const Call& call, size_t member)
-    : kernel(call.kernel),
-      inputs(call.inputs),
-      outputs(call.outputs),
-      ranks(call.group->members),
-      own(member),
-      wire(call.text("wire")) {
-  if (wire == "float32") wire.clear();
-  const size_t members = ranks.size();
+    : CollectiveCall(call), ranks(call.group->members), own(member), over(averages ? static_cast<double>(members) : 1) {
   for (const Operand& in : inputs) packingOf(in.dtype, wire);
-  if (kernel == "all_reduce" || kernel == "reduce_scatter") {
-    const std::string& reduce = call.text("reduce");
-    if (reduce != "sum" && reduce != "avg") {
-      throw BadCall(kernel + ": attribute \"reduce\" is \"" + reduce + "\"; expected \"sum\" or \"avg\"");
-    }
-    if (reduce == "avg") over = static_cast<double>(members);
-  }
-  if (call.attributes.count("ranks") != 0 && call.integer("ranks") != static_cast<int64_t>(members)) {
-    throw BadCall(kernel + ": attribute \"ranks\" is " + std::to_string(call.integer("ranks")) + " in a group of " +
-                  std::to_string(members));
-  }
-  if (kernel == "all_gather" || kernel == "reduce_scatter") counts = call.rows("counts");
   if (counts.empty()) counts.assign(members, 1);
-  if (kernel == "all_to_all") std::tie(sendCounts, receiveCounts) = call.rowsExchanged();
-  if (kernel == "broadcast") {
-    const int64_t from = call.integer("root");
-    if (from < 0 || static_cast<size_t>(from) >= members) {
-      throw BadCall("broadcast: root " + std::to_string(from) + " in a group of " + std::to_string(members));
-    }
-    root = static_cast<size_t>(from);
-  }
-  if (kernel == "send_recv") {
-    source = call.flag("source");
-    if (members != 2) throw BadCall("send_recv: expected a group of one source and one destination");
-  } else if (inputs.size() != outputs.size()) {
-    throw BadCall(kernel + ": " + std::to_string(inputs.size()) + " inputs and " + std::to_string(outputs.size()) +
-                  " outputs");
-  }
   checkSizes();
   describe(call);
 }

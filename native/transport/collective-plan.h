@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "../backend.h"
+#include "../collective-call.h"
 #include "../spans.h"
 #include "mesh.h"
 #include "wire.h"
 
 namespace tandem {
 
-struct CollectivePlan {
+struct CollectivePlan : CollectiveCall {
   /** `member` is the own place in the call's group. Throws BadCall for a call that cannot be. */
   CollectivePlan(const Call& call, size_t member);
 
@@ -35,21 +35,12 @@ struct CollectivePlan {
   /** How sums travel, or what is handed on as it is. */
   Packing summedAs(size_t tensor) const { return packingOf(outputs[tensor].dtype, ""); }
 
-  const std::string kernel;
-  const std::vector<Operand> inputs;
-  const std::vector<Operand> outputs;
   /** The members' ranks. */
   const std::vector<int> ranks;
   /** The own place among the members. */
   const size_t own;
-  std::string wire;
   /** What sums are divided by. */
-  double over = 1;
-  size_t root = 0;
-  bool source = false;
-  std::vector<int64_t> counts;
-  std::vector<int64_t> sendCounts;
-  std::vector<int64_t> receiveCounts;
+  const double over;
   Meaning meaning;
 
  private:

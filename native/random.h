@@ -1,10 +1,11 @@
-// core/random.ts on the host: sfc32 seeded by a number of up to 53 bits, and a normal number as a sum of twelve uniforms.
+// core/random.ts, on a processor for either backend: sfc32 seeded by a number of up to 53 bits, and a normal number as a sum of twelve
+// uniforms.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-namespace tandem::cuda {
+namespace tandem {
 
 class Random {
  public:
@@ -39,4 +40,4 @@ class Random {
   uint32_t counter_ = 1;
 };
 
-}  // namespace tandem::cuda
+}  // namespace tandem
