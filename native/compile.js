@@ -37,7 +37,7 @@ export const compileAddon = async ({ native, build, addon, compiler, includes })
     "-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"
   ]
   const exact = "-ffp-contract=off"
-  const common = join(objects, "common.h")
+  const precompiled = join(objects, "precompiled.h")
 
   // What nearly every source includes is compiled once; those that have other flags go without, and begin at once.
   const alone = (source) => source.endsWith("addon.cc") || source.endsWith(".fma.cc")
@@ -45,7 +45,7 @@ export const compileAddon = async ({ native, build, addon, compiler, includes })
   const queue = [...sources.filter(alone), ...sources.filter((source) => !alone(source))]
   const header = run(
     compiler.command,
-    [...flags, exact, "-x", "c++-header", join("cpu", "common.h"), "-o", `${common}.gch`],
+    [...flags, exact, "-x", "c++-header", join("cpu", "precompiled.h"), "-o", `${precompiled}.gch`],
     native
   )
   const objectOf = (source) => join(objects, `${source.replaceAll(/[/\\]/g, "_")}.o`)
@@ -54,7 +54,7 @@ export const compileAddon = async ({ native, build, addon, compiler, includes })
     for (let source = queue.shift(); source !== undefined; source = queue.shift()) {
       if (!alone(source)) failures.push(await header)
       if (failures.some((failure) => failure !== undefined)) return
-      const own = alone(source) ? [...defines, ...includes] : ["-include", common]
+      const own = alone(source) ? [...defines, ...includes] : ["-include", precompiled]
       const contract = source.endsWith(".fma.cc") ? "-ffp-contract=fast" : exact
       const args = [...flags, contract, ...own, "-c", source, "-o", objectOf(source)]
       failures.push(await run(compiler.command, args, native))

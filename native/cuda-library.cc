@@ -55,7 +55,8 @@ std::vector<std::string> kernels() {
 std::unique_ptr<Machine> open(const MachineOptions& options) {
   const Backend::Availability found = probe();
   if (found.available) return loaded().backend->open(options);
-  throw std::runtime_error("the cuda backend is not available: " + (found.missing.empty() ? std::string("no reason given") : found.missing[0]));
+  throw std::runtime_error("the cuda backend is not available: " +
+                           (found.missing.empty() ? std::string("no reason given") : found.missing[0]));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The rules of the code base that a machine can check, over every source; and a file against each rule, to see it fail.
+// The rules of the code base that a machine can check, over every TypeScript source and every page; and a file against each rule,
+// to see it fail. Native sources: tidy/native.test.ts.
 import { existsSync, globSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -17,6 +18,7 @@ import {
 } from "./tidy/rules.ts"
 import { deadExports, undocumentedExports, unusedAtHome } from "./tidy/exports.ts"
 import { functionLinesMax, longFunctions, ownLines } from "./tidy/long-functions.ts"
+import { nativeFiles } from "./tidy/native.ts"
 import { parse, type Source } from "./tidy/source.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -393,12 +395,7 @@ describe("package-lock.json", () => {
 
 describe("a merge", () => {
   it("is finished: nobody's markers are left", () => {
-    const texts = [
-      ...pages,
-      ...sources.keys(),
-      ...files("scenarios/**/*.yaml"),
-      ...files("native/**/*.{cc,h,cu}")
-    ]
+    const texts = [...pages, ...sources.keys(), ...files("scenarios/**/*.yaml"), ...files(nativeFiles)]
     const marked = texts.filter((path) => mergeMarkersIn(read(path)).length > 0)
     expect(marked, "Instead: what both sides mean, without the markers").toEqual([])
     const left = [

@@ -107,7 +107,8 @@ void codesOf(const float* values, int64_t count, float scale, Scaled format, flo
     const double halfway = float4Halfways[step] * static_cast<double>(scale);
     auto least = static_cast<float>(halfway);
     const bool toEven = step % 2 == 0;
-    if (static_cast<double>(least) < halfway || (toEven && static_cast<double>(least) == halfway)) least = std::nextafterf(least, HUGE_VALF);
+    const bool below = static_cast<double>(least) < halfway || (toEven && static_cast<double>(least) == halfway);
+    if (below) least = std::nextafterf(least, HUGE_VALF);
     from[step] = least;
   }
   float4Codes(values, count, from, codes);

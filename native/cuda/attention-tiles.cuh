@@ -31,7 +31,8 @@ template <int width, int columns>
 constexpr int columnFloats = larger(columns* stride<width>, rows* columns);
 
 template <int width>
-constexpr size_t forwardBytes = sizeof(float) * (rows * stride<width> + columnFloats<width, forwardColumns> + forwardColumns * stride<width>);
+constexpr size_t forwardBytes =
+    sizeof(float) * (rows * stride<width> + columnFloats<width, forwardColumns> + forwardColumns * stride<width>);
 template <int width>
 constexpr size_t queryBytes =
     sizeof(float) * (2 * rows * stride<width> + columnFloats<width, backwardColumns<width>> + backwardColumns<width> * stride<width>);

@@ -66,7 +66,8 @@ Backend::Availability probe() {
   if (!worthPieces(0, 0)) found.uses.push_back("messages of several tensors packed for NCCL (TANDEM_CUDA_PIECES=0)");
   found.uses.push_back(attention());
   found.uses.push_back("float32 products without TF32, where nobody asks for it");
-  found.uses.push_back(graphsWished() ? "CUDA graphs for ops that come again, but where times of ops are recorded; none with TANDEM_CUDA_GRAPHS=0"
+  found.uses.push_back(graphsWished() ? "CUDA graphs for ops that come again, but where times of ops are recorded; none with "
+                                        "TANDEM_CUDA_GRAPHS=0"
                                       : "no CUDA graphs (TANDEM_CUDA_GRAPHS=0)");
   return found;
 }

@@ -47,7 +47,8 @@ bool rowsAligned(const View& view, int64_t stride) {
 /** Whether cuBLASLt may have products of more than a few rows: of 16-bit values or float32, whose sums it has in float32. */
 bool inLibrary(const Expert& e) {
   const Dtype dtype = e.inp.dtype;
-  return (storedBytes(dtype) == 2 || dtype == Dtype::float32) && e.weights.dtype == dtype && e.hidden.dtype == dtype && rowsAligned(e.inp, e.width) &&
+  const bool alike = e.weights.dtype == dtype && e.hidden.dtype == dtype;
+  return (storedBytes(dtype) == 2 || dtype == Dtype::float32) && alike && rowsAligned(e.inp, e.width) &&
          rowsAligned(e.hidden, e.hiddenWidth) && rowsAligned(e.out, e.width) && rowsAligned(e.down(), e.ffn);
 }
 

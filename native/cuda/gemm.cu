@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(columnWarps * 32) columnKernel(Product p) {
 }
 
 bool aligned(const View& v, int64_t stride) {
-  return stride % pack == 0 && reinterpret_cast<uintptr_t>(v.data) % (static_cast<size_t>(pack) * static_cast<size_t>(storedBytes(v.dtype))) == 0;
+  const size_t bytes = static_cast<size_t>(pack) * static_cast<size_t>(storedBytes(v.dtype));
+  return stride % pack == 0 && reinterpret_cast<uintptr_t>(v.data) % bytes == 0;
 }
 
 /** A block finds its group by counting tiles; counts that do not add up are a fault, and nothing is computed. */

@@ -1,5 +1,5 @@
-// Where a group's sums go: from a warp's registers, as tensor cores leave them there, to the rows of its result. Includes nothing of CUDA's,
-// for native/test/tiles runs it on a processor: whoever includes it has tensors (values.cuh) before.
+// Where a group's sums go: from a warp's registers, as tensor cores leave them there, to the rows of its result. Includes nothing of
+// CUDA's, for native/test/tiles runs it on a processor: whoever includes it has tensors (values.cuh) before.
 #pragma once
 
 namespace tandem::cuda::grouped {

@@ -172,7 +172,8 @@ __device__ inline void multiplyTiles(const Grouped& g, const Room& room) {
       for (int k = 0; k < depth / 16; k++) {
         const uint32_t left = room.left(ring.stage) + own + (leftColumns ? k * 16 * 128 : k * 32);
         const uint32_t right = room.right(ring.stage) + (rightColumns ? k * 16 * 128 : k * 32);
-        WideWgmma<T>::template add<leftColumns, rightColumns>(sums, stretch(left), rightColumns ? stretch(right, stripBytes) : stretch(right));
+        const uint64_t columns = rightColumns ? stretch(right, stripBytes) : stretch(right);
+        WideWgmma<T>::template add<leftColumns, rightColumns>(sums, stretch(left), columns);
       }
       closeProducts();
       // those of the step before have ended, and its stage may be filled again

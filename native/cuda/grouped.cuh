@@ -28,9 +28,9 @@ struct Group {
 };
 
 /**
- * What a thread copies of a factor's rows first .. first + 127, whose elements are what is summed over, 64 of them at a time; or, `columns`,
- * of its columns first .. first + 127, whose rows are the terms. The same piece of every 32nd row of a tile, so that addresses are found
- * once. `extent`: rows, or columns, that it has; columns come in multiples of 64.
+ * What a thread copies of a factor's rows first .. first + 127, whose elements are what is summed over, 64 of them at a time; or,
+ * `columns`, of its columns first .. first + 127, whose rows are the terms. The same piece of every 32nd row of a tile, so that
+ * addresses are found once. `extent`: rows, or columns, that it has; columns come in multiples of 64.
  */
 template <bool columns>
 struct Copier {

@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(128) windowTotals(Geometry g, const float2* pa
   if (lane == 0) lse[index] = max + log2f(sum);
 }
 
-/** columns += the weights of a thread's four rows; `sees(part, column)`: whether the row sees the key of that column of the first thread. */
+/** columns += the weights of a thread's four rows; `sees(part, column)`: whether the row sees the first thread's key of that column. */
 template <class Sees>
 __device__ inline void addWeights(float (&columns)[keysPerTile / 8 * 2], const float (&scores)[2][keysPerTile / 8][4],
                                   float scale2, const float (&base)[4], Sees sees) {

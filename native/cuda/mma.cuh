@@ -17,7 +17,8 @@ __device__ inline uint32_t pieceAddress(uint32_t tile, int row, int piece) {
  * has. Tiles begin at multiples of 1024 bytes. `apart`: bytes from a tile to the next 64 columns, where the rows are what is summed over.
  */
 __device__ inline uint64_t stretch(uint32_t address, uint32_t apart = 16) {
-  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(apart >> 4) << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
+  return static_cast<uint64_t>((address & 0x3ffffu) >> 4) | static_cast<uint64_t>(apart >> 4) << 16 | uint64_t{64} << 32 |
+         uint64_t{1} << 62;
 }
 
 /** Where the first tile for wgmma may begin: dynamic shared memory need not lie on 1024 bytes. */

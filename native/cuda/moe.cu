@@ -294,7 +294,8 @@ Work groups(const Grouped& grouped) {
 Work groupedForward(const Call& call) {
   const Shape& weight = input(call, 1).shape;
   const int64_t experts = weight.at(0), outs = weight.at(1), width = weight.at(2);
-  const Product p = {0, outs, width, {floatsIn(call, 0), width, 1}, {floatsIn(call, 1), 1, width}, floatsOut(call, 0), {}, false, {}, false};
+  const Product p = {0,  outs,  width, {floatsIn(call, 0), width, 1}, {floatsIn(call, 1), 1, width}, floatsOut(call, 0),
+                     {}, false, {},    false};
   return groups({p, integersIn(call, 2), experts, input(call, 0).shape.at(0), outs * width, false});
 }
 

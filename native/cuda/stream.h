@@ -33,8 +33,8 @@ class Pace {
   /** None: look again without sleeping. */
   std::chrono::microseconds next() const {
     const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun_);
-    return waited < std::chrono::microseconds(300) ? std::chrono::microseconds(0)
-                                                   : std::clamp(waited / 256, std::chrono::microseconds(5), std::chrono::microseconds(1000));
+    if (waited < std::chrono::microseconds(300)) return std::chrono::microseconds(0);
+    return std::clamp(waited / 256, std::chrono::microseconds(5), std::chrono::microseconds(1000));
   }
 
  private:

@@ -88,7 +88,12 @@ bool scalar(World& world, bool copied) {
     device.wait(0, pointOf(0));
     return seen == 1;
   }
-  Call step = callOf("sgd", 0, {{"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"shadow", false}, {"scaled", false}});
+  Call step = callOf("sgd", 0, {{"momentum", 0.0},
+                                {"dampening", 0.0},
+                                {"weightDecay", 0.0},
+                                {"nesterov", false},
+                                {"shadow", false},
+                                {"scaled", false}});
   step.scalars = {"learningRate", "step"};
   const int32_t op = rank.prepare(step, {params, grads}, {params});
   double scalars[] = {1, 1};

@@ -31,12 +31,14 @@ void training(const On& on, int ranks, int steps) {
     s.gradient = world.tensor(rank, {width, width});
     s.host = world.tensor(rank, {width, width}, {}, Dtype::float32, Place::host);
     const int32_t inp = world.tensor(rank, {8, width}, ramp(8 * width, 0.01f * static_cast<float>(rank + 1)));
-    s.product = own.prepare(callOf("linear.backward_weight", 0, {{"bias", false}, {"accumulate", false}, {"tf32", false}}), {inp, inp}, {s.gradient});
+    s.product = own.prepare(callOf("linear.backward_weight", 0, {{"bias", false}, {"accumulate", false}, {"tf32", false}}), {inp, inp},
+                            {s.gradient});
     Call reduce = callOf("all_reduce", 1, {{"wire", std::string("bfloat16")}, {"reduce", std::string("avg")}});
     reduce.group = Group{"world", members};
     s.reduce = own.prepare(reduce, {s.gradient}, {s.gradient});
-    s.update = own.prepare(callOf("sgd", 0, {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0}, {"nesterov", false}, {"shadow", false}, {"scaled", false}, {"step", 2.0}}),
-                           {s.weight, s.gradient}, {s.weight});
+    const std::map<std::string, Attribute> sgd = {{"learningRate", 0.01}, {"momentum", 0.0}, {"dampening", 0.0}, {"weightDecay", 0.0},
+                                                  {"nesterov", false},    {"shadow", false}, {"scaled", false},  {"step", 2.0}};
+    s.update = own.prepare(callOf("sgd", 0, sgd), {s.weight, s.gradient}, {s.weight});
     s.down = own.prepare(callOf("d2h", 4), {s.weight}, {s.host});
     s.up = own.prepare(callOf("h2d", 3), {s.host}, {s.weight});
     states.push_back(s);
@@ -186,8 +188,11 @@ void kernels(const On& on) {
         std::vector<float> c(static_cast<size_t>(m * n));
         multiply(m, n, k, {a.data(), k, 1}, {b.data(), 1, k}, c.data(), n, false);
         double sum = 0;
-        for (int64_t p = 0; p < k; p++) sum += static_cast<double>(a[static_cast<size_t>((m - 1) * k + p)]) * static_cast<double>(b[static_cast<size_t>((n - 1) * k + p)]);
-        expect(std::fabs(sum - static_cast<double>(c.back())) < 1e-3, "product " + std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
+        const float* const row = a.data() + (m - 1) * k;
+        const float* const column = b.data() + (n - 1) * k;
+        for (int64_t p = 0; p < k; p++) sum += static_cast<double>(row[p]) * static_cast<double>(column[p]);
+        expect(std::fabs(sum - static_cast<double>(c.back())) < 1e-3,
+               "product " + std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
       }
     }
   }
@@ -196,7 +201,8 @@ void kernels(const On& on) {
   const int32_t out = world.tensor(0, {2, time, width});
   const int32_t lse = world.tensor(0, {2, heads, time});
   const int32_t dqkv = world.tensor(0, {2, time, 3 * width});
-  const std::map<std::string, Attribute> attention = {{"heads", 3.0}, {"kvHeads", 3.0}, {"headWidth", 5.0}, {"packed", true}, {"causal", true}};
+  const std::map<std::string, Attribute> attention = {
+      {"heads", 3.0}, {"kvHeads", 3.0}, {"headWidth", 5.0}, {"packed", true}, {"causal", true}};
   run(callOf("attention.forward", 0, attention), {qkv}, {out, lse});
   run(callOf("attention.backward", 0, attention), {out, qkv, out, lse}, {dqkv});
   const int32_t weight = world.tensor(0, {width}, ramp(width));

@@ -128,7 +128,8 @@ BorrowedMemory::BorrowedMemory(pid_t process, int fd, uint64_t page, const std::
   void* const mapped = ::mmap(nullptr, pageBytes, PROT_READ, MAP_SHARED, fd_.get(), static_cast<off_t>(page));
   if (mapped == MAP_FAILED) throw problem("its memory cannot be mapped");
   page_ = mapped;
-  if (mark.size() == sizeof(PageHead::mark) && std::memcmp(static_cast<const PageHead*>(page_)->mark, mark.data(), mark.size()) == 0) return;
+  const char* const written = static_cast<const PageHead*>(page_)->mark;
+  if (mark.size() == sizeof(PageHead::mark) && std::memcmp(written, mark.data(), mark.size()) == 0) return;
   ::munmap(mapped, pageBytes);
   throw std::runtime_error("its memory is not what it says");
 }

@@ -145,7 +145,8 @@ struct Library {
   Status (*ucp_ep_create)(Worker worker, const EndpointParameters* parameters, Endpoint* endpoint);
   StatusPointer (*ucp_ep_close_nbx)(Endpoint endpoint, const RequestParameters* parameters);
   StatusPointer (*ucp_tag_send_nbx)(Endpoint endpoint, const void* data, size_t bytes, uint64_t tag, const RequestParameters* parameters);
-  StatusPointer (*ucp_tag_recv_nbx)(Worker worker, void* data, size_t bytes, uint64_t tag, uint64_t mask, const RequestParameters* parameters);
+  StatusPointer (*ucp_tag_recv_nbx)(Worker worker, void* data, size_t bytes, uint64_t tag, uint64_t mask,
+                                    const RequestParameters* parameters);
   Status (*ucp_request_check_status)(void* request);
   Status (*ucp_tag_recv_request_test)(void* request, TagInfo* info);
   void (*ucp_request_cancel)(Worker worker, void* request);

@@ -52,7 +52,8 @@ const inVirtualTime = (path: string): boolean => simulated(path) && !inRealTime(
 export const shipped = under("core", "scenarios", "sim", "exec", "traces", "testing")
 const everywhere = (): boolean => true
 
-const linesMax = 500
+/** Of every source; longFiles has exceptions. */
+export const linesMax = 500
 /** Longer ones, with their own limit and the reason. */
 export const longFiles: Readonly<Record<string, { readonly linesMax: number; readonly because: string }>> = {
   "sim/engine/max-min.ts": {
@@ -84,11 +85,16 @@ const namesOf = (source: Source, banned: ReadonlySet<string>): ReadonlyArray<Fin
     return name !== undefined && banned.has(name) ? name : undefined
   })
 
-const matchesOf = (source: Source, pattern: RegExp): ReadonlyArray<Finding> =>
+export const matchesOf = (source: Pick<Source, "text">, pattern: RegExp): ReadonlyArray<Finding> =>
   source.text.split("\n").flatMap((text, index) => {
     const match = pattern.exec(text)
     return match === null ? [] : [{ line: index + 1, what: match[0] }]
   })
+
+export const namedForNoConcept = (path: string): ReadonlyArray<Finding> =>
+  /(?:^|\/)(?:utils?|helpers?|types|common|misc)(?:\/|\.\w+$)/u.test(path)
+    ? [{ line: 1, what: "a file named for no concept" }]
+    : []
 
 const clocks = new Set([
   "Date",
@@ -311,10 +317,7 @@ export const rules: ReadonlyArray<Rule> = [
     name: "names of files",
     instead: "the concept that the module is about",
     holdsFor: everywhere,
-    check: ({ path }) =>
-      /(?:^|\/)(?:utils?|helpers?|types|common|misc)(?:\/|\.ts$)/u.test(path)
-        ? [{ line: 1, what: "a file named for no concept" }]
-        : []
+    check: ({ path }) => namedForNoConcept(path)
   },
   {
     name: "results leave by one door",

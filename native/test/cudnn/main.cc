@@ -291,7 +291,10 @@ void runPlan(const Case& c, bool backward, Memory& memory) {
   plan->run(nullptr, memory.memory, workspace);
   finish();
   give(workspace);
-  if (onGpu) std::printf("    %s: prepared in %.0f ms, workspace of %zu bytes\n", backward ? "backward" : "forward", took.count(), plan->workspaceBytes());
+  if (onGpu) {
+    std::printf("    %s: prepared in %.0f ms, workspace of %zu bytes\n", backward ? "backward" : "forward", took.count(),
+                plan->workspaceBytes());
+  }
 }
 
 bool holds(const Case& c, std::mt19937& random) {
@@ -366,7 +369,9 @@ int main(int argc, char** argv) {
   const int count = argc > 1 ? std::atoi(argv[1]) : 30;
   std::mt19937 random(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1u);
   constexpr Type b16 = Type::bfloat16;
-  std::vector<Case> cases = {{b16, 1, 16, 16, 2, 2, 64, true, true}, {Type::float16, 2, 5, 9, 4, 2, 64, false, true}, {b16, 1, 7, 3, 2, 1, 128, false, false}};
+  std::vector<Case> cases = {{b16, 1, 16, 16, 2, 2, 64, true, true},
+                             {Type::float16, 2, 5, 9, 4, 2, 64, false, true},
+                             {b16, 1, 7, 3, 2, 1, 128, false, false}};
   if (onGpu) {
     cases = {{b16, 1, 128, 128, 2, 2, 64, true, true},   {b16, 1, 128, 128, 2, 2, 64, false, false},
              {b16, 2, 1024, 1024, 2, 2, 64, true, true}, {b16, 1, 512, 512, 8, 2, 128, false, true},
@@ -379,7 +384,9 @@ int main(int argc, char** argv) {
   const Case one = {b16, 1, 1, 1, 1, 1, 64, true, true};
   wrong += refuses(narrowHeads, false, "heads 12 wide; expected a multiple of 8") ? 0 : 1;
   wrong += refuses(one, true, "no gradients of one query and one key") ? 0 : 1;
-  if (!onGpu) wrong += refuses({b16, 1, 8, 8, 1, 1, 136, true, true}, false, "ways to run the graph: CUDNN_STATUS_NOT_SUPPORTED (heads wider than 128)") ? 0 : 1;
+  const Case wideHeads = {b16, 1, 8, 8, 1, 1, 136, true, true};
+  const char* const tooWide = "ways to run the graph: CUDNN_STATUS_NOT_SUPPORTED (heads wider than 128)";
+  if (!onGpu) wrong += refuses(wideHeads, false, tooWide) ? 0 : 1;
   std::printf("cudnn: %zu cases, %d wrong\n", cases.size(), wrong);
   return wrong == 0 ? 0 : 1;
 }

@@ -1,3 +1,4 @@
+// The parts of this program: its own checks, and a schedule made of what it is told.
 #pragma once
 
 #include <iosfwd>

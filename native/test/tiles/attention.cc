@@ -187,9 +187,12 @@ bool attentionHolds(int cases) {
     c.pieces = c.headWidth % 4 == 0 && draw(0, 3) > 0;
     c.copiesAtOnce = draw(0, 1) == 1;
     if (holds(c)) continue;
-    std::fprintf(stderr, "attention, case %d: %lld x %lld queries, %lld keys, %lld heads on %lld of %lld, causal %d, packed %d, pieces %d: not what plain loops have\n",
+    std::fprintf(stderr,
+                 "attention, case %d: %lld x %lld queries, %lld keys, %lld heads on %lld of %lld, causal %d, packed %d, pieces %d: "
+                 "not what plain loops have\n",
                  i, static_cast<long long>(c.batch), static_cast<long long>(c.time), static_cast<long long>(c.context),
-                 static_cast<long long>(c.heads), static_cast<long long>(c.kvHeads), static_cast<long long>(c.headWidth), c.causal, c.packed, c.pieces);
+                 static_cast<long long>(c.heads), static_cast<long long>(c.kvHeads), static_cast<long long>(c.headWidth), c.causal,
+                 c.packed, c.pieces);
     return false;
   }
   return true;

@@ -1,5 +1,5 @@
-// The tiles of grouped products (native/cuda/grouped.cuh, grouped-hopper.cuh), block by block on a processor, beside plain loops: sums of small
-// whole numbers, which are exact whatever their order.
+// The tiles of grouped products (native/cuda/grouped.cuh, grouped-hopper.cuh), block by block on a processor, beside plain loops: sums of
+// small whole numbers, which are exact whatever their order.
 #include "cases.h"
 #include "hopper.h"
 #include "tensors.h"
@@ -125,7 +125,9 @@ bool holds(const Case& c) {
     int64_t first = 0;
     for (int64_t e = 0; e < c.spoilt; e++) first += c.counts[static_cast<size_t>(e)];
     const int64_t end = first + c.counts[static_cast<size_t>(c.spoilt)];
-    const auto spoil = [](std::vector<uint16_t>& values, int64_t from, int64_t to) { std::fill(values.begin() + from, values.begin() + to, notANumber); };
+    const auto spoil = [](std::vector<uint16_t>& values, int64_t from, int64_t to) {
+      std::fill(values.begin() + from, values.begin() + to, notANumber);
+    };
     spoil(inp, first * c.width, end * c.width);
     spoil(dout, first * c.outs, end * c.outs);
     spoil(weight, c.spoilt * c.outs * c.width, (c.spoilt + 1) * c.outs * c.width);

@@ -1,7 +1,7 @@
-// What a block of a Hopper has besides (block.h): barriers that count arrivals and bytes, boxes of matrices that come into shared memory on
-// their own, and products of four warps that read it. Boxes and products happen when they are waited for, or at once, as early or as late as
-// they may. Factors lie in shared memory as the PTX manual has it ("Shared Memory Matrix Layout" of wgmma, swizzle of 128 bytes). Stands in
-// for native/cuda/tma.cuh and native/cuda/wgmma.cuh.
+// What a block of a Hopper has besides (block.h): barriers that count arrivals and bytes, boxes of matrices that come into shared
+// memory on their own, and products of four warps that read it. Boxes and products happen when they are waited for, or at once, as
+// early or as late as they may. Factors lie in shared memory as the PTX manual has it ("Shared Memory Matrix Layout" of wgmma,
+// swizzle of 128 bytes). Stands in for native/cuda/tma.cuh and native/cuda/wgmma.cuh.
 #pragma once
 
 #include <map>
@@ -181,7 +181,8 @@ inline float factorAt(uint64_t described, bool columns, int mn, int k) {
   const uint32_t leading = field(16);
   const uint32_t stride = field(32);
   if (described >> 62 != 1) block.fail("another swizzle than that of 128 bytes", static_cast<uint32_t>(described >> 62));
-  const auto at = columns ? static_cast<uint32_t>(mn % 64 * 2 + k % 8 * 128) + static_cast<uint32_t>(mn / 64) * leading + static_cast<uint32_t>(k / 8) * stride
+  const auto at = columns ? static_cast<uint32_t>(mn % 64 * 2 + k % 8 * 128) + static_cast<uint32_t>(mn / 64) * leading +
+                                static_cast<uint32_t>(k / 8) * stride
                           : static_cast<uint32_t>(mn % 8 * 128 + k * 2) + static_cast<uint32_t>(mn / 8) * stride;
   const uint32_t plain = field(0) + at;
   uint16_t bits;

@@ -200,7 +200,8 @@ void collectives() {
         // Now and then several chunks, and once more than are awaited at a time.
         const bool large = position == 0 && t == 0;
         if (large) one.dtypes.back() = Dtype::float32;
-        one.units.push_back(large ? (size == 2 ? 4'400'001 : 2'500'001) : random() % 40 == 0 ? 400'001 : static_cast<int64_t>(random() % 300));
+        const int64_t several = size == 2 ? 4'400'001 : 2'500'001;
+        one.units.push_back(large ? several : random() % 40 == 0 ? 400'001 : static_cast<int64_t>(random() % 300));
       }
       const bool even = random() % 2 == 0;
       for (int r = 0; r < size; r++) {

@@ -55,8 +55,10 @@ SAME_PLACE(RequestParameters, flags, ucp_request_param_t, flags);
 SAME_PLACE(RequestParameters, callback, ucp_request_param_t, cb);
 SAME_PLACE(RequestParameters, userData, ucp_request_param_t, user_data);
 SAME_PLACE(RequestParameters, memoryType, ucp_request_param_t, memory_type);
-static_assert(RequestParameters::hasCallback == UCP_OP_ATTR_FIELD_CALLBACK && RequestParameters::hasUserData == UCP_OP_ATTR_FIELD_USER_DATA);
-static_assert(RequestParameters::hasFlags == UCP_OP_ATTR_FIELD_FLAGS && RequestParameters::hasMemoryType == UCP_OP_ATTR_FIELD_MEMORY_TYPE);
+static_assert(RequestParameters::hasCallback == UCP_OP_ATTR_FIELD_CALLBACK);
+static_assert(RequestParameters::hasUserData == UCP_OP_ATTR_FIELD_USER_DATA);
+static_assert(RequestParameters::hasFlags == UCP_OP_ATTR_FIELD_FLAGS);
+static_assert(RequestParameters::hasMemoryType == UCP_OP_ATTR_FIELD_MEMORY_TYPE);
 static_assert(RequestParameters::always == UCP_OP_ATTR_FLAG_NO_IMM_CMPL);
 static_assert(RequestParameters::closeByForce == UCP_EP_CLOSE_FLAG_FORCE && RequestParameters::hostMemory == UCS_MEMORY_TYPE_HOST);
 

@@ -272,7 +272,8 @@ void giving() {
 void atRandom() {
   std::mt19937_64 random(5);
   const Lent block(4 * segment, 'd');
-  const uint64_t odd[] = {0, 1, segment - 1, segment, segment + 1, 2 * segment, 4 * segment, UINT32_MAX, uint64_t{1} << 40, UINT64_MAX - 7, UINT64_MAX};
+  const uint64_t odd[] = {0,           1,          segment - 1,       segment,        segment + 1, 2 * segment,
+                          4 * segment, UINT32_MAX, uint64_t{1} << 40, UINT64_MAX - 7, UINT64_MAX};
   const auto any = [&](uint64_t right) { return random() % 6 == 0 ? odd[random() % (sizeof odd / sizeof odd[0])] : right; };
   int whole = 0;
   int refused = 0;

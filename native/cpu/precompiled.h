@@ -1,6 +1,6 @@
 // What nearly every file includes, compiled once per build.
-#ifndef TANDEM_COMMON_H
-#define TANDEM_COMMON_H
+#ifndef TANDEM_PRECOMPILED_H
+#define TANDEM_PRECOMPILED_H
 
 #include <algorithm>
 #include <cmath>
