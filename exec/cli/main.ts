@@ -1,5 +1,5 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
-import { Option } from "commander"
+import { type Command, Option } from "commander"
 import {
   fileNamed,
   Ending,
@@ -40,6 +40,14 @@ const rendezvousOption = () =>
     .argParser(wholeNumber(1))
     .default(60)
 
+/** What a command that runs a scenario's ranks is told of where they run. */
+const onRanks = (command: Command): Command =>
+  command
+    .addOption(backendOption())
+    .addOption(processesOption())
+    .addOption(transportOption())
+    .addOption(rendezvousOption())
+
 /** The exit code of a command line. */
 export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
   const ended = new Ending()
@@ -69,54 +77,52 @@ Examples:
       ending(async (options: InfoCommandOptions) => (await import("./info-command.ts")).infoCommand(options))
     )
 
-  exec
-    .command("train")
-    .description("train the scenario's model with its algorithm")
-    .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
-    .addOption(setOption())
-    .option("--steps <n>", "steps to train (default: the scenario's)", wholeNumber(1))
-    .option(
-      "--text <file>",
-      "text to learn, a token for each character (default: the scenario's, or the one that ships)"
-    )
-    .option("--tokens <files>", "files of tokens to learn instead (.bin); quote a pattern with stars")
-    .option("--held-out-tokens <files>", "files of tokens to evaluate on (default: the end of --tokens)")
-    .option("--seed <n>", "of initial parameters and batches (default: the scenario's)", wholeNumber(0))
-    .option(
-      "--evaluate-every <n>",
-      "steps between evaluations on held-out text (default: at the end)",
-      wholeNumber(1)
-    )
-    .option(
-      "--weights <file>",
-      "begin with what exec train --save wrote, instead of random weights (.arrow, .safetensors)"
-    )
-    .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
-    .option(
-      "-o, --out <file>",
-      "write the result (.json); Ctrl-C writes what is done by then",
-      fileNamed(".json")
-    )
-    .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
-    .option(
-      "--save <file>",
-      "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)",
-      fileNamed(".arrow", ".safetensors")
-    )
-    .option(
-      "--checkpoint <folder>",
-      "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"
-    )
-    .option("--checkpoint-every <n>", "steps from one to the next (default: 100)", wholeNumber(1))
-    .option("--keep <n>", "how many of the newest checkpoints stay (default: 2)", wholeNumber(1))
-    .option(
-      "--resume [checkpoint]",
-      "go on from the newest of --checkpoint, if there is one, or from this one"
-    )
-    .addOption(backendOption())
-    .addOption(processesOption())
-    .addOption(transportOption())
-    .addOption(rendezvousOption())
+  onRanks(
+    exec
+      .command("train")
+      .description("train the scenario's model with its algorithm")
+      .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
+      .addOption(setOption())
+      .option("--steps <n>", "steps to train (default: the scenario's)", wholeNumber(1))
+      .option(
+        "--text <file>",
+        "text to learn, a token for each character (default: the scenario's, or the one that ships)"
+      )
+      .option("--tokens <files>", "files of tokens to learn instead (.bin); quote a pattern with stars")
+      .option("--held-out-tokens <files>", "files of tokens to evaluate on (default: the end of --tokens)")
+      .option("--seed <n>", "of initial parameters and batches (default: the scenario's)", wholeNumber(0))
+      .option(
+        "--evaluate-every <n>",
+        "steps between evaluations on held-out text (default: at the end)",
+        wholeNumber(1)
+      )
+      .option(
+        "--weights <file>",
+        "begin with what exec train --save wrote, instead of random weights (.arrow, .safetensors)"
+      )
+      .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
+      .option(
+        "-o, --out <file>",
+        "write the result (.json); Ctrl-C writes what is done by then",
+        fileNamed(".json")
+      )
+      .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
+      .option(
+        "--save <file>",
+        "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)",
+        fileNamed(".arrow", ".safetensors")
+      )
+      .option(
+        "--checkpoint <folder>",
+        "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"
+      )
+      .option("--checkpoint-every <n>", "steps from one to the next (default: 100)", wholeNumber(1))
+      .option("--keep <n>", "how many of the newest checkpoints stay (default: 2)", wholeNumber(1))
+      .option(
+        "--resume [checkpoint]",
+        "go on from the newest of --checkpoint, if there is one, or from this one"
+      )
+  )
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: TrainCommandOptions) =>
@@ -124,18 +130,16 @@ Examples:
       )
     )
 
-  exec
-    .command("profile")
-    .description("measure the scenario's layers and collectives on this machine, for sim")
-    .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
-    .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
-    .addOption(setOption())
-    .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
-    .addOption(emulateOption())
-    .addOption(backendOption())
-    .addOption(processesOption())
-    .addOption(transportOption())
-    .addOption(rendezvousOption())
+  onRanks(
+    exec
+      .command("profile")
+      .description("measure the scenario's layers and collectives on this machine, for sim")
+      .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
+      .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
+      .addOption(setOption())
+      .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
+      .addOption(emulateOption())
+  )
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: ProfileCommandOptions) =>
@@ -143,23 +147,21 @@ Examples:
       )
     )
 
-  exec
-    .command("generate")
-    .description(
-      "generate tokens with offloaded experts or a compressed key/value cache, with random or trained weights"
-    )
-    .argument("<scenario>", "scenario file (YAML or JSON) of the task expert-offload or kv-serving")
-    .addOption(setOption())
-    .option("--weights <file>", "serve with weights that exec train --save wrote (default: random ones)")
-    .option(
-      "--text <file>",
-      "text that was learnt; prompts are of its held-out end (default: the one that ships)"
-    )
-    .option("--verify", "exit with 1 unless the output is that with all experts on the device")
-    .addOption(backendOption())
-    .addOption(processesOption())
-    .addOption(transportOption())
-    .addOption(rendezvousOption())
+  onRanks(
+    exec
+      .command("generate")
+      .description(
+        "generate tokens with offloaded experts or a compressed key/value cache, with random or trained weights"
+      )
+      .argument("<scenario>", "scenario file (YAML or JSON) of the task expert-offload or kv-serving")
+      .addOption(setOption())
+      .option("--weights <file>", "serve with weights that exec train --save wrote (default: random ones)")
+      .option(
+        "--text <file>",
+        "text that was learnt; prompts are of its held-out end (default: the one that ships)"
+      )
+      .option("--verify", "exit with 1 unless the output is that with all experts on the device")
+  )
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: GenerateCommandOptions) =>
@@ -180,23 +182,21 @@ Examples:
       )
     )
 
-  exec
-    .command("agree")
-    .description("run a scenario on both machines and compare decisions, values, order and time")
-    .argument("<scenario>", "scenario file (YAML or JSON)")
-    .addOption(setOption())
-    .addOption(emulateOption())
-    .option(
-      "--timeline <file>",
-      "write both timelines into one file for Perfetto (.json)",
-      fileNamed(".json")
-    )
-    .option("--record <folder>", "keep the real run there, to be compared elsewhere")
-    .option("--from <folder>", "compare a real run that --record has kept, instead of running")
-    .addOption(backendOption())
-    .addOption(processesOption())
-    .addOption(transportOption())
-    .addOption(rendezvousOption())
+  onRanks(
+    exec
+      .command("agree")
+      .description("run a scenario on both machines and compare decisions, values, order and time")
+      .argument("<scenario>", "scenario file (YAML or JSON)")
+      .addOption(setOption())
+      .addOption(emulateOption())
+      .option(
+        "--timeline <file>",
+        "write both timelines into one file for Perfetto (.json)",
+        fileNamed(".json")
+      )
+      .option("--record <folder>", "keep the real run there, to be compared elsewhere")
+      .option("--from <folder>", "compare a real run that --record has kept, instead of running")
+  )
     .addOption(jsonOption())
     .action(
       ending(async (file: string, options: AgreeCommandOptions) =>

@@ -95,17 +95,18 @@ export const besideDense = (problem: GradientProblem): GradientPlan => {
 }
 
 /**
- * Chunks of a fixed size, as Lina: a chunk starts whenever the link is free of all-to-alls, and is not interrupted, so the
- * last chunk started in a gap may outlast it.
+ * The plan in which every place takes of what is pending as much as `fits` says for so many idle seconds, and hands the rest
+ * on to the next: first in the MoE layer, then beside the dense part.
  */
-export const fixedChunks = (problem: GradientProblem, chunkElements: number): GradientPlan => {
-  const chunkSeconds = problem.allReduceSeconds(chunkElements)
+const firstInFirstOut = (
+  problem: GradientProblem,
+  fits: (idleSeconds: number, pending: number) => number
+): GradientPlan => {
   const moe: Array<number> = []
   const dense: Array<number> = []
   let pending = 0
   const take = (gap: number): number => {
-    const chunks = gap > 0 && pending > 0 ? Math.ceil(gap / chunkSeconds) : 0
-    const taken = Math.min(pending, chunks * chunkElements)
+    const taken = fits(gap, pending)
     pending -= taken
     return taken
   }
@@ -115,6 +116,18 @@ export const fixedChunks = (problem: GradientProblem, chunkElements: number): Gr
     pending += layer.elements
   }
   return planOf(problem, moe, dense)
+}
+
+/**
+ * Chunks of a fixed size, as Lina: a chunk starts whenever the link is free of all-to-alls, and is not interrupted, so the
+ * last chunk started in a gap may outlast it.
+ */
+export const fixedChunks = (problem: GradientProblem, chunkElements: number): GradientPlan => {
+  const chunkSeconds = problem.allReduceSeconds(chunkElements)
+  return firstInFirstOut(problem, (gap, pending) => {
+    const chunks = gap > 0 && pending > 0 ? Math.ceil(gap / chunkSeconds) : 0
+    return Math.min(pending, chunks * chunkElements)
+  })
 }
 
 /** Time a gradient may take in the layer before the layer takes longer, at the degree that is best without one. */
@@ -141,22 +154,10 @@ const latest = (low: number, high: number, holds: (x: number) => boolean): numbe
  * The paper's first step: each layer takes what its idle link can carry for free, first in first out, and hands the rest
  * on to the next layer.
  */
-export const greedyPartition = (problem: GradientProblem): GradientPlan => {
-  const moe: Array<number> = []
-  const dense: Array<number> = []
-  let pending = 0
-  const take = (gap: number): number => {
-    const taken = latest(0, pending, (elements) => exposedSeconds(problem, elements) <= gap)
-    pending -= taken
-    return taken
-  }
-  for (const layer of problem.layers) {
-    moe.push(take(idleSeconds(problem, layer)))
-    dense.push(take(layer.denseSeconds))
-    pending += layer.elements
-  }
-  return planOf(problem, moe, dense)
-}
+export const greedyPartition = (problem: GradientProblem): GradientPlan =>
+  firstInFirstOut(problem, (gap, pending) =>
+    latest(0, pending, (elements) => exposedSeconds(problem, elements) <= gap)
+  )
 
 /** Pieces over all layers that the search distributes; more pieces, nearer to the optimum over all real splits. */
 const mostPieces = 256
