@@ -1,21 +1,10 @@
-// The rules of the code base that a machine can check, over every TypeScript source and every page; and a file against each rule,
-// to see it fail. Native sources: tidy/native.test.ts.
-import { existsSync, globSync, readFileSync } from "node:fs"
-import { dirname, join } from "node:path"
+// The rules of the code base that a machine can check, over every TypeScript source; and a file against each rule,
+// to see it fail. Native sources: tidy/native.test.ts; pages: tidy/pages.test.ts.
+import { globSync, readFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import {
-  addressesIn,
-  anchorLinksIn,
-  anchorsOf,
-  fileLinksIn,
-  filesNamedIn,
-  loadedBy,
-  longFiles,
-  mergeMarkersIn,
-  rules,
-  shipped
-} from "./tidy/rules.ts"
+import { addressesIn, loadedBy, longFiles, mergeMarkersIn, rules, shipped } from "./tidy/rules.ts"
 import { deadExports, undocumentedExports, unusedAtHome } from "./tidy/exports.ts"
 import { functionLinesMax, longFunctions, ownLines } from "./tidy/long-functions.ts"
 import { nativeFiles } from "./tidy/native.ts"
@@ -407,55 +396,5 @@ describe("a merge", () => {
     ]
     expect(mergeMarkersIn(left.join("\n"))).toEqual([left[0], left[2], left[4]])
     expect(mergeMarkersIn("a heading\n=========\n")).toEqual([])
-  })
-})
-
-describe("the documentation", () => {
-  const broken = (page: string, text: string): ReadonlyArray<string> =>
-    fileLinksIn(text).filter((link) => !existsSync(join(root, dirname(page), link)))
-
-  it("links to files that exist", () => {
-    expect(pages).toContain("README.md")
-    expect(pages.flatMap((page) => broken(page, read(page)).map((link) => `${page}: ${link}`))).toEqual([])
-  })
-
-  const lost = (page: string, text: string): ReadonlyArray<string> =>
-    anchorLinksIn(text)
-      .filter((link) => {
-        const target = link.page === "" ? page : join(dirname(page), link.page)
-        const there = link.page === "" ? text : existsSync(join(root, target)) ? read(target) : ""
-        return !anchorsOf(there).has(link.anchor)
-      })
-      .map((link) => `${link.page}#${link.anchor}`)
-
-  it("links to headings that exist", () => {
-    expect(pages.flatMap((page) => anchorLinksIn(read(page))).length).toBeGreaterThan(20)
-    expect(pages.flatMap((page) => lost(page, read(page)).map((link) => `${page}: ${link}`))).toEqual([])
-  })
-
-  it("would find a lost heading", () => {
-    const page =
-      "# `sim run --json`\n## What is [here](a.md), and not\n## Twice\n## Twice\n```\n# no heading\n```\n"
-    expect([...anchorsOf(page)]).toEqual(["sim-run---json", "what-is-here-and-not", "twice", "twice-1"])
-    const links = "[a](#twice-1) [b](#no-heading) [c](../README.md#nowhere) [d](https://b.org/#x)"
-    expect(lost("docs/a.md", `${page}${links}`)).toEqual(["#no-heading", "../README.md#nowhere"])
-  })
-
-  it("names files that exist", () => {
-    for (const page of ["docs/map.md", "docs/architecture.md"]) {
-      const named = filesNamedIn(read(page))
-      expect(named.length, page).toBeGreaterThan(20)
-      expect(
-        named.filter((path) => !existsSync(join(root, path))),
-        page
-      ).toEqual([])
-    }
-    expect(filesNamedIn("`core/a.ts`, `sim/*/b.ts`, `npm run x`, `docs`")).toEqual(["core/a.ts"])
-  })
-
-  it("would be found out", () => {
-    expect(
-      broken("docs/a.md", "[here](cli.md#run), [there](https://b.org/c.md), ![lost](nowhere.png)")
-    ).toEqual(["nowhere.png"])
   })
 })
