@@ -11,7 +11,7 @@ import { alignColumns } from "../../scenarios/table.ts"
 import { answerCollective } from "../../sim/collective-question.ts"
 
 /** A row of a table, and what the simulator says of it from rows of fewer ranks; undefined where there are none. */
-export interface ForetoldCollective extends CollectiveCost {
+interface ForetoldCollective extends CollectiveCost {
   readonly foretoldSeconds: number | undefined
 }
 

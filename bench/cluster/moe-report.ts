@@ -16,7 +16,7 @@ interface Compared extends Row {
   readonly measured: StepParts
 }
 
-export const isMeasured = (row: Row): row is Row & { readonly measured: StepParts } =>
+const isMeasured = (row: Row): row is Row & { readonly measured: StepParts } =>
   row.measured !== undefined && !("error" in row.measured)
 
 const isCompared = (row: Row): row is Compared => isMeasured(row) && row.foretold !== undefined
@@ -62,7 +62,7 @@ export const rowLines = ({ variant, degrees, foretold, measured }: Row): Readonl
   ]
 }
 
-export interface Report {
+interface Report {
   readonly text: string
   /** Everything was foretold and measured. */
   readonly complete: boolean

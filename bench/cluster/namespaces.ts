@@ -4,7 +4,7 @@ import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from "node:chi
 import { messageOf } from "../../core/message-of.ts"
 
 /** Bytes per second that a rank may send and receive; Infinity where nothing is shaped. */
-export interface Rates {
+interface Rates {
   readonly up: number
   readonly down: number
 }

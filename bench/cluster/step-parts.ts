@@ -5,7 +5,7 @@ import type { Timeline } from "../../core/machine/timeline.ts"
 import { executedSteps } from "./measured-steps.ts"
 
 /** A communication lane; means per step and rank. */
-export interface LaneParts {
+interface LaneParts {
   /** From each op's start to its end: waits for other ranks are in it. */
   readonly busySeconds: number
   /** Of it, that the rank's compute lane is busy too. */

@@ -6,7 +6,7 @@ import { alignColumns } from "../../scenarios/table.ts"
 import type { Failed } from "./runners.ts"
 
 /** Held-out loss, nats per token, after so many steps and seconds of training. */
-export interface LossPoint {
+interface LossPoint {
   readonly step: number
   /** From the end of the first step on. */
   readonly seconds: number
@@ -47,7 +47,7 @@ export const together = ({ ranks }: Answer): LearntBy => ({
 })
 
 /** When a loss was reached. */
-export interface Reached {
+interface Reached {
   readonly seconds: number
   /** It was there at the first evaluation already. */
   readonly atMost: boolean
@@ -63,20 +63,20 @@ export const whenReached = (points: ReadonlyArray<LossPoint>, loss: number): Rea
   return { seconds: before.seconds + share * (there.seconds - before.seconds), atMost: false }
 }
 
-export const lowest = ({ points }: LearntBy): number => Math.min(...points.map(({ loss }) => loss))
+const lowest = ({ points }: LearntBy): number => Math.min(...points.map(({ loss }) => loss))
 
 /** The lowest loss that all come to. */
-export const commonLoss = (runs: ReadonlyArray<LearntBy>): number => Math.max(...runs.map(lowest))
+const commonLoss = (runs: ReadonlyArray<LearntBy>): number => Math.max(...runs.map(lowest))
 
-export interface Learnt extends Row {
+interface Learnt extends Row {
   readonly outcome: LearntBy
 }
 
-export const isLearnt = (row: Row): row is Learnt =>
+const isLearnt = (row: Row): row is Learnt =>
   row.outcome !== undefined && !("error" in row.outcome) && row.outcome.points.length > 0
 
 /** Mean time of a step, the first left out, which the clock does not see. */
-export const stepSecondsOf = ({ points }: LearntBy): number => {
+const stepSecondsOf = ({ points }: LearntBy): number => {
   const last = points.at(-1)!
   return last.seconds / (last.step - 1)
 }
@@ -131,7 +131,7 @@ const tableOf = (point: string, rows: ReadonlyArray<Row>, base: string): Readonl
   return [`${point}:`, ...alignColumns([ddp === undefined ? head : [...head, ...paired], ...lines])]
 }
 
-export interface Report {
+interface Report {
   readonly text: string
   /** Everything was run. */
   readonly complete: boolean

@@ -53,7 +53,7 @@ export const layoutSettings = ({ ranks, hosts, perHost, sharded }: Layout): Read
   ...(sharded ? ["shard={within: site}"] : [])
 ]
 
-export interface AlgorithmChoice {
+interface AlgorithmChoice {
   readonly backend: string
   readonly period: number
   /** Of DDP's gradients. */

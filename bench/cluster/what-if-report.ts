@@ -22,7 +22,7 @@ interface Measured extends Row {
 
 const isMeasured = (row: Row): row is Measured => row.measured !== undefined && !("error" in row.measured)
 
-export const errorOf = ({ predictedSeconds, measured }: Measured): number =>
+const errorOf = ({ predictedSeconds, measured }: Measured): number =>
   predictedSeconds / measured.stepSeconds - 1
 
 const percent = (share: number): string => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)} %`
@@ -44,7 +44,7 @@ export const rowLine = (row: Row): string => {
   )
 }
 
-export type Ranking = "right" | "WRONG" | "incomplete"
+type Ranking = "right" | "WRONG" | "incomplete"
 
 /** Whether algorithms are in the same order of step time, where they differ by more than `tie`. */
 const rankingOf = (rows: ReadonlyArray<Row>, tie: number): Ranking => {
@@ -67,7 +67,7 @@ const firstOf = (rows: ReadonlyArray<Row>, tie: number): Ranking => {
   return best!.measured.stepSeconds <= least * (1 + tie) ? "right" : "WRONG"
 }
 
-export interface Report {
+interface Report {
   readonly text: string
   /** Everything was measured. */
   readonly complete: boolean

@@ -1,6 +1,6 @@
 // Compares two lists of finish times, `kind,name,finish` with a header, as bench:fluid and simgrid_fluid.cpp write them.
 
-export interface Difference {
+interface Difference {
   /** Largest relative difference; Infinity when the lists are not of the same activities in the same order. */
   readonly worst: number
   /** Where: "kind,name". */

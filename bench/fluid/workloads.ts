@@ -10,7 +10,7 @@ import { Engine, type Activity, type Route } from "../../sim/engine/engine.ts"
 export const workloads = ["ps", "ring", "a2a"] as const
 export type Workload = (typeof workloads)[number]
 
-export interface Size {
+interface Size {
   readonly workers: number
   readonly layers: number
   readonly iterations: number

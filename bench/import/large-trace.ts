@@ -9,7 +9,7 @@ const opsOfLayer = 6
 const opFrames = 4
 
 /** Writes steps until there are `events`; answers how many events and bytes there are. */
-export const writeLargeTrace = (path: string, events: number): { events: number; bytes: number } => {
+const writeLargeTrace = (path: string, events: number): { events: number; bytes: number } => {
   const out = openSync(path, "w")
   let buffer = `{"schemaVersion": 1, "deviceProperties": [{"id": 0, "name": "Example GPU"}], "displayTimeUnit": "ms", "traceEvents": [\n`
   let bytes = 0

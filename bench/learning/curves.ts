@@ -24,7 +24,7 @@ export interface Band {
   readonly high: number
 }
 
-export interface Curves {
+interface Curves {
   readonly title: string
   /** For those who do not see it. */
   readonly description: string

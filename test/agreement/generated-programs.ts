@@ -9,7 +9,7 @@ import { collective, launch } from "../../core/machine/op.ts"
 import type { Place, Tensor } from "../../core/machine/tensor.ts"
 
 /** One thing that a program does; numbers name tensors, modulo how many there are. */
-export type Action =
+type Action =
   | {
       readonly do: "combine"
       readonly kernel: "add" | "subtract"
@@ -25,7 +25,7 @@ export type Action =
   | { readonly do: "decide"; readonly by: number; readonly of: number }
   | { readonly do: "step" }
 
-export interface GeneratedProgram {
+interface GeneratedProgram {
   readonly ranks: number
   readonly elements: number
   readonly device: number

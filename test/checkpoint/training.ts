@@ -12,7 +12,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 
 /** A name for each way to train, and the scenario's overrides that make it. */
-export type Variants = Readonly<Record<string, ReadonlyArray<string>>>
+type Variants = Readonly<Record<string, ReadonlyArray<string>>>
 
 const root = path.join(import.meta.dirname, "../..")
 const tiny = path.join(import.meta.dirname, "tiny.yaml")
@@ -61,7 +61,7 @@ export const variants: Variants = {
 const fileOf = (name: string): string =>
   name === "moe-training" ? path.join(root, "scenarios/agree/moe-training.yaml") : tiny
 
-export interface Asked extends CheckpointCommandOptions {
+interface Asked extends CheckpointCommandOptions {
   readonly steps: number
   /** Beside the variant's. */
   readonly set?: ReadonlyArray<string>

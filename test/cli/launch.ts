@@ -9,7 +9,7 @@ import { afterAll } from "vitest"
 export const root = fileURLToPath(new URL("../..", import.meta.url))
 const launcher = path.join(root, "bin/sim.js")
 
-export interface Ended {
+interface Ended {
   readonly status: number | null
   readonly stdout: string
   readonly stderr: string

@@ -13,7 +13,7 @@ import { simulate } from "../../sim/simulate.ts"
 import { describeNative } from "../native/addon.ts"
 import { flatWorld } from "../simulate/simulated.ts"
 
-export interface RunOptions {
+interface RunOptions {
   readonly capacityBytes?: Partial<Readonly<Record<Place, number>>>
   readonly lookAhead?: number
   readonly initial?: InitialValues
@@ -24,7 +24,7 @@ export interface RunOptions {
 }
 
 /** What is the same on every machine when a run has ended. */
-export interface Ran<A> {
+interface Ran<A> {
   readonly ranks: ReadonlyArray<RankOutcome<A>>
   readonly timeline: Timeline | undefined
   readonly opLogs: ReadonlyArray<OpLog>

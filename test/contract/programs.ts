@@ -10,7 +10,7 @@ import { collective, launch, type Op } from "../../core/machine/op.ts"
 import type { Place, Tensor } from "../../core/machine/tensor.ts"
 
 /** One thing that a program does; numbers name tensors of the device (or, `far`, of the host), modulo how many there are. */
-export type Action =
+type Action =
   | { readonly do: "add"; readonly lane: number; readonly of: readonly [number, number]; readonly to: number }
   | {
       readonly do: "scale"

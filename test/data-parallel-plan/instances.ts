@@ -77,7 +77,7 @@ export const largeInstances: fc.Arbitrary<Instance> = fc.record({
   order: fc.constantFrom<UpdateOrder>("average-then-step", "step-then-average")
 })
 
-export interface BruteForce {
+interface BruteForce {
   readonly bestSeconds: number
   /** How many of the schedules tried attain it: more than one is a tie. */
   readonly attaining: number

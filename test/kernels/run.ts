@@ -46,7 +46,7 @@ export const floats = (shape: Shape, values: ReadonlyArray<number>): Value => ({
 const operandOf = ({ shape, data }: Value) => operand(shape, data instanceof Int32Array ? "int32" : "float32")
 
 /** Output shapes by the kernel's own rule; throws when it has none. */
-export const shapesOf = (kernel: Kernel, inputs: ReadonlyArray<Value>, attributes: Attributes = {}) => {
+const shapesOf = (kernel: Kernel, inputs: ReadonlyArray<Value>, attributes: Attributes = {}) => {
   const shapes = kernel.shapes(inputs.map(operandOf), attributes)
   if (shapes === undefined) throw new Error(`${kernel.name} has no shape rule`)
   return shapes

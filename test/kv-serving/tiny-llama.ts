@@ -49,7 +49,7 @@ const norm = (rows: Rows, weight: Float32Array): Rows =>
   })
 
 /** Turns every head of every row to the row's position. */
-export const turned = (rows: Rows, headWidth: number, base: number): Rows =>
+const turned = (rows: Rows, headWidth: number, base: number): Rows =>
   rows.map((row, position) => {
     const out = row.slice()
     for (let at = 0; at < row.length; at += headWidth) {
@@ -67,7 +67,7 @@ export const turned = (rows: Rows, headWidth: number, base: number): Rows =>
 export type Keep = (layer: number, q: Rows, k: Rows) => ReadonlyArray<ReadonlySet<number>>
 
 /** How many generated tokens stay once so many have been fed back; see ShotKV. */
-export type Stay = (fedBack: number) => number
+type Stay = (fedBack: number) => number
 
 /**
  * Greedy tokens after `prompt`. Queries of the prompt see every earlier token. Later ones see what `keep` left of the prompt

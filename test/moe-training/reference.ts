@@ -7,7 +7,7 @@ import { matrixValues, scaleValues } from "../../core/algorithms/moe-training/te
 import { initialValues } from "../../core/machine/initial.ts"
 
 /** Values of whole, undivided parameters by name; the input is one of them. */
-export type Whole = Map<string, Float64Array>
+type Whole = Map<string, Float64Array>
 
 type Vector = ReadonlyArray<number>
 

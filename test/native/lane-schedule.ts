@@ -53,7 +53,7 @@ export const scheduleOf = (world: World, program: Program<unknown>): string => {
 }
 
 /** Of one step of rank 0. */
-export interface LaunchedTogether {
+interface LaunchedTogether {
   /** Ops that a graph can hold, those of them that are launched in one, and how many graphs that takes. */
   readonly ops: number
   readonly together: number

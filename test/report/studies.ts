@@ -17,7 +17,7 @@ import type {
   StudyReport
 } from "../../sim/report/study-report.ts"
 
-export interface Shape {
+interface Shape {
   readonly computeSeconds: number
   /** Bytes sent per step; none of it hidden. */
   readonly bytes: number
@@ -39,7 +39,7 @@ export const gigabit = 1e9 / 8
 /** Twelve, 0.1 to 400 Gbit/s. */
 export const bandwidths = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 400].map((rate) => rate * gigabit)
 
-export const stepSecondsOf = (algorithm: string, bytesPerSecond: number, latencySeconds: number): number => {
+const stepSecondsOf = (algorithm: string, bytesPerSecond: number, latencySeconds: number): number => {
   const { computeSeconds, bytes, messages } = shapes[algorithm]!
   return computeSeconds + bytes / bytesPerSecond + 14 * messages * latencySeconds
 }

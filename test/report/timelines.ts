@@ -5,7 +5,7 @@ import * as fc from "fast-check"
 import { Lane } from "../../core/machine/lane.ts"
 import type { OpLog, Timeline } from "../../core/machine/timeline.ts"
 
-export interface Row {
+interface Row {
   readonly rank?: number
   readonly op?: number
   readonly lane: Lane
@@ -62,7 +62,7 @@ interface Instruction {
   readonly endsStep: boolean
 }
 
-export interface GeneratedRun {
+interface GeneratedRun {
   readonly timeline: Timeline
   readonly opLogs: ReadonlyArray<OpLog>
   readonly ranks: number

@@ -1,6 +1,6 @@
 // What the environment asks of property tests, checked: a mistyped seed must not quietly become another one.
 
-export interface PropertySettings {
+interface PropertySettings {
   /** 32-bit, signed, as fast-check takes it. */
   readonly seed: number
   /** Runs of a property that names no number. */

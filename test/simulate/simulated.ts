@@ -9,7 +9,6 @@ import type { PlannedAlgorithm } from "../../core/algorithms/data-parallel/algor
 import { DataParallelSettings, planDataParallel } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { Execution } from "../../core/laws/execution.ts"
-import type { Program } from "../../core/machine/machine.ts"
 import type { Profile } from "../../core/profile.ts"
 import { makeWorld, type LinkSpec, type World } from "../../core/world.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
@@ -101,5 +100,3 @@ export const computeSecondsOf = ({ layers }: Profile): number =>
 /** Within a relative 1e-9, the rounding of sums of times. */
 export const close = (a: number, b: number): boolean =>
   Math.abs(a - b) <= 1e-9 * Math.max(Math.abs(a), Math.abs(b), 1e-9)
-
-export type { Program }

@@ -2,13 +2,13 @@
 import { posix } from "node:path"
 import { linesMax, matchesOf, namedForNoConcept, type Finding } from "./rules.ts"
 
-export interface NativeSource {
+interface NativeSource {
   /** From the root of the repository, with slashes. */
   readonly path: string
   readonly text: string
 }
 
-export interface NativeRule {
+interface NativeRule {
   readonly name: string
   readonly instead: string
   readonly check: (source: NativeSource) => ReadonlyArray<Finding>

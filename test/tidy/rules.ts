@@ -9,7 +9,7 @@ export interface Finding {
   readonly what: string
 }
 
-export interface Rule {
+interface Rule {
   readonly name: string
   readonly instead: string
   /** Paths from the root that it holds for. */

@@ -7,7 +7,7 @@ export interface Node {
   readonly [key: string]: unknown
 }
 
-export interface Import {
+interface Import {
   readonly specifier: string
   /** Erased before anything runs. */
   readonly typeOnly: boolean

@@ -5,7 +5,7 @@ import type { Profile } from "../../core/profile.ts"
 import type { Routing } from "../../traces/index.ts"
 
 /** Finite, at least 0, from denormal to astronomic; -0 becomes 0, as files do not tell them apart everywhere. */
-export const seconds = fc
+const seconds = fc
   .oneof(
     fc.double({ min: 0, max: 1e3, noNaN: true }),
     fc.double({ min: 0, max: Number.MAX_VALUE, noNaN: true }),

@@ -1,6 +1,6 @@
 // Builds small profiler traces by hand, in the shape torch.profiler writes them. Times in microseconds.
 
-export type Event = Record<string, unknown>
+type Event = Record<string, unknown>
 
 /** Collects events; every method returns the builder. */
 export class ChromeTrace {

@@ -28,7 +28,7 @@ const each = (parameters: Parameters, make: (value: Float32Array) => Float32Arra
 
 const zeros = (like: Parameters): Parameters => each(like, ({ length }) => new Float32Array(length))
 
-export const replicasOf = (toy: Toy, ranks: number): ReadonlyArray<Replica> =>
+const replicasOf = (toy: Toy, ranks: number): ReadonlyArray<Replica> =>
   Array.from({ length: ranks }, () => {
     const parameters = firstParameters(toy)
     return { parameters, momenta: zeros(parameters), secondMoments: zeros(parameters), updates: 0 }
@@ -268,7 +268,7 @@ export const partialLocalSgd = (
   return replicas
 }
 
-export interface StreamingRules {
+interface StreamingRules {
   /** H. */
   readonly period: number
   readonly fragments: ReadonlyArray<ReadonlyArray<number>>

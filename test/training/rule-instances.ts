@@ -22,7 +22,7 @@ interface Planned {
   readonly planned: PlannedAlgorithm
 }
 
-export interface Instance {
+interface Instance {
   readonly toy: Toy
   readonly ranks: number
   readonly choose: AlgorithmChoice

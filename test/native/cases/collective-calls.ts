@@ -165,7 +165,7 @@ export interface Held {
 }
 
 /** A member's tensors; an output that lies in the place of an input is the same object. */
-export interface Part {
+interface Part {
   readonly attributes: Attributes
   readonly sent: ReadonlyArray<Held>
   readonly received: ReadonlyArray<Held>
