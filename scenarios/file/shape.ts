@@ -125,6 +125,8 @@ const bounds = (ast: SchemaAST.AST): ReadonlyArray<string> =>
     if (id === "effect/schema/isBetween") return [`from ${payload["minimum"]} to ${payload["maximum"]}`]
     if (id === "effect/schema/isGreaterThan") return [`greater than ${payload["exclusiveMinimum"]}`]
     if (id === "effect/schema/isGreaterThanOrEqualTo") return [`at least ${payload["minimum"]}`]
+    if (id === "effect/schema/isLessThan") return [`less than ${payload["exclusiveMaximum"]}`]
+    if (id === "effect/schema/isLessThanOrEqualTo") return [`at most ${payload["maximum"]}`]
     return []
   })
 

@@ -120,6 +120,14 @@ jitter: .nan
     expect(errors[0]).toMatch(message)
   })
 
+  it("says what a number may be at most", () => {
+    const serving =
+      "task: kv-serving\nname: x\nmodel: llama-3.2-1b\nrequests: { count: 1, prompt: 9, output: 9 }\n"
+    expect(errorsOf(`${serving}algorithm: { name: h2o, keep: 1.5 }\n`).join()).toMatch(
+      /algorithm\.keep: 1\.5 is not accepted; expected a number, greater than 0, at most 1$/u
+    )
+  })
+
   it("says which algorithms have a field that another lacks", () => {
     expect(errorsOf(small, "algorithm.period=20")).toEqual([
       '--set algorithm.period=20: algorithm.period: an unknown field is not accepted; expected one of name, wire, buckets, bucketBytes, firstBucketBytes, deadline; "period" goes with local-sgd, partial-local-sgd, dreamddp, diloco or streaming-diloco, not with ddp'
