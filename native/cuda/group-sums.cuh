@@ -37,44 +37,63 @@ __device__ inline void transposeFour(uint32_t (&w)[4]) {
   }
 }
 
-/** 16 rows from m0 on and `blocks` times 8 columns from n0 on, a multiple of 32, by a warp: those that the result has. */
+/** sums += what lies in the result's place before. */
 template <int blocks>
-__device__ inline void storeSums(const Result& to, int64_t m0, int64_t n0, const float (&sums)[blocks][4]) {
+__device__ inline void addBefore(const Result& to, int64_t m0, int64_t n0, float (&sums)[blocks][4]) {
   const int lane = threadIdx.x % 32;
-  const bool single = to.c.dtype == Dtype::float32;
 #pragma unroll
-  for (int part = 0; part < blocks / 4; part++) {
-    if (n0 + 32 * part >= to.n) continue;
+  for (int block = 0; block < blocks; block++) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int64_t m = m0 + lane / 4 + 8 * half;
-      const bool there = m < to.m;
-      const int64_t row = m * to.n + n0 + 32 * part;
-      float pairs[4][2];
+      if (m >= to.m || n0 + 8 * block >= to.n) continue;
+      float before[2];
+      getPair(to.add, m * to.n + n0 + 8 * block + lane % 4 * 2, before);
+      sums[block][2 * half] += before[0];
+      sums[block][2 * half + 1] += before[1];
+    }
+  }
+}
+
+/**
+ * 16 rows from m0 on and `blocks` times 8 columns from n0 on, a multiple of 32, by a warp: those that the result has. All that is computed
+ * stands before all that is written, for nothing of it waits for anything else.
+ */
+template <int blocks>
+__device__ inline void storeSums(const Result& to, int64_t m0, int64_t n0, float (&sums)[blocks][4]) {
+  constexpr int parts = blocks / 4;
+  const int lane = threadIdx.x % 32;
+  if (to.hasAdd) addBefore(to, m0, n0, sums);
+  const int64_t first = m0 + lane / 4;
+  // of 32 columns each
+  const auto there = static_cast<int>(min(int64_t{parts}, (to.n - n0) / 32));
+  if (to.c.dtype == Dtype::float32) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        pairs[i][0] = sums[4 * part + i][2 * half];
-        pairs[i][1] = sums[4 * part + i][2 * half + 1];
-        if (!to.hasAdd || !there) continue;
-        float before[2];
-        getPair(to.add, row + 8 * i + lane % 4 * 2, before);
-        pairs[i][0] += before[0];
-        pairs[i][1] += before[1];
+    for (int half = 0; half < 2; half++) {
+      auto* row = static_cast<float*>(to.c.data) + (first + 8 * half) * to.n + n0 + lane % 4 * 2;
+      const int own = first + 8 * half < to.m ? there : 0;
+#pragma unroll
+      for (int block = 0; block < blocks; block++) {
+        if (block / 4 < own) *reinterpret_cast<TwoFloats*>(row + 8 * block) = {sums[block][2 * half], sums[block][2 * half + 1]};
       }
-      if (single) {
-        auto* at = static_cast<float*>(to.c.data) + row + lane % 4 * 2;
+    }
+    return;
+  }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (there) *reinterpret_cast<TwoFloats*>(at + 8 * i) = {pairs[i][0], pairs[i][1]};
-        }
-        continue;
-      }
-      // a lane's own eight columns of one block, so that four lanes write 64 bytes of a row
-      FourWords four;
+  for (int half = 0; half < 2; half++) {
+    FourWords words[parts];
 #pragma unroll
-      for (int i = 0; i < 4; i++) four.words[i] = pairOf(to.c.dtype, pairs[i][0], pairs[i][1]);
-      transposeFour(four.words);
-      if (there) *reinterpret_cast<FourWords*>(static_cast<uint16_t*>(to.c.data) + row + lane % 4 * 8) = four;
+    for (int block = 0; block < blocks; block++) {
+      words[block / 4].words[block % 4] = pairOf(to.c.dtype, sums[block][2 * half], sums[block][2 * half + 1]);
+    }
+    // a lane's own eight columns of one block of four, so that four lanes write 64 bytes of a row
+#pragma unroll
+    for (int part = 0; part < parts; part++) transposeFour(words[part].words);
+    auto* row = static_cast<uint16_t*>(to.c.data) + (first + 8 * half) * to.n + n0 + lane % 4 * 8;
+    const int own = first + 8 * half < to.m ? there : 0;
+#pragma unroll
+    for (int part = 0; part < parts; part++) {
+      if (part < own) *reinterpret_cast<FourWords*>(row + 32 * part) = words[part];
     }
   }
 }

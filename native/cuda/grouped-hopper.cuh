@@ -33,17 +33,16 @@ constexpr unsigned bandTiles = 16;
 /** Rows of a box of the left factor's map, and of the right one's: the whole tile's, or 64 where they are what is summed over. */
 constexpr unsigned boxRows(bool columns, int extent) { return columns ? depth : static_cast<unsigned>(extent); }
 
-/** A group, its rows and those of all groups before it, where in it a tile begins, and how many steps there are to it. */
+/** A group, its rows and those of all groups before it, where in it a tile begins, and how many steps there are to it: all below 2^30. */
 struct Tile {
-  int64_t group, first, count, m0, n0;
-  int steps;
+  int32_t group, first, count, m0, n0, steps;
 };
 
 /** The tiles of all groups one after another, taken in rising order. */
 struct Walk {
   const Grouped& g;
-  int64_t group = 0;
-  int64_t first = 0;
+  int32_t group = 0;
+  int32_t first = 0;
   /** Of all groups before. */
   unsigned before = 0;
 
@@ -51,21 +50,21 @@ struct Walk {
   __device__ inline bool find(unsigned number, Tile& tile) {
     const Product& p = g.product;
     const auto across = static_cast<unsigned>((p.n + tileColumns - 1) / tileColumns);
-    for (; group < g.groups; group++) {
-      const int64_t count = getInteger(g.counts, group);
-      const auto down = static_cast<unsigned>(((g.sums ? p.m : count) + tileRows - 1) / tileRows);
+    for (; group < static_cast<int32_t>(g.groups); group++) {
+      const int32_t count = getInteger(g.counts, group);
+      const auto down = (static_cast<unsigned>(g.sums ? p.m : count) + tileRows - 1) / tileRows;
       if (number - before < down * across) {
         const unsigned own = number - before;
         const unsigned band = own / (bandTiles * across);
         const unsigned rest = own % (bandTiles * across);
         const unsigned inBand = min(bandTiles, down - band * bandTiles);
-        const int64_t terms = g.sums ? count : p.k;
+        const auto terms = static_cast<int32_t>(g.sums ? count : p.k);
         tile = {group,
                 first,
                 count,
-                int64_t{band * bandTiles + rest % inBand} * tileRows,
-                int64_t{rest / inBand} * tileColumns,
-                static_cast<int>((terms + depth - 1) / depth)};
+                static_cast<int32_t>((band * bandTiles + rest % inBand) * tileRows),
+                static_cast<int32_t>(rest / inBand * tileColumns),
+                (terms + depth - 1) / depth};
         return true;
       }
       before += down * across;
@@ -106,10 +105,7 @@ __device__ inline void copyTiles(const Grouped& g, const TensorMap& left, const 
   Ring ring;
   for (unsigned number = blockIdx.x; walk.find(number, tile); number += gridDim.x) {
     // rows of the maps: of all groups, one after another
-    const auto firstRow = static_cast<int32_t>(tile.first);
     const auto weights = static_cast<int32_t>(tile.group * (rightColumns ? p.k : p.n));
-    const auto m0 = static_cast<int32_t>(tile.m0);
-    const auto n0 = static_cast<int32_t>(tile.n0);
     for (int step = 0; step < tile.steps; step++, ring.advance()) {
       const int32_t k0 = step * depth;
       const uint32_t full = room.full(ring.stage);
@@ -119,19 +115,19 @@ __device__ inline void copyTiles(const Grouped& g, const TensorMap& left, const 
       if constexpr (leftColumns) {
 #pragma unroll
         for (int strip = 0; strip < tileRows / 64; strip++) {
-          copyBox(room.left(ring.stage) + strip * stripBytes, left, full, m0 + strip * 64, firstRow + k0);
+          copyBox(room.left(ring.stage) + strip * stripBytes, left, full, tile.m0 + strip * 64, tile.first + k0);
         }
       } else {
-        copyBox(room.left(ring.stage), left, full, k0, firstRow + m0);
+        copyBox(room.left(ring.stage), left, full, k0, tile.first + tile.m0);
       }
       if constexpr (rightColumns) {
-        const int32_t row = leftColumns ? firstRow + k0 : weights + k0;
+        const int32_t row = leftColumns ? tile.first + k0 : weights + k0;
 #pragma unroll
         for (int strip = 0; strip < tileColumns / 64; strip++) {
-          copyBox(room.right(ring.stage) + strip * stripBytes, right, full, n0 + strip * 64, row);
+          copyBox(room.right(ring.stage) + strip * stripBytes, right, full, tile.n0 + strip * 64, row);
         }
       } else {
-        copyBox(room.right(ring.stage), right, full, k0, weights + n0);
+        copyBox(room.right(ring.stage), right, full, k0, weights + tile.n0);
       }
     }
   }
@@ -152,20 +148,25 @@ template <class T, bool leftColumns, bool rightColumns>
 __device__ inline void multiplyTiles(const Grouped& g, const Room& room) {
   const Product& p = g.product;
   const int warp = threadIdx.x / 32;
-  const bool first = threadIdx.x % 32 == 0;
   // of this group of four warps: 64 rows of the left factor
   const uint32_t own = warp / 4 * stripBytes;
   Walk walk{g};
   Tile tile;
   Ring ring;
-  for (unsigned number = blockIdx.x; walk.find(number, tile); number += gridDim.x) {
+  unsigned number = blockIdx.x;
+  bool more = walk.find(number, tile);
+  while (more) {
     float sums[tileColumns / 8][4] = {};
     settle(sums);
-    int before = 0;
+    // the stage whose products are under way
+    int before = -1;
+    const auto release = [&] {
+      if (before >= 0 && threadIdx.x % 32 == 0) arrive(room.empty(before));
+    };
     for (int step = 0; step < tile.steps; step++) {
       awaitPhase(room.full(ring.stage), ring.parity);
       if (leftColumns && step == tile.steps - 1 && tile.count % depth != 0) {
-        clearRows(room.left(ring.stage), static_cast<int>(tile.count % depth));
+        clearRows(room.left(ring.stage), tile.count % depth);
       }
       openProducts();
 #pragma unroll
@@ -178,16 +179,21 @@ __device__ inline void multiplyTiles(const Grouped& g, const Room& room) {
       closeProducts();
       // those of the step before have ended, and its stage may be filled again
       awaitProducts<1>();
-      if (step > 0 && first) arrive(room.empty(before));
+      release();
       before = ring.stage;
       ring.advance();
     }
+    const int64_t from = g.sums ? tile.group * g.groupStride : tile.first * p.n;
+    const Result result = {p.c.at(from), p.hasAdd ? p.add.at(from) : View{}, p.hasAdd, g.sums ? p.m : int64_t{tile.count}, p.n};
+    const int32_t m0 = tile.m0 + warp * 16;
+    const int32_t n0 = tile.n0;
+    // the next one is found while the last products are under way
+    number += gridDim.x;
+    more = walk.find(number, tile);
     awaitProducts<0>();
     settle(sums);
-    if (tile.steps > 0 && first) arrive(room.empty(before));
-    const int64_t from = g.sums ? tile.group * g.groupStride : tile.first * p.n;
-    const Result result = {p.c.at(from), p.hasAdd ? p.add.at(from) : View{}, p.hasAdd, g.sums ? p.m : tile.count, p.n};
-    storeSums(result, tile.m0 + warp * 16, tile.n0, sums);
+    release();
+    storeSums(result, m0, n0, sums);
   }
 }
 
