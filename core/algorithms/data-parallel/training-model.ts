@@ -122,6 +122,15 @@ export interface HeldBytes extends StorageBytes {
 const learntBytes = ({ stored }: Storage): number =>
   stored.flatMap(({ learnt }) => learnt).reduce((bytes, { parameter: { sizeBytes } }) => bytes + sizeBytes, 0)
 
+/** The optimizer's step of tensors that are stored together. */
+interface ProfiledUpdate {
+  readonly reads: ReadonlyArray<Tensor>
+  readonly writes: ReadonlyArray<Tensor>
+  /** Of the profile's time, which is of a whole layer. */
+  readonly share: number
+  readonly layers: ReadonlyArray<number>
+}
+
 interface ProfiledOptions {
   readonly activationBytes?: number
   /** The most that activations and gradients take together, where gradients come and go within a step. */
@@ -145,7 +154,7 @@ interface ProfiledOptions {
 }
 
 /**
- * One timed op per layer and phase, costs looked up in the profile under {layer, phase}. Activations are tokens that
+ * One timed op per layer and phase, costs looked up in the profile under {layer, phase}; an optimizer's step of several layers is as one. Activations are tokens that
  * only carry order (a profile does not say how large they are), beside one tensor of all their bytes where these are known;
  * parameters, gradients and the optimizer's state have their true sizes. Where the profile has parameters narrower than float32,
  * layers read copies in that dtype, as kernel-model.ts has it: what is learnt and averaged is free while they compute.
@@ -217,7 +226,7 @@ export const profiledModel = (
         phase,
         ...(share === 1 ? {} : { share })
       })
-    const updates: Array<ReadonlyArray<Submission>> = []
+    const updates: Array<ProfiledUpdate> = []
     for (const { learnt, learns } of storage.stored) {
       const parameters = learnt.map(({ parameter }) => parameter)
       const gradients = learnt.map(({ gradient }) => gradient)
@@ -232,21 +241,28 @@ export const profiledModel = (
             persistent: true
           })
         )
-      const reads = [...gradients, ...parameters, ...state]
-      const writes = [...parameters, ...state, ...shadows]
-      // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
-      updates.push(
-        learns
-          .filter(
-            (index) => specs[index]!.parameters.length > 0 || profile.layers[index]!.optimizer.spanSeconds > 0
-          )
-          .map((index) => ({
-            op:
-              parameters.length > 0
-                ? timed(index, "optimizer", reads, writes, 1 / (shard?.ranks ?? 1))
-                : timed(index, "optimizer", [flow], [flow])
-          }))
-      )
+      const learning = parameters.length > 0
+      updates.push({
+        reads: learning ? [...gradients, ...parameters, ...state] : [flow],
+        writes: learning ? [...parameters, ...state, ...shadows] : [flow],
+        share: learning ? 1 / (shard?.ranks ?? 1) : 1,
+        // Time that a profile charges to the optimizer of a layer without parameters is still a part of the step.
+        layers: learns.filter(
+          (index) => specs[index]!.parameters.length > 0 || profile.layers[index]!.optimizer.spanSeconds > 0
+        )
+      })
+    }
+    /** One launch, as of real kernels: it begins when all of its tensors are ready, and none is before the last of its layers is done. */
+    const update = (some: ReadonlyArray<ProfiledUpdate>): ReadonlyArray<Submission> => {
+      const taken = some.filter(({ layers }) => layers.length > 0)
+      const [reads, writes] = [taken.flatMap((one) => one.reads), taken.flatMap((one) => one.writes)]
+      const parts = taken.flatMap(({ layers, share }) => layers.map((index) => ({ index, share })))
+      return parts.map(({ index, share }, i) => ({
+        op:
+          i === 0 || i === parts.length - 1
+            ? timed(index, "optimizer", reads, writes, share)
+            : timed(index, "optimizer", [flow], [flow], share)
+      }))
     }
     const ops = storage.whole.map(({ parameters, gradients }, index) => ({
       forward: [timed(index, "forward", [inputs[index]!, ...parameters], [outputs[index]!])],
@@ -257,7 +273,7 @@ export const profiledModel = (
       begin: () => [],
       accumulation,
       update: (indices) => {
-        const submissions = indices.flatMap((index) => updates[index]!)
+        const submissions = update(indices.map((index) => updates[index]!))
         return () => submissions
       },
       clip: yield* clipOps(storage, clipNorm, yield* scaledLoss(lossScaling)),
