@@ -1,5 +1,6 @@
 // A model in parts small enough to draw its schedule on paper: seconds of a step, bytes on links, and what a device holds, for each
 // stage of ZeRO, over one node and several, with several micro-batches, and with algorithms between divisions.
+import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import type { MemoryDetails } from "../../scenarios/families/data-parallel/prepare.ts"
@@ -113,4 +114,16 @@ describe("two nodes", () => {
     expect(told.seconds).toBeCloseTo(seconds, 9)
     expect(told.sent("inter out")).toBe(averages * 4 * 8 * MB)
   })
+})
+
+// Over links of 450 GB/s a block's gathers and sums are shorter than its passes: what waits is the first gather and the last sum. What
+// holds back a gather must hold back no computation.
+it("a described model waits for nothing between its first gather and its last sum", async () => {
+  const file = fileURLToPath(new URL("../../scenarios/fit-llama8b.yaml", import.meta.url))
+  const { result } = await Effect.runPromise(
+    Effect.flatMap(loadScenario(file, []), (scenario) =>
+      runScenario(scenario, file, { loader: new Loader() })
+    )
+  )
+  expect(metricOf(result, "computeUtilisation")).toBeGreaterThan(0.97)
 })

@@ -31,6 +31,7 @@ import {
 } from "../storage.ts"
 import type { TrainingLayer } from "../training-model.ts"
 import { runningMean, type EarlierSubmissions } from "../accumulation.ts"
+import { gatherOrder } from "./gather-order.ts"
 import { flatInitial } from "./initial.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
@@ -404,12 +405,21 @@ const shardedStorage = (
       first ? { learnt: units[unit]!.learnt, learns: division[unit]!.layers } : { learnt: [], learns: [] }
     )
     const gathers = gatherOrder(plan)
-    /** What is gathered ahead in the backward pass waits until a unit's turn has come, and its parameters could be laid out. */
+    /**
+     * What is gathered ahead in the backward pass waits until a unit's turn has come, and its parameters could be laid out: for the last
+     * gradient before it, which nothing overwrites soon.
+     */
     const reached = (index: number, ops: ReadonlyArray<LayerOps>): ReadonlyArray<Op> => {
-      const earlier = runs.slice(index + 1).flatMap((run) => backwardOf(run, ops).toReversed())
-      const last = earlier.find(({ lane, writes }) => lane === Lane.compute && writes.length > 0)
+      const earlier = runs.slice(index + 1)
+      const made = new Set(
+        earlier.flatMap(({ layers }) => layers.flatMap((layer) => whole[layer]!.gradients))
+      )
+      const written = earlier
+        .flatMap((run) => backwardOf(run, ops).toReversed())
+        .map(({ writes }) => writes.filter((tensor) => made.has(tensor)))
+      const last = written.find((tensors) => tensors.length > 0)
       const { name } = division[runs[index]!.unit]!
-      return last === undefined ? [] : [launch(`reach ${name}`, kernels.barrier, Lane.intra, last.writes, [])]
+      return last === undefined ? [] : [launch(`reach ${name}`, kernels.barrier, Lane.intra, last, [])]
     }
     const placed = new Map<ParameterSpec, ParameterPlace>()
     runs.forEach(({ unit, first }, layer) => {
@@ -468,32 +478,3 @@ const shardedStorage = (
         })
     }
   })
-
-/**
- * Which units each run gathers before it computes, forward and backward: its own, where no earlier run has, and in the backward
- * pass the `prefetch` that come next. In the forward pass the program, which runs ahead of the device, asks for a unit when its
- * turn comes, after whatever changes its parameters before their next use; how far that is ahead on the device follows from the
- * memory there is. Units that stay gathered are gathered once.
- */
-const gatherOrder = ({ runs, division, parameters, reshardAfterForward, prefetch }: ShardPlan) => {
-  const inOrder = (order: ReadonlyArray<number>, ahead: number, gathered: (unit: number) => boolean) => {
-    const units = [...new Set(order.map((index) => runs[index]!.unit))].filter(gathered)
-    const before: Array<ReadonlyArray<number>> = runs.map(() => [])
-    let done = 0
-    let reached = 0
-    for (const index of order) {
-      const at = units.indexOf(runs[index]!.unit)
-      if (at >= 0) reached = Math.max(reached, at + 1)
-      const upTo = Math.min(units.length, reached + ahead)
-      before[index] = units.slice(done, upTo)
-      done = Math.max(done, upTo)
-    }
-    return before
-  }
-  const order = [...runs.keys()]
-  const again = (unit: number) => parameters && reshardAfterForward && !division[unit]!.root
-  return {
-    forward: inOrder(order, 0, () => true),
-    backward: inOrder(order.toReversed(), prefetch, again)
-  }
-}
