@@ -90,6 +90,15 @@ describe("fragments", () => {
     expect(refused({ delaySteps: 12 })).toMatch(/^delaySteps: .*from 0 to 11/u)
     expect(planned({ delaySteps: 11 }).delaySteps).toBe(11)
     expect(refused({ delaySteps: -1 })).toMatch(/^delaySteps:/u)
+    // fragments that leave a step apart: one is applied as it comes
+    const apart = { period: 8, delaySteps: undefined }
+    expect(planned(apart).delaySteps).toBe(0)
+    expect(refused({ ...apart, delaySteps: 1 })).toMatch(
+      /^delaySteps: .*expected 0: fragments leave a step apart/u
+    )
+    // where one gap alone is a step, as rounding leaves it, too
+    expect(planned({ ...apart, period: 9 }).delaySteps).toBe(0)
+    for (const period of [16, 100]) expect(planned({ ...apart, period }).delaySteps).toBe(1)
     expect(refused({ localShare: 1.1 })).toMatch(/^localShare:/u)
     expect(refused({ localShare: Number.NaN })).toMatch(/^localShare:/u)
   })

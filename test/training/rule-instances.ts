@@ -87,7 +87,8 @@ const rulesOf = (
     const all = Array.from({ length: layers }, (_, l) => l)
     return { ...outer, fragments: [all], sentAfter: [period], delaySteps: 0, localShare: 0 }
   }
-  const { layersPerFragment = 1, pattern, delaySteps, localShare } = settings
+  // all that are drawn say when a fragment is applied
+  const { layersPerFragment = 1, pattern, delaySteps = 1, localShare } = settings
   const count = Math.ceil(layers / layersPerFragment)
   const fragments: Array<Array<number>> = Array.from({ length: count }, () => [])
   for (let l = 0; l < layers; l++)

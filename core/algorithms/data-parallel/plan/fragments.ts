@@ -18,8 +18,11 @@ export interface FragmentSettings {
   readonly pattern: "strided" | "sequential"
   /** `rounded`: after step round((p+1) H/P); `even`: the same, but P must divide H (torchft's rule). */
   readonly offsets: "rounded" | "even"
-  /** tau, inner steps between sending a fragment and applying what comes back. 0: apply at once (it blocks). */
-  readonly delaySteps: number
+  /**
+   * tau, inner steps between sending a fragment and applying what comes back. 0: apply at once (it blocks). Default: 1, or what the
+   * steps between two sends leave of it.
+   */
+  readonly delaySteps?: number | undefined
   /** alpha in theta <- alpha theta + (1 - alpha) theta_outer: the share of the local weights that survives. 0 for DiLoCo. */
   readonly localShare: number
 }
@@ -45,6 +48,9 @@ export interface FragmentPlan {
   readonly peakShare: number
 }
 
+/** The paper's tau. */
+const usualDelaySteps = 1
+
 /**
  * The fragments and their send times. P = ceil(L / layersPerFragment) fragments, or `count`; fragment p (0-based) is sent after step
  * t_p = round((p+1) H/P) of every period, so the last one at its end.
@@ -54,7 +60,7 @@ export interface FragmentPlan {
  * is in flight; 0 <= alpha <= 1.
  */
 export const planFragments = (settings: FragmentSettings): Result.Result<FragmentPlan, SettingsError> => {
-  const { layers, period, layersPerFragment, delaySteps, localShare } = settings
+  const { layers, period, layersPerFragment, localShare } = settings
   const refuse = (field: keyof FragmentSettings, value: number, accepted: string) =>
     Result.fail(new SettingsError({ field, value, accepted }))
   if (!Number.isSafeInteger(layers) || layers < 1) return refuse("layers", layers, "a whole number >= 1")
@@ -87,11 +93,14 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
       Math.min(least, sendAfterStep - (p === 0 ? 0 : fragments[p - 1]!.sendAfterStep)),
     period
   )
+  const delaySteps = settings.delaySteps ?? Math.min(usualDelaySteps, gap - 1)
   if (!Number.isSafeInteger(delaySteps) || delaySteps < 0 || delaySteps >= gap)
     return refuse(
       "delaySteps",
       delaySteps,
-      `a whole number from 0 to ${gap - 1}, less than the ${gap} steps between two sends`
+      gap === 1
+        ? "0: fragments leave a step apart; a longer period, or fewer fragments, leave time for more"
+        : `a whole number from 0 to ${gap - 1}, less than the ${gap} steps between two sends`
     )
   const most = Math.max(...fragments.map((fragment) => fragment.layers.length))
   return Result.succeed({ period, delaySteps, localShare, fragments, peakShare: most / layers })

@@ -19,8 +19,8 @@ const settings = Schema.Struct({
   layersPerFragment: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
   pattern: withDefault(Schema.Literals(["strided", "sequential"]), "strided"),
   offsets: withDefault(Schema.Literals(["rounded", "even"]), "rounded"),
-  /** tau. */
-  delaySteps: withDefault(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)), 1),
+  /** tau; default 1, and 0 where fragments leave a step apart, so that the last one would still be on its way. */
+  delaySteps: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
   /** alpha: share of the rank's own weights that survives when the outer result is applied. */
   localShare: withDefault(Share, 0.5),
   outerLearningRate: withDefault(Schema.Number, 0.4),
