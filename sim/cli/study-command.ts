@@ -161,6 +161,9 @@ const writeStudy = (folder: string, shard: Shard | undefined, result: StudyResul
     writeError(`sim: wrote study.arrow and study.csv to ${folder}\n`)
   })
 
+const noTimelines =
+  "shards carry results, and not the files that a run is recorded of; sim study without --shard, or sim run --timeline, has them"
+
 /** The HTML report; a study that searches has no chart to show. Timelines need the scenarios, which shards do not carry. */
 const writeReport = (
   folder: string,
@@ -176,8 +179,12 @@ const writeReport = (
     const sets = (options.set ?? []).map((set) => ` --set ${quoted(set)}`).join("")
     const command = `sim study ${quoted(definition?.file ?? "study.yaml")}${sets} --out out`
     const path = join(folder, "report.html")
-    yield* writeTextFile(path, [renderReport(reportOf(result, { command, version: version(), timelines }))])
-    writeError(`sim: wrote ${path}\n`)
+    const withoutTimelines = definition === undefined ? noTimelines : undefined
+    const context = { command, version: version(), timelines, withoutTimelines }
+    yield* writeTextFile(path, [renderReport(reportOf(result, context))])
+    writeError(
+      `sim: wrote ${path}${withoutTimelines === undefined ? "" : `, without timelines: ${noTimelines}`}\n`
+    )
   })
 
 /** As a shell would want it. */

@@ -227,12 +227,18 @@ const timelines = (
   grid: Grid,
   slots: ReadonlyMap<string, number>
 ): Markup | undefined => {
-  if (report.timelines.length === 0) return undefined
+  const title = report.family.verb === undefined ? "What a run looks like" : "What a step looks like"
+  if (report.timelines.length === 0) {
+    const { withoutTimelines: reason } = report
+    return reason === undefined
+      ? undefined
+      : markup`<section id="timelines"><h2>${title}</h2><p>Not shown: ${reason}.</p></section>`
+  }
   const series = grid.panels.flatMap((panel) => panel.series)
   const longestSeconds = Math.max(
     ...report.timelines.map(({ fromSeconds, toSeconds }) => toSeconds - fromSeconds)
   )
-  return markup`<section id="timelines"><h2>${report.family.verb === undefined ? "What a run looks like" : "What a step looks like"}</h2>
+  return markup`<section id="timelines"><h2>${title}</h2>
 <p class="legend"><span><i class="key compute"></i>computing</span><span><i class="key communication"></i>communication, hidden</span><span><i class="key exposed"></i>communication, exposed: the rank waits</span>${
     report.timelines.length > 1 &&
     markup`<label hidden><input type="checkbox" id="same-scale"> same time scale</label>`

@@ -69,6 +69,8 @@ export interface StudyReport {
   /** One per point that was run; a study that was interrupted has fewer than its axes promise. */
   readonly rows: ReadonlyArray<ReportRow>
   readonly timelines: ReadonlyArray<ReportTimeline>
+  /** Why there are none, where somebody may look for them. */
+  readonly withoutTimelines?: string | undefined
   /** Points that could not run. */
   readonly failures?: ReadonlyArray<{ readonly at: string; readonly reason: string }> | undefined
   /** With it, rows carry `found`, one of the axes is `targetPath`, and the report is about what was found. */

@@ -57,6 +57,7 @@ export interface ReportContext {
   readonly command: string
   readonly version: string
   readonly timelines: ReadonlyArray<ReportTimeline>
+  readonly withoutTimelines?: string | undefined
 }
 
 export const reportOf = ({ header, rows }: StudyResult, context: ReportContext): StudyReport => {
@@ -93,6 +94,7 @@ export const reportOf = ({ header, rows }: StudyResult, context: ReportContext):
           ]
     ),
     timelines: context.timelines,
+    withoutTimelines: context.withoutTimelines,
     command: context.command,
     version: `tandem ${context.version}`
   }
