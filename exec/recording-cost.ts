@@ -7,8 +7,12 @@ import { opKey, type RecordedRun, type Reckoning } from "./recorded.ts"
 import { lessRecording, Replay, type Launching } from "./replayed-run.ts"
 import type { Stretch } from "./stretches.ts"
 
-/** Two events cost less: what is more is other work of the machine. */
-const mostSeconds = 2e-5
+/**
+ * Most that recording one op may cost, a choice and not a measurement: two events of a stream cost a GPU some microseconds, and 20 us
+ * are several times that. What a timed step takes beyond it is other work of the machine, which no op is to be shortened by. Where it
+ * is reached the two runs say more than a cost can explain, and whoever profiles is told.
+ */
+export const mostRecordingSeconds = 2e-5
 
 /** Steps that are too long by less are explained: two runs of one program differ by as much. */
 const explained = 0.01
@@ -40,6 +44,10 @@ export interface Recording {
   readonly timedSeconds: number
   readonly plainSeconds: number
   readonly ops: number
+  /** Steps took longer timed by more than `mostRecordingSeconds` an op explain. */
+  readonly mostReached: boolean
+  /** Of the ops that were timed, the share of which no more than `leastShare` of their time is left. */
+  readonly flooredShare: number
   /** Of as many ops. */
   readonly kinds: ReadonlyArray<StretchKind>
   /** An op's seconds when nobody times it, of those that it took timed. */
@@ -66,7 +74,8 @@ const largest = (most: number, holds: (value: number) => boolean): number => {
 
 /** The least cost of an op, at most 20 us, with which what it is taken off takes no longer than `plainSeconds`; else 20 us. */
 export const leastCost = (plainSeconds: number, secondsWith: (cost: number) => number): number =>
-  mostSeconds - largest(mostSeconds, (spared) => secondsWith(mostSeconds - spared) <= plainSeconds)
+  mostRecordingSeconds -
+  largest(mostRecordingSeconds, (spared) => secondsWith(mostRecordingSeconds - spared) <= plainSeconds)
 
 /** Between 1 / `mostFactor` and that, halved so often. */
 const halvings = 24
@@ -158,7 +167,7 @@ export const costOfRecording = (
   }
   const fits = (recordingSeconds: number, share: number): boolean => overPlain(recordingSeconds, share) <= 1
   const longer = middle((index) => (timed[index]!.seconds - plain[index]!.seconds) / ops)
-  const most = Math.min(Math.max(0, longer), mostSeconds)
+  const most = Math.min(Math.max(0, longer), mostRecordingSeconds)
   const leastWith = (share: number): number => most - largest(most, (spared) => fits(most - spared, share))
   // Where no cost explains what steps are too long by, ops are not what they wait for.
   const recordingSeconds = leastWith(overPlain(most, 1) <= 1 + explained ? 1 : 0)
@@ -198,6 +207,8 @@ export const costOfRecording = (
   const before = replayed(new Map())
   return {
     recordingSeconds,
+    mostReached: recordingSeconds > 0.999 * mostRecordingSeconds,
+    flooredShare: replay.flooredShare(recordingSeconds),
     host: found,
     timedSeconds: middle((index) => timed[index]!.seconds),
     plainSeconds: middle((index) => plain[index]!.seconds),

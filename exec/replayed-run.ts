@@ -6,8 +6,12 @@ import { median } from "../core/median.ts"
 import { opKey, recordedSeconds, rowSeconds, type RecordedRun, type Reckoning } from "./recorded.ts"
 import type { Stretch } from "./stretches.ts"
 
-/** Of an op's time so much is left at least, whatever recording it costs. */
-const leastShare = 1 / 5
+/**
+ * Of an op's time so much is left at least, whatever recording it costs: a choice and not a measurement. Recording overlaps short ops in
+ * part, so that all of its cost taken off would leave them nothing, or less; a fifth keeps them in order of length, and of a step
+ * of short ops it may leave too much. How many ops it is all that is left of is told (`flooredShare`).
+ */
+export const leastShare = 1 / 5
 
 /** An op's seconds without those of recording it. */
 export const lessRecording = (seconds: number, recordingSeconds: number): number =>
@@ -148,5 +152,12 @@ export class Replay {
       began = host
     }
     return found
+  }
+
+  /** Of the ops that were timed, the share that `lessRecording` leaves no more than `leastShare` of. */
+  flooredShare(recordingSeconds: number): number {
+    const timed = this.#ops.filter((op) => op.timed && op.seconds > 0)
+    const floored = timed.filter(({ seconds }) => seconds - recordingSeconds < seconds * leastShare)
+    return timed.length === 0 ? 0 : floored.length / timed.length
   }
 }

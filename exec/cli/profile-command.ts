@@ -30,7 +30,8 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { recordRun } from "../record-run.ts"
-import { leastCost, type Recording } from "../recording-cost.ts"
+import { leastCost, mostRecordingSeconds, type Recording } from "../recording-cost.ts"
+import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
 import { requireDevice, warn } from "./command.ts"
@@ -240,6 +241,8 @@ const toldOf = (recording: Recording | undefined) =>
     ? {}
     : {
         recordingSeconds: recording.recordingSeconds,
+        recordingMostReached: recording.mostReached,
+        recordingFlooredShare: recording.flooredShare,
         timedStepSeconds: recording.timedSeconds,
         plainStepSeconds: recording.plainSeconds,
         ...(recording.kinds.length < 2 ? {} : { stepKinds: recording.kinds })
@@ -249,7 +252,13 @@ const recordingLine = (recording: Recording | undefined): string =>
   recording === undefined
     ? ""
     : `recording an op costs ${formatSeconds(recording.recordingSeconds)}, taken off; a step of ${counted(recording.ops, "op")} takes ` +
-      `${formatSeconds(recording.plainSeconds)} when nobody times it, ${formatSeconds(recording.timedSeconds)} timed\n`
+      `${formatSeconds(recording.plainSeconds)} when nobody times it, ${formatSeconds(recording.timedSeconds)} timed\n` +
+      (recording.mostReached
+        ? `that is the most that is taken off an op (${formatSeconds(mostRecordingSeconds)}): what else timed steps are longer by stays in the ops' times\n`
+        : "") +
+      (recording.flooredShare > 0
+        ? `of ${formatShare(recording.flooredShare)} of the timed ops no more than ${formatShare(leastShare)} of their time is left, which is the least: they are shorter than their recording, and may be foretold too long\n`
+        : "")
 
 type Cost = ReturnType<typeof costOfCompany>
 

@@ -11,7 +11,7 @@ import { Machine } from "../../core/machine/machine.ts"
 import { interpose } from "../../core/machine/interpose.ts"
 import { launch, type Op } from "../../core/machine/op.ts"
 import { oneRank } from "../../core/world.ts"
-import { costOfRecording, leastCost } from "../../exec/recording-cost.ts"
+import { costOfRecording, leastCost, mostRecordingSeconds } from "../../exec/recording-cost.ts"
 import type { RecordedRun } from "../../exec/recorded.ts"
 import { lessRecording, type Launching } from "../../exec/replayed-run.ts"
 import { inStretches, type Stretches } from "../../exec/stretches.ts"
@@ -131,8 +131,25 @@ describe("the cost of recording ops", () => {
     const timed = ran({ seconds: each, ...host, recordingSeconds: 6e-6 }, false)
     const found = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches)!
     expect(found.recordingSeconds).toBeCloseTo(6e-6, 9)
+    expect(found).toMatchObject({ mostReached: false, flooredShare: 0 })
     expect(found.host).toEqual({})
     expect(found.ops).toBe((rounds - 2) * each.length)
+  })
+
+  it("says where its bounds are what decides: the most of an op, and the least that is left of one", () => {
+    const host = { launchSeconds: 0, readSeconds: 0 }
+    const of = (each: ReadonlyArray<number>, recordingSeconds: number) => {
+      const [plain, timed] = [
+        ran({ seconds: each, ...host }),
+        ran({ seconds: each, ...host, recordingSeconds })
+      ]
+      return costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches)!
+    }
+    const long = of([2e-4, 1e-4, 3e-4], 6e-5)
+    expect(long.recordingSeconds).toBeCloseTo(mostRecordingSeconds, 9)
+    expect(long).toMatchObject({ mostReached: true, flooredShare: 0 })
+    // a microsecond of ten that were timed, where two are the least that is left
+    expect(of([2e-4, 1e-4, 1e-4, 1e-6], 9e-6)).toMatchObject({ mostReached: false, flooredShare: 1 / 4 })
   })
 
   it("is none where steps take no longer timed, whatever their ops come to", () => {
