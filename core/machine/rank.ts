@@ -20,6 +20,7 @@ import {
   type MachineError
 } from "./machine.ts"
 import type { Op, OpId } from "./op.ts"
+import { membershipOf } from "./membership.ts"
 import { Pending, type PendingOp, type PendingOptions, type Token } from "./pending.ts"
 import type { Recorder } from "./recorder.ts"
 import {
@@ -399,12 +400,9 @@ export class Rank<Prepared> implements Predecessors {
     const refused = (reason: string): Misuse =>
       this.#misuse("submit", op.label, `group "${group.name}" of ranks ${group.ranks.join(", ")} ${reason}`)
     if (op.kernel.kind !== "collective") throw refused(`for ${op.kernel.name}, which is no collective`)
-    if (!group.ranks.includes(rank)) throw refused(`has not rank ${rank}`)
-    if (new Set(group.ranks).size !== group.ranks.length) throw refused("has a rank twice")
-    const outside = group.ranks.find(
-      (member) => !(Number.isInteger(member) && member >= 0 && member < world.size)
-    )
-    if (outside !== undefined) throw refused(`has rank ${outside}, of a world of ${world.size}`)
+    const { has, wrong } = membershipOf(group.ranks, world)
+    if (!has.has(rank)) throw refused(`has not rank ${rank}`)
+    if (wrong !== undefined) throw refused(wrong)
     const seat = this.#order.seat(rank, group)
     if (!("_tag" in seat)) return seat
     this.#fault ??= seat
