@@ -163,7 +163,7 @@ for (const model of models) {
   added.set(`${model} fsdp`, await fsdpHost(model))
 }
 
-const tableOf = (link: string): string => (link === "nvlink" ? "nccl-nvlink" : `nccl-${link}-${congestion}`)
+const tableOf = (link: string): string => `nccl-${link}`
 const links = [...new Set(partsOf(recording, "collectives").map(({ link }) => link))]
 for (const link of links) {
   const report = await Effect.runPromise(

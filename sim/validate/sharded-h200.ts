@@ -27,7 +27,7 @@ export const shardedH200x2 = stepTable({
 })
 
 /**
- * Of a recording that bench/measured/fsdp-import.ts reads, which says what each step is foretold from; `missed`: in words, where it
+ * Of a recording that `bench/measured/fsdp-import.ts` reads, which says what each step is foretold from; `missed`: in words, where it
  * is known not to meet its bounds.
  */
 export const shardedH200Cubic = (name: string, table: string, missed?: string) =>
@@ -49,3 +49,10 @@ export const shardedH200Cubic = (name: string, table: string, missed?: string) =
       "Bounds, and what each step is foretold from, were set before anything was recorded. A step gives nothing to its own prediction: costs are those of its own model's local steps, by both processes at once, of few tokens for what its host spends (the longer of each pair of the two ranks'), and of collectives alone; what DDP and FSDP2 add to a host comes from the other model's steps of few tokens under them; what collectives slow kernels by, from all-reduces beside a product and a copy."
     ]
   })
+
+/** Of the recording in bench/measured/fsdp-h200x2-cubic.json. */
+export const shardedH200x2Cubic = shardedH200Cubic(
+  "sharded-h200x2-cubic",
+  "sharded-h200x2-cubic.measured.json",
+  "bounds set before are not met"
+)
