@@ -18,6 +18,8 @@ export interface Request {
   readonly planFrom: string
   /** Kernels take at least what the scenario's device needs. */
   readonly emulateDevice: boolean
+  /** Steps, in whole periods, before those that nobody times: until all that comes again has come often enough to be a graph. */
+  readonly settleSteps: number
   readonly ops?: boolean
 }
 
@@ -32,7 +34,11 @@ export type Told = MeasuredSteps & {
 
 export type Answer = MeasuredSteps | { readonly error: string }
 
-const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJob, begun: () => void) =>
+const run = (
+  { file, set, planFrom, emulateDevice, settleSteps, ops }: Request,
+  job: ProcessJob,
+  begun: () => void
+) =>
   Effect.gen(function* () {
     const { scenario } = yield* loadLocatedScenario(file, set)
     if (scenario.task !== "data-parallel") throw new Error(`${file}: a scenario of data-parallel training`)
@@ -48,7 +54,7 @@ const run = ({ file, set, planFrom, emulateDevice, ops }: Request, job: ProcessJ
       { world, job: begins },
       (count) => planned.program(build, count),
       job,
-      warmupSteps,
+      warmupSteps + settleSteps,
       steps - warmupSteps
     )
     // Where timing costs something, a step is as long as it is when nobody times it, and a timed run is for what lanes do alone.

@@ -31,6 +31,7 @@ import {
   layoutSettings,
   nvlink,
   pointNamed,
+  settlingSteps,
   type Layout,
   type Point
 } from "./what-if-choices.ts"
@@ -203,7 +204,15 @@ const measure = async (
     for (let host = 0; host < hosts; host++) setRate(host, rate)
     let later: NodeJS.Timeout | undefined
     if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
-    const request = { file, set: common, planFrom: compute.file, emulateDevice, ops: options.ops }
+    const settleSteps = emulateDevice ? 0 : settlingSteps(name, period, foretold.stepSeconds)
+    const request = {
+      file,
+      set: common,
+      planFrom: compute.file,
+      emulateDevice,
+      settleSteps,
+      ops: options.ops
+    }
     const running = runners()
     const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * foretold.makespanSeconds))
     const began = performance.now()

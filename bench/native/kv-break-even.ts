@@ -39,7 +39,7 @@ const { values: options } = parseArgs({
     prompts: { type: "string", default: "32768,131072" },
     keep: { type: "string", default: "0.1" },
     /** Runs of each method and length: a kernel's time is the median of all. */
-    rounds: { type: "string", default: "2" },
+    rounds: { type: "string", default: "3" },
     /** What is run, as a scenario has it; default: two layers of Llama-3.1-8B. */
     model: { type: "string", default: JSON.stringify({ ...llama8b, layers: 2 }) },
     /** What is foretold; default: the model with this many layers. */
@@ -137,7 +137,7 @@ const foretold = (
 interface Row {
   readonly prompt: number
   readonly method: string
-  /** Of one layer, the mean of those measured: every kernel that chooses, compacts and places. */
+  /** Of one layer, the median of those measured: every kernel that chooses, compacts and places. */
   readonly kernels: Readonly<Record<string, number>>
   /** Of each round, where timing ops costs something. */
   readonly recordings: ReadonlyArray<Recording>
@@ -155,7 +155,7 @@ const handOver = (ops: ReadonlyArray<OpCost>): Readonly<Record<string, number>> 
   return Object.fromEntries(
     [...Map.groupBy(own, ({ op }) => op)].map(([op, rows]) => [
       op,
-      rows.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0) / rows.length
+      median(rows.map(({ medianSeconds }) => medianSeconds))
     ])
   )
 }

@@ -77,30 +77,38 @@ __global__ void __launch_bounds__(queryColumns * queryWarps) windowQueries(Windo
   sums[blockIdx.y * w.headWidth + column] = total;
 }
 
-/** Products of each key of each key/value head with its queries' sum: so many lanes of a warp for each, eight numbers a lane at a time. */
+/**
+ * Products of the keys of a key/value head with its queries' sum, a key/value head for each row of blocks: so many lanes of a warp for
+ * each key, eight numbers a lane at a time, of which the first are held.
+ */
 template <int lanes>
 __global__ void __launch_bounds__(256) windowProducts(Window w, const double* sums) {
   const int part = threadIdx.x % lanes;
-  const int64_t count = w.time * w.kvHeads;
+  const int64_t kvHead = blockIdx.y;
+  const auto width = static_cast<int>(w.headWidth);
+  const bool packs = width % pack == 0;
+  const double* query = sums + kvHead * width;
+  double held[pack];
+#pragma unroll
+  for (int j = 0; j < pack; j++) held[j] = part * pack + j < width ? query[part * pack + j] : 0;
   const int64_t step = static_cast<int64_t>(gridDim.x) * (256 / lanes);
   // lanes of a warp stay together: what is beyond the last key is computed of it again
-  const int64_t rounds = (count + step - 1) / step;
+  const int64_t rounds = (w.time + step - 1) / step;
   int64_t index = static_cast<int64_t>(blockIdx.x) * (256 / lanes) + threadIdx.x / lanes;
   for (int64_t round = 0; round < rounds; round++, index += step) {
-    const int64_t key = min(index, count - 1);
-    const int64_t kvHead = key % w.kvHeads;
+    const View key = w.k.at((min(index, w.time - 1) * w.kvHeads + kvHead) * width);
+    float values[pack];
+    getSome(key, part * pack, width, packs && part * pack < width, values);
     double sum = 0;
-    for (int64_t i = part * pack; i < w.headWidth; i += lanes * pack) {
-      float values[pack];
-      getSome(w.k, key * w.headWidth + i, (key + 1) * w.headWidth, w.headWidth % pack == 0, values);
 #pragma unroll
-      for (int j = 0; j < pack; j++) {
-        if (i + j < w.headWidth) sum += sums[kvHead * w.headWidth + i + j] * static_cast<double>(values[j]);
-      }
+    for (int j = 0; j < pack; j++) sum += held[j] * static_cast<double>(values[j]);
+    for (int i = (lanes + part) * pack; i < width; i++) {
+      sum += query[i] * static_cast<double>(get(key, i));
+      if ((i + 1) % pack == 0) i += (lanes - 1) * pack;
     }
 #pragma unroll
     for (int offset = lanes / 2; offset > 0; offset >>= 1) sum += __shfl_xor_sync(allLanes, sum, offset);
-    if (part == 0 && index < count) set(w.scores, kvHead * w.time + key / w.kvHeads, static_cast<float>(sum));
+    if (part == 0 && index < w.time) set(w.scores, kvHead * w.time + index, static_cast<float>(sum));
   }
 }
 
@@ -110,12 +118,14 @@ Work bareScores(const Window& w) {
     auto* sums = scratch.as<double>();
     const dim3 grid(static_cast<unsigned>(ceilDiv(w.headWidth, queryColumns)), static_cast<unsigned>(w.kvHeads));
     windowQueries<<<grid, queryColumns * queryWarps, 0, launch.stream>>>(w, sums);
-    const int64_t keys = w.time * w.kvHeads;
+    const auto blocks = [&](int lanes) {
+      return dim3(static_cast<unsigned>(blocksFor(w.time, 256 / lanes)), static_cast<unsigned>(w.kvHeads));
+    };
     // a head of 64 or 128 has as many packs
     if (w.headWidth <= 8 * pack) {
-      windowProducts<8><<<blocksFor(keys, 32), 256, 0, launch.stream>>>(w, sums);
+      windowProducts<8><<<blocks(8), 256, 0, launch.stream>>>(w, sums);
     } else {
-      windowProducts<16><<<blocksFor(keys, 16), 256, 0, launch.stream>>>(w, sums);
+      windowProducts<16><<<blocks(16), 256, 0, launch.stream>>>(w, sums);
     }
   };
 }

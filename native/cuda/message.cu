@@ -1,13 +1,14 @@
 #include "message.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 namespace tandem::cuda {
 
 namespace {
 
-/** Even, so that tiles of two values to a byte begin with a byte. */
+/** A multiple of 32, so that tiles of two values to a byte begin with 16 of its bytes. */
 constexpr int64_t tileElements = 8192;
 constexpr int threads = 256;
 
@@ -19,14 +20,37 @@ __device__ inline float decoded(const Tile& tile, const char* message, int64_t i
   return get({const_cast<uint8_t*>(data), tile.encoding.dtype}, i);
 }
 
-/** What arrives: integers as they are, codes times their scale. */
+/** What arrives: integers as they are, codes times their scale. The product of two float32 is rounded once. */
 __device__ inline double arrives(const Tile& tile, const char* message, int64_t i) {
   if (tile.encoding.scaled) {
     const float scale = reinterpret_cast<const float*>(message)[tile.tensor];
-    return static_cast<double>(
-        static_cast<float>(static_cast<double>(decoded(tile, message, i)) * static_cast<double>(scale)));
+    return static_cast<double>(decoded(tile, message, i) * scale);
   }
   return getNumber({const_cast<char*>(message) + tile.at, tile.encoding.dtype}, i);
+}
+
+/** Floats that arrive as floats: no number passes through float64 that need not. */
+__device__ inline bool floats(const Tile& tile) {
+  return !integral(tile.view.dtype) && (tile.encoding.scaled || !integral(tile.encoding.dtype));
+}
+
+__device__ inline bool inPacks(const View& view) { return reinterpret_cast<uintptr_t>(view.data) % 16 == 0; }
+
+/** What arrives of the eight elements from i on, a multiple of eight, as far as there are. Tiles begin at multiples of 16 bytes. */
+__device__ inline void arriving(const Tile& tile, const char* message, int i, float (&values)[pack]) {
+  const bool whole = i + pack <= tile.count;
+  if (!tile.encoding.scaled) {
+    return getSome({const_cast<char*>(message) + tile.at, tile.encoding.dtype}, i, tile.count, whole, values);
+  }
+  const float scale = reinterpret_cast<const float*>(message)[tile.tensor];
+  if (tile.encoding.nibbles && whole) {
+    const uint32_t codes = *reinterpret_cast<const uint32_t*>(message + tile.at + i / 2);
+#pragma unroll
+    for (int j = 0; j < pack; j++) values[j] = decodeFloat4(codes >> 4 * j & 15) * scale;
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < pack; j++) values[j] = i + j < tile.count ? decoded(tile, message, i + j) * scale : 0.0f;
 }
 
 __device__ inline bool copied(const Tile& tile) { return !tile.encoding.scaled && tile.encoding.dtype == tile.view.dtype; }
@@ -53,16 +77,26 @@ __global__ void __launch_bounds__(threads) packTiles(const Tile* tiles, char* to
   }
   const View out = {to + tile.at, tile.encoding.dtype};
   const float scale = tile.encoding.scaled ? scales[tile.tensor] : 0.0f;
-  const auto code = [&](int64_t i) {
-    return i < tile.count ? codeOf(get(tile.view, i), scale, tile.encoding.format) : 0.0f;
-  };
   if (tile.encoding.nibbles) {
-    for (int64_t i = 2 * threadIdx.x; i < tile.count; i += 2 * threads) {
-      static_cast<uint8_t*>(out.data)[i / 2] =
-          static_cast<uint8_t>((encodeFloat4(code(i)) & 15) | (encodeFloat4(code(i + 1)) & 15) << 4);
+    const bool packs = inPacks(tile.view);
+    for (int i = pack * threadIdx.x; i < tile.count; i += pack * threads) {
+      float values[pack];
+      getSome(tile.view, i, tile.count, packs && i + pack <= tile.count, values);
+      uint32_t codes = 0;
+#pragma unroll
+      for (int j = 0; j < pack; j++) {
+        codes |= static_cast<uint32_t>(gridCode<Scaled::float4>(values[j], scale) & 15) << 4 * j;
+      }
+      auto* bytes = static_cast<uint8_t*>(out.data) + i / 2;
+      if (i + pack <= tile.count) {
+        *reinterpret_cast<uint32_t*>(bytes) = codes;
+      } else {
+        for (int j = 0; i + 2 * j < tile.count; j++) bytes[j] = static_cast<uint8_t>(codes >> 8 * j);
+      }
     }
     return;
   }
+  const auto code = [&](int64_t i) { return codeOf(get(tile.view, i), scale, tile.encoding.format); };
   for (int64_t i = threadIdx.x; i < tile.count; i += threads) {
     if (!tile.encoding.scaled) {
       copyElement(out, i, tile.view, i);
@@ -81,16 +115,43 @@ __global__ void __launch_bounds__(threads) unpackTiles(const Tile* tiles, const 
     copyBytes(static_cast<char*>(tile.view.data), from + tile.at, tile.count * storedBytes(tile.view.dtype));
     return;
   }
-  for (int64_t i = threadIdx.x; i < tile.count; i += threads) setNumber(tile.view, i, arrives(tile, from, i));
+  if (!floats(tile)) {
+    for (int64_t i = threadIdx.x; i < tile.count; i += threads) setNumber(tile.view, i, arrives(tile, from, i));
+    return;
+  }
+  const bool packs = inPacks(tile.view);
+  for (int i = pack * threadIdx.x; i < tile.count; i += pack * threads) {
+    float values[pack];
+    arriving(tile, from, i, values);
+    setSome(tile.view, i, tile.count, packs && i + pack <= tile.count, values);
+  }
 }
 
+/** `by` times the sum, where that is exactly the sum over `over`; else the quotient. */
 __global__ void __launch_bounds__(threads) addTiles(const Tile* tiles, const char* from, int64_t stride, int64_t messages,
-                                                    double over) {
+                                                    double over, double by) {
   const Tile tile = tiles[blockIdx.x];
-  for (int64_t i = threadIdx.x; i < tile.count; i += threads) {
-    double sum = 0;
-    for (int64_t message = 0; message < messages; message++) sum += arrives(tile, from + message * stride, i);
-    setNumber(tile.view, i, sum / over);
+  const auto mean = [=](double sum) { return by != 0 ? sum * by : sum / over; };
+  if (!floats(tile)) {
+    for (int64_t i = threadIdx.x; i < tile.count; i += threads) {
+      double sum = 0;
+      for (int64_t message = 0; message < messages; message++) sum += arrives(tile, from + message * stride, i);
+      setNumber(tile.view, i, mean(sum));
+    }
+    return;
+  }
+  const bool packs = inPacks(tile.view);
+  for (int i = pack * threadIdx.x; i < tile.count; i += pack * threads) {
+    double sums[pack] = {};
+    float values[pack];
+    for (int64_t message = 0; message < messages; message++) {
+      arriving(tile, from + message * stride, i, values);
+#pragma unroll
+      for (int j = 0; j < pack; j++) sums[j] += static_cast<double>(values[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < pack; j++) values[j] = static_cast<float>(mean(sums[j]));
+    setSome(tile.view, i, tile.count, packs && i + pack <= tile.count, values);
   }
 }
 
@@ -174,8 +235,10 @@ void Message::unpack(const Launch& launch, const void* from) const {
 
 void Message::add(const Launch& launch, const void* from, int64_t messages, double over) const {
   if (empty()) return;
+  int exponent;
+  const bool exact = std::frexp(over, &exponent) == 0.5;
   addTiles<<<static_cast<unsigned>(tiles_->count), threads, 0, launch.stream>>>(
-      tiles_->data, static_cast<const char*>(from), aligned(bytes_), messages, over);
+      tiles_->data, static_cast<const char*>(from), aligned(bytes_), messages, over, exact ? 1 / over : 0.0);
 }
 
 }  // namespace tandem::cuda

@@ -34,9 +34,10 @@ struct View {
 // float4 is a sign, bit 3, and 0, 1/4, 1/2, .. 16 by its low three bits; bit 4 says NaN.
 __device__ inline float decodeFloat4(uint8_t code) {
   if (code & 16) return __int_as_float(0x7fc00000);
-  const int magnitude = code & 7;
-  const float value = magnitude == 0 ? 0.0f : exp2f(static_cast<float>(magnitude - 3));
-  return code & 8 ? -value : value;
+  // 2^(magnitude - 3), or zero
+  const unsigned magnitude = code & 7;
+  const unsigned bits = magnitude == 0 ? 0u : (magnitude + 124u) << 23;
+  return __uint_as_float(bits | (code & 8u) << 28);
 }
 
 __device__ inline uint8_t encodeFloat4(float x) {
@@ -46,10 +47,10 @@ __device__ inline uint8_t encodeFloat4(float x) {
   if (magnitude <= 0.125f) return sign;
   if (magnitude < 0.25f) return sign | 1;
   if (magnitude >= 16.0f) return sign | 7;
-  const int exponent = static_cast<int>((__float_as_uint(magnitude) >> 23) & 0xff) - 127;
-  const float half = 1.5f * exp2f(static_cast<float>(exponent));
-  const int code = exponent + 3;
-  return sign | static_cast<uint8_t>((code & 1 ? magnitude >= half : magnitude > half) ? code + 1 : code);
+  const unsigned code = (__float_as_uint(magnitude) >> 23) - 124u;
+  // the larger power of two from half way on, halves to the even code
+  const unsigned fraction = __float_as_uint(magnitude) & 0x7fffffu;
+  return sign | static_cast<uint8_t>(code + ((code & 1) != 0 ? fraction >= 0x400000u : fraction > 0x400000u));
 }
 
 __device__ inline float decodeFloat8(uint8_t code) {
