@@ -1,7 +1,7 @@
 // A real run with all that another one is held to: op logs, journals, timeline, and what tensors held at the end. In a job of
 // processes all ranks' come together at rank 0, as the Arrow bytes that a file of them has. Knows nothing of simulations.
 import * as Effect from "effect/Effect"
-import { comesNarrow, updates } from "../core/agreement/narrow.ts"
+import { keepsResults, updates } from "../core/agreement/narrow.ts"
 import { journaled, type Journal, type JournalEntry } from "../core/laws/journal.ts"
 import type { RankBytes } from "../core/laws/execution.ts"
 import type { MachineError, RankLost } from "../core/machine/machine.ts"
@@ -35,7 +35,8 @@ export interface Ran<A> {
 }
 
 /**
- * Runs for real, and keeps everything, also what came over narrow wires, and what updates made of what. `processes`: the job of which this process is one rank.
+ * Runs for real, and keeps everything, also what came over narrow wires, what updates made of what, and
+ * what was chosen by scores. `processes`: the job of which this process is one rank.
  * Without `values` neither that nor what tensors held at the end: of a large model that takes longer than the run.
  */
 export const recordRun = <A>(
@@ -51,7 +52,7 @@ export const recordRun = <A>(
         ...(processes === undefined ? {} : { job: () => processes.run() }),
         program: journaled(execution.program, journals),
         record: true,
-        ...(values ? { keeps: (op) => comesNarrow(op) || updates(op), keepsInputs: updates } : {})
+        ...(values ? { keeps: keepsResults, keepsInputs: updates } : {})
       },
       (ended) => ({
         executed: resultOf(ended),

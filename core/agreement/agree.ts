@@ -2,6 +2,7 @@
 // the simulated time is off. Knows neither machine: both are executions.
 import { makespanOf, type Execution } from "../laws/execution.ts"
 import { checkLaws } from "../laws/laws.ts"
+import type { Chosen } from "./chosen.ts"
 import { compareJournals, compareOpLogs } from "./decisions.ts"
 import type { Disagreement } from "./disagreement.ts"
 import type { Turned } from "./turned.ts"
@@ -33,6 +34,11 @@ export interface Agreement {
    * Undefined where the simulated run did not go on with the real one's.
    */
   readonly updates: Pick<Updated, "elements" | "turned"> | undefined
+  /**
+   * Choices by scores, and how many of them took others of a tie in the real run. Undefined where the simulated run did not go on with
+   * the real one's.
+   */
+  readonly ties: Pick<Chosen, "choices" | "turned"> | undefined
   /** The real run obeys every law that its records allow to judge. */
   readonly order: boolean
   /** Simulated makespan over real makespan, less 1: above 0, the simulation is slower than the machine. */
@@ -42,15 +48,17 @@ export interface Agreement {
 }
 
 /**
- * Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. `turned`, `updated`:
- * what was found where the simulated run went on with what came over narrow wires in the real one, and with its updates.
+ * Compares a real run with the simulated one. Both must have op logs and timelines; journals make it far sharper. `turned`, `updated`,
+ * `chosen`: what was found where the simulated run went on with what came over narrow wires in the real one, with its updates, and with
+ * its choices.
  */
 export const agree = (
   simulated: AgreementRun,
   executed: AgreementRun,
   tolerance: Tolerance = defaultTolerance,
   turned?: Turned,
-  updated?: Updated
+  updated?: Updated,
+  chosen?: Chosen
 ): Agreement => {
   const [ours, theirs] = [simulated.execution.journals ?? [], executed.execution.journals ?? []]
   const decisions =
@@ -61,7 +69,11 @@ export const agree = (
   let comparedTensors = 0
   const carried = simulated.valuesOf !== undefined && executed.valuesOf !== undefined
   if (carried) {
-    values = turned?.disagreement ?? updated?.disagreement ?? compareReads(ours, theirs, tolerance)
+    values =
+      turned?.disagreement ??
+      updated?.disagreement ??
+      chosen?.disagreement ??
+      compareReads(ours, theirs, tolerance)
     // Runs that took different decisions have different tensors: nothing to compare.
     if (decisions === undefined) {
       const final = compareFinal(ours, simulated.valuesOf, executed.valuesOf, tolerance)
@@ -83,6 +95,7 @@ export const agree = (
     comparedTensors,
     narrowWires: turned && { elements: turned.elements, turned: turned.turned },
     updates: updated && { elements: updated.elements, turned: updated.turned },
+    ties: chosen && { choices: chosen.choices, turned: chosen.turned },
     order: order === undefined,
     timeError: makespanOf(simulated.execution) / makespanOf(executed.execution) - 1,
     firstDisagreement: decisions ?? values ?? order

@@ -47,6 +47,12 @@ export const comesNarrow = (op: Op): boolean => isNarrow(wireOf(op))
 /** Whether an op updates parameters: of it a real run keeps what it found and what it left, so that a simulated one can go on with it. */
 export const updates = ({ kernel }: Op): boolean => kernel.swing !== undefined
 
+/** Whether an op chooses by scores: what a real run chose is kept, so that a simulated one can choose the same of a tie. */
+export const chooses = ({ kernel }: Op): boolean => kernel.taken !== undefined
+
+/** What a real run keeps of an op: what it left. */
+export const keepsResults = (op: Op): boolean => comesNarrow(op) || updates(op) || chooses(op)
+
 /** TF32 has as many bits of mantissa as float16. */
 const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
   attributes["tf32"] === true ? "float16" : "float32"

@@ -92,6 +92,18 @@ export interface Kernel<Name extends string = string> {
   readonly swing?: ((attributes: Attributes) => ReadonlyArray<number | undefined>) | undefined
   /** Outputs are inputs, moved from place to place or mixed: they are as far apart on two machines as these were, and no further. */
   readonly moves?: boolean | undefined
+  /**
+   * Of a kernel that chooses by scores, its first input: positions of the scores that `choice` took, which is what it leaves as integers.
+   * Scores that lie as close to each other as rounding let two machines take different ones.
+   */
+  readonly taken?:
+    | ((
+        inputs: ReadonlyArray<Operand>,
+        attributes: Attributes,
+        choice: TensorData,
+        scores: TensorData
+      ) => ReadonlyArray<number>)
+    | undefined
   /** Outputs that may take the memory of an input, by position. Others must not overlap what the kernel reads. */
   readonly inPlace?: ReadonlyArray<readonly [input: number, output: number]>
   /** Of a kernel made of others: what they are, for backends that have no kernel of its own (composite.ts). */
@@ -167,6 +179,7 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly outputDtypes?: ReadonlyArray<Dtype | undefined>
   readonly swing?: (a: Values<S>) => ReadonlyArray<number | undefined>
   readonly moves?: boolean
+  readonly taken?: (choice: TensorData, scores: TensorData, call: Call<S>) => ReadonlyArray<number>
   readonly inPlace?: Kernel["inPlace"]
   /** Extents that attributes fix. */
   readonly extents?: (a: Values<S>) => Readonly<Record<string, number>>
@@ -298,6 +311,12 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
       ? {}
       : { swing: (attributes: Attributes) => declaration.swing!(resolve(attributes)) }),
     ...(declaration.moves === undefined ? {} : { moves: declaration.moves }),
+    ...(declaration.taken === undefined
+      ? {}
+      : {
+          taken: (inputs, attributes, choice, scores) =>
+            declaration.taken!(choice, scores, callOf(shapesOf(inputs), resolve(attributes)))
+        }),
     shapes(inputs, attributes) {
       const a = resolveBeforeLaunch(attributes)
       if (rule !== undefined) return rule(shapesOf(inputs), a)

@@ -29,6 +29,8 @@ export const kvTopTokens = defineKernel({
   attributes: { count: number() },
   outputDtypes: ["int32"],
   extents: ({ count }) => ({ count }),
+  taken: (kept, _, { a, dim }) =>
+    Array.from(kept, (token, i) => Math.floor(i / a.count) * dim("time") + token),
   flops: ({ dim }) => dim("lists") * sortFlops(dim("time")),
   reference: ([scores], [kept], { a, dim }) => {
     const time = dim("time")
@@ -73,6 +75,16 @@ export const kvTopChunks = defineKernel({
       throw new RangeError(`kv.top_chunks: expected [${Math.ceil(a.time / a.chunk)}] chunks`)
     return [[1, Math.min(a.time, Math.min(a.limit, a.count * a.chunk) + a.window)]]
   },
+  taken: (kept, scores, { a }) => {
+    const before = kept.filter((token) => token >= 0 && token < a.time - a.window)
+    const seen = new Set(Array.from(before, (token) => Math.floor(token / a.chunk)))
+    const last = Math.max(-1, ...seen)
+    // Of a chunk in the window, and of one behind the last token that had room, nothing tells whether it was among them.
+    const unseen = ranked(scores).filter(
+      (c) => !seen.has(c) && (c * a.chunk >= a.time - a.window || (c > last && before.length >= a.limit))
+    )
+    return [...seen, ...unseen.slice(0, Math.max(0, a.count - seen.size))]
+  },
   flops: (_, [chunks]) => sortFlops(chunks.elements),
   reference: ([chunks], [kept], { a }) => {
     checkCount("kv.top_chunks", a.count, chunks.length)
@@ -99,6 +111,11 @@ export const kvTopShots = defineKernel({
     if (shots?.length !== 1 || others.length > 0 || shots[0] !== expected)
       throw new RangeError(`kv.top_shots: expected [${expected}] shots`)
     return [[1, budget]]
+  },
+  taken: (kept, _, { a }) => {
+    const tokens = new Set(kept)
+    const starts = parseStarts("kv.top_shots", a.starts, a.time)
+    return [...starts.keys()].filter((shot) => tokens.has(starts[shot]!))
   },
   flops: (_, [shots]) => sortFlops(shots.elements),
   reference: ([shots], [kept], { a }) => {

@@ -78,6 +78,7 @@ export const argmax = defineKernel({
   name: "argmax",
   signature: "inp[..., width] -> out[...]",
   outputDtypes: ["int32"],
+  taken: (choice, _, { dim }) => Array.from(choice, (column, row) => row * dim("width") + column),
   flops: ({ rows, dim }) => rows * dim("width"),
   reference: ([inp], [out], { rows, dim }) => {
     const width = dim("width")

@@ -51,6 +51,8 @@ export interface AgreeResult {
   readonly narrowWires: { readonly elements: number; readonly turned: number }
   /** Elements that updates of parameters wrote, and how many simulated gradients alone would have moved elsewhere. */
   readonly updates: { readonly elements: number; readonly turned: number }
+  /** What was chosen by scores, and how many of these choices took others of a tie in the real run; the simulation goes on with them. */
+  readonly ties: { readonly choices: number; readonly turned: number }
   /**
    * Where values at the end differ because rounding grew: how far the two can be held to each other. Then `values` and
    * `comparedTensors` are those after so many steps, and there is no disagreement. Null when values agree at the end, and when it
@@ -187,6 +189,7 @@ const compared = (
       comparedTensors: (held ?? agreement).comparedTensors,
       narrowWires: (held ?? agreement).narrowWires ?? { elements: 0, turned: 0 },
       updates: (held ?? agreement).updates ?? { elements: 0, turned: 0 },
+      ties: (held ?? agreement).ties ?? { choices: 0, turned: 0 },
       horizon:
         horizon === undefined || held === undefined
           ? null
@@ -225,7 +228,7 @@ const simulating = () =>
   )
 
 const print = (result: AgreeResult, watched: Horizon | undefined): string => {
-  const { firstDisagreement, horizon, narrowWires, timeError, updates } = result
+  const { firstDisagreement, horizon, narrowWires, ties, timeError, updates } = result
   const mark = (ok: boolean): string => (ok ? "agree" : "DIFFER")
   const percent = `${timeError >= 0 ? "+" : ""}${(100 * timeError).toFixed(1)} %`
   const lines = [
@@ -241,6 +244,11 @@ const print = (result: AgreeResult, watched: Horizon | undefined): string => {
       ? []
       : [
           `           ${updates.turned} of ${counted(updates.elements, "element")} that updates wrote went where the simulated gradients alone would not have moved them`
+        ]),
+    ...(ties.turned === 0
+      ? []
+      : [
+          `           ${ties.turned} of ${counted(ties.choices, "choice")} by scores took another of a tie on the real machine`
         ]),
     ...(horizon === null
       ? []

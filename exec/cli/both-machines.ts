@@ -2,6 +2,7 @@
 // on both sides; and hands the two to the agreement checker.
 import * as Effect from "effect/Effect"
 import { agree, type Agreement } from "../../core/agreement/agree.ts"
+import { ChosenValues } from "../../core/agreement/chosen.ts"
 import { replaying } from "../../core/agreement/replay.ts"
 import { TurnedValues } from "../../core/agreement/turned.ts"
 import { UpdatedValues } from "../../core/agreement/updated.ts"
@@ -120,6 +121,7 @@ export const holdToSimulation = <A>(
     const tolerance = options.tolerance ?? defaultTolerance
     const turned = new TurnedValues(journals, tolerance)
     const updated = new UpdatedValues(journals, tolerance)
+    const chosen = new ChosenValues(journals, tolerance)
     const simulated = yield* simulate({
       world,
       program: journaled(replaying(told, journals), virtual),
@@ -135,12 +137,14 @@ export const holdToSimulation = <A>(
       record: true,
       values: options.initial ?? (() => undefined),
       onCollective: turned.onCollective,
-      onOp: updated.onOp
+      onOp: (computed) => updated.onOp(computed) ?? chosen.onOp(computed)
     })
     const simulatedRun: Judged = {
       timeline: simulated.timeline!,
       opLogs: simulated.opLogs,
-      journals: virtual.map((journal) => updated.withResults(turned.withResults(journal))),
+      journals: virtual.map((journal) =>
+        chosen.withResults(updated.withResults(turned.withResults(journal)))
+      ),
       makespanSeconds: simulated.makespanSeconds,
       stepEnds: simulated.ranks.map(({ rank, stepEndSeconds }) => ({ rank, seconds: stepEndSeconds })),
       peakBytes: simulated.ranks.map(({ rank, peakBytes }) => ({ rank, bytes: peakBytes })),
@@ -163,7 +167,8 @@ export const holdToSimulation = <A>(
       { execution: executedRun, valuesOf: (rank, { id }) => finals.get(rank)?.get(id) },
       tolerance,
       turned.found,
-      updated.found
+      updated.found,
+      chosen.found
     )
     return { agreement, simulated, recording, simulatedRun, executedRun }
   })

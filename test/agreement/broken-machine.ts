@@ -21,15 +21,22 @@ export const openBroken =
     return session
   }
 
-const file = fileURLToPath(new URL("../../scenarios/agree/data-parallel.yaml", import.meta.url))
-
-/** One step of S-SGD, unless `settings` say otherwise. */
-export const trainedOn = (breakage: Breakage, settings: ReadonlyArray<string>): Promise<Agreement> =>
+/** A scenario of scenarios/agree on both machines, of which the real one may be broken. */
+export const agreedOn = (
+  name: string,
+  settings: ReadonlyArray<string>,
+  breakage: Breakage = intact
+): Promise<Agreement> =>
   Effect.runPromise(
     Effect.gen(function* () {
-      const scenario = yield* loadScenario(file, ["algorithm=s-sgd", "steps=1", ...settings])
+      const file = fileURLToPath(new URL(`../../scenarios/agree/${name}.yaml`, import.meta.url))
+      const scenario = yield* loadScenario(file, settings)
       const runnable = yield* runnableOn(scenario, file, new Loader())
       const { agreement } = yield* runOnBoth({ ...runnable, execution: { open: openBroken(breakage) } })
       return agreement
     })
   )
+
+/** One step of S-SGD, unless `settings` say otherwise. */
+export const trainedOn = (breakage: Breakage, settings: ReadonlyArray<string>): Promise<Agreement> =>
+  agreedOn("data-parallel", ["algorithm=s-sgd", "steps=1", ...settings], breakage)

@@ -263,6 +263,78 @@ describeNative("a narrow wire", () => {
   }
 })
 
+/** A choice by scores and what comes of it. Next to the largest lies one that a machine may take for it, or not, as `second` says. */
+const choosing = (second: number): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const scores = yield* machine.alloc(vector("scores", [0, 0, 0, 0]))
+    const others = yield* machine.alloc(vector("others", [0, 0, 0, 0]))
+    const base = yield* machine.alloc(vector("base", [1, 2, second - 1, 0.5]))
+    const more = yield* machine.alloc(vector("more", [-1, 1, 1, 0.5]))
+    const last = yield* machine.alloc(vector("last", [-1, -1, 1, 0.5]))
+    const next = yield* machine.alloc({ name: "next", shape: [], dtype: "int32" })
+    const row = yield* machine.alloc(vector("row", [0, 0, 0]))
+    const table = yield* machine.alloc({
+      name: "table",
+      shape: [4, 3],
+      dtype: "float32",
+      initial: () => Float32Array.from({ length: 12 }, (_, i) => i)
+    })
+    const compute = (label: string, kernel: Op["kernel"], reads: Array<Tensor>, to: Tensor) =>
+      machine.submit(launch(label, kernel, Lane.compute, reads, [to]))
+    compute("others", kernels.add, [base, last], others)
+    compute("scores", kernels.add, [base, more], scores)
+    compute("choose", kernels.argmax, [scores], next)
+    compute("look up", kernels["embedding.forward"], [next, table], row)
+    yield* machine.read(next)
+    yield* machine.drain
+  })
+
+/** Chooses by other scores, of which the second is the largest. */
+const choosingSecond: Breakage = (rank) => {
+  let others: Tensor | undefined
+  const submit = rank.submit.bind(rank)
+  rank.submit = (op, edges) => {
+    if (op.label === "others") others = op.writes[0]
+    if (op.label !== "choose") return submit(op, edges)
+    const misled = { ...op, reads: [others!] }
+    rank.prepare(misled)
+    return submit(misled, edges)
+  }
+}
+
+describeNative("a choice by scores", () => {
+  const chosen = async (second: number, breakage: Breakage): Promise<Agreement> => {
+    const exit = await agreementOf(() => choosing(second), 1, breakage)
+    if (!Exit.isSuccess(exit)) throw new Error(`the run itself failed: ${String(exit.cause)}`)
+    return exit.value
+  }
+
+  it("that takes another as good, to some steps of the grid, is counted and goes on", async () => {
+    expect(await chosen(2.9999, intact)).toMatchObject({
+      firstDisagreement: undefined,
+      ties: { choices: 1, turned: 0 }
+    })
+    expect(await chosen(2.9999, choosingSecond)).toMatchObject({
+      firstDisagreement: undefined,
+      values: true,
+      ties: { choices: 1, turned: 1 }
+    })
+  })
+
+  it("is caught where it clearly takes the second best", async () => {
+    // As far apart as two scores that are each a thousandth off, and a little.
+    for (const second of [2.993, 2.9, 2]) {
+      const agreement = await chosen(second, choosingSecond)
+      expect(agreement, String(second)).toMatchObject({ decisions: true, values: false, order: true })
+      expect(agreement.firstDisagreement?.message).toMatch(
+        /"next" \(int32\), after op 2 "choose": simulated element 0 is 1; executed 2, which no scores choose/u
+      )
+      expect((await chosen(second, intact)).firstDisagreement).toBeUndefined()
+    }
+  })
+})
+
 describeNative("a machine that is broken on purpose", () => {
   it("is told from the same machine when it is not", async () => {
     const exit = await agreementOf(() => program, 2, intact)

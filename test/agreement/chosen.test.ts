@@ -1,0 +1,245 @@
+// What a real run chose by scores: another of a tie is counted and goes on in the simulated run; what no scores within reach choose is
+// told, by every kernel that chooses.
+import * as Effect from "effect/Effect"
+import * as fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { nothing } from "../../core/agreement/narrow.ts"
+import { defaultTolerance, mayBeOff } from "../../core/agreement/values.ts"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import type { Attributes, Kernel } from "../../core/kernels/kernel.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine, type Program } from "../../core/machine/machine.ts"
+import { launch } from "../../core/machine/op.ts"
+import type { TensorData } from "../../core/machine/tensor.ts"
+import { describeNative } from "../native/addon.ts"
+import { agreedOn } from "./broken-machine.ts"
+import { held, machined, type Machined } from "./machined.ts"
+
+interface Choice {
+  readonly kernel: Kernel
+  readonly shape: ReadonlyArray<number>
+  readonly attributes: Attributes
+}
+
+const score = { shape: [12], time: 12 }
+const choices: Readonly<Record<string, Choice>> = {
+  argmax: { kernel: kernels.argmax, shape: [3, 4], attributes: {} },
+  "kv.top_tokens": { kernel: kernels["kv.top_tokens"], shape: [2, 6], attributes: { count: 3 } },
+  "kv.top_chunks": {
+    kernel: kernels["kv.top_chunks"],
+    shape: score.shape,
+    attributes: { time: 35, chunk: 3, count: 5, limit: 11, window: 7 }
+  },
+  "kv.top_chunks, all of each": {
+    kernel: kernels["kv.top_chunks"],
+    shape: score.shape,
+    attributes: { time: 36, chunk: 3, count: 5, limit: 15 }
+  },
+  "kv.top_shots": {
+    kernel: kernels["kv.top_shots"],
+    shape: score.shape,
+    attributes: { time: 40, starts: "0,2,5,6,11,13,17,20,22,29,31,36", budget: 14 }
+  }
+}
+
+/** Chooses by these scores, and tells of the choice. */
+const choosing = ({ kernel, shape, attributes }: Choice, scores: ReadonlyArray<number>): Program<void> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const of = yield* machine.alloc({
+      name: "scores",
+      shape,
+      dtype: "float32",
+      initial: () => Float32Array.from(scores)
+    })
+    const [result] = kernel.shapes([of], attributes)!
+    const choice = yield* machine.alloc({ name: "choice", shape: result!, dtype: "int32" })
+    machine.submit(launch("choose", kernel, Lane.compute, [of], [choice], attributes))
+    yield* machine.read(choice)
+    yield* machine.drain
+  })
+
+/** What a run chose. */
+const choiceOf = ({ journals }: Machined): ReadonlyArray<number> => {
+  const read = journals[0]!.entries.find(({ kind }) => kind === "read")
+  return [...(read?.kind === "read" ? read.values : expect.fail())]
+}
+
+/** A run that chose so, with the scores of another. */
+const havingChosen = (run: Machined, choice: ReadonlyArray<number>): Machined => {
+  const chosen = Int32Array.from(choice)
+  return {
+    ...run,
+    journals: run.journals.map(({ rank, entries }) => ({
+      rank,
+      entries: entries.map((entry) =>
+        entry.kind === "op"
+          ? { ...entry, results: [chosen] }
+          : entry.kind === "read"
+            ? { ...entry, values: chosen }
+            : entry
+      )
+    })),
+    valuesOf: (rank, tensor) => (tensor.name === "choice" ? chosen : run.valuesOf(rank, tensor))
+  }
+}
+
+/** How far each score may be off. */
+const reachOf = ({ shape }: Choice, scores: TensorData) =>
+  mayBeOff({ dtype: "float32", shape }, scores, defaultTolerance, nothing)
+
+/** Scores among which many are near to each other. */
+const crowded = fc.array(
+  fc
+    .tuple(fc.integer({ min: 1, max: 4 }), fc.double({ min: -1, max: 1, noNaN: true }))
+    .map(([size, near]) => size + 2e-3 * near),
+  { minLength: 12, maxLength: 12 }
+)
+const shifts = fc.array(fc.double({ min: -0.99, max: 0.99, noNaN: true }), { minLength: 12, maxLength: 12 })
+
+describe("what a real run chose by scores", () => {
+  for (const [name, choice] of Object.entries(choices)) {
+    it(`agrees where its scores are off as far as they may be: ${name}`, () => {
+      let ties = 0
+      fc.assert(
+        fc.property(crowded, shifts, (scores, off) => {
+          const here = Float32Array.from(scores)
+          const reach = reachOf(choice, here)
+          const ours = machined(choosing(choice, scores))
+          const theirs = choiceOf(
+            machined(
+              choosing(
+                choice,
+                scores.map((x, i) => x + off[i]! * reach(i))
+              )
+            )
+          )
+          const { agreement, simulated } = held(choosing(choice, scores), havingChosen(ours, theirs))
+          expect(agreement.firstDisagreement).toBeUndefined()
+          expect(choiceOf(simulated)).toEqual(theirs)
+          const apart = choiceOf(ours).join() !== theirs.join()
+          expect(agreement.ties!.turned > 0).toBe(apart)
+          if (apart) ties++
+        }),
+        { numRuns: 150 }
+      )
+      expect(ties).toBeGreaterThan(15)
+    })
+
+    it(`is told where no scores that near choose it: ${name}`, () => {
+      let told = 0
+      fc.assert(
+        fc.property(crowded, fc.nat(11), fc.boolean(), (scores, at, up) => {
+          // Beyond all of the others, or below.
+          const other = scores.map((x, i) => (i === at ? (up ? 9 : -9) : x))
+          const ours = machined(choosing(choice, scores))
+          const theirs = choiceOf(machined(choosing(choice, other)))
+          const { agreement, simulated } = held(choosing(choice, scores), havingChosen(ours, theirs))
+          if (choiceOf(ours).join() === theirs.join()) {
+            expect(agreement.firstDisagreement).toBeUndefined()
+            return
+          }
+          // It was near the others already: a tie.
+          const found = agreement.firstDisagreement
+          if (found === undefined) {
+            expect(choiceOf(simulated)).toEqual(theirs)
+            return
+          }
+          told++
+          expect(found.message).toMatch(
+            /tensor \d+ "choice" \(int32\), after op 0 "choose": simulated element \d+ is -?\d+; executed/u
+          )
+          expect(choiceOf(simulated)).toEqual(choiceOf(ours))
+        }),
+        { numRuns: 150 }
+      )
+      expect(told).toBeGreaterThan(30)
+    })
+
+    it(`is told where it is no choice at all: ${name}`, () => {
+      const scores = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+      const ours = machined(choosing(choice, scores))
+      for (const wrong of [-7, 1e9, choiceOf(ours)[1]!]) {
+        const { agreement } = held(
+          choosing(
+            choice,
+            scores.map(() => 1)
+          ),
+          havingChosen(
+            machined(
+              choosing(
+                choice,
+                scores.map(() => 1)
+              )
+            ),
+            choiceOf(ours).map((one, i) => (i === 0 ? wrong : one))
+          )
+        )
+        // Of equal scores any may be taken, but no other than there are; and none twice, of a list.
+        if (choice.kernel === kernels.argmax && wrong >= 0 && wrong < 4)
+          expect(agreement.firstDisagreement).toBeUndefined()
+        else expect(agreement.values, String(wrong)).toBe(false)
+      }
+    })
+  }
+
+  it("is allowed exactly where each that it took may be as good as each that it left", () => {
+    const seen = { ties: 0, told: 0 }
+    fc.assert(
+      fc.property(crowded, fc.uniqueArray(fc.nat(5), { minLength: 3, maxLength: 3 }), (scores, some) => {
+        const choice = { kernel: kernels["kv.top_tokens"], shape: [1, 6], attributes: { count: 3 } }
+        const six = scores.slice(0, 6)
+        const data = Float32Array.from(six)
+        const reach = reachOf(choice, data)
+        const taken = some.toSorted((a, b) => a - b)
+        const least = Math.min(...taken.map((i) => data[i]! + reach(i)))
+        const most = Math.max(
+          ...[0, 1, 2, 3, 4, 5].flatMap((i) => (taken.includes(i) ? [] : [data[i]! - reach(i)]))
+        )
+        if (Math.abs(least - most) < 1e-6) return
+        const ours = machined(choosing(choice, six))
+        const { agreement } = held(choosing(choice, six), havingChosen(ours, taken))
+        expect(agreement.firstDisagreement === undefined).toBe(least > most)
+        const apart = choiceOf(ours).filter((one) => !taken.includes(one)).length
+        if (least > most) expect(agreement.ties).toEqual({ choices: 3, turned: apart })
+        if (least < most) seen.told++
+        else if (apart > 0) seen.ties++
+      }),
+      { numRuns: 600 }
+    )
+    expect(seen.told).toBeGreaterThan(100)
+    expect(seen.ties).toBeGreaterThan(20)
+  })
+
+  it("holds what is left out by an infinity to be nowhere near", () => {
+    const choice = { kernel: kernels["kv.top_tokens"], shape: [1, 4], attributes: { count: 2 } }
+    const scores = [-Infinity, -Infinity, 1, 2]
+    const ours = machined(choosing(choice, scores))
+    expect(
+      held(choosing(choice, scores), havingChosen(ours, [2, 3])).agreement.firstDisagreement
+    ).toBeUndefined()
+    expect(held(choosing(choice, scores), havingChosen(ours, [0, 3])).agreement.values).toBe(false)
+  })
+})
+
+describeNative("choices of a decoder", () => {
+  it("that fall between tokens as good as each other are counted, and what follows agrees", async () => {
+    let turned = 0
+    for (const seed of [0, 1, 2, 3]) {
+      const agreement = await agreedOn("kv-serving", ["model.dtype=float16", `seed=${seed}`])
+      expect(agreement.firstDisagreement, `seed ${seed}`).toBeUndefined()
+      expect(agreement.ties!.choices).toBeGreaterThan(30)
+      turned += agreement.ties!.turned
+    }
+    // Of some two hundred.
+    expect(turned).toBeLessThan(10)
+  })
+
+  it("are the same in float32", async () => {
+    for (const scenario of ["kv-serving", "expert-offload", "moe-training"]) {
+      const agreement = await agreedOn(scenario, [])
+      expect(agreement.firstDisagreement, scenario).toBeUndefined()
+      expect(agreement.ties!.turned, scenario).toBe(0)
+    }
+  })
+})
