@@ -6,7 +6,7 @@ import { Readable } from "node:stream"
 import { readHead } from "../head.ts"
 import { deepestPacking, magicBytes, unpacker, zipEntries } from "../packed.ts"
 import { encodingOf } from "../text.ts"
-import { showValue, TraceError } from "../trace-error.ts"
+import { showValue, TraceError, traceErrorFrom } from "../trace-error.ts"
 
 /** Bytes as they are or piece by piece; a piece need not stay as it is once the next one is asked for. */
 export type ByteSource = Uint8Array | AsyncIterable<Uint8Array>
@@ -15,19 +15,28 @@ const chunkBytes = 1 << 18
 /** A file is read in pieces so large: what a read costs beside its bytes is then little. */
 const fileChunkBytes = 1 << 20
 
+/** Whatever the system says of one file of several, with that file's name. */
+const reading = async <A>(path: string, read: Promise<A>): Promise<A> => {
+  try {
+    return await read
+  } catch (cause) {
+    throw traceErrorFrom(path, "content", "a PyTorch profiler trace", cause)
+  }
+}
+
 /** A file in pieces, each read while the one before it is looked at, into the same two buffers in turn. */
 const fileBytes = async function* (path: string): AsyncIterable<Uint8Array> {
-  const handle = await open(path, "r")
+  const handle = await reading(path, open(path, "r"))
   let ahead: Promise<{ bytesRead: number; buffer: Uint8Array }> | undefined
   try {
     let [free, other] = [new Uint8Array(fileChunkBytes), new Uint8Array(fileChunkBytes)]
-    ahead = handle.read(free, 0, fileChunkBytes)
+    ahead = reading(path, handle.read(free, 0, fileChunkBytes))
     for (;;) {
       const { bytesRead, buffer } = await ahead
       ahead = undefined
       if (bytesRead === 0) return
       ;[free, other] = [other, free]
-      ahead = handle.read(free, 0, fileChunkBytes)
+      ahead = reading(path, handle.read(free, 0, fileChunkBytes))
       yield buffer.subarray(0, bytesRead)
     }
   } finally {
@@ -55,11 +64,11 @@ export const looksLikeTrace = (text: string): boolean =>
 export const traceFiles = async (paths: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
   const files: Array<string> = []
   for (const path of paths) {
-    if (!(await stat(path)).isDirectory()) {
+    if (!(await reading(path, stat(path))).isDirectory()) {
       files.push(path)
       continue
     }
-    const inside = (await readdir(path))
+    const inside = (await reading(path, readdir(path)))
       .filter(isTraceName)
       .toSorted()
       .map((name) => join(path, name))
@@ -76,7 +85,7 @@ export const traceFiles = async (paths: ReadonlyArray<string>): Promise<Readonly
 
 /** The traces in a file: itself, or of a zip archive every `.json`, `.json.gz` and `.json.zst` in it. Throws `TraceError`. */
 export const traceSources = async (path: string): Promise<ReadonlyArray<TraceSource>> => {
-  const entries = await zipEntries(path)
+  const entries = await reading(path, zipEntries(path))
   if (entries === undefined) return [{ file: path, source: fileBytes(path) }]
   const traces = entries.filter(({ name }) => isTraceName(name) && !name.startsWith("__MACOSX/"))
   if (traces.length > 0)

@@ -1,6 +1,7 @@
 // What one device did in the profiled steps: which work, launched by which host row, in which step, and whether it
 // computes or communicates. Knows nothing of layers.
 import { showValue, TraceError } from "../trace-error.ts"
+import { isTooMuch } from "../left-out.ts"
 import { sortedRows } from "./by-id.ts"
 import { findCommunication } from "./communication.ts"
 import type { HostTree } from "./host-tree.ts"
@@ -26,6 +27,7 @@ export interface DeviceWork {
 /** Throws `TraceError` where no step has device work. */
 export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<string>): DeviceWork => {
   const kernels = chooseDevice(trace, warnings)
+  requireOnce(trace, kernels, warnings)
   const rows = launchRows(tree, kernels)
   const launches = new Numbers()
   for (const row of rows) if (row >= 0) launches.push(tree.start(row))
@@ -78,6 +80,40 @@ export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<s
   }
   const pure = compute.filter((index) => communication.computes[index] === 1)
   return { steps, kernels, rows, origins, compute, collective, pure }
+}
+
+/** How many events that begin at one time are looked through for one that is there twice. */
+const mostAtOnce = 64
+
+/**
+ * A stream does one thing at a time: what is there twice, with all that it says, was written twice. With it, so were parameters,
+ * launches and calls.
+ */
+const requireOnce = ({ file, device }: KinetoTrace, kernels: Int32Array, warnings: Array<string>): void => {
+  const { start, end, name, stream, correlation } = device
+  const same = (a: number, b: number): boolean =>
+    [end, name, stream, correlation].every(({ values }) => values[a] === values[b])
+  let twice = 0
+  for (const [index, row] of kernels.entries()) {
+    const from = start.values[row]!
+    if (!(end.values[row]! > from)) continue
+    for (let before = index - 1; before >= 0 && index - before <= mostAtOnce; before--) {
+      if (start.values[kernels[before]!] !== from) break
+      if (!same(kernels[before]!, row)) continue
+      twice++
+      break
+    }
+  }
+  if (twice === 0) return
+  const value = `${twice} of ${kernels.length} device events there twice, with the same name, times and stream`
+  if (isTooMuch(twice, kernels.length))
+    throw new TraceError({
+      file,
+      field: "traceEvents",
+      value,
+      accepted: "each event once, as the profiler writes it: not a trace put together with a copy of itself"
+    })
+  warnings.push(`${value}: they are counted as often as they are there`)
 }
 
 /** Whether nothing was recorded but calls of the runtime, such as the synchronisation with which the profiler begins and ends. */

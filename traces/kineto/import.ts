@@ -1,5 +1,6 @@
 // A PyTorch profiler trace becomes a Profile. The public face of this folder.
 import * as Effect from "effect/Effect"
+import { realpath } from "node:fs/promises"
 import { basename } from "node:path"
 import type { CollectiveCost, LayerCost, Profile } from "../../core/profile.ts"
 import { formatSeconds } from "../../core/units.ts"
@@ -71,11 +72,30 @@ export const importKinetoFiles = (
   attemptAsync(options.file ?? paths[0], "PyTorch profiler traces", async (signal) => {
     const warnings: Array<string> = []
     const traces: Array<RankTrace> = []
-    for (const path of await traceFiles(paths))
+    const files = await traceFiles(paths)
+    await requireOnce(files)
+    for (const path of files)
       for (const { file, source } of await traceSources(path))
         traces.push(...(await rankTraces(file, source, options, signal, warnings)))
     return reportOf(traces, await ddpOf(options, signal), warnings, { file: paths[0], ...options })
   })
+
+/** Throws `TraceError` where one file is there twice, by whatever names: it would count as two ranks. */
+const requireOnce = async (files: ReadonlyArray<string>): Promise<void> => {
+  const seen = new Map<string, string>()
+  for (const file of files) {
+    const place = await realpath(file)
+    const before = seen.get(place)
+    if (before !== undefined)
+      throw new TraceError({
+        file,
+        field: "file",
+        value: before === file ? "given twice" : `the same as ${before}`,
+        accepted: "each rank's trace once"
+      })
+    seen.set(place, file)
+  }
+}
 
 /** What the host did in the trace under DDP that the options name. */
 const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<UnderDdp | undefined> => {

@@ -36,6 +36,7 @@ type Met = ReadonlyArray<{ readonly position: number; readonly call: CollectiveC
 /** Throws `TraceError` where two traces are of one rank. */
 export const jobOf = (traces: ReadonlyArray<RankTrace>): Job => {
   const warnings: Array<string> = []
+  requireUnlike(traces)
   const numbers = rankNumbers(traces, warnings)
   const meetings = meetingsOf(traces)
   const offsets = traces.map((_, position) => offsetOf(traces, meetings, position))
@@ -77,6 +78,25 @@ export const jobOf = (traces: ReadonlyArray<RankTrace>): Job => {
     layers: alike ? meanLayers(traces.map(({ found }) => found.layers)) : traces[typical]!.found.layers,
     collectives,
     warnings
+  }
+}
+
+/** Two devices never agree on every time: of files that do, and say no rank, one is a copy of the other. */
+const requireUnlike = (traces: ReadonlyArray<RankTrace>): void => {
+  const seen = new Map<string, string>()
+  for (const { rank, file, base, found } of traces) {
+    if (rank !== undefined) continue
+    const { stepSeconds, deviceBusySeconds, layers, calls } = found
+    const times = JSON.stringify([base, stepSeconds, deviceBusySeconds, layers, calls])
+    const before = seen.get(times)
+    if (before !== undefined && before !== file)
+      throw new TraceError({
+        file,
+        field: "traceEvents",
+        value: `the same, time by time, as in ${before}`,
+        accepted: "each rank's trace once"
+      })
+    seen.set(times, file)
   }
 }
 
