@@ -70,7 +70,12 @@ export const problemsOf = (
         return [{ path: [...path, field], atKey: false, value: found, accepted }]
       }
       const meant = meantOption(shape.options, value)
-      if (meant === undefined) return refuse(describe(shape))
+      if (meant === undefined) {
+        const named = isRecord(value)
+          ? Object.values(value).find((each) => isName(each, shape.options))
+          : undefined
+        return refuse(describe(shape) + (named === undefined ? "" : `; here ${show(named)} alone`))
+      }
       return meant.kind === "fields" && isRecord(value)
         ? fieldProblems(meant, value, path, shape.options, whole)
         : problemsOf(meant, value, path, whole)
@@ -99,7 +104,9 @@ const fieldProblems = (
     const hint =
       elsewhere.length > 0
         ? `; "${key}" goes with ${oneOf(elsewhere)}, not with ${titleOf(shape, alternatives)}`
-        : didYouMean(key, shape.fields.keys()) || belongsTo(key, whole)
+        : isName(each, alternatives)
+          ? `, or ${show(each)} alone in place of all fields`
+          : didYouMean(key, shape.fields.keys()) || belongsTo(key, whole)
     problems.push({ path: [...path, key], atKey: true, value: "an unknown field", accepted: known + hint })
   }
   for (const [key, field] of shape.fields) {
@@ -113,6 +120,12 @@ const fieldProblems = (
   }
   return problems
 }
+
+/** Whether an alternative that is one of some names is this one: what is wrong is the form that it is given in. */
+const isName = (value: unknown, alternatives: ReadonlyArray<Shape>): boolean =>
+  alternatives.some(
+    (other) => other.kind === "value" && other.literals !== undefined && other.refusal(value) === undefined
+  )
 
 const mostPlaces = 4
 
@@ -190,11 +203,20 @@ const describe = (shape: Shape): string => {
   }
 }
 
-/** Writes out what a file may abbreviate: a text in place of an alternative is its discriminating field. */
+/**
+ * Writes out what a file may abbreviate: a text in place of an alternative is its discriminating field, in fields of an alternative
+ * too.
+ */
 export const expand = (shape: Shape, value: unknown): unknown => {
   if (shape.kind === "choice") {
     const discriminator = discriminatorOf(shape.options)
-    return discriminator !== undefined && typeof value === "string" ? { [discriminator.field]: value } : value
+    if (discriminator === undefined) {
+      const meant = meantOption(shape.options, value)
+      return meant === undefined || !isRecord(value) ? value : expand(meant, value)
+    }
+    const whole = typeof value === "string" ? { [discriminator.field]: value } : value
+    const meant = isRecord(whole) ? discriminator.byValue.get(String(whole[discriminator.field])) : undefined
+    return meant === undefined ? whole : expand(meant, whole)
   }
   if (shape.kind !== "fields" || !isRecord(value)) return value
   return Object.fromEntries(

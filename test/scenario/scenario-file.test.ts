@@ -128,6 +128,38 @@ jitter: .nan
     )
   })
 
+  it.each([
+    [
+      "{like: llama-3.1-8b}",
+      /: model: .* or the fields layers, width, heads and ffnWidth; here "llama-3\.1-8b" alone$/u
+    ],
+    [
+      "{like: meta-llama/Llama-3.1-8B, layers: 4}",
+      /model\.like: .*dtype, or "meta-llama\/Llama-3\.1-8B" alone in place of all fields$/u
+    ],
+    ["{like: gpt-9, layers: 4}", /model\.like: an unknown field .*, dtype$/u]
+  ])("says of a name in a field that it stands alone: %s", (model, message) => {
+    const serving = `task: kv-serving\nname: x\nmodel: ${model}\nrequests: { count: 1, prompt: 9, output: 9 }\n`
+    expect(errorsOf(`${serving}algorithm: full\n`)[0]).toMatch(message)
+  })
+
+  it("takes a name for an alternative in fields of an alternative too, as its message says", async () => {
+    const file = scenarioFile(
+      "task: expert-offload\nname: x\nmodel: { like: mixtral-small }\ncache: { slotsPerLayer: 4 }\nrouting: { preset: uniform }\n"
+    )
+    const algorithm = (predictor: string) =>
+      Effect.runPromise(
+        Effect.map(
+          loadScenario(file, [`algorithm={name: expertflow, predictor: ${predictor}}`]),
+          (scenario) => scenario.algorithm
+        )
+      )
+    expect(await algorithm("oracle")).toEqual(await algorithm("{name: oracle}"))
+    await expect(algorithm("oracles")).rejects.toThrow(
+      /"oracles" is not accepted; expected oracle, .*did you mean/u
+    )
+  })
+
   it("says which algorithms have a field that another lacks", () => {
     expect(errorsOf(small, "algorithm.period=20")).toEqual([
       '--set algorithm.period=20: algorithm.period: an unknown field is not accepted; expected one of name, wire, buckets, bucketBytes, firstBucketBytes, deadline; "period" goes with local-sgd, partial-local-sgd, dreamddp, diloco or streaming-diloco, not with ddp'
