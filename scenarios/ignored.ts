@@ -151,6 +151,32 @@ export const hostWarnings = (
 export const hostMemoryWarnings = (memory: typeof MemorySettings.Type | undefined): ReadonlyArray<string> =>
   memory?.host === undefined ? [] : ["memory.host has no effect: nothing of this task is in host memory"]
 
+type LinkFault = Extract<FaultSettings, { readonly link: unknown }>
+
+const linksOf = ({ link, of }: LinkFault): string =>
+  of === undefined
+    ? `world.links.${link}`
+    : `the links of ${{ intra: "rank", inter: "node", wan: "site" }[link]} ${of}`
+
+/** Whether it sets its links to what they are, no fault before it in the list having changed them meanwhile. */
+const isAsBefore = (
+  fault: LinkFault,
+  before: ReadonlyArray<FaultSettings>,
+  { links }: WorldSettings
+): boolean => {
+  const spec = links[fault.link]
+  if (spec === undefined || "pairs" in spec) return false
+  const until = ({ from, for: lasting = Infinity }: LinkFault): number => from + lasting
+  return (
+    (fault.bandwidth ?? spec.bandwidth) === spec.bandwidth &&
+    (fault.latency ?? spec.latency) === spec.latency &&
+    !before.some(
+      (other) =>
+        "link" in other && other.link === fault.link && other.from < until(fault) && fault.from < until(other)
+    )
+  )
+}
+
 export const faultWarnings = (
   faults: ReadonlyArray<FaultSettings>,
   world: WorldSettings,
@@ -168,6 +194,8 @@ export const faultWarnings = (
       return [`${name} has no effect: there is one rank on each node, so no traffic inside it`]
     if ("link" in fault && fault.link === "inter" && rankCount(world) === world.ranksPerNode)
       return [`${name} has no effect: all ranks are on one node, so nothing crosses that link`]
+    if ("link" in fault && isAsBefore(fault, faults.slice(0, index), world))
+      return [`${name} has no effect: ${linksOf(fault)} have that already`]
     if ("straggler" in fault && fault.speed === 1) return [`${name} has no effect: its speed is 1`]
     if (facts !== undefined && fault.from >= facts.makespanSeconds)
       return [`${name} has no effect: it begins after the run of ${facts.makespanSeconds.toPrecision(3)} s`]

@@ -2,7 +2,13 @@
 // what goes wrong when.
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import type { CollectiveSettings, DeviceSettings, FaultSettings, HostLinkSettings } from "./sections.ts"
+import type {
+  CollectiveSettings,
+  DeviceSettings,
+  FaultSettings,
+  HostLinkSettings,
+  WorldSettings
+} from "./sections.ts"
 import * as Result from "effect/Result"
 import { formatBandwidth, largestQuantity, parseBandwidth } from "../core/units.ts"
 import type { LinkSpec, World } from "../core/world.ts"
@@ -10,6 +16,7 @@ import { CollectiveTable } from "../core/cost/collective-table.ts"
 import { deviceNamed, type Device } from "../core/cost/devices.ts"
 import type { Fault } from "../core/fault.ts"
 import type { Loader } from "./load.ts"
+import { deliveredOf } from "./world.ts"
 
 /** Copies between host and device, as cost models and machines have them. */
 export const linkOf = ({ bandwidth, latency }: typeof HostLinkSettings.Type): LinkSpec => ({
@@ -105,11 +112,15 @@ const limitedTableWarning = (
   ]
 }
 
-/** Faults of this world; each that names a rank, node or site that is not there is an error. */
+/**
+ * Faults of this world; each that names a rank, node or site that is not there is an error.
+ * @param links as the scenario has them: a bandwidth during a fault is of the same packets as before
+ */
 export const resolveFaults = (
   settings: ReadonlyArray<FaultSettings>,
   world: World,
-  file: string
+  file: string,
+  links?: WorldSettings["links"]
 ): Effect.Effect<ReadonlyArray<Fault>, InputError> =>
   Effect.forEach(settings, (fault, index) => {
     const fromSeconds = fault.from
@@ -129,6 +140,8 @@ export const resolveFaults = (
       if (fault.of !== undefined && !(fault.of >= 0 && fault.of < count)) {
         return refuse("of", fault.of, count, { intra: "rank", inter: "node", wan: "site" }[fault.link])
       }
+      const spec = links?.[fault.link]
+      const mtu = spec !== undefined && "mtu" in spec ? spec.mtu : undefined
       return Effect.succeed<Fault>({
         kind: "link",
         tier: fault.link,
@@ -136,7 +149,7 @@ export const resolveFaults = (
         fromSeconds,
         untilSeconds,
         change: {
-          ...(fault.bandwidth === undefined ? {} : { bytesPerSecond: fault.bandwidth }),
+          ...(fault.bandwidth === undefined ? {} : { bytesPerSecond: deliveredOf(fault.bandwidth, mtu) }),
           ...(fault.latency === undefined ? {} : { latencySeconds: fault.latency })
         }
       })

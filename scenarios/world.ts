@@ -11,6 +11,10 @@ import type { Loader } from "./load.ts"
  */
 export const payloadShare = (mtu: number): number => (mtu - 52) / (mtu + 14)
 
+/** What of a link's bandwidth is left for what is sent. */
+export const deliveredOf = (bandwidth: number, mtu: number | undefined): number =>
+  mtu === undefined ? bandwidth : bandwidth * payloadShare(mtu)
+
 export const resolveWorld = (
   settings: WorldSettings,
   file: string,
@@ -54,7 +58,7 @@ export const resolveWorld = (
     }
 
     const spec = ({ bandwidth, latency, mtu }: typeof LinkSettings.Type): LinkSpec => ({
-      bytesPerSecond: mtu === undefined ? bandwidth : bandwidth * payloadShare(mtu),
+      bytesPerSecond: deliveredOf(bandwidth, mtu),
       latencySeconds: latency
     })
     const wan = links.wan

@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest"
 import { familyOf } from "../../scenarios/families.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { Loader } from "../../scenarios/load.ts"
+import { metricOf } from "../../scenarios/result.ts"
 import { runScenario } from "../../sim/run.ts"
 import { scenarioFile, small } from "./files.ts"
 
@@ -94,6 +95,36 @@ describe("fields without effect", () => {
       "faults[0] has no effect: crossing sites is free where world.links.wan is not given"
     ])
     expect(warningsOf(...fault, wan)).toEqual([])
+  })
+
+  it.each([
+    ["{link: inter, bandwidth: 1Gbit/s}", "faults[0] has no effect: world.links.inter have that already"],
+    ["{link: inter, of: 1, bandwidth: 1Gbit/s, latency: 0s}", /^faults\[0\].*the links of node 1 have that/u],
+    ["{link: inter, bandwidth: 1Gbit/s, latency: 1ms}", undefined],
+    ["{link: inter, bandwidth: 2Gbit/s}", undefined],
+    // It ends another one early, or comes when that is over.
+    ["{link: inter, bandwidth: 1Mbit/s, for: 1s}, {link: inter, bandwidth: 1Gbit/s, from: 5ms}", undefined],
+    [
+      "{link: inter, bandwidth: 1Mbit/s, for: 5ms}, {link: inter, bandwidth: 1Gbit/s, from: 5ms}",
+      /^faults\[1\]/u
+    ]
+  ])("are faults that leave links as they are: %s", (faults, told) => {
+    const warnings = warningsOf("inter.bandwidth=1Gbit/s", `faults=[${faults}]`)
+    const expected = typeof told === "string" ? told : told && expect.stringMatching(told)
+    expect(warnings.filter((one) => one.startsWith("faults"))).toEqual(told === undefined ? [] : [expected])
+  })
+
+  it("are not headers of packets: during a fault a link has as many as before", async () => {
+    const step = async (...sets: ReadonlyArray<string>) => {
+      const file = scenarioFile(small)
+      const scenario = await Effect.runPromise(loadScenario(file, sets))
+      const { result } = await Effect.runPromise(runScenario(scenario, file, { loader: new Loader() }))
+      return metricOf(result, "stepSeconds")
+    }
+    const mtu = "inter.mtu=576"
+    const faulty = await step("inter.bandwidth=1Gbit/s", mtu, "faults=[{link: inter, bandwidth: 1Mbit/s}]")
+    expect(faulty).toBeCloseTo(await step("inter.bandwidth=1Mbit/s", mtu), 9)
+    expect(faulty).toBeGreaterThan(1.05 * (await step("inter.bandwidth=1Mbit/s")))
   })
 
   it("are faults that are over when measuring begins, and costs of kernels that nothing runs", async () => {

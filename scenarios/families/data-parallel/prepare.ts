@@ -364,7 +364,7 @@ export const prepare = (
           slowdown: collectives.slowdown,
           waitSeconds: collectives.wait
         },
-        faults: yield* resolveFaults(scenario.faults, world, file),
+        faults: yield* resolveFaults(scenario.faults, world, file, scenario.world.links),
         jitter,
         seed,
         capacityBytes: memory,

@@ -47,7 +47,7 @@ export const prepare = (
         ? yield* recorded(file, routing.trace, sizes)
         : drawn(sizes, routing.skew, scenario.seed)
     const source = routingSource(choices, model.experts)
-    const faults = yield* resolveFaults(scenario.faults, world, file)
+    const faults = yield* resolveFaults(scenario.faults, world, file, scenario.world.links)
     return {
       planned: resolved,
       simulable: {
