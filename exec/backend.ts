@@ -9,6 +9,9 @@ export const CurrentBackend = Context.Reference<string>("tandem/exec/CurrentBack
   defaultValue: () => "cpu"
 })
 
+/** What a user may ask for. There is one more for tests, which is taken by its name and told of to nobody. */
+const wishes = ["auto", "cpu", "cuda"]
+
 /**
  * A backend that is here by its name, or "auto": a GPU's where there is one, else the processor's. Fails for a name that is not
  * built in, and for a backend that cannot run here, with the reason.
@@ -24,9 +27,12 @@ export const chooseBackend = (wish: string): Effect.Effect<string, InputError> =
     // whoever runs something tells that the addon is missing
     const found = "missing" in info ? undefined : backends.find(({ name }) => name === wish)
     if ("missing" in info || found?.available === true) return Effect.succeed(wish)
-    const here = backends.filter(({ available }) => available).map(({ name }) => name)
+    const isHere = (name: string): boolean =>
+      name === "auto" || backends.some((one) => one.name === name && one.available)
+    const accepted =
+      found === undefined
+        ? wishes.map((name) => (isHere(name) ? name : `${name} (not here; exec info says why)`))
+        : wishes.filter(isHere)
     const value = found === undefined ? wish : `${wish} (${found.missing.join("; ")})`
-    return Effect.fail(
-      new InputError({ file: "--backend", field: "", value, accepted: ["auto", ...here].join(", ") })
-    )
+    return Effect.fail(new InputError({ file: "--backend", field: "", value, accepted: accepted.join(", ") }))
   })

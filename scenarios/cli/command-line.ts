@@ -21,6 +21,12 @@ export const wholeNumber =
     return number
   }
 
+/** A name or a word about something: of nothing but spaces it would be taken for one that was given. */
+export const someText = (value: string): string => {
+  if (value.trim() === "") throw new InvalidArgumentError("Expected text that is not empty.")
+  return value
+}
+
 /** A file to write, whose name says what will be in it. A pipe or a device may be called anything; a folder is refused elsewhere. */
 export const fileNamed =
   (...endings: ReadonlyArray<`.${string}`>) =>

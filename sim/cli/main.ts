@@ -18,6 +18,7 @@ import {
   programNamed,
   runProgram,
   setOption,
+  someText,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
 import { routingSources, type RoutingSource } from "../../traces/routing/sources.ts"
@@ -193,9 +194,9 @@ const resultCommands = (sim: Command, ending: Action): void => {
 const importOptions = (command: Command): Command =>
   command
     .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
-    .option("--name <text>", "name of the profile (default: of the file)")
-    .option("--device <text>", "device it was measured on")
-    .option("--conditions <text>", "conditions of the measurement, for reports")
+    .option("--name <text>", "name of the profile (default: of the file)", someText)
+    .option("--device <text>", "device it was measured on", someText)
+    .option("--conditions <text>", "conditions of the measurement, for reports", someText)
     .addOption(jsonOption())
 
 const fileCommands = (sim: Command, ending: Action): void => {
@@ -217,10 +218,10 @@ const fileCommands = (sim: Command, ending: Action): void => {
   importOptions(importer.command("nccl-tests"))
     .description("the text output of a nccl-tests program")
     .argument("<text>", "output file")
-    .option("--op <name>", "which test it was, where the text does not say")
+    .option("--op <name>", "which test it was, where the text does not say", someText)
     .option("--ranks <n>", "number of ranks, where the text does not say", wholeNumber(1))
     .option("--in-place", "take the in-place times")
-    .option("--link <text>", "how the links were limited (default: unshaped)")
+    .option("--link <text>", "how the links were limited (default: unshaped)", someText)
     .action(
       ending(async (file: string, options: ImportCommandOptions) =>
         (await import("./import-command.ts")).importCommand("nccl-tests", [file], options)
@@ -250,9 +251,9 @@ const fileCommands = (sim: Command, ending: Action): void => {
   importOptions(importer.command("csv"))
     .description("a table of op or collective timings")
     .argument("<csv>", "table file")
-    .option("--op <name>", "which collective it was, where the table does not say")
+    .option("--op <name>", "which collective it was, where the table does not say", someText)
     .option("--ranks <n>", "number of ranks, where the table does not say", wholeNumber(1))
-    .option("--link <text>", "how the links were limited, where the table does not say")
+    .option("--link <text>", "how the links were limited, where the table does not say", someText)
     .action(
       ending(async (file: string, options: ImportCommandOptions) =>
         (await import("./import-command.ts")).importCommand("csv", [file], options)

@@ -97,6 +97,14 @@ describeNative("exec on this machine", () => {
     expect(exec("info").stdout).toContain("kernels")
   })
 
+  it("tells of a backend that is none what may be asked for, and of none that is for tests", () => {
+    const { status, stderr } = exec("train", scenario, "--backend", "gpu")
+    expect(status).toBe(2)
+    expect(stderr).toMatch(
+      /^exec: --backend: gpu is not accepted; expected auto, cpu, cuda(?: \(not here; exec info says why\))?\n$/u
+    )
+  })
+
   it("trains, and its loss falls", () => {
     writeFileSync(path.join(folder, "ab.txt"), "abcabcabd".repeat(200))
     const result = json(

@@ -214,6 +214,14 @@ const refusals: Readonly<Record<string, Refusal>> = {
     args: ["import", "csv", malformed, "-o", path.join(here, "profile.arrow")],
     says: [`${malformed}: line 1, header is name: [x; expected the columns op,`]
   },
+  "a name that is empty": {
+    args: ["import", "kineto", trace, "-o", path.join(here, "profile.arrow"), "--name", ""],
+    says: ["sim: option '--name <text>' argument '' is invalid. Expected text that is not empty."]
+  },
+  "a device of nothing but spaces": {
+    args: ["import", "csv", malformed, "-o", path.join(here, "profile.arrow"), "--device", " "],
+    says: ["sim: option '--device <text>' argument ' ' is invalid. Expected text that is not empty."]
+  },
   "a time that is none": {
     args: ["import", "kineto", trace, "-o", path.join(here, "profile.arrow"), "--step-time", "4parsec"],
     says: [
