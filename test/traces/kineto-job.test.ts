@@ -1,7 +1,7 @@
 // Traces of two ranks of one job, made by hand: a clock that is ahead, a rank that comes late, a slower optimizer.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
@@ -119,31 +119,6 @@ describe("two ranks of a job", () => {
       Effect.result(importKinetoFiles([first, rankFile({ rank: 0, at: 7, comes: 117, optimizer: 12 })]))
     )
     expect(Result.isFailure(twice) && twice.failure.message).toMatch(/distributedInfo.rank is 0, as in/u)
-  })
-
-  it("are refused where one file is both, by whatever name, and whatever it says of its rank", async () => {
-    const refused = async (...files: [string, ...Array<string>]) => {
-      const result = await Effect.runPromise(Effect.result(importKinetoFiles(files)))
-      return Result.isFailure(result) ? result.failure.message : undefined
-    }
-    const link = join(folder, "link.json.gz")
-    symlinkSync(first, link)
-    expect(await refused(first, first)).toBe(`${first}: file is given twice; expected each rank's trace once`)
-    expect(await refused(first, second, link)).toMatch(/link\.json\.gz: file is the same as .*rank0/u)
-    // Copies of a trace that tells no rank; one of other times is another rank.
-    const unsaid = ["one", "copy", "other"].map((name) => {
-      const file = join(folder, `${name}.json`)
-      const trace = smallStep(new ChromeTrace(), 0, 50)
-      if (name === "other")
-        for (const event of trace.events)
-          if (event["name"] === "multi_tensor_apply_kernel") event["dur"] = 12.001
-      writeFileSync(file, trace.bytes)
-      return file
-    }) as [string, string, string]
-    expect(await refused(unsaid[0], unsaid[2])).toBe(undefined)
-    expect(await refused(...unsaid)).toMatch(
-      /copy\.json: traceEvents is the same, time by time, as in .*one/u
-    )
   })
 
   it("are named where one of them is missing, and so is a trace under DDP", async () => {

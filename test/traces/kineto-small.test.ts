@@ -77,23 +77,6 @@ describe("a whole step", () => {
     expect(profile.parameters).toHaveLength(3)
   })
 
-  it("is refused where every event is there twice, and warned of where one is", async () => {
-    const trace = smallStep(new ChromeTrace(), 0, 50)
-    const kernels = trace.events.filter(({ cat }) => cat === "kernel")
-    const events = [...trace.events]
-    trace.events.push(...events)
-    const { field, message } = await failure(trace.bytes)
-    expect(field).toBe("traceEvents")
-    expect(message).toContain(`${kernels.length} of ${2 * kernels.length} device events there twice`)
-    const many = smallStep(new ChromeTrace(), 0, 50)
-    for (let step = 1; step < 6; step++) smallStep(many, 200 * step, 50 + step)
-    expect((await run(many.bytes)).warnings).toEqual([])
-    many.events.push(kernels[0]!)
-    expect((await run(many.bytes)).warnings).toEqual([
-      expect.stringMatching(/^1 of \d+ device events there twice/u)
-    ])
-  })
-
   it("does not count a kernel that runs under another twice", async () => {
     // 4 us of the 10 of another stream's copy lie under gemm_b (27..57); 6 after it, over the 2 of the loss (58..60).
     const trace = smallStep(new ChromeTrace(), 0, 50)
