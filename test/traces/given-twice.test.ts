@@ -19,7 +19,7 @@ describe("a trace in which events are there twice", () => {
   it("is refused where all of them are", async () => {
     const trace = smallStep(new ChromeTrace(), 0, 50)
     const kernels = kernelsOf(trace).length
-    trace.events.push(...[...trace.events])
+    trace.events.push(...trace.events)
     const result = await read(trace)
     if (!Result.isFailure(result)) throw new Error("imported without an error")
     expect(result.failure.field).toBe("traceEvents")
