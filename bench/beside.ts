@@ -5,9 +5,11 @@
 import { execFileSync } from "node:child_process"
 import * as path from "node:path"
 import { median } from "../core/median.ts"
+import { wholeNumber } from "./numbers.ts"
 
-const [other, pairs = "5"] = process.argv.slice(2)
+const [other, given = "5"] = process.argv.slice(2)
 if (other === undefined) throw new Error("usage: node bench/beside.ts <other tree> [pairs]")
+const pairs = wholeNumber("pairs", given)
 const trees = [path.resolve(other), path.resolve(import.meta.dirname, "..")] as const
 const workloads = ["ring 32 50 4 0", "a2a 32 50 1 0", "ps 128 50 10 0"]
 
@@ -39,7 +41,7 @@ const run = (tree: 0 | 1): void => {
   }
 }
 
-for (let pair = 0; pair < Number(pairs); pair++) {
+for (let pair = 0; pair < pairs; pair++) {
   const first = pair % 2 === 0 ? 0 : 1
   run(first)
   run(first === 0 ? 1 : 0)

@@ -21,10 +21,12 @@ import { executedSteps } from "./cluster/measured-steps.ts"
 import { elementsOf } from "../core/machine/tensor.ts"
 import { median } from "../core/median.ts"
 import { readProfile } from "../traces/profile-file.ts"
+import { numbersOf, wholeNumber } from "./numbers.ts"
 
 const { values } = parseArgs({
   options: { every: { type: "string", default: "1,2,4,16" }, folder: { type: "string", default: tmpdir() } }
 })
+const periods = numbersOf("--every", values.every, wholeNumber)
 const root = fileURLToPath(new URL("..", import.meta.url))
 const file = path.join(root, "bench/cluster/what-if.yaml")
 const folder = mkdtempSync(path.join(values.folder, "checkpoint-cost-"))
@@ -113,7 +115,7 @@ try {
     `copies ${(copyRate / 1e9).toFixed(2)} GB/s, storage ${(rate / 1e6).toFixed(0)} MB/s; ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
   )
   console.log("every  foretold     took        off by")
-  for (const every of [undefined, ...values.every.split(",").map(Number)]) {
+  for (const every of [undefined, ...periods]) {
     const checkpoint =
       every === undefined
         ? undefined

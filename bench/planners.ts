@@ -10,6 +10,7 @@ import { type Deadline, type LayerTimes, syncProblem } from "../core/algorithms/
 import { planPublished, publishedSearch } from "../core/algorithms/data-parallel/plan/dreamddp.ts"
 import { planEqualNumber } from "../core/algorithms/data-parallel/plan/partition.ts"
 import type { SyncPlan } from "../core/algorithms/data-parallel/plan/sync-plan.ts"
+import { wholeNumber } from "./numbers.ts"
 
 /** A 32-bit xorshift; the instances are the same on every machine. */
 const generator = (seed: number) => {
@@ -68,7 +69,7 @@ const instance = (shape: Shape, layers: number, period: number, load: number, se
   return (deadline: Deadline) => syncProblem(scaled, { period, deadline })
 }
 
-const count = Number(process.argv[2] ?? 400)
+const count = wholeNumber("instances", process.argv[2] ?? "400")
 const loads = [0.1, 0.3, 0.6, 0.9, 1.2, 2]
 const deadlines: ReadonlyArray<Deadline> = ["end-of-backward", "next-use"]
 

@@ -7,8 +7,9 @@ import { Loader } from "../scenarios/load.ts"
 import { runScenario } from "../sim/run.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
 import { median } from "../core/median.ts"
+import { wholeNumber } from "./numbers.ts"
 
-const runs = Number(process.argv[2] ?? 5)
+const runs = wholeNumber("runs", process.argv[2] ?? "5")
 const file = fileURLToPath(new URL("../scenarios/geo-gpt2.yaml", import.meta.url))
 const loader = new Loader()
 

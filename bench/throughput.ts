@@ -11,9 +11,10 @@ import { makeCostModel } from "../core/cost/cost-model.ts"
 import { simulate } from "../sim/simulate.ts"
 import { readProfile } from "../traces/profile-file.ts"
 import { median } from "../core/median.ts"
+import { wholeNumber } from "./numbers.ts"
 
-const steps = Number(process.argv[2] ?? 4000)
-const runs = Number(process.argv[3] ?? 7)
+const steps = wholeNumber("steps", process.argv[2] ?? "4000")
+const runs = wholeNumber("runs", process.argv[3] ?? "7")
 const profile = await Effect.runPromise(
   readProfile(new URL("../traces/profiles/gpt2-h200.arrow", import.meta.url).pathname)
 )

@@ -14,6 +14,7 @@ import { distinct } from "../../core/wire/symmetry.ts"
 import { makeWorld, unlimited } from "../../core/world.ts"
 import { Cluster } from "./namespaces.ts"
 import { ended, startRanks } from "./runners.ts"
+import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -23,12 +24,14 @@ const { values } = parseArgs({
     repeats: { type: "string", default: "5" }
   }
 })
+const counts = numbersOf("--ranks", values.ranks, wholeNumber)
+const repeats = String(wholeNumber("--repeats", values.repeats))
 const rateOf = Schema.decodeUnknownSync(Bandwidth)
-const sizes = values.mib.split(",").map((mib) => String(Math.round(Number(mib) * 2 ** 20)))
+const sizes = numbersOf("--mib", values.mib, positiveNumber).map((mib) => String(Math.round(mib * 2 ** 20)))
 
-console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${values.repeats}`)
+console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats}`)
 console.log("ranks  link        collective       bytes    foretold     took   off by")
-for (const ranks of values.ranks.split(",").map(Number)) {
+for (const ranks of counts) {
   for (const point of values.points.split(",")) {
     const rate = rateOf(point)
     const link = { bytesPerSecond: rate * payloadShare(9000), latencySeconds: 1e-4 }
@@ -37,7 +40,7 @@ for (const ranks of values.ranks.split(",").map(Number)) {
     const network = new Network(world, distinct(world))
     const cluster = new Cluster(nodes.map(() => ({ up: rate, down: rate })))
     try {
-      const command = ["bench/cluster/alone-rank.ts", "cpu", values.repeats, ...sizes]
+      const command = ["bench/cluster/alone-rank.ts", "cpu", repeats, ...sizes]
       const children = startRanks(ranks, cluster, command, "pipe")
       let rows: ReadonlyArray<CollectiveCost> = []
       createInterface({ input: children[0]!.stdout! }).on(

@@ -15,6 +15,7 @@ import { importCsvFile } from "../../traces/csv.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { collectivesCsv, collectivesReport, foretoldFromFewer } from "./collectives-report.ts"
 import { ended, startRanks } from "./runners.ts"
+import { numbersOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -29,7 +30,9 @@ const { values } = parseArgs({
     out: { type: "string" }
   }
 })
+const counts = numbersOf("--ranks", values.ranks, wholeNumber)
 
+const repeats = String(wholeNumber("--repeats", values.repeats))
 const sizes = values.sizes.split(",").map((text) => {
   const bytes = parseBytes(text)
   if (Result.isFailure(bytes)) throw new Error(`--sizes: ${text}; accepted: bytes, such as 4KiB`)
@@ -37,7 +40,7 @@ const sizes = values.sizes.split(",").map((text) => {
 })
 
 const timed = async (ranks: number): Promise<ReadonlyArray<CollectiveCost>> => {
-  const command = ["bench/cluster/alone-rank.ts", values.backend, values.repeats, ...sizes]
+  const command = ["bench/cluster/alone-rank.ts", values.backend, repeats, ...sizes]
   const children = startRanks(ranks, undefined, command, "pipe")
   let text = ""
   children[0]!.stdout!.on("data", (chunk) => (text += String(chunk)))
@@ -46,14 +49,14 @@ const timed = async (ranks: number): Promise<ReadonlyArray<CollectiveCost>> => {
 }
 
 const rows: Array<CollectiveCost> = []
-for (const ranks of values.ranks.split(",").map(Number)) {
+for (const ranks of counts) {
   const began = performance.now()
   rows.push(...(await timed(ranks)))
   process.stderr.write(`${ranks} ranks: ${((performance.now() - began) / 1000).toFixed(0)} s\n`)
 }
 const device = await Effect.runPromise(Effect.provideService(thisDevice, CurrentBackend, values.backend))
 console.log(
-  `${device}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${values.repeats} (fewer of what is large)`
+  `${device}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats} (fewer of what is large)`
 )
 console.log(collectivesReport(foretoldFromFewer(rows)))
 if (values.out !== undefined) {

@@ -27,6 +27,7 @@ import { startMps, type Mps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import { stepParts, type StepParts } from "./step-parts.ts"
+import { positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -44,14 +45,14 @@ const { values: options } = parseArgs({
   }
 })
 const tolerance = 0.05
-const profileSteps = options["profile-steps"]
+const profileSteps = String(wholeNumber("--profile-steps", options["profile-steps"]))
 process.chdir(fileURLToPath(new URL("../..", import.meta.url)))
 const emulateDevice = options.backend !== "cuda"
 const scenarioFile =
   options.scenario ?? (emulateDevice ? "bench/cluster/moe.yaml" : "scenarios/measured/fsmoe-layer.yaml")
 const file = path.resolve(scenarioFile)
-const deadline = performance.now() + 1000 * Number(options["budget-seconds"])
-const patienceSeconds = Number(options["patience-seconds"])
+const deadline = performance.now() + 1000 * positiveNumber("--budget-seconds", options["budget-seconds"])
+const patienceSeconds = positiveNumber("--patience-seconds", options["patience-seconds"])
 const planned = "fsmoe, planned"
 const fixed = (degree: number): readonly [string, string] => [
   `fsmoe, degree ${degree}`,

@@ -10,6 +10,7 @@ import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { ucxInfo } from "../../exec/native.ts"
 import { median } from "../../core/median.ts"
+import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -19,8 +20,10 @@ const { values } = parseArgs({
     repeats: { type: "string", default: "8" }
   }
 })
-const bytes = Number(values.mib) * 2 ** 20
-const repeats = Number(values.repeats)
+const streamCounts = numbersOf("--streams", values.streams, wholeNumber)
+const bytes = positiveNumber("--mib", values.mib) * 2 ** 20
+const repeats = wholeNumber("--repeats", values.repeats)
+const roundCount = wholeNumber("--rounds", values.rounds)
 const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 const run = promisify(execFile)
 
@@ -103,7 +106,7 @@ if (has(python, "-c", "import torch"))
 else console.log("without Gloo: apt-get install python3-torch")
 const withIperf3 = has("iperf3", "--version")
 if (!withIperf3) console.log("without iperf3: apt-get install iperf3")
-for (const streams of values.streams.split(",").map(Number)) {
+for (const streams of streamCounts) {
   ways.set(`tcp, ${streams}`, () => ours(streams, { TANDEM_TRANSPORT: "tcp" }))
   if (withIperf3) ways.set(`iperf3, ${streams}`, () => iperf3(streams))
 }
@@ -112,7 +115,7 @@ const gigabytes = (rate: number): string => (rate / 1e9).toFixed(2).padStart(6)
 
 console.log(`${values.mib} MiB, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`)
 const rounds: Array<ReadonlyMap<string, Rates>> = []
-for (let round = 0; round < Number(values.rounds); round++) {
+for (let round = 0; round < roundCount; round++) {
   const rates = new Map<string, Rates>()
   for (const [name, act] of ways) rates.set(name, await act())
   rounds.push(rates)

@@ -27,6 +27,7 @@ import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks, type Failed } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
 import type { HowLong, Request } from "./time-to-loss-rank.ts"
+import { positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -54,7 +55,10 @@ const toy = [
 ]
 const size = cuda ? [] : toy
 const points = (options.points ?? usual.points).split(",")
-const [steps, period] = [Number(options.steps ?? usual.steps), Number(options.period ?? usual.period)]
+const steps = wholeNumber("--steps", options.steps ?? usual.steps)
+const period = wholeNumber("--period", options.period ?? usual.period)
+const budgetSeconds = positiveNumber("--budget-seconds", options["budget-seconds"])
+const runSeconds = positiveNumber("--run-seconds", options["run-seconds"])
 if (!(Number.isInteger(steps / period) && steps >= 2 * period)) {
   console.error(`--steps: ${steps}; expected a multiple of --period (${period}), at least two of them`)
   process.exit(2)
@@ -85,7 +89,7 @@ for (const name of variants)
   }
 
 const started = performance.now()
-const secondsLeft = (): number => Number(options["budget-seconds"]) - (performance.now() - started) / 1000
+const secondsLeft = (): number => budgetSeconds - (performance.now() - started) / 1000
 const say = (text: string): void =>
   console.log(`[${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s] ${text}`)
 /** Kept back of the time that was given, for the report. */
@@ -204,7 +208,7 @@ const startSecondsOf = (variant: string): number => (variant === torch ? 25 : cu
 /** As many steps as there is time for, whole periods; 0 where there is too little. */
 const stepsWithin = (variant: string, stepSeconds: number): number => {
   const left = secondsLeft() - reserveSeconds - startSecondsOf(variant)
-  const seconds = Math.min(Number(options["run-seconds"]), left)
+  const seconds = Math.min(runSeconds, left)
   const periods = Math.floor(Math.min(steps, seconds / stepSeconds) / period)
   return periods < 2 ? 0 : periods * period
 }
@@ -222,7 +226,7 @@ const measure = async (variant: string, where: Where): Promise<Row> => {
   const set = [...size, `world.links.inter.bandwidth=${point}`, `algorithm=${all[variant]}`]
   const modelled = profile === undefined ? set : [...set, `model={profile: ${profile}}`]
   const stepSeconds = (await foretold(modelled))?.stepSeconds
-  const own = stepsWithin(variant, stepSeconds ?? Number(options["run-seconds"]) / steps)
+  const own = stepsWithin(variant, stepSeconds ?? runSeconds / steps)
   const about = { point, variant, foretoldSeconds: variant === torch ? undefined : stepSeconds }
   if (own === 0) return { ...about, steps: 0, outcome: undefined }
   const long = { steps: own, evaluateEvery: period, batches }

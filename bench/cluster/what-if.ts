@@ -37,6 +37,7 @@ import {
 } from "./what-if-choices.ts"
 import type { MeasuredSteps, Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
+import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -86,13 +87,15 @@ const chosen = {
   ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 } as typeof usual & typeof options
 const emulateDevice = options.backend !== "cuda"
-const period = Number(chosen.period)
-const deadline = performance.now() + 1000 * Number(chosen["budget-seconds"])
+const period = wholeNumber("--period", chosen.period)
+const deadline = performance.now() + 1000 * positiveNumber("--budget-seconds", chosen["budget-seconds"])
 const file = path.resolve(root, chosen.scenario)
 process.chdir(root)
 
-const sites = options.sites === undefined ? undefined : Number(options.sites)
-const layouts = chosen.ranks.split(",").map((ranks) => layoutOf(Number(ranks), sites, options.whole))
+const sites = options.sites === undefined ? undefined : wholeNumber("--sites", options.sites, 2)
+const layouts = numbersOf("--ranks", chosen.ranks, wholeNumber).map((ranks) =>
+  layoutOf(ranks, sites, options.whole)
+)
 const all = algorithmsOf({ ...chosen, period }, sites !== undefined && !options.whole)
 const names =
   chosen.algorithms === ""

@@ -2,6 +2,7 @@
 // shapes: for timing imports. Made up: nothing in it was measured. Usage:
 //   npx node bench/import/large-trace.ts out.json [events, default 3300000]
 import { closeSync, openSync, writeSync } from "node:fs"
+import { wholeNumber } from "../numbers.ts"
 
 const layers = 48
 const opsOfLayer = 6
@@ -129,6 +130,6 @@ const writeLargeTrace = (path: string, events: number): { events: number; bytes:
 
 if (process.argv[1] !== undefined && import.meta.url.endsWith(process.argv[1].replace(/^.*\//u, ""))) {
   const [path = "large-trace.json", events = "3300000"] = process.argv.slice(2)
-  const { events: written, bytes } = writeLargeTrace(path, Number(events))
+  const { events: written, bytes } = writeLargeTrace(path, wholeNumber("events", events))
   console.log(`${path}: ${written} events, ${(bytes / 1e6).toFixed(0)} MB`)
 }

@@ -5,6 +5,7 @@
 //   npx node bench/native/experts.ts --backend cpu --rows 96 --width 64 --ffn 128 --repeats 6
 import { parseArgs } from "node:util"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -17,9 +18,9 @@ const { values } = parseArgs({
     repeats: { type: "string", default: "20" }
   }
 })
-const [experts, rows] = [Number(values.experts), Number(values.rows)]
-const [width, out] = [Number(values.width), Number(values.ffn)]
-const repeats = Number(values.repeats)
+const [experts, rows] = [wholeNumber("--experts", values.experts), wholeNumber("--rows", values.rows)]
+const [width, out] = [wholeNumber("--width", values.width), wholeNumber("--ffn", values.ffn)]
+const repeats = wholeNumber("--repeats", values.repeats)
 if (values.dtype !== "bfloat16" && values.dtype !== "float16" && values.dtype !== "float32") {
   console.error(`--dtype: ${values.dtype}; accepted: bfloat16, float16, float32`)
   process.exit(2)

@@ -15,6 +15,7 @@ import { parseArgs } from "node:util"
 import { alignColumns } from "../../scenarios/table.ts"
 import type { Part, Step } from "./gpu-part.ts"
 import { partsOf } from "./gpu-parts.ts"
+import { positiveNumber } from "../numbers.ts"
 
 interface StepOutcome {
   readonly name: string
@@ -61,9 +62,7 @@ const parsed = (() => {
   }
 })()
 const [out, backend] = [path.resolve(parsed.out), parsed.backend]
-const budgetSeconds = Number(parsed["budget-seconds"])
-if (!(budgetSeconds > 0))
-  refuse(`--budget-seconds: ${parsed["budget-seconds"]}; expected a number of seconds`)
+const budgetSeconds = positiveNumber("--budget-seconds", parsed["budget-seconds"])
 if (backend !== "cuda" && backend !== "cpu") refuse(`--backend: ${backend}; accepted: cuda, cpu`)
 process.chdir(root)
 

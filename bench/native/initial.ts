@@ -13,6 +13,7 @@ import { Random } from "../../core/random.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -72,7 +73,8 @@ const take = (initialOf: (parameter: Value) => Initial): Promise<Taken> =>
 
 const drawn = initialParameters(graph, 1)
 const rounds: Array<{ readonly kernels: Taken; readonly host: Taken }> = []
-for (let round = 0; round < Number(options.rounds); round++)
+const count = wholeNumber("--rounds", options.rounds)
+for (let round = 0; round < count; round++)
   rounds.push({ kernels: await take(drawn), host: await take(fromHost) })
 
 const summary = (way: "kernels" | "host"): Taken => ({

@@ -18,6 +18,7 @@ import { freePort } from "../../exec/job/free-port.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { freshSecret, secretIn } from "../../exec/job/secret.ts"
 import { median } from "../../core/median.ts"
+import { numbersOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -29,8 +30,8 @@ const { values } = parseArgs({
     strangers: { type: "boolean", default: false }
   }
 })
-const [pairs, rounds] = [Number(values.pairs), Number(values.rounds)]
-const scale = values.ranks.split(",").map(Number)
+const [pairs, rounds] = [wholeNumber("--pairs", values.pairs), wholeNumber("--rounds", values.rounds)]
+const scale = numbersOf("--ranks", values.ranks, wholeNumber)
 const ranks = scale[0]!
 const [layers, kernelsOfLayer, steps] = [16, 4, 10]
 

@@ -7,6 +7,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Shape } from "../../core/kernels/kernel.ts"
 import type { Dtype, Tensor } from "../../core/machine/tensor.ts"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -19,8 +20,12 @@ const { values } = parseArgs({
     precision: { type: "string", default: "bfloat16" }
   }
 })
-const [batch, time, vocabulary] = [Number(values.batch), Number(values.time), Number(values.vocabulary)]
-const repeats = Number(values.repeats)
+const [batch, time, vocabulary] = [
+  wholeNumber("--batch", values.batch),
+  wholeNumber("--time", values.time),
+  wholeNumber("--vocabulary", values.vocabulary)
+]
+const repeats = wholeNumber("--repeats", values.repeats)
 const [width, heads] = [768, 12]
 
 const { precision } = values

@@ -30,6 +30,7 @@ import { alignColumns } from "../../scenarios/table.ts"
 import { runScenario, simulator } from "../../sim/run.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
+import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const llama8b = { width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14_336, vocabulary: 128_256 }
 
@@ -52,7 +53,10 @@ const file = path.join(root, "scenarios/kv-break-even.yaml")
 const out = path.resolve(options.out)
 const costs = path.join(out, "costs.arrow")
 const loader = new Loader()
-const keep = Number(options.keep)
+const prompts = numbersOf("--prompts", options.prompts, wholeNumber)
+const rounds = wholeNumber("--rounds", options.rounds)
+const layers = wholeNumber("--layers", options.layers)
+const keep = positiveNumber("--keep", options.keep, 1)
 
 /** The steps between the first and the last are what recording is told by: of so many, most were not the first of their kind. */
 const outputTokens = 12
@@ -124,7 +128,7 @@ const foretold = (
   ...more: ReadonlyArray<string>
 ) =>
   Effect.gen(function* () {
-    const scenario = yield* scenarioWith(method, prompt, `model.layers=${options.layers}`, ...more)
+    const scenario = yield* scenarioWith(method, prompt, `model.layers=${layers}`, ...more)
     const { result } = yield* runScenario(scenario, file, { loader })
     const answer: Answer = {
       bytesPerSecond: (result as typeof result & { readonly breakEvenBytesPerSecond: number })
@@ -165,7 +169,6 @@ const gigabits = (bytesPerSecond: number): string =>
 
 const bench = Effect.gen(function* () {
   const device = yield* thisDevice
-  const prompts = options.prompts.split(",").map(Number)
   const rows: Array<OpCost> = []
   const own = new Map<string, Pick<Row, "kernels" | "recordings">>()
   for (const prompt of prompts) {
@@ -174,7 +177,7 @@ const bench = Effect.gen(function* () {
       const began = performance.now()
       const each: Array<OpCost> = []
       const recordings: Array<Recording> = []
-      for (let round = 0; round < Number(options.rounds); round++) {
+      for (let round = 0; round < rounds; round++) {
         const { ops, recording } = yield* run(method, prompt, warm)
         each.push(...ops)
         if (recording !== undefined) recordings.push(recording)

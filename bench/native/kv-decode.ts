@@ -28,6 +28,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { simulator } from "../../sim/run.ts"
+import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -54,12 +55,13 @@ const { values: options } = parseArgs({
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const file = path.join(root, "scenarios/kv-serving.yaml")
 const out = path.resolve(options.out)
-const [batch, tokens, rounds] = [options.batch, options.tokens, options.rounds].map(Number) as [
-  number,
-  number,
-  number
-]
-const numbers = (list: string): ReadonlyArray<number> => list.split(",").map(Number)
+const batch = wholeNumber("--batch", options.batch)
+const tokens = wholeNumber("--tokens", options.tokens)
+const rounds = wholeNumber("--rounds", options.rounds)
+const bound = positiveNumber("--bound", options.bound)
+const prompts = numbersOf("--prompts", options.prompts, wholeNumber)
+const lengths = numbersOf("--profiled", options.profiled, wholeNumber)
+const shares = numbersOf("--shares", options.shares, (name, share) => positiveNumber(name, share, 1))
 const costs = path.join(out, "costs.arrow")
 const loader = new Loader()
 
@@ -76,7 +78,7 @@ const settings = (requests: string, ...more: ReadonlyArray<string>): ReadonlyArr
 /** Batches of each length, one after another: `batch` requests fill a batch, and it is over when the next has room. */
 const writeRequests = (): string => {
   const trace = path.join(out, "requests.jsonl")
-  const lines = numbers(options.profiled).flatMap((prompt) =>
+  const lines = lengths.flatMap((prompt) =>
     Array.from({ length: batch }, () =>
       // as many as are run: a GPU takes some steps to recover from a long prefill
       JSON.stringify({ timestamp: 0, input_length: prompt, output_length: tokens })
@@ -211,14 +213,13 @@ const compare = (prompt: number, share: number) =>
 const bench = Effect.gen(function* () {
   const device = yield* thisDevice
   // Once for what the first run in a process loads.
-  yield* forReal(yield* scenarioOf(Math.min(...numbers(options.profiled)), 1), false)
+  yield* forReal(yield* scenarioOf(Math.min(...lengths), 1), false)
   const rows: Array<Row> = []
-  for (const prompt of numbers(options.prompts))
-    for (const share of numbers(options.shares)) rows.push(yield* compare(prompt, share))
+  for (const prompt of prompts) for (const share of shares) rows.push(yield* compare(prompt, share))
   const { host, ops } = yield* loader.profile(file, "costs.ops", costs)
   const emptyLane = yield* timeHost()
   const worst = rows.reduce((most, { error }) => Math.max(most, Math.abs(error)), 0)
-  const within = rows.filter(({ error }) => Math.abs(error) <= Number(options.bound)).length
+  const within = rows.filter(({ error }) => Math.abs(error) <= bound).length
   writeFileSync(
     path.join(out, "kv-decode.json"),
     JSON.stringify(
@@ -232,7 +233,7 @@ const bench = Effect.gen(function* () {
         // a launch and a read of the smallest op, with nothing else to do
         emptyLane,
         profile: profiled,
-        bound: Number(options.bound),
+        bound,
         worst,
         rows,
         ops
@@ -277,9 +278,7 @@ const bench = Effect.gen(function* () {
     ])
   ]
   for (const line of alignColumns(table, () => true)) console.log(line)
-  console.log(
-    `${within} of ${rows.length} within ${100 * Number(options.bound)} %, worst ${(100 * worst).toFixed(1)} %`
-  )
+  console.log(`${within} of ${rows.length} within ${100 * bound} %, worst ${(100 * worst).toFixed(1)} %`)
   if (within < rows.length) process.exitCode = 1
 })
 

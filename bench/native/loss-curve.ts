@@ -13,6 +13,7 @@ import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { firstValues, writeForTorch, writeWeights } from "./for-torch.ts"
 import { gpt2At } from "./gpt2-124m.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -28,12 +29,15 @@ const { values } = parseArgs({
   }
 })
 const [batch, context, layers, steps, seed] = [
-  Number(values.batch),
-  Number(values.context),
-  Number(values.layers),
-  Number(values.steps),
-  Number(values.seed)
+  wholeNumber("--batch", values.batch),
+  wholeNumber("--context", values.context),
+  wholeNumber("--layers", values.layers),
+  wholeNumber("--steps", values.steps),
+  wholeNumber("--seed", values.seed, 0)
 ]
+
+const weightsOf =
+  values["weights-of"] === undefined ? undefined : wholeNumber("--weights-of", values["weights-of"])
 
 const graph = gpt2At({ layers, context, batch })
 
@@ -58,7 +62,7 @@ const program = Effect.gen(function* () {
   const reversed = model.layers.toReversed()
   const losses: Array<number> = []
   for (let step = 0; step < steps; step++) {
-    if (step + 1 === Number(values["weights-of"]))
+    if (step + 1 === weightsOf)
       for (const parameter of model.layers.flatMap(({ parameters }) => parameters))
         wanted.set(parameter.name, yield* machine.read(parameter))
     submitAll(machine, model.begin(step))

@@ -39,6 +39,7 @@ import { writeProfile } from "../../traces/profile-file.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { routingRows } from "../../traces/routing/import.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -59,11 +60,14 @@ const { values: options } = parseArgs({
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const file = path.join(root, "scenarios/expert-offload.yaml")
 const out = path.resolve(options.out)
-const warmupSteps = Math.floor(Number(options.tokens) / 4)
+const layers = wholeNumber("--layers", options.layers)
+const slots = wholeNumber("--slots", options.slots)
+const tokens = wholeNumber("--tokens", options.tokens)
+const warmupSteps = Math.floor(tokens / 4)
 const base = [
-  `model={like: mixtral-8x7b, layers: ${options.layers}}`,
-  `workload={batch: 1, promptTokens: 32, decodeTokens: ${options.tokens}, warmupSteps: ${warmupSteps}}`,
-  `cache={slotsPerLayer: ${options.slots}}`,
+  `model={like: mixtral-8x7b, layers: ${layers}}`,
+  `workload={batch: 1, promptTokens: 32, decodeTokens: ${tokens}, warmupSteps: ${warmupSteps}}`,
+  `cache={slotsPerLayer: ${slots}}`,
   ...options.set
 ]
 const [costs, trace] = [path.join(out, "costs.arrow"), path.join(out, "routing.arrow")]
@@ -338,7 +342,7 @@ const bench = Effect.gen(function* () {
     model,
     workload,
     warmupSteps,
-    slotsPerLayer: Number(options.slots),
+    slotsPerLayer: slots,
     set: options.set,
     host,
     // what ops were recorded with, and a stretch between two reads, timed and plain
@@ -355,7 +359,7 @@ const bench = Effect.gen(function* () {
   writeFileSync(path.join(out, "offload.json"), JSON.stringify(result))
   const rate = copySeconds === undefined ? "never" : `at ${(copied / copySeconds / 1e9).toFixed(1)} GB/s`
   console.log(
-    `${device}: ${model.layers} layers, ${options.slots} of ${model.experts} experts resident, experts of ${(copied / 1e6).toFixed(1)} MB (${model.expertDtype ?? model.dtype}), copied ${rate}`
+    `${device}: ${model.layers} layers, ${slots} of ${model.experts} experts resident, experts of ${(copied / 1e6).toFixed(1)} MB (${model.expertDtype ?? model.dtype}), copied ${rate}`
   )
   console.log(
     `the host: ${host === undefined ? "unknown" : `${formatSeconds(host.launchSeconds ?? 0)} a launch, ${formatSeconds(host.readSeconds ?? 0)} a read`}`

@@ -9,6 +9,7 @@ import { launch } from "../../core/machine/op.ts"
 import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
 import { NativeSession } from "../../exec/native.ts"
 import { median } from "../../core/median.ts"
+import { numbersOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -17,8 +18,9 @@ const { values } = parseArgs({
     repeats: { type: "string", default: "20" }
   }
 })
+const lengths = numbersOf("--tokens", values.tokens, wholeNumber)
 const [heads, kvHeads, headWidth, window, chunk] = [32, 8, 128, 64, 20]
-const repeats = Number(values.repeats)
+const repeats = wholeNumber("--repeats", values.repeats)
 
 const session = NativeSession.open({ ranks: 1, backend: values.backend, timed: true })
 const rank = session.ranks[0]!
@@ -40,7 +42,7 @@ const random = (): number => {
   return seed / 2 ** 31 - 1
 }
 
-for (const time of values.tokens.split(",").map(Number)) {
+for (const time of lengths) {
   const chunks = Math.ceil(time / chunk)
   const count = Math.max(1, Math.floor(chunks * 0.1))
   const kept = Math.min(time, count * chunk)

@@ -15,6 +15,7 @@ import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 import { gpt2At } from "./gpt2-124m.ts"
 import { replayed } from "./replayed.ts"
+import { wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -30,12 +31,12 @@ const { values } = parseArgs({
   }
 })
 const [batch, context, layers, vocabulary] = [
-  Number(values.batch),
-  Number(values.context),
-  Number(values.layers),
-  Number(values.vocabulary)
+  wholeNumber("--batch", values.batch),
+  wholeNumber("--context", values.context),
+  wholeNumber("--layers", values.layers),
+  wholeNumber("--vocabulary", values.vocabulary)
 ]
-const [rounds, steps] = [Number(values.rounds), Number(values.steps)]
+const [rounds, steps] = [wholeNumber("--rounds", values.rounds), wholeNumber("--steps", values.steps)]
 
 const { precision } = values
 if (precision !== "bfloat16" && precision !== "float16" && precision !== "float32" && precision !== "tf32") {
@@ -45,7 +46,7 @@ if (precision !== "bfloat16" && precision !== "float16" && precision !== "float3
 const plain = gpt2At({
   layers,
   vocabulary,
-  multiple: Number(values.multiple),
+  multiple: wholeNumber("--multiple", values.multiple),
   context,
   batch,
   dtype: precision === "tf32" ? "float32" : precision
