@@ -169,6 +169,9 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
             }
           }
           const replaced = resultsIn(entry) !== undefined
+          /** Of a choice just that: what else comes of the scores is each machine's own. */
+          const isReplaced = ({ dtype }: Tensor): boolean => replaced && (!chooses(op) || dtype === "int32")
+          const ofScores = result
           if (replaced) {
             crossed.set(list.length, {
               reads: op.reads.map((tensor) => passedBy(tensor, passed, inside)),
@@ -178,8 +181,12 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
           }
           const swings = swingsOf(entry)
           for (const [index, tensor] of op.writes.entries()) {
-            if (replaced) {
+            if (isReplaced(tensor)) {
               write(tensor, result)
+              continue
+            }
+            if (replaced) {
+              write(tensor, ofScores)
               continue
             }
             const swing = swings?.[index]

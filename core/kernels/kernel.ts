@@ -104,6 +104,11 @@ export interface Kernel<Name extends string = string> {
         scores: TensorData
       ) => ReadonlyArray<number>)
     | undefined
+  /**
+   * Of one whose choice is in order, largest score first, list by list along its last extent: computes all other outputs of the scores and
+   * of a choice that is made.
+   */
+  readonly settle?: Kernel["reference"]
   /** Outputs that may take the memory of an input, by position. Others must not overlap what the kernel reads. */
   readonly inPlace?: ReadonlyArray<readonly [input: number, output: number]>
   /** Of a kernel made of others: what they are, for backends that have no kernel of its own (composite.ts). */
@@ -180,6 +185,7 @@ export interface Declaration<Name extends string, S extends AttributeSchema> {
   readonly swing?: (a: Values<S>) => ReadonlyArray<number | undefined>
   readonly moves?: boolean
   readonly taken?: (choice: TensorData, scores: TensorData, call: Call<S>) => ReadonlyArray<number>
+  readonly settle?: (inputs: Arrays, outputs: Arrays, call: Call<S>) => void
   readonly inPlace?: Kernel["inPlace"]
   /** Extents that attributes fix. */
   readonly extents?: (a: Values<S>) => Readonly<Record<string, number>>
@@ -311,6 +317,16 @@ export const defineKernel = <const Name extends string, S extends AttributeSchem
       ? {}
       : { swing: (attributes: Attributes) => declaration.swing!(resolve(attributes)) }),
     ...(declaration.moves === undefined ? {} : { moves: declaration.moves }),
+    ...(declaration.settle === undefined
+      ? {}
+      : {
+          settle: (inputs, outputs, attributes, shapes) =>
+            declaration.settle!(
+              inputs as Arrays,
+              outputs as Arrays,
+              callOf(shapes.inputs, resolve(attributes), shapes.outputDtypes)
+            )
+        }),
     ...(declaration.taken === undefined
       ? {}
       : {

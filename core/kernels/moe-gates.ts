@@ -1,6 +1,7 @@
 // Gates of FSMoE (arXiv:2501.10714, section 3.1) beside the plain top-k softmax of moe.ts: GShard's noise, the sigmoid gate,
 // X-MoE's cosine scores, expert choice and SoftMoE. From logits (or scores) to weights and choices; the linear layer that
 // makes the logits is linear.*.
+import type { TensorData } from "../machine/tensor.ts"
 import { Random } from "../random.ts"
 import { defineKernel, number } from "./kernel.ts"
 
@@ -49,6 +50,17 @@ export const noisyLogitsBackward = defineKernel({
 const topK = { topK: number() }
 const topKExtent = (a: { readonly topK: number }) => ({ topK: a.topK })
 
+/** weights = sigmoid of the chosen logits. */
+const weighBySigmoid = (
+  [logits]: ReadonlyArray<TensorData>,
+  [weights, chosen]: ReadonlyArray<TensorData>,
+  topK: number,
+  experts: number
+): void => {
+  for (const [i, expert] of chosen!.entries())
+    weights![i] = sigmoid(logits![Math.floor(i / topK) * experts + expert]!)
+}
+
 /** The topK largest logits, largest first, ties to the lower index; weights = sigmoid of them (BASE, StableMoE). */
 export const sigmoidGateForward = defineKernel({
   name: "sigmoid_gate.forward",
@@ -56,19 +68,21 @@ export const sigmoidGateForward = defineKernel({
   attributes: topK,
   outputDtypes: [undefined, "int32"],
   extents: topKExtent,
+  taken: (chosen, _, { a, dim }) =>
+    Array.from(chosen, (expert, i) => Math.floor(i / a.topK) * dim("experts") + expert),
+  settle: (inputs, outputs, { a, dim }) => weighBySigmoid(inputs, outputs, a.topK, dim("experts")),
   flops: ({ rows, dim }) => rows * (dim("experts") * dim("topK") + 4 * dim("topK")),
-  reference: ([logits], [weights, chosen], { a, rows, dim }) => {
+  reference: (inputs, outputs, { a, rows, dim }) => {
+    const [[logits], [, chosen]] = [inputs, outputs]
     const experts = dim("experts")
     if (a.topK > experts) throw new RangeError(`sigmoid_gate.forward: top ${a.topK} of ${experts} experts`)
     for (let row = 0; row < rows; row++) {
       const order = Array.from({ length: experts }, (_, e) => e).toSorted(
         (x, y) => logits[row * experts + y]! - logits[row * experts + x]! || x - y
       )
-      for (let k = 0; k < a.topK; k++) {
-        chosen[row * a.topK + k] = order[k]!
-        weights[row * a.topK + k] = sigmoid(logits[row * experts + order[k]!]!)
-      }
+      for (let k = 0; k < a.topK; k++) chosen[row * a.topK + k] = order[k]!
     }
+    weighBySigmoid(inputs, outputs, a.topK, experts)
   }
 })
 
@@ -179,6 +193,24 @@ export const cosineScoresBackwardWeight = defineKernel({
 const capacity = { capacity: number() }
 const capacityExtent = (a: { readonly capacity: number }) => ({ capacity: a.capacity })
 
+/** weights = softmax over the logits of the tokens that an expert has taken. */
+const weighTaken = (
+  [logits]: ReadonlyArray<TensorData>,
+  [weights, chosen]: ReadonlyArray<TensorData>,
+  count: number,
+  experts: number
+): void => {
+  for (let e = 0; e < experts; e++) {
+    const order = chosen!.subarray(e * count, (e + 1) * count)
+    const logit = (token: number): number => logits![token * experts + e]!
+    let largest = -Infinity
+    for (const token of order) largest = Math.max(largest, logit(token))
+    let sum = 0
+    for (const token of order) sum += Math.exp(logit(token) - largest)
+    for (const [c, token] of order.entries()) weights![e * count + c] = Math.exp(logit(token) - largest) / sum
+  }
+}
+
 /**
  * Expert choice: each expert takes the `capacity` tokens with its largest logits, largest first, ties to the lower token;
  * weights = softmax over the taken (FSMoE's G = Softmax(KeepTopK((I Wg)^T, k))). A token may be taken by any number.
@@ -189,8 +221,12 @@ export const expertChoiceForward = defineKernel({
   attributes: capacity,
   outputDtypes: [undefined, "int32"],
   extents: capacityExtent,
+  taken: (chosen, _, { a, dim }) =>
+    Array.from(chosen, (token, i) => token * dim("experts") + Math.floor(i / a.capacity)),
+  settle: (inputs, outputs, { a, dim }) => weighTaken(inputs, outputs, a.capacity, dim("experts")),
   flops: ({ dim }) => dim("experts") * (dim("tokens") + 4 * dim("capacity")),
-  reference: ([logits], [weights, chosen], { a, dim }) => {
+  reference: (inputs, outputs, { a, dim }) => {
+    const [[logits], [, chosen]] = [inputs, outputs]
     const [tokens, experts] = [dim("tokens"), dim("experts")]
     if (a.capacity > tokens) {
       throw new RangeError(`expert_choice.forward: ${a.capacity} of only ${tokens} tokens`)
@@ -200,14 +236,9 @@ export const expertChoiceForward = defineKernel({
       const order = Array.from({ length: tokens }, (_, token) => token)
         .toSorted((x, y) => logit(y) - logit(x) || x - y)
         .slice(0, a.capacity)
-      const largest = order.length === 0 ? 0 : logit(order[0]!)
-      let sum = 0
-      for (const token of order) sum += Math.exp(logit(token) - largest)
-      order.forEach((token, c) => {
-        chosen[e * a.capacity + c] = token
-        weights[e * a.capacity + c] = Math.exp(logit(token) - largest) / sum
-      })
+      chosen.set(order, e * a.capacity)
     }
+    weighTaken(inputs, outputs, a.capacity, experts)
   }
 })
 

@@ -10,6 +10,35 @@ const gateAttributes = {
   normalize: flag(true)
 }
 
+/** probs = softmax(logits), and the weights that the chosen experts have of it. */
+const weighByProbability = (
+  [logits]: ReadonlyArray<TensorData>,
+  [weights, chosen, probs]: ReadonlyArray<TensorData>,
+  { topK, normalize }: { readonly topK: number; readonly normalize: boolean },
+  rows: number,
+  experts: number
+): void => {
+  const probabilities = new Float64Array(experts)
+  for (let row = 0; row < rows; row++) {
+    const at = row * experts
+    let max = -Infinity
+    for (let e = 0; e < experts; e++) max = Math.max(max, logits![at + e]!)
+    let sum = 0
+    for (let e = 0; e < experts; e++) {
+      probabilities[e] = Math.exp(logits![at + e]! - max)
+      sum += probabilities[e]!
+    }
+    for (let e = 0; e < experts; e++) {
+      probabilities[e]! /= sum
+      probs![at + e] = probabilities[e]!
+    }
+    let chosenSum = 0
+    for (let k = 0; k < topK; k++) chosenSum += probabilities[chosen![row * topK + k]!]!
+    const scale = normalize ? chosenSum : 1
+    for (let k = 0; k < topK; k++) weights![row * topK + k] = probabilities[chosen![row * topK + k]!]! / scale
+  }
+}
+
 /**
  * probs = softmax(logits); chosen = the topK most probable experts, most probable first, ties to the lower index;
  * weights = their probabilities. Mixtral's router.
@@ -20,27 +49,18 @@ export const topkGateForward = defineKernel({
   attributes: gateAttributes,
   outputDtypes: [undefined, "int32"],
   extents: ({ topK }) => ({ topK }),
+  taken: (chosen, _, { a, dim }) =>
+    Array.from(chosen, (expert, i) => Math.floor(i / a.topK) * dim("experts") + expert),
+  settle: (inputs, outputs, { a, rows, dim }) => weighByProbability(inputs, outputs, a, rows, dim("experts")),
   flops: ({ rows, dim }) => rows * dim("experts") * (5 + dim("topK")),
-  reference: ([logits], [weights, chosen, probs], { a, rows, dim }) => {
+  reference: (inputs, outputs, { a, rows, dim }) => {
+    const [[logits], [, chosen]] = [inputs, outputs]
     const experts = dim("experts")
     const { topK } = a
     if (topK > experts) throw new RangeError(`topk_gate.forward: top ${topK} of ${experts} experts`)
-    const probabilities = new Float64Array(experts)
+    // The choice is made on logits, which are as they are stored, not on probabilities, where distinct logits may tie.
     for (let row = 0; row < rows; row++) {
       const at = row * experts
-      let max = -Infinity
-      for (let e = 0; e < experts; e++) max = Math.max(max, logits[at + e]!)
-      let sum = 0
-      for (let e = 0; e < experts; e++) {
-        probabilities[e] = Math.exp(logits[at + e]! - max)
-        sum += probabilities[e]!
-      }
-      for (let e = 0; e < experts; e++) {
-        probabilities[e]! /= sum
-        probs[at + e] = probabilities[e]!
-      }
-      // The choice is made on logits, which are as they are stored, not on probabilities, where distinct logits may tie.
-      let chosenSum = 0
       for (let k = 0; k < topK; k++) {
         let best = -1
         for (let e = 0; e < experts; e++) {
@@ -48,13 +68,9 @@ export const topkGateForward = defineKernel({
           if (best < 0 || logits[at + e]! > logits[at + best]!) best = e
         }
         chosen[row * topK + k] = best
-        chosenSum += probabilities[best]!
-      }
-      const scale = a.normalize ? chosenSum : 1
-      for (let k = 0; k < topK; k++) {
-        weights[row * topK + k] = probabilities[chosen[row * topK + k]!]! / scale
       }
     }
+    weighByProbability(inputs, outputs, a, rows, experts)
   }
 })
 
