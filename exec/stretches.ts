@@ -1,6 +1,7 @@
 // A run in stretches, from one moment when a rank knows that its device has come as far as it has to the next. Looks at the host's
 // clock at those moments alone, so that it costs a run that nobody times next to nothing. Knows no device.
 import * as Effect from "effect/Effect"
+import { median } from "../core/median.ts"
 import { interposing } from "../core/machine/interpose.ts"
 import { Machine, type MachineError, type Program } from "../core/machine/machine.ts"
 import { execute, type Execution } from "./execute.ts"
@@ -82,6 +83,24 @@ export const inStretches = <A>(
       }
     }
   )
+
+/**
+ * Of runs of one program, each stretch at the median of its seconds: what one run was held up by now and then is not the program's.
+ * Stretches are those that all runs have with as many ops.
+ */
+export const middleOf = (runs: ReadonlyArray<ReadonlyArray<Stretch>>): ReadonlyArray<Stretch> => {
+  const [first = [], ...others] = runs
+  const differs = first.findIndex(({ ops }, index) => others.some((run) => run[index]?.ops !== ops))
+  return first.slice(0, differs < 0 ? undefined : differs).map(({ ops }, index) => {
+    const alike = runs.map((run) => run[index]!)
+    return {
+      ops,
+      seconds: median(alike.map(({ seconds }) => seconds)),
+      hostSeconds: median(alike.map(({ hostSeconds }) => hostSeconds)),
+      slept: alike.some(({ slept }) => slept)
+    }
+  })
+}
 
 /** What a run took that nobody timed: the stretches of this process's first rank. */
 export const plainStretches = (

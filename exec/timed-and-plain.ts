@@ -6,7 +6,7 @@ import { CurrentBackend } from "./backend.ts"
 import type { Execution, ExecutionResult } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { recordRun, type RunRecord } from "./record-run.ts"
-import { inStretches, plainStretches, type Stretch, type Stretches } from "./stretches.ts"
+import { inStretches, middleOf, plainStretches, type Stretch, type Stretches } from "./stretches.ts"
 
 /** A program, and after how many steps it is drained, where it waits for nothing itself. */
 export interface Watched<A = unknown> {
@@ -26,13 +26,22 @@ export interface TimedAndPlain<A = unknown> {
 const timingCosts = (backend: string): boolean => backend === "cuda"
 
 /**
- * `plain` are run one after another, the last of them counts, and then `timed`: by then kernels are loaded, algorithms of products
+ * `plain` are run one after another, and then `timed`; of the last `counted` of `plain`, 1 where it is not given, stretches are taken at
+ * their median: by then kernels are loaded, algorithms of products
  * chosen and the program's code compiled, without which a host is late for reasons that a longer run does not have. `costly`: what to
  * think of timing, where the backend does not say.
  */
 export const timedAndPlain = <A>(
   execution: Omit<Execution<A>, "program">,
-  { timed, plain }: { readonly timed: Watched<A>; readonly plain: ReadonlyArray<() => Watched> },
+  {
+    timed,
+    plain,
+    counted = 1
+  }: {
+    readonly timed: Watched<A>
+    readonly plain: ReadonlyArray<() => Watched>
+    readonly counted?: number
+  },
   processes: ProcessJob | undefined,
   costly?: boolean
 ): Effect.Effect<TimedAndPlain<A>, MachineError> =>
@@ -40,13 +49,16 @@ export const timedAndPlain = <A>(
     const run = { ...execution, program: timed.program }
     if (!(costly ?? timingCosts(yield* CurrentBackend)))
       return yield* recordRun(run, processes, { values: false })
-    let untimed: ReadonlyArray<Stretch> = []
+    const untimed: Array<ReadonlyArray<Stretch>> = []
     for (const each of plain) {
       const { program, drainAfter } = each()
-      untimed = yield* plainStretches({ ...execution, program }, processes, drainAfter)
+      untimed.push(yield* plainStretches({ ...execution, program }, processes, drainAfter))
     }
     const into: Stretches = new Map()
     const program = inStretches(timed.program, into, timed.drainAfter)
     const ran = yield* recordRun({ ...execution, program }, processes, { values: false })
-    return { ...ran, both: { timed: into.get(Math.min(...into.keys())) ?? [], plain: untimed } }
+    return {
+      ...ran,
+      both: { timed: into.get(Math.min(...into.keys())) ?? [], plain: middleOf(untimed.slice(-counted)) }
+    }
   })

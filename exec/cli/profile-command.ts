@@ -133,10 +133,11 @@ const profileTraining = (
       program: partialLocalSgd(build, alone, before + steps),
       drainAfter: before
     })
-    // Steps plain come after as many more, in which a backend finds out what comes again.
+    // Steps plain come after as many more, in which a backend finds out what comes again. Of a few runs, one of which may be held up.
+    const plain = () => stepsOf(warmupSteps + steps)
     const ran = yield* timedAndPlain(
       { world, prepare: preparing(emulated) },
-      { timed: stepsOf(warmupSteps), plain: [() => stepsOf(warmupSteps + steps)] },
+      { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
       job,
       emulated === undefined ? undefined : false
     )

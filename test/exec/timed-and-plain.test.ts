@@ -12,6 +12,7 @@ import { layerTimes } from "../../exec/layer-times.ts"
 import { forBenchmark, recordedOps } from "../../exec/recorded.ts"
 import { costOfRecording } from "../../exec/recording-cost.ts"
 import { costsOfRun } from "../../exec/run-costs.ts"
+import { middleOf } from "../../exec/stretches.ts"
 import { timedAndPlain } from "../../exec/timed-and-plain.ts"
 import { describeNative } from "../native/addon.ts"
 
@@ -35,7 +36,34 @@ const stepsOf = (steps: number, reads: boolean, runs: { count: number }) =>
 const onCpu = <A, E>(effect: Effect.Effect<A, E>): Promise<A> =>
   Effect.runPromise(Effect.provideService(effect, CurrentBackend, "cpu"))
 
+it("takes runs at their median, of which one was held up", () => {
+  const run = (...seconds: ReadonlyArray<number>) =>
+    seconds.map((one) => ({ ops: 3, seconds: one, hostSeconds: one / 10, slept: false }))
+  expect(middleOf([run(1, 2), run(9, 1.9), run(1.1, 8)])).toEqual(run(1.1, 2))
+  expect(middleOf([run(1, 2)])).toEqual(run(1, 2))
+  expect(middleOf([])).toEqual([])
+  // from where they part, they say nothing of each other
+  const other = [...run(1), { ops: 4, seconds: 2, hostSeconds: 1, slept: true }]
+  expect(middleOf([run(1, 2, 3), other, run(1, 2, 3)])).toEqual(run(1))
+})
+
 describeNative("timed and plain", () => {
+  it("counts as many of the last plain runs as it is told", async () => {
+    const runs = { count: 0 }
+    // the first has fewer steps: with it there would be as few stretches
+    const plain = (steps: number) => () => ({ program: stepsOf(steps, true, runs) })
+    const { both } = await onCpu(
+      timedAndPlain(
+        { world: oneRank },
+        { timed: plain(5)(), plain: [plain(2), plain(5), plain(5), plain(5)], counted: 3 },
+        undefined,
+        true
+      )
+    )
+    expect(runs.count).toBe(5)
+    expect(both!.plain).toHaveLength(5)
+  })
+
   it("has stretches of steps that read, the last plain run's", async () => {
     const runs = { count: 0 }
     const plain = () => ({ program: stepsOf(5, true, runs) })
