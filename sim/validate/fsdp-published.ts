@@ -185,7 +185,7 @@ const notesOf = (
         ? []
         : [`No claim, ${why}: ${rows.map(({ report, run }) => `${report}, ${run}`).join("; ")}.`]
     ),
-    "What is left on more devices: the simulator loses nothing, as all is hidden behind products; the reports lose up to 2.8 %.",
+    "What is left on more devices: the simulator loses next to nothing, as nearly all is hidden behind products; the reports lose up to 2.8 %.",
     `INTELLECT-1's utilisation follows from its median all-reduce, which is given here; the bandwidth at which int8 parts around a ring of eight nodes take that long is below the report's ${rangeGbits[0]} to ${rangeGbits[1]} Gbit/s in ${below} of ${intellect.length} rows: latency, quantisation and stalls are in theirs.`
   ]
 }
@@ -194,7 +194,7 @@ const notesOf = (
 export const fsdpSection = (every: number): Section => ({
   name: "fsdp-published",
   calibrated: true,
-  slow: "about ten seconds",
+  slow: "about fifteen seconds",
   title: "PyTorch FSDP and HSDP as others report them, and DiLoCo between nodes of FSDP",
   open: Effect.map(readTable("fsdp-published.published.json", Published), (whole) =>
     sampled(whole, every)
