@@ -48,7 +48,10 @@ export const synchronisesEveryLayer =
     return undefined
   }
 
-/** Whose layers' numbers tensors hold: those that a layer's own ops name, and what is computed of these element by element. */
+/**
+ * Whose layers' numbers tensors hold: those that a layer's own passes name, and what is computed of these element by element. An
+ * optimizer's step is of all its layers at once, and says of no tensor whose it is.
+ */
 class Owners {
   readonly #layers = new Map<Tensor, Set<number>>()
 
@@ -58,7 +61,9 @@ class Owners {
 
   follow({ kernel, attributes, reads, writes }: Op): void {
     if (kernel.kind === "collective") return
-    const layer = kernel.name === "profiled" ? (attributes["layer"] as number) : undefined
+    const profiled = kernel.name === "profiled"
+    if (profiled && attributes["phase"] === "optimizer") return
+    const layer = profiled ? (attributes["layer"] as number) : undefined
     if (layer !== undefined) for (const tensor of [...reads, ...writes]) this.#add(tensor, layer)
     else
       for (const to of writes)
