@@ -198,6 +198,8 @@ interface AddonSessionOptions {
 }
 
 export interface Addon {
+  /** The library for GPUs is taken only where it was built from sources of that digest. */
+  expectCudaSources(digest: string): void
   info(): AddonInfo
   /** Looks for UCX when it is first called. */
   ucx(): AddonUcx
@@ -211,36 +213,64 @@ export interface Addon {
 /** Why there is no addon, and what to do about it. */
 export interface NoAddon {
   readonly missing: string
+  /** There is one, of other sources: who tests these is not to pass it over. */
+  readonly stale?: true
 }
 
-/** The addon where it was built; from the sources and from dist/ alike. */
-const addonPath = (): string => {
+/** Where native/ is; from the sources and from dist/ alike. */
+const nativeFolder = (): string => {
   let folder = dirname(fileURLToPath(import.meta.url))
   while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder)
-  return join(folder, "native", "build", "Release", "tandem.node")
+  return join(folder, "native")
+}
+
+/** native/sources.cjs. */
+interface Sources {
+  addonDigest(native: string): string
+  cudaDigest(native: string): string
+}
+
+const rebuild = 'run "npm run build:native"'
+
+/**
+ * The addon that was built in a folder `native`, or why it is not to be had. One that was built from other sources than those that
+ * lie there is none: its calls may be others, and its kernels may compute other numbers.
+ */
+export const addonIn = (native: string): Addon | NoAddon => {
+  const release = join(native, "build", "Release")
+  const path = join(release, "tandem.node")
+  if (!existsSync(path)) {
+    return {
+      missing:
+        `the native addon is not built (${path} is not there). ` +
+        `Building needs a C++17 compiler (g++ or clang++; on Debian "apt-get install g++"); then ${rebuild}`
+    }
+  }
+  const require = createRequire(import.meta.url)
+  try {
+    const addon = require(path) as Addon & { readonly sources?: string }
+    // an addon may have been brought without its sources: then there is nothing to hold it to
+    const known = join(native, "sources.cjs")
+    if (!existsSync(known) || !existsSync(join(native, "addon.cc"))) return addon
+    const sources = require(known) as Sources
+    if (addon.sources !== sources.addonDigest(native)) {
+      return {
+        stale: true,
+        missing:
+          `the native addon (${path}) was built from other sources than those of ${native}, ` +
+          `before they were changed or pulled: ${rebuild}`
+      }
+    }
+    if (existsSync(join(release, "libtandem_cuda.so"))) addon.expectCudaSources(sources.cudaDigest(native))
+    return addon
+  } catch (error) {
+    return {
+      missing: `the native addon does not load: ${messageOf(error)}. Build it again: ${rebuild}`
+    }
+  }
 }
 
 let loaded: Addon | NoAddon | undefined
 
 /** Loads the addon once. */
-export const loadAddon = (): Addon | NoAddon => {
-  if (loaded !== undefined) return loaded
-  const path = addonPath()
-  if (!existsSync(path)) {
-    loaded = {
-      missing:
-        `the native addon is not built (${path} is not there). ` +
-        'Building needs a C++17 compiler (g++ or clang++; on Debian "apt-get install g++"); then run "npm run build:native"'
-    }
-    return loaded
-  }
-  try {
-    loaded = createRequire(import.meta.url)(path) as Addon
-  } catch (error) {
-    const reason = messageOf(error)
-    loaded = {
-      missing: `the native addon does not load: ${reason}. Build it again with "npm run build:native"`
-    }
-  }
-  return loaded
-}
+export const loadAddon = (): Addon | NoAddon => (loaded ??= addonIn(nativeFolder()))

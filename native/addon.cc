@@ -5,8 +5,10 @@
 #include <atomic>
 #include <memory>
 
+#include "build/sources.h"
 #include "cpu/gemm.h"
 #include "cpu/simd.h"
+#include "cuda-library.h"
 #include "emulation.h"
 #include "js-call.h"
 #include "js-values.h"
@@ -439,6 +441,13 @@ Napi::Value describeUcx(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  exports.Set("sources", TANDEM_SOURCES);
+  exports.Set("expectCudaSources", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
+                return guarded(info.Env(), [&]() -> Napi::Value {
+                  expectCudaSources(info[0].As<Napi::String>().Utf8Value());
+                  return info.Env().Undefined();
+                });
+              }));
   exports.Set("info", Napi::Function::New(env, describeBuild));
   exports.Set("ucx", Napi::Function::New(env, describeUcx));
   exports.Set("useBlas", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {

@@ -15,6 +15,25 @@ struct Loaded {
   std::string missing;
 };
 
+/** Empty where nothing is known of the sources. */
+std::string& expectedSources() {
+  static std::string digest;
+  return digest;
+}
+
+/** Why what was opened is not the library of this addon's sources; empty where it is. */
+std::string mismatch(void* library, const std::string& path) {
+  const std::string remedy = "; \"node native/cuda/build.js\" builds it anew, where nvcc is";
+  const auto sources = reinterpret_cast<const char* (*)()>(dlsym(library, "tandemCudaSources"));
+  if (sources == nullptr || dlsym(library, "tandemCudaBackend") == nullptr) {
+    return "the library of the cuda backend is of another version (" + path + ")" + remedy;
+  }
+  if (!expectedSources().empty() && sources() != expectedSources()) {
+    return "the library of the cuda backend was built from other sources than those that lie here (" + path + ")" + remedy;
+  }
+  return "";
+}
+
 /** Looks in the folder of the binary that this function is in. */
 const Loaded& loaded() {
   static const Loaded instance = [] {
@@ -25,18 +44,18 @@ const Loaded& loaded() {
       const std::string path = own.dli_fname;
       folder = path.substr(0, path.find_last_of('/') + 1);
     }
-    void* library = dlopen((folder + "libtandem_cuda.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    const std::string path = folder + "libtandem_cuda.so";
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       const char* const reason = dlerror();
       found.missing = "the library of the cuda backend; \"node native/cuda/build.js\" builds it where nvcc is (" +
                       std::string(reason == nullptr ? "not found" : reason) + ")";
       return found;
     }
-    const auto entry = reinterpret_cast<const Backend* (*)()>(dlsym(library, "tandemCudaBackend"));
-    if (entry == nullptr) {
-      found.missing = "the library of the cuda backend is of another version; \"node native/cuda/build.js\" builds it anew";
-    } else {
-      found.backend = entry();
+    found.missing = mismatch(library, path);
+    // Nothing of another library is called: what it takes and gives may lie otherwise in memory.
+    if (found.missing.empty()) {
+      found.backend = reinterpret_cast<const Backend* (*)()>(dlsym(library, "tandemCudaBackend"))();
     }
     return found;
   }();
@@ -60,6 +79,8 @@ std::unique_ptr<Machine> open(const MachineOptions& options) {
 }
 
 }  // namespace
+
+void expectCudaSources(const std::string& digest) { expectedSources() = digest; }
 
 Backend cudaBackend() { return {"cuda", "NVIDIA GPUs: streams, own kernels, cuBLASLt", probe, kernels, open}; }
 

@@ -8,10 +8,10 @@
 
 import { spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
-import { basename, dirname, join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { compileAddon } from "./compile.js"
 import { buildCuda, capabilitiesHere, findNvcc } from "./cuda/build.js"
@@ -21,6 +21,7 @@ const build = join(native, "build")
 const addon = join(build, "Release", "tandem.node")
 const stamp = join(build, "stamp.txt")
 const origin = join(build, "origin.txt")
+const sources = createRequire(import.meta.url)("./sources.cjs")
 const required = process.argv.includes("--require")
 const wish = process.env.TANDEM_NATIVE ?? ""
 
@@ -51,18 +52,12 @@ const findCompiler = () => {
 }
 
 /** Everything that decides what is built. */
-const fingerprint = (compiler, how) => {
-  const hash = createHash("sha256")
-  hash.update(`${compiler.version}\n${how}\n${process.platform} ${process.arch}\n`)
-  const files = [".", "cpu", "transport"].flatMap((folder) =>
-    readdirSync(join(native, folder))
-      .filter((name) => /\.(cc|h|inc|txt)$|^compile\.js$/.test(name))
-      .toSorted()
-      .map((name) => join(native, folder, name))
-  )
-  for (const file of files) hash.update(basename(file)).update(readFileSync(file))
-  return hash.digest("hex")
-}
+const fingerprint = (compiler, how) =>
+  createHash("sha256")
+    .update(
+      `${compiler.version}\n${how}\n${process.platform} ${process.arch}\n${sources.addonDigest(native)}`
+    )
+    .digest("hex")
 
 /** Returns what went wrong. */
 const buildWithCmake = (cmakeJs, compiler) => {
@@ -108,6 +103,8 @@ const main = async () => {
   mkdirSync(build, { recursive: true })
   rmSync(stamp, { force: true })
   writeFileSync(origin, made)
+  // What addon.cc tells of itself when it is loaded.
+  writeFileSync(join(build, "sources.h"), `#define TANDEM_SOURCES "${sources.addonDigest(native)}"\n`)
   const started = Date.now()
   say(`building with ${how === "cmake" ? "CMake and " : ""}${compiler.version}`)
   let failure = "not built yet"

@@ -9,7 +9,8 @@
 
 import { spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -17,6 +18,7 @@ import { fileURLToPath } from "node:url"
 const cuda = dirname(fileURLToPath(import.meta.url))
 const native = dirname(cuda)
 const build = join(native, "build", "cuda")
+const { cudaDigest, cudaSources, includedBy } = createRequire(import.meta.url)("../sources.cjs")
 const library = join(native, "build", "Release", "libtandem_cuda.so")
 
 /** What a command that succeeds prints; undefined when it does not, or is not there. */
@@ -63,24 +65,6 @@ const generate = (archs) => [
 const flags = ["-std=c++17", "-O3", "--fmad=false", "-lineinfo"]
 const hostFlags = ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wno-psabi"]
 
-const sources = () => [
-  ...readdirSync(cuda)
-    .filter((name) => name.endsWith(".cu"))
-    .map((name) => join(cuda, name)),
-  join(native, "call.cc"),
-  join(native, "collective-call.cc")
-]
-
-/** A source and whatever of ours it includes, headers' headers too. */
-const filesOf = (source, files = new Set()) => {
-  if (files.has(source) || !existsSync(source)) return files
-  files.add(source)
-  for (const [, name] of readFileSync(source, "utf8").matchAll(/^\s*#\s*include\s+"([^"]+)"/gm)) {
-    filesOf(join(dirname(source), name), files)
-  }
-  return files
-}
-
 /** Runs a command; resolves to what it printed where it failed, to undefined where it did not. */
 const run = (command, args) =>
   new Promise((resolve) => {
@@ -96,12 +80,16 @@ const run = (command, args) =>
 const compileAll = async (folder, nvcc, args, extension) => {
   mkdirSync(folder, { recursive: true })
   const results = []
-  const queue = sources().map((source) => {
-    const result = join(folder, `${source.split("/").at(-1)}.${extension}`)
-    const print = createHash("sha256").update(`${nvcc.version}\n${args.join(" ")}\n`)
-    for (const file of filesOf(source)) print.update(readFileSync(file))
+  const queue = cudaSources(native).map((name) => {
+    const source = join(native, name)
+    // what the library tells of itself when it is opened
+    const own = name === "cuda/entry.cu" ? [`-DTANDEM_CUDA_SOURCES="${cudaDigest(native)}"`] : []
+    const all = [...args, ...own]
+    const result = join(folder, `${name.split("/").at(-1)}.${extension}`)
+    const print = createHash("sha256").update(`${nvcc.version}\n${all.join(" ")}\n`)
+    for (const file of includedBy(native, name)) print.update(readFileSync(join(native, file)))
     results.push(result)
-    return { source, result, print: print.digest("hex"), stamp: `${result}.stamp` }
+    return { source, args: all, result, print: print.digest("hex"), stamp: `${result}.stamp` }
   })
   const changed = queue.filter(
     ({ result, print, stamp }) =>
@@ -111,7 +99,7 @@ const compileAll = async (folder, nvcc, args, extension) => {
   const count = changed.length
   const worker = async () => {
     for (let next = changed.shift(); next !== undefined && failures.length === 0; next = changed.shift()) {
-      const failure = await run(nvcc.command, [...args, next.source, "-o", next.result])
+      const failure = await run(nvcc.command, [...next.args, next.source, "-o", next.result])
       if (failure !== undefined) failures.push(failure)
       else writeFileSync(next.stamp, next.print)
     }

@@ -88,3 +88,6 @@ extern "C" __attribute__((visibility("default"))) const tandem::Backend* tandemC
                                           tandem::cuda::kernelNames, tandem::cuda::openAsAsked};
   return &backend;
 }
+
+/** The digest of what this library is built from (native/sources.cjs). */
+extern "C" __attribute__((visibility("default"))) const char* tandemCudaSources() { return TANDEM_CUDA_SOURCES; }

@@ -13,12 +13,13 @@ import { nativeInfo, NativeSession, type NativeRank, type SessionOptions } from 
 
 const info = nativeInfo()
 const missing = "missing" in info ? info.missing : undefined
-const required = (process.env["TANDEM_REQUIRE_NATIVE"] ?? "") !== ""
+const required =
+  (process.env["TANDEM_REQUIRE_NATIVE"] ?? "") !== "" || ("missing" in info && info.stale === true)
 
 /** The backend that the tests of kernels, sessions and collectives run on: TANDEM_BACKEND, default "cpu". */
 export const backend = process.env["TANDEM_BACKEND"] ?? "cpu"
 
-/** `describe` where the addon was built. Without it: skipped with a message, or a failure with TANDEM_REQUIRE_NATIVE=1. */
+/** `describe` where the addon was built. Without it: skipped with a message; a failure with TANDEM_REQUIRE_NATIVE=1, and where there is one of other sources. */
 export const describeNative = (name: string, body: () => void): void => {
   if (missing === undefined) {
     describe(name, body)
