@@ -4,11 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define TANDEM_ANYWHERE __host__ __device__
-#else
-#define TANDEM_ANYWHERE
-#endif
+#include "anywhere.h"
 
 namespace tandem {
 

@@ -8,8 +8,8 @@ import type { Journal } from "../laws/journal.ts"
 import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import { chooses, narrowed, type OpEntry } from "./narrow.ts"
-import { ReplacedResults } from "./replaced.ts"
+import { chooses, narrowed } from "./narrow.ts"
+import { recordedOps, ReplacedResults, type RecordedOp } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gridStep, mayBeOff, type Tolerance } from "./values.ts"
 
@@ -22,17 +22,13 @@ export interface Chosen {
   readonly disagreement: Disagreement | undefined
 }
 
-/** A choice in the real run: where it is in its rank's journal, and what it left. */
-interface Recorded {
-  readonly at: number
-  readonly entry: OpEntry
-  readonly results: ReadonlyArray<TensorData>
-}
+/** A choice in the real run, and what it left. */
+type Recorded = RecordedOp<ReadonlyArray<TensorData>>
 
 /** Holds a real run's choices to a simulated run, which goes on with them. */
 export class ChosenValues {
   readonly #tolerance: Tolerance
-  readonly #recorded = new Map<number, Map<OpId, Recorded>>()
+  readonly #recorded: ReadonlyMap<number, ReadonlyMap<OpId, Recorded>>
   readonly #grids: ReturnType<typeof narrowed>
   readonly #replaced = new ReplacedResults()
   #choices = 0
@@ -43,14 +39,7 @@ export class ChosenValues {
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
     this.#grids = narrowed(journals)
-    for (const { rank, entries } of journals) {
-      const own = new Map<OpId, Recorded>()
-      this.#recorded.set(rank, own)
-      for (const [at, entry] of entries.entries()) {
-        if (entry.kind !== "op" || !chooses(entry.op) || entry.results === undefined) continue
-        own.set(entry.id, { at, entry, results: entry.results })
-      }
-    }
+    this.#recorded = recordedOps(journals, ({ op, results }) => (chooses(op) ? results : undefined))
   }
 
   get found(): Chosen {
@@ -70,7 +59,7 @@ export class ChosenValues {
     return () => {
       const found = this.#firstBeyond(computed, recorded)
       // Of what no scores choose, no more need come: it may be no choice at all.
-      if (found === undefined) this.#replaced.put(rank, id, outputData, settled(computed, recorded.results))
+      if (found === undefined) this.#replaced.put(rank, id, outputData, settled(computed, recorded.kept))
       else {
         const message = `${describe(rank, op.writes[choiceOf(op)]!)}, after op ${id} "${op.label}": simulated ${found}`
         this.#disagreement ??= { kind: "values", rank, op: id, message }
@@ -81,7 +70,7 @@ export class ChosenValues {
   /** Counts what was chosen, and otherwise; the first element that may not be what the real run has, as a phrase. */
   #firstBeyond(
     { rank, op, inputData, outputData }: ComputedOp,
-    { at, results }: Recorded
+    { at, kept: results }: Recorded
   ): string | undefined {
     const choice = choiceOf(op)
     const [scores, here, there] = [inputData[0]!, outputData[choice]!, results[choice]!]

@@ -1,7 +1,32 @@
-// Results that a simulated run has of the real one: put in where an op would leave its own, and told again in its journal.
+// Results that a simulated run has of the real one: found in its journals, put in where an op would leave its own, and told again in
+// the simulated run's.
 import type { Journal } from "../laws/journal.ts"
 import type { OpId } from "../machine/op.ts"
 import type { TensorData } from "../machine/tensor.ts"
+import type { OpEntry } from "./narrow.ts"
+
+/** An op of a real run: where it is in its rank's journal, and what was kept of it. */
+export interface RecordedOp<Kept> {
+  readonly at: number
+  readonly entry: OpEntry
+  readonly kept: Kept
+}
+
+/** Of a real run's journals, by rank and op, what `keptOf` finds of each op; those of which that is undefined are left out. */
+export const recordedOps = <Kept>(
+  journals: ReadonlyArray<Journal>,
+  keptOf: (entry: OpEntry) => Kept | undefined
+): ReadonlyMap<number, ReadonlyMap<OpId, RecordedOp<Kept>>> =>
+  new Map(
+    journals.map(({ rank, entries }) => {
+      const own = new Map<OpId, RecordedOp<Kept>>()
+      for (const [at, entry] of entries.entries()) {
+        const kept = entry.kind === "op" ? keptOf(entry) : undefined
+        if (entry.kind === "op" && kept !== undefined) own.set(entry.id, { at, entry, kept })
+      }
+      return [rank, own]
+    })
+  )
 
 export class ReplacedResults {
   /** By rank and op. */

@@ -9,17 +9,8 @@ import type { Journal } from "../laws/journal.ts"
 import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
-import {
-  isNarrow,
-  isSkippedBy,
-  narrowed,
-  nothing,
-  readsScale,
-  scalingApart,
-  updates,
-  type OpEntry
-} from "./narrow.ts"
-import { ReplacedResults } from "./replaced.ts"
+import { isNarrow, isSkippedBy, narrowed, nothing, readsScale, scalingApart, updates } from "./narrow.ts"
+import { recordedOps, ReplacedResults, type RecordedOp } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gapBetween, gridStep, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
 
@@ -32,13 +23,11 @@ export interface Updated {
   readonly disagreement: Disagreement | undefined
 }
 
-/** An update in the real run: where it is in its rank's journal, what it found and what it left. */
-interface Recorded {
-  readonly at: number
-  readonly entry: OpEntry
+/** An update in the real run, what it found and what it left. */
+type Recorded = RecordedOp<{
   readonly inputs: ReadonlyArray<TensorData>
   readonly results: ReadonlyArray<TensorData>
-}
+}>
 
 /**
  * How many steps of float32 a result may be off that is computed of the same bits, counted at the largest of what it is a sum of:
@@ -49,7 +38,7 @@ const resultSteps = 32
 /** Holds a real run's updates to a simulated run, which goes on with them. */
 export class UpdatedValues {
   readonly #tolerance: Tolerance
-  readonly #recorded = new Map<number, Map<OpId, Recorded>>()
+  readonly #recorded: ReadonlyMap<number, ReadonlyMap<OpId, Recorded>>
   readonly #grids: ReturnType<typeof narrowed>
   /** By rank, what its last loss was scaled by. */
   readonly #scales = new Map<number, number>()
@@ -62,15 +51,9 @@ export class UpdatedValues {
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
     this.#grids = narrowed(journals)
-    for (const { rank, entries } of journals) {
-      const own = new Map<OpId, Recorded>()
-      this.#recorded.set(rank, own)
-      for (const [at, entry] of entries.entries()) {
-        if (entry.kind !== "op" || !updates(entry.op)) continue
-        const { inputs, results } = entry
-        if (inputs !== undefined && results !== undefined) own.set(entry.id, { at, entry, inputs, results })
-      }
-    }
+    this.#recorded = recordedOps(journals, ({ op, inputs, results }) =>
+      updates(op) && inputs !== undefined && results !== undefined ? { inputs, results } : undefined
+    )
   }
 
   get found(): Updated {
@@ -94,13 +77,13 @@ export class UpdatedValues {
     this.#holdResults(computed, recorded)
     return () => {
       for (const [index, data] of outputData.entries())
-        if (isParameter(op, index)) this.#count(op.writes[index]!, data, recorded.results[index]!)
-      this.#replaced.put(rank, id, outputData, recorded.results)
+        if (isParameter(op, index)) this.#count(op.writes[index]!, data, recorded.kept.results[index]!)
+      this.#replaced.put(rank, id, outputData, recorded.kept.results)
     }
   }
 
   /** What it found is as far from the simulated run's own as values may be. */
-  #holdInputs({ rank, id, op, inputData }: ComputedOp, { at, inputs }: Recorded): void {
+  #holdInputs({ rank, id, op, inputData }: ComputedOp, { at, kept: { inputs } }: Recorded): void {
     if (readsScale(op)) {
       const apart = scalingApart(inputData.at(-1)!, inputs.at(-1)!)
       if (apart !== undefined) this.#tell(rank, id, `rank ${rank}, before ${nameOf(id, op)}: ${apart}`)
@@ -120,7 +103,7 @@ export class UpdatedValues {
   }
 
   /** What it left is what the kernel's reference makes of what it found. */
-  #holdResults({ rank, id, op }: ComputedOp, { inputs, results }: Recorded): void {
+  #holdResults({ rank, id, op }: ComputedOp, { kept: { inputs, results } }: Recorded): void {
     const expected = op.writes.map(({ elements }) => new Float32Array(elements))
     evaluate(op.kernel, op.reads, inputs, op.writes, expected, op.attributes)
     const swings = op.kernel.swing!(op.attributes)
