@@ -99,14 +99,17 @@ export const laidOut = (
   return narrow ? ["collectives.algorithm=direct"] : []
 }
 
-/** No longer than this is waited for steps to settle: where they are long, launches are little of them. */
+/** Whether a step is like every other: there is no period. */
+export const stepsAreAlike = (name: string): boolean => name === "ddp" || name === fullyDivided
+
+/** No longer than this, a choice, is waited for steps to settle: where they are long, launches are little of them. */
 const mostSettlingSeconds = 3
 
 /**
  * Steps, in whole periods, before those of a GPU that count: what comes again is launched as a graph from its third time on, and the
- * profile is of steps that are. All of DDP's are alike, the others' are of every period.
+ * profile is of steps that are.
  */
 export const settlingSteps = (name: string, period: number, stepSeconds: number): number => {
-  const steps = name === "ddp" || name === fullyDivided ? 4 : 2 * period
+  const steps = stepsAreAlike(name) ? 4 : 2 * period
   return steps * stepSeconds <= mostSettlingSeconds ? steps : 0
 }

@@ -32,6 +32,7 @@ import {
   nvlink,
   pointNamed,
   settlingSteps,
+  stepsAreAlike,
   type Layout,
   type Point
 } from "./what-if-choices.ts"
@@ -157,7 +158,7 @@ const withoutOps = (told: Told): MeasuredSteps => {
 }
 
 /** Measured steps of DDP, which are all alike: for about three seconds. */
-const ddpSteps = (stepSeconds: number): number => Math.min(10, Math.max(3, Math.ceil(3 / stepSeconds)))
+const alikeSteps = (stepSeconds: number): number => Math.min(10, Math.max(3, Math.ceil(3 / stepSeconds)))
 
 const measure = async (
   { layout, runners, cluster, compute, between }: Where,
@@ -178,9 +179,9 @@ const measure = async (
       ...(perHost === 1 ? [] : [`collectives.inside=${compute.file}`]),
       ...laidOut(name, { ...chosen, period }, layout)
     ]
-    if (name === "ddp" && !emulateDevice) {
+    if (stepsAreAlike(name) && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
-      common.push(`steps=${ddpSteps(stepSeconds)}`)
+      common.push(`steps=${alikeSteps(stepSeconds)}`)
     }
     // Both machines are asked for the same; what slows kernels down is there in a real run.
     const slowed = between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []

@@ -9,7 +9,7 @@ import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
 import { chooses, narrowed } from "./narrow.ts"
-import { recordedOps, ReplacedResults, type RecordedOp } from "./replaced.ts"
+import { heldOps, ReplacedResults, type HeldOp } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gridStep, mayBeOff, type Tolerance } from "./values.ts"
 
@@ -23,7 +23,7 @@ export interface Chosen {
 }
 
 /** A choice in the real run, and what it left. */
-type Recorded = RecordedOp<ReadonlyArray<TensorData>>
+type Recorded = HeldOp<ReadonlyArray<TensorData>>
 
 /** Holds a real run's choices to a simulated run, which goes on with them. */
 export class ChosenValues {
@@ -39,7 +39,7 @@ export class ChosenValues {
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
     this.#grids = narrowed(journals)
-    this.#recorded = recordedOps(journals, ({ op, results }) => (chooses(op) ? results : undefined))
+    this.#recorded = heldOps(journals, ({ op, results }) => (chooses(op) ? results : undefined))
   }
 
   get found(): Chosen {

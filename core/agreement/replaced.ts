@@ -6,20 +6,20 @@ import type { TensorData } from "../machine/tensor.ts"
 import type { OpEntry } from "./narrow.ts"
 
 /** An op of a real run: where it is in its rank's journal, and what was kept of it. */
-export interface RecordedOp<Kept> {
+export interface HeldOp<Kept> {
   readonly at: number
   readonly entry: OpEntry
   readonly kept: Kept
 }
 
 /** Of a real run's journals, by rank and op, what `keptOf` finds of each op; those of which that is undefined are left out. */
-export const recordedOps = <Kept>(
+export const heldOps = <Kept>(
   journals: ReadonlyArray<Journal>,
   keptOf: (entry: OpEntry) => Kept | undefined
-): ReadonlyMap<number, ReadonlyMap<OpId, RecordedOp<Kept>>> =>
+): ReadonlyMap<number, ReadonlyMap<OpId, HeldOp<Kept>>> =>
   new Map(
     journals.map(({ rank, entries }) => {
-      const own = new Map<OpId, RecordedOp<Kept>>()
+      const own = new Map<OpId, HeldOp<Kept>>()
       for (const [at, entry] of entries.entries()) {
         const kept = entry.kind === "op" ? keptOf(entry) : undefined
         if (entry.kind === "op" && kept !== undefined) own.set(entry.id, { at, entry, kept })

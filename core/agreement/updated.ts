@@ -10,7 +10,7 @@ import type { ComputedOp, OnOp, Op, OpId } from "../machine/op.ts"
 import type { Tensor, TensorData } from "../machine/tensor.ts"
 import type { Disagreement } from "./disagreement.ts"
 import { isNarrow, isSkippedBy, narrowed, nothing, readsScale, scalingApart, updates } from "./narrow.ts"
-import { recordedOps, ReplacedResults, type RecordedOp } from "./replaced.ts"
+import { heldOps, ReplacedResults, type HeldOp } from "./replaced.ts"
 import { isSame } from "./turned.ts"
 import { describe, gapBetween, gridStep, mayBeOff, ofScaledLoss, type Tolerance } from "./values.ts"
 
@@ -24,7 +24,7 @@ export interface Updated {
 }
 
 /** An update in the real run, what it found and what it left. */
-type Recorded = RecordedOp<{
+type Recorded = HeldOp<{
   readonly inputs: ReadonlyArray<TensorData>
   readonly results: ReadonlyArray<TensorData>
 }>
@@ -51,7 +51,7 @@ export class UpdatedValues {
   constructor(journals: ReadonlyArray<Journal>, tolerance: Tolerance) {
     this.#tolerance = tolerance
     this.#grids = narrowed(journals)
-    this.#recorded = recordedOps(journals, ({ op, inputs, results }) =>
+    this.#recorded = heldOps(journals, ({ op, inputs, results }) =>
       updates(op) && inputs !== undefined && results !== undefined ? { inputs, results } : undefined
     )
   }
