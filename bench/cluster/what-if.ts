@@ -157,7 +157,7 @@ const withoutOps = (told: Told): MeasuredSteps => {
   return steps
 }
 
-/** Measured steps of DDP, which are all alike: for about three seconds. */
+/** Measured steps where all are alike: for about three seconds. */
 const alikeSteps = (stepSeconds: number): number => Math.min(10, Math.max(3, Math.ceil(3 / stepSeconds)))
 
 const measure = async (
