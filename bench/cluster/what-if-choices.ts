@@ -58,6 +58,8 @@ interface AlgorithmChoice {
   readonly period: number
   /** Of DDP's gradients. */
   readonly wire: string
+  /** NCCL adds 16-bit gradients of any number of ranks. */
+  readonly ncclSums?: boolean
 }
 
 /** One model, all of it in parts, each on a rank: as FSDP2 has it, every block gathered and its gradients scattered. */
@@ -85,17 +87,20 @@ export const algorithmsOf = (
 
 /**
  * How NCCL's messages and ours lie on the wire (native/cuda/remote-reduction.cu), where that is no ring. NCCL adds float32, and
- * 16-bit values of two members; everything narrower, and those of more, goes from everybody to everybody and is added there.
+ * 16-bit values of two members, or of more where it is asked to; everything narrower, and those of more, goes from everybody to
+ * everybody and is added there.
  */
 export const laidOut = (
   name: string,
-  { backend, wire }: AlgorithmChoice,
+  { backend, wire, ncclSums = false }: AlgorithmChoice,
   { ranks, sharded }: Layout
 ): ReadonlyArray<string> => {
   if (name === fullyDivided) return ["shard={within: world}"]
   if (backend !== "cuda") return []
-  const narrow =
-    name === "streaming-diloco" || (name === "ddp" && wire !== "float32" && (ranks > 2 || sharded))
+  const byNccl =
+    wire === "float32" ||
+    (!sharded && (ranks === 2 || (ncclSums && (wire === "bfloat16" || wire === "float16"))))
+  const narrow = name === "streaming-diloco" || (name === "ddp" && !byNccl)
   return narrow ? ["collectives.algorithm=direct"] : []
 }
 

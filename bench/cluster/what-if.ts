@@ -8,6 +8,8 @@
 //                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
 //   node bench/cluster/what-if.ts --backend cuda --algorithms ddp,fsdp       a model of which each rank holds a part alone
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
+//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --nccl-sums       DDP's 16-bit gradients added by NCCL, around a ring, as PyTorch's
+//                                                     DDP has it; without, exchanged and added by own kernels, so that sums are exact
 // Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
@@ -51,6 +53,8 @@ const { values: options } = parseArgs({
     whole: { type: "boolean", default: false },
     /** Ranks that share a GPU run on it at once. */
     mps: { type: "boolean", default: false },
+    /** Of 16-bit gradients of more than two ranks. */
+    "nccl-sums": { type: "boolean", default: false },
     points: { type: "string" },
     algorithms: { type: "string", default: "" },
     period: { type: "string" },
@@ -89,6 +93,9 @@ const chosen = {
 } as typeof usual & typeof options
 const emulateDevice = options.backend !== "cuda"
 const period = wholeNumber("--period", chosen.period)
+const ncclSums = options["nccl-sums"]
+/** Variables of all ranks. */
+const sums = ncclSums ? { TANDEM_CUDA_NCCL_SUMS: "1", NCCL_ALGO: "Ring" } : {}
 const deadline = performance.now() + 1000 * positiveNumber("--budget-seconds", chosen["budget-seconds"])
 const file = path.resolve(root, chosen.scenario)
 process.chdir(root)
@@ -130,7 +137,7 @@ const profile = async (
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
   const about = { file, set: [], ranks, cluster, perHost, backend, emulateDevice, out }
-  const { children, told } = startProfile({ ...about, env: mps?.env ?? {} })
+  const { children, told } = startProfile({ ...about, env: { ...mps?.env, ...sums } })
   await Promise.all(children.map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
@@ -177,7 +184,7 @@ const measure = async (
       `algorithm=${all[name]}`,
       `collectives.measured=${between.file}`,
       ...(perHost === 1 ? [] : [`collectives.inside=${compute.file}`]),
-      ...laidOut(name, { ...chosen, period }, layout)
+      ...laidOut(name, { ...chosen, period, ncclSums }, layout)
     ]
     if (stepsAreAlike(name) && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
@@ -240,14 +247,14 @@ const slowdowns: Record<string, number> = {}
 const keep = (): void => {
   if (chosen.out === undefined) return
   const { scenario, backend, whole, mps: shared } = chosen
-  const told = { period, scenario, backend, sites, whole, mps: shared, slowdowns, rows }
+  const told = { period, scenario, backend, sites, whole, mps: shared, ncclSums, slowdowns, rows }
   writeFileSync(chosen.out, `${JSON.stringify(told, undefined, 1)}\n`)
 }
 
 const startRunners = ({ ranks, perHost }: Layout, cluster: Cluster | undefined): Runners<Request, Told> => {
   const command = ["bench/cluster/what-if-rank.ts", "--backend", options.backend]
   // Of rings it is known what crosses the link of a host; of trees, which NCCL takes at times, it depends on where they stand.
-  const env = { ...mps?.env, ...(perHost > 1 ? { NCCL_ALGO: "Ring" } : {}) }
+  const env = { ...mps?.env, ...sums, ...(perHost > 1 ? { NCCL_ALGO: "Ring" } : {}) }
   return new Runners(startRanks(ranks, cluster, command, "pipe", { perHost, env }))
 }
 

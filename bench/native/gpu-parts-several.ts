@@ -36,6 +36,32 @@ const whatIf = (
 
 const llama = ["--scenario", "scenarios/measured/what-if-llama.yaml"]
 
+/** Four ranks on two GPUs. */
+const shared = ["--ranks", "4", "--mps"]
+
+/**
+ * Why exchanged 16-bit gradients of four ranks do not have the whole link: their steps as they are, and with what may be the reason
+ * taken away, one thing at a time.
+ */
+const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
+  const ways: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, ReadonlyArray<string>]> = [
+    ["as it is", {}, []],
+    ["without graphs", { TANDEM_CUDA_GRAPHS: "0" }, []],
+    ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576" }, []],
+    ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
+    ["NCCL's sums", {}, ["--nccl-sums"]]
+  ]
+  return ways.map(([name, env, more]) => ({
+    name,
+    env,
+    command: [
+      ...["node", "bench/cluster/what-if.ts", "--backend", backend, ...shared],
+      ...["--points", "5Gbit/s", "--algorithms", "ddp", ...more]
+    ],
+    needs: ["ip", "nvidia-cuda-mps-control"]
+  }))
+}
+
 /** Links that are slower, foretold and run: more ranks, larger models, models in parts, GPUs that are shared. */
 export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
   whatIf(choices, { name: "what-if", gpus: 2, limitSeconds: 420, asked: [] }),
@@ -77,9 +103,10 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
     name: "what-if-shared",
     gpus: 2,
     limitSeconds: 240,
-    asked: ["--ranks", "4", "--mps", "--points", "25Gbit/s,5Gbit/s"],
+    asked: [...shared, "--points", "25Gbit/s,5Gbit/s"],
     needs: ["nvidia-cuda-mps-control"]
   }),
+  part("shared-ddp", 300, sharedDdp(choices), { cited: "docs/validation.md", gpus: 2, onCpu: false }),
   whatIf(choices, {
     name: "sites-8",
     gpus: 8,
@@ -102,7 +129,7 @@ const moe = (
 
 /** FSMoE with four ranks, two of a GPU: whose processes have it in turn, or at once by CUDA MPS. */
 export const fsmoeShared = (choices: PartChoices, how: "in turn" | "at once"): Step => ({
-  ...moe(choices, `fsmoe ${how}`, 80, how === "at once" ? ["--mps"] : []),
+  ...moe(choices, `fsmoe ${how}`, 150, how === "at once" ? ["--mps"] : []),
   needs: how === "at once" ? ["cuda", "nvidia-cuda-mps-control"] : []
 })
 

@@ -155,6 +155,9 @@ const correctness = (choices: PartChoices): ReadonlyArray<Part> => {
     part("agree", 180, [
       ...agreeing.map((name) => agreementOf(backend, name)),
       agreementOf(backend, "expert-offload", "--set", "model.dtype=float32"),
+      ...["float16", "bfloat16"].map((dtype) =>
+        agreementOf(backend, "kv-serving", "--set", `model.dtype=${dtype}`)
+      ),
       agreementOf(
         backend,
         "data-parallel",
@@ -424,7 +427,7 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
       agreementOf(backend, "data-parallel", "--processes", "2"),
       agreementOf(backend, "streaming-diloco", "--processes", "3")
     ]),
-    part("moe", 180, [fsmoeShared(choices, "in turn"), fsmoeShared(choices, "at once")], {
+    part("moe", 320, [fsmoeShared(choices, "in turn"), fsmoeShared(choices, "at once")], {
       cited: "docs/validation.md",
       gpus: 2
     }),

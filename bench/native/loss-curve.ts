@@ -23,6 +23,8 @@ const { values } = parseArgs({
     layers: { type: "string", default: "12" },
     steps: { type: "string", default: "500" },
     seed: { type: "string", default: "1" },
+    /** Steps in which the rate rises to 3e-4; 0: none, and then single steps stand out. */
+    "warm-up": { type: "string", default: "100" },
     /** A step that stands out: the weights that it begins with are written too (weights.safetensors). */
     "weights-of": { type: "string" },
     out: { type: "string", default: "curve" }
@@ -36,6 +38,9 @@ const [batch, context, layers, steps, seed] = [
   wholeNumber("--seed", values.seed, 0)
 ]
 
+const warmupSteps = wholeNumber("--warm-up", values["warm-up"], 0)
+const learningRate = 3e-4
+const schedule = { warmupSteps, decayUntilStep: Infinity, finalShare: 1, decay: "linear" } as const
 const weightsOf =
   values["weights-of"] === undefined ? undefined : wholeNumber("--weights-of", values["weights-of"])
 
@@ -50,7 +55,7 @@ const program = Effect.gen(function* () {
   const machine = yield* Machine
   const model = yield* kernelModel({
     graph,
-    optimizer: { name: "adamw", learningRate: 3e-4, weightDecay: 0.1 },
+    optimizer: { name: "adamw", learningRate, weightDecay: 0.1, schedule },
     corpus: wholeCorpus(corpus),
     seed,
     initial:
@@ -82,7 +87,7 @@ writeForTorch(values.out, graph, first, { text: corpus })
 if (wanted.size > 0) writeWeights(`${values.out}/weights.safetensors`, graph, wanted)
 writeFileSync(
   `${values.out}/losses.json`,
-  JSON.stringify({ batch, context, layers, steps, seed, losses: ranks[0]!.value })
+  JSON.stringify({ batch, context, layers, steps, seed, learningRate, warmupSteps, losses: ranks[0]!.value })
 )
-const at = [0, 9, 49, 99, 199, 299, 399, steps - 1].filter((step) => step < steps)
+const at = [...new Set([0, 9, 49, 99, 199, 299, 399, steps - 1])].filter((step) => step < steps)
 console.log(at.map((step) => `step ${step + 1}: ${ranks[0]!.value[step]!.toFixed(4)}`).join(", "))
