@@ -51,13 +51,12 @@ const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
     ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
     ["NCCL's sums", {}, ["--nccl-sums"]]
   ]
+  const what = ["--points", "5Gbit/s", "--algorithms", "ddp"]
+  const command = ["node", "bench/cluster/what-if.ts", "--backend", backend, ...shared, ...what]
   return ways.map(([name, env, more]) => ({
     name,
     env,
-    command: [
-      ...["node", "bench/cluster/what-if.ts", "--backend", backend, ...shared],
-      ...["--points", "5Gbit/s", "--algorithms", "ddp", ...more]
-    ],
+    command: [...command, ...more],
     needs: ["ip", "nvidia-cuda-mps-control"]
   }))
 }
