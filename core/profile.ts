@@ -73,6 +73,8 @@ export interface Profile {
   readonly device: string
   /** Which tool recorded it and under which conditions, for the report. */
   readonly source: string
+  /** What its numbers cannot mean, as far as whoever measured them knows: sentences. */
+  readonly notes?: ReadonlyArray<string> | undefined
   /** Profiled training steps the means are over; 0 for a table of ops. */
   readonly steps: number
   /** Device timeline from the start of one step to the start of the next, seconds. */

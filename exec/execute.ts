@@ -18,6 +18,14 @@ import { joinTimelines, type OpLog, type Timeline } from "../core/machine/timeli
 import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { World } from "../core/world.ts"
 import { CurrentBackend } from "./backend.ts"
+import {
+  between,
+  CurrentCoreWatch,
+  threadTimes,
+  together,
+  type CoreTime,
+  type ThreadTimes
+} from "./core-waits.ts"
 import { InProcessJob } from "./job/in-process.ts"
 import type { Job, Links, MakeJob } from "./job/job.ts"
 import type { Replays } from "./native-addon.ts"
@@ -73,6 +81,8 @@ export interface ExecutionResult<A> {
   readonly clockErrorSeconds: number
   /** Bytes of each rank's memories: what was asked for, or what the device has. */
   readonly capacityBytes: Readonly<Record<Place, number>>
+  /** Of all its threads while it ran, where anybody watches (`CurrentCoreWatch`) and the system says. */
+  readonly coreTime?: CoreTime | undefined
   /** Of this process: ops that came again and were launched as a whole; undefined where the backend has no such thing. */
   readonly replays?: Replays | undefined
 }
@@ -104,13 +114,19 @@ export const executeThen = <A, B>(
   execution: Execution<A>,
   then: (ended: Ended<A>) => B
 ): Effect.Effect<B, MachineError> =>
-  Effect.flatMap(CurrentBackend, (backend) =>
-    Effect.acquireUseRelease(
-      Effect.sync(() => Run.open({ backend, ...execution })),
-      (run) => Effect.map(run.toEnd, then),
+  Effect.gen(function* () {
+    const backend = yield* CurrentBackend
+    const watch = yield* CurrentCoreWatch
+    return yield* Effect.acquireUseRelease(
+      Effect.sync(() => Run.open({ backend, ...execution }, watch !== undefined)),
+      (run) =>
+        Effect.map(run.toEnd, (ended) => {
+          watch?.(ended.coreTime)
+          return then(ended)
+        }),
       (run) => Effect.sync(() => run.close())
     )
-  )
+  })
 
 /** A signal to a whole job comes to some of its processes sooner than to others. Assumed: by no more than so. */
 const signalTravelsMillis = 1000
@@ -137,9 +153,11 @@ class Run<A> {
   readonly #machines: ReadonlyArray<ExecutedRank>
   readonly #capacityBytes: Readonly<Record<Place, number>>
   #originSeconds: number | undefined
+  /** When all ranks began, where cores are watched. */
+  #threadsBefore: ThreadTimes | undefined
 
   /** Throws what opening throws, and leaves nothing open then. */
-  static open<A>(execution: Execution<A>): Run<A> {
+  static open<A>(execution: Execution<A>, watched: boolean): Run<A> {
     const { world, capacityBytes = {}, backend, settings, h2d, d2h, linkBytesPerSecond } = execution
     const job: Job = execution.job?.(world) ?? new InProcessJob(world)
     const session = (execution.open ?? NativeSession.open)({
@@ -156,20 +174,23 @@ class Run<A> {
       timed: execution.record ?? false
     })
     try {
-      return new Run(execution, job, session)
+      return new Run(execution, job, session, watched)
     } catch (error) {
       session.close()
       throw error
     }
   }
 
-  private constructor(execution: Execution<A>, job: Job, session: NativeSession) {
+  private constructor(execution: Execution<A>, job: Job, session: NativeSession, watched: boolean) {
     const { world, record = false } = execution
     this.#execution = execution
     this.#job = job
     this.#session = session
     this.#recorder = record ? new Recorder(job.ranks) : undefined
-    job.gate.whenOpen(() => (this.#originSeconds = session.nowSeconds))
+    job.gate.whenOpen(() => {
+      if (watched) this.#threadsBefore = threadTimes()
+      this.#originSeconds = session.nowSeconds
+    })
     const shared: Shared = {
       session,
       prepare: execution.prepare,
@@ -236,7 +257,7 @@ class Run<A> {
     return Effect.gen({ self: this }, function* () {
       const before = yield* clockAt(links)
       const ended = yield* ran
-      const { ranks, makespanSeconds, timeline, opLogs } = ended
+      const { ranks, makespanSeconds, timeline, opLogs, coreTime } = ended
       const after = yield* clockAt(links)
       // Clocks drift apart evenly: between the two times that they were compared, so did these.
       const drift = (after.offset - before.offset) / Math.max(after.own - before.own, 1e-9)
@@ -250,6 +271,7 @@ class Run<A> {
         makespanSeconds: since(makespanSeconds),
         timeline: timeline === undefined ? undefined : timesChanged(timeline, since),
         opLogs,
+        coreTime,
         errorSeconds: Math.max(before.error, after.error) + error
       })
       if (parts === undefined) return ended
@@ -265,6 +287,7 @@ class Run<A> {
         makespanSeconds: Math.max(...parts.map((part, i) => part.makespanSeconds + shifts[i]!)),
         timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines, "own"),
         opLogs: parts.flatMap((part) => part.opLogs),
+        coreTime: together(parts.map((part) => part.coreTime)),
         // Two ranks may each be off, to either side.
         clockErrorSeconds: 2 * Math.max(...parts.map((part) => part.errorSeconds))
       }
@@ -320,6 +343,8 @@ class Run<A> {
       opLogs: recorder?.opLogs() ?? [],
       clockErrorSeconds: 0,
       capacityBytes: this.#capacityBytes,
+      // The lanes' threads are there until the session is closed.
+      coreTime: this.#threadsBefore === undefined ? undefined : between(this.#threadsBefore, threadTimes()),
       replays: this.#session.replays,
       valuesOf: (rank, tensor) => machineOf(rank).valuesOf(tensor),
       resultsOf: (rank, op) => machineOf(rank).resultsOf(op),

@@ -15,6 +15,11 @@ import type { CollectiveCost, ProfiledStep } from "../core/profile.ts"
 interface Company {
   /** As `slowdown` of simulated collectives counts it; at least 1. Undefined where too little ran beside to tell. */
   readonly kernels: number | undefined
+  /**
+   * The same of up to five shares of the steps that have company, every fifth step of them in one, ascending: as measured so many times. Infinite
+   * where kernels lost more time than collectives were beside them.
+   */
+  readonly kernelsOfShares: ReadonlyArray<number>
   /** Collectives of the same kind and size, beginning beside kernels over alone. Undefined where none began so. */
   readonly collectives: number | undefined
   /** How much longer each of them takes that begins beside kernels, seconds; sizes as profiles count them. */
@@ -51,6 +56,31 @@ const amongKernels = (record: RecordedRun): RecordedRun => {
   return { ...record, timeline: { ...timeline, startSeconds } }
 }
 
+/** What kernels took longer than alone, and how long collectives were beside them; seconds. */
+interface Beside {
+  extra: number
+  overlap: number
+}
+
+const sumOf = (all: ReadonlyArray<Beside>): Beside => ({
+  extra: sum(all.map(({ extra }) => extra)),
+  overlap: sum(all.map(({ overlap }) => overlap))
+})
+
+/** Of steps that may be of several kinds, in turn: so that each share has some of every kind. */
+const sharesOf = (steps: ReadonlyArray<Beside>): ReadonlyArray<Beside> => {
+  const shares = Math.min(5, steps.length)
+  return Array.from({ length: shares }, (_, share) =>
+    sumOf(steps.filter((_, index) => index % shares === share))
+  )
+}
+
+/** How many times as long kernels take; NaN where nothing was beside them. */
+const slowdownOf = ({ extra, overlap }: Beside): number => {
+  const lost = extra / overlap
+  return lost >= 1 ? Infinity : Math.max(1, 1 / (1 - lost))
+}
+
 /**
  * Undefined where no collective ran beside, or none of it alone.
  *
@@ -67,7 +97,7 @@ export const costOfCompany = (
   const usual = recordedSeconds(alone, run)
   const { startSeconds, endSeconds } = record.timeline
   const rows = rowsByRank(record.timeline)
-  let [extra, overlap] = [0, 0]
+  const steps = new Map<number, Beside>()
   for (const { rank, entries } of record.journals) {
     const own = rows.get(rank) ?? []
     const ops = entries.flatMap((entry) => {
@@ -83,8 +113,10 @@ export const costOfCompany = (
       const common = messages.map((one) =>
         Math.max(0, Math.min(to, endSeconds[one.row]!) - Math.max(from, startSeconds[one.row]!))
       )
-      extra += to - from - seconds
-      overlap += Math.min(to - from, sum(common))
+      const ofStep = steps.get(step) ?? { extra: 0, overlap: 0 }
+      ofStep.extra += to - from - seconds
+      ofStep.overlap += Math.min(to - from, sum(common))
+      steps.set(step, ofStep)
     }
   }
   // A message that is held up by something else entirely (a connection that is made, another process's turn on the device) is none of the
@@ -99,11 +131,16 @@ export const costOfCompany = (
         ? []
         : [{ op, ranks, sizeBytes, aloneSeconds: one.medianSeconds, medianSeconds }]
     })
-  const lost = extra / overlap
+  const all = [...steps].toSorted(([a], [b]) => a - b).map(([, beside]) => beside)
+  const kernels = slowdownOf(sumOf(all))
   if (alikeIn(beside).length === 0) return undefined
   const alike = alikeIn(kernelsGoOn ? beside : amongKernels(beside))
   return {
-    kernels: lost < 1 ? Math.max(1, 1 / (1 - lost)) : undefined,
+    kernels: kernels < Infinity ? kernels : undefined,
+    kernelsOfShares: sharesOf(all)
+      .filter(({ overlap }) => overlap > 0)
+      .map(slowdownOf)
+      .toSorted((a, b) => a - b),
     collectives:
       alike.length === 0
         ? undefined

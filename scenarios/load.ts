@@ -48,6 +48,12 @@ export class Loader {
     )
   }
 
+  /** What the profile at `named`, if it is one that was read, says that its numbers cannot mean. */
+  notes(file: string, named: string): ReadonlyArray<string> {
+    const { notes = [] } = this.#profiles.get(locate(file, named)) ?? {}
+    return notes.map((note) => `${named}: ${note}`)
+  }
+
   /**
    * Delays and bandwidths between sites: {"pairs": {"Oregon-Virginia": [round-trip ms, Gbit/s], ...}}. A link's latency is
    * half the round trip.

@@ -5,6 +5,7 @@ import type { InputError } from "../core/input-error.ts"
 import { OutOfMemory, type MachineError } from "../core/machine/machine.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
 import { familyOf, type Scenario } from "../scenarios/families.ts"
+import { getField } from "../scenarios/file/override.ts"
 import type { AnyScenario, Family, Host, Prepared } from "../scenarios/family.ts"
 import type { Loader } from "../scenarios/load.ts"
 import type { RunResult } from "../scenarios/result.ts"
@@ -107,9 +108,17 @@ export const runFamily = <S extends AnyScenario, P extends Prepared>(
 ): Effect.Effect<Run<P>, InputError | MachineError> =>
   Effect.gen(function* () {
     const run = (one: S, recorded: boolean | undefined) =>
-      Effect.flatMap(family.prepare(one, file, hostOf(loader)), (prepared) =>
-        runPrepared(one, prepared, recorded)
-      )
+      Effect.gen(function* () {
+        const prepared = yield* family.prepare(one, file, hostOf(loader))
+        const ran = yield* runPrepared(one, prepared, recorded)
+        const notes = family.fileFields.flatMap((field) =>
+          [getField(one, field)]
+            .flat()
+            .flatMap((named) => (typeof named === "string" ? loader.notes(file, named) : []))
+        )
+        const warnings = [...new Set([...ran.result.warnings, ...notes])]
+        return { ...ran, result: { ...ran.result, warnings } }
+      })
     return yield* Effect.catchTag(run(scenario, record), "OutOfMemory", (error) => {
       const unlimited = family.unlimited?.(scenario)
       return unlimited === undefined

@@ -259,7 +259,8 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
         missing:
           found.layers.length > 0 && found.parameters.length === 0
             ? [{ what: "parameters", how: "import a trace with record_shapes=True, or model.parameters" }]
-            : []
+            : [],
+        warnings: found.notes ?? []
       }
     }
     const routing = yield* Effect.result(readRoutedSteps(file))

@@ -185,6 +185,7 @@ const metadataOf = (profile: Profile): Metadata => ({
   name: profile.name,
   device: profile.device,
   source: profile.source,
+  ...((profile.notes ?? []).length === 0 ? {} : { notes: JSON.stringify(profile.notes) }),
   steps: String(profile.steps),
   step_seconds: String(profile.stepSeconds),
   ...(profile.unprofiledStepSeconds === undefined
@@ -228,6 +229,16 @@ export const decodeProfile = (file: string, bytes: Uint8Array): Profile => {
   return parse(file, readMetadata(file, metadata), batches)
 }
 
+/** Undefined where it is no JSON list of texts. */
+const listIn = (json: string): ReadonlyArray<string> | undefined => {
+  try {
+    const value: unknown = JSON.parse(json)
+    return Array.isArray(value) && value.every((one) => typeof one === "string") ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
 type Facts = Omit<Profile, "layers" | "parameters" | "ops" | "collectives">
 
 const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Facts => {
@@ -237,6 +248,11 @@ const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Fact
     const value = metadata.get(key)
     if (value === undefined) throw bad(key, value, "a text")
     return value
+  }
+  const texts = (key: string): ReadonlyArray<string> => {
+    const found = listIn(text(key))
+    if (found === undefined) throw bad(key, text(key), "a JSON list of texts")
+    return found
   }
   const number = (key: string, max: number, whole: boolean): number => {
     const value = metadata.get(key)
@@ -269,6 +285,7 @@ const readMetadata = (file: string, metadata: ReadonlyMap<string, string>): Fact
     name: text("name"),
     device: text("device"),
     source: text("source"),
+    ...(metadata.has("notes") ? { notes: texts("notes") } : {}),
     steps: number("steps", Number.MAX_SAFE_INTEGER, true),
     stepSeconds: number("step_seconds", Number.MAX_VALUE, false),
     unprofiledStepSeconds: metadata.has("unprofiled_step_seconds")

@@ -16,6 +16,7 @@ export interface TableOptions {
   /** As a profile has them. */
   readonly unprofiledStepSeconds?: number | undefined
   readonly recordingSeconds?: number | undefined
+  readonly notes?: ReadonlyArray<string>
 }
 
 export const tableProfile = (
@@ -32,6 +33,7 @@ export const tableProfile = (
     name: options.name ?? file.replace(/\.[^.]*$/u, ""),
     device: options.device ?? "unknown",
     source: `${kind} ${file}${options.conditions === undefined ? "" : `; ${options.conditions}`}`,
+    ...(options.notes === undefined ? {} : { notes: options.notes }),
     steps: 0,
     stepSeconds: 0,
     unprofiledStepSeconds: options.unprofiledStepSeconds,

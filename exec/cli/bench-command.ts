@@ -16,7 +16,8 @@ import {
   timeKernels,
   type KernelTime
 } from "../bench.ts"
-import { requireDevice, runCommand } from "./command.ts"
+import { watchingCores, type Timed } from "../core-waits.ts"
+import { requireDevice, runCommand, sharedCores, warnOf } from "./command.ts"
 
 export interface BenchCommandOptions {
   readonly backend?: string
@@ -33,21 +34,40 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
     Effect.gen(function* () {
       if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       yield* requireDevice
-      const { submissionSeconds, readSeconds } = yield* timeHost()
-      const kernels = yield* timeKernels
-      const copies = yield* timeCopies
-      const collectives = yield* timeCollectives(options.ranks, sizesBytes)
+      const alone: Array<Timed> = []
+      const { submissionSeconds, readSeconds } = yield* watchingCores(
+        "submissions and reads",
+        alone,
+        timeHost()
+      )
+      const kernels = yield* watchingCores("kernels", alone, timeKernels)
+      const copies = yield* watchingCores("copies", alone, timeCopies)
+      const among: Array<Timed> = []
+      const collectives = yield* watchingCores(
+        "collectives",
+        among,
+        timeCollectives(options.ranks, sizesBytes)
+      )
+      const warnings = [...(yield* sharedCores(alone, { ranks: 1 })), ...(yield* sharedCores(among, options))]
+      warnOf(warnings)
       if (options.out !== undefined) {
-        const host = { mode: "compiled", launchSeconds: submissionSeconds, readSeconds } as const
-        const tables = { ops: [...kernels, ...copies].map(rowOf), collectives, host }
+        const tables = {
+          ops: [...kernels, ...copies].map(rowOf),
+          collectives,
+          host: { mode: "compiled", launchSeconds: submissionSeconds, readSeconds }
+        } as const
         yield* writeProfile(
           options.out,
-          tableProfile("exec bench", { name: "exec bench", device: yield* thisDevice }, tables)
+          tableProfile(
+            "exec bench",
+            { name: "exec bench", device: yield* thisDevice, notes: warnings },
+            tables
+          )
         )
         writeError(`exec: wrote ${options.out}\n`)
       }
       if (options.json === true)
-        return said(json({ submissionSeconds, readSeconds, kernels, copies, collectives }))
+        return said(json({ submissionSeconds, readSeconds, kernels, copies, collectives, warnings }))
       const rate = ({ flops, bytes, medianSeconds }: KernelTime): string =>
         flops > 2 * bytes
           ? `${(flops / medianSeconds / 1e9).toFixed(1)} GFLOP/s`

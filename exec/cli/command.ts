@@ -1,4 +1,5 @@
 // What the commands of `exec` share: their end, and a machine to run on.
+import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
@@ -7,6 +8,7 @@ import { writeError } from "../../scenarios/cli/output.ts"
 import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
 import { chooseBackend, CurrentBackend } from "../backend.ts"
+import { coreWarnings, type Timed } from "../core-waits.ts"
 import { nativeInfo, useBlas } from "../native.ts"
 
 /** The native addon is missing: reason and remedy. */
@@ -52,6 +54,19 @@ export const warn = (
 ): Effect.Effect<ReadonlyArray<string>> =>
   Effect.sync(() => {
     const warnings = [...familyOf(scenario).ignoredByExec(scenario, alsoSimulated), ...more]
-    for (const warning of warnings) writeError(`exec: warning: ${warning}\n`)
+    warnOf(warnings)
     return warnings
   })
+
+export const warnOf = (warnings: ReadonlyArray<string>): void => {
+  for (const warning of warnings) writeError(`exec: warning: ${warning}\n`)
+}
+
+/** What `coreWarnings` says of what was measured here; nothing where the device is not this host's cores. */
+export const sharedCores = (
+  all: ReadonlyArray<Timed>,
+  { ranks, apart = false }: { readonly ranks: number; readonly apart?: boolean }
+): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.map(CurrentBackend, (backend) =>
+    backend === "cuda" ? [] : coreWarnings(all, { ranks, cores: availableParallelism(), apart })
+  )

@@ -6,7 +6,7 @@ import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
-import { parameterCount } from "../../core/models/layer-graph.ts"
+import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
 import type { CollectiveCost, Profile } from "../../core/profile.ts"
 import type { World } from "../../core/world.ts"
@@ -20,21 +20,23 @@ import { tableProfile } from "../../traces/table-profile.ts"
 import type { Device } from "../../core/cost/devices.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
+import { watchingCores, type Timed } from "../core-waits.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
-import { layerTimes } from "../layer-times.ts"
+import { layerTimes, type LayerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
-import { recordRun } from "../record-run.ts"
+import { companyWarnings, stepWarnings } from "../profile-warnings.ts"
+import { recordRun, type RunRecord } from "../record-run.ts"
 import { leastCost, mostRecordingSeconds, type Recording } from "../recording-cost.ts"
 import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
-import { requireDevice, warn } from "./command.ts"
+import { requireDevice, sharedCores, warn, warnOf } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
 import { runnableOf } from "./runnable.ts"
@@ -117,6 +119,53 @@ const measuredOn = (
       : { device: emulated.name, conditions: `--emulate-device on ${here}` }
   )
 
+/** Kernels of an emulated device mostly sleep: what they wait for a core is none of their time. */
+const coresShared = ({ emulated, job }: On, ranks: number, all: ReadonlyArray<Timed>) =>
+  emulated === undefined ? sharedCores(all, { ranks, apart: job !== undefined }) : Effect.succeed([])
+
+/** What each rank has of it; of all ranks, as the profile has it, at rank 0. */
+const timesWithout = (
+  recording: Recording | undefined,
+  record: RunRecord,
+  { layers }: LayerGraph,
+  steps: number
+): LayerTimes => {
+  const timesLess = (busySeconds: number, spanSeconds: number) =>
+    layerTimes(record, layers, warmupSteps, steps, { busySeconds, spanSeconds })
+  if (recording === undefined) return timesLess(0, 0)
+  const { plainSeconds, recordingSeconds } = recording
+  return timesLess(
+    recordingSeconds,
+    leastCost(plainSeconds, (cost) => spanOf(timesLess(recordingSeconds, cost)))
+  )
+}
+
+/** Seconds of a step in each of up to five parts of a run's steps, in their order. */
+const stepsInParts = (record: RunRecord, { layers }: LayerGraph, steps: number): ReadonlyArray<number> => {
+  const parts = Math.min(5, steps)
+  const begin = (part: number): number => Math.floor((part * steps) / parts)
+  return Array.from({ length: parts }, (_, part) =>
+    spanOf(layerTimes(record, layers, warmupSteps + begin(part), begin(part + 1) - begin(part)))
+  )
+}
+
+/** As gradients become ready. */
+const parametersOf = ({ layers }: LayerGraph): Profile["parameters"] =>
+  layers
+    .flatMap(({ parameters }, layer) =>
+      parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
+    )
+    .toReversed()
+
+/** Of collectives that are timed, bytes: from those that cost latency alone to the whole model, or so much as makes a rate. */
+const messageSizesOf = (graph: LayerGraph): ReadonlyArray<number> => {
+  const bytes = sizeBytesOf(parameterCount(graph), "float32")
+  const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
+    .filter((size) => size <= Math.max(2 ** 22, bytes))
+    .toSorted((a, b) => a - b)
+  return [...new Set(sizes)]
+}
+
 const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && job.rank !== 0
 
 const profileTraining = (
@@ -127,7 +176,7 @@ const profileTraining = (
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
-    if (!isOther(job)) yield* warn(scenario)
+    const warnings = isOther(job) ? [] : yield* warn(scenario)
     const { steps } = options
     const stepsOf = (before: number) => ({
       program: partialLocalSgd(build, alone, before + steps),
@@ -135,49 +184,58 @@ const profileTraining = (
     })
     // Steps plain come after as many more, in which a backend finds out what comes again. Of a few runs, one of which may be held up.
     const plain = () => stepsOf(warmupSteps + steps)
-    const ran = yield* timedAndPlain(
-      { world, prepare: preparing(emulated) },
-      { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
-      job,
-      emulated === undefined ? undefined : false
+    const watched: Array<Timed> = []
+    const ran = yield* watchingCores(
+      "layers",
+      watched,
+      timedAndPlain(
+        { world, prepare: preparing(emulated) },
+        { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
+        job,
+        emulated === undefined ? undefined : false
+      )
     )
-    const bytes = sizeBytesOf(parameterCount(graph), "float32")
-    const sizes = [...[10, 14, 18, 20, 22, 24, 26].map((bits) => 2 ** bits), bytes]
-      .filter((size) => size <= Math.max(2 ** 22, bytes))
-      .toSorted((a, b) => a - b)
-    const collectives =
-      world.size < 2 ? [] : yield* timeCollectives(world.size, [...new Set(sizes)], { processes: job })
-    // What each rank has of it; of all ranks, as the profile has it, at rank 0.
-    const timesLess = (busySeconds: number, spanSeconds: number) =>
-      layerTimes(ran.record, graph.layers, warmupSteps, steps, { busySeconds, spanSeconds })
-    const timed = timesLess(0, 0)
+    const sizes = messageSizesOf(graph)
+    const collectives = yield* watchingCores(
+      "collectives",
+      watched,
+      world.size < 2 ? Effect.succeed([]) : timeCollectives(world.size, sizes, { processes: job })
+    )
     const costs = isOther(job) ? undefined : yield* costsOfRun(ran, { hosted: false })
     const recording = ofSteps(costs?.recording, steps)
-    const spanLess = (one: Recording): number =>
-      leastCost(one.plainSeconds, (cost) => spanOf(timesLess(one.recordingSeconds, cost)))
-    const times = recording === undefined ? timed : timesLess(recording.recordingSeconds, spanLess(recording))
+    const times = timesWithout(recording, ran.record, graph, steps)
     const { layers, busySeconds, unattributedShare } = times
     const span = spanOf(times)
     const gradients = graph.layers.flatMap(({ parameters }) => parameters.map(({ dtype }) => dtype))
-    const message = messageKindOf(planned.wire, gradients[0] ?? "float32")
-    const company = yield* companyOf(
-      {
-        world,
-        stepsOf: (count) => partialLocalSgd(build, alone, count),
-        stepSeconds: span,
-        collectives,
-        message
-      },
-      options,
-      { emulated, job }
+    const company = yield* watchingCores(
+      "kernels beside collectives",
+      watched,
+      companyOf(
+        {
+          world,
+          stepsOf: (count) => partialLocalSgd(build, alone, count),
+          stepSeconds: span,
+          collectives,
+          message: messageKindOf(planned.wire, gradients[0] ?? "float32")
+        },
+        options,
+        { emulated, job }
+      )
     )
     if (costs === undefined) return said("")
     const cores = availableParallelism()
+    const notes = [
+      ...(yield* coresShared({ emulated, job }, world.size, watched)),
+      ...stepWarnings(stepsInParts(ran.record, graph, steps)),
+      ...companyWarnings(company, "collectives.slowdown")
+    ]
+    warnOf(notes)
     const { device, conditions } = yield* measuredOn(emulated)
     const profile: Profile = {
       name: graph.name,
       device,
       source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores${conditions === undefined ? "" : `; ${conditions}`}`,
+      notes,
       steps,
       stepSeconds: span,
       unprofiledStepSeconds: recording?.plainSeconds ?? span,
@@ -185,11 +243,7 @@ const profileTraining = (
       deviceBusySeconds: busySeconds,
       unattributedShare,
       layers,
-      parameters: graph.layers
-        .flatMap(({ parameters }, layer) =>
-          parameters.map(({ shape, dtype }) => ({ layer, shape, dtype: String(dtype) }))
-        )
-        .toReversed(),
+      parameters: parametersOf(graph),
       ops: [...costs.ops, ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
       collectives: emulated === undefined ? withWaits(collectives, company) : collectives
@@ -208,7 +262,8 @@ const profileTraining = (
       ops: profile.ops.length,
       collectives: collectives.length,
       ...toldOf(recording),
-      ...slowdowns(company)
+      ...slowdowns(company),
+      warnings: [...warnings, ...notes]
     }
     if (options.json === true) return said(json(told))
     return said(
@@ -348,15 +403,20 @@ const profileRun = (
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
-    if (!isOther(job)) yield* warn(scenario)
+    const warnings = isOther(job) ? [] : yield* warn(scenario)
     const parts = alone?.(options.steps)
     // The first is for what comes once in a process.
     const plain = (): Watched => ({ program: alone?.(options.steps).program ?? program() })
-    const ran = yield* timedAndPlain(
-      { world, capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
-      { timed: { program: parts?.program ?? program() }, plain: [plain, plain] },
-      job,
-      emulated === undefined ? undefined : false
+    const watched: Array<Timed> = []
+    const ran = yield* watchingCores(
+      "ops",
+      watched,
+      timedAndPlain(
+        { world, capacityBytes, initial, h2d, d2h, prepare: preparing(emulated) },
+        { timed: { program: parts?.program ?? program() }, plain: [plain, plain] },
+        job,
+        emulated === undefined ? undefined : false
+      )
     )
     if (isOther(job)) return said("")
     // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
@@ -372,6 +432,12 @@ const profileRun = (
     const rows = recordedCollectives(kept, reckoning)
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
     const measured = yield* measuredOn(emulated)
+    const cores = availableParallelism()
+    const notes = [
+      ...(yield* coresShared({ emulated, job }, world.size, watched)),
+      ...companyWarnings(company, "costs.slowdown")
+    ]
+    warnOf(notes)
     yield* writeProfile(
       options.out,
       tableProfile(
@@ -380,6 +446,7 @@ const profileRun = (
           name: scenario.name,
           file,
           ...measured,
+          notes,
           unprofiledStepSeconds: recording?.plainSeconds,
           recordingSeconds: recording?.recordingSeconds
         },
@@ -390,11 +457,12 @@ const profileRun = (
       profile: options.out,
       task: scenario.task,
       ranks: world.size,
-      cores: availableParallelism(),
+      cores,
       ops: ops.length,
       collectives: collectives.length,
       ...toldOf(recording),
-      ...slowdowns(company)
+      ...slowdowns(company),
+      warnings: [...warnings, ...notes]
     }
     if (options.json === true) return said(json(told))
     return said(

@@ -1,9 +1,13 @@
 // No knob is turned in vain without a word: what exec, explain and schedule say of fields that have no effect.
 import { spawnSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { familyOf } from "../../scenarios/families.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
+import { decodeProfile, encodeProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
 import { root, sim } from "./launch.ts"
 
@@ -86,6 +90,25 @@ describeNative("exec", () => {
 })
 
 describe("sim", () => {
+  it("says what a profile that a scenario names says against itself, and of what file", () => {
+    const folder = mkdtempSync(path.join(tmpdir(), "notes-"))
+    try {
+      const shipped = path.join(root, "traces/profiles/gpt2-h200.arrow")
+      const noted = path.join(folder, "noted.arrow")
+      const notes = ["a step took 1 ms to 9 ms", "ranks shared cores"]
+      writeFileSync(noted, encodeProfile(noted, { ...decodeProfile(shipped, readFileSync(shipped)), notes }))
+      const told = (...args: ReadonlyArray<string>): ReadonlyArray<string> =>
+        (JSON.parse(sim(...args, "--json").stdout) as { warnings: ReadonlyArray<string> }).warnings
+      const warnings = notes.map((note) => `${noted}: ${note}`)
+      const run = ["run", "scenarios/geo-gpt2.yaml", "--set"]
+      expect(told(...run, `model.profile=${noted}`)).toEqual(expect.arrayContaining(warnings))
+      expect(told(...run, `model.profile=${shipped}`)).not.toContain(warnings[0])
+      expect(told("doctor", noted)).toEqual(notes)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
   const set = ["--set", "seed=3", "--set", "algorithm=ddp"]
 
   it.each(["explain", "schedule"])("%s warns too", (command) => {

@@ -72,6 +72,7 @@ it("counts time lost over time beside collectives, each from what the same op ta
     kindOf
   )
   expect(company!.kernels).toBeCloseTo(2, 9)
+  expect(company!.kernelsOfShares).toHaveLength(1)
   expect(company!.collectives).toBeCloseTo(1.5, 9)
   const [row, other] = withWaits(
     [
@@ -83,6 +84,25 @@ it("counts time lost over time beside collectives, each from what the same op ta
   // A second longer, whatever it takes alone elsewhere; of another message nothing is known.
   expect(row!.besideSeconds).toBeCloseTo(3.5, 9)
   expect(other!.besideSeconds).toBeUndefined()
+})
+
+it("tells what each share of the steps has of it, infinitely much where kernels lost more time than messages were beside them", () => {
+  const beside = (step: number) => (step === 1 ? "alone" : "beside")
+  const rows: ReadonlyArray<Ran> = [
+    [kernel, 1, 0, 1],
+    [message, 1, 1, 3],
+    [kernel, 2, 10, 12],
+    [message, 2, 10, 13],
+    [kernel, 3, 20, 24],
+    [message, 3, 20, 25]
+  ]
+  const two = costOfCompany(recordOf(rows), beside)
+  expect(two!.kernelsOfShares).toEqual([2, 4])
+  expect(two!.kernels).toBeCloseTo(3, 9)
+  // Nine seconds more, of which a message was beside for one.
+  const held = costOfCompany(recordOf([...rows, [kernel, 4, 30, 40], [message, 4, 39, 41]]), beside)
+  expect(held!.kernelsOfShares).toEqual([2, 4, Infinity])
+  expect(held!.kernels).toBeUndefined()
 })
 
 it("tells of messages that begin among kernels, and of one that something else held up nothing", () => {
@@ -136,7 +156,12 @@ it("tells nothing of messages where none begins beside kernels, and of kernels w
     [message, 2, 10, 15],
     [kernel, 2, 11, 13]
   ])
-  expect(costOfCompany(record, kindOf)).toEqual({ kernels: 2, collectives: undefined, waits: [] })
+  expect(costOfCompany(record, kindOf)).toEqual({
+    kernels: 2,
+    kernelsOfShares: [2],
+    collectives: undefined,
+    waits: []
+  })
   // But where kernels are kept going.
   expect(costOfCompany(record, kindOf, true)).toMatchObject({
     kernels: 2,

@@ -27,6 +27,7 @@ export const profiles: fc.Arbitrary<Profile> = fc
     name: words,
     device: words,
     source: words,
+    notes: fc.option(fc.array(words, { minLength: 1, maxLength: 3 }), { nil: undefined }),
     steps: fc.nat(),
     stepSeconds: seconds,
     unprofiledStepSeconds: fc.option(seconds, { nil: undefined }),

@@ -169,6 +169,8 @@ describe("files that are no profile", () => {
     expect((await refused(as({ name: "timeline" }))).field).toBe("metadata tandem.format")
     expect((await refused(as({ version: 9 }))).field).toBe("metadata tandem.version")
     expect(await refused(as({}, { steps: "two" }))).toMatchObject({ field: "metadata steps", value: '"two"' })
+    for (const notes of ["a note", '"a note"', "[1]", "{}"])
+      expect((await refused(as({}, { notes }))).field).toBe("metadata notes")
     const columns = profileFormat.columns.map((known) =>
       known.name === "ranks" ? { ...known, name: "rank" } : known
     )

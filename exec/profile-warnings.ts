@@ -1,0 +1,40 @@
+// What a measurement cannot mean, said beside it and in its file: numbers stay as they were measured. Knows no device and no file.
+import { formatSeconds } from "../core/units.ts"
+import type { costOfCompany } from "./in-company.ts"
+
+/**
+ * Measurements of one thing whose most is more times the least are told: a value in their middle is off by a tenth from both, and foretold
+ * times are held to 5 % elsewhere (docs/validation.md).
+ */
+const untoldRatio = 1.2
+
+const isWide = (least: number, most: number): boolean => most > untoldRatio * least
+
+/** Of parts of one run, alike but for their time. */
+export const stepWarnings = (seconds: ReadonlyArray<number>): ReadonlyArray<string> => {
+  const [least, most] = [Math.min(...seconds), Math.max(...seconds)]
+  return seconds.length > 1 && isWide(least, most)
+    ? [
+        `a step took ${formatSeconds(least)} to ${formatSeconds(most)} in ${seconds.length} parts of the run: its mean is known no better than that`
+      ]
+    : []
+}
+
+/** `field`: of a scenario that reckons with the slowdown. */
+export const companyWarnings = (
+  company: ReturnType<typeof costOfCompany>,
+  field: string
+): ReadonlyArray<string> => {
+  const { kernels, kernelsOfShares = [] } = company ?? {}
+  const [least, most] = [kernelsOfShares[0], kernelsOfShares.at(-1)]
+  if (least === undefined || most === undefined) return []
+  if (kernels === undefined)
+    return [
+      `no ${field} is told: kernels lost more time beside collectives than collectives were beside them, so something else held them up`
+    ]
+  if (!isWide(least, most)) return []
+  const upTo = most < Infinity ? `to ${most.toFixed(2)}` : "upwards, where something else held kernels up too"
+  return [
+    `${field} was ${least.toFixed(2)} ${upTo} in ${kernelsOfShares.length} shares of the steps beside collectives: it is known no better than that`
+  ]
+}

@@ -1,0 +1,26 @@
+// From where on a profile says that a number of it is known no better.
+import { expect, it } from "vitest"
+import { companyWarnings, stepWarnings } from "../../exec/profile-warnings.ts"
+
+it("steps that differ from part to part by more than a fifth are told", () => {
+  expect(stepWarnings([0.01])).toEqual([])
+  expect(stepWarnings([0.01, 0.011, 0.012])).toEqual([])
+  const [told] = stepWarnings([0.0101, 0.0089, 0.0112])
+  expect(told).toMatch(/^a step took 8\.90 ms to 11\.2 ms in 3 parts of the run/u)
+})
+
+const company = { collectives: undefined, waits: [] }
+const field = "collectives.slowdown"
+
+it("a slowdown is told with its steps' own where these differ, and why there is none", () => {
+  expect(companyWarnings(undefined, field)).toEqual([])
+  expect(companyWarnings({ ...company, kernels: 1.3, kernelsOfShares: [1.25, 1.35] }, field)).toEqual([])
+  expect(companyWarnings({ ...company, kernels: undefined, kernelsOfShares: [] }, field)).toEqual([])
+  expect(companyWarnings({ ...company, kernels: 2.5, kernelsOfShares: [1.66, 2, 6.21] }, field)).toEqual([
+    "collectives.slowdown was 1.66 to 6.21 in 3 shares of the steps beside collectives: it is known no better than that"
+  ])
+  const [upwards] = companyWarnings({ ...company, kernels: 9, kernelsOfShares: [2, Infinity] }, field)
+  expect(upwards).toContain("was 2.00 upwards")
+  const [none] = companyWarnings({ ...company, kernels: undefined, kernelsOfShares: [3, Infinity] }, field)
+  expect(none).toMatch(/^no collectives\.slowdown is told/u)
+})
