@@ -5,7 +5,7 @@
 import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
-import { sizeBytesOf } from "../../core/machine/tensor.ts"
+import { sizeBytesOf, type Dtype } from "../../core/machine/tensor.ts"
 import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
 import type { CollectiveCost, Profile } from "../../core/profile.ts"
@@ -149,6 +149,9 @@ const stepsInParts = (record: RunRecord, { layers }: LayerGraph, steps: number):
   )
 }
 
+const gradientDtypeOf = ({ layers }: LayerGraph): Dtype =>
+  layers.flatMap(({ parameters }) => parameters)[0]?.dtype ?? "float32"
+
 /** As gradients become ready. */
 const parametersOf = ({ layers }: LayerGraph): Profile["parameters"] =>
   layers
@@ -204,9 +207,7 @@ const profileTraining = (
     const costs = isOther(job) ? undefined : yield* costsOfRun(ran, { hosted: false })
     const recording = ofSteps(costs?.recording, steps)
     const times = timesWithout(recording, ran.record, graph, steps)
-    const { layers, busySeconds, unattributedShare } = times
-    const span = spanOf(times)
-    const gradients = graph.layers.flatMap(({ parameters }) => parameters.map(({ dtype }) => dtype))
+    const [{ layers, busySeconds, unattributedShare }, span] = [times, spanOf(times)]
     const company = yield* watchingCores(
       "kernels beside collectives",
       watched,
@@ -216,14 +217,13 @@ const profileTraining = (
           stepsOf: (count) => partialLocalSgd(build, alone, count),
           stepSeconds: span,
           collectives,
-          message: messageKindOf(planned.wire, gradients[0] ?? "float32")
+          message: messageKindOf(planned.wire, gradientDtypeOf(graph))
         },
         options,
         { emulated, job }
       )
     )
     if (costs === undefined) return said("")
-    const cores = availableParallelism()
     const notes = [
       ...(yield* coresShared({ emulated, job }, world.size, watched)),
       ...stepWarnings(stepsInParts(ran.record, graph, steps)),
@@ -231,6 +231,7 @@ const profileTraining = (
     ]
     warnOf(notes)
     const { device, conditions } = yield* measuredOn(emulated)
+    const cores = availableParallelism()
     const profile: Profile = {
       name: graph.name,
       device,
@@ -432,7 +433,6 @@ const profileRun = (
     const rows = recordedCollectives(kept, reckoning)
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
     const measured = yield* measuredOn(emulated)
-    const cores = availableParallelism()
     const notes = [
       ...(yield* coresShared({ emulated, job }, world.size, watched)),
       ...companyWarnings(company, "costs.slowdown")
@@ -457,7 +457,7 @@ const profileRun = (
       profile: options.out,
       task: scenario.task,
       ranks: world.size,
-      cores,
+      cores: availableParallelism(),
       ops: ops.length,
       collectives: collectives.length,
       ...toldOf(recording),
