@@ -60,7 +60,7 @@ export interface ResolvedOverride {
 }
 
 /** A file as data, abbreviations written out; not yet checked. */
-interface OpenedScenario {
+export interface OpenedScenario {
   readonly source: Source
   readonly raw: RawScenario
 }

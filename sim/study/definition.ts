@@ -13,6 +13,7 @@ import {
   unresolved,
   withOverrides,
   withoutAxes,
+  type OpenedScenario,
   type Origin,
   type RawScenario,
   type ResolvedOverride
@@ -79,21 +80,23 @@ export const loadStudy = (
   Effect.gen(function* () {
     const opened = yield* openScenario(file)
     const { source, raw } = opened
-    const written = yield* studySection(source, raw)
-    const axisPaths = yield* resolveAxes(source, raw, Object.keys(written.axes))
-    const resolved = yield* resolveOverrides(opened, overrides, axisPaths)
-    const { base, fixed, perPoint, notes } = sortOverrides(resolved, axisPaths)
-    const changed = withOverrides(raw, base)
-    const section = yield* studySection(source, changed)
+    const written = raw["study"] === undefined ? [] : Object.keys((yield* studySection(source, raw)).axes)
+    const first = yield* withOptions(opened, overrides, raw, written)
+    // Options may bring other axes: what lies below those, and where, is then another matter.
+    const axisKeys = Object.keys(first.section.axes)
+    const { axisPaths, resolved, changed, section, fixed, perPoint, notes } =
+      JSON.stringify(axisKeys) === JSON.stringify(written)
+        ? first
+        : yield* withOptions(opened, overrides, first.changed, axisKeys)
     const axes = axisPaths.map((path, index): Axis & { readonly at: FieldPath } => {
       const override = fixed.get(pathText(path))
-      const key = Object.keys(written.axes)[index]!
+      const key = axisKeys[index]!
       const values = override === undefined ? (section.axes[key] ?? []) : [override.value]
       return { path: pathText(path), at: path, values: values.map((value) => expandAt(changed, path, value)) }
     })
     if (section.find !== undefined) yield* checkMetric(source, changed, section.find.metric)
     const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
-    yield* checkOverlaps(source, axes, Object.keys(written.axes), grid, resolved)
+    yield* checkOverlaps(source, axes, axisKeys, grid, resolved)
     const count = axes.reduce((product, { values }) => product * values.length, 1)
     if (count * (grid?.values.length ?? 1) > maximumPoints) {
       return yield* inputErrors(
@@ -110,7 +113,7 @@ export const loadStudy = (
       source,
       scenario,
       axes,
-      axisKeys: Object.keys(written.axes),
+      axisKeys,
       grid,
       overrides: resolved,
       perPoint
@@ -136,6 +139,22 @@ export const loadStudy = (
       scenario,
       notes
     }
+  })
+
+/** What options make of the file, if these are the study's axes, as `among` spells them. */
+const withOptions = (
+  opened: OpenedScenario,
+  overrides: ReadonlyArray<string>,
+  among: RawScenario,
+  keys: ReadonlyArray<string>
+) =>
+  Effect.gen(function* () {
+    const { source, raw } = opened
+    const axisPaths = yield* resolveAxes(source, among, keys)
+    const resolved = yield* resolveOverrides(opened, overrides, axisPaths)
+    const { base, ...sorted } = sortOverrides(resolved, axisPaths)
+    const changed = withOverrides(raw, base)
+    return { axisPaths, resolved, changed, section: yield* studySection(source, changed), ...sorted }
   })
 
 interface Section {
