@@ -115,7 +115,6 @@ describe("links of a model in parts", () => {
           const inside =
             (ranks - 1) *
             (wide * gathers * (all + again) + summed * all * travels * (choices.gradients ? 1 : 2))
-          const held = accumulation === undefined ? Math.max(wide, summed) : 4
 
           const expected: Tiers = { intra: 0, inter: 0, wan: 0 }
           const groups = (of: "shard" | "peers") => [
@@ -129,7 +128,7 @@ describe("links of a model in parts", () => {
           for (const group of groups("shard")) ring(world, group, steps * inside, expected)
           for (const group of groups("peers")) {
             // Parameters or their changes once a period, or gradients after each pass that sends them.
-            const averages = rare ? periods * 4 : steps * travels * held
+            const averages = rare ? periods * 4 : steps * travels * summed
             ring(world, group, (averages * 2 * (group.length - 1) * all) / group.length, expected)
           }
           for (const tier of ["intra", "inter", "wan"] as const) {

@@ -377,9 +377,8 @@ describe("what a model in parts asks of its machine", () => {
           const summed = reduceDtype === "float32" ? 4 : 2
           const scatterBytes = summed * (ranks - 1) * all
           const inside = gatherBytes + travels * (choices.gradients ? scatterBytes : 2 * scatterBytes)
-          // The sum lies in float32 unless gradients and their sum are both narrower; a mean over micro-batches always does.
-          const held = accumulation === undefined ? Math.max(wide, summed) : 4
-          const across = (travels * 2 * (sites - 1) * held * all) / sites
+          // As FSDP2's all-reduce of HSDP: in `reduce_dtype`, whatever parts are kept in.
+          const across = (travels * 2 * (sites - 1) * summed * all) / sites
           const bytes = (tier: string) =>
             links.filter((link) => link.tier === tier).reduce((sum, one) => sum + one.bytes, 0)
           // Both directions, every rank of every site; across, all ranks of a site share its node's interface.

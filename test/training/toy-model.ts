@@ -137,6 +137,7 @@ export const toyModel = (
     return {
       layers: storage.layers(ops),
       gradientsFollow: storage.holders !== undefined,
+      reduceDtype: storage.reduceDtype,
       peers: storage.peers,
       clip: yield* clipOps(storage, toy.clipNorm),
       accumulation: toy.accumulation,

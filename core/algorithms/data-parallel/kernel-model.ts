@@ -238,6 +238,7 @@ export const kernelModel = (options: KernelModelOptions): KernelModelBuilder =>
       usedRows: usedRowsOf(graph),
       clip: yield* clipOps(storage, options.clipNorm, scaled),
       gradientsFollow: storage.holders !== undefined,
+      reduceDtype: storage.reduceDtype,
       peers: storage.peers,
       places: storage.places,
       holders: storage.holders?.ranks ?? [machine.rank],

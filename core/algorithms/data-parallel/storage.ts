@@ -90,6 +90,8 @@ export interface Storage {
   readonly peers: Group
   /** The ranks that hold a model together, where it is in parts. */
   readonly holders?: Group
+  /** What gradients are summed in, among holders and among peers, where that is narrower than what they are kept in. */
+  readonly reduceDtype?: Dtype
   /** Every parameter of the model. */
   readonly places: ReadonlyArray<ParameterPlace>
   /** The layers that algorithms see, of the ops of each layer of the model. */

@@ -75,6 +75,8 @@ export interface TrainingModel {
    * at once, would hold up the next layer's backward pass.
    */
   readonly gradientsFollow: boolean
+  /** Gradients that are averaged are rounded to it on their way, where it is narrower than they are. Default: they are not. */
+  readonly reduceDtype?: Dtype | undefined
   /** With whom this rank averages what it learns: all ranks, or, of a model in parts, all that learn the same part. */
   readonly peers: Group
 }
@@ -278,6 +280,7 @@ export const profiledModel = (
       },
       clip: yield* clipOps(storage, clipNorm, yield* scaledLoss(lossScaling)),
       gradientsFollow: storage.holders !== undefined,
+      reduceDtype: storage.reduceDtype,
       peers: storage.peers
     }
   })

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { Machine, type Program } from "../../../machine/machine.ts"
 import type { Op } from "../../../machine/op.ts"
-import type { Dtype, Tensor } from "../../../machine/tensor.ts"
+import { dtypeBits, type Dtype, type Tensor } from "../../../machine/tensor.ts"
 import type { Deadline } from "../plan/cost.ts"
 import {
   averageOf,
@@ -36,6 +36,10 @@ export interface DdpPlan {
   readonly wire?: Dtype | undefined
 }
 
+/** What gradients of this dtype travel as: as the algorithm says, or what they are summed in elsewhere, whichever is narrower. */
+const wireFor = (own: Dtype, wire: Dtype | undefined, reduceDtype: Dtype = own): Dtype | undefined =>
+  dtypeBits[reduceDtype] < dtypeBits[wire ?? own] ? reduceDtype : wire
+
 /** Steps `from` to `steps` of data-parallel training. */
 export const distributedDataParallel = (
   build: TrainingModelBuilder,
@@ -56,7 +60,9 @@ export const distributedDataParallel = (
     plan.buckets.forEach((bucket, index) => {
       const gradients = bucket.map(({ layer, parameter }) => layers[layer]!.gradients[parameter]!)
       all.push(...gradients)
-      const op = averageOf(`all-reduce bucket ${index}`, peers, gradients, plan.wire)
+      // Of a bucket all gradients are of one dtype.
+      const wire = wireFor(gradients[0]!.dtype, plan.wire, model.reduceDtype)
+      const op = averageOf(`all-reduce bucket ${index}`, peers, gradients, wire)
       ready = plan.overlap ? Math.min(ready, ...bucket.map(({ layer }) => layer)) : 0
       sends[ready]!.push(op)
     })

@@ -439,6 +439,7 @@ const shardedStorage = (
       stored,
       peers,
       holders: shard,
+      reduceDtype: plan.reduceDtype,
       places,
       layers: (ops) =>
         runs.map((run, index): TrainingLayer => {
