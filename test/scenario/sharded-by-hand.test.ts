@@ -65,7 +65,8 @@ describe("one node", () => {
     expect(rest).toEqual(Object.fromEntries(Object.entries(parts).map(([name, mb]) => [name, mb * MB])))
     // AdamW's moments are of a part, whatever else is divided; what is left are scalars.
     expect(optimizer).toBe(32 * MB)
-    expect([activations, buffers]).toEqual([0, 0])
+    // Of equal layers nothing says what activations take.
+    expect([activations, buffers]).toEqual([undefined, 0])
     expect(outer).toBeGreaterThanOrEqual(0)
     expect(outer).toBeLessThan(100)
   })

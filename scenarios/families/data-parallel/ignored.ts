@@ -4,6 +4,7 @@ import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { CostModel, TracedCostModel } from "../../../core/cost/cost-model.ts"
 import { defaultOf } from "../../../core/fields.ts"
+import { dtypeBits } from "../../../core/machine/tensor.ts"
 import * as Schema from "effect/Schema"
 import { DataParallelScenario, hostNever } from "./scenario.ts"
 import { ActivationSettings } from "./activation-settings.ts"
@@ -199,6 +200,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
     ? ["activations.by has no effect: fused is how a described model keeps them by default"]
     : []),
   ...bucketViewWarnings(scenario),
+  ...contradictions(scenario),
   ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
     ? []
     : ["kernels has no effect: the model's times are measured or stated"]),
@@ -210,6 +212,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...wireWarnings(scenario),
   // Checkpoints are copies on the host.
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
+  ...memoryWarnings(scenario),
   ...hostWarnings(scenario.host, hostNever),
   ...faultWarnings(scenario.faults, scenario.world, facts),
   ...(scenario.training === undefined
@@ -219,6 +222,55 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
       ]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]
+
+/** Whose program it is: this project's, or PyTorch's, in 16 bits throughout or under autocast. */
+const programs = {
+  fused: "this project's kernels",
+  eager: "eager PyTorch in 16 bits",
+  autocast: "eager PyTorch under autocast"
+}
+
+/** Fields that say of one run that it is two: each is gone by, and together they are of no program. */
+const contradictions = ({
+  model,
+  kernels,
+  activations,
+  shard
+}: DataParallelScenario): ReadonlyArray<string> => {
+  const warnings: Array<string> = []
+  const by = activations?.by
+  if (isArchitecture(model) && by !== undefined && by !== kernels)
+    warnings.push(
+      `activations.by "${by}" and kernels "${kernels}" are not of one program: memory is that of ${programs[by]}, times are those of ${programs[kernels]}`
+    )
+  if (shard === undefined) return warnings
+  const { parameterDtype = "float32" } = shard
+  const narrow = dtypeBits[parameterDtype] < dtypeBits.float32
+  const unlike = narrow ? "autocast" : "eager"
+  const fields = [
+    ...(isArchitecture(model) && kernels === unlike ? ["kernels"] : []),
+    ...(by === unlike ? ["activations.by"] : [])
+  ]
+  if (fields.length > 0)
+    warnings.push(
+      `shard.parameterDtype "${parameterDtype}" and ${fields.join(" and ")} "${unlike}" are not of one program: ${
+        narrow
+          ? 'that casts float32 parameters, and 16-bit ones are gathered ("eager" is of those)'
+          : "that reads parameters in 16 bits, and float32 ones are gathered"
+      }`
+    )
+  return warnings
+}
+
+/** A limit of memory that what is not counted may exceed all the same. */
+const memoryWarnings = ({ model, activations, memory }: DataParallelScenario): ReadonlyArray<string> =>
+  memory?.device === undefined || activations !== undefined || isArchitecture(model)
+    ? []
+    : [
+        `memory.device is held against parameters, gradients and the optimizer's state alone: ${
+          "profile" in model ? "a profile does" : "equal layers do"
+        } not say what activations take (activations.of: the model's architecture, {gpt2}, {llama} or {mixtral})`
+      ]
 
 /** Buckets are DDP's, between ranks that have whole models; `fused` counts none. */
 const bucketViewWarnings = ({

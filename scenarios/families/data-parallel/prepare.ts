@@ -245,9 +245,13 @@ const asksForMemory = ({ shard, activations, memory }: DataParallelScenario): bo
 
 export type MemoryDetails = ReturnType<typeof memoryOf>
 
-/** What the fullest rank holds at a time, by what it is; whoever does not fit does not get here. */
+/**
+ * What the fullest rank holds at a time, by what it is; whoever does not fit does not get here. Activations are among the parts
+ * where they are known.
+ */
 const memoryOf = (
   { parameters, copies, gradients, optimizer, activations, buffers }: HeldBytes,
+  activationsKnown: boolean,
   { ranks }: SimulatedEnd,
   capacityBytes: number | undefined
 ) => {
@@ -261,7 +265,7 @@ const memoryOf = (
       copies,
       gradients,
       optimizer,
-      activations,
+      ...(activationsKnown ? { activations } : {}),
       buffers,
       // What the algorithm keeps across divisions, and scalars.
       outer: heldBytes - known
@@ -382,7 +386,14 @@ export const prepare = (
         const details = {
           ...(held === undefined || !asksForMemory(scenario)
             ? {}
-            : { memory: memoryOf(held, ended, memory?.device) }),
+            : {
+                memory: memoryOf(
+                  held,
+                  kept !== undefined || isArchitecture(scenario.model),
+                  ended,
+                  memory?.device
+                )
+              }),
           ...(checkpoint === undefined || written === undefined
             ? {}
             : { checkpoint: { everySteps: checkpoint.every, ...written } })

@@ -45,10 +45,11 @@ const printCheckpoint = ({
 const printMemory = ({ heldBytes, capacityBytes, parts }: MemoryDetails): ReadonlyArray<string> => {
   // Whoever does not fit is refused where the memory runs out, with the tensor that it runs out at.
   const verdict = capacityBytes === undefined ? "" : ` of ${formatBytes(capacityBytes)}: fits`
+  const without = parts.activations === undefined ? ", activations not counted" : ""
   const named = Object.entries(parts).filter(([, bytes]) => bytes >= 0.005 * heldBytes)
   return [
     "",
-    `memory  ${formatBytes(heldBytes)} a rank${verdict}`,
+    `memory  ${formatBytes(heldBytes)} a rank${verdict}${without}`,
     `  ${named.map(([name, bytes]) => `${name} ${formatBytes(bytes)}`).join(", ")}`
   ]
 }
