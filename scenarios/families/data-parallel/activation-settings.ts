@@ -5,6 +5,7 @@ import { backwardPeakBytes } from "../../../core/algorithms/data-parallel/activa
 import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planShards, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { blocksOf } from "../../../core/algorithms/data-parallel/shard/units.ts"
+import type { Estimate } from "../../../core/cost/provenance.ts"
 import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
@@ -74,7 +75,7 @@ export const keptBytes = (
       return yield* refuse(
         "recompute",
         recompute,
-        "none or block: a profile does not say which of its layers are attention"
+        "none, block or whole-block: a profile does not say which of its layers are attention"
       )
     // Time goes by the profile's layers, memory by the architecture: without blocks there is none to compute again.
     if (
@@ -183,6 +184,18 @@ export const recomputing = ({ model, activations }: DataParallelScenario, profil
   )
   return { ...profile, layers, stepSeconds: profile.stepSeconds + more }
 }
+
+/** What `recomputing` adds to measured times. */
+export const recomputedEstimates = ({ model, activations }: DataParallelScenario): ReadonlyArray<Estimate> =>
+  activations === undefined || activations.recompute === "none" || isArchitecture(model)
+    ? []
+    : [
+        {
+          kernel: "blocks computed again",
+          source: "scaled",
+          detail: "as their whole forward passes were measured, in their backward passes"
+        }
+      ]
 
 const plus = (one: PhaseCost, other: PhaseCost): PhaseCost => ({
   busySeconds: one.busySeconds + other.busySeconds,

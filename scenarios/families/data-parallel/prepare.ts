@@ -43,9 +43,15 @@ import { resolveWorld } from "../../world.ts"
 import { hostNever, type DataParallelScenario } from "./scenario.ts"
 import { costWarnings, launchWarnings } from "./ignored.ts"
 import { savedValues, savingProgram, type CheckpointTimes } from "./checkpoint-settings.ts"
-import { keptBytes, recomputedInGraph, recomputing, requireGathered } from "./activation-settings.ts"
+import {
+  keptBytes,
+  recomputedEstimates,
+  recomputedInGraph,
+  recomputing,
+  requireGathered
+} from "./activation-settings.ts"
 import { accumulationOf, lossScalingOf, statesKept } from "./training-settings.ts"
-import { resolveShards, shardPlanWarnings } from "./shard-settings.ts"
+import { partEstimates, resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
 
@@ -127,7 +133,12 @@ const asItRuns = (
       recorded.ops.length > 0 && scenario.costs === undefined ? opTableOf(recorded, device) : undefined
     const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
     const { profile, estimates } = yield* onBatch(scenario, recorded, { device, ops }, file)
-    return { profile: recomputing(scenario, profile), device, ops, estimates: [...estimates, ...known] }
+    return {
+      profile: recomputing(scenario, profile),
+      device,
+      ops,
+      estimates: [...estimates, ...recomputedEstimates(scenario), ...known]
+    }
   })
 
 /** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
@@ -220,7 +231,7 @@ export const planScenario = (
     return {
       world,
       shard,
-      model: { ...model, estimates },
+      model: { ...model, estimates: [...estimates, ...partEstimates(scenario, shard)] },
       profile,
       device,
       table,

@@ -6,7 +6,9 @@ import { planShards, type ShardPlan } from "../../../core/algorithms/data-parall
 import { blocksOf } from "../../../core/algorithms/data-parallel/shard/units.ts"
 import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
+import type { Estimate } from "../../../core/cost/provenance.ts"
 import type { World } from "../../../core/world.ts"
+import type { ModelSettings } from "../../sections.ts"
 
 const ShardDtype = Schema.Literals(["float32", "bfloat16", "float16"])
 
@@ -51,6 +53,21 @@ export const shardPlanWarnings = (
     )
   return warnings
 }
+
+/** What a profile has of whole layers, and nobody measured of a part of them. */
+export const partEstimates = (
+  { model }: { readonly model: ModelSettings },
+  shard: ShardPlan | undefined
+): ReadonlyArray<Estimate> =>
+  shard === undefined || shard.ranks === 1 || !("profile" in model)
+    ? []
+    : [
+        {
+          kernel: "optimizer's step",
+          source: "scaled",
+          detail: `a rank's part takes the device 1/${shard.ranks} of the profile's time for the whole model`
+        }
+      ]
 
 /** The plan for a model of layers with these module paths. `file` is the scenario's path. */
 export const resolveShards = (
