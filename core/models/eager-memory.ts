@@ -91,17 +91,17 @@ export const eagerSavedBytes = (
 
   const all = layers.map(({ forward }) => forward.reduce((bytes, call) => bytes + bytesOf(call), 0))
   if (!recomputesBlocks(recompute)) return all.map((kept) => ({ kept, working: 0 }))
-  const blockBytes = new Map<string, number>()
-  layers.forEach(({ block }, index) => blockBytes.set(block, (blockBytes.get(block) ?? 0) + all[index]!))
-  const entered = new Set<string>()
-  return layers.map(({ name, block, forward }, index) => {
+  // All of a block is there again when its last layer runs backward, and goes layer by layer, as checkpoint hands a tensor out once.
+  const again = new Map<string, number>()
+  return layers.map(({ name, block, forward: [call] }, index) => {
     if (block === name) return { kept: all[index]!, working: 0 }
-    const first = !entered.has(block)
-    entered.add(block)
-    const input = forward[0]?.inputs[0]
-    return {
-      kept: first && input !== undefined ? stream * input.elements : 0,
-      working: blockBytes.get(block)!
-    }
+    const earlier = again.get(block)
+    const input = call?.inputs[0]
+    const kept = earlier === undefined && input !== undefined ? stream * input.elements : 0
+    // A norm that needs no float32 copy of what goes into the block saves that tensor itself.
+    const itself = call?.kernel === "layer_norm.forward" || (autocast && call?.kernel === "rms_norm.forward")
+    const working = (earlier ?? 0) + all[index]! - (itself ? kept : 0)
+    again.set(block, working)
+    return { kept, working }
   })
 }

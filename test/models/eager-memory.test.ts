@@ -12,7 +12,8 @@ import { gpt2 } from "../../core/models/gpt2.ts"
 import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
-import { oneRank } from "../../core/world.ts"
+import { makeWorld, oneRank } from "../../core/world.ts"
+import { unlimited } from "../simulate/simulated.ts"
 
 const tokens = 2 * 16
 const llamaGraph = llama({
@@ -101,9 +102,65 @@ describe("what autograd keeps", () => {
     const head = tokens * (4 * 64 + 2 * 64 + 4 + 2 * 64 + 14 * 100)
     expect(kept(llamaGraph, "eager", "block")).toBe(3 * tokens * 2 * 64 + head)
   })
+
+  it("is there again when a block runs backward, and goes layer by layer", () => {
+    const norm = 4 * 64 + 2 * 64 + 4
+    const block = 2 * norm + 2 * 64 + 2 * (64 + 32 + 32) + 2 * 64 + 4 * 4 + 2 * 64 + 4 * 2 * 96
+    const workingOf = (graph: LayerGraph, by: "eager" | "autocast") => {
+      const saved = eagerSavedBytes(graph, by, "block")
+      const own = [...graph.layers.keys()].filter(
+        (index) => graph.layers[index]!.block !== graph.layers[index]!.name
+      )
+      const blocks = [...Map.groupBy(own, (index) => graph.layers[index]!.block).values()]
+      return blocks.map((indices) => indices.map((index) => saved[index]!.working))
+    }
+    for (const working of workingOf(llamaGraph, "eager")) {
+      expect(working.at(-1)).toBe(tokens * block)
+      expect(working[0]).toBe(tokens * norm)
+      expect(working).toEqual(working.toSorted((a, b) => a - b))
+    }
+    // What goes into the block is kept, and is what its first norm saves: not there twice.
+    for (const working of workingOf(llamaGraph, "autocast")) expect(working[0]).toBe(tokens * (4 * 64 + 4))
+    for (const working of workingOf(gpt2Graph, "eager")) expect(working[0]).toBe(tokens * 2 * 4)
+  })
 })
 
 describe("the worst moment of a backward pass", () => {
+  // Found with sums of whole gradients, which are all there when the first block runs backward.
+  it("is no worse where blocks are computed again, whatever is divided", () => {
+    const world = makeWorld([{ name: "one", nodes: [4] }], {
+      intra: unlimited,
+      inter: unlimited,
+      wan: unlimited
+    })
+    for (const graph of [llamaGraph, gpt2Graph])
+      for (const by of ["eager", "autocast"] as const)
+        for (const [parameters, gradients] of [
+          [true, true],
+          [false, true],
+          [false, false]
+        ] as const) {
+          const shard = planShards(
+            graph.layers.map(({ name }) => name),
+            divided(world, "world"),
+            {
+              units: "block",
+              parameters,
+              gradients,
+              reshardAfterForward: true,
+              prefetch: 1,
+              reduceDtype: "float32"
+            }
+          )
+          const [none, block] = (["none", "block"] as const).map((how) =>
+            backwardPeakBytes(graph, eagerSavedBytes(graph, by, how), { shard })
+          )
+          // A norm in 16 bits saves a float32 copy of what goes into it, which without recomputing nobody keeps.
+          const input = graph === llamaGraph && by === "eager" ? tokens * 2 * 64 : 0
+          expect(block, `${graph.name} ${by} ${parameters} ${gradients}`).toBeLessThanOrEqual(none! + input)
+        }
+  })
+
   it("is its beginning where activations are large, its end where gradients are", () => {
     const saved = eagerSavedBytes(llamaGraph, "eager", "none")
     const all = saved.reduce((sum, one) => sum + one.kept, 0)
