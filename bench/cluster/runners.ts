@@ -13,10 +13,10 @@ const asHost = (host: number): Readonly<Record<string, string>> => ({
   NCCL_IB_DISABLE: "1",
   NCCL_NVLS_ENABLE: "0",
   // A few connections, so that the link and not one core is the limit, and short buffers. With sixteen connections NCCL uses 12 %
-  // less of 10 Gbit/s, with its own buffers of 4 MiB 4 % less of 1 Gbit/s, in messages of 12.5 MB.
-  NCCL_NSOCKS_PERTHREAD: "2",
-  NCCL_SOCKET_NTHREADS: "2",
-  NCCL_BUFFSIZE: "1048576"
+  // less of 10 Gbit/s, with its own buffers of 4 MiB 4 % less of 1 Gbit/s, in messages of 12.5 MB. Whoever says otherwise has it so.
+  NCCL_NSOCKS_PERTHREAD: process.env["NCCL_NSOCKS_PERTHREAD"] ?? "2",
+  NCCL_SOCKET_NTHREADS: process.env["NCCL_SOCKET_NTHREADS"] ?? "2",
+  NCCL_BUFFSIZE: process.env["NCCL_BUFFSIZE"] ?? "1048576"
 })
 
 /** Each run of a command has ports of its own, for several may be under way on this host; in namespaces it would not matter. */

@@ -47,7 +47,8 @@ const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
   const ways: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, ReadonlyArray<string>]> = [
     ["as it is", {}, []],
     ["without graphs", { TANDEM_CUDA_GRAPHS: "0" }, []],
-    ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576" }, []],
+    ["one connection", { NCCL_NSOCKS_PERTHREAD: "1", NCCL_SOCKET_NTHREADS: "1" }, []],
+    ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576", NCCL_BUFFSIZE: "8388608" }, []],
     ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
     ["NCCL's sums", {}, ["--nccl-sums"]]
   ]
