@@ -1,6 +1,7 @@
 // exec bench: kernels, copies, collectives and the submission of ops on this machine.
 import * as Effect from "effect/Effect"
 import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
+import { InputError } from "../../core/input-error.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { requireWritable } from "../../scenarios/cli/outputs.ts"
@@ -17,6 +18,7 @@ import {
   type KernelTime
 } from "../bench.ts"
 import { watchingCores, type Timed } from "../core-waits.ts"
+import { placeHere } from "./job.ts"
 import { requireDevice, runCommand, sharedCores, warnOf } from "./command.ts"
 
 export interface BenchCommandOptions {
@@ -29,11 +31,26 @@ export interface BenchCommandOptions {
 
 const sizesBytes = [1 << 12, 1 << 16, 1 << 20, 1 << 22]
 
+/** Several processes that time the same at once would time each other. */
+const requireNoOthers: Effect.Effect<void, InputError> = Effect.flatMap(placeHere, (place) =>
+  place === undefined
+    ? Effect.void
+    : Effect.fail(
+        new InputError({
+          file: "environment",
+          field: "",
+          value: `${place.size} processes that ${place.launcher} has started`,
+          accepted: "one: exec bench times what one process has; exec profile times a job"
+        })
+      )
+)
+
 export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
       if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       yield* requireDevice
+      yield* requireNoOthers
       const alone: Array<Timed> = []
       const { submissionSeconds, readSeconds } = yield* watchingCores(
         "submissions and reads",

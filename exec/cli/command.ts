@@ -9,7 +9,9 @@ import { familyOf, type Scenario } from "../../scenarios/families.ts"
 import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
 import { chooseBackend, CurrentBackend } from "../backend.ts"
 import { coreWarnings, type Timed } from "../core-waits.ts"
+import { placeIn } from "../job/environment.ts"
 import { nativeInfo, useBlas } from "../native.ts"
+import { checkVariables } from "../variables.ts"
 
 /** The native addon is missing: reason and remedy. */
 export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missing: Schema.String }) {
@@ -21,7 +23,13 @@ export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missi
 /** Runs a command to its exit code, everything that it runs on that backend: see `chooseBackend`. */
 export const runCommand = (command: Effect.Effect<Outcome, Error>, backend = "auto"): Promise<number> =>
   execute(
-    Effect.flatMap(chooseBackend(backend), (name) => Effect.provideService(command, CurrentBackend, name)),
+    Effect.gen(function* () {
+      const warnings = yield* checkVariables(process.env)
+      // Of a job's processes, which mostly have the same, one tells. Where a place is said wrongly, whoever needs it says so.
+      const place = yield* Effect.orElseSucceed(placeIn(process.env), () => undefined)
+      if (place === undefined || place.rank === 0) warnOf(warnings)
+      return yield* Effect.provideService(command, CurrentBackend, yield* chooseBackend(backend))
+    }),
     "exec"
   )
 

@@ -32,8 +32,8 @@ export interface JobOptions {
   readonly processes?: number
   /** What carries messages between processes; default what the environment says. */
   readonly transport?: TransportWish
-  /** Seconds to wait for the others. */
-  readonly rendezvousTimeout: number
+  /** Seconds to wait for the others; 60 where it is not said. */
+  readonly rendezvousTimeout?: number
 }
 
 /**
@@ -108,6 +108,12 @@ export const perhapsInJob = <A, E>(
   Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> => {
     const { ranks, file } = together
     if (place === undefined) {
+      for (const [option, value] of [
+        ["--transport", options.transport],
+        ["--rendezvous-timeout", options.rendezvousTimeout]
+      ] as const)
+        if (value !== undefined)
+          writeError(`exec: warning: ${option} has no effect: all ranks are in this process\n`)
       const tasks = tasksWithoutSrun(process.env)
       if (tasks !== undefined && ranks > 1)
         writeError(
@@ -126,8 +132,9 @@ export const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
 }
 
 /** The place of this process in a job that a launcher has started; undefined where it is alone. */
-const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(placeIn(process.env), (place) =>
-  place === undefined || place.size === 1 ? undefined : place
+export const placeHere: Effect.Effect<Place | undefined, InputError> = Effect.map(
+  placeIn(process.env),
+  (place) => (place === undefined || place.size === 1 ? undefined : place)
 )
 
 /** What processes of one run have been told alike: where it differs, only so much is known. */
@@ -135,7 +142,7 @@ const scenarioAndOptions = "the digest of scenario and options"
 
 const inJob = <A, E>(
   place: Place,
-  { rendezvousTimeout, transport: wish }: JobOptions,
+  { rendezvousTimeout = 60, transport: wish }: JobOptions,
   { plan, files }: Together,
   use: (job: ProcessJob) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> =>

@@ -36,9 +36,10 @@ const transportOption = () =>
     "what carries messages between processes: auto is memory between ranks of one host, and to others UCX where it has RDMA between all ranks, else TCP (default: TANDEM_TRANSPORT, else auto)"
   ).choices(transports)
 const rendezvousOption = () =>
-  new Option("--rendezvous-timeout <seconds>", "how long to wait for the job's other processes")
-    .argParser(wholeNumber(1))
-    .default(60)
+  new Option(
+    "--rendezvous-timeout <seconds>",
+    "how long to wait for the job's other processes (default: 60)"
+  ).argParser(wholeNumber(1))
 
 /** What a command that runs a scenario's ranks is told of where they run. */
 const onRanks = (command: Command): Command =>

@@ -79,6 +79,48 @@ describeNative("exec", () => {
     expect((JSON.parse(stdout) as { warnings: ReadonlyArray<string> }).warnings).toHaveLength(2)
   })
 
+  it("says of variables and options that they have no effect, and refuses words that mean nothing", () => {
+    const train = ["train", "scenarios/agree/data-parallel.yaml", "--steps", "1"]
+    const vain = [...train, "--transport", "tcp", "--rendezvous-timeout", "5"]
+    const { status, stderr } = exec({ TANDEM_TRANSPRT: "tcp" }, ...vain)
+    expect(status, stderr).toBe(0)
+    expect(stderr).toBe(
+      'exec: warning: environment: nothing reads TANDEM_TRANSPRT; did you mean "TANDEM_TRANSPORT"?\n' +
+        "exec: warning: --transport has no effect: all ranks are in this process\n" +
+        "exec: warning: --rendezvous-timeout has no effect: all ranks are in this process\n"
+    )
+    const refused = exec({ TANDEM_TRANSPORT: "udp" }, ...train)
+    expect(refused.status).toBe(2)
+    expect(refused.stderr).toBe(
+      'exec: environment: TANDEM_TRANSPORT: "udp" is not accepted; expected auto, tcp, ucx\n'
+    )
+  })
+
+  it("evaluates on nothing for nobody who asks for it", () => {
+    const { status, stderr } = exec(
+      {},
+      "train",
+      "scenarios/agree/data-parallel.yaml",
+      "--evaluate-every",
+      "2",
+      "--set",
+      "training.heldOut=0"
+    )
+    expect(stderr).toBe(
+      "exec: --evaluate-every: 2 is not accepted; expected text to evaluate on: none is held out (training.heldOut is 0)\n"
+    )
+    expect(status).toBe(2)
+  })
+
+  it("times nothing in each of several processes at once", () => {
+    const job = { RANK: "0", WORLD_SIZE: "2", MASTER_ADDR: "127.0.0.1", MASTER_PORT: "29400" }
+    const { status, stderr } = exec(job, "bench")
+    expect(stderr).toBe(
+      "exec: environment: 2 processes that torchrun has started is not accepted; expected one: exec bench times what one process has; exec profile times a job\n"
+    )
+    expect(status).toBe(2)
+  })
+
   it("refuses a matrix library that cannot be loaded, rather than take another", () => {
     const environment = { TANDEM_BLAS: "/nowhere/libblas.so" }
     const { stderr, status } = exec(environment, "train", "scenarios/agree/data-parallel.yaml")

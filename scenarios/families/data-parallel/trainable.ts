@@ -23,7 +23,7 @@ export const trainable = (
     const prepared = yield* prepareTraining(scenario, file, loader, choices)
     const { world, planned, build, batchTokens, corpus, graph, learns, continuation } = prepared
     const steps = choices.steps ?? scenario.steps ?? prepared.steps
-    const evaluation = yield* evaluationOf(prepared, file, choices.evaluateEvery ?? steps)
+    const evaluation = yield* evaluationOf(prepared, file, choices.evaluateEvery, steps)
     const final = new FinalWeights()
     return {
       world,
@@ -55,15 +55,26 @@ export const trainable = (
     }
   })
 
-/** Without text held out there is nothing to evaluate on, unless it was asked for. */
+/** Without text held out there is nothing to evaluate on, which whoever asks for it is told. */
 const evaluationOf = (
   { corpus, graph }: PreparedTraining,
   file: string,
-  everySteps: number
+  asked: number | undefined,
+  steps: number
 ): Effect.Effect<{ readonly everySteps: number; readonly batches: number } | undefined, InputError> => {
   const context = graph.inputs[0]!.shape[1]!
-  if (corpus.heldOut.length > context) return Effect.succeed({ everySteps, batches: heldOutBatches })
-  if (corpus.heldOut.length === 0) return Effect.succeed(undefined)
+  if (corpus.heldOut.length > context)
+    return Effect.succeed({ everySteps: asked ?? steps, batches: heldOutBatches })
+  if (corpus.heldOut.length === 0 && asked === undefined) return Effect.succeed(undefined)
+  if (corpus.heldOut.length === 0)
+    return Effect.fail(
+      new InputError({
+        file: "--evaluate-every",
+        field: "",
+        value: String(asked),
+        accepted: "text to evaluate on: none is held out (training.heldOut is 0)"
+      })
+    )
   return Effect.fail(
     new InputError({
       file,
