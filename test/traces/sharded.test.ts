@@ -165,6 +165,21 @@ describe.each(["FSDP2", "FSDP1"] as const)("a made-up trace under %s", (version)
     expect(us(sharded!.copySeconds)).toBe(12)
   })
 
+  it("says in the profile, for whoever simulates with it, what was sharded and how wide", async () => {
+    const { profile } = await imported(version)
+    const [note, ...others] = profile.notes!
+    expect(others).toEqual([])
+    expect(note).toMatch(
+      /^its parameters were sharded over 2 ranks \(FSDP\): the profile is of the whole model/u
+    )
+    // Calls of the first version name no unit, so what they carried of which is not known.
+    const told = [
+      "parameters were gathered in 16 bits (shard.parameterDtype says so of a scenario)",
+      "gradients were summed in 32 bits (shard.reduceDtype says so of a scenario)"
+    ]
+    for (const one of told) expect(note!.includes(one)).toBe(version === "FSDP2")
+  })
+
   it("measures what hooks and calls cost the host", async () => {
     const { profile } = await imported(version, 800e-6)
     const { host } = profile

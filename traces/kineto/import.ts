@@ -272,6 +272,8 @@ const finished = (
         .replace(/\.pt$/u, ""),
     device: options.device ?? deviceName ?? "unknown",
     source: `torch.profiler trace ${named}${conditions}`,
+    // Whoever simulates with it has not seen the import.
+    ...(parallel === undefined ? {} : { notes: [parallel] }),
     steps: found.steps,
     stepSeconds: Math.max(busy, found.stepSeconds - inGaps.profiledSeconds),
     unprofiledStepSeconds:

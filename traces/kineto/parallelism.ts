@@ -48,13 +48,34 @@ const told: Readonly<Record<Parallelism, string>> = {
   expert: "its experts were divided among ranks (expert parallel): it computed one rank's experts"
 }
 
+/** Bytes of each number that such messages of a unit carry, from a unit whose parameters are known; undefined where none is. */
+const widthOf = ({ ranks, units }: ShardedRun, messages: "gathers" | "scatters"): number | undefined => {
+  const unit = units.find((one) => one.elements > 0 && one[messages].calls > 0)
+  if (unit === undefined) return undefined
+  const { calls, bytes } = unit[messages]
+  const width = Math.round((bytes / calls / unit.elements) * ranks)
+  return width > 0 ? width : undefined
+}
+
+/** What a scenario must say for parts to travel as they did. */
+const dtypesOf = (run: ShardedRun): string => {
+  const said = [
+    ["parameters were gathered", widthOf(run, "gathers"), "shard.parameterDtype"],
+    ["gradients were summed", widthOf(run, "scatters"), "shard.reduceDtype"]
+  ] as const
+  return said
+    .filter(([, width]) => width !== undefined)
+    .map(([what, width, field]) => `. Its ${what} in ${8 * width!} bits (${field} says so of a scenario)`)
+    .join("")
+}
+
 /** What a user must know of a trace of such a run; undefined for plain data parallelism. */
 export const parallelismWarning = (
   found: ReadonlyArray<Parallelism>,
   sharded: ShardedRun | undefined
 ): string | undefined => {
   if (sharded !== undefined && found.every((kind) => kind === "fsdp"))
-    return `its parameters were sharded over ${sharded.ranks} ranks (FSDP): the profile is of the whole model, without gathers, scatters, FSDP's copies and hooks${sharded.ranks > 1 ? `; the optimizer of one part counts ${sharded.ranks} times` : ""}. Kernels are those of its param_dtype: under autocast they are others`
+    return `its parameters were sharded over ${sharded.ranks} ranks (FSDP): the profile is of the whole model, without gathers, scatters, FSDP's copies and hooks${sharded.ranks > 1 ? `; the optimizer of one part counts ${sharded.ranks} times` : ""}. Kernels are those of its param_dtype: under autocast they are others${dtypesOf(sharded)}`
   return found.length === 0
     ? undefined
     : `the run was not plain data-parallel: ${found.map((kind) => told[kind]).join("; ")}. For data-parallel training of the whole model record it on one device, or under DDP`
