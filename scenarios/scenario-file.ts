@@ -143,7 +143,9 @@ export const withoutAxes = (raw: unknown): unknown =>
 export const unresolved = (
   file: string,
   field: string,
-  found: { readonly candidates: ReadonlyArray<string> } | { readonly similar: ReadonlyArray<string> }
+  found:
+    | { readonly candidates: ReadonlyArray<string> }
+    | { readonly similar: ReadonlyArray<string>; readonly fields?: ReadonlyArray<string> }
 ): InputError => {
   if ("candidates" in found) {
     return new InputError({
@@ -159,9 +161,11 @@ export const unresolved = (
     field,
     value: "an unknown field",
     accepted:
-      near.length === 0
-        ? "the path of a scenario field, such as world.links.inter.bandwidth"
-        : `the path of a scenario field; did you mean ${near.join(" or ")}?`
+      found.fields !== undefined
+        ? `one of ${found.fields.join(", ")}`
+        : near.length === 0
+          ? "the path of a scenario field, such as world.links.inter.bandwidth"
+          : `the path of a scenario field; did you mean ${near.join(" or ")}?`
   })
 }
 

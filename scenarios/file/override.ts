@@ -77,7 +77,8 @@ const unique = (paths: ReadonlyArray<FieldPath>): ReadonlyArray<FieldPath> => [
 type Resolution =
   | { readonly path: FieldPath }
   | { readonly candidates: ReadonlyArray<string> }
-  | { readonly similar: ReadonlyArray<string> }
+  /** `fields`: all that the section has which the path names, where none of them is similar. */
+  | { readonly similar: ReadonlyArray<string>; readonly fields?: ReadonlyArray<string> }
 
 /**
  * The field that a path, or the end of one, means: an exact path; else the one field that is there and ends so; else the
@@ -105,16 +106,27 @@ export const resolveField = (
     if (candidates.length > 1) return { candidates: candidates.map(pathText) }
   }
   const last = suffix.at(-1)!
-  const known = [...present, ...possible]
+  const outer =
+    suffix.length > 1 ? resolveField(shape, value, suffix.slice(0, -1).join("."), alsoPresent) : undefined
+  const section = outer !== undefined && "path" in outer ? outer.path : undefined
+  const inside =
+    section === undefined
+      ? []
+      : [narrowed, possible]
+          .map((paths) => paths.filter((path) => pathText(path.slice(0, -1)) === pathText(section)))
+          .find((paths) => paths.length > 0)
+  // Whoever names a section means one of its fields.
+  const known = inside === undefined || inside.length === 0 ? [...present, ...possible] : inside
   const near = new Set(
     similarTo(
       last,
       known.map((path) => String(path.at(-1)))
     ).slice(0, 3)
   )
-  return {
-    similar: [...new Set(known.filter((path) => near.has(String(path.at(-1)))).map(pathText))].slice(0, 6)
-  }
+  const similar = [...new Set(known.filter((path) => near.has(String(path.at(-1)))).map(pathText))]
+  return similar.length === 0 && known === inside
+    ? { similar, fields: inside.map(pathText) }
+    : { similar: similar.slice(0, 6) }
 }
 
 /** The data with `path` set to `set`; what is on the way there and not a container is replaced by one. */

@@ -266,6 +266,19 @@ describe("--set", () => {
     expect(errorsOf(small, "bandwith=1Gbit/s", "ranks")).toHaveLength(2)
   })
 
+  it("tells the fields of a section that the path names: the one that is near, or all", () => {
+    expect(errorsOf(small, "shard.stage=3")).toEqual([
+      "--set shard.stage=3: shard.stage: an unknown field is not accepted; expected one of shard.within, shard.parameters, shard.gradients, shard.optimizer, shard.reshardAfterForward, shard.prefetch, shard.units, shard.parameterDtype, shard.reduceDtype"
+    ])
+    expect(errorsOf(small, "shard.reshard_after_forward=true")[0]).toMatch(
+      /did you mean shard\.reshardAfterForward\?$/u
+    )
+    // By the end of its path, too; and of alternatives those of the chosen one.
+    expect(errorsOf(small, "inter.mbit=1")[0]).toMatch(/expected one of world\.links\.inter\.bandwidth, /u)
+    expect(errorsOf(small, "algorithm.zzz=1")[0]).toMatch(/algorithm\.bucketBytes/u)
+    expect(errorsOf(small, "algorithm.zzz=1")[0]).not.toMatch(/algorithm\.period/u)
+  })
+
   it("names the option in the errors of its value, and the line in others", () => {
     expect(errorsOf(small.replace("1Gbit/s", "1parsec"), "ranks=few")).toEqual([
       '--set ranks=few: world.ranks: "few" is not accepted; expected a whole number, from 1 to 1000000',
