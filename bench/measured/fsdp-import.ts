@@ -8,6 +8,9 @@
 //   DDP and FSDP2. They say what a launch costs, and how long a step takes whose device waits for its host.
 // - What DDP and FSDP2 add to a host: steps of few tokens of the *other* model under them, less its local ones, by calls and tensors
 //   as that model's traces have them.
+// - Where steps were recorded in turns, a few of each kind over and over, medians over rounds of all three, and what DDP and FSDP2 add
+//   in each round: a host is as fast as it is then. What they add to the other model's host is then taken as many times as long as
+//   this model's launches take beside the other's, so that two models' minutes need not be alike.
 // - Collectives alone, and how much slower kernels are beside them: over NVLink, over sockets that are not shaped, and the shaped
 //   link's rate. Each step over a shaped link once more from collectives measured on that link.
 // - The option `gradient_as_bucket_view`, as recorded.
@@ -17,6 +20,7 @@ import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
+import { median } from "../../core/median.ts"
 import type { Profile } from "../../core/profile.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { shardedH200Cubic } from "../../sim/validate/sharded-h200.ts"
@@ -24,6 +28,7 @@ import { importCsv, importKinetoFile, writeProfile, type ImportReport } from "..
 import { tensorsCarried } from "../../traces/kineto/host-times.ts"
 import type { RecordedSteps, Recording } from "./fsdp-recording.ts"
 import {
+  addedInTurns,
   collectivesCsv,
   congestionOf,
   models,
@@ -33,6 +38,7 @@ import {
   slowdownBeside,
   slowerSeconds,
   stepsOf,
+  turnsOf,
   waitedSecondsOf,
   type Mode,
   type Model
@@ -81,12 +87,18 @@ const imported = (
   )
 
 /** A local step of few tokens, whose host sets the pace. */
-const hostSeconds = (model: Model, mode: "local" | "local16"): number =>
-  slowerSeconds(stepsOf(recording, { model, mode, few: true }))
+const hostSeconds = (model: Model, mode: "local" | "local16"): number => {
+  const turns = turnsOf(recording, { model, mode, few: true })
+  if (turns.length > 0) return median(turns.map((turn) => slowerSeconds([turn])))
+  return slowerSeconds(stepsOf(recording, { model, mode, few: true }))
+}
 
 /** A step of few tokens under DDP or FSDP2 over NVLink. */
-const fewSeconds = (model: Model, mode: "ddp" | "fsdp"): number =>
-  secondsOf(stepsOf(recording, { model, mode, few: true, link: "nvlink" })[0]!)
+const fewSeconds = (model: Model, mode: "ddp" | "fsdp"): number => {
+  const added = addedInTurns(recording, model, mode)
+  if (added !== undefined) return hostSeconds(model, mode === "ddp" ? "local" : "local16") + added
+  return secondsOf(stepsOf(recording, { model, mode, few: true, link: "nvlink" })[0]!)
+}
 
 /** The local step's profile; where its device waits for its host, as long as the host takes. */
 const localProfile = async (model: Model, mode: "local" | "local16"): Promise<Profile> => {
@@ -149,6 +161,7 @@ const fsdpHost = async (model: Model): Promise<HostCosts> => {
   return { hookSeconds: hookSeconds * more, collectiveSeconds: collectiveSeconds * more }
 }
 
+const inTurns = partsOf(recording, "turn").length > 0
 const launch = new Map<string, number>()
 const added = new Map<string, HostCosts>()
 for (const model of models) {
@@ -204,7 +217,10 @@ const setOf = (
   const base = [profiled, `activations.of=${architecture[model]}`]
   if (mode === "local") return [...base, "world={ranks: 1}", "collectives={}", "host=none"]
   const { collectiveSeconds, hookSeconds } = added.get(`${otherOf(model)} ${mode}`)!
-  const launched = launch.get(`${model} ${mode === "fsdp" ? "local16" : "local"}`)!
+  const alone = mode === "fsdp" ? "local16" : "local"
+  const launched = launch.get(`${model} ${alone}`)!
+  // How fast this host was, beside the other model's then.
+  const pace = inTurns ? launched / launch.get(`${otherOf(model)} ${alone}`)! : 1
   const reads = how.waited ? ", read: 20us, readEachStep: true" : ""
   return [
     ...base,
@@ -214,7 +230,7 @@ const setOf = (
       : [
           `activations.gradientAsBucketView=${String(recording.conditions?.gradient_as_bucket_view === true)}`
         ]),
-    `host={mode: eager, launch: ${us(launched)}, collective: ${us(collectiveSeconds)}, hook: ${us(hookSeconds)}${reads}}`
+    `host={mode: eager, launch: ${us(launched)}, collective: ${us(pace * collectiveSeconds)}, hook: ${us(pace * hookSeconds)}${reads}}`
   ]
 }
 
@@ -232,7 +248,8 @@ const rows = partsOf(recording, "steps")
     const waited = local ? undefined : waitedSecondsOf(row)
     const peakBytes = peakBytesOf(row)
     const of = { link: shown, model, mode }
-    const stepSeconds = secondsOf(row)
+    const turns = link === "nvlink" ? turnsOf(recording, { model, mode, few: false }) : []
+    const stepSeconds = turns.length > 0 ? median(turns.map(secondsOf)) : secondsOf(row)
     return [
       {
         ...of,

@@ -27,6 +27,12 @@ export interface RecordedSteps {
   readonly ranks: ReadonlyArray<RankSteps>
 }
 
+/** A few steps of one kind, in turn with a few of the others. */
+export interface RecordedTurn extends Omit<RecordedSteps, "what" | "processes" | "early"> {
+  readonly what: "turn"
+  readonly round: number
+}
+
 interface RecordedTrace {
   readonly what: "trace"
   readonly model: Model
@@ -61,7 +67,12 @@ interface RecordedCollectives {
 }
 
 type Part =
-  RecordedSteps | RecordedTrace | RecordedBeside | RecordedCollectives | { readonly what: "model" | "spans" }
+  | RecordedSteps
+  | RecordedTurn
+  | RecordedTrace
+  | RecordedBeside
+  | RecordedCollectives
+  | { readonly what: "model" | "spans" }
 
 interface Described {
   readonly torch?: string
@@ -90,7 +101,7 @@ const mean = (values: ReadonlyArray<number>): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length
 
 /** Median of the steps, mean of the ranks, seconds. */
-export const secondsOf = ({ ranks }: RecordedSteps): number =>
+export const secondsOf = ({ ranks }: Pick<RecordedSteps, "ranks">): number =>
   mean(ranks.map(({ seconds }) => median(seconds)))
 
 /** The same where the host waits for the device after each; undefined where none were recorded. */
@@ -113,7 +124,7 @@ export const peakBytesOf = ({ ranks }: RecordedSteps): number | undefined => {
  * What steps take that wait for the slower of two hosts each time, seconds: the mean, over all pairs of one rank's steps and the
  * other's, of the longer of the two. Of ranks whose steps did not wait for each other.
  */
-export const slowerSeconds = (parts: ReadonlyArray<RecordedSteps>): number =>
+export const slowerSeconds = (parts: ReadonlyArray<Pick<RecordedSteps, "ranks">>): number =>
   mean(
     parts.map(({ ranks }) =>
       mean(
@@ -138,6 +149,31 @@ export const stepsOf = (
       processes === 2 &&
       link === (kind.link ?? link)
   )
+
+/** Turns of the kind asked for, by round. Empty where none were recorded. */
+export const turnsOf = (
+  recording: Recording,
+  kind: { readonly model: Model; readonly mode: Mode; readonly few: boolean }
+): ReadonlyArray<RecordedTurn> =>
+  partsOf(recording, "turn")
+    .filter(
+      ({ model, mode, few = false }) => model === kind.model && mode === kind.mode && few === kind.few
+    )
+    .toSorted((a, b) => a.round - b.round)
+
+/**
+ * What DDP or FSDP2 adds to a host's step, seconds: the median, over rounds, of a step of few tokens under it less the slower host's
+ * local one of the same round. Undefined where no turns were recorded.
+ */
+export const addedInTurns = (recording: Recording, model: Model, mode: "ddp" | "fsdp"): number | undefined => {
+  const local = turnsOf(recording, { model, mode: mode === "ddp" ? "local" : "local16", few: true })
+  const byRound = new Map(local.map((turn) => [turn.round, slowerSeconds([turn])]))
+  const added = turnsOf(recording, { model, mode, few: true }).flatMap((turn) => {
+    const alone = byRound.get(turn.round)
+    return alone === undefined ? [] : [secondsOf(turn) - alone]
+  })
+  return added.length === 0 ? undefined : median(added)
+}
 
 export const congestionOf = ({ described }: Recording): string =>
   described?.sockets?.[0]?.tcp?.tcp_congestion_control[0] ?? "tcp"

@@ -4,7 +4,8 @@
 
 GPT-2 124M and a Llama of 853M, two ranks of one machine, a GPU each. Over NVLink, each in processes of its own: local
 steps by both processes at once, in autocast and with 16-bit parameters, steps under DDP and FSDP2, each also of so few
-tokens that the host sets the pace, peaks of memory, profiler traces. Then over sockets between network namespaces,
+tokens that the host sets the pace, peaks of memory, profiler traces; and local steps and those under DDP or FSDP2 a few
+each in turn, as hosts do not stay as fast as they were. Then over sockets between network namespaces,
 unshaped and at several rates: collectives alone, and the same steps, with what TCP, the token buckets and the threads
 counted meanwhile. Run as root on a Linux machine with two NVIDIA GPUs, PyTorch, transformers and iproute2:
 
@@ -37,6 +38,8 @@ FAILURES = (RuntimeError, OSError, subprocess.CalledProcessError)
 MODELS = ("gpt2", "llama1b")
 LOCAL = ("local", "local16")
 SHARED = ("ddp", "fsdp")
+# What the host does of each without communication.
+LOCAL_OF = {"ddp": "local", "fsdp": "local16"}
 
 # Sizes that the steps have (buckets of 25 MiB and one of the embedding; parts of blocks and of roots) lie between these.
 WHOLE_SWEEP = [("all_reduce", MIB // 4 * size) for size in (1, 4, 16, 64, 128, 256, 640)] + \
@@ -192,14 +195,14 @@ def record_nvlink(recorder: Recorder, pairs: Pairs, link: str):
             if not recorder.rehearse:
                 recorder.add("beside", link=link, ranks=ranks.ask("beside", size_bytes=64 * MIB, calls=50))
     for model in MODELS:
-        # The local pair stays, and tells before, between and after the others how fast the hosts are.
+        # The local pair stays, and tells in turn with the others how fast the hosts are.
         with pairs.opened(f"{model} local") as local:
             for mode in LOCAL:
                 record_model(recorder, local, "none", model, mode)
             for mode in SHARED:
                 with pairs.opened(f"{model} {mode}") as ranks:
                     record_model(recorder, ranks, link, model, mode)
-                record_hosts(recorder, local, model)
+                    record_turns(recorder, local, ranks, link, model, mode)
 
 
 def record_model(recorder: Recorder, ranks: Ranks | None, link: str, model: str, mode: str):
@@ -223,12 +226,21 @@ def record_model(recorder: Recorder, ranks: Ranks | None, link: str, model: str,
         record_trace(recorder, ranks, model, mode, few=True)
 
 
-def record_hosts(recorder: Recorder, ranks: Ranks | None, model: str):
-    """Once more how long the hosts take for a step."""
-    with recorder.part(f"hosts: {model}", 8) as there_is_time:
-        if there_is_time and ranks:
-            for mode in LOCAL:
-                record_steps(recorder, ranks, None, "none", model, mode, warmup=2, steps=20, synchronized=0, few=True)
+def record_turns(recorder: Recorder, local: Ranks | None, ranks: Ranks | None, link: str, model: str, mode: str):
+    """A few steps each in turn, over and over: local ones of few tokens, those of few tokens under `mode`, and its own."""
+    rounds, steps = 8, 5
+    with recorder.part(f"{link}: {model} {mode} in turns", 25) as there_is_time:
+        if not there_is_time or not local or not ranks:
+            return
+        kinds = (("none", local, LOCAL_OF[mode], True), (link, ranks, mode, True), (link, ranks, mode, False))
+        medians = {}
+        for turn in range(rounds):
+            for at, pair, kind, few in kinds:
+                answers = pair.ask("steps", model=model, mode=kind, warmup=1, steps=steps, synchronized=0, few=few)
+                recorder.add("turn", round=turn, link=at, model=model, mode=kind, few=few, ranks=answers)
+                medians.setdefault((kind, few), []).append(middle(answers[0]["seconds"]))
+        recorder.say("; ".join(f"{link} {model} {kind}{', few tokens' if few else ''}: {min(times):.4f} to {max(times):.4f} s"
+                               for (kind, few), times in medians.items()))
 
 
 def record_trace(recorder: Recorder, ranks: Ranks, model: str, mode: str, few: bool):

@@ -1,6 +1,7 @@
 // What is read from a recording of DDP and FSDP2: which steps, which medians, and the table of collectives.
 import { expect, it } from "vitest"
 import {
+  addedInTurns,
   collectivesCsv,
   congestionOf,
   peakBytesOf,
@@ -8,8 +9,10 @@ import {
   slowdownBeside,
   slowerSeconds,
   stepsOf,
+  turnsOf,
   waitedSecondsOf,
   type RecordedSteps,
+  type RecordedTurn,
   type Recording
 } from "../../bench/measured/fsdp-recording.ts"
 
@@ -103,4 +106,39 @@ it("writes collectives as a table: calls in a row where recorded, else the media
   expect(collectivesCsv(recording, "nvlink")).toBeUndefined()
   expect(congestionOf(recording)).toBe("cubic")
   expect(congestionOf({ date: "", parts: [] })).toBe("tcp")
+})
+
+it("takes what FSDP2 adds from steps of the same round, however fast the host was in it", () => {
+  const turn = (
+    round: number,
+    mode: "local16" | "fsdp",
+    few: boolean,
+    ...ranks: ReadonlyArray<number>
+  ): RecordedTurn => ({
+    what: "turn",
+    round,
+    link: mode === "fsdp" ? "nvlink" : "none",
+    model: "gpt2",
+    mode,
+    few,
+    ranks: ranks.map((seconds) => ({ seconds: [seconds] }))
+  })
+  const parts = [
+    turn(1, "fsdp", true, 90, 90),
+    turn(1, "local16", true, 45, 60),
+    turn(1, "fsdp", false, 95, 95),
+    turn(0, "local16", true, 40, 30),
+    turn(0, "fsdp", true, 66, 66),
+    turn(0, "fsdp", false, 70, 70),
+    turn(2, "local16", true, 41, 41),
+    turn(2, "fsdp", true, 69, 69),
+    // whose local steps were lost
+    turn(3, "fsdp", true, 500, 500)
+  ]
+  const all: Recording = { ...recording, parts }
+  expect(turnsOf(all, { model: "gpt2", mode: "fsdp", few: false }).map(({ round }) => round)).toEqual([0, 1])
+  // 66 - 40, 90 - 60 and 69 - 41: the slower of two hosts each time
+  expect(addedInTurns(all, "gpt2", "fsdp")).toBe(28)
+  expect(addedInTurns(all, "gpt2", "ddp")).toBeUndefined()
+  expect(addedInTurns(all, "llama1b", "fsdp")).toBeUndefined()
 })
