@@ -156,16 +156,18 @@ export const turnsOf = (
   kind: { readonly model: Model; readonly mode: Mode; readonly few: boolean }
 ): ReadonlyArray<RecordedTurn> =>
   partsOf(recording, "turn")
-    .filter(
-      ({ model, mode, few = false }) => model === kind.model && mode === kind.mode && few === kind.few
-    )
+    .filter(({ model, mode, few = false }) => model === kind.model && mode === kind.mode && few === kind.few)
     .toSorted((a, b) => a.round - b.round)
 
 /**
  * What DDP or FSDP2 adds to a host's step, seconds: the median, over rounds, of a step of few tokens under it less the slower host's
  * local one of the same round. Undefined where no turns were recorded.
  */
-export const addedInTurns = (recording: Recording, model: Model, mode: "ddp" | "fsdp"): number | undefined => {
+export const addedInTurns = (
+  recording: Recording,
+  model: Model,
+  mode: "ddp" | "fsdp"
+): number | undefined => {
   const local = turnsOf(recording, { model, mode: mode === "ddp" ? "local" : "local16", few: true })
   const byRound = new Map(local.map((turn) => [turn.round, slowerSeconds([turn])]))
   const added = turnsOf(recording, { model, mode, few: true }).flatMap((turn) => {
