@@ -1,6 +1,8 @@
 // What a measurement cannot mean, said beside it and in its file: numbers stay as they were measured. Knows no device and no file.
-import { formatSeconds } from "../core/units.ts"
+import type { MeasuredHost } from "../core/cost/host.ts"
+import { counted, formatSeconds } from "../core/units.ts"
 import type { costOfCompany } from "./in-company.ts"
+import type { Recording } from "./recording-cost.ts"
 
 /**
  * Measurements of one thing whose most is more times the least are told: a value in their middle is off by a tenth from both, and foretold
@@ -19,6 +21,20 @@ export const stepWarnings = (seconds: ReadonlyArray<number>): ReadonlyArray<stri
       ]
     : []
 }
+
+/**
+ * Of a host's read that was measured beside steps that nobody timed: what it holds for. Such steps are launched as graphs, which begin when all of
+ * their ops were submitted, so that part of the read is as long as the program.
+ */
+export const readWarnings = (
+  host: Pick<MeasuredHost, "readSeconds"> | undefined,
+  recording: Pick<Recording, "ops" | "submittingSeconds"> | undefined
+): ReadonlyArray<string> =>
+  host?.readSeconds === undefined || recording === undefined
+    ? []
+    : [
+        `a read takes the host ${formatSeconds(host.readSeconds)} with ${counted(recording.ops, "op")} between two reads, which take ${formatSeconds(recording.submittingSeconds)} to submit: that is in it in part, so it holds for programs with about as many`
+      ]
 
 /** `field`: of a scenario that reckons with the slowdown. */
 export const companyWarnings = (

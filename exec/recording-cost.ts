@@ -44,6 +44,8 @@ export interface Recording {
   readonly timedSeconds: number
   readonly plainSeconds: number
   readonly ops: number
+  /** Of these steps plain, the median seconds in which the program did not wait: it submitted. */
+  readonly submittingSeconds: number
   /** Steps took longer timed by more than `mostRecordingSeconds` an op explain. */
   readonly mostReached: boolean
   /** Of the ops that were timed, the share of which no more than `leastShare` of their time is left. */
@@ -213,6 +215,7 @@ export const costOfRecording = (
     timedSeconds: middle((index) => timed[index]!.seconds),
     plainSeconds: middle((index) => plain[index]!.seconds),
     ops,
+    submittingSeconds: middle((index) => plain[index]!.hostSeconds),
     kinds: [...kinds].map(([kind, own]) => ({
       ops,
       count: own.length,

@@ -30,7 +30,7 @@ import { layerTimes, type LayerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
-import { companyWarnings, stepWarnings } from "../profile-warnings.ts"
+import { companyWarnings, readWarnings, stepWarnings } from "../profile-warnings.ts"
 import { recordRun, type RunRecord } from "../record-run.ts"
 import { leastCost, mostRecordingSeconds, type Recording } from "../recording-cost.ts"
 import { leastShare } from "../replayed-run.ts"
@@ -435,7 +435,8 @@ const profileRun = (
     const measured = yield* measuredOn(emulated)
     const notes = [
       ...(yield* coresShared({ emulated, job }, world.size, watched)),
-      ...companyWarnings(company, "costs.slowdown")
+      ...companyWarnings(company, "costs.slowdown"),
+      ...readWarnings(host, recording)
     ]
     warnOf(notes)
     yield* writeProfile(

@@ -1,6 +1,6 @@
 // From where on a profile says that a number of it is known no better.
 import { expect, it } from "vitest"
-import { companyWarnings, stepWarnings } from "../../exec/profile-warnings.ts"
+import { companyWarnings, readWarnings, stepWarnings } from "../../exec/profile-warnings.ts"
 
 it("steps that differ from part to part by more than a fifth are told", () => {
   expect(stepWarnings([0.01])).toEqual([])
@@ -23,4 +23,17 @@ it("a slowdown is told with its steps' own where these differ, and why there is 
   expect(upwards).toContain("was 2.00 upwards")
   const [none] = companyWarnings({ ...company, kernels: undefined, kernelsOfShares: [3, Infinity] }, field)
   expect(none).toMatch(/^no collectives\.slowdown is told/u)
+})
+
+it("a read that was told by steps that nobody timed says for how many ops between two reads it holds", () => {
+  const recording = { ops: 136, submittingSeconds: 240e-6 }
+  const [told, ...more] = readWarnings({ readSeconds: 607e-6 }, recording)
+  expect(more).toEqual([])
+  expect(told).toMatch(
+    /^a read takes the host 607 us with 136 ops between two reads, which take 240 us to submit/u
+  )
+  // From a timeline alone, or of a program that does not read.
+  expect(readWarnings({ readSeconds: 607e-6 }, undefined)).toEqual([])
+  expect(readWarnings({}, recording)).toEqual([])
+  expect(readWarnings(undefined, recording)).toEqual([])
 })
