@@ -1,4 +1,4 @@
-// Numbers on the command lines of benches: one that is none ends the process with what would do, and is not measured with.
+// Numbers and names on the command lines of benches: one that is none ends the process with what would do, and is not measured with.
 
 const refuse = (name: string, given: string, accepted: string): never => {
   process.stderr.write(`${name}: ${given} is not accepted; expected ${accepted}\n`)
@@ -29,3 +29,11 @@ export const numbersOf = (
   given: string,
   one: (name: string, given: string) => number
 ): ReadonlyArray<number> => given.split(",").map((part) => one(name, part))
+
+/** One of `known`. */
+export const nameOf = <Name extends string>(
+  option: string,
+  given: string,
+  known: ReadonlyArray<Name>,
+  between = ", "
+): Name => known.find((name) => name === given) ?? refuse(option, given, known.join(between))

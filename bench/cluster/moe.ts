@@ -27,7 +27,7 @@ import { startMps, type Mps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import { stepParts, type StepParts } from "./step-parts.ts"
-import { positiveNumber, wholeNumber } from "../numbers.ts"
+import { nameOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -47,7 +47,7 @@ const { values: options } = parseArgs({
 const tolerance = 0.05
 const profileSteps = String(wholeNumber("--profile-steps", options["profile-steps"]))
 process.chdir(fileURLToPath(new URL("../..", import.meta.url)))
-const emulateDevice = options.backend !== "cuda"
+const emulateDevice = nameOf("--backend", options.backend, ["cpu", "cuda"]) !== "cuda"
 const scenarioFile =
   options.scenario ?? (emulateDevice ? "bench/cluster/moe.yaml" : "scenarios/measured/fsmoe-layer.yaml")
 const file = path.resolve(scenarioFile)
@@ -66,8 +66,7 @@ const all = new Map([
   fixed(8)
 ])
 const variants = options.variants === undefined ? [...all.keys()] : options.variants.split("; ")
-for (const name of variants)
-  if (!all.has(name)) throw new Error(`--variants: ${name}; accepted: ${[...all.keys()].join("; ")}`)
+for (const name of variants) nameOf("--variants", name, [...all.keys()], "; ")
 
 const perHost = 2
 const { world } = await Effect.runPromise(loadScenario(file, options.set)).then((scenario) => {

@@ -27,7 +27,7 @@ import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks, type Failed } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
 import type { HowLong, Request } from "./time-to-loss-rank.ts"
-import { positiveNumber, wholeNumber } from "../numbers.ts"
+import { nameOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -44,7 +44,7 @@ const { values: options } = parseArgs({
     python: { type: "string", default: "python3" }
   }
 })
-const cuda = options.backend === "cuda"
+const cuda = nameOf("--backend", options.backend, ["cpu", "cuda"]) === "cuda"
 const usual = cuda
   ? { points: "25Gbit/s,10Gbit/s", steps: "400", period: "20" }
   : { points: "20Mbit/s", steps: "120", period: "10" }
@@ -82,11 +82,7 @@ const all: Readonly<Record<string, string>> = {
   [torch]: "{name: ddp, wire: bfloat16}"
 }
 const variants = options.variants === "" ? Object.keys(all) : options.variants.split(",")
-for (const name of variants)
-  if (!(name in all)) {
-    console.error(`--variants: ${name}; accepted: ${Object.keys(all).join(", ")}`)
-    process.exit(2)
-  }
+for (const name of variants) nameOf("--variants", name, Object.keys(all))
 
 const started = performance.now()
 const secondsLeft = (): number => budgetSeconds - (performance.now() - started) / 1000

@@ -40,7 +40,7 @@ import {
 } from "./what-if-choices.ts"
 import type { MeasuredSteps, Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
-import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { nameOf, numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const { values: options } = parseArgs({
   options: {
@@ -91,7 +91,7 @@ const chosen = {
   ...usual,
   ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 } as typeof usual & typeof options
-const emulateDevice = options.backend !== "cuda"
+const emulateDevice = nameOf("--backend", options.backend, ["cpu", "cuda"]) !== "cuda"
 const period = wholeNumber("--period", chosen.period)
 const ncclSums = options["nccl-sums"]
 /** Variables of all ranks. */
@@ -109,8 +109,7 @@ const names =
   chosen.algorithms === ""
     ? Object.keys(all).filter((name) => name !== fullyDivided)
     : chosen.algorithms.split(",")
-for (const name of names)
-  if (!(name in all)) throw new Error(`--algorithms: ${name}; accepted: ${Object.keys(all).join(", ")}`)
+for (const name of names) nameOf("--algorithms", name, Object.keys(all))
 
 /** What changes of host 0's link, and when, as a scenario's faults have it. */
 interface Change {

@@ -5,7 +5,7 @@
 //   npx node bench/native/experts.ts --backend cpu --rows 96 --width 64 --ffn 128 --repeats 6
 import { parseArgs } from "node:util"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
-import { wholeNumber } from "../numbers.ts"
+import { nameOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -21,11 +21,7 @@ const { values } = parseArgs({
 const [experts, rows] = [wholeNumber("--experts", values.experts), wholeNumber("--rows", values.rows)]
 const [width, out] = [wholeNumber("--width", values.width), wholeNumber("--ffn", values.ffn)]
 const repeats = wholeNumber("--repeats", values.repeats)
-if (values.dtype !== "bfloat16" && values.dtype !== "float16" && values.dtype !== "float32") {
-  console.error(`--dtype: ${values.dtype}; accepted: bfloat16, float16, float32`)
-  process.exit(2)
-}
-const { dtype } = values
+const dtype = nameOf("--dtype", values.dtype, ["bfloat16", "float16", "float32"])
 
 // the last expert has none, the others fewer and fewer
 const shares = Array.from({ length: experts }, (_, expert) => (expert === experts - 1 ? 0 : 1 / (expert + 1)))

@@ -7,7 +7,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Shape } from "../../core/kernels/kernel.ts"
 import type { Dtype, Tensor } from "../../core/machine/tensor.ts"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
-import { wholeNumber } from "../numbers.ts"
+import { nameOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -28,11 +28,7 @@ const [batch, time, vocabulary] = [
 const repeats = wholeNumber("--repeats", values.repeats)
 const [width, heads] = [768, 12]
 
-const { precision } = values
-if (precision !== "bfloat16" && precision !== "float16" && precision !== "float32" && precision !== "tf32") {
-  console.error(`--precision: ${precision}; accepted: bfloat16, float16, float32, tf32`)
-  process.exit(2)
-}
+const precision = nameOf("--precision", values.precision, ["bfloat16", "float16", "float32", "tf32"])
 const tf32 = precision === "tf32"
 const layers: Dtype = tf32 ? "float32" : precision
 

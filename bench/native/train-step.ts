@@ -15,7 +15,7 @@ import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 import { gpt2At } from "./gpt2-124m.ts"
 import { replayed } from "./replayed.ts"
-import { wholeNumber } from "../numbers.ts"
+import { nameOf, wholeNumber } from "../numbers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -38,11 +38,7 @@ const [batch, context, layers, vocabulary] = [
 ]
 const [rounds, steps] = [wholeNumber("--rounds", values.rounds), wholeNumber("--steps", values.steps)]
 
-const { precision } = values
-if (precision !== "bfloat16" && precision !== "float16" && precision !== "float32" && precision !== "tf32") {
-  console.error(`--precision: ${precision}; accepted: bfloat16, float16, float32, tf32`)
-  process.exit(2)
-}
+const precision = nameOf("--precision", values.precision, ["bfloat16", "float16", "float32", "tf32"])
 const plain = gpt2At({
   layers,
   vocabulary,

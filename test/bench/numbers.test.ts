@@ -1,4 +1,4 @@
-// Numbers on command lines of benches: what is none is refused before anything is measured.
+// Numbers and names on command lines of benches: what is none is refused before anything is measured.
 import { spawnSync } from "node:child_process"
 import { globSync, readFileSync } from "node:fs"
 import * as path from "node:path"
@@ -29,16 +29,32 @@ describe("a bench", () => {
       ["native/kv-decode.ts", "--bound", "-1"],
       "--bound: -1 is not accepted; expected a number greater than 0"
     ],
+    [["cluster/what-if.ts", "--backend", "gpu"], "--backend: gpu is not accepted; expected cpu, cuda"],
+    [
+      ["cluster/what-if.ts", "--algorithms", "sgd"],
+      "--algorithms: sgd is not accepted; expected ddp, fsdp, local-sgd, partial-local-sgd, dreamddp, diloco, streaming-diloco"
+    ],
+    [
+      ["cluster/moe.ts", "--variants", "fast"],
+      "--variants: fast is not accepted; expected no pipelining; fsmoe, degree 4; fsmoe, planned; fsmoe, degree 2; fsmoe, degree 8"
+    ],
+    [
+      ["native/kernels.ts", "--precision", "fp8"],
+      "--precision: fp8 is not accepted; expected bfloat16, float16, float32, tf32"
+    ],
     [["throughput.ts", "12e"], "steps: 12e is not accepted; expected a whole number, at least 1"]
-  ])("refuses what is no number, by the option's name: %j", ([bench, ...args], message) => {
-    // an option's value that begins with a dash is written after an equals sign
-    const given = args.length === 2 && args[1]!.startsWith("-") ? [args.join("=")] : args
-    const { status, stdout, stderr } = spawnSync(process.execPath, [path.join("bench", bench!), ...given], {
-      cwd: root,
-      encoding: "utf8"
-    })
-    expect({ status, stdout, stderr }).toEqual({ status: 2, stdout: "", stderr: `${message}\n` })
-  })
+  ])(
+    "refuses what is no number, or none of the names, by the option's name: %j",
+    ([bench, ...args], message) => {
+      // an option's value that begins with a dash is written after an equals sign
+      const given = args.length === 2 && args[1]!.startsWith("-") ? [args.join("=")] : args
+      const { status, stdout, stderr } = spawnSync(process.execPath, [path.join("bench", bench!), ...given], {
+        cwd: root,
+        encoding: "utf8"
+      })
+      expect({ status, stdout, stderr }).toEqual({ status: 2, stdout: "", stderr: `${message}\n` })
+    }
+  )
 
   it("reads them so everywhere", () => {
     const unchecked =
