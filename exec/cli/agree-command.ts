@@ -6,7 +6,7 @@ import type { Disagreement } from "../../core/agreement/disagreement.ts"
 import { InputError } from "../../core/input-error.ts"
 import { formatSeconds, counted } from "../../core/units.ts"
 import type { MachineError } from "../../core/machine/machine.ts"
-import { json, said, type Outcome } from "../../scenarios/cli/execute.ts"
+import { json, said, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { patientProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
@@ -120,13 +120,19 @@ const agreed = (file: string, options: AgreeCommandOptions) =>
         if (job?.rank === 0) warnOfLinks(runnable.world)
         const { record } = yield* runForReal(both, job)
         if (job !== undefined && job.rank !== 0) return said("")
-        if (options.record !== undefined) {
-          yield* writeRecord(options.record, of, record)
-          writeError(`exec: wrote ${options.record}; exec agree --from compares it elsewhere\n`)
-        }
-        return yield* compared(scenario, both, record, options)
+        // Kept before it is compared, which takes memory; and compared whether it could be kept or not.
+        const kept = yield* Effect.result(recorded(options.record, of, record))
+        const outcome = yield* compared(scenario, both, record, options)
+        return yield* toldThough(outcome, Effect.fromResult(kept))
       })
     )
+  })
+
+const recorded = (folder: string | undefined, of: Parameters<typeof writeRecord>[1], record: RunRecord) =>
+  Effect.gen(function* () {
+    if (folder === undefined) return
+    yield* writeRecord(folder, of, record)
+    writeError(`exec: wrote ${folder}; exec agree --from compares it elsewhere\n`)
   })
 
 /** A run that was recorded is run no more. */
@@ -173,11 +179,12 @@ const compared = (
         ? yield* horizonOf(watchful, (steps) => upTo(steps), stepsOf(record.journals))
         : undefined
     const held = horizon?.agreement
-    if (options.timeline !== undefined) {
+    const files = Effect.gen(function* () {
+      if (options.timeline === undefined) return
       const pair = sideBySide(simulated.timeline!, record.timeline, world.size)
       yield* writeTextFile(options.timeline, chromeTrace(pair.timeline, pair.nameOf))
       writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
-    }
+    })
     const result: AgreeResult = {
       scenario: scenario.name,
       task: scenario.task,
@@ -205,10 +212,8 @@ const compared = (
       firstDisagreement: (held ?? agreement).firstDisagreement ?? null,
       warnings
     }
-    return {
-      text: options.json === true ? json(result) : print(result, horizon),
-      ok: agrees(held ?? agreement)
-    }
+    const text = options.json === true ? json(result) : print(result, horizon)
+    return yield* toldThough({ text, ok: agrees(held ?? agreement) }, files)
   })
 
 /** Each simulation begins at its first step. */

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts"
 import { InputError } from "../../core/input-error.ts"
-import { json, said } from "../../scenarios/cli/execute.ts"
+import { json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { requireWritable } from "../../scenarios/cli/outputs.ts"
 import { alignColumns } from "../../scenarios/table.ts"
@@ -67,7 +67,8 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
       )
       const warnings = [...(yield* sharedCores(alone, { ranks: 1 })), ...(yield* sharedCores(among, options))]
       warnOf(warnings)
-      if (options.out !== undefined) {
+      const files = Effect.gen(function* () {
+        if (options.out === undefined) return
         const tables = {
           ops: [...kernels, ...copies].map(rowOf),
           collectives,
@@ -82,9 +83,11 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
           )
         )
         writeError(`exec: wrote ${options.out}\n`)
+      })
+      if (options.json === true) {
+        const all = { submissionSeconds, readSeconds, kernels, copies, collectives, warnings }
+        return yield* toldThough(said(json(all)), files)
       }
-      if (options.json === true)
-        return said(json({ submissionSeconds, readSeconds, kernels, copies, collectives, warnings }))
       const rate = ({ flops, bytes, medianSeconds }: KernelTime): string =>
         flops > 2 * bytes
           ? `${(flops / medianSeconds / 1e9).toFixed(1)} GFLOP/s`
@@ -112,7 +115,7 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
         `reading a value   ${formatSeconds(readSeconds)}`,
         ...alignColumns(rows, (column) => column >= 2)
       ]
-      return said(`${lines.join("\n")}\n`)
+      return yield* toldThough(said(`${lines.join("\n")}\n`), files)
     }),
     options.backend
   )

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds, counted } from "../../core/units.ts"
-import { json } from "../../scenarios/cli/execute.ts"
+import { json, toldThough } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
@@ -183,11 +183,9 @@ const trained = (
           const result = told(null)
           if (result.stepsDone === 0 || !isFirst) return Effect.void
           writeError(`exec: interrupted after ${result.stepsDone} of ${steps} steps\n`)
-          return Effect.ignore(
-            Effect.andThen(
-              kept(result),
-              Effect.sync(() => writeOut(text(result)))
-            )
+          return Effect.ensuring(
+            Effect.catch(kept(result), (error) => Effect.sync(() => writeError(`exec: ${error.message}\n`))),
+            Effect.sync(() => writeOut(text(result)))
           )
         })
       )
@@ -204,17 +202,20 @@ const trained = (
     const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
     if (diverged !== undefined)
       writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
-    // What was learnt is told whatever becomes of the other files.
-    yield* kept(result)
-    yield* Effect.gen(function* () {
+    const outcome = {
+      text: text(result),
+      ok: stoppedAfter === undefined && checkpoints?.last?.failure === undefined
+    }
+    const files = Effect.gen(function* () {
+      yield* kept(result)
       if (options.timeline !== undefined && ended.timeline !== undefined) {
         const about: Record<string, string> = replays === undefined ? {} : { graphs: replays.state }
         yield* writeTextFile(options.timeline, chromeTrace(ended.timeline, undefined, about))
         writeError(`exec: wrote ${options.timeline}; open it in https://ui.perfetto.dev\n`)
       }
       if (options.save !== undefined && weights !== undefined) yield* writeWeights(options.save, weights)
-    }).pipe(Effect.tapError(() => Effect.sync(() => writeOut(text(result)))))
-    return { text: text(result), ok: stoppedAfter === undefined && checkpoints?.last?.failure === undefined }
+    })
+    return yield* toldThough(outcome, files)
   })
 
 /** The run; asked to end, it ends after a step that all ranks can still reach, with a checkpoint of it. */

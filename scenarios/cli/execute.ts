@@ -14,6 +14,16 @@ export interface Outcome {
 
 export const said = (text: string): Outcome => ({ text, ok: true })
 
+/** The outcome, once its files are written: where one cannot be, what was found out is told before that is. */
+export const toldThough = <E, R>(
+  outcome: Outcome,
+  files: Effect.Effect<unknown, E, R>
+): Effect.Effect<Outcome, E, R> =>
+  Effect.as(
+    Effect.tapError(files, () => Effect.sync(() => writeOut(outcome.text))),
+    outcome
+  )
+
 export const json = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`
 
 /** Errors by their tag that are not the input's fault: the simulation itself came to no end. */

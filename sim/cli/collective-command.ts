@@ -10,7 +10,7 @@ import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../c
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { asStated } from "../../core/wire/symmetry.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
-import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { alignColumns } from "../../scenarios/table.ts"
@@ -225,9 +225,9 @@ export const collectiveCommand = (
               rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
             }
       }
-      if (options.csv !== undefined) yield* writeTextFile(options.csv, [tableOf(rows)])
-      if (options.json === true) return said(json({ measured, rows: rows.map(plain) }))
-      return said(printed(rows))
+      const outcome = said(options.json === true ? json({ measured, rows: rows.map(plain) }) : printed(rows))
+      if (options.csv === undefined) return outcome
+      return yield* toldThough(outcome, writeTextFile(options.csv, [tableOf(rows)]))
     })
   )
 

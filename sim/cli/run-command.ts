@@ -8,7 +8,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { withIgnoredFields, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
-import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { printRun } from "./print-run.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
@@ -62,17 +62,19 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
       const run = ran.success
       const result = withIgnoredFields(run.result, scenario)
       const { timeline } = run
-      if (timeline !== undefined && options.timeline !== undefined) {
-        const path = options.timeline
-        const { chromeTrace } = yield* Effect.promise(() => import("../../traces/perfetto.ts"))
-        yield* writeTextFile(path, chromeTrace(timeline))
-        writeError(`sim: wrote ${path}; open it in https://ui.perfetto.dev\n`)
-      }
-      if (timeline !== undefined && options.record !== undefined) {
-        const { writeTimeline } = yield* Effect.promise(() => import("../../traces/timeline-file.ts"))
-        yield* writeTimeline(options.record, timeline)
-        writeError(`sim: wrote ${options.record}\n`)
-      }
-      return said(options.json === true ? json(result) : printRun(result))
+      const files = Effect.gen(function* () {
+        if (timeline !== undefined && options.timeline !== undefined) {
+          const path = options.timeline
+          const { chromeTrace } = yield* Effect.promise(() => import("../../traces/perfetto.ts"))
+          yield* writeTextFile(path, chromeTrace(timeline))
+          writeError(`sim: wrote ${path}; open it in https://ui.perfetto.dev\n`)
+        }
+        if (timeline !== undefined && options.record !== undefined) {
+          const { writeTimeline } = yield* Effect.promise(() => import("../../traces/timeline-file.ts"))
+          yield* writeTimeline(options.record, timeline)
+          writeError(`sim: wrote ${options.record}\n`)
+        }
+      })
+      return yield* toldThough(said(options.json === true ? json(result) : printRun(result)), files)
     })
   )

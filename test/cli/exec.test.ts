@@ -210,6 +210,21 @@ describeNative("exec on this machine", () => {
     expect(stderr).toMatch(/^exec: rank \d: tensor ".*" needs \d+ B of device memory/u)
   })
 
+  it("tells what it found out where its file cannot be written, and then that", () => {
+    const told = {
+      bench: ["bench", "--out"],
+      agree: ["agree", scenario, "--timeline"],
+      train: ["train", scenario, "--steps", "1", "--out"]
+    }
+    const fields = { bench: "kernels", agree: "decisions", train: "losses" } as const
+    for (const [command, args] of Object.entries(told)) {
+      const { status, stdout, stderr } = exec(...args, "/dev/full", "--json")
+      expect(status, command).toBe(2)
+      expect(stderr, command).toMatch(/^exec: \/dev\/full: .*ENOSPC/mu)
+      expect(JSON.parse(stdout), command).toHaveProperty(fields[command as keyof typeof fields])
+    }
+  })
+
   it("profiles what the simulator then reads and plans with", () => {
     const profile = path.join(folder, "tiny.arrow")
     const result = json("profile", scenario, "-o", profile, "--steps", "3", "--set", "jitter=0.1")

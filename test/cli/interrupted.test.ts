@@ -186,7 +186,9 @@ describe("a disk that takes no more", () => {
       stderr: "sim: cannot write to standard output (ENOSPC): expected a file or pipe with space\n"
     })
     // Nor does a device cease to be one.
-    const timeline = sim("run", "scenarios/geo-gpt2.yaml", "--timeline", "/dev/full")
+    const timeline = sim("run", "scenarios/geo-gpt2.yaml", "--json", "--timeline", "/dev/full")
+    // What was simulated is told before that.
+    expect(JSON.parse(timeline.stdout)).toHaveProperty("stepSeconds")
     expect(timeline.status).toBe(2)
     expect(fs.statSync("/dev/full").isCharacterDevice()).toBe(true)
   })
