@@ -1,6 +1,6 @@
 // `--checkpoint`, `--checkpoint-every`, `--keep` and `--resume` of a training run: what they ask for, and the checkpoints that come
 // of it.
-import { readdirSync } from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -13,7 +13,7 @@ import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import { hasCode, type TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
 import { Checkpoints } from "../checkpoint/checkpoints.ts"
-import { checkpointsIn, clearPartial, lockIn } from "../checkpoint/folder.ts"
+import { checkpointsIn, clearPartial, lockIn, manifestName } from "../checkpoint/folder.ts"
 import { jsonOf, sha256Of, type Manifest } from "../checkpoint/manifest.ts"
 import { checkPredecessor, RestoredShards, type Predecessor } from "../checkpoint/resume.ts"
 import type { ShardEntry } from "../checkpoint/shard.ts"
@@ -67,6 +67,14 @@ export const askedFor = (
       }
       return undefined
     }
+    // There no checkpoint would be found to go on from, and what is kept inside of it goes when it does.
+    if (existsSync(path.join(checkpoint, manifestName)))
+      return yield* new InputError({
+        file: "--checkpoint",
+        field: "",
+        value: `${checkpoint}, which is a checkpoint,`,
+        accepted: `the folder that it is kept in, ${path.dirname(path.resolve(checkpoint))}, or another; --resume names a checkpoint to go on from`
+      })
     const there = yield* Effect.try({
       try: () => checkpointsIn(checkpoint),
       catch: (cause) => refusedFolder(checkpoint, cause)

@@ -150,6 +150,19 @@ describeNative("exec train --checkpoint", () => {
     expect(parts.length).toBeLessThan(3)
   })
 
+  it("refuses to keep checkpoints inside of one, as if there were none to go on from", () => {
+    const kept = path.join(folder, "kept")
+    const checkpoint = path.join(kept, "step-0000000002")
+    expect(exec("--steps", "2", "--checkpoint", kept).status).toBe(0)
+    for (const more of [[], ["--resume"]]) {
+      const { status, stderr, stdout } = exec("--steps", "4", "--checkpoint", checkpoint, ...more)
+      expect(stderr).toBe(
+        `exec: --checkpoint: ${checkpoint}, which is a checkpoint, is not accepted; expected the folder that it is kept in, ${kept}, or another; --resume names a checkpoint to go on from\n`
+      )
+      expect([status, stdout]).toEqual([2, ""])
+    }
+  })
+
   it("refuses with exit code 2 what it cannot go on from, and options that need a folder", () => {
     const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
       [
