@@ -12,24 +12,31 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+newest=$(find . -name build -prune -o \( -name '*.cc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.inc' -o -name run.sh \) -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
+# What is newer than every source is kept.
+kept() { [ "$1" -nt "$newest" ]; }
+# made PROGRAM COMMAND...: there, whole, as the command makes it
+made() { kept "$1" || { "${@:2}" -o "$1.new" && mv "$1.new" "$1"; }; }
+
 optimise=(-O1 -g)
 case "${1:-}" in
 # fibers are beyond sanitizers
 tiles)
   mkdir -p build
-  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-clobbered -o build/tiles test/tiles/*.cc
+  made build/tiles "${CXX:-g++}" -std=gnu++17 -O1 -Wall -Wextra -Wno-unknown-pragmas -Wno-clobbered test/tiles/*.cc
   exec build/tiles "${TANDEM_CASES:-24}" "${TANDEM_SEED:-1}"
   ;;
 graphs)
   mkdir -p build
-  "${CXX:-g++}" -std=gnu++17 -O1 -g -Wall -Wextra -pthread -fsanitize=thread -o build/graphs test/graphs/*.cc
+  # quicker to build than to make fast
+  made build/graphs "${CXX:-g++}" -std=gnu++17 -O0 -g -Wall -Wextra -pthread -fsanitize=thread test/graphs/*.cc
   exec build/graphs "${2:-${TANDEM_SEED:-1}}"
   ;;
 cudnn)
   mkdir -p build
   flags=(-std=gnu++17 -O0 -Wall -Wextra -fsanitize=address)
-  "${CXX:-g++}" "${flags[@]}" -fPIC -fvisibility=hidden -shared -o build/libcudnn-test.so test/cudnn/library.cc
-  "${CXX:-g++}" "${flags[@]}" -o build/cudnn test/cudnn/main.cc -x c++ cuda/cudnn.cu cuda/cudnn-attention.cu -ldl
+  made build/libcudnn-test.so "${CXX:-g++}" "${flags[@]}" -fPIC -fvisibility=hidden -shared test/cudnn/library.cc
+  made build/cudnn "${CXX:-g++}" "${flags[@]}" test/cudnn/main.cc -x c++ cuda/cudnn.cu cuda/cudnn-attention.cu -ldl
   TANDEM_CUDNN="${TANDEM_CUDNN:-$PWD/build/libcudnn-test.so}" exec build/cudnn "${TANDEM_CASES:-30}" "${TANDEM_SEED:-1}"
   ;;
 cudnn-gpu)
@@ -63,9 +70,8 @@ connections=(transport/{mesh,mesh-io,exchange,connections,lent-memory,tcp-carrie
 sources=(test/*.cc test/transport/*.cc test/wire/*.cc "${layer[@]}")
 if [ "$1" = wire ]; then sources=(test/wire/*.cc "${connections[@]}"); fi
 
-# One job per core; xargs fails when a compilation does. Objects newer than every source are kept.
-newest=$(find . -name build -prune -o \( -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name run.sh \) -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
-stale() { for one in "${sources[@]}"; do [ "$build/$one.o" -nt "$newest" ] || echo "$one"; done; }
+# One job per core; xargs fails when a compilation does.
+stale() { for one in "${sources[@]}"; do kept "$build/$one.o" || echo "$one"; done; }
 stale | xargs -r -P "$(nproc)" -I{} "${CXX:-g++}" "${flags[@]}" -c {} -o "$build/{}.o"
 # link NAME SOURCE...: a program of these and the layer
 link() {

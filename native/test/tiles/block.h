@@ -4,6 +4,10 @@
 // "ldmatrix"). Stands in for native/cuda/ptx.cuh, and for what of CUDA's language tiles use.
 #pragma once
 
+// longjmp between stacks is what fibers are: not to be held for a mistake
+#undef _FORTIFY_SOURCE
+
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -58,12 +62,13 @@ class Block {
       order[static_cast<size_t>(i)] = i;
       Fiber& fiber = fibers_[i];
       fiber.stack.resize(size_t{256} << 10);
-      fiber.ended = false;
+      fiber.begun = fiber.ended = false;
       fiber.groups.clear();
+      fiber.round = nullptr;
       getcontext(&fiber.context);
       fiber.context.uc_stack.ss_sp = fiber.stack.data();
       fiber.context.uc_stack.ss_size = fiber.stack.size();
-      fiber.context.uc_link = &scheduler_;
+      fiber.context.uc_link = nullptr;
       makecontext(&fiber.context, &Block::enter, 0);
     }
     // one warp is held back for a while: others may be far ahead of it, as far as barriers let them
@@ -74,10 +79,10 @@ class Block {
       std::shuffle(order.begin(), order.end(), random);
       moved_ = false;
       for (const int i : order) {
-        if (fibers_[i].ended || i / 32 == held) continue;
+        if (fibers_[i].ended || i / 32 == held || fibers_[i].waits()) continue;
         current = i;
         threadIdx.x = static_cast<unsigned>(i);
-        swapcontext(&scheduler_, &fibers_[i].context);
+        resume(fibers_[i]);
         if (fibers_[i].ended) running--;
       }
       still = moved_ ? 0 : still + 1;
@@ -101,11 +106,22 @@ class Block {
       barrier.round++;
       return;
     }
-    while (barrier.round == round) pause();
+    awaitNext(barrier.round, round);
   }
 
+  /** Until `round` is another. This thread is not resumed before: most that there are stand at barriers. */
+  void awaitNext(const int& round, int before) {
+    if (round != before) return;
+    Fiber& fiber = fibers_[current];
+    fiber.round = &round;
+    fiber.before = before;
+    pause();
+    fiber.round = nullptr;
+  }
   /** Lets others go on. */
-  void pause() { swapcontext(&fibers_[current].context, &scheduler_); }
+  [[gnu::noinline]] void pause() {
+    if (_setjmp(fibers_[current].here) == 0) _longjmp(scheduler_, 1);
+  }
   /** This thread, or what it waits for, got further: who never does waits for ever. */
   void moved() { moved_ = true; }
 
@@ -148,13 +164,27 @@ class Block {
     ucontext_t context;
     std::vector<char> stack;
     std::deque<std::vector<Copy>> groups;
-    bool ended = false;
+    /** Where it goes on, once begun: `context` does it with a call of the kernel, many times as slow. */
+    jmp_buf here;
+    bool begun = false, ended = false;
+    /** That it waits to see change from what it was; none where it does not wait so. */
+    const int* round = nullptr;
+    int before = 0;
+    bool waits() const { return round != nullptr && *round == before; }
   };
   struct Barrier {
     int waiting = 0, round = 0;
   };
 
   static void enter();
+
+  /** Until it pauses or ends. */
+  [[gnu::noinline]] void resume(Fiber& fiber) {
+    if (_setjmp(scheduler_) != 0) return;
+    if (fiber.begun) _longjmp(fiber.here, 1);
+    fiber.begun = true;
+    setcontext(&fiber.context);
+  }
 
   void take(const Copy& copy) {
     static const uint8_t zeros[16] = {};
@@ -163,7 +193,7 @@ class Block {
 
   int threads_ = 0;
   bool moved_ = false;
-  ucontext_t scheduler_;
+  jmp_buf scheduler_;
   std::function<void()> body_;
   std::vector<std::vector<Copy>> left_;
   bool atOnce_ = false;
@@ -177,7 +207,7 @@ inline void Block::enter() {
   block.body_();
   block.moved_ = true;
   block.fibers_[block.current].ended = true;
-  swapcontext(&block.fibers_[block.current].context, &block.scheduler_);
+  _longjmp(block.scheduler_, 1);
 }
 
 inline void __syncthreads() { block.together(false); }

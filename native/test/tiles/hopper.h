@@ -78,7 +78,7 @@ class Hopper {
       meeting.round++;
       return;
     }
-    while (meetings_[name].round == round) block.pause();
+    block.awaitNext(meeting.round, round);
   }
 
  private:
