@@ -129,14 +129,29 @@ const isName = (value: unknown, alternatives: ReadonlyArray<Shape>): boolean =>
 
 const mostPlaces = 4
 
+type Owners = ReadonlyMap<string, ReadonlySet<string>>
+
+/** Of shapes that fields were looked up in: a file with much wrong in it asks for each. */
+const ownersOf = new WeakMap<Shape, Owners>()
+
+/** By the name of a field, where the whole shape has it. */
+const ownersIn = (whole: Shape): Owners => {
+  const known = ownersOf.get(whole)
+  if (known !== undefined) return known
+  const owners = new Map<string, Set<string>>()
+  for (const path of fieldPaths(whole)) {
+    const key = path.at(-1)!
+    const own = owners.get(key) ?? new Set()
+    owners.set(key, own.add(`of ${path.slice(0, -1).join(".") || "the scenario itself"}`))
+  }
+  ownersOf.set(whole, owners)
+  return owners
+}
+
 /** `; "x" is a field of a or b`, where the whole shape has it in few other places; or nothing. */
 const belongsTo = (key: string, whole: Shape): string => {
-  const owners = new Set(
-    fieldPaths(whole)
-      .filter((path) => path.at(-1) === key)
-      .map((path) => `of ${path.slice(0, -1).join(".") || "the scenario itself"}`)
-  )
-  return owners.size === 0 || owners.size > mostPlaces ? "" : `; "${key}" is a field ${oneOf([...owners])}`
+  const owners = [...(ownersIn(whole).get(key) ?? [])]
+  return owners.length === 0 || owners.length > mostPlaces ? "" : `; "${key}" is a field ${oneOf(owners)}`
 }
 
 /** What an alternative is called: its discriminating value, or the fields it must have. */

@@ -25,18 +25,16 @@ const longestCompared = 64
 export const similarTo = (word: string, known: Iterable<string>): ReadonlyArray<string> => {
   const lower = word.slice(0, longestCompared).toLowerCase()
   return [...new Set(known)]
-    .map((candidate) => {
+    .flatMap((candidate) => {
       const other = candidate.toLowerCase()
-      const distance = editDistance(lower, other)
       const contained =
-        Math.min(lower.length, other.length) >= 3 && (other.includes(lower) || lower.includes(other)) ? 1 : 0
-      return {
-        candidate,
-        distance,
-        near: distance <= Math.max(1, Math.floor(other.length / 3)) || contained === 1
-      }
+        Math.min(lower.length, other.length) >= 3 && (other.includes(lower) || lower.includes(other))
+      const most = contained ? Infinity : Math.max(1, Math.floor(other.length / 3))
+      // No distance is less than that of the lengths.
+      if (Math.abs(lower.length - other.length) > most) return []
+      const distance = editDistance(lower, other)
+      return distance <= most ? [{ candidate, distance }] : []
     })
-    .filter(({ near }) => near)
     .toSorted((a, b) => a.distance - b.distance || (a.candidate < b.candidate ? -1 : 1))
     .map(({ candidate }) => candidate)
 }
