@@ -1,6 +1,7 @@
 // How the tests run: one pool of worker processes, one more than there are cores; properties seeded (test/setup).
 
-import { availableParallelism } from "node:os"
+import { availableParallelism, tmpdir } from "node:os"
+import { join } from "node:path"
 import { defineConfig } from "vitest/config"
 
 const soaking = (process.env["TANDEM_SOAK"] ?? "") !== ""
@@ -27,6 +28,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["**/node_modules/**", "**/dist/**"],
     setupFiles: ["test/setup/properties.ts"],
+    // Processes that tests start find there what others have compiled: half of their start. As the command lines have it anyhow.
+    env: { NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] ?? join(tmpdir(), "node-compile-cache") },
     pool: "forks",
     // A worker loads what it tests once for all its files, which saves a fifth of the time: no test leaves anything behind in its
     // process. A soak mocks fast-check for each file anew.
