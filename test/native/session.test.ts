@@ -11,9 +11,9 @@ import type { Tensor } from "../../core/machine/tensor.ts"
 import { type NativeRank } from "../../exec/native.ts"
 import { describeNative, drained, submitAfter, tensorOn, withSession } from "./addon.ts"
 
-const collectGarbage = (): void => {
+const collectGarbage = (type: "minor" | "major"): void => {
   setFlagsFromString("--expose-gc")
-  ;(runInNewContext("gc") as () => void)()
+  ;(runInNewContext("gc") as (options: { readonly type: string }) => void)({ type })
 }
 
 const integers = (...values: ReadonlyArray<number>) => Int32Array.from(values)
@@ -246,13 +246,13 @@ describeNative("memory", () => {
           if (i % 50 === 49) {
             await drained(...ranks)
             for (const rank of ranks) rank.takeTimes()
-            // often, so that garbage of V8's own does not hide what is looked for
-            collectGarbage()
+            // often, so that garbage of V8's own does not hide what is looked for; all of the worker's heap only now and then
+            collectGarbage(i % 500 === 499 ? "major" : "minor")
           }
           for (const [index, op] of kept.entries()) ranks[index < 2 ? 0 : 1]!.release(op)
         }
         await drained(...ranks)
-        collectGarbage()
+        collectGarbage("major")
         return process.memoryUsage().rss
       }
       await run(2000)
