@@ -1,16 +1,14 @@
 // A profile that exec makes drives every family in sim, end to end through both commands: what was timed here is what the
 // simulation says an op takes.
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
 import { readProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
+import { exec, execEach, sim, simEach } from "./launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(path.join(tmpdir(), "exec-profile-"))
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
@@ -25,14 +23,17 @@ interface Run {
   readonly makespanSeconds: number
 }
 
-const json = (command: "exec" | "sim", ...args: ReadonlyArray<string>): Run => {
-  const launcher = path.join(root, `bin/${command}.js`)
-  const { status, stdout, stderr } = spawnSync(process.execPath, [launcher, ...args, "--json"], {
-    cwd: root,
-    encoding: "utf8"
+type Line = ReadonlyArray<string>
+/** What each of several command lines tells; a single one goes through the launcher. */
+const told = (command: "exec" | "sim", lines: ReadonlyArray<Line>): ReadonlyArray<Run> => {
+  const [one, each] = command === "exec" ? [exec, execEach] : [sim, simEach]
+  const asked = lines.map((line) => [...line, "--json"])
+  const ended = asked.length === 1 ? [one(...asked[0]!)] : each(asked)
+  expect(ended).toHaveLength(lines.length)
+  return ended.map(({ status, stdout, stderr }, at) => {
+    expect(status, `${command} ${lines[at]!.join(" ")}: ${stderr}`).toBe(0)
+    return JSON.parse(stdout) as Run
   })
-  expect(status, `${command} ${args.join(" ")}: ${stderr}`).toBe(0)
-  return JSON.parse(stdout) as Run
 }
 
 /** Each family's scenario, and the setting that names its table of timed ops. */
@@ -43,10 +44,10 @@ const families = {
   "scenarios/agree/moe-training.yaml": ["costs.products.profile"]
 } as const
 
-const simulate = (file: keyof typeof families, profile: string): Run => {
+const simulated = (file: keyof typeof families, profile: string): Line => {
   const [field, ...more] = families[file]
   const sets = [`${field}=${profile}`, ...more].flatMap((set) => ["--set", set])
-  return json("sim", "run", file, ...sets)
+  return ["run", file, ...sets]
 }
 
 const ofProducts = ({ estimates }: Run): ReadonlyArray<string> =>
@@ -57,9 +58,14 @@ const ofProducts = ({ estimates }: Run): ReadonlyArray<string> =>
 describeNative("a profile that exec made", () => {
   it("of a bench drives every family: nothing is free, and no peak rates are needed", () => {
     const bench = path.join(folder, "bench.arrow")
-    json("exec", "bench", "-o", bench)
-    for (const file of Object.keys(families) as ReadonlyArray<keyof typeof families>) {
-      const run = simulate(file, bench)
+    told("exec", [["bench", "-o", bench]])
+    const files = Object.keys(families) as ReadonlyArray<keyof typeof families>
+    const runs = told(
+      "sim",
+      files.map((file) => simulated(file, bench))
+    )
+    for (const [at, run] of runs.entries()) {
+      const file = files[at]
       expect(run.makespanSeconds, file).toBeGreaterThan(0)
       const sources = new Set(run.estimates.map(({ source }) => source))
       expect(sources.has("free"), file).toBe(false)
@@ -69,15 +75,23 @@ describeNative("a profile that exec made", () => {
   })
 
   it("of a run has the very ops that its simulation asks for", () => {
-    for (const file of [
+    const files = [
       "scenarios/agree/kv-serving.yaml",
       "scenarios/agree/expert-offload.yaml",
       "scenarios/agree/moe-training.yaml"
-    ] as const) {
-      const profile = path.join(folder, `${path.basename(file, ".yaml")}.arrow`)
-      const told = json("exec", "profile", file, "-o", profile) as unknown as { readonly ops: number }
-      expect(told.ops).toBeGreaterThan(10)
-      const run = simulate(file, profile)
+    ] as const
+    const profileOf = (file: string): string => path.join(folder, `${path.basename(file, ".yaml")}.arrow`)
+    const made = told(
+      "exec",
+      files.map((file) => ["profile", file, "-o", profileOf(file)])
+    ) as ReadonlyArray<unknown> as ReadonlyArray<{ readonly ops: number }>
+    const runs = told(
+      "sim",
+      files.map((file) => simulated(file, profileOf(file)))
+    )
+    for (const [at, file] of files.entries()) {
+      expect(made[at]!.ops).toBeGreaterThan(10)
+      const run = runs[at]!
       expect(run.makespanSeconds).toBeGreaterThan(0)
       // Routing and arrivals differ from those of the real run, so some sizes do; nothing is unknown.
       expect(new Set(ofProducts(run)).has("roofline"), file).toBe(false)
@@ -91,7 +105,7 @@ describeNative("a profile that exec made", () => {
     const file = "scenarios/agree/moe-training.yaml"
     const profile = path.join(folder, "degrees.arrow")
     const fixed = ["--set", "model.capacityFactor=1"]
-    json("exec", "profile", file, ...fixed, "--steps", "1", "-o", profile)
+    told("exec", [["profile", file, ...fixed, "--steps", "1", "-o", profile]])
     // Messages beside products, of every size that they come in.
     const { collectives } = await Effect.runPromise(readProfile(profile))
     for (const op of ["all_to_all", "all_gather", "reduce_scatter"]) {
@@ -101,20 +115,20 @@ describeNative("a profile that exec made", () => {
       expect(beside.length, op).toBe(own.length)
     }
     const all = ["products", "between", "inside"].map((tier) => `--set=costs.${tier}.profile=${profile}`)
-    for (const degrees of ["forwardDegree: 1, backwardDegree: 1", "forwardDegree: 8, backwardDegree: 2"]) {
-      const algorithm = `--set=algorithm={name: fsmoe, ${degrees}}`
-      const { estimates } = json("sim", "run", file, ...fixed, ...all, algorithm)
+    const chosen = ["forwardDegree: 1, backwardDegree: 1", "forwardDegree: 8, backwardDegree: 2"]
+    const runs = told(
+      "sim",
+      chosen.map((degrees) => ["run", file, ...fixed, ...all, `--set=algorithm={name: fsmoe, ${degrees}}`])
+    )
+    for (const [at, { estimates }] of runs.entries()) {
+      const degrees = chosen[at]
       // A plan cuts gradients into pieces of any size.
       const cut = ["host", "repack", "moe_rechunk", "all_reduce"]
       const others = estimates.filter(({ kernel }) => !cut.includes(kernel))
       expect(others, degrees).toEqual([])
     }
     const line = ["--set", `costs.between={profile: ${profile}, method: line}`]
-    const refused = spawnSync(
-      process.execPath,
-      [path.join(root, "bin/sim.js"), "run", file, ...fixed, ...line],
-      { cwd: root, encoding: "utf8" }
-    )
+    const refused = sim("run", file, ...fixed, ...line)
     expect(refused.status).toBe(2)
     expect(refused.stderr).toContain("costs.between.method: line")
   })

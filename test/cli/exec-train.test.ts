@@ -92,7 +92,7 @@ describeNative("exec train", () => {
   })
 
   it("names an option as it was given where its field is wrong, and a file's name that says another format", () => {
-    for (const [option, value, says] of [
+    const cases = [
       ["--text", "nowhere.txt", "--text nowhere.txt: training.text: "],
       ["--tokens", "nowhere.bin", "--tokens nowhere.bin: training.tokens: "],
       ["--held-out-tokens", "nowhere.bin", "--held-out-tokens nowhere.bin: training.heldOutTokens: "],
@@ -104,8 +104,11 @@ describeNative("exec train", () => {
         "option '--save <file>' argument 'learnt.txt' is invalid. Expected a name that ends in .arrow or .safetensors."
       ],
       ["--timeline", "step.arrow", "argument 'step.arrow' is invalid. Expected a name that ends in .json."]
-    ] as const) {
-      const { status, stdout, stderr } = exec(scenario, option, value)
+    ] as const
+    const all = execEach(cases.map(([option, value]) => ["train", scenario, option, value]))
+    expect(all).toHaveLength(cases.length)
+    for (const [at, { status, stdout, stderr }] of all.entries()) {
+      const says = cases[at]![2]
       expect(stderr).toMatch(/^exec: [^\n]+\n$/u)
       expect(stderr).toContain(says)
       expect(stdout).toBe("")

@@ -1,4 +1,4 @@
-// The command line of the simulator in a process of its own, for tests.
+// The command lines in processes of their own, for tests.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url"
 import { afterAll } from "vitest"
 
 export const root = fileURLToPath(new URL("../..", import.meta.url))
-const launcher = path.join(root, "bin/sim.js")
+const launcherOf = (command: "sim" | "exec"): string => path.join(root, `bin/${command}.js`)
+const launcher = launcherOf("sim")
 
 interface Ended {
   readonly status: number | null
@@ -15,13 +16,17 @@ interface Ended {
   readonly stderr: string
 }
 
-export const sim = (...args: ReadonlyArray<string>): Ended => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [launcher, ...args], {
-    cwd: root,
-    encoding: "utf8"
-  })
-  return { status, stdout, stderr }
-}
+const launched =
+  (command: "sim" | "exec") =>
+  (...args: ReadonlyArray<string>): Ended => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [launcherOf(command), ...args], {
+      cwd: root,
+      encoding: "utf8"
+    })
+    return { status, stdout, stderr }
+  }
+export const sim = launched("sim")
+export const exec = launched("exec")
 
 /** Of each of several command lines, in one process that starts once for all. */
 const each = (command: "sim" | "exec", lines: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<Ended> => {

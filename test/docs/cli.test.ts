@@ -1,12 +1,10 @@
 // docs/cli.md against the command line itself: every command and every field of its JSON is in the page.
-import { spawnSync } from "node:child_process"
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
+import { root, simEach } from "../cli/launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(join(root, "docs/cli.md"), "utf8")
 const folder = mkdtempSync(join(tmpdir(), "sim-docs-"))
 
@@ -14,15 +12,21 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-const sim = (...args: ReadonlyArray<string>): string => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, "bin/sim.js"), ...args], {
-    cwd: root,
-    encoding: "utf8"
+type Line = ReadonlyArray<string>
+/** What each of several command lines prints. */
+const printed = (lines: ReadonlyArray<Line>): ReadonlyArray<string> => {
+  const ended = simEach(lines)
+  expect(ended).toHaveLength(lines.length)
+  return ended.map(({ status, stdout, stderr }, at) => {
+    expect(status, `${lines[at]!.join(" ")}: ${stderr}`).toBe(0)
+    return stdout
   })
-  expect(status, stderr).toBe(0)
-  return stdout
 }
-const json = (...args: ReadonlyArray<string>) => JSON.parse(sim(...args, "--json")) as Record<string, unknown>
+const jsonEach = (lines: ReadonlyArray<Line>) =>
+  printed(lines.map((line) => [...line, "--json"])).map(
+    (stdout) => JSON.parse(stdout) as Record<string, unknown>
+  )
+const json = (...args: Line) => jsonEach([args])[0]!
 
 /** The text of a section, to the next heading. */
 const section = (heading: string): string => {
@@ -47,9 +51,8 @@ const quick = ["--set", "steps=1", "--set", "algorithm=ddp"]
 
 describe("docs/cli.md", () => {
   it("has every command", () => {
-    const commands = [...sim("--help").matchAll(/^ {2}(\w+) (?:\[options\] )?[<[ ]/gmu)].map(
-      (match) => match[1]!
-    )
+    const help = printed([["--help"]])[0]!
+    const commands = [...help.matchAll(/^ {2}(\w+) (?:\[options\] )?[<[ ]/gmu)].map((match) => match[1]!)
     expect(commands).toEqual(expect.arrayContaining(["run", "study", "validate", "import"]))
     for (const command of commands) expect(page).toContain(`\`sim ${command} `)
   })
@@ -70,10 +73,10 @@ describe("docs/cli.md", () => {
       "doctor"
     ]
     const imports = ["kineto", "nccl-tests", "routing", "csv"].map((name) => ["import", name])
-    const missing = [...commands.map((name) => [name]), ...imports].flatMap((command) => {
-      const options = [...sim(...command, "--help").matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gmu)].map(
-        (match) => match[1]!
-      )
+    const lines = [...commands.map((name) => [name]), ...imports]
+    const helps = printed(lines.map((command) => [...command, "--help"]))
+    const missing = lines.flatMap((command, at) => {
+      const options = [...helps[at]!.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gmu)].map((match) => match[1]!)
       expect(options).toContain("--json")
       return options
         .filter(
@@ -106,10 +109,10 @@ describe("docs/cli.md", () => {
   })
 
   it("has the fields of a schedule of every family", () => {
-    for (const task of ["moe-training", "expert-offload", "kv-serving"]) {
-      const fields = Object.keys(json("schedule", `scenarios/agree/${task}.yaml`))
-      expect(undocumented(fields, "`sim schedule --json`"), task).toEqual([])
-    }
+    const tasks = ["moe-training", "expert-offload", "kv-serving"]
+    const schedules = jsonEach(tasks.map((task) => ["schedule", `scenarios/agree/${task}.yaml`]))
+    for (const [at, schedule] of schedules.entries())
+      expect(undocumented(Object.keys(schedule), "`sim schedule --json`"), tasks[at]).toEqual([])
   })
 
   it("has the fields of a study and of its rows", () => {
@@ -132,10 +135,10 @@ describe("docs/cli.md", () => {
   })
 
   it("has the fields of a schedule", () => {
-    for (const algorithm of ["ddp", "local-sgd", "dreamddp", "streaming-diloco"]) {
-      const fields = Object.keys(json("schedule", scenario, "--set", `algorithm=${algorithm}`))
-      expect(undocumented(fields, "`sim schedule --json`"), algorithm).toEqual([])
-    }
+    const algorithms = ["ddp", "local-sgd", "dreamddp", "streaming-diloco"]
+    const schedules = jsonEach(algorithms.map((name) => ["schedule", scenario, "--set", `algorithm=${name}`]))
+    for (const [at, schedule] of schedules.entries())
+      expect(undocumented(Object.keys(schedule), "`sim schedule --json`"), algorithms[at]).toEqual([])
   })
 
   it("or a family's page has every field inside of them", () => {
@@ -164,9 +167,9 @@ describe("docs/cli.md", () => {
       ["explain", scenario, ...quick],
       ["explain", "scenarios/moe-training.yaml"]
     ]
-    for (const args of asked) {
-      const missing = new Set(namesIn(json(...args)).filter((name) => !known.has(name)))
-      expect([...missing], args.join(" ")).toEqual([])
+    for (const [at, told] of jsonEach(asked).entries()) {
+      const missing = new Set(namesIn(told).filter((name) => !known.has(name)))
+      expect([...missing], asked[at]!.join(" ")).toEqual([])
     }
   })
 
@@ -174,12 +177,14 @@ describe("docs/cli.md", () => {
     const text = section("Other `--json`")
     const row = (command: string) =>
       quoted(text.split("\n").find((line) => line.startsWith(`| \`${command}\``))!)
-    const compared = json("compare", scenario, scenario, ...quick)
-    const [first] = compared["results"] as ReadonlyArray<object>
-    const validated = json("validate", "dreamddp-resnet18")
-    const [part] = validated["sections"] as ReadonlyArray<object>
     const table = join(root, "traces/tables/nccl-h200-sockets.csv")
-    const imported = json("import", "csv", table, "-o", join(folder, "table.arrow"))
+    const [compared, validated, imported] = jsonEach([
+      ["compare", scenario, scenario, ...quick],
+      ["validate", "dreamddp-resnet18"],
+      ["import", "csv", table, "-o", join(folder, "table.arrow")]
+    ]) as [Record<string, unknown>, Record<string, unknown>, Record<string, unknown>]
+    const [first] = compared["results"] as ReadonlyArray<object>
+    const [part] = validated["sections"] as ReadonlyArray<object>
     for (const [command, ...parts] of [
       ["compare", compared, first!],
       ["validate", validated, part!],
