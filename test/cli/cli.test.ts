@@ -104,13 +104,16 @@ study: { axes: { memory.device: [1GB, 1kB] } }
     const { status, stdout, stderr } = sim("study", scenario, "--out", out, "--json")
     expect(status, stderr).toBe(0)
     fs.writeFileSync(saved, stdout)
-    for (const file of [path.join(out, "study.arrow"), saved]) {
-      const compared = sim("compare", file)
+    const files = [path.join(out, "study.arrow"), saved]
+    const all = simEach(files.flatMap((file) => [[], ["--json"]].map((more) => ["compare", file, ...more])))
+    expect(all).toHaveLength(4)
+    for (const [told, asJson] of [all.slice(0, 2), all.slice(2)]) {
+      const compared = told!
       expect(compared.status, compared.stderr).toBe(0)
       expect(compared.stdout).toMatch(/^1GB +ddp +2 +\S+ m?s +1\.00 x/mu)
       expect(compared.stdout).toMatch(/^1kB +ddp +- +- +- +- +- +-$/mu)
       expect(compared.stdout).toMatch(/points that cannot run\n {2}1kB: rank 0: tensor/u)
-      const { results } = JSON.parse(sim("compare", file, "--json").stdout) as {
+      const { results } = JSON.parse(asJson!.stdout) as {
         readonly results: ReadonlyArray<{ readonly ratio: Readonly<Record<string, number | null>> }>
       }
       expect(Object.values(results[1]!.ratio).filter((ratio) => ratio !== null)).toEqual([])
@@ -121,13 +124,16 @@ study: { axes: { memory.device: [1GB, 1kB] } }
     const ran = sim("run", scenario, "--set", "memory.device=1GB", "--timeline", timeline, "--json")
     expect(ran.status, ran.stderr).toBe(0)
     fs.writeFileSync(run, ran.stdout)
-    for (const [file, kind, how] of [
+    const files = [
       [path.join(out, "study.arrow"), "study", "sim compare"],
       [saved, "result", "sim compare"],
       [run, "result", "sim compare"],
       [timeline, "timeline", "perfetto"]
-    ] as const) {
-      const { status, stdout, stderr } = sim("doctor", file, "--json")
+    ] as const
+    const all = simEach(files.map(([file]) => ["doctor", file, "--json"]))
+    expect(all).toHaveLength(files.length)
+    for (const [at, { status, stdout, stderr }] of all.entries()) {
+      const [file, kind, how] = files[at]!
       expect(status, stderr).toBe(0)
       const told = JSON.parse(stdout) as { readonly kind: string; readonly uses: unknown }
       expect(told.kind, file).toBe(kind)
@@ -140,18 +146,14 @@ describe("sim study", () => {
   // One bandwidth, all algorithms: threads in one process are held to each other in test/study.
   const small = ["study", "scenarios/geo-gpt2-bandwidth.yaml", "--set", "wan.bandwidth=1Gbit/s"]
 
-  it("comes out the same whatever the number of jobs", () => {
-    const digests = [1, 3].map((jobs) => {
-      const { status, stdout } = sim(...small, "--jobs", String(jobs), "--json")
+  it("comes out the same whatever the number of jobs, and writes table, Arrow and report", () => {
+    const out = folder()
+    const digests = [["1"], ["3", "--out", out]].map((jobs) => {
+      const { status, stdout } = sim(...small, "--json", "--jobs", ...jobs)
       expect(status).toBe(0)
       return (JSON.parse(stdout) as { digest: string }).digest
     })
     expect(new Set(digests).size).toBe(1)
-  })
-
-  it("writes table, Arrow and report", () => {
-    const out = folder()
-    expect(sim(...small, "--out", out).status).toBe(0)
     expect(fs.readdirSync(out)).toEqual(expect.arrayContaining(["study.arrow", "study.csv", "report.html"]))
   })
 })

@@ -1,31 +1,18 @@
 // The exec command end to end: results as JSON with the fields that docs/exec.md has, exit codes, and errors of bad input.
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { decodeProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
-import { execEach } from "./launch.ts"
+import { exec, execEach, root, sim } from "./launch.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(path.join(root, "docs/exec.md"), "utf8")
 const folder = mkdtempSync(path.join(tmpdir(), "exec-cli-"))
 
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
 })
-
-const exec = (...args: ReadonlyArray<string>) => {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(root, "bin/exec.js"), ...args], {
-    cwd: root,
-    encoding: "utf8"
-  })
-  return { status, stdout, stderr }
-}
-const sim = (...args: ReadonlyArray<string>) =>
-  spawnSync(process.execPath, [path.join(root, "bin/sim.js"), ...args], { cwd: root, encoding: "utf8" })
 
 const scenario = "scenarios/agree/data-parallel.yaml"
 
@@ -42,8 +29,11 @@ const documented = (command: string): ReadonlySet<string> => {
       .flatMap((line) => [...line.split("|")[1]!.matchAll(/`(\w+)/gu)].map((match) => match[1]!))
   )
 }
-const json = (command: string, ...args: ReadonlyArray<string>): Record<string, unknown> => {
-  const { status, stdout, stderr } = exec(command, ...args, "--json")
+/** What a command that ended well told as JSON: no field that its page lacks. */
+const told = (
+  command: string,
+  { status, stdout, stderr }: ReturnType<typeof exec>
+): Record<string, unknown> => {
   expect(status, stderr).toBe(0)
   const result = JSON.parse(stdout) as Record<string, unknown>
   const { warnings = [] } = result as { readonly warnings?: ReadonlyArray<string> }
@@ -52,6 +42,8 @@ const json = (command: string, ...args: ReadonlyArray<string>): Record<string, u
   expect(Object.keys(result).filter((field) => !fields.has(field))).toEqual([])
   return result
 }
+const json = (command: string, ...args: ReadonlyArray<string>): Record<string, unknown> =>
+  told(command, exec(command, ...args, "--json"))
 
 describe("exec", () => {
   it("has every command on its page", () => {
@@ -148,13 +140,17 @@ describeNative("exec on this machine", () => {
       .filter(({ name }) => name === "process_name")
       .map(({ args }) => args?.name)
     expect(processes).toEqual(["simulated rank 0", "simulated rank 1", "executed rank 0", "executed rank 1"])
-    expect(exec("agree", "scenarios/agree/streaming-diloco.yaml").stdout).toMatch(/decisions {2}agree/u)
-    // A few of 64,000 are rounded to another side here than there.
-    const narrow = exec("agree", scenario, "--set", "algorithm=s-sgd", "--set", "algorithm.wire=int8")
-    const turned = /values {5}agree .*\n {11}\d{1,2} of \d{5} elements that came over narrow wires/u
-    expect(narrow.stdout).toMatch(turned)
     expect(stdout).toContain('"elements": 0')
-    json("agree", scenario)
+    const [streaming, narrow, plain] = execEach([
+      ["agree", "scenarios/agree/streaming-diloco.yaml"],
+      ["agree", scenario, "--set", "algorithm=s-sgd", "--set", "algorithm.wire=int8"],
+      ["agree", scenario, "--json"]
+    ])
+    expect(streaming!.stdout).toMatch(/decisions {2}agree/u)
+    // A few of 64,000 are rounded to another side here than there.
+    const turned = /values {5}agree .*\n {11}\d{1,2} of \d{5} elements that came over narrow wires/u
+    expect(narrow!.stdout).toMatch(turned)
+    expect(told("agree", plain!)["horizon"]).toBeNull()
   })
 
   it("holds two machines to each other however long they train, though updates turn", () => {
@@ -174,7 +170,6 @@ describeNative("exec on this machine", () => {
     // Of a key's bias all may, of all others few.
     expect(updates.elements).toBeGreaterThan(100_000)
     expect(updates.turned).toBeLessThan(updates.elements / 100)
-    expect(json("agree", scenario)["horizon"]).toBeNull()
   })
 
   it("generates with few experts on the device what it does with all, and serves with a compressed cache", () => {
@@ -195,14 +190,15 @@ describeNative("exec on this machine", () => {
     expect(exec("generate", scenario).stderr).toMatch(/a task that generates: expert-offload or kv-serving/u)
   })
 
-  it.each(["expert-offload", "kv-serving", "moe-training", "sharded", "recompute"])(
-    "agrees on %s",
-    (task) => {
-      const { status, stdout } = exec("agree", `scenarios/agree/${task}.yaml`)
-      expect(stdout).toMatch(/decisions {2}agree\nvalues {5}agree .*\norder {6}legal/u)
-      expect(status).toBe(0)
+  it("agrees on every family, and on models in parts and with activations computed again", () => {
+    const tasks = ["expert-offload", "kv-serving", "moe-training", "sharded", "recompute"]
+    const all = execEach(tasks.map((task) => ["agree", `scenarios/agree/${task}.yaml`]))
+    expect(all).toHaveLength(tasks.length)
+    for (const [at, { status, stdout }] of all.entries()) {
+      expect(stdout, tasks[at]).toMatch(/decisions {2}agree\nvalues {5}agree .*\norder {6}legal/u)
+      expect(status, tasks[at]).toBe(0)
     }
-  )
+  })
 
   it("runs out of memory with a sentence and exit code 1", () => {
     const { status, stderr } = exec("train", scenario, "--set", "memory={device: 100kB}")
@@ -248,9 +244,11 @@ describeNative("exec on this machine", () => {
     const simulated = JSON.parse(stdout) as { computeSeconds: number; warnings: ReadonlyArray<string> }
     expect(simulated.warnings).toEqual(expect.arrayContaining(notes.map((note) => `${profile}: ${note}`)))
     expect(simulated.computeSeconds / (result["stepSeconds"] as number)).toBeCloseTo(1, 6)
-    expect(exec("train", scenario, "--plan-from", profile, "--steps", "2").status).toBe(0)
-    expect(exec("train", scenario, "--set", "layers=2", "--plan-from", profile).stderr).toMatch(
-      /expected a profile of the scenario's gpt2 with its \d+ layers/u
-    )
+    const [planned, other] = execEach([
+      ["train", scenario, "--plan-from", profile, "--steps", "2"],
+      ["train", scenario, "--set", "layers=2", "--plan-from", profile]
+    ])
+    expect(planned!.status).toBe(0)
+    expect(other!.stderr).toMatch(/expected a profile of the scenario's gpt2 with its \d+ layers/u)
   })
 })

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
 import { readProfile } from "../../traces/profile-file.ts"
+import { execEach } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -29,6 +30,9 @@ const execIn = (
 const exec = (command: string, scenario: string, ...args: ReadonlyArray<string>) =>
   execIn(process.env, command, scenario, ...args)
 const agree = (scenario: string, ...args: ReadonlyArray<string>) => exec("agree", scenario, ...args)
+/** The same with each of several options, in one process. */
+const agreeEach = (scenario: string, options: ReadonlyArray<ReadonlyArray<string>>) =>
+  execEach(options.map((one) => ["agree", `scenarios/agree/${scenario}.yaml`, ...one]))
 
 describeNative("exec agree", () => {
   it("runs each rank in a process, keeps the run, and compares it from its folder", () => {
@@ -44,33 +48,30 @@ describeNative("exec agree", () => {
       order: true,
       firstDisagreement: null
     })
-    const again = agree("moe-training", "--set", "steps=1", "--from", kept, "--json")
-    expect(again.status, again.stderr).toBe(0)
-    expect(JSON.parse(again.stdout)).toEqual(result)
-
-    const other = agree("moe-training", "--set", "steps=2", "--from", kept)
-    expect(other.status).toBe(2)
-    expect(other.stderr).toMatch(
-      /run\.json: scenarioDigest: .*expected a run of "agree-moe-training" with the same/u
-    )
-    const onto = agree(
-      "moe-training",
-      "--set",
-      "steps=1",
-      "--from",
-      kept,
-      "--timeline",
-      path.join(kept, "run.json")
-    )
-    expect(onto.stderr).toMatch(/--timeline: .* expected a file of its own; it would replace what is read/u)
-    expect(onto.status).toBe(2)
     const damaged = path.join(folder, "damaged")
     cpSync(kept, damaged, { recursive: true })
     writeFileSync(path.join(damaged, "journal.arrow"), "ARROW1")
-    expect(agree("moe-training", "--set", "steps=1", "--from", damaged)).toMatchObject({ status: 2 })
-
     // Comparing runs nothing: once, and where nothing could be run.
     const without = ["--set", "steps=1", "--from", kept, "--json"]
+    const [again, other, onto, broken, apart] = agreeEach("moe-training", [
+      without,
+      ["--set", "steps=2", "--from", kept],
+      ["--set", "steps=1", "--from", kept, "--timeline", path.join(kept, "run.json")],
+      ["--set", "steps=1", "--from", damaged],
+      ["--processes", "4", ...without]
+    ])
+    expect(again!.status, again!.stderr).toBe(0)
+    expect(JSON.parse(again!.stdout)).toEqual(result)
+    expect(other!.status).toBe(2)
+    expect(other!.stderr).toMatch(
+      /run\.json: scenarioDigest: .*expected a run of "agree-moe-training" with the same/u
+    )
+    expect(onto!.stderr).toMatch(/--timeline: .* expected a file of its own; it would replace what is read/u)
+    expect(onto!.status).toBe(2)
+    expect(broken!).toMatchObject({ status: 2 })
+    expect(apart!).toMatchObject({ status: 2, stdout: "" })
+    expect(apart!.stderr.match(/--from without --processes: nothing is run/gu)).toHaveLength(1)
+
     const elsewhere = execIn(
       { ...process.env, NODE_OPTIONS: "--no-addons" },
       "agree",
@@ -82,25 +83,24 @@ describeNative("exec agree", () => {
     const running = execIn({ ...process.env, NODE_OPTIONS: "--no-addons" }, "agree", "moe-training")
     expect(running).toMatchObject({ status: 2, stdout: "" })
     expect(running.stderr).toContain("the native addon does not load")
-    const apart = agree("moe-training", "--processes", "4", ...without)
-    expect(apart).toMatchObject({ status: 2, stdout: "" })
-    expect(apart.stderr.match(/--from without --processes: nothing is run/gu)).toHaveLength(1)
   })
 
   it("refuses a folder without a run, and to run what was run", () => {
-    const nothing = agree("data-parallel", "--from", folder)
-    expect(nothing.status).toBe(2)
-    expect(nothing.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
     const noFile = path.join(folder, "no file")
     mkdirSync(path.join(noFile, "run.json"), { recursive: true })
-    const unread = agree("data-parallel", "--from", noFile)
-    expect(unread.stderr).toMatch(/run\.json: a folder is not accepted; expected a file that can be read/u)
-    expect(unread.status).toBe(2)
-    const twice = agree("data-parallel", "--timeline", path.join(folder, "run.json"), "--record", folder)
-    expect(twice.stderr).toMatch(/--record: .*it would replace that of --timeline/u)
-    const both = agree("data-parallel", "--from", folder, "--record", folder)
-    expect(both.stderr).toContain("--from without --record")
-    expect(both.status).toBe(2)
+    const [nothing, unread, twice, both] = agreeEach("data-parallel", [
+      ["--from", folder],
+      ["--from", noFile],
+      ["--timeline", path.join(folder, "run.json"), "--record", folder],
+      ["--from", folder, "--record", folder]
+    ])
+    expect(nothing!.status).toBe(2)
+    expect(nothing!.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
+    expect(unread!.stderr).toMatch(/run\.json: a folder is not accepted; expected a file that can be read/u)
+    expect(unread!.status).toBe(2)
+    expect(twice!.stderr).toMatch(/--record: .*it would replace that of --timeline/u)
+    expect(both!.stderr).toContain("--from without --record")
+    expect(both!.status).toBe(2)
   })
 })
 
