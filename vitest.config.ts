@@ -3,6 +3,7 @@
 import { availableParallelism, tmpdir } from "node:os"
 import { join } from "node:path"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 const soaking = (process.env["TANDEM_SOAK"] ?? "") !== ""
 /** Where to also write the result as JSON, for machines: .ci/run takes its last line from it. */
@@ -15,6 +16,39 @@ const entryPoints = {
   "tandem/traces": "traces",
   "tandem/scenarios": "scenarios",
   "tandem/testing": "testing"
+}
+
+/** They compile, or start a process for nearly every test. */
+const longest = [
+  "native/cuda-build",
+  "native/wire",
+  "native/tiles",
+  "job/processes",
+  "cli/interrupted",
+  "validate/validate",
+  "contract/recompute",
+  "docs/adding-an-algorithm",
+  "docs/adding-a-family",
+  "checkpoint/crashes",
+  "job/collectives",
+  "job/agreement"
+]
+
+const rankOf = ({ moduleId }: TestSpecification): number => {
+  const at = longest.findIndex((name) => moduleId.endsWith(`test/${name}.test.ts`))
+  return at < 0 ? longest.length : at
+}
+
+/**
+ * Which files begin first: vitest takes the largest, or those that took longest where it has seen them, and a few short files are
+ * the longest to run. Begun last, each would keep one worker busy alone at the end.
+ */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    // oxlint-disable-next-line unicorn/no-array-sort -- the sequencer's own, of a class
+    const usual = await super.sort(files)
+    return usual.toSorted((a, b) => rankOf(a) - rankOf(b))
+  }
 }
 
 export default defineConfig({
@@ -30,6 +64,7 @@ export default defineConfig({
     setupFiles: ["test/setup/properties.ts"],
     // Processes that tests start find there what others have compiled: half of their start. As the command lines have it anyhow.
     env: { NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] ?? join(tmpdir(), "node-compile-cache") },
+    sequence: { sequencer: LongestFirst },
     pool: "forks",
     // A worker loads what it tests once for all its files, which saves a fifth of the time: no test leaves anything behind in its
     // process. A soak mocks fast-check for each file anew.
