@@ -4,6 +4,8 @@ import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import type { MemoryDetails } from "../../scenarios/families/data-parallel/prepare.ts"
+import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
+import { schedule } from "../../scenarios/families/data-parallel/schedule.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { metricOf } from "../../scenarios/result.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -104,6 +106,24 @@ describe("two nodes", () => {
     const told = await ran(two, `algorithm=${algorithm}`)
     expect(told.seconds).toBeCloseTo(seconds, 9)
     expect(told.sent("inter out")).toBe(averages * 4 * 8 * MB)
+  })
+
+  // As HSDP sums: half the bytes in half the time, whatever parts are kept in, planned and simulated.
+  it.each(["ddp", "s-sgd"])("%s sums in reduceDtype between nodes too", async (algorithm) => {
+    const sets = [two, `algorithm=${algorithm}`, "shard.reduceDtype=bfloat16"]
+    expect((await ran(...sets)).sent("inter out")).toBe((9 * 2 * 4 * 8 * MB) / 2)
+    const file = scenarioFile(text)
+    const planned = await Effect.runPromise(
+      Effect.flatMap(loadScenario(file, sets), (scenario) =>
+        schedule(scenario as DataParallelScenario, file, { loader: new Loader() })
+      )
+    )
+    const { buckets } = planned.json as {
+      readonly buckets: ReadonlyArray<{ readonly sizeBytes: number; readonly allReduceSeconds: number }>
+    }
+    // 8 MB each of both ranks of a node over one link of 8 MB/s, a half of them around a ring in each of two steps: 1 s in 16 bits.
+    for (const { sizeBytes, allReduceSeconds } of buckets)
+      expect(allReduceSeconds).toBeCloseTo(sizeBytes / 8e6, 9)
   })
 
   // Of two passes: after each, the next waits for what is averaged, from 9 s to 11; then as before, 10 s later.

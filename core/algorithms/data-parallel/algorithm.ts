@@ -2,7 +2,7 @@
 // them; algorithms.ts lists them.
 import type * as Result from "effect/Result"
 import type { Program } from "../../machine/machine.ts"
-import { elementsOf, sizeBytesOf, type Dtype } from "../../machine/tensor.ts"
+import { dtypeBits, elementsOf, sizeBytesOf, type Dtype } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 import {
   nameOf,
@@ -102,6 +102,14 @@ export const dataParallelAlgorithm = <S extends SettingsSchema>(
 
 /** Messages are of float32 tensors: rounding them to float32 on the wire is no rounding. */
 export const wireOf = (wire: Dtype): Dtype | undefined => (wire === "float32" ? undefined : wire)
+
+/** What gradients travel as that elsewhere are summed in `reduceDtype`: whichever is narrower; `wire` where that is not said. */
+export const gradientWire = <W extends Dtype | undefined>(
+  own: Dtype,
+  wire: W,
+  reduceDtype: Dtype | undefined
+): W | Dtype =>
+  reduceDtype !== undefined && dtypeBits[reduceDtype] < dtypeBits[wire ?? own] ? reduceDtype : wire
 
 /** Bytes of each layer's parameters in `wire`. */
 export const layerBytes = (profile: Profile, wire: Dtype): ReadonlyArray<number> => {

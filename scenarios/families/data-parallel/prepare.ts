@@ -4,7 +4,11 @@ import { greatest } from "../../../core/extremes.ts"
 import { leastCommonMultiple } from "../../../core/whole-numbers.ts"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import {
+  gradientWire,
+  type PlannedAlgorithm,
+  type PlanningFacts
+} from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
@@ -15,7 +19,7 @@ import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
 import { operand, type Operand } from "../../../core/kernels/kernel.ts"
-import { dtypeBits } from "../../../core/machine/tensor.ts"
+import { dtypeBits, type Dtype } from "../../../core/machine/tensor.ts"
 import type { Program } from "../../../core/machine/machine.ts"
 import type { Profile } from "../../../core/profile.ts"
 import { aloneSeconds, secondsAlone } from "../../../core/wire/alone.ts"
@@ -67,7 +71,9 @@ export interface ScenarioPlan {
 }
 
 /** The same with what costs come from. */
-interface PlannedScenario extends ScenarioPlan {
+export interface PlannedScenario extends ScenarioPlan {
+  /** What travels between those who average it, gradients or parameters, is rounded to it. */
+  readonly wire: Dtype
   readonly model: ResolvedModel
   /** Whose peak rates estimate what nobody measured. */
   readonly device: Device | undefined
@@ -194,6 +200,10 @@ export const planScenario = (
       yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
     const links = { algorithm: scenario.collectives.algorithm, table, inside }
+    const wire =
+      "period" in scenario.algorithm
+        ? scenario.algorithm.wire
+        : gradientWire("float32", scenario.algorithm.wire, shard?.reduceDtype)
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
@@ -204,7 +214,7 @@ export const planScenario = (
         peers,
         links,
         // Sums are float32, whatever they are sent as.
-        Math.max(1, dtypeBits.float32 / dtypeBits[scenario.algorithm.wire])
+        Math.max(1, dtypeBits.float32 / dtypeBits[wire])
       ),
       rehearsal: shard && {
         world,
@@ -231,6 +241,7 @@ export const planScenario = (
     return {
       world,
       shard,
+      wire,
       model: { ...model, estimates: [...estimates, ...partEstimates(scenario, shard)] },
       profile,
       device,

@@ -7,7 +7,7 @@ import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
 import type { Host, Told } from "../../family.ts"
 import { alignColumns } from "../../table.ts"
-import { planScenario, type ScenarioPlan } from "./prepare.ts"
+import { planScenario, type PlannedScenario, type ScenarioPlan } from "./prepare.ts"
 
 /** What the planner decides for the scenario, without a run. */
 export const schedule = (
@@ -55,8 +55,8 @@ interface ScheduleJson extends Omit<PlanDescription, "buckets" | "steps" | "frag
   readonly fragments?: ReadonlyArray<FragmentJson>
 }
 
-const scheduleOf = ({ planned, facts }: ScenarioPlan, algorithm: string): ScheduleJson => {
-  const { periodSteps, wire } = planned
+const scheduleOf = ({ planned, facts, wire }: PlannedScenario, algorithm: string): ScheduleJson => {
+  const { periodSteps } = planned
   const { profile } = facts
   const { buckets, steps, fragments, ...figures } = planned.describe()
   const name = (layer: number): string => profile.layers[layer]?.name ?? String(layer)

@@ -4,7 +4,8 @@
 import * as Effect from "effect/Effect"
 import { Machine, type Program } from "../../../machine/machine.ts"
 import type { Op } from "../../../machine/op.ts"
-import { dtypeBits, type Dtype, type Tensor } from "../../../machine/tensor.ts"
+import type { Dtype, Tensor } from "../../../machine/tensor.ts"
+import { gradientWire } from "../algorithm.ts"
 import type { Deadline } from "../plan/cost.ts"
 import {
   averageOf,
@@ -36,10 +37,6 @@ export interface DdpPlan {
   readonly wire?: Dtype | undefined
 }
 
-/** What gradients of this dtype travel as: as the algorithm says, or what they are summed in elsewhere, whichever is narrower. */
-const wireFor = (own: Dtype, wire: Dtype | undefined, reduceDtype: Dtype = own): Dtype | undefined =>
-  dtypeBits[reduceDtype] < dtypeBits[wire ?? own] ? reduceDtype : wire
-
 /** Steps `from` to `steps` of data-parallel training. */
 export const distributedDataParallel = (
   build: TrainingModelBuilder,
@@ -61,7 +58,7 @@ export const distributedDataParallel = (
       const gradients = bucket.map(({ layer, parameter }) => layers[layer]!.gradients[parameter]!)
       all.push(...gradients)
       // Of a bucket all gradients are of one dtype.
-      const wire = wireFor(gradients[0]!.dtype, plan.wire, model.reduceDtype)
+      const wire = gradientWire(gradients[0]!.dtype, plan.wire, model.reduceDtype)
       const op = averageOf(`all-reduce bucket ${index}`, peers, gradients, wire)
       ready = plan.overlap ? Math.min(ready, ...bucket.map(({ layer }) => layer)) : 0
       sends[ready]!.push(op)
