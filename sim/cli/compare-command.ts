@@ -2,9 +2,10 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
-import type { Family } from "../../scenarios/family.ts"
+import type { Family, Metric } from "../../scenarios/family.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
+import { metricsOf } from "../study/compared.ts"
 import { metricOf, type RunResult } from "../../scenarios/result.ts"
 import { linkBytesLabel, linkBytesPerStep } from "../link-traffic.ts"
 import { runScenario } from "../run.ts"
@@ -151,9 +152,13 @@ const ratio = (value: number, to: number): number | null => {
   return to === 0 ? (value === 0 ? 1 : null) : value / to
 }
 
+/** Steps that do unlike work are compared by work in a second, as a study's are. */
+const metricsOfAll = (compared: ReadonlyArray<Compared>): ReadonlyArray<Metric> =>
+  metricsOf(compared.map(({ result }) => ({ ...result, task: result.task ?? defaultTask })))
+
 const asJson = (compared: ReadonlyArray<Compared>) => {
   const first = compared[0]!.result
-  const { metrics } = familyOfResult(first)
+  const metrics = metricsOfAll(compared)
   return {
     results: compared.map(({ label, result }) => {
       const sent = linkBytesPerStep(result)
@@ -176,7 +181,7 @@ const asJson = (compared: ReadonlyArray<Compared>) => {
 
 const print = (compared: ReadonlyArray<Compared>): string => {
   const first = compared[0]!.result
-  const { metrics } = familyOfResult(first)
+  const metrics = metricsOfAll(compared)
   const times = (value: number, to: number): string => {
     const quotient = ratio(value, to)
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`

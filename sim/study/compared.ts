@@ -1,11 +1,13 @@
 // What the rows of a study are compared by, and which of them is the fastest that fits. Knows nothing of how it is shown.
 import { familyOf } from "../../scenarios/families.ts"
 import type { Metric } from "../../scenarios/family.ts"
-import { metricOf } from "../../scenarios/result.ts"
+import { metricOf, type RunResult } from "../../scenarios/result.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 /** The metrics of the rows' task, the one that they are compared by first: of steps that do unlike work, work in a second. */
-export const metricsOf = (rows: ReadonlyArray<StudyRow>): ReadonlyArray<Metric> => {
+export const metricsOf = (
+  rows: ReadonlyArray<RunResult & Pick<StudyRow, "failure">>
+): ReadonlyArray<Metric> => {
   const [first] = rows
   if (first === undefined) return []
   const { metrics, throughput } = familyOf(first)

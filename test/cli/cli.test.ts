@@ -120,6 +120,19 @@ study: { axes: { memory.device: [1GB, 1kB] } }
     }
   })
 
+  it("is compared by tokens in a second where a step takes more of them", () => {
+    const both = ["compare", "scenarios/agree/sharded.yaml", "--set", "training.accumulate=2"]
+    const { stdout, stderr } = sim(...both)
+    expect(stdout, stderr).toMatch(/^ +algorithm +ranks +tokens\/s of a rank +step time/mu)
+    const { results } = JSON.parse(sim(...both, "--json").stdout) as {
+      readonly results: ReadonlyArray<{ readonly ratio: Readonly<Record<string, number>> }>
+    }
+    const { tokensPerSecond, stepSeconds } = results[1]!.ratio
+    expect(tokensPerSecond! * stepSeconds!).toBeCloseTo(2, 9)
+    const alike = sim("compare", "scenarios/agree/sharded.yaml", "--set", "shard.prefetch=0")
+    expect(alike.stdout).toMatch(/^ +algorithm +ranks +step time/mu)
+  })
+
   it("is known to sim doctor, with what goes on with it", () => {
     const ran = sim("run", scenario, "--set", "memory.device=1GB", "--timeline", timeline, "--json")
     expect(ran.status, ran.stderr).toBe(0)
