@@ -25,7 +25,13 @@ export class OutOfMemory extends Schema.TaggedError<OutOfMemory>()("OutOfMemory"
       this.heldBytes === undefined
         ? ""
         : `; with room for it a rank holds up to ${formatBytes(this.heldBytes)}: does not fit ${formatBytes(this.capacityBytes)}`
-    return `rank ${this.rank}: tensor "${this.tensor}" needs ${this.neededBytes} B of ${this.place} memory; ${this.freeBytes} of ${this.capacityBytes} B are free${held}`
+    // A rank's share of a memory may end within a byte.
+    const [needed, free, all] = [
+      Math.ceil(this.neededBytes),
+      Math.floor(this.freeBytes),
+      Math.floor(this.capacityBytes)
+    ]
+    return `rank ${this.rank}: tensor "${this.tensor}" needs ${needed} B of ${this.place} memory; ${free} of ${all} B are free${held}`
   }
 }
 
