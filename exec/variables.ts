@@ -48,7 +48,8 @@ export const readElsewhere: ReadonlyArray<string> = [
   "TANDEM_REQUIRE_UCX",
   "TANDEM_SEED",
   "TANDEM_SOAK",
-  "TANDEM_TEST_CUDNN_VERSION"
+  "TANDEM_TEST_CUDNN_VERSION",
+  "TANDEM_TEST_REPORT"
 ]
 
 /** Warnings of names that nothing reads, which may be somebody's own. Fails where a variable is none of the words that it may be. */

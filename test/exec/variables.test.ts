@@ -9,10 +9,14 @@ import { checkVariables, read, readElsewhere } from "../../exec/variables.ts"
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
 const sources = (...folders: ReadonlyArray<string>): ReadonlySet<string> => {
-  const files = folders.flatMap((folder) => globSync(`${folder}/**/*.{ts,js,cc,cu,h,cuh,sh}`, { cwd: root }))
+  const files = [
+    // CI's too, and what configures the tests: their command lines see the same variables
+    ...globSync("{.ci/run,*.ts}", { cwd: root }),
+    ...folders.flatMap((folder) => globSync(`${folder}/**/*.{ts,js,cc,cu,h,cuh,sh}`, { cwd: root }))
+  ]
   // As text, as a property, or as a shell has it: macros are none of these.
   const named =
-    /["'](TANDEM_[A-Z_]+)["']|env\.(TANDEM_[A-Z_]+)|\{ (TANDEM_[A-Z_]+): \w|\$\{(TANDEM_[A-Z_]+)/gu
+    /["'](TANDEM_[A-Z_]+)["']|env\.(TANDEM_[A-Z_]+)|\{ (TANDEM_[A-Z_]+): \w|\$\{(TANDEM_[A-Z_]+)|^(?:export )?(TANDEM_[A-Z_]+)=/gmu
   return new Set(
     files
       .filter(
