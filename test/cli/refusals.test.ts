@@ -6,6 +6,10 @@ import { describe, expect, it } from "vitest"
 import { filesIn, folder, root, sim, simEach } from "./launch.ts"
 
 const here = folder()
+const folderNamed = (name: string): string => {
+  fs.mkdirSync(path.join(here, name))
+  return path.join(here, name)
+}
 const write = (name: string, content: string | Uint8Array): string => {
   const file = path.join(here, name)
   fs.writeFileSync(file, content)
@@ -245,9 +249,13 @@ const refusals: Readonly<Record<string, Refusal>> = {
     args: ["collective", "all-reduce", "--csv", path.join(here, "rows.txt")],
     says: ["rows.txt' is invalid. Expected a name that ends in .csv."]
   },
+  "a folder in place of a table": {
+    args: ["collective", "all-reduce", "--csv", folderNamed("folder.csv")],
+    says: ["folder.csv: --csv: a folder is not accepted; expected a file in an existing, writable folder"]
+  },
   "a folder in place of a file": {
     args: ["run", scenario, "--timeline", here],
-    says: [`${here}: file is a folder (EISDIR); expected a path in an existing, writable`]
+    says: [`${here}: --timeline: a folder is not accepted; expected a file in an existing, writable folder`]
   }
 }
 
