@@ -5,7 +5,7 @@ import type { InputError } from "../core/input-error.ts"
 import { OutOfMemory, type MachineError } from "../core/machine/machine.ts"
 import type { Timeline } from "../core/machine/timeline.ts"
 import { familyOf, type Scenario } from "../scenarios/families.ts"
-import { getField } from "../scenarios/file/override.ts"
+import { textsAt } from "../scenarios/file/override.ts"
 import type { AnyScenario, Family, Host, Prepared } from "../scenarios/family.ts"
 import type { Loader } from "../scenarios/load.ts"
 import type { RunResult } from "../scenarios/result.ts"
@@ -112,9 +112,7 @@ export const runFamily = <S extends AnyScenario, P extends Prepared>(
         const prepared = yield* family.prepare(one, file, hostOf(loader))
         const ran = yield* runPrepared(one, prepared, recorded)
         const notes = family.fileFields.flatMap((field) =>
-          [getField(one, field)]
-            .flat()
-            .flatMap((named) => (typeof named === "string" ? loader.notes(file, named) : []))
+          textsAt(one, field).flatMap((named) => loader.notes(file, named))
         )
         const warnings = [...new Set([...ran.result.warnings, ...notes])]
         return { ...ran, result: { ...ran.result, warnings } }

@@ -16,6 +16,7 @@ import {
   placeIn,
   tasksWithoutSrun,
   transportIn,
+  usualRendezvousTimeout,
   type Place,
   type TransportWish
 } from "../job/environment.ts"
@@ -32,7 +33,7 @@ export interface JobOptions {
   readonly processes?: number
   /** What carries messages between processes; default what the environment says. */
   readonly transport?: TransportWish
-  /** Seconds to wait for the others; 60 where it is not said. */
+  /** Seconds to wait for the others; `usualRendezvousTimeout` where it is not said. */
   readonly rendezvousTimeout?: number
 }
 
@@ -142,7 +143,7 @@ const scenarioAndOptions = "the digest of scenario and options"
 
 const inJob = <A, E>(
   place: Place,
-  { rendezvousTimeout = 60, transport: wish }: JobOptions,
+  { rendezvousTimeout = usualRendezvousTimeout, transport: wish }: JobOptions,
   { plan, files }: Together,
   use: (job: ProcessJob) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> =>

@@ -9,7 +9,7 @@ import {
   setOption,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
-import { transports } from "../job/environment.ts"
+import { transports, usualRendezvousTimeout } from "../job/environment.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"
@@ -38,7 +38,7 @@ const transportOption = () =>
 const rendezvousOption = () =>
   new Option(
     "--rendezvous-timeout <seconds>",
-    "how long to wait for the job's other processes (default: 60)"
+    `how long to wait for the job's other processes (default: ${usualRendezvousTimeout})`
   ).argParser(wholeNumber(1))
 
 /** What a command that runs a scenario's ranks is told of where they run. */

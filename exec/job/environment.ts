@@ -23,6 +23,9 @@ export interface Place {
 export const transports = ["auto", "tcp", "ucx"] as const
 export type TransportWish = (typeof transports)[number]
 
+/** How long processes of a job wait for each other where nobody says it, seconds. */
+export const usualRendezvousTimeout = 60
+
 export type Variables = Readonly<Record<string, string | undefined>>
 
 interface Launcher {

@@ -17,7 +17,7 @@ import { reasonNot } from "../../traces/atomic-file.ts"
 import { nameBeside } from "../../traces/beside.ts"
 import { familyOf, type Scenario } from "../families.ts"
 import type { FieldPath } from "../file/check.ts"
-import { getField, pathText } from "../file/override.ts"
+import { pathText, textsAt } from "../file/override.ts"
 import { locate } from "../load.ts"
 import { starred } from "../starred.ts"
 
@@ -34,18 +34,15 @@ interface NamedFile {
 
 export const filesNamedIn = (scenario: Scenario, file: string): ReadonlyArray<NamedFile> =>
   familyOf(scenario).fileFields.flatMap((field) =>
-    [getField(scenario, field)]
-      .flat()
-      .filter((named) => typeof named === "string")
-      .flatMap((named) => {
-        const whole = locate(file, named)
-        const title = `${pathText(field)}: ${named}`
-        return filesBehind(whole).map((one) => ({
-          field,
-          title: one === whole ? title : `${title} (${basename(one)})`,
-          file: one
-        }))
-      })
+    textsAt(scenario, field).flatMap((named) => {
+      const whole = locate(file, named)
+      const title = `${pathText(field)}: ${named}`
+      return filesBehind(whole).map((one) => ({
+        field,
+        title: one === whole ? title : `${title} (${basename(one)})`,
+        file: one
+      }))
+    })
   )
 
 /** The scenario's file and those that it names. */

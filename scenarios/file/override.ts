@@ -152,3 +152,7 @@ export const getField = (value: unknown, path: FieldPath): unknown => {
   }
   return at
 }
+
+/** The text at `path`, or those of a list there; none where it is neither. */
+export const textsAt = (value: unknown, path: FieldPath): ReadonlyArray<string> =>
+  [getField(value, path)].flat().filter((one) => typeof one === "string")
