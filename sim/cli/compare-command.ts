@@ -2,7 +2,6 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
-import type { Family, Metric } from "../../scenarios/family.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
 import { metricsOf } from "../study/compared.ts"
@@ -13,8 +12,10 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { readSource } from "../../scenarios/file/source.ts"
+import { failedResult, shortFailure, withoutNumbers } from "../study/failure.ts"
 import { labelOf, lastName } from "../study/label.ts"
-import { execute, json, said } from "../../scenarios/cli/execute.ts"
+import type { StudyRow } from "../study/result.ts"
+import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
 export interface CompareCommandOptions {
@@ -24,13 +25,16 @@ export interface CompareCommandOptions {
 
 interface Compared {
   readonly label: string
-  readonly result: RunResult
+  readonly result: RunResult & Pick<StudyRow, "failure">
+  /** What was given cannot be run. */
+  readonly refused?: InputError
 }
 
-/** Why a point of a study has no numbers; undefined where it has. */
-const failureOf = (result: RunResult): string | undefined => {
-  const failure: unknown = Reflect.get(result, "failure")
-  return isRecord(failure) ? String(failure["reason"]) : undefined
+/** What is to be compared, known by its label and task before any of it runs. */
+interface Candidate {
+  readonly label: string
+  readonly task: string
+  readonly compared: Effect.Effect<Compared>
 }
 
 export const compareCommand = (
@@ -39,70 +43,89 @@ export const compareCommand = (
 ): Promise<number> =>
   execute(
     Effect.gen(function* () {
-      const compared = yield* files.length === 1 && options.set.length > 0
+      const candidates = yield* files.length === 1 && options.set.length > 0
         ? alternatives(files[0]!, options.set)
         : Effect.map(
-            Effect.forEach(files, (file) => load(file, options.set)),
+            Effect.forEach(files, (file) => candidatesOf(file, options.set)),
             (each) => each.flat()
           )
-      if (compared.length < 2) {
+      const [first] = candidates
+      if (first === undefined || candidates.length < 2) {
         const accepted =
           "two files to compare, or one scenario and --set alternatives, such as --set algorithm=dreamddp"
         return yield* inputErrors(new InputError({ file: files.join(" "), field: "", accepted }))
       }
-      const other = compared.find(
-        ({ result }) => familyOfResult(result) !== familyOfResult(compared[0]!.result)
-      )
+      const other = candidates.find(({ task }) => task !== first.task)
       if (other !== undefined) {
         return yield* inputErrors(
           new InputError({
             file: other.label,
             field: "task",
-            value: other.result.task,
-            accepted: `${familyOfResult(compared[0]!.result).task}, as ${compared[0]!.label}: results of different tasks have nothing to compare`
+            value: other.task,
+            accepted: `${first.task}, as ${first.label}: results of different tasks have nothing to compare`
           })
         )
       }
-      return said(options.json === true ? json(asJson(compared)) : print(compared))
+      const compared = yield* Effect.forEach(candidates, (candidate) => candidate.compared)
+      const outcome: Outcome = {
+        // As of a study: some of it can run.
+        ok: compared.some(({ result }) => result.failure === undefined),
+        text: options.json === true ? json(asJson(compared)) : print(compared)
+      }
+      const [refused, ...rest] = compared.flatMap((one) => (one.refused === undefined ? [] : [one.refused]))
+      return refused === undefined
+        ? outcome
+        : yield* toldThough(outcome, Effect.fail(inputErrors(refused, ...rest)))
     })
   )
 
 /** The scenario as it is, and changed by each `--set`; several fields of one alternative are joined by ";". */
 const alternatives = (file: string, sets: ReadonlyArray<string>) =>
   Effect.forEach([[], ...sets.map((set) => set.split(";").map((part) => part.trim()))], (set) =>
-    Effect.map(runFile(file, set), (result): Compared => ({
-      label: set.length === 0 ? file : set.join("; "),
-      result
-    }))
+    runOf(set.length === 0 ? file : set.join("; "), file, set)
   )
 
-const runFile = (file: string, sets: ReadonlyArray<string>) =>
-  Effect.gen(function* () {
-    const { scenario, locate } = yield* loadLocatedScenario(file, sets)
-    const { result } = yield* runScenario(scenario, file, { loader: new Loader() }).pipe(
-      Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
+/** A scenario; one whose run comes to no end, or is refused, takes no other's numbers away. */
+const runOf = (label: string, file: string, sets: ReadonlyArray<string>) =>
+  Effect.map(loadLocatedScenario(file, sets), ({ scenario, locate }): Candidate => {
+    const compared = runScenario(scenario, file, { loader: new Loader() }).pipe(
+      Effect.map(({ result }): Compared => ({ label, result: withIgnoredFields(result, scenario) })),
+      Effect.catch((error) => {
+        const refused = error instanceof InputError ? locate(error) : undefined
+        const result = failedResult(scenario, refused ?? error)
+        return Effect.succeed<Compared>({
+          label,
+          result,
+          ...(refused === undefined ? {} : { refused })
+        })
+      })
     )
-    return withIgnoredFields(result, scenario)
+    return { label, task: scenario.task, compared }
   })
 
+/** A result that is there already. */
+const known = (label: string, saved: SavedResult): Candidate => {
+  const result = whole(saved)
+  return { label, task: result.task, compared: Effect.succeed({ label, result }) }
+}
+
 /** What a file has to compare: a scenario is run; a saved result or study is read. */
-const load = (file: string, sets: ReadonlyArray<string>) =>
+const candidatesOf = (file: string, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
     if (file.endsWith(".arrow")) {
       const { readStudyArrow } = yield* Effect.promise(() => import("../study/study-file.ts"))
       const { rows } = yield* readStudyArrow(file)
-      return rows.map((row): Compared => ({ label: rowLabel(row), result: row }))
+      return rows.map((row) => known(rowLabel(row), row))
     }
     const { value } = yield* readSource(file)
-    if (isResult(value)) return [{ label: file, result: whole(value) }]
+    if (isResult(value)) return [known(file, value)]
     if (isRecord(value) && Array.isArray(value["rows"])) {
       const rows: ReadonlyArray<unknown> = value["rows"]
-      const known = rows.filter(isResult)
-      if (known.length > 0 && known.length === rows.length) {
-        return known.map((result): Compared => ({ label: rowLabel(result), result: whole(result) }))
-      }
+      const results = rows.filter(isResult)
+      if (results.length > 0 && results.length === rows.length)
+        return results.map((result) => known(rowLabel(result), result))
     }
-    return [{ label: file, result: yield* runFile(file, sets) }]
+    return [yield* runOf(file, file, sets)]
   })
 
 /** A point's values of the axes, and of a search the value that it is of and the target that it was found for. */
@@ -118,14 +141,23 @@ const rowLabel = (row: object): string => {
   return [...Object.values(axes).map(labelOf), ...search].join(", ")
 }
 
-/** What results of other versions, or made by hand, may lack. */
-type SavedResult = Omit<RunResult, "warnings"> & Partial<Pick<RunResult, "warnings">>
+/** What results of other versions, made by hand, or of runs that came to no end may lack. */
+type SavedResult = Partial<RunResult> & Pick<RunResult, "algorithm"> & { readonly failure?: unknown }
 
-const whole = (saved: SavedResult): RunResult => ({ ...saved, warnings: saved.warnings ?? [] })
+/** A result saved before results said their task is one of the usual task. */
+const whole = (saved: SavedResult): Compared["result"] => {
+  const { scenario = "", task = defaultTask, algorithm, failure, ...rest } = saved
+  return {
+    ...withoutNumbers({ scenario, task, algorithm }),
+    ...rest,
+    ...(isRecord(failure)
+      ? { failure: { kind: String(failure["kind"]), reason: String(failure["reason"]) } }
+      : {})
+  }
+}
 
 const isCount = (value: unknown): boolean => typeof value === "number" && value >= 0
 
-/** A result saved before results said their task is one of the usual task. */
 const isResult = (value: unknown): value is SavedResult => {
   if (!isRecord(value)) return false
   const task = value["task"] ?? defaultTask
@@ -145,20 +177,19 @@ const isResult = (value: unknown): value is SavedResult => {
 const isListOf = (value: unknown, isEach: (each: unknown) => boolean): boolean =>
   Array.isArray(value) && value.every(isEach)
 
-const familyOfResult = (result: RunResult): Family => familyOf({ task: result.task ?? defaultTask })
-
 const ratio = (value: number, to: number): number | null => {
   if (Number.isNaN(value) || Number.isNaN(to)) return null
   return to === 0 ? (value === 0 ? 1 : null) : value / to
 }
 
-/** Steps that do unlike work are compared by work in a second, as a study's are. */
-const metricsOfAll = (compared: ReadonlyArray<Compared>): ReadonlyArray<Metric> =>
-  metricsOf(compared.map(({ result }) => ({ ...result, task: result.task ?? defaultTask })))
+/** What others are told as so many times of: the first that came to an end. */
+const reference = (compared: ReadonlyArray<Compared>): RunResult =>
+  (compared.find(({ result }) => result.failure === undefined) ?? compared[0]!).result
 
 const asJson = (compared: ReadonlyArray<Compared>) => {
-  const first = compared[0]!.result
-  const metrics = metricsOfAll(compared)
+  const first = reference(compared)
+  // Steps that do unlike work are compared by work in a second, as a study's are.
+  const metrics = metricsOf(compared.map(({ result }) => result))
   return {
     results: compared.map(({ label, result }) => {
       const sent = linkBytesPerStep(result)
@@ -180,8 +211,9 @@ const asJson = (compared: ReadonlyArray<Compared>) => {
 }
 
 const print = (compared: ReadonlyArray<Compared>): string => {
-  const first = compared[0]!.result
-  const metrics = metricsOfAll(compared)
+  const first = reference(compared)
+  // Steps that do unlike work are compared by work in a second, as a study's are.
+  const metrics = metricsOf(compared.map(({ result }) => result))
   const times = (value: number, to: number): string => {
     const quotient = ratio(value, to)
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`
@@ -199,9 +231,12 @@ const print = (compared: ReadonlyArray<Compared>): string => {
     ...compared.map(({ label, result }) => [
       label,
       result.algorithm,
-      failureOf(result) === undefined ? String(result.ranks) : "-",
+      result.failure === undefined ? String(result.ranks) : "-",
       ...metrics.flatMap(({ name, unit }, index) => {
-        const text = formatMetric(metricOf(result, name), unit)
+        const text =
+          index === 0 && result.failure !== undefined
+            ? shortFailure(result.failure)
+            : formatMetric(metricOf(result, name), unit)
         return index === 0 ? [text, times(metricOf(result, name), metricOf(first, name))] : [text]
       }),
       ...(sends
@@ -212,16 +247,15 @@ const print = (compared: ReadonlyArray<Compared>): string => {
         : [])
     ])
   ])
-  const failures = compared.flatMap(({ label, result }) => {
-    const reason = failureOf(result)
-    return reason === undefined ? [] : [`  ${label}: ${reason}`]
-  })
+  const failures = compared.flatMap(({ label, result: { failure } }) =>
+    failure === undefined ? [] : [`  ${label}: ${failure.reason}`]
+  )
   const warnings = new Set(
     compared.flatMap(({ label, result }) => result.warnings.map((text) => `${label}: ${text}`))
   )
   return [
     ...lines,
-    ...(failures.length === 0 ? [] : ["", "points that cannot run", ...failures]),
+    ...(failures.length === 0 ? [] : ["", "what cannot run", ...failures]),
     ...(warnings.size === 0 ? [] : ["", "warnings", ...[...warnings].map((text) => `  ${text}`)]),
     ""
   ].join("\n")

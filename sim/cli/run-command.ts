@@ -2,14 +2,14 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
-import { OutOfMemory, type MachineError } from "../../core/machine/machine.ts"
+import type { MachineError } from "../../core/machine/machine.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-
 import { withIgnoredFields, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
+import { failureOf } from "../study/failure.ts"
 import { printRun } from "./print-run.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
@@ -21,19 +21,12 @@ export interface RunCommandOptions {
   readonly record?: string
 }
 
-/** What a run that came to no end tells a script: the reason, and, where memory did not suffice, how much would have. */
+/** What a run that came to no end tells a script. */
 const failed = ({ task, name, algorithm }: Scenario, error: MachineError) => ({
   scenario: name,
   task,
   algorithm: algorithm.name,
-  failure: { kind: error.name, reason: error.message },
-  ...(error instanceof OutOfMemory && error.heldBytes !== undefined
-    ? {
-        details: {
-          memory: { heldBytes: error.heldBytes, capacityBytes: error.capacityBytes, fits: false }
-        }
-      }
-    : {})
+  ...failureOf(error)
 })
 
 export const runCommand = (file: string, options: RunCommandOptions): Promise<number> =>

@@ -111,8 +111,8 @@ study: { axes: { memory.device: [1GB, 1kB] } }
       const compared = told!
       expect(compared.status, compared.stderr).toBe(0)
       expect(compared.stdout).toMatch(/^1GB +ddp +2 +\S+ m?s +1\.00 x/mu)
-      expect(compared.stdout).toMatch(/^1kB +ddp +- +- +- +- +- +-$/mu)
-      expect(compared.stdout).toMatch(/points that cannot run\n {2}1kB: rank 0: tensor/u)
+      expect(compared.stdout).toMatch(/^1kB +ddp +- +no memory +- +- +- +-$/mu)
+      expect(compared.stdout).toMatch(/what cannot run\n {2}1kB: rank 0: tensor/u)
       const { results } = JSON.parse(asJson!.stdout) as {
         readonly results: ReadonlyArray<{ readonly ratio: Readonly<Record<string, number | null>> }>
       }
