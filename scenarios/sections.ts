@@ -178,14 +178,30 @@ export const CollectiveSettings = Schema.Struct({
 
 export type CollectiveSettings = typeof CollectiveSettings.Type
 
-/** As a model is called, whatever the case and what stands between, with or without its owner and what it was tuned for. */
+/** A model's name in any case, whatever stands between its parts, with or without its owner. */
 const plainModelName = (name: string): string =>
   name
     .toLowerCase()
     .replace(/^.*\//u, "")
     .replace(/^meta[-_ ]/u, "")
-    .replace(/(?:[-_ ](?:instruct|chat|base|hf|it|thinking|v\d+(?:\.\d+)?|\d{4}|17b|16e|128e))+$/u, "")
     .replaceAll(/[\s_-]/gu, "")
+
+/** What a model was tuned for, when, and how large its parts are: "-Instruct", "-v0.1", "-2507", "-17B". */
+const lastWord = /[-_ ](?:instruct|chat|base|hf|it|thinking|v\d+(?:\.\d+)?|\d{4}|17b|16e|128e)$/u
+
+/**
+ * Names that a given one may stand for, the fullest first: a version is part of the name where it tells two models apart
+ * (DeepSeek-V2 is not V3), and can be left out only where what is left is a model's whole name.
+ */
+const readingsOf = (given: string): ReadonlyArray<string> => {
+  const readings: Array<string> = []
+  for (let name = given.toLowerCase(), last = ""; name !== last;) {
+    readings.push(plainModelName(name))
+    last = name
+    name = name.replace(lastWord, "")
+  }
+  return readings
+}
 
 /** One of published models by any spelling of its name ("meta-llama/Llama-3.1-8B-Instruct"); decoded as the one it has here. */
 export const modelNamed = <const Name extends string>(names: ReadonlyArray<Name>) =>
@@ -194,7 +210,9 @@ export const modelNamed = <const Name extends string>(names: ReadonlyArray<Name>
       decode: SchemaGetter.transform(
         // What is none of them is left to the literals to refuse.
         (given: string) =>
-          (names.find((name) => plainModelName(name) === plainModelName(given)) ?? given) as NoInfer<Name>
+          (readingsOf(given)
+            .map((reading) => names.find((name) => plainModelName(name) === reading))
+            .find((name) => name !== undefined) ?? given) as NoInfer<Name>
       ),
       encode: SchemaGetter.transform((name: string) => name)
     })

@@ -81,8 +81,9 @@ describe("mixtures of experts by name", () => {
       const { layers, experts, width, ffnWidth } = moeModels[name]
       return (3 * layers * experts * width * ffnWidth) / 1e9
     }
-    // 58 layers of 256 experts of 44.0 million; 26 of 64 of 8.65; 48 of 16, and 24 of 128, of 125.8.
+    // 58 layers of 256 experts of 44.0 million; 59 of 160 of 23.6; 26 of 64 of 8.65; 48 of 16, and 24 of 128, of 125.8.
     expect(routed("deepseek-v3")).toBeCloseTo(653.9, 1)
+    expect(routed("deepseek-v2")).toBeCloseTo(222.7, 1)
     expect(routed("deepseek-v2-lite")).toBeCloseTo(14.4, 1)
     expect(routed("llama-4-scout")).toBeCloseTo(96.6, 1)
     expect(routed("llama-4-maverick")).toBeCloseTo(386.5, 1)
@@ -107,6 +108,7 @@ describe("mixtures of experts by name", () => {
     expect(warned).toEqual(Object.keys(leftOutOf))
     // Published totals, in billions: what is left out of these is no rounding.
     for (const [name, billions] of [
+      ["deepseek-v2", 236],
       ["deepseek-v3", 671],
       ["llama-4-scout", 109],
       ["llama-4-maverick", 400]

@@ -25,6 +25,13 @@ it.each([
   [moeModelNames, "GPT_OSS 120B", "gpt-oss-120b"],
   [moeModelNames, "deepseek-ai/DeepSeek-V2-Lite-Chat", "deepseek-v2-lite"],
   [moeModelNames, "meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama-4-scout"],
+  // Generations are told apart: another's name is no spelling of this one's.
+  [moeModelNames, "deepseek-ai/DeepSeek-V2", "deepseek-v2"],
+  [moeModelNames, "DeepSeek-V2-Chat-0628", "deepseek-v2"],
+  [moeModelNames, "deepseek-v3-0324", "deepseek-v3"],
+  [moeModelNames, "deepseek-v1", undefined],
+  [moeModelNames, "DeepSeek-V2.5", undefined],
+  [moeModelNames, "deepseek", undefined],
   [moeModelNames, "", undefined]
 ])("%j: %s", (names, given, name) => {
   expect(named(names, given)).toBe(name)

@@ -109,6 +109,20 @@ export const moeModels = {
     vocabulary: 102400,
     dtype: "bfloat16"
   },
+  "deepseek-v2": {
+    layers: 59,
+    experts: 160,
+    topK: 6,
+    width: 5120,
+    ffnWidth: 1536,
+    heads: 128,
+    kvHeads: 128,
+    headWidth: 128,
+    gated: true,
+    normalize: false,
+    vocabulary: 102400,
+    dtype: "bfloat16"
+  },
   "deepseek-v3": {
     layers: 58,
     experts: 256,
@@ -189,6 +203,8 @@ type MoeModelName = keyof typeof moeModels
 export const leftOutOf: Readonly<Partial<Record<MoeModelName, string>>> = {
   "deepseek-v2-lite":
     "two shared experts a layer and a dense layer are left out, latent attention is counted as full heads: 2.2 billion active parameters for 2.4",
+  "deepseek-v2":
+    "two shared experts a layer and a dense layer are left out, latent attention is counted as full heads: 29 billion active parameters for 21",
   "deepseek-v3":
     "a shared expert a layer and three dense layers are left out, latent attention is counted as full heads: 50 billion active parameters for 37",
   "llama-4-scout": "a shared expert a layer is left out: 11 billion active parameters for 17",
