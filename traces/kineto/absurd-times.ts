@@ -126,8 +126,12 @@ const withoutEffectsBeforeCauses = (trace: KinetoTrace, warnings: Array<string>)
         accepted: "times of one clock, or of two that differ by a constant"
       })
     }
+    // Who waited least for the device tells by how much: nothing begins before its launch.
+    const offset = early.at(-1)!
+    for (const column of [device.start, device.end])
+      for (let row = 0; row < column.length; row++) column.values[row]! += offset
     warnings.push(
-      `the device's clock is ${seconds(middle)} before the host's: ${early.length} of ${matched} device events seem to begin before their launch`
+      `the device's clock is ${seconds(offset)} before the host's, by ${early.length} of ${matched} device events that seem to begin before their launch: the device's times are later by that here`
     )
     return trace
   }

@@ -118,7 +118,8 @@ export class Collector {
   readonly gradients = {
     row: new Numbers(Int32Array),
     shape: new Numbers(Int32Array),
-    shapes: [] as Array<GradientShape>
+    shapes: [] as Array<GradientShape>,
+    shapeless: 0
   }
   readonly hostCollectives = new Map<number, CollectiveRecord>()
   readonly deviceCollectives = new Map<number, CollectiveRecord>()
@@ -316,7 +317,10 @@ export class Collector {
       const found = gradientShape(parsedField(fields, Field.inputDims), parsedField(fields, Field.inputType))
       this.#shapeOf.set(key, (known = found === undefined ? -1 : this.gradients.shapes.push(found) - 1))
     }
-    if (known < 0) return
+    if (known < 0) {
+      this.gradients.shapeless++
+      return
+    }
     this.gradients.row.push(row)
     this.gradients.shape.push(known)
   }

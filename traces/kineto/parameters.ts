@@ -72,6 +72,11 @@ export const chooseParameters = (
     )
     return []
   }
+  const { shapeless, row } = trace.gradients
+  if (shapeless > 0)
+    warnings.push(
+      `${shapeless} of ${shapeless + row.length} AccumulateGrad events have no shape or received nothing: their parameters are missing, and what is sent of the model is too little by them`
+    )
   const first = gradients.ofStep(firstStep)
   const identity = (gradient: GradientRow): string => {
     const layer = layerOf(gradient)

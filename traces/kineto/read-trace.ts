@@ -104,6 +104,7 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
 const nanosecondsFrom = 1e17
 /** Microseconds that a device takes for an empty kernel are about two. */
 const shortestKernel = 0.3
+const longestMedian = 500
 
 /**
  * The Chrome format counts in microseconds whatever `displayTimeUnit` says, and so does PyTorch. Some exporters write
@@ -127,10 +128,15 @@ const unitOf = (collector: Collector, unit: "auto" | "us" | "ns", warnings: Arra
       `the median device event lasts ${middle.toPrecision(2)} us, less than any kernel does: the file's times are no microseconds, as the format has them, and all times here are too short`
     )
   // A median kernel of 0.5 ms is far longer than any real model's, one of 0.5 microseconds far shorter.
-  if (collector.members.get("displayTimeUnit") !== "ns" || collector.fractions > 0 || middle < 500)
+  if (collector.fractions > 0 || middle < longestMedian) return "us"
+  if (collector.members.get("displayTimeUnit") !== "ns") {
+    warnings.push(
+      `the median device event lasts ${(middle / 1000).toPrecision(2)} ms if times are microseconds, as the format has them, longer than any model's; all are whole numbers: where they are nanoseconds, --timestamps ns says so`
+    )
     return "us"
+  }
   warnings.push(
-    'displayTimeUnit is "ns" and all device times are whole numbers: read as nanoseconds (the option timestampUnit says otherwise)'
+    'displayTimeUnit is "ns" and all device times are whole numbers: read as nanoseconds (--timestamps us says otherwise)'
   )
   return "ns"
 }

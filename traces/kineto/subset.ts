@@ -44,11 +44,11 @@ const moved = <V>(
 }
 
 const movedGradients = (
-  { row, shape, shapes }: GradientEvents,
+  { row, shape, shapes, shapeless }: GradientEvents,
   marks: Uint8Array,
   rows: Int32Array
 ): GradientEvents => {
-  const kept = { row: new Numbers(row.kind), shape: new Numbers(shape.kind), shapes }
+  const kept = { row: new Numbers(row.kind), shape: new Numbers(shape.kind), shapes, shapeless }
   for (let at = 0; at < row.length; at++) {
     const given = row.values[at]!
     if (marks[given] !== 1) continue

@@ -82,6 +82,8 @@ export interface GradientEvents {
   readonly row: Numbers
   readonly shape: Numbers
   readonly shapes: ReadonlyArray<GradientShape>
+  /** AccumulateGrad ops whose shape the file does not say, or who received none. */
+  readonly shapeless: number
 }
 
 /** What PyTorch records of a collective beside its time. */
