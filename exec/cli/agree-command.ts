@@ -76,13 +76,9 @@ export interface AgreeResult {
 }
 
 export const agreeCommand = (file: string, options: AgreeCommandOptions): Promise<number> => {
-  const outputs = {
-    files: [["--timeline", options.timeline]],
-    folders: [["--record", options.record]]
-  } as const
   // What is only compared is compared once.
   const { processes: _, ...alone } = options
-  return runAsJob(options.from === undefined ? options : alone, outputs, agreed(file, options))
+  return runAsJob(options.from === undefined ? options : alone, agreed(file, options))
 }
 
 const agreed = (file: string, options: AgreeCommandOptions) =>

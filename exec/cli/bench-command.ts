@@ -4,7 +4,6 @@ import { formatBandwidth, formatBytes, formatSeconds } from "../../core/units.ts
 import { InputError } from "../../core/input-error.ts"
 import { json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
-import { requireWritable } from "../../scenarios/cli/outputs.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
@@ -48,7 +47,6 @@ const requireNoOthers: Effect.Effect<void, InputError> = Effect.flatMap(placeHer
 export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
   runCommand(
     Effect.gen(function* () {
-      if (options.out !== undefined) yield* requireWritable(options.out, "--out")
       yield* requireDevice
       yield* requireNoOthers
       const alone: Array<Timed> = []

@@ -6,9 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { InputError } from "../../core/input-error.ts"
 import type { World } from "../../core/world.ts"
-import { execute as runEffect, said, type Outcome } from "../../scenarios/cli/execute.ts"
+import { execute as runEffect, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
-import { requireWritable, requireWritableFolder } from "../../scenarios/cli/outputs.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { fileDigest } from "../checkpoint/file-digest.ts"
 import {
@@ -37,37 +36,16 @@ export interface JobOptions {
   readonly rendezvousTimeout?: number
 }
 
-/**
- * Runs a command to its exit code: as the processes of a job, if its options ask to start them here, or as one process. Before
- * anything is started or computed, whoever is to write its files looks whether that can be done.
- */
+/** Runs a command to its exit code: as the processes of a job, if its options ask to start them here, or as one process. */
 export const runAsJob = async (
   options: JobOptions & { readonly backend?: string },
-  outputs: Outputs,
   command: Effect.Effect<Outcome, Error>
 ): Promise<number> => {
-  const refused = await runEffect(Effect.as(requireOutputs(outputs), said("")), "exec")
-  if (refused !== 0) return refused
   // Signals are for the processes, which end as they will: `execute` would not wait for them.
   const started = await Effect.runPromiseExit(startedHere(options))
   if (Exit.isFailure(started)) return runEffect(Effect.failCause(started.cause), "exec")
   return started.value ?? runCommand(command, options.backend)
 }
-
-/** What a command is to write, by the option that names it; of a job of processes, rank 0 does. */
-interface Outputs {
-  readonly files: ReadonlyArray<readonly [option: string, file: string | undefined]>
-  readonly folders?: ReadonlyArray<readonly [option: string, folder: string | undefined]>
-}
-
-const requireOutputs = ({ files, folders = [] }: Outputs): Effect.Effect<void, InputError> =>
-  Effect.gen(function* () {
-    const place = yield* placeHere
-    if (place !== undefined && place.rank !== 0) return
-    for (const [option, file] of files) if (file !== undefined) yield* requireWritable(file, option)
-    for (const [option, folder] of folders)
-      if (folder !== undefined) yield* requireWritableFolder(folder, option)
-  })
 
 /** Starts the job's processes, if that is what the command line asks for; their exit code. */
 const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined, NoRendezvous> =>

@@ -1,15 +1,17 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
 import { type Command, Option } from "commander"
+import * as Effect from "effect/Effect"
 import {
-  fileNamed,
   Ending,
   jsonOption as jsonFields,
+  outputFile,
+  outputFolder,
   programNamed,
   runProgram,
   setOption,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
-import { transports, usualRendezvousTimeout } from "../job/environment.ts"
+import { placeIn, transports, usualRendezvousTimeout } from "../job/environment.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"
@@ -49,9 +51,8 @@ const onRanks = (command: Command): Command =>
     .addOption(transportOption())
     .addOption(rendezvousOption())
 
-/** The exit code of a command line. */
-export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
-  const ended = new Ending()
+/** All commands; `ended` has the exit code of the one that was run. */
+export const execProgram = (ended: Ending): Command => {
   const ending = ended.with
 
   const exec = programNamed(
@@ -102,20 +103,27 @@ Examples:
         "begin with what exec train --save wrote, instead of random weights (.arrow, .safetensors)"
       )
       .option("--plan-from <profile>", "plan with the layer times of this profile instead of estimates")
-      .option(
-        "-o, --out <file>",
-        "write the result (.json); Ctrl-C writes what is done by then",
-        fileNamed(".json")
+      .addOption(
+        outputFile(
+          "-o, --out <file>",
+          "write the result (.json); Ctrl-C writes what is done by then",
+          ".json"
+        )
       )
-      .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
-      .option(
-        "--save <file>",
-        "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)",
-        fileNamed(".arrow", ".safetensors")
+      .addOption(outputFile("--timeline <file>", "write the timeline for Perfetto (.json)", ".json"))
+      .addOption(
+        outputFile(
+          "--save <file>",
+          "write what rank 0 has learnt, for exec generate --weights (.arrow, .safetensors)",
+          ".arrow",
+          ".safetensors"
+        )
       )
-      .option(
-        "--checkpoint <folder>",
-        "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"
+      .addOption(
+        outputFolder(
+          "--checkpoint <folder>",
+          "keep checkpoints there, at the last step and on SIGTERM or Ctrl-C too; see docs/checkpoints.md"
+        )
       )
       .option("--checkpoint-every <n>", "steps from one to the next (default: 100)", wholeNumber(1))
       .option("--keep <n>", "how many of the newest checkpoints stay (default: 2)", wholeNumber(1))
@@ -136,7 +144,7 @@ Examples:
       .command("profile")
       .description("measure the scenario's layers and collectives on this machine, for sim")
       .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
-      .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
+      .addOption(outputFile("-o, --out <file>", "profile to write (.arrow)", ".arrow").makeOptionMandatory())
       .addOption(setOption())
       .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
       .addOption(emulateOption())
@@ -174,7 +182,7 @@ Examples:
     .command("bench")
     .description("time kernels, copies, collectives and the submission of ops")
     .option("--ranks <n>", "ranks of the collectives", wholeNumber(2), 2)
-    .option("-o, --out <file>", "write them as a profile that drives sim (.arrow)", fileNamed(".arrow"))
+    .addOption(outputFile("-o, --out <file>", "write them as a profile that drives sim (.arrow)", ".arrow"))
     .addOption(backendOption())
     .addOption(jsonOption())
     .action(
@@ -190,12 +198,10 @@ Examples:
       .argument("<scenario>", "scenario file (YAML or JSON)")
       .addOption(setOption())
       .addOption(emulateOption())
-      .option(
-        "--timeline <file>",
-        "write both timelines into one file for Perfetto (.json)",
-        fileNamed(".json")
+      .addOption(
+        outputFile("--timeline <file>", "write both timelines into one file for Perfetto (.json)", ".json")
       )
-      .option("--record <folder>", "keep the real run there, to be compared elsewhere")
+      .addOption(outputFolder("--record <folder>", "keep the real run there, to be compared elsewhere"))
       .option("--from <folder>", "compare a real run that --record has kept, instead of running")
   )
     .addOption(jsonOption())
@@ -205,5 +211,17 @@ Examples:
       )
     )
 
-  return runProgram(exec, ended, argv)
+  return exec
+}
+
+/** Of a job of processes, rank 0 writes. Where a place is said wrongly, whoever needs it says so. */
+const writesHere = async (): Promise<boolean> => {
+  const place = await Effect.runPromise(Effect.orElseSucceed(placeIn(process.env), () => undefined))
+  return place === undefined || place.rank === 0
+}
+
+/** The exit code of a command line. */
+export const main = (argv: ReadonlyArray<string>): Promise<number> => {
+  const ended = new Ending("exec", writesHere)
+  return runProgram(execProgram(ended), ended, argv)
 }

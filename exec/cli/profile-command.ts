@@ -61,7 +61,7 @@ const alone = {
 } as const
 
 export const profileCommand = (file: string, options: ProfileCommandOptions): Promise<number> =>
-  runAsJob(options, { files: [["--out", options.out]] }, profiled(file, options))
+  runAsJob(options, profiled(file, options))
 
 const profiled = (file: string, options: ProfileCommandOptions) =>
   Effect.gen(function* () {

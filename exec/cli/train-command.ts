@@ -74,24 +74,19 @@ export interface TrainResult extends Learnt {
   readonly graphs?: Replays
 }
 
-export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> => {
-  const files = [
-    ["--out", options.out],
-    ["--timeline", options.timeline],
-    ["--save", options.save]
-  ] as const
-  return runAsJob(options, { files }, trainedFrom(file, options, files))
-}
+export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> =>
+  runAsJob(options, trainedFrom(file, options))
 
-const trainedFrom = (
-  file: string,
-  options: TrainCommandOptions,
-  outputs: ReadonlyArray<readonly [string, string | undefined]>
-) =>
+const trainedFrom = (file: string, options: TrainCommandOptions) =>
   Effect.gen(function* () {
     const { scenario, locate } = yield* loadLocatedScenario(file, overrides(options))
     const trainable = yield* trainableOf(scenario, file, options).pipe(Effect.mapError(locate))
     const asked = yield* askedFor(options, trainable)
+    const outputs = [
+      ["--out", options.out],
+      ["--timeline", options.timeline],
+      ["--save", options.save]
+    ] as const
     yield* requireApart(outputs, [
       ...filesOf(scenario, file),
       ...[options.planFrom, options.weights].filter((one) => one !== undefined),

@@ -27,8 +27,8 @@ export const someText = (value: string): string => {
   return value
 }
 
-/** A file to write, whose name says what will be in it. A pipe or a device may be called anything; a folder is refused elsewhere. */
-export const fileNamed =
+/** A name that says what will be in the file. A pipe or a device may be called anything; a folder is refused elsewhere. */
+const fileNamed =
   (...endings: ReadonlyArray<`.${string}`>) =>
   (value: string): string => {
     const there = statSync(value, { throwIfNoEntry: false })
@@ -36,6 +36,23 @@ export const fileNamed =
       throw new InvalidArgumentError(`Expected a name that ends in ${endings.join(" or ")}.`)
     return value
   }
+
+/** What an option names is written. `Ending` looks, before its command begins, whether that can be. */
+export class OutputOption extends Option {
+  readonly writes: "file" | "folder"
+  constructor(writes: "file" | "folder", flags: string, description: string) {
+    super(flags, description)
+    this.writes = writes
+  }
+}
+
+/** A file to write, whose name ends in one of `endings`. */
+export const outputFile = (flags: string, description: string, ...endings: ReadonlyArray<`.${string}`>) =>
+  new OutputOption("file", flags, description).argParser(fileNamed(...endings))
+
+/** A folder to write to, which is made where it is not there. */
+export const outputFolder = (flags: string, description: string) =>
+  new OutputOption("folder", flags, description)
 
 export const setOption = (description = "change a field: its path, or the end of it (repeatable)") =>
   new Option("--set <path=value>", description).argParser(collect).default([], "none")
@@ -66,17 +83,49 @@ const writeHelp = (text: string): void => {
   }
 }
 
-/** Keeps the exit code of the command that runs. */
+/** Whether this process is to write what its command line names; of a job's processes one is. */
+type Writes = () => Promise<boolean>
+
+/** How commands end: with an exit code, and before they begin where what they are to write could not be. */
 export class Ending {
   exitCode = 0
+  readonly #program: string
+  readonly #writes: Writes
+
+  constructor(program: string, writes: Writes = () => Promise.resolve(true)) {
+    this.#program = program
+    this.#writes = writes
+  }
 
   /** An action that ends with the exit code of its command. */
   readonly with =
     <Args extends ReadonlyArray<unknown>>(action: (...args: Args) => Promise<number>) =>
     async (...args: Args): Promise<void> => {
-      this.exitCode = await action(...args)
+      const refused = await this.#refused(args.at(-1))
+      this.exitCode = refused === 0 ? await action(...args) : refused
     }
+
+  /** `command`: the last that commander hands to an action. */
+  async #refused(command: unknown): Promise<number> {
+    const outputs = command instanceof Command ? outputsOf(command) : []
+    if (outputs.length === 0 || !(await this.#writes())) return 0
+    const [{ requireOutputs }, { execute, said }, { as }] = await Promise.all([
+      import("./outputs.ts"),
+      import("./execute.ts"),
+      import("effect/Effect")
+    ])
+    return execute(as(requireOutputs(outputs), said("")), this.#program)
+  }
 }
+
+/** What was named to be written, by the option that names it. */
+const outputsOf = (command: Command) =>
+  command.options.flatMap((option) => {
+    const place: unknown = command.opts()[option.attributeName()]
+    return option instanceof OutputOption && typeof place === "string"
+      ? [{ option: option.long ?? option.flags, place, writes: option.writes }]
+      : []
+  })
 
 /** Runs the command that `argv` names, of this process by default; the exit code. */
 export const runProgram = async (

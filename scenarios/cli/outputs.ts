@@ -4,6 +4,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  mkdirSync,
   openSync,
   readdirSync,
   realpathSync,
@@ -12,9 +13,9 @@ import {
 } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
-import { messageOf } from "../../core/message-of.ts"
 import { reasonNot } from "../../traces/atomic-file.ts"
 import { nameBeside } from "../../traces/beside.ts"
+import { whyNotWritable } from "../../traces/made-folder.ts"
 import { familyOf, type Scenario } from "../families.ts"
 import type { FieldPath } from "../file/check.ts"
 import { pathText, textsAt } from "../file/override.ts"
@@ -115,21 +116,47 @@ export const requireWritable = (file: string, option: string): Effect.Effect<voi
       })
   })
 
-/** The same of a folder, which may have to be made, and those above it. */
-export const requireWritableFolder = (folder: string, option: string): Effect.Effect<void, InputError> =>
-  Effect.try({
-    try: () => {
-      let above = resolve(folder)
-      let existing = statSync(above, { throwIfNoEntry: false })
-      while (existing === undefined) existing = statSync((above = dirname(above)), { throwIfNoEntry: false })
-      if (!existing.isDirectory()) throw new Error(`${above} is no folder`)
-      accessSync(above, constants.W_OK)
-    },
-    catch: (cause) =>
-      new InputError({
-        file: folder,
-        field: option,
-        value: messageOf(cause),
-        accepted: "a folder that can be written to, or made"
-      })
+/** The same of a folder, which may have to be made, and those above it. Nothing is left of the look. */
+export const requireWritableFolder = (folder: string, option: string): Effect.Effect<void, InputError> => {
+  const refused = (what: string, cause: unknown) =>
+    new InputError({
+      file: folder,
+      field: option,
+      value: `a folder that cannot be ${what}: ${whyNotWritable(folder, cause)}`,
+      accepted: "a folder that can be written to"
+    })
+  return Effect.suspend(() => {
+    let there = resolve(folder)
+    let missing: string | undefined
+    try {
+      while (statSync(there, { throwIfNoEntry: false }) === undefined) {
+        missing = there
+        there = dirname(there)
+      }
+      // Not the folder itself: of several processes that look at once, one would see what another takes away.
+      const beside = nameBeside(missing ?? join(there, "new"))
+      if (missing === undefined) closeSync(openSync(beside, "wx"))
+      else mkdirSync(beside)
+      rmSync(beside, { recursive: true })
+      return Effect.void
+    } catch (cause) {
+      return Effect.fail(refused(missing === undefined ? "written to" : "made", cause))
+    }
   })
+}
+
+/** A place to write to, and the option that names it. */
+interface Named {
+  readonly option: string
+  readonly place: string
+  readonly writes: "file" | "folder"
+}
+
+/** Fails where one of them could not be written. */
+export const requireOutputs = (outputs: ReadonlyArray<Named>): Effect.Effect<void, InputError> =>
+  Effect.forEach(
+    outputs,
+    ({ option, place, writes }) =>
+      writes === "folder" ? requireWritableFolder(place, option) : requireWritable(place, option),
+    { discard: true }
+  )

@@ -9,7 +9,7 @@ import { timedCollectives, type CollectiveCost } from "../../core/profile.ts"
 import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../core/units.ts"
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { asStated } from "../../core/wire/symmetry.ts"
-import { requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
+import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
@@ -210,7 +210,6 @@ export const collectiveCommand = (
         [["--csv", options.csv]],
         measured.map((named) => locate(namedIn, named))
       )
-      if (options.csv !== undefined) yield* requireWritable(options.csv, "--csv")
       const asked = yield* askedOf(ops, options)
       const { table, compared } = yield* tablesOf(options, loader)
       const rows: Array<Row> = []

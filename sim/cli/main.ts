@@ -12,9 +12,10 @@ import type { ScheduleCommandOptions } from "./schedule-command.ts"
 import type { MergeCommandOptions, StudyCommandOptions } from "./study-command.ts"
 import type { ValidateCommandOptions } from "./validate-command.ts"
 import {
-  fileNamed,
   Ending,
   jsonOption as jsonFields,
+  outputFile,
+  outputFolder,
   programNamed,
   runProgram,
   setOption,
@@ -53,8 +54,8 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .argument("<scenario>", "scenario file (YAML or JSON)")
     .addOption(setOption())
     .addOption(jsonOption())
-    .option("--timeline <file>", "write the timeline for Perfetto (.json)", fileNamed(".json"))
-    .option("--record <file>", "write the timeline (.arrow)", fileNamed(".arrow"))
+    .addOption(outputFile("--timeline <file>", "write the timeline for Perfetto (.json)", ".json"))
+    .addOption(outputFile("--record <file>", "write the timeline (.arrow)", ".arrow"))
     .action(
       ending(async (file: string, options: RunCommandOptions) =>
         (await import("./run-command.ts")).runCommand(file, options)
@@ -66,7 +67,7 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .description("simulate every point of a study: the axes of a scenario file's study section")
     .argument("<study>", "study file (YAML or JSON)")
     .addOption(setOption())
-    .option("--out <folder>", "write study.arrow, study.csv and report.html there")
+    .addOption(outputFolder("--out <folder>", "write study.arrow, study.csv and report.html there"))
     .option("--jobs <n>", "threads (default: as many as pay)", wholeNumber(1))
     .option("--shard <i/n>", "compute only this part, for sim merge", shard)
     .option("--resume", "continue what was interrupted in the same --out")
@@ -81,7 +82,12 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .command("merge")
     .description("put the shards of a study together")
     .argument("<shard...>", "shard files of sim study --shard")
-    .requiredOption("-o, --out <folder>", "write study.arrow, study.csv and report.html there")
+    .addOption(
+      outputFolder(
+        "-o, --out <folder>",
+        "write study.arrow, study.csv and report.html there"
+      ).makeOptionMandatory()
+    )
     .addOption(jsonOption())
     .action(
       ending(async (files: ReadonlyArray<string>, options: MergeCommandOptions) =>
@@ -145,7 +151,7 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     )
     .option("--measured <profiles>", "what the software takes where no link is in the way, a list", list)
     .option("--compare <link>", "with --measured: show its rows of that link beside, such as 10gbit")
-    .option("--csv <file>", "write all rows (.csv)", fileNamed(".csv"))
+    .addOption(outputFile("--csv <file>", "write all rows (.csv)", ".csv"))
     .addOption(jsonOption())
     .action(
       ending(async (ops: ReadonlyArray<string>, options: CollectiveCommandOptions) =>
@@ -193,7 +199,7 @@ const resultCommands = (sim: Command, ending: Action): void => {
 
 const importOptions = (command: Command): Command =>
   command
-    .requiredOption("-o, --out <file>", "profile to write (.arrow)", fileNamed(".arrow"))
+    .addOption(outputFile("-o, --out <file>", "profile to write (.arrow)", ".arrow").makeOptionMandatory())
     .option("--name <text>", "name of the profile (default: of the file)", someText)
     .option("--device <text>", "device it was measured on", someText)
     .option("--conditions <text>", "conditions of the measurement, for reports", someText)
@@ -236,7 +242,7 @@ const fileCommands = (sim: Command, ending: Action): void => {
       "<file...>",
       "recordings; of several, requests one after the other (docs/formats.md says the forms)"
     )
-    .requiredOption("-o, --out <file>", "routing to write (.arrow)", fileNamed(".arrow"))
+    .addOption(outputFile("-o, --out <file>", "routing to write (.arrow)", ".arrow").makeOptionMandatory())
     .option("--prompt-tokens <n>", "tokens at the beginning that are one step, the prefill", wholeNumber(1))
     .option("--top-k <n>", "experts of a token, where the recording does not say", wholeNumber(1))
     .option("--keep-warmup", "keep long runs of tokens that chose the same at every layer")
@@ -272,9 +278,8 @@ const fileCommands = (sim: Command, ending: Action): void => {
     )
 }
 
-/** The exit code of a command line. */
-export const main = async (argv: ReadonlyArray<string>): Promise<number> => {
-  const ended = new Ending()
+/** All commands; `ended` has the exit code of the one that was run. */
+export const simProgram = (ended: Ending): Command => {
   const sim = programNamed(
     "sim",
     "What would training cost on your links? A simulator driven by profiles of real runs."
@@ -291,5 +296,11 @@ Examples:
   collectiveCommand(sim, ended.with)
   resultCommands(sim, ended.with)
   fileCommands(sim, ended.with)
-  return runProgram(sim, ended, argv)
+  return sim
+}
+
+/** The exit code of a command line. */
+export const main = (argv: ReadonlyArray<string>): Promise<number> => {
+  const ended = new Ending("sim")
+  return runProgram(simProgram(ended), ended, argv)
 }

@@ -8,7 +8,7 @@ import { withIgnoredFields, type Scenario } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { runScenario } from "../run.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
-import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
+import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
 import { failureOf } from "../study/failure.ts"
 import { printRun } from "./print-run.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
@@ -33,12 +33,13 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const outputs = [
-        ["--timeline", options.timeline],
-        ["--record", options.record]
-      ] as const
-      yield* requireApart(outputs, filesOf(scenario, file))
-      for (const [option, output] of outputs) if (output !== undefined) yield* requireWritable(output, option)
+      yield* requireApart(
+        [
+          ["--timeline", options.timeline],
+          ["--record", options.record]
+        ],
+        filesOf(scenario, file)
+      )
       const record = options.timeline !== undefined || options.record !== undefined
       const ran = yield* Effect.result(
         runScenario(scenario, file, { loader: new Loader(), record }).pipe(

@@ -1,7 +1,7 @@
 // sim study and sim merge: computes the points of a study, whole or in shards, and writes what they come to.
 import * as Effect from "effect/Effect"
 import { rmdirSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { loadStudy, type StudyDefinition } from "../study/definition.ts"
@@ -14,7 +14,7 @@ import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
-import { filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
+import { filesOf, requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
 import { withLock } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
@@ -47,11 +47,19 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
         [file, ...read]
       )
       const lock = join(folder, `${journalFile(shard)}.lock`)
-      return yield* inFolder(folder, withLock(lock, aStudyIn(folder), computeIn(folder, definition, options)))
+      const computing = Effect.andThen(
+        requireReplaceable(folder, written),
+        computeIn(folder, definition, options)
+      )
+      return yield* inFolder(folder, withLock(lock, aStudyIn(folder), computing))
     })
   )
 
 const aStudyIn = (folder: string) => ({ folder, option: "--out", what: "a study" })
+
+/** Fails, before anything is computed, where something else is in the place of a file. */
+const requireReplaceable = (folder: string, names: ReadonlyArray<string>) =>
+  Effect.forEach(names, (name) => requireWritable(join(folder, name), "--out"), { discard: true })
 
 const optionError = (file: string, accepted: string) =>
   inputErrors(new InputError({ file, field: "", accepted }))
@@ -74,7 +82,9 @@ const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect
       Effect.sync(() => {
         if (made === undefined) return
         try {
-          rmdirSync(folder)
+          let at = resolve(folder)
+          for (; at !== made; at = dirname(at)) rmdirSync(at)
+          rmdirSync(at)
         } catch {
           return // Something is in it: it is what the person wants.
         }

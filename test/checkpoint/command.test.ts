@@ -167,7 +167,7 @@ describeNative("exec train --checkpoint", () => {
     const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
       [
         ["--checkpoint", "/proc/nowhere"],
-        /^exec: --checkpoint: \/proc\/nowhere \(\/proc takes no folders.*\) is not accepted; expected a folder that can be read and written, or made$/mu
+        /^exec: \/proc\/nowhere: --checkpoint: a folder that cannot be made: \/proc takes no folders.* is not accepted; expected a folder that can be written to$/mu
       ],
       [["--resume"], /^exec: --resume: .*expected --checkpoint <folder> beside it/mu],
       [

@@ -235,7 +235,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   "a place that cannot be written to": {
     args: ["import", "kineto", trace, "-o", path.join(here, "no/such/profile.arrow")],
     says: [
-      "no/such/profile.arrow: file is in a folder that does not exist (ENOENT); expected a path in an existing, writable"
+      "no/such/profile.arrow: --out: in a folder that does not exist (ENOENT) is not accepted; expected a file in an existing, writable folder"
     ]
   },
   "a name that says another format than what would be in it": {
