@@ -85,7 +85,7 @@ const connect = (model: KernelModel, wire: Dtype) =>
       const elements = Math.min(most, all)
       const initial = () => new Float32Array(elements).fill(1)
       const tensor = yield* machine.alloc({ name: "warm-up", shape: [elements], dtype: "float32", initial })
-      machine.submit(averageOf("warm-up", model.peers, [tensor], wireOf(wire)))
+      machine.submit(averageOf("warm-up", model, [tensor], wireOf(wire)))
       machine.free(tensor)
     }
     yield* machine.drain

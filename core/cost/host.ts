@@ -106,6 +106,8 @@ export const hostSecondsOf = (
   { mode, launchSeconds, collectiveSeconds, hookSeconds }: HostCosts,
   { kernel, group, reads, carries }: Pick<Op, "kernel" | "group" | "reads" | "carries">
 ): number => {
+  // Nobody calls for what carries nothing to nobody.
+  if (group !== undefined && carries === 0 && group.ranks.length === 1) return 0
   if (group !== undefined) return collectiveSeconds + hookSeconds * (carries ?? reads.length)
   if (kernel.name === "profiled" || kernel.name === "barrier" || carries === 0) return 0
   return mode === "eager" ? launchSeconds * eagerCountOf(kernel.name) : launchSeconds

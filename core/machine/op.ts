@@ -26,8 +26,9 @@ export interface Op {
   /** A copy that the program found it needs at this moment: where the host is modelled, one of eager mode waits for its end. */
   readonly onDemand?: true
   /**
-   * Tensors of the program that a collective carries, where they lie in fewer flat ones. Default: as many as it reads. Of a launch
-   * that the hook makes which hands them over: 0, for the hook's time on the host has it.
+   * Tensors of the program that a collective carries, where they lie in fewer flat ones; 0 where these lie as they travel, and no hook
+   * hands them over. Default: as many as it reads. Of a launch that the hook makes which hands them over: 0, for the hook's time on
+   * the host has it.
    */
   readonly carries?: number | undefined
 }

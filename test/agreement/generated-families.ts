@@ -113,9 +113,10 @@ const gossip = (build: TrainingModelBuilder, steps: number): Program<void> =>
       const partner = (step + world.size - rank) % world.size
       if (partner !== rank) {
         const ranks = [Math.min(rank, partner), Math.max(rank, partner)]
-        const pair = { name: `pair ${ranks.join()}`, ranks }
+        const paired = { ...model, peers: { name: `pair ${ranks.join()}`, ranks } }
         for (const { name, parameters } of layers)
-          if (parameters.length > 0) machine.submit(averageOf(`average ${name}`, pair, parameters, undefined))
+          if (parameters.length > 0)
+            machine.submit(averageOf(`average ${name}`, paired, parameters, undefined))
       }
       for (const { refresh } of layers) for (const op of refresh) machine.submit(op)
       yield* machine.endStep

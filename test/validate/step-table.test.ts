@@ -4,7 +4,7 @@ import { expect, it } from "vitest"
 import { Loader } from "../../scenarios/load.ts"
 import { stepTable } from "../../sim/validate/step-table.ts"
 
-// By the table of docs/sharding.md: steps 6.1 % short, 1.2 and 0.7 % long; peaks 3.8 % off at worst, three within 1 %.
+// By the table of docs/sharding.md: steps 10.0 % short, 1.2 and 0.7 % long; peaks 3.8 % off at worst, three within 1 %.
 it("counts what is within each claim's bound, and fails those that a step does not meet or nobody measured", async () => {
   const section = stepTable({
     name: "steps",
@@ -12,7 +12,7 @@ it("counts what is within each claim's bound, and fails those that a step does n
     table: "sharded-h100.measured.json",
     peaksWithin: 0.01,
     claims: [
-      { of: "nvlink", claim: "met", within: 0.07 },
+      { of: "nvlink", claim: "met", within: 0.11 },
       { of: "nvlink", claim: "not met", within: 0.05 },
       { of: "25gbit", claim: "not measured", within: 0.05 }
     ],
@@ -27,8 +27,8 @@ it("counts what is within each claim's bound, and fails those that a step does n
       holds: false,
       found: "3 of 10, worst 3.8 %"
     },
-    { claim: "met (within 5 %: 2 of 3) within 7 %", holds: true, found: "3 of 3, worst 6.1 %" },
-    { claim: "not met within 5 %", holds: false, found: "2 of 3, worst 6.1 %" },
+    { claim: "met (within 5 %: 2 of 3) within 11 %", holds: true, found: "3 of 3, worst 10.0 %" },
+    { claim: "not met within 5 %", holds: false, found: "2 of 3, worst 10.0 %" },
     { claim: "not measured within 5 %", holds: false, found: "none measured" }
   ])
 })

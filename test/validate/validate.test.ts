@@ -38,6 +38,7 @@ describe("all sections", () => {
     const quick = sections.filter(({ slow, missed }) => slow === undefined && missed === undefined)
     expect(json.sections.map(({ name }) => name)).toEqual(quick.map(({ name }) => name))
     expect(json.notChecked).toEqual([
+      "sharded-h100",
       "sharded-h200x2",
       "sharded-h200x2-cubic",
       "fsdp-published",

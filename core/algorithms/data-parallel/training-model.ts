@@ -285,16 +285,20 @@ export const profiledModel = (
     }
   })
 
-/** The mean over `peers` of each of `tensors`, in its place: one message, rounded to `wire` on its way where that is given. */
+/**
+ * The mean over the model's peers of each of `tensors`, in its place: one message, rounded to `wire` on its way where that is given.
+ * Parts lie as they travel, so no hook hands them over; where a part has no other holder no program calls for its mean.
+ */
 export const averageOf = (
   label: string,
-  peers: Group,
+  { peers, gradientsFollow: inParts }: Pick<TrainingModel, "peers" | "gradientsFollow">,
   tensors: ReadonlyArray<Tensor>,
   wire: Dtype | undefined
 ): Op =>
   collective(label, kernels.all_reduce, Lane.inter, peers, tensors, tensors, {
     attributes: { reduce: "avg" },
-    ...(wire === undefined ? {} : { wire })
+    ...(wire === undefined ? {} : { wire }),
+    ...(inParts ? { carries: 0 } : {})
   })
 
 /** An op that waits for `tensors` and does nothing else; its lane goes on when they are ready. */

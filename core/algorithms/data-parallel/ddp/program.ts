@@ -47,7 +47,7 @@ export const distributedDataParallel = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin, peers, clip } = model
+    const { layers, begin, clip } = model
 
     // A bucket leaves when the backward pass of its earliest layer ends: the last of its gradients to become ready.
     const sends: Array<Array<Op>> = layers.map(() => [])
@@ -59,7 +59,7 @@ export const distributedDataParallel = (
       all.push(...gradients)
       // Of a bucket all gradients are of one dtype.
       const wire = gradientWire(gradients[0]!.dtype, plan.wire, model.reduceDtype)
-      const op = averageOf(`all-reduce bucket ${index}`, peers, gradients, wire)
+      const op = averageOf(`all-reduce bucket ${index}`, model, gradients, wire)
       ready = plan.overlap ? Math.min(ready, ...bucket.map(({ layer }) => layer)) : 0
       sends[ready]!.push(op)
     })

@@ -51,7 +51,7 @@ export const diloco = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin, update, peers, clip } = model
+    const { layers, begin, update, clip } = model
     const { schedule } = plan
     // What is clipped by the norm of all gradients takes its step when the last of them is there.
     const overlap = plan.overlap && clip.length === 0
@@ -101,7 +101,7 @@ export const diloco = (
       outer.push({ capture, apply, deltas })
     }
     const average = (what: string, deltas: ReadonlyArray<Tensor>): Op =>
-      averageOf(`average ${what}`, peers, deltas, plan.wire)
+      averageOf(`average ${what}`, model, deltas, plan.wire)
     // Layer by layer where that hides them behind the backward pass; otherwise a fragment is one message.
     const sendLayer = layers.map(({ name }, l) =>
       overlap && outer[l] !== undefined ? average(name, outer[l].deltas) : undefined

@@ -61,10 +61,10 @@ export const partialLocalSgd = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const model = yield* build
-    const { layers, begin, peers, clip } = model
+    const { layers, begin, clip } = model
     const period = plan.sets.length
     const average = (what: string, parameters: ReadonlyArray<Tensor>): Op | undefined =>
-      parameters.length === 0 ? undefined : averageOf(`average ${what}`, peers, parameters, plan.wire)
+      parameters.length === 0 ? undefined : averageOf(`average ${what}`, model, parameters, plan.wire)
     const averages = layers.map(({ name, parameters }) => average(name, parameters))
     // What is not sent layer by layer, to hide behind the backward pass, travels as one message.
     const wholes = plan.sets.map((set, h) =>
