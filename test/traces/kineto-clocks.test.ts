@@ -79,3 +79,52 @@ describe("shapes", () => {
     expect((await importOf((event) => event)).warnings.join()).not.toContain("AccumulateGrad")
   })
 })
+
+describe("steps that are missing between two others", () => {
+  /** Steps of 200 us with these numbers, each at its place; `of` of them left in the file. */
+  const withSteps = (numbers: ReadonlyArray<number>, between = 0): Promise<ImportReport> => {
+    const trace = new ChromeTrace()
+    for (const number of numbers) {
+      const at = 1000 + 200 * number + (number > 3 ? between : 0)
+      const step = smallStep(new ChromeTrace(), at, 1 + 4 * number)
+      for (const event of step.events) {
+        const args = { ...(event["args"] as Event) }
+        if (typeof args["correlation"] === "number") args["correlation"] += 1000 * number
+        const name = event["name"] === "ProfilerStep#1" ? `ProfilerStep#${number}` : event["name"]
+        trace.push({ ...event, name, args })
+      }
+    }
+    return Effect.runPromise(importKineto(trace.bytes, { file: "t.json" }))
+  }
+
+  it("lengthen none of those that are there", async () => {
+    const whole = await withSteps([1, 2, 3, 4, 5])
+    expect(whole.warnings).toEqual([])
+    const numbers = fc.uniqueArray(fc.integer({ min: 1, max: 40 }), { minLength: 2, maxLength: 6 })
+    const property = fc.asyncProperty(numbers, async (drawn) => {
+      const kept = drawn.toSorted((a, b) => a - b)
+      const { profile, warnings } = await withSteps(kept)
+      expect(profile.steps).toBe(kept.length)
+      // A step ends where the next begins on the device, 10 us after its mark; the last with its last kernel or its mark, 199 us long.
+      expect(Math.abs(profile.stepSeconds - whole.profile.stepSeconds)).toBeLessThan(12e-6)
+      const gaps = kept.filter((number, i) => i > 0 && number > kept[i - 1]! + 1).length
+      expect(warnings.filter((line) => line.startsWith("ProfilerStep marks #"))).toHaveLength(
+        gaps > 0 ? 1 : 0
+      )
+    })
+    await fc.assert(property, { numRuns: 30 })
+  })
+
+  it("are named", async () => {
+    expect((await withSteps([1, 2, 4, 9])).warnings).toContain(
+      "ProfilerStep marks #3, #5 to #8 are missing: what lies between their neighbours is in no step"
+    )
+  })
+
+  it("where nothing numbers them, show in a step that is unlike the others", async () => {
+    const { warnings } = await withSteps([1, 2, 3, 4, 5], 1000)
+    expect(warnings.join()).toMatch(
+      /steps are unlike: 1 of 5 take up to 1.20 ms on the host, the others about 200 us/u
+    )
+  })
+})

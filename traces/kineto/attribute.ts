@@ -146,7 +146,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     kernels,
     model,
     shards === undefined ? collective : [...collective, ...shards.own],
-    steps.at(-1)!.end,
+    steps,
     shards?.host
   )
 

@@ -3,6 +3,7 @@
 import type { CommunicationTimes } from "../import-report.ts"
 import type { DeviceWork } from "./device-work.ts"
 import { coverage, totalOf, union, unionInOrder, type Interval, type Stretches } from "./intervals.ts"
+import { betweenSteps, type Step } from "./steps.ts"
 import type { KinetoTrace } from "./trace.ts"
 
 /** One region for each entry of the columns, in the order in which the device ran them. */
@@ -26,17 +27,18 @@ export interface HostOfShards {
 }
 
 /**
- * Regions of `compute` (positions in `kernels`, by start), up to `end` or the end of the last kernel, whichever is
- * later. Their spans add up to that time less `exposedCollective`: what `other` kernels (collectives, FSDP's copies) ran while
- * none of `compute` did. Of a sharded run an idle device waits for the host until its next kernel is launched, for what travels
- * from then on; and `ownHost`, what FSDP's own code took of the former, is in no span either.
+ * Regions of `compute` (positions in `kernels`, by start), up to the end of `steps` or of the last kernel, whichever is
+ * later. Their spans add up to that time less what the device idled between steps that do not follow each other, and less
+ * `exposedCollective`: what `other` kernels (collectives, FSDP's copies) ran while none of `compute` did. Of a sharded run an idle
+ * device waits for the host until its next kernel is launched, for what travels from then on; and `ownHost`, what FSDP's own code
+ * took of the former, is in no span either.
  */
 export const deviceRegions = (
   trace: KinetoTrace,
   kernels: Int32Array,
   compute: ReadonlyArray<number>,
   other: ReadonlyArray<number>,
-  end: number,
+  steps: ReadonlyArray<Step>,
   shards?: HostOfShards
 ): {
   readonly regions: Regions
@@ -54,6 +56,7 @@ export const deviceRegions = (
   // Gaps come in ascending order, and so do the questions.
   const othersIn = coverage(union(other.map(interval)))
   const shardsIn = coverage(shards?.own ?? union([]))
+  const betweenIn = coverage(union(betweenSteps(steps)))
   /** What of a gap before a kernel is no wait for the model's own host work. */
   const notHost = (from: number, to: number, next: number | undefined): number => {
     const launched = shards === undefined || next === undefined ? undefined : shards.launchedAt(next)
@@ -62,7 +65,7 @@ export const deviceRegions = (
     const own = launched === undefined ? 0 : shardsIn(from, waits)
     exposedCollective += exposed
     ownHost += own
-    return exposed + own
+    return exposed + own + betweenIn(from, to)
   }
   const index = new Int32Array(compute.length)
   const start = new Float64Array(compute.length)
@@ -86,6 +89,7 @@ export const deviceRegions = (
     start[length] = begins
     until[length++] = kernelEnd
   }
+  const { end } = steps.at(-1)!
   if (length > 0) close(Math.max(until[length - 1]!, Number.isFinite(end) ? end : until[length - 1]!))
   return { regions: { length, index, start, end: until, span }, exposedCollective, ownHost }
 }

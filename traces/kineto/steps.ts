@@ -1,4 +1,5 @@
 // Where each profiled step begins and ends on the host. Knows nothing of layers.
+import { formatSeconds } from "../../core/units.ts"
 import type { HostTree } from "./host-tree.ts"
 import { countBefore } from "./ascending.ts"
 import { Numbers } from "./trace.ts"
@@ -10,17 +11,49 @@ export interface Step {
 
 const byStart = (a: Step, b: Step): number => a.start - b.start
 
+/** A mark of the profiler's; `number` is its own in its name, NaN where that has none. */
+interface Mark extends Step {
+  readonly number: number
+}
+
 /**
  * Steps of the host: the profiler's own marks, else the optimizer's steps, else all is one step. A mark that launches
- * nothing is no step; one around several whole training steps is as many. `launches`: when device work was launched, in
- * any order.
+ * nothing is no step; one around several whole training steps is as many; where marks are missing between two, what lies there
+ * is in no step. `launches`: when device work was launched, in any order.
  */
 export const findSteps = (
   tree: HostTree,
   launches: Numbers,
   warnings: Array<string>
 ): ReadonlyArray<Step> => {
-  const marks: Array<Step> = []
+  const steps = markedSteps(tree, launches, warnings)
+  tellUnlike(steps, warnings)
+  return steps
+}
+
+/** What lies between steps where marks are missing, or hold no step. */
+export const betweenSteps = (steps: ReadonlyArray<Step>): ReadonlyArray<Step> =>
+  steps.flatMap(({ end }, i) => {
+    const next = steps[i + 1]
+    return next !== undefined && end < next.start ? [{ start: end, end: next.start }] : []
+  })
+
+/** Steps of more than so many times the usual length: something else happened in them. */
+const unlike = 2
+
+const tellUnlike = (steps: ReadonlyArray<Step>, warnings: Array<string>): void => {
+  const lengths = steps.map(({ start, end }) => end - start).toSorted((a, b) => a - b)
+  const usual = lengths[(lengths.length - 1) >> 1] ?? 0
+  const odd = lengths.filter((length) => length > unlike * usual)
+  if (!Number.isFinite(usual) || odd.length === 0) return
+  const told = (microseconds: number): string => formatSeconds(microseconds * 1e-6)
+  warnings.push(
+    `steps are unlike: ${odd.length} of ${steps.length} take up to ${told(odd.at(-1)!)} on the host, the others about ${told(usual)}; times are means over all, so record steps after warm-up, and whole ones`
+  )
+}
+
+const markedSteps = (tree: HostTree, launches: Numbers, warnings: Array<string>): ReadonlyArray<Step> => {
+  const marks: Array<Mark> = []
   const optimizers: Array<Step> = []
   const nodes = new Numbers()
   let first = Infinity
@@ -30,7 +63,8 @@ export const findSteps = (
     const end = tree.end(row)
     first = Math.min(first, start)
     last = Math.max(last, end)
-    if (tree.isStep(row)) marks.push({ start, end })
+    if (tree.isStep(row))
+      marks.push({ start, end, number: Number(/#(\d+)$/u.exec(tree.name(row))?.[1] ?? Number.NaN) })
     else if (tree.isOptimizer(row) && tree.name(row).startsWith("Optimizer.step"))
       optimizers.push({ start, end })
     else if (tree.isNode(row)) nodes.push(start)
@@ -73,11 +107,22 @@ const stubShare = 0.1
 
 /** Each mark up to the next; marks without device work left out, as `profile()` without a schedule leaves one at the end. */
 const withoutEmpty = (
-  marks: ReadonlyArray<Step>,
+  marks: ReadonlyArray<Mark>,
   { launches, nodes }: Times,
   warnings: Array<string>
 ): ReadonlyArray<Step> => {
-  const extents = marks.map(({ start, end }, i) => ({ start, end: marks[i + 1]?.start ?? end }))
+  const missing: Array<string> = []
+  const extents = marks.map(({ start, end, number }, i) => {
+    const next = marks[i + 1]
+    if (next === undefined || next.number <= number + 1 || Number.isNaN(next.number - number))
+      return { start, end: next?.start ?? end }
+    missing.push(number + 2 === next.number ? `#${number + 1}` : `#${number + 1} to #${next.number - 1}`)
+    return { start, end: Math.min(end, next.start) }
+  })
+  if (missing.length > 0)
+    warnings.push(
+      `ProfilerStep marks ${missing.join(", ")} are missing: what lies between their neighbours is in no step`
+    )
   // Where no launch was recorded nothing tells an empty mark.
   if (launches.length === 0) return extents
   const counts = extents.map(({ start, end }) => countIn(launches, start, end))
