@@ -91,7 +91,12 @@ const run = (every: number | undefined): Promise<number> =>
         const snapshots =
           asked === undefined
             ? undefined
-            : yield* openCheckpoints(asked, trainable, { seed: 0, job: undefined, tell: () => {} })
+            : yield* openCheckpoints(asked, trainable, {
+                seed: 0,
+                job: undefined,
+                tell: () => {},
+                warn: () => {}
+              })
         const { timeline } = yield* training(trainable, { record: true, prepare, snapshots }).run
         return executedSteps(timeline!, warmup, steps).stepSeconds
       })

@@ -20,7 +20,7 @@ import type { TraceError } from "../../traces/trace-error.ts"
 import { readRecord, recordFiles, writeRecord } from "../record-folder.ts"
 import type { RunRecord } from "../record-run.ts"
 import { holdToSimulation, runForReal, runnableOn, stepsOf, type BothOptions } from "./both-machines.ts"
-import { requireDevice, warn } from "./command.ts"
+import { CurrentWarnings, requireDevice, warn } from "./command.ts"
 import { emulatedDevice, leastSecondsOn } from "./emulated-device.ts"
 import { horizonOf, type Horizon } from "./horizon.ts"
 import { digestOf, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
@@ -71,7 +71,7 @@ export interface AgreeResult {
   readonly simulatedSeconds: number
   readonly executedSeconds: number
   readonly firstDisagreement: Disagreement | null
-  /** Fields of the scenario that have no effect, but on what is planned. */
+  /** What standard error warned of: what has no effect, but on what is planned. */
   readonly warnings: ReadonlyArray<string>
 }
 
@@ -113,7 +113,7 @@ const agreed = (file: string, options: AgreeCommandOptions) =>
     }
     return yield* perhapsInJob(options, together, (job) =>
       Effect.gen(function* () {
-        if (job?.rank === 0) warnOfLinks(runnable.world)
+        if (job?.rank === 0) yield* warnOfLinks(runnable.world)
         const { record } = yield* runForReal(both, job)
         if (job !== undefined && job.rank !== 0) return said("")
         // Kept before it is compared, which takes memory; and compared whether it could be kept or not.
@@ -165,7 +165,7 @@ const compared = (
   options: AgreeCommandOptions
 ): Effect.Effect<Outcome, InputError | MachineError | TraceError> =>
   Effect.gen(function* () {
-    const warnings = yield* warn(scenario, true)
+    yield* warn(scenario, true)
     const { upTo, world } = both
     const watchful = { ...both, onSimulated: toldOfSteps() }
     const { agreement, simulated } = yield* holdToSimulation(watchful, record)
@@ -206,7 +206,7 @@ const compared = (
       simulatedSeconds: simulated.makespanSeconds,
       executedSeconds: record.makespanSeconds,
       firstDisagreement: (held ?? agreement).firstDisagreement ?? null,
-      warnings
+      warnings: (yield* CurrentWarnings).told
     }
     const text = options.json === true ? json(result) : print(result, horizon)
     return yield* toldThough({ text, ok: agrees(held ?? agreement) }, files)

@@ -18,7 +18,7 @@ import {
 } from "../bench.ts"
 import { watchingCores, type Timed } from "../core-waits.ts"
 import { placeHere } from "./job.ts"
-import { requireDevice, runCommand, sharedCores, warnOf } from "./command.ts"
+import { CurrentWarnings, requireDevice, runCommand, sharedCores, warnOf } from "./command.ts"
 
 export interface BenchCommandOptions {
   readonly backend?: string
@@ -63,8 +63,8 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
         among,
         timeCollectives(options.ranks, sizesBytes)
       )
-      const warnings = [...(yield* sharedCores(alone, { ranks: 1 })), ...(yield* sharedCores(among, options))]
-      warnOf(warnings)
+      const notes = [...(yield* sharedCores(alone, { ranks: 1 })), ...(yield* sharedCores(among, options))]
+      yield* warnOf(notes)
       const files = Effect.gen(function* () {
         if (options.out === undefined) return
         const tables = {
@@ -74,15 +74,12 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
         } as const
         yield* writeProfile(
           options.out,
-          tableProfile(
-            "exec bench",
-            { name: "exec bench", device: yield* thisDevice, notes: warnings },
-            tables
-          )
+          tableProfile("exec bench", { name: "exec bench", device: yield* thisDevice, notes }, tables)
         )
         writeError(`exec: wrote ${options.out}\n`)
       })
       if (options.json === true) {
+        const warnings = (yield* CurrentWarnings).told
         const all = { submissionSeconds, readSeconds, kernels, copies, collectives, warnings }
         return yield* toldThough(said(json(all)), files)
       }

@@ -153,13 +153,14 @@ interface Surroundings {
   readonly job: ProcessJob | undefined
   /** For people: what is saved, and what could not be. */
   readonly tell: (line: string) => void
+  readonly warn: (line: string) => void
 }
 
 /** The checkpoints of a run of this process's ranks, all ranks of a job having come here. */
 export const openCheckpoints = (
   { folder, every, keep, newestStep, predecessor }: Asked,
   { world, steps, continuation }: Trainable,
-  { seed, job, tell }: Surroundings
+  { seed, job, tell, warn }: Surroundings
 ): Effect.Effect<Checkpoints, Error, Scope.Scope> =>
   Effect.gen(function* () {
     const isFirst = job === undefined || job.rank === 0
@@ -178,8 +179,10 @@ export const openCheckpoints = (
     // Nobody writes before what an earlier run left there is gone.
     const [held] = job === undefined ? [text] : yield* job.exchange(text)
     const backend = yield* CurrentBackend
-    if (predecessor !== undefined && isFirst)
-      for (const line of resumption(predecessor, world.size, backend)) tell(line)
+    if (predecessor !== undefined && isFirst) {
+      tell(`goes on after step ${predecessor.manifest.step}, from ${predecessor.folder}`)
+      for (const line of otherwise(predecessor, world.size, backend)) warn(line)
+    }
     const common = {
       format: "tandem-checkpoint",
       formatVersion: 1,
@@ -220,7 +223,7 @@ export const openCheckpoints = (
             ? `saved ${written ?? ""}`
             : `the checkpoint of step ${step} could not be written, and what was there stays: ${failure}`
         )
-        if (unremoved !== undefined) tell(`warning: older checkpoints could not be removed: ${unremoved}`)
+        if (unremoved !== undefined) warn(`older checkpoints could not be removed: ${unremoved}`)
       }
     })
   })
@@ -231,24 +234,20 @@ const restored = (
 ): Effect.Effect<RestoredShards, InputError | TraceError, Scope.Scope> =>
   Effect.acquireRelease(RestoredShards.open(predecessor, here), (shards) => Effect.sync(() => shards.close()))
 
-/** What people are to know of where the run goes on from. */
-const resumption = (
-  { folder, manifest }: Predecessor,
-  ranks: number,
-  backend: string
-): ReadonlyArray<string> => {
-  const lines = [`goes on after step ${manifest.step}, from ${folder}`]
+/** How the run goes on otherwise than the one that wrote the checkpoint. */
+const otherwise = ({ manifest }: Predecessor, ranks: number, backend: string): ReadonlyArray<string> => {
+  const lines: Array<string> = []
   if (manifest.backend !== backend)
     lines.push(
-      `warning: the checkpoint was written on ${manifest.backend}: ${backend} goes on, but not bit for bit as that would have`
+      `the checkpoint was written on ${manifest.backend}: ${backend} goes on, but not bit for bit as that would have`
     )
   if (manifest.ranks > ranks)
     lines.push(
-      `warning: ${manifest.ranks} ranks wrote the checkpoint: what ranks from ${ranks} have learnt since they last averaged is left behind`
+      `${manifest.ranks} ranks wrote the checkpoint: what ranks from ${ranks} have learnt since they last averaged is left behind`
     )
   if (manifest.ranks < ranks)
     lines.push(
-      `warning: ${manifest.ranks} ranks wrote the checkpoint: ranks from ${manifest.ranks} begin as copies of the first ones`
+      `${manifest.ranks} ranks wrote the checkpoint: ranks from ${manifest.ranks} begin as copies of the first ones`
     )
   return lines
 }

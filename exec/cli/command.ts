@@ -1,5 +1,6 @@
 // What the commands of `exec` share: their end, and a machine to run on.
 import { availableParallelism } from "node:os"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
@@ -20,6 +21,30 @@ export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missi
   }
 }
 
+/** What a run warns of: on standard error at once, for it may take long, and in its result. */
+export class Warnings {
+  readonly #told = new Set<string>()
+
+  /** Once each. */
+  tell(warnings: ReadonlyArray<string>): void {
+    for (const warning of warnings) {
+      if (this.#told.has(warning)) continue
+      this.#told.add(warning)
+      writeError(`exec: warning: ${warning}\n`)
+    }
+  }
+
+  /** All of them so far, in their order. */
+  get told(): ReadonlyArray<string> {
+    return [...this.#told]
+  }
+}
+
+/** Those of the command that runs: every command has its own. */
+export const CurrentWarnings = Context.Reference<Warnings>("tandem/exec/CurrentWarnings", {
+  defaultValue: () => new Warnings()
+})
+
 /** Runs a command to its exit code, everything that it runs on that backend: see `chooseBackend`. */
 export const runCommand = (command: Effect.Effect<Outcome, Error>, backend = "auto"): Promise<number> =>
   execute(
@@ -27,9 +52,9 @@ export const runCommand = (command: Effect.Effect<Outcome, Error>, backend = "au
       const warnings = yield* checkVariables(process.env)
       // Of a job's processes, which mostly have the same, one tells. Where a place is said wrongly, whoever needs it says so.
       const place = yield* Effect.orElseSucceed(placeIn(process.env), () => undefined)
-      if (place === undefined || place.rank === 0) warnOf(warnings)
+      if (place === undefined || place.rank === 0) yield* warnOf(warnings)
       return yield* Effect.provideService(command, CurrentBackend, yield* chooseBackend(backend))
-    }),
+    }).pipe(Effect.provideService(CurrentWarnings, new Warnings())),
     "exec"
   )
 
@@ -54,21 +79,13 @@ export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.
   }
 )
 
-/** What the scenario says in vain, told at once: a run may take long. */
-export const warn = (
-  scenario: Scenario,
-  alsoSimulated = false,
-  more: ReadonlyArray<string> = []
-): Effect.Effect<ReadonlyArray<string>> =>
-  Effect.sync(() => {
-    const warnings = [...familyOf(scenario).ignoredByExec(scenario, alsoSimulated), ...more]
-    warnOf(warnings)
-    return warnings
-  })
+/** Warns of what the scenario says in vain. */
+export const warn = (scenario: Scenario, alsoSimulated = false): Effect.Effect<void> =>
+  Effect.suspend(() => warnOf(familyOf(scenario).ignoredByExec(scenario, alsoSimulated)))
 
-export const warnOf = (warnings: ReadonlyArray<string>): void => {
-  for (const warning of warnings) writeError(`exec: warning: ${warning}\n`)
-}
+/** Warns the person in front, and whoever reads the result. */
+export const warnOf = (warnings: ReadonlyArray<string>): Effect.Effect<void> =>
+  Effect.map(CurrentWarnings, (all) => all.tell(warnings))
 
 /** What `coreWarnings` says of what was measured here; nothing where the device is not this host's cores. */
 export const sharedCores = (

@@ -11,7 +11,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { executeThen } from "../execute.ts"
 import type { Generating } from "../../scenarios/generating.ts"
 import type { ProcessJob } from "../job/processes.ts"
-import { requireDevice, warn } from "./command.ts"
+import { CurrentWarnings, requireDevice, warn } from "./command.ts"
 import { filesOfOptions, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
@@ -63,10 +63,11 @@ const generated = (
 ) =>
   Effect.gen(function* () {
     const isFirst = job === undefined || job.rank === 0
-    const warnings = isFirst ? yield* warn(scenario) : []
+    const warnings = yield* CurrentWarnings
+    if (isFirst) yield* warn(scenario)
     const run = ({ world, program, collectives, capacityBytes, initial, h2d, d2h }: Runnable) => {
-      if (job !== undefined && isFirst) warnOfLinks(world)
-      return executeThen(
+      const warned = job !== undefined && isFirst ? warnOfLinks(world) : Effect.void
+      const ran = executeThen(
         {
           world,
           program: program(),
@@ -81,6 +82,7 @@ const generated = (
           kept: isFirst ? keep(ended) : undefined
         })
       )
+      return Effect.andThen(warned, ran)
     }
     const rehearsed = function* (of: Rehearsed) {
       const { kept, outcomes } = yield* run(of.rehearsal)
@@ -93,7 +95,9 @@ const generated = (
     const told = tell(kept, rehearsal)
     return {
       text:
-        options.json === true ? json({ ...(told.json as object), warnings }) : `${told.lines.join("\n")}\n`,
+        options.json === true
+          ? json({ ...(told.json as object), warnings: warnings.told })
+          : `${told.lines.join("\n")}\n`,
       ok: told.ok
     }
   })

@@ -25,7 +25,7 @@ import type { RankLost } from "../../core/machine/machine.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
 import { secretIn } from "../job/secret.ts"
 import { spawnJob } from "../job/spawn.ts"
-import { runCommand } from "./command.ts"
+import { runCommand, warnOf } from "./command.ts"
 
 export interface JobOptions {
   /** Start so many processes of this command on this host. */
@@ -87,27 +87,29 @@ export const perhapsInJob = <A, E>(
   Effect.flatMap(placeHere, (place): Effect.Effect<A, E | InputError | NoRendezvous | RankLost> => {
     const { ranks, file } = together
     if (place === undefined) {
-      for (const [option, value] of [
+      const warnings = [
         ["--transport", options.transport],
         ["--rendezvous-timeout", options.rendezvousTimeout]
-      ] as const)
-        if (value !== undefined)
-          writeError(`exec: warning: ${option} has no effect: all ranks are in this process\n`)
+      ].flatMap(([option, value]) =>
+        value === undefined ? [] : [`${option} has no effect: all ranks are in this process`]
+      )
       const tasks = tasksWithoutSrun(process.env)
       if (tasks !== undefined && ranks > 1)
-        writeError(
-          `exec: warning: this Slurm job has ${tasks} tasks, but srun has not started this: all ${ranks} ranks are threads of one process here; "srun node_modules/.bin/tandem-exec ..." starts one for each task\n`
+        warnings.push(
+          `this Slurm job has ${tasks} tasks, but srun has not started this: all ${ranks} ranks are threads of one process here; "srun node_modules/.bin/tandem-exec ..." starts one for each task`
         )
-      return use(undefined)
+      return Effect.andThen(warnOf(warnings), use(undefined))
     }
     return Effect.andThen(requireSize(place, ranks, file), inJob(place, options, together, use))
   })
 
 /** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
-export const warnOfLinks = ({ links: { intra, inter, wan } }: World): void => {
+export const warnOfLinks = ({ links: { intra, inter, wan } }: World): Effect.Effect<void> => {
   const wans = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
-  if ([intra, inter, ...wans].some((link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0))
-    writeError("exec: warning: links have no effect between processes: real ones are as fast as they are\n")
+  const limited = [intra, inter, ...wans].some(
+    (link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0
+  )
+  return warnOf(limited ? ["links have no effect between processes: real ones are as fast as they are"] : [])
 }
 
 /** The place of this process in a job that a launcher has started; undefined where it is alone. */

@@ -36,7 +36,7 @@ import { leastCost, mostRecordingSeconds, type Recording } from "../recording-co
 import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
-import { requireDevice, sharedCores, warn, warnOf } from "./command.ts"
+import { CurrentWarnings, requireDevice, sharedCores, warn, warnOf } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
 import { runnableOf } from "./runnable.ts"
@@ -179,7 +179,7 @@ const profileTraining = (
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
-    const warnings = isOther(job) ? [] : yield* warn(scenario)
+    if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
     const stepsOf = (before: number) => ({
       program: partialLocalSgd(build, alone, before + steps),
@@ -229,7 +229,7 @@ const profileTraining = (
       ...stepWarnings(stepsInParts(ran.record, graph, steps)),
       ...companyWarnings(company, "collectives.slowdown")
     ]
-    warnOf(notes)
+    yield* warnOf(notes)
     const { device, conditions } = yield* measuredOn(emulated)
     const cores = availableParallelism()
     const profile: Profile = {
@@ -264,7 +264,7 @@ const profileTraining = (
       collectives: collectives.length,
       ...toldOf(recording),
       ...slowdowns(company),
-      warnings: [...warnings, ...notes]
+      warnings: (yield* CurrentWarnings).told
     }
     if (options.json === true) return said(json(told))
     return said(
@@ -404,7 +404,7 @@ const profileRun = (
 ) =>
   Effect.gen(function* () {
     yield* requireDevice
-    const warnings = isOther(job) ? [] : yield* warn(scenario)
+    if (!isOther(job)) yield* warn(scenario)
     const parts = alone?.(options.steps)
     // The first is for what comes once in a process.
     const plain = (): Watched => ({ program: alone?.(options.steps).program ?? program() })
@@ -438,7 +438,7 @@ const profileRun = (
       ...companyWarnings(company, "costs.slowdown"),
       ...readWarnings(host, recording)
     ]
-    warnOf(notes)
+    yield* warnOf(notes)
     yield* writeProfile(
       options.out,
       tableProfile(
@@ -463,7 +463,7 @@ const profileRun = (
       collectives: collectives.length,
       ...toldOf(recording),
       ...slowdowns(company),
-      warnings: [...warnings, ...notes]
+      warnings: (yield* CurrentWarnings).told
     }
     if (options.json === true) return said(json(told))
     return said(

@@ -29,7 +29,7 @@ import {
   type Asked,
   type CheckpointCommandOptions
 } from "./checkpoints.ts"
-import { requireDevice, warn } from "./command.ts"
+import { CurrentWarnings, requireDevice, warn, warnOf } from "./command.ts"
 import { filesOfOptions, perhapsInJob, runAsJob, warnOfLinks, type JobOptions } from "./job.ts"
 import { emulatedLinks } from "./links.ts"
 
@@ -68,7 +68,7 @@ export interface TrainResult extends Learnt {
   readonly text?: { readonly trainTokens: number; readonly heldOutTokens: number }
   /** The most that a rank's tensors took; null when the run was interrupted. */
   readonly peakBytes: { readonly device: number; readonly host: number } | null
-  /** Fields of the scenario that have no effect on a real run. */
+  /** What standard error warned of: what has no effect on a real run, and what came up on the way. */
   readonly warnings: ReadonlyArray<string>
   /** Ops that came again and were launched as a whole; where the backend has such a thing, and not after an interruption. */
   readonly graphs?: Replays
@@ -129,15 +129,20 @@ const trained = (
       return yield* new InputError({ file: "--save", field: "", value: options.save, accepted })
     }
     yield* requireDevice
-    const warnings = isFirst ? yield* warn(scenario, false, notSaved(scenario, asked)) : []
-    if (job !== undefined && isFirst) warnOfLinks(world)
+    const warnings = yield* CurrentWarnings
+    if (isFirst) {
+      yield* warn(scenario)
+      yield* warnOf(notSaved(scenario, asked))
+      if (job !== undefined) yield* warnOfLinks(world)
+    }
     const checkpoints =
       asked === undefined
         ? undefined
         : yield* openCheckpoints(asked, trainable, {
             seed: scenario.seed,
             job,
-            tell: (line) => writeError(`exec: ${line}\n`)
+            tell: (line) => writeError(`exec: ${line}\n`),
+            warn: (line) => warnings.tell([line])
           })
     const progress = terminalProgress("train")
     let weights: SavedWeights | undefined
@@ -164,7 +169,7 @@ const trained = (
       steps,
       peakBytes,
       ...learning(),
-      warnings,
+      warnings: warnings.told,
       ...(graphs === undefined ? {} : { graphs })
     })
     const kept = (result: TrainResult) =>

@@ -83,7 +83,8 @@ export const train = (name: string, { steps, set = [], onStep, meanwhile, ...opt
       const checkpoints = yield* openCheckpoints(asked!, trainable, {
         seed: scenario.seed,
         job: undefined,
-        tell: (line) => told.push(line)
+        tell: (line) => told.push(line),
+        warn: (line) => told.push(`warning: ${line}`)
       })
       const { run, learnt } = training(trainable, {
         snapshots: checkpoints,

@@ -1,6 +1,6 @@
 // No knob is turned in vain without a word: what exec, explain and schedule say of fields that have no effect.
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
@@ -9,7 +9,7 @@ import { familyOf } from "../../scenarios/families.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { decodeProfile, encodeProfile } from "../../traces/profile-file.ts"
 import { describeNative } from "../native/addon.ts"
-import { root, sim } from "./launch.ts"
+import { execEach, root, sim } from "./launch.ts"
 
 const exec = (environment: Readonly<Record<string, string>>, ...args: ReadonlyArray<string>) =>
   spawnSync(process.execPath, ["bin/exec.js", ...args], {
@@ -48,6 +48,18 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["kv-serving", "device", "device=NVIDIA A100", true]
 ]
 
+describe("a warning of exec", () => {
+  it("is told in one place, which has it for the result as well", () => {
+    const sources = readdirSync(path.join(root, "exec"), { recursive: true, encoding: "utf8" })
+    const telling = sources.filter(
+      (name) =>
+        name.endsWith(".ts") &&
+        /["'`](?:exec: )?warning: /u.test(readFileSync(path.join(root, "exec", name), "utf8"))
+    )
+    expect(telling).toEqual(["cli/command.ts"])
+  })
+})
+
 describe("a real run", () => {
   it.each(vain)("of %s says that %s has no effect", (task, field, set, evenWhenSimulated) => {
     const warnings = (alsoSimulated: boolean, ...sets: ReadonlyArray<string>): ReadonlyArray<string> => {
@@ -63,6 +75,31 @@ describe("a real run", () => {
 
 describeNative("exec", () => {
   const set = ["--set", "jitter=0.1", "--set", "faults=[{straggler: 0, speed: 0.5}]"]
+
+  /** What standard error warns of, if it says nothing else. */
+  const warned = (stderr: string): ReadonlyArray<string> =>
+    stderr
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => /^exec: warning: (.*)$/u.exec(line)?.[1] ?? `no warning: ${line}`)
+
+  it("warns of the same on standard error and in the result, whatever the command", () => {
+    const transport = ["--transport", "tcp", "--json"]
+    const profile = path.join(mkdtempSync(path.join(tmpdir(), "warned-")), "profile.arrow")
+    const lines = [
+      ["agree", "scenarios/agree/data-parallel.yaml", ...set, ...transport],
+      ["generate", "scenarios/agree/expert-offload.yaml", "--set", "jitter=0.1", ...transport],
+      ["profile", "scenarios/agree/data-parallel.yaml", "-o", profile, "--steps", "1", ...set, ...transport]
+    ]
+    for (const [i, { status, stdout, stderr }] of execEach(lines).entries()) {
+      expect(status, stderr).toBe(0)
+      const { warnings } = JSON.parse(stdout) as { readonly warnings: ReadonlyArray<string> }
+      expect(warnings, lines[i]![0]).toEqual(warned(stderr))
+      expect(warnings).toContain("--transport has no effect: all ranks are in this process")
+      expect(warnings.some((warning) => warning.startsWith("jitter has no effect"))).toBe(true)
+    }
+    rmSync(path.dirname(profile), { recursive: true })
+  })
 
   it("warns at the start, and in its result", () => {
     const { stdout, stderr, status } = exec(
@@ -82,13 +119,19 @@ describeNative("exec", () => {
   it("says of variables and options that they have no effect, and refuses words that mean nothing", () => {
     const train = ["train", "scenarios/agree/data-parallel.yaml", "--steps", "1"]
     const vain = [...train, "--transport", "tcp", "--rendezvous-timeout", "5"]
-    const { status, stderr } = exec({ TANDEM_TRANSPRT: "tcp" }, ...vain)
-    expect(status, stderr).toBe(0)
-    expect(stderr).toBe(
-      'exec: warning: environment: nothing reads TANDEM_TRANSPRT; did you mean "TANDEM_TRANSPORT"?\n' +
-        "exec: warning: --transport has no effect: all ranks are in this process\n" +
-        "exec: warning: --rendezvous-timeout has no effect: all ranks are in this process\n"
+    const { status, stdout, stderr } = exec(
+      { TANDEM_TRANSPRT: "tcp", SLURM_JOB_ID: "1", SLURM_NTASKS: "2" },
+      ...vain,
+      "--json"
     )
+    expect(status, stderr).toBe(0)
+    expect(warned(stderr)).toEqual([
+      'environment: nothing reads TANDEM_TRANSPRT; did you mean "TANDEM_TRANSPORT"?',
+      "--transport has no effect: all ranks are in this process",
+      "--rendezvous-timeout has no effect: all ranks are in this process",
+      expect.stringContaining("this Slurm job has 2 tasks, but srun has not started this")
+    ])
+    expect(JSON.parse(stdout)).toMatchObject({ warnings: warned(stderr) })
     const refused = exec({ TANDEM_TRANSPORT: "udp" }, ...train)
     expect(refused.status).toBe(2)
     expect(refused.stderr).toBe(
