@@ -48,8 +48,10 @@ const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
     ["as it is", {}, []],
     ["without graphs", { TANDEM_CUDA_GRAPHS: "0" }, []],
     ["one connection", { NCCL_NSOCKS_PERTHREAD: "1", NCCL_SOCKET_NTHREADS: "1" }, []],
+    ["one channel a peer", { NCCL_NCHANNELS_PER_NET_PEER: "1" }, []],
     ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576", NCCL_BUFFSIZE: "8388608" }, []],
     ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
+    ["eight queues", { CUDA_DEVICE_MAX_CONNECTIONS: "8" }, []],
     ["NCCL's sums", {}, ["--nccl-sums"]]
   ]
   const what = ["--points", "5Gbit/s", "--algorithms", "ddp"]
@@ -106,7 +108,7 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
     asked: [...shared, "--points", "25Gbit/s,5Gbit/s"],
     needs: ["nvidia-cuda-mps-control"]
   }),
-  part("shared-ddp", 300, sharedDdp(choices), { cited: "docs/validation.md", gpus: 2, onCpu: false }),
+  part("shared-ddp", 330, sharedDdp(choices), { cited: "docs/validation.md", gpus: 2, onCpu: false }),
   whatIf(choices, {
     name: "sites-8",
     gpus: 8,
@@ -142,6 +144,7 @@ const fsmoeAlone = (choices: PartChoices): ReadonlyArray<Step> => {
     ["as it is", {}],
     ["one priority", { TANDEM_CUDA_PRIORITY: "0" }],
     ["packed messages", { TANDEM_CUDA_PIECES: "0" }],
+    ["32 queues", { CUDA_DEVICE_MAX_CONNECTIONS: "32" }],
     ["NCCL without clusters", { NCCL_CGA_CLUSTER_SIZE: "0" }],
     ["NCCL with 8 blocks", { NCCL_MAX_CTAS: "8" }]
   ]

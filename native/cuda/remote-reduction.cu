@@ -161,6 +161,27 @@ RemoteTask::Body RemoteTask::scatterOneByOne(NcclType type, NcclReduce how) cons
   };
 }
 
+/** Everybody's share to all by NCCL's own gather: shares differ by a piece at most, and all take as much room as the largest. */
+RemoteTask::Body RemoteTask::gatherShares(const std::vector<Spans>& shares, const std::vector<Encoding>& encodings) const {
+  std::vector<Message> parts;
+  int64_t most = 0;
+  for (const Spans& spans : shares) {
+    parts.push_back(Message(outputs_, spans, encodings));
+    most = std::max(most, aligned(parts.back().bytes()));
+  }
+  return [this, parts, most](const Launch& launch) {
+    const Scratch scratch(launch, static_cast<size_t>(most) * members_);
+    const auto at = [&](size_t member) { return scratch.as<char>(static_cast<size_t>(most) * member); };
+    parts[own_].pack(launch, at(own_), nullptr);
+    this->launch(launch, [&](const NcclCalls& calls) {
+      if (most > 0) calls.allGather(at(own_), scratch.as<void>(), most);
+    });
+    for (size_t member = 0; member < members_; member++) {
+      if (member != own_) parts[member].unpack(launch, at(member));
+    }
+  };
+}
+
 void RemoteTask::planReduction(const Call& call) {
   const bool scatters = kernel_ == "reduce_scatter";
   const double over = call.text("reduce") == "avg" ? static_cast<double>(members_) : 1;
@@ -188,7 +209,7 @@ void RemoteTask::planReduction(const Call& call) {
   }
   for (size_t member = 0; member < members_; member++) sends.push_back(share(inputs_, member));
   const Body first = reduceOnOwn(sends, sends[own_], over);
-  const Body second = exchange(outputs_, std::vector<Spans>(members_, sends[own_]), outputs_, sends, plain, true, true);
+  const Body second = gatherShares(sends, plain);
   body_ = [first, second](const Launch& launch) {
     first(launch);
     second(launch);

@@ -61,6 +61,7 @@ class RemoteTask : public CudaTask {
   Body exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends, const std::vector<Operand>& to,
                 const std::vector<Spans>& receives, const std::vector<Encoding>& encodings, bool alike, bool direct) const;
   Body reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const;
+  Body gatherShares(const std::vector<Spans>& shares, const std::vector<Encoding>& encodings) const;
   Body reduceEverything(double over) const;
   bool reducedByNccl(double over) const;
   Body reduceByNccl(bool scatters, double over) const;
