@@ -22,7 +22,7 @@ export class NoDevice extends Schema.TaggedError<NoDevice>()("NoDevice", { missi
 }
 
 /** What a run warns of: on standard error at once, for it may take long, and in its result. */
-export class Warnings {
+class Warnings {
   readonly #told = new Set<string>()
 
   /** Once each. */
