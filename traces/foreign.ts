@@ -66,6 +66,26 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
     recordTrace
   ],
   [
+    matches(
+      /^\s*\{\s*"(?:Type|type)"\s*:\s*\d+\s*,[^\n]*"(?:startNs|CudaEvent|NvtxEvent|TraceProcessEvent)"/mu
+    ),
+    "nsys",
+    "lines of an export of Nsight Systems, which knows no layers",
+    recordTrace
+  ],
+  [
+    matches(
+      /elapsed time per iteration \(ms\)|RunningAvgSamplesPerSec|\btrain_samples_per_second\b|global_step.*train_step_timing/mu
+    ),
+    "training-log",
+    "a log of a training run (of Megatron, DeepSpeed, NeMo or Hugging Face's trainer): whole steps, without what their layers take",
+    recordTrace,
+    {
+      what: "a study of such a step all the same",
+      how: "model: {layers: 32, parameters: 7000000000, stepSeconds: 5.43s}, the step of one device without communication"
+    }
+  ],
+  [
     matches(/^\s*\{\s*"rocprofiler-sdk-tool"/u),
     "rocprof",
     "a report of AMD's rocprofv3, which knows no layers",

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
 import { afterAll, describe, expect, it } from "vitest"
 import { diagnose, importKinetoFile } from "../../traces/index.ts"
+import { refusal } from "./imported.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "tandem-doctor-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -119,6 +120,17 @@ describe("the diagnosis", () => {
 
   it.each([
     ["trace.json.gz", gzipSync('{"traceEvents": []}'), "kineto"],
+    ["x.json", '{"Type":80,"CudaEvent":{"startNs":"100","endNs":"300"}}\n{"Type":59}\n', "nsys"],
+    [
+      "megatron.log",
+      " [2024-05-01 10:00:00] iteration 10/ 500000 | elapsed time per iteration (ms): 5432.1 | lm loss: 1.05E+01 |",
+      "training-log"
+    ],
+    [
+      "deepspeed.log",
+      "[2023-06-01 12:00:00,000] [INFO] [timer.py:181:stop] 0/10, RunningAvgSamplesPerSec=38.2, CurrSamplesPerSec=39.1",
+      "training-log"
+    ],
     ["x.sqlite", "SQLite format 3\u0000 CUPTI_ACTIVITY_KIND_KERNEL", "nsys"],
     ["x.pt", zipOf("archive/data.pkl"), "torch-save"],
     ["results.json", '{"rocprofiler-sdk-tool":[{"metadata":{}}]}', "rocprof"],
@@ -168,6 +180,15 @@ describe("the diagnosis", () => {
   ])("of %s is that nothing can use it", async (name, content, kind) => {
     const { kind: found, readable } = await ofText(name, content)
     expect([found, readable]).toEqual([kind, false])
+  })
+
+  it("is what an import says too of a log that begins like a list", async () => {
+    const log = join(folder, "train.log")
+    writeFileSync(log, "[2024-05-01 10:00:00] iteration 10/ 50 | elapsed time per iteration (ms): 5432.1 |\n")
+    const { field, value, accepted } = await refusal(importKinetoFile(log))
+    expect(field).toBe("content")
+    expect(value).toContain("a log of a training run")
+    expect(accepted).toContain("torch.profiler")
   })
 
   it("looks at no more than the beginning of a large file, and at no pipe", async () => {

@@ -14,6 +14,7 @@ import { attribute, type Attribution } from "./attribute.ts"
 import { traceFiles, traceSources, type ByteSource } from "./bytes.ts"
 import { collectiveCosts } from "./collectives.ts"
 import { jobOf, type RankTrace } from "./job.ts"
+import { traceAccepted } from "./json-events.ts"
 import { measuredHost, type UnderDdp } from "./measured-host.ts"
 import { parallelismWarning } from "./parallelism.ts"
 import { processTraces } from "./ranks.ts"
@@ -119,16 +120,15 @@ const ddpOf = async (options: KinetoOptions, signal: AbortSignal): Promise<Under
 
 /** A file that is no trace, by what it is where that is known. */
 const toldBetter = async (error: TraceError): Promise<TraceError> => {
-  if (error.field !== "content" && error.field !== "traceEvents") return error
+  if (!/^(?:content$|traceEvents)/u.test(error.field)) return error
   const head = await readHead(error.file).catch(() => undefined)
   const other = head === undefined ? undefined : foreignKind(head.bytes, head.text)
   if (other === undefined) return error
-  const { file, field, accepted } = error
   return new TraceError({
-    file,
-    field,
+    file: error.file,
+    field: "content",
     value: other.title,
-    accepted: [accepted, ...other.missing.map(({ what, how }) => `${what} (${how})`)].join("; ")
+    accepted: [traceAccepted, ...other.missing.map(({ what, how }) => `${what} (${how})`)].join("; ")
   })
 }
 

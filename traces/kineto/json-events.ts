@@ -36,7 +36,8 @@ const closeBracket = 0x5d
 const comma = 0x2c
 const colon = 0x3a
 
-const accepted = "a PyTorch profiler trace in JSON (Chrome trace format), gzip-compressed or not"
+/** What every trace is. */
+export const traceAccepted = "a PyTorch profiler trace in JSON (Chrome trace format), gzip-compressed or not"
 
 // What the scanner expects next. Inside "events", `#separated` says whether a comma stands before what follows.
 type State = "start" | "member" | "events" | "end"
@@ -99,13 +100,13 @@ export class JsonEvents {
 
   finish(): void {
     this.#take(true)
-    if (this.#state === "start") throw this.#bad("content", "empty", accepted)
+    if (this.#state === "start") throw this.#bad("content", "empty", traceAccepted)
     const ended = this.#state === "end" || (this.#bareArray && this.#from >= this.#to)
     if (!ended) {
       const field = this.#sawEvents ? `traceEvents[${this.#index}]` : "content"
       throw this.#bad(field, "cut short: the file ends here", "a complete file")
     }
-    if (!this.#sawEvents) throw this.#bad("traceEvents", "missing", accepted)
+    if (!this.#sawEvents) throw this.#bad("traceEvents", "missing", traceAccepted)
     if (isTooMuch(this.#broken, this.#index)) {
       const { field, value } = this.#firstBroken!
       throw this.#bad(field, value, `valid JSON (${this.#broken} of ${this.#index} events are none)`)
@@ -134,7 +135,7 @@ export class JsonEvents {
   #unexpected(at: number): TraceError {
     const field = this.#sawEvents ? `after traceEvents[${this.#index - 1}]` : "content"
     const { length } = this.#scanner
-    return this.#bad(field, showValue(this.#scanner.slice(at, Math.min(length, at + 1))), accepted)
+    return this.#bad(field, showValue(this.#scanner.slice(at, Math.min(length, at + 1))), traceAccepted)
   }
 
   /** Takes all that is whole. `whole`: no more bytes come. */
@@ -237,7 +238,8 @@ export class JsonEvents {
     const from = scanner.skipSpace(after + 1)
     if (from >= this.#to) return incomplete
     const name = parsed(scanner.slice(at, keyEnd))
-    if (typeof name !== "string") throw this.#bad("content", showValue(scanner.slice(at, keyEnd)), accepted)
+    if (typeof name !== "string")
+      throw this.#bad("content", showValue(scanner.slice(at, keyEnd)), traceAccepted)
     if (name === "traceEvents" && this.#buffer[from] === openBracket) {
       this.#sawEvents = true
       this.#state = "events"
