@@ -1,5 +1,5 @@
 // Makes of what fsdp_record.py has recorded the profiles that ship and the table that `sim validate` holds the simulator to:
-//   npx node bench/measured/fsdp-import.ts h200x2-cubic out/
+//   npx node bench/measured/fsdp-import.ts h200x2-turns out/
 // and prints what the simulator makes of each. What a step is foretold from was settled before the recording was made:
 //
 // - Its own model's local steps, by both processes at once, in autocast for DDP; for FSDP2 forward and backward passes with 16-bit
@@ -23,7 +23,7 @@ import * as Effect from "effect/Effect"
 import { median } from "../../core/median.ts"
 import type { Profile } from "../../core/profile.ts"
 import { Loader } from "../../scenarios/load.ts"
-import { shardedH200Cubic } from "../../sim/validate/sharded-h200.ts"
+import { shardedH200Recorded } from "../../sim/validate/sharded-h200.ts"
 import { importCsv, importKinetoFile, writeProfile, type ImportReport } from "../../traces/index.ts"
 import { tensorsCarried } from "../../traces/kineto/host-times.ts"
 import type { RecordedSteps, Recording } from "./fsdp-recording.ts"
@@ -31,12 +31,15 @@ import {
   addedInTurns,
   collectivesCsv,
   congestionOf,
+  hasSockets,
+  hasTurns,
   models,
   partsOf,
   peakBytesOf,
   secondsOf,
   slowdownBeside,
   slowerSeconds,
+  sourceOf,
   stepsOf,
   turnsOf,
   waitedSecondsOf,
@@ -47,12 +50,12 @@ import {
 const root = fileURLToPath(new URL("../../", import.meta.url))
 const [machine, folder] = process.argv.slice(2)
 if (machine === undefined || folder === undefined) {
-  process.stderr.write("a name for the machine and a folder of fsdp_record.py, please: h200x2-cubic out/\n")
+  process.stderr.write("a name for the machine and a folder of fsdp_record.py, please: h200x2-turns out/\n")
   process.exit(2)
 }
 
 const recording = JSON.parse(readFileSync(path.join(folder, "fsdp.json"), "utf8")) as Recording
-const { torch, nccl, device } = recording.described?.nvlink?.[0] ?? {}
+const { device } = recording.described?.nvlink?.[0] ?? {}
 const congestion = congestionOf(recording)
 
 const profile = (name: string): string => path.join(root, "traces/profiles", `${name}-${machine}.arrow`)
@@ -161,7 +164,7 @@ const fsdpHost = async (model: Model): Promise<HostCosts> => {
   return { hookSeconds: hookSeconds * more, collectiveSeconds: collectiveSeconds * more }
 }
 
-const inTurns = partsOf(recording, "turn").length > 0
+const inTurns = hasTurns(recording)
 const launch = new Map<string, number>()
 const added = new Map<string, HostCosts>()
 for (const model of models) {
@@ -285,7 +288,7 @@ const rows = partsOf(recording, "steps")
   })
 
 const table = {
-  source: `bench/measured/fsdp_record.py, ${recording.date}: two ${device ?? "GPUs"} of one machine, a rank each, PyTorch ${torch ?? "?"}, NCCL ${nccl ?? "?"}, TCP ${congestion}: GPT-2 124M at 4 x 1024 and a Llama of 852,559,872 parameters at 4 x 2048; local and DDP in bf16 autocast with float32 parameters (bucket_cap_mb=25, gradient_as_bucket_view), FSDP2 of every block and the root (param_dtype bf16, reduce_dtype float32); fused AdamW; over NVLink each in processes of its own; medians of steps, mean of the two ranks; local: both at once, without communication; sockets between network namespaces, MTU 9000, token bucket both ways`,
+  source: sourceOf(recording),
   // All of it that is of a machine, each step changes.
   scenario: "../measured/sharded-h100.yaml",
   steps: rows
@@ -294,8 +297,12 @@ const file = path.join(root, "scenarios/validate", `sharded-${machine}.measured.
 writeFileSync(file, `${JSON.stringify(table, null, 2)}\n`)
 
 const { claims, lines } = await Effect.runPromise(
-  Effect.flatMap(shardedH200Cubic(`sharded-${machine}`, path.basename(file)).open, (opened) =>
-    opened.check(new Loader(), () => undefined)
+  Effect.flatMap(
+    shardedH200Recorded(`sharded-${machine}`, path.basename(file), {
+      sockets: hasSockets(recording),
+      turns: hasTurns(recording)
+    }).open,
+    (opened) => opened.check(new Loader(), () => undefined)
   )
 )
 const told = claims.map(({ claim, holds, found }) => `${holds ? "holds" : "FAILS"}  ${claim}: ${found}`)

@@ -177,6 +177,33 @@ export const addedInTurns = (
   return added.length === 0 ? undefined : median(added)
 }
 
+/** Whether steps over sockets were recorded too, or over NVLink alone. */
+export const hasSockets = (recording: Recording): boolean =>
+  partsOf(recording, "steps").some(({ link }) => link !== "none" && link !== "nvlink")
+
+/** Whether hosts' steps were recorded in turns. */
+export const hasTurns = (recording: Recording): boolean => partsOf(recording, "turn").length > 0
+
+/** Of what, and how, in a sentence for a table that is made of it. */
+export const sourceOf = (recording: Recording): string => {
+  const { torch = "?", nccl = "?", device = "GPUs" } = recording.described?.nvlink?.[0] ?? {}
+  const sockets = hasSockets(recording)
+  return [
+    `bench/measured/fsdp_record.py, ${recording.date}: two ${device} of one machine, a rank each, PyTorch ${torch}, NCCL ${nccl}${sockets ? `, TCP ${congestionOf(recording)}` : ""}: GPT-2 124M at 4 x 1024 and a Llama of 852,559,872 parameters at 4 x 2048`,
+    "local and DDP in bf16 autocast with float32 parameters (bucket_cap_mb=25, gradient_as_bucket_view), FSDP2 of every block and the root (param_dtype bf16, reduce_dtype float32)",
+    "fused AdamW",
+    "over NVLink each in processes of its own",
+    "medians of steps, mean of the two ranks",
+    "local: both at once, without communication",
+    ...(sockets ? ["sockets between network namespaces, MTU 9000, token bucket both ways"] : []),
+    ...(hasTurns(recording)
+      ? [
+          "over NVLink, but where the host waits for each: a few steps in each of several rounds, medians of these"
+        ]
+      : [])
+  ].join("; ")
+}
+
 export const congestionOf = ({ described }: Recording): string =>
   described?.sockets?.[0]?.tcp?.tcp_congestion_control[0] ?? "tcp"
 

@@ -4,10 +4,10 @@
 
 GPT-2 124M and a Llama of 853M, two ranks of one machine, a GPU each. Over NVLink, each in processes of its own: local
 steps by both processes at once, in autocast and with 16-bit parameters, steps under DDP and FSDP2, each also of so few
-tokens that the host sets the pace, peaks of memory, profiler traces; and local steps and those under DDP or FSDP2 a few
-each in turn, as hosts do not stay as fast as they were. Then over sockets between network namespaces,
-unshaped and at several rates: collectives alone, and the same steps, with what TCP, the token buckets and the threads
-counted meanwhile. Run as root on a Linux machine with two NVIDIA GPUs, PyTorch, transformers and iproute2:
+tokens that the host sets the pace, and peaks of memory; local steps and those under DDP or FSDP2 a few each in turn, as
+hosts do not stay as fast as they were; and last profiler traces, which slow a process for good. Then over sockets
+between network namespaces, unshaped and at several rates: collectives alone, and the same steps, with what TCP, the
+token buckets and the threads counted meanwhile. Run as root on a Linux machine with two NVIDIA GPUs, PyTorch, transformers and iproute2:
 
     python3 fsdp_record.py --output out/
 
@@ -203,10 +203,13 @@ def record_nvlink(recorder: Recorder, pairs: Pairs, link: str):
                 with pairs.opened(f"{model} {mode}") as ranks:
                     record_model(recorder, ranks, link, model, mode)
                     record_turns(recorder, local, ranks, link, model, mode)
+                    record_traces(recorder, ranks, link, model, mode)
+            for mode in LOCAL:
+                record_traces(recorder, local, "none", model, mode)
 
 
 def record_model(recorder: Recorder, ranks: Ranks | None, link: str, model: str, mode: str):
-    """Steps, and steps of few tokens, whose host sets the pace; the same as the profiler sees them."""
+    """Steps, and steps of few tokens, whose host sets the pace."""
     with recorder.part(f"{link}: {model} {mode}", 15) as there_is_time:
         if not there_is_time or not ranks:
             return
@@ -221,9 +224,6 @@ def record_model(recorder: Recorder, ranks: Ranks | None, link: str, model: str,
                          ranks=ranks.ask("steps", only=0, align=False, model=model, mode=mode, warmup=2, steps=10,
                                          synchronized=0, few=True))
         record_steps(recorder, ranks, None, link, model, mode, warmup=2, steps=20, synchronized=0, few=True)
-        if mode != "ddp":
-            record_trace(recorder, ranks, model, mode, few=False)
-        record_trace(recorder, ranks, model, mode, few=True)
 
 
 def record_turns(recorder: Recorder, local: Ranks | None, ranks: Ranks | None, link: str, model: str, mode: str):
@@ -241,6 +241,17 @@ def record_turns(recorder: Recorder, local: Ranks | None, ranks: Ranks | None, l
                 medians.setdefault((kind, few), []).append(middle(answers[0]["seconds"]))
         recorder.say("; ".join(f"{link} {model} {kind}{', few tokens' if few else ''}: {min(times):.4f} to {max(times):.4f} s"
                                for (kind, few), times in medians.items()))
+
+
+def record_traces(recorder: Recorder, ranks: Ranks | None, link: str, model: str, mode: str):
+    """The same as the profiler sees them. Last of what a pair does: a process in which the profiler ran launches more
+    slowly ever after, as CUPTI stays."""
+    with recorder.part(f"{link}: {model} {mode} traces", 10) as there_is_time:
+        if not there_is_time or not ranks:
+            return
+        if mode != "ddp":
+            record_trace(recorder, ranks, model, mode, few=False)
+        record_trace(recorder, ranks, model, mode, few=True)
 
 
 def record_trace(recorder: Recorder, ranks: Ranks, model: str, mode: str, few: bool):

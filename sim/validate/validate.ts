@@ -14,7 +14,7 @@ import { fsmoeModel } from "./fsmoe-model.ts"
 import { fsmoeOps } from "./fsmoe-ops.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
-import { shardedH200x2, shardedH200x2Cubic } from "./sharded-h200.ts"
+import { shardedH200x2, shardedH200x2Cubic, shardedH200x2Turns } from "./sharded-h200.ts"
 import { shardedSteps } from "./sharded-steps.ts"
 import { zeroMemory } from "./zero-memory.ts"
 import type { Checked, Section, ValidationError } from "./section.ts"
@@ -28,6 +28,7 @@ export const sections: ReadonlyArray<Section> = [
   shardedSteps,
   shardedH200x2,
   shardedH200x2Cubic,
+  shardedH200x2Turns,
   zeroMemory,
   fsdpPublished,
   expertCaches,

@@ -4,10 +4,13 @@ import {
   addedInTurns,
   collectivesCsv,
   congestionOf,
+  hasSockets,
+  hasTurns,
   peakBytesOf,
   secondsOf,
   slowdownBeside,
   slowerSeconds,
+  sourceOf,
   stepsOf,
   turnsOf,
   waitedSecondsOf,
@@ -106,6 +109,21 @@ it("writes collectives as a table: calls in a row where recorded, else the media
   expect(collectivesCsv(recording, "nvlink")).toBeUndefined()
   expect(congestionOf(recording)).toBe("cubic")
   expect(congestionOf({ date: "", parts: [] })).toBe("tcp")
+})
+
+// Recorded with `--links ""`: nothing is told of what was not there.
+it("says what was recorded: of NVLink alone no word of sockets, and of turns where there are some", () => {
+  const described = { nvlink: [{ torch: "2.11", nccl: "2.28", device: "NVIDIA H200" }] }
+  const alone: Recording = { date: "2026-11", described, parts: [local(2, 44), ddp] }
+  expect([hasSockets(alone), hasTurns(alone)]).toEqual([false, false])
+  expect(sourceOf(alone)).toMatch(/^[^;]*, 2026-11: two NVIDIA H200 [^;]*, PyTorch 2\.11, NCCL 2\.28: /u)
+  expect(sourceOf(alone)).not.toMatch(/TCP|sockets|rounds/u)
+  const sockets: Recording = { ...recording, parts: [...recording.parts, { ...ddp, link: "10gbit" }] }
+  expect(hasSockets(sockets)).toBe(true)
+  expect(sourceOf(sockets)).toMatch(/, TCP cubic: .*; sockets between network namespaces/u)
+  const turn: RecordedTurn = { ...ddp, what: "turn", round: 0 }
+  expect(hasTurns({ ...alone, parts: [turn] })).toBe(true)
+  expect(sourceOf({ ...alone, parts: [ddp, turn] })).toMatch(/in each of several rounds/u)
 })
 
 it("takes what FSDP2 adds from steps of the same round, however fast the host was in it", () => {

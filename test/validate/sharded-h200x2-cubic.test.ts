@@ -10,6 +10,7 @@ import {
   partsOf,
   peakBytesOf,
   secondsOf,
+  sourceOf,
   stepsOf,
   type Recording
 } from "../../bench/measured/fsdp-recording.ts"
@@ -29,12 +30,14 @@ interface Row {
   readonly stepSeconds: number
   readonly peakBytes?: number
 }
-const { steps } = read("scenarios/validate/sharded-h200x2-cubic.measured.json") as {
+const { source, steps } = read("scenarios/validate/sharded-h200x2-cubic.measured.json") as {
+  readonly source: string
   readonly steps: ReadonlyArray<Row>
 }
 
 it("has every step that was recorded, as medians of it", () => {
   expect(congestionOf(recording)).toBe("cubic")
+  expect(source).toBe(sourceOf(recording))
   const plain = steps.filter(({ shown }) => shown === undefined)
   for (const { link, model, mode, stepSeconds, peakBytes } of plain) {
     const [part, ...others] = stepsOf(recording, {

@@ -41,6 +41,7 @@ describe("all sections", () => {
       "sharded-h100",
       "sharded-h200x2",
       "sharded-h200x2-cubic",
+      "sharded-h200x2-turns",
       "fsdp-published",
       "fsmoe-grid"
     ])
