@@ -1,7 +1,9 @@
 // What a measurement cannot mean, said beside it and in its file: numbers stay as they were measured. Knows no device and no file.
 import type { MeasuredHost } from "../core/cost/host.ts"
-import { counted, formatSeconds } from "../core/units.ts"
+import { median } from "../core/median.ts"
+import { counted, formatBytes, formatSeconds } from "../core/units.ts"
 import type { costOfCompany } from "./in-company.ts"
+import type { CollectiveSamples } from "./recorded.ts"
 import type { Recording } from "./recording-cost.ts"
 
 /**
@@ -20,6 +22,26 @@ export const stepWarnings = (seconds: ReadonlyArray<number>): ReadonlyArray<stri
         `a step took ${formatSeconds(least)} to ${formatSeconds(most)} in ${seconds.length} parts of the run: its mean is known no better than that`
       ]
     : []
+}
+
+/** Collectives that are less of all their time are not told of. */
+const toldShare = 0.1
+
+/**
+ * Of collectives whose profile has means, which a few that something held up (a connection that is made, a segment sent again) make what hardly
+ * any took.
+ */
+export const collectiveWarnings = (samples: ReadonlyArray<CollectiveSamples>): ReadonlyArray<string> => {
+  const sum = (seconds: ReadonlyArray<number>): number => seconds.reduce((total, value) => total + value, 0)
+  const all = sum(samples.map(({ seconds }) => sum(seconds)))
+  return samples.flatMap(({ op, ranks, sizeBytes, seconds }) => {
+    const [mean, middle] = [sum(seconds) / seconds.length, median(seconds)]
+    return sum(seconds) >= toldShare * all && isWide(middle, mean)
+      ? [
+          `${op} of ${counted(ranks, "rank")}, ${formatBytes(sizeBytes)}, took ${formatSeconds(mean)} in the mean of ${seconds.length}, which the profile has, and ${formatSeconds(middle)} in the median: something held some of them up, ${formatSeconds(Math.max(...seconds))} at most`
+        ]
+      : []
+  })
 }
 
 /**

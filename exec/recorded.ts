@@ -187,14 +187,19 @@ interface Meeting {
   partly: boolean
 }
 
+/** Seconds of each collective of one kind, ranks and size; sizes as profiles count them. */
+export interface CollectiveSamples extends Pick<CollectiveCost, "op" | "ranks" | "sizeBytes"> {
+  readonly seconds: ReadonlyArray<number>
+}
+
 /**
  * Seconds of the collectives by kind, ranks and size, each counted from when the last of its members began to its members'
  * mean end: what it takes once everybody is there.
  */
-export const recordedCollectives = (
+export const collectiveSamples = (
   run: RecordedRun,
-  { of, statistic }: Reckoning
-): ReadonlyArray<CollectiveCost> => {
+  of: Reckoning["of"]
+): ReadonlyArray<CollectiveSamples> => {
   const { timeline, opLogs } = run
   const begin = beginSeconds(run, of)
   const rows = rowsByRank(timeline)
@@ -230,10 +235,18 @@ export const recordedCollectives = (
       ranks: ends.length,
       // Profiles count what a rank gets of a reduce-scatter.
       sizeBytes: op === "reduce_scatter" ? sizeBytes / ends.length : sizeBytes,
-      medianSeconds: statistic(
-        list.map((meeting) => Math.max(0, mean(meeting.ends) - Math.max(...meeting.begins)))
-      ),
-      link: "unshaped"
+      seconds: list.map((meeting) => Math.max(0, mean(meeting.ends) - Math.max(...meeting.begins)))
     }
   })
 }
+
+/** Of those of one kind and size, what stands for all of them: rows of a profile. */
+export const recordedCollectives = (
+  run: RecordedRun,
+  { of, statistic }: Reckoning
+): ReadonlyArray<CollectiveCost> =>
+  collectiveSamples(run, of).map(({ seconds, ...kind }) => ({
+    ...kind,
+    medianSeconds: statistic(seconds),
+    link: "unshaped"
+  }))

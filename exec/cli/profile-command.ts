@@ -28,9 +28,9 @@ import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes, type LayerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
-import { forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
+import { collectiveSamples, forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
-import { companyWarnings, readWarnings, stepWarnings } from "../profile-warnings.ts"
+import { collectiveWarnings, companyWarnings, readWarnings, stepWarnings } from "../profile-warnings.ts"
 import { recordRun, type RunRecord } from "../record-run.ts"
 import { leastCost, mostRecordingSeconds, type Recording } from "../recording-cost.ts"
 import { leastShare } from "../replayed-run.ts"
@@ -435,6 +435,7 @@ const profileRun = (
     const measured = yield* measuredOn(emulated)
     const notes = [
       ...(yield* coresShared({ emulated, job }, world.size, watched)),
+      ...(parts === undefined ? [] : collectiveWarnings(collectiveSamples(kept, reckoning.of))),
       ...companyWarnings(company, "costs.slowdown"),
       ...readWarnings(host, recording)
     ]

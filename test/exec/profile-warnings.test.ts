@@ -1,6 +1,11 @@
 // From where on a profile says that a number of it is known no better.
 import { expect, it } from "vitest"
-import { companyWarnings, readWarnings, stepWarnings } from "../../exec/profile-warnings.ts"
+import {
+  collectiveWarnings,
+  companyWarnings,
+  readWarnings,
+  stepWarnings
+} from "../../exec/profile-warnings.ts"
 
 it("steps that differ from part to part by more than a fifth are told", () => {
   expect(stepWarnings([0.01])).toEqual([])
@@ -36,4 +41,20 @@ it("a read that was told by steps that nobody timed says for how many ops betwee
   expect(readWarnings({ readSeconds: 607e-6 }, undefined)).toEqual([])
   expect(readWarnings({}, recording)).toEqual([])
   expect(readWarnings(undefined, recording)).toEqual([])
+})
+
+it("collectives of which a few were held up are told where they are much of the time", () => {
+  const alike = {
+    op: "all_to_all",
+    ranks: 2,
+    sizeBytes: 80e6,
+    seconds: [0.0275, 0.028, 0.029, 0.0275]
+  } as const
+  const heldUp = { ...alike, op: "all_gather", seconds: [0.028, 0.028, 0.116, 0.029] } as const
+  const small = { ...alike, op: "all_reduce", sizeBytes: 4096, seconds: [1e-4, 1e-4, 9e-4, 1e-4] } as const
+  expect(collectiveWarnings([])).toEqual([])
+  expect(collectiveWarnings([alike, small])).toEqual([])
+  expect(collectiveWarnings([alike, heldUp, small])).toEqual([
+    "all_gather of 2 ranks, 80.0 MB, took 50.3 ms in the mean of 4, which the profile has, and 28.5 ms in the median: something held some of them up, 116 ms at most"
+  ])
 })
