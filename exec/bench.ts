@@ -13,12 +13,21 @@ import type { Place, Tensor, TensorData } from "../core/machine/tensor.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import { makeWorld, unlimitedLinks, type World } from "../core/world.ts"
 import { CurrentBackend } from "./backend.ts"
+import { timedRepeatedly } from "./core-waits.ts"
 import { execute } from "./execute.ts"
 import type { ProcessJob } from "./job/processes.ts"
 import { nativeInfo } from "./native.ts"
 import { recordRun } from "./record-run.ts"
 import { recordedHost } from "./recorded-host.ts"
-import { forBenchmark, opKey, recordedCollectives, recordedSeconds, type RecordedRun } from "./recorded.ts"
+import {
+  forBenchmark,
+  mediansAndLeast,
+  opKey,
+  recordedCollectives,
+  recordedSeconds,
+  undisturbed,
+  type RecordedRun
+} from "./recorded.ts"
 import { median } from "../core/median.ts"
 
 /** So many ranks of one node, with nothing that limits them but the machine itself. */
@@ -169,7 +178,9 @@ const timeCases = (
       program: journaled(program, journals),
       record: true
     })
-    const seconds = recordedSeconds({ timeline: timeline!, opLogs, journals }, forBenchmark)
+    const run = { timeline: timeline!, opLogs, journals }
+    const seconds = recordedSeconds(run, forBenchmark)
+    yield* timedRepeatedly(mediansAndLeast(run))
     return cases.map(({ kernel, inputs, attributes }, index) => {
       const outputs = (kernel.shapes(inputs, attributes) ?? []).map((shape) => operand(shape, "float32"))
       const work = kernel.work(inputs, outputs, attributes)
@@ -232,7 +243,10 @@ export const timeCollectives = (
       }
     })
     const { record } = yield* recordRun({ world: localWorld(ranks), program }, processes, { values: false })
-    return recordedCollectives(record, forBenchmark)
+    const rows = recordedCollectives(record, forBenchmark)
+    const leastOf = recordedCollectives(record, undisturbed)
+    yield* timedRepeatedly(rows.map(({ medianSeconds }, i) => [medianSeconds, leastOf[i]!.medianSeconds]))
+    return rows
   })
 
 const outputElements = (kind: (typeof collectiveKinds)[number], elements: number, ranks: number): number =>
@@ -241,30 +255,37 @@ const outputElements = (kind: (typeof collectiveKinds)[number], elements: number
 /** What the host spends here: submitting an op (median over blocks of 1,000), and a read of the smallest op's value, to its return. */
 export const timeHost = (blocks = 50): Effect.Effect<HostSeconds, MachineError> =>
   Effect.gen(function* () {
-    const program: Program<HostSeconds> = Effect.gen(function* () {
-      const machine = yield* Machine
-      const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
-      const y = yield* machine.alloc({ name: "y", shape: [1], dtype: "float32" })
-      const op = launch("copy", kernels.copy, Lane.compute, [x], [y])
-      const each: Array<number> = []
-      for (let block = 0; block < blocks; block++) {
-        const began = performance.now()
-        for (let i = 0; i < 1000; i++) machine.submit(op)
-        each.push((performance.now() - began) / 1e6)
-        yield* machine.drain
+    const program: Program<Readonly<Record<"submissions" | "reads", ReadonlyArray<number>>>> = Effect.gen(
+      function* () {
+        const machine = yield* Machine
+        const x = yield* machine.alloc({ name: "x", shape: [1], dtype: "float32" })
+        const y = yield* machine.alloc({ name: "y", shape: [1], dtype: "float32" })
+        const op = launch("copy", kernels.copy, Lane.compute, [x], [y])
+        const submissions: Array<number> = []
+        for (let block = 0; block < blocks; block++) {
+          const began = performance.now()
+          for (let i = 0; i < 1000; i++) machine.submit(op)
+          submissions.push((performance.now() - began) / 1e6)
+          yield* machine.drain
+        }
+        const reads: Array<number> = []
+        for (let i = 0; i < blocks * 10; i++) {
+          const began = performance.now()
+          machine.submit(op)
+          yield* machine.read(y)
+          reads.push((performance.now() - began) / 1e3)
+        }
+        return { submissions, reads }
       }
-      const reads: Array<number> = []
-      for (let i = 0; i < blocks * 10; i++) {
-        const began = performance.now()
-        machine.submit(op)
-        yield* machine.read(y)
-        reads.push((performance.now() - began) / 1e3)
-      }
-      const submissionSeconds = median(each)
-      return { submissionSeconds, readSeconds: Math.max(0, median(reads) - submissionSeconds) }
-    })
+    )
     const { ranks } = yield* execute({ world: localWorld(1), program })
-    return ranks[0]!.value
+    const { submissions, reads } = ranks[0]!.value
+    const [submissionSeconds, readSeconds] = [median(submissions), median(reads)]
+    yield* timedRepeatedly([
+      [submissionSeconds, undisturbed.statistic(submissions)],
+      [readSeconds, undisturbed.statistic(reads)]
+    ])
+    return { submissionSeconds, readSeconds: Math.max(0, readSeconds - submissionSeconds) }
   })
 
 interface HostSeconds {

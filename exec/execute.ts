@@ -23,7 +23,7 @@ import {
   CurrentCoreWatch,
   threadTimes,
   together,
-  type CoreTime,
+  type CoreTimes,
   type ThreadTimes
 } from "./core-waits.ts"
 import { InProcessJob } from "./job/in-process.ts"
@@ -81,8 +81,8 @@ export interface ExecutionResult<A> {
   readonly clockErrorSeconds: number
   /** Bytes of each rank's memories: what was asked for, or what the device has. */
   readonly capacityBytes: Readonly<Record<Place, number>>
-  /** Of all its threads while it ran, where anybody watches (`CurrentCoreWatch`) and the system says. */
-  readonly coreTime?: CoreTime | undefined
+  /** Of its threads while it ran, where anybody watches (`CurrentCoreWatch`) and the system says. */
+  readonly coreTimes?: CoreTimes | undefined
   /** Of this process: ops that came again and were launched as a whole; undefined where the backend has no such thing. */
   readonly replays?: Replays | undefined
 }
@@ -121,7 +121,7 @@ export const executeThen = <A, B>(
       Effect.sync(() => Run.open({ backend, ...execution }, watch !== undefined)),
       (run) =>
         Effect.map(run.toEnd, (ended) => {
-          watch?.(ended.coreTime)
+          watch?.ran(ended.coreTimes)
           return then(ended)
         }),
       (run) => Effect.sync(() => run.close())
@@ -257,7 +257,7 @@ class Run<A> {
     return Effect.gen({ self: this }, function* () {
       const before = yield* clockAt(links)
       const ended = yield* ran
-      const { ranks, makespanSeconds, timeline, opLogs, coreTime } = ended
+      const { ranks, makespanSeconds, timeline, opLogs, coreTimes } = ended
       const after = yield* clockAt(links)
       // Clocks drift apart evenly: between the two times that they were compared, so did these.
       const drift = (after.offset - before.offset) / Math.max(after.own - before.own, 1e-9)
@@ -271,7 +271,7 @@ class Run<A> {
         makespanSeconds: since(makespanSeconds),
         timeline: timeline === undefined ? undefined : timesChanged(timeline, since),
         opLogs,
-        coreTime,
+        coreTimes,
         errorSeconds: Math.max(before.error, after.error) + error
       })
       if (parts === undefined) return ended
@@ -287,7 +287,7 @@ class Run<A> {
         makespanSeconds: Math.max(...parts.map((part, i) => part.makespanSeconds + shifts[i]!)),
         timeline: timelines.length < parts.length ? undefined : joinTimelines(timelines, "own"),
         opLogs: parts.flatMap((part) => part.opLogs),
-        coreTime: together(parts.map((part) => part.coreTime)),
+        coreTimes: together(parts.map((part) => part.coreTimes)),
         // Two ranks may each be off, to either side.
         clockErrorSeconds: 2 * Math.max(...parts.map((part) => part.errorSeconds))
       }
@@ -344,7 +344,7 @@ class Run<A> {
       clockErrorSeconds: 0,
       capacityBytes: this.#capacityBytes,
       // The lanes' threads are there until the session is closed.
-      coreTime: this.#threadsBefore === undefined ? undefined : between(this.#threadsBefore, threadTimes()),
+      coreTimes: this.#threadsBefore === undefined ? undefined : between(this.#threadsBefore, threadTimes()),
       replays: this.#session.replays,
       valuesOf: (rank, tensor) => machineOf(rank).valuesOf(tensor),
       resultsOf: (rank, op) => machineOf(rank).resultsOf(op),

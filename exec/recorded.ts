@@ -38,6 +38,12 @@ export const forSimulation: Reckoning = { of: "span", statistic: mean }
 /** For benchmarks: an op alone, undisturbed. */
 export const forBenchmark: Reckoning = { of: "run", statistic: median }
 
+/** The least of what a benchmark's medians are of. */
+export const undisturbed: Reckoning = {
+  of: "run",
+  statistic: (values) => values.reduce((one, other) => Math.min(one, other), Infinity)
+}
+
 /** The same run as if the ops of those steps had no times. */
 export const without = <R extends RecordedRun>(run: R, isOut: (step: number) => boolean): R => {
   const { step, startSeconds, endSeconds } = run.timeline
@@ -100,6 +106,14 @@ export const recordedSeconds = (
     }
   }
   return new Map([...times].map(([key, list]) => [key, statistic(list)]))
+}
+
+/** Of every op that is no collective: the median of its times, and the least, seconds. */
+export const mediansAndLeast = (
+  run: RecordedRun
+): ReadonlyArray<readonly [median: number, least: number]> => {
+  const least = recordedSeconds(run, undisturbed)
+  return [...recordedSeconds(run, forBenchmark)].map(([op, seconds]) => [seconds, least.get(op)!])
 }
 
 /** Of sizes that numbers of a launch decide, as of a cache that grows by a row a step: those that differ by no more are as good as equal. */

@@ -53,7 +53,8 @@ export const benchCommand = (options: BenchCommandOptions): Promise<number> =>
       const { submissionSeconds, readSeconds } = yield* watchingCores(
         "submissions and reads",
         alone,
-        timeHost()
+        timeHost(),
+        "program"
       )
       const kernels = yield* watchingCores("kernels", alone, timeKernels)
       const copies = yield* watchingCores("copies", alone, timeCopies)

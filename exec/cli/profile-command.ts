@@ -20,7 +20,7 @@ import { tableProfile } from "../../traces/table-profile.ts"
 import type { Device } from "../../core/cost/devices.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
-import { watchingCores, type Timed } from "../core-waits.ts"
+import { timedInParts, timedRepeatedly, watchingCores, type Timed } from "../core-waits.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
 import type { ProcessJob } from "../job/processes.ts"
@@ -28,7 +28,14 @@ import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
 import { layerTimes, type LayerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
-import { collectiveSamples, forBenchmark, forSimulation, recordedCollectives, without } from "../recorded.ts"
+import {
+  collectiveSamples,
+  forBenchmark,
+  forSimulation,
+  mediansAndLeast,
+  recordedCollectives,
+  without
+} from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { collectiveWarnings, companyWarnings, readWarnings, stepWarnings } from "../profile-warnings.ts"
 import { recordRun, type RunRecord } from "../record-run.ts"
@@ -196,7 +203,7 @@ const profileTraining = (
         { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
         job,
         emulated === undefined ? undefined : false
-      )
+      ).pipe(Effect.tap(({ record }) => timedInParts(isOther(job) ? [] : stepsInParts(record, graph, steps))))
     )
     const sizes = messageSizesOf(graph)
     const collectives = yield* watchingCores(
@@ -391,7 +398,12 @@ const companyOf = (
       job,
       { values: false }
     )
-    return isOther(job) ? undefined : costOfCompany(record, kindOfStep(company))
+    if (isOther(job)) return undefined
+    const cost = costOfCompany(record, kindOfStep(company))
+    const { kernels, kernelsOfShares = [] } = cost ?? {}
+    if (kernels !== undefined && kernelsOfShares.length > 0)
+      yield* timedRepeatedly([[kernels, kernelsOfShares[0]!]])
+    return cost
   })
 
 /** The kernels and collectives of one run of a scenario, as its program submits them, or one after another where it has them so. */
@@ -417,7 +429,7 @@ const profileRun = (
         { timed: { program: parts?.program ?? program() }, plain: [plain, plain] },
         job,
         emulated === undefined ? undefined : false
-      )
+      ).pipe(Effect.tap(({ record }) => timedRepeatedly(isOther(job) ? [] : mediansAndLeast(record))))
     )
     if (isOther(job)) return said("")
     // Parts are what a schedule will be made of, so means of them after their warm-up, with what the host made them wait.
