@@ -52,7 +52,11 @@ export const resolveWorld = (
     const built: Array<Site> = []
     for (const { name, ranks: own } of named) {
       if (own % ranksPerNode !== 0) {
-        return yield* refuse("ranksPerNode", ranksPerNode, `a divisor of the ${own} ranks of ${name}`)
+        return yield* refuse(
+          "ranksPerNode",
+          ranksPerNode,
+          `a divisor of the ${own} ranks of ${name}: nodes are alike in all sites`
+        )
       }
       built.push({ name, nodes: Array.from({ length: own / ranksPerNode }, () => ranksPerNode) })
     }

@@ -75,7 +75,7 @@ export const tierBytes = (
     case "all_reduce":
       // Parts of what is sent one way and of sums back; or everything to everybody, where that is less.
       if (direct) return over(world, pairs, Math.min(sizeBytes, (sizeBytes + sumBytes) / n))
-      if (algorithm === "tree") return over(world, doubleTree(ranks), sizeBytes / 2)
+      if (algorithm === "tree") return tree(world, ranks, sizeBytes)
       if (algorithm === "hierarchical") return hierarchical(world, ranks, sizeBytes)
       return over(world, ring(ranks), (2 * (n - 1) * sizeBytes) / n)
     case "reduce_scatter":
@@ -97,6 +97,14 @@ export const tierBytes = (
     default:
       return undefined
   }
+}
+
+/** Both trees over one rank of each node, with half each; all of it along each node's other ranks, in and out again. */
+const tree = (world: World, ranks: ReadonlyArray<number>, sizeBytes: number): TierBytes => {
+  const nodes = [...new Set(ranks.map((rank) => world.nodeOf[rank]!))]
+  const heads = nodes.map((node) => ranks.find((rank) => world.nodeOf[rank] === node)!)
+  const chained: TierBytes = [["intra", 2 * 2 * (ranks.length - heads.length) * sizeBytes]]
+  return [...over(world, doubleTree(heads), sizeBytes / 2), ...chained]
 }
 
 const hierarchical = (

@@ -17,6 +17,9 @@ export interface Communicator {
   readonly byRank: number
   /** Collectives that some but not all of these have submitted, by position. */
   readonly open: Map<number, Meeting>
+  readonly seats: Map<number, Seat>
+  /** Whether this order hears of a rank. */
+  readonly present: (rank: number) => boolean
 }
 
 /** One collective, as its members come to it. */
@@ -71,7 +74,6 @@ interface CollectiveOrderOptions {
 
 export class CollectiveOrder {
   readonly #communicators = new Map<string, Communicator>()
-  readonly #seats = new Map<Communicator, Map<number, Seat>>()
   readonly #present: (rank: number) => boolean
   readonly #keepsOps: boolean
 
@@ -85,9 +87,9 @@ export class CollectiveOrder {
     let communicator = this.#communicators.get(group.name)
     if (communicator === undefined) {
       const members = group.ranks.filter((member) => this.#present(member)).length
-      communicator = { group, members, byRank: rank, open: new Map() }
+      const present = this.#present
+      communicator = { group, members, byRank: rank, open: new Map(), seats: new Map(), present }
       this.#communicators.set(group.name, communicator)
-      this.#seats.set(communicator, new Map())
     } else if (!sameRanks(communicator.group.ranks, group.ranks)) {
       return new CollectiveMismatch({
         group: group.name,
@@ -98,7 +100,7 @@ export class CollectiveOrder {
         expectedByRank: communicator.byRank
       })
     }
-    const seats = this.#seats.get(communicator)!
+    const { seats } = communicator
     let seat = seats.get(rank)
     if (seat === undefined) seats.set(rank, (seat = { rank, communicator, position: 0 }))
     return seat
@@ -132,7 +134,7 @@ export class CollectiveOrder {
 
   /** How many collectives a rank has submitted, by the communicator's name. */
   *submittedBy(rank: number): Generator<readonly [name: string, count: number]> {
-    for (const [{ group }, seats] of this.#seats) {
+    for (const { group, seats } of this.#communicators.values()) {
       const seat = seats.get(rank)
       if (seat !== undefined) yield [group.name, seat.position]
     }
@@ -147,11 +149,18 @@ export class CollectiveOrder {
 const sameRanks = (one: ReadonlyArray<number>, other: ReadonlyArray<number>): boolean =>
   one === other || (one.length === other.length && one.every((rank, i) => rank === other[i]))
 
-/** "collective 2 of group "world" (all-reduce bucket 1): 1 of 2 ranks joined", for the message of a deadlock. */
+/** Ranks that a message names one by one. */
+const mostNamed = 8
+
+/** "collective 2 of group "world" (all-reduce bucket 1): 1 of 2 ranks joined, not rank 1", for the message of a deadlock. */
 export const describeUnmet = ({ communicator, position, op, missing }: Meeting): string => {
-  const { group, members } = communicator
+  const { group, members, seats, present } = communicator
   const simulated = members === group.ranks.length ? "" : "simulated "
-  return `collective ${position} of group "${group.name}" (${op.label}): ${members - missing} of ${members} ${simulated}ranks joined`
+  const absent = group.ranks.filter((rank) => present(rank) && (seats.get(rank)?.position ?? 0) <= position)
+  const named = absent.slice(0, mostNamed).join(", ")
+  const others = absent.length > mostNamed ? ` and ${absent.length - mostNamed} more` : ""
+  const who = absent.length === 0 ? "" : `, not rank ${named}${others}`
+  return `collective ${position} of group "${group.name}" (${op.label}): ${members - missing} of ${members} ${simulated}ranks joined${who}`
 }
 
 /**

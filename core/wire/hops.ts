@@ -11,6 +11,13 @@ export const ringOver = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> =>
 export const chainOver = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> =>
   ranks.slice(1).map((rank, i) => [ranks[i]!, rank])
 
+/** There and back again. */
+export const bothWays = (hops: ReadonlyArray<Hop>): ReadonlyArray<Hop> =>
+  hops.flatMap(([from, to]): ReadonlyArray<Hop> => [
+    [from, to],
+    [to, from]
+  ])
+
 /**
  * Up and down two binary trees, of which each rank is in both: tree 2 is tree 1 shifted by one rank, which makes the leaves of one
  * the inner ranks of the other (Sanders, Speck and Traeff, 2009).
@@ -26,6 +33,9 @@ export const treesOver = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> => {
     }
   return hops
 }
+
+/** Levels of such a tree: log2(n), rounded up, without a logarithm, for engines differ in the last bit of one. */
+export const levelsOf = (n: number): number => (n < 2 ? 0 : 32 - Math.clz32(n - 1))
 
 /**
  * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next

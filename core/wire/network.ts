@@ -1,7 +1,8 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
 import type { LinkSpec, WanPairs, World } from "../world.ts"
-import { chainOver, farthestHops, ringOver, treesOver, type Hop } from "./hops.ts"
+import { bothWays, chainOver, farthestHops, levelsOf, ringOver, treesOver, type Hop } from "./hops.ts"
+import { greatest } from "../extremes.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
@@ -217,8 +218,9 @@ export class Network {
    * What a collective moves. `kernel` is the collective's name; `sizeBytes` of the op is one rank's input.
    *
    * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
-   * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary tree):
-   * each rank sends the message once up and once down, over 2 log2(n) hops. Hierarchical: reduce-scatter inside each
+   * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary
+   * tree): the message goes along the ranks of each node, up and down trees over the nodes, and back, over 2 (m-1) hops of m ranks
+   * on a node and 2 log2(nodes) between them. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
    * dtype of what comes out; where everything to everybody is fewer bytes than that, or as many, as of two members it is, and no more
@@ -363,12 +365,21 @@ export class Network {
     return this.#hops(hops, 1, groups[0]!.length - 1, like)
   }
 
-  /** Two complementary binary trees, each carrying half the message up and down. */
+  /**
+   * Two complementary binary trees over the nodes' first ranks, each carrying half the message up and down; on a node it goes from
+   * rank to rank along a chain, half for each tree, as NCCL lays it out.
+   */
   #tree(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
-    const n = groups[0]!.length
-    const hops = groups.flatMap(treesOver)
-    // log2(n), rounded up, without a logarithm: engines differ in the last bit of one.
-    return this.#hops(hops, 0.5, 2 * (32 - Math.clz32(n - 1)), { kernel: "all_reduce", ranks: n, share: 1 })
+    const nodes = groups.map((ranks) => [...Map.groupBy(ranks, (rank) => this.#world.nodeOf[rank]!).values()])
+    const between = nodes.flatMap((own) => treesOver(own.map(([head]) => head!)))
+    const inside = nodes.flat().flatMap((ranks) => bothWays(chainOver(ranks)))
+    const up = this.#farthest(between, 2 * levelsOf(greatest(nodes.map(({ length }) => length))))
+    const along = this.#farthest(inside, 2 * (greatest(nodes.flat().map(({ length }) => length)) - 1))
+    const crossings = new Float64Array(this.#classOf.length)
+    for (const [a, b] of [...between, ...inside, ...inside])
+      for (const link of this.#path(a, b)) crossings[link]! += 1
+    const like = { kernel: "all_reduce", ranks: groups[0]!.length, share: 1 }
+    return this.#phase(crossings, 0.5, () => up() + along(), like)
   }
 
   #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {

@@ -19,7 +19,21 @@ export const parseOverride = (text: string): Override | string => {
   if (equals < 0 || path === "") return "path=value, such as ranks=4 or world.links.inter.bandwidth=1Gbit/s"
   const parsed = parseInline(text.slice(equals + 1))
   if (parsed === undefined) return "path=value, with a value that is YAML, such as 4, 10gbit or {name: ddp}"
+  const glued = gluedKey(parsed.value)
+  if (glued !== undefined)
+    return `path=value, with a space after each colon of a section: ${glued.replace(/:(?! )/u, ": ")} (YAML takes "${glued}" for one word)`
   return { text, path, value: parsed.value }
+}
+
+/** A field and its value that YAML takes for a name, for want of a space: {name:ddp}. */
+const gluedKey = (value: unknown): string | undefined => {
+  if (Array.isArray(value)) return value.map(gluedKey).find((found) => found !== undefined)
+  if (!isRecord(value)) return undefined
+  for (const [key, each] of Object.entries(value)) {
+    const found = each === null && /^[A-Za-z]\w*:./u.test(key) ? key : gluedKey(each)
+    if (found !== undefined) return found
+  }
+  return undefined
 }
 
 export const pathText = (path: FieldPath): string => path.join(".")

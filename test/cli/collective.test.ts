@@ -39,6 +39,14 @@ describe("sim collective", () => {
     expect(of("direct").seconds).toBeCloseTo(2 * (1e-3 + 75e6 / 1.25e8), 9)
     expect(of("tree").latencySeconds).toBeCloseTo(4e-3, 12)
     expect(of("ring").busBytesPerSecond).toBeLessThan(1.25e8)
+    // Over nodes of eight NCCL's trees have one rank of each, and the others are on a chain (tuning.cc: 2 (m - 1) hops inside, 2
+    // log2(nodes) between). Of four nodes the busiest has three edges in one tree and one in the other, of half the message each.
+    const inside = ["--intra", "300GB/s", "--intra-latency", "1us"]
+    const nodes = ["--ranks", "32", "--ranks-per-node", "8", "--inter", "100gbit", "--inter-latency", "10us"]
+    const [trees] = rows("--bytes", "100MB", ...nodes, ...inside, "--algorithm", "tree")
+    expect(trees!.busiestBytes).toEqual({ intra: 200e6, inter: 200e6 })
+    expect(trees!.latencySeconds).toBeCloseTo(2 * 7 * 1e-6 + 2 * 2 * 10e-6, 12)
+    expect(trees!.seconds).toBeCloseTo(200e6 / 12.5e9 + 54e-6, 9)
     // An uplink of which only the latency is given: two of the ring's hops cross it, and every step waits for those.
     const [far] = rows("--ranks", "4", "--sites", "2", "--wan-latency", "500ms", "--algorithm", "ring")
     expect(far!.seconds).toBeCloseTo(6 * 0.5, 12)

@@ -261,6 +261,9 @@ describe("--set", () => {
     // A field of two letters is in many words.
     expect(errorsOf(small, "__proto__=1")[0]).toMatch(/expected the path of a scenario field, such as/u)
     expect(errorsOf(small, "ranks")[0]).toMatch(/expected path=value, such as ranks=4/u)
+    // YAML takes {name:ddp} for a section with one field, "name:ddp", and no value.
+    for (const glued of ["algorithm={name:ddp}", "faults=[{link:wan, of: 0}]"])
+      expect(errorsOf(small, glued)[0]).toMatch(/a space after each colon of a section: \w+: \w+ /u)
     expect(errorsOf(small, "ranks=[1")[0]).toMatch(/a value that is YAML/u)
     // All of them at once.
     expect(errorsOf(small, "bandwith=1Gbit/s", "ranks")).toHaveLength(2)

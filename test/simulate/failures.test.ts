@@ -44,7 +44,7 @@ describe("deadlocks", () => {
     })
     expect(error).toBeInstanceOf(Deadlock)
     expect(String(error)).toContain(
-      'collective 0 of group "world" (all-reduce gradient): 1 of 2 ranks joined'
+      'collective 0 of group "world" (all-reduce gradient): 1 of 2 ranks joined, not rank 1'
     )
     expect(String(error)).toContain("rank 0 waits for everything submitted")
   })
