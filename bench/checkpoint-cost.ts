@@ -6,7 +6,6 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { timeCopies } from "../exec/bench.ts"
 import { writeShard } from "../exec/checkpoint/shard.ts"
@@ -21,9 +20,9 @@ import { executedSteps } from "./cluster/measured-steps.ts"
 import { elementsOf } from "../core/machine/tensor.ts"
 import { median } from "../core/median.ts"
 import { readProfile } from "../traces/profile-file.ts"
-import { numbersOf, wholeNumber } from "./numbers.ts"
+import { numbersOf, optionsOf, wholeNumber } from "./numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: { every: { type: "string", default: "1,2,4,16" }, folder: { type: "string", default: tmpdir() } }
 })
 const periods = numbersOf("--every", values.every, wholeNumber)

@@ -5,7 +5,6 @@
 // Without files it trains on routing generated from published statistics; the last file (or seed) is kept for the test.
 // Deterministic: the same input gives the same bytes.
 import * as fs from "node:fs"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { Demand } from "../core/algorithms/expert-offload/demand.ts"
 import type { Predictor } from "../core/algorithms/expert-offload/predictor/predictor.ts"
@@ -16,8 +15,9 @@ import { demandOf, generateRouting } from "../core/algorithms/expert-offload/rou
 import { routingPresets, type RoutingPreset } from "../core/algorithms/expert-offload/routing-generator.ts"
 import { Random } from "../core/random.ts"
 import { readRoutedSteps } from "../traces/routing-trace.ts"
+import { optionsOf } from "./numbers.ts"
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = optionsOf({
   options: { out: { type: "string", short: "o" } },
   allowPositionals: true
 })

@@ -8,7 +8,6 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import * as os from "node:os"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { observed } from "../core/algorithms/data-parallel/observe.ts"
 import { prepareTraining } from "../scenarios/families/data-parallel/kernels.ts"
@@ -28,6 +27,7 @@ import {
   type Results,
   type Start
 } from "./learning/results.ts"
+import { namesOf, optionsOf } from "./numbers.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const scenarioFile = "scenarios/learning.yaml"
@@ -144,13 +144,15 @@ const recordOf = (
   heldOutLosses: run.heldOutLosses
 })
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     start: { type: "string", default: starts.join(",") },
     seeds: { type: "string", default: seeds.join(",") },
     draw: { type: "boolean", default: false }
   }
 })
+const wantedStarts = namesOf("--start", options.start, starts)
+const wantedSeeds = namesOf("--seeds", options.seeds, seeds.map(String)).map(Number)
 const recorded: Results = existsSync(resultsFile)
   ? (JSON.parse(readFileSync(resultsFile, "utf8")) as Results)
   : { scenario: scenarioFile, machine: "", runs: [] }
@@ -159,10 +161,8 @@ let runs = recorded.runs
 const recordedRun = (start: Start, { label }: Variant, seed: number) =>
   runs.find((run) => run.start === start && run.label === label && run.seed === seed)
 
-for (const start of options.draw ? [] : starts) {
-  for (const seed of seeds) {
-    if (!options.start.split(",").includes(start) || !options.seeds.split(",").includes(String(seed)))
-      continue
+for (const start of options.draw ? [] : wantedStarts) {
+  for (const seed of wantedSeeds) {
     const missing = variants.filter((variant) => recordedRun(start, variant, seed) === undefined)
     if (missing.length === 0) continue
     const from =

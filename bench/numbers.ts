@@ -1,8 +1,23 @@
-// Numbers and names on the command lines of benches: one that is none ends the process with what would do, and is not measured with.
+// Options, numbers and names on the command lines of benches: one that is none ends the process with what would do, and is not
+// measured with.
+import { parseArgs } from "node:util"
+import * as Result from "effect/Result"
+import { messageOf } from "../core/message-of.ts"
+import type { UnitFailure } from "../core/units.ts"
 
 const refuse = (name: string, given: string, accepted: string): never => {
   process.stderr.write(`${name}: ${given} is not accepted; expected ${accepted}\n`)
   process.exit(2)
+}
+
+/** As `parseArgs`; an option that there is not ends the process in one line. */
+export const optionsOf: typeof parseArgs = (config) => {
+  try {
+    return parseArgs(config)
+  } catch (cause) {
+    process.stderr.write(`${messageOf(cause)}\n`)
+    process.exit(2)
+  }
 }
 
 /** As `layers` of `--layers 12`, or what stands in its place. */
@@ -37,3 +52,34 @@ export const nameOf = <Name extends string>(
   known: ReadonlyArray<Name>,
   between = ", "
 ): Name => known.find((name) => name === given) ?? refuse(option, given, known.join(between))
+
+/** A list of such names. */
+export const namesOf = <Name extends string>(
+  option: string,
+  given: string,
+  known: ReadonlyArray<Name>,
+  between = ","
+): ReadonlyArray<Name> =>
+  given.split(between).map((name) => nameOf(option, name, known, between === "," ? ", " : between))
+
+/** What ranks run on. */
+export const backendOf = (given: string): "cpu" | "cuda" => nameOf("--backend", given, ["cpu", "cuda"])
+
+/** A quantity with its unit, SI. */
+export const quantityOf = (
+  name: string,
+  given: string,
+  parse: (text: string) => Result.Result<number, UnitFailure>
+): number => {
+  const parsed = parse(given)
+  return Result.isSuccess(parsed) ? parsed.success : refuse(name, given, parsed.failure.accepted)
+}
+
+/** What `read` makes of it, which throws an Error that says what it expects. */
+export const readBy = <A>(name: string, given: string, read: (text: string) => A): A => {
+  try {
+    return read(given)
+  } catch (cause) {
+    return refuse(name, given, messageOf(cause))
+  }
+}

@@ -10,6 +10,7 @@ import { leastSecondsOn } from "../exec/cli/emulated-device.ts"
 import { Loader } from "../scenarios/load.ts"
 import { loadScenario } from "../scenarios/scenario-file.ts"
 import { median } from "../core/median.ts"
+import { optionsOf } from "./numbers.ts"
 
 const scenario = fileURLToPath(new URL("../scenarios/agree/data-parallel.yaml", import.meta.url))
 
@@ -35,7 +36,7 @@ interface Row {
   readonly agree: boolean
 }
 
-const optionsOf = async (sets: ReadonlyArray<string>): Promise<BothOptions<unknown>> =>
+const bothOf = async (sets: ReadonlyArray<string>): Promise<BothOptions<unknown>> =>
   Effect.runPromise(
     Effect.flatMap(loadScenario(scenario, sets), (loaded) => runnableOn(loaded, scenario, new Loader()))
   )
@@ -52,7 +53,7 @@ const rowOf = (part: string, algorithm: string, world: string, both: Both<unknow
 
 const bigger = "model.gpt2={layers: 2, width: 64, heads: 4, vocabulary: 64, context: 64, batch: 4}"
 const rows: Array<Row> = []
-const json = process.argv.includes("--json")
+const { json } = optionsOf({ options: { json: { type: "boolean", default: false } } }).values
 const show = (row: Row): void => {
   rows.push(row)
   if (json) return
@@ -66,30 +67,23 @@ for (const algorithm of algorithms) {
   const sets = ["steps=6", `algorithm=${algorithm}`]
   // Own: kernels as fast as the cores are, which all ranks share.
   for (const ranks of [2, 3, 4]) {
-    const own = await optionsOf([...sets, bigger, `ranks=${ranks}`])
+    const own = await bothOf([...sets, bigger, `ranks=${ranks}`])
     show(rowOf("own", algorithm, `${ranks} ranks`, await Effect.runPromise(runOnBoth(own))))
   }
   // Emulated: every rank has a slow device of its own, and links are slow.
   const leastSeconds = leastSecondsOn(device)
   for (const ranks of [2, 4]) {
-    const options = await optionsOf([
-      ...sets,
-      `ranks=${ranks}`,
-      "inter.bandwidth=2Mbit/s",
-      "inter.latency=1ms"
-    ])
+    const options = await bothOf([...sets, `ranks=${ranks}`, "inter.bandwidth=2Mbit/s", "inter.latency=1ms"])
     const both = await Effect.runPromise(runOnBoth({ ...options, leastSeconds }))
     show(rowOf("emulated", algorithm, `${ranks} ranks, 2 Mbit/s`, both))
   }
   // Changed: costs recorded on two ranks with unlimited links foretell other worlds.
-  const before = await Effect.runPromise(
-    runOnBoth({ ...(await optionsOf([...sets, "ranks=2"])), leastSeconds })
-  )
+  const before = await Effect.runPromise(runOnBoth({ ...(await bothOf([...sets, "ranks=2"])), leastSeconds }))
   for (const [ranks, bandwidth] of [
     [2, "1Mbit/s"],
     [4, "5Mbit/s"]
   ] as const) {
-    const options = await optionsOf([
+    const options = await bothOf([
       ...sets,
       `ranks=${ranks}`,
       `inter.bandwidth=${bandwidth}`,

@@ -4,19 +4,17 @@
 import { payloadShare } from "../../scenarios/world.ts"
 import { createInterface } from "node:readline"
 import { availableParallelism, loadavg } from "node:os"
-import { parseArgs } from "node:util"
-import * as Schema from "effect/Schema"
 import type { CollectiveCost } from "../../core/profile.ts"
-import { Bandwidth } from "../../core/units.ts"
+import { parseBandwidth } from "../../core/units.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
 import { Network } from "../../core/wire/network.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
 import { makeWorld, unlimited } from "../../core/world.ts"
 import { Cluster } from "./namespaces.ts"
 import { ended, startRanks } from "./runners.ts"
-import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { numbersOf, optionsOf, positiveNumber, quantityOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     ranks: { type: "string", default: "2,4" },
     points: { type: "string", default: "50Mbit/s,200Mbit/s" },
@@ -26,14 +24,15 @@ const { values } = parseArgs({
 })
 const counts = numbersOf("--ranks", values.ranks, wholeNumber)
 const repeats = String(wholeNumber("--repeats", values.repeats))
-const rateOf = Schema.decodeUnknownSync(Bandwidth)
+const points = values.points
+  .split(",")
+  .map((point) => ({ point, rate: quantityOf("--points", point, parseBandwidth) }))
 const sizes = numbersOf("--mib", values.mib, positiveNumber).map((mib) => String(Math.round(mib * 2 ** 20)))
 
 console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats}`)
 console.log("ranks  link        collective       bytes    foretold     took   off by")
 for (const ranks of counts) {
-  for (const point of values.points.split(",")) {
-    const rate = rateOf(point)
+  for (const { point, rate } of points) {
     const link = { bytesPerSecond: rate * payloadShare(9000), latencySeconds: 1e-4 }
     const nodes = Array.from({ length: ranks }, () => 1)
     const world = makeWorld([{ name: "here", nodes }], { intra: unlimited, inter: link, wan: undefined })

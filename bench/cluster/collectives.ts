@@ -4,9 +4,7 @@
 //   node bench/cluster/collectives.ts --ranks 2,3 --sizes 4KiB,64KiB,1MiB                   processes of the cpu backend
 import { writeFileSync } from "node:fs"
 import { availableParallelism, loadavg } from "node:os"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { parseBytes } from "../../core/units.ts"
 import { CurrentBackend } from "../../exec/backend.ts"
@@ -15,9 +13,9 @@ import { importCsvFile } from "../../traces/csv.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { collectivesCsv, collectivesReport, foretoldFromFewer } from "./collectives-report.ts"
 import { ended, startRanks } from "./runners.ts"
-import { numbersOf, wholeNumber } from "../numbers.ts"
+import { backendOf, numbersOf, optionsOf, quantityOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cpu" },
     ranks: { type: "string", default: "2,4" },
@@ -33,14 +31,11 @@ const { values } = parseArgs({
 const counts = numbersOf("--ranks", values.ranks, wholeNumber)
 
 const repeats = String(wholeNumber("--repeats", values.repeats))
-const sizes = values.sizes.split(",").map((text) => {
-  const bytes = parseBytes(text)
-  if (Result.isFailure(bytes)) throw new Error(`--sizes: ${text}; accepted: bytes, such as 4KiB`)
-  return String(bytes.success)
-})
+const backend = backendOf(values.backend)
+const sizes = values.sizes.split(",").map((text) => String(quantityOf("--sizes", text, parseBytes)))
 
 const timed = async (ranks: number): Promise<ReadonlyArray<CollectiveCost>> => {
-  const command = ["bench/cluster/alone-rank.ts", values.backend, repeats, ...sizes]
+  const command = ["bench/cluster/alone-rank.ts", backend, repeats, ...sizes]
   const children = startRanks(ranks, undefined, command, "pipe")
   let text = ""
   children[0]!.stdout!.on("data", (chunk) => (text += String(chunk)))
@@ -54,7 +49,7 @@ for (const ranks of counts) {
   rows.push(...(await timed(ranks)))
   process.stderr.write(`${ranks} ranks: ${((performance.now() - began) / 1000).toFixed(0)} s\n`)
 }
-const device = await Effect.runPromise(Effect.provideService(thisDevice, CurrentBackend, values.backend))
+const device = await Effect.runPromise(Effect.provideService(thisDevice, CurrentBackend, backend))
 console.log(
   `${device}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats} (fewer of what is large)`
 )

@@ -12,7 +12,6 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { messageOf } from "../../core/message-of.ts"
@@ -27,9 +26,9 @@ import { startMps, type Mps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import { stepParts, type StepParts } from "./step-parts.ts"
-import { nameOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { backendOf, namesOf, optionsOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cpu" },
     scenario: { type: "string" },
@@ -47,7 +46,7 @@ const { values: options } = parseArgs({
 const tolerance = 0.05
 const profileSteps = String(wholeNumber("--profile-steps", options["profile-steps"]))
 process.chdir(fileURLToPath(new URL("../..", import.meta.url)))
-const emulateDevice = nameOf("--backend", options.backend, ["cpu", "cuda"]) !== "cuda"
+const emulateDevice = backendOf(options.backend) !== "cuda"
 const scenarioFile =
   options.scenario ?? (emulateDevice ? "bench/cluster/moe.yaml" : "scenarios/measured/fsmoe-layer.yaml")
 const file = path.resolve(scenarioFile)
@@ -65,8 +64,10 @@ const all = new Map([
   fixed(2),
   fixed(8)
 ])
-const variants = options.variants === undefined ? [...all.keys()] : options.variants.split("; ")
-for (const name of variants) nameOf("--variants", name, [...all.keys()], "; ")
+const variants =
+  options.variants === undefined
+    ? [...all.keys()]
+    : namesOf("--variants", options.variants, [...all.keys()], "; ")
 
 const perHost = 2
 const { world } = await Effect.runPromise(loadScenario(file, options.set)).then((scenario) => {

@@ -1,11 +1,11 @@
 // One rank of a bench over processes: joins the job, and runs what it is told on its standard input, a line of JSON for each run.
 // Every rank answers with a line at the run's end, rank 0 also with one when the run's clock starts. Knows not what is run.
 import { createInterface } from "node:readline"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { CurrentBackend } from "../../exec/backend.ts"
 import { perhapsInJob } from "../../exec/cli/job.ts"
 import type { ProcessJob } from "../../exec/job/processes.ts"
+import { optionsOf } from "../numbers.ts"
 
 /** What a rank says: that the run's clock has started, or what the run came to. */
 export type Said<A> = { readonly begun: true } | { readonly answer: A | { readonly error: string } }
@@ -20,7 +20,7 @@ export const serveRuns = async <R>(
   bench: string,
   run: (request: R, job: ProcessJob, begun: () => void) => Effect.Effect<object, { readonly message: string }>
 ): Promise<void> => {
-  const { backend } = parseArgs({ options: { backend: { type: "string", default: "cuda" } } }).values
+  const { backend } = optionsOf({ options: { backend: { type: "string", default: "cuda" } } }).values
   const together = { ranks: Number(process.env["TANDEM_WORLD_SIZE"]), file: bench, plan: bench, files: [] }
   const serve = (job: ProcessJob | undefined) =>
     Effect.promise(async () => {

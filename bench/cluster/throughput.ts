@@ -5,14 +5,14 @@
 import { execFile, spawn, spawnSync } from "node:child_process"
 import { availableParallelism, loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
-import { parseArgs, promisify } from "node:util"
+import { promisify } from "node:util"
 import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { ucxInfo } from "../../exec/native.ts"
 import { median } from "../../core/median.ts"
-import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { numbersOf, optionsOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     streams: { type: "string", default: "1,2,4" },
     mib: { type: "string", default: "256" },

@@ -12,12 +12,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { messageOf } from "../../core/message-of.ts"
 import { parameterCount } from "../../core/models/layer-graph.ts"
-import { Bandwidth } from "../../core/units.ts"
+import { parseBandwidth } from "../../core/units.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
@@ -27,9 +25,9 @@ import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks, type Failed } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
 import type { HowLong, Request } from "./time-to-loss-rank.ts"
-import { nameOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { backendOf, namesOf, optionsOf, positiveNumber, quantityOf, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     out: { type: "string", default: "time-to-loss" },
@@ -44,7 +42,7 @@ const { values: options } = parseArgs({
     python: { type: "string", default: "python3" }
   }
 })
-const cuda = nameOf("--backend", options.backend, ["cpu", "cuda"]) === "cuda"
+const cuda = backendOf(options.backend) === "cuda"
 const usual = cuda
   ? { points: "25Gbit/s,10Gbit/s", steps: "400", period: "20" }
   : { points: "20Mbit/s", steps: "120", period: "10" }
@@ -55,6 +53,7 @@ const toy = [
 ]
 const size = cuda ? [] : toy
 const points = (options.points ?? usual.points).split(",")
+const rates = points.map((point) => quantityOf("--points", point, parseBandwidth))
 const steps = wholeNumber("--steps", options.steps ?? usual.steps)
 const period = wholeNumber("--period", options.period ?? usual.period)
 const budgetSeconds = positiveNumber("--budget-seconds", options["budget-seconds"])
@@ -81,8 +80,8 @@ const all: Readonly<Record<string, string>> = {
   // As the simulator has it.
   [torch]: "{name: ddp, wire: bfloat16}"
 }
-const variants = options.variants === "" ? Object.keys(all) : options.variants.split(",")
-for (const name of variants) nameOf("--variants", name, Object.keys(all))
+const variants =
+  options.variants === "" ? Object.keys(all) : namesOf("--variants", options.variants, Object.keys(all))
 
 const started = performance.now()
 const secondsLeft = (): number => budgetSeconds - (performance.now() - started) / 1000
@@ -246,7 +245,6 @@ mkdirSync(out, { recursive: true })
 console.log(
   spawnSync(process.execPath, [...process.execArgv, "exec/cli.ts", "info"], { encoding: "utf8" }).stdout
 )
-const rateOf = Schema.decodeUnknownSync(Bandwidth)
 say(
   `${ranks} ranks, ${steps} steps, period ${period}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
 )
@@ -263,7 +261,6 @@ say(
   `profiled: ${computeSeconds === undefined ? "?" : (1e3 * computeSeconds).toFixed(2)} ms of compute a step`
 )
 
-const rates = points.map((point) => rateOf(point))
 const first = { up: rates[0]!, down: rates[0]! }
 const cluster = new Cluster(Array.from({ length: ranks }, () => first))
 const ours = new Crew<Request>(

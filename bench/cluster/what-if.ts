@@ -14,12 +14,12 @@
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
+import { WireDtype } from "../../core/algorithms/data-parallel/fields.ts"
 import { spawnSync } from "node:child_process"
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
@@ -40,9 +40,18 @@ import {
 } from "./what-if-choices.ts"
 import type { MeasuredSteps, Request, Told } from "./what-if-rank.ts"
 import { reportOf, rowLine, type Row } from "./what-if-report.ts"
-import { nameOf, numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import {
+  backendOf,
+  nameOf,
+  namesOf,
+  numbersOf,
+  optionsOf,
+  positiveNumber,
+  readBy,
+  wholeNumber
+} from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cpu" },
     scenario: { type: "string" },
@@ -91,7 +100,7 @@ const chosen = {
   ...usual,
   ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 } as typeof usual & typeof options
-const emulateDevice = nameOf("--backend", options.backend, ["cpu", "cuda"]) !== "cuda"
+const emulateDevice = backendOf(options.backend) !== "cuda"
 const period = wholeNumber("--period", chosen.period)
 const ncclSums = options["nccl-sums"]
 /** Variables of all ranks. */
@@ -104,12 +113,13 @@ const sites = options.sites === undefined ? undefined : wholeNumber("--sites", o
 const layouts = numbersOf("--ranks", chosen.ranks, wholeNumber).map((ranks) =>
   layoutOf(ranks, sites, options.whole)
 )
+nameOf("--wire", chosen.wire, WireDtype.literals)
 const all = algorithmsOf({ ...chosen, period }, sites !== undefined && !options.whole)
 const names =
   chosen.algorithms === ""
     ? Object.keys(all).filter((name) => name !== fullyDivided)
-    : chosen.algorithms.split(",")
-for (const name of names) nameOf("--algorithms", name, Object.keys(all))
+    : namesOf("--algorithms", chosen.algorithms, Object.keys(all))
+const points = chosen.points.split(",").map((point) => readBy("--points", point, pointNamed))
 
 /** What changes of host 0's link, and when, as a scenario's faults have it. */
 interface Change {
@@ -304,7 +314,6 @@ const measureAll = async (layout: Layout): Promise<void> => {
   }
 }
 
-const points = chosen.points.split(",").map(pointNamed)
 const shaped = points.filter(({ name }) => name !== nvlink)
 if (options.mps && (sites !== undefined || shaped.length < points.length))
   throw new Error(`--mps: without --sites, and with --points that are bandwidths`)

@@ -3,7 +3,6 @@
 // host memory. The models are narrow, so that the device has little to do; the ops are those of models of 12 layers. What comes
 // once (weights, prompts, the first steps) is taken out by comparing a long run with a short one. Needs the native addon.
 //   npm run bench:native:decode            or with --json, and -- --backend cuda on a GPU
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { makeStrategy } from "../../core/algorithms/expert-offload/strategy.ts"
 import { expertOffload } from "../../core/algorithms/expert-offload/program.ts"
@@ -14,10 +13,12 @@ import { oneRank } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 import { replayed } from "./replayed.ts"
+import { backendOf, optionsOf } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: { backend: { type: "string", default: "cpu" }, json: { type: "boolean", default: false } }
 })
+const backend = backendOf(values.backend)
 const layers = 12
 const experts = 4
 const batch = 4
@@ -84,7 +85,7 @@ const measure = async (program: Program<unknown>): Promise<Measured> => {
     execute({
       world: oneRank,
       program,
-      backend: values.backend,
+      backend,
       prepare: () => {
         prepared++
         return undefined

@@ -3,11 +3,10 @@
 // TANDEM_CUDA_WGMMA=0 has mma.sync for them on a Hopper too.
 //   npx node bench/native/experts.ts --backend cuda
 //   npx node bench/native/experts.ts --backend cpu --rows 96 --width 64 --ffn 128 --repeats 6
-import { parseArgs } from "node:util"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
-import { nameOf, wholeNumber } from "../numbers.ts"
+import { backendOf, nameOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     experts: { type: "string", default: "8" },
@@ -18,6 +17,7 @@ const { values } = parseArgs({
     repeats: { type: "string", default: "20" }
   }
 })
+const backend = backendOf(values.backend)
 const [experts, rows] = [wholeNumber("--experts", values.experts), wholeNumber("--rows", values.rows)]
 const [width, out] = [wholeNumber("--width", values.width), wholeNumber("--ffn", values.ffn)]
 const repeats = wholeNumber("--repeats", values.repeats)
@@ -29,7 +29,7 @@ const whole = shares.reduce((sum, share) => sum + share, 0)
 const counts = shares.map((share) => Math.floor((rows * share) / whole))
 counts[0]! += rows - counts.reduce((sum, count) => sum + count, 0)
 
-const timed = new TimedKernels(values.backend)
+const timed = new TimedKernels(backend)
 const inp = timed.tensor(dtype, [rows, width])
 const dout = timed.tensor(dtype, [rows, out])
 const weight = timed.tensor(dtype, [experts, out, width])

@@ -11,11 +11,10 @@ import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync }
 import { availableParallelism, cpus } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import { alignColumns } from "../../scenarios/table.ts"
 import type { Part, Step } from "./gpu-part.ts"
 import { partsOf } from "./gpu-parts.ts"
-import { positiveNumber } from "../numbers.ts"
+import { backendOf, namesOf, optionsOf, positiveNumber } from "../numbers.ts"
 
 interface StepOutcome {
   readonly name: string
@@ -45,37 +44,24 @@ const refuse = (text: string): never => {
   process.exit(2)
 }
 
-const parsed = (() => {
-  try {
-    return parseArgs({
-      options: {
-        backend: { type: "string", default: "cuda" },
-        out: { type: "string", default: "gpu" },
-        only: { type: "string" },
-        skip: { type: "string" },
-        "budget-seconds": { type: "string", default: "1000000" },
-        list: { type: "boolean", default: false }
-      }
-    }).values
-  } catch (error) {
-    return refuse((error as Error).message)
+const { values: parsed } = optionsOf({
+  options: {
+    backend: { type: "string", default: "cuda" },
+    out: { type: "string", default: "gpu" },
+    only: { type: "string" },
+    skip: { type: "string" },
+    "budget-seconds": { type: "string", default: "1000000" },
+    list: { type: "boolean", default: false }
   }
-})()
-const [out, backend] = [path.resolve(parsed.out), parsed.backend]
+})
+const [out, backend] = [path.resolve(parsed.out), backendOf(parsed.backend)]
 const budgetSeconds = positiveNumber("--budget-seconds", parsed["budget-seconds"])
-if (backend !== "cuda" && backend !== "cpu") refuse(`--backend: ${backend}; accepted: cuda, cpu`)
 process.chdir(root)
 
 const parts = partsOf({ backend, out })
-const named = (list: string, option: string): ReadonlyArray<string> => {
-  const names = list.split(",")
-  for (const name of names)
-    if (!parts.some((part) => part.name === name))
-      refuse(`${option}: ${name}; accepted: ${parts.map((part) => part.name).join(", ")}`)
-  return names
-}
-const only = parsed.only === undefined ? parts.map(({ name }) => name) : named(parsed.only, "--only")
-const skipped = parsed.skip === undefined ? [] : named(parsed.skip, "--skip")
+const names = parts.map(({ name }) => name)
+const only = parsed.only === undefined ? names : namesOf("--only", parsed.only, names)
+const skipped = parsed.skip === undefined ? [] : namesOf("--skip", parsed.skip, names)
 const chosen = parts.filter(({ name }) => only.includes(name) && !skipped.includes(name))
 
 /** What a command that succeeds prints; undefined where it does not. */

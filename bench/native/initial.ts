@@ -2,7 +2,6 @@
 // thread of JavaScript and an upload, as it was done before. Both from the same program's tensors, in turn, in one session each.
 //   node bench/native/initial.ts                    or with --backend cuda, --rounds 5, --json
 // Needs the native addon.
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { Machine } from "../../core/machine/machine.ts"
 import type { Initial } from "../../core/machine/tensor.ts"
@@ -13,15 +12,16 @@ import { Random } from "../../core/random.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
-import { wholeNumber } from "../numbers.ts"
+import { backendOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cpu" },
     rounds: { type: "string", default: "3" },
     json: { type: "boolean", default: false }
   }
 })
+const backend = backendOf(options.backend)
 
 const graph = gpt2({ layers: 12, width: 768, heads: 12, vocabulary: 50257, context: 1024, batch: 1 })
 const parameters = graph.layers.flatMap((layer) => layer.parameters)
@@ -52,7 +52,7 @@ const take = (initialOf: (parameter: Value) => Initial): Promise<Taken> =>
     Effect.map(
       execute({
         world,
-        backend: options.backend,
+        backend,
         program: Effect.gen(function* () {
           const machine = yield* Machine
           const [begun, thread, all] = [performance.now(), process.threadCpuUsage(), process.cpuUsage()]
@@ -83,10 +83,10 @@ const summary = (way: "kernels" | "host"): Taken => ({
   processSeconds: median(rounds.map((round) => round[way].processSeconds))
 })
 const elements = parameterCount(graph)
-const result = { backend: options.backend, elements, kernels: summary("kernels"), host: summary("host") }
+const result = { backend, elements, kernels: summary("kernels"), host: summary("host") }
 if (options.json) console.log(JSON.stringify({ ...result, rounds }))
 else {
-  console.log(`${elements} values on ${options.backend}, median of ${rounds.length} rounds`)
+  console.log(`${elements} values on ${backend}, median of ${rounds.length} rounds`)
   for (const way of ["kernels", "host"] as const) {
     const { seconds, threadSeconds, processSeconds } = result[way]
     console.log(

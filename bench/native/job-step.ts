@@ -4,7 +4,6 @@
 //   npx node bench/native/job-step.ts --ranks 2 --pairs 5
 //   npx node bench/native/job-step.ts --backend cuda --ranks 1,2,4,8     over processes alone, a GPU each: whether a rank's time stays
 import { spawn } from "node:child_process"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
@@ -18,9 +17,9 @@ import { freePort } from "../../exec/job/free-port.ts"
 import { ProcessJob } from "../../exec/job/processes.ts"
 import { freshSecret, secretIn } from "../../exec/job/secret.ts"
 import { median } from "../../core/median.ts"
-import { numbersOf, wholeNumber } from "../numbers.ts"
+import { backendOf, numbersOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cpu" },
     ranks: { type: "string", default: "2" },
@@ -30,6 +29,7 @@ const { values } = parseArgs({
     strangers: { type: "boolean", default: false }
   }
 })
+const backend = backendOf(values.backend)
 const [pairs, rounds] = [wholeNumber("--pairs", values.pairs), wholeNumber("--rounds", values.rounds)]
 const scale = numbersOf("--ranks", values.ranks, wholeNumber)
 const ranks = scale[0]!
@@ -88,7 +88,7 @@ const program = Effect.gen(function* () {
 })
 
 const onBackend = <A, E>(run: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.provideService(run, CurrentBackend, values.backend)
+  Effect.provideService(run, CurrentBackend, backend)
 
 /** A rank's times; in one process the thread serves all ranks, so a step is its share. */
 const measured = async (): Promise<Micros> => {
@@ -117,7 +117,7 @@ const child = (env: NodeJS.ProcessEnv, more: ReadonlyArray<string>, of = ranks):
       "--rounds",
       String(rounds),
       "--backend",
-      values.backend,
+      backend,
       ...more
     ]
     const one = spawn(process.execPath, args, {

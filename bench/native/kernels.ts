@@ -2,14 +2,13 @@
 //   npx node bench/native/kernels.ts --backend cuda --batch 4
 //   npx node bench/native/kernels.ts --backend cuda --batch 4 --precision tf32    or float32, float16: as training.precision
 //   npx node bench/native/kernels.ts --backend cuda --batch 4 --only attention    kernels whose names have that word
-import { parseArgs } from "node:util"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import type { Shape } from "../../core/kernels/kernel.ts"
 import type { Dtype, Tensor } from "../../core/machine/tensor.ts"
 import { TimedKernels, type TimedCall } from "./timed-kernels.ts"
-import { nameOf, wholeNumber } from "../numbers.ts"
+import { backendOf, nameOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     batch: { type: "string", default: "4" },
@@ -20,6 +19,7 @@ const { values } = parseArgs({
     precision: { type: "string", default: "bfloat16" }
   }
 })
+const backend = backendOf(values.backend)
 const [batch, time, vocabulary] = [
   wholeNumber("--batch", values.batch),
   wholeNumber("--time", values.time),
@@ -32,7 +32,7 @@ const precision = nameOf("--precision", values.precision, ["bfloat16", "float16"
 const tf32 = precision === "tf32"
 const layers: Dtype = tf32 ? "float32" : precision
 
-const timed = new TimedKernels(values.backend)
+const timed = new TimedKernels(backend)
 const tensor = (dtype: Dtype, ...shape: Shape): Tensor =>
   timed.tensor(dtype, shape, Math.min(50_000, vocabulary))
 /** Of layers: values, their gradients, and the parameters that they read. */

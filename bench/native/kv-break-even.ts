@@ -10,7 +10,6 @@
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { Estimate } from "../../core/cost/cost-model.ts"
 import { median } from "../../core/median.ts"
@@ -30,11 +29,11 @@ import { alignColumns } from "../../scenarios/table.ts"
 import { runScenario, simulator } from "../../sim/run.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
-import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { backendOf, numbersOf, optionsOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
 const llama8b = { width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14_336, vocabulary: 128_256 }
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     prompts: { type: "string", default: "32768,131072" },
@@ -48,6 +47,7 @@ const { values: options } = parseArgs({
     out: { type: "string", default: "kv-break-even" }
   }
 })
+const backend = backendOf(options.backend)
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const file = path.join(root, "scenarios/kv-break-even.yaml")
 const out = path.resolve(options.out)
@@ -211,7 +211,7 @@ const bench = Effect.gen(function* () {
   const { model, layers } = options
   writeFileSync(
     path.join(out, "kv-break-even.json"),
-    JSON.stringify({ device, backend: options.backend, model, layers, keep, rows: answers }, undefined, 1)
+    JSON.stringify({ device, backend, model, layers, keep, rows: answers }, undefined, 1)
   )
   console.log(`${device}: ${layers} layers, ${100 * keep} % kept; break-even in Gbit/s`)
   const table = [
@@ -230,4 +230,4 @@ const bench = Effect.gen(function* () {
 })
 
 mkdirSync(out, { recursive: true })
-await Effect.runPromise(Effect.provideService(bench, CurrentBackend, options.backend))
+await Effect.runPromise(Effect.provideService(bench, CurrentBackend, backend))

@@ -11,7 +11,6 @@ import { spawnSync } from "node:child_process"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { ServingOutcome } from "../../core/algorithms/kv-serving/server.ts"
 import { median } from "../../core/median.ts"
@@ -28,9 +27,9 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import { simulator } from "../../sim/run.ts"
-import { numbersOf, positiveNumber, wholeNumber } from "../numbers.ts"
+import { backendOf, numbersOf, optionsOf, positiveNumber, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     /** As a scenario has it; default: eight layers of Llama-3.1-8B. */
@@ -52,6 +51,7 @@ const { values: options } = parseArgs({
     out: { type: "string", default: "kv-decode" }
   }
 })
+const backend = backendOf(options.backend)
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const file = path.join(root, "scenarios/kv-serving.yaml")
 const out = path.resolve(options.out)
@@ -96,7 +96,7 @@ const profile = (): unknown => {
   ])
   const ran = spawnSync(
     process.execPath,
-    ["exec/cli.ts", "profile", file, "--backend", options.backend, "-o", costs, "--json", ...set],
+    ["exec/cli.ts", "profile", file, "--backend", backend, "-o", costs, "--json", ...set],
     { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }
   )
   if (ran.status !== 0) throw new Error(`exec profile ended with ${ran.status}`)
@@ -225,7 +225,7 @@ const bench = Effect.gen(function* () {
     JSON.stringify(
       {
         device,
-        backend: options.backend,
+        backend,
         model: options.model,
         batch,
         tokens,
@@ -284,4 +284,4 @@ const bench = Effect.gen(function* () {
 
 mkdirSync(out, { recursive: true })
 const profiled = profile()
-await Effect.runPromise(Effect.provideService(bench, CurrentBackend, options.backend))
+await Effect.runPromise(Effect.provideService(bench, CurrentBackend, backend))

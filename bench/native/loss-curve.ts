@@ -2,7 +2,6 @@
 // needs to do the same (bench/native/torch-loss.py): the first weights as safetensors, the text, and each step's loss.
 //   npx node bench/native/loss-curve.ts --backend cuda --out curve
 import { readFileSync, writeFileSync } from "node:fs"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
@@ -13,9 +12,9 @@ import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { firstValues, writeForTorch, writeWeights } from "./for-torch.ts"
 import { gpt2At } from "./gpt2-124m.ts"
-import { wholeNumber } from "../numbers.ts"
+import { backendOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     batch: { type: "string", default: "4" },
@@ -30,6 +29,7 @@ const { values } = parseArgs({
     out: { type: "string", default: "curve" }
   }
 })
+const backend = backendOf(values.backend)
 const [batch, context, layers, steps, seed] = [
   wholeNumber("--batch", values.batch),
   wholeNumber("--context", values.context),
@@ -81,7 +81,7 @@ const program = Effect.gen(function* () {
 })
 
 const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
-const { ranks } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
+const { ranks } = await Effect.runPromise(execute({ world, program, backend }))
 
 writeForTorch(values.out, graph, first, { text: corpus })
 if (wanted.size > 0) writeWeights(`${values.out}/weights.safetensors`, graph, wanted)

@@ -7,10 +7,10 @@
 //     --set model.width=64 --set model.ffnWidth=128 --set model.heads=4 --set model.vocabulary=256
 // Writes offload.json, with the routes that bench/native/torch-offload.py takes too, and costs.arrow and routing.arrow, with which
 // `sim run scenarios/expert-offload.yaml` foretells further policies.
+import { offloadAlgorithms } from "../../core/algorithms/expert-offload/algorithms.ts"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
@@ -39,9 +39,9 @@ import { writeProfile } from "../../traces/profile-file.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
 import { routingRows } from "../../traces/routing/import.ts"
 import { tableProfile } from "../../traces/table-profile.ts"
-import { wholeNumber } from "../numbers.ts"
+import { backendOf, namesOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     layers: { type: "string", default: "4" },
@@ -57,12 +57,18 @@ const { values: options } = parseArgs({
     out: { type: "string", default: "offload" }
   }
 })
+const backend = backendOf(options.backend)
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const file = path.join(root, "scenarios/expert-offload.yaml")
 const out = path.resolve(options.out)
 const layers = wholeNumber("--layers", options.layers)
 const slots = wholeNumber("--slots", options.slots)
 const tokens = wholeNumber("--tokens", options.tokens)
+const policies = namesOf(
+  "--policies",
+  options.policies,
+  offloadAlgorithms.map(({ name }) => name)
+)
 const warmupSteps = Math.floor(tokens / 4)
 const base = [
   `model={like: mixtral-8x7b, layers: ${layers}}`,
@@ -333,12 +339,11 @@ const bench = Effect.gen(function* () {
   const copied = expertBytes(model)
   const copySeconds = expertCopy(ops, copied)
   const rows: Array<Row> = []
-  for (const policy of options.policies.split(","))
-    rows.push(yield* compare(policy, [whole.executed.ranks[0]!.value]))
+  for (const policy of policies) rows.push(yield* compare(policy, [whole.executed.ranks[0]!.value]))
   const { fewestLoads, fewestForcedLoads } = rows[0]!.foretold
   const result = {
     device,
-    backend: options.backend,
+    backend,
     model,
     workload,
     warmupSteps,
@@ -371,4 +376,4 @@ const bench = Effect.gen(function* () {
 })
 
 mkdirSync(out, { recursive: true })
-await Effect.runPromise(Effect.provideService(bench, CurrentBackend, options.backend))
+await Effect.runPromise(Effect.provideService(bench, CurrentBackend, backend))

@@ -10,13 +10,14 @@ import { spawnSync } from "node:child_process"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { Profile } from "../../core/profile.ts"
+import { parseSeconds } from "../../core/units.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { alignColumns } from "../../scenarios/table.ts"
+import { backendOf, optionsOf, quantityOf, wholeNumber } from "../numbers.ts"
 
-const { values: options } = parseArgs({
+const { values: options } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     /** Of PyTorch, by commas, instead of running it. */
@@ -28,6 +29,10 @@ const { values: options } = parseArgs({
     out: { type: "string", default: "profile-beside" }
   }
 })
+const backend = backendOf(options.backend)
+const steps = String(wholeNumber("--steps", options.steps))
+const stepTimes = options["step-times"]?.split(",") ?? []
+for (const time of stepTimes) quantityOf("--step-times", time, parseSeconds)
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const out = path.resolve(options.out)
 const scenario = path.join(root, "scenarios/measured/what-if-gpt2.yaml")
@@ -62,11 +67,10 @@ const traced = (name: string, ...how: ReadonlyArray<string>): Trace => {
 const tracesOf = (): ReadonlyArray<Trace> => {
   if (options.traces === "none") return []
   if (options.traces === undefined) return [traced("eager", "--eager"), traced("compiled")]
-  const times = options["step-times"]?.split(",") ?? []
   return options.traces.split(",").map((file, i) => ({
     name: path.basename(file).split(".")[0]!,
     file: path.resolve(file),
-    stepTime: times[i]
+    stepTime: stepTimes[i]
   }))
 }
 
@@ -192,9 +196,9 @@ ran(
   "profile",
   scenario,
   "--backend",
-  options.backend,
+  backend,
   "--steps",
-  options.steps,
+  steps,
   "-o",
   ownFile,
   ...set
@@ -217,7 +221,7 @@ const table = tableOf(ours, others)
 for (const line of alignColumns(table, (column) => column > 0)) console.log(line)
 writeFileSync(
   path.join(out, "profile-beside.json"),
-  JSON.stringify({ device: ours.device, backend: options.backend, set: options.set, table }, undefined, 1)
+  JSON.stringify({ device: ours.device, backend, set: options.set, table }, undefined, 1)
 )
 const last = others.map(
   ({ name, profile }) => `${(ours.deviceBusySeconds / profile.deviceBusySeconds).toFixed(2)} of ${name}'s`

@@ -2,27 +2,27 @@
 // clock of a backend. 32 query heads, 8 key/value heads, 128 wide; window 64, chunks of 20. Once as serving does it, with what prefill's
 // attention has left of each query (the logarithm of its sum of exponentials), and once from queries and keys alone.
 //   npx node bench/native/select.ts --backend cuda
-import { parseArgs } from "node:util"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { launch } from "../../core/machine/op.ts"
 import { elementsOf, sizeBytesOf, type Dtype, type Tensor } from "../../core/machine/tensor.ts"
 import { NativeSession } from "../../exec/native.ts"
 import { median } from "../../core/median.ts"
-import { numbersOf, wholeNumber } from "../numbers.ts"
+import { backendOf, numbersOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     tokens: { type: "string", default: "8192,32768,131072" },
     repeats: { type: "string", default: "20" }
   }
 })
+const backend = backendOf(values.backend)
 const lengths = numbersOf("--tokens", values.tokens, wholeNumber)
 const [heads, kvHeads, headWidth, window, chunk] = [32, 8, 128, 64, 20]
 const repeats = wholeNumber("--repeats", values.repeats)
 
-const session = NativeSession.open({ ranks: 1, backend: values.backend, timed: true })
+const session = NativeSession.open({ ranks: 1, backend, timed: true })
 const rank = session.ranks[0]!
 const drained = (): Promise<void> => new Promise((resolve) => rank.whenDrained(resolve))
 

@@ -15,6 +15,11 @@ import { gpt2 } from "../../core/models/gpt2.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
+import { optionsOf } from "../numbers.ts"
+
+const { values: options } = optionsOf({
+  options: { json: { type: "boolean", default: false }, unfused: { type: "boolean", default: false } }
+})
 
 const steps = 10_000
 const warm = 1_000
@@ -46,7 +51,7 @@ const program = Effect.gen(function* () {
     optimizer: { name: "adamw", learningRate: 1e-3, weightDecay: 0.01 },
     corpus: wholeCorpus(Int32Array.from({ length: 64 }, (_, i) => i % 8)),
     seed: 1,
-    ...(process.argv.includes("--unfused") ? { rules: [] } : {})
+    ...(options.unfused ? { rules: [] } : {})
   })
   const update = model.update([...model.layers.keys()])
   let ops = 0
@@ -99,7 +104,7 @@ const { ranks } = await Effect.runPromise(
   })
 )
 const result = ranks[0]!.value
-if (process.argv.includes("--json")) console.log(JSON.stringify(result))
+if (options.json) console.log(JSON.stringify(result))
 else {
   const show = (
     what: string,

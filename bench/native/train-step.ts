@@ -3,7 +3,6 @@
 //   TANDEM_CUDA_GRAPHS=0 npx node bench/native/train-step.ts --backend cuda --batch 4    op by op, without CUDA graphs
 //   npx node bench/native/train-step.ts --backend cuda --batch 4
 //   npx node bench/native/train-step.ts --backend cuda --batch 4 --precision float16    or float32, tf32: as training.precision
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import { wholeCorpus } from "../../core/algorithms/data-parallel/corpus.ts"
 import { kernelModel } from "../../core/algorithms/data-parallel/kernel-model.ts"
@@ -15,9 +14,9 @@ import { execute } from "../../exec/execute.ts"
 import { median } from "../../core/median.ts"
 import { gpt2At } from "./gpt2-124m.ts"
 import { replayed } from "./replayed.ts"
-import { nameOf, wholeNumber } from "../numbers.ts"
+import { backendOf, nameOf, optionsOf, wholeNumber } from "../numbers.ts"
 
-const { values } = parseArgs({
+const { values } = optionsOf({
   options: {
     backend: { type: "string", default: "cuda" },
     batch: { type: "string", default: "4" },
@@ -30,6 +29,7 @@ const { values } = parseArgs({
     precision: { type: "string", default: "bfloat16" }
   }
 })
+const backend = backendOf(values.backend)
 const [batch, context, layers, vocabulary] = [
   wholeNumber("--batch", values.batch),
   wholeNumber("--context", values.context),
@@ -114,7 +114,7 @@ const program = Effect.gen(function* () {
 })
 
 const world = makeWorld([{ name: "here", nodes: [1] }], unlimitedLinks)
-const { ranks, replays } = await Effect.runPromise(execute({ world, program, backend: values.backend }))
+const { ranks, replays } = await Effect.runPromise(execute({ world, program, backend }))
 const { value, peakBytes } = ranks[0]!
 // 6 per parameter and token, and attention's products, half of them masked: Kaplan et al. 2020, PaLM's appendix B
 const parameters = layers * 12 * 768 ** 2 + 50257 * 768
