@@ -8,7 +8,9 @@ import { profiledModel, type TrainingModelBuilder } from "../core/algorithms/dat
 import type { Execution } from "../core/laws/execution.ts"
 import { journaled, type Journal } from "../core/laws/journal.ts"
 import { checkLaws } from "../core/laws/laws.ts"
+import { interposing } from "../core/machine/interpose.ts"
 import type { Program } from "../core/machine/machine.ts"
+import type { Tensor } from "../core/machine/tensor.ts"
 import type { Profile } from "../core/profile.ts"
 import { messageOf } from "../core/message-of.ts"
 import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
@@ -43,6 +45,8 @@ export interface SchedulerRun {
   readonly result: DataParallelResult
   /** Timeline, op logs and journals of every rank. */
   readonly execution: Execution
+  /** Tensors that hold something before any op writes them: initial values, what has a role, what a checkpoint brings. */
+  readonly given: ReadonlySet<Tensor>
   /** The same scenario with another algorithm, the scenario's own by default. */
   readonly withAlgorithm: (algorithm?: AlgorithmInput) => DataParallelResult
 }
@@ -107,10 +111,22 @@ export const runCase = ({ scenario: input, profile }: ScenarioCase): Run<Prepare
     runFamily(dataParallel, decodeScenario(input), nowhere, { loader: new GeneratedProfile(profile) })
   )
 
+/** The same program; tensors that hold something from the start are added to `given`. */
+const notingGiven = <A>(program: Program<A>, given: Set<Tensor>): Program<A> =>
+  interposing(program, (machine) => ({
+    alloc: (spec) =>
+      Effect.map(machine.alloc(spec), (tensor) => {
+        const { initial, persistent, role } = spec
+        if (initial !== undefined || persistent !== undefined || role !== undefined) given.add(tensor)
+        return tensor
+      })
+  }))
+
 /** Runs the scheduler in one scenario, every rank by itself. Throws the typed error of what could not be run. */
 export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): SchedulerRun => {
   const decoded = decodeScenario(generated.scenario)
   const journals: Array<Journal> = []
+  const given = new Set<Tensor>()
   const exit = Effect.runSyncExit(
     Effect.gen(function* () {
       const prepared = yield* prepare(decoded, nowhere, hostOf(new GeneratedProfile(generated.profile)))
@@ -126,7 +142,7 @@ export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): Sch
         model,
         steps
       }
-      const program = journaled(scheduler(context), journals)
+      const program = journaled(notingGiven(scheduler(context), given), journals)
       const scheduled = { ...prepared, simulable: { ...simulable, program, symmetric: false } }
       return { context, ...(yield* runPrepared(decoded, scheduled, true)) }
     })
@@ -137,6 +153,7 @@ export const runScheduler = (scheduler: Scheduler, generated: ScenarioCase): Sch
     context,
     result,
     execution: executionOf(simulated, journals, context.world, decoded.collectives.algorithm),
+    given,
     withAlgorithm: (algorithm = generated.scenario.algorithm) =>
       runCase({ ...generated, scenario: { ...generated.scenario, algorithm } }).result
   }

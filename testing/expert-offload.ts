@@ -7,6 +7,7 @@ import {
   expertOffloadNames,
   offloadAlgorithmNamed
 } from "../core/algorithms/expert-offload/algorithms.ts"
+import { messageOf } from "../core/message-of.ts"
 import { drawn } from "./draw.ts"
 import type { Strategy } from "../core/algorithms/expert-offload/strategy.ts"
 
@@ -69,7 +70,7 @@ export const offloadSettings = (
 
 /**
  * What is wrong with how a strategy serves a demand: an expert computed from a slot that holds another; a slot overwritten
- * that the present call still needs; a need not computed, or twice; an expert loaded that is there already.
+ * that the present call still needs; a need not computed, or twice; an expert loaded that is there already; what it throws.
  */
 export const violationsOf = (demand: Demand, strategy: Strategy): ReadonlyArray<string> => {
   const found: Array<string> = []
@@ -98,16 +99,20 @@ export const violationsOf = (demand: Demand, strategy: Strategy): ReadonlyArray<
       if (!pending.delete(id)) found.push(`expert ${id} computed without need`)
     }
   }
-  let step: number | undefined
-  for (const call of demand.calls) {
-    if (call.step !== step) strategy.begin(call.step, sink)
-    step = call.step
-    pending = new Set(call.needed)
-    sure.clear()
-    for (const id of call.needed) if (strategy.cache.resident(id)) sure.add(id)
-    strategy.serve(call, sink)
-    if (pending.size > 0)
-      found.push(`step ${call.step}, layer ${call.layer}: ${[...pending].join(", ")} not computed`)
+  try {
+    let step: number | undefined
+    for (const call of demand.calls) {
+      if (call.step !== step) strategy.begin(call.step, sink)
+      step = call.step
+      pending = new Set(call.needed)
+      sure.clear()
+      for (const id of call.needed) if (strategy.cache.resident(id)) sure.add(id)
+      strategy.serve(call, sink)
+      if (pending.size > 0)
+        found.push(`step ${call.step}, layer ${call.layer}: ${[...pending].join(", ")} not computed`)
+    }
+  } catch (error) {
+    found.push(messageOf(error))
   }
   return found
 }

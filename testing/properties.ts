@@ -49,6 +49,31 @@ export const synchronisesEveryLayer =
   }
 
 /**
+ * No op reads a tensor that nothing has written yet: what is gathered or received is there before what computes with it. Tensors with
+ * initial values, a role or a place in a checkpoint hold something from the start; others hold zeros, which no program should mean.
+ * Views of one arena count as one tensor.
+ */
+export const readsOnlyWhatIsThere =
+  (): SchedulerProperty =>
+  ({ execution, given }) => {
+    for (const { rank, entries } of execution.journals ?? []) {
+      const filled = new Set<Tensor>()
+      for (const entry of entries) {
+        if (entry.kind === "alloc" && given.has(entry.tensor)) filled.add(memoryOf(entry.tensor))
+        if (entry.kind !== "op") continue
+        const { id, op, step } = entry
+        const empty = op.reads.find((tensor) => !filled.has(memoryOf(tensor)))
+        if (empty !== undefined)
+          return `rank ${rank}, step ${step}: op ${id} "${op.label}" reads "${empty.name}", which no op has written before it`
+        for (const tensor of op.writes) filled.add(memoryOf(tensor))
+      }
+    }
+    return undefined
+  }
+
+const memoryOf = (tensor: Tensor): Tensor => tensor.within?.arena ?? tensor
+
+/**
  * Whose layers' numbers tensors hold: those that a layer's own passes name, and what is computed of these element by element. An
  * optimizer's step is of all its layers at once, and says of no tensor whose it is.
  */

@@ -8,7 +8,7 @@ import type { Scalars } from "../../kernels/scalars.ts"
 import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { collective, launch, type Op } from "../../machine/op.ts"
-import type { Dtype, Tensor } from "../../machine/tensor.ts"
+import type { Dtype, Role, Tensor } from "../../machine/tensor.ts"
 import type { Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
 import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
@@ -181,7 +181,9 @@ export const profiledModel = (
     const reserve = (name: string, sizeBytes: number) =>
       sizeBytes > 0 ? machine.alloc({ name, shape: [sizeBytes], dtype: "int8" }) : Effect.void
     yield* reserve("activations", activationBytes)
-    let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32" })
+    // What goes into a pass from outside is there without an op that writes it.
+    const role: Role = { kind: "order" }
+    let input = yield* machine.alloc({ name: "batch", shape: scalar, dtype: "float32", role })
     const inputs: Array<Tensor> = []
     const outputs: Array<Tensor> = []
     for (const layer of profile.layers) {
@@ -190,7 +192,7 @@ export const profiledModel = (
       outputs.push(output)
       input = output
     }
-    const flow = yield* machine.alloc({ name: "gradient flow", shape: scalar, dtype: "float32" })
+    const flow = yield* machine.alloc({ name: "gradient flow", shape: scalar, dtype: "float32", role })
     const specs = profile.layers.map(({ name }, index): LayerSpec => ({
       name,
       parameters: profile.parameters

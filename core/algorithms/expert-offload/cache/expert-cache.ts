@@ -125,7 +125,10 @@ export class ExpertCache {
       }
       const id = uses[used]
       if (id === undefined) {
-        if (next < misses.length) throw new Error(`no slot for expert ${misses[next]} of layer ${layer}`)
+        if (next < misses.length)
+          throw new Error(
+            `no slot for expert ${misses[next]} of layer ${layer}: its policy waits, though all that the call needs and has was computed`
+          )
         break
       }
       const found = used < hits ? "resident" : "missing"
@@ -185,6 +188,7 @@ export class ExpertCache {
         if (staged === undefined) return nowhere
         return this.#stage(id, sink, staged)
       }
+      this.#checkDecision(decision, id, pool, mayLeave)
       evicted = decision
       slot = this.#slotOf[evicted]!
       this.#leave(evicted)
@@ -196,6 +200,21 @@ export class ExpertCache {
     policy.loaded(id, ahead)
     sink.load(id, slot, evicted, ahead)
     return slot
+  }
+
+  /** A policy of somebody's own may be wrong: it is told where it decides, not where the expert is missed. */
+  #checkDecision(decision: ExpertId, incoming: ExpertId, pool: number, mayLeave: MayLeave): void {
+    const refuse = (why: string): RangeError =>
+      new RangeError(`the policy lets expert ${decision} leave for expert ${incoming}: ${why}`)
+    const known = Number.isInteger(decision) && decision >= 0 && decision < this.#slotOf.length
+    if (!known || !this.resident(decision) || this.poolOf(decision) !== pool)
+      throw refuse("it lies in none of the policy's slots (replace answers with a resident, wait or bypass)")
+    if (!mayLeave(decision))
+      throw refuse(
+        this.#pending[decision] === 1
+          ? "the present call has still to compute it (mayLeave says so)"
+          : "it is wanted sooner than what would come (mayLeave says so)"
+      )
   }
 
   #stage(id: ExpertId, sink: CacheSink, staged: Array<number>): number {
