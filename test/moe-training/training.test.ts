@@ -23,7 +23,7 @@ import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { makeWorld } from "../../core/world.ts"
 import { moeCase, pipelineOrder } from "../../testing/moe-training.ts"
 import { writeRouting } from "../../traces/routing-file.ts"
-import { close, run, unlimited } from "../simulate/simulated.ts"
+import { close, flatWorld, run, unlimited } from "../simulate/simulated.ts"
 
 const file = "scenarios/moe-training.yaml"
 const loader = new Loader()
@@ -43,6 +43,20 @@ const failure = async (overrides: ReadonlyArray<string>): Promise<string> =>
   )
 
 describe("simulated training", () => {
+  it.each([
+    ["forwardDegrees", [], /plan\.forwardDegrees has 0 numbers for 1 layers: one for each/u],
+    ["forwardDegrees", [0], /plan\.forwardDegrees has 0: a whole number of at least 1/u],
+    ["backwardDegrees", [1.5], /plan\.backwardDegrees has 1\.5/u],
+    ["gradients", { moe: [0], dense: [], rest: 0 }, /plan\.gradients\.dense has 0 numbers for 1 layers/u],
+    ["gradients", { moe: [-1], dense: [0], rest: 1 }, /plan\.gradients\.moe has -1: elements, 0 or more/u]
+  ])("refuses a plan whose %s are %j", (field, value, told) => {
+    const { model, plan, nodes } = fc
+      .sample(moeCase(), { numRuns: 50, seed: 1 })
+      .find(({ model, perNode }) => model.layers === 1 && perNode === 1)!
+    const program = moeTraining({ model, plan: { ...plan, [field]: value }, steps: 1 })
+    expect(() => run({ world: flatWorld(nodes), program })).toThrow(told)
+  })
+
   it("is the same for one rank that stands for all and for every rank", () => {
     let shared = 0
     fc.assert(

@@ -82,7 +82,32 @@ interface Choices {
   readonly all: Tensor
 }
 
-/** Everything of a rank that lasts. Throws RangeError for a model that does not divide over the world's ranks. */
+/** A plan of somebody's own may not fit the model: a degree for each layer and pass, and how much of each layer's gradients goes where. */
+const checkPlan = ({ layers }: MoeModel, { forwardDegrees, backwardDegrees, gradients }: MoePlan): void => {
+  const lists = {
+    forwardDegrees,
+    backwardDegrees,
+    "gradients.moe": gradients.moe,
+    "gradients.dense": gradients.dense
+  }
+  for (const [name, list] of Object.entries(lists)) {
+    const counted = name.endsWith("Degrees")
+    const wrong = list.find(
+      (each) => !(each >= (counted ? 1 : 0)) || (counted && !Number.isSafeInteger(each))
+    )
+    if (list.length !== layers)
+      throw new RangeError(`plan.${name} has ${list.length} numbers for ${layers} layers: one for each`)
+    if (wrong !== undefined)
+      throw new RangeError(
+        `plan.${name} has ${wrong}: ${counted ? "a whole number of at least 1" : "elements, 0 or more"}, is expected`
+      )
+  }
+}
+
+/**
+ * A rank's program. Throws RangeError for a plan that does not fit the model, and for a model that does not divide over the world's
+ * ranks.
+ */
 export const moeTraining = ({
   model,
   plan,
@@ -93,6 +118,7 @@ export const moeTraining = ({
 }: MoeTraining): Program<MoeTrained> =>
   Effect.gen(function* () {
     const machine = yield* Machine
+    checkPlan(model, plan)
     const groups = moeGroups(machine.world, machine.rank)
     const shares = sharesOf(model, groups.nodes, groups.perNode)
     const tensors = new Tensors(machine, model.dtype, model.seed)
