@@ -229,7 +229,7 @@ const setOf = (
     ...base,
     ...worldOf(link, how.measured === true),
     ...(mode === "fsdp"
-      ? ["activations.by=eager", "shard={within: world, parameterDtype: bfloat16}"]
+      ? ["activations.by=eager", "shard={within: world, parameterDtype: bfloat16, copies: true}"]
       : [
           `activations.gradientAsBucketView=${String(recording.conditions?.gradient_as_bucket_view === true)}`
         ]),

@@ -149,7 +149,8 @@ describe("the worst moment of a backward pass", () => {
               gradients,
               reshardAfterForward: true,
               prefetch: 1,
-              reduceDtype: "float32"
+              reduceDtype: "float32",
+              copies: false
             }
           )
           const [none, block] = (["none", "block"] as const).map((how) =>
@@ -247,7 +248,8 @@ describe("the worst moment of a backward pass", () => {
         gradients: true,
         reshardAfterForward: true,
         prefetch: 1,
-        reduceDtype: "float32"
+        reduceDtype: "float32",
+        copies: false
       }
     )
     // One unit, one part: whole gradients and the sum of all, padded, side by side.

@@ -34,6 +34,8 @@ export const memoryKnobs = (described: string, device: string, profile: string):
   ["shard.units", "block", "model", "shard={}"],
   ["shard.parameterDtype", "float32", "bfloat16", "shard={}"],
   ["shard.reduceDtype", "float32", "bfloat16", "shard={}"],
+  ["shard.copies", "false", "true", "shard={}"],
+  ["shard.copies", "false", "true", "shard={parameters: false}"],
   ["shard.within", "site", "world", "shard={}", "world.sites=1"],
   ["shard.within", "node", "site", "shard={}", "world.ranksPerNode=4"],
   ["shard.units", "block", "layer", "shard={}"],

@@ -271,7 +271,7 @@ describe("--set", () => {
 
   it("tells the fields of a section that the path names: the one that is near, or all", () => {
     expect(errorsOf(small, "shard.stage=3")).toEqual([
-      "--set shard.stage=3: shard.stage: an unknown field is not accepted; expected one of shard.within, shard.parameters, shard.gradients, shard.optimizer, shard.reshardAfterForward, shard.prefetch, shard.units, shard.parameterDtype, shard.reduceDtype"
+      "--set shard.stage=3: shard.stage: an unknown field is not accepted; expected one of shard.within, shard.parameters, shard.gradients, shard.optimizer, shard.reshardAfterForward, shard.prefetch, shard.units, shard.parameterDtype, shard.reduceDtype, shard.copies"
     ])
     expect(errorsOf(small, "shard.reshard_after_forward=true")[0]).toMatch(
       /did you mean shard\.reshardAfterForward\?$/u

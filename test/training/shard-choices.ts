@@ -14,7 +14,8 @@ export const choices: fc.Arbitrary<ShardChoices> = fc
     stage: stages,
     units: fc.constantFrom("block", "layer", "model"),
     reshardAfterForward: fc.boolean(),
-    prefetch: fc.integer({ min: 0, max: 3 })
+    prefetch: fc.integer({ min: 0, max: 3 }),
+    copies: fc.boolean()
   })
   .map(({ stage, ...more }) => ({ ...stage, ...more, reduceDtype: "float32" as const }))
 

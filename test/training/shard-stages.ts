@@ -7,11 +7,13 @@ export const fsdp: ShardChoices = {
   gradients: true,
   reshardAfterForward: true,
   prefetch: 1,
-  reduceDtype: "float32"
+  reduceDtype: "float32",
+  copies: false
 }
 
 export const shardStages: ReadonlyArray<readonly [string, ShardChoices]> = [
   ["FSDP", fsdp],
+  ["FSDP2, which copies", { ...fsdp, copies: true }],
   ["FSDP that keeps parameters", { ...fsdp, reshardAfterForward: false }],
   ["ZeRO-2", { ...fsdp, parameters: false }],
   ["ZeRO-1", { ...fsdp, parameters: false, gradients: false }]

@@ -72,7 +72,7 @@ it("says of each bound how much of it is met", async () => {
   )
   expect(claims.map(({ claim, holds, found }) => [claim, holds, found])).toEqual([
     ["peaks of memory, whole and in parts, within 5 %", false, "5 of 6, worst 5.0 %"],
-    ["steps over NVLink within 5 %", false, "1 of 4, worst 33.0 %"],
+    ["steps over NVLink within 5 %", false, "2 of 4, worst 33.0 %"],
     ["steps over NVLink whose host waits for each within 5 %", false, "1 of 4, worst 27.9 %"]
   ])
 })
@@ -102,9 +102,9 @@ const hostOf = ({ set }: Row): ReadonlyArray<number> =>
 // What DDP and FSDP2 add to this model's own host, in the other's row as many times as long as its launches are. No prediction.
 it.each([
   ["gpt2", "ddp", 0.01],
-  ["gpt2", "fsdp", 0.031],
+  ["gpt2", "fsdp", 0.033],
   ["llama1b", "ddp", -0.011],
-  ["llama1b", "fsdp", -0.023]
+  ["llama1b", "fsdp", -0.024]
 ] as const)("from what %s's own host spends a step under %s is within 5 %%", async (model, mode, told) => {
   const [own, other] = [rowOf(model, mode), rowOf(model === "gpt2" ? "llama1b" : "gpt2", mode)]
   const [launch, elsewhere] = [hostOf(own)[0]!, hostOf(other)]

@@ -75,7 +75,7 @@ const wireWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => 
 const shardWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {
   const { shard, world } = scenario
   if (shard === undefined) return []
-  const { within, parameters, reshardAfterForward, prefetch, units } = shard
+  const { within, parameters, reshardAfterForward, prefetch, units, copies } = shard
   const usual = defaultsOfShards
   const warnings: Array<string> = []
   const none = (field: string, why: string) => warnings.push(`shard.${field} has no effect: ${why}`)
@@ -88,8 +88,10 @@ const shardWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> =>
     warnings.push("shard.within leaves the algorithm nothing to average: all ranks hold one model together")
   else if (within === "node" && siteSizes(world).every((size) => size <= world.ranksPerNode))
     warnings.push('shard.within "node" is "site" here: each site is one node')
+  const whole = "parameters are whole on every rank"
+  if (copies && !parameters) none("copies", whole)
   const unused = !parameters
-    ? "parameters are whole on every rank"
+    ? whole
     : units === "model"
       ? "the whole model is one unit"
       : reshardAfterForward

@@ -32,7 +32,9 @@ export const ShardSettings = Schema.Struct({
   /** Dtype that parameters are gathered and kept gathered in. Default: the dtype that layers read them in. */
   parameterDtype: Schema.optionalKey(ShardDtype),
   /** Dtype that gradients are summed in. */
-  reduceDtype: withDefault(ShardDtype, "float32")
+  reduceDtype: withDefault(ShardDtype, "float32"),
+  /** What is gathered and what is summed is copied out of one buffer and into one, as FSDP2 does. */
+  copies: withDefault(Schema.Boolean, false)
 })
 export type ShardSettings = typeof ShardSettings.Type
 

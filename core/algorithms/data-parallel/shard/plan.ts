@@ -19,6 +19,11 @@ export interface ShardChoices {
   readonly parameterDtype?: Dtype | undefined
   /** Dtype in which gradients are summed. */
   readonly reduceDtype: Dtype
+  /**
+   * Of divided parameters: a gather's result is copied to where layers read it, and gradients to where they are summed, by the device
+   * between layers, as FSDP2 does; else they lie as they travel.
+   */
+  readonly copies: boolean
 }
 
 export interface ShardPlan extends ShardChoices, Pick<Division, "placeOf"> {

@@ -35,17 +35,9 @@ import { gatherOrder } from "./gather-order.ts"
 import { flatInitial } from "./initial.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
+import { Pool } from "./pool.ts"
+import { cast, wireFor } from "./travel.ts"
 import type { Run, Unit } from "./units.ts"
-
-/** Only a narrower dtype changes what travels. */
-const wireFor = (dtype: Dtype, stored: Dtype): { readonly wire?: Dtype } =>
-  dtypeBits[dtype] < dtypeBits[stored] ? { wire: dtype } : {}
-
-/** A copy in another dtype that the hook makes which hands over what travels: the hook's time on the host has it. */
-const cast = (label: string, lane: Lane, from: Tensor, to: Tensor): Op => ({
-  ...launch(label, kernels.copy, lane, [from], [to]),
-  carries: 0
-})
 
 const backwardOf = ({ layers }: Run, ops: ReadonlyArray<LayerOps>): ReadonlyArray<Op> =>
   layers.toReversed().flatMap((layer) => ops[layer]!.backward)
@@ -63,6 +55,8 @@ interface StoredUnit extends Reduction {
   readonly learnt: ReadonlyArray<Learnt>
   /** Brings its whole parameters. */
   readonly gather: ReadonlyArray<Op>
+  /** Copies them to where layers read, when their turn comes. */
+  readonly unpack: ReadonlyArray<Op>
 }
 
 /** Of each flat of a unit. */
@@ -70,28 +64,6 @@ interface UnitGradients extends Reduction {
   readonly whole: ReadonlyArray<Tensor>
   /** What the rank learns by. */
   readonly parts: ReadonlyArray<Tensor>
-}
-
-/** Tensors that several units use one after the other, made when one is first asked for. */
-class Pool {
-  readonly #made = new Map<string, Array<ReadonlyArray<Tensor>>>()
-  readonly #asked = new Map<string, number>()
-
-  /** `slots` sets of tensors at most for all who ask with the same key, in turn. */
-  take<E, R>(
-    key: string,
-    slots: number,
-    make: (slot: number) => Effect.Effect<ReadonlyArray<Tensor>, E, R>
-  ): Effect.Effect<ReadonlyArray<Tensor>, E, R> {
-    const made = this.#made.get(key) ?? []
-    this.#made.set(key, made)
-    const turn = this.#asked.get(key) ?? 0
-    this.#asked.set(key, turn + 1)
-    const slot = turn % slots
-    const known = made[slot]
-    if (known !== undefined) return Effect.succeed(known)
-    return Effect.map(make(slot), (tensors) => (made[slot] = tensors))
-  }
 }
 
 /** The model whole on every rank, or divided as `shard` says. */
@@ -110,6 +82,7 @@ const shardedStorage = (
   Effect.gen(function* () {
     const machine = yield* Machine
     const { ranks, division, runs, prefetch } = plan
+    const copies = plan.copies && plan.parameters
     const { shard, position, peers } = plan.placeOf(machine.rank)
     const pool = new Pool()
     const bytes = { parameters: 0, copies: 0, gradients: 0 }
@@ -148,6 +121,14 @@ const shardedStorage = (
       return machine.alloc({ name, shape: flat.partShape, dtype, within: { arena: tensor, offsetBytes } })
     }
 
+    const runsOfUnit = Map.groupBy(runs.keys(), (index) => division[runs[index]!.unit]!)
+    /** No other passes through the memory of its kind before this one is done with it. */
+    const inTurn = (unit: Unit): boolean => {
+      const own = runsOfUnit.get(unit)!
+      const others = runs.slice(own[0], own.at(-1)! + 1).map((run) => division[run.unit]!)
+      return !unit.root && others.every((one) => one === unit || one.root)
+    }
+
     const parametersOf = (unit: Unit) => unit.layers.flatMap((layer) => specs[layer]!.parameters)
 
     /** A unit's whole gradients, what of them is summed, and the rank's part of the sum. */
@@ -158,14 +139,15 @@ const shardedStorage = (
       Effect.gen(function* () {
         const { synchronize } = accumulation ?? {}
         const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
+        const copied = wider || copies
         // What is summed lies apart from what a backward pass writes.
-        const apart = wider || synchronize === "last"
+        const apart = copied || synchronize === "last"
         const gradients = yield* tensorsOf(
           "gradients",
           "gradients",
           unit,
           flats,
-          plan.gradients ? (apart ? 1 : 2) : undefined,
+          plan.gradients && inTurn(unit) ? (apart ? 1 : 2) : undefined,
           (flat) => ({
             shape: flat.shape,
             dtype: flat.dtype,
@@ -181,7 +163,7 @@ const shardedStorage = (
               plan.gradients && synchronize !== "last" ? 1 : undefined,
               (flat) => ({
                 shape: flat.shape,
-                dtype: synchronize === "last" ? "float32" : plan.reduceDtype,
+                dtype: synchronize === "last" ? "float32" : wider ? plan.reduceDtype : flat.dtype,
                 persistent: plan.gradients || synchronize === "each" ? undefined : lasting
               })
             )
@@ -197,9 +179,14 @@ const shardedStorage = (
           )
         const reduce: Array<Op> = wholes
           ? [...wholes.last]
-          : wider
+          : copied
             ? flats.map((_, i) =>
-                cast(`cast gradients ${unit.name}`, Lane.compute, gradients[i]!, summed[i]!)
+                cast(
+                  `${wider ? "cast" : "copy"} gradients ${unit.name}`,
+                  Lane.compute,
+                  gradients[i]!,
+                  summed[i]!
+                )
               )
             : []
         // With each micro-batch: its part of the sum, used again by other units, beside the mean that is learnt by.
@@ -290,14 +277,15 @@ const shardedStorage = (
 
         // Whole parameters, and the rank's part of them as it is sent.
         const passing = plan.parameters && plan.reshardAfterForward && !unit.root
-        const slots = passing ? prefetch + 1 : undefined
+        const slots = passing && inTurn(unit) ? prefetch + 1 : undefined
         const own = !plan.parameters
         const full = yield* tensorsOf(
           own && flats.every(({ dtype }) => dtype === "float32") ? "parameters" : "copies",
           "parameters",
           unit,
           flats,
-          slots,
+          // Where it arrives elsewhere, nothing is laid out before its turn.
+          slots === undefined || !copies ? slots : 1,
           (flat) => ({
             shape: flat.shape,
             dtype: flat.dtype,
@@ -347,17 +335,33 @@ const shardedStorage = (
         }
 
         const { whole: gradients, parts, reduce, earlier } = yield* storeGradients(unit, flats)
+        // What stays gathered is gathered before the backward pass writes gradients of as many numbers: it arrives in their place.
+        const arrived = !copies
+          ? full
+          : passing
+            ? yield* tensorsOf(
+                "copies",
+                "gathered",
+                unit,
+                flats,
+                Math.max(1, prefetch),
+                ({ shape, dtype }) => ({ shape, dtype })
+              )
+            : gradients
         const gather =
           flats.length === 0
             ? []
             : [
                 ...casts,
-                collective(`all-gather ${unit.name}`, kernels.all_gather, Lane.intra, shard, sent, full, {
+                collective(`all-gather ${unit.name}`, kernels.all_gather, Lane.intra, shard, sent, arrived, {
                   carries: parameters.length,
                   ...(gathered === undefined ? {} : wireFor(gathered, full[0]!.dtype)),
                   attributes: { ranks }
                 })
               ]
+        const unpack = copies
+          ? flats.map((_, i) => cast(`lay out ${unit.name}`, Lane.compute, arrived[i]!, full[i]!))
+          : []
 
         // The places of single parameters in them.
         const views = (tensors: ReadonlyArray<Tensor>, nameOf: (parameter: ParameterSpec) => string) =>
@@ -395,6 +399,7 @@ const shardedStorage = (
             shadow: undefined
           })),
           gather,
+          unpack,
           reduce,
           earlier
         }
@@ -405,6 +410,7 @@ const shardedStorage = (
       first ? { learnt: units[unit]!.learnt, learns: division[unit]!.layers } : { learnt: [], learns: [] }
     )
     const gathers = gatherOrder(plan)
+    const again = new Set(gathers.backward.flat())
     /**
      * What is gathered ahead in the backward pass waits until a unit's turn has come, and its parameters could be laid out: for the last
      * gradient before it, which nothing overwrites soon.
@@ -444,13 +450,20 @@ const shardedStorage = (
       layers: (ops) =>
         runs.map((run, index): TrainingLayer => {
           const { learnt } = stored[index]!
-          const gathered = gathers.forward[index]!.flatMap((unit) => units[unit]!.gather)
+          const gathered = gathers.forward[index]!.flatMap((unit) => [
+            ...units[unit]!.gather,
+            ...units[unit]!.unpack
+          ])
           const { name } = division[run.unit]!
           const forward = run.layers.flatMap((layer) => ops[layer]!.forward)
           const own = gathers.backward[index]!.filter((unit) => unit === run.unit)
           const ahead = gathers.backward[index]!.filter((unit) => unit !== run.unit)
           const backward = [
             ...own.flatMap((unit) => units[unit]!.gather),
+            // The next gather arrives where this unit's has.
+            ...(again.has(run.unit) && runsOfUnit.get(division[run.unit]!)!.at(-1) === index
+              ? units[run.unit]!.unpack
+              : []),
             ...(division[run.unit]!.root || ahead.length === 0 ? [] : reached(index, ops)),
             ...ahead.flatMap((unit) => units[unit]!.gather),
             ...backwardOf(runs[index]!, ops)
