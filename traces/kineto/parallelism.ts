@@ -75,7 +75,7 @@ export const parallelismWarning = (
   sharded: ShardedRun | undefined
 ): string | undefined => {
   if (sharded !== undefined && found.every((kind) => kind === "fsdp"))
-    return `its parameters were sharded over ${sharded.ranks} ranks (FSDP): the profile is of the whole model, without gathers, scatters, FSDP's copies and hooks${sharded.ranks > 1 ? `; the optimizer of one part counts ${sharded.ranks} times` : ""}. Kernels are those of its param_dtype: under autocast they are others${dtypesOf(sharded)}`
+    return `its parameters were sharded over ${sharded.ranks} ranks (FSDP): the profile is of the whole model, without gathers, scatters, FSDP's copies (of a scenario, shard.copies has FSDP2's) and hooks${sharded.ranks > 1 ? `; the optimizer of one part counts ${sharded.ranks} times` : ""}. Kernels are those of its param_dtype: under autocast they are others${dtypesOf(sharded)}`
   return found.length === 0
     ? undefined
     : `the run was not plain data-parallel: ${found.map((kind) => told[kind]).join("; ")}. For data-parallel training of the whole model record it on one device, or under DDP`
