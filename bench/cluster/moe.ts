@@ -232,6 +232,7 @@ const conditions = {
   set: options.set,
   backend: options.backend,
   mps: options.mps,
+  ...(mps === undefined ? {} : { queues }),
   links: noCluster === undefined ? `shaped, ${(rate * 8e-9).toFixed(3)} Gbit/s` : "loopback, not shaped",
   cores: availableParallelism()
 }

@@ -14,12 +14,12 @@
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
-import { WireDtype } from "../../core/algorithms/data-parallel/fields.ts"
 import { spawnSync } from "node:child_process"
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
+import { WireDtype } from "../../core/algorithms/data-parallel/fields.ts"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"

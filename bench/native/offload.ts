@@ -7,11 +7,11 @@
 //     --set model.width=64 --set model.ffnWidth=128 --set model.heads=4 --set model.vocabulary=256
 // Writes offload.json, with the routes that bench/native/torch-offload.py takes too, and costs.arrow and routing.arrow, with which
 // `sim run scenarios/expert-offload.yaml` foretells further policies.
-import { offloadAlgorithms } from "../../core/algorithms/expert-offload/algorithms.ts"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
+import { offloadAlgorithms } from "../../core/algorithms/expert-offload/algorithms.ts"
 import type { OffloadLog } from "../../core/algorithms/expert-offload/program.ts"
 import type { RoutedSteps } from "../../core/algorithms/expert-offload/routing.ts"
 import { formatSeconds } from "../../core/units.ts"

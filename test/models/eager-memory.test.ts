@@ -268,6 +268,14 @@ describe("the worst moment of a backward pass", () => {
     expect(of(narrow, "last")).toBe((4 + 2) * padded)
     expect(of(shard, "each")).toBe((4 + 4 + 4) * padded)
     expect(of(shard, "last")).toBe((4 + 4) * padded)
+    // As FSDP2 copies: gradients that are as wide as their sum lie beside what is summed, too.
+    const copied = { ...shard, copies: true }
+    expect(backwardPeakBytes(llamaGraph, none, { shard: copied })).toBe((4 + 4 + 4) * padded)
+    expect(of(copied, "each")).toBe((4 + 4 + 4 + 4) * padded)
+    expect(of(copied, "last")).toBe((4 + 4) * padded)
+    expect(backwardPeakBytes(llamaGraph, none, { shard: { ...narrow, copies: true } })).toBe(
+      (2 + 4 + 4) * padded
+    )
   })
 })
 

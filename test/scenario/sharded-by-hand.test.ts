@@ -49,6 +49,15 @@ describe("one node", () => {
   it.each([
     // AG0 (F0 AG1) F1 AG1 (B1.. AG0) (RS1 B0) RS0
     ["ZeRO-3", "{}", 8, 48, { parameters: 16, copies: 32, gradients: 48 }],
+    // One arrives in a buffer, and is copied from there to where both units lie in turn; sums begin in a buffer of their own.
+    ["FSDP2", "{copies: true}", 8, 48, { parameters: 16, copies: 32, gradients: 48 }],
+    [
+      "FSDP2, kept gathered",
+      "{reshardAfterForward: false, copies: true}",
+      7,
+      32,
+      { parameters: 16, copies: 32, gradients: 48 }
+    ],
     // Two units stay: AG0 (F0 AG1) F1 B1.. (RS1 B0) RS0
     ["kept gathered", "{reshardAfterForward: false}", 7, 32, { parameters: 16, copies: 32, gradients: 48 }],
     // The new parameters are gathered, 16 MB in place; whole gradients of two units and parts.

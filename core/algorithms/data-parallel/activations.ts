@@ -50,7 +50,7 @@ const wholeGradients = ({ layers }: LayerGraph, stay: boolean): GradientBytes =>
  */
 const dividedGradients = (
   { layers }: LayerGraph,
-  { division, ranks, gradients, parameterDtype = "float32", reduceDtype }: ShardPlan,
+  { division, ranks, parameters, gradients, parameterDtype = "float32", reduceDtype, copies }: ShardPlan,
   { synchronize }: Partial<Accumulation>
 ): GradientBytes => {
   const left = layers.map(() => 0)
@@ -73,7 +73,7 @@ const dividedGradients = (
       held += sizeBytesOf(whole, "float32")
       continue
     }
-    if (wider) working[first]! += sizeBytesOf(whole, reduceDtype)
+    if (wider || (copies && parameters)) working[first]! += sizeBytesOf(whole, kept)
     if (synchronize === undefined) {
       left[first]! += sizeBytesOf(gradients ? part : whole, kept)
       continue

@@ -458,7 +458,12 @@ const shardedStorage = (
           const forward = run.layers.flatMap((layer) => ops[layer]!.forward)
           const own = gathers.backward[index]!.filter((unit) => unit === run.unit)
           const ahead = gathers.backward[index]!.filter((unit) => unit !== run.unit)
+          // Given back when its forward pass has ended; where it arrives in a buffer, nothing else would keep its gather until then.
+          const computed = copies && own.length > 0 ? (forward.at(-1)?.writes ?? []) : []
           const backward = [
+            ...(computed.length === 0
+              ? []
+              : [launch(`give back ${name}`, kernels.barrier, Lane.intra, computed, [])]),
             ...own.flatMap((unit) => units[unit]!.gather),
             // The next gather arrives where this unit's has.
             ...(again.has(run.unit) && runsOfUnit.get(division[run.unit]!)!.at(-1) === index
