@@ -186,10 +186,12 @@ const ratio = (value: number, to: number): number | null => {
 const reference = (compared: ReadonlyArray<Compared>): RunResult =>
   (compared.find(({ result }) => result.failure === undefined) ?? compared[0]!).result
 
+/** Steps that do unlike work are compared by work in a second, as a study's are. */
+const metricsOfAll = (compared: ReadonlyArray<Compared>) => metricsOf(compared.map(({ result }) => result))
+
 const asJson = (compared: ReadonlyArray<Compared>) => {
   const first = reference(compared)
-  // Steps that do unlike work are compared by work in a second, as a study's are.
-  const metrics = metricsOf(compared.map(({ result }) => result))
+  const metrics = metricsOfAll(compared)
   return {
     results: compared.map(({ label, result }) => {
       const sent = linkBytesPerStep(result)
@@ -212,8 +214,7 @@ const asJson = (compared: ReadonlyArray<Compared>) => {
 
 const print = (compared: ReadonlyArray<Compared>): string => {
   const first = reference(compared)
-  // Steps that do unlike work are compared by work in a second, as a study's are.
-  const metrics = metricsOf(compared.map(({ result }) => result))
+  const metrics = metricsOfAll(compared)
   const times = (value: number, to: number): string => {
     const quotient = ratio(value, to)
     return quotient === null ? "" : `${quotient.toPrecision(3)} x`
