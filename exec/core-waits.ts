@@ -12,8 +12,9 @@ interface CoreTime {
 }
 
 /**
- * Whose threads: the device's lanes, whose waiting is in the times of ops; the one that runs programs, whose waiting is in what the host
- * takes to submit and to read. What Node compiles and collects with waits as well, and nothing waits for that.
+ * Whose threads: the device's lanes and what carries messages to other processes, whose waiting is in the times of ops; the one that runs
+ * programs, whose waiting is in what the host takes to submit and to read. What Node compiles and collects with waits as well, and nothing
+ * waits for that.
  */
 type Whose = "device" | "program"
 
@@ -22,8 +23,8 @@ export type CoreTimes = Readonly<Record<Whose, CoreTime>>
 /** By the number of each thread, since it began. */
 export type ThreadTimes = ReadonlyMap<string, CoreTime & { readonly whose: Whose }>
 
-/** As lanes are called: "rank0 compute" (native/cpu/worker.h). */
-const ofLanes = /^rank\d/u
+/** As they are called: "rank0 compute", "rank0 messages" (native/thread-name.h). */
+const ofDevice = /^rank\d/u
 
 /**
  * Of the threads of this process, as Linux counts them: on a core, then on a run queue, ns (Documentation/scheduler/sched-stats). Undefined where
@@ -38,7 +39,7 @@ export const threadTimes = (
     for (const thread of fs.readdirSync(folder)) {
       const found = timesIn(`${folder}/${thread}`)
       if (found === undefined) continue
-      const whose = thread === main ? "program" : ofLanes.test(found.name) ? "device" : undefined
+      const whose = thread === main ? "program" : ofDevice.test(found.name) ? "device" : undefined
       if (whose !== undefined) times.set(thread, { ...found.time, whose })
     }
     return times.size === 0 ? undefined : times

@@ -1,9 +1,8 @@
 #include "worker.h"
 
-#include <string>
+#include "../thread-name.h"
 
 #ifdef __linux__
-#include <pthread.h>
 #include <sys/prctl.h>
 #endif
 
@@ -13,15 +12,11 @@ namespace {
 
 const char* const laneNames[laneCount] = {"compute", "inter", "intra", "h2d", "d2h", "values"};
 
-/** Names the thread for debuggers, and lets it sleep to the microsecond: emulated links need it. */
+/** Names the thread, and lets it sleep to the microsecond: emulated links need it. */
 void introduce(int rank, int lane) {
+  nameThread(rank, laneNames[lane]);
 #ifdef __linux__
-  const std::string name = "rank" + std::to_string(rank) + " " + laneNames[lane];
-  pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
   prctl(PR_SET_TIMERSLACK, 1UL);
-#else
-  (void)rank;
-  (void)lane;
 #endif
 }
 

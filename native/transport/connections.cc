@@ -13,6 +13,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../thread-name.h"
+
 namespace tandem {
 
 namespace {
@@ -73,6 +75,7 @@ Connections::Connections(Handler& handler, const std::vector<int>& fds, int64_t 
   }
   // Members of a group that all begin with the same peer would have it take from all of them at once, and the last from nobody.
   const auto own = static_cast<size_t>(std::find(sockets_.begin(), sockets_.end(), nullptr) - sockets_.begin());
+  rank_ = static_cast<int>(own);
   for (size_t i = 1; i <= sockets_.size(); i++) {
     Socket* const socket = sockets_[(own + i) % sockets_.size()].get();
     if (socket != nullptr) inTurn_.push_back(socket);
@@ -147,6 +150,7 @@ void Connections::enqueue(int peer, const Frame& frame, std::string text, const 
 // The thread
 
 void Connections::run() {
+  nameThread(rank_, "messages");
   int64_t flushUntil = 0;
   bool more = false;
   bool soon = false;

@@ -104,6 +104,8 @@ class Connections {
 
   Handler& handler_;
   const int64_t tickNanoseconds_;
+  /** The rank itself: whom there is no connection to. */
+  int rank_ = 0;
   int epoll_ = -1;
   int wake_ = -1;
   /** By peer; none for the rank itself. */

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "../thread-name.h"
 #include "ucx-settings.h"
 
 namespace tandem {
@@ -168,7 +169,7 @@ void UcxCarrier::connect(const std::vector<Peer>& peers, double timeoutSeconds, 
     }
   };
   others([&](int peer) { makeEnd(peer, peers[static_cast<size_t>(peer)]); });
-  thread_ = std::thread([this] { run(); });
+  thread_ = std::thread([this] { nameThread(rank_, "messages"), run(); });
   others([&](int peer) { sendOnTrial(peer); });
   poke();
   std::unique_lock lock(mutex_);

@@ -1,4 +1,5 @@
 // One process of a job, for processes.test.ts: what it does is its argument; what it comes to is a line on standard output.
+import * as fs from "node:fs"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Effect from "effect/Effect"
 import { kernels } from "../../core/kernels/catalogue.ts"
@@ -6,6 +7,7 @@ import { Lane } from "../../core/machine/lane.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
 import { collective } from "../../core/machine/op.ts"
 import { localWorld } from "../../exec/bench.ts"
+import { between, threadTimes } from "../../exec/core-waits.ts"
 import { execute } from "../../exec/execute.ts"
 import type { ProcessJob } from "../../exec/job/processes.ts"
 import { joined, say } from "./joined.ts"
@@ -58,6 +60,17 @@ const acts: Record<string, Act> = {
       return { squares, gathered: all?.map(({ values }) => [...values]), offset }
     }),
   transport: (job) => Effect.as(job.barrier, job.mesh.transport),
+  // What threads of the rank are called that has no lanes yet, and what they ran while they carried barriers.
+  threads: (job) =>
+    Effect.gen(function* () {
+      const before = threadTimes()
+      for (let i = 0; i < 200; i++) yield* job.barrier
+      const names = fs
+        .readdirSync("/proc/self/task")
+        .map((thread) => fs.readFileSync(`/proc/self/task/${thread}/comm`, "utf8").trim())
+      const ranSeconds = between(before, threadTimes())?.device.ranSeconds
+      return { carriers: names.filter((name) => name.startsWith("rank")), ranSeconds }
+    }),
   // Its JavaScript hears of nothing, as in one that computes without a pause, while its native threads must.
   busy: (job) =>
     Effect.gen(function* () {

@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import { afterEach, expect, it } from "vitest"
 import { CollectiveOrder } from "../../core/machine/collective-order.ts"
 import { Lane } from "../../core/machine/lane.ts"
+import { threadTimes } from "../../exec/core-waits.ts"
 import { stuckForGood, type WaitingRank } from "../../exec/job/deadlock.ts"
 import type { TransportWish } from "../../exec/job/environment.ts"
 import { StandstillWatch } from "../../exec/job/standstill.ts"
@@ -43,6 +44,21 @@ describeNative("a job of processes", () => {
     for (const end of ends.slice(1))
       expect(end).toEqual({ squares: [0, 1, 4], offset: { seconds: 0, errorSeconds: 0 } })
   })
+
+  it.runIf(threadTimes() !== undefined).each(transports)(
+    "has threads that carry messages counted with those of lanes, over %s",
+    async (over) => {
+      for (const [rank, { end }] of (await startJob("threads", 2, over)).entries()) {
+        const { carriers, ranSeconds } = (await end) as {
+          carriers: ReadonlyArray<string>
+          ranSeconds: number
+        }
+        // The control connection's, and two streams' or UCX's.
+        expect(carriers).toEqual(Array.from({ length: over === "ucx" ? 2 : 3 }, () => `rank${rank} messages`))
+        expect(ranSeconds).toBeGreaterThan(0)
+      }
+    }
+  )
 
   it.each(
     transports.flatMap((over) => (["SIGKILL", "SIGSTOP"] as const).map((signal) => [signal, over] as const))
