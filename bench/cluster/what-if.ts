@@ -7,7 +7,8 @@
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --sites 2        HSDP and sharded sites: the ranks of a site share a namespace,
 //                                                     NVLink is inside, and the profiles are of two ranks: one site's, and one of each
 //   node bench/cluster/what-if.ts --backend cuda --algorithms ddp,fsdp       a model of which each rank holds a part alone
-//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once
+//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once; with
+//                                                     --sites 2 a rank of either site has a part of each
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --nccl-sums       DDP's 16-bit gradients added by NCCL, around a ring, as PyTorch's
 //                                                     DDP has it; without, exchanged and added by own kernels, so that sums are exact
 // Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
@@ -161,9 +162,10 @@ interface Where {
   /** Those that are there; after a run that they did not survive, others. */
   readonly runners: () => Runners<Request, Told>
   readonly cluster: Cluster | undefined
-  /** The profile that layers are from, and that of collectives between hosts without limit. */
+  /** The profile that layers are from, and those of collectives between hosts, and inside of them, without limit. */
   readonly compute: Profiled
   readonly between: Profiled
+  readonly inside: Profiled
 }
 
 const rows: Array<Row> = []
@@ -177,7 +179,7 @@ const withoutOps = (told: Told): MeasuredSteps => {
 const alikeSteps = (stepSeconds: number): number => Math.min(10, Math.max(3, Math.ceil(3 / stepSeconds)))
 
 const measure = async (
-  { layout, runners, cluster, compute, between }: Where,
+  { layout, runners, cluster, compute, between, inside }: Where,
   point: Point
 ): Promise<void> => {
   const { ranks, hosts, perHost } = layout
@@ -192,7 +194,7 @@ const measure = async (
       `world.links.inter.bandwidth=${perHost === 1 ? point.bandwidth : `${ofHost}B/s`}`,
       `algorithm=${all[name]}`,
       `collectives.measured=${between.file}`,
-      ...(perHost === 1 ? [] : [`collectives.inside=${compute.file}`]),
+      ...(perHost === 1 ? [] : [`collectives.inside=${inside.file}`]),
       ...laidOut(name, { ...chosen, period, ncclSums }, layout)
     ]
     if (stepsAreAlike(name) && !emulateDevice) {
@@ -282,12 +284,14 @@ const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runne
 }
 
 /** Layers, and collectives between hosts and inside of them, where nothing limits them but what the ranks will go by. */
-const profileShaped = async ({ hosts, perHost }: Layout, full: Profiled | undefined) => {
+const profileShaped = async ({ ranks, hosts, perHost }: Layout, full: Profiled | undefined) => {
   const free = clusterOf(hosts, Infinity)
   try {
+    // Ranks that share GPUs compute as fast as all of them together let each other.
+    const together = options.mps && perHost > 1 ? await profile("together", ranks, free, perHost) : undefined
     const inside = perHost > 1 ? await profile("inside", perHost, free, perHost) : full
     const between = await profile("sockets", hosts, free)
-    return { compute: inside ?? between, between }
+    return { compute: together ?? inside ?? between, between, inside: inside ?? between }
   } finally {
     free.close()
   }
@@ -303,7 +307,13 @@ const measureAll = async (layout: Layout): Promise<void> => {
       ? undefined
       : await profile("full-speed", perHost > 1 ? perHost : ranks)
   if (full !== undefined && reached)
-    await measureAt([pointNamed(nvlink)], { layout, cluster: undefined, compute: full, between: full })
+    await measureAt([pointNamed(nvlink)], {
+      layout,
+      cluster: undefined,
+      compute: full,
+      between: full,
+      inside: full
+    })
   if (shaped.length === 0) return
   const profiles = await profileShaped(layout, full)
   const cluster = clusterOf(hosts, shaped[0]!.bytesPerSecond)
@@ -315,8 +325,8 @@ const measureAll = async (layout: Layout): Promise<void> => {
 }
 
 const shaped = points.filter(({ name }) => name !== nvlink)
-if (options.mps && (sites !== undefined || shaped.length < points.length))
-  throw new Error(`--mps: without --sites, and with --points that are bandwidths`)
+if (options.mps && shaped.length < points.length)
+  throw new Error(`--mps: with --points that are bandwidths`)
 const reason = shaped.length === 0 ? undefined : whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
