@@ -464,12 +464,6 @@ describe("bad input", () => {
     )
   })
 
-  it("tells of events that begin and end apart", async () => {
-    const { profile, warnings } = await run(withEvent({ ph: "B", cat: "user_annotation", name: "a", ts: 1 }))
-    expect(busy(profile)).toEqual(smallBusy)
-    expect(warnings.join()).toContain("1 events are given as a begin and an end")
-  })
-
   it("refuses a trace of which much is broken", async () => {
     const text = trace.json.replace(/"dur":/gu, '"dur":-').replaceAll("-0.5", "0.5")
     expect(await failure(encode(text))).toMatchObject({ field: "traceEvents[0].dur" })

@@ -1,4 +1,5 @@
 // Events as they stream past, into the columns of a KinetoTrace. Knows which fields an import needs, and nothing of layers.
+import { BegunApart } from "./begun-apart.ts"
 import { ByteTexts } from "./byte-texts.ts"
 import { EventScanner, Field } from "./event-scanner.ts"
 import {
@@ -88,6 +89,9 @@ const backwardFrame = /(?:autograd\/__init__|_tensor)\.py\(\d+\): backward$/u
 const gradientOp = /^(?:struct )?(?:torch::autograd::)?AccumulateGrad$/u
 const commsAnnotation = /^(?:nccl|rccl|gloo|hccl|xccl|ucc|mpi):/u
 
+/** Phases without a duration: instants, counters, flows, metadata, samples, objects, clocks, memory dumps, marks. */
+const momentary = /^[iICnstfMPNODRcvV]$/u
+
 const emptyText = new Uint8Array(0)
 
 /** Collects the columns while events stream past. */
@@ -126,9 +130,14 @@ export class Collector {
   readonly flowStarts = new Map<string, { thread: number; start: number }>()
   readonly flowEnds = new Map<string, { thread: number; start: number }>()
   readonly members = new Map<string, unknown>()
+  /** Left out; but host events without a dur are taken for moments. */
   kernelsWithoutTime = 0
+  hostWithoutTime = 0
+  hostWithoutDuration = 0
   /** Events whose begin and end are two (`B` and `E`). */
-  begunApart = 0
+  readonly begunApart = new BegunApart()
+  /** Events of kinds that are read, by a `ph` that is not: how many, and the place of the first. */
+  readonly otherPhases = new Map<string, { count: number; readonly first: number }>()
   fractions = 0
   /** Events with a value that is none: how many, and the first. */
   odd = 0
@@ -157,7 +166,14 @@ export class Collector {
       if (fields.starts.every((start) => start < 0)) this.#noteScalar(index, fields)
       return
     }
+    const ph = fields.initial(Field.ph)
+    if (ph === 0x45) {
+      const whole = this.begunApart.end(index, fields, this.#time(fields))
+      if (whole !== undefined) this.event(index, whole)
+      return
+    }
     if (!fields.isText(Field.cat)) {
+      if (ph === 0x42) this.begunApart.begin(index, fields, this.#time(fields), false)
       if (fields.has(Field.dur) && !this.unread.includes(uncategorised)) this.unread.push(uncategorised)
       return
     }
@@ -173,8 +189,11 @@ export class Collector {
       if (kind !== Category.none && oldCategories.has(name)) this.isOld = true
       if (kind === Category.none && !beside.test(name)) this.unread.push(name)
     }
+    if (ph === 0x42) {
+      this.begunApart.begin(index, fields, this.#time(fields), kind !== Category.none)
+      return
+    }
     if (kind === Category.none) return
-    const ph = fields.initial(Field.ph)
     if (kind === Category.flow) {
       if (ph !== 0x73 && ph !== 0x66) return
       const start = this.#time(fields)
@@ -186,7 +205,7 @@ export class Collector {
       return
     }
     if (ph !== 0x58) {
-      if (ph === 0x42) this.begunApart++
+      this.#otherPhase(index, fields)
       return
     }
     if (kind === Category.python) {
@@ -219,8 +238,10 @@ export class Collector {
     }
     if (Number.isNaN(start) || (isDevice && Number.isNaN(duration))) {
       if (isDevice) this.kernelsWithoutTime++
+      else this.hostWithoutTime++
       return
     }
+    if (Number.isNaN(duration)) this.hostWithoutDuration++
     const end = start + (Number.isNaN(duration) ? 0 : duration)
     if (isDevice) this.#addDevice(fields, start, end)
     else this.#addHost(fields, kind, start, end)
@@ -268,6 +289,15 @@ export class Collector {
     }
   }
 
+  /** What lasts and is no whole event, or does not say what it is; moments, counters and the like are none of an import's. */
+  #otherPhase(index: number, fields: EventScanner): void {
+    const ph = fields.has(Field.ph) ? shown(fields.source(Field.ph)) : "missing"
+    if (momentary.test(ph)) return
+    const before = this.otherPhases.get(ph)
+    if (before === undefined) this.otherPhases.set(ph, { count: 1, first: index })
+    else before.count++
+  }
+
   #note(field: string, value: string, accepted: string): void {
     this.odd++
     this.firstOdd ??= { field, value: shown(value), accepted }
@@ -296,8 +326,7 @@ export class Collector {
   }
 
   #time(fields: EventScanner): number {
-    const parsed = fields.number(Field.ts)
-    return this.#after(parsed, fields)
+    return this.#after(fields.number(Field.ts), fields)
   }
 
   /** Microseconds (or nanoseconds, where times are such) after the first event, to the nanosecond also when counted from 1970. */

@@ -90,14 +90,61 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
       `${odd} events have a value that is none and were left out, the first: ${field} is ${value}, not ${accepted}`
     )
   }
-  if (collector.begunApart > 0) {
+  warnings.push(...partsApart(file, collector))
+  const timeless = collector.kernelsWithoutTime
+  if (timeless > 0) {
+    const all = device.start.length + timeless
+    if (isTooMuch(timeless, all))
+      throw new TraceError({
+        file,
+        field: "traceEvents",
+        value: `${timeless} of ${all} device events without ts or dur`,
+        accepted: "a trace whose device events say when they began and how long they took"
+      })
+    warnings.push(`${timeless} device events have no ts or dur and were left out`)
+  }
+  return warnings
+}
+
+/** What of events that are not given as a whole (ph X) was read, and what not; refuses a file of which much is lost so. */
+const partsApart = (file: string, collector: Collector): ReadonlyArray<string> => {
+  const { begunApart, otherPhases, host, device } = collector
+  const { pairs, endsAlone, beginsAlone, problem } = begunApart
+  if (problem !== undefined) throw new TraceError({ file, ...problem })
+  const warnings: Array<string> = []
+  const read = host.start.length + device.start.length
+  const lone = endsAlone + beginsAlone
+  if (lone > 0) {
+    const told = `${beginsAlone} begins without an end and ${endsAlone} ends without a begin (ph B and E)`
+    if (isTooMuch(lone, read + lone))
+      throw new TraceError({
+        file,
+        field: "traceEvents",
+        value: told,
+        accepted: "pairs of them, nested on their thread (pid and tid), or whole events (ph X)"
+      })
+    warnings.push(`${told} were left out`)
+  }
+  if (pairs > 0)
     warnings.push(
-      `${collector.begunApart} events are given as a begin and an end (ph B and E), which torch.profiler does not write: left out`
+      `${pairs} events are given as a begin and an end (ph B and E), which torch.profiler does not write: each end was taken for that of the last begin on its thread`
+    )
+  for (const [ph, { count, first }] of otherPhases) {
+    if (isTooMuch(count, read + count))
+      throw new TraceError({
+        file,
+        field: `traceEvents[${first}].ph`,
+        value: ph,
+        accepted: `X, a whole event, or B and E, its begin and end (${count} of ${read + count} events have no such value)`
+      })
+    warnings.push(
+      `${count} events were left out, the first traceEvents[${first}]: ph is ${ph}, and only X, or B and E, are read of their categories`
     )
   }
-  if (collector.kernelsWithoutTime > 0) {
-    warnings.push(`${collector.kernelsWithoutTime} device events have no ts or dur and were left out`)
-  }
+  const { hostWithoutTime, hostWithoutDuration } = collector
+  if (hostWithoutTime > 0) warnings.push(`${hostWithoutTime} host events have no ts and were left out`)
+  if (hostWithoutDuration > 0)
+    warnings.push(`${hostWithoutDuration} host events have no dur and are taken for moments`)
   return warnings
 }
 
