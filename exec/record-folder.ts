@@ -2,7 +2,6 @@
 // ran, read where it is compared. docs/formats.md describes it.
 import { existsSync, rmSync } from "node:fs"
 import { readFile } from "node:fs/promises"
-import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
@@ -15,6 +14,7 @@ import { makeFolder, whyNotWritable } from "../traces/made-folder.ts"
 import { readOpLogs, writeOpLogs } from "../traces/op-log-file.ts"
 import { readTimeline, writeTimeline } from "../traces/timeline-file.ts"
 import type { TraceError } from "../traces/trace-error.ts"
+import { filesIn } from "./record-files.ts"
 import type { RunRecord } from "./record-run.ts"
 
 const Bytes = Schema.Struct({ device: Schema.Number, host: Schema.Number })
@@ -44,17 +44,6 @@ interface RunOf {
   readonly scenarioDigest: string
   readonly ranks: number
 }
-
-const filesIn = (folder: string) => ({
-  about: path.join(folder, "run.json"),
-  ops: path.join(folder, "ops.arrow"),
-  timeline: path.join(folder, "timeline.arrow"),
-  journal: path.join(folder, "journal.arrow")
-})
-
-/** The files that a run in this folder consists of; none where there is no folder. */
-export const recordFiles = (folder: string | undefined): ReadonlyArray<string> =>
-  folder === undefined ? [] : Object.values(filesIn(folder))
 
 /** Writes a run into a folder, which is made where it is not there. */
 export const writeRecord = (

@@ -12,6 +12,7 @@ import {
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
 import { placeIn, transports, usualRendezvousTimeout } from "../job/environment.ts"
+import { recordNames } from "../record-files.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"
@@ -201,7 +202,9 @@ Examples:
       .addOption(
         outputFile("--timeline <file>", "write both timelines into one file for Perfetto (.json)", ".json")
       )
-      .addOption(outputFolder("--record <folder>", "keep the real run there, to be compared elsewhere"))
+      .addOption(
+        outputFolder("--record <folder>", "keep the real run there, to be compared elsewhere", ...recordNames)
+      )
       .option("--from <folder>", "compare a real run that --record has kept, instead of running")
   )
     .addOption(jsonOption())

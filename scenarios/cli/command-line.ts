@@ -40,9 +40,17 @@ const fileNamed =
 /** What an option names is written. `Ending` looks, before its command begins, whether that can be. */
 export class OutputOption extends Option {
   readonly writes: "file" | "folder"
-  constructor(writes: "file" | "folder", flags: string, description: string) {
+  /** What files in a folder are called, where that is known by the option alone. */
+  readonly files: ReadonlyArray<string>
+  constructor(
+    writes: "file" | "folder",
+    flags: string,
+    description: string,
+    files: ReadonlyArray<string> = []
+  ) {
     super(flags, description)
     this.writes = writes
+    this.files = files
   }
 }
 
@@ -50,9 +58,9 @@ export class OutputOption extends Option {
 export const outputFile = (flags: string, description: string, ...endings: ReadonlyArray<`.${string}`>) =>
   new OutputOption("file", flags, description).argParser(fileNamed(...endings))
 
-/** A folder to write to, which is made where it is not there. */
-export const outputFolder = (flags: string, description: string) =>
-  new OutputOption("folder", flags, description)
+/** A folder to write to, which is made where it is not there, and what files in it are called. */
+export const outputFolder = (flags: string, description: string, ...files: ReadonlyArray<string>) =>
+  new OutputOption("folder", flags, description, files)
 
 export const setOption = (description = "change a field: its path, or the end of it (repeatable)") =>
   new Option("--set <path=value>", description).argParser(collect).default([], "none")
@@ -123,7 +131,7 @@ const outputsOf = (command: Command) =>
   command.options.flatMap((option) => {
     const place: unknown = command.opts()[option.attributeName()]
     return option instanceof OutputOption && typeof place === "string"
-      ? [{ option: option.long ?? option.flags, place, writes: option.writes }]
+      ? [{ option: option.long ?? option.flags, place, writes: option.writes, files: option.files }]
       : []
   })
 

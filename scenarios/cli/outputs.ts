@@ -4,6 +4,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -150,13 +151,26 @@ interface Named {
   readonly option: string
   readonly place: string
   readonly writes: "file" | "folder"
+  /** What files in a folder will be called. */
+  readonly files: ReadonlyArray<string>
 }
 
-/** Fails where one of them could not be written. */
+/** Fails where one of them could not be written. Nothing is in a folder that is not there. */
 export const requireOutputs = (outputs: ReadonlyArray<Named>): Effect.Effect<void, InputError> =>
   Effect.forEach(
     outputs,
-    ({ option, place, writes }) =>
-      writes === "folder" ? requireWritableFolder(place, option) : requireWritable(place, option),
+    ({ option, place, writes, files }) =>
+      writes === "file"
+        ? requireWritable(place, option)
+        : Effect.andThen(
+            requireWritableFolder(place, option),
+            Effect.suspend(() =>
+              Effect.forEach(
+                existsSync(place) ? files : [],
+                (name) => requireWritable(join(place, name), option),
+                { discard: true }
+              )
+            )
+          ),
     { discard: true }
   )

@@ -22,6 +22,7 @@ import {
   someText,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
+import { studyNames } from "../study/study-names.ts"
 import { routingSources, type RoutingSource } from "../../traces/routing/sources.ts"
 
 const shard = (value: string): { readonly index: number; readonly count: number } => {
@@ -67,7 +68,9 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .description("simulate every point of a study: the axes of a scenario file's study section")
     .argument("<study>", "study file (YAML or JSON)")
     .addOption(setOption())
-    .addOption(outputFolder("--out <folder>", "write study.arrow, study.csv and report.html there"))
+    .addOption(
+      outputFolder("--out <folder>", "write study.arrow, study.csv and report.html there", ...studyNames)
+    )
     .option("--jobs <n>", "threads (default: as many as pay)", wholeNumber(1))
     .option("--shard <i/n>", "compute only this part, for sim merge", shard)
     .option("--resume", "continue what was interrupted in the same --out")
@@ -85,7 +88,8 @@ const scenarioCommands = (sim: Command, ending: Action): void => {
     .addOption(
       outputFolder(
         "-o, --out <folder>",
-        "write study.arrow, study.csv and report.html there"
+        "write study.arrow, study.csv and report.html there",
+        ...studyNames
       ).makeOptionMandatory()
     )
     .addOption(jsonOption())

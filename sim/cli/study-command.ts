@@ -9,6 +9,7 @@ import { readJournal, withJournal, type Finished, type Journal } from "../study/
 import { mergeShards } from "../study/merge.ts"
 import { digestOfRows, headerOf, inOrder, type StudyResult } from "../study/result.ts"
 import { pointsOfShard, runPoints, type Shard } from "../study/run-study.ts"
+import { studyNames } from "../study/study-names.ts"
 import { execute, json, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
@@ -41,14 +42,14 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
       const read = new Set(
         definition.points.flatMap(({ grid }) => grid.flatMap(({ scenario }) => filesOf(scenario, file)))
       )
-      const written = [...studyFiles, shardFile(shard), journalFile(shard)]
+      const own = [shardFile(shard), journalFile(shard)]
       yield* requireApart(
-        written.map((name) => ["--out", join(folder, name)]),
+        [...studyNames, ...own].map((name) => ["--out", join(folder, name)]),
         [file, ...read]
       )
       const lock = join(folder, `${journalFile(shard)}.lock`)
       const computing = Effect.andThen(
-        requireReplaceable(folder, written),
+        requireReplaceable(folder, own),
         computeIn(folder, definition, options)
       )
       return yield* inFolder(folder, withLock(lock, aStudyIn(folder), computing))
@@ -57,7 +58,7 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
 
 const aStudyIn = (folder: string) => ({ folder, option: "--out", what: "a study" })
 
-/** Fails, before anything is computed, where something else is in the place of a file. */
+/** Fails, before anything is computed, where something else is in the place of a file that the option does not say by itself. */
 const requireReplaceable = (folder: string, names: ReadonlyArray<string>) =>
   Effect.forEach(names, (name) => requireWritable(join(folder, name), "--out"), { discard: true })
 
@@ -90,8 +91,6 @@ const inFolder = <A, E>(folder: string, use: Effect.Effect<A, E>): Effect.Effect
         }
       })
   )
-
-const studyFiles = ["study.arrow", "study.csv", "report.html"]
 
 const nameOf = (shard: Shard | undefined, name: string): string =>
   shard === undefined ? name : `${name}-${shard.index % shard.count}-of-${shard.count}`
@@ -215,7 +214,7 @@ export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommand
       )
       const result = yield* mergeShards(parts)
       yield* requireApart(
-        studyFiles.map((name) => ["--out", join(options.out, name)]),
+        studyNames.map((name) => ["--out", join(options.out, name)]),
         files
       )
       const lock = join(options.out, `${journalFile(undefined)}.lock`)

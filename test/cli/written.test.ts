@@ -132,8 +132,35 @@ describe("options that name what is written", () => {
   })
 })
 
-describe("a study's folder in which something else is called as one of its files", () => {
-  it("is refused before anything is computed", () => {
+describe("a folder in which something else is called as one of the files to be written", () => {
+  it("is refused before anything is looked at that is read", () => {
+    const folders = outputs.filter(({ option }) => option.writes === "folder")
+    // A checkpoint's are called by its step.
+    expect(folders.filter(({ option }) => option.files.length === 0).map(({ name }) => name)).toEqual([
+      "exec train --checkpoint"
+    ])
+    const cases = folders.flatMap(({ of, words, command, option }) =>
+      option.files.map((file) => {
+        const place = fs.mkdtempSync(path.join(here, "of-"))
+        fs.mkdirSync(path.join(place, file))
+        const argumentsOf = command.registeredArguments.map(() => path.join(here, "absent"))
+        return { of, place, file, line: [...words.split(" "), ...argumentsOf, option.long!, place] }
+      })
+    )
+    for (const of of ["sim", "exec"] as const) {
+      const own = cases.filter((one) => one.of === of)
+      const lines = own.map(({ line }) => line)
+      for (const [i, ended] of (of === "sim" ? simEach(lines) : execEach(lines)).entries()) {
+        const { place, file, line } = own[i]!
+        const told = `${of}: ${path.join(place, file)}: ${line.at(-2)}: a folder is not accepted; expected a file in`
+        expect(ended.stderr.startsWith(told), ended.stderr).toBe(true)
+        expect([ended.status, ended.stdout, filesIn(place)]).toEqual([2, "", [file]])
+        fs.rmSync(place, { recursive: true })
+      }
+    }
+  })
+
+  it("is refused before a study computes anything", () => {
     const out = path.join(here, "out")
     fs.mkdirSync(path.join(out, "study.csv"), { recursive: true })
     const study = path.join(here, "study.yaml")
