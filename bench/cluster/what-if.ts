@@ -325,8 +325,7 @@ const measureAll = async (layout: Layout): Promise<void> => {
 }
 
 const shaped = points.filter(({ name }) => name !== nvlink)
-if (options.mps && shaped.length < points.length)
-  throw new Error(`--mps: with --points that are bandwidths`)
+if (options.mps && shaped.length < points.length) throw new Error(`--mps: with --points that are bandwidths`)
 const reason = shaped.length === 0 ? undefined : whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
