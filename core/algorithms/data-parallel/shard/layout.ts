@@ -22,6 +22,8 @@ interface Member {
   readonly parameter: number
   /** In elements. */
   readonly offset: number
+  /** Of its own; behind them, up to the next place, are zeros, which count in sums and norms as nothing. */
+  readonly elements: number
 }
 
 /** Flat tensors for parameters of these shapes, matrices first, divided among so many ranks. */
@@ -39,8 +41,9 @@ export const layOut = (
       let offset = 0
       const members = indices.map((parameter): Member => {
         const at = offset
-        offset += aligned(elementsOf(parameters[parameter]!.shape))
-        return { parameter, offset: at }
+        const elements = elementsOf(parameters[parameter]!.shape)
+        offset += aligned(elements)
+        return { parameter, offset: at, elements }
       })
       const partElements = aligned(Math.ceil(offset / ranks))
       const { shape, dtype } = parameters[indices[0]!]!
