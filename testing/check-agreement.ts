@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import type { Disagreement } from "../core/agreement/disagreement.ts"
 import { runsOf, unitsOf } from "../core/algorithms/data-parallel/shard/units.ts"
+import { sharingLayers } from "../core/models/layer-graph.ts"
 import { recomputeChoices } from "../core/models/recompute.ts"
 import { messageOf } from "../core/message-of.ts"
 import { runOnBoth, runnableOn, type BothOptions } from "../exec/cli/both-machines.ts"
@@ -98,8 +99,9 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
         }
         const { model } = decodeScenario(scenario)
         if (!isArchitecture(model)) throw new TypeError("a generated model has an architecture")
-        const names = modelGraph(model).layers.map(({ name }) => name)
-        const layers = shard === undefined ? names : runsOf(unitsOf(names, "block"))
+        const graph = modelGraph(model)
+        const names = graph.layers.map(({ name }) => name)
+        const layers = shard === undefined ? names : runsOf(unitsOf(names, "block", sharingLayers(graph)))
         return { ...scenario, algorithm: algorithm(layers.length) }
       }
     )

@@ -57,6 +57,17 @@ export const parameterCount = (graph: LayerGraph): number => {
   return count
 }
 
+/** Of each weight that several layers use, these layers, ascending. */
+export const sharingLayers = ({ layers }: LayerGraph): ReadonlyArray<ReadonlyArray<number>> => {
+  const users = new Map<string, Set<number>>()
+  for (const [index, { parameters }] of layers.entries())
+    for (const { name } of parameters) users.set(name, new Set([index]))
+  for (const [index, layer] of layers.entries())
+    for (const phase of phases)
+      for (const { inputs } of layer[phase]) for (const { name } of inputs) users.get(name)?.add(index)
+  return [...users.values()].filter(({ size }) => size > 1).map((own) => [...own].toSorted((a, b) => a - b))
+}
+
 /** Work of several calls together. */
 export const workOf = (calls: ReadonlyArray<KernelCall>): Work => {
   let [flops, readBytes, writtenBytes] = [0, 0, 0]

@@ -5,7 +5,7 @@ import {
   planShards,
   type ShardChoices
 } from "../../core/algorithms/data-parallel/shard/plan.ts"
-import type { LayerGraph } from "../../core/models/layer-graph.ts"
+import { sharingLayers, type LayerGraph } from "../../core/models/layer-graph.ts"
 import type { World } from "../../core/world.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
 import { plan } from "../simulate/simulated.ts"
@@ -26,7 +26,7 @@ export const plannedInParts = (
   within: "site" | "world" = "world"
 ) => {
   const names = graph.layers.map(({ name }) => name)
-  const shard = choices && planShards(names, divided(world, within), choices)
+  const shard = choices && planShards(names, divided(world, within), choices, sharingLayers(graph))
   const profile = tinyProfile(graph)
   return { shard, planned: plan(algorithm, shard ? dividedProfile(profile, shard) : profile, world).planned }
 }

@@ -150,7 +150,7 @@ describe("a model in parts", () => {
           seen.names.add(settings.name)
         }
       ),
-      { numRuns: 60 }
+      { numRuns: 45 }
     )
     expect(seen.across).toBeGreaterThan(10)
     expect(seen.several).toBeGreaterThan(10)
@@ -473,7 +473,7 @@ describe("what cannot be divided", () => {
   const even = sitesOf(2, 2)
   const refusal = (given: object, world = even): string => {
     const settings = Schema.decodeUnknownSync(ShardSettings)(given)
-    const found = resolveShards(settings, world, names, "a.yaml")
+    const found = resolveShards(settings, world, names, [], "a.yaml")
     return Result.isFailure(found) ? found.failure.message : ""
   }
 

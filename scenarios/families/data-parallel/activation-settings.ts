@@ -9,7 +9,7 @@ import type { Estimate } from "../../../core/cost/provenance.ts"
 import { withDefault } from "../../../core/fields.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { eagerSavedBytes } from "../../../core/models/eager-memory.ts"
-import { parameterCount, type LayerGraph } from "../../../core/models/layer-graph.ts"
+import { parameterCount, sharingLayers, type LayerGraph } from "../../../core/models/layer-graph.ts"
 import { recomputesBlocks, recomputeChoices, type Recompute } from "../../../core/models/recompute.ts"
 import { elementsOf } from "../../../core/machine/tensor.ts"
 import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
@@ -112,7 +112,8 @@ export const keptBytes = (
       planShards(
         graph.layers.map(({ name }) => name),
         shard,
-        shard
+        shard,
+        sharingLayers(graph)
       )
     const buckets = own === undefined && ranks > 1 ? planned.describe().buckets : undefined
     return {

@@ -101,7 +101,8 @@ export const prepareTraining = (
               : { activations: { ...scenario.activations, of: model } })
           },
       file,
-      loader
+      loader,
+      graph
     ).pipe(
       Effect.mapError((error) =>
         planFrom !== undefined && error.field.startsWith("model.")

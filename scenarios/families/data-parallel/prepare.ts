@@ -18,6 +18,7 @@ import { deviceNamed, type Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { kernels } from "../../../core/kernels/catalogue.ts"
+import { sharingLayers, type LayerGraph } from "../../../core/models/layer-graph.ts"
 import { operand, type Operand } from "../../../core/kernels/kernel.ts"
 import { dtypeBits, type Dtype } from "../../../core/machine/tensor.ts"
 import type { Program } from "../../../core/machine/machine.ts"
@@ -31,8 +32,8 @@ import { unmeasuredFaultWarnings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
 import type { SimulatedEnd } from "../../runnable.ts"
 import { mostLayersOfRanks, mostScheduled, requireHeld } from "../../sizes.ts"
-import { resolveModel, type ResolvedModel } from "../../model.ts"
-import { isArchitecture } from "../../model-graph.ts"
+import { misfit, resolveModel, type ResolvedModel } from "../../model.ts"
+import { isArchitecture, modelGraph } from "../../model-graph.ts"
 import { opTableOf, resolveOpTable } from "../../op-table.ts"
 import { resolveHost } from "../../host.ts"
 import {
@@ -111,16 +112,33 @@ const sent = (shard: ShardPlan | undefined): ReadonlyArray<string> => {
   return [...averages, "all_gather", "reduce_scatter"]
 }
 
+/** Layers that share a weight: a described model says which; a profile does not, but where its layers are known to be that model's. */
+const sharingOf = (
+  { model, activations }: DataParallelScenario,
+  names: ReadonlyArray<string>,
+  known: LayerGraph | undefined
+): ReadonlyArray<ReadonlyArray<number>> => {
+  const described = isArchitecture(model) ? model : activations?.of
+  const graph =
+    known ?? (described === undefined || misfit(described) !== undefined ? undefined : modelGraph(described))
+  return graph !== undefined && names.join() === graph.layers.map(({ name }) => name).join()
+    ? sharingLayers(graph)
+    : []
+}
+
 /** How the scenario's model, whose layers have these module paths, is divided; undefined where it is whole. */
 const divided = (
   scenario: DataParallelScenario,
   world: World,
   names: ReadonlyArray<string>,
-  file: string
+  file: string,
+  graph: LayerGraph | undefined
 ): Effect.Effect<ShardPlan | undefined, InputError> =>
   Effect.gen(function* () {
     if (scenario.shard === undefined) return undefined
-    const shard = yield* Effect.fromResult(resolveShards(scenario.shard, world, names, file))
+    const shard = yield* Effect.fromResult(
+      resolveShards(scenario.shard, world, names, sharingOf(scenario, names, graph), file)
+    )
     yield* requireGathered(scenario, names, shard, file)
     return shard
   })
@@ -147,11 +165,15 @@ const asItRuns = (
     }
   })
 
-/** Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. */
+/**
+ * Plans a scenario's algorithm without running it. `file` is its path: files it names are relative to its folder. `graph` is the
+ * model's where a profile stands for it.
+ */
 export const planScenario = (
   scenario: DataParallelScenario,
   file: string,
-  loader: Loader
+  loader: Loader,
+  graph?: LayerGraph
 ): Effect.Effect<PlannedScenario, InputError> =>
   Effect.gen(function* () {
     const world = yield* resolveWorld(scenario.world, file, loader)
@@ -185,7 +207,7 @@ export const planScenario = (
       yield* requireHeld(period, layers, mostScheduled, "layers")
     }
     const names = profile.layers.map(({ name }) => name)
-    const shard = yield* divided(scenario, world, names, file)
+    const shard = yield* divided(scenario, world, names, file, graph)
     const peers = shard?.placeOf(0).peers ?? world.all
     const tableOf = (of: "measured" | "inside") =>
       resolveCollectiveTable(scenario.collectives, of, sent(shard), file, loader)

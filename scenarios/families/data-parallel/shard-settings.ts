@@ -71,11 +71,12 @@ export const partEstimates = (
         }
       ]
 
-/** The plan for a model of layers with these module paths. `file` is the scenario's path. */
+/** The plan for a model of layers with these module paths, of which some may share a weight. `file` is the scenario's path. */
 export const resolveShards = (
   settings: ShardSettings,
   world: World,
   names: ReadonlyArray<string>,
+  sharing: ReadonlyArray<ReadonlyArray<number>>,
   file: string
 ): Result.Result<ShardPlan, InputError> => {
   const { within, optimizer: _, ...choices } = settings
@@ -90,5 +91,5 @@ export const resolveShards = (
       `${within} (${[...new Set(division.sizes)].join(", ")} ranks)`,
       `${within}s of equally many ranks`
     )
-  return Result.succeed(planShards(names, division, choices))
+  return Result.succeed(planShards(names, division, choices, sharing))
 }

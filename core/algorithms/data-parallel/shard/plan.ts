@@ -33,13 +33,14 @@ export interface ShardPlan extends ShardChoices, Pick<Division, "placeOf"> {
   readonly runs: ReadonlyArray<Run>
 }
 
-/** The plan for a model of layers with these module paths. */
+/** The plan for a model of layers with these module paths, of which some may share a weight (`sharingLayers`). */
 export const planShards = (
   names: ReadonlyArray<string>,
   { ranks, placeOf }: Division,
-  choices: ShardChoices
+  choices: ShardChoices,
+  sharing: ReadonlyArray<ReadonlyArray<number>> = []
 ): ShardPlan => {
-  const division = unitsOf(names, choices.units)
+  const division = unitsOf(names, choices.units, sharing)
   return { ...choices, ranks, placeOf, division, runs: runsOf(division) }
 }
 

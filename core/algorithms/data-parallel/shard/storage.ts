@@ -21,7 +21,6 @@ import {
   type LayerOps,
   type LayerSpec,
   type Learnt,
-  type ParameterPlace,
   type ParameterSpec,
   type Storage,
   type StorageBytes,
@@ -36,6 +35,7 @@ import { flatInitial } from "./initial.ts"
 import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
 import { Pool } from "./pool.ts"
+import { placesIn, requireOwn } from "./places.ts"
 import { cast, wireFor } from "./travel.ts"
 import type { Run, Unit } from "./units.ts"
 
@@ -111,6 +111,7 @@ const shardedStorage = (
       const make = (owner: string) =>
         Effect.forEach(flats, (flat, i) => alloc(kind, { name: `${owner} ${what} ${i}`, ...spec(flat) }))
       if (slots === undefined) return make(unit.name)
+      // Of members' sizes too: what is zeros behind one's must not be another's numbers.
       const key = JSON.stringify([what, flats.map((flat) => [spec(flat).dtype, flat.members, flat.shape])])
       return pool.take(key, slots, (slot) => make(`slot ${slot}`))
     }
@@ -427,18 +428,6 @@ const shardedStorage = (
       const { name } = division[runs[index]!.unit]!
       return last === undefined ? [] : [launch(`reach ${name}`, kernels.barrier, Lane.intra, last, [])]
     }
-    const placed = new Map<ParameterSpec, ParameterPlace>()
-    runs.forEach(({ unit, first }, layer) => {
-      if (!first) return
-      const parameters = parametersOf(division[unit]!)
-      layOut(parameters, ranks).forEach(({ members }, learnt) => {
-        for (const { parameter, offset } of members) {
-          const { name, shape } = parameters[parameter]!
-          placed.set(parameters[parameter]!, { name, shape, layer, learnt, offset })
-        }
-      })
-    })
-    const places = specs.flatMap(({ parameters }) => parameters.map((parameter) => placed.get(parameter)!))
     return {
       bytes,
       whole,
@@ -446,9 +435,10 @@ const shardedStorage = (
       peers,
       holders: shard,
       reduceDtype: plan.reduceDtype,
-      places,
-      layers: (ops) =>
-        runs.map((run, index): TrainingLayer => {
+      places: placesIn(specs, plan),
+      layers: (ops) => {
+        requireOwn(plan, whole, ops)
+        return runs.map((run, index): TrainingLayer => {
           const { learnt } = stored[index]!
           const gathered = gathers.forward[index]!.flatMap((unit) => [
             ...units[unit]!.gather,
@@ -495,5 +485,6 @@ const shardedStorage = (
                 })
           }
         })
+      }
     }
   })

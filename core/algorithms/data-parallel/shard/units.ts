@@ -48,17 +48,26 @@ export const blocksOf = (names: ReadonlyArray<string>): ReadonlyArray<string | u
   })
 }
 
-/** Every layer is in one unit; units in the order in which the forward pass first needs them. */
-export const unitsOf = (names: ReadonlyArray<string>, choice: UnitChoice): ReadonlyArray<Unit> => {
-  const own = (name: string, index: number) => ({ name, layers: [index], root: false })
-  if (choice === "layer") return names.map(own)
+/**
+ * Every layer is in one unit; units in the order in which the forward pass first needs them. Layers that share a weight are in one,
+ * the root where they would be in several: its parameters stay, and its gradients are whole until the first layer is done.
+ */
+export const unitsOf = (
+  names: ReadonlyArray<string>,
+  choice: UnitChoice,
+  sharing: ReadonlyArray<ReadonlyArray<number>> = []
+): ReadonlyArray<Unit> => {
   const blocks = choice === "model" ? names.map(() => undefined) : blocksOf(names)
   // A model without blocks has layers alone to be divided by.
-  if (choice === "block" && blocks.every((block) => block === undefined)) return names.map(own)
-  return [...Map.groupBy(names.keys(), (index) => blocks[index])].map(([block, layers]) => ({
-    name: block ?? "root",
+  const byLayer = choice === "layer" || (choice === "block" && blocks.every((block) => block === undefined))
+  const unitOf: Array<string | number | undefined> = byLayer ? [...names.keys()] : [...blocks]
+  for (const layers of sharing)
+    if (new Set(layers.map((layer) => unitOf[layer])).size > 1)
+      for (const layer of layers) unitOf[layer] = undefined
+  return [...Map.groupBy(names.keys(), (index) => unitOf[index])].map(([unit, layers]) => ({
+    name: (typeof unit === "number" ? names[unit] : unit) ?? "root",
     layers,
-    root: block === undefined
+    root: unit === undefined
   }))
 }
 
