@@ -114,7 +114,7 @@ const agreed = (file: string, options: AgreeCommandOptions) =>
     }
     return yield* perhapsInJob(options, together, (job) =>
       Effect.gen(function* () {
-        if (job?.rank === 0) yield* warnOfLinks(runnable.world)
+        if (job?.rank === 0) yield* warnOfLinks(runnable.world, job)
         const { record } = yield* runForReal(both, job)
         if (job !== undefined && job.rank !== 0) return said("")
         // Kept before it is compared, which takes memory; and compared whether it could be kept or not.

@@ -66,7 +66,7 @@ const generated = (
     const warnings = yield* CurrentWarnings
     if (isFirst) yield* warn(scenario)
     const run = ({ world, program, collectives, capacityBytes, initial, h2d, d2h }: Runnable) => {
-      const warned = job !== undefined && isFirst ? warnOfLinks(world) : Effect.void
+      const warned = job !== undefined && isFirst ? warnOfLinks(world, job) : Effect.void
       const ran = executeThen(
         {
           world,

@@ -20,6 +20,7 @@ import {
   type TransportWish
 } from "../job/environment.ts"
 import { CurrentBackend } from "../backend.ts"
+import { nodeWarnings } from "../job/hosts.ts"
 import { ProcessJob } from "../job/processes.ts"
 import type { RankLost } from "../../core/machine/machine.ts"
 import type { NoRendezvous } from "../job/rendezvous.ts"
@@ -103,13 +104,17 @@ export const perhapsInJob = <A, E>(
     return Effect.andThen(requireSize(place, ranks, file), inJob(place, options, together, use))
   })
 
-/** Between processes bytes take the way that there is: a limit that the scenario states is no limit there. */
-export const warnOfLinks = ({ links: { intra, inter, wan } }: World): Effect.Effect<void> => {
+/** Between processes bytes take the way that there is, whatever limits and nodes the scenario states. */
+export const warnOfLinks = (world: World, { hosts }: ProcessJob): Effect.Effect<void> => {
+  const { intra, inter, wan } = world.links
   const wans = wan === undefined ? [] : "pairs" in wan ? wan.pairs.map(({ link }) => link) : [wan]
   const limited = [intra, inter, ...wans].some(
     (link) => link.bytesPerSecond < Infinity || link.latencySeconds > 0
   )
-  return warnOf(limited ? ["links have no effect between processes: real ones are as fast as they are"] : [])
+  return warnOf([
+    ...(limited ? ["links have no effect between processes: real ones are as fast as they are"] : []),
+    ...nodeWarnings(world, hosts)
+  ])
 }
 
 /** The place of this process in a job that a launcher has started; undefined where it is alone. */

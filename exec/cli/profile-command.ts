@@ -23,6 +23,7 @@ import type { Scenario } from "../../scenarios/families.ts"
 import { timedInParts, timedRepeatedly, watchingCores, type Timed } from "../core-waits.ts"
 import { rowOf, thisDevice, timeCollectives, timeCopies } from "../bench.ts"
 import type { Execution } from "../execute.ts"
+import { nodeWarnings, unlikeHosts } from "../job/hosts.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany, withWaits } from "../in-company.ts"
 import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
@@ -126,9 +127,18 @@ const measuredOn = (
       : { device: emulated.name, conditions: `--emulate-device on ${here}` }
   )
 
-/** Kernels of an emulated device mostly sleep: what they wait for a core is none of their time. */
-const coresShared = ({ emulated, job }: On, ranks: number, all: ReadonlyArray<Timed>) =>
-  emulated === undefined ? sharedCores(all, { ranks, apart: job !== undefined }) : Effect.succeed([])
+/**
+ * What cores and hosts were like meanwhile. Kernels of an emulated device mostly sleep: what they wait for a core is none of their time.
+ * Of processes on hosts that are no world's nodes, that too.
+ */
+const placeNotes = ({ emulated, job }: On, world: World, all: ReadonlyArray<Timed>) =>
+  Effect.map(
+    emulated === undefined
+      ? sharedCores(all, { ranks: world.size, apart: job !== undefined })
+      : Effect.succeed([]),
+    (shared) =>
+      job === undefined ? shared : [...shared, ...nodeWarnings(world, job.hosts), ...unlikeHosts(job.hosts)]
+  )
 
 /** What each rank has of it; of all ranks, as the profile has it, at rank 0. */
 const timesWithout = (
@@ -232,7 +242,7 @@ const profileTraining = (
     )
     if (costs === undefined) return said("")
     const notes = [
-      ...(yield* coresShared({ emulated, job }, world.size, watched)),
+      ...(yield* placeNotes({ emulated, job }, world, watched)),
       ...stepWarnings(stepsInParts(ran.record, graph, steps)),
       ...companyWarnings(company, "collectives.slowdown")
     ]
@@ -446,7 +456,7 @@ const profileRun = (
     const collectives = emulated === undefined ? withWaits(rows, company) : rows
     const measured = yield* measuredOn(emulated)
     const notes = [
-      ...(yield* coresShared({ emulated, job }, world.size, watched)),
+      ...(yield* placeNotes({ emulated, job }, world, watched)),
       ...(parts === undefined ? [] : collectiveWarnings(collectiveSamples(kept, reckoning.of))),
       ...companyWarnings(company, "costs.slowdown"),
       ...readWarnings(host, recording)

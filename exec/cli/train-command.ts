@@ -133,7 +133,7 @@ const trained = (
     if (isFirst) {
       yield* warn(scenario)
       yield* warnOf(notSaved(scenario, asked))
-      if (job !== undefined) yield* warnOfLinks(world)
+      if (job !== undefined) yield* warnOfLinks(world, job)
     }
     const checkpoints =
       asked === undefined

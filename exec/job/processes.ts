@@ -44,6 +44,8 @@ export class ProcessJob implements Links {
   readonly size: number
   /** Position among the processes of this host. */
   localRank = 0
+  /** What is the same of two ranks where they are on one host. */
+  hosts: ReadonlyArray<string> = []
   readonly mesh: Mesh
   readonly #handlers = new Map<string, (peer: number, value: unknown) => void>()
   readonly #early = new Map<string, Array<readonly [number, unknown]>>()
@@ -145,6 +147,7 @@ export class ProcessJob implements Links {
       Effect.map((hosts) => {
         const before = hosts.slice(0, this.rank).filter((host) => host === hosts[this.rank]).length
         this.localRank = place.localRank ?? before
+        this.hosts = hosts
         return this
       }),
       Effect.mapError(({ rank, reason }) => new NoRendezvous({ rank, reason }))
@@ -259,13 +262,15 @@ export class ProcessJob implements Links {
    * of a few round trips (Cristian's algorithm). All ranks call it together.
    */
   get clockOffset(): Effect.Effect<ClockOffset, RankLost> {
-    return Effect.flatMap(this.exchange(hostId()), (hosts) => {
+    return Effect.flatMap(this.barrier, () => {
       if (this.rank === 0) {
         this.onTold("time?", (peer) => this.tell(peer, "time", this.mesh.nowNanoseconds))
         return Effect.as(this.barrier, { seconds: 0, errorSeconds: 0 })
       }
       const measured: Effect.Effect<ClockOffset, RankLost> =
-        hosts[this.rank] === hosts[0] ? Effect.succeed({ seconds: 0, errorSeconds: 0 }) : this.#askTime()
+        this.hosts[this.rank] === this.hosts[0]
+          ? Effect.succeed({ seconds: 0, errorSeconds: 0 })
+          : this.#askTime()
       return Effect.tap(measured, () => this.barrier)
     })
   }
