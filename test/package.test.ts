@@ -31,18 +31,25 @@ interface Manifest {
 }
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Manifest
 
+/** As someone has it who installs the package: what tests load processes from is not there. */
+const environment = { ...process.env, NODE_OPTIONS: "" }
+
 const npm = (cwd: string, ...args: ReadonlyArray<string>): void => {
   execFileSync("npm", [...args, "--loglevel=error"], {
     cwd,
     stdio: ["ignore", "ignore", "pipe"],
     // A cache of its own: what a machine happens to have cached must not make the difference.
     // The addon's build takes long, and has its own tests.
-    env: { ...process.env, npm_config_cache: join(folder, "cache"), TANDEM_NATIVE: "skip" }
+    env: { ...environment, npm_config_cache: join(folder, "cache"), TANDEM_NATIVE: "skip" }
   })
 }
 
 const run = (node: string, ...args: ReadonlyArray<string>) => {
-  const { status, stdout, stderr } = spawnSync(node, args, { cwd: consumer, encoding: "utf8" })
+  const { status, stdout, stderr } = spawnSync(node, args, {
+    cwd: consumer,
+    encoding: "utf8",
+    env: environment
+  })
   return { status, stdout, stderr }
 }
 const sim = (...args: ReadonlyArray<string>) =>
@@ -260,7 +267,10 @@ function olderNode(): string | undefined {
     .map((path) => join(path, "node"))
     .find((node) => {
       if (!existsSync(node)) return false
-      const { stdout } = spawnSync(node, ["-p", "process.versions.node"], { encoding: "utf8" })
+      const { stdout } = spawnSync(node, ["-p", "process.versions.node"], {
+        encoding: "utf8",
+        env: environment
+      })
       return /^2[01]\./u.test(stdout)
     })
 }

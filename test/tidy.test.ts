@@ -162,11 +162,13 @@ const examples: Readonly<
       ["test/a.test.ts", "const x = value as unknown as Array<any>"],
       ["bench/a.ts", "enum Lane { compute }"],
       ["traces/a.ts", "declare namespace Arrow {}"],
+      ["traces/a.ts", "declare module Arrow {}"],
       ["sim/a.ts", `// @ts-${"ignore"}\nexport const x: number = text`]
     ],
     keeps: [
       ["core/a.ts", "// any enum of a namespace\nexport const any = (x: unknown) => x"],
-      ["core/a.ts", "declare global { interface Array<T> {} }"]
+      ["core/a.ts", "declare global { interface Array<T> {} }"],
+      ["test/a.ts", 'declare module "vitest" { interface ProvidedContext {} }']
     ]
   },
   "imports name files": {

@@ -270,7 +270,9 @@ export const rules: ReadonlyArray<Rule> = [
       ...nodesOf(source, (node) => {
         if (node.type === "TSAnyKeyword") return "any"
         if (node.type === "TSEnumDeclaration") return "enum"
-        return node.type === "TSModuleDeclaration" && node["kind"] !== "global" ? "namespace" : undefined
+        // Of another module's types, as of the global ones, one may say more.
+        const isNamed = node.type === "TSModuleDeclaration" && node["kind"] !== "global"
+        return isNamed && (node["id"] as Node).type !== "Literal" ? "namespace" : undefined
       }),
       ...matchesOf(source, /@ts-(?:ignore|expect-error|nocheck)\b/u)
     ]
