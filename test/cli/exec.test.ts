@@ -246,11 +246,15 @@ describeNative("exec on this machine", () => {
     const simulated = JSON.parse(stdout) as { computeSeconds: number; warnings: ReadonlyArray<string> }
     expect(simulated.warnings).toEqual(expect.arrayContaining(notes.map((note) => `${profile}: ${note}`)))
     expect(simulated.computeSeconds / (result["stepSeconds"] as number)).toBeCloseTo(1, 6)
-    const [planned, other] = execEach([
+    const [planned, ...others] = execEach([
       ["train", scenario, "--plan-from", profile, "--steps", "2"],
-      ["train", scenario, "--set", "layers=2", "--plan-from", profile]
+      ["train", scenario, "--set", "layers=2", "--plan-from", profile],
+      ["train", scenario, "--set", "vocabulary=65", "--plan-from", profile]
     ])
     expect(planned!.status).toBe(0)
-    expect(other!.stderr).toMatch(/expected a profile of the scenario's gpt2 with its \d+ layers/u)
+    for (const { stderr } of others)
+      expect(stderr).toMatch(
+        /expected a profile of the scenario's gpt2 with its \d+ layers and their parameters/u
+      )
   })
 })

@@ -174,6 +174,22 @@ describe("a model of real kernels", () => {
     expect(losses.at(-1)!.loss).toBeLessThan(2)
   })
 
+  it.each([1, 300, 2000])("sends as many bytes in each of DDP's buckets as is planned: %d", (bucketBytes) => {
+    const graph = tinyGraphs.gpt2
+    const world = flatWorld(2)
+    const settings = { name: "ddp", bucketBytes, firstBucketBytes: bucketBytes } as const
+    const { planned } = plan(settings, tinyProfile(graph), world)
+    const program = planned.program(kernelModel(tinyModel(graph)), 1)
+    const { journals } = execute({ world, program }).execution
+    const sent = journals![0]!.entries.flatMap((entry) =>
+      entry.kind === "op" && entry.op.label.startsWith("all-reduce")
+        ? [entry.op.reads.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)]
+        : []
+    )
+    expect(sent).toEqual(planned.describe().buckets!.map(({ sizeBytes }) => sizeBytes))
+    expect(new Set(sent).size).toBeGreaterThan(1)
+  })
+
   it("refuses to evaluate without held-out tokens", () => {
     expect(() =>
       run({

@@ -9,7 +9,7 @@ import type { PlannedAlgorithm } from "../../../core/algorithms/data-parallel/al
 import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import type { Program } from "../../../core/machine/machine.ts"
 import { withSnapshots } from "../../../core/machine/snapshots.ts"
-import { dtypeBits } from "../../../core/machine/tensor.ts"
+import { dtypeBits, elementsOf } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { copiedCheckpoints } from "./checkpoint-settings.ts"
 import { savedBeginning } from "./beginning.ts"
@@ -120,7 +120,7 @@ export const prepareTraining = (
         file: planFrom,
         field: "",
         value: `a profile of ${profile.name} with ${profile.layers.length} layers`,
-        accepted: `a profile of the scenario's ${graph.name} with its ${graph.layers.length} layers, as \`exec profile\` writes it`
+        accepted: `a profile of the scenario's ${graph.name} with its ${graph.layers.length} layers and their parameters, as \`exec profile\` writes it`
       })
     }
     const gathered = shard?.parameterDtype
@@ -186,9 +186,30 @@ const continuationOf = (
   }
 }
 
-const sameLayers = (profile: Profile, graph: LayerGraph): boolean =>
-  profile.layers.length === graph.layers.length &&
-  profile.layers.every(({ name }, index) => name === graph.layers[index]!.name)
+/** By name, and as many parameters of the same sizes in each. */
+const sameLayers = ({ layers, parameters }: Profile, graph: LayerGraph): boolean => {
+  const told = (name: string, elements: ReadonlyArray<number>) =>
+    `${name} ${elements.toSorted((a, b) => a - b).join()}`
+  const own = layers.map((_, index) => parameters.filter(({ layer }) => layer === index))
+  return (
+    layers
+      .map(({ name }, index) =>
+        told(
+          name,
+          own[index]!.map(({ shape }) => elementsOf(shape))
+        )
+      )
+      .join() ===
+    graph.layers
+      .map((layer) =>
+        told(
+          layer.name,
+          layer.parameters.map(({ elements }) => elements)
+        )
+      )
+      .join()
+  )
+}
 
 /** Each step's loss is read: a value that both machines must agree on, and a wait that both must keep. */
 export const runnableOf = ({ scenario, world, planned, build, steps }: PreparedTraining): Runnable<void> => {

@@ -13,15 +13,8 @@ export const gradientSizes = (profile: Profile): ReadonlyArray<GradientSize> =>
     dtype
   }))
 
-/** Index of each parameter among its layer's, in the profile's gradient-ready order. */
-const gradientRefs = (profile: Profile): ReadonlyArray<GradientRef> => {
-  const seen = new Map<number, number>()
-  return profile.parameters.map(({ layer }) => {
-    const parameter = seen.get(layer) ?? 0
-    seen.set(layer, parameter + 1)
-    return { layer, parameter }
-  })
-}
+const gradientRefs = ({ parameters }: Profile): ReadonlyArray<GradientRef> =>
+  parameters.map(({ layer, shape }) => ({ layer, elements: elementsOf(shape) }))
 
 export const planBuckets = (
   profile: Profile,

@@ -16,10 +16,10 @@ import {
   type TrainingModelBuilder
 } from "../training-model.ts"
 
-/** One parameter's gradient: a layer, and which of its parameters. */
+/** One parameter's gradient: a layer's, of so many numbers. A profile's order within a layer need not be the model's. */
 export interface GradientRef {
   readonly layer: number
-  readonly parameter: number
+  readonly elements: number
 }
 
 /** What S-SGD and DDP send: which gradients together, when, and in which dtype. */
@@ -35,6 +35,13 @@ export interface DdpPlan {
   readonly deadline: Deadline
   /** Dtype of gradients on the wire; that of the gradients when absent. */
   readonly wire?: Dtype | undefined
+}
+
+/** Takes the gradient out of those of its layer that are in no bucket yet. Throws RangeError where the plan is another model's. */
+const taken = (left: Array<Tensor>, { layer, elements }: GradientRef): Tensor => {
+  const at = left.findIndex((gradient) => gradient.elements === elements)
+  if (at < 0) throw new RangeError(`layer ${layer} has no further gradient of ${elements} numbers`)
+  return left.splice(at, 1)[0]!
 }
 
 /** Steps `from` to `steps` of data-parallel training. */
@@ -54,8 +61,9 @@ export const distributedDataParallel = (
     const all: Array<Tensor> = []
     // Buckets are sent in order, as DDP's reducer does: one waits for those before it.
     let ready = layers.length - 1
+    const left = layers.map(({ gradients }) => [...gradients])
     plan.buckets.forEach((bucket, index) => {
-      const gradients = bucket.map(({ layer, parameter }) => layers[layer]!.gradients[parameter]!)
+      const gradients = bucket.map((ref) => taken(left[ref.layer]!, ref))
       all.push(...gradients)
       // Of a bucket all gradients are of one dtype.
       const wire = gradientWire(gradients[0]!.dtype, plan.wire, model.reduceDtype)
