@@ -24,6 +24,7 @@ import {
 import type { ImportReport } from "./import-report.ts"
 import { isTraceName, looksLikeTrace } from "./kineto/bytes.ts"
 import { importKinetoFile } from "./kineto/import.ts"
+import { modelFindings } from "./model-config.ts"
 import { importNcclTests } from "./nccl-tests.ts"
 import { readHead } from "./head.ts"
 import { isZip, otherCompression, unpacked, zipEntries } from "./packed.ts"
@@ -47,7 +48,7 @@ import { readWeights } from "./weights-file.ts"
 /** What a file is, and what it is good for. */
 export interface Diagnosis {
   readonly file: string
-  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "result", "run", "checkpoint", "weights", "scenario", or what else it is. */
+  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "result", "run", "checkpoint", "weights", "scenario", "model-config", or what else it is. */
   readonly kind: string
   /** Whether anything here reads it. */
   readonly readable: boolean
@@ -64,9 +65,7 @@ export interface Diagnosis {
 export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
   Effect.gen(function* () {
     const head = yield* attemptAsync(file, "the path of a file", () => readHead(file))
-    if (head === undefined) {
-      return yield* ofFolder(file)
-    }
+    if (head === undefined) return yield* ofFolder(file)
     if (head.bytes.length === 0) return unknown(file, "empty", "an empty file", [])
     if (startsWith(head.bytes, "ARROW1")) return yield* ofArrow(file)
     const compression = otherCompression(head.bytes)
@@ -83,7 +82,8 @@ export const diagnose = (file: string): Effect.Effect<Diagnosis, TraceError> =>
     const timeline = own(file, ownTimeline(head.text))
     if (timeline !== undefined) return timeline
     const other = foreignKind(head.bytes, head.text)
-    if (other !== undefined) return foreign(file, other)
+    if (other !== undefined)
+      return { ...foreign(file, other), ...(other.kind === "model-config" ? modelFindings(head.text) : {}) }
     if (looksLikeTrace(head.text)) return yield* ofTrace(file)
     if (/\.ya?ml$/iu.test(file) || /^\s*(?:task|name|world|study|model):/mu.test(head.text.slice(0, 4096))) {
       return {

@@ -179,10 +179,7 @@ const known: ReadonlyArray<readonly [looks: Looks, kind: string, title: string, 
     matches(/^\s*\{/u, /"model_type"\s*:/u, /"(?:hidden_size|n_embd|d_model|text_config)"\s*:/u),
     "model-config",
     "a model's configuration, as Hugging Face has it",
-    {
-      what: "a model of these sizes",
-      how: "model: {architecture: ...} in a scenario: its name where it is one of those known, or its sizes"
-    }
+    { what: "a model of these sizes", how: "config.json as the model's repository has it, whole" }
   ],
   [begins("PAR1"), "parquet", "a Parquet table", asCsv("parquet")],
   [begins("\x89HDF\r\n"), "hdf5", "an HDF5 file"],
