@@ -96,6 +96,10 @@ export const acrossNodesGroup = (world: World, rank: number): Group => {
   }
 }
 
+/** Whether all of these ranks are on one node. */
+export const onOneNode = ({ nodeOf }: World, ranks: ReadonlyArray<number>): boolean =>
+  ranks.every((rank) => nodeOf[rank] === nodeOf[ranks[0]!])
+
 const positionOnNode = (world: World, rank: number): number => {
   let first = rank
   while (first > 0 && world.nodeOf[first - 1] === world.nodeOf[rank]) first--

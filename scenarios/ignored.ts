@@ -83,20 +83,26 @@ export const worldWarnings = (
     if (collectives.inside !== undefined) warnings.push("collectives.inside has no effect: there is one rank")
     if (collectives.slowdown !== undefined)
       warnings.push("collectives.slowdown has no effect: there is one rank")
+    if (collectives.slowdownInside !== undefined)
+      warnings.push("collectives.slowdownInside has no effect: there is one rank")
     if (collectives.wait !== undefined) warnings.push("collectives.wait has no effect: there is one rank")
   } else if (ranks === ranksPerNode && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
   if (ranks > 1 && ranksPerNode === 1 && collectives.inside !== undefined)
     warnings.push("collectives.inside has no effect: there is one rank on each node (ranksPerNode: 1)")
-  if (
-    ranks > 1 &&
-    ranks === ranksPerNode &&
-    collectives.inside !== undefined &&
-    collectives.measured !== undefined
-  )
+  if (ranks > 1 && ranksPerNode === 1 && collectives.slowdownInside !== undefined)
     warnings.push(
-      "collectives.measured has no effect: all ranks are on one node, of which collectives.inside is"
+      "collectives.slowdownInside has no effect: there is one rank on each node (ranksPerNode: 1)"
     )
+  if (ranks > 1 && ranks === ranksPerNode)
+    for (const [field, own] of [
+      ["measured", "inside"],
+      ["slowdown", "slowdownInside"]
+    ] as const)
+      if (collectives[field] !== undefined && collectives[own] !== undefined)
+        warnings.push(
+          `collectives.${field} has no effect: all ranks are on one node, of which collectives.${own} is`
+        )
   if (ranksPerNode === 1 && limits(links.intra))
     warnings.push("world.links.intra has no effect: there is one rank on each node (ranksPerNode: 1)")
   if (links.wan !== undefined && sites === 1)
@@ -244,6 +250,10 @@ export const realWarnings = (
     warnings.push("collectives.inside has no effect on a real run, but that algorithms plan with it")
   if (collectives?.slowdown !== undefined)
     warnings.push("collectives.slowdown has no effect on a real run: its kernels take as long as they take")
+  if (collectives?.slowdownInside !== undefined)
+    warnings.push(
+      "collectives.slowdownInside has no effect on a real run: its kernels take as long as they take"
+    )
   if (collectives?.wait !== undefined)
     warnings.push("collectives.wait has no effect on a real run: its collectives take as long as they take")
   return warnings

@@ -158,6 +158,9 @@ export const WorldSettings = Schema.Struct({
 })
 export type WorldSettings = typeof WorldSettings.Type
 
+/** How many times as long something takes beside something else. */
+export const Slowdown = Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 }))
+
 export const CollectiveSettings = Schema.Struct({
   algorithm: withDefault(Schema.Literals(collectiveAlgorithms), "ring"),
   /** A profile with collectives measured on links that were no limit: what the software can do at best. */
@@ -168,7 +171,9 @@ export const CollectiveSettings = Schema.Struct({
    * How many times as long kernels take beside collectives, as `sim import kineto` finds it in a trace: what communicates takes
    * multiprocessors and memory bandwidth, also while it waits.
    */
-  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 }))),
+  slowdown: Schema.optionalKey(Slowdown),
+  /** The same beside collectives that stay inside a node. */
+  slowdownInside: Schema.optionalKey(Slowdown),
   /**
    * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors. Default:
    * as the measured collectives have it, by message; nothing where they do not.

@@ -10,13 +10,14 @@ import { launchedWith, type Op, type OpId } from "../core/machine/op.ts"
 import type { Token } from "../core/machine/pending.ts"
 import { Rank, type RankOptions } from "../core/machine/rank.ts"
 import type { Drawn, Tensor, TensorData } from "../core/machine/tensor.ts"
+import { onOneNode } from "../core/world.ts"
 import type { Random } from "../core/random.ts"
 import type { ActivityTimes } from "./activity-times.ts"
 import type { BesideCompute } from "./beside-compute.ts"
 import type { Collectives } from "./collectives.ts"
 import type { CostModel, HostLane } from "../core/cost/cost-model.ts"
 import type { Activity, Engine, SpeedProfileId } from "./engine/engine.ts"
-import type { SlowedCompute } from "./slowed-compute.ts"
+import type { SlowedCompute, Slowdowns } from "./slowed-compute.ts"
 import type { Values } from "./values.ts"
 
 /** What all simulated ranks share. */
@@ -54,6 +55,7 @@ interface SimulatedRankOptions extends RankOptions {
 /** What an op's turn is told to, and of a collective how long it waits beside kernels. */
 interface Turn {
   readonly slowed: SlowedCompute | undefined
+  readonly where: keyof Slowdowns
   readonly beside: BesideCompute | undefined
   readonly waitSeconds: number
   /** A collective with other members. */
@@ -134,6 +136,10 @@ export class SimulatedRank implements Driver<number> {
     // Its own turn: from then on its kernel is there, though other members may not have come.
     const together = meeting !== undefined && meeting.communicator.group.ranks.length > 1
     const slowed = together ? this.#slowed : undefined
+    const where =
+      slowed !== undefined && onOneNode(this.#options.world, meeting!.communicator.group.ranks)
+        ? "inside"
+        : "between"
     const beside =
       (together && waitSeconds > 0) || (meeting === undefined && lane === Lane.compute)
         ? this.#beside
@@ -151,7 +157,7 @@ export class SimulatedRank implements Driver<number> {
       engine.after(turn, this.#busyHost(this.#host.seconds(op) + replay))
     }
     if (this.#observed) this.#observe(id, op, scalars, turn, first, last)
-    if (turn !== first) this.#inTurn(turn, first, last, { slowed, beside, waitSeconds, together })
+    if (turn !== first) this.#inTurn(turn, first, last, { slowed, where, beside, waitSeconds, together })
     engine.release(first)
     if (this.#host?.waitsFor(op) === true) this.#hostWaits(last)
     return last
@@ -162,7 +168,7 @@ export class SimulatedRank implements Driver<number> {
     turn: Activity,
     first: Activity,
     last: Activity,
-    { slowed, beside, waitSeconds, together }: Turn
+    { slowed, where, beside, waitSeconds, together }: Turn
   ): void {
     const engine = this.#engine
     let placed = turn
@@ -172,8 +178,8 @@ export class SimulatedRank implements Driver<number> {
     } else beside?.runs(turn, last)
     engine.after(first, placed)
     if (slowed !== undefined) {
-      this.#shared.whenEnded(placed, () => slowed.begin())
-      this.#shared.whenEnded(last, () => slowed.end())
+      this.#shared.whenEnded(placed, () => slowed.begin(where))
+      this.#shared.whenEnded(last, () => slowed.end(where))
     }
     engine.release(turn)
   }

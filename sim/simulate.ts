@@ -36,7 +36,7 @@ import { Engine, type Activity, type Link } from "./engine/engine.ts"
 import type { Faults } from "./faults.ts"
 import { FiberQueue, type Pick } from "./fibers.ts"
 import { SimulatedRank } from "./machine.ts"
-import { SlowedCompute } from "./slowed-compute.ts"
+import { SlowedCompute, slowdownsOf } from "./slowed-compute.ts"
 import { processFull } from "./process-memory.ts"
 import { Network, type LinkResult } from "../core/wire/network.ts"
 import { composedAlike, distinct, interchangeable, siteKey } from "../core/wire/symmetry.ts"
@@ -145,7 +145,8 @@ class Run<A> {
         ? kinds
         : distinct(world)
     this.#network = new Network(world, symmetry)
-    const { slowdown = 1, portShare } = simulation.collectives
+    const { portShare } = simulation.collectives
+    const slowdowns = slowdownsOf(simulation.collectives)
     this.#engine = new Engine({
       network: simulation.network,
       links: engineLinks(this.#network, symmetry.ranks.representatives, simulation.collectives)
@@ -205,11 +206,12 @@ class Run<A> {
             initial: simulation.values,
             pending: { capacity: simulation.ring },
             costs: simulation.costs,
-            speed: speed === undefined || slowdown > 1 ? undefined : this.#engine.speedProfile(speed),
+            speed:
+              speed === undefined || slowdowns !== undefined ? undefined : this.#engine.speedProfile(speed),
             slowed:
-              slowdown > 1
-                ? new SlowedCompute(this.#engine, firstDevice + index, slowdown, speed ?? [], this.#at)
-                : undefined,
+              slowdowns === undefined
+                ? undefined
+                : new SlowedCompute(this.#engine, firstDevice + index, slowdowns, speed ?? [], this.#at),
             beside: waits ? new BesideCompute(this.#engine, this.#whenEnded, later) : undefined,
             jitter: jitter > 0 ? { deviation: jitter, random: random.split(String(rank)) } : undefined,
             capacityBytes: {
@@ -402,14 +404,15 @@ const deviceOf = (rank: number): string => `device of rank ${rank}`
 const engineLinks = (
   network: Network,
   ranks: ReadonlyArray<number>,
-  { slowdown = 1, portShare }: CollectiveOptions
+  collectives: CollectiveOptions
 ): ReadonlyArray<Link> => {
+  const { portShare } = collectives
   // A whole of 1: what a collective takes of a port depends on its full speed.
   const whole = (name: string): Link => ({ name, bytesPerSecond: 1, latencySeconds: 0 })
   return [
     ...network.links.map(({ name, spec }) => ({ name, ...spec })),
     ...(portShare === undefined ? [] : ranks).map((rank) => whole(`port of rank ${rank}`)),
-    ...(slowdown > 1 ? ranks : []).map((rank) => whole(deviceOf(rank)))
+    ...(slowdownsOf(collectives) === undefined ? [] : ranks).map((rank) => whole(deviceOf(rank)))
   ]
 }
 

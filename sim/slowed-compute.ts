@@ -1,14 +1,28 @@
 // A rank's compute lane that is slower while its collectives are under way: their kernels take multiprocessors and memory bandwidth
 // also while they wait for other ranks. Work is a flow over a link of its own, a whole of 1, which has less while there are any.
 // The rank's own speed, of a straggler or in a pause, is a factor of the same link. Knows the engine; nothing of ops.
+import type { CollectiveOptions } from "../core/wire/legs.ts"
 import type { Activity, Engine, Route, SpeedChange } from "./engine/engine.ts"
+
+/** How many times as long kernels take beside a collective between nodes, and beside one inside a node. */
+export interface Slowdowns {
+  readonly between: number
+  readonly inside: number
+}
+
+/** Undefined where no collective slows anything. */
+export const slowdownsOf = ({
+  slowdown = 1,
+  slowdownInside = slowdown
+}: CollectiveOptions): Slowdowns | undefined =>
+  slowdown > 1 || slowdownInside > 1 ? { between: slowdown, inside: slowdownInside } : undefined
 
 export class SlowedCompute {
   readonly #engine: Engine
   readonly #link: number
-  readonly #slowdown: number
+  readonly #slowdowns: Slowdowns
   readonly #route: Route
-  #underWay = 0
+  readonly #underWay = { between: 0, inside: 0 }
   #speed = 1
   /** Busy though it stood: until the last change, and how busy it was when it last stopped. */
   #stoodSeconds = 0
@@ -20,13 +34,13 @@ export class SlowedCompute {
   constructor(
     engine: Engine,
     link: number,
-    slowdown: number,
+    slowdowns: Slowdowns,
     speed: ReadonlyArray<SpeedChange>,
     at: (seconds: number, then: () => void) => void
   ) {
     this.#engine = engine
     this.#link = link
-    this.#slowdown = slowdown
+    this.#slowdowns = slowdowns
     this.#route = engine.route([link])
     for (const { atSeconds, factor } of speed)
       at(atSeconds, () => {
@@ -40,12 +54,12 @@ export class SlowedCompute {
   }
 
   /** One more collective of the rank, from when its turn has come until it has ended. */
-  begin(): void {
-    if (++this.#underWay === 1) this.#set()
+  begin(where: keyof Slowdowns): void {
+    if (++this.#underWay[where] === 1) this.#set()
   }
 
-  end(): void {
-    if (--this.#underWay === 0) this.#set()
+  end(where: keyof Slowdowns): void {
+    if (--this.#underWay[where] === 0) this.#set()
   }
 
   #changeSpeed(factor: number): void {
@@ -57,8 +71,13 @@ export class SlowedCompute {
   }
 
   #set(): void {
-    const bytesPerSecond = this.#underWay > 0 ? this.#speed / this.#slowdown : this.#speed
-    this.#engine.setLink(this.#link, { bytesPerSecond })
+    const { between, inside } = this.#slowdowns
+    // Beside several it is the slowest that any of them makes it.
+    const slowdown = Math.max(
+      this.#underWay.between > 0 ? between : 1,
+      this.#underWay.inside > 0 ? inside : 1
+    )
+    this.#engine.setLink(this.#link, { bytesPerSecond: this.#speed / slowdown })
   }
 
   /** That it has worked, up to now; while the rank is away, work that it has begun stands. */

@@ -29,6 +29,8 @@ export interface CollectiveOptions {
   readonly portShare?: number | undefined
   /** How many times as long a rank's kernels take while a collective of it is under way, or waits for other ranks. Default: 1. */
   readonly slowdown?: number | undefined
+  /** The same beside one whose members are all of one node. Default: `slowdown`. */
+  readonly slowdownInside?: number | undefined
   /**
    * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors, seconds.
    * Default: by what the table was measured to take beside kernels; nothing where it was not.

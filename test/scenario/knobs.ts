@@ -80,6 +80,16 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["collectives.algorithm", "ring", "tree", "world={ranks: 1}"],
     ["collectives.slowdown", "1", "1.5"],
     ["collectives.slowdown", "1", "1.5", "world={ranks: 1}"],
+    [
+      "collectives.slowdown",
+      "1.1",
+      "1.5",
+      "world={ranks: 2, ranksPerNode: 2}",
+      "collectives.slowdownInside=1.2"
+    ],
+    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 2, ranksPerNode: 2}"],
+    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 2}"],
+    ["collectives.slowdownInside", "1", "1.5", "world={ranks: 1}"],
     ["collectives.wait", "0s", "3ms"],
     ["collectives.wait", "0s", "3ms", "world={ranks: 1}"],
     ["collectives.algorithm", "ring", "hierarchical", "world={ranks: 4, ranksPerNode: 4}"],

@@ -8,6 +8,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
+import { acrossNodesGroup, makeWorld, nodeGroup } from "../../core/world.ts"
 import { Faults } from "../../sim/faults.ts"
 import { flatWorld, run } from "./simulated.ts"
 
@@ -173,6 +174,51 @@ describe("a rank's kernels beside its collectives", () => {
       const [first, second] = computed(10, 3, 4, slowdown)
       expect([first![0], second![0]]).toEqual([10, 10])
     }
+  })
+
+  it("are slower beside collectives between nodes than beside those inside, or the other way round, and as slow as the slower of both", () => {
+    /** Two nodes of two: seconds of messages inside a node and between nodes, both from the beginning. */
+    const endOf = (inside: number, between: number, slowdown: number, slowdownInside?: number): number => {
+      const { ranks } = run({
+        world: makeWorld([{ name: "site", nodes: [2, 2] }], {
+          intra: { bytesPerSecond: 1e6, latencySeconds: 0 },
+          inter: { bytesPerSecond: 1e6, latencySeconds: 0 },
+          wan: undefined
+        }),
+        costs: costsOf({ compute: 10 }),
+        collectives: { algorithm: "ring", slowdown, slowdownInside },
+        symmetric: false,
+        program: Effect.gen(function* () {
+          const machine = yield* Machine
+          const { world, rank } = machine
+          const groups = [
+            [nodeGroup(world, rank), Lane.intra, inside],
+            // both of a node share its link
+            [acrossNodesGroup(world, rank), Lane.inter, between / 2]
+          ] as const
+          const own = yield* machine.alloc({ name: "own", shape: [1], dtype: "float32" })
+          for (const [group, lane, seconds] of groups) {
+            if (seconds === 0) continue
+            const shape = [Math.round((seconds * 1e6) / 4)]
+            const sent = yield* machine.alloc({ name: group.name, shape, dtype: "float32" })
+            machine.submit(collective("all-reduce", kernels.all_reduce, lane, group, [sent], [sent]))
+          }
+          machine.submit(launch("compute", kernels.barrier, Lane.compute, [own], []))
+          yield* machine.endStep
+          return
+        })
+      })
+      return ranks[0]!.stepEndSeconds[0]!
+    }
+    expect(endOf(4, 0, 2, 4)).toBeCloseTo(closedForm(10, 0, 4, 4), 6)
+    expect(endOf(0, 4, 2, 4)).toBeCloseTo(closedForm(10, 0, 4, 2), 6)
+    // one alone is told: it is that of both, or the other slows nothing
+    expect(endOf(4, 0, 2)).toBeCloseTo(closedForm(10, 0, 4, 2), 6)
+    expect(endOf(4, 0, 1, 2)).toBeCloseTo(closedForm(10, 0, 4, 2), 6)
+    expect(endOf(0, 4, 1, 2)).toBeCloseTo(10, 6)
+    // 4 s at a quarter beside both, 4 s at a half, the rest alone
+    expect(endOf(4, 8, 2, 4)).toBeCloseTo(8 + 10 - 1 - 2, 6)
+    expect(endOf(8, 4, 2, 4)).toBeCloseTo(8 + 10 - 2, 6)
   })
 
   it("take no notice of a collective of one rank", () => {

@@ -410,6 +410,7 @@ export const prepare = (
           table,
           inside,
           slowdown: collectives.slowdown,
+          slowdownInside: collectives.slowdownInside,
           waitSeconds: collectives.wait
         },
         faults: yield* resolveFaults(scenario.faults, world, file, scenario.world.links),

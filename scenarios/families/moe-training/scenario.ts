@@ -11,6 +11,7 @@ import {
   MemorySettings,
   NetworkModel,
   Path,
+  Slowdown,
   WorldSettings
 } from "../../sections.ts"
 import { Seconds } from "../../../core/units.ts"
@@ -121,7 +122,7 @@ const MoeCostSettings = Schema.Struct({
    */
   portShare: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 0.01, maximum: 1 }))),
   /** How many times as long a rank's kernels take while a collective of it is under way, or waits for others. Default: 1. */
-  slowdown: Schema.optionalKey(Schema.Number.check(Schema.isBetween({ minimum: 1, maximum: 100 }))),
+  slowdown: Schema.optionalKey(Slowdown),
   /** How much longer a collective takes that begins while a kernel of its rank runs. Default: as profiles of collectives have it. */
   wait: Schema.optionalKey(Seconds)
 })
