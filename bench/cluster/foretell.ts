@@ -24,7 +24,7 @@ export const foretell = async (file: string, set: ReadonlyArray<string>): Promis
   return { ...(result as unknown as Foretold), ops: opTimes(timeline!, 0) }
 }
 
-interface Profiled extends Pick<RankOptions, "env" | "perHost"> {
+interface Profiled extends Pick<RankOptions, "env" | "perHost" | "firstHost"> {
   readonly file: string
   readonly set: ReadonlyArray<string>
   readonly ranks: number
@@ -57,13 +57,12 @@ export const startProfile = ({
   backend,
   emulateDevice,
   out,
-  env = {},
-  perHost = 1
+  ...ranksAre
 }: Profiled): Profiling => {
   const sets = [...set, `world.ranks=${ranks}`].flatMap((one) => ["--set", one])
   const command = ["exec/cli.ts", "profile", file, ...sets, "--steps", "20", "-o", out, "--backend", backend]
   const more = ["--json", ...(emulateDevice ? ["--emulate-device"] : [])]
-  const children = startRanks(ranks, cluster, [...command, ...more], "pipe", { env, perHost })
+  const children = startRanks(ranks, cluster, [...command, ...more], "pipe", ranksAre)
   let text = ""
   for (const [rank, { stdout }] of children.entries())
     stdout!.on("data", (chunk) => {

@@ -25,6 +25,8 @@ let port = 20_000 + ((16 * process.pid) % 10_000)
 export interface RankOptions {
   /** Ranks of a namespace; default 1. */
   readonly perHost?: number
+  /** Namespace of rank 0; default 0. */
+  readonly firstHost?: number
   /** Variables of their environment. */
   readonly env?: Readonly<Record<string, string>>
   /** Which program, with its first arguments; default Node. */
@@ -37,19 +39,24 @@ export const startRanks = (
   cluster: Cluster | undefined,
   command: ReadonlyArray<string>,
   stdio: "pipe" | "inherit",
-  { perHost = 1, env: more = {}, program = [process.execPath, ...process.execArgv] }: RankOptions = {}
+  {
+    perHost = 1,
+    firstHost = 0,
+    env: more = {},
+    program = [process.execPath, ...process.execArgv]
+  }: RankOptions = {}
 ): ReadonlyArray<ChildProcess> => {
   const secret = freshSecret()
   port++
   return Array.from({ length: ranks }, (_, rank) => {
-    const host = Math.floor(rank / perHost)
+    const host = firstHost + Math.floor(rank / perHost)
     const env = {
       ...process.env,
       TANDEM_RANK: String(rank),
       TANDEM_LOCAL_RANK: String(rank),
       TANDEM_WORLD_SIZE: String(ranks),
       TANDEM_SECRET: secret,
-      MASTER_ADDR: cluster?.addressOf(0) ?? "127.0.0.1",
+      MASTER_ADDR: cluster?.addressOf(firstHost) ?? "127.0.0.1",
       MASTER_PORT: String(port),
       ...(cluster === undefined ? {} : asHost(host)),
       ...more

@@ -137,18 +137,30 @@ interface Profiled {
   readonly slowdown: number
 }
 
-/** The profile of one step, and of collectives, by so many ranks; in the cluster so many of each host. */
+/**
+ * The profile of one step, and of collectives, by so many ranks; in the cluster so many of each host. `times`: so many such jobs at once,
+ * on hosts of their own, of which the first one's counts.
+ */
 const profile = async (
   name: string,
   ranks: number,
   cluster?: Cluster | undefined,
-  perHost = 1
+  perHost = 1,
+  times = 1
 ): Promise<Profiled> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
-  const about = { file, set: [], ranks, cluster, perHost, backend, emulateDevice, out }
-  const { children, told } = startProfile({ ...about, env: { ...mps?.env, ...sums } })
-  await Promise.all(children.map(ended))
+  const about = { file, set: [], ranks, cluster, perHost, backend, emulateDevice }
+  const jobs = Array.from({ length: times }, (_, job) =>
+    startProfile({
+      ...about,
+      out: job === 0 ? out : path.join(folder, `${name}-${ranks}-${job}.arrow`),
+      firstHost: (job * ranks) / perHost,
+      env: { ...mps?.env, ...sums }
+    })
+  )
+  const { told } = jobs[0]!
+  await Promise.all(jobs.flatMap(({ children }) => children).map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
   const slowdown = emulateDevice ? 1 : (told().slowdown ?? 1)
@@ -202,7 +214,10 @@ const measure = async (
       common.push(`steps=${alikeSteps(stepSeconds)}`)
     }
     // Both machines are asked for the same; what slows kernels down is there in a real run.
-    const slowed = between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []
+    const slowed = [
+      ...(between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []),
+      ...(perHost > 1 && inside.slowdown > 1 ? [`collectives.slowdownInside=${inside.slowdown}`] : [])
+    ]
     const modelled = [...common, ...slowed, `model={profile: ${compute.file}}`]
     let change: Change | undefined
     if (point.host0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
@@ -287,9 +302,11 @@ const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runne
 const profileShaped = async ({ ranks, hosts, perHost }: Layout, full: Profiled | undefined) => {
   const free = clusterOf(hosts, Infinity)
   try {
-    // Ranks that share GPUs compute as fast as all of them together let each other.
+    // Ranks that share GPUs compute as fast as all of them together let each other,
     const together = options.mps && perHost > 1 ? await profile("together", ranks, free, perHost) : undefined
-    const inside = perHost > 1 ? await profile("inside", perHost, free, perHost) : full
+    // and share what is between these GPUs.
+    const sitesAtOnce = options.mps ? hosts : 1
+    const inside = perHost > 1 ? await profile("inside", perHost, free, perHost, sitesAtOnce) : full
     const between = await profile("sockets", hosts, free)
     return { compute: together ?? inside ?? between, between, inside: inside ?? between }
   } finally {
