@@ -128,6 +128,32 @@ describe("mixtures of experts by name", () => {
   })
 })
 
+describe("models some of whose layers attend to a window", () => {
+  // Contexts as the configurations have them: sliding_window of gpt-oss, attention_chunk_size of Llama 4.
+  it.each([
+    ["gpt-oss-20b", 128],
+    ["gpt-oss-120b", 128],
+    ["llama-4-scout", 8192],
+    ["llama-4-maverick", 8192]
+  ])("say so beyond it: %s beyond %d tokens", async (name, tokens) => {
+    const file = new URL("../../scenarios/expert-offload.yaml", import.meta.url).pathname
+    const told = async (promptTokens: number) => {
+      const set = [`model.like=${name}`, `workload={promptTokens: ${promptTokens}, decodeTokens: 28}`]
+      const scenario = await Effect.runPromise(loadScenario(file, set))
+      const facts = { estimates: [], makespanSeconds: 10 }
+      return familyOf(scenario)
+        .ignored(scenario, facts)
+        .filter((line) => line.includes("are taken to attend to all"))
+    }
+    expect(await told(tokens - 28)).toEqual([])
+    expect(await told(tokens - 27)).toEqual([
+      expect.stringContaining(
+        `attend to ${tokens} tokens at most, and are taken to attend to all ${tokens + 1}`
+      )
+    ])
+  })
+})
+
 describe("narrower weights and caches", () => {
   const folder = new URL("../../scenarios/", import.meta.url).pathname
   const run = async (file: string, ...set: ReadonlyArray<string>) => {

@@ -214,6 +214,17 @@ export const leftOutOf: Readonly<Partial<Record<MoeModelName, string>>> = {
   "deepseek-moe": "two shared experts a layer and a dense layer are left out"
 }
 
+/** Of models some of whose layers here attend to so many tokens at most, and are taken to attend to all. */
+export const windowOf: Readonly<
+  Partial<Record<MoeModelName, { readonly tokens: number; readonly layers: number }>>
+> = {
+  "gpt-oss-20b": { tokens: 128, layers: 12 },
+  "gpt-oss-120b": { tokens: 128, layers: 18 },
+  "llama-4-scout": { tokens: 8192, layers: 36 },
+  // Every fourth of all 48 layers attends to everything, and has experts, as every second has.
+  "llama-4-maverick": { tokens: 8192, layers: 12 }
+}
+
 export const moeModelNames = Object.keys(moeModels) as ReadonlyArray<MoeModelName>
 
 /** Experts in MXFP4, as published. */

@@ -3,6 +3,7 @@ import {
   expertBytes,
   leftOutOf,
   moeModels,
+  windowOf,
   type MoeModel
 } from "../../../core/algorithms/expert-offload/model.ts"
 import { formatShare } from "../../../core/units.ts"
@@ -13,7 +14,7 @@ import type { RunFacts } from "../../family.ts"
 import { deviceWarnings, hostWarnings, realWarnings, seedWarnings } from "../../ignored.ts"
 
 export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): ReadonlyArray<string> => {
-  const { algorithm, cache, routing, jitter, seed, device } = scenario
+  const { algorithm, cache, routing, workload, jitter, seed, device } = scenario
   const warnings: Array<string> = []
   const fixed = fixedScope(algorithm)
   const scope = fixed ?? cache.scope ?? "per-layer"
@@ -30,6 +31,12 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
   if (leftOutOf[like] !== undefined)
     warnings.push(
       `model ${like}: ${leftOutOf[like]}; loads are those of its routed experts, a step's time is not the model's`
+    )
+  const context = workload.promptTokens + workload.decodeTokens
+  const window = windowOf[like]
+  if (window !== undefined && context > window.tokens)
+    warnings.push(
+      `model ${like}: ${window.layers} layers attend to ${window.tokens} tokens at most, and are taken to attend to all ${context}: caches, prefill and steps are too large`
     )
   if (
     cache.slotsPerLayer === model.experts ||
