@@ -220,7 +220,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...(scenario.training === undefined
     ? []
     : [
-        "training says what is learnt and what the optimizer keeps, not how long it takes, but for clipNorm, accumulate and the scaled loss of float16: `exec train` and `exec agree` go by it"
+        "training says what is learnt, what the optimizer keeps, and what parameters and gradients of a described model are in (precision), not how long it takes else, but for clipNorm, accumulate and the scaled loss of float16: `exec train` and `exec agree` go by it"
       ]),
   ...seedWarnings(scenario.seed, scenario.jitter > 0, "nothing is random while jitter is 0")
 ]

@@ -55,7 +55,7 @@ import {
   recomputing,
   requireGathered
 } from "./activation-settings.ts"
-import { accumulationOf, lossScalingOf, statesKept } from "./training-settings.ts"
+import { accumulationOf, layerDtypeOf, lossScalingOf, statesKept } from "./training-settings.ts"
 import { partEstimates, resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
@@ -143,6 +143,16 @@ const divided = (
     return shard
   })
 
+/**
+ * The profile with the dtype that layers read parameters in and write gradients in: a measured one says it, of a described model with
+ * this project's kernels `training.precision` does.
+ */
+const inPrecision = ({ model, kernels, training }: DataParallelScenario, profile: Profile): Profile => {
+  if (!isArchitecture(model) || kernels !== "fused" || training === undefined) return profile
+  const dtype = layerDtypeOf(training)
+  return { ...profile, parameters: profile.parameters.map((parameter) => ({ ...parameter, dtype })) }
+}
+
 /** The model's profile on the scenario's batch, with what is computed again; and what else costs come from. */
 const asItRuns = (
   scenario: DataParallelScenario,
@@ -158,7 +168,7 @@ const asItRuns = (
     const ops = own ?? (yield* resolveOpTable(scenario.costs, device, "costs", file, loader))
     const { profile, estimates } = yield* onBatch(scenario, recorded, { device, ops }, file)
     return {
-      profile: recomputing(scenario, profile),
+      profile: inPrecision(scenario, recomputing(scenario, profile)),
       device,
       ops,
       estimates: [...estimates, ...recomputedEstimates(scenario), ...known]
