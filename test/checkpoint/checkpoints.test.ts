@@ -205,6 +205,9 @@ describeNative("checkpoints of a run", () => {
     expect((await manifestIn(newest(checkpoint)!.folder)).shards.length).toBe(2)
     const { message } = await refused("ddp", await begun("ddp", ["world.ranks=3"]))
     expect(message).toMatch(/ranks: 2 is not accepted; expected 3, .*batch is that of all ranks together/u)
+    const divided = "diloco of a divided model (ZeRO-1) in bfloat16"
+    const parts = await begun(divided, ["world.ranksPerNode=4"])
+    expect((await refused(divided, parts)).message).toMatch(/run\.parts: 2 is not accepted; expected 4, as/u)
     const experts = await begun("moe-training", ["world.ranks=2"])
     expect((await refused("moe-training", experts)).message).toMatch(
       /ranks: 4 is not accepted; expected 2, .*experts/u

@@ -164,7 +164,7 @@ export const prepareTraining = (
         shard
       }),
       learns,
-      continuation: continuationOf(scenario, training, planned, corpus),
+      continuation: continuationOf(scenario, training, planned, corpus, shard),
       batchTokens: training.accumulate * batch * context,
       steps: warmupSteps + steps
     }
@@ -175,11 +175,21 @@ const continuationOf = (
   { task, model, algorithm, seed, shard }: DataParallelScenario,
   training: TrainingSettings,
   planned: PlannedAlgorithm,
-  { source }: Learnable
+  { source }: Learnable,
+  divided: ShardPlan | undefined
 ): Continuation => {
   const { text: _, tokens: __, heldOutTokens: ___, ...learning } = training
   return {
-    run: { task, model, algorithm, shard: shard ?? null, seed, training: learning },
+    run: {
+      task,
+      model,
+      algorithm,
+      shard: shard ?? null,
+      // Parts of a small unit are as long whatever their number, so their shapes do not tell.
+      ...(divided === undefined ? {} : { parts: divided.ranks }),
+      seed,
+      training: learning
+    },
     plan: planned.describe(),
     data: source,
     fixedRanks: shard === undefined ? planned.fixedRanks : "each rank holds a part of the model of its own"
