@@ -90,18 +90,12 @@ const startedMps = (): Mps | undefined => {
   }
 }
 const mps = startedMps()
-/**
- * CUDA MPS gives a process so few hardware queues that messages of one lane wait behind products of another; with as many as a process has
- * by itself a step took 0.82 to 0.88 of the time.
- */
-const queues = process.env.CUDA_DEVICE_MAX_CONNECTIONS ?? "8"
 const env: Record<string, string> = {
   NCCL_DEBUG: "INFO",
   NCCL_DEBUG_SUBSYS: "INIT,P2P,SHM,NET,GRAPH",
   NCCL_DEBUG_FILE: path.join(folder, "nccl.%p"),
   ...(noCluster === undefined ? {} : { NCCL_SOCKET_IFNAME: "lo", NCCL_IB_DISABLE: "1" }),
-  ...mps?.env,
-  ...(mps === undefined ? {} : { CUDA_DEVICE_MAX_CONNECTIONS: queues })
+  ...mps?.env
 }
 
 /** What the files of the folder with these names say that is worth a line. */
@@ -232,7 +226,7 @@ const conditions = {
   set: options.set,
   backend: options.backend,
   mps: options.mps,
-  ...(mps === undefined ? {} : { queues }),
+  ...(mps === undefined ? {} : { queues: mps.queues }),
   links: noCluster === undefined ? `shaped, ${(rate * 8e-9).toFixed(3)} Gbit/s` : "loopback, not shaped",
   cores: availableParallelism()
 }

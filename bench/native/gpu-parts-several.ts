@@ -50,8 +50,8 @@ const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
     ["one connection", { NCCL_NSOCKS_PERTHREAD: "1", NCCL_SOCKET_NTHREADS: "1" }, []],
     ["one channel a peer", { NCCL_NCHANNELS_PER_NET_PEER: "1" }, []],
     ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576", NCCL_BUFFSIZE: "8388608" }, []],
+    ["chunks of 32 KiB", { NCCL_P2P_NET_CHUNKSIZE: "32768" }, []],
     ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
-    ["eight queues", { CUDA_DEVICE_MAX_CONNECTIONS: "8" }, []],
     ["NCCL's sums", {}, ["--nccl-sums"]]
   ]
   const what = ["--points", "5Gbit/s", "--algorithms", "ddp"]
@@ -106,6 +106,13 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
     gpus: 2,
     limitSeconds: 240,
     asked: [...shared, "--points", "25Gbit/s,5Gbit/s"],
+    needs: ["nvidia-cuda-mps-control"]
+  }),
+  whatIf(choices, {
+    name: "sites-shared",
+    gpus: 2,
+    limitSeconds: 240,
+    asked: [...shared, "--sites", "2", "--points", "25Gbit/s,5Gbit/s,1Gbit/s"],
     needs: ["nvidia-cuda-mps-control"]
   }),
   part("shared-ddp", 330, sharedDdp(choices), { cited: "docs/validation.md", gpus: 2, onCpu: false }),
