@@ -1,5 +1,5 @@
 // Makes of what fsdp_record.py has recorded the profiles that ship and the table that `sim validate` holds the simulator to:
-//   npx node bench/measured/fsdp-import.ts h200x2-turns out/
+//   npx node bench/measured/fsdp-import.ts h200x2-untraced out/
 // and prints what the simulator makes of each. What a step is foretold from was settled before the recording was made:
 //
 // - Its own model's local steps, by both processes at once, in autocast for DDP; for FSDP2 forward and backward passes with 16-bit
@@ -50,7 +50,9 @@ import {
 const root = fileURLToPath(new URL("../../", import.meta.url))
 const [machine, folder] = process.argv.slice(2)
 if (machine === undefined || folder === undefined) {
-  process.stderr.write("a name for the machine and a folder of fsdp_record.py, please: h200x2-turns out/\n")
+  process.stderr.write(
+    "a name for the machine and a folder of fsdp_record.py, please: h200x2-untraced out/\n"
+  )
   process.exit(2)
 }
 

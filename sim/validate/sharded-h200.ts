@@ -92,3 +92,11 @@ export const shardedH200x2Turns = shardedH200Recorded(
   { sockets: false, turns: true },
   "bounds set before are not met"
 )
+
+/** Of the recording in bench/measured/fsdp-h200x2-untraced.json. */
+export const shardedH200x2Untraced = shardedH200Recorded(
+  "sharded-h200x2-untraced",
+  "sharded-h200x2-untraced.measured.json",
+  { sockets: false, turns: true },
+  "bounds set before are not met"
+)

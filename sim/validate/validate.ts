@@ -14,7 +14,12 @@ import { fsmoeModel } from "./fsmoe-model.ts"
 import { fsmoeOps } from "./fsmoe-ops.ts"
 import { measuredSteps } from "./measured-steps.ts"
 import { publishedSchedule } from "./published-schedule.ts"
-import { shardedH200x2, shardedH200x2Cubic, shardedH200x2Turns } from "./sharded-h200.ts"
+import {
+  shardedH200x2,
+  shardedH200x2Cubic,
+  shardedH200x2Turns,
+  shardedH200x2Untraced
+} from "./sharded-h200.ts"
 import { shardedSteps } from "./sharded-steps.ts"
 import { zeroMemory } from "./zero-memory.ts"
 import type { Checked, Section, ValidationError } from "./section.ts"
@@ -29,6 +34,7 @@ export const sections: ReadonlyArray<Section> = [
   shardedH200x2,
   shardedH200x2Cubic,
   shardedH200x2Turns,
+  shardedH200x2Untraced,
   zeroMemory,
   fsdpPublished,
   expertCaches,

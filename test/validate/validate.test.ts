@@ -42,6 +42,7 @@ describe("all sections", () => {
       "sharded-h200x2",
       "sharded-h200x2-cubic",
       "sharded-h200x2-turns",
+      "sharded-h200x2-untraced",
       "fsdp-published",
       "fsmoe-grid"
     ])
