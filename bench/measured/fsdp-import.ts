@@ -6,14 +6,17 @@
 //   parameters, and the optimizer of 32-bit ones.
 // - Its host: own local steps of few tokens, the longer of each pair of the two ranks' (`slowerSeconds`), before, between and after
 //   DDP and FSDP2. They say what a launch costs, and how long a step takes whose device waits for its host.
-// - What DDP and FSDP2 add to a host: steps of few tokens of the *other* model under them, less its local ones, by calls and tensors
-//   as that model's traces have them.
+// - What DDP and FSDP2 add to a host: steps of few tokens of the *other* model under them, less its local ones. DDP's by calls and
+//   gradients as that model's traces have them, FSDP2's by calls of collectives.
 // - Where steps were recorded in turns, a few of each kind over and over, medians over rounds of all three, and what DDP and FSDP2 add
-//   in each round: a host is as fast as it is then. What they add to the other model's host is then taken as many times as long as
-//   this model's launches take beside the other's, so that two models' minutes need not be alike.
+//   in each round: a host is as fast as it is then.
 // - Collectives alone, and how much slower kernels are beside them: over NVLink, over sockets that are not shaped, and the shaped
 //   link's rate. Each step over a shaped link once more from collectives measured on that link.
 // - The option `gradient_as_bucket_view`, as recorded.
+//
+// The tables of h200x2-cubic, -turns and -untraced were made by an earlier rule, and stay as they were foretold: what FSDP2 adds was
+// split between calls and the tensors that these carry, as its annotations in the trace have it; and in turns, what DDP and FSDP2 add
+// was taken as many times as long as this model's launches take beside the other's. It was changed once the last of them was known.
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -25,14 +28,15 @@ import type { Profile } from "../../core/profile.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { shardedH200Recorded } from "../../sim/validate/sharded-h200.ts"
 import { importCsv, importKinetoFile, writeProfile, type ImportReport } from "../../traces/index.ts"
-import { tensorsCarried } from "../../traces/kineto/host-times.ts"
 import type { RecordedSteps, Recording } from "./fsdp-recording.ts"
 import {
-  addedInTurns,
   collectivesCsv,
   congestionOf,
+  fewSeconds,
+  fsdpSecondsPerCall,
   hasSockets,
   hasTurns,
+  hostSeconds,
   models,
   partsOf,
   peakBytesOf,
@@ -91,27 +95,13 @@ const imported = (
     })
   )
 
-/** A local step of few tokens, whose host sets the pace. */
-const hostSeconds = (model: Model, mode: "local" | "local16"): number => {
-  const turns = turnsOf(recording, { model, mode, few: true })
-  if (turns.length > 0) return median(turns.map((turn) => slowerSeconds([turn])))
-  return slowerSeconds(stepsOf(recording, { model, mode, few: true }))
-}
-
-/** A step of few tokens under DDP or FSDP2 over NVLink. */
-const fewSeconds = (model: Model, mode: "ddp" | "fsdp"): number => {
-  const added = addedInTurns(recording, model, mode)
-  if (added !== undefined) return hostSeconds(model, mode === "ddp" ? "local" : "local16") + added
-  return secondsOf(stepsOf(recording, { model, mode, few: true, link: "nvlink" })[0]!)
-}
-
 /** The local step's profile; where its device waits for its host, as long as the host takes. */
 const localProfile = async (model: Model, mode: "local" | "local16"): Promise<Profile> => {
   const seconds = slowerSeconds(stepsOf(recording, { model, mode, few: false }))
   const report = await imported(model, mode, false, seconds)
   const busy = report.profile.deviceBusySeconds
   if (seconds <= 1.05 * busy) return report.profile
-  const own = await imported(model, mode, false, Math.max(busy, hostSeconds(model, mode)))
+  const own = await imported(model, mode, false, Math.max(busy, hostSeconds(recording, model, mode)))
   return own.profile
 }
 
@@ -144,9 +134,9 @@ interface HostCosts {
 }
 
 const ddpHost = async (model: Model): Promise<HostCosts> => {
-  const { profile: found } = await imported(model, "local", true, hostSeconds(model, "local"), {
+  const { profile: found } = await imported(model, "local", true, hostSeconds(recording, model, "local"), {
     ddp: traceOf(model, "ddp", true),
-    ddpStepSeconds: fewSeconds(model, "ddp")
+    ddpStepSeconds: fewSeconds(recording, model, "ddp")
   })
   return {
     hookSeconds: found.host?.hookSeconds ?? 0,
@@ -154,19 +144,14 @@ const ddpHost = async (model: Model): Promise<HostCosts> => {
   }
 }
 
-/** What its own annotations and calls take, so many times as long that they account for all that FSDP2 adds to the step. */
+/** All that FSDP2 adds to a step, by calls: gathers and reduce-scatters, as many as the trace has. */
 const fsdpHost = async (model: Model): Promise<HostCosts> => {
-  const seconds = fewSeconds(model, "fsdp")
-  const { profile: found, sharded } = await imported(model, "fsdp", true, seconds)
-  const { hookSeconds = 0, collectiveSeconds = 0 } = found.host ?? {}
+  const { sharded } = await imported(model, "fsdp", true, fewSeconds(recording, model, "fsdp"))
   if (sharded === undefined) throw new RangeError(`the trace of ${model} under FSDP2 shows no units`)
   const calls = sharded.units.reduce((sum, { gathers, scatters }) => sum + gathers.calls + scatters.calls, 0)
-  const told = tensorsCarried(sharded) * hookSeconds + calls * collectiveSeconds
-  const more = Math.max(0, seconds - hostSeconds(model, "local16")) / told
-  return { hookSeconds: hookSeconds * more, collectiveSeconds: collectiveSeconds * more }
+  return { hookSeconds: 0, collectiveSeconds: fsdpSecondsPerCall(recording, model, calls) }
 }
 
-const inTurns = hasTurns(recording)
 const launch = new Map<string, number>()
 const added = new Map<string, HostCosts>()
 for (const model of models) {
@@ -174,7 +159,7 @@ for (const model of models) {
   await Effect.runPromise(writeProfile(profile(model), local))
   await Effect.runPromise(writeProfile(profile(`${model}-16`), underFsdp(local, local16)))
   for (const mode of ["local", "local16"] as const) {
-    const few = await imported(model, mode, true, hostSeconds(model, mode))
+    const few = await imported(model, mode, true, hostSeconds(recording, model, mode))
     launch.set(`${model} ${mode}`, few.profile.host?.launchSeconds ?? 0)
   }
   added.set(`${model} ddp`, await ddpHost(model))
@@ -224,8 +209,6 @@ const setOf = (
   const { collectiveSeconds, hookSeconds } = added.get(`${otherOf(model)} ${mode}`)!
   const alone = mode === "fsdp" ? "local16" : "local"
   const launched = launch.get(`${model} ${alone}`)!
-  // How fast this host was, beside the other model's then.
-  const pace = inTurns ? launched / launch.get(`${otherOf(model)} ${alone}`)! : 1
   const reads = how.waited ? ", read: 20us, readEachStep: true" : ""
   return [
     ...base,
@@ -235,7 +218,7 @@ const setOf = (
       : [
           `activations.gradientAsBucketView=${String(recording.conditions?.gradient_as_bucket_view === true)}`
         ]),
-    `host={mode: eager, launch: ${us(launched)}, collective: ${us(pace * collectiveSeconds)}, hook: ${us(pace * hookSeconds)}${reads}}`
+    `host={mode: eager, launch: ${us(launched)}, collective: ${us(collectiveSeconds)}, hook: ${us(hookSeconds)}${reads}}`
   ]
 }
 
@@ -302,7 +285,8 @@ const { claims, lines } = await Effect.runPromise(
   Effect.flatMap(
     shardedH200Recorded(`sharded-${machine}`, path.basename(file), {
       sockets: hasSockets(recording),
-      turns: hasTurns(recording)
+      turns: hasTurns(recording),
+      carried: "by calls"
     }).open,
     (opened) => opened.check(new Loader(), () => undefined)
   )

@@ -177,6 +177,24 @@ export const addedInTurns = (
   return added.length === 0 ? undefined : median(added)
 }
 
+/** A local step of few tokens, whose host sets the pace, seconds. */
+export const hostSeconds = (recording: Recording, model: Model, mode: "local" | "local16"): number => {
+  const turns = turnsOf(recording, { model, mode, few: true })
+  if (turns.length > 0) return median(turns.map((turn) => slowerSeconds([turn])))
+  return slowerSeconds(stepsOf(recording, { model, mode, few: true }))
+}
+
+/** A step of few tokens under DDP or FSDP2 over NVLink, seconds. */
+export const fewSeconds = (recording: Recording, model: Model, mode: "ddp" | "fsdp"): number => {
+  const added = addedInTurns(recording, model, mode)
+  if (added !== undefined) return hostSeconds(recording, model, mode === "ddp" ? "local" : "local16") + added
+  return secondsOf(stepsOf(recording, { model, mode, few: true, link: "nvlink" })[0]!)
+}
+
+/** What FSDP2 adds to a host's step, for each of so many calls of collectives, seconds. */
+export const fsdpSecondsPerCall = (recording: Recording, model: Model, calls: number): number =>
+  Math.max(0, fewSeconds(recording, model, "fsdp") - hostSeconds(recording, model, "local16")) / calls
+
 /** Whether steps over sockets were recorded too, or over NVLink alone. */
 export const hasSockets = (recording: Recording): boolean =>
   partsOf(recording, "steps").some(({ link }) => link !== "none" && link !== "nvlink")

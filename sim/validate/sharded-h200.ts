@@ -36,6 +36,8 @@ interface Recorded {
   readonly sockets: boolean
   /** A few steps of each kind in turn. */
   readonly turns: boolean
+  /** By what FSDP2 adds to the other model's host: until three recordings were known by tensors too, in turns at its launches' pace. */
+  readonly carried: "by calls" | "by tensors"
 }
 
 /**
@@ -45,7 +47,7 @@ interface Recorded {
 export const shardedH200Recorded = (
   name: string,
   table: string,
-  { sockets, turns }: Recorded,
+  { sockets, turns, carried }: Recorded,
   missed?: string
 ) =>
   stepTable({
@@ -71,8 +73,15 @@ export const shardedH200Recorded = (
       "Bounds, and what each step is foretold from, were set before anything was recorded. A step gives nothing to its own prediction: costs are those of its own model's local steps, by both processes at once, of few tokens for what its host spends (the longer of each pair of the two ranks'), and of collectives alone; what DDP and FSDP2 add to a host comes from the other model's steps of few tokens under them; what collectives slow kernels by, from all-reduces beside a product and a copy.",
       ...(turns
         ? [
-            "Hosts' steps are medians of rounds, in each of which a few were taken of every kind, and so are the steps that are held to them: those that the host does not wait for. What DDP and FSDP2 add to the other model's host counts as many times as long as this model's launches take beside the other's."
+            `Hosts' steps are medians of rounds, in each of which a few were taken of every kind, and so are the steps that are held to them: those that the host does not wait for.${
+              carried === "by tensors"
+                ? " What DDP and FSDP2 add to the other model's host counts as many times as long as this model's launches take beside the other's."
+                : ""
+            }`
           ]
+        : []),
+      ...(carried === "by calls"
+        ? ["What FSDP2 adds to the other model's host counts by calls of collectives."]
         : [])
     ]
   })
@@ -81,7 +90,7 @@ export const shardedH200Recorded = (
 export const shardedH200x2Cubic = shardedH200Recorded(
   "sharded-h200x2-cubic",
   "sharded-h200x2-cubic.measured.json",
-  { sockets: true, turns: false },
+  { sockets: true, turns: false, carried: "by tensors" },
   "bounds set before are not met"
 )
 
@@ -89,7 +98,7 @@ export const shardedH200x2Cubic = shardedH200Recorded(
 export const shardedH200x2Turns = shardedH200Recorded(
   "sharded-h200x2-turns",
   "sharded-h200x2-turns.measured.json",
-  { sockets: false, turns: true },
+  { sockets: false, turns: true, carried: "by tensors" },
   "bounds set before are not met"
 )
 
@@ -97,6 +106,6 @@ export const shardedH200x2Turns = shardedH200Recorded(
 export const shardedH200x2Untraced = shardedH200Recorded(
   "sharded-h200x2-untraced",
   "sharded-h200x2-untraced.measured.json",
-  { sockets: false, turns: true },
+  { sockets: false, turns: true, carried: "by tensors" },
   "bounds set before are not met"
 )

@@ -4,8 +4,11 @@ import {
   addedInTurns,
   collectivesCsv,
   congestionOf,
+  fewSeconds,
+  fsdpSecondsPerCall,
   hasSockets,
   hasTurns,
+  hostSeconds,
   peakBytesOf,
   secondsOf,
   slowdownBeside,
@@ -159,4 +162,24 @@ it("takes what FSDP2 adds from steps of the same round, however fast the host wa
   expect(addedInTurns(all, "gpt2", "fsdp")).toBe(28)
   expect(addedInTurns(all, "gpt2", "ddp")).toBeUndefined()
   expect(addedInTurns(all, "llama1b", "fsdp")).toBeUndefined()
+  // 60, 40 and 41: the slower of two hosts, the median of rounds
+  expect(hostSeconds(all, "gpt2", "local16")).toBe(41)
+  expect(fewSeconds(all, "gpt2", "fsdp")).toBe(41 + 28)
+  expect(fsdpSecondsPerCall(all, "gpt2", 7)).toBe(4)
+})
+
+it("takes what FSDP2 adds from all steps of few tokens where there are no turns, and never less than nothing", () => {
+  const few = (mode: "local16" | "fsdp", ...ranks: ReadonlyArray<number>): RecordedSteps => ({
+    ...local(2, 0),
+    mode,
+    link: mode === "fsdp" ? "nvlink" : "none",
+    few: true,
+    ranks: ranks.map((seconds) => ({ seconds: [seconds] }))
+  })
+  const alone = [few("local16", 30, 40), few("local16", 36, 20)]
+  const all = (fsdp: number): Recording => ({ ...recording, parts: [...alone, few("fsdp", fsdp, fsdp)] })
+  expect(hostSeconds(all(68), "gpt2", "local16")).toBe(38)
+  expect(fewSeconds(all(68), "gpt2", "fsdp")).toBe(68)
+  expect(fsdpSecondsPerCall(all(68), "gpt2", 10)).toBe(3)
+  expect(fsdpSecondsPerCall(all(30), "gpt2", 10)).toBe(0)
 })

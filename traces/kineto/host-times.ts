@@ -136,7 +136,7 @@ const hostOfShards = ({ host }: ShardedWork, steps: ReadonlyArray<Step>): number
  * Tensors that a step's gathers and scatters carry. Where no call names its unit (all are told of the root), each is reckoned to
  * carry what a unit has in the mean.
  */
-export const tensorsCarried = ({ units }: ShardedRun): number => {
+const tensorsCarried = ({ units }: ShardedRun): number => {
   const callsOf = ({ gathers, scatters }: ShardedUnit): number => gathers.calls + scatters.calls
   const sum = (of: (unit: ShardedUnit) => number): number =>
     units.reduce((total, unit) => total + of(unit), 0)
