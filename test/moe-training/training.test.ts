@@ -160,6 +160,33 @@ describe("simulated training", () => {
     expect(added).toBeLessThan((held.stepSeconds - free.stepSeconds) / 3)
   })
 
+  it.each(moeTrainingNames)(
+    "runs over sites of unlike sizes, and over a link for each pair: %s",
+    async (name) => {
+      const links = { inter: { bandwidth: "10Gbit/s" }, wan: { bandwidth: "1Gbit/s" } }
+      const over = (ranks: Readonly<Record<string, number>>, more = {}) => {
+        const sites = Object.entries(ranks).map(([site, own]) => ({ name: site, ranks: own }))
+        const world = JSON.stringify({ ranksPerNode: 2, sites, links: { ...links, ...more } })
+        const scenario = Effect.runSync(
+          loadScenario(file, ["model.layers=2", "model.sequence=512", `world=${world}`, `algorithm=${name}`])
+        ) as MoeTrainingScenario
+        return Effect.runPromise(runFamily(moeTrainingFamily, scenario, file, { loader }))
+      }
+      const bytesOf = async (run: ReturnType<typeof over>, link: RegExp) =>
+        (await run).result.links.filter((one) => link.test(one.name)).map(({ bytes, count }) => bytes / count)
+      // To and from the node that is a site of its own go as many bytes, whether the other two share a site or not.
+      const apart = await bytesOf(over({ a: 2, b: 2, c: 2 }), /^wan out/u)
+      const unlike = await bytesOf(over({ a: 4, b: 2 }), /^wan out/u)
+      expect(unlike).toHaveLength(2)
+      for (const bytes of unlike) expect(Math.abs(bytes / apart[0]! - 1)).toBeLessThan(1e-9)
+      const pairs = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "moe-pairs-")), "pairs.json")
+      fs.writeFileSync(pairs, JSON.stringify({ pairs: { "a-b": [0, 1], "a-c": [0, 1], "b-c": [0, 1] } }))
+      const { result } = await over({ a: 2, b: 2, c: 2 }, { wan: { pairs } })
+      expect(result.stepSeconds).toBeGreaterThan(0)
+      fs.rmSync(path.dirname(pairs), { recursive: true })
+    }
+  )
+
   it("takes the all-reduce of norms' and gates' gradients with it, and beside it what a host is late, as its words say", async () => {
     const agree = "scenarios/agree/moe-training.yaml"
     const stepOf = async (host: string) => {

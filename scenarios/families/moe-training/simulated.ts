@@ -1,5 +1,6 @@
 // A scenario of MoE training ready for the simulator, and what a run comes to.
 import * as Effect from "effect/Effect"
+import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { moeTraining } from "../../../core/algorithms/moe-training/program.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import type { Host, Prepared } from "../../family.ts"
@@ -47,6 +48,7 @@ export const prepare = (
         ? yield* recorded(file, routing.trace, sizes)
         : drawn(sizes, routing.skew, scenario.seed)
     const source = routingSource(choices, model.experts)
+    const { inNode, across } = moeGroups(world, 0)
     const faults = yield* resolveFaults(scenario.faults, world, file, scenario.world.links)
     return {
       planned: resolved,
@@ -62,6 +64,8 @@ export const prepare = (
         capacityBytes: scenario.memory,
         // Ranks with different numbers of rows, or at different speeds, meet each other in groups of their own.
         symmetric: !dropless && faults.length === 0,
+        // Nor do nodes of unlike sites stand for each other.
+        groups: [inNode, across],
         source: source.source
       },
       summarise: (ended) => {
