@@ -117,6 +117,16 @@ describe("two nodes", () => {
     expect(told.sent("inter out")).toBe(averages * 4 * 8 * MB)
   })
 
+  // Each of a node's two messages pays the latency of its ring's two steps, the one behind the other.
+  it.each([
+    ["fluid", 12 + 2],
+    ["alpha-beta", 12 + 2 * 2]
+  ])("%s: two parts over one link", async (network, seconds) => {
+    const links = "{intra: {bandwidth: 8MB/s, latency: 0s}, inter: {bandwidth: 8MB/s, latency: 1s}}"
+    const sets = [two, "algorithm=s-sgd", `network=${network}`, `world.links=${links}`]
+    expect((await ran(...sets)).seconds).toBeCloseTo(seconds, 9)
+  })
+
   // As HSDP sums: half the bytes in half the time, whatever parts are kept in, planned and simulated.
   it.each(["ddp", "s-sgd"])("%s sums in reduceDtype between nodes too", async (algorithm) => {
     const sets = [two, `algorithm=${algorithm}`, "shard.reduceDtype=bfloat16"]

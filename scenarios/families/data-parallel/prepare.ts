@@ -105,6 +105,13 @@ const groupsOf = (shard: ShardPlan | undefined) => {
   return [own, peers]
 }
 
+/** Averages of several parts take turns on the links that they share: ranks of a node are then not alike. */
+const inTurns = ({ network }: DataParallelScenario, shard: ShardPlan | undefined): boolean =>
+  network === "alpha-beta" &&
+  shard !== undefined &&
+  shard.ranks > 1 &&
+  shard.placeOf(0).peers.ranks.length > 1
+
 /** The collectives of a program: between those who hold the same part, if several, and inside a division. */
 const sent = (shard: ShardPlan | undefined): ReadonlyArray<string> => {
   if (shard === undefined) return ["all_reduce"]
@@ -270,6 +277,7 @@ export const planScenario = (
       return yield* new InputError({ file, field: `algorithm.${field}`, value: String(value), accepted })
     }
     if (planned.success.ranksDiffer === true) yield* requireEachHeld(`with ${scenario.algorithm.name}`)
+    if (inTurns(scenario, shard)) yield* requireEachHeld("where parts are averaged one after another,")
     return {
       world,
       shard,
@@ -427,7 +435,7 @@ export const prepare = (
         jitter,
         seed,
         capacityBytes: memory,
-        symmetric: planned.ranksDiffer !== true,
+        symmetric: planned.ranksDiffer !== true && !inTurns(scenario, shard),
         groups: groupsOf(shard)
       },
       summarise: (ended) => {
