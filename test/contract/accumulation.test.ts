@@ -12,10 +12,10 @@ import { Machine, type Program } from "../../core/machine/machine.ts"
 import { launch } from "../../core/machine/op.ts"
 import { llama } from "../../core/models/llama.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
-import { flatWorld, plan, run } from "../simulate/simulated.ts"
+import { flatWorld, plan } from "../simulate/simulated.ts"
 import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel, tinyProfile } from "../training/tiny.ts"
-import { assembled, trained, type Learnt } from "./learnt.ts"
+import { assembled, trained, type Learnt, simulatedPeaks } from "./learnt.ts"
 import { describeContract, runOn } from "./machines.ts"
 import { plannedInParts } from "../training/in-parts.ts"
 
@@ -132,9 +132,7 @@ describeContract("gradient accumulation", (machine) => {
       (build) => planned.program(build, steps)
     )
     const { ranks } = await runOn(machine, world, program)
-    expect(ranks.map(({ peakBytes }) => peakBytes)).toEqual(
-      run({ world, program, values: () => undefined }).ranks.map(({ peakBytes }) => peakBytes)
-    )
+    expect(ranks.map(({ peakBytes }) => peakBytes)).toEqual(simulatedPeaks(world, program))
     return ranks
   }
 

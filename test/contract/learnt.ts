@@ -8,6 +8,8 @@ import {
 import { observed } from "../../core/algorithms/data-parallel/observe.ts"
 import type { TrainingModelBuilder } from "../../core/algorithms/data-parallel/training-model.ts"
 import { Machine, type Program } from "../../core/machine/machine.ts"
+import type { World } from "../../core/world.ts"
+import { run } from "../simulate/simulated.ts"
 
 export interface Learnt {
   readonly losses: ReadonlyArray<number>
@@ -49,3 +51,9 @@ export const assembled = (ranks: ReadonlyArray<{ readonly value: Learnt }>) =>
     const whole = ranks.flatMap(({ value }) => Array.from(value.parts[place]![3]))
     return [name, whole.slice(offset, offset + elements)] as const
   })
+
+/** The most bytes of each rank by the simulator's count, which computes no values: they are none of what is held. */
+export const simulatedPeaks = <A>(world: World, program: Program<A>) =>
+  run({ world, program, symmetric: false, source: () => new Float32Array(1) }).ranks.map(
+    ({ peakBytes }) => peakBytes
+  )

@@ -10,9 +10,9 @@ import type { TensorData } from "../../core/machine/tensor.ts"
 import { llama } from "../../core/models/llama.ts"
 import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import type { AlgorithmInput } from "../../testing/algorithm.ts"
-import { run } from "../simulate/simulated.ts"
 import { fsdp, shardStages } from "../training/shard-stages.ts"
 import { tinyModel } from "../training/tiny.ts"
+import { simulatedPeaks } from "./learnt.ts"
 import { describeContract, runOn } from "./machines.ts"
 import { plannedInParts } from "../training/in-parts.ts"
 
@@ -88,9 +88,7 @@ describeContract("a model in parts", (machine) => {
     expect(ranks.map(({ value }) => value.losses)).toEqual(whole.ranks.map(({ value }) => value.losses))
     expect(assembled(ranks)).toEqual(assembled([whole.ranks[0]!]))
     // In as many bytes as the simulator counts.
-    expect(ranks.map(({ peakBytes }) => peakBytes)).toEqual(
-      run({ world: one, program, values: () => undefined }).ranks.map(({ peakBytes }) => peakBytes)
-    )
+    expect(ranks.map(({ peakBytes }) => peakBytes)).toEqual(simulatedPeaks(one, program))
   })
 
   it("learns the same in two sites, whose replicas are averaged now and then", async () => {
