@@ -2,7 +2,8 @@
 // Builds the library of the cuda backend, which the addon opens where it lies beside it. Needs CUDA's compiler (nvcc 12 or
 // later) and no GPU; the libraries that the backend uses besides are opened at run time. Plain JavaScript, as install.js.
 //   node native/cuda/build.js            builds what has changed
-//   node native/cuda/build.js --check    compiles every source as far as PTX and links nothing
+//   node native/cuda/build.js --check    compiles every source as far as PTX and links nothing; a fresh clone begins with what has
+//                                        passed in another working copy, told by what is in the files
 //   NVCC               the compiler; default: nvcc in PATH, then /usr/local/cuda/bin/nvcc
 //   TANDEM_CUDA_ARCHS  "80,90,100": compute capabilities to compile for, the last of them as PTX for later ones too; default:
 //                      that of the GPU that is there, else 80
@@ -11,7 +12,7 @@ import { spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
-import { availableParallelism } from "node:os"
+import { availableParallelism, tmpdir, userInfo } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -108,11 +109,12 @@ const compileAll = async (folder, nvcc, args, extension) => {
   return { results, changed: count, failure: failures[0] }
 }
 
-/** Compiles every source as far as PTX. Returns what went wrong. */
+/** Compiles every source as far as PTX, if it has not in any working copy of this user's. Returns what went wrong. */
 export const checkCuda = async (nvcc) => {
   // without optimization: three times as fast, and errors are the same
   const args = [...flags, "-Xcicc", "-O0", "-arch=compute_80", "-x", "cu", "-ptx"]
-  return (await compileAll(join(build, "check"), nvcc, args, "ptx")).failure
+  const folder = join(tmpdir(), `tandem-cuda-check-${userInfo().uid}`)
+  return (await compileAll(folder, nvcc, args, "ptx")).failure
 }
 
 /** Builds the library. Returns what went wrong. */
