@@ -3,7 +3,8 @@
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
 import { didYouMean } from "../scenarios/file/similar.ts"
-import { transports, type Variables } from "./job/environment.ts"
+import type { Variables } from "./job/environment.ts"
+import { transports } from "./job/meeting.ts"
 
 const yesOrNo = ["0", "1"]
 

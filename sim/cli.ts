@@ -1,7 +1,5 @@
 // The command line of the simulator; runs when imported. Only options are known here: what a command does is loaded when
 // it is used, so that help appears at once.
-import { enableCompileCache } from "node:module"
 import { main } from "./cli/main.ts"
 
-enableCompileCache()
 process.exitCode = await main(process.argv)

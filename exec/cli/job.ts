@@ -10,15 +10,8 @@ import { execute as runEffect, type Outcome } from "../../scenarios/cli/execute.
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { fileDigest } from "../checkpoint/file-digest.ts"
-import {
-  addressIn,
-  placeIn,
-  tasksWithoutSrun,
-  transportIn,
-  usualRendezvousTimeout,
-  type Place,
-  type TransportWish
-} from "../job/environment.ts"
+import { addressIn, placeIn, tasksWithoutSrun, transportIn, type Place } from "../job/environment.ts"
+import { usualRendezvousTimeout, type TransportWish } from "../job/meeting.ts"
 import { CurrentBackend } from "../backend.ts"
 import { nodeWarnings } from "../job/hosts.ts"
 import { ProcessJob } from "../job/processes.ts"

@@ -1,6 +1,6 @@
-// Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect.
+// Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect. What a
+// command does is loaded when it is used, so that help appears at once.
 import { type Command, Option } from "commander"
-import * as Effect from "effect/Effect"
 import {
   Ending,
   jsonOption as jsonFields,
@@ -11,7 +11,7 @@ import {
   setOption,
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
-import { placeIn, transports, usualRendezvousTimeout } from "../job/environment.ts"
+import { transports, usualRendezvousTimeout } from "../job/meeting.ts"
 import { recordNames } from "../record-files.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
@@ -219,6 +219,8 @@ Examples:
 
 /** Of a job of processes, rank 0 writes. Where a place is said wrongly, whoever needs it says so. */
 const writesHere = async (): Promise<boolean> => {
+  const Effect = await import("effect/Effect")
+  const { placeIn } = await import("../job/environment.ts")
   const place = await Effect.runPromise(Effect.orElseSucceed(placeIn(process.env), () => undefined))
   return place === undefined || place.rank === 0
 }

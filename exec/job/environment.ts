@@ -4,6 +4,7 @@ import { createHash } from "node:crypto"
 import type { NetworkInterfaceInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
+import { transports, type TransportWish } from "./meeting.ts"
 
 export interface Place {
   readonly rank: number
@@ -15,16 +16,6 @@ export interface Place {
   /** Who said so, for messages: "torchrun". */
   readonly launcher: string
 }
-
-/**
- * What carries messages between processes: "auto" is memory that all ranks read of each other, else UCX where it has RDMA between all,
- * else TCP, and memory between ranks of one host.
- */
-export const transports = ["auto", "tcp", "ucx"] as const
-export type TransportWish = (typeof transports)[number]
-
-/** How long processes of a job wait for each other where nobody says it, seconds. */
-export const usualRendezvousTimeout = 60
 
 export type Variables = Readonly<Record<string, string | undefined>>
 

@@ -4,7 +4,7 @@ import { deserialize, serialize } from "node:v8"
 import * as Effect from "effect/Effect"
 import { messageOf } from "../../core/message-of.ts"
 import { loadAddon, type AddonMesh, type AddonTransport } from "../native-addon.ts"
-import type { TransportWish } from "./environment.ts"
+import type { TransportWish } from "./meeting.ts"
 import { NoRendezvous, type Meeting } from "./rendezvous.ts"
 
 interface MeshOptions {

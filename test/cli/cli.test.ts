@@ -15,6 +15,19 @@ describe("help", () => {
     })
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" })
   })
+
+  it.each(["sim", "exec"])("of %s loads little, and what it compiles is kept", (name) => {
+    const TMPDIR = folder()
+    const { NODE_COMPILE_CACHE: _, ...usual } = process.env
+    const { status } = spawnSync(process.execPath, [path.join(root, "bin", `${name}.js`), "--help"], {
+      env: { ...usual, NODE_OPTIONS: "", TMPDIR }
+    })
+    expect(status).toBe(0)
+    // By module: those of the command line and of its options. The packages that commands load have hundreds.
+    const kept = fs.readdirSync(path.join(TMPDIR, "node-compile-cache"), { recursive: true })
+    expect(kept.length).toBeGreaterThan(10)
+    expect(kept.length).toBeLessThan(40)
+  })
 })
 
 describe("sim run", () => {

@@ -1,6 +1,6 @@
 // The transports that tests of jobs run over: TCP, memory (what "auto" is on one host), and UCX where it is there. Without it its tests are left out and it is said so, or
 // fail with TANDEM_REQUIRE_UCX=1.
-import type { TransportWish } from "../../exec/job/environment.ts"
+import type { TransportWish } from "../../exec/job/meeting.ts"
 import { ucxInfo } from "../../exec/native.ts"
 
 const ucx = ucxInfo()
