@@ -57,7 +57,7 @@ it("has every step that was recorded, as medians of it", () => {
 
 // As docs/sharding.md tells; the bounds are those that were set before.
 it("says of each bound how much of it is met", async () => {
-  const { claims } = await Effect.runPromise(
+  const { claims, lines } = await Effect.runPromise(
     Effect.flatMap(shardedH200x2Cubic.open, (table) => table.check(new Loader(), () => undefined))
   )
   expect(claims.map(({ claim, holds, found }) => [claim, holds, found])).toEqual([
@@ -68,6 +68,10 @@ it("says of each bound how much of it is met", async () => {
     ["steps over sockets that are not shaped within 5 %", false, "3 of 4, worst 11.0 %"],
     ["steps over shaped links, from collectives measured on them within 5 %", true, "10 of 10, worst 3.4 %"]
   ])
+  // Over 5 and 10 Gbit/s, from unshaped collectives and the rate.
+  const slow = lines.filter((line) => /^\s*(?:5|10)gbit/u.test(line) && !line.includes("measured link"))
+  expect(slow).toHaveLength(6)
+  expect(Math.max(...slow.map((line) => Math.abs(Number(/([+-][\d.]+) %\s*$/u.exec(line)![1]))))).toBe(0.4)
 })
 
 it.each(partsOf(recording, "collectives").map(({ link }) => link))(
