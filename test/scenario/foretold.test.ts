@@ -1,6 +1,7 @@
 // What `sim run` foretells of a described model is what the same model of real kernels then does: every byte on every tier of
 // links, and every byte of a rank's memory but for its text, whatever is divided, accumulated or computed again and in which precision.
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as fc from "fast-check"
 import { expect, it } from "vitest"
 import { layerDtypeOf } from "../../scenarios/families/data-parallel/training-settings.ts"
@@ -60,4 +61,25 @@ it("foretells bytes on links and in memory to the last one", () => {
     { numRuns: 16 }
   )
   for (const [what, count] of Object.entries(seen)) expect(count, what).toBeGreaterThan(2)
+})
+
+it.each([
+  ["float32", "bfloat16", undefined],
+  ["bfloat16", "bfloat16", undefined],
+  ["bfloat16", "float16", "bfloat16"],
+  ["float16", "float32", "float16"]
+] as const)("layers that read %s are gathered in %s, or not", (precision, parameterDtype, accepted) => {
+  const scenario = decodeScenario({
+    name: "gathered",
+    model: { gpt2: { layers: 2, width: 8, heads: 2, vocabulary: 64, context: 4, batch: 1 } },
+    world: { ranks: 2 },
+    algorithm: { name: "s-sgd" },
+    shard: { within: "world", parameterDtype },
+    training: { precision }
+  })
+  const prepared = Effect.runSync(Effect.result(prepareTraining(scenario, file, new Loader())))
+  expect(Result.isFailure(prepared) ? prepared.failure.message : undefined).toEqual(
+    accepted &&
+      `${file}: shard.parameterDtype: ${parameterDtype} is not accepted; expected ${accepted}, in which layers read parameters (training.precision)`
+  )
 })

@@ -15,7 +15,7 @@ import { llama } from "../../core/models/llama.ts"
 import { mixtral } from "../../core/models/mixtral.ts"
 import { makeWorld, unlimitedLinks } from "../../core/world.ts"
 import { assembled, trained } from "../contract/learnt.ts"
-import { run } from "../simulate/simulated.ts"
+import { execute, run } from "../simulate/simulated.ts"
 import { divided, plannedInParts } from "./in-parts.ts"
 import { accumulations } from "./rule-instances.ts"
 import { choices } from "./shard-choices.ts"
@@ -44,6 +44,7 @@ const graphOf = ({
 }
 
 const steps = 2
+const floats = ["float32", "bfloat16", "float16"] as const
 
 describe("a model of real kernels in parts", () => {
   it("learns what the whole model learns, whatever is divided", () => {
@@ -91,6 +92,23 @@ describe("a model of real kernels in parts", () => {
     expect(seen.layers).toBeGreaterThan(4)
     expect(seen.clipped).toBeGreaterThan(4)
   })
+
+  it.each(floats.flatMap((dtype) => floats.map((reduceDtype) => [dtype, reduceDtype] as const)))(
+    "sums gradients of %s in %s",
+    (dtype, reduceDtype) => {
+      const sizes = { layers: 1, width: 8, heads: 2, vocabulary: 11, context: 5, batch: 2 }
+      const graph = gpt2({ ...sizes, activationDtype: dtype, parameterDtype: dtype })
+      const { shard, planned } = plannedInParts({ name: "s-sgd" }, graph, world, { ...fsdp, reduceDtype })
+      const program = trained(tinyModel(graph, { shard }), 1, (build) => planned.program(build, 1))
+      const { journals } = execute({ world, program, values: () => undefined }).execution
+      const sums = journals![0]!.entries.flatMap((entry) =>
+        entry.kind === "op" && entry.op.kernel.name === "reduce_scatter" ? [entry.op] : []
+      )
+      expect(sums.length).toBeGreaterThan(4)
+      for (const { attributes, reads } of sums)
+        expect(attributes["wire"] ?? reads[0]!.dtype).toBe(reduceDtype)
+    }
+  )
 
   it("has layers that share a weight in one unit, and refuses them in two", () => {
     const names = ["m.embed", "m.h.0.a", "m.h.1.a", "m.head"]

@@ -1,11 +1,12 @@
 // How much memory activations take beside gradients at the worst moment of a step, where gradients come and go within it, as
 // PyTorch's do that are set to none: they come layer by layer as what the layers kept goes. Knows shapes; nothing of machines.
-import { dtypeBits, sizeBytesOf } from "../../machine/tensor.ts"
+import { sizeBytesOf } from "../../machine/tensor.ts"
 import type { SavedBytes } from "../../models/eager-memory.ts"
 import { gradientName, type LayerGraph } from "../../models/layer-graph.ts"
 import type { Accumulation } from "./accumulation.ts"
 import { layOut } from "./shard/layout.ts"
 import type { ShardPlan } from "./shard/plan.ts"
+import { castToSum } from "./shard/travel.ts"
 
 /** Bytes that gradients take in a backward pass, the last of several where a step has several: none holds more. */
 interface GradientBytes {
@@ -56,8 +57,8 @@ const dividedGradients = (
   const left = layers.map(() => 0)
   const working = layers.map(() => 0)
   let held = 0
-  const wider = dtypeBits[reduceDtype] > dtypeBits[parameterDtype]
-  const kept = wider ? reduceDtype : parameterDtype
+  const recast = castToSum(parameterDtype, reduceDtype)
+  const kept = recast ? reduceDtype : parameterDtype
   for (const unit of division) {
     const shapes = unit.layers.flatMap((layer) => layers[layer]!.parameters.map(({ shape }) => shape))
     const part = layOut(
@@ -73,7 +74,7 @@ const dividedGradients = (
       held += sizeBytesOf(whole, "float32")
       continue
     }
-    if (wider || (copies && parameters)) working[first]! += sizeBytesOf(whole, kept)
+    if (recast || (copies && parameters)) working[first]! += sizeBytesOf(whole, kept)
     if (synchronize === undefined) {
       left[first]! += sizeBytesOf(gradients ? part : whole, kept)
       continue

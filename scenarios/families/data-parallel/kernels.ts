@@ -124,12 +124,13 @@ export const prepareTraining = (
       })
     }
     const gathered = shard?.parameterDtype
-    if (gathered !== undefined && dtypeBits[gathered] > dtypeBits[layerDtypeOf(training)]) {
+    const read = layerDtypeOf(training)
+    if (gathered !== undefined && gathered !== read && dtypeBits[gathered] >= dtypeBits[read]) {
       return yield* new InputError({
         file,
         field: "shard.parameterDtype",
         value: gathered,
-        accepted: `at most ${training.precision}, in which layers read parameters (training.precision)`
+        accepted: `${read}${read === "float32" ? " or narrower" : ""}, in which layers read parameters (training.precision)`
       })
     }
     const [batch, context] = graph.inputs[0]!.shape as readonly [number, number]

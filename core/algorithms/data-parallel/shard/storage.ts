@@ -36,7 +36,7 @@ import { layOut, type Flat } from "./layout.ts"
 import type { ShardPlan } from "./plan.ts"
 import { Pool } from "./pool.ts"
 import { placesIn, requireOwn } from "./places.ts"
-import { cast, wireFor } from "./travel.ts"
+import { cast, castToSum, wireFor } from "./travel.ts"
 import type { Run, Unit } from "./units.ts"
 
 const backwardOf = ({ layers }: Run, ops: ReadonlyArray<LayerOps>): ReadonlyArray<Op> =>
@@ -139,8 +139,8 @@ const shardedStorage = (
     ): Effect.Effect<UnitGradients, OutOfMemory> =>
       Effect.gen(function* () {
         const { synchronize } = accumulation ?? {}
-        const wider = flats.some(({ dtype }) => dtypeBits[dtype] < dtypeBits[plan.reduceDtype])
-        const copied = wider || copies
+        const recast = flats.some(({ dtype }) => castToSum(dtype, plan.reduceDtype))
+        const copied = recast || copies
         // What is summed lies apart from what a backward pass writes.
         const apart = copied || synchronize === "last"
         const gradients = yield* tensorsOf(
@@ -164,7 +164,7 @@ const shardedStorage = (
               plan.gradients && synchronize !== "last" ? 1 : undefined,
               (flat) => ({
                 shape: flat.shape,
-                dtype: synchronize === "last" ? "float32" : wider ? plan.reduceDtype : flat.dtype,
+                dtype: synchronize === "last" ? "float32" : recast ? plan.reduceDtype : flat.dtype,
                 persistent: plan.gradients || synchronize === "each" ? undefined : lasting
               })
             )
@@ -183,7 +183,7 @@ const shardedStorage = (
           : copied
             ? flats.map((_, i) =>
                 cast(
-                  `${wider ? "cast" : "copy"} gradients ${unit.name}`,
+                  `${recast ? "cast" : "copy"} gradients ${unit.name}`,
                   Lane.compute,
                   gradients[i]!,
                   summed[i]!
