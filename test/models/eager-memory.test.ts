@@ -268,6 +268,12 @@ describe("the worst moment of a backward pass", () => {
     expect(of(narrow, "last")).toBe((4 + 2) * padded)
     expect(of(shard, "each")).toBe((4 + 4 + 4) * padded)
     expect(of(shard, "last")).toBe((4 + 4) * padded)
+    // Of ZeRO-1, whose gradients stay whole and are summed where they stay, in float32 beside narrow ones.
+    const zero1 = { parameters: false, gradients: false }
+    expect(backwardPeakBytes(llamaGraph, none, { shard: { ...shard, ...zero1 } })).toBe(4 * padded)
+    expect(backwardPeakBytes(llamaGraph, none, { shard: { ...narrow, ...zero1 } })).toBe((2 + 4) * padded)
+    expect(of({ ...narrow, ...zero1 }, "each")).toBe((4 + 4 + 2) * padded)
+    expect(of({ ...narrow, ...zero1 }, "last")).toBe((4 + 2) * padded)
     // As FSDP2 copies: gradients that are as wide as their sum lie beside what is summed, too.
     const copied = { ...shard, copies: true }
     expect(backwardPeakBytes(llamaGraph, none, { shard: copied })).toBe((4 + 4 + 4) * padded)

@@ -74,9 +74,11 @@ const dividedGradients = (
       held += sizeBytesOf(whole, "float32")
       continue
     }
-    if (recast || (copies && parameters)) working[first]! += sizeBytesOf(whole, kept)
+    // Those that stay whole are summed where they stay.
+    if (gradients && (recast || (copies && parameters))) working[first]! += sizeBytesOf(whole, kept)
     if (synchronize === undefined) {
       left[first]! += sizeBytesOf(gradients ? part : whole, kept)
+      if (!gradients && !recast) working[first]! -= sizeBytesOf(whole, kept)
       continue
     }
     held += sizeBytesOf(part, "float32") + (gradients ? 0 : sizeBytesOf(whole, kept))
