@@ -213,6 +213,28 @@ describe("a measured collective", () => {
   })
 })
 
+describe("rows of one rank", () => {
+  const alone = (["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"] as const).flatMap(
+    (op) =>
+      [1024, 2 ** 20].map((sizeBytes) => ({ op, ranks: 1, sizeBytes, medianSeconds: 1e-5, link: "unshaped" }))
+  )
+
+  it("are of nobody else: a table is the same with them and without", () => {
+    const more = new CollectiveTable([...alone, ...profile.collectives])
+    expect(more.ops).toEqual(table.ops)
+    for (const op of table.ops)
+      for (const ranks of [2, 3, 4, 8])
+        for (const bytes of [16, 2 ** 20, 2 ** 30])
+          expect(more.ceiling(op, ranks, bytes)).toEqual(table.ceiling(op, ranks, bytes))
+  })
+
+  it("are no table by themselves", () => {
+    const none = new CollectiveTable(alone)
+    expect(none.ops).toEqual([])
+    expect(none.ceiling("all_gather", 4, 2 ** 20)).toBeUndefined()
+  })
+})
+
 describe("a table of what stays inside nodes", () => {
   const intra = { bytesPerSecond: 1e12, latencySeconds: 0 }
   const world = nodes([2, 2], { bytesPerSecond: 1e9, latencySeconds: 0 }, intra)

@@ -64,11 +64,14 @@ export class CollectiveTable {
   /** How the links were limited where its rows were measured. */
   readonly link: string
 
-  /** Rows measured on links of another kind are left out. */
+  /**
+   * Rows measured on links of another kind are left out, and those of one rank, who sends nobody anything: what that takes says nothing
+   * of others, and its share of a ring's bytes is none.
+   */
   constructor(rows: ReadonlyArray<CollectiveCost>, link = "unshaped") {
     this.link = link
     const byOp = Map.groupBy(
-      rows.filter((row) => row.link === link),
+      rows.filter((row) => row.link === link && row.ranks > 1),
       (row) => row.op
     )
     for (const [op, all] of byOp) {

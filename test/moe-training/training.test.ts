@@ -160,6 +160,12 @@ describe("simulated training", () => {
     expect(added).toBeLessThan((held.stepSeconds - free.stepSeconds) / 3)
   })
 
+  it("runs where nobody is dropped and each node has one rank, which no line of what stays inside nodes is of", async () => {
+    const one = await simulate(["model.capacityFactor=dropless", "world.ranks=4", "world.ranksPerNode=1"])
+    expect(one.result.stepSeconds).toBeGreaterThan(0)
+    expect(one.result.estimates.map(({ detail }) => detail).join()).toContain("all_gather not in the table")
+  })
+
   it.each(moeTrainingNames)(
     "runs over sites of unlike sizes, and over a link for each pair: %s",
     async (name) => {
