@@ -115,6 +115,7 @@ const train = (
         onLoss: (rank, step, loss) => losses.push({ rank, step, loss }),
         evaluation: {
           everySteps: steps,
+          lastStep: steps,
           batches: 3,
           onLoss: (rank, step, loss) => evaluated.push({ rank, step, loss })
         }
@@ -157,6 +158,14 @@ describe("every data-parallel algorithm trains a tiny GPT-2", () => {
         expect(parameters[1]).toEqual(parameters[0])
     })
   }
+
+  it("and is evaluated at last on what it has learnt, updates that wait for a next step included", () => {
+    const lossesOf = (name: (typeof dataParallelNames)[number], settings: object) =>
+      train(tinyGraphs.gpt2, name, settings, 3).evaluated.map(({ loss }) => loss)
+    expect(lossesOf("ddp", { deadline: "next-use" })).toEqual(lossesOf("ddp", {}))
+    const [one, other] = lossesOf("diloco", { period: 3 })
+    expect(one).toBe(other)
+  })
 
   it("and draws the same batches whatever the algorithm", () => {
     const first = (name: (typeof dataParallelNames)[number]) => train(tinyGraphs.gpt2, name, {}, 1).losses

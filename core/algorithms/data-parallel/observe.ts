@@ -20,7 +20,10 @@ export interface Observation {
         readonly onScale: (rank: number, scale: number, skippedSteps: number) => void
       }
     | undefined
-  /** Mean loss over `batches` held-out batches after every so many steps and after `lastStep`, of each rank's own parameters. */
+  /**
+   * Mean loss over `batches` held-out batches after every so many steps, of each rank's own parameters as its step leaves them; and
+   * after `lastStep` when the program has ended, of what it has learnt: an algorithm may leave updates to the next step's beginning.
+   */
   readonly evaluation?:
     | {
         readonly everySteps: number
@@ -41,7 +44,20 @@ export const observed = (
     const machine = yield* Machine
     let model: KernelModel | undefined
     let step = from
-    const lossOf = ({ loss }: KernelModel) => Effect.map(machine.read(loss), (values) => values[0]!)
+    const lossOf = ({ loss }: Pick<KernelModel, "loss">) =>
+      Effect.map(machine.read(loss), (values) => values[0]!)
+    const evaluated = (
+      { evaluate, ...own }: KernelModel,
+      { batches, onLoss: tell }: NonNullable<Observation["evaluation"]>
+    ) =>
+      Effect.gen(function* () {
+        let sum = 0
+        for (let index = 0; index < batches; index++) {
+          submitAll(machine, evaluate(index))
+          sum += yield* lossOf(own)
+        }
+        tell(machine.rank, step, sum / batches)
+      })
     const after = Effect.gen(function* () {
       step++
       if (model === undefined) return
@@ -51,19 +67,14 @@ export const observed = (
         const [scale, , , skipped] = yield* machine.read(model.lossScale)
         scaling.onScale(machine.rank, scale!, skipped!)
       }
-      if (evaluation === undefined) return
-      if (step % evaluation.everySteps !== 0 && step !== evaluation.lastStep) return
-      let sum = 0
-      for (let index = 0; index < evaluation.batches; index++) {
-        submitAll(machine, model.evaluate(index))
-        sum += yield* lossOf(model)
-      }
-      evaluation.onLoss(machine.rank, step, sum / evaluation.batches)
+      if (evaluation === undefined || step === evaluation.lastStep) return
+      if (step % evaluation.everySteps === 0) yield* evaluated(model, evaluation)
     })
     const watched = interpose(machine, { endStep: Effect.andThen(machine.endStep, after) })
     const watching = Effect.tap(build, (built) => {
       model = built
       return built.turnCorpus(from)
     })
-    return yield* Effect.provideService(program(watching), Machine, watched)
+    yield* Effect.provideService(program(watching), Machine, watched)
+    if (model !== undefined && evaluation?.lastStep === step) yield* evaluated(model, evaluation)
   })
