@@ -76,6 +76,10 @@ afterAll(() => {
 })
 
 describe("the package", () => {
+  it("takes a newer fast-check than its own, of which whoever tests with it has one: two copies' types do not fit", () => {
+    expect(manifest.dependencies["fast-check"]).toMatch(/^\^\d+\.\d+\.\d+$/u)
+  })
+
   it("holds what it runs from, its data and its documentation, and no sources", () => {
     const files = readdirSync(installed, { recursive: true, encoding: "utf8" })
     expect(files).toEqual(
