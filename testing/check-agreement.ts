@@ -46,6 +46,7 @@ const steadier = (optimizer: (typeof optimizers)[number]) =>
 const divisions = [
   { within: "node" },
   { within: "world", prefetch: 0 },
+  { within: "world", units: "layer", copies: true },
   { within: "node", parameters: false, gradients: false }
 ] as const
 
@@ -91,8 +92,8 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
           device: { name: "processor core", flops: "20GFLOP/s", memoryBandwidth: "10GB/s" },
           steps,
           seed,
-          // Of one block layers are gathered one by one, so that it cannot be computed again at once.
-          ...(recompute === "none" || (sizes.layers === 1 && shard !== undefined)
+          // Where layers are gathered one by one, as those of one block are, a block cannot be computed again at once.
+          ...(recompute === "none" || (shard !== undefined && (sizes.layers === 1 || "units" in shard))
             ? {}
             : { activations: { by: "fused", recompute } }),
           training: accumulate === 1 ? { optimizer } : { optimizer: steadier(optimizer), accumulate }
@@ -101,7 +102,8 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
         if (!isArchitecture(model)) throw new TypeError("a generated model has an architecture")
         const graph = modelGraph(model)
         const names = graph.layers.map(({ name }) => name)
-        const layers = shard === undefined ? names : runsOf(unitsOf(names, "block", sharingLayers(graph)))
+        const units = shard !== undefined && "units" in shard ? shard.units : "block"
+        const layers = shard === undefined ? names : runsOf(unitsOf(names, units, sharingLayers(graph)))
         return { ...scenario, algorithm: algorithm(layers.length) }
       }
     )
