@@ -109,9 +109,12 @@ const sizesOf = (config: Config): Sizes | { readonly missing: ReadonlyArray<stri
   if (missing.length > 0) return { missing: missing.map((field) => namesOf[field][0]) }
   const [width, heads, layers] = [of("width")!, of("heads")!, of("layers")!]
   const type = String(config["model_type"])
+  const isLatent = numberIn(config, "kv_lora_rank") !== undefined
+  const headWidth =
+    numberIn(config, isLatent ? "v_head_dim" : "head_dim") ?? headWidthByDefault[type] ?? width / heads
+  if (!Number.isInteger(headWidth)) return { missing: ["head_dim"] }
   const ffnWidth = isMixture ? (of("expertWidth") ?? of("inner")!) : of("inner")!
   const tied = config["tie_word_embeddings"]
-  const isLatent = numberIn(config, "kv_lora_rank") !== undefined
   return {
     type,
     config,
@@ -119,8 +122,7 @@ const sizesOf = (config: Config): Sizes | { readonly missing: ReadonlyArray<stri
     width,
     heads,
     kvHeads: isLatent ? heads : (numberIn(config, "num_key_value_heads") ?? heads),
-    headWidth:
-      numberIn(config, isLatent ? "v_head_dim" : "head_dim") ?? headWidthByDefault[type] ?? width / heads,
+    headWidth,
     ffnWidth,
     denseWidth: numberIn(config, "intermediate_size_mlp") ?? of("inner") ?? ffnWidth,
     vocabulary: of("vocabulary")!,
@@ -175,6 +177,9 @@ const notesOf = (config: Config, sizes: Sizes, isInner: boolean): ReadonlyArray<
     notes.push(
       "num_key_value_heads is not said, and taken for as many as heads: a class may have another default"
     )
+  const classes = Array.isArray(config["architectures"]) ? config["architectures"].map(String) : []
+  if (classes.length > 0 && !classes.some((name) => /CausalLM|LMHead|ConditionalGeneration/u.test(name)))
+    notes.push(`${classes.join(", ")} writes no text token by token, which all models here do`)
   if (isInner) notes.push("only its text_config is read: what sees or hears beside is left out")
   const kinds = Array.isArray(config["layer_types"]) ? config["layer_types"].map(String) : []
   const window = numberIn(config, "sliding_window")
@@ -224,6 +229,14 @@ const flow = (fields: Readonly<Record<string, unknown>>): string =>
     .flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${String(value)}`]))
     .join(", ")}}`
 
+const countsOf = ({ type }: Sizes, modelled: number, whole: number): string => {
+  const scenario = `a scenario of these sizes has ${parametersOf(modelled)} parameters`
+  if (!knownTypes.has(type)) return `${scenario}; how many the model has is not known here`
+  return whole === modelled
+    ? `${parametersOf(whole)} parameters`
+    : `${parametersOf(whole)} parameters; ${scenario}`
+}
+
 const reading = (
   sizes: Sizes,
   modelled: number,
@@ -240,7 +253,7 @@ const reading = (
     whole,
     contents: [
       experts === undefined ? shape : `${shape}, ${experts} experts of which a token has ${topK}`,
-      `${parametersOf(whole)} parameters${whole === modelled ? "" : `, ${parametersOf(modelled)} of them as a scenario has the model`}`
+      countsOf(sizes, modelled, whole)
     ],
     uses,
     warnings: [

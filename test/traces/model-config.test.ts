@@ -275,6 +275,11 @@ describe("a model's configuration", () => {
       "a window of 128 tokens in 1 of 2 layers is taken for attention over all"
     )
     expect(oss.uses[0]!.how).toContain("expertDtype: mxfp4")
+    const v3 = read(published.find(([name]) => name === "DeepSeek-V3")![2])
+    expect(v3.contents[1]).toBe(
+      "671.0 billion parameters; a scenario of these sizes has 683.1 billion parameters"
+    )
+    expect(v3.warnings.join("\n")).toContain("17.24 billion parameters too many")
     // What is kept as published says nothing of it.
     expect(read(published[0]![2]).warnings).toEqual([])
   })
@@ -295,6 +300,11 @@ describe("a model's configuration", () => {
     expect(told).toContain("layers without attention")
     expect(told).toContain("experts that every token has")
     expect(knownTypes.has("qwen3_next")).toBe(false)
+    expect(next.contents[1]).toBe(
+      "a scenario of these sizes has 78.89 billion parameters; how many the model has is not known here"
+    )
+    const bert = read(decoder("bert", [768, 3072, 12, 12, 12, 30522], { architectures: ["BertForMaskedLM"] }))
+    expect(bert.warnings.join("\n")).toContain("BertForMaskedLM writes no text token by token")
   })
 
   it("names what it lacks, or has a list of unlike numbers for", () => {
@@ -304,6 +314,10 @@ describe("a model's configuration", () => {
     })
     expect(readModelConfig(JSON.stringify({ ...llama, num_attention_heads: [8, 16] }))).toEqual({
       missing: ["num_attention_heads"]
+    })
+    // No whole number of columns a head.
+    expect(readModelConfig(JSON.stringify({ ...llama, num_attention_heads: 33 }))).toEqual({
+      missing: ["head_dim"]
     })
     // A mixture whose layers have unlike numbers of experts is no dense model.
     expect(
