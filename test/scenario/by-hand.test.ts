@@ -53,6 +53,34 @@ describe("what planners reckon with is what runs", () => {
     expect((await figures(yaml)).stepSeconds).toBeCloseTo(0.06 + 4 * 0.036, 9)
   })
 
+  it("of gradients that are bfloat16 as they are made", async () => {
+    const gpt2 = "{ gpt2: { layers: 2, width: 64, heads: 4, vocabulary: 256, context: 32, batch: 2 } }"
+    const yaml = `name: narrow
+model: ${gpt2}
+world: { ranks: 4, links: { inter: { bandwidth: 8Mbit/s } } }
+device: { name: fast, flops: 1PFLOP/s, memoryBandwidth: 1PB/s }
+algorithm: { name: ddp, buckets: single }
+`
+    const sizes = [2, 2, 4]
+    for (const [i, set] of [
+      "{precision: bfloat16}",
+      "{precision: float16}",
+      "{accumulate: 2, precision: bfloat16}"
+    ].entries()) {
+      const { json } = await schedule(scenarioFile(yaml), `training=${set}`)
+      const [bucket] = (
+        json as {
+          readonly buckets: ReadonlyArray<{ readonly sizeBytes: number; readonly allReduceSeconds: number }>
+        }
+      ).buckets
+      // Three quarters of all there and back at a megabyte a second.
+      const seconds = (2 * 0.75 * sizes[i]! * bucket!.sizeBytes) / 4 / 1e6
+      expect(bucket!.allReduceSeconds).toBeCloseTo(seconds, 9)
+      const { exposedCommunicationSeconds } = await figures(yaml, `training=${set}`)
+      expect(exposedCommunicationSeconds / seconds).toBeCloseTo(1, 2)
+    }
+  })
+
   it("of direct messages, whose sums travel back in float32", async () => {
     const yaml = text("{ name: local-sgd, period: 2, wire: bfloat16 }", "collectives: { algorithm: direct }")
     const { json } = await schedule(scenarioFile(yaml))

@@ -4,11 +4,7 @@ import { greatest } from "../../../core/extremes.ts"
 import { leastCommonMultiple } from "../../../core/whole-numbers.ts"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import {
-  gradientWire,
-  type PlannedAlgorithm,
-  type PlanningFacts
-} from "../../../core/algorithms/data-parallel/algorithm.ts"
+import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
@@ -55,7 +51,8 @@ import {
   recomputing,
   requireGathered
 } from "./activation-settings.ts"
-import { accumulationOf, layerDtypeOf, lossScalingOf, statesKept } from "./training-settings.ts"
+import { accumulationOf, lossScalingOf, statesKept } from "./training-settings.ts"
+import { inPrecision, sentDtypes } from "./precision.ts"
 import { partEstimates, resolveShards, shardPlanWarnings } from "./shard-settings.ts"
 import { onBatch } from "./recorded-batch.ts"
 import { tokensPerStep } from "./tokens.ts"
@@ -150,16 +147,6 @@ const divided = (
     return shard
   })
 
-/**
- * The profile with the dtype that layers read parameters in and write gradients in: a measured one says it, of a described model with
- * this project's kernels `training.precision` does.
- */
-const inPrecision = ({ model, kernels, training }: DataParallelScenario, profile: Profile): Profile => {
-  if (!isArchitecture(model) || kernels !== "fused" || training === undefined) return profile
-  const dtype = layerDtypeOf(training)
-  return { ...profile, parameters: profile.parameters.map((parameter) => ({ ...parameter, dtype })) }
-}
-
 /** The model's profile on the scenario's batch, with what is computed again; and what else costs come from. */
 const asItRuns = (
   scenario: DataParallelScenario,
@@ -239,10 +226,7 @@ export const planScenario = (
       yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
     const links = { algorithm: scenario.collectives.algorithm, table, inside }
-    const wire =
-      "period" in scenario.algorithm
-        ? scenario.algorithm.wire
-        : gradientWire("float32", scenario.algorithm.wire, shard?.reduceDtype)
+    const { kept, wire } = sentDtypes(scenario, profile, shard)
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
@@ -252,8 +236,8 @@ export const planScenario = (
         "all_reduce",
         peers,
         links,
-        // Sums are float32, whatever they are sent as.
-        Math.max(1, dtypeBits.float32 / dtypeBits[wire])
+        // Sums are in what is kept, whatever they are sent as.
+        Math.max(1, dtypeBits[kept] / dtypeBits[wire])
       ),
       rehearsal: shard && {
         world,
