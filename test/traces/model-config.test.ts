@@ -1,5 +1,5 @@
-// Configurations as Hugging Face has them: parameters counted against those that the models' makers publish (in billions, as the hub counts
-// tensors or a paper says), and what a scenario is told to say.
+// Configurations as Hugging Face has them: parameters counted against those that are reported of the models (in billions, as commonly told;
+// nothing was downloaded to check it), and what a scenario is told to say.
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { tmpdir } from "node:os"
@@ -50,7 +50,7 @@ const gptOss = {
   quantization_config: { quant_method: "mxfp4" }
 }
 
-const published: ReadonlyArray<readonly [name: string, billions: number, config: Config]> = [
+const reported: ReadonlyArray<readonly [name: string, billions: number, config: Config]> = [
   ["Llama-3.1-8B", 8.03, decoder("llama", [4096, 14336, 32, 32, 8, 128256])],
   ["Mistral-7B", 7.242, decoder("mistral", [4096, 14336, 32, 32, 8, 32000])],
   ["Qwen2.5-7B", 7.616, decoder("qwen2", [3584, 18944, 28, 28, 4, 152064])],
@@ -237,11 +237,11 @@ const read = (config: Config): ModelReading => {
 }
 
 describe("a model's configuration", () => {
-  it.each(published)("of %s comes to the %d billion parameters that are published", (_, billions, config) => {
+  it.each(reported)("of %s comes to the %d billion parameters that are reported", (_, billions, config) => {
     expect(Math.abs(read(config).whole / (billions * 1e9) - 1)).toBeLessThan(0.0005)
   })
 
-  it.each(published)("of %s is told in words that a scenario takes", async (_, __, config) => {
+  it.each(reported)("of %s is told in words that a scenario takes", async (_, __, config) => {
     const { uses } = read(config)
     for (const { how } of uses) {
       const model = /model: (\{.*\})$/u.exec(how)![1]!
@@ -261,27 +261,27 @@ describe("a model's configuration", () => {
   })
 
   it("says what is left out, each part with its parameters, and what weighs nothing", () => {
-    const glm = read(published.find(([name]) => name === "GLM-4.5-Air")![2])
+    const glm = read(reported.find(([name]) => name === "GLM-4.5-Air")![2])
     expect(glm.warnings.join("\n")).toContain(
       "experts that every token has: 0.7786 billion parameters are left out"
     )
     expect(glm.warnings.join("\n")).toContain("layers without experts, 1 of 46")
     expect(glm.warnings.join("\n")).toContain("num_nextn_predict_layers")
     const oss = read({
-      ...published.find(([name]) => name === "gpt-oss-20b")![2],
+      ...reported.find(([name]) => name === "gpt-oss-20b")![2],
       layer_types: ["sliding_attention", "full_attention"]
     })
     expect(oss.warnings.join("\n")).toContain(
       "a window of 128 tokens in 1 of 2 layers is taken for attention over all"
     )
     expect(oss.uses[0]!.how).toContain("expertDtype: mxfp4")
-    const v3 = read(published.find(([name]) => name === "DeepSeek-V3")![2])
+    const v3 = read(reported.find(([name]) => name === "DeepSeek-V3")![2])
     expect(v3.contents[1]).toBe(
       "671.0 billion parameters; a scenario of these sizes has 683.1 billion parameters"
     )
     expect(v3.warnings.join("\n")).toContain("17.24 billion parameters too many")
     // What is kept as published says nothing of it.
-    expect(read(published[0]![2]).warnings).toEqual([])
+    expect(read(reported[0]![2]).warnings).toEqual([])
   })
 
   it("says of an architecture that is not known here that it is not", () => {
@@ -308,7 +308,7 @@ describe("a model's configuration", () => {
   })
 
   it("names what it lacks, or has a list of unlike numbers for", () => {
-    const [, , llama] = published[0]!
+    const [, , llama] = reported[0]!
     expect(readModelConfig(JSON.stringify({ ...llama, vocab_size: undefined }))).toEqual({
       missing: ["vocab_size"]
     })
@@ -354,7 +354,7 @@ describe("a model's configuration", () => {
 
   it("is told by the doctor", async () => {
     const file = path.join(folder, "config.json")
-    fs.writeFileSync(file, JSON.stringify(published[0]![2]))
+    fs.writeFileSync(file, JSON.stringify(reported[0]![2]))
     expect(await Effect.runPromise(diagnose(file))).toMatchObject({
       kind: "model-config",
       readable: true,
