@@ -1,5 +1,5 @@
 // A model's config.json, as Hugging Face has it, in the words of a scenario: which sizes to write, how many parameters that makes, and what the
-// model has that no scenario says, each with its own. Held to published counts (test/traces/model-config.test.ts).
+// model has that no scenario says, each with its own. Held to reported counts (test/traces/model-config.test.ts).
 import { layerWeightSpecs, outerWeightSpecs, type MoeModel } from "../core/algorithms/expert-offload/model.ts"
 import { weightSpecs, type DecoderModel } from "../core/algorithms/kv-serving/model.ts"
 import { elementsOf, type TensorSpec } from "../core/machine/tensor.ts"
