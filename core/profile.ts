@@ -2,6 +2,7 @@
 // Knows nothing of the file it came from (traces/) nor of how a cost is chosen (core/cost).
 
 import type { MeasuredHost } from "./cost/host.ts"
+import type { Dtype } from "./machine/tensor.ts"
 
 /** Device time of one layer in one phase of a training step, seconds, mean over the profiled steps. */
 export interface PhaseCost {
@@ -31,6 +32,10 @@ export interface ProfiledParameter {
   readonly shape: ReadonlyArray<number>
   readonly dtype: string
 }
+
+/** What layers read it in and write its gradient in: one of 16 bits, or float32 for whatever else a profile says. */
+export const layerDtype = ({ dtype }: Pick<ProfiledParameter, "dtype">): Dtype =>
+  dtype === "bfloat16" || dtype === "float16" ? dtype : "float32"
 
 /** A timed op outside the layer structure: a GEMM of one shape, a copy of one size. */
 export interface OpCost {

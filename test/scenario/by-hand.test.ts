@@ -73,12 +73,33 @@ algorithm: { name: ddp, buckets: single }
           readonly buckets: ReadonlyArray<{ readonly sizeBytes: number; readonly allReduceSeconds: number }>
         }
       ).buckets
-      // Three quarters of all there and back at a megabyte a second.
-      const seconds = (2 * 0.75 * sizes[i]! * bucket!.sizeBytes) / 4 / 1e6
+      // Three quarters of all there and back at a megabyte a second; a bucket's size is that of gradients as they are made.
+      const seconds = (2 * 0.75 * sizes[i]! * bucket!.sizeBytes) / 2 / 1e6
       expect(bucket!.allReduceSeconds).toBeCloseTo(seconds, 9)
       const { exposedCommunicationSeconds } = await figures(yaml, `training=${set}`)
       expect(exposedCommunicationSeconds / seconds).toBeCloseTo(1, 2)
     }
+  })
+
+  it("of buckets that close at so many bytes of gradients as they are made, whatever they are sent in", async () => {
+    const yaml = `name: buckets
+model: { gpt2: { layers: 2, width: 64, heads: 4, vocabulary: 256, context: 32, batch: 2 } }
+world: { ranks: 2, links: { inter: { bandwidth: 8Mbit/s } } }
+device: { name: fast, flops: 1PFLOP/s, memoryBandwidth: 1PB/s }
+algorithm: { name: ddp, bucketBytes: 100KB, firstBucketBytes: 100KB, wire: bfloat16 }
+`
+    const sizesIn = async (set: ReadonlyArray<string>): Promise<ReadonlyArray<number>> => {
+      const { json } = await schedule(scenarioFile(yaml), ...set)
+      const { buckets } = json as { readonly buckets: ReadonlyArray<{ readonly sizeBytes: number }> }
+      return buckets.map(({ sizeBytes }) => sizeBytes)
+    }
+    const wide = await sizesIn([])
+    const narrow = await sizesIn(["training={precision: bfloat16}"])
+    const sum = (sizes: ReadonlyArray<number>): number => sizes.reduce((all, size) => all + size, 0)
+    expect(sum(wide)).toBe(2 * sum(narrow))
+    for (const sizes of [wide, narrow])
+      for (const size of sizes.slice(0, -1)) expect(size).toBeGreaterThanOrEqual(100_000)
+    expect(wide.length).toBeGreaterThan(narrow.length)
   })
 
   it("of direct messages, whose sums travel back in float32", async () => {

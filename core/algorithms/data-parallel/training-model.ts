@@ -9,7 +9,7 @@ import { Lane } from "../../machine/lane.ts"
 import { Machine, type OutOfMemory } from "../../machine/machine.ts"
 import { collective, launch, type Op } from "../../machine/op.ts"
 import type { Dtype, Role, Tensor } from "../../machine/tensor.ts"
-import type { Profile } from "../../profile.ts"
+import { layerDtype, type Profile } from "../../profile.ts"
 import type { Group } from "../../world.ts"
 import type { Accumulation, EarlierSubmissions } from "./accumulation.ts"
 import { clipOps } from "./clip.ts"
@@ -197,13 +197,13 @@ export const profiledModel = (
       name,
       parameters: profile.parameters
         .filter(({ layer }) => layer === index)
-        .map(({ shape, dtype }, parameter) => {
+        .map((profiled, parameter) => {
           const own = `${name} parameter ${parameter}`
           return {
             name: own,
             gradientName: `${own} gradient`,
-            shape,
-            dtype: shard?.parameterDtype ?? (dtype === "bfloat16" || dtype === "float16" ? dtype : "float32")
+            shape: profiled.shape,
+            dtype: shard?.parameterDtype ?? layerDtype(profiled)
           }
         })
     }))

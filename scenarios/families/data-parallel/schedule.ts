@@ -1,7 +1,7 @@
 // What the algorithm's planner decides for a scenario of data-parallel training, and what other planners would have.
 import * as Effect from "effect/Effect"
 import type { InputError } from "../../../core/input-error.ts"
-import { layerBytes, wireOf, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import { layerBytes, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
@@ -72,12 +72,10 @@ const scheduleOf = ({ planned, facts, wire }: PlannedScenario, algorithm: string
             dtype,
             readyAfterLayer: name(profile.parameters[readyAfter]?.layer ?? 0),
             allReduceSeconds: facts.allReduceSeconds(
-              wireOf(wire) === undefined
-                ? sizeBytes
-                : parameters.reduce(
-                    (bytes, index) => bytes + sizeBytesOf(elementsOf(profile.parameters[index]!.shape), wire),
-                    0
-                  )
+              parameters.reduce(
+                (bytes, index) => bytes + sizeBytesOf(elementsOf(profile.parameters[index]!.shape), wire),
+                0
+              )
             )
           }))
         }),

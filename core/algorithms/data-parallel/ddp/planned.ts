@@ -1,16 +1,16 @@
 // Gradients in buckets, planned: what S-SGD and DDP share.
 import { elementsOf, sizeBytesOf, type Dtype } from "../../../machine/tensor.ts"
-import type { Profile } from "../../../profile.ts"
+import { layerDtype, type Profile } from "../../../profile.ts"
 import { wireOf, type PlannedAlgorithm } from "../algorithm.ts"
 import type { Bucket, GradientSize } from "../plan/buckets.ts"
 import { distributedDataParallel, type DdpPlan, type GradientRef } from "./program.ts"
 
 /** Limits count the gradients' own bytes, as PyTorch's do, whatever they are rounded to on the wire. */
 export const gradientSizes = (profile: Profile): ReadonlyArray<GradientSize> =>
-  profile.parameters.map(({ layer, shape, dtype }) => ({
-    layer,
-    sizeBytes: sizeBytesOf(elementsOf(shape), "float32"),
-    dtype
+  profile.parameters.map((parameter) => ({
+    layer: parameter.layer,
+    sizeBytes: sizeBytesOf(elementsOf(parameter.shape), layerDtype(parameter)),
+    dtype: parameter.dtype
   }))
 
 const gradientRefs = ({ parameters }: Profile): ReadonlyArray<GradientRef> =>
