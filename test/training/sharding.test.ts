@@ -1,13 +1,10 @@
 // A model in parts learns what the whole model learns, bit for bit where its sums are exact, whatever is divided and whichever
 // algorithm is across; no parameter is used before it was gathered, and every link carries what the closed form says.
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { layOut } from "../../core/algorithms/data-parallel/shard/layout.ts"
 import { dividedProfile, planShards, type ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
-import { blocksOf, unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import { profiledModel, type TrainingModel } from "../../core/algorithms/data-parallel/training-model.ts"
 import { journaled, type Journal } from "../../core/laws/journal.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
@@ -16,7 +13,6 @@ import { makeWorld, type World } from "../../core/world.ts"
 import { algorithmChoice } from "../../testing/algorithm.ts"
 import { execute, plan, run, unlimited } from "../simulate/simulated.ts"
 import { checkLaws } from "../../testing/index.ts"
-import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
 import { accumulations } from "./rule-instances.ts"
 import { choices, profileOf } from "./shard-choices.ts"
 import { fsdp } from "./shard-stages.ts"
@@ -418,43 +414,6 @@ describe("what a model in parts asks of its machine", () => {
   })
 })
 
-describe("units", () => {
-  it("are blocks, and the root for what is in none", () => {
-    const traced = [
-      "GPT2Model_0.Embedding_0",
-      "GPT2Model_0.Embedding_1",
-      "GPT2Model_0",
-      "GPT2Model_0.GPT2Block_0.LayerNorm_0",
-      "GPT2Model_0.GPT2Block_0.GPT2Attention_0.Conv1D_0",
-      "GPT2Model_0.GPT2Block_0",
-      "GPT2Model_0.GPT2Block_1.LayerNorm_2",
-      "GPT2Model_0.GPT2Block_1#2",
-      "GPT2Model_0.LayerNorm_24",
-      "Linear_0"
-    ]
-    expect(blocksOf(traced)).toEqual([
-      undefined,
-      undefined,
-      undefined,
-      "GPT2Model_0.GPT2Block_0",
-      "GPT2Model_0.GPT2Block_0",
-      "GPT2Model_0.GPT2Block_0",
-      "GPT2Model_0.GPT2Block_1",
-      "GPT2Model_0.GPT2Block_1",
-      undefined,
-      undefined
-    ])
-    expect(
-      unitsOf(["transformer.wte", "transformer.h.0.attn", "transformer.h.1.attn", "lm_head"], "block")
-    ).toEqual([
-      { name: "root", layers: [0, 3], root: true },
-      { name: "transformer.h.0", layers: [1], root: false },
-      { name: "transformer.h.1", layers: [2], root: false }
-    ])
-    expect(unitsOf(["layer 0", "layer 1"], "block").map(({ name }) => name)).toEqual(["layer 0", "layer 1"])
-  })
-})
-
 describe("ranks alike", () => {
   it("are simulated once: 10,000 in sites of eight in under a second", () => {
     const began = process.cpuUsage()
@@ -473,30 +432,5 @@ describe("ranks alike", () => {
     })
     expect(ranks.map(({ count }) => count)).toEqual([10_000])
     expect(process.cpuUsage(began).user / 1e6).toBeLessThan(1)
-  })
-})
-
-describe("what cannot be divided", () => {
-  const names = ["m.embed", "m.h.0.a", "m.h.1.a"]
-  const even = sitesOf(2, 2)
-  const refusal = (given: object, world = even): string => {
-    const settings = Schema.decodeUnknownSync(ShardSettings)(given)
-    const found = resolveShards(settings, world, names, [], "a.yaml")
-    return Result.isFailure(found) ? found.failure.message : ""
-  }
-
-  it("is refused by field, with what would be accepted", () => {
-    expect(refusal({})).toBe("")
-    expect(() => refusal({ optimizer: false })).toThrow("true")
-    expect(refusal({ gradients: false })).toContain("shard.gradients")
-    const uneven = makeWorld(
-      [
-        { name: "a", nodes: [2] },
-        { name: "b", nodes: [3] }
-      ],
-      { intra: unlimited, inter: unlimited, wan: undefined }
-    )
-    expect(refusal({ within: "site" }, uneven)).toContain("sites of equally many ranks")
-    expect(refusal({ within: "world" }, uneven)).toBe("")
   })
 })
