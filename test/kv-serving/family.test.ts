@@ -139,6 +139,25 @@ describe("a serving scenario", () => {
     ).toBe(1.526)
   })
 
+  it("warns of requests beyond what a named model was made for, output counted", async () => {
+    const warnings = async (model: string, prompt: string, output: number) => {
+      const requests = `requests={count: 2, prompt: ${prompt}, output: ${output}}`
+      const { result } = await run(
+        small,
+        `model=${model}`,
+        requests,
+        "costs={step: 1ms, token: 1ns, prefill: 1PFLOP/s}"
+      )
+      return result.warnings
+    }
+    expect(await warnings("llama-2-7b", "4090", 6)).toEqual([])
+    expect(await warnings("meta-llama/Llama-2-7b-hf", "4090", 7)).toEqual([
+      "llama-2-7b was made for 4096 tokens, prompt and output: 2 of 2 requests beyond, the longest of 4097"
+    ])
+    expect(await warnings("llama-3-8b", "8192", 1)).toHaveLength(1)
+    expect(await warnings("llama-3.1-8b", "8192", 1)).toEqual([])
+  })
+
   it("warns of fields without effect", async () => {
     const warnings = async (...sets: ReadonlyArray<string>) => (await run(small, ...sets)).result.warnings
     expect(await warnings()).toEqual([])

@@ -7,12 +7,14 @@ import { checkSettings, keptTokens, planChoices } from "../../../core/algorithms
 import { cacheMethodNamed, type CacheSettings } from "../../../core/algorithms/kv-serving/methods.ts"
 import { disaggregated } from "../../../core/algorithms/kv-serving/disaggregated.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
-import { namedModels, type KvServingScenario, hostNever } from "./scenario.ts"
+import { namedModels, positionsOf, type KvServingScenario, hostNever } from "./scenario.ts"
 import type { ServingRequest } from "../../../core/algorithms/kv-serving/sequence.ts"
 import { serve, serveThroughHost } from "../../../core/algorithms/kv-serving/serve.ts"
 import type { ServingPlan } from "../../../core/algorithms/kv-serving/server.ts"
+import { greatest } from "../../../core/extremes.ts"
 import { InputError } from "../../../core/input-error.ts"
 import { Random } from "../../../core/random.ts"
+import { counted } from "../../../core/units.ts"
 import { makeWorld, unlimited, unlimitedLinks, type World } from "../../../core/world.ts"
 import { hostLinkSource, makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
@@ -53,6 +55,7 @@ export const resolveServing = (
     const requests = yield* resolveRequests(scenario, file, loader, refuse, warnings)
     warnings.push(...windowWarnings(scenario.algorithm, model, requests))
     warnings.push(...nothingWarnings(scenario.algorithm, requests))
+    warnings.push(...positionWarnings(scenario, requests))
     const { to, bandwidth = Infinity, latency } = scenario.transfer
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
       ...unlimitedLinks,
@@ -94,6 +97,22 @@ const nothingWarnings = (
   return [
     `${settings.name} keeps nothing of ${lost.length} of ${requests.length} prompts: of the ${promptTokens} tokens of one at most ${keptTokens(settings, promptTokens)} may stay, and none of its shots is as short (algorithm.shot, keep or budget)`
   ]
+}
+
+/** Requests of more tokens than a named model was made for. */
+const positionWarnings = (
+  { model }: KvServingScenario,
+  requests: ReadonlyArray<ServingRequest>
+): ReadonlyArray<string> => {
+  if (typeof model !== "string") return []
+  const positions = positionsOf(model)
+  const lengths = requests.map(({ promptTokens, outputTokens }) => promptTokens + outputTokens)
+  const beyond = lengths.filter((length) => length > positions)
+  return beyond.length === 0
+    ? []
+    : [
+        `${model} was made for ${positions} tokens, prompt and output: ${beyond.length} of ${counted(requests.length, "request")} beyond, the longest of ${greatest(beyond)}`
+      ]
 }
 
 type Refuse = (field: string, value: unknown, accepted: string) => InputError

@@ -58,6 +58,13 @@ export const namedModels = {
   }
 } as const satisfies Readonly<Record<string, DecoderModel>>
 
+/** How many tokens a named model was made for: `max_position_embeddings` of the same files. */
+export const positionsOf = (name: keyof typeof namedModels): number => {
+  if (name.startsWith("qwen3")) return 40_960
+  if (name.startsWith("llama-2")) return 4096
+  return name.startsWith("llama-3-") ? 8192 : 131_072
+}
+
 /** A Llama-style decoder by its sizes. */
 const DescribedModel = Schema.Struct({
   layers: Layers,
