@@ -25,6 +25,13 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["data-parallel", "network", "network=alpha-beta", false],
   ["data-parallel", "collectives.measured", "collectives.measured=x.arrow", true],
   ["data-parallel", "collectives.inside", "collectives.inside=x.arrow", true],
+  ["data-parallel", "collectives.slowdownInside", "collectives.slowdownInside=1.2", true],
+  [
+    "data-parallel",
+    "shard.parameterDtype",
+    "shard={within: world, parameterDtype: bfloat16};training.precision=float32",
+    false
+  ],
   ["data-parallel", "host", "host={mode: eager}", true],
   ["data-parallel", "costs", "costs=x.arrow", true],
   ["data-parallel", "precision", "precision=float16", true],

@@ -300,6 +300,17 @@ const realActivationWarnings = ({ activations }: DataParallelScenario): Readonly
     : [`activations.by ${why}, but for what is computed again`, ...view]
 }
 
+/** Gathered parameters that are narrower than layers read them: a real run's kernels have them wider. */
+const gatheredWarnings = ({ shard, training }: DataParallelScenario): ReadonlyArray<string> => {
+  const { parameterDtype } = shard ?? {}
+  const read = training === undefined ? "float32" : layerDtypeOf(training)
+  return parameterDtype === undefined || dtypeBits[parameterDtype] >= dtypeBits[read]
+    ? []
+    : [
+        `shard.parameterDtype is what parameters travel in alone: layers read them in ${read} here (training.precision), so that more memory is held than sim tells`
+      ]
+}
+
 export const ignoredByExec = (
   scenario: DataParallelScenario,
   alsoSimulated: boolean
@@ -317,6 +328,7 @@ export const ignoredByExec = (
     : [
         "precision has no effect on a real run, but that algorithms plan with it: kernels go by training.precision"
       ]),
+  ...(alsoSimulated ? [] : gatheredWarnings(scenario)),
   ...(scenario.checkpoint?.storage === undefined
     ? []
     : ["checkpoint.storage has no effect: a real run writes to the disk that it is given"]),
