@@ -216,7 +216,8 @@ const measure = async (
     // Both machines are asked for the same; what slows kernels down is there in a real run.
     const slowed = [
       ...(between.slowdown > 1 ? [`collectives.slowdown=${between.slowdown}`] : []),
-      ...(perHost > 1 && inside.slowdown > 1 ? [`collectives.slowdownInside=${inside.slowdown}`] : [])
+      // Said where it is none, too: else it would be that of collectives between hosts.
+      ...(perHost > 1 ? [`collectives.slowdownInside=${Math.max(1, inside.slowdown)}`] : [])
     ]
     const modelled = [...common, ...slowed, `model={profile: ${compute.file}}`]
     let change: Change | undefined

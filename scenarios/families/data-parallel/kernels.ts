@@ -197,28 +197,15 @@ const continuationOf = (
   }
 }
 
-/** By name, and as many parameters of the same sizes in each. */
+/** By name, and as many parameters of the same sizes in each, in whatever order. */
 const sameLayers = ({ layers, parameters }: Profile, graph: LayerGraph): boolean => {
-  const told = (name: string, elements: ReadonlyArray<number>) =>
-    `${name} ${elements.toSorted((a, b) => a - b).join()}`
-  const own = layers.map((_, index) => parameters.filter(({ layer }) => layer === index))
+  const told = (all: ReadonlyArray<readonly [name: string, elements: ReadonlyArray<number>]>): string =>
+    JSON.stringify(all.map(([name, elements]) => [name, elements.toSorted((a, b) => a - b)]))
+  const own = Map.groupBy(parameters, ({ layer }) => layer)
   return (
-    layers
-      .map(({ name }, index) =>
-        told(
-          name,
-          own[index]!.map(({ shape }) => elementsOf(shape))
-        )
-      )
-      .join() ===
-    graph.layers
-      .map((layer) =>
-        told(
-          layer.name,
-          layer.parameters.map(({ elements }) => elements)
-        )
-      )
-      .join()
+    told(
+      layers.map(({ name }, index) => [name, (own.get(index) ?? []).map(({ shape }) => elementsOf(shape))])
+    ) === told(graph.layers.map((layer) => [layer.name, layer.parameters.map(({ elements }) => elements)]))
   )
 }
 

@@ -2,7 +2,7 @@
 import { gradientWire } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import type { ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { dtypeBits, type Dtype } from "../../../core/machine/tensor.ts"
-import type { Profile } from "../../../core/profile.ts"
+import { layerDtype, type Profile } from "../../../core/profile.ts"
 import { isArchitecture } from "../../model-graph.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { accumulationOf, layerDtypeOf } from "./training-settings.ts"
@@ -30,9 +30,9 @@ export const sentDtypes = (
   shard: ShardPlan | undefined
 ): { readonly kept: Dtype; readonly wire: Dtype } => {
   if ("period" in algorithm) return { kept: "float32", wire: algorithm.wire }
-  const made = parameters[0]?.dtype
-  const narrow = made === "bfloat16" || made === "float16"
-  const kept = narrow && shard === undefined && accumulationOf(training) === undefined ? made : "float32"
+  const [first] = parameters
+  const asMade = first !== undefined && shard === undefined && accumulationOf(training) === undefined
+  const kept = asMade ? layerDtype(first) : "float32"
   const wire = gradientWire("float32", algorithm.wire, shard?.reduceDtype)
   return { kept, wire: dtypeBits[kept] < dtypeBits[wire] ? kept : wire }
 }

@@ -105,7 +105,7 @@ const positionWarnings = (
   requests: ReadonlyArray<ServingRequest>
 ): ReadonlyArray<string> => {
   if (typeof model !== "string") return []
-  const positions = positionsOf(model)
+  const positions = positionsOf[model]
   const lengths = requests.map(({ promptTokens, outputTokens }) => promptTokens + outputTokens)
   const beyond = lengths.filter((length) => length > positions)
   return beyond.length === 0

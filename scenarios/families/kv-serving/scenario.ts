@@ -58,11 +58,23 @@ export const namedModels = {
   }
 } as const satisfies Readonly<Record<string, DecoderModel>>
 
-/** How many tokens a named model was made for: `max_position_embeddings` of the same files. */
-export const positionsOf = (name: keyof typeof namedModels): number => {
-  if (name.startsWith("qwen3")) return 40_960
-  if (name.startsWith("llama-2")) return 4096
-  return name.startsWith("llama-3-") ? 8192 : 131_072
+/** How many tokens each was made for: `max_position_embeddings` of the same files. */
+export const positionsOf: Readonly<Record<keyof typeof namedModels, number>> = {
+  "llama-2-7b": 4096,
+  "llama-3-8b": 8192,
+  "llama-3-70b": 8192,
+  "llama-3.1-8b": 131_072,
+  "llama-3.1-70b": 131_072,
+  "llama-3.1-405b": 131_072,
+  "llama-3.2-1b": 131_072,
+  "llama-3.2-3b": 131_072,
+  "llama-3.3-70b": 131_072,
+  "qwen3-0.6b": 40_960,
+  "qwen3-1.7b": 40_960,
+  "qwen3-4b": 40_960,
+  "qwen3-8b": 40_960,
+  "qwen3-14b": 40_960,
+  "qwen3-32b": 40_960
 }
 
 /** A Llama-style decoder by its sizes. */
