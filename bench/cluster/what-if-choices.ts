@@ -58,8 +58,8 @@ interface AlgorithmChoice {
   readonly period: number
   /** Of DDP's gradients. */
   readonly wire: string
-  /** NCCL adds 16-bit gradients of any number of ranks. */
-  readonly ncclSums?: boolean
+  /** 16-bit gradients of more than two ranks are exchanged, added and rounded once, instead of by NCCL at every rank. */
+  readonly exactSums?: boolean
 }
 
 /** One model, all of it in parts, each on a rank: as FSDP2 has it, every block gathered and its gradients scattered. */
@@ -86,20 +86,19 @@ export const algorithmsOf = (
 }
 
 /**
- * How NCCL's messages and ours lie on the wire (native/cuda/remote-reduction.cu), where that is no ring. NCCL adds float32, and
- * 16-bit values of two members, or of more where it is asked to; everything narrower, and those of more, goes from everybody to
- * everybody and is added there.
+ * How NCCL's messages and ours lie on the wire (native/cuda/remote-reduction.cu), where that is no ring. NCCL adds float32 and 16-bit
+ * values; everything narrower, and 16-bit values whose sums are to be exact, goes from everybody to everybody and is added there.
  */
 export const laidOut = (
   name: string,
-  { backend, wire, ncclSums = false }: AlgorithmChoice,
+  { backend, wire, exactSums = false }: AlgorithmChoice,
   { ranks, sharded }: Layout
 ): ReadonlyArray<string> => {
   if (name === fullyDivided) return ["shard={within: world}"]
   if (backend !== "cuda") return []
   const byNccl =
     wire === "float32" ||
-    (!sharded && (ranks === 2 || (ncclSums && (wire === "bfloat16" || wire === "float16"))))
+    (!sharded && (ranks === 2 || (!exactSums && (wire === "bfloat16" || wire === "float16"))))
   const narrow = name === "streaming-diloco" || (name === "ddp" && !byNccl)
   return narrow ? ["collectives.algorithm=direct"] : []
 }

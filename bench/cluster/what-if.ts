@@ -9,8 +9,8 @@
 //   node bench/cluster/what-if.ts --backend cuda --algorithms ddp,fsdp       a model of which each rank holds a part alone
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once; with
 //                                                     --sites 2 a rank of either site has a part of each
-//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --nccl-sums       DDP's 16-bit gradients added by NCCL, around a ring, as PyTorch's
-//                                                     DDP has it; without, exchanged and added by own kernels, so that sums are exact
+//   node bench/cluster/what-if.ts --backend cuda --ranks 4 --exact-sums      DDP's 16-bit gradients exchanged, added by own kernels and rounded
+//                                                     once; without, NCCL adds them around a ring, as under PyTorch's DDP
 // Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
 // tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
@@ -64,7 +64,7 @@ const { values: options } = optionsOf({
     /** Ranks that share a GPU run on it at once. */
     mps: { type: "boolean", default: false },
     /** Of 16-bit gradients of more than two ranks. */
-    "nccl-sums": { type: "boolean", default: false },
+    "exact-sums": { type: "boolean", default: false },
     points: { type: "string" },
     algorithms: { type: "string", default: "" },
     period: { type: "string" },
@@ -103,9 +103,9 @@ const chosen = {
 } as typeof usual & typeof options
 const emulateDevice = backendOf(options.backend) !== "cuda"
 const period = wholeNumber("--period", chosen.period)
-const ncclSums = options["nccl-sums"]
+const exactSums = options["exact-sums"]
 /** Variables of all ranks. */
-const sums = ncclSums ? { TANDEM_CUDA_NCCL_SUMS: "1", NCCL_ALGO: "Ring" } : {}
+const sums = exactSums ? { TANDEM_CUDA_NCCL_SUMS: "0" } : {}
 const deadline = performance.now() + 1000 * positiveNumber("--budget-seconds", chosen["budget-seconds"])
 const file = path.resolve(root, chosen.scenario)
 process.chdir(root)
@@ -207,7 +207,7 @@ const measure = async (
       `algorithm=${all[name]}`,
       `collectives.measured=${between.file}`,
       ...(perHost === 1 ? [] : [`collectives.inside=${inside.file}`]),
-      ...laidOut(name, { ...chosen, period, ncclSums }, layout)
+      ...laidOut(name, { ...chosen, period, exactSums }, layout)
     ]
     if (stepsAreAlike(name) && !emulateDevice) {
       const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
@@ -274,7 +274,7 @@ const slowdowns: Record<string, number> = {}
 const keep = (): void => {
   if (chosen.out === undefined) return
   const { scenario, backend, whole, mps: shared } = chosen
-  const told = { period, scenario, backend, sites, whole, mps: shared, ncclSums, slowdowns, rows }
+  const told = { period, scenario, backend, sites, whole, mps: shared, exactSums, slowdowns, rows }
   writeFileSync(chosen.out, `${JSON.stringify(told, undefined, 1)}\n`)
 }
 

@@ -40,19 +40,21 @@ const llama = ["--scenario", "scenarios/measured/what-if-llama.yaml"]
 const shared = ["--ranks", "4", "--mps"]
 
 /**
- * Why exchanged 16-bit gradients of four ranks do not have the whole link: their steps as they are, and with what may be the reason
- * taken away, one thing at a time.
+ * DDP's 16-bit gradients of four ranks by NCCL's sums, as it chooses to add them and around a ring; and why those that are exchanged, so
+ * that sums are exact, do not have the whole link: as they are, and with what may be the reason taken away, one thing at a time.
  */
 const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
+  const exact = ["--exact-sums"]
   const ways: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, ReadonlyArray<string>]> = [
     ["as it is", {}, []],
-    ["without graphs", { TANDEM_CUDA_GRAPHS: "0" }, []],
-    ["one connection", { NCCL_NSOCKS_PERTHREAD: "1", NCCL_SOCKET_NTHREADS: "1" }, []],
-    ["one channel a peer", { NCCL_NCHANNELS_PER_NET_PEER: "1" }, []],
-    ["chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576", NCCL_BUFFSIZE: "8388608" }, []],
-    ["chunks of 32 KiB", { NCCL_P2P_NET_CHUNKSIZE: "32768" }, []],
-    ["packed messages", { TANDEM_CUDA_PIECES: "0" }, []],
-    ["NCCL's sums", {}, ["--nccl-sums"]]
+    ["around a ring", { NCCL_ALGO: "Ring" }, []],
+    ["exact sums", {}, exact],
+    ["exact sums without graphs", { TANDEM_CUDA_GRAPHS: "0" }, exact],
+    ["exact sums, one connection", { NCCL_NSOCKS_PERTHREAD: "1", NCCL_SOCKET_NTHREADS: "1" }, exact],
+    ["exact sums, one channel a peer", { NCCL_NCHANNELS_PER_NET_PEER: "1" }, exact],
+    ["exact sums, chunks of 1 MiB", { NCCL_P2P_NET_CHUNKSIZE: "1048576", NCCL_BUFFSIZE: "8388608" }, exact],
+    ["exact sums, chunks of 32 KiB", { NCCL_P2P_NET_CHUNKSIZE: "32768" }, exact],
+    ["exact sums, packed messages", { TANDEM_CUDA_PIECES: "0" }, exact]
   ]
   const what = ["--points", "5Gbit/s", "--algorithms", "ddp"]
   const command = ["node", "bench/cluster/what-if.ts", "--backend", backend, ...shared, ...what]

@@ -62,7 +62,7 @@ Backend::Availability probe() {
   tellLibraries();
   if (ncclMissing().empty()) found.uses.push_back("NCCL " + ncclVersion() + " between processes");
   if (!lanesHavePriority()) found.uses.push_back("all lanes at one priority (TANDEM_CUDA_PRIORITY=0)");
-  if (narrowSumsByNccl()) found.uses.push_back("16-bit sums of several processes by NCCL (TANDEM_CUDA_NCCL_SUMS=1)");
+  if (!narrowSumsByNccl()) found.uses.push_back("16-bit sums of several processes by own kernels (TANDEM_CUDA_NCCL_SUMS=0)");
   if (!worthPieces(0, 0)) found.uses.push_back("messages of several tensors packed for NCCL (TANDEM_CUDA_PIECES=0)");
   found.uses.push_back(attention());
   found.uses.push_back("float32 products without TF32, where nobody asks for it");

@@ -4,17 +4,15 @@
 namespace tandem::cuda {
 
 /** Messages to all, and from all into the places where they belong. */
-RemoteTask::Body RemoteTask::exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends,
-                                      const std::vector<Operand>& to, const std::vector<Spans>& receives,
-                                      const std::vector<Encoding>& encodings, bool alike, bool direct) const {
+void RemoteTask::planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike) {
   std::vector<Message> out;
   std::vector<Message> in;
   for (size_t member = 0; member < members_; member++) {
-    out.push_back(alike && member > 0 ? out[0] : Message(from, sends[member], encodings));
-    in.push_back(Message(to, receives[member], encodings));
+    out.push_back(alike && member > 0 ? out[0] : Message(inputs_, sends[member], encodings_));
+    in.push_back(Message(outputs_, receives[member], encodings_));
   }
-  return [this, out, in, alike, direct, from, encodings](const Launch& launch) {
-    const Scales scales(launch, from, encodings);
+  body_ = [this, out, in, alike, direct = !overwrites_](const Launch& launch) {
+    const Scales scales(launch, inputs_, encodings_);
     // places of messages that have to be written, or kept, on the way
     int64_t bytes = 0;
     std::vector<int64_t> outAt(members_, -1);
@@ -70,10 +68,6 @@ RemoteTask::Body RemoteTask::exchange(const std::vector<Operand>& from, const st
       if (inAt[member] >= 0) in[member].unpack(launch, written(inAt[member]));
     }
   };
-}
-
-void RemoteTask::planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike) {
-  body_ = exchange(inputs_, sends, outputs_, receives, encodings_, alike, !overwrites_);
 }
 
 void RemoteTask::planGather(const Call& call) {

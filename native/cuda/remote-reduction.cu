@@ -1,4 +1,4 @@
-// Sums with ranks of other processes: added here in group order, or by NCCL where that gives the same.
+// Sums with ranks of other processes: by NCCL where it can, or added here in group order.
 #include <algorithm>
 #include <cstdlib>
 
@@ -7,23 +7,17 @@
 
 namespace tandem::cuda {
 
-namespace {
-
-bool powerOfTwo(size_t n) { return (n & (n - 1)) == 0; }
-
-}  // namespace
-
 bool narrowSumsByNccl() {
   static const bool wished = [] {
     const char* wish = std::getenv("TANDEM_CUDA_NCCL_SUMS");
-    return wish != nullptr && std::string(wish) == "1";
+    return wish == nullptr || std::string(wish) != "0";
   }();
   return wished;
 }
 
-/** Whether NCCL's own reduction gives what core's does, but for the order in which float32 values of many members are added. */
-bool RemoteTask::reducedByNccl(double over) const {
-  if (inputs_.empty() || (over != 1 && !powerOfTwo(members_))) return false;
+/** Whether NCCL's own reduction gives what core's does, but for the order, and how often 16-bit values of many members are rounded. */
+bool RemoteTask::reducedByNccl() const {
+  if (inputs_.empty()) return false;
   const Dtype dtype = inputs_[0].dtype;
   const bool narrow = dtype == Dtype::bfloat16 || dtype == Dtype::float16;
   if (dtype != Dtype::float32 && !(narrow && (members_ == 2 || narrowSumsByNccl()))) return false;
@@ -186,7 +180,7 @@ void RemoteTask::planReduction(const Call& call) {
   const bool scatters = kernel_ == "reduce_scatter";
   const double over = call.text("reduce") == "avg" ? static_cast<double>(members_) : 1;
   const std::vector<int64_t> counts = countsOf(call, members_, scatters);
-  if (reducedByNccl(over) && isEven(counts)) {
+  if (reducedByNccl() && isEven(counts)) {
     body_ = reduceByNccl(scatters, over);
     return;
   }

@@ -39,7 +39,7 @@ class Scales {
 
 /**
  * Takes one step or two: messages to and from the other members, and, where values are added, the sums to all. Reductions that
- * NCCL does with the same result are NCCL's: of float32, and of two members' 16-bit values, in a group whose size divides exactly.
+ * NCCL does are NCCL's: of float32 and of 16-bit values.
  */
 class RemoteTask : public CudaTask {
  public:
@@ -58,12 +58,10 @@ class RemoteTask : public CudaTask {
   void planGather(const Call& call);
   void planBroadcast(const Call& call);
   void planExchange(const std::vector<Spans>& sends, const std::vector<Spans>& receives, bool alike);
-  Body exchange(const std::vector<Operand>& from, const std::vector<Spans>& sends, const std::vector<Operand>& to,
-                const std::vector<Spans>& receives, const std::vector<Encoding>& encodings, bool alike, bool direct) const;
   Body reduceOnOwn(const std::vector<Spans>& sends, const Spans& own, double over) const;
   Body gatherShares(const std::vector<Spans>& shares, const std::vector<Encoding>& encodings) const;
   Body reduceEverything(double over) const;
-  bool reducedByNccl(double over) const;
+  bool reducedByNccl() const;
   Body reduceByNccl(bool scatters, double over) const;
   Body scatterOneByOne(NcclType type, NcclReduce how) const;
   bool oneByOne() const;

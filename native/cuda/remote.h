@@ -15,8 +15,8 @@
 namespace tandem::cuda {
 
 /**
- * Whether NCCL also adds 16-bit values of more than two members, which it rounds after each of them: TANDEM_CUDA_NCCL_SUMS=1, on all
- * ranks alike, says so.
+ * Whether NCCL adds 16-bit values of more than two members, which it rounds after each of them, as PyTorch has it. Not with
+ * TANDEM_CUDA_NCCL_SUMS=0, on all ranks alike: then they are exchanged, added here and rounded once.
  */
 bool narrowSumsByNccl();
 

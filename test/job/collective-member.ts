@@ -3,6 +3,7 @@
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
+import { mantissaBits } from "../../core/agreement/narrow.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective } from "../../core/machine/op.ts"
@@ -52,13 +53,21 @@ const casesAmong = (ranks: number): ReadonlyArray<Case> => {
   )
 }
 
-/** How far a transport may be off: NCCL adds float32 values of many members in an order of its own. */
+/**
+ * How far a transport may be off: NCCL adds values of many members in an order of its own, multiplies them by a rounded 1/n where their
+ * mean is asked for, and rounds to the tensors' dtype each time.
+ */
 const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Case): number => {
   const reduces = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
   const wire = String(perMember[0]!.attributes["wire"] ?? "")
-  if (options.backend !== "cuda" || !reduces || members.length < 3 || dtype !== "float32") return 0
-  if (wire !== "" && wire !== "float32") return 0
-  return 2 ** -23 * members.length * 7 * Math.max(...values.map(Math.abs))
+  const byNccl = process.env["TANDEM_CUDA_NCCL_SUMS"] === "0" ? ["float32"] : ["float32", "float16", "bfloat16"]
+  if (options.backend !== "cuda" || !reduces || members.length < 3 || !byNccl.includes(dtype)) return 0
+  const counts = String(perMember[0]!.attributes["counts"] ?? "").split(",")
+  if ((wire !== "" && wire !== dtype) || new Set(counts).size > 1) return 0
+  // As many roundings of partial sums, of 1/n and of products; each half a step of numbers that are at most the sum of all.
+  const roundings = members.length + 2
+  const largest = 7 * Math.max(...values.map(Math.abs))
+  return roundings * 2 ** -(mantissaBits[dtype] + 1) * members.length * largest
 }
 
 const differ = (got: TensorData, expected: TensorData, tolerance: number): boolean =>

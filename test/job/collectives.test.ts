@@ -19,7 +19,11 @@ interface Told {
   readonly carriedBy: string
 }
 
-const together = async (ranks: number, transport: string): Promise<Told> => {
+const together = async (
+  ranks: number,
+  transport: string,
+  env: Readonly<Record<string, string>> = {}
+): Promise<Told> => {
   const [port, secret] = [await freePort(), freshSecret()]
   const said = await Promise.all(
     Array.from(
@@ -29,6 +33,7 @@ const together = async (ranks: number, transport: string): Promise<Told> => {
           const child = spawn(process.execPath, [...process.execArgv, member, "--backend", backend], {
             env: {
               ...process.env,
+              ...env,
               TANDEM_RANK: String(rank),
               TANDEM_LOCAL_RANK: String(rank),
               TANDEM_WORLD_SIZE: String(ranks),
@@ -54,10 +59,14 @@ const together = async (ranks: number, transport: string): Promise<Told> => {
 describeNative("collectives between processes", () => {
   // Between GPUs the mesh carries words alone.
   const over = backend === "cuda" ? ["tcp"] : transports
-  it.each(over.flatMap((transport) => [2, 4].map((count) => [count, transport] as const)))(
-    "of %i ranks over %s equal their reference, and overlap in two lanes",
-    async (count, transport) => {
-      const { ranks, overlapped, carriedBy } = await together(count, transport)
+  const counts = backend === "cuda" ? [2, 3, 4] : [2, 4]
+  it.each([
+    ...over.flatMap((transport) => counts.map((count) => [count, transport, {}] as const)),
+    ...(backend === "cuda" ? [[4, "tcp", { TANDEM_CUDA_NCCL_SUMS: "0" }] as const] : [])
+  ])(
+    "of %i ranks over %s equal their reference, and overlap in two lanes (%o)",
+    async (count, transport, env) => {
+      const { ranks, overlapped, carriedBy } = await together(count, transport, env)
       expect(carriedBy).toBe(transport === "auto" ? "memory" : transport)
       expect(ranks.flatMap(({ wrong }) => wrong)).toEqual([])
       expect(ranks.map(({ rank }) => rank)).toEqual(Array.from({ length: count }, (_, rank) => rank))

@@ -52,11 +52,11 @@ describe("what is asked of what-if runs", () => {
       layoutOf(4, 2, false)
     ]
     const direct = ["collectives.algorithm=direct"]
-    // NCCL adds 16-bit values of two members itself; parts are float32, and are rounded to be sent.
-    expect([two, four, sites].map((layout) => laidOut("ddp", gpu, layout))).toEqual([[], direct, direct])
-    const asked = { ...gpu, ncclSums: true }
-    expect([two, four, sites].map((layout) => laidOut("ddp", asked, layout))).toEqual([[], [], direct])
-    expect(laidOut("ddp", { ...asked, wire: "float8" }, four)).toEqual(direct)
+    // NCCL adds 16-bit values itself; parts are float32, and are rounded to be sent.
+    expect([two, four, sites].map((layout) => laidOut("ddp", gpu, layout))).toEqual([[], [], direct])
+    const exact = { ...gpu, exactSums: true }
+    expect([two, four, sites].map((layout) => laidOut("ddp", exact, layout))).toEqual([[], direct, direct])
+    expect(laidOut("ddp", { ...gpu, wire: "float8" }, four)).toEqual(direct)
     expect(laidOut("local-sgd", gpu, four)).toEqual([])
     expect(laidOut("streaming-diloco", gpu, two)).toEqual(direct)
     expect(laidOut("ddp", { ...gpu, wire: "float32" }, four)).toEqual([])
