@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
-import { mantissaBits } from "../../core/agreement/narrow.ts"
+import { leastStep, mantissaBits } from "../../core/agreement/narrow.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective } from "../../core/machine/op.ts"
@@ -63,11 +63,12 @@ const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Ca
   const byNccl = process.env["TANDEM_CUDA_NCCL_SUMS"] === "0" ? ["float32"] : ["float32", "float16", "bfloat16"]
   if (options.backend !== "cuda" || !reduces || members.length < 3 || !byNccl.includes(dtype)) return 0
   const counts = String(perMember[0]!.attributes["counts"] ?? "").split(",")
-  if ((wire !== "" && wire !== dtype) || new Set(counts).size > 1) return 0
+  if (!["", dtype, "float32"].includes(wire) || new Set(counts).size > 1) return 0
   // As many roundings of partial sums, of 1/n and of products; each half a step of numbers that are at most the sum of all.
   const roundings = members.length + 2
   const largest = 7 * Math.max(...values.map(Math.abs))
-  return roundings * 2 ** -(mantissaBits[dtype] + 1) * members.length * largest
+  const step = Math.max(2 ** -mantissaBits[dtype] * members.length * largest, leastStep(dtype))
+  return (roundings * step) / 2
 }
 
 const differ = (got: TensorData, expected: TensorData, tolerance: number): boolean =>
