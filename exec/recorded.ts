@@ -206,9 +206,12 @@ export interface CollectiveSamples extends Pick<CollectiveCost, "op" | "ranks" |
   readonly seconds: ReadonlyArray<number>
 }
 
+/** Collectives in which a member only sends, and may have ended before another has begun. */
+const oneSided: ReadonlySet<string> = new Set(["broadcast", "send_recv"])
+
 /**
  * Seconds of the collectives by kind, ranks and size, each counted from when the last of its members began to its members'
- * mean end: what it takes once everybody is there.
+ * mean end, of a broadcast or a message to the last end: what it takes once everybody is there.
  */
 export const collectiveSamples = (
   run: RecordedRun,
@@ -249,7 +252,9 @@ export const collectiveSamples = (
       ranks: ends.length,
       // Profiles count what a rank gets of a reduce-scatter.
       sizeBytes: op === "reduce_scatter" ? sizeBytes / ends.length : sizeBytes,
-      seconds: list.map((meeting) => Math.max(0, mean(meeting.ends) - Math.max(...meeting.begins)))
+      seconds: list.map(({ begins, ends }) =>
+        Math.max(0, (oneSided.has(op) ? Math.max(...ends) : mean(ends)) - Math.max(...begins))
+      )
     }
   })
 }
