@@ -1,6 +1,7 @@
 // NCCL by size: what collectives of 1 KiB to 1 GiB take among processes of this host, a GPU each, as a table and a profile, and how well
 // those of fewer ranks foretell those of more.
 //   node bench/cluster/collectives.ts --backend cuda --ranks 2,4 --out nccl-h200-nvlink     nccl-h200-nvlink.csv and .arrow
+//   node bench/cluster/collectives.ts --table traces/tables/nccl-h200-nvlink.csv            of a table that was made so before
 //   node bench/cluster/collectives.ts --ranks 2,3 --sizes 4KiB,64KiB,1MiB                   processes of the cpu backend
 import { writeFileSync } from "node:fs"
 import { availableParallelism, loadavg } from "node:os"
@@ -25,9 +26,17 @@ const { values } = optionsOf({
     },
     repeats: { type: "string", default: "21" },
     /** Files to write, without their endings. */
-    out: { type: "string" }
+    out: { type: "string" },
+    /** In place of measuring. */
+    table: { type: "string" }
   }
 })
+if (values.table !== undefined) {
+  const { profile } = await Effect.runPromise(importCsvFile(values.table))
+  const unlimited = profile.collectives.filter(({ link }) => link === "unshaped")
+  console.log(collectivesReport(foretoldFromFewer(unlimited)))
+  process.exit()
+}
 const counts = numbersOf("--ranks", values.ranks, wholeNumber)
 
 const repeats = String(wholeNumber("--repeats", values.repeats))

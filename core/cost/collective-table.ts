@@ -122,30 +122,26 @@ export class CollectiveTable {
   }
 
   /**
-   * Between the messages measured (`interpolateMessage`) at each measured number of ranks; between those, linear in ranks after dividing by the
-   * bytes that a ring puts on each link, so that 2(n-1)/n is not interpolated. Undefined when the op was not measured.
+   * Between the messages measured (`interpolateMessage`) at each measured number of ranks. Of another number, what the nearest measured ones take
+   * of the message whose ring puts as many bytes on each link, so that 2(n-1)/n is not interpolated: on a straight line between two of them,
+   * and beyond all of them as the nearest, whose latency is not multiplied by what more ranks have to send. Undefined when the op was not measured.
    */
   ceiling(op: string, ranks: number, sizeBytes: number): CollectiveCeiling | undefined {
     const curves = this.#curves.get(op)
     if (curves === undefined || curves.length === 0) return undefined
-    let inside = true
-    const at: Array<number> = []
-    const perUnit: Array<number> = []
-    const latencies: Array<number> = []
-    // Other numbers of ranks matter only where this one was not measured.
-    const own = curves.filter((curve) => curve.ranks === ranks)
-    for (const curve of own.length > 0 ? own : curves) {
-      const { value, inside: sizeInside } = interpolateMessage(curve.sizes, curve.seconds, sizeBytes)
+    const [fewest, most] = [curves[0]!, curves.at(-1)!]
+    const asMany = Math.min(Math.max(ranks, fewest.ranks), most.ranks)
+    const below = curves.findLast((curve) => curve.ranks <= asMany)!
+    const above = curves.find((curve) => curve.ranks >= asMany)!
+    const [one, other] = [below, above].map((curve) => {
+      const alike = (sizeBytes * wireUnits(op, ranks)) / wireUnits(op, curve.ranks)
       // Beyond the largest message the last piece's slope holds; below the smallest, its time.
-      inside &&= sizeInside
-      at.push(curve.ranks)
-      perUnit.push(value / wireUnits(op, curve.ranks))
-      latencies.push(Math.min(...curve.seconds))
-    }
-    const units = interpolate(at, perUnit, ranks)
-    const latency = interpolate(at, latencies, ranks)
-    const latencySeconds = latency.value
-    const seconds = Math.max(latencySeconds, units.value * wireUnits(op, ranks))
-    return { latencySeconds, seconds, inside: inside && units.inside }
+      const { value, inside } = interpolateMessage(curve.sizes, curve.seconds, alike)
+      return { seconds: value, inside, latencySeconds: Math.min(...curve.seconds) }
+    }) as [CollectiveCeiling, CollectiveCeiling]
+    const share = above === below ? 0 : (asMany - below.ranks) / (above.ranks - below.ranks)
+    const latencySeconds = one.latencySeconds + share * (other.latencySeconds - one.latencySeconds)
+    const seconds = Math.max(latencySeconds, one.seconds + share * (other.seconds - one.seconds))
+    return { latencySeconds, seconds, inside: one.inside && other.inside && asMany === ranks }
   }
 }

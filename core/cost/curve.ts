@@ -30,6 +30,9 @@ export const interpolateMessage = (
   seconds: ReadonlyArray<number>,
   size: number
 ): { readonly value: number; readonly inside: boolean } => {
+  // One message alone: its time for those below, and its rate beyond.
+  if (bytes.length === 1 && size > bytes[0]!)
+    return { value: (seconds[0]! * size) / bytes[0]!, inside: false }
   const line = interpolate(bytes, seconds, size)
   const next = bytes.findIndex((one) => one >= size)
   if (next <= 0 || bytes[next] === size) return line

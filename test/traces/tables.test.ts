@@ -260,7 +260,8 @@ describe("the measured tables that ship", () => {
     ["nccl-h200-sockets", 0, 72, "all_to_all", "NVIDIA H200"],
     ["allreduce-ddp-gpt2-h200", 0, 10, "all_reduce", "NVIDIA H200"],
     ["nccl-h100-sockets", 0, 12, "reduce_scatter", "NVIDIA H100"],
-    ["nccl-h100-nvlink", 0, 12, "all_gather", "NVIDIA H100"]
+    ["nccl-h100-nvlink", 0, 12, "all_gather", "NVIDIA H100"],
+    ["nccl-h200-nvlink", 0, 88, "all_to_all", "NVIDIA H200"]
   ])("%s gives its profile", async (name, ops, collectives, someOp, device) => {
     const path = repository(`traces/tables/${name}.csv`)
     const { profile } = await run(importCsvFile(path, { device }))
