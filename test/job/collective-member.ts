@@ -60,7 +60,8 @@ const casesAmong = (ranks: number): ReadonlyArray<Case> => {
 const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Case): number => {
   const reduces = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
   const wire = String(perMember[0]!.attributes["wire"] ?? "")
-  const byNccl = process.env["TANDEM_CUDA_NCCL_SUMS"] === "0" ? ["float32"] : ["float32", "float16", "bfloat16"]
+  const byNccl =
+    process.env["TANDEM_CUDA_NCCL_SUMS"] === "0" ? ["float32"] : ["float32", "float16", "bfloat16"]
   if (options.backend !== "cuda" || !reduces || members.length < 3 || !byNccl.includes(dtype)) return 0
   const counts = String(perMember[0]!.attributes["counts"] ?? "").split(",")
   if (!["", dtype, "float32"].includes(wire) || new Set(counts).size > 1) return 0
