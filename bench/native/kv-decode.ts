@@ -123,8 +123,8 @@ const stepSeconds = ({ finished }: ServingOutcome): number => {
   return (one!.lastSeconds - one!.secondSeconds) / (tokens - 2)
 }
 
-const rowsKept = ({ begun }: ServingOutcome): number => {
-  const rows = begun.flatMap(({ promptRows }) => promptRows)
+const rowsKept = ({ finished }: ServingOutcome): number => {
+  const rows = finished.flatMap(({ promptRows }) => promptRows)
   return rows.reduce((sum, row) => sum + row, 0) / rows.length
 }
 

@@ -75,7 +75,7 @@ const batchBounded: ServingLaw = ({ maxBatch }, outcomes) => {
 /** No layer keeps more rows of a prompt than its choice has room for. */
 const rowsWithinPlan: ServingLaw = ({ settings, model }, outcomes) => {
   const plans = new CachePlans(settings, model)
-  for (const { request, promptRows } of outcomes.flatMap(({ begun }) => begun)) {
+  for (const { request, promptRows } of outcomes.flatMap(({ finished }) => finished)) {
     const room = plans.of(request).promptRows
     const layer = promptRows.findIndex((rows, index) => rows > room[index]!)
     if (layer >= 0)

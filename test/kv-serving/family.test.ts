@@ -57,6 +57,7 @@ interface RequestJson {
   readonly tpotSeconds: number | null
   readonly requestSeconds: number
   readonly outputTokens: number
+  readonly promptCacheBytes: number
 }
 
 describe("a serving scenario", () => {
@@ -122,6 +123,28 @@ describe("a serving scenario", () => {
     expect(more).toBeGreaterThan(oneWay)
     expect(more).toBeLessThanOrEqual(2 * oneWay + 1e-9)
     expect(slow.peakBytes.host).toBe(bytes)
+  })
+
+  it("counts what stays of a prompt wherever its cache goes, not the room that it travels with", async () => {
+    // Shots of 20 of which none fits into 8 rows; chunks one of which lies in the window, too, so that fewer rows stay than the 24
+    // that may.
+    for (const [algorithm, room] of [
+      ["algorithm={name: shotkv, shot: 20, keep: 0.2}", 8],
+      ["algorithm={name: chunkkv, chunk: 5, window: 4, keep: 0.6}", 24]
+    ] as const) {
+      const kept = async (to: string, output: string) => {
+        const { result } = await run(small, algorithm, `transfer.to=${to}`, `output=${output}`)
+        const { requests } = result.details as { readonly requests: ReadonlyArray<RequestJson> }
+        return requests.map(({ promptCacheBytes }) => promptCacheBytes)
+      }
+      // One token is all that the rank which prefills makes: such a cache is not sent.
+      for (const output of ["1", "{from: 1, to: 5}"]) {
+        const here = await kept("none", output)
+        // Rows, layers, keys and values, key/value heads of 16, bfloat16.
+        expect(Math.max(...here)).toBeLessThan(room * 2 * 2 * 2 * 16 * 2)
+        expect(await kept("node", output)).toEqual(here)
+      }
+    }
   })
 
   it("takes traces, and says what of them it leaves out", async () => {

@@ -60,7 +60,7 @@ describe("generation", () => {
           const result = simulated(plan, place, { values: valuesOf(weights, prompts) })
           const finished = finishedOf(result)
           expect(finished.map(({ request }) => request)).toEqual(requests)
-          for (const [id, { tokens }] of finished.entries()) {
+          for (const [id, { tokens, promptRows }] of finished.entries()) {
             const { outputTokens, promptTokens } = requests[id]!
             const expected = generate(
               model,
@@ -79,10 +79,7 @@ describe("generation", () => {
             seen.compared++
             seen.places.add(place)
             if (keptGenerated(settings, outputTokens - 1) < outputTokens - 1) seen.givenUp++
-            const rows = result.ranks
-              .flatMap(({ value }) => value.begun)
-              .find(({ request }) => request.id === id)
-            if (rows!.promptRows.some((row) => row < promptTokens)) seen.cut.add(settings.name)
+            if (promptRows.some((row) => row < promptTokens)) seen.cut.add(settings.name)
           }
         }
       ),
@@ -121,13 +118,13 @@ describe("generation", () => {
     const requests = [{ id: 0, arrivalSeconds: 0, promptTokens: 16, outputTokens: 8 }]
     const values = valuesOf(weights, promptsOf(new Random(1), requests))
     const result = simulated({ model, settings, requests, maxBatch: 1 }, "here", { values, record: true })
-    const { begun, peakCacheBytes } = result.ranks[0]!.value
+    const { finished, peakCacheBytes } = result.ranks[0]!.value
     // 7 tokens are appended; 3 stay, and one more for the moment before one is given up
     expect(keptGenerated(settings, 7)).toBe(3)
     expect(peakCacheBytes).toBe(
       cacheBytes(
         model,
-        begun[0]!.promptRows.map((rows) => rows + 4)
+        finished[0]!.promptRows.map((rows) => rows + 4)
       )
     )
     // appended 1..7 keep 1, 1, 1, 2, 2, 3, 3: one is given up at 2, 3, 5 and 7

@@ -34,7 +34,7 @@ const broken: Readonly<Record<keyof typeof servingLaws, Partial<ServingOutcome>>
     finished: finished.map((each) => ({ ...each, secondSeconds: 1e3, lastSeconds: 1e3 }))
   },
   batchBounded: { largestBatch: 3 },
-  rowsWithinPlan: { begun: [{ ...first, promptRows: [6, 7] }, second] }
+  rowsWithinPlan: { finished: [{ ...one, promptRows: [6, 7] }, other] }
 }
 
 describe("laws of serving", () => {

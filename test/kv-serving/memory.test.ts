@@ -11,7 +11,7 @@ import { checkServing } from "../../core/laws/serving.ts"
 import { cacheSettings } from "../../testing/cache-settings.ts"
 import { servingRequests } from "../../testing/serving.ts"
 import { execute, failureOf, flatWorld } from "../simulate/simulated.ts"
-import { places, programs, simulated } from "./served.ts"
+import { finishedOf, places, programs, simulated } from "./served.ts"
 import { tinyModel } from "./tiny-llama.ts"
 
 /** Llama-3.1-8B: 32 layers, 8 key/value heads of 128, bfloat16. */
@@ -77,7 +77,7 @@ describe("memory of a cache", () => {
           const result = simulated({ model, settings, requests: [request], maxBatch: 1 }, place, {
             source: lists
           })
-          const { promptRows } = result.ranks[0]!.value.begun[0]!
+          const { promptRows } = finishedOf(result)[0]!
           const headWidth = 4
           const bytes = dtype === "float32" ? 4 : 2
           const perToken = 2 * kvHeads * headWidth * bytes

@@ -36,6 +36,24 @@ const listLayers = (choices: ReadonlyArray<LayerChoice>): ReadonlyArray<number> 
     return choice.kind === "choose" && !choice.exact
   })
 
+/** Rows of the prompt that stayed, by layer: as the lists say that choices made, or all that a choice has room for. */
+const keptRows = (
+  machine: Machine["Service"],
+  choices: ReadonlyArray<LayerChoice>,
+  rooms: ReadonlyArray<number>,
+  lists: ReadonlyMap<number, Tensor>
+): Effect.Effect<ReadonlyArray<number>, MachineError> =>
+  Effect.gen(function* () {
+    const chosen = new Map<number, number>()
+    for (const layer of listLayers(choices)) {
+      const list = lists.get(layer)!
+      chosen.set(layer, listed(yield* machine.read(list), list))
+    }
+    return choices.map(
+      (choice, layer) => chosen.get(choice.kind === "as" ? choice.layer : layer) ?? rooms[layer]!
+    )
+  })
+
 /** What a request holds on the node that prefilled it. */
 interface Held {
   readonly bytes: number
@@ -87,9 +105,15 @@ const prefillNode = (plan: ServingPlan): Program<ServingOutcome> =>
       peakCacheBytes = Math.max(peakCacheBytes, heldBytes)
       const tokens = yield* machine.read(token)
       const firstSeconds = yield* machine.now
-      begun.push({ request, firstSeconds, promptRows })
+      begun.push({ request, firstSeconds })
       if (!sends) {
-        finished.push({ request, tokens: [tokens[0]!], secondSeconds: Number.NaN, lastSeconds: firstSeconds })
+        finished.push({
+          request,
+          tokens: [tokens[0]!],
+          promptRows: yield* keptRows(machine, choices, promptRows, lists),
+          secondSeconds: Number.NaN,
+          lastSeconds: firstSeconds
+        })
       }
     }
     yield* machine.drain
@@ -138,11 +162,7 @@ const takeIn = (server: Server, request: ServingRequest): Effect.Effect<void, Ma
     machine.submit(receive("token", token))
     const sequence = { request, caches, promptRows, token }
     const arrived = Effect.gen(function* () {
-      const rows = [...promptRows]
-      for (const [layer, choice] of choices.entries()) {
-        const list = lists.get(choice.kind === "as" ? choice.layer : layer)
-        if (list !== undefined) rows[layer] = listed(yield* machine.read(list), list)
-      }
+      const rows = yield* keptRows(machine, choices, promptRows, lists)
       for (const list of lists.values()) machine.free(list)
       return { ...sequence, promptRows: rows }
     })

@@ -28,14 +28,14 @@ export interface Begun {
   readonly request: ServingRequest
   /** When its first token was there. */
   readonly firstSeconds: number
-  /** Rows of the prompt that stayed, by layer. */
-  readonly promptRows: ReadonlyArray<number>
 }
 
 /** A request has all its tokens. */
 export interface Finished {
   readonly request: ServingRequest
   readonly tokens: ReadonlyArray<number>
+  /** Rows of the prompt that stayed, by layer: known at last where they are decoded from, for caches may travel with more room. */
+  readonly promptRows: ReadonlyArray<number>
   /** When the second token was there: the first that decoding made. NaN where one was asked for. */
   readonly secondSeconds: number
   readonly lastSeconds: number
@@ -141,11 +141,11 @@ export class Server {
   }
 
   /** Waits for the first token of a prefill, and notes when it came. */
-  begin({ request, token, promptRows }: Sequence): Effect.Effect<void, MachineError> {
+  begin({ request, token }: Sequence): Effect.Effect<void, MachineError> {
     const { machine } = this.decoder
     return Effect.gen({ self: this }, function* () {
       yield* machine.read(token)
-      this.#begun.push({ request, firstSeconds: yield* machine.now, promptRows })
+      this.#begun.push({ request, firstSeconds: yield* machine.now })
     })
   }
 
@@ -226,10 +226,10 @@ export class Server {
   })
 
   #finish({ sequence, tokens }: Running, lastSeconds: number): void {
-    const { request, caches, token } = sequence
+    const { request, caches, promptRows, token } = sequence
     this.release(caches)
     this.decoder.machine.free(token)
     const secondSeconds = this.#secondSeconds.get(request.id) ?? Number.NaN
-    this.#finished.push({ request, tokens, secondSeconds, lastSeconds })
+    this.#finished.push({ request, tokens, promptRows, secondSeconds, lastSeconds })
   }
 }

@@ -91,7 +91,6 @@ export const generating = (
         const finished = ranks
           .flatMap(({ value }) => value.finished)
           .toSorted((a, b) => a.request.id - b.request.id)
-        const begun = ranks.flatMap(({ value }) => value.begun)
         const tokens = sum(finished.map((one) => one.tokens.length))
         const most = (place: "device" | "host") => greatest(ranks.map(({ peakBytes }) => peakBytes[place]))
         const result = {
@@ -105,10 +104,10 @@ export const generating = (
           peakBytes: { device: most("device"), host: most("host") },
           peakCacheBytes: greatest(ranks.map(({ value }) => value.peakCacheBytes)),
           ...(trained === undefined ? {} : { weights: trained.weights.name }),
-          requests: finished.map(({ request: { id, promptTokens }, tokens }) => ({
+          requests: finished.map(({ request: { id, promptTokens }, promptRows, tokens }) => ({
             id,
             promptTokens,
-            keptRows: begun.find(({ request }) => request.id === id)?.promptRows ?? [],
+            keptRows: promptRows,
             tokens,
             ...(trained === undefined
               ? {}

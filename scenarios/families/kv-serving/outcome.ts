@@ -23,8 +23,8 @@ export const requestTimes = (
   const begun = new Map(outcomes.flatMap(({ begun }) => begun.map((one) => [one.request.id, one] as const)))
   return outcomes
     .flatMap(({ finished }) => finished)
-    .map(({ request, secondSeconds, lastSeconds }): RequestTimes => {
-      const { firstSeconds, promptRows } = begun.get(request.id)!
+    .map(({ request, promptRows, secondSeconds, lastSeconds }): RequestTimes => {
+      const { firstSeconds } = begun.get(request.id)!
       return { request, firstSeconds, secondSeconds, lastSeconds, promptBytes: cacheBytes(model, promptRows) }
     })
     .toSorted((a, b) => a.request.id - b.request.id)
