@@ -192,6 +192,15 @@ describe("a serving scenario", () => {
       "memory.host has no effect: nothing is in host memory (transfer.to)",
       "seed has no effect: neither requests nor times nor what is kept are drawn"
     ])
+    // A fitted step is all there is: neither device nor host has a part in it, and nothing is copied.
+    const fitted = "costs={step: 1ms, token: 1ns, prefill: 1PFLOP/s}"
+    expect(await warnings(fitted, "device=NVIDIA A100", "host={launch: 10us, hook: 1us}")).toEqual([
+      "device has no effect: the costs are a fitted step time",
+      "host has no effect: the costs are a fitted step time"
+    ])
+    expect(await warnings(fitted, "host=none", "transfer.to=host")).toEqual([
+      "caches go to host memory and back in no time: fitted costs have no copies"
+    ])
     // At most 4 tokens of 40, in shots of 40; then in shots of 3.
     const { result, told } = await run(small, "algorithm=shotkv")
     expect(result.warnings).toEqual([

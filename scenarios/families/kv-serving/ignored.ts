@@ -9,10 +9,10 @@ export const ignored = (scenario: KvServingScenario, facts?: RunFacts): Readonly
   ...(cacheMethodNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
   ...requestWarnings(scenario),
   ...transferWarnings(scenario),
-  ...deviceWarnings(scenario.device, "measured", facts),
+  ...(isFitted(scenario) ? [] : deviceWarnings(scenario.device, "measured", facts)),
   ...costWarnings(scenario),
   ...launchWarnings(scenario, facts),
-  ...hostWarnings(scenario.host, hostNever(scenario)),
+  ...(isFitted(scenario) ? [] : hostWarnings(scenario.host, hostNever(scenario))),
   ...faultWarnings(scenario.faults, worldOf(scenario), facts),
   ...seedWarnings(scenario)
 ]
@@ -22,13 +22,18 @@ const requestWarnings = ({ requests }: KvServingScenario): ReadonlyArray<string>
     ? ["requests.arrivals has no effect: without requests.perSecond all come at once"]
     : []
 
-const transferWarnings = ({ transfer, memory, network, costs }: KvServingScenario): ReadonlyArray<string> => {
+const transferWarnings = (scenario: KvServingScenario): ReadonlyArray<string> => {
+  const { transfer, memory, network } = scenario
   const { to, bandwidth, latency } = transfer
   const warnings: Array<string> = []
   if (to === "none" && bandwidth !== undefined)
     warnings.push("transfer.bandwidth has no effect: caches stay where they are (transfer.to: none)")
-  if (to === "host" && bandwidth !== undefined && costs !== undefined && "step" in costs)
-    warnings.push("transfer.bandwidth has no effect: fitted costs have no copies")
+  if (to === "host" && isFitted(scenario))
+    warnings.push(
+      bandwidth === undefined
+        ? "caches go to host memory and back in no time: fitted costs have no copies"
+        : "transfer.bandwidth has no effect: fitted costs have no copies"
+    )
   if (to !== "node" && latency > 0)
     warnings.push("transfer.latency has no effect: there is no link between nodes (transfer.to)")
   if (to !== "host" && memory?.host !== undefined)
@@ -47,9 +52,14 @@ const launchWarnings = ({ costs }: KvServingScenario, facts: RunFacts | undefine
     ? ["costs.launch has no effect: every kernel's cost is from the table"]
     : []
 
-const costWarnings = ({ costs, device }: KvServingScenario): ReadonlyArray<string> =>
-  device !== undefined && costs !== undefined && "step" in costs
-    ? ["device has no effect: the costs are a fitted step time"]
+const isFitted = ({ costs }: KvServingScenario): boolean => costs !== undefined && "step" in costs
+
+/** A fitted step time is all there is of a step. */
+const costWarnings = (scenario: KvServingScenario): ReadonlyArray<string> =>
+  isFitted(scenario)
+    ? (["device", "host"] as const)
+        .filter((field) => scenario[field] !== undefined && scenario[field] !== "none")
+        .map((field) => `${field} has no effect: the costs are a fitted step time`)
     : []
 
 const worldOf = ({ transfer }: KvServingScenario) => {
