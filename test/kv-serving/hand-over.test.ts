@@ -21,14 +21,26 @@ import { flatWorld } from "../simulate/simulated.ts"
 import { simulated } from "./served.ts"
 import { tinyModel } from "./tiny-llama.ts"
 
-/** Choosing costs time by its work, and so does prefill. */
-const costs = (chooseSeconds: number): CostModel => ({
+/** Choosing costs time by its work, and so does prefill; every launch takes the host so long. */
+const costs = (chooseSeconds: number, launchSeconds = 0): CostModel => ({
   seconds: ({ kernel, reads, writes, attributes }) => {
     if (/^kv\.(window|pool|chunk|shot|top|sink)/u.test(kernel.name)) return chooseSeconds
     if (kernel.name === "kv.place") return 1e-6
     return kernel.kind === "compute" ? 1e-9 * kernel.work(reads, writes, attributes).flops + 1e-6 : 0
   },
-  estimates: []
+  estimates: [],
+  ...(launchSeconds === 0
+    ? {}
+    : {
+        host: {
+          seconds: () => launchSeconds,
+          readSeconds: 0,
+          replaySeconds: 0,
+          launchesLayers: false,
+          readsEachStep: false,
+          waitsFor: () => false
+        }
+      })
 })
 
 const planOf = (settings: CacheSettings, promptTokens: number) => ({
@@ -43,12 +55,13 @@ const arrivalOf = (
   settings: CacheSettings,
   promptTokens: number,
   chooseSeconds: number,
-  link: { readonly bytesPerSecond: number; readonly latencySeconds: number }
+  link: { readonly bytesPerSecond: number; readonly latencySeconds: number },
+  launchSeconds = 0
 ): number => {
   const plan = planOf(settings, promptTokens)
   const { timeline } = simulated(plan, "node", {
     world: flatWorld(2, link),
-    costs: costs(chooseSeconds),
+    costs: costs(chooseSeconds, launchSeconds),
     source: keptSource(plan, 1),
     record: true
   })
@@ -66,11 +79,13 @@ describe("a hand-over", () => {
         fc.constantFrom(1e-7, 1e-5),
         fc.constantFrom(1e6, 1e8, 1e10),
         fc.constantFrom(0, 1e-5),
-        (settings, promptTokens, chooseSeconds, bytesPerSecond, latencySeconds) => {
+        // A host that is slower than the device: then launches decide when a message leaves, and when it is put in its place.
+        fc.constantFrom(0, 2e-6, 2e-5),
+        (settings, promptTokens, chooseSeconds, bytesPerSecond, latencySeconds, launchSeconds) => {
           const link = { bytesPerSecond, latencySeconds }
           const plan = planOf(settings, promptTokens)
-          const handoff = Effect.runSync(handoffOf(plan, costs(chooseSeconds), 1, simulator))
-          const expected = arrivalOf(settings, promptTokens, chooseSeconds, link)
+          const handoff = Effect.runSync(handoffOf(plan, costs(chooseSeconds, launchSeconds), 1, simulator))
+          const expected = arrivalOf(settings, promptTokens, chooseSeconds, link, launchSeconds)
           expect(handoffSeconds(handoff, link)).toBeCloseTo(expected, 10)
         }
       ),

@@ -3,10 +3,13 @@
 
 /** One request's prefill, and what of it must be sent, in order. */
 export interface Handoff {
-  /** For each message: when it is there to be sent, its bytes, and what the other side does with it before the next. */
+  /** For each message: when it can be sent, its bytes, and what the other side does with it before the next. */
   readonly messages: ReadonlyArray<{
+    /** It is there, and both sides have come to it: not before, on any link. */
     readonly readySeconds: number
     readonly sizeBytes: number
+    /** The other side's host has come to it: not before. Default: it is there sooner. */
+    readonly placeReadySeconds?: number
     readonly placeSeconds: number
   }>
 }
@@ -17,9 +20,10 @@ export const handoffSeconds = (
   link: { readonly bytesPerSecond: number; readonly latencySeconds: number }
 ): number => {
   let seconds = 0
-  for (const { readySeconds, sizeBytes, placeSeconds } of messages)
-    seconds =
-      Math.max(seconds, readySeconds) + link.latencySeconds + sizeBytes / link.bytesPerSecond + placeSeconds
+  for (const { readySeconds, sizeBytes, placeReadySeconds = 0, placeSeconds } of messages) {
+    const sent = Math.max(seconds, readySeconds) + link.latencySeconds + sizeBytes / link.bytesPerSecond
+    seconds = Math.max(sent, placeReadySeconds) + placeSeconds
+  }
   return seconds
 }
 

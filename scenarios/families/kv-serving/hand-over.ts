@@ -22,8 +22,9 @@ export const handoffOf = (
     const [first] = plan.requests
     const requests = [{ ...first!, id: 0, arrivalSeconds: 0, outputTokens: 2 }]
     const alone = { ...plan, requests, maxBatch: 1 }
-    // Two nodes and a link that takes no time: each message leaves as soon as it is there.
-    const { timeline, opLogs } = yield* simulator({
+    // Two nodes and a link that takes no time: each message leaves, and is put in its place, as soon as it can be. A slower link makes
+    // everything later and nothing sooner, so these times are what no link comes before: what makes the message, and both hosts.
+    const { timeline } = yield* simulator({
       world: makeWorld([{ name: "site 0", nodes: [1, 1] }], unlimitedLinks),
       program: disaggregated(alone),
       costs,
@@ -33,29 +34,30 @@ export const handoffOf = (
       record: true,
       source: keptSource(alone, seed)
     })
-    const { rank, op, kernel, kernels, startSeconds, endSeconds, sizeBytes } = timeline!
-    const rows = [...rank.keys()]
-    const sent = rows.filter((row) => rank[row] === 0 && kernels[kernel[row]!] === "send_recv")
-    const placed = rows.filter((row) => rank[row] === 1 && kernels[kernel[row]!] === "kv.place")
-    const ended = endsOf(timeline!)
-    const log = opLogs.find((one) => one.rank === 0)!
+    const { startSeconds, endSeconds, sizeBytes } = timeline!
+    const [sent, received] = [rowsOf(timeline!, 0, "send_recv"), rowsOf(timeline!, 1, "send_recv")]
+    const placed = rowsOf(timeline!, 1, "kv.place")
     return {
       messages: sent.map((row, index) => {
         const place = placed[index]
-        // What a message waits for on other lanes is what makes it; lists were there before the caches they belong to.
-        const { after } = log.entries[op[row]!]!
-        return {
-          readySeconds: Math.max(0, ...after.map((one) => ended.get(one)!)),
-          sizeBytes: sizeBytes[row]!,
-          placeSeconds: place === undefined ? 0 : endSeconds[place]! - startSeconds[place]!
+        const message = {
+          readySeconds: Math.max(startSeconds[row]!, startSeconds[received[index]!]!),
+          sizeBytes: sizeBytes[row]!
         }
+        return place === undefined
+          ? { ...message, placeSeconds: 0 }
+          : {
+              ...message,
+              placeReadySeconds: startSeconds[place]!,
+              placeSeconds: endSeconds[place]! - startSeconds[place]!
+            }
       })
     }
   })
 
-/** When the prefilling rank's ops ended, by op. */
-const endsOf = ({ rank, op, endSeconds }: Timeline): ReadonlyMap<number, number> =>
-  new Map([...rank.keys()].flatMap((row) => (rank[row] === 0 ? [[op[row]!, endSeconds[row]!] as const] : [])))
+/** Rows of a rank's launches of a kernel, in order. */
+const rowsOf = ({ rank, kernel, kernels }: Timeline, of: number, name: string): ReadonlyArray<number> =>
+  [...rank.keys()].filter((row) => rank[row] === of && kernels[kernel[row]!] === name)
 
 /** The bandwidth below which the plan's choice is handed over sooner than the full cache; see `breakEvenBandwidth`. */
 export const breakEvenOf = (
