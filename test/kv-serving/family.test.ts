@@ -147,6 +147,17 @@ describe("a serving scenario", () => {
     }
   })
 
+  it("counts a cache in MXFP4 as it is stored, rows of half a block too", async () => {
+    const narrow = ["model.kvHeads=1", "cacheDtype=mxfp4", "count=1", "transfer.to=node"]
+    const { result, told } = await run(small, ...narrow)
+    // Two layers of keys and values of 40 tokens, 16 wide, and a scale for each 32 numbers: 4.25 bits each.
+    const bytes = (2 * 2 * 40 * 16 * 4.25) / 8
+    expect(metricOf(result, "promptCacheBytes")).toBe(bytes)
+    expect(told.json).toMatchObject({ promptCacheBytes: bytes, fullCacheBytes: bytes })
+    // What travels: the cache, and the first token.
+    expect(result.links.find(({ name }) => name === "inter out node 0")!.bytes).toBe(bytes + 4)
+  })
+
   it("takes traces, and says what of them it leaves out", async () => {
     const trace = new URL("../fixtures/requests/mooncake.jsonl", import.meta.url).pathname
     const { result } = await run(small, `requests={trace: "${trace}"}`)

@@ -3,7 +3,7 @@
 import { keptGenerated, planChoices } from "./choices.ts"
 import { roomsOf, type LayerChoice } from "./choice.ts"
 import { decodeBytes } from "./decode.ts"
-import { bytesOfSpecs, cacheBytes, tokenLayerBytes, weightBytes, type DecoderModel } from "./model.ts"
+import { bytesOfSpecs, cacheBytes, weightBytes, type DecoderModel } from "./model.ts"
 import { listBytes, prefillBytes, tokenSpec } from "./prefill.ts"
 import type { ServingRequest } from "./sequence.ts"
 import type { CacheSettings } from "./methods.ts"
@@ -54,7 +54,7 @@ export class CachePlans {
         ),
         prefillBytes: prefillBytes(this.#model, choices, promptTokens),
         comingBytes:
-          Math.max(...promptRows) * tokenLayerBytes(this.#model) +
+          cacheBytes(this.#model, [Math.max(...promptRows)]) +
           bytesOfSpecs([tokenSpec(request.id)]) +
           listBytes(this.#model, choices, promptTokens)
       }
@@ -75,15 +75,36 @@ export const rowsOfGenerated = (settings: CacheSettings, outputTokens: number): 
   return most
 }
 
-/** The largest batch of one kind of request whose caches fit beside the weights, activations and one prefill. */
+/**
+ * The largest batch of one kind of request that a device comes to, where enough of them wait. `to`: where caches go between prefill and
+ * decoding. What prefills needs room for that beside the caches; what decodes elsewhere, for the layer of a cache that is just coming.
+ */
 export const largestBatch = (
   settings: CacheSettings,
   model: DecoderModel,
   request: Pick<ServingRequest, "promptTokens" | "outputTokens">,
-  capacityBytes: number,
-  maxBatch: number
+  { capacityBytes, maxBatch, to }: BatchBounds
 ): number => {
   const plan = new CachePlans(settings, model).of({ id: 0, arrivalSeconds: 0, ...request })
-  const free = capacityBytes - weightBytes(model) - decodeBytes(model, maxBatch) - plan.prefillBytes
-  return Math.max(0, Math.min(maxBatch, Math.floor(free / plan.totalBytes)))
+  const { promptBytes, prefillBytes, comingBytes, totalBytes } = plan
+  const tokenBytes = bytesOfSpecs([tokenSpec(0)])
+  const beside = capacityBytes - weightBytes(model)
+  const free = beside - decodeBytes(model, maxBatch)
+  if (to === "node" && promptBytes + prefillBytes > beside) return 0
+  const joins = (running: number): boolean => {
+    const left = free - running * (totalBytes + tokenBytes)
+    if (to === "none") return totalBytes + prefillBytes <= left
+    if (to === "node") return totalBytes + comingBytes <= left
+    // The token of a cache that waits on the host is on the device.
+    return promptBytes + prefillBytes <= left && totalBytes + comingBytes + tokenBytes <= left
+  }
+  let batch = 0
+  while (batch < maxBatch && joins(batch)) batch++
+  return batch
+}
+
+interface BatchBounds {
+  readonly capacityBytes: number
+  readonly maxBatch: number
+  readonly to: "none" | "host" | "node"
 }

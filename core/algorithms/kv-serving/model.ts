@@ -22,13 +22,12 @@ export interface DecoderModel extends DecoderSizes {
   readonly cacheDtype?: Dtype | undefined
 }
 
-/** Bytes of one token's keys and values in one layer. */
-export const tokenLayerBytes = (model: DecoderModel): number =>
-  2 * sizeBytesOf(kvWidthOf(model), model.cacheDtype ?? model.dtype)
-
 /** Bytes of a cache that holds so many tokens in each layer: 2 * tokens * kvHeads * headWidth * bytes, summed over layers. */
 export const cacheBytes = (model: DecoderModel, tokensByLayer: ReadonlyArray<number>): number =>
-  tokensByLayer.reduce((sum, tokens) => sum + tokens * tokenLayerBytes(model), 0)
+  tokensByLayer.reduce(
+    (sum, tokens) => sum + sizeBytesOf(2 * tokens * kvWidthOf(model), model.cacheDtype ?? model.dtype),
+    0
+  )
 
 /** Shapes of one layer's weights, in the order of the forward pass. */
 const layerWeightShapes = (model: DecoderModel) => ({

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { CachePlans, largestBatch } from "../../../core/algorithms/kv-serving/admission.ts"
 import { decodeBytes } from "../../../core/algorithms/kv-serving/decode.ts"
 import type { LayerChoice } from "../../../core/algorithms/kv-serving/choice.ts"
-import { tokenLayerBytes, weightBytes } from "../../../core/algorithms/kv-serving/model.ts"
+import { cacheBytes, weightBytes } from "../../../core/algorithms/kv-serving/model.ts"
 import type { KvServingScenario } from "./scenario.ts"
 import type { InputError } from "../../../core/input-error.ts"
 import { formatBytes } from "../../../core/units.ts"
@@ -53,12 +53,21 @@ export const schedule = (
       layers,
       promptCacheBytes: cache.promptBytes,
       cacheBytes: cache.totalBytes,
-      fullCacheBytes: longest.promptTokens * model.layers * tokenLayerBytes(model),
+      fullCacheBytes: cacheBytes(
+        model,
+        cache.choices.map(() => longest.promptTokens)
+      ),
       weightBytes: weightBytes(model),
       decodeBytes: decodeBytes(model, maxBatch),
       prefillBytes: cache.prefillBytes,
       largestBatch:
-        capacity === undefined ? maxBatch : largestBatch(settings, model, longest, capacity, maxBatch)
+        capacity === undefined
+          ? maxBatch
+          : largestBatch(settings, model, longest, {
+              capacityBytes: capacity,
+              maxBatch,
+              to: scenario.transfer.to
+            })
     }
     const share = cache.promptBytes / json.fullCacheBytes
     return {
