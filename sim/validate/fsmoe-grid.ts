@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import { secondsAlone } from "../../core/wire/alone.ts"
 import { Network } from "../../core/wire/network.ts"
 import { asStated } from "../../core/wire/symmetry.ts"
-import { allDegrees, planWith } from "../../core/algorithms/moe-training/planning.ts"
+import { planWith } from "../../core/algorithms/moe-training/planning.ts"
 import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining } from "../../core/algorithms/moe-training/program.ts"
 import { layerCosts, type LayerCosts } from "../../core/algorithms/moe-training/rehearsal.ts"
@@ -121,7 +121,6 @@ const speedupsOf = (
     const free: Bench = { world, costs, collectives: { algorithm: "ring", table } }
     const shared: Bench = { ...free, collectives: { ...free.collectives, portShare } }
     const opSeconds = secondsAlone(new Network(world, asStated(world)), free.collectives, costs.seconds)
-    const degrees = allDegrees(settings)
     const sums = new Map<string, number>()
     const add = (name: string, value: number) => sums.set(name, (sums.get(name) ?? 0) + value)
     // Layers that differ only in how heads are counted cost the same.
@@ -133,7 +132,7 @@ const speedupsOf = (
       let times = measured.get(key)
       if (times === undefined) {
         const own: Record<string, number> = {}
-        const known = layerCosts(model, world, degrees, opSeconds)
+        const known = layerCosts(model, world, opSeconds)
         for (const algorithm of settings) {
           // Only where collectives overlap can they slow each other.
           const benches = algorithm.name === "fsmoe" ? [shared, free] : [shared]

@@ -9,14 +9,19 @@ import {
   type DegreeProblem,
   type PipelineSeconds
 } from "./plan/degree.ts"
-import { partitionBoundSeconds, type GradientPlan, type GradientProblem } from "./plan/gradients.ts"
+import { partitionBoundSeconds, planOf, type GradientPlan, type GradientProblem } from "./plan/gradients.ts"
 import type { LaneUse } from "./plan/pipeline.ts"
 import type { MoePlan } from "./program.ts"
 import type { LayerCosts } from "./rehearsal.ts"
 import { moeAlgorithmNamed, type MoeTrainingSettings } from "./algorithms.ts"
 
 /** A simulation (or a run) of one layer's pipelined part, for `planner: simulation`. */
-export type PipelineOracle = (pass: "forward" | "backward", lanes: LaneUse) => PipelineSeconds
+export type PipelineOracle = (
+  pass: "forward" | "backward",
+  lanes: LaneUse,
+  /** Degree of the other pass; default: the same. */
+  other?: number
+) => PipelineSeconds
 
 /** An algorithm's plan for a model, with what it reckons the passes take, seconds. */
 export interface PlannedMoe {
@@ -57,42 +62,54 @@ export const planWith = (
   const algorithm = moeAlgorithmNamed(settings.name)
   const { lanes } = algorithm
   const planner = "planner" in settings ? settings.planner : "lanes"
-  const by = (pass: "forward" | "backward"): DegreeModel => {
+  const by = (pass: "forward" | "backward", other: number | undefined): DegreeModel => {
     if (planner === "simulation") {
       if (oracle === undefined) throw new RangeError("planner: simulation without anything to simulate with")
-      return oracle(pass, lanes)
+      return oracle(pass, lanes, other)
     }
     return planner === "cases" ? "model" : "lanes"
   }
-  const forwardProblem: DegreeProblem = {
-    costs: costs.forward,
+  /** `other`: the degree of the other pass, where it is known. */
+  const problemOf = (pass: "forward" | "backward", other?: number): DegreeProblem => ({
+    costs: (degree) => costs[pass](degree, other),
     lanes,
-    degrees: degreesOf(settings, "forward"),
-    by: by("forward")
-  }
-  const free = chooseDegree(forwardProblem)
-  const layers = Array.from({ length: model.layers }, () => ({
-    elements: costs.gradientElements,
-    denseSeconds: costs.denseBackwardSeconds,
-    costs: costs.backward
-  }))
-  const backwardProblem: DegreeProblem = {
-    costs: costs.backward,
-    lanes,
-    degrees: degreesOf(settings, "backward"),
-    by: by("backward")
-  }
-  const both = oneDegree(settings, forwardProblem, backwardProblem)
-  const forward =
-    both === undefined ? free : { degree: both, seconds: pipelineSeconds(forwardProblem)(both, 0) }
+    degrees: degreesOf(settings, pass),
+    by: by(pass, other)
+  })
+  const both = oneDegree(settings, problemOf("forward"), problemOf("backward"))
+  const fixed = "degrees" in settings ? settings.backwardDegree : undefined
+  const forwardDegree = both ?? chooseDegree(problemOf("forward", fixed)).degree
+  const backwardProblem = problemOf("backward", forwardDegree)
+  // Every layer's is the same function: what is looked up once need not be again.
+  const layersOf = (denseSeconds: (layer: number) => number) =>
+    Array.from({ length: model.layers }, (_, layer) => ({
+      elements: costs.gradientElements,
+      denseSeconds: denseSeconds(layer),
+      // On one lane for all communication, what the dense part gathers and scatters inside its node stands in the way.
+      heldSeconds: lanes === "two" ? costs.denseMessageSeconds(forwardDegree, forwardDegree) : 0,
+      costs: backwardProblem.costs
+    }))
   const problem: GradientProblem = {
-    layers,
+    layers: layersOf(() => costs.denseBackwardSeconds(forwardDegree, forwardDegree)),
     allReduceSeconds: costs.allReduceSeconds,
     lanes,
     degrees: both === undefined ? backwardProblem.degrees : [both],
     by: backwardProblem.by
   }
-  const gradients = algorithm.gradients(settings, model, problem)
+  const planned = algorithm.gradients(settings, model, problem)
+  // What the degrees chosen make of the rest of each layer, told and not planned with.
+  const told: GradientProblem = {
+    ...problem,
+    layers: layersOf((layer) => costs.denseBackwardSeconds(forwardDegree, planned.degrees[layer]!))
+  }
+  const gradients = { ...planned, seconds: planOf(told, planned.moe, planned.dense).seconds }
+  // Plans are in the order of the backward pass.
+  const backwardDegrees = gradients.degrees.toReversed()
+  const forwardSeconds = backwardDegrees.map(
+    (backward) =>
+      pipelineSeconds(problemOf("forward", backward))(forwardDegree, 0) +
+      costs.denseForwardSeconds(forwardDegree, backward)
+  )
   const { gradientElements: each, allReduceSeconds } = costs
   const bytes = dtypeBits[model.dtype] / 8
   const messageBytes = algorithm.messageBytes?.(settings)
@@ -102,9 +119,8 @@ export const planWith = (
     gradients,
     plan: {
       lanes,
-      forwardDegrees: layers.map(() => forward.degree),
-      // Plans are in the order of the backward pass.
-      backwardDegrees: gradients.degrees.toReversed(),
+      forwardDegrees: backwardDegrees.map(() => forwardDegree),
+      backwardDegrees,
       gradients: {
         moe: gradients.moe,
         dense: gradients.dense,
@@ -113,11 +129,11 @@ export const planWith = (
       }
     },
     predicted: {
-      forwardSeconds: model.layers * (forward.seconds + costs.denseForwardSeconds),
+      forwardSeconds: forwardSeconds.reduce((sum, seconds) => sum + seconds, 0),
       backwardSeconds: gradients.seconds,
-      alikeSeconds: costs.alikeSeconds(model.layers),
+      alikeSeconds: costs.alikeSeconds(backwardDegrees.map((backward) => [forwardDegree, backward])),
       backwardBoundSeconds: partitionBoundSeconds(
-        problem,
+        told,
         each === 0 ? 0 : (allReduceSeconds(2 * each) - allReduceSeconds(each)) / each
       )
     }

@@ -12,25 +12,31 @@ import { moeGroups } from "./groups.ts"
 import { capacityOf, denseElementsOf, sharesOf, type MoeModel, type Shares } from "./model.ts"
 import { alikeMessage } from "./messages.ts"
 import { makeMoePart, type Pass } from "./moe-part.ts"
-import type { ChunkCosts, ChunkTimes } from "./plan/pipeline.ts"
+import type { ChunkTimes } from "./plan/pipeline.ts"
 import { Tensors } from "./tensors.ts"
 
 /** Seconds of an op with nothing in its way. */
 type OpSeconds = (op: Op) => number
 
-/** What one layer takes: the pipelined part by degree, and everything else. */
+/**
+ * What one layer takes: the pipelined part by degree, and everything else. The other pass's degree matters too: rows are padded to a
+ * multiple of both, and cut anew where they differ.
+ */
 export interface LayerCosts {
   readonly shares: Shares
-  readonly forward: ChunkCosts
-  readonly backward: ChunkCosts
-  /** All ops outside the pipelined part. */
-  readonly denseForwardSeconds: number
-  readonly denseBackwardSeconds: number
+  /** Of a chunk; default for the other pass: the same degree. */
+  readonly forward: (degree: number, backward?: number) => ChunkTimes
+  readonly backward: (degree: number, forward?: number) => ChunkTimes
+  /** All ops outside the pipelined part, at the degrees of both passes. */
+  readonly denseForwardSeconds: (forward: number, backward: number) => number
+  readonly denseBackwardSeconds: (forward: number, backward: number) => number
+  /** Of a dense part's backward pass, what it gathers and scatters inside the node. */
+  readonly denseMessageSeconds: (forward: number, backward: number) => number
   /** Dense gradients of a layer, on one rank. */
   readonly gradientElements: number
   readonly allReduceSeconds: (elements: number) => number
-  /** The all-reduce of norms' and gates' gradients, of so many layers, after all others. */
-  readonly alikeSeconds: (layers: number) => number
+  /** The all-reduce of norms' and gates' gradients of layers of these degrees, after all others. */
+  readonly alikeSeconds: (degrees: ReadonlyArray<readonly [forward: number, backward: number]>) => number
 }
 
 /** Only `alloc` is asked of it. */
@@ -61,14 +67,13 @@ const paper = (world: World): Machine["Service"] => {
 }
 
 /**
- * Costs of rank 0's layer at each degree. Where nothing is dropped, experts are reckoned to be chosen equally often. Messages that begin
+ * Costs of rank 0's layer at any degrees. Where nothing is dropped, experts are reckoned to be chosen equally often. Messages that begin
  * beside experts take up to `waitSeconds` longer: of r chunks those of r - 1, as often as experts are at work while a chunk's messages
  * are, and no longer than a chunk's experts.
  */
 export const layerCosts = (
   model: MoeModel,
   world: World,
-  degrees: ReadonlyArray<number>,
   opSeconds: OpSeconds,
   waitSeconds: OpSeconds = () => 0
 ): LayerCosts => {
@@ -77,22 +82,21 @@ export const layerCosts = (
   const shares = sharesOf(model, groups.nodes, groups.perNode)
   const sum = (ops: ReadonlyArray<Op>): number => ops.reduce((seconds, op) => seconds + opSeconds(op), 0)
   const tensors = new Tensors(machine, model.dtype, model.seed)
-  const built = (degree: number) =>
+  const built = (forward: number, backward: number) =>
     Effect.runSync(
       Effect.gen(function* () {
         const input = yield* tensors.make("input", [shares.tokens, model.width])
         const doutput = yield* tensors.make("output gradient", [shares.tokens, model.width])
         const common = { tensors, model, shares, groups, intra: Lane.intra }
         const dense = yield* makeDensePart({ ...common, label: "layer 0", input })
-        const both = { forward: degree, backward: degree }
         const moe = yield* makeMoePart({
           ...common,
           layer: 0,
           inter: Lane.inter,
-          degrees: both,
+          degrees: { forward, backward },
           input: dense.output
         })
-        const capacity = capacityOf(model, shares, degree, degree)
+        const capacity = capacityOf(model, shares, forward, backward)
         const rows = capacity > 0 ? capacity : Math.ceil((shares.tokens * model.topK) / model.experts)
         return { dense, moe, passes: yield* moe.passes(tensors, () => rows, doutput), doutput }
       })
@@ -113,23 +117,34 @@ export const layerCosts = (
       expert: experts
     }
   }
-  const layers = degrees.map((degree) => ({ degree, layer: built(degree) }))
-  const byDegree = new Map(
-    layers.map(({ degree, layer: { passes } }) => {
-      return [degree, { forward: timesOf(passes.forward), backward: timesOf(passes.backward) }] as const
-    })
-  )
-  // What is around the pipelined part does the same whatever the degree.
-  const { dense, moe, passes, doutput } = layers[0]!.layer
-  const { gather, rest } = dense.backward(doutput)
   const around = ({ before, after }: Pass): number => sum(before) + sum(after)
+  const timed = (forward: number, backward: number) => {
+    const { dense, moe, passes, doutput } = built(forward, backward)
+    const { gather, rest } = dense.backward(doutput)
+    return {
+      forward: timesOf(passes.forward),
+      backward: timesOf(passes.backward),
+      denseForwardSeconds: sum(dense.forward) + sum(moe.gateForward) + around(passes.forward),
+      denseBackwardSeconds: sum(gather) + sum(rest) + around(passes.backward),
+      denseMessageSeconds: sum([...gather, ...rest].filter(({ kernel }) => kernel.kind === "collective")),
+      alike: [...dense.alike, ...moe.alike].map(({ gradient }) => gradient)
+    }
+  }
+  const known = new Map<string, ReturnType<typeof timed>>()
+  const at = (forward: number, backward: number) => {
+    const key = `${forward} ${backward}`
+    let times = known.get(key)
+    if (times === undefined) known.set(key, (times = timed(forward, backward)))
+    return times
+  }
   const messages = new Map<number, number>()
   return {
     shares,
-    forward: (degree) => byDegree.get(degree)!.forward,
-    backward: (degree) => byDegree.get(degree)!.backward,
-    denseForwardSeconds: sum(dense.forward) + sum(moe.gateForward) + around(passes.forward),
-    denseBackwardSeconds: sum(gather) + sum(rest) + around(passes.backward),
+    forward: (degree, backward = degree) => at(degree, backward).forward,
+    backward: (degree, forward = degree) => at(forward, degree).backward,
+    denseForwardSeconds: (forward, backward) => at(forward, backward).denseForwardSeconds,
+    denseBackwardSeconds: (forward, backward) => at(forward, backward).denseBackwardSeconds,
+    denseMessageSeconds: (forward, backward) => at(forward, backward).denseMessageSeconds,
     gradientElements: denseElementsOf(model, shares),
     allReduceSeconds: (elements) => {
       const whole = Math.round(elements)
@@ -142,9 +157,9 @@ export const layerCosts = (
       }
       return seconds
     },
-    alikeSeconds: (layers) => {
-      const gradients = [...dense.alike, ...moe.alike].map(({ gradient }) => gradient)
-      return opSeconds(alikeMessage(groups.all, Array.from({ length: layers }, () => gradients).flat()))
+    alikeSeconds: (degrees) => {
+      const gradients = degrees.flatMap(([forward, backward]) => at(forward, backward).alike)
+      return opSeconds(alikeMessage(groups.all, gradients))
     }
   }
 }

@@ -36,16 +36,18 @@ export const diagnose = (planned: PlannedMoe): ReadonlyArray<PassDiagnosis> => {
     Array.from({ length: count }, (_, layer) => {
       const degree = (pass === "forward" ? plan.forwardDegrees : plan.backwardDegrees)[layer]!
       const sent = pass === "forward" ? 0 : plan.gradients.moe[count - 1 - layer]!
-      return { pass, layer, degree, gradientSeconds: costs.allReduceSeconds(sent) }
+      const other = (pass === "forward" ? plan.backwardDegrees : plan.forwardDegrees)[layer]!
+      return { pass, layer, degree, other, gradientSeconds: costs.allReduceSeconds(sent) }
     })
   )
   const kinds = Map.groupBy(
     all,
-    ({ pass, degree, gradientSeconds }) => `${pass} ${degree} ${gradientSeconds}`
+    // Those whose rows are padded alike, too.
+    ({ pass, degree, other, gradientSeconds }) => `${pass} ${degree} ${other} ${gradientSeconds}`
   )
   return [...kinds.values()].map((alike) => {
-    const { pass, degree, gradientSeconds } = alike[0]!
-    const times = costs[pass](degree)
+    const { pass, degree, other, gradientSeconds } = alike[0]!
+    const times = costs[pass](degree, other)
     const pipelinedSeconds = laneSeconds(times, degree, gradientSeconds, plan.lanes)
     const expertSeconds = degree * times.expert
     const which = plan.lanes === "three" ? caseOf(times, degree, gradientSeconds) : undefined

@@ -140,6 +140,7 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host)
   Effect.map(planScenario(scenario, file, host), ({ planned, fits, world }): Told => {
     const { plan, predicted, gradients, costs } = planned
     const passes = diagnose(planned)
+    const degrees = [plan.forwardDegrees[0]!, plan.backwardDegrees[0]!] as const
     const json = {
       algorithm: scenario.algorithm.name,
       lanes: plan.lanes,
@@ -148,8 +149,8 @@ const schedule: Family<MoeTrainingScenario>["schedule"] = (scenario, file, host)
       /** Elements of dense gradient sent at each place, layers in the order of the backward pass. */
       gradients: { moe: gradients.moe, dense: gradients.dense, rest: gradients.rest },
       predicted,
-      denseForwardSeconds: costs.denseForwardSeconds,
-      denseBackwardSeconds: costs.denseBackwardSeconds,
+      denseForwardSeconds: costs.denseForwardSeconds(...degrees),
+      denseBackwardSeconds: costs.denseBackwardSeconds(...degrees),
       passes,
       fits
     }

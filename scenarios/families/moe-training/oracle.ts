@@ -38,6 +38,7 @@ const gradientRole = { kind: "gradient" } satisfies MoeRole
 const pipelinePart = (
   model: MoeModel,
   degree: number,
+  other: number,
   pass: "forward" | "backward",
   lanes: LaneUse,
   withGradient: boolean
@@ -54,7 +55,7 @@ const pipelinePart = (
     const dense = yield* makeDensePart({ ...common, label: "layer 0", input })
     const degrees = { forward: degree, backward: degree }
     const moe = yield* makeMoePart({ ...common, layer: 0, inter: Lane.inter, degrees, input: dense.output })
-    const capacity = capacityOf(model, shares, degree, degree)
+    const capacity = capacityOf(model, shares, degree, other)
     const rows = capacity > 0 ? capacity : Math.ceil((shares.tokens * model.topK) / model.experts)
     const passes = yield* moe.passes(tensors, () => rows, doutput)
     const gradient = yield* tensors.make("gradient", [])
@@ -73,14 +74,15 @@ export const pipelineOracle = (
   { model, world, costs, collectives, network }: OracleOptions
 ): PipelineOracle => {
   const known = new Map<string, number>()
-  return (pass, lanes) => (degree, gradientSeconds) => {
-    const key = `${pass} ${lanes} ${degree} ${gradientSeconds}`
+  return (pass, lanes, otherDegree) => (degree, gradientSeconds) => {
+    const other = otherDegree ?? degree
+    const key = `${pass} ${lanes} ${degree} ${other} ${gradientSeconds}`
     let seconds = known.get(key)
     if (seconds === undefined) {
       const even: MoeModel = model.capacityFactor === "dropless" ? { ...model, capacityFactor: 1 } : model
       const run = simulator({
         world,
-        program: pipelinePart(even, degree, pass, lanes, gradientSeconds > 0),
+        program: pipelinePart(even, degree, other, pass, lanes, gradientSeconds > 0),
         costs: {
           seconds: (op) => (op.role === gradientRole ? gradientSeconds : costs.seconds(op)),
           estimates: []

@@ -4,7 +4,7 @@ import { secondsAlone, waitBeside } from "../../../core/wire/alone.ts"
 import { Network } from "../../../core/wire/network.ts"
 import { asStated } from "../../../core/wire/symmetry.ts"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
-import { allDegrees, planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
+import { planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
 import { kvHeadsOf, ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
@@ -112,7 +112,6 @@ export const planScenario = (
         const known = layerCosts(
           model,
           world,
-          allDegrees([algorithm]),
           secondsAlone(network, collectives, costs.seconds),
           waitBeside(network, collectives)
         )

@@ -10,6 +10,8 @@ interface GradientLayer {
   readonly elements: number
   /** Backward seconds of all that is not the pipelined part. */
   readonly denseSeconds: number
+  /** Of these, messages on the lane that gradients take: none is sent beside them. Default: none. */
+  readonly heldSeconds?: number
   /** Backward chunk times of the pipelined part. */
   readonly costs: ChunkCosts
 }
@@ -45,6 +47,16 @@ const moeChoice = (problem: GradientProblem, layer: GradientLayer, elements: num
     elements > 0 ? problem.allReduceSeconds(elements) : 0
   )
 
+/** A layer's dense part with `elements` of gradient beside it. */
+const denseSeconds = (
+  problem: GradientProblem,
+  { denseSeconds, heldSeconds = 0 }: GradientLayer,
+  elements: number
+): number => Math.max(denseSeconds, heldSeconds + exposedSeconds(problem, elements))
+
+/** Time that the lane of gradients has beside a layer's dense part. */
+const besideSeconds = ({ denseSeconds, heldSeconds = 0 }: GradientLayer): number => denseSeconds - heldSeconds
+
 const exposedSeconds = (problem: GradientProblem, elements: number): number =>
   elements > 0 ? problem.allReduceSeconds(elements) : 0
 
@@ -71,7 +83,7 @@ export const planOf = (
     }
     const choice = moeChoice(problem, layer, inMoe)
     degrees.push(choice.degree)
-    seconds += choice.seconds + Math.max(layer.denseSeconds, exposedSeconds(problem, inDense))
+    seconds += choice.seconds + denseSeconds(problem, layer, inDense)
     pending = Math.max(0, pending - inMoe - inDense) + layer.elements
     total += layer.elements
   }
@@ -112,7 +124,7 @@ const firstInFirstOut = (
   }
   for (const layer of problem.layers) {
     moe.push(take(idleSeconds(problem, layer)))
-    dense.push(take(layer.denseSeconds))
+    dense.push(take(besideSeconds(layer)))
     pending += layer.elements
   }
   return planOf(problem, moe, dense)
@@ -224,7 +236,8 @@ export const exactPartition = (problem: GradientProblem, pieces?: number): Gradi
       ready[index]!,
       remembered(layer.costs, (elements) => moeChoice(problem, layer, elements).seconds)
     )
-    stage(ready[index]!, (elements) => Math.max(layer.denseSeconds, exposed(elements)))
+    const { denseSeconds, heldSeconds = 0 } = layer
+    stage(ready[index]!, (elements) => Math.max(denseSeconds, heldSeconds + exposed(elements)))
   })
   let last = 0
   let least = Infinity
@@ -271,7 +284,7 @@ export const partitionBoundSeconds = (problem: GradientProblem, secondsPerElemen
         return degree * (2 * allToAll + (problem.lanes === "two" ? allGather + reduceScatter : 0))
       })
     )
-    idleAfter += Math.max(0, seconds - busy) + layer.denseSeconds
+    idleAfter += Math.max(0, seconds - busy) + besideSeconds(layer)
   }
   return base + exposed
 }
