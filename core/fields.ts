@@ -13,8 +13,11 @@ export const Positive = wholeUpTo(10_000_000)
 
 // What is kept in memory one by one has bounds that a process of 4 GB can hold.
 
-/** Ranks, and what has at most as many: about 1 kB each where all are alike. */
-export const Ranks = wholeUpTo(1_000_000)
+/** Ranks of a world: about 1 kB each where all are alike. */
+export const mostRanks = 1_000_000
+
+/** Ranks, and what has at most as many. */
+export const Ranks = wholeUpTo(mostRanks)
 
 /** Layers of a model. Published ones have some hundred. */
 export const Layers = wholeUpTo(10_000)

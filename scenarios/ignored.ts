@@ -12,6 +12,7 @@ import type {
 import type { HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
 import { formatSeconds } from "../core/units.ts"
+import { nodesOf, rankCount } from "./world.ts"
 
 const byPeakRates = ({ estimates }: RunFacts): boolean =>
   estimates.some(({ source }) => source === "roofline")
@@ -50,21 +51,42 @@ export const seedWarnings = (seed: number, random: boolean, why: string): Readon
 const limits = (link: { readonly bandwidth: number; readonly latency: number }): boolean =>
   link.bandwidth !== Number.POSITIVE_INFINITY || link.latency > 0
 
-/** Ranks of each site. */
-export const siteSizes = ({ sites, ranks = 1 }: WorldSettings): ReadonlyArray<number> =>
-  typeof sites === "number"
-    ? Array.from({ length: sites }, () => ranks / sites)
-    : sites.map((site) => site.ranks)
-
-export const rankCount = (world: WorldSettings): number =>
-  typeof world.sites === "number"
-    ? (world.ranks ?? 1)
-    : siteSizes(world).reduce((sum, ranks) => sum + ranks, 0)
-
 const siteCount = ({ sites }: WorldSettings): number => (typeof sites === "number" ? sites : sites.length)
 
 /** Seconds; by a geostationary satellite it is a quarter of one. */
 const latencyOfNoLink = 1
+
+type Nodes = ReturnType<typeof nodesOf>
+
+const isOneNode = (nodes: Nodes): boolean => nodes.length === 1 && nodes[0]!.length === 1
+const areOfOneRank = (nodes: Nodes): boolean => nodes.every((site) => site.every((ranks) => ranks === 1))
+const areAlike = (counts: ReadonlyArray<number>): boolean => counts.every((count) => count === counts[0])
+
+/** It says something, and no site goes by it. */
+const vainRanksPerNode = ({ ranksPerNode, sites }: WorldSettings): boolean =>
+  ranksPerNode !== 1 && typeof sites !== "number" && sites.every((site) => site.ranksPerNode !== undefined)
+
+/** Levels that a hierarchical all-reduce does not go by, and would be thought to. */
+const hierarchyWarnings = (nodes: Nodes): ReadonlyArray<string> => {
+  const field = 'collectives.algorithm "hierarchical"'
+  if (isOneNode(nodes)) return [`${field} is "ring" here: all ranks are on one node`]
+  const sizes = nodes.flat()
+  const byNodes = areAlike(sizes) && sizes[0]! > 1
+  // Where nodes are a level, the next goes by how many of them a site has.
+  const inSites = nodes.map((site) => (byNodes ? site.length : site.reduce((sum, ranks) => sum + ranks, 0)))
+  const even = areAlike(inSites)
+  if (byNodes) return even ? [] : [`${field} goes by nodes, not by sites: those are of different sizes`]
+  if (even && inSites.length > 1 && inSites[0]! > 1)
+    return areAlike(sizes)
+      ? []
+      : [`${field} goes by sites, not by nodes: those have different numbers of ranks`]
+  const why = !areAlike(sizes)
+    ? `${even ? "nodes" : "nodes and sites"} of different sizes share nothing evenly`
+    : even
+      ? `one rank on each node, ${nodes.length === 1 ? "one site" : "one node at each site"}`
+      : "sites of different sizes share nothing evenly"
+  return [`${field} is "ring" here: ${why}`]
+}
 
 /** `sitesMatter`: they say more than which links are crossed. */
 export const worldWarnings = (
@@ -72,10 +94,15 @@ export const worldWarnings = (
   collectives: CollectiveSettings,
   sitesMatter = false
 ): ReadonlyArray<string> => {
-  const { links, ranksPerNode } = world
+  const { links } = world
+  const nodes = nodesOf(world)
   const ranks = rankCount(world)
   const sites = siteCount(world)
+  const together = isOneNode(nodes)
+  const alone = areOfOneRank(nodes)
   const warnings: Array<string> = []
+  if (vainRanksPerNode(world))
+    warnings.push("world.ranksPerNode has no effect: every site has its own (world.sites)")
   if (ranks === 1) {
     if (limits(links.inter)) warnings.push("world.links.inter has no effect: there is one rank")
     if (collectives.measured !== undefined)
@@ -86,15 +113,15 @@ export const worldWarnings = (
     if (collectives.slowdownInside !== undefined)
       warnings.push("collectives.slowdownInside has no effect: there is one rank")
     if (collectives.wait !== undefined) warnings.push("collectives.wait has no effect: there is one rank")
-  } else if (ranks === ranksPerNode && limits(links.inter))
+  } else if (together && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
-  if (ranks > 1 && ranksPerNode === 1 && collectives.inside !== undefined)
+  if (ranks > 1 && alone && collectives.inside !== undefined)
     warnings.push("collectives.inside has no effect: there is one rank on each node (ranksPerNode: 1)")
-  if (ranks > 1 && ranksPerNode === 1 && collectives.slowdownInside !== undefined)
+  if (ranks > 1 && alone && collectives.slowdownInside !== undefined)
     warnings.push(
       "collectives.slowdownInside has no effect: there is one rank on each node (ranksPerNode: 1)"
     )
-  if (ranks > 1 && ranks === ranksPerNode)
+  if (ranks > 1 && together)
     for (const [field, own] of [
       ["measured", "inside"],
       ["slowdown", "slowdownInside"]
@@ -103,24 +130,13 @@ export const worldWarnings = (
         warnings.push(
           `collectives.${field} has no effect: all ranks are on one node, of which collectives.${own} is`
         )
-  if (ranksPerNode === 1 && limits(links.intra))
+  if (alone && limits(links.intra))
     warnings.push("world.links.intra has no effect: there is one rank on each node (ranksPerNode: 1)")
   if (links.wan !== undefined && sites === 1)
     warnings.push("world.links.wan has no effect: there is one site")
   if (ranks === 1 && collectives.algorithm !== "ring")
     warnings.push("collectives.algorithm has no effect: there is one rank")
-  else if (collectives.algorithm === "hierarchical" && ranksPerNode === 1 && (sites === 1 || sites === ranks))
-    warnings.push(
-      `collectives.algorithm "hierarchical" is "ring" here: one rank on each node, ${sites === 1 ? "one site" : "one node at each site"}`
-    )
-  else if (collectives.algorithm === "hierarchical" && ranks === ranksPerNode)
-    warnings.push('collectives.algorithm "hierarchical" is "ring" here: all ranks are on one node')
-  else if (collectives.algorithm === "hierarchical" && new Set(siteSizes(world)).size > 1)
-    warnings.push(
-      ranksPerNode === 1
-        ? 'collectives.algorithm "hierarchical" is "ring" here: sites of different sizes share nothing evenly'
-        : 'collectives.algorithm "hierarchical" goes by nodes, not by sites: those are of different sizes'
-    )
+  else if (collectives.algorithm === "hierarchical") warnings.push(...hierarchyWarnings(nodes))
   if (sites > 1 && links.wan === undefined && !sitesMatter)
     warnings.push("world.sites has no effect: crossing sites is free where world.links.wan is not given")
   for (const tier of ["intra", "inter", "wan"] as const) {
@@ -183,12 +199,23 @@ const isAsBefore = (
   )
 }
 
+const isAloneOnNode = (rank: number | undefined, nodes: Nodes): boolean => {
+  if (rank === undefined || rank < 0) return false
+  let first = 0
+  for (const ranks of nodes.flat()) {
+    if (rank < first + ranks) return ranks === 1
+    first += ranks
+  }
+  return false
+}
+
 export const faultWarnings = (
   faults: ReadonlyArray<FaultSettings>,
   world: WorldSettings,
   facts: RunFacts | undefined
-): ReadonlyArray<string> =>
-  faults.flatMap((fault, index) => {
+): ReadonlyArray<string> => {
+  const nodes = nodesOf(world)
+  return faults.flatMap((fault, index) => {
     const name = `faults[${index}]`
     if ("link" in fault && fault.bandwidth === undefined && fault.latency === undefined)
       return [`${name} has no effect: it changes neither bandwidth nor latency`]
@@ -196,9 +223,11 @@ export const faultWarnings = (
       return [`${name} has no effect: there is one site, so no wan link`]
     if ("link" in fault && fault.link === "wan" && world.links.wan === undefined)
       return [`${name} has no effect: crossing sites is free where world.links.wan is not given`]
-    if ("link" in fault && fault.link === "intra" && world.ranksPerNode === 1)
+    if ("link" in fault && fault.link === "intra" && areOfOneRank(nodes))
       return [`${name} has no effect: there is one rank on each node, so no traffic inside it`]
-    if ("link" in fault && fault.link === "inter" && rankCount(world) === world.ranksPerNode)
+    if ("link" in fault && fault.link === "intra" && isAloneOnNode(fault.of, nodes))
+      return [`${name} has no effect: rank ${fault.of} is alone on its node, so no traffic inside it`]
+    if ("link" in fault && fault.link === "inter" && isOneNode(nodes))
       return [`${name} has no effect: all ranks are on one node, so nothing crosses that link`]
     if ("link" in fault && isAsBefore(fault, faults.slice(0, index), world))
       return [`${name} has no effect: ${linksOf(fault)} have that already`]
@@ -207,6 +236,7 @@ export const faultWarnings = (
       return [`${name} has no effect: it begins after the run of ${facts.makespanSeconds.toPrecision(3)} s`]
     return []
   })
+}
 
 /** Faults of which no figure tells, since these are of `fromSeconds` to `toSeconds`; `from` and `for` are in seconds. */
 export const unmeasuredFaultWarnings = (

@@ -134,15 +134,22 @@ export const LinkSettings = Schema.Struct({
  */
 const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
 
+/** As many on every node, or of each node of a site, in order. */
+const RanksPerNode = Schema.Union([Ranks, Schema.Array(Ranks).check(Schema.isMinLength(1))])
+
 const SiteSettings = Schema.Struct({
   name: Schema.NonEmptyString,
-  ranks: Ranks
+  /** Not needed where each of its nodes is said. */
+  ranks: Schema.optionalKey(Ranks),
+  /** Default: the world's. */
+  ranksPerNode: Schema.optionalKey(RanksPerNode)
 })
+export type SiteSettings = typeof SiteSettings.Type
 
 export const WorldSettings = Schema.Struct({
-  /** All ranks; over several sites they are divided equally. Not with a list of sites, which says it itself. */
+  /** All ranks; over several sites they are divided equally. Not with a list of sites, or of nodes, which says it itself. */
   ranks: Schema.optionalKey(Ranks),
-  ranksPerNode: withDefault(Ranks, 1),
+  ranksPerNode: withDefault(RanksPerNode, 1),
   /** How many equal sites, or what each is. */
   sites: withDefault(Schema.Union([Ranks, Schema.Array(SiteSettings).check(Schema.isMinLength(1))]), 1),
   links: withDefault(

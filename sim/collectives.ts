@@ -106,13 +106,15 @@ export class Collectives {
 
   /**
    * A rank that stands for others can only join a group that has all of them, itself or together with groups alike that have
-   * as many of each kind: other traffic of groups of their own would be missing. Throws RangeError otherwise.
+   * as many of each kind: other traffic of groups of their own would be missing. Groups alike of one rank have none. Throws
+   * RangeError otherwise.
    */
   #requireWhole(group: Group, together: ReadonlyArray<ReadonlyArray<number>>): void {
     const { classOf, sizes, representatives } = this.#ranks
     const own = new Map<number, number>()
     for (const rank of group.ranks) own.set(classOf[rank]!, (own.get(classOf[rank]!) ?? 0) + 1)
     const even = composedAlike(this.#ranks, together)
+    if (even && together.length > 1 && group.ranks.length === 1) return
     for (const [id, count] of own) {
       if (even && count * together.length === sizes[id]) continue
       throw new RangeError(

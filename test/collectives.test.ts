@@ -187,6 +187,71 @@ describe("bytes on links", () => {
     expect(Math.min(...Object.values(slowed))).toBeGreaterThan(100)
   })
 
+  it("of an all-reduce among unlike nodes are, on each, what it has to let in and out", () => {
+    const seen = { nodes: 0, sites: 0 }
+    const sizes = fc.array(fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 3 }), {
+      minLength: 1,
+      maxLength: 3
+    })
+    fc.assert(
+      fc.property(sizes, fc.constantFrom("ring", "direct", "tree"), (sites, algorithm) => {
+        const nodes = sites.flat()
+        const total = (counts: ReadonlyArray<number>) => counts.reduce((sum, count) => sum + count, 0)
+        const n = total(nodes)
+        fc.pre(n > 1)
+        const any = link(1, 0)
+        const links = { intra: any, inter: any, wan: any }
+        const world = makeWorld(
+          sites.map((own, index) => ({ name: `site ${index}`, nodes: own })),
+          links
+        )
+        const network = new Network(world, distinct(world))
+        const found = { intra: [] as Array<number>, inter: [] as Array<number>, wan: [] as Array<number> }
+        const bytes = new Float64Array(network.links.length)
+        for (const phase of network.phases("all_reduce", algorithm, [world.all.ranks]))
+          phase.links.forEach((id, i) => (bytes[id]! += phase.totals[i]! * phase.unitsPerByte))
+        network.links.forEach(({ tier, direction }, id) => {
+          if (direction === "out") found[tier].push(bytes[id]!)
+        })
+        // Of a message of one byte. A ring over ranks in node order leaves each node once, and each rank but a node's last inside it.
+        const around = (2 * (n - 1)) / n
+        const last = (index: number, rank: number) => nodes.length > 1 && rank === nodes[index]! - 1
+        const each = (of: (index: number, rank: number) => number) =>
+          nodes.flatMap((count, index) => Array.from({ length: count }, (_, rank) => of(index, rank)))
+        const [intra, inter, wan] = {
+          ring: [
+            each((index, rank) => (last(index, rank) ? 0 : around)),
+            nodes.map(() => (nodes.length > 1 ? around : 0)),
+            sites.map(() => around)
+          ],
+          // A share to each other rank, and its sum back.
+          direct: [
+            each((index) => (2 * (nodes[index]! - 1)) / n),
+            nodes.map((count) => (2 * count * (n - count)) / n),
+            sites.map((own) => (2 * total(own) * (n - total(own))) / n)
+          ],
+          // Along each node's chain, all of it to each neighbour; in the trees half for each edge, of which nodes have two to four.
+          tree: [
+            each((index, rank) => Number(rank > 0) + Number(rank < nodes[index]! - 1)),
+            undefined,
+            undefined
+          ]
+        }[algorithm]
+        const close = (counts: ReadonlyArray<number>) => counts.map((count) => expect.closeTo(count, 9))
+        expect(found.intra).toEqual(close(intra!))
+        if (inter === undefined) {
+          expect(total(found.inter)).toBeCloseTo(2 * (nodes.length - 1), 9)
+          if (nodes.length > 1)
+            for (const out of found.inter) expect(out >= 1 && out <= 2, String(out)).toBe(true)
+        } else expect(found.inter).toEqual(close(inter))
+        if (wan !== undefined && sites.length > 1) expect(found.wan).toEqual(close(wan))
+        if (new Set(nodes).size > 1) seen.nodes++
+        if (new Set(sites.map(total)).size > 1) seen.sites++
+      })
+    )
+    expect(Math.min(...Object.values(seen))).toBeGreaterThan(40)
+  })
+
   it("of many sites or ranks that all meet are soon counted", () => {
     const wan = link(1e9, 1e-3)
     const sites = worldOf(2000, 1, 1, { intra: link(1, 0), inter: link(1, 0), wan })

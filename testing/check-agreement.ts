@@ -50,6 +50,17 @@ const divisions = [
   { within: "node", parameters: false, gradients: false }
 ] as const
 
+/** All but one on one node; over links, or nodes would mean nothing to a real run. */
+const unlikeNodes = (ranks: number): ScenarioInput["world"] => ({
+  ranks,
+  ...(ranks < 3
+    ? {}
+    : {
+        ranksPerNode: [ranks - 1, 1],
+        links: { intra: { bandwidth: "1GB/s" }, inter: { bandwidth: "100MB/s" } }
+      })
+})
+
 /** A tiny GPT-2 or Llama on a few ranks, as a scenario file says it. */
 export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Arbitrary<ScenarioInput> => {
   const { maxRanks = 3, maxSteps = 2, ...algorithms } = constraints
@@ -64,6 +75,8 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
       seed: fc.nat({ max: 1000 }),
       // On two ranks a node, of which each holds the model together, or all do.
       shard: fc.constantFrom(undefined, ...divisions),
+      // One rank on a node of its own, where ranks are several and no node holds the model.
+      unlike: fc.boolean(),
       accumulate: fc.constantFrom(1, 1, 2),
       recompute: fc.constantFrom(...recomputeChoices)
     })
@@ -78,7 +91,8 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
         seed,
         ...more
       }) => {
-        const { shard, accumulate, recompute } = more
+        const { shard, accumulate, recompute, unlike } = more
+        const all = shard === undefined ? ranks : 2 * ranks
         const decoder = { ...sizes, width: sizes.heads * headWidth, vocabulary: 64 }
         const scenario: ScenarioInput = {
           name: "agreement",
@@ -86,7 +100,10 @@ export const agreementScenario = (constraints: AgreementConstraints = {}): fc.Ar
             architecture === "gpt2"
               ? { gpt2: decoder }
               : { llama: { ...decoder, kvHeads: 1, ffnWidth: 2 * decoder.width } },
-          world: shard === undefined ? { ranks } : { ranks: 2 * ranks, ranksPerNode: 2 },
+          world:
+            unlike && shard?.within !== "node"
+              ? unlikeNodes(all)
+              : { ranks: all, ...(shard === undefined ? {} : { ranksPerNode: 2 }) },
           ...(shard === undefined ? {} : { shard }),
           algorithm: { name: "s-sgd" },
           device: { name: "processor core", flops: "20GFLOP/s", memoryBandwidth: "10GB/s" },

@@ -60,6 +60,60 @@ const uniform = (maxLayers: number) =>
     stepSeconds: fc.constantFrom("10ms", "1ms", "100ms")
   })
 
+/** Ranks of each node of each site: nodes of one size, sites too, or of any. Shrinks to one site of equal nodes. */
+const nodesPerSite = ({
+  maxSites,
+  maxNodesPerSite,
+  maxRanksPerNode
+}: Required<Pick<ScenarioConstraints, "maxSites" | "maxNodesPerSite" | "maxRanksPerNode">>): fc.Arbitrary<
+  ReadonlyArray<ReadonlyArray<number>>
+> => {
+  const sites = fc.integer({ min: 1, max: maxSites })
+  const nodes = fc.integer({ min: 1, max: maxNodesPerSite })
+  const ranks = fc.integer({ min: 1, max: maxRanksPerNode })
+  const unlike = fc.array(ranks, { minLength: 1, maxLength: maxNodesPerSite })
+  const alike = fc.tuple(nodes, ranks).map(([count, each]) => Array<number>(count).fill(each))
+  const some = <T>(one: fc.Arbitrary<T>) => fc.array(one, { minLength: 1, maxLength: maxSites })
+  return fc.oneof(
+    { withCrossShrink: true },
+    alike.map((site) => [site]),
+    fc.tuple(sites, alike).map(([count, site]) => Array.from({ length: count }, () => site)),
+    fc
+      .tuple(ranks, some(nodes))
+      .map(([each, counts]) => counts.map((count) => Array<number>(count).fill(each))),
+    fc.tuple(sites, unlike).map(([count, site]) => Array.from({ length: count }, () => site)),
+    some(alike),
+    some(unlike)
+  )
+}
+
+const sumOf = (counts: ReadonlyArray<number>): number => counts.reduce((sum, count) => sum + count, 0)
+
+const areAlike = (counts: ReadonlyArray<unknown>): boolean =>
+  counts.every((count) => JSON.stringify(count) === JSON.stringify(counts[0]))
+
+/** How a scenario says a world with so many ranks on each node of each site, in as few fields as will do. */
+export const ranksInput = (
+  nodes: ReadonlyArray<ReadonlyArray<number>>
+): Pick<ScenarioInput["world"], "ranks" | "ranksPerNode" | "sites"> => {
+  const perNode = (site: ReadonlyArray<number>): { ranksPerNode?: number | ReadonlyArray<number> } =>
+    !areAlike(site) ? { ranksPerNode: site } : site[0] === 1 ? {} : { ranksPerNode: site[0]! }
+  const sizes = nodes.flat()
+  if (areAlike(nodes)) {
+    const sites = nodes.length === 1 ? {} : { sites: nodes.length }
+    return { ranks: sumOf(sizes), ...sites, ...perNode(nodes[0]!) }
+  }
+  const together = areAlike(sizes)
+  return {
+    sites: nodes.map((site, index) => ({
+      name: `site ${index}`,
+      ranks: sumOf(site),
+      ...(together ? {} : perNode(site))
+    })),
+    ...(together ? perNode(sizes) : {})
+  }
+}
+
 /** Keeps a file to what it needs to say: empty parts go. */
 const said = <T extends object>(key: string, part: T): { readonly [key: string]: T } =>
   Object.keys(part).length === 0 ? {} : { [key]: part }
@@ -92,15 +146,7 @@ export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<Sc
   return fc
     .record({
       model,
-      nodes: fc.oneof(
-        { withCrossShrink: true },
-        fc.integer({ min: 1, max: maxNodesPerSite }).map((count) => [count]),
-        fc
-          .tuple(fc.integer({ min: 1, max: maxSites }), fc.integer({ min: 1, max: maxNodesPerSite }))
-          .map(([sites, count]) => Array.from({ length: sites }, () => count)),
-        fc.array(fc.integer({ min: 1, max: maxNodesPerSite }), { minLength: 1, maxLength: maxSites })
-      ),
-      ranksPerNode: fc.integer({ min: 1, max: maxRanksPerNode }),
+      nodes: nodesPerSite({ maxSites, maxNodesPerSite, maxRanksPerNode }),
       intra: linkInput(),
       inter: linkInput(),
       wan: fc.option(linkInput(), { nil: undefined }),
@@ -123,19 +169,14 @@ export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<Sc
       steps: fc.integer({ min: 1, max: maxSteps })
     })
     .map((chosen): ScenarioCase => {
-      const { model, nodes, ranksPerNode, network } = chosen
-      const counts = nodes.map((count) => count * ranksPerNode)
-      const ranks = counts.reduce((sum, count) => sum + count, 0)
-      const even = counts.every((count) => count === counts[0])
-      const sites = !even
-        ? { sites: counts.map((count, index) => ({ name: `site ${index}`, ranks: count })) }
-        : { ranks, ...(counts.length === 1 ? {} : { sites: counts.length }) }
+      const { model, nodes, network } = chosen
       const links = {
         ...said("intra", chosen.intra),
         ...said("inter", chosen.inter),
-        ...(chosen.wan === undefined || counts.length === 1 ? {} : { wan: chosen.wan })
+        ...(chosen.wan === undefined || nodes.length === 1 ? {} : { wan: chosen.wan })
       }
-      const targets = { ranks, nodes: ranks / ranksPerNode, sites: counts.length }
+      const sizes = nodes.flat()
+      const targets = { ranks: sumOf(sizes), nodes: sizes.length, sites: nodes.length }
       const faults: ReadonlyArray<FaultInput> = (chosen.faults ?? []).map((choose) => choose(targets))
       return {
         profile: model.profile,
@@ -143,8 +184,7 @@ export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<Sc
           name: "generated",
           model: model.input,
           world: {
-            ...sites,
-            ...(ranksPerNode === 1 ? {} : { ranksPerNode }),
+            ...ranksInput(nodes),
             ...said("links", links)
           },
           algorithm: chosen.algorithm(model.layers),

@@ -70,7 +70,7 @@ export const interchangeable = (world: World, distinctions: Distinctions): Symme
   return { ranks, nodes, sites }
 }
 
-/** Whether all groups have as many ranks of each class: then one of them can stand for all. */
+/** Whether all groups have as many ranks of each class, or are of one rank, which meets nobody: then one can stand for all. */
 export const composedAlike = (
   { classOf }: Classes,
   groups: ReadonlyArray<ReadonlyArray<number>>
@@ -80,6 +80,7 @@ export const composedAlike = (
     for (const rank of ranks) counts.set(classOf[rank]!, (counts.get(classOf[rank]!) ?? 0) + 1)
     return counts
   }
+  if (groups.every(({ length }) => length === 1)) return true
   const first = countsOf(groups[0] ?? [])
   return groups.every((ranks) => {
     const counts = countsOf(ranks)

@@ -137,7 +137,9 @@ const placeNotes = ({ emulated, job }: On, world: World, all: ReadonlyArray<Time
       ? sharedCores(all, { ranks: world.size, apart: job !== undefined })
       : Effect.succeed([]),
     (shared) =>
-      job === undefined ? shared : [...shared, ...nodeWarnings(world, job.hosts), ...unlikeHosts(job.hosts)]
+      job === undefined
+        ? shared
+        : [...shared, ...nodeWarnings(world, job.hosts), ...unlikeHosts(world, job.hosts)]
   )
 
 /** What each rank has of it; of all ranks, as the profile has it, at rank 0. */

@@ -18,12 +18,19 @@ export const nodeWarnings = (world: World, hosts: ReadonlyArray<string>): Readon
       ]
 }
 
-/** Of what is measured where hosts have unlike numbers of ranks. */
-export const unlikeHosts = (hosts: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const counts = [...Map.groupBy(hosts, (host) => host).values()].map(({ length }) => length)
-  return new Set(counts).size < 2
-    ? []
-    : [
-        `hosts have ${counts.join(", ")} ranks, and a world's nodes are alike (world.ranksPerNode): collectives that were measured among these are of no world that a scenario can say`
-      ]
+/** Of what is measured where hosts have unlike numbers of ranks, and are not the scenario's nodes. */
+export const unlikeHosts = (world: World, hosts: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const here = [...Map.groupBy(world.all.ranks, (rank) => hosts[rank]!).values()]
+  const counts = here.map(({ length }) => length).join(", ")
+  if (here.every(({ length }) => length === here[0]!.length)) return []
+  const nodes = world.sites.flatMap((site) => site.nodes)
+  const inOrder = here.every((ranks) => ranks.at(-1) === ranks[0]! + ranks.length - 1)
+  if (inOrder && nodes.join(", ") === counts) return []
+  return [
+    `hosts have ${counts} ranks, and the scenario's nodes ${[...new Set(nodes)].join(", ")}: collectives that were measured among these are of ${
+      inOrder
+        ? `a world with ranksPerNode: [${counts}]`
+        : "no world that a scenario can say, in which ranks of a node are one after another"
+    }`
+  ]
 }

@@ -25,8 +25,8 @@ import { answerCollective, type CollectiveAnswer } from "../collective-question.
 
 export interface CollectiveCommandOptions {
   readonly bytes: ReadonlyArray<string>
-  readonly ranks: ReadonlyArray<string>
-  readonly ranksPerNode: number
+  readonly ranks?: ReadonlyArray<string>
+  readonly ranksPerNode: WorldSettings["ranksPerNode"]
   readonly sites: number
   readonly algorithm: ReadonlyArray<string>
   readonly inter: ReadonlyArray<string>
@@ -67,6 +67,16 @@ const optionOf: Readonly<Record<string, string>> = {
   "links.wan.latency": "--wan-latency"
 }
 
+/** An error of a world, in the words of whoever gave options: these have no lists of sites. */
+const asOption = (error: InputError): InputError => {
+  const field = optionOf[error.field.replace("world.", "")]
+  if (field === undefined) return error
+  const accepted = error.accepted
+    .replaceAll(/world\.(\w+)/gu, (said, name: string) => optionOf[name] ?? said)
+    .replace(", or a list of sites with their ranks", "")
+  return new InputError({ ...error, field, accepted })
+}
+
 const worldShape = shapeOf(WorldSettings)
 
 const decodeWorld = (encoded: unknown) =>
@@ -74,14 +84,15 @@ const decodeWorld = (encoded: unknown) =>
     const [problem] = problemsOf(worldShape, encoded)
     if (problem === undefined) return Schema.decodeUnknownEffect(WorldSettings)(encoded).pipe(Effect.orDie)
     const { path, value, accepted } = problem
-    const field = pathText(path)
     return Effect.fail(
-      new InputError({
-        file: here,
-        field: optionOf[field] ?? field,
-        ...(value === undefined ? {} : { value }),
-        accepted
-      })
+      asOption(
+        new InputError({
+          file: here,
+          field: `world.${pathText(path)}`,
+          ...(value === undefined ? {} : { value }),
+          accepted
+        })
+      )
     )
   })
 
@@ -180,10 +191,10 @@ const worldsOf = ({
   wan,
   wanLatency
 }: CollectiveCommandOptions) =>
-  ranks.flatMap((number) =>
+  (ranks ?? [typeof ranksPerNode === "number" ? "4" : undefined]).flatMap((number) =>
     inter.flatMap((bandwidth) =>
       interLatency.map((latency) => ({
-        ranks: Number.isNaN(Number(number)) ? number : Number(number),
+        ...(number === undefined ? {} : { ranks: Number.isNaN(Number(number)) ? number : Number(number) }),
         ranksPerNode,
         sites,
         links: {
@@ -215,7 +226,8 @@ export const collectiveCommand = (
       const rows: Array<Row> = []
       for (const encoded of worldsOf(options)) {
         const { bandwidth: inter, latency: interLatency } = encoded.links.inter
-        const world = yield* resolveWorld(yield* decodeWorld(encoded), here, loader)
+        const settings = yield* decodeWorld(encoded)
+        const world = yield* Effect.mapError(resolveWorld(settings, here, loader), asOption)
         const network = new Network(world, asStated(world))
         for (const op of asked.ops)
           for (const sizeBytes of asked.sizes)

@@ -42,6 +42,12 @@ const list = (value: string): ReadonlyArray<string> => {
   return parts
 }
 
+/** One number, or a list of several. */
+const wholeNumbers = (value: string): number | ReadonlyArray<number> => {
+  const numbers = list(value).map(wholeNumber(1))
+  return numbers.length === 1 ? numbers[0]! : numbers
+}
+
 /** An option that takes a list, and is this one, as it would be typed, where it is not given. */
 const listOption = (flags: string, description: string, usual: string): Option =>
   new Option(flags, `${description}, a list`).argParser(list).default(list(usual), usual)
@@ -138,8 +144,8 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
         "4KiB,64KiB,1MiB,16MiB,64MiB"
       )
     )
-    .addOption(listOption("--ranks <n>", "how many", "4"))
-    .option("--ranks-per-node <n>", "ranks that share a node", wholeNumber(1), 1)
+    .option("--ranks <n>", "how many, a list (default: 4, or as many as --ranks-per-node lists)", list)
+    .option("--ranks-per-node <n>", "ranks of every node; or a list: of each node of a site", wholeNumbers, 1)
     .option("--sites <n>", "sites that the ranks are divided over", wholeNumber(1), 1)
     .addOption(listOption("--algorithm <names>", "how it is laid out", "ring,tree,hierarchical,direct"))
     .addOption(listOption("--inter <bandwidth>", "of every node's network interface", "unlimited"))

@@ -6,7 +6,7 @@ import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 import type { Loader } from "../../scenarios/load.ts"
 import { metricOf } from "../../scenarios/result.ts"
-import { rankCount } from "../../scenarios/ignored.ts"
+import { nodesOf } from "../../scenarios/world.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import { runScenario } from "../run.ts"
 import { readTable, shipped, type Claim, type Section } from "./section.ts"
@@ -130,7 +130,7 @@ const intellectOf = (table: Published["intellect"], loader: Loader) =>
       const scenario = yield* loadScenario(file)
       if (scenario.task !== "data-parallel" || !("layers" in scenario.model))
         throw new RangeError(`${table.scenario}: no model of equal layers`)
-      const nodes = rankCount(scenario.world) / scenario.world.ranksPerNode
+      const nodes = nodesOf(scenario.world).flat().length
       const bytes = 2 * (1 - 1 / nodes) * scenario.model.parameters
       const gbits = (8 * bytes) / allReduceSeconds / 1e9
       const set = [`world.links.inter.bandwidth=${gbits}Gbit/s`]

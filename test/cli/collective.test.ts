@@ -146,6 +146,18 @@ describe("sim collective", () => {
     expect(Math.max(...off)).toBeLessThan(0.1)
   })
 
+  it("is told of nodes of unlike numbers of ranks", () => {
+    const asked = ["--bytes", "1000", "--inter", "1kbit", "--algorithm", "ring,direct"]
+    const [ring, direct] = rows("--ranks-per-node", "3,1", ...asked)
+    expect([ring!.ranks, direct!.ranks]).toEqual([4, 4])
+    // Around a ring a node is left once, by 2 * 3/4 of the bytes; directly three ranks have a share for the fourth, and a sum.
+    expect(ring!.seconds).toBeCloseTo(1500 / 125, 9)
+    expect(direct!.seconds).toBeCloseTo((2 * 3 * 250) / 125, 9)
+    const [even] = rows("--ranks-per-node", "2,2", ...asked)
+    expect(even).toEqual(rows("--ranks-per-node", "2", ...asked)[0])
+    expect(rows("--ranks-per-node", "3,1", "--sites", "2", ...asked)[0]!.ranks).toBe(8)
+  })
+
   it("knows ops and algorithms however they are spelt", () => {
     const asked = (...words: ReadonlyArray<string>) =>
       rows(...words, "--bytes", "1MiB", "--inter", "10gbit").map(({ op, algorithm, seconds }) => [
@@ -163,7 +175,16 @@ describe("sim collective", () => {
       [["all_reduse"], /op: "?all_reduse"? .*all_reduce, all_gather/u],
       [["--bytes", "1Mbit"], /--bytes/u],
       [["--algorithm", "rings"], /--algorithm.*ring, tree, hierarchical, direct/u],
-      [["--ranks", "3", "--ranks-per-node", "2"], /ranksPerNode/u],
+      [
+        ["--ranks", "3", "--ranks-per-node", "2"],
+        /--ranks-per-node: 2 is not accepted; expected a divisor of the 3/u
+      ],
+      [["--ranks", "3", "--sites", "2"], /--ranks: 3 is not accepted; expected a multiple of the 2 sites$/mu],
+      [
+        ["--ranks", "4", "--ranks-per-node", "2,1"],
+        /--ranks: 4 .* expected 3, the sum of --ranks-per-node, or/u
+      ],
+      [["--ranks-per-node", "2,0"], /--ranks-per-node .*Expected a whole number, at least 1/u],
       [["--ranks", "2,"], /--ranks .*'2,' is invalid. Expected a list such as a,b, with no part empty/u],
       [["--bytes", "1.5"], /--bytes: 1.5 is not accepted; expected whole bytes/u],
       [["--ranks", "many"], /--ranks: "many" is not accepted; expected a whole number, from 1 to/u],

@@ -71,6 +71,13 @@ describeNative("exec train over processes", () => {
     expect((apart["losses"] as ReadonlyArray<unknown>).length).toBeGreaterThanOrEqual(6)
   })
 
+  it("learns on nodes of unlike numbers of ranks, as threads and as processes", () => {
+    const unlike = ["--steps", "2", "--set", "world={ranksPerNode: [2, 1]}"]
+    const apart = run(...unlike, "--processes", "3")
+    expect(learnt(apart)).toEqual(learnt(run(...unlike)))
+    expect(apart).toMatchObject({ ranks: 3, stepsDone: 2 })
+  })
+
   it("keeps what is done when a signal comes to one process sooner than to another", async () => {
     const out = path.join(folder, "interrupted.json")
     // However slow the machine, some wait is long enough for a first step.

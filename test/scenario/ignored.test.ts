@@ -74,10 +74,22 @@ describe("fields without effect", () => {
   })
 
   const uneven = "sites=[{name: a, ranks: 4}, {name: b, ranks: 2}]"
+  const ofTheirOwn = "world={sites: [{name: a, ranks: 4, ranksPerNode: 2}, {name: b, ranks: 1}]}"
   const wan = "wan.bandwidth=1GB/s"
   it.each([
     [[uneven, "world.ranks=6"], "hierarchical", /is "ring" here: sites of different sizes/u],
     [[uneven, "world.ranks=6", "ranksPerNode=2"], "hierarchical", /goes by nodes, not by sites/u],
+    [
+      ["world.ranks=5", "ranksPerNode=[3, 2]"],
+      "hierarchical",
+      /"ring" here: nodes of different sizes share/u
+    ],
+    [[ofTheirOwn], "hierarchical", /"ring" here: nodes and sites of different sizes share nothing evenly/u],
+    [
+      ["ranks=6", "sites=2", "ranksPerNode=[2, 1]"],
+      "hierarchical",
+      /goes by sites, not by nodes: those have/u
+    ],
     [["shard={}"], "tree", /^collectives\.algorithm "tree" is "ring" here: gathers and scatters/u],
     [["ranks=4", "sites=2", "shard={within: site}"], "hierarchical", /on no common level/u],
     [["ranks=8", "sites=2", "ranksPerNode=2", "shard={within: node}"], "hierarchical", undefined],
@@ -87,6 +99,23 @@ describe("fields without effect", () => {
     const warnings = warningsOf(...sets, wan, `collectives.algorithm=${algorithm}`)
     const told = warnings.filter((warning) => warning.startsWith("collectives."))
     expect(told).toEqual(message === undefined ? [] : [expect.stringMatching(message)])
+  })
+
+  it("are numbers of ranks that no site goes by, and links of a rank that is alone on its node", () => {
+    const own = "sites=[{name: a, ranks: 4, ranksPerNode: 2}, {name: b, ranks: 2, ranksPerNode: 1}]"
+    const shared = "sites=[{name: a, ranks: 4}, {name: b, ranks: 2, ranksPerNode: 1}]"
+    const told = (sites: string, ...sets: ReadonlyArray<string>) =>
+      warningsOf("world.ranks=6", sites, wan, ...sets)
+    expect(told(own, "world.ranksPerNode=2")).toEqual([
+      "world.ranksPerNode has no effect: every site has its own (world.sites)"
+    ])
+    expect(told(own)).toEqual([])
+    expect(told(shared, "world.ranksPerNode=2")).toEqual([])
+    const fault = (of: number) => `faults=[{link: intra, of: ${of}, bandwidth: 1Mbit/s}]`
+    expect(told(own, fault(5))).toEqual([
+      "faults[0] has no effect: rank 5 is alone on its node, so no traffic inside it"
+    ])
+    expect(told(own, fault(3))).toEqual([])
   })
 
   it("are faults of links between sites that are none", () => {

@@ -14,6 +14,7 @@ describe("a generated scenario", () => {
       jitter: 0,
       "several sites": 0,
       "nodes of several ranks": 0,
+      "nodes of unlike ranks": 0,
       "alpha-beta": 0,
       tree: 0,
       hierarchical: 0,
@@ -42,7 +43,9 @@ describe("a generated scenario", () => {
       if (decoded.faults.length > 0) count("faults")
       if (decoded.jitter > 0) count("jitter")
       if (world.sites.length > 1) count("several sites")
-      if (decoded.world.ranksPerNode > 1) count("nodes of several ranks")
+      const nodes = world.sites.flatMap((site) => site.nodes)
+      if (nodes.some((ranks) => ranks > 1)) count("nodes of several ranks")
+      if (new Set(nodes).size > 1) count("nodes of unlike ranks")
       if (decoded.network === "alpha-beta") count("alpha-beta")
       if (decoded.collectives.algorithm !== "ring") count(decoded.collectives.algorithm)
       if (profile.source !== "stated in the scenario") count("a measured model")

@@ -17,12 +17,11 @@ import {
   faultWarnings,
   hostWarnings,
   hostMemoryWarnings,
-  rankCount,
   realWarnings,
   seedWarnings,
-  siteSizes,
   worldWarnings
 } from "../../ignored.ts"
+import { nodesOf, rankCount, siteSizes } from "../../world.ts"
 
 const usualWire = ({ algorithm }: DataParallelScenario): unknown =>
   Reflect.get(defaultsOf(dataParallelNamed(algorithm.name).settings), "wire")
@@ -50,15 +49,16 @@ const lossScaleWarnings = ({ training }: DataParallelScenario): ReadonlyArray<st
 
 /** How many ranks hold a model together, at most; what is uneven is refused elsewhere. */
 const divisionOf = ({ shard, world }: DataParallelScenario): number => {
-  const sites = siteSizes(world)
-  const largest = greatest(sites)
-  const within = shard?.within
-  if (within === undefined) return 1
-  return within === "world"
-    ? rankCount(world)
-    : within === "node"
-      ? Math.min(world.ranksPerNode, largest)
-      : largest
+  switch (shard?.within) {
+    case undefined:
+      return 1
+    case "world":
+      return rankCount(world)
+    case "site":
+      return greatest(siteSizes(world))
+    case "node":
+      return greatest(nodesOf(world).flat())
+  }
 }
 
 /** Nothing travels between replicas where there is one. */
@@ -86,7 +86,7 @@ const shardWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> =>
     )
   else if (each === rankCount(world))
     warnings.push("shard.within leaves the algorithm nothing to average: all ranks hold one model together")
-  else if (within === "node" && siteSizes(world).every((size) => size <= world.ranksPerNode))
+  else if (within === "node" && nodesOf(world).every((nodes) => nodes.length === 1))
     warnings.push('shard.within "node" is "site" here: each site is one node')
   const whole = "parameters are whole on every rank"
   if (copies && !parameters) none("copies", whole)
@@ -115,7 +115,7 @@ const shardCollectiveWarnings = (scenario: DataParallelScenario): ReadonlyArray<
   const ring = `collectives.algorithm "${algorithm}" is "ring" here:`
   if (each === ranks) return [`${ring} gathers and scatters go around a ring, and nothing else travels`]
   if (algorithm === "tree") return []
-  const nodes = siteSizes(world).map((size) => size / world.ranksPerNode)
+  const nodes = nodesOf(world).map(({ length }) => length)
   const inSite = shard.within === "node" ? least(nodes) : 1
   return inSite > 1 && nodes.length > 1 && new Set(nodes).size === 1
     ? []
@@ -282,7 +282,7 @@ const bucketViewWarnings = ({
   world
 }: DataParallelScenario): ReadonlyArray<string> => {
   if (activations?.gradientAsBucketView !== true) return []
-  const has = algorithm.name === "ddp" && shard === undefined && world.ranks !== 1
+  const has = algorithm.name === "ddp" && shard === undefined && rankCount(world) !== 1
   if (has && activations.by !== "fused") return []
   return ["activations.gradientAsBucketView has no effect: no memory of DDP's buckets is counted"]
 }

@@ -71,6 +71,16 @@ export const partEstimates = (
         }
       ]
 
+/** What a world allows that cannot be divided within its nodes, or its sites. */
+const otherDivisions = (world: World, within: ShardSettings["within"]): string =>
+  [
+    ...(within === "node" && world.sites.length > 1 && !("sizes" in divide(world, "site"))
+      ? ["within: site"]
+      : []),
+    "within: world",
+    "no shard, for whole models"
+  ].join(", or ")
+
 /** The plan for a model of layers with these module paths, of which some may share a weight. `file` is the scenario's path. */
 export const resolveShards = (
   settings: ShardSettings,
@@ -89,7 +99,7 @@ export const resolveShards = (
     return refuse(
       "within",
       `${within} (${[...new Set(division.sizes)].join(", ")} ranks)`,
-      `${within}s of equally many ranks`
+      `${within}s of equally many ranks, since a part is averaged with the same part of every other ${within}; or ${otherDivisions(world, within)}`
     )
   return Result.succeed(planShards(names, division, choices, sharing))
 }

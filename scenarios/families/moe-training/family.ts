@@ -11,12 +11,12 @@ import {
   faultWarnings,
   hostMemoryWarnings,
   hostWarnings,
-  rankCount,
   realWarnings,
   seedWarnings,
   worldWarnings
 } from "../../ignored.ts"
 import { alignColumns } from "../../table.ts"
+import { nodesOf } from "../../world.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
 import { kernels, trainable } from "./kernels.ts"
 import { planScenario } from "./prepare.ts"
@@ -73,8 +73,9 @@ const ignored: Family<MoeTrainingScenario>["ignored"] = (scenario, facts) => {
     warnings.push(`model.gateWidth has no effect: the gate is ${model.gate}`)
   }
   const { costs, algorithm, learningRate } = scenario
-  const nodes = rankCount(world) / world.ranksPerNode
-  warnings.push(...costWarnings(costs, nodes, world.ranksPerNode, algorithm.name))
+  const nodes = nodesOf(world).flat()
+  // Those of unlike numbers of ranks are refused.
+  warnings.push(...costWarnings(costs, nodes.length, nodes[0]!, algorithm.name))
   if (
     "degrees" in algorithm &&
     algorithm.forwardDegree !== undefined &&

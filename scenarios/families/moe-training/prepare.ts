@@ -69,9 +69,13 @@ export const planScenario = (
     const world = yield* resolveWorld(scenario.world, file, loader)
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field, value: String(value), accepted })
-    const nodes = Map.groupBy(world.all.ranks, (rank) => world.nodeOf[rank]!)
-    const perNodes = new Set([...nodes.values()].map((ranks) => ranks.length))
-    if (perNodes.size > 1) return yield* refuse("world", "uneven nodes", "as many ranks on each node")
+    const perNodes = new Set(world.sites.flatMap(({ nodes }) => nodes))
+    if (perNodes.size > 1)
+      return yield* refuse(
+        "world.ranksPerNode",
+        [...perNodes].join(", "),
+        "one number for all nodes: the ranks of a node hold its experts in as many parts, and each exchanges with the rank in its place on every other node"
+      )
     const groups = moeGroups(world, 0)
     const model = modelOf(scenario, groups.nodes)
     yield* requireHeld(
