@@ -60,32 +60,20 @@ type Nodes = ReturnType<typeof nodesOf>
 
 const isOneNode = (nodes: Nodes): boolean => nodes.length === 1 && nodes[0]!.length === 1
 const areOfOneRank = (nodes: Nodes): boolean => nodes.every((site) => site.every((ranks) => ranks === 1))
-const areAlike = (counts: ReadonlyArray<number>): boolean => counts.every((count) => count === counts[0])
 
 /** It says something, and no site goes by it. */
 const vainRanksPerNode = ({ ranksPerNode, sites }: WorldSettings): boolean =>
   ranksPerNode !== 1 && typeof sites !== "number" && sites.every((site) => site.ranksPerNode !== undefined)
 
-/** Levels that a hierarchical all-reduce does not go by, and would be thought to. */
+/** Where a hierarchical all-reduce has neither nodes nor sites to sum in first. */
 const hierarchyWarnings = (nodes: Nodes): ReadonlyArray<string> => {
-  const field = 'collectives.algorithm "hierarchical"'
-  if (isOneNode(nodes)) return [`${field} is "ring" here: all ranks are on one node`]
-  const sizes = nodes.flat()
-  const byNodes = areAlike(sizes) && sizes[0]! > 1
-  // Where nodes are a level, the next goes by how many of them a site has.
-  const inSites = nodes.map((site) => (byNodes ? site.length : site.reduce((sum, ranks) => sum + ranks, 0)))
-  const even = areAlike(inSites)
-  if (byNodes) return even ? [] : [`${field} goes by nodes, not by sites: those are of different sizes`]
-  if (even && inSites.length > 1 && inSites[0]! > 1)
-    return areAlike(sizes)
-      ? []
-      : [`${field} goes by sites, not by nodes: those have different numbers of ranks`]
-  const why = !areAlike(sizes)
-    ? `${even ? "nodes" : "nodes and sites"} of different sizes share nothing evenly`
-    : even
-      ? `one rank on each node, ${nodes.length === 1 ? "one site" : "one node at each site"}`
-      : "sites of different sizes share nothing evenly"
-  return [`${field} is "ring" here: ${why}`]
+  const ring = 'collectives.algorithm "hierarchical" is "ring" here:'
+  if (isOneNode(nodes)) return [`${ring} all ranks are on one node`]
+  if (!areOfOneRank(nodes)) return []
+  if (nodes.length === 1) return [`${ring} one rank on each node, one site`]
+  return nodes.every((site) => site.length === 1)
+    ? [`${ring} one rank on each node, one node at each site`]
+    : []
 }
 
 /** `sitesMatter`: they say more than which links are crossed. */

@@ -281,4 +281,49 @@ describe("bytes on links", () => {
     expect(bytes.get("inter out")).toBeCloseTo(4 / 3 + 1 / 3, 12)
     expect(bytes.get("wan out")).toBeCloseTo(1, 12)
   })
+
+  it("of a hierarchical all-reduce where nodes or sites are of unlike sizes go by the first of each, by hand", () => {
+    const out = (...sites: ReadonlyArray<ReadonlyArray<number>>) => {
+      const links = { intra: link(1, 1e-6), inter: link(1, 1e-4), wan: link(1, 1e-2) }
+      const world = makeWorld(
+        sites.map((nodes, index) => ({ name: `site ${index}`, nodes })),
+        links
+      )
+      const bytesBy = (network: Network) => {
+        const bytes = { intra: [] as Array<number>, inter: [] as Array<number>, wan: [] as Array<number> }
+        const carried = new Float64Array(network.links.length)
+        for (const { links, totals, unitsPerByte } of network.phases("all_reduce", "hierarchical", [
+          world.all.ranks
+        ]))
+          links.forEach((id, i) => (carried[id]! += totals[i]! * unitsPerByte))
+        network.links.forEach(({ tier, direction }, id) => {
+          if (direction === "out") bytes[tier].push(carried[id]!)
+        })
+        return bytes
+      }
+      const latencySeconds = new Network(world, distinct(world))
+        .phases("all_reduce", "hierarchical", [world.all.ranks])
+        .reduce((sum, phase) => sum + phase.latencySeconds, 0)
+      return { ...bytesBy(new Network(world, distinct(world))), latencySeconds }
+    }
+    // Two machines of three and one of two: the sum goes along each node's chain, from the second node to the first of its site, over
+    // the uplinks by halves around a ring of two, and all the way back.
+    const near = out([3, 3], [2])
+    expect(near.intra).toEqual([1, 2, 1, 1, 2, 1, 1, 1])
+    expect(near.inter).toEqual([2, 1, 1])
+    expect(near.wan).toEqual([1, 1])
+    expect(near.latencySeconds).toBeCloseTo(2 * 2 * 1e-6 + 2 * 1e-4 + 2 * (1e-4 + 1e-2), 12)
+    // Unlike nodes in sites that are alike: the first ranks of a site's two nodes have a half each from there on.
+    const alikeSites = out([2, 1], [2, 1])
+    expect(alikeSites.intra).toEqual([1, 1, 0, 1, 1, 0])
+    expect(alikeSites.inter).toEqual([1.5, 1.5, 1.5, 1.5])
+    expect(alikeSites.wan).toEqual([1, 1])
+    // Nodes that are alike in unlike sites: two ranks of a node go on with a half each, and these by sites as above.
+    const alikeNodes = out([2, 2], [2])
+    expect(alikeNodes.intra).toEqual([1, 1, 1, 1, 1, 1])
+    expect(alikeNodes.inter).toEqual([2, 1, 1])
+    expect(alikeNodes.wan).toEqual([1, 1])
+    // Of one rank on each node, only sites are a level.
+    expect(out([1, 1, 1], [1]).inter).toEqual([2, 2, 1, 1])
+  })
 })

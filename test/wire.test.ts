@@ -143,7 +143,7 @@ describe("a measured collective", () => {
       fc.property(
         fc.constantFrom<Kernel>("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"),
         fc.constantFrom(...collectiveAlgorithms),
-        fc.constantFrom([1, 1], [2, 2], [1, 1, 1, 1], [4]),
+        fc.constantFrom([1, 1], [2, 2], [1, 1, 1, 1], [4], [3, 1], [2, 1, 1]),
         fc.integer({ min: 1, max: 200_000 }),
         fc.constantFrom(Infinity, 0.1, 1, 10, 100),
         fc.constantFrom(0, 1e-5, 1e-2),
@@ -206,6 +206,12 @@ describe("a measured collective", () => {
     expect(told("all_reduce", 2 ** 20, "direct", onlyReduce)).toEqual([
       expect.stringMatching(
         /reduce_scatter of 4, all_gather of 4: reduce_scatter, all_gather not in the table/u
+      )
+    ])
+    const unlike = simulated(nodes([3, 1]), "all_reduce", 2 ** 20, { algorithm: "hierarchical", table })
+    expect(unlike.estimates.map(({ detail }) => detail)).toEqual([
+      expect.stringMatching(
+        /^reduce of 3, all_reduce of 2, broadcast of 3: reduce, broadcast not in the table/u
       )
     ])
     const eight = nodes([1, 1, 1, 1, 1, 1, 1, 1])

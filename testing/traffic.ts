@@ -54,10 +54,7 @@ const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): Tier
   ]
 }
 
-/**
- * Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for a hierarchical all-reduce over a group that
- * is not the whole of a world of equal nodes and sites, which has no simple account. `sumBytes`: of an all-reduce's sums.
- */
+/** Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for none that is known. `sumBytes`: of an all-reduce's sums. */
 export const tierBytes = (
   world: World,
   algorithm: CollectiveAlgorithm,
@@ -107,25 +104,44 @@ const tree = (world: World, ranks: ReadonlyArray<number>, sizeBytes: number): Ti
   return [...over(world, doubleTree(heads), sizeBytes / 2), ...chained]
 }
 
-const hierarchical = (
-  world: World,
-  ranks: ReadonlyArray<number>,
-  sizeBytes: number
-): TierBytes | undefined => {
-  const sites = world.sites
-  const perNode = sites[0]!.nodes[0]!
-  const nodes = sites[0]!.nodes.length
-  const even = sites.every((site) => site.nodes.length === nodes && site.nodes.every((n) => n === perNode))
-  if (!even || ranks.length !== world.size) return undefined
-  const n = world.size
-  // In each of three rings every rank sends its shard to the next: inside the node, across a site's nodes, across sites.
-  const sent = (members: number, shard: number): number => (2 * (members - 1) * shard * n) / members
-  const inSites = sent(nodes, sizeBytes / perNode)
-  const across = sent(sites.length, sizeBytes / perNode / nodes)
-  const between = world.links.wan
+/** Summed inside nodes, then sites, then across, and back: equal shares to equal places, or all of it to the first of each. */
+const hierarchical = (world: World, ranks: ReadonlyArray<number>, sizeBytes: number): TierBytes => {
+  const totals: Record<Tier, number> = { intra: 0, inter: 0, wan: 0 }
+  const carry = (hops: ReadonlyArray<Hop>, bytes: number): void => {
+    for (const [tier, more] of over(world, hops, bytes)) totals[tier] += more
+  }
+  const combine = (team: ReadonlyArray<number>, bytes: number, levels: ReadonlyArray<Int32Array>): void => {
+    const [unitOf, ...outer] = levels
+    if (unitOf === undefined) {
+      carry(ring(team), (2 * (team.length - 1) * bytes) / team.length)
+      return
+    }
+    const units = [...new Set(team.map((rank) => unitOf[rank]!))].map((unit) =>
+      team.filter((rank) => unitOf[rank] === unit)
+    )
+    const n = units[0]!.length
+    if (units.length === 1 || units.length === team.length) combine(team, bytes, outer)
+    else if (units.every(({ length }) => length === n)) {
+      for (const unit of units) carry(ring(unit), (2 * (n - 1) * bytes) / n)
+      for (let place = 0; place < n; place++)
+        combine(
+          units.map((unit) => unit[place]!),
+          bytes / n,
+          outer
+        )
+    } else {
+      for (const unit of units) carry(ring(unit).slice(0, -1), 2 * bytes)
+      combine(
+        units.map((unit) => unit[0]!),
+        bytes,
+        outer
+      )
+    }
+  }
+  combine(ranks, sizeBytes, [world.nodeOf, world.siteOf])
   return [
-    ["intra", 2 * sent(perNode, sizeBytes)],
-    ["inter", 2 * (inSites + across)],
-    ["wan", between === undefined ? 0 : across * ("pairs" in between ? 1 : 2)]
+    ["intra", totals.intra],
+    ["inter", totals.inter],
+    ["wan", totals.wan]
   ]
 }

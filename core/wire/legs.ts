@@ -150,7 +150,7 @@ export const legsOf = (
   const beside =
     uneven !== undefined || alike === together
       ? phases
-      : network.phases(kernel, algorithm, alike, from, widening, short)
+      : comparable(phases, network.phases(kernel, algorithm, alike, from, widening, short))
   const lacking = new Set<string>()
   let outside = false
   let waitSeconds = stated ?? 0
@@ -198,6 +198,13 @@ export const legsOf = (
         : undefined
   return { legs, waitSeconds, estimate }
 }
+
+/** Phases of all groups that do the same, where they are laid out as one of them: those of unlike nodes may not be. */
+const comparable = (own: ReadonlyArray<Phase>, all: ReadonlyArray<Phase>): ReadonlyArray<Phase> =>
+  all.length === own.length &&
+  all.every(({ like }, i) => like.kernel === own[i]!.like.kernel && like.ranks === own[i]!.like.ranks)
+    ? all
+    : own
 
 /** Seconds of one leg alone on its links. */
 export const legSeconds = ({ phase, bytes, softwareSeconds, aloneBytesPerSecond }: Leg): number =>

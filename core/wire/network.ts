@@ -3,6 +3,7 @@
 import type { LinkSpec, WanPairs, World } from "../world.ts"
 import { bothWays, chainOver, farthestHops, levelsOf, ringOver, treesOver, type Hop } from "./hops.ts"
 import { greatest } from "../extremes.ts"
+import { hierarchyOver } from "./hierarchy.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
@@ -221,7 +222,8 @@ export class Network {
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary
    * tree): the message goes along the ranks of each node, up and down trees over the nodes, and back, over 2 (m-1) hops of m ranks
    * on a node and 2 log2(nodes) between them. Hierarchical: reduce-scatter inside each
-   * node, then inside each site, all-reduce of the shards across, and back. Direct: every pair at once, in one step for each
+   * node, then inside each site, all-reduce of the shards across, and back; where nodes or sites are of unlike sizes, all of it along
+   * chains to the first of each and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
    * dtype of what comes out; where everything to everybody is fewer bytes than that, or as many, as of two members it is, and no more
    * than `oneShotBytes`, each adds for itself, in one step. A direct broadcast gives each member a share that
@@ -264,7 +266,10 @@ export class Network {
     const whole = { kernel, ranks: n, share: 1 }
     switch (kernel) {
       case "all_reduce": {
-        if (algorithm === "hierarchical") return this.#hierarchical(groups)
+        if (algorithm === "hierarchical")
+          return hierarchyOver(groups, [this.#world.nodeOf, this.#world.siteOf]).map(
+            ({ hops, unitsPerByte, steps, like }) => this.#hops(hops, unitsPerByte, steps, like)
+          )
         if (algorithm === "tree") return [this.#tree(groups)]
         if (algorithm === "direct") {
           if (n < 1 + widening || (n === 1 + widening && short))
@@ -380,37 +385,6 @@ export class Network {
       for (const link of this.#path(a, b)) crossings[link]! += 1
     const like = { kernel: "all_reduce", ranks: groups[0]!.length, share: 1 }
     return this.#phase(crossings, 0.5, () => up() + along(), like)
-  }
-
-  #hierarchical(groups: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Phase> {
-    // Teams hold the same shard of the message and have yet to combine it; at first all ranks of a group hold all of it.
-    let teams = groups
-    let share = 1
-    const inwards: Array<Phase> = []
-    const outwards: Array<Phase> = []
-    for (const unitOf of [this.#world.nodeOf, this.#world.siteOf]) {
-      const units = teams.map((team) => [...Map.groupBy(team, (rank) => unitOf[rank]!).values()])
-      const width = units[0]![0]!.length
-      const even = units.every((team) => team.length > 1 && team.every((unit) => unit.length === width))
-      // One unit, one rank in each, or uneven units: no level to use.
-      if (!even || width === 1) continue
-      const inside = this.#hops(units.flat().flatMap(ringOver), (share * (width - 1)) / width, width - 1, {
-        kernel: "reduce_scatter",
-        ranks: width,
-        share
-      })
-      inwards.push(inside)
-      outwards.unshift({ ...inside, like: { kernel: "all_gather", ranks: width, share: share / width } })
-      teams = units.flatMap((team) => team[0]!.map((_, position) => team.map((unit) => unit[position]!)))
-      share /= width
-    }
-    const n = teams[0]!.length
-    const across = this.#hops(teams.flatMap(ringOver), (share * 2 * (n - 1)) / n, 2 * (n - 1), {
-      kernel: "all_reduce",
-      ranks: n,
-      share
-    })
-    return [...inwards, across, ...outwards]
   }
 
   /** Every pair of each group at once, each with its flow. */

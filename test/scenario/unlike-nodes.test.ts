@@ -5,13 +5,14 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import * as Schema from "effect/Schema"
 import { InputError } from "../../core/input-error.ts"
+import { assertLaws } from "../../core/laws/laws.ts"
 import { familyOf } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario, loadScenario } from "../../scenarios/scenario-file.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
 import { nodesOf, rankCount, resolveWorld, siteSizes } from "../../scenarios/world.ts"
 import { hostOf, runScenario } from "../../sim/run.ts"
-import { runCase } from "../../testing/check-scheduler.ts"
+import { runCase, runScheduler } from "../../testing/check-scheduler.ts"
 import { ranksInput, scenario, type ScenarioInput } from "../../testing/scenario.ts"
 import { scenarioFile, small } from "./files.ts"
 
@@ -190,6 +191,33 @@ describe("a world of unlike nodes", () => {
         [9600, 400]
       ])
     }
+  })
+})
+
+describe("a model held by sites of equally many ranks on unlike nodes", () => {
+  it.each([
+    [[2, 2], [4]],
+    [[4], [2, 2]],
+    [
+      [3, 1],
+      [2, 2]
+    ]
+  ])("is summed in each site as its nodes allow, by laws and bytes: %j and %j", (...nodes) => {
+    const limited = { bandwidth: "1Gbit/s", latency: "10us" }
+    const { execution } = runScheduler(({ planned, model, steps }) => planned.program(model, steps), {
+      profile: undefined,
+      scenario: {
+        name: "parts",
+        model: { layers: 4, parameters: 1e6, stepSeconds: "10ms" },
+        world: { ...ranksInput(nodes), links: { intra: limited, inter: limited, wan: limited } },
+        // Gradients that stay whole are all-reduced by those who hold the model together.
+        shard: { within: "site", parameters: false, gradients: false },
+        collectives: { algorithm: "hierarchical" },
+        algorithm: { name: "ddp" },
+        steps: 2
+      }
+    })
+    assertLaws(execution)
   })
 })
 

@@ -31,6 +31,7 @@ const cases: ReadonlyArray<Case> = [
     scenario: "scenarios/two-regions.yaml",
     set: ["collectives.algorithm=hierarchical", "algorithm={name: dreamddp, period: 5}"]
   },
+  { scenario: "scenarios/unlike-sites.yaml", set: [] },
   {
     scenario: "scenarios/faults.yaml",
     set: [

@@ -1,5 +1,5 @@
 // Fields of a data-parallel scenario that change nothing for the algorithm it chooses.
-import { greatest, least } from "../../../core/extremes.ts"
+import { greatest } from "../../../core/extremes.ts"
 import { defaultsOf } from "../../../core/algorithms/algorithm.ts"
 import { dataParallelNamed } from "../../../core/algorithms/data-parallel/algorithms.ts"
 import type { CostModel, TracedCostModel } from "../../../core/cost/cost-model.ts"
@@ -115,9 +115,9 @@ const shardCollectiveWarnings = (scenario: DataParallelScenario): ReadonlyArray<
   const ring = `collectives.algorithm "${algorithm}" is "ring" here:`
   if (each === ranks) return [`${ring} gathers and scatters go around a ring, and nothing else travels`]
   if (algorithm === "tree") return []
-  const nodes = nodesOf(world).map(({ length }) => length)
-  const inSite = shard.within === "node" ? least(nodes) : 1
-  return inSite > 1 && nodes.length > 1 && new Set(nodes).size === 1
+  // One on each node, or one in each site.
+  const sites = nodesOf(world)
+  return shard.within === "node" && sites.length > 1 && sites.some((nodes) => nodes.length > 1)
     ? []
     : [
         `${ring} gathers and scatters go around a ring, and those who hold the same part are on no common level`
