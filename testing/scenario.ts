@@ -119,7 +119,7 @@ const said = <T extends object>(key: string, part: T): { readonly [key: string]:
   Object.keys(part).length === 0 ? {} : { [key]: part }
 
 /**
- * A whole scenario: 1 to 6 sites of any size, links of all tiers, a model, any data-parallel algorithm with settings that
+ * A whole scenario: 1 to 6 sites of nodes of any sizes, links of all tiers, a model, any data-parallel algorithm with settings that
  * have a plan, faults that end. Small ones are the likely ones; what is not needed to fail is shrunk away.
  */
 export const scenario = (constraints: ScenarioConstraints = {}): fc.Arbitrary<ScenarioCase> => {

@@ -57,20 +57,28 @@ const presentPaths = (value: unknown, path: FieldPath = []): ReadonlyArray<Field
   return path.length === 0 ? below : [path, ...below]
 }
 
-/** As `fieldPaths`, but of alternatives only those that the data has chosen. */
-const chosenPaths = (shape: Shape, value: unknown, path: FieldPath = []): Array<FieldPath> => {
+/** As `fieldPaths`, but of alternatives only those that the data has chosen; `entries`: also of the lists that it has. */
+const chosenPaths = (
+  shape: Shape,
+  value: unknown,
+  entries: boolean,
+  path: FieldPath = []
+): Array<FieldPath> => {
   switch (shape.kind) {
     case "value":
-    case "list":
     case "record":
       return []
+    case "list":
+      return entries && Array.isArray(value)
+        ? value.flatMap((each: unknown, index) => chosenPaths(shape.item, each, entries, [...path, index]))
+        : []
     case "fields":
       return [...shape.fields].flatMap(([key, field]) => {
         const inner = isRecord(value) ? value[key] : undefined
-        return [[...path, key], ...chosenPaths(field.shape, inner, [...path, key])]
+        return [[...path, key], ...chosenPaths(field.shape, inner, entries, [...path, key])]
       })
     case "choice":
-      return chosen(shape.options, value).flatMap((option) => chosenPaths(option, value, path))
+      return chosen(shape.options, value).flatMap((option) => chosenPaths(option, value, entries, path))
   }
 }
 
@@ -107,7 +115,9 @@ export const resolveField = (
   const suffix = segmentsOf(text)
   const present = unique([...presentPaths(value), ...alsoPresent])
   const presentNames = new Set(present.map(pathText))
-  const narrowed = unique(chosenPaths(shape, value))
+  // Whoever names no entry means none.
+  const entries = suffix.some((segment) => /^\d+$/u.test(segment))
+  const narrowed = unique(chosenPaths(shape, value, entries))
   const possible = unique(fieldPaths(shape))
   const exact = [...present, ...narrowed, ...possible].find(
     (path) => path.length === suffix.length && endsWith(path, suffix)

@@ -249,6 +249,16 @@ describe("--set", () => {
   it("reaches into lists, with dots or brackets", () => {
     const text = `${small}faults: [{ straggler: 0, speed: 0.5 }, { outage: 1, for: 1s }]\n`
     expect(scenarioOf(text, "faults.0.speed=0.25").faults[0]).toMatchObject({ speed: 0.25 })
+    // Fields that an entry may have, and has not yet.
+    expect(scenarioOf(text, "faults.0.from=2s").faults[0]).toMatchObject({ from: 2, speed: 0.5 })
+    expect(scenarioOf(text, "faults[0].for=2s").faults[0]).toMatchObject({ for: 2 })
+    const sites = small.replace("ranks: 2", "sites: [{ name: a, ranks: 2 }, { name: b, ranks: 1 }]")
+    expect(scenarioOf(sites, "sites.0.ranksPerNode=2").world).toMatchObject({
+      ranksPerNode: 1,
+      sites: [{ ranksPerNode: 2 }, { name: "b" }]
+    })
+    expect(errorsOf(text, "faults.2.from=2s")[0]).toContain("faults.2.from: an unknown field")
+    expect(errorsOf(text, "faults.0.fro=2s")[0]).toContain("did you mean faults.0.from")
     expect(scenarioOf(text, "faults[1].outage=0").faults[1]).toMatchObject({ outage: 0 })
     expect(scenarioOf(text, "speed=0.75").faults[0]).toMatchObject({ speed: 0.75 })
   })
