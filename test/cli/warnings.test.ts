@@ -43,7 +43,6 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
   ["data-parallel", "activations.by", "activations={by: eager, recompute: block}", false],
   ["expert-offload", "jitter", "jitter=0.1", true],
   ["expert-offload", "routing", "routing={trace: x.arrow}", true],
-  ["expert-offload", "workload.batches", "workload.batches=2", true],
   ["expert-offload", "workload.tokenScheduler", "workload.tokenScheduler=true", true],
   ["expert-offload", "device", "algorithm=lru;device=NVIDIA A100", true],
   ["kv-serving", "faults", "faults=[{straggler: 0, speed: 0.5}]", true],

@@ -144,6 +144,10 @@ describe("a run", () => {
     const apart = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two)
     const together = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two, "tokenScheduler=true")
     expect(together.needsPerStep).toBeLessThan(apart.needsPerStep)
+    // Both have caches: not of all 40 steps, but of the 20 that are its turn.
+    const one = await run("routing={statistics: {zipf: 1.5, topics: 2}}", ...two, "workload.batches=1")
+    expect(apart.peakBytes.device).toBeGreaterThan(one.peakBytes.device)
+    expect(together.peakBytes).toEqual(apart.peakBytes)
   })
 })
 

@@ -12,6 +12,7 @@ import { fixedScope, makeStrategy } from "../../core/algorithms/expert-offload/s
 import type { Workload } from "../../core/algorithms/expert-offload/workload.ts"
 import { assertLaws } from "../../core/laws/laws.ts"
 import { OutOfMemory } from "../../core/machine/machine.ts"
+import { kvWidthOf } from "../../core/models/decoder-layer.ts"
 import type { Tensor } from "../../core/machine/tensor.ts"
 import { offloadSettings } from "../../testing/expert-offload.ts"
 import { execute, failureOf, flatWorld, run } from "../simulate/simulated.ts"
@@ -131,6 +132,47 @@ describe("with values", () => {
     expect(after.results).toEqual(alone.results)
     expect(after.calls.slice(-alone.calls.length)).toEqual(alone.calls)
     expect(generate(before).results).not.toEqual(alone.results)
+  })
+
+  it("gives each of two batches that take turns what it gets alone, in caches of its own", () => {
+    const batch = 2
+    // Newest tokens to begin with, other ones of each batch.
+    const begin = (turn: number) => Int32Array.from({ length: batch }, (_, i) => (7 * turn + 3 * i + 1) % 11)
+    const generate = (workload: Workload, turns: ReadonlyArray<number>) => {
+      const program = expertOffload(planOf({ name: "lru" }, nothing, 2, workload))
+      const values = (rank: number, tensor: Tensor) => {
+        const turn = /^token(?: (\d))?$/u.exec(tensor.name)
+        if (turn !== null) return begin(turns[Number(turn[1] ?? 0)]!)
+        // What a cache holds of its prompt follows from its name: that of the same sequence, whoever stands before it.
+        const name = tensor.name.replace(
+          /cache (\d)$/u,
+          (_, at: string) => `cache ${Number(at) + turns[0]! * batch}`
+        )
+        return expertValues(rank, { ...tensor, name })
+      }
+      const simulated = run({ world: flatWorld(1), program, costs, values })
+      const { value, peakBytes } = simulated.ranks[0]!
+      const results = value.results.map((tensor) => [...simulated.values!.of(0, tensor)])
+      const calls = value.calls.map(({ step, needed }) => [step, ...needed])
+      return { results, calls, device: peakBytes.device }
+    }
+    const workload = { batch, promptTokens: 3, prefill: false, decodeTokens: 4 }
+    const together = generate({ ...workload, batches: 2, decodeTokens: 8 }, [0, 1])
+    const caches = model.layers * batch
+    for (const turn of [0, 1]) {
+      const alone = generate(workload, [turn])
+      // Its tokens, and its caches, which follow the other's in each layer.
+      const own = Array.from({ length: caches }, (_, i) => {
+        const [layer, sequence] = [Math.floor(i / batch), i % batch]
+        return together.results[2 + layer * 2 * batch + turn * batch + sequence]
+      })
+      expect([together.results[turn], ...own]).toEqual(alone.results)
+      const calls = together.calls.filter(([step]) => step! % 2 === turn)
+      expect(calls.map(([, ...needed]) => needed)).toEqual(alone.calls.map(([, ...needed]) => needed))
+      // Keys and values of seven tokens, tokens, and where these stand in the caches: positions, rows and what they count.
+      const more = caches * 2 * (3 + 4) * kvWidthOf(model) * 4 + batch * 4 + 5 * batch * 4
+      expect(together.device - alone.device).toBe(more)
+    }
   })
 
   it("ReLU experts with the router's own probabilities, too", () => {

@@ -44,10 +44,10 @@ interface Decoder {
   readonly workload: Workload
   readonly outer: Readonly<Record<keyof ReturnType<typeof outerWeightSpecs>, Tensor>>
   readonly layers: ReadonlyArray<LayerWeights>
-  /** caches[layer][sequence] */
+  /** caches[layer][sequence], of the batches that take turns one after the other */
   readonly caches: ReadonlyArray<ReadonlyArray<Tensor>>
-  /** The newest token of each sequence. */
-  readonly token: Tensor
+  /** The newest token of each sequence, of each of these batches. */
+  readonly tokens: ReadonlyArray<Tensor>
 }
 
 /** Puts everything but experts into device memory. */
@@ -68,12 +68,12 @@ export const allocDecoder = (
     const outer = yield* allocAll(machine, withValues(outerWeightSpecs(model)))
     const layers: Array<LayerWeights> = []
     const caches: Array<ReadonlyArray<Tensor>> = []
-    const { batch } = workload
+    const { batch, batches = 1 } = workload
     const capacity = capacityOf(workload)
     for (let layer = 0; layer < model.layers; layer++) {
       layers.push(yield* allocAll(machine, withValues(layerWeightSpecs(model, layer))))
       const own: Array<Tensor> = []
-      for (let sequence = 0; sequence < batch; sequence++) {
+      for (let sequence = 0; sequence < batches * batch; sequence++) {
         own.push(
           yield* machine.alloc({
             name: `layers.${layer}.cache ${sequence}`,
@@ -84,14 +84,17 @@ export const allocDecoder = (
       }
       caches.push(own)
     }
-    const token = yield* machine.alloc({ name: "token", shape: [batch], dtype: "int32" })
-    return { machine, model, workload, outer, layers, caches, token }
+    const tokens = yield* Effect.forEach(Array.from({ length: batches }).keys(), (turn) =>
+      machine.alloc({ name: turn === 0 ? "token" : `token ${turn}`, shape: [batch], dtype: "int32" })
+    )
+    return { machine, model, workload, outer, layers, caches, tokens }
   })
 
 /** Rows of a sequence's cache: what the longest of them comes to. */
 const capacityOf = (workload: Workload): number =>
   promptsOf(workload).reduce(
-    (most, { promptTokens, decodeTokens }) => Math.max(most, promptTokens + decodeTokens),
+    (most, { promptTokens, decodeTokens }) =>
+      Math.max(most, promptTokens + Math.ceil(decodeTokens / (workload.batches ?? 1))),
     0
   )
 
@@ -122,16 +125,16 @@ export interface StepOps {
   readonly space: Space
   /** Where the router's choices of each layer go on the host, and the copy that takes them there. */
   readonly choices: ReadonlyArray<{ readonly host: Tensor; readonly copy: Op }>
-  /** From the tokens to the first layer. */
-  readonly begin: () => void
+  /** From the tokens of the batch whose turn it is to the first layer. */
+  readonly begin: (turn: number) => void
   /** Of one layer, up to the router's choices. */
-  readonly route: (layer: number) => void
+  readonly route: (turn: number, layer: number) => void
   /** Of one layer, from the choices to the experts' rows. */
   readonly dispatch: (layer: number) => void
   /** Of one layer, from the experts' outputs to the next layer. */
   readonly after: (layer: number) => void
-  /** From the last layer to the next token of each sequence. */
-  readonly finish: () => void
+  /** From the last layer to the next token of each sequence of that batch. */
+  readonly finish: (turn: number) => void
   /** Gives the activations back. */
   readonly free: () => void
 }
@@ -152,7 +155,7 @@ export const makeStepOps = (
   { phase, prompts }: Pick<WorkloadStep, "phase" | "prompts">
 ): Effect.Effect<StepOps, OutOfMemory> =>
   Effect.gen(function* () {
-    const { model, workload, outer, layers, token } = decoder
+    const { model, workload, outer, layers } = decoder
     const made: Array<Tensor> = []
     const machine = noting(decoder.machine, made)
     const { batch } = workload
@@ -162,9 +165,11 @@ export const makeStepOps = (
     const tokens = prefill ? [batch, promptTokens] : [batch]
     const count = prefill ? batch * promptTokens : batch
     const space = yield* allocAll(machine, spaceSpecs(phase, model, tokens, count))
-    const attend = prefill
-      ? yield* prefillAttention({ ...decoder, machine }, space, promptTokens)
-      : yield* decodeAttention({ ...decoder, machine }, space, promptTokens)
+    const attends = yield* Effect.forEach(decoder.tokens, (_, turn) => {
+      const caches = decoder.caches.map((own) => own.slice(turn * batch, (turn + 1) * batch))
+      const own = { ...decoder, machine, caches }
+      return prefill ? prefillAttention(own, space, promptTokens) : decodeAttention(own, space, promptTokens)
+    })
     const choices: Array<{ readonly host: Tensor; readonly copy: Op }> = []
     for (let layer = 0; layer < model.layers; layer++) {
       const { shape, dtype } = space.chosen
@@ -200,32 +205,34 @@ export const makeStepOps = (
       for (const op of ops) machine.submit(op)
     }
     const part = (layer: number, index: 0 | 1 | 2 | 3): void => submit(parts[layer]![index]!)
-    const input = prefill ? yield* machine.alloc(promptSpec(decoder, prompts)) : token
+    const prompt = prefill ? yield* machine.alloc(promptSpec(decoder, prompts)) : undefined
     const last = prefill
       ? yield* machine.alloc({ name: "last", shape: [batch, model.width], dtype: model.dtype })
       : x
     const { last: _, next: __, ...headOwn } = headSpecs(phase, model, batch)
-    const head = { ...(yield* allocAll(machine, headOwn)), last, next: token }
-    const embed = compute("embed", "embedding.forward", [input, outer.embedding], [x])
-    const finish = [
-      ...(prefill ? [compute("last token", "last_token", [x], [last])] : []),
-      ...chooseNext(outer, head)
-    ]
+    const head = { ...(yield* allocAll(machine, headOwn)), last }
+    const turns = decoder.tokens.map((token) => ({
+      embed: compute("embed", "embedding.forward", [prompt ?? token, outer.embedding], [x]),
+      finish: [
+        ...(prefill ? [compute("last token", "last_token", [x], [last])] : []),
+        ...chooseNext(outer, { ...head, next: token })
+      ]
+    }))
     return {
       space,
       choices,
-      begin: () => {
-        machine.submit(embed)
-        attend.begin()
+      begin: (turn) => {
+        machine.submit(turns[turn]!.embed)
+        attends[turn]!.begin()
       },
-      route: (layer) => {
+      route: (turn, layer) => {
         part(layer, 0)
-        attend.layer(layer)
+        attends[turn]!.layer(layer)
         part(layer, 1)
       },
       dispatch: (layer) => part(layer, 2),
       after: (layer) => part(layer, 3),
-      finish: () => submit(finish),
+      finish: (turn) => submit(turns[turn]!.finish),
       free: () => made.forEach((tensor) => decoder.machine.free(tensor))
     }
   })

@@ -15,7 +15,7 @@ export const launchesOfLayer = (model: MoeModel, batch: number): Effect.Effect<n
     const workload = { batch, promptTokens: 1, prefill: false, decodeTokens: 1 }
     const decoder = yield* allocDecoder(collectingMachine(submitted), { ...model, layers: 1 }, workload, 0)
     const ops = yield* makeStepOps(decoder, { phase: "decode", prompts: 0 })
-    ops.route(0)
+    ops.route(0, 0)
     submitted.push(ops.choices[0]!.copy)
     ops.dispatch(0)
     ops.after(0)

@@ -148,13 +148,13 @@ export const expertOffload = ({
     })
     const nameOf = (id: ExpertId): string => `${Math.floor(id / model.experts)}.${id % model.experts}`
 
-    const runStep = ({ step }: WorkloadStep, ops: StepOps) =>
+    const runStep = ({ step, turn }: WorkloadStep, ops: StepOps) =>
       Effect.gen(function* () {
         loads[step] = prefetches[step] = 0
         serving.begin(step, sinkOf(step))
-        ops.begin()
+        ops.begin(turn)
         for (let layer = 0; layer < model.layers; layer++) {
-          ops.route(layer)
+          ops.route(turn, layer)
           const { host, copy } = ops.choices[layer]!
           const choice = machine.submit(copy)
           ops.dispatch(layer)
@@ -164,7 +164,7 @@ export const expertOffload = ({
           serving.serve(call, sinkOf(step, { rows: rowsOf(chosen, model.experts), ops, choice }))
           ops.after(layer)
         }
-        ops.finish()
+        ops.finish(turn)
         yield* machine.endStep
       })
 
@@ -185,7 +185,7 @@ export const expertOffload = ({
       loads,
       prefetches,
       uselessPrefetches: serving.cache.uselessPrefetches(),
-      results: [decoder.token, ...decoder.caches.flat()]
+      results: [...decoder.tokens, ...decoder.caches.flat()]
     }
   })
 

@@ -26,24 +26,20 @@ export const demandOf = ({ shape, choices }: RoutedSteps): Demand => ({
 export const tokensOf = ({ topK, choices }: RoutedSteps): ReadonlyArray<number> =>
   choices.map((layers) => (layers[0]?.length ?? 0) / topK)
 
-/** How tokens of several batches are put together. */
-interface Batching {
-  /** Batches that take turns: with two, decoding steps alternate between them. */
-  readonly batches: number
-  /** Divide the tokens of the two batches anew for each step, by the experts they use. */
-  readonly tokenScheduler: boolean
-}
-
-/** Routing of a workload, drawn from statistics. */
+/**
+ * Routing of a workload, drawn from statistics.
+ *
+ * @param tokenScheduler divide the tokens of two batches anew for each step, by the experts they use
+ */
 export const generateRouting = (
   shape: ExpertShape,
   topK: number,
   workload: Workload,
   statistics: RoutingStatistics,
   random: Random,
-  { batches, tokenScheduler }: Batching = { batches: 1, tokenScheduler: false }
+  tokenScheduler = false
 ): RoutedSteps => {
-  const { batch } = workload
+  const { batch, batches = 1 } = workload
   const generator = new RoutingGenerator(shape, topK, batch * batches, statistics, random)
   const regroup = random.split("token scheduler")
   let waiting: ReadonlyArray<ReadonlyArray<Int32Array>> = []

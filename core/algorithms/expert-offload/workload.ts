@@ -13,6 +13,8 @@ export interface Prompts {
 export interface Workload extends Prompts {
   /** Sequences that are generated together. */
   readonly batch: number
+  /** Batches that take turns, a decoding step each, with as many sequences; without prefill. Default: 1. */
+  readonly batches?: number
   /** False: the caches are taken as filled, and generation begins at the first decoding step. */
   readonly prefill: boolean
   /** Batches that follow the first one, each as it has ended. */
@@ -24,6 +26,8 @@ export interface WorkloadStep {
   readonly phase: "prefill" | "decode"
   /** Which batch of prompts, from 0. */
   readonly prompts: number
+  /** Whose turn it is of the batches that take turns, from 0. */
+  readonly turn: number
   /** Over all sequences. */
   readonly tokens: number
 }
@@ -35,12 +39,13 @@ export const promptsOf = ({ promptTokens, decodeTokens, next = [] }: Workload): 
 ]
 
 export const stepsOf = (workload: Workload): ReadonlyArray<WorkloadStep> => {
-  const { batch, prefill } = workload
+  const { batch, batches = 1, prefill } = workload
   const steps: Array<WorkloadStep> = []
   for (const [prompts, { promptTokens, decodeTokens }] of promptsOf(workload).entries()) {
-    if (prefill) steps.push({ step: steps.length, phase: "prefill", prompts, tokens: batch * promptTokens })
+    if (prefill)
+      steps.push({ step: steps.length, phase: "prefill", prompts, turn: 0, tokens: batch * promptTokens })
     for (let token = 0; token < decodeTokens; token++)
-      steps.push({ step: steps.length, phase: "decode", prompts, tokens: batch })
+      steps.push({ step: steps.length, phase: "decode", prompts, turn: token % batches, tokens: batch })
   }
   return steps
 }

@@ -32,7 +32,7 @@ export const ignored = (scenario: ExpertOffloadScenario, facts?: RunFacts): Read
     warnings.push(
       `model ${like}: ${leftOutOf[like]}; loads are those of its routed experts, a step's time is not the model's`
     )
-  const context = workload.promptTokens + workload.decodeTokens
+  const context = workload.promptTokens + Math.ceil(workload.decodeTokens / workload.batches)
   const window = windowOf[like]
   if (window !== undefined && context > window.tokens)
     warnings.push(
@@ -77,11 +77,10 @@ export const ignoredByExec = (
   { jitter, host, routing, workload, device, algorithm }: ExpertOffloadScenario,
   alsoSimulated: boolean
 ): ReadonlyArray<string> => {
-  const { batches, tokenScheduler } = workload
+  const { tokenScheduler } = workload
   const warnings = [...realWarnings({ jitter, host }, alsoSimulated)]
   if ("trace" in routing)
     warnings.push("routing has no effect but for its prompts: in a real run the routers choose")
-  if (batches !== 1) warnings.push("workload.batches has no effect: real batches do not take turns")
   if (tokenScheduler)
     warnings.push("workload.tokenScheduler has no effect: in a real run tokens stay in their batches")
   const { settings } = offloadAlgorithmNamed(algorithm.name)

@@ -227,7 +227,7 @@ const resolveRouting = (
 ): Effect.Effect<{ readonly routing: RoutedSteps; readonly workload: Workload }, InputError> =>
   Effect.gen(function* () {
     const { batch, promptTokens, prefill, decodeTokens, batches, tokenScheduler } = given
-    const workload: Workload = { batch, promptTokens, prefill, decodeTokens }
+    const workload: Workload = { batch, batches, promptTokens, prefill, decodeTokens }
     const shape = { layers: model.layers, experts: model.experts }
     if (batches === 2 && prefill) {
       return yield* refuse("workload.batches", 2, "1, or prefill: false: only decoding steps take turns")
@@ -246,10 +246,14 @@ const resolveRouting = (
           : { ...routing.statistics, repeat: [routing.statistics.repeat] }
       return {
         workload,
-        routing: generateRouting(shape, model.topK, workload, statistics, random.split("routing"), {
-          batches,
+        routing: generateRouting(
+          shape,
+          model.topK,
+          workload,
+          statistics,
+          random.split("routing"),
           tokenScheduler
-        })
+        )
       }
     }
     if (batches === 2)
