@@ -204,7 +204,8 @@ export const timeCopies = timeCases([1 << 16, 1 << 20, 1 << 24].flatMap(copyCase
 
 const collectiveKinds = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"] as const
 
-const attributesOf = (kind: (typeof collectiveKinds)[number], ranks: number): Attributes => {
+/** Of a collective of a whole share from, and to, each of so many ranks. */
+export const attributesOf = (kind: (typeof collectiveKinds)[number], ranks: number): Attributes => {
   if (kind === "broadcast") return {}
   if (kind === "all_reduce") return { reduce: "avg" }
   return kind === "reduce_scatter" ? { reduce: "avg", ranks } : { ranks }

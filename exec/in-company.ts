@@ -24,7 +24,10 @@ interface Company {
   readonly collectives: number | undefined
   /** How much longer each of them takes that begins beside kernels, seconds; sizes as profiles count them. */
   readonly waits: ReadonlyArray<
-    Pick<CollectiveCost, "op" | "ranks" | "sizeBytes"> & { readonly seconds: number }
+    Pick<CollectiveCost, "op" | "ranks" | "sizeBytes"> & {
+      readonly seconds: number
+      readonly aloneSeconds: number
+    }
   >
 }
 
@@ -149,19 +152,34 @@ export const costOfCompany = (
       op,
       ranks,
       sizeBytes,
+      aloneSeconds,
       seconds: medianSeconds - aloneSeconds
     }))
   }
 }
 
-/** Rows of a profile, with what company costs those of which it is known. */
+/** Rows of a profile, with what company costs those of which it is known, and behind them those that were timed for that alone. */
 export const withWaits = (
   rows: ReadonlyArray<CollectiveCost>,
   { waits }: Pick<Company, "waits"> = { waits: [] }
-): ReadonlyArray<CollectiveCost> =>
-  rows.map((row) => {
-    const wait = waits.find(
-      ({ op, ranks, sizeBytes }) => op === row.op && ranks === row.ranks && sizeBytes === row.sizeBytes
-    )
-    return wait === undefined ? row : { ...row, besideSeconds: Math.max(0, row.medianSeconds + wait.seconds) }
-  })
+): ReadonlyArray<CollectiveCost> => {
+  type Kind = Pick<CollectiveCost, "op" | "ranks" | "sizeBytes">
+  const alike = (one: Kind, other: Kind): boolean =>
+    one.op === other.op && one.ranks === other.ranks && one.sizeBytes === other.sizeBytes
+  const beside = (row: CollectiveCost, wait: Company["waits"][number] | undefined): CollectiveCost =>
+    wait === undefined ? row : { ...row, besideSeconds: Math.max(0, row.medianSeconds + wait.seconds) }
+  return [
+    ...rows.map((row) =>
+      beside(
+        row,
+        waits.find((wait) => alike(wait, row))
+      )
+    ),
+    ...waits
+      .filter((wait) => !rows.some((row) => alike(wait, row)))
+      .map((wait) => {
+        const { op, ranks, sizeBytes, aloneSeconds: medianSeconds } = wait
+        return beside({ op, ranks, sizeBytes, medianSeconds, link: "unshaped" }, wait)
+      })
+  ]
+}

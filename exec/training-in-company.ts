@@ -1,30 +1,39 @@
-// Training steps that have company: the steps of a program that communicates nothing, first alone, then with all-reduces of tensors that
+// Training steps that have company: the steps of a program that communicates nothing, first alone, then with messages of tensors that
 // are none of theirs under way. What each costs the other: in-company.ts.
 import * as Effect from "effect/Effect"
 import { kernels } from "../core/kernels/catalogue.ts"
 import { interposing } from "../core/machine/interpose.ts"
 import { Lane } from "../core/machine/lane.ts"
-import { Machine, type Program } from "../core/machine/machine.ts"
-import { collective } from "../core/machine/op.ts"
+import { Machine, type OutOfMemory, type Program } from "../core/machine/machine.ts"
+import { collective, type Op } from "../core/machine/op.ts"
 import type { Dtype } from "../core/machine/tensor.ts"
 import type { ProfiledStep } from "../core/profile.ts"
+import type { Group } from "../core/world.ts"
+import { attributesOf } from "./bench.ts"
 
 /** Steps of each kind, one kind after another: to get going, alone, beside messages; and one of messages that are alone. */
 interface Company {
-  /** At least 1: the first begins with a message of each size, for which connections are made. */
+  /** At least 1: the first begins with one of each message, for which connections are made. */
   readonly warmup: number
   readonly each: number
-  /** Of each size, in a step that has company. */
+  /** Of each, in a step that has company. */
   readonly messages: number
-  /** Of a message, size by size. */
-  readonly elements: ReadonlyArray<number>
-  readonly message: MessageKind
+  readonly of: ReadonlyArray<CompanyMessage>
+  /** Among whom a rank's messages are. */
+  readonly among: (rank: number) => Group
 }
 
 /** What travels: numbers of this dtype, rounded on their way where `wire` says so. */
 export interface MessageKind {
   readonly dtype: Dtype
   readonly wire?: Dtype
+}
+
+/** A message, sent over and over. */
+export interface CompanyMessage extends MessageKind {
+  readonly kernel: "all_reduce" | "all_gather" | "reduce_scatter"
+  /** Of each of its tensors, all ranks' parts together. */
+  readonly elements: ReadonlyArray<number>
 }
 
 /**
@@ -36,7 +45,7 @@ export const messageKindOf = (wire: Dtype, gradients: Dtype): MessageKind => {
   return { dtype: wire === gradients ? wire : "float32", wire }
 }
 
-/** Messages of each size in the last step, which nothing else is beside. */
+/** Of each, in the last step, which nothing else is beside. */
 const messagesAlone = 5
 
 export const stepsWith = ({ warmup, each }: Company): number => warmup + 2 * each
@@ -46,20 +55,30 @@ export const kindOfStep =
   (step: number): ProfiledStep =>
     step < warmup ? "warm-up" : step < warmup + each ? "alone" : step < warmup + 2 * each ? "beside" : "alone"
 
+const opOf = (
+  { kernel, elements, dtype, wire }: CompanyMessage,
+  group: Group
+): Effect.Effect<Op, OutOfMemory, Machine> =>
+  Effect.gen(function* () {
+    const machine = yield* Machine
+    const parts = group.ranks.length
+    const tensors = (share: number) =>
+      Effect.forEach(elements, (all) =>
+        machine.alloc({ name: "message", shape: [Math.ceil(all / share)], dtype })
+      )
+    const from = yield* tensors(kernel === "all_gather" ? parts : 1)
+    const to = kernel === "all_reduce" ? from : yield* tensors(kernel === "reduce_scatter" ? parts : 1)
+    return collective("message", kernels[kernel], Lane.inter, group, from, to, {
+      attributes: attributesOf(kernel, parts),
+      ...(wire === undefined ? {} : { wire })
+    })
+  })
+
 /** `steps` is a program of as many steps as `stepsWith` says. */
 export const inCompany = (steps: Program<unknown>, company: Company): Program<void> =>
   Effect.gen(function* () {
     const machine = yield* Machine
-    const { all } = machine.world
-    const { dtype, wire } = company.message
-    const ops = yield* Effect.forEach(company.elements, (elements) =>
-      Effect.map(machine.alloc({ name: "message", shape: [elements], dtype }), (message) =>
-        collective("message", kernels.all_reduce, Lane.inter, all, [message], [message], {
-          attributes: { reduce: "avg" },
-          ...(wire === undefined ? {} : { wire })
-        })
-      )
-    )
+    const ops = yield* Effect.forEach(company.of, (message) => opOf(message, company.among(machine.rank)))
     const send = (count: number): void => {
       for (let i = 0; i < count; i++) for (const op of ops) machine.submit(op)
     }

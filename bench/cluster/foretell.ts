@@ -38,8 +38,12 @@ interface Profiled extends Pick<RankOptions, "env" | "perHost" | "firstHost"> {
 /** What `exec profile --json` tells besides what it writes. */
 interface ProfileTold {
   readonly stepSeconds: number
-  /** How many times as long kernels take beside collectives there; left out where nothing tells. */
+  /**
+   * How many times as long kernels take beside collectives there, and beside those of ranks that hold a model together; left out where nothing
+   * tells.
+   */
   readonly slowdown?: number
+  readonly slowdownInside?: number
 }
 
 interface Profiling {
@@ -72,5 +76,9 @@ export const startProfile = ({
 }
 
 /** A line about a profile. */
-export const profileLine = ({ stepSeconds, slowdown }: ProfileTold): string =>
+export const profileLine = ({
+  stepSeconds,
+  slowdownInside,
+  slowdown = slowdownInside
+}: ProfileTold): string =>
   `${(1e3 * stepSeconds).toFixed(2)} ms of compute a step${slowdown === undefined ? "" : `, ${slowdown.toFixed(3)} times as long beside collectives`}`

@@ -53,6 +53,10 @@ export const layoutSettings = ({ ranks, hosts, perHost, sharded }: Layout): Read
   ...(sharded ? ["shard={within: site}"] : [])
 ]
 
+/** As the scenario of one site alone has it, whose ranks then send each other what a division does. */
+export const insideSettings = ({ sharded }: Layout): ReadonlyArray<string> =>
+  sharded ? ["shard={within: world}"] : []
+
 interface AlgorithmChoice {
   readonly backend: string
   readonly period: number

@@ -28,6 +28,7 @@ import { opByOp } from "./op-by-op.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
 import {
   algorithmsOf,
+  insideSettings,
   fullyDivided,
   laidOut,
   layoutOf,
@@ -137,20 +138,23 @@ interface Profiled {
   readonly slowdown: number
 }
 
-/**
- * The profile of one step, and of collectives, by so many ranks; in the cluster so many of each host. `times`: so many such jobs at once,
- * on hosts of their own, of which the first one's counts.
- */
+interface ProfiledIn {
+  readonly cluster?: Cluster | undefined
+  readonly perHost?: number
+  /** So many such jobs at once, on hosts of their own, of which the first one's counts. */
+  readonly times?: number
+  readonly set?: ReadonlyArray<string>
+}
+
+/** The profile of one step, and of collectives, by so many ranks; in the cluster so many of each host. */
 const profile = async (
   name: string,
   ranks: number,
-  cluster?: Cluster | undefined,
-  perHost = 1,
-  times = 1
+  { cluster, perHost = 1, times = 1, set = [] }: ProfiledIn = {}
 ): Promise<Profiled> => {
   const out = path.join(folder, `${name}-${ranks}.arrow`)
   const { backend } = options
-  const about = { file, set: [], ranks, cluster, perHost, backend, emulateDevice }
+  const about = { file, set, ranks, cluster, perHost, backend, emulateDevice }
   const jobs = Array.from({ length: times }, (_, job) =>
     startProfile({
       ...about,
@@ -163,7 +167,7 @@ const profile = async (
   await Promise.all(jobs.flatMap(({ children }) => children).map(ended))
   console.log(`${ranks} ranks, ${name}: ${profileLine(told())}`)
   // Kernels of an emulated device wait for its time, whatever else the cores do.
-  const slowdown = emulateDevice ? 1 : (told().slowdown ?? 1)
+  const slowdown = emulateDevice ? 1 : (told().slowdownInside ?? told().slowdown ?? 1)
   slowdowns[path.basename(out)] = slowdown
   return { file: out, slowdown }
 }
@@ -300,15 +304,18 @@ const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runne
 }
 
 /** Layers, and collectives between hosts and inside of them, where nothing limits them but what the ranks will go by. */
-const profileShaped = async ({ ranks, hosts, perHost }: Layout, full: Profiled | undefined) => {
+const profileShaped = async (layout: Layout, full: Profiled | undefined) => {
+  const { ranks, hosts, perHost } = layout
   const free = clusterOf(hosts, Infinity)
   try {
     // Ranks that share GPUs compute as fast as all of them together let each other,
-    const together = options.mps && perHost > 1 ? await profile("together", ranks, free, perHost) : undefined
+    const together =
+      options.mps && perHost > 1 ? await profile("together", ranks, { cluster: free, perHost }) : undefined
     // and share what is between these GPUs.
-    const sitesAtOnce = options.mps ? hosts : 1
-    const inside = perHost > 1 ? await profile("inside", perHost, free, perHost, sitesAtOnce) : full
-    const between = await profile("sockets", hosts, free)
+    const times = options.mps ? hosts : 1
+    const site = { cluster: free, perHost, times, set: insideSettings(layout) }
+    const inside = perHost > 1 ? await profile("inside", perHost, site) : full
+    const between = await profile("sockets", hosts, { cluster: free })
     return { compute: together ?? inside ?? between, between, inside: inside ?? between }
   } finally {
     free.close()
@@ -323,7 +330,7 @@ const measureAll = async (layout: Layout): Promise<void> => {
   const full =
     options.mps || (perHost > 1 && !reached)
       ? undefined
-      : await profile("full-speed", perHost > 1 ? perHost : ranks)
+      : await profile("full-speed", perHost > 1 ? perHost : ranks, { set: insideSettings(layout) })
   if (full !== undefined && reached)
     await measureAt([pointNamed(nvlink)], {
       layout,

@@ -7,8 +7,7 @@ import * as Effect from "effect/Effect"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import { sizeBytesOf, type Dtype } from "../../core/machine/tensor.ts"
 import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
-import type { MachineError, Program } from "../../core/machine/machine.ts"
-import type { CollectiveCost, Profile } from "../../core/profile.ts"
+import type { Profile } from "../../core/profile.ts"
 import type { World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
@@ -26,7 +25,8 @@ import type { Execution } from "../execute.ts"
 import { nodeWarnings, unlikeHosts } from "../job/hosts.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { costOfCompany, withWaits } from "../in-company.ts"
-import { inCompany, kindOfStep, messageKindOf, stepsWith, type MessageKind } from "../training-in-company.ts"
+import { messageKindOf } from "../training-in-company.ts"
+import { unitMessages } from "../unit-messages.ts"
 import { layerTimes, type LayerTimes } from "../layer-times.ts"
 import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.ts"
 import {
@@ -39,11 +39,12 @@ import {
 } from "../recorded.ts"
 import type { Runnable } from "../../scenarios/runnable.ts"
 import { collectiveWarnings, companyWarnings, readWarnings, stepWarnings } from "../profile-warnings.ts"
-import { recordRun, type RunRecord } from "../record-run.ts"
+import type { RunRecord } from "../record-run.ts"
 import { leastCost, mostRecordingSeconds, type Recording } from "../recording-cost.ts"
 import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
+import { companyOf, gradientMessages, timedMessages, type Cost } from "./company.ts"
 import { CurrentWarnings, requireDevice, sharedCores, warn, warnOf } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
@@ -91,11 +92,16 @@ const profiled = (file: string, options: ProfileCommandOptions) =>
       )
     }
     // A profile is of one pass of the whole model, however many a step of the scenario has, in whatever parts, and whatever it
-    // computes again.
-    const { shard: _, activations: __, ...whole } = scenario
+    // computes again; parts say what travels beside it.
+    const { shard, activations: _, ...whole } = scenario
     const once =
       whole.training === undefined ? whole : { ...whole, training: { ...whole.training, accumulate: 1 } }
-    const training = yield* prepareTraining(once, file, new Loader()).pipe(Effect.mapError(locate))
+    const prepared = (one: Parameters<typeof prepareTraining>[0]) =>
+      prepareTraining(one, file, new Loader()).pipe(Effect.mapError(locate))
+    const training = {
+      ...(yield* prepared(once)),
+      shard: shard === undefined ? undefined : (yield* prepared({ ...once, shard })).shard
+    }
     const together = { ranks: training.world.size, file, plan, files }
     return yield* perhapsInJob(options, together, (job) =>
       profileTraining(scenario, training, options, { emulated, job })
@@ -192,7 +198,7 @@ const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && j
 
 const profileTraining = (
   scenario: Scenario,
-  { world, graph, build, planned }: Effect.Success<ReturnType<typeof prepareTraining>>,
+  { world, graph, build, planned, shard }: Effect.Success<ReturnType<typeof prepareTraining>>,
   options: ProfileCommandOptions,
   { emulated, job }: On
 ) =>
@@ -227,26 +233,37 @@ const profileTraining = (
     const recording = ofSteps(costs?.recording, steps)
     const times = timesWithout(recording, ran.record, graph, steps)
     const [{ layers, busySeconds, unattributedShare }, span] = [times, spanOf(times)]
-    const company = yield* watchingCores(
-      "kernels beside collectives",
-      watched,
-      companyOf(
-        {
+    const beside = (what: Pick<Parameters<typeof companyOf>[0], "among" | "messages">) =>
+      watchingCores(
+        "kernels beside collectives",
+        watched,
+        companyOf({
+          ...what,
           world,
           stepsOf: (count) => partialLocalSgd(build, alone, count),
+          steps,
           stepSeconds: span,
-          collectives,
-          message: messageKindOf(planned.wire, gradientDtypeOf(graph))
-        },
-        options,
-        { emulated, job }
+          prepare: preparing(emulated),
+          job
+        })
       )
-    )
+    const message = messageKindOf(planned.wire, gradientDtypeOf(graph))
+    const company = yield* beside({
+      among: (rank) => shard?.placeOf(rank).peers ?? world.all,
+      messages: gradientMessages(collectives, message, span)
+    })
+    const inside =
+      shard &&
+      (yield* beside({
+        among: (rank) => shard.placeOf(rank).shard,
+        messages: timedMessages(collectives, unitMessages(shard, graph), shard.ranks)
+      }))
     if (costs === undefined) return said("")
     const notes = [
       ...(yield* placeNotes({ emulated, job }, world, watched)),
       ...stepWarnings(stepsInParts(ran.record, graph, steps)),
-      ...companyWarnings(company, "collectives.slowdown")
+      ...companyWarnings(company, "collectives.slowdown"),
+      ...companyWarnings(inside, "collectives.slowdownInside")
     ]
     yield* warnOf(notes)
     const { device, conditions } = yield* measuredOn(emulated)
@@ -266,7 +283,7 @@ const profileTraining = (
       parameters: parametersOf(graph),
       ops: [...costs.ops, ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
-      collectives: emulated === undefined ? withWaits(collectives, company) : collectives
+      collectives: emulated === undefined ? withWaits(withWaits(collectives, company), inside) : collectives
     }
     yield* writeProfile(options.out, profile)
     const told = {
@@ -283,6 +300,7 @@ const profileTraining = (
       collectives: collectives.length,
       ...toldOf(recording),
       ...slowdowns(company),
+      ...slowdowns(inside, "Inside"),
       warnings: (yield* CurrentWarnings).told
     }
     if (options.json === true) return said(json(told))
@@ -290,7 +308,8 @@ const profileTraining = (
       `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
         `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n` +
         recordingLine(recording) +
-        companyLine(company, "collectives.slowdown")
+        companyLine(company, "collectives.slowdown") +
+        companyLine(inside, "collectives.slowdownInside")
     )
   })
 
@@ -336,14 +355,13 @@ const recordingLine = (recording: Recording | undefined): string =>
         ? `of ${formatShare(recording.flooredShare)} of the timed ops no more than ${formatShare(leastShare)} of their time is left, which is the least: they are shorter than their recording, and may be foretold too long\n`
         : "")
 
-type Cost = ReturnType<typeof costOfCompany>
-
-const slowdowns = (company: Cost) =>
+/** In JSON, of collectives and in `collectives` of a scenario: `slowdown`, or `slowdownInside` beside it. */
+const slowdowns = (company: Cost, inside = "") =>
   company === undefined
     ? {}
     : {
-        ...(company.kernels === undefined ? {} : { slowdown: company.kernels }),
-        ...(company.collectives === undefined ? {} : { collectiveSlowdown: company.collectives })
+        ...(company.kernels === undefined ? {} : { [`slowdown${inside}`]: company.kernels }),
+        ...(company.collectives === undefined ? {} : { [`collectiveSlowdown${inside}`]: company.collectives })
       }
 
 /** `field`: of a scenario that reckons with it. */
@@ -357,66 +375,6 @@ const companyLine = (company: Cost, field: string): string => {
   ]
   return parts.length === 0 ? "" : `${parts.join(", ")}\n`
 }
-
-/** Steps that have company, at most. */
-const companySteps = 5
-/** Messages between those bounds are what gradients travel in. */
-const [leastMessageBytes, mostMessageBytes] = [2 ** 20, 2 ** 24]
-
-interface Steps {
-  readonly world: World
-  readonly stepsOf: (count: number) => Program<unknown>
-  /** Of a step that is alone. */
-  readonly stepSeconds: number
-  /** At rank 0, what messages take that are alone. */
-  readonly collectives: ReadonlyArray<CollectiveCost>
-  /** As the scenario's algorithm sends. */
-  readonly message: MessageKind
-}
-
-/** What messages and the kernels of a step cost each other; known to rank 0, and undefined where nobody is beside. */
-const companyOf = (
-  { world, stepsOf, stepSeconds, collectives, message: kind }: Steps,
-  { steps }: ProfileCommandOptions,
-  { emulated, job }: On
-): Effect.Effect<Cost, MachineError> =>
-  Effect.gen(function* () {
-    if (world.size < 2) return undefined
-    const sizes = collectives
-      .filter(
-        ({ op, sizeBytes }) =>
-          op === "all_reduce" && sizeBytes >= leastMessageBytes && sizeBytes <= mostMessageBytes
-      )
-      .toSorted((a, b) => a.sizeBytes - b.sizeBytes)
-    // The smallest, and the largest of which there are several to a step, where links let them.
-    const most = sizes.findLast(({ medianSeconds }) => medianSeconds < stepSeconds / 2) ?? sizes[0]
-    const chosen = sizes.filter((size, index) => index === 0 || size === most)
-    const together = chosen.reduce((sum, { medianSeconds }) => sum + medianSeconds, 0)
-    const own = {
-      messages: together > 0 ? Math.min(1000, Math.ceil(stepSeconds / together)) : 0,
-      elements: chosen.map(({ sizeBytes }) => Math.floor(sizeBytes / sizeBytesOf(1, kind.wire ?? kind.dtype)))
-    }
-    // Rank 0 alone knows; the others do as it says.
-    const { messages, elements } = job === undefined ? own : (yield* job.exchange(own))[0]!
-    if (messages === 0) return undefined
-    const each = Math.min(steps, companySteps)
-    const company = { warmup: warmupSteps, each, messages, elements, message: kind }
-    const { record } = yield* recordRun(
-      {
-        world,
-        program: inCompany(stepsOf(stepsWith(company)), company),
-        prepare: preparing(emulated)
-      },
-      job,
-      { values: false }
-    )
-    if (isOther(job)) return undefined
-    const cost = costOfCompany(record, kindOfStep(company))
-    const { kernels, kernelsOfShares = [] } = cost ?? {}
-    if (kernels !== undefined && kernelsOfShares.length > 0)
-      yield* timedRepeatedly([[kernels, kernelsOfShares[0]!]])
-    return cost
-  })
 
 /** The kernels and collectives of one run of a scenario, as its program submits them, or one after another where it has them so. */
 const profileRun = (

@@ -101,6 +101,30 @@ describeNative("a profile that exec made", () => {
     }
   })
 
+  it("of a divided model has what its units' messages take beside its layers", async () => {
+    const profile = path.join(folder, "sharded.arrow")
+    told("exec", [["profile", "scenarios/agree/sharded.yaml", "--steps", "2", "-o", profile]])
+    const { collectives } = await Effect.runPromise(readProfile(profile))
+    const beside = collectives.filter(({ besideSeconds }) => besideSeconds !== undefined)
+    // Two ranks hold the model, and two have the same part of it.
+    expect(new Set(beside.map(({ op, ranks }) => `${op} ${ranks}`))).toEqual(
+      new Set(["all_reduce 2", "all_gather 2", "reduce_scatter 2"])
+    )
+    // Of float32, in halves: the padded matrices and vectors of a block (width 16, one of two heads' keys and values, feed-forward 32).
+    const part = (16 * 16 * 3 + 3 * 16 * 32 + 2 * 128) * 2
+    for (const op of ["all_gather", "reduce_scatter"])
+      expect(beside.filter((row) => row.op === op).map(({ sizeBytes }) => sizeBytes)).toEqual([part])
+    const stated = [
+      `collectives.inside=${profile}`,
+      `collectives.measured=${profile}`,
+      `model={profile: ${profile}}`
+    ]
+    const [run] = told("sim", [
+      ["run", "scenarios/agree/sharded.yaml", ...stated.flatMap((one) => ["--set", one])]
+    ])
+    expect(run!.makespanSeconds).toBeGreaterThan(0)
+  })
+
   it("of MoE training has what a step takes at every degree that its algorithm may choose, messages of one size too", async () => {
     const file = "scenarios/agree/moe-training.yaml"
     const profile = path.join(folder, "degrees.arrow")
