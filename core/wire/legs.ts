@@ -146,7 +146,9 @@ export const legsOf = (
   const phases =
     uneven === undefined
       ? network.phases(kernel, algorithm, together, from, widening, short)
-      : [network.unevenPhase(kernel, ranks, uneven.rows)]
+      : ranks.length < 2
+        ? []
+        : [network.unevenPhase(kernel, ranks, uneven.rows)]
   const beside =
     uneven !== undefined || alike === together
       ? phases

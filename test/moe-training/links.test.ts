@@ -133,6 +133,36 @@ const messages = (one: Case, forward: ReadonlyArray<number>, backward: ReadonlyA
   }
 }
 
+describe("messages between nodes where there is one node", () => {
+  it("take no time, whether all ranks send as much or what tokens choose", async () => {
+    const one = fc.sample(cases, { numRuns: 1, seed: 1 })[0]!
+    const { costs, model, algorithm, ...rest } = scenarioOf({
+      ...one,
+      name: "deepspeed-moe",
+      nodes: 1,
+      perNode: 2,
+      experts: 3,
+      topK: 2,
+      tokens: 8,
+      gate: "softmax"
+    })
+    const stepSeconds = async (capacityFactor: unknown, between: object) => {
+      const own = { ...rest, algorithm, model: { ...model, capacityFactor }, costs: { ...costs, ...between } }
+      return (await run(own)).result.stepSeconds
+    }
+    // By the profile that costs come from by default, and by a line that says what each message takes at least.
+    const line = { all_to_all: { fixed: "1ms", perUnit: 0, unit: "bytes" } }
+    for (const capacityFactor of [1, "dropless"]) {
+      const links = await stepSeconds(capacityFactor, { between: {} })
+      expect(await stepSeconds(capacityFactor, { between: line })).toBe(links)
+      const usual = { between: { profile: "traces/profiles/nccl-h200-sockets.arrow" } }
+      // The all-reduce of norms and gates, which both have, is in that profile.
+      const [held, padded] = [await stepSeconds(capacityFactor, usual), await stepSeconds(1, usual)]
+      expect(held - links).toBeCloseTo(padded - (await stepSeconds(1, { between: {} })), 12)
+    }
+  })
+})
+
 describe("a step over links alone", () => {
   it("carries the bytes that the model's sizes say, and takes as long, as its planner reckons", async () => {
     const seen = { padded: 0, hidden: 0, "two lanes": 0 }
