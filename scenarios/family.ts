@@ -118,7 +118,10 @@ export interface Family<S extends AnyScenario = AnyScenario, P extends Prepared 
    * held depends on what there is.
    */
   unlimited?(scenario: S): S
-  /** With real kernels in float32, as `exec` runs it and `exec agree` holds both machines to. */
+  /**
+   * With real kernels, as `exec` runs it and `exec agree` holds both machines to: in the dtypes that its model or `training.precision`
+   * says, but for MoE training, which is in float32 whatever its model says.
+   */
   kernels(scenario: S, file: string, host: Host): Effect.Effect<Runnable | Rehearsed, InputError>
   /** For `exec train`; absent where nothing is learnt. */
   train?(
