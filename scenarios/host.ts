@@ -22,6 +22,13 @@ const parts = Object.keys(words) as ReadonlyArray<Part>
 /** What programs of some tasks never have the host do. */
 export type HostWork = "collective" | "hook" | "read" | "copy"
 
+/** What is left of it where a program's steps end by reading what they computed. */
+export const neverDone = (
+  host: HostSettings | undefined,
+  never: ReadonlyArray<HostWork>
+): ReadonlyArray<HostWork> =>
+  typeof host === "object" && host.readEachStep ? never.filter((work) => work !== "read") : never
+
 const isNever = (part: Part, never: ReadonlyArray<HostWork>): boolean =>
   never.some((work) => part === `${work}Seconds`)
 
@@ -101,7 +108,7 @@ export const resolveHost = (
     }
     const { host: found } = yield* loader.profile(file, "host.measured", host.measured)
     if (found !== undefined) {
-      const { costs, ...told } = filled(found, never, host.mode)
+      const { costs, ...told } = filled(found, neverDone(host, never), host.mode)
       const { waitsForCopies = costs.waitsForCopies, readEachStep } = host
       return {
         ...told,

@@ -9,7 +9,7 @@ import type {
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
-import type { HostWork } from "./host.ts"
+import { neverDone, type HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
 import { formatSeconds } from "../core/units.ts"
 import { nodesOf, rankCount } from "./world.ts"
@@ -146,7 +146,7 @@ export const hostWarnings = (
   never: ReadonlyArray<HostWork>
 ): ReadonlyArray<string> => {
   if (typeof host !== "object") return []
-  return never.flatMap((what) => {
+  return neverDone(host, never).flatMap((what) => {
     if (what === "copy")
       return host.waitsForCopies === undefined
         ? []

@@ -18,6 +18,9 @@ const warningsOf = (...sets: ReadonlyArray<string>): ReadonlyArray<string> => {
 describe("fields without effect", () => {
   it("are none in a plain scenario", () => expect(warningsOf()).toEqual([]))
 
+  it("are not what a host reads that does so at the end of each step", () =>
+    expect(warningsOf("host={launch: 1us, read: 1ms, readEachStep: true}")).toEqual([]))
+
   it.each([
     [["intra.bandwidth=1GB/s"], /^world\.links\.intra has no effect/u],
     [["wan.bandwidth=1GB/s"], /^world\.links\.wan has no effect: there is one site/u],
@@ -38,6 +41,7 @@ describe("fields without effect", () => {
       /^activations\.gradientAsBucketView has no effect: no memory of DDP's buckets is counted/u
     ],
     [["training={optimizer: sgd}"], /^training says what is learnt/u],
+    [["host={launch: 1us, read: 1ms}"], /^host\.read has no effect: there is no read/u],
     [["faults=[{link: inter}]"], /^faults\[0\] has no effect: it changes neither/u],
     [["precision=float32"], /^precision has no effect: the times of the model's layers are stated/u],
     [["faults=[{link: wan, latency: 1s}]"], /^faults\[0\] has no effect: there is one site/u],
