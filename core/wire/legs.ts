@@ -160,7 +160,9 @@ export const legsOf = (
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
     const wireRate = linkRate(network, beside[index]!)
     const { like } = phase
-    const table = network.staysInside(phase) ? inside : between
+    // Uneven ones between nodes may move nothing.
+    const stays = uneven === undefined ? network.staysInside(phase) : network.onOneNode(ranks)
+    const table = stays ? inside : between
     const message = uneven?.messageBytes ?? like.share * sizeBytes
     const ceiling = table?.ceiling(like.kernel, like.ranks, message)
     if (ceiling === undefined) {

@@ -196,6 +196,12 @@ export class Network {
     return this.#path(a, b).map((link) => this.#classOf[link]!)
   }
 
+  /** They are all of one node. */
+  onOneNode(ranks: ReadonlyArray<number>): boolean {
+    const { nodeOf } = this.#world
+    return ranks.every((rank) => nodeOf[rank] === nodeOf[ranks[0]!])
+  }
+
   /** No byte of it leaves a node. */
   staysInside({ links }: Phase): boolean {
     return links.every((link) => this.links[link]!.tier === "intra")

@@ -455,7 +455,7 @@ describe("what is said", () => {
       ["model.kvHeads=3", /model.kvHeads/],
       ["model.topK=9", /model.topK.*at most the 4 experts/],
       ["costs.products={profile: traces/profiles/h200-ops.arrow, op: nope}", /costs.products.op.*gemm_bf16/],
-      ["costs.inside.all_reduce={fixed: 1us, perUnit: 1e-9, unit: bytes}", /costs.inside.all_reduce/],
+      ["costs.inside.all_to_all={fixed: 1us, perUnit: 1e-9, unit: bytes}", /costs.inside.all_to_all/],
       [
         "costs.between.all_to_all={fixed: 1us, perUnit: 1e-9, unit: bytes, scope: gathered}",
         /all_to_all.scope/

@@ -47,6 +47,8 @@ const costWarnings = (
   if (nodes === 1 && !usual) warnings.push("costs.between has no effect: there is one node")
   if (perNode === 1 && Object.keys(inside).length > 0)
     warnings.push("costs.inside has no effect: there is one rank on each node")
+  else if (nodes > 1 && "all_reduce" in inside)
+    warnings.push("costs.inside.all_reduce has no effect: gradients are summed between nodes")
   for (const [tier, settings] of Object.entries({ between, inside })) {
     if ("profile" in settings) continue
     for (const [op, line] of Object.entries(settings))

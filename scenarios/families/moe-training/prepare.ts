@@ -94,10 +94,13 @@ export const planScenario = (
     }
     const fits: Array<FittedCost> = []
     const costs = yield* resolveProducts(scenario, file, loader, fits)
-    const rows = yield* resolveCollectives(scenario, file, loader, world, fits)
+    const { between, inside } = yield* resolveCollectives(scenario, file, loader, world, fits)
+    const rows = [...between, ...inside]
     const collectives: CollectiveOptions = {
       algorithm: "ring",
       table: rows.length === 0 ? undefined : new CollectiveTable(rows),
+      // What all ranks of a lone node sum is no message between nodes.
+      inside: rows.length === 0 ? undefined : new CollectiveTable(inside),
       portShare: scenario.costs.portShare,
       slowdown: scenario.costs.slowdown,
       waitSeconds: scenario.costs.wait
@@ -222,7 +225,8 @@ const lineOf = (
 
 const tiers = [
   ["between", ["all_to_all", "all_reduce"]],
-  ["inside", ["all_gather", "reduce_scatter"]]
+  // An all-reduce stays inside where there is one node.
+  ["inside", ["all_gather", "reduce_scatter", "all_reduce"]]
 ] as const
 
 type CollectiveSettings = MoeTrainingScenario["costs"]["between" | "inside"]
@@ -248,15 +252,15 @@ const resolveCollectives = (
   loader: Loader,
   world: World,
   fits: Array<FittedCost>
-): Effect.Effect<ReadonlyArray<CollectiveCost>, InputError> =>
+): Effect.Effect<Readonly<Record<"between" | "inside", ReadonlyArray<CollectiveCost>>>, InputError> =>
   Effect.gen(function* () {
     const { nodes, perNode } = moeGroups(world, 0)
-    const all = yield* Effect.forEach(tiers, ([tier, ops]) => {
+    const [between, inside] = yield* Effect.forEach(tiers, ([tier, ops]) => {
       const settings = scenario.costs[tier]
       const place: Place = { file, tier, ops, ranks: tier === "between" ? nodes : perNode, perNode, fits }
       return "profile" in settings ? measuredRows(settings, place, loader) : statedRows(settings, place)
     })
-    return all.flat()
+    return { between: between!, inside: inside! }
   })
 
 const refusedAt = ({ file, tier }: Place, field: string, value: string, accepted: string): InputError =>
