@@ -455,7 +455,7 @@ const further = (choices: PartChoices): ReadonlyArray<Part> => {
             Array.isArray(report) ? String(report.at(-1)) : "ended before it could report; see its rows"
         }
       ],
-      { cited: "docs/validation.md", gpus: 2 }
+      { cited: "docs/learning.md", gpus: 2 }
     )
   ]
 }
