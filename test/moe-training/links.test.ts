@@ -33,12 +33,12 @@ const cases = fc.record({
   shared: fc.boolean(),
   headWidth: fc.constantFrom(2, 6, 16),
   width: fc.constantFrom(8, 24, 64),
-  tokens: fc.constantFrom(1, 3, 8, 16),
+  tokens: fc.constantFrom<number>(1, 3, 8, 16),
   batch: fc.integer({ min: 1, max: 3 }),
   // Of a node.
   experts: fc.integer({ min: 1, max: 3 }),
   topK: fc.integer({ min: 1, max: 3 }),
-  capacityFactor: fc.constantFrom(0.3, 1, 1.2, 3),
+  capacityFactor: fc.constantFrom<number>(0.3, 1, 1.2, 3),
   gate: fc.constantFrom(...gates),
   bytes: fc.constantFrom(2, 4),
   forward: degree,
@@ -161,6 +161,21 @@ describe("messages between nodes where there is one node", () => {
       const summed = await stepSeconds(capacityFactor, { between: {}, inside: { all_reduce: line } })
       expect(summed - links).toBeCloseTo(1e-3, 5)
     }
+  })
+})
+
+describe("an expert that chooses", () => {
+  it("may take all tokens of a rank, and no more", async () => {
+    const one = fc.sample(cases, { numRuns: 1, seed: 1 })[0]!
+    const at = (tokens: number, forward: number, capacityFactor: number) => {
+      const own = { ...one, nodes: 1, perNode: 1, experts: 1, topK: 1, batch: 1, tokens, capacityFactor }
+      const { model, ...rest } = scenarioOf({ ...own, name: "tutel", forward, backward: 1 })
+      return run({ ...rest, model: { ...model, gate: "expert-choice" } })
+    }
+    expect((await at(8, 2, 1)).result.stepSeconds).toBeGreaterThan(0)
+    // Five are padded to six, and all of six and one more are too many.
+    for (const refused of [() => at(5, 2, 1), () => at(6, 1, 1.01)])
+      await expect(refused()).rejects.toThrow(/cannot choose more/u)
   })
 })
 

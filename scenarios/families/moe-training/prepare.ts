@@ -6,7 +6,12 @@ import { asStated } from "../../../core/wire/symmetry.ts"
 import { fitLine, secondsAt, type FittedCost } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { planWith, type PlannedMoe } from "../../../core/algorithms/moe-training/planning.ts"
 import { moeGroups } from "../../../core/algorithms/moe-training/groups.ts"
-import { kvHeadsOf, ModelSizeError, type MoeModel } from "../../../core/algorithms/moe-training/model.ts"
+import {
+  capacityOf,
+  kvHeadsOf,
+  ModelSizeError,
+  type MoeModel
+} from "../../../core/algorithms/moe-training/model.ts"
 import { layerCosts } from "../../../core/algorithms/moe-training/rehearsal.ts"
 import { hostNever, type MoeTrainingScenario } from "./scenario.ts"
 import { InputError } from "../../../core/input-error.ts"
@@ -134,10 +139,13 @@ export const planScenario = (
       }
     })
     if (model.gate === "expert-choice" && model.capacityFactor !== "dropless") {
-      const most = Math.max(...planned.plan.forwardDegrees, ...planned.plan.backwardDegrees)
-      const { tokens } = planned.costs.shares
-      const wanted = (model.topK * model.capacityFactor * tokens) / model.experts + most
-      if (wanted > tokens) {
+      const { shares } = planned.costs
+      const { forwardDegrees, backwardDegrees } = planned.plan
+      const { tokens } = shares
+      // Rows as they are padded, each of which is a token of its own.
+      if (
+        forwardDegrees.some((degree, l) => capacityOf(model, shares, degree, backwardDegrees[l]!) > tokens)
+      ) {
         return yield* refuse(
           "model.capacityFactor",
           model.capacityFactor,
