@@ -178,7 +178,7 @@ describe("a bounded memory", () => {
           else if (requests.length > 1 && maxBatch > 1) seen.alone++
         }
       ),
-      { numRuns: 60 }
+      { numRuns: 150 }
     )
     expect(Math.min(seen.alone, seen.together)).toBeGreaterThan(3)
   })
@@ -222,7 +222,8 @@ describe("a bounded memory", () => {
           expect(result.ranks.at(-1)!.value.largestBatch).toBe(expected)
           if (expected > 1 && expected < maxBatch) seen[place]++
         }
-      )
+      ),
+      { numRuns: 300 }
     )
     expect(Math.min(...Object.values(seen))).toBeGreaterThan(3)
   })
