@@ -158,6 +158,14 @@ describe("a serving scenario", () => {
     expect(result.links.find(({ name }) => name === "inter out node 0")!.bytes).toBe(bytes + 4)
   })
 
+  it("has in a fitted prefill the product that finds the first token", async () => {
+    const fitted = ["count=1", "output=1", "costs={step: 1ms, token: 1us, prefill: 1GFLOP/s}"]
+    const ttft = async (vocabulary: number) =>
+      metricOf((await run(small, ...fitted, `vocabulary=${vocabulary}`)).result, "ttftSeconds")
+    // Of one row, 64 wide.
+    expect((await ttft(100_100)) - (await ttft(100))).toBeCloseTo((2 * 64 * 100_000) / 1e9, 12)
+  })
+
   it("takes traces, and says what of them it leaves out", async () => {
     const trace = new URL("../fixtures/requests/mooncake.jsonl", import.meta.url).pathname
     const { result } = await run(small, `requests={trace: "${trace}"}`)

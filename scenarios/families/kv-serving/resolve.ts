@@ -192,7 +192,7 @@ const resolveCosts = (
           stepSeconds: step,
           tokenSeconds: token,
           prefillFlopsPerSecond: prefill,
-          layers: model.layers
+          model
         })
     }
     // A table that the scenario names is of the device it was measured on, known or not.
