@@ -21,6 +21,10 @@ import {
 
 export type Cost = ReturnType<typeof costOfCompany>
 
+/** The one beside which kernels take longer. */
+export const slower = (one: Cost, other: Cost): Cost =>
+  one === undefined || (other?.kernels ?? 0) > (one.kernels ?? 0) ? (other ?? one) : one
+
 /** Steps of each kind, before any that count, and at most of those. */
 const [warmupSteps, mostSteps] = [2, 5]
 /** Messages between those bounds are what gradients travel in. */

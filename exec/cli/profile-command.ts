@@ -8,7 +8,7 @@ import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-loc
 import { sizeBytesOf, type Dtype } from "../../core/machine/tensor.ts"
 import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"
-import type { World } from "../../core/world.ts"
+import { onOneNode, type World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
@@ -44,7 +44,7 @@ import { leastCost, mostRecordingSeconds, type Recording } from "../recording-co
 import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
-import { companyOf, gradientMessages, timedMessages, type Cost } from "./company.ts"
+import { companyOf, gradientMessages, slower, timedMessages, type Cost } from "./company.ts"
 import { CurrentWarnings, requireDevice, sharedCores, warn, warnOf } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
@@ -248,16 +248,21 @@ const profileTraining = (
         })
       )
     const message = messageKindOf(planned.wire, gradientDtypeOf(graph))
-    const company = yield* beside({
+    const ofGradients = yield* beside({
       among: (rank) => shard?.placeOf(rank).peers ?? world.all,
       messages: gradientMessages(collectives, message, span)
     })
-    const inside =
+    const ofUnits =
       shard &&
       (yield* beside({
         among: (rank) => shard.placeOf(rank).shard,
         messages: timedMessages(collectives, unitMessages(shard, graph), shard.ranks)
       }))
+    // A scenario has one number for what goes between nodes.
+    const [company, inside] =
+      shard !== undefined && onOneNode(world, shard.placeOf(0).shard.ranks)
+        ? [ofGradients, ofUnits]
+        : [slower(ofGradients, ofUnits), undefined]
     if (costs === undefined) return said("")
     const notes = [
       ...(yield* placeNotes({ emulated, job }, world, watched)),
@@ -283,7 +288,8 @@ const profileTraining = (
       parameters: parametersOf(graph),
       ops: [...costs.ops, ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
-      collectives: emulated === undefined ? withWaits(withWaits(collectives, company), inside) : collectives
+      collectives:
+        emulated === undefined ? withWaits(withWaits(collectives, ofGradients), ofUnits) : collectives
     }
     yield* writeProfile(options.out, profile)
     const told = {

@@ -103,7 +103,17 @@ describeNative("a profile that exec made", () => {
 
   it("of a divided model has what its units' messages take beside its layers", async () => {
     const profile = path.join(folder, "sharded.arrow")
-    told("exec", [["profile", "scenarios/agree/sharded.yaml", "--steps", "2", "-o", profile]])
+    const file = "scenarios/agree/sharded.yaml"
+    const apart = ["--set", "world={ranks: 2}", "--set", "shard={within: world}"]
+    const [together, between] = told("exec", [
+      ["profile", file, "--steps", "2", "-o", profile],
+      ["profile", file, ...apart, "--steps", "2", "-o", path.join(folder, "apart.arrow")]
+    ])
+    // Those who hold the model are of one node, or of two.
+    expect(together).toHaveProperty("collectiveSlowdownInside")
+    expect(together).toHaveProperty("collectiveSlowdown")
+    expect(between).toHaveProperty("collectiveSlowdown")
+    expect(between).not.toHaveProperty("collectiveSlowdownInside")
     const { collectives } = await Effect.runPromise(readProfile(profile))
     const beside = collectives.filter(({ besideSeconds }) => besideSeconds !== undefined)
     // Two ranks hold the model, and two have the same part of it.
@@ -119,9 +129,7 @@ describeNative("a profile that exec made", () => {
       `collectives.measured=${profile}`,
       `model={profile: ${profile}}`
     ]
-    const [run] = told("sim", [
-      ["run", "scenarios/agree/sharded.yaml", ...stated.flatMap((one) => ["--set", one])]
-    ])
+    const [run] = told("sim", [["run", file, ...stated.flatMap((one) => ["--set", one])]])
     expect(run!.makespanSeconds).toBeGreaterThan(0)
   })
 
