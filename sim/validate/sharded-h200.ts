@@ -9,8 +9,9 @@ const overNvlink = [
   { of: "waited", claim: "steps over NVLink whose host waits for each", within: tolerance }
 ]
 
-const overSockets = [
-  { of: "shaped", claim: "steps over shaped links of 3 to 25 Gbit/s", within: tolerance },
+/** `rates`: of those that were recorded. */
+const overSockets = (rates: string) => [
+  { of: "shaped", claim: `steps over shaped links of ${rates} Gbit/s`, within: tolerance },
   { of: "unshaped", claim: "steps over sockets that are not shaped", within: tolerance }
 ]
 
@@ -24,7 +25,7 @@ export const shardedH200x2 = stepTable({
   title: titleOver("NVLink and sockets"),
   table: "sharded-h200x2.measured.json",
   peaksWithin: tolerance,
-  claims: [...overNvlink, ...overSockets],
+  claims: [...overNvlink, ...overSockets("3 to 25")],
   notes: [
     "Bounds were set before anything was recorded. A step gives nothing to its own prediction: costs are those of the local step of its own model, with two processes at once, and of collectives alone; the host's hooks and calls, and what collectives over NVLink slow kernels by, come from traces of the other model; what they slow them by over sockets, from all-reduces beside a product and a copy."
   ]
@@ -60,7 +61,7 @@ export const shardedH200Recorded = (
       ...overNvlink,
       ...(sockets
         ? [
-            ...overSockets,
+            ...overSockets("5 to 25"),
             {
               of: "measured link",
               claim: "steps over shaped links, from collectives measured on them",

@@ -64,7 +64,7 @@ it("says of each bound how much of it is met", async () => {
     ["peaks of memory, whole and in parts, within 5 %", false, "5 of 6, worst 5.0 %"],
     ["steps over NVLink within 5 %", false, "2 of 4, worst 30.3 %"],
     ["steps over NVLink whose host waits for each within 5 %", false, "2 of 4, worst 40.0 %"],
-    ["steps over shaped links of 3 to 25 Gbit/s within 5 %", false, "9 of 10, worst 9.0 %"],
+    ["steps over shaped links of 5 to 25 Gbit/s within 5 %", false, "9 of 10, worst 9.0 %"],
     ["steps over sockets that are not shaped within 5 %", false, "3 of 4, worst 11.0 %"],
     ["steps over shaped links, from collectives measured on them within 5 %", true, "10 of 10, worst 3.4 %"]
   ])
