@@ -1,14 +1,15 @@
 // What the kernels of a step and messages cost each other, measured for a profile: a run of steps that are alone, then beside messages
 // that go on as long as they do.
 import * as Effect from "effect/Effect"
+import type { ShardPlan } from "../../core/algorithms/data-parallel/shard/plan.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import type { MachineError, Program } from "../../core/machine/machine.ts"
 import { sizeBytesOf } from "../../core/machine/tensor.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
-import type { Group, World } from "../../core/world.ts"
-import { timedRepeatedly } from "../core-waits.ts"
+import { onOneNode, type Group, type World } from "../../core/world.ts"
+import { timedRepeatedly, watchingCores, type Timed as Watched } from "../core-waits.ts"
 import type { Execution } from "../execute.ts"
-import { costOfCompany } from "../in-company.ts"
+import { costOfCompany, withWaits } from "../in-company.ts"
 import type { ProcessJob } from "../job/processes.ts"
 import { recordRun } from "../record-run.ts"
 import {
@@ -22,7 +23,7 @@ import {
 export type Cost = ReturnType<typeof costOfCompany>
 
 /** The one beside which kernels take longer. */
-export const slower = (one: Cost, other: Cost): Cost =>
+const slower = (one: Cost, other: Cost): Cost =>
   one === undefined || (other?.kernels ?? 0) > (one.kernels ?? 0) ? (other ?? one) : one
 
 /** Steps of each kind, before any that count, and at most of those. */
@@ -40,7 +41,7 @@ interface Timed {
  * All-reduces of a kind, by what they take alone: the smallest in which gradients travel, and the largest of which there are several to a
  * step, where links let them.
  */
-export const gradientMessages = (
+const gradientMessages = (
   collectives: ReadonlyArray<CollectiveCost>,
   kind: MessageKind,
   stepSeconds: number
@@ -64,7 +65,7 @@ export const gradientMessages = (
 }
 
 /** These messages of so many ranks, by what collectives take alone. */
-export const timedMessages = (
+const timedMessages = (
   collectives: ReadonlyArray<CollectiveCost>,
   of: ReadonlyArray<CompanyMessage>,
   ranks: number
@@ -78,12 +79,8 @@ export const timedMessages = (
   return { of, seconds: seconds.reduce((sum, one) => sum + one, 0) }
 }
 
-interface Company {
+interface Steps {
   readonly world: World
-  /** A rank's messages are among these. */
-  readonly among: (rank: number) => Group
-  /** As rank 0 knows them; the others do as it says. */
-  readonly messages: Timed
   readonly stepsOf: (count: number) => Program<unknown>
   /** Of each kind, at most. */
   readonly steps: number
@@ -93,8 +90,15 @@ interface Company {
   readonly job: ProcessJob | undefined
 }
 
+interface Company extends Steps {
+  /** A rank's messages are among these. */
+  readonly among: (rank: number) => Group
+  /** As rank 0 knows them; the others do as it says. */
+  readonly messages: Timed
+}
+
 /** What messages and the kernels of a step cost each other; known to rank 0, and undefined where nobody is beside. */
-export const companyOf = ({
+const companyOf = ({
   world,
   among,
   messages: { of: wished, seconds },
@@ -121,4 +125,51 @@ export const companyOf = ({
     if (kernels !== undefined && kernelsOfShares.length > 0)
       yield* timedRepeatedly([[kernels, kernelsOfShares[0]!]])
     return cost
+  })
+
+/** What travels beside a step. */
+interface Travelling {
+  /** What collectives take alone. */
+  readonly collectives: ReadonlyArray<CollectiveCost>
+  /** Of gradients, whole or of those who hold the same part. */
+  readonly message: MessageKind
+  /** Of a model in parts, among those who hold it together. */
+  readonly units: { readonly shard: ShardPlan; readonly messages: ReadonlyArray<CompanyMessage> } | undefined
+}
+
+interface Companies {
+  readonly between: Cost
+  readonly inside: Cost
+  readonly rows: ReadonlyArray<CollectiveCost>
+}
+
+/**
+ * What steps and messages cost each other: those of gradients, and apart from them those of units. A scenario has one number for what goes
+ * between nodes, the greater, and one for what stays inside. `rows`: the collectives, with what they take beside kernels.
+ */
+export const companiesOf = (
+  steps: Steps,
+  { collectives, message, units }: Travelling,
+  watched: Array<Watched>
+): Effect.Effect<Companies, MachineError> =>
+  Effect.gen(function* () {
+    const { world, stepSeconds } = steps
+    const beside = (what: Pick<Company, "among" | "messages">) =>
+      watchingCores("kernels beside collectives", watched, companyOf({ ...steps, ...what }))
+    const ofGradients = yield* beside({
+      among: (rank) => units?.shard.placeOf(rank).peers ?? world.all,
+      messages: gradientMessages(collectives, message, stepSeconds)
+    })
+    const ofUnits =
+      units &&
+      (yield* beside({
+        among: (rank) => units.shard.placeOf(rank).shard,
+        messages: timedMessages(collectives, units.messages, units.shard.ranks)
+      }))
+    const isInside = units !== undefined && onOneNode(world, units.shard.placeOf(0).shard.ranks)
+    return {
+      between: isInside ? ofGradients : slower(ofGradients, ofUnits),
+      inside: isInside ? ofUnits : undefined,
+      rows: withWaits(withWaits(collectives, ofGradients), ofUnits)
+    }
   })

@@ -8,7 +8,7 @@ import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-loc
 import { sizeBytesOf, type Dtype } from "../../core/machine/tensor.ts"
 import { parameterCount, type LayerGraph } from "../../core/models/layer-graph.ts"
 import type { Profile } from "../../core/profile.ts"
-import { onOneNode, type World } from "../../core/world.ts"
+import type { World } from "../../core/world.ts"
 import { formatSeconds, formatShare, counted } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { filesNamedIn, filesOf, requireApart } from "../../scenarios/cli/outputs.ts"
@@ -44,7 +44,7 @@ import { leastCost, mostRecordingSeconds, type Recording } from "../recording-co
 import { leastShare } from "../replayed-run.ts"
 import { costsOfRun } from "../run-costs.ts"
 import { timedAndPlain, type Watched } from "../timed-and-plain.ts"
-import { companyOf, gradientMessages, slower, timedMessages, type Cost } from "./company.ts"
+import { companiesOf, type Cost } from "./company.ts"
 import { CurrentWarnings, requireDevice, sharedCores, warn, warnOf } from "./command.ts"
 import { emulatedDevice, leastSecondsOn, onDevice } from "./emulated-device.ts"
 import { perhapsInJob, runAsJob, type JobOptions } from "./job.ts"
@@ -196,9 +196,27 @@ const messageSizesOf = (graph: LayerGraph): ReadonlyArray<number> => {
 
 const isOther = (job: ProcessJob | undefined): boolean => job !== undefined && job.rank !== 0
 
+type Training = Effect.Success<ReturnType<typeof prepareTraining>>
+
+/** A run of the steps, timed and not. */
+const timedSteps = ({ world, build, graph }: Training, steps: number, { emulated, job }: On) => {
+  const stepsOf = (before: number) => ({
+    program: partialLocalSgd(build, alone, before + steps),
+    drainAfter: before
+  })
+  // Steps plain come after as many more, in which a backend finds out what comes again. Of a few runs, one of which may be held up.
+  const plain = () => stepsOf(warmupSteps + steps)
+  return timedAndPlain(
+    { world, prepare: preparing(emulated) },
+    { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
+    job,
+    emulated === undefined ? undefined : false
+  ).pipe(Effect.tap(({ record }) => timedInParts(isOther(job) ? [] : stepsInParts(record, graph, steps))))
+}
+
 const profileTraining = (
   scenario: Scenario,
-  { world, graph, build, planned, shard }: Effect.Success<ReturnType<typeof prepareTraining>>,
+  training: Training,
   options: ProfileCommandOptions,
   { emulated, job }: On
 ) =>
@@ -206,68 +224,41 @@ const profileTraining = (
     yield* requireDevice
     if (!isOther(job)) yield* warn(scenario)
     const { steps } = options
-    const stepsOf = (before: number) => ({
-      program: partialLocalSgd(build, alone, before + steps),
-      drainAfter: before
-    })
-    // Steps plain come after as many more, in which a backend finds out what comes again. Of a few runs, one of which may be held up.
-    const plain = () => stepsOf(warmupSteps + steps)
+    const { world, graph, build, planned, shard } = training
     const watched: Array<Timed> = []
-    const ran = yield* watchingCores(
-      "layers",
-      watched,
-      timedAndPlain(
-        { world, prepare: preparing(emulated) },
-        { timed: stepsOf(warmupSteps), plain: [plain, plain, plain], counted: 3 },
-        job,
-        emulated === undefined ? undefined : false
-      ).pipe(Effect.tap(({ record }) => timedInParts(isOther(job) ? [] : stepsInParts(record, graph, steps))))
-    )
-    const sizes = messageSizesOf(graph)
+    const ran = yield* watchingCores("layers", watched, timedSteps(training, steps, { emulated, job }))
     const collectives = yield* watchingCores(
       "collectives",
       watched,
-      world.size < 2 ? Effect.succeed([]) : timeCollectives(world.size, sizes, { processes: job })
+      world.size < 2
+        ? Effect.succeed([])
+        : timeCollectives(world.size, messageSizesOf(graph), { processes: job })
     )
     const costs = isOther(job) ? undefined : yield* costsOfRun(ran, { hosted: false })
     const recording = ofSteps(costs?.recording, steps)
     const times = timesWithout(recording, ran.record, graph, steps)
     const [{ layers, busySeconds, unattributedShare }, span] = [times, spanOf(times)]
-    const beside = (what: Pick<Parameters<typeof companyOf>[0], "among" | "messages">) =>
-      watchingCores(
-        "kernels beside collectives",
-        watched,
-        companyOf({
-          ...what,
-          world,
-          stepsOf: (count) => partialLocalSgd(build, alone, count),
-          steps,
-          stepSeconds: span,
-          prepare: preparing(emulated),
-          job
-        })
-      )
-    const message = messageKindOf(planned.wire, gradientDtypeOf(graph))
-    const ofGradients = yield* beside({
-      among: (rank) => shard?.placeOf(rank).peers ?? world.all,
-      messages: gradientMessages(collectives, message, span)
-    })
-    const ofUnits =
-      shard &&
-      (yield* beside({
-        among: (rank) => shard.placeOf(rank).shard,
-        messages: timedMessages(collectives, unitMessages(shard, graph), shard.ranks)
-      }))
-    // A scenario has one number for what goes between nodes.
-    const [company, inside] =
-      shard !== undefined && onOneNode(world, shard.placeOf(0).shard.ranks)
-        ? [ofGradients, ofUnits]
-        : [slower(ofGradients, ofUnits), undefined]
+    const { between, inside, rows } = yield* companiesOf(
+      {
+        world,
+        stepsOf: (count) => partialLocalSgd(build, alone, count),
+        steps,
+        stepSeconds: span,
+        prepare: preparing(emulated),
+        job
+      },
+      {
+        collectives,
+        message: messageKindOf(planned.wire, gradientDtypeOf(graph)),
+        units: shard && { shard, messages: unitMessages(shard, graph) }
+      },
+      watched
+    )
     if (costs === undefined) return said("")
     const notes = [
       ...(yield* placeNotes({ emulated, job }, world, watched)),
       ...stepWarnings(stepsInParts(ran.record, graph, steps)),
-      ...companyWarnings(company, "collectives.slowdown"),
+      ...companyWarnings(between, "collectives.slowdown"),
       ...companyWarnings(inside, "collectives.slowdownInside")
     ]
     yield* warnOf(notes)
@@ -288,8 +279,7 @@ const profileTraining = (
       parameters: parametersOf(graph),
       ops: [...costs.ops, ...(yield* copiesOf(options))],
       // Kernels of an emulated device mostly sleep: messages wait for nothing beside them.
-      collectives:
-        emulated === undefined ? withWaits(withWaits(collectives, ofGradients), ofUnits) : collectives
+      collectives: emulated === undefined ? rows : collectives
     }
     yield* writeProfile(options.out, profile)
     const told = {
@@ -305,7 +295,7 @@ const profileTraining = (
       ops: profile.ops.length,
       collectives: collectives.length,
       ...toldOf(recording),
-      ...slowdowns(company),
+      ...slowdowns(between),
       ...slowdowns(inside, "Inside"),
       warnings: (yield* CurrentWarnings).told
     }
@@ -314,7 +304,7 @@ const profileTraining = (
       `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
         `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n` +
         recordingLine(recording) +
-        companyLine(company, "collectives.slowdown") +
+        companyLine(between, "collectives.slowdown") +
         companyLine(inside, "collectives.slowdownInside")
     )
   })

@@ -31,7 +31,18 @@ const options = files.flatMap((file) => {
 })
 
 /** Places, and what a scenario's reader or another program looks at. */
-const free = new Set(["out", "folder", "profiles", "traces", "scenario", "python", "set", "model", "only"])
+const free = new Set([
+  "out",
+  "folder",
+  "profiles",
+  "traces",
+  "table",
+  "scenario",
+  "python",
+  "set",
+  "model",
+  "only"
+])
 
 /** What is said of them, to the letter. */
 const messages: ReadonlyArray<readonly [line: ReadonlyArray<string>, message: string]> = [
