@@ -1,6 +1,6 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
-import type { LinkSpec, WanPairs, World } from "../world.ts"
+import { onOneNode, type LinkSpec, type WanPairs, type World } from "../world.ts"
 import { bothWays, chainOver, farthestHops, levelsOf, ringOver, treesOver, type Hop } from "./hops.ts"
 import { greatest } from "../extremes.ts"
 import { hierarchyOver } from "./hierarchy.ts"
@@ -198,8 +198,7 @@ export class Network {
 
   /** They are all of one node. */
   onOneNode(ranks: ReadonlyArray<number>): boolean {
-    const { nodeOf } = this.#world
-    return ranks.every((rank) => nodeOf[rank] === nodeOf[ranks[0]!])
+    return onOneNode(this.#world, ranks)
   }
 
   /** No byte of it leaves a node. */
