@@ -1,31 +1,19 @@
 # One rank of PyTorch DDP in the same set-up as bench/cluster/time-to-loss.ts, which starts it: Hugging Face's GPT-2 from the same weights, on
 # the same batches, in eager mode under bf16 autocast with float32 weights and fused AdamW, gradients averaged as bfloat16 in buckets of
 # 25 MiB. Takes a line of JSON for each run on its standard input, as runners.ts sends it, and answers with one.
-import json
 import math
-import os
 import pathlib
 import sys
 import time
-import traceback
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "native"))
+for folder in ("native", "measured"):
+    sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / folder))
 
 import torch
 import torch.distributed as dist
-import transformers
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-from torch.nn.parallel import DistributedDataParallel
 from torch_gpt2 import first_model, loss_of, tokens_of, windows
-
-rank, ranks = int(os.environ["TANDEM_RANK"]), int(os.environ["TANDEM_WORLD_SIZE"])
-cuda = sys.argv[1] == "cuda"
-device = f"cuda:{rank}" if cuda else "cpu"
-
-
-def synchronize():
-    if cuda:
-        torch.cuda.synchronize()
+from torch_ranks import cuda, device, rank, ranks, serve, synchronize
+from training import data_parallel_sending
 
 
 def autocast():
@@ -50,10 +38,7 @@ def train(folder, steps, evaluateEvery, batches, seed, batch, sizes, optimizer):
 
     initial_loss = held_out_loss()
     copies = [[torch.empty_like(parameter) for parameter in model.parameters()] for _ in range(steps // evaluateEvery)]
-    wrapped = DistributedDataParallel(model, device_ids=[rank] if cuda else None, gradient_as_bucket_view=True,
-                                      broadcast_buffers=False)
-    if cuda:  # the hook is for NCCL alone; gloo sends float32
-        wrapped.register_comm_hook(None, bf16_compress_hook)
+    wrapped = data_parallel_sending("bfloat16", model, device)
     synchronize()
     dist.barrier()
     began, seconds = None, []
@@ -83,35 +68,11 @@ def train(folder, steps, evaluateEvery, batches, seed, batch, sizes, optimizer):
     return {"initialLoss": initial_loss, "points": points}
 
 
-def main():
-    # Answers leave on the real standard output; whatever a library prints goes to standard error.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(rank), str(ranks)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if cuda:
-        torch.cuda.set_device(rank)
-    else:
-        torch.set_num_threads(1)
-    dist.init_process_group("nccl" if cuda else "gloo", init_method="env://")
-    if rank == 0:
-        nccl = f", NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}" if cuda else ""
-        print(f"torch {torch.__version__}, transformers {transformers.__version__}{nccl}", file=sys.stderr)
-    for line in sys.stdin:
-        try:
-            own = train(**json.loads(line))
-            all_ranks = [None] * ranks
-            dist.all_gather_object(all_ranks, own)
-            answer = {"ranks": all_ranks}
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps({"answer": answer}), file=answers, flush=True)
-        if cuda:
-            torch.cuda.empty_cache()
-    # Skip what an interpreter does at its end: wrapped models would outlive their process group.
-    answers.flush()
-    os._exit(0)
+def run(**asked):
+    own = train(**asked)
+    all_ranks = [None] * ranks
+    dist.all_gather_object(all_ranks, own)
+    return {"ranks": all_ranks}
 
 
-main()
+serve(run)

@@ -19,13 +19,12 @@ import time
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from kernel_counters import Watched, offloads, tcp_settings
 from rank_processes import serve
+from training import adamw, data_parallel, first_module, fully_sharded, random_tokens, take_step
 
-BUCKET_CAP_MB = 25
 PRODUCT_WIDTH = 4096
 # Sequences by tokens of a step that has so little to compute that its host sets the pace.
 FEW = (1, 16)
@@ -49,40 +48,22 @@ class Built:
 
     def __init__(self, model: str, mode: str, device: torch.device, rank: int, small: bool):
         kind, config, shape = configuration(model, small)
-        self.mode, self.device = mode, device
-        torch.manual_seed(0)  # the same weights in every rank
-        with torch.device(device):
-            module = kind(config)
-        module = module.to(device).train()
+        self.mode = mode
+        module = first_module(kind, config, device)
         self.parameters = sum(parameter.numel() for parameter in module.parameters())
-        torch.manual_seed(1 + rank)
-        self.tokens = torch.randint(config.vocab_size, shape, device=device)
-        self.few_tokens = torch.randint(config.vocab_size, FEW, device=device)
+        self.tokens, self.few_tokens = random_tokens(config.vocab_size, [shape, FEW], device, rank)
         if mode == "local16":
             for parameter in module.parameters():  # Not buffers: FSDP2 leaves these as they are.
                 parameter.data = parameter.data.to(torch.bfloat16)
         elif mode == "ddp":
-            module = DistributedDataParallel(module, bucket_cap_mb=BUCKET_CAP_MB, gradient_as_bucket_view=True,
-                                             init_sync=False)
+            module = data_parallel(module, init_sync=False)
         elif mode == "fsdp":
-            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-            for block in module.transformer.h if model == "gpt2" else module.model.layers:
-                fully_shard(block, mp_policy=policy, reshard_after_forward=True)
-            fully_shard(module, mp_policy=policy)
-        self.module = module
-        self.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=device.type == "cuda")
+            module = fully_sharded(module)
+        self.module, self.optimizer = module, adamw(module, device)
 
     def step(self, few: bool = False):
-        tokens = self.few_tokens if few else self.tokens
-        if self.mode in ("fsdp", "local16"):
-            loss = self.module(input_ids=tokens, labels=tokens).loss
-        else:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                loss = self.module(input_ids=tokens, labels=tokens).loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        autocast = self.mode not in ("fsdp", "local16")
+        take_step(self.module, self.optimizer, self.few_tokens if few else self.tokens, autocast)
 
 
 class Rank:
