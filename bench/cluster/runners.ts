@@ -106,6 +106,10 @@ export class Runners<R, A extends object> {
         else if (rank === 0) this.#waiting?.begun()
       })
       child.stdin!.on("error", () => {})
+      // A program that is not there; its streams close then.
+      child.on("error", ({ message }) => {
+        this.#over ??= `rank ${rank} did not start: ${message}`
+      })
       child.on("close", (code) => {
         this.#over ??= `a rank has ended (code ${code})`
         this.#end(this.#over)

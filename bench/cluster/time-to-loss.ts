@@ -20,9 +20,11 @@ import { prepareTraining } from "../../scenarios/families/data-parallel/kernels.
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { firstValues, writeForTorch } from "../native/for-torch.ts"
+import { Crew, graceMillis, within } from "./crew.ts"
 import { foretell, profileLine, startProfile, type Foretold } from "./foretell.ts"
+import { gpt2Sizes } from "./hugging-face.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
-import { ended, Runners, startRanks, type Failed } from "./runners.ts"
+import { ended, Runners, startRanks } from "./runners.ts"
 import { chartOf, reportOf, rowLine, together, type Answer, type Row } from "./time-to-loss-report.ts"
 import type { HowLong, Request } from "./time-to-loss-rank.ts"
 import { backendOf, namesOf, optionsOf, positiveNumber, quantityOf, wholeNumber } from "../numbers.ts"
@@ -90,25 +92,6 @@ const say = (text: string): void =>
 /** Kept back of the time that was given, for the report. */
 const reserveSeconds = 4
 
-/** What comes of it within so many seconds; what `late` says where nothing does, after `stop`. */
-const within = async <A>(seconds: number, work: Promise<A>, stop: () => void, late: A): Promise<A> => {
-  let timer: NodeJS.Timeout | undefined
-  const over = new Promise<A>((resolve) => {
-    timer = setTimeout(
-      () => {
-        stop()
-        resolve(late)
-      },
-      1000 * Math.max(0, seconds)
-    )
-  })
-  try {
-    return await Promise.race([work, over])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
 /** A profile at full speed for plans and predictions; undefined where it could not be made. */
 const profiled = async (): Promise<string | undefined> => {
   const profile = path.join(out, "profile.arrow")
@@ -149,46 +132,18 @@ const writeFiles = async () => {
     })
   const { model, seed, training } = scenario
   if (!("gpt2" in model)) throw new Error(`${file}: model.gpt2, which PyTorch has too`)
-  const { layers, width, heads, vocabulary, context, batch } = model.gpt2
-  const sizes = {
-    n_layer: layers,
-    n_embd: width,
-    n_head: heads,
-    n_positions: context,
-    vocab_size: vocabulary
-  }
   return {
     gradientBytes: 2 * parameterCount(graph),
-    forTorch: { folder, seed, batch, sizes, optimizer: training!.optimizer }
+    forTorch: {
+      folder,
+      seed,
+      batch: model.gpt2.batch,
+      sizes: gpt2Sizes(model.gpt2),
+      optimizer: training!.optimizer
+    }
   }
 }
 type ForTorch = Awaited<ReturnType<typeof writeFiles>>["forTorch"]
-
-/** Ranks of ours or of PyTorch's, started again after a run that failed: what it has left is not known. */
-class Crew<Asked extends object> {
-  readonly #start: () => Runners<Asked, Answer>
-  #runners: Runners<Asked, Answer> | undefined
-
-  constructor(start: () => Runners<Asked, Answer>) {
-    this.#start = start
-  }
-
-  async run(asked: Asked, seconds: number): Promise<Answer | Failed> {
-    const runners = (this.#runners ??= this.#start())
-    const late = { error: `ended after ${seconds.toFixed(0)} s` }
-    const answer = await within(seconds, runners.run(asked), () => runners.kill(), late)
-    if ("error" in answer) this.end()
-    return answer
-  }
-
-  end(): void {
-    this.#runners?.kill()
-    this.#runners = undefined
-  }
-}
-
-/** Others have little to say when one has failed: what they wait for does not come. */
-const graceMillis = 10_000
 
 const rows: Array<Row> = []
 const keep = (more: object): void =>
@@ -211,8 +166,8 @@ const stepsWithin = (variant: string, stepSeconds: number): number => {
 interface Where {
   readonly point: string
   readonly profile: string | undefined
-  readonly ours: Crew<Request>
-  readonly theirs: Crew<ForTorch & HowLong>
+  readonly ours: Crew<Request, Answer>
+  readonly theirs: Crew<ForTorch & HowLong, Answer>
   readonly forTorch: ForTorch
 }
 
@@ -263,7 +218,7 @@ say(
 
 const first = { up: rates[0]!, down: rates[0]! }
 const cluster = new Cluster(Array.from({ length: ranks }, () => first))
-const ours = new Crew<Request>(
+const ours = new Crew<Request, Answer>(
   () =>
     new Runners(
       startRanks(
@@ -275,7 +230,7 @@ const ours = new Crew<Request>(
       graceMillis
     )
 )
-const theirs = new Crew<ForTorch & HowLong>(
+const theirs = new Crew<ForTorch & HowLong, Answer>(
   () =>
     new Runners(
       startRanks(ranks, cluster, ["bench/cluster/torch-ddp.py", options.backend], "pipe", {
@@ -308,8 +263,7 @@ try {
     }
   }
 } finally {
-  ours.end()
-  theirs.end()
+  await Promise.all([ours.end(), theirs.end()])
   cluster.close()
 }
 const { text, complete } = reportOf(rows, base)

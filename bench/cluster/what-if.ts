@@ -11,9 +11,12 @@
 //                                                     --sites 2 a rank of either site has a part of each
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --exact-sums      DDP's 16-bit gradients exchanged, added by own kernels and rounded
 //                                                     once; without, NCCL adds them around a ring, as under PyTorch's DDP
+//   node bench/cluster/what-if.ts --backend cuda --torch          PyTorch's own steps too (torch, transformers): whole models under DDP,
+//                                                     with --sites HSDP; never while ours run, in none of the errors, not at "drop:";
+//                                                     with --backend cpu on gloo, beside a device that ours only stands for
 // Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
-// tenth from the middle of the run on. Exit code 1 where anything was not measured, or not within the bounds, which were set before
+// tenth from the middle of the run on. Exit code 1 where anything was not measured, PyTorch's steps too, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
 import { spawnSync } from "node:child_process"
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
@@ -21,6 +24,7 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { WireDtype } from "../../core/algorithms/data-parallel/fields.ts"
+import { messageOf } from "../../core/message-of.ts"
 import { foretell, profileLine, startProfile } from "./foretell.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
@@ -41,7 +45,8 @@ import {
   type Point
 } from "./what-if-choices.ts"
 import type { MeasuredSteps, Request, Told } from "./what-if-rank.ts"
-import { reportOf, rowLine, type Row } from "./what-if-report.ts"
+import { reportOf, rowLine, torchFigures, torchLine, type Row, type TorchRow } from "./what-if-report.ts"
+import { torchModeOf, torchModelOf, torchStepsAt, whyNoTorch, type BesideTorch } from "./what-if-torch.ts"
 import {
   backendOf,
   nameOf,
@@ -76,6 +81,10 @@ const { values: options } = optionsOf({
     profiles: { type: "string" },
     /** Print the ops of rank 0 too, foretold and measured beside each other; on GPUs each run is made twice then. */
     ops: { type: "boolean", default: false },
+    /** PyTorch's steps beside ours. */
+    torch: { type: "boolean", default: false },
+    /** Which has torch and transformers. */
+    python: { type: "string", default: "python3" },
     "budget-seconds": { type: "string", default: "1000000" }
   }
 })
@@ -108,6 +117,7 @@ const exactSums = options["exact-sums"]
 /** Variables of all ranks. */
 const sums = exactSums ? { TANDEM_CUDA_NCCL_SUMS: "0" } : {}
 const deadline = performance.now() + 1000 * positiveNumber("--budget-seconds", chosen["budget-seconds"])
+const secondsLeft = (): number => (deadline - performance.now()) / 1000
 const file = path.resolve(root, chosen.scenario)
 process.chdir(root)
 
@@ -131,6 +141,17 @@ interface Change {
 
 const faultOf = ({ fromSeconds, bytesPerSecond }: Change): string =>
   `faults=[{link: inter, of: 0, bandwidth: ${bytesPerSecond}B/s, from: ${fromSeconds}s}]`
+
+/** Gives each host's link what it has at a point, until something changes. */
+const shapeLinks = (cluster: Cluster | undefined, hosts: number, { bytesPerSecond, host0 }: Point): void => {
+  for (let host = 0; host < hosts; host++) {
+    const own = host === 0 && host0 === "asymmetric" ? bytesPerSecond / 4 : bytesPerSecond
+    setRate(cluster, host, own)
+  }
+}
+
+const setRate = (cluster: Cluster | undefined, host: number, bytesPerSecond: number): void =>
+  cluster?.setRates(host, { up: bytesPerSecond, down: bytesPerSecond })
 
 interface Profiled {
   readonly file: string
@@ -176,7 +197,7 @@ const profile = async (
 interface Where {
   readonly layout: Layout
   /** Those that are there; after a run that they did not survive, others. */
-  readonly runners: () => Runners<Request, Told>
+  readonly runners: () => Promise<Runners<Request, Told>>
   readonly cluster: Cluster | undefined
   /** The profile that layers are from, and those of collectives between hosts, and inside of them, without limit. */
   readonly compute: Profiled
@@ -185,6 +206,7 @@ interface Where {
 }
 
 const rows: Array<Row> = []
+const torchRows: Array<TorchRow> = []
 
 const withoutOps = (told: Told): MeasuredSteps => {
   const { ops: _, warmupSteps: __, ...steps } = told
@@ -200,8 +222,6 @@ const measure = async (
 ): Promise<void> => {
   const { ranks, hosts, perHost } = layout
   const rate = point.bytesPerSecond
-  const setRate = (host: number, bytesPerSecond: number): void =>
-    cluster?.setRates(host, { up: bytesPerSecond, down: bytesPerSecond })
   // Without namespaces each rank has a port of its own.
   const ofHost = cluster === undefined ? perHost * rate : rate
   for (const name of names) {
@@ -239,13 +259,12 @@ const measure = async (
       predictedSeconds: foretold.stepSeconds,
       predictedComputeSeconds: foretold.computeSeconds
     }
-    if (performance.now() > deadline) {
+    if (secondsLeft() < 0) {
       rows.push({ ...row, measured: undefined })
       continue
     }
-    for (let host = 0; host < hosts; host++) setRate(host, rate)
+    shapeLinks(cluster, hosts, point)
     let later: NodeJS.Timeout | undefined
-    if (change?.fromSeconds === 0) setRate(0, change.bytesPerSecond)
     const settleSteps = emulateDevice ? 0 : settlingSteps(name, period, foretold.stepSeconds)
     const request = {
       file,
@@ -255,12 +274,12 @@ const measure = async (
       settleSteps,
       ops: options.ops
     }
-    const running = runners()
+    const running = await runners()
     const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * foretold.makespanSeconds))
     const began = performance.now()
     const answer = await running.run(request, () => {
       if (change !== undefined && change.fromSeconds > 0)
-        later = setTimeout(() => setRate(0, change.bytesPerSecond), 1000 * change.fromSeconds)
+        later = setTimeout(() => setRate(cluster, 0, change.bytesPerSecond), 1000 * change.fromSeconds)
     })
     clearTimeout(patience)
     clearTimeout(later)
@@ -279,28 +298,61 @@ const keep = (): void => {
   if (chosen.out === undefined) return
   const { scenario, backend, whole, mps: shared } = chosen
   const told = { period, scenario, backend, sites, whole, mps: shared, exactSums, slowdowns, rows }
-  writeFileSync(chosen.out, `${JSON.stringify(told, undefined, 1)}\n`)
+  const torch = torchMode === undefined ? {} : { torch: torchFigures(torchMode, torchRows, rows) }
+  writeFileSync(chosen.out, `${JSON.stringify({ ...told, ...torch }, undefined, 1)}\n`)
 }
 
-const startRunners = ({ ranks, perHost }: Layout, cluster: Cluster | undefined): Runners<Request, Told> => {
-  const command = ["bench/cluster/what-if-rank.ts", "--backend", options.backend]
+/** Variables of ranks that measure, PyTorch's like ours. */
+const variablesOf = ({ perHost }: Layout): Readonly<Record<string, string>> => ({
+  ...mps?.env,
+  ...sums,
   // Of rings it is known what crosses the link of a host; of trees, which NCCL takes at times, it depends on where they stand.
-  const env = { ...mps?.env, ...sums, ...(perHost > 1 ? { NCCL_ALGO: "Ring" } : {}) }
-  return new Runners(startRanks(ranks, cluster, command, "pipe", { perHost, env }))
+  ...(perHost > 1 ? { NCCL_ALGO: "Ring" } : {})
+})
+
+const startRunners = (layout: Layout, cluster: Cluster | undefined): Runners<Request, Told> => {
+  const command = ["bench/cluster/what-if-rank.ts", "--backend", options.backend]
+  const ranksAre = { perHost: layout.perHost, env: variablesOf(layout) }
+  return new Runners(startRanks(layout.ranks, cluster, command, "pipe", ranksAre))
 }
 
 const clusterOf = (hosts: number, bytesPerSecond: number): Cluster =>
   new Cluster(Array.from({ length: hosts }, () => ({ up: bytesPerSecond, down: bytesPerSecond })))
 
-/** Measures at these points with ranks that end then. */
+/** Measures at these points with ranks that end then; and, where PyTorch is asked for, with its ranks after that. */
 const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runners">): Promise<void> => {
-  let running = startRunners(where.layout, where.cluster)
-  const runners = () => {
-    if (running.over) running = startRunners(where.layout, where.cluster)
+  const { layout, cluster } = where
+  let running = startRunners(layout, cluster)
+  const close = async (): Promise<void> => {
+    // Of those that a run has left, some may wait for the others for ever.
+    if (running.over) running.kill()
+    await running.close()
+  }
+  const runners = async () => {
+    if (running.over) {
+      await close()
+      running = startRunners(layout, cluster)
+    }
     return running
   }
   for (const point of points) await measure({ ...where, runners }, point)
-  await running.close()
+  await close()
+  if (torch === undefined) return
+  await torchStepsAt(torch, {
+    layout,
+    points,
+    cluster,
+    env: variablesOf(layout),
+    shape: (point) => shapeLinks(cluster, layout.hosts, point),
+    stepSecondsNear: ({ name }) =>
+      rows.find((row) => row.ranks === layout.ranks && row.point === name && row.algorithm === "ddp")
+        ?.predictedSeconds,
+    heard: (row) => {
+      torchRows.push(row)
+      console.log(torchLine(row, rows))
+      keep()
+    }
+  })
 }
 
 /** Layers, and collectives between hosts and inside of them, where nothing limits them but what the ranks will go by. */
@@ -351,6 +403,23 @@ const measureAll = async (layout: Layout): Promise<void> => {
 
 const shaped = points.filter(({ name }) => name !== nvlink)
 if (options.mps && shaped.length < points.length) throw new Error(`--mps: with --points that are bandwidths`)
+/** What of PyTorch is asked for; undefined where it is not. */
+const torchMode = options.torch ? torchModeOf(layouts[0]!) : undefined
+const torch: BesideTorch | undefined =
+  torchMode === undefined
+    ? undefined
+    : {
+        python: chosen.python,
+        backend: options.backend,
+        wire: chosen.wire,
+        secondsLeft,
+        missing: whyNoTorch(chosen.python),
+        model: await torchModelOf(file, torchMode, chosen.wire).catch((error: unknown) => {
+          console.error(`--torch: ${file}: ${messageOf(error)}`)
+          process.exit(2)
+        })
+      }
+if (torch?.missing !== undefined) console.error(`--torch: no steps of PyTorch: ${torch.missing}`)
 const reason = shaped.length === 0 ? undefined : whyNoCluster()
 if (reason !== undefined) {
   console.error(`no network namespaces here: ${reason}`)
@@ -372,7 +441,11 @@ try {
   }
   rmSync(folder, { recursive: true, force: true })
 }
-const { text, complete, medianError, worstError } = reportOf(rows, names)
+const { text, complete, medianError, worstError } = reportOf(
+  rows,
+  names,
+  torchMode === undefined ? undefined : { mode: torchMode, rows: torchRows }
+)
 console.log(`\n${text}\n${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`)
 keep()
 process.exitCode = complete && medianError <= bounds.median && worstError <= bounds.worst ? 0 : 1
