@@ -1,4 +1,4 @@
-// What checkpoints cost: foretold by the simulator from a profile, the disk's speed and that of copies, then run for real. One rank
+// What checkpoints cost: predicted by the simulator from a profile, the disk's speed and that of copies, then run for real. One rank
 // whose kernels take what a slow device needs, so that a step is the same whatever else this machine does.
 //   node bench/checkpoint-cost.ts [--every 1,2,4,16] [--folder <on the disk to measure>]
 import { spawnSync } from "node:child_process"
@@ -55,7 +55,7 @@ const storageRate = async (bytes: number): Promise<number> => {
   return bytes / median(seconds)
 }
 
-const foretell = async (profile: string, checkpoint: string | undefined): Promise<number> => {
+const predict = async (profile: string, checkpoint: string | undefined): Promise<number> => {
   const more = [
     `model={profile: ${profile}}`,
     ...(checkpoint === undefined ? [] : [`checkpoint=${checkpoint}`])
@@ -118,16 +118,16 @@ try {
   console.log(
     `copies ${(copyRate / 1e9).toFixed(2)} GB/s, storage ${(rate / 1e6).toFixed(0)} MB/s; ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}`
   )
-  console.log("every  foretold     took        off by")
+  console.log("every  predicted    took        off by")
   for (const every of [undefined, ...periods]) {
     const checkpoint =
       every === undefined
         ? undefined
         : `{every: ${every}, hostLink: {bandwidth: ${copyRate}B/s, latency: 10us}, storage: {bandwidth: ${rate}B/s}}`
-    const foretold = await foretell(profile, checkpoint)
+    const predicted = await predict(profile, checkpoint)
     const took = await run(every)
     console.log(
-      `${String(every ?? "none").padEnd(5)}  ${milliseconds(foretold).padStart(9)}  ${milliseconds(took).padStart(9)}  ${(100 * (foretold / took - 1)).toFixed(1)} %`
+      `${String(every ?? "none").padEnd(5)}  ${milliseconds(predicted).padStart(9)}  ${milliseconds(took).padStart(9)}  ${(100 * (predicted / took - 1)).toFixed(1)} %`
     )
   }
 } finally {

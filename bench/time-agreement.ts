@@ -77,7 +77,7 @@ for (const algorithm of algorithms) {
     const both = await Effect.runPromise(runOnBoth({ ...options, leastSeconds }))
     show(rowOf("emulated", algorithm, `${ranks} ranks, 2 Mbit/s`, both))
   }
-  // Changed: costs recorded on two ranks with unlimited links foretell other worlds.
+  // Changed: costs recorded on two ranks with unlimited links predict other worlds.
   const before = await Effect.runPromise(runOnBoth({ ...(await bothOf([...sets, "ranks=2"])), leastSeconds }))
   for (const [ranks, bandwidth] of [
     [2, "1Mbit/s"],

@@ -161,7 +161,7 @@ export const watchingCores = <A, E, R>(
   })
 
 /**
- * A longer wait is told: foretold times are held to 5 % elsewhere (docs/validation.md), and what was measured with more of it in it cannot be
+ * A longer wait is told: predicted times are held to 5 % elsewhere (docs/validation.md), and what was measured with more of it in it cannot be
  * closer than that to what devices of their own would take.
  */
 const untoldShare = 0.05

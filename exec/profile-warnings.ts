@@ -7,7 +7,7 @@ import type { CollectiveSamples } from "./recorded.ts"
 import type { Recording } from "./recording-cost.ts"
 
 /**
- * Measurements of one thing whose most is more times the least are told: a value in their middle is off by a tenth from both, and foretold
+ * Measurements of one thing whose most is more times the least are told: a value in their middle is off by a tenth from both, and predicted
  * times are held to 5 % elsewhere (docs/validation.md).
  */
 const untoldRatio = 1.2

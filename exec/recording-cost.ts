@@ -135,11 +135,11 @@ export const costOfRecording = (
   host: Launching = {}
 ): Recording | undefined => {
   const replay = new Replay(run, rank, of)
-  const foretold = replay.stretches(0, {})
+  const predicted = replay.stretches(0, {})
   const alike = Map.groupBy(
     [...plain.keys()].filter((index) => {
       const { ops, slept } = plain[index]!
-      return !slept && timed[index]?.ops === ops && foretold[index]?.ops === ops && !timed[index].slept
+      return !slept && timed[index]?.ops === ops && predicted[index]?.ops === ops && !timed[index].slept
     }),
     (index) => plain[index]!.ops
   )
@@ -184,7 +184,7 @@ export const costOfRecording = (
   }
   const found = hostOf()
   const kinds = new Map(
-    [...Map.groupBy(indices, (index) => foretold[index]!.kind)].filter(
+    [...Map.groupBy(indices, (index) => predicted[index]!.kind)].filter(
       ([, { length }]) => length >= leastStretches
     )
   )

@@ -1,5 +1,5 @@
 // What a profile has of a run that was timed and run plain: ops as they are when nobody times them, and the host of a program that
-// reads. Everything that is to foretell real runs takes its costs from here.
+// reads. Everything that is to predict real runs takes its costs from here.
 import * as Effect from "effect/Effect"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import type { MachineError } from "../core/machine/machine.ts"

@@ -22,7 +22,7 @@ export interface Runnable<A = unknown> {
   program(): Program<A>
   /** The same for so many steps in all, where a program has steps: to hold a long run to a horizon. */
   upTo?(steps: number): Program<A>
-  /** What it is made of, one op after another, so many times: for a profile that is to foretell other schedules of the same. */
+  /** What it is made of, one op after another, so many times: for a profile that is to predict other schedules of the same. */
   alone?(steps: number): PartsAlone
   readonly network: "fluid" | "alpha-beta"
   readonly collectives: CollectiveAlgorithm

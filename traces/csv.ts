@@ -8,7 +8,7 @@ import { mergedRows, tableProfile, type TableOptions } from "./table-profile.ts"
 import {
   bytesOfCell,
   collectiveNamed,
-  isForetold,
+  isPredicted,
   isOtherCollective,
   secondsOfCell,
   timingColumns,
@@ -60,8 +60,8 @@ export const importCsv = (
       const { warnings: told, ...tables } = vidurTables(file, head, lines)
       return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings: told }
     }
-    if (isForetold(head.cells)) {
-      const value = "times that sim collective foretold"
+    if (isPredicted(head.cells)) {
+      const value = "times that sim collective predicted"
       throw new TraceError({ file, field: `line ${head.number}, header`, value, accepted: "measured times" })
     }
     const columns = timingColumns(head.cells)

@@ -200,7 +200,7 @@ const knownTexts: typeof known = [
   [
     matches(/^\uFEFF?op,ranks,sizeBytes,.*\bwireSeconds\b/u),
     "answers",
-    "what sim collective foretold, as a table: no measurements",
+    "what sim collective predicted, as a table: no measurements",
     collectiveTable
   ],
   [

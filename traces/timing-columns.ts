@@ -63,7 +63,7 @@ const timeOf = (name: string): TimeColumn | undefined => {
 }
 
 /** Whether the columns are those of what `sim collective` writes: its answers are no measurements. */
-export const isForetold = (names: ReadonlyArray<string>): boolean =>
+export const isPredicted = (names: ReadonlyArray<string>): boolean =>
   names.includes("wireSeconds") && names.includes("latencySeconds")
 
 /** Which column is which; of several for one thing the first that is called most plainly so. */

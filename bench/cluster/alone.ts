@@ -30,7 +30,7 @@ const points = values.points
 const sizes = numbersOf("--mib", values.mib, positiveNumber).map((mib) => String(Math.round(mib * 2 ** 20)))
 
 console.log(`${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats}`)
-console.log("ranks  link        collective       bytes    foretold     took   off by")
+console.log("ranks  link        collective       bytes   predicted     took   off by")
 for (const ranks of counts) {
   for (const { point, rate } of points) {
     const link = { bytesPerSecond: rate * payloadShare(9000), latencySeconds: 1e-4 }
@@ -50,9 +50,9 @@ for (const ranks of counts) {
       for (const { op, sizeBytes, medianSeconds } of rows) {
         // Profiles count what a rank gets of a reduce-scatter.
         const puts = op === "reduce_scatter" ? sizeBytes * ranks : sizeBytes
-        const foretold = aloneSeconds(network, op, world.all, { algorithm: "direct" })(puts)
+        const predicted = aloneSeconds(network, op, world.all, { algorithm: "direct" })(puts)
         console.log(
-          `${String(ranks).padStart(5)}  ${point.padEnd(10)}  ${op.padEnd(14)} ${String(puts).padStart(9)}  ${(1e3 * foretold).toFixed(1).padStart(7)} ms  ${(1e3 * medianSeconds).toFixed(1).padStart(7)}  ${(100 * (foretold / medianSeconds - 1)).toFixed(1)} %`
+          `${String(ranks).padStart(5)}  ${point.padEnd(10)}  ${op.padEnd(14)} ${String(puts).padStart(9)}  ${(1e3 * predicted).toFixed(1).padStart(7)} ms  ${(1e3 * medianSeconds).toFixed(1).padStart(7)}  ${(100 * (predicted / medianSeconds - 1)).toFixed(1)} %`
         )
       }
     } finally {

@@ -1,4 +1,4 @@
-// Collectives of several ranks, foretold from those of fewer, beside what they took: how far a table carries. Knows nothing of how the
+// Collectives of several ranks, predicted from those of fewer, beside what they took: how far a table carries. Knows nothing of how the
 // table was come by.
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import { median } from "../../core/median.ts"
@@ -11,20 +11,20 @@ import { alignColumns } from "../../scenarios/table.ts"
 import { answerCollective } from "../../sim/collective-question.ts"
 
 /** A row of a table, and what the simulator says of it from rows of fewer ranks; undefined where there are none. */
-interface ForetoldCollective extends CollectiveCost {
-  readonly foretoldSeconds: number | undefined
+interface PredictedCollective extends CollectiveCost {
+  readonly predictedSeconds: number | undefined
 }
 
 /** All ranks on one node, whose links are no limit: by the way that NCCL's own messages go, a ring. */
-export const foretoldFromFewer = (rows: ReadonlyArray<CollectiveCost>): ReadonlyArray<ForetoldCollective> =>
+export const predictedFromFewer = (rows: ReadonlyArray<CollectiveCost>): ReadonlyArray<PredictedCollective> =>
   rows.map((row) => {
     const fewer = rows.filter(({ op, ranks }) => op === row.op && ranks < row.ranks)
-    if (fewer.length === 0) return { ...row, foretoldSeconds: undefined }
+    if (fewer.length === 0) return { ...row, predictedSeconds: undefined }
     const world = makeWorld([{ name: "here", nodes: [row.ranks] }], unlimitedLinks)
     const question = { op: row.op, sizeBytes: row.sizeBytes, algorithm: "ring" } as const
     const network = new Network(world, asStated(world))
     const { seconds } = answerCollective(question, world, network, new CollectiveTable(fewer), [])
-    return { ...row, foretoldSeconds: seconds }
+    return { ...row, predictedSeconds: seconds }
   })
 
 /** Bytes over the busiest link of a ring over the time, as nccl-tests has it of an all-reduce. */
@@ -35,10 +35,10 @@ const busBytesPerSecond = ({ op, ranks, sizeBytes, medianSeconds }: CollectiveCo
 
 const percent = (share: number): string => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)} %`
 
-/** Every row; then, for each kind of collective and number of ranks that was foretold, how far off. */
-export const collectivesReport = (rows: ReadonlyArray<ForetoldCollective>): string => {
-  const offOf = ({ foretoldSeconds, medianSeconds }: ForetoldCollective): number | undefined =>
-    foretoldSeconds === undefined ? undefined : foretoldSeconds / medianSeconds - 1
+/** Every row; then, for each kind of collective and number of ranks that was predicted, how far off. */
+export const collectivesReport = (rows: ReadonlyArray<PredictedCollective>): string => {
+  const offOf = ({ predictedSeconds, medianSeconds }: PredictedCollective): number | undefined =>
+    predictedSeconds === undefined ? undefined : predictedSeconds / medianSeconds - 1
   const lines = rows.map((row) => {
     const off = offOf(row)
     return [
@@ -47,13 +47,13 @@ export const collectivesReport = (rows: ReadonlyArray<ForetoldCollective>): stri
       formatBytes(row.sizeBytes),
       formatSeconds(row.medianSeconds),
       formatBandwidth(busBytesPerSecond(row)),
-      row.foretoldSeconds === undefined ? "" : formatSeconds(row.foretoldSeconds),
+      row.predictedSeconds === undefined ? "" : formatSeconds(row.predictedSeconds),
       off === undefined ? "" : percent(off)
     ]
   })
-  const head = ["op", "ranks", "bytes", "took", "bus", "foretold from fewer ranks", "off by"]
+  const head = ["op", "ranks", "bytes", "took", "bus", "predicted from fewer ranks", "off by"]
   const groups = Map.groupBy(
-    rows.filter(({ foretoldSeconds }) => foretoldSeconds !== undefined),
+    rows.filter(({ predictedSeconds }) => predictedSeconds !== undefined),
     ({ op, ranks }) => `${op} of ${ranks} from fewer ranks`
   )
   const sums = [...groups].map(([what, list]) => {

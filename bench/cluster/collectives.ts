@@ -1,5 +1,5 @@
 // NCCL by size: what collectives of 1 KiB to 1 GiB take among processes of this host, a GPU each, as a table and a profile, and how well
-// those of fewer ranks foretell those of more.
+// those of fewer ranks predict those of more.
 //   node bench/cluster/collectives.ts --backend cuda --ranks 2,4 --out nccl-h200-nvlink     nccl-h200-nvlink.csv and .arrow
 //   node bench/cluster/collectives.ts --table traces/tables/nccl-h200-nvlink.csv            of a table that was made so before
 //   node bench/cluster/collectives.ts --ranks 2,3 --sizes 4KiB,64KiB,1MiB                   processes of the cpu backend
@@ -12,7 +12,7 @@ import { CurrentBackend } from "../../exec/backend.ts"
 import { thisDevice } from "../../exec/bench.ts"
 import { importCsvFile } from "../../traces/csv.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
-import { collectivesCsv, collectivesReport, foretoldFromFewer } from "./collectives-report.ts"
+import { collectivesCsv, collectivesReport, predictedFromFewer } from "./collectives-report.ts"
 import { ended, startRanks } from "./runners.ts"
 import { backendOf, numbersOf, optionsOf, quantityOf, wholeNumber } from "../numbers.ts"
 
@@ -34,7 +34,7 @@ const { values } = optionsOf({
 if (values.table !== undefined) {
   const { profile } = await Effect.runPromise(importCsvFile(values.table))
   const unlimited = profile.collectives.filter(({ link }) => link === "unshaped")
-  console.log(collectivesReport(foretoldFromFewer(unlimited)))
+  console.log(collectivesReport(predictedFromFewer(unlimited)))
   process.exit()
 }
 const counts = numbersOf("--ranks", values.ranks, wholeNumber)
@@ -62,7 +62,7 @@ const device = await Effect.runPromise(Effect.provideService(thisDevice, Current
 console.log(
   `${device}, ${availableParallelism()} cores, load ${loadavg()[0]!.toFixed(1)}; medians of ${repeats} (fewer of what is large)`
 )
-console.log(collectivesReport(foretoldFromFewer(rows)))
+console.log(collectivesReport(predictedFromFewer(rows)))
 if (values.out !== undefined) {
   writeFileSync(`${values.out}.csv`, collectivesCsv(rows))
   const { profile } = await Effect.runPromise(importCsvFile(`${values.out}.csv`, { device }))

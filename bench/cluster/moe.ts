@@ -1,4 +1,4 @@
-// FSMoE foretold and then run: a layer of experts on two nodes of two ranks is profiled once, op by op; the simulator says from that
+// FSMoE predicted and then run: a layer of experts on two nodes of two ranks is profiled once, op by op; the simulator says from that
 // profile alone what a step takes without pipelining, with fixed degrees and with the planned ones; then each is run. A process for
 // each rank, a network namespace for each node, whose link is shaped as the scenario says. Needs root and iproute2; without them
 // nodes are joined by the loopback device, which is told.
@@ -6,7 +6,7 @@
 //   node bench/cluster/moe.ts --backend cuda      rank r on GPU r modulo GPUs: on two, each has a rank of either node. NCCL goes by
 //                                                 NVLink inside a node, by sockets between nodes
 //   node bench/cluster/moe.ts --backend cuda --mps   processes of a GPU run at once (CUDA MPS), not in turn
-// Exit code 1 where anything was not measured, or foretold by more than 5 % off, which was set before anything was run.
+// Exit code 1 where anything was not measured, or predicted by more than 5 % off, which was set before anything was run.
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { availableParallelism, loadavg, tmpdir } from "node:os"
@@ -183,14 +183,14 @@ const settingsOf = (variant: string, from: Profiled | undefined): ReadonlyArray<
   return [...set, `costs={${tiers.join(", ")}, slowdown: ${from.slowdown}}`]
 }
 
-interface Foretold {
-  readonly foretold: StepParts
+interface Predicted {
+  readonly predicted: StepParts
   readonly degrees: readonly [number, number]
   /** What the profile does not have. */
   readonly estimates: ReadonlyArray<string>
 }
 
-const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
+const predict = async (set: ReadonlyArray<string>): Promise<Predicted> => {
   const scenario = await Effect.runPromise(loadScenario(file, set))
   const { result, timeline } = await Effect.runPromise(
     runScenario(scenario, file, { loader: new Loader(), record: true })
@@ -201,7 +201,7 @@ const foretell = async (set: ReadonlyArray<string>): Promise<Foretold> => {
     readonly details: Readonly<Record<"forwardDegrees" | "backwardDegrees", ReadonlyArray<number>>>
   }
   return {
-    foretold: { ...stepParts(timeline!, warmupSteps, steps), stepSeconds },
+    predicted: { ...stepParts(timeline!, warmupSteps, steps), stepSeconds },
     degrees: [details.forwardDegrees[0]!, details.backwardDegrees[0]!],
     // That the host is free is in the times: they are from the end of the op before.
     estimates: result.estimates
@@ -256,9 +256,9 @@ const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
     )
     for (const line of collectives.map(collectiveLine)) console.log(line)
   } catch (cause) {
-    console.log(`no profile, so nothing is foretold: ${messageOf(cause)}`)
+    console.log(`no profile, so nothing is predicted: ${messageOf(cause)}`)
   }
-  // All that is foretold is said before anything is run.
+  // All that is predicted is said before anything is run.
   const ahead: Array<Row & { readonly set: ReadonlyArray<string> }> = []
   for (const variant of variants) {
     const set = settingsOf(variant, from)
@@ -267,14 +267,14 @@ const measureAll = async (cluster: Cluster | undefined): Promise<void> => {
         ahead.push({ variant, set })
         continue
       }
-      const { foretold, degrees, estimates } = await foretell(set)
-      const without = await foretell([...set, "costs.wait=0s"])
-      ahead.push({ variant, set, foretold, degrees })
+      const { predicted, degrees, estimates } = await predict(set)
+      const without = await predict([...set, "costs.wait=0s"])
+      ahead.push({ variant, set, predicted, degrees })
       console.log(
-        `${variant}: foretold ${(1e3 * foretold.stepSeconds).toFixed(1)} ms (${(1e3 * without.foretold.stepSeconds).toFixed(1)} if messages did not wait), degrees ${degrees.join(" and ")}; not in the profile: ${estimates.join("; ") || "nothing"}`
+        `${variant}: predicted ${(1e3 * predicted.stepSeconds).toFixed(1)} ms (${(1e3 * without.predicted.stepSeconds).toFixed(1)} if messages did not wait), degrees ${degrees.join(" and ")}; not in the profile: ${estimates.join("; ") || "nothing"}`
       )
     } catch (cause) {
-      console.log(`${variant}: not foretold: ${messageOf(cause)}`)
+      console.log(`${variant}: not predicted: ${messageOf(cause)}`)
       ahead.push({ variant, set })
     }
   }

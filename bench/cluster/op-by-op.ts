@@ -1,4 +1,4 @@
-// Where a step's error lies: the ops of one rank, foretold and measured, beside each other, on one clock that begins with the first
+// Where a step's error lies: the ops of one rank, predicted and measured, beside each other, on one clock that begins with the first
 // measured step. Knows nothing of how either timeline was come by.
 import { Lane, laneNames } from "../../core/machine/lane.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"
@@ -45,13 +45,13 @@ const milliseconds = (seconds: number): string => (1e3 * seconds).toFixed(1).pad
 
 /** A line for each op of the steps from `fromStep` on that both have, in the order of what was measured. */
 export const opByOp = (
-  foretold: ReadonlyArray<OpTimes>,
+  predicted: ReadonlyArray<OpTimes>,
   measured: ReadonlyArray<OpTimes>,
   fromStep: number
 ): string => {
   const keyOf = ({ lane, step, label }: OpTimes): string => `${lane} ${step} ${label}`
-  const named = new Map(foretold.map((op) => [keyOf(op), op]))
-  const [theirs, ours] = [zeroOf(foretold, fromStep), zeroOf(measured, fromStep)]
+  const named = new Map(predicted.map((op) => [keyOf(op), op]))
+  const [theirs, ours] = [zeroOf(predicted, fromStep), zeroOf(measured, fromStep)]
   const lines = measured
     .filter(({ step }) => step >= fromStep)
     .map((op) => {
@@ -64,7 +64,7 @@ export const opByOp = (
             milliseconds(one.endSeconds - one.startSeconds)
       return `${op.lane.padEnd(8)}${String(op.step).padStart(4)} ${at(other, theirs)} |${at(op, ours)} ${String(op.sizeBytes).padStart(10)} B  ${op.label}`
     })
-  return [`lane    step  foretold: start      end     took |measured: start     end     took`, ...lines].join(
+  return [`lane    step predicted: start      end     took |measured: start     end     took`, ...lines].join(
     "\n"
   )
 }

@@ -1,5 +1,5 @@
 // What steps take that nobody times: on a GPU ops are timed by events, which cost every op microseconds and CUDA graphs, and what
-// is foretold is foretold of runs without. By each rank's clock, where a program is let on because an earlier step has ended.
+// is predicted is predicted of runs without. By each rank's clock, where a program is let on because an earlier step has ended.
 import * as Effect from "effect/Effect"
 import { interposing } from "../../core/machine/interpose.ts"
 import { defaultLookAhead, type MachineError, type Program } from "../../core/machine/machine.ts"

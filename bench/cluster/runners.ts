@@ -1,4 +1,4 @@
-// Ranks of a cluster in a box that run what they are told, one run after another. Knows nothing of what is foretold.
+// Ranks of a cluster in a box that run what they are told, one run after another. Knows nothing of what is predicted.
 import { spawn, type ChildProcess } from "node:child_process"
 import { createInterface } from "node:readline"
 import { freshSecret } from "../../exec/job/secret.ts"

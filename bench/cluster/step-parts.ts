@@ -1,4 +1,4 @@
-// What a step is made of, from a timeline, foretold or measured alike: how long lanes are busy, and how much of the communication has
+// What a step is made of, from a timeline, predicted or measured alike: how long lanes are busy, and how much of the communication has
 // computing beside it. Knows nothing of how the run came about.
 import { Lane } from "../../core/machine/lane.ts"
 import type { Timeline } from "../../core/machine/timeline.ts"

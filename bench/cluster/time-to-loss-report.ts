@@ -28,7 +28,7 @@ export interface Row {
   readonly variant: string
   readonly steps: number
   /** Of a step, by the simulator; undefined where it does not know the variant. */
-  readonly foretoldSeconds: number | undefined
+  readonly predictedSeconds: number | undefined
   /** Undefined where no time was left to run it. */
   readonly outcome: LearntBy | Failed | undefined
 }
@@ -92,15 +92,16 @@ const times = (own: Reached | undefined, base: Reached | undefined): string => {
 }
 
 /** A line for one run. */
-export const rowLine = ({ point, variant, steps, foretoldSeconds, outcome }: Row): string => {
+export const rowLine = ({ point, variant, steps, predictedSeconds, outcome }: Row): string => {
   const head = `${point}, ${variant}, ${steps} steps`
   if (outcome === undefined) return `${head}: not run, no time was left`
   if ("error" in outcome) return `${head}: failed: ${outcome.error}`
-  const foretold = foretoldSeconds === undefined ? "" : ` (foretold ${(1e3 * foretoldSeconds).toFixed(1)})`
+  const predicted =
+    predictedSeconds === undefined ? "" : ` (predicted ${(1e3 * predictedSeconds).toFixed(1)})`
   const curve = outcome.points.map(
     ({ step, seconds, loss }) => `${step}: ${loss.toFixed(3)} at ${seconds.toFixed(2)} s`
   )
-  return `${head}: ${(1e3 * stepSecondsOf(outcome)).toFixed(1)} ms a step${foretold}; held-out loss 0: ${outcome.initialLoss.toFixed(3)}, ${curve.join(", ")}`
+  return `${head}: ${(1e3 * stepSecondsOf(outcome)).toFixed(1)} ms a step${predicted}; held-out loss 0: ${outcome.initialLoss.toFixed(3)}, ${curve.join(", ")}`
 }
 
 /** The runs over links of one kind. */

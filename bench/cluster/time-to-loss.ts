@@ -21,7 +21,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { firstValues, writeForTorch } from "../native/for-torch.ts"
 import { Crew, graceMillis, within } from "./crew.ts"
-import { foretell, profileLine, startProfile, type Foretold } from "./foretell.ts"
+import { predict, profileLine, startProfile, type Predicted } from "./predict.ts"
 import { gpt2Sizes } from "./hugging-face.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { ended, Runners, startRanks } from "./runners.ts"
@@ -38,7 +38,7 @@ const { values: options } = optionsOf({
     steps: { type: "string" },
     /** Of the algorithms that do not communicate in every step; losses are looked at as often. */
     period: { type: "string" },
-    /** A run that is foretold to take longer takes fewer steps, whole periods. */
+    /** A run that is predicted to take longer takes fewer steps, whole periods. */
     "run-seconds": { type: "string", default: "32" },
     "budget-seconds": { type: "string", default: "1000000" },
     python: { type: "string", default: "python3" }
@@ -111,11 +111,11 @@ const profiled = async (): Promise<string | undefined> => {
   return undefined
 }
 
-const foretold = async (set: ReadonlyArray<string>): Promise<Foretold | undefined> => {
+const predicted = async (set: ReadonlyArray<string>): Promise<Predicted | undefined> => {
   try {
-    return await foretell(file, set)
+    return await predict(file, set)
   } catch (error) {
-    say(`not foretold: ${messageOf(error)}`)
+    say(`not predicted: ${messageOf(error)}`)
     return undefined
   }
 }
@@ -175,9 +175,9 @@ const measure = async (variant: string, where: Where): Promise<Row> => {
   const { point, profile, ours, theirs, forTorch } = where
   const set = [...size, `world.links.inter.bandwidth=${point}`, `algorithm=${all[variant]}`]
   const modelled = profile === undefined ? set : [...set, `model={profile: ${profile}}`]
-  const stepSeconds = (await foretold(modelled))?.stepSeconds
+  const stepSeconds = (await predicted(modelled))?.stepSeconds
   const own = stepsWithin(variant, stepSeconds ?? runSeconds / steps)
-  const about = { point, variant, foretoldSeconds: variant === torch ? undefined : stepSeconds }
+  const about = { point, variant, predictedSeconds: variant === torch ? undefined : stepSeconds }
   if (own === 0) return { ...about, steps: 0, outcome: undefined }
   const long = { steps: own, evaluateEvery: period, batches }
   const most = Math.min(
@@ -210,7 +210,7 @@ const { gradientBytes, forTorch } = await writeFiles()
 say("files for PyTorch are written")
 const profile = await profiling
 const computeSeconds = (
-  await foretold(profile === undefined ? size : [...size, `model={profile: ${profile}}`])
+  await predicted(profile === undefined ? size : [...size, `model={profile: ${profile}}`])
 )?.computeSeconds
 say(
   `profiled: ${computeSeconds === undefined ? "?" : (1e3 * computeSeconds).toFixed(2)} ms of compute a step`
@@ -253,7 +253,7 @@ try {
           point,
           variant,
           steps: 0,
-          foretoldSeconds: undefined,
+          predictedSeconds: undefined,
           outcome: { error: messageOf(error) }
         })
       )

@@ -1,4 +1,4 @@
-// What was foretold beside what was measured: a table, how far off, and whether the order of the algorithms came out. What was
+// What was predicted beside what was measured: a table, how far off, and whether the order of the algorithms came out. What was
 // not measured counts as neither right nor wrong: it makes the report incomplete. Knows nothing of how either was come by.
 import type { Failed } from "./runners.ts"
 import type { Answer } from "./what-if-rank.ts"
@@ -74,14 +74,14 @@ const milliseconds = (seconds: number): string => (1e3 * seconds).toFixed(1)
 
 /** A line for one run. */
 export const rowLine = (row: Row): string => {
-  const foretold = `${row.ranks} ranks, ${row.point}, ${row.algorithm}: foretold ${milliseconds(row.predictedSeconds)} ms`
-  if (row.measured === undefined) return `${foretold}, not run`
-  if ("error" in row.measured) return `${foretold}, failed: ${row.measured.error}`
+  const predicted = `${row.ranks} ranks, ${row.point}, ${row.algorithm}: predicted ${milliseconds(row.predictedSeconds)} ms`
+  if (row.measured === undefined) return `${predicted}, not run`
+  if ("error" in row.measured) return `${predicted}, failed: ${row.measured.error}`
   const { stepSeconds, computeSeconds, communicationSeconds } = row.measured
   const took = (seconds: number | undefined): string =>
     seconds === undefined ? "" : `, took ${milliseconds(seconds)}`
   return (
-    `${foretold}, took ${milliseconds(stepSeconds)}, off by ${percent(row.predictedSeconds / stepSeconds - 1)}; ` +
+    `${predicted}, took ${milliseconds(stepSeconds)}, off by ${percent(row.predictedSeconds / stepSeconds - 1)}; ` +
     `compute ${milliseconds(row.predictedComputeSeconds)}${took(computeSeconds)}` +
     (communicationSeconds === undefined ? "" : `; communication${took(communicationSeconds).slice(1)}`) +
     (row.ranSeconds === undefined ? "" : `; ran for ${row.ranSeconds.toFixed(0)} s`)
@@ -127,14 +127,14 @@ const rankingOf = (rows: ReadonlyArray<Row>, tie: number): Ranking => {
   const same = rows.every((a) =>
     rows.every((b) => {
       const real = a.measured.stepSeconds / b.measured.stepSeconds
-      const foretold = a.predictedSeconds / b.predictedSeconds
-      return Math.abs(real - 1) <= tie || Math.abs(foretold - 1) <= tie || real > 1 === foretold > 1
+      const predicted = a.predictedSeconds / b.predictedSeconds
+      return Math.abs(real - 1) <= tie || Math.abs(predicted - 1) <= tie || real > 1 === predicted > 1
     })
   )
   return same ? "right" : "WRONG"
 }
 
-/** Whether the one foretold to be fastest is, or is within `tie` of it. */
+/** Whether the one predicted to be fastest is, or is within `tie` of it. */
 const firstOf = (rows: ReadonlyArray<Row>, tie: number): Ranking => {
   if (!rows.every(isMeasured) || rows.length === 0) return "incomplete"
   const [best] = rows.toSorted((a, b) => a.predictedSeconds - b.predictedSeconds)
@@ -146,7 +146,7 @@ interface Report {
   readonly text: string
   /** Everything was measured, PyTorch's steps too where they were asked for. */
   readonly complete: boolean
-  /** Of what was foretold of our own steps. */
+  /** Of what was predicted of our own steps. */
   readonly medianError: number
   readonly worstError: number
 }

@@ -1,5 +1,5 @@
 // PyTorch's own steps beside those of bench/cluster/what-if.ts: the same model on as many ranks, in the same namespaces over the same
-// links, started (torch-steps.py) when ours have ended, and ended before ours start again. Knows nothing of what is foretold.
+// links, started (torch-steps.py) when ours have ended, and ended before ours start again. Knows nothing of what is predicted.
 import { spawnSync } from "node:child_process"
 import * as Effect from "effect/Effect"
 import { loadScenario } from "../../scenarios/scenario-file.ts"

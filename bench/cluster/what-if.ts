@@ -25,7 +25,7 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import { WireDtype } from "../../core/algorithms/data-parallel/fields.ts"
 import { messageOf } from "../../core/message-of.ts"
-import { foretell, profileLine, startProfile } from "./foretell.ts"
+import { predict, profileLine, startProfile } from "./predict.ts"
 import { startMps } from "./mps.ts"
 import { Cluster, whyNoCluster } from "./namespaces.ts"
 import { opByOp } from "./op-by-op.ts"
@@ -77,9 +77,9 @@ const { values: options } = optionsOf({
     /** Of DDP's gradients. */
     wire: { type: "string" },
     out: { type: "string" },
-    /** A folder for the profiles that it was foretold from, which may be foretold from again. */
+    /** A folder for the profiles that it was predicted from, which may be predicted from again. */
     profiles: { type: "string" },
-    /** Print the ops of rank 0 too, foretold and measured beside each other; on GPUs each run is made twice then. */
+    /** Print the ops of rank 0 too, predicted and measured beside each other; on GPUs each run is made twice then. */
     ops: { type: "boolean", default: false },
     /** PyTorch's steps beside ours. */
     torch: { type: "boolean", default: false },
@@ -234,7 +234,7 @@ const measure = async (
       ...laidOut(name, { ...chosen, period, exactSums }, layout)
     ]
     if (stepsAreAlike(name) && !emulateDevice) {
-      const { stepSeconds } = await foretell(file, [...common, `model={profile: ${compute.file}}`])
+      const { stepSeconds } = await predict(file, [...common, `model={profile: ${compute.file}}`])
       common.push(`steps=${alikeSteps(stepSeconds)}`)
     }
     // Both machines are asked for the same; what slows kernels down is there in a real run.
@@ -248,16 +248,16 @@ const measure = async (
     if (point.host0 === "asymmetric") change = { fromSeconds: 0, bytesPerSecond: rate / 4 }
     if (point.host0 === "drop")
       change = {
-        fromSeconds: (await foretell(file, modelled)).makespanSeconds / 2,
+        fromSeconds: (await predict(file, modelled)).makespanSeconds / 2,
         bytesPerSecond: rate / 10
       }
-    const foretold = await foretell(file, [...modelled, ...(change === undefined ? [] : [faultOf(change)])])
+    const predicted = await predict(file, [...modelled, ...(change === undefined ? [] : [faultOf(change)])])
     const row = {
       ranks,
       point: point.name,
       algorithm: name,
-      predictedSeconds: foretold.stepSeconds,
-      predictedComputeSeconds: foretold.computeSeconds
+      predictedSeconds: predicted.stepSeconds,
+      predictedComputeSeconds: predicted.computeSeconds
     }
     if (secondsLeft() < 0) {
       rows.push({ ...row, measured: undefined })
@@ -265,7 +265,7 @@ const measure = async (
     }
     shapeLinks(cluster, hosts, point)
     let later: NodeJS.Timeout | undefined
-    const settleSteps = emulateDevice ? 0 : settlingSteps(name, period, foretold.stepSeconds)
+    const settleSteps = emulateDevice ? 0 : settlingSteps(name, period, predicted.stepSeconds)
     const request = {
       file,
       set: common,
@@ -275,7 +275,7 @@ const measure = async (
       ops: options.ops
     }
     const running = await runners()
-    const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * foretold.makespanSeconds))
+    const patience = setTimeout(() => running.kill(), 1000 * (60 + 5 * predicted.makespanSeconds))
     const began = performance.now()
     const answer = await running.run(request, () => {
       if (change !== undefined && change.fromSeconds > 0)
@@ -286,12 +286,12 @@ const measure = async (
     const ranSeconds = (performance.now() - began) / 1000
     rows.push({ ...row, measured: "error" in answer ? answer : withoutOps(answer), ranSeconds })
     console.log(rowLine(rows.at(-1)!))
-    if ("ops" in answer) console.log(opByOp(foretold.ops, answer.ops!, answer.warmupSteps))
+    if ("ops" in answer) console.log(opByOp(predicted.ops, answer.ops!, answer.warmupSteps))
     keep()
   }
 }
 
-/** Slowdowns that were foretold with, by profile. */
+/** Slowdowns that were predicted with, by profile. */
 const slowdowns: Record<string, number> = {}
 
 const keep = (): void => {

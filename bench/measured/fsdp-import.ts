@@ -1,6 +1,6 @@
 // Makes of what fsdp_record.py has recorded the profiles that ship and the table that `sim validate` holds the simulator to:
 //   npx node bench/measured/fsdp-import.ts h200x2-untraced out/
-// and prints what the simulator makes of each. What a step is foretold from was settled before the recording was made:
+// and prints what the simulator makes of each. What a step is predicted from was settled before the recording was made:
 //
 // - Its own model's local steps, by both processes at once, in autocast for DDP; for FSDP2 forward and backward passes with 16-bit
 //   parameters, and the optimizer of 32-bit ones.
@@ -14,7 +14,7 @@
 //   link's rate. Each step over a shaped link once more from collectives measured on that link.
 // - The option `gradient_as_bucket_view`, as recorded.
 //
-// The tables of h200x2-cubic, -turns and -untraced were made by an earlier rule, and stay as they were foretold: what FSDP2 adds was
+// The tables of h200x2-cubic, -turns and -untraced were made by an earlier rule, and stay as they were predicted: what FSDP2 adds was
 // split between calls and the tensors that these carry, as its annotations in the trace have it; and in turns, what DDP and FSDP2 add
 // was taken as many times as long as this model's launches take beside the other's. It was changed once the last of them was known.
 import { execFileSync } from "node:child_process"

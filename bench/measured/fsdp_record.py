@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of PyTorch DDP and FSDP2 on two GPUs, and all that foretelling them takes: how fsdp-h200x2.json was made.
+"""Steps of PyTorch DDP and FSDP2 on two GPUs, and all that predicting them takes: how fsdp-h200x2.json was made.
 
 GPT-2 124M and a Llama of 853M, two ranks of one machine, a GPU each. Over NVLink, each in processes of its own: local
 steps by both processes at once, in autocast and with 16-bit parameters, steps under DDP and FSDP2, each also of so few

@@ -1,4 +1,4 @@
-// Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, foretold and run; FSMoE; collectives by size; host
+// Parts of bench/native/gpu.ts for several GPUs of one host: links that are slower, predicted and run; FSMoE; collectives by size; host
 // time by ranks.
 import { agreementOf, bench, part, tests, type Part, type PartChoices, type Step } from "./gpu-part.ts"
 
@@ -70,7 +70,7 @@ const sharedDdp = ({ backend }: PartChoices): ReadonlyArray<Step> => {
   }))
 }
 
-/** Links that are slower, foretold and run: more ranks, larger models, models in parts, GPUs that are shared. */
+/** Links that are slower, predicted and run: more ranks, larger models, models in parts, GPUs that are shared. */
 export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
   whatIf(choices, { name: "what-if", gpus: 2, limitSeconds: 420, asked: [] }),
   whatIf(choices, {

@@ -296,7 +296,7 @@ const speed = (choices: PartChoices): ReadonlyArray<Part> => {
 
 const toyLlama = ["--model", "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"]
 
-/** Compressed caches: what was foretold of them, or is said of bandwidths, and what it takes. */
+/** Compressed caches: what was predicted of them, or is said of bandwidths, and what it takes. */
 const compressed = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
   const cuda = backend === "cuda"
   const on = ["--backend", backend]
@@ -306,7 +306,7 @@ const compressed = ({ backend, out }: PartChoices): ReadonlyArray<Part> => {
       420,
       [
         {
-          name: "a step by the share kept, foretold and run",
+          name: "a step by the share kept, predicted and run",
           command: bench(
             "kv-decode",
             ...on,

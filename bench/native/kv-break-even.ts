@@ -42,7 +42,7 @@ const { values: options } = optionsOf({
     rounds: { type: "string", default: "3" },
     /** What is run, as a scenario has it; default: two layers of Llama-3.1-8B. */
     model: { type: "string", default: JSON.stringify({ ...llama8b, layers: 2 }) },
-    /** What is foretold; default: the model with this many layers. */
+    /** What is predicted; default: the model with this many layers. */
     layers: { type: "string", default: "32" },
     out: { type: "string", default: "kv-break-even" }
   }
@@ -122,7 +122,7 @@ interface Answer {
   readonly estimates: ReadonlyArray<Estimate>
 }
 
-const foretold = (
+const predicted = (
   method: Readonly<Record<string, unknown>>,
   prompt: number,
   ...more: ReadonlyArray<string>
@@ -205,8 +205,8 @@ const bench = Effect.gen(function* () {
         prompt,
         method: nameOf(method),
         ...own.get(`${nameOf(method)} ${prompt}`)!,
-        measured: yield* foretold(method, prompt, `costs={ops: ${JSON.stringify(costs)}}`),
-        bound: yield* foretold(method, prompt)
+        measured: yield* predicted(method, prompt, `costs={ops: ${JSON.stringify(costs)}}`),
+        bound: yield* predicted(method, prompt)
       })
   const { model, layers } = options
   writeFileSync(

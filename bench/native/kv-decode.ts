@@ -1,12 +1,12 @@
-// A decoding step against the share of the prompts that stays in the cache, foretold and for real. `exec profile` of the full cache, at
-// ten lengths of prompt, measures kernels and host; from that profile alone the simulator foretells a step with each share that
+// A decoding step against the share of the prompts that stays in the cache, predicted and for real. `exec profile` of the full cache, at
+// ten lengths of prompt, measures kernels and host; from that profile alone the simulator predicts a step with each share that
 // ChunkKV keeps (kvpress's rule), and then each is run. Layers of Llama-3.1-8B with random weights in bfloat16, a batch of eight.
 //   npx node bench/native/kv-decode.ts --backend cuda --out kv-decode
 //   npx node bench/native/kv-decode.ts --backend cpu --out kv-decode --prompts 48,192 --profiled 8,32,96,256 --batch 2 --tokens 16 --model \
 //     "{layers: 2, width: 64, heads: 4, kvHeads: 2, ffnWidth: 128, vocabulary: 256}"
-// Writes kv-decode.json, and costs.arrow, with which `sim run scenarios/kv-serving.yaml --set costs.ops=costs.arrow` foretells further
+// Writes kv-decode.json, and costs.arrow, with which `sim run scenarios/kv-serving.yaml --set costs.ops=costs.arrow` predicts further
 // shares. kv-decode.json has besides what a miss is understood by: what `exec profile` found of the steps of each length, every time in
-// the profile, and of each step foretold and timed what its kernels take. Exit code 1 where a step is foretold more than `--bound` off.
+// the profile, and of each step predicted and timed what its kernels take. Exit code 1 where a step is predicted more than `--bound` off.
 import { spawnSync } from "node:child_process"
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
@@ -38,7 +38,7 @@ const { values: options } = optionsOf({
       default: "{layers: 8, width: 4096, heads: 32, kvHeads: 8, ffnWidth: 14336, vocabulary: 128256}"
     },
     batch: { type: "string", default: "8" },
-    /** Lengths whose steps are foretold and run. */
+    /** Lengths whose steps are predicted and run. */
     prompts: { type: "string", default: "8192,32768" },
     /** Lengths that are profiled, none of them what a share leaves. Attention takes as long as its fullest multiprocessor: a staircase. */
     profiled: { type: "string", default: "512,1024,1536,2048,3072,5120,8192,12288,20480,32768" },
@@ -145,20 +145,20 @@ interface Row {
   readonly share: number
   /** Mean over requests and layers. */
   readonly rows: number
-  readonly foretoldRows: number
+  readonly predictedRows: number
   readonly cacheBytes: number
-  readonly foretoldSeconds: number
-  /** As foretold of a host that is never late. */
+  readonly predictedSeconds: number
+  /** As predicted of a host that is never late. */
   readonly deviceSeconds: number
   /** For real with every op timed, as in the profile; once. */
   readonly timedSeconds: number
-  /** Of a step by kernel: foretold, and as timed with what recording costs. */
-  readonly foretoldKernels: Readonly<Record<string, number>>
+  /** Of a step by kernel: predicted, and as timed with what recording costs. */
+  readonly predictedKernels: Readonly<Record<string, number>>
   readonly timedKernels: Readonly<Record<string, number>>
   /** Median of the rounds. */
   readonly measuredSeconds: number
   readonly rounds: ReadonlyArray<number>
-  /** Foretold over measured, less 1. */
+  /** Predicted over measured, less 1. */
   readonly error: number
   /** Of kernels of decoding, prefill and choice: what no row of the profile says exactly. */
   readonly estimates: ReadonlyArray<Estimate>
@@ -176,7 +176,7 @@ const compare = (prompt: number, share: number) =>
     const scenario = yield* scenarioOf(prompt, share)
     const { simulable } = yield* prepare(scenario, file, { loader, simulator })
     const simulated = yield* simulator({ ...simulable, record: true })
-    const foretold = simulated.ranks[0]!.value
+    const predicted = simulated.ranks[0]!.value
     const tireless = yield* prepare({ ...scenario, host: "none" }, file, { loader, simulator })
     const { ranks: unhindered } = yield* simulator(tireless.simulable)
     const each: Array<number> = []
@@ -187,25 +187,25 @@ const compare = (prompt: number, share: number) =>
     }
     each.push(stepSeconds(measured))
     const timed = yield* forReal(scenario, true)
-    const [foretoldSeconds, measuredSeconds] = [stepSeconds(foretold), median(each)]
+    const [predictedSeconds, measuredSeconds] = [stepSeconds(predicted), median(each)]
     const row: Row = {
       prompt,
       share,
       rows: rowsKept(measured),
-      foretoldRows: rowsKept(foretold),
+      predictedRows: rowsKept(predicted),
       cacheBytes: measured.peakCacheBytes,
-      foretoldSeconds,
+      predictedSeconds,
       deviceSeconds: stepSeconds(unhindered[0]!.value),
       timedSeconds: stepSeconds(timed.outcome),
-      foretoldKernels: kernelSeconds(simulated.timeline!),
+      predictedKernels: kernelSeconds(simulated.timeline!),
       timedKernels: kernelSeconds(timed.timeline!),
       measuredSeconds,
       rounds: each,
-      error: foretoldSeconds / measuredSeconds - 1,
+      error: predictedSeconds / measuredSeconds - 1,
       estimates: simulated.estimates
     }
     process.stderr.write(
-      `${prompt} tokens, ${share}: ${formatSeconds(measuredSeconds)} a step, foretold ${formatSeconds(foretoldSeconds)}\n`
+      `${prompt} tokens, ${share}: ${formatSeconds(measuredSeconds)} a step, predicted ${formatSeconds(predictedSeconds)}\n`
     )
     return row
   })
@@ -252,9 +252,9 @@ const bench = Effect.gen(function* () {
       "prompt",
       "kept",
       "rows",
-      "foretold",
+      "predicted",
       "cache, GB",
-      "foretold, ms",
+      "predicted, ms",
       "device alone, ms",
       "ops timed, ms",
       "measured, ms",
@@ -266,14 +266,14 @@ const bench = Effect.gen(function* () {
       String(row.prompt),
       String(row.share),
       row.rows.toFixed(0),
-      row.foretoldRows.toFixed(0),
+      row.predictedRows.toFixed(0),
       (row.cacheBytes / 1e9).toPrecision(3),
-      (1e3 * row.foretoldSeconds).toFixed(3),
+      (1e3 * row.predictedSeconds).toFixed(3),
       (1e3 * row.deviceSeconds).toFixed(3),
       (1e3 * row.timedSeconds).toFixed(3),
       (1e3 * row.measuredSeconds).toFixed(3),
       `${(100 * row.error).toFixed(1)} %`,
-      `${(100 * (row.foretoldSeconds / row.timedSeconds - 1)).toFixed(1)} %`,
+      `${(100 * (row.predictedSeconds / row.timedSeconds - 1)).toFixed(1)} %`,
       (full(row.prompt) / row.measuredSeconds).toFixed(2)
     ])
   ]

@@ -1,12 +1,12 @@
-// Generation with offloaded experts by policy, for real and foretold. One run with every expert resident gives the routes, and the
-// times of its kernels and copies, less what recording them costs (exec/run-costs.ts, as `exec profile`); from these the simulator foretells
-// each policy, and then each is run: once as it is, which is held to what was foretold, and once with its ops timed, which has stalls and
+// Generation with offloaded experts by policy, for real and predicted. One run with every expert resident gives the routes, and the
+// times of its kernels and copies, less what recording them costs (exec/run-costs.ts, as `exec profile`); from these the simulator predicts
+// each policy, and then each is run: once as it is, which is held to what was predicted, and once with its ops timed, which has stalls and
 // copies. Decoding of the layers of Mixtral 8x7B with random weights in bfloat16, a quarter of the experts resident.
 //   npx node bench/native/offload.ts --backend cuda --layers 4 --out offload
 //   npx node bench/native/offload.ts --backend cpu --layers 2 --out offload \
 //     --set model.width=64 --set model.ffnWidth=128 --set model.heads=4 --set model.vocabulary=256
 // Writes offload.json, with the routes that bench/native/torch-offload.py takes too, and costs.arrow and routing.arrow, with which
-// `sim run scenarios/expert-offload.yaml` foretells further policies.
+// `sim run scenarios/expert-offload.yaml` predicts further policies.
 import { mkdirSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -236,13 +236,13 @@ const expertCopy = (ops: ReadonlyArray<OpCost>, bytes: number): number | undefin
 interface Row {
   readonly policy: string
   readonly real: Real
-  readonly foretold: OffloadFigures
+  readonly predicted: OffloadFigures
   /** Simulated over real time of a step that nobody times, less 1. */
   readonly timeError: number
-  readonly foretoldPeakBytes: { readonly device: number; readonly host: number }
+  readonly predictedPeakBytes: { readonly device: number; readonly host: number }
 }
 
-const foretelling = (policy: string): ReadonlyArray<string> => [
+const predicting = (policy: string): ReadonlyArray<string> => [
   `algorithm=${policy}`,
   `costs=${JSON.stringify(costs)}`,
   `routing={trace: ${JSON.stringify(trace)}}`
@@ -250,9 +250,9 @@ const foretelling = (policy: string): ReadonlyArray<string> => [
 
 const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
   Effect.gen(function* () {
-    const scenario = yield* scenarioWith(...foretelling(policy))
+    const scenario = yield* scenarioWith(...predicting(policy))
     const { result } = yield* runScenario(scenario, file, { loader })
-    const foretold = result as typeof result & OffloadFigures
+    const predicted = result as typeof result & OffloadFigures
     const { performance } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
     const runnable = performance(rehearsed)
     const reads = yield* plain(runnable)
@@ -260,9 +260,9 @@ const compare = (policy: string, rehearsed: ReadonlyArray<OffloadLog>) =>
     const row: Row = {
       policy,
       real,
-      foretold,
-      timeError: foretold.decodeStepSeconds / real.plainStepSeconds - 1,
-      foretoldPeakBytes: foretold.peakBytes
+      predicted,
+      timeError: predicted.decodeStepSeconds / real.plainStepSeconds - 1,
+      predictedPeakBytes: predicted.peakBytes
     }
     process.stderr.write(`${policy}: ${real.tokensPerSecond.toFixed(2)} tokens/s\n`)
     return row
@@ -272,28 +272,28 @@ const columns = (rows: ReadonlyArray<Row>): ReadonlyArray<ReadonlyArray<string>>
   [
     "policy",
     "tokens/s",
-    "foretold",
+    "predicted",
     "error",
     "ops timed",
     "loads",
-    "foretold",
+    "predicted",
     "stalls, ms a step",
-    "foretold",
+    "predicted",
     "ready",
     "a copy alone, ms",
     "beside kernels",
     "with the host"
   ],
-  ...rows.map(({ policy, real: { figures, tokensPerSecond, copies }, foretold, timeError }) => [
+  ...rows.map(({ policy, real: { figures, tokensPerSecond, copies }, predicted, timeError }) => [
     policy,
     tokensPerSecond.toFixed(2),
-    foretold.tokensPerSecond.toFixed(2),
+    predicted.tokensPerSecond.toFixed(2),
     `${(100 * timeError).toFixed(1)} %`,
     figures.tokensPerSecond.toFixed(2),
     figures.loads.toFixed(0),
-    foretold.loads.toFixed(0),
+    predicted.loads.toFixed(0),
     (1e3 * figures.stallSeconds).toFixed(2),
-    (1e3 * foretold.stallSeconds).toFixed(2),
+    (1e3 * predicted.stallSeconds).toFixed(2),
     `${(100 * figures.readyShare).toFixed(0)} %`,
     ...[copies.aloneSeconds, copies.besideSeconds, copies.spanSeconds].map((seconds) =>
       Number.isNaN(seconds) ? "" : (1e3 * seconds).toFixed(2)
@@ -307,7 +307,7 @@ const bench = Effect.gen(function* () {
   const { model, workload } = planned
   const { rehearsal } = (yield* kernels(scenario, file, { loader, simulator })) as Rehearsed<OffloadLog>
   const device = yield* thisDevice
-  // Once to have everything compiled and allocated, as it is for the runs that are foretold.
+  // Once to have everything compiled and allocated, as it is for the runs that are predicted.
   yield* plain(rehearsal)
   const whole = yield* timedAndPlain(
     executionOf(rehearsal),
@@ -331,8 +331,8 @@ const bench = Effect.gen(function* () {
   )
   yield* writeRouting(trace, routingRows(routes))
   const resident = yield* realOf(whole, yield* plain(rehearsal), scenario)
-  const { result: foretoldResident } = yield* runScenario(
-    yield* scenarioWith(...foretelling("lru"), `cache={slotsPerLayer: ${model.experts}}`),
+  const { result: predictedResident } = yield* runScenario(
+    yield* scenarioWith(...predicting("lru"), `cache={slotsPerLayer: ${model.experts}}`),
     file,
     { loader }
   )
@@ -340,7 +340,7 @@ const bench = Effect.gen(function* () {
   const copySeconds = expertCopy(ops, copied)
   const rows: Array<Row> = []
   for (const policy of policies) rows.push(yield* compare(policy, [whole.executed.ranks[0]!.value]))
-  const { fewestLoads, fewestForcedLoads } = rows[0]!.foretold
+  const { fewestLoads, fewestForcedLoads } = rows[0]!.predicted
   const result = {
     device,
     backend,
@@ -355,7 +355,7 @@ const bench = Effect.gen(function* () {
     expertBytes: copied,
     copySeconds,
     resident,
-    foretoldResident,
+    predictedResident,
     fewestLoads,
     fewestForcedLoads,
     rows,
@@ -370,7 +370,7 @@ const bench = Effect.gen(function* () {
     `the host: ${host === undefined ? "unknown" : `${formatSeconds(host.launchSeconds ?? 0)} a launch, ${formatSeconds(host.readSeconds ?? 0)} a read`}`
   )
   console.log(
-    `all resident: ${resident.tokensPerSecond.toFixed(2)} tokens/s, foretold ${(foretoldResident as typeof foretoldResident & OffloadFigures).tokensPerSecond.toFixed(2)}; the fewest loads that any policy needs in ${workload.decodeTokens} steps and the prefill: ${fewestLoads}, ${fewestForcedLoads} where every load takes a slot`
+    `all resident: ${resident.tokensPerSecond.toFixed(2)} tokens/s, predicted ${(predictedResident as typeof predictedResident & OffloadFigures).tokensPerSecond.toFixed(2)}; the fewest loads that any policy needs in ${workload.decodeTokens} steps and the prefill: ${fewestLoads}, ${fewestForcedLoads} where every load takes a slot`
   )
   for (const line of alignColumns(columns(rows), (column) => column >= 1)) console.log(line)
 })

@@ -348,7 +348,7 @@ const recordingLine = (recording: Recording | undefined): string =>
         ? `that is the most that is taken off an op (${formatSeconds(mostRecordingSeconds)}): what else timed steps are longer by stays in the ops' times\n`
         : "") +
       (recording.flooredShare > 0
-        ? `of ${formatShare(recording.flooredShare)} of the timed ops no more than ${formatShare(leastShare)} of their time is left, which is the least: they are shorter than their recording, and may be foretold too long\n`
+        ? `of ${formatShare(recording.flooredShare)} of the timed ops no more than ${formatShare(leastShare)} of their time is left, which is the least: they are shorter than their recording, and may be predicted too long\n`
         : "")
 
 /** In JSON, of collectives and in `collectives` of a scenario: `slowdown`, or `slowdownInside` beside it. */

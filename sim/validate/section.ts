@@ -51,7 +51,7 @@ export interface Section {
   readonly missed?: string
   /**
    * Its bounds were set after seeing what the simulator gives, or numbers of it fitted to the table: that it holds says that
-   * nothing has moved, not that it was foretold.
+   * nothing has moved, not that it was predicted.
    */
   readonly calibrated?: boolean
   readonly open: Effect.Effect<OpenedSection, ValidationError>

@@ -42,7 +42,7 @@ interface Recorded {
 }
 
 /**
- * Of a recording that `bench/measured/fsdp-import.ts` reads, which says what each step is foretold from; `missed`: in words, where it
+ * Of a recording that `bench/measured/fsdp-import.ts` reads, which says what each step is predicted from; `missed`: in words, where it
  * is known not to meet its bounds.
  */
 export const shardedH200Recorded = (
@@ -71,7 +71,7 @@ export const shardedH200Recorded = (
         : [])
     ],
     notes: [
-      "Bounds, and what each step is foretold from, were set before anything was recorded. A step gives nothing to its own prediction: costs are those of its own model's local steps, by both processes at once, of few tokens for what its host spends (the longer of each pair of the two ranks'), and of collectives alone; what DDP and FSDP2 add to a host comes from the other model's steps of few tokens under them; what collectives slow kernels by, from all-reduces beside a product and a copy.",
+      "Bounds, and what each step is predicted from, were set before anything was recorded. A step gives nothing to its own prediction: costs are those of its own model's local steps, by both processes at once, of few tokens for what its host spends (the longer of each pair of the two ranks'), and of collectives alone; what DDP and FSDP2 add to a host comes from the other model's steps of few tokens under them; what collectives slow kernels by, from all-reduces beside a product and a copy.",
       ...(turns
         ? [
             `Hosts' steps are medians of rounds, in each of which a few were taken of every kind, and so are the steps that are held to them: those that the host does not wait for.${

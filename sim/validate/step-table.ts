@@ -15,7 +15,7 @@ const Step = Schema.Struct({
   link: Schema.String,
   model: Schema.String,
   mode: Schema.String,
-  /** What is added to the mode: from what it was foretold, where not as the others. */
+  /** What is added to the mode: from what it was predicted, where not as the others. */
   shown: Schema.optionalKey(Schema.String),
   stepSeconds: Schema.Number,
   peakBytes: Schema.optionalKey(Schema.Number),

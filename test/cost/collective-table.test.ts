@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
-import { foretoldFromFewer } from "../../bench/cluster/collectives-report.ts"
+import { predictedFromFewer } from "../../bench/cluster/collectives-report.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import { median } from "../../core/median.ts"
 import { wireUnits } from "../../core/wire/network.ts"
@@ -70,9 +70,9 @@ describe("the shipped tables of two and four ranks", () => {
   it.each(["nccl-h200-nvlink", "nccl-h200-sockets"])("%s: four from two", async (name) => {
     const text = readFileSync(new URL(`../../traces/tables/${name}.csv`, import.meta.url), "utf8")
     const { profile } = await Effect.runPromise(importCsv(text))
-    const rows = foretoldFromFewer(profile.collectives.filter(({ link }) => link === "unshaped"))
-    const off = rows.flatMap(({ op, foretoldSeconds, medianSeconds }) =>
-      foretoldSeconds === undefined ? [] : [{ op, error: Math.abs(foretoldSeconds / medianSeconds - 1) }]
+    const rows = predictedFromFewer(profile.collectives.filter(({ link }) => link === "unshaped"))
+    const off = rows.flatMap(({ op, predictedSeconds, medianSeconds }) =>
+      predictedSeconds === undefined ? [] : [{ op, error: Math.abs(predictedSeconds / medianSeconds - 1) }]
     )
     const kinds = [...Map.groupBy(off, ({ op }) => op)]
     expect(kinds).toHaveLength(4)

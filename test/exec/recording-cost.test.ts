@@ -291,15 +291,15 @@ describe("steps of several kinds", () => {
           )
           const found = costOfRecording(timed.run, "run", 0, timed.stretches, plain.stretches, host)!
           expect(found.kinds.map(({ count, ops }) => [count, ops])).toEqual(factors.map(() => [times, 4]))
-          // what remains is the own ops' and nobody else's: foretold of these costs, every kind's steps take as long as they did plain
+          // what remains is the own ops' and nobody else's: predicted of these costs, every kind's steps take as long as they did plain
           const again = ranKinds(
             each.map((one, kind) => found.takes(ownOp(timed.run, kind), one + recordingSeconds)),
             found.host,
             0,
             found.takes(commonOp(timed.run), 2e-4 + recordingSeconds)
           )
-          for (const [index, { seconds: foretold }] of again.stretches.entries())
-            expect(foretold / plain.stretches[index]!.seconds).toBeCloseTo(1, 3)
+          for (const [index, { seconds: predicted }] of again.stretches.entries())
+            expect(predicted / plain.stretches[index]!.seconds).toBeCloseTo(1, 3)
         }
       ),
       { numRuns: 20 }

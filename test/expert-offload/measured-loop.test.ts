@@ -3,7 +3,7 @@
 // 4 x 1024 tokens, un-profiled, launches counted in its trace). Nothing was set after these runs. Conditions are in the fixture.
 // Another loop, on an H200: a launch of training is not a launch of that loop, and what is off by it is held too; with the launch that its
 // step without copies shows (calibrated there, at eight slots alone) the other slot counts are within a tenth. A third, on an H200, was
-// traced: its trace and its step without copies foretell the others, and nothing is set by hand.
+// traced: its trace and its step without copies predict the others, and nothing is set by hand.
 import * as Effect from "effect/Effect"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -167,7 +167,7 @@ describe("a decoding loop that was traced, on an H200", () => {
     expect(host!.launchSeconds! * 1e6).toBeLessThan(40)
   })
 
-  it("is foretold with other slots within a tenth, from the trace and the step time with all experts resident", async () => {
+  it("is predicted with other slots within a tenth, from the trace and the step time with all experts resident", async () => {
     const profile = await hostOf(8, stepSeconds)
     expect(profile.host).toMatchObject({ mode: "eager", launchesPerRead: 95 })
     const file = path.join(folder, "loop.arrow")

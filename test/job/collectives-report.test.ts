@@ -4,7 +4,7 @@ import { expect, it } from "vitest"
 import {
   collectivesCsv,
   collectivesReport,
-  foretoldFromFewer
+  predictedFromFewer
 } from "../../bench/cluster/collectives-report.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { importCsv } from "../../traces/csv.ts"
@@ -25,12 +25,12 @@ const rows = [
   row("reduce_scatter", 4, 5e5, 1.5e-3)
 ]
 
-it("foretells collectives of more ranks from those of fewer, by what a ring puts on a link", () => {
-  const foretold = foretoldFromFewer(rows).map(({ foretoldSeconds }) => foretoldSeconds)
-  expect(foretold.slice(0, 3)).toEqual([undefined, undefined, undefined])
-  expect(foretold[3]).toBeCloseTo(1.5e-3, 12)
-  expect(foretold[4]).toBeCloseTo(1.5e-3, 12)
-  const text = collectivesReport(foretoldFromFewer(rows))
+it("predicts collectives of more ranks from those of fewer, by what a ring puts on a link", () => {
+  const predicted = predictedFromFewer(rows).map(({ predictedSeconds }) => predictedSeconds)
+  expect(predicted.slice(0, 3)).toEqual([undefined, undefined, undefined])
+  expect(predicted[3]).toBeCloseTo(1.5e-3, 12)
+  expect(predicted[4]).toBeCloseTo(1.5e-3, 12)
+  const text = collectivesReport(predictedFromFewer(rows))
   expect(text).toContain(
     "all_reduce of 4 from fewer ranks: error in the median 25.0 %, worst 25.0 %; bias -25.0 % (1 sizes)"
   )

@@ -60,10 +60,10 @@ const parts = (stepSeconds: number): StepParts => ({
   bothSeconds: 0,
   kernelSeconds: { "linear.forward": 0.5 }
 })
-const row = (variant: string, foretold: number, measured: Row["measured"]): Row => ({
+const row = (variant: string, predicted: number, measured: Row["measured"]): Row => ({
   variant,
   degrees: [4, 2],
-  foretold: parts(foretold),
+  predicted: parts(predicted),
   measured
 })
 
@@ -86,7 +86,7 @@ describe("the report of MoE training", () => {
     const { text, complete } = reportOf([row("none", 1, parts(1)), other], "planned")
     expect(complete).toBe(false)
     expect(text).toContain(`| ${cell} |`)
-    expect(text).toContain("1 of 2 foretold and run; worst error 0.0 %; INCOMPLETE")
+    expect(text).toContain("1 of 2 predicted and run; worst error 0.0 %; INCOMPLETE")
     expect(rowLines(other).join("\n")).toMatch(/failed: lost rank 1|not run|step, ms: 1000.0/u)
   })
 })

@@ -22,7 +22,7 @@ const row = (variant: string, outcome: Row["outcome"], point = "10Gbit/s"): Row 
   point,
   variant,
   steps: 60,
-  foretoldSeconds: 0.1,
+  predictedSeconds: 0.1,
   outcome
 })
 

@@ -162,7 +162,7 @@ describe("steps of PyTorch", () => {
   })
 
   it("may take so long: to start, and then in proportion to a step", () => {
-    // Ten steps of warm-up and ten that count, of a step three times as long as foretold, take 60 of it.
+    // Ten steps of warm-up and ten that count, of a step three times as long as predicted, take 60 of it.
     const [short, long] = [patienceOf(0.01), patienceOf(4)]
     expect(long.runSeconds - short.runSeconds).toBeCloseTo(60 * 3.99, 9)
     expect(short.runSeconds).toBeGreaterThan(60)

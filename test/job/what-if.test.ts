@@ -24,7 +24,7 @@ const row = (
 })
 const names = ["ddp", "diloco"]
 
-describe("the report of what was foretold", () => {
+describe("the report of what was predicted", () => {
   it("tells errors and whether the order came out", () => {
     const { text, complete, medianError, worstError } = reportOf(
       [
@@ -57,14 +57,14 @@ describe("the report of what was foretold", () => {
 
   it("says of what lanes did only what was timed", () => {
     expect(rowLine({ ...row("ddp", 0.1, took(0.1)), ranSeconds: 12.3 })).toBe(
-      "2 ranks, 1Gbit/s, ddp: foretold 100.0 ms, took 100.0, off by 0.0 %; compute 10.0, took 10.0; communication took 20.0; ran for 12 s"
+      "2 ranks, 1Gbit/s, ddp: predicted 100.0 ms, took 100.0, off by 0.0 %; compute 10.0, took 10.0; communication took 20.0; ran for 12 s"
     )
     expect(rowLine(row("ddp", 0.1, { stepSeconds: 0.1 }))).toBe(
-      "2 ranks, 1Gbit/s, ddp: foretold 100.0 ms, took 100.0, off by 0.0 %; compute 10.0"
+      "2 ranks, 1Gbit/s, ddp: predicted 100.0 ms, took 100.0, off by 0.0 %; compute 10.0"
     )
   })
 
-  it("counts a tie as foretold", () => {
+  it("counts a tie as predicted", () => {
     const { text } = reportOf([row("ddp", 0.1, took(0.1005)), row("diloco", 0.1001, took(0.1))], names)
     expect(text).toContain("| right | right |")
   })

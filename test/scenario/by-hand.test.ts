@@ -1,4 +1,4 @@
-// Small scenarios whose numbers can be worked out by hand: what runs, what planners foretell of the same, and what explains it.
+// Small scenarios whose numbers can be worked out by hand: what runs, what planners predict of the same, and what explains it.
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"

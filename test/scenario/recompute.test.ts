@@ -1,4 +1,4 @@
-// What a scenario computes again: the simulator foretells by how many bytes real kernels then hold less, and what would read
+// What a scenario computes again: the simulator predicts by how many bytes real kernels then hold less, and what would read
 // parameters that are given back is refused by both.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -39,14 +39,14 @@ const heldBytes = async (...sets: ReadonlyArray<string>) => {
     )
   )
   const peak = Math.max(...executed.ranks.map(({ peakBytes }) => peakBytes.device))
-  return { foretold: memory.parts.activations, all: memory.heldBytes, peak }
+  return { predicted: memory.parts.activations, all: memory.heldBytes, peak }
 }
 
 describeNative("memory of real kernels", () => {
-  it("is what is foretold, beside the text: in parts, of several micro-batches, computed again", async () => {
+  it("is what is predicted, beside the text: in parts, of several micro-batches, computed again", async () => {
     const beside = new Set<number>()
     for (const shard of ["{within: world}", "{within: world, parameters: false}", "{within: node}"])
-      // All of these with each other, without a device: foretold.test.ts.
+      // All of these with each other, without a device: predicted.test.ts.
       for (const [accumulate, synchronize, recompute] of [
         [1, "last", "none"],
         [2, "each", "block"]
@@ -98,9 +98,9 @@ describeNative("what is computed again, on the simulator and for real", () => {
       held.push(await heldBytes(...sets))
     }
     const [none, ...less] = held
-    for (const { foretold, peak } of less) {
-      expect(foretold).toBeLessThan(none!.foretold)
-      expect(none!.peak - peak).toBe(none!.foretold - foretold)
+    for (const { predicted, peak } of less) {
+      expect(predicted).toBeLessThan(none!.predicted)
+      expect(none!.peak - peak).toBe(none!.predicted - predicted)
     }
   })
 })

@@ -132,7 +132,7 @@ describe("CSV", () => {
     [
       "op,ranks,sizeBytes,seconds,latencySeconds,wireSeconds\nall_reduce,2,8,3,1,2",
       "line 1, header",
-      "foretold"
+      "predicted"
     ]
   ])("%j is refused with its place", async (text, field, value) => {
     const error = await failure(importCsv(text, { file: "t.csv" }))

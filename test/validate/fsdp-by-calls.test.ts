@@ -1,5 +1,5 @@
 // What FSDP2 adds to one model's host, carried over to the other's by calls of collectives: the rule by which the next recording is
-// foretold, held to the three that it was made from, so after the fact. And that no launches' pace is needed.
+// predicted, held to the three that it was made from, so after the fact. And that no launches' pace is needed.
 import { readFileSync } from "node:fs"
 import * as path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -100,7 +100,7 @@ describe.each([
     expect(apart(byCalls)).toBeLessThan(apart(byTensors))
   })
 
-  it.each(["gpt2", "llama1b"] as const)("foretells %s under FSDP2 no worse than it was", async (model) => {
+  it.each(["gpt2", "llama1b"] as const)("predicts %s under FSDP2 no worse than it was", async (model) => {
     const rows = overNvlink.filter((row) => row.model === model && row.mode === "fsdp")
     const found = await Promise.all(
       rows.map(async (row) => {
@@ -118,7 +118,7 @@ describe.each([
 
   // Of DDP nothing says which is better: GPT-2's steps are 0.9 to 1.8 points shorter without, the Llama's are its device's; under cubic
   // DDP added nothing.
-  it("foretells DDP within two points of what it was, without the pace", async () => {
+  it("predicts DDP within two points of what it was, without the pace", async () => {
     const rows = overNvlink.filter(({ mode }) => mode === "ddp")
     expect(rows).toHaveLength(4)
     for (const row of rows) {

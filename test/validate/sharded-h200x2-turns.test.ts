@@ -58,7 +58,7 @@ const recorded = [
     section: shardedH200x2Turns,
     over: "2 of 4, worst 33.0 %",
     waited: "1 of 4, worst 27.9 %",
-    // What is foretold from its own host, which is no prediction; milliseconds of the fastest and the slowest round; how much steps
+    // What is predicted from its own host, which is no prediction; milliseconds of the fastest and the slowest round; how much steps
     // of few tokens and full ones of the same round go together.
     own: {
       gpt2: { ddp: [0.01, 33.7, 40.6, -0.34], fsdp: [0.033, 71.9, 89.8, -0.2] },

@@ -1,5 +1,5 @@
 // DDP and FSDP2 on two H200s: the table that ships is the recording's, what is found of its claims, and what says why steps over
-// 10 Gbit/s are longer than foretold.
+// 10 Gbit/s are longer than predicted.
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import * as path from "node:path"
@@ -141,7 +141,7 @@ it("over 10 Gbit/s: under DDP, what is missing is missing of collectives alone o
   for (const one of ["gpt2 ddp", "llama1b ddp"]) expect(Math.abs(offs.get(one)!), one).toBeLessThan(0.006)
   // Gathers of 4 and 7 MiB in a row took up to 55 % longer than the wire, and in the step (below) no longer.
   expect(offs.get("gpt2 fsdp")!).toBeCloseTo(0.016, 2)
-  // Its steps differ: 2.740, 2.729 and 2.651 s. The fastest is what is foretold.
+  // Its steps differ: 2.740, 2.729 and 2.651 s. The fastest is what is predicted.
   expect(offs.get("llama1b fsdp")!).toBeCloseTo(-0.027, 2)
 })
 

@@ -1,4 +1,4 @@
-// What `sim run` foretells of a described model is what the same model of real kernels then does: every byte on every tier of
+// What `sim run` predicts of a described model is what the same model of real kernels then does: every byte on every tier of
 // links, and every byte of a rank's memory but for its text, whatever is divided, accumulated or computed again and in which precision.
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -13,7 +13,7 @@ import { agreementScenario } from "../../testing/check-agreement.ts"
 import { decodeScenario } from "../../testing/scenario.ts"
 import { run } from "../simulate/simulated.ts"
 
-const file = "foretold.yaml"
+const file = "predicted.yaml"
 
 interface Ended {
   readonly ranks: ReadonlyArray<{ readonly peakBytes: { readonly device: number } }>
@@ -30,7 +30,7 @@ const sentIn = ({ links }: Ended) =>
     ])
   )
 
-it("foretells bytes on links and in memory to the last one", () => {
+it("predicts bytes on links and in memory to the last one", () => {
   const seen = { parts: 0, narrow: 0, sent: 0 }
   fc.assert(
     fc.property(
@@ -46,13 +46,13 @@ it("foretells bytes on links and in memory to the last one", () => {
         )
         const { simulable, totalSteps, shard } = prepared
         const { groups = [], costs } = simulable
-        const foretold = run({ world, groups, costs, program: simulable.program })
+        const predicted = run({ world, groups, costs, program: simulable.program })
         const real = run({ world, groups, program: planned.program(build, totalSteps) })
-        expect(sentIn(real)).toEqual(sentIn(foretold))
+        expect(sentIn(real)).toEqual(sentIn(predicted))
         // Real kernels have a text, batches and a loss; those of a profile a token of order for each layer.
         const numbers = corpus.train.chunkTokens + corpus.heldOut.length + 2 * graph.inputs[0]!.elements
         const losses = drawn.training?.accumulate === undefined ? 1 : 2
-        expect(heldIn(real) - heldIn(foretold)).toBe(4 * (numbers + losses - graph.layers.length - 2))
+        expect(heldIn(real) - heldIn(predicted)).toBe(4 * (numbers + losses - graph.layers.length - 2))
         if (shard !== undefined && shard.ranks > 1) seen.parts++
         if (layerDtypeOf(scenario.training!) !== "float32") seen.narrow++
         if (Math.max(...Object.values(sentIn(real))) > 0) seen.sent++

@@ -8,7 +8,7 @@ import type { Cluster } from "./namespaces.ts"
 import { opTimes, type OpTimes } from "./op-by-op.ts"
 import { startRanks, type RankOptions } from "./runners.ts"
 
-export interface Foretold {
+export interface Predicted {
   readonly stepSeconds: number
   readonly computeSeconds: number
   readonly makespanSeconds: number
@@ -17,11 +17,11 @@ export interface Foretold {
 }
 
 /** Of a scenario of data-parallel training with these changes. */
-export const foretell = async (file: string, set: ReadonlyArray<string>): Promise<Foretold> => {
+export const predict = async (file: string, set: ReadonlyArray<string>): Promise<Predicted> => {
   const scenario = await Effect.runPromise(loadScenario(file, set))
   const options = { loader: new Loader(), record: true }
   const { result, timeline } = await Effect.runPromise(runScenario(scenario, file, options))
-  return { ...(result as unknown as Foretold), ops: opTimes(timeline!, 0) }
+  return { ...(result as unknown as Predicted), ops: opTimes(timeline!, 0) }
 }
 
 interface Profiled extends Pick<RankOptions, "env" | "perHost" | "firstHost"> {
