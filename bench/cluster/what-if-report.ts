@@ -99,7 +99,7 @@ export const torchLine = (row: TorchRow, rows: ReadonlyArray<Row>): string => {
   return (
     `${head} ${milliseconds(stepSeconds)} ms a step, the median of ${steps} (mean ${milliseconds(meanSeconds)}) after ${warmupSteps}` +
     (steady ? "" : ", which were not steady yet") +
-    (ratio === undefined ? "" : `; our ddp takes ${ratio.toFixed(2)} of it`) +
+    (ratio === undefined ? "" : `; our ddp takes ${ratio.toFixed(2)} times as long`) +
     (ranSeconds === undefined ? "" : `; ran for ${ranSeconds.toFixed(0)} s`)
   )
 }

@@ -326,7 +326,7 @@ describe("the report with PyTorch", () => {
 
   it("says in a line how many steps it is of, and whether they were steady", () => {
     expect(torchLine({ ...theirs("1Gbit/s", timed), ranSeconds: 21.4 }, rows)).toBe(
-      "2 ranks, 1Gbit/s, PyTorch DDP: 80.0 ms a step, the median of 38 (mean 81.0) after 12; our ddp takes 1.25 of it; ran for 21 s"
+      "2 ranks, 1Gbit/s, PyTorch DDP: 80.0 ms a step, the median of 38 (mean 81.0) after 12; our ddp takes 1.25 times as long; ran for 21 s"
     )
     expect(torchLine(theirs("5Gbit/s", { ...timed, steady: false }), rows)).toBe(
       "2 ranks, 5Gbit/s, PyTorch DDP: 80.0 ms a step, the median of 38 (mean 81.0) after 12, which were not steady yet"
