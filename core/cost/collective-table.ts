@@ -134,9 +134,9 @@ export class CollectiveTable {
     const below = curves.findLast((curve) => curve.ranks <= asMany)!
     const above = curves.find((curve) => curve.ranks >= asMany)!
     const [one, other] = [below, above].map((curve) => {
-      const alike = (sizeBytes * wireUnits(op, ranks)) / wireUnits(op, curve.ranks)
+      const share = curve.ranks === ranks ? 1 : wireUnits(op, ranks) / wireUnits(op, curve.ranks)
       // Beyond the largest message the last piece's slope holds; below the smallest, its time.
-      const { value, inside } = interpolateMessage(curve.sizes, curve.seconds, alike)
+      const { value, inside } = interpolateMessage(curve.sizes, curve.seconds, share * sizeBytes)
       return { seconds: value, inside, latencySeconds: Math.min(...curve.seconds) }
     }) as [CollectiveCeiling, CollectiveCeiling]
     const share = above === below ? 0 : (asMany - below.ranks) / (above.ranks - below.ranks)

@@ -56,6 +56,24 @@ describe("a table asked for another number of ranks", () => {
     expect([of(3).inside, of(8).inside]).toEqual([true, false])
   })
 
+  it("has every row as it was measured", () => {
+    for (const ranks of [2, 3, 5, 7, 12]) {
+      const measured = sizes.map((size, i) => ({
+        op: "all_reduce" as const,
+        ranks,
+        sizeBytes: size + i,
+        medianSeconds: 1e-5 * (i + 1) * (i + 1),
+        link: "unshaped"
+      }))
+      const table = new CollectiveTable(measured)
+      for (const { sizeBytes, medianSeconds } of measured)
+        expect(table.ceiling("all_reduce", ranks, sizeBytes)).toMatchObject({
+          seconds: medianSeconds,
+          inside: true
+        })
+    }
+  })
+
   it("takes one message that was measured for a rate beyond it, and for its time below", () => {
     const [only] = rows("all_gather", 2, 0, 1e9).slice(10)
     const table = new CollectiveTable([only!])
