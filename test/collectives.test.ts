@@ -327,3 +327,36 @@ describe("bytes on links", () => {
     expect(out([1, 1, 1], [1]).inter).toEqual([2, 2, 1, 1])
   })
 })
+
+describe("the latency of unlike hops", () => {
+  const links = { intra: link(1e12, 1e-6), inter: link(1e11, 1e-3), wan: link(1e9, 30e-3) }
+  const phaseOf = (kernel: string, world: World) => {
+    const network = new Network(world, distinct(world))
+    const [phase] = network.phases(kernel, "tree", [world.all.ranks])
+    const onUplinks = [...phase!.links].flatMap((id, i) =>
+      network.links[id]!.tier === "wan" ? [phase!.totals[i]! * phase!.unitsPerByte] : []
+    )
+    return { latencySeconds: phase!.latencySeconds, onUplinks }
+  }
+
+  it("of an all-reduce by trees is that of the longest way, over NCCL's trees, by hand", () => {
+    // Of eight nodes tree 1 has the edges 0-4, 4-2, 4-6, 2-1, 2-3, 6-5 and 6-7, and tree 2, its mirror, 7-3, 3-5, 3-1, 5-6, 5-4, 1-2 and 1-0.
+    // Two of each leave a site of four, with half the message each way. From a root to 1 or 6 are three edges, and two leave a site.
+    const found = phaseOf("all_reduce", worldOf(2, 4, 1, links))
+    expect(found.onUplinks).toEqual([2, 2, 2, 2])
+    expect(found.latencySeconds).toBeCloseTo(2 * (3 * 1e-3 + 2 * 30e-3), 12)
+    // Of three sites' nodes, tree 1 has the edges 0-2 and 2-1, and tree 2, shifted for they are odd, 1-0 and 0-2. A chain of three ranks goes on from node 1.
+    const odd = makeWorld(
+      [[1], [3], [2]].map((nodes, i) => ({ name: `site ${i}`, nodes })),
+      links
+    )
+    expect(phaseOf("all_reduce", odd).latencySeconds).toBeCloseTo(2 * (2 * 31e-3 + 2 * 1e-6), 12)
+  })
+
+  it("of a broadcast along a chain counts each hop once", () => {
+    // Fourteen hops inside two nodes of eight, and one between their sites.
+    const { latencySeconds, onUplinks } = phaseOf("broadcast", worldOf(2, 1, 8, links))
+    expect(latencySeconds).toBeCloseTo(14 * 1e-6 + 31e-3, 12)
+    expect(onUplinks).toEqual([1, 1])
+  })
+})

@@ -1,15 +1,15 @@
 // A hierarchical all-reduce, level by level: what is summed inside nodes, then inside sites, then across, and the way back. Knows
 // groups of ranks and no links.
 import { greatest } from "../extremes.ts"
-import { chainOver, ringOver, type Hop } from "./hops.ts"
+import { chainOver, ringOver, stepsAlong, type Hop, type Step } from "./hops.ts"
 
 /** One stretch of it: hops that all go on at once, each with as many bytes. */
 interface Stretch {
   readonly hops: ReadonlyArray<Hop>
   /** What each hop carries, per byte of the message. */
   readonly unitsPerByte: number
-  /** Messages one after another. */
-  readonly steps: number
+  /** Messages one after another: so many, of which each waits for the farthest hop, or along chains. */
+  readonly steps: number | ReadonlyArray<Step>
   /** Which collective it is by itself, of how many ranks, and what share of the message one of them puts in. */
   readonly like: { readonly kernel: string; readonly ranks: number; readonly share: number }
 }
@@ -46,14 +46,19 @@ export const hierarchyOver = (
       teams = units.flatMap((team) => team[0]!.map((_, place) => team.map((unit) => unit[place]!)))
       share /= ranks
     } else {
-      const chains = { unitsPerByte: share, steps }
-      const upwards = all.flatMap((unit) => chainOver(unit.toReversed()))
-      inwards.push({ ...chains, hops: upwards, like: { kernel: "reduce", ranks, share } })
-      outwards.unshift({
-        ...chains,
-        hops: all.flatMap(chainOver),
-        like: { kernel: "broadcast", ranks, share }
+      const along = (chains: ReadonlyArray<ReadonlyArray<number>>, kernel: string): Stretch => ({
+        hops: chains.flatMap(chainOver),
+        unitsPerByte: share,
+        steps: stepsAlong(chains),
+        like: { kernel, ranks, share }
       })
+      inwards.push(
+        along(
+          all.map((unit) => unit.toReversed()),
+          "reduce"
+        )
+      )
+      outwards.unshift(along(all, "broadcast"))
       teams = units.map((team) => team.map(([first]) => first!))
     }
   }

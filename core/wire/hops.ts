@@ -19,23 +19,53 @@ export const bothWays = (hops: ReadonlyArray<Hop>): ReadonlyArray<Hop> =>
   ])
 
 /**
- * Up and down two binary trees, of which each rank is in both: tree 2 is tree 1 shifted by one rank, which makes the leaves of one
- * the inner ranks of the other (Sanders, Speck and Traeff, 2009).
+ * Two binary trees over the ranks, each as hops from child to parent, a parent's own before those of its children. Each rank is in
+ * both: tree 2 is the mirror of tree 1 where ranks are even in number, and tree 1 shifted by one rank where they are odd, which makes the
+ * leaves of one the inner ranks of the other (Sanders, Speck and Traeff, 2009; NCCL's ncclGetDtree).
  */
-export const treesOver = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> => {
+export const treesOver = (ranks: ReadonlyArray<number>): ReadonlyArray<ReadonlyArray<Hop>> => {
   const n = ranks.length
-  const hops: Array<Hop> = []
-  for (const shift of [0, 1])
-    for (let i = 1; i < n; i++) {
-      const child = ranks[(i + shift) % n]!
-      const parent = ranks[(inOrderParent(i, n) + shift) % n]!
-      hops.push([child, parent], [parent, child])
-    }
-  return hops
+  const second = n % 2 === 0 ? ranks.toReversed() : [...ranks.slice(1), ...ranks.slice(0, 1)]
+  // The lower a node's lowest bit, the deeper it is.
+  const downwards = Array.from({ length: Math.max(0, n - 1) }, (_, i) => i + 1).toSorted(
+    (a, b) => (b & -b) - (a & -a)
+  )
+  return [ranks, second].map((own) => downwards.map((i): Hop => [own[i]!, own[inOrderParent(i, n)]!]))
 }
 
-/** Levels of such a tree: log2(n), rounded up, without a logarithm, for engines differ in the last bit of one. */
-export const levelsOf = (n: number): number => (n < 2 ? 0 : 32 - Math.clz32(n - 1))
+/** One of the steps that a message takes one after another: which earlier one of a list it follows, none at first, and its hops. */
+export interface Step {
+  readonly after: number | undefined
+  readonly hops: ReadonlyArray<Hop>
+}
+
+/** A message's steps along each of these chains of ranks. */
+export const stepsAlong = (chains: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Step> => {
+  const steps: Array<Step> = []
+  for (const ranks of chains) {
+    let after: number | undefined
+    for (const hop of chainOver(ranks)) after = steps.push({ after, hops: [hop] }) - 1
+  }
+  return steps
+}
+
+/** From the first rank of each node down the trees over all of these (`trees`), on along the node's others, and back on the same way. */
+export const stepsOfTrees = (
+  trees: ReadonlyArray<ReadonlyArray<Hop>>,
+  nodes: ReadonlyArray<ReadonlyArray<number>>
+): ReadonlyArray<Step> => {
+  const steps: Array<Step> = []
+  for (const tree of trees) {
+    const reached = new Map<number, number>()
+    for (const hop of tree)
+      reached.set(hop[0], steps.push({ after: reached.get(hop[1]), hops: bothWays([hop]) }) - 1)
+    for (const ranks of nodes) {
+      let after = reached.get(ranks[0]!)
+      for (const hop of chainOver(ranks)) after = steps.push({ after, hops: bothWays([hop]) }) - 1
+    }
+  }
+  return steps
+}
 
 /**
  * Parent of node `i` in the in-order binary tree over 0..n-1 rooted at 0: clear the lowest set bit, and set the next

@@ -1,9 +1,19 @@
 // The world's links as the engine sees them, and what a collective does on them: its phases, each a coupled flow over
 // every link it crosses. Knows nothing of programs or layers.
-import { onOneNode, type LinkSpec, type WanPairs, type World } from "../world.ts"
-import { bothWays, chainOver, farthestHops, levelsOf, ringOver, treesOver, type Hop } from "./hops.ts"
-import { greatest } from "../extremes.ts"
+import { onOneNode, type LinkSpec, type World } from "../world.ts"
+import {
+  bothWays,
+  chainOver,
+  farthestHops,
+  ringOver,
+  stepsAlong,
+  stepsOfTrees,
+  treesOver,
+  type Hop,
+  type Step
+} from "./hops.ts"
 import { hierarchyOver } from "./hierarchy.ts"
+import { pairLinks } from "./pair-links.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
 
 /** How a collective is laid out on the wire. */
@@ -75,27 +85,6 @@ export const wireUnits = (kernel: string, ranks: number): number => {
 interface Tier {
   readonly out: number
   readonly in: number
-}
-
-/** A link from one site to another; sites by index. */
-interface PairLink {
-  readonly from: number
-  readonly to: number
-  readonly name: string
-  readonly spec: LinkSpec
-}
-
-/** Both directions of every pair of sites that the world has; the way back is the same where nothing else is said of it. */
-const pairLinks = ({ sites }: World, { pairs }: WanPairs): ReadonlyArray<PairLink> => {
-  const indexOf = new Map(sites.map(({ name }, index) => [name, index]))
-  const said = new Set(pairs.map(({ from, to }) => `${from}-${to}`))
-  return pairs.flatMap(({ from, to, link }) => {
-    const [a, b] = [indexOf.get(from), indexOf.get(to)]
-    if (a === undefined || b === undefined || a === b) return []
-    const there = { from: a, to: b, name: `wan ${from} to ${to}`, spec: link }
-    const back = { from: b, to: a, name: `wan ${to} to ${from}`, spec: link }
-    return said.has(`${to}-${from}`) ? [there] : [there, back]
-  })
 }
 
 /** A world's links, interchangeable ones as one, and what each collective puts on them. */
@@ -226,7 +215,7 @@ export class Network {
    * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
    * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary
    * tree): the message goes along the ranks of each node, up and down trees over the nodes, and back, over 2 (m-1) hops of m ranks
-   * on a node and 2 log2(nodes) between them. Hierarchical: reduce-scatter inside each
+   * on a node and 2 log2(nodes) between them; of unlike hops the longest way counts, and along a chain each hop once. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back; where nodes or sites are of unlike sizes, all of it along
    * chains to the first of each and back. Direct: every pair at once, in one step for each
    * of reduce-scatter and all-gather, as this project's processes do it. Sums are not rounded to what was sent: they travel in the
@@ -360,6 +349,24 @@ export class Network {
     }
   }
 
+  /** The delay of the longest way that steps of a list make, with the links as they are when it is asked. */
+  #longest(lists: ReadonlyArray<ReadonlyArray<Step>>): () => number {
+    const delays = lists.map((steps) =>
+      steps.map(({ hops }) => hops.flatMap(([a, b]) => this.#delaysOf(a, b)))
+    )
+    return () => {
+      let most = 0
+      lists.forEach((steps, list) => {
+        const ends = new Float64Array(steps.length)
+        steps.forEach(({ after }, i) => {
+          ends[i] = (after === undefined ? 0 : ends[after]!) + this.#delay(delays[list]![i]!)
+          most = Math.max(most, ends[i])
+        })
+      })
+      return most
+    }
+  }
+
   #ring(
     groups: ReadonlyArray<ReadonlyArray<number>>,
     unitsPerByte: number,
@@ -371,8 +378,7 @@ export class Network {
 
   /** The first of each group is where the bytes come from. */
   #chain(groups: ReadonlyArray<ReadonlyArray<number>>, like: PhaseKind): Phase {
-    const hops = groups.flatMap(chainOver)
-    return this.#hops(hops, 1, groups[0]!.length - 1, like)
+    return this.#hops(groups.flatMap(chainOver), 1, stepsAlong(groups), like)
   }
 
   /**
@@ -381,15 +387,15 @@ export class Network {
    */
   #tree(groups: ReadonlyArray<ReadonlyArray<number>>): Phase {
     const nodes = groups.map((ranks) => [...Map.groupBy(ranks, (rank) => this.#world.nodeOf[rank]!).values()])
-    const between = nodes.flatMap((own) => treesOver(own.map(([head]) => head!)))
-    const inside = nodes.flat().flatMap((ranks) => bothWays(chainOver(ranks)))
-    const up = this.#farthest(between, 2 * levelsOf(greatest(nodes.map(({ length }) => length))))
-    const along = this.#farthest(inside, 2 * (greatest(nodes.flat().map(({ length }) => length)) - 1))
+    const trees = nodes.map((own) => treesOver(own.map(([head]) => head!)))
+    const between = bothWays(trees.flat(2))
+    const inside = bothWays(nodes.flat().flatMap(chainOver))
+    const latency = this.#longest(nodes.map((own, group) => stepsOfTrees(trees[group]!, own)))
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of [...between, ...inside, ...inside])
       for (const link of this.#path(a, b)) crossings[link]! += 1
     const like = { kernel: "all_reduce", ranks: groups[0]!.length, share: 1 }
-    return this.#phase(crossings, 0.5, () => up() + along(), like)
+    return this.#phase(crossings, 0.5, latency, like)
   }
 
   /** Every pair of each group at once, each with its flow. */
@@ -444,11 +450,20 @@ export class Network {
     return farthestHops(nodes, sites, nodeOf, this.#pairs !== undefined)
   }
 
-  /** A coupled flow over all hops, each of which carries the flow's bytes once; every step waits for the farthest hop. */
-  #hops(hops: ReadonlyArray<Hop>, unitsPerByte: number, steps: number, like: PhaseKind): Phase {
+  /**
+   * A coupled flow over all hops, each of which carries the flow's bytes once. Each of so many steps waits for the farthest hop; of steps
+   * that are listed the longest way counts.
+   */
+  #hops(
+    hops: ReadonlyArray<Hop>,
+    unitsPerByte: number,
+    steps: number | ReadonlyArray<Step>,
+    like: PhaseKind
+  ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    return this.#phase(crossings, unitsPerByte, this.#farthest(hops, steps), like)
+    const latency = typeof steps === "number" ? this.#farthest(hops, steps) : this.#longest([steps])
+    return this.#phase(crossings, unitsPerByte, latency, like)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
