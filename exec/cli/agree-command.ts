@@ -79,7 +79,7 @@ export interface AgreeResult {
 export const agreeCommand = (file: string, options: AgreeCommandOptions): Promise<number> => {
   // What is only compared is compared once.
   const { processes: _, ...alone } = options
-  return runAsJob(options.from === undefined ? options : alone, agreed(file, options))
+  return runAsJob(file, options.from === undefined ? options : alone, agreed(file, options))
 }
 
 const agreed = (file: string, options: AgreeCommandOptions) =>

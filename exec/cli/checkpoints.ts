@@ -3,6 +3,7 @@
 import { existsSync, readdirSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
 import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
@@ -96,6 +97,19 @@ export const askedFor = (
       })
     }
     const from = resume === true ? newest?.folder : resume
+    // Whatever else is wrong with it, its manifest will tell.
+    const inside =
+      typeof resume === "string"
+        ? Option.getOrUndefined(yield* Effect.option(Effect.try(() => checkpointsIn(resume))))?.at(-1)
+        : undefined
+    if (inside !== undefined) {
+      return yield* new InputError({
+        file: "--resume",
+        field: "",
+        value: `${String(resume)}, a folder of checkpoints,`,
+        accepted: `one of them, such as the newest: ${inside.folder}`
+      })
+    }
     if (from === undefined) return { ...asked, predecessor: undefined }
     if (newest !== undefined && path.resolve(from) !== path.resolve(newest.folder)) {
       return yield* new InputError({

@@ -25,7 +25,7 @@ export interface GenerateCommandOptions extends JobOptions {
 }
 
 export const generateCommand = (file: string, options: GenerateCommandOptions): Promise<number> =>
-  runAsJob(options, generatedFrom(file, options))
+  runAsJob(file, options, generatedFrom(file, options))
 
 const generatedFrom = (file: string, options: GenerateCommandOptions) =>
   Effect.gen(function* () {

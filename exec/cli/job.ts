@@ -6,6 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { InputError } from "../../core/input-error.ts"
 import type { World } from "../../core/world.ts"
+import type { InputErrors } from "../../scenarios/file/input-errors.ts"
+import { Loader } from "../../scenarios/load.ts"
+import { loadLocatedScenario, type Override } from "../../scenarios/scenario-file.ts"
+import { resolveWorld } from "../../scenarios/world.ts"
 import { execute as runEffect, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError, writeOut } from "../../scenarios/cli/output.ts"
 import { version } from "../../scenarios/cli/version.ts"
@@ -30,27 +34,38 @@ export interface JobOptions {
   readonly rendezvousTimeout?: number
 }
 
-/** Runs a command to its exit code: as the processes of a job, if its options ask to start them here, or as one process. */
+/** Runs a command on a scenario to its exit code: as the processes of a job, if its options ask to start them here, or as one process. */
 export const runAsJob = async (
-  options: JobOptions & { readonly backend?: string },
+  file: string,
+  options: JobOptions & { readonly backend?: string; readonly set: ReadonlyArray<Override> },
   command: Effect.Effect<Outcome, Error>
 ): Promise<number> => {
   // Signals are for the processes, which end as they will: `execute` would not wait for them.
-  const started = await Effect.runPromiseExit(startedHere(options))
+  const started = await Effect.runPromiseExit(startedHere(file, options))
   if (Exit.isFailure(started)) return runEffect(Effect.failCause(started.cause), "exec")
   return started.value ?? runCommand(command, options.backend)
 }
 
 /** Starts the job's processes, if that is what the command line asks for; their exit code. */
-const startedHere = ({ processes }: JobOptions): Effect.Effect<number | undefined, NoRendezvous> =>
-  processes === undefined
-    ? Effect.succeed(undefined)
-    : spawnJob({
-        processes,
-        command: withoutProcesses(process.argv.slice(1)),
-        variables: process.env,
-        write: (stream, text) => (stream === "out" ? writeOut(text) : writeError(text))
-      })
+const startedHere = (
+  file: string,
+  { processes, set }: JobOptions & { readonly set: ReadonlyArray<Override> }
+): Effect.Effect<number | undefined, InputError | InputErrors | NoRendezvous> =>
+  Effect.gen(function* () {
+    if (processes === undefined) return undefined
+    // A mistyped number would start as many processes, each to find that out by itself.
+    const { scenario, locate } = yield* loadLocatedScenario(file, set)
+    if ("world" in scenario) {
+      const { size } = yield* Effect.mapError(resolveWorld(scenario.world, file, new Loader()), locate)
+      yield* requireSize({ launcher: undefined, size: processes }, size, file)
+    }
+    return yield* spawnJob({
+      processes,
+      command: withoutProcesses(process.argv.slice(1)),
+      variables: process.env,
+      write: (stream, text) => (stream === "out" ? writeOut(text) : writeError(text))
+    })
+  })
 
 /** The command line of one of the processes. */
 const withoutProcesses = (argv: ReadonlyArray<string>): ReadonlyArray<string> =>
@@ -159,14 +174,18 @@ export const digestOf = (plan: unknown): string =>
   createHash("sha256").update(JSON.stringify(plan)).digest("hex").slice(0, 16)
 
 /** Fails where the job has not as many processes as the scenario ranks. */
-const requireSize = (place: Place, ranks: number, file: string): Effect.Effect<void, InputError> =>
-  place.size === ranks
+const requireSize = (
+  { size, launcher }: Pick<Place, "size"> & { readonly launcher: string | undefined },
+  ranks: number,
+  file: string
+): Effect.Effect<void, InputError> =>
+  size === ranks
     ? Effect.void
     : Effect.fail(
         new InputError({
           file,
           field: "ranks",
           value: String(ranks),
-          accepted: `${place.size}, for ${place.launcher} has started ${place.size} processes, one for each rank`
+          accepted: `${size}, for ${launcher === undefined ? `--processes ${size} starts` : `${launcher} has started`} ${size} processes, one for each rank`
         })
       )

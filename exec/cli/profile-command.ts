@@ -70,7 +70,7 @@ const alone = {
 } as const
 
 export const profileCommand = (file: string, options: ProfileCommandOptions): Promise<number> =>
-  runAsJob(options, profiled(file, options))
+  runAsJob(file, options, profiled(file, options))
 
 const profiled = (file: string, options: ProfileCommandOptions) =>
   Effect.gen(function* () {

@@ -75,7 +75,7 @@ export interface TrainResult extends Learnt {
 }
 
 export const trainCommand = (file: string, options: TrainCommandOptions): Promise<number> =>
-  runAsJob(options, trainedFrom(file, options))
+  runAsJob(file, options, trainedFrom(file, options))
 
 const trainedFrom = (file: string, options: TrainCommandOptions) =>
   Effect.gen(function* () {

@@ -2,6 +2,7 @@
 import { spawn, spawnSync } from "node:child_process"
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -173,8 +174,14 @@ describeNative("exec train --checkpoint", () => {
       [
         ["--checkpoint", path.join(folder, "new"), "--resume", "/nowhere"],
         /^exec: \/nowhere\/manifest\.json: ENOENT.* expected the manifest of a checkpoint/mu
+      ],
+      [
+        ["--checkpoint", path.join(folder, "new"), "--resume", path.join(folder, "several")],
+        /^exec: --resume: .*several, a folder of checkpoints, is not accepted; expected one of them, such as the newest: .*several\/step-0000000020$/mu
       ]
     ]
+    for (const step of ["0000000010", "0000000020"])
+      mkdirSync(path.join(folder, "several", `step-${step}`), { recursive: true })
     for (const [args, message] of cases) {
       const { status, stderr, stdout } = exec("--steps", "2", ...args)
       expect(stderr).toMatch(message)

@@ -78,6 +78,15 @@ describeNative("exec train over processes", () => {
     expect(apart).toMatchObject({ ranks: 3, stepsDone: 2 })
   })
 
+  it("starts no process where their number is not that of the ranks", () => {
+    const asked = command("--set", "world={ranksPerNode: [2, 1]}", "--processes", "100000")
+    const { status, stderr } = spawnSync(process.execPath, asked, { cwd: root, encoding: "utf8" })
+    expect(status).toBe(2)
+    expect(stderr).toMatch(
+      /^exec: .*: ranks: 3 is not accepted; expected 100000, for --processes 100000 starts 100000 processes, one for each rank\n$/u
+    )
+  })
+
   it("keeps what is done when a signal comes to one process sooner than to another", async () => {
     const out = path.join(folder, "interrupted.json")
     // However slow the machine, some wait is long enough for a first step.
