@@ -1,8 +1,10 @@
 // Generated scenarios, in the form that a scenario file has, so that whatever fails can be saved and run by `sim run`.
 import * as fc from "fast-check"
-import * as Schema from "effect/Schema"
+import * as Effect from "effect/Effect"
+import { InputError } from "../core/input-error.ts"
 import type { Profile } from "../core/profile.ts"
-import { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
+import type { DataParallelScenario } from "../scenarios/families/data-parallel/scenario.ts"
+import { decodeScenario as decoded } from "../scenarios/scenario-file.ts"
 import { algorithmChoice, type AlgorithmConstraints } from "./algorithm.ts"
 import { faultChoice, type FaultInput } from "./fault.ts"
 import { profile } from "./profile.ts"
@@ -15,7 +17,7 @@ export type ScenarioInput = typeof DataParallelScenario.Encoded
 /** A scenario file, and the profile that its `model.profile` names, if it names one. */
 export interface ScenarioCase {
   readonly scenario: ScenarioInput
-  readonly profile: Profile | undefined
+  readonly profile?: Profile | undefined
 }
 
 /** Name under which a generated scenario refers to its generated profile; saved beside it as a file. */
@@ -209,7 +211,9 @@ const modelOf = (
     ? { input: { profile: generatedProfile }, profile: model, layers: model.layers.length }
     : { input: model, profile: undefined, layers: model.layers }
 
-const decode = Schema.decodeUnknownSync(DataParallelScenario, { onExcessProperty: "error" })
-
-/** The scenario with its units parsed and its defaults in place. Throws what Schema throws for one that is not valid. */
-export const decodeScenario = (input: ScenarioInput): DataParallelScenario => decode(input)
+/** The scenario with its units parsed and its defaults in place. Throws the `InputErrors` of one that is not valid, all fields at once. */
+export const decodeScenario = (input: ScenarioInput): DataParallelScenario => {
+  const scenario = Effect.runSync(decoded(input, () => "scenario"))
+  if (scenario.task === "data-parallel") return scenario
+  throw new InputError({ file: "scenario", field: "task", value: scenario.task, accepted: "data-parallel" })
+}

@@ -20,7 +20,10 @@ import {
 import {
   checkScheduler,
   demand,
+  decodeScenario,
   readsOnlyWhatIsThere,
+  runCase,
+  runScheduler,
   scenario,
   violationsOf,
   type Scheduler
@@ -198,5 +201,35 @@ describe("a cache policy", () => {
     expect(failed).toBe(true)
     expect(shown).toMatch(told)
     expect(counterexample![0].shape).toEqual({ layers: 1, experts: 2 })
+  })
+})
+
+describe("a scenario written by hand", () => {
+  const input = (bandwidth: string | number) => ({
+    name: "by hand",
+    model: { layers: 3, parameters: 3e6, stepSeconds: "10ms" },
+    world: { ranks: 2, links: { inter: { bandwidth } } },
+    algorithm: { name: "dreamddp" as const, period: 3 }
+  })
+
+  it("needs no profile beside it, and runs with a scheduler or its own algorithm alike", () => {
+    const scenario = input("1Gbit/s")
+    const own: Scheduler = ({ model, planned, steps }) => planned.program(model, steps)
+    const { makespanSeconds } = runCase({ scenario }).result
+    expect(runScheduler(own, { scenario }).result.makespanSeconds).toBe(makespanSeconds)
+  })
+
+  it("is refused field by field, as a file is", () => {
+    // What decodeScenario gives has the type of what it takes, but not the units.
+    const twice = () => decodeScenario(decodeScenario(input("1Gbit/s")))
+    expect(twice).toThrow(
+      /^scenario: world\.links\.inter\.bandwidth: 125000000 \(it has no unit \(bits or bytes\?\)\) is not accepted; expected a bandwidth/mu
+    )
+    const misspelt = { ...input("1Gbit/s"), jiter: 0.1 }
+    expect(() => runCase({ scenario: misspelt })).toThrow(
+      /^scenario: jiter: an unknown field .*did you mean "?jitter/u
+    )
+    const other = { ...input("1Gbit/s"), task: "moe-training" } as unknown as ReturnType<typeof input>
+    expect(() => runCase({ scenario: other })).toThrow(/scenario: /u)
   })
 })
