@@ -59,6 +59,14 @@ export const loadText = (
     const path = paths.join(", ")
     const { context, vocabulary } = model
     if (corpus.train.length <= context) {
+      // Of a text that is long enough it is the share that leaves too little.
+      if (corpus.train.length + corpus.heldOut.length > context)
+        return yield* new InputError({
+          file,
+          field: "training.heldOut",
+          value: `${heldOut}, which leaves ${corpus.train.length} characters of ${path} to train on,`,
+          accepted: `a share that leaves more than the ${context} of a window`
+        })
       return yield* refuse(
         `${path} (${corpus.train.length} characters to train on)`,
         `a text with more characters than the ${context} of a window`

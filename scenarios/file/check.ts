@@ -101,9 +101,12 @@ const fieldProblems = (
     const elsewhere = alternatives.flatMap((other) =>
       other.kind === "fields" && other.fields.has(key) ? [titleOf(other, alternatives)] : []
     )
+    const own = titleOf(shape, alternatives)
     const hint =
       elsewhere.length > 0
-        ? `; "${key}" goes with ${oneOf(elsewhere)}, not with ${titleOf(shape, alternatives)}`
+        ? elsewhere.includes(`the field ${key}`)
+          ? `; "${key}" excludes ${own}: leave one out, or replace all at once with ${path.join(".")}={...}`
+          : `; "${key}" goes with ${oneOf(elsewhere)}, not with ${own}`
         : isName(each, alternatives)
           ? `, or ${show(each)} alone in place of all fields`
           : didYouMean(key, shape.fields.keys()) || belongsTo(key, whole)

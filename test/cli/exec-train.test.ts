@@ -177,6 +177,11 @@ describe("exec train refuses", () => {
   const cases: ReadonlyArray<readonly [string, ReadonlyArray<string>, RegExp]> = [
     ["a text that is not there", ["--text", "/nowhere.txt"], /ENOENT.*expected a text file/u],
     ["a text too short for a window", ["--text", short], /3 characters to train on.*the 16 of a window/u],
+    [
+      "a share held out that leaves too little of a text that is long enough",
+      ["--set", "training.heldOut=1"],
+      /training\.heldOut: 1, which leaves 0 characters of .*psalms\.txt to train on, is not accepted; expected a share that leaves more than the 16 of a window/u
+    ],
     ["a text with too many characters", ["--text", wide], /500 different characters.*vocabulary of 64/u],
     [
       "an algorithm that is none",

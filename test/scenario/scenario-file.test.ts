@@ -79,6 +79,10 @@ jitter: .nan
       "{ profile: x, layers: 3 }",
       /model\.layers: an unknown field.*"layers" goes with the fields layers, parameters/u
     ],
+    [
+      "{ profile: x, gpt2: { layers: 3 } }",
+      /model\.gpt2: an unknown field.*"gpt2" excludes the field profile: leave one out, or replace all at once with model=\{\.\.\.\}$/u
+    ],
     ["{ layers: 3, parameters: 1e6 }", /model\.stepSeconds: expected a time.*\(it is missing\)/u],
     ["{ gpt2: { layers: 3, width: 8 } }", /model\.gpt2\.heads: expected a whole number.*\(it is missing\)/u],
     ["{}", /model: \{\} is not accepted; expected the field profile, or the fields layers, parameters and/u],
