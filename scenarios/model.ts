@@ -331,6 +331,12 @@ const scaleProfile = (
       })
     }
     const sharesDevice = typeof model.stepSeconds === "object"
+    // As of the profile's own: ranks that share a device take longer by right.
+    if (!sharesDevice && measured.steps > 0 && wanted > 1.25 * measured.stepSeconds) {
+      warnings.push(
+        `model.stepSeconds (${formatSeconds(wanted)}) is longer than the profiled step (${formatSeconds(measured.stepSeconds)}): a number without a unit is seconds`
+      )
+    }
     return { ...exact, profile: scaled(base, wanted / own), hostTime, sharesDevice, warnings }
   })
 

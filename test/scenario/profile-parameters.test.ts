@@ -82,6 +82,19 @@ describe("a profile without parameters", () => {
     expect(twice.failure.accepted).toContain("each number once")
   })
 
+  it("warns of a stated step that is longer than the profiled one, as of seconds where milliseconds were meant", async () => {
+    const warningsFor = async (stepSeconds: number | Readonly<Record<string, number>>) => {
+      const model = { profile: "traces/profiles/gpt2-h200.arrow", hostTime: "span" as const, stepSeconds }
+      return (await Effect.runPromise(resolveModel(model, 2, measured, "s.yaml", new Loader()))).warnings
+    }
+    expect(await warningsFor(0.03)).toEqual([])
+    expect(await warningsFor(30)).toEqual([
+      expect.stringMatching(/^model\.stepSeconds \(30\.0 s\) is longer than the profiled step \(.* ms\)/u)
+    ])
+    // Ranks that share a device take turns.
+    expect(await warningsFor({ "2": 0.06 })).toEqual([])
+  })
+
   it("does not need them where it has its own", async () => {
     expect(Result.isSuccess(await resolved("00-reference"))).toBe(true)
     expect((await refusal("00-reference", 5)).accepted).toContain("its own 1000000 parameters")
