@@ -135,7 +135,6 @@ export class CollectiveTable {
     const above = curves.find((curve) => curve.ranks >= asMany)!
     const [one, other] = [below, above].map((curve) => {
       const share = curve.ranks === ranks ? 1 : wireUnits(op, ranks) / wireUnits(op, curve.ranks)
-      // Beyond the largest message the last piece's slope holds; below the smallest, its time.
       const { value, inside } = interpolateMessage(curve.sizes, curve.seconds, share * sizeBytes)
       return { seconds: value, inside, latencySeconds: Math.min(...curve.seconds) }
     }) as [CollectiveCeiling, CollectiveCeiling]

@@ -19,6 +19,17 @@ export const interpolate = (
 }
 
 /**
+ * Beyond the largest message: on the line from the largest that took less time, for a message that was sent faster than a smaller one
+ * says nothing of how fast bytes are. Where none took less, as of one message alone, at the largest's own rate.
+ */
+const beyond = (bytes: ReadonlyArray<number>, seconds: ReadonlyArray<number>, size: number): number => {
+  const [to, longest] = [bytes.at(-1)!, seconds.at(-1)!]
+  const less = seconds.findLastIndex((one) => one < longest)
+  if (less < 0) return (longest * size) / to
+  return interpolate([bytes[less]!, to], [seconds[less]!, longest], size).value
+}
+
+/**
  * As `interpolate`, for messages. Where time grows as fast as bytes the line is right; where it grows slower, software changes its
  * ways in between (NCCL's protocols), and the truth lies between the line and the power law through both points: half way to the
  * power law where time does not grow at all. That half was chosen by leaving out, in turn, each inner row of the tables in
@@ -30,17 +41,17 @@ export const interpolateMessage = (
   seconds: ReadonlyArray<number>,
   size: number
 ): { readonly value: number; readonly inside: boolean } => {
-  // One message alone: its time for those below, and its rate beyond.
-  if (bytes.length === 1 && size > bytes[0]!)
-    return { value: (seconds[0]! * size) / bytes[0]!, inside: false }
+  const last = bytes.length - 1
+  if (size < bytes[0]!) return { value: seconds[0]!, inside: false }
+  if (size > bytes[last]!) return { value: beyond(bytes, seconds, size), inside: false }
   const line = interpolate(bytes, seconds, size)
   const next = bytes.findIndex((one) => one >= size)
   if (next <= 0 || bytes[next] === size) return line
   const [from, to] = [bytes[next - 1]!, bytes[next]!]
-  const [first, last] = [seconds[next - 1]!, seconds[next]!]
+  const [first, second] = [seconds[next - 1]!, seconds[next]!]
   // A message has a byte at least: a smaller one comes of a damaged table, and overflows the ratio.
-  if (!(from >= 1 && first > 0 && last >= first)) return line
-  const growth = log(last / first) / log(to / from)
+  if (!(from >= 1 && first > 0 && second >= first)) return line
+  const growth = log(second / first) / log(to / from)
   if (growth >= 1) return line
   const power = first * exp(growth * log(size / from))
   const share = 0.5 * (1 - growth)

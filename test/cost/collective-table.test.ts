@@ -81,6 +81,29 @@ describe("a table asked for another number of ranks", () => {
     expect(table.ceiling("all_gather", 3, 2 ** 20)!.seconds).toBeCloseTo((2 * 2 ** 20) / 1e9, 12)
     expect(table.ceiling("all_gather", 2, 2 ** 10)!.seconds).toBeCloseTo(2 ** 20 / 1e9, 12)
   })
+
+  it("takes no larger message for faster where the largest that was measured took less than one before it", () => {
+    const measured = (...points: ReadonlyArray<readonly [bytes: number, seconds: number]>) =>
+      new CollectiveTable(
+        points.map(([sizeBytes, medianSeconds]) => ({
+          op: "all_to_all" as const,
+          ranks: 4,
+          sizeBytes,
+          medianSeconds,
+          link: "unshaped"
+        }))
+      )
+    // From 1 to 4 MB at 1 GB/s, though 2 MB took longer than 4: eight take four milliseconds more. Below, the smallest's own time.
+    const falling = measured([1e6, 2e-3], [2e6, 6e-3], [4e6, 5e-3])
+    const of = (bytes: number) => falling.ceiling("all_to_all", 4, bytes)!
+    expect(of(8e6).seconds).toBeCloseTo(9e-3, 12)
+    expect(of(1e9).seconds).toBeCloseTo(5e-3 + (1e9 - 4e6) / 1e9, 9)
+    expect([of(2e6).seconds, of(1).seconds]).toEqual([6e-3, 2e-3])
+    // None took less than the largest: at its rate. And none below takes longer than the smallest.
+    const noisy = measured([1e6, 6e-3], [2e6, 5e-3], [4e6, 5e-3])
+    expect(noisy.ceiling("all_to_all", 4, 8e6)!.seconds).toBeCloseTo(10e-3, 12)
+    expect(noisy.ceiling("all_to_all", 4, 1)!.seconds).toBe(6e-3)
+  })
 })
 
 describe("the shipped tables of two and four ranks", () => {
