@@ -3,7 +3,8 @@
 import type { CollectiveTable } from "../core/cost/collective-table.ts"
 import type { CollectiveCost } from "../core/profile.ts"
 import { legSeconds, legsOf } from "../core/wire/legs.ts"
-import type { CollectiveAlgorithm, Network } from "../core/wire/network.ts"
+import { Network, type CollectiveAlgorithm } from "../core/wire/network.ts"
+import { distinct } from "../core/wire/symmetry.ts"
 import type { World } from "../core/world.ts"
 
 interface CollectiveQuestion {
@@ -41,6 +42,33 @@ const really = (op: CollectiveCost["op"], algorithm: CollectiveAlgorithm): Colle
   return op === "all_reduce" || algorithm === "direct" ? algorithm : "ring"
 }
 
+type Legs = ReturnType<typeof legsOf>["legs"]
+
+/**
+ * Bytes of the busiest link of each tier. Of interchangeable links that are one to the network, a chain to the first of unlike units
+ * crosses others than the chain back does: then each is counted by itself.
+ *
+ * @param apart the same with every link by itself
+ */
+const busiestOf = (
+  legs: Legs,
+  network: Network,
+  apart?: () => { readonly legs: Legs; readonly network: Network }
+): CollectiveAnswer["busiestBytes"] => {
+  if (apart !== undefined && legs.some(({ phase }) => phase.like.kernel === "reduce")) {
+    const single = apart()
+    return busiestOf(single.legs, single.network)
+  }
+  const perLink = new Float64Array(network.links.length)
+  for (const { phase, bytes } of legs)
+    phase.links.forEach((id, i) => (perLink[id]! += phase.weights[i]! * bytes))
+  const busiest: Partial<Record<"intra" | "inter" | "wan", number>> = {}
+  network.links.forEach(({ tier }, id) => {
+    if (perLink[id]! > 0) busiest[tier] = Math.max(busiest[tier] ?? 0, perLink[id]!)
+  })
+  return busiest
+}
+
 /** `measured`: rows to compare with, of the links that the world stands for. */
 export const answerCollective = (
   question: CollectiveQuestion,
@@ -56,17 +84,6 @@ export const answerCollective = (
   const { legs, estimate } = legsOf(network, message, groups, groups, { algorithm, table })
   const bare = legsOf(network, message, groups, groups, { algorithm }).legs
   const latencySeconds = legs.reduce((sum, { phase }) => sum + phase.latencySeconds, 0)
-  const busiest: Partial<Record<"intra" | "inter" | "wan", number>> = {}
-  for (const tier of ["intra", "inter", "wan"] as const) {
-    const perLink = new Map<number, number>()
-    for (const { phase, bytes } of legs) {
-      phase.links.forEach((id, i) => {
-        if (network.links[id]!.tier === tier)
-          perLink.set(id, (perLink.get(id) ?? 0) + phase.weights[i]! * bytes)
-      })
-    }
-    if (perLink.size > 0) busiest[tier] = Math.max(...perLink.values())
-  }
   const rows = measured.filter((row) => row.op === op && row.ranks === ranks && row.sizeBytes === sizeBytes)
   return {
     ...question,
@@ -74,7 +91,10 @@ export const answerCollective = (
     seconds: legs.reduce((sum, leg) => sum + legSeconds(leg), 0),
     latencySeconds,
     wireSeconds: bare.reduce((sum, leg) => sum + legSeconds(leg), 0) - latencySeconds,
-    busiestBytes: busiest,
+    busiestBytes: busiestOf(legs, network, () => {
+      const own = new Network(world, distinct(world))
+      return { legs: legsOf(own, message, groups, groups, { algorithm }).legs, network: own }
+    }),
     by: really(op, algorithm),
     estimate: estimate?.detail,
     measuredSeconds:

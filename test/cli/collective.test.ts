@@ -156,6 +156,11 @@ describe("sim collective", () => {
     const [even] = rows("--ranks-per-node", "2,2", ...asked)
     expect(even).toEqual(rows("--ranks-per-node", "2", ...asked)[0])
     expect(rows("--ranks-per-node", "3,1", "--sites", "2", ...asked)[0]!.ranks).toBe(8)
+    // A node's second rank sends all to the first, and gets all: neither port has it twice in a direction. The first ranks of a site's
+    // nodes go on with halves, inside the site and across.
+    const unlike = ["--ranks-per-node", "2,1", "--sites", "2", "--wan-latency", "1ms", "--bytes", "1000"]
+    const [chains] = rows(...unlike, "--algorithm", "hierarchical")
+    expect(chains!.busiestBytes).toEqual({ intra: 1000, inter: 1500, wan: 1000 })
   })
 
   it("knows ops and algorithms however they are spelt", () => {
