@@ -101,7 +101,9 @@ export const resolveOverrides = (
         errors.push(new InputError({ file, field: "", accepted: parsed }))
         continue
       }
-      const found = resolveField(shapeFor(current), withoutAxes(current), parsed.path, alsoPresent)
+      const found =
+        axisMeant(current, parsed.path) ??
+        resolveField(shapeFor(current), withoutAxes(current), parsed.path, alsoPresent)
       if ("path" in found) {
         const { path } = found
         current = written(setField(current, path, parsed.value))
@@ -134,6 +136,26 @@ const withLocalFiles = (file: string, task: Task, path: FieldPath, value: unknow
 
 /** The data with abbreviations written out. */
 const written = (raw: unknown): unknown => expand(shapeFor(raw), raw)
+
+const axesPath = ["study", "axes"]
+
+/** Of "study.axes.wan.bandwidth" the axis of that field, as the file spells it, or one that it has not; undefined of other paths. */
+const axisMeant = (raw: unknown, text: string): ReturnType<typeof resolveField> | undefined => {
+  const prefix = `${pathText(axesPath)}.`
+  if (!text.startsWith(prefix)) return undefined
+  const fieldOf = (name: string, among: ReadonlyArray<FieldPath> = []) =>
+    resolveField(shapeFor(raw), withoutAxes(raw), name, among)
+  const axes = getField(raw, axesPath)
+  const written = Object.keys(isRecord(axes) ? axes : {}).flatMap((key) => {
+    const field = fieldOf(key)
+    return "path" in field ? [{ key, path: field.path }] : []
+  })
+  const swept = written.map(({ path }) => path)
+  const axis = fieldOf(text.slice(prefix.length), swept)
+  if (!("path" in axis)) return axis
+  const named = pathText(axis.path)
+  return { path: [...axesPath, written.find(({ path }) => pathText(path) === named)?.key ?? named] }
+}
 
 /** The names of a study's axes look like fields, and are none. */
 export const withoutAxes = (raw: unknown): unknown =>
