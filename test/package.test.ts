@@ -186,16 +186,7 @@ describe("the entry points", () => {
     writeFileSync(join(consumer, "misuse.ts"), misuse)
     copyFileSync(join(root, "docs/examples/staggered.ts"), join(consumer, "staggered.ts"))
     writeFileSync(join(consumer, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }))
-    const compiler = createRequire(import.meta.url).resolve("typescript/package.json")
-    const { stdout } = run(
-      process.execPath,
-      join(dirname(compiler), "bin", "tsc"),
-      "-p",
-      ".",
-      "--pretty",
-      "false"
-    )
-    const errors = stdout.split("\n").filter((line) => /error TS/u.test(line))
+    const errors = typeErrors()
     expect(errors.map((line) => line.replace(/,\d+\).*/u, ")"))).toEqual([
       "misuse.ts(5)",
       "misuse.ts(6)",
@@ -203,7 +194,25 @@ describe("the entry points", () => {
       "misuse.ts(8)"
     ])
   })
+
+  it("have types that need none of Node's", () => {
+    writeFileSync(join(consumer, "use.ts"), use)
+    const options = { ...compilerOptions, types: [] }
+    writeFileSync(
+      join(consumer, "tsconfig.json"),
+      JSON.stringify({ compilerOptions: options, include: ["use.ts"] })
+    )
+    expect(typeErrors()).toEqual([])
+  })
 })
+
+/** What the compiler says of the consumer's files. */
+const typeErrors = (): ReadonlyArray<string> => {
+  const compiler = createRequire(import.meta.url).resolve("typescript/package.json")
+  const tsc = join(dirname(compiler), "bin", "tsc")
+  const { stdout } = run(process.execPath, tsc, "-p", ".", "--pretty", "false")
+  return stdout.split("\n").filter((line) => /error TS/u.test(line))
+}
 
 const compilerOptions = {
   module: "nodenext",

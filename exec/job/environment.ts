@@ -1,7 +1,6 @@
 // Who this process is among the processes of a job, as whoever started it says: tandem itself, torchrun, Slurm, MPI or a
 // Kubernetes indexed job. Reads environment variables alone; knows nothing of sockets.
 import { createHash } from "node:crypto"
-import type { NetworkInterfaceInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import { transports, type TransportWish } from "./meeting.ts"
@@ -145,17 +144,24 @@ export const transportIn = (variables: Variables): Effect.Effect<TransportWish, 
   return found === undefined ? bad("TANDEM_TRANSPORT", wish, transports.join(", ")) : Effect.succeed(found)
 }
 
+/** What Node says of one, in words of our own: declarations that people get name none of Node's types, which not every project has. */
+interface InterfaceAddress {
+  readonly address: string
+  readonly family: string
+  readonly scopeid?: number | undefined
+}
+
 /**
  * The address of this host that TANDEM_INTERFACE asks for, as it is or by the name of its interface: IPv4's first, and none that is of
  * one link alone, which nobody could reach without being told by which. Undefined where nothing is asked for.
  */
 export const addressIn = (
   { TANDEM_INTERFACE: wanted }: Variables,
-  interfaces: NodeJS.Dict<ReadonlyArray<NetworkInterfaceInfo>>
+  interfaces: Readonly<Record<string, ReadonlyArray<InterfaceAddress> | undefined>>
 ): Effect.Effect<string | undefined, InputError> =>
   Effect.suspend(() => {
     if (!filled(wanted)) return Effect.succeed(undefined)
-    const usable = (addresses: ReadonlyArray<NetworkInterfaceInfo> = []): ReadonlyArray<string> =>
+    const usable = (addresses: ReadonlyArray<InterfaceAddress> = []): ReadonlyArray<string> =>
       addresses
         .filter((one) => one.family === "IPv4" || one.scopeid === 0)
         .toSorted((a, b) => Number(b.family === "IPv4") - Number(a.family === "IPv4"))

@@ -1,5 +1,17 @@
 // One JSON value a line over a socket: how processes speak that have only just met. Garbage ends the connection.
-import type { Socket } from "node:net"
+
+/** What is asked of a socket, in words of our own: declarations that people get name none of Node's types. */
+interface Connection {
+  readonly destroyed: boolean
+  setNoDelay(on: boolean): unknown
+  setEncoding(encoding: "utf8"): unknown
+  on(event: "data", heard: (text: string) => void): unknown
+  on(event: "error" | "close", ended: () => void): unknown
+  write(text: string): unknown
+  unref(): unknown
+  end(): unknown
+  destroy(): unknown
+}
 
 export type Line = Readonly<Record<string, unknown>>
 
@@ -8,13 +20,13 @@ const lineBytesMax = 1 << 20
 const unreadMax = 8
 
 export class Lines {
-  readonly socket: Socket
+  readonly socket: Connection
   #text = ""
   #wanted: ((line: Line) => void) | undefined
   #each = false
   readonly #read: Array<Line> = []
 
-  constructor(socket: Socket) {
+  constructor(socket: Connection) {
     this.socket = socket
     socket.setNoDelay(true)
     socket.setEncoding("utf8")
