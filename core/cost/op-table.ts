@@ -211,7 +211,10 @@ export class OpTable implements CostSource {
     const measured = {
       own: `rows of ${rows.name}`,
       turned: `rows of ${rows.name} with sides exchanged`,
-      others: `${rows.series.length} other shapes of ${rows.name}, the nearest counting most`
+      others:
+        rows.series.length === 1
+          ? `rows of one other shape of ${rows.name}`
+          : `${rows.series.length} other shapes of ${rows.name}, the nearest counting most`
     }[shape]
     const provenance =
       where === "above" || where === "below"

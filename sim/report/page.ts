@@ -265,7 +265,8 @@ const networks: Readonly<Record<NonNullable<ReportRow["network"]>, string>> = {
 const collectiveAlgorithms: Readonly<Record<NonNullable<ReportRow["collectives"]>, string>> = {
   ring: "Ring collectives: an all-reduce over n ranks sends 2 (n - 1) / n of its bytes over every rank's link.",
   tree: "Tree collectives: a reduction to one rank and a broadcast from it, along a binary tree.",
-  hierarchical: "Hierarchical collectives: inside each node, then between nodes, then inside again.",
+  hierarchical:
+    "Hierarchical collectives: an all-reduce inside each node, then between the nodes of a site, then between sites, and back.",
   direct: "Direct collectives: every rank sends to every other at once, in one step each way."
 }
 

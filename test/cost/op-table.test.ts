@@ -157,6 +157,17 @@ describe("a table of timed ops", () => {
     }
   })
 
+  it("says of how many other shapes it tells", () => {
+    const detail = (measure: Measure, sizes: Sizes) => ask(table, measure, sizes)!.detail
+    // All prompts were timed with 32 heads; products in several shapes.
+    expect(detail("prefill_attention", { ...prefill(4096), heads: 16 })).toContain(
+      " rows of one other shape of "
+    )
+    expect(detail("product", product(3000, 4096, 14_000))).toMatch(
+      / \d+ other shapes of .*, the nearest counting most/u
+    )
+  })
+
   it("tells of another dtype by its bits, and says so", () => {
     for (const dtype of ["float32", "float8"] as const) {
       const { seconds, provenance, detail } = ask(table, "product", product(16_384, 4096, 14_336), dtype)!
