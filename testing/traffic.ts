@@ -18,13 +18,15 @@ const ring = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> =>
 const doubleTree = (ranks: ReadonlyArray<number>): ReadonlyArray<Hop> => {
   const n = ranks.length
   const hops: Array<Hop> = []
-  for (const shift of [0, 1]) {
+  // The mirror of the first where their number is even; shifted by one where it is odd.
+  const second = n % 2 === 0 ? ranks.toReversed() : ranks.map((_, i) => ranks[(i + 1) % n]!)
+  for (const own of [ranks, second]) {
     for (let i = 1; i < n; i++) {
       let bit = 1
       while ((i / bit) % 2 === 0) bit *= 2
       const above = [i - bit, i + bit].find((j) => (j / bit) % 4 === 2) ?? n
       const parent = above < n ? above : i - bit
-      const [a, b] = [ranks[(i + shift) % n]!, ranks[(parent + shift) % n]!]
+      const [a, b] = [own[i]!, own[parent]!]
       hops.push([a, b], [b, a])
     }
   }
