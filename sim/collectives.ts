@@ -2,7 +2,7 @@
 // come. Who meets whom is core/machine/collective-order.ts's. Knows nothing of lanes or programs.
 import type { Communicator, Meeting } from "../core/machine/collective-order.ts"
 import type { Op } from "../core/machine/op.ts"
-import { legsOf, messageOf, type CollectiveOptions } from "../core/wire/legs.ts"
+import { legsOf, messageOf, type CollectiveOptions, type Leg } from "../core/wire/legs.ts"
 import type { Group } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
@@ -56,7 +56,7 @@ export class Collectives {
     this.#ranks = ranks
     this.#options = options
     this.linkBytes = new Float64Array(network.links.length)
-    if (options.latencyVaries === true) engine.latencyOf = (key) => this.#latencies[key]!()
+    if (options.linksVary === true) engine.latencyOf = (key) => this.#latencies[key]!()
   }
 
   get estimates(): ReadonlyArray<Estimate> {
@@ -146,9 +146,9 @@ export class Collectives {
     return { first, last, waitSeconds }
   }
 
-  #latency(phase: Phase, moreSeconds: number): number {
-    if (this.#options.latencyVaries !== true) return phase.latencySeconds + moreSeconds
-    this.#latencies.push(() => phase.latencyNowSeconds() + moreSeconds)
+  #latency({ phase, softwareSeconds, softwareNowSeconds }: Leg): number {
+    if (this.#options.linksVary !== true) return phase.latencySeconds + softwareSeconds
+    this.#latencies.push(() => phase.latencyNowSeconds() + softwareNowSeconds())
     return latencyKey(this.#latencies.length - 1)
   }
 
@@ -172,8 +172,8 @@ export class Collectives {
     if (estimate !== undefined) this.#notes.set(`${estimate.kernel} ${estimate.detail}`, estimate)
     const { portShare } = this.#options
     const routed = legs.map((leg): RoutedLeg => {
-      const { phase, bytes, softwareSeconds, bytesPerSecondMax, aloneBytesPerSecond } = leg
-      const latencySeconds = this.#latency(phase, softwareSeconds)
+      const { phase, bytes, bytesPerSecondMax, aloneBytesPerSecond } = leg
+      const latencySeconds = this.#latency(leg)
       // What takes no time takes nothing of a port.
       const ported = portShare !== undefined && aloneBytesPerSecond > 0 && aloneBytesPerSecond < Infinity
       const route = ported

@@ -26,9 +26,9 @@ export class Faults {
     return this.#keyOf("wan", site)
   }
 
-  /** Does some link change its latency? */
-  get changeLatency(): boolean {
-    return this.#faults.some((fault) => fault.kind === "link" && fault.change.latencySeconds !== undefined)
+  /** Does some link change? */
+  get changeLinks(): boolean {
+    return this.#faults.some((fault) => fault.kind === "link")
   }
 
   /** Speed of the rank's compute lane over time; undefined when nothing happens to it. */
@@ -64,7 +64,7 @@ export class Faults {
           network.links[link]!.spec
         )
         engine.setLink(link, { bytesPerSecond: spec.bytesPerSecond })
-        network.setLatency(link, spec.latencySeconds)
+        network.setLink(link, spec)
       }
     }
     for (const time of times)

@@ -153,7 +153,7 @@ class Run<A> {
     })
     this.#collectives = new Collectives(this.#engine, this.#network, symmetry.ranks, {
       ...simulation.collectives,
-      latencyVaries: faults?.changeLatency ?? false
+      linksVary: faults?.changeLinks ?? false
     })
     const { representatives } = symmetry.ranks
     const firstDevice = this.#network.links.length + (portShare === undefined ? 0 : representatives.length)

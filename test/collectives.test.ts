@@ -168,7 +168,7 @@ describe("bytes on links", () => {
           for (const [id, { tier }] of network.links.entries()) {
             const listed = new Float64Array(network.links.length)
             let farthest = 0
-            network.setLatency(id, draw() * 1e-6)
+            network.setLink(id, link(1, draw() * 1e-6))
             for (const [from, a] of ranks.entries())
               for (const [to, b] of ranks.entries()) {
                 const times = kernel === "all_to_all" ? 1 : to === 0 ? 0 : from === 0 ? 2 : 1

@@ -20,8 +20,8 @@ export interface CollectiveOptions {
   readonly table?: CollectiveTable | undefined
   /** The same of what stays inside a node. Default: `table`. */
   readonly inside?: CollectiveTable | undefined
-  /** Latencies change during the run: each collective pays what holds when it starts. */
-  readonly latencyVaries?: boolean
+  /** Links change during the run: each collective pays the latency, and the software's, that holds when it starts. */
+  readonly linksVary?: boolean
   /**
    * Share of a rank's own port (its slot on the host, the multiprocessors that move its bytes) that a collective takes at
    * its full speed. Above one half, two collectives of a rank that run at once slow each other. Default: none.
@@ -83,11 +83,13 @@ const senderOf = ({ kernel, attributes, group }: Op, rank: number): number => {
 }
 
 /** One stretch of a collective: pay the phase's latency and the software's, then move the bytes through every link at once. */
-interface Leg {
+export interface Leg {
   readonly phase: Phase
   readonly bytes: number
   /** Of the software, where measured: the part of its time in which no byte needs to flow at the links' full speed. */
   readonly softwareSeconds: number
+  /** The same with the links as they are now, after `Network.setLink`. */
+  readonly softwareNowSeconds: () => number
   /** The software's rate, flow bytes per second; Infinity where nothing was measured. */
   readonly bytesPerSecondMax: number
   /** How fast the bytes flow with only this collective, and those alike, on the links. */
@@ -102,11 +104,11 @@ interface Legs {
   readonly estimate: Estimate | undefined
 }
 
-/** Flow bytes per second of a phase that has its links to itself. */
-const linkRate = (network: Network, { links, weights }: Phase): number => {
+/** Flow bytes per second of a phase that has its links to itself; of a link by itself `bytesPerSecond` says them. */
+const linkRate = ({ links, weights }: Phase, bytesPerSecond: (link: number) => number): number => {
   let rate = Infinity
   links.forEach((link, i) => {
-    rate = Math.min(rate, network.links[link]!.spec.bytesPerSecond / weights[i]!)
+    rate = Math.min(rate, bytesPerSecond(link) / weights[i]!)
   })
   return rate
 }
@@ -158,7 +160,7 @@ export const legsOf = (
   let waitSeconds = stated ?? 0
   const legs = phases.map((phase, index): Leg => {
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
-    const wireRate = linkRate(network, beside[index]!)
+    const wireRate = linkRate(beside[index]!, (link) => network.links[link]!.spec.bytesPerSecond)
     const { like } = phase
     // Uneven ones between nodes may move nothing.
     const stays = uneven === undefined ? network.staysInside(phase) : network.onOneNode(ranks)
@@ -167,15 +169,32 @@ export const legsOf = (
     const ceiling = table?.ceiling(like.kernel, like.ranks, message)
     if (ceiling === undefined) {
       if (table !== undefined) lacking.add(like.kernel)
-      return { phase, bytes, softwareSeconds: 0, bytesPerSecondMax: Infinity, aloneBytesPerSecond: wireRate }
+      const softwareNowSeconds = () => 0
+      const bytesPerSecondMax = Infinity
+      return {
+        phase,
+        bytes,
+        softwareSeconds: 0,
+        softwareNowSeconds,
+        bytesPerSecondMax,
+        aloneBytesPerSecond: wireRate
+      }
     }
     outside ||= !ceiling.inside
     const flowing = ceiling.seconds - ceiling.latencySeconds
     const bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
-    const wireSeconds = wireRate === Infinity ? 0 : bytes / wireRate
-    const softwareSeconds = Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - wireSeconds))
-    const aloneBytesPerSecond = Math.min(bytesPerSecondMax, wireRate)
-    const leg = { phase, bytes, softwareSeconds, bytesPerSecondMax, aloneBytesPerSecond }
+    // Where links alone take longer than what was measured, none of the software's time is left over.
+    const softwareAt = (rate: number): number =>
+      Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - (rate === Infinity ? 0 : bytes / rate)))
+    const leg = {
+      phase,
+      bytes,
+      softwareSeconds: softwareAt(wireRate),
+      softwareNowSeconds: () =>
+        softwareAt(linkRate(beside[index]!, (link) => network.bytesPerSecondNow(link))),
+      bytesPerSecondMax,
+      aloneBytesPerSecond: Math.min(bytesPerSecondMax, wireRate)
+    }
     if (stated === undefined)
       waitSeconds += longerBeside(
         table!.besideKernels(like.kernel, message),

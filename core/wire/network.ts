@@ -47,7 +47,7 @@ export interface LinkResult {
 /** One stretch of a collective: pay the latency, then move `unitsPerByte * sizeBytes` through every link at once. */
 export interface Phase {
   readonly latencySeconds: number
-  /** The same with the links as they are now, after `setLatency`. */
+  /** The same with the links as they are now, after `setLink`. */
   readonly latencyNowSeconds: () => number
   /** Flow bytes per byte of the op's `sizeBytes`. */
   readonly unitsPerByte: number
@@ -97,8 +97,9 @@ export class Network {
   readonly #inter: Tier
   readonly #wan: Tier | undefined
   readonly #pairs: ReadonlyMap<string, number> | undefined
-  /** Per link class, as changed by `setLatency`. */
+  /** Per link class, as changed by `setLink`. */
   readonly #latencies: Float64Array
+  readonly #rates: Float64Array
   readonly #known = new WeakMap<object, Map<string, ReadonlyArray<Phase>>>()
 
   constructor(world: World, symmetry: Symmetry) {
@@ -139,6 +140,7 @@ export class Network {
       )
     this.links = links
     this.#latencies = Float64Array.from(links, ({ spec }) => spec.latencySeconds)
+    this.#rates = Float64Array.from(links, ({ spec }) => spec.bytesPerSecond)
     this.#classOf = Int32Array.from(classOf)
   }
 
@@ -160,9 +162,14 @@ export class Network {
     return [out, into]
   }
 
-  /** From now on, a crossing of this class of links takes so long. */
-  setLatency(link: number, latencySeconds: number): void {
+  /** From now on, this class of links is such. */
+  setLink(link: number, { bytesPerSecond, latencySeconds }: LinkSpec): void {
+    this.#rates[link] = bytesPerSecond
     this.#latencies[link] = latencySeconds
+  }
+
+  bytesPerSecondNow(link: number): number {
+    return this.#rates[link]!
   }
 
   /** Link classes of a tier, both directions: of one rank, node or site, or all. */

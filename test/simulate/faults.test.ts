@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
@@ -164,6 +165,38 @@ describe("links", () => {
       expect(makespan(world, 1, 1200, [change(1.25, 2)], network)).toBeCloseTo(1 + 4 * 0.125 + 1.6, 12)
       expect(makespan(world, 1, 1200, [change(0, 0.75)], network)).toBeCloseTo(1 + 4 * 0.125 + 1.6, 12)
     }
+  })
+
+  it("that are slow for good take what links of that bandwidth do, where collectives were measured too", () => {
+    const table = new CollectiveTable([
+      { op: "all_reduce", ranks: 2, sizeBytes: 400, medianSeconds: 0.5, link: "unshaped" },
+      { op: "all_reduce", ranks: 2, sizeBytes: 1200, medianSeconds: 1, link: "unshaped" }
+    ])
+    const taken = (statedBytesPerSecond: number, bytesPerSecond: number) =>
+      run({
+        world: flatWorld(2, { bytesPerSecond: statedBytesPerSecond, latencySeconds: 0.25 }),
+        program: computeThenReduce(1200),
+        costs: { seconds: () => 1, estimates: [] },
+        collectives: { algorithm: "ring", table },
+        faults: new Faults([
+          {
+            kind: "link",
+            tier: "inter",
+            owner: undefined,
+            fromSeconds: 0,
+            untilSeconds: Infinity,
+            change: { bytesPerSecond }
+          }
+        ])
+      }).makespanSeconds
+    // Two latencies, and the longer of a second of software and 1200 B on the link: the software sends while it computes.
+    for (const [bytesPerSecond, longer] of [
+      [400, 3],
+      [1200, 1],
+      [1e6, 1]
+    ] as const)
+      for (const stated of [300, 1200, 1e6])
+        expect(taken(stated, bytesPerSecond)).toBeCloseTo(1 + 2 * 0.25 + longer, 9)
   })
 
   it("of a site, joined pair by pair, are those of its own pairs", () => {
