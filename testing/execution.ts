@@ -60,7 +60,10 @@ export const executionOf = <A>(
           carried: ({ kernel, group, sizeBytes, rank, op }) => {
             const own = collectives.get(rank)?.get(op)
             const sumBytes = own === undefined ? sizeBytes : comesOut(own)
-            return tierBytes(world, algorithm, kernel, groups.get(group) ?? [], sizeBytes, sumBytes) ?? []
+            const members = groups.get(group) ?? []
+            const root = kernel === "broadcast" ? Number(own?.attributes["root"] ?? 0) : 0
+            const ordered = [...members.slice(root), ...members.slice(0, root)]
+            return tierBytes(world, algorithm, kernel, ordered, sizeBytes, sumBytes) ?? []
           }
         }
       : undefined

@@ -56,7 +56,7 @@ const over = (world: World, hops: ReadonlyArray<Hop>, bytesPerHop: number): Tier
   ]
 }
 
-/** Bytes of one collective of `sizeBytes` over `ranks`, by tier; undefined for none that is known. `sumBytes`: of an all-reduce's sums. */
+/** Bytes of one collective of `sizeBytes` over `ranks`, of a broadcast its root first, by tier; undefined for none that is known. `sumBytes`: of an all-reduce's sums. */
 export const tierBytes = (
   world: World,
   algorithm: CollectiveAlgorithm,
@@ -85,8 +85,11 @@ export const tierBytes = (
       return over(world, ring(ranks), (n - 1) * sizeBytes)
     case "broadcast":
       if (direct) {
-        const hops = ranks.slice(1).map((rank): Hop => [ranks[0]!, rank])
-        return over(world, hops, sizeBytes)
+        // Its root sends each other a share and that one's own, which these hand to each other.
+        const [root, ...others] = ranks
+        const sent = others.map((rank): Hop => [root!, rank])
+        const handed = others.flatMap((a) => others.map((b): Hop => [a, b]))
+        return [...over(world, sent, (2 * sizeBytes) / n), ...over(world, handed, sizeBytes / n)]
       }
       return over(world, ring(ranks).slice(0, -1), sizeBytes)
     case "all_to_all":
