@@ -12,7 +12,7 @@ import { requestFiles } from "../traces/requests/request-files.ts"
 import { parseRequestTraces } from "../traces/requests/request-trace.ts"
 import type { RequestTrace } from "../traces/requests/traced.ts"
 import { readText } from "../traces/text.ts"
-import { attempt } from "../traces/trace-error.ts"
+import { attempt, type TraceError } from "../traces/trace-error.ts"
 import { reasonOf } from "./file/source.ts"
 
 /** Bits per second in one Gbit/s, as bytes. */
@@ -29,12 +29,16 @@ export class Loader {
     return locate(file, named)
   }
 
+  protected read(path: string): Effect.Effect<Profile, TraceError> {
+    return readProfile(path)
+  }
+
   /** `field` of `file` names the profile at `named`. */
   profile(file: string, field: string, named: string): Effect.Effect<Profile, InputError> {
     const found = locate(file, named)
     const known = this.#profiles.get(found)
     if (known !== undefined) return Effect.succeed(known)
-    return readProfile(found).pipe(
+    return this.read(found).pipe(
       Effect.mapError(
         (error) =>
           new InputError({

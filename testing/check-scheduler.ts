@@ -21,6 +21,7 @@ import {
   type ScenarioPlan
 } from "../scenarios/families/data-parallel/prepare.ts"
 import { dataParallel } from "../scenarios/families/data-parallel/family.ts"
+import { readProfileSync } from "../traces/profile-file.ts"
 import { hostOf, runFamily, runPrepared, type Run } from "../sim/run.ts"
 import type { AlgorithmInput } from "./algorithm.ts"
 import { saveCounterexample } from "./counterexample.ts"
@@ -88,7 +89,7 @@ export interface SchedulerDetails {
 }
 
 /** Where generated scenarios pretend to be; their profile is in memory. */
-const nowhere = "generated.yaml"
+const nowhere = "scenario"
 
 class GeneratedProfile extends Loader {
   readonly #profile: Profile | undefined
@@ -99,9 +100,14 @@ class GeneratedProfile extends Loader {
   }
 
   override profile(file: string, field: string, named: string): ReturnType<Loader["profile"]> {
-    return this.#profile !== undefined && named === generatedProfile
-      ? Effect.succeed(this.#profile)
-      : super.profile(file, field, named)
+    if (this.#profile !== undefined && (named === generatedProfile || field === "model.profile"))
+      return Effect.succeed(this.#profile)
+    return super.profile(file, field, named)
+  }
+
+  // Cases run at once, which no file that is waited for could be in.
+  protected override read(path: string): ReturnType<typeof readProfileSync> {
+    return readProfileSync(path)
   }
 }
 

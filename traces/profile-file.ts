@@ -2,6 +2,7 @@
 // metadata. docs/formats.md describes it column by column. Knows nothing of importers or of how costs are used.
 import { elementsOf } from "../core/machine/tensor.ts"
 import * as Effect from "effect/Effect"
+import { readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import {
@@ -220,6 +221,13 @@ const checked = (file: string, profile: Profile): Batch => {
 export const readProfile = (path: string): Effect.Effect<Profile, TraceError> =>
   Effect.flatMap(
     attemptAsync(path, "the path of a profile (.arrow)", () => readFile(path)),
+    (bytes) => attempt(path, "a profile (.arrow)", () => decodeProfile(path, bytes))
+  )
+
+/** As `readProfile`, at once: for what runs without waiting. */
+export const readProfileSync = (path: string): Effect.Effect<Profile, TraceError> =>
+  Effect.flatMap(
+    attempt(path, "the path of a profile (.arrow)", () => readFileSync(path)),
     (bytes) => attempt(path, "a profile (.arrow)", () => decodeProfile(path, bytes))
   )
 

@@ -17,6 +17,7 @@ import {
   type MayLeave,
   type ReplacementPolicy
 } from "../../core/index.ts"
+import { readProfile } from "../../traces/index.ts"
 import {
   checkScheduler,
   demand,
@@ -217,6 +218,20 @@ describe("a scenario written by hand", () => {
     const own: Scheduler = ({ model, planned, steps }) => planned.program(model, steps)
     const { makespanSeconds } = runCase({ scenario }).result
     expect(runScheduler(own, { scenario }).result.makespanSeconds).toBe(makespanSeconds)
+  })
+
+  it("may have a profile, named as a file or beside it", async () => {
+    const named = "traces/profiles/gpt2-h200.arrow"
+    const scenario = { ...input("1Gbit/s"), model: { profile: named } }
+    const own: Scheduler = ({ model, planned, steps }) => planned.program(model, steps)
+    const { makespanSeconds } = runCase({ scenario }).result
+    expect(runScheduler(own, { scenario }).result.makespanSeconds).toBe(makespanSeconds)
+    const profile = await Effect.runPromise(readProfile(named))
+    const beside = { ...scenario, model: { profile: "of any name" } }
+    expect(runCase({ scenario: beside, profile }).result.makespanSeconds).toBe(makespanSeconds)
+    expect(() => runCase({ scenario: beside })).toThrow(
+      /^scenario: model\.profile: of any name .*is not accepted; expected a profile file/u
+    )
   })
 
   it("is refused field by field, as a file is", () => {
