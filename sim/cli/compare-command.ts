@@ -1,5 +1,7 @@
 // sim compare: results side by side, with ratios to the first: scenarios, saved results, studies, or one scenario changed.
 import * as Effect from "effect/Effect"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
@@ -112,6 +114,11 @@ const known = (label: string, saved: SavedResult): Candidate => {
 /** What a file has to compare: a scenario is run; a saved result or study is read. */
 const candidatesOf = (file: string, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
+    const inside = join(file, "study.arrow")
+    if (existsSync(inside)) {
+      const [value, accepted] = ["a study's folder", `its table, ${inside}`]
+      return yield* inputErrors(new InputError({ file, field: "", value, accepted }))
+    }
     if (file.endsWith(".arrow")) {
       const { readStudyArrow } = yield* Effect.promise(() => import("../study/study-file.ts"))
       const { rows } = yield* readStudyArrow(file)

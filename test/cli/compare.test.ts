@@ -43,6 +43,9 @@ const unread = "model={profile: nowhere.arrow}"
 
 const saved = path.join(here, "saved.json")
 const absent = path.join(here, "absent.yaml")
+const swept = path.join(here, "swept")
+fs.mkdirSync(swept)
+write("swept/study.arrow", "")
 
 /** Each as a table and as JSON; in two processes for all, of which the first writes what the second reads. */
 const lines = {
@@ -53,6 +56,7 @@ const lines = {
   unplanned: [small, ...set(unplanned, "algorithm=diloco")],
   unread: [small, ...set(unread, "algorithm=diloco")],
   "no file": [small, absent],
+  "a study's folder": [small, swept],
   "no field": [small, ...set("algorithm=diloco", "nothing=1")],
   "another task": [small, "scenarios/expert-offload.yaml"],
   saved: [saved, small]
@@ -133,6 +137,7 @@ describe("sim compare of what cannot run", () => {
 
   it.each([
     ["no file", absent],
+    ["a study's folder", `swept: a study's folder is not accepted; expected its table, ${swept}/study.arrow`],
     ["no field", "--set nothing=1"],
     ["another task", "expert-offload is not accepted; expected data-parallel, as "]
   ] as const)("runs nothing where one is %s", (name, said) => {
