@@ -213,7 +213,11 @@ describeNative("exec train over processes", () => {
       }`
     const { status, stdout, stderr } = spawnSync(
       process.execPath,
-      ["--import", `data:text/javascript,${encodeURIComponent(refusing)}`, ...command("--processes", "2")],
+      [
+        "--import",
+        `data:text/javascript,${encodeURIComponent(refusing)}`,
+        ...command("--processes", "2", "--set", "world.ranks=2")
+      ],
       { cwd: root, encoding: "utf8" }
     )
     expect(stderr).toBe(
