@@ -98,6 +98,20 @@ const wrongOf = (
     : [field, perNode, `a divisor of the ${ranks} ranks of ${name}, ${listOfNodes}${ofItsOwn}`]
 }
 
+/** What is wrong with the names of sites: links between two of them, and results, go by these. */
+const wrongNames = ({ sites }: WorldSettings): Wrong | undefined => {
+  if (typeof sites === "number") return undefined
+  const names = sites.map(({ name }) => name)
+  const again = names.findIndex((name, index) => names.indexOf(name) < index)
+  return again < 0
+    ? undefined
+    : [
+        `sites[${again}].name`,
+        names[again],
+        `a name of its own: sites[${names.indexOf(names[again]!)}] has it`
+      ]
+}
+
 /** What is wrong with how many ranks a world is said to have. */
 const wrongCounts = (settings: WorldSettings): Wrong | undefined => {
   const { ranks, ranksPerNode, sites } = settings
@@ -128,7 +142,7 @@ export const resolveWorld = (
         ...(value === undefined ? {} : { value: String(value) }),
         accepted
       })
-    const wrong = wrongCounts(settings)
+    const wrong = wrongNames(settings) ?? wrongCounts(settings)
     if (wrong !== undefined) return yield* refuse(...wrong)
     const nameOf = (site: number): string => (typeof sites === "number" ? `site ${site}` : sites[site]!.name)
     const built = nodesOf(settings).map((nodes, site): Site => ({ name: nameOf(site), nodes }))

@@ -95,6 +95,10 @@ describe("a world of unlike nodes", () => {
 
   it.each([
     [
+      ["world={sites: [{name: a, ranks: 2}, {name: b, ranks: 2}, {name: a, ranks: 2}]}"],
+      "world.sites[2].name: a is not accepted; expected a name of its own: sites[0] has it"
+    ],
+    [
       ["world={ranks: 4, ranksPerNode: [2, 1]}"],
       "world.ranks: 4 is not accepted; expected 3, the sum of world.ranksPerNode, or nothing"
     ],
