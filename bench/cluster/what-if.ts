@@ -10,7 +10,7 @@
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --mps --points 5Gbit/s        on two GPUs, two ranks of each at once; with
 //                                                     --sites 2 a rank of either site has a part of each
 //   node bench/cluster/what-if.ts --backend cuda --ranks 4 --exact-sums      DDP's 16-bit gradients exchanged, added by own kernels and rounded
-//                                                     once; without, NCCL adds them around a ring, as under PyTorch's DDP
+//                                                     once; without, NCCL adds them, as under PyTorch's DDP
 //   node bench/cluster/what-if.ts --backend cuda --torch          PyTorch's own steps too (torch, transformers): whole models under DDP,
 //                                                     with --sites HSDP; never while ours run, in none of the errors, not at "drop:";
 //                                                     with --backend cpu on gloo, beside a device that ours only stands for

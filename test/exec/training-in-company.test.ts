@@ -22,6 +22,7 @@ import {
 import { unitMessages } from "../../exec/unit-messages.ts"
 import { modelGraph } from "../../scenarios/model-graph.ts"
 import { run } from "../simulate/simulated.ts"
+import { fsdp } from "../training/shard-stages.ts"
 
 const link = { bytesPerSecond: 1e6, latencySeconds: 0 }
 const world = makeWorld([{ name: "here", nodes: [1, 1] }], { intra: link, inter: link, wan: undefined })
@@ -117,16 +118,7 @@ const divided = (choices: Partial<ShardChoices> = {}) => {
   const plan = planShards(
     graph.layers.map(({ name }) => name),
     division,
-    {
-      units: "block",
-      parameters: true,
-      gradients: true,
-      reshardAfterForward: true,
-      prefetch: 1,
-      reduceDtype: "float32",
-      copies: false,
-      ...choices
-    }
+    { ...fsdp, ...choices }
   )
   return { plan, graph }
 }

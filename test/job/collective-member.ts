@@ -67,6 +67,7 @@ const toleranceOf = ({ call: { kernel, members, perMember }, dtype, values }: Ca
   if (!["", dtype, "float32"].includes(wire) || new Set(counts).size > 1) return 0
   // As many roundings of partial sums, of 1/n and of products; each half a step of numbers that are at most the sum of all.
   const roundings = members.length + 2
+  // Tensors hold up to seven times a drawn value (collective-calls.ts).
   const largest = 7 * Math.max(...values.map(Math.abs))
   const step = Math.max(2 ** -mantissaBits[dtype] * members.length * largest, leastStep(dtype))
   return (roundings * step) / 2
