@@ -278,7 +278,13 @@ class Run<A> {
         return yield* Effect.die(this.#suspendedElsewhere())
       if (failure !== undefined) return yield* failure as Exit.Exit<never, MachineError>
       return this.#result(fibers.map((fiber) => valueOf(fiber)))
-    })
+    }).pipe(Effect.ensuring(Effect.sync(() => this.#interrupt(fibers))))
+  }
+
+  /** Programs that a run leaves behind that has failed, or is interrupted, give back what they hold: no time passes for them. */
+  #interrupt(fibers: ReadonlyArray<Fiber.Fiber<A, MachineError>>): void {
+    for (const fiber of fibers) fiber.interruptUnsafe()
+    this.#queue.drain()
   }
 
   readonly #whenEnded = (activity: Activity, then: () => void): void => {

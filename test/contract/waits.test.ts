@@ -1,5 +1,6 @@
 // What a program waits for: several things at once, ends of steps, ops that ended long ago, and what is not of its machine.
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { expect, it } from "vitest"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
@@ -126,6 +127,52 @@ describeContract("waits", (machine) => {
     })
     const { ranks } = await runOn(machine, 1, program, slowly)
     expect(ranks[0]!.value).toBe(1)
+  })
+
+  it("end where another rank fails, and their programs give back what they hold", async () => {
+    const released: Array<number> = []
+    const program = Effect.gen(function* () {
+      const service = yield* Machine
+      yield* Effect.acquireUseRelease(
+        Effect.succeed(service.rank),
+        (rank) =>
+          rank === 0
+            ? // By then all have begun.
+              Effect.andThen(
+                service.sleepUntil(0.01),
+                service.alloc({ name: "too much", shape: [1000], dtype: "float32" })
+              )
+            : service.sleepUntil(60),
+        (rank) => Effect.sync(() => released.push(rank))
+      )
+    })
+    const error = await failureOn(machine, 3, program, { capacityBytes: { device: 2000 } })
+    expect(error).toMatchObject({ _tag: "OutOfMemory", rank: 0 })
+    expect(released.toSorted()).toEqual([0, 1, 2])
+  })
+
+  it("end where the run is interrupted, and their programs give back what they hold", async () => {
+    const held = new Set<number>()
+    const program = Effect.gen(function* () {
+      const service = yield* Machine
+      const x = yield* vector(service, "x")
+      const op = launch("forever", kernels.copy, Lane.compute, [x], [x])
+      const forever = Effect.forever(
+        Effect.andThen(
+          Effect.sync(() => service.submit(op)),
+          service.endStep
+        )
+      )
+      yield* Effect.acquireUseRelease(
+        Effect.sync(() => held.add(service.rank)),
+        () => forever,
+        () => Effect.sync(() => held.delete(service.rank))
+      )
+    })
+    const fiber = Effect.runFork(machine.run(2, program, { lookAhead: 0 }))
+    while (held.size < 2) await new Promise((resolve) => setImmediate(resolve))
+    await Effect.runPromise(Fiber.interrupt(fiber))
+    expect([...held]).toEqual([])
   })
 
   it("until a moment end when it has come, and no sooner", async () => {
