@@ -7,7 +7,6 @@ import {
   existsSync,
   mkdirSync,
   openSync,
-  readdirSync,
   realpathSync,
   rmSync,
   statSync
@@ -17,50 +16,9 @@ import { InputError } from "../../core/input-error.ts"
 import { reasonNot } from "../../traces/atomic-file.ts"
 import { nameBeside } from "../../traces/beside.ts"
 import { whyNotWritable } from "../../traces/made-folder.ts"
-import { familyOf, type Scenario } from "../families.ts"
-import type { FieldPath } from "../file/check.ts"
-import { pathText, textsAt } from "../file/override.ts"
-import { locate } from "../load.ts"
-import { starred } from "../starred.ts"
 
 /** An option and the file that it names. */
 type Output = readonly [option: string, file: string | undefined]
-
-/** A file that a scenario names, or one of several by stars, or of a folder. */
-interface NamedFile {
-  readonly field: FieldPath
-  /** As people know it: "model.profile: gpt2.arrow". */
-  readonly title: string
-  readonly file: string
-}
-
-export const filesNamedIn = (scenario: Scenario, file: string): ReadonlyArray<NamedFile> =>
-  familyOf(scenario).fileFields.flatMap((field) =>
-    textsAt(scenario, field).flatMap((named) => {
-      const whole = locate(file, named)
-      const title = `${pathText(field)}: ${named}`
-      return filesBehind(whole).map((one) => ({
-        field,
-        title: one === whole ? title : `${title} (${basename(one)})`,
-        file: one
-      }))
-    })
-  )
-
-/** The scenario's file and those that it names. */
-export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string> => [
-  file,
-  ...filesNamedIn(scenario, file).map((named) => named.file)
-]
-
-const filesBehind = (whole: string): ReadonlyArray<string> => {
-  try {
-    const isFolder = statSync(whole, { throwIfNoEntry: false })?.isDirectory() === true
-    return isFolder ? readdirSync(whole).map((name) => join(whole, name)) : starred(whole)
-  } catch {
-    return [whole] // Whoever reads it says what is wrong with it.
-  }
-}
 
 /** Fails where an output would replace an input, or another output. */
 export const requireApart = (

@@ -124,12 +124,16 @@ export const loadStudy = (
     return {
       name: typeof named === "string" ? named : file,
       file,
-      identity: identityOf(file, [
-        scenario,
-        axes.map(({ path, values }) => [path, values]),
-        grid === undefined ? null : [pathText(grid.path), grid.values, search?.metric, search?.targets],
-        perPoint.map(({ path, value }) => [pathText(path), value])
-      ]),
+      identity: identityOf(
+        file,
+        [
+          scenario,
+          axes.map(({ path, values }) => [path, values]),
+          grid === undefined ? null : [pathText(grid.path), grid.values, search?.metric, search?.targets],
+          perPoint.map(({ path, value }) => [pathText(path), value])
+        ],
+        points.flatMap((point) => point.grid.map((one) => one.scenario))
+      ),
       axes: axes.map(({ path, values }) => ({ path, values })),
       search:
         search === undefined || grid === undefined

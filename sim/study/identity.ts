@@ -2,20 +2,25 @@
 // depend on, which is what the file says, what the files say that it names or that ship, and the version.
 import { createHash, type Hash } from "node:crypto"
 import { readdirSync, readFileSync } from "node:fs"
-import { join } from "node:path"
-import { isRecord } from "../../scenarios/file/shape.ts"
+import { basename, join } from "node:path"
 import { version } from "../../scenarios/cli/version.ts"
+import type { Scenario } from "../../scenarios/families.ts"
 import { locate } from "../../scenarios/load.ts"
+import { filesBehind, namesOfFiles } from "../../scenarios/named-files.ts"
 
-/** `said`: what the study is, as JSON. `file`: its path, to which the files that it names are relative. */
-export const identityOf = (file: string, said: unknown): string => {
+/** `said`: what the study is, as JSON. `file`: its path, to which the files that its `scenarios` name are relative. */
+export const identityOf = (file: string, said: unknown, scenarios: Iterable<Scenario>): string => {
   const hash = createHash("sha256")
   hash.update(JSON.stringify([version(), said]))
   // Scenarios use shipped measurements without naming them: a device's tables, for one.
   addFolder(hash, locate(file, "traces/profiles"))
-  for (const named of new Set(textsIn(said)))
-    // Whatever text of the scenario is the name of a file counts with its content.
-    if (/\.[a-z]+$/iu.test(named)) addFile(hash, named, locate(file, named))
+  const names = new Set<string>()
+  for (const scenario of scenarios) for (const name of namesOfFiles(scenario)) names.add(name)
+  for (const name of [...names].toSorted()) {
+    const whole = locate(file, name)
+    for (const path of filesBehind(whole))
+      addFile(hash, path === whole ? name : `${name} ${basename(path)}`, path)
+  }
   return hash.digest("hex").slice(0, 32)
 }
 
@@ -32,10 +37,4 @@ const addFile = (hash: Hash, named: string, path: string): void => {
   }
   hash.update(`\n${named} ${content.length}\n`)
   hash.update(content)
-}
-
-const textsIn = (value: unknown): ReadonlyArray<string> => {
-  if (typeof value === "string") return [value]
-  if (Array.isArray(value)) return value.flatMap(textsIn)
-  return isRecord(value) ? Object.values(value).flatMap(textsIn) : []
 }

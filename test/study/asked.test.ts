@@ -317,6 +317,29 @@ describe("a study's identity", () => {
     expect(identity(1)).toBe(identity(1))
   })
 
+  it("is of them whatever they are called, and of all in a folder", () => {
+    const days = path.join(folder, "days")
+    fs.mkdirSync(days)
+    const served = parse(fs.readFileSync("scenarios/kv-serving.yaml", "utf8")) as object
+    const study = (trace: string) => {
+      const file = path.join(folder, `${path.basename(trace)} served.yaml`)
+      const axes = { algorithm: ["full"] }
+      fs.writeFileSync(file, stringify({ ...served, requests: { trace }, study: { axes } }))
+      return (): string => Effect.runSync(loadStudy(file)).identity
+    }
+    const [ofFile, ofFolder] = [study("days/1"), study("days")]
+    fs.writeFileSync(path.join(days, "1"), "0")
+    const before = [ofFile(), ofFolder()]
+    expect([ofFile(), ofFolder()]).toEqual(before)
+    fs.writeFileSync(path.join(days, "2"), "0")
+    expect(ofFile()).toBe(before[0])
+    expect(ofFolder()).not.toBe(before[1])
+    fs.rmSync(path.join(days, "2"))
+    fs.writeFileSync(path.join(days, "1"), "1")
+    expect(ofFile()).not.toBe(before[0])
+    expect(ofFolder()).not.toBe(before[1])
+  })
+
   it("is of measurements that ship, and of the version", () => {
     // A copy of the package in which one shipped profile has other contents, and one with another version.
     const root = path.resolve(import.meta.dirname, "../..")
