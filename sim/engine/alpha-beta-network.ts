@@ -123,11 +123,17 @@ export class AlphaBetaNetwork implements Network {
     return this.#busySeconds[link]! + (Number.isNaN(since) ? 0 : nowSeconds - since)
   }
 
-  stalledBy(flow: number): ReadonlyArray<number> {
-    const record = this.#flows[flow]
-    if (record === undefined) return []
-    if (record.behind === 0) return record.channel.links.filter((link) => this.#bandwidths[link] === 0)
-    return record.channel.links.filter((link) => this.#queues[link]![this.#heads[link]!] !== flow)
+  stalled(): ReadonlyMap<number, ReadonlyArray<number>> {
+    const found = new Map<number, ReadonlyArray<number>>()
+    for (const [flow, record] of this.#flows.entries()) {
+      if (record === undefined) continue
+      const first = record.behind === 0
+      const links = record.channel.links.filter((link) =>
+        first ? this.#bandwidths[link] === 0 : this.#queues[link]![this.#heads[link]!] !== flow
+      )
+      if (links.length > 0) found.set(flow, links)
+    }
+    return found
   }
 
   #serve(flow: number, record: Flow, nowSeconds: number): void {

@@ -295,7 +295,7 @@ export class Engine {
         predecessors.set(target, list)
       }
     }
-    const found: Array<Waiting> = []
+    const [found, stalled] = [[] as Array<Waiting>, this.#network.stalled()]
     for (let slot = 0; slot < this.#slots; slot++) {
       const state = this.#states[slot]!
       const activity = this.#handle(slot)
@@ -313,7 +313,7 @@ export class Engine {
       } else if (state === WORK_RUNNING && this.#workEnd(slot) === Infinity) {
         found.push({ activity, kind: "work", waitsFor: "speed", holds: 0, predecessors: [], links: [] })
       } else if (state === FLOW_JOINED) {
-        const links = this.#network.stalledBy(slot).map((link) => this.#links[link]!.name)
+        const links = (stalled.get(slot) ?? []).map((link) => this.#links[link]!.name)
         if (links.length > 0)
           found.push({ activity, kind: "flow", waitsFor: "links", holds: 0, predecessors: [], links })
       }

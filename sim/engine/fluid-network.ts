@@ -208,22 +208,23 @@ export class FluidNetwork implements Network {
     return this.#busySeconds[link]! + (this.#active[link] === 0 ? 0 : nowSeconds - this.#busySince[link]!)
   }
 
-  stalledBy(flow: number): ReadonlyArray<number> {
+  stalled(): ReadonlyMap<number, ReadonlyArray<number>> {
+    const found = new Map<number, ReadonlyArray<number>>()
     const { variableCount, capacities, incidenceStarts, incidenceLinks } = this.#solver
     for (let channel = 0; channel < variableCount; channel++) {
       if (this.#flowCounts[channel] === 0 || this.#solver.rate(channel) !== 0) continue
-      if (!this.#holds(this.#firstFlows[channel]!, flow)) continue
       const links = incidenceLinks.slice(incidenceStarts[channel], incidenceStarts[channel + 1]!)
-      return [...links].filter((link) => link < this.#linkCount && capacities[link] === 0)
+      const down = [...links].filter((link) => link < this.#linkCount && capacities[link] === 0)
+      if (down.length === 0) continue
+      // Its pairing heap may be as deep as it has flows.
+      const open = [this.#firstFlows[channel]!]
+      for (let f = open.pop(); f !== undefined; f = open.pop()) {
+        if (f === NONE) continue
+        found.set(this.#owners[f]!, down)
+        open.push(this.#siblings[f]!, this.#children[f]!)
+      }
     }
-    return []
-  }
-
-  /** Is the flow in this pairing heap? */
-  #holds(root: number, flow: number): boolean {
-    for (let f = root; f !== NONE; f = this.#siblings[f]!)
-      if (this.#owners[f] === flow || this.#holds(this.#children[f]!, flow)) return true
-    return false
+    return found
   }
 
   /** Takes a channel whose flows or bottleneck change out of its link's heap, until `settle` puts it back. */

@@ -38,8 +38,8 @@ export interface Network {
   linkBytes(link: number): number
   /** Seconds until `nowSeconds` with at least one flow on the link. */
   linkBusySeconds(link: number, nowSeconds: number): number
-  /** Links that keep the flow from moving at all; empty when it moves. For reports of deadlocks. */
-  stalledBy(flow: number): ReadonlyArray<number>
+  /** Flows that do not move at all, each with the links that keep it from moving. For reports of deadlocks; O(in flight). */
+  stalled(): ReadonlyMap<number, ReadonlyArray<number>>
 }
 
 /**
