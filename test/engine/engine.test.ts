@@ -431,6 +431,19 @@ describe("alpha-beta flows", () => {
     expect(ends).toEqual({ a: 7, b: 8 })
   })
 
+  it("change speed with their own link, and those beside them do not", () => {
+    const bytes = [9, 4, 7, 12, 3, 10, 6, 11, 5]
+    for (const faster of bytes.keys()) {
+      const engine = engineOn("alpha-beta", ...bytes.map((_, i) => link(String(i), 1)))
+      const flows = bytes.map((size, i) => go(engine, engine.flow(engine.route([i]), size)))
+      const ends = endsOf(engine, Object.fromEntries(flows.map((flow, i) => [i, flow])))
+      engine.at(1, 0)
+      engine.onTimer = () => engine.setLink(faster, { bytesPerSecond: 2 })
+      engine.run()
+      expect(Object.values(ends)).toEqual(bytes.map((size, i) => (i === faster ? 1 + (size - 1) / 2 : size)))
+    }
+  })
+
   it("change speed also while the latency of the flow at the head is not over", () => {
     const engine = engineOn("alpha-beta", link("l", 2, 1))
     const a = go(engine, engine.flow(engine.route([0]), 10))
