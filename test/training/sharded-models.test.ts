@@ -19,7 +19,7 @@ import { execute, run } from "../simulate/simulated.ts"
 import { divided, plannedInParts } from "./in-parts.ts"
 import { accumulations } from "./rule-instances.ts"
 import { choices } from "./shard-choices.ts"
-import { fsdp } from "./shard-stages.ts"
+import { fsdp, shardStages } from "./shard-stages.ts"
 import { tinyModel } from "./tiny.ts"
 
 const world = makeWorld([{ name: "site", nodes: [2] }], unlimitedLinks)
@@ -91,6 +91,27 @@ describe("a model of real kernels in parts", () => {
     expect(seen.shared).toBeGreaterThan(2)
     expect(seen.layers).toBeGreaterThan(4)
     expect(seen.clipped).toBeGreaterThan(4)
+  })
+
+  it("learns float32 numbers whatever they are gathered in, the same in every stage", () => {
+    const sizes = { layers: 2, width: 8, heads: 2, vocabulary: 11, context: 5, batch: 2 }
+    const graph = gpt2({ ...sizes, activationDtype: "float32" })
+    const learnt = (choices: ShardChoices, learningRate: number) => {
+      const { shard, planned } = plannedInParts({ name: "s-sgd" }, graph, world, choices)
+      const options = tinyModel(graph, { shard, optimizer: { name: "sgd", learningRate } })
+      const program = trained(options, steps, (build) => planned.program(build, steps))
+      const { ranks } = run({ world, program, values: () => undefined })
+      return { losses: ranks[0]!.value.losses, parameters: assembled(ranks) }
+    }
+    const begun = learnt(fsdp, 0).parameters
+    for (const parameterDtype of ["bfloat16", "float16"] as const) {
+      const { losses, parameters } = learnt({ ...fsdp, parameterDtype }, 0.3)
+      for (const [stage, choices] of shardStages) {
+        const told = `${stage}, gathered in ${parameterDtype}`
+        expect(learnt({ ...choices, parameterDtype }, 0.3), told).toEqual({ losses, parameters })
+        expect(learnt({ ...choices, parameterDtype }, 0).parameters, told).toEqual(begun)
+      }
+    }
   })
 
   it.each(floats.flatMap((dtype) => floats.map((reduceDtype) => [dtype, reduceDtype] as const)))(

@@ -280,8 +280,13 @@ const shardedStorage = (
         const passing = plan.parameters && plan.reshardAfterForward && !unit.root
         const slots = passing && inTurn(unit) ? prefetch + 1 : undefined
         const own = !plan.parameters
+        // Learnt where layers read it; not where gathers round all that they bring, the rank's own part too.
+        const learntInPlace = ({ dtype }: Flat): boolean =>
+          own &&
+          dtype === "float32" &&
+          (gathered === undefined || wireFor(gathered, dtype).wire === undefined)
         const full = yield* tensorsOf(
-          own && flats.every(({ dtype }) => dtype === "float32") ? "parameters" : "copies",
+          flats.every(learntInPlace) ? "parameters" : "copies",
           "parameters",
           unit,
           flats,
@@ -291,7 +296,7 @@ const shardedStorage = (
             shape: flat.shape,
             dtype: flat.dtype,
             // Where the rank's part lies in it, it is what must be found again.
-            persistent: (own && flat.dtype === "float32") || undefined,
+            persistent: learntInPlace(flat) || undefined,
             ...(own ? { initial: flatInitial(flat, parameters, 0, ranks * flat.partElements) } : {})
           })
         )
@@ -313,7 +318,7 @@ const shardedStorage = (
         for (const [i, flat] of flats.entries()) {
           const name = `${unit.name} part ${i}`
           const inPlace = own ? yield* partOf(`${name} in place`, flat, full[i]!) : undefined
-          if (flat.dtype === "float32" && inPlace !== undefined) {
+          if (inPlace !== undefined && learntInPlace(flat)) {
             masters.push(inPlace)
             sent.push(inPlace)
             continue
