@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { oneRank } from "../world.ts"
 import { Misuse, type Machine } from "./machine.ts"
 import type { Op, OpId } from "./op.ts"
-import { elementsOf, sizeBytesOf, type Tensor } from "./tensor.ts"
+import { tensorOf } from "./tensor.ts"
 
 /** Ops are put at the end of `submitted`, in program order. A read is a `Misuse`. */
 export const collectingMachine = (submitted: Array<Op>): Machine["Service"] => {
@@ -12,12 +12,7 @@ export const collectingMachine = (submitted: Array<Op>): Machine["Service"] => {
   return {
     rank: 0,
     world: oneRank,
-    alloc: ({ name, shape, dtype, place = "device", role, within }) =>
-      Effect.sync((): Tensor => {
-        const elements = elementsOf(shape)
-        const sizeBytes = sizeBytesOf(elements, dtype)
-        return { id: tensors++, name, shape, dtype, place, elements, sizeBytes, role, within }
-      }),
+    alloc: (spec) => Effect.sync(() => tensorOf(tensors++, spec)),
     free: () => {},
     freeBytes: () => Infinity,
     submit: (op) => (submitted.push(op) - 1) as OpId,

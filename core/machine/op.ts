@@ -1,7 +1,7 @@
 // One asynchronous unit of work: a kernel launch, a copy or a collective, with the tensors it reads and writes.
 // An op says nothing of when it runs: edges come from dependencies.ts, time from the machine.
 import type { Attributes, Kernel } from "../kernels/kernel.ts"
-import { attributesAt, scalarsMisfit, type Scalars } from "../kernels/scalars.ts"
+import { attributesAt, type Scalars } from "../kernels/scalars.ts"
 import type { Group } from "../world.ts"
 import { dtypeBits, type Dtype, type Role, type Tensor, type TensorData } from "./tensor.ts"
 import type { Lane } from "./lane.ts"
@@ -36,12 +36,6 @@ export interface Op {
 /** The op of one launch, its scalars among its attributes: what a reference computes, or a cost that follows them. */
 export const launchedWith = (op: Op, scalars: Scalars | undefined): Op =>
   scalars === undefined ? op : { ...op, attributes: attributesAt(op.kernel, op.attributes, scalars) }
-
-/** Throws RangeError unless the op can be launched with these scalars: a defect of the program. */
-export const checkScalars = (op: Op, scalars: Scalars | undefined): void => {
-  const misfit = scalarsMisfit(op.kernel, op.attributes, scalars)
-  if (misfit !== undefined) throw new RangeError(`op "${op.label}" (${op.kernel.name}) ${misfit}`)
-}
 
 /** Position of an op in its rank's program order, from 0. */
 export type OpId = number

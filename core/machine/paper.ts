@@ -7,7 +7,7 @@ import { Dependencies, touchedBy, type Touched } from "./dependencies.ts"
 import { laneCount } from "./lane.ts"
 import { Machine, type Program } from "./machine.ts"
 import type { Op } from "./op.ts"
-import { elementsOf, sizeBytesOf, type Tensor } from "./tensor.ts"
+import { tensorOf } from "./tensor.ts"
 
 interface PaperOptions {
   readonly world: World
@@ -30,19 +30,9 @@ export const onPaper = (program: Program<void>, { world, seconds, onStart }: Pap
   const service: Machine["Service"] = {
     rank: 0,
     world,
-    alloc: ({ name, shape, dtype, within, place = within?.arena.place ?? "device" }) =>
+    alloc: (spec) =>
       Effect.sync(() => {
-        const elements = elementsOf(shape)
-        const plain = {
-          id: tensors++,
-          name,
-          shape,
-          dtype,
-          place,
-          elements,
-          sizeBytes: sizeBytesOf(elements, dtype)
-        }
-        const tensor: Tensor = within === undefined ? plain : { ...plain, within }
+        const tensor = tensorOf(tensors++, spec)
         dependencies.allocated(tensor)
         return tensor
       }),

@@ -23,15 +23,7 @@ import type { Op, OpId } from "./op.ts"
 import { membershipOf } from "./membership.ts"
 import { Pending, type PendingOp, type PendingOptions, type Token } from "./pending.ts"
 import type { Recorder } from "./recorder.ts"
-import {
-  elementsOf,
-  ownBytes,
-  sizeBytesOf,
-  type Place,
-  type Tensor,
-  type TensorData,
-  type TensorSpec
-} from "./tensor.ts"
+import { ownBytes, tensorOf, type Place, type Tensor, type TensorData, type TensorSpec } from "./tensor.ts"
 import { viewMisfit } from "./views.ts"
 
 export interface RankOptions {
@@ -246,16 +238,12 @@ export class Rank<Prepared> implements Predecessors {
 
   #alloc(spec: TensorSpec): Effect.Effect<Tensor, OutOfMemory> {
     const { rank, capacityBytes, initial } = this.#options
-    const { name, shape, dtype, role, within, place = within?.arena.place ?? "device" } = spec
-    const elements = elementsOf(shape)
+    const tensor = tensorOf(this.#tensors.length, spec)
+    const { name, shape, within, place, elements, sizeBytes } = tensor
     if (!(shape.every((extent) => Number.isInteger(extent) && extent >= 0) && elements <= elementsMax)) {
       const reason = `shape [${shape.join(", ")}]; expected whole numbers from 0 with a product of at most 2^53 - 1`
       return Effect.die(this.#misuse("alloc", name, reason))
     }
-    const sizeBytes = sizeBytesOf(elements, dtype)
-    const plain = { id: this.#tensors.length, name, shape, dtype, place, elements, sizeBytes }
-    const own = role === undefined ? plain : { ...plain, role }
-    const tensor: Tensor = within === undefined ? own : { ...own, within }
     if (within !== undefined) {
       this.#requireLive("alloc", within.arena.name, within.arena)
       const misfit = viewMisfit(tensor, within, spec)

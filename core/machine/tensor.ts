@@ -101,3 +101,12 @@ export const elementsOf = (shape: ReadonlyArray<number>): number => {
 /** Bytes of `elements` of `dtype`, sub-byte dtypes packed and rounded up to whole bytes. */
 export const sizeBytesOf = (elements: number, dtype: Dtype): number =>
   Math.ceil((elements * dtypeBits[dtype]) / 8)
+
+/** The tensor that is made of a spec, as whichever machine's `id`th. Looks at nothing that a machine may refuse. */
+export const tensorOf = (id: number, spec: TensorSpec): Tensor => {
+  const { name, shape, dtype, role, within, place = within?.arena.place ?? "device" } = spec
+  const elements = elementsOf(shape)
+  const plain = { id, name, shape, dtype, place, elements, sizeBytes: sizeBytesOf(elements, dtype) }
+  const own = role === undefined ? plain : { ...plain, role }
+  return within === undefined ? own : { ...own, within }
+}

@@ -5,7 +5,7 @@ import { Lane } from "../../machine/lane.ts"
 import type { Machine } from "../../machine/machine.ts"
 import { collective, type Op } from "../../machine/op.ts"
 import { kernels } from "../../kernels/catalogue.ts"
-import { elementsOf, sizeBytesOf, type Tensor, type TensorSpec } from "../../machine/tensor.ts"
+import { tensorOf } from "../../machine/tensor.ts"
 import type { World } from "../../world.ts"
 import { makeDensePart } from "./attention.ts"
 import { moeGroups } from "./groups.ts"
@@ -42,18 +42,13 @@ export interface LayerCosts {
 /** Only `alloc` is asked of it. */
 const paper = (world: World): Machine["Service"] => {
   let id = 0
-  const alloc = ({ name, shape, dtype, place = "device" }: TensorSpec): Effect.Effect<Tensor> => {
-    const elements = elementsOf(shape)
-    const sizeBytes = sizeBytesOf(elements, dtype)
-    return Effect.sync(() => ({ id: id++, name, shape, dtype, place, elements, sizeBytes }))
-  }
   const never = (): never => {
     throw new Error("a rehearsal runs nothing")
   }
   return {
     rank: 0,
     world,
-    alloc,
+    alloc: (spec) => Effect.sync(() => tensorOf(id++, spec)),
     free: never,
     freeBytes: () => Infinity,
     submit: never,
