@@ -180,12 +180,14 @@ void AttentionPlan::buildBackward(Graph& graph, const AttentionShape& shape) {
   ownBytes_ = sumsBytes_ + roundUp(static_cast<size_t>(b * h * t) * sizeof(float));
 }
 
+bool hasGradients(int64_t keys) { return cudnnVersionNumber() >= anyKeys || keys % 128 == 0; }
+
 AttentionPlan::AttentionPlan(Context& context, const AttentionShape& shape) : backward_(shape.backward) {
   if (shape.headWidth % 8 != 0) {
     throw Refusal("heads " + std::to_string(shape.headWidth) + " wide; expected a multiple of 8");
   }
   if (backward_ && shape.time == 1 && shape.context == 1) throw Refusal("it has no gradients of one query and one key");
-  if (backward_ && cudnnVersionNumber() < anyKeys && shape.context % 128 != 0) {
+  if (backward_ && !hasGradients(shape.context)) {
     throw Refusal(std::to_string(shape.context) + " keys; before 9.15.1 it has gradients for multiples of 128 alone");
   }
   Graph graph(context);

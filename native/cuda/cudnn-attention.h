@@ -27,6 +27,9 @@ struct AttentionMemory {
   void* lse;
 };
 
+/** Whether this cuDNN has gradients of so many keys: before 9.15.1 of multiples of 128 alone. */
+bool hasGradients(int64_t keys);
+
 class AttentionPlan {
  public:
   /** Made at the first call of that shape on that device, which is the current one. From any thread. Throws Refusal. */

@@ -8,9 +8,11 @@ interface Kinds {
   readonly leastTime: number
   /** Besides 16-bit heads of the widths that tensor cores take float32 ones of any width, those of tiles and a little wider. */
   readonly single: boolean
+  /** Gradients are of keys in multiples of this; default 1. */
+  readonly keysMultiple?: number
 }
 
-const attention = (draw: Draw, { leastTime, single: withSingle }: Kinds) => {
+const attention = (draw: Draw, { leastTime, single: withSingle }: Kinds, multiple = 1) => {
   const single = withSingle && draw.integer(0, 2) === 0
   const dtype: Dtype = single ? "float32" : draw.flag() ? "bfloat16" : "float16"
   const headWidth = single && draw.flag() ? draw.integer(1, 140) : draw.flag() ? 64 : 128
@@ -19,8 +21,10 @@ const attention = (draw: Draw, { leastTime, single: withSingle }: Kinds) => {
   const packed = draw.flag()
   const causal = draw.flag()
   const batch = draw.integer(1, 2)
-  const time = draw.integer(leastTime, 150)
-  const context = packed ? time : causal ? time + draw.integer(0, 70) : draw.integer(1, 150)
+  const up = (tokens: number): number => multiple * Math.ceil(tokens / multiple)
+  const drawnTime = draw.integer(leastTime, 150)
+  const time = packed ? up(drawnTime) : drawnTime
+  const context = packed ? time : up(causal ? time + draw.integer(0, 70) : draw.integer(1, 150))
   const [q, kv] = [heads * headWidth, kvHeads * headWidth]
   const operands = packed
     ? [of(dtype, batch, time, q + 2 * kv)]
@@ -37,7 +41,7 @@ export const drawnAttention = (kinds: Kinds) => ({
     return { inputs: operands, attributes, outputDtype: dtype, ...exactness }
   },
   "attention.backward": (draw: Draw): KernelCase => {
-    const { dtype, operands, q, attributes, exactness } = attention(draw, kinds)
+    const { dtype, operands, q, attributes, exactness } = attention(draw, kinds, kinds.keysMultiple)
     const [batch, time] = q.shape as readonly [number, number]
     // scores of wide heads reach some twenty: a log-sum-exp that leaves every weight below about one
     const lse = {
@@ -48,5 +52,6 @@ export const drawnAttention = (kinds: Kinds) => ({
   }
 })
 
-/** cuDNN has no gradients of one query and one key. */
-export const cudnnAttention = drawnAttention({ leastTime: 2, single: false })
+/** cuDNN has no gradients of one query and one key, some versions of keys in multiples alone. */
+export const cudnnAttention = (keysMultiple: number) =>
+  drawnAttention({ leastTime: 2, single: false, keysMultiple })
