@@ -1,15 +1,15 @@
 // A hierarchical all-reduce, level by level: what is summed inside nodes, then inside sites, then across, and the way back. Knows
 // groups of ranks and no links.
 import { greatest } from "../extremes.ts"
-import { chainOver, ringOver, stepsAlong, type Hop, type Step } from "./hops.ts"
+import { chainOver, ringOver, stepsAlong, type Hop, type Rounds, type Step } from "./hops.ts"
 
 /** One stretch of it: hops that all go on at once, each with as many bytes. */
 interface Stretch {
   readonly hops: ReadonlyArray<Hop>
   /** What each hop carries, per byte of the message. */
   readonly unitsPerByte: number
-  /** Messages one after another: so many, of which each waits for the farthest hop, or along chains. */
-  readonly steps: number | ReadonlyArray<Step>
+  /** Messages one after another, around rings or along chains. */
+  readonly steps: Rounds | ReadonlyArray<Step>
   /** Which collective it is by itself, of how many ranks, and what share of the message one of them puts in. */
   readonly like: { readonly kernel: string; readonly ranks: number; readonly share: number }
 }
@@ -40,7 +40,11 @@ export const hierarchyOver = (
     if (ranks === 1 || count === 1 || units.some(({ length }) => length !== count)) continue
     const steps = ranks - 1
     if (all.every(({ length }) => length === ranks)) {
-      const inside = { hops: all.flatMap(ringOver), unitsPerByte: (share * steps) / ranks, steps }
+      const inside = {
+        hops: all.flatMap(ringOver),
+        unitsPerByte: (share * steps) / ranks,
+        steps: { rings: all, steps }
+      }
       inwards.push({ ...inside, like: { kernel: "reduce_scatter", ranks, share } })
       outwards.unshift({ ...inside, like: { kernel: "all_gather", ranks, share: share / ranks } })
       teams = units.flatMap((team) => team[0]!.map((_, place) => team.map((unit) => unit[place]!)))
@@ -66,7 +70,7 @@ export const hierarchyOver = (
   const across: Stretch = {
     hops: teams.flatMap(ringOver),
     unitsPerByte: (share * 2 * (n - 1)) / n,
-    steps: 2 * (n - 1),
+    steps: { rings: teams, steps: 2 * (n - 1) },
     like: { kernel: "all_reduce", ranks: n, share }
   }
   return [...inwards, across, ...outwards]

@@ -39,6 +39,14 @@ export interface Step {
   readonly hops: ReadonlyArray<Hop>
 }
 
+/** Messages that every rank of each ring hands to the next at once, what it has just got, so many times one after another. */
+export interface Rounds {
+  readonly rings: ReadonlyArray<ReadonlyArray<number>>
+  readonly steps: number
+  /** Places in a ring where messages begin that are not empty; any, where it is left out. */
+  readonly begins?: ReadonlyArray<number>
+}
+
 /** A message's steps along each of these chains of ranks. */
 export const stepsAlong = (chains: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Step> => {
   const steps: Array<Step> = []

@@ -10,8 +10,10 @@ import {
   stepsOfTrees,
   treesOver,
   type Hop,
+  type Rounds,
   type Step
 } from "./hops.ts"
+import { Delays } from "./delays.ts"
 import { hierarchyOver } from "./hierarchy.ts"
 import { pairLinks } from "./pair-links.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
@@ -100,6 +102,7 @@ export class Network {
   /** Per link class, as changed by `setLink`. */
   readonly #latencies: Float64Array
   readonly #rates: Float64Array
+  readonly #delays: Delays
   readonly #known = new WeakMap<object, Map<string, ReadonlyArray<Phase>>>()
 
   constructor(world: World, symmetry: Symmetry) {
@@ -142,6 +145,11 @@ export class Network {
     this.#latencies = Float64Array.from(links, ({ spec }) => spec.latencySeconds)
     this.#rates = Float64Array.from(links, ({ spec }) => spec.bytesPerSecond)
     this.#classOf = Int32Array.from(classOf)
+    // A tier's delay is that of the whole crossing, so its far end adds nothing.
+    this.#delays = new Delays(
+      (a, b) => this.path(a, b).filter((link) => links[link]!.direction === "out"),
+      (link) => this.#latencies[link]!
+    )
   }
 
   /** Single links, by their index in `#classOf`, that a message from rank `a` to rank `b` crosses. */
@@ -204,23 +212,14 @@ export class Network {
 
   /** One-way delay from rank `a` to rank `b`: that of each tier crossed, counted once. */
   latencySeconds(a: number, b: number): number {
-    return this.#delay(this.#delaysOf(a, b))
-  }
-
-  /** Link classes whose delays a message pays: a tier's is that of the whole crossing, so its far end adds nothing. */
-  #delaysOf(a: number, b: number): ReadonlyArray<number> {
-    return this.path(a, b).filter((link) => this.links[link]!.direction === "out")
-  }
-
-  #delay(links: ReadonlyArray<number>): number {
-    return links.reduce((seconds, link) => seconds + this.#latencies[link]!, 0)
+    return this.#delays.between(a, b)
   }
 
   /**
    * What a collective moves. `kernel` is the collective's name; `sizeBytes` of the op is one rank's input.
    *
-   * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every step
-   * waits for the slowest hop, so the whole ring advances at one rate: a coupled flow. Tree (NCCL's double binary
+   * Ring (Patarasuk and Yuan, 2009): all-reduce 2(n-1) steps of size/n; reduce-scatter, all-gather n-1 steps. Every hop carries as
+   * much at each, so the whole ring advances at one rate: a coupled flow, after the delays of as many hops one after another. Tree (NCCL's double binary
    * tree): the message goes along the ranks of each node, up and down trees over the nodes, and back, over 2 (m-1) hops of m ranks
    * on a node and 2 log2(nodes) between them; of unlike hops the longest way counts, and along a chain each hop once. Hierarchical: reduce-scatter inside each
    * node, then inside each site, all-reduce of the shards across, and back; where nodes or sites are of unlike sizes, all of it along
@@ -297,14 +296,7 @@ export class Network {
       case "all_to_all":
         return [this.#pairwise(groups, 1 / n, whole)]
       case "send_recv":
-        return [
-          this.#hops(
-            groups.map((ranks) => [ranks[from]!, ranks[1 - from]!]),
-            1,
-            1,
-            whole
-          )
-        ]
+        return [this.#chain(from === 0 ? groups : groups.map((ranks) => ranks.toReversed()), whole)]
       default:
         throw new RangeError(`no wire model for collective "${kernel}"`)
     }
@@ -322,15 +314,19 @@ export class Network {
     const n = ranks.length
     const like = { kernel, ranks: n, share: 1 }
     const crossings = new Float64Array(this.#classOf.length)
-    const hops: Array<Hop> = []
     const carry = (from: number, to: number, amount: number): void => {
-      if (amount === 0) return
-      hops.push([ranks[from]!, ranks[to]!])
       for (const link of this.#path(ranks[from]!, ranks[to]!)) crossings[link]! += amount
     }
     if (kernel === "all_to_all") {
-      rows.forEach((row, from) => row.forEach((amount, to) => carry(from, to, amount)))
-      return this.#phase(crossings, 1, this.#farthest(hops, 1), like)
+      const hops: Array<Hop> = []
+      rows.forEach((row, from) =>
+        row.forEach((amount, to) => {
+          if (amount === 0) return
+          hops.push([ranks[from]!, ranks[to]!])
+          carry(from, to, amount)
+        })
+      )
+      return this.#phase(crossings, 1, this.#delays.farthest(hops, 1), like)
     }
     const counts = rows[0]!
     const total = counts.reduce((sum, count) => sum + count, 0)
@@ -339,39 +335,11 @@ export class Network {
       const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
       if (n > 1) carry(i, (i + 1) % n, total - own)
     }
-    return this.#phase(crossings, 1, this.#farthest(hops, n - 1), like)
-  }
-
-  /** So many times the delay of the farthest hop, with the links as they are when it is asked. */
-  #farthest(hops: ReadonlyArray<Hop>, steps: number): () => number {
-    const ways = new Map<string, ReadonlyArray<number>>()
-    for (const [a, b] of hops) {
-      const way = this.#delaysOf(a, b)
-      ways.set(way.join(" "), way)
-    }
-    return () => {
-      let most = 0
-      for (const way of ways.values()) most = Math.max(most, this.#delay(way))
-      return steps * most
-    }
-  }
-
-  /** The delay of the longest way that steps of a list make, with the links as they are when it is asked. */
-  #longest(lists: ReadonlyArray<ReadonlyArray<Step>>): () => number {
-    const delays = lists.map((steps) =>
-      steps.map(({ hops }) => hops.flatMap(([a, b]) => this.#delaysOf(a, b)))
+    // A block begins at the rank that holds it, or at the one after that whose sum it is.
+    const begins = [...counts.keys()].filter(
+      (i) => counts[kernel === "all_gather" ? i : (i + n - 1) % n]! > 0
     )
-    return () => {
-      let most = 0
-      lists.forEach((steps, list) => {
-        const ends = new Float64Array(steps.length)
-        steps.forEach(({ after }, i) => {
-          ends[i] = (after === undefined ? 0 : ends[after]!) + this.#delay(delays[list]![i]!)
-          most = Math.max(most, ends[i])
-        })
-      })
-      return most
-    }
+    return this.#phase(crossings, 1, this.#delays.around({ rings: [ranks], steps: n - 1, begins }), like)
   }
 
   #ring(
@@ -380,7 +348,7 @@ export class Network {
     steps: number,
     like: PhaseKind
   ): Phase {
-    return this.#hops(groups.flatMap(ringOver), unitsPerByte, steps, like)
+    return this.#hops(groups.flatMap(ringOver), unitsPerByte, { rings: groups, steps }, like)
   }
 
   /** The first of each group is where the bytes come from. */
@@ -397,7 +365,7 @@ export class Network {
     const trees = nodes.map((own) => treesOver(own.map(([head]) => head!)))
     const between = bothWays(trees.flat(2))
     const inside = bothWays(nodes.flat().flatMap(chainOver))
-    const latency = this.#longest(nodes.map((own, group) => stepsOfTrees(trees[group]!, own)))
+    const latency = this.#delays.longest(nodes.map((own, group) => stepsOfTrees(trees[group]!, own)))
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of [...between, ...inside, ...inside])
       for (const link of this.#path(a, b)) crossings[link]! += 1
@@ -414,7 +382,7 @@ export class Network {
   ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     const hops = groups.flatMap((ranks) => this.#crossPairs(ranks, crossings))
-    return this.#phase(crossings, unitsPerByte, this.#farthest(hops, steps), like)
+    return this.#phase(crossings, unitsPerByte, this.#delays.farthest(hops, steps), like)
   }
 
   /** The first of each group sends every other its share and that one's own, which these hand to each other. */
@@ -425,7 +393,7 @@ export class Network {
       for (const rank of others) for (const link of this.#path(root!, rank)) crossings[link]! += 2
       return [...others.map((rank): Hop => [root!, rank]), ...between]
     })
-    return this.#phase(crossings, 1 / like.ranks, this.#farthest(hops, 2), like)
+    return this.#phase(crossings, 1 / like.ranks, this.#delays.farthest(hops, 2), like)
   }
 
   /**
@@ -458,18 +426,17 @@ export class Network {
   }
 
   /**
-   * A coupled flow over all hops, each of which carries the flow's bytes once. Each of so many steps waits for the farthest hop; of steps
-   * that are listed the longest way counts.
+   * A coupled flow over all hops, each of which carries the flow's bytes once, and waits for the longest way that a message makes.
    */
   #hops(
     hops: ReadonlyArray<Hop>,
     unitsPerByte: number,
-    steps: number | ReadonlyArray<Step>,
+    steps: Rounds | ReadonlyArray<Step>,
     like: PhaseKind
   ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    const latency = typeof steps === "number" ? this.#farthest(hops, steps) : this.#longest([steps])
+    const latency = "rings" in steps ? this.#delays.around(steps) : this.#delays.longest([steps])
     return this.#phase(crossings, unitsPerByte, latency, like)
   }
 
