@@ -16,6 +16,7 @@ import { kernelGroup } from "./kernel-group.ts"
 import { Anchors, Layers } from "./layers.ts"
 import type { Origin, Phase } from "./origins.ts"
 import { findParallelism } from "./parallelism.ts"
+import { inputGradients, nodeAround } from "./reentrant.ts"
 import { chooseParameters, Gradients, type GradientRow } from "./parameters.ts"
 import {
   genericNames,
@@ -63,7 +64,8 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const tree = new HostTree(trace)
   const work = deviceWork(trace, tree, warnings)
   const { steps, kernels, rows, origins, compute, collective } = work
-  const gradients = new Gradients(tree, steps)
+  const forwardOf = forwardFinder(tree)
+  const gradients = new Gradients(tree, steps, inputGradients(tree, forwardOf))
   const calls = collectiveCalls(trace, tree, work)
   const shards = shardedWork(tree, work, calls)
   const hasFrames = tree.frames !== "none"
@@ -71,12 +73,12 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   // Where there is an optimizer, a step's own and its metrics follow its last backward node.
   const afterBackward = afterBackwardFinder(tree, work)
 
-  const forwardOf = forwardFinder(tree)
   const anchors = new Anchors()
   const anchored = new Uint8Array(trace.host.start.length)
   const anchorForward = (node: number, step: number): void => {
     const row = forwardOf(node)
-    if (row < 0 || anchored[row] === 1) return
+    // What is made again in a backward pass is of the layers that made it first.
+    if (row < 0 || anchored[row] === 1 || tree.inBackward[row] === 1) return
     anchored[row] = 1
     anchors.push({ row, step, frame: tree.frameOf(row) })
   }
@@ -107,8 +109,11 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const ofFrame = (frame: number): number | undefined =>
     frame < 0 || tree.frames === "ops" ? undefined : layers.ofOwner(tree.name(frame))
   const ofForward = (row: number): number | undefined => {
-    const layer = layers.ofRow(row)
-    return layer !== undefined || row < 0 ? layer : ofFrame(tree.frameOf(row))
+    if (row < 0) return undefined
+    const layer = layers.ofRow(row) ?? ofFrame(tree.frameOf(row))
+    const node = layer === undefined ? nodeAround(tree, row) : -1
+    const outer = node < 0 ? -1 : forwardOf(node)
+    return outer >= 0 && tree.start(outer) < tree.start(node) ? ofForward(outer) : layer
   }
   const nodeGroup = new Map<number, number>()
   const within = knownTargets()

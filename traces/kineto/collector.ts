@@ -2,6 +2,7 @@
 import { BegunApart } from "./begun-apart.ts"
 import { ByteTexts } from "./byte-texts.ts"
 import { EventScanner, Field } from "./event-scanner.ts"
+import { dtypeOf, gradientShape, inputShapes } from "./shapes.ts"
 import {
   Host,
   Numbers,
@@ -27,23 +28,6 @@ export const number = (value: unknown): number | undefined => {
     return Number.isNaN(parsed) ? undefined : parsed
   }
   return undefined
-}
-
-const dtypes: Readonly<Record<string, string>> = {
-  float: "float32",
-  half: "float16",
-  double: "float64",
-  "long int": "int64",
-  long: "int64",
-  int: "int32"
-}
-
-/** As PyTorch records a dtype ("c10::BFloat16", "torch.bfloat16", "Half"), by its name here. */
-export const dtypeOf = (name: string): string => {
-  const plain = name
-    .toLowerCase()
-    .replace(/^(?:c10::|at::|torch\.|k(?=(?:float|half|bfloat16|double)$))/u, "")
-  return dtypes[plain] ?? plain
 }
 
 // Above this, a float64 of microseconds no longer holds whole nanoseconds.
@@ -125,6 +109,7 @@ export class Collector {
     shapes: [] as Array<GradientShape>,
     shapeless: 0
   }
+  readonly functionInputs = new Map<number, ReadonlyArray<string>>()
   readonly hostCollectives = new Map<number, CollectiveRecord>()
   readonly deviceCollectives = new Map<number, CollectiveRecord>()
   readonly flowStarts = new Map<string, { thread: number; start: number }>()
@@ -149,6 +134,8 @@ export class Collector {
   readonly #kindOfCategory: Array<number> = []
   readonly #kindOfName: Array<number> = []
   readonly #shapeTexts = new ByteTexts()
+  /** Shapes of a function's inputs, by their text. */
+  readonly #inputsOf = new Map<number, ReadonlyArray<string>>()
   /** Place in `gradients.shapes`, by the texts of an event's shapes and of its dtypes; -1 where they say none. */
   readonly #shapeOf = new Map<number, number>()
   readonly #threadTexts = new ByteTexts()
@@ -283,6 +270,8 @@ export class Collector {
     if (special === undefined) this.#kindOfName[name] = special = specialName(this.names.texts[name]!)
     if (special === Special.gradient) {
       if (kind === Host.op) this.#gradient(row, fields)
+    } else if (special === Special.function) {
+      if (kind === Host.op && fields.has(Field.inputDims)) this.#inputs(row, fields)
     } else if (special === Special.comms) this.hostCollectives.set(row, collectiveRecord(argsOf(fields)))
     else if (special === Special.annotation) {
       this.hostCollectives.set(row, annotationRecord(this.names.texts[name]!, argsOf(fields)))
@@ -337,6 +326,14 @@ export class Collector {
     return parsed > exactBelow && rest > 0 ? whole - base + rest : parsed - base
   }
 
+  #inputs(row: number, fields: EventScanner): void {
+    const dims = sourceCode(this.#shapeTexts, fields, Field.inputDims)
+    let known = this.#inputsOf.get(dims)
+    if (known === undefined)
+      this.#inputsOf.set(dims, (known = inputShapes(parsedField(fields, Field.inputDims))))
+    if (known.length > 0) this.functionInputs.set(row, known)
+  }
+
   /** Texts of shapes and dtypes are looked at once: every step, and most layers, write the same again. */
   #gradient(row: number, fields: EventScanner): void {
     const dims = sourceCode(this.#shapeTexts, fields, Field.inputDims)
@@ -387,12 +384,16 @@ const sourceCode = (texts: ByteTexts, fields: EventScanner, field: number): numb
     ? texts.code(fields.bytes, fields.starts[field]!, fields.ends[field]!)
     : texts.code(emptyText, 0, 0)
 
-const Special = { none: 0, gradient: 1, comms: 2, annotation: 3 } as const
+/** An autograd function of Python's has a class's name; PyTorch's own ops have a namespace, their nodes an ending. */
+const functionName = /^[A-Za-z_]\w*(?<!Backward\d*)$/u
+
+const Special = { none: 0, gradient: 1, comms: 2, annotation: 3, function: 4 } as const
 
 const specialName = (name: string): number => {
   if (gradientOp.test(name)) return Special.gradient
   if (name === "record_param_comms") return Special.comms
-  return commsAnnotation.test(name) ? Special.annotation : Special.none
+  if (commsAnnotation.test(name)) return Special.annotation
+  return functionName.test(name) ? Special.function : Special.none
 }
 
 const holds = (bytes: Uint8Array, at: number, part: Uint8Array): boolean => {
@@ -439,23 +440,6 @@ const withoutIrregular = (source: string): string =>
     // eslint-disable-next-line no-control-regex
     .replace(/[\u0000-\u001f]/gu, " ")
     .replace(/([:[,]\s*)[-+]?(?:nan(?:\(ind\))?|inf(?:inity)?)(?=\s*[,\]}])/giu, "$1null")
-
-/** What an AccumulateGrad op got, by its inputs' shapes and dtypes; undefined where they do not say. */
-const gradientShape = (dims: unknown, types: unknown): GradientShape | undefined => {
-  const first: unknown = Array.isArray(dims) ? dims[0] : undefined
-  if (!Array.isArray(first)) return undefined
-  const shape: Array<number> = []
-  for (const extent of first) {
-    if (typeof extent !== "number" || !Number.isInteger(extent) || extent < 0 || extent >= 2 ** 31)
-      return undefined
-    shape.push(extent)
-  }
-  if (shape.reduce((product, extent) => product * extent, 1) > Number.MAX_SAFE_INTEGER) return undefined
-  const type: unknown = Array.isArray(types) ? types[0] : undefined
-  // An undefined gradient has neither shape nor type; a scalar has a type.
-  if (shape.length === 0 && (type === undefined || type === "")) return undefined
-  return { shape, dtype: typeof type === "string" && type !== "" ? dtypeOf(type) : "float32" }
-}
 
 const collectiveRecord = (args: Json): CollectiveRecord => ({
   name: text(args["Collective name"]),

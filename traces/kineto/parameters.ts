@@ -19,12 +19,13 @@ export class Gradients {
   readonly #places: Int32Array
   readonly #from: Int32Array
 
-  constructor(tree: HostTree, steps: ReadonlyArray<Step>) {
+  /** `values`: places that are no parameter's. */
+  constructor(tree: HostTree, steps: ReadonlyArray<Step>, values: ReadonlySet<number>) {
     this.#tree = tree
     const { row } = tree.trace.gradients
     const start = (place: number): number => tree.start(row.values[place]!)
     const sorted = sortedRows(row.length, (a, b) => start(a) - start(b) || a - b)
-    this.#places = sorted.filter((place) => stepAt(steps, start(place)) >= 0)
+    this.#places = sorted.filter((place) => stepAt(steps, start(place)) >= 0 && !values.has(place))
     this.#from = new Int32Array(steps.length + 1)
     for (const place of this.#places) this.#from[stepAt(steps, start(place)) + 1]!++
     for (let step = 0; step < steps.length; step++) this.#from[step + 1]! += this.#from[step]!

@@ -52,6 +52,7 @@ export const readKineto = async (
     host: collector.host,
     device: collector.device,
     gradients: collector.gradients,
+    functionInputs: collector.functionInputs,
     hostCollectives: collector.hostCollectives,
     deviceCollectives: collector.deviceCollectives,
     links,

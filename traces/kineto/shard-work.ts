@@ -1,7 +1,7 @@
 // The work of a sharded run by what it is for: the model's, FSDP's own, and what travels, unit by unit. Knows FSDP's annotations
 // through sharded.ts; nothing of phases.
 import { elementsOf } from "../../core/machine/tensor.ts"
-import { dtypeOf } from "./collector.ts"
+import { dtypeOf } from "./shapes.ts"
 import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import type { ProfiledParameter } from "../../core/profile.ts"
 import type { ShardedRun, ShardedUnit } from "../import-report.ts"

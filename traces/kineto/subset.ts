@@ -10,6 +10,7 @@ export const subset = (trace: KinetoTrace, hostMarks: Uint8Array, deviceMarks: U
     host: columns(trace.host, hostMarks),
     device: columns(trace.device, deviceMarks),
     gradients: movedGradients(trace.gradients, hostMarks, hostRow),
+    functionInputs: moved(trace.functionInputs, hostMarks, hostRow),
     hostCollectives: moved(trace.hostCollectives, hostMarks, hostRow),
     deviceCollectives: moved(trace.deviceCollectives, deviceMarks, deviceRow)
   }

@@ -106,6 +106,8 @@ export interface KinetoTrace {
   readonly host: HostEvents
   readonly device: DeviceEvents
   readonly gradients: GradientEvents
+  /** By host row of an autograd function of Python's: shapes of its inputs, as `shapeKey` has them. */
+  readonly functionInputs: ReadonlyMap<number, ReadonlyArray<string>>
   /** By host row: `record_param_comms`, and the `nccl:` annotations that are all that PyTorch up to 2.2 writes. */
   readonly hostCollectives: ReadonlyMap<number, CollectiveRecord>
   /** By device row (NCCL kernels of recent PyTorch versions). */
