@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { InputError } from "../../core/input-error.ts"
-import { defaultTask, familyOf, isTask, withIgnoredFields } from "../../scenarios/families.ts"
+import { defaultTask, withIgnoredFields } from "../../scenarios/families.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { formatMetric } from "../../scenarios/metric.ts"
 import { metricsOf } from "../study/compared.ts"
@@ -11,12 +11,15 @@ import { metricOf, type RunResult } from "../../scenarios/result.ts"
 import { linkBytesLabel, linkBytesPerStep } from "../link-traffic.ts"
 import { runScenario } from "../run.ts"
 import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
-import { inputErrors } from "../../scenarios/file/input-errors.ts"
+import type { FieldPath } from "../../scenarios/file/check.ts"
+import { inputErrors, type InputErrors } from "../../scenarios/file/input-errors.ts"
+import { pathText } from "../../scenarios/file/override.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
-import { readSource } from "../../scenarios/file/source.ts"
+import { readSource, type Source } from "../../scenarios/file/source.ts"
 import { failedResult, shortFailure, withoutNumbers } from "../study/failure.ts"
 import { labelOf, lastName } from "../study/label.ts"
 import type { StudyRow } from "../study/result.ts"
+import { saysResult, whyNotResult, type SavedResult } from "../study/saved.ts"
 import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
@@ -124,16 +127,33 @@ const candidatesOf = (file: string, sets: ReadonlyArray<string>) =>
       const { rows } = yield* readStudyArrow(file)
       return rows.map((row) => known(rowLabel(row), row))
     }
-    const { value } = yield* readSource(file)
-    if (isResult(value)) return [known(file, value)]
+    const source = yield* readSource(file)
+    const { value } = source
     if (isRecord(value) && Array.isArray(value["rows"])) {
       const rows: ReadonlyArray<unknown> = value["rows"]
-      const results = rows.filter(isResult)
-      if (results.length > 0 && results.length === rows.length)
-        return results.map((result) => known(rowLabel(result), result))
-    }
+      const results = yield* Effect.forEach(rows, (row, index) => resultIn(source, row, ["rows", index]))
+      if (results.length > 0) return results.map((result) => known(rowLabel(result), result))
+    } else if (saysResult(value)) return [known(file, yield* resultIn(source, value, []))]
     return [yield* runOf(file, file, sets)]
   })
+
+/** Fails with all that is wrong with it. */
+const resultIn = (
+  source: Source,
+  value: unknown,
+  path: FieldPath
+): Effect.Effect<SavedResult, InputErrors> => {
+  const [first, ...rest] = whyNotResult(value).map((problem) => {
+    const whole = [...path, ...problem.path]
+    return new InputError({
+      file: source.where(whole, problem.atKey),
+      field: pathText(whole),
+      ...(problem.value === undefined ? {} : { value: problem.value }),
+      accepted: problem.accepted
+    })
+  })
+  return first === undefined ? Effect.succeed(value as SavedResult) : Effect.fail(inputErrors(first, ...rest))
+}
 
 /** A point's values of the axes, and of a search the value that it is of and the target that it was found for. */
 const rowLabel = (row: object): string => {
@@ -148,41 +168,15 @@ const rowLabel = (row: object): string => {
   return [...Object.values(axes).map(labelOf), ...search].join(", ")
 }
 
-/** What results of other versions, made by hand, or of runs that came to no end may lack. */
-type SavedResult = Partial<RunResult> & Pick<RunResult, "algorithm"> & { readonly failure?: unknown }
-
 /** A result saved before results said their task is one of the usual task. */
 const whole = (saved: SavedResult): Compared["result"] => {
   const { scenario = "", task = defaultTask, algorithm, failure, ...rest } = saved
   return {
     ...withoutNumbers({ scenario, task, algorithm }),
     ...rest,
-    ...(isRecord(failure)
-      ? { failure: { kind: String(failure["kind"]), reason: String(failure["reason"]) } }
-      : {})
+    ...(failure === undefined ? {} : { failure: { kind: "unknown", ...failure } })
   }
 }
-
-const isCount = (value: unknown): boolean => typeof value === "number" && value >= 0
-
-const isResult = (value: unknown): value is SavedResult => {
-  if (!isRecord(value)) return false
-  const task = value["task"] ?? defaultTask
-  if (typeof task !== "string" || !isTask(task) || typeof value["algorithm"] !== "string") return false
-  // A point that cannot run has its reason in place of numbers.
-  if (isRecord(value["failure"])) return typeof value["failure"]["reason"] === "string"
-  return (
-    typeof value["digest"] === "string" &&
-    isCount(value["ranks"]) &&
-    ["steps", "warmupSteps"].every((name) => value[name] === undefined || isCount(value[name])) &&
-    (value["warnings"] === undefined || isListOf(value["warnings"], (each) => typeof each === "string")) &&
-    familyOf({ task }).metrics.every(({ name }) => typeof value[name] === "number" || value[name] === null) &&
-    isListOf(value["links"], (link) => isRecord(link) && isCount(link["bytes"]) && isCount(link["count"]))
-  )
-}
-
-const isListOf = (value: unknown, isEach: (each: unknown) => boolean): boolean =>
-  Array.isArray(value) && value.every(isEach)
 
 const ratio = (value: number, to: number): number | null => {
   if (Number.isNaN(value) || Number.isNaN(to)) return null

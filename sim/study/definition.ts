@@ -69,7 +69,7 @@ export interface StudyDefinition {
   readonly notes: ReadonlyArray<string>
 }
 
-const maximumPoints = 1_000_000
+export const maximumPoints = 1_000_000
 const maximumErrors = 20
 
 /** Reads a study file and spells out its points. Every point is checked: what a study accepts, it can run. */

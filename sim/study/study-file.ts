@@ -12,11 +12,12 @@ import {
   type Format
 } from "../../traces/columns.ts"
 import { attempt, type TraceError } from "../../traces/trace-error.ts"
-import { isRecord } from "../../scenarios/file/shape.ts"
+import type { Problem } from "../../scenarios/file/check.ts"
 import { csvOf } from "../csv.ts"
 import { studyColumns, type StudyColumn } from "./columns.ts"
 import type { StudyHeader, StudyResult, StudyRow } from "./result.ts"
 import { reasonOf } from "../../scenarios/file/source.ts"
+import { whyNotHeader, whyNotRow } from "./saved.ts"
 
 const formatName = "study"
 const formatVersion = 1
@@ -100,26 +101,34 @@ export const readStudyArrow = (path: string): Effect.Effect<StudyResult, TraceEr
         return state
       }
     )
-    const broken = (field: string, value: string) =>
-      new InputError({ file: path, field, value, accepted: "a study file as sim study writes it" })
-    return yield* Effect.try({
-      try: (): StudyResult => {
-        const header: unknown = JSON.parse(read.header ?? "null")
-        if (!isHeader(header)) throw new TypeError("no header")
-        const rows = read.rows.map((text) => JSON.parse(text) as StudyRow)
-        if (rows.some((row) => !Number.isInteger(row.point))) throw new TypeError("a row is of no point")
-        return { header, rows }
-      },
-      catch: (cause) => broken("metadata", reasonOf(cause))
-    })
+    const broken = (
+      field: string,
+      value: string | undefined,
+      accepted = "a study file as sim study writes it"
+    ) => new InputError({ file: path, field, ...(value === undefined ? {} : { value }), accepted })
+    const parsed = <A>(
+      field: string,
+      text: string | undefined,
+      whyNot: (value: unknown) => ReadonlyArray<Problem>
+    ) =>
+      Effect.suspend(() => {
+        let value: unknown
+        try {
+          value = JSON.parse(text ?? "null")
+        } catch (cause) {
+          return Effect.fail(broken(field, reasonOf(cause)))
+        }
+        const [wrong] = whyNot(value)
+        return wrong === undefined
+          ? Effect.succeed(value as A)
+          : Effect.fail(broken([field, ...wrong.path].join("."), wrong.value, wrong.accepted))
+      })
+    const header = yield* parsed<StudyHeader>(`metadata ${headerKey}`, read.header, whyNotHeader)
+    const rows = yield* Effect.forEach(read.rows, (text, index) =>
+      parsed<StudyRow>(`column ${rowColumn.name}, row ${index}`, text, (row) => whyNotRow(row, header))
+    )
+    return { header, rows }
   })
-
-const isHeader = (value: unknown): value is StudyHeader =>
-  isRecord(value) &&
-  typeof value["identity"] === "string" &&
-  Number.isInteger(value["points"]) &&
-  Array.isArray(value["axes"]) &&
-  isRecord(value["scenario"])
 
 export const studyCsv = ({ header, rows }: StudyResult): string => {
   const columns = studyColumns(header, rows)

@@ -47,6 +47,10 @@ const swept = path.join(here, "swept")
 fs.mkdirSync(swept)
 write("swept/study.arrow", "")
 
+const ended = { digest: "0", algorithm: "ddp", ranks: 2, links: [], stepSeconds: "1" }
+const half = write("half.json", JSON.stringify(ended))
+const halfStudy = write("half-study.json", JSON.stringify({ rows: [{ ...ended, links: [{ count: 2 }] }] }))
+
 /** Each as a table and as JSON; in two processes for all, of which the first writes what the second reads. */
 const lines = {
   some: [small, ...set(noMemory, "algorithm=diloco", away)],
@@ -59,7 +63,9 @@ const lines = {
   "a study's folder": [small, swept],
   "no field": [small, ...set("algorithm=diloco", "nothing=1")],
   "another task": [small, "scenarios/expert-offload.yaml"],
-  saved: [saved, small]
+  saved: [saved, small],
+  "half a result": [half, small],
+  "half a study": [halfStudy, small]
 } as const
 write("saved.json", simEach([["run", tight, "--json"]])[0]!.stdout)
 const all = simEach(
@@ -139,7 +145,13 @@ describe("sim compare of what cannot run", () => {
     ["no file", absent],
     ["a study's folder", `swept: a study's folder is not accepted; expected its table, ${swept}/study.arrow`],
     ["no field", "--set nothing=1"],
-    ["another task", "expert-offload is not accepted; expected data-parallel, as "]
+    ["another task", "expert-offload is not accepted; expected data-parallel, as "],
+    ["half a result", 'half.json:1:68: stepSeconds: "1" is not accepted; expected a number, at least 0\n'],
+    ["half a result", "half.json:1:1: computeUtilisation: expected a number, or null where there is none"],
+    [
+      "half a study",
+      "half-study.json:1:61: rows.0.links.0.bytes: expected a number, at least 0 (it is missing)"
+    ]
   ] as const)("runs nothing where one is %s", (name, said) => {
     const { table, asJson } = compared(name)
     expect([table.status, table.stdout, asJson.status, asJson.stdout]).toEqual([2, "", 2, ""])

@@ -19,7 +19,8 @@ import { setField } from "../../scenarios/file/override.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { mergeShards } from "../../sim/study/merge.ts"
 import { digestOfRows } from "../../sim/study/result.ts"
-import { readStudyArrow, writeStudyArrow } from "../../sim/study/study-file.ts"
+import { whyNotHeader, whyNotRow } from "../../sim/study/saved.ts"
+import { readStudyArrow, studyCsv, writeStudyArrow } from "../../sim/study/study-file.ts"
 import { decodeProfile, encodeProfile, TraceError } from "../../traces/index.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tandem-fuzz-"))
@@ -239,33 +240,38 @@ describe("links between sites with any value in them", () => {
   })
 })
 
+const row = (point: number) => ({
+  point,
+  axes: { algorithm: "ddp" },
+  values: { algorithm: "ddp" },
+  digest: "0123456789abcdef",
+  scenario: "s",
+  task: "data-parallel" as const,
+  algorithm: "ddp",
+  ranks: 2,
+  stepSeconds: 1,
+  computeUtilisation: 0.5,
+  computeSeconds: 0.5,
+  exposedCommunicationSeconds: 0.5,
+  makespanSeconds: 1,
+  peakBytes: { device: 1, host: 0 },
+  ops: 1,
+  links: [{ name: "inter out", tier: "inter" as const, count: 2, bytes: 8, busySeconds: 0.1 }],
+  estimates: [{ kernel: "k", source: "free" as const, detail: "d" }],
+  warnings: ["w"]
+})
+const header = {
+  name: "s",
+  identity: "i",
+  points: 2,
+  axes: [{ path: "algorithm", values: ["ddp"] }],
+  search: null,
+  scenario: {}
+}
+
 describe("a damaged study", () => {
   it("is merged or refused", async () => {
     const file = path.join(folder, "study.arrow")
-    const row = (point: number) => ({
-      point,
-      axes: { algorithm: "ddp" },
-      values: { algorithm: "ddp" },
-      digest: "0123456789abcdef",
-      scenario: "s",
-      task: "data-parallel" as const,
-      algorithm: "ddp",
-      ranks: 2,
-      makespanSeconds: 1,
-      peakBytes: { device: 1, host: 0 },
-      ops: 1,
-      links: [],
-      estimates: [],
-      warnings: []
-    })
-    const header = {
-      name: "s",
-      identity: "i",
-      points: 2,
-      axes: [{ path: "algorithm", values: ["ddp"] }],
-      search: null,
-      scenario: {}
-    }
     await Effect.runPromise(writeStudyArrow(file, { header, rows: [row(0), row(1)] }))
     const bytes = fs.readFileSync(file)
     const seen = { merged: 0, refused: 0 }
@@ -296,5 +302,50 @@ describe("a damaged study", () => {
     await fc.assert(property, { numRuns: 300 })
     expect(seen.merged).toBeGreaterThan(20)
     expect(seen.refused).toBeGreaterThan(50)
+  })
+
+  it("or one with any value in its rows is read as a table or refused, by the place", () => {
+    const good = { header, rows: [row(0), row(1)] }
+    const any = fc.oneof(
+      numbers,
+      fc.constantFrom<unknown>(null, undefined, "x", "", [], {}, [null], [{}], true, { a: 1 })
+    )
+    const places = leaves(good).flatMap((at) => at.map((_, depth) => at.slice(0, depth + 1)))
+    const seen = { read: 0, refused: 0 }
+    const property = fc.property(
+      fc.array(fc.tuple(fc.constantFrom(...places), any), { minLength: 1, maxLength: 2 }),
+      (changes) => {
+        const changed = changes.reduce<unknown>((now, [at, value]) => setField(now, at, value), good)
+        const { header: of, rows } = JSON.parse(JSON.stringify(changed)) as typeof good
+        const wrong = whyNotHeader(of)
+        const problems =
+          wrong.length > 0 || !Array.isArray(rows) ? wrong : rows.flatMap((one) => whyNotRow(one, of))
+        for (const { accepted } of problems) expect(accepted).not.toBe("")
+        if (problems.length > 0) return void seen.refused++
+        if (!Array.isArray(rows)) return
+        seen.read++
+        expect(studyCsv({ header: of, rows })).not.toContain("undefined")
+        expect(digestOfRows(rows)).toMatch(/^[0-9a-f]{16}$/u)
+      }
+    )
+    fc.assert(property, { numRuns: 400 })
+    expect(seen.read).toBeGreaterThan(20)
+    expect(seen.refused).toBeGreaterThan(50)
+  })
+
+  it("says which row and which field", async () => {
+    const file = path.join(folder, "wrong.arrow")
+    const said = async (changed: object): Promise<unknown> => {
+      await Effect.runPromise(writeStudyArrow(file, { header, rows: [row(0), { ...row(1), ...changed }] }))
+      return Effect.runPromise(Effect.flip(readStudyArrow(file)))
+    }
+    expect(await said({ ops: -1 })).toMatchObject({
+      message: `${file}: column row, row 1.ops: -1 is not accepted; expected a number, at least 0`
+    })
+    expect(await said({ point: 2 })).toMatchObject({ field: "column row, row 1.point", value: "2" })
+    await Effect.runPromise(writeStudyArrow(file, { header: { ...header, points: 1e15 }, rows: [row(0)] }))
+    expect(await Effect.runPromise(Effect.flip(readStudyArrow(file)))).toMatchObject({
+      field: "metadata tandem.study.points"
+    })
   })
 })
