@@ -90,6 +90,7 @@ describe("fragments", () => {
     expect(refused({ delaySteps: 12 })).toMatch(/^delaySteps: .*from 0 to 11/u)
     expect(planned({ delaySteps: 11 }).delaySteps).toBe(11)
     expect(refused({ delaySteps: -1 })).toMatch(/^delaySteps:/u)
+    expect(refused({ delaySteps: 1.5 })).toMatch(/^delaySteps:/u)
     // fragments that leave a step apart: one is applied as it comes
     const apart = { period: 8, delaySteps: undefined }
     expect(planned(apart).delaySteps).toBe(0)

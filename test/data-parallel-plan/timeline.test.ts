@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { partialLocalSgd } from "../../core/algorithms/data-parallel/partial-local-sgd/program.ts"
 import type { Deadline, UpdateOrder } from "../../core/algorithms/data-parallel/plan/cost.ts"
+import { rehearseAverages } from "../../core/algorithms/data-parallel/plan/timeline.ts"
 import { onPaper } from "../../core/machine/paper.ts"
 import { planScenario } from "../../scenarios/families/data-parallel/prepare.ts"
 import type { DataParallelScenario } from "../../scenarios/families/data-parallel/scenario.ts"
@@ -95,6 +96,30 @@ describe("of a model in parts", () => {
       { numRuns: 40 }
     )
     expect(Math.min(seen.stalled, seen.gathersExposed, seen.exact)).toBeGreaterThan(5)
+  })
+
+  it("windows of layers between those that are rehearsed are as good as rehearsed", () => {
+    const layers = 60
+    const drawn = { layers, intra: 1e9, wan: 1e8, reshard: true } as const
+    const [order, deadline] = ["average-then-step", "next-use"] as const
+    const { world, build, seconds } = planOf({ ...drawn, order, deadline }).facts.rehearsal!
+    let runs = 0
+    const counted = { world, seconds, build: Effect.tap(build, () => Effect.sync(() => runs++)) }
+    const windowsOf = (averaged: (layer: number) => boolean) =>
+      rehearseAverages(
+        counted,
+        Array.from({ length: layers }, (_, layer) => averaged(layer)),
+        order,
+        deadline
+      )
+    const windows = windowsOf(() => true)
+    expect(runs).toBeLessThan(layers)
+    // A layer by itself is rehearsed. All are alike, so that windows lie on straight lines.
+    for (const layer of [0, 1, 2, 29, 57, 58, 59]) {
+      const own = windowsOf((other) => other === layer)[layer]!
+      expect(windows[layer]!.release, String(layer)).toBeCloseTo(own.release, 9)
+      expect(windows[layer]!.due, String(layer)).toBeCloseTo(own.due, 9)
+    }
   })
 
   it("the simulator's step is as much longer as was planned", () => {
