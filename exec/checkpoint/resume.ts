@@ -82,9 +82,9 @@ export class RestoredShards {
     { folder, manifest }: Predecessor,
     here: ReadonlyArray<number>
   ): Effect.Effect<RestoredShards, InputError | TraceError> {
+    const files = new Map<number, SafetensorsFile>()
     return Effect.gen(function* () {
       const { ranks } = manifest
-      const files = new Map<number, SafetensorsFile>()
       for (const rank of new Set(here.map((own) => own % ranks))) {
         const shard = manifest.shards.find((one) => one.rank === rank)
         if (shard === undefined) {
@@ -103,7 +103,7 @@ export class RestoredShards {
         )
       }
       return new RestoredShards(files, ranks)
-    })
+    }).pipe(Effect.onError(() => Effect.sync(() => closeAll(files))))
   }
 
   /** Throws InputError for a tensor that the rank's file has not, or has otherwise; TraceError where the disk refuses. */
@@ -118,8 +118,12 @@ export class RestoredShards {
   }
 
   close(): void {
-    for (const file of this.#files.values()) file.close()
+    closeAll(this.#files)
   }
+}
+
+const closeAll = (files: ReadonlyMap<number, SafetensorsFile>): void => {
+  for (const file of files.values()) file.close()
 }
 
 const shown = (value: unknown): string => JSON.stringify(value) ?? "nothing"
