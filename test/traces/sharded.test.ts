@@ -289,3 +289,15 @@ describe.each([
     expect(bitsOf("reduce_scatter")).toBeCloseTo(32, 2)
   })
 })
+
+describe("a trace under FSDP1 whose root has parameters", () => {
+  it("says nothing of the bits that are gathered, for its calls name no unit", async () => {
+    const trace = shardedTrace("FSDP1")
+    for (const at of [0, 1000]) trace.accumulate([16, 8], at + 318, "c10::BFloat16")
+    const { warnings, sharded } = await Effect.runPromise(importKineto(trace.bytes, {}))
+    // Four gathers a step of 64 B each: laid on the root's 128 parameters alone they were of 8 bits.
+    expect(sharded!.units[0]).toMatchObject({ name: "root", elements: 128, gathers: { calls: 4 } })
+    expect(warnings.filter((warning) => warning.includes("sharded over 2 ranks"))).toHaveLength(1)
+    expect(warnings.filter((warning) => warning.includes(" bits "))).toEqual([])
+  })
+})

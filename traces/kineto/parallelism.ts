@@ -1,6 +1,7 @@
 // How a recorded run was parallel beyond data, from what its ranks say to each other and when. Knows nothing of layers.
 import type { Parallelism, ShardedRun } from "../import-report.ts"
 import type { CollectiveCall } from "./collectives.ts"
+import { rootUnit } from "./sharded.ts"
 import type { KinetoTrace } from "./trace.ts"
 
 /** Bytes above which an exchange is of activations or parameters, not of a loss or a norm. */
@@ -50,6 +51,9 @@ const told: Readonly<Record<Parallelism, string>> = {
 
 /** Bytes of each number that such messages of a unit carry, from a unit whose parameters are known; undefined where none is. */
 const widthOf = ({ ranks, units }: ShardedRun, messages: "gathers" | "scatters"): number | undefined => {
+  // Calls of FSDP's first version name no unit, and the root has those of all: of which they carried how much is not known.
+  if (units.length > 1 && units.every(({ name, gathers }) => name === rootUnit || gathers.calls === 0))
+    return undefined
   const unit = units.find((one) => one.elements > 0 && one[messages].calls > 0)
   if (unit === undefined) return undefined
   const { calls, bytes } = unit[messages]
