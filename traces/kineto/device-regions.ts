@@ -121,3 +121,24 @@ export const communicationTimes = (
     exposedSeconds: (all - beside) * perStep
   }
 }
+
+/**
+ * What the last step's first kernel waited for the host, microseconds: each step has the next one's wait at its end, and behind the last
+ * there is none. 0 where the device was busy until then.
+ */
+export const waitLeftOut = (
+  trace: KinetoTrace,
+  { kernels, origins, compute, collective, steps }: DeviceWork
+): number => {
+  const { start, end } = steps.at(-1)!
+  let first = Infinity
+  let last = end
+  for (const part of [compute, collective])
+    for (const index of part) {
+      if (origins.at(index)?.step !== steps.length - 1) continue
+      first = Math.min(first, trace.device.start.values[kernels[index]!]!)
+      last = Math.max(last, trace.device.end.values[kernels[index]!]!)
+    }
+  const left = end - start - (last - first)
+  return Number.isFinite(left) ? Math.max(0, left) : 0
+}

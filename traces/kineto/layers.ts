@@ -70,6 +70,9 @@ export class Layers {
     const known = new Map<string, { readonly code: number; readonly title: string; readonly owner: string }>()
     /** Codes of the layers in forward order. */
     const order: Array<number> = []
+    /** Codes of what the step has run so far. */
+    const ran = new Set<number>()
+    let current = -1
     /** Of each anchor in order. */
     const codes = new Int32Array(inOrder.length)
     let at = 0
@@ -77,6 +80,8 @@ export class Layers {
       const first = anchors.at(inOrder[at]!)
       let to = at + 1
       while (to < inOrder.length && isSame(inOrder[to]!, inOrder[at]!)) to++
+      if (first.step !== current) ran.clear()
+      current = first.step
       const key = `${calls.key(first.frame)}@${calls.childrenBefore(first)}`
       let layer = known.get(key)
       if (layer === undefined) {
@@ -87,11 +92,12 @@ export class Layers {
           owner: first.frame < 0 ? "" : tree.name(first.frame)
         }
         known.set(key, layer)
-        // A layer only later steps run stands where they run it: after the one before it.
-        const isLater = at > 0 && step.values[inOrder[at - 1]!] === first.step
-        order.splice(isLater ? order.indexOf(codes[at - 1]!) + 1 : 0, 0, layer.code)
+        // A layer only later steps run stands where they run it: after all that ran before it, of which one may have run before
+        // (what a second thread launches, between calls of modules).
+        order.splice(order.findLastIndex((code) => ran.has(code)) + 1, 0, layer.code)
       }
       codes.fill(layer.code, at, to)
+      ran.add(layer.code)
       at = to
     }
     const position = new Int32Array(order.length)

@@ -76,7 +76,10 @@ const markedSteps = (tree: HostTree, launches: Numbers, warnings: Array<string>)
   }
   if (marks.length > 0) {
     const filled = withoutEmpty(marks.toSorted(byStart), times, warnings)
-    if (filled.length > 0) return filled.flatMap((mark) => parted(mark, optimizers, times.nodes, warnings))
+    if (filled.length > 0) {
+      const whole = filled.flatMap((mark) => parted(mark, optimizers, times.nodes, warnings))
+      return joined(whole, optimizers, times.nodes, warnings)
+    }
     warnings.push(`none of the ${marks.length} ProfilerStep marks launches device work: they are not used`)
   }
   if (optimizers.length > 0) {
@@ -187,6 +190,43 @@ const parted = (
     start: i === 0 ? mark.start : ends[i - 1]!,
     end: i === ends.length - 1 ? mark.end : end
   }))
+}
+
+/**
+ * Marks of single batches as the training steps that they are parts of, where the optimizer steps after each several of them: from one's
+ * to the next one's. What is before or after whole ones is left out. Where they are not alike, nothing tells which are whole.
+ */
+const joined = (
+  marks: ReadonlyArray<Step>,
+  optimizers: ReadonlyArray<Step>,
+  nodes: Float64Array,
+  warnings: Array<string>
+): ReadonlyArray<Step> => {
+  const steps = (mark: Step): boolean =>
+    optimizers.some(({ start }) => start >= mark.start && start < mark.end)
+  const last = marks.flatMap((mark, i) => (steps(mark) ? [i] : []))
+  if (last.length === 0 || last.length === marks.length) return marks
+  if (!marks.every(({ start, end }) => countIn(nodes, start, end) > 0)) return marks
+  const batches = last.length > 1 ? last[1]! - last[0]! : last[0]! + 1
+  const whole = last.filter((at) => at + 1 >= batches)
+  const isAlike =
+    batches > 1 &&
+    last[0]! < batches &&
+    marks.length - 1 - last.at(-1)! < batches &&
+    last.every((at, i) => i === 0 || last[i - 1] === at - batches) &&
+    marks.every(({ start }, i) => i === 0 || marks[i - 1]!.end === start)
+  const told = `the optimizer steps in ${last.length} of ${marks.length} ProfilerStep marks that have a backward pass`
+  if (!isAlike) {
+    warnings.push(
+      `${told} (gradients are accumulated over marks, a step was skipped, or the recording ends within one): times are means over marks, not over steps; let each mark be a whole step`
+    )
+    return marks
+  }
+  const left = marks.length - whole.length * batches
+  warnings.push(
+    `${told}: gradients are accumulated over ${batches} marks, which make one step${left > 0 ? `; ${left} marks of steps that are not whole were left out` : ""}`
+  )
+  return whole.map((at) => ({ start: marks[at + 1 - batches]!.start, end: marks[at]!.end }))
 }
 
 /** The step under way at a host time, -1 outside all. */
