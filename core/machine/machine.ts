@@ -31,7 +31,8 @@ export class OutOfMemory extends Schema.TaggedError<OutOfMemory>()("OutOfMemory"
       Math.floor(this.freeBytes),
       Math.floor(this.capacityBytes)
     ]
-    return `rank ${this.rank}: tensor "${this.tensor}" needs ${needed} B of ${this.place} memory; ${free} of ${all} B are free${held}`
+    const room = all === Infinity ? "no memory holds as much" : `${free} of ${all} B are free`
+    return `rank ${this.rank}: tensor "${this.tensor}" needs ${needed} B of ${this.place} memory; ${room}${held}`
   }
 }
 
@@ -126,7 +127,8 @@ export class Machine extends Context.Service<
     readonly rank: number
     readonly world: World
     /**
-     * Makes a tensor. Extents are whole numbers of at least 0, and their product at most 2^53 - 1: all else is a `Misuse`.
+     * Makes a tensor. Extents are whole numbers of at least 0: all else is a `Misuse`. More than 2^53 - 1 elements fit into no
+     * memory, one without bounds included.
      * Memory is accounted in program order, as a stream-ordered caching allocator does: a freed
      * tensor's bytes are available to the next `alloc`, and the dependency edges keep the reuse safe.
      */

@@ -240,8 +240,8 @@ export class Rank<Prepared> implements Predecessors {
     const { rank, capacityBytes, initial } = this.#options
     const tensor = tensorOf(this.#tensors.length, spec)
     const { name, shape, within, place, elements, sizeBytes } = tensor
-    if (!(shape.every((extent) => Number.isInteger(extent) && extent >= 0) && elements <= elementsMax)) {
-      const reason = `shape [${shape.join(", ")}]; expected whole numbers from 0 with a product of at most 2^53 - 1`
+    if (!shape.every((extent) => Number.isInteger(extent) && extent >= 0)) {
+      const reason = `shape [${shape.join(", ")}]; expected whole numbers from 0`
       return Effect.die(this.#misuse("alloc", name, reason))
     }
     if (within !== undefined) {
@@ -261,7 +261,7 @@ export class Rank<Prepared> implements Predecessors {
           capacityBytes: capacityBytes[place]
         })
       )
-    if (ownBytes(tensor) > freeBytes) return tooLarge()
+    if (elements > elementsMax || ownBytes(tensor) > freeBytes) return tooLarge()
     const first = firstOf(
       initial === undefined || within !== undefined ? undefined : (initial(rank, tensor) ?? spec.initial)
     )
@@ -435,6 +435,7 @@ export class Rank<Prepared> implements Predecessors {
 
 const everyLane: ReadonlyArray<Lane> = Array.from({ length: laneCount }, (_, lane) => lane as Lane)
 
+/** Beyond it a number of elements is not exact, and no memory holds them. */
 const elementsMax = Number.MAX_SAFE_INTEGER
 
 /** Most steps of look-ahead: beyond it a program is not held back at all. */
