@@ -5,8 +5,12 @@ import { readFile } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import { Ranks } from "../core/fields.ts"
 import { InputError } from "../core/input-error.ts"
 import { json } from "../scenarios/cli/execute.ts"
+import { problemsOf } from "../scenarios/file/check.ts"
+import { pathText } from "../scenarios/file/override.ts"
+import { shapeOf } from "../scenarios/file/shape.ts"
 import { reasonOf } from "../scenarios/file/source.ts"
 import { writeTextFile } from "../scenarios/cli/text-file.ts"
 import { readJournals, writeJournals } from "../traces/journal-file.ts"
@@ -17,7 +21,9 @@ import type { TraceError } from "../traces/trace-error.ts"
 import { filesIn } from "./record-files.ts"
 import type { RunRecord } from "./record-run.ts"
 
-const Bytes = Schema.Struct({ device: Schema.Number, host: Schema.Number })
+const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+const Bytes = Schema.Struct({ device: Amount, host: Amount })
+const Rank = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** `run.json`; written last, so a folder that has it is whole. */
 const About = Schema.Struct({
@@ -26,17 +32,18 @@ const About = Schema.Struct({
   scenario: Schema.String,
   /** Of the scenario as it was run, overrides included. */
   scenarioDigest: Schema.String,
-  ranks: Schema.Number,
-  makespanSeconds: Schema.Number,
-  clockErrorSeconds: Schema.Number,
+  ranks: Ranks,
+  makespanSeconds: Amount,
+  clockErrorSeconds: Amount,
   realLinks: Schema.Boolean,
-  peakBytes: Schema.Array(Schema.Struct({ rank: Schema.Number, bytes: Bytes })),
+  peakBytes: Schema.Array(Schema.Struct({ rank: Rank, bytes: Bytes })),
   /** Null for a memory without bounds. */
   capacityBytes: Schema.Struct({
-    device: Schema.NullOr(Schema.Number),
-    host: Schema.NullOr(Schema.Number)
+    device: Schema.NullOr(Amount),
+    host: Schema.NullOr(Amount)
   })
 })
+const aboutShape = shapeOf(About)
 
 /** What a run was of. */
 interface RunOf {
@@ -96,14 +103,35 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
       try: () => readFile(files.about, "utf8"),
       catch: (cause) => bad("", reasonOf(cause), "a file that can be read")
     })
-    const decoded = Schema.decodeUnknownExit(Schema.fromJsonString(About))(text)
-    if (Exit.isFailure(decoded)) return yield* bad("", "its content", "what exec agree --record writes")
+    const written = yield* Effect.try({
+      try: (): unknown => JSON.parse(text),
+      catch: (cause) => bad("", reasonOf(cause), "JSON, as exec agree --record writes it")
+    })
+    const decoded = Schema.decodeUnknownExit(About)(written)
+    if (Exit.isFailure(decoded)) {
+      const wrong = problemsOf(aboutShape, written).find(({ atKey }) => !atKey)
+      const accepted = wrong?.accepted ?? "what exec agree --record writes"
+      return yield* bad(pathText(wrong?.path ?? []), wrong?.value, accepted)
+    }
     const about = decoded.value
     if (about.scenarioDigest !== of.scenarioDigest) {
       const accepted = `a run of "${of.scenario}" with the same settings: give the scenario and --set as they were when it was recorded`
       return yield* bad("scenarioDigest", `a run of "${about.scenario}" (${about.scenarioDigest})`, accepted)
     }
     const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = about
+    if (about.ranks !== of.ranks)
+      return yield* bad("ranks", String(about.ranks), `the ${of.ranks} of the scenario`)
+    const counted = peakBytes.map(({ rank }) => rank)
+    if (
+      counted.length !== of.ranks ||
+      new Set(counted).size !== of.ranks ||
+      counted.some((rank) => rank >= of.ranks)
+    )
+      return yield* bad(
+        "peakBytes",
+        `of ranks ${counted.join(", ")}`,
+        `of each of the ${of.ranks} ranks, once`
+      )
     const calls = yield* readJournals(files.journal)
     return {
       ...calls,

@@ -6,6 +6,7 @@ import * as path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it } from "vitest"
+import { readRecord } from "../../exec/record-folder.ts"
 import { readProfile } from "../../traces/profile-file.ts"
 import { execEach } from "../cli/launch.ts"
 import { describeNative } from "../native/addon.ts"
@@ -105,6 +106,40 @@ describeNative("exec agree", () => {
     expect(both!.stderr).toContain("--from without --record")
     expect(both!.status).toBe(2)
   })
+})
+
+it("refuses a record that says wrongly of what it is, by the field", async () => {
+  const where = path.join(folder, "said")
+  mkdirSync(where)
+  const file = path.join(where, "run.json")
+  const of = { scenario: "s", scenarioDigest: "d", ranks: 2 }
+  const bytes = { device: 1, host: 0 }
+  const good = {
+    format: "tandem-run",
+    version: 1,
+    ...of,
+    makespanSeconds: 1,
+    clockErrorSeconds: 0,
+    realLinks: true,
+    peakBytes: [0, 1].map((rank) => ({ rank, bytes })),
+    capacityBytes: { device: null, host: 5 }
+  }
+  const refusal = async (text: string) => {
+    writeFileSync(file, text)
+    return String(await Effect.runPromise(Effect.flip(readRecord(where, of))))
+  }
+  const changed = (change: object) => refusal(JSON.stringify({ ...good, ...change }))
+  expect(await changed({})).toContain("journal.arrow")
+  expect(await changed({ makespanSeconds: -1 })).toContain(
+    `${file}: makespanSeconds: -1 is not accepted; expected a number, at least 0`
+  )
+  expect(await changed({ capacityBytes: { device: null } })).toContain("capacityBytes.host: expected")
+  expect(await changed({ ranks: 3 })).toContain("ranks: 3 is not accepted; expected the 2 of the scenario")
+  for (const ranks of [[0], [0, 0], [0, 2]])
+    expect(await changed({ peakBytes: ranks.map((rank) => ({ rank, bytes })) })).toContain(
+      `peakBytes: of ranks ${ranks.join(", ")} is not accepted; expected of each of the 2 ranks, once`
+    )
+  expect(await refusal("{,}")).toMatch(/run\.json: Expected property name .*; expected JSON, as/u)
 })
 
 describeNative("a job of processes", () => {
