@@ -1,6 +1,7 @@
 // Fields that the schemas of settings are made of: what a file may leave out, and whole numbers from 1.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { mostPositive, mostRanks } from "./bounds.ts"
 
 /** A field that a file may leave out. */
 export const withDefault = <S extends Schema.Constraint>(schema: S, value: S["Encoded"]) =>
@@ -9,12 +10,9 @@ export const withDefault = <S extends Schema.Constraint>(schema: S, value: S["En
 const wholeUpTo = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 1, maximum }))
 
 /** A whole number from 1, of what costs neither memory nor time for each. */
-export const Positive = wholeUpTo(10_000_000)
+export const Positive = wholeUpTo(mostPositive)
 
 // What is kept in memory one by one has bounds that a process of 4 GB can hold.
-
-/** Ranks of a world: about 1 kB each where all are alike. */
-export const mostRanks = 1_000_000
 
 /** Ranks, and what has at most as many. */
 export const Ranks = wholeUpTo(mostRanks)

@@ -1,6 +1,6 @@
 // From what a scenario says of its ranks and links to a World.
 import * as Effect from "effect/Effect"
-import { mostRanks } from "../core/fields.ts"
+import { mostRanks } from "../core/bounds.ts"
 import { InputError } from "../core/input-error.ts"
 import type { LinkSettings, SiteSettings, WorldSettings } from "./sections.ts"
 import { makeWorld, type LinkSpec, type Site, type World } from "../core/world.ts"

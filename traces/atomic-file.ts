@@ -82,7 +82,7 @@ export const reasonNot = (cause: unknown): string => {
   if (hasCode(cause, "ENOENT")) return "in a folder that does not exist (ENOENT)"
   if (hasCode(cause, "EISDIR")) return "a folder (EISDIR)"
   if (hasCode(cause, "EACCES") || hasCode(cause, "EPERM")) return "one that may not be written"
-  return cause.message.replace(/, open '.*$/u, "")
+  return cause.message.replace(/, [a-z]+ '.*$/su, "")
 }
 
 interface OpenFile {

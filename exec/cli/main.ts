@@ -1,6 +1,7 @@
 // Commands and options of `exec`, and their exit codes: 0, 1 when the result says no, 2 for bad input, 70 for a defect. What a
 // command does is loaded when it is used, so that help appears at once.
 import { type Command, Option } from "commander"
+import { mostPositive, mostRanks } from "../../core/bounds.ts"
 import {
   Ending,
   jsonOption as jsonFields,
@@ -86,7 +87,7 @@ Examples:
       .description("train the scenario's model with its algorithm")
       .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
       .addOption(setOption())
-      .option("--steps <n>", "steps to train (default: the scenario's)", wholeNumber(1))
+      .option("--steps <n>", "steps to train (default: the scenario's)", wholeNumber(1, mostPositive))
       .option(
         "--text <file>",
         "text to learn, a token for each character (default: the scenario's, or the one that ships)"
@@ -147,7 +148,7 @@ Examples:
       .argument("<scenario>", "scenario file (YAML or JSON) whose model is an architecture")
       .addOption(outputFile("-o, --out <file>", "profile to write (.arrow)", ".arrow").makeOptionMandatory())
       .addOption(setOption())
-      .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1), 10)
+      .option("--steps <n>", "steps to measure, after two that are not", wholeNumber(1, mostPositive), 10)
       .addOption(emulateOption())
   )
     .addOption(jsonOption())
@@ -182,7 +183,7 @@ Examples:
   exec
     .command("bench")
     .description("time kernels, copies, collectives and the submission of ops")
-    .option("--ranks <n>", "ranks of the collectives", wholeNumber(2), 2)
+    .option("--ranks <n>", "ranks of the collectives", wholeNumber(2, mostRanks), 2)
     .addOption(outputFile("-o, --out <file>", "write them as a profile that drives sim (.arrow)", ".arrow"))
     .addOption(backendOption())
     .addOption(jsonOption())

@@ -12,12 +12,15 @@ const ownDefect = 70
 /** Values of an option that may be given several times. */
 const collect = (value: string, before: ReadonlyArray<string>): ReadonlyArray<string> => [...before, value]
 
+/** `most`: beyond what it is by default, numbers are not told apart. */
 export const wholeNumber =
-  (least: number) =>
+  (least: number, most = Number.MAX_SAFE_INTEGER) =>
   (value: string): number => {
     const number = Number(value)
-    if (!/^\d+$/u.test(value) || number < least)
-      throw new InvalidArgumentError(`Expected a whole number, at least ${least}.`)
+    if (!/^\d+$/u.test(value) || number < least || number > most) {
+      const accepted = number > most ? `from ${least} to ${most}` : `at least ${least}`
+      throw new InvalidArgumentError(`Expected a whole number, ${accepted}.`)
+    }
     return number
   }
 
@@ -27,11 +30,20 @@ export const someText = (value: string): string => {
   return value
 }
 
+/** Undefined where nothing is there, or cannot be: whoever is to write there says why not. */
+const stateOf = (path: string) => {
+  try {
+    return statSync(path, { throwIfNoEntry: false })
+  } catch {
+    return undefined
+  }
+}
+
 /** A name that says what will be in the file. A pipe or a device may be called anything; a folder is refused elsewhere. */
 const fileNamed =
   (...endings: ReadonlyArray<`.${string}`>) =>
   (value: string): string => {
-    const there = statSync(value, { throwIfNoEntry: false })
+    const there = stateOf(value)
     if (!endings.some((ending) => value.endsWith(ending)) && (there === undefined || there.isFile()))
       throw new InvalidArgumentError(`Expected a name that ends in ${endings.join(" or ")}.`)
     return value
@@ -60,7 +72,7 @@ export const outputFile = (flags: string, description: string, ...endings: Reado
 
 /** A folder to write to, which is made where it is not there, and what files in it are called. */
 export const outputFolder = (flags: string, description: string, ...files: ReadonlyArray<string>) =>
-  new OutputOption("folder", flags, description, files)
+  new OutputOption("folder", flags, description, files).argParser(someText)
 
 export const setOption = (description = "change a field: its path, or the end of it (repeatable)") =>
   new Option("--set <path=value>", description).argParser(collect).default([], "none")

@@ -10,6 +10,7 @@ import { formatBandwidth, formatBytes, formatSeconds, parseBytes } from "../../c
 import { collectiveAlgorithms, Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { asStated } from "../../core/wire/symmetry.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
+import { relocated } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
@@ -164,7 +165,9 @@ const tablesOf = (
   loader: Loader
 ): Effect.Effect<Tables, InputError> =>
   Effect.gen(function* () {
-    const profiles = yield* Effect.forEach(measured, (named) => loader.profile(namedIn, "--measured", named))
+    const profiles = yield* Effect.forEach(measured, (named) =>
+      Effect.mapError(loader.profile(namedIn, "--measured", named), (error) => relocated(error, here))
+    )
     const known = profiles.flatMap(({ collectives }) => collectives)
     const table = profiles.length === 0 ? undefined : new CollectiveTable(known)
     if (compare === undefined) return { table, compared: [] }

@@ -1,7 +1,7 @@
 // What saved results and studies must say of themselves to be read back, with what is wrong where they do not: by other versions, by
 // hand, or on a disk that lost something. Fields that are not known are left alone.
 import * as Schema from "effect/Schema"
-import { mostRanks } from "../../core/fields.ts"
+import { mostRanks } from "../../core/bounds.ts"
 import { defaultTask, familyOf, isTask, tasks } from "../../scenarios/families.ts"
 import { problemsOf, show, type Problem } from "../../scenarios/file/check.ts"
 import { isRecord, oneOf, shapeOf } from "../../scenarios/file/shape.ts"

@@ -61,6 +61,8 @@ describe("exec", () => {
   const refusals = [
     [["train", "nowhere.yaml"], /^exec: nowhere\.yaml: /u],
     [["train", scenario, "--steps", "0"], /^exec: .*--steps.*at least 1/u],
+    [["train", scenario, "--steps", "99999999999999999999"], /^exec: .*--steps.*from 1 to 10000000/u],
+    [["bench", "--ranks", "1000001"], /^exec: .*--ranks.*from 2 to 1000000/u],
     [["train", scenario, "--set", "batch=x"], /^exec: --set batch=x: model\.gpt2\.batch: /u],
     [["train", scenario, "--text", "nowhere.txt"], /training\.text: nowhere\.txt|training\.text/u],
     [["train", "scenarios/geo-gpt2.yaml"], /model: .*expected an architecture, whose kernels can be run/u],

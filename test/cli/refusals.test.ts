@@ -238,6 +238,23 @@ const refusals: Readonly<Record<string, Refusal>> = {
       "no/such/profile.arrow: --out: in a folder that does not exist (ENOENT) is not accepted; expected a file in an existing, writable folder"
     ]
   },
+  "a name too long for any folder": {
+    args: ["import", "kineto", trace, "-o", `${"x".repeat(300)}.arrow`],
+    says: [
+      "x.arrow: --out: ENAMETOOLONG: name too long is not accepted; expected a file in an existing, writable folder"
+    ]
+  },
+  "a folder of no name, as of a variable that is not set": {
+    args: ["study", study, "--out", ""],
+    says: ["sim: option '--out <folder>' argument '' is invalid. Expected text that is not empty."]
+  },
+  "a table of collectives that is none": {
+    args: ["collective", "--measured", malformed],
+    says: [
+      `sim: the command line: --measured: ${malformed} (content: not an Arrow file`,
+      "expected a profile file; here "
+    ]
+  },
   "a name that says another format than what would be in it": {
     args: ["run", scenario, "--record", path.join(here, "timeline.json")],
     says: [
