@@ -228,16 +228,42 @@ describe("a bounded memory", () => {
     expect(Math.min(...Object.values(seen))).toBeGreaterThan(3)
   })
 
-  it("too small for one request says so", () => {
+  it("lets a cache that comes back from the host into the batch when it is there, and others decode meanwhile", () => {
     const model = tinyModel()
-    const requests = [{ id: 0, arrivalSeconds: 0, promptTokens: 500, outputTokens: 2 }]
-    const device = weightBytes(model) + decodeBytes(model, 1) + 1000
-    const plan = { model, settings: { name: "full" }, requests, maxBatch: 1 } as const
-    const failure = failureOf({
-      world: flatWorld(1),
-      program: programs.here(plan),
-      capacityBytes: { device }
+    const requests = [0, 1].map((id) => ({ id, arrivalSeconds: 0, promptTokens: 8, outputTokens: 40 }))
+    const seconds = { concat_rows: 1, h2d: 10 } as Readonly<Record<string, number>>
+    const result = simulated({ model, settings: { name: "full" }, requests, maxBatch: 2 }, "host", {
+      costs: { seconds: ({ kernel }) => seconds[kernel.name] ?? 0, estimates: [] },
+      source: lists
     })
-    expect(failure).toBeInstanceOf(OutOfMemory)
+    // Both come back one after the other, layer by layer; a step takes a second, whoever is in it.
+    const back = 10 * model.layers
+    const [first, second] = finishedOf(result)
+    expect([first!.secondSeconds, second!.secondSeconds]).toEqual([back + 1, 2 * back + 1])
+    expect([first!.lastSeconds, second!.lastSeconds]).toEqual([back + 39, 2 * back + 39])
+  })
+
+  it.each(places)("too small for one request says so, where caches go: %s", (place) => {
+    const model = tinyModel()
+    const request = { id: 0, arrivalSeconds: 0, promptTokens: 500, outputTokens: 2 }
+    const plan = { model, settings: { name: "full" }, requests: [request], maxBatch: 1 } as const
+    const refused = (capacityBytes: { readonly device?: number; readonly host?: number }): unknown =>
+      failureOf({
+        world: flatWorld(place === "node" ? 2 : 1),
+        program: programs[place](plan),
+        symmetric: false,
+        capacityBytes
+      })
+    const { promptBytes, prefillBytes } = new CachePlans(plan.settings, model).of(request)
+    const weights = weightBytes(model)
+    expect(refused({ device: weights + decodeBytes(model, 1) + 1000 })).toBeInstanceOf(OutOfMemory)
+    if (place === "host") expect(refused({ host: promptBytes - 1 })).toMatchObject({ place: "host" })
+    if (place !== "node") return
+    // Whoever only prefills decodes nothing; one byte less than a prompt needs there, and nobody is served.
+    const batchAt = (device: number): number =>
+      largestBatch(plan.settings, model, request, { capacityBytes: device, maxBatch: 1, to: "node" })
+    const least = weights + promptBytes + prefillBytes
+    expect([batchAt(least - 1), batchAt(least)]).toEqual([0, 1])
+    expect(refused({ device: least - 1 })).toMatchObject({ _tag: "OutOfMemory", rank: 0 })
   })
 })
