@@ -108,6 +108,20 @@ export const whatIfs = (choices: PartChoices): ReadonlyArray<Part> => [
     asked: [...llama, "--points", "nvlink,25Gbit/s,5Gbit/s"]
   }),
   whatIf(choices, {
+    name: "what-if-one",
+    gpus: 1,
+    limitSeconds: 240,
+    asked: ["--ranks", "2", "--mps", "--points", "25Gbit/s,5Gbit/s,1Gbit/s", ...torch],
+    needs: ["nvidia-cuda-mps-control"]
+  }),
+  whatIf(choices, {
+    name: "what-if-llama-one",
+    gpus: 1,
+    limitSeconds: 240,
+    asked: [...llama, "--ranks", "2", "--mps", "--points", "25Gbit/s", ...torch],
+    needs: ["nvidia-cuda-mps-control"]
+  }),
+  whatIf(choices, {
     name: "what-if-shared",
     gpus: 2,
     limitSeconds: 240,
