@@ -86,4 +86,17 @@ describe("a reentrant checkpoint", () => {
     ])
     expect(profile.parameters.map(({ layer }) => layer)).toEqual([1, 1, 0, 0])
   })
+
+  it("keeps its layers where the recording begins behind the forward pass", async () => {
+    const trace = checkpointed([16, 4])
+    const events = trace.events.filter(({ name, ts }) => name === "ProfilerStep#1" || Number(ts) >= 62)
+    trace.events.splice(0, trace.events.length, ...events)
+    const profile = await imported(trace)
+    expect(profile.unattributedShare).toBe(0)
+    expect(busy(profile).toSorted(([a], [b]) => (a < b ? -1 : 1))).toEqual([
+      ["Block_0.Linear_0", 0, 41],
+      ["Block_1.Linear_1", 0, 61],
+      ["loss", 5, 5]
+    ])
+  })
 })

@@ -14,10 +14,10 @@ import { hostTimes, type HostTimes } from "./host-times.ts"
 import { HostTree } from "./host-tree.ts"
 import { union } from "./intervals.ts"
 import { kernelGroup } from "./kernel-group.ts"
-import { Anchors, Layers } from "./layers.ts"
+import { anchorAgain, Anchors, Layers, type Anchor } from "./layers.ts"
 import type { Origin, Phase } from "./origins.ts"
 import { findParallelism } from "./parallelism.ts"
-import { inputGradients, nodeAround } from "./reentrant.ts"
+import { firstMade, inputGradients, nodeAround } from "./reentrant.ts"
 import { chooseParameters, Gradients, type GradientRow } from "./parameters.ts"
 import {
   genericNames,
@@ -75,13 +75,16 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   const afterBackward = afterBackwardFinder(tree, work)
 
   const anchors = new Anchors()
+  const again: Array<Anchor> = []
   const anchored = new Uint8Array(trace.host.start.length)
   const anchorForward = (node: number, step: number): void => {
     const row = forwardOf(node)
-    // What is made again in a backward pass is of the layers that made it first.
-    if (row < 0 || anchored[row] === 1 || tree.inBackward[row] === 1) return
+    if (row < 0 || anchored[row] === 1) return
     anchored[row] = 1
-    anchors.push({ row, step, frame: tree.frameOf(row) })
+    const anchor = { row, step, frame: tree.frameOf(row) }
+    // What is made again in a backward pass is of the layers that made it first.
+    if (tree.inBackward[row] === 1) again.push(anchor)
+    else anchors.push(anchor)
   }
   if (hasFrames) {
     for (let index = 0; index < origins.length; index++) {
@@ -93,6 +96,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
     for (const step of steps.keys())
       for (let at = 0; at < gradients.countOf(step); at++) anchorForward(gradients.at(step, at).node, step)
   }
+  anchorAgain(tree, anchors, again, (row) => firstMade(tree, forwardOf, row))
   const layers = new Layers(
     tree,
     anchors,

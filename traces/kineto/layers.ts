@@ -6,7 +6,7 @@ import { sortedRows } from "./by-id.ts"
 import { Numbers } from "./trace.ts"
 
 /** Work of the forward pass, by the host row that launched it or that a backward node belongs to. */
-interface Anchor {
+export interface Anchor {
   readonly row: number
   readonly step: number
   /** Innermost frame around it, -1 for none. */
@@ -34,6 +34,35 @@ export class Anchors {
       row: this.row.values[place]!,
       step: this.step.values[place]!,
       frame: this.frame.values[place]!
+    }
+  }
+}
+
+/**
+ * Adds what was `again` made in a backward pass to `anchors`, where neither a call of its module nor the op it is made again of
+ * (`first`, -1 for none) has a layer: a recording that begins behind the forward pass.
+ */
+export const anchorAgain = (
+  tree: HostTree,
+  anchors: Anchors,
+  again: ReadonlyArray<Anchor>,
+  first: (row: number) => number
+): void => {
+  if (again.length === 0) return
+  const rows = new Set<number>()
+  const owners = new Set<string>()
+  for (let place = 0; place < anchors.length; place++) {
+    const { row, frame } = anchors.at(place)
+    rows.add(row)
+    if (frame >= 0 && tree.frames !== "ops") owners.add(tree.name(frame))
+  }
+  for (const anchor of again) {
+    if (anchor.frame >= 0 && owners.has(tree.name(anchor.frame))) continue
+    const row = first(anchor.row)
+    if (row < 0) anchors.push(anchor)
+    else if (!rows.has(row)) {
+      rows.add(row)
+      anchors.push({ row, step: anchor.step, frame: tree.frameOf(row) })
     }
   }
 }

@@ -49,3 +49,14 @@ export const inputGradients = (tree: HostTree, forwardOf: (node: number) => numb
   }
   return found
 }
+
+/** What a host row inside backward passes is made again of: the op outside them all whose node it is in; -1 where none was recorded. */
+export const firstMade = (tree: HostTree, forwardOf: (node: number) => number, row: number): number => {
+  let at = row
+  while (at >= 0 && tree.inBackward[at] === 1) {
+    const node = nodeAround(tree, at)
+    const outer = forwardOf(node)
+    at = outer >= 0 && tree.start(outer) < tree.start(node) ? outer : -1
+  }
+  return at
+}
