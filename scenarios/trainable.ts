@@ -42,7 +42,7 @@ export interface Trainable {
   readonly checkpointEvery?: number | undefined
   /** Tokens of one rank's batch. */
   readonly batchTokens: number
-  /** Trainable numbers, tied weights once; of a model that learns a text. */
+  /** Trainable numbers, tied weights once, without what pads a vocabulary; of a model that learns a text. */
   readonly parameters?: number
   /** Tokens to train on, and held out; where a text is learnt. */
   readonly text?: { readonly trainTokens: number; readonly heldOutTokens: number }

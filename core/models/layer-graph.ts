@@ -50,11 +50,20 @@ export type GraphPhase = (typeof phases)[number]
 /** Name of a parameter's gradient. */
 export const gradientName = (parameter: { readonly name: string }): string => `${parameter.name}.grad`
 
-/** Trainable numbers, tied weights once. */
+/** Numbers of all parameters, tied weights once. */
 export const parameterCount = (graph: LayerGraph): number => {
   let count = 0
   for (const layer of graph.layers) for (const { elements } of layer.parameters) count += elements
   return count
+}
+
+/** Of these, what is learnt: rows that pad a table are not. */
+export const learntCount = (graph: LayerGraph): number => {
+  let padding = 0
+  for (const layer of graph.layers)
+    for (const { elements, shape, usedRows } of layer.parameters)
+      if (usedRows !== undefined) padding += (elements / shape[0]!) * (shape[0]! - usedRows)
+  return parameterCount(graph) - padding
 }
 
 /** Of each weight that several layers use, these layers, ascending. */

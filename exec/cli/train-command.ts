@@ -57,7 +57,7 @@ export interface TrainResult extends Learnt {
   readonly algorithm: string
   readonly ranks: number
   readonly seed: number
-  /** Trainable numbers, tied weights once; of a model that learns a text. */
+  /** Trainable numbers, tied weights once, without what pads a vocabulary; of a model that learns a text. */
   readonly parameters?: number
   /** Steps that were taken before, by the run that this one goes on from. */
   readonly resumedAfter?: number

@@ -27,13 +27,19 @@ training: { heldOut: 0 }
 `
 )
 
-const trained = (
-  set: ReadonlyArray<string>,
-  choices: { readonly steps: number; readonly weights?: string }
-) =>
+interface Choices {
+  readonly steps: number
+  readonly weights?: string
+}
+
+const trainableOf = (set: ReadonlyArray<string>, choices: Choices) =>
+  Effect.flatMap(loadScenario(scenario, set), (loaded) =>
+    dataParallel.train!(loaded as DataParallelScenario, scenario, { loader: new Loader() }, choices)
+  )
+
+const trained = (set: ReadonlyArray<string>, choices: Choices) =>
   Effect.gen(function* () {
-    const loaded = (yield* loadScenario(scenario, set)) as DataParallelScenario
-    const trainable = yield* dataParallel.train!(loaded, scenario, { loader: new Loader() }, choices)
+    const trainable = yield* trainableOf(set, choices)
     let learnt: SavedWeights | undefined
     yield* training(trainable, { atEnd: ({ valuesOf }) => (learnt = trainable.weights!(valuesOf)) }).run
     return learnt!
@@ -47,6 +53,11 @@ describeNative("saved weights", () => {
   beforeAll(async () => {
     saved = await Effect.runPromise(trained([], { steps: 4 }))
     for (const file of files) await Effect.runPromise(writeWeights(file, saved))
+  })
+
+  it.each([[], ["model.llama.vocabularyMultiple=32"]])("are as many as a run tells: %s", async (...set) => {
+    const told = (await Effect.runPromise(trainableOf(set, { steps: 1 }))).parameters
+    expect(told).toBe(saved.parameters.reduce((sum, { values }) => sum + values.length, 0))
   })
 
   it.each([[], ["model.llama.vocabularyMultiple=32"], ["model.llama.context=4"]])(

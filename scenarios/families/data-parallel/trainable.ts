@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { observed } from "../../../core/algorithms/data-parallel/observe.ts"
 import { withSnapshots } from "../../../core/machine/snapshots.ts"
 import { InputError } from "../../../core/input-error.ts"
-import { parameterCount } from "../../../core/models/layer-graph.ts"
+import { learntCount } from "../../../core/models/layer-graph.ts"
 import type { Host } from "../../family.ts"
 import type { Trainable, TrainingChoices } from "../../trainable.ts"
 import { FinalWeights } from "./final-weights.ts"
@@ -32,7 +32,7 @@ export const trainable = (
       steps,
       checkpointEvery: scenario.checkpoint?.every,
       batchTokens,
-      parameters: parameterCount(graph),
+      parameters: learntCount(graph),
       text: { trainTokens: corpus.train.tokens, heldOutTokens: corpus.heldOut.length },
       continuation,
       program: ({ loss, heldOutLoss, lossScale }, snapshots) =>
