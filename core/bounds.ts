@@ -5,3 +5,6 @@ export const mostPositive = 10_000_000
 
 /** Ranks of a world: about 1 kB each where all are alike. */
 export const mostRanks = 1_000_000
+
+/** Scenarios of a study. */
+export const mostPoints = 1_000_000

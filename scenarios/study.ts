@@ -1,6 +1,6 @@
 // What the `study` section of a scenario file says: axes to sweep, and what to look for.
 import * as Schema from "effect/Schema"
-import { Positive } from "../core/fields.ts"
+import { mostPoints } from "../core/bounds.ts"
 import { Bandwidth } from "../core/units.ts"
 
 /** What a study does with a scenario: sweeps axes, and looks for the value of one field that reaches a target. */
@@ -14,7 +14,11 @@ export const Study = Schema.Struct({
       /** Values tried, ascending: a list, or logarithmically spaced. */
       over: Schema.Union([
         Schema.Array(Schema.Unknown).check(Schema.isMinLength(2)),
-        Schema.Struct({ from: Bandwidth, to: Bandwidth, points: Positive })
+        Schema.Struct({
+          from: Bandwidth,
+          to: Bandwidth,
+          points: Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: mostPoints }))
+        })
       ]),
       /** A metric of the task that rises along the values tried, or falls. */
       metric: Schema.NonEmptyString,

@@ -1,6 +1,7 @@
 // What a study is: the axes it sweeps, the points they span, each a scenario of its own, and an identity by which shards,
 // journals and resumed runs recognise one another. Runs nothing.
 import * as Effect from "effect/Effect"
+import { mostPoints } from "../../core/bounds.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import * as Result from "effect/Result"
@@ -23,7 +24,7 @@ import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import type { Source } from "../../scenarios/file/source.ts"
-import { checkMetric, descending, searchGrid, type FindSection, type Grid } from "./grid.ts"
+import { checkMetric, descending, searchGrid, whyNotVaried, type FindSection, type Grid } from "./grid.ts"
 import { identityOf } from "./identity.ts"
 
 /** A field and the values it takes, as written. */
@@ -69,7 +70,6 @@ export interface StudyDefinition {
   readonly notes: ReadonlyArray<string>
 }
 
-export const maximumPoints = 1_000_000
 const maximumErrors = 20
 
 /** Reads a study file and spells out its points. Every point is checked: what a study accepts, it can run. */
@@ -98,13 +98,13 @@ export const loadStudy = (
     const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
     yield* checkOverlaps(source, axes, axisKeys, grid, resolved)
     const count = axes.reduce((product, { values }) => product * values.length, 1)
-    if (count * (grid?.values.length ?? 1) > maximumPoints) {
+    if (count * (grid?.values.length ?? 1) > mostPoints) {
       return yield* inputErrors(
         new InputError({
           file: source.where(["study", "axes"], false),
           field: "study.axes",
           value: `${count * (grid?.values.length ?? 1)} scenarios`,
-          accepted: `at most ${maximumPoints}`
+          accepted: `at most ${mostPoints}`
         })
       )
     }
@@ -225,10 +225,9 @@ const resolveAxes = (
       const found = resolveField(shapeFor(raw), withoutAxes(raw), key)
       const where = source.where(["study", "axes", key], true)
       if (!("path" in found)) errors.push(unresolved(where, key, found))
-      else if (pathText(found.path) === "task") {
-        const accepted = "a field of one task's scenarios: results of different tasks have nothing to compare"
-        errors.push(new InputError({ file: where, field: key, accepted }))
-      } else if (paths.some((path) => pathText(path) === pathText(found.path))) {
+      else if (whyNotVaried(found.path) !== undefined)
+        errors.push(new InputError({ file: where, field: key, accepted: whyNotVaried(found.path)! }))
+      else if (paths.some((path) => pathText(path) === pathText(found.path))) {
         const accepted = "each field on one axis only"
         errors.push(new InputError({ file: where, field: key, value: pathText(found.path), accepted }))
       } else paths.push(found.path)

@@ -27,6 +27,13 @@ export interface Grid {
   readonly values: ReadonlyArray<unknown>
 }
 
+/** What is accepted in place of a field that no study can give one value and then another; undefined of all others. */
+export const whyNotVaried = ([section]: FieldPath): string | undefined => {
+  if (section === "task")
+    return "a field of one task's scenarios: results of different tasks have nothing to compare"
+  return section === "study" ? "a field of the scenarios that the study is over" : undefined
+}
+
 export const searchGrid = (
   source: Source,
   raw: RawScenario,
@@ -36,6 +43,11 @@ export const searchGrid = (
     const found = resolveField(shapeFor(raw), withoutAxes(raw), find.vary)
     const where = source.where(["study", "find", "vary"], false)
     if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
+    const accepted = whyNotVaried(found.path)
+    if (accepted !== undefined)
+      return Effect.fail(
+        inputErrors(new InputError({ file: where, field: "study.find.vary", value: find.vary, accepted }))
+      )
     const listed: ReadonlyArray<unknown> | undefined = Array.isArray(find.over) ? find.over : undefined
     if (listed !== undefined) return Effect.succeed<Grid>({ path: found.path, values: listed })
     const over = isRecord(find.over) ? find.over : {}
@@ -66,7 +78,7 @@ export const searchGrid = (
  */
 const logarithmicGrid = (from: number, to: number, points: number): ReadonlyArray<string> =>
   Array.from({ length: points }, (_, i) => {
-    const bytesPerSecond = points === 1 ? from : from * (to / from) ** (i / (points - 1))
+    const bytesPerSecond = from * (to / from) ** (i / (points - 1))
     return `${Number(((bytesPerSecond * 8) / 1e9).toPrecision(12))}Gbit/s`
   })
 

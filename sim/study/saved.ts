@@ -1,12 +1,11 @@
 // What saved results and studies must say of themselves to be read back, with what is wrong where they do not: by other versions, by
 // hand, or on a disk that lost something. Fields that are not known are left alone.
 import * as Schema from "effect/Schema"
-import { mostRanks } from "../../core/bounds.ts"
+import { mostPoints, mostRanks } from "../../core/bounds.ts"
 import { defaultTask, familyOf, isTask, tasks } from "../../scenarios/families.ts"
 import { problemsOf, show, type Problem } from "../../scenarios/file/check.ts"
 import { isRecord, oneOf, shapeOf } from "../../scenarios/file/shape.ts"
 import type { RunResult } from "../../scenarios/result.ts"
-import { maximumPoints } from "./definition.ts"
 import type { StudyHeader } from "./result.ts"
 
 /** What results of other versions, made by hand, or of runs that came to no end may lack. */
@@ -110,7 +109,7 @@ const whyNotHeaderOf = checked(
   Schema.Struct({
     name: Schema.String,
     identity: Schema.NonEmptyString,
-    points: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maximumPoints })),
+    points: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: mostPoints })),
     axes: Schema.Array(Schema.Struct({ path: Schema.NonEmptyString, values: Schema.Array(Schema.Unknown) })),
     search: Schema.optionalKey(
       Schema.Struct({ vary: Schema.String, metric: Schema.String, targets: Schema.Array(Schema.Finite) })

@@ -248,6 +248,33 @@ const refusals: Readonly<Record<string, Refusal>> = {
     args: ["study", study, "--out", ""],
     says: ["sim: option '--out <folder>' argument '' is invalid. Expected text that is not empty."]
   },
+  "a study of itself": {
+    args: ["study", write("itself.yaml", `${small}study: { axes: { study.axes: [{ seed: [1] }] } }\n`)],
+    says: ["itself.yaml:5:18: study.axes: expected a field of the scenarios that the study is over"]
+  },
+  "a search over a study": {
+    args: [
+      "study",
+      write(
+        "search.yaml",
+        `${small}study: { axes: {}, find: { vary: study.find.targets, over: [1, 2], metric: stepSeconds, targets: [1] } }\n`
+      )
+    ],
+    says: [
+      "search.yaml:5:",
+      "study.find.vary: study.find.targets is not accepted; expected a field of the scen"
+    ]
+  },
+  "a search over one value of two": {
+    args: [
+      "study",
+      write(
+        "one.yaml",
+        `${small}study: { axes: {}, find: { vary: inter.bandwidth, over: { from: 1Gbit/s, to: 2Gbit/s, points: 1 }, metric: stepSeconds, targets: [1] } }\n`
+      )
+    ],
+    says: ["study.find.over.points: 1 is not accepted; expected a whole number, from 2 to 1000000"]
+  },
   "a table of collectives that is none": {
     args: ["collective", "--measured", malformed],
     says: [
