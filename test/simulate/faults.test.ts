@@ -8,7 +8,7 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
-import { makeWorld, type World } from "../../core/world.ts"
+import { acrossNodesGroup, makeWorld, nodeGroup, type World } from "../../core/world.ts"
 import type { Fault } from "../../core/fault.ts"
 import { Faults } from "../../sim/faults.ts"
 import { close, flatWorld, run, unlimited } from "./simulated.ts"
@@ -225,5 +225,37 @@ describe("links", () => {
     expect(makespan(world, 0, 1200, [])).toBeCloseTo(1.6, 12)
     expect(makespan(world, 0, 1200, [slow(2)])).toBeCloseTo(1.6, 12)
     expect(makespan(world, 0, 1200, [slow(0)])).toBeCloseTo(0.8, 12)
+  })
+})
+
+describe("a fault that is over before anything is sent", () => {
+  it("leaves every collective the latency of its own links", () => {
+    // Three collectives one after the other: inside nodes, across them, over all. Each asks for its latency when it begins.
+    const sites = [{ name: "site", nodes: [2, 2] }]
+    const world = makeWorld(sites, {
+      intra: { bytesPerSecond: 1e6, latencySeconds: 0.25 },
+      inter: { bytesPerSecond: 1e6, latencySeconds: 4 },
+      wan: undefined
+    })
+    const program = Effect.gen(function* () {
+      const machine = yield* Machine
+      const x = yield* machine.alloc({ name: "x", shape: [1000], dtype: "float32" })
+      const { rank } = machine
+      for (const group of [nodeGroup(world, rank), acrossNodesGroup(world, rank), world.all])
+        machine.submit(collective(group.name, kernels.all_reduce, Lane.inter, group, [x], [x]))
+      yield* machine.drain
+    })
+    const change = { latencySeconds: 0.5 }
+    const over: Fault = { kind: "link", tier: "inter", owner: 1, fromSeconds: 0, untilSeconds: 1, change }
+    const after = Effect.andThen(
+      Effect.flatMap(Machine, ({ sleepUntil }) => sleepUntil(2)),
+      program
+    )
+    for (const network of ["fluid", "alpha-beta"] as const) {
+      const ended = (faults: ReadonlyArray<Fault>): number =>
+        run({ world, program: after, network, symmetric: false, faults: new Faults(faults) }).makespanSeconds
+      expect(ended([over])).toBeCloseTo(ended([]), 9)
+      expect(ended([])).toBeGreaterThan(2 + 4 * 4)
+    }
   })
 })
