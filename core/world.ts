@@ -2,6 +2,8 @@
 // how bytes share a link is the simulator's business, how they are sent the executor's.
 // Knows nothing of models, programs or time.
 
+import { mostRanks } from "./bounds.ts"
+
 /** One direction of a link. */
 export interface LinkSpec {
   readonly bytesPerSecond: number
@@ -53,8 +55,33 @@ export interface World {
   readonly all: Group
 }
 
-/** Ranks are numbered site by site and, inside a site, node by node. */
+const requireLink = (name: string, { bytesPerSecond, latencySeconds }: LinkSpec): void => {
+  if (!(bytesPerSecond >= 0))
+    throw new RangeError(`${name}: bytesPerSecond is ${bytesPerSecond}; expected at least 0, or Infinity`)
+  if (!(latencySeconds >= 0 && latencySeconds < Infinity))
+    throw new RangeError(`${name}: latencySeconds is ${latencySeconds}; expected a time of at least 0`)
+}
+
+/** Times on a link of no number are none, and would be compared like any others. */
+const requireWorld = (sites: ReadonlyArray<Site>, { intra, inter, wan }: Links): void => {
+  for (const { name, nodes } of sites) {
+    const odd = nodes.find((ranks) => !(Number.isInteger(ranks) && ranks >= 0 && ranks <= mostRanks))
+    if (odd !== undefined)
+      throw new RangeError(`site ${name}: a node of ${odd} ranks; expected a whole number up to ${mostRanks}`)
+  }
+  requireLink("links.intra", intra)
+  requireLink("links.inter", inter)
+  if (wan === undefined) return
+  if (!("pairs" in wan)) return requireLink("links.wan", wan)
+  for (const { from, to, link } of wan.pairs) requireLink(`links.wan, ${from} to ${to}`, link)
+}
+
+/**
+ * Ranks are numbered site by site and, inside a site, node by node. Throws RangeError where ranks are no whole numbers, or a link
+ * has no bandwidth and latency that are.
+ */
 export const makeWorld = (sites: ReadonlyArray<Site>, links: Links): World => {
+  requireWorld(sites, links)
   let size = 0
   for (const site of sites) for (const ranks of site.nodes) size += ranks
   const nodeOf = new Int32Array(size)
