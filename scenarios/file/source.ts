@@ -54,6 +54,8 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
       })
     try {
       const document = parsed(text, lines)
+      const deep = document.errors.find(isTooDeep)
+      if (deep !== undefined) return Effect.fail(inputErrors(broken(deep.pos[0], tooDeep)))
       const errors = [
         ...document.errors.map(({ pos, message }) => broken(pos[0], firstLine(message))),
         ...repeatedKeys(document).map((key) => broken(startOf(key), "Map keys must be unique"))
@@ -69,9 +71,17 @@ export const parseSource = (file: string, text: string): Effect.Effect<Source, I
       return Effect.succeed({ file, value, where })
     } catch (cause) {
       // Nested too deep to walk, or aliases that multiply beyond bounds or lie in what they stand for.
-      return Effect.fail(inputErrors(broken(undefined, `${reasonOf(cause)}: this`)))
+      return Effect.fail(
+        inputErrors(broken(undefined, isTooDeep(cause) ? tooDeep : `${reasonOf(cause)}: this`))
+      )
     }
   })
+
+const tooDeep = "nesting too deep to be read"
+
+/** Whether it is the engine that could not go on: the parser's own errors are of the text. */
+const isTooDeep = (cause: unknown): boolean =>
+  cause instanceof Error && /call stack size|: Stack overflow$/u.test(cause.message)
 
 /** Each key once: `repeatedKeys` sees to that, for the parser's own check takes the square of a map's keys. */
 const parsed = (text: string, lineCounter?: LineCounter): Document =>

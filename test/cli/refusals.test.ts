@@ -57,6 +57,10 @@ const refusals: Readonly<Record<string, Refusal>> = {
     args: ["run", malformed],
     says: [`${malformed}:2:1: Flow sequence`, "is not accepted; expected YAML"]
   },
+  "sections in sections without end": {
+    args: ["run", write("deep.yaml", `name: deep\nmodel: ${"[".repeat(5000)}${"]".repeat(5000)}\n`)],
+    says: ["deep.yaml:2:", "nesting too deep to be read is not accepted; expected YAML"]
+  },
   "a binary file": {
     args: ["run", path.join(profiles, "gpt2-h200.arrow")],
     says: [
