@@ -96,7 +96,11 @@ describeNative("exec train", () => {
       ["--text", "nowhere.txt", "--text nowhere.txt: training.text: "],
       ["--tokens", "nowhere.bin", "--tokens nowhere.bin: training.tokens: "],
       ["--held-out-tokens", "nowhere.bin", "--held-out-tokens nowhere.bin: training.heldOutTokens: "],
-      ["--seed", "99999999999999999999", "--seed 100000000000000000000: seed: "],
+      [
+        "--seed",
+        "99999999999999999999",
+        "option '--seed <n>' argument '99999999999999999999' is invalid. Expected a whole number, from 0 to 9007199254740991."
+      ],
       ["--set", "steps=0", "--set steps=0: steps: "],
       [
         "--save",

@@ -347,11 +347,17 @@ describe("the report with PyTorch", () => {
   })
 })
 
-it("is asked for on four and eight GPUs", () => {
+it("is asked for on one, four and eight GPUs", () => {
   const asking = whatIfs({ backend: "cuda", out: "gpu" }).filter(({ steps }) =>
     steps.some(({ command }) => command.includes("--torch"))
   )
-  expect(asking.map(({ name }) => name)).toEqual(["sites", "what-if-4", "sites-8"])
+  expect(asking.map(({ name }) => name)).toEqual([
+    "sites",
+    "what-if-4",
+    "what-if-one",
+    "what-if-llama-one",
+    "sites-8"
+  ])
 })
 
 it.skipIf("missing" in loadAddon())(

@@ -147,8 +147,8 @@ describe("an outage", () => {
 
 describe("a link between two sites", () => {
   it.each([
-    ["named both ways has each its own, in either order", { "A-B": [20, 1], "B-A": [200, 0.1] }, 3.4],
-    ["named both ways has each its own, in either order", { "B-A": [200, 0.1], "A-B": [20, 1] }, 3.4],
+    ["named both ways has each its own, in either order", { "A-B": [20, 1], "B-A": [200, 0.1] }, 3.31],
+    ["named both ways has each its own, in either order", { "B-A": [200, 0.1], "A-B": [20, 1] }, 3.31],
     ["named once is the same both ways", { "A-B": [20, 1] }, 0.34]
   ])("%s", async (_, pairs, exposed) => {
     const file = scenarioFile("")
@@ -159,7 +159,7 @@ model: { layers: 4, parameters: 10M, stepSeconds: 110ms }
 world: { ${sites}, links: { wan: { pairs: ${file}.json } } }
 algorithm: s-sgd
 `
-    // Two rounds of half of 40 MB each way, the slower way's.
+    // Two rounds of half of 40 MB each way, the slower way's; what goes there and comes back waits for either way once.
     expect((await figures(yaml)).stepSeconds).toBeCloseTo(0.11 + exposed, 9)
   })
 })
