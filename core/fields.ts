@@ -12,6 +12,12 @@ const wholeUpTo = (maximum: number) => Schema.Int.check(Schema.isBetween({ minim
 /** A whole number from 1, of what costs neither memory nor time for each. */
 export const Positive = wholeUpTo(mostPositive)
 
+/** A whole number from 0. */
+export const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** A finite number from 0, in whatever unit: a time, bytes. */
+export const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
 // What is kept in memory one by one has bounds that a process of 4 GB can hold.
 
 /** Ranks, and what has at most as many. */

@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
-import { Ranks } from "../core/fields.ts"
+import { Amount, Count, Ranks } from "../core/fields.ts"
 import { InputError } from "../core/input-error.ts"
 import { json } from "../scenarios/cli/execute.ts"
 import { problemsOf } from "../scenarios/file/check.ts"
@@ -21,9 +21,7 @@ import type { TraceError } from "../traces/trace-error.ts"
 import { filesIn } from "./record-files.ts"
 import type { RunRecord } from "./record-run.ts"
 
-const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 const Bytes = Schema.Struct({ device: Amount, host: Amount })
-const Rank = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** `run.json`; written last, so a folder that has it is whole. */
 const About = Schema.Struct({
@@ -36,7 +34,7 @@ const About = Schema.Struct({
   makespanSeconds: Amount,
   clockErrorSeconds: Amount,
   realLinks: Schema.Boolean,
-  peakBytes: Schema.Array(Schema.Struct({ rank: Rank, bytes: Bytes })),
+  peakBytes: Schema.Array(Schema.Struct({ rank: Count, bytes: Bytes })),
   /** Null for a memory without bounds. */
   capacityBytes: Schema.Struct({
     device: Schema.NullOr(Amount),

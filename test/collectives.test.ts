@@ -117,6 +117,9 @@ describe("ring all-reduce", () => {
           })
         )
         expect(exact).toBeGreaterThanOrEqual(2 * (n - 1) * slowest * (1 - 1e-9))
+        // And no message is sooner than its delays.
+        const delays = aloneSeconds(network, "all_reduce", world.all, { algorithm: "ring" })(0)
+        expect(exact).toBeGreaterThanOrEqual(delays * (1 - 1e-9))
         if (exact < coupled * (1 - 1e-6)) uneven++
       })
     )

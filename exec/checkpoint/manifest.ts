@@ -5,11 +5,10 @@ import { readFileSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { Count } from "../../core/fields.ts"
 import { InputError } from "../../core/input-error.ts"
 import { messageOf } from "../../core/message-of.ts"
 import { manifestName } from "./folder.ts"
-
-const Whole = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** Of a run: what decides what it learns, field by field as the scenario has it. */
 const Run = Schema.Record(Schema.String, Schema.Json)
@@ -25,17 +24,17 @@ const Manifest = Schema.Struct({
   /** What the algorithm had planned, and the digest of that. */
   plan: Schema.Struct({ sha256: Schema.String, described: Schema.Json }),
   /** Steps that were taken. */
-  step: Whole,
-  ranks: Whole.check(Schema.isGreaterThan(0)),
+  step: Count,
+  ranks: Count.check(Schema.isGreaterThan(0)),
   /** Where batches come from; the next one is that of step `position`, and depends on seed, rank and step alone. */
-  data: Schema.Struct({ source: Schema.Json, position: Whole }),
+  data: Schema.Struct({ source: Schema.Json, position: Count }),
   /** Every random number is a function of the seed and of where it is drawn: there is no other state. */
-  random: Schema.Struct({ seed: Schema.Number, position: Whole }),
+  random: Schema.Struct({ seed: Schema.Number, position: Count }),
   shards: Schema.Array(
     Schema.Struct({
-      rank: Whole,
+      rank: Count,
       file: Schema.String,
-      bytes: Whole,
+      bytes: Count,
       sha256: Schema.String
     })
   ),

@@ -1,7 +1,8 @@
 // What saved results and studies must say of themselves to be read back, with what is wrong where they do not: by other versions, by
 // hand, or on a disk that lost something. Fields that are not known are left alone.
 import * as Schema from "effect/Schema"
-import { mostPoints, mostRanks } from "../../core/bounds.ts"
+import { mostPoints } from "../../core/bounds.ts"
+import { Amount, Count, Ranks } from "../../core/fields.ts"
 import { defaultTask, familyOf, isTask, tasks } from "../../scenarios/families.ts"
 import { problemsOf, show, type Problem } from "../../scenarios/file/check.ts"
 import { isRecord, oneOf, shapeOf } from "../../scenarios/file/shape.ts"
@@ -12,7 +13,6 @@ import type { StudyHeader } from "./result.ts"
 export type SavedResult = Partial<RunResult> &
   Pick<RunResult, "algorithm"> & { readonly failure?: { readonly kind?: string; readonly reason: string } }
 
-const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 const Texts = Schema.Array(Schema.String)
 const Values = Schema.Record(Schema.String, Schema.Unknown)
 
@@ -23,7 +23,7 @@ const common = {
   warnings: Schema.optionalKey(Texts),
   details: Schema.optionalKey(Values),
   /** Of a row of a study. */
-  point: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+  point: Schema.optionalKey(Count),
   axes: Schema.optionalKey(Values),
   values: Schema.optionalKey(Values),
   find: Schema.optionalKey(
@@ -40,7 +40,7 @@ const Failed = Schema.Struct({
 const ended = {
   ...common,
   digest: Schema.String,
-  ranks: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: mostRanks })),
+  ranks: Ranks,
   network: Schema.optionalKey(Schema.String),
   collectives: Schema.optionalKey(Schema.String),
   steps: Schema.optionalKey(Amount),

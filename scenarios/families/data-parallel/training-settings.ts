@@ -1,7 +1,7 @@
 // What a scenario may say about training for real: the text, the inner optimizer, and how many batches a step has. Only the last
 // changes how long a step takes, but for the optimizer's own kernels; the optimizer changes what a rank holds.
 import * as Schema from "effect/Schema"
-import { withDefault } from "../../../core/fields.ts"
+import { Count, withDefault } from "../../../core/fields.ts"
 import { Path } from "../../sections.ts"
 import { tokenDtypes } from "../../../traces/token-file.ts"
 import type { Accumulation } from "../../../core/algorithms/data-parallel/accumulation.ts"
@@ -10,16 +10,15 @@ import { statesOf, type Optimizer } from "../../../core/algorithms/data-parallel
 
 const Rate = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))
 const Share = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
-const Steps = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** `matrices`: weight decay spares biases and norms, as usual recipes have it; `all`: as PyTorch's optimizers do. */
 const Decays = withDefault(Schema.Literals(["all", "matrices"]), "all")
 
 const schedule = {
   /** Steps in which the rate rises from 0 to `learningRate`. */
-  warmupSteps: withDefault(Steps, 0),
+  warmupSteps: withDefault(Count, 0),
   /** Step by which the rate has fallen to `finalShare` of `learningRate`. Default: it does not fall. */
-  decayUntilStep: Schema.optionalKey(Steps),
+  decayUntilStep: Schema.optionalKey(Count),
   finalShare: withDefault(Share, 0.1),
   /** How it falls: in a straight line, or as half a cosine (arXiv:1608.03983). */
   decay: withDefault(Schema.Literals(["linear", "cosine"]), "linear")

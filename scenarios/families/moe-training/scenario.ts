@@ -1,7 +1,7 @@
 // What a scenario of MoE training says: the layers, what their ops cost, how tokens are routed, the algorithm.
 import * as Schema from "effect/Schema"
 import type { HostWork } from "../../host.ts"
-import { Experts, Layers, Positive, withDefault } from "../../../core/fields.ts"
+import { Amount, Experts, Layers, Positive, withDefault } from "../../../core/fields.ts"
 import {
   commonFields,
   DeviceSettings,
@@ -18,8 +18,6 @@ import { Seconds } from "../../../core/units.ts"
 import { gateNames } from "../../../core/algorithms/moe-training/model.ts"
 import { costScopes } from "../../../core/algorithms/moe-training/plan/cost-line.ts"
 import { MoeTrainingSettings } from "../../../core/algorithms/moe-training/algorithms.ts"
-
-const NonNegative = Schema.Number.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** A stack of layers of attention and experts; nothing before or after them. */
 const MoeModelSettings = Schema.Struct({
@@ -60,7 +58,7 @@ const MoeModelSettings = Schema.Struct({
 const LineSettings = Schema.Struct({
   fixed: Seconds,
   /** Seconds for each unit of size. */
-  perUnit: NonNegative,
+  perUnit: Amount,
   unit: Schema.Literals(["elements", "bytes"]),
   dtype: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32"),
   scope: withDefault(Schema.Literals(costScopes), "input")
@@ -73,7 +71,7 @@ const Method = Schema.Literals(["line", "table"])
 const ProductLineSettings = Schema.Struct({
   fixed: Seconds,
   /** Seconds for each multiply-accumulate. */
-  perUnit: NonNegative,
+  perUnit: Amount,
   unit: Schema.Literal("MAC"),
   /** Of the products that it was fitted to; wider numbers count as more. */
   dtype: withDefault(Schema.Literals(["float32", "bfloat16", "float16"]), "float32")
@@ -132,7 +130,7 @@ const RoutingSettings = Schema.Union([
   /**
    * Drawn: expert number i of a layer's own order is 1 / (1 + skew i) as likely as its first. 0: all alike.
    */
-  Schema.Struct({ skew: NonNegative.check(Schema.isLessThanOrEqualTo(1000)) }),
+  Schema.Struct({ skew: Amount.check(Schema.isLessThanOrEqualTo(1000)) }),
   /** Recorded: a routing file; tokens go to ranks in blocks, and are used again where there are too few. */
   Schema.Struct({ trace: Path })
 ])

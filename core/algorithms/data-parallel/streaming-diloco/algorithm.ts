@@ -1,7 +1,7 @@
 // Streaming DiLoCo: fragments of a few layers at staggered steps, applied `delaySteps` later.
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { withDefault } from "../../../fields.ts"
+import { Count, withDefault } from "../../../fields.ts"
 import { arbitrary, defaultsOf, said, SettingsError } from "../../algorithm.ts"
 import { dataParallelAlgorithm, onlyLearnt } from "../algorithm.ts"
 import { planDiloco } from "../diloco/planned.ts"
@@ -20,7 +20,7 @@ const settings = Schema.Struct({
   pattern: withDefault(Schema.Literals(["strided", "sequential"]), "strided"),
   offsets: withDefault(Schema.Literals(["rounded", "even"]), "rounded"),
   /** tau; default 1, and 0 where fragments leave a step apart, so that the last one would still be on its way. */
-  delaySteps: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+  delaySteps: Schema.optionalKey(Count),
   /** alpha: share of the rank's own weights that survives when the outer result is applied. */
   localShare: withDefault(Share, 0.5),
   outerLearningRate: withDefault(Schema.Number, 0.4),
