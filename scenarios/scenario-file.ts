@@ -266,6 +266,7 @@ export const loadLocatedScenario = (
     const opened = yield* openScenario(file)
     const { source, raw } = opened
     const resolved = yield* resolveOverrides(opened, overrides)
+    yield* refuseStudyFields(resolved)
     const origin = originOf(source, resolved)
     const scenario = yield* decodeScenario(withOverrides(raw, resolved), origin).pipe(
       Effect.mapError((failure) => withAxisHints(failure, raw))
@@ -279,6 +280,26 @@ export const loadLocatedScenario = (
     }
   })
 
+/** One scenario is made of none of its study: an option that changes the study would have no effect. */
+const refuseStudyFields = (overrides: ReadonlyArray<ResolvedOverride>): Effect.Effect<void, InputErrors> => {
+  const [first, ...rest] = overrides.flatMap(({ option, path, value }) => {
+    if (path[0] !== "study") return []
+    const [, section, axis] = path
+    const one: unknown = Array.isArray(value) ? value[0] : value
+    const instead =
+      section === "axes" && typeof axis === "string" && path.length === 3
+        ? ` (--set ${axis}=${asValue(one)})`
+        : ""
+    const accepted = `a field of the one scenario that is run${instead}: only sim study reads a study section`
+    return [new InputError({ file: option, field: pathText(path), accepted })]
+  })
+  return first === undefined ? Effect.void : Effect.fail(new InputErrors({ errors: [first, ...rest] }))
+}
+
+/** As `--set` would take it. */
+const asValue = (value: unknown): string =>
+  typeof value === "object" ? JSON.stringify(value) : String(value)
+
 /** A field that only the study's axes give must be chosen to run a single scenario. */
 const withAxisHints = (failure: InputErrors, { study }: RawScenario): InputErrors => {
   const axes = isRecord(study) && isRecord(study["axes"]) ? Object.entries(study["axes"]) : []
@@ -286,11 +307,10 @@ const withAxisHints = (failure: InputErrors, { study }: RawScenario): InputError
     const axis = axes.find(([path]) => error.field === path || error.field.startsWith(`${path}.`))
     const values = axis?.[1]
     if (error.value !== undefined || axis === undefined || !Array.isArray(values)) return error
-    const example = typeof values[0] === "object" ? JSON.stringify(values[0]) : String(values[0])
     return new InputError({
       file: error.file,
       field: error.field,
-      accepted: `${error.accepted}; it is an axis of this file's study: choose with --set ${axis[0]}=${example}`
+      accepted: `${error.accepted}; it is an axis of this file's study: choose with --set ${axis[0]}=${asValue(values[0])}`
     })
   })
   return first === undefined ? failure : new InputErrors({ errors: [first, ...rest] })

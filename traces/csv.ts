@@ -58,7 +58,8 @@ export const importCsv = (
     }
     if (isVidur(head.cells)) {
       const { warnings: told, ...tables } = vidurTables(file, head, lines)
-      return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings: told }
+      const warnings = [...vainOptions(options, "Vidur's tables say it"), ...told]
+      return { profile: tableProfile("vidur", options, tables), unattributed: [], warnings }
     }
     if (isPredicted(head.cells)) {
       const value = "times that sim collective predicted"
@@ -90,6 +91,7 @@ export const importCsv = (
     }
     const rows = lines.map((line) => rowOf(file, line, position, head.cells.length))
     if (isOps) {
+      warnings.push(...vainOptions(options, "the table is of ops, not of collectives"))
       const ops = rows.map((row): OpCost => ({
         op: row.text(op!),
         attributes: attributesOf(row, attributes),
@@ -101,6 +103,15 @@ export const importCsv = (
     return { profile: tableProfile("table", options, { collectives }), unattributed: [], warnings }
   })
 }
+
+/** Options that say what the table says itself, or what nothing of it has. */
+const vainOptions = (
+  { op, ranks, link }: Partial<Record<"op" | "ranks" | "link", string | number | undefined>>,
+  why: string
+): ReadonlyArray<string> =>
+  Object.entries({ op, ranks, link }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name} ${value} has no effect: ${why}`]
+  )
 
 /** What a table of collectives lacks, and the option that says it, in words. */
 const lacking = ({ op, ranks, size }: TimingColumns, options: CsvOptions): string =>
@@ -117,6 +128,13 @@ const collectivesOf = (
   warnings: Array<string>
 ): ReadonlyArray<CollectiveCost> => {
   if (others.length > 0) warnings.push(`columns ${others.join(", ")} are not used`)
+  for (const [name, column] of [
+    ["op", op],
+    ["ranks", ranks],
+    ["link", link]
+  ] as const)
+    if (column !== undefined)
+      warnings.push(...vainOptions({ [name]: options[name] }, `the table's column ${column} says it`))
   const unused = new Set<string>()
   const costs = rows.flatMap((row): ReadonlyArray<CollectiveCost> => {
     const name = op === undefined ? options.op! : row.text(op)

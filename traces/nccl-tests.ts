@@ -45,6 +45,7 @@ export const importNcclTests = (
     const collectives: Array<CollectiveCost> = []
     const unknown: Array<string> = []
     const devices = new Set<string>()
+    const vain = new Set<string>()
     for (const run of runs) {
       if (run.header === undefined)
         throw bad("header", undefined, "a line `# size count type ... time algbw busbw`")
@@ -55,6 +56,8 @@ export const importNcclTests = (
         throw bad("op", value, `the test's name in the text, or the option op: ${acceptedTests}`)
       }
       const op = collectiveNamed(named)
+      if (run.test !== undefined && options.op !== undefined && op !== collectiveNamed(options.op))
+        vain.add(`--op ${options.op} has no effect on ${named}_perf: the text names that test`)
       if (op === undefined) {
         unknown.push(named)
         continue
@@ -62,6 +65,7 @@ export const importNcclTests = (
       if (run.device !== undefined) devices.add(run.device)
       collectives.push(...costsOf(file, run, op, ranksOf(file, run, options), options, warnings))
     }
+    warnings.push(...vain)
     if (collectives.length === 0) throw bad("op", unknown[0], acceptedTests)
     if (devices.size > 1)
       warnings.push(`the tests were run on different devices, taken together: ${[...devices].join(", ")}`)

@@ -138,16 +138,19 @@ const requireAlone = ({
   from,
   record,
   emulateDevice,
-  processes
+  processes,
+  transport,
+  rendezvousTimeout,
+  backend
 }: AgreeCommandOptions): Effect.Effect<void, InputError> => {
-  const other =
-    record !== undefined
-      ? "--record"
-      : emulateDevice === true
-        ? "--emulate-device"
-        : processes !== undefined
-          ? "--processes"
-          : undefined
+  const other = Object.entries({
+    "--record": record !== undefined,
+    "--emulate-device": emulateDevice === true,
+    "--processes": processes !== undefined,
+    "--transport": transport !== undefined,
+    "--rendezvous-timeout": rendezvousTimeout !== undefined,
+    "--backend": backend !== undefined && backend !== "auto"
+  }).find(([, given]) => given)?.[0]
   if (from === undefined || other === undefined) return Effect.void
   return Effect.fail(
     new InputError({

@@ -13,8 +13,9 @@ import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { relocated } from "../../scenarios/file/input-errors.ts"
 import { execute, json, said, toldThough } from "../../scenarios/cli/execute.ts"
 import { Loader, locate } from "../../scenarios/load.ts"
+import { worldWarnings } from "../../scenarios/ignored.ts"
 import { WorldSettings } from "../../scenarios/sections.ts"
-import { alignColumns } from "../../scenarios/table.ts"
+import { alignColumns, section } from "../../scenarios/table.ts"
 import { collectiveNamed } from "../../traces/timing-columns.ts"
 import { problemsOf } from "../../scenarios/file/check.ts"
 import { pathText } from "../../scenarios/file/override.ts"
@@ -227,9 +228,11 @@ export const collectiveCommand = (
       const asked = yield* askedOf(ops, options)
       const { table, compared } = yield* tablesOf(options, loader)
       const rows: Array<Row> = []
+      const vain: Array<ReadonlyArray<string>> = []
       for (const encoded of worldsOf(options)) {
         const { bandwidth: inter, latency: interLatency } = encoded.links.inter
         const settings = yield* decodeWorld(encoded)
+        vain.push(worldWarnings(settings, { algorithm: "ring" }))
         const world = yield* Effect.mapError(resolveWorld(settings, here, loader), asOption)
         const network = new Network(world, asStated(world))
         for (const op of asked.ops)
@@ -240,11 +243,47 @@ export const collectiveCommand = (
               rows.push({ ...answer, inter, interLatency, busBytesPerSecond: busBytes / answer.seconds })
             }
       }
-      const outcome = said(options.json === true ? json({ measured, rows: rows.map(plain) }) : printed(rows))
+      const warnings = warningsOf(options, vain)
+      const outcome = said(
+        options.json === true
+          ? json({ measured, rows: rows.map(plain), warnings })
+          : `${printed(rows)}${section("warnings", warnings)
+              .map((line) => `${line}\n`)
+              .join("")}`
+      )
       if (options.csv === undefined) return outcome
       return yield* toldThough(outcome, writeTextFile(options.csv, [tableOf(rows)]))
     })
   )
+
+/** Of what worlds have in vain, what all of them have so: an option of a list has an effect where one of its worlds goes by it. */
+const warningsOf = (
+  options: CollectiveCommandOptions,
+  each: ReadonlyArray<ReadonlyArray<string>>
+): ReadonlyArray<string> =>
+  [...new Set(each.flat())]
+    .filter((text) => !text.includes(" has no effect") || each.every((one) => one.includes(text)))
+    .flatMap((text) => inOptions(text, options))
+
+/** A warning of a world in the words of options: a link is two of them, of which some may not have been given. */
+const inOptions = (text: string, options: CollectiveCommandOptions): ReadonlyArray<string> => {
+  const named = Object.entries(optionOf).reduce(
+    (said, [field, option]) => said.replaceAll(`world.${field}`, option),
+    text
+      .replace("ranksPerNode: 1", "--ranks-per-node 1")
+      .replace("where world.links.wan is", "where --wan is")
+  )
+  const tier = /^world\.links\.(intra|inter) /u.exec(named)
+  if (tier === null) return [named]
+  const given: ReadonlyArray<readonly [string, string]> = [
+    [`--${tier[1]}`, [options[tier[1] as "intra" | "inter"]].flat().join()],
+    [`--${tier[1]}-latency`, [options[`${tier[1] as "intra" | "inter"}Latency`]].flat().join()]
+  ]
+  const unlimited = ["unlimited", "0s"]
+  return given.flatMap(([option, value], index) =>
+    value === unlimited[index] ? [] : [named.replace(tier[0], `${option} `)]
+  )
+}
 
 /** As JSON has it: no undefined, and no rate of what takes no time. */
 const plain = (row: Row) => ({

@@ -86,8 +86,26 @@ export const compareCommand = (
 
 /** The scenario as it is, and changed by each `--set`; several fields of one alternative are joined by ";". */
 const alternatives = (file: string, sets: ReadonlyArray<string>) =>
-  Effect.forEach([[], ...sets.map((set) => set.split(";").map((part) => part.trim()))], (set) =>
-    runOf(set.length === 0 ? file : set.join("; "), file, set)
+  Effect.gen(function* () {
+    const saved = yield* savedIn(file)
+    if (saved !== undefined) return yield* notChanged(file, sets)
+    return yield* Effect.forEach(
+      [[], ...sets.map((set) => set.split(";").map((part) => part.trim()))],
+      (set) => runOf(set.length === 0 ? file : set.join("; "), file, set)
+    )
+  })
+
+/** The refusal of `--set` beside what has been run already. */
+const notChanged = (file: string, sets: ReadonlyArray<string>) =>
+  Effect.fail(
+    inputErrors(
+      new InputError({
+        file: `--set ${sets.join(" --set ")}`,
+        field: "",
+        value: `${file}, results that were saved,`,
+        accepted: "scenario files beside it, whose runs it changes"
+      })
+    )
   )
 
 /** A scenario; one whose run comes to no end, or is refused, takes no other's numbers away. */
@@ -117,6 +135,14 @@ const known = (label: string, saved: SavedResult): Candidate => {
 /** What a file has to compare: a scenario is run; a saved result or study is read. */
 const candidatesOf = (file: string, sets: ReadonlyArray<string>) =>
   Effect.gen(function* () {
+    const saved = yield* savedIn(file)
+    if (saved === undefined) return [yield* runOf(file, file, sets)]
+    return sets.length === 0 ? saved : yield* notChanged(file, sets)
+  })
+
+/** The results that a file has; undefined of one that has none, as a scenario. */
+const savedIn = (file: string) =>
+  Effect.gen(function* () {
     const inside = join(file, "study.arrow")
     if (existsSync(inside)) {
       const [value, accepted] = ["a study's folder", `its table, ${inside}`]
@@ -134,7 +160,7 @@ const candidatesOf = (file: string, sets: ReadonlyArray<string>) =>
       const results = yield* Effect.forEach(rows, (row, index) => resultIn(source, row, ["rows", index]))
       if (results.length > 0) return results.map((result) => known(rowLabel(result), result))
     } else if (saysResult(value)) return [known(file, yield* resultIn(source, value, []))]
-    return [yield* runOf(file, file, sets)]
+    return undefined
   })
 
 /** Fails with all that is wrong with it. */

@@ -23,7 +23,6 @@ import { expand, problemsOf, show, type FieldPath } from "../../scenarios/file/c
 import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
-import type { Source } from "../../scenarios/file/source.ts"
 import { checkMetric, descending, searchGrid, whyNotVaried, type FindSection, type Grid } from "./grid.ts"
 import { identityOf } from "./identity.ts"
 
@@ -80,28 +79,30 @@ export const loadStudy = (
   Effect.gen(function* () {
     const opened = yield* openScenario(file)
     const { source, raw } = opened
-    const written = raw["study"] === undefined ? [] : Object.keys((yield* studySection(source, raw)).axes)
+    const written =
+      raw["study"] === undefined ? [] : Object.keys((yield* studySection(file, source.where, raw)).axes)
     const first = yield* withOptions(opened, overrides, raw, written)
     // Options may bring other axes: what lies below those, and where, is then another matter.
     const axisKeys = Object.keys(first.section.axes)
     const { axisPaths, resolved, changed, section, fixed, perPoint, notes } =
       JSON.stringify(axisKeys) === JSON.stringify(written)
         ? first
-        : yield* withOptions(opened, overrides, first.changed, axisKeys)
+        : yield* withOptions(opened, overrides, first.changed, axisKeys, first.resolved)
     const axes = axisPaths.map((path, index): Axis & { readonly at: FieldPath } => {
       const override = fixed.get(pathText(path))
       const key = axisKeys[index]!
       const values = override === undefined ? (section.axes[key] ?? []) : [override.value]
       return { path: pathText(path), at: path, values: values.map((value) => expandAt(changed, path, value)) }
     })
-    if (section.find !== undefined) yield* checkMetric(source, changed, section.find.metric)
-    const grid = section.find === undefined ? undefined : yield* searchGrid(source, changed, section.find)
-    yield* checkOverlaps(source, axes, axisKeys, grid, resolved)
+    const origin = originOf(source, resolved)
+    if (section.find !== undefined) yield* checkMetric(origin, changed, section.find.metric)
+    const grid = section.find === undefined ? undefined : yield* searchGrid(origin, changed, section.find)
+    yield* checkOverlaps(origin, axes, axisKeys, grid, resolved)
     const count = axes.reduce((product, { values }) => product * values.length, 1)
     if (count * (grid?.values.length ?? 1) > mostPoints) {
       return yield* inputErrors(
         new InputError({
-          file: source.where(["study", "axes"], false),
+          file: placeOfAxes(origin, resolved),
           field: "study.axes",
           value: `${count * (grid?.values.length ?? 1)} scenarios`,
           accepted: `at most ${mostPoints}`
@@ -110,7 +111,7 @@ export const loadStudy = (
     }
     const { study: _, ...scenario } = changed
     const parts: Parts = {
-      source,
+      origin,
       scenario,
       axes,
       axisKeys,
@@ -150,15 +151,17 @@ const withOptions = (
   opened: OpenedScenario,
   overrides: ReadonlyArray<string>,
   among: RawScenario,
-  keys: ReadonlyArray<string>
+  keys: ReadonlyArray<string>,
+  setters: ReadonlyArray<ResolvedOverride> = []
 ) =>
   Effect.gen(function* () {
     const { source, raw } = opened
-    const axisPaths = yield* resolveAxes(source, among, keys)
+    const axisPaths = yield* resolveAxes(originOf(source, setters), among, keys)
     const resolved = yield* resolveOverrides(opened, overrides, axisPaths)
     const { base, ...sorted } = sortOverrides(resolved, axisPaths)
     const changed = withOverrides(raw, base)
-    return { axisPaths, resolved, changed, section: yield* studySection(source, changed), ...sorted }
+    const section = yield* studySection(source.file, originOf(source, resolved), changed)
+    return { axisPaths, resolved, changed, section, ...sorted }
   })
 
 interface Section {
@@ -167,14 +170,14 @@ interface Section {
 }
 
 /** The study section, checked against its schema. */
-const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, InputErrors> =>
+const studySection = (file: string, origin: Origin, raw: RawScenario): Effect.Effect<Section, InputErrors> =>
   Effect.suspend(() => {
     const { study } = raw
     if (study === undefined) {
       return Effect.fail(
         inputErrors(
           new InputError({
-            file: source.file,
+            file,
             field: "study",
             accepted:
               "a study section, such as study: {axes: {algorithm: [ddp, dreamddp]}}; for one scenario, use sim run"
@@ -182,13 +185,13 @@ const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, 
         )
       )
     }
-    const file = shapeFor(raw)
-    const shape = file.kind === "fields" ? file.fields.get("study")?.shape : undefined
+    const whole = shapeFor(raw)
+    const shape = whole.kind === "fields" ? whole.fields.get("study")?.shape : undefined
     const problems = shape === undefined ? [] : problemsOf(shape, study, ["study"])
     const [first, ...rest] = problems.map(
       ({ path, atKey, value, accepted }) =>
         new InputError({
-          file: source.where(path, atKey),
+          file: origin(path, atKey),
           field: pathText(path),
           ...(value === undefined ? {} : { value }),
           accepted
@@ -201,7 +204,7 @@ const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, 
       return Effect.fail(
         inputErrors(
           new InputError({
-            file: source.where(["study", "axes"], false),
+            file: origin(["study", "axes"], false),
             field: "study.axes",
             value: "{}",
             accepted: "at least one axis, such as {algorithm: [ddp, dreamddp]}, or a find section"
@@ -214,7 +217,7 @@ const studySection = (source: Source, raw: RawScenario): Effect.Effect<Section, 
 
 /** The field that each axis means. */
 const resolveAxes = (
-  source: Source,
+  origin: Origin,
   raw: RawScenario,
   keys: ReadonlyArray<string>
 ): Effect.Effect<ReadonlyArray<FieldPath>, InputErrors> =>
@@ -223,7 +226,7 @@ const resolveAxes = (
     const paths: Array<FieldPath> = []
     for (const key of keys) {
       const found = resolveField(shapeFor(raw), withoutAxes(raw), key)
-      const where = source.where(["study", "axes", key], true)
+      const where = origin(["study", "axes", key], true)
       if (!("path" in found)) errors.push(unresolved(where, key, found))
       else if (whyNotVaried(found.path) !== undefined)
         errors.push(new InputError({ file: where, field: key, accepted: whyNotVaried(found.path)! }))
@@ -267,9 +270,15 @@ const expandAt = (raw: RawScenario, path: FieldPath, value: unknown): unknown =>
 const isUnder = (path: FieldPath, outer: FieldPath): boolean =>
   outer.length <= path.length && outer.every((name, i) => path[i] === name)
 
+/** Where the axes stand as a whole: an option that says some of them, or the file. */
+const placeOfAxes = (origin: Origin, overrides: ReadonlyArray<ResolvedOverride>): string => {
+  const axes = ["study", "axes"]
+  return overrides.findLast(({ path }) => isUnder(path, axes))?.option ?? origin(axes, false)
+}
+
 /** No field gets its value from two sides, of which one would silently have no effect. */
 const checkOverlaps = (
-  source: Source,
+  origin: Origin,
   axes: ReadonlyArray<Axis & { readonly at: FieldPath }>,
   keys: ReadonlyArray<string>,
   grid: Grid | undefined,
@@ -285,7 +294,7 @@ const checkOverlaps = (
       const accepted = `values without ${pathText(below)}, which the axis ${inner.path} sets; or one of the two axes`
       errors.push(
         new InputError({
-          file: source.where(["study", "axes", keys[index]!, said], false),
+          file: origin(["study", "axes", keys[index]!, said], false),
           field: outer.path,
           value: show(outer.values[said]),
           accepted
@@ -298,7 +307,7 @@ const checkOverlaps = (
     const axis = axes.find(({ at }) => isUnder(at, grid.path) || isUnder(grid.path, at))
     if (axis !== undefined) {
       const accepted = `a field that no axis sets: ${axis.path} is an axis`
-      const file = source.where(["study", "find", "vary"], false)
+      const file = origin(["study", "find", "vary"], false)
       errors.push(new InputError({ file, field: "study.find.vary", value: vary, accepted }))
     }
     for (const { option, path } of overrides) {
@@ -312,7 +321,7 @@ const checkOverlaps = (
 }
 
 interface Parts {
-  readonly source: Source
+  readonly origin: Origin
   readonly scenario: RawScenario
   readonly axes: ReadonlyArray<Axis & { readonly at: FieldPath }>
   /** As the file spells the axes, for where their values stand. */
@@ -363,7 +372,7 @@ const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, In
         else for (const error of decoded.failure.errors) errors.set(error.message, error)
       }
       if (grid !== undefined && errors.size === 0) {
-        const error = descending(parts.source, grid, scenarios)
+        const error = descending(parts.origin, grid, scenarios)
         if (error !== undefined) errors.set(error.message, error)
       }
       if (errors.size >= maximumErrors) break
@@ -428,25 +437,20 @@ const decodedAt = (scenario: Scenario, path: FieldPath, written: unknown): unkno
 
 /** Where a field of a point came from: an axis value's own place in the file, where it is from one. */
 const originOfPoint = (
-  { source, axes, axisKeys, grid, overrides }: Parts,
+  { origin, axes, axisKeys, grid, overrides }: Parts,
   choice: ReadonlyArray<number>
 ): Origin => {
   const chosen = [...choice]
-  const outer = originOf(source, overrides)
   return (path, atKey) => {
     const name = pathText(path)
     const isUnder = (at: string) => name === at || name.startsWith(`${at}.`)
-    if (overrides.some((override) => isUnder(pathText(override.path)))) return outer(path, atKey)
+    if (overrides.some((override) => isUnder(pathText(override.path)))) return origin(path, atKey)
     const axis = axes.findIndex((candidate) => isUnder(candidate.path))
     if (axis >= 0) {
       const inner = path.slice(axes[axis]!.at.length)
-      return source.where(
-        ["study", "axes", axisKeys[axis]!, chosen[axis]!, ...inner],
-        atKey && inner.length > 0
-      )
+      return origin(["study", "axes", axisKeys[axis]!, chosen[axis]!, ...inner], atKey && inner.length > 0)
     }
-    if (grid !== undefined && isUnder(pathText(grid.path)))
-      return source.where(["study", "find", "over"], false)
-    return outer(path, atKey)
+    if (grid !== undefined && isUnder(pathText(grid.path))) return origin(["study", "find", "over"], false)
+    return origin(path, atKey)
   }
 }

@@ -8,9 +8,15 @@ import { inputErrors, type InputErrors } from "../../scenarios/file/input-errors
 import { getField, resolveField } from "../../scenarios/file/override.ts"
 import { isRecord, oneOf } from "../../scenarios/file/shape.ts"
 import { didYouMean } from "../../scenarios/file/similar.ts"
-import type { Source } from "../../scenarios/file/source.ts"
 import { familyOf } from "../../scenarios/families.ts"
-import { shapeFor, taskOf, unresolved, withoutAxes, type RawScenario } from "../../scenarios/scenario-file.ts"
+import {
+  shapeFor,
+  taskOf,
+  unresolved,
+  withoutAxes,
+  type Origin,
+  type RawScenario
+} from "../../scenarios/scenario-file.ts"
 import type { GridPoint } from "./definition.ts"
 
 /** `find` of a study section. */
@@ -35,13 +41,13 @@ export const whyNotVaried = ([section]: FieldPath): string | undefined => {
 }
 
 export const searchGrid = (
-  source: Source,
+  origin: Origin,
   raw: RawScenario,
   find: FindSection
 ): Effect.Effect<Grid, InputErrors> =>
   Effect.suspend(() => {
     const found = resolveField(shapeFor(raw), withoutAxes(raw), find.vary)
-    const where = source.where(["study", "find", "vary"], false)
+    const where = origin(["study", "find", "vary"], false)
     if (!("path" in found)) return Effect.fail(inputErrors(unresolved(where, find.vary, found)))
     const accepted = whyNotVaried(found.path)
     if (accepted !== undefined)
@@ -61,7 +67,7 @@ export const searchGrid = (
       return Effect.fail(
         inputErrors(
           new InputError({
-            file: source.where(["study", "find", "over"], false),
+            file: origin(["study", "find", "over"], false),
             field: "study.find.over",
             value: show(find.over),
             accepted: "from and to with 0 < from < to, both limited"
@@ -84,7 +90,7 @@ const logarithmicGrid = (from: number, to: number, points: number): ReadonlyArra
 
 /** A search is for a metric that the task has. */
 export const checkMetric = (
-  source: Source,
+  origin: Origin,
   raw: RawScenario,
   metric: string
 ): Effect.Effect<void, InputErrors> => {
@@ -94,7 +100,7 @@ export const checkMetric = (
     : Effect.fail(
         inputErrors(
           new InputError({
-            file: source.where(["study", "find", "metric"], false),
+            file: origin(["study", "find", "metric"], false),
             field: "study.find.metric",
             value: show(metric),
             accepted: `${oneOf(names)}${didYouMean(metric, names)}`
@@ -105,7 +111,7 @@ export const checkMetric = (
 
 /** A search bisects: its values must be quantities, each more than the one before. */
 export const descending = (
-  source: Source,
+  origin: Origin,
   grid: Grid,
   scenarios: ReadonlyArray<GridPoint>
 ): InputError | undefined => {
@@ -116,7 +122,7 @@ export const descending = (
     if (quantity > before) before = quantity
     else {
       return new InputError({
-        file: source.where(["study", "find", "over"], false),
+        file: origin(["study", "find", "over"], false),
         field: "study.find.over",
         value: show(value),
         accepted: "quantities in ascending order, each once"

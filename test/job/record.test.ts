@@ -98,6 +98,15 @@ describeNative("exec agree", () => {
       ["--timeline", path.join(folder, "run.json"), "--record", folder],
       ["--from", folder, "--record", folder]
     ])
+    const vain = ["--transport tcp", "--rendezvous-timeout 3", "--backend cpu", "--emulate-device"]
+    const alone = agreeEach(
+      "data-parallel",
+      vain.map((option) => ["--from", folder, ...option.split(" ")])
+    )
+    for (const [at, option] of vain.entries()) {
+      expect(alone[at]!.status).toBe(2)
+      expect(alone[at]!.stderr).toContain(`--from without ${option.split(" ")[0]!}: nothing is run`)
+    }
     expect(nothing!.status).toBe(2)
     expect(nothing!.stderr).toMatch(/run\.json: expected a folder that exec agree --record wrote to its end/u)
     expect(unread!.stderr).toMatch(/run\.json: a folder is not accepted; expected a file that can be read/u)

@@ -1,6 +1,6 @@
 // A study's axes given on the command line are the study's, whatever axes its file has, or none.
 import * as Effect from "effect/Effect"
-import { expect, it } from "vitest"
+import { describe, expect, it } from "vitest"
 import { loadStudy } from "../../sim/study/definition.ts"
 import { scenarioFile, small } from "../scenario/files.ts"
 
@@ -53,4 +53,55 @@ it("that are no fields are refused where they were given", () => {
   expect(() => pointsOf(ofAlgorithms, "study={axes: {world.rank: [2]}}")).toThrow(
     /world\.rank.*world\.ranks/u
   )
+})
+
+describe("what is wrong with them is said of the option that gave them, not of the file", () => {
+  it.each([
+    ["a value of an axis that the file has", "study.axes.algorithm=[ddp, dpp]", /^algorithm\.name: "dpp"/u],
+    ["a field of a value", "study.axes.algorithm=[{name: ddp, x: 1}]", /^algorithm\.x: an unknown field/u],
+    ["a value of another axis", "study.axes.jitter=[0.1, x]", /^jitter: "x" is not accepted/u],
+    ["no values", "study.axes.algorithm=[]", /^study\.axes\.algorithm: \[\] is not accepted/u],
+    ["a field that is not varied", "study.axes={task: [a]}", /^task: expected a field of one task's/u],
+    ["a field that is none", "study={axes: {world.rank: [2]}}", /^world\.rank: an unknown field/u],
+    ["no axes", "study.axes={}", /^study\.axes: \{\} is not accepted/u],
+    [
+      "one below another",
+      "study.axes={algorithm: [{name: diloco, period: 3}], algorithm.period: [3, 4]}",
+      /^algorithm: .*expected values without period/u
+    ],
+    [
+      "a search's field",
+      "study.find={vary: foo, over: [1, 2], metric: stepSeconds, targets: [1]}",
+      /^foo: an unknown field/u
+    ],
+    [
+      "a search's metric",
+      "study.find={vary: seed, over: [1, 2], metric: stepSecond, targets: [1]}",
+      /^study\.find\.metric: "stepSecond"/u
+    ],
+    [
+      "a search's values",
+      "study.find={vary: jitter, over: [0.2, 0.1], metric: stepSeconds, targets: [1]}",
+      /^study\.find\.over: 0\.1 .*ascending order/u
+    ]
+  ])("%s", (_, set, says) => {
+    const { message } = Effect.runSync(Effect.flip(loadStudy(scenarioFile(ofAlgorithms), [set])))
+    expect(message).toContain(`--set ${set}: `)
+    expect(message.slice(`--set ${set}: `.length)).toMatch(says)
+  })
+
+  // A message that repeats a long option is cut in its middle.
+  it("too many points", () => {
+    const many = Array.from({ length: 1001 }, (_, seed) => seed).join(", ")
+    const set = `study.axes={seed: [${many}], world.ranks: [${many}]}`
+    const { message } = Effect.runSync(Effect.flip(loadStudy(scenarioFile(ofAlgorithms), [set])))
+    expect(message.slice(0, 500)).toBe(`--set ${set}`.slice(0, 500))
+    expect(message).toMatch(/: study\.axes: 1002001 scenarios is not accepted; expected at most 1000000$/u)
+  })
+
+  it("and of what the file has, of the file", () => {
+    const file = scenarioFile(`${small}\nstudy: { axes: { algorithm: [dpp] } }\n`)
+    const refused = Effect.flip(loadStudy(file, ["study.axes.jitter=[0.1]"]))
+    expect(Effect.runSync(refused).message).toMatch(/yaml:\d+:\d+: algorithm\.name: "dpp"/u)
+  })
 })

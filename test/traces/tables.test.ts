@@ -364,6 +364,15 @@ describe("nccl-tests", () => {
     })
   })
 
+  it("tells of an option that says otherwise than the text which test it was", async () => {
+    const vain = async (op: string) =>
+      (await run(importNcclTests(ncclText(), { op }))).warnings.filter((one) => one.includes("--op"))
+    expect(await vain("all_gather")).toEqual([
+      "--op all_gather has no effect on all_reduce_perf: the text names that test"
+    ])
+    expect(await vain("all_reduce_perf")).toEqual([])
+  })
+
   it.each([
     ["", "header", "missing"],
     [ncclText({ name: "hypercube_perf" }), "op", "hypercube"],

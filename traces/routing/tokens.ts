@@ -78,6 +78,8 @@ export const reportOf = (file: string, choices: TokenChoices, options: RoutingOp
   }
   if (choices.steps !== undefined && options.promptTokens !== undefined)
     warnings.push("--prompt-tokens has no effect: the source says which tokens are a step")
+  if (options.topK !== undefined && options.topK !== topK)
+    warnings.push(`--top-k ${options.topK} has no effect: the source says ${topK} experts of a token`)
   const steps = choices.steps?.filter((_, token) => !marked[token]!) ?? stepsOfTokens(tokens.length, options)
   const groups: Array<Array<Int32Array>> = []
   tokens.forEach((token, index) => {
