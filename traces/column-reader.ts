@@ -19,11 +19,16 @@ import {
   type Format,
   type TextColumn
 } from "./column-format.ts"
+import { checkBytes, checkHandle, checkKey } from "./file-check.ts"
 import { attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
 /** A key or value left out of a file comes as null, whatever the library's types say. */
 const metadataOf = (schema: Schema): ReadonlyMap<string, string> =>
-  new Map([...schema.metadata].filter(([key, value]) => typeof key === "string" && typeof value === "string"))
+  new Map(
+    [...schema.metadata].filter(
+      ([key, value]) => typeof key === "string" && typeof value === "string" && key !== checkKey
+    )
+  )
 
 /** Checks that a schema is that of `format` and gives, per column, its position in the file. */
 const matchSchema = (file: string, format: Format, schema: Schema): ReadonlyArray<number> => {
@@ -218,6 +223,7 @@ export const decodeColumns = (
     const reader = RecordBatchReader.from(bytes)
     reader.open()
     const positions = matchSchema(file, format, reader.schema)
+    checkBytes(file, bytes, reader.schema.metadata.get(checkKey))
     const metadata = metadataOf(reader.schema)
     const batches: Array<Batch> = []
     for (const batch of reader) batches.push(decodeBatch(file, format, positions, batch))
@@ -256,6 +262,7 @@ export const foldColumnFile = <A>(
       const reader = await RecordBatchReader.from(handle)
       await reader.open()
       const positions = matchSchema(path, format, reader.schema)
+      await checkHandle(path, handle, reader.schema.metadata.get(checkKey), signal)
       let state = initial(metadataOf(reader.schema))
       for await (const batch of reader) {
         signal.throwIfAborted()

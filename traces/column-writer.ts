@@ -27,6 +27,7 @@ import {
   type Format,
   type Metadata
 } from "./column-format.ts"
+import { checkKey, Checking, noDigest } from "./file-check.ts"
 import { attempt, type TraceError } from "./trace-error.ts"
 
 const typeOf = (column: Column, id: number): DataType => {
@@ -77,6 +78,9 @@ const validity = (rows: number, isNull: (row: number) => boolean): { bits: Uint8
 /** Turns batches into the bytes of one Arrow file, handing every piece on at once: memory is one batch. */
 class ColumnFileWriter extends RecordBatchFileWriter {
   readonly #sink: FileSink
+  readonly #checking = new Checking()
+  /** The pieces of the file's end, whose schema has the digest of all bytes; the one at its beginning cannot. */
+  #end: Array<Uint8Array> | undefined
   constructor(sink: FileSink) {
     super({ autoDestroy: true })
     this.#sink = sink
@@ -87,11 +91,23 @@ class ColumnFileWriter extends RecordBatchFileWriter {
     if (this._started) {
       const bytes = bytesOf(chunk)
       if (bytes.byteLength > 0) {
-        this.#sink.write(bytes)
+        if (this.#end !== undefined) this.#end.push(bytes.slice())
+        else {
+          this.#checking.update(bytes)
+          this.#sink.write(bytes)
+        }
         // oxlint-disable-next-line no-underscore-dangle
         this._position += bytes.byteLength
       }
     }
+    return this
+  }
+  protected override _writeFooter(schema: Schema): this {
+    this.#end = []
+    const metadata = new Map([...schema.metadata, [checkKey, noDigest]])
+    // oxlint-disable-next-line no-underscore-dangle
+    super._writeFooter(new Schema(schema.fields, metadata, schema.dictionaries, schema.metadataVersion))
+    this.#sink.write(this.#checking.last(Buffer.concat(this.#end)))
     return this
   }
 }
