@@ -9,12 +9,11 @@ import {
   openSync,
   realpathSync,
   renameSync,
-  rmSync,
   statSync,
   writeSync
 } from "node:fs"
 import { dirname } from "node:path"
-import { clearLeftovers, nameBeside } from "./beside.ts"
+import { clearLeftovers, nameBeside, removeIfCan } from "./beside.ts"
 import { hasCode, TraceError, traceErrorFrom } from "./trace-error.ts"
 
 /**
@@ -58,6 +57,15 @@ export const appendSync = (descriptor: number, chunk: Uint8Array | string): void
       if (!hasCode(cause, "EAGAIN")) throw cause
       Atomics.wait(pause, 0, 0, 1)
     }
+  }
+}
+
+/** Closes what was synced, or is given up: a system that refuses has nothing to add. */
+export const closeIfCan = (descriptor: number): void => {
+  try {
+    closeSync(descriptor)
+  } catch {
+    return
   }
 }
 
@@ -106,8 +114,9 @@ const openFor = (path: string): OpenFile => {
 const finish = (file: OpenFile): void => {
   const { descriptor, moved } = file
   if (moved !== undefined) fsyncSync(descriptor)
-  closeSync(descriptor)
+  // A network's file system may refuse here what it took before; the descriptor is gone all the same.
   file.open = false
+  closeSync(descriptor)
   if (moved === undefined) return
   renameSync(moved.from, moved.to)
   syncFolder(dirname(moved.to))
@@ -160,8 +169,8 @@ export const writeFileAtomically = <A, E, R>(
       ),
     (file, exit) =>
       Effect.sync(() => {
-        if (file.open) closeSync(file.descriptor)
-        if (Exit.isFailure(exit) && file.moved !== undefined) rmSync(file.moved.from, { force: true })
+        if (file.open) closeIfCan(file.descriptor)
+        if (Exit.isFailure(exit) && file.moved !== undefined) removeIfCan(file.moved.from)
       })
   )
 }

@@ -24,6 +24,15 @@ export const isAlive = (pid: number): boolean => {
   }
 }
 
+/** Removes a file, where the system lets it be: what stays is in nobody's way. */
+export const removeIfCan = (path: string): void => {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    return
+  }
+}
+
 /** Removes what processes of this host that are gone have left unfinished of `path`. */
 export const clearLeftovers = (path: string): void => {
   const begin = `.${basename(path)}.${host}.`
@@ -36,6 +45,6 @@ export const clearLeftovers = (path: string): void => {
   for (const name of names) {
     if (!name.startsWith(begin)) continue
     const pid = /^(\d+)\.\d+\.tmp$/u.exec(name.slice(begin.length))?.[1]
-    if (pid !== undefined && !isAlive(Number(pid))) rmSync(join(dirname(path), name), { force: true })
+    if (pid !== undefined && !isAlive(Number(pid))) removeIfCan(join(dirname(path), name))
   }
 }

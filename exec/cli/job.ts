@@ -11,7 +11,7 @@ import { Loader } from "../../scenarios/load.ts"
 import { loadLocatedScenario, type Override } from "../../scenarios/scenario-file.ts"
 import { resolveWorld } from "../../scenarios/world.ts"
 import { execute as runEffect, type Outcome } from "../../scenarios/cli/execute.ts"
-import { writeError, writeOut } from "../../scenarios/cli/output.ts"
+import { offerOut, writeError } from "../../scenarios/cli/output.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { fileDigest } from "../checkpoint/file-digest.ts"
 import { addressIn, placeIn, tasksWithoutSrun, transportIn, type Place } from "../job/environment.ts"
@@ -63,7 +63,7 @@ const startedHere = (
       processes,
       command: withoutProcesses(process.argv.slice(1)),
       variables: process.env,
-      write: (stream, text) => (stream === "out" ? writeOut(text) : writeError(text))
+      write: (stream, text) => (stream === "out" ? offerOut(text) : writeError(text))
     })
   })
 

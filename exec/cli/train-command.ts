@@ -6,7 +6,7 @@ import * as Fiber from "effect/Fiber"
 import { InputError } from "../../core/input-error.ts"
 import { formatBytes, formatSeconds, counted } from "../../core/units.ts"
 import { json, toldThough } from "../../scenarios/cli/execute.ts"
-import { writeError, writeOut } from "../../scenarios/cli/output.ts"
+import { offerOut, writeError } from "../../scenarios/cli/output.ts"
 import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { filesNamedIn, filesOf } from "../../scenarios/named-files.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
@@ -186,7 +186,7 @@ const trained = (
           writeError(`exec: interrupted after ${result.stepsDone} of ${steps} steps\n`)
           return Effect.ensuring(
             Effect.catch(kept(result), (error) => Effect.sync(() => writeError(`exec: ${error.message}\n`))),
-            Effect.sync(() => writeOut(text(result)))
+            Effect.sync(() => offerOut(text(result)))
           )
         })
       )

@@ -4,7 +4,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { OutputError, writeError, writeOut } from "./output.ts"
+import { offerOut, OutputError, writeError, writeOut } from "./output.ts"
 
 /** What a command prints to standard output, and whether its result is a yes. */
 export interface Outcome {
@@ -20,7 +20,7 @@ export const toldThough = <E, R>(
   files: Effect.Effect<unknown, E, R>
 ): Effect.Effect<Outcome, E, R> =>
   Effect.as(
-    Effect.tapError(files, () => Effect.sync(() => writeOut(outcome.text))),
+    Effect.tapError(files, () => Effect.sync(() => offerOut(outcome.text))),
     outcome
   )
 

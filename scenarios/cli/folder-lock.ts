@@ -18,7 +18,7 @@ import { resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { appendSync } from "../../traces/atomic-file.ts"
-import { isAlive, nameBeside } from "../../traces/beside.ts"
+import { isAlive, nameBeside, removeIfCan } from "../../traces/beside.ts"
 import { whyNotWritable } from "../../traces/made-folder.ts"
 import { hasCode } from "../../traces/trace-error.ts"
 
@@ -99,7 +99,7 @@ const make = (path: string, text: string): void => {
   try {
     appendSync(descriptor, text)
   } catch (cause) {
-    rmSync(path, { force: true })
+    removeIfCan(path)
     throw cause
   } finally {
     closeSync(descriptor)
@@ -201,7 +201,7 @@ class Holding {
 
   /** What others have taken over stays theirs. */
   release(): void {
-    if (!this.#touch()) rmSync(this.#path, { force: true })
+    if (!this.#touch()) removeIfCan(this.#path)
     clearInterval(this.#touching)
   }
 

@@ -39,6 +39,15 @@ export const writeOut = (text: string): void => {
   }
 }
 
+/** To standard output where that takes it: for who has more to do, or another failure to tell, whatever becomes of it. */
+export const offerOut = (text: string): void => {
+  try {
+    writeOut(text)
+  } catch (cause) {
+    if (!(cause instanceof OutputError)) throw cause
+  }
+}
+
 /** To standard error; nothing is left to tell when that fails. */
 export const writeError = (text: string): void => writeRaw(harmless(text))
 

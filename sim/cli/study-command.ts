@@ -10,7 +10,7 @@ import { mergeShards } from "../study/merge.ts"
 import { digestOfRows, headerOf, inOrder, type StudyResult } from "../study/result.ts"
 import { pointsOfShard, runPoints, type Shard } from "../study/run-study.ts"
 import { studyNames } from "../study/study-names.ts"
-import { execute, json, type Outcome } from "../../scenarios/cli/execute.ts"
+import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
 import { terminalProgress } from "../../scenarios/cli/progress.ts"
@@ -116,13 +116,16 @@ const computeIn = (folder: string, definition: StudyDefinition, options: StudyCo
     })
     const result = yield* withJournal(journal, header, finished, (open) =>
       computeRows(definition, finished, options, open).pipe(
-        Effect.onInterrupt(() => keep),
-        Effect.onError(() => sayFinished)
+        Effect.onInterrupt(() => Effect.andThen(Effect.ignore(open.sync), keep)),
+        // Where the journal is not there, and cannot be, nothing could be continued.
+        Effect.onError(() => Effect.ignore(Effect.andThen(open.sync, sayFinished)))
       )
     )
-    yield* writeStudy(folder, shard, result)
-    if (shard === undefined) yield* writeReport(folder, result, definition, options)
-    return outcome(result, options)
+    const report = shard === undefined ? writeReport(folder, result, definition, options) : Effect.void
+    return yield* toldThough(
+      outcome(result, options),
+      Effect.andThen(writeStudy(folder, shard, result), report)
+    )
   })
 
 const compute = (definition: StudyDefinition, finished: Finished, options: StudyCommandOptions) =>
@@ -219,11 +222,13 @@ export const mergeCommand = (files: ReadonlyArray<string>, options: MergeCommand
         files
       )
       const lock = join(options.out, `${journalFile(undefined)}.lock`)
-      const writing = Effect.andThen(
-        writeStudy(options.out, undefined, result),
-        writeReport(options.out, result, undefined, {})
+      const writing = toldThough(
+        outcome(result, options),
+        Effect.andThen(
+          writeStudy(options.out, undefined, result),
+          writeReport(options.out, result, undefined, {})
+        )
       )
-      yield* inFolder(options.out, withLock(lock, aStudyIn(options.out), writing))
-      return outcome(result, options)
+      return yield* inFolder(options.out, withLock(lock, aStudyIn(options.out), writing))
     })
   )

@@ -1,13 +1,15 @@
 // The finished points of a study on disk while it runs: one self-checking JSON line each, appended, so that whatever ends
 // the run leaves every finished point readable.
 import * as Effect from "effect/Effect"
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from "node:fs"
+import { fstatSync, fsyncSync, openSync, readFileSync, renameSync, statSync } from "node:fs"
+import { dirname } from "node:path"
 import { Digest } from "../../core/digest.ts"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import { reasonOf } from "../../scenarios/file/source.ts"
-import { appendSync } from "../../traces/atomic-file.ts"
-import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
+import { appendSync, closeIfCan } from "../../traces/atomic-file.ts"
+import { clearLeftovers, nameBeside, removeIfCan } from "../../traces/beside.ts"
+import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import type { StudyHeader, StudyRow } from "./result.ts"
 
 export type Finished = Map<number, ReadonlyArray<StudyRow>>
@@ -84,57 +86,107 @@ const unusable = (path: string, cause: unknown): InputError =>
 export interface Journal {
   /** Appends a finished point. */
   readonly append: (rows: ReadonlyArray<StudyRow>) => Effect.Effect<void, InputError>
-  /** Makes what was appended durable against the machine's end, not only this process's. */
+  /**
+   * Makes what was appended durable against the machine's end, not only this process's. A journal that is gone, with its folder or
+   * alone, is written again; fails where another run's is in its place.
+   */
   readonly sync: Effect.Effect<void, InputError>
+}
+
+/** Begins a journal beside its place, so that one that is being resumed is not lost if this process ends here; its descriptor. */
+const begin = (path: string, header: StudyHeader, finished: Finished): number => {
+  clearLeftovers(path)
+  const fresh = nameBeside(path)
+  const descriptor = openSync(fresh, "w")
+  try {
+    appendSync(descriptor, lineOf("study", headline(header)))
+    for (const rows of finished.values()) appendSync(descriptor, lineOf("finished", rows))
+    fsyncSync(descriptor)
+    renameSync(fresh, path)
+  } catch (cause) {
+    closeIfCan(descriptor)
+    removeIfCan(fresh)
+    throw cause
+  }
+  return descriptor
+}
+
+/** Whether what is open is what has its name; undefined where nothing has. Throws what the system does. */
+const isThere = (path: string, descriptor: number): boolean | undefined => {
+  const there = statSync(path, { throwIfNoEntry: false })
+  if (there === undefined) return undefined
+  const { dev, ino } = fstatSync(descriptor)
+  return there.dev === dev && there.ino === ino
+}
+
+const madeAgain = (folder: string): void => {
+  try {
+    makeFolder(folder)
+  } catch (cause) {
+    throw new Error(whyNotWritable(folder, cause), { cause })
+  }
+}
+
+/** A journal that is open. What it does throws what the system does. */
+class OpenJournal {
+  readonly #path: string
+  readonly #header: StudyHeader
+  readonly #finished: Finished
+  #descriptor: number
+  #isEmpty: boolean
+
+  constructor(path: string, header: StudyHeader, finished: Finished) {
+    this.#path = path
+    this.#header = header
+    this.#finished = finished
+    this.#isEmpty = finished.size === 0
+    this.#descriptor = begin(path, header, finished)
+  }
+
+  append(rows: ReadonlyArray<StudyRow>): void {
+    appendSync(this.#descriptor, lineOf("finished", rows))
+    this.#isEmpty = false
+  }
+
+  sync(): void {
+    const there = isThere(this.#path, this.#descriptor)
+    if (there === false) throw new Error("that of another run, which has begun there since,")
+    if (there === undefined) {
+      madeAgain(dirname(this.#path))
+      const gone = this.#descriptor
+      this.#descriptor = begin(this.#path, this.#header, this.#finished)
+      closeIfCan(gone)
+    }
+    fsyncSync(this.#descriptor)
+  }
+
+  close(): void {
+    try {
+      if (this.#isEmpty && isThere(this.#path, this.#descriptor) === true) removeIfCan(this.#path)
+    } finally {
+      closeIfCan(this.#descriptor)
+    }
+  }
 }
 
 /**
  * Opens a journal for as long as `use` runs: a new one, or what is `finished` already, rewritten without damaged lines. If
- * `use` ends before any point is in it, it is removed.
+ * `use` ends before any point is in it, it is removed. `use` adds to `finished` what it has appended.
  */
 export const withJournal = <A, E, R>(
   path: string,
   header: StudyHeader,
   finished: Finished,
   use: (journal: Journal) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | InputError, R> =>
-  Effect.acquireUseRelease(
-    Effect.try({
-      try: () => {
-        // Written beside its place first: a journal that is being resumed must not be lost if this process ends here.
-        clearLeftovers(path)
-        const fresh = nameBeside(path)
-        const descriptor = openSync(fresh, "w")
-        const state = { descriptor, points: finished.size }
-        try {
-          appendSync(descriptor, lineOf("study", headline(header)))
-          for (const rows of finished.values()) appendSync(descriptor, lineOf("finished", rows))
-          fsyncSync(descriptor)
-          renameSync(fresh, path)
-        } catch (cause) {
-          closeSync(descriptor)
-          rmSync(fresh, { force: true })
-          throw cause
-        }
-        return state
-      },
-      catch: (cause) => unusable(path, cause)
-    }),
-    (state) =>
+): Effect.Effect<A, E | InputError, R> => {
+  const onDisk = <B>(work: () => B) => Effect.try({ try: work, catch: (cause) => unusable(path, cause) })
+  return Effect.acquireUseRelease(
+    onDisk(() => new OpenJournal(path, header, finished)),
+    (journal) =>
       use({
-        append: (rows) =>
-          Effect.try({
-            try: () => {
-              appendSync(state.descriptor, lineOf("finished", rows))
-              state.points++
-            },
-            catch: (cause) => unusable(path, cause)
-          }),
-        sync: Effect.try({ try: () => fsyncSync(state.descriptor), catch: (cause) => unusable(path, cause) })
+        append: (rows) => onDisk(() => journal.append(rows)),
+        sync: onDisk(() => journal.sync())
       }),
-    (state) =>
-      Effect.sync(() => {
-        closeSync(state.descriptor)
-        if (state.points === 0) rmSync(path, { force: true })
-      })
+    (journal) => Effect.ignore(onDisk(() => journal.close()))
   )
+}

@@ -63,15 +63,13 @@ export const runPoints = (
 
     const finish = (rows: ReadonlyArray<StudyRow>): Effect.Effect<void, InputError> =>
       Effect.gen(function* () {
-        if (journal !== undefined) {
-          yield* journal.append(rows)
-          const now = yield* Clock.currentTimeMillis
-          if (now - syncedAt >= syncMillis) {
-            syncedAt = now
-            yield* journal.sync
-          }
-        }
+        if (journal !== undefined) yield* journal.append(rows)
         finished.set(rows[0]!.point, rows)
+        const now = yield* Clock.currentTimeMillis
+        if (journal !== undefined && now - syncedAt >= syncMillis) {
+          syncedAt = now
+          yield* journal.sync
+        }
         onProgress?.(++done, mine.length)
       })
 

@@ -92,6 +92,86 @@ describe("Ctrl-C during a study", () => {
   })
 })
 
+describe("a study whose folder is taken away meanwhile", () => {
+  const slow = study("slow to take away", 14, 8)
+  const whole = parsed(sim("study", slow, "--json").stdout)
+  const journal = "journal.jsonl"
+
+  const withTwoPoints = async (out: string) => {
+    const begun = begin("study", slow, "--out", out, "--jobs", "1", "--json")
+    await journalHas(path.join(out, journal), 2)
+    return begun
+  }
+
+  it("has it again at its end, with everything in it", async () => {
+    const out = fresh("taken away")
+    const { ended } = await withTwoPoints(out)
+    fs.rmSync(out, { recursive: true })
+    const { status, stdout, stderr } = await ended
+    expect([status, parsed(stdout)], stderr).toEqual([0, whole])
+    expect(filesIn(out)).toEqual([journal, "report.html", "study.arrow", "study.csv"])
+    expect(parsed(sim("study", slow, "--out", out, "--resume", "--json").stdout)).toEqual(whole)
+  })
+
+  it("has its finished points there when it is interrupted", async () => {
+    const out = fresh("taken away, interrupted")
+    const { child, ended } = await withTwoPoints(out)
+    fs.rmSync(out, { recursive: true })
+    child.kill("SIGINT")
+    const { status, stderr } = await ended
+    expect(status).toBe(130)
+    const finished = /^sim: (\d+) of 14 points are finished; continue with --resume$/mu.exec(stderr)?.[1]
+    expect(fs.readFileSync(path.join(out, journal), "utf8").split("\n")).toHaveLength(Number(finished) + 2)
+  })
+
+  it("promises nothing where it cannot be had again", async () => {
+    const out = fresh("a file in its place")
+    const { ended } = await withTwoPoints(out)
+    fs.rmSync(out, { recursive: true })
+    fs.writeFileSync(out, "")
+    expect(await ended).toEqual({
+      status: 2,
+      stdout: "",
+      stderr: `sim: ${path.join(out, journal)}: ${out} is a file is not accepted; expected a file in a writable folder with free space\n`
+    })
+  })
+
+  it("leaves another's journal alone", async () => {
+    const out = fresh("another's")
+    const { ended } = await withTwoPoints(out)
+    fs.rmSync(out, { recursive: true })
+    fs.mkdirSync(out)
+    fs.writeFileSync(path.join(out, journal), "another's")
+    const { status, stderr } = await ended
+    expect(stderr).toMatch(
+      /journal\.jsonl: that of another run, which has begun there since, is not accepted/u
+    )
+    expect(stderr).not.toContain("--resume")
+    expect([status, filesIn(out)]).toEqual([2, [journal]])
+    expect(fs.readFileSync(path.join(out, journal), "utf8")).toBe("another's")
+  })
+})
+
+describe("what was found out", () => {
+  it("by a study is told though its files cannot be written", async () => {
+    const out = fresh("obstacle")
+    const slow = study("with an obstacle", 8, 8)
+    const { ended } = begin("study", slow, "--out", out, "--jobs", "1", "--json")
+    await journalHas(path.join(out, "journal.jsonl"), 1)
+    fs.mkdirSync(path.join(out, "study.arrow"))
+    const { status, stdout, stderr } = await ended
+    expect([status, parsed(stdout).rows.length], stderr).toEqual([2, 8])
+    expect(stderr).toMatch(/^sim: \S+study\.arrow: file is a folder/u)
+  })
+
+  it("need not reach anybody for a file's failure to be told", () => {
+    const args = ["run", "scenarios/geo-gpt2.yaml", "--timeline", "/dev/full"]
+    const { status, stderr } = simInShell('exec $SIM "$@" > /dev/full', ...args)
+    expect(stderr).toMatch(/^sim: \/dev\/full: file is ENOSPC: [^\n]+\n$/u)
+    expect(status).toBe(2)
+  })
+})
+
 describe("a signal while one simulation runs", () => {
   const long = fresh("long.yaml")
   fs.writeFileSync(

@@ -282,6 +282,27 @@ describe("a study's folder", () => {
     }
   })
 
+  // Root may write to any folder, and a file system of its own needs a namespace, which not every machine gives.
+  const readOnly = `import * as Effect from "effect/Effect"
+    import { execFileSync } from "node:child_process"
+    const { withLock } = await import(process.argv[2])
+    const folder = process.argv[1]
+    const remount = Effect.sync(() => execFileSync("mount", ["-o", "remount,ro", folder]))
+    Effect.runSync(withLock(folder + "/lock", { folder, option: "--out", what: "a study" }, remount))`
+  const mount = 'mount -t tmpfs -o size=48k tmpfs "$0" && '
+  const inNamespace = (script: string, ...args: ReadonlyArray<string>) =>
+    spawnSync("unshare", ["-rm", "sh", "-c", `${mount}${script}`, here, ...args], {
+      cwd: root,
+      encoding: "utf8"
+    })
+  const mayMount = inNamespace('mount -o remount,ro "$0"').status === 0
+  it.skipIf(!mayMount)("that has become read-only keeps the lock, and fails nobody", () => {
+    const script = '"$1" --input-type=module -e "$2" "$0" "$3"; echo "status $?"; ls "$0"'
+    const module = path.join(root, "scenarios/cli/folder-lock.ts")
+    const { stdout, stderr } = inNamespace(script, process.execPath, readOnly, module)
+    expect([stdout, stderr]).toEqual(["status 0\nlock\n", ""])
+  })
+
   it("is held to that by the command", () => {
     const file = path.join(here, "study.yaml")
     fs.writeFileSync(file, `${small}study: { axes: { "world.ranks": [2] } }\n`)
