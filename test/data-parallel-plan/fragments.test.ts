@@ -69,6 +69,20 @@ describe("fragments", () => {
     ])
   })
 
+  it("deals layers that stay together as one", () => {
+    const together = [[0, 1, 2, 6], [3, 4], [5]]
+    const plan = planned({ layers: 7, together, layersPerFragment: 2 })
+    expect(plan.fragments.map(({ layers }) => layers)).toEqual([
+      [0, 1, 2, 5, 6],
+      [3, 4]
+    ])
+    expect(plan.peakShare).toBe(2 / 3)
+    expect(planned({ layers: 7, together, count: 3 }).fragments.map(({ layers }) => layers)).toEqual(together)
+    expect(refused({ layers: 7, together, layersPerFragment: 4 })).toMatch(
+      /^layersPerFragment: .*from 1 to the 3 blocks/u
+    )
+  })
+
   it("sends wrap around the period and are applied tau steps later", () => {
     const plan = planned({ layers: 2, layersPerFragment: 1, period: 6, delaySteps: 2 })
     const steps = Array.from({ length: 13 }, (_, step) => step)

@@ -221,6 +221,43 @@ describe("Streaming DiLoCo", () => {
     await expect(schedule(scenarioFile(streaming("fragments: 5")))).rejects.toThrow("at most the 4 layers")
   })
 
+  it("deals blocks, so that fragments are of a size, whole or in parts", async () => {
+    const fragmentsOf = async (more: string, ...sets: ReadonlyArray<string>) => {
+      const gpt2 = "model={gpt2: {layers: 6, width: 64, heads: 4, vocabulary: 64, context: 32, batch: 1}}"
+      const device = "device={name: any, flops: 1TFLOP/s, memoryBandwidth: 1TB/s}"
+      const { json } = await schedule(scenarioFile(streaming(more)), gpt2, device, ...sets)
+      return (json as { readonly fragments: ReadonlyArray<Record<string, unknown>> }).fragments
+    }
+    // Of 64 x 64: attention 4, the feed-forward net 8, with their biases and norms.
+    const blockBytes = 4 * (12 * 64 * 64 + 13 * 64)
+    const blocks = (indices: ReadonlyArray<number>) => indices.map((index) => `transformer.h.${index}`)
+    const whole = await fragmentsOf("fragments: 3")
+    expect(whole.map((fragment) => fragment["blocks"])).toEqual([
+      ["transformer.wte", "transformer.wpe", ...blocks([0, 3])],
+      blocks([1, 4]),
+      [...blocks([2, 5]), "transformer.ln_f", "lm_head", "loss"]
+    ])
+    // The head is the embedding of tokens.
+    expect(whole.map((fragment) => fragment["sizeBytes"])).toEqual([
+      2 * blockBytes + 4 * 64 * (64 + 32),
+      2 * blockBytes,
+      2 * blockBytes + 4 * 2 * 64
+    ])
+    const parts = await fragmentsOf("fragments: 3", "shard={within: world}")
+    expect(parts.map((fragment) => fragment["blocks"])).toEqual([
+      ["root", ...blocks([0, 3])],
+      blocks([1, 4]),
+      [...blocks([2, 5]), expect.stringContaining("root, ")]
+    ])
+    // A fourth of each, and what fills it up.
+    const padded = Number(parts[1]!["sizeBytes"]) / ((2 * blockBytes) / 4)
+    expect(padded).toBeGreaterThanOrEqual(1)
+    expect(padded).toBeLessThan(1.02)
+    expect((await fragmentsOf("fragments: 7, units: layer")).length).toBe(7)
+    await expect(fragmentsOf("fragments: 7")).rejects.toThrow("at most the 6 blocks, or units: layer")
+    await expect(fragmentsOf("layersPerFragment: 7")).rejects.toThrow("a whole number from 1 to the 6 blocks")
+  })
+
   it("pays latency for each message: of each layer, or of a fragment", async () => {
     // Nothing but latency: six of it for a message. All four layers leave at one time, and three wait behind the first.
     const slow = (message: string) =>

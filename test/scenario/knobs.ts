@@ -146,7 +146,14 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "sequential",
       "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 2, delaySteps: 0}",
       "model={profile: traces/profiles/gpt2-h200.arrow}",
-      "algorithm.layersPerFragment=50"
+      "algorithm.layersPerFragment=5"
+    ],
+    [
+      "algorithm.units",
+      "block",
+      "layer",
+      "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 0}",
+      "model={profile: traces/profiles/gpt2-h200.arrow}"
     ],
     [
       "algorithm.offsets",

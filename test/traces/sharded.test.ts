@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
-import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
+import { blocksOf } from "../../core/algorithms/data-parallel/blocks.ts"
 import type { Profile } from "../../core/profile.ts"
 import { importKineto, readProfile, totalSeconds } from "../../traces/index.ts"
 import { besideCollectives, type Pieces } from "../../traces/kineto/beside-collectives.ts"

@@ -2,7 +2,8 @@
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { describe, expect, it } from "vitest"
-import { blocksOf, unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
+import { blocksOf, wholeBlocks } from "../../core/algorithms/data-parallel/blocks.ts"
+import { unitsOf } from "../../core/algorithms/data-parallel/shard/units.ts"
 import { makeWorld, unlimitedLinks, type World } from "../../core/world.ts"
 import { resolveShards, ShardSettings } from "../../scenarios/families/data-parallel/shard-settings.ts"
 
@@ -47,6 +48,27 @@ describe("units", () => {
       { name: "transformer.h.1", layers: [2], root: false }
     ])
     expect(unitsOf(["layer 0", "layer 1"], "block").map(({ name }) => name)).toEqual(["layer 0", "layer 1"])
+  })
+
+  it("are whole blocks where every layer must be in one", () => {
+    const names = [
+      "wte",
+      "wpe",
+      "h.0.ln",
+      "h.0.mlp",
+      "drop",
+      "h.1.ln",
+      "h.0.after",
+      "h.1.mlp",
+      "ln_f",
+      "head"
+    ]
+    expect(wholeBlocks(blocksOf(names))).toEqual([
+      [0, 1, 2, 3, 4, 6],
+      [5, 7, 8, 9]
+    ])
+    expect(wholeBlocks(blocksOf(["embed", "layer 0", "layer 1"]))).toEqual([[0], [1], [2]])
+    expect(wholeBlocks([])).toEqual([])
   })
 })
 

@@ -89,10 +89,14 @@ const rulesOf = (
   }
   // all that are drawn say when a fragment is applied
   const { layersPerFragment = 1, pattern, delaySteps = 1, localShare } = settings
-  const count = Math.ceil(layers / layersPerFragment)
+  const count = settings.fragments ?? Math.ceil(layers / layersPerFragment)
+  // In order, as many to each as to the next, or one fewer; or full ones and a rest. These models name no blocks.
+  const inOrder = (l: number): number =>
+    settings.fragments === undefined
+      ? Math.floor(l / layersPerFragment)
+      : Array.from({ length: count }, (_, p) => p).findLast((p) => Math.floor((p * layers) / count) <= l)!
   const fragments: Array<Array<number>> = Array.from({ length: count }, () => [])
-  for (let l = 0; l < layers; l++)
-    fragments[pattern === "strided" ? l % count : Math.floor(l / layersPerFragment)]!.push(l)
+  for (let l = 0; l < layers; l++) fragments[pattern === "strided" ? l % count : inOrder(l)]!.push(l)
   const sentAfter = fragments.map((_, p) => Math.round(((p + 1) * period) / count))
   return { ...outer, fragments, sentAfter, delaySteps, localShare }
 }

@@ -2,7 +2,7 @@
 // through sharded.ts; nothing of phases.
 import { elementsOf } from "../../core/machine/tensor.ts"
 import { dtypeOf } from "./shapes.ts"
-import { blocksOf } from "../../core/algorithms/data-parallel/shard/units.ts"
+import { blocksOf } from "../../core/algorithms/data-parallel/blocks.ts"
 import type { ProfiledParameter } from "../../core/profile.ts"
 import type { ShardedRun, ShardedUnit } from "../import-report.ts"
 import type { CollectiveCall } from "./collectives.ts"

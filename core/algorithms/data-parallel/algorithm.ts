@@ -18,6 +18,8 @@ import type { TrainingModelBuilder } from "./training-model.ts"
 /** What planning needs to know of the model and the links. */
 export interface PlanningFacts {
   readonly profile: Profile
+  /** The block that each layer is in, where the layers' names do not say it (`blocksOf`). */
+  readonly blocks?: ReadonlyArray<string | undefined> | undefined
   /** Ranks that average with each other: all, or those who hold the same part of a divided model. */
   readonly ranks: number
   /** Seconds of a layer's phase: device time with or without the host's gaps. */

@@ -6,7 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { PlannedAlgorithm, PlanningFacts } from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { planDataParallel } from "../../../core/algorithms/data-parallel/algorithms.ts"
-import { dividedProfile, type ShardPlan } from "../../../core/algorithms/data-parallel/shard/plan.ts"
+import { blocksOf } from "../../../core/algorithms/data-parallel/blocks.ts"
+import {
+  blocksOfRuns,
+  dividedProfile,
+  type ShardPlan
+} from "../../../core/algorithms/data-parallel/shard/plan.ts"
 import { profiledModel, type HeldBytes } from "../../../core/algorithms/data-parallel/training-model.ts"
 import type { CollectiveTable } from "../../../core/cost/collective-table.ts"
 import { hostLinkSource, makeCostModel, type Costed } from "../../../core/cost/cost-model.ts"
@@ -230,6 +235,7 @@ export const planScenario = (
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
       profile: shard === undefined ? profile : dividedProfile(profile, shard),
+      blocks: shard && blocksOfRuns(shard, blocksOf(names)),
       phaseSeconds: (cost) => (model.hostTime === "span" ? cost.spanSeconds : cost.busySeconds),
       allReduceSeconds: aloneSeconds(
         network,

@@ -1,7 +1,7 @@
 // A profile of one batch for a run of another: passes scaled by what the architecture's kernels are estimated to take on either.
 // Knows nothing of how they are estimated.
 import * as Effect from "effect/Effect"
-import { blocksOf } from "../../../core/algorithms/data-parallel/shard/units.ts"
+import { blocksOf } from "../../../core/algorithms/data-parallel/blocks.ts"
 import { makeCostModel } from "../../../core/cost/cost-model.ts"
 import type { Device } from "../../../core/cost/devices.ts"
 import type { OpTable } from "../../../core/cost/op-table.ts"

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import type { InputError } from "../../../core/input-error.ts"
 import { layerBytes, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
+import { blocksOf } from "../../../core/algorithms/data-parallel/blocks.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
@@ -42,6 +43,8 @@ interface StepJson {
 
 interface FragmentJson {
   readonly layers: ReadonlyArray<string>
+  /** The blocks that these are in, and the layers in none. */
+  readonly blocks: ReadonlyArray<string>
   readonly sizeBytes: number
   readonly sendAfterStep: number
   readonly applyAfterStep: number
@@ -60,6 +63,7 @@ const scheduleOf = ({ planned, facts, wire }: PlannedScenario, algorithm: string
   const { profile } = facts
   const { buckets, steps, fragments, ...figures } = planned.describe()
   const name = (layer: number): string => profile.layers[layer]?.name ?? String(layer)
+  const blocks = facts.blocks ?? blocksOf(profile.layers.map((layer) => layer.name))
   return {
     algorithm,
     periodSteps,
@@ -90,6 +94,7 @@ const scheduleOf = ({ planned, facts, wire }: PlannedScenario, algorithm: string
       : {
           fragments: fragments.map(({ layers, sendAfterStep }) => ({
             layers: layers.map(name),
+            blocks: [...new Set(layers.map((layer) => blocks[layer] ?? name(layer)))],
             sizeBytes: layers.reduce((sum, layer) => sum + layerBytes(profile, wire)[layer]!, 0),
             sendAfterStep,
             applyAfterStep: sendAfterStep + (figures.delaySteps ?? 0)
@@ -188,12 +193,12 @@ const printFragments = (
   `${fragments.length} ${fragments.length === 1 ? "fragment" : "fragments"} in a period of ${periodSteps} steps, applied ${delaySteps === 0 ? "at once" : `${delaySteps} steps later`}`,
   ...alignColumns(
     [
-      ["", "after step", "size", "layers"],
-      ...fragments.map(({ sendAfterStep, sizeBytes, layers }, index) => [
+      ["", "after step", "size", "blocks and other layers"],
+      ...fragments.map(({ sendAfterStep, sizeBytes, blocks }, index) => [
         String(index),
         String(sendAfterStep),
         formatBytes(sizeBytes),
-        names(layers)
+        names(blocks)
       ])
     ],
     (column) => column < 3

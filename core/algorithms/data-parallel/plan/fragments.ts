@@ -8,6 +8,8 @@ import { SettingsError } from "../../algorithm.ts"
 export interface FragmentSettings {
   /** L, layers that are synchronised (embeddings included if they are layers). */
   readonly layers: number
+  /** Layers that are dealt together, as `wholeBlocks` has them: what is said of layers here is then said of these. Default: each by itself. */
+  readonly together?: ReadonlyArray<ReadonlyArray<number>> | undefined
   /** H, inner steps between two synchronisations of the same fragment. */
   readonly period: number
   /** Layers per fragment: L for DiLoCo, 3 in the paper's streaming runs. */
@@ -60,14 +62,16 @@ const usualDelaySteps = 1
  * is in flight; 0 <= alpha <= 1.
  */
 export const planFragments = (settings: FragmentSettings): Result.Result<FragmentPlan, SettingsError> => {
-  const { layers, period, layersPerFragment, localShare } = settings
+  const { together, period, layersPerFragment, localShare } = settings
+  const layers = together?.length ?? settings.layers
+  const dealt = together === undefined ? "layers" : "blocks"
   const refuse = (field: keyof FragmentSettings, value: number, accepted: string) =>
     Result.fail(new SettingsError({ field, value, accepted }))
   if (!Number.isSafeInteger(layers) || layers < 1) return refuse("layers", layers, "a whole number >= 1")
   if (!Number.isSafeInteger(period) || period < 1)
     return refuse("period", period, "a whole number of steps >= 1")
   if (!Number.isSafeInteger(layersPerFragment) || layersPerFragment < 1 || layersPerFragment > layers)
-    return refuse("layersPerFragment", layersPerFragment, `a whole number from 1 to the ${layers} layers`)
+    return refuse("layersPerFragment", layersPerFragment, `a whole number from 1 to the ${layers} ${dealt}`)
   const count = settings.count ?? Math.ceil(layers / layersPerFragment)
   // Consecutive layers of fragment p: from the first on, in full fragments, or all as equal as they can be.
   const firstOf = (p: number): number =>
@@ -80,11 +84,14 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
     return refuse("period", period, `a multiple of the ${count} fragments, or offsets: rounded`)
   if (!(localShare >= 0 && localShare <= 1)) return refuse("localShare", localShare, "a share from 0 to 1")
 
-  const fragments = Array.from({ length: count }, (_, p) => ({
+  const dealtTo = (p: number): ReadonlyArray<number> =>
+    settings.pattern === "strided"
+      ? Array.from({ length: Math.ceil((layers - p) / count) }, (_, k) => p + k * count)
+      : Array.from({ length: firstOf(p + 1) - firstOf(p) }, (_, k) => firstOf(p) + k)
+  const shares = Array.from({ length: count }, (_, p) => dealtTo(p))
+  const fragments = shares.map((share, p) => ({
     layers:
-      settings.pattern === "strided"
-        ? Array.from({ length: Math.ceil((layers - p) / count) }, (_, k) => p + k * count)
-        : Array.from({ length: firstOf(p + 1) - firstOf(p) }, (_, k) => firstOf(p) + k),
+      together === undefined ? share : share.flatMap((piece) => together[piece]!).toSorted((a, b) => a - b),
     sendAfterStep: Math.round(((p + 1) * period) / count)
   }))
   // The gap before fragment 0 wraps around from the last fragment, sent at step H of the period before.
@@ -102,7 +109,7 @@ export const planFragments = (settings: FragmentSettings): Result.Result<Fragmen
         ? "0: fragments leave a step apart; a longer period, or fewer fragments, leave time for more"
         : `a whole number from 0 to ${gap - 1}, less than the ${gap} steps between two sends`
     )
-  const most = Math.max(...fragments.map((fragment) => fragment.layers.length))
+  const most = Math.max(...shares.map((share) => share.length))
   return Result.succeed({ period, delaySteps, localShare, fragments, peakShare: most / layers })
 }
 

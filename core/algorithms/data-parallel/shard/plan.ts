@@ -80,3 +80,10 @@ export const dividedProfile = (profile: Profile, { division, runs, ranks }: Shar
   })
   return { ...profile, layers, parameters }
 }
+
+/** The block of each of `dividedProfile`'s layers, of a model whose layers are in these; the root is in none. */
+export const blocksOfRuns = (
+  { division, runs }: ShardPlan,
+  blocks: ReadonlyArray<string | undefined>
+): ReadonlyArray<string | undefined> =>
+  runs.map(({ unit, layers }) => (division[unit]!.root ? undefined : blocks[layers[0]!]))

@@ -1,5 +1,6 @@
 // What is gathered and given back together: PyTorch FSDP's units, a block each, and the root for all that is in no block.
 // Knows layers as module paths; nothing of tensors, ranks or time.
+import { blocksOf } from "../blocks.ts"
 
 /** `block`: each repeated module with its layers, the rest is the root; `layer`: each layer by itself; `model`: all is the root. */
 export type UnitChoice = "block" | "layer" | "model"
@@ -10,42 +11,6 @@ export interface Unit {
   readonly layers: ReadonlyArray<number>
   /** Gathered when a step begins, and kept to its end. */
   readonly root: boolean
-}
-
-/**
- * The block of each layer: the outermost module around it that has siblings of its kind, as in `transformer.h.3.mlp.c_fc` or
- * `GPT2Model_0.GPT2Block_3.Conv1D_12`; undefined for a layer in none. A kind is a path whose last part ends in a number; a leaf
- * is no block.
- */
-export const blocksOf = (names: ReadonlyArray<string>): ReadonlyArray<string | undefined> => {
-  const siblings = new Map<string, Set<string>>()
-  const paths = names.map((name) => name.split("."))
-  const kindOf = (path: ReadonlyArray<string>, depth: number): string | undefined => {
-    const numbered = /^(.*?)\d+$/.exec(path[depth]!)
-    return numbered === null ? undefined : [...path.slice(0, depth), numbered[1]].join(".")
-  }
-  for (const path of paths) {
-    for (let depth = 0; depth < path.length - 1; depth++) {
-      const kind = kindOf(path, depth)
-      if (kind === undefined) continue
-      const known = siblings.get(kind)
-      if (known === undefined) siblings.set(kind, new Set([path[depth]!]))
-      else known.add(path[depth]!)
-    }
-  }
-  const blocks = paths.map((path) => {
-    for (let depth = 0; depth < path.length - 1; depth++) {
-      const kind = kindOf(path, depth)
-      if (kind !== undefined && siblings.get(kind)!.size > 1) return path.slice(0, depth + 1).join(".")
-    }
-    return undefined
-  })
-  // What a block does itself, between its parts, bears its own name: "GPT2Block_3", "GPT2Block_3#2".
-  const known = new Set(blocks)
-  return blocks.map((block, index) => {
-    const own = names[index]!.replace(/#\d+$/, "")
-    return block ?? (known.has(own) ? own : undefined)
-  })
 }
 
 /**

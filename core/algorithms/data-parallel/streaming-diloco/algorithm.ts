@@ -1,9 +1,10 @@
-// Streaming DiLoCo: fragments of a few layers at staggered steps, applied `delaySteps` later.
+// Streaming DiLoCo: fragments of a few blocks at staggered steps, applied `delaySteps` later.
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Count, withDefault } from "../../../fields.ts"
 import { arbitrary, defaultsOf, said, SettingsError } from "../../algorithm.ts"
 import { dataParallelAlgorithm, onlyLearnt } from "../algorithm.ts"
+import { blocksOf, wholeBlocks } from "../blocks.ts"
 import { planDiloco } from "../diloco/planned.ts"
 import { DeadlineSetting, drawnDeadline, drawnWire, Period, Share, WireDtype } from "../fields.ts"
 
@@ -13,9 +14,14 @@ const usualFragments = 8
 const settings = Schema.Struct({
   name: Schema.Literal("streaming-diloco"),
   period: withDefault(Period, 100),
-  /** How many fragments the layers are divided into, at most as many as there are layers; default at most 8, as the paper's 24 layers by 3. */
+  /**
+   * What is dealt to fragments: `block`, the paper's layers, with embeddings in the first and head in the last of a model's blocks (a
+   * model that names none deals layers); `layer`, each module with parameters of its own.
+   */
+  units: withDefault(Schema.Literals(["block", "layer"]), "block"),
+  /** How many fragments the units are dealt to, at most as many as there are units; default at most 8, as the paper's 24 layers by 3. */
   fragments: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
-  /** The same, said by the layers in each: not with `fragments`. */
+  /** The same, said by the units in each: not with `fragments`. */
   layersPerFragment: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
   pattern: withDefault(Schema.Literals(["strided", "sequential"]), "strided"),
   offsets: withDefault(Schema.Literals(["rounded", "even"]), "rounded"),
@@ -37,20 +43,22 @@ const settings = Schema.Struct({
 export const streamingDiloco = dataParallelAlgorithm({
   title: "Streaming DiLoCo",
   settings,
-  plan: (own, { profile }) => {
-    const layers = profile.layers.length
+  plan: (own, { profile, blocks = blocksOf(profile.layers.map(({ name }) => name)) }) => {
+    const known = own.units === "block" && blocks.some((block) => block !== undefined)
+    const together = known ? wholeBlocks(blocks) : undefined
+    const layers = together?.length ?? profile.layers.length
     const { fragments, layersPerFragment } = own
     if (fragments !== undefined && layersPerFragment !== undefined) {
       const accepted = "either fragments or layersPerFragment"
       return Result.fail(new SettingsError({ field: "fragments", value: fragments, accepted }))
     }
     if (fragments !== undefined && fragments > layers) {
-      const accepted = `at most the ${layers} layers`
+      const accepted = `at most the ${layers} ${known ? "blocks, or units: layer" : "layers"}`
       return Result.fail(new SettingsError({ field: "fragments", value: fragments, accepted }))
     }
     const each = layersPerFragment ?? Math.ceil(layers / usualFragments)
     return planDiloco(
-      { ...own, layers, layersPerFragment: Math.min(each, layers), count: fragments },
+      { ...own, layers, together, layersPerFragment: each, count: fragments },
       { ...own, overlap: own.message === "layer" }
     )
   },
@@ -63,6 +71,7 @@ export const streamingDiloco = dataParallelAlgorithm({
         period: { from: 1, to: maxPeriod },
         wire: drawnWire,
         deadline: drawnDeadline,
+        units: ["block", "layer"],
         fragmentSize: { from: 0, to: 7 },
         message: ["layer", "fragment"],
         pattern: ["strided", "sequential"],
@@ -70,9 +79,11 @@ export const streamingDiloco = dataParallelAlgorithm({
         delay: { from: 0, to: 5 },
         localShare: [0.5, 0, 1, 0.25]
       },
-      ({ period, fragmentSize, delay, pattern, offsets, localShare, ...drawn }, layers) => {
+      ({ period, units, fragmentSize, delay, pattern, offsets, localShare, ...drawn }, layers) => {
         const layersPerFragment = 1 + (fragmentSize % layers)
-        const fragments = Math.ceil(layers / layersPerFragment)
+        // How many blocks there are is not known here; where there are two layers, two.
+        const fragments =
+          units === "block" ? 1 + (fragmentSize % Math.min(2, layers)) : Math.ceil(layers / layersPerFragment)
         // Every fragment needs a step of its own; even offsets need as many steps for each.
         const own =
           offsets === "even"
@@ -83,7 +94,7 @@ export const streamingDiloco = dataParallelAlgorithm({
         return {
           name: "streaming-diloco" as const,
           period: own,
-          layersPerFragment,
+          ...(units === "block" ? { fragments } : { units, layersPerFragment }),
           pattern,
           offsets,
           delaySteps: delay % Math.max(1, gap),
