@@ -56,7 +56,7 @@ const variants: ReadonlyArray<Variant> = [
   { label: "DiLoCo", algorithm: "{ name: diloco, period: 40 }", learningRate: 0.003 },
   {
     label: "Streaming DiLoCo",
-    algorithm: "{ name: streaming-diloco, period: 20, fragments: 4 }",
+    algorithm: "{ name: streaming-diloco, period: 20 }",
     learningRate: 0.005
   }
 ]
