@@ -47,6 +47,7 @@ const ofLinks = (tier: string, ...needs: ReadonlyArray<string>): ReadonlyArray<K
 const dreamddp = "algorithm={name: dreamddp, period: 4}"
 const diloco = "algorithm={name: diloco, period: 4}"
 const streaming = "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 1, delaySteps: 0}"
+const inTwo = "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 0}"
 
 /** In every task, and without effect but by what studies do with it. */
 export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
@@ -132,29 +133,11 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.outerLearningRate", "0.5", "0.7", diloco],
     ["algorithm.outerMomentum", "0.5", "0.9", diloco],
     ["algorithm.overlap", "false", "true", diloco],
-    [
-      "algorithm.fragments",
-      "2",
-      "3",
-      "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 0}"
-    ],
+    ["algorithm.fragments", "2", "3", inTwo],
     ["algorithm.layersPerFragment", "1", "2", streaming],
     ["algorithm.message", "layer", "fragment", streaming, "algorithm.layersPerFragment=2"],
-    [
-      "algorithm.pattern",
-      "strided",
-      "sequential",
-      "algorithm={name: streaming-diloco, period: 6, layersPerFragment: 2, delaySteps: 0}",
-      "model={profile: traces/profiles/gpt2-h200.arrow}",
-      "algorithm.layersPerFragment=5"
-    ],
-    [
-      "algorithm.units",
-      "block",
-      "layer",
-      "algorithm={name: streaming-diloco, period: 6, fragments: 2, delaySteps: 0}",
-      "model={profile: traces/profiles/gpt2-h200.arrow}"
-    ],
+    ["algorithm.pattern", "strided", "sequential", inTwo, profile],
+    ["algorithm.units", "block", "layer", inTwo, profile],
     [
       "algorithm.offsets",
       "rounded",
