@@ -8,6 +8,7 @@ import type { MachineError } from "../../core/machine/machine.ts"
 import type { AtStepEnd, Kept, Snapshots } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
 import { messageOf } from "../../core/message-of.ts"
+import type { Loss } from "../../scenarios/cli/folder-lock.ts"
 import type { Links } from "../job/job.ts"
 import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
 import { printManifest, type Manifest } from "./manifest.ts"
@@ -29,8 +30,8 @@ interface CheckpointOptions {
   /** Where it goes on from an earlier one: steps that were taken, and what a rank's tensors held then. */
   readonly resumed?: Pick<Snapshots, "from" | "restored"> | undefined
   readonly manifestAfter: (step: number, shards: ReadonlyArray<ShardEntry>) => Omit<Manifest, "sha256">
-  /** Who has taken the folder over from this run; undefined while it is the run's. Asked at every rank, before each write. */
-  readonly lostTo: () => string | undefined
+  /** Why the folder is not this run's any more; undefined while it is. Asked at every rank, before each write. */
+  readonly lost: () => Loss | undefined
   /** Told at rank 0 of each that is written, and of each that could not be. */
   readonly onWritten: (outcome: Written) => void
 }
@@ -141,7 +142,7 @@ export class Checkpoints implements Snapshots {
     return Effect.gen({ self: this }, function* () {
       const done = this.#doneWith(step)
       const failed = (why: string): Part => ({ step, failure: `rank ${rank}: ${why}` })
-      const lost = this.#takenOverBy()
+      const lost = this.#whyNot()
       const part =
         lost !== undefined
           ? failed(lost)
@@ -155,11 +156,12 @@ export class Checkpoints implements Snapshots {
     })
   }
 
-  /** What another run has taken over stays that run's, whichever process of this one finds out. */
-  #takenOverBy(): string | undefined {
-    const by = this.#takenOver === undefined ? this.#options.lostTo() : undefined
-    if (by !== undefined)
-      this.#takenOver = `${by} has taken the folder over, as this run gave no sign of life for minutes`
+  /** Why nothing may be written now. What another run has taken over stays that run's, whichever process of this one finds out. */
+  #whyNot(): string | undefined {
+    const loss = this.#takenOver === undefined ? this.#options.lost() : undefined
+    if (loss !== undefined && "gone" in loss) return loss.gone
+    if (loss !== undefined)
+      this.#takenOver = `${loss.by} has taken the folder over, as this run gave no sign of life for minutes`
     return this.#takenOver
   }
 
@@ -191,7 +193,7 @@ export class Checkpoints implements Snapshots {
     if (parts.length < ranks) return
     this.#parts.delete(step)
     const shards = parts.flatMap(({ shard }) => (shard === undefined ? [] : [shard]))
-    const lost = this.#takenOverBy()
+    const lost = this.#whyNot()
     let failure = lost ?? parts.find((one) => one.failure !== undefined)?.failure
     let written: string | undefined
     if (failure === undefined) {

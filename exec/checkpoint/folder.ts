@@ -66,6 +66,7 @@ export const complete = (
 ): string => {
   const from = partialFolder(folder, step)
   const to = path.join(folder, nameOf(step))
+  if (!existsSync(from)) throw new Error(`${from} has been removed while it was written`)
   for (const { rank, file, bytes } of parts) {
     const found = statSync(path.join(from, file), { throwIfNoEntry: false })?.size
     if (found !== bytes)

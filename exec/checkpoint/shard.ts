@@ -41,7 +41,7 @@ export const writeShard = (
         new TraceError({
           file,
           field: "file",
-          value: whyNotWritable(path.dirname(file), cause),
+          value: `not written: ${whyNotWritable(path.dirname(file), cause)}`,
           accepted: "a writable folder with free space"
         })
     })

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { InputError } from "../../core/input-error.ts"
-import { lockOf, lostTo, lostToOthers } from "../../scenarios/cli/folder-lock.ts"
+import { lockOf, lossOf, lossToOthers } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
@@ -179,13 +179,20 @@ export const openCheckpoints = (
   Effect.gen(function* () {
     const isFirst = job === undefined || job.rank === 0
     const lock = lockIn(folder)
+    /** Steps of the checkpoints that this run found and has written. */
+    const own = new Set<number>()
     let text = ""
     if (isFirst) {
       const prepared = (prepare: (folder: string) => void) =>
         Effect.try({ try: () => prepare(folder), catch: (cause) => refusedFolder(folder, cause) })
       yield* prepared(makeFolder)
-      text = yield* lockOf(lock, { folder, option: "--checkpoint", what: "checkpoints", touched: true })
+      const locked = { folder, option: "--checkpoint", what: "checkpoints", touched: true }
+      text = yield* lockOf(lock, {
+        ...locked,
+        mayRegain: () => stepsIn(folder).every((step) => own.has(step))
+      })
       yield* requireUnchanged(folder, newestStep)
+      yield* prepared(() => stepsIn(folder).forEach((step) => own.add(step)))
       yield* prepared(clearPartial)
     }
     const here = job === undefined ? world.all.ranks : [job.rank]
@@ -214,7 +221,7 @@ export const openCheckpoints = (
       here,
       links: job,
       steps,
-      lostTo: () => (isFirst ? lostTo(lock) : lostToOthers(lock, held!)),
+      lost: () => (isFirst ? lossOf(lock) : lossToOthers(lock, held!)),
       ...(shards === undefined
         ? {}
         : {
@@ -237,10 +244,13 @@ export const openCheckpoints = (
             ? `saved ${written ?? ""}`
             : `the checkpoint of step ${step} could not be written, and what was there stays: ${failure}`
         )
+        if (written !== undefined) own.add(step)
         if (unremoved !== undefined) warn(`older checkpoints could not be removed: ${unremoved}`)
       }
     })
   })
+
+const stepsIn = (folder: string): ReadonlyArray<number> => checkpointsIn(folder).map(({ step }) => step)
 
 const restored = (
   predecessor: Predecessor,

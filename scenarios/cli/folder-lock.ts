@@ -14,12 +14,12 @@ import {
   writeSync
 } from "node:fs"
 import { hostname } from "node:os"
-import { resolve } from "node:path"
+import { dirname, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { appendSync } from "../../traces/atomic-file.ts"
 import { isAlive, nameBeside, removeIfCan } from "../../traces/beside.ts"
-import { whyNotWritable } from "../../traces/made-folder.ts"
+import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import { hasCode } from "../../traces/trace-error.ts"
 
 interface Holder {
@@ -72,26 +72,29 @@ const ownText = (): string => {
 }
 
 /**
- * Says that its holder lives: what it says is written again, so that whoever keeps the file sets its time. False where it says
- * something else or is gone: while this host was suspended, say, another process took it over.
+ * Says that its holder lives: what it says is written again, so that whoever keeps the file sets its time. "other" where it says
+ * something else: while this host was suspended, say, another process took it over.
  */
-const touch = (path: string, text: string): boolean => {
+const touch = (path: string, text: string): "ours" | "other" | "gone" => {
   try {
     const descriptor = openSync(path, "r+")
     try {
       // A byte more than is ours, to see what is longer. What is open stays the file that was read, whoever renames it.
       const found = Buffer.alloc(Buffer.byteLength(text) + 1)
-      if (found.toString("utf8", 0, readSync(descriptor, found, 0, found.length, 0)) !== text) return false
+      if (found.toString("utf8", 0, readSync(descriptor, found, 0, found.length, 0)) !== text) return "other"
       writeSync(descriptor, text, 0)
     } finally {
       closeSync(descriptor)
     }
   } catch (cause) {
     // What the system refuses otherwise may work the next time.
-    return !hasCode(cause, "ENOENT")
+    return isGone(cause) ? "gone" : "ours"
   }
-  return true
+  return "ours"
 }
+
+/** Nothing is there, or a file is where a folder was. */
+const isGone = (cause: unknown): boolean => hasCode(cause, "ENOENT") || hasCode(cause, "ENOTDIR")
 
 /** The file, with what says that it is ours. */
 const make = (path: string, text: string): void => {
@@ -180,64 +183,93 @@ interface Locked {
    * be asked whether it lives. Only for who never computes that long without a pause; without it, people remove such a lock.
    */
   readonly touched?: boolean
+  /**
+   * Whether a lock that somebody has removed, with its folder or alone, may be taken again: not where another process may have had
+   * it in between, and left something there. Never, where it is not said.
+   */
+  readonly mayRegain?: () => boolean
 }
+
+/** Why a lock is not this process's any more: who has it, for good, or, of one that is gone, why it cannot be had again yet. */
+export type Loss = { readonly by: string } | { readonly gone: string }
 
 /** A lock that this process has taken. */
 class Holding {
   readonly #path: string
   readonly #text: string
   #touching: NodeJS.Timeout | undefined
-  #isLost = false
+  readonly #mayRegain: () => boolean
+  #loss: Loss | undefined
 
-  constructor(path: string, text: string, touched: boolean) {
+  constructor(path: string, text: string, touched: boolean, mayRegain: () => boolean) {
     this.#path = path
     this.#text = text
+    this.#mayRegain = mayRegain
     if (touched) this.#touching = setInterval(() => void this.#touch(), touchEveryMillis).unref()
   }
 
-  lostTo(): string | undefined {
-    return this.#touch() ? holderIn(this.#path) : undefined
+  loss(): Loss | undefined {
+    return this.#touch()
   }
 
   /** What others have taken over stays theirs. */
   release(): void {
-    if (!this.#touch()) removeIfCan(this.#path)
+    if (this.#loss === undefined && touch(this.#path, this.#text) === "ours") removeIfCan(this.#path)
     clearInterval(this.#touching)
   }
 
-  /** Whether it is lost, for good. */
-  #touch(): boolean {
-    this.#isLost ||= !touch(this.#path, this.#text)
-    if (this.#isLost) clearInterval(this.#touching)
-    return this.#isLost
+  #touch(): Loss | undefined {
+    if (this.#loss !== undefined) return this.#loss
+    const found = touch(this.#path, this.#text)
+    if (found === "ours") return undefined
+    const loss = found === "other" ? { by: holderIn(this.#path) } : this.#regained()
+    if (loss === undefined || "gone" in loss) return loss
+    clearInterval(this.#touching)
+    return (this.#loss = loss)
+  }
+
+  #regained(): Loss | undefined {
+    const folder = dirname(this.#path)
+    try {
+      if (!this.#mayRegain()) return { by: "another process" }
+      makeFolder(folder)
+      make(this.#path, this.#text)
+      return undefined
+    } catch (cause) {
+      return hasCode(cause, "EEXIST") && touch(this.#path, this.#text) === "other"
+        ? { by: holderIn(this.#path) }
+        : { gone: whyNotWritable(folder, cause) }
+    }
   }
 }
 
 const holdings = new Map<string, Holding>()
 
+const never = (): boolean => false
+
 /**
- * Who has a lock now that this process took, as far as its file says; undefined while it is this process's, and of one that it has
+ * Why a lock that this process took is not its own any more, as far as its file says; undefined while it is, and of one that it has
  * not taken. To be asked before each write: whoever gives no sign of life, on a suspended host say, is taken for gone.
  */
-export const lostTo = (path: string): string | undefined => holdings.get(resolve(path))?.lostTo()
+export const lossOf = (path: string): Loss | undefined => holdings.get(resolve(path))?.loss()
 
 /** The same for a process of a job, which writes what another one of the job has locked: `text` is what that one's lock says. */
-export const lostToOthers = (path: string, text: string): string | undefined => {
+export const lossToOthers = (path: string, text: string): Loss | undefined => {
   try {
-    return readFileSync(path, "utf8") === text ? undefined : holderIn(path)
+    return readFileSync(path, "utf8") === text ? undefined : { by: holderIn(path) }
   } catch (cause) {
     // What the system refuses otherwise may work the next time.
-    return hasCode(cause, "ENOENT") ? holderIn(path) : undefined
+    return isGone(cause) ? { gone: `${path} has been removed` } : undefined
   }
 }
 
 /**
- * Has what `path` locks for this process alone while the scope lives; what the lock says, for `lostToOthers`. Fails where another
+ * Has what `path` locks for this process alone while the scope lives; what the lock says, for `lossToOthers`. Fails where another
  * process has it.
  */
 export const lockOf = (
   path: string,
-  { folder, option, what, touched = false }: Locked
+  { folder, option, what, touched = false, mayRegain = never }: Locked
 ): Effect.Effect<string, InputError, Scope.Scope> => {
   const text = ownText()
   return Effect.acquireRelease(
@@ -254,7 +286,7 @@ export const lockOf = (
       Effect.flatMap((held) =>
         held === undefined
           ? Effect.sync(() => {
-              const holding = new Holding(path, text, touched)
+              const holding = new Holding(path, text, touched, mayRegain)
               holdings.set(resolve(path), holding)
               return holding
             })

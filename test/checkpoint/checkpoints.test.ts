@@ -98,6 +98,52 @@ describeNative("checkpoints of a run", () => {
     expect(readFileSync(lock, "utf8")).toBe(other)
   })
 
+  /** Trains with a checkpoint every three steps, and does something to the folder once it has one, while none is written. */
+  const disturbed = (checkpoint: string, steps: number, disturb: () => void) => {
+    let isDone = false
+    return trained("s-sgd", {
+      checkpoint,
+      checkpointEvery: 3,
+      keep: 1000,
+      steps,
+      onStep: () => {
+        const names = existsSync(checkpoint) ? readdirSync(checkpoint) : []
+        if (isDone || !names.includes(named(3)) || names.some((name) => name.endsWith(".partial"))) return
+        isDone = true
+        disturb()
+      }
+    })
+  }
+
+  it.each([
+    ["the folder", ""],
+    ["its lock alone", ".lock"]
+  ])("are kept though somebody removes %s", async (_, name) => {
+    const checkpoint = fresh()
+    let before: ReadonlyArray<string> = []
+    const { told } = await disturbed(checkpoint, 90, () => {
+      before = readdirSync(checkpoint)
+      rmSync(path.join(checkpoint, name), { recursive: true })
+    })
+    expect(told.map((line) => line.split(" ", 1)[0])).toEqual(Array.from({ length: 30 }, () => "saved"))
+    const removed = name === "" ? before.length - 1 : 0
+    const kept = Array.from({ length: 30 }, (__, i) => named(3 * i + 3)).slice(removed)
+    expect(removed < 29 && readdirSync(checkpoint).toSorted()).toEqual(kept)
+    expect(await stateIn(checkpoint)).toEqual((await whole("s-sgd", 90, fresh())).state)
+  })
+
+  it("are not kept where another run has left some since somebody removed the lock", async () => {
+    const checkpoint = fresh()
+    let before: ReadonlyArray<string> = []
+    const { checkpoints } = await disturbed(checkpoint, 90, () => {
+      before = readdirSync(checkpoint).filter((name) => name !== ".lock")
+      rmSync(path.join(checkpoint, ".lock"))
+      mkdirSync(path.join(checkpoint, named(4)))
+    })
+    expect(checkpoints.last?.failure).toContain("another process has taken the folder over")
+    expect(readdirSync(checkpoint).toSorted()).toEqual([...before, named(4)].toSorted())
+  })
+
   it("that do not fit on the disk leave the last one as it is, and the run goes on", async () => {
     const checkpoint = fresh()
     const asked = { checkpoint, checkpointEvery: 3, keep: 1, resume: true } as const

@@ -13,7 +13,7 @@ import { readSource } from "../../scenarios/file/source.ts"
 import { filesThere } from "../../exec/cli/checkpoints.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { loadText } from "../../scenarios/text.ts"
-import { lockOf, lostTo, withLock } from "../../scenarios/cli/folder-lock.ts"
+import { lockOf, lossOf, withLock } from "../../scenarios/cli/folder-lock.ts"
 import { clearLeftovers, nameBeside } from "../../traces/beside.ts"
 import { writeFileAtomically } from "../../traces/atomic-file.ts"
 import { filesIn, folder, root, sim } from "./launch.ts"
@@ -227,6 +227,37 @@ describe("a study's folder", () => {
     expect(filesIn(here)).toEqual([])
   })
 
+  it("is locked again where somebody has removed the lock, with it or alone, and nobody else was there", async () => {
+    const place = path.join(here, "removed")
+    const own = path.join(place, "journal.jsonl.lock")
+    let alone = true
+    const used = Effect.gen(function* () {
+      yield* lockOf(own, { ...study, mayRegain: () => alone })
+      const text = fs.readFileSync(own, "utf8")
+      for (const removed of [own, place]) {
+        fs.rmSync(removed, { recursive: true })
+        expect(lossOf(own)).toBeUndefined()
+        expect(fs.readFileSync(own, "utf8")).toBe(text)
+      }
+      // Not where it cannot be made; when it can be, it is.
+      fs.rmSync(place, { recursive: true })
+      fs.writeFileSync(place, "")
+      expect(lossOf(own)).toEqual({ gone: `${place} is a file` })
+      fs.rmSync(place)
+      expect(lossOf(own)).toBeUndefined()
+      // Who may have been there meanwhile is not written over, nor later.
+      fs.rmSync(own)
+      alone = false
+      expect(lossOf(own)).toEqual({ by: "another process" })
+      alone = true
+      expect(lossOf(own)).toEqual({ by: "another process" })
+    })
+    fs.mkdirSync(place)
+    await Effect.runPromise(Effect.scoped(used))
+    expect(filesIn(place)).toEqual([])
+    fs.rmSync(place, { recursive: true })
+  })
+
   it("is touched while it is held", async () => {
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] })
     try {
@@ -258,7 +289,7 @@ describe("a study's folder", () => {
         for (const asked of ["timer", "writer", "nobody"]) {
           const used = Effect.gen(function* () {
             yield* lockOf(lock, { ...study, touched: true })
-            expect(lostTo(lock)).toBeUndefined()
+            expect(lossOf(lock)).toBeUndefined()
             lose()
             const now = fs.existsSync(lock) ? fs.readFileSync(lock, "utf8") : undefined
             if (asked === "timer") {
@@ -266,7 +297,7 @@ describe("a study's folder", () => {
               expect(vi.getTimerCount()).toBe(0)
             }
             if (asked === "writer") {
-              expect(lostTo(lock)).toBe(by)
+              expect(lossOf(lock)).toEqual({ by })
               expect(vi.getTimerCount()).toBe(0)
             }
             return now
