@@ -100,6 +100,8 @@ const keyOf = (secret: string, job: string): string => proofOf(secret, "key", jo
 const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) => {
   const { size, secret, master } = options
   const members = new Map<number, { readonly card: Card; readonly lines: Lines }>()
+  /** Ranks that had come, and hung up. */
+  const gone = new Set<number>()
   const open = new Set<Socket>()
   /** Whence somebody came who knew the protocol, and went when the secret was to be proved. */
   const doubters = new Set<string>()
@@ -173,7 +175,9 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
       if (doubts !== undefined) doubters.add(doubts)
       open.delete(socket)
       // Who hangs up before all have met may come again.
-      if (!begun && card !== undefined && members.get(card.rank)?.lines === lines) members.delete(card.rank)
+      if (begun || card === undefined || members.get(card.rank)?.lines !== lines) return
+      members.delete(card.rank)
+      gone.add(card.rank)
     })
     lines.next((hello) => {
       const theirs = hello["nonce"]
@@ -208,10 +212,8 @@ const host = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
   const server: Server = createServer(receive)
   const timer = setTimeout(() => {
     const absent = Array.from({ length: size - 1 }, (_, i) => i + 1).filter((rank) => !members.has(rank))
-    const where = `${master.host}:${master.port}`
-    giveUp(
-      `${ranksAre(absent)} not come to ${where} within ${options.timeoutSeconds} s${onlyHere(server, master.host)}${withAnother(doubters)}`
-    )
+    const within = `to ${master.host}:${master.port} within ${options.timeoutSeconds} s`
+    giveUp(`${absence(absent, gone, within)}${onlyHere(server, master.host)}${withAnother(doubters)}`)
   }, options.timeoutSeconds * 1000)
   server.on("error", (error: NodeJS.ErrnoException) => {
     clearTimeout(timer)
@@ -254,15 +256,35 @@ const withAnother = (doubters: ReadonlySet<string>): string =>
     ? ""
     : `; from ${[...doubters].slice(0, 8).join(", ")} somebody came who does not know this job's secret: TANDEM_SECRET may be another there`
 
+/** Who never came is told first: whoever has gone again may have waited for them too long. */
+const absence = (absent: ReadonlyArray<number>, gone: ReadonlySet<number>, within: string): string => {
+  const never = absent.filter((rank) => !gone.has(rank))
+  const again = absent.filter((rank) => gone.has(rank))
+  if (never.length === 0) return `${ranksAre(again)} come ${within}, and hung up before all had`
+  const others = again.length === 0 ? "" : `; ${ranksAre(again)} come, and hung up`
+  return `${ranksAre(never)} not come ${within}${others}`
+}
+
 const ranksAre = (ranks: ReadonlyArray<number>): string =>
   ranks.length === 1 ? `rank ${ranks[0]} has` : `ranks ${ranks.join(", ")} have`
 
 // The others
 
+const nobody = "nobody listens there"
+const nobodyThere = `rank 0 has not come, ${nobody}`
+const hungUp = "rank 0 was there, and hung up before all had come"
+
 const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) => {
   const { rank, size, alike, secret, master } = options
   const where = `${master.host}:${master.port}`
-  let problem = "nobody listens there"
+  /** What is in the way, as far as is known. */
+  let problem = nobodyThere
+  /** Rank 0 has proved to be there, now or before. */
+  let met = false
+  /** It is there, and will say who has come, or who has not. */
+  let isAwaited = false
+  /** Its time is over, and it stays to hear from rank 0 who is missing. */
+  let isLate = false
   let over = false
   let socket: Socket | undefined
   let listening: { readonly host: string; readonly port: number } | undefined
@@ -273,10 +295,11 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     if (!keep) socket?.destroy()
     result()
   }
-  const again = (reason: string): void => {
-    if (over) return
-    problem = reason
-    setTimeout(attempt, retryMillis)
+  const giveUp = (): void =>
+    give(() => fail(`no rendezvous at ${where} within ${options.timeoutSeconds} s: ${problem}`))
+  const again = (): void => {
+    if (isLate) giveUp()
+    else if (!over) setTimeout(attempt, retryMillis)
   }
 
   const attempt = (): void => {
@@ -284,13 +307,19 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     const connection = createConnection(master.port, master.host)
     socket = connection
     const lines = new Lines(connection)
-    let reason = "nobody listens there"
-    connection.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code !== "ECONNREFUSED" && reason === "nobody listens there") reason = error.message
+    let isConnected = false
+    connection.on("error", ({ code, message }: NodeJS.ErrnoException) => {
+      if (isConnected) return
+      problem = code !== "ECONNREFUSED" ? message : met ? `${hungUp}; now ${nobody}` : nobodyThere
     })
-    connection.on("close", () => again(reason))
+    connection.on("close", () => {
+      if (isAwaited) problem = hungUp
+      isAwaited = false
+      again()
+    })
     connection.on("connect", () => {
-      reason = "whoever listens there does not answer as rank 0 of a job"
+      isConnected = true
+      problem = "whoever listens there does not answer as rank 0 of a job"
       const nonce = freshNonce()
       lines.say({ protocol, nonce })
       lines.next((answer) => {
@@ -299,7 +328,7 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
           typeof theirs !== "string" ||
           !sameProof(proofOf(secret, "host", nonce, theirs), answer["proof"])
         ) {
-          reason = "whoever listens there does not know this job's secret"
+          problem = "whoever listens there does not know this job's secret"
           connection.destroy()
           return
         }
@@ -312,16 +341,17 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
         }
         const card = JSON.stringify({ rank, size, alike, ...listening } satisfies Card)
         lines.say({ card, proof: proofOf(secret, "member", theirs, nonce, card) })
-        reason = "rank 0 hung up before all had come"
+        met = isAwaited = true
+        problem = "rank 0 is there, and has not said by then who is missing"
         lines.next((last) => finish(last, lines))
       })
     })
   }
 
   const finish = (message: Line, lines: Lines): void => {
-    const { refused, met, proof } = message
+    const { refused, met: all, proof } = message
     if (typeof refused === "string") return give(() => fail(`refused by ${where}: ${refused}`))
-    const text = typeof met === "string" && sameProof(proofOf(secret, "met", met), proof) ? met : undefined
+    const text = typeof all === "string" && sameProof(proofOf(secret, "met", all), proof) ? all : undefined
     const meeting = text === undefined ? undefined : parsed(text)
     if (meeting === undefined) {
       socket?.destroy()
@@ -333,10 +363,12 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     give(() => end(Effect.succeed({ addresses, key: keyOf(secret, job), company, close })), true)
   }
 
-  const timer = setTimeout(
-    () => give(() => fail(`no rendezvous at ${where} within ${options.timeoutSeconds} s: ${problem}`)),
-    options.timeoutSeconds * 1000
-  )
+  let timer = setTimeout(() => {
+    isLate = true
+    // Rank 0, which may have begun a little later, knows who is missing.
+    if (isAwaited) timer = setTimeout(giveUp, patienceMillis)
+    else giveUp()
+  }, options.timeoutSeconds * 1000)
   attempt()
   return () => give(() => {})
 }

@@ -1,6 +1,6 @@
 // Processes that find each other, and everything that can be wrong with whoever comes. All in one process here: a rendezvous
 // does not know the difference.
-import { createConnection, type Socket } from "node:net"
+import { createConnection, createServer, type Socket } from "node:net"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -85,8 +85,55 @@ describe("a rendezvous", () => {
     const own = { ...quick, master: { host: "127.1", port: await freePort() } }
     expect(await refusal(options(port, 0, 2, own))).toMatch(/here 127\.1 is 127\.0\.0\.1, .*set MASTER_ADDR/u)
     expect(await refusal(options(port, 1, 2, quick))).toMatch(
-      /no rendezvous at .* within 0.5 s: nobody listens there/
+      /no rendezvous at .* within 0.5 s: rank 0 has not come, nobody listens there$/
     )
+  })
+
+  it("tells everybody who has not come, though they began a little sooner than rank 0", async () => {
+    const port = await freePort()
+    const member = refusal(options(port, 1, 3, { timeoutSeconds: 0.6 }))
+    await new Promise((go) => setTimeout(go, 300))
+    const host = await refusal(options(port, 0, 3, { timeoutSeconds: 0.6 }))
+    expect(host).toBe(`rank 0: rank 2 has not come to 127.0.0.1:${port} within 0.6 s`)
+    expect(await member).toBe(`rank 1: refused by 127.0.0.1:${port}: ${host.slice("rank 0: ".length)}`)
+  })
+
+  it("tells who had come and is gone, at either end", async () => {
+    let port = await freePort()
+    const wait = (millis: number) => new Promise((go) => setTimeout(go, millis))
+    /** A rank that is ended half a second after it has begun, before all have come. */
+    const comesAndGoes = async (rank: number): Promise<void> => {
+      const running = Effect.runFork(rendezvous(options(port, rank, 3)))
+      await wait(500)
+      await Effect.runPromise(Fiber.interrupt(running))
+    }
+    const member = refusal(options(port, 1, 3, { timeoutSeconds: 1 }))
+    await comesAndGoes(0)
+    expect(await member).toMatch(
+      /within 1 s: rank 0 was there, and hung up before all had come; now nobody listens there$/
+    )
+    port = await freePort()
+    const one = refusal(options(port, 0, 3, { timeoutSeconds: 1 }))
+    await comesAndGoes(1)
+    expect(await one).toMatch(/^rank 0: rank 2 has not come to .* within 1 s; rank 1 has come, and hung up$/)
+    port = await freePort()
+    const both = refusal(options(port, 0, 3, { timeoutSeconds: 2 }))
+    await comesAndGoes(1)
+    await comesAndGoes(2)
+    expect(await both).toMatch(/^rank 0: ranks 1, 2 have come to .* within 2 s, and hung up before all had$/)
+  })
+
+  it("tells of a rank 0 that is stopped, not of nobody", async () => {
+    const silent = createServer()
+    const port = await freePort()
+    await new Promise<void>((done) => silent.listen(port, "127.0.0.1", done))
+    try {
+      expect(await refusal(options(port, 1, 2, { timeoutSeconds: 0.5 }))).toMatch(
+        /within 0.5 s: whoever listens there does not answer as rank 0 of a job$/
+      )
+    } finally {
+      silent.close()
+    }
   })
 
   it("does not take who does not know the secret, and goes on without them", async () => {
