@@ -60,16 +60,30 @@ describe("marks of single batches", () => {
 })
 
 describe("a wait for data at the beginning of steps", () => {
-  it("is told to be missing of the last", async () => {
+  /** Marks of 299 us, the first kernel of each after 110; 300 us from one's first kernel to the other's, and 189 to the end. */
+  const late = (): ChromeTrace => {
     const trace = new ChromeTrace()
     for (const step of [0, 1]) smallStep(trace, 300 * (step + 1), 50 + 10 * step)
     for (const event of trace.events)
       if (event.name === "ProfilerStep#1")
         Object.assign(event, { ts: Number(event.ts) - 100, dur: Number(event.dur) + 100 })
-    // Marks of 299 us, the first kernel of each after 110; 300 us from one's first kernel to the other's, and 189 to the end.
-    const { profile, warnings } = await imported(trace)
+    return trace
+  }
+
+  it("is told to be missing of the last", async () => {
+    const { profile, warnings } = await imported(late())
     expect(us(profile.stepSeconds)).toBe(244.5)
     expect(warnings).toEqual([expect.stringMatching(/waited 110 us .* too short by 55\.0 us/u)])
+  })
+
+  it("is none where the device still worked on the step before", async () => {
+    const trace = late()
+    const optimizer = trace.events.find(({ name }) => name === "multi_tensor_apply_kernel")!
+    // The second step's first kernel is at 610 us.
+    Object.assign(optimizer, { dur: 609 - Number(optimizer.ts) })
+    const { profile, warnings } = await imported(trace)
+    expect(us(profile.stepSeconds)).toBe(244.5)
+    expect(warnings).toEqual([])
   })
 })
 

@@ -7,7 +7,7 @@ import { formatSeconds } from "../../core/units.ts"
 import type { CommunicationTimes, Parallelism, ShardedRun } from "../import-report.ts"
 import { besideCollectives, lostBeside } from "./beside-collectives.ts"
 import { collectiveCalls, type CollectiveCall } from "./collectives.ts"
-import { deviceRegions, communicationTimes, waitLeftOut, type Regions } from "./device-regions.ts"
+import { deviceRegions, communicationTimes, waitsAtBeginnings, type Regions } from "./device-regions.ts"
 import { deviceWork, type DeviceWork } from "./device-work.ts"
 import { forwardFinder, precedingNode } from "./forward-ops.ts"
 import { hostTimes, type HostTimes } from "./host-times.ts"
@@ -207,7 +207,7 @@ export const attribute = (trace: KinetoTrace): Attribution => {
   stepTotal += elsewhere
   if (!hasFrames) names.push(...groups.keys())
   warnings.push(...toldOfFrames(tree))
-  warnings.push(...toldOfWait(waitLeftOut(trace, work), wall, steps.length))
+  warnings.push(...toldOfWait(waitsAtBeginnings(trace, work), wall))
   warnings.push(...toldOf(exposedCollective / steps.length, slowdown, shards !== undefined))
 
   // ---- parameters
@@ -341,13 +341,19 @@ const shorter = ({ start, end, span }: Regions, at: number, by: number): Pick<Su
 /** Share of a step that may be missing of it, untold. */
 const littleWait = 0.03
 
-/** What is told of steps that are too short, for the last one's wait for the host (`left`, microseconds) is in none. */
-const toldOfWait = (left: number, all: number, steps: number): ReadonlyArray<string> =>
-  steps > 1 && left > all * littleWait
+/**
+ * What is told of steps that are too short: each has the wait for the next one's first kernel at its end, and the last has none. `waits`
+ * and `all` steps together, microseconds.
+ */
+const toldOfWait = (waits: ReadonlyArray<number>, all: number): ReadonlyArray<string> => {
+  if (waits.length === 0) return []
+  const left = waits.reduce((sum, wait) => sum + wait, 0) / waits.length
+  return left > all * littleWait
     ? [
-        `the device waited ${formatSeconds(left * microseconds)} for the first kernel of the last step (data, mostly), and no step has that wait: the mean is too short by ${formatSeconds((left / steps) * microseconds)}; record more steps, or say --step-time`
+        `the device waited ${formatSeconds(left * microseconds)} for the first kernel of a step (data, mostly), and the last step has no such wait at its end: the mean is too short by ${formatSeconds((left / (waits.length + 1)) * microseconds)}; record more steps, or say --step-time`
       ]
     : []
+}
 
 /** What is told of layers that are no modules. */
 const toldOfFrames = ({ frames }: HostTree): ReadonlyArray<string> => {

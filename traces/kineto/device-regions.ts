@@ -123,22 +123,26 @@ export const communicationTimes = (
 }
 
 /**
- * What the last step's first kernel waited for the host, microseconds: each step has the next one's wait at its end, and behind the last
- * there is none. 0 where the device was busy until then.
+ * What the first kernel or collective of each step but the first waited for the host after the step's mark, microseconds: 0 where
+ * the device was busy until then.
  */
-export const waitLeftOut = (
+export const waitsAtBeginnings = (
   trace: KinetoTrace,
   { kernels, origins, compute, collective, steps }: DeviceWork
-): number => {
-  const { start, end } = steps.at(-1)!
-  let first = Infinity
-  let last = end
+): ReadonlyArray<number> => {
+  const first = steps.map(() => Infinity)
+  const last = steps.map(() => -Infinity)
   for (const part of [compute, collective])
     for (const index of part) {
-      if (origins.at(index)?.step !== steps.length - 1) continue
-      first = Math.min(first, trace.device.start.values[kernels[index]!]!)
-      last = Math.max(last, trace.device.end.values[kernels[index]!]!)
+      const step = origins.at(index)?.step ?? -1
+      if (step < 0) continue
+      first[step] = Math.min(first[step]!, trace.device.start.values[kernels[index]!]!)
+      last[step] = Math.max(last[step]!, trace.device.end.values[kernels[index]!]!)
     }
-  const left = end - start - (last - first)
-  return Number.isFinite(left) ? Math.max(0, left) : 0
+  let worked = last[0] ?? -Infinity
+  return steps.slice(1).map(({ start }, i) => {
+    const waited = first[i + 1]! - Math.max(start, worked)
+    worked = Math.max(worked, last[i + 1]!)
+    return Number.isFinite(waited) ? Math.max(0, waited) : 0
+  })
 }
