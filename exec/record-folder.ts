@@ -1,47 +1,18 @@
 // A recorded run as a folder: op logs, journals and timeline of all ranks as Arrow files, and what the run was. Written where it
 // ran, read where it is compared. docs/formats.md describes it.
-import { existsSync, rmSync } from "node:fs"
-import { readFile } from "node:fs/promises"
+import { rmSync } from "node:fs"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Schema from "effect/Schema"
-import { Amount, Count, Ranks } from "../core/fields.ts"
 import { InputError } from "../core/input-error.ts"
 import { json } from "../scenarios/cli/execute.ts"
-import { problemsOf } from "../scenarios/file/check.ts"
-import { pathText } from "../scenarios/file/override.ts"
-import { shapeOf } from "../scenarios/file/shape.ts"
-import { reasonOf } from "../scenarios/file/source.ts"
 import { writeTextFile } from "../scenarios/cli/text-file.ts"
+import { checkWhole, digested, digestsIn, readAbout } from "../scenarios/cli/record/about.ts"
+import { filesIn } from "../scenarios/cli/record/files.ts"
 import { readJournals, writeJournals } from "../traces/journal-file.ts"
 import { makeFolder, whyNotWritable } from "../traces/made-folder.ts"
 import { readOpLogs, writeOpLogs } from "../traces/op-log-file.ts"
 import { readTimeline, writeTimeline } from "../traces/timeline-file.ts"
 import type { TraceError } from "../traces/trace-error.ts"
-import { filesIn } from "./record-files.ts"
 import type { RunRecord } from "./record-run.ts"
-
-const Bytes = Schema.Struct({ device: Amount, host: Amount })
-
-/** `run.json`; written last, so a folder that has it is whole. */
-const About = Schema.Struct({
-  format: Schema.Literal("tandem-run"),
-  version: Schema.Literal(1),
-  scenario: Schema.String,
-  /** Of the scenario as it was run, overrides included. */
-  scenarioDigest: Schema.String,
-  ranks: Ranks,
-  makespanSeconds: Amount,
-  clockErrorSeconds: Amount,
-  realLinks: Schema.Boolean,
-  peakBytes: Schema.Array(Schema.Struct({ rank: Count, bytes: Bytes })),
-  /** Null for a memory without bounds. */
-  capacityBytes: Schema.Struct({
-    device: Schema.NullOr(Amount),
-    host: Schema.NullOr(Amount)
-  })
-})
-const aboutShape = shapeOf(About)
 
 /** What a run was of. */
 interface RunOf {
@@ -60,7 +31,7 @@ export const writeRecord = (
     const files = filesIn(folder)
     const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = record
     const bounded = (bytes: number): number | null => (bytes < Infinity ? bytes : null)
-    const about: typeof About.Encoded = {
+    const about = {
       format: "tandem-run",
       version: 1,
       ...of,
@@ -69,7 +40,7 @@ export const writeRecord = (
       realLinks,
       peakBytes,
       capacityBytes: { device: bounded(capacityBytes.device), host: bounded(capacityBytes.host) }
-    }
+    } as const
     yield* Effect.try({
       try: () => {
         makeFolder(folder)
@@ -86,7 +57,7 @@ export const writeRecord = (
     yield* writeOpLogs(files.ops, record.opLogs)
     yield* writeTimeline(files.timeline, record.timeline)
     yield* writeJournals(files.journal, record)
-    yield* writeTextFile(files.about, [json(about)])
+    yield* writeTextFile(files.about, [json(digested({ ...about, files: yield* digestsIn(folder) }))])
   })
 
 /** Reads a run of that scenario. Errors: a folder without one, a run of another scenario, damaged files. */
@@ -95,23 +66,7 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
     const files = filesIn(folder)
     const bad = (field: string, value: string | undefined, accepted: string) =>
       new InputError({ file: files.about, field, ...(value === undefined ? {} : { value }), accepted })
-    if (!existsSync(files.about))
-      return yield* bad("", undefined, "a folder that exec agree --record wrote to its end")
-    const text = yield* Effect.tryPromise({
-      try: () => readFile(files.about, "utf8"),
-      catch: (cause) => bad("", reasonOf(cause), "a file that can be read")
-    })
-    const written = yield* Effect.try({
-      try: (): unknown => JSON.parse(text),
-      catch: (cause) => bad("", reasonOf(cause), "JSON, as exec agree --record writes it")
-    })
-    const decoded = Schema.decodeUnknownExit(About)(written)
-    if (Exit.isFailure(decoded)) {
-      const wrong = problemsOf(aboutShape, written).find(({ atKey }) => !atKey)
-      const accepted = wrong?.accepted ?? "what exec agree --record writes"
-      return yield* bad(pathText(wrong?.path ?? []), wrong?.value, accepted)
-    }
-    const about = decoded.value
+    const about = yield* readAbout(folder)
     if (about.scenarioDigest !== of.scenarioDigest) {
       const accepted = `a run of "${of.scenario}" with the same settings: give the scenario and --set as they were when it was recorded`
       return yield* bad("scenarioDigest", `a run of "${about.scenario}" (${about.scenarioDigest})`, accepted)
@@ -119,17 +74,7 @@ export const readRecord = (folder: string, of: RunOf): Effect.Effect<RunRecord, 
     const { makespanSeconds, clockErrorSeconds, realLinks, peakBytes, capacityBytes } = about
     if (about.ranks !== of.ranks)
       return yield* bad("ranks", String(about.ranks), `the ${of.ranks} of the scenario`)
-    const counted = peakBytes.map(({ rank }) => rank)
-    if (
-      counted.length !== of.ranks ||
-      new Set(counted).size !== of.ranks ||
-      counted.some((rank) => rank >= of.ranks)
-    )
-      return yield* bad(
-        "peakBytes",
-        `of ranks ${counted.join(", ")}`,
-        `of each of the ${of.ranks} ranks, once`
-      )
+    yield* checkWhole(folder, about)
     const calls = yield* readJournals(files.journal)
     return {
       ...calls,

@@ -1,6 +1,7 @@
 // Checks the structure of an Arrow IPC file before the Arrow library sees it. The library trusts every length and
 // offset it reads: one flipped bit can keep it busy for hours. Walks the same flatbuffers with every bound checked.
 // Layouts: format/File.fbs, Schema.fbs and Message.fbs of Apache Arrow. Knows nothing of columns' meaning.
+import type { FileHandle } from "node:fs/promises"
 import { TraceError } from "./trace-error.ts"
 
 /** Bytes the check wants to see next: whoever drives it reads them from memory or from a file. */
@@ -243,5 +244,16 @@ export const checkArrowFile = function* (file: string, size: number): Generator<
       )
     }
     throw bad(`a damaged Arrow file (${cause.message})`)
+  }
+}
+
+/** As `checkArrowFile`, of an open file. */
+export const checkArrowHandle = async (file: string, handle: FileHandle): Promise<void> => {
+  const { size } = await handle.stat()
+  const check = checkArrowFile(file, size)
+  for (let next = check.next(); next.done !== true;) {
+    const bytes = new Uint8Array(next.value.length)
+    await handle.read(bytes, 0, bytes.length, next.value.offset)
+    next = check.next(bytes)
   }
 }

@@ -10,7 +10,7 @@ import {
 } from "apache-arrow"
 import type * as Effect from "effect/Effect"
 import { open } from "node:fs/promises"
-import { arrowFile, checkArrowFile } from "./arrow-check.ts"
+import { arrowFile, checkArrowFile, checkArrowHandle } from "./arrow-check.ts"
 import {
   checkColumn,
   type Batch,
@@ -252,13 +252,7 @@ export const foldColumnFile = <A>(
   attemptAsync(path, arrowFile, async (signal) => {
     const handle = await open(path, "r")
     try {
-      const { size } = await handle.stat()
-      const check = checkArrowFile(path, size)
-      for (let next = check.next(); next.done !== true;) {
-        const bytes = new Uint8Array(next.value.length)
-        await handle.read(bytes, 0, bytes.length, next.value.offset)
-        next = check.next(bytes)
-      }
+      await checkArrowHandle(path, handle)
       const reader = await RecordBatchReader.from(handle)
       await reader.open()
       const positions = matchSchema(path, format, reader.schema)

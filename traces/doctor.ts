@@ -6,6 +6,7 @@ import { readdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { Profile } from "../core/profile.ts"
 import { counted } from "../core/units.ts"
+import { brokenArrow } from "./broken-arrow.ts"
 import { importCsv } from "./csv.ts"
 import {
   archiveKind,
@@ -28,7 +29,6 @@ import { modelFindings } from "./model-config.ts"
 import { importNcclTests } from "./nccl-tests.ts"
 import { readHead } from "./head.ts"
 import { isZip, otherCompression, unpacked, zipEntries } from "./packed.ts"
-import { readOpLogs } from "./op-log-file.ts"
 import { arrowFormat, ownArrow, ownJson, ownSafetensors, ownTimeline, type OwnFile } from "./own-files.ts"
 import { readProfile } from "./profile-file.ts"
 import { readRoutedSteps } from "./routing-trace.ts"
@@ -40,7 +40,6 @@ import { routingSources, type RoutingSource } from "./routing/sources.ts"
 import { importRouting } from "./routing/import.ts"
 import { isNumpy } from "./routing/npy.ts"
 import type { RoutingReport } from "./routing/tokens.ts"
-import { readTimeline } from "./timeline-file.ts"
 import { decodeText, firstCells } from "./text.ts"
 import { attempt, attemptAsync, type TraceError } from "./trace-error.ts"
 import { readWeights } from "./weights-file.ts"
@@ -48,7 +47,7 @@ import { readWeights } from "./weights-file.ts"
 /** What a file is, and what it is good for. */
 export interface Diagnosis {
   readonly file: string
-  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "result", "run", "checkpoint", "weights", "scenario", "model-config", or what else it is. */
+  /** "kineto", "nccl-tests", "csv", "requests", "routing", "profile", "timeline", "oplog", "journal", "study", "study-journal", "result", "run", "checkpoint", "weights", "scenario", "model-config", or what else it is. */
   readonly kind: string
   /** Whether anything here reads it. */
   readonly readable: boolean
@@ -279,26 +278,19 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
     const broken = yield* brokenArrow(file, format)
     if (found !== undefined && broken === undefined) return found
     return {
-      ...unknown(file, "arrow", "an Arrow file of something else", []),
+      ...unknown(
+        file,
+        format === undefined ? "arrow" : (found?.kind ?? format),
+        format !== undefined
+          ? `${/^[aeiou]/u.test(format) ? "an" : "a"} ${format} that cannot be read`
+          : profile.failure.field === "content"
+            ? "an Arrow file that cannot be read"
+            : "an Arrow file of something else",
+        []
+      ),
       warnings: [broken ?? profile.failure.message]
     }
   })
-
-/** What is wrong with a file of a format that is read here. */
-const brokenArrow = (file: string, format: string | undefined): Effect.Effect<string | undefined> => {
-  const read: Effect.Effect<unknown, TraceError> | undefined =
-    format === "timeline"
-      ? readTimeline(file)
-      : format === "oplog"
-        ? readOpLogs(file)
-        : format === "weights"
-          ? readWeights(file)
-          : undefined
-  if (read === undefined) return Effect.succeed(undefined)
-  return Effect.map(Effect.result(read), (result) =>
-    Result.isFailure(result) ? result.failure.message : undefined
-  )
-}
 
 // ---- tables, requests, routings
 
@@ -493,7 +485,7 @@ const ofSafetensors = (file: string): Effect.Effect<Diagnosis> =>
           uses: [{ what: "generate with them", how: `exec generate <scenario> --weights ${file}` }]
         }
       : {
-          ...unknown(file, "safetensors", "weights in safetensors, of another program", []),
+          ...unknown(file, "safetensors", "weights in safetensors, of another program or damaged", []),
           warnings: [weights.failure.message]
         }
   )

@@ -2,6 +2,7 @@
 // marks (a format's name, the fields of a result), and no reader.
 import { RecordBatchReader } from "apache-arrow"
 import { open } from "node:fs/promises"
+import { checkArrowHandle } from "./arrow-check.ts"
 import type { Use } from "./foreign.ts"
 
 export interface OwnFile {
@@ -33,10 +34,11 @@ const checkpoint: OwnFile = {
   ]
 }
 
-/** What `tandem.format` says in the schema of an Arrow file; undefined where it says nothing, or cannot be read. */
+/** What `tandem.format` says in the schema of an Arrow file, whole or damaged; undefined where it says nothing that can be read. */
 export const arrowFormat = async (file: string): Promise<string | undefined> => {
   const handle = await open(file, "r")
   try {
+    await checkArrowHandle(file, handle)
     const reader = await RecordBatchReader.from(handle)
     await reader.open()
     return reader.schema.metadata.get("tandem.format")
@@ -88,6 +90,12 @@ export const ownJson = (file: string, value: unknown): OwnFile | undefined => {
   if (!isRecord(value)) return undefined
   if (value["format"] === "tandem-checkpoint") return { ...checkpoint, title: "the manifest of a checkpoint" }
   if (value["format"] === "tandem-run") return part("run", "a run that was recorded")
+  if (typeof value["check"] === "string" && isRecord(value["study"]))
+    return {
+      kind: "study-journal",
+      title: "the journal of a study",
+      uses: [{ what: "go on with it", how: "sim study <its file> --out <its folder> --resume" }]
+    }
   const results = Array.isArray(value["rows"]) ? (value["rows"] as ReadonlyArray<unknown>) : [value]
   const saved = results.every((each) =>
     ["digest", "task", "algorithm", "links"].every((name) => isRecord(each) && name in each)

@@ -11,7 +11,7 @@ import { messageOf } from "../../core/message-of.ts"
 import type { Loss } from "../../scenarios/cli/folder-lock.ts"
 import type { Links } from "../job/job.ts"
 import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
-import { printManifest, type Manifest } from "./manifest.ts"
+import { printManifest, type Manifest } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { shardName, writeShard, type ShardEntry } from "./shard.ts"
 
 interface CheckpointOptions {

@@ -11,31 +11,15 @@ import {
   statSync
 } from "node:fs"
 import * as path from "node:path"
+import { checkpointsIn, nameOf } from "../../scenarios/cli/checkpoint/kept.ts"
+import { manifestName } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { appendSync, syncFolder } from "../../traces/atomic-file.ts"
 
-interface KeptStep {
-  readonly step: number
-  readonly folder: string
-}
-
-const nameOf = (step: number): string => `step-${String(step).padStart(10, "0")}`
-const named = /^step-(\d{10})$/u
 const partial = /^\.step-\d{10}\.partial$/u
 
 /** Where the checkpoint of a step is while it is written. */
 export const partialFolder = (folder: string, step: number): string =>
   path.join(folder, `.${nameOf(step)}.partial`)
-
-/** Checkpoints that are whole, oldest first; none where there is no such folder. Throws what the system does. */
-export const checkpointsIn = (folder: string): ReadonlyArray<KeptStep> =>
-  existsSync(folder)
-    ? readdirSync(folder)
-        .flatMap((name) => {
-          const match = named.exec(name)
-          return match === null ? [] : [{ step: Number(match[1]), folder: path.join(folder, name) }]
-        })
-        .toSorted((a, b) => a.step - b.step)
-    : []
 
 /** Says who writes there, while somebody does. */
 export const lockIn = (folder: string): string => path.join(folder, ".lock")
@@ -86,8 +70,6 @@ export const complete = (
   syncFolder(folder)
   return to
 }
-
-export const manifestName = "manifest.json"
 
 /** Removes what was written of a checkpoint that does not come about. */
 export const abandon = (folder: string, step: number): void =>

@@ -5,13 +5,18 @@ import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
 import type { Kept } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
+import { fileDigest } from "../../scenarios/cli/checkpoint/file-digest.ts"
+import {
+  jsonOf,
+  manifestName,
+  readManifest,
+  sha256Of,
+  type Manifest
+} from "../../scenarios/cli/checkpoint/manifest.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
 import type { Continuation } from "../../scenarios/trainable.ts"
 import { SafetensorsFile } from "../../traces/safetensors.ts"
 import type { TraceError } from "../../traces/trace-error.ts"
-import { fileDigest } from "./file-digest.ts"
-import { manifestName } from "./folder.ts"
-import { jsonOf, readManifest, sha256Of, type Manifest } from "./manifest.ts"
 
 /** What a checkpoint must have been written by, for this run to go on from it. */
 interface Successor {

@@ -13,7 +13,7 @@ import {
   wholeNumber
 } from "../../scenarios/cli/command-line.ts"
 import { transports, usualRendezvousTimeout } from "../job/meeting.ts"
-import { recordNames } from "../record-files.ts"
+import { recordNames } from "../../scenarios/cli/record/files.ts"
 import type { AgreeCommandOptions } from "./agree-command.ts"
 import type { BenchCommandOptions } from "./bench-command.ts"
 import type { GenerateCommandOptions } from "./generate-command.ts"

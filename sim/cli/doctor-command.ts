@@ -4,6 +4,7 @@ import * as Result from "effect/Result"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { diagnose, type Diagnosis } from "../../traces/doctor.ts"
+import { heldToOwn } from "./doctor-own.ts"
 
 export interface DoctorCommandOptions {
   readonly json?: boolean
@@ -17,10 +18,10 @@ export const doctorCommand = (file: string, options: DoctorCommandOptions): Prom
     }))
   )
 
-/** What looks like a scenario, held to what scenarios must have. */
+/** What looks like a scenario, held to what scenarios must have; what our commands wrote, to what reads it. */
 const checked = (diagnosis: Diagnosis): Effect.Effect<Diagnosis> =>
   diagnosis.kind !== "scenario"
-    ? Effect.succeed(diagnosis)
+    ? heldToOwn(diagnosis)
     : Effect.map(Effect.result(loadScenario(diagnosis.file, [])), (loaded) =>
         Result.isSuccess(loaded)
           ? diagnosis

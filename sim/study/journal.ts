@@ -36,6 +36,21 @@ const contentOf = (line: string, key: "study" | "finished"): unknown => {
   }
 }
 
+/** What a journal's file is called, where the study is not one of several shards. */
+export const journalName = "journal.jsonl"
+
+/** Of a journal's text, how many of the study's points it has, and how many lines that are no longer what was written; undefined where it does not say of which study it is. */
+export const journalSays = (
+  text: string
+): { readonly points: number; readonly finished: number; readonly damaged: number } | undefined => {
+  const [first = "", ...lines] = text.split("\n")
+  const study = contentOf(first, "study")
+  if (!isRecord(study) || typeof study["points"] !== "number") return undefined
+  const written = lines.filter((line) => line !== "")
+  const finished = written.filter((line) => Array.isArray(contentOf(line, "finished"))).length
+  return { points: study["points"], finished, damaged: written.length - finished }
+}
+
 const headline = ({ identity, points }: StudyHeader) => ({ identity, points })
 
 /**

@@ -15,7 +15,7 @@ import {
 import { hostname, tmpdir } from "node:os"
 import * as path from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { printManifest, type Manifest } from "../../exec/checkpoint/manifest.ts"
+import { printManifest, type Manifest } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { describeNative } from "../native/addon.ts"
 import { manifestIn, newest, refused, stateIn, trained, whole } from "./training.ts"
 

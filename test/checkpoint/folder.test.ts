@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import * as path from "node:path"
 import { afterAll, expect, it } from "vitest"
-import { checkpointsIn, complete, partialFolder } from "../../exec/checkpoint/folder.ts"
+import { complete, partialFolder } from "../../exec/checkpoint/folder.ts"
+import { checkpointsIn } from "../../scenarios/cli/checkpoint/kept.ts"
 
 const folder = mkdtempSync(path.join(tmpdir(), "checkpoint-folder-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import { afterAll, expect, it, vi } from "vitest"
-import type { Manifest } from "../../exec/checkpoint/manifest.ts"
+import type { Manifest } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { RestoredShards } from "../../exec/checkpoint/resume.ts"
 import { writeShard } from "../../exec/checkpoint/shard.ts"
 

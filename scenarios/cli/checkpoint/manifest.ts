@@ -5,10 +5,11 @@ import { readFileSync } from "node:fs"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { Count } from "../../core/fields.ts"
-import { InputError } from "../../core/input-error.ts"
-import { messageOf } from "../../core/message-of.ts"
-import { manifestName } from "./folder.ts"
+import { Count } from "../../../core/fields.ts"
+import { InputError } from "../../../core/input-error.ts"
+import { messageOf } from "../../../core/message-of.ts"
+
+export const manifestName = "manifest.json"
 
 /** Of a run: what decides what it learns, field by field as the scenario has it. */
 const Run = Schema.Record(Schema.String, Schema.Json)

@@ -2,8 +2,8 @@
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import * as Effect from "effect/Effect"
-import { reasonOf } from "../../scenarios/file/source.ts"
-import { InputError } from "../../core/input-error.ts"
+import { reasonOf } from "../../file/source.ts"
+import { InputError } from "../../../core/input-error.ts"
 
 /** Length and SHA-256 (hexadecimal digits) of a file. Fails where it cannot be read. */
 export const fileDigest = (

@@ -1,4 +1,4 @@
-// What the files of a recorded run are called (record-folder.ts), for whoever only names them.
+// What the files of a recorded run are called (about.ts says what they were), for whoever only names them.
 import * as path from "node:path"
 
 const names = { about: "run.json", ops: "ops.arrow", timeline: "timeline.arrow", journal: "journal.arrow" }
