@@ -67,6 +67,20 @@ describe("activations", () => {
     )
   })
 
+  it.each(["fused", "eager", "autocast"])("are kept as the model's own kernels do: %s", async (kernels) => {
+    const model = "model={gpt2: {layers: 2, width: 128, heads: 4}}"
+    const held = async (...sets: ReadonlyArray<string>) => {
+      const result = await ran("gpt2-described.yaml", "algorithm=ddp", model, `kernels=${kernels}`, ...sets)
+      return Result.getOrThrow(result).peakBytes
+    }
+    const stated = await held(`activations={by: ${kernels}}`)
+    expect(await held()).toEqual(stated)
+    expect(await held("activations={}")).toEqual(stated)
+    const again = await held(`activations={by: ${kernels}, recompute: block}`)
+    expect(await held("activations={recompute: block}")).toEqual(again)
+    expect(again.device).toBeLessThan(stated.device)
+  })
+
   it("of an architecture are its sizes alone: a measured step of it says nothing of memory", async () => {
     expect(
       await refusal("measured/sharded-h100.yaml", "activations.of.measured={stepSeconds: 1s}")

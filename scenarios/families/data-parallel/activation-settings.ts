@@ -22,9 +22,9 @@ import { accumulationOf } from "./training-settings.ts"
 export const ActivationSettings = Schema.Struct({
   /**
    * `fused`: this project's kernels and arena. `eager`: PyTorch's, in 16 bits throughout, as under FSDP with a 16-bit
-   * `param_dtype`. `autocast`: PyTorch's with parameters and residual stream in float32.
+   * `param_dtype`. `autocast`: PyTorch's with parameters and residual stream in float32. Default: `keptBy`.
    */
-  by: withDefault(Schema.Literals(["fused", "eager", "autocast"]), "autocast"),
+  by: Schema.optionalKey(Schema.Literals(["fused", "eager", "autocast"])),
   /** The architecture of a profiled model, whose profile does not say it. */
   of: Schema.optionalKey(ArchitectureSettings),
   /** Computed again in the backward pass rather than kept; see `Recompute`. */
@@ -34,6 +34,16 @@ export const ActivationSettings = Schema.Struct({
 })
 export type ActivationSettings = typeof ActivationSettings.Type
 
+/** Whose way of keeping activations counts: as said; else of a described model that of the kernels that it is timed by, of a profile PyTorch's. */
+export const keptBy = ({
+  model,
+  kernels,
+  activations
+}: DataParallelScenario): NonNullable<ActivationSettings["by"]> =>
+  activations?.by ?? (isArchitecture(model) ? kernels : "autocast")
+
+const usualActivations = Schema.decodeUnknownSync(ActivationSettings)({})
+
 /** What a rank keeps beside the model, bytes. */
 interface KeptBytes {
   /** Of activations and gradients together, where gradients come and go. */
@@ -42,9 +52,9 @@ interface KeptBytes {
   readonly bufferBytes: number
 }
 
-/** What the scenario's activations take; undefined where it says nothing of them, or has them as they are by default. */
+/** What the scenario's activations take; undefined where nothing says them, or they lie in this project's arena. */
 export const keptBytes = (
-  { model, activations, training }: DataParallelScenario,
+  scenario: DataParallelScenario,
   profile: Profile,
   planned: PlannedAlgorithm,
   shard: ShardPlan | undefined,
@@ -52,8 +62,11 @@ export const keptBytes = (
   file: string
 ): Effect.Effect<KeptBytes | undefined, InputError> =>
   Effect.gen(function* () {
-    if (activations === undefined) return undefined
-    const { by, of, recompute, gradientAsBucketView } = activations
+    const { model, activations, training } = scenario
+    // Nobody has said what a profiled model is.
+    if (activations === undefined && !isArchitecture(model)) return undefined
+    const by = keptBy(scenario)
+    const { of, recompute, gradientAsBucketView } = activations ?? usualActivations
     const refuse = (field: string, value: unknown, accepted: string) =>
       new InputError({ file, field: `activations.${field}`, value: String(value), accepted })
     if (by === "fused") {

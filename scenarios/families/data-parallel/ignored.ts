@@ -7,7 +7,7 @@ import { defaultOf } from "../../../core/fields.ts"
 import { dtypeBits } from "../../../core/machine/tensor.ts"
 import * as Schema from "effect/Schema"
 import { DataParallelScenario, hostNever } from "./scenario.ts"
-import { ActivationSettings } from "./activation-settings.ts"
+import { keptBy } from "./activation-settings.ts"
 import { ShardSettings } from "./shard-settings.ts"
 import { layerDtypeOf, lossScalingOf } from "./training-settings.ts"
 import type { RunFacts } from "../../family.ts"
@@ -183,7 +183,6 @@ export const costWarnings = (
         `costs have no effect: the times of the model's layers are ${"profile" in model ? "measured" : "stated"}, and no other kernel runs`
       ]
 
-const usualActivations = Schema.decodeUnknownSync(ActivationSettings)({})
 const defaultsOfShards = Schema.decodeUnknownSync(ShardSettings)({})
 
 export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): ReadonlyArray<string> => [
@@ -198,9 +197,6 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...precisionWarnings(scenario),
   ...worldWarnings(scenario.world, scenario.collectives, scenario.shard?.within === "site"),
   ...(dataParallelNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
-  ...(scenario.activations?.by === "fused" && scenario.activations.recompute === "none"
-    ? ["activations.by has no effect: fused is how a described model keeps them by default"]
-    : []),
   ...bucketViewWarnings(scenario),
   ...contradictions(scenario),
   ...(scenario.kernels === "fused" || isArchitecture(scenario.model)
@@ -233,14 +229,11 @@ const programs = {
 }
 
 /** Fields that say of one run that it is two: each is gone by, and together they are of no program. */
-const contradictions = ({
-  model,
-  kernels,
-  activations,
-  shard
-}: DataParallelScenario): ReadonlyArray<string> => {
+const contradictions = (scenario: DataParallelScenario): ReadonlyArray<string> => {
+  const { model, kernels, activations, shard } = scenario
   const warnings: Array<string> = []
-  const by = activations?.by
+  // Of a described model it is the kernels' own, where nobody says it.
+  const by = activations !== undefined && !isArchitecture(model) ? keptBy(scenario) : activations?.by
   if (isArchitecture(model) && by !== undefined && by !== kernels)
     warnings.push(
       `activations.by "${by}" and kernels "${kernels}" are not of one program: memory is that of ${programs[by]}, times are those of ${programs[kernels]}`
@@ -275,15 +268,11 @@ const memoryWarnings = ({ model, activations, memory }: DataParallelScenario): R
       ]
 
 /** Buckets are DDP's, between ranks that have whole models; `fused` counts none. */
-const bucketViewWarnings = ({
-  activations,
-  algorithm,
-  shard,
-  world
-}: DataParallelScenario): ReadonlyArray<string> => {
+const bucketViewWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => {
+  const { activations, algorithm, shard, world } = scenario
   if (activations?.gradientAsBucketView !== true) return []
   const has = algorithm.name === "ddp" && shard === undefined && rankCount(world) !== 1
-  if (has && activations.by !== "fused") return []
+  if (has && keptBy(scenario) !== "fused") return []
   return ["activations.gradientAsBucketView has no effect: no memory of DDP's buckets is counted"]
 }
 
@@ -293,7 +282,7 @@ const realActivationWarnings = ({ activations }: DataParallelScenario): Readonly
   const why = "has no effect: real kernels keep what they need"
   const view = activations.gradientAsBucketView ? [`activations.gradientAsBucketView ${why}`] : []
   // What nobody said is not told as vain.
-  if (activations.by === usualActivations.by) return view
+  if (activations.by === undefined) return view
   if (activations.recompute === "none") return [`activations.by ${why}`, ...view]
   return activations.by === "fused"
     ? view

@@ -11,6 +11,7 @@ import type { LayerCost, PhaseCost, Profile } from "../../../core/profile.ts"
 import { estimateProfile } from "../../estimated-profile.ts"
 import { modelGraph } from "../../model-graph.ts"
 import type { ArchitectureSettings } from "../../sections.ts"
+import { keptBy } from "./activation-settings.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { sizesOf } from "./tokens.ts"
 
@@ -34,19 +35,20 @@ interface Factors {
 
 /** The profile as the scenario's batch and context have it, where `model.recorded` says that it is of others. */
 export const onBatch = (
-  { model, activations, precision }: DataParallelScenario,
+  scenario: DataParallelScenario,
   profile: Profile,
   { device, ops }: Known,
   file: string
 ): Effect.Effect<OnBatch, InputError> =>
   Effect.gen(function* () {
+    const { model, activations, precision } = scenario
     const asRecorded: OnBatch = { profile, estimates: [] }
     if (!("profile" in model) || model.recorded === undefined) return asRecorded
     const refuse = (field: string, value: string, accepted: string) =>
       new InputError({ file, field, value, accepted })
     const said = JSON.stringify(model.recorded)
     const of = activations?.of
-    if (activations === undefined || of === undefined)
+    if (of === undefined)
       return yield* refuse(
         "model.recorded",
         said,
@@ -55,7 +57,7 @@ export const onBatch = (
     const { batch, context } = sizesOf(of)
     const recorded = { batch: model.recorded.batch ?? batch, context: model.recorded.context ?? context }
     if (recorded.batch === batch && recorded.context === context) return asRecorded
-    const { by } = activations
+    const by = keptBy(scenario)
     // `keptBytes` refuses it of a profile.
     if (by === "fused") return asRecorded
     if ("mixtral" in of || precision === "float32" || (device === undefined && ops === undefined))

@@ -29,7 +29,7 @@ export const DataParallelScenario = Schema.Struct({
   world: WorldSettings,
   /** `algorithm: ddp` is short for `algorithm: {name: ddp}`. */
   algorithm: DataParallelSettings,
-  /** What a step keeps for its backward pass; default: as this project's own kernels do, for a described model. */
+  /** What a step keeps for its backward pass; default: as a described model's kernels do. */
   activations: Schema.optionalKey(ActivationSettings),
   /** The model in parts over the ranks of a node, a site or the world; the algorithm is then between those who hold the same part. */
   shard: Schema.optionalKey(ShardSettings),
