@@ -2,6 +2,7 @@
 import { laneCount, laneNames } from "../machine/lane.ts"
 import type { OpId } from "../machine/op.ts"
 import type { OpLogEntry } from "../machine/timeline.ts"
+import { Accesses, type Access } from "./accesses.ts"
 import { describeRow, rowsByRank, type Execution, type Violation } from "./execution.ts"
 
 /** Every op of every log ran: one row, finite times, and no end before its start. */
@@ -102,48 +103,44 @@ export const endedBefore = (entries: ReadonlyArray<OpLogEntry>): Int32Array => {
   return known
 }
 
-/** Whatever reads or writes a tensor is ordered, by edges and lane order, after the last write and the reads it replaces. */
+/**
+ * Whatever reads or writes bytes is ordered, by edges and lane order, after the last write of them and the reads it replaces; of
+ * tensors in one arena, those of others that lie in the same place.
+ */
 export const hazardsOrdered = ({ journals = [], opLogs }: Execution): Violation | undefined => {
   for (const { rank, entries } of journals) {
     const log = opLogs.find((one) => one.rank === rank)
     if (log === undefined) continue
     const known = endedBefore(log.entries)
     const laneOf = (op: OpId): number => log.entries[op]!.lane
-    const writers = new Map<number, OpId>()
-    const readers = new Map<number, Array<OpId>>()
+    const accesses = new Accesses()
     for (const entry of entries) {
       if (entry.kind !== "op") continue
       const { id, op } = entry
       const unordered = (earlier: OpId): boolean => known[id * laneCount + laneOf(earlier)]! < earlier
-      const violation = (earlier: OpId, what: string): Violation => ({
+      const violation = (
+        { op: earlier, tensor: theirs }: Access,
+        does: "reads" | "writes",
+        own: string,
+        name: string
+      ): Violation => ({
         law: "hazardsOrdered",
         rank,
         ops: [earlier, id],
-        message: `rank ${rank}: nothing orders op ${id} "${op.label}" after op ${earlier} "${log.entries[earlier]!.label}", ${what}`
+        message: `rank ${rank}: nothing orders op ${id} "${op.label}" after op ${earlier} "${log.entries[earlier]!.label}", which ${does} ${theirs.name === name ? `the "${name}" that it ${own}` : `"${theirs.name}", in the place of the "${name}" that it ${own}`}`
       })
-      for (const { id: tensor, name } of op.reads) {
-        const writer = writers.get(tensor)
-        if (writer !== undefined && unordered(writer))
-          return violation(writer, `which writes the "${name}" that it reads`)
+      for (const tensor of op.reads) {
+        const writer = accesses.touching(tensor, "writes").find((one) => unordered(one.op))
+        if (writer !== undefined) return violation(writer, "writes", "reads", tensor.name)
       }
-      for (const { id: tensor, name } of op.writes) {
-        const writer = writers.get(tensor)
-        if (writer !== undefined && unordered(writer))
-          return violation(writer, `which writes "${name}" before it`)
-        for (const reader of readers.get(tensor) ?? []) {
-          if (reader !== id && unordered(reader))
-            return violation(reader, `which reads the "${name}" that it overwrites`)
-        }
+      for (const tensor of op.writes) {
+        const writer = accesses.touching(tensor, "writes").find((one) => unordered(one.op))
+        if (writer !== undefined) return violation(writer, "writes", "overwrites", tensor.name)
+        const reader = accesses.touching(tensor, "reads").find((one) => one.op !== id && unordered(one.op))
+        if (reader !== undefined) return violation(reader, "reads", "overwrites", tensor.name)
       }
-      for (const { id: tensor } of op.reads) {
-        const list = readers.get(tensor)
-        if (list === undefined) readers.set(tensor, [id])
-        else list.push(id)
-      }
-      for (const { id: tensor } of op.writes) {
-        writers.set(tensor, id)
-        readers.delete(tensor)
-      }
+      for (const tensor of op.reads) accesses.read(id, tensor)
+      for (const tensor of op.writes) accesses.written(id, tensor)
     }
   }
   return undefined

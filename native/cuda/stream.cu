@@ -235,7 +235,10 @@ void Lane::passed(const Mark& mark) {
   {
     const std::lock_guard lock(marksMutex_);
     launched_ = mark.at;
-    if (mark.event != nullptr) marks_.push_back(mark);
+    if (mark.event != nullptr)
+      marks_.push_back(mark);
+    else if (mark.start != nullptr)
+      spare_.push_back(mark.start);
     awaited = launched_ >= awaited_;
     if (awaited) awaited_ = std::numeric_limits<Point>::max();
   }

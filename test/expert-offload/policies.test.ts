@@ -1,6 +1,7 @@
 // Replacement policies against caches written from their papers, and against closed forms under independent references.
 import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import { Arc } from "../../core/algorithms/expert-offload/cache/arc.ts"
 import { cheHitRatio, topHitRatio } from "../../core/algorithms/expert-offload/closed-forms.ts"
 import { zipf } from "../../core/algorithms/expert-offload/zipf.ts"
 import { countLoads } from "../../core/algorithms/expert-offload/count-loads.ts"
@@ -49,6 +50,46 @@ describe("on single references", () => {
     expect(hits).toBeGreaterThan(1000)
     expect(evictions).toBeGreaterThan(1000)
   })
+})
+
+it("arc's target moves once for a request, however often it asks in vain before, and for none that gives up", () => {
+  let moved = 0
+  const reference = fc.tuple(
+    fc.integer({ min: 0, max: 9 }),
+    fc.array(fc.integer({ min: 0, max: 9 }), { maxLength: 3 })
+  )
+  fc.assert(
+    fc.property(
+      fc.array(reference, { minLength: 40, maxLength: 120 }),
+      fc.integer({ min: 1, max: 6 }),
+      (stream, slots) => {
+        const arc = new Arc(slots)
+        const held = new Set<number>()
+        let misses = 0
+        for (const [id, inVain] of stream) {
+          if (held.has(id)) {
+            arc.hit(id)
+            continue
+          }
+          misses++
+          if (held.size === slots) {
+            for (const other of [id, ...inVain, id])
+              if (!held.has(other)) expect(arc.replace(other, () => false)).toBe("wait")
+            const leaves = arc.replace(id, () => true) as number
+            held.delete(leaves)
+            arc.evicted(leaves)
+          }
+          held.add(id)
+          arc.loaded(id, false)
+        }
+        const references = stream.map(([id]) => id)
+        expect(misses).toBe(naiveArc(references, slots))
+        moved += stream.length - misses
+      }
+    ),
+    { numRuns: 300 }
+  )
+  expect(moved).toBeGreaterThan(1000)
 })
 
 describe("under independent references", () => {

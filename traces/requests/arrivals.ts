@@ -106,7 +106,12 @@ export const momentOf = (file: string, field: string, value: unknown, accepted: 
   const match = date.exec(text)
   const part = (index: number) => Number(match?.[index] ?? Number.NaN)
   const seconds = Date.UTC(part(1), part(2) - 1, part(3), part(4), part(5), part(6)) / 1000
-  if (match === null || !Number.isFinite(seconds)) {
+  // What is no date of the calendar, or no time of a day, rolls over to one.
+  const isDate =
+    match !== null &&
+    Number.isFinite(seconds) &&
+    new Date(1000 * seconds).toISOString().startsWith(`${text.slice(0, 10)}T${text.slice(11, 19)}.`)
+  if (!isDate || part(9) > 23 || part(10) > 59) {
     throw new TraceError({
       file,
       field,

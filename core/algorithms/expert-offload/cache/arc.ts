@@ -7,6 +7,14 @@ const oldest = (ids: Iterable<ExpertId>): ExpertId | undefined => {
   return undefined
 }
 
+/** What the lists say of an expert that comes in, before any leaves for it. */
+interface Adapted {
+  readonly id: ExpertId
+  /** The list of ghosts that remembers it. */
+  readonly remembered: "recent" | "frequent" | undefined
+  readonly target: number
+}
+
 /**
  * T1 holds residents used once, T2 those used again; B1 and B2 remember who left them. A load of a remembered expert moves
  * the target size of T1 towards the list that would have kept it. A prefetched expert enters T1 when it is loaded, and T2
@@ -21,9 +29,8 @@ export class Arc implements ReplacementPolicy {
   readonly #ahead = new Set<ExpertId>()
   /** The paper's p. */
   #target = 0
-  // Which list the expert that is coming in was remembered by, told at `replace` or `loaded`, whichever is first.
-  #adaptedFor: ExpertId | undefined
-  #remembered: "recent" | "frequent" | undefined
+  /** Of the expert that asked for a slot last: what its load makes of the target. Asking again, or in vain, moves nothing. */
+  #asked: Adapted | undefined
 
   constructor(slots: number) {
     this.#slots = slots
@@ -41,26 +48,28 @@ export class Arc implements ReplacementPolicy {
   }
 
   replace(incoming: ExpertId, mayLeave: MayLeave): ExpertId | "wait" {
-    this.#adapt(incoming)
+    this.#asked = this.#adapted(incoming)
+    const { remembered, target } = this.#asked
     const fromRecent =
       this.#recent.size > 0 &&
-      (this.#recent.size > this.#target ||
-        (this.#remembered === "frequent" && this.#recent.size === this.#target) ||
+      (this.#recent.size > target ||
+        (remembered === "frequent" && this.#recent.size === target) ||
         // A full T1 without ghosts gives up its oldest, whatever the target.
-        (this.#remembered === undefined && this.#recent.size === this.#slots))
+        (remembered === undefined && this.#recent.size === this.#slots))
     const [first, second] = fromRecent ? [this.#recent, this.#frequent] : [this.#frequent, this.#recent]
     const victim = firstOf(first, mayLeave)
     return victim === "wait" ? firstOf(second, mayLeave) : victim
   }
 
   loaded(id: ExpertId, ahead: boolean): void {
-    this.#adapt(id)
+    const { remembered, target } = this.#asked?.id === id ? this.#asked : this.#adapted(id)
+    this.#asked = undefined
+    this.#target = target
     this.#recentGhosts.delete(id)
     this.#frequentGhosts.delete(id)
-    if (this.#remembered === undefined) this.#recent.add(id)
+    if (remembered === undefined) this.#recent.add(id)
     else this.#frequent.add(id)
-    if (ahead && this.#remembered === undefined) this.#ahead.add(id)
-    this.#adaptedFor = undefined
+    if (ahead && remembered === undefined) this.#ahead.add(id)
     this.#trim()
   }
 
@@ -70,17 +79,18 @@ export class Arc implements ReplacementPolicy {
     else if (this.#frequent.delete(id)) this.#frequentGhosts.add(id)
   }
 
-  #adapt(incoming: ExpertId): void {
-    if (this.#adaptedFor === incoming) return
-    this.#adaptedFor = incoming
+  /** Fig. 4 of the paper, cases II and III: p moves once for a request that finds its page among the ghosts. */
+  #adapted(id: ExpertId): Adapted {
     const [b1, b2] = [this.#recentGhosts.size, this.#frequentGhosts.size]
-    if (this.#recentGhosts.has(incoming)) {
-      this.#remembered = "recent"
-      this.#target = Math.min(this.#slots, this.#target + Math.max(1, b2 / b1))
-    } else if (this.#frequentGhosts.has(incoming)) {
-      this.#remembered = "frequent"
-      this.#target = Math.max(0, this.#target - Math.max(1, b1 / b2))
-    } else this.#remembered = undefined
+    if (this.#recentGhosts.has(id)) {
+      const target = Math.min(this.#slots, this.#target + Math.max(1, b2 / b1))
+      return { id, remembered: "recent", target }
+    }
+    if (this.#frequentGhosts.has(id)) {
+      const target = Math.max(0, this.#target - Math.max(1, b1 / b2))
+      return { id, remembered: "frequent", target }
+    }
+    return { id, remembered: undefined, target: this.#target }
   }
 
   /** T1 and B1 together remember at most `slots`, all four lists at most twice that. */
