@@ -1,6 +1,5 @@
 // How commands of `exec` run as a job of several processes: started here, or one of those that a launcher has started.
 import { createHash } from "node:crypto"
-import { statSync } from "node:fs"
 import { networkInterfaces } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -14,6 +13,7 @@ import { execute as runEffect, type Outcome } from "../../scenarios/cli/execute.
 import { offerOut, writeError } from "../../scenarios/cli/output.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { fileDigest } from "../../scenarios/cli/checkpoint/file-digest.ts"
+import { statOf } from "../../traces/stat-of.ts"
 import { addressIn, placeIn, tasksWithoutSrun, transportIn, type Place } from "../job/environment.ts"
 import { usualRendezvousTimeout, type TransportWish } from "../job/meeting.ts"
 import { CurrentBackend } from "../backend.ts"
@@ -151,7 +151,7 @@ const inJob = <A, E>(
     }
     for (const { title, file } of files) {
       // What is no file is the plan's: a name that means something to whoever reads it.
-      if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) continue
+      if (statOf(file)?.isFile() !== true) continue
       const { bytes, sha256 } = yield* fileDigest(file)
       alike[title] = `${sha256.slice(0, 16)} of ${bytes} B`
     }

@@ -1,8 +1,8 @@
 // What the command lines of `sim` and `exec` share: how a program describes itself and refuses, options that several commands
 // have, and the exit code that everything ends with. Knows no command.
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander"
-import { statSync } from "node:fs"
 import { messageOf } from "../../core/message-of.ts"
+import { statOf } from "../../traces/stat-of.ts"
 import { OutputError, writeError, writeOut } from "./output.ts"
 import { version } from "./version.ts"
 
@@ -30,20 +30,11 @@ export const someText = (value: string): string => {
   return value
 }
 
-/** Undefined where nothing is there, or cannot be: whoever is to write there says why not. */
-const stateOf = (path: string) => {
-  try {
-    return statSync(path, { throwIfNoEntry: false })
-  } catch {
-    return undefined
-  }
-}
-
 /** A name that says what will be in the file. A pipe or a device may be called anything; a folder is refused elsewhere. */
 const fileNamed =
   (...endings: ReadonlyArray<`.${string}`>) =>
   (value: string): string => {
-    const there = stateOf(value)
+    const there = statOf(value)
     if (!endings.some((ending) => value.endsWith(ending)) && (there === undefined || there.isFile()))
       throw new InvalidArgumentError(`Expected a name that ends in ${endings.join(" or ")}.`)
     return value

@@ -20,6 +20,7 @@ import { isRecord } from "../file/shape.ts"
 import { appendSync } from "../../traces/atomic-file.ts"
 import { isAlive, nameBeside, removeIfCan } from "../../traces/beside.ts"
 import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
+import { statOf } from "../../traces/stat-of.ts"
 import { hasCode } from "../../traces/trace-error.ts"
 
 interface Holder {
@@ -53,7 +54,7 @@ const holderOf = (text: string): Holder | undefined => {
 
 /** A process that has made the file writes into it at once. */
 const torn = (path: string): boolean => {
-  const found = statSync(path, { throwIfNoEntry: false })
+  const found = statOf(path)
   return found !== undefined && Date.now() - found.mtimeMs > 10_000
 }
 

@@ -16,6 +16,7 @@ import { InputError } from "../../core/input-error.ts"
 import { reasonNot } from "../../traces/atomic-file.ts"
 import { nameBeside } from "../../traces/beside.ts"
 import { whyNotWritable } from "../../traces/made-folder.ts"
+import { statOf } from "../../traces/stat-of.ts"
 
 /** An option and the file that it names. */
 type Output = readonly [option: string, file: string | undefined]
@@ -43,7 +44,7 @@ export const requireApart = (
 /** One text for one file, whatever it is called; undefined for pipes and devices, which replace nothing. */
 const placeOf = (file: string): string | undefined => {
   const whole = resolve(file)
-  const there = statSync(whole, { throwIfNoEntry: false })
+  const there = statOf(whole)
   if (there !== undefined) return there.isFile() ? `${there.dev} ${there.ino}` : undefined
   try {
     return join(realpathSync(dirname(whole)), basename(whole))

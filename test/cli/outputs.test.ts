@@ -77,6 +77,29 @@ describe("outputs", () => {
     Effect.runSync(requireApart(devices, [input]))
   })
 
+  it("are held apart from what cannot be looked at, which whoever reads it says", () => {
+    // As root, whom every folder lets in, these stand for one that does not.
+    const loop = path.join(here, "loop.arrow")
+    fs.symlinkSync(loop, loop)
+    const refusals = [
+      [path.join(here, `${"x".repeat(255)}.arrow`), "ENAMETOOLONG"],
+      [loop, "ELOOP"]
+    ] as const
+    const out = path.join(here, "profile.arrow")
+    for (const [file, code] of refusals) {
+      Effect.runSync(requireApart([["--out", `${here}/new`]], [file]))
+      for (const args of [
+        ["run", input, "--set", `model={profile: ${file}}`, "--timeline", `${here}/new.json`],
+        ["import", "kineto", file, "-o", out]
+      ]) {
+        const { status, stderr } = sim(...args)
+        expect(stderr).toMatch(new RegExp(`^sim: (?!an error in tandem)[^\\n]*${code}`, "u"))
+        expect(status).toBe(2)
+      }
+    }
+    fs.rmSync(loop)
+  })
+
   it("are none of the files of a folder, or of a name with stars", () => {
     const tokens = path.join(here, "tokens")
     fs.mkdirSync(tokens)
