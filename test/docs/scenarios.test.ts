@@ -1,13 +1,16 @@
-// docs/scenarios.md against the schemas: every field that a file may have is in the pages, with the defaults that decoding gives.
+// docs/scenarios.md and the pages of tasks against the schemas: every field that a file may have is in them, with the defaults that
+// decoding gives.
 import { globSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { defaultsOf } from "../../core/algorithms/algorithm.ts"
 import { dataParallelAlgorithms } from "../../core/algorithms/data-parallel/algorithms.ts"
 import { tasks } from "../../scenarios/families.ts"
-import type { Shape } from "../../scenarios/file/shape.ts"
-import { shapeFor } from "../../scenarios/scenario-file.ts"
+import { isRecord, type Shape } from "../../scenarios/file/shape.ts"
+import { loadScenario, shapeFor } from "../../scenarios/scenario-file.ts"
+import { scenarioFile } from "../scenario/files.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const page = readFileSync(join(root, "docs/scenarios.md"), "utf8")
@@ -72,4 +75,70 @@ describe("docs/scenarios.md", () => {
         )
     }
   )
+})
+
+describe("the page of a task", () => {
+  // As little as a file may say.
+  const least = {
+    "moe-training": {
+      model: { layers: 1, width: 8, hidden: 8, heads: 1, sequence: 4 },
+      world: { ranks: 1 },
+      algorithm: "tutel"
+    },
+    "expert-offload": {
+      model: { like: "mixtral-8x7b" },
+      routing: { statistics: {} },
+      cache: { slotsPerLayer: 2 },
+      algorithm: "lru"
+    },
+    "kv-serving": {
+      model: { layers: 1, width: 8, heads: 1, ffnWidth: 8 },
+      algorithm: "full",
+      requests: { prompt: 8, output: 2 }
+    }
+  }
+
+  /** Paths of what is in one and not in the other. */
+  const added = (whole: object, part: unknown, path = ""): ReadonlyArray<string> =>
+    Object.entries(whole).flatMap(([name, value]: [string, unknown]) => {
+      const before: unknown = Reflect.get(Object(part), name)
+      if (isRecord(value)) return added(value, before, `${path}${name}.`)
+      return before === undefined ? [`${path}${name}`] : []
+    })
+
+  /** The default of each field of a page's table, whose row may name several of one section and has as many. */
+  const statedIn = (name: string): ReadonlyMap<string, string> => {
+    const text = readFileSync(join(root, "docs", name), "utf8")
+    const [, fields] = /^#+ Fields\n(.*?)^#+ /msu.exec(text)!
+    return new Map(
+      [...fields!.matchAll(/^\| (`.*?) \| (.*?) \|/gmu)].flatMap(([, names, values]) => {
+        const [first, ...others] = [...names!.matchAll(/`([\w.]+)`/gu)].map(([, path]) => path!)
+        const section = first!.slice(0, first!.lastIndexOf(".") + 1)
+        const each = values!.split(", ")
+        return [first!, ...others.map((other) => section + other)].map(
+          (path, at) => [path, each[at] ?? each[0]!] as const
+        )
+      })
+    )
+  }
+
+  // Those of the expression are of all tasks, of a section that has a table of its own, or a file, which is named from elsewhere.
+  it.each([
+    ["moe-training", /^(?:costs\.|world\.|faults|jitter|network|seed|algorithm\.)/u],
+    ["expert-offload", /^(?:costs|jitter|seed|algorithm\.)/u],
+    ["kv-serving", /^(?:faults|jitter|network|seed|algorithm\.)/u]
+  ] as const)("has the fields of %s as they are by default", (task, elsewhere) => {
+    const stated = statedIn(`${task}.md`)
+    const scenario = { task, name: "least", ...least[task] }
+    const file = scenarioFile(JSON.stringify(scenario))
+    const read = (...sets: ReadonlyArray<string>) => Effect.runSync(loadScenario(file, sets))
+    const usual = read()
+    const paths = added(usual, scenario).filter((path) => !elsewhere.test(path))
+    expect(paths.length).toBeGreaterThan(5)
+    for (const path of paths) {
+      const value = stated.get(path)
+      expect(value, path).toBeDefined()
+      expect(read(`${path}=${value}`), path).toEqual(usual)
+    }
+  })
 })

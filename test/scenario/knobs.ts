@@ -478,6 +478,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
       "model.width=64",
       "model.ffnWidth=64"
     ],
+    ["costs.launch", "1us", "100us", "device={name: x, flops: 100TFLOP/s, memoryBandwidth: 1TB/s}"],
     ["costs.step", "1ms", "2ms", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}"],
     ["costs.token", "1us", "2us", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}"],
     ["costs.prefill", "1TFLOP/s", "2TFLOP/s", "costs={step: 1ms, token: 1us, prefill: 1TFLOP/s}"],

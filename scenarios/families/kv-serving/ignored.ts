@@ -45,7 +45,7 @@ const transferWarnings = (scenario: KvServingScenario): ReadonlyArray<string> =>
 
 const launchWarnings = ({ costs }: KvServingScenario, facts: RunFacts | undefined): ReadonlyArray<string> =>
   costs !== undefined &&
-  "ops" in costs &&
+  !("step" in costs) &&
   costs.launch !== undefined &&
   facts !== undefined &&
   !facts.estimates.some(({ source }) => source === "roofline")

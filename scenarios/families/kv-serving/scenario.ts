@@ -137,7 +137,8 @@ const TransferSettings = Schema.Struct({
 
 /** Kernels from a table of measured ones. */
 const MeasuredOpCosts = Schema.Struct({
-  ops: Path,
+  /** Default: those of an NVIDIA H200 that ship. */
+  ops: Schema.optionalKey(Path),
   /** Least time of a kernel that the table lacks; default: the shortest copy in it. */
   launch: Schema.optionalKey(Seconds)
 })
