@@ -11,6 +11,7 @@ import {
   statSync
 } from "node:fs"
 import * as path from "node:path"
+import { messageOf } from "../../core/message-of.ts"
 import { checkpointsIn, nameOf } from "../../scenarios/cli/checkpoint/kept.ts"
 import { manifestName } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { appendSync, syncFolder } from "../../traces/atomic-file.ts"
@@ -24,10 +25,20 @@ export const partialFolder = (folder: string, step: number): string =>
 /** Says who writes there, while somebody does. */
 export const lockIn = (folder: string): string => path.join(folder, ".lock")
 
-/** Removes what a run that was killed left half written. Throws what the system does. */
+/** Removes what a run that was killed left half written. Throws what the system does, and of what cannot be removed its path too. */
 export const clearPartial = (folder: string): void => {
-  for (const name of readdirSync(folder))
-    if (partial.test(name)) rmSync(path.join(folder, name), { recursive: true, force: true })
+  for (const name of readdirSync(folder)) {
+    if (!partial.test(name)) continue
+    const left = path.join(folder, name)
+    try {
+      rmSync(left, { recursive: true, force: true })
+    } catch (cause) {
+      throw new Error(
+        `${left}, which a run that has ended left half written, cannot be removed: ${messageOf(cause)}`,
+        { cause }
+      )
+    }
+  }
 }
 
 /** A file of a checkpoint, and the rank that says it has written it. */

@@ -13,7 +13,7 @@ import { version } from "../../scenarios/cli/version.ts"
 import type { Scenario } from "../../scenarios/families.ts"
 import type { Trainable } from "../../scenarios/trainable.ts"
 import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
-import { hasCode, type TraceError } from "../../traces/trace-error.ts"
+import type { TraceError } from "../../traces/trace-error.ts"
 import { CurrentBackend } from "../backend.ts"
 import { Checkpoints } from "../checkpoint/checkpoints.ts"
 import { clearPartial, lockIn } from "../checkpoint/folder.ts"
@@ -129,10 +129,9 @@ export const filesThere = ({ folder, predecessor }: Asked): ReadonlyArray<string
   [...checkpointsIn(folder), ...(predecessor === undefined ? [] : [predecessor])].flatMap((one) => {
     try {
       return readdirSync(one.folder).map((name) => path.join(one.folder, name))
-    } catch (cause) {
-      // Another run may write there until this one has the lock, and removes its older ones.
-      if (hasCode(cause, "ENOENT")) return []
-      throw cause
+    } catch {
+      // Another run may write there until this one has the lock, and removes its older ones; another user's may be closed.
+      return []
     }
   })
 
