@@ -32,6 +32,13 @@ const vain: ReadonlyArray<readonly [task: string, field: string, set: string, ev
     "shard={within: world, parameterDtype: bfloat16};training.precision=float32",
     false
   ],
+  ["data-parallel", "training.lossScale", "training.lossScale={initial: 1024}", true],
+  [
+    "data-parallel",
+    "training.synchronize",
+    "training={accumulate: 2, synchronize: each};algorithm=local-sgd",
+    true
+  ],
   ["data-parallel", "host", "host={mode: eager}", true],
   ["data-parallel", "costs", "costs=x.arrow", true],
   ["data-parallel", "precision", "precision=float16", true],

@@ -138,6 +138,12 @@ const synchronizeWarnings = ({
   return shard === undefined && "period" in algorithm ? [`${none} ${algorithm.name} sends no gradients`] : []
 }
 
+/** What `training` says in vain, on either machine. */
+const trainingWarnings = (scenario: DataParallelScenario): ReadonlyArray<string> => [
+  ...lossScaleWarnings(scenario),
+  ...synchronizeWarnings(scenario)
+]
+
 /** Layers of which no launches are known are one op each, launched within the time that was measured or stated. */
 export const launchWarnings = (
   { host }: DataParallelScenario,
@@ -205,8 +211,7 @@ export const ignored = (scenario: DataParallelScenario, facts?: RunFacts): Reado
   ...shardWarnings(scenario),
   ...shardCollectiveWarnings(scenario),
   ...clipWarnings(scenario),
-  ...lossScaleWarnings(scenario),
-  ...synchronizeWarnings(scenario),
+  ...trainingWarnings(scenario),
   ...wireWarnings(scenario),
   // Checkpoints are copies on the host.
   ...(scenario.checkpoint === undefined ? hostMemoryWarnings(scenario.memory) : []),
@@ -317,6 +322,7 @@ export const ignoredByExec = (
     : [
         "precision has no effect on a real run, but that algorithms plan with it: kernels go by training.precision"
       ]),
+  ...trainingWarnings(scenario),
   ...(alsoSimulated ? [] : gatheredWarnings(scenario)),
   ...(scenario.checkpoint?.storage === undefined
     ? []
