@@ -70,6 +70,8 @@ export interface Simulable<A = unknown> {
   readonly record?: boolean | undefined
   /** What reads give, where no values are calculated. */
   readonly source?: ReadSource | undefined
+  /** Steps that each rank takes in all, where the program has steps: by them is told how far a run is. */
+  readonly steps?: number | undefined
 }
 
 /** A simulated rank that has finished, and how many ranks it stands for. */

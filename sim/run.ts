@@ -18,7 +18,11 @@ export interface RunOptions {
   readonly loader: Loader
   /** Keep the timeline and op logs. */
   readonly record?: boolean
+  /** Told now and then how many of its steps a run has ended, where it has steps. */
+  readonly onSteps?: OnSteps
 }
+
+type OnSteps = (ended: number, of: number) => void
 
 /** A scenario that has been run: its result with the family's figures, and what they were made of. */
 export interface Run<P extends Prepared = Prepared> {
@@ -38,8 +42,13 @@ type ValueOf<P> = P extends { readonly simulable: Simulable<infer A> } ? A : unk
 export const simulator = <A>({
   faults = [],
   capacityBytes = {},
+  steps,
+  onSteps,
   ...simulable
-}: Simulable<A>): Effect.Effect<SimulationResult<A>, MachineError> =>
+}: Simulable<A> & { readonly onSteps?: OnSteps | undefined }): Effect.Effect<
+  SimulationResult<A>,
+  MachineError
+> =>
   simulate({
     ...simulable,
     symmetric: simulable.symmetric ?? true,
@@ -47,7 +56,8 @@ export const simulator = <A>({
     jitter: simulable.jitter ?? 0,
     seed: simulable.seed ?? 0,
     capacityBytes,
-    faults: faults.length === 0 ? undefined : new Faults(faults)
+    faults: faults.length === 0 ? undefined : new Faults(faults),
+    onSteps: steps === undefined || onSteps === undefined ? undefined : (ended) => onSteps(ended, steps)
   })
 
 /** What a host with the simulator gives to families. */
@@ -57,11 +67,16 @@ export const hostOf = (loader: Loader): Host => ({ loader, simulator })
 export const runPrepared = <A, F extends object, P extends Prepared<A, F>>(
   { task, name, algorithm }: AnyScenario,
   prepared: P & Prepared<A, F>,
-  record = false
+  record = false,
+  onSteps?: OnSteps
 ): Effect.Effect<Run<P>, MachineError> =>
   Effect.gen(function* () {
     const { simulable } = prepared
-    const simulated = yield* simulator({ ...simulable, record: record || simulable.record === true })
+    const simulated = yield* simulator({
+      ...simulable,
+      record: record || simulable.record === true,
+      onSteps
+    })
     const summary = yield* prepared.summarise(simulated, simulator)
     const { figures, fromSeconds, toSeconds, steps, warmupSteps, network, collectives } = summary
     const { ranks } = simulated
@@ -104,13 +119,13 @@ export const runFamily = <S extends AnyScenario, P extends Prepared>(
   family: Family<S, P>,
   scenario: S,
   file: string,
-  { loader, record }: RunOptions
+  { loader, record, onSteps }: RunOptions
 ): Effect.Effect<Run<P>, InputError | MachineError> =>
   Effect.gen(function* () {
     const run = (one: S, recorded: boolean | undefined) =>
       Effect.gen(function* () {
         const prepared = yield* family.prepare(one, file, hostOf(loader))
-        const ran = yield* runPrepared(one, prepared, recorded)
+        const ran = yield* runPrepared(one, prepared, recorded, onSteps)
         const notes = family.fileFields.flatMap((field) =>
           textsAt(one, field).flatMap((named) => loader.notes(file, named))
         )

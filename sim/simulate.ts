@@ -63,6 +63,8 @@ export interface Simulation<A> {
   /** Groups that the program's ranks meet in: where those alike are not composed alike, every rank is simulated by itself. */
   readonly groups?: ReadonlyArray<Group> | undefined
   readonly record?: boolean
+  /** Told now and then how many steps all ranks have ended. */
+  readonly onSteps?: ((ended: number) => void) | undefined
   /** Carry tensor values: every op's reference implementation runs. */
   readonly values?: InitialValues | undefined
   /** With `values`: stands beside every collective, and may replace its results. */
@@ -273,12 +275,22 @@ class Run<A> {
     }
     return Effect.gen({ self: this }, function* () {
       // Between two stretches, and nowhere else, whoever runs the simulation is heard: an interruption ends it there.
-      while (goOn()) yield* Effect.yieldNow
+      while (goOn()) {
+        this.#simulation.onSteps?.(this.#stepsEnded())
+        yield* Effect.yieldNow
+      }
       if (unfinished > 0 && failure === undefined && this.#running > 0)
         return yield* Effect.die(this.#suspendedElsewhere())
       if (failure !== undefined) return yield* failure as Exit.Exit<never, MachineError>
       return this.#result(fibers.map((fiber) => valueOf(fiber)))
     }).pipe(Effect.ensuring(Effect.sync(() => this.#interrupt(fibers))))
+  }
+
+  #stepsEnded(): number {
+    return this.#machines.reduce(
+      (least, { stepEndSeconds }) => Math.min(least, stepEndSeconds.length),
+      Infinity
+    )
   }
 
   /** Programs that a run leaves behind that has failed, or is interrupted, give back what they hold: no time passes for them. */

@@ -21,6 +21,7 @@ import { labelOf, lastName } from "../study/label.ts"
 import type { StudyRow } from "../study/result.ts"
 import { saysResult, whyNotResult, type SavedResult } from "../study/saved.ts"
 import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
+import { simulating } from "./simulating.ts"
 import { alignColumns } from "../../scenarios/table.ts"
 
 export interface CompareCommandOptions {
@@ -111,7 +112,9 @@ const notChanged = (file: string, sets: ReadonlyArray<string>) =>
 /** A scenario; one whose run comes to no end, or is refused, takes no other's numbers away. */
 const runOf = (label: string, file: string, sets: ReadonlyArray<string>) =>
   Effect.map(loadLocatedScenario(file, sets), ({ scenario, locate }): Candidate => {
-    const compared = runScenario(scenario, file, { loader: new Loader() }).pipe(
+    const compared = simulating((onSteps) =>
+      runScenario(scenario, file, { loader: new Loader(), onSteps })
+    ).pipe(
       Effect.map(({ result }): Compared => ({ label, result: withIgnoredFields(result, scenario) })),
       Effect.catch((error) => {
         const refused = error instanceof InputError ? locate(error) : undefined

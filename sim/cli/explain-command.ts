@@ -12,6 +12,7 @@ import { loadLocatedScenario } from "../../scenarios/scenario-file.ts"
 import { section } from "../../scenarios/table.ts"
 import { execute, json, said } from "../../scenarios/cli/execute.ts"
 import { counted } from "../../core/units.ts"
+import { simulating } from "./simulating.ts"
 
 export interface ExplainCommandOptions {
   readonly set: ReadonlyArray<string>
@@ -23,10 +24,9 @@ export const explainCommand = (file: string, options: ExplainCommandOptions): Pr
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
-      const run = yield* runScenario(scenario, file, {
-        loader: new Loader(),
-        record: true
-      }).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
+      const run = yield* simulating((onSteps) =>
+        runScenario(scenario, file, { loader: new Loader(), record: true, onSteps })
+      ).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
       const { result, timeline } = run
       if (timeline === undefined) return yield* Effect.die(new Error("a recorded run has no timeline"))
       const known = [...new Set(timeline.rank)].toSorted((a, b) => a - b)

@@ -12,6 +12,7 @@ import { requireApart } from "../../scenarios/cli/outputs.ts"
 import { filesOf } from "../../scenarios/named-files.ts"
 import { failureOf } from "../study/failure.ts"
 import { printRun } from "./print-run.ts"
+import { simulating } from "./simulating.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 
@@ -43,7 +44,7 @@ export const runCommand = (file: string, options: RunCommandOptions): Promise<nu
       )
       const record = options.timeline !== undefined || options.record !== undefined
       const ran = yield* Effect.result(
-        runScenario(scenario, file, { loader: new Loader(), record }).pipe(
+        simulating((onSteps) => runScenario(scenario, file, { loader: new Loader(), record, onSteps })).pipe(
           Effect.mapError((error) => (error instanceof InputError ? locate(error) : error))
         )
       )

@@ -25,8 +25,8 @@ algorithm: ddp
 `
 )
 
-const refusal = (file: string, ...set: ReadonlyArray<string>): string =>
-  Effect.runSync(
+const refusal = async (file: string, ...set: ReadonlyArray<string>): Promise<string> => {
+  const error = await Effect.runPromise(
     Effect.flip(
       Effect.gen(function* () {
         const { scenario, locate } = yield* loadLocatedScenario(file, set)
@@ -35,11 +35,14 @@ const refusal = (file: string, ...set: ReadonlyArray<string>): string =>
         )
       })
     )
-  ).message
+  )
+  return error.message
+}
 
 const offload = path.join(shipped, "expert-offload.yaml")
 const serving = path.join(shipped, "kv-serving.yaml")
 const moe = path.join(shipped, "moe-training.yaml")
+const skew = path.join(shipped, "moe-skew.yaml")
 
 describe("sizes that no process can hold", () => {
   it.each([
@@ -58,9 +61,17 @@ describe("sizes that no process can hold", () => {
     [offload, ["workload.batch=1000"], "workload.decodeTokens: 48", "fewer choices of experts for each"],
     [offload, ["decodeTokens=1000000"], "workload.decodeTokens: 1000000", "at most 62436 with 64 choices"],
     [serving, ["requests.count=10000000"], "requests.count: 10000000", "from 1 to 1000000"],
-    [moe, ["model.layers=10000", "model.experts=10000"], "model.layers: 10000", "at most 100 with 10000"]
-  ])("%s %j", (file, set, said, accepted) => {
-    const message = refusal(file, ...set)
+    [moe, ["model.layers=10000", "model.experts=10000"], "model.layers: 10000", "at most 100 with 10000"],
+    // On 4 ranks of a node, in 2 layers and, with two more, 5 steps.
+    [skew, ["model.experts=4096"], "model.experts: 4096", "at most 2500 with 40 products of each"],
+    [
+      offload,
+      ["algorithm=layer-ring", "model.experts=4096"],
+      "model.experts: 4096",
+      "at most 1275 with 1568 loads of each in a ring"
+    ]
+  ])("%s %j", async (file, set, said, accepted) => {
+    const message = await refusal(file, ...set)
     expect(message).toContain(said)
     expect(message).toContain(accepted)
   })

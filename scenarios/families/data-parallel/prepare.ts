@@ -425,6 +425,7 @@ export const prepare = (
         jitter,
         seed,
         capacityBytes: memory,
+        steps: warmupSteps + steps,
         symmetric: planned.ranksDiffer !== true && !inTurns(scenario, shard),
         groups: groupsOf(shard)
       },

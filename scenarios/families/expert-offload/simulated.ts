@@ -11,6 +11,7 @@ import type { ReadSource } from "../../../core/machine/machine.ts"
 import { formatBytes } from "../../../core/units.ts"
 import { oneRank } from "../../../core/world.ts"
 import type { Host, Prepared } from "../../family.ts"
+import { mostStreamed, requireHeld } from "../../sizes.ts"
 import { offloadCosts } from "./costs.ts"
 import { figuresOf, type Figures, type Stretch } from "./figures.ts"
 import { planScenario, type PlannedScenario } from "./prepare.ts"
@@ -43,8 +44,16 @@ export const prepare = (
   file: string,
   { loader }: Host
 ): Effect.Effect<PreparedOffload, InputError> =>
-  Effect.map(planScenario(scenario, file, loader), (planned) => {
+  Effect.gen(function* () {
+    const planned = yield* planScenario(scenario, file, loader)
     const { model, workload, routing, demand, slots, scope } = planned
+    if (scenario.algorithm.name === "layer-ring")
+      yield* requireHeld(
+        { file, field: "model.experts", value: model.experts },
+        model.layers * stepsOf(workload).length,
+        mostStreamed,
+        "loads of each in a ring, one in each layer and step"
+      )
     return {
       planned,
       simulable: {
@@ -63,6 +72,7 @@ export const prepare = (
         seed: scenario.seed,
         capacityBytes: scenario.memory,
         source: sourceOf(routing, workload),
+        steps: stepsOf(workload).length,
         // The figures are of the timeline.
         record: true
       },

@@ -6,6 +6,7 @@ import type { InputError } from "../../../core/input-error.ts"
 import type { Host, Prepared } from "../../family.ts"
 import { unmeasuredFaultWarnings } from "../../ignored.ts"
 import { resolveFaults } from "../../resolve.ts"
+import { mostRoutedExperts, requireHeld } from "../../sizes.ts"
 import { measuredSteps, type StepFigures } from "../../step-figures.ts"
 import { diagnose, diagnosisLines } from "./diagnosis.ts"
 import { planScenario, type PlannedScenario } from "./prepare.ts"
@@ -36,6 +37,13 @@ export const prepare = (
     const { world, model, costs, collectives, planned } = resolved
     const { steps } = scenario
     const dropless = model.capacityFactor === "dropless"
+    if (dropless)
+      yield* requireHeld(
+        { file, field: "model.experts", value: model.experts },
+        model.layers * moeGroups(world, 0).perNode * (warmupSteps + steps + 2),
+        mostRoutedExperts,
+        "products of each without a capacity, in layers, on ranks of a node and in steps"
+      )
     const sizes = {
       ranks: world.size,
       tokens: planned.costs.shares.tokens,
@@ -62,6 +70,7 @@ export const prepare = (
         jitter: scenario.jitter,
         seed: scenario.seed,
         capacityBytes: scenario.memory,
+        steps: warmupSteps + steps,
         // Ranks with different numbers of rows, or at different speeds, meet each other in groups of their own.
         symmetric: !dropless && faults.length === 0,
         // Nor do nodes of unlike sites stand for each other.
