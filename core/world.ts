@@ -9,6 +9,8 @@ export interface LinkSpec {
   readonly bytesPerSecond: number
   /** One-way delay of crossing it, seconds. */
   readonly latencySeconds: number
+  /** Most bytes of one rank's to another that may be on their way across it, over all connections of the two. Default: any. */
+  readonly windowBytes?: number | undefined
 }
 
 export interface Site {
@@ -55,11 +57,13 @@ export interface World {
   readonly all: Group
 }
 
-const requireLink = (name: string, { bytesPerSecond, latencySeconds }: LinkSpec): void => {
+const requireLink = (name: string, { bytesPerSecond, latencySeconds, windowBytes }: LinkSpec): void => {
   if (!(bytesPerSecond >= 0))
     throw new RangeError(`${name}: bytesPerSecond is ${bytesPerSecond}; expected at least 0, or Infinity`)
   if (!(latencySeconds >= 0 && latencySeconds < Infinity))
     throw new RangeError(`${name}: latencySeconds is ${latencySeconds}; expected a time of at least 0`)
+  if (windowBytes !== undefined && !(windowBytes > 0))
+    throw new RangeError(`${name}: windowBytes is ${windowBytes}; expected more than 0`)
 }
 
 /** Times on a link of no number are none, and would be compared like any others. */

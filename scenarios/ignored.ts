@@ -11,7 +11,7 @@ import type {
 } from "./sections.ts"
 import { neverDone, type HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
-import { formatSeconds } from "../core/units.ts"
+import { formatBandwidth, formatBytes, formatSeconds } from "../core/units.ts"
 import { nodesOf, rankCount } from "./world.ts"
 
 const byPeakRates = ({ estimates }: RunFacts): boolean =>
@@ -137,8 +137,72 @@ export const worldWarnings = (
     if (link !== undefined && "mtu" in link && link.mtu !== undefined && link.bandwidth === Infinity)
       warnings.push(`world.links.${tier}.mtu has no effect: that link's bandwidth is unlimited`)
   }
-  return warnings
+  return [...warnings, ...windowWarnings(world)]
 }
+
+/** More than this on the way is more than what TCP's windows and NCCL's buffers have room for as they come: eight connections of 4 MiB. */
+const usualWindowBytes = 2 ** 25
+
+/** The ways of messages over a tier's links. */
+interface Trip {
+  readonly tier: "intra" | "inter" | "wan"
+  readonly latency: number
+  readonly window: number | undefined
+  /** What is said of the way elsewhere bounds what is on it. */
+  readonly bounded: boolean
+  /** Bytes/s of the tier's link, and of all links of the way. */
+  readonly bandwidth: number
+  readonly through: number
+  /** Seconds, of a way that goes no farther, and of the longest. */
+  readonly roundTrip: number
+  readonly longest: number
+}
+
+const tripsOf = ({ intra, inter, wan }: WorldSettings["links"]): ReadonlyArray<Trip> => {
+  const near = { bounded: false, through: Infinity }
+  const roundTrip = 2 * inter.latency
+  const inside: Trip = { ...near, tier: "intra", window: undefined, ...intra, ...both(2 * intra.latency) }
+  const between: Trip = { ...near, tier: "inter", window: undefined, ...inter, ...both(roundTrip) }
+  if (wan === undefined) return [inside, between]
+  // How far pairs of sites are a file says.
+  if ("pairs" in wan) return [inside, { ...between, longest: Infinity }]
+  const abroad = roundTrip + 2 * wan.latency
+  return [
+    inside,
+    { ...between, longest: abroad },
+    {
+      tier: "wan",
+      window: undefined,
+      ...wan,
+      ...both(abroad),
+      bounded: inter.window !== undefined,
+      through: inter.bandwidth
+    }
+  ]
+}
+
+const both = (seconds: number) => ({ roundTrip: seconds, longest: seconds })
+
+/** Windows that never bound a message, and long ways of which nobody says how much may be on them. */
+const windowWarnings = ({ links }: WorldSettings): ReadonlyArray<string> =>
+  tripsOf(links).flatMap(({ tier, latency, window, bounded, bandwidth, through, roundTrip, longest }) => {
+    const field = `world.links.${tier}.window`
+    if (window === undefined) {
+      const rate = Math.min(bandwidth, through)
+      const bytes = roundTrip > 0 && latency < latencyOfNoLink && !bounded ? rate * roundTrip : 0
+      return bytes > usualWindowBytes && bytes < Infinity
+        ? [
+            `world.links.${tier}: ${formatBandwidth(rate)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (${field})`
+          ]
+        : []
+    }
+    if (longest === 0) return [`${field} has no effect: there is no round trip, for there is no latency`]
+    return window >= bandwidth * longest
+      ? [
+          `${field} has no effect: the link's bandwidth lets no more than ${formatBytes(bandwidth * longest)} be on the way in a round trip`
+        ]
+      : []
+  })
 
 /** `never`: what programs of the scenario do not do. */
 export const hostWarnings = (

@@ -119,20 +119,27 @@ export const ModelSettings = Schema.Union([
 ])
 export type ModelSettings = typeof ModelSettings.Type
 
+/** Most bytes of one rank's to another that may be on their way across a link: TCP's window times connections, or buffers of the software. */
+const Window = Bytes.check(Schema.isGreaterThan(0))
+
 export const LinkSettings = Schema.Struct({
   /** A link that is down for a while is a fault. */
   bandwidth: withDefault(Bandwidth.check(Schema.isGreaterThan(0)), "unlimited"),
   /** One way. */
   latency: withDefault(Seconds, 0),
   /** Largest IP packet of TCP over Ethernet, bytes: its headers take their share of the bandwidth. Default: none do. */
-  mtu: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 576, maximum: 65535 })))
+  mtu: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 576, maximum: 65535 }))),
+  window: Schema.optionalKey(Window)
 })
 
 /**
  * Links between sites: one uplink per site, or a link for each pair of sites. `pairs` is a file that has for "A-B"
  * [round trip in ms, Gbit/s]; of both directions, unless "B-A" is there too.
  */
-const WanSettings = Schema.Union([Schema.Struct({ pairs: Path }), LinkSettings])
+const WanSettings = Schema.Union([
+  Schema.Struct({ pairs: Path, window: Schema.optionalKey(Window) }),
+  LinkSettings
+])
 
 /** As many on every node, or of each node of a site, in order. */
 const RanksPerNode = Schema.Union([Ranks, Schema.Array(Ranks).check(Schema.isMinLength(1))])

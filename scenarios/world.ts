@@ -147,9 +147,10 @@ export const resolveWorld = (
     const nameOf = (site: number): string => (typeof sites === "number" ? `site ${site}` : sites[site]!.name)
     const built = nodesOf(settings).map((nodes, site): Site => ({ name: nameOf(site), nodes }))
 
-    const spec = ({ bandwidth, latency, mtu }: typeof LinkSettings.Type): LinkSpec => ({
+    const spec = ({ bandwidth, latency, mtu, window }: typeof LinkSettings.Type): LinkSpec => ({
       bytesPerSecond: deliveredOf(bandwidth, mtu),
-      latencySeconds: latency
+      latencySeconds: latency,
+      ...(window === undefined ? {} : { windowBytes: window })
     })
     const wan = links.wan
     if (wan === undefined || !("pairs" in wan)) {
@@ -173,5 +174,13 @@ export const resolveWorld = (
         }
       }
     }
-    return makeWorld(built, { intra: spec(links.intra), inter: spec(links.inter), wan: pairs })
+    const windowed = pairs.pairs.map(({ link, ...pair }) => ({
+      ...pair,
+      link: wan.window === undefined ? link : { ...link, windowBytes: wan.window }
+    }))
+    return makeWorld(built, {
+      intra: spec(links.intra),
+      inter: spec(links.inter),
+      wan: { pairs: windowed }
+    })
   })

@@ -5,7 +5,7 @@ import type { Op } from "../core/machine/op.ts"
 import { legsOf, messageOf, type CollectiveOptions, type Leg } from "../core/wire/legs.ts"
 import type { Group } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
-import { latencyKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
+import { beginningKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
 import type { Network, Phase } from "../core/wire/network.ts"
 import { composedAlike, type Classes } from "../core/wire/symmetry.ts"
 
@@ -41,7 +41,9 @@ export class Collectives {
   readonly #joined = new Map<Meeting, Joined>()
   readonly #legs = new Map<Op, Routed>()
   readonly #routes = new Map<Phase, Route>()
-  readonly #latencies: Array<() => number> = []
+  /** How flows begin whose links vary. */
+  readonly #beginnings: Array<() => { readonly latencySeconds: number; readonly bytesPerSecondMax: number }> =
+    []
   readonly #notes = new Map<string, Estimate>()
   /** Told when all members have joined a collective: what each submitted, in group order, and its last activity. */
   onMet:
@@ -56,7 +58,7 @@ export class Collectives {
     this.#ranks = ranks
     this.#options = options
     this.linkBytes = new Float64Array(network.links.length)
-    if (options.linksVary === true) engine.latencyOf = (key) => this.#latencies[key]!()
+    if (options.linksVary === true) engine.beginningOf = (key) => this.#beginnings[key]!()
   }
 
   get estimates(): ReadonlyArray<Estimate> {
@@ -146,10 +148,13 @@ export class Collectives {
     return { first, last, waitSeconds }
   }
 
-  #latency({ phase, softwareSeconds, softwareNowSeconds }: Leg): number {
+  #latency({ phase, softwareSeconds, softwareNowSeconds, bytesPerSecondMaxNow }: Leg): number {
     if (this.#options.linksVary !== true) return phase.latencySeconds + softwareSeconds
-    this.#latencies.push(() => phase.latencyNowSeconds() + softwareNowSeconds())
-    return latencyKey(this.#latencies.length - 1)
+    this.#beginnings.push(() => ({
+      latencySeconds: phase.latencyNowSeconds() + softwareNowSeconds(),
+      bytesPerSecondMax: bytesPerSecondMaxNow()
+    }))
+    return beginningKey(this.#beginnings.length - 1)
   }
 
   /** Flows of a collective; the same for every submission of one op. */

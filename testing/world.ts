@@ -19,14 +19,16 @@ export const latencies = ["0s", "5us", "100us", "1ms", "40ms", "150ms"] as const
 const gigabit = 125e6
 const specs = {
   bytesPerSecond: [Infinity, 100, 10, 1, 0.333, 0.1, 0.01].map((gigabits) => gigabits * gigabit),
-  latencySeconds: [0, 5e-6, 1e-4, 1e-3, 0.04, 0.15]
+  latencySeconds: [0, 5e-6, 1e-4, 1e-3, 0.04, 0.15],
+  windowBytes: [undefined, undefined, undefined, 4e6, 65536]
 }
 
-/** One direction of a link: unlimited, fast or slow; without delay, near or across an ocean. */
+/** One direction of a link: unlimited, fast or slow; without delay, near or across an ocean; now and then with a window. */
 export const link = (): fc.Arbitrary<LinkSpec> =>
   fc.record({
     bytesPerSecond: fc.constantFrom(...specs.bytesPerSecond),
-    latencySeconds: fc.constantFrom(...specs.latencySeconds)
+    latencySeconds: fc.constantFrom(...specs.latencySeconds),
+    windowBytes: fc.constantFrom(...specs.windowBytes)
   })
 
 /** How large a world is. */

@@ -90,8 +90,10 @@ export interface Leg {
   readonly softwareSeconds: number
   /** The same with the links as they are now, after `Network.setLink`. */
   readonly softwareNowSeconds: () => number
-  /** The software's rate, flow bytes per second; Infinity where nothing was measured. */
+  /** What bounds the flow beside its links' bandwidths, flow bytes per second: the software's rate where measured, windows. Infinity: nothing. */
   readonly bytesPerSecondMax: number
+  /** The same with the links as they are now. */
+  readonly bytesPerSecondMaxNow: () => number
   /** How fast the bytes flow with only this collective, and those alike, on the links. */
   readonly aloneBytesPerSecond: number
 }
@@ -105,7 +107,7 @@ interface Legs {
 }
 
 /** Flow bytes per second of a phase that has its links to itself; of a link by itself `bytesPerSecond` says them. */
-const linkRate = ({ links, weights }: Phase, bytesPerSecond: (link: number) => number): number => {
+export const linkRate = ({ links, weights }: Phase, bytesPerSecond: (link: number) => number): number => {
   let rate = Infinity
   links.forEach((link, i) => {
     rate = Math.min(rate, bytesPerSecond(link) / weights[i]!)
@@ -160,7 +162,14 @@ export const legsOf = (
   let waitSeconds = stated ?? 0
   const legs = phases.map((phase, index): Leg => {
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
-    const wireRate = linkRate(beside[index]!, (link) => network.links[link]!.spec.bytesPerSecond)
+    const wire = linkRate(beside[index]!, (link) => network.links[link]!.spec.bytesPerSecond)
+    const wireNow = (): number => linkRate(beside[index]!, (link) => network.bytesPerSecondNow(link))
+    /** Infinity where no window holds anything back. */
+    const windowRate = (rate: number): number => {
+      const [held, free] = [phase.held(bytes, rate), bytes === 0 ? 0 : bytes / rate]
+      return held > free ? bytes / held : Infinity
+    }
+    const wireRate = Math.min(wire, windowRate(wire))
     const { like } = phase
     // Uneven ones between nodes may move nothing.
     const stays = uneven === undefined ? network.staysInside(phase) : network.onOneNode(ranks)
@@ -170,19 +179,21 @@ export const legsOf = (
     if (ceiling === undefined) {
       if (table !== undefined) lacking.add(like.kernel)
       const softwareNowSeconds = () => 0
-      const bytesPerSecondMax = Infinity
       return {
         phase,
         bytes,
         softwareSeconds: 0,
         softwareNowSeconds,
-        bytesPerSecondMax,
+        bytesPerSecondMax: windowRate(wire),
+        bytesPerSecondMaxNow: () => windowRate(wireNow()),
         aloneBytesPerSecond: wireRate
       }
     }
     outside ||= !ceiling.inside
     const flowing = ceiling.seconds - ceiling.latencySeconds
-    const bytesPerSecondMax = flowing > 0 ? bytes / flowing : Infinity
+    const softwareRate = flowing > 0 ? bytes / flowing : Infinity
+    const bytesPerSecondMaxNow = (): number => Math.min(softwareRate, windowRate(wireNow()))
+    const bytesPerSecondMax = Math.min(softwareRate, windowRate(wire))
     // Where links alone take longer than what was measured, none of the software's time is left over.
     const softwareAt = (rate: number): number =>
       Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - (rate === Infinity ? 0 : bytes / rate)))
@@ -190,9 +201,9 @@ export const legsOf = (
       phase,
       bytes,
       softwareSeconds: softwareAt(wireRate),
-      softwareNowSeconds: () =>
-        softwareAt(linkRate(beside[index]!, (link) => network.bytesPerSecondNow(link))),
+      softwareNowSeconds: () => softwareAt(Math.min(wireNow(), windowRate(wireNow()))),
       bytesPerSecondMax,
+      bytesPerSecondMaxNow,
       aloneBytesPerSecond: Math.min(bytesPerSecondMax, wireRate)
     }
     if (stated === undefined)

@@ -17,6 +17,7 @@ import { Delays } from "./delays.ts"
 import { hierarchyOver } from "./hierarchy.ts"
 import { pairLinks } from "./pair-links.ts"
 import type { Classes, Symmetry } from "./symmetry.ts"
+import { Windows, type Held } from "./windows.ts"
 
 /** How a collective is laid out on the wire. */
 export const collectiveAlgorithms = ["ring", "tree", "hierarchical", "direct"] as const
@@ -51,6 +52,8 @@ export interface Phase {
   readonly latencySeconds: number
   /** The same with the links as they are now, after `setLink`. */
   readonly latencyNowSeconds: () => number
+  /** How long windows hold it back, of flow bytes. */
+  readonly held: Held
   /** Flow bytes per byte of the op's `sizeBytes`. */
   readonly unitsPerByte: number
   /** Link classes crossed, and on the busiest link of each class the bytes per flow byte. */
@@ -103,6 +106,7 @@ export class Network {
   readonly #latencies: Float64Array
   readonly #rates: Float64Array
   readonly #delays: Delays
+  readonly #windows: Windows
   readonly #known = new WeakMap<object, Map<string, ReadonlyArray<Phase>>>()
 
   constructor(world: World, symmetry: Symmetry) {
@@ -149,6 +153,11 @@ export class Network {
     this.#delays = new Delays(
       (a, b) => this.path(a, b).filter((link) => links[link]!.direction === "out"),
       (link) => this.#latencies[link]!
+    )
+    this.#windows = new Windows(
+      (a, b) => this.path(a, b),
+      (a, b) => this.latencySeconds(a, b),
+      links.map(({ spec }) => spec.windowBytes ?? Infinity)
     )
   }
 
@@ -319,27 +328,30 @@ export class Network {
     }
     if (kernel === "all_to_all") {
       const hops: Array<Hop> = []
+      const amounts: Array<number> = []
       rows.forEach((row, from) =>
         row.forEach((amount, to) => {
           if (amount === 0) return
+          amounts.push(amount)
           hops.push([ranks[from]!, ranks[to]!])
           carry(from, to, amount)
         })
       )
-      return this.#phase(crossings, 1, this.#delays.farthest(hops, 1), like)
+      const held = this.#windows.over(hops, 1, (hop) => amounts[hop]!)
+      return this.#phase(crossings, 1, this.#delays.farthest(hops, 1), held, like)
     }
     const counts = rows[0]!
     const total = counts.reduce((sum, count) => sum + count, 0)
-    for (let i = 0; i < n; i++) {
-      // Around a ring every block crosses every hop but the one into the rank that holds it (all-gather), or out of it.
-      const own = kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!
-      if (n > 1) carry(i, (i + 1) % n, total - own)
-    }
+    // Around a ring every block crosses every hop but the one into the rank that holds it (all-gather), or out of it.
+    const amount = (i: number): number =>
+      total - (kernel === "all_gather" ? counts[(i + 1) % n]! : counts[i]!)
+    if (n > 1) for (let i = 0; i < n; i++) carry(i, (i + 1) % n, amount(i))
     // A block begins at the rank that holds it, or at the one after that whose sum it is.
     const begins = [...counts.keys()].filter(
       (i) => counts[kernel === "all_gather" ? i : (i + n - 1) % n]! > 0
     )
-    return this.#phase(crossings, 1, this.#delays.around({ rings: [ranks], steps: n - 1, begins }), like)
+    const latency = this.#delays.around({ rings: [ranks], steps: n - 1, begins })
+    return this.#phase(crossings, 1, latency, this.#windows.over(ringOver(ranks), n - 1, amount), like)
   }
 
   #ring(
@@ -367,10 +379,10 @@ export class Network {
     const inside = bothWays(nodes.flat().flatMap(chainOver))
     const latency = this.#delays.longest(nodes.map((own, group) => stepsOfTrees(trees[group]!, own)))
     const crossings = new Float64Array(this.#classOf.length)
-    for (const [a, b] of [...between, ...inside, ...inside])
-      for (const link of this.#path(a, b)) crossings[link]! += 1
+    const hops = [...between, ...inside, ...inside]
+    for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
     const like = { kernel: "all_reduce", ranks: groups[0]!.length, share: 1 }
-    return this.#phase(crossings, 0.5, latency, like)
+    return this.#phase(crossings, 0.5, latency, this.#windows.over(hops, 1), like)
   }
 
   /** Every pair of each group at once, each with its flow. */
@@ -382,7 +394,13 @@ export class Network {
   ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     const hops = groups.flatMap((ranks) => this.#crossPairs(ranks, crossings))
-    return this.#phase(crossings, unitsPerByte, this.#delays.farthest(hops, steps), like)
+    return this.#phase(
+      crossings,
+      unitsPerByte,
+      this.#delays.farthest(hops, steps),
+      this.#windows.over(hops, steps),
+      like
+    )
   }
 
   /** The first of each group sends every other its share and that one's own, which these hand to each other. */
@@ -393,7 +411,9 @@ export class Network {
       for (const rank of others) for (const link of this.#path(root!, rank)) crossings[link]! += 2
       return [...others.map((rank): Hop => [root!, rank]), ...between]
     })
-    return this.#phase(crossings, 1 / like.ranks, this.#delays.farthest(hops, 2), like)
+    const roots = new Set(groups.map(([root]) => root!))
+    const held = this.#windows.over(hops, 1, (hop) => (roots.has(hops[hop]![0]) ? 2 : 1))
+    return this.#phase(crossings, 1 / like.ranks, this.#delays.farthest(hops, 2), held, like)
   }
 
   /**
@@ -436,12 +456,20 @@ export class Network {
   ): Phase {
     const crossings = new Float64Array(this.#classOf.length)
     for (const [a, b] of hops) for (const link of this.#path(a, b)) crossings[link]! += 1
-    const latency = "rings" in steps ? this.#delays.around(steps) : this.#delays.longest([steps])
-    return this.#phase(crossings, unitsPerByte, latency, like)
+    // Along a chain the bytes go as one stream.
+    const [latency, messages] =
+      "rings" in steps ? [this.#delays.around(steps), steps.steps] : [this.#delays.longest([steps]), 1]
+    return this.#phase(crossings, unitsPerByte, latency, this.#windows.over(hops, messages), like)
   }
 
   /** A phase from how often a byte of the flow crosses each single link of the world. */
-  #phase(crossings: Float64Array, unitsPerByte: number, latency: () => number, like: PhaseKind): Phase {
+  #phase(
+    crossings: Float64Array,
+    unitsPerByte: number,
+    latency: () => number,
+    held: Held,
+    like: PhaseKind
+  ): Phase {
     const busiest = new Float64Array(this.links.length)
     const totals = new Float64Array(this.links.length)
     crossings.forEach((count, link) => {
@@ -456,6 +484,7 @@ export class Network {
     return {
       latencySeconds: latency(),
       latencyNowSeconds: latency,
+      held,
       unitsPerByte,
       like,
       links: Int32Array.from(links),

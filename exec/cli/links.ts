@@ -2,7 +2,7 @@
 // as the simulator's network model has it. Without links that limit anything, collectives go as fast as memory is.
 import type { Op } from "../../core/machine/op.ts"
 import type { World } from "../../core/world.ts"
-import { legsOf, messageOf } from "../../core/wire/legs.ts"
+import { legsOf, linkRate, messageOf } from "../../core/wire/legs.ts"
 import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
 import { distinct } from "../../core/wire/symmetry.ts"
 import type { Execution } from "../execute.ts"
@@ -28,7 +28,9 @@ export const emulatedLinks = (
     const bytesOn = new Map<number, number>()
     let latencySeconds = 0
     for (const { phase, bytes } of legs) {
-      latencySeconds += phase.latencySeconds
+      const rate = linkRate(phase, (id) => network.links[id]!.spec.bytesPerSecond)
+      // What windows hold back is waited for ahead, as if nothing else were on the links.
+      latencySeconds += phase.latencySeconds + phase.held(bytes, rate) - (bytes === 0 ? 0 : bytes / rate)
       phase.links.forEach((id, i) => {
         const link = number.get(id)
         if (link !== undefined) bytesOn.set(link, (bytesOn.get(link) ?? 0) + phase.weights[i]! * bytes)

@@ -37,6 +37,8 @@ export interface CollectiveCommandOptions {
   readonly intraLatency: string
   readonly wan?: string
   readonly wanLatency?: string
+  readonly interWindow?: string
+  readonly wanWindow?: string
   readonly mtu?: number
   readonly measured?: ReadonlyArray<string>
   readonly compare?: string
@@ -63,10 +65,12 @@ const optionOf: Readonly<Record<string, string>> = {
   "links.inter.bandwidth": "--inter",
   "links.inter.latency": "--inter-latency",
   "links.inter.mtu": "--mtu",
+  "links.inter.window": "--inter-window",
   "links.intra.bandwidth": "--intra",
   "links.intra.latency": "--intra-latency",
   "links.wan.bandwidth": "--wan",
-  "links.wan.latency": "--wan-latency"
+  "links.wan.latency": "--wan-latency",
+  "links.wan.window": "--wan-window"
 }
 
 /** An error of a world, in the words of whoever gave options: these have no lists of sites. */
@@ -98,16 +102,22 @@ const decodeWorld = (encoded: unknown) =>
     )
   })
 
+const uplinkOptions = [
+  ["wan", "--wan"],
+  ["wanLatency", "--wan-latency"],
+  ["wanWindow", "--wan-window"]
+] as const
+
 /** One site has no uplink. */
 const requireSites = (options: CollectiveCommandOptions) => {
-  const uplink = (["wan", "wanLatency"] as const).find((name) => options[name] !== undefined)
+  const uplink = uplinkOptions.find(([name]) => options[name] !== undefined)
   return uplink === undefined || options.sites > 1
     ? Effect.void
     : Effect.fail(
         new InputError({
           file: here,
-          field: uplink === "wan" ? "--wan" : "--wan-latency",
-          value: options[uplink]!,
+          field: uplink[1],
+          value: options[uplink[0]]!,
           accepted: "--sites of 2 or more with it: one site has no uplink"
         })
       )
@@ -182,6 +192,8 @@ const tablesOf = (
     return yield* refuse(`a link that ${measured.join(", ")} has rows of: ${links}`)
   })
 
+const windowOf = (window: string | undefined) => (window === undefined ? {} : { window })
+
 /** The worlds that are asked about, as a scenario would say them: each number of ranks on each link between nodes. */
 const worldsOf = ({
   ranks,
@@ -192,8 +204,10 @@ const worldsOf = ({
   intra,
   intraLatency,
   mtu,
+  interWindow,
   wan,
-  wanLatency
+  wanLatency,
+  wanWindow
 }: CollectiveCommandOptions) =>
   (ranks ?? [typeof ranksPerNode === "number" ? "4" : undefined]).flatMap((number) =>
     inter.flatMap((bandwidth) =>
@@ -203,10 +217,15 @@ const worldsOf = ({
         sites,
         links: {
           intra: { bandwidth: intra, latency: intraLatency },
-          inter: { bandwidth, latency, ...(mtu === undefined ? {} : { mtu }) },
-          ...(wan === undefined && wanLatency === undefined
+          inter: {
+            bandwidth,
+            latency,
+            ...(mtu === undefined ? {} : { mtu }),
+            ...windowOf(interWindow)
+          },
+          ...(wan === undefined && wanLatency === undefined && wanWindow === undefined
             ? {}
-            : { wan: { bandwidth: wan ?? "unlimited", latency: wanLatency ?? 0 } })
+            : { wan: { bandwidth: wan ?? "unlimited", latency: wanLatency ?? 0, ...windowOf(wanWindow) } })
         }
       }))
     )

@@ -154,6 +154,8 @@ const collectiveCommand = (sim: Command, ending: Action): void => {
     .option("--intra-latency <time>", "one way", "0s")
     .option("--wan <bandwidth>", "of every site's uplink; unlimited where only its latency is given")
     .option("--wan-latency <time>", "one way")
+    .option("--inter-window <size>", "most bytes of one rank's to another on the way between nodes")
+    .option("--wan-window <size>", "the same between sites")
     .option(
       "--mtu <bytes>",
       "largest packet of TCP between nodes: its headers take their share",

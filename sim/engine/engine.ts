@@ -65,8 +65,8 @@ const FLOW_JOINED = 5 // in the network
 const FLOW_ENDING = 6 // out of the network, in the queue for its turn
 const TIMER = 7
 
-/** What to give `flow` as a latency that `latencyOf(key)` will know when the flow starts; key is 0, 1, ... */
-export const latencyKey = (key: number): number => -1 - key
+/** What to give `flow` as a latency where `beginningOf(key)` will know it when the flow starts; key is 0, 1, ... */
+export const beginningKey = (key: number): number => -1 - key
 
 export class Engine {
   /** Called when a watched activity has ended, after its successors were started. May call back into the engine. */
@@ -74,8 +74,8 @@ export class Engine {
   /** Called at the time of an `at`. */
   onTimer: ((tag: number) => void) | undefined
   recorder: Recorder | undefined
-  /** Says, when it starts, the latency of a flow that was made with `latencyKey(key)`: for latencies that change. */
-  latencyOf: ((key: number) => number) | undefined
+  /** Says, when it starts, how a flow begins that was made with `beginningKey(key)`: where latencies change. */
+  beginningOf: ((key: number) => { latencySeconds: number; bytesPerSecondMax: number }) | undefined
   /** Seconds spent by the works that named a meter, by meter. Grows as meters are used. */
   meters = new Float64Array(16)
   /** Activities not yet ended (timers do not count). */
@@ -161,13 +161,13 @@ export class Engine {
 
   /**
    * A flow of bytes over a route, at most `bytesPerSecondMax` fast. Its latency (default: that of the route's links when
-   * it starts; or a `latencyKey`) is paid first; then it joins the network.
+   * it starts; or a `beginningKey`) is paid first; then it joins the network.
    */
   flow(route: Route, bytes: number, latencySeconds = NaN, bytesPerSecondMax = Infinity): Activity {
     if (!(bytes >= 0 && bytes < Infinity))
       throw new RangeError(`flow of ${bytes} bytes: must be finite, 0 or more`)
     // Negative whole numbers are keys.
-    if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds) && this.latencyOf === undefined)
+    if (!(latencySeconds >= 0) && !Number.isNaN(latencySeconds) && this.beginningOf === undefined)
       requireDuration("flow latency", latencySeconds)
     const channel = this.#routes.channel(route, bytesPerSecondMax)
     const slot = this.#allocate(FLOW)
@@ -352,10 +352,7 @@ export class Engine {
     this.#networkChanged = true
     const ended = this.#network.ended
     // One alone has nobody to wait its turn for.
-    if (count === 1 && this.#queue.nextSeconds() > this.#now) {
-      this.#end(ended[0]!)
-      return
-    }
+    if (count === 1 && this.#queue.nextSeconds() > this.#now) return this.#end(ended[0]!)
     for (let i = 0; i < count; i++) {
       const slot = ended[i]!
       this.#states[slot] = FLOW_ENDING
@@ -380,21 +377,24 @@ export class Engine {
   }
 
   #start(slot: number, cause: Activity): void {
-    const now = this.#now
     if (this.recorder !== undefined) this.recorder.started(this.#handle(slot), this.#clock, cause)
     if (this.#states[slot] === WORK) {
       this.#states[slot] = WORK_RUNNING
-      this.#extras[slot] = now
-      const end = this.#details[slot]! < 0 ? now + this.#amounts[slot]! : this.#workEnd(slot)
+      this.#extras[slot] = this.#now
+      const end = this.#workEnd(slot)
       if (end !== Infinity) this.#queue.push(end, this.#sequences[slot]!, slot)
       return
     }
     let latency = this.#extras[slot]!
     if (Number.isNaN(latency)) latency = this.#routes.latencySeconds(this.#details[slot]!)
-    else if (latency < 0) latency = this.latencyOf!(-1 - latency)
+    else if (latency < 0) {
+      const { latencySeconds, bytesPerSecondMax } = this.beginningOf!(-1 - latency)
+      latency = latencySeconds
+      this.#kinds[slot] = this.#routes.channel(this.#details[slot]!, bytesPerSecondMax)
+    }
     if (this.#fluid && latency > 0) {
       this.#states[slot] = FLOW_LATENCY
-      this.#queue.push(now + latency, this.#sequences[slot]!, slot)
+      this.#queue.push(this.#now + latency, this.#sequences[slot]!, slot)
     } else this.#join(slot, latency)
   }
 

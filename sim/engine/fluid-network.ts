@@ -1,4 +1,4 @@
-// Fluid network: flows share links max-min fairly, as in SimGrid's CM02 model with crosstraffic off and no TCP window.
+// Fluid network: flows share links max-min fairly, as in SimGrid's CM02 model with crosstraffic off.
 // Knows channels, flows and shares; nothing of what a flow is for.
 //
 // Three nested clocks make a change of rates cost one number per link that changed, however many flows it carries:

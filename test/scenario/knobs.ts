@@ -41,7 +41,8 @@ const ofDecoder = (name: string, model: string): ReadonlyArray<Knob> => [
 const ofLinks = (tier: string, ...needs: ReadonlyArray<string>): ReadonlyArray<Knob> => [
   [`world.links.${tier}.bandwidth`, "100Mbit/s", "50Mbit/s", ...needs],
   [`world.links.${tier}.latency`, "1ms", "2ms", ...needs],
-  [`world.links.${tier}.mtu`, "1500", "9000", `world.links.${tier}.bandwidth=100Mbit/s`, ...needs]
+  [`world.links.${tier}.mtu`, "1500", "9000", `world.links.${tier}.bandwidth=100Mbit/s`, ...needs],
+  [`world.links.${tier}.window`, "10kB", "20kB", `world.links.${tier}.latency=10ms`, ...needs]
 ]
 
 const dreamddp = "algorithm={name: dreamddp, period: 4}"

@@ -21,12 +21,22 @@ const bytesOfLayers = ({ layers, parameters }: Profile): ReadonlyArray<number> =
     parameters.reduce((sum, { layer, shape }) => sum + (layer === index ? 4 * elementsOf(shape) : 0), 0)
   )
 
-const allReduceSeconds = (bytes: number, ranks: number, link: LinkSpec): number =>
-  2 * (ranks - 1) * link.latencySeconds + ((2 * (ranks - 1)) / ranks) * (bytes / link.bytesPerSecond)
+/** Each step sends a window at the link's rate, and each next one a round trip after it began. */
+const allReduceSeconds = (
+  bytes: number,
+  ranks: number,
+  { bytesPerSecond, latencySeconds, windowBytes = Infinity }: LinkSpec
+): number => {
+  const message = bytes / ranks
+  const before = bytes > 0 ? Math.ceil(message / windowBytes) - 1 : 0
+  const held = before > 0 ? before * Math.max(0, 2 * latencySeconds - windowBytes / bytesPerSecond) : 0
+  return 2 * (ranks - 1) * (latencySeconds + message / bytesPerSecond + held)
+}
 
 const links = fc.record({
   bytesPerSecond: fc.constantFrom(1e7, 1e8, 1e9, 1e10),
-  latencySeconds: fc.constantFrom(0, 1e-4, 1e-2)
+  latencySeconds: fc.constantFrom(0, 1e-4, 1e-2),
+  windowBytes: fc.constantFrom(undefined, undefined, 1e6, 1e4)
 })
 const networks = fc.constantFrom("fluid" as const, "alpha-beta" as const)
 

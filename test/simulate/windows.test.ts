@@ -1,0 +1,157 @@
+// What may be on its way bounds a message: by hand, beside SimGrid, and through faults of latency.
+import * as Effect from "effect/Effect"
+import { describe, expect, it } from "vitest"
+import { kernels } from "../../core/kernels/catalogue.ts"
+import { Lane } from "../../core/machine/lane.ts"
+import { Machine } from "../../core/machine/machine.ts"
+import { collective, launch, type Op } from "../../core/machine/op.ts"
+import { aloneSeconds } from "../../core/wire/alone.ts"
+import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
+import { distinct } from "../../core/wire/symmetry.ts"
+import { makeWorld, type LinkSpec, type World } from "../../core/world.ts"
+import { emulatedLinks } from "../../exec/cli/links.ts"
+import { Faults } from "../../sim/faults.ts"
+import { run, unlimited } from "./simulated.ts"
+
+const mebi = 2 ** 20
+const wan: LinkSpec = { bytesPerSecond: 1.25e9, latencySeconds: 0.01, windowBytes: 4 * mebi }
+
+/** Two sites, each of so many nodes of one rank. */
+const sitesOf = (nodes: number, links: { readonly inter?: LinkSpec; readonly wan?: LinkSpec } = {}): World =>
+  makeWorld(
+    ["A", "B"].map((name) => ({ name, nodes: Array<number>(nodes).fill(1) })),
+    { intra: unlimited, inter: unlimited, wan, ...links }
+  )
+
+const tensorOf = (bytes: number) =>
+  Effect.flatMap(Machine, (machine) => machine.alloc({ name: "x", shape: [bytes], dtype: "int8" }))
+
+/** Of a second's work and one all-reduce of so many bytes among all behind it; `told` hears of each rank's op. */
+const reduced = (
+  world: World,
+  bytes: number,
+  algorithm: CollectiveAlgorithm = "ring",
+  faults: ConstructorParameters<typeof Faults>[0] = [],
+  told: (op: Op) => void = () => {}
+): number =>
+  run({
+    world,
+    program: Effect.gen(function* () {
+      const { submit } = yield* Machine
+      const own = yield* tensorOf(bytes)
+      submit(launch("work", kernels.copy, Lane.compute, [own], [own]))
+      const op = collective("all-reduce", kernels.all_reduce, Lane.inter, world.all, [own], [own])
+      told(op)
+      submit(op)
+    }),
+    costs: { seconds: () => 1, estimates: [] },
+    collectives: { algorithm },
+    faults: new Faults(faults)
+  }).makespanSeconds - 1
+
+/** Of a message: a window at the link's rate, each next one a round trip after it began. */
+const sent = (
+  bytes: number,
+  { bytesPerSecond, windowBytes = Infinity }: LinkSpec,
+  roundTrip: number
+): number => {
+  let seconds = 0
+  let left = bytes
+  for (; left > windowBytes; left -= windowBytes) seconds += Math.max(roundTrip, windowBytes / bytesPerSecond)
+  return seconds + left / bytesPerSecond
+}
+
+describe("a window", () => {
+  it("holds messages back that are larger, one after another around a ring", () => {
+    // Two ranks: two steps of a half each.
+    const two = (bytes: number) => 2 * (0.01 + sent(bytes / 2, wan, 0.02))
+    for (const bytes of [0, 1e6, 8 * mebi, 8 * mebi + 2, 100e6])
+      expect(reduced(sitesOf(1), bytes), `${bytes} bytes`).toBeCloseTo(two(bytes), 9)
+    // What fits goes as if there were none, and a little more waits a round trip.
+    expect(two(8 * mebi)).toBeCloseTo(0.02 + (8 * mebi) / 1.25e9, 9)
+    expect(two(8 * mebi + 2) - two(8 * mebi)).toBeCloseTo(2 * (0.02 - (4 * mebi) / 1.25e9), 6)
+    // Four ranks: six steps of a fourth, of which those between sites count.
+    expect(reduced(sitesOf(2), 100e6)).toBeCloseTo(3 * 0.01 + 6 * sent(25e6, wan, 0.02), 9)
+    // A link that lets no more than a window through in a round trip is as it was.
+    const slow = { ...wan, bytesPerSecond: 1e8 }
+    expect(reduced(sitesOf(1, { wan: slow }), 100e6)).toBeCloseTo(0.02 + 1, 9)
+    // One of the nodes' counts over the whole way, theirs and the sites' delays together.
+    const near = { bytesPerSecond: Infinity, latencySeconds: 0.005, windowBytes: mebi }
+    expect(reduced(sitesOf(1, { inter: near }), 100e6)).toBeCloseTo(
+      2 * (0.015 + sent(50e6, { ...wan, windowBytes: mebi }, 0.03)),
+      9
+    )
+    // Without a round trip nothing waits.
+    const here = { bytesPerSecond: 1e9, latencySeconds: 0, windowBytes: 1000 }
+    expect(reduced(sitesOf(1, { wan: here }), 100e6)).toBeCloseTo(0.1, 9)
+  })
+
+  it("is of each connection: a direct exchange has as many as pairs of ranks", () => {
+    // Two by two: each sends a fourth to each of two ranks elsewhere, twice: four at once over the link.
+    const fourth = sent(25e6, { ...wan, bytesPerSecond: 1.25e9 / 4 }, 0.02)
+    expect(reduced(sitesOf(2), 100e6, "direct")).toBeCloseTo(2 * (0.01 + fourth), 9)
+    // Eight by eight are more connections than the link has room for.
+    const shares = (8 * 8 * 100e6) / 16
+    expect(reduced(sitesOf(8), 100e6, "direct")).toBeCloseTo(2 * (0.01 + shares / 1.25e9), 9)
+  })
+
+  it("comes to what SimGrid has of it: eight flows of 64 to 512 MB at once over one link", () => {
+    const world = sitesOf(8)
+    const { ranks } = run({
+      world,
+      symmetric: false,
+      program: Effect.gen(function* () {
+        const { rank, submit, drain, endStep } = yield* Machine
+        const pair = rank % 8
+        const own = yield* tensorOf(64e6 * (pair + 1))
+        const source = rank < 8
+        const group = { name: `pair ${pair}`, ranks: [pair, pair + 8] }
+        submit(
+          collective("send", kernels.send_recv, Lane.inter, group, source ? [own] : [], source ? [] : [own], {
+            attributes: { source }
+          })
+        )
+        yield* drain
+        yield* endStep
+      })
+    })
+    // SimGrid 3.32, CM02, network/TCP-gamma:4194304, no crosstraffic. All bytes of a flow have the rate there, of a window each round trip;
+    // here the first window of a message has the link's.
+    const golden = [0.4196, 0.778, 1.0852, 1.390375781, 1.695551563, 2.000727344, 2.305903125, 2.611078906]
+    golden.forEach((seconds, pair) => {
+      const ended = ranks[pair]!.stepEndSeconds[0]!
+      expect(ended).toBeLessThan(seconds + 1e-9)
+      expect(ended).toBeGreaterThan(seconds - 0.02)
+    })
+  })
+
+  it("goes with the latency that a fault has given the link", () => {
+    const fault = {
+      kind: "link" as const,
+      tier: "wan" as const,
+      owner: undefined,
+      fromSeconds: 0.5,
+      untilSeconds: Infinity,
+      change: { latencySeconds: 0.04 }
+    }
+    const expected = 2 * (0.04 + sent(50e6, wan, 0.08))
+    expect(reduced(sitesOf(1), 100e6, "ring", [fault])).toBeCloseTo(expected, 9)
+  })
+
+  it("is reckoned with by planners and kept by emulated links, alone on them", () => {
+    const world = sitesOf(2)
+    const network = new Network(world, distinct(world))
+    const seconds = aloneSeconds(network, "all_reduce", world.all, { algorithm: "ring" })(100e6)
+    const ops: Array<Op> = []
+    expect(seconds).toBeCloseTo(
+      reduced(world, 100e6, "ring", [], (op) => ops.push(op)),
+      9
+    )
+    const { prepare, linkBytesPerSecond } = emulatedLinks(world, "ring")
+    const { latencySeconds, loads } = prepare!(0, ops[0]!)!.transport!
+    const busiest = Math.max(...loads.map(({ link, bytes }) => bytes / linkBytesPerSecond![link]!))
+    expect(latencySeconds + busiest).toBeCloseTo(seconds, 9)
+    // By its links alone it would take a fourth of that.
+    expect(busiest).toBeLessThan(seconds / 4)
+  })
+})
