@@ -2,7 +2,7 @@
 // integers out. Knows nothing of what the calls are for; exec/native.ts makes them pleasant.
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
-import { dirname, join } from "node:path"
+import { dirname, join, sep } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { TensorData } from "../core/machine/tensor.ts"
 import { messageOf } from "../core/message-of.ts"
@@ -230,7 +230,12 @@ interface Sources {
   cudaDigest(native: string): string
 }
 
-const rebuild = 'run "npm run build:native"'
+/** What builds it anew: of a package that is installed in a project from there, whose scripts are others. */
+const rebuildIn = (native: string): string => {
+  const folder = dirname(native)
+  const from = folder.split(sep).includes("node_modules") ? ` --prefix ${folder}` : ""
+  return `run "npm run build:native${from}"`
+}
 
 /**
  * The addon that was built in a folder `native`, or why it is not to be had. One that was built from other sources than those that
@@ -243,7 +248,7 @@ export const addonIn = (native: string): Addon | NoAddon => {
     return {
       missing:
         `the native addon is not built (${path} is not there). ` +
-        `Building needs a C++17 compiler (g++ or clang++; on Debian "apt-get install g++"); then ${rebuild}`
+        `Building needs a C++17 compiler (g++ or clang++; on Debian "apt-get install g++"); then ${rebuildIn(native)}`
     }
   }
   const require = createRequire(import.meta.url)
@@ -258,14 +263,14 @@ export const addonIn = (native: string): Addon | NoAddon => {
         stale: true,
         missing:
           `the native addon (${path}) was built from other sources than those of ${native}, ` +
-          `before they were changed or pulled: ${rebuild}`
+          `before they were changed or pulled: ${rebuildIn(native)}`
       }
     }
     if (existsSync(join(release, "libtandem_cuda.so"))) addon.expectCudaSources(sources.cudaDigest(native))
     return addon
   } catch (error) {
     return {
-      missing: `the native addon does not load: ${messageOf(error)}. Build it again: ${rebuild}`
+      missing: `the native addon does not load: ${messageOf(error)}. Build it again: ${rebuildIn(native)}`
     }
   }
 }

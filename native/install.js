@@ -11,7 +11,7 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
-import { dirname, join } from "node:path"
+import { dirname, join, sep } from "node:path"
 import { fileURLToPath } from "node:url"
 import { compileAddon } from "./compile.js"
 import { buildCuda, capabilitiesHere, findNvcc } from "./cuda/build.js"
@@ -24,6 +24,9 @@ const origin = join(build, "origin.txt")
 const sources = createRequire(import.meta.url)("./sources.cjs")
 const required = process.argv.includes("--require")
 const wish = process.env.TANDEM_NATIVE ?? ""
+/** What builds it later; of an installed package from there, for a project's own scripts are others. */
+const installed = native.split(sep).includes("node_modules")
+const again = `npm run build:native${installed ? ` --prefix ${dirname(native)}` : ""}`
 
 const say = (message) => process.stderr.write(`tandem native addon: ${message}\n`)
 
@@ -83,7 +86,7 @@ const main = async () => {
   if (compiler === undefined) {
     return (
       "skipped, for there is no C++ compiler; the simulator works without it. For the executor, install one " +
-      '("apt-get install g++" on Debian) and run "npm run build:native"'
+      `("apt-get install g++" on Debian) and run "${again}"`
     )
   }
   const headers = [folderOf("node-addon-api"), folderOf("node-api-headers")]

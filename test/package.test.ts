@@ -142,6 +142,15 @@ describe("the package", () => {
     expect(status).toBe(0)
   })
 
+  it("says how its addon is built, by a command that is there where it is installed", () => {
+    const { status, stdout } = run(process.execPath, join("node_modules", ".bin", "tandem-exec"), "info")
+    expect(status).toBe(1)
+    const command = /then run "npm (run build:native --prefix .*)"$/mu.exec(stdout)?.[1]
+    expect(command, stdout).toBeDefined()
+    // To build nothing, as here, is no success.
+    expect(() => npm(consumer, ...command!.split(" "))).toThrow(/skipped, as TANDEM_NATIVE says/u)
+  })
+
   it("starts under an older Node, with the one that npm brought", (context) => {
     const old = olderNode()
     if (old === undefined) return context.skip("no Node 20 or 21 on PATH")
