@@ -18,7 +18,7 @@ import { dirname, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { isRecord } from "../file/shape.ts"
 import { appendSync } from "../../traces/atomic-file.ts"
-import { isAlive, nameBeside, removeIfCan } from "../../traces/beside.ts"
+import { clearLeftovers, isAlive, nameBeside, removeIfCan } from "../../traces/beside.ts"
 import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
 import { statOf } from "../../traces/stat-of.ts"
 import { hasCode } from "../../traces/trace-error.ts"
@@ -97,8 +97,25 @@ const touch = (path: string, text: string): "ours" | "other" | "gone" => {
 /** Nothing is there, or a file is where a folder was. */
 const isGone = (cause: unknown): boolean => hasCode(cause, "ENOENT") || hasCode(cause, "ENOTDIR")
 
-/** The file, with what says that it is ours. */
+/**
+ * The file, with what says that it is ours: whole at once, for one that is empty would keep others out for a while should this process
+ * be killed then. Throws what the system does, EEXIST where there is one.
+ */
 const make = (path: string, text: string): void => {
+  const beside = nameBeside(path)
+  try {
+    makeInPlace(beside, text)
+    linkSync(beside, path)
+  } catch (cause) {
+    if (hasCode(cause, "EEXIST")) throw cause
+    // Some file systems have no links.
+    makeInPlace(path, text)
+  } finally {
+    removeIfCan(beside)
+  }
+}
+
+const makeInPlace = (path: string, text: string): void => {
   const descriptor = openSync(path, "wx")
   try {
     appendSync(descriptor, text)
@@ -121,6 +138,7 @@ const untouchedMillis = (path: string): number => {
 
 /** Undefined when it is ours now and says `text`; else who has it. */
 const take = (path: string, touched: boolean, text: string): { readonly by: string } | undefined => {
+  clearLeftovers(path)
   for (let attempt = 0; attempt < 3; attempt++) {
     try {
       make(path, text)

@@ -237,6 +237,24 @@ describe("a study's folder", () => {
     }
   })
 
+  it("is locked whole or not at all, by whoever is killed meanwhile", () => {
+    const script = `import * as Effect from "effect/Effect"
+      import { withLock } from ${JSON.stringify(path.join(root, "scenarios/cli/folder-lock.ts"))}
+      import fs from "node:fs"
+      import { syncBuiltinESMExports } from "node:module"
+      const { writeSync } = fs
+      fs.writeSync = (...args) => (args[0] > 2 ? process.kill(process.pid, "SIGKILL") : writeSync(...args))
+      syncBuiltinESMExports()
+      Effect.runSync(withLock(${JSON.stringify(lock)}, ${JSON.stringify(study)}, Effect.void))`
+    const { signal, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      cwd: root,
+      encoding: "utf8"
+    })
+    expect([signal, stderr]).toEqual(["SIGKILL", ""])
+    expect(Effect.runSync(withLock(lock, study, used))).toBe(true)
+    expect(filesIn(here)).toEqual([])
+  })
+
   it("of another host is recovered when it was touched, and is not any more", () => {
     const elsewhere = { pid: 1, host: "elsewhere" }
     const touched = { ...study, touched: true }
