@@ -44,14 +44,14 @@ export class Added {
         text: text!
       })
     )
-    for (const name of ["core", "traces", "scenarios", "sim", "exec", "testing", "bin", "test"])
+    for (const name of ["core", "traces", "scenarios", "sim", "exec", "testing", "bin", "test", "docs"])
       cpSync(join(root, name), join(this.folder, name), {
         recursive: true,
-        filter: (path) => !path.includes("/test/fixtures")
+        filter: (path) => !/\/(?:test\/fixtures|docs\/images)/u.test(path)
       })
     for (const name of ["package.json", "tsconfig.json", "vitest.config.ts"])
       cpSync(join(root, name), join(this.folder, name))
-    for (const name of ["node_modules", "native", "docs", "bench"])
+    for (const name of ["node_modules", "native", "bench"])
       symlinkSync(join(root, name), join(this.folder, name))
     for (const { language, path, text } of this.blocks) {
       const to = join(this.folder, path)

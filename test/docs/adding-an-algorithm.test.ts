@@ -8,10 +8,10 @@ const added = new Added("docs/adding-an-algorithm.md")
 afterAll(() => added.remove())
 
 describe("docs/adding-an-algorithm.md", () => {
-  it("touches one new folder, one list and its test", () => {
+  it("touches one new folder, one list, its row and its test", () => {
     expect(added.touched).toEqual({
       folders: ["core/algorithms/data-parallel/round-robin", "test/data-parallel-plan"],
-      changed: ["core/algorithms/data-parallel/algorithms.ts"]
+      changed: ["core/algorithms/data-parallel/algorithms.ts", "docs/scenarios.md"]
     })
   })
 
@@ -32,6 +32,16 @@ describe("docs/adding-an-algorithm.md", () => {
     "goes on from a snapshot, as every algorithm",
     () => {
       const { output, status } = added.test("test/contract/snapshots.test.ts", "round-robin")
+      expect(status, output).toBe(0)
+      expect(output).toMatch(/[1-9]\d* passed/u)
+    },
+    compiling
+  )
+
+  it(
+    "is documented as it is",
+    () => {
+      const { output, status } = added.test("test/docs/scenarios.test.ts", "round-robin")
       expect(status, output).toBe(0)
       expect(output).toMatch(/[1-9]\d* passed/u)
     },

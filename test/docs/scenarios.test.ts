@@ -64,6 +64,7 @@ describe("docs/scenarios.md", () => {
     (name, { settings }) => {
       const lines = page.split("\n")
       const at = lines.findIndex((line) => line.startsWith(`| \`${name}\` |`))
+      expect(at, `a row of ${name} in docs/scenarios.md`).toBeGreaterThanOrEqual(0)
       const own = Object.entries(defaultsOf(settings)).filter(([field]) => field !== "name")
       expect(own.length).toBeGreaterThan(0)
       const row = lines[at]!
