@@ -59,17 +59,27 @@ export const spawnJob = ({
         if (signal !== null && !sent.has(signal)) write("error", `[${rank}] ended by ${signal}\n`)
         if (own !== 0 && code === 0) {
           code = own
+          const seconds = graceMillis / 1000
           grace = setTimeout(() => {
+            const others = `${stillRunning()} told to end`
+            write("error", `exec: ${others}, ${seconds} s after rank ${rank} ended with exit code ${own}\n`)
             forward("SIGTERM")
             // Who was stopped hears of it then.
             forward("SIGCONT")
-            grace = setTimeout(() => forward("SIGKILL"), graceMillis)
+            grace = setTimeout(() => {
+              write("error", `exec: ${stillRunning()} killed, ${seconds} s after being told to end\n`)
+              forward("SIGKILL")
+            }, graceMillis)
           }, graceMillis)
         }
         if (over.size < processes) return
         clearTimeout(grace)
         for (const name of forwarded) process.off(name, forward)
         resume(Effect.succeed(code))
+      }
+      const stillRunning = (): string => {
+        const ranks = children.flatMap((_, rank) => (over.has(rank) ? [] : [rank]))
+        return ranks.length === 1 ? `rank ${ranks[0]} is` : `ranks ${ranks.join(", ")} are`
       }
       const forward = (signal: NodeJS.Signals): void => {
         sent.add(signal)

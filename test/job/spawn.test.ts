@@ -54,7 +54,37 @@ it("lets one that was stopped hear that it is to end", async () => {
       if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
     }, 10)
     const { code } = await running.finally(() => clearInterval(timer))
-    expect({ code, said }).toEqual({ code: 4, said: ["[1] here\n", "[1] heard\n"] })
+    expect(code).toBe(4)
+    expect(said).toEqual([
+      "[1] here\n",
+      "exec: rank 1 is told to end, 10 s after rank 0 ended with exit code 4\n",
+      "[1] heard\n"
+    ])
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+it("says whom it kills, and of whom it was waiting for in vain", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+  try {
+    const script = `const rank = Number(process.env.TANDEM_RANK)
+      if (rank !== 1) process.exit(2 * rank)
+      process.on("SIGTERM", () => {})
+      setInterval(() => {}, 1000)
+      require("node:fs").writeSync(2, "here\\n")`
+    const said: Array<string> = []
+    const running = run(3, script, process.env, said)
+    const timer = setInterval(() => {
+      if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
+    }, 10)
+    const { code } = await running.finally(() => clearInterval(timer))
+    expect(code).toBe(4)
+    expect(said).toEqual([
+      "[1] here\n",
+      "exec: rank 1 is told to end, 10 s after rank 2 ended with exit code 4\n",
+      "exec: rank 1 is killed, 10 s after being told to end\n"
+    ])
   } finally {
     vi.useRealTimers()
   }
