@@ -60,12 +60,8 @@ export const checkPredecessor = (
       const accepted = `${sha256Of(continuation.plan)}: the algorithm planned otherwise then, for other links, another device or --plan-from`
       return yield* refuse("plan.sha256", manifest.plan.sha256, accepted)
     }
-    if (manifest.step >= steps)
-      return yield* refuse(
-        "step",
-        manifest.step,
-        `fewer than the ${steps} steps that are asked for (--steps)`
-      )
+    if (manifest.step > steps)
+      return yield* refuse("step", manifest.step, `at most the ${steps} steps that are asked for (--steps)`)
     return { folder, manifest }
   })
 

@@ -400,10 +400,10 @@ describeNative("a run refuses to go on from", () => {
     expect(error.message).toContain("manifest.json")
   })
 
-  it("what leaves nothing to do, or would be mixed with others", async () => {
+  it("what has gone further, or would be mixed with others", async () => {
     const checkpoint = copy()
-    const done = await refused("s-sgd", { steps: 4, checkpoint, resume: true })
-    expect(done.message).toMatch(/step: 4 is not accepted; expected fewer than the 4 steps/u)
+    const beyond = await refused("s-sgd", { steps: 3, checkpoint, resume: true })
+    expect(beyond.message).toMatch(/step: 4 is not accepted; expected at most the 3 steps/u)
     const again = await refused("s-sgd", { steps: 8, checkpoint })
     expect(again.message).toMatch(/--checkpoint: .*has a checkpoint of step 4.*--resume beside it/u)
     await trained("s-sgd", { steps: 6, checkpoint, keep: 3, resume: true })

@@ -97,6 +97,26 @@ describeNative("exec train --checkpoint", () => {
     await goesOn(checkpoint, diloco)
   })
 
+  it.each([
+    ["threads", []],
+    ["processes", ["--processes", "2"]]
+  ] as const)("of a run that has taken all its steps writes what it came to, by %s", (_, more) => {
+    const checkpoint = path.join(folder, `done ${more.length}`)
+    const files = ["a", "b"].map((name) => path.join(folder, `${name}${more.length}.safetensors`))
+    const asked = ["--steps", "13", ...diloco, "--set", "training.heldOut=0.1", "--checkpoint", checkpoint]
+    const [first, again] = files.map((file) => {
+      const { status, stderr, stdout } = exec(...asked, ...more, "--resume", "--save", file, "--json")
+      expect(status, stderr).toBe(0)
+      return JSON.parse(stdout) as TrainResult
+    })
+    // What is on its way at the last step is in what is saved, and in its loss.
+    expect(again).toMatchObject({ stepsDone: 13, resumedAfter: 13, losses: [], checkpoint: null })
+    expect(again!.heldOutLosses).toEqual(first!.heldOutLosses)
+    const [saved, savedAgain] = files.map((file) => readFileSync(file))
+    expect(savedAgain!.equals(saved!)).toBe(true)
+    expect(readdirSync(checkpoint)).toEqual(["step-0000000013"])
+  })
+
   it("of processes: all end together when one of them is told to", async () => {
     const checkpoint = path.join(folder, "processes")
     const args = [...diloco, "--processes", "2"]
