@@ -62,7 +62,11 @@ export const diagnose = (planned: PlannedMoe): ReadonlyArray<PassDiagnosis> => {
       pipelinedSeconds,
       expertSeconds,
       exposedSeconds: Math.max(0, pipelinedSeconds - expertSeconds),
-      reasons: reasonsOf(planned, times, degree, gradientSeconds)
+      reasons: [
+        ...reasonsOf(planned, times, degree, gradientSeconds),
+        // Layer 0's backward pass is the last: what is left then is told of it.
+        ...(pass === "backward" && alike.some(({ layer }) => layer === 0) ? leftOf(planned) : [])
+      ]
     }
   })
 }
@@ -77,7 +81,7 @@ const twoLaneBound = (times: ChunkTimes, degree: number): string =>
     : "expert"
 
 const reasonsOf = (
-  { plan, costs, settings }: PlannedMoe,
+  { plan, settings }: PlannedMoe,
   times: ChunkTimes,
   degree: number,
   gradientSeconds: number
@@ -125,10 +129,14 @@ const reasonsOf = (
       )
     }
   }
-  const rest = costs.allReduceSeconds(plan.gradients.rest)
-  if (rest > 0)
-    reasons.push(`${s(rest)} of gradients are left for after the backward pass, where nothing hides them`)
   return reasons
+}
+
+const leftOf = ({ plan, costs }: PlannedMoe): ReadonlyArray<string> => {
+  const rest = costs.allReduceSeconds(plan.gradients.rest)
+  return rest > 0
+    ? [`${formatSeconds(rest)} of gradients are left for after the backward pass, where nothing hides them`]
+    : []
 }
 
 const layersText = (layers: ReadonlyArray<number>): string =>
