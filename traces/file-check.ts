@@ -1,5 +1,5 @@
-// What tells a file of columns that lost a bit from the one that was written: the SHA-256 of all of its bytes, kept in the
-// metadata of the schema at its end. Files without one (of other programs, or of versions before) are taken as they are.
+// What tells a file that lost a bit from the one that was written: the SHA-256 of all of its bytes, kept in its metadata; of columns
+// in the schema at the file's end. Files without one (of other programs, or of versions before) are taken as they are.
 import { createHash } from "node:crypto"
 import type { FileHandle } from "node:fs/promises"
 import { TraceError } from "./trace-error.ts"
@@ -31,7 +31,21 @@ export class Checking {
   }
 }
 
-const mismatch = (file: string): TraceError =>
+/** Of a file that begins with `head`, in which its digest or `noDigest` stands, and goes on with these pieces. */
+export const digestOfPieces = (head: Uint8Array, digest: string, pieces: Iterable<Uint8Array>): string => {
+  const hash = createHash("sha256").update(withoutDigest(head, digest))
+  for (const piece of pieces) hash.update(piece)
+  return hash.digest("hex")
+}
+
+/** The head of a file with its digest in the place of `noDigest`. */
+export const withDigest = (head: Uint8Array, digest: string): Uint8Array => {
+  const whole = Buffer.from(head)
+  whole.write(digest, whole.lastIndexOf(noDigest), "latin1")
+  return whole
+}
+
+export const mismatch = (file: string): TraceError =>
   new TraceError({
     file,
     field: `metadata ${checkKey}`,

@@ -118,7 +118,10 @@ const float16Value = (half: number): number => {
 export class SafetensorsFile {
   readonly path: string
   readonly metadata: Texts
+  /** In the order of their values. */
   readonly tensors: ReadonlyMap<string, PlacedTensor>
+  /** What stands before the values, byte for byte. */
+  readonly head: Uint8Array
   readonly #descriptor: number
 
   private constructor(path: string, descriptor: number, header: Header) {
@@ -126,6 +129,7 @@ export class SafetensorsFile {
     this.#descriptor = descriptor
     this.metadata = header.metadata
     this.tensors = header.tensors
+    this.head = header.head
   }
 
   /** Throws `TraceError` for a file that is missing, cut short or none of the format. */
@@ -155,6 +159,7 @@ export class SafetensorsFile {
 }
 
 interface Header {
+  readonly head: Uint8Array
   readonly metadata: Texts
   readonly tensors: ReadonlyMap<string, PlacedTensor>
 }
@@ -171,7 +176,8 @@ const headerOf = (file: string, descriptor: number): Header => {
   }
   if (length > headerBytesMax)
     throw refuse("header length", length, `at most ${headerBytesMax}, as the format has it`)
-  const text = new TextDecoder().decode(readAt(descriptor, 8, length))
+  const head = readAt(descriptor, 0, 8 + length)
+  const text = new TextDecoder().decode(head.subarray(8))
   let header: unknown
   try {
     header = JSON.parse(text)
@@ -211,7 +217,7 @@ const headerOf = (file: string, descriptor: number): Header => {
     end = from + sizeBytes
   }
   if (end !== fileBytes) throw refuse("file", `${fileBytes} bytes`, `the ${end} bytes that its header tells`)
-  return { metadata: metadata as Texts, tensors: new Map(placed) }
+  return { head, metadata: metadata as Texts, tensors: new Map(placed) }
 }
 
 const areWhole = (value: unknown): value is ReadonlyArray<number> =>

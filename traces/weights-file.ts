@@ -14,6 +14,7 @@ import {
 import { decodeColumns } from "./column-reader.ts"
 import { encodeColumns, writeColumnFile } from "./column-writer.ts"
 import { writeFileAtomically } from "./atomic-file.ts"
+import { checkKey, digestOfPieces, mismatch, noDigest, withDigest } from "./file-check.ts"
 import { encodeHeader, encodeValues, SafetensorsFile } from "./safetensors.ts"
 import { attempt, attemptAsync, showValue, TraceError } from "./trace-error.ts"
 
@@ -109,8 +110,10 @@ const writeSafetensors = (path: string, weights: SavedWeights): Effect.Effect<vo
     attempt(path, "weights", () => {
       const { parameters } = weights
       const tensors = parameters.map(({ name, shape }) => ({ name, shape, dtype: "float32" as const }))
-      sink.write(encodeHeader(tensors, metadataOf(weights)))
-      for (const { values } of parameters) sink.write(encodeValues(values, "float32"))
+      const head = encodeHeader(tensors, { ...metadataOf(weights), [checkKey]: noDigest })
+      const pieces = parameters.map(({ values }) => encodeValues(values, "float32"))
+      sink.write(withDigest(head, digestOfPieces(head, noDigest, pieces)))
+      for (const piece of pieces) sink.write(piece)
     })
   )
 
@@ -141,6 +144,12 @@ const readSafetensors = (path: string): SavedWeights => {
       if (wrong >= 0) throw bad(`tensor "${name}", value ${wrong}`, values[wrong], "a finite number")
       return { name, shape, values }
     })
+    const digest = file.metadata[checkKey]
+    if (digest !== undefined) {
+      const dtypes = [...file.tensors.values()].map((tensor) => tensor.dtype)
+      const pieces = parameters.map(({ values }, i) => encodeValues(values, dtypes[i]!))
+      if (digestOfPieces(file.head, digest, pieces) !== digest) throw mismatch(path)
+    }
     return { ...head, parameters }
   } finally {
     file.close()
