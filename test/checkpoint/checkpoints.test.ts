@@ -71,6 +71,14 @@ describeNative("checkpoints of a run", () => {
     expect(await stateIn(checkpoint)).toEqual(uninterrupted.state)
   })
 
+  it("of a run's last step are enough to tell what its loss was scaled by", async () => {
+    const asked = { checkpoint: fresh(), steps: 7, resume: true } as const
+    const first = await trained("ddp in float16, whose scale grows", asked)
+    const again = await trained("ddp in float16, whose scale grows", asked)
+    expect(first.learnt.lossScales).toHaveLength(2)
+    expect(again.learnt).toMatchObject({ stepsDone: 7, losses: [], lossScales: first.learnt.lossScales })
+  })
+
   it("stay those of another run that has taken the folder over", async () => {
     const checkpoint = fresh()
     const lock = path.join(checkpoint, ".lock")

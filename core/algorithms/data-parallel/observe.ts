@@ -58,15 +58,18 @@ export const observed = (
         }
         tell(machine.rank, step, sum / batches)
       })
+    const scaled = ({ lossScale }: KernelModel) =>
+      Effect.gen(function* () {
+        if (step !== scaling?.lastStep || lossScale === undefined) return
+        const [scale, , , skipped] = yield* machine.read(lossScale)
+        scaling.onScale(machine.rank, scale!, skipped!)
+      })
     const after = Effect.gen(function* () {
       step++
       if (model === undefined) return
       yield* model.turnCorpus(step)
       if (step % everySteps === 0) onLoss(machine.rank, step, yield* lossOf(model))
-      if (step === scaling?.lastStep && model.lossScale !== undefined) {
-        const [scale, , , skipped] = yield* machine.read(model.lossScale)
-        scaling.onScale(machine.rank, scale!, skipped!)
-      }
+      yield* scaled(model)
       if (evaluation === undefined || step === evaluation.lastStep) return
       if (step % evaluation.everySteps === 0) yield* evaluated(model, evaluation)
     })
@@ -76,5 +79,7 @@ export const observed = (
       return built.turnCorpus(from)
     })
     yield* Effect.provideService(program(watching), Machine, watched)
+    // A run that goes on after its last step has the scale of that.
+    if (model !== undefined && step === from) yield* scaled(model)
     if (model !== undefined && evaluation?.lastStep === step) yield* evaluated(model, evaluation)
   })
