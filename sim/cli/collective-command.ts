@@ -291,6 +291,7 @@ const inOptions = (text: string, options: CollectiveCommandOptions): ReadonlyArr
     text
       .replace("ranksPerNode: 1", "--ranks-per-node 1")
       .replace("where world.links.wan is", "where --wan is")
+      .replace(/^world\.links\.(\w+):/u, "--$1, --$1-latency:")
   )
   const tier = /^world\.links\.(intra|inter) /u.exec(named)
   if (tier === null) return [named]

@@ -92,7 +92,13 @@ describe("sim collective tells of links that nothing crosses", () => {
       "--ranks 4 --inter-latency 10",
       ["--inter-latency is 10.0 s one way, longer than any link's: a number without a unit is seconds"]
     ],
-    ["--ranks 4 --inter 1gbit --inter-latency 1ms", []]
+    ["--ranks 4 --inter 1gbit --inter-latency 1ms", []],
+    [
+      "--ranks 4 --inter 100gbit --inter-latency 50ms",
+      [
+        "--inter, --inter-latency: 100 Gbit/s over a round trip of 100 ms is 1.25 GB on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (--inter-window)"
+      ]
+    ]
   ]
   const ended = simEach(
     cases.flatMap(([args]) => [

@@ -42,7 +42,7 @@ const outputs = options.flatMap(({ option, ...one }) =>
 
 /** What a value stands for where it is the place of nothing. */
 const noPlaces = new Set(
-  "n i/n seconds time unit bytes sizes bandwidth link name names text path=value".split(" ")
+  "n i/n seconds time unit bytes size sizes bandwidth link name names text path=value".split(" ")
 )
 
 /** What is read. A new one has its place here; what is written is an `outputFile` or an `outputFolder`. */
