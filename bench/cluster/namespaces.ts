@@ -1,6 +1,11 @@
 // A cluster on one Linux machine: a network namespace for each rank, joined by a bridge, with a token bucket on each direction of
-// each rank's link. Real sockets, real shaping; needs root and iproute2. Knows nothing of what runs in it.
+// each rank's link, and a delay where one is asked for (delay.cc). Real sockets, real shaping; needs root and iproute2, for delays a C++
+// compiler. Knows nothing of what runs in it.
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import * as path from "node:path"
+import { fileURLToPath } from "node:url"
 import { messageOf } from "../../core/message-of.ts"
 
 /** Bytes per second that a rank may send and receive; Infinity where nothing is shaped. */
@@ -13,7 +18,7 @@ interface Rates {
 const run = (...command: ReadonlyArray<string>): void => {
   const { status, stderr, error } = spawnSync(command[0]!, command.slice(1), { encoding: "utf8" })
   if (error !== undefined)
-    throw new Error(`${command[0]}: ${error.message}; on Debian "apt-get install iproute2"`)
+    throw new Error(`${command[0]}: ${error.message}; on Debian "apt-get install iproute2 g++"`)
   if (status !== 0) throw new Error(`${command.join(" ")}: ${stderr.trim()}`)
 }
 
@@ -60,35 +65,62 @@ const setUp = (space: string): void => {
   }
 }
 
+/** What the links' delays are made by: a process between each rank's device and the hub's. */
+class Delays {
+  readonly #process: ChildProcess
+  readonly #folder = mkdtempSync(path.join(tmpdir(), "tandem-delay-"))
+
+  /** `ends`: namespace of each rank and its port in the hub. Throws Error where it cannot be built or begin. */
+  constructor(hub: string, ends: ReadonlyArray<readonly [space: string, port: string]>) {
+    const program = path.join(this.#folder, "delay")
+    const source = fileURLToPath(new URL("delay.cc", import.meta.url))
+    run(process.env["CXX"] ?? "c++", "-O2", "-std=c++20", "-pthread", source, "-o", program)
+    this.#process = spawn(program, [hub, ...ends.flat()], { stdio: ["pipe", "ignore", "inherit"] })
+    const isThere = ([, port]: readonly [string, string]): boolean =>
+      spawnSync("ip", ["-n", hub, "link", "show", port]).status === 0
+    for (let tries = 0; !ends.every(isThere); tries++) {
+      if (tries === 100) throw new Error("the links' delays have not begun: no device of /dev/net/tun")
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
+    }
+  }
+
+  set(seconds: number): void {
+    this.#process.stdin!.write(`${Math.round(seconds * 1e6)}\n`)
+  }
+
+  close(): void {
+    this.#process.kill()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
+
 export class Cluster {
   readonly #name = `tdm${process.pid}`
   readonly #ranks: number
 
-  /** `rates` by rank. Throws Error where namespaces cannot be made; nothing is left then. */
-  constructor(rates: ReadonlyArray<Rates>) {
+  #delays: Delays | undefined
+
+  /** `rates` by rank; with `delayed` links may take time. Throws Error where namespaces cannot be made; nothing is left then. */
+  constructor(rates: ReadonlyArray<Rates>, { delayed = false }: { readonly delayed?: boolean } = {}) {
     this.#ranks = rates.length
     try {
       run("ip", "netns", "add", this.#hub)
+      rates.forEach((_, rank) => run("ip", "netns", "add", this.#space(rank)))
+      if (delayed)
+        this.#delays = new Delays(
+          this.#hub,
+          rates.map((_, rank) => [this.#space(rank), this.#port(rank)] as const)
+        )
       run("ip", "-n", this.#hub, "link", "add", "br0", "mtu", "9000", "type", "bridge")
       run("ip", "-n", this.#hub, "link", "set", "br0", "up")
       rates.forEach(({ up, down }, rank) => {
         const [space, port] = [this.#space(rank), this.#port(rank)]
-        run("ip", "netns", "add", space)
-        const pair = [
-          "mtu",
-          "9000",
-          "netns",
-          this.#hub,
-          "type",
-          "veth",
-          "peer",
-          "name",
-          "eth0",
-          "mtu",
-          "9000"
-        ]
-        run("ip", "link", "add", port, ...pair, "netns", space)
-        run("ip", "-n", this.#hub, "link", "set", port, "master", "br0", "up")
+        if (!delayed) {
+          const ends = ["netns", this.#hub, "type", "veth", "peer", "name", "eth0", "netns", space]
+          run("ip", "link", "add", port, ...ends)
+        }
+        run("ip", "-n", space, "link", "set", "eth0", "mtu", "9000")
+        run("ip", "-n", this.#hub, "link", "set", port, "mtu", "9000", "master", "br0", "up")
         run("ip", "-n", space, "addr", "add", `${this.addressOf(rank)}/16`, "dev", "eth0")
         run("ip", "-n", space, "link", "set", "eth0", "up")
         run("ip", "-n", space, "link", "set", "lo", "up")
@@ -117,6 +149,12 @@ export class Cluster {
     if (down < Infinity) this.#shape("change", this.#hub, this.#port(rank), down)
   }
 
+  /** What is sent from now on takes so long to any other rank; of a cluster that is `delayed`. */
+  setDelay(seconds: number): void {
+    if (this.#delays !== undefined) this.#delays.set(seconds)
+    else if (seconds > 0) throw new Error("the cluster was made without delays")
+  }
+
   /** Takes a rank's link down, or up again. */
   setLink(rank: number, state: "up" | "down"): void {
     run("ip", "-n", this.#hub, "link", "set", this.#port(rank), state)
@@ -124,6 +162,7 @@ export class Cluster {
 
   /** Removes everything; what still runs in it loses its network. */
   close(): void {
+    this.#delays?.close()
     for (let rank = 0; rank < this.#ranks; rank++) spawnSync("ip", ["netns", "del", this.#space(rank)])
     spawnSync("ip", ["netns", "del", this.#hub])
   }

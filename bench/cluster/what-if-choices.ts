@@ -1,13 +1,16 @@
 // What bench/cluster/what-if.ts is asked for: points, algorithms, and how ranks lie in sites. Knows nothing of how runs are made.
 import * as Schema from "effect/Schema"
-import { Bandwidth } from "../../core/units.ts"
+import { Bandwidth, Seconds } from "../../core/units.ts"
 
 const rateOf = Schema.decodeUnknownSync(Bandwidth)
+const timeOf = Schema.decodeUnknownSync(Seconds)
 
 export interface Point {
   readonly name: string
   readonly bandwidth: string
   readonly bytesPerSecond: number
+  /** One way. */
+  readonly latencySeconds: number
   /** What becomes of host 0's link. */
   readonly host0: "as the others" | "asymmetric" | "drop"
 }
@@ -15,16 +18,19 @@ export interface Point {
 /** No namespaces, and what a GPU's NVLink carries each way. */
 export const nvlink = "nvlink"
 
-/** A bandwidth, or one behind "asymmetric:" or "drop:". Throws Error for anything else. */
+/** A bandwidth, or one behind "asymmetric:" or "drop:"; "@20ms" behind it is a latency. Throws Error for anything else. */
 export const pointNamed = (name: string): Point => {
-  if (name === nvlink) return { name, bandwidth: "450GB/s", bytesPerSecond: 450e9, host0: "as the others" }
-  const [kind, bandwidth] = name.includes(":") ? (name.split(":") as [string, string]) : ["", name]
+  if (name === nvlink)
+    return { name, bandwidth: "450GB/s", bytesPerSecond: 450e9, latencySeconds: 0, host0: "as the others" }
+  const [link, latency] = name.split("@") as [string, string?]
+  const [kind, bandwidth] = link.includes(":") ? (link.split(":") as [string, string]) : ["", link]
   if (kind !== "" && kind !== "asymmetric" && kind !== "drop")
     throw new Error(`${name}: a bandwidth, or one behind "asymmetric:" or "drop:"`)
   return {
     name,
     bandwidth,
     bytesPerSecond: rateOf(bandwidth),
+    latencySeconds: latency === undefined ? 0 : timeOf(latency),
     host0: kind === "" ? "as the others" : kind
   }
 }

@@ -16,7 +16,7 @@
 //                                                     with --backend cpu on gloo, beside a device that ours only stands for
 // Steps on GPUs are of a run that nobody times, as is the profile; with --ops a timed run before it tells what lanes do.
 // A point is a bandwidth of every host's link in each direction; "asymmetric:" before it gives host 0 a quarter of it, "drop:" a
-// tenth from the middle of the run on. Exit code 1 where anything was not measured, PyTorch's steps too, or not within the bounds, which were set before
+// tenth from the middle of the run on, and "@15ms" behind it lets everything that is sent take so long. Exit code 1 where anything was not measured, PyTorch's steps too, or not within the bounds, which were set before
 // anything was run: the median error of a step at most 3 %, the worst 10 %.
 import { spawnSync } from "node:child_process"
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
@@ -143,7 +143,12 @@ const faultOf = ({ fromSeconds, bytesPerSecond }: Change): string =>
   `faults=[{link: inter, of: 0, bandwidth: ${bytesPerSecond}B/s, from: ${fromSeconds}s}]`
 
 /** Gives each host's link what it has at a point, until something changes. */
-const shapeLinks = (cluster: Cluster | undefined, hosts: number, { bytesPerSecond, host0 }: Point): void => {
+const shapeLinks = (
+  cluster: Cluster | undefined,
+  hosts: number,
+  { bytesPerSecond, latencySeconds, host0 }: Point
+): void => {
+  cluster?.setDelay(latencySeconds)
   for (let host = 0; host < hosts; host++) {
     const own = host === 0 && host0 === "asymmetric" ? bytesPerSecond / 4 : bytesPerSecond
     setRate(cluster, host, own)
@@ -228,6 +233,7 @@ const measure = async (
     const common = [
       ...layoutSettings(layout),
       `world.links.inter.bandwidth=${perHost === 1 ? point.bandwidth : `${ofHost}B/s`}`,
+      ...(point.latencySeconds > 0 ? [`world.links.inter.latency=${point.latencySeconds}s`] : []),
       `algorithm=${all[name]}`,
       `collectives.measured=${between.file}`,
       ...(perHost === 1 ? [] : [`collectives.inside=${inside.file}`]),
@@ -316,8 +322,11 @@ const startRunners = (layout: Layout, cluster: Cluster | undefined): Runners<Req
   return new Runners(startRanks(layout.ranks, cluster, command, "pipe", ranksAre))
 }
 
-const clusterOf = (hosts: number, bytesPerSecond: number): Cluster =>
-  new Cluster(Array.from({ length: hosts }, () => ({ up: bytesPerSecond, down: bytesPerSecond })))
+const clusterOf = (hosts: number, bytesPerSecond: number, delayed = false): Cluster =>
+  new Cluster(
+    Array.from({ length: hosts }, () => ({ up: bytesPerSecond, down: bytesPerSecond })),
+    { delayed }
+  )
 
 /** Measures at these points with ranks that end then; and, where PyTorch is asked for, with its ranks after that. */
 const measureAt = async (points: ReadonlyArray<Point>, where: Omit<Where, "runners">): Promise<void> => {
@@ -393,7 +402,8 @@ const measureAll = async (layout: Layout): Promise<void> => {
     })
   if (shaped.length === 0) return
   const profiles = await profileShaped(layout, full)
-  const cluster = clusterOf(hosts, shaped[0]!.bytesPerSecond)
+  const delayed = shaped.some(({ latencySeconds }) => latencySeconds > 0)
+  const cluster = clusterOf(hosts, shaped[0]!.bytesPerSecond, delayed)
   try {
     await measureAt(shaped, { layout, cluster, ...profiles })
   } finally {
