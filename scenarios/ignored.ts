@@ -101,6 +101,8 @@ export const worldWarnings = (
     if (collectives.slowdownInside !== undefined)
       warnings.push("collectives.slowdownInside has no effect: there is one rank")
     if (collectives.wait !== undefined) warnings.push("collectives.wait has no effect: there is one rank")
+    if (collectives.handshake === true)
+      warnings.push("collectives.handshake has no effect: there is one rank")
   } else if (together && limits(links.inter))
     warnings.push("world.links.inter has no effect: all ranks are on one node")
   if (ranks > 1 && alone && collectives.inside !== undefined)
@@ -137,8 +139,17 @@ export const worldWarnings = (
     if (link !== undefined && "mtu" in link && link.mtu !== undefined && link.bandwidth === Infinity)
       warnings.push(`world.links.${tier}.mtu has no effect: that link's bandwidth is unlimited`)
   }
+  if (collectives.handshake === true && collectives.algorithm !== "direct")
+    warnings.push(
+      `collectives.handshake has no effect: it is of direct collectives, and these are ${collectives.algorithm}`
+    )
+  else if (collectives.handshake === true && isNear(links))
+    warnings.push("collectives.handshake has no effect: no link has a latency")
   return [...warnings, ...windowWarnings(world)]
 }
+
+const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
+  intra.latency === 0 && inter.latency === 0 && (wan === undefined || ("latency" in wan && wan.latency === 0))
 
 /** More than this on the way is more than what TCP's windows and NCCL's buffers have room for as they come: eight connections of 4 MiB. */
 const usualWindowBytes = 2 ** 25
@@ -338,5 +349,9 @@ export const realWarnings = (
     )
   if (collectives?.wait !== undefined)
     warnings.push("collectives.wait has no effect on a real run: its collectives take as long as they take")
+  if (collectives?.handshake === true)
+    warnings.push(
+      "collectives.handshake has no effect on a real run, but that algorithms plan with it: its messages wait as they do"
+    )
   return warnings
 }

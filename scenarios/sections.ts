@@ -192,7 +192,12 @@ export const CollectiveSettings = Schema.Struct({
    * How much longer a collective takes that begins while a kernel of its rank runs, until its own kernels get multiprocessors. Default:
    * as the measured collectives have it, by message; nothing where they do not.
    */
-  wait: Schema.optionalKey(Seconds)
+  wait: Schema.optionalKey(Seconds),
+  /**
+   * Of direct collectives: the first messages of each wait for word that their receivers are there, as those of this project's processes
+   * over TCP do: a way more.
+   */
+  handshake: Schema.optionalKey(Schema.Boolean)
 })
 
 export type CollectiveSettings = typeof CollectiveSettings.Type

@@ -1,6 +1,6 @@
 // Measured collectives as a ceiling: what the software and hardware of the machine they were measured on can do when no
 // link is in the way. Links of the scenario may slow a collective down further, never speed it up.
-import { wireUnits } from "../wire/network.ts"
+import { wireUnits } from "../wire/hops.ts"
 import type { CollectiveCost } from "../profile.ts"
 import { interpolate, interpolateMessage } from "./curve.ts"
 

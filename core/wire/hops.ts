@@ -117,3 +117,18 @@ export const farthestHops = (
   }
   return hops
 }
+
+/** Bytes a ring puts on each link it crosses, per byte of one rank's input: the factor all ring models share. */
+export const wireUnits = (kernel: string, ranks: number): number => {
+  switch (kernel) {
+    case "all_reduce":
+      return (2 * (ranks - 1)) / ranks
+    case "reduce_scatter":
+    case "all_to_all":
+      return (ranks - 1) / ranks
+    case "all_gather":
+      return ranks - 1
+    default:
+      return 1
+  }
+}

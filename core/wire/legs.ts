@@ -36,6 +36,8 @@ export interface CollectiveOptions {
    * Default: by what the table was measured to take beside kernels; nothing where it was not.
    */
   readonly waitSeconds?: number | undefined
+  /** Of direct collectives: senders wait until they hear that receivers are there, the farthest hop's delay more. Default: they are known to be. */
+  readonly handshake?: boolean | undefined
 }
 
 /** Whether any collective waits that begins beside kernels. */
@@ -143,16 +145,17 @@ export const legsOf = (
   { kernel, sizeBytes, from, widening, uneven }: Message,
   together: ReadonlyArray<ReadonlyArray<number>>,
   alike: ReadonlyArray<ReadonlyArray<number>>,
-  { algorithm, table: between, inside = between, waitSeconds: stated }: CollectiveOptions
+  { algorithm, table: between, inside = between, waitSeconds: stated, handshake = false }: CollectiveOptions
 ): Legs => {
   const ranks = together[0]!
   const short = sizeBytes <= oneShotBytes
-  const phases =
+  const plain =
     uneven === undefined
       ? network.phases(kernel, algorithm, together, from, widening, short)
       : ranks.length < 2
         ? []
         : [network.unevenPhase(kernel, ranks, uneven.rows)]
+  const phases = handshake && algorithm === "direct" ? heard(network, together, plain) : plain
   const beside =
     uneven !== undefined || alike === together
       ? phases
@@ -231,6 +234,29 @@ export const legsOf = (
           }
         : undefined
   return { legs, waitSeconds, estimate }
+}
+
+const heardFirst = new WeakMap<Phase, Phase>()
+
+/** Phases of which the first begins when receivers have said that they are there. */
+const heard = (
+  network: Network,
+  groups: ReadonlyArray<ReadonlyArray<number>>,
+  [first, ...others]: ReadonlyArray<Phase>
+): ReadonlyArray<Phase> => {
+  if (first === undefined) return []
+  let later = heardFirst.get(first)
+  if (later === undefined) {
+    const way = network.farthest(groups)
+    const { latencySeconds, latencyNowSeconds } = first
+    later = {
+      ...first,
+      latencySeconds: latencySeconds + way(),
+      latencyNowSeconds: () => latencyNowSeconds() + way()
+    }
+    heardFirst.set(first, later)
+  }
+  return [later, ...others]
 }
 
 /** Phases of all groups that do the same, where they are laid out as one of them: those of unlike nodes may not be. */

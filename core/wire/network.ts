@@ -9,6 +9,7 @@ import {
   stepsAlong,
   stepsOfTrees,
   treesOver,
+  wireUnits,
   type Hop,
   type Rounds,
   type Step
@@ -69,21 +70,6 @@ interface PhaseKind {
   readonly kernel: string
   readonly ranks: number
   readonly share: number
-}
-
-/** Bytes a ring puts on each link it crosses, per byte of one rank's input: the factor all ring models share. */
-export const wireUnits = (kernel: string, ranks: number): number => {
-  switch (kernel) {
-    case "all_reduce":
-      return (2 * (ranks - 1)) / ranks
-    case "reduce_scatter":
-    case "all_to_all":
-      return (ranks - 1) / ranks
-    case "all_gather":
-      return ranks - 1
-    default:
-      return 1
-  }
 }
 
 /** Where one tier's links begin among all links of the world, per direction. */
@@ -414,6 +400,15 @@ export class Network {
     const roots = new Set(groups.map(([root]) => root!))
     const held = this.#windows.over(hops, 1, (hop) => (roots.has(hops[hop]![0]) ? 2 : 1))
     return this.#phase(crossings, 1 / like.ranks, this.#delays.farthest(hops, 2), held, like)
+  }
+
+  /** Delay of the farthest way between two ranks of a group. */
+  farthest(groups: ReadonlyArray<ReadonlyArray<number>>): () => number {
+    const none = new Float64Array(this.#classOf.length)
+    return this.#delays.farthest(
+      groups.flatMap((ranks) => this.#crossPairs(ranks, none)),
+      1
+    )
   }
 
   /**

@@ -298,8 +298,8 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
     }
   }
   for (size_t chunk = 0; chunk < std::max(mine.size(), longest); chunk++) {
-    if (chunk < mine.size() && !exchange_.wait(2 * chunk)) failed();
-    // Sums go where values that are sent may lie: this member's own, or, of a second phase, those of others.
+    // Sums go where values that are sent may lie: this member's own, or, of a second phase, those of others. Who sends these is told of the
+    // place as soon as it is free, and not when the first phase's have come: of a long link that is a way sooner.
     if (!exchange_.wait(2 * chunk + 1)) failed();
     for (size_t member = 0; gather && member < members; member++) {
       if (member == of_.own || chunk >= theirs[member].size()) continue;
@@ -307,6 +307,7 @@ void Submission::reduceFromAll(const std::vector<Spans>& spansTo, const Spans& o
                                          second + 1 + chunk, sums, true));
     }
     if (chunk >= mine.size()) continue;
+    if (!exchange_.wait(2 * chunk)) failed();
     reduce(mine[chunk], staged[chunk], shift);
     if (chunk + windowChunks < mine.size()) await(chunk + windowChunks);
     for (size_t i = 1; gather && i < members; i++) {

@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest"
 import { predictedFromFewer } from "../../bench/cluster/collectives-report.ts"
 import { CollectiveTable } from "../../core/cost/collective-table.ts"
 import { median } from "../../core/median.ts"
-import { wireUnits } from "../../core/wire/network.ts"
+import { wireUnits } from "../../core/wire/hops.ts"
 import { importCsv } from "../../traces/csv.ts"
 
 describe("a table asked for another number of ranks", () => {

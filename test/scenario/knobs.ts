@@ -80,6 +80,13 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["algorithm.wire", "float32", "bfloat16"],
     ["algorithm.wire", "float32", "bfloat16", "world={ranks: 1}"],
     ["collectives.algorithm", "ring", "tree", "world={ranks: 1}"],
+    [
+      "collectives.handshake",
+      "false",
+      "true",
+      "collectives.algorithm=direct",
+      "world.links.inter.latency=1ms"
+    ],
     ["collectives.slowdown", "1", "1.5"],
     ["collectives.slowdown", "1", "1.5", "world={ranks: 1}"],
     [

@@ -155,3 +155,29 @@ describe("a window", () => {
     expect(busiest).toBeLessThan(seconds / 4)
   })
 })
+
+describe("a handshake", () => {
+  const seconds = (bytes: number, ranks: number, handshake: boolean): number => {
+    const far = { bytesPerSecond: 1e9, latencySeconds: 0.01 }
+    const world = makeWorld([{ name: "site", nodes: Array<number>(ranks).fill(1) }], {
+      intra: unlimited,
+      inter: far,
+      wan: undefined
+    })
+    const network = new Network(world, distinct(world))
+    return aloneSeconds(network, "all_reduce", world.all, { algorithm: "direct", handshake })(bytes)
+  }
+
+  it("is a way more of a direct collective, however many messages it has one after another", () => {
+    for (const [bytes, ranks] of [
+      [1000, 2],
+      [1e7, 2],
+      [1000, 4],
+      [1e7, 4]
+    ] as const)
+      expect(seconds(bytes, ranks, true) - seconds(bytes, ranks, false), `${bytes} ${ranks}`).toBeCloseTo(
+        0.01,
+        12
+      )
+  })
+})

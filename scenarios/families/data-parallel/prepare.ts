@@ -230,7 +230,8 @@ export const planScenario = (
     )
       yield* requireEachHeld("where those who hold a model together are not alike,")
     const network = new Network(world, asStated(world))
-    const links = { algorithm: scenario.collectives.algorithm, table, inside }
+    const { algorithm, handshake } = scenario.collectives
+    const links = { algorithm, table, inside, handshake }
     const { kept, wire } = sentDtypes(scenario, profile, shard)
     const facts: PlanningFacts = {
       ranks: peers.ranks.length,
@@ -419,7 +420,8 @@ export const prepare = (
           inside,
           slowdown: collectives.slowdown,
           slowdownInside: collectives.slowdownInside,
-          waitSeconds: collectives.wait
+          waitSeconds: collectives.wait,
+          handshake: collectives.handshake
         },
         faults: yield* resolveFaults(scenario.faults, world, file, scenario.world.links),
         jitter,
