@@ -156,6 +156,8 @@ describeNative("exec train over processes", () => {
     expect(await start(0, "--set", "world.ranks=1", "--save", "w.safetensors")).toMatchObject({ code: 0 })
     const weights = readFileSync(path.join(folder, "host 0/w.safetensors"))
     weights.writeFloatLE(0.5, weights.length - 4)
+    // As of another program, which says no digest.
+    weights.write("another.name", weights.indexOf("tandem.check"), "latin1")
     for (const made of ["host 1", "host 0/out"]) mkdirSync(path.join(folder, made))
     writeFileSync(path.join(folder, "host 1/w.safetensors"), weights)
     // The other's folder has no place for what rank 0 writes.
