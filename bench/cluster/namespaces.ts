@@ -36,15 +36,18 @@ export const whyNoCluster = (): string | undefined => {
   }
 }
 
+/** Two packets as veth passes them on, many segments in one, and as a device of delay.cc does. */
+const leastBurst = { veth: 131_072, delayed: 18_432 }
+
 /**
- * A token bucket of that rate. What it lets pass at once is 0.3 ms worth, or two large packets; what it cannot send it holds for
- * up to 200 ms before it drops.
+ * A token bucket of that rate. What it lets pass at once is 0.3 ms worth, or two packets: over a link that takes time more would give
+ * back what a sender that waits has lost. What it cannot send it holds for up to 200 ms before it drops.
  */
-const bucket = (bytesPerSecond: number): ReadonlyArray<string> => [
+const bucket = (bytesPerSecond: number, least = leastBurst.veth): ReadonlyArray<string> => [
   "rate",
   `${Math.round(bytesPerSecond * 8)}bit`,
   "burst",
-  String(Math.round(Math.max(131_072, bytesPerSecond * 0.0003))),
+  String(Math.round(Math.max(least, bytesPerSecond * 0.0003))),
   "latency",
   "200ms"
 ]
@@ -192,7 +195,7 @@ export class Cluster {
       device,
       "root",
       "tbf",
-      ...bucket(bytesPerSecond)
+      ...bucket(bytesPerSecond, this.#delays === undefined ? leastBurst.veth : leastBurst.delayed)
     )
   }
 }

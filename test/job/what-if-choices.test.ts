@@ -42,6 +42,12 @@ describe("what is asked of what-if runs", () => {
     expect(pointNamed("25Gbit/s")).toMatchObject({ bytesPerSecond: 25e9 / 8, host0: "as the others" })
     expect(pointNamed("drop:1Gbit/s")).toMatchObject({ bytesPerSecond: 125e6, host0: "drop" })
     expect(pointNamed(nvlink).bytesPerSecond).toBe(450e9)
+    expect(pointNamed("asymmetric:200Mbit/s@15ms")).toMatchObject({
+      bytesPerSecond: 25e6,
+      latencySeconds: 0.015,
+      host0: "asymmetric"
+    })
+    expect(pointNamed("1Gbit/s").latencySeconds).toBe(0)
     expect(() => pointNamed("slow:1Gbit/s")).toThrow(/asymmetric:/u)
   })
 
