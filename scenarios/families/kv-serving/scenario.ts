@@ -175,7 +175,8 @@ export const KvServingScenario = Schema.Struct({
   /** Default: NVIDIA H200. */
   device: Schema.optionalKey(DeviceSettings),
   /** Default: kernels measured on an NVIDIA H200, where that is the device; otherwise the device's peak rates. */
-  costs: Schema.optionalKey(Schema.Union([MeasuredOpCosts, FittedStepCosts])),
+  // A line is told by its fields; of a table none is needed, so that it would stand for everything.
+  costs: Schema.optionalKey(Schema.Union([FittedStepCosts, MeasuredOpCosts])),
   /** Weights, activations and caches count. */
   memory: Schema.optionalKey(MemorySettings),
   faults: withDefault(Schema.Array(FaultSettings), []),

@@ -16,7 +16,7 @@ const settings = Schema.Struct({
   period: withDefault(Period, 100),
   /**
    * What is dealt to fragments: `block`, the paper's layers, with embeddings in the first and head in the last of a model's blocks (a
-   * model that names none deals layers); `layer`, each module with parameters of its own.
+   * model that names none deals layers); `layer`, each layer by itself.
    */
   units: withDefault(Schema.Literals(["block", "layer"]), "block"),
   /** How many fragments the units are dealt to, at most as many as there are units; default at most 8, as the paper's 24 layers by 3. */
