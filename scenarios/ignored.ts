@@ -151,8 +151,8 @@ export const worldWarnings = (
 const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
   intra.latency === 0 && inter.latency === 0 && (wan === undefined || ("latency" in wan && wan.latency === 0))
 
-/** More than this on the way is more than what TCP's windows and NCCL's buffers have room for as they come: eight connections of 4 MiB. */
-const usualWindowBytes = 2 ** 25
+/** NCCL's buffers as they come (`NCCL_BUFFSIZE`): with nearly as much on the way two ranks' steps were 17 % late (docs/validation.md). */
+const usualWindowBytes = 2 ** 22
 
 /** The ways of messages over a tier's links. */
 interface Trip {
