@@ -6,6 +6,7 @@ import type {
   DeviceSettings,
   FaultSettings,
   HostSettings,
+  LinkSettings,
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
@@ -154,66 +155,54 @@ const isNear = ({ intra, inter, wan }: WorldSettings["links"]): boolean =>
 /** NCCL's buffers as they come (`NCCL_BUFFSIZE`): with nearly as much on the way two ranks' steps were 17 % late (docs/validation.md). */
 const usualWindowBytes = 2 ** 22
 
-/** The ways of messages over a tier's links. */
-interface Trip {
-  readonly tier: "intra" | "inter" | "wan"
-  readonly latency: number
-  readonly window: number | undefined
-  /** What is said of the way elsewhere bounds what is on it. */
-  readonly bounded: boolean
-  /** Bytes/s of the tier's link, and of all links of the way. */
-  readonly bandwidth: number
-  readonly through: number
-  /** Seconds, of a way that goes no farther, and of the longest. */
-  readonly roundTrip: number
-  readonly longest: number
-}
-
-const tripsOf = ({ intra, inter, wan }: WorldSettings["links"]): ReadonlyArray<Trip> => {
-  const near = { bounded: false, through: Infinity }
-  const roundTrip = 2 * inter.latency
-  const inside: Trip = { ...near, tier: "intra", window: undefined, ...intra, ...both(2 * intra.latency) }
-  const between: Trip = { ...near, tier: "inter", window: undefined, ...inter, ...both(roundTrip) }
-  if (wan === undefined) return [inside, between]
+/** Windows that never bound a message, and long ways of which nobody says how much may be on them. */
+const windowWarnings = ({ links: { intra, inter, wan } }: WorldSettings): ReadonlyArray<string> => {
+  const uplink = wan === undefined || "pairs" in wan ? undefined : wan
+  const near = 2 * intra.latency
+  const between = 2 * inter.latency
+  const abroad = between + 2 * (uplink?.latency ?? 0)
   // How far pairs of sites are a file says.
-  if ("pairs" in wan) return [inside, { ...between, longest: Infinity }]
-  const abroad = roundTrip + 2 * wan.latency
+  const farthest = wan !== undefined && uplink === undefined ? Infinity : abroad
   return [
-    inside,
-    { ...between, longest: abroad },
-    {
-      tier: "wan",
-      window: undefined,
-      ...wan,
-      ...both(abroad),
-      bounded: inter.window !== undefined,
-      through: inter.bandwidth
-    }
+    ...vainWindow("intra", intra, near),
+    ...vainWindow("inter", inter, farthest),
+    ...(uplink === undefined ? [] : vainWindow("wan", uplink, abroad)),
+    ...(intra.window === undefined ? longWay("intra", intra.bandwidth, near) : []),
+    ...(inter.window === undefined ? longWay("inter", inter.bandwidth, between) : []),
+    ...(uplink !== undefined && inter.window === undefined && uplink.window === undefined
+      ? longWay("wan", Math.min(uplink.bandwidth, inter.bandwidth), abroad)
+      : [])
   ]
 }
 
-const both = (seconds: number) => ({ roundTrip: seconds, longest: seconds })
+/** `roundTrip`: seconds, of the messages over the link that go farthest. */
+const vainWindow = (
+  tier: "intra" | "inter" | "wan",
+  { bandwidth, window }: typeof LinkSettings.Type,
+  roundTrip: number
+): ReadonlyArray<string> => {
+  if (window === undefined || window < bandwidth * roundTrip) return []
+  const none = `world.links.${tier}.window has no effect:`
+  return [
+    roundTrip === 0
+      ? `${none} there is no round trip, for there is no latency`
+      : `${none} the link's bandwidth lets no more than ${formatBytes(bandwidth * roundTrip)} be on the way in a round trip`
+  ]
+}
 
-/** Windows that never bound a message, and long ways of which nobody says how much may be on them. */
-const windowWarnings = ({ links }: WorldSettings): ReadonlyArray<string> =>
-  tripsOf(links).flatMap(({ tier, latency, window, bounded, bandwidth, through, roundTrip, longest }) => {
-    const field = `world.links.${tier}.window`
-    if (window === undefined) {
-      const rate = Math.min(bandwidth, through)
-      const bytes = roundTrip > 0 && latency < latencyOfNoLink && !bounded ? rate * roundTrip : 0
-      return bytes > usualWindowBytes && bytes < Infinity
-        ? [
-            `world.links.${tier}: ${formatBandwidth(rate)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (${field})`
-          ]
-        : []
-    }
-    if (longest === 0) return [`${field} has no effect: there is no round trip, for there is no latency`]
-    return window >= bandwidth * longest
-      ? [
-          `${field} has no effect: the link's bandwidth lets no more than ${formatBytes(bandwidth * longest)} be on the way in a round trip`
-        ]
-      : []
-  })
+const longWay = (
+  tier: "intra" | "inter" | "wan",
+  bandwidth: number,
+  roundTrip: number
+): ReadonlyArray<string> => {
+  // A longer one is a slip, of which another warning tells.
+  const bytes = roundTrip > 0 && roundTrip < 2 * latencyOfNoLink ? bandwidth * roundTrip : 0
+  return bytes > usualWindowBytes && bytes < Infinity
+    ? [
+        `world.links.${tier}: ${formatBandwidth(bandwidth)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (world.links.${tier}.window)`
+      ]
+    : []
+}
 
 /** `never`: what programs of the scenario do not do. */
 export const hostWarnings = (

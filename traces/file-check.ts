@@ -22,12 +22,7 @@ export class Checking {
 
   /** `end` has `noDigest` in it, once. */
   last(end: Uint8Array): Uint8Array {
-    const at = Buffer.from(end.buffer, end.byteOffset, end.byteLength).lastIndexOf(noDigest)
-    if (at < 0) throw new RangeError("a file's end has no room for its digest")
-    const digest = this.#hash.update(end).digest("hex")
-    const whole = Buffer.from(end)
-    whole.write(digest, at, "latin1")
-    return whole
+    return withDigest(end, this.#hash.update(end).digest("hex"))
   }
 }
 
@@ -38,10 +33,12 @@ export const digestOfPieces = (head: Uint8Array, digest: string, pieces: Iterabl
   return hash.digest("hex")
 }
 
-/** The head of a file with its digest in the place of `noDigest`. */
-export const withDigest = (head: Uint8Array, digest: string): Uint8Array => {
-  const whole = Buffer.from(head)
-  whole.write(digest, whole.lastIndexOf(noDigest), "latin1")
+/** The part of a file that has room for its digest (`noDigest`), with it. */
+export const withDigest = (part: Uint8Array, digest: string): Uint8Array => {
+  const whole = Buffer.from(part)
+  const at = whole.lastIndexOf(noDigest)
+  if (at < 0) throw new RangeError("a file has no room for its digest")
+  whole.write(digest, at, "latin1")
   return whole
 }
 

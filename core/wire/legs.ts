@@ -169,8 +169,8 @@ export const legsOf = (
     const wireNow = (): number => linkRate(beside[index]!, (link) => network.bytesPerSecondNow(link))
     /** Infinity where no window holds anything back. */
     const windowRate = (rate: number): number => {
-      const [held, free] = [phase.held(bytes, rate), bytes === 0 ? 0 : bytes / rate]
-      return held > free ? bytes / held : Infinity
+      const held = phase.held(bytes, rate)
+      return held > 0 ? bytes / (bytes / rate + held) : Infinity
     }
     const wireRate = Math.min(wire, windowRate(wire))
     const { like } = phase

@@ -53,7 +53,7 @@ export interface Phase {
   readonly latencySeconds: number
   /** The same with the links as they are now, after `setLink`. */
   readonly latencyNowSeconds: () => number
-  /** How long windows hold it back, of flow bytes. */
+  /** How much longer windows let it take, of flow bytes. */
   readonly held: Held
   /** Flow bytes per byte of the op's `sizeBytes`. */
   readonly unitsPerByte: number

@@ -3,12 +3,12 @@
 import type { Hop } from "./hops.ts"
 
 /**
- * Seconds that a flow of so many bytes takes at least, where its links alone let `bytesPerSecond` of it through; with their delays
- * as they are when it is asked.
+ * How many seconds longer a flow of so many bytes takes than its links alone would have it, which let `bytesPerSecond` of it through;
+ * with their delays as they are when it is asked.
  */
 export type Held = (bytes: number, bytesPerSecond: number) => number
 
-const free: Held = (bytes, bytesPerSecond) => (bytes === 0 ? 0 : bytes / bytesPerSecond)
+const free: Held = () => 0
 
 /** Windows of one network. */
 export class Windows {
@@ -52,16 +52,13 @@ export class Windows {
       ways.set(key, { hop, window, amount: Math.max(amount(i), ways.get(key)?.amount ?? 0) })
     })
     return (bytes, bytesPerSecond) => {
-      let seconds = free(bytes, bytesPerSecond)
-      for (const way of ways.values()) {
-        const message = (way.amount * bytes) / steps
-        const before = Math.ceil(message / way.window) - 1
+      let seconds = 0
+      for (const { hop, window, amount: own } of ways.values()) {
+        const before = Math.ceil((own * bytes) / steps / window) - 1
         if (before < 1) continue
-        const [a, b] = way.hop
+        const [a, b] = hop
         const roundTrip = this.#secondsBetween(a, b) + this.#secondsBetween(b, a)
-        const rate = way.amount * bytesPerSecond
-        const each = Math.max(roundTrip, way.window / rate)
-        seconds = Math.max(seconds, steps * (before * each + (message - before * way.window) / rate))
+        seconds = Math.max(seconds, steps * before * (roundTrip - window / (own * bytesPerSecond)))
       }
       return seconds
     }

@@ -30,7 +30,7 @@ export const emulatedLinks = (
     for (const { phase, bytes } of legs) {
       const rate = linkRate(phase, (id) => network.links[id]!.spec.bytesPerSecond)
       // What windows hold back is waited for ahead, as if nothing else were on the links.
-      latencySeconds += phase.latencySeconds + phase.held(bytes, rate) - (bytes === 0 ? 0 : bytes / rate)
+      latencySeconds += phase.latencySeconds + phase.held(bytes, rate)
       phase.links.forEach((id, i) => {
         const link = number.get(id)
         if (link !== undefined) bytesOn.set(link, (bytesOn.get(link) ?? 0) + phase.weights[i]! * bytes)

@@ -58,10 +58,8 @@ const inFolder = (folder: string): Effect.Effect<Found> | undefined => {
   const kept = readable(() => checkpointsIn(folder)) ?? []
   if (kept.length > 0) return ofCheckpoints(folder, kept)
   if (existsSync(filesIn(folder).about)) return ofRecord(folder)
-  const [study, journal] = ["study.arrow", journalName].map((name) => path.join(folder, name)) as [
-    string,
-    string
-  ]
+  const study = path.join(folder, "study.arrow")
+  const journal = path.join(folder, journalName)
   if (existsSync(study)) return ofStudy(study)
   return existsSync(journal) ? ofJournal(journal) : undefined
 }

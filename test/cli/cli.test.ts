@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { describe, expect, it } from "vitest"
-import { folder, root, sim, simEach } from "./launch.ts"
+import { folder, root, sim, simEach, smallStudy } from "./launch.ts"
 
 const scenario = "scenarios/geo-gpt2.yaml"
 
@@ -73,17 +73,7 @@ describe("sim compare", () => {
 
 describe("what commands write", () => {
   const here = folder()
-  const scenario = path.join(here, "small.yaml")
-  fs.writeFileSync(
-    scenario,
-    `name: small
-model: { layers: 2, parameters: 1e6, stepSeconds: 10ms }
-world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
-algorithm: ddp
-steps: 2
-study: { axes: { memory.device: [1GB, 1kB] } }
-`
-  )
+  const scenario = smallStudy(here, "memory.device: [1GB, 1kB]")
   const out = path.join(here, "out")
   const saved = path.join(here, "study.json")
   const timeline = path.join(here, "timeline.json")

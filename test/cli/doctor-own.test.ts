@@ -12,7 +12,7 @@ import { printManifest, readManifest } from "../../scenarios/cli/checkpoint/mani
 import { version } from "../../scenarios/cli/version.ts"
 import { encodeHeader, encodeValues } from "../../traces/safetensors.ts"
 import { describeNative } from "../native/addon.ts"
-import { exec, folder, root, simEach } from "./launch.ts"
+import { exec, folder, root, simEach, smallStudy } from "./launch.ts"
 
 const here = folder()
 
@@ -205,17 +205,7 @@ describe("a checkpoint", () => {
   })
 })
 
-const scenario = path.join(here, "small.yaml")
-fs.writeFileSync(
-  scenario,
-  `name: small
-model: { layers: 2, parameters: 1000, stepSeconds: 10ms }
-world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
-algorithm: ddp
-steps: 2
-study: { axes: { world.links.inter.bandwidth: [1Gbit/s, 2Gbit/s] } }
-`
-)
+const scenario = smallStudy(here, "world.links.inter.bandwidth: [1Gbit/s, 2Gbit/s]")
 
 describe("a study, a result, a timeline, a profile", () => {
   const out = path.join(here, "out")

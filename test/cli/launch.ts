@@ -91,3 +91,19 @@ export const folder = (): string => {
 /** Names of what is in a folder, that of one which is not there being nothing. */
 export const filesIn = (where: string): ReadonlyArray<string> =>
   fs.existsSync(where) ? fs.readdirSync(where).toSorted() : []
+
+/** Writes a scenario of a moment with these axes of a study; its name. */
+export const smallStudy = (here: string, axes: string): string => {
+  const scenario = path.join(here, "small.yaml")
+  fs.writeFileSync(
+    scenario,
+    `name: small
+model: { layers: 2, parameters: 1e6, stepSeconds: 10ms }
+world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
+algorithm: ddp
+steps: 2
+study: { axes: { ${axes} } }
+`
+  )
+  return scenario
+}

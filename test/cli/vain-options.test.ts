@@ -2,7 +2,7 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { describe, expect, it } from "vitest"
-import { folder, simEach } from "./launch.ts"
+import { folder, simEach, smallStudy } from "./launch.ts"
 
 const here = folder()
 const write = (name: string, text: string): string => {
@@ -11,15 +11,7 @@ const write = (name: string, text: string): string => {
   return file
 }
 
-const scenario = write(
-  "small.yaml",
-  `name: small
-model: { layers: 2, parameters: 1000, stepSeconds: 10ms }
-world: { ranks: 2, links: { inter: { bandwidth: 1Gbit/s } } }
-algorithm: ddp
-study: { axes: { world.links.inter.bandwidth: [1Gbit/s, 2Gbit/s] } }
-`
-)
+const scenario = smallStudy(here, "world.links.inter.bandwidth: [1Gbit/s, 2Gbit/s]")
 
 describe("a change to the study, of a command that runs one scenario, is refused", () => {
   const cases: ReadonlyArray<readonly [string, string, string]> = [

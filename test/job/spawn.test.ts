@@ -39,55 +39,49 @@ it("says of each that a signal ended, whichever end is seen first", async () => 
   expect(await run(3, script)).toEqual({ code: 4, said: ["[1] ended by SIGKILL\n"] })
 })
 
-it("lets one that was stopped hear that it is to end", async () => {
+/** The same where the 10 s that others have are one here, once rank 1 is "here". */
+const hurried = async (processes: number, script: string): ReturnType<typeof run> => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+  const said: Array<string> = []
+  const timer = setInterval(() => {
+    if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
+  }, 10)
   try {
-    const script = `if (process.env.TANDEM_RANK === "0") process.exit(4)
-      process.on("SIGTERM", () => { console.log("heard"); process.exit(0) })
-      setInterval(() => {}, 1000)
-      require("node:fs").writeSync(1, "here\\n")
-      process.kill(process.pid, "SIGSTOP")`
-    const said: Array<string> = []
-    const running = run(2, script, process.env, said)
-    // The 10 s that others have are one here, once that one has come so far.
-    const timer = setInterval(() => {
-      if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
-    }, 10)
-    const { code } = await running.finally(() => clearInterval(timer))
-    expect(code).toBe(4)
-    expect(said).toEqual([
-      "[1] here\n",
-      "exec: rank 1 is told to end, 10 s after rank 0 ended with exit code 4\n",
-      "[1] heard\n"
-    ])
+    return await run(processes, script, process.env, said)
   } finally {
+    clearInterval(timer)
     vi.useRealTimers()
   }
+}
+
+it("lets one that was stopped hear that it is to end", async () => {
+  const script = `if (process.env.TANDEM_RANK === "0") process.exit(4)
+    process.on("SIGTERM", () => { console.log("heard"); process.exit(0) })
+    setInterval(() => {}, 1000)
+    require("node:fs").writeSync(1, "here\\n")
+    process.kill(process.pid, "SIGSTOP")`
+  const { code, said } = await hurried(2, script)
+  expect(code).toBe(4)
+  expect(said).toEqual([
+    "[1] here\n",
+    "exec: rank 1 is told to end, 10 s after rank 0 ended with exit code 4\n",
+    "[1] heard\n"
+  ])
 })
 
 it("says whom it kills, and of whom it was waiting for in vain", async () => {
-  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
-  try {
-    const script = `const rank = Number(process.env.TANDEM_RANK)
-      if (rank !== 1) process.exit(2 * rank)
-      process.on("SIGTERM", () => {})
-      setInterval(() => {}, 1000)
-      require("node:fs").writeSync(2, "here\\n")`
-    const said: Array<string> = []
-    const running = run(3, script, process.env, said)
-    const timer = setInterval(() => {
-      if (said.includes("[1] here\n")) vi.advanceTimersByTime(100)
-    }, 10)
-    const { code } = await running.finally(() => clearInterval(timer))
-    expect(code).toBe(4)
-    expect(said).toEqual([
-      "[1] here\n",
-      "exec: rank 1 is told to end, 10 s after rank 2 ended with exit code 4\n",
-      "exec: rank 1 is killed, 10 s after being told to end\n"
-    ])
-  } finally {
-    vi.useRealTimers()
-  }
+  const script = `const rank = Number(process.env.TANDEM_RANK)
+    if (rank !== 1) process.exit(2 * rank)
+    process.on("SIGTERM", () => {})
+    setInterval(() => {}, 1000)
+    require("node:fs").writeSync(2, "here\\n")`
+  const { code, said } = await hurried(3, script)
+  expect(code).toBe(4)
+  expect(said).toEqual([
+    "[1] here\n",
+    "exec: rank 1 is told to end, 10 s after rank 2 ended with exit code 4\n",
+    "exec: rank 1 is killed, 10 s after being told to end\n"
+  ])
 })
 
 it("waits for those that run where one cannot be started", async () => {

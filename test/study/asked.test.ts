@@ -14,10 +14,11 @@ import { printStudy } from "../../sim/cli/print-study.ts"
 import { renderReport } from "../../sim/report/page.ts"
 import { loadStudy } from "../../sim/study/definition.ts"
 import { recordTimelines, reportOf } from "../../sim/study/report-of.ts"
-import { headerOf, inOrder, type StudyResult, type StudyRow } from "../../sim/study/result.ts"
+import type { StudyRow } from "../../sim/study/result.ts"
 import { runPoints } from "../../sim/study/run-study.ts"
 import { crossing } from "../../sim/study/search.ts"
 import { readStudyArrow, studyCsv, writeStudyArrow } from "../../sim/study/study-file.ts"
+import { computeStudy, writeStudyFile } from "./computed.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "asked-"))
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
@@ -25,26 +26,8 @@ afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
 let files = 0
 const write = (study: unknown, more: Readonly<Record<string, unknown>> = {}): string => {
   const file = path.join(folder, `${++files}.yaml`)
-  fs.writeFileSync(
-    file,
-    stringify({
-      name: "asked",
-      model: { layers: 2, parameters: 1e6, stepSeconds: "10ms" },
-      world: { ranks: 4, links: { inter: { bandwidth: "1Gbit/s" } } },
-      algorithm: "ddp",
-      steps: 2,
-      ...more,
-      study
-    })
-  )
+  writeStudyFile(file, study, { name: "asked", ...more })
   return file
-}
-
-const compute = async (file: string, sets: ReadonlyArray<string> = []): Promise<StudyResult> => {
-  const definition = Effect.runSync(loadStudy(file, sets))
-  const finished = new Map<number, ReadonlyArray<StudyRow>>()
-  await Effect.runPromise(runPoints(definition, finished, { jobs: 1 }))
-  return { header: headerOf(definition), rows: inOrder(finished) }
 }
 
 const refusal = (file: string, sets: ReadonlyArray<string> = []): string =>
@@ -117,7 +100,7 @@ describe("a search", () => {
 
   it("for a time that falls finds the smallest bandwidth that is enough, in the metric's unit", async () => {
     // 1e6 parameters over 4 ranks: 6e6 B a step, 48 s at 1 Mbit/s, 4.8 s, 0.48 s, 0.048 s; and 10 ms of computing.
-    const study = await compute(write(find("stepSeconds", [0.01, 1, 1000])))
+    const study = await computeStudy(write(find("stepSeconds", [0.01, 1, 1000])))
     expect(study.rows.map(({ find }) => [find?.value, find?.reached, find?.direction])).toEqual([
       [null, "nowhere", "falls"],
       ["0.1Gbit/s", "inside", "falls"],
@@ -130,7 +113,7 @@ describe("a search", () => {
   })
 
   it("for a share that rises finds the largest bandwidth at most, and marks the end of the grid", async () => {
-    const text = printStudy(await compute(write(find("computeUtilisation", [0.00001, 0.1, 0.9]))))
+    const text = printStudy(await computeStudy(write(find("computeUtilisation", [0.00001, 0.1, 0.9]))))
     expect(text).toContain("largest bandwidth of the grid at which computeUtilisation is at most")
     expect(text).toMatch(/ddp +< grid +100 Mbit\/s +>= 1\.00 Gbit\/s/u)
     expect(text).toContain("no crossing was found")
@@ -156,7 +139,7 @@ describe("what a step looks like", () => {
     const diloco = [{ name: "diloco", period: 20, overlap: false }]
     const file = write({ axes: { algorithm: diloco, seed: [1] } }, { steps: 20 })
     const definition = Effect.runSync(loadStudy(file))
-    const study = await compute(file)
+    const study = await computeStudy(file)
     const timelines = await Effect.runPromise(recordTimelines(definition, study.rows))
     const html = renderReport(reportOf(study, { command: "", version: "", timelines }))
     const [, caption] = /data-figure="timeline".*?<figcaption>.*?<span>(.*?)<\/span>/su.exec(html)!
@@ -172,7 +155,7 @@ describe("axes", () => {
     ["steps", [2, 4]],
     ["seed", [1, 2]]
   ])("may have the name of a result: %s", async (axis, values) => {
-    const study = await compute(write({ axes: { [axis]: values } }))
+    const study = await computeStudy(write({ axes: { [axis]: values } }))
     const head = studyCsv(study).split("\r\n")[0]!.split(",")
     expect(new Set(head).size).toBe(head.length)
     expect(head).toContain(axis)
@@ -207,12 +190,12 @@ describe("a star", () => {
       "workload.decodeTokens=20",
       "hostLink.bandwidth=12GB/s"
     ]
-    const text = printStudy(await compute(file, sets))
+    const text = printStudy(await computeStudy(file, sets))
     expect(text).toContain("* is the shortest of a line but for what knows the future: optimum\n")
     expect(text).toMatch(/12GB\/s .* \* .*/u)
     expect(text).not.toMatch(/12GB\/s .*\*\n/u)
     const own = printStudy(
-      await compute(write({ axes: { "world.ranks": [2, 4], algorithm: ["ddp", "diloco"] } }))
+      await computeStudy(write({ axes: { "world.ranks": [2, 4], algorithm: ["ddp", "diloco"] } }))
     )
     expect(own).toContain("* is the shortest of a line\n")
   })
@@ -220,7 +203,7 @@ describe("a star", () => {
 
 describe("points that cannot run", () => {
   it("are rows with their reason, and the others have their numbers", async () => {
-    const study = await compute(
+    const study = await computeStudy(
       write({ axes: { "memory.device": ["1kB", "1GB"], algorithm: ["ddp", "diloco"] } })
     )
     expect(study.rows.map(({ failure }) => failure?.kind)).toEqual([

@@ -8,14 +8,16 @@ import { afterAll, expect, it } from "vitest"
 import { readJournal, withJournal } from "../../sim/study/journal.ts"
 import type { StudyResult, StudyRow } from "../../sim/study/result.ts"
 import { readStudyArrow, writeStudyArrow } from "../../sim/study/study-file.ts"
-import { studyOf } from "./computed.ts"
+import { computeStudy, writeStudyFile } from "./computed.ts"
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "damaged-"))
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }))
 
-const study: StudyResult = await studyOf(path.join(folder, "study.yaml"), {
+const scenario = path.join(folder, "study.yaml")
+writeStudyFile(scenario, {
   axes: { "world.links.inter.bandwidth": ["1Gbit/s", "2Gbit/s"], algorithm: ["ddp", "s-sgd"] }
 })
+const study: StudyResult = await computeStudy(scenario)
 
 /** One bit of each of so many parts of equal length. */
 const bitsOf = (bytes: Uint8Array, tries: number): ReadonlyArray<number> =>

@@ -11,6 +11,7 @@ import {
   type SettingsError,
   type SettingsSchema
 } from "../algorithm.ts"
+import { blocksOf } from "./blocks.ts"
 import type { Bucket } from "./plan/buckets.ts"
 import type { Rehearsal } from "./plan/timeline.ts"
 import type { TrainingModelBuilder } from "./training-model.ts"
@@ -29,6 +30,10 @@ export interface PlanningFacts {
   /** Of a divided model: its program and what its ops take, so that a planner can see what averages hide behind. */
   readonly rehearsal?: Rehearsal | undefined
 }
+
+/** The block that each layer of what is planned is in. */
+export const blocksIn = ({ profile, blocks }: PlanningFacts): ReadonlyArray<string | undefined> =>
+  blocks ?? blocksOf(profile.layers.map(({ name }) => name))
 
 /** What a plan says, for people and programs; layers are indices in forward order. What does not apply is absent. */
 export interface PlanDescription {

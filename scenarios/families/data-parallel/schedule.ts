@@ -1,8 +1,11 @@
 // What the algorithm's planner decides for a scenario of data-parallel training, and what other planners would have.
 import * as Effect from "effect/Effect"
 import type { InputError } from "../../../core/input-error.ts"
-import { layerBytes, type PlanDescription } from "../../../core/algorithms/data-parallel/algorithm.ts"
-import { blocksOf } from "../../../core/algorithms/data-parallel/blocks.ts"
+import {
+  blocksIn,
+  layerBytes,
+  type PlanDescription
+} from "../../../core/algorithms/data-parallel/algorithm.ts"
 import { elementsOf, sizeBytesOf } from "../../../core/machine/tensor.ts"
 import type { DataParallelScenario } from "./scenario.ts"
 import { formatBytes, formatSeconds, formatShare, counted } from "../../../core/units.ts"
@@ -63,7 +66,7 @@ const scheduleOf = ({ planned, facts, wire }: PlannedScenario, algorithm: string
   const { profile } = facts
   const { buckets, steps, fragments, ...figures } = planned.describe()
   const name = (layer: number): string => profile.layers[layer]?.name ?? String(layer)
-  const blocks = facts.blocks ?? blocksOf(profile.layers.map((layer) => layer.name))
+  const blocks = blocksIn(facts)
   return {
     algorithm,
     periodSteps,

@@ -3,8 +3,8 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { Count, withDefault } from "../../../fields.ts"
 import { arbitrary, defaultsOf, said, SettingsError } from "../../algorithm.ts"
-import { dataParallelAlgorithm, onlyLearnt } from "../algorithm.ts"
-import { blocksOf, wholeBlocks } from "../blocks.ts"
+import { blocksIn, dataParallelAlgorithm, onlyLearnt } from "../algorithm.ts"
+import { wholeBlocks } from "../blocks.ts"
 import { planDiloco } from "../diloco/planned.ts"
 import { DeadlineSetting, drawnDeadline, drawnWire, Period, Share, WireDtype } from "../fields.ts"
 
@@ -43,10 +43,11 @@ const settings = Schema.Struct({
 export const streamingDiloco = dataParallelAlgorithm({
   title: "Streaming DiLoCo",
   settings,
-  plan: (own, { profile, blocks = blocksOf(profile.layers.map(({ name }) => name)) }) => {
+  plan: (own, facts) => {
+    const blocks = blocksIn(facts)
     const known = own.units === "block" && blocks.some((block) => block !== undefined)
     const together = known ? wholeBlocks(blocks) : undefined
-    const layers = together?.length ?? profile.layers.length
+    const layers = together?.length ?? facts.profile.layers.length
     const { fragments, layersPerFragment } = own
     if (fragments !== undefined && layersPerFragment !== undefined) {
       const accepted = "either fragments or layersPerFragment"
