@@ -108,8 +108,10 @@ interface Legs {
   readonly estimate: Estimate | undefined
 }
 
+type Load = Pick<Phase, "links" | "weights">
+
 /** Flow bytes per second of a phase that has its links to itself; of a link by itself `bytesPerSecond` says them. */
-export const linkRate = ({ links, weights }: Phase, bytesPerSecond: (link: number) => number): number => {
+export const linkRate = ({ links, weights }: Load, bytesPerSecond: (link: number) => number): number => {
   let rate = Infinity
   links.forEach((link, i) => {
     rate = Math.min(rate, bytesPerSecond(link) / weights[i]!)
@@ -159,7 +161,7 @@ export const legsOf = (
   const beside =
     uneven !== undefined || alike === together
       ? phases
-      : comparable(phases, network.phases(kernel, algorithm, alike, from, widening, short))
+      : besideOf(phases, network.phases(kernel, algorithm, alike, from, widening, short))
   const lacking = new Set<string>()
   let outside = false
   let waitSeconds = stated ?? 0
@@ -259,12 +261,29 @@ const heard = (
   return [later, ...others]
 }
 
-/** Phases of all groups that do the same, where they are laid out as one of them: those of unlike nodes may not be. */
-const comparable = (own: ReadonlyArray<Phase>, all: ReadonlyArray<Phase>): ReadonlyArray<Phase> =>
-  all.length === own.length &&
-  all.every(({ like }, i) => like.kernel === own[i]!.like.kernel && like.ranks === own[i]!.like.ranks)
-    ? all
-    : own
+/**
+ * What all groups that do the same put on the links of each phase of this one; where they are not laid out as it is, as those of
+ * unlike nodes may not be, what it puts there itself.
+ */
+const besideOf = (own: ReadonlyArray<Phase>, all: ReadonlyArray<Phase>): ReadonlyArray<Load> => {
+  const comparable =
+    all.length === own.length &&
+    all.every(({ like }, i) => like.kernel === own[i]!.like.kernel && like.ranks === own[i]!.like.ranks)
+  return comparable ? own.map((phase, i) => loadOn(phase, all[i]!)) : own
+}
+
+const loads = new WeakMap<Phase, { readonly all: Phase; readonly load: Load }>()
+
+/** What `all` puts on the links of a phase that is one of it. */
+const loadOn = (own: Phase, all: Phase): Load => {
+  let known = loads.get(own)
+  if (known?.all !== all) {
+    const weightOf = new Map(Array.from(all.links, (link, i) => [link, all.weights[i]!]))
+    const weights = Float64Array.from(own.links, (link) => weightOf.get(link)!)
+    loads.set(own, (known = { all, load: { links: own.links, weights } }))
+  }
+  return known.load
+}
 
 /** Seconds of one leg alone on its links. */
 export const legSeconds = ({ phase, bytes, softwareSeconds, aloneBytesPerSecond }: Leg): number =>

@@ -81,6 +81,8 @@ interface Tier {
 /** A world's links, interchangeable ones as one, and what each collective puts on them. */
 export class Network {
   readonly links: ReadonlyArray<LinkClass>
+  /** Which ranks it takes to be interchangeable. */
+  readonly ranks: Classes
   readonly #world: World
   /** Class of every single link of the world. */
   readonly #classOf: Int32Array
@@ -97,6 +99,7 @@ export class Network {
 
   constructor(world: World, symmetry: Symmetry) {
     this.#world = world
+    this.ranks = symmetry.ranks
     const links: Array<LinkClass> = []
     const classOf: Array<number> = []
     const tier = (name: LinkClass["tier"], owner: string, classes: Classes, spec: LinkSpec): Tier => {

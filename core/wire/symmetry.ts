@@ -88,6 +88,19 @@ export const composedAlike = (
   })
 }
 
+/** Groups that do the same at the same time, by how they are composed, each kind in order of its members' classes: one group of each. */
+export const kindsOf = (
+  { classOf }: Classes,
+  groups: ReadonlyArray<ReadonlyArray<number>>
+): ReadonlyArray<ReadonlyArray<number>> => {
+  const kinds = new Map<string, ReadonlyArray<number>>()
+  for (const ranks of groups) {
+    const key = ranks.map((rank) => classOf[rank]!).join(" ")
+    if (!kinds.has(key)) kinds.set(key, ranks)
+  }
+  return [...kinds.values()]
+}
+
 /** What sets a site apart before anything happens to it: with a link for each pair of sites no two sites are alike. */
 export const siteKey = ({ links: { wan } }: World, site: number): string =>
   wan !== undefined && "pairs" in wan ? `${site} ` : ""
