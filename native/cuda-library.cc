@@ -3,6 +3,7 @@
 #include "cuda-library.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 
 #include <string>
 
@@ -21,9 +22,19 @@ std::string& expectedSources() {
   return digest;
 }
 
+/** What builds the library, from wherever one stands; an addon may have been brought without it. `folder` is the addon's. */
+std::string builtBy(const std::string& folder, const std::string& anew = "") {
+  const std::string script = folder + "../../cuda/build.js";
+  char* const found = realpath(script.c_str(), nullptr);
+  if (found == nullptr) return "native/cuda/build.js of tandem's sources, which are not here, builds it" + anew;
+  const std::string whole = found;
+  free(found);
+  return "\"node " + whole + "\" builds it" + anew + " where nvcc is";
+}
+
 /** Why what was opened is not the library of this addon's sources; empty where it is. */
-std::string mismatch(void* library, const std::string& path) {
-  const std::string remedy = "; \"node native/cuda/build.js\" builds it anew, where nvcc is";
+std::string mismatch(void* library, const std::string& folder, const std::string& path) {
+  const std::string remedy = "; " + builtBy(folder, " anew");
   const auto sources = reinterpret_cast<const char* (*)()>(dlsym(library, "tandemCudaSources"));
   if (sources == nullptr || dlsym(library, "tandemCudaBackend") == nullptr) {
     return "the library of the cuda backend is of another version (" + path + ")" + remedy;
@@ -48,11 +59,11 @@ const Loaded& loaded() {
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       const char* const reason = dlerror();
-      found.missing = "the library of the cuda backend; \"node native/cuda/build.js\" builds it where nvcc is (" +
+      found.missing = "the library of the cuda backend; " + builtBy(folder) + " (" +
                       std::string(reason == nullptr ? "not found" : reason) + ")";
       return found;
     }
-    found.missing = mismatch(library, path);
+    found.missing = mismatch(library, folder, path);
     // Nothing of another library is called: what it takes and gives may lie otherwise in memory.
     if (found.missing.empty()) {
       found.backend = reinterpret_cast<const Backend* (*)()>(dlsym(library, "tandemCudaBackend"))();

@@ -27,7 +27,14 @@ const copied = (): string => {
 
 const missingOf = (addon: Addon | NoAddon): string => ("missing" in addon ? addon.missing : "nothing")
 
-/** What the cuda backend says is missing, beside a library that says that it was built from sources of this digest. */
+/** The cuda backend of the addon in this folder. */
+const cudaOf = (folder: string): AddonInfo["backends"][number] => {
+  const addon = addonIn(folder)
+  expect(missingOf(addon)).toBe("nothing")
+  return (addon as Addon).info().backends.find(({ name }) => name === "cuda")!
+}
+
+/** The same beside a library that says that it was built from sources of this digest. */
 const cudaBeside = (folder: string, digest: string): AddonInfo["backends"][number] => {
   const source = path.join(folder, "library.c")
   writeFileSync(
@@ -39,9 +46,7 @@ const cudaBeside = (folder: string, digest: string): AddonInfo["backends"][numbe
     encoding: "utf8"
   })
   expect(status, stderr).toBe(0)
-  const addon = addonIn(folder)
-  expect(missingOf(addon)).toBe("nothing")
-  return (addon as Addon).info().backends.find(({ name }) => name === "cuda")!
+  return cudaOf(folder)
 }
 
 describeNative("what was built from other sources", () => {
@@ -67,12 +72,33 @@ describeNative("what was built from other sources", () => {
   })
 
   it("is named where the library for GPUs is, and nothing of it is called", () => {
-    const { available, missing } = cudaBeside(copied(), "of another day")
+    const folder = copied()
+    const { available, missing } = cudaBeside(folder, "of another day")
     expect(available).toBe(false)
     expect(missing).toEqual([
-      expect.stringMatching(
-        /built from other sources than those that lie here \(.*libtandem_cuda\.so\); "node native\/cuda\/build\.js" builds it anew/u
-      )
+      `the library of the cuda backend was built from other sources than those that lie here (${folder}/build/Release/libtandem_cuda.so); "node ${folder}/cuda/build.js" builds it anew where nvcc is`
     ])
+  })
+})
+
+describeNative("a library for GPUs that is not there", () => {
+  const said = (by: string) => [
+    expect.stringMatching(
+      new RegExp(`^the library of the cuda backend; ${by} builds it.*libtandem_cuda`, "u")
+    )
+  ]
+
+  it("is named with what builds it, from whatever folder that is run", () => {
+    const folder = copied()
+    expect(cudaOf(folder).missing).toEqual(said(`"node ${folder}/cuda/build.js"`))
+  })
+
+  it("is named with where to build it, where its sources did not come with the addon", () => {
+    const folder = copied()
+    rmSync(path.join(folder, "cuda"), { recursive: true })
+    rmSync(path.join(folder, "addon.cc"))
+    expect(cudaOf(folder).missing).toEqual(
+      said("native/cuda/build.js of tandem's sources, which are not here,")
+    )
   })
 })
