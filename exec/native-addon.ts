@@ -200,6 +200,8 @@ interface AddonSessionOptions {
 export interface Addon {
   /** The library for GPUs is taken only where it was built from sources of that digest. */
   expectCudaSources(digest: string): void
+  /** From now on this process is continued, if it is stopped, when the one that started it ends. Nothing where the system is not Linux. */
+  continueWithoutParent(): void
   info(): AddonInfo
   /** Looks for UCX when it is first called. */
   ucx(): AddonUcx

@@ -2,6 +2,11 @@
 // call means is in rank.h and backend.h; the pleasant side is exec/native.ts.
 #include <napi.h>
 
+#ifdef __linux__
+#include <csignal>
+#include <sys/prctl.h>
+#endif
+
 #include <atomic>
 #include <memory>
 
@@ -440,6 +445,14 @@ Napi::Value describeUcx(const Napi::CallbackInfo& info) {
   return found;
 }
 
+/** When the process that started this one ends, this one goes on even if it was stopped: else it would never hear of it. */
+Napi::Value continueWithoutParent(const Napi::CallbackInfo& info) {
+#ifdef __linux__
+  prctl(PR_SET_PDEATHSIG, SIGCONT);
+#endif
+  return info.Env().Undefined();
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("sources", TANDEM_SOURCES);
   exports.Set("expectCudaSources", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {
@@ -448,6 +461,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
                   return info.Env().Undefined();
                 });
               }));
+  exports.Set("continueWithoutParent", Napi::Function::New(env, continueWithoutParent));
   exports.Set("info", Napi::Function::New(env, describeBuild));
   exports.Set("ucx", Napi::Function::New(env, describeUcx));
   exports.Set("useBlas", Napi::Function::New(env, [](const Napi::CallbackInfo& info) -> Napi::Value {

@@ -18,6 +18,7 @@ import { afterAll, expect, it } from "vitest"
 import type { TrainResult } from "../../exec/cli/train-command.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
+import { childrenOf } from "../setup/running.ts"
 import { newest, stateIn, whole } from "./training.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -210,9 +211,3 @@ describeNative("exec train --checkpoint", () => {
     expect(existsSync(path.join(folder, "new"))).toBe(false)
   })
 })
-
-const childrenOf = (pid: number): ReadonlyArray<number> =>
-  spawnSync("pgrep", ["-P", String(pid)], { encoding: "utf8" })
-    .stdout.split("\n")
-    .filter((line) => line !== "")
-    .map(Number)

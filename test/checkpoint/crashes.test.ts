@@ -2,7 +2,7 @@
 // time, ends with what it would have learnt without: nothing is lost but steps since a checkpoint, and no checkpoint is ever there
 // in part. Ten kills here; TANDEM_SOAK=1 makes it 320 and more, of every algorithm, and kills or stops single processes of jobs, or
 // cuts their links.
-import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from "node:child_process"
+import { spawn, type ChildProcess, type SpawnOptions } from "node:child_process"
 import { createHash } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -17,6 +17,7 @@ import { Random } from "../../core/random.ts"
 import { variablesOf } from "../job/started.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
+import { childrenOf } from "../setup/running.ts"
 import { settings } from "../setup/settings.ts"
 import { manifestIn, newest, stateIn, trained, variants, whole } from "./training.ts"
 
@@ -147,10 +148,7 @@ const job =
       processes: [child],
       step: /saved/gu,
       kill: () => {
-        all = spawnSync("pgrep", ["-P", String(child.pid)], { encoding: "utf8" })
-          .stdout.trim()
-          .split("\n")
-          .map(Number)
+        all = childrenOf(child.pid!)
         expect(all).toHaveLength(ranks)
         const signal = random.below(2) === 0 ? "SIGKILL" : "SIGSTOP"
         process.kill(all[random.below(ranks)]!, signal)

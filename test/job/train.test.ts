@@ -11,6 +11,7 @@ import { freePort } from "../../exec/job/free-port.ts"
 import { freshSecret } from "../../exec/job/secret.ts"
 import { describeNative } from "../native/addon.ts"
 import { endsWithParent } from "../setup/ends-with-parent.ts"
+import { childrenOf, isAlive } from "../setup/running.ts"
 import { variablesOf } from "./started.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -237,15 +238,10 @@ describeNative("exec train over processes", () => {
     children.push(child)
     let text = ""
     child.stderr!.on("data", (more) => (text += String(more)))
-    const victims = (): ReadonlyArray<number> =>
-      spawnSync("pgrep", ["-P", String(child.pid)], { encoding: "utf8" })
-        .stdout.split("\n")
-        .filter((line) => line !== "")
-        .map(Number)
     while (!text.includes("a job of 3 processes")) await new Promise((go) => setTimeout(go, 50))
     await new Promise((go) => setTimeout(go, 1000))
     const killedAt = performance.now()
-    process.kill(victims()[1]!, "SIGKILL")
+    process.kill(childrenOf(child.pid!)[1]!, "SIGKILL")
     const code = await new Promise((resolve) => child.on("close", resolve))
     expect(performance.now() - killedAt).toBeLessThan(15_000)
     expect(code).not.toBe(0)
@@ -253,6 +249,27 @@ describeNative("exec train over processes", () => {
     // Each of the others says whom it has lost.
     expect(text).toMatch(/^exec: rank 0: lost rank 1: /mu)
     expect(text).toMatch(/^\[2\] exec: rank 2: lost rank 1: /mu)
-    expect(victims()).toEqual([])
+    expect(childrenOf(child.pid!)).toEqual([])
+  })
+
+  it("leaves none behind that is stopped when the process that started it is killed", async () => {
+    // Not `endsWithParent`, by which ranks would end without what is tested.
+    const args = command("--steps", "100000", "--set", "world.ranks=3", "--processes", "3")
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "ignore", "pipe"] })
+    children.push(child)
+    let text = ""
+    child.stderr!.on("data", (more) => (text += String(more)))
+    while (!text.includes("a job of 3 processes")) await sleep(50)
+    const ranks = childrenOf(child.pid!)
+    expect(ranks).toHaveLength(3)
+    try {
+      for (const rank of ranks.slice(1)) process.kill(rank, "SIGSTOP")
+      child.kill("SIGKILL")
+      const killedAt = performance.now()
+      while (ranks.some(isAlive) && performance.now() - killedAt < 20_000) await sleep(50)
+      expect(ranks.filter(isAlive)).toEqual([])
+    } finally {
+      for (const rank of ranks.filter(isAlive)) process.kill(rank, "SIGKILL")
+    }
   })
 })
