@@ -310,7 +310,10 @@ const join = (options: RendezvousOptions, end: End, fail: Fail): (() => void) =>
     let isConnected = false
     connection.on("error", ({ code, message }: NodeJS.ErrnoException) => {
       if (isConnected) return
-      problem = code !== "ECONNREFUSED" ? message : met ? `${hungUp}; now ${nobody}` : nobodyThere
+      const isNobody = code === "ECONNREFUSED"
+      // It has ended, and comes again only where all begin again.
+      if (isNobody && met) give(() => fail(`no rendezvous at ${where}: ${hungUp}; now ${nobody}`))
+      problem = isNobody ? nobodyThere : message
     })
     connection.on("close", () => {
       if (isAwaited) problem = hungUp
