@@ -2,7 +2,7 @@
 // float64. Gradients are central differences of its loss. The loss jumps where the gate of some token changes its mind, and what
 // is trained by is the derivative of the piece that the parameters are on: differences keep every choice of the last pass.
 import { Random } from "../../core/random.ts"
-import type { MoeModel } from "../../core/algorithms/moe-training/model.ts"
+import { noiseSeed, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { matrixValues, scaleValues } from "../../core/algorithms/moe-training/tensors.ts"
 import { initialValues } from "../../core/machine/initial.ts"
 
@@ -102,8 +102,7 @@ export class Reference {
           input.subarray((node * nodeTokens + t) * model.width, (node * nodeTokens + t + 1) * model.width)
         )
       )
-      for (let layer = 0; layer < model.layers; layer++)
-        x = this.#moe(`node ${node} layer ${layer}`, layer, this.#attention(layer, x))
+      for (let layer = 0; layer < model.layers; layer++) x = this.#moe(node, layer, this.#attention(layer, x))
       return x
     })
   }
@@ -175,20 +174,23 @@ export class Reference {
     })
   }
 
-  #moe(gate: string, layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
+  #moe(node: number, layer: number, x: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
     const norm = this.#scale(`layer ${layer} MoE norm`)
     const normed = x.map((token) => rms(token, norm))
     const share = x.length / this.perNode
     return Array.from({ length: this.perNode }, (_, position) => {
       const own = normed.slice(position * share, (position + 1) * share)
-      return this.#route(`${gate} position ${position}`, layer, own).map((out, t) =>
-        plus(x[position * share + t]!, out)
-      )
+      return this.#route({ node, position }, layer, own).map((out, t) => plus(x[position * share + t]!, out))
     }).flat()
   }
 
   /** One rank's tokens through gate and experts. */
-  #route(gate: string, layer: number, tokens: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
+  #route(
+    rank: { readonly node: number; readonly position: number },
+    layer: number,
+    tokens: ReadonlyArray<Vector>
+  ): ReadonlyArray<Vector> {
+    const gate = `node ${rank.node} layer ${layer} position ${rank.position}`
     const { model } = this
     const { experts, topK, width } = model
     const name = `layer ${layer} gate`
@@ -211,7 +213,7 @@ export class Reference {
       }
       return out
     }
-    const scores = this.#scores(name, tokens)
+    const scores = this.#scores(name, tokens, rank)
     if (model.gate === "expert-choice") {
       for (let e = 0; e < experts; e++) {
         const column = scores.map((row) => row[e]!)
@@ -241,7 +243,11 @@ export class Reference {
     return out
   }
 
-  #scores(name: string, tokens: ReadonlyArray<Vector>): ReadonlyArray<Vector> {
+  #scores(
+    name: string,
+    tokens: ReadonlyArray<Vector>,
+    rank: { readonly node: number; readonly position: number }
+  ): ReadonlyArray<Vector> {
     const { experts, width, gate, gateWidth, seed } = this.model
     if (gate === "x-moe") {
       const projection = this.#matrix(`${name} projection`, gateWidth, width)
@@ -260,7 +266,7 @@ export class Reference {
     const clean = tokens.map((token) => times(weight, token))
     if (gate !== "gshard") return clean
     const spreadWeight = this.#matrix(`${name} noise weight`, experts, width)
-    const random = new Random(seed + 1)
+    const random = new Random(noiseSeed(seed, name, rank))
     return clean.map((row, t) => {
       const spread = times(spreadWeight, tokens[t]!)
       return row.map((value, e) => value + random.normal() * Math.log(1 + Math.exp(spread[e]!)))

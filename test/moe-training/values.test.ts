@@ -4,9 +4,10 @@ import * as fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { capacityOf, gateNames, sharesOf, type MoeModel } from "../../core/algorithms/moe-training/model.ts"
 import { moeTraining, type MoePlan } from "../../core/algorithms/moe-training/program.ts"
+import { interposing } from "../../core/machine/interpose.ts"
 import { makeWorld } from "../../core/world.ts"
 import { checkLaws } from "../../core/laws/laws.ts"
-import { execute } from "../simulate/simulated.ts"
+import { execute, run } from "../simulate/simulated.ts"
 import { moeCase, pipelineOrder, type MoeCase } from "../../testing/moe-training.ts"
 import { Reference } from "./reference.ts"
 
@@ -200,9 +201,31 @@ describe("a training step over ranks", () => {
     }
   })
 
+  it("draws a gate's noise anew for every layer and rank", () => {
+    const model: MoeModel = { ...tinyModel, layers: 2, experts: 4, gate: "gshard", seed: 1 }
+    const twice: MoePlan = {
+      lanes: "two",
+      forwardDegrees: [1, 1],
+      backwardDegrees: [1, 1],
+      gradients: { moe: [0, 0], dense: [0, 0], rest: 192, messageElements: undefined }
+    }
+    const seeds: ReadonlyArray<Array<unknown>> = [[], [], [], []]
+    const program = interposing(moeTraining({ model, plan: twice, steps: 2 }), ({ rank, submit }) => ({
+      submit: (op, scalars) => {
+        if (op.kernel.name === "random_normal") seeds[rank]!.push(op.attributes.seed)
+        return submit(op, scalars)
+      }
+    }))
+    run({ world: worldOf({ model, plan: twice, nodes: 2, perNode: 2 }), program, symmetric: false })
+    // The same again in the second step.
+    expect(seeds.map((own) => own.length)).toEqual([4, 4, 4, 4])
+    for (const [a, b, c, d] of seeds) expect([c, d]).toEqual([a, b])
+    expect(new Set(seeds.flat()).size).toBe(8)
+  })
+
   it("leaves an expert that no token chose a gradient of zero", () => {
     const input: MoeCase = {
-      model: { ...tinyModel, experts: 4, gate: "gshard", seed: 909 },
+      model: { ...tinyModel, experts: 4, gate: "gshard", seed: 244 },
       plan: onePiece,
       nodes: 2,
       perNode: 1

@@ -7,7 +7,8 @@ import { Lane } from "../../machine/lane.ts"
 import type { OutOfMemory } from "../../machine/machine.ts"
 import { launch, type Op } from "../../machine/op.ts"
 import type { Tensor } from "../../machine/tensor.ts"
-import type { MoeModel, Shares } from "./model.ts"
+import type { MoeGroups } from "./groups.ts"
+import { noiseSeed, type MoeModel, type Shares } from "./model.ts"
 import type { Parameter, Tensors } from "./tensors.ts"
 
 /** Which row is whose, for one number of chunks. */
@@ -49,6 +50,8 @@ interface Building {
   readonly label: string
   readonly model: MoeModel
   readonly shares: Shares
+  /** Whose tokens these are. */
+  readonly groups: Pick<MoeGroups, "node" | "position">
   readonly capacity: number
   readonly degrees: { readonly forward: number; readonly backward: number }
   /** The gate's input, [tokens, width]. */
@@ -203,7 +206,7 @@ const rowOrder = (
 
 const tokenChoice = (building: Building): Effect.Effect<Gate, OutOfMemory> =>
   Effect.gen(function* () {
-    const { tensors, label, model, shares, input } = building
+    const { tensors, label, model, shares, groups, input } = building
     const { experts, topK, width, gate, gateWidth } = model
     const tokens = shares.tokens
     const attributes = { topK }
@@ -249,7 +252,7 @@ const tokenChoice = (building: Building): Effect.Effect<Gate, OutOfMemory> =>
         const spread = yield* linear(building, noiseWeight, input)
         const noise = yield* tensors.make(`${label} noise`, [tokens, experts])
         scores = yield* tensors.make(`${label} noisy logits`, [tokens, experts])
-        const draw = { rows: tokens, width: experts, seed: model.seed + 1 }
+        const draw = { rows: tokens, width: experts, seed: noiseSeed(model.seed, label, groups) }
         ops.push(
           spread.forward,
           op(building, "gate noise", kernels.random_normal, [], [noise], draw),

@@ -3,6 +3,7 @@
 // are spread over nodes (EP), and each expert is split over the ranks of its node (ESP). Knows no machine.
 import type { Dtype, Role } from "../../machine/tensor.ts"
 import { headWidthOf } from "../../models/decoder-layer.ts"
+import { splitSeed } from "../../random.ts"
 import { leastCommonMultiple } from "../../whole-numbers.ts"
 
 export const gateNames = ["softmax", "gshard", "sigmoid", "x-moe", "expert-choice", "soft-moe"] as const
@@ -163,6 +164,13 @@ export const capacityOf = (
   const multiple = leastCommonMultiple(forwardDegree, backwardDegree)
   return Math.ceil(wanted / multiple) * multiple
 }
+
+/** Of a gate's noise: of every layer and rank its own, for tokens that share noise are not noisy among each other. */
+export const noiseSeed = (
+  seed: number,
+  gate: string,
+  { node, position }: { readonly node: number; readonly position: number }
+): number => splitSeed(seed, `${gate} noise of node ${node} position ${position}`)
 
 /** Matrix products of one expert's forward pass. */
 export const productsOf = ({ ffn }: Pick<MoeModel, "ffn">): number => (ffn === "gpt" ? 2 : 3)

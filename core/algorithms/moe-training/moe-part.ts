@@ -85,6 +85,7 @@ export const makeMoePart = (building: MoeBuilding): Effect.Effect<MoePart, OutOf
       label: `${label} gate`,
       model,
       shares,
+      groups,
       capacity,
       degrees,
       input: normed
