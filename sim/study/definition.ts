@@ -119,7 +119,7 @@ export const loadStudy = (
       overrides: resolved,
       perPoint
     }
-    const points = yield* expandPoints(parts)
+    const { points, same } = yield* expandPoints(parts)
     const search = section.find
     const named = scenario["name"]
     return {
@@ -135,14 +135,14 @@ export const loadStudy = (
         ],
         points.flatMap((point) => point.grid.map((one) => one.scenario))
       ),
-      axes: axes.map(({ path, values }) => ({ path, values })),
+      axes: axes.map(({ path, values }) => ({ path, values: ownRows(values, path, points) })),
       search:
         search === undefined || grid === undefined
           ? undefined
           : { vary: pathText(grid.path), metric: search.metric, targets: search.targets },
       points,
       scenario,
-      notes
+      notes: [...notes, ...same]
     }
   })
 
@@ -331,13 +331,18 @@ interface Parts {
   readonly perPoint: ReadonlyArray<ResolvedOverride>
 }
 
-/** The product of the axes, the first axis slowest. Points that differ only in fields without meaning are one. */
-const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, InputErrors> =>
+/**
+ * The product of the axes, the first axis slowest. Points that differ only in fields without meaning are one, and so are those whose
+ * values are equal in other words: 1Gbit/s and 1000Mbit/s. `same` says of which values that is so.
+ */
+const expandPoints = (parts: Parts) =>
   Effect.gen(function* () {
     const { axes, grid, perPoint } = parts
     const points: Array<StudyPoint> = []
     const errors = new Map<string, InputError>()
     const seen = new Set<string>()
+    const meant = new Map<string, StudyPoint>()
+    const same = new Set<string>()
     const applied = new Set<ResolvedOverride>()
     // Outer fields first, so that an axis below another finds the alternative the other has chosen.
     const order = axes.map((_, i) => i).toSorted((a, b) => axes[a]!.at.length - axes[b]!.at.length)
@@ -384,7 +389,13 @@ const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, In
           written[path] === null ? null : decodedAt(first.scenario, at, shown[path])
         ])
       )
-      points.push({ index: points.length, axes: shown, values, grid: scenarios })
+      const point = { index: points.length, axes: shown, values, grid: scenarios }
+      const meaning = meaningOf(first.scenario, axes, written)
+      const before = meant.get(meaning)
+      if (before === undefined) {
+        meant.set(meaning, point)
+        points.push(point)
+      } else for (const note of inOtherWords(before, point)) same.add(note)
     }
     for (const override of perPoint) {
       if (applied.has(override) || errors.size > 0) continue
@@ -400,8 +411,40 @@ const expandPoints = (parts: Parts): Effect.Effect<ReadonlyArray<StudyPoint>, In
     }
     const [first, ...rest] = [...errors.values()].slice(0, maximumErrors)
     if (first !== undefined) return yield* new InputErrors({ errors: [first, ...rest] })
-    return points
+    return { points, same: [...same] }
   })
+
+/** Values of an axis, each once, without those that are in no point because they are others in other words. */
+const ownRows = (values: ReadonlyArray<unknown>, path: string, points: ReadonlyArray<StudyPoint>) => {
+  const keyOf = (value: unknown): string => JSON.stringify(shorten(value))
+  const used = new Set(points.map((point) => keyOf(point.axes[path])))
+  const once = [...new Map(values.map((value) => [keyOf(value), value])).values()]
+  const own = once.filter((value) => used.has(keyOf(value)))
+  // A field that has no meaning in any point is in none.
+  return own.length === 0 ? once : own
+}
+
+/** Equal for points whose values mean the same. */
+const meaningOf = (
+  scenario: Scenario,
+  axes: Parts["axes"],
+  written: Readonly<Record<string, unknown>>
+): string =>
+  JSON.stringify(
+    axes.map(({ path, at }) => (written[path] === null ? null : (getField(scenario, at) ?? null))),
+    (_, value: unknown) => (typeof value === "number" && !Number.isInteger(value) ? roughly(value) : value)
+  )
+
+/** Without what arithmetic on units leaves in the last digits; JSON has no number for what is unlimited. */
+const roughly = (value: number): number | string =>
+  Number.isFinite(value) ? Number(value.toPrecision(12)) : String(value)
+
+const inOtherWords = (one: StudyPoint, other: StudyPoint): ReadonlyArray<string> =>
+  Object.entries(other.axes).flatMap(([path, value]) =>
+    JSON.stringify(value) === JSON.stringify(one.axes[path])
+      ? []
+      : [`study.axes, ${path}: ${show(value)} is ${show(one.axes[path])} in other words, and one row with it`]
+  )
 
 function* choices(axes: ReadonlyArray<Axis>): Generator<ReadonlyArray<number>, void, void> {
   const choice = axes.map(() => 0)

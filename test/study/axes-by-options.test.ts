@@ -105,3 +105,39 @@ describe("what is wrong with them is said of the option that gave them, not of t
     expect(Effect.runSync(refused).message).toMatch(/yaml:\d+:\d+: algorithm\.name: "dpp"/u)
   })
 })
+
+describe("values of an axis that are equal in other words", () => {
+  const load = (axes: string) => Effect.runSync(loadStudy(scenarioFile(small), [`study.axes=${axes}`]))
+
+  it("are one row, under the first of them, and it is said", () => {
+    const { axes, points, notes } = load(
+      "{inter.bandwidth: [1Gbit/s, 1000Mbit/s, 2Gbit/s, 1e9 bit/s, unlimited], algorithm: [ddp, {name: ddp, bucketBytes: 25MiB}, {name: ddp, bucketBytes: 1MiB}]}"
+    )
+    const once = ["1Gbit/s", "2Gbit/s", "unlimited"]
+    expect(points.map((point) => point.axes)).toEqual(
+      once.flatMap((bandwidth) =>
+        ["ddp", { name: "ddp", bucketBytes: "1MiB" }].map((algorithm) => ({
+          "world.links.inter.bandwidth": bandwidth,
+          algorithm
+        }))
+      )
+    )
+    expect(points.map(({ index }) => index)).toEqual([0, 1, 2, 3, 4, 5])
+    expect(axes.map(({ values }) => values.length)).toEqual([3, 2])
+    expect(axes[0]!.values).toEqual(once)
+    expect(notes.toSorted()).toEqual([
+      'study.axes, algorithm: {"name":"ddp","bucketBytes":"25MiB"} is "ddp" in other words, and one row with it',
+      'study.axes, world.links.inter.bandwidth: "1000Mbit/s" is "1Gbit/s" in other words, and one row with it',
+      'study.axes, world.links.inter.bandwidth: "1e9 bit/s" is "1Gbit/s" in other words, and one row with it'
+    ])
+  })
+
+  it("are not others that are near, nor alternatives of which a field means nothing", () => {
+    const near = load("{inter.bandwidth: [1Gbit/s, 1001Mbit/s], jitter: [0, 0.0]}")
+    expect([near.points.length, near.notes]).toEqual([2, []])
+    expect(near.axes.map(({ values }) => values.length)).toEqual([2, 1])
+    const periods = load("{algorithm: [ddp, {name: diloco}], algorithm.period: [3, 4]}")
+    expect([periods.points.length, periods.notes]).toEqual([3, []])
+    expect(periods.axes.map(({ values }) => values.length)).toEqual([2, 2])
+  })
+})
