@@ -6,12 +6,14 @@ import type {
   DeviceSettings,
   FaultSettings,
   HostSettings,
-  LinkSettings,
   MemorySettings,
   WorldSettings
 } from "./sections.ts"
 import { neverDone, type HostWork } from "./host.ts"
 import type { RunFacts } from "./family.ts"
+import { greatest } from "../core/extremes.ts"
+import { pairLinks } from "../core/wire/pair-links.ts"
+import type { World } from "../core/world.ts"
 import { formatBandwidth, formatBytes, formatSeconds } from "../core/units.ts"
 import { nodesOf, rankCount } from "./world.ts"
 
@@ -158,31 +160,76 @@ const usualWindowBytes = 2 ** 22
 /** Windows that never bound a message, and long ways of which nobody says how much may be on them. */
 const windowWarnings = ({ links: { intra, inter, wan } }: WorldSettings): ReadonlyArray<string> => {
   const uplink = wan === undefined || "pairs" in wan ? undefined : wan
-  const near = 2 * intra.latency
   const between = 2 * inter.latency
   const abroad = between + 2 * (uplink?.latency ?? 0)
-  // How far pairs of sites are a file says.
-  const farthest = wan !== undefined && uplink === undefined ? Infinity : abroad
   return [
-    ...vainWindow("intra", intra, near),
-    ...vainWindow("inter", inter, farthest),
-    ...(uplink === undefined ? [] : vainWindow("wan", uplink, abroad)),
-    ...(intra.window === undefined ? longWay("intra", intra.bandwidth, near) : []),
-    ...(inter.window === undefined ? longWay("inter", inter.bandwidth, between) : []),
+    ...linkWindowWarnings("world.links.intra", intra),
+    // How far pairs of sites are a file says.
+    ...(wan !== undefined && uplink === undefined ? [] : vainWindow("world.links.inter", inter, abroad)),
+    ...(uplink === undefined ? [] : vainWindow("world.links.wan", uplink, abroad)),
+    ...(inter.window === undefined ? longWay("world.links.inter", inter.bandwidth, between) : []),
     ...(uplink !== undefined && inter.window === undefined && uplink.window === undefined
-      ? longWay("wan", Math.min(uplink.bandwidth, inter.bandwidth), abroad)
+      ? longWay("world.links.wan", Math.min(uplink.bandwidth, inter.bandwidth), abroad)
       : [])
+  ]
+}
+
+/** A link with its window, bytes. */
+interface WindowedLink {
+  readonly bandwidth: number
+  readonly latency: number
+  readonly window?: number | undefined
+}
+
+/** The same of a link by itself, which `field` says. */
+export const linkWindowWarnings = (field: string, link: WindowedLink): ReadonlyArray<string> =>
+  link.window === undefined
+    ? longWay(field, link.bandwidth, 2 * link.latency)
+    : vainWindow(field, link, 2 * link.latency)
+
+/** The same of a world whose pairs of sites have a link each. */
+export const pairWindowWarnings = (world: World): ReadonlyArray<string> => {
+  const { sites, links } = world
+  const { inter, wan } = links
+  if (wan === undefined || !("pairs" in wan) || sites.length === 1) return []
+  const all = pairLinks(world, wan)
+  const latencyOf = new Map(all.map(({ from, to, spec }) => [`${from} ${to}`, spec.latencySeconds]))
+  const ways = all.map(({ from, to, spec }) => {
+    const roundTrip = 2 * inter.latencySeconds + spec.latencySeconds + latencyOf.get(`${to} ${from}`)!
+    return { ...spec, between: `${sites[from]!.name} to ${sites[to]!.name}`, roundTrip }
+  })
+  const farthest = greatest(ways.map(({ roundTrip }) => roundTrip))
+  const field = "world.links.wan"
+  const inWay = { bandwidth: inter.bytesPerSecond, latency: inter.latencySeconds, window: inter.windowBytes }
+  const vain = ways.map((way) =>
+    vainWindow(field, { bandwidth: way.bytesPerSecond, latency: 0, window: way.windowBytes }, way.roundTrip)
+  )
+  const onWay = ways
+    .filter(({ windowBytes }) => windowBytes === undefined && inter.windowBytes === undefined)
+    .map(({ between, roundTrip, bytesPerSecond }) => {
+      const rate = Math.min(bytesPerSecond, inter.bytesPerSecond)
+      return { bytes: rate * roundTrip, told: longWay(field, rate, roundTrip, `, ${between}:`) }
+    })
+    .filter(({ told }) => told.length > 0)
+    .toSorted((a, b) => b.bytes - a.bytes)
+  return [
+    ...vainWindow("world.links.inter", inWay, farthest),
+    // One window for all of them: it is in vain where it is of each.
+    ...(vain.every((told) => told.length > 0)
+      ? [`${field}.window has no effect: no pair's bandwidth lets as much be on the way in a round trip`]
+      : []),
+    ...(onWay[0]?.told ?? [])
   ]
 }
 
 /** `roundTrip`: seconds, of the messages over the link that go farthest. */
 const vainWindow = (
-  tier: "intra" | "inter" | "wan",
-  { bandwidth, window }: typeof LinkSettings.Type,
+  field: string,
+  { bandwidth, window }: WindowedLink,
   roundTrip: number
 ): ReadonlyArray<string> => {
   if (window === undefined || window < bandwidth * roundTrip) return []
-  const none = `world.links.${tier}.window has no effect:`
+  const none = `${field}.window has no effect:`
   return [
     roundTrip === 0
       ? `${none} there is no round trip, for there is no latency`
@@ -190,16 +237,18 @@ const vainWindow = (
   ]
 }
 
+/** `between`: which of the field's links it is. */
 const longWay = (
-  tier: "intra" | "inter" | "wan",
+  field: string,
   bandwidth: number,
-  roundTrip: number
+  roundTrip: number,
+  between = ":"
 ): ReadonlyArray<string> => {
   // A longer one is a slip, of which another warning tells.
   const bytes = roundTrip > 0 && roundTrip < 2 * latencyOfNoLink ? bandwidth * roundTrip : 0
   return bytes > usualWindowBytes && bytes < Infinity
     ? [
-        `world.links.${tier}: ${formatBandwidth(bandwidth)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (world.links.${tier}.window)`
+        `${field}${between} ${formatBandwidth(bandwidth)} over a round trip of ${formatSeconds(roundTrip)} is ${formatBytes(bytes)} on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (${field}.window)`
       ]
     : []
 }

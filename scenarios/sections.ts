@@ -120,7 +120,7 @@ export const ModelSettings = Schema.Union([
 export type ModelSettings = typeof ModelSettings.Type
 
 /** Most bytes of one rank's to another that may be on their way across a link: TCP's window times connections, or buffers of the software. */
-const Window = Bytes.check(Schema.isGreaterThan(0))
+export const Window = Bytes.check(Schema.isGreaterThan(0))
 
 export const LinkSettings = Schema.Struct({
   /** A link that is down for a while is a fault. */

@@ -10,6 +10,20 @@ export type Held = (bytes: number, bytesPerSecond: number) => number
 
 const free: Held = () => 0
 
+/**
+ * How many seconds longer one message takes of which no more than a window may be on the way: a window goes at the link's rate, and the
+ * next one a round trip after it began.
+ */
+export const heldBack = (
+  bytes: number,
+  bytesPerSecond: number,
+  windowBytes: number,
+  roundTripSeconds: number
+): number => {
+  const before = Math.ceil(bytes / windowBytes) - 1
+  return before < 1 ? 0 : Math.max(0, before * (roundTripSeconds - windowBytes / bytesPerSecond))
+}
+
 /** Windows of one network. */
 export class Windows {
   readonly #pathOf: (from: number, to: number) => ReadonlyArray<number>
@@ -34,8 +48,7 @@ export class Windows {
   }
 
   /**
-   * Of a flow over hops that are made at once: of a message a window goes at the link's rate, and the next one a round trip after it
-   * began. The least window of a way counts, and the hop that takes longest.
+   * Of a flow over hops that are made at once. The least window of a way counts, and the hop that takes longest.
    *
    * @param steps messages that each hop makes of its bytes, one after another
    * @param amount bytes that a hop carries for each of the flow's, by its place among the hops. Default: one
@@ -54,11 +67,10 @@ export class Windows {
     return (bytes, bytesPerSecond) => {
       let seconds = 0
       for (const { hop, window, amount: own } of ways.values()) {
-        const before = Math.ceil((own * bytes) / steps / window) - 1
-        if (before < 1) continue
         const [a, b] = hop
         const roundTrip = this.#secondsBetween(a, b) + this.#secondsBetween(b, a)
-        seconds = Math.max(seconds, steps * before * (roundTrip - window / (own * bytesPerSecond)))
+        const each = heldBack((own * bytes) / steps, own * bytesPerSecond, window, roundTrip)
+        seconds = Math.max(seconds, steps * each)
       }
       return seconds
     }

@@ -204,12 +204,30 @@ describe("a serving scenario", () => {
     const warnings = async (...sets: ReadonlyArray<string>) => (await run(small, ...sets)).result.warnings
     expect(await warnings()).toEqual([])
     expect(
-      await warnings("transfer.bandwidth=1Gbit/s", "seed=5", "memory.host=1GB", "transfer.latency=1ms")
+      await warnings(
+        "transfer.bandwidth=1Gbit/s",
+        "seed=5",
+        "memory.host=1GB",
+        "transfer.latency=1ms",
+        "transfer.window=1MiB"
+      )
     ).toEqual([
       "transfer.bandwidth has no effect: caches stay where they are (transfer.to: none)",
       "transfer.latency has no effect: there is no link between nodes (transfer.to)",
+      "transfer.window has no effect: there is no link between nodes (transfer.to)",
       "memory.host has no effect: nothing is in host memory (transfer.to)",
       "seed has no effect: neither requests nor times nor what is kept are drawn"
+    ])
+    const link = (rest: string) => warnings(`transfer={to: node, bandwidth: 10Gbit/s, ${rest}}`)
+    expect(await link("latency: 2ms")).toEqual([
+      "transfer: 10.0 Gbit/s over a round trip of 4.00 ms is 5.00 MB on the way at once; where TCP's windows or NCCL's buffers hold less, messages are slower (transfer.window)"
+    ])
+    expect(await link("latency: 2ms, window: 4MiB")).toEqual([])
+    expect(await link("latency: 2ms, window: 5MB")).toEqual([
+      "transfer.window has no effect: the link's bandwidth lets no more than 5.00 MB be on the way in a round trip"
+    ])
+    expect(await link("window: 5MB")).toEqual([
+      "transfer.window has no effect: there is no round trip, for there is no latency"
     ])
     // A fitted step is all there is: neither device nor host has a part in it, and nothing is copied.
     const fitted = "costs={step: 1ms, token: 1ns, prefill: 1PFLOP/s}"

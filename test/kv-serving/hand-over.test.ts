@@ -13,6 +13,7 @@ import { planChoices } from "../../core/algorithms/kv-serving/choices.ts"
 import { roomsOf } from "../../core/algorithms/kv-serving/choice.ts"
 import { cacheBytes } from "../../core/algorithms/kv-serving/model.ts"
 import type { CostModel } from "../../core/cost/cost-model.ts"
+import type { LinkSpec } from "../../core/world.ts"
 import { simulator } from "../../sim/run.ts"
 import { breakEvenOf, handoffOf } from "../../scenarios/families/kv-serving/hand-over.ts"
 import { keptSource } from "../../scenarios/families/kv-serving/kept-source.ts"
@@ -55,7 +56,7 @@ const arrivalOf = (
   settings: CacheSettings,
   promptTokens: number,
   chooseSeconds: number,
-  link: { readonly bytesPerSecond: number; readonly latencySeconds: number },
+  link: LinkSpec,
   launchSeconds = 0
 ): number => {
   const plan = planOf(settings, promptTokens)
@@ -79,17 +80,26 @@ describe("a hand-over", () => {
         fc.constantFrom(1e-7, 1e-5),
         fc.constantFrom(1e6, 1e8, 1e10),
         fc.constantFrom(0, 1e-5),
+        fc.constantFrom(undefined, 500, 4096),
         // A host that is slower than the device: then launches decide when a message leaves, and when it is put in its place.
         fc.constantFrom(0, 2e-6, 2e-5),
-        (settings, promptTokens, chooseSeconds, bytesPerSecond, latencySeconds, launchSeconds) => {
-          const link = { bytesPerSecond, latencySeconds }
+        (
+          settings,
+          promptTokens,
+          chooseSeconds,
+          bytesPerSecond,
+          latencySeconds,
+          windowBytes,
+          launchSeconds
+        ) => {
+          const link = { bytesPerSecond, latencySeconds, windowBytes }
           const plan = planOf(settings, promptTokens)
           const handoff = Effect.runSync(handoffOf(plan, costs(chooseSeconds, launchSeconds), 1, simulator))
           const expected = arrivalOf(settings, promptTokens, chooseSeconds, link, launchSeconds)
           expect(handoffSeconds(handoff, link)).toBeCloseTo(expected, 10)
         }
       ),
-      { numRuns: 40 }
+      { numRuns: 80 }
     )
   })
 
@@ -118,18 +128,14 @@ describe("a hand-over", () => {
         fc.integer({ min: 20, max: 60 }),
         fc.constantFrom(1e-7, 1e-5, 1e-4),
         fc.constantFrom(0, 1e-5),
-        (settings, promptTokens, chooseSeconds, latencySeconds) => {
+        fc.constantFrom(undefined, 500, 4096),
+        (settings, promptTokens, chooseSeconds, latencySeconds, windowBytes) => {
+          const other = { latencySeconds, windowBytes }
           const breakEven = Effect.runSync(
-            breakEvenOf(
-              planOf(settings, promptTokens),
-              () => costs(chooseSeconds),
-              latencySeconds,
-              1,
-              simulator
-            )
+            breakEvenOf(planOf(settings, promptTokens), () => costs(chooseSeconds), other, 1, simulator)
           )
           const sooner = (bytesPerSecond: number): boolean => {
-            const link = { bytesPerSecond, latencySeconds }
+            const link = { ...other, bytesPerSecond }
             return (
               arrivalOf(settings, promptTokens, chooseSeconds, link) <
               arrivalOf({ name: "full" }, promptTokens, chooseSeconds, link)
@@ -154,8 +160,9 @@ describe("a hand-over", () => {
     const one = (readySeconds: number, sizeBytes: number): Handoff => ({
       messages: [{ readySeconds, sizeBytes, placeSeconds: 0 }]
     })
-    expect(breakEvenBandwidth(one(1, 1e9), one(1.25, 5e8), 0)).toBeCloseTo(2e9, -2)
-    expect(breakEvenBandwidth(one(1, 1e9), one(0.5, 5e8), 0)).toBe(fastestBytesPerSecond)
-    expect(breakEvenBandwidth(one(1, 1e9), one(1, 1e9), 0)).toBe(0)
+    const near = { latencySeconds: 0 }
+    expect(breakEvenBandwidth(one(1, 1e9), one(1.25, 5e8), near)).toBeCloseTo(2e9, -2)
+    expect(breakEvenBandwidth(one(1, 1e9), one(0.5, 5e8), near)).toBe(fastestBytesPerSecond)
+    expect(breakEvenBandwidth(one(1, 1e9), one(1, 1e9), near)).toBe(0)
   })
 })

@@ -473,6 +473,7 @@ export const knobs: Readonly<Record<string, ReadonlyArray<Knob>>> = {
     ["transfer.to", "none", "host"],
     ["transfer.bandwidth", "1Gbit/s", "2Gbit/s", "transfer.to=node"],
     ["transfer.latency", "1ms", "10ms", "transfer.to=node"],
+    ["transfer.window", "1kB", "2kB", "transfer={to: node, latency: 10ms}"],
     ["objective.ttft", "2s", "1us"],
     ["objective.tpot", "100ms", "1us"],
     ["network", "fluid", "alpha-beta", "transfer={to: node, bandwidth: 100Mbit/s}"],

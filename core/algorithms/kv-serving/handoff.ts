@@ -1,6 +1,9 @@
 // What handing a cache over to another node takes, layer by layer, and from which bandwidth on choosing what to keep costs
 // more time than sending less saves. Pure: times of one request alone, as a run has them.
 
+import { heldBack } from "../../wire/windows.ts"
+import type { LinkSpec } from "../../world.ts"
+
 /** One request's prefill, and what of it must be sent, in order. */
 export interface Handoff {
   /** For each message: when it can be sent, its bytes, and what the other side does with it before the next. */
@@ -17,11 +20,12 @@ export interface Handoff {
 /** When the last message has arrived and been put in its place. */
 export const handoffSeconds = (
   { messages }: Handoff,
-  link: { readonly bytesPerSecond: number; readonly latencySeconds: number }
+  { bytesPerSecond, latencySeconds, windowBytes = Infinity }: LinkSpec
 ): number => {
   let seconds = 0
   for (const { readySeconds, sizeBytes, placeReadySeconds = 0, placeSeconds } of messages) {
-    const sent = Math.max(seconds, readySeconds) + link.latencySeconds + sizeBytes / link.bytesPerSecond
+    const held = heldBack(sizeBytes, bytesPerSecond, windowBytes, 2 * latencySeconds)
+    const sent = Math.max(seconds, readySeconds) + latencySeconds + sizeBytes / bytesPerSecond + held
     seconds = Math.max(sent, placeReadySeconds) + placeSeconds
   }
   return seconds
@@ -32,12 +36,16 @@ const slowest = 1
 export const fastestBytesPerSecond = 1e13
 
 /**
- * The bandwidth, bytes per second, below which `compressed` is handed over sooner than `full` and above which it is not.
+ * The bandwidth of a link that is such, bytes per second, below which `compressed` is handed over sooner than `full` and above which it is not.
  * `fastestBytesPerSecond` where it is sooner at any bandwidth, 0 where at none.
  */
-export const breakEvenBandwidth = (full: Handoff, compressed: Handoff, latencySeconds: number): number => {
+export const breakEvenBandwidth = (
+  full: Handoff,
+  compressed: Handoff,
+  other: Omit<LinkSpec, "bytesPerSecond">
+): number => {
   const sooner = (bytesPerSecond: number): boolean => {
-    const link = { bytesPerSecond, latencySeconds }
+    const link = { ...other, bytesPerSecond }
     return handoffSeconds(compressed, link) < handoffSeconds(full, link)
   }
   if (!sooner(slowest)) return 0

@@ -63,12 +63,12 @@ const rowsOf = ({ rank, kernel, kernels }: Timeline, of: number, name: string): 
 export const breakEvenOf = (
   plan: ServingPlan,
   costs: () => CostModel,
-  latencySeconds: number,
+  link: Parameters<typeof breakEvenBandwidth>[2],
   seed: number,
   simulator: Simulator
 ): Effect.Effect<number, MachineError> =>
   Effect.gen(function* () {
     const full = yield* handoffOf({ ...plan, settings: { name: "full" } }, costs(), seed, simulator)
     const compressed = yield* handoffOf(plan, costs(), seed, simulator)
-    return breakEvenBandwidth(full, compressed, latencySeconds)
+    return breakEvenBandwidth(full, compressed, link)
   })

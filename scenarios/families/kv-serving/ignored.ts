@@ -3,7 +3,13 @@ import { cacheMethodNamed } from "../../../core/algorithms/kv-serving/methods.ts
 import { defaultOf } from "../../../core/fields.ts"
 import { KvServingScenario, hostNever } from "./scenario.ts"
 import type { RunFacts } from "../../family.ts"
-import { deviceWarnings, faultWarnings, hostWarnings, realWarnings } from "../../ignored.ts"
+import {
+  deviceWarnings,
+  faultWarnings,
+  hostWarnings,
+  linkWindowWarnings,
+  realWarnings
+} from "../../ignored.ts"
 
 export const ignored = (scenario: KvServingScenario, facts?: RunFacts): ReadonlyArray<string> => [
   ...(cacheMethodNamed(scenario.algorithm.name).ignored?.(scenario.algorithm) ?? []),
@@ -24,18 +30,21 @@ const requestWarnings = ({ requests }: KvServingScenario): ReadonlyArray<string>
 
 const transferWarnings = (scenario: KvServingScenario): ReadonlyArray<string> => {
   const { transfer, memory, network } = scenario
-  const { to, bandwidth, latency } = transfer
+  const { to, bandwidth = Infinity, latency, window } = transfer
   const warnings: Array<string> = []
-  if (to === "none" && bandwidth !== undefined)
+  if (to === "none" && transfer.bandwidth !== undefined)
     warnings.push("transfer.bandwidth has no effect: caches stay where they are (transfer.to: none)")
   if (to === "host" && isFitted(scenario))
     warnings.push(
-      bandwidth === undefined
+      transfer.bandwidth === undefined
         ? "caches go to host memory and back in no time: fitted costs have no copies"
         : "transfer.bandwidth has no effect: fitted costs have no copies"
     )
   if (to !== "node" && latency > 0)
     warnings.push("transfer.latency has no effect: there is no link between nodes (transfer.to)")
+  if (to === "node") warnings.push(...linkWindowWarnings("transfer", { bandwidth, latency, window }))
+  else if (window !== undefined)
+    warnings.push("transfer.window has no effect: there is no link between nodes (transfer.to)")
   if (to !== "host" && memory?.host !== undefined)
     warnings.push("memory.host has no effect: nothing is in host memory (transfer.to)")
   if (to !== "node" && network !== "fluid")

@@ -56,10 +56,13 @@ export const resolveServing = (
     warnings.push(...windowWarnings(scenario.algorithm, model, requests))
     warnings.push(...nothingWarnings(scenario.algorithm, requests))
     warnings.push(...positionWarnings(scenario, requests))
-    const { to, bandwidth = Infinity, latency } = scenario.transfer
+    const { to, bandwidth = Infinity, latency, window } = scenario.transfer
     const world = makeWorld([{ name: "site 0", nodes: to === "node" ? [1, 1] : [1] }], {
       ...unlimitedLinks,
-      inter: to === "node" ? { bytesPerSecond: bandwidth, latencySeconds: latency } : unlimited
+      inter:
+        to === "node"
+          ? { bytesPerSecond: bandwidth, latencySeconds: latency, windowBytes: window }
+          : unlimited
     })
     const costs = yield* resolveCosts(scenario, model, file, loader)
     const { maxBatch, algorithm: settings } = scenario

@@ -13,7 +13,8 @@ import {
   modelNamed,
   NetworkModel,
   Path,
-  PositiveSeconds
+  PositiveSeconds,
+  Window
 } from "../../sections.ts"
 import { Bandwidth, Flops, Seconds } from "../../../core/units.ts"
 import type { DecoderModel } from "../../../core/algorithms/kv-serving/model.ts"
@@ -132,7 +133,9 @@ const TransferSettings = Schema.Struct({
   /** Of the link between nodes (default unlimited), or of the copies to and from host memory (default as measured). */
   bandwidth: Schema.optionalKey(Bandwidth.check(Schema.isGreaterThan(0))),
   /** Of the link between nodes, one way. */
-  latency: withDefault(Seconds, 0)
+  latency: withDefault(Seconds, 0),
+  /** Of the link between nodes: most bytes that may be on the way. */
+  window: Schema.optionalKey(Window)
 })
 
 /** Kernels from a table of measured ones. */

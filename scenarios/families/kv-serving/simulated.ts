@@ -50,7 +50,7 @@ export const prepare = (
           const times = requestTimes(outcomes, plan.model)
           const sends = transfer.to === "node" && isSized(plan.settings)
           const breakEven = sends
-            ? yield* breakEvenOf(plan, costs, transfer.latency, seed, simulator)
+            ? yield* breakEvenOf(plan, costs, world.links.inter, seed, simulator)
             : undefined
           return {
             figures: {

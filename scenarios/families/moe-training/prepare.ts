@@ -23,6 +23,7 @@ import { makeCostModel, type CostModel } from "../../../core/cost/cost-model.ts"
 import { deviceNamed } from "../../../core/cost/devices.ts"
 import { dtypeOfRow } from "../../../core/cost/measures.ts"
 import type { Host } from "../../family.ts"
+import { pairWindowWarnings } from "../../ignored.ts"
 import type { Loader } from "../../load.ts"
 import { mostExperts, requireHeld } from "../../sizes.ts"
 import { opTableOf } from "../../op-table.ts"
@@ -160,7 +161,7 @@ export const planScenario = (
       collectives,
       planned,
       fits,
-      warnings: copyWarnings(model, moeGroups(world, 0).perNode)
+      warnings: [...copyWarnings(model, moeGroups(world, 0).perNode), ...pairWindowWarnings(world)]
     }
   })
 
