@@ -32,9 +32,9 @@ export class BesideCompute {
 
   /**
    * Ends, in place of `turn`, when kernels of the collective whose turn has come are on the device: at once where the lane is idle, else
-   * after so many seconds, or when it has become idle before.
+   * after so many seconds, as they are then, or when it has become idle before.
    */
-  placed(turn: Activity, seconds: number): Activity {
+  placed(turn: Activity, seconds: () => number): Activity {
     const engine = this.#engine
     const placed = engine.work(0)
     engine.after(placed, turn)
@@ -47,7 +47,7 @@ export class BesideCompute {
     const begin = (): void => {
       if (this.#underWay === 0) return go()
       this.#waiting.add(go)
-      const timer = engine.work(seconds)
+      const timer = engine.work(seconds())
       this.#whenEnded(timer, go)
       engine.release(timer)
     }

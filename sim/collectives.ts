@@ -2,7 +2,7 @@
 // come. Who meets whom is core/machine/collective-order.ts's. Knows nothing of lanes or programs.
 import type { Communicator, Meeting } from "../core/machine/collective-order.ts"
 import type { Op } from "../core/machine/op.ts"
-import { legsOf, messageOf, type CollectiveOptions, type Leg } from "../core/wire/legs.ts"
+import { hasWaits, legsOf, messageOf, type CollectiveOptions, type Leg } from "../core/wire/legs.ts"
 import type { Group } from "../core/world.ts"
 import type { Estimate } from "../core/cost/cost-model.ts"
 import { beginningKey, type Activity, type Engine, type Route } from "./engine/engine.ts"
@@ -13,13 +13,15 @@ import { composedAlike, type Classes } from "../core/wire/symmetry.ts"
 interface Joined {
   readonly first: Activity
   readonly last: Activity
-  /** How much longer it takes where it begins beside kernels. */
-  readonly waitSeconds: number
+  /** How much longer it takes that begins now beside kernels; undefined where none does. */
+  readonly waitSeconds: Wait
 }
+
+type Wait = (() => number) | undefined
 
 interface Routed {
   readonly legs: ReadonlyArray<RoutedLeg>
-  readonly waitSeconds: number
+  readonly waitSeconds: Wait
 }
 
 interface RoutedLeg {
@@ -130,7 +132,7 @@ export class Collectives {
     const engine = this.#engine
     if (legs.length === 0) {
       const nothing = engine.work(0)
-      return { first: nothing, last: nothing, waitSeconds: 0 }
+      return { first: nothing, last: nothing, waitSeconds: undefined }
     }
     let first = -1
     let last = -1
@@ -173,9 +175,15 @@ export class Collectives {
     const message = messageOf(op, byRank)
     // Beside groups of their own that do the same, on the same links.
     const alike = together.length > 1 || group.alike === undefined ? together : group.alike
-    const { legs, waitSeconds, estimate } = legsOf(this.#network, message, together, alike, this.#options)
+    const { legs, waitSeconds, waitNowSeconds, estimate } = legsOf(
+      this.#network,
+      message,
+      together,
+      alike,
+      this.#options
+    )
     if (estimate !== undefined) this.#notes.set(`${estimate.kernel} ${estimate.detail}`, estimate)
-    const { portShare } = this.#options
+    const { portShare, linksVary } = this.#options
     const routed = legs.map((leg): RoutedLeg => {
       const { phase, bytes, bytesPerSecondMax, aloneBytesPerSecond } = leg
       const latencySeconds = this.#latency(leg)
@@ -186,7 +194,8 @@ export class Collectives {
         : this.#routed(phase)
       return { route, phase, bytes, latencySeconds, bytesPerSecondMax }
     })
-    return { legs: routed, waitSeconds }
+    if (linksVary === true && hasWaits(this.#options)) return { legs: routed, waitSeconds: waitNowSeconds }
+    return { legs: routed, waitSeconds: waitSeconds > 0 ? () => waitSeconds : undefined }
   }
 
   #routed(phase: Phase): Route {

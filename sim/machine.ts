@@ -57,9 +57,7 @@ interface Turn {
   readonly slowed: SlowedCompute | undefined
   readonly where: keyof Slowdowns
   readonly beside: BesideCompute | undefined
-  readonly waitSeconds: number
-  /** A collective with other members. */
-  readonly together: boolean
+  readonly waitSeconds: (() => number) | undefined
 }
 
 /** Launches a rank's ops as activities of the engine: an op's token is its last activity; what is kept of an op, its seconds. */
@@ -119,7 +117,7 @@ export class SimulatedRank implements Driver<number> {
     const lane = op.lane
     let first: Activity
     let last: Activity
-    let waitSeconds = 0
+    let waitSeconds: Turn["waitSeconds"]
     if (meeting === undefined) {
       const seconds =
         this.#jitter === undefined && prepared >= 0 ? prepared : this.#seconds(op, prepared, scalars)
@@ -141,7 +139,7 @@ export class SimulatedRank implements Driver<number> {
         ? "inside"
         : "between"
     const beside =
-      (together && waitSeconds > 0) || (meeting === undefined && lane === Lane.compute)
+      (together && waitSeconds !== undefined) || (meeting === undefined && lane === Lane.compute)
         ? this.#beside
         : undefined
     const turn = slowed === undefined && beside === undefined ? first : engine.work(0)
@@ -157,7 +155,7 @@ export class SimulatedRank implements Driver<number> {
       engine.after(turn, this.#busyHost(this.#host.seconds(op) + replay))
     }
     if (this.#observed) this.#observe(id, op, scalars, turn, first, last)
-    if (turn !== first) this.#inTurn(turn, first, last, { slowed, where, beside, waitSeconds, together })
+    if (turn !== first) this.#inTurn(turn, first, last, { slowed, where, beside, waitSeconds })
     engine.release(first)
     if (this.#host?.waitsFor(op) === true) this.#hostWaits(last)
     return last
@@ -168,11 +166,11 @@ export class SimulatedRank implements Driver<number> {
     turn: Activity,
     first: Activity,
     last: Activity,
-    { slowed, where, beside, waitSeconds, together }: Turn
+    { slowed, where, beside, waitSeconds }: Turn
   ): void {
     const engine = this.#engine
     let placed = turn
-    if (beside !== undefined && together) {
+    if (beside !== undefined && waitSeconds !== undefined) {
       placed = beside.placed(turn, waitSeconds)
       this.#shared.times?.placed(placed, turn)
     } else beside?.runs(turn, last)

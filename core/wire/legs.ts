@@ -104,6 +104,8 @@ interface Legs {
   readonly legs: ReadonlyArray<Leg>
   /** How much longer it takes where it begins beside kernels. */
   readonly waitSeconds: number
+  /** The same with the links as they are now. */
+  readonly waitNowSeconds: () => number
   /** What the table of measured collectives does not have, and what stands for it. */
   readonly estimate: Estimate | undefined
 }
@@ -127,13 +129,10 @@ export const linkRate = ({ links, weights }: Load, bytesPerSecond: (link: number
  * @param aloneSeconds the leg's time alone on its links, without their latency
  */
 const longerBeside = (
-  beside: ReturnType<CollectiveTable["besideKernels"]>,
+  { waitSeconds, moreSeconds }: NonNullable<ReturnType<CollectiveTable["besideKernels"]>>,
   ceilingSeconds: number,
   aloneSeconds: number
-): number =>
-  beside === undefined
-    ? 0
-    : beside.waitSeconds + Math.max(0, ceilingSeconds + beside.moreSeconds - aloneSeconds)
+): number => waitSeconds + Math.max(0, ceilingSeconds + moreSeconds - aloneSeconds)
 
 /**
  * A measured leg takes the longer of its measured time and its time on the wire, after the latency of the links: the software
@@ -164,7 +163,7 @@ export const legsOf = (
       : besideOf(phases, network.phases(kernel, algorithm, alike, from, widening, short))
   const lacking = new Set<string>()
   let outside = false
-  let waitSeconds = stated ?? 0
+  const waits: Array<(now: boolean) => number> = stated === undefined ? [] : [() => stated]
   const legs = phases.map((phase, index): Leg => {
     const bytes = uneven?.rowBytes ?? phase.unitsPerByte * sizeBytes
     const wire = linkRate(beside[index]!, (link) => network.links[link]!.spec.bytesPerSecond)
@@ -202,7 +201,7 @@ export const legsOf = (
     // Where links alone take longer than what was measured, none of the software's time is left over.
     const softwareAt = (rate: number): number =>
       Math.min(ceiling.latencySeconds, Math.max(0, ceiling.seconds - (rate === Infinity ? 0 : bytes / rate)))
-    const leg = {
+    const leg: Leg = {
       phase,
       bytes,
       softwareSeconds: softwareAt(wireRate),
@@ -211,11 +210,16 @@ export const legsOf = (
       bytesPerSecondMaxNow,
       aloneBytesPerSecond: Math.min(bytesPerSecondMax, wireRate)
     }
-    if (stated === undefined)
-      waitSeconds += longerBeside(
-        table!.besideKernels(like.kernel, message),
-        ceiling.seconds,
-        legSeconds(leg) - phase.latencySeconds
+    const besideKernels = stated === undefined ? table!.besideKernels(like.kernel, message) : undefined
+    if (besideKernels !== undefined)
+      waits.push((now) =>
+        longerBeside(
+          besideKernels,
+          ceiling.seconds,
+          now
+            ? leg.softwareNowSeconds() + flowSeconds(bytes, Math.min(bytesPerSecondMaxNow(), wireNow()))
+            : leg.softwareSeconds + flowSeconds(bytes, leg.aloneBytesPerSecond)
+        )
       )
     return leg
   })
@@ -235,7 +239,8 @@ export const legsOf = (
             detail: `${parts}ranks or a message of this size lie outside the table of measured collectives`
           }
         : undefined
-  return { legs, waitSeconds, estimate }
+  const waitSeconds = (now: boolean): number => waits.reduce((sum, wait) => sum + wait(now), 0)
+  return { legs, waitSeconds: waitSeconds(false), waitNowSeconds: () => waitSeconds(true), estimate }
 }
 
 const heardFirst = new WeakMap<Phase, Phase>()
@@ -285,8 +290,9 @@ const loadOn = (own: Phase, all: Phase): Load => {
   return known.load
 }
 
+const flowSeconds = (bytes: number, bytesPerSecond: number): number =>
+  bytesPerSecond === Infinity || bytes === 0 ? 0 : bytes / bytesPerSecond
+
 /** Seconds of one leg alone on its links. */
 export const legSeconds = ({ phase, bytes, softwareSeconds, aloneBytesPerSecond }: Leg): number =>
-  phase.latencySeconds +
-  softwareSeconds +
-  (aloneBytesPerSecond === Infinity || bytes === 0 ? 0 : bytes / aloneBytesPerSecond)
+  phase.latencySeconds + softwareSeconds + flowSeconds(bytes, aloneBytesPerSecond)

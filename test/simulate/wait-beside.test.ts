@@ -9,8 +9,10 @@ import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
+import type { Fault } from "../../core/fault.ts"
 import type { CollectiveOptions } from "../../core/wire/legs.ts"
 import { explain, stepWindow } from "../../sim/explain/explain.ts"
+import { Faults } from "../../sim/faults.ts"
 import { printExplanation } from "../../sim/explain/print.ts"
 import { flatWorld, run } from "./simulated.ts"
 
@@ -34,9 +36,11 @@ const ended = (
     readonly after?: number
   },
   collectives: Omit<CollectiveOptions, "algorithm">,
-  bytesPerSecond = 1e6
+  bytesPerSecond = 1e6,
+  faults: ReadonlyArray<Fault> = []
 ) =>
   run({
+    faults: new Faults(faults),
     world: flatWorld(2, { bytesPerSecond, latencySeconds: 0 }),
     costs: costsOf({ from, half: compute / 2, begins, after }),
     collectives: { algorithm: "ring", ...collectives },
@@ -108,6 +112,32 @@ describe("a collective that begins while a kernel runs", () => {
     expect(endOf({ table: new CollectiveTable(rows), waitSeconds: 0.5 })).toBeCloseTo(1 + 0.5 + 4, 6)
     const digests = [{}, { waitSeconds: 0 }].map((options) => ended(at, options).digest)
     expect(digests[0]).toBe(digests[1])
+  })
+
+  it("waits by the links as they are when it begins, however fast they were stated", () => {
+    const row = { op: "all_reduce", ranks: 2, link: "unshaped" } as const
+    const table = new CollectiveTable([
+      { ...row, sizeBytes: 2e6, medianSeconds: 2, besideSeconds: 3 },
+      { ...row, sizeBytes: 8e6, medianSeconds: 8, besideSeconds: 12 }
+    ])
+    const endOf = (stated: number, now: number): number => {
+      const fault: Fault = {
+        kind: "link",
+        tier: "inter",
+        owner: undefined,
+        fromSeconds: 0.5,
+        untilSeconds: Infinity,
+        change: { bytesPerSecond: now }
+      }
+      const { timeline } = ended({ from: 0, compute: 20, begins: 1, message: 4 }, { table }, stated, [fault])
+      return timeline!.endSeconds[timeline!.op.indexOf(4)]!
+    }
+    // As above: a second of wait, then 5 s of the transport beside kernels, or what links take that are slower.
+    for (const stated of [1e6, 0.5e6, 1e9]) {
+      expect(endOf(stated, 1e6), `${stated}`).toBeCloseTo(1 + 1 + 5, 6)
+      expect(endOf(stated, 0.5e6), `${stated}`).toBeCloseTo(1 + 1 + 8, 6)
+      expect(endOf(stated, 1e6 / (4.5 / 4)), `${stated}`).toBeCloseTo(1 + 1 + 5, 6)
+    }
   })
 
   it("loses the same wait and the same rate whatever its size", () => {
