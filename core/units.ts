@@ -281,5 +281,8 @@ export const formatBandwidth = (bytesPerSecond: number): string =>
 /** "12.3 %" of a share in 0..1 (or a relative difference): one decimal. */
 export const formatShare = (share: number): string => `${(share * 100).toFixed(1)} %`
 
-/** "1 rank", "4 ranks": of words whose plural is an s. */
-export const counted = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`
+/** "1 rank", "4 ranks": of words whose plural is an s; with what they do, as one and as several: "1 rank has", "4 ranks have". */
+export const counted = (count: number, one: string, does?: string, doAll?: string): string =>
+  count === 1
+    ? `1 ${one}${does === undefined ? "" : ` ${does}`}`
+    : `${count} ${one}s${doAll === undefined ? "" : ` ${doAll}`}`

@@ -2,6 +2,7 @@
 // op. Times are the native layer's own, from an op's start to its end.
 import { availableParallelism, cpus } from "node:os"
 import * as Effect from "effect/Effect"
+import { counted } from "../core/units.ts"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import { kernels, type KernelName } from "../core/kernels/catalogue.ts"
 import { operand, type Attributes, type Kernel, type Operand } from "../core/kernels/kernel.ts"
@@ -46,7 +47,7 @@ export const thisDevice: Effect.Effect<string> = Effect.map(CurrentBackend, (bac
   const native = nativeInfo()
   const found = "missing" in native ? undefined : native.backends.find(({ name }) => name === backend)
   if (backend !== "cuda" || found === undefined)
-    return `${cpus()[0]?.model ?? "processor"}, ${availableParallelism()} cores`
+    return `${cpus()[0]?.model ?? "processor"}, ${counted(availableParallelism(), "core")}`
   return found.devices[0]?.split(",")[0] ?? backend
 })
 

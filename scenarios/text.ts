@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import { InputError } from "../core/input-error.ts"
-import { messageOf } from "../core/message-of.ts"
+import { plainly } from "../traces/system-words.ts"
 
 /** A text as token ids, a token for each character. */
 export interface TextCorpus {
@@ -52,7 +52,7 @@ export const loadText = (
     const texts = yield* Effect.forEach(paths, (path) =>
       Effect.try({
         try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(readFileSync(path)),
-        catch: (cause) => refuse(`${path} (${messageOf(cause)})`, "a text file in UTF-8")
+        catch: (cause) => refuse(`${path} (${plainly(cause)})`, "a text file in UTF-8")
       })
     )
     const corpus = corpusOf(texts.join(""), heldOut)

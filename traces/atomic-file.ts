@@ -14,6 +14,7 @@ import {
 } from "node:fs"
 import { dirname } from "node:path"
 import { clearLeftovers, nameBeside, removeIfCan } from "./beside.ts"
+import { fileOf } from "./system-words.ts"
 import { hasCode, TraceError, traceErrorFrom } from "./trace-error.ts"
 
 /**
@@ -90,7 +91,7 @@ export const reasonNot = (cause: unknown): string => {
   if (hasCode(cause, "ENOENT")) return "in a folder that does not exist (ENOENT)"
   if (hasCode(cause, "EISDIR")) return "a folder (EISDIR)"
   if (hasCode(cause, "EACCES") || hasCode(cause, "EPERM")) return "one that may not be written"
-  return cause.message.replace(/, [a-z]+ '.*$/su, "")
+  return fileOf(cause)
 }
 
 interface OpenFile {

@@ -198,7 +198,7 @@ const ofTrace = (file: string): Effect.Effect<Diagnosis> =>
           : [
               `collectives run ${milliseconds(communication.unionSeconds)} of a step, ${milliseconds(communication.exposedSeconds)} of it exposed`
             ]),
-        ...(ranks.length > 0 ? [`${ranks.length} ranks`] : []),
+        ...(ranks.length > 0 ? [counted(ranks.length, "rank")] : []),
         ...(report.parallelism ?? []).map((kind) => `parallelism: ${kind}`)
       ],
       uses,
@@ -218,8 +218,8 @@ const contentsOf = (profile: Profile): ReadonlyArray<string> => {
     profile.layers.length === 0
       ? []
       : [
-          `${profile.layers.length} layers over ${profile.steps} steps; a step takes ${milliseconds(profile.stepSeconds)}, the device works ${milliseconds(profile.deviceBusySeconds)} of it`,
-          `${elements} parameters in ${profile.parameters.length} tensors`
+          `${counted(profile.layers.length, "layer")} over ${counted(profile.steps, "step")}; a step takes ${milliseconds(profile.stepSeconds)}, the device works ${milliseconds(profile.deviceBusySeconds)} of it`,
+          `${elements} parameters in ${counted(profile.parameters.length, "tensor")}`
         ]
   const kinds = Map.groupBy(profile.collectives, ({ op, ranks, link }) => `${op} of ${ranks} ranks, ${link}`)
   return [
@@ -268,7 +268,7 @@ const ofArrow = (file: string): Effect.Effect<Diagnosis> =>
       return {
         ...empty(file, "routing", "a routing"),
         contents: [
-          `${choices.length} steps, ${shape.layers} layers, top ${topK} of experts 0 to ${shape.experts - 1}`
+          `${counted(choices.length, "step")}, ${counted(shape.layers, "layer")}, top ${topK} of experts 0 to ${shape.experts - 1}`
         ],
         uses: [{ what: "drive expert offloading or MoE training", how: `routing: {trace: ${file}}` }]
       }
@@ -345,7 +345,7 @@ const ofRequests = (
   return {
     ...empty(file, "requests", `${title} of requests (${format})`),
     contents: [
-      `${requests.length} requests over ${last.toPrecision(4)} s, of ${tokens("promptTokens")} prompt and ${tokens("outputTokens")} generated tokens in the mean`,
+      `${counted(requests.length, "request")} over ${last.toPrecision(4)} s, of ${tokens("promptTokens")} prompt and ${tokens("outputTokens")} generated tokens in the mean`,
       ...(sharedPrefixes ? ["says which prompts begin alike"] : [])
     ],
     uses: [{ what: "serve them", how: `requests: {trace: ${file}} in a scenario of task kv-serving` }],
@@ -459,7 +459,7 @@ const ofRouting = (
 ): Diagnosis => ({
   ...empty(file, "routing", `a routing in the form of ${source}`),
   contents: [
-    `${routing.choices.length} steps, ${layers.length} layers, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`
+    `${counted(routing.choices.length, "step")}, ${counted(layers.length, "layer")}, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`
   ],
   uses: [{ what: "make a routing file of it", how: `sim import routing ${source} ${file} -o routing.arrow` }],
   warnings:

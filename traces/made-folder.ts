@@ -1,7 +1,7 @@
 // Folders to write to: made with those above them, or why not, in words. Knows nothing of what is to be written there.
 import { mkdirSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
-import { messageOf } from "../core/message-of.ts"
+import { plainly } from "./system-words.ts"
 import { hasCode } from "./trace-error.ts"
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
@@ -40,7 +40,7 @@ export const whyNotWritable = (folder: string, cause: unknown): string => {
     found = nearest(resolve(folder))
     if (!isFolder(found)) return `${found} is a file`
   } catch (unseen) {
-    return messageOf(unseen)
+    return plainly(unseen)
   }
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : undefined
   if (hasCode(cause, "EROFS")) return `${found} is on a file system that is mounted read-only (EROFS)`
@@ -49,5 +49,5 @@ export const whyNotWritable = (folder: string, cause: unknown): string => {
   if (hasCode(cause, "ENOSPC") || hasCode(cause, "EDQUOT")) return `no space is left in ${found} (${code})`
   if (hasCode(cause, "ENOENT") && found !== resolve(folder))
     return `${found} takes no folders: it is read-only, or not kept on a disk (${code})`
-  return messageOf(cause)
+  return plainly(cause)
 }

@@ -1,6 +1,7 @@
 // What NVIDIA's nccl-tests print (all_reduce_perf, all_gather_perf, ...), as text or as their JSON report. Knows those two
 // and nothing else.
 import * as Effect from "effect/Effect"
+import { counted } from "../core/units.ts"
 import type { CollectiveCost } from "../core/profile.ts"
 import type { ImportReport } from "./import-report.ts"
 import { isNcclJson, runOfJson } from "./nccl-tests-json.ts"
@@ -156,13 +157,15 @@ const costsOf = (
   const wrong = run.rows.filter(({ wrong: count }) => count > 0)
   if (wrong.length > 0) {
     warnings.push(
-      `${op}: ${wrong.length} rows have wrong results (#wrong up to ${Math.max(...wrong.map((row) => row.wrong))}): their times may be of a broken run`
+      `${op}: ${counted(wrong.length, "row", "has", "have")} wrong results (#wrong up to ${Math.max(...wrong.map((row) => row.wrong))}): their times may be of a broken run`
     )
   }
   if (run.failed !== undefined && wrong.length === 0) warnings.push(`${op}: the test says ${run.failed}`)
   const sized = run.rows.filter(({ sizeBytes }) => sizeBytes > 0)
   if (sized.length < run.rows.length)
-    warnings.push(`${op}: ${run.rows.length - sized.length} rows of 0 bytes were left out`)
+    warnings.push(
+      `${op}: ${counted(run.rows.length - sized.length, "row", "of 0 bytes was", "of 0 bytes were")} left out`
+    )
   const kept = oneKind(op, sized, warnings)
   const divisor = op === "all_gather" || op === "reduce_scatter" ? ranks : 1
   return kept.map((row): CollectiveCost => {

@@ -1,4 +1,5 @@
 // A profile that is only a table of timed ops or collectives, as importers of such tables make it.
+import { counted } from "../core/units.ts"
 import { median } from "../core/median.ts"
 import type { MeasuredHost } from "../core/cost/host.ts"
 import type { CollectiveCost, OpCost, Profile } from "../core/profile.ts"
@@ -55,7 +56,9 @@ export const mergedRows = (
 ): ReadonlyArray<CollectiveCost> => {
   const groups = Map.groupBy(all, ({ op, ranks, sizeBytes, link }) => `${op} ${ranks} ${sizeBytes} ${link}`)
   if (groups.size < all.length)
-    warnings.push(`${all.length - groups.size} rows repeat an operation, ranks and size: medians are taken`)
+    warnings.push(
+      `${counted(all.length - groups.size, "row", "repeats", "repeat")} an operation, ranks and size: medians are taken`
+    )
   return [...groups.values()].map((rows) => ({
     ...rows[0]!,
     medianSeconds: median(rows.map(({ medianSeconds }) => medianSeconds))

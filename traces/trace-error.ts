@@ -2,6 +2,7 @@
 // Knows nothing of formats; every reader and importer speaks through it.
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { fileOf } from "./system-words.ts"
 
 /** A file that cannot be read, written or understood. Never carries a stack trace to the user: `message` is the whole story. */
 export class TraceError extends Schema.TaggedError<TraceError>()("TraceError", {
@@ -50,7 +51,12 @@ export const traceErrorFrom = (file: string, field: string, accepted: string, ca
     })
   }
   if (code === "EISDIR") return new TraceError({ file, field: "file", value: "a folder", accepted })
-  return new TraceError({ file, field, value: showValue(cause), accepted })
+  return new TraceError({
+    file,
+    field,
+    value: code === undefined ? showValue(cause) : fileOf(cause),
+    accepted
+  })
 }
 
 /** Runs parsing code that throws `TraceError` (or whatever a library throws on malformed bytes) as an Effect. */

@@ -1,5 +1,6 @@
 // Tables that Vidur profiles models and networks into (`mlp.csv`, `attention.csv`, `all_reduce.csv`, `send_recv.csv`): statistics of each op in
 // milliseconds, in columns `time_stats.<op>.median`. Knows what its programs time, and nothing of this project's own tables.
+import { counted } from "../core/units.ts"
 import { median } from "../core/median.ts"
 import type { CollectiveCost, OpCost } from "../core/profile.ts"
 import { commaHint, type Line } from "./text.ts"
@@ -177,10 +178,14 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
       ...(partial === 0
         ? []
         : [`${partial} times are of parts of prompts, which read what was cached before: left out`]),
-      ...(without === 0 ? [] : [`${without} times are blank or 0 and were left out`]),
+      ...(without === 0
+        ? []
+        : [`${counted(without, "time", "is blank or 0 and was", "are blank or 0 and were")} left out`]),
       ...(across === 0 || across === rows.length
         ? []
-        : [`${across} rows are of ranks on several nodes: they are told apart by their link, "across nodes"`])
+        : [
+            `${counted(across, "row", "is of ranks on several nodes: told apart by its", "are of ranks on several nodes: told apart by their")} link, "across nodes"`
+          ])
     ]
   }
 }

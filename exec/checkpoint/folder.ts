@@ -11,7 +11,7 @@ import {
   statSync
 } from "node:fs"
 import * as path from "node:path"
-import { messageOf } from "../../core/message-of.ts"
+import { plainly } from "../../traces/system-words.ts"
 import { checkpointsIn, nameOf } from "../../scenarios/cli/checkpoint/kept.ts"
 import { manifestName } from "../../scenarios/cli/checkpoint/manifest.ts"
 import { appendSync, syncFolder } from "../../traces/atomic-file.ts"
@@ -34,7 +34,7 @@ export const clearPartial = (folder: string): void => {
       rmSync(left, { recursive: true, force: true })
     } catch (cause) {
       throw new Error(
-        `${left}, which a run that has ended left half written, cannot be removed: ${messageOf(cause)}`,
+        `${left}, which a run that has ended left half written, cannot be removed: ${plainly(cause)}`,
         { cause }
       )
     }

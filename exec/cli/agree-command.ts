@@ -240,7 +240,7 @@ const print = (result: AgreeResult, watched: Horizon | undefined): string => {
   const lines = [
     `${result.scenario}: ${result.algorithm} on ${counted(result.ranks, "rank")}, ${counted(result.ops, "op")}`,
     `decisions  ${mark(result.decisions)}`,
-    `values     ${mark(result.values)}  (${result.comparedTensors} tensors ${horizon === null ? "at the end" : `after ${horizon.steps} steps`}, and everything read)`,
+    `values     ${mark(result.values)}  (${counted(result.comparedTensors, "tensor")} ${horizon === null ? "at the end" : `after ${counted(horizon.steps, "step")}`}, and everything read)`,
     ...(narrowWires.elements === 0
       ? []
       : [

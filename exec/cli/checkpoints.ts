@@ -5,6 +5,7 @@ import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import { counted } from "../../core/units.ts"
 import { InputError } from "../../core/input-error.ts"
 import { checkpointsIn } from "../../scenarios/cli/checkpoint/kept.ts"
 import { jsonOf, manifestName, sha256Of, type Manifest } from "../../scenarios/cli/checkpoint/manifest.ts"
@@ -267,11 +268,11 @@ const otherwise = ({ manifest }: Predecessor, ranks: number, backend: string): R
     )
   if (manifest.ranks > ranks)
     lines.push(
-      `${manifest.ranks} ranks wrote the checkpoint: what ranks from ${ranks} have learnt since they last averaged is left behind`
+      `${counted(manifest.ranks, "rank")} wrote the checkpoint: what ranks from ${ranks} have learnt since they last averaged is left behind`
     )
   if (manifest.ranks < ranks)
     lines.push(
-      `${manifest.ranks} ranks wrote the checkpoint: ranks from ${manifest.ranks} begin as copies of the first ones`
+      `${counted(manifest.ranks, "rank")} wrote the checkpoint: ranks from ${manifest.ranks} begin as copies of the first ones`
     )
   return lines
 }

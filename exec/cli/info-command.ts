@@ -1,7 +1,7 @@
 // exec info: backends, devices and libraries; what is missing, and how to get it.
 import { availableParallelism, cpus, totalmem } from "node:os"
 import * as Effect from "effect/Effect"
-import { formatBytes } from "../../core/units.ts"
+import { counted, formatBytes } from "../../core/units.ts"
 import { json, said } from "../../scenarios/cli/execute.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { transportIn } from "../job/environment.ts"
@@ -51,7 +51,7 @@ export const infoCommand = (options: InfoCommandOptions): Promise<number> =>
       }
       const lines = [
         `tandem ${version()}, Node ${host.node}`,
-        `host      ${host.processor}, ${host.cores} cores, ${formatBytes(host.memoryBytes)}`
+        `host      ${host.processor}, ${counted(host.cores, "core")}, ${formatBytes(host.memoryBytes)}`
       ]
       if (!built)
         return { text: `${[...lines, `native    not built: ${native.missing}`].join("\n")}\n`, ok: false }

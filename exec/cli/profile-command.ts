@@ -268,7 +268,7 @@ const profileTraining = (
     const profile: Profile = {
       name: graph.name,
       device,
-      source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${cores} cores${conditions === undefined ? "" : `; ${conditions}`}`,
+      source: `exec profile: ${world.size} ${job === undefined ? "ranks" : "processes"} computing at the same time on ${counted(cores, "core")}${conditions === undefined ? "" : `; ${conditions}`}`,
       notes,
       steps,
       stepSeconds: span,
@@ -302,8 +302,8 @@ const profileTraining = (
     }
     if (options.json === true) return said(json(told))
     return said(
-      `${options.out}: ${layers.length} layers of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${cores} cores ` +
-        `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${collectives.length} collectives\n` +
+      `${options.out}: ${counted(layers.length, "layer")} of ${graph.name}, ${formatSeconds(span)} a step with ${counted(world.size, "rank")} on ${counted(cores, "core")} ` +
+        `(${formatShare(busySeconds / span)} busy), ${profile.ops.length} kinds of kernels and ${counted(collectives.length, "collective")}\n` +
         recordingLine(recording) +
         companyLine(between, "collectives.slowdown") +
         companyLine(inside, "collectives.slowdownInside")
@@ -447,6 +447,6 @@ const profileRun = (
     }
     if (options.json === true) return said(json(told))
     return said(
-      `${options.out}: ${ops.length} kinds of kernels and ${collectives.length} collectives of ${scenario.name}\n${recordingLine(recording)}${companyLine(company, "costs.slowdown")}`
+      `${options.out}: ${ops.length} kinds of kernels and ${counted(collectives.length, "collective")} of ${scenario.name}\n${recordingLine(recording)}${companyLine(company, "costs.slowdown")}`
     )
   })

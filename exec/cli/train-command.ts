@@ -311,7 +311,7 @@ const print = (result: TrainResult): string => {
   ]
   if (result.lossScales !== undefined) lines.push(scaleLine(result.lossScales))
   for (const { step, loss } of heldOutLosses)
-    lines.push(`held-out loss ${loss.toFixed(3)} after ${step} steps`)
+    lines.push(`held-out loss ${loss.toFixed(3)} after ${counted(step, "step")}`)
   if (peakBytes !== null) lines.push(`at most ${formatBytes(peakBytes.device)} of device memory on a rank`)
   return `${lines.join("\n")}\n`
 }

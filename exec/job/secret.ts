@@ -3,7 +3,7 @@ import { createHmac, randomBytes, timingSafeEqual } from "node:crypto"
 import { readFileSync, statSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { InputError } from "../../core/input-error.ts"
-import { messageOf } from "../../core/message-of.ts"
+import { plainly } from "../../traces/system-words.ts"
 import type { Variables } from "./environment.ts"
 import { readLifeline } from "./lifeline.ts"
 
@@ -51,7 +51,7 @@ export const secretIn = (variables: Variables): Effect.Effect<string, InputError
           `(openssl rand -hex 32 > job.secret; chmod 600 job.secret; TANDEM_SECRET_FILE=job.secret)`
       )
     } catch (cause) {
-      return refuse(file ?? descriptor, `a readable secret: ${messageOf(cause)}`)
+      return refuse(file ?? descriptor, `a readable secret: ${plainly(cause)}`)
     }
   })
 

@@ -12,6 +12,7 @@ import {
   type YAMLMap
 } from "yaml"
 import { readText } from "../../traces/text.ts"
+import { fileOf } from "../../traces/system-words.ts"
 import { TraceError } from "../../traces/trace-error.ts"
 import { InputError } from "../../core/input-error.ts"
 import type { FieldPath } from "./check.ts"
@@ -146,7 +147,7 @@ export const reasonOf = (cause: unknown): string => {
   if (code === "EISDIR") return "a folder"
   if (cause instanceof TraceError) return `content that is ${cause.value}`
   if (code === "EACCES" || code === "EPERM") return `a file without permission (${code})`
-  return firstLine(cause.message)
+  return firstLine(fileOf(cause))
 }
 
 /** Of each map that was asked, its entries by their keys: a file may have very many, and each be wrong. */

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { InputError } from "../../core/input-error.ts"
 import type { MeasuredHost } from "../../core/cost/host.ts"
-import { formatBytes, formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
+import { counted, formatBytes, formatSeconds, formatShare, parseSeconds } from "../../core/units.ts"
 import type { CommunicationTimes, ImportReport, RankTimes, ShardedRun } from "../../traces/import-report.ts"
 import { writeProfile } from "../../traces/profile-file.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
@@ -155,7 +155,7 @@ const print = (report: ImportReport, out: string): string => {
     layers.length === 0
       ? []
       : [
-          `${layers.length} layers, ${parameterCount(report)} parameters in ${profile.parameters.length} tensors, mean of ${steps} steps`,
+          `${counted(layers.length, "layer")}, ${parameterCount(report)} parameters in ${counted(profile.parameters.length, "tensor")}, mean of ${counted(steps, "step")}`,
           ...alignColumns([
             ["", "device busy", "with host gaps"],
             ["step", formatSeconds(profile.deviceBusySeconds), formatSeconds(profile.stepSeconds)],
@@ -205,7 +205,7 @@ const shardedLines = ({ ranks, units, copySeconds }: ShardedRun): ReadonlyArray<
       ? ["none", "", ""]
       : [`${Number(count.toFixed(2))}`, formatBytes(bytes / count), formatSeconds(seconds / count)]
   return [
-    `sharded over ${ranks} ranks, ${units.length} units; copies and casts of FSDP take the device ${formatSeconds(copySeconds)} a step`,
+    `sharded over ${ranks} ranks, ${counted(units.length, "unit")}; copies and casts of FSDP take the device ${formatSeconds(copySeconds)} a step`,
     ...alignColumns([
       ["  unit", "tensors", "parameters", "gathers", "a part", "each", "scatters", "a part", "each"],
       ...[...alike.values()].map((group) => {

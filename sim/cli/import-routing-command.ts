@@ -1,5 +1,6 @@
 // sim import routing: which experts another tool's tokens chose, as a routing file.
 import * as Effect from "effect/Effect"
+import { counted } from "../../core/units.ts"
 import { tokensOf } from "../../core/algorithms/expert-offload/routing.ts"
 import type { RoutingSource } from "../../traces/routing/sources.ts"
 import { importRoutingFiles, routingRows } from "../../traces/routing/import.ts"
@@ -45,7 +46,7 @@ export const importRoutingCommand = (
       if (asJson === true) return said(json(summary))
       return said(
         [
-          `${count} tokens in ${tokens.length} steps, ${layers.length} layers, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`,
+          `${counted(count, "token")} in ${counted(tokens.length, "step")}, ${counted(layers.length, "layer")}, top ${routing.topK} of experts 0 to ${routing.shape.experts - 1}`,
           ...warnings.map((warning) => `warning: ${warning}`),
           `wrote ${out}`,
           ""

@@ -1,5 +1,5 @@
 // An explanation as text for a terminal of 80 columns and more. Decides nothing: explain.ts did.
-import { formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
+import { counted, formatBytes, formatSeconds, formatShare } from "../../core/units.ts"
 import type { CollectiveExplanation, Explanation } from "./explain.ts"
 import { pathKinds } from "./critical-path.ts"
 
@@ -71,7 +71,7 @@ const pathTable = (
   if (rest.length > 0) {
     const part = rest.reduce((sum, { seconds }) => sum + seconds, 0)
     lines.push(
-      `    ${fit(`${rest.length} others`, 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
+      `    ${fit(counted(rest.length, "other"), 40)} ${formatSeconds(part).padStart(9)} ${formatShare(part / seconds).padStart(8)}`
     )
   }
   return lines
@@ -127,7 +127,7 @@ const collectiveTable = (
       formatDuration(sum(({ hiddenSeconds }) => hiddenSeconds)).padStart(9),
       formatDuration(sum(({ exposedSeconds }) => exposedSeconds)).padStart(9)
     ]
-    lines.push(`  ${fit(`${rest.length} others`, name)} ${cells.join("")}`)
+    lines.push(`  ${fit(counted(rest.length, "other"), name)} ${cells.join("")}`)
   }
   return lines
 }

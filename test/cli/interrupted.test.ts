@@ -167,7 +167,7 @@ describe("what was found out", () => {
   it("need not reach anybody for a file's failure to be told", () => {
     const args = ["run", "scenarios/geo-gpt2.yaml", "--timeline", "/dev/full"]
     const { status, stderr } = simInShell('exec $SIM "$@" > /dev/full', ...args)
-    expect(stderr).toMatch(/^sim: \/dev\/full: file is ENOSPC: [^\n]+\n$/u)
+    expect(stderr).toMatch(/^sim: \/dev\/full: file is on a disk with no space left \(ENOSPC\); [^\n]+\n$/u)
     expect(status).toBe(2)
   })
 })
@@ -224,13 +224,13 @@ describe("a disk that takes no more", () => {
   const many = study("many", 40, 2)
   const whole = parsed(sim("study", many, "--json").stdout)
   const full =
-    /^sim: [^\n]+(?:is|:) E(?:FBIG|NOSPC): [^\n]+; ?expected a (?:file|path) in an? [^\n]*writable folder with free space\n$/mu
+    /^sim: [^\n]+(?:is|:) (?:longer|on)[^\n]+ \(E(?:FBIG|NOSPC)\)[^\n]*; ?expected a (?:file|path) in an? [^\n]*writable folder with free space\n$/mu
 
   it("for a study's journal keeps what is finished; --resume goes on from there", () => {
     const out = fresh("full journal")
     const { status, stdout, stderr } = simInShell(limited(40), "study", many, "--out", out, "--jobs", "1")
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" })
-    expect(stderr).toContain(`${path.join(out, "journal.jsonl")}: EFBIG`)
+    expect(stderr).toContain(`${path.join(out, "journal.jsonl")}: longer than a file may become here (EFBIG)`)
     expect(stderr).toMatch(/^sim: \d+ of 40 points are finished; continue with --resume$/mu)
     expect(filesIn(out)).toEqual(["journal.jsonl"])
     const resumed = sim("study", many, "--out", out, "--resume", "--json")
@@ -294,7 +294,7 @@ describe("a disk that takes no more", () => {
       encoding: "utf8",
       env: { ...process.env, SIM: `${process.execPath} ${path.join(root, "bin/sim.js")}` }
     })
-    expect(stderr).toMatch(/^sim: [^\n]*: ENOSPC: no space left on device[^\n]*free space$/mu)
+    expect(stderr).toMatch(/^sim: [^\n]*: on a disk with no space left \(ENOSPC\)[^\n]*free space$/mu)
     expect(stderr).toContain("continue with --resume")
     expect(stdout).toBe("status 2\njournal.jsonl\n")
   })

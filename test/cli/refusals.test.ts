@@ -245,7 +245,7 @@ const refusals: Readonly<Record<string, Refusal>> = {
   "a name too long for any folder": {
     args: ["import", "kineto", trace, "-o", `${"x".repeat(300)}.arrow`],
     says: [
-      "x.arrow: --out: ENAMETOOLONG: name too long is not accepted; expected a file in an existing, writable folder"
+      "x.arrow: --out: a name that is too long (ENAMETOOLONG) is not accepted; expected a file in an existing, writable folder"
     ]
   },
   "a folder of no name, as of a variable that is not set": {

@@ -172,7 +172,7 @@ describe("a serving scenario", () => {
     const requests = (result.details as { readonly requests: ReadonlyArray<RequestJson> }).requests
     expect(requests.map(({ arrivalSeconds }) => arrivalSeconds)).toEqual([0, 0, 3.052, 6])
     expect(result.warnings).toEqual([
-      "1 requests of the trace ask for no tokens: left out",
+      "1 request of the trace asks for no tokens: left out",
       "the trace says which prompts begin alike; every prompt is prefilled in full here"
     ])
     const faster = (await run(small, `requests={trace: "${trace}", limit: 3, speed: 2}`)).result.details

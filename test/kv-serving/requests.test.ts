@@ -176,7 +176,7 @@ describe("a request trace", () => {
     const { requests, warnings } = parseRequestTrace("t", burst + row("7").repeat(10) + row("") + row("7"))
     expect([requests.length, warnings]).toEqual([
       11,
-      ["1 requests of t say no prompt or no answer and were left out"]
+      ["1 request of t says no prompt or no answer and was left out"]
     ])
     expect(refusal(burst + row("nan").repeat(3) + row("7").repeat(3))).toMatch(
       /tokens is missing of 3 of 6 requests/u
@@ -213,7 +213,7 @@ describe("a request trace", () => {
         { arrivalSeconds: 0, promptTokens: 100, outputTokens: 20 },
         { arrivalSeconds: 2.25, promptTokens: 10, outputTokens: 5 }
       ],
-      ["1 requests of b.json failed in the benchmark and were left out"]
+      ["1 request of b.json failed in the benchmark and was left out"]
     ])
     const told = (value: unknown) => () => parseRequestTrace("b.json", JSON.stringify(value))
     expect(told({ completed: 3, request_throughput: 2 })).toThrow(/a benchmark's summary.*--save-detailed/)

@@ -37,8 +37,8 @@ describe("a trace", () => {
       "no gradients were recorded"
     ],
     ["06-capital-categories", whole, "families of kernels"],
-    ["07-quotes-in-name", whole, "1 events are no JSON and were left out, the first traceEvents[26]"],
-    ["07b-quote-odd", whole, "1 events are no JSON and were left out, the first traceEvents[26]"],
+    ["07-quotes-in-name", whole, "1 event is no JSON and was left out, the first traceEvents[26]"],
+    ["07b-quote-odd", whole, "1 event is no JSON and was left out, the first traceEvents[26]"],
     ["08-control-char", whole, "1 events hold what JSON does not know"],
     ["09-nan-arg", whole, "1 events hold what JSON does not know"],
     [

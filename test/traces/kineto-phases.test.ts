@@ -102,7 +102,7 @@ describe("begins and ends", () => {
     const found = await report([...events, alone])
     expect(found.profile).toEqual(profile)
     expect(found.warnings).toEqual([
-      "1 begins without an end and 0 ends without a begin (ph B and E) were left out"
+      "1 begin without an end and 0 ends without a begin (ph B and E) were left out"
     ])
     const other = { cat: "ftrace", name: "a", pid: 3, tid: 3 }
     const others = [7, 5, 3].flatMap((ts) => [
@@ -171,7 +171,7 @@ describe("events without a time", () => {
 
   it("are told where they are few, or the host's", async () => {
     expect((await report(without("dur", "kernel", 26))).warnings.join()).toContain(
-      "1 device events have no ts or dur and were left out"
+      "1 device event has no ts or dur and was left out"
     )
     expect((await report(without("dur", "cpu_op"))).warnings).toEqual([
       "57 host events have no dur and are taken for moments"

@@ -153,7 +153,7 @@ describe("forms of the file", () => {
     events.push({ ph: "X", cat: "kernel", name: "no time at all", pid: 0, tid: 7 }, { ph: "M" }, {})
     const { profile, warnings } = await run(encode(JSON.stringify({ traceEvents: events })))
     expect(busy(profile)).toEqual(smallBusy)
-    expect(warnings).toEqual(["1 device events have no ts or dur and were left out"])
+    expect(warnings).toEqual(["1 device event has no ts or dur and was left out"])
   })
 })
 
@@ -292,7 +292,7 @@ describe("less telling traces", () => {
     const trace = smallStep(new ChromeTrace().kernel("warm_up", 1, 2, 5), 50, 50)
     const { profile, warnings } = await run(trace.bytes)
     expect(busy(profile)).toEqual(smallBusy)
-    expect(warnings).toEqual(["1 device events were launched before the profiled steps and were left out"])
+    expect(warnings).toEqual(["1 device event was launched before the profiled steps and was left out"])
   })
 
   it("calls nothing an optimizer where there is none", async () => {
@@ -459,9 +459,7 @@ describe("bad input", () => {
   ])("%s is left out, and told", async (_, event, told) => {
     const { profile, warnings } = await run(withEvent(event))
     expect(busy(profile)).toEqual(smallBusy)
-    expect(warnings.join()).toContain(
-      `1 events have a value that is none and were left out, the first: ${told}`
-    )
+    expect(warnings.join()).toContain(`1 event has a value that is none and was left out, the first: ${told}`)
   })
 
   it("refuses a trace of which much is broken", async () => {

@@ -39,7 +39,7 @@ describe("a folder to write to", () => {
       ["EROFS", `${here} is on a file system that is mounted read-only (EROFS)`],
       ["EACCES", `this user may not write to ${here} (EACCES)`],
       ["ENOSPC", `no space is left in ${here} (ENOSPC)`],
-      ["EIO", "EIO: refused"]
+      ["EIO", "refused (EIO)"]
     ] as const)
       expect(whyNotWritable(folder, answer(code))).toBe(words)
     expect(whyNotWritable(here, answer("EACCES"))).toBe(`this user may not write to ${here} (EACCES)`)

@@ -28,7 +28,7 @@ describe("output of nccl-tests", () => {
     ["nccl-h-two-tests", [...both, ["all_gather", 4, 1024, 11], ["all_gather", 4, 262_144, 99]], ""],
     ["nccl-i-no-hash", both, ""],
     ["nccl-j-all-ops", both, "rows of redop sum are taken, those of max left out"],
-    ["nccl-k-wrong", both, "1 rows have wrong results (#wrong up to 1234)"],
+    ["nccl-k-wrong", both, "1 row has wrong results (#wrong up to 1234)"],
     ["nccl-l-cut-row", both, "line 13 is cut short"],
     ["nccl-m-bus-id", both, ""]
   ])("%s", async (name, expected, warning) => {
@@ -79,7 +79,7 @@ describe("output of nccl-tests", () => {
       const report = await run(importNcclTests(printed(ranks, labels, [`0 0 ${row.slice(5)}`, row])))
       expect(rows(report)).toEqual([[op, ranks, bytes, 10]])
       expect(report.warnings.join()).toContain("the text does not name its test")
-      expect(report.warnings.join()).toContain("1 rows of 0 bytes were left out")
+      expect(report.warnings.join()).toContain("1 row of 0 bytes was left out")
     }
   )
 

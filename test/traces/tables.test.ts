@@ -184,8 +184,8 @@ describe("tables of Vidur", () => {
       { op: "all_reduce", ranks: 4, sizeBytes: 2048, medianSeconds: 50, link: "unshaped" },
       { op: "all_reduce", ranks: 4, sizeBytes: 2048, medianSeconds: 500, link: "across nodes" }
     ])
-    expect(warnings.join("\n")).toContain("1 times are blank or 0")
-    expect(warnings.join("\n")).toContain("1 rows are of ranks on several nodes")
+    expect(warnings.join("\n")).toContain("1 time is blank or 0")
+    expect(warnings.join("\n")).toContain("1 row is of ranks on several nodes")
   })
 
   const model =

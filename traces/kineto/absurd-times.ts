@@ -1,5 +1,6 @@
 // Times that cannot be: far from all others, before what caused them, over what must follow them. A few are left out or
 // clipped, and told; a trace of them is refused. Knows nothing of steps or layers.
+import { counted } from "../../core/units.ts"
 import { TraceError } from "../trace-error.ts"
 import { ById, sortedRows } from "./by-id.ts"
 import { isTooMuch } from "../left-out.ts"
@@ -135,7 +136,9 @@ const withoutEffectsBeforeCauses = (trace: KinetoTrace, warnings: Array<string>)
     )
     return trace
   }
-  warnings.push(`${early.length} device events begin before they were launched and were left out`)
+  warnings.push(
+    `${counted(early.length, "device event", "begins before it was launched and was", "begin before they were launched and were")} left out`
+  )
   return subset(trace, new Uint8Array(host.start.length).fill(1), marks)
 }
 

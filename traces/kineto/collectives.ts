@@ -1,4 +1,5 @@
 // Timed collectives of a trace, with the sizes PyTorch recorded beside them. Knows nothing of layers.
+import { counted } from "../../core/units.ts"
 import type { CollectiveCost } from "../../core/profile.ts"
 import { withoutArguments } from "./communication.ts"
 import type { DeviceWork } from "./device-work.ts"
@@ -147,7 +148,9 @@ export const collectiveCosts = (
   if (unknown.size > 0) {
     const count = [...unknown.values()].reduce((sum, each) => sum + each, 0)
     const names = [...unknown.keys()].slice(0, 5).join(", ")
-    warnings.push(`${count} collectives have no recorded size or group and are not in the profile: ${names}`)
+    warnings.push(
+      `${counted(count, "collective", "has no recorded size or group and is", "have no recorded size or group and are")} not in the profile: ${names}`
+    )
   }
   if (groups.size > 0) {
     warnings.push(

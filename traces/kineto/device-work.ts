@@ -1,5 +1,6 @@
 // What one device did in the profiled steps: which work, launched by which host row, in which step, and whether it
 // computes or communicates. Knows nothing of layers.
+import { counted } from "../../core/units.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { isTooMuch } from "../left-out.ts"
 import { sortedRows } from "./by-id.ts"
@@ -57,10 +58,14 @@ export const deviceWork = (trace: KinetoTrace, tree: HostTree, warnings: Array<s
     else compute.push(index)
   }
   if (before > 0) {
-    warnings.push(`${before} device events were launched before the profiled steps and were left out`)
+    warnings.push(
+      `${counted(before, "device event", "was launched before the profiled steps and was", "were launched before the profiled steps and were")} left out`
+    )
   }
   if (outside > 0) {
-    warnings.push(`${outside} device events were launched outside the profiled steps and were left out`)
+    warnings.push(
+      `${counted(outside, "device event", "was launched outside the profiled steps and was", "were launched outside the profiled steps and were")} left out`
+    )
   }
   if (compute.length === 0) {
     const nothing = trace.isOld

@@ -1,4 +1,5 @@
 // What a host spends, from what the profiler saw of it and the step's time without the profiler. Knows nothing of events.
+import { counted } from "../../core/units.ts"
 import type { MeasuredHost } from "../../core/cost/host.ts"
 import type { HostTimes } from "./host-times.ts"
 import { scaleOf, type ReadLoop } from "./read-loop.ts"
@@ -99,7 +100,7 @@ const ofLoop = (
   }
   if (loop.oddGaps > 0)
     warnings.push(
-      `${loop.oddGaps} gaps between the host's launches are a hundred times as long as the median and were taken for work done once (a plan for a new size, a compilation): steps that are recorded should have run before`
+      `${counted(loop.oddGaps, "gap", "between the host's launches is a hundred times as long as the median and was", "between the host's launches are a hundred times as long as the median and were")} taken for work done once (a plan for a new size, a compilation): steps that are recorded should have run before`
     )
   return {
     mode,

@@ -1,4 +1,5 @@
 // The model's parameters from the gradients of its backward pass. Knows layers only by number.
+import { counted } from "../../core/units.ts"
 import type { ProfiledParameter } from "../../core/profile.ts"
 import type { HostTree } from "./host-tree.ts"
 import type { Layers } from "./layers.ts"
@@ -114,7 +115,9 @@ export const chooseParameters = (
     parameters.push({ layer, ...gradient.shape })
   }
   if (orphans > 0)
-    warnings.push(`${orphans} parameters have no known layer and were given to the one before them`)
+    warnings.push(
+      `${counted(orphans, "parameter", "has no known layer and was", "have no known layer and were")} given to the one before`
+    )
   return parameters
 }
 

@@ -1,5 +1,6 @@
 // A trace of several processes as one trace for each: sequence numbers and correlation ids are unique within one only.
 // Knows nothing of steps or layers.
+import { counted } from "../../core/units.ts"
 import { subset } from "./subset.ts"
 import { Host, type KinetoTrace } from "./trace.ts"
 
@@ -75,7 +76,9 @@ export const processTraces = (trace: KinetoTrace, warnings: Array<string>): Read
   }
   if (used.size < 2) return [trace]
   if (lost > 0)
-    warnings.push(`${lost} device events were launched by no process of the trace and were left out`)
+    warnings.push(
+      `${counted(lost, "device event", "was launched by no process of the trace and was", "were launched by no process of the trace and were")} left out`
+    )
   return [...launches.keys()]
     .filter((process) => used.has(process))
     .map((process) => {

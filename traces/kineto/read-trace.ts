@@ -1,4 +1,5 @@
 // From a file's bytes to a KinetoTrace: what was broken is told, and times get their unit. Knows nothing of layers.
+import { counted } from "../../core/units.ts"
 import { TraceError } from "../trace-error.ts"
 import { decompressed, type ByteSource } from "./bytes.ts"
 import { Collector, isObject, number, text } from "./collector.ts"
@@ -71,7 +72,9 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
   const warnings: Array<string> = []
   const { events, first, members, irregular } = scanner.broken
   if (first !== undefined) {
-    warnings.push(`${events} events are no JSON and were left out, the first ${first.field}: ${first.value}`)
+    warnings.push(
+      `${counted(events, "event", "is no JSON and was", "are no JSON and were")} left out, the first ${first.field}: ${first.value}`
+    )
   }
   if (members.length > 0) warnings.push(`${members.join(", ")} beside the events is no JSON and was left out`)
   if (irregular > 0) {
@@ -88,7 +91,7 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
       throw new TraceError({ file, field, value, accepted: `${accepted}${many}` })
     }
     warnings.push(
-      `${odd} events have a value that is none and were left out, the first: ${field} is ${value}, not ${accepted}`
+      `${counted(odd, "event", "has a value that is none and was", "have a value that is none and were")} left out, the first: ${field} is ${value}, not ${accepted}`
     )
   }
   warnings.push(...partsApart(file, collector))
@@ -102,7 +105,9 @@ const brokenParts = (file: string, scanner: JsonEvents, collector: Collector): A
         value: `${timeless} of ${all} device events without ts or dur`,
         accepted: "a trace whose device events say when they began and how long they took"
       })
-    warnings.push(`${timeless} device events have no ts or dur and were left out`)
+    warnings.push(
+      `${counted(timeless, "device event", "has no ts or dur and was", "have no ts or dur and were")} left out`
+    )
   }
   return warnings
 }
@@ -116,7 +121,7 @@ const partsApart = (file: string, collector: Collector): ReadonlyArray<string> =
   const read = host.start.length + device.start.length
   const lone = endsAlone + beginsAlone
   if (lone > 0) {
-    const told = `${beginsAlone} begins without an end and ${endsAlone} ends without a begin (ph B and E)`
+    const told = `${counted(beginsAlone, "begin")} without an end and ${counted(endsAlone, "end")} without a begin (ph B and E)`
     if (isTooMuch(lone, read + lone))
       throw new TraceError({
         file,
@@ -139,11 +144,14 @@ const partsApart = (file: string, collector: Collector): ReadonlyArray<string> =
         accepted: `X, a whole event, or B and E, its begin and end (${count} of ${read + count} events have no such value)`
       })
     warnings.push(
-      `${count} events were left out, the first traceEvents[${first}]: ph is ${ph}, and only X, or B and E, are read of their categories`
+      `${counted(count, "event", "was", "were")} left out, the first traceEvents[${first}]: ph is ${ph}, and only X, or B and E, are read of their categories`
     )
   }
   const { hostWithoutTime, hostWithoutDuration } = collector
-  if (hostWithoutTime > 0) warnings.push(`${hostWithoutTime} host events have no ts and were left out`)
+  if (hostWithoutTime > 0)
+    warnings.push(
+      `${counted(hostWithoutTime, "host event", "has no ts and was", "have no ts and were")} left out`
+    )
   if (hostWithoutDuration > 0)
     warnings.push(`${hostWithoutDuration} host events have no dur and are taken for moments`)
   return warnings

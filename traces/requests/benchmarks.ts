@@ -1,5 +1,6 @@
 // Results of serving benchmarks (vllm bench serve, sglang.bench_serving): with their single requests a trace, without them a
 // summary, which is refused and told how to record the rest. Knows those files and nothing of other traces.
+import { counted } from "../../core/units.ts"
 import { showValue, TraceError } from "../trace-error.ts"
 import { momentOfNumber } from "./arrivals.ts"
 import { tokenCount, type Timed, type TimedTrace } from "./traced.ts"
@@ -63,7 +64,10 @@ export const benchmarkRequests = (file: string, runs: ReadonlyArray<Json>): Time
     warnings.push(
       `${file} does not say when requests were sent: all at once, by its request_rate (${String(run!["request_rate"])})`
     )
-  if (failed > 0) warnings.push(`${failed} requests of ${file} failed in the benchmark and were left out`)
+  if (failed > 0)
+    warnings.push(
+      `${counted(failed, "request")} of ${file} failed in the benchmark and ${failed === 1 ? "was" : "were"} left out`
+    )
   if (Array.isArray(waits) && waits.some((wait) => typeof wait === "number" && wait > 0.01)) {
     warnings.push(
       `requests of ${file} waited in the client (--max-concurrency): they arrive when they were sent, not when they were due`

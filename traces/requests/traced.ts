@@ -1,4 +1,5 @@
 // What every format of request traces comes to: when each request came, how long its prompt was, how much was generated.
+import { counted } from "../../core/units.ts"
 import { isTooMuch } from "../left-out.ts"
 import { commaHint } from "../text.ts"
 import { showValue, TraceError } from "../trace-error.ts"
@@ -80,5 +81,7 @@ export const leftOutWarning = (file: string, leftOut: number, all: number): Read
     const value = `missing of ${leftOut} of ${all} requests`
     throw new TraceError({ file, field: "tokens", value, accepted: "a prompt and an answer of nearly all" })
   }
-  return [`${leftOut} requests of ${file} say no prompt or no answer and were left out`]
+  return [
+    `${counted(leftOut, "request")} of ${file} ${leftOut === 1 ? "says no prompt or no answer and was" : "say no prompt or no answer and were"} left out`
+  ]
 }

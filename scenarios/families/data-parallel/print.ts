@@ -39,7 +39,7 @@ const printCheckpoint = ({
   writtenSeconds
 }: CheckpointDetails): ReadonlyArray<string> => [
   "",
-  `checkpoint every ${everySteps} steps  ${formatBytes(sizeBytes)} a rank, on the host after ${formatSeconds(copiedSeconds)}, written after ${formatSeconds(writtenSeconds)}`
+  `checkpoint every ${everySteps === 1 ? "step" : `${everySteps} steps`}  ${formatBytes(sizeBytes)} a rank, on the host after ${formatSeconds(copiedSeconds)}, written after ${formatSeconds(writtenSeconds)}`
 ]
 
 const printMemory = ({ heldBytes, capacityBytes, parts }: MemoryDetails): ReadonlyArray<string> => {

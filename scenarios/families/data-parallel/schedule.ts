@@ -28,7 +28,9 @@ export const schedule = (
 
 /** A divided model is planned by its units, whose layers' parts travel together. */
 const inParts = ({ shard }: ScenarioPlan): string =>
-  shard === undefined ? "" : ` in ${shard.division.length} units, each in ${shard.ranks} parts`
+  shard === undefined
+    ? ""
+    : ` in ${counted(shard.division.length, "unit")}, each in ${counted(shard.ranks, "part")}`
 
 interface BucketJson {
   readonly parameters: number
@@ -115,7 +117,7 @@ const printSchedule = (schedule: ScheduleJson): ReadonlyArray<string> => [
 ]
 
 const printBuckets = (buckets: ReadonlyArray<BucketJson>): ReadonlyArray<string> => [
-  `${buckets.length} ${buckets.length === 1 ? "bucket" : "buckets"}, in the order they are sent`,
+  `${counted(buckets.length, "bucket")}, in the order they are sent`,
   ...alignColumns(
     [
       ["", "size", "parameters", "all-reduce", "ready after"],
@@ -166,7 +168,7 @@ const printSteps = (schedule: ScheduleJson, steps: ReadonlyArray<StepJson>): Rea
       ? ""
       : `; no assignment of layers exposes less than ${formatSeconds(lowerBoundSeconds)}`
   return [
-    `period of ${periodSteps} steps: ${formatSeconds(exposedSeconds)} exposed${bound}`,
+    `period of ${counted(periodSteps, "step")}: ${formatSeconds(exposedSeconds)} exposed${bound}`,
     ...alignColumns([["step", "layers", "exposed", "averaged"], ...lines], (column) => column < 3)
   ]
 }
@@ -194,7 +196,7 @@ const printFragments = (
   { periodSteps, delaySteps = 0 }: ScheduleJson,
   fragments: ReadonlyArray<FragmentJson>
 ): ReadonlyArray<string> => [
-  `${fragments.length} ${fragments.length === 1 ? "fragment" : "fragments"} in a period of ${periodSteps} steps, applied ${delaySteps === 0 ? "at once" : `${delaySteps} steps later`}`,
+  `${counted(fragments.length, "fragment")} in a period of ${counted(periodSteps, "step")}, applied ${delaySteps === 0 ? "at once" : `${counted(delaySteps, "step")} later`}`,
   ...alignColumns(
     [
       ["", "after step", "size", "blocks and other layers"],

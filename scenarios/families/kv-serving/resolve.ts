@@ -157,7 +157,7 @@ const resolveRequests = (
       )
       if (asking.length < traced.requests.length)
         warnings.push(
-          `${traced.requests.length - asking.length} requests of the trace ask for no tokens: left out`
+          `${counted(traced.requests.length - asking.length, "request", "of the trace asks for no tokens: left out", "of the trace ask for no tokens: left out")}`
         )
       warnings.push(...traced.warnings)
       if (traced.sharedPrefixes)
