@@ -200,12 +200,11 @@ const trained = (
       Math.max(...ended.ranks.map(({ peakBytes }) => peakBytes[place]))
     const { replays } = ended
     const result = told({ device: most("device"), host: most("host") }, replays)
-    const diverged = result.losses.find(({ loss }) => !Number.isFinite(loss))
-    if (diverged !== undefined)
-      writeError(`exec: training diverged: the loss is ${diverged.loss} at step ${diverged.step}\n`)
+    const diverged = divergenceOf(result)
+    if (diverged !== undefined) writeError(`exec: training diverged: ${diverged}\n`)
     const outcome = {
       text: text(result),
-      ok: stoppedAfter === undefined && checkpoints?.last?.failure === undefined
+      ok: stoppedAfter === undefined && checkpoints?.last?.failure === undefined && diverged === undefined
     }
     const files = Effect.gen(function* () {
       yield* kept(result)
@@ -218,6 +217,17 @@ const trained = (
     })
     return yield* toldThough(outcome, files)
   })
+
+/** What says that nothing useful was learnt; undefined of a run that ends with finite losses, whatever came between. */
+const divergenceOf = ({ losses, heldOutLosses }: TrainResult): string | undefined => {
+  if (Number.isFinite(losses.at(-1)?.loss ?? 0)) {
+    // The last step may be what has spoilt the parameters.
+    const { step, loss } = heldOutLosses.at(-1) ?? { step: 0, loss: 0 }
+    return Number.isFinite(loss) ? undefined : `the held-out loss is ${loss} after step ${step}`
+  }
+  const { step, loss } = losses[losses.findLastIndex((one) => Number.isFinite(one.loss)) + 1]!
+  return `the loss is ${loss} from step ${step} on`
+}
 
 /** The run; asked to end, it ends after a step that all ranks can still reach, with a checkpoint of it. */
 const endingAtCheckpoint = <A, E>(

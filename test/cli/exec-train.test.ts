@@ -51,6 +51,29 @@ describeNative("exec train", () => {
     expect(json("--steps", "12", "--seed", "6").losses).not.toEqual(once.losses)
   })
 
+  it("that has diverged says since when, and ends with exit code 1", () => {
+    const out = path.join(folder, "diverged.json")
+    const wild = "training.optimizer={name: sgd, learningRate: 1000, momentum: 0.9}"
+    const run = (steps: number, ...args: ReadonlyArray<string>) =>
+      exec(scenario, "--steps", String(steps), "--set", "algorithm=s-sgd", "--set", wild, ...args)
+    const { status, stdout, stderr } = run(20, "--out", out)
+    const { losses } = JSON.parse(fs.readFileSync(out, "utf8")) as TrainResult
+    const since = losses.findIndex(({ loss }) => loss === null) + 1
+    expect(since).toBeGreaterThan(1)
+    expect(stderr).toMatch(
+      new RegExp(`^exec: training diverged: the loss is NaN from step ${since} on$`, "mu")
+    )
+    expect(stdout).toContain("20 steps in")
+    expect(status).toBe(1)
+    // Told by what it has learnt, where the last step spoils that.
+    const last = run(since - 1)
+    expect(last.stderr).toMatch(
+      new RegExp(`^exec: training diverged: the held-out loss is NaN after step ${since - 1}$`, "mu")
+    )
+    expect(last.status).toBe(1)
+    expect(run(20, "--processes", "2").status).toBe(1)
+  })
+
   it("tells what a float16 run's loss is scaled by, and how many of its steps were skipped", () => {
     // a scale from which gradients overflow, and one from which none does
     for (const [initial, overflows] of [
