@@ -181,14 +181,13 @@ export const vidurTables = (file: string, head: Line, lines: ReadonlyArray<Line>
       ...(without === 0
         ? []
         : [`${counted(without, "time", "is blank or 0 and was", "are blank or 0 and were")} left out`]),
-      ...(across === 0 || across === rows.length
-        ? []
-        : [
-            `${counted(across, "row", "is of ranks on several nodes: told apart by its", "are of ranks on several nodes: told apart by their")} link, "across nodes"`
-          ])
+      ...(across === 0 || across === rows.length ? [] : [toldApart(across)])
     ]
   }
 }
+
+const toldApart = (across: number): string =>
+  `${counted(across, "row", "is", "are")} of ranks on several nodes: told apart by link, "across nodes"`
 
 interface Row {
   readonly bad: (column: string, value: string, accepted: string) => TraceError

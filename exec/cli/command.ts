@@ -11,6 +11,7 @@ import { execute, type Outcome } from "../../scenarios/cli/execute.ts"
 import { chooseBackend, CurrentBackend } from "../backend.ts"
 import { coreWarnings, type Timed } from "../core-waits.ts"
 import { placeIn } from "../job/environment.ts"
+import { tellParent } from "../job/lifeline.ts"
 import { nativeInfo, useBlas } from "../native.ts"
 import { checkVariables } from "../variables.ts"
 
@@ -55,8 +56,15 @@ export const runCommand = (command: Effect.Effect<Outcome, Error>, backend = "au
       if (place === undefined || place.rank === 0) yield* warnOf(warnings)
       return yield* Effect.provideService(command, CurrentBackend, yield* chooseBackend(backend))
     }).pipe(Effect.provideService(CurrentWarnings, new Warnings())),
-    "exec"
+    "exec",
+    tellFailure
   )
+
+/** Processes that were started together mostly fail alike: whoever started them tells it once. */
+const tellFailure = (text: string): void => {
+  const descriptor = process.env["TANDEM_SECRET_FD"]
+  if (descriptor === undefined || !tellParent(Number(descriptor), text)) writeError(text)
+}
 
 /** Fails where nothing can be run, or not by the library that was asked for: another one would be slower or faster. */
 export const requireDevice: Effect.Effect<void, NoDevice | InputError> = Effect.suspend(

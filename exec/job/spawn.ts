@@ -8,9 +8,10 @@ import * as Effect from "effect/Effect"
 import { messageOf } from "../../core/message-of.ts"
 import type { Variables } from "./environment.ts"
 import { freePort } from "./free-port.ts"
-import { lifeline } from "./lifeline.ts"
+import { holdLifeline, lifeline } from "./lifeline.ts"
 import { NoRendezvous } from "./rendezvous.ts"
 import { freshSecret } from "./secret.ts"
+import { ToldOnce } from "./told-once.ts"
 
 /** When one has failed, the others have so long to notice, and then again as long to tidy up. */
 const graceMillis = 10_000
@@ -46,6 +47,7 @@ export const spawnJob = ({
     Effect.callback<number>((resume) => {
       const secret = freshSecret()
       const children: Array<ChildProcess> = []
+      const failures = new ToldOnce(processes, (text) => write("error", text))
       let code = 0
       /** Ranks that have ended, or never began: of those the system tells twice. */
       const over = new Set<number>()
@@ -73,6 +75,7 @@ export const spawnJob = ({
           }, graceMillis)
         }
         if (over.size < processes) return
+        failures.tell()
         clearTimeout(grace)
         for (const name of forwarded) process.off(name, forward)
         resume(Effect.succeed(code))
@@ -108,8 +111,7 @@ export const spawnJob = ({
         children.push(child)
         // The pipe stays open as long as this process lives. There is none where the system is out of descriptors.
         const line = child.stdio?.[lifeline] as Socket | undefined
-        line?.on("error", () => {})
-        line?.write(`${secret}\n`)
+        if (line !== undefined) holdLifeline(line, secret, (failure) => failures.hear(rank, failure))
         for (const [stream, from] of [["out", child.stdout] as const, ["error", child.stderr] as const]) {
           if (from)
             createInterface({ input: from }).on("line", (text) => write(stream, `[${rank}] ${text}\n`))

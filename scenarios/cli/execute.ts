@@ -44,9 +44,13 @@ const onceMoreMillis = 1000
 
 /**
  * Signals interrupt the effect, which then has its finalizers to keep what is finished; a second one, a second later or more, ends
- * the process.
+ * the process. `tell` gets why it has failed.
  */
-export const execute = async (command: Effect.Effect<Outcome, Error>, program = "sim"): Promise<number> => {
+export const execute = async (
+  command: Effect.Effect<Outcome, Error>,
+  program = "sim",
+  tell: (text: string) => void = writeError
+): Promise<number> => {
   let signalled: NodeJS.Signals | undefined
   let signalledAt = 0
   let interrupt = (): void => {}
@@ -71,7 +75,7 @@ export const execute = async (command: Effect.Effect<Outcome, Error>, program = 
   await Effect.runPromise(Effect.yieldNow)
   for (const signal of signals) process.off(signal, onSignal)
   if (signalled !== undefined) return signalCodes[signalled] ?? 1
-  return Exit.isSuccess(exit) ? print(exit.value, program) : report(exit.cause, program)
+  return Exit.isSuccess(exit) ? print(exit.value, program) : report(exit.cause, program, tell)
 }
 
 const signalCodes: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }
@@ -93,10 +97,10 @@ const outputFailure = (cause: unknown, program: string): number => {
   return 2
 }
 
-const report = (cause: Cause.Cause<Error>, program: string): number => {
+const report = (cause: Cause.Cause<Error>, program: string, tell: (text: string) => void): number => {
   const failure = cause.reasons.find(Cause.isFailReason)?.error
   if (failure === undefined) return defect(Cause.squash(cause), program)
-  writeError(
+  tell(
     failure.message
       .split("\n")
       .map((line) => `${program}: ${line}\n`)

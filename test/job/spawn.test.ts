@@ -103,3 +103,33 @@ it("gives the job a secret of its own, by the pipe, whatever this process has be
     said: ["[1] undefined undefined 65\n"]
   })
 })
+
+it("tells a failure once, with the ranks that it is of where it is not of all", async () => {
+  const lifelineTs = new URL("../../exec/job/lifeline.ts", import.meta.url).href
+  const failing = (failures: ReadonlyArray<string | undefined>, millis: number) => `
+    const { tellParent } = await import(${JSON.stringify(lifelineTs)})
+    const rank = Number(process.env.TANDEM_RANK)
+    const failure = ${JSON.stringify(failures)}[rank]
+    if (failure === null) setTimeout(() => process.exit(0), ${millis})
+    else if (!tellParent(3, failure)) process.exit(9)
+    else process.exit(2)`
+  expect(await run(3, failing(Array(3).fill("exec: wrong\nexec: and more\n"), 0))).toEqual({
+    code: 2,
+    said: ["exec: wrong\nexec: and more\n"]
+  })
+  const unlike = ["exec: own\n", "exec: wrong\nexec: and more\n", "exec: wrong\nexec: and more\n", undefined]
+  const { code, said } = await run(4, failing(unlike, 100))
+  expect(code).toBe(2)
+  expect(said.toSorted()).toEqual(["[1, 2] exec: wrong\n[1, 2] exec: and more\n", "exec: own\n"])
+  // Nobody waits for who goes on: what was heard is told while they run.
+  const began = performance.now()
+  let toldAfter = Infinity
+  const telling: Array<string> = []
+  telling.push = (...texts) => {
+    toldAfter = performance.now() - began
+    return Array.prototype.push.apply(telling, texts)
+  }
+  await run(2, failing([undefined, "exec: own\n"], 8000), process.env, telling)
+  expect([...telling]).toEqual(["[1] exec: own\n"])
+  expect(performance.now() - began - toldAfter).toBeGreaterThan(1000)
+})

@@ -208,6 +208,13 @@ describeNative("exec train over processes", () => {
     }
   })
 
+  it("tells what all refuse once", () => {
+    const args = command("--text", "/nowhere/text", "--set", "world.ranks=3", "--processes", "3")
+    const { status, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" })
+    expect(stderr).toMatch(/^exec: --text \/nowhere\/text: [^\n]+\n$/u)
+    expect(status).toBe(2)
+  })
+
   it("says so where there is no port to meet at, and starts nothing", () => {
     const refusing = `import { Server } from "node:net"
       Server.prototype.listen = function () {
