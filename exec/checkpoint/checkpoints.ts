@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import type { MachineError } from "../../core/machine/machine.ts"
 import type { AtStepEnd, Kept, Snapshots } from "../../core/machine/snapshots.ts"
 import type { TensorData } from "../../core/machine/tensor.ts"
-import { plainly } from "../../traces/system-words.ts"
+import { messageOf } from "../../core/message-of.ts"
 import type { Loss } from "../../scenarios/cli/folder-lock.ts"
 import type { Links } from "../job/job.ts"
 import { abandon, complete, keepNewest, partialFolder } from "./folder.ts"
@@ -244,6 +244,6 @@ const refusalOf = (work: () => void): string | undefined => {
     work()
     return undefined
   } catch (cause) {
-    return plainly(cause)
+    return messageOf(cause)
   }
 }
