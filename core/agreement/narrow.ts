@@ -54,13 +54,26 @@ export const chooses = ({ kernel }: Op): boolean => kernel.taken !== undefined
 export const keepsResults = (op: Op): boolean => comesNarrow(op) || updates(op) || chooses(op)
 
 /** TF32 has as many bits of mantissa as float16. */
-const factorGrid = ({ attributes }: OpEntry["op"]): Grid =>
+const factorGrid = ({ attributes }: Pick<Op, "attributes">): Grid =>
   attributes["tf32"] === true ? "float16" : "float32"
 
 const storedGrid = (tensors: ReadonlyArray<Tensor>): Grid =>
   tensors.reduce<Grid>((grid, { dtype }) => (dtype === "int32" ? grid : coarser(grid, dtype)), "float32")
 
 export const isNarrow = (grid: Grid): boolean => mantissaBits[grid] < mantissaBits.float32
+
+/**
+ * How often an op may round what it computes to a narrow grid: once, but sums over members as often as there is one more to add, which
+ * NCCL rounds each time; and by what it divides them, where that is no power of two.
+ */
+const roundingsOf = ({ kernel, group, writes, attributes }: Op): number => {
+  if (!isNarrow(coarser(factorGrid({ attributes }), storedGrid(writes)))) return 0
+  const sums = kernel.name === "all_reduce" || kernel.name === "reduce_scatter"
+  if (group === undefined || !sums) return 1
+  const members = group.ranks.length
+  const exact = attributes["reduce"] !== "avg" || Number.isInteger(Math.log2(members))
+  return Math.max(1, exact ? members - 1 : members)
+}
 
 /** What values have passed. */
 export interface Passed {
@@ -150,7 +163,7 @@ export const narrowed = (journals: ReadonlyArray<Journal>): Grids => {
           const moves = op.kernel.moves === true || op.kernel.kind !== "compute"
           result = {
             grid: coarser(gridOf(entry), read.grid),
-            roundings: read.roundings + (isNarrow(coarser(factorGrid(op), storedGrid(op.writes))) ? 1 : 0),
+            roundings: read.roundings + roundingsOf(op),
             swing: moves ? read.swing : 0,
             // The loss multiplies by the scale what had none; an update divides by it what had.
             scaled: readsScale(op) ? !read.scaled : read.scaled

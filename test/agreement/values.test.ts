@@ -4,13 +4,17 @@ import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { agree, type Agreement, type AgreementRun } from "../../core/agreement/agree.ts"
 import { growthOf } from "../../core/agreement/growth.ts"
+import { narrowed } from "../../core/agreement/narrow.ts"
 import { defaultTolerance, gapBetween } from "../../core/agreement/values.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
+import { round } from "../../core/kernels/rounding.ts"
+import { journaled, type Journal } from "../../core/laws/journal.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch } from "../../core/machine/op.ts"
-import type { TensorData } from "../../core/machine/tensor.ts"
-import { execute, flatWorld } from "../simulate/simulated.ts"
+import type { Tensor, TensorData } from "../../core/machine/tensor.ts"
+import { Random } from "../../core/random.ts"
+import { execute, flatWorld, run as simulated } from "../simulate/simulated.ts"
 
 const ratio = (
   expected: ReadonlyArray<number>,
@@ -153,6 +157,52 @@ describe("values", () => {
     const apart = (by: number) => values.map((x, i) => x + (i % 2 === 0 ? by : -by))
     expect(ratio(values, apart(1.659e-7), "int8")).toBeLessThan(1)
     expect(ratio(values, apart(1.659e-7 * 1.06), "int8")).toBeGreaterThan(1)
+  })
+
+  it.each([2, 3, 4, 8, 64])("of 16-bit sums over %d members may be rounded after each of them", (members) => {
+    const elements = 4000
+    const journals: Array<Journal> = []
+    const world = flatWorld(members)
+    let sum: Tensor | undefined
+    let wide: Tensor | undefined
+    simulated({
+      world,
+      record: true,
+      program: journaled(
+        Effect.gen(function* () {
+          const { alloc, submit, drain } = yield* Machine
+          const own = yield* alloc({ name: "own", shape: [elements], dtype: "bfloat16" })
+          sum = yield* alloc({ name: "sum", shape: [elements], dtype: "bfloat16" })
+          wide = yield* alloc({ name: "wide", shape: [elements], dtype: "float32" })
+          submit(
+            collective("sum", kernels.all_reduce, Lane.inter, world.all, [own], [sum], {
+              attributes: { reduce: "avg" }
+            })
+          )
+          submit(launch("cast", kernels.copy, Lane.compute, [sum], [wide]))
+          yield* drain
+        }),
+        journals
+      )
+    })
+    const random = new Random(7)
+    const toGrid = round("bfloat16")
+    const each = Array.from({ length: members }, () =>
+      Float32Array.from({ length: elements }, () => toGrid(random.normal()))
+    )
+    const sumOf = (parts: ReadonlyArray<Float32Array>, step: (x: number) => number): Float32Array =>
+      Float32Array.from({ length: elements }, (_, i) =>
+        toGrid(parts.reduce((total, part) => step(total + step(part[i]! / members)), 0))
+      )
+    const once = sumOf(each, (x) => x)
+    const passed = narrowed(journals)
+    for (const tensor of [sum!, wide!]) {
+      const gap = (actual: Float32Array): number =>
+        gapBetween(tensor, once, actual, defaultTolerance, passed.atEnd(0, tensor)).ratio
+      expect(gap(sumOf(each, toGrid)), tensor.name).toBeLessThan(1)
+      // One member that is counted twice in a sum of ten is no rounding.
+      if (members < 10) expect(gap(sumOf([...each, each[0]!], toGrid)), tensor.name).toBeGreaterThan(1)
+    }
   })
 
   it("that are no numbers are equal to themselves only", () => {
