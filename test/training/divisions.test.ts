@@ -50,6 +50,44 @@ describe("units", () => {
     expect(unitsOf(["layer 0", "layer 1"], "block").map(({ name }) => name)).toEqual(["layer 0", "layer 1"])
   })
 
+  it("are the blocks of stages, which are nothing but lists of them", () => {
+    const blocks = (...names: ReadonlyArray<string>) => blocksOf(names)
+    // A ResNet's, by its modules' paths; a block that scales down has more in it, and a stage may have one block.
+    expect(
+      blocks("conv1", "layer1.0.conv1", "layer1.0.bn1", "layer1.1.conv1", "layer1.1.bn1", "layer2.0.conv1")
+    ).toEqual([undefined, "layer1.0", "layer1.0", "layer1.1", "layer1.1", "layer2.0"])
+    expect(
+      blocks("layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1", "layer2.0.down.0", "layer2.1.conv1")
+    ).toEqual(["layer1.0", "layer1.1", "layer2.0", "layer2.0", "layer2.1"])
+    // As traces name them, with work of a block's own between its parts.
+    expect(
+      blocks(
+        "Seq_0.Block_0.Conv_1",
+        "Seq_0.Block_0",
+        "Seq_0.Block_1.Conv_2",
+        "Seq_0.Block_1#2",
+        "Seq_1.Block_2.Conv_3"
+      )
+    ).toEqual(["Seq_0.Block_0", "Seq_0.Block_0", "Seq_0.Block_1", "Seq_0.Block_1", "Seq_1.Block_2"])
+    // Modules with other parts than a list, those of one block each, and lists of unlike parts, are blocks themselves.
+    const own = (...names: ReadonlyArray<string>) =>
+      expect(blocks(...names)).toEqual(names.map((name) => name.split(".").slice(0, 2).join(".")))
+    own("h.0.attn", "h.0.experts.0.w", "h.0.experts.1.w", "h.1.attn", "h.1.experts.0.w", "h.1.experts.1.w")
+    own("h.0.norm", "h.0.0.w", "h.0.1.w", "h.1.norm", "h.1.0.w", "h.1.1.w")
+    own(
+      "h.0.0.qkv",
+      "h.0.0.proj",
+      "h.0.1.up",
+      "h.0.1.down",
+      "h.1.0.qkv",
+      "h.1.0.proj",
+      "h.1.1.up",
+      "h.1.1.down"
+    )
+    own("h.0.0.w", "h.1.0.w")
+    own("h.0.0", "h.0.1", "h.1.0", "h.1.1")
+  })
+
   it("are whole blocks where every layer must be in one", () => {
     const names = [
       "wte",
