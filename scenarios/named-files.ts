@@ -38,6 +38,13 @@ export const filesOf = (scenario: Scenario, file: string): ReadonlyArray<string>
   ...filesNamedIn(scenario, file).map((named) => named.file)
 ]
 
+/** The file of scenarios and those that they name, each once: many name the same. */
+export const filesOfAll = (scenarios: Iterable<Scenario>, file: string): ReadonlyArray<string> => {
+  const names = new Set<string>()
+  for (const scenario of scenarios) for (const name of namesOfFiles(scenario)) names.add(name)
+  return [...new Set([file, ...[...names].flatMap((name) => filesBehind(locate(file, name)))])]
+}
+
 /** All that a name stands for: the files that stars match, those of a folder, or the file itself. */
 export const filesBehind = (whole: string): ReadonlyArray<string> => {
   try {

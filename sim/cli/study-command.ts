@@ -5,6 +5,7 @@ import { dirname, join, resolve } from "node:path"
 import { InputError } from "../../core/input-error.ts"
 import { inputErrors } from "../../scenarios/file/input-errors.ts"
 import { loadStudy, type StudyDefinition } from "../study/definition.ts"
+import { eventLoopTurn } from "../study/event-loop.ts"
 import { readJournal, withJournal, type Finished, type Journal } from "../study/journal.ts"
 import { mergeShards } from "../study/merge.ts"
 import { digestOfRows, headerOf, inOrder, type StudyResult } from "../study/result.ts"
@@ -13,10 +14,10 @@ import { studyNames } from "../study/study-names.ts"
 import { execute, json, toldThough, type Outcome } from "../../scenarios/cli/execute.ts"
 import { writeError } from "../../scenarios/cli/output.ts"
 import { printStudy } from "./print-study.ts"
-import { terminalProgress } from "../../scenarios/cli/progress.ts"
+import { patientProgress, terminalProgress } from "../../scenarios/cli/progress.ts"
 import { writeTextFile } from "../../scenarios/cli/text-file.ts"
 import { requireApart, requireWritable } from "../../scenarios/cli/outputs.ts"
-import { filesOf } from "../../scenarios/named-files.ts"
+import { filesOfAll } from "../../scenarios/named-files.ts"
 import { withLock } from "../../scenarios/cli/folder-lock.ts"
 import { version } from "../../scenarios/cli/version.ts"
 import { makeFolder, whyNotWritable } from "../../traces/made-folder.ts"
@@ -35,18 +36,16 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
     Effect.gen(function* () {
       if (options.resume === true && options.out === undefined && options.shard === undefined)
         return yield* optionError("--resume", "--out with the folder that has the journal")
-      const definition = yield* loadStudy(file, options.set)
+      const definition = yield* loaded(file, options.set)
       for (const note of definition.notes) writeError(`sim: ${note}\n`)
       const { shard } = options
       const folder = options.out ?? (shard === undefined ? undefined : ".")
       if (folder === undefined) return yield* compute(definition, new Map(), options)
-      const read = new Set(
-        definition.points.flatMap(({ grid }) => grid.flatMap(({ scenario }) => filesOf(scenario, file)))
-      )
+      const scenarios = definition.points.flatMap(({ grid }) => grid.map(({ scenario }) => scenario))
       const own = [shardFile(shard), journalFile(shard)]
       yield* requireApart(
         [...studyNames, ...own].map((name) => ["--out", join(folder, name)]),
-        [file, ...read]
+        filesOfAll(scenarios, file)
       )
       const lock = join(folder, `${journalFile(shard)}.lock`)
       const computing = Effect.andThen(
@@ -56,6 +55,18 @@ export const studyCommand = (file: string, options: StudyCommandOptions): Promis
       return yield* inFolder(folder, withLock(lock, aStudyIn(folder), computing))
     })
   )
+
+/** The study, while whoever waits for the points of a large one is told how far it is, and heard. */
+const loaded = (file: string, sets: ReadonlyArray<string>) =>
+  Effect.suspend(() => {
+    const progress = patientProgress("reading points", (line) => writeError(`sim: ${line}\n`))
+    const between = (done: number, all: number) =>
+      Effect.andThen(
+        Effect.sync(() => progress.update(done, all)),
+        eventLoopTurn
+      )
+    return Effect.ensuring(loadStudy(file, sets, between), Effect.sync(progress.end))
+  })
 
 const aStudyIn = (folder: string) => ({ folder, option: "--out", what: "a study" })
 

@@ -10,6 +10,7 @@ import type { Loader } from "../../scenarios/load.ts"
 import { resolveWorld } from "../../scenarios/world.ts"
 import { hostOf } from "../run.ts"
 import type { StudyPoint } from "./definition.ts"
+import { eventLoopTurn, pointsBetweenTurns } from "./event-loop.ts"
 
 /**
  * Fails with the first of the `open` points whose world cannot be, or whose files none of the points that name the same ones can
@@ -22,7 +23,10 @@ export const checkPoints = (
   loader: Loader
 ): Effect.Effect<void, InputError> =>
   Effect.gen(function* () {
-    for (const point of open) yield* located(point, checkWorlds(point, file, loader))
+    for (const [index, point] of open.entries()) {
+      yield* located(point, checkWorlds(point, file, loader))
+      if (index % pointsBetweenTurns === pointsBetweenTurns - 1) yield* eventLoopTurn
+    }
     const toRun = new Set(open)
     const groups = byFiles(all)
     for (const alike of groups.values())

@@ -23,8 +23,10 @@ import { expand, problemsOf, show, type FieldPath } from "../../scenarios/file/c
 import { inputErrors, InputErrors } from "../../scenarios/file/input-errors.ts"
 import { getField, pathText, resolveField, setField } from "../../scenarios/file/override.ts"
 import { isRecord } from "../../scenarios/file/shape.ts"
+import { pointsBetweenTurns } from "./event-loop.ts"
 import { checkMetric, descending, searchGrid, whyNotVaried, type FindSection, type Grid } from "./grid.ts"
 import { identityOf } from "./identity.ts"
+import { inOtherWords, meaningOf } from "./meaning.ts"
 
 /** A field and the values it takes, as written. */
 export interface Axis {
@@ -69,12 +71,18 @@ export interface StudyDefinition {
   readonly notes: ReadonlyArray<string>
 }
 
+type Between = (done: number, all: number) => Effect.Effect<void>
+
 const maximumErrors = 20
 
-/** Reads a study file and spells out its points. Every point is checked: what a study accepts, it can run. */
+/**
+ * Reads a study file and spells out its points. Every point is checked: what a study accepts, it can run. `between` is run now and
+ * then meanwhile, with how many of all are done: a million takes a minute or more.
+ */
 export const loadStudy = (
   file: string,
-  overrides: ReadonlyArray<string> = []
+  overrides: ReadonlyArray<string> = [],
+  between: Between = () => Effect.void
 ): Effect.Effect<StudyDefinition, InputErrors> =>
   Effect.gen(function* () {
     const opened = yield* openScenario(file)
@@ -119,7 +127,7 @@ export const loadStudy = (
       overrides: resolved,
       perPoint
     }
-    const { points, same } = yield* expandPoints(parts)
+    const { points, same } = yield* expandPoints(parts, (done) => between(done, count))
     const search = section.find
     const named = scenario["name"]
     return {
@@ -335,7 +343,7 @@ interface Parts {
  * The product of the axes, the first axis slowest. Points that differ only in fields without meaning are one, and so are those whose
  * values are equal in other words: 1Gbit/s and 1000Mbit/s. `same` says of which values that is so.
  */
-const expandPoints = (parts: Parts) =>
+const expandPoints = (parts: Parts, between: (done: number) => Effect.Effect<void>) =>
   Effect.gen(function* () {
     const { axes, grid, perPoint } = parts
     const points: Array<StudyPoint> = []
@@ -346,7 +354,9 @@ const expandPoints = (parts: Parts) =>
     const applied = new Set<ResolvedOverride>()
     // Outer fields first, so that an axis below another finds the alternative the other has chosen.
     const order = axes.map((_, i) => i).toSorted((a, b) => axes[a]!.at.length - axes[b]!.at.length)
+    let looked = 0
     for (const choice of choices(axes)) {
+      if (looked++ % pointsBetweenTurns === 0) yield* between(looked)
       let raw: RawScenario = parts.scenario
       const written: Record<string, unknown> = {}
       for (const i of order) {
@@ -423,28 +433,6 @@ const ownRows = (values: ReadonlyArray<unknown>, path: string, points: ReadonlyA
   // A field that has no meaning in any point is in none.
   return own.length === 0 ? once : own
 }
-
-/** Equal for points whose values mean the same. */
-const meaningOf = (
-  scenario: Scenario,
-  axes: Parts["axes"],
-  written: Readonly<Record<string, unknown>>
-): string =>
-  JSON.stringify(
-    axes.map(({ path, at }) => (written[path] === null ? null : (getField(scenario, at) ?? null))),
-    (_, value: unknown) => (typeof value === "number" && !Number.isInteger(value) ? roughly(value) : value)
-  )
-
-/** Without what arithmetic on units leaves in the last digits; JSON has no number for what is unlimited. */
-const roughly = (value: number): number | string =>
-  Number.isFinite(value) ? Number(value.toPrecision(12)) : String(value)
-
-const inOtherWords = (one: StudyPoint, other: StudyPoint): ReadonlyArray<string> =>
-  Object.entries(other.axes).flatMap(([path, value]) =>
-    JSON.stringify(value) === JSON.stringify(one.axes[path])
-      ? []
-      : [`study.axes, ${path}: ${show(value)} is ${show(one.axes[path])} in other words, and one row with it`]
-  )
 
 function* choices(axes: ReadonlyArray<Axis>): Generator<ReadonlyArray<number>, void, void> {
   const choice = axes.map(() => 0)

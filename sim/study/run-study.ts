@@ -7,6 +7,7 @@ import type { InputError } from "../../core/input-error.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { checkPoints } from "./check-points.ts"
 import type { StudyDefinition, StudyPoint } from "./definition.ts"
+import { eventLoopTurn } from "./event-loop.ts"
 import { evaluatePoint } from "./evaluate.ts"
 import type { Finished, Journal } from "./journal.ts"
 import { computeOnThreads } from "./pool.ts"
@@ -89,9 +90,3 @@ export const runPoints = (
     if (rest.length > 0) yield* computeOnThreads(rest, threads, { file, search }, finish)
     if (journal !== undefined) yield* journal.sync
   })
-
-/** Lets signals and timers in between two points. */
-const eventLoopTurn: Effect.Effect<void> = Effect.callback((resume) => {
-  const immediate = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(immediate))
-})

@@ -6,6 +6,7 @@ import { patientProgress } from "../../scenarios/cli/progress.ts"
 import { Loader } from "../../scenarios/load.ts"
 import { loadScenario } from "../../scenarios/scenario-file.ts"
 import { runScenario } from "../../sim/run.ts"
+import { begin, folder, smallStudy } from "./launch.ts"
 
 const toldOf = (steps: number, secondsEach: number): ReadonlyArray<string> => {
   const told: Array<string> = []
@@ -55,4 +56,19 @@ it.each([
   expect(told.length).toBeGreaterThan(0)
   expect(told).toEqual(told.toSorted((a, b) => a - b))
   expect(told.at(-1)).toBeGreaterThan(0)
+})
+
+it("a study of a million points says how far it has read them, and is ended by Ctrl-C meanwhile", async () => {
+  const numbers = (unit: string) => Array.from({ length: 1000 }, (_, i) => `${i + 1}${unit}`).join(", ")
+  const axes = `seed: [${numbers("")}], world.links.inter.bandwidth: [${numbers("Mbit/s")}]`
+  const { child, ended } = begin("study", smallStudy(folder(), axes))
+  const told = await new Promise<string>((resolve) => {
+    child.stderr!.once("data", (text) => resolve(String(text)))
+    void ended.then(({ stderr }) => resolve(stderr))
+  })
+  expect(told).toMatch(/^sim: reading points: \d+ of 1000000 in 1\d s, about [\d:]+ (?:s|min) left\n$/u)
+  const signalledAt = performance.now()
+  child.kill("SIGINT")
+  expect(await ended).toEqual({ status: 130, stdout: "", stderr: told })
+  expect(performance.now() - signalledAt).toBeLessThan(5000)
 })

@@ -45,6 +45,7 @@ const inRealTime = under(
   "sim/cli",
   "scenarios/cli",
   "sim/study/pool.ts",
+  "sim/study/event-loop.ts",
   "sim/study/run-study.ts",
   "sim/study/worker.ts"
 )
