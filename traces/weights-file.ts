@@ -167,10 +167,18 @@ const refusalsOf =
   (field: string, value: unknown, accepted: string): TraceError =>
     new TraceError({ file, field, value: showValue(value), accepted })
 
+const headKeys = ["name", "model", "sizes", "characters", "held_out"] as const
+
 /** What metadata say. */
 const parseHead = (file: string, metadata: ReadonlyMap<string, string>): Omit<SavedWeights, "parameters"> => {
   const bad = refusalsOf(file)
-  const text = (key: string): string => {
+  if (!headKeys.some((key) => metadata.has(key)))
+    throw bad(
+      "metadata",
+      undefined,
+      `${headKeys.join(", ")}, as "exec train --save" writes them (docs/formats.md): weights of other programs do not say what model they are of`
+    )
+  const text = (key: (typeof headKeys)[number]): string => {
     const value = metadata.get(key)
     if (value === undefined) throw bad(`metadata ${key}`, value, "a text")
     return value

@@ -17,6 +17,7 @@ import {
   writeWeights,
   type SavedWeights
 } from "../../traces/index.ts"
+import { encodeHeader, encodeValues } from "../../traces/safetensors.ts"
 import { words } from "./arbitraries.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "tandem-weights-"))
@@ -127,6 +128,16 @@ describe("weights", () => {
     writeFileSync(path, bytes)
     const { message } = await Effect.runPromise(Effect.flip(readWeights(path)))
     expect(message).toContain(`tensor "n", value 0 is ${value}; expected a finite number`)
+  })
+
+  it("are told from those of other programs, which do not say what model they are of", async () => {
+    const path = join(folder, "foreign.safetensors")
+    const tensor = { name: "model.norm.weight", shape: [2], dtype: "float32" as const }
+    const head = encodeHeader([tensor], { format: "pt" })
+    writeFileSync(path, Buffer.concat([head, encodeValues(Float32Array.of(1, 1), "float32")]))
+    const { message } = await Effect.runPromise(Effect.flip(readWeights(path)))
+    expect(message).toContain("metadata is missing; expected name, model, sizes, characters, held_out, as")
+    expect(message).toContain("weights of other programs do not say what model they are of")
   })
 
   it("refuse foreign and damaged files, whatever byte is changed", () => {
