@@ -20,10 +20,22 @@ export interface ExplainCommandOptions {
   readonly json?: boolean
 }
 
+/** Steps, of which all ops are kept and looked through. Assumed, in decimal steps below a million, which runs out of memory. */
+const mostExplained = 100_000
+
 export const explainCommand = (file: string, options: ExplainCommandOptions): Promise<number> =>
   execute(
     Effect.gen(function* () {
       const { scenario, locate } = yield* loadLocatedScenario(file, options.set)
+      if ("steps" in scenario && scenario.steps > mostExplained)
+        return yield* locate(
+          new InputError({
+            file,
+            field: "steps",
+            value: String(scenario.steps),
+            accepted: `at most ${mostExplained} to explain, of which every op is kept; sim run takes more`
+          })
+        )
       const run = yield* simulating((onSteps) =>
         runScenario(scenario, file, { loader: new Loader(), record: true, onSteps })
       ).pipe(Effect.mapError((error) => (error instanceof InputError ? locate(error) : error)))
