@@ -1,14 +1,17 @@
 // What may be on its way bounds a message: by hand, beside SimGrid, and through faults of latency.
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { CollectiveTable } from "../../core/cost/collective-table.ts"
+import type { Fault } from "../../core/fault.ts"
 import { kernels } from "../../core/kernels/catalogue.ts"
 import { Lane } from "../../core/machine/lane.ts"
 import { Machine } from "../../core/machine/machine.ts"
 import { collective, launch, type Op } from "../../core/machine/op.ts"
 import { aloneSeconds } from "../../core/wire/alone.ts"
+import type { CollectiveOptions } from "../../core/wire/legs.ts"
 import { Network, type CollectiveAlgorithm } from "../../core/wire/network.ts"
-import { distinct } from "../../core/wire/symmetry.ts"
-import { makeWorld, type LinkSpec, type World } from "../../core/world.ts"
+import { asStated, distinct } from "../../core/wire/symmetry.ts"
+import { makeWorld, type Links, type LinkSpec, type World } from "../../core/world.ts"
 import { emulatedLinks } from "../../exec/cli/links.ts"
 import { Faults } from "../../sim/faults.ts"
 import { run, unlimited } from "./simulated.ts"
@@ -17,7 +20,7 @@ const mebi = 2 ** 20
 const wan: LinkSpec = { bytesPerSecond: 1.25e9, latencySeconds: 0.01, windowBytes: 4 * mebi }
 
 /** Two sites, each of so many nodes of one rank. */
-const sitesOf = (nodes: number, links: { readonly inter?: LinkSpec; readonly wan?: LinkSpec } = {}): World =>
+const sitesOf = (nodes: number, links: Partial<Pick<Links, "inter" | "wan">> = {}): World =>
   makeWorld(
     ["A", "B"].map((name) => ({ name, nodes: Array<number>(nodes).fill(1) })),
     { intra: unlimited, inter: unlimited, wan, ...links }
@@ -30,7 +33,7 @@ const tensorOf = (bytes: number) =>
 const reduced = (
   world: World,
   bytes: number,
-  algorithm: CollectiveAlgorithm = "ring",
+  collectives: CollectiveAlgorithm | CollectiveOptions = "ring",
   faults: ConstructorParameters<typeof Faults>[0] = [],
   told: (op: Op) => void = () => {}
 ): number =>
@@ -45,7 +48,7 @@ const reduced = (
       submit(op)
     }),
     costs: { seconds: () => 1, estimates: [] },
-    collectives: { algorithm },
+    collectives: typeof collectives === "string" ? { algorithm: collectives } : collectives,
     faults: new Faults(faults)
   }).makespanSeconds - 1
 
@@ -138,6 +141,47 @@ describe("a window", () => {
     expect(reduced(sitesOf(1), 100e6, "ring", [fault])).toBeCloseTo(expected, 9)
   })
 
+  it("goes with the bandwidth that a fault has given the link, beside software that is quicker than it", () => {
+    const fault: Fault = {
+      kind: "link",
+      tier: "wan",
+      owner: undefined,
+      fromSeconds: 0.5,
+      untilSeconds: Infinity,
+      change: { bytesPerSecond: 2.5e9 }
+    }
+    const row = { op: "all_reduce", ranks: 2, medianSeconds: 0.2, link: "unshaped" } as const
+    const table = new CollectiveTable([1, 2 ** 30].map((sizeBytes) => ({ ...row, sizeBytes })))
+    const changed = 2 * (0.01 + sent(50e6, { ...wan, bytesPerSecond: 2.5e9 }, 0.02))
+    const stated = 2 * (0.01 + sent(50e6, wan, 0.02))
+    for (const options of [{}, { table }]) {
+      expect(reduced(sitesOf(1), 100e6, { algorithm: "ring", ...options }, [fault])).toBeCloseTo(changed, 9)
+      expect(reduced(sitesOf(1), 100e6, { algorithm: "ring", ...options })).toBeCloseTo(stated, 9)
+    }
+  })
+
+  it("counts a round trip by both ways of a pair of sites, and of unlike amounts the largest", () => {
+    const pair = (from: string, to: string, latencySeconds: number) => ({
+      from,
+      to,
+      link: { ...wan, latencySeconds }
+    })
+    const world = sitesOf(1, { wan: { pairs: [pair("A", "B", 0.01), pair("B", "A", 0.03)] } })
+    // A step each way, of which the slower counts, and the way there and back of each.
+    expect(reduced(world, 100e6)).toBeCloseTo(0.04 + 2 * sent(50e6, wan, 0.04), 9)
+    const four = sitesOf(2)
+    const network = new Network(four, asStated(four))
+    // Rows that rank 0 sends rank 2 and rank 1 rank 3 over links that are alike, and rank 2 rank 0 over the way back.
+    const rows = [
+      [0, 0, 3, 0],
+      [0, 0, 0, 1],
+      [1, 0, 0, 0],
+      [0, 0, 0, 0]
+    ]
+    const { held } = network.unevenPhase("all_to_all", [0, 1, 2, 3], rows)
+    expect(held(4 * mebi, 1e9)).toBeCloseTo(2 * (0.02 - (4 * mebi) / 3e9), 9)
+  })
+
   it("is reckoned with by planners and kept by emulated links, alone on them", () => {
     const world = sitesOf(2)
     const network = new Network(world, distinct(world))
@@ -167,6 +211,22 @@ describe("a handshake", () => {
     const network = new Network(world, distinct(world))
     return aloneSeconds(network, "all_reduce", world.all, { algorithm: "direct", handshake })(bytes)
   }
+
+  it("is of direct collectives alone, and as long as the link's delay is when it begins", () => {
+    const later: Fault = {
+      kind: "link",
+      tier: "wan",
+      owner: undefined,
+      fromSeconds: 0.5,
+      untilSeconds: Infinity,
+      change: { latencySeconds: 0.04 }
+    }
+    const took = (options: CollectiveOptions) => reduced(sitesOf(1), 1e6, options, [later])
+    const more = took({ algorithm: "direct", handshake: true }) - took({ algorithm: "direct" })
+    expect(more).toBeCloseTo(0.04, 9)
+    for (const algorithm of ["ring", "tree", "hierarchical"] as const)
+      expect(took({ algorithm, handshake: true })).toBe(took({ algorithm }))
+  })
 
   it("is a way more of a direct collective, however many messages it has one after another", () => {
     for (const [bytes, ranks] of [
